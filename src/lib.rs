@@ -4,8 +4,16 @@
 //!
 //! * [`store`]: sled made safe, and the seam where tests own the disk;
 //! * [`messaging`]: outbox, wire, sender, receiver, for payloads of any kind;
-//! * `parking`: plates, events, occupancy: values and arithmetic;
+//! * [`parking`]: plates, events, occupancy: values and arithmetic. It and `messaging` know nothing of each other;
+//! * [`transport`]: ZeroMQ sockets;
+//! * [`config`], [`telemetry`]: settings and logs;
+//! * `edge`, `server`: the daemons, which join the parts;
+//! * `city`: the whole system in one command.
 #![deny(unsafe_code)]
 
+pub mod config;
 pub mod messaging;
+pub mod parking;
 pub mod store;
+pub mod telemetry;
+pub mod transport;
