@@ -1,1 +1,19 @@
+//! `fogpost` carries events from unreliable edges to one centre, and applies each exactly once.
+//!
+//! The floors, lower ones first; a higher one uses lower ones and never the other way:
+//!
+//! * [`store`]: sled made safe, and the seam where tests own the disk;
+//! * [`messaging`]: outbox, wire, sender, receiver, for payloads of any kind;
+//! * [`parking`]: plates, events, occupancy: values and arithmetic. It and `messaging` know nothing of each other;
+//! * [`transport`]: ZeroMQ sockets;
+//! * [`config`], [`telemetry`]: settings and logs;
+//! * `edge`, `server`: the daemons, which join the parts;
+//! * `city`: the whole system in one command.
+#![deny(unsafe_code)]
 
+pub mod config;
+pub mod messaging;
+pub mod parking;
+pub mod store;
+pub mod telemetry;
+pub mod transport;

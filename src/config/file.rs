@@ -1,0 +1,59 @@
+//! The configuration file: one TOML file for all programs, each reading its own table.
+
+use super::ConfigError;
+use crate::messaging::SiteName;
+use crate::telemetry::LogFormat;
+use crate::transport::ServerAddress;
+use serde::Deserialize;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// The whole file. An unknown key is an error: a misspelt one would silently do nothing.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigFile {
+    #[serde(default)]
+    pub edge: EdgeTable,
+    #[serde(default)]
+    pub server: ServerTable,
+}
+
+/// `[edge]`. The flags of `edge` have the same names, with dashes.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EdgeTable {
+    pub garage_name: Option<SiteName>,
+    pub data_dir: Option<PathBuf>,
+    pub server: Option<Vec<ServerAddress>>,
+    pub http: Option<SocketAddr>,
+    pub capacity: Option<u32>,
+    pub board_interval_ms: Option<u64>,
+    pub log_format: Option<LogFormat>,
+}
+
+/// `[server]`. The flags of `server` have the same names, with dashes.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerTable {
+    pub data_dir: Option<PathBuf>,
+    pub listen: Option<ServerAddress>,
+    pub http: Option<SocketAddr>,
+    pub log_format: Option<LogFormat>,
+}
+
+impl ConfigFile {
+    /// Reads `path`; an empty file when there is none to read.
+    pub fn read(path: Option<&Path>) -> Result<ConfigFile, ConfigError> {
+        let Some(path) = path else {
+            return Ok(ConfigFile::default());
+        };
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+            path: path.to_owned(),
+            source,
+        })?;
+        toml::from_str(&text).map_err(|error| ConfigError::Invalid {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })
+    }
+}

@@ -1,0 +1,37 @@
+//! Settings: flag, environment, file, default, in this order; typed and checked before anything is opened.
+
+pub mod edge;
+pub mod file;
+pub mod server;
+
+pub use edge::EdgeConfig;
+pub use server::ServerConfig;
+
+use clap::Parser;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Why a program does not start, or does nothing but answer. Nothing was opened or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A flag that clap refuses, or `--help` and `--version`.
+    #[error("{0}")]
+    CommandLine(#[from] clap::Error),
+    #[error("cannot read the configuration file {path:?}: {source}")]
+    Unreadable {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("the configuration file {path:?} is not valid:\n{reason}")]
+    Invalid { path: PathBuf, reason: String },
+    #[error("the setting {setting} is not valid: {reason}")]
+    Setting {
+        setting: &'static str,
+        reason: String,
+    },
+}
+
+/// Parses a command line, leaving it to the caller to print and exit.
+fn parse<T: Parser>(args: Vec<OsString>) -> Result<T, ConfigError> {
+    Ok(T::try_parse_from(args)?)
+}

@@ -1,0 +1,204 @@
+//! The names of things that travel.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+use unicode_normalization::UnicodeNormalization;
+use uuid::Uuid;
+
+/// An event's place in its epoch: 1, 2, 3, … without gaps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Sequence(u64);
+
+impl Sequence {
+    pub const FIRST: Sequence = Sequence(1);
+
+    /// `None` for 0, which is no place.
+    pub fn new(place: u64) -> Option<Sequence> {
+        (place > 0).then_some(Sequence(place))
+    }
+    pub fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for Sequence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One life of one data directory: a random UUID, drawn when the outbox is created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Epoch(uuid16::Bytes);
+
+/// Which ledger a server keeps: a random UUID, drawn when the ledger is created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct LedgerId(uuid16::Bytes);
+
+/// UUIDs are sixteen plain bytes in our formats; `uuid`'s own serde form adds a length.
+mod uuid16 {
+    pub type Bytes = [u8; 16];
+}
+
+macro_rules! identified_by_uuid {
+    ($name:ident) => {
+        impl $name {
+            /// A new random (version 4) UUID.
+            pub fn random() -> Self {
+                Self(Uuid::new_v4().into_bytes())
+            }
+            pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+                Self(bytes)
+            }
+            pub const fn to_bytes(self) -> [u8; 16] {
+                self.0
+            }
+        }
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                Uuid::from_bytes(self.0).fmt(f)
+            }
+        }
+        impl FromStr for $name {
+            type Err = uuid::Error;
+            fn from_str(text: &str) -> Result<Self, uuid::Error> {
+                Ok(Self(Uuid::try_parse(text)?.into_bytes()))
+            }
+        }
+    };
+}
+identified_by_uuid!(Epoch);
+identified_by_uuid!(LedgerId);
+
+/// The first 16 bytes of a page's BLAKE3 hash: its identity and its checksum.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Digest([u8; 16]);
+
+impl Digest {
+    pub const LEN: usize = 16;
+
+    pub fn of(bytes: &[u8]) -> Digest {
+        let hash = blake3::hash(bytes);
+        let mut digest = [0; Self::LEN];
+        digest.copy_from_slice(&hash.as_bytes()[..Self::LEN]);
+        Digest(digest)
+    }
+    pub const fn from_bytes(bytes: [u8; Self::LEN]) -> Digest {
+        Digest(bytes)
+    }
+    pub fn as_bytes(&self) -> &[u8; Self::LEN] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// The name that an operator gave to a site: 1 to 64 bytes of printable UTF-8 in normal form C, spaces allowed
+/// inside ("Bull Ring").
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct SiteName(String);
+
+/// Why a text is no name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    #[error("a name needs 1 to 64 bytes, this one has {0}")]
+    Length(usize),
+    #[error("a name is made of printable characters, {0:?} is none")]
+    Unprintable(char),
+    #[error("a name neither begins nor ends with a space")]
+    Space,
+}
+
+impl SiteName {
+    pub const MAX_BYTES: usize = 64;
+
+    /// Brings `text` into normal form C, then checks it.
+    pub fn new(text: &str) -> Result<SiteName, NameError> {
+        let name: String = text.nfc().collect();
+        if name.is_empty() || name.len() > Self::MAX_BYTES {
+            return Err(NameError::Length(name.len()));
+        }
+        if let Some(odd) = name.chars().find(|c| is_unprintable(*c)) {
+            return Err(NameError::Unprintable(odd));
+        }
+        if name.trim() != name {
+            return Err(NameError::Space);
+        }
+        Ok(SiteName(name))
+    }
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Control characters, line ends, and the invisible ones that make two names look alike.
+fn is_unprintable(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff0}'..='\u{ffff}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+impl fmt::Display for SiteName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+impl FromStr for SiteName {
+    type Err = NameError;
+    fn from_str(text: &str) -> Result<SiteName, NameError> {
+        SiteName::new(text)
+    }
+}
+impl TryFrom<String> for SiteName {
+    type Error = NameError;
+    fn try_from(text: String) -> Result<SiteName, NameError> {
+        SiteName::new(&text)
+    }
+}
+impl From<SiteName> for String {
+    fn from(name: SiteName) -> String {
+        name.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_real_garages_are_names() {
+        for name in ["1", "Bull Ring", "Others-CCCPS105a", "Гараж", "Parkhaus Süd"] {
+            assert_eq!(SiteName::new(name).unwrap().as_str(), name);
+        }
+    }
+
+    #[test]
+    fn two_spellings_of_one_letter_are_one_name() {
+        assert_eq!(
+            SiteName::new("Su\u{308}d").unwrap(),
+            SiteName::new("Süd").unwrap()
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_read_on_a_sign_is_no_name() {
+        assert_eq!(SiteName::new(""), Err(NameError::Length(0)));
+        assert_eq!(SiteName::new(&"x".repeat(65)), Err(NameError::Length(65)));
+        assert_eq!(SiteName::new("a\nb"), Err(NameError::Unprintable('\n')));
+        assert_eq!(
+            SiteName::new("a\u{202e}b"),
+            Err(NameError::Unprintable('\u{202e}'))
+        );
+        assert_eq!(SiteName::new(" a"), Err(NameError::Space));
+    }
+}

@@ -1,0 +1,237 @@
+//! A page: up to 64 consecutive messages of one epoch, or the account of some that are lost.
+//!
+//! What one key of a store holds, and what one place in the ledger holds. A page is immutable once it
+//! is sealed, and its [`Digest`] is its identity: the same (epoch, first sequence) never has two.
+//!
+//! Encoded: one byte with the version of this form ([`VERSION`]), then [`Page`] as postcard.
+
+use super::identity::{Digest, Epoch, Sequence};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// The form of an encoded page that this program writes.
+pub const VERSION: u8 = 1;
+/// The most messages in a page.
+pub const RECORDS_MAX: usize = 64;
+/// The longest encoded page, in bytes. Below the store's limit of 6 KB by what an outbox and a ledger
+/// put around it (a digest, a name, an epoch, a time).
+pub const BYTES_MAX: usize = crate::store::VALUE_MAX - 192;
+/// The longest payload of one message, in bytes.
+pub const PAYLOAD_MAX: usize = 4 * 1024;
+/// The longest key of a producer, in bytes.
+pub const KEY_MAX: usize = 255;
+
+/// One message, and the key under which its producer would post it again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    pub key: Option<Bytes>,
+    pub payload: Bytes,
+}
+
+impl Record {
+    /// At most what this record takes in an encoded page.
+    pub fn encoded_len_max(&self) -> usize {
+        let key = self.key.as_ref().map_or(0, |key| key.len() + 2);
+        1 + key + 3 + self.payload.len()
+    }
+}
+
+/// What stands under a range of sequences.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Content {
+    /// Messages, in order.
+    Records(Vec<Record>),
+    /// Messages that the sender had confirmed and can no longer read.
+    Lost { last: Sequence, reason: String },
+}
+
+/// A run of consecutive sequences of one epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Page {
+    pub epoch: Epoch,
+    pub first: Sequence,
+    /// Wall time at the sender when the page was begun, in milliseconds since 1970. Evidence, not truth.
+    pub begun_at_ms: i64,
+    pub content: Content,
+}
+
+/// Why bytes are no page.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PageError {
+    #[error("it is {0} bytes long; a page has 1 to {BYTES_MAX}")]
+    Length(usize),
+    #[error("its form has version {0}; this program knows version {VERSION}")]
+    Version(u8),
+    #[error("its digest does not match its bytes")]
+    Digest,
+    #[error("it does not decode: {0}")]
+    Malformed(postcard::Error),
+    #[error("its sequences make no sense: {0}")]
+    Sequences(&'static str),
+}
+
+impl Page {
+    /// At most what a page takes without its records.
+    pub const HEADER_MAX: usize = 1 + 16 + 10 + 10 + 1 + 2;
+
+    /// The last sequence that the page speaks of. A page without records cannot be made by decoding.
+    pub fn last(&self) -> u64 {
+        match &self.content {
+            Content::Records(records) => self.first.get() + records.len() as u64 - 1,
+            Content::Lost { last, .. } => last.get(),
+        }
+    }
+
+    /// How many sequences it covers.
+    pub fn count(&self) -> u64 {
+        self.last() - self.first.get() + 1
+    }
+
+    pub fn encode(&self) -> Vec<u8> {
+        let bytes = vec![VERSION];
+        postcard::to_extend(self, bytes).expect("a page always encodes: it has no unsized sequence")
+    }
+
+    /// Decodes what [`Page::encode`] made, and refuses everything else.
+    pub fn decode(bytes: &[u8]) -> Result<Page, PageError> {
+        if bytes.len() > BYTES_MAX {
+            return Err(PageError::Length(bytes.len()));
+        }
+        let (version, body) = bytes.split_first().ok_or(PageError::Length(0))?;
+        if *version != VERSION {
+            return Err(PageError::Version(*version));
+        }
+        let (page, rest) =
+            postcard::take_from_bytes::<Page>(body).map_err(PageError::Malformed)?;
+        if !rest.is_empty() {
+            return Err(PageError::Sequences("bytes follow its end"));
+        }
+        let places = match &page.content {
+            Content::Records(records) if records.is_empty() => {
+                return Err(PageError::Sequences("it holds no message"));
+            }
+            Content::Records(records) if records.len() > RECORDS_MAX => {
+                return Err(PageError::Sequences("it holds more than 64 messages"));
+            }
+            Content::Records(records) => records.len() as u64 - 1,
+            Content::Lost { last, .. } => last
+                .get()
+                .checked_sub(page.first.get())
+                .ok_or(PageError::Sequences("its last is before its first"))?,
+        };
+        // 0 is no sequence, and u64::MAX must keep a successor.
+        if page.first.get() == 0 || page.first.get().checked_add(places + 1).is_none() {
+            return Err(PageError::Sequences("a sequence is out of range"));
+        }
+        Ok(page)
+    }
+}
+
+/// A page as it is stored and sent: its bytes and their digest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedPage {
+    pub digest: Digest,
+    pub bytes: Bytes,
+}
+
+impl SealedPage {
+    pub fn seal(page: &Page) -> SealedPage {
+        let bytes = Bytes::from(page.encode());
+        SealedPage {
+            digest: Digest::of(&bytes),
+            bytes,
+        }
+    }
+
+    /// Checks the digest and decodes.
+    pub fn open(&self) -> Result<Page, PageError> {
+        if Digest::of(&self.bytes) != self.digest {
+            return Err(PageError::Digest);
+        }
+        Page::decode(&self.bytes)
+    }
+
+    /// As one value of a store: digest, then bytes.
+    pub fn to_stored(&self) -> Vec<u8> {
+        [self.digest.as_bytes(), &self.bytes[..]].concat()
+    }
+
+    pub fn from_stored(value: &[u8]) -> Result<SealedPage, PageError> {
+        let (digest, bytes) = value
+            .split_first_chunk::<{ Digest::LEN }>()
+            .ok_or(PageError::Length(value.len()))?;
+        Ok(SealedPage {
+            digest: Digest::from_bytes(*digest),
+            bytes: Bytes::copy_from_slice(bytes),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(records: usize) -> Page {
+        Page {
+            epoch: Epoch::from_bytes([7; 16]),
+            first: Sequence::new(41).unwrap(),
+            begun_at_ms: 1_764_000_000_000,
+            content: Content::Records(vec![
+                Record {
+                    key: Some(Bytes::from_static(b"k")),
+                    payload: Bytes::from_static(b"payload"),
+                };
+                records
+            ]),
+        }
+    }
+
+    #[test]
+    fn a_page_comes_back_as_it_was_sealed() {
+        let sealed = SealedPage::seal(&page(64));
+        let stored = SealedPage::from_stored(&sealed.to_stored()).unwrap();
+        assert_eq!(stored.open().unwrap(), page(64));
+        assert_eq!(page(64).last(), 104);
+    }
+
+    #[test]
+    fn a_flipped_bit_anywhere_is_noticed() {
+        let stored = SealedPage::seal(&page(3)).to_stored();
+        for place in 0..stored.len() {
+            let mut damaged = stored.clone();
+            damaged[place] ^= 0x10;
+            let opened = SealedPage::from_stored(&damaged).unwrap().open();
+            assert_eq!(opened, Err(PageError::Digest), "at byte {place}");
+        }
+    }
+
+    #[test]
+    fn pages_that_make_no_sense_are_refused() {
+        let refused = |page: Page| Page::decode(&page.encode()).unwrap_err();
+        assert!(matches!(refused(page(0)), PageError::Sequences(_)));
+        assert!(matches!(refused(page(65)), PageError::Sequences(_)));
+        let mut lost = page(1);
+        lost.content = Content::Lost {
+            last: Sequence::new(40).unwrap(),
+            reason: "r".into(),
+        };
+        assert!(matches!(refused(lost), PageError::Sequences(_)));
+        let mut overflowing = page(1);
+        overflowing.first = Sequence::new(u64::MAX).unwrap();
+        assert!(matches!(refused(overflowing), PageError::Sequences(_)));
+        assert!(matches!(Page::decode(&[9, 9]), Err(PageError::Version(9))));
+        let mut long = page(1).encode();
+        long.push(0);
+        assert!(Page::decode(&long).is_err());
+    }
+
+    #[test]
+    fn the_upper_bounds_hold() {
+        let full = page(RECORDS_MAX);
+        let Content::Records(records) = &full.content else {
+            unreachable!()
+        };
+        let bound: usize = records.iter().map(Record::encoded_len_max).sum();
+        assert!(full.encode().len() <= Page::HEADER_MAX + bound);
+    }
+}

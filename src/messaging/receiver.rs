@@ -1,0 +1,129 @@
+//! What the centre does with a page that arrives: a judgement on values.
+//!
+//! **Promise.** For a site and epoch exactly `mark + 1` is applied, whatever order, repetition or loss the
+//! link makes of the pages.
+//! **Kept by.** [`judge`] alone decides; whoever keeps the book applies what it says and nothing else,
+//! moves the mark in the same atomic write, and replies after the flush.
+//! **Not promised.** A choice between two different pages of one place: that is a [`Judgement::Conflict`], and a
+//! person must look.
+
+use super::identity::Digest;
+
+/// Where a page stands in its stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    pub first: u64,
+    pub last: u64,
+    pub digest: Digest,
+}
+
+/// What to do with one page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Judgement {
+    /// Apply it and move the mark to its last sequence.
+    Next,
+    /// First record that `from..=to` are missing for good, then apply the page. The sender was once told
+    /// that they are safe and has deleted them, so this book was restored from an older copy, or is new.
+    AfterHole { from: u64, to: u64 },
+    /// It was applied before, with the same content. Acknowledge again.
+    Duplicate,
+    /// Something between is still to come. Apply nothing; expect this sequence.
+    Gap { expected: u64 },
+    /// Its place is taken by another content. Apply nothing.
+    Conflict,
+}
+
+/// Judges the page at `place`.
+///
+/// `mark` is the highest sequence applied of this site and epoch, 0 for a stream never seen. `oldest` is the oldest
+/// sequence that the sender still has. `applied` tells the digest of the page that was applied with
+/// this first sequence; it is asked only for places at or below the mark.
+pub fn judge<E>(
+    place: Place,
+    mark: u64,
+    oldest: u64,
+    applied: impl FnOnce(u64) -> Result<Option<Digest>, E>,
+) -> Result<Judgement, E> {
+    debug_assert!(place.first > 0 && place.first <= place.last);
+    Ok(if place.first <= mark {
+        if place.last <= mark && applied(place.first)? == Some(place.digest) {
+            Judgement::Duplicate
+        } else {
+            Judgement::Conflict
+        }
+    } else if place.first == mark + 1 {
+        Judgement::Next
+    } else if place.first <= oldest {
+        // Nothing older is coming: the sender has deleted it, as acknowledged.
+        Judgement::AfterHole {
+            from: mark + 1,
+            to: place.first - 1,
+        }
+    } else {
+        Judgement::Gap { expected: mark + 1 }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::convert::Infallible;
+
+    const A: Digest = Digest::from_bytes([1; 16]);
+    const B: Digest = Digest::from_bytes([2; 16]);
+
+    fn judged(first: u64, last: u64, mark: u64, oldest: u64) -> Judgement {
+        let place = Place {
+            first,
+            last,
+            digest: A,
+        };
+        let pages_of_ten = |first| Ok::<_, Infallible>((first % 10 == 1).then_some(A));
+        judge(place, mark, oldest, pages_of_ten).unwrap()
+    }
+
+    #[test]
+    fn the_next_page_is_applied() {
+        assert_eq!(judged(1, 10, 0, 1), Judgement::Next);
+        assert_eq!(judged(11, 20, 10, 11), Judgement::Next);
+    }
+
+    #[test]
+    fn a_page_applied_before_is_a_duplicate() {
+        assert_eq!(judged(1, 10, 20, 1), Judgement::Duplicate);
+        assert_eq!(judged(11, 20, 20, 1), Judgement::Duplicate);
+    }
+
+    #[test]
+    fn a_page_that_comes_too_early_waits_for_the_one_before() {
+        assert_eq!(judged(21, 30, 10, 11), Judgement::Gap { expected: 11 });
+        assert_eq!(judged(11, 20, 0, 1), Judgement::Gap { expected: 1 });
+    }
+
+    #[test]
+    fn what_the_sender_has_deleted_as_acknowledged_is_a_hole() {
+        let hole = Judgement::AfterHole { from: 11, to: 20 };
+        assert_eq!(judged(21, 30, 10, 21), hole);
+        assert_eq!(
+            judged(21, 30, 0, 21),
+            Judgement::AfterHole { from: 1, to: 20 }
+        );
+    }
+
+    #[test]
+    fn another_content_at_an_applied_place_is_a_conflict() {
+        let place = Place {
+            first: 1,
+            last: 10,
+            digest: B,
+        };
+        let judgement = judge(place, 20, 1, |_| Ok::<_, Infallible>(Some(A)));
+        assert_eq!(judgement, Ok(Judgement::Conflict));
+    }
+
+    #[test]
+    fn a_page_cut_differently_from_the_applied_ones_is_a_conflict() {
+        assert_eq!(judged(11, 25, 20, 1), Judgement::Conflict); // reaches over the mark
+        assert_eq!(judged(5, 9, 20, 1), Judgement::Conflict); // begins within a page
+    }
+}

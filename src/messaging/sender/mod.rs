@@ -1,0 +1,477 @@
+//! Delivers the pages of an outbox, oldest first, until they are acknowledged: the Lazy Pirate pattern
+//! (P. Hintjens, "Code Connected", chapter 4) with a window.
+//!
+//! **Promise.** Only an acknowledgement settles a page, and no page is sent again sooner than
+//! [`backoff::RESEND_LEAST`] after it was last sent, unless the receiver says that it misses it. It never gives up.
+//! **Kept by.** A state machine that sees only values: it is told what happened and what time it is, and
+//! [`Sender::poll`] answers what to do next. A thin shell owns the sockets and the outbox.
+//! **Not promised.** That the server list is tried in order of distance: it is walked round.
+//!
+//! Time is a [`Duration`] since any fixed moment, of a clock that never goes back.
+
+pub mod backoff;
+#[cfg(test)]
+mod tests;
+
+use super::wire::{PAUSE_MAX_MS, Reply, Verdict};
+use super::{LedgerId, wire};
+use backoff::{RESEND_LEAST, reconnect_after, resend_after};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// What the shell is to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Make a new socket to the server of this index, then tell [`Sender::connected`] or [`Sender::link_broke`].
+    Connect { server: usize },
+    /// Drop the socket. A [`Action::Connect`] follows in its time.
+    Disconnect,
+    /// Send a request with this id: pages from `pages_from` on, when given, and the question when `ask`. Then tell
+    /// [`Sender::sent`].
+    Send {
+        id: u64,
+        pages_from: Option<u64>,
+        ask: bool,
+    },
+    /// Nothing until something happens or this moment comes.
+    Wait { until: Duration },
+}
+
+/// What the shell is to do with the outbox after a reply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything up to here is safe at the receiver. Delete it.
+    Settled { through: u64 },
+    /// The reply moved nothing.
+    Nothing,
+    /// The receiver has less than it once acknowledged: it was restored from a copy, or is another one. What is still
+    /// here is sent again; the rest is a hole there.
+    ReceiverWentBack { mark: u64, settled: u64 },
+    /// Another page stands in the receiver's book where ours belongs. The queue waits and asks again.
+    Conflict { first: u64 },
+    /// The receiver will not take what we send, and says why. The queue waits and asks again.
+    Refused { reason: String },
+}
+
+/// A reply that cannot be meant for us. It is ignored, loudly.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PeerError {
+    #[error("the receiver acknowledged {mark}, but nothing after {sent} was ever sent to it; nothing is deleted. Was this directory restored from an older copy, or does another edge use its name?")]
+    AcknowledgedUnsent { mark: u64, sent: u64 },
+}
+
+#[derive(Debug, Clone)]
+struct Flight {
+    id: u64,
+    /// The last sequence in it, when it carries pages.
+    last: Option<u64>,
+    asks: bool,
+    overdue_at: Duration,
+    settled_when_sent: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Link {
+    Down { connect_at: Duration },
+    Connecting,
+    Up,
+    /// The shell has yet to drop the socket.
+    Doubtful,
+}
+
+/// The settings of a [`Sender`].
+#[derive(Debug, Clone, Copy)]
+pub struct SenderConfig {
+    /// How many addresses lead to the receiver. At least 1.
+    pub servers: usize,
+    /// How many requests may be unanswered at a time. At least 1.
+    pub window: usize,
+    /// How often the question is asked, backlog or none.
+    pub ask_every: Duration,
+    /// Of the jitter.
+    pub seed: u64,
+}
+
+/// See the module. Sequences are plain numbers here, 0 standing before the first.
+#[derive(Debug)]
+pub struct Sender {
+    config: SenderConfig,
+    rng: ChaCha8Rng,
+    link: Link,
+    server: usize,
+    next_id: u64,
+    /// The oldest sequence that the outbox can still give.
+    oldest: u64,
+    settled: u64,
+    /// Sent on this socket.
+    sent: u64,
+    /// The highest that this process has sent, on any socket.
+    sent_before: u64,
+    /// The highest that may ever have been sent, by an earlier process too.
+    ever_sent: u64,
+    /// What the outbox is able to give, as far as we know.
+    available: u64,
+    /// Whether the last request that we asked for was to carry pages.
+    pages_wanted: bool,
+    in_flight: VecDeque<Flight>,
+    /// Requests in a row that stayed without an answer, or were refused.
+    failed_tries: u32,
+    failed_connects: u32,
+    /// Whether the resend time runs because nobody answered, and not because of what was answered.
+    answers_were_missing: bool,
+    /// No events before this: the resend time.
+    hold_until: Duration,
+    /// No events before this: the receiver asked for a pause.
+    pause_until: Duration,
+    /// When events were last sent, whoever got them.
+    events_sent_at: Option<Duration>,
+    ask_at: Duration,
+    /// Where the receiver's last gap made us go back to, to notice going round in circles.
+    last_gap: Option<u64>,
+    resends: u64,
+    ledger: Option<LedgerId>,
+    heard_at: Option<Duration>,
+}
+
+impl Sender {
+    /// A sender for an outbox that holds `oldest..=available`, of which all up to `settled` were acknowledged before.
+    pub fn new(config: SenderConfig, oldest: u64, settled: u64, available: u64) -> Sender {
+        assert!(config.servers > 0 && config.window > 0);
+        assert!(settled <= available && oldest <= settled + 1);
+        let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
+        Sender {
+            config,
+            link: Link::Down {
+                connect_at: Duration::ZERO,
+            },
+            server: 0,
+            // Starting anywhere keeps a late reply to a former process from being taken for one to this.
+            next_id: rng.random::<u64>() >> 1 | 1,
+            rng,
+            oldest,
+            settled,
+            sent: settled,
+            sent_before: settled,
+            // What an earlier process sent is not known, and may have been all.
+            ever_sent: available,
+            available,
+            pages_wanted: false,
+            in_flight: VecDeque::new(),
+            failed_tries: 0,
+            failed_connects: 0,
+            answers_were_missing: false,
+            hold_until: Duration::ZERO,
+            pause_until: Duration::ZERO,
+            events_sent_at: None,
+            ask_at: Duration::ZERO,
+            last_gap: None,
+            resends: 0,
+            ledger: None,
+            heard_at: None,
+        }
+    }
+
+    /// The outbox now holds flushed messages up to `available`, and none older than `oldest`.
+    pub fn outbox_holds(&mut self, oldest: u64, available: u64) {
+        debug_assert!(available >= self.settled);
+        self.oldest = oldest;
+        self.available = self.available.max(available);
+    }
+
+    /// The oldest sequence that a request says we have.
+    pub fn oldest(&self) -> u64 {
+        self.oldest
+    }
+
+    pub fn connected(&mut self, _now: Duration) {
+        debug_assert_eq!(self.link, Link::Connecting);
+        self.link = Link::Up;
+    }
+
+    /// Connecting failed, or the socket reported an error. Nothing is known about what was in flight.
+    pub fn link_broke(&mut self, now: Duration) {
+        match self.link {
+            Link::Down { .. } => return,
+            Link::Connecting => {
+                self.failed_connects = self.failed_connects.saturating_add(1);
+                self.next_server();
+            }
+            Link::Up | Link::Doubtful => {
+                // It may be resent when its time has come, on whichever socket there is then.
+                let oldest = self.unsettled_flights().next();
+                if let Some(overdue_at) = oldest.map(|f| f.overdue_at) {
+                    self.hold_until = self.hold_until.max(overdue_at);
+                    self.hold_for_resend();
+                    self.nobody_answered();
+                }
+                self.failed_connects = self.failed_connects.saturating_add(1);
+            }
+        }
+        self.forget_flights();
+        let wait = match self.failed_connects {
+            0 => Duration::ZERO,
+            tries => reconnect_after(tries - 1, &mut self.rng),
+        };
+        self.link = Link::Down {
+            connect_at: now + wait,
+        };
+    }
+
+    /// The request `id` went out, with pages up to `last` if it carries any. When pages were wanted and none could be
+    /// had, they come after the next [`Sender::outbox_holds`]; the request then counts as not sent unless it asks.
+    pub fn sent(&mut self, now: Duration, id: u64, last: Option<u64>, asks: bool) {
+        match last {
+            Some(last) => {
+                debug_assert!(last > self.sent);
+                self.resends += last.min(self.sent_before).saturating_sub(self.sent);
+                self.sent = last;
+                self.sent_before = self.sent_before.max(last);
+                self.ever_sent = self.ever_sent.max(last);
+                self.available = self.available.max(last);
+                self.events_sent_at = Some(now);
+            }
+            None if self.pages_wanted => self.available = self.sent,
+            None => {}
+        }
+        if last.is_none() && !asks {
+            return;
+        }
+        if asks {
+            self.ask_at = now + self.config.ask_every;
+        }
+        self.in_flight.push_back(Flight {
+            id,
+            last,
+            asks,
+            overdue_at: now + resend_after(self.failed_tries, &mut self.rng),
+            settled_when_sent: self.settled,
+        });
+    }
+
+    /// A reply came.
+    ///
+    /// One to a request that is no longer waited for is ignored, as is one that acknowledges what was never sent.
+    pub fn replied(&mut self, now: Duration, reply: &Reply) -> Result<Outcome, PeerError> {
+        let Some(place) = self.in_flight.iter().position(|f| f.id == reply.id) else {
+            return Ok(Outcome::Nothing);
+        };
+        if reply.mark > self.ever_sent {
+            self.in_flight.remove(place);
+            self.refused(now);
+            return Err(PeerError::AcknowledgedUnsent {
+                mark: reply.mark,
+                sent: self.ever_sent,
+            });
+        }
+        let flight = self.in_flight.remove(place).expect("it was just found");
+        self.ledger = Some(reply.ledger);
+        self.heard_at = Some(now);
+        self.failed_connects = 0;
+        if reply.pause_ms > 0 {
+            let pause = Duration::from_millis(reply.pause_ms.min(PAUSE_MAX_MS).into());
+            self.pause_until = self.pause_until.max(now + pause);
+        } else if let Some(sent_at) = self.events_sent_at
+            && self.answers_were_missing
+        {
+            // Somebody answers again: no need to sit out a long resend time.
+            self.hold_until = self.hold_until.min(sent_at + RESEND_LEAST);
+        }
+        self.answers_were_missing = false;
+        if reply.mark < flight.settled_when_sent {
+            return Ok(self.receiver_went_back(reply.mark));
+        }
+        let moved = reply.mark > self.settled;
+        if moved {
+            self.settled = reply.mark;
+            self.sent = self.sent.max(reply.mark);
+            self.available = self.available.max(reply.mark);
+        }
+        match &reply.verdict {
+            Verdict::Conflict { first } => {
+                self.refused(now);
+                return Ok(Outcome::Conflict { first: *first });
+            }
+            Verdict::Refused { reason } => {
+                self.refused(now);
+                return Ok(Outcome::Refused {
+                    reason: reason.clone(),
+                });
+            }
+            Verdict::Gap => self.go_back(now, reply.mark),
+            Verdict::Accepted => self.failed_tries = 0,
+        }
+        Ok(if moved {
+            Outcome::Settled {
+                through: self.settled,
+            }
+        } else {
+            Outcome::Nothing
+        })
+    }
+
+    /// What to do now. Ask again after doing it, until it says to wait.
+    pub fn poll(&mut self, now: Duration) -> Action {
+        match self.link {
+            Link::Doubtful => {
+                self.link = Link::Down { connect_at: now };
+                Action::Disconnect
+            }
+            Link::Down { connect_at } if connect_at <= now => {
+                self.link = Link::Connecting;
+                Action::Connect {
+                    server: self.server,
+                }
+            }
+            Link::Down { connect_at } => Action::Wait { until: connect_at },
+            Link::Connecting => Action::Wait {
+                until: Duration::MAX,
+            },
+            Link::Up => self.poll_up(now),
+        }
+    }
+
+    fn poll_up(&mut self, now: Duration) -> Action {
+        if self.unanswered().any(|f| f.overdue_at <= now) {
+            // Lazy Pirate: a socket that stays silent is of no use; the next address may be.
+            if self.unsettled_flights().next().is_some() {
+                self.hold_for_resend();
+            }
+            self.nobody_answered();
+            self.forget_flights();
+            self.next_server();
+            self.link = Link::Doubtful;
+            return self.poll(now);
+        }
+        // Acknowledged by a later reply, while its own was lost.
+        let settled = self.settled;
+        self.in_flight
+            .retain(|f| f.overdue_at > now || f.last.is_none_or(|last| last > settled));
+        let mut wake = self.unanswered().map(|f| f.overdue_at).min();
+        let mut wake_at = |moment: Duration| wake = Some(wake.map_or(moment, |w| w.min(moment)));
+
+        let asking = self.in_flight.iter().any(|f| f.asks);
+        let ask = !asking && self.ask_at <= now;
+        if !asking && !ask {
+            wake_at(self.ask_at);
+        }
+        let with_pages = self.unsettled_flights().count();
+        let mut pages_from = None;
+        if with_pages < self.config.window && self.sent < self.available {
+            let may_at = self.hold_until.max(self.pause_until);
+            if may_at <= now {
+                pages_from = Some(self.sent + 1);
+            } else {
+                wake_at(may_at);
+            }
+        }
+        if ask || pages_from.is_some() {
+            let id = self.next_id;
+            self.next_id += 1;
+            self.pages_wanted = pages_from.is_some();
+            return Action::Send {
+                id,
+                pages_from,
+                ask,
+            };
+        }
+        Action::Wait {
+            until: wake.unwrap_or(Duration::MAX),
+        }
+    }
+
+    /// How many messages were sent again.
+    pub fn resends(&self) -> u64 {
+        self.resends
+    }
+    /// How many messages are sent and not yet answered.
+    pub fn in_flight(&self) -> u64 {
+        self.sent - self.settled.min(self.sent)
+    }
+    /// Whether a socket is up and was answered through lately: within twice the asking interval and a resend time.
+    pub fn is_connected(&self, now: Duration) -> bool {
+        let patience = self.config.ask_every * 2 + RESEND_LEAST;
+        self.link == Link::Up && self.heard_at.is_some_and(|at| now - at <= patience)
+    }
+    /// Which ledger answered last.
+    pub fn ledger(&self) -> Option<LedgerId> {
+        self.ledger
+    }
+    /// The address that is in use or tried next.
+    pub fn server(&self) -> usize {
+        self.server
+    }
+    pub fn settled(&self) -> u64 {
+        self.settled
+    }
+
+    fn receiver_went_back(&mut self, mark: u64) -> Outcome {
+        let settled = self.settled;
+        let begin_after = mark.max(self.oldest - 1);
+        if begin_after < settled {
+            self.settled = begin_after;
+            self.forget_flights();
+        }
+        Outcome::ReceiverWentBack { mark, settled }
+    }
+
+    /// The receiver misses something that we have sent. It said so itself, so that we need not wait; but if it says
+    /// the same again at once, the loss is not an accident and the resend time holds.
+    fn go_back(&mut self, now: Duration, mark: u64) {
+        if self.last_gap == Some(mark) {
+            self.refused(now);
+        }
+        self.last_gap = Some(mark);
+        self.forget_flights();
+    }
+
+    fn refused(&mut self, now: Duration) {
+        self.hold_until = self
+            .hold_until
+            .max(now + resend_after(self.failed_tries, &mut self.rng));
+        self.failed_tries = self.failed_tries.saturating_add(1);
+        self.forget_flights();
+    }
+
+    /// Requests whose pages are not settled yet, oldest first.
+    fn unsettled_flights(&self) -> impl Iterator<Item = &Flight> {
+        let settled = self.settled;
+        self.in_flight
+            .iter()
+            .filter(move |f| f.last.is_some_and(|last| last > settled))
+    }
+
+    /// Requests that still lack the reply they are waiting for.
+    fn unanswered(&self) -> impl Iterator<Item = &Flight> {
+        let settled = self.settled;
+        self.in_flight
+            .iter()
+            .filter(move |f| f.last.is_none_or(|last| last > settled))
+    }
+
+    /// What was sent last may be resent only after the least resend time.
+    fn hold_for_resend(&mut self) {
+        if let Some(sent_at) = self.events_sent_at {
+            self.hold_until = self.hold_until.max(sent_at + RESEND_LEAST);
+        }
+    }
+
+    fn nobody_answered(&mut self) {
+        self.failed_tries = self.failed_tries.saturating_add(1);
+        self.answers_were_missing = true;
+    }
+
+    fn forget_flights(&mut self) {
+        self.in_flight.clear();
+        self.sent = self.settled;
+    }
+
+    fn next_server(&mut self) {
+        self.server = (self.server + 1) % self.config.servers;
+    }
+}
+
+/// How many bytes of pages go into one request: well below the protocol's limit, and small enough that a
+/// window of them from every garage of a city fits into the receiver's memory.
+pub const PAGES_BYTES: usize = wire::REQUEST_MAX / 2;

@@ -1,0 +1,472 @@
+use super::*;
+use crate::messaging::receiver::{Judgement, Place, judge};
+use crate::messaging::{Digest, LedgerId};
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BinaryHeap};
+
+const LEDGER: LedgerId = LedgerId::from_bytes([9; 16]);
+
+fn config(servers: usize) -> SenderConfig {
+    SenderConfig {
+        servers,
+        window: 4,
+        ask_every: Duration::from_secs(1),
+        seed: 7,
+    }
+}
+
+fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn reply(id: u64, mark: u64) -> Reply {
+    Reply {
+        id,
+        ledger: LEDGER,
+        mark,
+        verdict: Verdict::Accepted,
+        pause_ms: 0,
+        answer: None,
+    }
+}
+
+/// A sender with `available` messages, connected to its first server.
+fn connected(servers: usize, available: u64) -> Sender {
+    let mut sender = Sender::new(config(servers), 1, 0, available);
+    assert_eq!(sender.poll(Duration::ZERO), Action::Connect { server: 0 });
+    sender.connected(Duration::ZERO);
+    sender
+}
+
+/// Takes the next action, which must be a request, and sends up to `count` messages in it.
+fn send(sender: &mut Sender, now: Duration, count: u64) -> (u64, Option<u64>) {
+    match sender.poll(now) {
+        Action::Send {
+            id,
+            pages_from,
+            ask,
+        } => {
+            let last = pages_from.map(|from| from + count - 1);
+            sender.sent(now, id, last, ask);
+            (id, pages_from)
+        }
+        other => panic!("expected a request, got {other:?}"),
+    }
+}
+
+#[test]
+fn the_oldest_goes_first_and_a_window_may_be_unanswered() {
+    let mut sender = connected(1, 100);
+    for from in [1, 11, 21, 31] {
+        assert_eq!(send(&mut sender, Duration::ZERO, 10).1, Some(from));
+    }
+    assert!(matches!(sender.poll(Duration::ZERO), Action::Wait { .. }));
+    assert_eq!(sender.in_flight(), 40);
+}
+
+#[test]
+fn only_an_acknowledgement_settles_and_it_counts_for_all_before() {
+    let mut sender = connected(1, 30);
+    let (first, _) = send(&mut sender, Duration::ZERO, 10);
+    let (second, _) = send(&mut sender, Duration::ZERO, 10);
+    let outcome = sender.replied(secs(1), &reply(second, 20));
+    assert_eq!(outcome, Ok(Outcome::Settled { through: 20 }));
+    assert_eq!(
+        sender.replied(secs(1), &reply(first, 20)),
+        Ok(Outcome::Nothing)
+    );
+    assert_eq!(sender.settled(), 20);
+}
+
+#[test]
+fn nothing_is_resent_before_two_seconds_even_when_the_link_breaks_at_once() {
+    let mut sender = connected(1, 10);
+    send(&mut sender, Duration::ZERO, 10);
+    sender.link_broke(Duration::from_millis(5));
+    let Action::Wait { until } = sender.poll(Duration::from_millis(5)) else {
+        panic!("it must not connect in a tight loop")
+    };
+    assert!(until <= secs(2), "connecting may be soon");
+    assert_eq!(sender.poll(until), Action::Connect { server: 0 });
+    sender.connected(until);
+    let Action::Wait { until } = sender.poll(until) else {
+        panic!("the events must wait for their time")
+    };
+    assert!(until >= Duration::from_secs(1));
+    let (_, from) = send(&mut sender, secs(2), 10);
+    assert_eq!(from, Some(1));
+    assert_eq!(sender.resends(), 10);
+}
+
+#[test]
+fn a_silent_server_is_left_for_the_next_address_after_one_resend_time() {
+    let mut sender = connected(2, 10);
+    send(&mut sender, Duration::ZERO, 10);
+    assert!(matches!(
+        sender.poll(Duration::from_millis(1999)),
+        Action::Wait { .. }
+    ));
+    assert_eq!(sender.poll(secs(2)), Action::Disconnect);
+    assert_eq!(sender.poll(secs(2)), Action::Connect { server: 1 });
+    sender.connected(secs(2));
+    assert_eq!(send(&mut sender, secs(2), 10).1, Some(1));
+}
+
+#[test]
+fn a_server_that_cannot_be_reached_is_left_for_the_next_address() {
+    let mut sender = Sender::new(config(3), 1, 0, 1);
+    let mut now = Duration::ZERO;
+    let mut tried = Vec::new();
+    while tried.len() < 6 {
+        match sender.poll(now) {
+            Action::Connect { server } => {
+                tried.push(server);
+                sender.link_broke(now);
+            }
+            Action::Wait { until } => now = until,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(tried, [0, 1, 2, 0, 1, 2]);
+    assert!(now >= Duration::from_millis(500), "not in a tight loop");
+}
+
+#[test]
+fn the_question_is_asked_at_its_interval_backlog_or_none() {
+    let mut sender = connected(1, 0);
+    for second in 0..5 {
+        let (id, pages) = send(&mut sender, secs(second), 0);
+        assert_eq!(pages, None);
+        sender
+            .replied(secs(second) + Duration::from_millis(3), &reply(id, 0))
+            .unwrap();
+        let wait = sender.poll(secs(second) + Duration::from_millis(3));
+        assert_eq!(
+            wait,
+            Action::Wait {
+                until: secs(second + 1)
+            }
+        );
+    }
+}
+
+#[test]
+fn a_question_does_not_wait_behind_a_full_window() {
+    let mut sender = connected(1, 1000);
+    for _ in 0..4 {
+        send(&mut sender, Duration::ZERO, 10);
+    }
+    sender.in_flight[0].asks = false; // its answer came some time ago
+    sender.ask_at = secs(1);
+    assert!(matches!(
+        sender.poll(secs(1)),
+        Action::Send {
+            pages_from: None,
+            ask: true,
+            ..
+        }
+    ));
+}
+
+#[test]
+fn a_pause_that_the_server_asks_for_is_kept_up_to_a_minute() {
+    let mut sender = connected(1, 100);
+    let (id, _) = send(&mut sender, Duration::ZERO, 10);
+    let pause = Reply {
+        pause_ms: 3_600_000,
+        ..reply(id, 10)
+    };
+    sender.replied(secs(1), &pause).unwrap();
+    let mut now = secs(1);
+    loop {
+        match sender.poll(now) {
+            Action::Send {
+                id,
+                pages_from: None,
+                ask,
+            } => {
+                sender.sent(now, id, None, ask);
+                sender.replied(now, &reply(id, 10)).unwrap();
+            }
+            Action::Send { pages_from, .. } => {
+                assert_eq!((now, pages_from), (secs(61), Some(11)));
+                return;
+            }
+            Action::Wait { until } => now = until,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn an_acknowledgement_of_what_was_never_sent_deletes_nothing() {
+    let mut sender = connected(1, 10);
+    let (id, _) = send(&mut sender, Duration::ZERO, 10);
+    let error = sender.replied(secs(1), &reply(id, 11)).unwrap_err();
+    assert_eq!(error, PeerError::AcknowledgedUnsent { mark: 11, sent: 10 });
+    assert_eq!(sender.settled(), 0);
+    // It does not send them again in a tight loop either.
+    assert!(matches!(
+        sender.poll(secs(1)),
+        Action::Send {
+            pages_from: None,
+            ..
+        }
+    ));
+}
+
+#[test]
+fn a_conflict_stops_the_queue_but_not_the_questions() {
+    let mut sender = connected(1, 10);
+    let (id, _) = send(&mut sender, Duration::ZERO, 10);
+    let conflict = Reply {
+        verdict: Verdict::Conflict { first: 1 },
+        ..reply(id, 0)
+    };
+    let outcome = sender.replied(secs(1), &conflict);
+    assert_eq!(outcome, Ok(Outcome::Conflict { first: 1 }));
+    let (id, pages) = send(&mut sender, secs(2), 0);
+    assert_eq!(pages, None, "a question goes out alone");
+    sender.replied(secs(2), &reply(id, 0)).unwrap();
+    assert_eq!(send(&mut sender, secs(3), 10).1, Some(1), "and it tries again");
+}
+
+#[test]
+fn a_receiver_restored_from_a_copy_gets_what_is_still_here() {
+    let mut sender = Sender::new(config(1), 31, 40, 60);
+    sender.poll(Duration::ZERO);
+    sender.connected(Duration::ZERO);
+    let (id, from) = send(&mut sender, Duration::ZERO, 10);
+    assert_eq!(from, Some(41));
+    let outcome = sender.replied(secs(1), &reply(id, 10));
+    let went_back = Outcome::ReceiverWentBack {
+        mark: 10,
+        settled: 40,
+    };
+    assert_eq!(outcome, Ok(went_back));
+    assert_eq!(send(&mut sender, secs(1), 10).1, Some(31));
+}
+
+/// The link of the property test: what it does with one message.
+#[derive(Debug, Clone, Copy)]
+enum Fate {
+    Lost,
+    Arrives { after_ms: u64 },
+    Twice { first_ms: u64, second_ms: u64 },
+}
+
+fn fate() -> impl Strategy<Value = Fate> {
+    prop_oneof![
+        2 => Just(Fate::Lost),
+        7 => (1u64..3000).prop_map(|after_ms| Fate::Arrives { after_ms }),
+        2 => (1u64..3000, 1u64..9000).prop_map(|(first_ms, second_ms)| Fate::Twice { first_ms, second_ms }),
+    ]
+}
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Clone)]
+enum Arrival {
+    Request { id: u64, oldest: u64, pages: Vec<(u64, u64)> },
+    Reply { id: u64, mark: u64, gap: bool },
+    Append { through: u64 },
+    LinkBreaks,
+}
+
+/// A world of one sender, one receiver, and a link that loses, repeats and reorders until it is healed.
+struct World {
+    sender: Sender,
+    /// Messages 1..=appended exist; pages were cut when first sent.
+    appended: u64,
+    pages: BTreeMap<u64, u64>,
+    /// The oracle: every application, in order.
+    applied: Vec<u64>,
+    applied_pages: BTreeMap<u64, u64>,
+    mark: u64,
+    clock: Duration,
+    events: BinaryHeap<std::cmp::Reverse<(Duration, u64, Arrival)>>,
+    scheduled: u64,
+    fates: Vec<Fate>,
+    next_fate: usize,
+    healed_at: Duration,
+    wake_at: Duration,
+}
+
+impl World {
+    fn schedule(&mut self, at: Duration, arrival: Arrival) {
+        self.scheduled += 1;
+        self.events
+            .push(std::cmp::Reverse((at, self.scheduled, arrival)));
+    }
+
+    fn post(&mut self, arrival: Arrival) {
+        let fate = if self.clock >= self.healed_at || self.fates.is_empty() {
+            Fate::Arrives { after_ms: 5 }
+        } else {
+            self.next_fate += 1;
+            self.fates[self.next_fate % self.fates.len()]
+        };
+        let ms = Duration::from_millis;
+        match fate {
+            Fate::Lost => {}
+            Fate::Arrives { after_ms } => self.schedule(self.clock + ms(after_ms), arrival),
+            Fate::Twice {
+                first_ms,
+                second_ms,
+            } => {
+                self.schedule(self.clock + ms(first_ms), arrival.clone());
+                self.schedule(self.clock + ms(second_ms), arrival);
+            }
+        }
+    }
+
+    /// The page that begins at `from`: as it was cut before, or cut now.
+    fn page(&mut self, from: u64) -> (u64, u64) {
+        let appended = self.appended;
+        let last = *self
+            .pages
+            .entry(from)
+            .or_insert_with(|| appended.min(from + 6));
+        (from, last)
+    }
+
+    fn let_the_sender_act(&mut self) {
+        loop {
+            match self.sender.poll(self.clock) {
+                Action::Connect { .. } => self.sender.connected(self.clock),
+                Action::Disconnect => {}
+                Action::Wait { until } => {
+                    let wake_is_due = self.wake_at <= self.clock;
+                    if until < Duration::MAX && (wake_is_due || until < self.wake_at) {
+                        self.wake_at = until;
+                        self.schedule(until, Arrival::Append { through: 0 });
+                    }
+                    return;
+                }
+                Action::Send {
+                    id,
+                    pages_from,
+                    ask,
+                } => {
+                    let mut pages = Vec::new();
+                    let mut next = pages_from;
+                    while let Some(from) = next.filter(|n| *n <= self.appended && pages.len() < 3) {
+                        pages.push(self.page(from));
+                        next = pages.last().map(|(_, last)| last + 1);
+                    }
+                    let last = pages.last().map(|(_, last)| *last);
+                    self.sender.sent(self.clock, id, last, ask);
+                    let oldest = self.sender.oldest();
+                    self.post(Arrival::Request { id, oldest, pages });
+                }
+            }
+        }
+    }
+
+    fn receive(&mut self, id: u64, oldest: u64, pages: Vec<(u64, u64)>) {
+        let mut gap = false;
+        for (first, last) in pages {
+            let digest = Digest::of(&[first.to_be_bytes(), last.to_be_bytes()].concat());
+            let place = Place {
+                first,
+                last,
+                digest,
+            };
+            let applied = |first: u64| {
+                let last = self.applied_pages.get(&first);
+                Ok::<_, ()>(last.map(|last| {
+                    Digest::of(&[first.to_be_bytes(), last.to_be_bytes()].concat())
+                }))
+            };
+            match judge(place, self.mark, oldest, applied).unwrap() {
+                Judgement::Next => {
+                    self.applied.extend(first..=last);
+                    self.applied_pages.insert(first, last);
+                    self.mark = last;
+                }
+                Judgement::Duplicate => {}
+                Judgement::Gap { expected } => {
+                    assert_eq!(expected, self.mark + 1);
+                    gap = true;
+                    break;
+                }
+                wrong => panic!("{wrong:?} of {first}..={last} at mark {}", self.mark),
+            }
+        }
+        let mark = self.mark;
+        self.post(Arrival::Reply { id, mark, gap });
+    }
+
+    fn run(&mut self) {
+        self.let_the_sender_act();
+        let end = self.healed_at + Duration::from_secs(130);
+        while let Some(std::cmp::Reverse((at, _, arrival))) = self.events.pop() {
+            if at > end {
+                break;
+            }
+            self.clock = self.clock.max(at);
+            match arrival {
+                Arrival::Request { id, oldest, pages } => self.receive(id, oldest, pages),
+                Arrival::Reply { id, mark, gap } => {
+                    let verdict = if gap { Verdict::Gap } else { Verdict::Accepted };
+                    let answer = Reply {
+                        verdict,
+                        ..reply(id, mark)
+                    };
+                    let settled_before = self.sender.settled();
+                    match self.sender.replied(self.clock, &answer).unwrap() {
+                        Outcome::Settled { through } => {
+                            assert!(through <= self.mark, "settled what is not applied");
+                            assert!(through > settled_before);
+                            self.sender.outbox_holds(through + 1, self.appended);
+                        }
+                        Outcome::Nothing => {}
+                        wrong => panic!("{wrong:?}"),
+                    }
+                }
+                Arrival::Append { through } => {
+                    self.appended = self.appended.max(through);
+                    let oldest = self.sender.settled() + 1;
+                    self.sender.outbox_holds(oldest, self.appended);
+                }
+                Arrival::LinkBreaks => self.sender.link_broke(self.clock),
+            }
+            self.let_the_sender_act();
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    /// Whatever the link does to requests and replies: each message is applied once, in order, and when the link is
+    /// well again everything arrives and is settled.
+    #[test]
+    fn every_message_is_applied_once_and_in_order_over_any_link(
+        fates in proptest::collection::vec(fate(), 0..40),
+        appends in proptest::collection::vec((0u64..30_000, 1u64..40), 1..12),
+        breaks in proptest::collection::vec(0u64..30_000, 0..6),
+        window in 1usize..6,
+        servers in 1usize..3,
+        seed: u64,
+    ) {
+        let config = SenderConfig { window, servers, seed, ..config(1) };
+        let mut world = World {
+            sender: Sender::new(config, 1, 0, 0),
+            appended: 0, pages: BTreeMap::new(), applied: Vec::new(), applied_pages: BTreeMap::new(), mark: 0,
+            clock: Duration::ZERO, events: BinaryHeap::new(), scheduled: 0, fates, next_fate: 0,
+            healed_at: Duration::from_secs(30), wake_at: Duration::ZERO,
+        };
+        let mut through = 0;
+        let mut appends = appends;
+        appends.sort_unstable();
+        for (at, count) in appends {
+            through += count;
+            world.schedule(Duration::from_millis(at), Arrival::Append { through });
+        }
+        for at in breaks {
+            world.schedule(Duration::from_millis(at), Arrival::LinkBreaks);
+        }
+        world.run();
+        prop_assert_eq!(&world.applied, &(1..=through).collect::<Vec<_>>());
+        prop_assert_eq!(world.sender.settled(), through);
+    }
+}

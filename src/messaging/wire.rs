@@ -1,0 +1,159 @@
+//! The protocol between a sender and a receiver, version 1. This page is its specification.
+//!
+//! # Transport
+//! Every exchange is begun by the sender: one request, one reply. Over ZeroMQ both are multipart messages of an
+//! empty delimiter frame and one body frame, so that a DEALER and a plain REQ socket are served alike (REQ adds and
+//! removes the delimiter itself; RFC 28/REQREP). A request's body is at most [`REQUEST_MAX`] bytes, a reply's
+//! at most [`REPLY_MAX`].
+//!
+//! # Envelope
+//! ```text
+//! 66 6F 67 70   "fogp"
+//! 01            version
+//! …             the body: Request or Reply, in postcard (https://postcard.jamesmunns.com/wire-format)
+//! ```
+//! In postcard unsigned integers are little-endian base-128 varints, signed ones zigzag first; strings, byte
+//! strings and sequences carry their length as a varint; options are 00, or 01 and the value; an enum is its
+//! variant's number as a varint, then its fields; fields follow in the order below without names. Epochs, ledger
+//! ids (UUIDs) and digests are 16 plain bytes.
+//!
+//! # Request
+//! | field | type | meaning |
+//! | --- | --- | --- |
+//! | id | u64 | chosen by the sender, given back in the reply |
+//! | site | string | who sends: 1 to 64 bytes of printable UTF-8, NFC |
+//! | epoch | 16 bytes | the life of the outbox that `pages` belong to |
+//! | oldest | u64 | the oldest sequence that the sender still has, or its next one when it has none |
+//! | pages | sequence of (digest 16 bytes, byte string) | consecutive pages, oldest first; may be empty |
+//! | ask | option of byte string | a question that rides along; its meaning is the application's |
+//! | observation | option of byte string | what the sender knows now; likewise |
+//!
+//! A page's bytes are described in [`super::page`]; its digest is the first 16 bytes of their BLAKE3 hash.
+//!
+//! # Reply
+//! | field | type | meaning |
+//! | --- | --- | --- |
+//! | id | u64 | of the request; 0 when that could not be read |
+//! | ledger | 16 bytes | which ledger answers |
+//! | mark | u64 | the highest sequence applied of (site, epoch), on disk; 0 for none. All up to it may be deleted |
+//! | verdict | enum | 0 accepted · 1 gap: `mark + 1` is expected · 2 conflict (first: u64): another page stands there · 3 refused (reason: string) |
+//! | pause_ms | u32 | the sender is asked to send no events for so long; at most 60,000 counts |
+//! | answer | option of byte string | to `ask` |
+//!
+//! A reply comes only after everything up to `mark` is on the receiver's disk.
+//!
+//! # Versions
+//! A receiver that does not know a request's version answers with version 0, whose form never changes:
+//! `"fogp" 00 lowest highest`, the two bytes being the versions that it knows. The sender then keeps its messages
+//! and says so.
+//!
+//! Byte examples that every implementation must reproduce stand in `tests/wire/*.hex`.
+
+use super::identity::{Epoch, LedgerId, SiteName};
+use super::page::SealedPage;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+pub const MAGIC: [u8; 4] = *b"fogp";
+pub const VERSION: u8 = 1;
+/// The longest body of a request, in bytes.
+pub const REQUEST_MAX: usize = 256 * 1024;
+/// The longest body of a reply, in bytes.
+pub const REPLY_MAX: usize = 256 * 1024;
+/// The longest pause that a receiver can ask for.
+pub const PAUSE_MAX_MS: u32 = 60_000;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    pub id: u64,
+    pub site: SiteName,
+    pub epoch: Epoch,
+    pub oldest: u64,
+    pub pages: Vec<SealedPage>,
+    pub ask: Option<Bytes>,
+    pub observation: Option<Bytes>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reply {
+    pub id: u64,
+    pub ledger: LedgerId,
+    pub mark: u64,
+    pub verdict: Verdict,
+    pub pause_ms: u32,
+    pub answer: Option<Bytes>,
+}
+
+/// What became of a request's pages. `mark` says how far they were applied in every case.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verdict {
+    Accepted,
+    Gap,
+    Conflict { first: u64 },
+    Refused { reason: String },
+}
+
+/// Why bytes are no message of ours.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    #[error("it is {0} bytes long, more than the protocol allows")]
+    TooLong(usize),
+    #[error("it does not begin with \"fogp\"")]
+    NotOurs,
+    #[error("it has version {0}; this program speaks version {VERSION}")]
+    Version(u8),
+    #[error("the other side speaks versions {lowest} to {highest} only, this program version {VERSION}")]
+    PeerSpeaks { lowest: u8, highest: u8 },
+    #[error("it does not decode: {0}")]
+    Malformed(postcard::Error),
+    #[error("bytes follow its end")]
+    Trailing,
+}
+
+impl Request {
+    pub fn encode(&self) -> Vec<u8> {
+        encode(self)
+    }
+    pub fn decode(bytes: &[u8]) -> Result<Request, WireError> {
+        decode(bytes, REQUEST_MAX)
+    }
+}
+
+impl Reply {
+    pub fn encode(&self) -> Vec<u8> {
+        encode(self)
+    }
+    pub fn decode(bytes: &[u8]) -> Result<Reply, WireError> {
+        if let [b'f', b'o', b'g', b'p', 0, lowest, highest] = *bytes {
+            return Err(WireError::PeerSpeaks { lowest, highest });
+        }
+        decode(bytes, REPLY_MAX)
+    }
+}
+
+/// The answer to a request of an unknown version.
+pub fn versions_known() -> Vec<u8> {
+    [&MAGIC[..], &[0, VERSION, VERSION]].concat()
+}
+
+fn encode(message: &impl Serialize) -> Vec<u8> {
+    let envelope = [&MAGIC[..], &[VERSION]].concat();
+    postcard::to_extend(message, envelope).expect("a message always encodes")
+}
+
+fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8], limit: usize) -> Result<T, WireError> {
+    if bytes.len() > limit {
+        return Err(WireError::TooLong(bytes.len()));
+    }
+    let body = bytes.strip_prefix(&MAGIC).ok_or(WireError::NotOurs)?;
+    let (version, body) = body.split_first().ok_or(WireError::NotOurs)?;
+    if *version != VERSION {
+        return Err(WireError::Version(*version));
+    }
+    let (message, rest) = postcard::take_from_bytes(body).map_err(WireError::Malformed)?;
+    if rest.is_empty() {
+        Ok(message)
+    } else {
+        Err(WireError::Trailing)
+    }
+}

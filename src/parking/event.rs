@@ -1,0 +1,425 @@
+//! What happens at a garage, and how it is written in JSON.
+
+use super::plate::{Plate, PlateError};
+use jiff::Timestamp;
+use jiff::tz::Offset;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// A moment with the offset from UTC that its source wrote: RFC 3339.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    pub timestamp: Timestamp,
+    pub offset: Offset,
+}
+
+impl Moment {
+    pub fn utc(timestamp: Timestamp) -> Moment {
+        Moment {
+            timestamp,
+            offset: Offset::UTC,
+        }
+    }
+
+    /// Reads RFC 3339 with an offset; what lacks one could be any hour of the day, and is refused.
+    pub fn parse(text: &str) -> Result<Moment, String> {
+        const EXAMPLE: &str = "a time looks like \"2026-11-23T08:15:00+01:00\"";
+        let pieces = jiff::fmt::temporal::DateTimeParser::new()
+            .parse_pieces(text)
+            .map_err(|error| format!("{error}; {EXAMPLE}"))?;
+        let offset = match pieces.offset() {
+            Some(offset) if pieces.time_zone_annotation().is_none() => match offset {
+                jiff::fmt::temporal::PiecesOffset::Zulu => Offset::UTC,
+                jiff::fmt::temporal::PiecesOffset::Numeric(numeric) => numeric.offset(),
+                _ => return Err(format!("its offset is not understood; {EXAMPLE}")),
+            },
+            _ => return Err(format!("it lacks the offset from UTC; {EXAMPLE}")),
+        };
+        let time = pieces
+            .time()
+            .ok_or_else(|| format!("it lacks the time of day; {EXAMPLE}"))?;
+        let timestamp = offset
+            .to_timestamp(pieces.date().to_datetime(time))
+            .map_err(|error| format!("{error}; {EXAMPLE}"))?;
+        Ok(Moment { timestamp, offset })
+    }
+}
+
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.offset.is_zero() {
+            self.timestamp.fmt(f)
+        } else {
+            self.timestamp.display_with_offset(self.offset).fmt(f)
+        }
+    }
+}
+
+/// A car entered or left, or a person at the garage said something about it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    pub kind: EventKind,
+    /// When it happened, as its source says: evidence, not truth.
+    pub at: Moment,
+    /// What the source said of itself.
+    pub seen: Sighting,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum EventKind {
+    /// `None`: a car whose plate could not be read. Counted, never matched or billed.
+    Entry { plate: Option<Plate> },
+    Exit { plate: Option<Plate> },
+    /// Staff counted the cars: absolute, at this place in the order.
+    Count { occupied: u32, reason: String },
+    /// A better reading of an earlier event of this garage.
+    PlateCorrection {
+        epoch: String,
+        sequence: u64,
+        plate: Plate,
+    },
+}
+
+impl EventKind {
+    pub fn name(&self) -> &'static str {
+        match self {
+            EventKind::Entry { .. } => "entry",
+            EventKind::Exit { .. } => "exit",
+            EventKind::Count { .. } => "count",
+            EventKind::PlateCorrection { .. } => "plate_correction",
+        }
+    }
+
+    pub fn plate(&self) -> Option<&Plate> {
+        match self {
+            EventKind::Entry { plate } | EventKind::Exit { plate } => plate.as_ref(),
+            EventKind::PlateCorrection { plate, .. } => Some(plate),
+            EventKind::Count { .. } => None,
+        }
+    }
+}
+
+/// Optional facts about where and how an event was seen.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Sighting {
+    pub lane: Option<String>,
+    pub camera: Option<String>,
+    /// 0 to 1.
+    pub confidence: Option<f64>,
+    pub seen_at: Option<Moment>,
+}
+
+/// The longest text in an event: a lane, a camera, a reason. In bytes.
+pub const TEXT_MAX: usize = 256;
+
+/// Why a JSON text is no event. Nothing was stored.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EventError {
+    #[error("this is no JSON of an event: {0}")]
+    Syntax(String),
+    #[error("{field}: {reason}")]
+    Field { field: String, reason: String },
+}
+
+impl EventError {
+    fn field(field: &str, reason: impl fmt::Display) -> EventError {
+        EventError::Field {
+            field: field.to_owned(),
+            reason: reason.to_string(),
+        }
+    }
+}
+
+/// The fields of all kinds, as they are written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written<'a> {
+    #[serde(borrow)]
+    kind: Option<std::borrow::Cow<'a, str>>,
+    /// Outer `None`: absent. Inner: `null`.
+    #[serde(default, borrow, deserialize_with = "present")]
+    plate: Option<Option<std::borrow::Cow<'a, str>>>,
+    #[serde(borrow)]
+    at: Option<std::borrow::Cow<'a, str>>,
+    lane: Option<String>,
+    camera: Option<String>,
+    confidence: Option<f64>,
+    seen_at: Option<String>,
+    occupied: Option<u32>,
+    reason: Option<String>,
+    epoch: Option<String>,
+    sequence: Option<u64>,
+}
+
+fn present<'de, D: serde::Deserializer<'de>>(
+    value: D,
+) -> Result<Option<Option<std::borrow::Cow<'de, str>>>, D::Error> {
+    Option::deserialize(value).map(Some)
+}
+
+impl Event {
+    /// Reads one event as producers write it. `now` stands in for a missing `at`.
+    pub fn from_json(json: &[u8], now: Timestamp) -> Result<Event, EventError> {
+        // serde would take a list for the fields in their order.
+        if json.trim_ascii_start().first().is_some_and(|c| *c != b'{') {
+            return Err(EventError::Syntax("an event is an object in braces".into()));
+        }
+        let mut parser = serde_json::Deserializer::from_slice(json);
+        let written: Written = serde_path_to_error::deserialize(&mut parser).map_err(|error| {
+            let field = error.path().to_string();
+            let inner = error.into_inner();
+            match inner.classify() {
+                serde_json::error::Category::Data => EventError::field(&field, tidy(&inner)),
+                _ => EventError::Syntax(inner.to_string()),
+            }
+        })?;
+        parser
+            .end()
+            .map_err(|error| EventError::Syntax(error.to_string()))?;
+        written.check(now)
+    }
+}
+
+/// serde_json appends the place, which says little in an object of one line.
+fn tidy(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.rfind(" at line ") {
+        Some(end) => text[..end].to_owned(),
+        None => text,
+    }
+}
+
+impl Written<'_> {
+    fn check(self, now: Timestamp) -> Result<Event, EventError> {
+        let kind = self
+            .kind
+            .as_deref()
+            .ok_or_else(|| EventError::field("kind", "it is missing"))?;
+        let unused: &[(&str, bool)] = match kind {
+            "entry" | "exit" => &[
+                ("occupied", self.occupied.is_some()),
+                ("reason", self.reason.is_some()),
+                ("epoch", self.epoch.is_some()),
+                ("sequence", self.sequence.is_some()),
+            ],
+            "count" => &[
+                ("plate", self.plate.is_some()),
+                ("epoch", self.epoch.is_some()),
+                ("sequence", self.sequence.is_some()),
+            ],
+            "plate_correction" => &[
+                ("occupied", self.occupied.is_some()),
+                ("reason", self.reason.is_some()),
+            ],
+            other => {
+                return Err(EventError::field(
+                    "kind",
+                    format!(
+                        "{other:?} is none of \"entry\", \"exit\", \"count\", \"plate_correction\""
+                    ),
+                ));
+            }
+        };
+        if let Some((field, _)) = unused.iter().find(|(_, given)| *given) {
+            let reason = format!("an event of kind {kind:?} has no such field");
+            return Err(EventError::field(field, reason));
+        }
+        let read = |plate: &str| {
+            Plate::new(plate).map_err(|error: PlateError| EventError::field("plate", error))
+        };
+        let some_plate = || match &self.plate {
+            None => Err(EventError::field(
+                "plate",
+                "it is missing; null says that it could not be read",
+            )),
+            Some(plate) => plate.as_deref().map(read).transpose(),
+        };
+        let kind = match kind {
+            "entry" => EventKind::Entry {
+                plate: some_plate()?,
+            },
+            "exit" => EventKind::Exit {
+                plate: some_plate()?,
+            },
+            "count" => EventKind::Count {
+                occupied: self
+                    .occupied
+                    .ok_or_else(|| EventError::field("occupied", "it is missing"))?,
+                reason: text("reason", self.reason)?
+                    .ok_or_else(|| EventError::field("reason", "it is missing"))?,
+            },
+            _ => EventKind::PlateCorrection {
+                plate: some_plate()?.ok_or_else(|| {
+                    EventError::field("plate", "a correction needs a readable plate")
+                })?,
+                epoch: match self.epoch {
+                    None => return Err(EventError::field("epoch", "it is missing")),
+                    Some(epoch) => uuid::Uuid::try_parse(&epoch)
+                        .map_err(|error| EventError::field("epoch", error))?
+                        .to_string(),
+                },
+                sequence: match self.sequence {
+                    None => return Err(EventError::field("sequence", "it is missing")),
+                    Some(0) => {
+                        return Err(EventError::field("sequence", "sequences begin at 1"));
+                    }
+                    Some(sequence) => sequence,
+                },
+            },
+        };
+        if let Some(confidence) = self.confidence
+            && !(0.0..=1.0).contains(&confidence)
+        {
+            let reason = format!("it lies between 0 and 1, {confidence} does not");
+            return Err(EventError::field("confidence", reason));
+        }
+        let moment = |field: &str, text: &str| {
+            Moment::parse(text).map_err(|reason| EventError::field(field, reason))
+        };
+        Ok(Event {
+            kind,
+            at: match &self.at {
+                Some(at) => moment("at", at)?,
+                None => Moment::utc(now),
+            },
+            seen: Sighting {
+                lane: text("lane", self.lane)?,
+                camera: text("camera", self.camera)?,
+                confidence: self.confidence,
+                seen_at: self
+                    .seen_at
+                    .as_deref()
+                    .map(|text| moment("seen_at", text))
+                    .transpose()?,
+            },
+        })
+    }
+}
+
+fn text(field: &str, text: Option<String>) -> Result<Option<String>, EventError> {
+    match text {
+        Some(text) if text.len() > TEXT_MAX => Err(EventError::field(
+            field,
+            format!("it is {} bytes long, the limit is {TEXT_MAX}", text.len()),
+        )),
+        Some(text) if text.chars().any(char::is_control) => {
+            Err(EventError::field(field, "it holds a control character"))
+        }
+        other => Ok(other),
+    }
+}
+
+/// An event as it is shown in JSON, with the fields that it has.
+#[derive(Debug, Serialize)]
+pub struct Shown {
+    pub kind: &'static str,
+    pub plate: Option<String>,
+    pub at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lane: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub camera: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub confidence: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seen_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub occupied: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub corrects: Option<Corrects>,
+}
+
+/// Which earlier event a correction speaks of.
+#[derive(Debug, Serialize)]
+pub struct Corrects {
+    pub epoch: String,
+    pub sequence: u64,
+}
+
+impl From<Event> for Shown {
+    fn from(event: Event) -> Shown {
+        let mut shown = Shown {
+            kind: event.kind.name(),
+            plate: event.kind.plate().map(ToString::to_string),
+            at: event.at.to_string(),
+            lane: event.seen.lane,
+            camera: event.seen.camera,
+            confidence: event.seen.confidence,
+            seen_at: event.seen.seen_at.map(|at| at.to_string()),
+            occupied: None,
+            reason: None,
+            corrects: None,
+        };
+        match event.kind {
+            EventKind::Count { occupied, reason } => {
+                shown.occupied = Some(occupied);
+                shown.reason = Some(reason);
+            }
+            EventKind::PlateCorrection {
+                epoch, sequence, ..
+            } => shown.corrects = Some(Corrects { epoch, sequence }),
+            EventKind::Entry { .. } | EventKind::Exit { .. } => {}
+        }
+        shown
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Result<Event, EventError> {
+        Event::from_json(json.as_bytes(), Timestamp::UNIX_EPOCH)
+    }
+
+    fn refused(json: &str) -> String {
+        read(json).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_events_of_the_contract_are_read() {
+        let event = read(r#"{"kind":"entry","plate":"B-AB 123","at":"2026-11-23T08:15:00+01:00","lane":"2","camera":"north","confidence":0.93,"seen_at":"2026-11-23T08:14:59Z"}"#).unwrap();
+        assert_eq!(event.kind.plate().unwrap().as_str(), "BAB123");
+        assert_eq!(event.at.to_string(), "2026-11-23T08:15:00+01:00");
+        assert_eq!(event.seen.confidence, Some(0.93));
+        assert!(read(r#"{"kind":"exit","plate":null}"#).unwrap().kind.plate().is_none());
+        assert!(read(r#"{"kind":"count","occupied":17,"reason":"rounds"}"#).is_ok());
+        assert!(read(r#"{"kind":"plate_correction","epoch":"6b8cd2f8-0c38-4f0e-9a5a-5fd6b1d4c9b0","sequence":7,"plate":"AB1"}"#).is_ok());
+    }
+
+    #[test]
+    fn a_missing_time_is_now() {
+        let event = read(r#"{"kind":"exit","plate":"AB1"}"#).unwrap();
+        assert_eq!(event.at.to_string(), "1970-01-01T00:00:00Z");
+    }
+
+    #[test]
+    fn every_refusal_names_the_field_and_the_reason() {
+        for (json, field) in [
+            (r#"{"plate":"AB1"}"#, "kind: it is missing"),
+            (r#"{"kind":"enter","plate":"AB1"}"#, "kind: \"enter\" is none of"),
+            (r#"{"kind":"entry"}"#, "plate: it is missing"),
+            (r#"{"kind":"entry","plate":"?"}"#, "plate: a plate is made of"),
+            (r#"{"kind":"entry","plate":7}"#, "plate: invalid type"),
+            (r#"{"kind":"entry","plate":"AB1","at":"yesterday"}"#, "at: "),
+            (r#"{"kind":"entry","plate":"AB1","at":"2026-11-23T08:15:00"}"#, "at: it lacks the offset"),
+            (r#"{"kind":"entry","plate":"AB1","at":"2026-02-30T08:15:00Z"}"#, "at: "),
+            (r#"{"kind":"entry","plate":"AB1","colour":"red"}"#, "colour: unknown field"),
+            (r#"{"kind":"entry","plate":"AB1","occupied":3}"#, "occupied: an event of kind"),
+            (r#"{"kind":"entry","plate":"AB1","confidence":1.5}"#, "confidence: it lies between"),
+            (r#"{"kind":"entry","plate":"AB1","seen_at":""}"#, "seen_at: "),
+            (r#"{"kind":"entry","plate":"AB1","lane":"a\u0000"}"#, "lane: it holds a control"),
+            (r#"{"kind":"count","occupied":-1,"reason":"r"}"#, "occupied: invalid value"),
+            (r#"{"kind":"plate_correction","epoch":"x","sequence":1,"plate":"AB1"}"#, "epoch: "),
+        ] {
+            let reason = refused(json);
+            assert!(reason.starts_with(field), "{json}: {reason}");
+        }
+        for json in ["", "{", "[]", "nonsense", r#"{"kind":"entry","plate":"AB1"} x"#] {
+            let reason = refused(json);
+            assert!(reason.contains("JSON") || reason.contains("invalid type"), "{json}: {reason}");
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! Parking as values and arithmetic: plates, events, occupancy, the board.
+//!
+//! Nothing here reads a clock, a file or a socket; time arrives with the event. Nothing here knows how
+//! events travel.
+
+pub mod board;
+pub mod event;
+pub mod occupancy;
+pub mod plate;
+pub mod stored;
+
+pub use board::{Board, BoardAnswer, BoardQuestion, Observation};
+pub use event::{Event, EventError, EventKind};
+pub use occupancy::Occupancy;
+pub use plate::{Plate, PlateError};

@@ -1,0 +1,87 @@
+//! A data directory, held by one process.
+//!
+//! **Promise.** While a [`DataDir`] lives, no other process that asks through it has the directory.
+//! **Kept by.** An advisory lock of the kernel on `DIR/lock`, which ends with the process however it ends.
+//! **Not promised.** Protection against programs that do not ask, or against filesystems without locks.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+/// Why a data directory is not ours. Nothing in it was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    #[error("the data directory {path:?} is in use by another process{}. Nothing was changed. Stop that process, or give this one a --data-dir of its own", .holder.map(|pid| format!(" (pid {pid})")).unwrap_or_default())]
+    Held { path: PathBuf, holder: Option<u32> },
+    #[error("cannot use the data directory {path:?}: {source}. Nothing stored was changed. It must be a directory that this user may write to, on a disk with room")]
+    Unusable { path: PathBuf, source: io::Error },
+}
+
+/// A directory that this process holds for itself until it is dropped.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl DataDir {
+    /// Creates the directory when it is missing, and holds it.
+    pub fn hold(path: &Path) -> Result<DataDir, DirectoryError> {
+        let unusable = |source| DirectoryError::Unusable {
+            path: path.to_owned(),
+            source,
+        };
+        fs::create_dir_all(path).map_err(unusable)?;
+        let mut lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path.join("lock"))
+            .map_err(unusable)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                // The number is for the reader of the message only; the lock is what counts.
+                let _ = lock.read_to_string(&mut holder);
+                return Err(DirectoryError::Held {
+                    path: path.to_owned(),
+                    holder: holder.trim().parse().ok(),
+                });
+            }
+            Err(TryLockError::Error(source)) => return Err(unusable(source)),
+        }
+        lock.set_len(0)
+            .and_then(|()| lock.rewind())
+            .and_then(|()| writeln!(lock, "{}", std::process::id()))
+            .map_err(unusable)?;
+        Ok(DataDir {
+            path: path.to_owned(),
+            _lock: lock,
+        })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the store stands in a data directory.
+    pub fn store(&self) -> PathBuf {
+        self.path.join("store")
+    }
+
+    /// Writes a small file that other programs read, whole or not at all.
+    pub fn publish(&self, name: &str, content: &str) -> Result<(), DirectoryError> {
+        let written = || -> io::Result<()> {
+            let mut file = tempfile::NamedTempFile::new_in(&self.path)?;
+            file.write_all(content.as_bytes())?;
+            file.persist(self.path.join(name))?;
+            Ok(())
+        };
+        written().map_err(|source| DirectoryError::Unusable {
+            path: self.path.join(name),
+            source,
+        })
+    }
+}

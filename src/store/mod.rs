@@ -1,0 +1,302 @@
+//! sled, made safe enough to be trusted with money.
+//!
+//! **Promise.** Once [`Store::flush`] returns `Ok`, everything written before survives `kill -9` and
+//! a power cut. Writes that were not flushed survive as a prefix of the order in which they were
+//! made, or not at all; a [`Batch`] survives whole or not at all.
+//! **Kept by.** The measures below, each with the measurement that asked for it
+//! (`ARCHITECTURE.md`, "What sled needs"):
+//!
+//! * sled's flush is made a real barrier ([`barrier`]), and opening checks that it is in use;
+//! * no value is longer than [`VALUE_MAX`]: sled puts larger ones into files that it never syncs;
+//! * left-overs of a crash during opening are removed before sled sees them;
+//! * after opening, every file, the directory and its parent are synced before anything is confirmed;
+//! * a batch holds at most [`BATCH_MAX`] writes: more makes sled keep memory for good;
+//! * a failed write or flush poisons the store: nothing is accepted until the process starts anew;
+//! * panics of sled's open become errors; sizes are set on purpose; the format has a version.
+//!
+//! **Not promised.** Protection against a disk that lies; that the file shrinks while it is open.
+//!
+//! [`Store`] is also the seam where tests own the disk: below it stands a [`Backend`], which is sled in
+//! every program and a simulated disk, with power cuts between any two steps, in the tests.
+
+pub mod barrier;
+pub mod directory;
+mod on_sled;
+mod runway;
+#[cfg(test)]
+pub mod simulated;
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The longest value that is stored, in bytes.
+///
+/// sled 0.34 writes a leaf above a quarter of its segment into a file of its own under `blobs/`, and
+/// never syncs that file; a lost one makes opening panic. With values of 8 KB in 30 interleaved ranges 17 of
+/// 19 power cuts were bad, with at most 6 KB none of 30.
+pub const VALUE_MAX: usize = 6 * 1024;
+
+/// The most writes in one [`Batch`]. sled keeps memory for good after batches of more than about 1,000.
+pub const BATCH_MAX: usize = 900;
+
+/// The version of the layout of keys and values that this program writes and reads.
+pub const FORMAT: u32 = 1;
+
+/// A key and its value.
+pub type Entry = (Vec<u8>, Vec<u8>);
+
+/// What a store is for. A directory of one purpose is refused by the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    Edge,
+    Server,
+    /// For users of `messaging` alone, such as `examples/meter.rs`.
+    Other(&'static str),
+}
+
+impl fmt::Display for Purpose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Purpose::Edge => "edge",
+            Purpose::Server => "server",
+            Purpose::Other(name) => name,
+        })
+    }
+}
+
+/// Why a store did not open. In every case nothing on the disk was changed that had been confirmed.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The directory could not be created, read, written or synced.
+    #[error("cannot use {path:?}: {source}. Nothing stored was changed. Check that the disk is there, has room, and that this user may write to it, then start again")]
+    Io { path: PathBuf, source: io::Error },
+    /// sled could not read its own files.
+    #[error("the store in {path:?} cannot be read: {reason}. Nothing was deleted. Keep a copy of the directory before anything else; then start again, or restore a backup")]
+    Damaged { path: PathBuf, reason: String },
+    /// A later version of fogpost wrote this store.
+    #[error("the store in {path:?} has format {found}, this program knows formats up to {FORMAT}. Nothing was changed. Run the newer version of fogpost that wrote it")]
+    NewerFormat { path: PathBuf, found: u32 },
+    /// The store of another program.
+    #[error("the store in {path:?} belongs to {found:?}, not to {wanted:?}. Nothing was changed. Give this program a --data-dir of its own")]
+    OtherPurpose {
+        path: PathBuf,
+        found: String,
+        wanted: String,
+    },
+    /// The program was linked so that sled's flush would not survive a power cut.
+    #[error("this build's flushes do not pass through the write barrier, so they would not survive a power cut. Nothing was accepted. Build fogpost as its README says")]
+    NoBarrier,
+}
+
+/// Why a read or write did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Nothing was written.
+    #[error("a value of {bytes} bytes is above the store's limit of {VALUE_MAX}; nothing was written")]
+    ValueTooLong { bytes: usize },
+    /// Nothing was written.
+    #[error("a batch of {writes} writes is above the store's limit of {BATCH_MAX}; nothing was written")]
+    BatchTooLong { writes: usize },
+    /// An earlier write or flush failed, so what the disk holds is unknown until the store is opened anew.
+    #[error("the disk failed before, so nothing more is written; what was confirmed is kept. Start the process again: it finds out what the disk holds")]
+    Poisoned,
+    /// This write or flush failed; the store is poisoned from now on.
+    #[error("the disk failed: {0}. What was confirmed is kept; what was being written may or may not be. Free some room or replace the disk, then start the process again")]
+    Disk(#[source] io::Error),
+    /// What was read is not what was written.
+    #[error("the store holds something unreadable at {place}: {reason}. Nothing was deleted; keep a copy of the directory")]
+    Damaged { place: String, reason: String },
+}
+
+/// What a [`Store`] stands on: an ordered map of bytes whose writes become durable in the order in
+/// which they were made. Errors are those of the disk.
+pub trait Backend: Send + Sync + 'static {
+    fn get(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>>;
+    fn put(&self, key: &[u8], value: &[u8]) -> io::Result<()>;
+    fn remove(&self, key: &[u8]) -> io::Result<()>;
+    /// All or none, also through a power cut.
+    fn apply(&self, batch: &Batch) -> io::Result<()>;
+    /// Returns once every write made before is durable.
+    fn flush(&self) -> io::Result<()>;
+    /// Ascending, from `from` (inclusive) to `to` (exclusive).
+    fn range(&self, from: &[u8], to: &[u8]) -> Box<dyn Iterator<Item = io::Result<Entry>> + '_>;
+    /// The last entry from `from` (inclusive) to `to` (exclusive).
+    fn last(&self, from: &[u8], to: &[u8]) -> io::Result<Option<Entry>>;
+}
+
+/// Writes that survive together or not at all. At most [`BATCH_MAX`].
+#[derive(Debug, Default, Clone)]
+pub struct Batch {
+    writes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+}
+
+impl Batch {
+    pub fn put(&mut self, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
+        self.writes.push((key.into(), Some(value.into())));
+    }
+    pub fn remove(&mut self, key: impl Into<Vec<u8>>) {
+        self.writes.push((key.into(), None));
+    }
+    pub fn len(&self) -> usize {
+        self.writes.len()
+    }
+    pub fn is_empty(&self) -> bool {
+        self.writes.is_empty()
+    }
+    /// Key and new value, or `None` for a removal, in the order in which they were added.
+    pub fn writes(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+        self.writes
+            .iter()
+            .map(|(key, value)| (key.as_slice(), value.as_deref()))
+    }
+}
+
+/// A durable ordered map of bytes. Cloning shares it. Its calls block: keep them off async threads.
+#[derive(Clone)]
+pub struct Store {
+    backend: Arc<dyn Backend>,
+    poisoned: Arc<AtomicBool>,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("poisoned", &self.poisoned.load(Ordering::Relaxed))
+            .finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens or creates the store in `path`. When this returns `Ok`, all that the store shows is durable.
+    ///
+    /// The caller must hold the directory for itself ([`directory::DataDir`]).
+    pub fn open(path: &Path, purpose: Purpose) -> Result<Store, OpenError> {
+        let store = Store::on(on_sled::OnSled::open(path)?);
+        store.settle_format(path, purpose)?;
+        Ok(store)
+    }
+
+    /// A store on any backend.
+    pub fn on(backend: impl Backend) -> Store {
+        Store {
+            backend: Arc::new(backend),
+            poisoned: Arc::new(AtomicBool::new(false)),
+        }
+    }
+
+    /// Writes the format into a new store, or refuses one that is not ours to read. The write is made
+    /// at every opening, so that a first flush proves that the barrier is in use.
+    fn settle_format(&self, path: &Path, purpose: Purpose) -> Result<(), OpenError> {
+        const KEY: &[u8] = b"\0format";
+        let damaged = |reason: String| OpenError::Damaged {
+            path: path.to_owned(),
+            reason,
+        };
+        if let Some(value) = self.get(KEY).map_err(|error| damaged(error.to_string()))? {
+            let (found, owner) = value
+                .split_at_checked(4)
+                .ok_or_else(|| damaged("its format record is too short".into()))?;
+            let found = u32::from_be_bytes(found.try_into().expect("four bytes"));
+            if found > FORMAT {
+                return Err(OpenError::NewerFormat {
+                    path: path.to_owned(),
+                    found,
+                });
+            }
+            if owner != purpose.to_string().as_bytes() {
+                return Err(OpenError::OtherPurpose {
+                    path: path.to_owned(),
+                    found: String::from_utf8_lossy(owner).into_owned(),
+                    wanted: purpose.to_string(),
+                });
+            }
+        }
+        let mut value = FORMAT.to_be_bytes().to_vec();
+        value.extend_from_slice(purpose.to_string().as_bytes());
+        let before = barrier::calls();
+        let written = self.put(KEY, &value).and_then(|()| self.flush());
+        written.map_err(|error| OpenError::Io {
+            path: path.to_owned(),
+            source: io::Error::other(error),
+        })?;
+        if barrier::calls() == before {
+            return Err(OpenError::NoBarrier);
+        }
+        Ok(())
+    }
+
+    /// The value under `key`, flushed or not.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.backend.get(key).map_err(StoreError::Disk)
+    }
+
+    /// Writes one value. Durable after the next [`Store::flush`].
+    pub fn put(&self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        check_length(value)?;
+        self.write(|| self.backend.put(key, value))
+    }
+
+    /// Removes one key. Durable after the next [`Store::flush`].
+    pub fn remove(&self, key: &[u8]) -> Result<(), StoreError> {
+        self.write(|| self.backend.remove(key))
+    }
+
+    /// Makes all writes of `batch`, or none. Durable after the next [`Store::flush`].
+    pub fn apply(&self, batch: &Batch) -> Result<(), StoreError> {
+        if batch.len() > BATCH_MAX {
+            return Err(StoreError::BatchTooLong {
+                writes: batch.len(),
+            });
+        }
+        for (_, value) in batch.writes() {
+            check_length(value.unwrap_or_default())?;
+        }
+        self.write(|| self.backend.apply(batch))
+    }
+
+    /// Returns once every write made before this call is on the disk.
+    ///
+    /// On `Err` nobody knows what the disk holds, and the store takes nothing more: the process should end.
+    pub fn flush(&self) -> Result<(), StoreError> {
+        self.write(|| self.backend.flush())
+    }
+
+    /// All entries from `from` (inclusive) to `to` (exclusive), ascending.
+    pub fn range(
+        &self,
+        from: &[u8],
+        to: &[u8],
+    ) -> impl Iterator<Item = Result<Entry, StoreError>> + '_ {
+        self.backend
+            .range(from, to)
+            .map(|entry| entry.map_err(StoreError::Disk))
+    }
+
+    /// The last entry from `from` (inclusive) to `to` (exclusive).
+    pub fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<Entry>, StoreError> {
+        self.backend.last(from, to).map_err(StoreError::Disk)
+    }
+
+    fn write<T>(&self, action: impl FnOnce() -> io::Result<T>) -> Result<T, StoreError> {
+        if self.poisoned.load(Ordering::Acquire) {
+            return Err(StoreError::Poisoned);
+        }
+        action().map_err(|error| {
+            self.poisoned.store(true, Ordering::Release);
+            StoreError::Disk(error)
+        })
+    }
+}
+
+fn check_length(value: &[u8]) -> Result<(), StoreError> {
+    if value.len() > VALUE_MAX {
+        return Err(StoreError::ValueTooLong { bytes: value.len() });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

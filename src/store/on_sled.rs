@@ -1,0 +1,169 @@
+//! [`Backend`] on sled 0.34.7, with what we measured about it.
+
+use super::{Backend, Batch, Entry, OpenError, runway::Runway};
+use std::fs::{self, File};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+/// How much of the store sled keeps in memory. Its default is 1 GB.
+const CACHE_BYTES: u64 = 16 * 1024 * 1024;
+/// Fixed when a store is created. A value must stay below a quarter of it, and an event's commit
+/// writes only what it changed, so a large segment costs nothing.
+pub(super) const SEGMENT_BYTES: usize = 512 * 1024;
+/// sled's collector of free segments runs only on this tick.
+const TICK_MS: u64 = 500;
+
+/// sled's name for the file that holds everything.
+const LOG_FILE: &str = "db";
+
+pub(super) struct OnSled {
+    db: sled::Db,
+    runway: Runway,
+}
+
+impl OnSled {
+    pub(super) fn open(path: &Path) -> Result<OnSled, OpenError> {
+        let io_error = |source| OpenError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        fs::create_dir_all(path).map_err(io_error)?;
+        remove_half_made_snapshots(path).map_err(io_error)?;
+        let config = sled::Config::new()
+            .path(path)
+            .cache_capacity(CACHE_BYTES)
+            .segment_size(SEGMENT_BYTES)
+            .flush_every_ms(Some(TICK_MS));
+        // sled panics on some kinds of damage. Nothing of ours is shared with it yet, so nothing is
+        // left half changed.
+        let db = match catch_unwind(AssertUnwindSafe(|| config.open())) {
+            Ok(Ok(db)) => db,
+            Ok(Err(sled::Error::Io(source))) => return Err(io_error(source)),
+            Ok(Err(error)) => {
+                return Err(OpenError::Damaged {
+                    path: path.to_owned(),
+                    reason: error.to_string(),
+                });
+            }
+            Err(panic) => {
+                return Err(OpenError::Damaged {
+                    path: path.to_owned(),
+                    reason: panic_text(&*panic),
+                });
+            }
+        };
+        let runway = Runway::ahead_of(&path.join(LOG_FILE)).map_err(io_error)?;
+        // What recovery read may sit in the page cache only: a crash of the process before had not
+        // synced it. Nothing may be confirmed on top of bytes that a power cut would take away.
+        sync_tree(path).map_err(io_error)?;
+        Ok(OnSled { db, runway })
+    }
+}
+
+impl Backend for OnSled {
+    fn get(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        Ok(self.db.get(key).map_err(disk)?.map(|value| value.to_vec()))
+    }
+
+    fn put(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
+        self.db.insert(key, value).map_err(disk)?;
+        Ok(())
+    }
+
+    fn remove(&self, key: &[u8]) -> io::Result<()> {
+        self.db.remove(key).map_err(disk)?;
+        Ok(())
+    }
+
+    fn apply(&self, batch: &Batch) -> io::Result<()> {
+        let mut sled_batch = sled::Batch::default();
+        for (key, value) in batch.writes() {
+            match value {
+                Some(value) => sled_batch.insert(key, value),
+                None => sled_batch.remove(key),
+            }
+        }
+        self.db.apply_batch(sled_batch).map_err(disk)
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        let written = self.db.flush().map_err(disk)?;
+        self.runway.used(written)
+    }
+
+    fn range(&self, from: &[u8], to: &[u8]) -> Box<dyn Iterator<Item = io::Result<Entry>> + '_> {
+        if from >= to {
+            return Box::new(std::iter::empty()); // sled panics on an inverted range
+        }
+        Box::new(self.db.range(from..to).map(|entry| {
+            let (key, value) = entry.map_err(disk)?;
+            Ok((key.to_vec(), value.to_vec()))
+        }))
+    }
+
+    fn last(&self, from: &[u8], to: &[u8]) -> io::Result<Option<Entry>> {
+        self.range_back(from, to).transpose()
+    }
+}
+
+impl OnSled {
+    fn range_back(&self, from: &[u8], to: &[u8]) -> Option<io::Result<Entry>> {
+        if from >= to {
+            return None;
+        }
+        let entry = self.db.range(from..to).next_back()?;
+        Some(
+            entry
+                .map(|(key, value)| (key.to_vec(), value.to_vec()))
+                .map_err(disk),
+        )
+    }
+}
+
+fn disk(error: sled::Error) -> io::Error {
+    match error {
+        sled::Error::Io(error) => error,
+        other => io::Error::other(other),
+    }
+}
+
+/// A crash while sled writes its snapshot leaves `snap.*.generating`, and every later open fails on it. It
+/// is not needed: a snapshot is a shortcut for recovery and counts only under its final name.
+fn remove_half_made_snapshots(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("snap.") && name.ends_with(".generating") {
+            tracing::warn!(file = %entry.path().display(), "removed a half-made snapshot of a crash; nothing was lost");
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Syncs every file below `path`, every directory, and the parent that names `path`.
+fn sync_tree(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_tree(&entry.path())?;
+        } else {
+            File::open(entry.path())?.sync_all()?;
+        }
+    }
+    File::open(path)?.sync_all()?;
+    if let Some(parent) = path.canonicalize()?.parent() {
+        File::open(parent)?.sync_all()?;
+    }
+    Ok(())
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "sled panicked without a reason".into())
+}

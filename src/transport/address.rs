@@ -1,0 +1,90 @@
+//! `tcp://HOST:PORT`.
+
+use serde::Deserialize;
+use std::fmt;
+use std::str::FromStr;
+
+/// Where a server listens, or is reached. The host may be a name, an IPv4 address, or an IPv6 one in brackets.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct ServerAddress {
+    host: String,
+    port: u16,
+}
+
+/// Why a text is no address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is no address: {reason}. One looks like \"tcp://127.0.0.1:5555\"")]
+pub struct AddressError {
+    text: String,
+    reason: &'static str,
+}
+
+impl ServerAddress {
+    /// `HOST:PORT`, as sockets take it.
+    pub fn host_and_port(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+}
+
+impl FromStr for ServerAddress {
+    type Err = AddressError;
+    fn from_str(text: &str) -> Result<ServerAddress, AddressError> {
+        let error = |reason| AddressError {
+            text: text.to_owned(),
+            reason,
+        };
+        let rest = text
+            .strip_prefix("tcp://")
+            .ok_or_else(|| error("it does not begin with \"tcp://\""))?;
+        let (host, port) = rest
+            .rsplit_once(':')
+            .ok_or_else(|| error("it lacks the port"))?;
+        let in_brackets = host.starts_with('[') && host.ends_with(']');
+        if host.is_empty() || (host.contains(':') && !in_brackets) {
+            return Err(error("its host is missing, or an IPv6 address lacks its brackets"));
+        }
+        if host.chars().any(|c| c.is_whitespace() || c.is_control() || "/?#@*".contains(c)) {
+            return Err(error("its host holds a character that no host name has"));
+        }
+        Ok(ServerAddress {
+            host: host.to_owned(),
+            port: port
+                .parse()
+                .map_err(|_| error("its port is no number from 0 to 65535"))?,
+        })
+    }
+}
+
+impl TryFrom<String> for ServerAddress {
+    type Error = AddressError;
+    fn try_from(text: String) -> Result<ServerAddress, AddressError> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for ServerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "tcp://{}:{}", self.host, self.port)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_come_back_as_they_were() {
+        for text in ["tcp://127.0.0.1:5555", "tcp://[::1]:1", "tcp://books.example:65535"] {
+            assert_eq!(text.parse::<ServerAddress>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused_with_an_example() {
+        for text in ["127.0.0.1:5555", "tcp://", "tcp://a", "tcp://:1", "tcp://a:x", "tcp://a:70000", "tcp://::1:5", "tcp://a b:1", "udp://a:1"] {
+            let error = text.parse::<ServerAddress>().unwrap_err().to_string();
+            assert!(error.contains("One looks like"), "{error}");
+        }
+    }
+}

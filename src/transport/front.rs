@@ -1,0 +1,123 @@
+//! The server's side: one ROUTER socket for every edge.
+
+use super::ServerAddress;
+use bytes::Bytes;
+use futures_util::FutureExt;
+use std::io;
+use std::net::SocketAddr;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use zeromq::{
+    RouterRecvHalf, RouterSendHalf, RouterSocket, Socket, SocketRecv, SocketSend, ZmqMessage,
+};
+
+/// How many requests wait between the socket and whoever serves them. Beyond it TCP holds the peers back.
+const QUEUE: usize = 128;
+
+/// Where a reply goes.
+#[derive(Debug, Clone)]
+pub struct Peer(Vec<Bytes>);
+
+/// A request's body as it came, and who waits for the reply.
+#[derive(Debug)]
+pub struct Incoming {
+    pub peer: Peer,
+    pub body: Bytes,
+}
+
+/// Sends replies. Cloning shares the socket.
+#[derive(Clone)]
+pub struct Replies(RouterSendHalf);
+
+/// Why the server cannot listen. Nothing was accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    #[error("cannot listen on {address}: {source}. Nothing was changed. Is another server running there? Choose another --listen")]
+    Bind {
+        address: ServerAddress,
+        source: io::Error,
+    },
+    #[error("the ZeroMQ socket did not start: {0}. Nothing was changed")]
+    Socket(#[from] zeromq::ZmqError),
+}
+
+/// Listens on `address` (port 0 picks one) until `stop`. Returns the requests, the way to reply, and where it listens.
+pub async fn listen(
+    address: &ServerAddress,
+    stop: CancellationToken,
+) -> Result<(mpsc::Receiver<Incoming>, Replies, SocketAddr), ListenError> {
+    let bind = |source| ListenError::Bind {
+        address: address.clone(),
+        source,
+    };
+    let listener = tokio::net::TcpListener::bind(address.host_and_port())
+        .await
+        .map_err(bind)?;
+    let local = listener.local_addr().map_err(bind)?;
+    let listener = listener.into_std().map_err(bind)?;
+    let mut socket = RouterSocket::new();
+    socket.bind_listener(listener).await?;
+    let (send, recv) = socket.split();
+    let (queue, waiting) = mpsc::channel(QUEUE);
+    tokio::spawn(receive(recv, queue, stop));
+    Ok((waiting, Replies(send), local))
+}
+
+async fn receive(mut socket: RouterRecvHalf, queue: mpsc::Sender<Incoming>, stop: CancellationToken) {
+    loop {
+        let message = tokio::select! {
+            () = stop.cancelled() => return,
+            message = socket.recv() => message,
+        };
+        let message = match message {
+            Ok(message) => message,
+            Err(error) => {
+                tracing::error!(%error, "the server's socket ended; edges keep their events until it is back");
+                return; // dropping the queue ends the server
+            }
+        };
+        let Some(incoming) = open_envelope(message) else {
+            tracing::debug!("a message without an envelope was dropped; its sender waits for nothing");
+            continue;
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            sent = queue.send(incoming) => if sent.is_err() { return },
+        }
+    }
+}
+
+/// The frames up to and including the empty delimiter are the way back; one body follows.
+fn open_envelope(message: ZmqMessage) -> Option<Incoming> {
+    let mut frames = message.into_vec();
+    let body = frames.pop()?;
+    let delimited = frames.len() >= 2 && frames.last().is_some_and(Bytes::is_empty);
+    delimited.then_some(Incoming {
+        peer: Peer(frames),
+        body,
+    })
+}
+
+/// What became of a reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replied {
+    Queued,
+    /// The peer has gone, or does not read. It will ask again.
+    Dropped,
+}
+
+impl Replies {
+    /// Queues a reply, or drops it when its peer does not read: waiting for it would freeze every other peer, and an
+    /// edge that misses a reply asks again.
+    pub fn reply(&mut self, peer: Peer, body: Vec<u8>) -> Replied {
+        let mut frames = peer.0;
+        frames.push(Bytes::from(body));
+        let Ok(message) = ZmqMessage::try_from(frames) else {
+            return Replied::Dropped;
+        };
+        match self.0.send(message).now_or_never() {
+            Some(Ok(())) => Replied::Queued,
+            Some(Err(_)) | None => Replied::Dropped,
+        }
+    }
+}

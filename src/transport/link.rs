@@ -1,0 +1,82 @@
+//! The edge's side: one DEALER socket to one server, used until it is in doubt.
+
+use super::ServerAddress;
+use bytes::Bytes;
+use std::time::Duration;
+use zeromq::{
+    DealerRecvHalf, DealerSendHalf, DealerSocket, Socket, SocketOptions, SocketRecv, SocketSend,
+    ZmqError, ZmqMessage,
+};
+
+/// How long connecting and the handshake may take.
+const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+/// How long a message may take into the socket's queue. It is empty when the window is kept, so this is never reached
+/// while the socket works.
+const QUEUE_WITHIN: Duration = Duration::from_secs(2);
+
+/// A connected socket. Dropping it closes the connection.
+pub struct Link {
+    send: DealerSendHalf,
+    recv: DealerRecvHalf,
+}
+
+/// Why a link is of no use any more. What was sent through it may or may not have arrived.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    #[error("no server answers at {address}: {source}")]
+    Connect {
+        address: ServerAddress,
+        source: ZmqError,
+    },
+    #[error("no server answers at {address} within {} s", CONNECT_WITHIN.as_secs())]
+    ConnectTimeout { address: ServerAddress },
+    #[error("the connection broke: {0}")]
+    Broken(#[from] ZmqError),
+    #[error("the connection takes no more messages")]
+    Stuck,
+    #[error("the server sent a message without the empty delimiter and one body")]
+    Framing,
+}
+
+impl Link {
+    pub async fn connect(address: &ServerAddress) -> Result<Link, LinkError> {
+        let mut options = SocketOptions::default();
+        options.connect_timeout(CONNECT_WITHIN);
+        // No identity of our own: a fast reconnect under one name would cut itself off.
+        let mut socket = DealerSocket::with_options(options);
+        let endpoint = address.to_string();
+        match tokio::time::timeout(CONNECT_WITHIN, socket.connect(&endpoint)).await {
+            Ok(Ok(())) => {
+                let (send, recv) = socket.split();
+                Ok(Link { send, recv })
+            }
+            Ok(Err(source)) => Err(LinkError::Connect {
+                address: address.clone(),
+                source,
+            }),
+            Err(_) => Err(LinkError::ConnectTimeout {
+                address: address.clone(),
+            }),
+        }
+    }
+
+    /// Queues one message. `Ok` does not say that it left.
+    pub async fn send(&mut self, body: Vec<u8>) -> Result<(), LinkError> {
+        let mut message = ZmqMessage::from(Bytes::from(body));
+        message.push_front(Bytes::new());
+        match tokio::time::timeout(QUEUE_WITHIN, self.send.send(message)).await {
+            Ok(sent) => Ok(sent?),
+            Err(_) => Err(LinkError::Stuck),
+        }
+    }
+
+    /// The next message. May wait for ever on a link that was closed: the caller has a timer. Dropping the future
+    /// loses nothing.
+    pub async fn recv(&mut self) -> Result<Bytes, LinkError> {
+        let frames = self.recv.recv().await?.into_vec();
+        match <[Bytes; 2]>::try_from(frames) {
+            Ok([delimiter, body]) if delimiter.is_empty() => Ok(body),
+            _ => Err(LinkError::Framing),
+        }
+    }
+}
