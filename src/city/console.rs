@@ -60,8 +60,18 @@ pub struct Console {
 impl Console {
     /// With `json`, stdout is left alone.
     pub fn new(json: bool) -> Console {
-        let terminal = if json { std::io::stderr().is_terminal() } else { std::io::stdout().is_terminal() };
-        Console { to_stderr: json, terminal, bar: None, drawn: 0, last_plain: None }
+        let terminal = if json {
+            std::io::stderr().is_terminal()
+        } else {
+            std::io::stdout().is_terminal()
+        };
+        Console {
+            to_stderr: json,
+            terminal,
+            bar: None,
+            drawn: 0,
+            last_plain: None,
+        }
     }
 
     /// Whether the picture renews itself, and is worth a look several times a second.
@@ -75,7 +85,9 @@ impl Console {
             std::io::stderr().lock().write_all(text.as_bytes())
         } else {
             let mut stdout = std::io::stdout().lock();
-            stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
+            stdout
+                .write_all(text.as_bytes())
+                .and_then(|()| stdout.flush())
         };
     }
 
@@ -106,7 +118,10 @@ impl Console {
                 self.drawn = table.len();
                 self.put(&out);
             }
-            _ if self.last_plain.is_none_or(|last| last.elapsed() >= PLAIN_EVERY) => {
+            _ if self
+                .last_plain
+                .is_none_or(|last| last.elapsed() >= PLAIN_EVERY) =>
+            {
                 self.last_plain = Some(Instant::now());
                 match view {
                     View::Table => plain(picture).iter().for_each(|line| self.say(line)),
@@ -187,7 +202,9 @@ fn or_dash(number: Option<u64>) -> String {
 
 /// How far all is, in one line.
 fn progress(picture: &Picture) -> String {
-    let of = picture.planned.map_or_else(String::new, |planned| format!(" of {}", grouped(planned)));
+    let of = picture
+        .planned
+        .map_or_else(String::new, |planned| format!(" of {}", grouped(planned)));
     let rate = picture.applied as f64 / picture.seconds.max(0.001);
     format!(
         "{} confirmed, {} applied{of} events, {}/s",
@@ -206,7 +223,13 @@ fn occupied_of(row: &Row) -> String {
 
 /// A table of at most so many lines, none wider than so many columns.
 fn table(picture: &Picture, columns: usize, lines: usize) -> Vec<String> {
-    let name_width = picture.rows.iter().map(|row| row.name.width()).max().unwrap_or(0).clamp(6, 30);
+    let name_width = picture
+        .rows
+        .iter()
+        .map(|row| row.name.width())
+        .max()
+        .unwrap_or(0)
+        .clamp(6, 30);
     let mut out = Vec::new();
     out.push(match &picture.clock {
         Some(clock) => format!("{clock}   {}", progress(picture)),
@@ -227,12 +250,20 @@ fn table(picture: &Picture, columns: usize, lines: usize) -> Vec<String> {
     let room = lines.saturating_sub(4).max(1);
     for row in picture.rows.iter().take(room) {
         let (backlog, resends) = (or_dash(row.backlog), or_dash(row.resends));
-        out.push(line([&row.name, &occupied_of(row), &backlog, &resends, row.state]));
+        out.push(line([
+            &row.name,
+            &occupied_of(row),
+            &backlog,
+            &resends,
+            row.state,
+        ]));
     }
     if picture.rows.len() > room {
         out.push(format!("… and {} more", picture.rows.len() - room));
     }
-    out.into_iter().map(|line| cut(&line, columns.saturating_sub(1))).collect()
+    out.into_iter()
+        .map(|line| cut(&line, columns.saturating_sub(1)))
+        .collect()
 }
 
 /// The same as lines of a log, one for the city and one for each garage.
@@ -283,10 +314,9 @@ mod tests {
     use super::*;
 
     fn picture(garages: usize) -> Picture {
-        let row = |index| Row {
-            name: ["Bull Ring", "Λιμάνι", "Универмаг", "A name that is longer than its column may be"]
-                [index % 4]
-                .to_owned(),
+        const LONG: &str = "A name that is longer than its column may be";
+        let row = |index: usize| Row {
+            name: ["Bull Ring", "Λιμάνι", "Универмаг", LONG][index % 4].to_owned(),
             occupied: (index != 1).then_some(-4),
             capacity: 1_200,
             backlog: Some(12_345),
@@ -305,25 +335,46 @@ mod tests {
 
     #[test]
     fn the_table_fits_the_terminal() {
-        for (columns, lines, garages) in [(80, 24, 5), (80, 24, 30), (40, 10, 30), (20, 5, 4), (1, 1, 2)] {
+        for (columns, lines, garages) in [
+            (80, 24, 5),
+            (80, 24, 30),
+            (40, 10, 30),
+            (20, 5, 4),
+            (1, 1, 2),
+        ] {
             let table = table(&picture(garages), columns, lines);
-            assert!(table.iter().all(|line| line.width() < columns.max(2)), "{table:#?}");
+            assert!(
+                table.iter().all(|line| line.width() < columns.max(2)),
+                "{table:#?}"
+            );
             assert!(table.len() < lines.max(5), "{table:#?}");
         }
         let all = table(&picture(5), 100, 24).join("\n");
-        assert!(all.contains("Mon 08:15   1,234 confirmed, 1,000 applied of 2,239,705 events, 500/s"), "{all}");
-        assert!(all.contains("-4/1200") && all.contains("–/1200") && all.contains("12,345"), "{all}");
+        assert!(
+            all.contains("Mon 08:15   1,234 confirmed, 1,000 applied of 2,239,705 events, 500/s"),
+            "{all}"
+        );
+        assert!(
+            all.contains("-4/1200") && all.contains("–/1200") && all.contains("12,345"),
+            "{all}"
+        );
     }
 
     #[test]
     fn columns_stand_under_each_other_in_every_script() {
         let table = table(&picture(4), 100, 24);
         let place = |line: &String| line.find("delivering").map(|at| line[..at].width());
-        assert_eq!(table[2..].iter().map(place).collect::<Vec<_>>(), [place(&table[2]); 4]);
+        assert_eq!(
+            table[2..].iter().map(place).collect::<Vec<_>>(),
+            [place(&table[2]); 4]
+        );
     }
 
     #[test]
     fn numbers_are_grouped() {
-        assert_eq!(["0", "999", "1,000", "2,239,705"], [0, 999, 1_000, 2_239_705].map(grouped));
+        assert_eq!(
+            ["0", "999", "1,000", "2,239,705"],
+            [0, 999, 1_000, 2_239_705].map(grouped)
+        );
     }
 }

@@ -38,7 +38,10 @@ impl Part {
 /// How a country writes its plates.
 #[derive(Debug)]
 struct Country {
-    #[cfg_attr(not(test), expect(dead_code, reason = "tests name the country that failed"))]
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "tests name the country that failed")
+    )]
     name: &'static str,
     pattern: &'static [Part],
 }
@@ -373,12 +376,24 @@ mod tests {
         let mut owners = std::collections::HashMap::new();
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         for country in [
-            &BRITAIN, &IRELAND, &GERMANY, &FRANCE, &NETHERLANDS, &SPAIN, &POLAND, &GREECE,
-            &BULGARIA, &UKRAINE,
+            &BRITAIN,
+            &IRELAND,
+            &GERMANY,
+            &FRANCE,
+            &NETHERLANDS,
+            &SPAIN,
+            &POLAND,
+            &GREECE,
+            &BULGARIA,
+            &UKRAINE,
         ] {
             for _ in 0..50_000 {
                 let mut text = String::new();
-                country.write(rng.random_range(0..country.plates()), Reading::Bare, &mut text);
+                country.write(
+                    rng.random_range(0..country.plates()),
+                    Reading::Bare,
+                    &mut text,
+                );
                 let shape: String = text
                     .chars()
                     .map(|c| match c {
@@ -407,7 +422,10 @@ mod tests {
             greek += usize::from(key.chars().any(|c| ('Α'..='Ω').contains(&c)));
             cyrillic += usize::from(key.chars().any(|c| ('І'..='Я').contains(&c)));
         }
-        assert!(greek > 300 && cyrillic > 800, "{greek} Greek, {cyrillic} Cyrillic");
+        assert!(
+            greek > 300 && cyrillic > 800,
+            "{greek} Greek, {cyrillic} Cyrillic"
+        );
     }
 
     #[test]
@@ -426,7 +444,14 @@ mod tests {
 
     #[test]
     fn one_seed_gives_one_registry_and_another_seed_another() {
-        let write = |seed| plate(&Registry::new(Mixture::British, seed, 3), 1, 41, Reading::Bare);
+        let write = |seed| {
+            plate(
+                &Registry::new(Mixture::British, seed, 3),
+                1,
+                41,
+                Reading::Bare,
+            )
+        };
         assert_eq!(write(5), write(5));
         assert_ne!(write(5), write(6));
     }

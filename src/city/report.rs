@@ -109,12 +109,21 @@ impl Report {
 }
 
 fn megabytes(bytes: Option<u64>) -> String {
-    bytes.map_or_else(|| "?".to_owned(), |bytes| format!("{} MB", bytes.div_ceil(1 << 20)))
+    bytes.map_or_else(
+        || "?".to_owned(),
+        |bytes| format!("{} MB", bytes.div_ceil(1 << 20)),
+    )
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Phases { start, feed, settle, check, stop } = self.phases;
+        let Phases {
+            start,
+            feed,
+            settle,
+            check,
+            stop,
+        } = self.phases;
         writeln!(
             f,
             "{} events confirmed, {} applied, {} duplicates refused, {} resends",
@@ -128,7 +137,11 @@ impl fmt::Display for Report {
             "{:.1} s ({:.0} events/s): start {start:.1}, feed {feed:.1}, settle {settle:.1}, check {check:.1}, stop {stop:.1}",
             self.seconds, self.events_per_second
         )?;
-        let Peaks { server, edges_max, city } = self.peak_rss_bytes;
+        let Peaks {
+            server,
+            edges_max,
+            city,
+        } = self.peak_rss_bytes;
         writeln!(
             f,
             "memory at most: server {}, edges {}, city {}",
@@ -153,7 +166,10 @@ impl fmt::Display for Report {
                 f,
                 "The books are right: each confirmed event is at the centre once, in order."
             ),
-            (true, _) => write!(f, "The books are right, as far as numbers and occupancies tell."),
+            (true, _) => write!(
+                f,
+                "The books are right, as far as numbers and occupancies tell."
+            ),
             (false, _) => write!(f, "THE BOOKS ARE NOT RIGHT, or could not be checked."),
         }
     }
@@ -173,11 +189,20 @@ mod tests {
             events: 5,
         });
         let json: serde_json::Value = serde_json::from_str(&report.to_json()).expect("JSON");
-        for field in ["events", "applied", "duplicates_refused", "seconds", "events_per_second"] {
+        for field in [
+            "events",
+            "applied",
+            "duplicates_refused",
+            "seconds",
+            "events_per_second",
+        ] {
             assert!(json[field].is_number(), "{field}");
         }
         let garage = &json["garages"][0];
-        assert_eq!((&garage["name"], &garage["capacity"]), (&"NIA North".into(), &480.into()));
+        assert_eq!(
+            (&garage["name"], &garage["capacity"]),
+            (&"NIA North".into(), &480.into())
+        );
         assert_eq!(garage["occupied"], -8);
         assert!(!report.to_json().contains('\n'));
     }

@@ -136,14 +136,20 @@ pub async fn run(settings: &Settings, signals: &Signals, console: &mut Console) 
                 Some(death) = deaths.recv() => Err(death.into()),
                 () = signals.abort.cancelled() => Err(RunError::Aborted),
             };
-            report.events = run.tallies.iter().map(|tally| tally.confirmed.load(Ordering::Relaxed)).sum();
+            report.events = run
+                .tallies
+                .iter()
+                .map(|tally| tally.confirmed.load(Ordering::Relaxed))
+                .sum();
             report.error = result.err().map(|error| error.to_string());
             note_peaks(&mut report, &fleet);
             let stopping = Instant::now();
             let complaints = fleet.stop().await;
             report.phases.stop = stopping.elapsed().as_secs_f64();
             let complaint = |what| Discrepancy { garage: None, what };
-            report.discrepancies.extend(complaints.into_iter().map(complaint));
+            report
+                .discrepancies
+                .extend(complaints.into_iter().map(complaint));
         }
     }
     report.interrupted = signals.stop.is_cancelled();
@@ -161,7 +167,10 @@ fn greet(console: &mut Console, fleet: &Fleet, sites: &[Site], place: &Place) {
     let mut out = format!("the city     {}/\n", fleet.server.http);
     for (site, edge) in sites.iter().zip(&fleet.edges) {
         let Site { name, capacity } = site;
-        out += &format!("{:<12} {}/  {name}, {capacity} spaces\n", edge.name, edge.http);
+        out += &format!(
+            "{:<12} {}/  {name}, {capacity} spaces\n",
+            edge.name, edge.http
+        );
     }
     out += &format!("data, logs   {}", place.path().display());
     console.say(&out);
@@ -170,7 +179,11 @@ fn greet(console: &mut Console, fleet: &Fleet, sites: &[Site], place: &Place) {
 fn note_peaks(report: &mut Report, fleet: &Fleet) {
     let peaks = &mut report.peak_rss_bytes;
     peaks.server = fleet.server.peak_rss_bytes();
-    peaks.edges_max = fleet.edges.iter().filter_map(|edge| edge.peak_rss_bytes()).max();
+    peaks.edges_max = fleet
+        .edges
+        .iter()
+        .filter_map(|edge| edge.peak_rss_bytes())
+        .max();
     peaks.city = peak_rss_bytes("self");
 }
 
@@ -179,7 +192,9 @@ impl Run<'_> {
         let (baselines, places) = self.baselines().await?;
         let plan = plan(self.settings, &baselines);
         for (tally, baseline) in self.tallies.iter().zip(&baselines) {
-            tally.applied_before.store(baseline.applied(), Ordering::Relaxed);
+            tally
+                .applied_before
+                .store(baseline.applied(), Ordering::Relaxed);
         }
         self.report.phases.start = self.begun.elapsed().as_secs_f64();
 
@@ -207,7 +222,10 @@ impl Run<'_> {
         for Site { name, .. } in &self.sites {
             let (baseline, place) = match garages.get(name) {
                 Some(garage) if garage.applied() > 0 => {
-                    let marks = garage.marks.iter().map(|mark| (mark.epoch.clone(), mark.sequence));
+                    let marks = garage
+                        .marks
+                        .iter()
+                        .map(|mark| (mark.epoch.clone(), mark.sequence));
                     let (marks, occupied) = (marks.collect(), garage.occupied);
                     history::baseline(&self.http, self.server(), name, marks, occupied).await?
                 }
@@ -242,7 +260,10 @@ impl Run<'_> {
             }
             if !told {
                 told = true;
-                self.console.say(&format!("the edges deliver {} events first", grouped(depth)));
+                self.console.say(&format!(
+                    "the edges deliver {} events first",
+                    grouped(depth)
+                ));
             }
             tokio::time::sleep(ASK_EVERY).await;
         }
@@ -256,7 +277,12 @@ impl Run<'_> {
         stage: &Stage,
     ) -> Result<Vec<Books>, RunError> {
         let mut producers = JoinSet::new();
-        let garages = plan.traffic.into_iter().zip(plan.limits).zip(baselines).enumerate();
+        let garages = plan
+            .traffic
+            .into_iter()
+            .zip(plan.limits)
+            .zip(baselines)
+            .enumerate();
         for (index, ((traffic, limit), baseline)) in garages {
             let producer = Producer {
                 http: self.http.clone(),
@@ -293,7 +319,10 @@ impl Run<'_> {
                 _ = show.tick() => self.show(stage).await,
             }
         }
-        Ok(done.into_iter().map(|books| books.expect("each producer has ended")).collect())
+        Ok(done
+            .into_iter()
+            .map(|books| books.expect("each producer has ended"))
+            .collect())
     }
 
     /// Waits until the centre has all that was confirmed, as long as there is progress.
@@ -316,17 +345,31 @@ impl Run<'_> {
             }
             let garages = self.http.garages(self.server()).await?;
             let known = |books: &Books| garages.get(&books.garage);
-            let applied = books.iter().filter_map(known).map(GarageAtServer::applied).sum();
+            let applied = books
+                .iter()
+                .filter_map(known)
+                .map(GarageAtServer::applied)
+                .sum();
             let all_applied = applied >= owed;
             let depths = watch::depths(&self.http, self.fleet).await?;
             let depth: u64 = depths.iter().sum();
             let occupied = |books: &Books| known(books).map_or(0, |garage| garage.occupied);
-            let counted = books.iter().all(|books| occupied(books) == books.occupied());
+            let counted = books
+                .iter()
+                .all(|books| occupied(books) == books.occupied());
             if all_applied && depth == 0 && counted {
                 return Ok(());
             }
-            progress.observe((applied, depth, books.iter().map(occupied).collect::<Vec<_>>()));
-            let patience = if all_applied && depth == 0 { VIEWS_CATCH_UP } else { NO_PROGRESS };
+            progress.observe((
+                applied,
+                depth,
+                books.iter().map(occupied).collect::<Vec<_>>(),
+            ));
+            let patience = if all_applied && depth == 0 {
+                VIEWS_CATCH_UP
+            } else {
+                NO_PROGRESS
+            };
             if self.signals.stop.is_cancelled() {
                 bound.get_or_insert_with(Instant::now);
             }
@@ -344,7 +387,11 @@ impl Run<'_> {
     }
 
     /// Compares the books with the centre, and notes what differs.
-    async fn check(&mut self, books: &[Books], places: Vec<history::Place>) -> Result<(), RunError> {
+    async fn check(
+        &mut self,
+        books: &[Books],
+        places: Vec<history::Place>,
+    ) -> Result<(), RunError> {
         let mut read_back = match self.settings.verify {
             Verify::Full => self.read_back(books, places).await?,
             Verify::Counts => books.iter().map(|_| None).collect(),
@@ -355,7 +402,9 @@ impl Run<'_> {
         let report = &mut *self.report;
         for (index, books) in books.iter().enumerate() {
             let garage = garages.get(&books.garage);
-            let occupied = occupancy.get(&books.garage).map_or(0, |garage| garage.occupied);
+            let occupied = occupancy
+                .get(&books.garage)
+                .map_or(0, |garage| garage.occupied);
             let outbox = outboxes[index].as_ref().ok();
             let centre = AtCentre {
                 applied: garage.map_or(0, GarageAtServer::applied),
@@ -384,7 +433,10 @@ impl Run<'_> {
         places: Vec<history::Place>,
     ) -> Result<Vec<Option<ReadBack>>, RunError> {
         let events: u64 = books.iter().map(Books::confirmed).sum();
-        self.console.say(&format!("reading {} events back from the centre", grouped(events)));
+        self.console.say(&format!(
+            "reading {} events back from the centre",
+            grouped(events)
+        ));
         let readers = Arc::new(Semaphore::new(READERS));
         let mut reading = JoinSet::new();
         for (index, (books, place)) in books.iter().zip(places).enumerate() {
@@ -393,7 +445,10 @@ impl Run<'_> {
             let (garage, baseline) = (books.garage.clone(), books.baseline.clone());
             reading.spawn(async move {
                 let _turn = readers.acquire().await.expect("nobody closes it");
-                (index, history::read_back(&http, &server, &garage, &baseline, place).await)
+                (
+                    index,
+                    history::read_back(&http, &server, &garage, &baseline, place).await,
+                )
             });
         }
         let mut all: Vec<Option<ReadBack>> = books.iter().map(|_| None).collect();
@@ -410,9 +465,16 @@ impl Run<'_> {
             return Ok(());
         }
         let right = self.report.discrepancies.is_empty();
-        self.console.say(if right { LINGERING_RIGHT } else { LINGERING_WRONG });
+        self.console.say(if right {
+            LINGERING_RIGHT
+        } else {
+            LINGERING_WRONG
+        });
         for Discrepancy { garage, what } in &self.report.discrepancies {
-            self.console.say(&format!("{}: {what}", garage.as_deref().unwrap_or("the city")));
+            self.console.say(&format!(
+                "{}: {what}",
+                garage.as_deref().unwrap_or("the city")
+            ));
         }
         let mut show = self.show_ticks();
         loop {
@@ -425,12 +487,17 @@ impl Run<'_> {
     }
 
     fn show_ticks(&self) -> tokio::time::Interval {
-        ticks(if self.console.is_lively() { SHOW_EVERY } else { SHOW_EVERY_PLAIN })
+        ticks(if self.console.is_lively() {
+            SHOW_EVERY
+        } else {
+            SHOW_EVERY_PLAIN
+        })
     }
 
     async fn show(&mut self, stage: &Stage) {
         let fast = self.settings.pace == Pace::AsFastAsItCan;
-        self.show_as(stage, if fast { View::Bar } else { View::Table }).await;
+        self.show_as(stage, if fast { View::Bar } else { View::Table })
+            .await;
     }
 
     async fn show_as(&mut self, stage: &Stage, view: View) {
@@ -451,7 +518,10 @@ struct Progress<T> {
 
 impl<T: PartialEq> Progress<T> {
     fn new() -> Progress<T> {
-        Progress { last: None, since: Instant::now() }
+        Progress {
+            last: None,
+            since: Instant::now(),
+        }
     }
 
     fn observe(&mut self, now: T) {

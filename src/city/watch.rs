@@ -31,14 +31,22 @@ impl Stage {
             Pace::Times(times) => Some(Clock::starting(plan.starts_unix_ms, times)),
             Pace::AsFastAsItCan => None,
         };
-        Stage { clock, zone: plan.zone.clone(), total: plan.total, opened: Instant::now() }
+        Stage {
+            clock,
+            zone: plan.zone.clone(),
+            total: plan.total,
+            opened: Instant::now(),
+        }
     }
 
     /// What a clock in the city shows.
     fn time(&self) -> Option<String> {
         let unix_ms = self.clock?.now_unix_ms();
         let offset_seconds = offset_seconds(&self.zone, unix_ms);
-        let local = local_time(Moment { unix_ms, offset_seconds });
+        let local = local_time(Moment {
+            unix_ms,
+            offset_seconds,
+        });
         Some(local.strftime("%a %Y-%m-%d %H:%M").to_string())
     }
 }
@@ -55,13 +63,19 @@ pub async fn outboxes(http: &Http, fleet: &Fleet) -> Vec<Result<Outbox, CallErro
 /// How many events wait at each edge.
 pub async fn depths(http: &Http, fleet: &Fleet) -> Result<Vec<u64>, CallError> {
     let outboxes = outboxes(http, fleet).await;
-    outboxes.into_iter().map(|outbox| Ok(outbox?.depth)).collect()
+    outboxes
+        .into_iter()
+        .map(|outbox| Ok(outbox?.depth))
+        .collect()
 }
 
 /// What the centre counts in each garage that it knows.
 pub async fn occupied(http: &Http, server: &str) -> Result<BTreeMap<String, i64>, CallError> {
     let garages = http.garages(server).await?;
-    Ok(garages.into_iter().map(|(name, garage)| (name, garage.occupied)).collect())
+    Ok(garages
+        .into_iter()
+        .map(|(name, garage)| (name, garage.occupied))
+        .collect())
 }
 
 /// The city as it is now. A daemon that does not answer is shown as such.
@@ -72,8 +86,7 @@ pub async fn look(
     tallies: &[Arc<Tally>],
     stage: &Stage,
 ) -> Picture {
-    let (garages, outboxes) =
-        tokio::join!(http.garages(&fleet.server.http), outboxes(http, fleet));
+    let (garages, outboxes) = tokio::join!(http.garages(&fleet.server.http), outboxes(http, fleet));
     let garages = garages.unwrap_or_default();
     let mut picture = Picture {
         clock: stage.time(),

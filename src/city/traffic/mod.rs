@@ -125,7 +125,8 @@ impl Drivers {
             }
             plate.clear();
             key.clear();
-            self.registry.write(self.garage, number, Reading::Bare, &mut plate);
+            self.registry
+                .write(self.garage, number, Reading::Bare, &mut plate);
             write_key(&plate, &mut key);
             if !self.taken.contains(key.as_str()) {
                 return Car::Planned(number);
@@ -153,7 +154,7 @@ impl Drivers {
 }
 
 /// What clocks in `zone` differed from UTC by at this instant.
-fn offset_seconds(zone: &TimeZone, unix_ms: i64) -> i32 {
+pub fn offset_seconds(zone: &TimeZone, unix_ms: i64) -> i32 {
     let instant = Timestamp::from_millisecond(unix_ms)
         .expect("the plan's instants lie in the years that the calendar knows");
     zone.to_offset(instant).seconds()
@@ -207,7 +208,11 @@ pub fn shares_of_the_first(limit: u64, garages: &[Traffic]) -> Vec<u64> {
             break;
         };
         shares[index] += 1;
-        heads.extend(garages[index].next().map(|p| Reverse((p.at.unix_ms, index))));
+        heads.extend(
+            garages[index]
+                .next()
+                .map(|p| Reverse((p.at.unix_ms, index))),
+        );
     }
     shares
 }
@@ -246,7 +251,8 @@ impl LineWriter {
                         Direction::Entry => Reading::Separated,
                         Direction::Exit => Reading::Bare,
                     };
-                    self.registry.write(self.garage, *number, reading, &mut self.plate);
+                    self.registry
+                        .write(self.garage, *number, reading, &mut self.plate);
                 }
                 Car::Found(plate) => self.plate.push_str(plate),
             }
@@ -321,8 +327,14 @@ mod tests {
                 let offset = zone.to_offset(instant);
                 let mut text = String::new();
                 let offset_seconds = offset.seconds();
-                write_rfc3339(Moment { unix_ms, offset_seconds }, &mut text);
-                let zoned = instant.to_zoned(zone.clone());
+                write_rfc3339(
+                    Moment {
+                        unix_ms,
+                        offset_seconds,
+                    },
+                    &mut text,
+                );
+                let zoned = instant.to_zoned_datetime(zone.clone());
                 assert_eq!(text, zoned.strftime("%Y-%m-%dT%H:%M:%S.%3f%:z").to_string());
             }
         }
@@ -332,7 +344,10 @@ mod tests {
     fn a_line_is_the_event_it_tells_of() {
         let registry = Arc::new(Registry::new(Mixture::Continental, 1, 2));
         let mut writer = LineWriter::new(registry, 1);
-        let at = Moment { unix_ms: 1_480_000_000_007, offset_seconds: 3_600 };
+        let at = Moment {
+            unix_ms: 1_480_000_000_007,
+            offset_seconds: 3_600,
+        };
         for (car, direction) in [
             (Some(Car::Planned(3)), Direction::Entry),
             (Some(Car::Planned(3)), Direction::Exit),
