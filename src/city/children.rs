@@ -265,10 +265,11 @@ impl Child {
         peak_rss_bytes(&self.pid.to_string())
     }
 
-    /// Tells the daemon to end, and returns once it has. `Err` says how it ended if not with code 0.
+    /// Tells the daemon to end, and returns once it has. `Err` says how it ended then, if not with code 0.
     pub async fn stop(self) -> Result<(), String> {
-        // An error means that it ended already; how, the status tells.
-        let _ = self.stop.send(());
+        if self.stop.send(()).is_err() {
+            return Ok(()); // It ended before, which `deaths` was told.
+        }
         match self.ended.await {
             Ok(Ok(status)) if status.success() => Ok(()),
             Ok(Ok(status)) => Err(format!(

@@ -115,7 +115,8 @@ pub fn plan(settings: &Settings, baselines: &[Baseline]) -> Plan {
                         Drivers::new(registry.clone(), index, garage.capacity, taken.clone());
                     let rows = garage.rows.clone();
                     let (seed, zone) = (settings.seed, zone.clone());
-                    Traffic::Recorded(Recorded::new(rows, &baseline.state, drivers, seed, zone))
+                    let traffic = Recorded::new(rows, &baseline.state, drivers, seed, zone);
+                    Traffic::Recorded(Box::new(traffic))
                 })
                 .collect();
             let starting: Vec<i64> = baselines

@@ -177,7 +177,15 @@ async fn wait_until(due: Option<Instant>, stop: &CancellationToken) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::books::{AtCentre, Baseline};
+    use super::super::plates::{Mixture, Registry};
+    use super::super::traffic::recorded::{Recorded, Row};
+    use super::super::traffic::{Drivers, StartingState};
     use super::*;
+    use axum::extract::State;
+    use axum::http::StatusCode;
+    use axum::response::{IntoResponse, Response};
+    use std::sync::Mutex;
 
     #[test]
     fn an_hour_of_the_city_passes_in_a_minute() {
@@ -190,5 +198,123 @@ mod tests {
         let (before, city, after) = (Instant::now(), clock.now_unix_ms(), Instant::now());
         let ms = Duration::from_millis(1);
         assert!((before - ms..=after + ms).contains(&clock.when(city)));
+    }
+
+    /// What an edge does with one request.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum Mood {
+        Accept,
+        /// 503, with `Retry-After: 0`.
+        Busy,
+        Full,
+    }
+
+    /// An edge with moods, the next one last; when there are none left it accepts.
+    #[derive(Debug, Default)]
+    struct Edge {
+        moods: Vec<Mood>,
+        lines: Vec<String>,
+        largest: usize,
+    }
+
+    type SharedEdge = Arc<Mutex<Edge>>;
+
+    async fn post(State(edge): State<SharedEdge>, path: axum::http::Uri, body: String) -> Response {
+        let mut edge = edge.lock().expect("no test panics with it");
+        match edge.moods.pop().unwrap_or(Mood::Accept) {
+            Mood::Busy => (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "0")]).into_response(),
+            Mood::Full => StatusCode::INSUFFICIENT_STORAGE.into_response(),
+            Mood::Accept => {
+                let first = edge.lines.len() + 1;
+                edge.lines.extend(body.lines().map(str::to_owned));
+                let last = edge.lines.len();
+                edge.largest = edge.largest.max(last + 1 - first);
+                let answer = if path.path().ends_with("batch") {
+                    format!(r#"{{"first":{first},"last":{last},"epoch":"e"}}"#)
+                } else {
+                    format!(r#"{{"sequence":{last},"epoch":"e"}}"#)
+                };
+                (StatusCode::CREATED, answer).into_response()
+            }
+        }
+    }
+
+    /// Lets a producer give `cars` entries to an edge with these moods.
+    async fn produce(cars: i64, moods: &[Mood]) -> (Edge, Books, Result<(), CallError>) {
+        let moods = moods.iter().rev().copied().collect();
+        let edge: SharedEdge = Arc::new(Mutex::new(Edge {
+            moods,
+            ..Edge::default()
+        }));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let router = axum::Router::new()
+            .fallback(post)
+            .layer(axum::extract::DefaultBodyLimit::max(1 << 20))
+            .with_state(edge.clone());
+        let serving = tokio::spawn(async { axum::serve(listener, router).await });
+        let registry = Arc::new(Registry::new(Mixture::British, 1, 1));
+        let rows = [Row {
+            unix_ms: 1_475_000_000_000,
+            occupancy: cars,
+        }];
+        let drivers = Drivers::new(registry.clone(), 0, 100, Arc::default());
+        let zone = jiff::tz::TimeZone::UTC;
+        let start = StartingState::default();
+        let recorded = Recorded::new(rows.into(), &start, drivers, 1, zone);
+        let producer = Producer {
+            http: Http::new(),
+            edge: format!("http://{address}"),
+            traffic: Traffic::Recorded(Box::new(recorded)),
+            limit: u64::MAX,
+            writer: LineWriter::new(registry, 0),
+            books: Books::new("1".to_owned(), Baseline::default()),
+            tally: Arc::default(),
+            clock: None,
+        };
+        let (books, result) = producer.run(CancellationToken::new()).await;
+        serving.abort();
+        let edge = std::mem::take(&mut *edge.lock().expect("no test panics with it"));
+        (edge, books, result)
+    }
+
+    #[tokio::test]
+    async fn all_events_reach_the_edge_in_requests_that_it_takes() {
+        let (edge, books, result) = produce(25_001, &[]).await;
+        result.expect("the edge accepts all");
+        assert_eq!(edge.lines.len(), 25_001);
+        assert_eq!(edge.largest, 10_000);
+        let centre = AtCentre {
+            applied: 25_001,
+            occupied: 25_001,
+            depth: Some(0),
+            read_back: None,
+        };
+        assert_eq!(books.compare(&centre), []);
+    }
+
+    #[tokio::test]
+    async fn a_single_event_goes_to_the_door_for_single_events() {
+        let (edge, books, result) = produce(10_001, &[]).await;
+        result.expect("the edge accepts all");
+        assert_eq!((edge.lines.len(), books.confirmed()), (10_001, 10_001));
+    }
+
+    #[tokio::test]
+    async fn what_the_edge_refused_for_now_is_offered_again_and_booked_once() {
+        use Mood::{Accept, Busy};
+        let (edge, books, result) = produce(15_000, &[Busy, Accept, Busy, Busy]).await;
+        result.expect("the edge accepts all in the end");
+        assert_eq!((edge.lines.len(), books.confirmed()), (15_000, 15_000));
+    }
+
+    #[tokio::test]
+    async fn an_edge_that_is_full_ends_the_run_and_nothing_it_refused_is_booked() {
+        let (edge, books, result) = produce(15_000, &[Mood::Accept, Mood::Full]).await;
+        let said = result.expect_err("the edge is full").to_string();
+        assert!(said.contains("507"), "{said}");
+        assert_eq!((edge.lines.len(), books.confirmed()), (10_000, 10_000));
     }
 }

@@ -314,7 +314,7 @@ fn instant(local: AmbiguousTimestamp, latest_ms: i64) -> Result<i64, String> {
         read.map(|instant| instant.as_millisecond())
             .map_err(|error| format!("LastUpdated is no instant: {error}"))
     };
-    let first = ms(local.clone().compatible())?;
+    let first = ms(local.compatible())?;
     let again = ms(local.later())?;
     // In autumn both readings are one hour apart. `again` is taken only when the first would go back.
     Ok(if first < latest_ms && again >= latest_ms {

@@ -146,10 +146,9 @@ pub async fn run(settings: &Settings, signals: &Signals, console: &mut Console) 
             let stopping = Instant::now();
             let complaints = fleet.stop().await;
             report.phases.stop = stopping.elapsed().as_secs_f64();
+            let complaints = complaints.into_iter().chain(more_deaths(&mut deaths));
             let complaint = |what| Discrepancy { garage: None, what };
-            report
-                .discrepancies
-                .extend(complaints.into_iter().map(complaint));
+            report.discrepancies.extend(complaints.map(complaint));
         }
     }
     report.interrupted = signals.stop.is_cancelled();
@@ -161,6 +160,13 @@ pub async fn run(settings: &Settings, signals: &Signals, console: &mut Console) 
     report.events_per_second = report.events as f64 / report.seconds;
     console.clear();
     report
+}
+
+/// Daemons that ended by themselves, besides the one that ended the run.
+fn more_deaths(
+    deaths: &mut mpsc::UnboundedReceiver<ChildError>,
+) -> impl Iterator<Item = String> + '_ {
+    std::iter::from_fn(|| deaths.try_recv().ok()).map(|death| death.to_string())
 }
 
 fn greet(console: &mut Console, fleet: &Fleet, sites: &[Site], place: &Place) {
@@ -199,13 +205,14 @@ impl Run<'_> {
         self.report.phases.start = self.begun.elapsed().as_secs_f64();
 
         let feeding = Instant::now();
-        let stage = Stage::open(self.settings.pace, &plan);
+        let mut stage = Stage::open(self.settings.pace, &plan);
         let books = self.feed(plan, baselines, &stage).await?;
         self.report.phases.feed = feeding.elapsed().as_secs_f64();
 
         let settling = Instant::now();
         self.settle(&books, &stage).await?;
         self.report.phases.settle = settling.elapsed().as_secs_f64();
+        stage.stop_the_watch();
 
         let checking = Instant::now();
         self.check(&books, places).await?;

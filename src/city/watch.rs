@@ -12,7 +12,7 @@ use jiff::tz::TimeZone;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What the run knows about itself, apart from its daemons.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub struct Stage {
     zone: TimeZone,
     total: Option<u64>,
     opened: Instant,
+    /// How long it took until all was applied, once it is.
+    took: Option<Duration>,
 }
 
 impl Stage {
@@ -36,7 +38,19 @@ impl Stage {
             zone: plan.zone.clone(),
             total: plan.total,
             opened: Instant::now(),
+            took: None,
         }
+    }
+
+    /// All is applied: rates are reckoned until now.
+    pub fn stop_the_watch(&mut self) {
+        self.took = Some(self.opened.elapsed());
+    }
+
+    fn seconds(&self) -> f64 {
+        self.took
+            .unwrap_or_else(|| self.opened.elapsed())
+            .as_secs_f64()
     }
 
     /// What a clock in the city shows.
@@ -91,7 +105,7 @@ pub async fn look(
     let mut picture = Picture {
         clock: stage.time(),
         planned: stage.total,
-        seconds: stage.opened.elapsed().as_secs_f64(),
+        seconds: stage.seconds(),
         ..Picture::default()
     };
     for ((site, tally), outbox) in sites.iter().zip(tallies).zip(outboxes) {

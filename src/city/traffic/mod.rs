@@ -177,7 +177,7 @@ fn garage_rng(seed: u64, garage: usize) -> ChaCha8Rng {
 /// The events of one garage, in order.
 #[derive(Debug, Clone)]
 pub enum Traffic {
-    Recorded(recorded::Recorded),
+    Recorded(Box<recorded::Recorded>),
     Simulated(Box<simulated::Simulated>),
 }
 
