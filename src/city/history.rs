@@ -20,7 +20,8 @@ pub struct Listed<'a> {
     #[serde(borrow)]
     pub epoch: Cow<'a, str>,
     pub sequence: u64,
-    #[serde(borrow)]
+    /// Empty for an event that the server keeps without understanding it.
+    #[serde(default, borrow)]
     pub kind: Cow<'a, str>,
     #[serde(default, borrow)]
     pub plate: Option<Cow<'a, str>>,
