@@ -7,13 +7,17 @@
 //! * [`parking`]: plates, events, occupancy: values and arithmetic. It and `messaging` know nothing of each other;
 //! * [`transport`]: ZeroMQ sockets;
 //! * [`config`], [`telemetry`]: settings and logs;
-//! * `edge`, `server`: the daemons, which join the parts;
+//! * [`edge`], [`server`]: the daemons, which join the parts;
 //! * `city`: the whole system in one command.
 #![deny(unsafe_code)]
 
 pub mod config;
+pub mod daemon;
+pub mod edge;
+pub mod http;
 pub mod messaging;
 pub mod parking;
+pub mod server;
 pub mod store;
 pub mod telemetry;
 pub mod transport;

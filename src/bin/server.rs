@@ -1,1 +1,7 @@
-fn main() {}
+//! The server: see `fogpost::server`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    fogpost::server::main(std::env::args_os().collect())
+}

@@ -14,6 +14,8 @@ pub struct BoardLine {
     pub occupied: i64,
     /// When the server last received an event of it, in milliseconds since 1970; `None` before the first.
     pub as_of_ms: Option<i64>,
+    /// The last event of it that is counted, as (epoch, sequence): a garage adds to its own line what came after.
+    pub through: Option<([u8; 16], u64)>,
 }
 
 /// What a board shows: a state of one ledger at one position.
@@ -51,6 +53,8 @@ pub enum BoardAnswer {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Observation {
     pub capacity: u32,
+    /// The edge's own count, with what is not delivered yet; `None` when it does not know.
+    pub occupied: Option<i64>,
     /// How many events wait to be delivered.
     pub backlog: u64,
     /// How long the oldest has waited, in milliseconds.
@@ -121,6 +125,7 @@ mod tests {
                         capacity: 10,
                         occupied: *occupied,
                         as_of_ms: Some(1),
+                        through: None,
                     };
                     ((*name).to_owned(), line)
                 })

@@ -26,6 +26,44 @@ impl Occupancy {
     }
 }
 
+/// What a run of events does to a count, whatever the count was: events that are not counted at the centre yet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Effect {
+    /// Set when staff counted within the run: the count then does not depend on what came before.
+    absolute: bool,
+    change: i64,
+}
+
+impl Effect {
+    pub fn of(kind: &EventKind) -> Effect {
+        let mut occupancy = Occupancy::default();
+        occupancy.apply(kind);
+        Effect {
+            absolute: matches!(kind, EventKind::Count { .. }),
+            change: occupancy.occupied,
+        }
+    }
+
+    /// This run, then `later`.
+    pub fn then(self, later: Effect) -> Effect {
+        if later.absolute {
+            return later;
+        }
+        Effect {
+            absolute: self.absolute,
+            change: self.change + later.change,
+        }
+    }
+
+    /// The count after the run; `None` when it depends on an unknown one.
+    pub fn on(self, before: Option<i64>) -> Option<i64> {
+        if self.absolute {
+            return Some(self.change);
+        }
+        before.map(|before| before + self.change)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,5 +87,27 @@ mod tests {
             reason: "rounds".into(),
         });
         assert_eq!(occupancy.occupied, 37);
+    }
+
+    #[test]
+    fn the_effect_of_a_run_is_that_of_its_events() {
+        let count = |occupied| EventKind::Count {
+            occupied,
+            reason: "rounds".into(),
+        };
+        let entry = EventKind::Entry { plate: None };
+        let exit = EventKind::Exit { plate: None };
+        let kinds = [entry.clone(), count(9), exit, entry];
+        for split in 0..=kinds.len() {
+            let run = |kinds: &[EventKind]| {
+                kinds.iter().map(Effect::of).fold(Effect::default(), Effect::then)
+            };
+            let both = run(&kinds[..split]).then(run(&kinds[split..]));
+            let mut occupancy = Occupancy { occupied: 40 };
+            kinds.iter().for_each(|kind| occupancy.apply(kind));
+            assert_eq!(both.on(Some(40)), Some(occupancy.occupied));
+            assert_eq!(both.on(None), Some(9), "a count needs no past");
+        }
+        assert_eq!(Effect::of(&kinds[0]).on(None), None);
     }
 }

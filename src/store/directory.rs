@@ -72,10 +72,10 @@ impl DataDir {
     }
 
     /// Writes a small file that other programs read, whole or not at all.
-    pub fn publish(&self, name: &str, content: &str) -> Result<(), DirectoryError> {
+    pub fn publish(&self, name: &str, content: impl AsRef<[u8]>) -> Result<(), DirectoryError> {
         let written = || -> io::Result<()> {
             let mut file = tempfile::NamedTempFile::new_in(&self.path)?;
-            file.write_all(content.as_bytes())?;
+            file.write_all(content.as_ref())?;
             file.persist(self.path.join(name))?;
             Ok(())
         };

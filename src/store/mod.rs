@@ -48,6 +48,9 @@ pub const FORMAT: u32 = 1;
 /// A key and its value.
 pub type Entry = (Vec<u8>, Vec<u8>);
 
+/// Entries in ascending order of their keys.
+pub type Entries<'a> = Box<dyn Iterator<Item = io::Result<Entry>> + 'a>;
+
 /// What a store is for. A directory of one purpose is refused by the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
@@ -122,7 +125,7 @@ pub trait Backend: Send + Sync + 'static {
     /// Returns once every write made before is durable.
     fn flush(&self) -> io::Result<()>;
     /// Ascending, from `from` (inclusive) to `to` (exclusive).
-    fn range(&self, from: &[u8], to: &[u8]) -> Box<dyn Iterator<Item = io::Result<Entry>> + '_>;
+    fn range<'a>(&'a self, from: &[u8], to: &[u8]) -> Entries<'a>;
     /// The last entry from `from` (inclusive) to `to` (exclusive).
     fn last(&self, from: &[u8], to: &[u8]) -> io::Result<Option<Entry>>;
 }
@@ -265,11 +268,11 @@ impl Store {
     }
 
     /// All entries from `from` (inclusive) to `to` (exclusive), ascending.
-    pub fn range(
-        &self,
+    pub fn range<'a>(
+        &'a self,
         from: &[u8],
         to: &[u8],
-    ) -> impl Iterator<Item = Result<Entry, StoreError>> + '_ {
+    ) -> impl Iterator<Item = Result<Entry, StoreError>> + use<'a> {
         self.backend
             .range(from, to)
             .map(|entry| entry.map_err(StoreError::Disk))

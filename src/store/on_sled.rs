@@ -1,6 +1,6 @@
 //! [`Backend`] on sled 0.34.7, with what we measured about it.
 
-use super::{Backend, Batch, Entry, OpenError, runway::Runway};
+use super::{Backend, Batch, Entries, Entry, OpenError, runway::Runway};
 use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -92,7 +92,7 @@ impl Backend for OnSled {
         self.runway.used(written)
     }
 
-    fn range(&self, from: &[u8], to: &[u8]) -> Box<dyn Iterator<Item = io::Result<Entry>> + '_> {
+    fn range<'a>(&'a self, from: &[u8], to: &[u8]) -> Entries<'a> {
         if from >= to {
             return Box::new(std::iter::empty()); // sled panics on an inverted range
         }

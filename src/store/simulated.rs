@@ -1,6 +1,6 @@
 //! A disk that tests own: power can be cut between any two steps.
 
-use super::{Backend, Batch, Entry};
+use super::{Backend, Batch, Entries, Entry};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -109,7 +109,7 @@ impl Backend for Disk {
         state.waiting.clear();
         Ok(())
     }
-    fn range(&self, from: &[u8], to: &[u8]) -> Box<dyn Iterator<Item = io::Result<Entry>> + '_> {
+    fn range<'a>(&'a self, from: &[u8], to: &[u8]) -> Entries<'a> {
         if from >= to {
             return Box::new(std::iter::empty());
         }

@@ -1,0 +1,249 @@
+//! What the garage shows: the board as the server told it last, with its age, and the garage's own count with what is not
+//! delivered yet.
+//!
+//! **Promise.** The own count is that of the server's ledger after every event that this edge confirmed, as long as it
+//! knows where the server's count stands.
+//! **Kept by.** The board says through which of our events it counts; we add the effect of those after.
+//! **Not promised.** That a board survives a restart to the second: it is written now and then, and shown with its age.
+
+use crate::messaging::page::Content;
+use crate::messaging::{Epoch, SiteName, page::SealedPage};
+use crate::parking::occupancy::Effect;
+use crate::parking::{Board, BoardAnswer, BoardQuestion, Event};
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// How many runs of events are told apart. Beyond it neighbours are joined, and the own count is taken from the server
+/// a little later.
+const RUNS_MAX: usize = 4096;
+
+/// A board and when it came, as it is written to disk.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SavedBoard {
+    board: Board,
+    received_at_ms: i64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Display {
+    own: String,
+    epoch: [u8; 16],
+    board: Option<Board>,
+    received_at: Option<(Instant, i64)>,
+    /// Our count after our event `base.1`, as the server told it; the count is unknown when it never did.
+    base: (Option<i64>, u64),
+    /// Our events after `base.1`, as runs that end with a sequence.
+    runs: VecDeque<(u64, Effect)>,
+}
+
+impl Display {
+    /// `oldest` is the oldest event still stored: an edge that has all its events from the first knows its count.
+    pub fn new(own: &SiteName, epoch: Epoch, oldest: u64) -> Display {
+        Display {
+            own: own.to_string(),
+            epoch: epoch.to_bytes(),
+            board: None,
+            received_at: None,
+            base: ((oldest == 1).then_some(0), oldest - 1),
+            runs: VecDeque::new(),
+        }
+    }
+
+    /// Events that were found on disk at start, in order.
+    pub fn found(&mut self, page: &SealedPage) {
+        if let Ok(page) = page.open()
+            && let Content::Records(records) = &page.content
+        {
+            let events = records.iter().filter_map(|record| Event::from_bytes(&record.payload).ok());
+            let effect = events.map(|event| Effect::of(&event.kind)).fold(Effect::default(), Effect::then);
+            self.appended(page.last(), effect);
+        }
+    }
+
+    /// Events up to `last` were confirmed, with this effect together.
+    pub fn appended(&mut self, last: u64, effect: Effect) {
+        if last <= self.base.1 {
+            return;
+        }
+        // Two appends may be told in the wrong order; effects of entries and exits add up in any.
+        let no_room = self.runs.len() >= RUNS_MAX;
+        match self.runs.back_mut() {
+            Some((end, run)) if *end >= last || no_room => {
+                *end = last.max(*end);
+                *run = run.then(effect);
+            }
+            _ => self.runs.push_back((last, effect)),
+        }
+    }
+
+    /// What to ask the server for.
+    pub fn question(&self) -> BoardQuestion {
+        BoardQuestion {
+            have: self.board.as_ref().map(|board| board.version),
+        }
+    }
+
+    /// An answer came. An answer that does not fit what we have makes the next question ask for the whole.
+    pub fn answered(&mut self, answer: BoardAnswer, now: Instant, now_ms: i64) {
+        self.board = Board::after(self.board.take(), answer);
+        if self.board.is_some() {
+            self.received_at = Some((now, now_ms));
+            self.take_own_line();
+        }
+    }
+
+    fn take_own_line(&mut self) {
+        let Some(line) = self.board.as_ref().and_then(|board| board.garages.get(&self.own)) else {
+            return;
+        };
+        let through = match line.through {
+            Some((epoch, through)) if epoch == self.epoch => through,
+            // Nothing of this epoch is counted there yet.
+            _ => 0,
+        };
+        // The former base stays good when the server stands within a run, or behind it.
+        let at_a_boundary = through == self.base.1 || self.runs.iter().any(|(end, _)| *end == through);
+        let beyond_all = self.runs.back().is_none_or(|(end, _)| through >= *end);
+        if through >= self.base.1 && (at_a_boundary || beyond_all) {
+            while self.runs.front().is_some_and(|(end, _)| *end <= through) {
+                self.runs.pop_front();
+            }
+            self.base = (Some(line.occupied), through);
+        }
+    }
+
+    /// Our own count, with what is not delivered yet.
+    pub fn own_occupied(&self) -> Option<i64> {
+        let runs = self.runs.iter().map(|(_, effect)| *effect);
+        runs.fold(Effect::default(), Effect::then).on(self.base.0)
+    }
+
+    pub fn board(&self) -> Option<&Board> {
+        self.board.as_ref()
+    }
+
+    /// How long ago the server said what the board shows, and when that was.
+    pub fn age(&self, now: Instant) -> Option<(Duration, i64)> {
+        self.received_at.map(|(at, at_ms)| (now.saturating_duration_since(at), at_ms))
+    }
+
+    /// What to write to disk.
+    pub fn save(&self) -> Option<Vec<u8>> {
+        let saved = SavedBoard {
+            board: self.board.clone()?,
+            received_at_ms: self.received_at?.1,
+        };
+        Some(postcard::to_extend(&saved, vec![1]).expect("a board always encodes"))
+    }
+
+    /// What was written by an earlier process. Anything else is ignored: a board is a convenience.
+    pub fn restore(&mut self, bytes: &[u8], now: Instant, now_ms: i64) {
+        let Some((1, body)) = bytes.split_first() else {
+            return;
+        };
+        let Ok(saved) = postcard::from_bytes::<SavedBoard>(body) else {
+            return;
+        };
+        let age = u64::try_from(now_ms - saved.received_at_ms).unwrap_or(0);
+        let received_at = now.checked_sub(Duration::from_millis(age)).unwrap_or(now);
+        self.received_at = Some((received_at, saved.received_at_ms));
+        self.board = Some(saved.board);
+        self.take_own_line();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parking::EventKind;
+    use crate::parking::board::{BoardLine, BoardVersion};
+
+    const EPOCH: Epoch = Epoch::from_bytes([5; 16]);
+
+    fn entries(n: i64) -> Effect {
+        let entry = Effect::of(&EventKind::Entry { plate: None });
+        (0..n).fold(Effect::default(), |effect, _| effect.then(entry))
+    }
+
+    fn told(occupied: i64, through: u64) -> BoardAnswer {
+        let line = BoardLine {
+            capacity: 100,
+            occupied,
+            as_of_ms: None,
+            through: Some((EPOCH.to_bytes(), through)),
+        };
+        BoardAnswer::Whole(Board {
+            version: BoardVersion {
+                ledger: [1; 16],
+                position: through,
+            },
+            garages: [("a".to_owned(), line)].into(),
+        })
+    }
+
+    fn display(oldest: u64) -> Display {
+        Display::new(&SiteName::new("a").unwrap(), EPOCH, oldest)
+    }
+
+    fn answered(display: &mut Display, answer: BoardAnswer) {
+        display.answered(answer, Instant::now(), 0);
+    }
+
+    #[test]
+    fn the_own_count_includes_what_is_not_delivered() {
+        let mut display = display(1);
+        display.appended(3, entries(3));
+        assert_eq!(display.own_occupied(), Some(3));
+        answered(&mut display, told(3, 3));
+        display.appended(5, entries(2));
+        assert_eq!(display.own_occupied(), Some(5));
+        answered(&mut display, told(5, 5));
+        assert_eq!(display.own_occupied(), Some(5), "delivered events count once");
+    }
+
+    #[test]
+    fn an_edge_that_does_not_have_its_past_waits_for_the_server() {
+        let mut display = display(100);
+        display.appended(101, entries(1));
+        assert_eq!(display.own_occupied(), None);
+        answered(&mut display, told(40, 99));
+        assert_eq!(display.own_occupied(), Some(41));
+    }
+
+    #[test]
+    fn a_server_in_the_middle_of_a_run_changes_nothing_until_its_end() {
+        let mut display = display(1);
+        display.appended(10, entries(10));
+        answered(&mut display, told(4, 4));
+        assert_eq!(display.own_occupied(), Some(10));
+        answered(&mut display, told(10, 10));
+        assert_eq!(display.own_occupied(), Some(10));
+    }
+
+    #[test]
+    fn a_board_of_an_earlier_process_is_shown_with_its_age() {
+        let mut earlier = display(1);
+        earlier.appended(3, entries(3));
+        answered(&mut earlier, told(3, 3));
+        let bytes = earlier.save().unwrap();
+        let mut display = display(2);
+        display.restore(&bytes, Instant::now(), 60_000);
+        let (_, at_ms) = display.age(Instant::now()).unwrap();
+        assert_eq!(at_ms, 0);
+        assert_eq!(display.own_occupied(), Some(3));
+        display.restore(b"nonsense", Instant::now(), 0);
+        assert!(display.board().is_some());
+    }
+
+    #[test]
+    fn a_long_backlog_stays_small() {
+        let mut display = display(1);
+        for n in 1..=100_000 {
+            display.appended(n, entries(1));
+        }
+        assert!(display.runs.len() <= RUNS_MAX);
+        assert_eq!(display.own_occupied(), Some(100_000));
+    }
+}

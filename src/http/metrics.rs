@@ -1,0 +1,41 @@
+//! `GET /metrics`: the Prometheus text format (OpenMetrics 1.0).
+
+use axum::http::header;
+use axum::response::IntoResponse;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// The metrics of one daemon, and what must be read at the moment of asking.
+pub struct Metrics {
+    registry: Registry,
+}
+
+impl Metrics {
+    /// All names begin with `prefix`.
+    pub fn new(prefix: &str) -> Metrics {
+        Metrics {
+            registry: Registry::with_prefix(prefix),
+        }
+    }
+
+    pub fn counter(&mut self, name: &str, help: &str) -> Counter {
+        let counter = Counter::default();
+        self.registry.register(name, help, counter.clone());
+        counter
+    }
+
+    pub fn gauge(&mut self, name: &str, help: &str) -> Gauge {
+        let gauge = Gauge::default();
+        self.registry.register(name, help, gauge.clone());
+        gauge
+    }
+
+    pub fn render(&self) -> impl IntoResponse + use<> {
+        let mut text = String::new();
+        // Writing into a string does not fail.
+        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
+        let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+        ([(header::CONTENT_TYPE, content_type)], text)
+    }
+}

@@ -1,0 +1,163 @@
+//! What both daemons need to speak HTTP: problems, lists, listening.
+
+pub mod metrics;
+
+use axum::Json;
+use axum::Router;
+use axum::extract::rejection::QueryRejection;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{Html, IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// An error as a producer or a person gets it: `application/problem+json` (RFC 9457).
+#[derive(Debug, Clone, Serialize)]
+pub struct Problem {
+    pub status: u16,
+    pub title: &'static str,
+    /// What happened, what it means for the data, what to do.
+    pub detail: String,
+    #[serde(skip)]
+    pub retry_after_seconds: Option<u32>,
+}
+
+impl Problem {
+    pub fn new(status: StatusCode, detail: impl Into<String>) -> Problem {
+        Problem {
+            status: status.as_u16(),
+            title: status.canonical_reason().unwrap_or("Error"),
+            detail: detail.into(),
+            retry_after_seconds: None,
+        }
+    }
+
+    pub fn retry_after(mut self, seconds: u32) -> Problem {
+        self.retry_after_seconds = Some(seconds);
+        self
+    }
+
+    /// Something of ours failed; the details are in the log.
+    pub fn internal(error: &dyn std::fmt::Display) -> Problem {
+        tracing::error!(%error, "a request could not be answered; stored events are not touched by it");
+        Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("{error}. The request changed nothing; the log of this daemon says more"),
+        )
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(&self)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        if let Some(seconds) = self.retry_after_seconds {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+/// `after` and `limit` of a list.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Paging {
+    pub after: Option<String>,
+    pub limit: Option<usize>,
+}
+
+impl Paging {
+    /// 1 to 1000, 100 when it is not given.
+    pub fn limit(&self) -> Result<usize, Problem> {
+        match self.limit {
+            None => Ok(100),
+            Some(limit @ 1..=1000) => Ok(limit),
+            Some(limit) => Err(Problem::new(
+                StatusCode::BAD_REQUEST,
+                format!("limit: {limit} is not between 1 and 1000"),
+            )),
+        }
+    }
+}
+
+/// A query that does not parse, as a problem.
+pub fn query<T>(query: Result<axum::extract::Query<T>, QueryRejection>) -> Result<T, Problem> {
+    match query {
+        Ok(axum::extract::Query(query)) => Ok(query),
+        Err(rejection) => Err(Problem::new(StatusCode::BAD_REQUEST, rejection.body_text())),
+    }
+}
+
+/// A cursor that was not given out by us.
+pub fn bad_cursor(cursor: &str) -> Problem {
+    Problem::new(
+        StatusCode::BAD_REQUEST,
+        format!("after: {cursor:?} is no cursor. Use the value of \"next\" of the former answer"),
+    )
+}
+
+/// Runs a read that blocks on the disk.
+pub async fn blocking<T: Send + 'static, E: std::fmt::Display + Send + 'static>(
+    read: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, Problem> {
+    match tokio::task::spawn_blocking(read).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(Problem::internal(&error)),
+        Err(error) => Err(Problem::internal(&error)),
+    }
+}
+
+/// A page of ours. It loads nothing from elsewhere.
+pub fn page(html: &'static str) -> impl IntoResponse {
+    let policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:";
+    ([(header::CONTENT_SECURITY_POLICY, policy)], Html(html))
+}
+
+/// What is not there, and what is there with another method.
+pub fn with_fallbacks(router: Router) -> Router {
+    router
+        .fallback(|| async {
+            Problem::new(StatusCode::NOT_FOUND, "there is nothing under this path; see the README for the paths that there are")
+        })
+        .method_not_allowed_fallback(|| async {
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path is not for this method; see the README")
+        })
+}
+
+/// Why HTTP cannot be served. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {source}. Nothing was changed. Is another program there? Choose another --http")]
+pub struct ListenError {
+    pub address: SocketAddr,
+    pub source: std::io::Error,
+}
+
+/// Listens on exactly this address.
+pub async fn listen(address: SocketAddr) -> Result<TcpListener, ListenError> {
+    let listener = TcpListener::bind(address).await;
+    listener.map_err(|source| ListenError { address, source })
+}
+
+/// Listens on the first free port from `address` on.
+pub async fn listen_from(address: SocketAddr) -> Result<TcpListener, ListenError> {
+    let mut last = None;
+    for port in address.port()..=u16::MAX {
+        match listen(SocketAddr::new(address.ip(), port)).await {
+            Err(error) if error.source.kind() == std::io::ErrorKind::AddrInUse => last = Some(error),
+            result => return result,
+        }
+    }
+    Err(last.expect("at least one port was tried"))
+}
+
+/// Serves until `stop`, then answers what is in flight.
+pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) -> std::io::Result<()> {
+    axum::serve(listener, router)
+        .with_graceful_shutdown(stop.cancelled_owned())
+        .await
+}

@@ -1,0 +1,197 @@
+use super::*;
+use crate::messaging::Sequence;
+use crate::messaging::page::{Record as Message, SealedPage};
+use crate::store::simulated::Disk;
+use bytes::Bytes;
+
+const EPOCH: Epoch = Epoch::from_bytes([3; 16]);
+
+fn page(first: u64, count: usize) -> SealedPage {
+    marked_page(first, count, 0)
+}
+
+fn marked_page(first: u64, count: usize, mark: u8) -> SealedPage {
+    let message = Message {
+        key: None,
+        payload: Bytes::from(vec![mark; 10]),
+    };
+    SealedPage::seal(&Page {
+        epoch: EPOCH,
+        first: Sequence::new(first).unwrap(),
+        begun_at_ms: 0,
+        content: Content::Records(vec![message; count]),
+    })
+}
+
+fn request(site: &str, oldest: u64, pages: Vec<SealedPage>) -> Request {
+    Request {
+        id: 1,
+        site: SiteName::new(site).unwrap(),
+        epoch: EPOCH,
+        oldest,
+        pages,
+        ask: None,
+        observation: None,
+    }
+}
+
+fn ledger() -> (Disk, Ledger) {
+    let disk = Disk::default();
+    let ledger = Ledger::open(Store::on(disk.clone())).unwrap();
+    (disk, ledger)
+}
+
+fn commit(ledger: &Ledger, request: Request) -> Applied {
+    ledger.commit(&[request], 5).unwrap().remove(0)
+}
+
+fn places(pages: Vec<PageAt>) -> Vec<(u64, u64)> {
+    let place = |page: PageAt| (page.position, page.page.first.get());
+    pages.into_iter().map(place).collect()
+}
+
+#[test]
+fn pages_are_applied_once_and_found_by_position_and_by_garage() {
+    let (_, ledger) = ledger();
+    let requests = [
+        request("a", 1, vec![page(1, 10), page(11, 5)]),
+        request("b", 1, vec![page(1, 3)]),
+        request("a", 1, vec![page(11, 5), page(16, 1)]),
+    ];
+    let answers = ledger.commit(&requests, 5).unwrap();
+    let summary: Vec<_> = answers.iter().map(|a| (a.mark, a.applied, a.duplicates, a.new_epoch)).collect();
+    assert_eq!(summary, [(15, 15, 0, true), (3, 3, 0, true), (16, 1, 5, false)]);
+    assert_eq!(ledger.position(), 4);
+    let site = SiteName::new("a").unwrap();
+    let all = |from| places(ledger.pages_of(&site, from, |_| false).unwrap());
+    assert_eq!(all(0), [(1, 1), (2, 11), (4, 16)]);
+    assert_eq!(all(2), [(2, 11), (4, 16)]);
+    assert_eq!(all(3), [(4, 16)]);
+    assert_eq!(all(5), []);
+    let everything = places(ledger.pages(0, |_| false).unwrap());
+    assert_eq!(everything, [(1, 1), (2, 11), (3, 1), (4, 16)]);
+}
+
+#[test]
+fn a_restart_finds_marks_and_pages_again() {
+    let (disk, ledger) = ledger();
+    commit(&ledger, request("a", 1, vec![page(1, 10)]));
+    let id = ledger.id();
+    disk.power_on(0); // a power cut
+    let ledger = Ledger::open(Store::on(disk)).unwrap();
+    assert_eq!((ledger.id(), ledger.position()), (id, 1));
+    let again = commit(&ledger, request("a", 1, vec![page(1, 10), page(11, 1)]));
+    assert_eq!((again.duplicates, again.applied, again.mark), (10, 1, 11));
+}
+
+#[test]
+fn a_gap_applies_nothing_and_says_what_is_expected() {
+    let (_, ledger) = ledger();
+    commit(&ledger, request("a", 1, vec![page(1, 10)]));
+    let answer = commit(&ledger, request("a", 11, vec![page(21, 10)]));
+    assert_eq!((answer.verdict, answer.mark), (Verdict::Gap, 10));
+    assert_eq!(ledger.position(), 1);
+}
+
+#[test]
+fn another_content_at_an_applied_place_is_a_conflict_and_changes_nothing() {
+    let (_, ledger) = ledger();
+    commit(&ledger, request("a", 1, vec![page(1, 10)]));
+    let answer = commit(&ledger, request("a", 1, vec![marked_page(1, 10, 7), page(11, 1)]));
+    assert_eq!((answer.verdict, answer.mark), (Verdict::Conflict { first: 1 }, 10));
+    // Also within one commit.
+    let both = [
+        request("b", 1, vec![page(1, 4)]),
+        request("b", 1, vec![marked_page(1, 4, 7)]),
+    ];
+    let answers = ledger.commit(&both, 5).unwrap();
+    assert_eq!(answers[1].verdict, Verdict::Conflict { first: 1 });
+}
+
+#[test]
+fn what_an_edge_no_longer_has_is_recorded_as_a_hole() {
+    let (_, ledger) = ledger();
+    commit(&ledger, request("a", 1, vec![page(1, 10)]));
+    let answer = commit(&ledger, request("a", 21, vec![page(21, 10)]));
+    assert_eq!((answer.missing, answer.applied, answer.mark), (10, 10, 30));
+    let records: Vec<_> = ledger.records(2).map(|record| record.unwrap().1).collect();
+    assert!(matches!(
+        records[..],
+        [Record::Hole { first: 11, last: 20, .. }, Record::Page { .. }]
+    ));
+}
+
+#[test]
+fn a_page_that_an_edge_lost_is_counted_as_applied_and_recorded() {
+    let (_, ledger) = ledger();
+    let lost = SealedPage::seal(&Page {
+        epoch: EPOCH,
+        first: Sequence::FIRST,
+        begun_at_ms: 0,
+        content: Content::Lost {
+            last: Sequence::new(64).unwrap(),
+            reason: "its digest does not match".into(),
+        },
+    });
+    let answer = commit(&ledger, request("a", 1, vec![lost.clone(), page(65, 1)]));
+    assert_eq!((answer.missing, answer.applied, answer.mark), (64, 1, 65));
+    let again = commit(&ledger, request("a", 1, vec![lost]));
+    assert_eq!((again.duplicates, again.verdict), (64, Verdict::Accepted));
+}
+
+#[test]
+fn damaged_and_foreign_pages_are_refused_with_what_came_before_kept() {
+    let (_, ledger) = ledger();
+    let mut damaged = page(11, 1);
+    damaged.digest = Digest::of(b"something else");
+    let answer = commit(&ledger, request("a", 1, vec![page(1, 10), damaged]));
+    assert!(matches!(answer.verdict, Verdict::Refused { .. }));
+    assert_eq!(answer.mark, 10);
+    let mut foreign = request("a", 1, vec![page(11, 1)]);
+    foreign.epoch = Epoch::from_bytes([4; 16]);
+    assert!(matches!(commit(&ledger, foreign).verdict, Verdict::Refused { .. }));
+    assert_eq!(ledger.streams().len(), 1, "nothing refused begins a stream");
+}
+
+#[test]
+fn a_question_without_pages_leaves_no_trace() {
+    let (_, ledger) = ledger();
+    let answer = commit(&ledger, request("a", 1, vec![]));
+    assert_eq!((answer.mark, answer.verdict), (0, Verdict::Accepted));
+    assert!(ledger.streams().is_empty());
+}
+
+#[test]
+fn large_commits_stay_within_the_batches_that_the_store_takes() {
+    let (disk, ledger) = ledger();
+    let pages: Vec<_> = (0..2000).map(|n| page(n * 2 + 1, 2)).collect();
+    let answer = commit(&ledger, request("a", 1, pages));
+    assert_eq!(answer.mark, 4000);
+    disk.power_on(0);
+    assert_eq!(Ledger::open(Store::on(disk)).unwrap().position(), 2000);
+}
+
+/// Whatever part of an interrupted commit survives: pages, index and mark agree, and the edge's resend completes it.
+#[test]
+fn a_power_cut_anywhere_in_a_commit_costs_a_resend_and_no_event() {
+    let pages: Vec<_> = (0..1000).map(|n| page(n * 2 + 1, 2)).collect();
+    for steps in 0..6 {
+        for survivors in 0..6 {
+            let (disk, ledger) = ledger();
+            disk.cut_power_after(steps);
+            let result = ledger.commit(&[request("a", 1, pages.clone())], 5);
+            let confirmed = result.is_ok();
+            disk.power_on(survivors);
+            let ledger = Ledger::open(Store::on(disk)).unwrap();
+            assert!(!confirmed || ledger.position() == 1000);
+            let again = commit(&ledger, request("a", 1, pages.clone()));
+            assert_eq!(again.mark, 2000);
+            assert_eq!(again.applied + again.duplicates, 2000);
+            assert_eq!(ledger.position(), 1000);
+            let site = SiteName::new("a").unwrap();
+            let found = places(ledger.pages_of(&site, 0, |_| false).unwrap());
+            let expected: Vec<_> = (0..1000).map(|n| (n + 1, n * 2 + 1)).collect();
+            assert_eq!(found, expected);
+        }
+    }
+}

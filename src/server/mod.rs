@@ -1,0 +1,179 @@
+//! The server: applies the events of every garage once, and knows the occupancy of the city.
+//!
+//! One thread serves requests ([`serving`]), one folds the view behind it ([`folding`]), HTTP reads ([`web`]).
+
+pub mod folding;
+pub mod ledger;
+pub mod serving;
+pub mod view;
+mod web;
+
+use crate::config::ServerConfig;
+use crate::daemon::{self, DaemonError, STOP_WITHIN};
+use crate::http::{self, metrics::Metrics};
+use crate::store::directory::DataDir;
+use crate::store::{Purpose, Store};
+use crate::telemetry;
+use crate::transport::front;
+use folding::Signal;
+use ledger::Ledger;
+use serving::{Counters, Serving};
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, RwLock};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use view::View;
+use web::Web;
+
+/// Runs the program `server`; `args` as a program gets them, its name first.
+pub fn main(args: Vec<OsString>) -> ExitCode {
+    let config = match ServerConfig::from_args(args) {
+        Ok(config) => config,
+        Err(error) => return daemon::exit_for_config(&error),
+    };
+    telemetry::init(config.log_format);
+    daemon::run(async {
+        let server = Server::open(config).await?;
+        server.run().await
+    })
+}
+
+/// A server that listens and serves.
+struct Server {
+    /// Held to the end: nobody else opens the store before it is closed.
+    _dir: DataDir,
+    stop: CancellationToken,
+    signal: Arc<Signal>,
+    serving_ended: oneshot::Receiver<Result<(), crate::store::StoreError>>,
+    folding_ended: oneshot::Receiver<Result<(), crate::store::StoreError>>,
+    http: JoinHandle<std::io::Result<()>>,
+}
+
+impl Server {
+    async fn open(config: ServerConfig) -> Result<Server, DaemonError> {
+        let dir = DataDir::hold(&config.data_dir)?;
+        let (store, ledger, view) = {
+            let path = dir.store();
+            let opened = tokio::task::spawn_blocking(move || -> Result<_, DaemonError> {
+                let store = Store::open(&path, Purpose::Server)?;
+                let ledger = Ledger::open(store.clone())?;
+                let view = View::load(&store)?;
+                Ok((store, ledger, view))
+            });
+            opened.await.map_err(|error| DaemonError::Failed(error.to_string()))??
+        };
+        let stop = CancellationToken::new();
+        let web_listener = http::listen(config.http).await?;
+        let web_address = web_listener.local_addr().map_err(|error| DaemonError::Failed(error.to_string()))?;
+        let (waiting, replies, zmq_address) = front::listen(&config.listen, stop.clone()).await?;
+
+        let mut metrics = Metrics::new("fogpost_server");
+        let counters = Counters {
+            requests: metrics.counter("requests", "Requests received from edges"),
+            applied: metrics.counter("events_applied", "Events applied to the ledger"),
+            duplicates: metrics.counter("duplicates_refused", "Events received again and not applied again"),
+            gaps: metrics.counter("gaps", "Requests that came before an earlier one"),
+            conflicts: metrics.counter("conflicts", "Requests with another content at an applied place"),
+            refused: metrics.counter("refused", "Requests that were not understood"),
+            commits: metrics.counter("commits", "Groups of requests committed together"),
+            replies_dropped: metrics.counter("replies_dropped", "Replies whose peer had gone or did not read"),
+        };
+        let signal = Arc::new(Signal::default());
+        let view = Arc::new(RwLock::new(view));
+        let seen = Arc::default();
+        let capacities = {
+            let view = view.read().expect("nobody else has it yet");
+            // What the fold has not reached yet is told again, and recorded again: the same value, harmless.
+            let told = view.garages.iter().filter(|(_, garage)| garage.capacity > 0);
+            told.map(|(site, garage)| (site.clone(), garage.capacity)).collect()
+        };
+        signal.grown_to(ledger.position());
+        let folding_ended = {
+            let (ledger, view, signal) = (ledger.clone(), Arc::clone(&view), Arc::clone(&signal));
+            in_thread("fold", move || folding::fold_until_stopped(&ledger, &store, &view, &signal))?
+        };
+        let serving = Serving {
+            ledger: ledger.clone(),
+            view: Arc::clone(&view),
+            signal: Arc::clone(&signal),
+            seen: Arc::clone(&seen),
+            counters,
+            replies,
+            capacities,
+        };
+        let serving_ended = in_thread("serve", move || serving.serve_until_closed(waiting))?;
+
+        let web = Web::new(ledger.clone(), view, seen, metrics);
+        let http = tokio::spawn(http::serve(web_listener, web.router(), stop.clone()));
+        dir.publish("http.addr", &format!("{web_address}\n"))?;
+        dir.publish("listen.addr", &format!("{zmq_address}\n"))?;
+        tracing::info!(data_dir = %dir.path().display(), ledger = %ledger.id(), position = ledger.position(), "the server is ready");
+        daemon::print_ready(&format!(
+            "server listen=tcp://{zmq_address} http=http://{web_address} ledger={}",
+            ledger.id()
+        ));
+        Ok(Server {
+            _dir: dir,
+            stop,
+            signal,
+            serving_ended,
+            folding_ended,
+            http,
+        })
+    }
+
+    async fn run(mut self) -> Result<(), DaemonError> {
+        tokio::select! {
+            requested = daemon::stop_requested() => requested?,
+            ended = &mut self.serving_ended => return Err(ended_early("serving edges", ended)),
+            ended = &mut self.folding_ended => return Err(ended_early("folding the view", ended)),
+            _ = &mut self.http => return Err(DaemonError::Failed("HTTP ended by itself".into())),
+        }
+        tracing::info!("stopping: asked to; what is in flight is answered, edges keep the rest");
+        self.stop.cancel();
+        let signal = Arc::clone(&self.signal);
+        let ended = async {
+            let served = self.serving_ended.await;
+            signal.stop();
+            let folded = self.folding_ended.await;
+            (served, folded)
+        };
+        match timeout(STOP_WITHIN, ended).await {
+            Ok((Ok(Err(error)), _) | (_, Ok(Err(error)))) => return Err(error.into()),
+            Ok(_) => {}
+            Err(_) => tracing::warn!("stopping took too long; what is on disk is complete, as after a kill"),
+        }
+        // Open connections of browsers may stay; they hold nothing of value.
+        let _ = timeout(std::time::Duration::from_millis(300), self.http).await;
+        Ok(())
+    }
+}
+
+type Ended = Result<Result<(), crate::store::StoreError>, oneshot::error::RecvError>;
+
+fn ended_early(what: &str, ended: Ended) -> DaemonError {
+    match ended {
+        Ok(Err(error)) => DaemonError::Store(error),
+        Ok(Ok(())) => DaemonError::Failed(format!("{what} ended by itself; edges keep their events")),
+        Err(_) => DaemonError::Failed(format!("{what} panicked; what is on disk is complete, edges keep the rest. Please report this with the log")),
+    }
+}
+
+fn in_thread(
+    name: &str,
+    work: impl FnOnce() -> Result<(), crate::store::StoreError> + Send + 'static,
+) -> Result<oneshot::Receiver<Result<(), crate::store::StoreError>>, DaemonError> {
+    let (done, ended) = oneshot::channel();
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || {
+            let _ = done.send(work()); // the daemon may have given up waiting
+        })
+        .map_err(|error| DaemonError::Failed(format!("cannot start a thread: {error}")))?;
+    Ok(ended)
+}
+
+type SharedSeen = Arc<Mutex<std::collections::BTreeMap<crate::messaging::SiteName, serving::Seen>>>;
