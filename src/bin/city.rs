@@ -1,3 +1,5 @@
+//! The city: see `fogpost::city`. It is its own server and edge as well, so that one binary is the whole system.
+
 use fogpost::city::children::{self, run_daemon};
 use std::ffi::OsString;
 use std::process::ExitCode;
