@@ -65,7 +65,7 @@ pub struct Report {
     pub error: Option<String>,
     /// A signal ended it before the cars did.
     pub interrupted: bool,
-    /// Requests that edges sent again.
+    /// Events that edges sent again.
     pub resends: u64,
     /// How often an edge asked its producer to come back later.
     pub held_back: u64,
