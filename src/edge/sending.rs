@@ -77,11 +77,7 @@ impl Shell {
                     tracing::warn!(server = %self.shared.config.servers[self.sender.server()], "no reply in time; the socket is dropped, and what is not acknowledged will be resent there");
                     self.link = None;
                 }
-                Action::Send {
-                    id,
-                    pages_from,
-                    ask,
-                } => self.send(id, pages_from, ask).await?,
+                Action::Send { id, pages_from, ask } => self.send(id, pages_from, ask).await?,
                 Action::Wait { until } => {
                     self.show();
                     let until = self.began.checked_add(until.min(Duration::from_secs(3600)));

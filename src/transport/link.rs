@@ -4,8 +4,8 @@ use super::ServerAddress;
 use bytes::Bytes;
 use std::time::Duration;
 use zeromq::{
-    DealerRecvHalf, DealerSendHalf, DealerSocket, Socket, SocketOptions, SocketRecv, SocketSend,
-    ZmqError, ZmqMessage,
+    DealerRecvHalf, DealerSendHalf, DealerSocket, Socket, SocketOptions, SocketRecv, SocketSend, ZmqError,
+    ZmqMessage,
 };
 
 /// How long connecting and the handshake may take.
@@ -24,10 +24,7 @@ pub struct Link {
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
     #[error("no server answers at {address}: {source}")]
-    Connect {
-        address: ServerAddress,
-        source: ZmqError,
-    },
+    Connect { address: ServerAddress, source: ZmqError },
     #[error("no server answers at {address} within {} s", CONNECT_WITHIN.as_secs())]
     ConnectTimeout { address: ServerAddress },
     #[error("the connection broke: {0}")]
@@ -50,13 +47,8 @@ impl Link {
                 let (send, recv) = socket.split();
                 Ok(Link { send, recv })
             }
-            Ok(Err(source)) => Err(LinkError::Connect {
-                address: address.clone(),
-                source,
-            }),
-            Err(_) => Err(LinkError::ConnectTimeout {
-                address: address.clone(),
-            }),
+            Ok(Err(source)) => Err(LinkError::Connect { address: address.clone(), source }),
+            Err(_) => Err(LinkError::ConnectTimeout { address: address.clone() }),
         }
     }
 
