@@ -91,7 +91,7 @@ impl Edge {
         let sending = tokio::spawn(sending::send_until_stopped(Arc::clone(&shared), stop.clone()));
         let router = web::router(Arc::clone(&shared));
         let http = tokio::spawn(http::serve(listener, router, stop.clone()));
-        dir.publish("http.addr", &format!("{address}\n"))?;
+        dir.publish("http.addr", format!("{address}\n"))?;
         let servers: Vec<_> = shared.config.servers.iter().map(ToString::to_string).collect();
         let position = shared.outbox.position();
         tracing::info!(garage = %shared.config.garage_name, data_dir = %dir.path().display(), epoch = %shared.outbox.epoch(), waiting = position.durable - position.acknowledged, "the edge is ready");

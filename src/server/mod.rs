@@ -110,8 +110,8 @@ impl Server {
 
         let web = Web::new(ledger.clone(), view, seen, metrics);
         let http = tokio::spawn(http::serve(web_listener, web.router(), stop.clone()));
-        dir.publish("http.addr", &format!("{web_address}\n"))?;
-        dir.publish("listen.addr", &format!("{zmq_address}\n"))?;
+        dir.publish("http.addr", format!("{web_address}\n"))?;
+        dir.publish("listen.addr", format!("{zmq_address}\n"))?;
         tracing::info!(data_dir = %dir.path().display(), ledger = %ledger.id(), position = ledger.position(), "the server is ready");
         daemon::print_ready(&format!(
             "server listen=tcp://{zmq_address} http=http://{web_address} ledger={}",
