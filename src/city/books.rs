@@ -52,12 +52,7 @@ impl Tape {
         if self.events == other.events && self.digest() == other.digest() {
             return None;
         }
-        let same = self
-            .notes
-            .iter()
-            .zip(&other.notes)
-            .take_while(|(a, b)| a == b)
-            .count();
+        let same = self.notes.iter().zip(&other.notes).take_while(|(a, b)| a == b).count();
         Some(same as u64 * Self::EVERY + 1)
     }
 }
@@ -87,10 +82,8 @@ impl Draft {
         let length = length.expect("a plate has at most 16 letters");
         self.bytes.push(passage.direction as u8);
         self.bytes.push(length);
-        self.bytes
-            .extend_from_slice(plate.unwrap_or_default().as_bytes());
-        self.bytes
-            .extend_from_slice(&passage.at.unix_ms.to_le_bytes());
+        self.bytes.extend_from_slice(plate.unwrap_or_default().as_bytes());
+        self.bytes.extend_from_slice(&passage.at.unix_ms.to_le_bytes());
         self.events += 1;
     }
 
@@ -105,11 +98,7 @@ impl Draft {
             let (plate, tail) = tail.split_at(if readable { usize::from(*length) } else { 0 });
             let (at, tail) = tail.split_first_chunk().expect("push() wrote it");
             let plate = std::str::from_utf8(plate).expect("push() wrote it");
-            visit(
-                direction,
-                readable.then_some(plate),
-                i64::from_le_bytes(*at),
-            );
+            visit(direction, readable.then_some(plate), i64::from_le_bytes(*at));
             rest = tail;
         }
     }
@@ -191,14 +180,10 @@ impl Books {
     /// The edge has confirmed `draft` with `receipt`.
     pub fn confirm(&mut self, draft: &Draft, receipt: Receipt) {
         draft.each(|direction, plate, unix_ms| {
-            self.tape
-                .record(direction.kind(), plate, i128::from(unix_ms) * 1_000_000);
+            self.tape.record(direction.kind(), plate, i128::from(unix_ms) * 1_000_000);
             self.change += direction.change();
         });
-        let numbers = receipt
-            .last
-            .checked_sub(receipt.first)
-            .map_or(0, |between| between + 1);
+        let numbers = receipt.last.checked_sub(receipt.first).map_or(0, |between| between + 1);
         if numbers != draft.events {
             self.irregular.push(format!(
                 "{} events were confirmed with the numbers {} to {}",
@@ -211,7 +196,7 @@ impl Books {
             && former.last + 1 != receipt.first
         {
             self.irregular.push(format!(
-                "number {} was confirmed after number {}, although no one else gave this edge events",
+                "number {} was confirmed after number {}: numbers are missing, or someone else gives this edge events",
                 receipt.first, former.last
             ));
         }
@@ -265,22 +250,13 @@ impl Books {
             found.extend(self.compare_events(read_back));
         }
         let garage = || Some(self.garage.clone());
-        found
-            .into_iter()
-            .map(|what| Discrepancy {
-                garage: garage(),
-                what,
-            })
-            .collect()
+        found.into_iter().map(|what| Discrepancy { garage: garage(), what }).collect()
     }
 
     fn compare_events(&self, read_back: &ReadBack) -> impl Iterator<Item = String> {
         let listed = read_back.tape.events();
         let number = (listed != self.confirmed()).then(|| {
-            format!(
-                "the centre lists {listed} events of this run, {} were confirmed",
-                self.confirmed()
-            )
+            format!("the centre lists {listed} events of this run, {} were confirmed", self.confirmed())
         });
         let content = self.tape.first_difference(&read_back.tape).map(|first| {
             format!(
@@ -289,10 +265,7 @@ impl Books {
                 first + Tape::EVERY - 1
             )
         });
-        number
-            .into_iter()
-            .chain(content)
-            .chain(read_back.irregular.clone())
+        number.into_iter().chain(content).chain(read_back.irregular.clone())
     }
 }
 
@@ -302,32 +275,15 @@ mod tests {
     use super::*;
 
     fn passage(nth: u64) -> (Passage, String) {
-        let direction = if nth.is_multiple_of(3) {
-            Direction::Exit
-        } else {
-            Direction::Entry
-        };
-        let at = Moment {
-            unix_ms: 1_000 * nth as i64,
-            offset_seconds: 0,
-        };
-        (
-            Passage {
-                direction,
-                car: None,
-                at,
-            },
-            format!("БAB{nth}"),
-        )
+        let direction = if nth.is_multiple_of(3) { Direction::Exit } else { Direction::Entry };
+        let at = Moment { unix_ms: 1_000 * nth as i64, offset_seconds: 0 };
+        (Passage { direction, car: None, at }, format!("БAB{nth}"))
     }
 
     /// A garage that was told the events 1 to 3,000 in three batches, and a centre that knows them all.
     fn told() -> (Books, AtCentre) {
         let mut books = Books::new("1".to_owned(), Baseline::default());
-        let mut centre = AtCentre {
-            depth: Some(0),
-            ..AtCentre::default()
-        };
+        let mut centre = AtCentre { depth: Some(0), ..AtCentre::default() };
         let mut read_back = ReadBack::default();
         for batch in 0..3 {
             let mut draft = Draft::default();
@@ -340,14 +296,7 @@ mod tests {
                 centre.occupied += passage.direction.change();
             }
             let (first, last) = (batch * 1_000 + 1, batch * 1_000 + 1_000);
-            books.confirm(
-                &draft,
-                Receipt {
-                    epoch: "e".to_owned(),
-                    first,
-                    last,
-                },
-            );
+            books.confirm(&draft, Receipt { epoch: "e".to_owned(), first, last });
         }
         centre.applied = 3_000;
         centre.read_back = Some(read_back);
@@ -370,30 +319,15 @@ mod tests {
     #[test]
     fn each_way_to_be_wrong_is_named() {
         let (books, right) = told();
-        let lost = AtCentre {
-            applied: 2_990,
-            ..right.clone()
-        };
+        let lost = AtCentre { applied: 2_990, ..right.clone() };
         assert!(said(&books, &lost).contains("10 confirmed events are missing"));
-        let twice = AtCentre {
-            applied: 3_001,
-            ..right.clone()
-        };
+        let twice = AtCentre { applied: 3_001, ..right.clone() };
         assert!(said(&books, &twice).contains("1 events more"));
-        let miscounted = AtCentre {
-            occupied: 999,
-            ..right.clone()
-        };
+        let miscounted = AtCentre { occupied: 999, ..right.clone() };
         assert!(said(&books, &miscounted).contains("counts 999 cars"));
-        let waiting = AtCentre {
-            depth: Some(5),
-            ..right.clone()
-        };
+        let waiting = AtCentre { depth: Some(5), ..right.clone() };
         assert!(said(&books, &waiting).contains("5 events still wait"));
-        let silent = AtCentre {
-            depth: None,
-            ..right
-        };
+        let silent = AtCentre { depth: None, ..right };
         assert!(said(&books, &silent).contains("did not say"));
     }
 
@@ -404,16 +338,9 @@ mod tests {
         for nth in (1..=2_100).chain([2_102, 2_101]).chain(2_103..=3_000) {
             let (passage, plate) = passage(nth);
             let plate = (nth != 7).then_some(plate.as_str());
-            tape.record(
-                passage.direction.kind(),
-                plate,
-                i128::from(passage.at.unix_ms) * 1_000_000,
-            );
+            tape.record(passage.direction.kind(), plate, i128::from(passage.at.unix_ms) * 1_000_000);
         }
-        centre.read_back = Some(ReadBack {
-            tape,
-            irregular: None,
-        });
+        centre.read_back = Some(ReadBack { tape, irregular: None });
         let said = said(&books, &centre);
         assert!(said.contains("first among number 2001 to 3000"), "{said}");
     }
@@ -423,59 +350,22 @@ mod tests {
         let mut books = Books::new("1".to_owned(), Baseline::default());
         let mut draft = Draft::default();
         draft.push(&passage(1).0, None);
-        books.confirm(
-            &draft,
-            Receipt {
-                epoch: "e".to_owned(),
-                first: 1,
-                last: 1,
-            },
-        );
-        books.confirm(
-            &draft,
-            Receipt {
-                epoch: "e".to_owned(),
-                first: 3,
-                last: 3,
-            },
-        );
-        books.confirm(
-            &draft,
-            Receipt {
-                epoch: "e".to_owned(),
-                first: 4,
-                last: 5,
-            },
-        );
+        books.confirm(&draft, Receipt { epoch: "e".to_owned(), first: 1, last: 1 });
+        books.confirm(&draft, Receipt { epoch: "e".to_owned(), first: 3, last: 3 });
+        books.confirm(&draft, Receipt { epoch: "e".to_owned(), first: 4, last: 5 });
         let said = said(&books, &AtCentre::default());
-        assert!(
-            said.contains("number 3 was confirmed after number 1"),
-            "{said}"
-        );
-        assert!(
-            said.contains("1 events were confirmed with the numbers 4 to 5"),
-            "{said}"
-        );
+        assert!(said.contains("number 3 was confirmed after number 1"), "{said}");
+        assert!(said.contains("1 events were confirmed with the numbers 4 to 5"), "{said}");
     }
 
     #[test]
     fn what_was_there_before_is_part_of_what_must_be_there() {
-        let state = StartingState {
-            occupied: 40,
-            ..StartingState::default()
-        };
+        let state = StartingState { occupied: 40, ..StartingState::default() };
         let marks = BTreeMap::from([("a".to_owned(), 100), ("b".to_owned(), 20)]);
         let mut books = Books::new("1".to_owned(), Baseline { state, marks });
         let mut draft = Draft::default();
         draft.push(&passage(1).0, None);
-        books.confirm(
-            &draft,
-            Receipt {
-                epoch: "b".to_owned(),
-                first: 21,
-                last: 21,
-            },
-        );
+        books.confirm(&draft, Receipt { epoch: "b".to_owned(), first: 21, last: 21 });
         assert_eq!((books.occupied(), books.applied_when_settled()), (41, 121));
     }
 }

@@ -49,17 +49,9 @@ pub enum ChildError {
     #[error("{name} did not get ready within {} s. Its log is {log:?}", READY_WITHIN.as_secs())]
     NeverReady { name: String, log: PathBuf },
     #[error("{name} ended by itself ({}). What it had confirmed is on its disk. {}", tell(*.status), last_words(.log))]
-    Ended {
-        name: String,
-        status: ExitStatus,
-        log: PathBuf,
-    },
+    Ended { name: String, status: ExitStatus, log: PathBuf },
     #[error("{name} says that it is ready, but not under which address: {path:?}: {source}")]
-    NoAddress {
-        name: String,
-        path: PathBuf,
-        source: io::Error,
-    },
+    NoAddress { name: String, path: PathBuf, source: io::Error },
 }
 
 /// How a process ended, in words.
@@ -123,43 +115,24 @@ pub fn start(
     logs: &Path,
     deaths: mpsc::UnboundedSender<ChildError>,
 ) -> Result<Starting, ChildError> {
-    let Spec {
-        name,
-        role,
-        data_dir,
-        arguments,
-    } = spec;
+    let Spec { name, role, data_dir, arguments } = spec;
     let log = logs.join(format!("{name}.log"));
-    let not_started = |source| ChildError::NotStarted {
-        name: name.clone(),
-        source,
-    };
-    let stderr = File::options()
-        .create(true)
-        .append(true)
-        .open(&log)
-        .map_err(not_started)?;
+    let not_started = |source| ChildError::NotStarted { name: name.clone(), source };
+    let stderr = File::options().create(true).append(true).open(&log).map_err(not_started)?;
     // An address from an earlier run must not be taken for this one's.
     match std::fs::remove_file(data_dir.join("http.addr")) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(not_started(error)),
         _ => {}
     }
     let mut command = Command::new(std::env::current_exe().map_err(not_started)?);
-    command
-        .arg(role)
-        .arg("--data-dir")
-        .arg(&data_dir)
-        .args(arguments);
+    command.arg(role).arg("--data-dir").arg(&data_dir).args(arguments);
     for (variable, _) in std::env::vars_os() {
         if variable.to_string_lossy().starts_with(SETTINGS_PREFIX) {
             command.env_remove(variable);
         }
     }
     command.env(PARENT, std::process::id().to_string());
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(stderr);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
     command.process_group(0).kill_on_drop(true);
     let mut process = command.spawn().map_err(not_started)?;
     let pid = process.id().expect("it was not waited for yet");
@@ -184,15 +157,7 @@ pub fn start(
             let _ = say_ended.send(status);
         }
     });
-    let child = Child {
-        name,
-        pid,
-        http: String::new(),
-        data_dir,
-        log,
-        stop,
-        ended,
-    };
+    let child = Child { name, pid, http: String::new(), data_dir, log, stop, ended };
     Ok(Starting { child, ready })
 }
 
@@ -211,10 +176,7 @@ async fn listen(stdout: ChildStdout, ready: oneshot::Sender<()>) {
 
 /// SIGTERM, and SIGKILL to a process that does not heed it.
 async fn end(mut process: tokio::process::Child) -> io::Result<ExitStatus> {
-    if let Some(pid) = process
-        .id()
-        .and_then(|pid| rustix::process::Pid::from_raw(pid as i32))
-    {
+    if let Some(pid) = process.id().and_then(|pid| rustix::process::Pid::from_raw(pid as i32)) {
         rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
     }
     match tokio::time::timeout(STOP_WITHIN, process.wait()).await {
@@ -252,11 +214,7 @@ impl Child {
         let path = self.data_dir.join(file);
         match std::fs::read_to_string(&path) {
             Ok(address) => Ok(address.trim().to_owned()),
-            Err(source) => Err(ChildError::NoAddress {
-                name: self.name.clone(),
-                path,
-                source,
-            }),
+            Err(source) => Err(ChildError::NoAddress { name: self.name.clone(), path, source }),
         }
     }
 
@@ -272,11 +230,9 @@ impl Child {
         }
         match self.ended.await {
             Ok(Ok(status)) if status.success() => Ok(()),
-            Ok(Ok(status)) => Err(format!(
-                "{} ended with {} when it was told to stop",
-                self.name,
-                tell(status)
-            )),
+            Ok(Ok(status)) => {
+                Err(format!("{} ended with {} when it was told to stop", self.name, tell(status)))
+            }
             Ok(Err(error)) => Err(format!("{} could not be stopped: {error}", self.name)),
             Err(_) => Err(format!("{} was lost sight of", self.name)),
         }
@@ -286,9 +242,7 @@ impl Child {
 /// `VmHWM` of a process, by its id or `self`.
 pub fn peak_rss_bytes(process: &str) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kilobytes * 1024)
 }
@@ -304,11 +258,7 @@ pub fn run_daemon(
         eprintln!("{name}: cannot tie its life to that of the city: {error}. Nothing was started");
         return ExitCode::FAILURE;
     }
-    daemon(
-        std::iter::once(OsString::from(name))
-            .chain(args.into_iter().skip(2))
-            .collect(),
-    )
+    daemon(std::iter::once(OsString::from(name)).chain(args.into_iter().skip(2)).collect())
 }
 
 /// SIGKILL, not SIGTERM: a city that was killed wants its children gone, and to them it makes no difference.

@@ -38,11 +38,7 @@ pub enum CallError {
     TooSlow { url: String },
     /// The daemon did nothing, by its own word.
     #[error("{url} refused with {status}: {detail}")]
-    Refused {
-        url: String,
-        status: StatusCode,
-        detail: String,
-    },
+    Refused { url: String, status: StatusCode, detail: String },
     /// The daemon did what it was asked; what it said about it makes no sense.
     #[error("{url} answered something else than its contract says: {source}")]
     Nonsense {
@@ -112,9 +108,7 @@ impl Http {
     pub fn new() -> Http {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
-        Http {
-            client: Client::builder(TokioExecutor::new()).build(connector),
-        }
+        Http { client: Client::builder(TokioExecutor::new()).build(connector) }
     }
 
     async fn call(
@@ -124,23 +118,14 @@ impl Http {
         content_type: Option<&str>,
         body: Bytes,
     ) -> Result<(StatusCode, Option<Duration>, Bytes), CallError> {
-        let broken = |source| CallError::Broken {
-            url: url.to_owned(),
-            source,
-        };
+        let broken = |source| CallError::Broken { url: url.to_owned(), source };
         let mut request = Request::builder().method(method).uri(url);
         if let Some(content_type) = content_type {
             request = request.header(CONTENT_TYPE, content_type);
         }
-        let request = request
-            .body(Full::new(body))
-            .map_err(|error| broken(error.into()))?;
+        let request = request.body(Full::new(body)).map_err(|error| broken(error.into()))?;
         let exchange = async {
-            let answer = self
-                .client
-                .request(request)
-                .await
-                .map_err(|error| broken(error.into()))?;
+            let answer = self.client.request(request).await.map_err(|error| broken(error.into()))?;
             let status = answer.status();
             let pause = answer.headers().get(RETRY_AFTER);
             let pause = pause.and_then(|pause| pause.to_str().ok()?.trim().parse().ok());
@@ -148,24 +133,14 @@ impl Http {
             let body = body.map_err(|error| broken(error.into()))?.to_bytes();
             Ok((status, pause.map(Duration::from_secs), body))
         };
-        let too_slow = |_| {
-            Err(CallError::TooSlow {
-                url: url.to_owned(),
-            })
-        };
-        tokio::time::timeout(PATIENCE, exchange)
-            .await
-            .unwrap_or_else(too_slow)
+        let too_slow = |_| Err(CallError::TooSlow { url: url.to_owned() });
+        tokio::time::timeout(PATIENCE, exchange).await.unwrap_or_else(too_slow)
     }
 
     /// The body of a successful `GET`.
     pub async fn get(&self, url: &str) -> Result<Bytes, CallError> {
         let (status, _, body) = self.call(Method::GET, url, None, Bytes::new()).await?;
-        if status.is_success() {
-            Ok(body)
-        } else {
-            Err(refused(url, status, &body))
-        }
+        if status.is_success() { Ok(body) } else { Err(refused(url, status, &body)) }
     }
 
     async fn get_json<T: DeserializeOwned>(&self, url: &str) -> Result<T, CallError> {
@@ -178,10 +153,7 @@ impl Http {
     }
 
     /// All garages that the server knows, by name.
-    pub async fn garages(
-        &self,
-        server: &str,
-    ) -> Result<BTreeMap<String, GarageAtServer>, CallError> {
+    pub async fn garages(&self, server: &str) -> Result<BTreeMap<String, GarageAtServer>, CallError> {
         #[derive(Deserialize)]
         struct Page {
             garages: Vec<GarageAtServer>,
@@ -196,11 +168,7 @@ impl Http {
                 url.push_str(&percent_encoded(after));
             }
             let page: Page = self.get_json(&url).await?;
-            all.extend(
-                page.garages
-                    .into_iter()
-                    .map(|garage| (garage.name.clone(), garage)),
-            );
+            all.extend(page.garages.into_iter().map(|garage| (garage.name.clone(), garage)));
             after = page.next;
             if after.is_none() {
                 return Ok(all);
@@ -215,11 +183,7 @@ impl Http {
             garages: Vec<Occupancy>,
         }
         let city: City = self.get_json(&format!("{server}/v1/occupancy")).await?;
-        Ok(city
-            .garages
-            .into_iter()
-            .map(|garage| (garage.name.clone(), garage))
-            .collect())
+        Ok(city.garages.into_iter().map(|garage| (garage.name.clone(), garage)).collect())
     }
 
     /// Offers events, one JSON object a line, to the edge at `edge`. They are stored all or none.
@@ -237,22 +201,18 @@ impl Http {
         }
         let posted = if events == 1 {
             let url = format!("{edge}/v1/events");
-            self.post(&url, "application/json", lines)
-                .await?
-                .map(|one: Single| Receipt {
-                    epoch: one.epoch,
-                    first: one.sequence,
-                    last: one.sequence,
-                })
+            self.post(&url, "application/json", lines).await?.map(|one: Single| Receipt {
+                epoch: one.epoch,
+                first: one.sequence,
+                last: one.sequence,
+            })
         } else {
             let url = format!("{edge}/v1/events/batch");
-            self.post(&url, "application/x-ndjson", lines)
-                .await?
-                .map(|batch: Batch| Receipt {
-                    epoch: batch.epoch,
-                    first: batch.first,
-                    last: batch.last,
-                })
+            self.post(&url, "application/x-ndjson", lines).await?.map(|batch: Batch| Receipt {
+                epoch: batch.epoch,
+                first: batch.first,
+                last: batch.last,
+            })
         };
         Ok(posted.map_or_else(Offer::NotNow, Offer::Confirmed))
     }
@@ -264,9 +224,7 @@ impl Http {
         content_type: &str,
         body: Bytes,
     ) -> Result<Result<T, Duration>, CallError> {
-        let (status, pause, body) = self
-            .call(Method::POST, url, Some(content_type), body)
-            .await?;
+        let (status, pause, body) = self.call(Method::POST, url, Some(content_type), body).await?;
         match status {
             StatusCode::CREATED => understand(url, &body).map(Ok),
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
@@ -278,10 +236,7 @@ impl Http {
 }
 
 fn understand<T: DeserializeOwned>(url: &str, body: &[u8]) -> Result<T, CallError> {
-    serde_json::from_slice(body).map_err(|source| CallError::Nonsense {
-        url: url.to_owned(),
-        source,
-    })
+    serde_json::from_slice(body).map_err(|source| CallError::Nonsense { url: url.to_owned(), source })
 }
 
 fn refused(url: &str, status: StatusCode, body: &[u8]) -> CallError {
@@ -293,18 +248,9 @@ fn refused(url: &str, status: StatusCode, body: &[u8]) -> CallError {
     let problem: Option<Problem> = serde_json::from_slice(body).ok();
     let said = problem.and_then(|problem| problem.detail.or(problem.title));
     let detail = said.unwrap_or_else(|| {
-        String::from_utf8_lossy(body)
-            .chars()
-            .take(300)
-            .collect::<String>()
-            .trim()
-            .to_owned()
+        String::from_utf8_lossy(body).chars().take(300).collect::<String>().trim().to_owned()
     });
-    CallError::Refused {
-        url: url.to_owned(),
-        status,
-        detail,
-    }
+    CallError::Refused { url: url.to_owned(), status, detail }
 }
 
 /// `text` as one value of a query.
@@ -335,10 +281,7 @@ mod tests {
     fn a_refusal_says_what_the_daemon_said() {
         let body = br#"{"title":"full","detail":"the outbox is full"}"#;
         let said = refused("http://x/", StatusCode::INSUFFICIENT_STORAGE, body).to_string();
-        assert!(
-            said.contains("507") && said.ends_with("the outbox is full"),
-            "{said}"
-        );
+        assert!(said.contains("507") && said.ends_with("the outbox is full"), "{said}");
         let said = refused("http://x/", StatusCode::BAD_GATEWAY, b"oops\n").to_string();
         assert!(said.ends_with(": oops"), "{said}");
     }

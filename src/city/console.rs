@@ -60,18 +60,8 @@ pub struct Console {
 impl Console {
     /// With `json`, stdout is left alone.
     pub fn new(json: bool) -> Console {
-        let terminal = if json {
-            std::io::stderr().is_terminal()
-        } else {
-            std::io::stdout().is_terminal()
-        };
-        Console {
-            to_stderr: json,
-            terminal,
-            bar: None,
-            drawn: 0,
-            last_plain: None,
-        }
+        let terminal = if json { std::io::stderr().is_terminal() } else { std::io::stdout().is_terminal() };
+        Console { to_stderr: json, terminal, bar: None, drawn: 0, last_plain: None }
     }
 
     /// Whether the picture renews itself, and is worth a look several times a second.
@@ -85,9 +75,7 @@ impl Console {
             std::io::stderr().lock().write_all(text.as_bytes())
         } else {
             let mut stdout = std::io::stdout().lock();
-            stdout
-                .write_all(text.as_bytes())
-                .and_then(|()| stdout.flush())
+            stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
         };
     }
 
@@ -118,10 +106,7 @@ impl Console {
                 self.drawn = table.len();
                 self.put(&out);
             }
-            _ if self
-                .last_plain
-                .is_none_or(|last| last.elapsed() >= PLAIN_EVERY) =>
-            {
+            _ if self.last_plain.is_none_or(|last| last.elapsed() >= PLAIN_EVERY) => {
                 self.last_plain = Some(Instant::now());
                 match view {
                     View::Table => plain(picture).iter().for_each(|line| self.say(line)),
@@ -135,7 +120,7 @@ impl Console {
 
     fn show_bar(&mut self, picture: &Picture) {
         let bar = self.bar.get_or_insert_with(|| {
-            let style = "{bar:30} {percent:>3} %  {msg}";
+            let style = "{bar:30} {percent:>3} %  {wide_msg}";
             let style = ProgressStyle::with_template(style).expect("the template is well formed");
             let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
             bar.with_style(style.progress_chars("━╸─"))
@@ -202,9 +187,7 @@ fn or_dash(number: Option<u64>) -> String {
 
 /// How far all is, in one line.
 fn progress(picture: &Picture) -> String {
-    let of = picture
-        .planned
-        .map_or_else(String::new, |planned| format!(" of {}", grouped(planned)));
+    let of = picture.planned.map_or_else(String::new, |planned| format!(" of {}", grouped(planned)));
     let rate = picture.applied as f64 / picture.seconds.max(0.001);
     format!(
         "{} confirmed, {} applied{of} events, {}/s",
@@ -223,13 +206,7 @@ fn occupied_of(row: &Row) -> String {
 
 /// A table of at most so many lines, none wider than so many columns.
 fn table(picture: &Picture, columns: usize, lines: usize) -> Vec<String> {
-    let name_width = picture
-        .rows
-        .iter()
-        .map(|row| row.name.width())
-        .max()
-        .unwrap_or(0)
-        .clamp(6, 30);
+    let name_width = picture.rows.iter().map(|row| row.name.width()).max().unwrap_or(0).clamp(6, 30);
     let mut out = Vec::new();
     out.push(match &picture.clock {
         Some(clock) => format!("{clock}   {}", progress(picture)),
@@ -250,20 +227,12 @@ fn table(picture: &Picture, columns: usize, lines: usize) -> Vec<String> {
     let room = lines.saturating_sub(4).max(1);
     for row in picture.rows.iter().take(room) {
         let (backlog, resends) = (or_dash(row.backlog), or_dash(row.resends));
-        out.push(line([
-            &row.name,
-            &occupied_of(row),
-            &backlog,
-            &resends,
-            row.state,
-        ]));
+        out.push(line([&row.name, &occupied_of(row), &backlog, &resends, row.state]));
     }
     if picture.rows.len() > room {
         out.push(format!("… and {} more", picture.rows.len() - room));
     }
-    out.into_iter()
-        .map(|line| cut(&line, columns.saturating_sub(1)))
-        .collect()
+    out.into_iter().map(|line| cut(&line, columns.saturating_sub(1))).collect()
 }
 
 /// The same as lines of a log, one for the city and one for each garage.
@@ -335,18 +304,9 @@ mod tests {
 
     #[test]
     fn the_table_fits_the_terminal() {
-        for (columns, lines, garages) in [
-            (80, 24, 5),
-            (80, 24, 30),
-            (40, 10, 30),
-            (20, 5, 4),
-            (1, 1, 2),
-        ] {
+        for (columns, lines, garages) in [(80, 24, 5), (80, 24, 30), (40, 10, 30), (20, 5, 4), (1, 1, 2)] {
             let table = table(&picture(garages), columns, lines);
-            assert!(
-                table.iter().all(|line| line.width() < columns.max(2)),
-                "{table:#?}"
-            );
+            assert!(table.iter().all(|line| line.width() < columns.max(2)), "{table:#?}");
             assert!(table.len() < lines.max(5), "{table:#?}");
         }
         let all = table(&picture(5), 100, 24).join("\n");
@@ -354,27 +314,18 @@ mod tests {
             all.contains("Mon 08:15   1,234 confirmed, 1,000 applied of 2,239,705 events, 500/s"),
             "{all}"
         );
-        assert!(
-            all.contains("-4/1200") && all.contains("–/1200") && all.contains("12,345"),
-            "{all}"
-        );
+        assert!(all.contains("-4/1200") && all.contains("–/1200") && all.contains("12,345"), "{all}");
     }
 
     #[test]
     fn columns_stand_under_each_other_in_every_script() {
         let table = table(&picture(4), 100, 24);
         let place = |line: &String| line.find("delivering").map(|at| line[..at].width());
-        assert_eq!(
-            table[2..].iter().map(place).collect::<Vec<_>>(),
-            [place(&table[2]); 4]
-        );
+        assert_eq!(table[2..].iter().map(place).collect::<Vec<_>>(), [place(&table[2]); 4]);
     }
 
     #[test]
     fn numbers_are_grouped() {
-        assert_eq!(
-            ["0", "999", "1,000", "2,239,705"],
-            [0, 999, 1_000, 2_239_705].map(grouped)
-        );
+        assert_eq!(["0", "999", "1,000", "2,239,705"], [0, 999, 1_000, 2_239_705].map(grouped));
     }
 }

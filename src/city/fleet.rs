@@ -75,29 +75,17 @@ impl Fleet {
             data_dir: place.join("server"),
             arguments,
         };
-        let server = children::start(spec, &logs, deaths.clone())?
-            .ready()
-            .await?;
+        let server = children::start(spec, &logs, deaths.clone())?.ready().await?;
         let listen = format!("tcp://{}", server.address("listen.addr")?);
         let mut starting = Vec::with_capacity(sites.len());
         for (index, site) in sites.iter().enumerate() {
             let name = format!("edge-{}", index + 1);
             let capacity = site.capacity.to_string();
             let mut arguments = words(&["--server", &listen, "--http", "127.0.0.1:0"]);
-            arguments.extend(words(&[
-                "--garage-name",
-                &site.name,
-                "--capacity",
-                &capacity,
-            ]));
+            arguments.extend(words(&["--garage-name", &site.name, "--capacity", &capacity]));
             arguments.extend(words(&["--log-format", settings.log_format.as_str()]));
             let data_dir = place.join(&name);
-            let spec = Spec {
-                name,
-                role: children::EDGE,
-                data_dir,
-                arguments,
-            };
+            let spec = Spec { name, role: children::EDGE, data_dir, arguments };
             starting.push(children::start(spec, &logs, deaths.clone())?);
         }
         let mut edges = Vec::with_capacity(sites.len());

@@ -39,10 +39,7 @@ pub enum ReadBackError {
     #[error(transparent)]
     Call(#[from] CallError),
     #[error("{url} answered something else than its contract says: {source}")]
-    Nonsense {
-        url: String,
-        source: serde_json::Error,
-    },
+    Nonsense { url: String, source: serde_json::Error },
 }
 
 /// Visits the events of `garage` that the server lists from `place` on, and moves `place` to the last page.
@@ -59,10 +56,7 @@ pub async fn read(
         events: Vec<Listed<'a>>,
         next: Option<String>,
     }
-    let first = format!(
-        "{server}/v1/events?limit=1000&garage={}",
-        percent_encoded(garage)
-    );
+    let first = format!("{server}/v1/events?limit=1000&garage={}", percent_encoded(garage));
     loop {
         let url = match &place.0 {
             Some(after) => format!("{first}&after={}", percent_encoded(after)),
@@ -92,10 +86,7 @@ impl Numbers {
     fn see(&mut self, garage: &str, event: &Listed<'_>) {
         let last = match self.last.get_mut(event.epoch.as_ref()) {
             Some(last) => last,
-            None => self
-                .last
-                .entry(event.epoch.clone().into_owned())
-                .or_insert(0),
+            None => self.last.entry(event.epoch.clone().into_owned()).or_insert(0),
         };
         if self.irregular.is_none() {
             if event.garage != garage {
@@ -134,17 +125,13 @@ pub async fn baseline(
         }
     })
     .await?;
-    let mut inside: Vec<(u64, Arc<str>)> =
-        inside.into_iter().map(|(car, nth)| (nth, car)).collect();
+    let mut inside: Vec<(u64, Arc<str>)> = inside.into_iter().map(|(car, nth)| (nth, car)).collect();
     inside.sort_unstable();
     // More plates than cars: the oldest of them left without being read.
     let cars = usize::try_from(occupied).unwrap_or(0);
     inside.drain(..inside.len().saturating_sub(cars));
-    let state = StartingState {
-        occupied,
-        inside: inside.into_iter().map(|(_, car)| car).collect(),
-        latest_unix_ms,
-    };
+    let state =
+        StartingState { occupied, inside: inside.into_iter().map(|(_, car)| car).collect(), latest_unix_ms };
     Ok((Baseline { state, marks }, place))
 }
 
@@ -157,10 +144,7 @@ pub async fn read_back(
     mut place: Place,
 ) -> Result<ReadBack, ReadBackError> {
     let mut read_back = ReadBack::default();
-    let mut numbers = Numbers {
-        last: baseline.marks.clone(),
-        irregular: None,
-    };
+    let mut numbers = Numbers { last: baseline.marks.clone(), irregular: None };
     let mut timeless = None;
     read(http, server, garage, &mut place, |event| {
         let before = baseline.marks.get(event.epoch.as_ref());
@@ -169,14 +153,10 @@ pub async fn read_back(
         }
         numbers.see(garage, event);
         let Some(at) = event.at else {
-            timeless.get_or_insert_with(|| {
-                format!("number {} is listed without a time", event.sequence)
-            });
+            timeless.get_or_insert_with(|| format!("number {} is listed without a time", event.sequence));
             return;
         };
-        read_back
-            .tape
-            .record(&event.kind, event.plate.as_deref(), at.as_nanosecond());
+        read_back.tape.record(&event.kind, event.plate.as_deref(), at.as_nanosecond());
     })
     .await?;
     read_back.irregular = numbers.irregular.or(timeless);
@@ -202,18 +182,9 @@ mod tests {
     fn events_that_are_listed_twice_skipped_or_of_others_are_noticed() {
         for (events, complaint) in [
             (vec![listed("1", 1), listed("1", 2)], None),
-            (
-                vec![listed("1", 2)],
-                Some("number 2 of epoch e is listed after number 0"),
-            ),
-            (
-                vec![listed("1", 1), listed("1", 1)],
-                Some("number 1 of epoch e is listed after number 1"),
-            ),
-            (
-                vec![listed("1", 1), listed("2", 2)],
-                Some("an event of \"2\" is listed under it"),
-            ),
+            (vec![listed("1", 2)], Some("number 2 of epoch e is listed after number 0")),
+            (vec![listed("1", 1), listed("1", 1)], Some("number 1 of epoch e is listed after number 1")),
+            (vec![listed("1", 1), listed("2", 2)], Some("an event of \"2\" is listed under it")),
         ] {
             let mut numbers = Numbers::default();
             events.iter().for_each(|event| numbers.see("1", event));

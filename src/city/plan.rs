@@ -32,10 +32,7 @@ pub fn sites(cars: &Cars) -> Vec<Site> {
         Cars::Recorded(recording) => recording
             .garages
             .iter()
-            .map(|garage| Site {
-                name: garage.name.as_str().to_owned(),
-                capacity: garage.capacity,
-            })
+            .map(|garage| Site { name: garage.name.as_str().to_owned(), capacity: garage.capacity })
             .collect(),
     }
 }
@@ -56,20 +53,15 @@ pub struct Plan {
 
 /// Plans the cars, given what each garage holds.
 pub fn plan(settings: &Settings, baselines: &[Baseline]) -> Plan {
-    let taken: HashSet<Arc<str>> = baselines
-        .iter()
-        .flat_map(|baseline| baseline.state.inside.iter().cloned())
-        .collect();
+    let taken: HashSet<Arc<str>> =
+        baselines.iter().flat_map(|baseline| baseline.state.inside.iter().cloned()).collect();
     let taken = Arc::new(taken);
     let bundled = |zone| TimeZone::get(zone).expect("the time zones are part of the program");
     match &settings.cars {
         Cars::Simulated { garages } => {
             let registry = Arc::new(Registry::new(Mixture::Continental, settings.seed, *garages));
             let zone = bundled(simulated::ZONE);
-            let latest = baselines
-                .iter()
-                .filter_map(|baseline| baseline.state.latest_unix_ms)
-                .max();
+            let latest = baselines.iter().filter_map(|baseline| baseline.state.latest_unix_ms).max();
             let starts_unix_ms = latest.map_or(PLAN_STARTS_UNIX_MS, |latest| latest + 1);
             let traffic: Vec<Traffic> = baselines
                 .iter()
@@ -92,14 +84,7 @@ pub fn plan(settings: &Settings, baselines: &[Baseline]) -> Plan {
                 Some(limit) => shares_of_the_first(limit, &traffic),
                 None => vec![u64::MAX; traffic.len()],
             };
-            Plan {
-                registry,
-                traffic,
-                limits,
-                total: settings.limit,
-                starts_unix_ms,
-                zone,
-            }
+            Plan { registry, traffic, limits, total: settings.limit, starts_unix_ms, zone }
         }
         Cars::Recorded(recording) => {
             let garages = recording.garages.len();
@@ -111,29 +96,18 @@ pub fn plan(settings: &Settings, baselines: &[Baseline]) -> Plan {
                 .zip(baselines)
                 .enumerate()
                 .map(|(index, (garage, baseline))| {
-                    let drivers =
-                        Drivers::new(registry.clone(), index, garage.capacity, taken.clone());
+                    let drivers = Drivers::new(registry.clone(), index, garage.capacity, taken.clone());
                     let rows = garage.rows.clone();
                     let (seed, zone) = (settings.seed, zone.clone());
                     let traffic = Recorded::new(rows, &baseline.state, drivers, seed, zone);
                     Traffic::Recorded(Box::new(traffic))
                 })
                 .collect();
-            let starting: Vec<i64> = baselines
-                .iter()
-                .map(|baseline| baseline.state.occupied)
-                .collect();
+            let starting: Vec<i64> = baselines.iter().map(|baseline| baseline.state.occupied).collect();
             let limits = recording.shares(&starting, settings.limit.unwrap_or(u64::MAX));
             let total = Some(limits.iter().sum());
             let starts_unix_ms = recording.starts_unix_ms();
-            Plan {
-                registry,
-                traffic,
-                limits,
-                total,
-                starts_unix_ms,
-                zone,
-            }
+            Plan { registry, traffic, limits, total, starts_unix_ms, zone }
         }
     }
 }

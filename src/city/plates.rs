@@ -38,10 +38,7 @@ impl Part {
 /// How a country writes its plates.
 #[derive(Debug)]
 struct Country {
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "tests name the country that failed")
-    )]
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests name the country that failed"))]
     name: &'static str,
     pattern: &'static [Part],
 }
@@ -89,9 +86,8 @@ const BRITAIN: Country = Country {
         Letter("ABCDEFGHKLMNOPRSVWY"),
         Letter("ABCDEFGHJKLMNOPRSTUVWXY"),
         OneOf(&[
-            "02", "03", "04", "05", "06", "07", "08", "09", "10", "11", "12", "13", "14", "15",
-            "16", "51", "52", "53", "54", "55", "56", "57", "58", "59", "60", "61", "62", "63",
-            "64", "65", "66",
+            "02", "03", "04", "05", "06", "07", "08", "09", "10", "11", "12", "13", "14", "15", "16", "51",
+            "52", "53", "54", "55", "56", "57", "58", "59", "60", "61", "62", "63", "64", "65", "66",
         ]),
         Mark(" "),
         Letter("ABCDEFGHJKLMNOPRSTUVWXYZ"),
@@ -116,8 +112,8 @@ const GERMANY: Country = Country {
     name: "Germany",
     pattern: &[
         OneOf(&[
-            "B", "M", "K", "F", "H", "S", "L", "N", "D", "E", "HH", "HB", "DD", "KA", "MA", "FR",
-            "UL", "TÜ", "GÖ", "WÜ", "FÜ", "LÖ", "MZ", "KI", "HL", "BI",
+            "B", "M", "K", "F", "H", "S", "L", "N", "D", "E", "HH", "HB", "DD", "KA", "MA", "FR", "UL", "TÜ",
+            "GÖ", "WÜ", "FÜ", "LÖ", "MZ", "KI", "HL", "BI",
         ]),
         Mark("-"),
         Letter("ACDEFGLMPRTUVWXYZ"),
@@ -169,9 +165,7 @@ const SPAIN: Country = Country {
 const POLAND: Country = Country {
     name: "Poland",
     pattern: &[
-        OneOf(&[
-            "WA", "WE", "WI", "KR", "PO", "GD", "GA", "DW", "LU", "RZ", "SK", "BI",
-        ]),
+        OneOf(&["WA", "WE", "WI", "KR", "PO", "GD", "GA", "DW", "LU", "RZ", "SK", "BI"]),
         Mark(" "),
         Number(10_000, 99_999, 5),
     ],
@@ -270,11 +264,7 @@ impl Walk {
                 break stride;
             }
         };
-        Walk {
-            length,
-            start: rng.random_range(0..length),
-            stride,
-        }
+        Walk { length, start: rng.random_range(0..length), stride }
     }
 
     fn step(self, index: u64) -> u64 {
@@ -284,11 +274,7 @@ impl Walk {
 }
 
 fn greatest_common_divisor(a: u64, b: u64) -> u64 {
-    if b == 0 {
-        a
-    } else {
-        greatest_common_divisor(b, a % b)
-    }
+    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
 }
 
 /// Gives each car of a city its plate: car `n` of garage `g` has the same one whenever it is asked for.
@@ -309,10 +295,7 @@ impl Registry {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(u64::MAX);
         let countries = mixture.of_a_hundred();
-        let walks = countries
-            .iter()
-            .map(|(country, _)| Walk::through(country.plates(), &mut rng))
-            .collect();
+        let walks = countries.iter().map(|(country, _)| Walk::through(country.plates(), &mut rng)).collect();
         let mut hundred: Vec<(usize, usize)> = countries
             .iter()
             .enumerate()
@@ -320,12 +303,7 @@ impl Registry {
             .collect();
         assert_eq!(hundred.len(), 100, "a mixture tells of a hundred cars");
         hundred.shuffle(&mut rng);
-        Registry {
-            countries,
-            walks,
-            hundred,
-            garages: garages as u64,
-        }
+        Registry { countries, walks, hundred, garages: garages as u64 }
     }
 
     /// Appends the plate of car `number` of garage `garage` to `out`, as this camera reads it.
@@ -389,11 +367,7 @@ mod tests {
         ] {
             for _ in 0..50_000 {
                 let mut text = String::new();
-                country.write(
-                    rng.random_range(0..country.plates()),
-                    Reading::Bare,
-                    &mut text,
-                );
+                country.write(rng.random_range(0..country.plates()), Reading::Bare, &mut text);
                 let shape: String = text
                     .chars()
                     .map(|c| match c {
@@ -422,10 +396,7 @@ mod tests {
             greek += usize::from(key.chars().any(|c| ('Α'..='Ω').contains(&c)));
             cyrillic += usize::from(key.chars().any(|c| ('І'..='Я').contains(&c)));
         }
-        assert!(
-            greek > 300 && cyrillic > 800,
-            "{greek} Greek, {cyrillic} Cyrillic"
-        );
+        assert!(greek > 300 && cyrillic > 800, "{greek} Greek, {cyrillic} Cyrillic");
     }
 
     #[test]
@@ -444,14 +415,7 @@ mod tests {
 
     #[test]
     fn one_seed_gives_one_registry_and_another_seed_another() {
-        let write = |seed| {
-            plate(
-                &Registry::new(Mixture::British, seed, 3),
-                1,
-                41,
-                Reading::Bare,
-            )
-        };
+        let write = |seed| plate(&Registry::new(Mixture::British, seed, 3), 1, 41, Reading::Bare);
         assert_eq!(write(5), write(5));
         assert_ne!(write(5), write(6));
     }

@@ -33,11 +33,7 @@ pub struct Clock {
 impl Clock {
     /// It is `unix_ms` in the city now.
     pub fn starting(unix_ms: i64, times: f64) -> Clock {
-        Clock {
-            started: Instant::now(),
-            started_unix_ms: unix_ms,
-            times,
-        }
+        Clock { started: Instant::now(), started_unix_ms: unix_ms, times }
     }
 
     pub fn now_unix_ms(&self) -> i64 {
@@ -113,12 +109,7 @@ impl Producer {
     }
 
     /// Fills `draft` and `lines` with the events that are due, `first` at any rate; returns the one after them.
-    fn gather(
-        &mut self,
-        first: Option<Passage>,
-        draft: &mut Draft,
-        lines: &mut String,
-    ) -> Option<Passage> {
+    fn gather(&mut self, first: Option<Passage>, draft: &mut Draft, lines: &mut String) -> Option<Passage> {
         let now_unix_ms = self.clock.map_or(i64::MAX, |clock| clock.now_unix_ms());
         let mut key = String::new();
         let mut next = first;
@@ -143,16 +134,10 @@ impl Producer {
         stop: &CancellationToken,
     ) -> Result<bool, CallError> {
         loop {
-            match self
-                .http
-                .offer(&self.edge, draft.events(), lines.clone())
-                .await?
-            {
+            match self.http.offer(&self.edge, draft.events(), lines.clone()).await? {
                 Offer::Confirmed(receipt) => {
                     self.books.confirm(draft, receipt);
-                    self.tally
-                        .confirmed
-                        .store(self.books.confirmed(), Ordering::Relaxed);
+                    self.tally.confirmed.store(self.books.confirmed(), Ordering::Relaxed);
                     return Ok(true);
                 }
                 Offer::NotNow(pause) => {
@@ -190,10 +175,7 @@ mod tests {
     #[test]
     fn an_hour_of_the_city_passes_in_a_minute() {
         let clock = Clock::starting(1_000_000, 60.0);
-        assert_eq!(
-            clock.when(1_000_000 + 3_600_000) - clock.started,
-            Duration::from_secs(60)
-        );
+        assert_eq!(clock.when(1_000_000 + 3_600_000) - clock.started, Duration::from_secs(60));
         assert_eq!(clock.when(5), clock.started, "what is past is due");
         let (before, city, after) = (Instant::now(), clock.now_unix_ms(), Instant::now());
         let ms = Duration::from_millis(1);
@@ -242,13 +224,8 @@ mod tests {
     /// Lets a producer give `cars` entries to an edge with these moods.
     async fn produce(cars: i64, moods: &[Mood]) -> (Edge, Books, Result<(), CallError>) {
         let moods = moods.iter().rev().copied().collect();
-        let edge: SharedEdge = Arc::new(Mutex::new(Edge {
-            moods,
-            ..Edge::default()
-        }));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
-            .await
-            .expect("a free port");
+        let edge: SharedEdge = Arc::new(Mutex::new(Edge { moods, ..Edge::default() }));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         let router = axum::Router::new()
             .fallback(post)
@@ -256,10 +233,7 @@ mod tests {
             .with_state(edge.clone());
         let serving = tokio::spawn(async { axum::serve(listener, router).await });
         let registry = Arc::new(Registry::new(Mixture::British, 1, 1));
-        let rows = [Row {
-            unix_ms: 1_475_000_000_000,
-            occupancy: cars,
-        }];
+        let rows = [Row { unix_ms: 1_475_000_000_000, occupancy: cars }];
         let drivers = Drivers::new(registry.clone(), 0, 100, Arc::default());
         let zone = jiff::tz::TimeZone::UTC;
         let start = StartingState::default();
@@ -286,12 +260,7 @@ mod tests {
         result.expect("the edge accepts all");
         assert_eq!(edge.lines.len(), 25_001);
         assert_eq!(edge.largest, 10_000);
-        let centre = AtCentre {
-            applied: 25_001,
-            occupied: 25_001,
-            depth: Some(0),
-            read_back: None,
-        };
+        let centre = AtCentre { applied: 25_001, occupied: 25_001, depth: Some(0), read_back: None };
         assert_eq!(books.compare(&centre), []);
     }
 

@@ -11,7 +11,7 @@
 //! from before; one that they ran through twice in autumn is the first of the two, unless the garage's rows have
 //! come further already.
 
-use super::traffic::recorded::Row;
+use super::traffic::recorded::{BEFORE_FIRST_ROW_MS, Row};
 use crate::messaging::SiteName;
 use jiff::civil::DateTime;
 use jiff::tz::{AmbiguousTimestamp, TimeZone};
@@ -55,17 +55,9 @@ pub enum RecordingError {
         "cannot read {path:?}: {source}. Nothing was started. Check the path and that this user may read it"
     )]
     Unreadable { path: PathBuf, source: io::Error },
-    #[error(
-        "{path:?}, line {line}: {reason}. Nothing was started. Correct the line or take it out"
-    )]
-    Line {
-        path: PathBuf,
-        line: u64,
-        reason: String,
-    },
-    #[error(
-        "{path:?} has no rows below its header, so there is nothing to replay. Nothing was started"
-    )]
+    #[error("{path:?}, line {line}: {reason}. Nothing was started. Correct the line or take it out")]
+    Line { path: PathBuf, line: u64, reason: String },
+    #[error("{path:?} has no rows below its header, so there is nothing to replay. Nothing was started")]
     Empty { path: PathBuf },
     #[error(
         "{path:?} names more than {GARAGES_MAX} car parks, each of which would be a process. Nothing was started. Split the file"
@@ -83,15 +75,14 @@ struct Columns {
 
 impl Columns {
     fn find(header: &csv::StringRecord) -> Result<Columns, String> {
-        let find =
-            |wanted: &str| {
-                header.iter().position(|column| column.trim() == wanted).ok_or_else(|| {
+        let find = |wanted: &str| {
+            header.iter().position(|column| column.trim() == wanted).ok_or_else(|| {
                 format!(
                     "the header has no column {wanted:?}; it needs SystemCodeNumber, Capacity, \
                      Occupancy and LastUpdated"
                 )
             })
-            };
+        };
         Ok(Columns {
             name: find("SystemCodeNumber")?,
             capacity: find("Capacity")?,
@@ -113,8 +104,7 @@ impl Line {
     fn parse(columns: &Columns, record: &csv::StringRecord) -> Result<Line, String> {
         let field = |place: usize| record.get(place).unwrap_or_default();
         let name = field(columns.name);
-        let name = SiteName::new(name)
-            .map_err(|reason| format!("SystemCodeNumber is {name:?}: {reason}"))?;
+        let name = SiteName::new(name).map_err(|reason| format!("SystemCodeNumber is {name:?}: {reason}"))?;
         let capacity = field(columns.capacity);
         let capacity = capacity
             .parse()
@@ -138,16 +128,9 @@ impl Line {
             .ok()
             .filter(|updated| (1900..=2999).contains(&updated.year()))
             .ok_or_else(|| {
-                format!(
-                    "LastUpdated is {updated:?}, not a date and time such as \"2016-10-04 07:59:42\""
-                )
+                format!("LastUpdated is {updated:?}, not a date and time such as \"2016-10-04 07:59:42\"")
             })?;
-        Ok(Line {
-            name,
-            capacity,
-            occupancy,
-            updated,
-        })
+        Ok(Line { name, capacity, occupancy, updated })
     }
 }
 
@@ -163,24 +146,15 @@ struct Gathered {
 impl Recording {
     /// Reads the whole file.
     pub fn read(path: &Path) -> Result<Recording, RecordingError> {
-        let unreadable = |source| RecordingError::Unreadable {
-            path: path.to_owned(),
-            source,
-        };
+        let unreadable = |source| RecordingError::Unreadable { path: path.to_owned(), source };
         let file = std::fs::File::open(path).map_err(unreadable)?;
         Recording::parse(path, file)
     }
 
     fn parse(path: &Path, input: impl io::Read) -> Result<Recording, RecordingError> {
         let zone = TimeZone::get(ZONE).expect("the time zones are part of the program");
-        let refuse = |line, reason| RecordingError::Line {
-            path: path.to_owned(),
-            line,
-            reason,
-        };
-        let mut reader = csv::ReaderBuilder::new()
-            .has_headers(false)
-            .from_reader(input);
+        let refuse = |line, reason| RecordingError::Line { path: path.to_owned(), line, reason };
+        let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(input);
         let mut record = csv::StringRecord::new();
         let mut columns = None;
         let mut garages: Vec<Gathered> = Vec::new();
@@ -208,9 +182,7 @@ impl Recording {
                 garages.len() - 1
             });
             if garages.len() > GARAGES_MAX {
-                return Err(RecordingError::TooManyGarages {
-                    path: path.to_owned(),
-                });
+                return Err(RecordingError::TooManyGarages { path: path.to_owned() });
             }
             let garage = &mut garages[index];
             let unix_ms = instant(zone.to_ambiguous_timestamp(line.updated), garage.latest_ms)
@@ -220,18 +192,10 @@ impl Recording {
                 garage.capacity = line.capacity;
                 garage.capacity_of_ms = unix_ms;
             }
-            garage.rows.push((
-                Row {
-                    unix_ms,
-                    occupancy: line.occupancy,
-                },
-                number,
-            ));
+            garage.rows.push((Row { unix_ms, occupancy: line.occupancy }, number));
         }
         if garages.is_empty() {
-            return Err(RecordingError::Empty {
-                path: path.to_owned(),
-            });
+            return Err(RecordingError::Empty { path: path.to_owned() });
         }
         Ok(Recording::merge(garages))
     }
@@ -244,12 +208,7 @@ impl Recording {
             .map(|(index, mut garage)| {
                 garage.rows.sort_by_key(|(row, _)| row.unix_ms);
                 let index = u16::try_from(index).expect("there are at most GARAGES_MAX");
-                merged.extend(
-                    garage
-                        .rows
-                        .iter()
-                        .map(|(row, line)| (row.unix_ms, *line, index)),
-                );
+                merged.extend(garage.rows.iter().map(|(row, line)| (row.unix_ms, *line, index)));
                 RecordedGarage {
                     name: garage.name,
                     capacity: garage.capacity,
@@ -258,10 +217,7 @@ impl Recording {
             })
             .collect();
         merged.sort_unstable();
-        Recording {
-            garages,
-            merged: merged.into_iter().map(|(_, _, garage)| garage).collect(),
-        }
+        Recording { garages, merged: merged.into_iter().map(|(_, _, garage)| garage).collect() }
     }
 
     /// How many events each garage has, of the first `limit` of the whole file in order of its rows, when
@@ -282,13 +238,11 @@ impl Recording {
         shares
     }
 
-    /// The instant of the first row.
+    /// When the first car of the first row may come.
     pub fn starts_unix_ms(&self) -> i64 {
         let firsts = self.garages.iter().filter_map(|garage| garage.rows.first());
-        firsts
-            .map(|row| row.unix_ms)
-            .min()
-            .expect("a recording has rows")
+        let first = firsts.map(|row| row.unix_ms).min().expect("a recording has rows");
+        first - BEFORE_FIRST_ROW_MS
     }
 }
 
@@ -297,9 +251,7 @@ fn read_error(path: &Path, error: csv::Error) -> RecordingError {
     let line = error.position().map_or(0, csv::Position::line);
     let reason = match error.into_kind() {
         csv::ErrorKind::Io(source) => return RecordingError::Unreadable { path, source },
-        csv::ErrorKind::UnequalLengths {
-            expected_len, len, ..
-        } => {
+        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
             format!("it has {len} fields, the header has {expected_len}")
         }
         csv::ErrorKind::Utf8 { .. } => "it is not UTF-8".to_owned(),
@@ -317,11 +269,7 @@ fn instant(local: AmbiguousTimestamp, latest_ms: i64) -> Result<i64, String> {
     let first = ms(local.compatible())?;
     let again = ms(local.later())?;
     // In autumn both readings are one hour apart. `again` is taken only when the first would go back.
-    Ok(if first < latest_ms && again >= latest_ms {
-        again
-    } else {
-        first
-    })
+    Ok(if first < latest_ms && again >= latest_ms { again } else { first })
 }
 
 #[cfg(test)]
@@ -335,9 +283,7 @@ mod tests {
     }
 
     fn refusal(rows: &str) -> String {
-        parse(&format!("{HEADER}{rows}"))
-            .expect_err("it is wrong")
-            .to_string()
+        parse(&format!("{HEADER}{rows}")).expect_err("it is wrong").to_string()
     }
 
     #[test]
@@ -346,27 +292,15 @@ mod tests {
         for (bad, reason) in [
             ("Bull Ring,100,5\n", "3 fields"),
             ("Bull Ring,100,5,2016-10-04 07:59:42,x\n", "5 fields"),
-            (
-                "Bull Ring,none,5,2016-10-04 07:59:42\n",
-                "Capacity is \"none\"",
-            ),
+            ("Bull Ring,none,5,2016-10-04 07:59:42\n", "Capacity is \"none\""),
             ("Bull Ring,0,5,2016-10-04 07:59:42\n", "Capacity is \"0\""),
-            (
-                "Bull Ring,100,5.5,2016-10-04 07:59:42\n",
-                "Occupancy is \"5.5\"",
-            ),
-            (
-                "Bull Ring,100,99999999999,2016-10-04 07:59:42\n",
-                "Occupancy is",
-            ),
+            ("Bull Ring,100,5.5,2016-10-04 07:59:42\n", "Occupancy is \"5.5\""),
+            ("Bull Ring,100,99999999999,2016-10-04 07:59:42\n", "Occupancy is"),
             ("Bull Ring,100,5,2016-10-32 07:59:42\n", "LastUpdated is"),
             ("Bull Ring,100,5,2016-10-04T07:59:42\n", "LastUpdated is"),
             ("Bull Ring,100,5,0016-10-04 07:59:42\n", "LastUpdated is"),
             (",100,5,2016-10-04 07:59:42\n", "SystemCodeNumber is"),
-            (
-                "Bull\tRing,100,5,2016-10-04 07:59:42\n",
-                "SystemCodeNumber is",
-            ),
+            ("Bull\tRing,100,5,2016-10-04 07:59:42\n", "SystemCodeNumber is"),
         ] {
             let said = refusal(&format!("{good}{good}{bad}{good}"));
             assert!(said.contains("line 4") && said.contains(reason), "{said}");
@@ -376,28 +310,15 @@ mod tests {
 
     #[test]
     fn what_is_no_table_of_occupancies_is_refused() {
-        let said = parse("a,b,c\n1,2,3\n")
-            .expect_err("it is wrong")
-            .to_string();
-        assert!(
-            said.contains("line 1") && said.contains("SystemCodeNumber"),
-            "{said}"
-        );
+        let said = parse("a,b,c\n1,2,3\n").expect_err("it is wrong").to_string();
+        assert!(said.contains("line 1") && said.contains("SystemCodeNumber"), "{said}");
         assert!(matches!(parse(HEADER), Err(RecordingError::Empty { .. })));
         assert!(matches!(parse(""), Err(RecordingError::Empty { .. })));
-        let many: String = (0..=GARAGES_MAX)
-            .map(|n| format!("g{n},1,1,2016-10-04 07:59:42\n"))
-            .collect();
-        assert!(matches!(
-            parse(&format!("{HEADER}{many}")),
-            Err(RecordingError::TooManyGarages { .. })
-        ));
+        let many: String = (0..=GARAGES_MAX).map(|n| format!("g{n},1,1,2016-10-04 07:59:42\n")).collect();
+        assert!(matches!(parse(&format!("{HEADER}{many}")), Err(RecordingError::TooManyGarages { .. })));
         let latin1 = [HEADER.as_bytes(), b"Caf\xe9,1,1,2016-10-04 07:59:42\n"].concat();
         let said = Recording::parse(Path::new("x"), &latin1[..]).expect_err("not UTF-8");
-        assert!(
-            said.to_string().contains("line 2: it is not UTF-8"),
-            "{said}"
-        );
+        assert!(said.to_string().contains("line 2: it is not UTF-8"), "{said}");
     }
 
     #[test]
@@ -411,11 +332,7 @@ mod tests {
         assert_eq!(recording.merged, [0, 1, 1, 0, 1]);
         assert_eq!(recording.shares(&[0, 0], u64::MAX), [5, 13]);
         for (limit, shares) in [(0, [0, 0]), (2, [2, 0]), (9, [3, 6]), (17, [4, 13])] {
-            assert_eq!(
-                recording.shares(&[0, 0], limit),
-                shares,
-                "the first {limit}"
-            );
+            assert_eq!(recording.shares(&[0, 0], limit), shares, "the first {limit}");
         }
         assert_eq!(recording.shares(&[5, 0], u64::MAX), [4, 13]);
     }
@@ -434,10 +351,7 @@ mod tests {
             .collect();
         assert_eq!(minutes, [40, 30, 40]);
         let skipped = jiff::Timestamp::from_millisecond(recording.garages[1].rows[0].unix_ms);
-        assert_eq!(
-            skipped.expect("in range").to_string(),
-            "2016-03-27T01:30:00Z"
-        );
+        assert_eq!(skipped.expect("in range").to_string(), "2016-03-27T01:30:00Z");
     }
 
     #[test]
@@ -449,15 +363,7 @@ mod tests {
         let shares = recording.shares(&[0; 30], u64::MAX);
         assert_eq!(shares.iter().sum::<u64>(), 2_239_705);
         let lowest = |garage: &RecordedGarage| garage.rows.iter().map(|row| row.occupancy).min();
-        let unmatched: i64 = recording
-            .garages
-            .iter()
-            .filter_map(lowest)
-            .map(|low| low.min(0))
-            .sum();
-        assert_eq!(
-            unmatched, -8,
-            "only \"NIA North\" shows more exits than cars that came"
-        );
+        let unmatched: i64 = recording.garages.iter().filter_map(lowest).map(|low| low.min(0)).sum();
+        assert_eq!(unmatched, -8, "only \"NIA North\" shows more exits than cars that came");
     }
 }

@@ -109,39 +109,30 @@ impl Report {
 }
 
 fn megabytes(bytes: Option<u64>) -> String {
-    bytes.map_or_else(
-        || "?".to_owned(),
-        |bytes| format!("{} MB", bytes.div_ceil(1 << 20)),
-    )
+    bytes.map_or_else(|| "?".to_owned(), |bytes| format!("{} MB", bytes.div_ceil(1 << 20)))
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Phases {
-            start,
-            feed,
-            settle,
-            check,
-            stop,
-        } = self.phases;
-        writeln!(
-            f,
-            "{} events confirmed, {} applied, {} duplicates refused, {} resends",
-            grouped(self.events),
-            grouped(self.applied),
-            grouped(self.duplicates_refused),
-            grouped(self.resends)
-        )?;
+        let Phases { start, feed, settle, check, stop } = self.phases;
+        if self.error.is_some() && self.applied == 0 {
+            writeln!(f, "{} events confirmed; how many are applied is not known", grouped(self.events))?;
+        } else {
+            writeln!(
+                f,
+                "{} events confirmed, {} applied, {} duplicates refused, {} resends",
+                grouped(self.events),
+                grouped(self.applied),
+                grouped(self.duplicates_refused),
+                grouped(self.resends)
+            )?;
+        }
         writeln!(
             f,
             "{:.1} s ({:.0} events/s): start {start:.1}, feed {feed:.1}, settle {settle:.1}, check {check:.1}, stop {stop:.1}",
             self.seconds, self.events_per_second
         )?;
-        let Peaks {
-            server,
-            edges_max,
-            city,
-        } = self.peak_rss_bytes;
+        let Peaks { server, edges_max, city } = self.peak_rss_bytes;
         writeln!(
             f,
             "memory at most: server {}, edges {}, city {}",
@@ -162,14 +153,10 @@ impl fmt::Display for Report {
             writeln!(f, "data and logs are kept in {}", data_dir.display())?;
         }
         match (self.books_right, self.verified) {
-            (true, "full") => write!(
-                f,
-                "The books are right: each confirmed event is at the centre once, in order."
-            ),
-            (true, _) => write!(
-                f,
-                "The books are right, as far as numbers and occupancies tell."
-            ),
+            (true, "full") => {
+                write!(f, "The books are right: each confirmed event is at the centre once, in order.")
+            }
+            (true, _) => write!(f, "The books are right, as far as numbers and occupancies tell."),
             (false, _) => write!(f, "THE BOOKS ARE NOT RIGHT, or could not be checked."),
         }
     }
@@ -189,20 +176,11 @@ mod tests {
             events: 5,
         });
         let json: serde_json::Value = serde_json::from_str(&report.to_json()).expect("JSON");
-        for field in [
-            "events",
-            "applied",
-            "duplicates_refused",
-            "seconds",
-            "events_per_second",
-        ] {
+        for field in ["events", "applied", "duplicates_refused", "seconds", "events_per_second"] {
             assert!(json[field].is_number(), "{field}");
         }
         let garage = &json["garages"][0];
-        assert_eq!(
-            (&garage["name"], &garage["capacity"]),
-            (&"NIA North".into(), &480.into())
-        );
+        assert_eq!((&garage["name"], &garage["capacity"]), (&"NIA North".into(), &480.into()));
         assert_eq!(garage["occupied"], -8);
         assert!(!report.to_json().contains('\n'));
     }

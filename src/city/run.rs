@@ -29,10 +29,7 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     #[error("cannot use {path:?}: {source}. Nothing was started. Choose another --data-dir")]
-    Place {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    Place { path: PathBuf, source: std::io::Error },
     #[error(transparent)]
     Child(#[from] ChildError),
     #[error(transparent)]
@@ -66,8 +63,10 @@ const STOPPING: &str =
     "the cars stop; the city ends when all is delivered and checked (once more to end it at once)";
 const LINGERING_RIGHT: &str =
     "All is applied, and the books are right. The city stays up to be looked at; Ctrl-C ends it.";
-const LINGERING_WRONG: &str =
-    "THE BOOKS ARE NOT RIGHT. The city stays up to be looked at; Ctrl-C ends it.";
+const LINGERING_WRONG: &str = "THE BOOKS ARE NOT RIGHT. The city stays up to be looked at; Ctrl-C ends it.";
+
+/// How long a run that failed asks how far it had come.
+const LAST_LOOK: Duration = Duration::from_secs(2);
 
 /// How often the picture is renewed where someone sees it change, and elsewhere.
 const SHOW_EVERY: Duration = Duration::from_millis(500);
@@ -92,7 +91,7 @@ struct Run<'a> {
     console: &'a mut Console,
     report: &'a mut Report,
     http: Http,
-    sites: Vec<Site>,
+    sites: &'a [Site],
     fleet: &'a Fleet,
     tallies: Vec<Arc<Tally>>,
     begun: Instant,
@@ -127,7 +126,7 @@ pub async fn run(settings: &Settings, signals: &Signals, console: &mut Console) 
                 report: &mut report,
                 http: Http::new(),
                 tallies: sites.iter().map(|_| Arc::default()).collect(),
-                sites,
+                sites: &sites,
                 fleet: &fleet,
                 begun,
             };
@@ -136,12 +135,16 @@ pub async fn run(settings: &Settings, signals: &Signals, console: &mut Console) 
                 Some(death) = deaths.recv() => Err(death.into()),
                 () = signals.abort.cancelled() => Err(RunError::Aborted),
             };
-            report.events = run
-                .tallies
-                .iter()
-                .map(|tally| tally.confirmed.load(Ordering::Relaxed))
-                .sum();
-            report.error = result.err().map(|error| error.to_string());
+            let (http, tallies) = (run.http.clone(), run.tallies.clone());
+            report.events = tallies.iter().map(|tally| tally.confirmed.load(Ordering::Relaxed)).sum();
+            if let Err(error) = result {
+                report.error = Some(error.to_string());
+                // The server may be what failed. Then nobody knows, and nobody waits for it.
+                let applied = watch::applied(&http, &fleet, &sites, &tallies);
+                if let Ok(Ok(applied)) = tokio::time::timeout(LAST_LOOK, applied).await {
+                    report.applied = applied;
+                }
+            }
             note_peaks(&mut report, &fleet);
             let stopping = Instant::now();
             let complaints = fleet.stop().await;
@@ -163,9 +166,7 @@ pub async fn run(settings: &Settings, signals: &Signals, console: &mut Console) 
 }
 
 /// Daemons that ended by themselves, besides the one that ended the run.
-fn more_deaths(
-    deaths: &mut mpsc::UnboundedReceiver<ChildError>,
-) -> impl Iterator<Item = String> + '_ {
+fn more_deaths(deaths: &mut mpsc::UnboundedReceiver<ChildError>) -> impl Iterator<Item = String> + '_ {
     std::iter::from_fn(|| deaths.try_recv().ok()).map(|death| death.to_string())
 }
 
@@ -173,10 +174,7 @@ fn greet(console: &mut Console, fleet: &Fleet, sites: &[Site], place: &Place) {
     let mut out = format!("the city     {}/\n", fleet.server.http);
     for (site, edge) in sites.iter().zip(&fleet.edges) {
         let Site { name, capacity } = site;
-        out += &format!(
-            "{:<12} {}/  {name}, {capacity} spaces\n",
-            edge.name, edge.http
-        );
+        out += &format!("{:<12} {}/  {name}, {capacity} spaces\n", edge.name, edge.http);
     }
     out += &format!("data, logs   {}", place.path().display());
     console.say(&out);
@@ -185,11 +183,7 @@ fn greet(console: &mut Console, fleet: &Fleet, sites: &[Site], place: &Place) {
 fn note_peaks(report: &mut Report, fleet: &Fleet) {
     let peaks = &mut report.peak_rss_bytes;
     peaks.server = fleet.server.peak_rss_bytes();
-    peaks.edges_max = fleet
-        .edges
-        .iter()
-        .filter_map(|edge| edge.peak_rss_bytes())
-        .max();
+    peaks.edges_max = fleet.edges.iter().filter_map(|edge| edge.peak_rss_bytes()).max();
     peaks.city = peak_rss_bytes("self");
 }
 
@@ -198,9 +192,7 @@ impl Run<'_> {
         let (baselines, places) = self.baselines().await?;
         let plan = plan(self.settings, &baselines);
         for (tally, baseline) in self.tallies.iter().zip(&baselines) {
-            tally
-                .applied_before
-                .store(baseline.applied(), Ordering::Relaxed);
+            tally.applied_before.store(baseline.applied(), Ordering::Relaxed);
         }
         self.report.phases.start = self.begun.elapsed().as_secs_f64();
 
@@ -226,13 +218,10 @@ impl Run<'_> {
         let garages = self.http.garages(self.server()).await?;
         let mut baselines = Vec::with_capacity(self.sites.len());
         let mut places = Vec::with_capacity(self.sites.len());
-        for Site { name, .. } in &self.sites {
+        for Site { name, .. } in self.sites {
             let (baseline, place) = match garages.get(name) {
                 Some(garage) if garage.applied() > 0 => {
-                    let marks = garage
-                        .marks
-                        .iter()
-                        .map(|mark| (mark.epoch.clone(), mark.sequence));
+                    let marks = garage.marks.iter().map(|mark| (mark.epoch.clone(), mark.sequence));
                     let (marks, occupied) = (marks.collect(), garage.occupied);
                     history::baseline(&self.http, self.server(), name, marks, occupied).await?
                 }
@@ -243,10 +232,7 @@ impl Run<'_> {
         }
         let found: u64 = baselines.iter().map(Baseline::applied).sum();
         if found > 0 {
-            self.console.say(&format!(
-                "going on from {} events of earlier runs\n",
-                grouped(found)
-            ));
+            self.console.say(&format!("going on from {} events of earlier runs\n", grouped(found)));
         }
         Ok((baselines, places))
     }
@@ -267,10 +253,7 @@ impl Run<'_> {
             }
             if !told {
                 told = true;
-                self.console.say(&format!(
-                    "the edges deliver {} events first",
-                    grouped(depth)
-                ));
+                self.console.say(&format!("the edges deliver {} events first", grouped(depth)));
             }
             tokio::time::sleep(ASK_EVERY).await;
         }
@@ -284,12 +267,7 @@ impl Run<'_> {
         stage: &Stage,
     ) -> Result<Vec<Books>, RunError> {
         let mut producers = JoinSet::new();
-        let garages = plan
-            .traffic
-            .into_iter()
-            .zip(plan.limits)
-            .zip(baselines)
-            .enumerate();
+        let garages = plan.traffic.into_iter().zip(plan.limits).zip(baselines).enumerate();
         for (index, ((traffic, limit), baseline)) in garages {
             let producer = Producer {
                 http: self.http.clone(),
@@ -310,6 +288,10 @@ impl Run<'_> {
         loop {
             tokio::select! {
                 biased;
+                () = self.signals.stop.cancelled(), if !told => {
+                    told = true;
+                    self.console.say(STOPPING);
+                }
                 ended = producers.join_next() => match ended {
                     None => break,
                     Some(ended) => {
@@ -319,17 +301,10 @@ impl Run<'_> {
                         done[index] = Some(books);
                     }
                 },
-                () = self.signals.stop.cancelled(), if !told => {
-                    told = true;
-                    self.console.say(STOPPING);
-                }
                 _ = show.tick() => self.show(stage).await,
             }
         }
-        Ok(done
-            .into_iter()
-            .map(|books| books.expect("each producer has ended"))
-            .collect())
+        Ok(done.into_iter().map(|books| books.expect("each producer has ended")).collect())
     }
 
     /// Waits until the centre has all that was confirmed, as long as there is progress.
@@ -352,31 +327,17 @@ impl Run<'_> {
             }
             let garages = self.http.garages(self.server()).await?;
             let known = |books: &Books| garages.get(&books.garage);
-            let applied = books
-                .iter()
-                .filter_map(known)
-                .map(GarageAtServer::applied)
-                .sum();
+            let applied = books.iter().filter_map(known).map(GarageAtServer::applied).sum();
             let all_applied = applied >= owed;
             let depths = watch::depths(&self.http, self.fleet).await?;
             let depth: u64 = depths.iter().sum();
             let occupied = |books: &Books| known(books).map_or(0, |garage| garage.occupied);
-            let counted = books
-                .iter()
-                .all(|books| occupied(books) == books.occupied());
+            let counted = books.iter().all(|books| occupied(books) == books.occupied());
             if all_applied && depth == 0 && counted {
                 return Ok(());
             }
-            progress.observe((
-                applied,
-                depth,
-                books.iter().map(occupied).collect::<Vec<_>>(),
-            ));
-            let patience = if all_applied && depth == 0 {
-                VIEWS_CATCH_UP
-            } else {
-                NO_PROGRESS
-            };
+            progress.observe((applied, depth, books.iter().map(occupied).collect::<Vec<_>>()));
+            let patience = if all_applied && depth == 0 { VIEWS_CATCH_UP } else { NO_PROGRESS };
             if self.signals.stop.is_cancelled() {
                 bound.get_or_insert_with(Instant::now);
             }
@@ -394,11 +355,7 @@ impl Run<'_> {
     }
 
     /// Compares the books with the centre, and notes what differs.
-    async fn check(
-        &mut self,
-        books: &[Books],
-        places: Vec<history::Place>,
-    ) -> Result<(), RunError> {
+    async fn check(&mut self, books: &[Books], places: Vec<history::Place>) -> Result<(), RunError> {
         let mut read_back = match self.settings.verify {
             Verify::Full => self.read_back(books, places).await?,
             Verify::Counts => books.iter().map(|_| None).collect(),
@@ -409,9 +366,7 @@ impl Run<'_> {
         let report = &mut *self.report;
         for (index, books) in books.iter().enumerate() {
             let garage = garages.get(&books.garage);
-            let occupied = occupancy
-                .get(&books.garage)
-                .map_or(0, |garage| garage.occupied);
+            let occupied = occupancy.get(&books.garage).map_or(0, |garage| garage.occupied);
             let outbox = outboxes[index].as_ref().ok();
             let centre = AtCentre {
                 applied: garage.map_or(0, GarageAtServer::applied),
@@ -440,22 +395,15 @@ impl Run<'_> {
         places: Vec<history::Place>,
     ) -> Result<Vec<Option<ReadBack>>, RunError> {
         let events: u64 = books.iter().map(Books::confirmed).sum();
-        self.console.say(&format!(
-            "reading {} events back from the centre",
-            grouped(events)
-        ));
+        self.console.say(&format!("reading {} events back from the centre", grouped(events)));
         let readers = Arc::new(Semaphore::new(READERS));
         let mut reading = JoinSet::new();
         for (index, (books, place)) in books.iter().zip(places).enumerate() {
-            let (http, server, readers) =
-                (self.http.clone(), self.server().to_owned(), readers.clone());
+            let (http, server, readers) = (self.http.clone(), self.server().to_owned(), readers.clone());
             let (garage, baseline) = (books.garage.clone(), books.baseline.clone());
             reading.spawn(async move {
                 let _turn = readers.acquire().await.expect("nobody closes it");
-                (
-                    index,
-                    history::read_back(&http, &server, &garage, &baseline, place).await,
-                )
+                (index, history::read_back(&http, &server, &garage, &baseline, place).await)
             });
         }
         let mut all: Vec<Option<ReadBack>> = books.iter().map(|_| None).collect();
@@ -472,16 +420,9 @@ impl Run<'_> {
             return Ok(());
         }
         let right = self.report.discrepancies.is_empty();
-        self.console.say(if right {
-            LINGERING_RIGHT
-        } else {
-            LINGERING_WRONG
-        });
+        self.console.say(if right { LINGERING_RIGHT } else { LINGERING_WRONG });
         for Discrepancy { garage, what } in &self.report.discrepancies {
-            self.console.say(&format!(
-                "{}: {what}",
-                garage.as_deref().unwrap_or("the city")
-            ));
+            self.console.say(&format!("{}: {what}", garage.as_deref().unwrap_or("the city")));
         }
         let mut show = self.show_ticks();
         loop {
@@ -494,21 +435,16 @@ impl Run<'_> {
     }
 
     fn show_ticks(&self) -> tokio::time::Interval {
-        ticks(if self.console.is_lively() {
-            SHOW_EVERY
-        } else {
-            SHOW_EVERY_PLAIN
-        })
+        ticks(if self.console.is_lively() { SHOW_EVERY } else { SHOW_EVERY_PLAIN })
     }
 
     async fn show(&mut self, stage: &Stage) {
         let fast = self.settings.pace == Pace::AsFastAsItCan;
-        self.show_as(stage, if fast { View::Bar } else { View::Table })
-            .await;
+        self.show_as(stage, if fast { View::Bar } else { View::Table }).await;
     }
 
     async fn show_as(&mut self, stage: &Stage, view: View) {
-        let picture = watch::look(&self.http, self.fleet, &self.sites, &self.tallies, stage).await;
+        let picture = watch::look(&self.http, self.fleet, self.sites, &self.tallies, stage).await;
         self.console.show(&picture, view);
     }
 
@@ -525,10 +461,7 @@ struct Progress<T> {
 
 impl<T: PartialEq> Progress<T> {
     fn new() -> Progress<T> {
-        Progress {
-            last: None,
-            since: Instant::now(),
-        }
+        Progress { last: None, since: Instant::now() }
     }
 
     fn observe(&mut self, now: T) {

@@ -133,10 +133,7 @@ pub enum SettingsError {
     #[error(transparent)]
     Recording(#[from] RecordingError),
     #[error("--config {path:?} cannot be read: {source}. Nothing was started")]
-    Config {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    Config { path: PathBuf, source: std::io::Error },
     #[error(
         "--exit-when-settled needs --replay or --limit, since simulated cars have no end. Nothing was started"
     )]
@@ -154,16 +151,12 @@ impl Settings {
             return Err(SettingsError::NoEnd);
         }
         if let Some(path) = &flags.config {
-            std::fs::File::open(path).map_err(|source| SettingsError::Config {
-                path: path.clone(),
-                source,
-            })?;
+            std::fs::File::open(path)
+                .map_err(|source| SettingsError::Config { path: path.clone(), source })?;
         }
         let cars = match &flags.replay {
             Some(path) => Cars::Recorded(Recording::read(path)?),
-            None => Cars::Simulated {
-                garages: usize::from(flags.garages.unwrap_or(DEFAULT_GARAGES)),
-            },
+            None => Cars::Simulated { garages: usize::from(flags.garages.unwrap_or(DEFAULT_GARAGES)) },
         };
         let pace = match (flags.speed, &cars) {
             (Some(times), _) => Pace::Times(times),
@@ -203,20 +196,11 @@ mod tests {
 
     #[test]
     fn a_replay_goes_as_fast_as_it_can_unless_told() {
-        let file = concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/examples/birmingham/birmingham.csv"
-        );
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/birmingham/birmingham.csv");
         let replay = format!("city --replay {file} --exit-when-settled --json");
-        assert_eq!(
-            settings(&replay).expect("it is right").pace,
-            Pace::AsFastAsItCan
-        );
+        assert_eq!(settings(&replay).expect("it is right").pace, Pace::AsFastAsItCan);
         let slow = format!("{replay} --speed 600");
-        assert_eq!(
-            settings(&slow).expect("it is right").pace,
-            Pace::Times(600.0)
-        );
+        assert_eq!(settings(&slow).expect("it is right").pace, Pace::Times(600.0));
     }
 
     #[test]

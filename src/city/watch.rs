@@ -33,13 +33,7 @@ impl Stage {
             Pace::Times(times) => Some(Clock::starting(plan.starts_unix_ms, times)),
             Pace::AsFastAsItCan => None,
         };
-        Stage {
-            clock,
-            zone: plan.zone.clone(),
-            total: plan.total,
-            opened: Instant::now(),
-            took: None,
-        }
+        Stage { clock, zone: plan.zone.clone(), total: plan.total, opened: Instant::now(), took: None }
     }
 
     /// All is applied: rates are reckoned until now.
@@ -48,19 +42,14 @@ impl Stage {
     }
 
     fn seconds(&self) -> f64 {
-        self.took
-            .unwrap_or_else(|| self.opened.elapsed())
-            .as_secs_f64()
+        self.took.unwrap_or_else(|| self.opened.elapsed()).as_secs_f64()
     }
 
     /// What a clock in the city shows.
     fn time(&self) -> Option<String> {
         let unix_ms = self.clock?.now_unix_ms();
         let offset_seconds = offset_seconds(&self.zone, unix_ms);
-        let local = local_time(Moment {
-            unix_ms,
-            offset_seconds,
-        });
+        let local = local_time(Moment { unix_ms, offset_seconds });
         Some(local.strftime("%a %Y-%m-%d %H:%M").to_string())
     }
 }
@@ -77,19 +66,30 @@ pub async fn outboxes(http: &Http, fleet: &Fleet) -> Vec<Result<Outbox, CallErro
 /// How many events wait at each edge.
 pub async fn depths(http: &Http, fleet: &Fleet) -> Result<Vec<u64>, CallError> {
     let outboxes = outboxes(http, fleet).await;
-    outboxes
-        .into_iter()
-        .map(|outbox| Ok(outbox?.depth))
-        .collect()
+    outboxes.into_iter().map(|outbox| Ok(outbox?.depth)).collect()
 }
 
 /// What the centre counts in each garage that it knows.
 pub async fn occupied(http: &Http, server: &str) -> Result<BTreeMap<String, i64>, CallError> {
     let garages = http.garages(server).await?;
-    Ok(garages
-        .into_iter()
-        .map(|(name, garage)| (name, garage.occupied))
-        .collect())
+    Ok(garages.into_iter().map(|(name, garage)| (name, garage.occupied)).collect())
+}
+
+/// How many events of this run the centre has applied.
+pub async fn applied(
+    http: &Http,
+    fleet: &Fleet,
+    sites: &[Site],
+    tallies: &[Arc<Tally>],
+) -> Result<u64, CallError> {
+    let garages = http.garages(&fleet.server.http).await?;
+    let of = |(site, tally): (&Site, &Arc<Tally>)| applied_of(garages.get(&site.name), tally);
+    Ok(sites.iter().zip(tallies).map(of).sum())
+}
+
+fn applied_of(garage: Option<&GarageAtServer>, tally: &Tally) -> u64 {
+    let applied = garage.map_or(0, GarageAtServer::applied);
+    applied.saturating_sub(tally.applied_before.load(Ordering::Relaxed))
 }
 
 /// The city as it is now. A daemon that does not answer is shown as such.
@@ -102,17 +102,12 @@ pub async fn look(
 ) -> Picture {
     let (garages, outboxes) = tokio::join!(http.garages(&fleet.server.http), outboxes(http, fleet));
     let garages = garages.unwrap_or_default();
-    let mut picture = Picture {
-        clock: stage.time(),
-        planned: stage.total,
-        seconds: stage.seconds(),
-        ..Picture::default()
-    };
+    let mut picture =
+        Picture { clock: stage.time(), planned: stage.total, seconds: stage.seconds(), ..Picture::default() };
     for ((site, tally), outbox) in sites.iter().zip(tallies).zip(outboxes) {
         let garage = garages.get(&site.name);
-        let applied = garage.map_or(0, GarageAtServer::applied);
         picture.confirmed += tally.confirmed.load(Ordering::Relaxed);
-        picture.applied += applied.saturating_sub(tally.applied_before.load(Ordering::Relaxed));
+        picture.applied += applied_of(garage, tally);
         let outbox = outbox.ok();
         picture.rows.push(Row {
             name: site.name.clone(),

@@ -125,8 +125,7 @@ impl Drivers {
             }
             plate.clear();
             key.clear();
-            self.registry
-                .write(self.garage, number, Reading::Bare, &mut plate);
+            self.registry.write(self.garage, number, Reading::Bare, &mut plate);
             write_key(&plate, &mut key);
             if !self.taken.contains(key.as_str()) {
                 return Car::Planned(number);
@@ -208,11 +207,7 @@ pub fn shares_of_the_first(limit: u64, garages: &[Traffic]) -> Vec<u64> {
             break;
         };
         shares[index] += 1;
-        heads.extend(
-            garages[index]
-                .next()
-                .map(|p| Reverse((p.at.unix_ms, index))),
-        );
+        heads.extend(garages[index].next().map(|p| Reverse((p.at.unix_ms, index))));
     }
     shares
 }
@@ -227,11 +222,7 @@ pub struct LineWriter {
 
 impl LineWriter {
     pub fn new(registry: Arc<Registry>, garage: usize) -> LineWriter {
-        LineWriter {
-            registry,
-            garage,
-            plate: String::new(),
-        }
+        LineWriter { registry, garage, plate: String::new() }
     }
 
     /// Appends `passage` and a line break to `out`; returns the plate's key, if the camera could read it.
@@ -251,8 +242,7 @@ impl LineWriter {
                         Direction::Entry => Reading::Separated,
                         Direction::Exit => Reading::Bare,
                     };
-                    self.registry
-                        .write(self.garage, *number, reading, &mut self.plate);
+                    self.registry.write(self.garage, *number, reading, &mut self.plate);
                 }
                 Car::Found(plate) => self.plate.push_str(plate),
             }
@@ -327,13 +317,7 @@ mod tests {
                 let offset = zone.to_offset(instant);
                 let mut text = String::new();
                 let offset_seconds = offset.seconds();
-                write_rfc3339(
-                    Moment {
-                        unix_ms,
-                        offset_seconds,
-                    },
-                    &mut text,
-                );
+                write_rfc3339(Moment { unix_ms, offset_seconds }, &mut text);
                 let zoned = instant.to_zoned_datetime(zone.clone());
                 assert_eq!(text, zoned.strftime("%Y-%m-%dT%H:%M:%S.%3f%:z").to_string());
             }
@@ -344,10 +328,7 @@ mod tests {
     fn a_line_is_the_event_it_tells_of() {
         let registry = Arc::new(Registry::new(Mixture::Continental, 1, 2));
         let mut writer = LineWriter::new(registry, 1);
-        let at = Moment {
-            unix_ms: 1_480_000_000_007,
-            offset_seconds: 3_600,
-        };
+        let at = Moment { unix_ms: 1_480_000_000_007, offset_seconds: 3_600 };
         for (car, direction) in [
             (Some(Car::Planned(3)), Direction::Entry),
             (Some(Car::Planned(3)), Direction::Exit),

@@ -20,7 +20,7 @@ pub struct Row {
 }
 
 /// The cars of the first row came in during this time before it: there is no former row to tell.
-const BEFORE_FIRST_ROW_MS: i64 = 3_600_000;
+pub const BEFORE_FIRST_ROW_MS: i64 = 3_600_000;
 
 /// The changes between two rows, of which some were told already.
 #[derive(Debug, Clone, Copy)]
@@ -69,10 +69,7 @@ impl Recorded {
     }
 
     fn moment(&self, unix_ms: i64) -> Moment {
-        Moment {
-            unix_ms,
-            offset_seconds: super::offset_seconds(&self.zone, unix_ms),
-        }
+        Moment { unix_ms, offset_seconds: super::offset_seconds(&self.zone, unix_ms) }
     }
 
     /// The way to the next row that differs from what the garage holds.
@@ -90,11 +87,7 @@ impl Recorded {
                 return Some(Step {
                     from: self.moment(former_ms),
                     to: self.moment(row.unix_ms),
-                    direction: if difference > 0 {
-                        Direction::Entry
-                    } else {
-                        Direction::Exit
-                    },
+                    direction: if difference > 0 { Direction::Entry } else { Direction::Exit },
                     told: 0,
                     changes: difference.unsigned_abs(),
                 });
@@ -108,10 +101,7 @@ impl Recorded {
         let span_ms = (step.to.unix_ms - step.from.unix_ms) as f64;
         let unix_ms = step.from.unix_ms + (span_ms * place) as i64;
         if step.from.offset_seconds == step.to.offset_seconds {
-            Moment {
-                unix_ms,
-                ..step.from
-            }
+            Moment { unix_ms, ..step.from }
         } else {
             self.moment(unix_ms)
         }
@@ -150,11 +140,7 @@ impl Iterator for Recorded {
         if step.told < step.changes {
             self.step = Some(step);
         }
-        Some(Passage {
-            direction: step.direction,
-            car,
-            at,
-        })
+        Some(Passage { direction: step.direction, car, at })
     }
 }
 
@@ -167,10 +153,7 @@ mod tests {
     fn traffic(rows: &[(i64, i64)], start: StartingState) -> Recorded {
         let rows: Vec<Row> = rows
             .iter()
-            .map(|&(minute, occupancy)| Row {
-                unix_ms: 1_475_000_000_000 + minute * 60_000,
-                occupancy,
-            })
+            .map(|&(minute, occupancy)| Row { unix_ms: 1_475_000_000_000 + minute * 60_000, occupancy })
             .collect();
         let registry = Arc::new(Registry::new(Mixture::British, 1, 1));
         let drivers = Drivers::new(registry, 0, 50, Arc::default());
@@ -229,16 +212,10 @@ mod tests {
             latest_unix_ms: None,
         };
         let events: Vec<Passage> = traffic(&[(0, 1), (30, 2)], start).collect();
-        let exits = events
-            .iter()
-            .filter(|event| event.direction == Direction::Exit);
+        let exits = events.iter().filter(|event| event.direction == Direction::Exit);
         assert_eq!(exits.clone().count(), 3);
         let found = exits.filter(|event| matches!(event.car, Some(Car::Found(_))));
-        assert_eq!(
-            found.count(),
-            2,
-            "the two that are known to be inside leave first"
-        );
+        assert_eq!(found.count(), 2, "the two that are known to be inside leave first");
         assert_eq!(events.len(), 4);
     }
 }
