@@ -70,10 +70,10 @@ impl DataDir {
     /// Writes a small file that other programs read, whole or not at all.
     pub fn publish(&self, name: &str, content: impl AsRef<[u8]>) -> Result<(), DirectoryError> {
         let written = || -> io::Result<()> {
-            let mut file = tempfile::NamedTempFile::new_in(&self.path)?;
-            file.write_all(content.as_ref())?;
-            file.persist(self.path.join(name))?;
-            Ok(())
+            // One name for all tries: what a crash leaves behind is written over.
+            let new = self.path.join(format!("{name}.new"));
+            fs::write(&new, content.as_ref())?;
+            fs::rename(&new, self.path.join(name))
         };
         written().map_err(|source| DirectoryError::Unusable { path: self.path.join(name), source })
     }
