@@ -4,6 +4,7 @@
 //! * [`http`]: a client that tells "refused" from "the answer never came";
 //! * [`producer`]: a camera that posts as fast as it can and writes down what was confirmed;
 //! * [`garage`]: an edge with its cameras, from the first event to the comparison of the books;
+//! * [`peers`]: servers that are none, and ways to a server that break;
 //! * [`books`]: what the server has applied, and the oracle that compares it with what was confirmed.
 //!
 //! Every daemon listens on a loopback address of its own (127.x.y.z) instead of 127.0.0.1: outgoing connections come from
@@ -15,6 +16,7 @@ pub mod books;
 pub mod daemon;
 pub mod garage;
 pub mod http;
+pub mod peers;
 pub mod producer;
 
 pub use books::{Applied, assert_exactly_once, events_of};
