@@ -58,19 +58,13 @@ impl EdgeConfig {
     pub fn from_args(args: Vec<OsString>) -> Result<EdgeConfig, ConfigError> {
         let flags: Flags = super::parse(args)?;
         let table = ConfigFile::read(flags.config.as_deref())?.edge;
-        let garage_name = flags
-            .garage_name
-            .or(table.garage_name)
-            .ok_or(ConfigError::Setting {
-                setting: "--garage-name",
-                reason: "it is missing. Give the name of this garage, such as --garage-name 1".into(),
-            })?;
+        let garage_name = flags.garage_name.or(table.garage_name).ok_or(ConfigError::Setting {
+            setting: "--garage-name",
+            reason: "it is missing. Give the name of this garage, such as --garage-name 1".into(),
+        })?;
         let servers = match flags.server.or(table.server) {
             Some(servers) if servers.is_empty() => {
-                return Err(ConfigError::Setting {
-                    setting: "--server",
-                    reason: "the list is empty".into(),
-                });
+                return Err(ConfigError::Setting { setting: "--server", reason: "the list is empty".into() });
             }
             Some(servers) => servers,
             None => vec!["tcp://127.0.0.1:5555".parse().expect("it is an address")],
@@ -89,19 +83,13 @@ impl EdgeConfig {
             });
         }
         Ok(EdgeConfig {
-            data_dir: flags
-                .data_dir
-                .or(table.data_dir)
-                .unwrap_or_else(|| default_data_dir(&garage_name)),
+            data_dir: flags.data_dir.or(table.data_dir).unwrap_or_else(|| default_data_dir(&garage_name)),
             garage_name,
             servers,
             http: flags.http.or(table.http),
             capacity: flags.capacity.or(table.capacity).unwrap_or(500),
             board_interval: Duration::from_millis(board_interval_ms),
-            log_format: flags
-                .log_format
-                .or(table.log_format)
-                .unwrap_or_else(LogFormat::default_here),
+            log_format: flags.log_format.or(table.log_format).unwrap_or_else(LogFormat::default_here),
         })
     }
 }

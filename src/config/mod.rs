@@ -18,17 +18,11 @@ pub enum ConfigError {
     #[error("{0}")]
     CommandLine(#[from] clap::Error),
     #[error("cannot read the configuration file {path:?}: {source}")]
-    Unreadable {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    Unreadable { path: PathBuf, source: std::io::Error },
     #[error("the configuration file {path:?} is not valid:\n{reason}")]
     Invalid { path: PathBuf, reason: String },
     #[error("the setting {setting} is not valid: {reason}")]
-    Setting {
-        setting: &'static str,
-        reason: String,
-    },
+    Setting { setting: &'static str, reason: String },
 }
 
 /// Parses a command line, leaving it to the caller to print and exit.

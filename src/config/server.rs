@@ -44,22 +44,13 @@ impl ServerConfig {
         let flags: Flags = super::parse(args)?;
         let table = ConfigFile::read(flags.config.as_deref())?.server;
         Ok(ServerConfig {
-            data_dir: flags
-                .data_dir
-                .or(table.data_dir)
-                .unwrap_or_else(|| "data/server".into()),
+            data_dir: flags.data_dir.or(table.data_dir).unwrap_or_else(|| "data/server".into()),
             listen: flags
                 .listen
                 .or(table.listen)
                 .unwrap_or_else(|| "tcp://127.0.0.1:5555".parse().expect("it is an address")),
-            http: flags
-                .http
-                .or(table.http)
-                .unwrap_or_else(|| ([127, 0, 0, 1], 5580).into()),
-            log_format: flags
-                .log_format
-                .or(table.log_format)
-                .unwrap_or_else(LogFormat::default_here),
+            http: flags.http.or(table.http).unwrap_or_else(|| ([127, 0, 0, 1], 5580).into()),
+            log_format: flags.log_format.or(table.log_format).unwrap_or_else(LogFormat::default_here),
         })
     }
 }

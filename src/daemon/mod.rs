@@ -18,11 +18,7 @@ pub const EXIT_SETTING: u8 = 64;
 pub fn exit_for_config(error: &ConfigError) -> ExitCode {
     if let ConfigError::CommandLine(error) = error {
         let _ = error.print();
-        return if error.use_stderr() {
-            ExitCode::from(EXIT_SETTING)
-        } else {
-            ExitCode::SUCCESS
-        };
+        return if error.use_stderr() { ExitCode::from(EXIT_SETTING) } else { ExitCode::SUCCESS };
     }
     eprintln!("error: {error}");
     ExitCode::from(EXIT_SETTING)
@@ -84,11 +80,7 @@ pub fn run(daemon: impl Future<Output = Result<(), DaemonError>>) -> ExitCode {
             tracing::error!("{error}");
             eprintln!("error: {error}");
             let code = error.exit_code();
-            let number = if code == ExitCode::from(EXIT_SETTING) {
-                i32::from(EXIT_SETTING)
-            } else {
-                1
-            };
+            let number = if code == ExitCode::from(EXIT_SETTING) { i32::from(EXIT_SETTING) } else { 1 };
             std::process::exit(number);
         }
     }

@@ -80,9 +80,7 @@ impl Display {
 
     /// What to ask the server for.
     pub fn question(&self) -> BoardQuestion {
-        BoardQuestion {
-            have: self.board.as_ref().map(|board| board.version),
-        }
+        BoardQuestion { have: self.board.as_ref().map(|board| board.version) }
     }
 
     /// An answer came. An answer that does not fit what we have makes the next question ask for the whole.
@@ -131,10 +129,7 @@ impl Display {
 
     /// What to write to disk.
     pub fn save(&self) -> Option<Vec<u8>> {
-        let saved = SavedBoard {
-            board: self.board.clone()?,
-            received_at_ms: self.received_at?.1,
-        };
+        let saved = SavedBoard { board: self.board.clone()?, received_at_ms: self.received_at?.1 };
         Some(postcard::to_extend(&saved, vec![1]).expect("a board always encodes"))
     }
 
@@ -168,17 +163,10 @@ mod tests {
     }
 
     fn told(occupied: i64, through: u64) -> BoardAnswer {
-        let line = BoardLine {
-            capacity: 100,
-            occupied,
-            as_of_ms: None,
-            through: Some((EPOCH.to_bytes(), through)),
-        };
+        let line =
+            BoardLine { capacity: 100, occupied, as_of_ms: None, through: Some((EPOCH.to_bytes(), through)) };
         BoardAnswer::Whole(Board {
-            version: BoardVersion {
-                ledger: [1; 16],
-                position: through,
-            },
+            version: BoardVersion { ledger: [1; 16], position: through },
             garages: [("a".to_owned(), line)].into(),
         })
     }

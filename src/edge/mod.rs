@@ -82,12 +82,8 @@ impl Edge {
             None => http::listen_from(HTTP_FROM.into()).await?,
         };
         let address = listener.local_addr().map_err(|error| DaemonError::Failed(error.to_string()))?;
-        let shared = Arc::new(Shared {
-            config,
-            outbox,
-            display: Mutex::new(display),
-            sending: Mutex::default(),
-        });
+        let shared =
+            Arc::new(Shared { config, outbox, display: Mutex::new(display), sending: Mutex::default() });
         if let Ok(saved) = std::fs::read(dir.path().join(BOARD_FILE)) {
             shared.display().restore(&saved, Instant::now(), now_ms());
         }
@@ -95,7 +91,7 @@ impl Edge {
         let sending = tokio::spawn(sending::send_until_stopped(Arc::clone(&shared), stop.clone()));
         let router = web::router(Arc::clone(&shared));
         let http = tokio::spawn(http::serve(listener, router, stop.clone()));
-        dir.publish("http.addr", &format!("{address}\n"))?;
+        dir.publish("http.addr", format!("{address}\n"))?;
         let servers: Vec<_> = shared.config.servers.iter().map(ToString::to_string).collect();
         let position = shared.outbox.position();
         tracing::info!(garage = %shared.config.garage_name, data_dir = %dir.path().display(), epoch = %shared.outbox.epoch(), waiting = position.durable - position.acknowledged, "the edge is ready");
@@ -104,13 +100,7 @@ impl Edge {
             servers.join(","),
             shared.config.garage_name.as_str(),
         ));
-        Ok(Edge {
-            dir,
-            shared,
-            stop,
-            sending,
-            http,
-        })
+        Ok(Edge { dir, shared, stop, sending, http })
     }
 
     async fn run(mut self) -> Result<(), DaemonError> {

@@ -2,7 +2,7 @@
 //! [`Sender`] says.
 
 use super::Shared;
-use crate::messaging::outbox::Taken;
+use crate::messaging::outbox::{Status, Taken};
 use crate::messaging::sender::{Action, Outcome, PAGES_BYTES, Sender, SenderConfig};
 use crate::messaging::wire::{Reply, Request, WireError};
 use crate::parking::{BoardAnswer, Observation};
@@ -77,11 +77,7 @@ impl Shell {
                     tracing::warn!(server = %self.shared.config.servers[self.sender.server()], "no reply in time; the socket is dropped, and what is not acknowledged will be resent there");
                     self.link = None;
                 }
-                Action::Send {
-                    id,
-                    pages_from,
-                    ask,
-                } => self.send(id, pages_from, ask).await?,
+                Action::Send { id, pages_from, ask } => self.send(id, pages_from, ask).await?,
                 Action::Wait { until } => {
                     self.show();
                     let until = self.began.checked_add(until.min(Duration::from_secs(3600)));
@@ -120,14 +116,14 @@ impl Shell {
     }
 
     async fn send(&mut self, id: u64, pages_from: Option<u64>, ask: bool) -> Result<(), StoreError> {
-        let taken = match pages_from {
-            Some(from) => {
-                let outbox = self.shared.outbox.clone();
-                let take = tokio::task::spawn_blocking(move || outbox.take(from, PAGES_BYTES));
-                take.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?
-            }
-            None => Taken::default(),
-        };
+        let outbox = self.shared.outbox.clone();
+        let read = tokio::task::spawn_blocking(move || -> Result<_, StoreError> {
+            let taken = pages_from.map(|from| outbox.take(from, PAGES_BYTES)).transpose()?;
+            let status = ask.then(|| outbox.status()).transpose()?;
+            Ok((taken.unwrap_or_default(), status))
+        });
+        let read = read.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        let (taken, status): (Taken, _) = read?;
         self.sender.sent(self.now(), id, taken.last, ask);
         if taken.pages.is_empty() && !ask {
             return Ok(());
@@ -139,7 +135,7 @@ impl Shell {
             oldest: self.sender.oldest(),
             pages: taken.pages,
             ask: ask.then(|| Bytes::from(self.shared.display().question().to_bytes())),
-            observation: if ask { self.observation()? } else { None },
+            observation: status.map(|status| self.observation(&status)),
         }
         .encode();
         let sent = match &mut self.link {
@@ -152,8 +148,7 @@ impl Shell {
         Ok(())
     }
 
-    fn observation(&self) -> Result<Option<Bytes>, StoreError> {
-        let status = self.shared.outbox.status()?;
+    fn observation(&self, status: &Status) -> Bytes {
         let clock_ms = super::now_ms();
         let age = |begun: i64| u64::try_from(clock_ms - begun).unwrap_or(0);
         let observation = Observation {
@@ -163,7 +158,7 @@ impl Shell {
             oldest_age_ms: status.oldest_begun_at_ms.map(age),
             clock_ms,
         };
-        Ok(Some(Bytes::from(observation.to_bytes())))
+        Bytes::from(observation.to_bytes())
     }
 
     fn received(&mut self, received: Result<Bytes, crate::transport::link::LinkError>) {

@@ -50,7 +50,8 @@ pub fn router(shared: Arc<Shared>) -> Router {
     let mut metrics = Metrics::new("fogpost_edge");
     let web = Web {
         batches: Semaphore::new(BATCHES_AT_ONCE),
-        confirmed: metrics.counter("events_confirmed", "Events on this disk and confirmed to their producers"),
+        confirmed: metrics
+            .counter("events_confirmed", "Events on this disk and confirmed to their producers"),
         refused: metrics.counter("posts_refused", "Posts that were refused"),
         depth: metrics.gauge("outbox_depth", "Events that wait to be delivered"),
         resends: metrics.gauge("resends", "Events sent again since the start"),
@@ -92,21 +93,26 @@ async fn show_metrics(State(web): SharedWeb) -> Result<impl IntoResponse, Proble
     Ok(web.metrics.render())
 }
 
-async fn post_event(State(web): SharedWeb, headers: HeaderMap, body: Body) -> Result<impl IntoResponse, Problem> {
+async fn post_event(
+    State(web): SharedWeb,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<impl IntoResponse, Problem> {
     #[derive(Serialize)]
     struct Answer {
         sequence: u64,
         epoch: String,
     }
     let appended = web.counted(web.take_event(&headers, body).await, 1)?;
-    let answer = Answer {
-        sequence: appended.first.get(),
-        epoch: appended.epoch.to_string(),
-    };
+    let answer = Answer { sequence: appended.first.get(), epoch: appended.epoch.to_string() };
     Ok((StatusCode::CREATED, Json(answer)))
 }
 
-async fn post_batch(State(web): SharedWeb, headers: HeaderMap, body: Body) -> Result<impl IntoResponse, Problem> {
+async fn post_batch(
+    State(web): SharedWeb,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<impl IntoResponse, Problem> {
     #[derive(Serialize)]
     struct Answer {
         first: u64,
@@ -116,11 +122,8 @@ async fn post_batch(State(web): SharedWeb, headers: HeaderMap, body: Body) -> Re
     let appended = web.take_batch(&headers, body).await;
     let count = appended.as_ref().map_or(0, |a| a.last.get() - a.first.get() + 1);
     let appended = web.counted(appended, count)?;
-    let answer = Answer {
-        first: appended.first.get(),
-        last: appended.last.get(),
-        epoch: appended.epoch.to_string(),
-    };
+    let answer =
+        Answer { first: appended.first.get(), last: appended.last.get(), epoch: appended.epoch.to_string() };
     Ok((StatusCode::CREATED, Json(answer)))
 }
 
@@ -149,10 +152,7 @@ impl Web {
     }
 
     async fn append(&self, events: &[Event]) -> Result<Appended, Problem> {
-        let record = |event: &Event| Record {
-            key: None,
-            payload: Bytes::from(event.to_bytes()),
-        };
+        let record = |event: &Event| Record { key: None, payload: Bytes::from(event.to_bytes()) };
         let records = events.iter().map(record).collect();
         let appended = self.shared.outbox.append(records, now_ms()).await;
         let appended = appended.map_err(|error| refused(&error))?;
@@ -192,7 +192,10 @@ async fn read(body: Body, limit: usize, what: &str) -> Result<Bytes, Problem> {
     match timeout(BODY_WITHIN, to_bytes(body, limit + 1)).await {
         Ok(Ok(bytes)) if bytes.len() <= limit => Ok(bytes),
         Ok(Ok(_)) => Err(too_large(what, limit)),
-        Ok(Err(error)) if std::error::Error::source(&error).is_some_and(|e| e.is::<http_body_util::LengthLimitError>()) => {
+        Ok(Err(error))
+            if std::error::Error::source(&error)
+                .is_some_and(|e| e.is::<http_body_util::LengthLimitError>()) =>
+        {
             Err(too_large(what, limit))
         }
         Ok(Err(error)) => Err(bad(format!("the body broke off: {error}"))),
@@ -217,7 +220,8 @@ fn read_lines(body: &[u8], now: Timestamp) -> Result<Vec<Event>, Problem> {
             continue;
         }
         if events.len() == APPEND_MAX {
-            let detail = format!("a batch has at most {APPEND_MAX} lines. Nothing was stored; send less at a time");
+            let detail =
+                format!("a batch has at most {APPEND_MAX} lines. Nothing was stored; send less at a time");
             return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
         }
         if line.len() > EVENT_MAX {
@@ -317,11 +321,7 @@ async fn outbox_events(
         sequence,
         event: Event::from_bytes(&record.payload).ok().map(Shown::from),
     });
-    Ok(Json(Answer {
-        epoch: web.shared.outbox.epoch().to_string(),
-        events: lines.collect(),
-        next,
-    }))
+    Ok(Json(Answer { epoch: web.shared.outbox.epoch().to_string(), events: lines.collect(), next }))
 }
 
 async fn board(State(web): SharedWeb) -> Result<impl IntoResponse, Problem> {

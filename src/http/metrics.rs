@@ -14,9 +14,7 @@ pub struct Metrics {
 impl Metrics {
     /// All names begin with `prefix`.
     pub fn new(prefix: &str) -> Metrics {
-        Metrics {
-            registry: Registry::with_prefix(prefix),
-        }
+        Metrics { registry: Registry::with_prefix(prefix) }
     }
 
     pub fn counter(&mut self, name: &str, help: &str) -> Counter {

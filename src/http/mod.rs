@@ -53,10 +53,7 @@ impl IntoResponse for Problem {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, Json(&self)).into_response();
         let headers = response.headers_mut();
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
-        );
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(seconds) = self.retry_after_seconds {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
@@ -122,7 +119,10 @@ pub fn page(html: &'static str) -> impl IntoResponse {
 pub fn with_fallbacks(router: Router) -> Router {
     router
         .fallback(|| async {
-            Problem::new(StatusCode::NOT_FOUND, "there is nothing under this path; see the README for the paths that there are")
+            Problem::new(
+                StatusCode::NOT_FOUND,
+                "there is nothing under this path; see the README for the paths that there are",
+            )
         })
         .method_not_allowed_fallback(|| async {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path is not for this method; see the README")
@@ -131,7 +131,9 @@ pub fn with_fallbacks(router: Router) -> Router {
 
 /// Why HTTP cannot be served. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {source}. Nothing was changed. Is another program there? Choose another --http")]
+#[error(
+    "cannot listen on {address}: {source}. Nothing was changed. Is another program there? Choose another --http"
+)]
 pub struct ListenError {
     pub address: SocketAddr,
     pub source: std::io::Error,
@@ -157,7 +159,5 @@ pub async fn listen_from(address: SocketAddr) -> Result<TcpListener, ListenError
 
 /// Serves until `stop`, then answers what is in flight.
 pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) -> std::io::Result<()> {
-    axum::serve(listener, router)
-        .with_graceful_shutdown(stop.cancelled_owned())
-        .await
+    axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
 }

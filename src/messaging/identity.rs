@@ -184,10 +184,7 @@ mod tests {
 
     #[test]
     fn two_spellings_of_one_letter_are_one_name() {
-        assert_eq!(
-            SiteName::new("Su\u{308}d").unwrap(),
-            SiteName::new("Süd").unwrap()
-        );
+        assert_eq!(SiteName::new("Su\u{308}d").unwrap(), SiteName::new("Süd").unwrap());
     }
 
     #[test]
@@ -195,10 +192,7 @@ mod tests {
         assert_eq!(SiteName::new(""), Err(NameError::Length(0)));
         assert_eq!(SiteName::new(&"x".repeat(65)), Err(NameError::Length(65)));
         assert_eq!(SiteName::new("a\nb"), Err(NameError::Unprintable('\n')));
-        assert_eq!(
-            SiteName::new("a\u{202e}b"),
-            Err(NameError::Unprintable('\u{202e}'))
-        );
+        assert_eq!(SiteName::new("a\u{202e}b"), Err(NameError::Unprintable('\u{202e}')));
         assert_eq!(SiteName::new(" a"), Err(NameError::Space));
     }
 }

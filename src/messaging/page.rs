@@ -101,8 +101,7 @@ impl Page {
         if *version != VERSION {
             return Err(PageError::Version(*version));
         }
-        let (page, rest) =
-            postcard::take_from_bytes::<Page>(body).map_err(PageError::Malformed)?;
+        let (page, rest) = postcard::take_from_bytes::<Page>(body).map_err(PageError::Malformed)?;
         if !rest.is_empty() {
             return Err(PageError::Sequences("bytes follow its end"));
         }
@@ -137,10 +136,7 @@ pub struct SealedPage {
 impl SealedPage {
     pub fn seal(page: &Page) -> SealedPage {
         let bytes = Bytes::from(page.encode());
-        SealedPage {
-            digest: Digest::of(&bytes),
-            bytes,
-        }
+        SealedPage { digest: Digest::of(&bytes), bytes }
     }
 
     /// Checks the digest and decodes.
@@ -157,13 +153,9 @@ impl SealedPage {
     }
 
     pub fn from_stored(value: &[u8]) -> Result<SealedPage, PageError> {
-        let (digest, bytes) = value
-            .split_first_chunk::<{ Digest::LEN }>()
-            .ok_or(PageError::Length(value.len()))?;
-        Ok(SealedPage {
-            digest: Digest::from_bytes(*digest),
-            bytes: Bytes::copy_from_slice(bytes),
-        })
+        let (digest, bytes) =
+            value.split_first_chunk::<{ Digest::LEN }>().ok_or(PageError::Length(value.len()))?;
+        Ok(SealedPage { digest: Digest::from_bytes(*digest), bytes: Bytes::copy_from_slice(bytes) })
     }
 }
 
@@ -211,10 +203,7 @@ mod tests {
         assert!(matches!(refused(page(0)), PageError::Sequences(_)));
         assert!(matches!(refused(page(65)), PageError::Sequences(_)));
         let mut lost = page(1);
-        lost.content = Content::Lost {
-            last: Sequence::new(40).unwrap(),
-            reason: "r".into(),
-        };
+        lost.content = Content::Lost { last: Sequence::new(40).unwrap(), reason: "r".into() };
         assert!(matches!(refused(lost), PageError::Sequences(_)));
         let mut overflowing = page(1);
         overflowing.first = Sequence::new(u64::MAX).unwrap();
@@ -228,9 +217,7 @@ mod tests {
     #[test]
     fn the_upper_bounds_hold() {
         let full = page(RECORDS_MAX);
-        let Content::Records(records) = &full.content else {
-            unreachable!()
-        };
+        let Content::Records(records) = &full.content else { unreachable!() };
         let bound: usize = records.iter().map(Record::encoded_len_max).sum();
         assert!(full.encode().len() <= Page::HEADER_MAX + bound);
     }

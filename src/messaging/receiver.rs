@@ -55,10 +55,7 @@ pub fn judge<E>(
         Judgement::Next
     } else if place.first <= oldest {
         // Nothing older is coming: the sender has deleted it, as acknowledged.
-        Judgement::AfterHole {
-            from: mark + 1,
-            to: place.first - 1,
-        }
+        Judgement::AfterHole { from: mark + 1, to: place.first - 1 }
     } else {
         Judgement::Gap { expected: mark + 1 }
     })
@@ -73,11 +70,7 @@ mod tests {
     const B: Digest = Digest::from_bytes([2; 16]);
 
     fn judged(first: u64, last: u64, mark: u64, oldest: u64) -> Judgement {
-        let place = Place {
-            first,
-            last,
-            digest: A,
-        };
+        let place = Place { first, last, digest: A };
         let pages_of_ten = |first| Ok::<_, Infallible>((first % 10 == 1).then_some(A));
         judge(place, mark, oldest, pages_of_ten).unwrap()
     }
@@ -104,19 +97,12 @@ mod tests {
     fn what_the_sender_has_deleted_as_acknowledged_is_a_hole() {
         let hole = Judgement::AfterHole { from: 11, to: 20 };
         assert_eq!(judged(21, 30, 10, 21), hole);
-        assert_eq!(
-            judged(21, 30, 0, 21),
-            Judgement::AfterHole { from: 1, to: 20 }
-        );
+        assert_eq!(judged(21, 30, 0, 21), Judgement::AfterHole { from: 1, to: 20 });
     }
 
     #[test]
     fn another_content_at_an_applied_place_is_a_conflict() {
-        let place = Place {
-            first: 1,
-            last: 10,
-            digest: B,
-        };
+        let place = Place { first: 1, last: 10, digest: B };
         let judgement = judge(place, 20, 1, |_| Ok::<_, Infallible>(Some(A)));
         assert_eq!(judgement, Ok(Judgement::Conflict));
     }

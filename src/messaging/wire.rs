@@ -151,9 +151,5 @@ fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8], limit: usize) -> Result<T, Wi
         return Err(WireError::Version(*version));
     }
     let (message, rest) = postcard::take_from_bytes(body).map_err(WireError::Malformed)?;
-    if rest.is_empty() {
-        Ok(message)
-    } else {
-        Err(WireError::Trailing)
-    }
+    if rest.is_empty() { Ok(message) } else { Err(WireError::Trailing) }
 }

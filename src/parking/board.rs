@@ -114,19 +114,12 @@ mod tests {
 
     fn board(position: u64, lines: &[(&str, i64)]) -> Board {
         Board {
-            version: BoardVersion {
-                ledger: [1; 16],
-                position,
-            },
+            version: BoardVersion { ledger: [1; 16], position },
             garages: lines
                 .iter()
                 .map(|(name, occupied)| {
-                    let line = BoardLine {
-                        capacity: 10,
-                        occupied: *occupied,
-                        as_of_ms: Some(1),
-                        through: None,
-                    };
+                    let line =
+                        BoardLine { capacity: 10, occupied: *occupied, as_of_ms: Some(1), through: None };
                     ((*name).to_owned(), line)
                 })
                 .collect(),
@@ -136,10 +129,7 @@ mod tests {
     #[test]
     fn a_change_applies_only_to_the_version_it_was_made_for() {
         let have = board(5, &[("a", 1), ("b", 2)]);
-        let change = BoardAnswer::Changed {
-            from: have.version,
-            now: board(7, &[("b", 3)]),
-        };
+        let change = BoardAnswer::Changed { from: have.version, now: board(7, &[("b", 3)]) };
         let change = BoardAnswer::from_bytes(&change.to_bytes()).unwrap();
         let after = Board::after(Some(have), change.clone());
         assert_eq!(after, Some(board(7, &[("a", 1), ("b", 3)])));

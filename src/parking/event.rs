@@ -15,10 +15,7 @@ pub struct Moment {
 
 impl Moment {
     pub fn utc(timestamp: Timestamp) -> Moment {
-        Moment {
-            timestamp,
-            offset: Offset::UTC,
-        }
+        Moment { timestamp, offset: Offset::UTC }
     }
 
     /// Reads RFC 3339 with an offset; what lacks one could be any hour of the day, and is refused.
@@ -35,9 +32,7 @@ impl Moment {
             },
             _ => return Err(format!("it lacks the offset from UTC; {EXAMPLE}")),
         };
-        let time = pieces
-            .time()
-            .ok_or_else(|| format!("it lacks the time of day; {EXAMPLE}"))?;
+        let time = pieces.time().ok_or_else(|| format!("it lacks the time of day; {EXAMPLE}"))?;
         let timestamp = offset
             .to_timestamp(pieces.date().to_datetime(time))
             .map_err(|error| format!("{error}; {EXAMPLE}"))?;
@@ -68,10 +63,17 @@ pub struct Event {
 #[derive(Debug, Clone, PartialEq)]
 pub enum EventKind {
     /// `None`: a car whose plate could not be read. Counted, never matched or billed.
-    Entry { plate: Option<Plate> },
-    Exit { plate: Option<Plate> },
+    Entry {
+        plate: Option<Plate>,
+    },
+    Exit {
+        plate: Option<Plate>,
+    },
     /// Staff counted the cars: absolute, at this place in the order.
-    Count { occupied: u32, reason: String },
+    Count {
+        occupied: u32,
+        reason: String,
+    },
     /// A better reading of an earlier event of this garage.
     PlateCorrection {
         epoch: String,
@@ -123,10 +125,7 @@ pub enum EventError {
 
 impl EventError {
     fn field(field: &str, reason: impl fmt::Display) -> EventError {
-        EventError::Field {
-            field: field.to_owned(),
-            reason: reason.to_string(),
-        }
+        EventError::Field { field: field.to_owned(), reason: reason.to_string() }
     }
 }
 
@@ -173,9 +172,7 @@ impl Event {
                 _ => EventError::Syntax(inner.to_string()),
             }
         })?;
-        parser
-            .end()
-            .map_err(|error| EventError::Syntax(error.to_string()))?;
+        parser.end().map_err(|error| EventError::Syntax(error.to_string()))?;
         written.check(now)
     }
 }
@@ -191,10 +188,7 @@ fn tidy(error: &serde_json::Error) -> String {
 
 impl Written<'_> {
     fn check(self, now: Timestamp) -> Result<Event, EventError> {
-        let kind = self
-            .kind
-            .as_deref()
-            .ok_or_else(|| EventError::field("kind", "it is missing"))?;
+        let kind = self.kind.as_deref().ok_or_else(|| EventError::field("kind", "it is missing"))?;
         let unused: &[(&str, bool)] = match kind {
             "entry" | "exit" => &[
                 ("occupied", self.occupied.is_some()),
@@ -207,16 +201,11 @@ impl Written<'_> {
                 ("epoch", self.epoch.is_some()),
                 ("sequence", self.sequence.is_some()),
             ],
-            "plate_correction" => &[
-                ("occupied", self.occupied.is_some()),
-                ("reason", self.reason.is_some()),
-            ],
+            "plate_correction" => &[("occupied", self.occupied.is_some()), ("reason", self.reason.is_some())],
             other => {
                 return Err(EventError::field(
                     "kind",
-                    format!(
-                        "{other:?} is none of \"entry\", \"exit\", \"count\", \"plate_correction\""
-                    ),
+                    format!("{other:?} is none of \"entry\", \"exit\", \"count\", \"plate_correction\""),
                 ));
             }
         };
@@ -224,34 +213,23 @@ impl Written<'_> {
             let reason = format!("an event of kind {kind:?} has no such field");
             return Err(EventError::field(field, reason));
         }
-        let read = |plate: &str| {
-            Plate::new(plate).map_err(|error: PlateError| EventError::field("plate", error))
-        };
+        let read =
+            |plate: &str| Plate::new(plate).map_err(|error: PlateError| EventError::field("plate", error));
         let some_plate = || match &self.plate {
-            None => Err(EventError::field(
-                "plate",
-                "it is missing; null says that it could not be read",
-            )),
+            None => Err(EventError::field("plate", "it is missing; null says that it could not be read")),
             Some(plate) => plate.as_deref().map(read).transpose(),
         };
         let kind = match kind {
-            "entry" => EventKind::Entry {
-                plate: some_plate()?,
-            },
-            "exit" => EventKind::Exit {
-                plate: some_plate()?,
-            },
+            "entry" => EventKind::Entry { plate: some_plate()? },
+            "exit" => EventKind::Exit { plate: some_plate()? },
             "count" => EventKind::Count {
-                occupied: self
-                    .occupied
-                    .ok_or_else(|| EventError::field("occupied", "it is missing"))?,
+                occupied: self.occupied.ok_or_else(|| EventError::field("occupied", "it is missing"))?,
                 reason: text("reason", self.reason)?
                     .ok_or_else(|| EventError::field("reason", "it is missing"))?,
             },
             _ => EventKind::PlateCorrection {
-                plate: some_plate()?.ok_or_else(|| {
-                    EventError::field("plate", "a correction needs a readable plate")
-                })?,
+                plate: some_plate()?
+                    .ok_or_else(|| EventError::field("plate", "a correction needs a readable plate"))?,
                 epoch: match self.epoch {
                     None => return Err(EventError::field("epoch", "it is missing")),
                     Some(epoch) => uuid::Uuid::try_parse(&epoch)
@@ -273,9 +251,8 @@ impl Written<'_> {
             let reason = format!("it lies between 0 and 1, {confidence} does not");
             return Err(EventError::field("confidence", reason));
         }
-        let moment = |field: &str, text: &str| {
-            Moment::parse(text).map_err(|reason| EventError::field(field, reason))
-        };
+        let moment =
+            |field: &str, text: &str| Moment::parse(text).map_err(|reason| EventError::field(field, reason));
         Ok(Event {
             kind,
             at: match &self.at {
@@ -286,11 +263,7 @@ impl Written<'_> {
                 lane: text("lane", self.lane)?,
                 camera: text("camera", self.camera)?,
                 confidence: self.confidence,
-                seen_at: self
-                    .seen_at
-                    .as_deref()
-                    .map(|text| moment("seen_at", text))
-                    .transpose()?,
+                seen_at: self.seen_at.as_deref().map(|text| moment("seen_at", text)).transpose()?,
             },
         })
     }
@@ -298,10 +271,9 @@ impl Written<'_> {
 
 fn text(field: &str, text: Option<String>) -> Result<Option<String>, EventError> {
     match text {
-        Some(text) if text.len() > TEXT_MAX => Err(EventError::field(
-            field,
-            format!("it is {} bytes long, the limit is {TEXT_MAX}", text.len()),
-        )),
+        Some(text) if text.len() > TEXT_MAX => {
+            Err(EventError::field(field, format!("it is {} bytes long, the limit is {TEXT_MAX}", text.len())))
+        }
         Some(text) if text.chars().any(char::is_control) => {
             Err(EventError::field(field, "it holds a control character"))
         }
@@ -357,9 +329,9 @@ impl From<Event> for Shown {
                 shown.occupied = Some(occupied);
                 shown.reason = Some(reason);
             }
-            EventKind::PlateCorrection {
-                epoch, sequence, ..
-            } => shown.corrects = Some(Corrects { epoch, sequence }),
+            EventKind::PlateCorrection { epoch, sequence, .. } => {
+                shown.corrects = Some(Corrects { epoch, sequence })
+            }
             EventKind::Entry { .. } | EventKind::Exit { .. } => {}
         }
         shown

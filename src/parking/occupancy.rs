@@ -38,10 +38,7 @@ impl Effect {
     pub fn of(kind: &EventKind) -> Effect {
         let mut occupancy = Occupancy::default();
         occupancy.apply(kind);
-        Effect {
-            absolute: matches!(kind, EventKind::Count { .. }),
-            change: occupancy.occupied,
-        }
+        Effect { absolute: matches!(kind, EventKind::Count { .. }), change: occupancy.occupied }
     }
 
     /// This run, then `later`.
@@ -49,10 +46,7 @@ impl Effect {
         if later.absolute {
             return later;
         }
-        Effect {
-            absolute: self.absolute,
-            change: self.change + later.change,
-        }
+        Effect { absolute: self.absolute, change: self.change + later.change }
     }
 
     /// The count after the run; `None` when it depends on an unknown one.
@@ -82,26 +76,19 @@ mod tests {
     #[test]
     fn what_staff_counted_is_absolute() {
         let mut occupancy = Occupancy { occupied: 40 };
-        occupancy.apply(&EventKind::Count {
-            occupied: 37,
-            reason: "rounds".into(),
-        });
+        occupancy.apply(&EventKind::Count { occupied: 37, reason: "rounds".into() });
         assert_eq!(occupancy.occupied, 37);
     }
 
     #[test]
     fn the_effect_of_a_run_is_that_of_its_events() {
-        let count = |occupied| EventKind::Count {
-            occupied,
-            reason: "rounds".into(),
-        };
+        let count = |occupied| EventKind::Count { occupied, reason: "rounds".into() };
         let entry = EventKind::Entry { plate: None };
         let exit = EventKind::Exit { plate: None };
         let kinds = [entry.clone(), count(9), exit, entry];
         for split in 0..=kinds.len() {
-            let run = |kinds: &[EventKind]| {
-                kinds.iter().map(Effect::of).fold(Effect::default(), Effect::then)
-            };
+            let run =
+                |kinds: &[EventKind]| kinds.iter().map(Effect::of).fold(Effect::default(), Effect::then);
             let both = run(&kinds[..split]).then(run(&kinds[split..]));
             let mut occupancy = Occupancy { occupied: 40 };
             kinds.iter().for_each(|kind| occupancy.apply(kind));

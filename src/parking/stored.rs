@@ -33,15 +33,8 @@ struct Stored {
 enum StoredKind {
     Entry(Option<String>),
     Exit(Option<String>),
-    Count {
-        occupied: u32,
-        reason: String,
-    },
-    PlateCorrection {
-        epoch: String,
-        sequence: u64,
-        plate: String,
-    },
+    Count { occupied: u32, reason: String },
+    PlateCorrection { epoch: String, sequence: u64, plate: String },
 }
 
 /// Milliseconds since 1970 and the offset in minutes: what a camera's clock can tell.
@@ -84,15 +77,10 @@ impl Event {
             kind: match &self.kind {
                 EventKind::Entry { plate } => StoredKind::Entry(text(plate)),
                 EventKind::Exit { plate } => StoredKind::Exit(text(plate)),
-                EventKind::Count { occupied, reason } => StoredKind::Count {
-                    occupied: *occupied,
-                    reason: reason.clone(),
-                },
-                EventKind::PlateCorrection {
-                    epoch,
-                    sequence,
-                    plate,
-                } => StoredKind::PlateCorrection {
+                EventKind::Count { occupied, reason } => {
+                    StoredKind::Count { occupied: *occupied, reason: reason.clone() }
+                }
+                EventKind::PlateCorrection { epoch, sequence, plate } => StoredKind::PlateCorrection {
                     epoch: epoch.clone(),
                     sequence: *sequence,
                     plate: plate.to_string(),
@@ -111,36 +99,24 @@ impl Event {
 
     pub fn from_bytes(bytes: &[u8]) -> Result<Event, StoredError> {
         let malformed = |error: String| StoredError::Malformed(error);
-        let (version, body) = bytes
-            .split_first()
-            .ok_or_else(|| malformed("it is empty".into()))?;
+        let (version, body) = bytes.split_first().ok_or_else(|| malformed("it is empty".into()))?;
         if *version != VERSION {
             return Err(StoredError::Version(*version));
         }
-        let (stored, rest) = postcard::take_from_bytes::<Stored>(body)
-            .map_err(|error| malformed(error.to_string()))?;
+        let (stored, rest) =
+            postcard::take_from_bytes::<Stored>(body).map_err(|error| malformed(error.to_string()))?;
         if !rest.is_empty() {
             return Err(malformed("bytes follow its end".into()));
         }
         let plate = |text: String| Plate::new(&text).map_err(|error| malformed(error.to_string()));
         Ok(Event {
             kind: match stored.kind {
-                StoredKind::Entry(text) => EventKind::Entry {
-                    plate: text.map(plate).transpose()?,
-                },
-                StoredKind::Exit(text) => EventKind::Exit {
-                    plate: text.map(plate).transpose()?,
-                },
+                StoredKind::Entry(text) => EventKind::Entry { plate: text.map(plate).transpose()? },
+                StoredKind::Exit(text) => EventKind::Exit { plate: text.map(plate).transpose()? },
                 StoredKind::Count { occupied, reason } => EventKind::Count { occupied, reason },
-                StoredKind::PlateCorrection {
-                    epoch,
-                    sequence,
-                    plate: text,
-                } => EventKind::PlateCorrection {
-                    epoch,
-                    sequence,
-                    plate: plate(text)?,
-                },
+                StoredKind::PlateCorrection { epoch, sequence, plate: text } => {
+                    EventKind::PlateCorrection { epoch, sequence, plate: plate(text)? }
+                }
             },
             at: stored.at.try_into()?,
             seen: match stored.seen {

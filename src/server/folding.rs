@@ -57,11 +57,8 @@ pub fn fold_until_stopped(
     let mut unsaved = false;
     loop {
         let position = view.read().expect("only this thread writes").position;
-        let patience = if unsaved {
-            SAVE_EVERY.saturating_sub(saved_at.elapsed())
-        } else {
-            Duration::from_secs(3600)
-        };
+        let patience =
+            if unsaved { SAVE_EVERY.saturating_sub(saved_at.elapsed()) } else { Duration::from_secs(3600) };
         let state = signal.wait(position, patience);
         for record in ledger.records(position + 1) {
             let (position, record) = record?;

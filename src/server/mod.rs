@@ -67,7 +67,8 @@ impl Server {
         };
         let stop = CancellationToken::new();
         let web_listener = http::listen(config.http).await?;
-        let web_address = web_listener.local_addr().map_err(|error| DaemonError::Failed(error.to_string()))?;
+        let web_address =
+            web_listener.local_addr().map_err(|error| DaemonError::Failed(error.to_string()))?;
         let (waiting, replies, zmq_address) = front::listen(&config.listen, stop.clone()).await?;
 
         let mut metrics = Metrics::new("fogpost_server");
@@ -79,7 +80,8 @@ impl Server {
             conflicts: metrics.counter("conflicts", "Requests with another content at an applied place"),
             refused: metrics.counter("refused", "Requests that were not understood"),
             commits: metrics.counter("commits", "Groups of requests committed together"),
-            replies_dropped: metrics.counter("replies_dropped", "Replies whose peer had gone or did not read"),
+            replies_dropped: metrics
+                .counter("replies_dropped", "Replies whose peer had gone or did not read"),
         };
         let signal = Arc::new(Signal::default());
         let view = Arc::new(RwLock::new(view));
@@ -108,21 +110,14 @@ impl Server {
 
         let web = Web::new(ledger.clone(), view, seen, metrics);
         let http = tokio::spawn(http::serve(web_listener, web.router(), stop.clone()));
-        dir.publish("http.addr", &format!("{web_address}\n"))?;
-        dir.publish("listen.addr", &format!("{zmq_address}\n"))?;
+        dir.publish("http.addr", format!("{web_address}\n"))?;
+        dir.publish("listen.addr", format!("{zmq_address}\n"))?;
         tracing::info!(data_dir = %dir.path().display(), ledger = %ledger.id(), position = ledger.position(), "the server is ready");
         daemon::print_ready(&format!(
             "server listen=tcp://{zmq_address} http=http://{web_address} ledger={}",
             ledger.id()
         ));
-        Ok(Server {
-            _dir: dir,
-            stop,
-            signal,
-            serving_ended,
-            folding_ended,
-            http,
-        })
+        Ok(Server { _dir: dir, stop, signal, serving_ended, folding_ended, http })
     }
 
     async fn run(mut self) -> Result<(), DaemonError> {
@@ -158,7 +153,9 @@ fn ended_early(what: &str, ended: Ended) -> DaemonError {
     match ended {
         Ok(Err(error)) => DaemonError::Store(error),
         Ok(Ok(())) => DaemonError::Failed(format!("{what} ended by itself; edges keep their events")),
-        Err(_) => DaemonError::Failed(format!("{what} panicked; what is on disk is complete, edges keep the rest. Please report this with the log")),
+        Err(_) => DaemonError::Failed(format!(
+            "{what} panicked; what is on disk is complete, edges keep the rest. Please report this with the log"
+        )),
     }
 }
 

@@ -73,9 +73,7 @@ impl Serving {
                     }
                     Err(error) => self.answer_nonsense(peer, &error),
                 }
-                incoming = (bytes < GATHER_BYTES)
-                    .then(|| waiting.try_recv().ok())
-                    .flatten();
+                incoming = (bytes < GATHER_BYTES).then(|| waiting.try_recv().ok()).flatten();
             }
             self.serve(peers, &requests)?;
         }
@@ -183,9 +181,7 @@ impl Serving {
                 id: 0,
                 ledger: self.ledger.id(),
                 mark: 0,
-                verdict: Verdict::Refused {
-                    reason: format!("this is no request: {error}"),
-                },
+                verdict: Verdict::Refused { reason: format!("this is no request: {error}") },
                 pause_ms: 0,
                 answer: None,
             }

@@ -100,8 +100,7 @@ impl View {
         }
         for entry in store.range(b"vh", b"vi") {
             let (key, value) = entry?;
-            view.holes
-                .insert(u64::from_be_bytes(sized(&key[2..])?), decode(&key, &value)?);
+            view.holes.insert(u64::from_be_bytes(sized(&key[2..])?), decode(&key, &value)?);
         }
         for entry in store.range(b"vq", b"vr") {
             let (key, value) = entry?;
@@ -126,11 +125,7 @@ impl View {
     ) -> Result<(), StoreError> {
         assert_eq!(position, self.position + 1, "the fold goes in order");
         match record {
-            Record::Page {
-                stream,
-                received_at_ms,
-                page,
-            } => {
+            Record::Page { stream, received_at_ms, page } => {
                 let stream = ledger.stream(stream)?;
                 let page = page.open().map_err(|error| StoreError::Damaged {
                     place: format!("ledger position {position}"),
@@ -164,23 +159,10 @@ impl View {
                 garage.through = Some((stream.epoch, last));
                 changes.garages.insert(stream.site);
             }
-            Record::Hole {
-                stream,
-                received_at_ms,
-                first,
-                last,
-                reason,
-                ..
-            } => {
+            Record::Hole { stream, received_at_ms, first, last, reason, .. } => {
                 let stream = ledger.stream(stream)?;
-                let hole = Hole {
-                    garage: stream.site,
-                    epoch: stream.epoch,
-                    first,
-                    last,
-                    reason,
-                    received_at_ms,
-                };
+                let hole =
+                    Hole { garage: stream.site, epoch: stream.epoch, first, last, reason, received_at_ms };
                 self.holes.insert(position, hole);
                 changes.holes.insert(position);
             }
@@ -217,13 +199,9 @@ impl View {
 
     /// The board, as a change since the version that the asker has where that is possible.
     pub fn answer(&self, ledger: LedgerId, question: &BoardQuestion) -> BoardAnswer {
-        let version = BoardVersion {
-            ledger: ledger.to_bytes(),
-            position: self.position,
-        };
-        let since = question
-            .have
-            .filter(|have| have.ledger == version.ledger && have.position <= version.position);
+        let version = BoardVersion { ledger: ledger.to_bytes(), position: self.position };
+        let since =
+            question.have.filter(|have| have.ledger == version.ledger && have.position <= version.position);
         let newer = |garage: &Garage| since.is_none_or(|have| garage.changed_at > have.position);
         let lines = self.garages.iter().filter(|(_, garage)| newer(garage));
         let board = Board {
@@ -281,10 +259,7 @@ mod tests {
     const EPOCH: Epoch = Epoch::from_bytes([3; 16]);
 
     fn page(first: u64, events: &[Vec<u8>]) -> SealedPage {
-        let message = |payload: &Vec<u8>| Message {
-            key: None,
-            payload: Bytes::from(payload.clone()),
-        };
+        let message = |payload: &Vec<u8>| Message { key: None, payload: Bytes::from(payload.clone()) };
         SealedPage::seal(&Page {
             epoch: EPOCH,
             first: Sequence::new(first).unwrap(),
@@ -294,9 +269,7 @@ mod tests {
     }
 
     fn event(json: &str) -> Vec<u8> {
-        Event::from_json(json.as_bytes(), jiff::Timestamp::UNIX_EPOCH)
-            .unwrap()
-            .to_bytes()
+        Event::from_json(json.as_bytes(), jiff::Timestamp::UNIX_EPOCH).unwrap().to_bytes()
     }
 
     fn apply(ledger: &Ledger, garage: &str, pages: Vec<SealedPage>) {
@@ -381,9 +354,7 @@ mod tests {
         let board = Board::after(None, whole).unwrap();
         apply(&ledger, "b", vec![page(1, &[entry])]);
         fold(&mut view, &ledger);
-        let question = BoardQuestion {
-            have: Some(board.version),
-        };
+        let question = BoardQuestion { have: Some(board.version) };
         let BoardAnswer::Changed { from, now } = view.answer(ledger.id(), &question) else {
             panic!("the version is known")
         };

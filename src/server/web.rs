@@ -177,10 +177,7 @@ fn garage_answer(web: &Web, view: &View, name: &SiteName, streams: &[Stream]) ->
         events: garage.events,
         marks: streams
             .iter()
-            .map(|stream| Mark {
-                epoch: stream.epoch.to_string(),
-                sequence: stream.mark,
-            })
+            .map(|stream| Mark { epoch: stream.epoch.to_string(), sequence: stream.mark })
             .collect(),
         last_heard_at: heard.map(time),
         last_heard_seconds_ago: heard.map(|at| seconds(now_ms().saturating_sub(at).max(0) as u64)),
@@ -229,14 +226,12 @@ async fn garages(
     let next = wanted.next().and(answered.last()).map(ToString::to_string);
     let of = |name| streams.get(name).map_or(&[][..], Vec::as_slice);
     let answers = answered.into_iter().map(|name| garage_answer(&web, &view, name, of(name)));
-    Ok(Json(Answer {
-        garages: answers.collect(),
-        next,
-    }))
+    Ok(Json(Answer { garages: answers.collect(), next }))
 }
 
 async fn garage(State(web): Shared, Path(name): Path<String>) -> Result<impl IntoResponse, Problem> {
-    let unknown = || Problem::new(StatusCode::NOT_FOUND, format!("no garage named {name:?} was ever heard of"));
+    let unknown =
+        || Problem::new(StatusCode::NOT_FOUND, format!("no garage named {name:?} was ever heard of"));
     let site = SiteName::new(&name).map_err(|_| unknown())?;
     let streams = web.ledger.streams();
     let view = web.view();
@@ -277,10 +272,7 @@ struct Cursor {
 impl Cursor {
     fn parse(text: &str) -> Option<Cursor> {
         let (position, index) = text.split_once('.')?;
-        Some(Cursor {
-            position: position.parse().ok()?,
-            index: index.parse().ok()?,
-        })
+        Some(Cursor { position: position.parse().ok()?, index: index.parse().ok()? })
     }
 }
 
@@ -294,10 +286,7 @@ async fn events(
         next: Option<String>,
     }
     let asked = query(asked)?;
-    let paging = Paging {
-        after: asked.after,
-        limit: asked.limit,
-    };
+    let paging = Paging { after: asked.after, limit: asked.limit };
     let limit = paging.limit()?;
     let after = match &paging.after {
         Some(text) => Some(Cursor::parse(text).ok_or_else(|| bad_cursor(text))?),
@@ -349,10 +338,7 @@ async fn events(
             });
         }
     }
-    Ok(Json(Answer {
-        events: lines,
-        next: last.filter(|_| more),
-    }))
+    Ok(Json(Answer { events: lines, next: last.filter(|_| more) }))
 }
 
 async fn quarantine(
@@ -396,10 +382,7 @@ async fn quarantine(
         reason: event.reason.clone(),
         received_at: time(event.received_at_ms),
     });
-    Ok(Json(Answer {
-        quarantine: lines.collect(),
-        next,
-    }))
+    Ok(Json(Answer { quarantine: lines.collect(), next }))
 }
 
 /// RFC 3339 in UTC.

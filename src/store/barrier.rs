@@ -42,8 +42,7 @@ pub extern "C" fn sync_file_range(
     // The power-cut tests must be able to fail: with this feature, which no release has, flushes are
     // what sled 0.34 ships, and `tests/confirmed_events_survive_power_cuts.rs` must see losses.
     #[cfg(feature = "test-without-barrier")]
-    return unsafe { libc::syscall(libc::SYS_sync_file_range, fd, _offset, _nbytes, _flags) }
-        as libc::c_int;
+    return unsafe { libc::syscall(libc::SYS_sync_file_range, fd, _offset, _nbytes, _flags) } as libc::c_int;
     // SAFETY: `fdatasync` takes any integer; a bad descriptor is answered with EBADF.
     #[cfg(not(feature = "test-without-barrier"))]
     unsafe {

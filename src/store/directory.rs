@@ -13,7 +13,9 @@ use std::path::{Path, PathBuf};
 pub enum DirectoryError {
     #[error("the data directory {path:?} is in use by another process{}. Nothing was changed. Stop that process, or give this one a --data-dir of its own", .holder.map(|pid| format!(" (pid {pid})")).unwrap_or_default())]
     Held { path: PathBuf, holder: Option<u32> },
-    #[error("cannot use the data directory {path:?}: {source}. Nothing stored was changed. It must be a directory that this user may write to, on a disk with room")]
+    #[error(
+        "cannot use the data directory {path:?}: {source}. Nothing stored was changed. It must be a directory that this user may write to, on a disk with room"
+    )]
     Unusable { path: PathBuf, source: io::Error },
 }
 
@@ -27,10 +29,7 @@ pub struct DataDir {
 impl DataDir {
     /// Creates the directory when it is missing, and holds it.
     pub fn hold(path: &Path) -> Result<DataDir, DirectoryError> {
-        let unusable = |source| DirectoryError::Unusable {
-            path: path.to_owned(),
-            source,
-        };
+        let unusable = |source| DirectoryError::Unusable { path: path.to_owned(), source };
         fs::create_dir_all(path).map_err(unusable)?;
         let mut lock = OpenOptions::new()
             .read(true)
@@ -56,10 +55,7 @@ impl DataDir {
             .and_then(|()| lock.rewind())
             .and_then(|()| writeln!(lock, "{}", std::process::id()))
             .map_err(unusable)?;
-        Ok(DataDir {
-            path: path.to_owned(),
-            _lock: lock,
-        })
+        Ok(DataDir { path: path.to_owned(), _lock: lock })
     }
 
     pub fn path(&self) -> &Path {
@@ -74,14 +70,11 @@ impl DataDir {
     /// Writes a small file that other programs read, whole or not at all.
     pub fn publish(&self, name: &str, content: impl AsRef<[u8]>) -> Result<(), DirectoryError> {
         let written = || -> io::Result<()> {
-            let mut file = tempfile::NamedTempFile::new_in(&self.path)?;
-            file.write_all(content.as_ref())?;
-            file.persist(self.path.join(name))?;
-            Ok(())
+            // One name for all tries: what a crash leaves behind is written over.
+            let new = self.path.join(format!("{name}.new"));
+            fs::write(&new, content.as_ref())?;
+            fs::rename(&new, self.path.join(name))
         };
-        written().map_err(|source| DirectoryError::Unusable {
-            path: self.path.join(name),
-            source,
-        })
+        written().map_err(|source| DirectoryError::Unusable { path: self.path.join(name), source })
     }
 }

@@ -74,23 +74,29 @@ impl fmt::Display for Purpose {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The directory could not be created, read, written or synced.
-    #[error("cannot use {path:?}: {source}. Nothing stored was changed. Check that the disk is there, has room, and that this user may write to it, then start again")]
+    #[error(
+        "cannot use {path:?}: {source}. Nothing stored was changed. Check that the disk is there, has room, and that this user may write to it, then start again"
+    )]
     Io { path: PathBuf, source: io::Error },
     /// sled could not read its own files.
-    #[error("the store in {path:?} cannot be read: {reason}. Nothing was deleted. Keep a copy of the directory before anything else; then start again, or restore a backup")]
+    #[error(
+        "the store in {path:?} cannot be read: {reason}. Nothing was deleted. Keep a copy of the directory before anything else; then start again, or restore a backup"
+    )]
     Damaged { path: PathBuf, reason: String },
     /// A later version of fogpost wrote this store.
-    #[error("the store in {path:?} has format {found}, this program knows formats up to {FORMAT}. Nothing was changed. Run the newer version of fogpost that wrote it")]
+    #[error(
+        "the store in {path:?} has format {found}, this program knows formats up to {FORMAT}. Nothing was changed. Run the newer version of fogpost that wrote it"
+    )]
     NewerFormat { path: PathBuf, found: u32 },
     /// The store of another program.
-    #[error("the store in {path:?} belongs to {found:?}, not to {wanted:?}. Nothing was changed. Give this program a --data-dir of its own")]
-    OtherPurpose {
-        path: PathBuf,
-        found: String,
-        wanted: String,
-    },
+    #[error(
+        "the store in {path:?} belongs to {found:?}, not to {wanted:?}. Nothing was changed. Give this program a --data-dir of its own"
+    )]
+    OtherPurpose { path: PathBuf, found: String, wanted: String },
     /// The program was linked so that sled's flush would not survive a power cut.
-    #[error("this build's flushes do not pass through the write barrier, so they would not survive a power cut. Nothing was accepted. Build fogpost as its README says")]
+    #[error(
+        "this build's flushes do not pass through the write barrier, so they would not survive a power cut. Nothing was accepted. Build fogpost as its README says"
+    )]
     NoBarrier,
 }
 
@@ -104,13 +110,19 @@ pub enum StoreError {
     #[error("a batch of {writes} writes is above the store's limit of {BATCH_MAX}; nothing was written")]
     BatchTooLong { writes: usize },
     /// An earlier write or flush failed, so what the disk holds is unknown until the store is opened anew.
-    #[error("the disk failed before, so nothing more is written; what was confirmed is kept. Start the process again: it finds out what the disk holds")]
+    #[error(
+        "the disk failed before, so nothing more is written; what was confirmed is kept. Start the process again: it finds out what the disk holds"
+    )]
     Poisoned,
     /// This write or flush failed; the store is poisoned from now on.
-    #[error("the disk failed: {0}. What was confirmed is kept; what was being written may or may not be. Free some room or replace the disk, then start the process again")]
+    #[error(
+        "the disk failed: {0}. What was confirmed is kept; what was being written may or may not be. Free some room or replace the disk, then start the process again"
+    )]
     Disk(#[source] io::Error),
     /// What was read is not what was written.
-    #[error("the store holds something unreadable at {place}: {reason}. Nothing was deleted; keep a copy of the directory")]
+    #[error(
+        "the store holds something unreadable at {place}: {reason}. Nothing was deleted; keep a copy of the directory"
+    )]
     Damaged { place: String, reason: String },
 }
 
@@ -151,9 +163,7 @@ impl Batch {
     }
     /// Key and new value, or `None` for a removal, in the order in which they were added.
     pub fn writes(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
-        self.writes
-            .iter()
-            .map(|(key, value)| (key.as_slice(), value.as_deref()))
+        self.writes.iter().map(|(key, value)| (key.as_slice(), value.as_deref()))
     }
 }
 
@@ -184,30 +194,20 @@ impl Store {
 
     /// A store on any backend.
     pub fn on(backend: impl Backend) -> Store {
-        Store {
-            backend: Arc::new(backend),
-            poisoned: Arc::new(AtomicBool::new(false)),
-        }
+        Store { backend: Arc::new(backend), poisoned: Arc::new(AtomicBool::new(false)) }
     }
 
     /// Writes the format into a new store, or refuses one that is not ours to read. The write is made
     /// at every opening, so that a first flush proves that the barrier is in use.
     fn settle_format(&self, path: &Path, purpose: Purpose) -> Result<(), OpenError> {
         const KEY: &[u8] = b"\0format";
-        let damaged = |reason: String| OpenError::Damaged {
-            path: path.to_owned(),
-            reason,
-        };
+        let damaged = |reason: String| OpenError::Damaged { path: path.to_owned(), reason };
         if let Some(value) = self.get(KEY).map_err(|error| damaged(error.to_string()))? {
-            let (found, owner) = value
-                .split_at_checked(4)
-                .ok_or_else(|| damaged("its format record is too short".into()))?;
+            let (found, owner) =
+                value.split_at_checked(4).ok_or_else(|| damaged("its format record is too short".into()))?;
             let found = u32::from_be_bytes(found.try_into().expect("four bytes"));
             if found > FORMAT {
-                return Err(OpenError::NewerFormat {
-                    path: path.to_owned(),
-                    found,
-                });
+                return Err(OpenError::NewerFormat { path: path.to_owned(), found });
             }
             if owner != purpose.to_string().as_bytes() {
                 return Err(OpenError::OtherPurpose {
@@ -221,10 +221,7 @@ impl Store {
         value.extend_from_slice(purpose.to_string().as_bytes());
         let before = barrier::calls();
         let written = self.put(KEY, &value).and_then(|()| self.flush());
-        written.map_err(|error| OpenError::Io {
-            path: path.to_owned(),
-            source: io::Error::other(error),
-        })?;
+        written.map_err(|error| OpenError::Io { path: path.to_owned(), source: io::Error::other(error) })?;
         if barrier::calls() == before {
             return Err(OpenError::NoBarrier);
         }
@@ -250,9 +247,7 @@ impl Store {
     /// Makes all writes of `batch`, or none. Durable after the next [`Store::flush`].
     pub fn apply(&self, batch: &Batch) -> Result<(), StoreError> {
         if batch.len() > BATCH_MAX {
-            return Err(StoreError::BatchTooLong {
-                writes: batch.len(),
-            });
+            return Err(StoreError::BatchTooLong { writes: batch.len() });
         }
         for (_, value) in batch.writes() {
             check_length(value.unwrap_or_default())?;
@@ -273,9 +268,7 @@ impl Store {
         from: &[u8],
         to: &[u8],
     ) -> impl Iterator<Item = Result<Entry, StoreError>> + use<'a> {
-        self.backend
-            .range(from, to)
-            .map(|entry| entry.map_err(StoreError::Disk))
+        self.backend.range(from, to).map(|entry| entry.map_err(StoreError::Disk))
     }
 
     /// The last entry from `from` (inclusive) to `to` (exclusive).

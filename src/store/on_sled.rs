@@ -24,10 +24,7 @@ pub(super) struct OnSled {
 
 impl OnSled {
     pub(super) fn open(path: &Path) -> Result<OnSled, OpenError> {
-        let io_error = |source| OpenError::Io {
-            path: path.to_owned(),
-            source,
-        };
+        let io_error = |source| OpenError::Io { path: path.to_owned(), source };
         fs::create_dir_all(path).map_err(io_error)?;
         remove_half_made_snapshots(path).map_err(io_error)?;
         let config = sled::Config::new()
@@ -41,16 +38,10 @@ impl OnSled {
             Ok(Ok(db)) => db,
             Ok(Err(sled::Error::Io(source))) => return Err(io_error(source)),
             Ok(Err(error)) => {
-                return Err(OpenError::Damaged {
-                    path: path.to_owned(),
-                    reason: error.to_string(),
-                });
+                return Err(OpenError::Damaged { path: path.to_owned(), reason: error.to_string() });
             }
             Err(panic) => {
-                return Err(OpenError::Damaged {
-                    path: path.to_owned(),
-                    reason: panic_text(&*panic),
-                });
+                return Err(OpenError::Damaged { path: path.to_owned(), reason: panic_text(&*panic) });
             }
         };
         let runway = Runway::ahead_of(&path.join(LOG_FILE)).map_err(io_error)?;
@@ -113,11 +104,7 @@ impl OnSled {
             return None;
         }
         let entry = self.db.range(from..to).next_back()?;
-        Some(
-            entry
-                .map(|(key, value)| (key.to_vec(), value.to_vec()))
-                .map_err(disk),
-        )
+        Some(entry.map(|(key, value)| (key.to_vec(), value.to_vec())).map_err(disk))
     }
 }
 

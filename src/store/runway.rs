@@ -68,14 +68,7 @@ impl Runway {
 
     fn lay(&self) -> io::Result<()> {
         match (&self.file).write_all(&vec![0; LENGTH]) {
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    ErrorKind::StorageFull | ErrorKind::QuotaExceeded
-                ) =>
-            {
-                Ok(())
-            }
+            Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => Ok(()),
             result => result,
         }
     }

@@ -97,9 +97,7 @@ impl Backend for Disk {
         self.state().write(vec![(key.to_vec(), None)])
     }
     fn apply(&self, batch: &Batch) -> io::Result<()> {
-        let writes = batch
-            .writes()
-            .map(|(key, value)| (key.to_vec(), value.map(<[u8]>::to_vec)));
+        let writes = batch.writes().map(|(key, value)| (key.to_vec(), value.map(<[u8]>::to_vec)));
         self.state().write(writes.collect())
     }
     fn flush(&self) -> io::Result<()> {

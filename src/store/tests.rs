@@ -23,10 +23,7 @@ fn a_value_above_the_limit_is_refused_and_nothing_is_written() {
     let mut batch = Batch::default();
     batch.put(*b"a", *b"short");
     batch.put(*b"b", long);
-    assert!(matches!(
-        store.apply(&batch),
-        Err(StoreError::ValueTooLong { .. })
-    ));
+    assert!(matches!(store.apply(&batch), Err(StoreError::ValueTooLong { .. })));
     assert_eq!(store.get(b"a").unwrap(), None);
     assert_eq!(store.get(b"k").unwrap(), None);
 }
@@ -38,10 +35,7 @@ fn a_batch_above_the_limit_is_refused_and_nothing_is_written() {
     for n in 0..=BATCH_MAX {
         batch.put(n.to_be_bytes(), *b"v");
     }
-    assert!(matches!(
-        store.apply(&batch),
-        Err(StoreError::BatchTooLong { .. })
-    ));
+    assert!(matches!(store.apply(&batch), Err(StoreError::BatchTooLong { .. })));
     assert_eq!(store.get(&0usize.to_be_bytes()).unwrap(), None);
 }
 
@@ -105,10 +99,7 @@ fn damage_becomes_an_error_not_a_panic() {
     drop(store);
     fs::write(dir.path().join("conf"), b"nonsense").unwrap();
     let error = Store::open(dir.path(), Purpose::Edge).unwrap_err();
-    assert!(
-        matches!(error, OpenError::Damaged { .. } | OpenError::Io { .. }),
-        "{error}"
-    );
+    assert!(matches!(error, OpenError::Damaged { .. } | OpenError::Io { .. }), "{error}");
 }
 
 /// The ledger of a city is such a store: many ranges of keys that grow at the same time. sled puts leaves that

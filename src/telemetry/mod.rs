@@ -18,11 +18,7 @@ pub enum LogFormat {
 impl LogFormat {
     /// Text on a terminal, JSON otherwise.
     pub fn default_here() -> LogFormat {
-        if std::io::stderr().is_terminal() {
-            LogFormat::Text
-        } else {
-            LogFormat::Json
-        }
+        if std::io::stderr().is_terminal() { LogFormat::Text } else { LogFormat::Json }
     }
 }
 

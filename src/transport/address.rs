@@ -30,16 +30,9 @@ impl ServerAddress {
 impl FromStr for ServerAddress {
     type Err = AddressError;
     fn from_str(text: &str) -> Result<ServerAddress, AddressError> {
-        let error = |reason| AddressError {
-            text: text.to_owned(),
-            reason,
-        };
-        let rest = text
-            .strip_prefix("tcp://")
-            .ok_or_else(|| error("it does not begin with \"tcp://\""))?;
-        let (host, port) = rest
-            .rsplit_once(':')
-            .ok_or_else(|| error("it lacks the port"))?;
+        let error = |reason| AddressError { text: text.to_owned(), reason };
+        let rest = text.strip_prefix("tcp://").ok_or_else(|| error("it does not begin with \"tcp://\""))?;
+        let (host, port) = rest.rsplit_once(':').ok_or_else(|| error("it lacks the port"))?;
         let in_brackets = host.starts_with('[') && host.ends_with(']');
         if host.is_empty() || (host.contains(':') && !in_brackets) {
             return Err(error("its host is missing, or an IPv6 address lacks its brackets"));
@@ -49,9 +42,7 @@ impl FromStr for ServerAddress {
         }
         Ok(ServerAddress {
             host: host.to_owned(),
-            port: port
-                .parse()
-                .map_err(|_| error("its port is no number from 0 to 65535"))?,
+            port: port.parse().map_err(|_| error("its port is no number from 0 to 65535"))?,
         })
     }
 }
@@ -82,7 +73,17 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_refused_with_an_example() {
-        for text in ["127.0.0.1:5555", "tcp://", "tcp://a", "tcp://:1", "tcp://a:x", "tcp://a:70000", "tcp://::1:5", "tcp://a b:1", "udp://a:1"] {
+        for text in [
+            "127.0.0.1:5555",
+            "tcp://",
+            "tcp://a",
+            "tcp://:1",
+            "tcp://a:x",
+            "tcp://a:70000",
+            "tcp://::1:5",
+            "tcp://a b:1",
+            "udp://a:1",
+        ] {
             let error = text.parse::<ServerAddress>().unwrap_err().to_string();
             assert!(error.contains("One looks like"), "{error}");
         }

@@ -7,9 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use zeromq::{
-    RouterRecvHalf, RouterSendHalf, RouterSocket, Socket, SocketRecv, SocketSend, ZmqMessage,
-};
+use zeromq::{RouterRecvHalf, RouterSendHalf, RouterSocket, Socket, SocketRecv, SocketSend, ZmqMessage};
 
 /// How many requests wait between the socket and whoever serves them. Beyond it TCP holds the peers back.
 const QUEUE: usize = 128;
@@ -32,11 +30,10 @@ pub struct Replies(RouterSendHalf);
 /// Why the server cannot listen. Nothing was accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    #[error("cannot listen on {address}: {source}. Nothing was changed. Is another server running there? Choose another --listen")]
-    Bind {
-        address: ServerAddress,
-        source: io::Error,
-    },
+    #[error(
+        "cannot listen on {address}: {source}. Nothing was changed. Is another server running there? Choose another --listen"
+    )]
+    Bind { address: ServerAddress, source: io::Error },
     #[error("the ZeroMQ socket did not start: {0}. Nothing was changed")]
     Socket(#[from] zeromq::ZmqError),
 }
@@ -46,13 +43,8 @@ pub async fn listen(
     address: &ServerAddress,
     stop: CancellationToken,
 ) -> Result<(mpsc::Receiver<Incoming>, Replies, SocketAddr), ListenError> {
-    let bind = |source| ListenError::Bind {
-        address: address.clone(),
-        source,
-    };
-    let listener = tokio::net::TcpListener::bind(address.host_and_port())
-        .await
-        .map_err(bind)?;
+    let bind = |source| ListenError::Bind { address: address.clone(), source };
+    let listener = tokio::net::TcpListener::bind(address.host_and_port()).await.map_err(bind)?;
     let local = listener.local_addr().map_err(bind)?;
     let listener = listener.into_std().map_err(bind)?;
     let mut socket = RouterSocket::new();
@@ -92,10 +84,7 @@ fn open_envelope(message: ZmqMessage) -> Option<Incoming> {
     let mut frames = message.into_vec();
     let body = frames.pop()?;
     let delimited = frames.len() >= 2 && frames.last().is_some_and(Bytes::is_empty);
-    delimited.then_some(Incoming {
-        peer: Peer(frames),
-        body,
-    })
+    delimited.then_some(Incoming { peer: Peer(frames), body })
 }
 
 /// What became of a reply.

@@ -2,9 +2,12 @@
 
 use super::ServerAddress;
 use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
 use std::time::Duration;
+
 use zeromq::{
-    DealerRecvHalf, DealerSendHalf, DealerSocket, Socket, SocketOptions, SocketRecv, SocketSend,
+    DealerRecvHalf, DealerSendHalf, DealerSocket, Socket, SocketEvent, SocketOptions, SocketRecv, SocketSend,
     ZmqError, ZmqMessage,
 };
 
@@ -18,20 +21,21 @@ const QUEUE_WITHIN: Duration = Duration::from_secs(2);
 pub struct Link {
     send: DealerSendHalf,
     recv: DealerRecvHalf,
+    /// Tells when the peer closed: `recv` itself would wait for ever.
+    monitor: BoxStream<'static, SocketEvent>,
 }
 
 /// Why a link is of no use any more. What was sent through it may or may not have arrived.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
     #[error("no server answers at {address}: {source}")]
-    Connect {
-        address: ServerAddress,
-        source: ZmqError,
-    },
+    Connect { address: ServerAddress, source: ZmqError },
     #[error("no server answers at {address} within {} s", CONNECT_WITHIN.as_secs())]
     ConnectTimeout { address: ServerAddress },
     #[error("the connection broke: {0}")]
     Broken(#[from] ZmqError),
+    #[error("the server closed the connection")]
+    Closed,
     #[error("the connection takes no more messages")]
     Stuck,
     #[error("the server sent a message without the empty delimiter and one body")]
@@ -47,16 +51,12 @@ impl Link {
         let endpoint = address.to_string();
         match tokio::time::timeout(CONNECT_WITHIN, socket.connect(&endpoint)).await {
             Ok(Ok(())) => {
+                let monitor = socket.monitor().boxed();
                 let (send, recv) = socket.split();
-                Ok(Link { send, recv })
+                Ok(Link { send, recv, monitor })
             }
-            Ok(Err(source)) => Err(LinkError::Connect {
-                address: address.clone(),
-                source,
-            }),
-            Err(_) => Err(LinkError::ConnectTimeout {
-                address: address.clone(),
-            }),
+            Ok(Err(source)) => Err(LinkError::Connect { address: address.clone(), source }),
+            Err(_) => Err(LinkError::ConnectTimeout { address: address.clone() }),
         }
     }
 
@@ -70,10 +70,20 @@ impl Link {
         }
     }
 
-    /// The next message. May wait for ever on a link that was closed: the caller has a timer. Dropping the future
-    /// loses nothing.
+    /// The next message. May wait for ever on a link that is cut without a word: the caller has a timer. Dropping the
+    /// future loses nothing.
     pub async fn recv(&mut self) -> Result<Bytes, LinkError> {
-        let frames = self.recv.recv().await?.into_vec();
+        let message = loop {
+            tokio::select! {
+                biased;
+                message = self.recv.recv() => break message?,
+                event = self.monitor.next() => match event {
+                    Some(SocketEvent::Disconnected(_)) | None => return Err(LinkError::Closed),
+                    Some(_) => {}
+                },
+            }
+        };
+        let frames = message.into_vec();
         match <[Bytes; 2]>::try_from(frames) {
             Ok([delimiter, body]) if delimiter.is_empty() => Ok(body),
             _ => Err(LinkError::Framing),

@@ -57,7 +57,9 @@ pub enum AppendError {
     #[error("more appends wait for the disk than it can take; nothing was stored, try again in a moment")]
     Busy,
     /// Whether it was stored is unknown until the outbox is opened anew; nothing more is accepted until then.
-    #[error("the disk failed, and whether this append was stored is unknown. Nothing more is accepted until the process starts again")]
+    #[error(
+        "the disk failed, and whether this append was stored is unknown. Nothing more is accepted until the process starts again"
+    )]
     Failed,
 }
 
@@ -88,11 +90,7 @@ pub struct Status {
 }
 
 enum Command {
-    Append {
-        records: Vec<Record>,
-        begun_at_ms: i64,
-        done: oneshot::Sender<Result<Appended, AppendError>>,
-    },
+    Append { records: Vec<Record>, begun_at_ms: i64, done: oneshot::Sender<Result<Appended, AppendError>> },
     Sweep,
 }
 
@@ -135,18 +133,10 @@ impl Outbox {
     /// Stores `records` under consecutive sequences and returns once they are on disk, all or none.
     ///
     /// `begun_at_ms` is the wall time, for people. If the future is dropped, they may or may not be stored.
-    pub async fn append(
-        &self,
-        records: Vec<Record>,
-        begun_at_ms: i64,
-    ) -> Result<Appended, AppendError> {
+    pub async fn append(&self, records: Vec<Record>, begun_at_ms: i64) -> Result<Appended, AppendError> {
         check(&records)?;
         let (done, answer) = oneshot::channel();
-        let command = Command::Append {
-            records,
-            begun_at_ms,
-            done,
-        };
+        let command = Command::Append { records, begun_at_ms, done };
         match self.queue().try_send(command) {
             Ok(()) => answer.await.unwrap_or(Err(AppendError::Failed)),
             Err(mpsc::error::TrySendError::Full(_)) => Err(AppendError::Busy),
@@ -248,26 +238,15 @@ fn commit_until_closed(
         let mut records_in_group = 0;
         let mut command = Some(first);
         while let Some(next) = command {
-            if let Command::Append {
-                records,
-                begun_at_ms,
-                done,
-            } = next
-            {
+            if let Command::Append { records, begun_at_ms, done } = next {
                 records_in_group += records.len();
                 begun_at = begun_at_ms;
                 group.push(records);
                 answers.push(done);
             }
-            command = (records_in_group < GROUP_RECORDS)
-                .then(|| waiting.try_recv().ok())
-                .flatten();
+            command = (records_in_group < GROUP_RECORDS).then(|| waiting.try_recv().ok()).flatten();
         }
-        let committed = if group.is_empty() {
-            Ok(Vec::new())
-        } else {
-            pages.commit(&group, begun_at)
-        };
+        let committed = if group.is_empty() { Ok(Vec::new()) } else { pages.commit(&group, begun_at) };
         let committed = committed.and_then(|places| {
             pages.sweep()?;
             Ok(places)

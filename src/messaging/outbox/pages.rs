@@ -20,7 +20,9 @@ use std::sync::{Mutex, MutexGuard};
 pub enum OpenError {
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("the outbox is damaged: {what}. Nothing was deleted and nothing is sent. Keep a copy of the data directory; the events before the damage can be read from it")]
+    #[error(
+        "the outbox is damaged: {what}. Nothing was deleted and nothing is sent. Keep a copy of the data directory; the events before the damage can be read from it"
+    )]
     Damaged { what: String },
     #[error("cannot start the committer thread: {0}. Nothing was changed")]
     Thread(#[source] std::io::Error),
@@ -105,8 +107,7 @@ impl Growing {
             Content::Records(records) => records.len(),
             Content::Lost { .. } => page::RECORDS_MAX,
         };
-        held < page::RECORDS_MAX
-            && self.len_max + record.encoded_len_max() <= page::BYTES_MAX
+        held < page::RECORDS_MAX && self.len_max + record.encoded_len_max() <= page::BYTES_MAX
     }
     fn push(&mut self, record: Record) {
         self.len_max += record.encoded_len_max();
@@ -120,11 +121,7 @@ impl Pages {
         let (epoch_index, epoch) = match store.last(b"e", b"f")? {
             Some((key, value)) => (
                 parse_u32(key.get(1..)).ok_or_else(|| damaged("an epoch's key"))?,
-                Epoch::from_bytes(
-                    value[..]
-                        .try_into()
-                        .map_err(|_| damaged("an epoch's value"))?,
-                ),
+                Epoch::from_bytes(value[..].try_into().map_err(|_| damaged("an epoch's value"))?),
             ),
             None => {
                 let epoch = Epoch::random();
@@ -148,11 +145,7 @@ impl Pages {
             let (key, value) = entry?;
             let page = read_page(&key, &value)?;
             if state.newest_first.is_some() && page.first.get() != state.next {
-                return Err(damaged(&format!(
-                    "after sequence {} comes {}",
-                    state.next - 1,
-                    page.first
-                )));
+                return Err(damaged(&format!("after sequence {} comes {}", state.next - 1, page.first)));
             }
             state.oldest_first.get_or_insert(page.first.get());
             state.newest_first = Some(page.first.get());
@@ -163,11 +156,10 @@ impl Pages {
             state.acknowledged = oldest - 1;
         }
         if let Some(value) = store.get(b"a")? {
-            let (index, through) = value
-                .split_at_checked(4)
-                .ok_or_else(|| damaged("the record of the last acknowledgement"))?;
-            let through = parse_u64(Some(through))
-                .ok_or_else(|| damaged("the record of the last acknowledgement"))?;
+            let (index, through) =
+                value.split_at_checked(4).ok_or_else(|| damaged("the record of the last acknowledgement"))?;
+            let through =
+                parse_u64(Some(through)).ok_or_else(|| damaged("the record of the last acknowledgement"))?;
             if parse_u32(Some(index)) == Some(epoch_index) {
                 if through >= state.next {
                     return Err(damaged(&format!(
@@ -178,12 +170,7 @@ impl Pages {
                 state.acknowledged = state.acknowledged.max(through);
             }
         }
-        Ok(Pages {
-            store,
-            epoch,
-            epoch_index,
-            state: Mutex::new(state),
-        })
+        Ok(Pages { store, epoch, epoch_index, state: Mutex::new(state) })
     }
 
     /// Writes a group of appends and flushes once. Called by the committer only.
@@ -197,11 +184,8 @@ impl Pages {
         let (mut current, mut next) = {
             let mut state = self.state();
             let growing = state.growing.take();
-            state.writing_from = Some(
-                growing
-                    .as_ref()
-                    .map_or(state.next, |growing| growing.page.first.get()),
-            );
+            state.writing_from =
+                Some(growing.as_ref().map_or(state.next, |growing| growing.page.first.get()));
             (growing, state.next)
         };
         let mut full: Vec<Growing> = Vec::new();
@@ -271,12 +255,7 @@ impl Pages {
         let (Some(oldest), Some(newest), acknowledged, everything) = ({
             let state = self.state();
             let last = state.next - 1;
-            (
-                state.oldest_first,
-                state.newest_first,
-                state.acknowledged,
-                state.acknowledged == last,
-            )
+            (state.oldest_first, state.newest_first, state.acknowledged, state.acknowledged == last)
         }) else {
             return Ok(());
         };
@@ -287,9 +266,7 @@ impl Pages {
         let mut bytes = 0;
         let through = acknowledged.min(newest);
         let mut former: Option<(Vec<u8>, usize)> = None;
-        let range = self
-            .store
-            .range(&self.page_key(oldest), &self.page_key(through + 2));
+        let range = self.store.range(&self.page_key(oldest), &self.page_key(through + 2));
         let mut doomed = Vec::new();
         for entry in range {
             let (key, value) = entry?;
@@ -337,13 +314,10 @@ impl Pages {
         let mut taken = Taken::default();
         let mut bytes = 0;
         let mut reached_end = true;
-        for entry in self
-            .store
-            .range(&self.key_of_page_with(from)?, &self.page_key(end))
-        {
+        for entry in self.store.range(&self.key_of_page_with(from)?, &self.page_key(end)) {
             let (key, value) = entry?;
-            let sealed = SealedPage::from_stored(&value)
-                .and_then(|sealed| sealed.open().map(|page| (sealed, page)));
+            let sealed =
+                SealedPage::from_stored(&value).and_then(|sealed| sealed.open().map(|page| (sealed, page)));
             let (sealed, page) = sealed.map_err(|error| StoreError::Damaged {
                 place: format!("page {:02x?}", &key),
                 reason: error.to_string(),
@@ -373,10 +347,7 @@ impl Pages {
         };
         let from = after.max(acknowledged) + 1;
         let mut found = Vec::new();
-        for entry in self
-            .store
-            .range(&self.key_of_page_with(from)?, &self.page_key(end))
-        {
+        for entry in self.store.range(&self.key_of_page_with(from)?, &self.page_key(end)) {
             let (key, value) = entry?;
             let page = read_page(&key, &value).map_err(|error| StoreError::Damaged {
                 place: format!("page {key:02x?}"),
@@ -420,19 +391,12 @@ impl Pages {
             }
             None => None,
         };
-        Ok(Status {
-            oldest_begun_at_ms: begun_at,
-            ..status
-        })
+        Ok(Status { oldest_begun_at_ms: begun_at, ..status })
     }
 
     pub(super) fn progress(&self) -> Progress {
         let state = self.state();
-        Progress {
-            oldest: state.oldest_first.unwrap_or(state.next),
-            durable: state.next - 1,
-            failed: false,
-        }
+        Progress { oldest: state.oldest_first.unwrap_or(state.next), durable: state.next - 1, failed: false }
     }
 
     pub(super) fn position(&self) -> Position {
@@ -450,9 +414,7 @@ impl Pages {
 
     /// The key of the stored page that `sequence` stands in, or of the place where it would begin.
     fn key_of_page_with(&self, sequence: u64) -> Result<Vec<u8>, StoreError> {
-        let page = self
-            .store
-            .last(&self.page_key(0), &self.page_key(sequence + 1))?;
+        let page = self.store.last(&self.page_key(0), &self.page_key(sequence + 1))?;
         match page {
             Some((key, value)) => {
                 let covers = read_page(&key, &value).is_ok_and(|page| page.last() >= sequence);
@@ -470,9 +432,7 @@ impl Pages {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state
-            .lock()
-            .expect("no thread panics while it holds the outbox's state")
+        self.state.lock().expect("no thread panics while it holds the outbox's state")
     }
 }
 
@@ -486,10 +446,7 @@ fn read_page(key: &[u8], value: &[u8]) -> Result<Page, OpenError> {
     let page = SealedPage::from_stored(value).and_then(|sealed| sealed.open());
     let page = page.map_err(|error| damaged(&format!("the page at {key:02x?}: {error}")))?;
     if Some(page.first.get()) != parse_u64(key.get(5..)) {
-        return Err(damaged(&format!(
-            "the page at {key:02x?} begins with sequence {}",
-            page.first
-        )));
+        return Err(damaged(&format!("the page at {key:02x?} begins with sequence {}", page.first)));
     }
     Ok(page)
 }

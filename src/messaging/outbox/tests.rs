@@ -8,10 +8,7 @@ use proptest::prelude::*;
 fn record(n: u64, length: usize) -> Record {
     let mut payload = n.to_be_bytes().to_vec();
     payload.resize(length.max(8), 0xEE);
-    Record {
-        key: None,
-        payload: Bytes::from(payload),
-    }
+    Record { key: None, payload: Bytes::from(payload) }
 }
 
 fn records(count: u64) -> Vec<Record> {
@@ -39,11 +36,7 @@ fn payloads(pages: &[SealedPage]) -> Vec<Bytes> {
 fn sequences_begin_at_one_and_have_no_gaps() {
     let (_, pages) = pages();
     let places = pages.commit(&[records(3), records(100), records(1)], 0);
-    let places: Vec<_> = places
-        .unwrap()
-        .iter()
-        .map(|place| (place.first.get(), place.last.get()))
-        .collect();
+    let places: Vec<_> = places.unwrap().iter().map(|place| (place.first.get(), place.last.get())).collect();
     assert_eq!(places, [(1, 3), (4, 103), (104, 104)]);
 }
 
@@ -117,13 +110,8 @@ fn bytes_count_what_is_stored() {
     for _ in 0..10 {
         pages.commit(&[records(30)], 0).unwrap();
     }
-    let stored: u64 = pages
-        .take(1, usize::MAX)
-        .unwrap()
-        .pages
-        .iter()
-        .map(|page| page.to_stored().len() as u64)
-        .sum();
+    let stored: u64 =
+        pages.take(1, usize::MAX).unwrap().pages.iter().map(|page| page.to_stored().len() as u64).sum();
     assert_eq!(pages.status().unwrap().bytes, stored);
     pages.acknowledge(300);
     pages.sweep().unwrap();
@@ -140,14 +128,8 @@ fn a_damaged_page_is_said_and_not_deleted() {
     value[20] ^= 1;
     store.put(&key, &value).unwrap();
     store.flush().unwrap();
-    assert!(matches!(
-        pages.take(1, 1000),
-        Err(StoreError::Damaged { .. })
-    ));
-    assert!(matches!(
-        Pages::open(Store::on(disk.clone())),
-        Err(OpenError::Damaged { .. })
-    ));
+    assert!(matches!(pages.take(1, 1000), Err(StoreError::Damaged { .. })));
+    assert!(matches!(Pages::open(Store::on(disk.clone())), Err(OpenError::Damaged { .. })));
     assert_eq!(store.get(&key).unwrap(), Some(value));
 }
 
@@ -175,16 +157,10 @@ async fn after_a_failed_flush_every_producer_is_told_and_nothing_more_is_accepte
     let outbox = Outbox::open(Store::on(disk.clone())).unwrap();
     outbox.append(records(1), 0).await.unwrap();
     disk.cut_power_after(1); // the write goes through, its flush does not
-    assert!(matches!(
-        outbox.append(records(1), 0).await,
-        Err(AppendError::Failed)
-    ));
+    assert!(matches!(outbox.append(records(1), 0).await, Err(AppendError::Failed)));
     assert!(outbox.progress().borrow().failed);
     disk.power_on(0);
-    assert!(matches!(
-        outbox.append(records(1), 0).await,
-        Err(AppendError::Failed)
-    ));
+    assert!(matches!(outbox.append(records(1), 0).await, Err(AppendError::Failed)));
 }
 
 #[tokio::test]
@@ -192,20 +168,11 @@ async fn what_is_no_append_is_refused() {
     let outbox = Outbox::open(Store::on(Disk::default())).unwrap();
     let refused = |records| outbox.append(records, 0);
     assert!(matches!(refused(vec![]).await, Err(AppendError::Count(0))));
-    assert!(matches!(
-        refused(records(APPEND_MAX as u64 + 1)).await,
-        Err(AppendError::Count(_))
-    ));
+    assert!(matches!(refused(records(APPEND_MAX as u64 + 1)).await, Err(AppendError::Count(_))));
     let long = record(0, page::PAYLOAD_MAX + 1);
-    assert!(matches!(
-        refused(vec![record(0, 9), long]).await,
-        Err(AppendError::TooLong { index: 1, .. })
-    ));
+    assert!(matches!(refused(vec![record(0, 9), long]).await, Err(AppendError::TooLong { index: 1, .. })));
     let large = vec![record(0, page::PAYLOAD_MAX); 600];
-    assert!(matches!(
-        refused(large).await,
-        Err(AppendError::TooLarge { .. })
-    ));
+    assert!(matches!(refused(large).await, Err(AppendError::TooLarge { .. })));
     assert_eq!(outbox.status().unwrap().next_sequence, 1);
 }
 
@@ -213,11 +180,19 @@ async fn what_is_no_append_is_refused() {
 enum Step {
     /// A group of appends, each of so many messages of so many bytes.
     Commit(Vec<(u8, u16)>),
-    Take { skip: u8, max_bytes: u16 },
+    Take {
+        skip: u8,
+        max_bytes: u16,
+    },
     /// Acknowledge so many of the pages that were taken.
-    Acknowledge { pages: u8 },
+    Acknowledge {
+        pages: u8,
+    },
     /// The power goes after so many more writes of the steps to come; of what is in doubt, a part survives.
-    CutPower { after_steps: u8, survivors: u8 },
+    CutPower {
+        after_steps: u8,
+        survivors: u8,
+    },
     Reopen,
 }
 
@@ -266,7 +241,11 @@ impl Model {
             self.messages.extend(append.into_iter().map(|r| r.payload));
             allowed.push(self.messages.len() as u64);
         }
-        assert!(allowed.contains(&found.durable), "half an append is there: {} of {allowed:?}", found.durable);
+        assert!(
+            allowed.contains(&found.durable),
+            "half an append is there: {} of {allowed:?}",
+            found.durable
+        );
         self.messages.truncate(found.durable as usize);
         assert!(found.acknowledged <= self.acknowledged);
         assert!(found.oldest <= self.acknowledged.max(1) + 1);

@@ -30,11 +30,7 @@ pub enum Action {
     Disconnect,
     /// Send a request with this id: pages from `pages_from` on, when given, and the question when `ask`. Then tell
     /// [`Sender::sent`].
-    Send {
-        id: u64,
-        pages_from: Option<u64>,
-        ask: bool,
-    },
+    Send { id: u64, pages_from: Option<u64>, ask: bool },
     /// Nothing until something happens or this moment comes.
     Wait { until: Duration },
 }
@@ -58,7 +54,9 @@ pub enum Outcome {
 /// A reply that cannot be meant for us. It is ignored, loudly.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PeerError {
-    #[error("the receiver acknowledged {mark}, but nothing after {sent} was ever sent to it; nothing is deleted. Was this directory restored from an older copy, or does another edge use its name?")]
+    #[error(
+        "the receiver acknowledged {mark}, but nothing after {sent} was ever sent to it; nothing is deleted. Was this directory restored from an older copy, or does another edge use its name?"
+    )]
     AcknowledgedUnsent { mark: u64, sent: u64 },
 }
 
@@ -74,7 +72,9 @@ struct Flight {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Link {
-    Down { connect_at: Duration },
+    Down {
+        connect_at: Duration,
+    },
     Connecting,
     Up,
     /// The shell has yet to drop the socket.
@@ -143,9 +143,7 @@ impl Sender {
         let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
         Sender {
             config,
-            link: Link::Down {
-                connect_at: Duration::ZERO,
-            },
+            link: Link::Down { connect_at: Duration::ZERO },
             server: 0,
             // Starting anywhere keeps a late reply to a former process from being taken for one to this.
             next_id: rng.random::<u64>() >> 1 | 1,
@@ -214,9 +212,7 @@ impl Sender {
             0 => Duration::ZERO,
             tries => reconnect_after(tries - 1, &mut self.rng),
         };
-        self.link = Link::Down {
-            connect_at: now + wait,
-        };
+        self.link = Link::Down { connect_at: now + wait };
     }
 
     /// The request `id` went out, with pages up to `last` if it carries any. When pages were wanted and none could be
@@ -260,10 +256,7 @@ impl Sender {
         if reply.mark > self.ever_sent {
             self.in_flight.remove(place);
             self.refused(now);
-            return Err(PeerError::AcknowledgedUnsent {
-                mark: reply.mark,
-                sent: self.ever_sent,
-            });
+            return Err(PeerError::AcknowledgedUnsent { mark: reply.mark, sent: self.ever_sent });
         }
         let flight = self.in_flight.remove(place).expect("it was just found");
         self.ledger = Some(reply.ledger);
@@ -295,20 +288,12 @@ impl Sender {
             }
             Verdict::Refused { reason } => {
                 self.refused(now);
-                return Ok(Outcome::Refused {
-                    reason: reason.clone(),
-                });
+                return Ok(Outcome::Refused { reason: reason.clone() });
             }
             Verdict::Gap => self.go_back(now, reply.mark),
             Verdict::Accepted => self.failed_tries = 0,
         }
-        Ok(if moved {
-            Outcome::Settled {
-                through: self.settled,
-            }
-        } else {
-            Outcome::Nothing
-        })
+        Ok(if moved { Outcome::Settled { through: self.settled } } else { Outcome::Nothing })
     }
 
     /// What to do now. Ask again after doing it, until it says to wait.
@@ -320,14 +305,10 @@ impl Sender {
             }
             Link::Down { connect_at } if connect_at <= now => {
                 self.link = Link::Connecting;
-                Action::Connect {
-                    server: self.server,
-                }
+                Action::Connect { server: self.server }
             }
             Link::Down { connect_at } => Action::Wait { until: connect_at },
-            Link::Connecting => Action::Wait {
-                until: Duration::MAX,
-            },
+            Link::Connecting => Action::Wait { until: Duration::MAX },
             Link::Up => self.poll_up(now),
         }
     }
@@ -346,8 +327,7 @@ impl Sender {
         }
         // Acknowledged by a later reply, while its own was lost.
         let settled = self.settled;
-        self.in_flight
-            .retain(|f| f.overdue_at > now || f.last.is_none_or(|last| last > settled));
+        self.in_flight.retain(|f| f.overdue_at > now || f.last.is_none_or(|last| last > settled));
         let mut wake = self.unanswered().map(|f| f.overdue_at).min();
         let mut wake_at = |moment: Duration| wake = Some(wake.map_or(moment, |w| w.min(moment)));
 
@@ -370,15 +350,9 @@ impl Sender {
             let id = self.next_id;
             self.next_id += 1;
             self.pages_wanted = pages_from.is_some();
-            return Action::Send {
-                id,
-                pages_from,
-                ask,
-            };
+            return Action::Send { id, pages_from, ask };
         }
-        Action::Wait {
-            until: wake.unwrap_or(Duration::MAX),
-        }
+        Action::Wait { until: wake.unwrap_or(Duration::MAX) }
     }
 
     /// How many messages were sent again.
@@ -427,9 +401,7 @@ impl Sender {
     }
 
     fn refused(&mut self, now: Duration) {
-        self.hold_until = self
-            .hold_until
-            .max(now + resend_after(self.failed_tries, &mut self.rng));
+        self.hold_until = self.hold_until.max(now + resend_after(self.failed_tries, &mut self.rng));
         self.failed_tries = self.failed_tries.saturating_add(1);
         self.forget_flights();
     }
@@ -437,17 +409,13 @@ impl Sender {
     /// Requests whose pages are not settled yet, oldest first.
     fn unsettled_flights(&self) -> impl Iterator<Item = &Flight> {
         let settled = self.settled;
-        self.in_flight
-            .iter()
-            .filter(move |f| f.last.is_some_and(|last| last > settled))
+        self.in_flight.iter().filter(move |f| f.last.is_some_and(|last| last > settled))
     }
 
     /// Requests that still lack the reply they are waiting for.
     fn unanswered(&self) -> impl Iterator<Item = &Flight> {
         let settled = self.settled;
-        self.in_flight
-            .iter()
-            .filter(move |f| f.last.is_none_or(|last| last > settled))
+        self.in_flight.iter().filter(move |f| f.last.is_none_or(|last| last > settled))
     }
 
     /// What was sent last may be resent only after the least resend time.

@@ -7,12 +7,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 const LEDGER: LedgerId = LedgerId::from_bytes([9; 16]);
 
 fn config(servers: usize) -> SenderConfig {
-    SenderConfig {
-        servers,
-        window: 4,
-        ask_every: Duration::from_secs(1),
-        seed: 7,
-    }
+    SenderConfig { servers, window: 4, ask_every: Duration::from_secs(1), seed: 7 }
 }
 
 fn secs(seconds: u64) -> Duration {
@@ -20,14 +15,7 @@ fn secs(seconds: u64) -> Duration {
 }
 
 fn reply(id: u64, mark: u64) -> Reply {
-    Reply {
-        id,
-        ledger: LEDGER,
-        mark,
-        verdict: Verdict::Accepted,
-        pause_ms: 0,
-        answer: None,
-    }
+    Reply { id, ledger: LEDGER, mark, verdict: Verdict::Accepted, pause_ms: 0, answer: None }
 }
 
 /// A sender with `available` messages, connected to its first server.
@@ -41,11 +29,7 @@ fn connected(servers: usize, available: u64) -> Sender {
 /// Takes the next action, which must be a request, and sends up to `count` messages in it.
 fn send(sender: &mut Sender, now: Duration, count: u64) -> (u64, Option<u64>) {
     match sender.poll(now) {
-        Action::Send {
-            id,
-            pages_from,
-            ask,
-        } => {
+        Action::Send { id, pages_from, ask } => {
             let last = pages_from.map(|from| from + count - 1);
             sender.sent(now, id, last, ask);
             (id, pages_from)
@@ -71,10 +55,7 @@ fn only_an_acknowledgement_settles_and_it_counts_for_all_before() {
     let (second, _) = send(&mut sender, Duration::ZERO, 10);
     let outcome = sender.replied(secs(1), &reply(second, 20));
     assert_eq!(outcome, Ok(Outcome::Settled { through: 20 }));
-    assert_eq!(
-        sender.replied(secs(1), &reply(first, 20)),
-        Ok(Outcome::Nothing)
-    );
+    assert_eq!(sender.replied(secs(1), &reply(first, 20)), Ok(Outcome::Nothing));
     assert_eq!(sender.settled(), 20);
 }
 
@@ -89,9 +70,7 @@ fn nothing_is_resent_before_two_seconds_even_when_the_link_breaks_at_once() {
     assert!(until <= secs(2), "connecting may be soon");
     assert_eq!(sender.poll(until), Action::Connect { server: 0 });
     sender.connected(until);
-    let Action::Wait { until } = sender.poll(until) else {
-        panic!("the events must wait for their time")
-    };
+    let Action::Wait { until } = sender.poll(until) else { panic!("the events must wait for their time") };
     assert!(until >= Duration::from_secs(1));
     let (_, from) = send(&mut sender, secs(2), 10);
     assert_eq!(from, Some(1));
@@ -102,10 +81,7 @@ fn nothing_is_resent_before_two_seconds_even_when_the_link_breaks_at_once() {
 fn a_silent_server_is_left_for_the_next_address_after_one_resend_time() {
     let mut sender = connected(2, 10);
     send(&mut sender, Duration::ZERO, 10);
-    assert!(matches!(
-        sender.poll(Duration::from_millis(1999)),
-        Action::Wait { .. }
-    ));
+    assert!(matches!(sender.poll(Duration::from_millis(1999)), Action::Wait { .. }));
     assert_eq!(sender.poll(secs(2)), Action::Disconnect);
     assert_eq!(sender.poll(secs(2)), Action::Connect { server: 1 });
     sender.connected(secs(2));
@@ -137,16 +113,9 @@ fn the_question_is_asked_at_its_interval_backlog_or_none() {
     for second in 0..5 {
         let (id, pages) = send(&mut sender, secs(second), 0);
         assert_eq!(pages, None);
-        sender
-            .replied(secs(second) + Duration::from_millis(3), &reply(id, 0))
-            .unwrap();
+        sender.replied(secs(second) + Duration::from_millis(3), &reply(id, 0)).unwrap();
         let wait = sender.poll(secs(second) + Duration::from_millis(3));
-        assert_eq!(
-            wait,
-            Action::Wait {
-                until: secs(second + 1)
-            }
-        );
+        assert_eq!(wait, Action::Wait { until: secs(second + 1) });
     }
 }
 
@@ -158,33 +127,19 @@ fn a_question_does_not_wait_behind_a_full_window() {
     }
     sender.in_flight[0].asks = false; // its answer came some time ago
     sender.ask_at = secs(1);
-    assert!(matches!(
-        sender.poll(secs(1)),
-        Action::Send {
-            pages_from: None,
-            ask: true,
-            ..
-        }
-    ));
+    assert!(matches!(sender.poll(secs(1)), Action::Send { pages_from: None, ask: true, .. }));
 }
 
 #[test]
 fn a_pause_that_the_server_asks_for_is_kept_up_to_a_minute() {
     let mut sender = connected(1, 100);
     let (id, _) = send(&mut sender, Duration::ZERO, 10);
-    let pause = Reply {
-        pause_ms: 3_600_000,
-        ..reply(id, 10)
-    };
+    let pause = Reply { pause_ms: 3_600_000, ..reply(id, 10) };
     sender.replied(secs(1), &pause).unwrap();
     let mut now = secs(1);
     loop {
         match sender.poll(now) {
-            Action::Send {
-                id,
-                pages_from: None,
-                ask,
-            } => {
+            Action::Send { id, pages_from: None, ask } => {
                 sender.sent(now, id, None, ask);
                 sender.replied(now, &reply(id, 10)).unwrap();
             }
@@ -206,23 +161,14 @@ fn an_acknowledgement_of_what_was_never_sent_deletes_nothing() {
     assert_eq!(error, PeerError::AcknowledgedUnsent { mark: 11, sent: 10 });
     assert_eq!(sender.settled(), 0);
     // It does not send them again in a tight loop either.
-    assert!(matches!(
-        sender.poll(secs(1)),
-        Action::Send {
-            pages_from: None,
-            ..
-        }
-    ));
+    assert!(matches!(sender.poll(secs(1)), Action::Send { pages_from: None, .. }));
 }
 
 #[test]
 fn a_conflict_stops_the_queue_but_not_the_questions() {
     let mut sender = connected(1, 10);
     let (id, _) = send(&mut sender, Duration::ZERO, 10);
-    let conflict = Reply {
-        verdict: Verdict::Conflict { first: 1 },
-        ..reply(id, 0)
-    };
+    let conflict = Reply { verdict: Verdict::Conflict { first: 1 }, ..reply(id, 0) };
     let outcome = sender.replied(secs(1), &conflict);
     assert_eq!(outcome, Ok(Outcome::Conflict { first: 1 }));
     let (id, pages) = send(&mut sender, secs(2), 0);
@@ -239,10 +185,7 @@ fn a_receiver_restored_from_a_copy_gets_what_is_still_here() {
     let (id, from) = send(&mut sender, Duration::ZERO, 10);
     assert_eq!(from, Some(41));
     let outcome = sender.replied(secs(1), &reply(id, 10));
-    let went_back = Outcome::ReceiverWentBack {
-        mark: 10,
-        settled: 40,
-    };
+    let went_back = Outcome::ReceiverWentBack { mark: 10, settled: 40 };
     assert_eq!(outcome, Ok(went_back));
     assert_eq!(send(&mut sender, secs(1), 10).1, Some(31));
 }
@@ -293,8 +236,7 @@ struct World {
 impl World {
     fn schedule(&mut self, at: Duration, arrival: Arrival) {
         self.scheduled += 1;
-        self.events
-            .push(std::cmp::Reverse((at, self.scheduled, arrival)));
+        self.events.push(std::cmp::Reverse((at, self.scheduled, arrival)));
     }
 
     fn post(&mut self, arrival: Arrival) {
@@ -308,10 +250,7 @@ impl World {
         match fate {
             Fate::Lost => {}
             Fate::Arrives { after_ms } => self.schedule(self.clock + ms(after_ms), arrival),
-            Fate::Twice {
-                first_ms,
-                second_ms,
-            } => {
+            Fate::Twice { first_ms, second_ms } => {
                 self.schedule(self.clock + ms(first_ms), arrival.clone());
                 self.schedule(self.clock + ms(second_ms), arrival);
             }
@@ -321,10 +260,7 @@ impl World {
     /// The page that begins at `from`: as it was cut before, or cut now.
     fn page(&mut self, from: u64) -> (u64, u64) {
         let appended = self.appended;
-        let last = *self
-            .pages
-            .entry(from)
-            .or_insert_with(|| appended.min(from + 6));
+        let last = *self.pages.entry(from).or_insert_with(|| appended.min(from + 6));
         (from, last)
     }
 
@@ -341,11 +277,7 @@ impl World {
                     }
                     return;
                 }
-                Action::Send {
-                    id,
-                    pages_from,
-                    ask,
-                } => {
+                Action::Send { id, pages_from, ask } => {
                     let mut pages = Vec::new();
                     let mut next = pages_from;
                     while let Some(from) = next.filter(|n| *n <= self.appended && pages.len() < 3) {
@@ -365,16 +297,10 @@ impl World {
         let mut gap = false;
         for (first, last) in pages {
             let digest = Digest::of(&[first.to_be_bytes(), last.to_be_bytes()].concat());
-            let place = Place {
-                first,
-                last,
-                digest,
-            };
+            let place = Place { first, last, digest };
             let applied = |first: u64| {
                 let last = self.applied_pages.get(&first);
-                Ok::<_, ()>(last.map(|last| {
-                    Digest::of(&[first.to_be_bytes(), last.to_be_bytes()].concat())
-                }))
+                Ok::<_, ()>(last.map(|last| Digest::of(&[first.to_be_bytes(), last.to_be_bytes()].concat())))
             };
             match judge(place, self.mark, oldest, applied).unwrap() {
                 Judgement::Next => {
@@ -407,10 +333,7 @@ impl World {
                 Arrival::Request { id, oldest, pages } => self.receive(id, oldest, pages),
                 Arrival::Reply { id, mark, gap } => {
                     let verdict = if gap { Verdict::Gap } else { Verdict::Accepted };
-                    let answer = Reply {
-                        verdict,
-                        ..reply(id, mark)
-                    };
+                    let answer = Reply { verdict, ..reply(id, mark) };
                     let settled_before = self.sender.settled();
                     match self.sender.replied(self.clock, &answer).unwrap() {
                         Outcome::Settled { through } => {

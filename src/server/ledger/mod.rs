@@ -72,12 +72,8 @@ struct Streams {
 impl Streams {
     fn add(&mut self, stream: Stream) -> u32 {
         let number = u32::try_from(self.all.len()).expect("there are fewer streams than garages ever built");
-        self.numbers
-            .insert((stream.site.clone(), stream.epoch), number);
-        self.by_site
-            .entry(stream.site.clone())
-            .or_default()
-            .push(number);
+        self.numbers.insert((stream.site.clone(), stream.epoch), number);
+        self.by_site.entry(stream.site.clone()).or_default().push(number);
         self.all.push(stream);
         number
     }
@@ -113,7 +109,9 @@ impl Ledger {
     /// Opens the ledger in `store`, or begins a new one.
     pub fn open(store: Store) -> Result<Ledger, StoreError> {
         let id = match store.get(record::LEDGER_ID)? {
-            Some(bytes) => LedgerId::from_bytes(bytes[..].try_into().map_err(|_| damaged("the ledger's id"))?),
+            Some(bytes) => {
+                LedgerId::from_bytes(bytes[..].try_into().map_err(|_| damaged("the ledger's id"))?)
+            }
             None => {
                 let id = LedgerId::random();
                 store.put(record::LEDGER_ID, &id.to_bytes())?;
@@ -124,9 +122,7 @@ impl Ledger {
         let mut streams = Streams::default();
         for entry in store.range(b"s", b"t") {
             let (_, value) = entry?;
-            let (epoch, name) = value
-                .split_first_chunk::<16>()
-                .ok_or_else(|| damaged("a stream's name"))?;
+            let (epoch, name) = value.split_first_chunk::<16>().ok_or_else(|| damaged("a stream's name"))?;
             let name = std::str::from_utf8(name).ok().and_then(|name| SiteName::new(name).ok());
             let number = streams.add(Stream {
                 site: name.ok_or_else(|| damaged("a stream's name"))?,
@@ -144,10 +140,7 @@ impl Ledger {
         Ok(Ledger {
             store,
             id,
-            shared: Arc::new(Shared {
-                streams: RwLock::new(streams),
-                durable: AtomicU64::new(durable),
-            }),
+            shared: Arc::new(Shared { streams: RwLock::new(streams), durable: AtomicU64::new(durable) }),
         })
     }
 
@@ -188,22 +181,14 @@ impl Ledger {
     pub fn record_capacity(&self, site: &SiteName, capacity: u32, now_ms: i64) -> Result<(), StoreError> {
         let mut writer = self.writer();
         let position = writer.next_position;
-        let record = Record::Capacity {
-            site: site.clone(),
-            received_at_ms: now_ms,
-            capacity,
-        };
+        let record = Record::Capacity { site: site.clone(), received_at_ms: now_ms, capacity };
         writer.add(vec![(record_key(position), record.encode())])?;
         writer.next_position += 1;
         self.finish(writer)
     }
 
     fn writer(&self) -> Writer<'_> {
-        Writer {
-            store: &self.store,
-            batch: Batch::default(),
-            next_position: self.position() + 1,
-        }
+        Writer { store: &self.store, batch: Batch::default(), next_position: self.position() + 1 }
     }
 
     fn finish(&self, writer: Writer<'_>) -> Result<(), StoreError> {
@@ -236,16 +221,14 @@ impl Ledger {
         for sealed in &request.pages {
             let page = match sealed.open() {
                 Ok(page) if page.epoch == request.epoch => page,
-                Ok(_) => return Ok(refused(answer, "a page belongs to another epoch than the request")),
+                Ok(_) => {
+                    return Ok(refused(answer, "a page belongs to another epoch than the request"));
+                }
                 Err(error) => {
                     return Ok(refused(answer, &format!("a page was refused: {error}")));
                 }
             };
-            let place = Place {
-                first: page.first.get(),
-                last: page.last(),
-                digest: sealed.digest,
-            };
+            let place = Place { first: page.first.get(), last: page.last(), digest: sealed.digest };
             let judgement = judge(place, answer.mark, request.oldest, |first| match stream {
                 // Applied within this commit: not in the store yet.
                 Some(stream) => match pending.get(&(stream, first)) {
@@ -288,21 +271,13 @@ impl Ledger {
             let position = writer.next_position;
             writer.next_position += 1;
             let record = match &page {
-                Page {
-                    content: Content::Lost { last, reason },
-                    first,
-                    ..
-                } => {
+                Page { content: Content::Lost { last, reason }, first, .. } => {
                     answer.missing += page.count();
                     hole(number, now_ms, (first.get(), last.get()), reason, Some(sealed.digest))
                 }
                 _ => {
                     answer.applied += page.count();
-                    Record::Page {
-                        stream: number,
-                        received_at_ms: now_ms,
-                        page: sealed.clone(),
-                    }
+                    Record::Page { stream: number, received_at_ms: now_ms, page: sealed.clone() }
                 }
             };
             writes.push((record_key(position), record.encode()));
@@ -316,42 +291,36 @@ impl Ledger {
         Ok(answer)
     }
 
-    fn begin_stream(&self, writer: &mut Writer<'_>, site: &SiteName, epoch: Epoch) -> Result<u32, StoreError> {
-        let number = self.write_streams().add(Stream {
-            site: site.clone(),
-            epoch,
-            mark: 0,
-        });
+    fn begin_stream(
+        &self,
+        writer: &mut Writer<'_>,
+        site: &SiteName,
+        epoch: Epoch,
+    ) -> Result<u32, StoreError> {
+        let number = self.write_streams().add(Stream { site: site.clone(), epoch, mark: 0 });
         writer.add(vec![(stream_key(number), stream_value(site, epoch))])?;
         Ok(number)
     }
 }
 
-fn hole(stream: u32, received_at_ms: i64, (first, last): (u64, u64), reason: &str, told_by: Option<Digest>) -> Record {
+fn hole(
+    stream: u32,
+    received_at_ms: i64,
+    (first, last): (u64, u64),
+    reason: &str,
+    told_by: Option<Digest>,
+) -> Record {
     let mut reason = reason.to_owned();
     let end = (0..=reason.len().min(1024)).rev().find(|end| reason.is_char_boundary(*end));
     reason.truncate(end.unwrap_or(0));
-    Record::Hole {
-        stream,
-        received_at_ms,
-        first,
-        last,
-        reason,
-        told_by,
-    }
+    Record::Hole { stream, received_at_ms, first, last, reason, told_by }
 }
 
 fn refused(answer: Applied, reason: &str) -> Applied {
     let reason = reason.to_owned();
-    Applied {
-        verdict: Verdict::Refused { reason },
-        ..answer
-    }
+    Applied { verdict: Verdict::Refused { reason }, ..answer }
 }
 
 fn damaged(what: &str) -> StoreError {
-    StoreError::Damaged {
-        place: what.to_owned(),
-        reason: "it has the wrong form".into(),
-    }
+    StoreError::Damaged { place: what.to_owned(), reason: "it has the wrong form".into() }
 }

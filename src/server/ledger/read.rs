@@ -144,24 +144,14 @@ impl Ledger {
     }
 
     fn page_of(&self, position: u64, record: Record) -> Result<Option<PageAt>, StoreError> {
-        let Record::Page {
-            stream,
-            received_at_ms,
-            page,
-        } = record
-        else {
+        let Record::Page { stream, received_at_ms, page } = record else {
             return Ok(None);
         };
         let page = page.open().map_err(|error| StoreError::Damaged {
             place: format!("ledger position {position}"),
             reason: error.to_string(),
         })?;
-        Ok(Some(PageAt {
-            position,
-            site: self.stream(stream)?.site,
-            received_at_ms,
-            page,
-        }))
+        Ok(Some(PageAt { position, site: self.stream(stream)?.site, received_at_ms, page }))
     }
 
     /// The first sequence of the first page of a stream that stands at position `from` or later. Positions rise with

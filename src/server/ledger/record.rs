@@ -23,11 +23,7 @@ pub const VERSION: u8 = 1;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Record {
     /// A page as it was received.
-    Page {
-        stream: u32,
-        received_at_ms: i64,
-        page: SealedPage,
-    },
+    Page { stream: u32, received_at_ms: i64, page: SealedPage },
     /// `first..=last` will never come: the site was told that they are safe, and this ledger does not have them.
     Hole {
         stream: u32,
@@ -39,11 +35,7 @@ pub enum Record {
         told_by: Option<Digest>,
     },
     /// A garage told a capacity that it had not told before.
-    Capacity {
-        site: SiteName,
-        received_at_ms: i64,
-        capacity: u32,
-    },
+    Capacity { site: SiteName, received_at_ms: i64, capacity: u32 },
 }
 
 impl Record {
@@ -52,14 +44,10 @@ impl Record {
     }
 
     pub fn decode(position: u64, bytes: &[u8]) -> Result<Record, StoreError> {
-        let damaged = |reason: String| StoreError::Damaged {
-            place: format!("ledger position {position}"),
-            reason,
-        };
+        let damaged =
+            |reason: String| StoreError::Damaged { place: format!("ledger position {position}"), reason };
         match bytes.split_first() {
-            Some((&VERSION, body)) => {
-                postcard::from_bytes(body).map_err(|error| damaged(error.to_string()))
-            }
+            Some((&VERSION, body)) => postcard::from_bytes(body).map_err(|error| damaged(error.to_string())),
             Some((version, _)) => Err(damaged(format!("its form has version {version}"))),
             None => Err(damaged("it is empty".into())),
         }

@@ -11,10 +11,7 @@ fn page(first: u64, count: usize) -> SealedPage {
 }
 
 fn marked_page(first: u64, count: usize, mark: u8) -> SealedPage {
-    let message = Message {
-        key: None,
-        payload: Bytes::from(vec![mark; 10]),
-    };
+    let message = Message { key: None, payload: Bytes::from(vec![mark; 10]) };
     SealedPage::seal(&Page {
         epoch: EPOCH,
         first: Sequence::new(first).unwrap(),
@@ -100,10 +97,7 @@ fn another_content_at_an_applied_place_is_a_conflict_and_changes_nothing() {
     let answer = commit(&ledger, request("a", 1, vec![marked_page(1, 10, 7), page(11, 1)]));
     assert_eq!((answer.verdict, answer.mark), (Verdict::Conflict { first: 1 }, 10));
     // Also within one commit.
-    let both = [
-        request("b", 1, vec![page(1, 4)]),
-        request("b", 1, vec![marked_page(1, 4, 7)]),
-    ];
+    let both = [request("b", 1, vec![page(1, 4)]), request("b", 1, vec![marked_page(1, 4, 7)])];
     let answers = ledger.commit(&both, 5).unwrap();
     assert_eq!(answers[1].verdict, Verdict::Conflict { first: 1 });
 }
@@ -115,10 +109,7 @@ fn what_an_edge_no_longer_has_is_recorded_as_a_hole() {
     let answer = commit(&ledger, request("a", 21, vec![page(21, 10)]));
     assert_eq!((answer.missing, answer.applied, answer.mark), (10, 10, 30));
     let records: Vec<_> = ledger.records(2).map(|record| record.unwrap().1).collect();
-    assert!(matches!(
-        records[..],
-        [Record::Hole { first: 11, last: 20, .. }, Record::Page { .. }]
-    ));
+    assert!(matches!(records[..], [Record::Hole { first: 11, last: 20, .. }, Record::Page { .. }]));
 }
 
 #[test]
