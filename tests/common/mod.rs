@@ -3,6 +3,7 @@
 //! * [`daemon`]: `server` and `edge` as child processes that can be killed, stopped and started again;
 //! * [`http`]: a client that tells "refused" from "the answer never came";
 //! * [`producer`]: a camera that posts as fast as it can and writes down what was confirmed;
+//! * [`requires`]: what a test needs of the machine, and the loud way to be left out;
 //! * [`books`]: what the server has applied, and the oracle that compares it with what was confirmed.
 //!
 //! Every daemon listens on a loopback address of its own (127.x.y.z) instead of 127.0.0.1: outgoing connections come from
@@ -14,6 +15,7 @@ pub mod books;
 pub mod daemon;
 pub mod http;
 pub mod producer;
+pub mod requires;
 
 pub use books::{Applied, assert_exactly_once, events_of};
 pub use daemon::{Edge, EdgeAddress, Program, Server};
