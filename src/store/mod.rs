@@ -197,8 +197,9 @@ impl Store {
         Store { backend: Arc::new(backend), poisoned: Arc::new(AtomicBool::new(false)) }
     }
 
-    /// Writes the format into a new store, or refuses one that is not ours to read. The write is made
-    /// at every opening, so that a first flush proves that the barrier is in use.
+    /// Writes the format into a new store, or refuses one that is not ours to read. At every opening something
+    /// new is written, so that a first flush proves that the barrier is in use: sled skips a write that
+    /// changes nothing, and a flush after it has nothing to sync.
     fn settle_format(&self, path: &Path, purpose: Purpose) -> Result<(), OpenError> {
         const KEY: &[u8] = b"\0format";
         let damaged = |reason: String| OpenError::Damaged { path: path.to_owned(), reason };
@@ -220,7 +221,9 @@ impl Store {
         let mut value = FORMAT.to_be_bytes().to_vec();
         value.extend_from_slice(purpose.to_string().as_bytes());
         let before = barrier::calls();
-        let written = self.put(KEY, &value).and_then(|()| self.flush());
+        let opened =
+            self.put(KEY, &value).and_then(|()| self.put(b"\0opened", uuid::Uuid::new_v4().as_bytes()));
+        let written = opened.and_then(|()| self.flush());
         written.map_err(|error| OpenError::Io { path: path.to_owned(), source: io::Error::other(error) })?;
         if barrier::calls() == before {
             return Err(OpenError::NoBarrier);
