@@ -197,9 +197,9 @@ impl Calls {
     }
 
     fn assert_no_raw_sync_file_range(&self) {
-        assert!(self.0.iter().any(|call| call.name == "fdatasync"), "the trace shows no sync at all");
         let raw: Vec<_> = self.0.iter().filter(|call| call.name == "sync_file_range").collect();
         assert!(raw.is_empty(), "sync_file_range was called {} times", raw.len());
+        assert!(self.0.iter().any(|call| call.name == "fdatasync"), "the trace shows no sync at all");
     }
 
     /// The one call that sent `bytes` to a peer.
