@@ -299,6 +299,26 @@ impl Server {
         self.process.memory_kb()
     }
 
+    /// How many cars its view counts in a garage; `None` for one that it has not heard of.
+    pub fn occupied(&self, garage: &str) -> Option<i64> {
+        let answer = self.http().get_json("/v1/occupancy");
+        let line = answer["garages"].as_array().unwrap().iter().find(|line| line["name"] == garage)?;
+        line["occupied"].as_i64()
+    }
+
+    /// How many records its ledger holds.
+    pub fn position(&self) -> u64 {
+        self.metric("fogpost_server_ledger_position")
+    }
+
+    /// A number of `GET /metrics`.
+    pub fn metric(&self, name: &str) -> u64 {
+        let answer = self.http().get("/metrics").unwrap();
+        let value = answer.body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let value = value.unwrap_or_else(|| panic!("no metric {name} in\n{}", answer.body));
+        value.parse().unwrap()
+    }
+
     /// How many events it has applied of one garage, by its marks.
     pub fn applied_of(&self, garage: &str) -> u64 {
         let answer = self.http().get(&format!("/v1/garages/{}", path_segment(garage))).unwrap();
