@@ -93,23 +93,37 @@ struct Process {
 }
 
 impl Process {
-    /// Starts it and returns its ready line.
-    fn start(name: &str, program: &str, args: &[String], dir: &Path) -> (Process, String) {
+    /// Starts it, under a tracer if there is one, and returns its ready line; an error says how it ended instead, with its log.
+    fn try_start(
+        name: &str,
+        tracer: &[&str],
+        program: &str,
+        args: &[String],
+        dir: &Path,
+    ) -> Result<(Process, String), String> {
         // Beside the data directory, which belongs to the daemon.
         let log = dir.with_extension("log");
         let stderr = OpenOptions::new().create(true).append(true).open(&log).unwrap();
-        let mut child = command(program, args).stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
+        let mut command = match tracer {
+            [] => command(program, args),
+            [tracer, its_args @ ..] => {
+                let its_args = its_args.iter().copied().chain([program]).map(str::to_owned);
+                command(tracer, &its_args.chain(args.iter().cloned()).collect::<Vec<_>>())
+            }
+        };
+        let mut child = command.stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
         let lines = lines_of(child.stdout.take().unwrap());
         let pid = child.id();
         let mut process = Process { name: name.to_owned(), child: Some(child), pid, log };
         match lines.recv_timeout(READY_WITHIN) {
-            Ok(line) => (process, line),
+            Ok(line) => Ok((process, line)),
             Err(RecvTimeoutError::Timeout) => {
-                panic!("{name} was not ready within {READY_WITHIN:?}\n{}", process.log_tail())
+                Err(format!("{name} was not ready within {READY_WITHIN:?}\n{}", process.log_tail()))
             }
             Err(RecvTimeoutError::Disconnected) => {
                 let status = process.wait(Duration::from_secs(10));
-                panic!("{name} {args:?} ended with {status:?} before it was ready\n{}", process.log_tail())
+                let tail = process.log_tail();
+                Err(format!("{name} {args:?} ended with {status:?} before it was ready\n{tail}"))
             }
         }
     }
@@ -210,30 +224,47 @@ pub struct Server {
 impl Server {
     /// Starts a server on addresses of its own and waits until it is ready.
     pub fn start(dir: &Path, extra: &[&str]) -> Server {
-        let own = own_loopback_address();
-        let extra: Vec<String> = extra.iter().map(ToString::to_string).collect();
-        Server::start_at(dir, &own, &own, extra)
+        Server::start_under(&[], dir, extra)
     }
 
-    fn start_at(dir: &Path, http: &str, listen: &str, extra: Vec<String>) -> Server {
+    /// The same under another program, such as a tracer, which must leave the pid to the server.
+    pub fn start_under(tracer: &[&str], dir: &Path, extra: &[&str]) -> Server {
+        let own = own_loopback_address();
+        let extra: Vec<String> = extra.iter().map(ToString::to_string).collect();
+        Server::try_start_at(tracer, dir, &own, &own, extra).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    fn try_start_at(
+        tracer: &[&str],
+        dir: &Path,
+        http: &str,
+        listen: &str,
+        extra: Vec<String>,
+    ) -> Result<Server, String> {
         let mut args = vec!["--data-dir".to_owned(), dir.to_str().unwrap().to_owned()];
         args.extend(["--http".to_owned(), http.to_owned()]);
         args.extend(["--listen".to_owned(), format!("tcp://{listen}")]);
         args.extend(extra.iter().cloned());
-        let (process, ready) = Process::start("the server", SERVER, &args, dir);
+        let (process, ready) = Process::try_start("the server", tracer, SERVER, &args, dir)?;
         assert!(ready.starts_with("ready "), "{ready:?}");
         let (http, listen) = (address(told(&ready, "http")), address(told(&ready, "listen")));
         let published = |name: &str| fs::read_to_string(dir.join(name)).unwrap().trim().to_owned();
         assert_eq!(published("http.addr"), http.to_string());
         assert_eq!(published("listen.addr"), listen.to_string());
-        Server { process, dir: dir.to_owned(), extra, http, listen }
+        Ok(Server { process, dir: dir.to_owned(), extra, http, listen })
     }
 
     /// Starts it again on the same directory and addresses, as a service manager would. It must have ended.
     pub fn restart(&mut self) {
+        self.try_restart().unwrap_or_else(|why| panic!("{why}"));
+    }
+
+    /// The same; an error says how it ended instead, with its log. It can be tried again.
+    pub fn try_restart(&mut self) -> Result<(), String> {
         assert!(self.process.child.is_none(), "the server still runs");
         let (http, listen) = (self.http.to_string(), self.listen.to_string());
-        *self = Server::start_at(&self.dir.clone(), &http, &listen, std::mem::take(&mut self.extra));
+        *self = Server::try_start_at(&[], &self.dir, &http, &listen, self.extra.clone())?;
+        Ok(())
     }
 
     /// SIGKILL.
@@ -349,33 +380,52 @@ pub struct Edge {
 impl Edge {
     /// Starts the edge of garage `name` on an HTTP address of its own and waits until it is ready.
     pub fn start(dir: &Path, name: &str, servers: &[String], extra: &[&str]) -> Edge {
+        Edge::start_under(&[], dir, name, servers, extra)
+    }
+
+    /// The same under another program, such as a tracer, which must leave the pid to the edge.
+    pub fn start_under(tracer: &[&str], dir: &Path, name: &str, servers: &[String], extra: &[&str]) -> Edge {
         let mut args = vec!["--data-dir".to_owned(), dir.to_str().unwrap().to_owned()];
         args.extend(["--garage-name".to_owned(), name.to_owned()]);
         for server in servers {
             args.extend(["--server".to_owned(), server.clone()]);
         }
         args.extend(extra.iter().map(ToString::to_string));
-        Edge::start_at(dir, name, args, EdgeAddress::default())
+        let started = Edge::try_start_at(tracer, dir, name, args, EdgeAddress::default());
+        started.unwrap_or_else(|why| panic!("{why}"))
     }
 
-    fn start_at(dir: &Path, name: &str, args: Vec<String>, address_cell: EdgeAddress) -> Edge {
+    fn try_start_at(
+        tracer: &[&str],
+        dir: &Path,
+        name: &str,
+        args: Vec<String>,
+        address_cell: EdgeAddress,
+    ) -> Result<Edge, String> {
         let mut given = args.clone();
         if !args.iter().any(|arg| arg == "--http") {
             given.extend(["--http".to_owned(), own_loopback_address()]);
         }
-        let (process, ready) = Process::start(&format!("the edge of {name:?}"), EDGE, &given, dir);
+        let title = format!("the edge of {name:?}");
+        let (process, ready) = Process::try_start(&title, tracer, EDGE, &given, dir)?;
         assert!(ready.starts_with("ready "), "{ready:?}");
         let http = address(told(&ready, "http"));
         assert_eq!(fs::read_to_string(dir.join("http.addr")).unwrap().trim(), http.to_string());
         address_cell.set(Some(http));
-        Edge { process, dir: dir.to_owned(), name: name.to_owned(), args, address: address_cell }
+        Ok(Edge { process, dir: dir.to_owned(), name: name.to_owned(), args, address: address_cell })
     }
 
     /// Starts it again on the same directory with the same settings. Its HTTP address is a new one.
     pub fn restart(&mut self) {
+        self.try_restart().unwrap_or_else(|why| panic!("{why}"));
+    }
+
+    /// The same; an error says how it ended instead, with its log. It can be tried again.
+    pub fn try_restart(&mut self) -> Result<(), String> {
         assert!(self.process.child.is_none(), "the edge still runs");
-        let (dir, name) = (self.dir.clone(), self.name.clone());
-        *self = Edge::start_at(&dir, &name, std::mem::take(&mut self.args), self.address.clone());
+        let (args, address) = (self.args.clone(), self.address.clone());
+        *self = Edge::try_start_at(&[], &self.dir, &self.name, args, address)?;
+        Ok(())
     }
 
     /// SIGKILL.

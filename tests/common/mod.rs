@@ -3,6 +3,8 @@
 //! * [`daemon`]: `server` and `edge` as child processes that can be killed, stopped and started again;
 //! * [`http`]: a client that tells "refused" from "the answer never came";
 //! * [`producer`]: a camera that posts as fast as it can and writes down what was confirmed;
+//! * [`disk`]: a disk whose power can be cut;
+//! * [`requires`]: what a test needs of the machine, and the loud way to be left out;
 //! * [`garage`]: an edge with its cameras, from the first event to the comparison of the books;
 //! * [`peers`]: servers that are none, and ways to a server that break;
 //! * [`books`]: what the server has applied, and the oracle that compares it with what was confirmed.
@@ -14,13 +16,16 @@
 
 pub mod books;
 pub mod daemon;
+pub mod disk;
 pub mod garage;
 pub mod http;
 pub mod peers;
 pub mod producer;
+pub mod requires;
 
 pub use books::{Applied, assert_exactly_once, events_of};
 pub use daemon::{Edge, EdgeAddress, Program, Server};
+pub use disk::Disk;
 pub use garage::Garage;
 pub use http::{Answer, Http, NoAnswer};
 pub use producer::{Journal, Producer};

@@ -36,7 +36,15 @@ impl Journal {
 
     /// Posts an entry for each plate, one alone as an event and several as a batch, and writes down what came back.
     pub fn post_entries(&mut self, http: &Http, plates: Vec<String>) {
-        let entry = |plate: &String| json!({"kind": "entry", "plate": plate});
+        self.post_long_entries(http, plates, 0);
+    }
+
+    /// The same with `extra` bytes, 0 to 256, in each event.
+    pub fn post_long_entries(&mut self, http: &Http, plates: Vec<String>, extra: usize) {
+        let entry = |plate: &String| match extra {
+            0 => json!({"kind": "entry", "plate": plate}),
+            extra => json!({"kind": "entry", "plate": plate, "camera": "x".repeat(extra)}),
+        };
         let answer = match plates.as_slice() {
             [plate] => http.post_event(&entry(plate)),
             plates => {
@@ -78,6 +86,11 @@ impl Producer {
     /// Plates begin with `prefix`, which no other producer may have. `sizes` is walked round: 1 posts one event, more
     /// post a batch of so many.
     pub fn start(edge: EdgeAddress, prefix: &str, sizes: &[usize]) -> Producer {
+        Producer::start_long(edge, prefix, sizes, 0)
+    }
+
+    /// The same with `extra` bytes, 0 to 256, in each event.
+    pub fn start_long(edge: EdgeAddress, prefix: &str, sizes: &[usize], extra: usize) -> Producer {
         let stop = Arc::new(AtomicBool::new(false));
         let confirmed = Arc::new(AtomicU64::new(0));
         let (stopped, counter) = (Arc::clone(&stop), Arc::clone(&confirmed));
@@ -98,7 +111,7 @@ impl Producer {
                 let plates = (number..number + size).map(|n| format!("{prefix}{n}")).collect();
                 number += size;
                 let refused_before = journal.refused.len();
-                journal.post_entries(&clients[&address], plates);
+                journal.post_long_entries(&clients[&address], plates, extra);
                 counter.store(journal.confirmed_events(), Ordering::Relaxed);
                 if journal.refused.len() > refused_before {
                     // It was killed a moment ago: no need to knock without a pause.
