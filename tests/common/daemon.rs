@@ -1,0 +1,478 @@
+//! `server` and `edge` as child processes.
+
+use super::http::Http;
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+pub const EDGE: &str = env!("CARGO_BIN_EXE_edge");
+pub const SERVER: &str = env!("CARGO_BIN_EXE_server");
+
+/// How long a daemon may take to its ready line. Generous: the machine may be busy with other tests.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+/// How much of a log a failure shows.
+const LOG_TAIL_BYTES: u64 = 6 * 1024;
+
+/// What every daemon under test can be asked for.
+pub trait Program {
+    /// The last lines of its log, under its name.
+    fn log_tail(&self) -> String;
+    /// Its process, while it runs.
+    fn pid(&self) -> u32;
+}
+
+/// A loopback address that no other daemon of any running test has; see the parent module.
+pub fn own_loopback_address() -> String {
+    let [a, b, c]: [u8; 3] = rand::random();
+    format!("127.{}.{b}.{}:0", a.clamp(1, 254), c.clamp(1, 254))
+}
+
+/// A program with our arguments and none of the caller's settings.
+pub fn command(program: &str, args: &[String]) -> Command {
+    let mut command = Command::new(program);
+    command.args(args).stdin(Stdio::null());
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("FOGPOST_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// How a program ended that was not to run.
+#[derive(Debug)]
+pub struct Refused {
+    pub code: Option<i32>,
+    pub stderr: String,
+}
+
+/// Runs a program that is expected to refuse its settings. Panics when it becomes ready, or is still there
+/// after a while.
+pub fn refused(program: &str, args: &[&str]) -> Refused {
+    let args: Vec<String> = args.iter().map(ToString::to_string).collect();
+    let mut child = command(program, &args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let lines = lines_of(child.stdout.take().unwrap());
+    let mut stderr = child.stderr.take().unwrap();
+    let stderr = std::thread::spawn(move || {
+        let mut text = Vec::new();
+        let _ = stderr.read_to_end(&mut text);
+        String::from_utf8_lossy(&text).into_owned()
+    });
+    let said = lines.recv_timeout(READY_WITHIN);
+    if said != Err(RecvTimeoutError::Disconnected) {
+        let _ = child.kill();
+        let _ = child.wait();
+        panic!("{program} {args:?} was to refuse, but said {said:?}\n{}", stderr.join().unwrap());
+    }
+    let status = child.wait().unwrap();
+    Refused { code: status.code(), stderr: stderr.join().unwrap() }
+}
+
+/// The lines of a pipe, until it closes. They are read on, so that whoever writes them never waits for us.
+fn lines_of(pipe: impl Read + Send + 'static) -> Receiver<String> {
+    let (lines, received) = channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            let _ = lines.send(line);
+        }
+    });
+    received
+}
+
+/// A daemon that runs, or ran.
+struct Process {
+    name: String,
+    child: Option<Child>,
+    pid: u32,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts it, under a tracer if there is one, and returns its ready line; an error says how it ended instead, with its log.
+    fn try_start(
+        name: &str,
+        tracer: &[&str],
+        program: &str,
+        args: &[String],
+        dir: &Path,
+    ) -> Result<(Process, String), String> {
+        // Beside the data directory, which belongs to the daemon.
+        let log = dir.with_extension("log");
+        let stderr = OpenOptions::new().create(true).append(true).open(&log).unwrap();
+        let mut command = match tracer {
+            [] => command(program, args),
+            [tracer, its_args @ ..] => {
+                let its_args = its_args.iter().copied().chain([program]).map(str::to_owned);
+                command(tracer, &its_args.chain(args.iter().cloned()).collect::<Vec<_>>())
+            }
+        };
+        let mut child = command.stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
+        let lines = lines_of(child.stdout.take().unwrap());
+        let pid = child.id();
+        let mut process = Process { name: name.to_owned(), child: Some(child), pid, log };
+        match lines.recv_timeout(READY_WITHIN) {
+            Ok(line) => Ok((process, line)),
+            Err(RecvTimeoutError::Timeout) => {
+                Err(format!("{name} was not ready within {READY_WITHIN:?}\n{}", process.log_tail()))
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                let status = process.wait(Duration::from_secs(10));
+                let tail = process.log_tail();
+                Err(format!("{name} {args:?} ended with {status:?} before it was ready\n{tail}"))
+            }
+        }
+    }
+
+    fn log_tail(&self) -> String {
+        let tail = || -> std::io::Result<String> {
+            let mut log = File::open(&self.log)?;
+            let from = log.metadata()?.len().saturating_sub(LOG_TAIL_BYTES);
+            log.seek(SeekFrom::Start(from))?;
+            let mut text = Vec::new();
+            log.read_to_end(&mut text)?;
+            Ok(String::from_utf8_lossy(&text).into_owned())
+        };
+        let text = tail().unwrap_or_else(|error| error.to_string());
+        format!("--- the log of {} (pid {}) ends with\n{text}", self.name, self.pid)
+    }
+
+    fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Waits for the end that somebody else asked for.
+    fn wait(&mut self, within: Duration) -> Option<ExitStatus> {
+        let child = self.child.as_mut()?;
+        let began = Instant::now();
+        loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                self.child = None;
+                return Some(status);
+            }
+            if began.elapsed() > within {
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(self.pid.cast_signed()).unwrap();
+        assert!(self.child.is_some(), "{} does not run", self.name);
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// SIGTERM; its exit code and how long it took.
+    fn stop(&mut self) -> (Option<i32>, Duration) {
+        let began = Instant::now();
+        self.signal(rustix::process::Signal::TERM);
+        match self.wait(Duration::from_secs(20)) {
+            Some(status) => (status.code(), began.elapsed()),
+            None => {
+                let tail = self.log_tail();
+                self.kill();
+                panic!("{} still ran 20 s after SIGTERM\n{tail}", self.name)
+            }
+        }
+    }
+
+    /// Its memory now and at most, in KB, as the kernel tells it (VmRSS and VmHWM).
+    fn memory_kb(&self) -> (u64, u64) {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            line.trim().trim_end_matches(" kB").parse().unwrap()
+        };
+        (field("VmRSS:"), field("VmHWM:"))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The value of `key=` in a ready line.
+fn told<'a>(line: &'a str, key: &str) -> &'a str {
+    let value = line.split_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+    value.unwrap_or_else(|| panic!("the ready line lacks {key}=: {line:?}"))
+}
+
+fn address(text: &str) -> SocketAddr {
+    let (_, address) = text.split_once("://").unwrap();
+    address.parse().unwrap()
+}
+
+/// A running `server`.
+pub struct Server {
+    process: Process,
+    dir: PathBuf,
+    extra: Vec<String>,
+    http: SocketAddr,
+    listen: SocketAddr,
+}
+
+impl Server {
+    /// Starts a server on addresses of its own and waits until it is ready.
+    pub fn start(dir: &Path, extra: &[&str]) -> Server {
+        Server::start_under(&[], dir, extra)
+    }
+
+    /// The same under another program, such as a tracer, which must leave the pid to the server.
+    pub fn start_under(tracer: &[&str], dir: &Path, extra: &[&str]) -> Server {
+        let own = own_loopback_address();
+        let extra: Vec<String> = extra.iter().map(ToString::to_string).collect();
+        Server::try_start_at(tracer, dir, &own, &own, extra).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    fn try_start_at(
+        tracer: &[&str],
+        dir: &Path,
+        http: &str,
+        listen: &str,
+        extra: Vec<String>,
+    ) -> Result<Server, String> {
+        let mut args = vec!["--data-dir".to_owned(), dir.to_str().unwrap().to_owned()];
+        args.extend(["--http".to_owned(), http.to_owned()]);
+        args.extend(["--listen".to_owned(), format!("tcp://{listen}")]);
+        args.extend(extra.iter().cloned());
+        let (process, ready) = Process::try_start("the server", tracer, SERVER, &args, dir)?;
+        assert!(ready.starts_with("ready "), "{ready:?}");
+        let (http, listen) = (address(told(&ready, "http")), address(told(&ready, "listen")));
+        let published = |name: &str| fs::read_to_string(dir.join(name)).unwrap().trim().to_owned();
+        assert_eq!(published("http.addr"), http.to_string());
+        assert_eq!(published("listen.addr"), listen.to_string());
+        Ok(Server { process, dir: dir.to_owned(), extra, http, listen })
+    }
+
+    /// Starts it again on the same directory and addresses, as a service manager would. It must have ended.
+    pub fn restart(&mut self) {
+        self.try_restart().unwrap_or_else(|why| panic!("{why}"));
+    }
+
+    /// The same; an error says how it ended instead, with its log. It can be tried again.
+    pub fn try_restart(&mut self) -> Result<(), String> {
+        assert!(self.process.child.is_none(), "the server still runs");
+        let (http, listen) = (self.http.to_string(), self.listen.to_string());
+        *self = Server::try_start_at(&[], &self.dir, &http, &listen, self.extra.clone())?;
+        Ok(())
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// SIGTERM; the exit code, and how long it took to end.
+    pub fn stop(&mut self) -> (Option<i32>, Duration) {
+        self.process.stop()
+    }
+
+    pub fn http(&self) -> Http {
+        Http::new(self.http)
+    }
+
+    /// Where edges connect.
+    pub fn listen(&self) -> SocketAddr {
+        self.listen
+    }
+
+    /// Where edges connect, as a setting of theirs.
+    pub fn address(&self) -> String {
+        format!("tcp://{}", self.listen)
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub fn memory_kb(&self) -> (u64, u64) {
+        self.process.memory_kb()
+    }
+
+    /// How many cars its view counts in a garage; `None` for one that it has not heard of.
+    pub fn occupied(&self, garage: &str) -> Option<i64> {
+        let answer = self.http().get_json("/v1/occupancy");
+        let line = answer["garages"].as_array().unwrap().iter().find(|line| line["name"] == garage)?;
+        line["occupied"].as_i64()
+    }
+
+    /// How many records its ledger holds.
+    pub fn position(&self) -> u64 {
+        self.metric("fogpost_server_ledger_position")
+    }
+
+    /// A number of `GET /metrics`.
+    pub fn metric(&self, name: &str) -> u64 {
+        let answer = self.http().get("/metrics").unwrap();
+        let value = answer.body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let value = value.unwrap_or_else(|| panic!("no metric {name} in\n{}", answer.body));
+        value.parse().unwrap()
+    }
+
+    /// How many events it has applied of one garage, by its marks.
+    pub fn applied_of(&self, garage: &str) -> u64 {
+        let answer = self.http().get(&format!("/v1/garages/{}", path_segment(garage))).unwrap();
+        if answer.status == 404 {
+            return 0;
+        }
+        let marks = answer.json()["marks"].as_array().unwrap().clone();
+        marks.iter().map(|mark| mark["sequence"].as_u64().unwrap()).sum()
+    }
+}
+
+impl Program for Server {
+    fn log_tail(&self) -> String {
+        self.process.log_tail()
+    }
+    fn pid(&self) -> u32 {
+        self.process.pid
+    }
+}
+
+fn path_segment(name: &str) -> String {
+    let bytes = name.bytes().map(|byte| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    });
+    bytes.collect()
+}
+
+/// Where an edge serves HTTP at the moment, for those who outlive its restarts.
+#[derive(Clone, Default)]
+pub struct EdgeAddress(Arc<(Mutex<Option<SocketAddr>>, Condvar)>);
+
+impl EdgeAddress {
+    pub fn get(&self) -> Option<SocketAddr> {
+        *self.0.0.lock().unwrap()
+    }
+
+    fn set(&self, address: Option<SocketAddr>) {
+        *self.0.0.lock().unwrap() = address;
+        self.0.1.notify_all();
+    }
+
+    /// The address, once there is one; `None` when there was none for `patience`.
+    pub fn wait(&self, patience: Duration) -> Option<SocketAddr> {
+        let address = self.0.0.lock().unwrap();
+        *self.0.1.wait_timeout_while(address, patience, |address| address.is_none()).unwrap().0
+    }
+}
+
+/// A running `edge`.
+pub struct Edge {
+    process: Process,
+    dir: PathBuf,
+    name: String,
+    args: Vec<String>,
+    address: EdgeAddress,
+}
+
+impl Edge {
+    /// Starts the edge of garage `name` on an HTTP address of its own and waits until it is ready.
+    pub fn start(dir: &Path, name: &str, servers: &[String], extra: &[&str]) -> Edge {
+        Edge::start_under(&[], dir, name, servers, extra)
+    }
+
+    /// The same under another program, such as a tracer, which must leave the pid to the edge.
+    pub fn start_under(tracer: &[&str], dir: &Path, name: &str, servers: &[String], extra: &[&str]) -> Edge {
+        let mut args = vec!["--data-dir".to_owned(), dir.to_str().unwrap().to_owned()];
+        args.extend(["--garage-name".to_owned(), name.to_owned()]);
+        for server in servers {
+            args.extend(["--server".to_owned(), server.clone()]);
+        }
+        args.extend(extra.iter().map(ToString::to_string));
+        let started = Edge::try_start_at(tracer, dir, name, args, EdgeAddress::default());
+        started.unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    fn try_start_at(
+        tracer: &[&str],
+        dir: &Path,
+        name: &str,
+        args: Vec<String>,
+        address_cell: EdgeAddress,
+    ) -> Result<Edge, String> {
+        let mut given = args.clone();
+        if !args.iter().any(|arg| arg == "--http") {
+            given.extend(["--http".to_owned(), own_loopback_address()]);
+        }
+        let title = format!("the edge of {name:?}");
+        let (process, ready) = Process::try_start(&title, tracer, EDGE, &given, dir)?;
+        assert!(ready.starts_with("ready "), "{ready:?}");
+        let http = address(told(&ready, "http"));
+        assert_eq!(fs::read_to_string(dir.join("http.addr")).unwrap().trim(), http.to_string());
+        address_cell.set(Some(http));
+        Ok(Edge { process, dir: dir.to_owned(), name: name.to_owned(), args, address: address_cell })
+    }
+
+    /// Starts it again on the same directory with the same settings. Its HTTP address is a new one.
+    pub fn restart(&mut self) {
+        self.try_restart().unwrap_or_else(|why| panic!("{why}"));
+    }
+
+    /// The same; an error says how it ended instead, with its log. It can be tried again.
+    pub fn try_restart(&mut self) -> Result<(), String> {
+        assert!(self.process.child.is_none(), "the edge still runs");
+        let (args, address) = (self.args.clone(), self.address.clone());
+        *self = Edge::try_start_at(&[], &self.dir, &self.name, args, address)?;
+        Ok(())
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.process.kill();
+        self.address.set(None);
+    }
+
+    /// SIGTERM; the exit code, and how long it took to end.
+    pub fn stop(&mut self) -> (Option<i32>, Duration) {
+        let ended = self.process.stop();
+        self.address.set(None);
+        ended
+    }
+
+    pub fn http(&self) -> Http {
+        Http::new(self.address.get().expect("the edge runs"))
+    }
+
+    /// Follows the edge over its restarts.
+    pub fn address(&self) -> EdgeAddress {
+        self.address.clone()
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn memory_kb(&self) -> (u64, u64) {
+        self.process.memory_kb()
+    }
+
+    /// How many events it has confirmed and not yet delivered.
+    pub fn depth(&self) -> u64 {
+        self.http().get_json("/v1/outbox")["depth"].as_u64().unwrap()
+    }
+}
+
+impl Program for Edge {
+    fn log_tail(&self) -> String {
+        self.process.log_tail()
+    }
+    fn pid(&self) -> u32 {
+        self.process.pid
+    }
+}

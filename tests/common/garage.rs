@@ -1,0 +1,71 @@
+//! A garage under test: its edge, and the cameras that post to it.
+
+use super::books::{assert_exactly_once, events_of};
+use super::daemon::{Edge, Program, Server};
+use super::producer::{Journal, Producer};
+use super::wait_until;
+use std::path::Path;
+use std::time::Duration;
+
+/// How long delivering what is left may take, once nothing is killed any more.
+const SETTLE_WITHIN: Duration = Duration::from_secs(60);
+
+pub struct Garage {
+    pub edge: Edge,
+    cameras: Vec<Producer>,
+    journals: Vec<Journal>,
+}
+
+/// What a garage has come to in the end.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Settled {
+    pub confirmed: u64,
+    /// Posts whose answer never came, and how many of their events are applied nevertheless.
+    pub unanswered_posts: u64,
+    pub applied: u64,
+}
+
+impl Garage {
+    /// One camera for each of `cameras`, which are walked round as the sizes of its posts.
+    pub fn start(dir: &Path, name: &str, servers: &[String], cameras: &[&[usize]]) -> Garage {
+        let edge =
+            Edge::start(&dir.join(format!("edge-{name}")), name, servers, &["--board-interval-ms", "100"]);
+        let prefixes = (b'A'..=b'Z').map(|letter| format!("{}{}", char::from(letter), "Q"));
+        let cameras = cameras.iter().zip(prefixes);
+        let cameras =
+            cameras.map(|(sizes, prefix)| Producer::start(edge.address(), &prefix, sizes)).collect();
+        Garage { edge, cameras, journals: Vec::new() }
+    }
+
+    /// How many events were answered 201 so far.
+    pub fn confirmed(&self) -> u64 {
+        self.cameras.iter().map(Producer::confirmed_events).sum()
+    }
+
+    /// No more cars.
+    pub fn stop_cameras(&mut self) {
+        self.journals.extend(self.cameras.drain(..).map(Producer::finish));
+    }
+
+    /// Stops the cameras, waits until everything is delivered, and compares the books with what was confirmed.
+    pub fn settle(&mut self, server: &Server) -> Settled {
+        self.stop_cameras();
+        let name = self.edge.name().to_owned();
+        let edge = &self.edge;
+        wait_until("everything is delivered", SETTLE_WITHIN, &[edge, server], || edge.depth() == 0);
+        let applied = events_of(server, &name);
+        assert_exactly_once(&applied, &self.journals);
+        let inside = applied.len() as u64;
+        wait_until("the view counts every applied entry", SETTLE_WITHIN, &[server], || {
+            server.occupied(&name) == Some(inside as i64)
+        });
+        wait_until("the garage shows the same count", SETTLE_WITHIN, &[edge, server], || {
+            edge.http().get_json("/v1/board")["own"]["occupied"] == inside
+        });
+        Settled {
+            confirmed: self.journals.iter().map(Journal::confirmed_events).sum(),
+            unanswered_posts: self.journals.iter().map(|journal| journal.unknown.len() as u64).sum(),
+            applied: inside,
+        }
+    }
+}

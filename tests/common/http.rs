@@ -1,0 +1,102 @@
+//! A client of both daemons.
+
+use serde_json::Value;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::time::Duration;
+use ureq::Agent;
+
+/// Longer than any answer may take; beyond it the answer counts as never come.
+const ANSWER_WITHIN: Duration = Duration::from_secs(40);
+
+/// An answer of any status.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: u16,
+    pub content_type: String,
+    pub body: String,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// Checks that this is a problem of `status` as the contract has it, and gives its detail.
+    pub fn problem(&self, status: u16) -> String {
+        assert_eq!(self.status, status, "{self:?}");
+        assert_eq!(self.content_type, "application/problem+json", "{self:?}");
+        let body = self.json();
+        assert_eq!(body["status"], status, "{self:?}");
+        body["detail"].as_str().unwrap_or_else(|| panic!("it has no detail: {self:?}")).to_owned()
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum NoAnswer {
+    /// Nobody listened: the request was never sent.
+    NotSent(String),
+    /// It was sent, or may have been, and what became of it is unknown.
+    Unknown(String),
+}
+
+/// Speaks to one daemon.
+#[derive(Clone)]
+pub struct Http {
+    base: String,
+    agent: Agent,
+}
+
+impl Http {
+    pub fn new(address: SocketAddr) -> Http {
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(ANSWER_WITHIN))
+            .proxy(None)
+            .no_delay(true)
+            .build();
+        Http { base: format!("http://{address}"), agent: config.new_agent() }
+    }
+
+    pub fn get(&self, path: &str) -> Result<Answer, NoAnswer> {
+        heard(self.agent.get(format!("{}{path}", self.base)).call())
+    }
+
+    /// The answer to a question that must succeed.
+    pub fn get_json(&self, path: &str) -> Value {
+        let answer = self.get(path).unwrap_or_else(|error| panic!("GET {path}: {error:?}"));
+        assert_eq!(answer.status, 200, "GET {path}: {answer:?}");
+        answer.json()
+    }
+
+    pub fn post(&self, path: &str, content_type: &str, body: &[u8]) -> Result<Answer, NoAnswer> {
+        let request = self.agent.post(format!("{}{path}", self.base));
+        heard(request.header("Content-Type", content_type).send(body))
+    }
+
+    /// `POST /v1/events`.
+    pub fn post_event(&self, event: &Value) -> Result<Answer, NoAnswer> {
+        self.post("/v1/events", "application/json", event.to_string().as_bytes())
+    }
+
+    /// `POST /v1/events/batch`.
+    pub fn post_batch(&self, ndjson: &str) -> Result<Answer, NoAnswer> {
+        self.post("/v1/events/batch", "application/x-ndjson", ndjson.as_bytes())
+    }
+}
+
+fn heard(answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<Answer, NoAnswer> {
+    let mut answer = match answer {
+        Ok(answer) => answer,
+        Err(ureq::Error::Io(error)) if error.kind() == ErrorKind::ConnectionRefused => {
+            return Err(NoAnswer::NotSent(error.to_string()));
+        }
+        Err(error) => return Err(NoAnswer::Unknown(error.to_string())),
+    };
+    let content_type = answer.headers().get("content-type").and_then(|value| value.to_str().ok());
+    let content_type = content_type.unwrap_or_default().to_owned();
+    let body = answer.body_mut().with_config().limit(64 * 1024 * 1024).read_to_string();
+    let body = body.map_err(|error| NoAnswer::Unknown(error.to_string()))?;
+    Ok(Answer { status: answer.status().as_u16(), content_type, body })
+}

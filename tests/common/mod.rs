@@ -1,0 +1,64 @@
+//! The machinery of the tests that run the real programs and look at them from outside.
+//!
+//! * [`daemon`]: `server` and `edge` as child processes that can be killed, stopped and started again;
+//! * [`http`]: a client that tells "refused" from "the answer never came";
+//! * [`producer`]: a camera that posts as fast as it can and writes down what was confirmed;
+//! * [`disk`]: a disk whose power can be cut;
+//! * [`requires`]: what a test needs of the machine, and the loud way to be left out;
+//! * [`garage`]: an edge with its cameras, from the first event to the comparison of the books;
+//! * [`peers`]: servers that are none, and ways to a server that break;
+//! * [`books`]: what the server has applied, and the oracle that compares it with what was confirmed.
+//!
+//! Every daemon listens on a loopback address of its own (127.x.y.z) instead of 127.0.0.1: outgoing connections come from
+//! 127.0.0.1, so that none of them can take the port that a killed daemon will come back to, or connect to itself
+//! there while nobody listens.
+#![allow(dead_code, unused_imports, reason = "each test file uses a part of this")]
+
+pub mod books;
+pub mod daemon;
+pub mod disk;
+pub mod garage;
+pub mod http;
+pub mod peers;
+pub mod producer;
+pub mod requires;
+
+pub use books::{Applied, assert_exactly_once, events_of};
+pub use daemon::{Edge, EdgeAddress, Program, Server};
+pub use disk::Disk;
+pub use garage::Garage;
+pub use http::{Answer, Http, NoAnswer};
+pub use producer::{Journal, Producer};
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use std::time::{Duration, Instant};
+
+/// The shortest interval at which something is asked again that nobody tells us about.
+const ASK_EVERY: Duration = Duration::from_millis(10);
+
+/// Asks until `happened` says so. Only for what cannot be awaited. Panics with `what` and the logs of `daemons`.
+pub fn wait_until(
+    what: &str,
+    deadline: Duration,
+    daemons: &[&dyn Program],
+    mut happened: impl FnMut() -> bool,
+) {
+    let began = Instant::now();
+    while !happened() {
+        if began.elapsed() > deadline {
+            let logs: Vec<String> = daemons.iter().map(|daemon| daemon.log_tail()).collect();
+            panic!("within {} s it never came true that {what}\n{}", deadline.as_secs(), logs.join("\n"));
+        }
+        std::thread::sleep(ASK_EVERY);
+    }
+}
+
+/// Draws random numbers from the seed in `FOGPOST_TEST_SEED`, or from a new one, and prints it: a failure is repeated with
+/// the seed that it shows.
+pub fn seeded() -> ChaCha8Rng {
+    let given = std::env::var("FOGPOST_TEST_SEED").ok();
+    let seed = given.map_or_else(rand::random, |seed| seed.parse().expect("FOGPOST_TEST_SEED is a number"));
+    println!("seed {seed}: repeat with FOGPOST_TEST_SEED={seed}");
+    ChaCha8Rng::seed_from_u64(seed)
+}

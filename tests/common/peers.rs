@@ -1,0 +1,142 @@
+//! Servers that are none, and ways to a server that break.
+
+use super::daemon::own_loopback_address;
+use bytes::Bytes;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use tokio::runtime::Runtime;
+use zeromq::{RouterSocket, Socket, SocketRecv, SocketSend, ZmqMessage};
+
+fn listen() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind(own_loopback_address()).unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+/// Accepts every connection and never says a byte.
+pub struct SilentListener {
+    address: SocketAddr,
+    accepted: Arc<AtomicU64>,
+}
+
+impl SilentListener {
+    pub fn start() -> SilentListener {
+        let (listener, address) = listen();
+        let accepted = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&accepted);
+        std::thread::spawn(move || {
+            let mut kept = Vec::new();
+            for connection in listener.incoming() {
+                kept.push(connection);
+                counter.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        SilentListener { address, accepted }
+    }
+
+    pub fn address(&self) -> String {
+        format!("tcp://{}", self.address)
+    }
+
+    pub fn connections(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+}
+
+/// A ROUTER socket that shakes hands and reads, and answers the same to everything, or nothing.
+pub struct Stranger {
+    address: String,
+    heard: Arc<AtomicU64>,
+    _runtime: Runtime,
+}
+
+impl Stranger {
+    pub fn start(answer: Option<&'static [u8]>) -> Stranger {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let mut socket = RouterSocket::new();
+        let bound = runtime.block_on(socket.bind(&format!("tcp://{}", own_loopback_address()))).unwrap();
+        let heard = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&heard);
+        runtime.spawn(async move {
+            while let Ok(message) = socket.recv().await {
+                counter.fetch_add(1, Ordering::Relaxed);
+                if let Some(answer) = answer {
+                    let mut frames = message.into_vec();
+                    frames.pop();
+                    frames.push(Bytes::from_static(answer));
+                    let _ = socket.send(ZmqMessage::try_from(frames).unwrap()).await;
+                }
+            }
+        });
+        Stranger { address: bound.to_string(), heard, _runtime: runtime }
+    }
+
+    pub fn address(&self) -> String {
+        self.address.clone()
+    }
+
+    /// How many requests it has read.
+    pub fn heard(&self) -> u64 {
+        self.heard.load(Ordering::Relaxed)
+    }
+}
+
+/// Another address of a server. It can fall silent: what goes to the server still arrives, what comes back does not.
+pub struct Detour {
+    address: SocketAddr,
+    mute: Arc<AtomicBool>,
+    carried: Arc<AtomicU64>,
+}
+
+impl Detour {
+    pub fn start(to: SocketAddr) -> Detour {
+        let (listener, address) = listen();
+        let mute = Arc::new(AtomicBool::new(false));
+        let carried = Arc::new(AtomicU64::new(0));
+        let (silenced, counter) = (Arc::clone(&mute), Arc::clone(&carried));
+        std::thread::spawn(move || {
+            for near in listener.incoming().map_while(Result::ok) {
+                let Ok(far) = TcpStream::connect(to) else {
+                    continue;
+                };
+                let (near_back, far_back) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+                let never = Arc::new(AtomicBool::new(false));
+                let counter = Arc::clone(&counter);
+                std::thread::spawn(move || carry(near, far, &never, &counter));
+                let (silenced, ignored) = (Arc::clone(&silenced), AtomicU64::new(0));
+                std::thread::spawn(move || carry(far_back, near_back, &silenced, &ignored));
+            }
+        });
+        Detour { address, mute, carried }
+    }
+
+    pub fn address(&self) -> String {
+        format!("tcp://{}", self.address)
+    }
+
+    pub fn fall_silent(&self) {
+        self.mute.store(true, Ordering::Relaxed);
+    }
+
+    /// How many bytes it has carried to the server.
+    pub fn carried(&self) -> u64 {
+        self.carried.load(Ordering::Relaxed)
+    }
+}
+
+fn carry(mut from: TcpStream, mut to: TcpStream, mute: &AtomicBool, carried: &AtomicU64) {
+    let mut bytes = [0; 64 * 1024];
+    while let Ok(length @ 1..) = from.read(&mut bytes) {
+        if mute.load(Ordering::Relaxed) {
+            continue;
+        }
+        if to.write_all(&bytes[..length]).is_err() {
+            break;
+        }
+        carried.fetch_add(length as u64, Ordering::Relaxed);
+    }
+    let _ = to.shutdown(Shutdown::Both);
+}

@@ -1,0 +1,83 @@
+//! **Promise.** What an edge has answered 201 is in the server's books exactly once and in sequence, however often
+//! and whenever edge and server are killed.
+//!
+//! While cameras post single events and batches over HTTP, the programs get SIGKILL and are started again, 50 times
+//! each. Then nothing is killed any more, and all that is owed must have arrived.
+
+mod common;
+
+use common::{Garage, Server, seeded};
+use rand::RngExt;
+use std::thread::sleep;
+use std::time::Duration;
+
+const KILLS: usize = 50;
+/// When a program is killed, in milliseconds after it was ready.
+const LIVES_FOR_MS: std::ops::RangeInclusive<u64> = 20..=250;
+
+#[test]
+fn fifty_kills_of_the_edge_lose_nothing_and_double_nothing() {
+    let (mut rng, dir) = (seeded(), tempfile::tempdir().unwrap());
+    let server = Server::start(&dir.path().join("server"), &[]);
+    let cameras: [&[usize]; 4] = [&[1], &[1], &[1, 3, 64], &[150]];
+    let mut garage = Garage::start(dir.path(), "Bull Ring", &[server.address()], &cameras);
+    for _ in 0..KILLS {
+        sleep(Duration::from_millis(rng.random_range(LIVES_FOR_MS)));
+        garage.edge.kill();
+        garage.edge.restart();
+    }
+    println!("edge killed {KILLS} times: {:?}", garage.settle(&server));
+}
+
+#[test]
+fn fifty_kills_of_the_server_lose_nothing_and_double_nothing() {
+    let (mut rng, dir) = (seeded(), tempfile::tempdir().unwrap());
+    let mut server = Server::start(&dir.path().join("server"), &[]);
+    let servers = [server.address()];
+    // Several garages, so that some of them is sending when the server dies: after a kill each waits for its resend time.
+    let start = |n: usize| Garage::start(dir.path(), &n.to_string(), &servers, &[&[1], &[1, 20]]);
+    let mut garages: Vec<Garage> = (1..=6).map(start).collect();
+    let mut while_applying = 0;
+    for _ in 0..KILLS {
+        let position = server.position();
+        sleep(Duration::from_millis(rng.random_range(LIVES_FOR_MS)));
+        server.kill();
+        server.restart();
+        while_applying += u32::from(server.position() > position);
+    }
+    garages.iter_mut().for_each(Garage::stop_cameras);
+    for garage in &mut garages {
+        println!("server killed {KILLS} times, {while_applying} of them busy: {:?}", garage.settle(&server));
+    }
+    assert!(while_applying >= 10, "the kills met a server that had nothing to do: the test proves nothing");
+}
+
+#[test]
+fn fifty_kills_of_both_lose_nothing_and_double_nothing() {
+    let (mut rng, dir) = (seeded(), tempfile::tempdir().unwrap());
+    let mut server = Server::start(&dir.path().join("server"), &[]);
+    let mut garage = Garage::start(dir.path(), "both", &[server.address()], &[&[1], &[1, 3, 64], &[150]]);
+    for _ in 0..KILLS {
+        sleep(Duration::from_millis(rng.random_range(LIVES_FOR_MS)));
+        let server_first = rng.random();
+        if server_first {
+            server.kill();
+        } else {
+            garage.edge.kill();
+        }
+        sleep(Duration::from_millis(rng.random_range(0..=60)));
+        if server_first {
+            garage.edge.kill();
+        } else {
+            server.kill();
+        }
+        if rng.random() {
+            server.restart();
+            garage.edge.restart();
+        } else {
+            garage.edge.restart();
+            server.restart();
+        }
+    }
+    println!("both killed {KILLS} times: {:?}", garage.settle(&server));
+}
