@@ -3,6 +3,7 @@
 use serde_json::Value;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::path::Path;
 use std::time::Duration;
 use ureq::Agent;
 
@@ -145,6 +146,15 @@ pub fn send_bytes(address: SocketAddr, bytes: &[u8]) -> Option<Answer> {
             Err(_) => return None,
         }
     }
+}
+
+/// Opens a connection to the daemon of `dir` and sends the beginning of a post on it.
+pub fn send_half_a_request(dir: &Path) -> TcpStream {
+    let address = std::fs::read_to_string(dir.join("http.addr")).unwrap();
+    let mut stream = TcpStream::connect(address.trim()).unwrap();
+    let half = "POST /v1/events HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 40\r\n\r\n{";
+    stream.write_all(half.as_bytes()).unwrap();
+    stream
 }
 
 /// The first answer in what was received, once it is complete.
