@@ -20,7 +20,7 @@ const BYTES: u64 = 256 * 1024 * 1024;
 /// `EXT4_IOC_SHUTDOWN`: `_IOR('X', 125, __u32)` of `fs/ext4/ext4.h`.
 const EXT4_IOC_SHUTDOWN: libc::c_ulong = 0x8004_587D;
 /// `EXT4_GOING_FLAGS_NOLOGFLUSH`: not even the journal is flushed.
-const NO_LOG_FLUSH: u32 = 2;
+static NO_LOG_FLUSH: u32 = 2;
 
 /// See the module. Dropping it unmounts it.
 pub struct Disk {

@@ -27,7 +27,7 @@ pub use books::{Applied, assert_exactly_once, events_of};
 pub use daemon::{Edge, EdgeAddress, Program, Server};
 pub use disk::Disk;
 pub use garage::Garage;
-pub use http::{Answer, Http, NoAnswer};
+pub use http::{Answer, Http, NoAnswer, send_half_a_request};
 pub use producer::{Journal, Producer};
 
 use rand::SeedableRng;
