@@ -8,9 +8,10 @@
 //! * [`transport`]: ZeroMQ sockets;
 //! * [`config`], [`telemetry`]: settings and logs;
 //! * [`edge`], [`server`]: the daemons, which join the parts;
-//! * `city`: the whole system in one command.
+//! * [`city`]: the whole system in one command.
 #![deny(unsafe_code)]
 
+pub mod city;
 pub mod config;
 pub mod daemon;
 pub mod edge;

@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-/// Requests that may be unanswered at a time. A request holds up to 128 KB of pages; with a city of garages behind one
-/// server, more would only wait in its memory.
+/// Requests that may be unanswered at a time: enough to keep the link and the server's disk busy. With a city of garages
+/// behind one server, more would only wait in its memory.
 const WINDOW: usize = 4;
 
 /// What the sender shows of itself.

@@ -16,7 +16,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 
 /// A commit takes what waits, up to this many bytes, so that the first of them does not wait for long.
-const GATHER_BYTES: usize = 8 * 1024 * 1024;
+const GATHER_BYTES: usize = 2 * 1024 * 1024;
 
 /// What is merely seen of a site: no view, and forgotten at a restart.
 #[derive(Debug, Clone, Default)]

@@ -87,6 +87,8 @@ pub struct SenderConfig {
     /// How many addresses lead to the receiver. At least 1.
     pub servers: usize,
     /// How many requests may be unanswered at a time. At least 1.
+    /// It begins with one, grows by one with each that settles something, and begins anew when answers stay away:
+    /// a city of garages that comes back together must not drown its server (slow start, RFC 5681).
     pub window: usize,
     /// How often the question is asked, backlog or none.
     pub ask_every: Duration,
@@ -95,7 +97,7 @@ pub struct SenderConfig {
 }
 
 /// See the module. Sequences are plain numbers here, 0 standing before the first.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Sender {
     config: SenderConfig,
     rng: ChaCha8Rng,
@@ -116,6 +118,8 @@ pub struct Sender {
     /// Whether the last request that we asked for was to carry pages.
     pages_wanted: bool,
     in_flight: VecDeque<Flight>,
+    /// How many requests with pages may be unanswered now.
+    window: usize,
     /// Requests in a row that stayed without an answer, or were refused.
     failed_tries: u32,
     failed_connects: u32,
@@ -157,6 +161,7 @@ impl Sender {
             available,
             pages_wanted: false,
             in_flight: VecDeque::new(),
+            window: 1,
             failed_tries: 0,
             failed_connects: 0,
             answers_were_missing: false,
@@ -277,6 +282,7 @@ impl Sender {
         }
         let moved = reply.mark > self.settled;
         if moved {
+            self.window = (self.window + 1).min(self.config.window);
             self.settled = reply.mark;
             self.sent = self.sent.max(reply.mark);
             self.available = self.available.max(reply.mark);
@@ -338,7 +344,7 @@ impl Sender {
         }
         let with_pages = self.unsettled_flights().count();
         let mut pages_from = None;
-        if with_pages < self.config.window && self.sent < self.available {
+        if with_pages < self.window && self.sent < self.available {
             let may_at = self.hold_until.max(self.pause_until);
             if may_at <= now {
                 pages_from = Some(self.sent + 1);
@@ -428,6 +434,7 @@ impl Sender {
     fn nobody_answered(&mut self) {
         self.failed_tries = self.failed_tries.saturating_add(1);
         self.answers_were_missing = true;
+        self.window = 1;
     }
 
     fn forget_flights(&mut self) {
@@ -440,6 +447,6 @@ impl Sender {
     }
 }
 
-/// How many bytes of pages go into one request: well below the protocol's limit, and small enough that a
-/// window of them from every garage of a city fits into the receiver's memory.
-pub const PAGES_BYTES: usize = wire::REQUEST_MAX / 2;
+/// How many bytes of pages go into one request: enough to make the cost of a message small, and few enough that a window
+/// of them from every garage of a city is served well within the resend time.
+pub const PAGES_BYTES: usize = wire::REQUEST_MAX / 8;

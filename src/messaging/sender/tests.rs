@@ -2,7 +2,7 @@ use super::*;
 use crate::messaging::receiver::{Judgement, Place, judge};
 use crate::messaging::{Digest, LedgerId};
 use proptest::prelude::*;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
 const LEDGER: LedgerId = LedgerId::from_bytes([9; 16]);
 
@@ -26,6 +26,16 @@ fn connected(servers: usize, available: u64) -> Sender {
     sender
 }
 
+/// One whose window is open: some messages were settled before, and the question was asked a moment ago.
+fn opened(servers: usize, available: u64) -> Sender {
+    let mut sender = connected(servers, available);
+    for _ in 0..3 {
+        let (id, from) = send(&mut sender, Duration::ZERO, 1);
+        sender.replied(Duration::ZERO, &reply(id, from.unwrap())).unwrap();
+    }
+    sender
+}
+
 /// Takes the next action, which must be a request, and sends up to `count` messages in it.
 fn send(sender: &mut Sender, now: Duration, count: u64) -> (u64, Option<u64>) {
     match sender.poll(now) {
@@ -39,24 +49,45 @@ fn send(sender: &mut Sender, now: Duration, count: u64) -> (u64, Option<u64>) {
 }
 
 #[test]
-fn the_oldest_goes_first_and_a_window_may_be_unanswered() {
-    let mut sender = connected(1, 100);
-    for from in [1, 11, 21, 31] {
-        assert_eq!(send(&mut sender, Duration::ZERO, 10).1, Some(from));
+fn the_oldest_goes_first_and_the_window_opens_as_answers_come() {
+    let mut sender = connected(1, 1000);
+    let mut unanswered = VecDeque::from([send(&mut sender, Duration::ZERO, 10)]);
+    let mut most = 1;
+    for from in (11..200).step_by(10) {
+        if matches!(sender.clone().poll(Duration::ZERO), Action::Wait { .. }) {
+            let (id, from) = unanswered.pop_front().unwrap();
+            sender.replied(Duration::ZERO, &reply(id, from.unwrap() + 9)).unwrap();
+        }
+        unanswered.push_back(send(&mut sender, Duration::ZERO, 10));
+        assert_eq!(unanswered.back().unwrap().1, Some(from));
+        most = most.max(unanswered.len());
     }
-    assert!(matches!(sender.poll(Duration::ZERO), Action::Wait { .. }));
-    assert_eq!(sender.in_flight(), 40);
+    assert_eq!(most, 4);
+    assert_eq!(sender.in_flight(), 10 * unanswered.len() as u64);
+}
+
+#[test]
+fn after_silence_the_window_begins_anew() {
+    let mut sender = opened(1, 1000);
+    for _ in 0..4 {
+        send(&mut sender, secs(1), 10);
+    }
+    assert_eq!(sender.poll(secs(9)), Action::Disconnect);
+    assert!(matches!(sender.poll(secs(9)), Action::Connect { .. }));
+    sender.connected(secs(9));
+    send(&mut sender, secs(9), 10);
+    assert!(matches!(sender.poll(secs(9)), Action::Wait { .. }));
 }
 
 #[test]
 fn only_an_acknowledgement_settles_and_it_counts_for_all_before() {
-    let mut sender = connected(1, 30);
+    let mut sender = opened(1, 30);
     let (first, _) = send(&mut sender, Duration::ZERO, 10);
     let (second, _) = send(&mut sender, Duration::ZERO, 10);
-    let outcome = sender.replied(secs(1), &reply(second, 20));
-    assert_eq!(outcome, Ok(Outcome::Settled { through: 20 }));
-    assert_eq!(sender.replied(secs(1), &reply(first, 20)), Ok(Outcome::Nothing));
-    assert_eq!(sender.settled(), 20);
+    let outcome = sender.replied(secs(1), &reply(second, 23));
+    assert_eq!(outcome, Ok(Outcome::Settled { through: 23 }));
+    assert_eq!(sender.replied(secs(1), &reply(first, 23)), Ok(Outcome::Nothing));
+    assert_eq!(sender.settled(), 23);
 }
 
 #[test]
@@ -121,12 +152,11 @@ fn the_question_is_asked_at_its_interval_backlog_or_none() {
 
 #[test]
 fn a_question_does_not_wait_behind_a_full_window() {
-    let mut sender = connected(1, 1000);
+    let mut sender = opened(1, 1000);
     for _ in 0..4 {
         send(&mut sender, Duration::ZERO, 10);
     }
-    sender.in_flight[0].asks = false; // its answer came some time ago
-    sender.ask_at = secs(1);
+    assert!(matches!(sender.poll(Duration::ZERO), Action::Wait { .. }));
     assert!(matches!(sender.poll(secs(1)), Action::Send { pages_from: None, ask: true, .. }));
 }
 

@@ -1,0 +1,294 @@
+//! The daemons of a city, as child processes.
+//!
+//! **Promise.** A child that is up has said so itself. One that ends before it was told to is noticed at once,
+//! and reported with its status and the end of its log. No child outlives the city, however the city ends.
+//! **Kept by.** Waiting for the `ready` line; one task that waits for each process; on Linux the kernel's death
+//! signal, which each child asks for before it does anything else.
+//! **Not promised.** On other systems than Linux, children of a city that is killed with SIGKILL go on.
+//!
+//! Children are in a process group of their own, since Ctrl-C in a terminal goes to the whole group: the city has
+//! to stop the cars, let the events arrive and check the books before it stops the daemons.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, ExitStatus, Stdio};
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{ChildStdout, Command};
+use tokio::sync::{mpsc, oneshot};
+
+/// The first arguments by which the city starts itself as a daemon.
+pub const SERVER: &str = "__server";
+/// See [`SERVER`].
+pub const EDGE: &str = "__edge";
+
+/// In the environment of each child: the process that it must not outlive.
+const PARENT: &str = "FOGPOST_CITY_PID";
+
+/// Settings that the user's shell has for daemons started by hand. Children get theirs from the city alone, since
+/// one like `FOGPOST_SIMULATE` would put cars on the road that are in nobody's books.
+const SETTINGS_PREFIX: &str = "FOGPOST_";
+
+/// Daemons promise to end within 5 s of SIGTERM. One that takes twice as long is killed.
+const STOP_WITHIN: Duration = Duration::from_secs(10);
+
+/// A daemon that takes longer to get ready will not get there.
+const READY_WITHIN: Duration = Duration::from_secs(120);
+
+/// How much of a log is shown when its daemon ended.
+const LOG_LINES_SHOWN: usize = 8;
+
+/// Why a daemon is not running.
+#[derive(Debug, thiserror::Error)]
+pub enum ChildError {
+    #[error("cannot start {name}: {source}. Nothing was confirmed by it")]
+    NotStarted { name: String, source: io::Error },
+    #[error("{name} did not get ready within {} s. Its log is {log:?}", READY_WITHIN.as_secs())]
+    NeverReady { name: String, log: PathBuf },
+    #[error("{name} ended by itself ({}). What it had confirmed is on its disk. {}", tell(*.status), last_words(.log))]
+    Ended { name: String, status: ExitStatus, log: PathBuf },
+    #[error("{name} says that it is ready, but not under which address: {path:?}: {source}")]
+    NoAddress { name: String, path: PathBuf, source: io::Error },
+}
+
+/// How a process ended, in words.
+fn tell(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(signal)) => format!("killed by signal {signal}"),
+        (None, None) => status.to_string(),
+    }
+}
+
+fn last_words(log: &Path) -> String {
+    let text = std::fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    if lines.is_empty() {
+        return format!("Its log {log:?} is empty");
+    }
+    let shown = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];
+    format!("Its log {log:?} ends with:\n  {}", shown.join("\n  "))
+}
+
+/// What to start.
+#[derive(Debug)]
+pub struct Spec {
+    /// How it is called in messages and how its log is named: `server`, `edge-3`.
+    pub name: String,
+    /// [`SERVER`] or [`EDGE`].
+    pub role: &'static str,
+    pub data_dir: PathBuf,
+    /// Everything but the data directory.
+    pub arguments: Vec<OsString>,
+}
+
+/// A daemon that is running, or was.
+#[derive(Debug)]
+pub struct Child {
+    pub name: String,
+    pub pid: u32,
+    /// `http://127.0.0.1:5581`
+    pub http: String,
+    data_dir: PathBuf,
+    log: PathBuf,
+    stop: oneshot::Sender<()>,
+    ended: oneshot::Receiver<io::Result<ExitStatus>>,
+}
+
+/// A child that was started and has not said that it is ready.
+#[derive(Debug)]
+pub struct Starting {
+    child: Child,
+    ready: oneshot::Receiver<()>,
+}
+
+/// Starts the daemon; its death before [`Child::stop`] is told to `deaths`, once it was ready.
+///
+/// To be called on a thread that lives as long as the city: the kernel sends the death signal when the *thread* ends
+/// that started the child.
+pub fn start(
+    spec: Spec,
+    logs: &Path,
+    deaths: mpsc::UnboundedSender<ChildError>,
+) -> Result<Starting, ChildError> {
+    let Spec { name, role, data_dir, arguments } = spec;
+    let log = logs.join(format!("{name}.log"));
+    let not_started = |source| ChildError::NotStarted { name: name.clone(), source };
+    let stderr = File::options().create(true).append(true).open(&log).map_err(not_started)?;
+    // An address from an earlier run must not be taken for this one's.
+    match std::fs::remove_file(data_dir.join("http.addr")) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(not_started(error)),
+        _ => {}
+    }
+    let mut command = Command::new(std::env::current_exe().map_err(not_started)?);
+    command.arg(role).arg("--data-dir").arg(&data_dir).args(arguments);
+    for (variable, _) in std::env::vars_os() {
+        if variable.to_string_lossy().starts_with(SETTINGS_PREFIX) {
+            command.env_remove(variable);
+        }
+    }
+    command.env(PARENT, std::process::id().to_string());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
+    command.process_group(0).kill_on_drop(true);
+    let mut process = command.spawn().map_err(not_started)?;
+    let pid = process.id().expect("it was not waited for yet");
+    let stdout = process.stdout.take().expect("it is piped");
+    let (stop, stopped) = oneshot::channel();
+    let (say_ready, ready) = oneshot::channel();
+    let (say_ended, ended) = oneshot::channel();
+    tokio::spawn(listen(stdout, say_ready));
+    tokio::spawn({
+        let (name, log) = (name.clone(), log.clone());
+        async move {
+            let status = tokio::select! {
+                status = process.wait() => {
+                    if let Ok(status) = status {
+                        // The city may be gone already; then nobody needs to know.
+                        let _ = deaths.send(ChildError::Ended { name, status, log });
+                    }
+                    status
+                }
+                Ok(()) = stopped => end(process).await,
+            };
+            let _ = say_ended.send(status);
+        }
+    });
+    let child = Child { name, pid, http: String::new(), data_dir, log, stop, ended };
+    Ok(Starting { child, ready })
+}
+
+/// Reads what a daemon prints until it ends, so that it never waits for a reader; tells of the `ready` line.
+async fn listen(stdout: ChildStdout, ready: oneshot::Sender<()>) {
+    let mut lines = BufReader::new(stdout).lines();
+    let mut ready = Some(ready);
+    while let Ok(Some(line)) = lines.next_line().await {
+        if line.starts_with("ready")
+            && let Some(ready) = ready.take()
+        {
+            let _ = ready.send(());
+        }
+    }
+}
+
+/// SIGTERM, and SIGKILL to a process that does not heed it.
+async fn end(mut process: tokio::process::Child) -> io::Result<ExitStatus> {
+    if let Some(pid) = process.id().and_then(|pid| rustix::process::Pid::from_raw(pid as i32)) {
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+    }
+    match tokio::time::timeout(STOP_WITHIN, process.wait()).await {
+        Ok(status) => status,
+        Err(_) => {
+            process.start_kill()?;
+            process.wait().await
+        }
+    }
+}
+
+impl Starting {
+    /// Returns once the daemon serves.
+    pub async fn ready(self) -> Result<Child, ChildError> {
+        let Starting { mut child, ready } = self;
+        let name = || child.name.clone();
+        tokio::select! {
+            biased;
+            Ok(()) = ready => {}
+            Ok(Ok(status)) = &mut child.ended => {
+                return Err(ChildError::Ended { name: name(), status, log: child.log.clone() });
+            }
+            () = tokio::time::sleep(READY_WITHIN) => {
+                return Err(ChildError::NeverReady { name: name(), log: child.log.clone() });
+            }
+        }
+        child.http = format!("http://{}", child.address("http.addr")?);
+        Ok(child)
+    }
+}
+
+impl Child {
+    /// What the daemon wrote into `file` of its data directory: `127.0.0.1:5581`.
+    pub fn address(&self, file: &str) -> Result<String, ChildError> {
+        let path = self.data_dir.join(file);
+        match std::fs::read_to_string(&path) {
+            Ok(address) => Ok(address.trim().to_owned()),
+            Err(source) => Err(ChildError::NoAddress { name: self.name.clone(), path, source }),
+        }
+    }
+
+    /// The most memory that the process ever held, as the kernel counts it. `None` where it does not tell.
+    pub fn peak_rss_bytes(&self) -> Option<u64> {
+        peak_rss_bytes(&self.pid.to_string())
+    }
+
+    /// Tells the daemon to end, and returns once it has. `Err` says how it ended then, if not with code 0.
+    pub async fn stop(self) -> Result<(), String> {
+        if self.stop.send(()).is_err() {
+            return Ok(()); // It ended before, which `deaths` was told.
+        }
+        match self.ended.await {
+            Ok(Ok(status)) if status.success() => Ok(()),
+            Ok(Ok(status)) => {
+                Err(format!("{} ended with {} when it was told to stop", self.name, tell(status)))
+            }
+            Ok(Err(error)) => Err(format!("{} could not be stopped: {error}", self.name)),
+            Err(_) => Err(format!("{} was lost sight of", self.name)),
+        }
+    }
+}
+
+/// `VmHWM` of a process, by its id or `self`.
+pub fn peak_rss_bytes(process: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes * 1024)
+}
+
+/// Runs a daemon in this process, which the city has started for it. `args` is the whole command line.
+pub fn run_daemon(
+    name: &str,
+    args: Vec<OsString>,
+    daemon: impl FnOnce(Vec<OsString>) -> ExitCode,
+) -> ExitCode {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = die_with_parent() {
+        eprintln!("{name}: cannot tie its life to that of the city: {error}. Nothing was started");
+        return ExitCode::FAILURE;
+    }
+    daemon(std::iter::once(OsString::from(name)).chain(args.into_iter().skip(2)).collect())
+}
+
+/// SIGKILL, not SIGTERM: a city that was killed wants its children gone, and to them it makes no difference.
+#[cfg(target_os = "linux")]
+fn die_with_parent() -> io::Result<()> {
+    use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    // The city may have ended before the kernel knew of the wish. Then the parent is another one already.
+    let expected = std::env::var(PARENT).ok().and_then(|pid| pid.parse().ok());
+    let parent = getppid().map(rustix::process::Pid::as_raw_pid);
+    match expected {
+        Some(expected) if parent != Some(expected) => Err(io::Error::other("the city has ended")),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_tells_how_much_memory_we_held() {
+        let peak = peak_rss_bytes("self").expect("on Linux");
+        assert!((1 << 20..1 << 34).contains(&peak), "{peak}");
+        assert_eq!(peak_rss_bytes("no-such-process"), None);
+    }
+
+    #[test]
+    fn an_end_is_told_in_words() {
+        assert_eq!(tell(ExitStatus::from_raw(64 << 8)), "exit code 64");
+        assert_eq!(tell(ExitStatus::from_raw(9)), "killed by signal 9");
+    }
+}

@@ -1,0 +1,121 @@
+//! The whole thing in one command: a server, the edges of its garages, cars, and an oracle that keeps books of its
+//! own.
+//!
+//! **Promise.** `city` ends with code 0 only if every event that an edge confirmed is at the server once, in
+//! order, and each garage holds what these events leave in it.
+//! **Kept by.** Real daemons as child processes ([`children`]), spoken to by their contracts alone
+//! ([`client`]), and compared with books that share no code with them ([`books`]).
+//! **Not promised.** That nothing confirmed is lost in a power cut: the city does not cut any. Tests do.
+//!
+//! The way of an event: a [`traffic`] source makes it up, a [`producer`] posts it to the edge and, once confirmed,
+//! enters it into the [`books`]; [`history`] reads it back from the server at the end. [`run`] leads through the phases.
+
+mod books;
+pub mod children;
+mod client;
+mod console;
+mod fleet;
+mod history;
+mod plan;
+mod plates;
+mod producer;
+mod recording;
+mod report;
+mod run;
+mod settings;
+mod traffic;
+mod watch;
+
+use console::Console;
+use report::Report;
+use run::Signals;
+use settings::{Settings, SettingsError};
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// A setting makes no sense (EX_USAGE of sysexits.h).
+const BAD_SETTING: u8 = 64;
+
+/// Runs the city with this command line, the program's name first.
+pub fn main(args: Vec<OsString>) -> ExitCode {
+    let settings = match Settings::from_args(args) {
+        Ok(settings) => settings,
+        Err(error) => return refuse(&error),
+    };
+    match tokio::runtime::Runtime::new().and_then(|runtime| runtime.block_on(conduct(&settings))) {
+        Ok(report) => conclude(&settings, &report),
+        Err(error) => {
+            eprintln!("city: cannot start: {error}. Nothing was confirmed");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `--help` and `--version` are no errors, and go to stdout.
+fn refuse(error: &SettingsError) -> ExitCode {
+    match error {
+        SettingsError::Flags(error) if !error.use_stderr() => {
+            let _ = error.print();
+            ExitCode::SUCCESS
+        }
+        SettingsError::Flags(error) => {
+            let _ = error.print();
+            ExitCode::from(BAD_SETTING)
+        }
+        other => {
+            eprintln!("city: {other}");
+            ExitCode::from(BAD_SETTING)
+        }
+    }
+}
+
+async fn conduct(settings: &Settings) -> io::Result<Report> {
+    let signals = listen_to_signals()?;
+    let mut console = Console::new(settings.json);
+    Ok(run::run(settings, &signals, &mut console).await)
+}
+
+/// The first signal stops the cars, the second everything.
+fn listen_to_signals() -> io::Result<Signals> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let signals = Signals::default();
+    tokio::spawn({
+        let signals = signals.clone();
+        async move {
+            loop {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+                if signals.stop.is_cancelled() {
+                    signals.abort.cancel();
+                }
+                signals.stop.cancel();
+            }
+        }
+    });
+    Ok(signals)
+}
+
+fn conclude(settings: &Settings, report: &Report) -> ExitCode {
+    let text = if settings.json {
+        eprintln!("{report}");
+        report.to_json()
+    } else {
+        report.to_string()
+    };
+    let written = writeln!(io::stdout(), "{text}");
+    match (report.books_right, written) {
+        (true, Ok(())) => ExitCode::SUCCESS,
+        // Who asked for the result as JSON did not get it.
+        (true, Err(error)) if settings.json => {
+            eprintln!("city: cannot write the result: {error}");
+            ExitCode::FAILURE
+        }
+        (true, Err(_)) => ExitCode::SUCCESS,
+        (false, _) => ExitCode::FAILURE,
+    }
+}

@@ -1,0 +1,369 @@
+//! Recorded occupancy, read from a CSV file.
+//!
+//! **Promise.** A file is taken whole or not at all: the first line that is not what it should be is named
+//! with its number and the reason, before anything is started.
+//! **Kept by.** Reading all rows (not the events that they stand for) before the first process starts.
+//! **Not promised.** That the record makes sense: negative and overfull garages are in the data of real
+//! cities, and are replayed as they are.
+//!
+//! Columns: `SystemCodeNumber,Capacity,Occupancy,LastUpdated`, in any order, further ones are ignored. `LastUpdated`
+//! is local time in Birmingham without an offset. An hour that the clocks skipped in spring is read with the offset
+//! from before; one that they ran through twice in autumn is the first of the two, unless the garage's rows have
+//! come further already.
+
+use super::traffic::recorded::{BEFORE_FIRST_ROW_MS, Row};
+use crate::messaging::SiteName;
+use jiff::civil::DateTime;
+use jiff::tz::{AmbiguousTimestamp, TimeZone};
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The time zone of the recorded city.
+pub const ZONE: &str = "Europe/London";
+
+/// More edges than this are no replay but a mistake: each is a process.
+pub const GARAGES_MAX: usize = 200;
+
+/// No car park holds more, and each car more is an event.
+const OCCUPANCY_MAX: i64 = 1_000_000;
+
+/// A whole file of recorded occupancy.
+#[derive(Debug)]
+pub struct Recording {
+    /// In the order in which the file first names them.
+    pub garages: Vec<RecordedGarage>,
+    /// The garages of all rows, merged by time; rows of the same instant stay in the order of the file.
+    merged: Vec<u16>,
+}
+
+/// One garage of the file.
+#[derive(Debug)]
+pub struct RecordedGarage {
+    pub name: SiteName,
+    /// Of its last row.
+    pub capacity: u32,
+    /// In order of time.
+    pub rows: Arc<[Row]>,
+}
+
+/// Why a file was refused. Nothing was started.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordingError {
+    #[error(
+        "cannot read {path:?}: {source}. Nothing was started. Check the path and that this user may read it"
+    )]
+    Unreadable { path: PathBuf, source: io::Error },
+    #[error("{path:?}, line {line}: {reason}. Nothing was started. Correct the line or take it out")]
+    Line { path: PathBuf, line: u64, reason: String },
+    #[error("{path:?} has no rows below its header, so there is nothing to replay. Nothing was started")]
+    Empty { path: PathBuf },
+    #[error(
+        "{path:?} names more than {GARAGES_MAX} car parks, each of which would be a process. Nothing was started. Split the file"
+    )]
+    TooManyGarages { path: PathBuf },
+}
+
+/// The columns that are needed, by their place in the file.
+struct Columns {
+    name: usize,
+    capacity: usize,
+    occupancy: usize,
+    updated: usize,
+}
+
+impl Columns {
+    fn find(header: &csv::StringRecord) -> Result<Columns, String> {
+        let find = |wanted: &str| {
+            header.iter().position(|column| column.trim() == wanted).ok_or_else(|| {
+                format!(
+                    "the header has no column {wanted:?}; it needs SystemCodeNumber, Capacity, \
+                     Occupancy and LastUpdated"
+                )
+            })
+        };
+        Ok(Columns {
+            name: find("SystemCodeNumber")?,
+            capacity: find("Capacity")?,
+            occupancy: find("Occupancy")?,
+            updated: find("LastUpdated")?,
+        })
+    }
+}
+
+/// One line, checked as far as it can be without the others.
+struct Line {
+    name: SiteName,
+    capacity: u32,
+    occupancy: i64,
+    updated: DateTime,
+}
+
+impl Line {
+    fn parse(columns: &Columns, record: &csv::StringRecord) -> Result<Line, String> {
+        let field = |place: usize| record.get(place).unwrap_or_default();
+        let name = field(columns.name);
+        let name = SiteName::new(name).map_err(|reason| format!("SystemCodeNumber is {name:?}: {reason}"))?;
+        let capacity = field(columns.capacity);
+        let capacity = capacity
+            .parse()
+            .ok()
+            .filter(|spaces| (1..=OCCUPANCY_MAX).contains(&i64::from(*spaces)))
+            .ok_or_else(|| {
+                format!("Capacity is {capacity:?}, not a whole number from 1 to {OCCUPANCY_MAX}")
+            })?;
+        let occupancy = field(columns.occupancy);
+        let occupancy = occupancy
+            .parse()
+            .ok()
+            .filter(|cars: &i64| (-OCCUPANCY_MAX..=OCCUPANCY_MAX).contains(cars))
+            .ok_or_else(|| {
+                format!(
+                    "Occupancy is {occupancy:?}, not a whole number from -{OCCUPANCY_MAX} to {OCCUPANCY_MAX}"
+                )
+            })?;
+        let updated = field(columns.updated);
+        let updated = DateTime::strptime("%Y-%m-%d %H:%M:%S", updated)
+            .ok()
+            .filter(|updated| (1900..=2999).contains(&updated.year()))
+            .ok_or_else(|| {
+                format!("LastUpdated is {updated:?}, not a date and time such as \"2016-10-04 07:59:42\"")
+            })?;
+        Ok(Line { name, capacity, occupancy, updated })
+    }
+}
+
+/// A garage while its rows come in; rows carry the number of their line.
+struct Gathered {
+    name: SiteName,
+    capacity: u32,
+    capacity_of_ms: i64,
+    latest_ms: i64,
+    rows: Vec<(Row, u64)>,
+}
+
+impl Recording {
+    /// Reads the whole file.
+    pub fn read(path: &Path) -> Result<Recording, RecordingError> {
+        let unreadable = |source| RecordingError::Unreadable { path: path.to_owned(), source };
+        let file = std::fs::File::open(path).map_err(unreadable)?;
+        Recording::parse(path, file)
+    }
+
+    fn parse(path: &Path, input: impl io::Read) -> Result<Recording, RecordingError> {
+        let zone = TimeZone::get(ZONE).expect("the time zones are part of the program");
+        let refuse = |line, reason| RecordingError::Line { path: path.to_owned(), line, reason };
+        let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(input);
+        let mut record = csv::StringRecord::new();
+        let mut columns = None;
+        let mut garages: Vec<Gathered> = Vec::new();
+        let mut by_name = HashMap::new();
+        loop {
+            match reader.read_record(&mut record) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => return Err(read_error(path, error)),
+            }
+            let number = record.position().map_or(0, csv::Position::line);
+            let Some(columns) = &columns else {
+                columns = Some(Columns::find(&record).map_err(|reason| refuse(number, reason))?);
+                continue;
+            };
+            let line = Line::parse(columns, &record).map_err(|reason| refuse(number, reason))?;
+            let index = *by_name.entry(line.name.clone()).or_insert_with(|| {
+                garages.push(Gathered {
+                    name: line.name,
+                    capacity: line.capacity,
+                    capacity_of_ms: i64::MIN,
+                    latest_ms: i64::MIN,
+                    rows: Vec::new(),
+                });
+                garages.len() - 1
+            });
+            if garages.len() > GARAGES_MAX {
+                return Err(RecordingError::TooManyGarages { path: path.to_owned() });
+            }
+            let garage = &mut garages[index];
+            let unix_ms = instant(zone.to_ambiguous_timestamp(line.updated), garage.latest_ms)
+                .map_err(|reason| refuse(number, reason))?;
+            garage.latest_ms = garage.latest_ms.max(unix_ms);
+            if unix_ms >= garage.capacity_of_ms {
+                garage.capacity = line.capacity;
+                garage.capacity_of_ms = unix_ms;
+            }
+            garage.rows.push((Row { unix_ms, occupancy: line.occupancy }, number));
+        }
+        if garages.is_empty() {
+            return Err(RecordingError::Empty { path: path.to_owned() });
+        }
+        Ok(Recording::merge(garages))
+    }
+
+    fn merge(gathered: Vec<Gathered>) -> Recording {
+        let mut merged: Vec<(i64, u64, u16)> = Vec::new();
+        let garages = gathered
+            .into_iter()
+            .enumerate()
+            .map(|(index, mut garage)| {
+                garage.rows.sort_by_key(|(row, _)| row.unix_ms);
+                let index = u16::try_from(index).expect("there are at most GARAGES_MAX");
+                merged.extend(garage.rows.iter().map(|(row, line)| (row.unix_ms, *line, index)));
+                RecordedGarage {
+                    name: garage.name,
+                    capacity: garage.capacity,
+                    rows: garage.rows.into_iter().map(|(row, _)| row).collect(),
+                }
+            })
+            .collect();
+        merged.sort_unstable();
+        Recording { garages, merged: merged.into_iter().map(|(_, _, garage)| garage).collect() }
+    }
+
+    /// How many events each garage has, of the first `limit` of the whole file in order of its rows, when
+    /// the garages begin with these occupancies.
+    pub fn shares(&self, starting: &[i64], limit: u64) -> Vec<u64> {
+        let mut occupancies = starting.to_vec();
+        let mut next_row = vec![0; self.garages.len()];
+        let mut shares = vec![0; self.garages.len()];
+        let mut left = limit;
+        for garage in self.merged.iter().map(|garage| usize::from(*garage)) {
+            let row = self.garages[garage].rows[next_row[garage]];
+            next_row[garage] += 1;
+            let changes = row.occupancy.abs_diff(occupancies[garage]).min(left);
+            occupancies[garage] = row.occupancy;
+            shares[garage] += changes;
+            left -= changes;
+        }
+        shares
+    }
+
+    /// When the first car of the first row may come.
+    pub fn starts_unix_ms(&self) -> i64 {
+        let firsts = self.garages.iter().filter_map(|garage| garage.rows.first());
+        let first = firsts.map(|row| row.unix_ms).min().expect("a recording has rows");
+        first - BEFORE_FIRST_ROW_MS
+    }
+}
+
+fn read_error(path: &Path, error: csv::Error) -> RecordingError {
+    let path = path.to_owned();
+    let line = error.position().map_or(0, csv::Position::line);
+    let reason = match error.into_kind() {
+        csv::ErrorKind::Io(source) => return RecordingError::Unreadable { path, source },
+        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+            format!("it has {len} fields, the header has {expected_len}")
+        }
+        csv::ErrorKind::Utf8 { .. } => "it is not UTF-8".to_owned(),
+        other => format!("it cannot be read: {other:?}"),
+    };
+    RecordingError::Line { path, line, reason }
+}
+
+/// The instant that a local time names, when the rows of its garage have come up to `latest_ms` already.
+fn instant(local: AmbiguousTimestamp, latest_ms: i64) -> Result<i64, String> {
+    let ms = |read: Result<jiff::Timestamp, jiff::Error>| {
+        read.map(|instant| instant.as_millisecond())
+            .map_err(|error| format!("LastUpdated is no instant: {error}"))
+    };
+    let first = ms(local.compatible())?;
+    let again = ms(local.later())?;
+    // In autumn both readings are one hour apart. `again` is taken only when the first would go back.
+    Ok(if first < latest_ms && again >= latest_ms { again } else { first })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEADER: &str = "SystemCodeNumber,Capacity,Occupancy,LastUpdated\n";
+
+    fn parse(text: &str) -> Result<Recording, RecordingError> {
+        Recording::parse(Path::new("some.csv"), text.as_bytes())
+    }
+
+    fn refusal(rows: &str) -> String {
+        parse(&format!("{HEADER}{rows}")).expect_err("it is wrong").to_string()
+    }
+
+    #[test]
+    fn a_wrong_line_is_named_with_its_number_and_the_reason() {
+        let good = "Bull Ring,100,5,2016-10-04 07:59:42\n";
+        for (bad, reason) in [
+            ("Bull Ring,100,5\n", "3 fields"),
+            ("Bull Ring,100,5,2016-10-04 07:59:42,x\n", "5 fields"),
+            ("Bull Ring,none,5,2016-10-04 07:59:42\n", "Capacity is \"none\""),
+            ("Bull Ring,0,5,2016-10-04 07:59:42\n", "Capacity is \"0\""),
+            ("Bull Ring,100,5.5,2016-10-04 07:59:42\n", "Occupancy is \"5.5\""),
+            ("Bull Ring,100,99999999999,2016-10-04 07:59:42\n", "Occupancy is"),
+            ("Bull Ring,100,5,2016-10-32 07:59:42\n", "LastUpdated is"),
+            ("Bull Ring,100,5,2016-10-04T07:59:42\n", "LastUpdated is"),
+            ("Bull Ring,100,5,0016-10-04 07:59:42\n", "LastUpdated is"),
+            (",100,5,2016-10-04 07:59:42\n", "SystemCodeNumber is"),
+            ("Bull\tRing,100,5,2016-10-04 07:59:42\n", "SystemCodeNumber is"),
+        ] {
+            let said = refusal(&format!("{good}{good}{bad}{good}"));
+            assert!(said.contains("line 4") && said.contains(reason), "{said}");
+            assert!(said.contains("Nothing was started"), "{said}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_table_of_occupancies_is_refused() {
+        let said = parse("a,b,c\n1,2,3\n").expect_err("it is wrong").to_string();
+        assert!(said.contains("line 1") && said.contains("SystemCodeNumber"), "{said}");
+        assert!(matches!(parse(HEADER), Err(RecordingError::Empty { .. })));
+        assert!(matches!(parse(""), Err(RecordingError::Empty { .. })));
+        let many: String = (0..=GARAGES_MAX).map(|n| format!("g{n},1,1,2016-10-04 07:59:42\n")).collect();
+        assert!(matches!(parse(&format!("{HEADER}{many}")), Err(RecordingError::TooManyGarages { .. })));
+        let latin1 = [HEADER.as_bytes(), b"Caf\xe9,1,1,2016-10-04 07:59:42\n"].concat();
+        let said = Recording::parse(Path::new("x"), &latin1[..]).expect_err("not UTF-8");
+        assert!(said.to_string().contains("line 2: it is not UTF-8"), "{said}");
+    }
+
+    #[test]
+    fn rows_are_merged_by_time_and_the_limit_counts_along_them() {
+        let recording = parse(&format!(
+            "{HEADER}A,10,3,2016-10-04 08:00:00\nA,12,5,2016-10-04 09:00:00\n\
+             B,20,7,2016-10-04 08:00:00\nB,20,1,2016-10-04 08:30:00\nB,20,1,2016-10-04 09:30:00\n"
+        ))
+        .expect("it is right");
+        assert_eq!(recording.garages[0].capacity, 12);
+        assert_eq!(recording.merged, [0, 1, 1, 0, 1]);
+        assert_eq!(recording.shares(&[0, 0], u64::MAX), [5, 13]);
+        for (limit, shares) in [(0, [0, 0]), (2, [2, 0]), (9, [3, 6]), (17, [4, 13])] {
+            assert_eq!(recording.shares(&[0, 0], limit), shares, "the first {limit}");
+        }
+        assert_eq!(recording.shares(&[5, 0], u64::MAX), [4, 13]);
+    }
+
+    #[test]
+    fn the_hour_that_comes_twice_goes_forward_and_the_one_that_is_skipped_exists() {
+        let recording = parse(&format!(
+            "{HEADER}A,9,1,2016-10-30 01:10:00\nA,9,2,2016-10-30 01:50:00\n\
+             A,9,3,2016-10-30 01:20:00\nA,9,4,2016-10-30 02:00:00\nB,9,1,2016-03-27 01:30:00\n"
+        ))
+        .expect("it is right");
+        let minutes: Vec<i64> = recording.garages[0]
+            .rows
+            .windows(2)
+            .map(|pair| (pair[1].unix_ms - pair[0].unix_ms) / 60_000)
+            .collect();
+        assert_eq!(minutes, [40, 30, 40]);
+        let skipped = jiff::Timestamp::from_millisecond(recording.garages[1].rows[0].unix_ms);
+        assert_eq!(skipped.expect("in range").to_string(), "2016-03-27T01:30:00Z");
+    }
+
+    #[test]
+    fn the_record_of_birmingham_explains_2_239_705_events() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/birmingham/birmingham.csv");
+        let recording = Recording::read(&path).expect("it is right");
+        assert_eq!(recording.garages.len(), 30);
+        assert_eq!(recording.merged.len(), 35_717);
+        let shares = recording.shares(&[0; 30], u64::MAX);
+        assert_eq!(shares.iter().sum::<u64>(), 2_239_705);
+        let lowest = |garage: &RecordedGarage| garage.rows.iter().map(|row| row.occupancy).min();
+        let unmatched: i64 = recording.garages.iter().filter_map(lowest).map(|low| low.min(0)).sum();
+        assert_eq!(unmatched, -8, "only \"NIA North\" shows more exits than cars that came");
+    }
+}

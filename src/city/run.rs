@@ -1,0 +1,483 @@
+//! One run of the city: start, feed, settle, check, stop.
+//!
+//! **Promise.** The report tells how each confirmed event fared. Whatever goes wrong ends up in it, and the
+//! daemons are stopped in every case.
+//! **Kept by.** The phases are one future that is dropped when a daemon dies or the user insists; stopping stands
+//! outside of it.
+
+use super::books::{AtCentre, Baseline, Books, Discrepancy, ReadBack};
+use super::children::{ChildError, peak_rss_bytes};
+use super::client::{CallError, GarageAtServer, Http};
+use super::console::{Console, View, grouped};
+use super::fleet::{Fleet, Place};
+use super::history::{self, ReadBackError};
+use super::plan::{Plan, Site, plan, sites};
+use super::producer::{Producer, Tally};
+use super::report::{GarageTotal, Report};
+use super::settings::{Pace, Settings, Verify};
+use super::traffic::LineWriter;
+use super::watch::{self, Stage};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Why a run could not be brought to an end. What was confirmed is on the edges' disks.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("cannot use {path:?}: {source}. Nothing was started. Choose another --data-dir")]
+    Place { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Child(#[from] ChildError),
+    #[error(transparent)]
+    Call(#[from] CallError),
+    #[error(transparent)]
+    ReadBack(#[from] ReadBackError),
+    #[error("{garage}: its edge failed its producer: {source}")]
+    Feed { garage: String, source: CallError },
+    #[error("what earlier runs had left was not delivered: nothing moved for {} s, {depth} events wait at the edges. They stay on disk", NO_PROGRESS.as_secs())]
+    LeftOvers { depth: u64 },
+    #[error("ended at once, as asked; the books were not checked")]
+    Aborted,
+}
+
+/// After so long without any progress, more waiting is no use.
+const NO_PROGRESS: Duration = Duration::from_secs(120);
+
+/// When all events are applied, the occupancy follows at once, or it is wrong.
+const VIEWS_CATCH_UP: Duration = Duration::from_secs(10);
+
+/// How long a run that was interrupted may take to settle.
+const SETTLE_WHEN_INTERRUPTED: Duration = Duration::from_secs(30);
+
+/// How often the state of the daemons is asked for while something is awaited from them.
+const ASK_EVERY: Duration = Duration::from_millis(200);
+
+/// Occupancies that did not change for so long after a backlog have caught up with it.
+const VIEWS_REST: Duration = Duration::from_secs(1);
+
+const STOPPING: &str =
+    "the cars stop; the city ends when all is delivered and checked (once more to end it at once)";
+const LINGERING_RIGHT: &str =
+    "All is applied, and the books are right. The city stays up to be looked at; Ctrl-C ends it.";
+const LINGERING_WRONG: &str = "THE BOOKS ARE NOT RIGHT. The city stays up to be looked at; Ctrl-C ends it.";
+
+/// How long a run that failed asks how far it had come.
+const LAST_LOOK: Duration = Duration::from_secs(2);
+
+/// How often the picture is renewed where someone sees it change, and elsewhere.
+const SHOW_EVERY: Duration = Duration::from_millis(500);
+const SHOW_EVERY_PLAIN: Duration = Duration::from_secs(2);
+
+/// How many garages are read back at a time. The server's processors are the limit, more readers bring nothing.
+const READERS: usize = 4;
+
+/// What the user's signals ask for.
+#[derive(Debug, Clone, Default)]
+pub struct Signals {
+    /// The first one: stop the cars, then check and end.
+    pub stop: CancellationToken,
+    /// The second one: end now.
+    pub abort: CancellationToken,
+}
+
+/// A run that has daemons.
+struct Run<'a> {
+    settings: &'a Settings,
+    signals: &'a Signals,
+    console: &'a mut Console,
+    report: &'a mut Report,
+    http: Http,
+    sites: &'a [Site],
+    fleet: &'a Fleet,
+    tallies: Vec<Arc<Tally>>,
+    begun: Instant,
+}
+
+/// Runs the city. The books are right if, and only if, the report says so.
+pub async fn run(settings: &Settings, signals: &Signals, console: &mut Console) -> Report {
+    let begun = Instant::now();
+    let mut report = Report::empty(settings.seed, settings.verify);
+    let place = match Place::create(settings.data_dir.as_deref()) {
+        Ok(place) => place,
+        Err(source) => {
+            let path = settings.data_dir.clone().unwrap_or_else(std::env::temp_dir);
+            report.error = Some(RunError::Place { path, source }.to_string());
+            return report;
+        }
+    };
+    let (tell_death, mut deaths) = mpsc::unbounded_channel();
+    let sites = sites(&settings.cars);
+    let fleet = tokio::select! {
+        fleet = Fleet::start(settings, place.path(), &sites, &tell_death) => fleet.map_err(RunError::from),
+        () = signals.stop.cancelled() => Err(RunError::Aborted),
+    };
+    match fleet {
+        Err(error) => report.error = Some(error.to_string()),
+        Ok(fleet) => {
+            greet(console, &fleet, &sites, &place);
+            let mut run = Run {
+                settings,
+                signals,
+                console,
+                report: &mut report,
+                http: Http::new(),
+                tallies: sites.iter().map(|_| Arc::default()).collect(),
+                sites: &sites,
+                fleet: &fleet,
+                begun,
+            };
+            let result = tokio::select! {
+                result = run.phases() => result,
+                Some(death) = deaths.recv() => Err(death.into()),
+                () = signals.abort.cancelled() => Err(RunError::Aborted),
+            };
+            let (http, tallies) = (run.http.clone(), run.tallies.clone());
+            report.events = tallies.iter().map(|tally| tally.confirmed.load(Ordering::Relaxed)).sum();
+            if let Err(error) = result {
+                report.error = Some(error.to_string());
+                // The server may be what failed. Then nobody knows, and nobody waits for it.
+                let applied = watch::applied(&http, &fleet, &sites, &tallies);
+                if let Ok(Ok(applied)) = tokio::time::timeout(LAST_LOOK, applied).await {
+                    report.applied = applied;
+                }
+            }
+            note_peaks(&mut report, &fleet);
+            let stopping = Instant::now();
+            let complaints = fleet.stop().await;
+            report.phases.stop = stopping.elapsed().as_secs_f64();
+            let complaints = complaints.into_iter().chain(more_deaths(&mut deaths));
+            let complaint = |what| Discrepancy { garage: None, what };
+            report.discrepancies.extend(complaints.map(complaint));
+        }
+    }
+    report.interrupted = signals.stop.is_cancelled();
+    report.books_right = report.error.is_none() && report.discrepancies.is_empty();
+    // A temporary directory in which nothing was ever confirmed has nothing to tell, unless something failed.
+    let empty = report.interrupted && report.events == 0;
+    report.data_dir = place.leave(!report.books_right && !empty);
+    report.seconds = begun.elapsed().as_secs_f64();
+    report.events_per_second = report.events as f64 / report.seconds;
+    console.clear();
+    report
+}
+
+/// Daemons that ended by themselves, besides the one that ended the run.
+fn more_deaths(deaths: &mut mpsc::UnboundedReceiver<ChildError>) -> impl Iterator<Item = String> + '_ {
+    std::iter::from_fn(|| deaths.try_recv().ok()).map(|death| death.to_string())
+}
+
+fn greet(console: &mut Console, fleet: &Fleet, sites: &[Site], place: &Place) {
+    let mut out = format!("the city     {}/\n", fleet.server.http);
+    for (site, edge) in sites.iter().zip(&fleet.edges) {
+        let Site { name, capacity } = site;
+        out += &format!("{:<12} {}/  {name}, {capacity} spaces\n", edge.name, edge.http);
+    }
+    out += &format!("data, logs   {}", place.path().display());
+    console.say(&out);
+}
+
+fn note_peaks(report: &mut Report, fleet: &Fleet) {
+    let peaks = &mut report.peak_rss_bytes;
+    peaks.server = fleet.server.peak_rss_bytes();
+    peaks.edges_max = fleet.edges.iter().filter_map(|edge| edge.peak_rss_bytes()).max();
+    peaks.city = peak_rss_bytes("self");
+}
+
+impl Run<'_> {
+    async fn phases(&mut self) -> Result<(), RunError> {
+        let (baselines, places) = self.baselines().await?;
+        let plan = plan(self.settings, &baselines);
+        for (tally, baseline) in self.tallies.iter().zip(&baselines) {
+            tally.applied_before.store(baseline.applied(), Ordering::Relaxed);
+        }
+        self.report.phases.start = self.begun.elapsed().as_secs_f64();
+
+        let feeding = Instant::now();
+        let mut stage = Stage::open(self.settings.pace, &plan);
+        let books = self.feed(plan, baselines, &stage).await?;
+        self.report.phases.feed = feeding.elapsed().as_secs_f64();
+
+        let settling = Instant::now();
+        self.settle(&books, &stage).await?;
+        self.report.phases.settle = settling.elapsed().as_secs_f64();
+        stage.stop_the_watch();
+
+        let checking = Instant::now();
+        self.check(&books, places).await?;
+        self.report.phases.check = checking.elapsed().as_secs_f64();
+        self.linger(&stage).await
+    }
+
+    /// What the centre has of each garage, once everything that earlier runs had left was delivered.
+    async fn baselines(&mut self) -> Result<(Vec<Baseline>, Vec<history::Place>), RunError> {
+        self.deliver_left_overs().await?;
+        let garages = self.http.garages(self.server()).await?;
+        let mut baselines = Vec::with_capacity(self.sites.len());
+        let mut places = Vec::with_capacity(self.sites.len());
+        for Site { name, .. } in self.sites {
+            let (baseline, place) = match garages.get(name) {
+                Some(garage) if garage.applied() > 0 => {
+                    let marks = garage.marks.iter().map(|mark| (mark.epoch.clone(), mark.sequence));
+                    let (marks, occupied) = (marks.collect(), garage.occupied);
+                    history::baseline(&self.http, self.server(), name, marks, occupied).await?
+                }
+                _ => Default::default(),
+            };
+            baselines.push(baseline);
+            places.push(place);
+        }
+        let found: u64 = baselines.iter().map(Baseline::applied).sum();
+        if found > 0 {
+            self.console.say(&format!("going on from {} events of earlier runs\n", grouped(found)));
+        }
+        Ok((baselines, places))
+    }
+
+    async fn deliver_left_overs(&mut self) -> Result<(), RunError> {
+        let mut progress = Progress::new();
+        let mut told = false;
+        loop {
+            let depth = watch::depths(&self.http, self.fleet).await?.iter().sum();
+            // The views follow the ledger: they have come to rest when nothing changes any more.
+            let occupied = watch::occupied(&self.http, self.server()).await?;
+            progress.observe((depth, occupied));
+            if depth == 0 && (!told || progress.still_for(VIEWS_REST)) {
+                return Ok(());
+            }
+            if progress.still_for(NO_PROGRESS) {
+                return Err(RunError::LeftOvers { depth });
+            }
+            if !told {
+                told = true;
+                self.console.say(&format!("the edges deliver {} events first", grouped(depth)));
+            }
+            tokio::time::sleep(ASK_EVERY).await;
+        }
+    }
+
+    /// Lets the cars drive until they end or are told to; returns what was confirmed.
+    async fn feed(
+        &mut self,
+        plan: Plan,
+        baselines: Vec<Baseline>,
+        stage: &Stage,
+    ) -> Result<Vec<Books>, RunError> {
+        let mut producers = JoinSet::new();
+        let garages = plan.traffic.into_iter().zip(plan.limits).zip(baselines).enumerate();
+        for (index, ((traffic, limit), baseline)) in garages {
+            let producer = Producer {
+                http: self.http.clone(),
+                edge: self.fleet.edges[index].http.clone(),
+                traffic,
+                limit,
+                writer: LineWriter::new(plan.registry.clone(), index),
+                books: Books::new(self.sites[index].name.clone(), baseline),
+                tally: self.tallies[index].clone(),
+                clock: stage.clock,
+            };
+            let stop = self.signals.stop.clone();
+            producers.spawn(async move { (index, producer.run(stop).await) });
+        }
+        let mut done: Vec<Option<Books>> = self.sites.iter().map(|_| None).collect();
+        let mut told = false;
+        let mut show = self.show_ticks();
+        loop {
+            tokio::select! {
+                biased;
+                () = self.signals.stop.cancelled(), if !told => {
+                    told = true;
+                    self.console.say(STOPPING);
+                }
+                ended = producers.join_next() => match ended {
+                    None => break,
+                    Some(ended) => {
+                        let (index, (books, result)) = ended.expect("a producer does not panic");
+                        let garage = || self.sites[index].name.clone();
+                        result.map_err(|source| RunError::Feed { garage: garage(), source })?;
+                        done[index] = Some(books);
+                    }
+                },
+                _ = show.tick() => self.show(stage).await,
+            }
+        }
+        Ok(done.into_iter().map(|books| books.expect("each producer has ended")).collect())
+    }
+
+    /// Waits until the centre has all that was confirmed, as long as there is progress.
+    ///
+    /// Does not judge: what is missing then is found by [`Run::check`].
+    async fn settle(&mut self, books: &[Books], stage: &Stage) -> Result<(), RunError> {
+        let mut progress = Progress::new();
+        let mut show = self.show_ticks();
+        let mut ask = ticks(ASK_EVERY);
+        let mut bound = None;
+        let owed: u64 = books.iter().map(Books::applied_when_settled).sum();
+        loop {
+            tokio::select! {
+                biased;
+                _ = show.tick() => {
+                    self.show(stage).await;
+                    continue;
+                }
+                _ = ask.tick() => {}
+            }
+            let garages = self.http.garages(self.server()).await?;
+            let known = |books: &Books| garages.get(&books.garage);
+            let applied = books.iter().filter_map(known).map(GarageAtServer::applied).sum();
+            let all_applied = applied >= owed;
+            let depths = watch::depths(&self.http, self.fleet).await?;
+            let depth: u64 = depths.iter().sum();
+            let occupied = |books: &Books| known(books).map_or(0, |garage| garage.occupied);
+            let counted = books.iter().all(|books| occupied(books) == books.occupied());
+            if all_applied && depth == 0 && counted {
+                return Ok(());
+            }
+            progress.observe((applied, depth, books.iter().map(occupied).collect::<Vec<_>>()));
+            let patience = if all_applied && depth == 0 { VIEWS_CATCH_UP } else { NO_PROGRESS };
+            if self.signals.stop.is_cancelled() {
+                bound.get_or_insert_with(Instant::now);
+            }
+            let late = bound.is_some_and(|since| since.elapsed() > SETTLE_WHEN_INTERRUPTED);
+            if late || progress.still_for(patience) {
+                self.console.say(&format!(
+                    "not settled: {} of {} events are applied, {} wait at the edges; comparing the books as they are",
+                    grouped(applied),
+                    grouped(owed),
+                    grouped(depth)
+                ));
+                return Ok(());
+            }
+        }
+    }
+
+    /// Compares the books with the centre, and notes what differs.
+    async fn check(&mut self, books: &[Books], places: Vec<history::Place>) -> Result<(), RunError> {
+        let mut read_back = match self.settings.verify {
+            Verify::Full => self.read_back(books, places).await?,
+            Verify::Counts => books.iter().map(|_| None).collect(),
+        };
+        let garages = self.http.garages(self.server()).await?;
+        let occupancy = self.http.occupancy(self.server()).await?;
+        let outboxes = watch::outboxes(&self.http, self.fleet).await;
+        let report = &mut *self.report;
+        for (index, books) in books.iter().enumerate() {
+            let garage = garages.get(&books.garage);
+            let occupied = occupancy.get(&books.garage).map_or(0, |garage| garage.occupied);
+            let outbox = outboxes[index].as_ref().ok();
+            let centre = AtCentre {
+                applied: garage.map_or(0, GarageAtServer::applied),
+                occupied,
+                depth: outbox.map(|outbox| outbox.depth),
+                read_back: read_back[index].take(),
+            };
+            report.discrepancies.extend(books.compare(&centre));
+            report.applied += centre.applied.saturating_sub(books.baseline.applied());
+            report.duplicates_refused += garage.map_or(0, |garage| garage.duplicates_refused);
+            report.resends += outbox.map_or(0, |outbox| outbox.resends);
+            report.held_back += self.tallies[index].held_back.load(Ordering::Relaxed);
+            report.garages.push(GarageTotal {
+                name: books.garage.clone(),
+                capacity: self.sites[index].capacity,
+                occupied,
+                events: books.confirmed(),
+            });
+        }
+        Ok(())
+    }
+
+    async fn read_back(
+        &mut self,
+        books: &[Books],
+        places: Vec<history::Place>,
+    ) -> Result<Vec<Option<ReadBack>>, RunError> {
+        let events: u64 = books.iter().map(Books::confirmed).sum();
+        self.console.say(&format!("reading {} events back from the centre", grouped(events)));
+        let readers = Arc::new(Semaphore::new(READERS));
+        let mut reading = JoinSet::new();
+        for (index, (books, place)) in books.iter().zip(places).enumerate() {
+            let (http, server, readers) = (self.http.clone(), self.server().to_owned(), readers.clone());
+            let (garage, baseline) = (books.garage.clone(), books.baseline.clone());
+            reading.spawn(async move {
+                let _turn = readers.acquire().await.expect("nobody closes it");
+                (index, history::read_back(&http, &server, &garage, &baseline, place).await)
+            });
+        }
+        let mut all: Vec<Option<ReadBack>> = books.iter().map(|_| None).collect();
+        while let Some(read) = reading.join_next().await {
+            let (index, read_back) = read.expect("a reader does not panic");
+            all[index] = Some(read_back?);
+        }
+        Ok(all)
+    }
+
+    /// Stays up to be looked at, until a signal comes, unless the city is to end.
+    async fn linger(&mut self, stage: &Stage) -> Result<(), RunError> {
+        if self.settings.exit_when_settled || self.signals.stop.is_cancelled() {
+            return Ok(());
+        }
+        let right = self.report.discrepancies.is_empty();
+        self.console.say(if right { LINGERING_RIGHT } else { LINGERING_WRONG });
+        for Discrepancy { garage, what } in &self.report.discrepancies {
+            self.console.say(&format!("{}: {what}", garage.as_deref().unwrap_or("the city")));
+        }
+        let mut show = self.show_ticks();
+        loop {
+            tokio::select! {
+                biased;
+                () = self.signals.stop.cancelled() => return Ok(()),
+                _ = show.tick() => self.show_as(stage, View::Table).await,
+            }
+        }
+    }
+
+    fn show_ticks(&self) -> tokio::time::Interval {
+        ticks(if self.console.is_lively() { SHOW_EVERY } else { SHOW_EVERY_PLAIN })
+    }
+
+    async fn show(&mut self, stage: &Stage) {
+        let fast = self.settings.pace == Pace::AsFastAsItCan;
+        self.show_as(stage, if fast { View::Bar } else { View::Table }).await;
+    }
+
+    async fn show_as(&mut self, stage: &Stage, view: View) {
+        let picture = watch::look(&self.http, self.fleet, self.sites, &self.tallies, stage).await;
+        self.console.show(&picture, view);
+    }
+
+    fn server(&self) -> &str {
+        &self.fleet.server.http
+    }
+}
+
+/// Whether anything moves.
+struct Progress<T> {
+    last: Option<T>,
+    since: Instant,
+}
+
+impl<T: PartialEq> Progress<T> {
+    fn new() -> Progress<T> {
+        Progress { last: None, since: Instant::now() }
+    }
+
+    fn observe(&mut self, now: T) {
+        if self.last.as_ref() != Some(&now) {
+            self.last = Some(now);
+            self.since = Instant::now();
+        }
+    }
+
+    fn still_for(&self, time: Duration) -> bool {
+        self.since.elapsed() >= time
+    }
+}
+
+fn ticks(every: Duration) -> tokio::time::Interval {
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    ticks
+}

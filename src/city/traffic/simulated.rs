@@ -1,0 +1,357 @@
+//! Cars that come as the day and the hour of the week let one expect, stay as long as people do, and leave.
+//!
+//! **Promise.** Arrivals follow the curve of the garage's kind (a Poisson process whose rate changes with the
+//! hour), stays are log-normal, and a full garage turns cars away. About one plate in a hundred is unreadable,
+//! as with real cameras.
+//! **Not promised.** That the garages are those of a real town.
+
+use super::{Car, Direction, Drivers, Moment, Passage, StartingState, garage_rng};
+use jiff::civil::Weekday;
+use jiff::tz::TimeZone;
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, Exp1, LogNormal};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+/// The plan of a fresh city begins here: Monday, 1 June 2026, 07:00 in the city. It is a fixed instant, since one
+/// seed is to give one plan, and a past one, since no event should claim to be of tomorrow.
+pub const PLAN_STARTS_UNIX_MS: i64 = 1_780_290_000_000;
+
+/// The time zone of the simulated city.
+pub const ZONE: &str = "Europe/Berlin";
+
+const HOUR_MS: f64 = 3_600_000.0;
+const SHORTEST_STAY_MS: f64 = 3.0 * 60_000.0;
+const LONGEST_STAY_MS: f64 = 4.0 * 24.0 * HOUR_MS;
+const UNREADABLE: f64 = 0.01;
+
+/// What people use a garage for.
+#[derive(Debug)]
+pub struct Usage {
+    median_stay_hours: f64,
+    /// The deviation of the stay's logarithm.
+    stay_spread: f64,
+    /// Arrivals per hour in percent of the capacity, for each hour of a working day, and of a weekend's.
+    working_day: [u8; 24],
+    weekend: [u8; 24],
+    /// How busy each day is, Monday first.
+    days: [f64; 7],
+}
+
+const SHOPPING: Usage = Usage {
+    median_stay_hours: 1.4,
+    stay_spread: 0.6,
+    working_day: [0, 0, 0, 0, 0, 1, 3, 8, 16, 28, 40, 46, 48, 46, 45, 44, 42, 34, 20, 9, 4, 2, 1, 0],
+    weekend: [0, 0, 0, 0, 0, 1, 2, 6, 14, 32, 48, 56, 58, 58, 56, 52, 44, 32, 18, 8, 4, 2, 1, 0],
+    days: [0.85, 0.85, 0.9, 0.95, 1.1, 1.1, 0.15],
+};
+
+const OFFICES: Usage = Usage {
+    median_stay_hours: 8.2,
+    stay_spread: 0.25,
+    working_day: [0, 0, 0, 0, 1, 3, 10, 26, 30, 13, 4, 3, 4, 6, 3, 2, 1, 1, 1, 0, 0, 0, 0, 0],
+    weekend: [0, 0, 0, 0, 0, 0, 1, 2, 3, 3, 2, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+    days: [1.0, 1.0, 0.95, 1.0, 0.75, 0.8, 0.4],
+};
+
+const STATION: Usage = Usage {
+    median_stay_hours: 6.5,
+    stay_spread: 0.9,
+    working_day: [1, 0, 0, 1, 4, 9, 14, 15, 11, 7, 5, 4, 4, 4, 4, 4, 5, 6, 5, 3, 2, 2, 1, 1],
+    weekend: [1, 1, 0, 0, 2, 3, 5, 7, 9, 9, 8, 7, 6, 5, 5, 5, 5, 5, 4, 3, 2, 2, 2, 1],
+    days: [1.05, 0.95, 0.95, 1.0, 1.15, 0.9, 0.85],
+};
+
+const CLINIC: Usage = Usage {
+    median_stay_hours: 2.1,
+    stay_spread: 0.7,
+    working_day: [1, 1, 0, 1, 2, 6, 14, 20, 24, 26, 25, 20, 17, 22, 26, 24, 17, 11, 8, 5, 3, 3, 2, 1],
+    weekend: [1, 1, 1, 1, 1, 3, 5, 6, 8, 11, 13, 12, 10, 14, 18, 17, 13, 9, 6, 4, 3, 2, 2, 1],
+    days: [1.1, 1.0, 0.95, 1.0, 0.9, 1.0, 1.0],
+};
+
+const THEATRE: Usage = Usage {
+    median_stay_hours: 2.8,
+    stay_spread: 0.3,
+    working_day: [0, 0, 0, 0, 0, 0, 1, 3, 5, 5, 4, 4, 6, 6, 4, 4, 5, 9, 28, 34, 8, 2, 1, 0],
+    weekend: [1, 0, 0, 0, 0, 0, 0, 1, 2, 4, 6, 6, 6, 10, 14, 10, 8, 14, 34, 40, 12, 4, 2, 1],
+    days: [0.4, 0.6, 0.7, 0.9, 1.1, 1.1, 0.8],
+};
+
+impl Usage {
+    /// Cars an hour for each space, at this hour of this day.
+    fn arrivals(&self, weekday: Weekday, hour: i8) -> f64 {
+        let hours = match weekday {
+            Weekday::Saturday | Weekday::Sunday => &self.weekend,
+            _ => &self.working_day,
+        };
+        let day = weekday.to_monday_zero_offset().unsigned_abs();
+        f64::from(hours[usize::from(hour.unsigned_abs())]) / 100.0 * self.days[usize::from(day)]
+    }
+
+    /// No hour has more.
+    fn most_arrivals(&self) -> f64 {
+        let most = self.working_day.iter().chain(&self.weekend).copied().max();
+        let busiest = self.days.iter().copied().fold(0.0, f64::max);
+        f64::from(most.unwrap_or(0)) / 100.0 * busiest
+    }
+}
+
+/// A garage of the simulated city.
+#[derive(Debug)]
+pub struct Site {
+    pub name: &'static str,
+    pub capacity: u32,
+    pub usage: &'static Usage,
+}
+
+/// The garages that a simulated city has, in the order in which they are opened.
+pub const SITES: &[Site] = &[
+    Site { name: "Bull Ring", capacity: 420, usage: &SHOPPING },
+    Site { name: "Hauptbahnhof", capacity: 560, usage: &STATION },
+    Site { name: "Altstadt Süd", capacity: 310, usage: &SHOPPING },
+    Site { name: "Klinikum", capacity: 380, usage: &CLINIC },
+    Site { name: "Theater am Markt", capacity: 240, usage: &THEATRE },
+    Site { name: "Technologiepark", capacity: 640, usage: &OFFICES },
+    Site { name: "Rathaus", capacity: 180, usage: &OFFICES },
+    Site { name: "Marché Couvert", capacity: 260, usage: &SHOPPING },
+    Site { name: "Λιμάνι", capacity: 150, usage: &STATION },
+    Site { name: "Универмаг", capacity: 290, usage: &SHOPPING },
+    Site { name: "Universität", capacity: 520, usage: &OFFICES },
+    Site { name: "Stadion", capacity: 700, usage: &THEATRE },
+];
+
+/// The name and kind of garage `index`; after [`SITES`] come numbered ones of the same kinds.
+pub fn site(index: usize) -> (String, u32, &'static Usage) {
+    let Site { name, capacity, usage } = SITES[index % SITES.len()];
+    match index / SITES.len() {
+        0 => (name.to_owned(), capacity, usage),
+        round => (format!("{name} {}", round + 1), capacity, usage),
+    }
+}
+
+/// One garage's simulated traffic, which has no end.
+#[derive(Debug, Clone)]
+pub struct Simulated {
+    usage: &'static Usage,
+    capacity: i64,
+    occupied: i64,
+    next_arrival_ms: f64,
+    /// When who leaves; the number keeps cars that leave at the same instant in the order they came. No car: it
+    /// was inside from the start, and nobody knows its plate.
+    leaving: BinaryHeap<Reverse<(i64, u64, Option<Car>)>>,
+    came: u64,
+    drivers: Drivers,
+    stay_hours: LogNormal<f64>,
+    rng: ChaCha8Rng,
+    zone: TimeZone,
+}
+
+impl Simulated {
+    /// The cars of a garage of this usage from `from_unix_ms` on. Those that are inside already leave in time.
+    pub fn new(
+        usage: &'static Usage,
+        capacity: u32,
+        from_unix_ms: i64,
+        start: &StartingState,
+        drivers: Drivers,
+        seed: u64,
+        zone: TimeZone,
+    ) -> Simulated {
+        let stay_hours = LogNormal::new(usage.median_stay_hours.ln(), usage.stay_spread)
+            .expect("the spread of each usage is finite and positive");
+        let garage = drivers.garage;
+        let mut simulated = Simulated {
+            usage,
+            capacity: i64::from(capacity),
+            occupied: start.occupied,
+            next_arrival_ms: from_unix_ms as f64,
+            leaving: BinaryHeap::new(),
+            came: 0,
+            drivers,
+            stay_hours,
+            rng: garage_rng(seed, garage),
+            zone,
+        };
+        let known = start.inside.iter().cloned().map(|plate| Some(Car::Found(plate)));
+        let unknown = usize::try_from(start.occupied).unwrap_or(0).saturating_sub(start.inside.len());
+        for car in known.chain(std::iter::repeat_n(None, unknown)) {
+            simulated.stay(from_unix_ms, car);
+        }
+        simulated.next_arrival_ms = simulated.arrival_after(from_unix_ms as f64);
+        simulated
+    }
+
+    fn stay(&mut self, from_unix_ms: i64, car: Option<Car>) {
+        let stay_ms = self.stay_hours.sample(&mut self.rng) * HOUR_MS;
+        let until = from_unix_ms + stay_ms.clamp(SHORTEST_STAY_MS, LONGEST_STAY_MS) as i64;
+        self.leaving.push(Reverse((until, self.came, car)));
+        self.came += 1;
+    }
+
+    /// Thinning: candidates come at the rate of the busiest hour, and are kept as often as the hour they fall
+    /// into is busy.
+    fn arrival_after(&mut self, mut unix_ms: f64) -> f64 {
+        let most = self.usage.most_arrivals();
+        let most_per_ms = most * self.capacity as f64 / HOUR_MS;
+        loop {
+            let wait: f64 = Exp1.sample(&mut self.rng);
+            unix_ms += wait / most_per_ms;
+            let at = self.moment(unix_ms as i64);
+            let local = super::local_time(at);
+            let now = self.usage.arrivals(local.weekday(), local.hour());
+            if self.rng.random::<f64>() * most < now {
+                return unix_ms;
+            }
+        }
+    }
+
+    fn moment(&self, unix_ms: i64) -> Moment {
+        Moment { unix_ms, offset_seconds: super::offset_seconds(&self.zone, unix_ms) }
+    }
+
+    fn read(&mut self, car: Option<Car>) -> Option<Car> {
+        let unreadable = self.rng.random_bool(UNREADABLE);
+        car.filter(|_| !unreadable)
+    }
+}
+
+impl Iterator for Simulated {
+    type Item = Passage;
+
+    fn next(&mut self) -> Option<Passage> {
+        loop {
+            let arrival_ms = self.next_arrival_ms as i64;
+            if let Some(Reverse((leaves_ms, ..))) = self.leaving.peek()
+                && *leaves_ms <= arrival_ms
+            {
+                let Reverse((leaves_ms, _, car)) = self.leaving.pop()?;
+                self.occupied -= 1;
+                if let Some(car) = &car {
+                    self.drivers.went_home(car);
+                }
+                let car = self.read(car);
+                return Some(Passage { direction: Direction::Exit, car, at: self.moment(leaves_ms) });
+            }
+            self.next_arrival_ms = self.arrival_after(self.next_arrival_ms);
+            if self.occupied >= self.capacity {
+                continue; // "Full" stands above the entrance, and the driver goes on.
+            }
+            let car = self.drivers.arrive(&mut self.rng);
+            self.occupied += 1;
+            self.stay(arrival_ms, Some(car.clone()));
+            let car = self.read(Some(car));
+            return Some(Passage { direction: Direction::Entry, car, at: self.moment(arrival_ms) });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::plates::{Mixture, Registry};
+    use super::super::{Traffic, shares_of_the_first};
+    use super::*;
+    use jiff::Timestamp;
+    use std::collections::HashSet;
+    use std::sync::Arc;
+
+    fn traffic(garage: usize, seed: u64, start: StartingState) -> Simulated {
+        let registry = Arc::new(Registry::new(Mixture::Continental, seed, 5));
+        let (_, capacity, usage) = site(garage);
+        let drivers = Drivers::new(registry, garage, capacity, Arc::default());
+        let zone = TimeZone::get(ZONE).expect("bundled");
+        Simulated::new(usage, capacity, PLAN_STARTS_UNIX_MS, &start, drivers, seed, zone)
+    }
+
+    fn week(garage: usize, seed: u64) -> Vec<Passage> {
+        let end = PLAN_STARTS_UNIX_MS + 7 * 24 * 3_600_000;
+        traffic(garage, seed, StartingState::default())
+            .take_while(|passage| passage.at.unix_ms < end)
+            .collect()
+    }
+
+    #[test]
+    fn the_plan_begins_on_a_monday_morning() {
+        let zone = TimeZone::get(ZONE).expect("bundled");
+        let start = Timestamp::from_millisecond(PLAN_STARTS_UNIX_MS).expect("in range");
+        assert_eq!(start.to_zoned_datetime(zone).to_string(), "2026-06-01T07:00:00+02:00[Europe/Berlin]");
+    }
+
+    #[test]
+    fn one_seed_gives_one_plan_and_another_seed_another() {
+        assert_eq!(week(1, 4), week(1, 4));
+        assert_ne!(week(1, 4), week(1, 5));
+        assert_ne!(week(0, 4), week(2, 4), "garages of one kind have cars of their own");
+    }
+
+    #[test]
+    fn garages_fill_by_day_are_never_overfull_and_empty_by_night() {
+        for garage in 0..SITES.len() {
+            let (name, capacity, _) = site(garage);
+            let (mut occupied, mut most, mut least) = (0_i64, 0, i64::MAX);
+            let events = week(garage, 11);
+            assert!(events.is_sorted_by_key(|passage| passage.at.unix_ms));
+            for passage in &events {
+                occupied += passage.direction.change();
+                most = most.max(occupied);
+                let hours = (passage.at.unix_ms - PLAN_STARTS_UNIX_MS) / 3_600_000;
+                if hours > 17 {
+                    least = least.min(occupied);
+                }
+                assert!((0..=i64::from(capacity)).contains(&occupied), "{name}: {occupied}");
+            }
+            assert!(most * 100 > i64::from(capacity) * 55, "{name}: at most {most} of {capacity}");
+            assert!(least * 100 < i64::from(capacity) * 40, "{name}: at least {least} of {capacity}");
+        }
+    }
+
+    #[test]
+    fn a_car_leaves_after_it_came_and_some_plates_cannot_be_read() {
+        let mut inside = HashSet::new();
+        let events = week(3, 2);
+        let mut unreadable = 0;
+        let mut unmatched = 0;
+        for passage in &events {
+            let Some(car) = &passage.car else {
+                unreadable += 1;
+                continue;
+            };
+            match passage.direction {
+                Direction::Entry => _ = inside.insert(car.clone()),
+                Direction::Exit => unmatched += usize::from(!inside.remove(car)),
+            }
+        }
+        assert!((events.len() / 200..events.len() / 50).contains(&unreadable), "{unreadable}");
+        assert!(unmatched <= unreadable, "only a car read badly at the entry leaves unmatched");
+    }
+
+    #[test]
+    fn cars_that_were_inside_leave_in_time() {
+        let start = StartingState {
+            occupied: 3,
+            inside: vec!["BAB123".into(), "СА1234АВ".into()],
+            latest_unix_ms: None,
+        };
+        let found: Vec<Passage> = traffic(3, 1, start)
+            .take(20_000)
+            .filter(|passage| matches!(passage.car, Some(Car::Found(_))))
+            .collect();
+        assert_eq!(found.len(), 2);
+        assert!(found.iter().all(|passage| passage.direction == Direction::Exit));
+    }
+
+    #[test]
+    fn the_first_events_of_a_city_are_shared_out_in_order_of_time() {
+        let garages: Vec<Traffic> = (0..3)
+            .map(|garage| Traffic::Simulated(Box::new(traffic(garage, 6, StartingState::default()))))
+            .collect();
+        let shares = shares_of_the_first(1_000, &garages);
+        assert_eq!(shares.iter().sum::<u64>(), 1_000);
+        let last =
+            |garage: usize, nth: u64| garages[garage].clone().nth(nth as usize).expect("no end").at.unix_ms;
+        let latest_in = (0..3).map(|g| last(g, shares[g] - 1)).max();
+        let first_out = (0..3).map(|g| last(g, shares[g])).min();
+        assert!(latest_in <= first_out);
+    }
+}

@@ -1,0 +1,151 @@
+//! The commands of the README do what it says, in its order, in an empty directory beside the examples.
+//!
+//! `cargo run --release --bin NAME --` stands for the binary under test. The replay of the whole recording is limited
+//! here, because this is a debug build; the rest runs as it is written, with the default ports.
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// The lines of all shell blocks.
+fn commands() -> VecDeque<String> {
+    let readme = std::fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
+    let mut commands = VecDeque::new();
+    let mut inside = false;
+    for line in readme.lines() {
+        match line {
+            "```sh" => inside = true,
+            "```" => inside = false,
+            command if inside => commands.push_back(command.to_owned()),
+            _ => {}
+        }
+    }
+    commands
+}
+
+fn binary(name: &str) -> &'static str {
+    match name {
+        "city" => env!("CARGO_BIN_EXE_city"),
+        "edge" => env!("CARGO_BIN_EXE_edge"),
+        "server" => env!("CARGO_BIN_EXE_server"),
+        other => panic!("the README runs {other:?}, which is no binary of this package"),
+    }
+}
+
+/// The binary and the arguments of a `cargo run` line.
+fn cargo_run(line: &str) -> (&'static str, Vec<String>) {
+    let rest = line.strip_prefix("cargo run --release --bin ").expect(line);
+    let (name, arguments) = rest.split_once(" -- ").unwrap_or((rest, ""));
+    (binary(name), arguments.split_whitespace().map(str::to_owned).collect())
+}
+
+struct Running {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Running {
+    fn start(line: &str, dir: &Path, output: fn(&mut Child) -> Box<dyn std::io::Read + Send>) -> Running {
+        let (program, arguments) = cargo_run(line);
+        let mut command = Command::new(program);
+        command.args(arguments).current_dir(dir).env_clear().stdin(Stdio::null());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let source = output(&mut child);
+        let (send, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(source).lines().map_while(Result::ok) {
+                let _ = send.send(line);
+            }
+        });
+        Running { child, lines }
+    }
+
+    fn wait_for(&self, part: &str) -> String {
+        let mut seen = Vec::new();
+        loop {
+            match self.lines.recv_timeout(Duration::from_secs(60)) {
+                Ok(line) if line.contains(part) => return line,
+                Ok(line) => seen.push(line),
+                Err(_) => panic!("no line with {part:?} came; there were: {seen:#?}"),
+            }
+        }
+    }
+
+    /// Ctrl-C; returns the exit code.
+    fn interrupt(mut self) -> Option<i32> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn stdout(child: &mut Child) -> Box<dyn std::io::Read + Send> {
+    Box::new(child.stdout.take().unwrap())
+}
+
+fn shell(line: &str, dir: &Path) -> String {
+    let output = Command::new("sh").args(["-c", line]).current_dir(dir).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn its_commands_do_what_it_says() {
+    let dir = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(Path::new(ROOT).join("examples"), dir.path().join("examples")).unwrap();
+    let mut commands = commands();
+    let mut next = |part: &str| -> String {
+        let line = commands.pop_front().unwrap_or_else(|| panic!("the README lacks a command with {part:?}"));
+        assert!(line.contains(part), "expected a command with {part:?}, found {line:?}");
+        line
+    };
+
+    let city = Running::start(&next("--bin city"), dir.path(), stdout);
+    city.wait_for("http://");
+    assert_eq!(city.interrupt(), Some(0), "the books of the live city are right");
+
+    let replay = format!("{} --limit 20000", next("--replay"));
+    let mut replay = Running::start(&replay, dir.path(), stdout);
+    let json = replay.wait_for("{");
+    assert!(replay.child.wait().unwrap().success());
+    let result: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&result["events"], &result["applied"]), (&20_000.into(), &20_000.into()));
+
+    let test = Path::new(ROOT).join(next("./test"));
+    assert!(is_executable(&test), "{} is to be run", test.display());
+
+    let server = Running::start(&next("--bin server"), dir.path(), stdout);
+    let ready = server.wait_for("ready");
+    assert!(ready.contains("tcp://127.0.0.1:5555") && ready.contains("http://127.0.0.1:5580"), "{ready}");
+    assert!(dir.path().join("data/server").is_dir());
+
+    let edge = Running::start(&next("--garage-name 1"), dir.path(), stdout);
+    let ready = edge.wait_for("ready");
+    assert!(ready.contains("http://127.0.0.1:5581"), "{ready}");
+    assert!(dir.path().join("g1").is_dir());
+
+    let confirmed = shell(&next("curl"), dir.path());
+    assert!(confirmed.starts_with(r#"{"sequence":1,"epoch":"#), "{confirmed}");
+    let confirmed = shell(&next("batch"), dir.path());
+    assert!(confirmed.starts_with(r#"{"first":2,"last":3,"#), "{confirmed}");
+
+    assert_eq!(edge.interrupt(), Some(0));
+    assert_eq!(server.interrupt(), Some(0));
+    assert!(commands.is_empty(), "no test runs {commands:?}");
+}
+
+fn is_executable(path: &PathBuf) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o111 != 0)
+}
