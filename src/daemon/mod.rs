@@ -49,7 +49,9 @@ pub enum DaemonError {
 impl DaemonError {
     fn exit_code(&self) -> ExitCode {
         match self {
-            DaemonError::Setting(_) => ExitCode::from(EXIT_SETTING),
+            DaemonError::Setting(_) | DaemonError::Open(crate::store::OpenError::OtherPurpose { .. }) => {
+                ExitCode::from(EXIT_SETTING)
+            }
             _ => ExitCode::FAILURE,
         }
     }

@@ -25,7 +25,7 @@ const DRIVE_BYTES: u64 = 320 << 20;
 /// `EXT4_IOC_SHUTDOWN`: `_IOR('X', 125, __u32)` of `fs/ext4/ext4.h`.
 const EXT4_IOC_SHUTDOWN: libc::c_ulong = 0x8004_587D;
 /// `EXT4_GOING_FLAGS_NOLOGFLUSH`: not even the journal is flushed.
-const NO_LOG_FLUSH: u32 = 2;
+static NO_LOG_FLUSH: u32 = 2;
 
 /// What a disk does with what was handed to it and not flushed, when the power goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

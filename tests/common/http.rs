@@ -1,8 +1,8 @@
 //! A client of both daemons.
 
 use serde_json::Value;
-use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 use ureq::Agent;
 
@@ -75,6 +75,20 @@ impl Http {
         heard(request.header("Content-Type", content_type).send(body))
     }
 
+    /// Any method, with a body.
+    pub fn request(
+        &self,
+        method: &str,
+        path: &str,
+        content_type: &str,
+        body: &[u8],
+    ) -> Result<Answer, NoAnswer> {
+        let request = ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.base));
+        let request = request.header("Content-Type", content_type).body(body).unwrap();
+        let request = self.agent.configure_request(request).allow_non_standard_methods(true).build();
+        heard(self.agent.run(request))
+    }
+
     /// `POST /v1/events`.
     pub fn post_event(&self, event: &Value) -> Result<Answer, NoAnswer> {
         self.post("/v1/events", "application/json", event.to_string().as_bytes())
@@ -99,4 +113,50 @@ fn heard(answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Resul
     let body = answer.body_mut().with_config().limit(64 * 1024 * 1024).read_to_string();
     let body = body.map_err(|error| NoAnswer::Unknown(error.to_string()))?;
     Ok(Answer { status: answer.status().as_u16(), content_type, body })
+}
+
+/// Sends these bytes as they are and reads what comes back, if anything does: for what no client would send.
+pub fn send_bytes(address: SocketAddr, bytes: &[u8]) -> Option<Answer> {
+    // A daemon that waits for more gets no more: after this the writing side is closed.
+    const NO_MORE_AFTER: Duration = Duration::from_millis(300);
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(NO_MORE_AFTER)).unwrap();
+    stream.set_write_timeout(Some(ANSWER_WITHIN)).unwrap();
+    // It may have answered and closed before it has read all.
+    let _ = stream.write_all(bytes);
+    let mut received = Vec::new();
+    let mut chunk = [0; 16 * 1024];
+    let mut closed_our_side = false;
+    loop {
+        if let Some(answer) = parse_answer(&received) {
+            return Some(answer);
+        }
+        match stream.read(&mut chunk) {
+            Ok(0) => return None,
+            Ok(length) => received.extend_from_slice(&chunk[..length]),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                if closed_our_side {
+                    return None;
+                }
+                let _ = stream.shutdown(Shutdown::Write);
+                stream.set_read_timeout(Some(ANSWER_WITHIN)).unwrap();
+                closed_our_side = true;
+            }
+            Err(_) => return None,
+        }
+    }
+}
+
+/// The first answer in what was received, once it is complete.
+fn parse_answer(received: &[u8]) -> Option<Answer> {
+    let end = received.windows(4).position(|four| four == b"\r\n\r\n")?;
+    let head = String::from_utf8_lossy(&received[..end]).to_ascii_lowercase();
+    let header = |name: &str| head.lines().find_map(|line| Some(line.strip_prefix(name)?.trim().to_owned()));
+    let length: usize = header("content-length:").map_or(Ok(0), |length| length.parse()).unwrap();
+    let body = received[end + 4..].get(..length)?;
+    Some(Answer {
+        status: head.split_whitespace().nth(1)?.parse().ok()?,
+        content_type: header("content-type:").unwrap_or_default(),
+        body: String::from_utf8_lossy(body).into_owned(),
+    })
 }

@@ -6,8 +6,9 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::runtime::Runtime;
-use zeromq::{RouterSocket, Socket, SocketRecv, SocketSend, ZmqMessage};
+use zeromq::{DealerSocket, ReqSocket, RouterSocket, Socket, SocketRecv, SocketSend, ZmqMessage};
 
 fn listen() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind(own_loopback_address()).unwrap();
@@ -139,4 +140,75 @@ fn carry(mut from: TcpStream, mut to: TcpStream, mute: &AtomicBool, carried: &At
         carried.fetch_add(length as u64, Ordering::Relaxed);
     }
     let _ = to.shutdown(Shutdown::Both);
+}
+
+/// A DEALER or REQ socket of somebody who is no edge.
+pub struct Caller<S> {
+    socket: S,
+    runtime: Runtime,
+}
+
+impl<S: Socket + SocketSend + SocketRecv> Caller<S> {
+    fn connect(address: &str) -> Caller<S> {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let mut socket = S::new();
+        runtime.block_on(socket.connect(address)).unwrap();
+        Caller { socket, runtime }
+    }
+
+    fn send(&mut self, frames: Vec<Bytes>) {
+        let message = ZmqMessage::try_from(frames).unwrap();
+        self.runtime.block_on(self.socket.send(message)).unwrap();
+    }
+
+    /// The frames of the next message, if one comes in time.
+    fn receive(&mut self, within: Duration) -> Option<Vec<Bytes>> {
+        let received =
+            self.runtime.block_on(async { tokio::time::timeout(within, self.socket.recv()).await });
+        Some(received.ok()?.ok()?.into_vec())
+    }
+}
+
+/// Longer than any answer may take.
+const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+
+impl Caller<DealerSocket> {
+    pub fn dealer(address: &str) -> Caller<DealerSocket> {
+        Caller::connect(address)
+    }
+
+    /// Sends these frames, with no expectation.
+    pub fn say(&mut self, frames: Vec<Bytes>) {
+        self.send(frames);
+    }
+
+    /// What comes within `within`, if anything does.
+    pub fn hear(&mut self, within: Duration) -> Option<Vec<Bytes>> {
+        self.receive(within)
+    }
+
+    /// The answer to one body behind an empty delimiter.
+    pub fn ask(&mut self, body: impl Into<Bytes>) -> Bytes {
+        self.send(vec![Bytes::new(), body.into()]);
+        match self.receive(ANSWER_WITHIN).expect("the server answers every body").as_slice() {
+            [delimiter, body] if delimiter.is_empty() => body.clone(),
+            frames => panic!("a reply of an empty delimiter and a body was expected: {frames:?}"),
+        }
+    }
+}
+
+impl Caller<ReqSocket> {
+    pub fn req(address: &str) -> Caller<ReqSocket> {
+        Caller::connect(address)
+    }
+
+    /// The answer to one body; the socket adds and removes the delimiter.
+    pub fn ask(&mut self, body: impl Into<Bytes>) -> Bytes {
+        self.send(vec![body.into()]);
+        match self.receive(ANSWER_WITHIN).expect("the server answers every body").as_slice() {
+            [body] => body.clone(),
+            frames => panic!("a reply of one body was expected: {frames:?}"),
+        }
+    }
 }

@@ -1,0 +1,236 @@
+//! **Promise.** A bad setting ends a daemon with 64, and what it cannot have, with 1: before it serves anybody, with a message
+//! that names the setting or the path and says why. What others have stored stays as it is.
+
+mod common;
+
+use common::daemon::{EDGE, Refused, SERVER, refused};
+use common::{Edge, Journal, Server, assert_exactly_once, events_of, wait_until};
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// Starts `program` with `args`, expects that it refuses with `code`, and that its message holds all of `says`.
+fn assert_refused(program: &str, args: &[&str], code: i32, says: &[&str]) {
+    let Refused { code: ended_with, stderr } = refused(program, args);
+    assert_eq!(ended_with, Some(code), "{program} {args:?}\n{stderr}");
+    for part in says {
+        assert!(stderr.contains(part), "{program} {args:?} does not say {part:?}:\n{stderr}");
+    }
+    assert!(!stderr.contains("panicked"), "{program} {args:?}\n{stderr}");
+}
+
+#[test]
+fn a_bad_flag_ends_with_64_and_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let long_name = "x".repeat(65);
+    let edges: [(&[&str], &str); 21] = [
+        (&[], "--garage-name"),
+        (&["--garage-name", ""], "--garage-name"),
+        (&["--garage-name", &long_name], "--garage-name"),
+        (&["--garage-name", "a\nb"], "--garage-name"),
+        (&["--garage-name", "a\u{202e}b"], "--garage-name"),
+        (&["--garage-name", " a"], "--garage-name"),
+        (&["--garage-name", "a", "--server", "127.0.0.1:5555"], "--server"),
+        (&["--garage-name", "a", "--server", "tcp://127.0.0.1"], "--server"),
+        (&["--garage-name", "a", "--server", "tcp://127.0.0.1:70000"], "--server"),
+        (&["--garage-name", "a", "--server", "tcp://127.0.0.1:0"], "--server"),
+        (&["--garage-name", "a", "--server", "http://127.0.0.1:5555"], "--server"),
+        (&["--garage-name", "a", "--server", ""], "--server"),
+        (&["--garage-name", "a", "--http", "localhost"], "--http"),
+        (&["--garage-name", "a", "--http", "127.0.0.1:http"], "--http"),
+        (&["--garage-name", "a", "--capacity", "many"], "--capacity"),
+        (&["--garage-name", "a", "--capacity=-1"], "--capacity"),
+        (&["--garage-name", "a", "--board-interval-ms", "0"], "--board-interval-ms"),
+        (&["--garage-name", "a", "--log-format", "xml"], "--log-format"),
+        (&["--garage-name", "a", "--colour"], "--colour"),
+        (&["--garage-name", "a", "--listen", "tcp://127.0.0.1:0"], "--listen"),
+        (&["--garage-name", "a", "start"], "start"),
+    ];
+    for (args, named) in edges {
+        let args = [args, &["--data-dir", path(&data)]].concat();
+        assert_refused(EDGE, &args, 64, &[named]);
+    }
+    let servers: [(&[&str], &str); 7] = [
+        (&["--listen", "127.0.0.1:5555"], "--listen"),
+        (&["--listen", "tcp://"], "--listen"),
+        (&["--http", "5580"], "--http"),
+        (&["--http", "tcp://127.0.0.1:0"], "--http"),
+        (&["--garage-name", "a"], "--garage-name"),
+        (&["--log-format", ""], "--log-format"),
+        (&["--capacity"], "--capacity"),
+    ];
+    for (args, named) in servers {
+        let args = [args, &["--data-dir", path(&data)]].concat();
+        assert_refused(SERVER, &args, 64, &[named]);
+    }
+    assert!(!data.exists(), "a refused setting has made a directory");
+}
+
+#[test]
+fn a_configuration_file_that_cannot_be_used_ends_with_64_and_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let file = dir.path().join("fogpost.toml");
+    for (content, named) in [
+        (&b"[edge]\ngarage-name = \"a\"\n"[..], "garage-name"),
+        (b"[edges]\ngarage_name = \"a\"\n", "edges"),
+        (b"[edge]\ngarage_name = \"a\"\ncolour = \"red\"\n", "colour"),
+        (b"[edge]\ngarage_name = 1\n", "garage_name"),
+        (b"[edge]\ngarage_name = \"a\"\ncapacity = -1\n", "capacity"),
+        (b"[edge]\ngarage_name = \"a\"\nserver = [\"nowhere\"]\n", "server"),
+        (b"[edge]\ngarage_name = \"a\"\nserver = []\n", "--server"),
+        (b"[edge]\ngarage_name = \"a\"\nhttp = \"here\"\n", "http"),
+        (b"[server]\nlisten = \"there\"\n", "listen"),
+        (b"[edge\n", "fogpost.toml"),
+        (b"\xff\xfe", "fogpost.toml"),
+        (b"just text", "fogpost.toml"),
+    ] {
+        fs::write(&file, content).unwrap();
+        let args = ["--config", path(&file), "--data-dir", path(&data)];
+        assert_refused(EDGE, &args, 64, &[named]);
+        // The file is one for all programs: what is wrong in it is told by each.
+        if named != "--server" {
+            assert_refused(SERVER, &args, 64, &[named]);
+        }
+    }
+    let nowhere = dir.path().join("nowhere.toml");
+    for unreadable in [nowhere.as_path(), dir.path(), Path::new("")] {
+        for program in [EDGE, SERVER] {
+            let args = ["--config", path(unreadable), "--data-dir", path(&data)];
+            assert_refused(program, &args, 64, &[path(unreadable)]);
+        }
+    }
+    assert!(!data.exists(), "a refused setting has made a directory");
+}
+
+#[test]
+fn a_directory_that_another_process_holds_is_refused_and_the_holder_is_not_disturbed() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&dir.path().join("server"), &[]);
+    let edge = Edge::start(&dir.path().join("edge"), "a", &[server.address()], &[]);
+    let mut journal = Journal::default();
+    journal.post_entries(&edge.http(), vec!["KA1".into()]);
+    let edge_args = ["--garage-name", "a", "--http", "127.0.0.1:0", "--data-dir", path(edge.dir())];
+    assert_refused(EDGE, &edge_args, 1, &["in use", path(edge.dir())]);
+    let server_args =
+        ["--listen", "tcp://127.0.0.1:0", "--http", "127.0.0.1:0", "--data-dir", path(server.dir())];
+    assert_refused(SERVER, &server_args, 1, &["in use", path(server.dir())]);
+    // Neither can have the other's.
+    let edge_there = ["--garage-name", "a", "--http", "127.0.0.1:0", "--data-dir", path(server.dir())];
+    assert_refused(EDGE, &edge_there, 1, &["in use", path(server.dir())]);
+
+    journal.post_entries(&edge.http(), vec!["KA2".into()]);
+    wait_until("both arrive", Duration::from_secs(20), &[&edge, &server], || server.applied_of("a") == 2);
+    assert_exactly_once(&events_of(&server, "a"), &[journal]);
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, "a file").unwrap();
+    // Also root can write to none of these.
+    for unwritable in
+        [file.as_path(), &file.join("below"), Path::new("/proc/fogpost"), Path::new("/proc/self")]
+    {
+        let shown = format!("{unwritable:?}");
+        let args = ["--data-dir", path(unwritable), "--http", "127.0.0.1:0"];
+        assert_refused(EDGE, &[&args[..], &["--garage-name", "a"]].concat(), 1, &["data directory", &shown]);
+        let args = [&args[..], &["--listen", "tcp://127.0.0.1:0"]].concat();
+        assert_refused(SERVER, &args, 1, &["data directory", &shown]);
+    }
+    assert_eq!(fs::read(&file).unwrap(), b"a file");
+}
+
+#[test]
+fn a_directory_of_another_garage_or_program_is_refused_with_64_and_keeps_its_events() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(&dir.path().join("server"), &[]);
+    let mut edge = Edge::start(&dir.path().join("edge"), "north", &[server.address()], &[]);
+    let mut journal = Journal::default();
+    journal.post_entries(&edge.http(), vec!["KA1".into(), "KA2".into()]);
+    wait_until("both arrive", Duration::from_secs(20), &[&edge, &server], || server.applied_of("north") == 2);
+    server.kill();
+    journal.post_entries(&edge.http(), vec!["KA3".into(), "KA4".into()]);
+    edge.kill();
+
+    let (at_edge, at_server) = (path(edge.dir()).to_owned(), path(server.dir()).to_owned());
+    let edge_at = |name, dir| ["--garage-name", name, "--http", "127.0.0.1:0", "--data-dir", dir];
+    assert_refused(EDGE, &edge_at("south", &at_edge), 64, &["\"north\"", "\"south\"", "Nothing was changed"]);
+    assert_refused(EDGE, &edge_at("north", &at_server), 64, &["server", "edge"]);
+    let server_at = ["--listen", "tcp://127.0.0.1:0", "--http", "127.0.0.1:0", "--data-dir", &at_edge];
+    assert_refused(SERVER, &server_at, 64, &["server", "edge"]);
+
+    server.restart();
+    edge.restart();
+    wait_until("all four arrive", Duration::from_secs(20), &[&edge, &server], || {
+        server.applied_of("north") == 4
+    });
+    assert_exactly_once(&events_of(&server, "north"), &[journal]);
+}
+
+#[test]
+fn an_address_that_is_taken_is_refused_and_the_stored_events_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(&dir.path().join("server"), &[]);
+    let mut edge = Edge::start(&dir.path().join("edge"), "a", &[server.address()], &[]);
+    let mut journal = Journal::default();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = listener.local_addr().unwrap().to_string();
+    server.kill();
+    journal.post_entries(&edge.http(), vec!["KA1".into()]);
+    edge.kill();
+
+    let edge_args = ["--garage-name", "a", "--http", &taken, "--data-dir", path(edge.dir())];
+    assert_refused(EDGE, &edge_args, 1, &["--http", &taken]);
+    let server_args = |http, listen| ["--http", http, "--listen", listen, "--data-dir", path(server.dir())];
+    assert_refused(SERVER, &server_args(&taken, "tcp://127.0.0.1:0"), 1, &["--http", &taken]);
+    let listen = format!("tcp://{taken}");
+    assert_refused(SERVER, &server_args("127.0.0.1:0", &listen), 1, &["--listen", &taken]);
+    // An address that is none of this machine's.
+    assert_refused(SERVER, &server_args("192.0.2.1:0", "tcp://127.0.0.1:0"), 1, &["192.0.2.1"]);
+    assert_refused(SERVER, &server_args("127.0.0.1:0", "tcp://192.0.2.1:0"), 1, &["192.0.2.1"]);
+    assert_refused(
+        SERVER,
+        &server_args("127.0.0.1:0", "tcp://no-such-host.invalid:0"),
+        1,
+        &["no-such-host.invalid"],
+    );
+    drop(listener);
+
+    server.restart();
+    edge.restart();
+    wait_until("the event arrives", Duration::from_secs(20), &[&edge, &server], || {
+        server.applied_of("a") == 1
+    });
+    assert_exactly_once(&events_of(&server, "a"), &[journal]);
+}
+
+/// Being without the server is what an edge is for.
+#[test]
+fn a_server_that_cannot_be_reached_is_no_bad_setting() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(&dir.path().join("server"), &[]);
+    server.kill();
+    let servers =
+        ["tcp://no-such-host.invalid:5555".to_owned(), "tcp://[::1]:1".to_owned(), server.address()];
+    let edge = Edge::start(&dir.path().join("edge"), "a", &servers, &[]);
+    let readyz = edge.http().get("/readyz").unwrap();
+    assert_eq!((readyz.status, readyz.body.as_str()), (200, "ready\n"));
+    let mut journal = Journal::default();
+    for n in 0..5 {
+        journal.post_entries(&edge.http(), vec![format!("KA{n}")]);
+    }
+    assert_eq!(journal.confirmed_events(), 5);
+    assert_eq!(edge.depth(), 5);
+    server.restart();
+    wait_until("the events arrive", Duration::from_secs(30), &[&edge, &server], || {
+        server.applied_of("a") == 5
+    });
+    assert_exactly_once(&events_of(&server, "a"), &[journal]);
+}
