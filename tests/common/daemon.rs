@@ -462,6 +462,15 @@ impl Edge {
         self.process.memory_kb()
     }
 
+    /// Stops it in its tracks (SIGSTOP) until [`Edge::thaw`].
+    pub fn freeze(&self) {
+        self.process.signal(rustix::process::Signal::STOP);
+    }
+
+    pub fn thaw(&self) {
+        self.process.signal(rustix::process::Signal::CONT);
+    }
+
     /// How many events it has confirmed and not yet delivered.
     pub fn depth(&self) -> u64 {
         self.http().get_json("/v1/outbox")["depth"].as_u64().unwrap()
