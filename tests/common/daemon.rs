@@ -184,15 +184,24 @@ impl Process {
         }
     }
 
-    /// Its memory now and at most, in KB, as the kernel tells it (VmRSS and VmHWM).
-    fn memory_kb(&self) -> (u64, u64) {
+    /// Its memory as the kernel tells it.
+    fn memory(&self) -> Memory {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
         let field = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
             line.trim().trim_end_matches(" kB").parse().unwrap()
         };
-        (field("VmRSS:"), field("VmHWM:"))
+        Memory { most_kb: field("VmHWM:"), program_kb: field("RssFile:") }
     }
+}
+
+/// How much memory a process takes.
+#[derive(Debug, Clone, Copy)]
+pub struct Memory {
+    /// The most that it ever had, program and all.
+    pub most_kb: u64,
+    /// What of it now is the program itself, mapped from its file.
+    pub program_kb: u64,
 }
 
 impl Drop for Process {
@@ -295,8 +304,8 @@ impl Server {
         &self.dir
     }
 
-    pub fn memory_kb(&self) -> (u64, u64) {
-        self.process.memory_kb()
+    pub fn memory(&self) -> Memory {
+        self.process.memory()
     }
 
     /// How many cars its view counts in a garage; `None` for one that it has not heard of.
@@ -458,8 +467,8 @@ impl Edge {
         &self.name
     }
 
-    pub fn memory_kb(&self) -> (u64, u64) {
-        self.process.memory_kb()
+    pub fn memory(&self) -> Memory {
+        self.process.memory()
     }
 
     /// How many events it has confirmed and not yet delivered.
