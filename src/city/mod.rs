@@ -4,11 +4,11 @@
 //! **Promise.** `city` ends with code 0 only if every event that an edge confirmed is at the server once, in
 //! order, and each garage holds what these events leave in it.
 //! **Kept by.** Real daemons as child processes ([`children`]), spoken to by their contracts alone
-//! ([`client`]), and compared with books that share no code with them ([`books`]).
+//! (`client`), and compared with books that share no code with them (`books`).
 //! **Not promised.** That nothing confirmed is lost in a power cut: the city does not cut any. Tests do.
 //!
-//! The way of an event: a [`traffic`] source makes it up, a [`producer`] posts it to the edge and, once confirmed,
-//! enters it into the [`books`]; [`history`] reads it back from the server at the end. [`run`] leads through the phases.
+//! The way of an event: a `traffic` source makes it up, a `producer` posts it to the edge and, once confirmed,
+//! enters it into the `books`; `history` reads it back from the server at the end. `run` leads through the phases.
 
 mod books;
 pub mod children;

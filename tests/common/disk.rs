@@ -6,27 +6,41 @@
 //! fails. [`Disk::power_on`] unmounts it, which drops what was not written, and mounts it anew, which
 //! replays the journal.
 //!
-//! **Not simulated.** A drive that has a cache of its own and loses it: what was once handed to the image stays. So a
-//! program that never syncs may get away with overwriting blocks that it has; it does not with files that grow.
+//! That alone keeps what was handed to the image without a flush, as a drive does that writes through. So whoever
+//! overwrites blocks that it has gets away without a sync; only files that grow show what they are worth. Most drives have
+//! a cache that a power cut empties. [`Drive::WithCache`] is one: its image stands on another ext4 of the same kind,
+//! whose page cache is the drive's cache, and whose power is cut with that of the first.
 
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-const BYTES: u64 = 256 * 1024 * 1024;
+const DISK_BYTES: u64 = 256 << 20;
+/// Room for the disk's image and for a filesystem's own needs.
+const DRIVE_BYTES: u64 = 320 << 20;
 /// `EXT4_IOC_SHUTDOWN`: `_IOR('X', 125, __u32)` of `fs/ext4/ext4.h`.
 const EXT4_IOC_SHUTDOWN: libc::c_ulong = 0x8004_587D;
 /// `EXT4_GOING_FLAGS_NOLOGFLUSH`: not even the journal is flushed.
 static NO_LOG_FLUSH: u32 = 2;
 
+/// What a disk does with what was handed to it and not flushed, when the power goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drive {
+    /// It keeps it.
+    WritesThrough,
+    /// It loses it, or some of it.
+    WithCache,
+}
+
 /// See the module. Dropping it unmounts it.
 pub struct Disk {
-    image: PathBuf,
-    place: PathBuf,
-    mounted: bool,
+    // In this order they are dropped: the disk stands on the drive, and both in the directory.
+    disk: Image,
+    drive: Option<Image>,
     _dir: TempDir,
 }
 
@@ -38,50 +52,97 @@ pub fn with_own_mounts() {
     #[allow(unsafe_code)]
     let left = unsafe { libc::unshare(libc::CLONE_NEWNS) };
     assert_eq!(left, 0, "cannot have mounts of our own: {}", io::Error::last_os_error());
-    run(Command::new("mount").args(["--make-rprivate", "/"]));
+    run(Command::new("mount").args(["--make-rprivate", "/"])).unwrap();
 }
 
 impl Disk {
     /// An empty disk, mounted.
-    pub fn new() -> Disk {
+    pub fn new(drive: Drive) -> Disk {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let (image, place) = (dir.path().join("image"), dir.path().join("mnt"));
-        File::create(&image).and_then(|file| file.set_len(BYTES)).unwrap();
-        fs::create_dir(&place).unwrap();
-        run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&image));
-        let mut disk = Disk { image, place, mounted: false, _dir: dir };
-        disk.mount();
-        disk
+        let drive = match drive {
+            Drive::WritesThrough => None,
+            Drive::WithCache => Some(Image::new(dir.path(), dir.path(), "drive", DRIVE_BYTES)),
+        };
+        let on = drive.as_ref().map_or(dir.path(), |drive| &drive.place);
+        let disk = Image::new(on, dir.path(), "disk", DISK_BYTES);
+        Disk { disk, drive, _dir: dir }
     }
 
     /// Where it is mounted.
     pub fn path(&self) -> &Path {
-        &self.place
+        &self.disk.place
     }
 
     /// Cuts the power. Whoever uses the disk gets errors from now on.
     pub fn cut_power(&self) {
-        let root = File::open(&self.place).unwrap();
-        // SAFETY: the descriptor is open, and this request reads one u32, which lives to the end of the call.
-        #[allow(unsafe_code)]
-        let cut = unsafe { libc::ioctl(root.as_raw_fd(), EXT4_IOC_SHUTDOWN, &raw const NO_LOG_FLUSH) };
-        assert_eq!(cut, 0, "cannot cut the power: {}", io::Error::last_os_error());
+        // The drive first: an ext4 that is shut down still writes its journal's end, with a flush that would save
+        // everything in the drive's cache.
+        if let Some(drive) = &self.drive {
+            drive.shut_down();
+        }
+        self.disk.shut_down();
     }
 
     /// Gives the disk back as it is after the cut. Nobody may use it any more.
     pub fn power_on(&mut self) {
-        run(Command::new("umount").arg(&self.place));
-        self.mounted = false;
-        self.mount();
-    }
-
-    fn mount(&mut self) {
-        run(Command::new("mount").args(["-t", "ext4", "-o", "loop"]).args([&self.image, &self.place]));
-        self.mounted = true;
+        self.disk.unmount();
+        if let Some(drive) = &mut self.drive {
+            drive.unmount();
+            drive.mount();
+        }
+        self.disk.mount();
     }
 }
 
-impl Drop for Disk {
+/// An image with ext4 in it.
+struct Image {
+    file: PathBuf,
+    place: PathBuf,
+    mounted: bool,
+}
+
+impl Image {
+    /// A new one, `on` something, mounted in `below`.
+    fn new(on: &Path, below: &Path, name: &str, bytes: u64) -> Image {
+        let (file, place) = (on.join(format!("{name}.image")), below.join(name));
+        // With its blocks, so that writing into it allocates none.
+        let image = File::create_new(&file).unwrap();
+        rustix::fs::fallocate(&image, rustix::fs::FallocateFlags::empty(), 0, bytes).unwrap();
+        fs::create_dir(&place).unwrap();
+        run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&file)).unwrap();
+        image.sync_all().unwrap();
+        let mut image = Image { file, place, mounted: false };
+        image.mount();
+        image
+    }
+
+    fn mount(&mut self) {
+        let mount = ["-t", "ext4", "-o", "loop"];
+        run(Command::new("mount").args(mount).args([&self.file, &self.place])).unwrap();
+        self.mounted = true;
+    }
+
+    fn shut_down(&self) {
+        let root = File::open(&self.place).unwrap();
+        let flags = NO_LOG_FLUSH;
+        // SAFETY: the descriptor is open, and this request reads one u32, which lives to the end of the call.
+        #[allow(unsafe_code)]
+        let cut = unsafe { libc::ioctl(root.as_raw_fd(), EXT4_IOC_SHUTDOWN, &raw const flags) };
+        assert_eq!(cut, 0, "cannot cut the power: {}", io::Error::last_os_error());
+    }
+
+    fn unmount(&mut self) {
+        // The kernel lets go of an image, or of a killed process's files, a moment after it said so.
+        let began = Instant::now();
+        while let Err(error) = run(Command::new("umount").arg(&self.place)) {
+            assert!(began.elapsed() < Duration::from_secs(10), "{error}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.mounted = false;
+    }
+}
+
+impl Drop for Image {
     fn drop(&mut self) {
         if self.mounted {
             // Lazily: a test that failed may still run a daemon there.
@@ -90,7 +151,8 @@ impl Drop for Disk {
     }
 }
 
-fn run(command: &mut Command) {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+fn run(command: &mut Command) -> Result<(), String> {
+    let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() { Ok(()) } else { Err(format!("{command:?}: {said}")) }
 }

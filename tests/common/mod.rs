@@ -25,7 +25,7 @@ pub mod requires;
 
 pub use books::{Applied, assert_exactly_once, events_of};
 pub use daemon::{Edge, EdgeAddress, Program, Server};
-pub use disk::Disk;
+pub use disk::{Disk, Drive};
 pub use garage::Garage;
 pub use http::{Answer, Http, NoAnswer, send_half_a_request};
 pub use producer::{Journal, Producer};
