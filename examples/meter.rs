@@ -3,7 +3,7 @@
 
 use fogpost::messaging::outbox::Outbox;
 use fogpost::messaging::page::{Content, Record, SealedPage};
-use fogpost::messaging::receiver::{Judgement, Place, judge};
+use fogpost::messaging::receiver::{Judgement, Mark, Place, judge};
 use fogpost::messaging::sender::{Action, Outcome, Sender, SenderConfig};
 use fogpost::messaging::wire::{Reply, Verdict};
 use fogpost::messaging::{Digest, LedgerId};
@@ -15,7 +15,7 @@ use std::{collections::HashMap, convert::Infallible, time::Duration};
 struct Utility {
     readings: Vec<String>,
     taken: HashMap<u64, Digest>,
-    mark: u64,
+    mark: Mark,
 }
 
 impl Utility {
@@ -23,7 +23,8 @@ impl Utility {
     fn receive(&mut self, id: u64, oldest: u64, pages: &[SealedPage]) -> Reply {
         for sealed in pages {
             let page = sealed.open().expect("nobody damages pages here");
-            let place = Place { first: page.first.get(), last: page.last(), digest: sealed.digest };
+            let (first, last, digest) = (page.first.get(), page.last(), sealed.digest);
+            let place = Place { first, last, digest, previous: page.previous };
             let taken = |first| Ok::<_, Infallible>(self.taken.get(&first).copied());
             if judge(place, self.mark, oldest, taken) == Ok(Judgement::Next) {
                 let Content::Records(records) = page.content else {
@@ -31,12 +32,12 @@ impl Utility {
                 };
                 let text = |record: Record| String::from_utf8_lossy(&record.payload).into_owned();
                 self.readings.extend(records.into_iter().map(text));
-                self.taken.insert(place.first, place.digest);
-                self.mark = place.last;
+                self.taken.insert(first, digest);
+                self.mark = Mark { sequence: last, digest: Some(digest) };
             }
         }
         let ledger = LedgerId::from_bytes([0; 16]);
-        Reply { id, ledger, mark: self.mark, verdict: Verdict::Accepted, pause_ms: 0, answer: None }
+        Reply { id, ledger, mark: self.mark.sequence, verdict: Verdict::Accepted, pause_ms: 0, answer: None }
     }
 }
 

@@ -132,7 +132,8 @@ impl Shell {
             id,
             site: self.shared.config.garage_name.clone(),
             epoch: self.shared.outbox.epoch(),
-            oldest: self.sender.oldest(),
+            // What is told with pages must be as old as they are.
+            oldest: if taken.pages.is_empty() { self.sender.oldest() } else { taken.oldest },
             pages: taken.pages,
             ask: ask.then(|| Bytes::from(self.shared.display().question().to_bytes())),
             observation: status.map(|status| self.observation(&status)),
@@ -191,13 +192,18 @@ impl Shell {
             Ok(Outcome::Settled { through }) => {
                 self.shared.outbox.settle(through);
                 let mut status = self.shared.sending();
-                status.alarm = None;
+                if status.alarm.take().is_some() {
+                    tracing::info!(through, "events are acknowledged again");
+                }
                 status.last_acknowledged_at_ms = Some(super::now_ms());
             }
             Ok(Outcome::Nothing) => {}
-            Ok(Outcome::ReceiverWentBack { mark, settled }) => self.alarm(format!(
+            Ok(Outcome::ReceiverWentBack { mark, settled }) => {
+                self.shared.outbox.unsettle(mark);
+                self.alarm(format!(
                 "the server has our events up to {mark} only, though it acknowledged {settled}: was it restored from a copy? What is still here is sent again, the rest is recorded there as missing"
-            )),
+            ));
+            }
             Ok(Outcome::Conflict { first }) => self.alarm(format!(
                 "the server has another page at sequence {first} of this epoch; nothing is deleted, the queue waits. Does another edge use this name, or was this directory restored from a copy?"
             )),

@@ -50,6 +50,9 @@ pub enum Content {
 pub struct Page {
     pub epoch: Epoch,
     pub first: Sequence,
+    /// The digest of the page before it in its epoch: a chain, by which a receiver knows that it continues what it has.
+    /// None for the first page, and after one whose digest is not known any more.
+    pub previous: Option<Digest>,
     /// Wall time at the sender when the page was begun, in milliseconds since 1970. Evidence, not truth.
     pub begun_at_ms: i64,
     pub content: Content,
@@ -72,7 +75,7 @@ pub enum PageError {
 
 impl Page {
     /// At most what a page takes without its records.
-    pub const HEADER_MAX: usize = 1 + 16 + 10 + 10 + 1 + 2;
+    pub const HEADER_MAX: usize = 1 + 16 + 10 + 17 + 10 + 1 + 2;
 
     /// The last sequence that the page speaks of. A page without records cannot be made by decoding.
     pub fn last(&self) -> u64 {
@@ -167,6 +170,7 @@ mod tests {
         Page {
             epoch: Epoch::from_bytes([7; 16]),
             first: Sequence::new(41).unwrap(),
+            previous: Some(Digest::of(b"the page before")),
             begun_at_ms: 1_764_000_000_000,
             content: Content::Records(vec![
                 Record {

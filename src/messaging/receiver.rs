@@ -15,6 +15,17 @@ pub struct Place {
     pub first: u64,
     pub last: u64,
     pub digest: Digest,
+    /// Of the page before it, as the sender has it.
+    pub previous: Option<Digest>,
+}
+
+/// How far a stream was applied.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Mark {
+    /// The highest sequence applied, 0 for a stream never seen.
+    pub sequence: u64,
+    /// The digest of the page that ended there, where it is known.
+    pub digest: Option<Digest>,
 }
 
 /// What to do with one page.
@@ -29,22 +40,27 @@ pub enum Judgement {
     Duplicate,
     /// Something between is still to come. Apply nothing; expect this sequence.
     Gap { expected: u64 },
-    /// Its place is taken by another content. Apply nothing.
+    /// Its place is taken by another content, or it continues another page than the one that was applied. Apply nothing.
     Conflict,
 }
 
 /// Judges the page at `place`.
 ///
-/// `mark` is the highest sequence applied of this site and epoch, 0 for a stream never seen. `oldest` is the oldest
+/// `mark` says how far this site and epoch was applied. `oldest` is the oldest
 /// sequence that the sender still has. `applied` tells the digest of the page that was applied with
 /// this first sequence; it is asked only for places at or below the mark.
 pub fn judge<E>(
     place: Place,
-    mark: u64,
+    mark: Mark,
     oldest: u64,
     applied: impl FnOnce(u64) -> Result<Option<Digest>, E>,
 ) -> Result<Judgement, E> {
     debug_assert!(place.first > 0 && place.first <= place.last);
+    let continues = match (place.previous, mark.digest) {
+        (Some(previous), Some(digest)) => previous == digest,
+        _ => true,
+    };
+    let mark = mark.sequence;
     Ok(if place.first <= mark {
         if place.last <= mark && applied(place.first)? == Some(place.digest) {
             Judgement::Duplicate
@@ -52,7 +68,8 @@ pub fn judge<E>(
             Judgement::Conflict
         }
     } else if place.first == mark + 1 {
-        Judgement::Next
+        // Two sites may go on from one copied directory: only one of them can be the one that stands here.
+        if continues { Judgement::Next } else { Judgement::Conflict }
     } else if place.first <= oldest {
         // Nothing older is coming: the sender has deleted it, as acknowledged.
         Judgement::AfterHole { from: mark + 1, to: place.first - 1 }
@@ -69,10 +86,14 @@ mod tests {
     const A: Digest = Digest::from_bytes([1; 16]);
     const B: Digest = Digest::from_bytes([2; 16]);
 
+    fn marked(sequence: u64) -> Mark {
+        Mark { sequence, digest: None }
+    }
+
     fn judged(first: u64, last: u64, mark: u64, oldest: u64) -> Judgement {
-        let place = Place { first, last, digest: A };
+        let place = Place { first, last, digest: A, previous: None };
         let pages_of_ten = |first| Ok::<_, Infallible>((first % 10 == 1).then_some(A));
-        judge(place, mark, oldest, pages_of_ten).unwrap()
+        judge(place, marked(mark), oldest, pages_of_ten).unwrap()
     }
 
     #[test]
@@ -102,8 +123,8 @@ mod tests {
 
     #[test]
     fn another_content_at_an_applied_place_is_a_conflict() {
-        let place = Place { first: 1, last: 10, digest: B };
-        let judgement = judge(place, 20, 1, |_| Ok::<_, Infallible>(Some(A)));
+        let place = Place { first: 1, last: 10, digest: B, previous: None };
+        let judgement = judge(place, marked(20), 1, |_| Ok::<_, Infallible>(Some(A)));
         assert_eq!(judgement, Ok(Judgement::Conflict));
     }
 
@@ -111,5 +132,17 @@ mod tests {
     fn a_page_cut_differently_from_the_applied_ones_is_a_conflict() {
         assert_eq!(judged(11, 25, 20, 1), Judgement::Conflict); // reaches over the mark
         assert_eq!(judged(5, 9, 20, 1), Judgement::Conflict); // begins within a page
+    }
+
+    #[test]
+    fn a_page_that_continues_another_one_than_the_applied_is_a_conflict() {
+        let mark = Mark { sequence: 10, digest: Some(A) };
+        let judged = |previous| {
+            let place = Place { first: 11, last: 20, digest: B, previous };
+            judge(place, mark, 1, |_| Ok::<_, Infallible>(None)).unwrap()
+        };
+        assert_eq!(judged(Some(A)), Judgement::Next);
+        assert_eq!(judged(Some(B)), Judgement::Conflict);
+        assert_eq!(judged(None), Judgement::Next, "the page before it was lost");
     }
 }

@@ -263,6 +263,7 @@ mod tests {
         SealedPage::seal(&Page {
             epoch: EPOCH,
             first: Sequence::new(first).unwrap(),
+            previous: None,
             begun_at_ms: 0,
             content: Content::Records(events.iter().map(message).collect()),
         })

@@ -177,7 +177,7 @@ fn garage_answer(web: &Web, view: &View, name: &SiteName, streams: &[Stream]) ->
         events: garage.events,
         marks: streams
             .iter()
-            .map(|stream| Mark { epoch: stream.epoch.to_string(), sequence: stream.mark })
+            .map(|stream| Mark { epoch: stream.epoch.to_string(), sequence: stream.mark.sequence })
             .collect(),
         last_heard_at: heard.map(time),
         last_heard_seconds_ago: heard.map(|at| seconds(now_ms().saturating_sub(at).max(0) as u64)),

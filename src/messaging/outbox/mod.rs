@@ -17,7 +17,7 @@ pub use pages::{OpenError, Position, Taken};
 
 use super::page::{self, Record};
 use super::{Epoch, Sequence};
-use crate::store::{Store, StoreError};
+use crate::store::{BATCH_MAX, Store, StoreError};
 use pages::Pages;
 use serde::Serialize;
 use std::sync::Arc;
@@ -26,8 +26,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 /// How many appends may wait for the committer. Beyond it producers are told to come back.
 const QUEUE: usize = 1024;
-/// A group is closed when it has this many messages, so that those who wait in it do not wait for long.
-const GROUP_RECORDS: usize = 8 * 1024;
+/// A group is closed when it may take so many pages: they must fit into one batch of the store.
+const GROUP_PAGES: usize = BATCH_MAX;
 /// The most messages of one append. Their pages must fit into one batch of the store.
 pub const APPEND_MAX: usize = 10_000;
 /// The most bytes of one append, payloads and keys together.
@@ -160,6 +160,11 @@ impl Outbox {
         let _ = self.queue().try_send(Command::Sweep);
     }
 
+    /// The receiver has no more than `mark`, though it acknowledged more: what is still here waits again.
+    pub fn unsettle(&self, mark: u64) {
+        self.shared.pages.unacknowledge(mark);
+    }
+
     /// Up to `limit` waiting messages after sequence `after`, oldest first. Blocks on the disk.
     pub fn peek(&self, after: u64, limit: usize) -> Result<Vec<(u64, Record)>, StoreError> {
         self.shared.pages.peek(after, limit)
@@ -226,25 +231,38 @@ fn check(records: &[Record]) -> Result<(), AppendError> {
     Ok(())
 }
 
+/// At most how many pages these messages touch: two neighbours hold more than one page's bytes or 64 messages together.
+fn pages_at_most(records: &[Record]) -> usize {
+    let bytes: usize = records.iter().map(Record::encoded_len_max).sum();
+    let room = page::BYTES_MAX - page::Page::HEADER_MAX;
+    2 * bytes / room + records.len() / page::RECORDS_MAX + 2
+}
+
 fn commit_until_closed(
     pages: &Pages,
     mut waiting: mpsc::Receiver<Command>,
     progress: &watch::Sender<Progress>,
 ) {
-    while let Some(first) = waiting.blocking_recv() {
+    // What did not fit into the group before.
+    let mut carried: Option<Command> = None;
+    while let Some(first) = carried.take().or_else(|| waiting.blocking_recv()) {
         let mut group = Vec::new();
         let mut answers = Vec::new();
         let mut begun_at = 0;
-        let mut records_in_group = 0;
+        let mut pages_in_group = 0;
         let mut command = Some(first);
         while let Some(next) = command {
             if let Command::Append { records, begun_at_ms, done } = next {
-                records_in_group += records.len();
+                pages_in_group += pages_at_most(&records);
+                if pages_in_group > GROUP_PAGES && !group.is_empty() {
+                    carried = Some(Command::Append { records, begun_at_ms, done });
+                    break;
+                }
                 begun_at = begun_at_ms;
                 group.push(records);
                 answers.push(done);
             }
-            command = (records_in_group < GROUP_RECORDS).then(|| waiting.try_recv().ok()).flatten();
+            command = waiting.try_recv().ok();
         }
         let committed = if group.is_empty() { Ok(Vec::new()) } else { pages.commit(&group, begun_at) };
         let committed = committed.and_then(|places| {
@@ -264,7 +282,7 @@ fn commit_until_closed(
                 for done in answers {
                     let _ = done.send(Err(AppendError::Failed));
                 }
-                return; // dropping the queue answers everybody else
+                return; // dropping the queue, and what was carried, answers everybody else
             }
         }
     }

@@ -10,7 +10,7 @@
 //! what is appended belongs to the last.
 
 use super::super::page::{self, Content, Page, Record, SealedPage};
-use super::super::{Epoch, Sequence};
+use super::super::{Digest, Epoch, Sequence};
 use super::{Appended, Progress, Status};
 use crate::store::{Batch, Store, StoreError};
 use std::sync::{Mutex, MutexGuard};
@@ -45,6 +45,8 @@ pub struct Taken {
     pub pages: Vec<SealedPage>,
     /// The last sequence in them.
     pub last: Option<u64>,
+    /// The oldest sequence that the outbox had when they were read, or its next one.
+    pub oldest: u64,
 }
 
 pub(super) struct Pages {
@@ -61,6 +63,8 @@ struct State {
     /// The first sequence of the oldest and of the newest page stored, while there is any.
     oldest_first: Option<u64>,
     newest_first: Option<u64>,
+    /// Of the newest page as it is stored.
+    newest_digest: Option<Digest>,
     acknowledged: u64,
     bytes: u64,
     /// While a group is being written: the first sequence of the first page that it changes. What the store shows
@@ -81,12 +85,20 @@ struct Growing {
     grew: bool,
 }
 
+/// A page to be written.
+struct Writing {
+    key: Vec<u8>,
+    stored: Vec<u8>,
+    first: u64,
+}
+
 impl Growing {
-    fn begin(epoch: Epoch, first: u64, begun_at_ms: i64) -> Growing {
+    fn begin(epoch: Epoch, first: u64, previous: Option<Digest>, begun_at_ms: i64) -> Growing {
         Growing {
             page: Page {
                 epoch,
                 first: Sequence::new(first).expect("sequences begin at 1"),
+                previous,
                 begun_at_ms,
                 content: Content::Records(Vec::new()),
             },
@@ -135,6 +147,7 @@ impl Pages {
             next: 1,
             oldest_first: None,
             newest_first: None,
+            newest_digest: None,
             acknowledged: 0,
             bytes: 0,
             writing_from: None,
@@ -149,6 +162,7 @@ impl Pages {
             }
             state.oldest_first.get_or_insert(page.first.get());
             state.newest_first = Some(page.first.get());
+            state.newest_digest = Some(SealedPage::seal(&page).digest);
             state.next = page.last() + 1;
             state.bytes += value.len() as u64;
         }
@@ -181,71 +195,87 @@ impl Pages {
         group: &[Vec<Record>],
         begun_at_ms: i64,
     ) -> Result<Vec<Appended>, StoreError> {
-        let (mut current, mut next) = {
+        let (mut current, mut next, mut newest_digest) = {
             let mut state = self.state();
             let growing = state.growing.take();
             state.writing_from =
                 Some(growing.as_ref().map_or(state.next, |growing| growing.page.first.get()));
-            (growing, state.next)
+            (growing, state.next, state.newest_digest)
         };
-        let mut full: Vec<Growing> = Vec::new();
+        let mut writing: Vec<Writing> = Vec::new();
+        let mut bytes_added = 0;
         let mut places = Vec::with_capacity(group.len());
         // An append whose messages stand in several pages must survive whole or not at all. Appends within one page do
         // by themselves, and writing pages one by one saves a sync: a batch costs two in sled.
         let mut needs_batch = false;
         for records in group {
             let first = next;
-            let pages_before = full.len();
+            let mut pages = 0;
             for record in records {
                 let page = match &mut current {
                     Some(page) if page.fits(record) => page,
                     _ => {
-                        full.extend(current.take());
-                        current.insert(Growing::begin(self.epoch, next, begun_at_ms))
+                        if let Some(mut full) = current.take() {
+                            newest_digest = self.write_out(&mut full, &mut writing, &mut bytes_added);
+                            pages += usize::from(full.page.last() >= first);
+                        }
+                        current.insert(Growing::begin(self.epoch, next, newest_digest, begun_at_ms))
                     }
                 };
                 page.push(record.clone());
                 next += 1;
             }
-            let begins_in = full.iter().rev().take(full.len() - pages_before);
-            needs_batch |= begins_in.into_iter().any(|page| page.page.last() >= first);
+            needs_batch |= pages > 0;
             places.push(Appended {
                 epoch: self.epoch,
                 first: Sequence::new(first).expect("sequences begin at 1"),
                 last: Sequence::new(next - 1).expect("an append holds a message"),
             });
         }
-        full.extend(current);
-        let mut batch = Batch::default();
-        let mut bytes_added = 0;
-        // A page that only made room for the next one is stored as it is.
-        for page in full.iter_mut().filter(|page| page.grew) {
-            let stored = SealedPage::seal(&page.page).to_stored();
-            bytes_added += stored.len() as u64 - page.stored_len as u64;
-            page.stored_len = stored.len();
-            page.grew = false;
-            let key = self.page_key(page.page.first.get());
-            if needs_batch {
-                batch.put(key, stored);
-            } else {
-                self.store.put(&key, &stored)?;
-            }
-        }
+        let mut newest = current.expect("a group holds a message");
+        newest_digest = self.write_out(&mut newest, &mut writing, &mut bytes_added);
+        let first_written = writing.first().map_or(next, |page| page.first);
         if needs_batch {
+            let mut batch = Batch::default();
+            for page in writing {
+                batch.put(page.key, page.stored);
+            }
             self.store.apply(&batch)?;
+        } else {
+            for page in &writing {
+                self.store.put(&page.key, &page.stored)?;
+            }
         }
         self.store.flush()?;
 
-        let newest = full.pop().expect("a group holds a message");
         let mut state = self.state();
         state.next = next;
         state.bytes += bytes_added;
-        let first_written = full.first().unwrap_or(&newest).page.first.get();
+        state.newest_digest = newest_digest;
         state.oldest_first.get_or_insert(first_written);
         state.newest_first = Some(newest.page.first.get());
         state.writing_from = None;
         state.growing = (!std::mem::take(&mut state.seal_wanted)).then_some(newest);
         Ok(places)
+    }
+
+    /// Queues the page for writing when it holds more than what is stored. Returns its digest.
+    fn write_out(
+        &self,
+        page: &mut Growing,
+        writing: &mut Vec<Writing>,
+        bytes_added: &mut u64,
+    ) -> Option<Digest> {
+        let sealed = SealedPage::seal(&page.page);
+        // A page that only made room for the next one is stored as it is.
+        if std::mem::take(&mut page.grew) {
+            let stored = sealed.to_stored();
+            *bytes_added += stored.len() as u64 - page.stored_len as u64;
+            page.stored_len = stored.len();
+            let first = page.page.first.get();
+            writing.push(Writing { key: self.page_key(first), stored, first });
+        }
+        Some(sealed.digest)
     }
 
     /// Deletes what is acknowledged, except the newest page. Called by the committer only.
@@ -281,6 +311,15 @@ impl Pages {
             }
             former = Some((key, value.len()));
         }
+        {
+            // From here on nobody is told that these are still here.
+            let mut state = self.state();
+            if state.acknowledged < acknowledged {
+                return Ok(()); // the receiver went back meanwhile, and may want them
+            }
+            state.bytes -= bytes;
+            state.oldest_first = Some(oldest_left);
+        }
         for key in doomed {
             self.store.remove(&key)?;
         }
@@ -292,9 +331,6 @@ impl Pages {
                 self.store.put(b"a", &value)?;
             }
         }
-        let mut state = self.state();
-        state.bytes -= bytes;
-        state.oldest_first = Some(oldest_left);
         Ok(())
     }
 
@@ -304,6 +340,13 @@ impl Pages {
         state.acknowledged = state.acknowledged.max(through);
     }
 
+    /// The receiver has less than it once acknowledged: what is still here waits again.
+    pub(super) fn unacknowledge(&self, mark: u64) {
+        let mut state = self.state();
+        let oldest = state.oldest_first.unwrap_or(state.next);
+        state.acknowledged = state.acknowledged.min(mark.max(oldest - 1));
+    }
+
     pub(super) fn take(&self, from: u64, max_bytes: usize) -> Result<Taken, StoreError> {
         // The state stays locked, so that the newest page neither grows nor is begun while we look.
         let mut state = self.state();
@@ -311,9 +354,11 @@ impl Pages {
             Some(first) => first,
             None => state.next,
         };
-        let mut taken = Taken::default();
+        let oldest = state.oldest_first.unwrap_or(state.next);
+        let mut taken = Taken { oldest, ..Taken::default() };
         let mut bytes = 0;
         let mut reached_end = true;
+        let from = from.max(oldest);
         for entry in self.store.range(&self.key_of_page_with(from)?, &self.page_key(end)) {
             let (key, value) = entry?;
             let sealed =
@@ -345,7 +390,7 @@ impl Pages {
             let state = self.state();
             (state.acknowledged, state.next)
         };
-        let from = after.max(acknowledged) + 1;
+        let from = after.max(acknowledged).saturating_add(1);
         let mut found = Vec::new();
         for entry in self.store.range(&self.key_of_page_with(from)?, &self.page_key(end)) {
             let (key, value) = entry?;

@@ -53,6 +53,36 @@ fn a_page_that_was_given_out_never_changes_again() {
 }
 
 #[test]
+fn each_page_names_the_one_before_it_also_after_a_restart() {
+    let (disk, pages) = pages();
+    pages.commit(&[records(100)], 0).unwrap();
+    pages.commit(&[records(100)], 0).unwrap();
+    let pages = Pages::open(Store::on(disk)).unwrap();
+    pages.commit(&[records(100)], 0).unwrap();
+    let taken = pages.take(1, usize::MAX).unwrap().pages;
+    assert!(taken.len() > 4);
+    let mut previous = None;
+    for page in taken {
+        assert_eq!(page.open().unwrap().previous, previous);
+        previous = Some(page.digest);
+    }
+}
+
+#[test]
+fn what_a_receiver_lost_waits_again_as_far_as_it_is_here() {
+    let (_, pages) = pages();
+    pages.commit(&[records(200)], 0).unwrap();
+    pages.acknowledge(200);
+    pages.sweep().unwrap();
+    pages.unacknowledge(10);
+    assert_eq!(pages.status().unwrap().depth, 8, "the newest page, 193 to 200");
+    pages.commit(&[records(100)], 0).unwrap();
+    pages.sweep().unwrap();
+    let taken = pages.take(11, usize::MAX).unwrap();
+    assert_eq!((taken.oldest, taken.last), (193, Some(300)));
+}
+
+#[test]
 fn a_page_that_was_not_given_out_grows() {
     let (_, pages) = pages();
     for _ in 0..64 {
@@ -149,6 +179,24 @@ async fn appends_that_come_at_the_same_time_share_a_flush() {
     }
     places.sort_unstable();
     assert_eq!(places, (1..=500).collect::<Vec<_>>());
+}
+
+/// Batches of long events that wait together once made a batch of 910 writes, which the store refuses: the edge took
+/// that for a broken disk and ended.
+#[tokio::test]
+async fn large_appends_that_wait_together_stay_within_what_the_store_takes() {
+    let outbox = Outbox::open(Store::on(Disk::default())).unwrap();
+    let append = |length: usize, count: u64| {
+        let outbox = outbox.clone();
+        let records = (0..count).map(|n| record(n, length)).collect();
+        tokio::spawn(async move { outbox.append(records, 0).await })
+    };
+    let appends: Vec<_> =
+        (0..12).map(|n| if n % 2 == 0 { append(552, 1814) } else { append(3000, 650) }).collect();
+    for append in appends {
+        append.await.unwrap().unwrap();
+    }
+    assert_eq!(outbox.position().durable, 6 * (1814 + 650));
 }
 
 #[tokio::test]

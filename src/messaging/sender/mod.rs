@@ -120,11 +120,11 @@ pub struct Sender {
     in_flight: VecDeque<Flight>,
     /// How many requests with pages may be unanswered now.
     window: usize,
-    /// Requests in a row that stayed without an answer, or were refused.
-    failed_tries: u32,
+    /// Requests in a row that stayed without any answer.
+    silent_tries: u32,
+    /// Requests with pages in a row that were not accepted.
+    refused_tries: u32,
     failed_connects: u32,
-    /// Whether the resend time runs because nobody answered, and not because of what was answered.
-    answers_were_missing: bool,
     /// No events before this: the resend time.
     hold_until: Duration,
     /// No events before this: the receiver asked for a pause.
@@ -162,9 +162,9 @@ impl Sender {
             pages_wanted: false,
             in_flight: VecDeque::new(),
             window: 1,
-            failed_tries: 0,
+            silent_tries: 0,
+            refused_tries: 0,
             failed_connects: 0,
-            answers_were_missing: false,
             hold_until: Duration::ZERO,
             pause_until: Duration::ZERO,
             events_sent_at: None,
@@ -207,6 +207,9 @@ impl Sender {
                 if let Some(overdue_at) = oldest.map(|f| f.overdue_at) {
                     self.hold_until = self.hold_until.max(overdue_at);
                     self.hold_for_resend();
+                }
+                if self.unanswered().next().is_some() {
+                    // A way that breaks under what is asked of it is as good as a silent one.
                     self.nobody_answered();
                 }
                 self.failed_connects = self.failed_connects.saturating_add(1);
@@ -242,64 +245,67 @@ impl Sender {
         if asks {
             self.ask_at = now + self.config.ask_every;
         }
-        self.in_flight.push_back(Flight {
-            id,
-            last,
-            asks,
-            overdue_at: now + resend_after(self.failed_tries, &mut self.rng),
-            settled_when_sent: self.settled,
-        });
+        let overdue_at = now + self.resend_time();
+        self.in_flight.push_back(Flight { id, last, asks, overdue_at, settled_when_sent: self.settled });
     }
 
     /// A reply came.
     ///
-    /// One to a request that is no longer waited for is ignored, as is one that acknowledges what was never sent.
+    /// One to a request that is no longer waited for is ignored, as is one that acknowledges what was never sent. Only an
+    /// accepted request that carried pages settles, and only what it carried and what came before: the receiver compared
+    /// their digests, and each names the one before it. A mark alone proves nothing about the content behind it.
     pub fn replied(&mut self, now: Duration, reply: &Reply) -> Result<Outcome, PeerError> {
         let Some(place) = self.in_flight.iter().position(|f| f.id == reply.id) else {
             return Ok(Outcome::Nothing);
         };
+        let flight = self.in_flight.remove(place).expect("it was just found");
         if reply.mark > self.ever_sent {
-            self.in_flight.remove(place);
             self.refused(now);
             return Err(PeerError::AcknowledgedUnsent { mark: reply.mark, sent: self.ever_sent });
         }
-        let flight = self.in_flight.remove(place).expect("it was just found");
         self.ledger = Some(reply.ledger);
         self.heard_at = Some(now);
         self.failed_connects = 0;
         if reply.pause_ms > 0 {
             let pause = Duration::from_millis(reply.pause_ms.min(PAUSE_MAX_MS).into());
             self.pause_until = self.pause_until.max(now + pause);
-        } else if let Some(sent_at) = self.events_sent_at
-            && self.answers_were_missing
+        }
+        if std::mem::take(&mut self.silent_tries) > 0
+            && self.refused_tries == 0
+            && let Some(sent_at) = self.events_sent_at
         {
             // Somebody answers again: no need to sit out a long resend time.
             self.hold_until = self.hold_until.min(sent_at + RESEND_LEAST);
         }
-        self.answers_were_missing = false;
         if reply.mark < flight.settled_when_sent {
-            return Ok(self.receiver_went_back(reply.mark));
+            return Ok(self.receiver_went_back(now, &flight, reply));
         }
-        let moved = reply.mark > self.settled;
-        if moved {
-            self.window = (self.window + 1).min(self.config.window);
-            self.settled = reply.mark;
-            self.sent = self.sent.max(reply.mark);
-            self.available = self.available.max(reply.mark);
-        }
-        match &reply.verdict {
-            Verdict::Conflict { first } => {
-                self.refused(now);
-                return Ok(Outcome::Conflict { first: *first });
+        match (&reply.verdict, flight.last) {
+            (Verdict::Accepted, Some(last)) if reply.mark >= last => {
+                self.refused_tries = 0;
+                if last <= self.settled {
+                    return Ok(Outcome::Nothing);
+                }
+                self.settled = last;
+                self.sent = self.sent.max(last);
+                self.window = (self.window + 1).min(self.config.window);
+                Ok(Outcome::Settled { through: last })
             }
-            Verdict::Refused { reason } => {
-                self.refused(now);
-                return Ok(Outcome::Refused { reason: reason.clone() });
+            (Verdict::Accepted, None) => Ok(Outcome::Nothing),
+            // Accepted, but not applied as far as it went: as good as a gap.
+            (Verdict::Gap | Verdict::Accepted, _) => {
+                self.go_back(now, reply.mark);
+                Ok(Outcome::Nothing)
             }
-            Verdict::Gap => self.go_back(now, reply.mark),
-            Verdict::Accepted => self.failed_tries = 0,
+            (Verdict::Conflict { first }, _) => {
+                self.refused(now);
+                Ok(Outcome::Conflict { first: *first })
+            }
+            (Verdict::Refused { reason }, _) => {
+                self.refused(now);
+                Ok(Outcome::Refused { reason: reason.clone() })
+            }
         }
-        Ok(if moved { Outcome::Settled { through: self.settled } } else { Outcome::Nothing })
     }
 
     /// What to do now. Ask again after doing it, until it says to wait.
@@ -327,13 +333,12 @@ impl Sender {
             }
             self.nobody_answered();
             self.forget_flights();
-            self.next_server();
             self.link = Link::Doubtful;
             return self.poll(now);
         }
         // Acknowledged by a later reply, while its own was lost.
         let settled = self.settled;
-        self.in_flight.retain(|f| f.overdue_at > now || f.last.is_none_or(|last| last > settled));
+        self.in_flight.retain(|f| f.asks || f.overdue_at > now || f.last.is_none_or(|last| last > settled));
         let mut wake = self.unanswered().map(|f| f.overdue_at).min();
         let mut wake_at = |moment: Duration| wake = Some(wake.map_or(moment, |w| w.min(moment)));
 
@@ -386,14 +391,17 @@ impl Sender {
         self.settled
     }
 
-    fn receiver_went_back(&mut self, mark: u64) -> Outcome {
+    fn receiver_went_back(&mut self, now: Duration, flight: &Flight, reply: &Reply) -> Outcome {
         let settled = self.settled;
-        let begin_after = mark.max(self.oldest - 1);
+        let begin_after = reply.mark.max(self.oldest - 1);
         if begin_after < settled {
             self.settled = begin_after;
             self.forget_flights();
+        } else if flight.last.is_some() {
+            // It was not applied, although there is nothing older to send.
+            self.refused(now);
         }
-        Outcome::ReceiverWentBack { mark, settled }
+        Outcome::ReceiverWentBack { mark: reply.mark, settled }
     }
 
     /// The receiver misses something that we have sent. It said so itself, so that we need not wait; but if it says
@@ -407,9 +415,16 @@ impl Sender {
     }
 
     fn refused(&mut self, now: Duration) {
-        self.hold_until = self.hold_until.max(now + resend_after(self.failed_tries, &mut self.rng));
-        self.failed_tries = self.failed_tries.saturating_add(1);
+        self.refused_tries = self.refused_tries.saturating_add(1);
+        self.hold_until = self.hold_until.max(now + self.resend_time());
+        self.window = 1;
         self.forget_flights();
+    }
+
+    /// The resend time of the next try.
+    fn resend_time(&mut self) -> Duration {
+        let tries = self.silent_tries.max(self.refused_tries.saturating_sub(1));
+        resend_after(tries, &mut self.rng)
     }
 
     /// Requests whose pages are not settled yet, oldest first.
@@ -421,7 +436,7 @@ impl Sender {
     /// Requests that still lack the reply they are waiting for.
     fn unanswered(&self) -> impl Iterator<Item = &Flight> {
         let settled = self.settled;
-        self.in_flight.iter().filter(move |f| f.last.is_none_or(|last| last > settled))
+        self.in_flight.iter().filter(move |f| f.asks || f.last.is_none_or(|last| last > settled))
     }
 
     /// What was sent last may be resent only after the least resend time.
@@ -432,9 +447,9 @@ impl Sender {
     }
 
     fn nobody_answered(&mut self) {
-        self.failed_tries = self.failed_tries.saturating_add(1);
-        self.answers_were_missing = true;
+        self.silent_tries = self.silent_tries.saturating_add(1);
         self.window = 1;
+        self.next_server();
     }
 
     fn forget_flights(&mut self) {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::messaging::receiver::{Judgement, Place, judge};
+use crate::messaging::receiver::{Judgement, Mark, Place, judge};
 use crate::messaging::{Digest, LedgerId};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -194,6 +194,73 @@ fn an_acknowledgement_of_what_was_never_sent_deletes_nothing() {
     assert!(matches!(sender.poll(secs(1)), Action::Send { pages_from: None, .. }));
 }
 
+/// Another edge goes on from a copy of this directory, and its messages stand at the receiver where ours belong. A mark
+/// alone once settled what was never applied.
+#[test]
+fn a_mark_that_others_moved_settles_nothing_of_ours() {
+    let mut sender = Sender::new(config(1), 51, 50, 60);
+    sender.poll(Duration::ZERO);
+    sender.connected(Duration::ZERO);
+    let (id, from) = send(&mut sender, Duration::ZERO, 1);
+    assert_eq!(from, Some(51));
+    let conflict = Reply { verdict: Verdict::Conflict { first: 51 }, ..reply(id, 55) };
+    assert_eq!(sender.replied(secs(1), &conflict), Ok(Outcome::Conflict { first: 51 }));
+    let (id, pages) = send(&mut sender, secs(1), 0);
+    assert_eq!(pages, None, "a question");
+    assert_eq!(sender.replied(secs(1), &reply(id, 55)), Ok(Outcome::Nothing));
+    assert_eq!(sender.settled(), 50);
+    let (id, from) = send(&mut sender, secs(9), 1);
+    assert_eq!(from, Some(51), "it asks again for the same place");
+    let conflict = Reply { verdict: Verdict::Conflict { first: 51 }, ..reply(id, 56) };
+    sender.replied(secs(9), &conflict).unwrap();
+    assert_eq!(sender.settled(), 50);
+}
+
+#[test]
+fn the_resend_time_grows_while_a_conflict_lasts() {
+    let mut sender = connected(1, 10);
+    let mut now = Duration::ZERO;
+    let mut sent_at = Vec::new();
+    while sent_at.len() < 12 {
+        match sender.poll(now) {
+            Action::Send { id, pages_from, ask } => {
+                sender.sent(now, id, pages_from.map(|_| 10), ask);
+                let verdict = match pages_from {
+                    Some(_) => Verdict::Conflict { first: 1 },
+                    None => Verdict::Accepted,
+                };
+                sent_at.extend(pages_from.map(|_| now));
+                sender.replied(now, &Reply { verdict, ..reply(id, 0) }).unwrap();
+            }
+            Action::Wait { until } => now = until,
+            other => panic!("{other:?}"),
+        }
+    }
+    let waits: Vec<_> = sent_at.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(waits.iter().all(|wait| (RESEND_LEAST..=secs(61)).contains(wait)), "{waits:?}");
+    assert!(waits.iter().any(|wait| *wait > secs(16)), "{waits:?}");
+}
+
+#[test]
+fn a_way_that_breaks_under_every_request_is_left_for_the_next_address() {
+    let mut sender = connected(2, 10);
+    send(&mut sender, Duration::ZERO, 10);
+    sender.link_broke(Duration::from_millis(5));
+    let Action::Wait { until } = sender.poll(Duration::from_millis(5)) else { panic!("not in a tight loop") };
+    assert_eq!(sender.poll(until), Action::Connect { server: 1 });
+}
+
+#[test]
+fn a_lost_answer_to_a_question_does_not_silence_the_next_one() {
+    let mut sender = opened(1, 5);
+    let (first, _) = send(&mut sender, secs(1), 1); // carries the question too
+    let (second, pages) = send(&mut sender, secs(1), 1);
+    assert_eq!(pages, Some(5));
+    let _lost = first;
+    sender.replied(secs(1), &reply(second, 5)).unwrap();
+    assert!(matches!(sender.poll(secs(1)), Action::Wait { until } if until <= secs(4)));
+}
+
 #[test]
 fn a_conflict_stops_the_queue_but_not_the_questions() {
     let mut sender = connected(1, 10);
@@ -327,12 +394,13 @@ impl World {
         let mut gap = false;
         for (first, last) in pages {
             let digest = Digest::of(&[first.to_be_bytes(), last.to_be_bytes()].concat());
-            let place = Place { first, last, digest };
+            let place = Place { first, last, digest, previous: None };
             let applied = |first: u64| {
                 let last = self.applied_pages.get(&first);
                 Ok::<_, ()>(last.map(|last| Digest::of(&[first.to_be_bytes(), last.to_be_bytes()].concat())))
             };
-            match judge(place, self.mark, oldest, applied).unwrap() {
+            let mark = Mark { sequence: self.mark, digest: None };
+            match judge(place, mark, oldest, applied).unwrap() {
                 Judgement::Next => {
                     self.applied.extend(first..=last);
                     self.applied_pages.insert(first, last);

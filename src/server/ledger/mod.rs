@@ -7,6 +7,7 @@
 //! One thread commits; any thread reads, and reads only what was flushed.
 //! **Not promised.** That a position stays free of damage: `server verify` is to come.
 
+mod commit;
 mod read;
 mod record;
 #[cfg(test)]
@@ -15,12 +16,12 @@ mod tests;
 pub use read::PageAt;
 pub use record::Record;
 
-use crate::messaging::page::{Content, Page};
-use crate::messaging::receiver::{Judgement, Place, judge};
+use crate::messaging::receiver::Mark;
 use crate::messaging::wire::{Request, Verdict};
-use crate::messaging::{Digest, Epoch, LedgerId, SiteName};
-use crate::store::{BATCH_MAX, Batch, Store, StoreError};
-use record::{index_key, mark_key, record_key, stream_key, stream_value, trailing_u64};
+use crate::messaging::{Epoch, LedgerId, SiteName};
+use crate::store::{Store, StoreError};
+use commit::Commit;
+use record::{mark_key, trailing_u64};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
@@ -30,8 +31,8 @@ use std::sync::{Arc, RwLock};
 pub struct Stream {
     pub site: SiteName,
     pub epoch: Epoch,
-    /// The highest sequence applied.
-    pub mark: u64,
+    /// How far it was applied, on disk.
+    pub mark: Mark,
 }
 
 /// What became of one request. To be told to its sender only after [`Ledger::commit`] returned.
@@ -79,32 +80,6 @@ impl Streams {
     }
 }
 
-/// Writes a commit in batches that the store takes.
-struct Writer<'a> {
-    store: &'a Store,
-    batch: Batch,
-    next_position: u64,
-}
-
-impl Writer<'_> {
-    /// Adds writes that must survive together.
-    fn add(&mut self, writes: Vec<(Vec<u8>, Vec<u8>)>) -> Result<(), StoreError> {
-        if self.batch.len() + writes.len() > BATCH_MAX {
-            self.store.apply(&std::mem::take(&mut self.batch))?;
-        }
-        for (key, value) in writes {
-            self.batch.put(key, value);
-        }
-        Ok(())
-    }
-    fn finish(self) -> Result<u64, StoreError> {
-        if !self.batch.is_empty() {
-            self.store.apply(&self.batch)?;
-        }
-        Ok(self.next_position)
-    }
-}
-
 impl Ledger {
     /// Opens the ledger in `store`, or begins a new one.
     pub fn open(store: Store) -> Result<Ledger, StoreError> {
@@ -127,12 +102,12 @@ impl Ledger {
             let number = streams.add(Stream {
                 site: name.ok_or_else(|| damaged("a stream's name"))?,
                 epoch: Epoch::from_bytes(*epoch),
-                mark: 0,
+                mark: Mark::default(),
             });
             let mark = store.get(&mark_key(number))?;
             streams.all[number as usize].mark = match mark {
-                Some(mark) => trailing_u64(&mark)?,
-                None => 0,
+                Some(mark) => record::decode_mark(&mark)?,
+                None => Mark::default(),
             };
         }
         let last = store.last(b"r", b"s")?;
@@ -167,158 +142,21 @@ impl Ledger {
     ///
     /// On `Ok` everything that the answers say is on disk. On `Err` the store is poisoned and nobody may be answered.
     pub fn commit(&self, requests: &[Request], now_ms: i64) -> Result<Vec<Applied>, StoreError> {
-        let mut writer = self.writer();
-        let mut pending = HashMap::new();
+        let mut commit = Commit::begin(self, now_ms);
         let mut answers = Vec::with_capacity(requests.len());
         for request in requests {
-            answers.push(self.apply(&mut writer, &mut pending, request, now_ms)?);
+            answers.push(commit.apply(request)?);
         }
-        self.finish(writer)?;
+        commit.finish()?;
         Ok(answers)
     }
 
     /// Records that `site` has `capacity` spaces, on disk when this returns. Called by the committing thread.
     pub fn record_capacity(&self, site: &SiteName, capacity: u32, now_ms: i64) -> Result<(), StoreError> {
-        let mut writer = self.writer();
-        let position = writer.next_position;
-        let record = Record::Capacity { site: site.clone(), received_at_ms: now_ms, capacity };
-        writer.add(vec![(record_key(position), record.encode())])?;
-        writer.next_position += 1;
-        self.finish(writer)
+        let mut commit = Commit::begin(self, now_ms);
+        commit.record_capacity(site, capacity)?;
+        commit.finish()
     }
-
-    fn writer(&self) -> Writer<'_> {
-        Writer { store: &self.store, batch: Batch::default(), next_position: self.position() + 1 }
-    }
-
-    fn finish(&self, writer: Writer<'_>) -> Result<(), StoreError> {
-        let before = self.position() + 1;
-        let next = writer.finish()?;
-        if next > before {
-            self.store.flush()?;
-            self.shared.durable.store(next - 1, Ordering::Release);
-        }
-        Ok(())
-    }
-
-    fn apply(
-        &self,
-        writer: &mut Writer<'_>,
-        pending: &mut HashMap<(u32, u64), Digest>,
-        request: &Request,
-        now_ms: i64,
-    ) -> Result<Applied, StoreError> {
-        let known = self.stream_number(&request.site, request.epoch);
-        let mut answer = Applied {
-            mark: known.map_or(0, |stream| self.mark(stream)),
-            verdict: Verdict::Accepted,
-            applied: 0,
-            duplicates: 0,
-            missing: 0,
-            new_epoch: false,
-        };
-        let mut stream = known;
-        for sealed in &request.pages {
-            let page = match sealed.open() {
-                Ok(page) if page.epoch == request.epoch => page,
-                Ok(_) => {
-                    return Ok(refused(answer, "a page belongs to another epoch than the request"));
-                }
-                Err(error) => {
-                    return Ok(refused(answer, &format!("a page was refused: {error}")));
-                }
-            };
-            let place = Place { first: page.first.get(), last: page.last(), digest: sealed.digest };
-            let judgement = judge(place, answer.mark, request.oldest, |first| match stream {
-                // Applied within this commit: not in the store yet.
-                Some(stream) => match pending.get(&(stream, first)) {
-                    Some(digest) => Ok(Some(*digest)),
-                    None => self.digest_at(stream, first),
-                },
-                None => Ok::<_, StoreError>(None),
-            })?;
-            match judgement {
-                Judgement::Duplicate => {
-                    answer.duplicates += page.count();
-                    continue;
-                }
-                Judgement::Gap { .. } => {
-                    answer.verdict = Verdict::Gap;
-                    return Ok(answer);
-                }
-                Judgement::Conflict => {
-                    answer.verdict = Verdict::Conflict { first: place.first };
-                    return Ok(answer);
-                }
-                Judgement::Next | Judgement::AfterHole { .. } => {}
-            }
-            let number = match stream {
-                Some(number) => number,
-                None => {
-                    answer.new_epoch = true;
-                    self.begin_stream(writer, &request.site, request.epoch)?
-                }
-            };
-            stream = Some(number);
-            let mut writes = Vec::with_capacity(4);
-            if let Judgement::AfterHole { from, to } = judgement {
-                answer.missing += to - from + 1;
-                let reason = "the site was told that they are safe, and this ledger does not have them";
-                let hole = hole(number, now_ms, (from, to), reason, None);
-                writes.push((record_key(writer.next_position), hole.encode()));
-                writer.next_position += 1;
-            }
-            let position = writer.next_position;
-            writer.next_position += 1;
-            let record = match &page {
-                Page { content: Content::Lost { last, reason }, first, .. } => {
-                    answer.missing += page.count();
-                    hole(number, now_ms, (first.get(), last.get()), reason, Some(sealed.digest))
-                }
-                _ => {
-                    answer.applied += page.count();
-                    Record::Page { stream: number, received_at_ms: now_ms, page: sealed.clone() }
-                }
-            };
-            writes.push((record_key(position), record.encode()));
-            writes.push((index_key(number, place.first), position.to_be_bytes().to_vec()));
-            writes.push((mark_key(number), place.last.to_be_bytes().to_vec()));
-            writer.add(writes)?;
-            pending.insert((number, place.first), sealed.digest);
-            answer.mark = place.last;
-            self.write_streams().all[number as usize].mark = place.last;
-        }
-        Ok(answer)
-    }
-
-    fn begin_stream(
-        &self,
-        writer: &mut Writer<'_>,
-        site: &SiteName,
-        epoch: Epoch,
-    ) -> Result<u32, StoreError> {
-        let number = self.write_streams().add(Stream { site: site.clone(), epoch, mark: 0 });
-        writer.add(vec![(stream_key(number), stream_value(site, epoch))])?;
-        Ok(number)
-    }
-}
-
-fn hole(
-    stream: u32,
-    received_at_ms: i64,
-    (first, last): (u64, u64),
-    reason: &str,
-    told_by: Option<Digest>,
-) -> Record {
-    let mut reason = reason.to_owned();
-    let end = (0..=reason.len().min(1024)).rev().find(|end| reason.is_char_boundary(*end));
-    reason.truncate(end.unwrap_or(0));
-    Record::Hole { stream, received_at_ms, first, last, reason, told_by }
-}
-
-fn refused(answer: Applied, reason: &str) -> Applied {
-    let reason = reason.to_owned();
-    Applied { verdict: Verdict::Refused { reason }, ..answer }
 }
 
 fn damaged(what: &str) -> StoreError {

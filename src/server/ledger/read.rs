@@ -3,6 +3,7 @@
 use super::record::{index_key, record_key, trailing_u64};
 use super::{Ledger, Record, Stream, Streams, damaged};
 use crate::messaging::page::Page;
+use crate::messaging::receiver::Mark;
 use crate::messaging::{Digest, Epoch, SiteName};
 use crate::store::StoreError;
 use std::sync::{RwLockReadGuard, RwLockWriteGuard};
@@ -110,8 +111,7 @@ impl Ledger {
         let Some(position) = self.store.get(&index_key(stream, first))? else {
             return Ok(None);
         };
-        let value = self.store.get(&record_key(trailing_u64(&position)?))?;
-        let record = value.map(|value| Record::decode(first, &value)).transpose()?;
+        let record = self.record_at(trailing_u64(&position)?)?;
         Ok(match record {
             Some(Record::Page { page, .. }) => Some(page.digest),
             Some(Record::Hole { told_by, .. }) => told_by,
@@ -124,7 +124,7 @@ impl Ledger {
         streams.numbers.get(&(site.clone(), epoch)).copied()
     }
 
-    pub(super) fn mark(&self, stream: u32) -> u64 {
+    pub(super) fn mark(&self, stream: u32) -> Mark {
         self.read_streams().all[stream as usize].mark
     }
 
@@ -158,7 +158,7 @@ impl Ledger {
     /// sequences within a stream, so that halving finds it.
     fn first_sequence_from(&self, stream: u32, from: u64) -> Result<u64, StoreError> {
         let start = index_key(stream, 0);
-        let (mut low, mut high) = (0, self.mark(stream) + 1);
+        let (mut low, mut high) = (0, self.mark(stream).sequence + 1);
         // Every page that begins at or before `low` stands before `from`; none that begins after `high` does.
         while low + 1 < high {
             let middle = low + (high - low) / 2;

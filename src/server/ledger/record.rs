@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `i` | the ledger's id, 16 bytes |
 //! | `s` + stream (u32) | the epoch's 16 bytes, then the site's name |
-//! | `m` + stream (u32) | the mark: the highest sequence applied (u64) |
+//! | `m` + stream (u32) | the mark: the highest sequence applied (u64), the digest of its page (16 bytes) |
 //! | `r` + position (u64) | a [`Record`]: a version byte, then postcard |
 //! | `x` + stream (u32) + first sequence (u64) | the position of that page (u64) |
 //!
@@ -12,6 +12,7 @@
 //! keys: see `server::view`.
 
 use crate::messaging::page::SealedPage;
+use crate::messaging::receiver::Mark;
 use crate::messaging::{Digest, Epoch, SiteName};
 use crate::store::StoreError;
 use serde::{Deserialize, Serialize};
@@ -70,6 +71,21 @@ pub fn record_key(position: u64) -> Vec<u8> {
 }
 pub fn index_key(stream: u32, first: u64) -> Vec<u8> {
     [b"x", &stream.to_be_bytes()[..], &first.to_be_bytes()].concat()
+}
+
+pub fn mark_value(mark: Mark) -> Vec<u8> {
+    let mut value = mark.sequence.to_be_bytes().to_vec();
+    value.extend(mark.digest.iter().flat_map(|digest| *digest.as_bytes()));
+    value
+}
+pub fn decode_mark(value: &[u8]) -> Result<Mark, StoreError> {
+    let damaged = || StoreError::Damaged { place: "a mark".into(), reason: "it has the wrong length".into() };
+    let (sequence, digest) = value.split_first_chunk::<8>().ok_or_else(damaged)?;
+    let digest = match digest {
+        [] => None,
+        digest => Some(Digest::from_bytes(digest.try_into().map_err(|_| damaged())?)),
+    };
+    Ok(Mark { sequence: u64::from_be_bytes(*sequence), digest })
 }
 
 /// The big-endian number at the end of a key, or a whole value.

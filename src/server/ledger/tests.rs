@@ -1,6 +1,6 @@
 use super::*;
-use crate::messaging::Sequence;
-use crate::messaging::page::{Record as Message, SealedPage};
+use crate::messaging::{Digest, Sequence};
+use crate::messaging::page::{Content, Page, Record as Message, SealedPage};
 use crate::store::simulated::Disk;
 use bytes::Bytes;
 
@@ -15,6 +15,7 @@ fn marked_page(first: u64, count: usize, mark: u8) -> SealedPage {
     SealedPage::seal(&Page {
         epoch: EPOCH,
         first: Sequence::new(first).unwrap(),
+        previous: None,
         begun_at_ms: 0,
         content: Content::Records(vec![message; count]),
     })
@@ -118,6 +119,7 @@ fn a_page_that_an_edge_lost_is_counted_as_applied_and_recorded() {
     let lost = SealedPage::seal(&Page {
         epoch: EPOCH,
         first: Sequence::FIRST,
+        previous: None,
         begun_at_ms: 0,
         content: Content::Lost {
             last: Sequence::new(64).unwrap(),
@@ -160,6 +162,25 @@ fn large_commits_stay_within_the_batches_that_the_store_takes() {
     assert_eq!(answer.mark, 4000);
     disk.power_on(0);
     assert_eq!(Ledger::open(Store::on(disk)).unwrap().position(), 2000);
+}
+
+/// A directory was copied: both edges go on under one name and epoch from the same place. Judged by sequences alone, the
+/// one that is told of a conflict at 51 could go on with 52 behind the 51 of the other.
+#[test]
+fn an_edge_that_goes_on_from_a_copied_directory_does_not_slip_in_between() {
+    let (_, ledger) = ledger();
+    let chained = |first, mark, previous: &SealedPage| {
+        let mut page = marked_page(first, 1, mark).open().unwrap();
+        page.previous = Some(previous.digest);
+        SealedPage::seal(&page)
+    };
+    let shared = page(1, 50);
+    let (ours, theirs) = (chained(51, 1, &shared), chained(51, 2, &shared));
+    commit(&ledger, request("a", 1, vec![shared, ours]));
+    let answer = commit(&ledger, request("a", 51, vec![theirs.clone()]));
+    assert_eq!(answer.verdict, Verdict::Conflict { first: 51 });
+    let answer = commit(&ledger, request("a", 52, vec![chained(52, 2, &theirs)]));
+    assert_eq!((answer.verdict, answer.mark), (Verdict::Conflict { first: 52 }, 51));
 }
 
 /// Whatever part of an interrupted commit survives: pages, index and mark agree, and the edge's resend completes it.
