@@ -81,3 +81,20 @@ fn fifty_kills_of_both_lose_nothing_and_double_nothing() {
     }
     println!("both killed {KILLS} times: {:?}", garage.settle(&server));
 }
+
+/// A crash while recovering from a crash: what is half recovered must be recovered again.
+#[test]
+fn fifty_kills_while_starting_lose_nothing_and_double_nothing() {
+    let (mut rng, dir) = (seeded(), tempfile::tempdir().unwrap());
+    let mut server = Server::start(&dir.path().join("server"), &[]);
+    let mut garage = Garage::start(dir.path(), "both", &[server.address()], &[&[1], &[1, 3, 64], &[150]]);
+    for _ in 0..KILLS / 5 {
+        sleep(Duration::from_millis(rng.random_range(LIVES_FOR_MS)));
+        let mut lives = || Vec::from_iter((0..5).map(|_| Duration::from_millis(rng.random_range(1..=120))));
+        garage.edge.kill_while_starting(&lives());
+        server.kill_while_starting(&lives());
+        server.restart();
+        garage.edge.restart();
+    }
+    println!("both killed {KILLS} times while starting: {:?}", garage.settle(&server));
+}

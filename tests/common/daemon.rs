@@ -184,21 +184,41 @@ impl Process {
         }
     }
 
-    /// Its memory now and at most, in KB, as the kernel tells it (VmRSS and VmHWM).
-    fn memory_kb(&self) -> (u64, u64) {
+    /// Its memory as the kernel tells it.
+    fn memory(&self) -> Memory {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
         let field = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
             line.trim().trim_end_matches(" kB").parse().unwrap()
         };
-        (field("VmRSS:"), field("VmHWM:"))
+        Memory { most_kb: field("VmHWM:"), program_kb: field("RssFile:") }
     }
+}
+
+/// How much memory a process takes.
+#[derive(Debug, Clone, Copy)]
+pub struct Memory {
+    /// The most that it ever had, program and all.
+    pub most_kb: u64,
+    /// What of it now is the program itself, mapped from its file.
+    pub program_kb: u64,
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Starts a daemon and kills it after so long, wherever it is by then: it may not be ready yet.
+fn start_and_kill(program: &str, args: &[String], dir: &Path, after: Duration) {
+    let stderr = OpenOptions::new().create(true).append(true).open(dir.with_extension("log")).unwrap();
+    let mut child = command(program, args).stdout(Stdio::null()).stderr(stderr).spawn().unwrap();
+    std::thread::sleep(after);
+    let ended = child.try_wait().unwrap();
+    assert!(ended.is_none(), "{program} ended by itself: {ended:?}; see {:?}", dir.with_extension("log"));
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 /// The value of `key=` in a ready line.
@@ -234,6 +254,23 @@ impl Server {
         Server::try_start_at(tracer, dir, &own, &own, extra).unwrap_or_else(|why| panic!("{why}"))
     }
 
+    fn args(dir: &Path, http: &str, listen: &str, extra: &[String]) -> Vec<String> {
+        let mut args = vec!["--data-dir".to_owned(), dir.to_str().unwrap().to_owned()];
+        args.extend(["--http".to_owned(), http.to_owned()]);
+        args.extend(["--listen".to_owned(), format!("tcp://{listen}")]);
+        args.extend_from_slice(extra);
+        args
+    }
+
+    /// Kills it, and then starts and kills it once more for each of `lives`, at that time after its start.
+    pub fn kill_while_starting(&mut self, lives: &[Duration]) {
+        self.kill();
+        let (http, listen) = (self.http.to_string(), self.listen.to_string());
+        for life in lives {
+            start_and_kill(SERVER, &Server::args(&self.dir, &http, &listen, &self.extra), &self.dir, *life);
+        }
+    }
+
     fn try_start_at(
         tracer: &[&str],
         dir: &Path,
@@ -241,10 +278,7 @@ impl Server {
         listen: &str,
         extra: Vec<String>,
     ) -> Result<Server, String> {
-        let mut args = vec!["--data-dir".to_owned(), dir.to_str().unwrap().to_owned()];
-        args.extend(["--http".to_owned(), http.to_owned()]);
-        args.extend(["--listen".to_owned(), format!("tcp://{listen}")]);
-        args.extend(extra.iter().cloned());
+        let args = Server::args(dir, http, listen, &extra);
         let (process, ready) = Process::try_start("the server", tracer, SERVER, &args, dir)?;
         assert!(ready.starts_with("ready "), "{ready:?}");
         let (http, listen) = (address(told(&ready, "http")), address(told(&ready, "listen")));
@@ -295,8 +329,8 @@ impl Server {
         &self.dir
     }
 
-    pub fn memory_kb(&self) -> (u64, u64) {
-        self.process.memory_kb()
+    pub fn memory(&self) -> Memory {
+        self.process.memory()
     }
 
     /// How many cars its view counts in a garage; `None` for one that it has not heard of.
@@ -395,6 +429,22 @@ impl Edge {
         started.unwrap_or_else(|why| panic!("{why}"))
     }
 
+    fn with_http(args: &[String]) -> Vec<String> {
+        let mut args = args.to_vec();
+        if !args.iter().any(|arg| arg == "--http") {
+            args.extend(["--http".to_owned(), own_loopback_address()]);
+        }
+        args
+    }
+
+    /// Kills it, and then starts and kills it once more for each of `lives`, at that time after its start.
+    pub fn kill_while_starting(&mut self, lives: &[Duration]) {
+        self.kill();
+        for life in lives {
+            start_and_kill(EDGE, &Edge::with_http(&self.args), &self.dir, *life);
+        }
+    }
+
     fn try_start_at(
         tracer: &[&str],
         dir: &Path,
@@ -402,10 +452,7 @@ impl Edge {
         args: Vec<String>,
         address_cell: EdgeAddress,
     ) -> Result<Edge, String> {
-        let mut given = args.clone();
-        if !args.iter().any(|arg| arg == "--http") {
-            given.extend(["--http".to_owned(), own_loopback_address()]);
-        }
+        let given = Edge::with_http(&args);
         let title = format!("the edge of {name:?}");
         let (process, ready) = Process::try_start(&title, tracer, EDGE, &given, dir)?;
         assert!(ready.starts_with("ready "), "{ready:?}");
@@ -458,8 +505,8 @@ impl Edge {
         &self.name
     }
 
-    pub fn memory_kb(&self) -> (u64, u64) {
-        self.process.memory_kb()
+    pub fn memory(&self) -> Memory {
+        self.process.memory()
     }
 
     /// Stops it in its tracks (SIGSTOP) until [`Edge::thaw`].
