@@ -1,12 +1,14 @@
 //! What every program needs of its life: exit codes, signals, the ready line, one deadline at the end.
 
+mod memory;
+
 use crate::config::ConfigError;
 use crate::store::directory::DirectoryError;
 use std::future::Future;
 use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// How long a clean stop may take. What is left then stays on disk, as after a kill.
 pub const STOP_WITHIN: Duration = Duration::from_secs(4);
@@ -47,23 +49,29 @@ pub enum DaemonError {
 }
 
 impl DaemonError {
-    fn exit_code(&self) -> ExitCode {
+    fn exit_code(&self) -> i32 {
         match self {
-            DaemonError::Setting(_) | DaemonError::Open(crate::store::OpenError::OtherPurpose { .. }) => {
-                ExitCode::from(EXIT_SETTING)
-            }
-            _ => ExitCode::FAILURE,
+            DaemonError::Setting(_) => i32::from(EXIT_SETTING),
+            _ => 1,
         }
     }
 }
 
-/// Runs a daemon to its end on a runtime of its own.
+/// A program that serves until it is told to stop.
+pub trait Daemon: Sized {
+    /// Serves until `stop`, then ends in order.
+    fn run(self, stop: &mut StopRequest) -> impl Future<Output = Result<(), DaemonError>>;
+}
+
+/// Opens a daemon and runs it to its end, on a runtime of its own.
 ///
 /// A failure ends the process at once, without closing the store: after a failed flush, closing would write again.
-pub fn run(daemon: impl Future<Output = Result<(), DaemonError>>) -> ExitCode {
+pub fn run<D: Daemon>(open: impl Future<Output = Result<D, DaemonError>>) -> ExitCode {
+    memory::keep_small();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
-        .max_blocking_threads(8)
+        // A name server that does not answer keeps a thread for half a minute; reading the disk must not wait for it.
+        .max_blocking_threads(64)
         .enable_all()
         .build();
     let runtime = match runtime {
@@ -73,7 +81,16 @@ pub fn run(daemon: impl Future<Output = Result<(), DaemonError>>) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(daemon) {
+    let ended = runtime.block_on(async {
+        // Before anything is opened: whoever stops a daemon that is still starting gets a clean end too.
+        let mut stop = StopRequest::listen()?;
+        let daemon = tokio::select! {
+            daemon = open => daemon?,
+            () = stop.requested() => return Ok(()),
+        };
+        daemon.run(&mut stop).await
+    });
+    match ended {
         Ok(()) => {
             runtime.shutdown_timeout(Duration::from_millis(500));
             ExitCode::SUCCESS
@@ -81,23 +98,34 @@ pub fn run(daemon: impl Future<Output = Result<(), DaemonError>>) -> ExitCode {
         Err(error) => {
             tracing::error!("{error}");
             eprintln!("error: {error}");
-            let code = error.exit_code();
-            let number = if code == ExitCode::from(EXIT_SETTING) { i32::from(EXIT_SETTING) } else { 1 };
-            std::process::exit(number);
+            std::process::exit(error.exit_code())
         }
     }
 }
 
-/// Resolves when somebody asks this process to stop: SIGTERM or SIGINT.
-pub async fn stop_requested() -> Result<(), DaemonError> {
-    let failed = |error: std::io::Error| DaemonError::Failed(format!("cannot listen for signals: {error}"));
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// SIGTERM and SIGINT.
+#[derive(Debug)]
+pub struct StopRequest {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopRequest {
+    fn listen() -> Result<StopRequest, DaemonError> {
+        let failed = |error| DaemonError::Failed(format!("cannot listen for signals: {error}"));
+        Ok(StopRequest {
+            terminate: signal(SignalKind::terminate()).map_err(failed)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
+        })
     }
-    Ok(())
+
+    /// Resolves when somebody asks this process to stop.
+    pub async fn requested(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 /// Prints the one line on stdout that says that the daemon serves. Whoever started it may have closed the pipe.

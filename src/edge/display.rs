@@ -67,14 +67,14 @@ impl Display {
         if last <= self.base.1 {
             return;
         }
-        // Two appends may be told in the wrong order; effects of entries and exits add up in any.
-        let no_room = self.runs.len() >= RUNS_MAX;
-        match self.runs.back_mut() {
-            Some((end, run)) if *end >= last || no_room => {
-                *end = last.max(*end);
-                *run = run.then(effect);
-            }
-            _ => self.runs.push_back((last, effect)),
+        // Two appends may be told in the wrong order.
+        let place = self.runs.partition_point(|(end, _)| *end < last);
+        self.runs.insert(place, (last, effect));
+        if self.runs.len() > RUNS_MAX
+            && let Some((end, newest)) = self.runs.pop_back()
+            && let Some(before) = self.runs.back_mut()
+        {
+            *before = (end, before.1.then(newest));
         }
     }
 
@@ -223,6 +223,16 @@ mod tests {
         assert_eq!(display.own_occupied(), Some(3));
         display.restore(b"nonsense", Instant::now(), 0);
         assert!(display.board().is_some());
+    }
+
+    #[test]
+    fn appends_that_are_told_in_the_wrong_order_count_in_the_right_one() {
+        let count = Effect::of(&EventKind::Count { occupied: 50, reason: "rounds".into() });
+        let mut display = display(1);
+        display.appended(3, entries(1));
+        display.appended(2, count);
+        display.appended(1, entries(1));
+        assert_eq!(display.own_occupied(), Some(51));
     }
 
     #[test]

@@ -7,7 +7,7 @@ mod sending;
 mod web;
 
 use crate::config::EdgeConfig;
-use crate::daemon::{self, DaemonError, STOP_WITHIN};
+use crate::daemon::{self, Daemon, DaemonError, STOP_WITHIN, StopRequest};
 use crate::http;
 use crate::messaging::SiteName;
 use crate::messaging::outbox::Outbox;
@@ -38,10 +38,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Err(error) => return daemon::exit_for_config(&error),
     };
     telemetry::init(config.log_format);
-    daemon::run(async {
-        let edge = Edge::open(config).await?;
-        edge.run().await
-    })
+    daemon::run(Edge::open(config))
 }
 
 /// What the parts of an edge share.
@@ -102,15 +99,15 @@ impl Edge {
         ));
         Ok(Edge { dir, shared, stop, sending, http })
     }
+}
 
-    async fn run(mut self) -> Result<(), DaemonError> {
+impl Daemon for Edge {
+    async fn run(mut self, stop: &mut StopRequest) -> Result<(), DaemonError> {
         let mut progress = self.shared.outbox.progress();
-        let mut save_board = tokio::time::interval(SAVE_BOARD_EVERY);
-        let requested = daemon::stop_requested();
-        tokio::pin!(requested);
+        let mut saving = tokio::time::interval(SAVE_BOARD_EVERY);
         loop {
             tokio::select! {
-                requested = &mut requested => break requested?,
+                () = stop.requested() => break,
                 failed = progress.wait_for(|progress| progress.failed) => {
                     let what = if failed.is_ok() { "the disk failed" } else { "the committer ended" };
                     return Err(DaemonError::Failed(format!("{what}: nothing more is accepted, everything confirmed is kept. Start the edge again; it finds out what the disk holds")));
@@ -121,7 +118,7 @@ impl Edge {
                     Err(error) => DaemonError::Failed(format!("sending panicked: {error}; events stay on disk. Please report this with the log")),
                 }),
                 _ = &mut self.http => return Err(DaemonError::Failed("HTTP ended by itself; events stay on disk".into())),
-                _ = save_board.tick() => self.save_board(),
+                _ = saving.tick() => save_board(&self.dir, &self.shared),
             }
         }
         tracing::info!("stopping: asked to; what is in flight is answered, the rest stays on disk");
@@ -130,18 +127,13 @@ impl Edge {
             tracing::warn!("a producer kept its connection open; everything that was confirmed is on disk");
             self.http.abort();
         }
-        let shared = self.shared;
-        save(&self.dir, &shared);
+        save_board(&self.dir, &self.shared);
         Ok(())
-    }
-
-    fn save_board(&self) {
-        save(&self.dir, &self.shared);
     }
 }
 
 /// A board is a convenience: not being able to keep it is no reason to stop.
-fn save(dir: &DataDir, shared: &Shared) {
+fn save_board(dir: &DataDir, shared: &Shared) {
     let Some(bytes) = shared.display().save() else {
         return;
     };

@@ -30,6 +30,8 @@ const EVENT_MAX: usize = 4 * 1024;
 const BATCH_MAX: usize = 1024 * 1024;
 /// How many batches are read at the same time: they are what could fill the memory.
 const BATCHES_AT_ONCE: usize = 6;
+/// How long a batch waits for others before it is told to come back.
+const BATCH_WAITS: Duration = Duration::from_secs(5);
 /// How long a producer may take to send its body.
 const BODY_WITHIN: Duration = Duration::from_secs(30);
 
@@ -145,7 +147,10 @@ impl Web {
 
     async fn take_batch(&self, headers: &HeaderMap, body: Body) -> Result<Appended, Problem> {
         check_headers(headers, &["application/x-ndjson", "application/jsonl", "application/json"])?;
-        let _permit = self.batches.acquire().await.map_err(|error| Problem::internal(&error))?;
+        let Ok(Ok(_permit)) = timeout(BATCH_WAITS, self.batches.acquire()).await else {
+            let detail = "other batches are still coming in. Nothing was stored; send it again in a moment";
+            return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1));
+        };
         let body = read(body, BATCH_MAX, "a batch").await?;
         let events = read_lines(&body, now())?;
         self.append(&events).await
@@ -154,12 +159,19 @@ impl Web {
     async fn append(&self, events: &[Event]) -> Result<Appended, Problem> {
         let record = |event: &Event| Record { key: None, payload: Bytes::from(event.to_bytes()) };
         let records = events.iter().map(record).collect();
-        let appended = self.shared.outbox.append(records, now_ms()).await;
-        let appended = appended.map_err(|error| refused(&error))?;
         let effects = events.iter().map(|event| Effect::of(&event.kind));
         let effect = effects.fold(Effect::default(), Effect::then);
-        self.shared.display().appended(appended.last.get(), effect);
-        Ok(appended)
+        let shared = Arc::clone(&self.shared);
+        // A task of its own: it counts what it stores, also when the producer hangs up meanwhile.
+        let appending = tokio::spawn(async move {
+            let appended = shared.outbox.append(records, now_ms()).await?;
+            shared.display().appended(appended.last.get(), effect);
+            Ok(appended)
+        });
+        match appending.await {
+            Ok(appended) => appended.map_err(|error: AppendError| refused(&error)),
+            Err(error) => Err(Problem::internal(&error)),
+        }
     }
 }
 
@@ -355,8 +367,7 @@ async fn board(State(web): SharedWeb) -> Result<impl IntoResponse, Problem> {
         own: Own,
         garages: Vec<Line>,
     }
-    let outbox = web.shared.outbox.clone();
-    let status = http::blocking(move || outbox.status()).await?;
+    let position = web.shared.outbox.position();
     let connected = web.shared.sending().connected;
     let capacity = web.shared.config.capacity;
     let display = web.shared.display();
@@ -386,7 +397,7 @@ async fn board(State(web): SharedWeb) -> Result<impl IntoResponse, Problem> {
             capacity,
             occupied,
             free: occupied.map(|occupied| free(capacity, occupied)),
-            pending: status.depth,
+            pending: position.durable - position.acknowledged,
         },
         garages: lines.unwrap_or_default(),
     }))

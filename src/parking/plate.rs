@@ -24,19 +24,19 @@ impl Plate {
     /// Normalises `text` as it comes from a camera or a person: NFC, Unicode upper case, then spaces, dashes, dots and
     /// middle dots are removed.
     pub fn new(text: &str) -> Result<Plate, PlateError> {
-        // Upper case can decompose a letter, so NFC comes once more after it.
-        let plate: String = text
-            .nfc()
-            .flat_map(char::to_uppercase)
-            .nfc()
-            .filter(|c| !is_separator(*c))
-            .take(Self::MAX * 8) // a bound for hostile input; far above what can be valid
-            .collect();
+        // What is far too long is no plate, whatever it would be normalised to.
+        if text.len() > 1024 {
+            return Err(PlateError::Length(text.chars().count()));
+        }
+        // Letters that a separator held apart may compose, and upper case may decompose: NFC comes last.
+        let bare = text.nfc().filter(|c| !is_separator(*c)).flat_map(char::to_uppercase);
+        let plate: String = bare.filter(|c| !is_separator(*c)).nfc().collect();
         if let Some(odd) = plate.chars().find(|c| !is_letter_or_digit(*c)) {
             return Err(PlateError::Character(odd));
         }
         let length = plate.chars().filter(|c| c.is_alphanumeric()).count();
-        if !(Self::MIN..=Self::MAX).contains(&length) {
+        let marks = plate.chars().count() - length;
+        if !(Self::MIN..=Self::MAX).contains(&length) || marks > 2 * Self::MAX {
             return Err(PlateError::Length(length));
         }
         Ok(Plate(plate))
@@ -118,6 +118,12 @@ mod tests {
         assert_eq!(Plate::new(&"A".repeat(17)), Err(PlateError::Length(17)));
         assert_eq!(Plate::new("AB<1>"), Err(PlateError::Character('<')));
         assert_eq!(Plate::new("AB\u{0}1"), Err(PlateError::Character('\u{0}')));
+    }
+
+    #[test]
+    fn a_mark_behind_a_separator_belongs_to_its_letter() {
+        assert_eq!(plate("e-\u{301}A1"), "ÉA1");
+        assert!(Plate::new(&format!("AB1{}", "\u{301}".repeat(60))).is_err());
     }
 
     proptest! {

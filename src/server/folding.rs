@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 /// How often the view is written while events flow. Folding what a crash lost takes a moment.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 
+/// After how many records a fold looks up.
+const LOOK_EVERY: u64 = 256;
+
 /// Wakes the fold when the ledger grew.
 #[derive(Default)]
 pub struct Signal {
@@ -60,8 +63,16 @@ pub fn fold_until_stopped(
         let patience =
             if unsaved { SAVE_EVERY.saturating_sub(saved_at.elapsed()) } else { Duration::from_secs(3600) };
         let state = signal.wait(position, patience);
+        let mut stop = state.stop;
         for record in ledger.records(position + 1) {
             let (position, record) = record?;
+            // A long catch-up is told to stop like anything else, and its progress is kept.
+            if position % LOOK_EVERY == 0 {
+                stop = signal.wait(0, Duration::ZERO).stop;
+                if stop || saved_at.elapsed() >= SAVE_EVERY {
+                    break;
+                }
+            }
             let mut view = view.write().expect("only this thread writes");
             view.apply(ledger, position, record, &mut changes)?;
             unsaved = true;
@@ -69,13 +80,13 @@ pub fn fold_until_stopped(
                 view.save(store, &mut changes)?;
             }
         }
-        if unsaved && (state.stop || saved_at.elapsed() >= SAVE_EVERY) {
+        if unsaved && (stop || saved_at.elapsed() >= SAVE_EVERY) {
             let view = view.read().expect("only this thread writes");
             view.save(store, &mut changes)?;
             saved_at = Instant::now();
             unsaved = false;
         }
-        if state.stop {
+        if stop {
             return Ok(());
         }
     }

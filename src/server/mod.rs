@@ -9,7 +9,7 @@ pub mod view;
 mod web;
 
 use crate::config::ServerConfig;
-use crate::daemon::{self, DaemonError, STOP_WITHIN};
+use crate::daemon::{self, Daemon, DaemonError, STOP_WITHIN, StopRequest};
 use crate::http::{self, metrics::Metrics};
 use crate::store::directory::DataDir;
 use crate::store::{Purpose, Store};
@@ -35,15 +35,12 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Err(error) => return daemon::exit_for_config(&error),
     };
     telemetry::init(config.log_format);
-    daemon::run(async {
-        let server = Server::open(config).await?;
-        server.run().await
-    })
+    daemon::run(Server::open(config))
 }
 
 /// A server that listens and serves.
 struct Server {
-    /// Held to the end: nobody else opens the store before it is closed.
+    /// Held until the daemon ends: another process on the same directory is refused with a message.
     _dir: DataDir,
     stop: CancellationToken,
     signal: Arc<Signal>,
@@ -119,10 +116,12 @@ impl Server {
         ));
         Ok(Server { _dir: dir, stop, signal, serving_ended, folding_ended, http })
     }
+}
 
-    async fn run(mut self) -> Result<(), DaemonError> {
+impl Daemon for Server {
+    async fn run(mut self, stop: &mut StopRequest) -> Result<(), DaemonError> {
         tokio::select! {
-            requested = daemon::stop_requested() => requested?,
+            () = stop.requested() => {}
             ended = &mut self.serving_ended => return Err(ended_early("serving edges", ended)),
             ended = &mut self.folding_ended => return Err(ended_early("folding the view", ended)),
             _ = &mut self.http => return Err(DaemonError::Failed("HTTP ended by itself".into())),

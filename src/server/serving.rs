@@ -3,8 +3,8 @@
 use super::folding::Signal;
 use super::ledger::{Applied, Ledger};
 use super::view::View;
+use crate::messaging::SiteName;
 use crate::messaging::wire::{self, Reply, Request, Verdict, WireError};
-use crate::messaging::{SiteName, page};
 use crate::parking::{BoardQuestion, Observation};
 use crate::store::StoreError;
 use crate::transport::front::{Incoming, Peer, Replied, Replies};
@@ -196,9 +196,6 @@ impl Serving {
         }
     }
 }
-
-// A request's pages must fit into the commit's bounds: one page is at most a few writes, and a request a few thousand.
-const _: () = assert!(wire::REQUEST_MAX > page::BYTES_MAX);
 
 /// Wall time: evidence, not truth.
 pub fn now_ms() -> i64 {

@@ -10,7 +10,7 @@
 //! | `vp` | the position reached (u64) |
 //! | `vg` + name | a [`Garage`] |
 //! | `vh` + position (u64) | a [`Hole`] |
-//! | `vq` + position (u64) + place in the page (u8) | a [`Quarantined`] |
+//! | `vq` + position (u64) | a [`Quarantined`] |
 
 use super::ledger::{Ledger, Record};
 use crate::messaging::page::Content;
@@ -47,14 +47,29 @@ pub struct Hole {
     pub received_at_ms: i64,
 }
 
-/// An event that was accepted and cannot be applied. Its bytes are in the ledger.
+/// Events of one page that were accepted and cannot be applied. Their bytes are in the ledger. Kept by page, because a
+/// garage with a newer program may send very many.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quarantined {
     pub garage: SiteName,
     pub epoch: Epoch,
-    pub sequence: u64,
+    /// The first sequence of the page.
+    pub first: u64,
+    /// Bit n: the n-th event of the page.
+    events: u64,
+    /// Of the first of them.
     pub reason: String,
     pub received_at_ms: i64,
+}
+
+const _: () = assert!(crate::messaging::page::RECORDS_MAX <= 64, "a bit for each event of a page");
+
+impl Quarantined {
+    /// The places in the page, from 0.
+    pub fn places(&self) -> impl Iterator<Item = usize> + use<> {
+        let events = self.events;
+        (0..64).filter(move |place| events >> place & 1 == 1)
+    }
 }
 
 /// The state of the fold.
@@ -63,7 +78,8 @@ pub struct View {
     pub position: u64,
     pub garages: BTreeMap<SiteName, Garage>,
     pub holes: BTreeMap<u64, Hole>,
-    pub quarantine: BTreeMap<(u64, u8), Quarantined>,
+    /// By position.
+    pub quarantine: BTreeMap<u64, Quarantined>,
 }
 
 /// What changed since the view was last written.
@@ -71,14 +87,14 @@ pub struct View {
 pub struct Changes {
     garages: BTreeSet<SiteName>,
     holes: BTreeSet<u64>,
-    quarantine: BTreeSet<(u64, u8)>,
+    quarantine: BTreeSet<u64>,
 }
 
 impl Changes {
     /// Whether they still fit into one batch, whatever one more record changes.
     pub fn is_full(&self) -> bool {
         let writes = self.garages.len() + self.holes.len() + self.quarantine.len() + 1;
-        writes + 2 + crate::messaging::page::RECORDS_MAX > BATCH_MAX
+        writes + 2 > BATCH_MAX
     }
 }
 
@@ -104,18 +120,12 @@ impl View {
         }
         for entry in store.range(b"vq", b"vr") {
             let (key, value) = entry?;
-            let (position, place) = key[2..].split_at_checked(8).ok_or_else(|| damaged(&key))?;
-            let place = *place.first().ok_or_else(|| damaged(&key))?;
-            let position = u64::from_be_bytes(sized(position)?);
-            view.quarantine.insert((position, place), decode(&key, &value)?);
+            view.quarantine.insert(u64::from_be_bytes(sized(&key[2..])?), decode(&key, &value)?);
         }
         Ok(view)
     }
 
-    /// Folds the record at `position`, which is the next one.
-    ///
-    /// # Panics
-    /// When it is not the next one.
+    /// Folds the record at `position`. An error when it is not the next one: the ledger then lacks a position.
     pub fn apply(
         &mut self,
         ledger: &Ledger,
@@ -123,7 +133,12 @@ impl View {
         record: Record,
         changes: &mut Changes,
     ) -> Result<(), StoreError> {
-        assert_eq!(position, self.position + 1, "the fold goes in order");
+        if position != self.position + 1 {
+            return Err(StoreError::Damaged {
+                place: format!("ledger position {}", self.position + 1),
+                reason: format!("it is missing; the next one is {position}"),
+            });
+        }
         match record {
             Record::Page { stream, received_at_ms, page } => {
                 let stream = ledger.stream(stream)?;
@@ -136,23 +151,30 @@ impl View {
                     unreachable!("the ledger records what was lost as a hole")
                 };
                 let garage = self.garages.entry(stream.site.clone()).or_default();
-                for (place, record) in (0u8..).zip(records) {
+                let mut set_aside = 0u64;
+                let mut reason = None;
+                for (place, record) in records.into_iter().enumerate() {
                     garage.events += 1;
                     match Event::from_bytes(&record.payload) {
                         Ok(event) => garage.occupancy.apply(&event.kind),
                         Err(error) => {
-                            let quarantined = Quarantined {
-                                garage: stream.site.clone(),
-                                epoch: stream.epoch,
-                                sequence: first + u64::from(place),
-                                reason: error.to_string(),
-                                received_at_ms,
-                            };
-                            tracing::warn!(garage = %stream.site, sequence = quarantined.sequence, %error, "an event that this server does not understand was accepted and set aside; it is kept in the ledger");
-                            self.quarantine.insert((position, place), quarantined);
-                            changes.quarantine.insert((position, place));
+                            set_aside |= 1 << place;
+                            reason.get_or_insert(error);
                         }
                     }
+                }
+                if let Some(reason) = reason {
+                    tracing::warn!(garage = %stream.site, first, events = set_aside.count_ones(), %reason, "events that this server does not understand were accepted and set aside; they are kept in the ledger");
+                    let quarantined = Quarantined {
+                        garage: stream.site.clone(),
+                        epoch: stream.epoch,
+                        first,
+                        events: set_aside,
+                        reason: reason.to_string(),
+                        received_at_ms,
+                    };
+                    self.quarantine.insert(position, quarantined);
+                    changes.quarantine.insert(position);
                 }
                 garage.as_of_ms = Some(received_at_ms);
                 garage.changed_at = position;
@@ -189,9 +211,9 @@ impl View {
             let key = [b"vh", &position.to_be_bytes()[..]].concat();
             batch.put(key, encode(&self.holes[position]));
         }
-        for at @ (position, place) in &changes.quarantine {
-            let key = [b"vq", &position.to_be_bytes()[..], &[*place]].concat();
-            batch.put(key, encode(&self.quarantine[at]));
+        for position in &changes.quarantine {
+            let key = [b"vq", &position.to_be_bytes()[..]].concat();
+            batch.put(key, encode(&self.quarantine[position]));
         }
         batch.put(POSITION, self.position.to_be_bytes());
         store.apply(&batch)
@@ -340,7 +362,8 @@ mod tests {
         let mut changes = fold(&mut view, &ledger);
         view.save(&store, &mut changes).unwrap();
         assert_eq!(view.garages[&SiteName::new("a").unwrap()].occupancy.occupied, 2);
-        assert_eq!(view.quarantine[&(1, 1)].sequence, 2);
+        let set_aside = &view.quarantine[&1];
+        assert_eq!((set_aside.first, set_aside.places().collect::<Vec<_>>()), (1, vec![1]));
         assert_eq!(View::load(&store).unwrap(), view);
     }
 

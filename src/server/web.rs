@@ -6,10 +6,10 @@ use super::serving::{Seen, now_ms};
 use super::view::{Garage, Hole, View};
 use crate::http::{self, Paging, Problem, bad_cursor, metrics::Metrics, query};
 use crate::messaging::SiteName;
-use crate::messaging::page::Content;
+use crate::messaging::page::{Content, RECORDS_MAX};
 use crate::parking::Event;
 use crate::parking::event::Shown;
-use axum::extract::rejection::QueryRejection;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
@@ -134,7 +134,9 @@ struct GarageAnswer {
     conflicts: u64,
     conflict_at: Option<u64>,
     refused: Option<String>,
+    /// The first hundred; `holes_total` counts all.
     holes: Vec<HoleLine>,
+    holes_total: usize,
 }
 
 #[derive(Serialize)]
@@ -187,6 +189,7 @@ fn garage_answer(web: &Web, view: &View, name: &SiteName, streams: &[Stream]) ->
         conflicts: seen.conflicts,
         conflict_at: seen.in_conflict_at,
         refused: seen.refused,
+        holes_total: view.holes.values().filter(|hole| hole.garage == *name).count(),
         holes: view
             .holes
             .values()
@@ -229,7 +232,11 @@ async fn garages(
     Ok(Json(Answer { garages: answers.collect(), next }))
 }
 
-async fn garage(State(web): Shared, Path(name): Path<String>) -> Result<impl IntoResponse, Problem> {
+async fn garage(
+    State(web): Shared,
+    name: Result<Path<String>, PathRejection>,
+) -> Result<impl IntoResponse, Problem> {
+    let Path(name) = name.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.body_text()))?;
     let unknown =
         || Problem::new(StatusCode::NOT_FOUND, format!("no garage named {name:?} was ever heard of"));
     let site = SiteName::new(&name).map_err(|_| unknown())?;
@@ -272,7 +279,8 @@ struct Cursor {
 impl Cursor {
     fn parse(text: &str) -> Option<Cursor> {
         let (position, index) = text.split_once('.')?;
-        Some(Cursor { position: position.parse().ok()?, index: index.parse().ok()? })
+        let index = index.parse().ok().filter(|index| *index < RECORDS_MAX)?;
+        Some(Cursor { position: position.parse().ok()?, index })
     }
 }
 
@@ -362,25 +370,26 @@ async fn quarantine(
     let paging = query(paging)?;
     let limit = paging.limit()?;
     let after = match &paging.after {
-        None => Bound::Unbounded,
-        Some(text) => {
-            let cursor = Cursor::parse(text).ok_or_else(|| bad_cursor(text))?;
-            let index = u8::try_from(cursor.index).map_err(|_| bad_cursor(text))?;
-            Bound::Excluded((cursor.position, index))
-        }
+        None => None,
+        Some(text) => Some(Cursor::parse(text).ok_or_else(|| bad_cursor(text))?),
     };
     let view = web.view();
-    let mut waiting = view.quarantine.range((after, Bound::Unbounded));
+    let known = |position: u64, index: usize| {
+        after.is_some_and(|after| (position, index) <= (after.position, after.index))
+    };
+    let pages = view.quarantine.range(after.map_or(0, |after| after.position)..);
+    let events = pages.flat_map(|(position, page)| page.places().map(move |index| (*position, index, page)));
+    let mut waiting = events.filter(|(position, index, _)| !known(*position, *index));
     let shown: Vec<_> = waiting.by_ref().take(limit).collect();
-    let last = shown.last().map(|((position, index), _)| format!("{position}.{index}"));
+    let last = shown.last().map(|(position, index, _)| format!("{position}.{index}"));
     let next = waiting.next().and(last);
-    let lines = shown.into_iter().map(|((position, _), event)| Line {
-        garage: event.garage.to_string(),
-        epoch: event.epoch.to_string(),
-        sequence: event.sequence,
-        position: *position,
-        reason: event.reason.clone(),
-        received_at: time(event.received_at_ms),
+    let lines = shown.into_iter().map(|(position, index, page)| Line {
+        garage: page.garage.to_string(),
+        epoch: page.epoch.to_string(),
+        sequence: page.first + index as u64,
+        position,
+        reason: page.reason.clone(),
+        received_at: time(page.received_at_ms),
     });
     Ok(Json(Answer { quarantine: lines.collect(), next }))
 }

@@ -9,16 +9,23 @@
 //! So this module defines the symbol `sync_file_range` itself. Our definition comes before that of the
 //! C library when the program is linked; sled's own call then is a real barrier, at the place where
 //! sled relies on it.
+//! sled's own ticker calls `fsync` on the same file every 500 ms, and only logs an error. The kernel reports a failed
+//! write-back once for each open file; if the ticker takes the report, the next flush would succeed over bytes that are not
+//! on the disk. So `fsync` is defined here too: both calls take turns, and after one failed, all later ones fail.
 //! **Checked by.** [`calls`]: a store that opens counts that its first flush came through here, and
 //! refuses to run otherwise; `tests/confirming_ends_in_a_sync.rs` sees it in a trace of system calls.
 //! **Not promised.** Anything against a disk that lies about having written.
 //!
-//! The only `unsafe` code of the crate stands here.
+//! With `daemon::memory` the only place with `unsafe` code.
 #![allow(unsafe_code)]
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 static CALLS: AtomicU64 = AtomicU64::new(0);
+static FAILED: AtomicBool = AtomicBool::new(false);
+/// One sync at a time: a flush must not pass between the failure of another sync and its being noted.
+static TURN: Mutex<()> = Mutex::new(());
 
 /// How often the barrier was used since the process began.
 pub fn calls() -> u64 {
@@ -42,10 +49,37 @@ pub extern "C" fn sync_file_range(
     // The power-cut tests must be able to fail: with this feature, which no release has, flushes are
     // what sled 0.34 ships, and `tests/confirmed_events_survive_power_cuts.rs` must see losses.
     #[cfg(feature = "test-without-barrier")]
+    // SAFETY: the kernel checks the arguments of a system call.
     return unsafe { libc::syscall(libc::SYS_sync_file_range, fd, _offset, _nbytes, _flags) } as libc::c_int;
     // SAFETY: `fdatasync` takes any integer; a bad descriptor is answered with EBADF.
     #[cfg(not(feature = "test-without-barrier"))]
-    unsafe {
-        libc::fdatasync(fd)
+    in_turn(|| unsafe { libc::fdatasync(fd) })
+}
+
+/// Takes the place of the C library's `fsync`, for sled's ticker; see the module.
+#[unsafe(no_mangle)]
+pub extern "C" fn fsync(fd: libc::c_int) -> libc::c_int {
+    // SAFETY: the kernel checks the descriptor.
+    in_turn(|| unsafe { libc::syscall(libc::SYS_fsync, fd) } as libc::c_int)
+}
+
+fn in_turn(sync: impl FnOnce() -> libc::c_int) -> libc::c_int {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    if FAILED.load(Ordering::Acquire) {
+        set_errno(libc::EIO);
+        return -1;
     }
+    let result = sync();
+    // Other errors are about the descriptor (a pipe cannot be synced) and lose nothing.
+    let of_the_disk = [libc::EIO, libc::ENOSPC, libc::EDQUOT];
+    let error = std::io::Error::last_os_error().raw_os_error();
+    if result != 0 && error.is_some_and(|error| of_the_disk.contains(&error)) {
+        FAILED.store(true, Ordering::Release);
+    }
+    result
+}
+
+fn set_errno(error: libc::c_int) {
+    // SAFETY: the C library gives each thread a place for it that is valid while the thread lives.
+    unsafe { *libc::__errno_location() = error };
 }

@@ -30,7 +30,7 @@ impl DataDir {
     /// Creates the directory when it is missing, and holds it.
     pub fn hold(path: &Path) -> Result<DataDir, DirectoryError> {
         let unusable = |source| DirectoryError::Unusable { path: path.to_owned(), source };
-        fs::create_dir_all(path).map_err(unusable)?;
+        create_and_sync(path).map_err(unusable)?;
         let mut lock = OpenOptions::new()
             .read(true)
             .write(true)
@@ -55,6 +55,13 @@ impl DataDir {
             .and_then(|()| lock.rewind())
             .and_then(|()| writeln!(lock, "{}", std::process::id()))
             .map_err(unusable)?;
+        // What an earlier life told is not true any more.
+        for stale in ["http.addr", "listen.addr"] {
+            match fs::remove_file(path.join(stale)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unusable(error)),
+                _ => {}
+            }
+        }
         Ok(DataDir { path: path.to_owned(), _lock: lock })
     }
 
@@ -77,4 +84,22 @@ impl DataDir {
         };
         written().map_err(|source| DirectoryError::Unusable { path: self.path.join(name), source })
     }
+}
+
+/// Creates what is missing of a path, and syncs the directories that got a new entry: a power cut must not take away the
+/// directory under what was confirmed.
+fn create_and_sync(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    create_and_sync(parent)?;
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        created => created?,
+    }
+    File::open(parent)?.sync_all()
 }

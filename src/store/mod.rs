@@ -11,6 +11,7 @@
 //! * left-overs of a crash during opening are removed before sled sees them;
 //! * after opening, every file, the directory and its parent are synced before anything is confirmed;
 //! * a batch holds at most [`BATCH_MAX`] writes: more makes sled keep memory for good;
+//! * an operation that does not return ends the process (`watchdog`);
 //! * a failed write or flush poisons the store: nothing is accepted until the process starts anew;
 //! * panics of sled's open become errors; sizes are set on purpose; the format has a version.
 //!
@@ -25,12 +26,14 @@ mod on_sled;
 mod runway;
 #[cfg(test)]
 pub mod simulated;
+mod watchdog;
 
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use watchdog::Watchdog;
 
 /// The longest value that is stored, in bytes.
 ///
@@ -44,6 +47,9 @@ pub const BATCH_MAX: usize = 900;
 
 /// The version of the layout of keys and values that this program writes and reads.
 pub const FORMAT: u32 = 1;
+
+/// The file that tells a store that was in use from a new one: sled takes a log that it cannot read for an empty one.
+const MARKER: &str = "fogpost";
 
 /// A key and its value.
 pub type Entry = (Vec<u8>, Vec<u8>);
@@ -172,6 +178,8 @@ impl Batch {
 pub struct Store {
     backend: Arc<dyn Backend>,
     poisoned: Arc<AtomicBool>,
+    /// Of stores on a disk: a simulated one always answers.
+    watchdog: Option<Arc<Watchdog>>,
 }
 
 impl fmt::Debug for Store {
@@ -187,14 +195,16 @@ impl Store {
     ///
     /// The caller must hold the directory for itself ([`directory::DataDir`]).
     pub fn open(path: &Path, purpose: Purpose) -> Result<Store, OpenError> {
-        let store = Store::on(on_sled::OnSled::open(path)?);
+        let mut store = Store::on(on_sled::OnSled::open(path)?);
+        let watchdog = Watchdog::start();
+        store.watchdog = Some(watchdog.map_err(|source| OpenError::Io { path: path.to_owned(), source })?);
         store.settle_format(path, purpose)?;
         Ok(store)
     }
 
     /// A store on any backend.
     pub fn on(backend: impl Backend) -> Store {
-        Store { backend: Arc::new(backend), poisoned: Arc::new(AtomicBool::new(false)) }
+        Store { backend: Arc::new(backend), poisoned: Arc::new(AtomicBool::new(false)), watchdog: None }
     }
 
     /// Writes the format into a new store, or refuses one that is not ours to read. At every opening something
@@ -203,6 +213,7 @@ impl Store {
     fn settle_format(&self, path: &Path, purpose: Purpose) -> Result<(), OpenError> {
         const KEY: &[u8] = b"\0format";
         let damaged = |reason: String| OpenError::Damaged { path: path.to_owned(), reason };
+        let marker = path.join(MARKER);
         if let Some(value) = self.get(KEY).map_err(|error| damaged(error.to_string()))? {
             let (found, owner) =
                 value.split_at_checked(4).ok_or_else(|| damaged("its format record is too short".into()))?;
@@ -217,6 +228,8 @@ impl Store {
                     wanted: purpose.to_string(),
                 });
             }
+        } else if marker.exists() {
+            return Err(damaged("it was written before, and now reads as empty".into()));
         }
         let mut value = FORMAT.to_be_bytes().to_vec();
         value.extend_from_slice(purpose.to_string().as_bytes());
@@ -227,6 +240,11 @@ impl Store {
         written.map_err(|error| OpenError::Io { path: path.to_owned(), source: io::Error::other(error) })?;
         if barrier::calls() == before {
             return Err(OpenError::NoBarrier);
+        }
+        if !marker.exists() {
+            let marked = std::fs::write(&marker, format!("fogpost {purpose}\n"));
+            let synced = marked.and_then(|()| on_sled::sync_tree(path));
+            synced.map_err(|source| OpenError::Io { path: marker, source })?;
         }
         Ok(())
     }
@@ -283,6 +301,7 @@ impl Store {
         if self.poisoned.load(Ordering::Acquire) {
             return Err(StoreError::Poisoned);
         }
+        let _watched = self.watchdog.as_ref().map(|watchdog| watchdog.begin());
         action().map_err(|error| {
             self.poisoned.store(true, Ordering::Release);
             StoreError::Disk(error)

@@ -131,7 +131,7 @@ fn remove_half_made_snapshots(path: &Path) -> io::Result<()> {
 }
 
 /// Syncs every file below `path`, every directory, and the parent that names `path`.
-fn sync_tree(path: &Path) -> io::Result<()> {
+pub(super) fn sync_tree(path: &Path) -> io::Result<()> {
     for entry in fs::read_dir(path)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {

@@ -12,6 +12,9 @@ use zeromq::{RouterRecvHalf, RouterSendHalf, RouterSocket, Socket, SocketRecv, S
 /// How many requests wait between the socket and whoever serves them. Beyond it TCP holds the peers back.
 const QUEUE: usize = 128;
 
+/// How often a reply is offered before its peer counts as one that does not read.
+const TRIES: usize = 8;
+
 /// Where a reply goes.
 #[derive(Debug, Clone)]
 pub struct Peer(Vec<Bytes>);
@@ -91,7 +94,7 @@ fn open_envelope(message: ZmqMessage) -> Option<Incoming> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Replied {
     Queued,
-    /// The peer has gone, or does not read. It will ask again.
+    /// The peer has gone, or does not read. If it lives, it asks again.
     Dropped,
 }
 
@@ -104,9 +107,14 @@ impl Replies {
         let Ok(message) = ZmqMessage::try_from(frames) else {
             return Replied::Dropped;
         };
-        match self.0.send(message).now_or_never() {
-            Some(Ok(())) => Replied::Queued,
-            Some(Err(_)) | None => Replied::Dropped,
+        // `None` may only mean that a peer is coming or going at this moment, and holds the table of peers.
+        for _ in 0..TRIES {
+            match self.0.send(message.clone()).now_or_never() {
+                Some(Ok(())) => return Replied::Queued,
+                Some(Err(_)) => return Replied::Dropped,
+                None => std::thread::yield_now(),
+            }
         }
+        Replied::Dropped
     }
 }

@@ -1,6 +1,6 @@
 use super::*;
-use crate::messaging::{Digest, Sequence};
 use crate::messaging::page::{Content, Page, Record as Message, SealedPage};
+use crate::messaging::{Digest, Sequence};
 use crate::store::simulated::Disk;
 use bytes::Bytes;
 

@@ -1,0 +1,83 @@
+//! Ends the process when the disk does not answer.
+//!
+//! A write that never returns would be worse than one that fails: nobody is answered, and nothing restarts the daemon. sled
+//! 0.34 can also miss its own failure: when a write of its log fails while the flushing thread already waits for a later
+//! part, that thread is not woken. So an operation that runs longer than [`PATIENCE`] is taken for a failed one, and doubt
+//! is fatal: a restart finds out what the disk holds.
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+/// Longer than any disk that works takes for one write, even behind a full queue of others.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// When each running operation began.
+#[derive(Debug, Default)]
+pub(super) struct Watchdog(Mutex<Vec<Instant>>);
+
+/// An operation that is being watched, until it is dropped.
+pub(super) struct Watched<'a>(&'a Watchdog, Instant);
+
+impl Watchdog {
+    /// Watches until the last user is gone.
+    pub(super) fn start() -> std::io::Result<Arc<Watchdog>> {
+        let watchdog = Arc::new(Watchdog::default());
+        let watched = Arc::downgrade(&watchdog);
+        std::thread::Builder::new().name("watchdog".into()).spawn(move || watch(&watched))?;
+        Ok(watchdog)
+    }
+
+    pub(super) fn begin(&self) -> Watched<'_> {
+        let began = Instant::now();
+        self.running().push(began);
+        Watched(self, began)
+    }
+
+    fn longest(&self) -> Option<Duration> {
+        self.running().iter().min().map(Instant::elapsed)
+    }
+
+    fn running(&self) -> std::sync::MutexGuard<'_, Vec<Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Watched<'_> {
+    fn drop(&mut self) {
+        let mut running = self.0.running();
+        if let Some(place) = running.iter().position(|began| *began == self.1) {
+            running.swap_remove(place);
+        }
+    }
+}
+
+fn watch(watchdog: &Weak<Watchdog>) {
+    loop {
+        std::thread::sleep(PATIENCE / 12);
+        let Some(watchdog) = watchdog.upgrade() else { return };
+        if watchdog.longest().is_some_and(|longest| longest > PATIENCE) {
+            tracing::error!(
+                "the disk has not answered for {} s; ending. What was confirmed is kept; start again when the disk works",
+                PATIENCE.as_secs()
+            );
+            std::process::exit(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_still_runs_is_counted() {
+        let watchdog = Watchdog::default();
+        assert_eq!(watchdog.longest(), None);
+        let first = watchdog.begin();
+        let second = watchdog.begin();
+        drop(first);
+        assert!(watchdog.longest().is_some());
+        drop(second);
+        assert_eq!(watchdog.longest(), None);
+    }
+}
