@@ -62,25 +62,30 @@ impl World {
     }
 }
 
-/// A page of ten cars, and the request that brings it.
-fn request(epoch: Epoch, first: u64) -> Request {
+/// A page of ten cars, in a chain of such.
+fn page(epoch: Epoch, first: u64) -> SealedPage {
     let record = |n: u64| {
         let event = json!({"kind": "entry", "plate": format!("HAND{n}"), "at": "2026-11-23T08:15:00Z"});
         let event = Event::from_json(event.to_string().as_bytes(), jiff::Timestamp::UNIX_EPOCH).unwrap();
         Record { key: None, payload: Bytes::from(event.to_bytes()) }
     };
-    let page = Page {
+    SealedPage::seal(&Page {
         epoch,
         first: Sequence::new(first).unwrap(),
+        previous: (first > 10).then(|| page(epoch, first - 10).digest),
         begun_at_ms: 1_764_000_000_000,
         content: Content::Records((first..first + 10).map(record).collect()),
-    };
+    })
+}
+
+/// The request that brings this page.
+fn request(epoch: Epoch, first: u64) -> Request {
     Request {
         id: first,
         site: SiteName::new(BY_HAND).unwrap(),
         epoch,
         oldest: 1,
-        pages: vec![SealedPage::seal(&page)],
+        pages: vec![page(epoch, first)],
         ask: None,
         observation: None,
     }
@@ -230,6 +235,9 @@ fn a_page_in_the_wrong_place_is_not_applied() {
     // Again, and then with another content.
     assert_eq!((ask(&request(epoch, 1)).mark, ask(&request(epoch, 1)).verdict), (10, Verdict::Accepted));
     assert_eq!(ask(&request(epoch, 5)).verdict, Verdict::Conflict { first: 5 });
+    let elsewhere = Page { previous: Some(page(epoch, 11).digest), ..page(epoch, 11).open().unwrap() };
+    let elsewhere = Request { pages: vec![SealedPage::seal(&elsewhere)], ..request(epoch, 11) };
+    assert_eq!(ask(&elsewhere).verdict, Verdict::Conflict { first: 11 }, "it continues another page");
     let other_epoch = Request { epoch: Epoch::random(), ..request(epoch, 11) };
     let Verdict::Refused { reason } = ask(&other_epoch).verdict else { panic!("a refusal was expected") };
     assert!(reason.contains("another epoch"), "{reason:?}");
