@@ -390,7 +390,8 @@ impl Pages {
             let state = self.state();
             (state.acknowledged, state.next)
         };
-        let from = after.max(acknowledged).saturating_add(1);
+        // A cursor is what somebody sent us: it may lie beyond everything.
+        let from = after.min(end).max(acknowledged) + 1;
         let mut found = Vec::new();
         for entry in self.store.range(&self.key_of_page_with(from)?, &self.page_key(end)) {
             let (key, value) = entry?;
