@@ -107,6 +107,7 @@ fn request(epoch: Epoch, n: u64, plate: &str) -> Request {
     let page = Page {
         epoch,
         first: Sequence::new(n).unwrap(),
+        previous: None,
         begun_at_ms: 0,
         content: Content::Records(vec![Record { key: None, payload: event.to_bytes().into() }]),
     };

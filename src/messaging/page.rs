@@ -3,7 +3,15 @@
 //! What one key of a store holds, and what one place in the ledger holds. A page is immutable once it
 //! is sealed, and its [`Digest`] is its identity: the same (epoch, first sequence) never has two.
 //!
-//! Encoded: one byte with the version of this form ([`VERSION`]), then [`Page`] as postcard.
+//! Encoded: one byte with the version of this form ([`VERSION`]), then [`Page`] as postcard (see [`super::wire`]):
+//!
+//! | field | type | meaning |
+//! | --- | --- | --- |
+//! | epoch | 16 bytes | the life of the outbox |
+//! | first | u64 | the first sequence |
+//! | previous | option of 16 bytes | the digest of the page before it |
+//! | begun_at_ms | i64 | wall time, milliseconds since 1970 |
+//! | content | enum | 0 records: a sequence of (key: option of byte string, payload: byte string) · 1 lost (last: u64, reason: string) |
 
 use super::identity::{Digest, Epoch, Sequence};
 use bytes::Bytes;

@@ -28,7 +28,8 @@
 //! | ask | option of byte string | a question that rides along; its meaning is the application's |
 //! | observation | option of byte string | what the sender knows now; likewise |
 //!
-//! A page's bytes are described in [`super::page`]; its digest is the first 16 bytes of their BLAKE3 hash.
+//! A page's bytes are described in [`super::page`]; its digest is the first 16 bytes of their BLAKE3 hash. A page names the
+//! digest of the one before it, so that a receiver can refuse one that continues another page than it has.
 //!
 //! # Reply
 //! | field | type | meaning |
@@ -36,7 +37,7 @@
 //! | id | u64 | of the request; 0 when that could not be read |
 //! | ledger | 16 bytes | which ledger answers |
 //! | mark | u64 | the highest sequence applied of (site, epoch), on disk; 0 for none. All up to it may be deleted |
-//! | verdict | enum | 0 accepted · 1 gap: `mark + 1` is expected · 2 conflict (first: u64): another page stands there · 3 refused (reason: string) |
+//! | verdict | enum | 0 accepted · 1 gap: `mark + 1` is expected · 2 conflict (first: u64): another page stands there, or the page continues another one than the applied · 3 refused (reason: string) |
 //! | pause_ms | u32 | the sender is asked to send no events for so long; at most 60,000 counts |
 //! | answer | option of byte string | to `ask` |
 //!

@@ -78,14 +78,19 @@ def entry(plate, at_ms, offset_minutes):
     return b"\x01" + varint(0) + some(counted(plate.encode())) + zigzag(at_ms) + zigzag(offset_minutes) + NONE
 
 
-def page(epoch, first, payloads):
-    """Version 1; epoch, first sequence, wall time when it was begun, content 0 (records)."""
+def digest(page):
+    return blake3.blake3(page).digest()[:16]
+
+
+def page(epoch, first, payloads, previous=NONE):
+    """Version 1; epoch, first sequence, the digest of the page before, wall time when begun, content 0 (records)."""
     records = b"".join(NONE + counted(payload) for payload in payloads)
-    return b"\x01" + epoch + varint(first) + zigzag(1_795_418_100_000) + varint(0) + varint(len(payloads)) + records
+    head = b"\x01" + epoch + varint(first) + previous + zigzag(1_795_418_100_000)
+    return head + varint(0) + varint(len(payloads)) + records
 
 
 def request(number, site, epoch, oldest, pages, version=VERSION):
-    sealed = b"".join(blake3.blake3(page).digest()[:16] + counted(page) for page in pages)
+    sealed = b"".join(digest(page) + counted(page) for page in pages)
     body = varint(number) + counted(site.encode()) + epoch + varint(oldest) + varint(len(pages)) + sealed
     return MAGIC + version + body + NONE + NONE
 
@@ -153,9 +158,14 @@ def main(address, site):
     answer = exchange(request(6, site, epoch, 3, [], version=b"\xfe"))
     assert answer == MAGIC + b"\x00" + VERSION + VERSION, answer.hex(" ")
 
+    # The next sequence, but the continuation of another page: a conflict.
+    foreign = page(epoch, 3, [entry("PY3", 1_795_418_102_000, 60)], some(digest(other)))
+    number, _, mark, verdict, _, _ = read_reply(exchange(request(7, site, epoch, 3, [foreign])))
+    assert (number, mark, verdict) == (7, 2, (CONFLICT, 3)), (number, mark, verdict)
+
     # After all that it still serves: the next page is applied, and several pages go in one request.
-    third = page(epoch, 3, [entry("PY3", 1_795_418_102_000, 60)])
-    fourth = page(epoch, 4, [entry("PY4", 1_795_418_103_000, 60)])
+    third = page(epoch, 3, [entry("PY3", 1_795_418_102_000, 60)], some(digest(first)))
+    fourth = page(epoch, 4, [entry("PY4", 1_795_418_103_000, 60)], some(digest(third)))
     number, _, mark, verdict, _, _ = read_reply(exchange(request(2**64 - 1, site, epoch, 3, [third, fourth])))
     assert (number, mark, verdict) == (2**64 - 1, 4, (ACCEPTED, None)), (number, mark, verdict)
 
