@@ -63,9 +63,7 @@ impl Journal {
                 let epoch = body["epoch"].as_str().unwrap_or_else(|| panic!("{answer:?}")).to_owned();
                 self.confirmed.push(Confirmed { epoch, first, plates });
             }
-            Ok(answer)
-                if answer.body.contains("othing was stored") || answer.body.contains("unknown path") =>
-            {
+            Ok(answer) if answer.body.contains("othing was stored") => {
                 self.refused.push(plates);
             }
             Ok(answer) if answer.status < 500 => panic!("a good event was refused: {answer:?}"),
