@@ -51,7 +51,9 @@ pub enum DaemonError {
 impl DaemonError {
     fn exit_code(&self) -> i32 {
         match self {
-            DaemonError::Setting(_) => i32::from(EXIT_SETTING),
+            DaemonError::Setting(_) | DaemonError::Open(crate::store::OpenError::OtherPurpose { .. }) => {
+                i32::from(EXIT_SETTING)
+            }
             _ => 1,
         }
     }
