@@ -226,20 +226,19 @@ fn what_is_too_long_is_refused_and_what_is_just_short_enough_is_taken() {
 }
 
 #[test]
-#[ignore = "open: axum answers a path that is no UTF-8 in text/plain"]
 fn a_name_that_is_no_utf_8_is_a_problem_as_any_other() {
     let world = World::with_good_events();
-    for path in ["/v1/garages/%FF", "/v1/events?garage=%FF"] {
-        let answer = world.server.http().get(path).unwrap();
-        assert!(matches!(answer.status, 400 | 404), "{path}: {answer:?}");
-        answer.problem(answer.status);
-    }
+    let answer = world.server.http().get("/v1/garages/%FF").unwrap();
+    assert_eq!(answer.status, 400, "{answer:?}");
+    answer.problem(400);
+    // In a filter it is a name that nobody has.
+    let answer = world.server.http().get("/v1/events?garage=%FF").unwrap();
+    assert_eq!((answer.status, &answer.json()["events"]), (200, &serde_json::json!([])), "{answer:?}");
     world.good_events_flow_and_the_books_are_exact();
 }
 
 /// A producer that gets a broken pipe instead of the reason would post the same again for ever.
 #[test]
-#[ignore = "open: the edge answers and closes while the producer still sends: it sees a broken pipe"]
 fn what_is_much_too_long_is_told_so_and_not_cut_off() {
     let world = World::with_good_events();
     for (path, content_type, length) in [

@@ -4,7 +4,8 @@
 //! **Promise.** The own count is that of the server's ledger after every event that this edge confirmed, as long as it
 //! knows where the server's count stands.
 //! **Kept by.** The board says through which of our events it counts; we add the effect of those after.
-//! **Not promised.** That a board survives a restart to the second: it is written now and then, and shown with its age.
+//! **Not promised.** That board and count survive a `kill -9` to the second: they are written every second. A count that may
+//! lack something is not shown until the server answers.
 
 use crate::messaging::page::Content;
 use crate::messaging::{Epoch, SiteName, page::SealedPage};
@@ -18,11 +19,24 @@ use std::time::{Duration, Instant};
 /// a little later.
 const RUNS_MAX: usize = 4096;
 
-/// A board and when it came, as it is written to disk.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct SavedBoard {
-    board: Board,
-    received_at_ms: i64,
+/// The form of what is written to disk.
+const SAVED_VERSION: u8 = 1;
+
+/// What is written to disk for the next process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Saved {
+    /// The board, and when it came.
+    board: Option<(Board, i64)>,
+    /// The epoch, one of its sequences, and our count after that event.
+    own: Option<([u8; 16], u64, i64)>,
+}
+
+/// Events that are counted together.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    last: u64,
+    events: u64,
+    effect: Effect,
 }
 
 /// See the module.
@@ -34,8 +48,8 @@ pub struct Display {
     received_at: Option<(Instant, i64)>,
     /// Our count after our event `base.1`, as the server told it; the count is unknown when it never did.
     base: (Option<i64>, u64),
-    /// Our events after `base.1`, as runs that end with a sequence.
-    runs: VecDeque<(u64, Effect)>,
+    /// Our events after `base.1`, in order.
+    runs: VecDeque<Run>,
 }
 
 impl Display {
@@ -56,25 +70,30 @@ impl Display {
         if let Ok(page) = page.open()
             && let Content::Records(records) = &page.content
         {
-            let events = records.iter().filter_map(|record| Event::from_bytes(&record.payload).ok());
+            // A page may have grown after the count was saved.
+            let known = self.base.1.saturating_sub(page.first.get() - 1);
+            let known = usize::try_from(known).unwrap_or(usize::MAX).min(records.len());
+            let events = records[known..].iter().filter_map(|record| Event::from_bytes(&record.payload).ok());
             let effect = events.map(|event| Effect::of(&event.kind)).fold(Effect::default(), Effect::then);
-            self.appended(page.last(), effect);
+            self.appended(page.last(), (records.len() - known) as u64, effect);
         }
     }
 
-    /// Events up to `last` were confirmed, with this effect together.
-    pub fn appended(&mut self, last: u64, effect: Effect) {
-        if last <= self.base.1 {
+    /// So many events up to `last` were confirmed, with this effect together.
+    pub fn appended(&mut self, last: u64, events: u64, effect: Effect) {
+        if last <= self.base.1 || events == 0 {
             return;
         }
         // Two appends may be told in the wrong order.
-        let place = self.runs.partition_point(|(end, _)| *end < last);
-        self.runs.insert(place, (last, effect));
+        let place = self.runs.partition_point(|run| run.last < last);
+        self.runs.insert(place, Run { last, events, effect });
         if self.runs.len() > RUNS_MAX
-            && let Some((end, newest)) = self.runs.pop_back()
+            && let Some(newest) = self.runs.pop_back()
             && let Some(before) = self.runs.back_mut()
         {
-            *before = (end, before.1.then(newest));
+            before.last = newest.last;
+            before.events += newest.events;
+            before.effect = before.effect.then(newest.effect);
         }
     }
 
@@ -102,10 +121,10 @@ impl Display {
             _ => 0,
         };
         // The former base stays good when the server stands within a run, or behind it.
-        let at_a_boundary = through == self.base.1 || self.runs.iter().any(|(end, _)| *end == through);
-        let beyond_all = self.runs.back().is_none_or(|(end, _)| through >= *end);
+        let at_a_boundary = through == self.base.1 || self.runs.iter().any(|run| run.last == through);
+        let beyond_all = self.runs.back().is_none_or(|run| through >= run.last);
         if through >= self.base.1 && (at_a_boundary || beyond_all) {
-            while self.runs.front().is_some_and(|(end, _)| *end <= through) {
+            while self.runs.front().is_some_and(|run| run.last <= through) {
                 self.runs.pop_front();
             }
             self.base = (Some(line.occupied), through);
@@ -114,7 +133,7 @@ impl Display {
 
     /// Our own count, with what is not delivered yet.
     pub fn own_occupied(&self) -> Option<i64> {
-        let runs = self.runs.iter().map(|(_, effect)| *effect);
+        let runs = self.runs.iter().map(|run| run.effect);
         runs.fold(Effect::default(), Effect::then).on(self.base.0)
     }
 
@@ -127,25 +146,38 @@ impl Display {
         self.received_at.map(|(at, at_ms)| (now.saturating_duration_since(at), at_ms))
     }
 
-    /// What to write to disk.
-    pub fn save(&self) -> Option<Vec<u8>> {
-        let saved = SavedBoard { board: self.board.clone()?, received_at_ms: self.received_at?.1 };
-        Some(postcard::to_extend(&saved, vec![1]).expect("a board always encodes"))
+    /// What to write to disk for the next process.
+    pub fn save(&self) -> Vec<u8> {
+        let board = self.board.clone().zip(self.received_at.map(|(_, at_ms)| at_ms));
+        let through = self.runs.back().map_or(self.base.1, |run| run.last);
+        // An append that is on disk and not told yet would be missing in the count.
+        let complete = self.base.1 + self.runs.iter().map(|run| run.events).sum::<u64>() == through;
+        let count = self.own_occupied().filter(|_| complete);
+        let own = count.map(|count| (self.epoch, through, count));
+        postcard::to_extend(&Saved { board, own }, vec![SAVED_VERSION]).expect("a board always encodes")
     }
 
-    /// What was written by an earlier process. Anything else is ignored: a board is a convenience.
+    /// What was written by an earlier process, before [`Display::found`]. Anything else is ignored: it is a convenience.
     pub fn restore(&mut self, bytes: &[u8], now: Instant, now_ms: i64) {
-        let Some((1, body)) = bytes.split_first() else {
+        let Some((&SAVED_VERSION, body)) = bytes.split_first() else {
             return;
         };
-        let Ok(saved) = postcard::from_bytes::<SavedBoard>(body) else {
+        let Ok(saved) = postcard::from_bytes::<Saved>(body) else {
             return;
         };
-        let age = u64::try_from(now_ms - saved.received_at_ms).unwrap_or(0);
-        let received_at = now.checked_sub(Duration::from_millis(age)).unwrap_or(now);
-        self.received_at = Some((received_at, saved.received_at_ms));
-        self.board = Some(saved.board);
-        self.take_own_line();
+        if let Some((epoch, through, count)) = saved.own
+            && epoch == self.epoch
+            && through >= self.base.1
+        {
+            self.base = (Some(count), through);
+        }
+        if let Some((board, at_ms)) = saved.board {
+            let age = u64::try_from(now_ms - at_ms).unwrap_or(0);
+            let received_at = now.checked_sub(Duration::from_millis(age)).unwrap_or(now);
+            self.received_at = Some((received_at, at_ms));
+            self.board = Some(board);
+            self.take_own_line();
+        }
     }
 }
 
@@ -157,7 +189,7 @@ mod tests {
 
     const EPOCH: Epoch = Epoch::from_bytes([5; 16]);
 
-    fn entries(n: i64) -> Effect {
+    fn entries(n: u64) -> Effect {
         let entry = Effect::of(&EventKind::Entry { plate: None });
         (0..n).fold(Effect::default(), |effect, _| effect.then(entry))
     }
@@ -182,10 +214,10 @@ mod tests {
     #[test]
     fn the_own_count_includes_what_is_not_delivered() {
         let mut display = display(1);
-        display.appended(3, entries(3));
+        display.appended(3, 3, entries(3));
         assert_eq!(display.own_occupied(), Some(3));
         answered(&mut display, told(3, 3));
-        display.appended(5, entries(2));
+        display.appended(5, 2, entries(2));
         assert_eq!(display.own_occupied(), Some(5));
         answered(&mut display, told(5, 5));
         assert_eq!(display.own_occupied(), Some(5), "delivered events count once");
@@ -194,7 +226,7 @@ mod tests {
     #[test]
     fn an_edge_that_does_not_have_its_past_waits_for_the_server() {
         let mut display = display(100);
-        display.appended(101, entries(1));
+        display.appended(101, 1, entries(1));
         assert_eq!(display.own_occupied(), None);
         answered(&mut display, told(40, 99));
         assert_eq!(display.own_occupied(), Some(41));
@@ -203,7 +235,7 @@ mod tests {
     #[test]
     fn a_server_in_the_middle_of_a_run_changes_nothing_until_its_end() {
         let mut display = display(1);
-        display.appended(10, entries(10));
+        display.appended(10, 10, entries(10));
         answered(&mut display, told(4, 4));
         assert_eq!(display.own_occupied(), Some(10));
         answered(&mut display, told(10, 10));
@@ -213,9 +245,9 @@ mod tests {
     #[test]
     fn a_board_of_an_earlier_process_is_shown_with_its_age() {
         let mut earlier = display(1);
-        earlier.appended(3, entries(3));
+        earlier.appended(3, 3, entries(3));
         answered(&mut earlier, told(3, 3));
-        let bytes = earlier.save().unwrap();
+        let bytes = earlier.save();
         let mut display = display(2);
         display.restore(&bytes, Instant::now(), 60_000);
         let (_, at_ms) = display.age(Instant::now()).unwrap();
@@ -226,12 +258,29 @@ mod tests {
     }
 
     #[test]
+    fn the_count_of_an_earlier_process_goes_on_with_what_was_appended_since() {
+        let mut earlier = display(1);
+        earlier.appended(3, 3, entries(3));
+        earlier.appended(5, 1, entries(1));
+        assert_eq!(Saved { board: None, own: None }, postcard::from_bytes(&earlier.save()[1..]).unwrap());
+        earlier.appended(4, 1, entries(1));
+        let mut later = display(4);
+        later.restore(&earlier.save(), Instant::now(), 0);
+        later.appended(5, 2, entries(2)); // known
+        later.appended(6, 1, entries(1));
+        assert_eq!(later.own_occupied(), Some(6));
+        let mut of_a_crash = display(10); // events were delivered and deleted after the last save
+        of_a_crash.restore(&earlier.save(), Instant::now(), 0);
+        assert_eq!(of_a_crash.own_occupied(), None);
+    }
+
+    #[test]
     fn appends_that_are_told_in_the_wrong_order_count_in_the_right_one() {
         let count = Effect::of(&EventKind::Count { occupied: 50, reason: "rounds".into() });
         let mut display = display(1);
-        display.appended(3, entries(1));
-        display.appended(2, count);
-        display.appended(1, entries(1));
+        display.appended(3, 1, entries(1));
+        display.appended(2, 1, count);
+        display.appended(1, 1, entries(1));
         assert_eq!(display.own_occupied(), Some(51));
     }
 
@@ -239,7 +288,7 @@ mod tests {
     fn a_long_backlog_stays_small() {
         let mut display = display(1);
         for n in 1..=100_000 {
-            display.appended(n, entries(1));
+            display.appended(n, 1, entries(1));
         }
         assert!(display.runs.len() <= RUNS_MAX);
         assert_eq!(display.own_occupied(), Some(100_000));

@@ -17,6 +17,7 @@ use crate::telemetry;
 use display::Display;
 use sending::SendingStatus;
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -27,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 /// Where the last board is kept, in the data directory.
 const BOARD_FILE: &str = "board";
 /// How often it is written.
-const SAVE_BOARD_EVERY: Duration = Duration::from_secs(10);
+const SAVE_BOARD_EVERY: Duration = Duration::from_secs(1);
 /// Where producers post when nothing else was said: the first free port from here.
 const HTTP_FROM: ([u8; 4], u16) = ([127, 0, 0, 1], 5581);
 
@@ -71,7 +72,8 @@ impl Edge {
         let dir = DataDir::hold(&config.data_dir)?;
         let (outbox, display) = {
             let (path, garage) = (dir.store(), config.garage_name.clone());
-            let opened = tokio::task::spawn_blocking(move || open_outbox(&path, &garage));
+            let board = dir.path().join(BOARD_FILE);
+            let opened = tokio::task::spawn_blocking(move || open_outbox(&path, &garage, &board));
             opened.await.map_err(|error| DaemonError::Failed(error.to_string()))??
         };
         let listener = match config.http {
@@ -81,9 +83,6 @@ impl Edge {
         let address = listener.local_addr().map_err(|error| DaemonError::Failed(error.to_string()))?;
         let shared =
             Arc::new(Shared { config, outbox, display: Mutex::new(display), sending: Mutex::default() });
-        if let Ok(saved) = std::fs::read(dir.path().join(BOARD_FILE)) {
-            shared.display().restore(&saved, Instant::now(), now_ms());
-        }
         let stop = CancellationToken::new();
         let sending = tokio::spawn(sending::send_until_stopped(Arc::clone(&shared), stop.clone()));
         let router = web::router(Arc::clone(&shared));
@@ -105,6 +104,7 @@ impl Daemon for Edge {
     async fn run(mut self, stop: &mut StopRequest) -> Result<(), DaemonError> {
         let mut progress = self.shared.outbox.progress();
         let mut saving = tokio::time::interval(SAVE_BOARD_EVERY);
+        let mut saved = Vec::new();
         loop {
             tokio::select! {
                 () = stop.requested() => break,
@@ -118,7 +118,7 @@ impl Daemon for Edge {
                     Err(error) => DaemonError::Failed(format!("sending panicked: {error}; events stay on disk. Please report this with the log")),
                 }),
                 _ = &mut self.http => return Err(DaemonError::Failed("HTTP ended by itself; events stay on disk".into())),
-                _ = saving.tick() => save_board(&self.dir, &self.shared),
+                _ = saving.tick() => save_board(&self.dir, &self.shared, &mut saved),
             }
         }
         tracing::info!("stopping: asked to; what is in flight is answered, the rest stays on disk");
@@ -127,22 +127,24 @@ impl Daemon for Edge {
             tracing::warn!("a producer kept its connection open; everything that was confirmed is on disk");
             self.http.abort();
         }
-        save_board(&self.dir, &self.shared);
+        save_board(&self.dir, &self.shared, &mut saved);
         Ok(())
     }
 }
 
 /// A board is a convenience: not being able to keep it is no reason to stop.
-fn save_board(dir: &DataDir, shared: &Shared) {
-    let Some(bytes) = shared.display().save() else {
+fn save_board(dir: &DataDir, shared: &Shared, saved: &mut Vec<u8>) {
+    let bytes = shared.display().save();
+    if bytes == *saved {
         return;
-    };
-    if let Err(error) = dir.publish(BOARD_FILE, &bytes) {
-        tracing::warn!(%error, "the last board was not kept for the next start; events are not concerned");
     }
+    if let Err(error) = dir.publish(BOARD_FILE, &bytes) {
+        tracing::debug!(%error, "the last board was not kept for the next start; events are not concerned");
+    }
+    *saved = bytes;
 }
 
-fn open_outbox(path: &std::path::Path, garage: &SiteName) -> Result<(Outbox, Display), DaemonError> {
+fn open_outbox(path: &Path, garage: &SiteName, board: &Path) -> Result<(Outbox, Display), DaemonError> {
     const NAME: &[u8] = b"g";
     let store = Store::open(path, Purpose::Edge)?;
     match store.get(NAME)? {
@@ -163,6 +165,9 @@ fn open_outbox(path: &std::path::Path, garage: &SiteName) -> Result<(Outbox, Dis
     let outbox = Outbox::open(store)?;
     let position = outbox.position();
     let mut display = Display::new(garage, outbox.epoch(), position.oldest);
+    if let Ok(saved) = std::fs::read(board) {
+        display.restore(&saved, Instant::now(), now_ms());
+    }
     let mut next = position.oldest;
     while next <= position.durable {
         let taken = outbox.take(next, 1 << 20)?;

@@ -7,14 +7,15 @@ use crate::messaging::page::Record;
 use crate::parking::Event;
 use crate::parking::event::Shown;
 use crate::parking::occupancy::Effect;
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
 use jiff::Timestamp;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -28,6 +29,8 @@ use tokio::time::timeout;
 const EVENT_MAX: usize = 4 * 1024;
 /// The longest batch.
 const BATCH_MAX: usize = 1024 * 1024;
+/// Up to this length a body that is too long is read to its end, and dropped.
+const DROPPED_MAX: usize = 64 * 1024 * 1024;
 /// How many batches are read at the same time: they are what could fill the memory.
 const BATCHES_AT_ONCE: usize = 6;
 /// How long a batch waits for others before it is told to come back.
@@ -139,19 +142,21 @@ impl Web {
     }
 
     async fn take_event(&self, headers: &HeaderMap, body: Body) -> Result<Appended, Problem> {
+        let body = read(body, EVENT_MAX, "an event").await;
         check_headers(headers, &["application/json"])?;
-        let body = read(body, EVENT_MAX, "an event").await?;
+        let body = body?;
         let event = Event::from_json(&body, now()).map_err(|error| bad(error.to_string()))?;
         self.append(&[event]).await
     }
 
     async fn take_batch(&self, headers: &HeaderMap, body: Body) -> Result<Appended, Problem> {
-        check_headers(headers, &["application/x-ndjson", "application/jsonl", "application/json"])?;
         let Ok(Ok(_permit)) = timeout(BATCH_WAITS, self.batches.acquire()).await else {
             let detail = "other batches are still coming in. Nothing was stored; send it again in a moment";
             return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1));
         };
-        let body = read(body, BATCH_MAX, "a batch").await?;
+        let body = read(body, BATCH_MAX, "a batch").await;
+        check_headers(headers, &["application/x-ndjson", "application/jsonl", "application/json"])?;
+        let body = body?;
         let events = read_lines(&body, now())?;
         self.append(&events).await
     }
@@ -165,7 +170,8 @@ impl Web {
         // A task of its own: it counts what it stores, also when the producer hangs up meanwhile.
         let appending = tokio::spawn(async move {
             let appended = shared.outbox.append(records, now_ms()).await?;
-            shared.display().appended(appended.last.get(), effect);
+            let events = appended.last.get() - appended.first.get() + 1;
+            shared.display().appended(appended.last.get(), events, effect);
             Ok(appended)
         });
         match appending.await {
@@ -199,23 +205,29 @@ fn check_headers(headers: &HeaderMap, types: &[&str]) -> Result<(), Problem> {
     Ok(())
 }
 
-async fn read(body: Body, limit: usize, what: &str) -> Result<Bytes, Problem> {
-    // One byte more tells a body that is too long from one that broke off.
-    match timeout(BODY_WITHIN, to_bytes(body, limit + 1)).await {
-        Ok(Ok(bytes)) if bytes.len() <= limit => Ok(bytes),
-        Ok(Ok(_)) => Err(too_large(what, limit)),
-        Ok(Err(error))
-            if std::error::Error::source(&error)
-                .is_some_and(|e| e.is::<http_body_util::LengthLimitError>()) =>
-        {
-            Err(too_large(what, limit))
+/// Reads a body of at most `limit` bytes. One that is longer is read and dropped for a while: a producer that is cut off
+/// while it sends would see a broken pipe instead of the reason, and send the same again.
+async fn read(mut body: Body, limit: usize, what: &str) -> Result<Bytes, Problem> {
+    let reading = async {
+        let mut bytes = BytesMut::new();
+        let mut length = 0;
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| bad(format!("the body broke off: {error}")))?;
+            let Ok(data) = frame.into_data() else { continue };
+            length += data.len();
+            if length <= limit {
+                bytes.extend_from_slice(&data);
+            } else if length > DROPPED_MAX {
+                break;
+            }
         }
-        Ok(Err(error)) => Err(bad(format!("the body broke off: {error}"))),
-        Err(_) => Err(Problem::new(
-            StatusCode::REQUEST_TIMEOUT,
-            format!("the body did not arrive within {} s. Nothing was stored", BODY_WITHIN.as_secs()),
-        )),
-    }
+        if length > limit { Err(too_large(what, limit)) } else { Ok(bytes.freeze()) }
+    };
+    timeout(BODY_WITHIN, reading).await.unwrap_or_else(|_| {
+        let detail =
+            format!("the body did not arrive within {} s. Nothing was stored", BODY_WITHIN.as_secs());
+        Err(Problem::new(StatusCode::REQUEST_TIMEOUT, detail))
+    })
 }
 
 fn too_large(what: &str, limit: usize) -> Problem {
