@@ -70,6 +70,9 @@ fn edge_on_one_disk(campaign: &mut Campaign, server: &mut Server) {
     let name = format!("Disk {}", campaign.disks);
     let mut disk = Disk::new(campaign.drive());
     let place = disk.path().to_str().unwrap().to_owned();
+    let (http, to) = (own_loopback_address(), server.address());
+    let again = ["--data-dir", &place, "--garage-name", &name, "--http", &http, "--server", &to];
+    campaign.cut_power_in_a_start(&mut disk, EDGE, &again);
     let mut edge = Edge::start(disk.path(), &name, &[server.address()], &["--board-interval-ms", "100"]);
     let mut journals: Vec<Journal> = Vec::new();
     let mut confirmed_before = 0;
@@ -107,8 +110,6 @@ fn edge_on_one_disk(campaign: &mut Campaign, server: &mut Server) {
         edge.kill();
         journals.extend(cameras.into_iter().map(Producer::finish));
         disk.power_on();
-        let (http, to) = (own_loopback_address(), server.address());
-        let again = ["--data-dir", &place, "--garage-name", &name, "--http", &http, "--server", &to];
         campaign.cut_power_in_a_start(&mut disk, EDGE, &again);
         edge.restart();
         let outbox = edge.http().get_json("/v1/outbox");
@@ -128,6 +129,9 @@ fn edge_on_one_disk(campaign: &mut Campaign, server: &mut Server) {
 fn server_on_one_disk(campaign: &mut Campaign) {
     let mut disk = Disk::new(campaign.drive());
     let place = disk.path().to_str().unwrap().to_owned();
+    let (http, listen) = (own_loopback_address(), format!("tcp://{}", own_loopback_address()));
+    let again = ["--data-dir", &place, "--http", &http, "--listen", &listen];
+    campaign.cut_power_in_a_start(&mut disk, SERVER, &again);
     let mut server = Server::start(disk.path(), &[]);
     let dir = tempfile::tempdir().unwrap();
     let servers = [server.address()];
@@ -176,8 +180,6 @@ fn server_on_one_disk(campaign: &mut Campaign) {
         campaign.busy += u32::from(acknowledged_now > acknowledged_before);
         acknowledged_before = acknowledged_now;
         disk.power_on();
-        let (http, listen) = (own_loopback_address(), format!("tcp://{}", own_loopback_address()));
-        let again = ["--data-dir", &place, "--http", &http, "--listen", &listen];
         campaign.cut_power_in_a_start(&mut disk, SERVER, &again);
         server.restart();
         for (garage, acknowledged) in garages.iter().zip(acknowledged) {
