@@ -305,7 +305,7 @@ impl Campaign {
 
     /// Cuts the power, and leaves the program a moment in which it could confirm what it cannot keep any more.
     fn cut_power(&mut self, disk: &Disk) {
-        disk.cut_power();
+        disk.cut_power(&mut self.rng);
         self.sleep_up_to(15);
     }
 
@@ -318,7 +318,7 @@ impl Campaign {
         let mut command = command(program, &args);
         let mut started = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         self.sleep_up_to(100);
-        disk.cut_power();
+        disk.cut_power(&mut self.rng);
         started.kill().unwrap();
         started.wait().unwrap();
         disk.power_on();

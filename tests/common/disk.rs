@@ -9,10 +9,12 @@
 //! That alone keeps what was handed to the image without a flush, as a drive does that writes through. So whoever
 //! overwrites blocks that it has gets away without a sync; only files that grow show what they are worth. Most drives have
 //! a cache that a power cut empties. [`Drive::WithCache`] is one: its image stands on another ext4 of the same kind,
-//! whose page cache is the drive's cache, and whose power is cut with that of the first.
+//! whose page cache is the drive's cache, and whose power is cut with that of the first. Drives write what they have in
+//! an order of their own; so some of the cache, drawn by lot, is written before that.
 
+use rand::{Rng, RngExt};
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -22,6 +24,10 @@ use tempfile::TempDir;
 const DISK_BYTES: u64 = 256 << 20;
 /// Room for the disk's image and for a filesystem's own needs.
 const DRIVE_BYTES: u64 = 320 << 20;
+/// Where images stand: on a real disk, and with names by which those of a killed test are found.
+const FOLDER: &str = env!("CARGO_TARGET_TMPDIR");
+const PREFIX: &str = "disk-";
+const LOCK: &str = "lock";
 /// `EXT4_IOC_SHUTDOWN`: `_IOR('X', 125, __u32)` of `fs/ext4/ext4.h`.
 const EXT4_IOC_SHUTDOWN: libc::c_ulong = 0x8004_587D;
 /// `EXT4_GOING_FLAGS_NOLOGFLUSH`: not even the journal is flushed.
@@ -42,6 +48,7 @@ pub struct Disk {
     disk: Image,
     drive: Option<Image>,
     _dir: TempDir,
+    _lock: File,
 }
 
 /// From now on this thread and the programs that it starts have a view of mounts of their own, which ends with them: a
@@ -55,17 +62,32 @@ pub fn with_own_mounts() {
     run(Command::new("mount").args(["--make-rprivate", "/"])).unwrap();
 }
 
+/// A test that was killed had no time to remove its images.
+fn remove_left_overs() {
+    for entry in fs::read_dir(FOLDER).unwrap().flatten() {
+        let in_use = || File::open(entry.path().join(LOCK)).is_ok_and(|lock| lock.try_lock().is_err());
+        // Without a lock it is being made at this moment.
+        let held = !entry.path().join(LOCK).exists() || in_use();
+        if entry.file_name().to_string_lossy().starts_with(PREFIX) && !held {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
 impl Disk {
     /// An empty disk, mounted.
     pub fn new(drive: Drive) -> Disk {
-        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        remove_left_overs();
+        let dir = tempfile::Builder::new().prefix(PREFIX).tempdir_in(FOLDER).unwrap();
+        let lock = File::create(dir.path().join(LOCK)).unwrap();
+        lock.lock().unwrap();
         let drive = match drive {
             Drive::WritesThrough => None,
             Drive::WithCache => Some(Image::new(dir.path(), dir.path(), "drive", DRIVE_BYTES)),
         };
         let on = drive.as_ref().map_or(dir.path(), |drive| &drive.place);
         let disk = Image::new(on, dir.path(), "disk", DISK_BYTES);
-        Disk { disk, drive, _dir: dir }
+        Disk { disk, drive, _dir: dir, _lock: lock }
     }
 
     /// Where it is mounted.
@@ -74,10 +96,11 @@ impl Disk {
     }
 
     /// Cuts the power. Whoever uses the disk gets errors from now on.
-    pub fn cut_power(&self) {
+    pub fn cut_power(&self, rng: &mut impl Rng) {
         // The drive first: an ext4 that is shut down still writes its journal's end, with a flush that would save
         // everything in the drive's cache.
         if let Some(drive) = &self.drive {
+            self.disk.write_some(rng);
             drive.shut_down();
         }
         self.disk.shut_down();
@@ -105,9 +128,10 @@ impl Image {
     /// A new one, `on` something, mounted in `below`.
     fn new(on: &Path, below: &Path, name: &str, bytes: u64) -> Image {
         let (file, place) = (on.join(format!("{name}.image")), below.join(name));
-        // With its blocks, so that writing into it allocates none.
-        let image = File::create_new(&file).unwrap();
-        rustix::fs::fallocate(&image, rustix::fs::FallocateFlags::empty(), 0, bytes).unwrap();
+        // With its blocks written, so that keeping what is written into it later is a matter of data alone.
+        let mut image = File::create_new(&file).unwrap();
+        let zeros = vec![0; 1 << 20];
+        (0..bytes >> 20).for_each(|_| image.write_all(&zeros).unwrap());
         fs::create_dir(&place).unwrap();
         run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&file)).unwrap();
         image.sync_all().unwrap();
@@ -120,6 +144,25 @@ impl Image {
         let mount = ["-t", "ext4", "-o", "loop"];
         run(Command::new("mount").args(mount).args([&self.file, &self.place])).unwrap();
         self.mounted = true;
+    }
+
+    /// Writes none, half or most of what the image's cache holds to what it stands on.
+    fn write_some(&self, rng: &mut impl Rng) {
+        const CHUNK: u64 = 64 * 1024;
+        let image = File::open(&self.file).unwrap();
+        let length = image.metadata().unwrap().len();
+        // Not by the C library's name for it: in this program that is our barrier.
+        let sync = |from: u64, bytes: u64, flags: libc::c_uint| {
+            // SAFETY: the kernel checks the arguments of a system call.
+            #[allow(unsafe_code)]
+            let done =
+                unsafe { libc::syscall(libc::SYS_sync_file_range, image.as_raw_fd(), from, bytes, flags) };
+            assert_eq!(done, 0, "cannot write the cache: {}", io::Error::last_os_error());
+        };
+        let part = [0.0, 0.5, 0.9][rng.random_range(0..3)];
+        let chunks = (0..length).step_by(CHUNK as usize).filter(|_| rng.random_bool(part));
+        chunks.for_each(|chunk| sync(chunk, CHUNK, libc::SYNC_FILE_RANGE_WRITE));
+        sync(0, length, libc::SYNC_FILE_RANGE_WAIT_BEFORE);
     }
 
     fn shut_down(&self) {
