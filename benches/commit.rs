@@ -4,12 +4,14 @@
 //! `cargo bench --bench commit [-- DIRECTORY]`: the directory chooses the disk, default the package's target directory.
 
 use bytes::Bytes;
-use fogpost::messaging::outbox::Outbox;
+use fogpost::daemon::clock;
+use fogpost::messaging::outbox::{Options, Outbox, Room};
 use fogpost::messaging::page::Record;
-use fogpost::store::{Purpose, Store};
+use fogpost::store::{Purpose, room};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const ROUNDS: usize = 5;
@@ -20,7 +22,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let directory = directory.unwrap_or_else(|| concat!(env!("CARGO_MANIFEST_DIR"), "/target").into());
     let dir = tempfile::tempdir_in(&directory)?;
     let file = preallocated(&dir.path().join("plain"))?;
-    let outbox = Outbox::open(Store::open(&dir.path().join("store"), Purpose::Other("bench"))?)?;
+    let outbox = {
+        // As an edge opens it: it asks for room before each write.
+        let (store, room) = room::open_store(dir.path(), Purpose::Other("bench"), None)?;
+        let room: Room = Arc::new(move |stored, coming| room.check_inside(stored, coming));
+        Outbox::open(store, Options { room: Some(room), ..Options::default() }, clock::read())?
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build()?;
     let mut plain = Vec::new();
     let mut one = Vec::new();
@@ -29,7 +36,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         plain.push(plain_syncs(&file)?);
         one.push(runtime.block_on(appends(&outbox, 1)));
         many.push(runtime.block_on(appends(&outbox, 64)));
-        outbox.settle(outbox.position().durable);
+        outbox.settle(outbox.position().life, outbox.position().durable);
     }
     let (plain, one, many) = (median(plain), median(one), median(many));
     println!("plain file, one write and one fdatasync: {plain:>8.0} /s");
@@ -67,7 +74,7 @@ async fn appends(outbox: &Outbox, producers: usize) -> f64 {
                 let mut count = 0u64;
                 while began.elapsed() < ROUND {
                     let payload = Bytes::from_static(&[0x5A; 40]);
-                    outbox.append(vec![Record { key: None, payload }], 0).await.expect("the disk works");
+                    outbox.append(vec![Record::of(payload)], clock::read()).await.expect("the disk works");
                     count += 1;
                 }
                 count

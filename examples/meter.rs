@@ -1,12 +1,12 @@
 //! Electricity readings travel from a meter to a utility, exactly once, over a link that loses every third message.
 //! Nothing here is parking: `fogpost::messaging` carries any bytes. Run it with `cargo run --example meter`.
 
-use fogpost::messaging::outbox::Outbox;
+use fogpost::messaging::outbox::{Options, Outbox};
 use fogpost::messaging::page::{Content, Record, SealedPage};
 use fogpost::messaging::receiver::{Judgement, Mark, Place, judge};
-use fogpost::messaging::sender::{Action, Outcome, Sender, SenderConfig};
+use fogpost::messaging::sender::{Action, Held, Outcome, Sender, SenderConfig};
 use fogpost::messaging::wire::{Reply, Verdict};
-use fogpost::messaging::{Digest, LedgerId};
+use fogpost::messaging::{ClockReading, Digest, LedgerId};
 use fogpost::store::{Purpose, Store};
 use std::{collections::HashMap, convert::Infallible, time::Duration};
 
@@ -24,50 +24,52 @@ impl Utility {
         for sealed in pages {
             let page = sealed.open().expect("nobody damages pages here");
             let (first, last, digest) = (page.first.get(), page.last(), sealed.digest);
-            let place = Place { first, last, digest, previous: page.previous };
+            let is_lost = matches!(page.content, Content::Lost { .. });
+            let place = Place { first, last, digest, previous: page.previous, is_lost };
             let taken = |first| Ok::<_, Infallible>(self.taken.get(&first).copied());
             if judge(place, self.mark, oldest, taken) == Ok(Judgement::Next) {
-                let Content::Records(records) = page.content else {
-                    continue;
-                };
+                let Content::Records(records) = page.content else { continue };
                 let text = |record: Record| String::from_utf8_lossy(&record.payload).into_owned();
                 self.readings.extend(records.into_iter().map(text));
                 self.taken.insert(first, digest);
                 self.mark = Mark { sequence: last, digest: Some(digest) };
             }
         }
-        let ledger = LedgerId::from_bytes([0; 16]);
-        Reply { id, ledger, mark: self.mark.sequence, verdict: Verdict::Accepted, pause_ms: 0, answer: None }
+        let (mark, verdict) = (self.mark.sequence, Verdict::Accepted);
+        Reply { id, ledger: BOOK, mark, verdict, pause_ms: 0, clock_ms: 0, notice: None, answer: None }
     }
 }
 
+const BOOK: LedgerId = LedgerId::from_bytes([1; 16]);
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = tempfile::tempdir()?;
-    let outbox = Outbox::open(Store::open(dir.path(), Purpose::Other("meter"))?)?;
+    let store = Store::open(dir.path(), Purpose::Other("meter"))?;
+    let outbox = Outbox::open(store, Options::default(), ClockReading::at_wall_ms(0))?;
     for hour in 0..500 {
-        let reading = format!("meter 4711, hour {hour}: {} Wh", hour * 230);
-        outbox.append(vec![Record { key: None, payload: reading.into() }], 0).await?;
+        let reading = Record::of(format!("meter 4711, hour {hour}: {} Wh", hour * 230));
+        outbox.append(vec![reading], ClockReading::at_wall_ms(0)).await?;
     }
     let config = SenderConfig { servers: 1, window: 3, ask_every: Duration::from_secs(900), seed: 1 };
-    let mut sender = Sender::new(config, 1, 0, outbox.position().durable);
-    let (mut utility, mut now, mut messages) = (Utility::default(), Duration::ZERO, 0);
+    let held = Held { oldest: 1, settled: 0, available: outbox.position().durable };
+    let (mut sender, mut utility) = (Sender::new(config, held, Some(BOOK)), Utility::default());
+    let (mut now, mut messages) = (Duration::ZERO, 0);
     while outbox.status()?.depth > 0 {
         match sender.poll(now) {
             Action::Connect { .. } => sender.connected(now),
             Action::Disconnect => println!("{:>4} s: no answer, a new connection", now.as_secs()),
             Action::Wait { until } => now = until, // time is a value: no need to sit it out
             Action::Send { id, pages_from, ask } => {
-                let taken = pages_from.map(|from| outbox.take(from, 4096)).transpose()?.unwrap_or_default();
+                let taken = pages_from.map(|from| outbox.take(0, from, 4096)).transpose()?;
+                let taken = taken.unwrap_or_default();
                 sender.sent(now, id, taken.last, ask);
                 messages += 1;
-                if messages % 3 == 0 {
-                    continue; // lost
-                }
-                let reply = utility.receive(id, sender.oldest(), &taken.pages);
-                if let Outcome::Settled { through } = sender.replied(now, &reply)? {
-                    outbox.settle(through);
-                }
+                if messages % 3 > 0 {
+                    let reply = utility.receive(id, sender.oldest(), &taken.pages);
+                    if let Outcome::Settled { through } = sender.replied(now, &reply).outcome {
+                        outbox.settle(0, through);
+                    }
+                } // else it was lost
             }
         }
     }

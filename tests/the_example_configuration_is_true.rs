@@ -1,6 +1,6 @@
 //! `config.example.toml` shows every setting there is, and the values that hold without it.
 
-use fogpost::config::{EdgeConfig, ServerConfig};
+use fogpost::config::{EdgeCall, ServerConfig};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::process::Command;
@@ -13,8 +13,8 @@ fn args(args: &[&str]) -> Vec<OsString> {
 
 #[test]
 fn its_values_are_the_defaults() {
-    let with = EdgeConfig::from_args(args(&["edge", "--config", EXAMPLE])).unwrap();
-    let without = EdgeConfig::from_args(args(&["edge", "--garage-name", "1"])).unwrap();
+    let with = EdgeCall::from_args(args(&["edge", "--config", EXAMPLE])).unwrap();
+    let without = EdgeCall::from_args(args(&["edge", "--garage-name", "1"])).unwrap();
     assert_eq!(format!("{with:?}"), format!("{without:?}"));
     let with = ServerConfig::from_args(args(&["server", "--config", EXAMPLE])).unwrap();
     let without = ServerConfig::from_args(args(&["server"])).unwrap();

@@ -16,6 +16,7 @@ fn applied(plates: &[&str]) -> Vec<Applied> {
         plate: Some(plate.to_string()),
         at: String::new(),
         received_at: String::new(),
+        moved_from: None,
     };
     (1..).zip(plates).map(event).collect()
 }

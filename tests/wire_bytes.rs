@@ -5,9 +5,9 @@
 //! `src/messaging/wire.rs`), and never an edit of these bytes.
 
 use bytes::Bytes;
-use fogpost::messaging::page::{Content, Page, Record, SealedPage};
+use fogpost::messaging::page::{Content, Key, Page, Record, SealedPage};
 use fogpost::messaging::wire::{self, REPLY_MAX, REQUEST_MAX, Reply, Request, Verdict, WireError};
-use fogpost::messaging::{Digest, Epoch, LedgerId, Sequence, SiteName};
+use fogpost::messaging::{ClockReading, Digest, Epoch, LedgerId, Sequence, SiteName};
 use fogpost::parking::Event;
 use std::collections::BTreeSet;
 use std::fs;
@@ -43,8 +43,8 @@ fn the_payloads_of_the_example_are_events() {
 #[test]
 fn a_digest_is_the_beginning_of_the_hash_of_a_pages_bytes() {
     let digest = |page: &Page| format!("{:?}", SealedPage::seal(page).digest);
-    assert_eq!(digest(&events_300_and_301()), "1c72bf134488590915cf28215482dfd6");
-    assert_eq!(digest(&lost_302_to_320()), "9f6da43808d4d4312a264166b84197c3");
+    assert_eq!(digest(&events_300_and_301()), "621287845221912a51d41e49ab7295b7");
+    assert_eq!(digest(&lost_302_to_320()), "ac68d4d9d84e53fdf5c57e2286d4b57c");
 }
 
 #[test]
@@ -54,6 +54,9 @@ fn a_request_that_only_shows_itself_is_these_bytes() {
         site: site("1"),
         epoch: epoch(),
         oldest: 1,
+        ledger: None,
+        instance: 1,
+        clock_ms: 0,
         pages: vec![],
         ask: None,
         observation: None,
@@ -68,6 +71,9 @@ fn a_request_with_pages_a_question_and_an_observation_is_these_bytes() {
         site: site("Parkhaus Süd"),
         epoch: epoch(),
         oldest: 300,
+        ledger: Some(ledger()),
+        instance: u64::MAX,
+        clock_ms: -1,
         pages: vec![SealedPage::seal(&events_300_and_301()), SealedPage::seal(&lost_302_to_320())],
         ask: Some(Bytes::from_static(b"ask")),
         observation: Some(Bytes::from_static(b"seen")),
@@ -80,23 +86,30 @@ fn a_request_with_pages_a_question_and_an_observation_is_these_bytes() {
 
 #[test]
 fn a_reply_of_each_verdict_is_these_bytes() {
-    let reply =
-        |id, mark, verdict, pause_ms| Reply { id, ledger: ledger(), mark, verdict, pause_ms, answer: None };
-    let accepted =
-        Reply { answer: Some(Bytes::from_static(b"board")), ..reply(4711, 320, Verdict::Accepted, 0) };
+    let reply = |id, mark, verdict, pause_ms| {
+        let (clock_ms, notice, answer) = (1_795_418_100_004, None, None);
+        Reply { id, ledger: ledger(), mark, verdict, pause_ms, clock_ms, notice, answer }
+    };
+    let accepted = Reply {
+        notice: Some("two".into()),
+        answer: Some(Bytes::from_static(b"board")),
+        ..reply(4711, 320, Verdict::Accepted, 0)
+    };
     same_reply("reply_accepted", &accepted);
     same_reply("reply_gap", &reply(2, 0, Verdict::Gap, 0));
     same_reply("reply_conflict", &reply(u64::MAX, 320, Verdict::Conflict { first: 300 }, u32::MAX));
     same_reply("reply_refused", &reply(0, 0, Verdict::Refused { reason: "busy".into() }, 60_000));
+    same_reply("reply_other_ledger", &reply(3, 0, Verdict::OtherLedger, 0));
+    same_reply("reply_move", &reply(3, 50, Verdict::Move { from: 51 }, 0));
 }
 
 #[test]
 fn an_unknown_version_is_answered_with_these_bytes() {
     assert_eq!(wire::versions_known(), example("versions"));
     let unknown = Request::decode(&example("request_of_another_version"));
-    assert_eq!(unknown, Err(WireError::Version(2)));
+    assert_eq!(unknown, Err(WireError::Version(3)));
     let told = Reply::decode(&example("versions"));
-    assert_eq!(told, Err(WireError::PeerSpeaks { lowest: 1, highest: 1 }));
+    assert_eq!(told, Err(WireError::PeerSpeaks { lowest: 2, highest: 2 }));
 }
 
 #[test]
@@ -138,8 +151,13 @@ fn every_example_is_checked_by_a_test_of_this_file() {
 }
 
 fn events_300_and_301() -> Page {
-    let record = |key: Option<&'static [u8]>, payload: &'static [u8]| Record {
-        key: key.map(Bytes::from_static),
+    let record = |key: Option<&'static [u8]>, after_ms: u32, payload: &'static [u8]| Record {
+        key: key.map(|text| Key {
+            text: Bytes::from_static(text),
+            body: Digest::from_bytes([0xB0; 16]),
+            count: 1,
+        }),
+        after_ms,
         payload: Bytes::from_static(payload),
     };
     let entry = b"\x01\x00\x01\x06BAB123\xc0\xc4\x90\xf4\xc0\x68\x78\x00";
@@ -148,8 +166,9 @@ fn events_300_and_301() -> Page {
         epoch: epoch(),
         first: Sequence::new(300).unwrap(),
         previous: Some(Digest::from_bytes(std::array::from_fn(|n| 0x11 * n as u8))),
-        begun_at_ms: 1_795_418_100_003,
-        content: Content::Records(vec![record(None, entry), record(Some(b"gate-7/4711"), exit)]),
+        moved_from: None,
+        begun: begun(),
+        content: Content::Records(vec![record(None, 0, entry), record(Some(b"gate-7/4711"), 250, exit)]),
     }
 }
 
@@ -158,9 +177,15 @@ fn lost_302_to_320() -> Page {
         epoch: epoch(),
         first: Sequence::new(302).unwrap(),
         previous: None,
-        begun_at_ms: 1_795_418_100_003,
+        moved_from: Some((Epoch::from_bytes([0xE0; 16]), Sequence::new(7).unwrap())),
+        begun: begun(),
         content: Content::Lost { last: Sequence::new(320).unwrap(), reason: "Sektor unlesbar".into() },
     }
+}
+
+fn begun() -> ClockReading {
+    let boot = [0xB7; 16];
+    ClockReading { wall_ms: 1_795_418_100_003, monotonic_ms: 86_400_000, boot, set: true }
 }
 
 fn epoch() -> Epoch {

@@ -1,7 +1,7 @@
 //! The daemons of a city, as child processes.
 //!
-//! **Promise.** A child that is up has said so itself. One that ends before it was told to is noticed at once,
-//! and reported with its status and the end of its log. No child outlives the city, however the city ends.
+//! **Promise.** A child that is up has said so itself. One that ends before it was told to, or killed on purpose, is
+//! noticed at once, and reported with its status and the end of its log. No child outlives the city, however the city ends.
 //! **Kept by.** Waiting for the `ready` line; one task that waits for each process; on Linux the kernel's death
 //! signal, which each child asks for before it does anything else.
 //! **Not promised.** On other systems than Linux, children of a city that is killed with SIGKILL go on.
@@ -12,9 +12,10 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{ExitCode, ExitStatus, Stdio};
+use std::process::{ExitCode, ExitStatus, Output, Stdio};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{ChildStdout, Command};
@@ -38,6 +39,9 @@ const STOP_WITHIN: Duration = Duration::from_secs(10);
 /// A daemon that takes longer to get ready will not get there.
 const READY_WITHIN: Duration = Duration::from_secs(120);
 
+/// SIGKILL, by which a child of bad weather ends.
+const KILL_SIGNAL: i32 = rustix::process::Signal::KILL.as_raw();
+
 /// How much of a log is shown when its daemon ended.
 const LOG_LINES_SHOWN: usize = 8;
 
@@ -50,6 +54,8 @@ pub enum ChildError {
     NeverReady { name: String, log: PathBuf },
     #[error("{name} ended by itself ({}). What it had confirmed is on its disk. {}", tell(*.status), last_words(.log))]
     Ended { name: String, status: ExitStatus, log: PathBuf },
+    #[error("{name} could not be killed: {source}. What it had confirmed is on its disk")]
+    NotKilled { name: String, source: io::Error },
     #[error("{name} says that it is ready, but not under which address: {path:?}: {source}")]
     NoAddress { name: String, path: PathBuf, source: io::Error },
 }
@@ -75,7 +81,7 @@ fn last_words(log: &Path) -> String {
 }
 
 /// What to start.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Spec {
     /// How it is called in messages and how its log is named: `server`, `edge-3`.
     pub name: String,
@@ -84,6 +90,13 @@ pub struct Spec {
     pub data_dir: PathBuf,
     /// Everything but the data directory.
     pub arguments: Vec<OsString>,
+}
+
+impl Spec {
+    pub fn with(mut self, arguments: Vec<OsString>) -> Spec {
+        self.arguments.extend(arguments);
+        self
+    }
 }
 
 /// A daemon that is running, or was.
@@ -95,8 +108,17 @@ pub struct Child {
     pub http: String,
     data_dir: PathBuf,
     log: PathBuf,
-    stop: oneshot::Sender<()>,
+    end: oneshot::Sender<Ending>,
     ended: oneshot::Receiver<io::Result<ExitStatus>>,
+}
+
+/// How a daemon is to end.
+#[derive(Debug, Clone, Copy)]
+enum Ending {
+    /// SIGTERM, and time to heed it.
+    Told,
+    /// SIGKILL, as bad weather has it.
+    Killed,
 }
 
 /// A child that was started and has not said that it is ready.
@@ -106,7 +128,7 @@ pub struct Starting {
     ready: oneshot::Receiver<()>,
 }
 
-/// Starts the daemon; its death before [`Child::stop`] is told to `deaths`, once it was ready.
+/// Starts the daemon; its death before [`Child::stop`] or [`Child::kill`] is told to `deaths`.
 ///
 /// To be called on a thread that lives as long as the city: the kernel sends the death signal when the *thread* ends
 /// that started the child.
@@ -124,20 +146,13 @@ pub fn start(
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(not_started(error)),
         _ => {}
     }
-    let mut command = Command::new(std::env::current_exe().map_err(not_started)?);
-    command.arg(role).arg("--data-dir").arg(&data_dir).args(arguments);
-    for (variable, _) in std::env::vars_os() {
-        if variable.to_string_lossy().starts_with(SETTINGS_PREFIX) {
-            command.env_remove(variable);
-        }
-    }
-    command.env(PARENT, std::process::id().to_string());
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
-    command.process_group(0).kill_on_drop(true);
+    let mut command = ourselves_as(role).map_err(not_started)?;
+    command.arg("--data-dir").arg(&data_dir).args(arguments);
+    command.stdout(Stdio::piped()).stderr(stderr);
     let mut process = command.spawn().map_err(not_started)?;
     let pid = process.id().expect("it was not waited for yet");
     let stdout = process.stdout.take().expect("it is piped");
-    let (stop, stopped) = oneshot::channel();
+    let (end, told) = oneshot::channel();
     let (say_ready, ready) = oneshot::channel();
     let (say_ended, ended) = oneshot::channel();
     tokio::spawn(listen(stdout, say_ready));
@@ -152,13 +167,37 @@ pub fn start(
                     }
                     status
                 }
-                Ok(()) = stopped => end(process).await,
+                Ok(ending) = told => match ending {
+                    Ending::Told => stop(process).await,
+                    Ending::Killed => kill(process).await,
+                },
             };
             let _ = say_ended.send(status);
         }
     });
-    let child = Child { name, pid, http: String::new(), data_dir, log, stop, ended };
+    let child = Child { name, pid, http: String::new(), data_dir, log, end, ended };
     Ok(Starting { child, ready })
+}
+
+/// Runs one task of the program `role` on a data directory that no daemon holds, to its end.
+///
+/// To be called on a thread that lives as long as the city, as [`start`].
+pub async fn run_task(role: &str, task: &str, data_dir: &Path) -> io::Result<Output> {
+    ourselves_as(role)?.arg(task).arg("--data-dir").arg(data_dir).output().await
+}
+
+/// The city itself, as another program that does not outlive it and has settings from nobody else.
+fn ourselves_as(role: &str) -> io::Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg(role);
+    for (variable, _) in std::env::vars_os() {
+        if variable.to_string_lossy().starts_with(SETTINGS_PREFIX) {
+            command.env_remove(variable);
+        }
+    }
+    command.env(PARENT, std::process::id().to_string());
+    command.stdin(Stdio::null()).process_group(0).kill_on_drop(true);
+    Ok(command)
 }
 
 /// Reads what a daemon prints until it ends, so that it never waits for a reader; tells of the `ready` line.
@@ -175,17 +214,19 @@ async fn listen(stdout: ChildStdout, ready: oneshot::Sender<()>) {
 }
 
 /// SIGTERM, and SIGKILL to a process that does not heed it.
-async fn end(mut process: tokio::process::Child) -> io::Result<ExitStatus> {
+async fn stop(mut process: tokio::process::Child) -> io::Result<ExitStatus> {
     if let Some(pid) = process.id().and_then(|pid| rustix::process::Pid::from_raw(pid as i32)) {
         rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
     }
     match tokio::time::timeout(STOP_WITHIN, process.wait()).await {
         Ok(status) => status,
-        Err(_) => {
-            process.start_kill()?;
-            process.wait().await
-        }
+        Err(_) => kill(process).await,
     }
+}
+
+async fn kill(mut process: tokio::process::Child) -> io::Result<ExitStatus> {
+    process.start_kill()?;
+    process.wait().await
 }
 
 impl Starting {
@@ -218,6 +259,15 @@ impl Child {
         }
     }
 
+    /// The same, as an address to connect to.
+    pub fn socket_address(&self, file: &str) -> Result<SocketAddr, ChildError> {
+        self.address(file)?.parse().map_err(|error| ChildError::NoAddress {
+            name: self.name.clone(),
+            path: self.data_dir.join(file),
+            source: io::Error::new(io::ErrorKind::InvalidData, error),
+        })
+    }
+
     /// The most memory that the process ever held, as the kernel counts it. `None` where it does not tell.
     pub fn peak_rss_bytes(&self) -> Option<u64> {
         peak_rss_bytes(&self.pid.to_string())
@@ -225,7 +275,7 @@ impl Child {
 
     /// Tells the daemon to end, and returns once it has. `Err` says how it ended then, if not with code 0.
     pub async fn stop(self) -> Result<(), String> {
-        if self.stop.send(()).is_err() {
+        if self.end.send(Ending::Told).is_err() {
             return Ok(()); // It ended before, which `deaths` was told.
         }
         match self.ended.await {
@@ -235,6 +285,20 @@ impl Child {
             }
             Ok(Err(error)) => Err(format!("{} could not be stopped: {error}", self.name)),
             Err(_) => Err(format!("{} was lost sight of", self.name)),
+        }
+    }
+}
+
+impl Child {
+    /// SIGKILL; returns once the process is gone. `Err`: it had ended by itself before, which no kill explains.
+    pub async fn kill(self) -> Result<(), ChildError> {
+        let Child { name, log, end, ended, .. } = self;
+        let _ = end.send(Ending::Killed); // Who ended before gets nothing any more, and `ended` tells how.
+        match ended.await {
+            Ok(Ok(status)) if status.signal() == Some(KILL_SIGNAL) => Ok(()),
+            Ok(Ok(status)) => Err(ChildError::Ended { name, status, log }),
+            Ok(Err(source)) => Err(ChildError::NotKilled { name, source }),
+            Err(_) => Err(ChildError::NotKilled { name, source: io::ErrorKind::BrokenPipe.into() }),
         }
     }
 }

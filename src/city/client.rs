@@ -7,7 +7,7 @@
 use super::books::Receipt;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::header::{CONTENT_TYPE, RETRY_AFTER};
+use hyper::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -22,6 +22,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What an edge asks for that names no time when it refuses with 429 or 503.
 const DEFAULT_PAUSE: Duration = Duration::from_secs(1);
+
+/// Under which an edge remembers a request.
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Why a call brought nothing.
 #[derive(Debug, thiserror::Error)]
@@ -115,13 +118,13 @@ impl Http {
         &self,
         method: Method,
         url: &str,
-        content_type: Option<&str>,
+        headers: &[(HeaderName, &str)],
         body: Bytes,
     ) -> Result<(StatusCode, Option<Duration>, Bytes), CallError> {
         let broken = |source| CallError::Broken { url: url.to_owned(), source };
         let mut request = Request::builder().method(method).uri(url);
-        if let Some(content_type) = content_type {
-            request = request.header(CONTENT_TYPE, content_type);
+        for (name, value) in headers {
+            request = request.header(name, *value);
         }
         let request = request.body(Full::new(body)).map_err(|error| broken(error.into()))?;
         let exchange = async {
@@ -139,7 +142,7 @@ impl Http {
 
     /// The body of a successful `GET`.
     pub async fn get(&self, url: &str) -> Result<Bytes, CallError> {
-        let (status, _, body) = self.call(Method::GET, url, None, Bytes::new()).await?;
+        let (status, _, body) = self.call(Method::GET, url, &[], Bytes::new()).await?;
         if status.is_success() { Ok(body) } else { Err(refused(url, status, &body)) }
     }
 
@@ -186,8 +189,15 @@ impl Http {
         Ok(city.garages.into_iter().map(|garage| (garage.name.clone(), garage)).collect())
     }
 
-    /// Offers events, one JSON object a line, to the edge at `edge`. They are stored all or none.
-    pub async fn offer(&self, edge: &str, events: u64, lines: Bytes) -> Result<Offer, CallError> {
+    /// Offers events, one JSON object a line, to the edge at `edge`. They are stored all or none, and with a `key` once,
+    /// however often they are offered with it.
+    pub async fn offer(
+        &self,
+        edge: &str,
+        events: u64,
+        lines: Bytes,
+        key: Option<&str>,
+    ) -> Result<Offer, CallError> {
         #[derive(Deserialize)]
         struct Single {
             sequence: u64,
@@ -201,14 +211,14 @@ impl Http {
         }
         let posted = if events == 1 {
             let url = format!("{edge}/v1/events");
-            self.post(&url, "application/json", lines).await?.map(|one: Single| Receipt {
+            self.post(&url, "application/json", key, lines).await?.map(|one: Single| Receipt {
                 epoch: one.epoch,
                 first: one.sequence,
                 last: one.sequence,
             })
         } else {
             let url = format!("{edge}/v1/events/batch");
-            self.post(&url, "application/x-ndjson", lines).await?.map(|batch: Batch| Receipt {
+            self.post(&url, "application/x-ndjson", key, lines).await?.map(|batch: Batch| Receipt {
                 epoch: batch.epoch,
                 first: batch.first,
                 last: batch.last,
@@ -222,9 +232,12 @@ impl Http {
         &self,
         url: &str,
         content_type: &str,
+        key: Option<&str>,
         body: Bytes,
     ) -> Result<Result<T, Duration>, CallError> {
-        let (status, pause, body) = self.call(Method::POST, url, Some(content_type), body).await?;
+        let mut headers = vec![(CONTENT_TYPE, content_type)];
+        headers.extend(key.map(|key| (IDEMPOTENCY_KEY, key)));
+        let (status, pause, body) = self.call(Method::POST, url, &headers, body).await?;
         match status {
             StatusCode::CREATED => understand(url, &body).map(Ok),
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {

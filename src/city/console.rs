@@ -37,6 +37,8 @@ pub struct Picture {
     /// How many events there will be, if that is known.
     pub planned: Option<u64>,
     pub seconds: f64,
+    /// What bad weather has done so far, if there is any.
+    pub weather: Option<String>,
 }
 
 /// What the picture is drawn as.
@@ -212,6 +214,7 @@ fn table(picture: &Picture, columns: usize, lines: usize) -> Vec<String> {
         Some(clock) => format!("{clock}   {}", progress(picture)),
         None => progress(picture),
     });
+    out.extend(picture.weather.clone());
     let line = |cells: [&str; 5]| {
         let [name, occupied, backlog, resends, state] = cells;
         format!(
@@ -224,7 +227,7 @@ fn table(picture: &Picture, columns: usize, lines: usize) -> Vec<String> {
     };
     out.push(line(["garage", "occupied", "backlog", "resends", "state"]));
     // One line stays free for the cursor, one may be needed to tell of what has no room.
-    let room = lines.saturating_sub(4).max(1);
+    let room = lines.saturating_sub(out.len() + 2).max(1);
     for row in picture.rows.iter().take(room) {
         let (backlog, resends) = (or_dash(row.backlog), or_dash(row.resends));
         out.push(line([&row.name, &occupied_of(row), &backlog, &resends, row.state]));
@@ -239,6 +242,7 @@ fn table(picture: &Picture, columns: usize, lines: usize) -> Vec<String> {
 fn plain(picture: &Picture) -> Vec<String> {
     let clock = picture.clock.as_deref().unwrap_or("city");
     let mut out = vec![format!("{clock}: {}", progress(picture))];
+    out.extend(picture.weather.iter().map(|weather| format!("  {weather}")));
     for row in &picture.rows {
         let (backlog, resends) = (or_dash(row.backlog), or_dash(row.resends));
         out.push(format!(
@@ -299,6 +303,7 @@ mod tests {
             applied: 1_000,
             planned: Some(2_239_705),
             seconds: 2.0,
+            weather: None,
         }
     }
 

@@ -8,9 +8,11 @@
 //! **Not promised.** That nothing confirmed is lost in a power cut: the city does not cut any. Tests do.
 //!
 //! The way of an event: a `traffic` source makes it up, a `producer` posts it to the edge and, once confirmed,
-//! enters it into the `books`; `history` reads it back from the server at the end. `run` leads through the phases.
+//! enters it into the `books`; `history` reads it back from the server at the end. `run` leads through the phases. With
+//! `--chaos` the `chaos` kills daemons and cuts links meanwhile.
 
 mod books;
+mod chaos;
 pub mod children;
 mod client;
 mod console;
@@ -23,6 +25,7 @@ mod recording;
 mod report;
 mod run;
 mod settings;
+pub mod simulate;
 mod traffic;
 mod watch;
 
@@ -33,6 +36,7 @@ use settings::{Settings, SettingsError};
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// A setting makes no sense (EX_USAGE of sysexits.h).
@@ -77,6 +81,9 @@ async fn conduct(settings: &Settings) -> io::Result<Report> {
     Ok(run::run(settings, &signals, &mut console).await)
 }
 
+/// Signals that come so soon after the first are the same wish: `timeout` sends one to the process and one to its group.
+const ONE_WISH: Duration = Duration::from_millis(300);
+
 /// The first signal stops the cars, the second everything.
 fn listen_to_signals() -> io::Result<Signals> {
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -85,12 +92,14 @@ fn listen_to_signals() -> io::Result<Signals> {
     tokio::spawn({
         let signals = signals.clone();
         async move {
+            let mut first = None;
             loop {
                 tokio::select! {
                     _ = interrupt.recv() => {}
                     _ = terminate.recv() => {}
                 }
-                if signals.stop.is_cancelled() {
+                let first = *first.get_or_insert_with(Instant::now);
+                if signals.stop.is_cancelled() && first.elapsed() > ONE_WISH {
                     signals.abort.cancel();
                 }
                 signals.stop.cancel();

@@ -2,14 +2,19 @@
 //!
 //! **Promise.** Events are offered in order, each until it is confirmed, and are in the [`Books`] from then on
 //! and not before. What the edge refused for now is offered again when it asks for it.
-//! **Kept by.** One request at a time, and nothing offered twice of which it is unknown what became.
-//! **Not promised.** To go on after an edge broke off without an answer: whether it stored the events cannot be
-//! told without an idempotency key, so that ends the run.
+//! **Kept by.** One request at a time. In good weather nothing is offered twice of which it is unknown what became: an
+//! edge that breaks off without an answer ends the run. In bad weather edges are killed, so that each request
+//! carries an idempotency key, and is made again with the same key and the same body until it is answered 201.
 
-use super::books::{Books, Draft};
+use super::books::{Books, Draft, Receipt};
+use super::chaos::Toll;
+use super::chaos::gate::Pass;
 use super::client::{CallError, Http, Offer};
 use super::traffic::{LineWriter, Passage, Traffic};
 use bytes::Bytes;
+use hyper::StatusCode;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -59,6 +64,48 @@ pub struct Tally {
     pub held_back: AtomicU64,
 }
 
+/// The most lines in one request in bad weather: so few that there is always a request for a fault to meet.
+const BATCH_EVENTS_IN_CHAOS: u64 = 64;
+
+/// How long a producer waits before it makes a request again that brought no answer, the first time; then twice as
+/// long each time, up to the most.
+const AGAIN_LEAST: Duration = Duration::from_millis(10);
+const AGAIN_MOST: Duration = Duration::from_millis(500);
+
+/// A request that an edge did not confirm for so long will not be confirmed: it is not dead for longer than some
+/// seconds, and full until it has delivered.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(300);
+
+/// What a producer needs in bad weather.
+#[derive(Debug)]
+pub struct Endurance {
+    pass: Pass,
+    /// Keys begin with it. No other producer's do, whenever and wherever it runs.
+    run: String,
+    requests: u64,
+    rng: ChaCha8Rng,
+    toll: Arc<Toll>,
+}
+
+impl Endurance {
+    /// `seed` decides how many events go into each request.
+    pub fn new(pass: Pass, seed: u64, toll: Arc<Toll>) -> Endurance {
+        let run = uuid::Uuid::new_v4().simple().to_string();
+        Endurance { pass, run, requests: 0, rng: ChaCha8Rng::seed_from_u64(seed), toll }
+    }
+
+    fn key(&self) -> String {
+        format!("{}-{}", self.run, self.requests)
+    }
+
+    /// How many events the next request may hold. `None`: it is not to be made.
+    async fn room(&mut self, stop: &CancellationToken) -> Option<u64> {
+        let most =
+            if self.rng.random_bool(0.2) { 1 } else { self.rng.random_range(1..=BATCH_EVENTS_IN_CHAOS) };
+        Some(self.pass.room(stop).await?.min(most))
+    }
+}
+
 /// One garage's producer.
 #[derive(Debug)]
 pub struct Producer {
@@ -73,6 +120,8 @@ pub struct Producer {
     pub tally: Arc<Tally>,
     /// `None`: as fast as it can.
     pub clock: Option<Clock>,
+    /// `None`: the weather is good.
+    pub endurance: Option<Endurance>,
 }
 
 impl Producer {
@@ -92,11 +141,23 @@ impl Producer {
             if !wait_until(due, stop).await {
                 return Ok(());
             }
+            let most = match &mut self.endurance {
+                None => BATCH_EVENTS,
+                Some(endurance) => match endurance.room(stop).await {
+                    Some(room) => room,
+                    None => return Ok(()),
+                },
+            };
             // As long as the last one, so that it does not grow by doubling.
             let mut lines = String::with_capacity(size);
-            next = self.gather(next, &mut draft, &mut lines);
+            next = self.gather(next, most, &mut draft, &mut lines);
             size = lines.len();
-            if !self.deliver(&draft, Bytes::from(lines), stop).await? {
+            let lines = Bytes::from(lines);
+            let delivered = match &mut self.endurance {
+                None => self.deliver(&draft, lines, stop).await?,
+                Some(_) => self.deliver_in_chaos(&draft, lines, stop).await?,
+            };
+            if !delivered {
                 return Ok(());
             }
         }
@@ -108,15 +169,22 @@ impl Producer {
         self.traffic.next()
     }
 
-    /// Fills `draft` and `lines` with the events that are due, `first` at any rate; returns the one after them.
-    fn gather(&mut self, first: Option<Passage>, draft: &mut Draft, lines: &mut String) -> Option<Passage> {
+    /// Fills `draft` and `lines` with the events that are due, `first` at any rate, `most` at most; returns the one after
+    /// them.
+    fn gather(
+        &mut self,
+        first: Option<Passage>,
+        most: u64,
+        draft: &mut Draft,
+        lines: &mut String,
+    ) -> Option<Passage> {
         let now_unix_ms = self.clock.map_or(i64::MAX, |clock| clock.now_unix_ms());
         let mut key = String::new();
         let mut next = first;
         draft.clear();
         while let Some(passage) = &next {
             let due = draft.events() == 0 || passage.at.unix_ms <= now_unix_ms;
-            if !due || draft.events() == BATCH_EVENTS || lines.len() > BATCH_BYTES {
+            if !due || draft.events() == most || lines.len() > BATCH_BYTES {
                 break;
             }
             let readable = self.writer.write(passage, &mut key, lines);
@@ -134,10 +202,9 @@ impl Producer {
         stop: &CancellationToken,
     ) -> Result<bool, CallError> {
         loop {
-            match self.http.offer(&self.edge, draft.events(), lines.clone()).await? {
+            match self.http.offer(&self.edge, draft.events(), lines.clone(), None).await? {
                 Offer::Confirmed(receipt) => {
-                    self.books.confirm(draft, receipt);
-                    self.tally.confirmed.store(self.books.confirmed(), Ordering::Relaxed);
+                    self.book(draft, receipt);
                     return Ok(true);
                 }
                 Offer::NotNow(pause) => {
@@ -148,6 +215,69 @@ impl Producer {
                 }
             }
         }
+    }
+
+    /// Like [`Producer::deliver`], whatever happens to the edge: the same key and the same bytes until they are
+    /// confirmed. `stop` ends it only while it is certain that nothing was stored.
+    async fn deliver_in_chaos(
+        &mut self,
+        draft: &Draft,
+        lines: Bytes,
+        stop: &CancellationToken,
+    ) -> Result<bool, CallError> {
+        let Some(endurance) = &mut self.endurance else {
+            unreachable!("this is called in bad weather only");
+        };
+        endurance.requests += 1;
+        let key = endurance.key();
+        if !endurance.pass.offering(draft.events(), stop).await {
+            return Ok(false);
+        }
+        let begun = Instant::now();
+        let mut again = AGAIN_LEAST;
+        let mut maybe_stored = false;
+        loop {
+            let offer = self.http.offer(&self.edge, draft.events(), lines.clone(), Some(&key)).await;
+            let pause = match offer {
+                Ok(Offer::Confirmed(receipt)) => {
+                    self.book(draft, receipt);
+                    return Ok(true);
+                }
+                Ok(Offer::NotNow(pause)) => {
+                    self.tally.held_back.fetch_add(1, Ordering::Relaxed);
+                    pause.min(AGAIN_MOST)
+                }
+                Err(error) if !is_passing(&error) || begun.elapsed() > GIVE_UP_AFTER => return Err(error),
+                Err(error) => {
+                    maybe_stored |= !matches!(error, CallError::Refused { .. });
+                    let doubled = (again * 2).min(AGAIN_MOST);
+                    std::mem::replace(&mut again, doubled)
+                }
+            };
+            if maybe_stored {
+                tokio::time::sleep(pause).await;
+            } else if !wait_until(Some(Instant::now() + pause), stop).await {
+                return Ok(false);
+            }
+            if let Some(endurance) = &self.endurance {
+                endurance.toll.repeated.fetch_add(1, Ordering::Relaxed);
+                endurance.pass.leaves();
+            }
+        }
+    }
+
+    fn book(&mut self, draft: &Draft, receipt: Receipt) {
+        self.books.confirm(draft, receipt);
+        self.tally.confirmed.store(self.books.confirmed(), Ordering::Relaxed);
+    }
+}
+
+/// Whether an answer says that the same request may be confirmed later. A full edge is one that could not deliver.
+fn is_passing(error: &CallError) -> bool {
+    match error {
+        CallError::Broken { .. } | CallError::TooSlow { .. } => true,
+        CallError::Refused { status, .. } => *status == StatusCode::INSUFFICIENT_STORAGE,
+        CallError::Nonsense { .. } => false,
     }
 }
 
@@ -170,6 +300,7 @@ mod tests {
     use axum::extract::State;
     use axum::http::StatusCode;
     use axum::response::{IntoResponse, Response};
+    use std::collections::HashMap;
     use std::sync::Mutex;
 
     #[test]
@@ -189,6 +320,10 @@ mod tests {
         /// 503, with `Retry-After: 0`.
         Busy,
         Full,
+        /// It ends before it stores the events.
+        DieBefore,
+        /// It stores the events, and ends before it has said so.
+        DieAfter,
     }
 
     /// An edge with moods, the next one last; when there are none left it accepts.
@@ -197,25 +332,60 @@ mod tests {
         moods: Vec<Mood>,
         lines: Vec<String>,
         largest: usize,
+        /// The answer and the body of each key.
+        keys: HashMap<String, (String, String)>,
     }
 
     type SharedEdge = Arc<Mutex<Edge>>;
 
-    async fn post(State(edge): State<SharedEdge>, path: axum::http::Uri, body: String) -> Response {
+    impl Edge {
+        /// Stores the events, unless they are there under this key; returns the answer.
+        fn store(&mut self, key: Option<&str>, path: &str, body: String) -> String {
+            if let Some((answer, former)) = key.and_then(|key| self.keys.get(key)) {
+                assert_eq!(*former, body, "the body under a key is always the same");
+                return answer.clone();
+            }
+            let first = self.lines.len() + 1;
+            self.lines.extend(body.lines().map(str::to_owned));
+            let last = self.lines.len();
+            self.largest = self.largest.max(last + 1 - first);
+            let answer = if path.ends_with("batch") {
+                format!(r#"{{"first":{first},"last":{last},"epoch":"e"}}"#)
+            } else {
+                format!(r#"{{"sequence":{last},"epoch":"e"}}"#)
+            };
+            if let Some(key) = key {
+                self.keys.insert(key.to_owned(), (answer.clone(), body));
+            }
+            answer
+        }
+    }
+
+    /// What is left of a connection whose other end was killed.
+    fn broken_off() -> Response {
+        let end: Result<Bytes, _> = Err(std::io::ErrorKind::ConnectionReset);
+        let end = end.map_err(std::io::Error::from);
+        axum::body::Body::from_stream(futures_util::stream::once(async { end })).into_response()
+    }
+
+    async fn post(
+        State(edge): State<SharedEdge>,
+        path: axum::http::Uri,
+        headers: axum::http::HeaderMap,
+        body: String,
+    ) -> Response {
+        let key = headers.get("idempotency-key").map(|key| key.to_str().expect("visible ASCII"));
         let mut edge = edge.lock().expect("no test panics with it");
         match edge.moods.pop().unwrap_or(Mood::Accept) {
             Mood::Busy => (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "0")]).into_response(),
             Mood::Full => StatusCode::INSUFFICIENT_STORAGE.into_response(),
+            Mood::DieBefore => broken_off(),
+            Mood::DieAfter => {
+                edge.store(key, path.path(), body);
+                broken_off()
+            }
             Mood::Accept => {
-                let first = edge.lines.len() + 1;
-                edge.lines.extend(body.lines().map(str::to_owned));
-                let last = edge.lines.len();
-                edge.largest = edge.largest.max(last + 1 - first);
-                let answer = if path.path().ends_with("batch") {
-                    format!(r#"{{"first":{first},"last":{last},"epoch":"e"}}"#)
-                } else {
-                    format!(r#"{{"sequence":{last},"epoch":"e"}}"#)
-                };
+                let answer = edge.store(key, path.path(), body);
                 (StatusCode::CREATED, answer).into_response()
             }
         }
@@ -223,6 +393,14 @@ mod tests {
 
     /// Lets a producer give `cars` entries to an edge with these moods.
     async fn produce(cars: i64, moods: &[Mood]) -> (Edge, Books, Result<(), CallError>) {
+        produce_with(None, cars, moods).await
+    }
+
+    async fn produce_with(
+        endurance: Option<Endurance>,
+        cars: i64,
+        moods: &[Mood],
+    ) -> (Edge, Books, Result<(), CallError>) {
         let moods = moods.iter().rev().copied().collect();
         let edge: SharedEdge = Arc::new(Mutex::new(Edge { moods, ..Edge::default() }));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -247,6 +425,7 @@ mod tests {
             books: Books::new("1".to_owned(), Baseline::default()),
             tally: Arc::default(),
             clock: None,
+            endurance,
         };
         let (books, result) = producer.run(CancellationToken::new()).await;
         serving.abort();
@@ -285,5 +464,32 @@ mod tests {
         let said = result.expect_err("the edge is full").to_string();
         assert!(said.contains("507"), "{said}");
         assert_eq!((edge.lines.len(), books.confirmed()), (10_000, 10_000));
+    }
+
+    fn endurance(toll: &Arc<Toll>) -> Endurance {
+        let (_, mut passes) = super::super::chaos::gate::by_time(1);
+        Endurance::new(passes.remove(0), 1, toll.clone())
+    }
+
+    #[tokio::test]
+    async fn in_bad_weather_what_brought_no_answer_is_offered_again_under_its_key_and_booked_once() {
+        use Mood::{Accept, Busy, DieAfter, DieBefore, Full};
+        let toll = Arc::default();
+        let moods = [Accept, DieAfter, DieBefore, DieAfter, Accept, DieBefore, Busy, Full, DieAfter, Busy];
+        let (edge, books, result) = produce_with(Some(endurance(&toll)), 2_000, &moods).await;
+        result.expect("the edge accepts all in the end");
+        assert_eq!((edge.lines.len(), books.confirmed()), (2_000, 2_000));
+        let centre = AtCentre { applied: 2_000, occupied: 2_000, depth: Some(0), read_back: None };
+        assert_eq!(books.compare(&centre), []);
+        assert_eq!(toll.repeated.load(Ordering::Relaxed), 8);
+        assert!(edge.largest <= BATCH_EVENTS_IN_CHAOS as usize && edge.keys.len() > 2_000 / 64);
+    }
+
+    #[tokio::test]
+    async fn two_producers_never_share_a_key() {
+        let toll = Arc::default();
+        let (one, other) = (endurance(&toll).key(), endurance(&toll).key());
+        assert_ne!(one, other);
+        assert!(one.len() <= 255 && one.bytes().all(|byte| byte.is_ascii_graphic()), "{one}");
     }
 }

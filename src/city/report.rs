@@ -1,9 +1,10 @@
 //! What a run came to, for people and for programs.
 //!
 //! **Promise.** `books_right` is true only if everything that was confirmed is at the centre once, in order, no
-//! process ended before its time, and each daemon ended well when told to.
+//! process ended before its time except those that bad weather killed, and each daemon ended well when told to.
 
 use super::books::Discrepancy;
+use super::chaos::Count;
 use super::console::grouped;
 use super::settings::Verify;
 use serde::Serialize;
@@ -51,7 +52,8 @@ pub struct Report {
     pub events: u64,
     /// Applied by the server since the run began.
     pub applied: u64,
-    /// Resent events that the server had already, since it was started.
+    /// Resent events that the server had already, since it was started. In bad weather at least so many: what a daemon
+    /// counted between the last look at it and its death is lost.
     pub duplicates_refused: u64,
     /// Everything, from the first process to the last.
     pub seconds: f64,
@@ -60,15 +62,20 @@ pub struct Report {
     pub books_right: bool,
     /// How they were compared: `full` or `counts`.
     pub verified: &'static str,
+    /// What `server verify` said of the ledger after the run; `None` if it was not asked, or this server cannot be.
+    pub ledger_verified: Option<bool>,
     pub discrepancies: Vec<Discrepancy>,
     /// Why the run could not be brought to an end.
     pub error: Option<String>,
     /// A signal ended it before the cars did.
     pub interrupted: bool,
-    /// Events that edges sent again.
+    /// Events that edges sent again; in bad weather at least so many.
     pub resends: u64,
     /// How often an edge asked its producer to come back later.
     pub held_back: u64,
+    /// What the bad weather did; absent in good weather.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chaos: Option<Count>,
     pub peak_rss_bytes: Peaks,
     pub phases: Phases,
     pub seed: u64,
@@ -90,11 +97,13 @@ impl Report {
                 Verify::Full => "full",
                 Verify::Counts => "counts",
             },
+            ledger_verified: None,
             discrepancies: Vec::new(),
             error: None,
             interrupted: false,
             resends: 0,
             held_back: 0,
+            chaos: None,
             peak_rss_bytes: Peaks::default(),
             phases: Phases::default(),
             seed,
@@ -126,6 +135,9 @@ impl fmt::Display for Report {
                 grouped(self.duplicates_refused),
                 grouped(self.resends)
             )?;
+        }
+        if let Some(chaos) = &self.chaos {
+            writeln!(f, "{chaos}; {} posts repeated", grouped(chaos.posts_repeated))?;
         }
         writeln!(
             f,

@@ -6,18 +6,20 @@
 //! outside of it.
 
 use super::books::{AtCentre, Baseline, Books, Discrepancy, ReadBack};
+use super::chaos::gate::Pass;
+use super::chaos::{Count, Diary, Toll, Weather};
 use super::children::{ChildError, peak_rss_bytes};
 use super::client::{CallError, GarageAtServer, Http};
 use super::console::{Console, View, grouped};
-use super::fleet::{Fleet, Place};
+use super::fleet::{Berth, Fleet, Place};
 use super::history::{self, ReadBackError};
 use super::plan::{Plan, Site, plan, sites};
-use super::producer::{Producer, Tally};
+use super::producer::{Endurance, Producer, Tally};
 use super::report::{GarageTotal, Report};
 use super::settings::{Pace, Settings, Verify};
 use super::traffic::LineWriter;
 use super::watch::{self, Stage};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -28,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 /// Why a run could not be brought to an end. What was confirmed is on the edges' disks.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    #[error("cannot use {path:?}: {source}. Nothing was started. Choose another --data-dir")]
+    #[error("cannot use {path:?}: {source}. Nothing was confirmed. Choose another --data-dir")]
     Place { path: PathBuf, source: std::io::Error },
     #[error(transparent)]
     Child(#[from] ChildError),
@@ -47,8 +49,14 @@ pub enum RunError {
 /// After so long without any progress, more waiting is no use.
 const NO_PROGRESS: Duration = Duration::from_secs(120);
 
+/// In bad weather an edge may have begun to wait for 60 s right before the last fault was over, and twice in a row.
+const NO_PROGRESS_AFTER_CHAOS: Duration = Duration::from_secs(240);
+
 /// When all events are applied, the occupancy follows at once, or it is wrong.
 const VIEWS_CATCH_UP: Duration = Duration::from_secs(10);
+
+/// A daemon's end is noticed right after it stops answering.
+const DEATH_IS_KNOWN_WITHIN: Duration = Duration::from_secs(1);
 
 /// How long a run that was interrupted may take to settle.
 const SETTLE_WHEN_INTERRUPTED: Duration = Duration::from_secs(30);
@@ -91,8 +99,10 @@ struct Run<'a> {
     console: &'a mut Console,
     report: &'a mut Report,
     http: Http,
+    place: &'a Path,
     sites: &'a [Site],
-    fleet: &'a Fleet,
+    fleet: &'a Arc<Fleet>,
+    toll: Arc<Toll>,
     tallies: Vec<Arc<Tally>>,
     begun: Instant,
 }
@@ -118,6 +128,7 @@ pub async fn run(settings: &Settings, signals: &Signals, console: &mut Console) 
     match fleet {
         Err(error) => report.error = Some(error.to_string()),
         Ok(fleet) => {
+            let fleet = Arc::new(fleet);
             greet(console, &fleet, &sites, &place);
             let mut run = Run {
                 settings,
@@ -126,8 +137,10 @@ pub async fn run(settings: &Settings, signals: &Signals, console: &mut Console) 
                 report: &mut report,
                 http: Http::new(),
                 tallies: sites.iter().map(|_| Arc::default()).collect(),
+                place: place.path(),
                 sites: &sites,
                 fleet: &fleet,
+                toll: Arc::default(),
                 begun,
             };
             let result = tokio::select! {
@@ -136,6 +149,20 @@ pub async fn run(settings: &Settings, signals: &Signals, console: &mut Console) 
                 () = signals.abort.cancelled() => Err(RunError::Aborted),
             };
             let (http, tallies) = (run.http.clone(), run.tallies.clone());
+            // A daemon that does not answer may have ended a moment ago: that is the better reason.
+            let result = match result {
+                Err(error @ (RunError::Call(_) | RunError::ReadBack(_) | RunError::Feed { .. })) => {
+                    match tokio::time::timeout(DEATH_IS_KNOWN_WITHIN, deaths.recv()).await {
+                        Ok(Some(death)) => Err(death.into()),
+                        _ => Err(error),
+                    }
+                }
+                result => result,
+            };
+            if settings.chaos {
+                let planned = run.report.chaos.take().and_then(|chaos| chaos.planned);
+                report.chaos = Some(Count { planned, ..run.toll.count() });
+            }
             report.events = tallies.iter().map(|tally| tally.confirmed.load(Ordering::Relaxed)).sum();
             if let Err(error) = result {
                 report.error = Some(error.to_string());
@@ -145,10 +172,15 @@ pub async fn run(settings: &Settings, signals: &Signals, console: &mut Console) 
                     report.applied = applied;
                 }
             }
-            note_peaks(&mut report, &fleet);
+            note_peaks(&mut report, &fleet).await;
             let stopping = Instant::now();
-            let complaints = fleet.stop().await;
+            let mut complaints = fleet.stop().await;
             report.phases.stop = stopping.elapsed().as_secs_f64();
+            if settings.verify == Verify::Full && report.error.is_none() {
+                let judged = fleet.verify_ledger().await;
+                report.ledger_verified = Some(judged.is_ok());
+                complaints.extend(judged.err());
+            }
             let complaints = complaints.into_iter().chain(more_deaths(&mut deaths));
             let complaint = |what| Discrepancy { garage: None, what };
             report.discrepancies.extend(complaints.map(complaint));
@@ -180,10 +212,11 @@ fn greet(console: &mut Console, fleet: &Fleet, sites: &[Site], place: &Place) {
     console.say(&out);
 }
 
-fn note_peaks(report: &mut Report, fleet: &Fleet) {
+async fn note_peaks(report: &mut Report, fleet: &Fleet) {
     let peaks = &mut report.peak_rss_bytes;
-    peaks.server = fleet.server.peak_rss_bytes();
-    peaks.edges_max = fleet.edges.iter().filter_map(|edge| edge.peak_rss_bytes()).max();
+    peaks.server = fleet.server.peak_rss_bytes().await;
+    let edges = fleet.edges.iter().map(Berth::peak_rss_bytes);
+    peaks.edges_max = futures_util::future::join_all(edges).await.into_iter().flatten().max();
     peaks.city = peak_rss_bytes("self");
 }
 
@@ -266,7 +299,16 @@ impl Run<'_> {
         baselines: Vec<Baseline>,
         stage: &Stage,
     ) -> Result<Vec<Books>, RunError> {
+        let (weather, passes) = self.weather(&plan);
+        let clear = CancellationToken::new();
+        let mut raging = JoinSet::new();
+        if let Some(weather) = weather {
+            let diary = Diary::begin(&self.place.join("logs"));
+            let diary = diary.map_err(|source| RunError::Place { path: self.place.to_owned(), source })?;
+            raging.spawn(weather.rage(self.fleet.clone(), self.http.clone(), diary, clear.clone()));
+        }
         let mut producers = JoinSet::new();
+        let mut passes = passes.into_iter();
         let garages = plan.traffic.into_iter().zip(plan.limits).zip(baselines).enumerate();
         for (index, ((traffic, limit), baseline)) in garages {
             let producer = Producer {
@@ -278,6 +320,10 @@ impl Run<'_> {
                 books: Books::new(self.sites[index].name.clone(), baseline),
                 tally: self.tallies[index].clone(),
                 clock: stage.clock,
+                endurance: passes.next().map(|pass| {
+                    let seed = self.settings.seed.wrapping_add(index as u64);
+                    Endurance::new(pass, seed, self.toll.clone())
+                }),
             };
             let stop = self.signals.stop.clone();
             producers.spawn(async move { (index, producer.run(stop).await) });
@@ -291,6 +337,7 @@ impl Run<'_> {
                 () = self.signals.stop.cancelled(), if !told => {
                     told = true;
                     self.console.say(STOPPING);
+                    clear.cancel();
                 }
                 ended = producers.join_next() => match ended {
                     None => break,
@@ -304,7 +351,31 @@ impl Run<'_> {
                 _ = show.tick() => self.show(stage).await,
             }
         }
+        // Before the books are settled everyone is up again, and every link works.
+        clear.cancel();
+        while let Some(raged) = raging.join_next().await {
+            raged.expect("the weather does not panic");
+        }
         Ok(done.into_iter().map(|books| books.expect("each producer has ended")).collect())
+    }
+
+    /// The bad weather that was asked for, and the producers' ways through it.
+    fn weather(&mut self, plan: &Plan) -> (Option<Weather>, Vec<Pass>) {
+        if !self.settings.chaos {
+            return (None, Vec::new());
+        }
+        let (seed, toll) = (self.settings.seed, self.toll.clone());
+        let (weather, passes) = match self.settings.pace {
+            Pace::AsFastAsItCan => Weather::by_progress(seed, &plan.limits, toll),
+            Pace::Times(_) => Weather::by_time(seed, plan.limits.len(), toll),
+        };
+        self.report.chaos = Some(Count { planned: weather.planned(), ..Count::default() });
+        (Some(weather), passes)
+    }
+
+    /// After so long without any progress, more waiting is no use.
+    fn no_progress(&self) -> Duration {
+        if self.settings.chaos { NO_PROGRESS_AFTER_CHAOS } else { NO_PROGRESS }
     }
 
     /// Waits until the centre has all that was confirmed, as long as there is progress.
@@ -337,11 +408,12 @@ impl Run<'_> {
                 return Ok(());
             }
             progress.observe((applied, depth, books.iter().map(occupied).collect::<Vec<_>>()));
-            let patience = if all_applied && depth == 0 { VIEWS_CATCH_UP } else { NO_PROGRESS };
+            let patience = if all_applied && depth == 0 { VIEWS_CATCH_UP } else { self.no_progress() };
             if self.signals.stop.is_cancelled() {
                 bound.get_or_insert_with(Instant::now);
             }
-            let late = bound.is_some_and(|since| since.elapsed() > SETTLE_WHEN_INTERRUPTED);
+            let most = if self.settings.chaos { NO_PROGRESS_AFTER_CHAOS } else { SETTLE_WHEN_INTERRUPTED };
+            let late = bound.is_some_and(|since| since.elapsed() > most);
             if late || progress.still_for(patience) {
                 self.console.say(&format!(
                     "not settled: {} of {} events are applied, {} wait at the edges; comparing the books as they are",
@@ -364,6 +436,7 @@ impl Run<'_> {
         let occupancy = self.http.occupancy(self.server()).await?;
         let outboxes = watch::outboxes(&self.http, self.fleet).await;
         let report = &mut *self.report;
+        report.duplicates_refused += self.fleet.server.former_count();
         for (index, books) in books.iter().enumerate() {
             let garage = garages.get(&books.garage);
             let occupied = occupancy.get(&books.garage).map_or(0, |garage| garage.occupied);
@@ -378,6 +451,7 @@ impl Run<'_> {
             report.applied += centre.applied.saturating_sub(books.baseline.applied());
             report.duplicates_refused += garage.map_or(0, |garage| garage.duplicates_refused);
             report.resends += outbox.map_or(0, |outbox| outbox.resends);
+            report.resends += self.fleet.edges[index].former_count();
             report.held_back += self.tallies[index].held_back.load(Ordering::Relaxed);
             report.garages.push(GarageTotal {
                 name: books.garage.clone(),
@@ -444,7 +518,10 @@ impl Run<'_> {
     }
 
     async fn show_as(&mut self, stage: &Stage, view: View) {
-        let picture = watch::look(&self.http, self.fleet, self.sites, &self.tallies, stage).await;
+        let mut picture = watch::look(&self.http, self.fleet, self.sites, &self.tallies, stage).await;
+        if self.settings.chaos {
+            picture.weather = Some(self.toll.count().to_string());
+        }
         self.console.show(&picture, view);
     }
 

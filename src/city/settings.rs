@@ -19,7 +19,7 @@ struct Flags {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=GARAGES_MAX as i64), conflicts_with = "replay")]
     garages: Option<u16>,
 
-    /// What all randomness derives from: one seed, one plan of cars.
+    /// What all randomness derives from: one seed, one plan of cars, one plan of faults.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
 
@@ -43,6 +43,11 @@ struct Flags {
     /// End when all events are applied and checked. Needs --replay or --limit: simulated cars have no end.
     #[arg(long)]
     exit_when_settled: bool,
+
+    /// Bad weather: kill edges and the server and cut their links all the time, and check the books all the same. With
+    /// --replay and without --speed faults come at certain numbers of events, else every few seconds. The logs tell which.
+    #[arg(long)]
+    chaos: bool,
 
     /// Write the result to stdout as one JSON object, and everything else to stderr.
     #[arg(long)]
@@ -71,7 +76,8 @@ fn speed(text: &str) -> Result<f64, String> {
 /// How thoroughly the books are compared at the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Verify {
-    /// Each event is read back from the server and compared with what was confirmed, in order.
+    /// Each event is read back from the server and compared with what was confirmed, in order; afterwards `server verify`
+    /// judges the ledger.
     Full,
     /// Per garage: how many events were applied, and how many cars are inside.
     Counts,
@@ -118,6 +124,7 @@ pub struct Settings {
     pub limit: Option<u64>,
     pub pace: Pace,
     pub exit_when_settled: bool,
+    pub chaos: bool,
     pub json: bool,
     pub verify: Verify,
     pub config: Option<PathBuf>,
@@ -170,6 +177,7 @@ impl Settings {
             limit: flags.limit,
             pace,
             exit_when_settled: flags.exit_when_settled,
+            chaos: flags.chaos,
             json: flags.json,
             verify: flags.verify,
             config: flags.config,
@@ -192,6 +200,7 @@ mod tests {
         assert!(matches!(settings.cars, Cars::Simulated { garages: 5 }));
         assert_eq!(settings.pace, Pace::Times(60.0));
         assert_eq!(settings.verify, Verify::Full);
+        assert!(!settings.chaos);
     }
 
     #[test]
@@ -199,6 +208,7 @@ mod tests {
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/birmingham/birmingham.csv");
         let replay = format!("city --replay {file} --exit-when-settled --json");
         assert_eq!(settings(&replay).expect("it is right").pace, Pace::AsFastAsItCan);
+        assert!(settings(&format!("{replay} --chaos")).expect("it is right").chaos);
         let slow = format!("{replay} --speed 600");
         assert_eq!(settings(&slow).expect("it is right").pace, Pace::Times(600.0));
     }

@@ -1,9 +1,8 @@
 //! Looking at the daemons while they work.
 
-use super::children::Child;
 use super::client::{CallError, GarageAtServer, Http, Outbox};
 use super::console::{Picture, Row};
-use super::fleet::Fleet;
+use super::fleet::{Berth, Fleet};
 use super::plan::{Plan, Site};
 use super::producer::{Clock, Tally};
 use super::settings::Pace;
@@ -56,7 +55,7 @@ impl Stage {
 
 /// What each edge says of its outbox.
 pub async fn outboxes(http: &Http, fleet: &Fleet) -> Vec<Result<Outbox, CallError>> {
-    let ask = |edge: &Child| {
+    let ask = |edge: &Berth| {
         let (http, url) = (http.clone(), edge.http.clone());
         async move { http.outbox(&url).await }
     };

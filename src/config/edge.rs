@@ -1,10 +1,13 @@
 //! The settings of `edge`.
 
-use super::{ConfigError, file::ConfigFile};
+use super::ConfigError;
+use super::file::{ConfigFile, EdgeTable};
+use crate::city::simulate::CarsPerHour;
+use crate::messaging::LedgerId;
 use crate::messaging::SiteName;
 use crate::telemetry::LogFormat;
 use crate::transport::ServerAddress;
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -15,10 +18,10 @@ use std::time::Duration;
 #[command(name = "edge", version, about, max_term_width = 100)]
 struct Flags {
     /// The garage's name: 1 to 64 bytes of printable UTF-8
-    #[arg(long, value_name = "NAME", env = "FOGPOST_GARAGE_NAME")]
+    #[arg(long, global = true, value_name = "NAME", env = "FOGPOST_GARAGE_NAME")]
     garage_name: Option<SiteName>,
     /// Where events are kept [default: data/edge-NAME]
-    #[arg(long, value_name = "DIR", env = "FOGPOST_DATA_DIR")]
+    #[arg(long, global = true, value_name = "DIR", env = "FOGPOST_DATA_DIR")]
     data_dir: Option<PathBuf>,
     /// A way to the server, tcp://HOST:PORT; repeat it in order of preference [default: tcp://127.0.0.1:5555]
     #[arg(long, value_name = "ADDRESS", env = "FOGPOST_SERVER", value_delimiter = ',')]
@@ -29,15 +32,106 @@ struct Flags {
     /// How many spaces the garage has [default: 500]
     #[arg(long, value_name = "SPACES", env = "FOGPOST_CAPACITY")]
     capacity: Option<u32>,
+    /// Make up so many cars an hour, to try it out without a camera [default: none]
+    #[arg(long, value_name = "CARS_PER_HOUR", env = "FOGPOST_SIMULATE")]
+    simulate: Option<CarsPerHour>,
     /// How often the board of the city is asked for, in milliseconds [default: 1000]
     #[arg(long, value_name = "MS", env = "FOGPOST_BOARD_INTERVAL_MS")]
     board_interval_ms: Option<u64>,
+    /// How many events may wait; beyond it producers are refused (507) [default: 10000000]
+    #[arg(long, value_name = "EVENTS", env = "FOGPOST_MAX_EVENTS")]
+    max_events: Option<u64>,
+    /// How many bytes what waits may take; beyond it producers are refused (507) [default: 4294967296]
+    #[arg(long, value_name = "BYTES", env = "FOGPOST_MAX_BYTES")]
+    max_bytes: Option<u64>,
+    /// How much of the disk is kept free; below it producers are refused (507) [default: 64 MB, or 5 % of a smaller disk]
+    #[arg(long, value_name = "BYTES", env = "FOGPOST_RESERVE_BYTES")]
+    reserve_bytes: Option<u64>,
+    /// Which machine this is, for those without /etc/machine-id: any text [default: what stands there]
+    #[arg(long, value_name = "ID", env = "FOGPOST_MACHINE_ID")]
+    machine_id: Option<String>,
     /// How logs are written [default: text on a terminal, else json]
-    #[arg(long, value_name = "FORMAT", env = "FOGPOST_LOG_FORMAT")]
+    #[arg(long, global = true, value_name = "FORMAT", env = "FOGPOST_LOG_FORMAT")]
     log_format: Option<LogFormat>,
     /// A configuration file; its table [edge] is read
-    #[arg(long, value_name = "FILE", env = "FOGPOST_CONFIG")]
+    #[arg(long, global = true, value_name = "FILE", env = "FOGPOST_CONFIG")]
     config: Option<PathBuf>,
+    /// Without one of these the edge runs until it is stopped
+    #[command(subcommand)]
+    task: Option<TaskFlags>,
+}
+
+/// What to do instead of running, as it is written on a command line.
+#[derive(Debug, Subcommand)]
+enum TaskFlags {
+    /// Look at what waits to be delivered. Changes nothing, whether the edge runs or not
+    #[command(subcommand)]
+    Outbox(OutboxFlags),
+    /// Decide which ledger this garage delivers to
+    #[command(subcommand)]
+    Ledger(LedgerFlags),
+}
+
+#[derive(Debug, Subcommand)]
+enum OutboxFlags {
+    /// How much waits, since when, and for which ledger
+    Status {
+        /// Print one JSON object instead of text
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the oldest events that wait, a JSON object a line
+    Peek {
+        /// At most so many
+        #[arg(long, value_name = "EVENTS", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
+        limit: u16,
+    },
+    /// Print all events that wait, a JSON object a line
+    Export,
+    /// Read everything, and say what is wrong; ends with 0 when nothing is
+    Verify {
+        /// Print one JSON object instead of text
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum LedgerFlags {
+    /// Deliver to this ledger from now on, and to no other: the one before it is lost for good
+    Adopt {
+        #[arg(value_name = "ID")]
+        ledger: LedgerId,
+    },
+}
+
+/// What an edge program is to do instead of running.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EdgeTask {
+    Status { json: bool },
+    Peek { limit: usize },
+    Export,
+    Verify { json: bool },
+    Adopt { ledger: LedgerId },
+}
+
+impl From<TaskFlags> for EdgeTask {
+    fn from(flags: TaskFlags) -> EdgeTask {
+        match flags {
+            TaskFlags::Outbox(OutboxFlags::Status { json }) => EdgeTask::Status { json },
+            TaskFlags::Outbox(OutboxFlags::Peek { limit }) => EdgeTask::Peek { limit: limit.into() },
+            TaskFlags::Outbox(OutboxFlags::Export) => EdgeTask::Export,
+            TaskFlags::Outbox(OutboxFlags::Verify { json }) => EdgeTask::Verify { json },
+            TaskFlags::Ledger(LedgerFlags::Adopt { ledger }) => EdgeTask::Adopt { ledger },
+        }
+    }
+}
+
+/// What a command line asks for.
+#[derive(Debug, Clone)]
+pub enum EdgeCall {
+    Run(Box<EdgeConfig>),
+    Task { data_dir: PathBuf, task: EdgeTask },
 }
 
 /// The checked settings of an edge.
@@ -49,15 +143,38 @@ pub struct EdgeConfig {
     /// `None`: the first free port from 127.0.0.1:5581.
     pub http: Option<SocketAddr>,
     pub capacity: u32,
+    /// How many cars an hour to make up.
+    pub simulate: Option<CarsPerHour>,
     pub board_interval: Duration,
+    pub max_events: u64,
+    pub max_bytes: u64,
+    /// `None`: the smaller of 64 MB and 5 % of the filesystem.
+    pub reserve_bytes: Option<u64>,
+    /// `None`: that of /etc/machine-id.
+    pub machine_id: Option<String>,
     pub log_format: LogFormat,
 }
 
-impl EdgeConfig {
+impl EdgeCall {
     /// `args` as a program gets them, its name first.
-    pub fn from_args(args: Vec<OsString>) -> Result<EdgeConfig, ConfigError> {
-        let flags: Flags = super::parse(args)?;
+    pub fn from_args(args: Vec<OsString>) -> Result<EdgeCall, ConfigError> {
+        let mut flags: Flags = super::parse(args)?;
         let table = ConfigFile::read(flags.config.as_deref())?.edge;
+        let Some(task) = flags.task.take() else {
+            return EdgeConfig::new(flags, table).map(|config| EdgeCall::Run(Box::new(config)));
+        };
+        let name = flags.garage_name.or(table.garage_name);
+        let data_dir = flags.data_dir.or(table.data_dir).or_else(|| name.as_ref().map(default_data_dir));
+        let data_dir = data_dir.ok_or(ConfigError::Setting {
+            setting: "--data-dir",
+            reason: "it is missing. Give the directory of the edge, or its --garage-name".into(),
+        })?;
+        Ok(EdgeCall::Task { data_dir, task: task.into() })
+    }
+}
+
+impl EdgeConfig {
+    fn new(flags: Flags, table: EdgeTable) -> Result<EdgeConfig, ConfigError> {
         let garage_name = flags.garage_name.or(table.garage_name).ok_or(ConfigError::Setting {
             setting: "--garage-name",
             reason: "it is missing. Give the name of this garage, such as --garage-name 1".into(),
@@ -82,13 +199,26 @@ impl EdgeConfig {
                 reason: format!("{board_interval_ms} is not between 100 and 3600000"),
             });
         }
+        let max_events = flags.max_events.or(table.max_events).unwrap_or(10_000_000);
+        let max_bytes = flags.max_bytes.or(table.max_bytes).unwrap_or(4 << 30);
+        for (setting, value) in [("--max-events", max_events), ("--max-bytes", max_bytes)] {
+            if value == 0 {
+                let reason = "0 would refuse every event".into();
+                return Err(ConfigError::Setting { setting, reason });
+            }
+        }
         Ok(EdgeConfig {
             data_dir: flags.data_dir.or(table.data_dir).unwrap_or_else(|| default_data_dir(&garage_name)),
             garage_name,
             servers,
             http: flags.http.or(table.http),
             capacity: flags.capacity.or(table.capacity).unwrap_or(500),
+            simulate: flags.simulate.or(table.simulate),
             board_interval: Duration::from_millis(board_interval_ms),
+            max_events,
+            max_bytes,
+            reserve_bytes: flags.reserve_bytes.or(table.reserve_bytes),
+            machine_id: flags.machine_id.or(table.machine_id),
             log_format: flags.log_format.or(table.log_format).unwrap_or_else(LogFormat::default_here),
         })
     }
@@ -114,7 +244,27 @@ mod tests {
 
     fn config(args: &[&str]) -> Result<EdgeConfig, ConfigError> {
         let args = ["edge"].iter().chain(args).map(OsString::from).collect();
-        EdgeConfig::from_args(args)
+        match EdgeCall::from_args(args)? {
+            EdgeCall::Run(config) => Ok(*config),
+            task => panic!("{task:?}"),
+        }
+    }
+
+    #[test]
+    fn a_task_needs_a_directory_or_a_name() {
+        let task = |args: &[&str]| {
+            let args = ["edge"].iter().chain(args).map(OsString::from).collect();
+            match EdgeCall::from_args(args).map_err(|error| error.to_string())? {
+                EdgeCall::Task { data_dir, task } => Ok((data_dir, task)),
+                run => panic!("{run:?}"),
+            }
+        };
+        let (dir, peek) = task(&["outbox", "peek", "--limit", "3", "--data-dir", "g1"]).unwrap();
+        assert_eq!((dir, peek), (PathBuf::from("g1"), EdgeTask::Peek { limit: 3 }));
+        let (dir, _) = task(&["--garage-name", "1", "outbox", "export"]).unwrap();
+        assert_eq!(dir, Path::new("data/edge-1"));
+        let missing: Result<_, String> = task(&["outbox", "status"]);
+        assert!(missing.unwrap_err().contains("--data-dir"));
     }
 
     #[test]
@@ -149,6 +299,8 @@ mod tests {
             (&["--garage-name", "a", "--server", "tcp://h:0"], "port 0"),
             (&["--garage-name", "a", "--capacity=-1"], "capacity"),
             (&["--garage-name", "a", "--board-interval-ms", "1"], "--board-interval-ms"),
+            (&["--garage-name", "a", "--max-events", "0"], "--max-events"),
+            (&["--garage-name", "a", "--max-bytes", "4G"], "--max-bytes"),
             (&["--garage-name", "a", "--colour"], "--colour"),
             (&["--garage-name", "a", "--config", "/nonexistent"], "/nonexistent"),
         ] {

@@ -1,6 +1,7 @@
 //! The configuration file: one TOML file for all programs, each reading its own table.
 
 use super::ConfigError;
+use crate::city::simulate::CarsPerHour;
 use crate::messaging::SiteName;
 use crate::telemetry::LogFormat;
 use crate::transport::ServerAddress;
@@ -27,7 +28,12 @@ pub struct EdgeTable {
     pub server: Option<Vec<ServerAddress>>,
     pub http: Option<SocketAddr>,
     pub capacity: Option<u32>,
+    pub simulate: Option<CarsPerHour>,
     pub board_interval_ms: Option<u64>,
+    pub max_events: Option<u64>,
+    pub max_bytes: Option<u64>,
+    pub reserve_bytes: Option<u64>,
+    pub machine_id: Option<String>,
     pub log_format: Option<LogFormat>,
 }
 
@@ -38,6 +44,7 @@ pub struct ServerTable {
     pub data_dir: Option<PathBuf>,
     pub listen: Option<ServerAddress>,
     pub http: Option<SocketAddr>,
+    pub reserve_bytes: Option<u64>,
     pub log_format: Option<LogFormat>,
 }
 

@@ -4,8 +4,8 @@ pub mod edge;
 pub mod file;
 pub mod server;
 
-pub use edge::EdgeConfig;
-pub use server::ServerConfig;
+pub use edge::{EdgeCall, EdgeConfig, EdgeTask};
+pub use server::{ServerConfig, ServerTask};
 
 use clap::Parser;
 use std::ffi::OsString;

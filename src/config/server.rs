@@ -1,9 +1,11 @@
 //! The settings of `server`.
 
 use super::{ConfigError, file::ConfigFile};
+use crate::messaging::SiteName;
+use crate::server::commands::{Command, Place};
 use crate::telemetry::LogFormat;
 use crate::transport::ServerAddress;
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,7 +15,7 @@ use std::path::PathBuf;
 #[command(name = "server", version, about, max_term_width = 100)]
 struct Flags {
     /// Where the ledger is kept [default: data/server]
-    #[arg(long, value_name = "DIR", env = "FOGPOST_DATA_DIR")]
+    #[arg(long, global = true, value_name = "DIR", env = "FOGPOST_DATA_DIR")]
     data_dir: Option<PathBuf>,
     /// Where edges connect [default: tcp://127.0.0.1:5555]
     #[arg(long, value_name = "ADDRESS", env = "FOGPOST_LISTEN")]
@@ -21,21 +23,175 @@ struct Flags {
     /// Where people and programs look [default: 127.0.0.1:5580]
     #[arg(long, value_name = "ADDR:PORT", env = "FOGPOST_HTTP")]
     http: Option<SocketAddr>,
+    /// How much of the disk is kept free; below it edges keep their events [default: 64 MB, or 5 % of a smaller disk]
+    #[arg(long, value_name = "BYTES", env = "FOGPOST_RESERVE_BYTES")]
+    reserve_bytes: Option<u64>,
     /// How logs are written [default: text on a terminal, else json]
-    #[arg(long, value_name = "FORMAT", env = "FOGPOST_LOG_FORMAT")]
+    #[arg(long, global = true, value_name = "FORMAT", env = "FOGPOST_LOG_FORMAT")]
     log_format: Option<LogFormat>,
     /// A configuration file; its table [server] is read
-    #[arg(long, value_name = "FILE", env = "FOGPOST_CONFIG")]
+    #[arg(long, global = true, value_name = "FILE", env = "FOGPOST_CONFIG")]
     config: Option<PathBuf>,
+    /// Without one of these the server runs until it is stopped
+    #[command(subcommand)]
+    task: Option<TaskFlags>,
+}
+
+/// What to do instead of serving, as it is written on a command line.
+#[derive(Debug, Subcommand)]
+enum TaskFlags {
+    /// Look at the garages, or change what they are called and how they count
+    #[command(subcommand)]
+    Garages(GaragesFlags),
+    /// Look at the events that were accepted and could not be applied, and decide what becomes of them
+    #[command(subcommand)]
+    Quarantine(QuarantineFlags),
+    /// Read everything and fold it anew: says what is wrong, where, and what to do. Changes nothing
+    Verify {
+        /// Print the report as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Drop the views, so that the next start folds them anew from the ledger. The server must be stopped
+    Refold,
+    /// Copy the ledger into a new directory, also while the server runs. The way back: server --data-dir DIR
+    Backup {
+        /// Must not exist, or be empty
+        #[arg(value_name = "DIR")]
+        to: PathBuf,
+        /// Print one JSON object instead of text
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum GaragesFlags {
+    /// List all garages
+    List {
+        /// Print one JSON object instead of text
+        #[arg(long)]
+        json: bool,
+    },
+    /// Call a garage otherwise. Its edge may go on under the old name
+    Rename { old: SiteName, new: SiteName },
+    /// Leave a garage out of boards and of the city's numbers. Events that still come are applied and reported
+    Decommission {
+        name: SiteName,
+        /// Take it in again
+        #[arg(long)]
+        undo: bool,
+    },
+    /// Let both sides of a garage's conflict count: its edge is told to send what it has not delivered under a new epoch
+    Adopt { name: SiteName },
+    /// Set how many spaces a garage has, whatever its edge tells
+    Capacity {
+        name: SiteName,
+        #[arg(value_name = "SPACES", required_unless_present = "as_told", conflicts_with = "as_told")]
+        spaces: Option<u32>,
+        /// What its edge tells counts again
+        #[arg(long)]
+        as_told: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum QuarantineFlags {
+    /// List the events that wait
+    List {
+        /// Only what comes behind this place
+        #[arg(long, value_name = "POSITION[.INDEX]")]
+        after: Option<Place>,
+        /// At most so many
+        #[arg(long, value_name = "EVENTS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+        limit: u64,
+        /// Print one JSON object instead of text
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let what waits act now, if this program understands it now
+    Release {
+        #[arg(value_name = "POSITION[.INDEX]")]
+        place: Place,
+    },
+    /// Give up what waits. Its bytes and the reason stay in the ledger
+    Discard {
+        #[arg(value_name = "POSITION[.INDEX]")]
+        place: Place,
+        /// Why, for those who will ask
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
+}
+
+/// What a server program is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServerTask {
+    /// Serve until told to stop.
+    Serve,
+    ListGarages {
+        json: bool,
+    },
+    ListQuarantine {
+        after: Option<Place>,
+        limit: usize,
+        json: bool,
+    },
+    Verify {
+        json: bool,
+    },
+    Refold,
+    /// Record this in the ledger.
+    Command(Command),
+    Backup {
+        to: PathBuf,
+        json: bool,
+    },
+}
+
+impl From<TaskFlags> for ServerTask {
+    fn from(flags: TaskFlags) -> ServerTask {
+        match flags {
+            TaskFlags::Garages(GaragesFlags::List { json }) => ServerTask::ListGarages { json },
+            TaskFlags::Garages(GaragesFlags::Adopt { name }) => {
+                ServerTask::Command(Command::Adopt { garage: name })
+            }
+            TaskFlags::Garages(GaragesFlags::Rename { old, new }) => {
+                ServerTask::Command(Command::Rename { garage: old, to: new })
+            }
+            TaskFlags::Garages(GaragesFlags::Decommission { name, undo }) => {
+                ServerTask::Command(Command::Decommission { garage: name, undo })
+            }
+            TaskFlags::Garages(GaragesFlags::Capacity { name, spaces, as_told: _ }) => {
+                ServerTask::Command(Command::Capacity { garage: name, spaces })
+            }
+            TaskFlags::Quarantine(QuarantineFlags::List { after, limit, json }) => {
+                ServerTask::ListQuarantine { after, limit: limit as usize, json }
+            }
+            TaskFlags::Quarantine(QuarantineFlags::Release { place }) => {
+                ServerTask::Command(Command::Release { place })
+            }
+            TaskFlags::Quarantine(QuarantineFlags::Discard { place, reason }) => {
+                ServerTask::Command(Command::Discard { place, reason })
+            }
+            TaskFlags::Verify { json } => ServerTask::Verify { json },
+            TaskFlags::Refold => ServerTask::Refold,
+            TaskFlags::Backup { to, json } => ServerTask::Backup { to, json },
+        }
+    }
 }
 
 /// The checked settings of a server.
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
+    /// `None`: serve.
     pub data_dir: PathBuf,
     pub listen: ServerAddress,
     pub http: SocketAddr,
+    /// `None`: the smaller of 64 MB and 5 % of the filesystem.
+    pub reserve_bytes: Option<u64>,
     pub log_format: LogFormat,
+    pub task: ServerTask,
 }
 
 impl ServerConfig {
@@ -50,7 +206,79 @@ impl ServerConfig {
                 .or(table.listen)
                 .unwrap_or_else(|| "tcp://127.0.0.1:5555".parse().expect("it is an address")),
             http: flags.http.or(table.http).unwrap_or_else(|| ([127, 0, 0, 1], 5580).into()),
+            reserve_bytes: flags.reserve_bytes.or(table.reserve_bytes),
             log_format: flags.log_format.or(table.log_format).unwrap_or_else(LogFormat::default_here),
+            task: flags.task.map_or(ServerTask::Serve, ServerTask::from),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn config(args: &[&str]) -> Result<ServerConfig, ConfigError> {
+        ServerConfig::from_args(["server"].iter().chain(args).map(OsString::from).collect())
+    }
+
+    #[test]
+    fn without_a_subcommand_it_serves() {
+        let config = config(&[]).unwrap();
+        assert_eq!(config.task, ServerTask::Serve);
+        assert_eq!(config.data_dir, Path::new("data/server"));
+    }
+
+    #[test]
+    fn the_data_directory_is_given_before_or_after_a_subcommand() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "[server]\ndata_dir = \"d\"\n").unwrap();
+        let file = file.path().to_str().unwrap();
+        for args in [
+            &["--data-dir", "d", "garages", "list"][..],
+            &["garages", "--data-dir", "d", "list"],
+            &["garages", "list", "--data-dir", "d"],
+            &["garages", "list", "--config", file],
+            &["--config", file, "garages", "list"],
+        ] {
+            let config = config(args).unwrap();
+            assert_eq!(config.data_dir, Path::new("d"), "{args:?}");
+            assert_eq!(config.task, ServerTask::ListGarages { json: false }, "{args:?}");
+        }
+    }
+
+    #[test]
+    fn commands_are_read_as_they_are_meant() {
+        let garage = || SiteName::new("a").unwrap();
+        let command = |args: &[&str]| match config(args).unwrap().task {
+            ServerTask::Command(command) => command,
+            other => panic!("{other:?}"),
+        };
+        let spaces = |spaces| Command::Capacity { garage: garage(), spaces };
+        assert_eq!(command(&["garages", "capacity", "a", "30"]), spaces(Some(30)));
+        assert_eq!(command(&["garages", "capacity", "a", "--as-told"]), spaces(None));
+        let undo = Command::Decommission { garage: garage(), undo: true };
+        assert_eq!(command(&["garages", "decommission", "a", "--undo"]), undo);
+        let place = Place { position: 17, index: Some(3) };
+        assert_eq!(command(&["quarantine", "release", "17.3"]), Command::Release { place });
+    }
+
+    #[test]
+    fn bad_commands_are_refused_by_name() {
+        for (args, part) in [
+            (&["garages"][..], "list"),
+            (&["garages", "capacity", "a"], "SPACES"),
+            (&["garages", "capacity", "a", "--", "-1"], "SPACES"),
+            (&["garages", "capacity", "a", "3", "--as-told"], "--as-told"),
+            (&["garages", "rename", "a", ""], "NEW"),
+            (&["quarantine", "discard", "17"], "--reason"),
+            (&["quarantine", "release", "17.64"], "17.64"),
+            (&["quarantine", "release", "x"], "a place looks like"),
+            (&["backup"], "DIR"),
+            (&["start"], "start"),
+        ] {
+            let error = config(args).unwrap_err().to_string();
+            assert!(error.contains(part), "{args:?}: {error}");
+        }
     }
 }

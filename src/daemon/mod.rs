@@ -1,6 +1,10 @@
 //! What every program needs of its life: exit codes, signals, the ready line, one deadline at the end.
 
+pub mod admin;
+pub mod clock;
 mod memory;
+
+pub use memory::keep_small;
 
 use crate::config::ConfigError;
 use crate::store::directory::DirectoryError;
@@ -59,6 +63,12 @@ impl DaemonError {
     }
 }
 
+/// Prints why a command failed.
+pub fn exit_for(error: &DaemonError) -> ExitCode {
+    eprintln!("error: {error}");
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1))
+}
+
 /// A program that serves until it is told to stop.
 pub trait Daemon: Sized {
     /// Serves until `stop`, then ends in order.
@@ -90,6 +100,7 @@ pub fn run<D: Daemon>(open: impl Future<Output = Result<D, DaemonError>>) -> Exi
             daemon = open => daemon?,
             () = stop.requested() => return Ok(()),
         };
+        tokio::spawn(clock::say_when_set());
         daemon.run(&mut stop).await
     });
     match ended {

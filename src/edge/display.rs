@@ -31,10 +31,17 @@ struct Saved {
     own: Option<([u8; 16], u64, i64)>,
 }
 
-/// Events that are counted together.
+/// After an event: its epoch, by the order in which epochs are delivered, and its sequence. Places are in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    epoch: usize,
+    sequence: u64,
+}
+
+/// Events of one epoch that are counted together.
 #[derive(Debug, Clone, Copy)]
 struct Run {
-    last: u64,
+    last: Place,
     events: u64,
     effect: Effect,
 }
@@ -43,58 +50,90 @@ struct Run {
 #[derive(Debug)]
 pub struct Display {
     own: String,
-    epoch: [u8; 16],
+    /// Those that this outbox holds or held, in the order in which they are delivered.
+    epochs: Vec<[u8; 16]>,
     board: Option<Board>,
     received_at: Option<(Instant, i64)>,
     /// Our count after our event `base.1`, as the server told it; the count is unknown when it never did.
-    base: (Option<i64>, u64),
+    base: (Option<i64>, Place),
     /// Our events after `base.1`, in order.
     runs: VecDeque<Run>,
 }
 
 impl Display {
-    /// `oldest` is the oldest event still stored: an edge that has all its events from the first knows its count.
-    pub fn new(own: &SiteName, epoch: Epoch, oldest: u64) -> Display {
+    /// `epochs` are those of the outbox, oldest first, each with the oldest sequence still stored. One that has all its
+    /// events from the first one, and never had another epoch (`is_first`), knows its count.
+    pub fn new(own: &SiteName, epochs: &[(Epoch, u64)], is_first: bool) -> Display {
+        let oldest = epochs.first().map_or(1, |(_, oldest)| *oldest);
         Display {
             own: own.to_string(),
-            epoch: epoch.to_bytes(),
+            epochs: epochs.iter().map(|(epoch, _)| epoch.to_bytes()).collect(),
             board: None,
             received_at: None,
-            base: ((oldest == 1).then_some(0), oldest - 1),
+            base: (
+                (is_first && epochs.len() == 1 && oldest == 1).then_some(0),
+                Place { epoch: 0, sequence: oldest - 1 },
+            ),
             runs: VecDeque::new(),
         }
     }
 
-    /// Events that were found on disk at start, in order.
+    /// Events that were found on disk, in order.
     pub fn found(&mut self, page: &SealedPage) {
         if let Ok(page) = page.open()
             && let Content::Records(records) = &page.content
         {
             // A page may have grown after the count was saved.
-            let known = self.base.1.saturating_sub(page.first.get() - 1);
+            let place = self.place(page.epoch.to_bytes(), 0);
+            let before = match self.base.1.epoch.cmp(&place.epoch) {
+                std::cmp::Ordering::Less => 0,
+                std::cmp::Ordering::Equal => self.base.1.sequence,
+                std::cmp::Ordering::Greater => u64::MAX,
+            };
+            let known = before.saturating_sub(page.first.get() - 1);
             let known = usize::try_from(known).unwrap_or(usize::MAX).min(records.len());
             let events = records[known..].iter().filter_map(|record| Event::from_bytes(&record.payload).ok());
             let effect = events.map(|event| Effect::of(&event.kind)).fold(Effect::default(), Effect::then);
-            self.appended(page.last(), (records.len() - known) as u64, effect);
+            self.appended(page.epoch, page.last(), (records.len() - known) as u64, effect);
         }
     }
 
     /// So many events up to `last` were confirmed, with this effect together.
-    pub fn appended(&mut self, last: u64, events: u64, effect: Effect) {
+    pub fn appended(&mut self, epoch: Epoch, last: u64, events: u64, effect: Effect) {
+        let last = self.place(epoch.to_bytes(), last);
         if last <= self.base.1 || events == 0 {
             return;
         }
         // Two appends may be told in the wrong order.
         let place = self.runs.partition_point(|run| run.last < last);
         self.runs.insert(place, Run { last, events, effect });
-        if self.runs.len() > RUNS_MAX
-            && let Some(newest) = self.runs.pop_back()
+        if self.runs.len() > RUNS_MAX {
+            self.join_the_newest();
+        }
+    }
+
+    fn join_the_newest(&mut self) {
+        if let Some(newest) = self.runs.pop_back()
             && let Some(before) = self.runs.back_mut()
         {
-            before.last = newest.last;
-            before.events += newest.events;
-            before.effect = before.effect.then(newest.effect);
+            if before.last.epoch == newest.last.epoch {
+                before.last = newest.last;
+                before.events += newest.events;
+                before.effect = before.effect.then(newest.effect);
+            } else {
+                self.runs.push_back(newest);
+            }
         }
+    }
+
+    /// The place of a sequence. An epoch that is not known yet comes after all that are.
+    fn place(&mut self, epoch: [u8; 16], sequence: u64) -> Place {
+        let known = self.epochs.iter().position(|known| *known == epoch);
+        let epoch = known.unwrap_or_else(|| {
+            self.epochs.push(epoch);
+            self.epochs.len() - 1
+        });
+        Place { epoch, sequence }
     }
 
     /// What to ask the server for.
@@ -116,14 +155,19 @@ impl Display {
             return;
         };
         let through = match line.through {
-            Some((epoch, through)) if epoch == self.epoch => through,
-            // Nothing of this epoch is counted there yet.
-            _ => 0,
+            Some((epoch, sequence)) if self.epochs.contains(&epoch) => {
+                let known = self.epochs.iter().position(|known| *known == epoch);
+                Place { epoch: known.unwrap_or_default(), sequence }
+            }
+            // Nothing of our epochs is counted there yet.
+            _ => Place { epoch: 0, sequence: 0 },
         };
         // The former base stays good when the server stands within a run, or behind it.
-        let at_a_boundary = through == self.base.1 || self.runs.iter().any(|run| run.last == through);
-        let beyond_all = self.runs.back().is_none_or(|run| through >= run.last);
-        if through >= self.base.1 && (at_a_boundary || beyond_all) {
+        let next = self.runs.iter().find(|run| run.last > through);
+        let at_a_boundary = next.is_none_or(|run| {
+            run.last.epoch != through.epoch || run.last.sequence - run.events == through.sequence
+        });
+        if through >= self.base.1 && (at_a_boundary || through == self.base.1) {
             while self.runs.front().is_some_and(|run| run.last <= through) {
                 self.runs.pop_front();
             }
@@ -150,11 +194,19 @@ impl Display {
     pub fn save(&self) -> Vec<u8> {
         let board = self.board.clone().zip(self.received_at.map(|(_, at_ms)| at_ms));
         let through = self.runs.back().map_or(self.base.1, |run| run.last);
-        // An append that is on disk and not told yet would be missing in the count.
-        let complete = self.base.1 + self.runs.iter().map(|run| run.events).sum::<u64>() == through;
-        let count = self.own_occupied().filter(|_| complete);
-        let own = count.map(|count| (self.epoch, through, count));
+        let count = self.own_occupied().filter(|_| self.is_complete());
+        let own = count.map(|count| (self.epochs[through.epoch], through.sequence, count));
         postcard::to_extend(&Saved { board, own }, vec![SAVED_VERSION]).expect("a board always encodes")
+    }
+
+    /// Whether every event up to the newest run is in one: an append that is on disk and not told yet would be missing.
+    fn is_complete(&self) -> bool {
+        let mut at = self.base.1;
+        self.runs.iter().all(|run| {
+            let before = if run.last.epoch == at.epoch { at.sequence } else { 0 };
+            at = run.last;
+            before + run.events == run.last.sequence
+        })
     }
 
     /// What was written by an earlier process, before [`Display::found`]. Anything else is ignored: it is a convenience.
@@ -165,11 +217,11 @@ impl Display {
         let Ok(saved) = postcard::from_bytes::<Saved>(body) else {
             return;
         };
-        if let Some((epoch, through, count)) = saved.own
-            && epoch == self.epoch
-            && through >= self.base.1
+        if let Some((epoch, sequence, count)) = saved.own
+            && let Some(epoch) = self.epochs.iter().position(|known| *known == epoch)
+            && (Place { epoch, sequence }) >= self.base.1
         {
-            self.base = (Some(count), through);
+            self.base = (Some(count), Place { epoch, sequence });
         }
         if let Some((board, at_ms)) = saved.board {
             let age = u64::try_from(now_ms - at_ms).unwrap_or(0);
@@ -204,7 +256,7 @@ mod tests {
     }
 
     fn display(oldest: u64) -> Display {
-        Display::new(&SiteName::new("a").unwrap(), EPOCH, oldest)
+        Display::new(&SiteName::new("a").unwrap(), &[(EPOCH, oldest)], true)
     }
 
     fn answered(display: &mut Display, answer: BoardAnswer) {
@@ -214,10 +266,10 @@ mod tests {
     #[test]
     fn the_own_count_includes_what_is_not_delivered() {
         let mut display = display(1);
-        display.appended(3, 3, entries(3));
+        display.appended(EPOCH, 3, 3, entries(3));
         assert_eq!(display.own_occupied(), Some(3));
         answered(&mut display, told(3, 3));
-        display.appended(5, 2, entries(2));
+        display.appended(EPOCH, 5, 2, entries(2));
         assert_eq!(display.own_occupied(), Some(5));
         answered(&mut display, told(5, 5));
         assert_eq!(display.own_occupied(), Some(5), "delivered events count once");
@@ -226,7 +278,7 @@ mod tests {
     #[test]
     fn an_edge_that_does_not_have_its_past_waits_for_the_server() {
         let mut display = display(100);
-        display.appended(101, 1, entries(1));
+        display.appended(EPOCH, 101, 1, entries(1));
         assert_eq!(display.own_occupied(), None);
         answered(&mut display, told(40, 99));
         assert_eq!(display.own_occupied(), Some(41));
@@ -235,7 +287,7 @@ mod tests {
     #[test]
     fn a_server_in_the_middle_of_a_run_changes_nothing_until_its_end() {
         let mut display = display(1);
-        display.appended(10, 10, entries(10));
+        display.appended(EPOCH, 10, 10, entries(10));
         answered(&mut display, told(4, 4));
         assert_eq!(display.own_occupied(), Some(10));
         answered(&mut display, told(10, 10));
@@ -245,7 +297,7 @@ mod tests {
     #[test]
     fn a_board_of_an_earlier_process_is_shown_with_its_age() {
         let mut earlier = display(1);
-        earlier.appended(3, 3, entries(3));
+        earlier.appended(EPOCH, 3, 3, entries(3));
         answered(&mut earlier, told(3, 3));
         let bytes = earlier.save();
         let mut display = display(2);
@@ -260,14 +312,14 @@ mod tests {
     #[test]
     fn the_count_of_an_earlier_process_goes_on_with_what_was_appended_since() {
         let mut earlier = display(1);
-        earlier.appended(3, 3, entries(3));
-        earlier.appended(5, 1, entries(1));
+        earlier.appended(EPOCH, 3, 3, entries(3));
+        earlier.appended(EPOCH, 5, 1, entries(1));
         assert_eq!(Saved { board: None, own: None }, postcard::from_bytes(&earlier.save()[1..]).unwrap());
-        earlier.appended(4, 1, entries(1));
+        earlier.appended(EPOCH, 4, 1, entries(1));
         let mut later = display(4);
         later.restore(&earlier.save(), Instant::now(), 0);
-        later.appended(5, 2, entries(2)); // known
-        later.appended(6, 1, entries(1));
+        later.appended(EPOCH, 5, 2, entries(2)); // known
+        later.appended(EPOCH, 6, 1, entries(1));
         assert_eq!(later.own_occupied(), Some(6));
         let mut of_a_crash = display(10); // events were delivered and deleted after the last save
         of_a_crash.restore(&earlier.save(), Instant::now(), 0);
@@ -278,17 +330,35 @@ mod tests {
     fn appends_that_are_told_in_the_wrong_order_count_in_the_right_one() {
         let count = Effect::of(&EventKind::Count { occupied: 50, reason: "rounds".into() });
         let mut display = display(1);
-        display.appended(3, 1, entries(1));
-        display.appended(2, 1, count);
-        display.appended(1, 1, entries(1));
+        display.appended(EPOCH, 3, 1, entries(1));
+        display.appended(EPOCH, 2, 1, count);
+        display.appended(EPOCH, 1, 1, entries(1));
         assert_eq!(display.own_occupied(), Some(51));
+    }
+
+    #[test]
+    fn events_of_a_new_epoch_count_after_those_of_the_old_one() {
+        let new = Epoch::from_bytes([6; 16]);
+        let mut display = display(1);
+        display.appended(EPOCH, 3, 3, entries(3));
+        display.appended(new, 2, 2, entries(2));
+        assert_eq!(display.own_occupied(), Some(5));
+        answered(&mut display, told(3, 3));
+        assert_eq!(display.own_occupied(), Some(5));
+        // Somebody else has sent more under the old epoch.
+        answered(&mut display, told(9, 9));
+        assert_eq!(display.own_occupied(), Some(11));
+        let mut later = Display::new(&SiteName::new("a").unwrap(), &[(EPOCH, 10), (new, 1)], false);
+        later.restore(&display.save(), Instant::now(), 0);
+        later.appended(new, 3, 1, entries(1));
+        assert_eq!(later.own_occupied(), Some(12));
     }
 
     #[test]
     fn a_long_backlog_stays_small() {
         let mut display = display(1);
         for n in 1..=100_000 {
-            display.appended(n, 1, entries(1));
+            display.appended(EPOCH, n, 1, entries(1));
         }
         assert!(display.runs.len() <= RUNS_MAX);
         assert_eq!(display.own_occupied(), Some(100_000));

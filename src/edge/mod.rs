@@ -2,44 +2,58 @@
 //!
 //! HTTP takes events ([`web`]) into the outbox; [`sending`] delivers them; [`display`] is what the garage shows.
 
+mod commands;
 mod display;
 mod sending;
+mod simulating;
 mod web;
 
-use crate::config::EdgeConfig;
-use crate::daemon::{self, Daemon, DaemonError, STOP_WITHIN, StopRequest};
+use crate::config::{EdgeCall, EdgeConfig};
+use crate::daemon::admin::AdminSocket;
+use crate::daemon::{self, Daemon, DaemonError, STOP_WITHIN, StopRequest, clock};
 use crate::http;
 use crate::messaging::SiteName;
-use crate::messaging::outbox::Outbox;
+use crate::messaging::outbox::{Limits, Options, Outbox};
+use crate::parking::board::BoardLine;
 use crate::store::directory::DataDir;
-use crate::store::{Purpose, Store, StoreError};
+use crate::store::{Purpose, StoreError, room};
 use crate::telemetry;
+use commands::Desk;
 use display::Display;
 use sending::SendingStatus;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 /// Where the last board is kept, in the data directory.
 const BOARD_FILE: &str = "board";
+/// Where the outbox notes how far it has come.
+const WITNESS_FILE: &str = "witness";
 /// How often it is written.
 const SAVE_BOARD_EVERY: Duration = Duration::from_secs(1);
+/// How often the board may go into the log, and how many of its lines.
+const LOG_BOARD_EVERY: Duration = Duration::from_secs(10);
+const LOG_BOARD_LINES: usize = 30;
 /// Where producers post when nothing else was said: the first free port from here.
 const HTTP_FROM: ([u8; 4], u16) = ([127, 0, 0, 1], 5581);
 
 /// Runs the program `edge`; `args` as a program gets them, its name first.
 pub fn main(args: Vec<OsString>) -> ExitCode {
-    let config = match EdgeConfig::from_args(args) {
-        Ok(config) => config,
-        Err(error) => return daemon::exit_for_config(&error),
-    };
-    telemetry::init(config.log_format);
-    daemon::run(Edge::open(config))
+    match EdgeCall::from_args(args) {
+        Ok(EdgeCall::Run(config)) => {
+            telemetry::init(config.log_format);
+            daemon::run(Edge::open(*config))
+        }
+        Ok(EdgeCall::Task { data_dir, task }) => commands::run(&data_dir, &task),
+        Err(error) => daemon::exit_for_config(&error),
+    }
 }
 
 /// What the parts of an edge share.
@@ -64,6 +78,7 @@ struct Edge {
     shared: Arc<Shared>,
     stop: CancellationToken,
     sending: JoinHandle<Result<(), StoreError>>,
+    admin: JoinHandle<()>,
     http: JoinHandle<std::io::Result<()>>,
 }
 
@@ -71,9 +86,8 @@ impl Edge {
     async fn open(config: EdgeConfig) -> Result<Edge, DaemonError> {
         let dir = DataDir::hold(&config.data_dir)?;
         let (outbox, display) = {
-            let (path, garage) = (dir.store(), config.garage_name.clone());
-            let board = dir.path().join(BOARD_FILE);
-            let opened = tokio::task::spawn_blocking(move || open_outbox(&path, &garage, &board));
+            let (path, config) = (dir.path().to_owned(), config.clone());
+            let opened = tokio::task::spawn_blocking(move || open_outbox(&path, &config));
             opened.await.map_err(|error| DaemonError::Failed(error.to_string()))??
         };
         let listener = match config.http {
@@ -84,9 +98,30 @@ impl Edge {
         let shared =
             Arc::new(Shared { config, outbox, display: Mutex::new(display), sending: Mutex::default() });
         let stop = CancellationToken::new();
-        let sending = tokio::spawn(sending::send_until_stopped(Arc::clone(&shared), stop.clone()));
+        let (tell, told) = mpsc::channel(4);
+        let sending = tokio::spawn(sending::send_until_stopped(Arc::clone(&shared), told, stop.clone()));
+        if let Some(cars_per_hour) = shared.config.simulate {
+            tokio::spawn(simulating::simulate_until_stopped(
+                Arc::clone(&shared),
+                cars_per_hour,
+                stop.clone(),
+            ));
+        }
         let router = web::router(Arc::clone(&shared));
         let http = tokio::spawn(http::serve(listener, router, stop.clone()));
+        let admin = match AdminSocket::listen(&dir) {
+            Ok(socket) => {
+                let desk = Arc::new(Desk::new(Arc::clone(&shared), tell));
+                tokio::spawn(socket.serve(stop.clone(), move |call| {
+                    let desk = Arc::clone(&desk);
+                    async move { desk.answer(call).await }
+                }))
+            }
+            Err(error) => {
+                tracing::error!(%error, "admin.sock cannot be made: this edge takes no commands; events are taken and delivered as ever. Make room or give rights, and start it again");
+                tokio::spawn(std::future::ready(()))
+            }
+        };
         dir.publish("http.addr", format!("{address}\n"))?;
         let servers: Vec<_> = shared.config.servers.iter().map(ToString::to_string).collect();
         let position = shared.outbox.position();
@@ -96,7 +131,7 @@ impl Edge {
             servers.join(","),
             shared.config.garage_name.as_str(),
         ));
-        Ok(Edge { dir, shared, stop, sending, http })
+        Ok(Edge { dir, shared, stop, sending, http, admin })
     }
 }
 
@@ -105,6 +140,7 @@ impl Daemon for Edge {
         let mut progress = self.shared.outbox.progress();
         let mut saving = tokio::time::interval(SAVE_BOARD_EVERY);
         let mut saved = Vec::new();
+        let mut board_log = BoardLog::default();
         loop {
             tokio::select! {
                 () = stop.requested() => break,
@@ -118,17 +154,66 @@ impl Daemon for Edge {
                     Err(error) => DaemonError::Failed(format!("sending panicked: {error}; events stay on disk. Please report this with the log")),
                 }),
                 _ = &mut self.http => return Err(DaemonError::Failed("HTTP ended by itself; events stay on disk".into())),
-                _ = saving.tick() => save_board(&self.dir, &self.shared, &mut saved),
+                _ = saving.tick() => {
+                    save_board(&self.dir, &self.shared, &mut saved);
+                    board_log.look(&self.shared);
+                }
             }
         }
         tracing::info!("stopping: asked to; what is in flight is answered, the rest stays on disk");
         self.stop.cancel();
-        if timeout(STOP_WITHIN, async { (self.sending.await, (&mut self.http).await) }).await.is_err() {
+        if timeout(STOP_WITHIN, async { (self.sending.await, (&mut self.http).await, self.admin.await) })
+            .await
+            .is_err()
+        {
             tracing::warn!("a producer kept its connection open; everything that was confirmed is on disk");
             self.http.abort();
         }
         save_board(&self.dir, &self.shared, &mut saved);
         Ok(())
+    }
+}
+
+/// Writes the board into the log when it changed, and not more often than every [`LOG_BOARD_EVERY`].
+#[derive(Default)]
+struct BoardLog {
+    /// What was written last.
+    lines: BTreeMap<String, BoardLine>,
+    own: Option<i64>,
+    at: Option<Instant>,
+}
+
+impl BoardLog {
+    fn look(&mut self, shared: &Shared) {
+        if self.at.is_some_and(|at| at.elapsed() < LOG_BOARD_EVERY) {
+            return;
+        }
+        let (lines, own) = {
+            let display = shared.display();
+            let Some(board) = display.board() else { return };
+            (board.garages.clone(), display.own_occupied())
+        };
+        let own_name = shared.config.garage_name.as_str();
+        let changed = lines.iter().filter(|(name, line)| {
+            let before = self.lines.get(*name);
+            before.is_none_or(|before| (before.occupied, before.capacity) != (line.occupied, line.capacity))
+        });
+        let line = |(name, line): (&String, &BoardLine)| {
+            let free = (i64::from(line.capacity) - line.occupied).max(0);
+            format!("{name}: {free} of {} free", line.capacity)
+        };
+        let changed: Vec<String> = changed.map(line).collect();
+        if changed.is_empty() && own == self.own {
+            return;
+        }
+        let more = changed.len().saturating_sub(LOG_BOARD_LINES);
+        let shown = changed[..changed.len() - more].join(", ");
+        if changed.is_empty() {
+            tracing::info!(garage = own_name, own_occupied = own, "this garage's own count changed");
+        } else {
+            tracing::info!(garage = own_name, own_occupied = own, more, "the board changed: {shown}");
+        }
+        *self = BoardLog { lines, own, at: Some(Instant::now()) };
     }
 }
 
@@ -144,9 +229,10 @@ fn save_board(dir: &DataDir, shared: &Shared, saved: &mut Vec<u8>) {
     *saved = bytes;
 }
 
-fn open_outbox(path: &Path, garage: &SiteName, board: &Path) -> Result<(Outbox, Display), DaemonError> {
+fn open_outbox(dir: &Path, config: &EdgeConfig) -> Result<(Outbox, Display), DaemonError> {
     const NAME: &[u8] = b"g";
-    let store = Store::open(path, Purpose::Edge)?;
+    let garage = &config.garage_name;
+    let (store, room) = room::open_store(dir, Purpose::Edge, config.reserve_bytes)?;
     match store.get(NAME)? {
         Some(stored) if stored == garage.as_str().as_bytes() => {}
         Some(stored) => {
@@ -162,23 +248,51 @@ fn open_outbox(path: &Path, garage: &SiteName, board: &Path) -> Result<(Outbox, 
             store.flush()?;
         }
     }
-    let outbox = Outbox::open(store)?;
-    let position = outbox.position();
-    let mut display = Display::new(garage, outbox.epoch(), position.oldest);
-    if let Ok(saved) = std::fs::read(board) {
-        display.restore(&saved, Instant::now(), now_ms());
+    let options = Options {
+        witness: Some(dir.join(WITNESS_FILE)),
+        machine: clock::machine(config.machine_id.as_deref()),
+        limits: Limits { messages: config.max_events, bytes: config.max_bytes },
+        room: Some(Arc::new(move |stored, coming| room.check_inside(stored, coming))),
+    };
+    let outbox = Outbox::open(store, options, clock::read())?;
+    if let Some(what) = outbox.shortage() {
+        tracing::error!(
+            "{what}; producers are refused (507) until there is room, and what was confirmed is delivered. Make room on the disk, or look why nothing is delivered"
+        );
     }
-    let mut next = position.oldest;
-    while next <= position.durable {
-        let taken = outbox.take(next, 1 << 20)?;
-        taken.pages.iter().for_each(|page| display.found(page));
-        next = taken.last.map_or(position.durable, |last| last) + 1;
+    let mut display = new_display(garage, &outbox);
+    if let Ok(saved) = std::fs::read(dir.join(BOARD_FILE)) {
+        display.restore(&saved, Instant::now(), clock::wall_ms());
     }
+    show_what_waits(&mut display, &outbox)?;
     Ok((outbox, display))
 }
 
-/// Wall time: evidence, not truth.
-fn now_ms() -> i64 {
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
-    since_1970.map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
+fn new_display(garage: &SiteName, outbox: &Outbox) -> Display {
+    let positions = outbox.positions();
+    let epochs: Vec<_> = positions.iter().map(|position| (position.epoch, position.oldest)).collect();
+    Display::new(garage, &epochs, positions.first().is_some_and(|position| position.life == 0))
+}
+
+fn show_what_waits(display: &mut Display, outbox: &Outbox) -> Result<(), StoreError> {
+    for position in outbox.positions() {
+        let mut next = position.oldest;
+        while next <= position.durable {
+            let taken = outbox.take(position.life, next, 1 << 20)?;
+            taken.pages.iter().for_each(|page| display.found(page));
+            next = taken.last.map_or(position.durable, |last| last) + 1;
+        }
+    }
+    Ok(())
+}
+
+/// Events have got other places: what the board of the server counts is compared with them anew.
+fn rebuild_display(shared: &Shared) {
+    let board = shared.display().save();
+    let mut display = new_display(&shared.config.garage_name, &shared.outbox);
+    display.restore(&board, Instant::now(), clock::wall_ms());
+    match show_what_waits(&mut display, &shared.outbox) {
+        Ok(()) => *shared.display() = display,
+        Err(error) => tracing::warn!(%error, "the garage's own count is shown as it was"),
+    }
 }

@@ -2,21 +2,27 @@
 //! [`Sender`] says.
 
 use super::Shared;
-use crate::messaging::outbox::{Status, Taken};
-use crate::messaging::sender::{Action, Outcome, PAGES_BYTES, Sender, SenderConfig};
+use crate::daemon::clock;
+use crate::messaging::outbox::{AppendError, Status, Taken};
+use crate::messaging::sender::{Action, Held, Outcome, PAGES_BYTES, Replied, Sender, SenderConfig};
 use crate::messaging::wire::{Reply, Request, WireError};
 use crate::parking::{BoardAnswer, Observation};
 use crate::store::StoreError;
 use crate::transport::ServerAddress;
-use crate::transport::link::Link;
+use crate::transport::link::{Link, LinkError};
 use bytes::Bytes;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// Requests that may be unanswered at a time: enough to keep the link and the server's disk busy. With a city of garages
 /// behind one server, more would only wait in its memory.
 const WINDOW: usize = 4;
+
+/// A clock that differs from the server's by more than this is an alarm.
+pub const SKEW_ALARM: Duration = Duration::from_secs(5);
 
 /// What the sender shows of itself.
 #[derive(Debug, Clone, Default)]
@@ -29,37 +35,70 @@ pub struct SendingStatus {
     pub last_acknowledged_at_ms: Option<i64>,
     /// Why the queue waits, when it does not wait for the network.
     pub alarm: Option<String>,
+    /// What the server wants a person here to know.
+    pub notice: Option<String>,
+    /// The server's wall clock less ours, in milliseconds, halfway through the last exchange.
+    pub skew_ms: Option<i64>,
+}
+
+/// What an operator tells the sender; see `edge ledger adopt`.
+#[derive(Debug)]
+pub enum Told {
+    /// The outbox is bound to this ledger now.
+    Bound(crate::messaging::LedgerId),
 }
 
 /// Delivers until `stop`. An error means that the outbox cannot be read.
-pub async fn send_until_stopped(shared: Arc<Shared>, stop: CancellationToken) -> Result<(), StoreError> {
-    let position = shared.outbox.position();
+pub async fn send_until_stopped(
+    shared: Arc<Shared>,
+    mut told: mpsc::Receiver<Told>,
+    stop: CancellationToken,
+) -> Result<(), StoreError> {
     let config = SenderConfig {
         servers: shared.config.servers.len(),
         window: WINDOW,
         ask_every: shared.config.board_interval,
         seed: rand::random(),
     };
+    let position = shared.outbox.position();
     let mut shell = Shell {
-        sender: Sender::new(config, position.oldest, position.acknowledged, position.durable),
+        sender: Sender::new(config, held(&position), shared.outbox.ledger()),
+        life: position.life,
+        epoch: position.epoch,
+        instance: rand::random(),
         link: None,
         began: Instant::now(),
+        sent_at: VecDeque::new(),
         unreachable: false,
+        skewed: false,
         shared,
     };
     tokio::select! {
         () = stop.cancelled() => Ok(()),
-        ended = shell.run() => ended,
+        ended = shell.run(&mut told) => ended,
     }
+}
+
+fn held(position: &crate::messaging::outbox::Position) -> Held {
+    Held { oldest: position.oldest, settled: position.acknowledged, available: position.durable }
 }
 
 struct Shell {
     shared: Arc<Shared>,
     sender: Sender,
+    /// The epoch that is being delivered.
+    life: u32,
+    epoch: crate::messaging::Epoch,
+    /// Of this process.
+    instance: u64,
     link: Option<Link>,
     began: Instant,
+    /// When the last requests left, by their ids.
+    sent_at: VecDeque<(u64, Instant)>,
     /// Said in the log once, not at every try.
     unreachable: bool,
+    /// Whether the clock's alarm was said.
+    skewed: bool,
 }
 
 impl Shell {
@@ -67,14 +106,14 @@ impl Shell {
         self.began.elapsed()
     }
 
-    async fn run(&mut self) -> Result<(), StoreError> {
+    async fn run(&mut self, told: &mut mpsc::Receiver<Told>) -> Result<(), StoreError> {
         let mut progress = self.shared.outbox.progress();
         loop {
             let action = self.sender.poll(self.now());
             match action {
                 Action::Connect { server } => self.connect(server).await,
                 Action::Disconnect => {
-                    tracing::warn!(server = %self.shared.config.servers[self.sender.server()], "no reply in time; the socket is dropped, and what is not acknowledged will be resent there");
+                    tracing::warn!(server = %self.shared.config.servers[self.sender.server()], "no useful reply in time; the socket is dropped, and what is not acknowledged will be resent there");
                     self.link = None;
                 }
                 Action::Send { id, pages_from, ask } => self.send(id, pages_from, ask).await?,
@@ -83,18 +122,35 @@ impl Shell {
                     let until = self.began.checked_add(until.min(Duration::from_secs(3600)));
                     let until = until.unwrap_or_else(Instant::now);
                     tokio::select! {
-                        received = recv(&mut self.link) => self.received(received),
+                        received = recv(&mut self.link) => self.received(received).await,
                         changed = progress.changed() => {
                             if changed.is_err() {
                                 return Ok(()); // the outbox closed: the daemon ends
                             }
                             let now = *progress.borrow_and_update();
-                            self.sender.outbox_holds(now.oldest, now.durable);
+                            if now.life == self.life {
+                                self.sender.outbox_holds(now.oldest, now.durable);
+                            } else {
+                                self.go_on_with_the_oldest_epoch();
+                            }
+                        }
+                        Some(Told::Bound(ledger)) = told.recv() => {
+                            self.sender.bind(ledger);
+                            self.shared.sending().alarm = None;
                         }
                         () = tokio::time::sleep_until(until.into()) => {}
                     }
                 }
             }
+        }
+    }
+
+    /// The epoch that was being delivered is delivered, or was moved.
+    fn go_on_with_the_oldest_epoch(&mut self) {
+        let position = self.shared.outbox.position();
+        if position.life != self.life {
+            (self.life, self.epoch) = (position.life, position.epoch);
+            self.sender.begin_epoch(held(&position));
         }
     }
 
@@ -116,9 +172,9 @@ impl Shell {
     }
 
     async fn send(&mut self, id: u64, pages_from: Option<u64>, ask: bool) -> Result<(), StoreError> {
-        let outbox = self.shared.outbox.clone();
+        let (outbox, life) = (self.shared.outbox.clone(), self.life);
         let read = tokio::task::spawn_blocking(move || -> Result<_, StoreError> {
-            let taken = pages_from.map(|from| outbox.take(from, PAGES_BYTES)).transpose()?;
+            let taken = pages_from.map(|from| outbox.take(life, from, PAGES_BYTES)).transpose()?;
             let status = ask.then(|| outbox.status()).transpose()?;
             Ok((taken.unwrap_or_default(), status))
         });
@@ -131,14 +187,21 @@ impl Shell {
         let body = Request {
             id,
             site: self.shared.config.garage_name.clone(),
-            epoch: self.shared.outbox.epoch(),
+            epoch: self.epoch,
             // What is told with pages must be as old as they are.
             oldest: if taken.pages.is_empty() { self.sender.oldest() } else { taken.oldest },
+            ledger: self.sender.ledger(),
+            instance: self.instance,
+            clock_ms: clock::wall_ms(),
             pages: taken.pages,
             ask: ask.then(|| Bytes::from(self.shared.display().question().to_bytes())),
             observation: status.map(|status| self.observation(&status)),
         }
         .encode();
+        if self.sent_at.len() >= 4 * WINDOW {
+            self.sent_at.pop_front();
+        }
+        self.sent_at.push_back((id, Instant::now()));
         let sent = match &mut self.link {
             Some(link) => link.send(body).await,
             None => return Ok(()),
@@ -150,25 +213,29 @@ impl Shell {
     }
 
     fn observation(&self, status: &Status) -> Bytes {
-        let clock_ms = super::now_ms();
-        let age = |begun: i64| u64::try_from(clock_ms - begun).unwrap_or(0);
+        let now = clock::read();
+        let age = |begun: crate::messaging::ClockReading| {
+            u64::try_from(begun.age_at(&now).as_millis()).unwrap_or(u64::MAX)
+        };
         let observation = Observation {
             capacity: self.shared.config.capacity,
             occupied: self.shared.display().own_occupied(),
             backlog: status.depth,
-            oldest_age_ms: status.oldest_begun_at_ms.map(age),
-            clock_ms,
+            oldest_age_ms: status.oldest_begun.map(age),
+            clock_set: now.set,
+            damaged: self.shared.outbox.damages().iter().map(|damage| damage.last - damage.first + 1).sum(),
+            shortage: self.shared.outbox.shortage(),
         };
         Bytes::from(observation.to_bytes())
     }
 
-    fn received(&mut self, received: Result<Bytes, crate::transport::link::LinkError>) {
+    async fn received(&mut self, received: Result<Bytes, LinkError>) {
         let body = match received {
             Ok(body) => body,
             Err(error) => return self.broke(&error),
         };
         match Reply::decode(&body) {
-            Ok(reply) => self.replied(reply),
+            Ok(reply) => self.replied(reply).await,
             Err(WireError::PeerSpeaks { lowest, highest }) => self.alarm(format!(
                 "the server speaks versions {lowest} to {highest} of the protocol, this edge version {}; events stay here. Bring both to one version",
                 crate::messaging::wire::VERSION
@@ -177,39 +244,122 @@ impl Shell {
         }
     }
 
-    fn replied(&mut self, reply: Reply) {
+    async fn replied(&mut self, reply: Reply) {
         if std::mem::take(&mut self.unreachable) {
             tracing::info!(server = %self.shared.config.servers[self.sender.server()], ledger = %reply.ledger, "a server answers");
         }
-        let outcome = self.sender.replied(self.now(), &reply);
-        if let Some(answer) = &reply.answer {
-            match BoardAnswer::from_bytes(answer) {
-                Ok(answer) => self.shared.display().answered(answer, Instant::now(), super::now_ms()),
-                Err(error) => tracing::debug!(%error, "the board is shown as it was"),
+        let epoch_asked = self.epoch;
+        let Replied { outcome, ahead } = self.sender.replied(self.now(), &reply);
+        let is_ours = !matches!(outcome, Outcome::OtherLedger { .. });
+        if is_ours {
+            self.compare_clocks(&reply);
+            self.shared.sending().notice.clone_from(&reply.notice);
+            if let Some(answer) = &reply.answer {
+                match BoardAnswer::from_bytes(answer) {
+                    Ok(answer) => self.shared.display().answered(answer, Instant::now(), clock::wall_ms()),
+                    Err(error) => tracing::debug!(%error, "the board is shown as it was"),
+                }
             }
         }
         match outcome {
-            Ok(Outcome::Settled { through }) => {
-                self.shared.outbox.settle(through);
+            Outcome::Settled { through } => {
+                self.shared.outbox.settle(self.life, through);
                 let mut status = self.shared.sending();
                 if status.alarm.take().is_some() {
                     tracing::info!(through, "events are acknowledged again");
                 }
-                status.last_acknowledged_at_ms = Some(super::now_ms());
+                status.last_acknowledged_at_ms = Some(clock::wall_ms());
             }
-            Ok(Outcome::Nothing) => {}
-            Ok(Outcome::ReceiverWentBack { mark, settled }) => {
-                self.shared.outbox.unsettle(mark);
+            Outcome::Nothing => {}
+            Outcome::ReceiverWentBack { mark, settled } => {
+                self.shared.outbox.unsettle(self.life, mark);
                 self.alarm(format!(
-                "the server has our events up to {mark} only, though it acknowledged {settled}: was it restored from a copy? What is still here is sent again, the rest is recorded there as missing"
-            ));
+                    "the server has our events up to {mark} only, though it acknowledged {settled}: was it restored from a copy? What is still here is sent again, the rest is recorded there as missing"
+                ));
             }
-            Ok(Outcome::Conflict { first }) => self.alarm(format!(
-                "the server has another page at sequence {first} of this epoch; nothing is deleted, the queue waits. Does another edge use this name, or was this directory restored from a copy?"
+            Outcome::Conflict { first, settled } => {
+                self.shared.outbox.settle(self.life, settled);
+                self.alarm(format!(
+                    "the server has another page at sequence {first} of epoch {}; nothing is deleted, the queue waits. Does another edge use this name, or was this directory restored from a copy? When both sides are to count, tell the server: server garages adopt {:?}",
+                    self.epoch,
+                    self.shared.config.garage_name.as_str()
+                ));
+            }
+            Outcome::Refused { reason } => self.alarm(format!(
+                "the server refuses what we send: {reason}; nothing is deleted, the queue waits"
             )),
-            Ok(Outcome::Refused { reason }) => self.alarm(format!("the server refuses what we send: {reason}; nothing is deleted, the queue waits")),
-            Err(error) => self.alarm(error.to_string()),
+            Outcome::Found { ledger } => match self.shared.outbox.bind_first(ledger).await {
+                // An operator may have decided otherwise a moment ago.
+                Ok(bound) => {
+                    tracing::info!(ledger = %bound, "this garage delivers to this ledger from now on, and to no other");
+                    self.sender.bind(bound);
+                }
+                Err(error) => self.not_now(&error),
+            },
+            Outcome::OtherLedger { found } => {
+                let ours = self.sender.ledger().map(|ledger| ledger.to_string()).unwrap_or_default();
+                self.alarm(format!(
+                    "what answers keeps the ledger {found}, and this garage delivers to the ledger {ours}: nothing is sent to it, nothing is deleted, the queue waits. Is the address right? If the other ledger is lost for good and this one is to take its place: edge ledger adopt {found}"
+                ));
+            }
+            Outcome::Move { from } => match self.shared.outbox.move_oldest(self.life, from).await {
+                Ok(moved) => {
+                    self.go_on_with_the_oldest_epoch();
+                    let shared = Arc::clone(&self.shared);
+                    // It reads all that waits. That it fails only leaves the count as it was.
+                    let _ = tokio::task::spawn_blocking(move || super::rebuild_display(&shared)).await;
+                    if let Some((epoch, events)) = moved {
+                        tracing::warn!(%epoch, events, "the server was told to take both sides of the conflict: what was not acknowledged was moved to a new epoch, and is delivered there");
+                    }
+                    self.shared.sending().alarm = None;
+                }
+                Err(error) => self.not_now(&error),
+            },
         }
+        if let Some(mark) = ahead.filter(|_| is_ours && self.epoch == epoch_asked) {
+            self.receiver_is_ahead(mark).await;
+        }
+    }
+
+    /// Somebody else has sent under our epoch. New events get a new one; what is here of the old one is sent as it is.
+    async fn receiver_is_ahead(&mut self, mark: u64) {
+        if self.shared.outbox.epoch() != self.epoch {
+            return; // new events have another epoch already
+        }
+        match self.shared.outbox.begin_epoch(self.epoch).await {
+            Ok(epoch) => {
+                tracing::error!(mark, former = %self.epoch, %epoch, "the server has events up to {mark} of this directory's epoch, more than were ever sent from here: this directory is an older copy, or another edge goes on from a copy of it. New events get a new epoch; what was confirmed here is delivered");
+                self.go_on_with_the_oldest_epoch();
+            }
+            Err(error) => self.not_now(&error),
+        }
+    }
+
+    /// The outbox is busy or its disk failed: in the first case the server's next reply brings us here again, in the second
+    /// the process ends.
+    fn not_now(&self, error: &AppendError) {
+        tracing::debug!(%error, "the outbox does not change now");
+    }
+
+    fn compare_clocks(&mut self, reply: &Reply) {
+        let Some(place) = self.sent_at.iter().position(|(id, _)| *id == reply.id) else { return };
+        let (_, sent_at) = self.sent_at.remove(place).expect("it was just found");
+        // Halfway through the exchange, as NTP does (RFC 5905); a long one says little.
+        let took_ms = i64::try_from(sent_at.elapsed().as_millis()).unwrap_or(i64::MAX);
+        let skew_ms = reply.clock_ms.saturating_sub(clock::wall_ms().saturating_sub(took_ms / 2));
+        self.shared.sending().skew_ms = Some(skew_ms);
+        let uncertain_ms =
+            i64::try_from(SKEW_ALARM.as_millis()).unwrap_or(i64::MAX).saturating_add(took_ms / 2);
+        let skewed = skew_ms.saturating_abs() > uncertain_ms;
+        if skewed && !self.skewed {
+            tracing::error!(
+                skew_seconds = skew_ms / 1000,
+                "the clock of this machine and that of the server differ; one of them is wrong. Events keep the time that this machine told them, and the server's time of arrival beside it. Nothing is lost, nothing expires; check NTP on both"
+            );
+        } else if !skewed && self.skewed {
+            tracing::info!("the clocks of this machine and of the server agree again");
+        }
+        self.skewed = skewed;
     }
 
     /// Said once in the log, and shown until an acknowledgement comes.
@@ -238,7 +388,7 @@ impl Shell {
     }
 }
 
-async fn recv(link: &mut Option<Link>) -> Result<Bytes, crate::transport::link::LinkError> {
+async fn recv(link: &mut Option<Link>) -> Result<Bytes, LinkError> {
     match link {
         Some(link) => link.recv().await,
         None => std::future::pending().await,

@@ -1,9 +1,11 @@
 //! Where producers post, and what the garage shows.
 
-use super::{Shared, now_ms};
+use super::Shared;
+use crate::daemon::clock;
 use crate::http::{self, Paging, Problem, bad_cursor, metrics::Metrics, query};
 use crate::messaging::outbox::{APPEND_MAX, AppendError, Appended};
-use crate::messaging::page::Record;
+use crate::messaging::page::{KEY_MAX, Key, Record};
+use crate::messaging::{ClockReading, Digest};
 use crate::parking::Event;
 use crate::parking::event::Shown;
 use crate::parking::occupancy::Effect;
@@ -44,6 +46,7 @@ struct Web {
     metrics: Metrics,
     confirmed: Counter,
     refused: Counter,
+    repeated: Counter,
     depth: Gauge,
     resends: Gauge,
     connected: Gauge,
@@ -58,6 +61,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
         confirmed: metrics
             .counter("events_confirmed", "Events on this disk and confirmed to their producers"),
         refused: metrics.counter("posts_refused", "Posts that were refused"),
+        repeated: metrics.counter("posts_repeated", "Posts whose key was known: nothing more was stored"),
         depth: metrics.gauge("outbox_depth", "Events that wait to be delivered"),
         resends: metrics.gauge("resends", "Events sent again since the start"),
         connected: metrics.gauge("connected", "1 while a server answers"),
@@ -80,6 +84,11 @@ pub fn router(shared: Arc<Shared>) -> Router {
 async fn readyz(State(web): SharedWeb) -> Result<&'static str, Problem> {
     if web.shared.outbox.progress().borrow().failed {
         let text = "the disk failed; events are refused until a restart finds out what it holds";
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, text));
+    }
+    if let Some(what) = web.shared.outbox.shortage() {
+        let text =
+            format!("{what}; events are refused until there is room, and what was confirmed is delivered");
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, text));
     }
     Ok("ready\n")
@@ -135,6 +144,7 @@ async fn post_batch(
 impl Web {
     fn counted(&self, result: Result<Appended, Problem>, events: u64) -> Result<Appended, Problem> {
         match &result {
+            Ok(appended) if appended.repeated => self.repeated.inc(),
             Ok(_) => self.confirmed.inc_by(events),
             Err(_) => self.refused.inc(),
         };
@@ -146,7 +156,8 @@ impl Web {
         check_headers(headers, &["application/json"])?;
         let body = body?;
         let event = Event::from_json(&body, now()).map_err(|error| bad(error.to_string()))?;
-        self.append(&[event]).await
+        let key = read_key(headers, "event", &body, 1)?;
+        self.append(&[event], key).await
     }
 
     async fn take_batch(&self, headers: &HeaderMap, body: Body) -> Result<Appended, Problem> {
@@ -158,20 +169,26 @@ impl Web {
         check_headers(headers, &["application/x-ndjson", "application/jsonl", "application/json"])?;
         let body = body?;
         let events = read_lines(&body, now())?;
-        self.append(&events).await
+        let count = u32::try_from(events.len()).expect("a batch is short");
+        let key = read_key(headers, "batch", &body, count)?;
+        self.append(&events, key).await
     }
 
-    async fn append(&self, events: &[Event]) -> Result<Appended, Problem> {
-        let record = |event: &Event| Record { key: None, payload: Bytes::from(event.to_bytes()) };
-        let records = events.iter().map(record).collect();
+    async fn append(&self, events: &[Event], key: Option<Key>) -> Result<Appended, Problem> {
+        let mut records: Vec<Record> = events.iter().map(|event| Record::of(event.to_bytes())).collect();
+        if let Some(first) = records.first_mut() {
+            first.key = key;
+        }
         let effects = events.iter().map(|event| Effect::of(&event.kind));
         let effect = effects.fold(Effect::default(), Effect::then);
         let shared = Arc::clone(&self.shared);
         // A task of its own: it counts what it stores, also when the producer hangs up meanwhile.
         let appending = tokio::spawn(async move {
-            let appended = shared.outbox.append(records, now_ms()).await?;
-            let events = appended.last.get() - appended.first.get() + 1;
-            shared.display().appended(appended.last.get(), events, effect);
+            let appended = shared.outbox.append(records, clock::read()).await?;
+            if !appended.repeated {
+                let events = appended.last.get() - appended.first.get() + 1;
+                shared.display().appended(appended.epoch, appended.last.get(), events, effect);
+            }
             Ok(appended)
         });
         match appending.await {
@@ -182,7 +199,7 @@ impl Web {
 }
 
 fn now() -> Timestamp {
-    Timestamp::from_millisecond(now_ms()).unwrap_or(Timestamp::UNIX_EPOCH)
+    Timestamp::from_millisecond(clock::wall_ms()).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 fn bad(detail: impl Into<String>) -> Problem {
@@ -197,12 +214,26 @@ fn check_headers(headers: &HeaderMap, types: &[&str]) -> Result<(), Problem> {
         let detail = format!("send it with \"Content-Type: {}\". Nothing was stored", types[0]);
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
     }
-    if headers.contains_key("idempotency-key") {
-        // Taking it and not keeping it would be a promise that is not kept.
-        let detail = "Idempotency-Key: this version does not remember keys yet. Nothing was stored; post without it, and count on one event for each answer 201";
-        return Err(Problem::new(StatusCode::NOT_IMPLEMENTED, detail));
-    }
     Ok(())
+}
+
+/// The header `Idempotency-Key`: 1 to 255 visible ASCII characters. What is compared when it comes again is the body as it
+/// was sent, and where.
+fn read_key(headers: &HeaderMap, what: &str, body: &[u8], count: u32) -> Result<Option<Key>, Problem> {
+    let mut given = headers.get_all("idempotency-key").iter();
+    let Some(value) = given.next() else {
+        return Ok(None);
+    };
+    if given.next().is_some() {
+        return Err(bad("Idempotency-Key: it is given more than once"));
+    }
+    let text = value.as_bytes();
+    if !(1..=KEY_MAX).contains(&text.len()) || !text.iter().all(u8::is_ascii_graphic) {
+        let detail = format!("Idempotency-Key: a key is made of 1 to {KEY_MAX} visible ASCII characters");
+        return Err(bad(detail));
+    }
+    let body = Digest::of(&[what.as_bytes(), b"\n", body].concat());
+    Ok(Some(Key { text: Bytes::copy_from_slice(text), body, count }))
 }
 
 /// Reads a body of at most `limit` bytes. One that is longer is read and dropped for a while: a producer that is cut off
@@ -262,14 +293,17 @@ fn read_lines(body: &[u8], now: Timestamp) -> Result<Vec<Event>, Problem> {
 
 fn refused(error: &AppendError) -> Problem {
     let status = match error {
-        AppendError::Count(_) => StatusCode::BAD_REQUEST,
+        AppendError::Count(_) | AppendError::Key { .. } => StatusCode::BAD_REQUEST,
+        AppendError::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
+        AppendError::Full(_) => StatusCode::INSUFFICIENT_STORAGE,
         AppendError::TooLong { .. } | AppendError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-        AppendError::Busy | AppendError::Failed => StatusCode::SERVICE_UNAVAILABLE,
+        AppendError::Busy | AppendError::Failed | AppendError::KeysFull => StatusCode::SERVICE_UNAVAILABLE,
     };
     let problem = Problem::new(status, error.to_string());
     match error {
         AppendError::Busy => problem.retry_after(1),
         AppendError::Failed => problem.retry_after(5),
+        AppendError::KeysFull | AppendError::Full(_) => problem.retry_after(60),
         _ => problem,
     }
 }
@@ -290,20 +324,44 @@ async fn outbox(State(web): SharedWeb) -> Result<impl IntoResponse, Problem> {
         last_acknowledged_at: Option<String>,
         server: Option<String>,
         ledger: Option<String>,
+        /// Why the queue waits, when it does not wait for the network.
         alarm: Option<String>,
+        /// What the server wants a person here to know.
+        notice: Option<String>,
+        /// Why nothing is taken at the moment.
+        full: Option<String>,
+        epochs: usize,
+        keys_remembered: u64,
+        clock: Clock,
+        /// Events that were confirmed and could not be read any more when this process started.
+        damages: Vec<Damaged>,
+    }
+    #[derive(Serialize)]
+    struct Clock {
+        set: bool,
+        server_ahead_seconds: Option<f64>,
+    }
+    #[derive(Serialize)]
+    struct Damaged {
+        epoch: String,
+        first: u64,
+        last: u64,
+        reason: String,
     }
     let outbox = web.shared.outbox.clone();
     let status = http::blocking(move || outbox.status()).await?;
     let sending = web.shared.sending().clone();
-    let age = |begun: i64| (now_ms() - begun).max(0) as f64 / 1000.0;
+    let now = clock::read();
+    let age = |begun: ClockReading| begun.age_at(&now).as_secs_f64();
+    let damages = web.shared.outbox.damages().iter();
     Ok(Json(Answer {
         garage: web.shared.config.garage_name.to_string(),
-        epoch: web.shared.outbox.epoch().to_string(),
+        epoch: status.epoch.to_string(),
         next_sequence: status.next_sequence,
         acknowledged: status.acknowledged,
         depth: status.depth,
         bytes: status.bytes,
-        oldest_age_seconds: status.oldest_begun_at_ms.map(age),
+        oldest_age_seconds: status.oldest_begun.map(age),
         in_flight: sending.in_flight.min(status.depth),
         resends: sending.resends,
         connected: sending.connected,
@@ -311,6 +369,22 @@ async fn outbox(State(web): SharedWeb) -> Result<impl IntoResponse, Problem> {
         server: sending.server.map(|server| server.to_string()),
         ledger: sending.ledger,
         alarm: sending.alarm,
+        notice: sending.notice,
+        full: web.shared.outbox.shortage(),
+        epochs: status.epochs,
+        keys_remembered: web.shared.outbox.keys_remembered(),
+        clock: Clock {
+            set: now.set,
+            server_ahead_seconds: sending.skew_ms.map(|skew_ms| skew_ms as f64 / 1000.0),
+        },
+        damages: damages
+            .map(|damage| Damaged {
+                epoch: damage.epoch.to_string(),
+                first: damage.first,
+                last: damage.last,
+                reason: damage.reason.clone(),
+            })
+            .collect(),
     }))
 }
 
@@ -320,6 +394,7 @@ async fn outbox_events(
 ) -> Result<impl IntoResponse, Problem> {
     #[derive(Serialize)]
     struct Line {
+        epoch: String,
         sequence: u64,
         #[serde(flatten)]
         event: Option<Shown>,
@@ -333,19 +408,26 @@ async fn outbox_events(
     let paging = query(paging)?;
     let limit = paging.limit()?;
     let after = match &paging.after {
-        None => 0,
-        Some(text) => text.parse().map_err(|_| bad_cursor(text))?,
+        None => None,
+        Some(text) => Some(cursor(text).ok_or_else(|| bad_cursor(text))?),
     };
     let outbox = web.shared.outbox.clone();
     let mut found = http::blocking(move || outbox.peek(after, limit + 1)).await?;
     let more = found.len() > limit;
     found.truncate(limit);
-    let next = found.last().filter(|_| more).map(|(sequence, _)| sequence.to_string());
-    let lines = found.into_iter().map(|(sequence, record)| Line {
-        sequence,
-        event: Event::from_bytes(&record.payload).ok().map(Shown::from),
+    let next = found.last().filter(|_| more).map(|found| format!("{}.{}", found.life, found.sequence));
+    let lines = found.into_iter().map(|waiting| Line {
+        epoch: waiting.epoch.to_string(),
+        sequence: waiting.sequence,
+        event: Event::from_bytes(&waiting.record.payload).ok().map(Shown::from),
     });
     Ok(Json(Answer { epoch: web.shared.outbox.epoch().to_string(), events: lines.collect(), next }))
+}
+
+/// Which epoch of the outbox, and which sequence in it.
+fn cursor(text: &str) -> Option<(u32, u64)> {
+    let (life, sequence) = text.split_once('.')?;
+    Some((life.parse().ok()?, sequence.parse().ok()?))
 }
 
 async fn board(State(web): SharedWeb) -> Result<impl IntoResponse, Problem> {
@@ -379,7 +461,7 @@ async fn board(State(web): SharedWeb) -> Result<impl IntoResponse, Problem> {
         own: Own,
         garages: Vec<Line>,
     }
-    let position = web.shared.outbox.position();
+    let positions = web.shared.outbox.positions();
     let connected = web.shared.sending().connected;
     let capacity = web.shared.config.capacity;
     let display = web.shared.display();
@@ -409,7 +491,7 @@ async fn board(State(web): SharedWeb) -> Result<impl IntoResponse, Problem> {
             capacity,
             occupied,
             free: occupied.map(|occupied| free(capacity, occupied)),
-            pending: position.durable - position.acknowledged,
+            pending: positions.iter().map(|position| position.durable - position.acknowledged).sum(),
         },
         garages: lines.unwrap_or_default(),
     }))

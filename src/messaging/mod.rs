@@ -11,6 +11,7 @@
 //! `receiver` are pure: they are told what happened and what time it is, and answer what to do.
 //! `examples/meter.rs` uses this module alone.
 
+pub mod clock;
 pub mod identity;
 pub mod outbox;
 pub mod page;
@@ -18,4 +19,5 @@ pub mod receiver;
 pub mod sender;
 pub mod wire;
 
+pub use clock::ClockReading;
 pub use identity::{Digest, Epoch, LedgerId, Sequence, SiteName};

@@ -10,15 +10,19 @@
 //! | epoch | 16 bytes | the life of the outbox |
 //! | first | u64 | the first sequence |
 //! | previous | option of 16 bytes | the digest of the page before it |
-//! | begun_at_ms | i64 | wall time, milliseconds since 1970 |
-//! | content | enum | 0 records: a sequence of (key: option of byte string, payload: byte string) · 1 lost (last: u64, reason: string) |
+//! | moved_from | option of (16 bytes, u64) | the epoch and first sequence under which these messages stood before |
+//! | begun | clock | what the sender's clocks showed when the page was begun: wall_ms i64, monotonic_ms u64, boot 16 bytes, set bool |
+//! | content | enum | 0 records: a sequence of (key: option of key, after_ms: u32, payload: byte string) · 1 lost (last: u64, reason: string) |
+//!
+//! A key is (text: byte string, body: 16 bytes, count: u32): under it the producer would post the same again.
 
+use super::clock::ClockReading;
 use super::identity::{Digest, Epoch, Sequence};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 /// The form of an encoded page that this program writes.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 /// The most messages in a page.
 pub const RECORDS_MAX: usize = 64;
 /// The longest encoded page, in bytes. Below the store's limit of 6 KB by what an outbox and a ledger
@@ -29,18 +33,37 @@ pub const PAYLOAD_MAX: usize = 4 * 1024;
 /// The longest key of a producer, in bytes.
 pub const KEY_MAX: usize = 255;
 
-/// One message, and the key under which its producer would post it again.
+/// Under which a producer would post the same again, in case it missed the answer: an idempotency key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Key {
+    /// 1 to [`KEY_MAX`] bytes, chosen by the producer.
+    pub text: Bytes,
+    /// Of what was posted under it: the same key with another body is a mistake of the producer.
+    pub body: Digest,
+    /// How many messages were posted under it together, from the one that carries it on.
+    pub count: u32,
+}
+
+/// One message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    pub key: Option<Bytes>,
+    /// Of the first message of an append that has one.
+    pub key: Option<Key>,
+    /// How long after the page was begun it was taken, in milliseconds of the sender's monotonic clock.
+    pub after_ms: u32,
     pub payload: Bytes,
 }
 
 impl Record {
+    /// A message without a key, taken when its page is begun.
+    pub fn of(payload: impl Into<Bytes>) -> Record {
+        Record { key: None, after_ms: 0, payload: payload.into() }
+    }
+
     /// At most what this record takes in an encoded page.
     pub fn encoded_len_max(&self) -> usize {
-        let key = self.key.as_ref().map_or(0, |key| key.len() + 2);
-        1 + key + 3 + self.payload.len()
+        let key = self.key.as_ref().map_or(0, |key| key.text.len() + 2 + Digest::LEN + 5);
+        1 + key + 5 + 3 + self.payload.len()
     }
 }
 
@@ -61,8 +84,10 @@ pub struct Page {
     /// The digest of the page before it in its epoch: a chain, by which a receiver knows that it continues what it has.
     /// None for the first page, and after one whose digest is not known any more.
     pub previous: Option<Digest>,
-    /// Wall time at the sender when the page was begun, in milliseconds since 1970. Evidence, not truth.
-    pub begun_at_ms: i64,
+    /// Where its messages stood before, when they were moved from another epoch: that epoch, and the sequence of the first.
+    pub moved_from: Option<(Epoch, Sequence)>,
+    /// What the sender's clocks showed when the page was begun.
+    pub begun: ClockReading,
     pub content: Content,
 }
 
@@ -83,7 +108,7 @@ pub enum PageError {
 
 impl Page {
     /// At most what a page takes without its records.
-    pub const HEADER_MAX: usize = 1 + 16 + 10 + 17 + 10 + 1 + 2;
+    pub const HEADER_MAX: usize = 1 + 16 + 10 + 17 + 27 + ClockReading::ENCODED_MAX + 1 + 2;
 
     /// The last sequence that the page speaks of. A page without records cannot be made by decoding.
     pub fn last(&self) -> u64 {
@@ -179,10 +204,12 @@ mod tests {
             epoch: Epoch::from_bytes([7; 16]),
             first: Sequence::new(41).unwrap(),
             previous: Some(Digest::of(b"the page before")),
-            begun_at_ms: 1_764_000_000_000,
+            moved_from: None,
+            begun: ClockReading::at_wall_ms(1_764_000_000_000),
             content: Content::Records(vec![
                 Record {
-                    key: Some(Bytes::from_static(b"k")),
+                    key: Some(Key { text: Bytes::from_static(b"k"), body: Digest::of(b"body"), count: 1 }),
+                    after_ms: 7,
                     payload: Bytes::from_static(b"payload"),
                 };
                 records

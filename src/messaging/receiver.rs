@@ -17,6 +17,8 @@ pub struct Place {
     pub digest: Digest,
     /// Of the page before it, as the sender has it.
     pub previous: Option<Digest>,
+    /// It only says that the sender has lost these.
+    pub is_lost: bool,
 }
 
 /// How far a stream was applied.
@@ -38,6 +40,9 @@ pub enum Judgement {
     AfterHole { from: u64, to: u64 },
     /// It was applied before, with the same content. Acknowledge again.
     Duplicate,
+    /// The sender has lost this page. The book lacks `from..=to` of it: record them as missing, and move the mark, without a
+    /// digest, because the next page names the one that was lost.
+    Missing { from: u64, to: u64 },
     /// Something between is still to come. Apply nothing; expect this sequence.
     Gap { expected: u64 },
     /// Its place is taken by another content, or it continues another page than the one that was applied. Apply nothing.
@@ -61,6 +66,12 @@ pub fn judge<E>(
         _ => true,
     };
     let mark = mark.sequence;
+    if place.is_lost && place.last <= mark {
+        return Ok(Judgement::Duplicate); // what the book has is better
+    }
+    if place.is_lost && place.first <= mark.max(oldest.saturating_sub(1)) + 1 {
+        return Ok(Judgement::Missing { from: mark + 1, to: place.last });
+    }
     Ok(if place.first <= mark {
         if place.last <= mark && applied(place.first)? == Some(place.digest) {
             Judgement::Duplicate
@@ -91,7 +102,7 @@ mod tests {
     }
 
     fn judged(first: u64, last: u64, mark: u64, oldest: u64) -> Judgement {
-        let place = Place { first, last, digest: A, previous: None };
+        let place = Place { first, last, digest: A, previous: None, is_lost: false };
         let pages_of_ten = |first| Ok::<_, Infallible>((first % 10 == 1).then_some(A));
         judge(place, marked(mark), oldest, pages_of_ten).unwrap()
     }
@@ -123,7 +134,7 @@ mod tests {
 
     #[test]
     fn another_content_at_an_applied_place_is_a_conflict() {
-        let place = Place { first: 1, last: 10, digest: B, previous: None };
+        let place = Place { first: 1, last: 10, digest: B, previous: None, is_lost: false };
         let judgement = judge(place, marked(20), 1, |_| Ok::<_, Infallible>(Some(A)));
         assert_eq!(judgement, Ok(Judgement::Conflict));
     }
@@ -135,10 +146,24 @@ mod tests {
     }
 
     #[test]
+    fn a_page_of_lost_messages_gives_way_to_what_the_book_has() {
+        let judged = |first, last, mark: u64, oldest| {
+            let place = Place { first, last, digest: B, previous: Some(A), is_lost: true };
+            let mark = Mark { sequence: mark, digest: Some(A) };
+            judge(place, mark, oldest, |_| Ok::<_, Infallible>(Some(A))).unwrap()
+        };
+        assert_eq!(judged(11, 20, 10, 11), Judgement::Missing { from: 11, to: 20 });
+        assert_eq!(judged(11, 20, 15, 11), Judgement::Missing { from: 16, to: 20 });
+        assert_eq!(judged(11, 20, 20, 11), Judgement::Duplicate);
+        assert_eq!(judged(11, 20, 5, 1), Judgement::Gap { expected: 6 });
+        assert_eq!(judged(11, 20, 5, 11), Judgement::Missing { from: 6, to: 20 });
+    }
+
+    #[test]
     fn a_page_that_continues_another_one_than_the_applied_is_a_conflict() {
         let mark = Mark { sequence: 10, digest: Some(A) };
         let judged = |previous| {
-            let place = Place { first: 11, last: 20, digest: B, previous };
+            let place = Place { first: 11, last: 20, digest: B, previous, is_lost: false };
             judge(place, mark, 1, |_| Ok::<_, Infallible>(None)).unwrap()
         };
         assert_eq!(judged(Some(A)), Judgement::Next);

@@ -1,4 +1,4 @@
-//! The protocol between a sender and a receiver, version 1. This page is its specification.
+//! The protocol between a sender and a receiver, version 2. This page is its specification.
 //!
 //! # Transport
 //! Every exchange is begun by the sender: one request, one reply. Over ZeroMQ both are multipart messages of an
@@ -9,7 +9,7 @@
 //! # Envelope
 //! ```text
 //! 66 6F 67 70   "fogp"
-//! 01            version
+//! 02            version
 //! …             the body: Request or Reply, in postcard (https://postcard.jamesmunns.com/wire-format)
 //! ```
 //! In postcard unsigned integers are little-endian base-128 varints, signed ones zigzag first; strings, byte
@@ -23,7 +23,10 @@
 //! | id | u64 | chosen by the sender, given back in the reply |
 //! | site | string | who sends: 1 to 64 bytes of printable UTF-8, NFC |
 //! | epoch | 16 bytes | the life of the outbox that `pages` belong to |
-//! | oldest | u64 | the oldest sequence that the sender still has, or its next one when it has none |
+//! | oldest | u64 | the oldest sequence that the sender still has in this epoch, or its next one when it has none |
+//! | ledger | option of 16 bytes | the ledger that the pages are for; a receiver that keeps another one applies nothing |
+//! | instance | u64 | drawn when the sender's process started: two at a time under one name are noticed by it |
+//! | clock_ms | i64 | the sender's wall clock when it sent this, milliseconds since 1970 |
 //! | pages | sequence of (digest 16 bytes, byte string) | consecutive pages, oldest first; may be empty |
 //! | ask | option of byte string | a question that rides along; its meaning is the application's |
 //! | observation | option of byte string | what the sender knows now; likewise |
@@ -37,9 +40,15 @@
 //! | id | u64 | of the request; 0 when that could not be read |
 //! | ledger | 16 bytes | which ledger answers |
 //! | mark | u64 | the highest sequence applied of (site, epoch), on disk; 0 for none. All up to it may be deleted |
-//! | verdict | enum | 0 accepted · 1 gap: `mark + 1` is expected · 2 conflict (first: u64): another page stands there, or the page continues another one than the applied · 3 refused (reason: string) |
+//! | verdict | enum | 0 accepted · 1 gap: `mark + 1` is expected · 2 conflict (first: u64): from this sequence on another page stands there, or the page continues another one than the applied; the request's pages before it are applied · 3 refused (reason: string) · 4 other ledger: the request is for another one · 5 move (from: u64): give what stands from this sequence on a new epoch, and send it there; what comes before is applied |
 //! | pause_ms | u32 | the sender is asked to send no events for so long; at most 60,000 counts |
+//! | clock_ms | i64 | the receiver's wall clock when it answered |
+//! | notice | option of string | what the person at the sender's site should know |
 //! | answer | option of byte string | to `ask` |
+//!
+//! A sender that has not delivered anything yet asks without pages first, and stays with the ledger that answers.
+//! A page of lost messages ([`super::page::Content::Lost`]) gives way to messages that the receiver has: it is acknowledged, and what
+//! it covers above the mark is recorded as missing.
 //!
 //! A reply comes only after everything up to `mark` is on the receiver's disk.
 //!
@@ -56,7 +65,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 pub const MAGIC: [u8; 4] = *b"fogp";
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 /// The longest body of a request, in bytes.
 pub const REQUEST_MAX: usize = 256 * 1024;
 /// The longest body of a reply, in bytes.
@@ -70,6 +79,9 @@ pub struct Request {
     pub site: SiteName,
     pub epoch: Epoch,
     pub oldest: u64,
+    pub ledger: Option<LedgerId>,
+    pub instance: u64,
+    pub clock_ms: i64,
     pub pages: Vec<SealedPage>,
     pub ask: Option<Bytes>,
     pub observation: Option<Bytes>,
@@ -82,6 +94,8 @@ pub struct Reply {
     pub mark: u64,
     pub verdict: Verdict,
     pub pause_ms: u32,
+    pub clock_ms: i64,
+    pub notice: Option<String>,
     pub answer: Option<Bytes>,
 }
 
@@ -90,8 +104,18 @@ pub struct Reply {
 pub enum Verdict {
     Accepted,
     Gap,
-    Conflict { first: u64 },
-    Refused { reason: String },
+    Conflict {
+        first: u64,
+    },
+    Refused {
+        reason: String,
+    },
+    /// The pages are for another ledger than this one.
+    OtherLedger,
+    /// An operator decided that both sides of a conflict count: what is not acknowledged is to go on under a new epoch.
+    Move {
+        from: u64,
+    },
 }
 
 /// Why bytes are no message of ours.

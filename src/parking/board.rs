@@ -59,8 +59,12 @@ pub struct Observation {
     pub backlog: u64,
     /// How long the oldest has waited, in milliseconds.
     pub oldest_age_ms: Option<u64>,
-    /// The edge's wall clock, in milliseconds since 1970.
-    pub clock_ms: i64,
+    /// Whether its clock is known to be set.
+    pub clock_set: bool,
+    /// How many confirmed events could not be read any more when it started.
+    pub damaged: u64,
+    /// Why it takes no events, if so: it is full.
+    pub shortage: Option<String>,
 }
 
 /// Bytes of another version, or no message at all.

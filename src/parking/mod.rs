@@ -1,4 +1,4 @@
-//! Parking as values and arithmetic: plates, events, occupancy, the board.
+//! Parking as values and arithmetic: plates, events, occupancy, stays, the board.
 //!
 //! Nothing here reads a clock, a file or a socket; time arrives with the event. Nothing here knows how
 //! events travel.
@@ -7,6 +7,7 @@ pub mod board;
 pub mod event;
 pub mod occupancy;
 pub mod plate;
+pub mod stay;
 pub mod stored;
 
 pub use board::{Board, BoardAnswer, BoardQuestion, Observation};

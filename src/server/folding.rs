@@ -1,10 +1,11 @@
 //! The thread that folds the view behind the ledger.
 
 use super::ledger::Ledger;
-use super::view::{Changes, View};
+use super::view::{self, Changes, Step, View};
 use crate::store::{Store, StoreError};
-use std::sync::{Condvar, Mutex, RwLock};
+use std::sync::{Condvar, Mutex, MutexGuard, RwLock};
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 
 /// How often the view is written while events flow. Folding what a crash lost takes a moment.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
@@ -17,6 +18,9 @@ const LOOK_EVERY: u64 = 256;
 pub struct Signal {
     state: Mutex<State>,
     changed: Condvar,
+    /// The position that the view has reached.
+    folded: watch::Sender<u64>,
+    saving: Mutex<()>,
 }
 
 #[derive(Default, Clone, Copy)]
@@ -31,6 +35,15 @@ impl Signal {
     }
     pub fn stop(&self) {
         self.set(|state| state.stop = true);
+    }
+    /// Resolves when the view has reached `position`.
+    pub async fn folded_to(&self, position: u64) {
+        let reached = self.folded.subscribe().wait_for(|folded| *folded >= position).await.is_ok();
+        assert!(reached, "the sender lives as long as we");
+    }
+    /// While this is held the written views stay as they are; the fold waits with its next writing.
+    pub fn hold_saving(&self) -> MutexGuard<'_, ()> {
+        self.saving.lock().expect("nobody panics while the views are held")
     }
     fn set(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.state.lock().expect("no thread panics while it holds the signal"));
@@ -48,6 +61,59 @@ impl Signal {
     }
 }
 
+/// The view of a ledger as it was written last. One that is of positions that the ledger lost is dropped, to be folded anew.
+pub fn open_view(ledger: &Ledger, store: &Store) -> Result<View, StoreError> {
+    let view = View::open(store)?;
+    if view.position == 0 || ledger.has_record(view.position)? {
+        return Ok(view);
+    }
+    tracing::warn!(
+        view = view.position,
+        "the views had come to a position that the ledger does not have; they are dropped and folded anew from what it has"
+    );
+    view::discard(store)?;
+    Ok(View::default())
+}
+
+/// Says what the ledger cannot give any more. The rest is folded as if nothing were.
+fn report(ledger: &Ledger, step: &Step) {
+    let Some((damage, losses)) = step.damage() else { return };
+    for loss in losses {
+        let garage = ledger.stream(loss.stream).map(|stream| stream.site.to_string()).unwrap_or_default();
+        tracing::error!(
+            position = loss.position,
+            garage,
+            first = loss.first,
+            last = loss.last,
+            reason = damage.reason,
+            "events that were applied cannot be read any more; they are shown as a hole of their garage, nothing was deleted, and the rest is folded on. Check the disk, and whether a backup has them"
+        );
+    }
+    if losses.is_empty() {
+        tracing::error!(
+            from = damage.from,
+            last = damage.last,
+            reason = damage.reason,
+            "positions of the ledger cannot be read any more, and what stood there is not known; nothing was deleted, and the rest is folded on. Check the disk, and whether a backup has them"
+        );
+    }
+}
+
+/// Folds what the ledger has beyond the view, and writes it. For a program that has the directory for itself.
+pub fn catch_up(ledger: &Ledger, store: &Store, view: &mut View) -> Result<(), StoreError> {
+    let mut changes = Changes::on(store);
+    for found in ledger.records(view.position + 1) {
+        let (position, found) = found?;
+        let step = Step::read(ledger, position, found)?;
+        report(ledger, &step);
+        if !changes.have_room_for(step.writes_at_most()) {
+            view.save(&mut changes)?;
+        }
+        view.apply(ledger, step, &mut changes)?;
+    }
+    view.save(&mut changes)
+}
+
 /// Folds until told to stop; then writes what it has. An error means that the ledger cannot be read or written.
 pub fn fold_until_stopped(
     ledger: &Ledger,
@@ -55,17 +121,18 @@ pub fn fold_until_stopped(
     view: &RwLock<View>,
     signal: &Signal,
 ) -> Result<(), StoreError> {
-    let mut changes = Changes::default();
+    let mut changes = Changes::on(store);
     let mut saved_at = Instant::now();
     let mut unsaved = false;
     loop {
         let position = view.read().expect("only this thread writes").position;
+        signal.folded.send_replace(position);
         let patience =
             if unsaved { SAVE_EVERY.saturating_sub(saved_at.elapsed()) } else { Duration::from_secs(3600) };
         let state = signal.wait(position, patience);
         let mut stop = state.stop;
-        for record in ledger.records(position + 1) {
-            let (position, record) = record?;
+        for found in ledger.records(position + 1) {
+            let (position, found) = found?;
             // A long catch-up is told to stop like anything else, and its progress is kept.
             if position % LOOK_EVERY == 0 {
                 stop = signal.wait(0, Duration::ZERO).stop;
@@ -73,16 +140,19 @@ pub fn fold_until_stopped(
                     break;
                 }
             }
-            let mut view = view.write().expect("only this thread writes");
-            view.apply(ledger, position, record, &mut changes)?;
-            unsaved = true;
-            if changes.is_full() {
-                view.save(store, &mut changes)?;
+            let step = Step::read(ledger, position, found)?;
+            report(ledger, &step);
+            if !changes.have_room_for(step.writes_at_most()) {
+                save(view, signal, &mut changes)?;
             }
+            let mut view = view.write().expect("only this thread writes");
+            if let Some(aside) = view.apply(ledger, step, &mut changes)? {
+                tracing::warn!(garage = %aside.garage, position, first = aside.first, events = aside.count(), reason = aside.reason, "events that cannot be applied were accepted and set aside; they are kept in the ledger");
+            }
+            unsaved = true;
         }
         if unsaved && (stop || saved_at.elapsed() >= SAVE_EVERY) {
-            let view = view.read().expect("only this thread writes");
-            view.save(store, &mut changes)?;
+            save(view, signal, &mut changes)?;
             saved_at = Instant::now();
             unsaved = false;
         }
@@ -90,4 +160,10 @@ pub fn fold_until_stopped(
             return Ok(());
         }
     }
+}
+
+/// Readers go on meanwhile: only the fold writes into the view.
+fn save(view: &RwLock<View>, signal: &Signal, changes: &mut Changes) -> Result<(), StoreError> {
+    let _nobody_reads_all = signal.hold_saving();
+    view.read().expect("only this thread writes").save(changes)
 }

@@ -2,31 +2,39 @@
 //!
 //! One thread serves requests ([`serving`]), one folds the view behind it ([`folding`]), HTTP reads ([`web`]).
 
+mod backup;
+pub mod commands;
 pub mod folding;
 pub mod ledger;
 pub mod serving;
+pub mod verify;
 pub mod view;
 mod web;
 
-use crate::config::ServerConfig;
+use crate::config::{ServerConfig, ServerTask};
+use crate::daemon::admin::AdminSocket;
 use crate::daemon::{self, Daemon, DaemonError, STOP_WITHIN, StopRequest};
 use crate::http::{self, metrics::Metrics};
 use crate::store::directory::DataDir;
-use crate::store::{Purpose, Store};
+use crate::store::{Purpose, room};
 use crate::telemetry;
 use crate::transport::front;
+use commands::Desk;
 use folding::Signal;
 use ledger::Ledger;
 use serving::{Counters, Serving};
 use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, RwLock};
-use tokio::sync::oneshot;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use view::View;
 use web::Web;
+
+/// The file in the data directory that tells how far its ledger had come; see `ledger::Note`.
+pub const WITNESS: &str = "witness";
 
 /// Runs the program `server`; `args` as a program gets them, its name first.
 pub fn main(args: Vec<OsString>) -> ExitCode {
@@ -34,6 +42,11 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Ok(config) => config,
         Err(error) => return daemon::exit_for_config(&error),
     };
+    if config.task != ServerTask::Serve {
+        daemon::keep_small(); // a backup holds two stores
+        telemetry::init_quiet(config.log_format);
+        return commands::cli::run(&config);
+    }
     telemetry::init(config.log_format);
     daemon::run(Server::open(config))
 }
@@ -47,18 +60,26 @@ struct Server {
     serving_ended: oneshot::Receiver<Result<(), crate::store::StoreError>>,
     folding_ended: oneshot::Receiver<Result<(), crate::store::StoreError>>,
     http: JoinHandle<std::io::Result<()>>,
+    admin: JoinHandle<()>,
 }
 
 impl Server {
     async fn open(config: ServerConfig) -> Result<Server, DaemonError> {
         let dir = DataDir::hold(&config.data_dir)?;
-        let (store, ledger, view) = {
-            let path = dir.store();
+        if backup::is_unfinished(&dir) {
+            return Err(DaemonError::Setting(format!(
+                "{:?} holds a backup that was never finished. Nothing was changed. Restore a backup that has a backup.json, or give another --data-dir",
+                dir.path()
+            )));
+        }
+        let (store, room, ledger, view) = {
+            let path = dir.path().to_owned();
             let opened = tokio::task::spawn_blocking(move || -> Result<_, DaemonError> {
-                let store = Store::open(&path, Purpose::Server)?;
-                let ledger = Ledger::open(store.clone())?;
-                let view = View::load(&store)?;
-                Ok((store, ledger, view))
+                let (store, room) = room::open_store(&path, Purpose::Server, config.reserve_bytes)?;
+                let ledger =
+                    Ledger::open_beside(store.clone(), &path.join(WITNESS), daemon::clock::wall_ms())?;
+                let view = folding::open_view(&ledger, &store)?;
+                Ok((store, room, ledger, view))
             });
             opened.await.map_err(|error| DaemonError::Failed(error.to_string()))??
         };
@@ -86,12 +107,17 @@ impl Server {
         let capacities = {
             let view = view.read().expect("nobody else has it yet");
             // What the fold has not reached yet is told again, and recorded again: the same value, harmless.
-            let told = view.garages.iter().filter(|(_, garage)| garage.capacity > 0);
-            told.map(|(site, garage)| (site.clone(), garage.capacity)).collect()
+            let told = view.garages.iter().filter(|(_, garage)| garage.told_capacity > 0);
+            let of_sites = told.flat_map(|(key, garage)| {
+                view.sites_of(key).into_iter().map(|site| (site, garage.told_capacity))
+            });
+            of_sites.collect()
         };
+        let (orders, ordered) = mpsc::channel(1);
         signal.grown_to(ledger.position());
         let folding_ended = {
             let (ledger, view, signal) = (ledger.clone(), Arc::clone(&view), Arc::clone(&signal));
+            let store = store.clone();
             in_thread("fold", move || folding::fold_until_stopped(&ledger, &store, &view, &signal))?
         };
         let serving = Serving {
@@ -101,11 +127,33 @@ impl Server {
             seen: Arc::clone(&seen),
             counters,
             replies,
+            orders: ordered,
             capacities,
+            room: room.clone(),
+            short_of_room: false,
         };
-        let serving_ended = in_thread("serve", move || serving.serve_until_closed(waiting))?;
+        let runtime = Handle::current();
+        let serving_ended = in_thread("serve", move || serving.serve_until_closed(waiting, &runtime))?;
+        let desk = Arc::new(Desk::new(
+            ledger.clone(),
+            store.clone(),
+            Arc::clone(&view),
+            Arc::clone(&signal),
+            orders,
+            stop.clone(),
+        ));
+        let admin = match AdminSocket::listen(&dir) {
+            Ok(socket) => tokio::spawn(socket.serve(stop.clone(), move |call| {
+                let desk = Arc::clone(&desk);
+                async move { desk.answer(call).await }
+            })),
+            Err(error) => {
+                tracing::error!(%error, "admin.sock cannot be made: this server takes no commands; edges are served as ever. Make room or give rights, and start it again");
+                tokio::spawn(std::future::ready(()))
+            }
+        };
 
-        let web = Web::new(ledger.clone(), view, seen, metrics);
+        let web = Web::new(ledger.clone(), store, view, seen, room, metrics);
         let http = tokio::spawn(http::serve(web_listener, web.router(), stop.clone()));
         dir.publish("http.addr", format!("{web_address}\n"))?;
         dir.publish("listen.addr", format!("{zmq_address}\n"))?;
@@ -114,7 +162,7 @@ impl Server {
             "server listen=tcp://{zmq_address} http=http://{web_address} ledger={}",
             ledger.id()
         ));
-        Ok(Server { _dir: dir, stop, signal, serving_ended, folding_ended, http })
+        Ok(Server { _dir: dir, stop, signal, serving_ended, folding_ended, http, admin })
     }
 }
 
@@ -131,6 +179,8 @@ impl Daemon for Server {
         let signal = Arc::clone(&self.signal);
         let ended = async {
             let served = self.serving_ended.await;
+            // Who has given a command hears of it, or that it was not taken.
+            let _ = self.admin.await;
             signal.stop();
             let folded = self.folding_ended.await;
             (served, folded)

@@ -1,14 +1,19 @@
 //! What the server shows over HTTP. Nothing here changes anything.
 
+mod stays;
+
 use super::SharedSeen;
-use super::ledger::{Ledger, PageAt, Stream};
-use super::serving::{Seen, now_ms};
-use super::view::{Garage, Hole, View};
+use super::ledger::{Ledger, PageAt, Pages, Stream};
+use super::serving::{SKEW_ALARM_MS, Seen};
+use super::view::{Book, Garage, Hole, View};
+use crate::daemon::clock;
 use crate::http::{self, Paging, Problem, bad_cursor, metrics::Metrics, query};
 use crate::messaging::SiteName;
 use crate::messaging::page::{Content, RECORDS_MAX};
 use crate::parking::Event;
 use crate::parking::event::Shown;
+use crate::store::Store;
+use crate::store::room::DiskRoom;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
@@ -18,14 +23,18 @@ use axum::{Json, Router};
 use jiff::Timestamp;
 use prometheus_client::metrics::gauge::Gauge;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Arc, RwLock, RwLockReadGuard};
 
 /// What the handlers read.
 pub struct Web {
     ledger: Ledger,
+    /// The stays are read from it: they are too many to be kept in memory.
+    store: Store,
     view: Arc<RwLock<View>>,
     seen: SharedSeen,
+    room: DiskRoom,
     metrics: Metrics,
     position: Gauge,
     folded: Gauge,
@@ -33,16 +42,26 @@ pub struct Web {
 }
 
 type Shared = State<Arc<Web>>;
+type Streams = BTreeMap<SiteName, Vec<Stream>>;
 
 impl Web {
-    pub fn new(ledger: Ledger, view: Arc<RwLock<View>>, seen: SharedSeen, mut metrics: Metrics) -> Web {
+    pub fn new(
+        ledger: Ledger,
+        store: Store,
+        view: Arc<RwLock<View>>,
+        seen: SharedSeen,
+        room: DiskRoom,
+        mut metrics: Metrics,
+    ) -> Web {
         Web {
             position: metrics.gauge("ledger_position", "The last position of the ledger on disk"),
             folded: metrics.gauge("view_position", "The position that the view has reached"),
             garages: metrics.gauge("garages", "Garages known"),
             ledger,
+            store,
             view,
             seen,
+            room,
             metrics,
         }
     }
@@ -51,13 +70,15 @@ impl Web {
         let router = Router::new()
             .route("/", get(|| async { http::page(include_str!("page.html")) }))
             .route("/healthz", get(|| async { "ok\n" }))
-            .route("/readyz", get(|| async { "ready\n" }))
+            .route("/readyz", get(readyz))
             .route("/metrics", get(show_metrics))
             .route("/v1/occupancy", get(occupancy))
             .route("/v1/garages", get(garages))
             .route("/v1/garages/{name}", get(garage))
             .route("/v1/events", get(events))
-            .route("/v1/quarantine", get(quarantine));
+            .route("/v1/stays", get(stays::stays))
+            .route("/v1/quarantine", get(quarantine))
+            .route("/v1/damages", get(damages));
         http::with_fallbacks(router.with_state(Arc::new(self)))
     }
 
@@ -69,6 +90,14 @@ impl Web {
         let seen = self.seen.lock().expect("no thread panics while it holds what was seen");
         seen.get(name).cloned().unwrap_or_default()
     }
+}
+
+async fn readyz(State(web): Shared) -> Result<&'static str, Problem> {
+    web.room.check(0).map(|()| "ready\n").map_err(|what| {
+        let text =
+            format!("{what}; edges keep their events until there is room, and what was applied is kept");
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, text)
+    })
 }
 
 async fn show_metrics(State(web): Shared) -> impl IntoResponse {
@@ -111,11 +140,11 @@ async fn occupancy(State(web): Shared) -> impl IntoResponse {
         garages: Vec<OccupancyLine>,
     }
     let view = web.view();
-    let lines = view.garages.iter();
+    let lines = view.garages.iter().filter(|(_, garage)| garage.is_shown());
     Json(Answer {
         version: view.position,
         ledger: web.ledger.id().to_string(),
-        garages: lines.map(|(name, garage)| OccupancyLine::new(name, garage)).collect(),
+        garages: lines.map(|(key, garage)| OccupancyLine::new(view.name_of(key), garage)).collect(),
     })
 }
 
@@ -123,8 +152,18 @@ async fn occupancy(State(web): Shared) -> impl IntoResponse {
 struct GarageAnswer {
     #[serde(flatten)]
     occupancy: OccupancyLine,
+    /// What the edge tells, where an operator set another capacity.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    capacity_told: Option<u32>,
+    /// The name under which it came first, where it was renamed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    formerly: Option<String>,
+    decommissioned: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    events_since_decommissioned: Option<u64>,
     position: u64,
     events: u64,
+    stays: Stays,
     marks: Vec<Mark>,
     last_heard_at: Option<String>,
     last_heard_seconds_ago: Option<f64>,
@@ -132,11 +171,42 @@ struct GarageAnswer {
     oldest_age_seconds: Option<f64>,
     duplicates_refused: u64,
     conflicts: u64,
-    conflict_at: Option<u64>,
+    conflict_at: Option<Mark>,
     refused: Option<String>,
+    /// Two live edges speak under this name.
+    two_edges: bool,
+    clock_set: Option<bool>,
+    clock_ahead_seconds: Option<f64>,
+    clock_alarm: bool,
+    /// The garage's own count, with what it has not delivered.
+    live_occupied: Option<i64>,
+    /// Why the garage takes no events, if so.
+    full: Option<String>,
+    /// Confirmed events that the garage could not read any more when it started.
+    damaged: u64,
     /// The first hundred; `holes_total` counts all.
     holes: Vec<HoleLine>,
     holes_total: usize,
+}
+
+/// How many there are.
+#[derive(Serialize)]
+struct Stays {
+    open: u64,
+    closed: u64,
+    exits_missed: u64,
+    exits_unmatched: u64,
+}
+
+impl From<Book> for Stays {
+    fn from(book: Book) -> Stays {
+        Stays {
+            open: book.open,
+            closed: book.closed,
+            exits_missed: book.exits_missed,
+            exits_unmatched: book.exits_unmatched,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -151,7 +221,7 @@ struct HoleLine {
     first: u64,
     last: u64,
     reason: String,
-    received_at: String,
+    received_at: Option<String>,
 }
 
 impl From<&Hole> for HoleLine {
@@ -161,39 +231,57 @@ impl From<&Hole> for HoleLine {
             first: hole.first,
             last: hole.last,
             reason: hole.reason.clone(),
-            received_at: time(hole.received_at_ms),
+            received_at: hole.received_at_ms.map(time),
         }
     }
 }
 
-fn garage_answer(web: &Web, view: &View, name: &SiteName, streams: &[Stream]) -> GarageAnswer {
-    let seen = web.seen(name);
+/// The answer for the garage of this key; `streams` are those of all its names.
+fn garage_answer(web: &Web, view: &View, key: &SiteName, streams: &Streams) -> GarageAnswer {
+    let sites = view.sites_of(key);
+    let name = view.name_of(key);
+    let streams = sites.iter().filter_map(|site| streams.get(site)).flatten();
+    // An edge that was set up anew has another name than before.
+    let seen =
+        sites.iter().map(|site| web.seen(site)).max_by_key(|seen| seen.heard_at_ms).unwrap_or_default();
     let heard = (seen.heard_at_ms > 0).then_some(seen.heard_at_ms);
     let observed = seen.observation.as_ref();
     let unknown = Garage::default();
-    let garage = view.garages.get(name).unwrap_or(&unknown);
+    let garage = view.garages.get(key).unwrap_or(&unknown);
+    let retired = garage.orders.decommissioned.as_ref();
     let seconds = |ms: u64| ms as f64 / 1000.0;
     GarageAnswer {
         occupancy: OccupancyLine::new(name, garage),
+        capacity_told: (garage.told_capacity != garage.capacity).then_some(garage.told_capacity),
+        formerly: (name != key).then(|| key.to_string()),
+        decommissioned: retired.is_some(),
+        events_since_decommissioned: retired.map(|since| since.events_since),
         position: view.position,
         events: garage.events,
+        stays: garage.stays.into(),
         marks: streams
-            .iter()
             .map(|stream| Mark { epoch: stream.epoch.to_string(), sequence: stream.mark.sequence })
             .collect(),
         last_heard_at: heard.map(time),
-        last_heard_seconds_ago: heard.map(|at| seconds(now_ms().saturating_sub(at).max(0) as u64)),
+        last_heard_seconds_ago: heard.map(|at| seconds(clock::wall_ms().saturating_sub(at).max(0) as u64)),
         backlog: observed.map(|observed| observed.backlog),
         oldest_age_seconds: observed.and_then(|observed| observed.oldest_age_ms).map(seconds),
         duplicates_refused: seen.duplicates_refused,
         conflicts: seen.conflicts,
-        conflict_at: seen.in_conflict_at,
-        refused: seen.refused,
-        holes_total: view.holes.values().filter(|hole| hole.garage == *name).count(),
+        conflict_at: seen.in_conflict_at.map(|(epoch, sequence)| Mark { epoch: epoch.to_string(), sequence }),
+        two_edges: seen.two_edges(),
+        clock_set: observed.map(|observed| observed.clock_set),
+        clock_ahead_seconds: seen.clock_ahead_ms.map(|ahead_ms| ahead_ms as f64 / 1000.0),
+        clock_alarm: seen.clock_ahead_ms.is_some_and(|ahead_ms| ahead_ms.saturating_abs() > SKEW_ALARM_MS),
+        live_occupied: observed.and_then(|observed| observed.occupied),
+        full: observed.and_then(|observed| observed.shortage.clone()),
+        damaged: observed.map_or(0, |observed| observed.damaged),
+        refused: seen.refused.clone(),
+        holes_total: view.holes.values().filter(|hole| view.key_of(&hole.garage) == key).count(),
         holes: view
             .holes
             .values()
-            .filter(|hole| hole.garage == *name)
+            .filter(|hole| view.key_of(&hole.garage) == key)
             .take(100)
             .map(HoleLine::from)
             .collect(),
@@ -218,7 +306,8 @@ async fn garages(
     let streams = web.ledger.streams();
     let view = web.view();
     // A garage that only told its capacity has no stream yet; one whose first page is not folded yet has no view.
-    let mut names: Vec<&SiteName> = streams.keys().chain(view.garages.keys()).collect();
+    let sites = streams.keys().map(|site| view.key_of(site));
+    let mut names: Vec<&SiteName> = sites.chain(view.garages.keys()).collect();
     names.sort();
     names.dedup();
     let mut wanted = names.into_iter().filter(|name| match &from {
@@ -227,8 +316,7 @@ async fn garages(
     });
     let answered: Vec<_> = wanted.by_ref().take(limit).collect();
     let next = wanted.next().and(answered.last()).map(ToString::to_string);
-    let of = |name| streams.get(name).map_or(&[][..], Vec::as_slice);
-    let answers = answered.into_iter().map(|name| garage_answer(&web, &view, name, of(name)));
+    let answers = answered.into_iter().map(|key| garage_answer(&web, &view, key, &streams));
     Ok(Json(Answer { garages: answers.collect(), next }))
 }
 
@@ -242,11 +330,11 @@ async fn garage(
     let site = SiteName::new(&name).map_err(|_| unknown())?;
     let streams = web.ledger.streams();
     let view = web.view();
-    let of = streams.get(&site).map_or(&[][..], Vec::as_slice);
-    if of.is_empty() && !view.garages.contains_key(&site) {
+    let key = view.key_of(&site);
+    if !streams.contains_key(key) && !view.garages.contains_key(key) {
         return Err(unknown());
     }
-    Ok(Json(garage_answer(&web, &view, &site, of)))
+    Ok(Json(garage_answer(&web, &view, key, &streams)))
 }
 
 #[derive(Deserialize)]
@@ -254,6 +342,30 @@ struct EventsQuery {
     garage: Option<String>,
     after: Option<String>,
     limit: Option<usize>,
+    /// Whether to tell what the garage's clocks showed.
+    #[serde(default)]
+    evidence: bool,
+}
+
+/// What the clocks of the garage showed when the event was taken: evidence, not truth.
+#[derive(Serialize)]
+struct Evidence {
+    taken_at: String,
+    monotonic_ms: u64,
+    boot: String,
+    clock_set: bool,
+}
+
+impl Evidence {
+    fn of(page: &crate::messaging::page::Page, after_ms: u32) -> Evidence {
+        let begun = &page.begun;
+        Evidence {
+            taken_at: time(begun.wall_ms.saturating_add(after_ms.into())),
+            monotonic_ms: begun.monotonic_ms.saturating_add(after_ms.into()),
+            boot: uuid::Uuid::from_bytes(begun.boot).to_string(),
+            clock_set: begun.set,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -267,6 +379,11 @@ struct EventLine {
     #[serde(skip_serializing_if = "Option::is_none")]
     not_understood: Option<String>,
     received_at: String,
+    /// Where it was confirmed, when a decided conflict moved it to another epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    moved_from: Option<Mark>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    evidence: Option<Evidence>,
 }
 
 /// A place between two events of the ledger: after the event of this page at this index.
@@ -288,19 +405,36 @@ async fn events(
     State(web): Shared,
     asked: Result<Query<EventsQuery>, QueryRejection>,
 ) -> Result<impl IntoResponse, Problem> {
+    /// Positions between the events that cannot be read any more.
+    #[derive(Serialize)]
+    struct Damaged {
+        from: u64,
+        last: u64,
+        reason: String,
+    }
     #[derive(Serialize)]
     struct Answer {
         events: Vec<EventLine>,
         next: Option<String>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        damaged: Vec<Damaged>,
     }
     let asked = query(asked)?;
+    let evidence = asked.evidence;
     let paging = Paging { after: asked.after, limit: asked.limit };
     let limit = paging.limit()?;
     let after = match &paging.after {
         Some(text) => Some(Cursor::parse(text).ok_or_else(|| bad_cursor(text))?),
         None => None,
     };
-    let pages = http::blocking(move || {
+    let garage = asked.garage.as_deref().map(|name| SiteName::new(name).ok());
+    let garage = garage.map(|site| {
+        let view = web.view();
+        site.map_or_else(Vec::new, |site| view.sites_of(view.key_of(&site)))
+    });
+    let shared = Arc::clone(&web);
+    let Pages { pages, damaged } = http::blocking(move || {
+        let web = shared;
         let from = after.map_or(0, |cursor| cursor.position);
         // One event more than asked for tells whether there is a next page. The first page may be read already.
         let mut wanted = limit + 1 + after.map_or(0, |cursor| cursor.index + 1);
@@ -308,23 +442,21 @@ async fn events(
             wanted = wanted.saturating_sub(page.page.count() as usize);
             wanted == 0
         };
-        match &asked.garage {
+        match &garage {
             None => web.ledger.pages(from, enough),
-            Some(name) => match SiteName::new(name) {
-                Ok(site) => web.ledger.pages_of(&site, from, enough),
-                Err(_) => Ok(Vec::new()),
-            },
+            Some(sites) => web.ledger.pages_of(sites, from, enough),
         }
     })
     .await?;
+    let view = web.view();
     let mut lines = Vec::with_capacity(limit);
     let mut last = None;
     let mut more = false;
     'pages: for page in pages {
-        let Content::Records(records) = page.page.content else {
+        let Content::Records(records) = &page.page.content else {
             continue;
         };
-        for (index, record) in records.into_iter().enumerate() {
+        for (index, record) in records.iter().enumerate() {
             let known = |cursor: Cursor| page.position == cursor.position && index <= cursor.index;
             if after.is_some_and(known) {
                 continue;
@@ -336,17 +468,23 @@ async fn events(
             last = Some(format!("{}.{index}", page.position));
             let event = Event::from_bytes(&record.payload);
             lines.push(EventLine {
-                garage: page.site.to_string(),
+                garage: view.name_of(view.key_of(&page.site)).to_string(),
                 epoch: page.page.epoch.to_string(),
                 sequence: page.page.first.get() + index as u64,
                 position: page.position,
                 not_understood: event.as_ref().err().map(ToString::to_string),
                 event: event.ok().map(Shown::from),
                 received_at: time(page.received_at_ms),
+                moved_from: page.page.moved_from.map(|(epoch, first)| Mark {
+                    epoch: epoch.to_string(),
+                    sequence: first.get() + index as u64,
+                }),
+                evidence: evidence.then(|| Evidence::of(&page.page, record.after_ms)),
             });
         }
     }
-    Ok(Json(Answer { events: lines, next: last.filter(|_| more) }))
+    let damaged = damaged.into_iter().map(|(from, last, reason)| Damaged { from, last, reason }).collect();
+    Ok(Json(Answer { events: lines, next: last.filter(|_| more), damaged }))
 }
 
 async fn quarantine(
@@ -384,7 +522,7 @@ async fn quarantine(
     let last = shown.last().map(|(position, index, _)| format!("{position}.{index}"));
     let next = waiting.next().and(last);
     let lines = shown.into_iter().map(|(position, index, page)| Line {
-        garage: page.garage.to_string(),
+        garage: view.name_of(view.key_of(&page.garage)).to_string(),
         epoch: page.epoch.to_string(),
         sequence: page.first + index as u64,
         position,
@@ -392,6 +530,45 @@ async fn quarantine(
         received_at: time(page.received_at_ms),
     });
     Ok(Json(Answer { quarantine: lines.collect(), next }))
+}
+
+/// What the ledger cannot give any more, oldest first.
+async fn damages(
+    State(web): Shared,
+    paging: Result<Query<Paging>, QueryRejection>,
+) -> Result<impl IntoResponse, Problem> {
+    #[derive(Serialize)]
+    struct Line {
+        from: u64,
+        last: u64,
+        reason: String,
+        found_at: Option<String>,
+    }
+    #[derive(Serialize)]
+    struct Answer {
+        damages: Vec<Line>,
+        next: Option<String>,
+    }
+    let paging = query(paging)?;
+    let limit = paging.limit()?;
+    let from = match &paging.after {
+        None => 0,
+        Some(text) => text.parse::<u64>().map_err(|_| bad_cursor(text))?.saturating_add(1),
+    };
+    let view = web.view();
+    let mut wanted = view.damages.range(from..).map(|(_, damage)| damage);
+    let damages: Vec<Line> = wanted
+        .by_ref()
+        .take(limit)
+        .map(|damage| Line {
+            from: damage.from,
+            last: damage.last,
+            reason: damage.reason.clone(),
+            found_at: damage.found_at_ms.map(time),
+        })
+        .collect();
+    let next = wanted.next().and(damages.last()).map(|line| line.last.to_string());
+    Ok(Json(Answer { damages, next }))
 }
 
 /// RFC 3339 in UTC.

@@ -32,6 +32,11 @@ pub fn calls() -> u64 {
     CALLS.load(Ordering::Acquire)
 }
 
+/// Whether a sync failed: then all later ones fail.
+pub fn has_failed() -> bool {
+    FAILED.load(Ordering::Acquire)
+}
+
 /// Takes the place of the C library's `sync_file_range`: waits until the data of the whole file, and
 /// the metadata needed to read it, are on the disk. Returns 0, or -1 with `errno` set, as sled expects.
 ///

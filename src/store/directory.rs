@@ -8,6 +8,9 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
+/// Where the store stands in a data directory.
+pub const STORE: &str = "store";
+
 /// Why a data directory is not ours. Nothing in it was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum DirectoryError {
@@ -51,9 +54,9 @@ impl DataDir {
             }
             Err(TryLockError::Error(source)) => return Err(unusable(source)),
         }
-        lock.set_len(0)
-            .and_then(|()| lock.rewind())
-            .and_then(|()| writeln!(lock, "{}", std::process::id()))
+        // Over what is there and as long as ever: on a full disk a file that was cut could not grow again.
+        lock.rewind()
+            .and_then(|()| lock.write_all(format!("{:<15}\n", std::process::id()).as_bytes()))
             .map_err(unusable)?;
         // What an earlier life told is not true any more.
         for stale in ["http.addr", "listen.addr"] {
@@ -65,13 +68,32 @@ impl DataDir {
         Ok(DataDir { path: path.to_owned(), _lock: lock })
     }
 
+    /// Holds the directory against every daemon, and changes nothing in it: several may read at once.
+    pub fn hold_to_read(path: &Path) -> Result<DataDir, DirectoryError> {
+        let unusable = |source| DirectoryError::Unusable { path: path.to_owned(), source };
+        let mut lock = match File::open(path.join("lock")) {
+            // Every daemon makes one: a directory without is a backup, or of nobody.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => File::open(path).map_err(unusable)?,
+            opened => opened.map_err(unusable)?,
+        };
+        match lock.try_lock_shared() {
+            Ok(()) => Ok(DataDir { path: path.to_owned(), _lock: lock }),
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                let _ = lock.read_to_string(&mut holder);
+                Err(DirectoryError::Held { path: path.to_owned(), holder: holder.trim().parse().ok() })
+            }
+            Err(TryLockError::Error(source)) => Err(unusable(source)),
+        }
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// Where the store stands in a data directory.
     pub fn store(&self) -> PathBuf {
-        self.path.join("store")
+        self.path.join(STORE)
     }
 
     /// Writes a small file that other programs read, whole or not at all.

@@ -11,7 +11,8 @@
 //! * left-overs of a crash during opening are removed before sled sees them;
 //! * after opening, every file, the directory and its parent are synced before anything is confirmed;
 //! * a batch holds at most [`BATCH_MAX`] writes: more makes sled keep memory for good;
-//! * an operation that does not return ends the process (`watchdog`);
+//! * an operation that does not return, and a failure that no operation met, end the process (`watchdog`);
+//! * room is kept for deleting and for opening ([`room`]);
 //! * a failed write or flush poisons the store: nothing is accepted until the process starts anew;
 //! * panics of sled's open become errors; sizes are set on purpose; the format has a version.
 //!
@@ -21,13 +22,17 @@
 //! every program and a simulated disk, with power cuts between any two steps, in the tests.
 
 pub mod barrier;
+pub mod copy;
 pub mod directory;
 mod on_sled;
+pub mod room;
 mod runway;
+pub mod scratch;
 #[cfg(test)]
 pub mod simulated;
 mod watchdog;
 
+use room::DiskRoom;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -46,7 +51,7 @@ pub const VALUE_MAX: usize = 6 * 1024;
 pub const BATCH_MAX: usize = 900;
 
 /// The version of the layout of keys and values that this program writes and reads.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// The file that tells a store that was in use from a new one: sled takes a log that it cannot read for an empty one.
 const MARKER: &str = "fogpost";
@@ -94,6 +99,11 @@ pub enum OpenError {
         "the store in {path:?} has format {found}, this program knows formats up to {FORMAT}. Nothing was changed. Run the newer version of fogpost that wrote it"
     )]
     NewerFormat { path: PathBuf, found: u32 },
+    /// A version of fogpost wrote this store that was never released.
+    #[error(
+        "the store in {path:?} has format {found}, which was never released; this program knows format {FORMAT}. Nothing was changed. Deliver what it holds with the program that wrote it"
+    )]
+    OlderFormat { path: PathBuf, found: u32 },
     /// The store of another program.
     #[error(
         "the store in {path:?} belongs to {found:?}, not to {wanted:?}. Nothing was changed. Give this program a --data-dir of its own"
@@ -125,7 +135,7 @@ pub enum StoreError {
         "the disk failed: {0}. What was confirmed is kept; what was being written may or may not be. Free some room or replace the disk, then start the process again"
     )]
     Disk(#[source] io::Error),
-    /// What was read is not what was written.
+    /// What was read is not what was written, or cannot be read for that reason. Other parts may be sound.
     #[error(
         "the store holds something unreadable at {place}: {reason}. Nothing was deleted; keep a copy of the directory"
     )]
@@ -194,9 +204,16 @@ impl Store {
     /// Opens or creates the store in `path`. When this returns `Ok`, all that the store shows is durable.
     ///
     /// The caller must hold the directory for itself ([`directory::DataDir`]).
+    ///
+    /// Daemons open theirs with [`room::open_store`], which succeeds on a full disk too.
     pub fn open(path: &Path, purpose: Purpose) -> Result<Store, OpenError> {
-        let mut store = Store::on(on_sled::OnSled::open(path)?);
-        let watchdog = Watchdog::start();
+        Store::open_with(path, purpose, &DiskRoom::of(path, None))
+    }
+
+    fn open_with(path: &Path, purpose: Purpose, room: &DiskRoom) -> Result<Store, OpenError> {
+        let backend = on_sled::OnSled::open(path, room)?;
+        let watchdog = Watchdog::start(backend.failures());
+        let mut store = Store::on(backend);
         store.watchdog = Some(watchdog.map_err(|source| OpenError::Io { path: path.to_owned(), source })?);
         store.settle_format(path, purpose)?;
         Ok(store)
@@ -221,6 +238,9 @@ impl Store {
             if found > FORMAT {
                 return Err(OpenError::NewerFormat { path: path.to_owned(), found });
             }
+            if found < FORMAT {
+                return Err(OpenError::OlderFormat { path: path.to_owned(), found });
+            }
             if owner != purpose.to_string().as_bytes() {
                 return Err(OpenError::OtherPurpose {
                     path: path.to_owned(),
@@ -237,7 +257,13 @@ impl Store {
         let opened =
             self.put(KEY, &value).and_then(|()| self.put(b"\0opened", uuid::Uuid::new_v4().as_bytes()));
         let written = opened.and_then(|()| self.flush());
-        written.map_err(|error| OpenError::Io { path: path.to_owned(), source: io::Error::other(error) })?;
+        written.map_err(|error| OpenError::Io {
+            path: path.to_owned(),
+            source: match error {
+                StoreError::Disk(source) => source,
+                other => io::Error::other(other),
+            },
+        })?;
         if barrier::calls() == before {
             return Err(OpenError::NoBarrier);
         }
@@ -251,7 +277,7 @@ impl Store {
 
     /// The value under `key`, flushed or not.
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.backend.get(key).map_err(StoreError::Disk)
+        self.backend.get(key).map_err(failed)
     }
 
     /// Writes one value. Durable after the next [`Store::flush`].
@@ -289,12 +315,12 @@ impl Store {
         from: &[u8],
         to: &[u8],
     ) -> impl Iterator<Item = Result<Entry, StoreError>> + use<'a> {
-        self.backend.range(from, to).map(|entry| entry.map_err(StoreError::Disk))
+        self.backend.range(from, to).map(|entry| entry.map_err(failed))
     }
 
     /// The last entry from `from` (inclusive) to `to` (exclusive).
     pub fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<Entry>, StoreError> {
-        self.backend.last(from, to).map_err(StoreError::Disk)
+        self.backend.last(from, to).map_err(failed)
     }
 
     fn write<T>(&self, action: impl FnOnce() -> io::Result<T>) -> Result<T, StoreError> {
@@ -304,8 +330,18 @@ impl Store {
         let _watched = self.watchdog.as_ref().map(|watchdog| watchdog.begin());
         action().map_err(|error| {
             self.poisoned.store(true, Ordering::Release);
-            StoreError::Disk(error)
+            failed(error)
         })
+    }
+}
+
+/// A part of the store that is damaged is told from a disk that fails: what stands elsewhere can be read.
+fn failed(error: io::Error) -> StoreError {
+    match error.kind() {
+        io::ErrorKind::InvalidData => {
+            StoreError::Damaged { place: "a part of its log".into(), reason: error.to_string() }
+        }
+        _ => StoreError::Disk(error),
     }
 }
 

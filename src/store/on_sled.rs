@@ -1,6 +1,7 @@
 //! [`Backend`] on sled 0.34.7, with what we measured about it.
 
-use super::{Backend, Batch, Entries, Entry, OpenError, runway::Runway};
+use super::room::DiskRoom;
+use super::{Backend, Batch, Entries, Entry, OpenError, barrier, runway::Runway};
 use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,15 +16,17 @@ pub(super) const SEGMENT_BYTES: usize = 512 * 1024;
 const TICK_MS: u64 = 500;
 
 /// sled's name for the file that holds everything.
-const LOG_FILE: &str = "db";
+pub(super) const LOG_FILE: &str = "db";
 
 pub(super) struct OnSled {
     db: sled::Db,
+    /// Shares with `db` what went wrong in sled's threads.
+    config: sled::Config,
     runway: Runway,
 }
 
 impl OnSled {
-    pub(super) fn open(path: &Path) -> Result<OnSled, OpenError> {
+    pub(super) fn open(path: &Path, room: &DiskRoom) -> Result<OnSled, OpenError> {
         let io_error = |source| OpenError::Io { path: path.to_owned(), source };
         fs::create_dir_all(path).map_err(io_error)?;
         remove_half_made_snapshots(path).map_err(io_error)?;
@@ -36,7 +39,7 @@ impl OnSled {
         // left half changed.
         let db = match catch_unwind(AssertUnwindSafe(|| config.open())) {
             Ok(Ok(db)) => db,
-            Ok(Err(sled::Error::Io(source))) => return Err(io_error(source)),
+            Ok(Err(sled::Error::Io(source))) => return Err(io_error(in_words(source))),
             Ok(Err(error)) => {
                 return Err(OpenError::Damaged { path: path.to_owned(), reason: error.to_string() });
             }
@@ -44,11 +47,11 @@ impl OnSled {
                 return Err(OpenError::Damaged { path: path.to_owned(), reason: panic_text(&*panic) });
             }
         };
-        let runway = Runway::ahead_of(&path.join(LOG_FILE)).map_err(io_error)?;
+        let runway = Runway::ahead_of(&path.join(LOG_FILE), room.clone()).map_err(io_error)?;
         // What recovery read may sit in the page cache only: a crash of the process before had not
         // synced it. Nothing may be confirmed on top of bytes that a power cut would take away.
         sync_tree(path).map_err(io_error)?;
-        Ok(OnSled { db, runway })
+        Ok(OnSled { db, config, runway })
     }
 }
 
@@ -99,6 +102,15 @@ impl Backend for OnSled {
 }
 
 impl OnSled {
+    /// Tells what went wrong in sled's threads, if something did. It does not keep the store open.
+    pub(super) fn failures(&self) -> impl Fn() -> Option<String> + Send + 'static {
+        let config = self.config.clone();
+        move || match config.global_error() {
+            Err(error) => Some(disk(error).to_string()),
+            Ok(()) => barrier::has_failed().then(|| "a sync failed".to_owned()),
+        }
+    }
+
     fn range_back(&self, from: &[u8], to: &[u8]) -> Option<io::Result<Entry>> {
         if from >= to {
             return None;
@@ -108,11 +120,20 @@ impl OnSled {
     }
 }
 
-fn disk(error: sled::Error) -> io::Error {
+pub(super) fn disk(error: sled::Error) -> io::Error {
     match error {
-        sled::Error::Io(error) => error,
+        sled::Error::Io(error) => in_words(error),
+        // A part of the log, with all keys that stand in it; the rest can be read.
+        damaged @ sled::Error::Corruption { .. } => io::Error::new(io::ErrorKind::InvalidData, damaged),
         other => io::Error::other(other),
     }
+}
+
+/// sled keeps the error of its threads as its debug text, `Os { code: 28, …`, which is no text for people.
+fn in_words(error: io::Error) -> io::Error {
+    let text = error.to_string();
+    let code = text.strip_prefix("Os { code: ").and_then(|rest| rest.split(',').next()?.parse().ok());
+    code.map_or(error, io::Error::from_raw_os_error)
 }
 
 /// A crash while sled writes its snapshot leaves `snap.*.generating`, and every later open fails on it. It

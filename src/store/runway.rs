@@ -7,8 +7,9 @@
 //! The zeros go through a descriptor opened with `O_APPEND`: the kernel chooses the place, after whatever
 //! sled's own threads have just written. An offset of our own could overwrite it.
 //!
-//! This is an optimisation. Where there is no room for it, commits are slower and nothing else changes.
+//! This is an optimisation. Where there is no room for it besides what is kept free, commits are slower and nothing else changes.
 
+use super::room::DiskRoom;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::FileExt;
@@ -28,13 +29,15 @@ const SEGMENT: u64 = super::on_sled::SEGMENT_BYTES as u64;
 pub(super) struct Runway {
     file: File,
     unseen: AtomicU64,
+    room: DiskRoom,
 }
 
 impl Runway {
-    pub(super) fn ahead_of(path: &Path) -> io::Result<Runway> {
+    pub(super) fn ahead_of(path: &Path, room: DiskRoom) -> io::Result<Runway> {
         let runway = Runway {
             file: OpenOptions::new().read(true).append(true).open(path)?,
             unseen: AtomicU64::new(0),
+            room,
         };
         runway.lay()?;
         Ok(runway)
@@ -67,6 +70,9 @@ impl Runway {
     }
 
     fn lay(&self) -> io::Result<()> {
+        if self.room.check(LENGTH as u64).is_err() {
+            return Ok(());
+        }
         match (&self.file).write_all(&vec![0; LENGTH]) {
             Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => Ok(()),
             result => result,

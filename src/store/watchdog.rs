@@ -4,12 +4,19 @@
 //! 0.34 can also miss its own failure: when a write of its log fails while the flushing thread already waits for a later
 //! part, that thread is not woken. So an operation that runs longer than [`PATIENCE`] is taken for a failed one, and doubt
 //! is fatal: a restart finds out what the disk holds.
+//!
+//! And a write of sled's own threads can fail while nobody writes, or while the one who waits for it is not woken. sled keeps that
+//! error, so it is looked for: who has not ended [`GRACE`] after it was seen is ended here.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// Longer than any disk that works takes for one write, even behind a full queue of others.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How often it is looked.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// An operation that meets the failure ends the daemon in this time by itself, with words of its own.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// When each running operation began.
 #[derive(Debug, Default)]
@@ -19,11 +26,13 @@ pub(super) struct Watchdog(Mutex<Vec<Instant>>);
 pub(super) struct Watched<'a>(&'a Watchdog, Instant);
 
 impl Watchdog {
-    /// Watches until the last user is gone.
-    pub(super) fn start() -> std::io::Result<Arc<Watchdog>> {
+    /// Watches until the last user is gone. `failures` tells what failed behind everybody's back, if something did.
+    pub(super) fn start(
+        failures: impl Fn() -> Option<String> + Send + 'static,
+    ) -> std::io::Result<Arc<Watchdog>> {
         let watchdog = Arc::new(Watchdog::default());
         let watched = Arc::downgrade(&watchdog);
-        std::thread::Builder::new().name("watchdog".into()).spawn(move || watch(&watched))?;
+        std::thread::Builder::new().name("watchdog".into()).spawn(move || watch(&watched, &failures))?;
         Ok(watchdog)
     }
 
@@ -51,18 +60,29 @@ impl Drop for Watched<'_> {
     }
 }
 
-fn watch(watchdog: &Weak<Watchdog>) {
+fn watch(watchdog: &Weak<Watchdog>, failures: &dyn Fn() -> Option<String>) {
+    let mut failed_at = None;
     loop {
-        std::thread::sleep(PATIENCE / 12);
+        std::thread::sleep(LOOK_EVERY);
         let Some(watchdog) = watchdog.upgrade() else { return };
         if watchdog.longest().is_some_and(|longest| longest > PATIENCE) {
-            tracing::error!(
-                "the disk has not answered for {} s; ending. What was confirmed is kept; start again when the disk works",
-                PATIENCE.as_secs()
-            );
-            std::process::exit(1);
+            end(&format!("the disk has not answered for {} s", PATIENCE.as_secs()));
+        }
+        if let Some(failure) = failures()
+            && failed_at.get_or_insert_with(Instant::now).elapsed() >= GRACE
+        {
+            end(&format!("the disk failed: {failure}"));
         }
     }
+}
+
+fn end(what: &str) -> ! {
+    let text = format!(
+        "{what}; ending. What was confirmed is kept. Make room on the disk or replace it, then start again: that finds out what it holds"
+    );
+    tracing::error!("{text}");
+    eprintln!("error: {text}");
+    std::process::exit(1)
 }
 
 #[cfg(test)]

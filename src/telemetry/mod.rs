@@ -24,8 +24,17 @@ impl LogFormat {
 
 /// Starts logging at the level of `RUST_LOG`, "info" without it. A second call in one process does nothing.
 pub fn init(format: LogFormat) {
+    init_at(format, "info");
+}
+
+/// The same for a command that ends soon: without `RUST_LOG` only what somebody should know.
+pub fn init_quiet(format: LogFormat) {
+    init_at(format, "warn");
+}
+
+fn init_at(format: LogFormat, level: &str) {
     // zeromq and sled log what we report ourselves, in words about data.
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

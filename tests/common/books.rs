@@ -16,6 +16,16 @@ pub struct Applied {
     pub plate: Option<String>,
     pub at: String,
     pub received_at: String,
+    /// Where it was confirmed, when it was moved to another epoch.
+    #[serde(default)]
+    pub moved_from: Option<Place>,
+}
+
+/// An epoch and a sequence in it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Place {
+    pub epoch: String,
+    pub sequence: u64,
 }
 
 /// All events of a garage, in the order of the server.
@@ -70,7 +80,11 @@ pub fn faults(applied: &[Applied], journals: &[Journal]) -> Vec<String> {
             faults.push(format!("sequence {} has no plate, and none such was posted", event.sequence));
             continue;
         };
-        let place = (event.epoch.as_str(), event.sequence);
+        // Where its producer was told that it is.
+        let place = match &event.moved_from {
+            Some(told) => (told.epoch.as_str(), told.sequence),
+            None => (event.epoch.as_str(), event.sequence),
+        };
         if let Some(former) = place_of.insert(plate, place) {
             faults.push(format!("{plate} is applied twice: at {former:?} and at {place:?}"));
         }

@@ -22,6 +22,8 @@ const LOG_TAIL_BYTES: u64 = 6 * 1024;
 pub trait Program {
     /// The last lines of its log, under its name.
     fn log_tail(&self) -> String;
+    /// All of its log, over its restarts.
+    fn log(&self) -> String;
     /// Its process, while it runs.
     fn pid(&self) -> u32;
 }
@@ -301,9 +303,31 @@ impl Server {
         Ok(())
     }
 
+    /// The same under another program, such as a tracer, which must leave it the pid.
+    pub fn restart_under(&mut self, tracer: &[&str]) {
+        assert!(self.process.child.is_none(), "the server still runs");
+        let (http, listen) = (self.http.to_string(), self.listen.to_string());
+        let started = Server::try_start_at(tracer, &self.dir, &http, &listen, self.extra.clone());
+        *self = started.unwrap_or_else(|why| panic!("{why}"));
+    }
+
+    /// Starts a server on another directory in its place, where edges look for it. It must have ended.
+    pub fn start_in_its_place(&self, dir: &Path) -> Server {
+        assert!(self.process.child.is_none(), "the server still runs");
+        let (http, listen) = (self.http.to_string(), self.listen.to_string());
+        let started = Server::try_start_at(&[], dir, &http, &listen, self.extra.clone());
+        started.unwrap_or_else(|why| panic!("{why}"))
+    }
+
     /// SIGKILL.
     pub fn kill(&mut self) {
         self.process.kill();
+    }
+
+    /// The exit code, once it has ended by itself or by somebody else's hand; `None` when it still runs after so long.
+    pub fn ended_within(&mut self, within: Duration) -> Option<i32> {
+        let status = self.process.wait(within)?;
+        Some(status.code().unwrap_or(-1))
     }
 
     /// SIGTERM; the exit code, and how long it took to end.
@@ -367,6 +391,9 @@ impl Server {
 impl Program for Server {
     fn log_tail(&self) -> String {
         self.process.log_tail()
+    }
+    fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.process.log).unwrap()).into_owned()
     }
     fn pid(&self) -> u32 {
         self.process.pid
@@ -467,6 +494,14 @@ impl Edge {
         self.try_restart().unwrap_or_else(|why| panic!("{why}"));
     }
 
+    /// The same under another program, such as a tracer, which must leave it the pid.
+    pub fn restart_under(&mut self, tracer: &[&str]) {
+        assert!(self.process.child.is_none(), "the edge still runs");
+        let (args, address) = (self.args.clone(), self.address.clone());
+        let started = Edge::try_start_at(tracer, &self.dir, &self.name, args, address);
+        *self = started.unwrap_or_else(|why| panic!("{why}"));
+    }
+
     /// The same; an error says how it ended instead, with its log. It can be tried again.
     pub fn try_restart(&mut self) -> Result<(), String> {
         assert!(self.process.child.is_none(), "the edge still runs");
@@ -479,6 +514,13 @@ impl Edge {
     pub fn kill(&mut self) {
         self.process.kill();
         self.address.set(None);
+    }
+
+    /// The exit code, once it has ended by itself or by somebody else's hand; `None` when it still runs after so long.
+    pub fn ended_within(&mut self, within: Duration) -> Option<i32> {
+        let status = self.process.wait(within)?;
+        self.address.set(None);
+        Some(status.code().unwrap_or(-1))
     }
 
     /// SIGTERM; the exit code, and how long it took to end.
@@ -527,6 +569,9 @@ impl Edge {
 impl Program for Edge {
     fn log_tail(&self) -> String {
         self.process.log_tail()
+    }
+    fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.process.log).unwrap()).into_owned()
     }
     fn pid(&self) -> u32 {
         self.process.pid

@@ -1,6 +1,6 @@
-//! A disk whose power can be cut.
+//! A disk whose power can be cut, and one that is soon full.
 //!
-//! An image of 256 MB with ext4 in it, in its default options, loop-mounted. [`Disk::cut_power`] is ext4's own
+//! An image of 256 MB, or of 64 MB, with ext4 in it, in its default options, loop-mounted. [`Disk::cut_power`] is ext4's own
 //! simulation of a power cut, made for the filesystem tests of the Linux kernel: from that moment on nothing
 //! reaches the image, neither data in the page cache nor the journal in memory, and every call on the mount
 //! fails. [`Disk::power_on`] unmounts it, which drops what was not written, and mounts it anew, which
@@ -22,8 +22,9 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const DISK_BYTES: u64 = 256 << 20;
-/// Room for the disk's image and for a filesystem's own needs.
-const DRIVE_BYTES: u64 = 320 << 20;
+const SMALL_DISK_BYTES: u64 = 64 << 20;
+/// Besides the disk's image, for a filesystem's own needs.
+const DRIVE_MORE_BYTES: u64 = 64 << 20;
 /// Where images stand: on a real disk, and with names by which those of a killed test are found.
 const FOLDER: &str = env!("CARGO_TARGET_TMPDIR");
 const PREFIX: &str = "disk-";
@@ -77,22 +78,61 @@ fn remove_left_overs() {
 impl Disk {
     /// An empty disk, mounted.
     pub fn new(drive: Drive) -> Disk {
+        Disk::of(DISK_BYTES, drive)
+    }
+
+    /// An empty disk that is soon full, mounted.
+    pub fn small() -> Disk {
+        Disk::of(SMALL_DISK_BYTES, Drive::WritesThrough)
+    }
+
+    fn of(bytes: u64, drive: Drive) -> Disk {
         remove_left_overs();
         let dir = tempfile::Builder::new().prefix(PREFIX).tempdir_in(FOLDER).unwrap();
         let lock = File::create(dir.path().join(LOCK)).unwrap();
         lock.lock().unwrap();
         let drive = match drive {
             Drive::WritesThrough => None,
-            Drive::WithCache => Some(Image::new(dir.path(), dir.path(), "drive", DRIVE_BYTES)),
+            Drive::WithCache => Some(Image::new(dir.path(), dir.path(), "drive", bytes + DRIVE_MORE_BYTES)),
         };
         let on = drive.as_ref().map_or(dir.path(), |drive| &drive.place);
-        let disk = Image::new(on, dir.path(), "disk", DISK_BYTES);
+        let disk = Image::new(on, dir.path(), "disk", bytes);
         Disk { disk, drive, _dir: dir, _lock: lock }
     }
 
     /// Where it is mounted.
     pub fn path(&self) -> &Path {
         &self.disk.place
+    }
+
+    /// Somebody else takes so much of it.
+    pub fn take(&self, name: &str, bytes: u64) {
+        let mut file = File::create_new(self.path().join(name)).unwrap();
+        let zeros = vec![0; 1 << 20];
+        (0..bytes >> 20).for_each(|_| file.write_all(&zeros).unwrap());
+        file.sync_all().unwrap();
+    }
+
+    /// Somebody else takes all that is left, to the last byte.
+    pub fn fill(&self, name: &str) {
+        let mut file = File::create_new(self.path().join(name)).unwrap();
+        for step in [256 * 1024, 4096, 1] {
+            let zeros = vec![0; step];
+            while let Ok(1..) = file.write(&zeros) {}
+        }
+        // What could be written is there; that there is no more room is what was wanted.
+        let _ = file.sync_all();
+    }
+
+    /// Gives back what somebody else took.
+    pub fn give_back(&self, name: &str) {
+        fs::remove_file(self.path().join(name)).unwrap();
+    }
+
+    /// How many bytes are left.
+    pub fn left(&self) -> u64 {
+        let told = rustix::fs::statvfs(self.path()).unwrap();
+        told.f_bavail * told.f_frsize
     }
 
     /// Cuts the power. Whoever uses the disk gets errors from now on.

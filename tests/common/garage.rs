@@ -28,8 +28,19 @@ pub struct Settled {
 impl Garage {
     /// One camera for each of `cameras`, which are walked round as the sizes of its posts.
     pub fn start(dir: &Path, name: &str, servers: &[String], cameras: &[&[usize]]) -> Garage {
-        let edge =
-            Edge::start(&dir.join(format!("edge-{name}")), name, servers, &["--board-interval-ms", "100"]);
+        Garage::start_under(&[], dir, name, servers, cameras)
+    }
+
+    /// The same with an edge under another program, such as a tracer, which must leave the pid to the edge.
+    pub fn start_under(
+        tracer: &[&str],
+        dir: &Path,
+        name: &str,
+        servers: &[String],
+        cameras: &[&[usize]],
+    ) -> Garage {
+        let often = ["--board-interval-ms", "100"];
+        let edge = Edge::start_under(tracer, &dir.join(format!("edge-{name}")), name, servers, &often);
         let prefixes = (b'A'..=b'Z').map(|letter| format!("{}{}", char::from(letter), "Q"));
         let cameras = cameras.iter().zip(prefixes);
         let cameras =

@@ -15,6 +15,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(40);
 pub struct Answer {
     pub status: u16,
     pub content_type: String,
+    /// The header of this name: seconds.
+    pub retry_after: Option<String>,
     pub body: String,
 }
 
@@ -76,6 +78,18 @@ impl Http {
         heard(request.header("Content-Type", content_type).send(body))
     }
 
+    /// The same under an idempotency key.
+    pub fn post_with_key(
+        &self,
+        path: &str,
+        content_type: &str,
+        key: &str,
+        body: &[u8],
+    ) -> Result<Answer, NoAnswer> {
+        let request = self.agent.post(format!("{}{path}", self.base));
+        heard(request.header("Content-Type", content_type).header("Idempotency-Key", key).send(body))
+    }
+
     /// Any method, with a body.
     pub fn request(
         &self,
@@ -109,11 +123,11 @@ fn heard(answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Resul
         }
         Err(error) => return Err(NoAnswer::Unknown(error.to_string())),
     };
-    let content_type = answer.headers().get("content-type").and_then(|value| value.to_str().ok());
-    let content_type = content_type.unwrap_or_default().to_owned();
+    let header = |name: &str| Some(answer.headers().get(name)?.to_str().ok()?.to_owned());
+    let (content_type, retry_after) = (header("content-type").unwrap_or_default(), header("retry-after"));
     let body = answer.body_mut().with_config().limit(64 * 1024 * 1024).read_to_string();
     let body = body.map_err(|error| NoAnswer::Unknown(error.to_string()))?;
-    Ok(Answer { status: answer.status().as_u16(), content_type, body })
+    Ok(Answer { status: answer.status().as_u16(), content_type, retry_after, body })
 }
 
 /// Sends these bytes as they are and reads what comes back, if anything does: for what no client would send.
@@ -167,6 +181,7 @@ fn parse_answer(received: &[u8]) -> Option<Answer> {
     Some(Answer {
         status: head.split_whitespace().nth(1)?.parse().ok()?,
         content_type: header("content-type:").unwrap_or_default(),
+        retry_after: header("retry-after:"),
         body: String::from_utf8_lossy(body).into_owned(),
     })
 }

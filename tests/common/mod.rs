@@ -3,10 +3,13 @@
 //! * [`daemon`]: `server` and `edge` as child processes that can be killed, stopped and started again;
 //! * [`http`]: a client that tells "refused" from "the answer never came";
 //! * [`producer`]: a camera that posts as fast as it can and writes down what was confirmed;
+//! * [`crowd`]: many producers at once;
 //! * [`disk`]: a disk whose power can be cut;
 //! * [`requires`]: what a test needs of the machine, and the loud way to be left out;
+//! * [`faketime`]: a wall clock that can be set;
 //! * [`garage`]: an edge with its cameras, from the first event to the comparison of the books;
 //! * [`peers`]: servers that are none, and ways to a server that break;
+//! * [`operator`]: somebody who gives commands;
 //! * [`books`]: what the server has applied, and the oracle that compares it with what was confirmed.
 //!
 //! Every daemon listens on a loopback address of its own (127.x.y.z) instead of 127.0.0.1: outgoing connections come from
@@ -15,10 +18,13 @@
 #![allow(dead_code, unused_imports, reason = "each test file uses a part of this")]
 
 pub mod books;
+pub mod crowd;
 pub mod daemon;
 pub mod disk;
+pub mod faketime;
 pub mod garage;
 pub mod http;
+pub mod operator;
 pub mod peers;
 pub mod producer;
 pub mod requires;
@@ -26,8 +32,10 @@ pub mod requires;
 pub use books::{Applied, assert_exactly_once, events_of};
 pub use daemon::{Edge, EdgeAddress, Program, Server};
 pub use disk::{Disk, Drive};
+pub use faketime::FakeClock;
 pub use garage::Garage;
 pub use http::{Answer, Http, NoAnswer, send_half_a_request};
+pub use operator::Operator;
 pub use producer::{Journal, Producer};
 
 use rand::SeedableRng;

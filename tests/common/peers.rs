@@ -85,11 +85,13 @@ impl Stranger {
     }
 }
 
-/// Another address of a server. It can fall silent: what goes to the server still arrives, what comes back does not.
+/// Another address of a server. It can fall silent: what goes to the server still arrives, what comes back does not. And
+/// it can be slow.
 pub struct Detour {
     address: SocketAddr,
     mute: Arc<AtomicBool>,
     carried: Arc<AtomicU64>,
+    bytes_per_s: Arc<AtomicU64>,
 }
 
 impl Detour {
@@ -97,7 +99,8 @@ impl Detour {
         let (listener, address) = listen();
         let mute = Arc::new(AtomicBool::new(false));
         let carried = Arc::new(AtomicU64::new(0));
-        let (silenced, counter) = (Arc::clone(&mute), Arc::clone(&carried));
+        let bytes_per_s = Arc::new(AtomicU64::new(u64::MAX));
+        let (silenced, counter, speed) = (Arc::clone(&mute), Arc::clone(&carried), Arc::clone(&bytes_per_s));
         std::thread::spawn(move || {
             for near in listener.incoming().map_while(Result::ok) {
                 let Ok(far) = TcpStream::connect(to) else {
@@ -105,13 +108,13 @@ impl Detour {
                 };
                 let (near_back, far_back) = (near.try_clone().unwrap(), far.try_clone().unwrap());
                 let never = Arc::new(AtomicBool::new(false));
-                let counter = Arc::clone(&counter);
-                std::thread::spawn(move || carry(near, far, &never, &counter));
+                let (counter, there, back) = (Arc::clone(&counter), Arc::clone(&speed), Arc::clone(&speed));
+                std::thread::spawn(move || carry(near, far, &never, &counter, &there));
                 let (silenced, ignored) = (Arc::clone(&silenced), AtomicU64::new(0));
-                std::thread::spawn(move || carry(far_back, near_back, &silenced, &ignored));
+                std::thread::spawn(move || carry(far_back, near_back, &silenced, &ignored, &back));
             }
         });
-        Detour { address, mute, carried }
+        Detour { address, mute, carried, bytes_per_s }
     }
 
     pub fn address(&self) -> String {
@@ -119,7 +122,17 @@ impl Detour {
     }
 
     pub fn fall_silent(&self) {
-        self.mute.store(true, Ordering::Relaxed);
+        self.set_silent(true);
+    }
+
+    /// What is said while it is silent is lost, and never comes later.
+    pub fn set_silent(&self, silent: bool) {
+        self.mute.store(silent, Ordering::Relaxed);
+    }
+
+    /// In each direction of each connection.
+    pub fn slow_down_to(&self, bytes_per_s: u64) {
+        self.bytes_per_s.store(bytes_per_s, Ordering::Relaxed);
     }
 
     /// How many bytes it has carried to the server.
@@ -128,8 +141,14 @@ impl Detour {
     }
 }
 
-fn carry(mut from: TcpStream, mut to: TcpStream, mute: &AtomicBool, carried: &AtomicU64) {
-    let mut bytes = [0; 64 * 1024];
+fn carry(
+    mut from: TcpStream,
+    mut to: TcpStream,
+    mute: &AtomicBool,
+    carried: &AtomicU64,
+    bytes_per_s: &AtomicU64,
+) {
+    let mut bytes = [0; 16 * 1024];
     while let Ok(length @ 1..) = from.read(&mut bytes) {
         if mute.load(Ordering::Relaxed) {
             continue;
@@ -138,6 +157,10 @@ fn carry(mut from: TcpStream, mut to: TcpStream, mute: &AtomicBool, carried: &At
             break;
         }
         carried.fetch_add(length as u64, Ordering::Relaxed);
+        let takes = Duration::from_secs_f64(length as f64 / bytes_per_s.load(Ordering::Relaxed) as f64);
+        if takes > Duration::from_micros(10) {
+            std::thread::sleep(takes);
+        }
     }
     let _ = to.shutdown(Shutdown::Both);
 }

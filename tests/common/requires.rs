@@ -35,6 +35,29 @@ pub fn strace() -> bool {
     or_left_out(FOUND.get_or_init(|| works(Command::new("strace").args(["-f", "-o", "/dev/null", "true"]))))
 }
 
+/// libfaketime, for programs of many threads.
+pub fn faketime() -> Option<PathBuf> {
+    static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let found = FOUND.get_or_init(|| {
+        // Debian keeps libraries under the name of the architecture, others do not.
+        let below = fs::read_dir("/usr/lib").map_err(|error| error.to_string())?;
+        let places =
+            below.flatten().map(|entry| entry.path()).chain(["/usr/lib".into(), "/usr/lib64".into()]);
+        let library =
+            places.map(|place| place.join("faketime/libfaketimeMT.so.1")).find(|path| path.exists());
+        let library = library.ok_or("it needs libfaketime (faketime/libfaketimeMT.so.1 below /usr/lib)")?;
+        let mut date = Command::new("date");
+        let output =
+            date.arg("+%Y").env("LD_PRELOAD", &library).env("FAKETIME", "@2001-02-03 04:05:06").output();
+        match output.map(|output| output.stdout) {
+            Ok(year) if year.starts_with(b"2001") => Ok(library),
+            Ok(_) => Err("libfaketime does not move the clock here".into()),
+            Err(error) => Err(format!("date: {error}")),
+        }
+    });
+    or_left_out(&found.as_ref().map(|_| ()).map_err(Clone::clone)).then(|| found.clone().unwrap())
+}
+
 /// A Python with `zmq` and `blake3`: the one that `./test` made, or the one of the machine.
 pub fn pyzmq() -> Option<PathBuf> {
     static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();

@@ -15,8 +15,8 @@ import blake3
 import zmq
 
 MAGIC = b"fogp"
-VERSION = b"\x01"
-ACCEPTED, GAP, CONFLICT, REFUSED = range(4)
+VERSION = b"\x02"
+ACCEPTED, GAP, CONFLICT, REFUSED, OTHER_LEDGER, MOVE = range(6)
 
 
 # --- postcard, as far as it is used.
@@ -46,6 +46,8 @@ def some(encoded):
 
 
 NONE = b"\x00"
+BOOT = uuid.uuid4().bytes
+INSTANCE = 4711
 
 
 class Reader:
@@ -83,30 +85,35 @@ def digest(page):
 
 
 def page(epoch, first, payloads, previous=NONE):
-    """Version 1; epoch, first sequence, the digest of the page before, wall time when begun, content 0 (records)."""
-    records = b"".join(NONE + counted(payload) for payload in payloads)
-    head = b"\x01" + epoch + varint(first) + previous + zigzag(1_795_418_100_000)
+    """Version 2; epoch, first sequence, the digest of the page before, not moved, the clocks when begun, content 0 (records)."""
+    records = b"".join(NONE + varint(0) + counted(payload) for payload in payloads)
+    begun = zigzag(1_795_418_100_000) + varint(86_400_000) + BOOT + b"\x01"
+    head = b"\x02" + epoch + varint(first) + previous + NONE + begun
     return head + varint(0) + varint(len(payloads)) + records
 
 
-def request(number, site, epoch, oldest, pages, version=VERSION):
+def request(number, site, epoch, oldest, pages, version=VERSION, ledger=NONE):
     sealed = b"".join(digest(page) + counted(page) for page in pages)
-    body = varint(number) + counted(site.encode()) + epoch + varint(oldest) + varint(len(pages)) + sealed
+    body = varint(number) + counted(site.encode()) + epoch + varint(oldest) + ledger
+    body += varint(INSTANCE) + zigzag(1_795_418_100_000) + varint(len(pages)) + sealed
     return MAGIC + version + body + NONE + NONE
 
 
 def read_reply(data):
     """(id, ledger, mark, verdict and its field, pause_ms, answer)"""
-    assert data[:5] == MAGIC + VERSION, f"no reply of version 1: {data.hex(' ')}"
+    assert data[:5] == MAGIC + VERSION, f"no reply of version 2: {data.hex(' ')}"
     reader = Reader(data[5:])
     number, ledger, mark, verdict = reader.varint(), reader.take(16), reader.varint(), reader.varint()
-    assert verdict in (ACCEPTED, GAP, CONFLICT, REFUSED), verdict
+    assert verdict in range(6), verdict
     field = None
-    if verdict == CONFLICT:
+    if verdict in (CONFLICT, MOVE):
         field = reader.varint()
     if verdict == REFUSED:
         field = reader.counted().decode()
     pause_ms = reader.varint()
+    reader.varint()  # the server's clock
+    if reader.take(1) == b"\x01":
+        reader.counted()  # a notice for people
     answer = reader.counted() if reader.take(1) == b"\x01" else None
     assert reader.at == len(reader.data), f"bytes follow the reply's end: {data.hex(' ')}"
     return number, ledger, mark, (verdict, field), pause_ms, answer
@@ -162,6 +169,12 @@ def main(address, site):
     foreign = page(epoch, 3, [entry("PY3", 1_795_418_102_000, 60)], some(digest(other)))
     number, _, mark, verdict, _, _ = read_reply(exchange(request(7, site, epoch, 3, [foreign])))
     assert (number, mark, verdict) == (7, 2, (CONFLICT, 3)), (number, mark, verdict)
+
+    # Pages for another ledger: nothing is applied.
+    third = page(epoch, 3, [entry("PY3", 1_795_418_102_000, 60)], some(digest(first)))
+    elsewhere = request(8, site, epoch, 3, [third], ledger=some(uuid.uuid4().bytes))
+    number, _, mark, verdict, _, _ = read_reply(exchange(elsewhere))
+    assert (number, mark, verdict) == (8, 0, (OTHER_LEDGER, None)), (number, mark, verdict)
 
     # After all that it still serves: the next page is applied, and several pages go in one request.
     third = page(epoch, 3, [entry("PY3", 1_795_418_102_000, 60)], some(digest(first)))

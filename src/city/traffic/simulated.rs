@@ -1,7 +1,7 @@
 //! Cars that come as the day and the hour of the week let one expect, stay as long as people do, and leave.
 //!
 //! **Promise.** Arrivals follow the curve of the garage's kind (a Poisson process whose rate changes with the
-//! hour), stays are log-normal, and a full garage turns cars away. About one plate in a hundred is unreadable,
+//! hour) or a rate that was asked for, stays are log-normal, and a full garage turns cars away. About one plate in a hundred is unreadable,
 //! as with real cameras.
 //! **Not promised.** That the garages are those of a real town.
 
@@ -98,6 +98,18 @@ impl Usage {
     }
 }
 
+/// How many cars want to come.
+#[derive(Debug, Clone, Copy)]
+enum Demand {
+    /// As the hour and the day of the week let one expect.
+    Usual(&'static Usage),
+    /// So many an hour, whatever the hour.
+    Steady { cars_per_hour: f64 },
+}
+
+/// Cars that come at a steady rate are to fill no more of the garage than this: they stay shorter, the more there are.
+const STEADY_FILLS: f64 = 0.7;
+
 /// A garage of the simulated city.
 #[derive(Debug)]
 pub struct Site {
@@ -134,7 +146,7 @@ pub fn site(index: usize) -> (String, u32, &'static Usage) {
 /// One garage's simulated traffic, which has no end.
 #[derive(Debug, Clone)]
 pub struct Simulated {
-    usage: &'static Usage,
+    demand: Demand,
     capacity: i64,
     occupied: i64,
     next_arrival_ms: f64,
@@ -144,6 +156,7 @@ pub struct Simulated {
     came: u64,
     drivers: Drivers,
     stay_hours: LogNormal<f64>,
+    shortest_stay_ms: f64,
     rng: ChaCha8Rng,
     zone: TimeZone,
 }
@@ -159,11 +172,55 @@ impl Simulated {
         seed: u64,
         zone: TimeZone,
     ) -> Simulated {
-        let stay_hours = LogNormal::new(usage.median_stay_hours.ln(), usage.stay_spread)
+        let Usage { median_stay_hours, stay_spread, .. } = *usage;
+        let stay = (median_stay_hours, stay_spread);
+        Simulated::with(Demand::Usual(usage), stay, capacity, from_unix_ms, start, drivers, seed, zone)
+    }
+
+    /// The cars of a garage to which so many want to come every hour, from the year 1970 on. They stay as long as people
+    /// do who go shopping, but not so long that the garage would be full all the time. Times are in UTC.
+    ///
+    /// `cars_per_hour` is above zero and finite.
+    pub fn steady(
+        cars_per_hour: f64,
+        capacity: u32,
+        start: &StartingState,
+        drivers: Drivers,
+        seed: u64,
+    ) -> Simulated {
+        let Usage { median_stay_hours, stay_spread, .. } = SHOPPING;
+        // The mean of a log-normal above its median.
+        let skew = (stay_spread * stay_spread / 2.0).exp();
+        let most_hours = STEADY_FILLS * f64::from(capacity.max(1)) / cars_per_hour / skew;
+        let stay = (median_stay_hours.min(most_hours), stay_spread);
+        Simulated::with(
+            Demand::Steady { cars_per_hour },
+            stay,
+            capacity,
+            0,
+            start,
+            drivers,
+            seed,
+            TimeZone::UTC,
+        )
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "each is something else, and both callers are above")]
+    fn with(
+        demand: Demand,
+        (median_stay_hours, stay_spread): (f64, f64),
+        capacity: u32,
+        from_unix_ms: i64,
+        start: &StartingState,
+        drivers: Drivers,
+        seed: u64,
+        zone: TimeZone,
+    ) -> Simulated {
+        let stay_hours = LogNormal::new(median_stay_hours.ln(), stay_spread)
             .expect("the spread of each usage is finite and positive");
         let garage = drivers.garage;
         let mut simulated = Simulated {
-            usage,
+            demand,
             capacity: i64::from(capacity),
             occupied: start.occupied,
             next_arrival_ms: from_unix_ms as f64,
@@ -171,6 +228,7 @@ impl Simulated {
             came: 0,
             drivers,
             stay_hours,
+            shortest_stay_ms: SHORTEST_STAY_MS.min(median_stay_hours * HOUR_MS / 4.0),
             rng: garage_rng(seed, garage),
             zone,
         };
@@ -185,7 +243,7 @@ impl Simulated {
 
     fn stay(&mut self, from_unix_ms: i64, car: Option<Car>) {
         let stay_ms = self.stay_hours.sample(&mut self.rng) * HOUR_MS;
-        let until = from_unix_ms + stay_ms.clamp(SHORTEST_STAY_MS, LONGEST_STAY_MS) as i64;
+        let until = from_unix_ms + stay_ms.clamp(self.shortest_stay_ms, LONGEST_STAY_MS) as i64;
         self.leaving.push(Reverse((until, self.came, car)));
         self.came += 1;
     }
@@ -193,18 +251,30 @@ impl Simulated {
     /// Thinning: candidates come at the rate of the busiest hour, and are kept as often as the hour they fall
     /// into is busy.
     fn arrival_after(&mut self, mut unix_ms: f64) -> f64 {
-        let most = self.usage.most_arrivals();
+        let usage = match self.demand {
+            Demand::Usual(usage) => usage,
+            Demand::Steady { cars_per_hour } => {
+                let wait: f64 = Exp1.sample(&mut self.rng);
+                return unix_ms + wait * HOUR_MS / cars_per_hour;
+            }
+        };
+        let most = usage.most_arrivals();
         let most_per_ms = most * self.capacity as f64 / HOUR_MS;
         loop {
             let wait: f64 = Exp1.sample(&mut self.rng);
             unix_ms += wait / most_per_ms;
             let at = self.moment(unix_ms as i64);
             let local = super::local_time(at);
-            let now = self.usage.arrivals(local.weekday(), local.hour());
+            let now = usage.arrivals(local.weekday(), local.hour());
             if self.rng.random::<f64>() * most < now {
                 return unix_ms;
             }
         }
+    }
+
+    /// Nobody can enter, and nobody is inside: [`Iterator::next`] would look for ever.
+    pub fn is_closed(&self) -> bool {
+        self.capacity == 0 && self.leaving.is_empty()
     }
 
     fn moment(&self, unix_ms: i64) -> Moment {

@@ -1,36 +1,33 @@
-//! The pages of an outbox, in a store.
+//! The pages of an outbox, in a store: what is appended, given to the sender, acknowledged and deleted.
 //!
-//! | key | value |
-//! | --- | --- |
-//! | `e` + index (u32) | the epoch's 16 bytes |
-//! | `p` + epoch index (u32) + first sequence (u64) | a [`SealedPage`] |
-//! | `a` | epoch index (u32), highest acknowledged sequence (u64); a hint: it may be behind |
-//!
-//! Numbers are big-endian, so that keys sort by age. An outbox may come to hold several epochs, oldest first;
-//! what is appended belongs to the last.
+//! What stands under which key: see [`super::life`].
 
-use super::super::page::{self, Content, Page, Record, SealedPage};
-use super::super::{Digest, Epoch, Sequence};
-use super::{Appended, Progress, Status};
+use super::super::page::{self, Content, Key, Page, Record, SealedPage};
+use super::super::{ClockReading, Digest, Epoch, LedgerId, Sequence};
+use super::inspect::{self, Inspection, Stretch};
+use super::keys::{Keys, LIFE_MAX, Place, Remembered};
+use super::life::{self, Entry, Life, encode_acknowledged, entry_key, first_in, page_key};
+use super::opening::{self, Damage, Moving};
+use super::witness::{self, Note, Witness};
+use super::{Appended, OpenError, Progress, Status};
 use crate::store::{Batch, Store, StoreError};
+use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard};
+use std::time::Instant;
 
-/// Why an outbox does not open. Nothing was changed.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(
-        "the outbox is damaged: {what}. Nothing was deleted and nothing is sent. Keep a copy of the data directory; the events before the damage can be read from it"
-    )]
-    Damaged { what: String },
-    #[error("cannot start the committer thread: {0}. Nothing was changed")]
-    Thread(#[source] std::io::Error),
-}
+/// How far a wall clock may drift from a monotonic one within a page. When it was set by more, a new page begins.
+const WALL_DRIFT_MS: u64 = 1000;
 
-/// Where an outbox begins and ends.
+/// How many pages one step of a move takes: each is a removal and a new page in one batch.
+const MOVED_AT_ONCE: usize = 400;
+
+/// What the outbox holds of the epoch that is being delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
+    /// Which of the epochs it is: a number that this outbox never gives again.
+    pub life: u32,
+    pub epoch: Epoch,
     /// The oldest sequence stored, or the next one.
     pub oldest: u64,
     /// The highest acknowledged sequence that is known, 0 for none.
@@ -49,29 +46,52 @@ pub struct Taken {
     pub oldest: u64,
 }
 
+/// Messages of one producer's post, to be stored together.
+#[derive(Debug, Clone)]
+pub(super) struct Post {
+    pub records: Vec<Record>,
+    /// When they were taken.
+    pub at: ClockReading,
+}
+
 pub(super) struct Pages {
     store: Store,
-    epoch: Epoch,
-    epoch_index: u32,
     state: Mutex<State>,
+    /// Used by the committer only.
+    keys: Mutex<Keys>,
+    ledger: Mutex<Option<LedgerId>>,
+    witness: Option<Witness>,
+    boot: super::super::clock::BootId,
+    opened: Instant,
+    damages: Vec<Damage>,
 }
 
 struct State {
+    /// Oldest first. New messages belong to the last one; there always is one.
+    lives: VecDeque<Life>,
+    next_number: u32,
     /// The newest page while it may still grow. Its content is on disk.
     growing: Option<Growing>,
-    next: u64,
-    /// The first sequence of the oldest and of the newest page stored, while there is any.
-    oldest_first: Option<u64>,
-    newest_first: Option<u64>,
-    /// Of the newest page as it is stored.
-    newest_digest: Option<Digest>,
-    acknowledged: u64,
-    bytes: u64,
     /// While a group is being written: the first sequence of the first page that it changes. What the store shows
     /// from there on may not be on disk yet.
     writing_from: Option<u64>,
     /// The sender wants what is being written: the page is not to grow further.
     seal_wanted: bool,
+}
+
+impl State {
+    fn front(&self) -> &Life {
+        self.lives.front().expect("there always is an epoch")
+    }
+    fn newest(&self) -> &Life {
+        self.lives.back().expect("there always is an epoch")
+    }
+    fn newest_mut(&mut self) -> &mut Life {
+        self.lives.back_mut().expect("there always is an epoch")
+    }
+    fn life_mut(&mut self, number: u32) -> Option<&mut Life> {
+        self.lives.iter_mut().find(|life| life.number == number)
+    }
 }
 
 #[derive(Clone)]
@@ -93,13 +113,14 @@ struct Writing {
 }
 
 impl Growing {
-    fn begin(epoch: Epoch, first: u64, previous: Option<Digest>, begun_at_ms: i64) -> Growing {
+    fn begin(epoch: Epoch, first: u64, previous: Option<Digest>, begun: ClockReading) -> Growing {
         Growing {
             page: Page {
                 epoch,
                 first: Sequence::new(first).expect("sequences begin at 1"),
                 previous,
-                begun_at_ms,
+                moved_from: None,
+                begun,
                 content: Content::Records(Vec::new()),
             },
             len_max: Page::HEADER_MAX,
@@ -113,94 +134,304 @@ impl Growing {
             Content::Lost { .. } => unreachable!("a growing page was begun with records"),
         }
     }
-    /// Whether the record still fits; the first always does.
-    fn fits(&self, record: &Record) -> bool {
+    /// Whether the record still fits, taken at `at`; the first always does.
+    fn fits(&self, record: &Record, at: &ClockReading) -> bool {
+        if self.page.begun.wall_was_set_by(at).unsigned_abs() > WALL_DRIFT_MS {
+            return false; // the times in a page follow from when it was begun
+        }
         let held = match &self.page.content {
             Content::Records(records) => records.len(),
             Content::Lost { .. } => page::RECORDS_MAX,
         };
         held < page::RECORDS_MAX && self.len_max + record.encoded_len_max() <= page::BYTES_MAX
     }
-    fn push(&mut self, record: Record) {
+    fn push(&mut self, mut record: Record, at: &ClockReading) {
+        let after = at.monotonic_ms.saturating_sub(self.page.begun.monotonic_ms);
+        record.after_ms = u32::try_from(after).unwrap_or(u32::MAX);
         self.len_max += record.encoded_len_max();
         self.records().push(record);
         self.grew = true;
     }
+
+    /// Queues the page for writing when it holds more than what is stored. Returns its digest.
+    fn write_out(&mut self, life: u32, writing: &mut Vec<Writing>, bytes_added: &mut u64) -> Option<Digest> {
+        let sealed = SealedPage::seal(&self.page);
+        // A page that only made room for the next one is stored as it is.
+        if std::mem::take(&mut self.grew) {
+            let stored = sealed.to_stored();
+            *bytes_added += stored.len() as u64 - self.stored_len as u64;
+            self.stored_len = stored.len();
+            let first = self.page.first.get();
+            writing.push(Writing { key: page_key(life, first), stored, first });
+        }
+        Some(sealed.digest)
+    }
 }
 
 impl Pages {
-    pub(super) fn open(store: Store) -> Result<Pages, OpenError> {
-        let (epoch_index, epoch) = match store.last(b"e", b"f")? {
-            Some((key, value)) => (
-                parse_u32(key.get(1..)).ok_or_else(|| damaged("an epoch's key"))?,
-                Epoch::from_bytes(value[..].try_into().map_err(|_| damaged("an epoch's value"))?),
-            ),
-            None => {
-                let epoch = Epoch::random();
-                store.put(&epoch_key(0), &epoch.to_bytes())?;
-                store.flush()?;
-                (0, epoch)
-            }
+    /// Reads what `store` holds, or begins a first epoch in it. `witness` is a file beside it.
+    ///
+    /// `machine` is who this is: when another machine wrote last, this directory is a copy, and new messages get a new epoch.
+    pub(super) fn open(
+        store: Store,
+        witness: Option<&Path>,
+        machine: Option<[u8; 16]>,
+        now: ClockReading,
+    ) -> Result<Pages, OpenError> {
+        let witness = witness.map(Witness::open).transpose().map_err(OpenError::Witness)?;
+        let (witness, note) = witness.map_or((None, None), |(witness, note)| (Some(witness), note));
+        let same_boot = note.as_ref().is_some_and(|note| note.boot == now.boot && now.boot != [0; 16]);
+        let found = opening::read(&store, note.as_ref(), same_boot, now)?;
+        let ledger = match store.get(life::LEDGER)? {
+            Some(id) => Some(LedgerId::from_bytes(id[..].try_into().map_err(|_| OpenError::Ledger)?)),
+            None => None,
         };
-        let mut state = State {
-            growing: None,
-            next: 1,
-            oldest_first: None,
-            newest_first: None,
-            newest_digest: None,
-            acknowledged: 0,
-            bytes: 0,
-            writing_from: None,
-            seal_wanted: false,
+        let pages = Pages {
+            state: Mutex::new(State {
+                lives: found.lives,
+                next_number: found.next_number,
+                growing: None,
+                writing_from: None,
+                seal_wanted: false,
+            }),
+            keys: Mutex::new(found.keys),
+            ledger: Mutex::new(ledger),
+            witness,
+            boot: now.boot,
+            opened: Instant::now(),
+            damages: found.damages,
+            store,
         };
-        // Every page found is sealed: whether it was sent is not known.
-        for entry in store.range(b"p", b"q") {
-            let (key, value) = entry?;
-            let page = read_page(&key, &value)?;
-            if state.newest_first.is_some() && page.first.get() != state.next {
-                return Err(damaged(&format!("after sequence {} comes {}", state.next - 1, page.first)));
-            }
-            state.oldest_first.get_or_insert(page.first.get());
-            state.newest_first = Some(page.first.get());
-            state.newest_digest = Some(SealedPage::seal(&page).digest);
-            state.next = page.last() + 1;
-            state.bytes += value.len() as u64;
+        if let Some(moving) = found.moving {
+            pages.go_on_moving(moving)?;
         }
-        if let Some(oldest) = state.oldest_first {
-            state.acknowledged = oldest - 1;
+        if pages.state().lives.is_empty() {
+            pages.begin_epoch()?;
+        } else if found.tail_in_doubt {
+            let epoch = pages.begin_epoch()?;
+            tracing::error!(%epoch, "the newest events are damaged, so that the next sequence is not certain; new events get a new epoch");
         }
-        if let Some(value) = store.get(b"a")? {
-            let (index, through) =
-                value.split_at_checked(4).ok_or_else(|| damaged("the record of the last acknowledgement"))?;
-            let through =
-                parse_u64(Some(through)).ok_or_else(|| damaged("the record of the last acknowledgement"))?;
-            if parse_u32(Some(index)) == Some(epoch_index) {
-                if through >= state.next {
-                    return Err(damaged(&format!(
-                        "sequence {through} was acknowledged, the last one here is {}",
-                        state.next - 1
-                    )));
+        if let Some(machine) = machine {
+            let wrote_last = pages.store.get(life::MACHINE)?;
+            if wrote_last.as_deref() != Some(&machine[..]) {
+                if wrote_last.is_some() {
+                    let epoch = pages.begin_epoch()?;
+                    tracing::error!(%epoch, "this data directory was written on another machine, so it is a copy: new events get a new epoch, and what waits is delivered under the old one. Make sure that the other machine does not go on under this garage's name");
                 }
-                state.acknowledged = state.acknowledged.max(through);
+                pages.store.put(life::MACHINE, &machine)?;
+                pages.store.flush()?;
             }
         }
-        Ok(Pages { store, epoch, epoch_index, state: Mutex::new(state) })
+        pages.note();
+        Ok(pages)
     }
 
-    /// Writes a group of appends and flushes once. Called by the committer only.
+    /// What was found to be damaged at opening.
+    pub(super) fn damages(&self) -> &[Damage] {
+        &self.damages
+    }
+
+    /// New messages belong to a new epoch from now on, which is on disk when this returns. Called by the committer only.
+    pub(super) fn begin_epoch(&self) -> Result<Epoch, StoreError> {
+        let (number, rank) = {
+            let state = self.state();
+            (state.next_number, state.lives.back().map_or(0, |life| life.rank + 1))
+        };
+        let life = Life::begin(self.checked(number)?, rank, Epoch::random());
+        self.store.put(&entry_key(number), &life.entry().encode())?;
+        self.store.flush()?;
+        let epoch = life.epoch;
+        let mut state = self.state();
+        state.next_number = number + 1;
+        state.growing = None;
+        state.lives.push_back(life);
+        Ok(epoch)
+    }
+
+    fn checked(&self, number: u32) -> Result<u32, StoreError> {
+        if number <= LIFE_MAX {
+            return Ok(number);
+        }
+        Err(StoreError::Damaged {
+            place: "the epochs of the outbox".into(),
+            reason: format!("there were more than {LIFE_MAX}"),
+        })
+    }
+
+    /// Moves what is not acknowledged of the epoch that is being delivered to a new one, in its place in the order. Each page
+    /// remembers where it stood. Called by the committer only; a crash in between goes on at the next opening.
+    pub(super) fn move_oldest(&self, first: u64) -> Result<(Epoch, u64), StoreError> {
+        let life = self.position().life;
+        self.acknowledge(life, first.saturating_sub(1));
+        // Keys of what is delivered are written down, and its pages are gone before the move is begun.
+        self.sweep()?;
+        let (from, to) = {
+            let mut state = self.state();
+            let from = state.front().number;
+            let to = Life::begin(self.checked(state.next_number)?, state.front().rank, Epoch::random());
+            state.next_number += 1;
+            (from, to)
+        };
+        let entry = Entry { takes_over: Some((from, first)), ..to.entry() };
+        self.store.put(&entry_key(to.number), &entry.encode())?;
+        self.store.flush()?;
+        let number = to.number;
+        {
+            let mut state = self.state();
+            state.growing = None;
+            let place = state.lives.iter().position(|life| life.number == from).expect("it was the first");
+            state.lives.insert(place + 1, to);
+        }
+        self.go_on_moving(Moving { from, first, to: number })
+    }
+
+    fn go_on_moving(&self, moving: Moving) -> Result<(Epoch, u64), StoreError> {
+        let Moving { from, first: first_moved, to } = moving;
+        loop {
+            let (acknowledged, mut next, mut digest, epoch) = {
+                let mut state = self.state();
+                let acknowledged = state.life_mut(from).map_or(0, |life| life.acknowledged);
+                let acknowledged = acknowledged.max(first_moved.saturating_sub(1));
+                let to = state.life_mut(to).expect("the life that takes over is there");
+                (acknowledged, to.next, to.newest_digest, to.epoch)
+            };
+            let mut batch = Batch::default();
+            let mut moved = Vec::new();
+            let entries = self.store.range(&page_key(from, 0), &page_key(from, u64::MAX));
+            for entry in entries.take(MOVED_AT_ONCE) {
+                let (key, value) = entry?;
+                let page = read_page(&key, &value)?;
+                batch.remove(key);
+                if page.last() <= acknowledged {
+                    continue;
+                }
+                // The beginning of the first page may be delivered, in a page that was cut differently.
+                let delivered = (acknowledged + 1).saturating_sub(page.first.get());
+                let later = |first: Sequence| {
+                    Sequence::new(first.get() + delivered).expect("it lies between two sequences of a page")
+                };
+                let count = page.count() - delivered;
+                if delivered > 0 {
+                    let keys = keys_of(&page).into_iter().filter(|(place, _)| *place <= acknowledged);
+                    let told = keys.map(|(place, key)| (first_told(&page, place), key));
+                    for ((epoch, first), key) in told.collect::<Vec<_>>() {
+                        let running_s = self.running_s();
+                        self.keys().acknowledged(&self.store, epoch, [(first, key)], running_s)?;
+                    }
+                }
+                let (former_epoch, former_first) = page.moved_from.unwrap_or((page.epoch, page.first));
+                let first = Sequence::new(next).expect("sequences begin at 1");
+                let last = Sequence::new(next + count - 1).expect("it is not before the first");
+                let page = Page {
+                    epoch,
+                    first,
+                    previous: digest,
+                    moved_from: Some((former_epoch, later(former_first))),
+                    begun: page.begun,
+                    content: match page.content {
+                        Content::Lost { reason, .. } => Content::Lost { last, reason },
+                        Content::Records(mut records) => {
+                            Content::Records(records.split_off(delivered as usize))
+                        }
+                    },
+                };
+                let sealed = SealedPage::seal(&page);
+                let stored = sealed.to_stored();
+                digest = Some(sealed.digest);
+                next += count;
+                moved.push((first.get(), stored.len() as u64, keys_of(&page)));
+                batch.put(page_key(to, first.get()), stored);
+            }
+            if batch.is_empty() {
+                break;
+            }
+            self.store.apply(&batch)?;
+            let mut keys = self.keys();
+            let mut state = self.state();
+            let life = state.life_mut(to).expect("the life that takes over is there");
+            for (first, length, its_keys) in moved {
+                life.oldest_first.get_or_insert(first);
+                life.newest_first = Some(first);
+                life.bytes += length;
+                for (sequence, key) in its_keys {
+                    keys.waits(&key, to, sequence);
+                }
+            }
+            life.next = next;
+            life.newest_digest = digest;
+        }
+        let entry = {
+            let mut state = self.state();
+            state.lives.retain(|life| life.number != from);
+            state.life_mut(to).expect("the life that takes over is there").entry()
+        };
+        // An opening must not take what is moved for lost: the note forgets the former epoch before the store does, and only
+        // when the new one is on disk.
+        self.store.flush()?;
+        self.note();
+        let mut batch = Batch::default();
+        batch.remove(entry_key(from));
+        batch.put(entry_key(to), entry.encode());
+        self.store.apply(&batch)?;
+        self.store.flush()?;
+        self.note();
+        let moved = self.state().life_mut(to).map_or(0, |life| life.next - 1);
+        Ok((entry.epoch, moved))
+    }
+
+    pub(super) fn ledger(&self) -> Option<LedgerId> {
+        *self.ledger.lock().expect("no thread panics while it holds the ledger's id")
+    }
+
+    /// Delivers to this ledger from now on; on disk when this returns. Called by the committer only.
+    pub(super) fn bind(&self, ledger: LedgerId) -> Result<(), StoreError> {
+        if self.ledger() != Some(ledger) {
+            self.store.put(life::LEDGER, &ledger.to_bytes())?;
+            self.store.flush()?;
+            *self.ledger.lock().expect("no thread panics while it holds the ledger's id") = Some(ledger);
+        }
+        Ok(())
+    }
+
+    /// What was stored under this key. Called by the committer only.
+    pub(super) fn remembered(&self, key: &Key) -> Result<Option<Remembered>, StoreError> {
+        let keys = self.keys();
+        match keys.place_of(&key.text) {
+            None => Ok(None),
+            Some(Place::Acknowledged { page }) => keys.read(&self.store, page, &key.text),
+            Some(Place::Waiting { life, sequence }) => {
+                let Some((stored_key, value)) =
+                    self.store.last(&page_key(life, 0), &page_key(life, sequence + 1))?
+                else {
+                    return Ok(None);
+                };
+                let page = read_page(&stored_key, &value)?;
+                let found = keys_of(&page).into_iter().find(|(_, found)| found.text == key.text);
+                Ok(found.map(|(place, found)| {
+                    let (epoch, first) = first_told(&page, place);
+                    Remembered { epoch, first, count: found.count, body: found.body }
+                }))
+            }
+        }
+    }
+
+    /// How many keys are remembered.
+    pub(super) fn keys_remembered(&self) -> u64 {
+        self.keys().len()
+    }
+
+    /// Writes a group of posts and flushes once. Called by the committer only.
     ///
     /// On `Ok` all of the group is on disk. On `Err` the store is poisoned.
-    pub(super) fn commit(
-        &self,
-        group: &[Vec<Record>],
-        begun_at_ms: i64,
-    ) -> Result<Vec<Appended>, StoreError> {
-        let (mut current, mut next, mut newest_digest) = {
+    pub(super) fn commit(&self, group: &[Post]) -> Result<Vec<Appended>, StoreError> {
+        let (mut current, mut next, mut newest_digest, epoch, life) = {
             let mut state = self.state();
             let growing = state.growing.take();
-            state.writing_from =
-                Some(growing.as_ref().map_or(state.next, |growing| growing.page.first.get()));
-            (growing, state.next, state.newest_digest)
+            let newest = state.newest();
+            let (next, digest, epoch, life) =
+                (newest.next, newest.newest_digest, newest.epoch, newest.number);
+            state.writing_from = Some(growing.as_ref().map_or(next, |growing| growing.page.first.get()));
+            (growing, next, digest, epoch, life)
         };
         let mut writing: Vec<Writing> = Vec::new();
         let mut bytes_added = 0;
@@ -208,32 +439,33 @@ impl Pages {
         // An append whose messages stand in several pages must survive whole or not at all. Appends within one page do
         // by themselves, and writing pages one by one saves a sync: a batch costs two in sled.
         let mut needs_batch = false;
-        for records in group {
+        for Post { records, at } in group {
             let first = next;
             let mut pages = 0;
             for record in records {
                 let page = match &mut current {
-                    Some(page) if page.fits(record) => page,
+                    Some(page) if page.fits(record, at) => page,
                     _ => {
                         if let Some(mut full) = current.take() {
-                            newest_digest = self.write_out(&mut full, &mut writing, &mut bytes_added);
+                            newest_digest = full.write_out(life, &mut writing, &mut bytes_added);
                             pages += usize::from(full.page.last() >= first);
                         }
-                        current.insert(Growing::begin(self.epoch, next, newest_digest, begun_at_ms))
+                        current.insert(Growing::begin(epoch, next, newest_digest, *at))
                     }
                 };
-                page.push(record.clone());
+                page.push(record.clone(), at);
                 next += 1;
             }
             needs_batch |= pages > 0;
             places.push(Appended {
-                epoch: self.epoch,
+                epoch,
                 first: Sequence::new(first).expect("sequences begin at 1"),
                 last: Sequence::new(next - 1).expect("an append holds a message"),
+                repeated: false,
             });
         }
         let mut newest = current.expect("a group holds a message");
-        newest_digest = self.write_out(&mut newest, &mut writing, &mut bytes_added);
+        newest_digest = newest.write_out(life, &mut writing, &mut bytes_added);
         let first_written = writing.first().map_or(next, |page| page.first);
         if needs_batch {
             let mut batch = Batch::default();
@@ -247,126 +479,174 @@ impl Pages {
             }
         }
         self.store.flush()?;
-
-        let mut state = self.state();
-        state.next = next;
-        state.bytes += bytes_added;
-        state.newest_digest = newest_digest;
-        state.oldest_first.get_or_insert(first_written);
-        state.newest_first = Some(newest.page.first.get());
-        state.writing_from = None;
-        state.growing = (!std::mem::take(&mut state.seal_wanted)).then_some(newest);
+        {
+            let mut keys = self.keys();
+            for (post, place) in group.iter().zip(&places) {
+                if let Some(key) = post.records.first().and_then(|record| record.key.as_ref()) {
+                    keys.waits(key, life, place.first.get());
+                }
+            }
+        }
+        {
+            let mut state = self.state();
+            let newest_first = newest.page.first.get();
+            let life = state.newest_mut();
+            life.next = next;
+            life.bytes += bytes_added;
+            life.newest_digest = newest_digest;
+            life.oldest_first.get_or_insert(first_written);
+            life.newest_first = Some(newest_first);
+            state.writing_from = None;
+            state.growing = (!std::mem::take(&mut state.seal_wanted)).then_some(newest);
+        }
+        self.note();
         Ok(places)
     }
 
-    /// Queues the page for writing when it holds more than what is stored. Returns its digest.
-    fn write_out(
-        &self,
-        page: &mut Growing,
-        writing: &mut Vec<Writing>,
-        bytes_added: &mut u64,
-    ) -> Option<Digest> {
-        let sealed = SealedPage::seal(&page.page);
-        // A page that only made room for the next one is stored as it is.
-        if std::mem::take(&mut page.grew) {
-            let stored = sealed.to_stored();
-            *bytes_added += stored.len() as u64 - page.stored_len as u64;
-            page.stored_len = stored.len();
-            let first = page.page.first.get();
-            writing.push(Writing { key: self.page_key(first), stored, first });
-        }
-        Some(sealed.digest)
-    }
-
-    /// Deletes what is acknowledged, except the newest page. Called by the committer only.
+    /// Deletes what is acknowledged, except the newest page, and epochs that are delivered. Called by the committer only.
     ///
     /// No flush: whatever a crash brings back is sent again, and known to the receiver as a duplicate.
     pub(super) fn sweep(&self) -> Result<(), StoreError> {
-        let (Some(oldest), Some(newest), acknowledged, everything) = ({
+        while self.sweep_front()? {}
+        let running_s = self.running_s();
+        self.keys().forget_old(&self.store, running_s)
+    }
+
+    /// Returns whether the front epoch was delivered whole and is gone.
+    fn sweep_front(&self) -> Result<bool, StoreError> {
+        let (life, is_last) = {
             let state = self.state();
-            let last = state.next - 1;
-            (state.oldest_first, state.newest_first, state.acknowledged, state.acknowledged == last)
-        }) else {
-            return Ok(());
+            (state.front().clone(), state.lives.len() == 1)
         };
-        if oldest > acknowledged {
-            return Ok(());
+        let done = !is_last && life.acknowledged == life.next - 1;
+        let everything = is_last && life.acknowledged == life.next - 1;
+        if let (Some(oldest), Some(newest)) = (life.oldest_first, life.newest_first)
+            && oldest <= life.acknowledged
+        {
+            // Deleting must not overtake the note by which an opening knows that it was deletion.
+            self.note();
+            if !self.delete(&life, oldest, newest, done)? {
+                return Ok(false);
+            }
         }
+        if done {
+            self.store.remove(&entry_key(life.number))?;
+            let mut state = self.state();
+            state.lives.retain(|other| other.number != life.number);
+            drop(state);
+            self.note();
+            return Ok(true);
+        }
+        if everything {
+            // After a restart the newest page would look as if it still waited.
+            let value = encode_acknowledged(life.number, life.acknowledged);
+            if self.store.get(life::ACKNOWLEDGED)?.as_deref() != Some(&value) {
+                self.store.put(life::ACKNOWLEDGED, &value)?;
+            }
+        }
+        Ok(false)
+    }
+
+    /// Deletes acknowledged pages of a life, `all` of them or all but the newest. Returns false when the receiver went back
+    /// meanwhile, and may want them.
+    fn delete(&self, life: &Life, oldest: u64, newest: u64, all: bool) -> Result<bool, StoreError> {
         let mut oldest_left = oldest;
         let mut bytes = 0;
-        let through = acknowledged.min(newest);
-        let mut former: Option<(Vec<u8>, usize)> = None;
-        let range = self.store.range(&self.page_key(oldest), &self.page_key(through + 2));
-        let mut doomed = Vec::new();
-        for entry in range {
+        let mut doomed: Vec<Vec<u8>> = Vec::new();
+        let mut keyed: Vec<(Epoch, Vec<(u64, Key)>)> = Vec::new();
+        let any_keys = !self.keys().is_empty();
+        let end = if all { u64::MAX } else { newest };
+        let through = life.acknowledged;
+        let mut former: Option<(Vec<u8>, Vec<u8>)> = None;
+        let mut doom = |key: Vec<u8>, value: &[u8]| {
+            if any_keys && let Ok(page) = read_page(&key, value) {
+                let told = keys_of(&page).into_iter().map(|(place, key)| (first_told(&page, place), key));
+                for ((epoch, first), key) in told {
+                    match keyed.last_mut() {
+                        Some((last, keys)) if *last == epoch => keys.push((first, key)),
+                        _ => keyed.push((epoch, vec![(first, key)])),
+                    }
+                }
+            }
+            bytes += value.len() as u64;
+            doomed.push(key);
+        };
+        let from = page_key(life.number, oldest);
+        for entry in self.store.range(&from, &page_key(life.number, end.min(through).saturating_add(2))) {
             let (key, value) = entry?;
             let first = first_in(&key)?;
             // A page ends before the next one begins.
-            if let Some((key, length)) = former.take()
-                && first - 1 <= acknowledged
+            if let Some((key, value)) = former.take()
+                && first - 1 <= through
             {
-                doomed.push(key);
-                bytes += length as u64;
+                doom(key, &value);
                 oldest_left = first;
             }
-            former = Some((key, value.len()));
+            former = Some((key, value));
+        }
+        if all && let Some((key, value)) = former {
+            doom(key, &value);
+            oldest_left = life.next;
         }
         {
             // From here on nobody is told that these are still here.
             let mut state = self.state();
-            if state.acknowledged < acknowledged {
-                return Ok(()); // the receiver went back meanwhile, and may want them
+            let Some(now) = state.life_mut(life.number) else { return Ok(false) };
+            if now.acknowledged < life.acknowledged {
+                return Ok(false);
             }
-            state.bytes -= bytes;
-            state.oldest_first = Some(oldest_left);
+            now.bytes -= bytes;
+            now.oldest_first = (oldest_left < life.next).then_some(oldest_left);
+        }
+        let running_s = self.running_s();
+        for (epoch, keys) in keyed {
+            self.keys().acknowledged(&self.store, epoch, keys, running_s)?;
         }
         for key in doomed {
             self.store.remove(&key)?;
         }
-        if everything {
-            // After a restart the newest page would look as if it still waited.
-            let mut value = self.epoch_index.to_be_bytes().to_vec();
-            value.extend_from_slice(&acknowledged.to_be_bytes());
-            if self.store.get(b"a")?.as_deref() != Some(&value) {
-                self.store.put(b"a", &value)?;
-            }
-        }
-        Ok(())
+        Ok(true)
     }
 
-    pub(super) fn acknowledge(&self, through: u64) {
+    pub(super) fn acknowledge(&self, life: u32, through: u64) {
         let mut state = self.state();
-        assert!(through < state.next, "the sender refuses such replies");
-        state.acknowledged = state.acknowledged.max(through);
+        // A reply may speak of an epoch that was delivered or moved meanwhile.
+        if let Some(life) = state.life_mut(life) {
+            assert!(through < life.next, "the sender settles only what it was given");
+            life.acknowledged = life.acknowledged.max(through);
+        }
     }
 
     /// The receiver has less than it once acknowledged: what is still here waits again.
-    pub(super) fn unacknowledge(&self, mark: u64) {
-        let mut state = self.state();
-        let oldest = state.oldest_first.unwrap_or(state.next);
-        state.acknowledged = state.acknowledged.min(mark.max(oldest - 1));
+    pub(super) fn unacknowledge(&self, life: u32, mark: u64) {
+        {
+            let mut state = self.state();
+            if let Some(life) = state.life_mut(life) {
+                life.acknowledged = life.acknowledged.min(mark.max(life.oldest() - 1));
+            }
+        }
+        self.note();
     }
 
-    pub(super) fn take(&self, from: u64, max_bytes: usize) -> Result<Taken, StoreError> {
+    pub(super) fn take(&self, life: u32, from: u64, max_bytes: usize) -> Result<Taken, StoreError> {
         // The state stays locked, so that the newest page neither grows nor is begun while we look.
         let mut state = self.state();
-        let end = match state.writing_from {
-            Some(first) => first,
-            None => state.next,
+        let is_newest = state.newest().number == life;
+        let writing_from = state.writing_from.filter(|_| is_newest);
+        let Some(its) = state.life_mut(life) else {
+            return Ok(Taken { oldest: from, ..Taken::default() }); // it is delivered or moved: nothing of it is left
         };
-        let oldest = state.oldest_first.unwrap_or(state.next);
+        let end = writing_from.unwrap_or(its.next);
+        let oldest = its.oldest();
         let mut taken = Taken { oldest, ..Taken::default() };
         let mut bytes = 0;
         let mut reached_end = true;
         let from = from.max(oldest);
-        for entry in self.store.range(&self.key_of_page_with(from)?, &self.page_key(end)) {
+        for entry in self.store.range(&self.key_of_page_with(life, from)?, &page_key(life, end)) {
             let (key, value) = entry?;
             let sealed =
                 SealedPage::from_stored(&value).and_then(|sealed| sealed.open().map(|page| (sealed, page)));
-            let (sealed, page) = sealed.map_err(|error| StoreError::Damaged {
-                place: format!("page {:02x?}", &key),
-                reason: error.to_string(),
-            })?;
+            let (sealed, page) = sealed.map_err(|error| unreadable(&key, &error))?;
             bytes += value.len();
             if !taken.pages.is_empty() && bytes > max_bytes {
                 reached_end = false;
@@ -376,8 +656,9 @@ impl Pages {
             taken.pages.push(sealed);
         }
         // What is being written now comes next.
-        state.seal_wanted |= reached_end && state.writing_from.is_some();
-        if let Some(growing) = &state.growing
+        state.seal_wanted |= reached_end && writing_from.is_some();
+        if is_newest
+            && let Some(growing) = &state.growing
             && taken.last.is_some_and(|last| last >= growing.page.first.get())
         {
             state.growing = None;
@@ -385,31 +666,39 @@ impl Pages {
         Ok(taken)
     }
 
-    pub(super) fn peek(&self, after: u64, limit: usize) -> Result<Vec<(u64, Record)>, StoreError> {
-        let (acknowledged, end) = {
+    /// Waiting messages after a place, with the epoch and sequence that they have now.
+    pub(super) fn peek(
+        &self,
+        after: Option<(u32, u64)>,
+        limit: usize,
+    ) -> Result<Vec<super::Waiting>, StoreError> {
+        let lives: Vec<(u32, Epoch, u64, u64)> = {
             let state = self.state();
-            (state.acknowledged, state.next)
+            let skipped =
+                after.and_then(|(number, _)| state.lives.iter().position(|life| life.number == number));
+            let lives = state.lives.iter().skip(skipped.unwrap_or(0));
+            lives.map(|life| (life.number, life.epoch, life.acknowledged, life.next)).collect()
         };
-        // A cursor is what somebody sent us: it may lie beyond everything.
-        let from = after.min(end).max(acknowledged) + 1;
         let mut found = Vec::new();
-        for entry in self.store.range(&self.key_of_page_with(from)?, &self.page_key(end)) {
-            let (key, value) = entry?;
-            let page = read_page(&key, &value).map_err(|error| StoreError::Damaged {
-                place: format!("page {key:02x?}"),
-                reason: error.to_string(),
-            })?;
-            let Content::Records(records) = page.content else {
-                continue;
-            };
-            for (sequence, record) in (page.first.get()..).zip(records) {
-                if sequence < from || sequence >= end {
-                    continue; // acknowledged, or not on disk yet
+        for (number, epoch, acknowledged, end) in lives {
+            // A cursor is what somebody sent us: it may lie beyond everything.
+            let after = after.filter(|(life, _)| *life == number).map_or(0, |(_, after)| after);
+            let from = after.min(end).max(acknowledged) + 1;
+            for entry in self.store.range(&self.key_of_page_with(number, from)?, &page_key(number, end)) {
+                let (key, value) = entry?;
+                let page = read_page(&key, &value)?;
+                let Content::Records(records) = page.content else {
+                    continue;
+                };
+                for (sequence, record) in (page.first.get()..).zip(records) {
+                    if sequence < from || sequence >= end {
+                        continue; // acknowledged, or not on disk yet
+                    }
+                    if found.len() == limit {
+                        return Ok(found);
+                    }
+                    found.push(super::Waiting { life: number, epoch, sequence, record });
                 }
-                if found.len() == limit {
-                    return Ok(found);
-                }
-                found.push((sequence, record));
             }
         }
         Ok(found)
@@ -418,63 +707,132 @@ impl Pages {
     pub(super) fn status(&self) -> Result<Status, StoreError> {
         let (status, oldest_waiting) = {
             let state = self.state();
-            let depth = state.next - 1 - state.acknowledged;
+            let newest = state.newest();
+            let waiting = state.lives.iter().find(|life| life.depth() > 0);
             let status = Status {
-                next_sequence: state.next,
-                acknowledged: state.acknowledged,
-                depth,
-                bytes: state.bytes,
-                oldest_begun_at_ms: None,
+                epoch: newest.epoch,
+                next_sequence: newest.next,
+                acknowledged: newest.acknowledged,
+                depth: state.lives.iter().map(Life::depth).sum(),
+                bytes: state.lives.iter().map(|life| life.bytes).sum(),
+                epochs: state.lives.len(),
+                oldest_begun: None,
             };
-            (status, (depth > 0).then_some(state.acknowledged + 1))
+            (status, waiting.map(|life| (life.number, life.acknowledged + 1)))
         };
-        let begun_at = match oldest_waiting {
-            Some(sequence) => {
-                let key = self.key_of_page_with(sequence)?;
+        let begun = match oldest_waiting {
+            Some((life, sequence)) => {
+                let key = self.key_of_page_with(life, sequence)?;
                 let page = self.store.get(&key)?;
                 page.and_then(|value| SealedPage::from_stored(&value).ok()?.open().ok())
-                    .map(|page| page.begun_at_ms)
+                    .map(|page| page.begun)
             }
             None => None,
         };
-        Ok(Status { oldest_begun_at_ms: begun_at, ..status })
+        Ok(Status { oldest_begun: begun, ..status })
+    }
+
+    pub(super) fn inspect(&self) -> Result<Inspection, StoreError> {
+        let (stretches, waiting) = {
+            let state = self.state();
+            let newest = state.newest().number;
+            let stretch = |life: &Life| {
+                let end = state.writing_from.filter(|_| life.number == newest).unwrap_or(life.next);
+                Stretch { life: life.number, epoch: life.epoch, end }
+            };
+            let stretches: Vec<_> = state.lives.iter().map(stretch).collect();
+            (stretches, state.lives.iter().map(Life::depth).sum())
+        };
+        let mut found = Inspection { waiting, keys: self.keys_remembered(), ..Inspection::default() };
+        found.faults.extend(inspect::faults_of(&self.damages));
+        for stretch in &stretches {
+            inspect::look_over(&self.store, stretch, &mut found)?;
+        }
+        found.kept_aside = inspect::kept_aside(&self.store)?;
+        Ok(found)
+    }
+
+    /// How many messages wait, and how many bytes their pages take.
+    pub(super) fn size(&self) -> (u64, u64) {
+        let state = self.state();
+        let lives = state.lives.iter();
+        lives.fold((0, 0), |(depth, bytes), life| (depth + life.depth(), bytes + life.bytes))
     }
 
     pub(super) fn progress(&self) -> Progress {
-        let state = self.state();
-        Progress { oldest: state.oldest_first.unwrap_or(state.next), durable: state.next - 1, failed: false }
+        let position = self.position();
+        let Position { life, oldest, durable, .. } = position;
+        Progress { life, oldest, durable, failed: false }
     }
 
     pub(super) fn position(&self) -> Position {
         let state = self.state();
+        let life = state.front();
         Position {
-            oldest: state.oldest_first.unwrap_or(state.next),
-            acknowledged: state.acknowledged,
-            durable: state.next - 1,
+            life: life.number,
+            epoch: life.epoch,
+            oldest: life.oldest(),
+            acknowledged: life.acknowledged,
+            durable: life.next - 1,
         }
     }
 
+    /// Every epoch that is held, oldest first.
+    pub(super) fn positions(&self) -> Vec<Position> {
+        let state = self.state();
+        let lives = state.lives.iter();
+        lives
+            .map(|life| Position {
+                life: life.number,
+                epoch: life.epoch,
+                oldest: life.oldest(),
+                acknowledged: life.acknowledged,
+                durable: life.next - 1,
+            })
+            .collect()
+    }
+
+    /// The epoch that new messages get.
     pub(super) fn epoch(&self) -> Epoch {
-        self.epoch
+        self.state().newest().epoch
+    }
+
+    /// Running time of this outbox over all its processes, in seconds.
+    fn running_s(&self) -> u64 {
+        self.keys().ran_before_s() + self.opened.elapsed().as_secs()
+    }
+
+    /// Writes down beside the store how far we are.
+    fn note(&self) {
+        let Some(witness) = &self.witness else { return };
+        let note = {
+            let state = self.state();
+            let front = state.front();
+            let skipped = state.lives.len().saturating_sub(witness::ENDS_MAX);
+            Note {
+                ends: state.lives.iter().skip(skipped).map(|life| (life.epoch, life.next)).collect(),
+                oldest: front.epoch,
+                acknowledged: front.acknowledged,
+                boot: self.boot,
+            }
+        };
+        witness.write(&note);
     }
 
     /// The key of the stored page that `sequence` stands in, or of the place where it would begin.
-    fn key_of_page_with(&self, sequence: u64) -> Result<Vec<u8>, StoreError> {
-        let page = self.store.last(&self.page_key(0), &self.page_key(sequence + 1))?;
+    fn key_of_page_with(&self, life: u32, sequence: u64) -> Result<Vec<u8>, StoreError> {
+        let page = self.store.last(&page_key(life, 0), &page_key(life, sequence + 1))?;
         match page {
             Some((key, value)) => {
                 let covers = read_page(&key, &value).is_ok_and(|page| page.last() >= sequence);
-                Ok(if covers { key } else { self.page_key(sequence) })
+                Ok(if covers { key } else { page_key(life, sequence) })
             }
-            None => Ok(self.page_key(sequence)),
+            None => Ok(page_key(life, sequence)),
         }
     }
 
-    fn page_key(&self, first: u64) -> Vec<u8> {
-        let mut key = vec![b'p'];
-        key.extend_from_slice(&self.epoch_index.to_be_bytes());
-        key.extend_from_slice(&first.to_be_bytes());
-        key
+    fn keys(&self) -> MutexGuard<'_, Keys> {
+        self.keys.lock().expect("no thread panics while it holds the keys")
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -482,36 +840,30 @@ impl Pages {
     }
 }
 
-fn epoch_key(index: u32) -> Vec<u8> {
-    let mut key = vec![b'e'];
-    key.extend_from_slice(&index.to_be_bytes());
-    key
-}
-
-fn read_page(key: &[u8], value: &[u8]) -> Result<Page, OpenError> {
-    let page = SealedPage::from_stored(value).and_then(|sealed| sealed.open());
-    let page = page.map_err(|error| damaged(&format!("the page at {key:02x?}: {error}")))?;
-    if Some(page.first.get()) != parse_u64(key.get(5..)) {
-        return Err(damaged(&format!("the page at {key:02x?} begins with sequence {}", page.first)));
+/// The keys in a page, with the places of the messages that carry them.
+pub(super) fn keys_of(page: &Page) -> Vec<(u64, Key)> {
+    match &page.content {
+        Content::Records(records) => (page.first.get()..)
+            .zip(records)
+            .filter_map(|(place, record)| Some((place, record.key.clone()?)))
+            .collect(),
+        Content::Lost { .. } => Vec::new(),
     }
-    Ok(page)
 }
 
-fn first_in(key: &[u8]) -> Result<u64, StoreError> {
-    parse_u64(key.get(5..)).ok_or_else(|| StoreError::Damaged {
-        place: format!("key {key:02x?}"),
-        reason: "it has the wrong length".into(),
-    })
+/// Where the message at `place` was when its producer was answered.
+fn first_told(page: &Page, place: u64) -> (Epoch, u64) {
+    match page.moved_from {
+        Some((epoch, first)) => (epoch, first.get() + (place - page.first.get())),
+        None => (page.epoch, place),
+    }
 }
 
-fn damaged(what: &str) -> OpenError {
-    OpenError::Damaged { what: what.into() }
+fn read_page(key: &[u8], value: &[u8]) -> Result<Page, StoreError> {
+    let page = SealedPage::from_stored(value).and_then(|sealed| sealed.open());
+    page.map_err(|error| unreadable(key, &error))
 }
 
-fn parse_u32(bytes: Option<&[u8]>) -> Option<u32> {
-    Some(u32::from_be_bytes(bytes?.try_into().ok()?))
-}
-
-fn parse_u64(bytes: Option<&[u8]>) -> Option<u64> {
-    Some(u64::from_be_bytes(bytes?.try_into().ok()?))
+fn unreadable(key: &[u8], error: &page::PageError) -> StoreError {
+    StoreError::Damaged { place: format!("page {key:02x?} of the outbox"), reason: error.to_string() }
 }

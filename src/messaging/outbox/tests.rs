@@ -8,16 +8,26 @@ use proptest::prelude::*;
 fn record(n: u64, length: usize) -> Record {
     let mut payload = n.to_be_bytes().to_vec();
     payload.resize(length.max(8), 0xEE);
-    Record { key: None, payload: Bytes::from(payload) }
+    Record::of(payload)
 }
 
 fn records(count: u64) -> Vec<Record> {
     (0..count).map(|n| record(n, 20)).collect()
 }
 
+const NOW: ClockReading = ClockReading { wall_ms: 0, monotonic_ms: 0, boot: [1; 16], set: true };
+
+fn open(store: Store) -> Result<Pages, OpenError> {
+    Pages::open(store, None, None, NOW)
+}
+
+fn post(records: Vec<Record>) -> Post {
+    Post { records, at: NOW }
+}
+
 fn pages() -> (Disk, Pages) {
     let disk = Disk::default();
-    let pages = Pages::open(Store::on(disk.clone())).unwrap();
+    let pages = open(Store::on(disk.clone())).unwrap();
     (disk, pages)
 }
 
@@ -35,7 +45,7 @@ fn payloads(pages: &[SealedPage]) -> Vec<Bytes> {
 #[test]
 fn sequences_begin_at_one_and_have_no_gaps() {
     let (_, pages) = pages();
-    let places = pages.commit(&[records(3), records(100), records(1)], 0);
+    let places = pages.commit(&[post(records(3)), post(records(100)), post(records(1))]);
     let places: Vec<_> = places.unwrap().iter().map(|place| (place.first.get(), place.last.get())).collect();
     assert_eq!(places, [(1, 3), (4, 103), (104, 104)]);
 }
@@ -43,10 +53,10 @@ fn sequences_begin_at_one_and_have_no_gaps() {
 #[test]
 fn a_page_that_was_given_out_never_changes_again() {
     let (_, pages) = pages();
-    pages.commit(&[records(3)], 0).unwrap();
-    let sent = pages.take(1, usize::MAX).unwrap();
-    pages.commit(&[records(2)], 0).unwrap();
-    let again = pages.take(1, usize::MAX).unwrap();
+    pages.commit(&[post(records(3))]).unwrap();
+    let sent = pages.take(0, 1, usize::MAX).unwrap();
+    pages.commit(&[post(records(2))]).unwrap();
+    let again = pages.take(0, 1, usize::MAX).unwrap();
     assert_eq!(again.pages[0], sent.pages[0]);
     assert_eq!((sent.last, again.last), (Some(3), Some(5)));
     assert_eq!(again.pages.len(), 2);
@@ -55,11 +65,11 @@ fn a_page_that_was_given_out_never_changes_again() {
 #[test]
 fn each_page_names_the_one_before_it_also_after_a_restart() {
     let (disk, pages) = pages();
-    pages.commit(&[records(100)], 0).unwrap();
-    pages.commit(&[records(100)], 0).unwrap();
-    let pages = Pages::open(Store::on(disk)).unwrap();
-    pages.commit(&[records(100)], 0).unwrap();
-    let taken = pages.take(1, usize::MAX).unwrap().pages;
+    pages.commit(&[post(records(100))]).unwrap();
+    pages.commit(&[post(records(100))]).unwrap();
+    let pages = open(Store::on(disk)).unwrap();
+    pages.commit(&[post(records(100))]).unwrap();
+    let taken = pages.take(0, 1, usize::MAX).unwrap().pages;
     assert!(taken.len() > 4);
     let mut previous = None;
     for page in taken {
@@ -71,14 +81,14 @@ fn each_page_names_the_one_before_it_also_after_a_restart() {
 #[test]
 fn what_a_receiver_lost_waits_again_as_far_as_it_is_here() {
     let (_, pages) = pages();
-    pages.commit(&[records(200)], 0).unwrap();
-    pages.acknowledge(200);
+    pages.commit(&[post(records(200))]).unwrap();
+    pages.acknowledge(0, 200);
     pages.sweep().unwrap();
-    pages.unacknowledge(10);
+    pages.unacknowledge(0, 10);
     assert_eq!(pages.status().unwrap().depth, 8, "the newest page, 193 to 200");
-    pages.commit(&[records(100)], 0).unwrap();
+    pages.commit(&[post(records(100))]).unwrap();
     pages.sweep().unwrap();
-    let taken = pages.take(11, usize::MAX).unwrap();
+    let taken = pages.take(0, 11, usize::MAX).unwrap();
     assert_eq!((taken.oldest, taken.last), (193, Some(300)));
 }
 
@@ -86,39 +96,39 @@ fn what_a_receiver_lost_waits_again_as_far_as_it_is_here() {
 fn a_page_that_was_not_given_out_grows() {
     let (_, pages) = pages();
     for _ in 0..64 {
-        pages.commit(&[records(1)], 0).unwrap();
+        pages.commit(&[post(records(1))]).unwrap();
     }
-    pages.commit(&[records(1)], 0).unwrap();
-    assert_eq!(pages.take(1, usize::MAX).unwrap().pages.len(), 2);
+    pages.commit(&[post(records(1))]).unwrap();
+    assert_eq!(pages.take(0, 1, usize::MAX).unwrap().pages.len(), 2);
 }
 
 #[test]
 fn every_page_found_at_open_is_sealed() {
     let (disk, pages) = pages();
-    pages.commit(&[records(3)], 0).unwrap();
-    let pages = Pages::open(Store::on(disk)).unwrap();
-    pages.commit(&[records(2)], 0).unwrap();
-    assert_eq!(pages.take(1, usize::MAX).unwrap().pages.len(), 2);
+    pages.commit(&[post(records(3))]).unwrap();
+    let pages = open(Store::on(disk)).unwrap();
+    pages.commit(&[post(records(2))]).unwrap();
+    assert_eq!(pages.take(0, 1, usize::MAX).unwrap().pages.len(), 2);
 }
 
 #[test]
 fn the_newest_page_stays_and_remembers_the_next_sequence() {
     let (disk, pages) = pages();
-    pages.commit(&[records(200)], 0).unwrap();
-    pages.acknowledge(200);
+    pages.commit(&[post(records(200))]).unwrap();
+    pages.acknowledge(0, 200);
     pages.sweep().unwrap();
     assert_eq!(pages.status().unwrap().depth, 0);
-    let stored = pages.take(1, usize::MAX).unwrap();
+    let stored = pages.take(0, 1, usize::MAX).unwrap();
     assert_eq!((stored.pages.len(), stored.last), (1, Some(200)));
 
     disk.power_on(disk.in_doubt()); // what was written since the flush has survived
-    let pages = Pages::open(Store::on(disk.clone())).unwrap();
+    let pages = open(Store::on(disk.clone())).unwrap();
     assert_eq!(pages.status().unwrap().depth, 0, "it does not look as if it waited");
-    let place = pages.commit(&[records(1)], 0).unwrap()[0];
+    let place = pages.commit(&[post(records(1))]).unwrap()[0];
     assert_eq!(place.first.get(), 201);
-    pages.acknowledge(201);
+    pages.acknowledge(0, 201);
     pages.sweep().unwrap();
-    assert_eq!(pages.take(1, usize::MAX).unwrap().last, Some(201));
+    assert_eq!(pages.take(0, 1, usize::MAX).unwrap().last, Some(201));
     assert_eq!(pages.position().oldest, 201);
 }
 
@@ -126,11 +136,11 @@ fn the_newest_page_stays_and_remembers_the_next_sequence() {
 fn long_messages_are_cut_into_pages_that_the_store_takes() {
     let (_, pages) = pages();
     let long: Vec<_> = (0..20).map(|n| record(n, page::PAYLOAD_MAX)).collect();
-    pages.commit(std::slice::from_ref(&long), 0).unwrap();
-    let taken = pages.take(1, usize::MAX).unwrap();
+    pages.commit(&[post(long)]).unwrap();
+    let taken = pages.take(0, 1, usize::MAX).unwrap();
     assert_eq!(taken.pages.len(), 20);
     assert_eq!(payloads(&taken.pages).len(), 20);
-    let some = pages.take(3, 9_000).unwrap();
+    let some = pages.take(0, 3, 9_000).unwrap();
     assert_eq!((some.pages.len(), some.last), (2, Some(4)));
 }
 
@@ -138,39 +148,301 @@ fn long_messages_are_cut_into_pages_that_the_store_takes() {
 fn bytes_count_what_is_stored() {
     let (_, pages) = pages();
     for _ in 0..10 {
-        pages.commit(&[records(30)], 0).unwrap();
+        pages.commit(&[post(records(30))]).unwrap();
     }
     let stored: u64 =
-        pages.take(1, usize::MAX).unwrap().pages.iter().map(|page| page.to_stored().len() as u64).sum();
+        pages.take(0, 1, usize::MAX).unwrap().pages.iter().map(|page| page.to_stored().len() as u64).sum();
     assert_eq!(pages.status().unwrap().bytes, stored);
-    pages.acknowledge(300);
+    pages.acknowledge(0, 300);
     pages.sweep().unwrap();
-    let left = pages.take(1, usize::MAX).unwrap().pages[0].to_stored().len();
+    let left = pages.take(0, 1, usize::MAX).unwrap().pages[0].to_stored().len();
     assert_eq!(pages.status().unwrap().bytes, left as u64);
 }
 
-#[test]
-fn a_damaged_page_is_said_and_not_deleted() {
-    let (disk, pages) = pages();
-    pages.commit(&[records(3)], 0).unwrap();
+/// Changes a byte of the stored page that begins with `first`.
+fn damage(disk: &Disk, first: u64) -> Vec<u8> {
     let store = Store::on(disk.clone());
-    let (key, mut value) = store.last(b"p", b"q").unwrap().unwrap();
+    let key = life::page_key(0, first);
+    let mut value = store.get(&key).unwrap().unwrap();
     value[20] ^= 1;
     store.put(&key, &value).unwrap();
     store.flush().unwrap();
-    assert!(matches!(pages.take(1, 1000), Err(StoreError::Damaged { .. })));
-    assert!(matches!(Pages::open(Store::on(disk.clone())), Err(OpenError::Damaged { .. })));
-    assert_eq!(store.get(&key).unwrap(), Some(value));
+    value
+}
+
+fn lost(page: &SealedPage) -> Option<(u64, u64)> {
+    let page = page.open().unwrap();
+    matches!(page.content, Content::Lost { .. }).then(|| (page.first.get(), page.last()))
+}
+
+#[test]
+fn a_damaged_page_is_told_as_lost_and_kept_and_the_rest_is_delivered() {
+    let (disk, pages) = pages();
+    pages.commit(&[post(records(200))]).unwrap();
+    let before = pages.take(0, 1, usize::MAX).unwrap().pages;
+    let found = damage(&disk, 65);
+    assert!(matches!(pages.take(0, 1, usize::MAX), Err(StoreError::Damaged { .. })));
+    for _ in 0..2 {
+        let pages = open(Store::on(disk.clone())).unwrap();
+        let after = pages.take(0, 1, usize::MAX).unwrap().pages;
+        assert_eq!(after.len(), before.len());
+        assert_eq!((&after[0], &after[2..]), (&before[0], &before[2..]));
+        assert_eq!(lost(&after[1]), Some((65, 128)));
+        let kept = Store::on(disk.clone()).get(&life::aside_key(&life::page_key(0, 65))).unwrap();
+        assert_eq!(kept, Some(found.clone()));
+        assert_eq!(pages.position().durable, 200);
+        assert_eq!(pages.positions().len(), 1, "the end is certain: no new epoch");
+    }
+}
+
+#[test]
+fn pages_that_are_not_there_are_told_as_lost() {
+    let (disk, pages) = pages();
+    pages.commit(&[post(records(300))]).unwrap();
+    let store = Store::on(disk.clone());
+    store.remove(&life::page_key(0, 65)).unwrap();
+    store.remove(&life::page_key(0, 129)).unwrap();
+    store.flush().unwrap();
+    let pages = open(store).unwrap();
+    let taken = pages.take(0, 1, usize::MAX).unwrap().pages;
+    assert_eq!(taken.iter().filter_map(lost).collect::<Vec<_>>(), [(65, 192)]);
+    assert_eq!(pages.damages().len(), 1);
+}
+
+/// Where the newest page ended is not known, and a sequence that was given out must not be given again.
+#[test]
+fn when_the_newest_page_is_damaged_new_messages_get_a_new_epoch() {
+    let (disk, pages) = pages();
+    pages.commit(&[post(records(70))]).unwrap();
+    let epoch = pages.epoch();
+    damage(&disk, 65);
+    let pages = open(Store::on(disk)).unwrap();
+    let place = pages.commit(&[post(records(1))]).unwrap()[0];
+    assert_ne!(place.epoch, epoch);
+    assert_eq!(place.first.get(), 1);
+    let taken = pages.take(0, 1, usize::MAX).unwrap();
+    assert_eq!(taken.pages.iter().filter_map(lost).collect::<Vec<_>>(), [(65, 128)], "at most");
+}
+
+#[test]
+fn a_tail_and_a_beginning_that_vanished_are_noticed_by_the_witness() {
+    let dir = tempfile::tempdir().unwrap();
+    let witness = dir.path().join("witness");
+    let disk = Disk::default();
+    let open = || Pages::open(Store::on(disk.clone()), Some(&witness), None, NOW).unwrap();
+    let pages = open();
+    pages.commit(&[post(records(300))]).unwrap();
+    pages.acknowledge(0, 64);
+    pages.sweep().unwrap();
+    let store = Store::on(disk.clone());
+    for first in [65, 257] {
+        store.remove(&life::page_key(0, first)).unwrap();
+    }
+    store.flush().unwrap();
+    let pages = open();
+    let taken = pages.take(0, 1, usize::MAX).unwrap().pages;
+    assert_eq!(taken.iter().filter_map(lost).collect::<Vec<_>>(), [(65, 128), (257, 300)]);
+    assert_eq!(pages.positions().len(), 2);
+    assert_eq!(pages.status().unwrap().depth, 300 - 64);
+}
+
+#[test]
+fn an_epoch_is_delivered_before_the_next_and_then_forgotten() {
+    let (disk, pages) = pages();
+    pages.commit(&[post(records(100))]).unwrap();
+    let old = pages.epoch();
+    let new = pages.begin_epoch().unwrap();
+    pages.commit(&[post(records(10))]).unwrap();
+    let pages = open(Store::on(disk.clone())).unwrap();
+    assert_eq!((pages.epoch(), pages.position().epoch), (new, old));
+    assert_eq!(pages.status().unwrap().depth, 110);
+    assert_eq!(pages.peek(None, 1000).unwrap().len(), 110);
+    let last = pages.peek(Some((0, 99)), 5).unwrap();
+    assert_eq!((last[0].epoch, last[0].sequence), (old, 100));
+    assert_eq!((last[1].epoch, last[1].sequence), (new, 1));
+    pages.acknowledge(0, 100);
+    pages.sweep().unwrap();
+    disk.power_on(disk.in_doubt());
+    let pages = open(Store::on(disk)).unwrap();
+    assert_eq!((pages.positions().len(), pages.position().epoch), (1, new));
+    assert_eq!(payloads(&pages.take(1, 1, usize::MAX).unwrap().pages).len(), 10);
+}
+
+#[test]
+fn a_directory_from_another_machine_begins_a_new_epoch() {
+    let disk = Disk::default();
+    let open = |machine| Pages::open(Store::on(disk.clone()), None, machine, NOW).unwrap();
+    let first = open(Some([1; 16]));
+    first.commit(&[post(records(3))]).unwrap();
+    assert_eq!(open(Some([1; 16])).epoch(), first.epoch());
+    assert_eq!(open(None).epoch(), first.epoch(), "not to know is no reason");
+    let second = open(Some([2; 16]));
+    assert_ne!(second.epoch(), first.epoch());
+    assert_eq!(second.position().epoch, first.epoch(), "what waits keeps its epoch");
+    assert_eq!(open(Some([2; 16])).epoch(), second.epoch());
+}
+
+/// The power goes between any two writes of a move: each message is in exactly one epoch, in order, and remembers where it
+/// was first.
+#[test]
+fn a_move_survives_a_power_cut_at_any_step() {
+    for steps in 0..12 {
+        for survivors in [0, 1, 99] {
+            let (disk, pages) = pages();
+            for hundreds in 0..10 {
+                let some = (0..200).map(|n| record(hundreds * 200 + n, 3000)).collect();
+                pages.commit(&[post(some)]).unwrap();
+            }
+            pages.acknowledge(0, 10);
+            let old = pages.epoch();
+            disk.cut_power_after(steps);
+            let moved = pages.move_oldest(1);
+            let off = disk.is_off();
+            disk.power_on(if off { survivors } else { 99 });
+            let pages = open(Store::on(disk.clone())).unwrap();
+            if let Ok((epoch, _)) = moved {
+                assert_eq!(pages.position().epoch, epoch);
+            }
+            let position = pages.position();
+            let taken = pages.take(position.life, 1, usize::MAX).unwrap().pages;
+            // Of what was acknowledged some may be deleted; nothing of it moves.
+            let skipped = match position.epoch == old {
+                true => position.oldest - 1,
+                false => 2000 - position.durable,
+            };
+            assert!(skipped == 10 || (position.epoch == old && skipped < 10), "cut after {steps}: {skipped}");
+            let expected: Vec<_> = (skipped..2000).map(|n| record(n, 3000).payload).collect();
+            assert_eq!(payloads(&taken), expected, "cut after {steps}");
+            let mut previous = taken[0].open().unwrap().previous.filter(|_| position.epoch == old);
+            for sealed in &taken {
+                let page = sealed.open().unwrap();
+                assert_eq!(page.previous, previous);
+                previous = Some(sealed.digest);
+                if position.epoch != old {
+                    let (epoch, first) = page.moved_from.unwrap();
+                    assert_eq!((epoch, first.get()), (old, page.first.get() + skipped));
+                }
+            }
+        }
+    }
+}
+
+fn keyed(n: u64, key: &str, count: u64) -> Vec<Record> {
+    let mut records: Vec<_> = (0..count).map(|more| record(n + more, 20)).collect();
+    let count = u32::try_from(count).unwrap();
+    let text = Bytes::copy_from_slice(key.as_bytes());
+    records[0].key = Some(page::Key { text, body: crate::messaging::Digest::of(&n.to_be_bytes()), count });
+    records
+}
+
+#[tokio::test]
+async fn a_key_gives_the_first_answer_whatever_happened_since() {
+    let disk = Disk::default();
+    let open = || open_outbox(&disk);
+    let outbox = open();
+    let first = outbox.append(keyed(1, "a", 1), NOW).await.unwrap();
+    let batch = outbox.append(keyed(2, "batch", 150), NOW).await.unwrap();
+    assert!(!first.repeated);
+    assert_eq!((batch.first.get(), batch.last.get()), (2, 151));
+    let again = Appended { repeated: true, ..first };
+    let batch_again = Appended { repeated: true, ..batch };
+    let same = async |outbox: &Outbox| {
+        assert_eq!(outbox.append(keyed(1, "a", 1), NOW).await.unwrap(), again);
+        assert_eq!(outbox.append(keyed(2, "batch", 150), NOW).await.unwrap(), batch_again);
+        let other = outbox.append(keyed(7, "a", 1), NOW).await;
+        assert!(matches!(other, Err(AppendError::KeyReused)));
+    };
+    same(&outbox).await;
+    drop(outbox);
+    let outbox = open();
+    same(&outbox).await;
+    // Moved to another epoch: the producer is told where it was first.
+    let (epoch, _) = outbox.move_oldest(0, 1).await.unwrap().unwrap();
+    assert_ne!(epoch, first.epoch);
+    same(&outbox).await;
+    drop(outbox);
+    let outbox = open();
+    same(&outbox).await;
+    // Acknowledged and deleted.
+    outbox.append(records(100), NOW).await.unwrap();
+    outbox.settle(outbox.position().life, outbox.position().durable);
+    let more = outbox.append(records(1), NOW).await.unwrap();
+    assert_eq!(more.first.get(), 252);
+    same(&outbox).await;
+    assert!(outbox.position().oldest > 151);
+    drop(outbox);
+    disk.power_on(disk.in_doubt());
+    same(&open()).await;
+    assert_eq!(open().status().unwrap().next_sequence, 253, "nothing was stored twice");
+}
+
+#[tokio::test]
+async fn posts_of_one_key_that_come_at_the_same_time_are_stored_once() {
+    let outbox = open_outbox(&Disk::default());
+    let appends: Vec<_> = (0..300)
+        .map(|n| {
+            let outbox = outbox.clone();
+            let key = format!("key-{}", n % 10);
+            tokio::spawn(async move { outbox.append(keyed(n % 10, &key, 3), NOW).await.unwrap() })
+        })
+        .collect();
+    let mut stored = 0;
+    for append in appends {
+        stored += u32::from(!append.await.unwrap().repeated);
+    }
+    assert_eq!(stored, 10);
+    assert_eq!(outbox.status().unwrap().next_sequence, 31);
+}
+
+#[tokio::test]
+async fn a_full_outbox_refuses_what_is_new_and_knows_what_it_has() {
+    let limits = Limits { messages: 10, bytes: u64::MAX };
+    let room = Arc::new(std::sync::Mutex::new(Ok(())));
+    let asked = Arc::clone(&room);
+    let room_now: Room = Arc::new(move |_, _| asked.lock().unwrap().clone());
+    let options = Options { limits, room: Some(room_now), ..Options::default() };
+    let outbox = Outbox::open(Store::on(Disk::default()), options, NOW).unwrap();
+    outbox.append(keyed(1, "a", 9), NOW).await.unwrap();
+    assert!(matches!(outbox.append(records(2), NOW).await, Err(AppendError::Full(_))));
+    assert_eq!(outbox.shortage(), None, "one more fits");
+    outbox.append(records(1), NOW).await.unwrap();
+    assert!(outbox.shortage().is_some());
+    assert!(outbox.append(keyed(1, "a", 9), NOW).await.unwrap().repeated);
+    outbox.settle(0, 10);
+    outbox.append(records(2), NOW).await.unwrap();
+    *room.lock().unwrap() = Err("the disk is short".to_owned());
+    let refused = outbox.append(records(1), NOW).await.unwrap_err();
+    assert!(refused.to_string().contains("the disk is short"));
+    *room.lock().unwrap() = Ok(());
+    outbox.append(records(1), NOW).await.unwrap();
+}
+
+/// The times of a page follow from when it was begun: one page must not span a clock that is set.
+#[test]
+fn when_the_wall_clock_is_set_a_new_page_begins() {
+    let (_, pages) = pages();
+    let at = |wall_ms, monotonic_ms| ClockReading { wall_ms, monotonic_ms, ..NOW };
+    let ten_years = 315_360_000_000;
+    for (n, at) in [at(0, 0), at(500, 480), at(ten_years, 900), at(1000, 1000)].into_iter().enumerate() {
+        pages.commit(&[Post { records: vec![record(n as u64, 20)], at }]).unwrap();
+    }
+    let taken = pages.take(0, 1, usize::MAX).unwrap().pages;
+    let begun: Vec<_> = taken.iter().map(|page| page.open().unwrap().begun.wall_ms).collect();
+    assert_eq!(begun, [0, ten_years, 1000]);
+}
+
+fn open_outbox(disk: &Disk) -> Outbox {
+    Outbox::open(Store::on(disk.clone()), Options::default(), NOW).unwrap()
 }
 
 #[tokio::test]
 async fn appends_that_come_at_the_same_time_share_a_flush() {
     let disk = Disk::default();
-    let outbox = Outbox::open(Store::on(disk)).unwrap();
+    let outbox = open_outbox(&disk);
     let appends: Vec<_> = (0..500)
         .map(|n| {
             let outbox = outbox.clone();
-            tokio::spawn(async move { outbox.append(vec![record(n, 20)], 0).await.unwrap() })
+            tokio::spawn(async move { outbox.append(vec![record(n, 20)], NOW).await.unwrap() })
         })
         .collect();
     let mut places = Vec::new();
@@ -185,11 +457,11 @@ async fn appends_that_come_at_the_same_time_share_a_flush() {
 /// that for a broken disk and ended.
 #[tokio::test]
 async fn large_appends_that_wait_together_stay_within_what_the_store_takes() {
-    let outbox = Outbox::open(Store::on(Disk::default())).unwrap();
+    let outbox = open_outbox(&Disk::default());
     let append = |length: usize, count: u64| {
         let outbox = outbox.clone();
         let records = (0..count).map(|n| record(n, length)).collect();
-        tokio::spawn(async move { outbox.append(records, 0).await })
+        tokio::spawn(async move { outbox.append(records, NOW).await })
     };
     let appends: Vec<_> =
         (0..12).map(|n| if n % 2 == 0 { append(552, 1814) } else { append(3000, 650) }).collect();
@@ -202,19 +474,19 @@ async fn large_appends_that_wait_together_stay_within_what_the_store_takes() {
 #[tokio::test]
 async fn after_a_failed_flush_every_producer_is_told_and_nothing_more_is_accepted() {
     let disk = Disk::default();
-    let outbox = Outbox::open(Store::on(disk.clone())).unwrap();
-    outbox.append(records(1), 0).await.unwrap();
+    let outbox = open_outbox(&disk);
+    outbox.append(records(1), NOW).await.unwrap();
     disk.cut_power_after(1); // the write goes through, its flush does not
-    assert!(matches!(outbox.append(records(1), 0).await, Err(AppendError::Failed)));
+    assert!(matches!(outbox.append(records(1), NOW).await, Err(AppendError::Failed)));
     assert!(outbox.progress().borrow().failed);
     disk.power_on(0);
-    assert!(matches!(outbox.append(records(1), 0).await, Err(AppendError::Failed)));
+    assert!(matches!(outbox.append(records(1), NOW).await, Err(AppendError::Failed)));
 }
 
 #[tokio::test]
 async fn what_is_no_append_is_refused() {
-    let outbox = Outbox::open(Store::on(Disk::default())).unwrap();
-    let refused = |records| outbox.append(records, 0);
+    let outbox = open_outbox(&Disk::default());
+    let refused = |records| outbox.append(records, NOW);
     assert!(matches!(refused(vec![]).await, Err(AppendError::Count(0))));
     assert!(matches!(refused(records(APPEND_MAX as u64 + 1)).await, Err(AppendError::Count(_))));
     let long = record(0, page::PAYLOAD_MAX + 1);
@@ -323,7 +595,7 @@ proptest! {
     #[test]
     fn the_outbox_keeps_what_a_simple_model_keeps(steps in proptest::collection::vec(step(), 1..40)) {
         let disk = Disk::default();
-        let mut pages = Pages::open(Store::on(disk.clone())).unwrap();
+        let mut pages = open(Store::on(disk.clone())).unwrap();
         let mut model = Model::default();
         let mut taken = Taken::default();
         let mut survivors = 0;
@@ -332,7 +604,8 @@ proptest! {
             match &step {
                 Step::Commit(sizes) => {
                     let group = model.group(sizes);
-                    match pages.commit(&group, 0) {
+                    let posts: Vec<_> = group.iter().cloned().map(post).collect();
+                    match pages.commit(&posts) {
                         Ok(places) => {
                             for (append, place) in group.into_iter().zip(places) {
                                 prop_assert_eq!(place.first.get(), model.messages.len() as u64 + 1);
@@ -345,10 +618,10 @@ proptest! {
                 }
                 Step::Take { skip, max_bytes } => {
                     let oldest = pages.position().acknowledged + 1;
-                    taken = pages.take(oldest, (*max_bytes).into()).unwrap();
+                    taken = pages.take(0, oldest, (*max_bytes).into()).unwrap();
                     model.check_pages(oldest, &taken);
                     if let Some(last) = taken.last && *skip > 0 {
-                        let more = pages.take(last + 1, (*max_bytes).into()).unwrap();
+                        let more = pages.take(0, last + 1, (*max_bytes).into()).unwrap();
                         model.check_pages(last + 1, &more);
                     }
                 }
@@ -356,7 +629,7 @@ proptest! {
                     let last = taken.pages.iter().take((*count).into()).next_back();
                     if let Some(last) = last {
                         let through = last.open().unwrap().last();
-                        pages.acknowledge(through);
+                        pages.acknowledge(0, through);
                         model.acknowledged = model.acknowledged.max(through);
                         let _ = pages.sweep(); // the power may be off
                     }
@@ -370,7 +643,7 @@ proptest! {
             if disk.is_off() || matches!(step, Step::Reopen) {
                 let survivors = if disk.is_off() { survivors } else { disk.in_doubt() };
                 disk.power_on(survivors);
-                pages = Pages::open(Store::on(disk.clone())).unwrap();
+                pages = open(Store::on(disk.clone())).unwrap();
                 model.after_crash(&pages, interrupted.take());
                 taken = Taken::default();
             }
@@ -379,11 +652,11 @@ proptest! {
         let oldest = pages.position().acknowledged + 1;
         let mut next = oldest;
         while next <= pages.position().durable {
-            let some = pages.take(next, 10_000).unwrap();
+            let some = pages.take(0, next, 10_000).unwrap();
             model.check_pages(next, &some);
             next = some.last.expect("there is more") + 1;
         }
-        let waiting = pages.peek(0, usize::MAX).unwrap();
+        let waiting = pages.peek(None, usize::MAX).unwrap();
         prop_assert_eq!(waiting.len() as u64, pages.position().durable + 1 - oldest);
     }
 }

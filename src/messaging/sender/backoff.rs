@@ -13,7 +13,8 @@ pub const RESEND_LEAST: Duration = Duration::from_secs(2);
 pub const RESEND_MOST: Duration = Duration::from_secs(60);
 
 const RECONNECT_LEAST: Duration = Duration::from_millis(100);
-const RECONNECT_MOST: Duration = Duration::from_secs(2);
+// With the two seconds that a connection may take, a link that returns is found within three.
+const RECONNECT_MOST: Duration = Duration::from_millis(1500);
 
 /// The resend time when `tries` in a row stayed without an answer.
 pub fn resend_after(tries: u32, rng: &mut impl Rng) -> Duration {

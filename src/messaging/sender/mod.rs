@@ -45,26 +45,53 @@ pub enum Outcome {
     /// The receiver has less than it once acknowledged: it was restored from a copy, or is another one. What is still
     /// here is sent again; the rest is a hole there.
     ReceiverWentBack { mark: u64, settled: u64 },
-    /// Another page stands in the receiver's book where ours belongs. The queue waits and asks again.
-    Conflict { first: u64 },
+    /// From `first` on other messages stand in the receiver's book where ours belong. What comes before, up to `settled`, is
+    /// safe there. The queue waits and asks again.
+    Conflict { first: u64, settled: u64 },
     /// The receiver will not take what we send, and says why. The queue waits and asks again.
     Refused { reason: String },
+    /// The first answer ever. Nothing is delivered before this ledger is remembered on disk and told to [`Sender::bind`].
+    Found { ledger: LedgerId },
+    /// What answers keeps another ledger than the one that we deliver to. Nothing else of the reply counts, and the next
+    /// address is tried.
+    OtherLedger { found: LedgerId },
+    /// An operator decided that our side of a conflict counts too: move what stands from this sequence on to a new epoch, then
+    /// tell [`Sender::begin_epoch`]. What comes before is safe at the receiver.
+    Move { from: u64 },
 }
 
-/// A reply that cannot be meant for us. It is ignored, loudly.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PeerError {
-    #[error(
-        "the receiver acknowledged {mark}, but nothing after {sent} was ever sent to it; nothing is deleted. Was this directory restored from an older copy, or does another edge use its name?"
-    )]
-    AcknowledgedUnsent { mark: u64, sent: u64 },
+/// What a reply means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replied {
+    pub outcome: Outcome,
+    /// The receiver has applied more of this epoch, up to here, than was ever sent from here: somebody else has sent
+    /// under it. This directory is an older copy, or another site goes on from a copy of it. New messages need a new epoch.
+    pub ahead: Option<u64>,
+}
+
+impl From<Outcome> for Replied {
+    fn from(outcome: Outcome) -> Replied {
+        Replied { outcome, ahead: None }
+    }
+}
+
+/// What the outbox holds of the epoch that is being delivered. Sequences are plain numbers, 0 standing before the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// The oldest sequence stored, or the next one.
+    pub oldest: u64,
+    /// The highest that is acknowledged, as far as we know.
+    pub settled: u64,
+    /// The last that is on disk.
+    pub available: u64,
 }
 
 #[derive(Debug, Clone)]
 struct Flight {
     id: u64,
-    /// The last sequence in it, when it carries pages.
+    /// The last sequence in it, when it carries pages, and the last one before them.
     last: Option<u64>,
+    after: u64,
     asks: bool,
     overdue_at: Duration,
     settled_when_sent: u64,
@@ -78,7 +105,9 @@ enum Link {
     Connecting,
     Up,
     /// The shell has yet to drop the socket.
-    Doubtful,
+    Doubtful {
+        connect_at: Duration,
+    },
 }
 
 /// The settings of a [`Sender`].
@@ -135,14 +164,16 @@ pub struct Sender {
     /// Where the receiver's last gap made us go back to, to notice going round in circles.
     last_gap: Option<u64>,
     resends: u64,
-    ledger: Option<LedgerId>,
+    /// The ledger that we deliver to.
+    bound: Option<LedgerId>,
     heard_at: Option<Duration>,
 }
 
 impl Sender {
-    /// A sender for an outbox that holds `oldest..=available`, of which all up to `settled` were acknowledged before.
-    pub fn new(config: SenderConfig, oldest: u64, settled: u64, available: u64) -> Sender {
+    /// A sender for an outbox that holds this of its oldest epoch, and delivers to `ledger`; without one it asks first.
+    pub fn new(config: SenderConfig, held: Held, ledger: Option<LedgerId>) -> Sender {
         assert!(config.servers > 0 && config.window > 0);
+        let Held { oldest, settled, available } = held;
         assert!(settled <= available && oldest <= settled + 1);
         let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
         Sender {
@@ -171,8 +202,33 @@ impl Sender {
             ask_at: Duration::ZERO,
             last_gap: None,
             resends: 0,
-            ledger: None,
+            bound: ledger,
             heard_at: None,
+        }
+    }
+
+    /// From now on the next epoch of the outbox is delivered. What is in flight counts no more: whoever answers it speaks of
+    /// the former one.
+    pub fn begin_epoch(&mut self, held: Held) {
+        let Held { oldest, settled, available } = held;
+        assert!(settled <= available && oldest <= settled + 1);
+        self.oldest = oldest;
+        self.settled = settled;
+        self.sent_before = settled;
+        self.ever_sent = available;
+        self.available = available;
+        self.last_gap = None;
+        self.refused_tries = 0;
+        // A request that was held back belonged to the former epoch; a socket that was silent stays in doubt.
+        self.hold_until = Duration::ZERO;
+        self.forget_flights();
+    }
+
+    /// Delivers to this ledger from now on, and to no other.
+    pub fn bind(&mut self, ledger: LedgerId) {
+        if self.bound.replace(ledger) != Some(ledger) {
+            self.hold_until = Duration::ZERO;
+            self.refused_tries = 0;
         }
     }
 
@@ -201,7 +257,7 @@ impl Sender {
                 self.failed_connects = self.failed_connects.saturating_add(1);
                 self.next_server();
             }
-            Link::Up | Link::Doubtful => {
+            Link::Up | Link::Doubtful { .. } => {
                 // It may be resent when its time has come, on whichever socket there is then.
                 let oldest = self.unsettled_flights().next();
                 if let Some(overdue_at) = oldest.map(|f| f.overdue_at) {
@@ -226,6 +282,7 @@ impl Sender {
     /// The request `id` went out, with pages up to `last` if it carries any. When pages were wanted and none could be
     /// had, they come after the next [`Sender::outbox_holds`]; the request then counts as not sent unless it asks.
     pub fn sent(&mut self, now: Duration, id: u64, last: Option<u64>, asks: bool) {
+        let after = self.sent;
         match last {
             Some(last) => {
                 debug_assert!(last > self.sent);
@@ -243,27 +300,41 @@ impl Sender {
             return;
         }
         if asks {
-            self.ask_at = now + self.config.ask_every;
+            // Nothing is delivered before the first answer: a lost one must not cost a long interval.
+            let unbound = self.bound.is_none().then_some(RESEND_LEAST);
+            self.ask_at = now + self.config.ask_every.min(unbound.unwrap_or(Duration::MAX));
         }
         let overdue_at = now + self.resend_time();
-        self.in_flight.push_back(Flight { id, last, asks, overdue_at, settled_when_sent: self.settled });
+        let settled_when_sent = self.settled;
+        self.in_flight.push_back(Flight { id, last, after, asks, overdue_at, settled_when_sent });
     }
 
     /// A reply came.
     ///
-    /// One to a request that is no longer waited for is ignored, as is one that acknowledges what was never sent. Only an
+    /// One to a request that is no longer waited for is ignored. Only an
     /// accepted request that carried pages settles, and only what it carried and what came before: the receiver compared
     /// their digests, and each names the one before it. A mark alone proves nothing about the content behind it.
-    pub fn replied(&mut self, now: Duration, reply: &Reply) -> Result<Outcome, PeerError> {
+    pub fn replied(&mut self, now: Duration, reply: &Reply) -> Replied {
         let Some(place) = self.in_flight.iter().position(|f| f.id == reply.id) else {
-            return Ok(Outcome::Nothing);
+            return Outcome::Nothing.into();
         };
         let flight = self.in_flight.remove(place).expect("it was just found");
-        if reply.mark > self.ever_sent {
-            self.refused(now);
-            return Err(PeerError::AcknowledgedUnsent { mark: reply.mark, sent: self.ever_sent });
+        match self.bound {
+            Some(bound) if bound != reply.ledger => {
+                self.refused(now);
+                self.next_server();
+                self.failed_connects = self.failed_connects.saturating_add(1);
+                let connect_at = now + reconnect_after(self.failed_connects, &mut self.rng);
+                self.link = Link::Doubtful { connect_at };
+                return Outcome::OtherLedger { found: reply.ledger }.into();
+            }
+            _ => {}
         }
-        self.ledger = Some(reply.ledger);
+        let ahead = (reply.mark > self.ever_sent).then_some(reply.mark);
+        Replied { outcome: self.judged(now, &flight, reply), ahead }
+    }
+
+    fn judged(&mut self, now: Duration, flight: &Flight, reply: &Reply) -> Outcome {
         self.heard_at = Some(now);
         self.failed_connects = 0;
         if reply.pause_ms > 0 {
@@ -277,33 +348,47 @@ impl Sender {
             // Somebody answers again: no need to sit out a long resend time.
             self.hold_until = self.hold_until.min(sent_at + RESEND_LEAST);
         }
+        if self.bound.is_none() {
+            return Outcome::Found { ledger: reply.ledger };
+        }
         if reply.mark < flight.settled_when_sent {
-            return Ok(self.receiver_went_back(now, &flight, reply));
+            return self.receiver_went_back(now, flight, reply);
         }
         match (&reply.verdict, flight.last) {
             (Verdict::Accepted, Some(last)) if reply.mark >= last => {
                 self.refused_tries = 0;
                 if last <= self.settled {
-                    return Ok(Outcome::Nothing);
+                    return Outcome::Nothing;
                 }
                 self.settled = last;
                 self.sent = self.sent.max(last);
                 self.window = (self.window + 1).min(self.config.window);
-                Ok(Outcome::Settled { through: last })
+                Outcome::Settled { through: last }
             }
-            (Verdict::Accepted, None) => Ok(Outcome::Nothing),
+            (Verdict::Accepted, None) => Outcome::Nothing,
             // Accepted, but not applied as far as it went: as good as a gap.
             (Verdict::Gap | Verdict::Accepted, _) => {
                 self.go_back(now, reply.mark);
-                Ok(Outcome::Nothing)
+                Outcome::Nothing
             }
             (Verdict::Conflict { first }, _) => {
+                self.settle_before(flight, *first);
                 self.refused(now);
-                Ok(Outcome::Conflict { first: *first })
+                Outcome::Conflict { first: *first, settled: self.settled }
             }
             (Verdict::Refused { reason }, _) => {
                 self.refused(now);
-                Ok(Outcome::Refused { reason: reason.clone() })
+                Outcome::Refused { reason: reason.clone() }
+            }
+            (Verdict::OtherLedger, _) => {
+                self.refused(now);
+                Outcome::Nothing
+            }
+            (Verdict::Move { from }, _) => {
+                let begins_there = self.settle_before(flight, *from);
+                self.refused(now);
+                // Otherwise an earlier request is still to say what became of the pages before.
+                if begins_there { Outcome::Move { from: *from } } else { Outcome::Nothing }
             }
         }
     }
@@ -311,8 +396,8 @@ impl Sender {
     /// What to do now. Ask again after doing it, until it says to wait.
     pub fn poll(&mut self, now: Duration) -> Action {
         match self.link {
-            Link::Doubtful => {
-                self.link = Link::Down { connect_at: now };
+            Link::Doubtful { connect_at } => {
+                self.link = Link::Down { connect_at };
                 Action::Disconnect
             }
             Link::Down { connect_at } if connect_at <= now => {
@@ -333,7 +418,7 @@ impl Sender {
             }
             self.nobody_answered();
             self.forget_flights();
-            self.link = Link::Doubtful;
+            self.link = Link::Doubtful { connect_at: now };
             return self.poll(now);
         }
         // Acknowledged by a later reply, while its own was lost.
@@ -349,7 +434,7 @@ impl Sender {
         }
         let with_pages = self.unsettled_flights().count();
         let mut pages_from = None;
-        if with_pages < self.window && self.sent < self.available {
+        if self.bound.is_some() && with_pages < self.window && self.sent < self.available {
             let may_at = self.hold_until.max(self.pause_until);
             if may_at <= now {
                 pages_from = Some(self.sent + 1);
@@ -379,9 +464,9 @@ impl Sender {
         let patience = self.config.ask_every * 2 + RESEND_LEAST;
         self.link == Link::Up && self.heard_at.is_some_and(|at| now - at <= patience)
     }
-    /// Which ledger answered last.
+    /// The ledger that we deliver to, once it is known.
     pub fn ledger(&self) -> Option<LedgerId> {
-        self.ledger
+        self.bound
     }
     /// The address that is in use or tried next.
     pub fn server(&self) -> usize {
@@ -402,6 +487,17 @@ impl Sender {
             self.refused(now);
         }
         Outcome::ReceiverWentBack { mark: reply.mark, settled }
+    }
+
+    /// The receiver compared the pages of a request and found them the same up to `first`. Returns whether everything before
+    /// `first` is settled then: earlier requests may still be unanswered.
+    fn settle_before(&mut self, flight: &Flight, first: u64) -> bool {
+        let carried = flight.last.is_some_and(|last| (flight.after + 1..=last).contains(&first));
+        if !carried || flight.after > self.settled {
+            return false;
+        }
+        self.settled = self.settled.max(first - 1);
+        self.settled == first - 1
     }
 
     /// The receiver misses something that we have sent. It said so itself, so that we need not wait; but if it says

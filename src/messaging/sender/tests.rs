@@ -15,12 +15,21 @@ fn secs(seconds: u64) -> Duration {
 }
 
 fn reply(id: u64, mark: u64) -> Reply {
-    Reply { id, ledger: LEDGER, mark, verdict: Verdict::Accepted, pause_ms: 0, answer: None }
+    Reply {
+        id,
+        ledger: LEDGER,
+        mark,
+        verdict: Verdict::Accepted,
+        pause_ms: 0,
+        clock_ms: 0,
+        notice: None,
+        answer: None,
+    }
 }
 
 /// A sender with `available` messages, connected to its first server.
 fn connected(servers: usize, available: u64) -> Sender {
-    let mut sender = Sender::new(config(servers), 1, 0, available);
+    let mut sender = Sender::new(config(servers), Held { oldest: 1, settled: 0, available }, Some(LEDGER));
     assert_eq!(sender.poll(Duration::ZERO), Action::Connect { server: 0 });
     sender.connected(Duration::ZERO);
     sender
@@ -31,7 +40,7 @@ fn opened(servers: usize, available: u64) -> Sender {
     let mut sender = connected(servers, available);
     for _ in 0..3 {
         let (id, from) = send(&mut sender, Duration::ZERO, 1);
-        sender.replied(Duration::ZERO, &reply(id, from.unwrap())).unwrap();
+        sender.replied(Duration::ZERO, &reply(id, from.unwrap()));
     }
     sender
 }
@@ -56,7 +65,7 @@ fn the_oldest_goes_first_and_the_window_opens_as_answers_come() {
     for from in (11..200).step_by(10) {
         if matches!(sender.clone().poll(Duration::ZERO), Action::Wait { .. }) {
             let (id, from) = unanswered.pop_front().unwrap();
-            sender.replied(Duration::ZERO, &reply(id, from.unwrap() + 9)).unwrap();
+            sender.replied(Duration::ZERO, &reply(id, from.unwrap() + 9));
         }
         unanswered.push_back(send(&mut sender, Duration::ZERO, 10));
         assert_eq!(unanswered.back().unwrap().1, Some(from));
@@ -85,8 +94,8 @@ fn only_an_acknowledgement_settles_and_it_counts_for_all_before() {
     let (first, _) = send(&mut sender, Duration::ZERO, 10);
     let (second, _) = send(&mut sender, Duration::ZERO, 10);
     let outcome = sender.replied(secs(1), &reply(second, 23));
-    assert_eq!(outcome, Ok(Outcome::Settled { through: 23 }));
-    assert_eq!(sender.replied(secs(1), &reply(first, 23)), Ok(Outcome::Nothing));
+    assert_eq!(outcome, Outcome::Settled { through: 23 }.into());
+    assert_eq!(sender.replied(secs(1), &reply(first, 23)), Outcome::Nothing.into());
     assert_eq!(sender.settled(), 23);
 }
 
@@ -121,7 +130,7 @@ fn a_silent_server_is_left_for_the_next_address_after_one_resend_time() {
 
 #[test]
 fn a_server_that_cannot_be_reached_is_left_for_the_next_address() {
-    let mut sender = Sender::new(config(3), 1, 0, 1);
+    let mut sender = Sender::new(config(3), Held { oldest: 1, settled: 0, available: 1 }, Some(LEDGER));
     let mut now = Duration::ZERO;
     let mut tried = Vec::new();
     while tried.len() < 6 {
@@ -144,7 +153,7 @@ fn the_question_is_asked_at_its_interval_backlog_or_none() {
     for second in 0..5 {
         let (id, pages) = send(&mut sender, secs(second), 0);
         assert_eq!(pages, None);
-        sender.replied(secs(second) + Duration::from_millis(3), &reply(id, 0)).unwrap();
+        sender.replied(secs(second) + Duration::from_millis(3), &reply(id, 0));
         let wait = sender.poll(secs(second) + Duration::from_millis(3));
         assert_eq!(wait, Action::Wait { until: secs(second + 1) });
     }
@@ -165,13 +174,13 @@ fn a_pause_that_the_server_asks_for_is_kept_up_to_a_minute() {
     let mut sender = connected(1, 100);
     let (id, _) = send(&mut sender, Duration::ZERO, 10);
     let pause = Reply { pause_ms: 3_600_000, ..reply(id, 10) };
-    sender.replied(secs(1), &pause).unwrap();
+    sender.replied(secs(1), &pause);
     let mut now = secs(1);
     loop {
         match sender.poll(now) {
             Action::Send { id, pages_from: None, ask } => {
                 sender.sent(now, id, None, ask);
-                sender.replied(now, &reply(id, 10)).unwrap();
+                sender.replied(now, &reply(id, 10));
             }
             Action::Send { pages_from, .. } => {
                 assert_eq!((now, pages_from), (secs(61), Some(11)));
@@ -183,36 +192,146 @@ fn a_pause_that_the_server_asks_for_is_kept_up_to_a_minute() {
     }
 }
 
+/// Somebody else has sent under this epoch: this directory is an older copy, or the other one is.
 #[test]
-fn an_acknowledgement_of_what_was_never_sent_deletes_nothing() {
+fn a_receiver_that_is_ahead_of_everything_that_was_ever_sent_is_told_and_settles_only_what_it_has_of_ours() {
     let mut sender = connected(1, 10);
     let (id, _) = send(&mut sender, Duration::ZERO, 10);
-    let error = sender.replied(secs(1), &reply(id, 11)).unwrap_err();
-    assert_eq!(error, PeerError::AcknowledgedUnsent { mark: 11, sent: 10 });
-    assert_eq!(sender.settled(), 0);
+    let replied = sender.replied(secs(1), &reply(id, 11));
+    assert_eq!(replied, Replied { outcome: Outcome::Settled { through: 10 }, ahead: Some(11) });
+    sender.outbox_holds(11, 15);
+    let (id, _) = send(&mut sender, secs(1), 5);
+    let conflict = Reply { verdict: Verdict::Conflict { first: 11 }, ..reply(id, 20) };
+    let replied = sender.replied(secs(1), &conflict);
+    assert_eq!(replied, Replied { outcome: Outcome::Conflict { first: 11, settled: 10 }, ahead: Some(20) });
+    assert_eq!(sender.settled(), 10);
     // It does not send them again in a tight loop either.
-    assert!(matches!(sender.poll(secs(1)), Action::Send { pages_from: None, .. }));
+    while let Action::Send { id, pages_from, ask } = sender.poll(secs(1)) {
+        assert_eq!(pages_from, None);
+        sender.sent(secs(1), id, None, ask);
+    }
+}
+
+#[test]
+fn nothing_is_delivered_before_the_ledger_is_known() {
+    let held = Held { oldest: 1, settled: 0, available: 10 };
+    let mut sender = Sender::new(config(1), held, None);
+    sender.poll(Duration::ZERO);
+    sender.connected(Duration::ZERO);
+    let (id, pages) = send(&mut sender, Duration::ZERO, 0);
+    assert_eq!(pages, None);
+    assert!(matches!(sender.poll(Duration::ZERO), Action::Wait { .. }));
+    assert_eq!(sender.replied(Duration::ZERO, &reply(id, 0)).outcome, Outcome::Found { ledger: LEDGER });
+    assert!(matches!(sender.poll(Duration::ZERO), Action::Wait { .. }), "it is not on disk yet");
+    sender.bind(LEDGER);
+    assert_eq!(send(&mut sender, Duration::ZERO, 10).1, Some(1));
+}
+
+/// The board may be asked for once an hour; the first delivery must not wait for that when the first answer was lost.
+#[test]
+fn who_does_not_know_the_ledger_asks_again_soon() {
+    let held = Held { oldest: 1, settled: 0, available: 10 };
+    let mut sender = Sender::new(SenderConfig { ask_every: secs(3600), ..config(1) }, held, None);
+    let mut now = Duration::ZERO;
+    let mut asked = 0;
+    while asked < 3 {
+        match sender.poll(now) {
+            Action::Connect { .. } => sender.connected(now),
+            Action::Disconnect => {}
+            Action::Send { id, ask, .. } => {
+                asked += u32::from(ask);
+                sender.sent(now, id, None, ask);
+            }
+            Action::Wait { until } => now = until,
+        }
+    }
+    assert!(now <= secs(10), "{now:?}");
+}
+
+#[test]
+fn another_ledger_gets_nothing_and_the_next_address_is_tried() {
+    let mut sender = connected(2, 10);
+    let (id, _) = send(&mut sender, Duration::ZERO, 10);
+    let found = LedgerId::from_bytes([8; 16]);
+    let other = Reply { ledger: found, ..reply(id, 10) };
+    assert_eq!(sender.replied(Duration::ZERO, &other).outcome, Outcome::OtherLedger { found });
+    assert_eq!(sender.settled(), 0);
+    assert_eq!(sender.poll(Duration::ZERO), Action::Disconnect);
+    let Action::Wait { until } = sender.poll(Duration::ZERO) else { panic!("not in a tight loop") };
+    assert!(until > Duration::ZERO);
+    assert_eq!(sender.poll(until), Action::Connect { server: 1 });
+    sender.connected(until);
+    // An operator says that the other one is right.
+    sender.bind(found);
+    let (id, from) = send(&mut sender, until, 10);
+    assert_eq!(from, Some(1));
+    let replied = sender.replied(until, &Reply { ledger: found, ..reply(id, 10) });
+    assert_eq!(replied.outcome, Outcome::Settled { through: 10 });
+}
+
+#[test]
+fn the_next_epoch_begins_anew_and_replies_to_the_former_one_count_no_more() {
+    let mut sender = opened(1, 30);
+    let (id, _) = send(&mut sender, Duration::ZERO, 10);
+    sender.begin_epoch(Held { oldest: 1, settled: 0, available: 5 });
+    assert_eq!(sender.replied(Duration::ZERO, &reply(id, 13)), Outcome::Nothing.into());
+    let (id, from) = send(&mut sender, Duration::ZERO, 5);
+    assert_eq!(from, Some(1));
+    assert_eq!(sender.replied(Duration::ZERO, &reply(id, 5)).outcome, Outcome::Settled { through: 5 });
+}
+
+#[test]
+fn a_move_waits_for_the_new_epoch() {
+    let mut sender = opened(1, 30);
+    let (id, _) = send(&mut sender, Duration::ZERO, 10);
+    let answer = Reply { verdict: Verdict::Move { from: 4 }, ..reply(id, 3) };
+    assert_eq!(sender.replied(Duration::ZERO, &answer).outcome, Outcome::Move { from: 4 });
+    assert!(matches!(
+        sender.poll(Duration::ZERO),
+        Action::Wait { .. } | Action::Send { pages_from: None, .. }
+    ));
+    sender.begin_epoch(Held { oldest: 1, settled: 0, available: 27 });
+    assert_eq!(send(&mut sender, Duration::ZERO, 27).1, Some(1));
+}
+
+/// What the receiver has of a request before the conflict in it was once moved too, and counted twice.
+#[test]
+fn what_comes_before_a_conflict_is_settled_and_does_not_move() {
+    let mut sender = opened(1, 30);
+    let (id, from) = send(&mut sender, Duration::ZERO, 10);
+    assert_eq!(from, Some(4));
+    let conflict = Reply { verdict: Verdict::Conflict { first: 9 }, ..reply(id, 20) };
+    let outcome = sender.replied(Duration::ZERO, &conflict).outcome;
+    assert_eq!(outcome, Outcome::Conflict { first: 9, settled: 8 });
+    // An earlier request that is not answered yet keeps what comes after it from moving.
+    let mut sender = opened(1, 30);
+    send(&mut sender, Duration::ZERO, 10);
+    let (second, from) = send(&mut sender, Duration::ZERO, 10);
+    assert_eq!(from, Some(14));
+    let answer = Reply { verdict: Verdict::Move { from: 14 }, ..reply(second, 20) };
+    assert_eq!(sender.replied(Duration::ZERO, &answer).outcome, Outcome::Nothing);
+    assert_eq!(sender.settled(), 3);
 }
 
 /// Another edge goes on from a copy of this directory, and its messages stand at the receiver where ours belong. A mark
 /// alone once settled what was never applied.
 #[test]
 fn a_mark_that_others_moved_settles_nothing_of_ours() {
-    let mut sender = Sender::new(config(1), 51, 50, 60);
+    let mut sender = Sender::new(config(1), Held { oldest: 51, settled: 50, available: 60 }, Some(LEDGER));
     sender.poll(Duration::ZERO);
     sender.connected(Duration::ZERO);
     let (id, from) = send(&mut sender, Duration::ZERO, 1);
     assert_eq!(from, Some(51));
     let conflict = Reply { verdict: Verdict::Conflict { first: 51 }, ..reply(id, 55) };
-    assert_eq!(sender.replied(secs(1), &conflict), Ok(Outcome::Conflict { first: 51 }));
+    assert_eq!(sender.replied(secs(1), &conflict), Outcome::Conflict { first: 51, settled: 50 }.into());
     let (id, pages) = send(&mut sender, secs(1), 0);
     assert_eq!(pages, None, "a question");
-    assert_eq!(sender.replied(secs(1), &reply(id, 55)), Ok(Outcome::Nothing));
+    assert_eq!(sender.replied(secs(1), &reply(id, 55)), Outcome::Nothing.into());
     assert_eq!(sender.settled(), 50);
     let (id, from) = send(&mut sender, secs(9), 1);
     assert_eq!(from, Some(51), "it asks again for the same place");
     let conflict = Reply { verdict: Verdict::Conflict { first: 51 }, ..reply(id, 56) };
-    sender.replied(secs(9), &conflict).unwrap();
+    sender.replied(secs(9), &conflict);
     assert_eq!(sender.settled(), 50);
 }
 
@@ -230,7 +349,7 @@ fn the_resend_time_grows_while_a_conflict_lasts() {
                     None => Verdict::Accepted,
                 };
                 sent_at.extend(pages_from.map(|_| now));
-                sender.replied(now, &Reply { verdict, ..reply(id, 0) }).unwrap();
+                sender.replied(now, &Reply { verdict, ..reply(id, 0) });
             }
             Action::Wait { until } => now = until,
             other => panic!("{other:?}"),
@@ -257,7 +376,7 @@ fn a_lost_answer_to_a_question_does_not_silence_the_next_one() {
     let (second, pages) = send(&mut sender, secs(1), 1);
     assert_eq!(pages, Some(5));
     let _lost = first;
-    sender.replied(secs(1), &reply(second, 5)).unwrap();
+    sender.replied(secs(1), &reply(second, 5));
     assert!(matches!(sender.poll(secs(1)), Action::Wait { until } if until <= secs(4)));
 }
 
@@ -267,23 +386,23 @@ fn a_conflict_stops_the_queue_but_not_the_questions() {
     let (id, _) = send(&mut sender, Duration::ZERO, 10);
     let conflict = Reply { verdict: Verdict::Conflict { first: 1 }, ..reply(id, 0) };
     let outcome = sender.replied(secs(1), &conflict);
-    assert_eq!(outcome, Ok(Outcome::Conflict { first: 1 }));
+    assert_eq!(outcome, Outcome::Conflict { first: 1, settled: 0 }.into());
     let (id, pages) = send(&mut sender, secs(2), 0);
     assert_eq!(pages, None, "a question goes out alone");
-    sender.replied(secs(2), &reply(id, 0)).unwrap();
+    sender.replied(secs(2), &reply(id, 0));
     assert_eq!(send(&mut sender, secs(3), 10).1, Some(1), "and it tries again");
 }
 
 #[test]
 fn a_receiver_restored_from_a_copy_gets_what_is_still_here() {
-    let mut sender = Sender::new(config(1), 31, 40, 60);
+    let mut sender = Sender::new(config(1), Held { oldest: 31, settled: 40, available: 60 }, Some(LEDGER));
     sender.poll(Duration::ZERO);
     sender.connected(Duration::ZERO);
     let (id, from) = send(&mut sender, Duration::ZERO, 10);
     assert_eq!(from, Some(41));
     let outcome = sender.replied(secs(1), &reply(id, 10));
     let went_back = Outcome::ReceiverWentBack { mark: 10, settled: 40 };
-    assert_eq!(outcome, Ok(went_back));
+    assert_eq!(outcome, went_back.into());
     assert_eq!(send(&mut sender, secs(1), 10).1, Some(31));
 }
 
@@ -394,7 +513,7 @@ impl World {
         let mut gap = false;
         for (first, last) in pages {
             let digest = Digest::of(&[first.to_be_bytes(), last.to_be_bytes()].concat());
-            let place = Place { first, last, digest, previous: None };
+            let place = Place { first, last, digest, previous: None, is_lost: false };
             let applied = |first: u64| {
                 let last = self.applied_pages.get(&first);
                 Ok::<_, ()>(last.map(|last| Digest::of(&[first.to_be_bytes(), last.to_be_bytes()].concat())))
@@ -433,7 +552,7 @@ impl World {
                     let verdict = if gap { Verdict::Gap } else { Verdict::Accepted };
                     let answer = Reply { verdict, ..reply(id, mark) };
                     let settled_before = self.sender.settled();
-                    match self.sender.replied(self.clock, &answer).unwrap() {
+                    match self.sender.replied(self.clock, &answer).outcome {
                         Outcome::Settled { through } => {
                             assert!(through <= self.mark, "settled what is not applied");
                             assert!(through > settled_before);
@@ -471,7 +590,7 @@ proptest! {
     ) {
         let config = SenderConfig { window, servers, seed, ..config(1) };
         let mut world = World {
-            sender: Sender::new(config, 1, 0, 0),
+            sender: Sender::new(config, Held { oldest: 1, settled: 0, available: 0 }, Some(LEDGER)),
             appended: 0, pages: BTreeMap::new(), applied: Vec::new(), applied_pages: BTreeMap::new(), mark: 0,
             clock: Duration::ZERO, events: BinaryHeap::new(), scheduled: 0, fates, next_fate: 0,
             healed_at: Duration::from_secs(30), wake_at: Duration::ZERO,

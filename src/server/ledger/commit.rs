@@ -1,11 +1,14 @@
 //! One commit: the pages of all requests that were waiting, judged, written, flushed, and only then shown.
 
-use super::record::{index_key, mark_key, mark_value, record_key, stream_key, stream_value};
+use super::record::{
+    adoption_key, index_key, mark_key, mark_value, moved_key, record_key, stream_key, stream_value,
+};
 use super::{Applied, Ledger, Record, Stream};
-use crate::messaging::page::Content;
+use crate::messaging::page::{Content, Page, SealedPage};
 use crate::messaging::receiver::{Judgement, Mark, Place, judge};
 use crate::messaging::wire::{Request, Verdict};
-use crate::messaging::{Digest, Epoch, SiteName};
+use crate::messaging::{Digest, Epoch, Sequence, SiteName};
+use crate::server::commands::Command;
 use crate::store::{BATCH_MAX, Batch, StoreError};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -22,6 +25,12 @@ pub(super) struct Commit<'a> {
     marks: HashMap<u32, Mark>,
     /// Pages applied in this commit, which the store does not show yet.
     pages: HashMap<(u32, u64), Digest>,
+    /// Streams that are told to move from now on.
+    moved: Vec<u32>,
+    /// Streams that have moved, and are told so no more.
+    arrived: Vec<u32>,
+    /// Sites whose next conflict is to be answered so.
+    adopted: Vec<SiteName>,
 }
 
 impl<'a> Commit<'a> {
@@ -35,6 +44,9 @@ impl<'a> Commit<'a> {
             known: ledger.read_streams().all.len(),
             marks: HashMap::new(),
             pages: HashMap::new(),
+            moved: Vec::new(),
+            arrived: Vec::new(),
+            adopted: Vec::new(),
         }
     }
 
@@ -49,6 +61,10 @@ impl<'a> Commit<'a> {
             missing: 0,
             new_epoch: false,
         };
+        if request.ledger.is_some_and(|ledger| ledger != self.ledger.id()) {
+            // Nothing of another ledger's business is told, either.
+            return Ok(Applied { mark: 0, verdict: Verdict::OtherLedger, ..answer });
+        }
         for sealed in &request.pages {
             let page = match sealed.open() {
                 Ok(page) if page.epoch == request.epoch => page,
@@ -60,11 +76,12 @@ impl<'a> Commit<'a> {
                 last: page.last(),
                 digest: sealed.digest,
                 previous: page.previous,
+                is_lost: matches!(page.content, Content::Lost { .. }),
             };
             let judgement = judge(place, mark, request.oldest, |first| match stream {
                 Some(stream) => match self.pages.get(&(stream, first)) {
                     Some(digest) => Ok(Some(*digest)),
-                    None => self.ledger.digest_at(stream, first),
+                    None => self.ledger.digest_at(stream, first, sealed.digest),
                 },
                 None => Ok::<_, StoreError>(None),
             })?;
@@ -78,10 +95,25 @@ impl<'a> Commit<'a> {
                     return Ok(answer);
                 }
                 Judgement::Conflict => {
-                    answer.verdict = Verdict::Conflict { first: place.first };
+                    let known = self.known_part(stream, &page)? as u64;
+                    answer.duplicates += known;
+                    if known == page.count() {
+                        continue;
+                    }
+                    let parts_at = place.first + known;
+                    if let (Some(number), 1.., true) = (stream, known, parts_at == mark.sequence + 1) {
+                        mark = self.apply_rest(number, page, known)?;
+                        answer.applied += mark.sequence - answer.mark;
+                        answer.mark = mark.sequence;
+                        continue;
+                    }
+                    answer.verdict = match self.may_move(stream, &request.site)? {
+                        true => Verdict::Move { from: parts_at },
+                        false => Verdict::Conflict { first: parts_at },
+                    };
                     return Ok(answer);
                 }
-                Judgement::Next | Judgement::AfterHole { .. } => {}
+                Judgement::Next | Judgement::AfterHole { .. } | Judgement::Missing { .. } => {}
             }
             let mut writes = Vec::with_capacity(5);
             let number = match stream {
@@ -99,23 +131,38 @@ impl<'a> Commit<'a> {
                 let hole = self.hole(number, (from, to), reason, None);
                 writes.push((record_key(self.take_position()), hole.encode()));
             }
-            let record = match &page.content {
-                Content::Lost { last, reason } => {
-                    answer.missing += page.count();
-                    self.hole(number, (place.first, last.get()), reason, Some(sealed.digest))
+            let (record, first) = match (&page.content, judgement) {
+                (Content::Lost { reason, .. }, Judgement::Missing { from, to }) => {
+                    answer.missing += to - from + 1;
+                    // The next page names the one that was lost.
+                    mark = Mark { sequence: place.last, digest: None };
+                    (self.hole(number, (from, to), reason, Some(sealed.digest)), from)
                 }
-                Content::Records(_) => {
+                (Content::Lost { .. }, _) => unreachable!("what is lost is judged to be missing"),
+                (Content::Records(_), _) => {
                     answer.applied += page.count();
-                    Record::Page { stream: number, received_at_ms: self.now_ms, page: sealed.clone() }
+                    mark = Mark { sequence: place.last, digest: Some(sealed.digest) };
+                    let page = sealed.clone();
+                    (Record::Page { stream: number, received_at_ms: self.now_ms, page }, place.first)
                 }
             };
-            mark = Mark { sequence: place.last, digest: Some(sealed.digest) };
+            if let Some((former, _)) = page.moved_from
+                && let Some(former) = self.ledger.stream_number(&request.site, former)
+                && self.ledger.stream(former)?.moved
+            {
+                // It has moved: what comes under the former epoch from now on is another conflict.
+                if self.batch.len() == BATCH_MAX {
+                    self.write_batch()?;
+                }
+                self.batch.remove(moved_key(former));
+                self.arrived.push(former);
+            }
             let position = self.take_position();
             writes.push((record_key(position), record.encode()));
-            writes.push((index_key(number, place.first), position.to_be_bytes().to_vec()));
+            writes.push((index_key(number, first), position.to_be_bytes().to_vec()));
             writes.push((mark_key(number), mark_value(mark)));
             self.write(writes)?;
-            self.pages.insert((number, place.first), sealed.digest);
+            self.pages.insert((number, first), sealed.digest);
             self.marks.insert(number, mark);
             answer.mark = mark.sequence;
         }
@@ -126,6 +173,108 @@ impl<'a> Commit<'a> {
         let record = Record::Capacity { site: site.clone(), received_at_ms: self.now_ms, capacity };
         let position = self.take_position();
         self.write(vec![(record_key(position), record.encode())])
+    }
+
+    /// How many messages of a page in conflict are the same that were applied under its place, before they part. A copy of a
+    /// site's outbox ends in a page that had not grown yet: it was begun at the same moment by the same clocks, and the one
+    /// page begins as the other does.
+    fn known_part(&mut self, stream: Option<u32>, page: &Page) -> Result<usize, StoreError> {
+        let (Some(stream), Content::Records(records)) = (stream, &page.content) else {
+            return Ok(0);
+        };
+        // What this commit has applied is read, too.
+        self.write_batch()?;
+        let mut known = 0;
+        while known < records.len() {
+            let sequence = page.first.get() + known as u64;
+            let Some(applied) = self.ledger.page_beginning(stream, sequence)? else { break };
+            let Content::Records(there) = &applied.content else { break };
+            if applied.begun != page.begun {
+                break;
+            }
+            let same = records[known..].iter().zip(there).take_while(|(ours, theirs)| ours == theirs).count();
+            known += same;
+            if same < there.len() {
+                break;
+            }
+        }
+        Ok(known)
+    }
+
+    /// Applies what comes after the first `known` messages of a page, as a page of its own. The next page names the whole
+    /// one, so that the mark has no digest; that this one names none before it says so for good.
+    fn apply_rest(&mut self, stream: u32, page: Page, known: u64) -> Result<Mark, StoreError> {
+        let later = |sequence: Sequence| {
+            Sequence::new(sequence.get() + known).expect("it lies between two sequences of a page")
+        };
+        let Content::Records(mut records) = page.content else { unreachable!("only messages are known") };
+        let rest = Page {
+            epoch: page.epoch,
+            first: later(page.first),
+            previous: None,
+            moved_from: page.moved_from.map(|(epoch, first)| (epoch, later(first))),
+            begun: page.begun,
+            content: Content::Records(records.split_off(known as usize)),
+        };
+        let (first, last) = (rest.first.get(), rest.last());
+        let sealed = SealedPage::seal(&rest);
+        let digest = sealed.digest;
+        let record = Record::Page { stream, received_at_ms: self.now_ms, page: sealed };
+        let mark = Mark { sequence: last, digest: None };
+        let position = self.take_position();
+        self.write(vec![
+            (record_key(position), record.encode()),
+            (index_key(stream, first), position.to_be_bytes().to_vec()),
+            (mark_key(stream), mark_value(mark)),
+        ])?;
+        self.pages.insert((stream, first), digest);
+        self.marks.insert(stream, mark);
+        Ok(mark)
+    }
+
+    /// Whether an operator decided that this side of a conflict counts too, now or before: then this stream is told to move
+    /// for good, and the decision is used up.
+    fn may_move(&mut self, stream: Option<u32>, site: &SiteName) -> Result<bool, StoreError> {
+        let Some(stream) = stream else { return Ok(false) };
+        {
+            let streams = self.ledger.read_streams();
+            let known = streams.all.get(stream as usize);
+            let moved = known.is_some_and(|known| known.moved) && !self.arrived.contains(&stream);
+            if self.moved.contains(&stream) || moved {
+                return Ok(true);
+            }
+            let used_up = self.moved.iter().any(|moved| match streams.all.get(*moved as usize) {
+                Some(stream) => stream.site == *site,
+                None => self.begun[*moved as usize - self.known].site == *site,
+            });
+            if !streams.adoptions.contains(site) || used_up {
+                return Ok(false);
+            }
+        }
+        let record = Record::Moved { stream, received_at_ms: self.now_ms };
+        let position = self.take_position();
+        if self.batch.len() + 3 > BATCH_MAX {
+            self.write_batch()?;
+        }
+        self.batch.put(record_key(position), record.encode());
+        self.batch.put(moved_key(stream), position.to_be_bytes().to_vec());
+        self.batch.remove(adoption_key(site));
+        self.moved.push(stream);
+        Ok(true)
+    }
+
+    /// The position that `command` gets.
+    pub(super) fn record_command(&mut self, by: &str, command: Command) -> Result<u64, StoreError> {
+        let position = self.take_position();
+        let mut writes = Vec::with_capacity(2);
+        if let Command::Adopt { garage } = &command {
+            writes.push((adoption_key(garage), position.to_be_bytes().to_vec()));
+            self.adopted.push(garage.clone());
+        }
+        let record = Record::Command { received_at_ms: self.now_ms, by: by.to_owned(), command };
+        writes.push((record_key(position), record.encode()));
+        self.write(writes)?;
+        Ok(position)
     }
 
     /// Flushes, then shows what changed to readers.
@@ -142,6 +291,16 @@ impl<'a> Commit<'a> {
         for (number, mark) in self.marks {
             streams.all[number as usize].mark = mark;
         }
+        for number in self.moved {
+            let stream = &mut streams.all[number as usize];
+            stream.moved = true;
+            let site = stream.site.clone();
+            streams.adoptions.remove(&site);
+        }
+        for number in self.arrived {
+            streams.all[number as usize].moved = false;
+        }
+        streams.adoptions.extend(self.adopted);
         self.ledger.shared.durable.store(self.next_position - 1, Ordering::Release);
         Ok(())
     }
@@ -160,7 +319,7 @@ impl<'a> Commit<'a> {
     }
 
     fn begin_stream(&mut self, site: &SiteName, epoch: Epoch) -> u32 {
-        self.begun.push(Stream { site: site.clone(), epoch, mark: Mark::default() });
+        self.begun.push(Stream { site: site.clone(), epoch, mark: Mark::default(), moved: false });
         number(self.known + self.begun.len() - 1)
     }
 

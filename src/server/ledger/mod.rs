@@ -5,26 +5,39 @@
 //! **Kept by.** `receiver::judge` decides over every page; a page, its place in the index and the mark of its stream are
 //! written in one atomic batch; one flush covers all requests that were waiting; only then is anybody answered.
 //! One thread commits; any thread reads, and reads only what was flushed.
-//! **Not promised.** That a position stays free of damage: `server verify` is to come.
+//! **Not promised.** That a position stays free of damage. A record that cannot be read is told where it is met
+//! ([`Found::Damaged`]), stays where it is, and holds up nothing; [`Ledger::check`] looks for all.
 
+pub mod check;
 mod commit;
+mod copy;
+#[cfg(test)]
+mod damage_tests;
+mod opening;
 mod read;
 mod record;
 #[cfg(test)]
 mod tests;
+mod walk;
+mod witness;
 
-pub use read::PageAt;
+pub use copy::{Copy, Counts};
+pub use read::{PageAt, Pages};
 pub use record::Record;
+pub use walk::{Found, Loss};
+pub use witness::Note;
 
 use crate::messaging::receiver::Mark;
 use crate::messaging::wire::{Request, Verdict};
 use crate::messaging::{Epoch, LedgerId, SiteName};
+use crate::server::commands::Command;
 use crate::store::{Store, StoreError};
 use commit::Commit;
 use record::{mark_key, trailing_u64};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
+use witness::Witness;
 
 /// One life of one site, as this ledger knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +46,8 @@ pub struct Stream {
     pub epoch: Epoch,
     /// How far it was applied, on disk.
     pub mark: Mark,
+    /// It was told to move what is in conflict to a new epoch, and is told so again until it has.
+    pub moved: bool,
 }
 
 /// What became of one request. To be told to its sender only after [`Ledger::commit`] returned.
@@ -55,6 +70,7 @@ pub struct Ledger {
     store: Store,
     id: LedgerId,
     shared: Arc<Shared>,
+    witness: Option<Arc<Witness>>,
 }
 
 struct Shared {
@@ -68,6 +84,8 @@ struct Streams {
     all: Vec<Stream>,
     numbers: HashMap<(SiteName, Epoch), u32>,
     by_site: BTreeMap<SiteName, Vec<u32>>,
+    /// Sites whose next conflict is to be answered by "move".
+    adoptions: BTreeSet<SiteName>,
 }
 
 impl Streams {
@@ -81,34 +99,39 @@ impl Streams {
 }
 
 impl Ledger {
-    /// Opens the ledger in `store`, or begins a new one.
+    /// Opens the ledger in `store` as it is, or begins a new one. To serve with it: [`Ledger::open_beside`].
     pub fn open(store: Store) -> Result<Ledger, StoreError> {
         let id = match store.get(record::LEDGER_ID)? {
-            Some(bytes) => {
-                LedgerId::from_bytes(bytes[..].try_into().map_err(|_| damaged("the ledger's id"))?)
-            }
+            Some(bytes) => record::decode_ledger_id(&bytes).ok_or_else(|| damaged("the ledger's id"))?,
+            // One that lost its id must not go on under another: its edges would be sent away.
+            None if store.range(b"m", b"t").next().is_some() => return Err(damaged("the ledger's id")),
             None => {
                 let id = LedgerId::random();
-                store.put(record::LEDGER_ID, &id.to_bytes())?;
+                store.put(record::LEDGER_ID, &record::ledger_id_value(id))?;
                 store.flush()?;
                 id
             }
         };
         let mut streams = Streams::default();
-        for entry in store.range(b"s", b"t") {
-            let (_, value) = entry?;
-            let (epoch, name) = value.split_first_chunk::<16>().ok_or_else(|| damaged("a stream's name"))?;
-            let name = std::str::from_utf8(name).ok().and_then(|name| SiteName::new(name).ok());
-            let number = streams.add(Stream {
-                site: name.ok_or_else(|| damaged("a stream's name"))?,
-                epoch: Epoch::from_bytes(*epoch),
-                mark: Mark::default(),
-            });
+        for (expected, entry) in (0u32..).zip(store.range(b"s", b"t")) {
+            let (key, value) = entry?;
+            // A stream is known by its place: one that is missing would give its events to another garage.
+            if key[1..] != expected.to_be_bytes() {
+                return Err(damaged("the list of streams, which lacks one"));
+            }
+            let (site, epoch) = record::decode_stream(&value).ok_or_else(|| damaged("a stream's name"))?;
+            let number = streams.add(Stream { site, epoch, mark: Mark::default(), moved: false });
             let mark = store.get(&mark_key(number))?;
             streams.all[number as usize].mark = match mark {
                 Some(mark) => record::decode_mark(&mark)?,
                 None => Mark::default(),
             };
+            streams.all[number as usize].moved = store.get(&record::moved_key(number))?.is_some();
+        }
+        for entry in store.range(b"q", b"r") {
+            let (key, _) = entry?;
+            let name = std::str::from_utf8(&key[1..]).ok().and_then(|name| SiteName::new(name).ok());
+            streams.adoptions.insert(name.ok_or_else(|| damaged("a decision about a conflict"))?);
         }
         let last = store.last(b"r", b"s")?;
         let durable = last.map_or(Ok(0), |(key, _)| trailing_u64(&key))?;
@@ -116,7 +139,15 @@ impl Ledger {
             store,
             id,
             shared: Arc::new(Shared { streams: RwLock::new(streams), durable: AtomicU64::new(durable) }),
+            witness: None,
         })
+    }
+
+    /// Writes down beside the store how far the ledger is on disk.
+    fn note(&self) {
+        if let Some(witness) = &self.witness {
+            witness.write(Note { ledger: self.id, position: self.position() });
+        }
     }
 
     pub fn id(&self) -> LedgerId {
@@ -148,6 +179,7 @@ impl Ledger {
             answers.push(commit.apply(request)?);
         }
         commit.finish()?;
+        self.note();
         Ok(answers)
     }
 
@@ -155,7 +187,18 @@ impl Ledger {
     pub fn record_capacity(&self, site: &SiteName, capacity: u32, now_ms: i64) -> Result<(), StoreError> {
         let mut commit = Commit::begin(self, now_ms);
         commit.record_capacity(site, capacity)?;
-        commit.finish()
+        commit.finish()?;
+        self.note();
+        Ok(())
+    }
+
+    /// Records what an operator did, on disk when this returns, and gives its position. Called by the committing thread.
+    pub fn record_command(&self, by: &str, command: Command, now_ms: i64) -> Result<u64, StoreError> {
+        let mut commit = Commit::begin(self, now_ms);
+        let position = commit.record_command(by, command)?;
+        commit.finish()?;
+        self.note();
+        Ok(position)
     }
 }
 

@@ -1,12 +1,57 @@
 //! Reading the ledger: by position, by garage, by (garage, epoch, sequence).
 
 use super::record::{index_key, record_key, trailing_u64};
+use super::walk::Found;
 use super::{Ledger, Record, Stream, Streams, damaged};
 use crate::messaging::page::Page;
 use crate::messaging::receiver::Mark;
 use crate::messaging::{Digest, Epoch, SiteName};
 use crate::store::StoreError;
 use std::sync::{RwLockReadGuard, RwLockWriteGuard};
+
+/// Pages in order, and what could not be read between them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pages {
+    pub pages: Vec<PageAt>,
+    /// The first and the last position of each stretch, and why. The first hundred.
+    pub damaged: Vec<(u64, u64, String)>,
+}
+
+impl Pages {
+    const DAMAGED_MAX: usize = 100;
+
+    fn damaged(&mut self, from: u64, to: u64, reason: String) {
+        if let Some((_, last, its)) = self.damaged.last_mut()
+            && (*last + 1, &*its) == (from, &reason)
+        {
+            *last = to;
+        } else if self.damaged.len() < Self::DAMAGED_MAX {
+            self.damaged.push((from, to, reason));
+        }
+    }
+
+    /// Adds what stands at a position. Returns whether it is enough.
+    fn add(
+        &mut self,
+        position: u64,
+        page: Result<Option<PageAt>, StoreError>,
+        enough: &mut impl FnMut(&PageAt) -> bool,
+    ) -> Result<bool, StoreError> {
+        match page {
+            Ok(None) => Ok(false),
+            Ok(Some(page)) => {
+                let done = enough(&page);
+                self.pages.push(page);
+                Ok(done)
+            }
+            Err(StoreError::Damaged { reason, .. }) => {
+                self.damaged(position, position, reason);
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
 
 /// A page at its position.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,16 +63,6 @@ pub struct PageAt {
 }
 
 impl Ledger {
-    /// All records from `from` up to the last position on disk when this was called.
-    pub fn records(&self, from: u64) -> impl Iterator<Item = Result<(u64, Record), StoreError>> + '_ {
-        let end = record_key(self.position() + 1);
-        self.store.range(&record_key(from), &end).map(|entry| {
-            let (key, value) = entry?;
-            let position = trailing_u64(&key)?;
-            Ok((position, Record::decode(position, &value)?))
-        })
-    }
-
     /// The site and epoch of a stream that a record names.
     pub fn stream(&self, number: u32) -> Result<Stream, StoreError> {
         let streams = self.read_streams();
@@ -36,36 +71,34 @@ impl Ledger {
     }
 
     /// The pages of all garages from position `from` on, oldest first, until `enough` says so.
-    pub fn pages(
-        &self,
-        from: u64,
-        mut enough: impl FnMut(&PageAt) -> bool,
-    ) -> Result<Vec<PageAt>, StoreError> {
-        let mut found = Vec::new();
+    pub fn pages(&self, from: u64, mut enough: impl FnMut(&PageAt) -> bool) -> Result<Pages, StoreError> {
+        let mut pages = Pages::default();
         for entry in self.records(from) {
-            let (position, record) = entry?;
-            if let Some(page) = self.page_of(position, record)? {
-                let done = enough(&page);
-                found.push(page);
-                if done {
-                    break;
+            let (position, found) = entry?;
+            match found {
+                Found::Damaged { from, reason } => pages.damaged(from, position, reason),
+                Found::Record(record) => {
+                    if pages.add(position, self.page_of(position, record), &mut enough)? {
+                        break;
+                    }
                 }
             }
         }
-        Ok(found)
+        Ok(pages)
     }
 
-    /// The pages of one garage, over all its epochs, from position `from` on, until `enough` says so. It does not read
-    /// those of other garages.
+    /// The pages of one garage, over all the names that it sent under and all its epochs, from position `from` on, until
+    /// `enough` says so. It does not read those of other garages.
     pub fn pages_of(
         &self,
-        site: &SiteName,
+        sites: &[SiteName],
         from: u64,
         mut enough: impl FnMut(&PageAt) -> bool,
-    ) -> Result<Vec<PageAt>, StoreError> {
-        let numbers = match self.read_streams().by_site.get(site) {
-            Some(numbers) => numbers.clone(),
-            None => return Ok(Vec::new()),
+    ) -> Result<Pages, StoreError> {
+        let numbers: Vec<u32> = {
+            let streams = self.read_streams();
+            let of_site = |site| streams.by_site.get(site).into_iter().flatten().copied();
+            sites.iter().flat_map(of_site).collect()
         };
         let end = self.position();
         let mut streams = Vec::new();
@@ -76,7 +109,7 @@ impl Ledger {
             let positions = positions.map(|entry| trailing_u64(&entry?.1));
             streams.push(positions.peekable());
         }
-        let mut found = Vec::new();
+        let mut found = Pages::default();
         loop {
             // Few streams: an outbox begins an epoch once in its life.
             let mut next: Option<(usize, u64)> = None;
@@ -94,29 +127,105 @@ impl Ledger {
                 return Ok(found);
             };
             streams[index].next();
-            if let Some(record) = self.record_at(position)?
-                && let Some(page) = self.page_of(position, record)?
-            {
-                let done = enough(&page);
-                found.push(page);
-                if done {
-                    return Ok(found);
+            match self.record_at(position) {
+                Ok(None) => found.damaged(position, position, "there is no record".into()),
+                Ok(Some(record)) => {
+                    // What the index says of a position is not taken on trust.
+                    let page = match self.page_of(position, record) {
+                        Ok(Some(page)) if !sites.contains(&page.site) => Err(StoreError::Damaged {
+                            place: format!("ledger position {position}"),
+                            reason: "another garage's page stands there".into(),
+                        }),
+                        page => page,
+                    };
+                    if found.add(position, page, &mut enough)? {
+                        return Ok(found);
+                    }
+                }
+                Err(error) => {
+                    found.add(position, Err(error), &mut enough)?;
                 }
             }
         }
     }
 
-    /// The digest of the page that begins with `first` in a stream.
-    pub(super) fn digest_at(&self, stream: u32, first: u64) -> Result<Option<Digest>, StoreError> {
+    /// The applied page of a stream that `sequence` stands in.
+    fn page_in(&self, stream: u32, sequence: u64) -> Result<Option<PageAt>, StoreError> {
+        let found = self.store.last(&index_key(stream, 0), &index_key(stream, sequence.saturating_add(1)))?;
+        let Some((_, position)) = found else { return Ok(None) };
+        let page = self.page_at(trailing_u64(&position)?)?;
+        let its = self.stream(stream)?;
+        Ok(page.filter(|page| {
+            (&page.site, page.page.epoch) == (&its.site, its.epoch)
+                && (page.page.first.get()..=page.page.last()).contains(&sequence)
+        }))
+    }
+
+    /// The page that was applied under this first sequence of a stream, also while the stream is just being begun.
+    pub(super) fn page_beginning(&self, stream: u32, first: u64) -> Result<Option<Page>, StoreError> {
+        let Some(position) = self.store.get(&index_key(stream, first))? else { return Ok(None) };
+        match self.record_at(trailing_u64(&position)?) {
+            // What cannot be read is not known to be the same.
+            Ok(Some(Record::Page { page, .. })) => Ok(page.open().ok()),
+            Ok(_) | Err(StoreError::Damaged { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The page at a position; `None` when something else stands there, or nothing, or nothing that can be read.
+    pub fn page_at(&self, position: u64) -> Result<Option<PageAt>, StoreError> {
+        let page = match self.record_at(position) {
+            Ok(Some(record)) => self.page_of(position, record),
+            Ok(None) => Ok(None),
+            Err(error) => Err(error),
+        };
+        match page {
+            Err(StoreError::Damaged { .. }) => Ok(None),
+            page => page,
+        }
+    }
+
+    /// The page of a site that holds a sequence of an epoch, with the number of its stream; `None` when there is none on
+    /// disk that can be read.
+    pub fn page_with(
+        &self,
+        site: &SiteName,
+        epoch: Epoch,
+        sequence: u64,
+    ) -> Result<Option<(u32, PageAt)>, StoreError> {
+        let Some(stream) = self.stream_number(site, epoch) else {
+            return Ok(None);
+        };
+        Ok(self.page_in(stream, sequence)?.map(|page| (stream, page)))
+    }
+
+    /// The digest of the page that begins with `first` in a stream. When its record cannot be read any more, `offered` is: it
+    /// was applied, its loss is told elsewhere, and its sender must not wait for ever.
+    pub(super) fn digest_at(
+        &self,
+        stream: u32,
+        first: u64,
+        offered: Digest,
+    ) -> Result<Option<Digest>, StoreError> {
         let Some(position) = self.store.get(&index_key(stream, first))? else {
             return Ok(None);
         };
-        let record = self.record_at(trailing_u64(&position)?)?;
-        Ok(match record {
-            Some(Record::Page { page, .. }) => Some(page.digest),
-            Some(Record::Hole { told_by, .. }) => told_by,
-            _ => None,
-        })
+        let position = trailing_u64(&position)?;
+        match self.record_at(position) {
+            Ok(Some(Record::Page { page, .. })) => Ok(Some(page.digest)),
+            Ok(Some(Record::Hole { told_by, .. })) => Ok(told_by),
+            Ok(Some(_)) => Ok(None),
+            Ok(None) | Err(StoreError::Damaged { .. }) => {
+                tracing::error!(
+                    position,
+                    stream,
+                    first,
+                    "a page came again whose record cannot be read any more; it is taken for the one that was applied. \"server verify\" says more"
+                );
+                Ok(Some(offered))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     pub(super) fn stream_number(&self, site: &SiteName, epoch: Epoch) -> Option<u32> {
@@ -138,9 +247,17 @@ impl Ledger {
         streams.expect("no thread panics while it changes the streams")
     }
 
-    fn record_at(&self, position: u64) -> Result<Option<Record>, StoreError> {
+    pub(super) fn record_at(&self, position: u64) -> Result<Option<Record>, StoreError> {
         let value = self.store.get(&record_key(position))?;
         value.map(|value| Record::decode(position, &value)).transpose()
+    }
+
+    /// Whether something stands at a position, readable or not.
+    pub fn has_record(&self, position: u64) -> Result<bool, StoreError> {
+        match self.store.get(&record_key(position)) {
+            Err(StoreError::Damaged { .. }) => Ok(true),
+            found => Ok(found?.is_some()),
+        }
     }
 
     fn page_of(&self, position: u64, record: Record) -> Result<Option<PageAt>, StoreError> {

@@ -2,31 +2,34 @@ use super::*;
 use crate::messaging::page::{Content, Page, Record as Message, SealedPage};
 use crate::messaging::{Digest, Sequence};
 use crate::store::simulated::Disk;
-use bytes::Bytes;
 
 const EPOCH: Epoch = Epoch::from_bytes([3; 16]);
 
-fn page(first: u64, count: usize) -> SealedPage {
+pub fn page(first: u64, count: usize) -> SealedPage {
     marked_page(first, count, 0)
 }
 
-fn marked_page(first: u64, count: usize, mark: u8) -> SealedPage {
-    let message = Message { key: None, payload: Bytes::from(vec![mark; 10]) };
+pub fn marked_page(first: u64, count: usize, mark: u8) -> SealedPage {
+    let message = Message::of(vec![mark; 10]);
     SealedPage::seal(&Page {
         epoch: EPOCH,
         first: Sequence::new(first).unwrap(),
         previous: None,
-        begun_at_ms: 0,
+        moved_from: None,
+        begun: crate::messaging::ClockReading::at_wall_ms(0),
         content: Content::Records(vec![message; count]),
     })
 }
 
-fn request(site: &str, oldest: u64, pages: Vec<SealedPage>) -> Request {
+pub fn request(site: &str, oldest: u64, pages: Vec<SealedPage>) -> Request {
     Request {
         id: 1,
         site: SiteName::new(site).unwrap(),
         epoch: EPOCH,
         oldest,
+        ledger: None,
+        instance: 1,
+        clock_ms: 0,
         pages,
         ask: None,
         observation: None,
@@ -39,13 +42,13 @@ fn ledger() -> (Disk, Ledger) {
     (disk, ledger)
 }
 
-fn commit(ledger: &Ledger, request: Request) -> Applied {
+pub fn commit(ledger: &Ledger, request: Request) -> Applied {
     ledger.commit(&[request], 5).unwrap().remove(0)
 }
 
-fn places(pages: Vec<PageAt>) -> Vec<(u64, u64)> {
+fn places(pages: Pages) -> Vec<(u64, u64)> {
     let place = |page: PageAt| (page.position, page.page.first.get());
-    pages.into_iter().map(place).collect()
+    pages.pages.into_iter().map(place).collect()
 }
 
 #[test]
@@ -60,7 +63,7 @@ fn pages_are_applied_once_and_found_by_position_and_by_garage() {
     let summary: Vec<_> = answers.iter().map(|a| (a.mark, a.applied, a.duplicates, a.new_epoch)).collect();
     assert_eq!(summary, [(15, 15, 0, true), (3, 3, 0, true), (16, 1, 5, false)]);
     assert_eq!(ledger.position(), 4);
-    let site = SiteName::new("a").unwrap();
+    let site = [SiteName::new("a").unwrap()];
     let all = |from| places(ledger.pages_of(&site, from, |_| false).unwrap());
     assert_eq!(all(0), [(1, 1), (2, 11), (4, 16)]);
     assert_eq!(all(2), [(2, 11), (4, 16)]);
@@ -103,6 +106,36 @@ fn another_content_at_an_applied_place_is_a_conflict_and_changes_nothing() {
     assert_eq!(answers[1].verdict, Verdict::Conflict { first: 1 });
 }
 
+/// A copy of an edge's directory was delivered first: its last page had not grown yet.
+#[test]
+fn of_a_page_that_grew_only_what_is_new_is_applied() {
+    let (disk, ledger) = ledger();
+    commit(&ledger, request("a", 1, vec![page(1, 10), page(11, 5)]));
+    let chained = |first, count, previous: &SealedPage| {
+        let mut page = page(first, count).open().unwrap();
+        page.previous = Some(previous.digest);
+        SealedPage::seal(&page)
+    };
+    let grown = chained(11, 9, &page(1, 10));
+    let next = chained(20, 3, &grown);
+    for (duplicates, applied) in [(5, 7), (12, 0)] {
+        let answer = commit(&ledger, request("a", 11, vec![grown.clone(), next.clone()]));
+        assert_eq!((answer.verdict, answer.mark), (Verdict::Accepted, 22));
+        assert_eq!((answer.duplicates, answer.applied), (duplicates, applied));
+    }
+    let site = [SiteName::new("a").unwrap()];
+    let found = places(ledger.pages_of(&site, 0, |_| false).unwrap());
+    assert_eq!(found, [(1, 1), (2, 11), (3, 16), (4, 20)]);
+    let mut faults = Vec::new();
+    ledger.check(false, &mut |place, what| faults.push(format!("{place}: {what}"))).unwrap();
+    assert_eq!(faults, [] as [String; 0]);
+    // The other one goes on, too: what it has now is its own.
+    let theirs = marked_page(16, 2, 7);
+    let answer = commit(&ledger, request("a", 16, vec![theirs]));
+    assert_eq!(answer.verdict, Verdict::Conflict { first: 16 });
+    drop(disk);
+}
+
 #[test]
 fn what_an_edge_no_longer_has_is_recorded_as_a_hole() {
     let (_, ledger) = ledger();
@@ -110,7 +143,9 @@ fn what_an_edge_no_longer_has_is_recorded_as_a_hole() {
     let answer = commit(&ledger, request("a", 21, vec![page(21, 10)]));
     assert_eq!((answer.missing, answer.applied, answer.mark), (10, 10, 30));
     let records: Vec<_> = ledger.records(2).map(|record| record.unwrap().1).collect();
-    assert!(matches!(records[..], [Record::Hole { first: 11, last: 20, .. }, Record::Page { .. }]));
+    let [Found::Record(hole), Found::Record(page)] = &records[..] else { panic!("{records:?}") };
+    assert!(matches!(hole, Record::Hole { first: 11, last: 20, .. }));
+    assert!(matches!(page, Record::Page { .. }));
 }
 
 #[test]
@@ -120,7 +155,8 @@ fn a_page_that_an_edge_lost_is_counted_as_applied_and_recorded() {
         epoch: EPOCH,
         first: Sequence::FIRST,
         previous: None,
-        begun_at_ms: 0,
+        moved_from: None,
+        begun: crate::messaging::ClockReading::at_wall_ms(0),
         content: Content::Lost {
             last: Sequence::new(64).unwrap(),
             reason: "its digest does not match".into(),
@@ -200,7 +236,7 @@ fn a_power_cut_anywhere_in_a_commit_costs_a_resend_and_no_event() {
             assert_eq!(again.mark, 2000);
             assert_eq!(again.applied + again.duplicates, 2000);
             assert_eq!(ledger.position(), 1000);
-            let site = SiteName::new("a").unwrap();
+            let site = [SiteName::new("a").unwrap()];
             let found = places(ledger.pages_of(&site, 0, |_| false).unwrap());
             let expected: Vec<_> = (0..1000).map(|n| (n + 1, n * 2 + 1)).collect();
             assert_eq!(found, expected);

@@ -1,0 +1,440 @@
+//! Commands to a running daemon, over `DATA_DIR/admin.sock`.
+//!
+//! **Promise.** Only the daemon's own user (and root) can give commands. A command that was answered with "ok" is done; one
+//! that was never taken has changed nothing; and a client is told which of the two it is, or that nobody knows.
+//! **Kept by.** The socket has mode 0600 before it listens. The daemon says `accepted` before it begins with a command, and
+//! what it has written to a Unix socket reaches the client even when the daemon dies a moment later: a client that
+//! never read it knows that nothing began.
+//! **Not promised.** That two commands given at once are done in the order in which they were given.
+//!
+//! The client sends one line of JSON, a request. The daemon answers with lines of JSON:
+//!
+//! | line | meaning |
+//! | --- | --- |
+//! | `{"progress":"accepted"}` | the request was read and understood; the daemon begins |
+//! | `{"progress":…}` | any number of them; `"working"` at least every 5 s, so that silence means trouble |
+//! | `{"ok":…}`, `{"error":"…"}` or `{"stopping":true}` | the last one; the third: nothing was begun, and the daemon ends |
+
+use crate::store::directory::{DataDir, DirectoryError};
+use rustix::fs::Mode;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::fs::File;
+use std::future::Future;
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream as BlockingStream;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+/// The socket's name in a data directory.
+const NAME: &str = "admin.sock";
+/// The longest path that a socket can have: `sun_path` is 108 bytes with the zero at its end.
+const PATH_MAX: usize = 107;
+/// The longest request, in bytes.
+const REQUEST_MAX: u64 = 64 * 1024;
+/// The longest line of an answer, in bytes.
+const ANSWER_MAX: u64 = 64 * 1024 * 1024;
+/// How many clients are served at once; more wait.
+const CLIENTS_MAX: usize = 16;
+/// How long a client may take for its request, and for taking a line of the answer.
+const CLIENT_PATIENCE: Duration = Duration::from_secs(10);
+/// How often a daemon that is busy with a command says so.
+const WORKING_EVERY: Duration = Duration::from_secs(5);
+/// How long a daemon may say nothing. Above what a slow disk takes.
+const DAEMON_PATIENCE: Duration = Duration::from_secs(60);
+/// How long [`reach`] waits for a daemon that starts or stops. Above what a clean stop may take.
+const SETTLES_WITHIN: Duration = Duration::from_secs(6);
+
+/// Who gives a command, as the kernel tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller(String);
+
+impl Caller {
+    /// The user of this process: for a command that opens the directory itself.
+    pub fn this_process() -> Caller {
+        Caller::of_user(rustix::process::getuid().as_raw())
+    }
+
+    fn of_user(uid: u32) -> Caller {
+        let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+        let name = users.lines().find_map(|line| {
+            let mut fields = line.split(':');
+            let name = fields.next()?;
+            (fields.nth(1)?.parse() == Ok(uid)).then_some(name)
+        });
+        Caller(name.map_or_else(|| format!("uid {uid}"), |name| format!("{name} (uid {uid})")))
+    }
+
+    /// Such as `ada (uid 1000)`.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// One command, as a handler gets it.
+#[derive(Debug)]
+pub struct Call<R> {
+    pub request: R,
+    pub caller: Caller,
+    pub progress: Progress,
+}
+
+/// Tells a waiting client how far its command is.
+#[derive(Debug, Clone)]
+pub struct Progress(mpsc::Sender<Value>);
+
+impl Progress {
+    /// Sends one line, or drops it when the client does not keep up. `false`: the client has gone.
+    pub fn tell(&self, progress: Value) -> bool {
+        !matches!(self.0.try_send(progress), Err(mpsc::error::TrySendError::Closed(_)))
+    }
+}
+
+/// What a command came to: the content of `ok`, or why there is none.
+pub type Outcome = Result<Value, NotDone>;
+
+/// Why a command was not done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotDone {
+    /// In words: what happened, what it means for the data, what to do.
+    #[error("{0}")]
+    Refused(String),
+    /// The daemon stops and has not begun with it: it can be given again at once.
+    #[error("the daemon is stopping. Nothing was changed. Give the command again")]
+    Stopping,
+}
+
+impl From<String> for NotDone {
+    fn from(reason: String) -> NotDone {
+        NotDone::Refused(reason)
+    }
+}
+
+/// A daemon's ear for commands. Dropping it removes the socket.
+#[derive(Debug)]
+pub struct AdminSocket {
+    /// Goes before the listener does, so that a client finds either a daemon or none.
+    name: Removed,
+    listener: UnixListener,
+    client_patience: Duration,
+}
+
+#[derive(Debug)]
+struct Removed(PathBuf);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+impl AdminSocket {
+    /// Listens in a data directory that this process holds, so that a socket found there is of a daemon that has ended.
+    ///
+    /// A daemon whose disk has no room for the name can go on without: nothing that was promised to others needs it.
+    pub fn listen(dir: &DataDir) -> io::Result<AdminSocket> {
+        let path = dir.path().join(NAME);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let (directory, short) = short_path(dir.path())?;
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        let own_user_only = Mode::RUSR | Mode::WUSR;
+        // Linux gives the name the rights of the socket. Elsewhere it has wider ones until the next call, while it does not
+        // listen: whoever tries is refused.
+        rustix::fs::fchmod(&socket, own_user_only)?;
+        rustix::net::bind(&socket, &SocketAddrUnix::new(&short)?)?;
+        let name = Removed(path);
+        rustix::fs::chmod(&short, own_user_only)?;
+        rustix::net::listen(&socket, 64)?;
+        drop(directory);
+        let listener = UnixListener::from_std(socket.into())?;
+        Ok(AdminSocket { name, listener, client_patience: CLIENT_PATIENCE })
+    }
+
+    /// Gives every request to `handler` and answers with what it says, until `stop`: then the socket is removed, and this
+    /// returns when the commands that were begun are answered. A handler goes on when its client has gone.
+    pub async fn serve<R, F>(
+        self,
+        stop: CancellationToken,
+        handler: impl Fn(Call<R>) -> F + Send + Sync + 'static,
+    ) where
+        R: DeserializeOwned + Send + 'static,
+        F: Future<Output = Outcome> + Send + 'static,
+    {
+        let handler = Arc::new(handler);
+        let room = Arc::new(Semaphore::new(CLIENTS_MAX));
+        let mut clients = JoinSet::new();
+        let AdminSocket { name, listener, client_patience } = self;
+        loop {
+            let served = async {
+                let place = Arc::clone(&room).acquire_owned().await.expect("it is never closed");
+                (listener.accept().await, place)
+            };
+            let (accepted, place) = tokio::select! {
+                served = served => served,
+                () = stop.cancelled() => break,
+            };
+            while clients.try_join_next().is_some() {}
+            match accepted {
+                Ok((stream, _)) => {
+                    let (handler, stop) = (Arc::clone(&handler), stop.clone());
+                    clients.spawn(async move {
+                        let client = Client { stream, patience: client_patience };
+                        if let Err(error) = client.serve(&*handler, &stop).await {
+                            tracing::debug!(%error, "a client of admin.sock went away");
+                        }
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a command could not be taken; trying on");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+        drop(name);
+        drop(listener);
+        while clients.join_next().await.is_some() {}
+    }
+}
+
+/// One connection to a daemon.
+struct Client {
+    stream: UnixStream,
+    patience: Duration,
+}
+
+impl Client {
+    async fn serve<R, F>(
+        mut self,
+        handler: &impl Fn(Call<R>) -> F,
+        stop: &CancellationToken,
+    ) -> io::Result<()>
+    where
+        R: DeserializeOwned,
+        F: Future<Output = Outcome>,
+    {
+        let caller = Caller::of_user(self.stream.peer_cred()?.uid());
+        let request = tokio::select! {
+            request = timeout(self.patience, self.request()) => request,
+            () = stop.cancelled() => return Ok(()), // nothing began, and the client knows it
+        };
+        let request = match request {
+            Ok(read) => read?,
+            Err(_) => Err(format!("no complete line came within {} s", self.patience.as_secs())),
+        };
+        let understood = request.and_then(|line| {
+            serde_json::from_slice::<R>(&line)
+                .map_err(|error| format!("the request is not understood: {error}"))
+        });
+        let request = match understood {
+            Ok(request) => request,
+            Err(reason) => return self.say(json!({"error": format!("{reason}. Nothing was changed")})).await,
+        };
+        self.say(json!({"progress": "accepted"})).await?;
+        let (progress, mut told) = mpsc::channel(64);
+        let mut outcome = pin!(handler(Call { request, caller, progress: Progress(progress) }));
+        let mut working = tokio::time::interval(WORKING_EVERY);
+        working.reset();
+        let mut gone = Ok(());
+        let outcome = loop {
+            let line = tokio::select! {
+                outcome = &mut outcome => break outcome,
+                Some(progress) = told.recv(), if gone.is_ok() => progress,
+                _ = working.tick(), if gone.is_ok() => "working".into(),
+            };
+            gone = self.say(json!({ "progress": line })).await;
+            if gone.is_err() {
+                told.close();
+            }
+        };
+        gone?;
+        while let Ok(progress) = told.try_recv() {
+            self.say(json!({ "progress": progress })).await?;
+        }
+        self.say(match outcome {
+            Ok(answer) => json!({ "ok": answer }),
+            Err(NotDone::Refused(reason)) => json!({ "error": reason }),
+            Err(NotDone::Stopping) => json!({ "stopping": true }),
+        })
+        .await
+    }
+
+    /// The request's line; the inner error is to be told to the client.
+    async fn request(&mut self) -> io::Result<Result<Vec<u8>, String>> {
+        let mut line = Vec::new();
+        let mut limited = tokio::io::BufReader::new((&mut self.stream).take(REQUEST_MAX + 1));
+        limited.read_until(b'\n', &mut line).await?;
+        if line.pop_if(|last| *last == b'\n').is_some() {
+            return Ok(Ok(line));
+        }
+        Ok(Err(match line.len() as u64 > REQUEST_MAX {
+            true => format!("the request is longer than {REQUEST_MAX} bytes"),
+            false => "the line did not end".into(),
+        }))
+    }
+
+    async fn say(&mut self, line: Value) -> io::Result<()> {
+        let line = format!("{line}\n");
+        match timeout(self.patience, self.stream.write_all(line.as_bytes())).await {
+            Ok(written) => written,
+            Err(_) => Err(io::Error::new(ErrorKind::TimedOut, "the client does not read")),
+        }
+    }
+}
+
+/// Why a command has no answer, or a bad one.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// The daemon's own words.
+    #[error("{0}")]
+    Refused(String),
+    #[error(
+        "the daemon of {path:?} cannot be asked: {source}. Nothing was changed. Give the command as the user that the daemon runs as, or as root"
+    )]
+    NotAllowed { path: PathBuf, source: io::Error },
+    #[error("the daemon of {path:?} ended before it took the command. Nothing was changed. Give it again")]
+    NotTaken { path: PathBuf },
+    #[error(
+        "the daemon of {path:?} took the command and did not say what became of it ({reason}). It is done as a whole or not at all. Look which, and if it is not, give it again"
+    )]
+    FateUnknown { path: PathBuf, reason: String },
+    #[error(
+        "the data directory {path:?} is held by another process{} that takes no commands at the moment: it starts, stops, or is busy in there. Nothing was changed. Try again in a moment", .holder.map(|pid| format!(" (pid {pid})")).unwrap_or_default()
+    )]
+    InBetween { path: PathBuf, holder: Option<u32> },
+    #[error(
+        "there is nothing stored in {path:?}. Nothing was changed. Give the data directory of the daemon with --data-dir"
+    )]
+    NothingThere { path: PathBuf },
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+}
+
+/// How a command can be done.
+#[derive(Debug)]
+pub enum Reached {
+    /// The running daemon did it, and says this.
+    Daemon(Value),
+    /// No daemon runs: the directory is ours, to do it ourselves.
+    Directory(DataDir),
+}
+
+/// Gives a command to the daemon of `data_dir`, or holds the directory when no daemon runs there. Waits a while for a
+/// daemon that is just starting or stopping. Blocks.
+pub fn reach(
+    data_dir: &Path,
+    request: &impl Serialize,
+    mut on_progress: impl FnMut(&Value),
+) -> Result<Reached, AskError> {
+    let path = || data_dir.to_owned();
+    let began = Instant::now();
+    loop {
+        let settling = match ask(data_dir, request, &mut on_progress) {
+            Ok(Some(answer)) => return Ok(Reached::Daemon(answer)),
+            Err(not_taken @ AskError::NotTaken { .. }) => not_taken,
+            Err(error) => return Err(error),
+            Ok(None) if !data_dir.join("store").is_dir() => {
+                return Err(AskError::NothingThere { path: path() });
+            }
+            Ok(None) => match DataDir::hold(data_dir) {
+                Ok(dir) => return Ok(Reached::Directory(dir)),
+                Err(DirectoryError::Held { holder, .. }) => AskError::InBetween { path: path(), holder },
+                Err(error) => return Err(error.into()),
+            },
+        };
+        if began.elapsed() > SETTLES_WITHIN {
+            return Err(settling);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Gives a command to the daemon of `data_dir` and returns what it answers; `None` when no daemon listens there, so that
+/// nothing was changed. Blocks.
+pub fn ask(
+    data_dir: &Path,
+    request: &impl Serialize,
+    mut on_progress: impl FnMut(&Value),
+) -> Result<Option<Value>, AskError> {
+    let path = || data_dir.to_owned();
+    let connected = short_path(data_dir).and_then(|(_directory, short)| BlockingStream::connect(short));
+    let mut stream = match connected {
+        Ok(stream) => stream,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+            return Ok(None);
+        }
+        Err(source) => return Err(AskError::NotAllowed { path: path(), source }),
+    };
+    let request = serde_json::to_string(request).expect("a request always encodes");
+    let patience = stream
+        .set_read_timeout(Some(DAEMON_PATIENCE))
+        .and_then(|()| stream.set_write_timeout(Some(DAEMON_PATIENCE)));
+    if patience.and_then(|()| stream.write_all(format!("{request}\n").as_bytes())).is_err() {
+        return Err(AskError::NotTaken { path: path() }); // its line never ended
+    }
+    let mut lines = BufReader::new(stream);
+    let mut accepted = false;
+    loop {
+        let mut line = Vec::new();
+        let read = (&mut lines).take(ANSWER_MAX).read_until(b'\n', &mut line);
+        let unknown = |reason: String| AskError::FateUnknown { path: path(), reason };
+        match read {
+            Ok(_) if line.ends_with(b"\n") => {}
+            // It may have begun, and just not come to say so.
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                return Err(unknown(format!("it said nothing for {} s", DAEMON_PATIENCE.as_secs())));
+            }
+            _ if !accepted => return Err(AskError::NotTaken { path: path() }),
+            Ok(_) => return Err(unknown("it ended".into())),
+            Err(error) => return Err(unknown(error.to_string())),
+        }
+        let answer: Value = serde_json::from_slice(&line).map_err(|error| unknown(error.to_string()))?;
+        match answer {
+            Value::Object(mut answer) => {
+                if let Some(ok) = answer.remove("ok") {
+                    return Ok(Some(ok));
+                }
+                if let Some(Value::String(reason)) = answer.remove("error") {
+                    return Err(AskError::Refused(reason));
+                }
+                if answer.contains_key("stopping") {
+                    return Err(AskError::NotTaken { path: path() });
+                }
+                if let Some(progress) = answer.remove("progress") {
+                    accepted = true;
+                    on_progress(&progress);
+                }
+            }
+            _ => return Err(unknown("its answer is none".into())),
+        }
+    }
+}
+
+/// A path to the socket that is short enough for one; it holds while the file, if there is one, is open.
+fn short_path(dir: &Path) -> io::Result<(Option<File>, PathBuf)> {
+    let path = dir.join(NAME);
+    if path.as_os_str().len() <= PATH_MAX {
+        return Ok((None, path));
+    }
+    let directory = File::open(dir)?;
+    let path = PathBuf::from(format!("/proc/self/fd/{}/{NAME}", directory.as_raw_fd()));
+    Ok((Some(directory), path))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,120 @@
+//! The clocks of this machine, and who it is.
+//!
+//! With `store::barrier` and `daemon::memory` the only place with `unsafe` code: the kernel tells whether the wall clock is set
+//! only through `adjtimex`.
+#![allow(unsafe_code)]
+
+use crate::messaging::ClockReading;
+use crate::messaging::clock::BootId;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// How often we look whether the wall clock was set, and by how much it must differ then.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+const SET_BY_LEAST_MS: u64 = 1000;
+
+/// Wall time in milliseconds since 1970: evidence, not truth.
+pub fn wall_ms() -> i64 {
+    let signed = |ms: u128| i64::try_from(ms).unwrap_or(i64::MAX);
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) => signed(since.as_millis()),
+        Err(before) => -signed(before.duration().as_millis()),
+    }
+}
+
+/// What all clocks show now.
+pub fn read() -> ClockReading {
+    ClockReading { wall_ms: wall_ms(), monotonic_ms: monotonic_ms(), boot: boot(), set: is_set() }
+}
+
+/// Which boot this is; zeros when the kernel does not tell.
+pub fn boot() -> BootId {
+    static BOOT: OnceLock<BootId> = OnceLock::new();
+    *BOOT.get_or_init(|| {
+        let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        uuid::Uuid::try_parse(text.trim()).map_or([0; 16], uuid::Uuid::into_bytes)
+    })
+}
+
+/// Milliseconds since this machine started, as far as its kernel tells; it never goes back within a boot.
+fn monotonic_ms() -> u64 {
+    /// The same moment by both clocks.
+    static BEGAN: OnceLock<(Instant, u64)> = OnceLock::new();
+    let (began, at_ms) = BEGAN.get_or_init(|| {
+        let uptime = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
+        let seconds: f64 = uptime.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(0.0);
+        (Instant::now(), (seconds * 1000.0) as u64)
+    });
+    at_ms + u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Writes into the log when the wall clock was set while this process runs. Never ends.
+///
+/// When the clocks of all machines are set together no comparison between them tells; the monotonic clock does.
+pub async fn say_when_set() {
+    let mut looking = tokio::time::interval(LOOK_EVERY);
+    let mut before = read();
+    loop {
+        looking.tick().await;
+        let now = read();
+        let by_ms = before.wall_was_set_by(&now);
+        if by_ms.unsigned_abs() >= SET_BY_LEAST_MS {
+            tracing::warn!(
+                by_seconds = by_ms / 1000,
+                "the clock of this machine was set, or the machine slept. Events keep the time that it told when they came; their order is that of their sequences, nothing expires, and nothing waits longer or shorter for it"
+            );
+        }
+        before = now;
+    }
+}
+
+/// Whether the kernel knows the wall clock to be kept in time (by NTP, PTP or the like). False when it cannot be asked.
+fn is_set() -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        // SAFETY: all bytes zero is a valid `timex`; with `modes` 0 the call only reads, into a place that we own.
+        let state = unsafe {
+            let mut timex: libc::timex = std::mem::zeroed();
+            libc::adjtimex(&raw mut timex)
+        };
+        const TIME_ERROR: libc::c_int = 5;
+        state >= 0 && state != TIME_ERROR
+    }
+    #[cfg(not(target_os = "linux"))]
+    false
+}
+
+/// Which machine this is: `told` by a setting, or `/etc/machine-id`; `None` when there is neither.
+///
+/// As machine-id(5) asks, the id itself is not stored or shown: this is a hash of it for our use alone.
+pub fn machine(told: Option<&str>) -> Option<[u8; 16]> {
+    let read = || std::fs::read_to_string("/etc/machine-id").ok();
+    let id = told.map(str::to_owned).or_else(read)?;
+    let id = id.trim();
+    if id.is_empty() || id == "uninitialized" {
+        return None;
+    }
+    let hash = blake3::derive_key("fogpost 2026 machine id of an outbox", id.as_bytes());
+    hash.first_chunk().copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readings_of_one_boot_never_go_back() {
+        let (first, second) = (read(), read());
+        assert!(second.monotonic_ms >= first.monotonic_ms);
+        assert_eq!(first.boot, second.boot);
+        assert!(first.wall_ms > 1_700_000_000_000);
+    }
+
+    #[test]
+    fn a_machine_is_told_apart_without_showing_its_id() {
+        let (a, b) = (machine(Some("a")).unwrap(), machine(Some("b")).unwrap());
+        assert_ne!(a, b);
+        assert_eq!(machine(Some("a\n")), Some(a));
+        assert_eq!(machine(Some(" ")), None);
+    }
+}

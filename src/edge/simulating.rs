@@ -1,0 +1,62 @@
+//! `--simulate`: made-up cars, to try an edge out without a camera.
+
+use super::Shared;
+use crate::city::simulate::{CarsPerHour, Garage, cars};
+use crate::daemon::clock;
+use crate::messaging::page::Record;
+use crate::parking::Event;
+use crate::parking::occupancy::Effect;
+use jiff::Timestamp;
+use serde_json::json;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+/// How long a car waits at the barrier when the outbox takes nothing.
+const AT_THE_BARRIER: Duration = Duration::from_secs(1);
+
+/// Appends cars as they come, until `stop`. They go the way of every other event.
+pub async fn simulate_until_stopped(
+    shared: Arc<Shared>,
+    cars_per_hour: CarsPerHour,
+    stop: CancellationToken,
+) {
+    tracing::warn!("this edge makes cars up (--simulate): what it delivers happened nowhere");
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = simulate(&shared, cars_per_hour) => tracing::info!("no more cars come"),
+    }
+}
+
+async fn simulate(shared: &Shared, cars_per_hour: CarsPerHour) {
+    let occupied = shared.display().own_occupied().unwrap_or(0).max(0);
+    let garage = Garage {
+        name: shared.config.garage_name.as_str(),
+        capacity: shared.config.capacity,
+        cars_per_hour,
+        seed: rand::random(),
+        occupied,
+    };
+    let mut next = Instant::now();
+    for passing in cars(&garage) {
+        next += passing.wait;
+        sleep_until(next).await;
+        let event = json!({ "kind": passing.kind, "plate": passing.plate, "lane": "simulated" }).to_string();
+        let now = Timestamp::from_millisecond(clock::wall_ms()).unwrap_or(Timestamp::UNIX_EPOCH);
+        let event = Event::from_json(event.as_bytes(), now).expect("made-up cars are events");
+        loop {
+            match shared.outbox.append(vec![Record::of(event.to_bytes())], clock::read()).await {
+                Ok(appended) => {
+                    let effect = Effect::of(&event.kind);
+                    shared.display().appended(appended.epoch, appended.last.get(), 1, effect);
+                    break;
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "a made-up car waits at the barrier");
+                    sleep(AT_THE_BARRIER).await;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! `server backup DIR`: the ledger as it stands, in a directory that is a server's data directory.
+//!
+//! **Promise.** The copy holds everything that was acknowledged before the command, and nothing that was not. It counts as
+//! a backup once `backup.json` is in it: that is written last, after everything else is on disk.
+//! **Kept by.** Records up to a position on disk never change. They are read through the running server, a part at a time, or
+//! from its directory when none runs; the copy is written by this program: what a slow or broken backup disk does to it never
+//! reaches the server. It gets its final name when it is complete.
+//! **Not promised.** The view: it follows from the ledger, and the first start of the copy folds it.
+//!
+//! The way back: stop the server, and start one on the copy. It has the same ledger's id, so that edges go on. What was
+//! acknowledged after the backup is missing in it; edges that have deleted it make that known, and it is recorded as a hole.
+
+use super::commands::{Offline, Request};
+use super::ledger::{Copy, Counts};
+use crate::daemon::admin::{self, Caller, Reached};
+use crate::messaging::{Epoch, LedgerId, SiteName};
+use crate::store::directory::DataDir;
+use crate::store::{Purpose, Store};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The name of an unfinished copy: no server takes it for its store.
+const UNFINISHED: &str = "store.unfinished";
+
+/// Whether a directory holds a copy that was never finished, and nothing else: a server that began a new ledger in it would
+/// look like a restored one.
+pub fn is_unfinished(dir: &DataDir) -> bool {
+    dir.path().join(UNFINISHED).exists() && !dir.store().exists()
+}
+
+/// What `backup.json` says.
+#[derive(Debug, Serialize)]
+struct Certificate {
+    fogpost: &'static str,
+    ledger: String,
+    /// The last position that is in the copy.
+    position: u64,
+    made_at: String,
+    #[serde(flatten)]
+    counts: Counts,
+}
+
+/// One answer to [`Request::Records`].
+#[derive(Debug, Deserialize)]
+struct Part {
+    ledger: String,
+    through: u64,
+    streams: Vec<(SiteName, String)>,
+    records: Vec<String>,
+}
+
+/// Where the records come from. A server may be stopped, or started, while they are read.
+struct Source<'a> {
+    data_dir: &'a Path,
+    offline: Option<Offline>,
+}
+
+impl Source<'_> {
+    fn read(&mut self, from: u64, through: Option<u64>) -> Result<Part, String> {
+        let request = Request::Records { from, through };
+        let answer = match &mut self.offline {
+            Some(books) => {
+                books.answer(&request, &Caller::this_process()).map_err(|error| error.to_string())?
+            }
+            None => match admin::reach(self.data_dir, &request, |_| {}).map_err(|error| error.to_string())? {
+                Reached::Daemon(answer) => answer,
+                Reached::Directory(dir) => {
+                    let books = Offline::open(dir).map_err(|error| error.to_string())?;
+                    let books = self.offline.insert(books);
+                    books.answer(&request, &Caller::this_process()).map_err(|error| error.to_string())?
+                }
+            },
+        };
+        serde_json::from_value(answer).map_err(|error| {
+            format!(
+                "the server's answer is not understood: {error}. Is it of another version than this program?"
+            )
+        })
+    }
+}
+
+/// Copies the ledger of `data_dir` into `to`.
+pub fn run(data_dir: &Path, to: &Path) -> Result<Value, String> {
+    let mut source = Source { data_dir, offline: None };
+    // Whether there is anything to copy is found out before a directory is made.
+    let first = source.read(1, None)?;
+    let cannot =
+        |error: io::Error| format!("cannot use {to:?} for a backup: {error}. Nothing stored was changed");
+    match fs::read_dir(to) {
+        Ok(mut entries) => {
+            if entries.next().is_some() {
+                return Err(format!(
+                    "{to:?} is not empty. Nothing was changed. Give a new directory for the backup, or an empty one"
+                ));
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(cannot(error)),
+    }
+    // Held until the end: no server starts on a half of it.
+    let target = DataDir::hold(to).map_err(|error| error.to_string())?;
+    copy(&mut source, first, &target).map_err(|reason| {
+        let left = match fs::remove_dir_all(to.join(UNFINISHED)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                "What was copied so far is no backup; remove it"
+            }
+            _ => "What was copied so far was removed",
+        };
+        format!(
+            "the backup in {to:?} was not made: {reason}. The server's own data is not touched by it. {left}"
+        )
+    })
+}
+
+fn copy(source: &mut Source, first: Part, target: &DataDir) -> Result<Value, String> {
+    let to = target.path();
+    let ledger: LedgerId = first.ledger.parse().map_err(|error| format!("the ledger's id: {error}"))?;
+    let through = first.through;
+    let streams: Result<Vec<(SiteName, Epoch)>, String> = first
+        .streams
+        .iter()
+        .map(|(site, epoch)| Ok((site.clone(), epoch.parse().map_err(|error| format!("an epoch: {error}"))?)))
+        .collect();
+    let unfinished = to.join(UNFINISHED);
+    let counts = {
+        let store = Store::open(&unfinished, Purpose::Server).map_err(|error| error.to_string())?;
+        let mut copy = Copy::begin(&store, ledger, streams?).map_err(|error| error.to_string())?;
+        let mut records = first.records;
+        while copy.position() < through {
+            if records.is_empty() {
+                let next = source.read(copy.position() + 1, Some(through))?;
+                if next.ledger != first.ledger {
+                    return Err(format!("another ledger was put in its place meanwhile: {}", next.ledger));
+                }
+                records = next.records;
+            }
+            for record in records.drain(..) {
+                copy.add(unhex(&record)?).map_err(|error| error.to_string())?;
+            }
+        }
+        copy.finish().map_err(|error| error.to_string())?
+    };
+    let certificate = Certificate {
+        fogpost: env!("CARGO_PKG_VERSION"),
+        ledger: first.ledger,
+        position: through,
+        made_at: Timestamp::now().to_string(),
+        counts,
+    };
+    let text = serde_json::to_string_pretty(&certificate).expect("it always encodes");
+    // Only what is complete and on disk gets its name, and only then is it certified.
+    fs::rename(&unfinished, target.store())
+        .and_then(|()| sync(to))
+        .and_then(|()| write_synced(&to.join("backup.json"), &text))
+        .map_err(|error| error.to_string())?;
+    let mut answer = serde_json::to_value(&certificate).expect("it always encodes");
+    answer["said"] = json!(format!(
+        "The ledger is copied up to position {through}: {} events in {} pages, {} holes, {} commands. The way back: stop the server, then server --data-dir {}",
+        counts.events,
+        counts.pages,
+        counts.holes,
+        counts.commands,
+        to.display()
+    ));
+    Ok(answer)
+}
+
+/// Writes a file whole or not at all, durably.
+fn write_synced(path: &Path, text: &str) -> io::Result<()> {
+    let new: PathBuf = path.with_extension("new");
+    fs::write(&new, format!("{text}\n"))?;
+    File::open(&new)?.sync_all()?;
+    fs::rename(&new, path)?;
+    path.parent().map_or(Ok(()), sync)
+}
+
+fn sync(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+fn unhex(text: &str) -> Result<Vec<u8>, String> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
+    let bytes = text.as_bytes().chunks(2).map(|pair| match pair {
+        [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
+        _ => None,
+    });
+    bytes.collect::<Option<Vec<u8>>>().ok_or_else(|| "the server's answer is not understood".to_owned())
+}

@@ -1,0 +1,143 @@
+//! `server garages …`, `server quarantine …`, `server backup …`: one command, then the end.
+
+use super::{Offline, Request};
+use crate::config::{ServerConfig, ServerTask};
+use crate::daemon;
+use crate::daemon::admin::{self, Caller, NotDone, Outcome, Reached};
+use crate::server::{backup, verify};
+use serde_json::Value;
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Does what `config.task` says, in the running server or in its directory; says on stdout what was done, on stderr why not.
+pub fn run(config: &ServerConfig) -> ExitCode {
+    let (request, json) = match &config.task {
+        ServerTask::Serve => unreachable!("a daemon is no command"),
+        ServerTask::Backup { to, json } => {
+            return report(backup::run(&config.data_dir, to).map_err(NotDone::Refused), *json, print_said);
+        }
+        ServerTask::Verify { json } => return run_verify(&config.data_dir, *json),
+        ServerTask::Refold => return run_refold(&config.data_dir),
+        ServerTask::ListGarages { json } => (Request::Garages, *json),
+        ServerTask::ListQuarantine { after, limit, json } => {
+            (Request::Quarantine { after: *after, limit: *limit }, *json)
+        }
+        ServerTask::Command(command) => (Request::Command(command.clone()), false),
+    };
+    let outcome: Outcome = match admin::reach(&config.data_dir, &request, |_| {}) {
+        Ok(Reached::Daemon(answer)) => Ok(answer),
+        Ok(Reached::Directory(dir)) => Offline::open(dir)
+            .map_err(|error| error.to_string().into())
+            .and_then(|mut books| books.answer(&request, &Caller::this_process())),
+        Err(error) => Err(error.to_string().into()),
+    };
+    report(
+        outcome,
+        json,
+        match request {
+            Request::Garages => print_garages,
+            Request::Quarantine { .. } => print_quarantine,
+            _ => print_said,
+        },
+    )
+}
+
+/// Asks the running server, or looks into a copy of its directory.
+fn run_verify(data_dir: &Path, json: bool) -> ExitCode {
+    let answer = match admin::ask(data_dir, &Request::Verify, |_| {}) {
+        Ok(Some(answer)) => answer,
+        Ok(None) => return verify::main(data_dir, json),
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let shown = if json { &answer["report"] } else { &answer["text"] };
+    let _ = writeln!(std::io::stdout(), "{}", text(shown));
+    if answer["clean"] == true { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn run_refold(data_dir: &Path) -> ExitCode {
+    match verify::refold(data_dir) {
+        Ok(()) => {
+            let _ = writeln!(
+                std::io::stdout(),
+                "the views are dropped; the next start folds them anew from the ledger"
+            );
+            ExitCode::SUCCESS
+        }
+        Err(error) => daemon::exit_for(&error),
+    }
+}
+
+fn report(outcome: Outcome, json: bool, print: fn(&Value) -> String) -> ExitCode {
+    match outcome {
+        Ok(answer) => {
+            let text = if json { format!("{answer}\n") } else { print(&answer) };
+            // Whoever reads may have seen enough.
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(reason) => {
+            eprintln!("error: {reason}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print_said(answer: &Value) -> String {
+    format!("{}\n", text(&answer["said"]))
+}
+
+fn print_garages(answer: &Value) -> String {
+    let head = ["NAME", "OCCUPIED", "CAPACITY", "EVENTS", "REMARKS"].map(str::to_owned);
+    let lines = answer["garages"].as_array().into_iter().flatten().map(|garage| {
+        let mut remarks = Vec::new();
+        if garage["decommissioned"] == true {
+            let events = match garage["events_since_decommissioned"].as_u64() {
+                Some(events @ 1..) => format!(", {events} events since"),
+                _ => String::new(),
+            };
+            remarks.push(format!("decommissioned{events}"));
+        }
+        if !garage["formerly"].is_null() {
+            remarks.push(format!("formerly {}", text(&garage["formerly"])));
+        }
+        if garage["capacity_told"] != garage["capacity"] {
+            remarks.push(format!("its edge tells {} spaces", text(&garage["capacity_told"])));
+        }
+        let cell = |field: &str| text(&garage[field]);
+        [cell("name"), cell("occupied"), cell("capacity"), cell("events"), remarks.join("; ")]
+    });
+    table(std::iter::once(head).chain(lines).collect())
+}
+
+fn print_quarantine(answer: &Value) -> String {
+    let head = ["PLACE", "GARAGE", "SEQUENCE", "RECEIVED", "REASON"].map(str::to_owned);
+    let lines = answer["quarantine"].as_array().into_iter().flatten();
+    let lines = lines
+        .map(|line| ["place", "garage", "sequence", "received_at", "reason"].map(|field| text(&line[field])));
+    let mut shown = table(std::iter::once(head).chain(lines).collect());
+    if !answer["next"].is_null() {
+        shown.push_str(&format!("there are more: --after {}\n", text(&answer["next"])));
+    }
+    shown
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// Columns as wide as their widest cell.
+fn table<const N: usize>(rows: Vec<[String; N]>) -> String {
+    use unicode_width::UnicodeWidthStr;
+    let width = |column: usize| rows.iter().map(|row| row[column].width()).max().unwrap_or(0);
+    let widths: [usize; N] = std::array::from_fn(width);
+    let line = |row: &[String; N]| {
+        let cells = row.iter().zip(widths);
+        let padded = cells.map(|(cell, width)| format!("{cell}{}", " ".repeat(width - cell.width())));
+        format!("{}\n", padded.collect::<Vec<_>>().join("  ").trim_end())
+    };
+    rows.iter().map(line).collect()
+}

@@ -1,0 +1,157 @@
+//! What operators read: lists, and what became of a command. The same from a running server and from a directory.
+
+use super::{Command, Place};
+use crate::daemon::admin::{NotDone, Outcome};
+use crate::messaging::SiteName;
+use crate::server::ledger::{Ledger, Stream};
+use crate::server::verify::{Report, VerifyError};
+use crate::server::view::View;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// How many bytes of records one answer carries.
+const RECORDS_BYTES: usize = 1024 * 1024;
+/// How many events of the quarantine one answer lists at most.
+const QUARANTINE_MAX: usize = 10_000;
+
+/// All garages, as an object of lists.
+pub fn garages(view: &View, streams: &BTreeMap<SiteName, Vec<Stream>>) -> Value {
+    let garages = view.garages.iter().map(|(key, garage)| {
+        let sites = view.sites_of(key);
+        let epochs: usize = sites.iter().filter_map(|site| streams.get(site)).map(Vec::len).sum();
+        let name = view.name_of(key);
+        json!({
+            "name": name,
+            "formerly": (name != key).then_some(key),
+            "capacity": garage.capacity,
+            "capacity_told": garage.told_capacity,
+            "occupied": garage.occupancy.occupied,
+            "events": garage.events,
+            "epochs": epochs,
+            "decommissioned": garage.orders.decommissioned.is_some(),
+            "events_since_decommissioned": garage.orders.decommissioned.as_ref().map(|since| since.events_since),
+        })
+    });
+    json!({ "garages": garages.collect::<Vec<_>>(), "position": view.position })
+}
+
+/// What waits in quarantine behind `after`.
+pub fn quarantine(view: &View, after: Option<Place>, limit: usize) -> Value {
+    let behind = |position: u64, place: usize| match after {
+        None => true,
+        Some(after) => {
+            let index = after.index.map_or(usize::MAX, usize::from);
+            (position, place) > (after.position, index)
+        }
+    };
+    let from = after.map_or(0, |after| after.position);
+    let waiting = view.quarantine.range(from..);
+    let waiting =
+        waiting.flat_map(|(position, page)| page.places().map(move |place| (*position, place, page)));
+    let mut waiting = waiting.filter(|(position, place, _)| behind(*position, *place));
+    let shown = waiting.by_ref().take(limit.min(QUARANTINE_MAX)).map(|(position, place, page)| {
+        let (epoch, sequence) = page.sequence(place);
+        json!({
+            "place": format!("{position}.{place}"),
+            "garage": view.name_of(view.key_of(&page.garage)),
+            "epoch": epoch.to_string(),
+            "sequence": sequence,
+            "reason": page.reason,
+            "received_at": Timestamp::from_millisecond(page.received_at_ms).ok().map(|time| time.to_string()),
+        })
+    });
+    let shown: Vec<Value> = shown.collect();
+    let next = waiting.next().and(shown.last()).map(|last| last["place"].clone());
+    json!({ "quarantine": shown, "next": next, "position": view.position })
+}
+
+/// What verifying came to: the report, and the same for people.
+pub fn verified(report: Result<Report, VerifyError>) -> Outcome {
+    let report = report.map_err(|error| error.to_string())?;
+    let whole = serde_json::to_value(&report).map_err(|error| error.to_string())?;
+    Ok(json!({ "clean": report.clean, "report": whole, "text": report.to_string() }))
+}
+
+/// Records from position `from` to `through`, or to the ledger's end, as many as one answer holds.
+pub fn records(ledger: &Ledger, from: u64, through: Option<u64>) -> Outcome {
+    // Before the streams: each stream of a record that is on disk is known.
+    let position = ledger.position();
+    if from == 0 || from > position + 1 {
+        return Err(NotDone::Refused(format!("the ledger has positions 1 to {position}, not {from}")));
+    }
+    let through = through.map_or(position, |through| through.min(position));
+    let read = ledger.raw_records(from, through, RECORDS_BYTES);
+    let records =
+        read.map_err(|error| format!("{error}. The ledger cannot be copied; \"server verify\" says more"))?;
+    let streams = ledger.numbered_streams().into_iter();
+    Ok(json!({
+        "ledger": ledger.id().to_string(),
+        "through": through,
+        "streams": streams.map(|stream| json!([stream.site, stream.epoch.to_string()])).collect::<Vec<_>>(),
+        "records": records.iter().map(|record| hex(record)).collect::<Vec<_>>(),
+    }))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let digit = |value: u8| char::from(b"0123456789abcdef"[usize::from(value)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+/// The answer to a command that the fold has not reached yet.
+pub fn recorded(position: u64) -> Value {
+    json!({
+        "position": position,
+        "said": format!("The command is recorded at position {position}. It acts as soon as the books are folded: the server was just stopped"),
+    })
+}
+
+/// What the command at `position` did, once the view has reached it.
+pub fn done(view: &View, position: u64, command: &Command) -> Outcome {
+    if let Some(reason) = view.without_effect(position) {
+        return Err(NotDone::Refused(format!(
+            "{reason}. The command is recorded at position {position} and has no effect: an event came between its check and its place"
+        )));
+    }
+    let said = match command {
+        Command::Rename { garage, to } => format!(
+            "The garage \"{garage}\" is called \"{to}\" from position {position} on. Its edge may go on as it is; what comes under either name counts for \"{to}\""
+        ),
+        Command::Capacity { garage, spaces: Some(spaces) } => {
+            let told = view.garages.get(view.key_of(garage)).map_or(0, |garage| garage.told_capacity);
+            let told = if told == *spaces { String::new() } else { format!(" Its edge tells {told}.") };
+            format!(
+                "The garage \"{garage}\" has {spaces} spaces from position {position} on, whatever its edge tells.{told}"
+            )
+        }
+        Command::Capacity { garage, spaces: None } => {
+            format!(
+                "The capacity of the garage \"{garage}\" is what its edge tells, from position {position} on"
+            )
+        }
+        Command::Decommission { garage, undo: false } => format!(
+            "The garage \"{garage}\" is decommissioned from position {position} on: boards and the city's numbers leave it out. Events that still come are applied and counted as before, and reported"
+        ),
+        Command::Decommission { garage, undo: true } => {
+            format!("The garage \"{garage}\" is in use again from position {position} on")
+        }
+        Command::Release { place } => {
+            let waiting = match place.index {
+                None => view.quarantine.get(&place.position).map_or(0, |page| page.places().count()),
+                Some(_) => 0,
+            };
+            let rest = match waiting {
+                0 => String::new(),
+                n => format!(" Of the same page {n} are still not understood and stay in quarantine."),
+            };
+            format!("What waited at {place} acts from position {position} on.{rest}")
+        }
+        Command::Adopt { garage } => format!(
+            "The next conflict of the garage {garage:?} is decided: its edge is told to send what it has not delivered under a new epoch, so that both sides count. Recorded at position {position}"
+        ),
+        Command::Discard { place, .. } => format!(
+            "What waited at {place} is given up from position {position} on. Its bytes, and the reason, stay in the ledger"
+        ),
+    };
+    Ok(json!({ "position": position, "said": said }))
+}

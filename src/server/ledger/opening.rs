@@ -1,0 +1,136 @@
+//! Opening a ledger for service: what does not agree is settled, so that nothing is acknowledged that is not there, and nothing
+//! is applied twice.
+//!
+//! Nothing of a record is changed or removed. What is settled follows from the records:
+//!
+//! * A mark is what the last record of its stream says. One that were too high would acknowledge what is lost, one that were
+//!   too low would apply it twice.
+//! * The index names no position behind the end.
+//! * What the [`witness`](super::witness), or an index entry, says of positions behind the end is recorded as lost, at the
+//!   position after them.
+
+use super::record::{
+    LEDGER_ID, decode_mark, index_key, ledger_id_value, mark_key, mark_value, record_key, trailing_u64,
+};
+use super::witness::Witness;
+use super::{Ledger, Record, damaged};
+use crate::messaging::receiver::Mark;
+use crate::store::{Store, StoreError};
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+impl Ledger {
+    /// Opens the ledger in `store` to serve with it. `witness` is a file beside the store: from now on it follows the ledger.
+    ///
+    /// When the ledger ends before a position that was on disk once, the loss is recorded ([`Record::Truncated`]) and on disk
+    /// when this returns.
+    pub fn open_beside(store: Store, witness: &Path, now_ms: i64) -> Result<Ledger, StoreError> {
+        let (witness, note) = match Witness::open(witness) {
+            Ok((witness, note)) => (Some(witness), note),
+            Err(error) => {
+                tracing::error!(%error, file = %witness.display(), "the note of how far the ledger had come cannot be used, so that a lost end would not be noticed; everything else goes on. Give rights or make room, and start again");
+                (None, None)
+            }
+        };
+        if let Some(note) = &note
+            && note.position > 0
+            && store.get(LEDGER_ID)?.is_none()
+        {
+            // Everything is lost, the id with it. The directory is still that ledger's: its edges know no other.
+            store.put(LEDGER_ID, &ledger_id_value(note.ledger))?;
+        }
+        let ledger = Ledger::open(store)?;
+        let mut known = 0;
+        match note {
+            Some(note) if note.ledger == ledger.id => known = note.position,
+            Some(note) => {
+                tracing::warn!(former = %note.ledger, now = %ledger.id, positions = note.position, "another ledger was in this directory before; edges that delivered to it do not deliver to this one until they are told")
+            }
+            None => {}
+        }
+        known = known.max(ledger.settle_streams()?);
+        let end = ledger.position();
+        if known > end {
+            let (from, to) = (end + 1, known);
+            let record = Record::Truncated { received_at_ms: now_ms, from, to };
+            ledger.store.put(&record_key(to + 1), &record.encode())?;
+            tracing::error!(from, to, ledger = %ledger.id, "the end of the ledger is lost: positions that were on disk are not there any more. The disk lost them, or an older copy was put in the place of this directory's store. The loss is recorded, and the rest is served; edges deliver again what they still have, and what nobody has is recorded as a hole of its garage. Check the disk, and whether a backup has more");
+        }
+        ledger.store.flush()?;
+        ledger.shared.durable.store(end.max(if known > end { known + 1 } else { 0 }), Ordering::Release);
+        let ledger = Ledger { witness: witness.map(std::sync::Arc::new), ..ledger };
+        ledger.note();
+        Ok(ledger)
+    }
+
+    /// Lets marks and index say what the records say. Returns the last position that the index knew.
+    fn settle_streams(&self) -> Result<u64, StoreError> {
+        let end = self.position();
+        let mut known = 0;
+        let mut streams = self.write_streams();
+        // What says who has delivered what is short, and must be readable as a whole.
+        for (from, to) in [(b"m", b"r"), (b"s", b"v"), (b"x", b"y")] {
+            self.store.range(from, to).try_for_each(|entry| entry.map(drop))?;
+        }
+        // A stream that is not in the list would get its number a second time.
+        let count = streams.all.len();
+        for prefix in [b"m", b"x", b"t"] {
+            let last = self.store.last(prefix, &[prefix[0] + 1])?;
+            let number = last.and_then(|(key, _)| Some(u32::from_be_bytes(*key.get(1..)?.first_chunk()?)));
+            if number.is_some_and(|number| number as usize >= count) {
+                return Err(damaged("the list of streams, which lacks one that the ledger has records of"));
+            }
+        }
+        for (number, stream) in (0u32..).zip(&mut streams.all) {
+            let stored = self.store.get(&mark_key(number))?.map(|mark| decode_mark(&mark)).transpose();
+            let stored = stored.unwrap_or(None).unwrap_or_default();
+            let reached = loop {
+                let Some((key, position)) =
+                    self.store.last(&index_key(number, 0), &index_key(number, u64::MAX))?
+                else {
+                    break Mark::default();
+                };
+                let (first, position) = (trailing_u64(&key)?, trailing_u64(&position)?);
+                if position <= end {
+                    match self.reach(position, number, first)? {
+                        Some(mark) => break mark,
+                        // What stood there cannot be read; that it was applied, and how far it went, only the mark says.
+                        None if stored.sequence >= first => break stored,
+                        None => {}
+                    }
+                }
+                known = known.max(position);
+                self.store.remove(&key)?;
+            };
+            if reached != stored {
+                tracing::error!(garage = %stream.site, epoch = %stream.epoch, mark = stored.sequence, records = reached.sequence, "the mark of a garage does not fit to its records; it is set to where the records end. What the edge still has of the rest is delivered again, what it has not becomes a hole");
+                self.store.put(&mark_key(number), &mark_value(reached))?;
+            }
+            stream.mark = reached;
+        }
+        Ok(known)
+    }
+
+    /// How far the record of a stream at a position reaches; `None` when it cannot be read, or is not what is looked for.
+    fn reach(&self, position: u64, stream: u32, first: u64) -> Result<Option<Mark>, StoreError> {
+        let record = match self.record_at(position) {
+            Ok(record) => record,
+            Err(StoreError::Damaged { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        Ok(match record {
+            Some(Record::Page { stream: its, page, .. }) if its == stream => match page.open() {
+                Ok(open) if open.first.get() == first => {
+                    Some(Mark { sequence: open.last(), digest: Some(page.digest) })
+                }
+                _ => None,
+            },
+            Some(Record::Hole { stream: its, first: begins, last, .. })
+                if its == stream && begins == first =>
+            {
+                Some(Mark { sequence: last, digest: None })
+            }
+            _ => None,
+        })
+    }
+}

@@ -1,0 +1,155 @@
+//! Going through the ledger in order of position, over whatever cannot be read.
+//!
+//! **Promise.** Every position is accounted for: by its record, or as damaged, with what the index still says of it. Going through
+//! the same ledger again tells the same.
+
+use super::record::{index_key, record_key, trailing_u64};
+use super::{Ledger, Record};
+use crate::store::{Entry, StoreError};
+use std::iter::Peekable;
+
+/// How many missing positions are told at once.
+const STRETCH_MAX: u64 = 256;
+
+/// What stands at a position.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    Record(Record),
+    /// From this position on to the one that it is told with, nothing can be read.
+    Damaged {
+        from: u64,
+        reason: String,
+    },
+}
+
+/// Applied events whose record cannot be read any more, by the index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Loss {
+    pub position: u64,
+    pub stream: u32,
+    pub first: u64,
+    pub last: u64,
+}
+
+impl Ledger {
+    /// What stands at each position from `from` on, up to the last one on disk when this was called. Positions that are recorded
+    /// as lost ([`Record::Truncated`]) are passed over. An error is one of the disk.
+    pub fn records(&self, from: u64) -> impl Iterator<Item = Result<(u64, Found), StoreError>> + '_ {
+        let end = self.position();
+        let entries: Entries<'_> = Box::new(self.store.range(&record_key(from), &record_key(end + 1)));
+        Walk { ledger: self, entries: Some(entries.peekable()), expected: from.max(1), end }
+    }
+
+    /// What the index says of records at positions `from..=to`, by position.
+    ///
+    /// It reads the whole index: damage is rare.
+    pub fn losses(&self, from: u64, to: u64) -> Result<Vec<Loss>, StoreError> {
+        // Before the index: a mark that is read later could belong to a page behind the damaged one.
+        let marks: Vec<u64> = self.read_streams().all.iter().map(|stream| stream.mark.sequence).collect();
+        let mut losses: Vec<Loss> = Vec::new();
+        for entry in self.store.range(b"x", b"y") {
+            let (key, position) = entry?;
+            let position = trailing_u64(&position)?;
+            let Some((stream, first)) = index_place(&key) else { continue };
+            if (from..=to).contains(&position) {
+                let marked = marks.get(stream as usize).copied().unwrap_or_default();
+                losses.push(Loss { position, stream, first, last: marked.max(first) });
+            }
+        }
+        for loss in &mut losses {
+            let next = index_key(loss.stream, loss.first + 1);
+            let next = self.store.range(&next, &index_key(loss.stream, u64::MAX)).next().transpose()?;
+            let Some((key, position)) = next else { continue };
+            let Some((_, first)) = index_place(&key) else { continue };
+            loss.last = first - 1;
+            // What a sender had deleted already stands right before the page that told it, and is a hole of its own.
+            let before = trailing_u64(&position)?.saturating_sub(1);
+            if let Ok(Some(Record::Hole { stream, first, last, .. })) = self.record_at(before)
+                && (stream, last) == (loss.stream, loss.last)
+                && first > loss.first
+            {
+                loss.last = first - 1;
+            }
+        }
+        losses.sort_by_key(|loss| loss.position);
+        Ok(losses)
+    }
+}
+
+/// The stream and the first sequence in a key of the index.
+pub(super) fn index_place(key: &[u8]) -> Option<(u32, u64)> {
+    let (stream, first) = key.get(1..)?.split_first_chunk::<4>()?;
+    Some((u32::from_be_bytes(*stream), u64::from_be_bytes(first.try_into().ok()?)))
+}
+
+type Entries<'a> = Box<dyn Iterator<Item = Result<Entry, StoreError>> + 'a>;
+
+/// A position, and its record if it can be read.
+type At = (u64, Result<Record, StoreError>);
+
+struct Walk<'a> {
+    ledger: &'a Ledger,
+    /// None once a part of the store could not be read: from there on each position is asked for by itself.
+    entries: Option<Peekable<Entries<'a>>>,
+    expected: u64,
+    /// The last position.
+    end: u64,
+}
+
+impl Walk<'_> {
+    /// The next position that something stands at, or that cannot be read.
+    fn look(&mut self) -> Option<Result<At, StoreError>> {
+        if let Some(entries) = &mut self.entries {
+            match entries.peek()? {
+                Ok((key, value)) => {
+                    return Some(trailing_u64(key).map(|at| (at, Record::decode(at, value))));
+                }
+                Err(StoreError::Damaged { .. }) => self.entries = None,
+                Err(_) => {
+                    return entries.next().map(|entry| entry.map(|_| unreachable!("it was an error")));
+                }
+            }
+        }
+        (self.expected..=self.end).find_map(|position| match self.ledger.record_at(position) {
+            Ok(None) => None,
+            Ok(Some(record)) => Some(Ok((position, Ok(record)))),
+            Err(error @ StoreError::Damaged { .. }) => Some(Ok((position, Err(error)))),
+            Err(error) => Some(Err(error)),
+        })
+    }
+}
+
+impl Iterator for Walk<'_> {
+    type Item = Result<(u64, Found), StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (position, decoded) = match self.look()? {
+            Ok(found) => found,
+            Err(error) => return Some(Err(error)),
+        };
+        let from = self.expected;
+        if position > from {
+            let told = match &decoded {
+                // Whoever begins in the middle of what is lost goes on behind it.
+                Ok(Record::Truncated { from: lost, to, .. }) => *lost <= from && *to == position - 1,
+                _ => false,
+            };
+            if !told {
+                let through = (from + STRETCH_MAX - 1).min(position - 1);
+                self.expected = through + 1;
+                return Some(Ok((through, Found::Damaged { from, reason: "there is no record".into() })));
+            }
+        }
+        if let Some(entries) = &mut self.entries {
+            entries.next();
+        }
+        self.expected = position + 1;
+        Some(match decoded {
+            Ok(record) => Ok((position, Found::Record(record))),
+            Err(StoreError::Damaged { reason, .. }) => {
+                Ok((position, Found::Damaged { from: position, reason }))
+            }
+            Err(error) => Err(error),
+        })
+    }
+}

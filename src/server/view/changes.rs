@@ -1,0 +1,174 @@
+//! What a fold changed and has not written yet, and reading through it.
+
+use super::commands::CommandsChanges;
+use super::pages::{self, Address, Change, HEAD_PAGES, Passage, Readings, ReadingsOf, Slot};
+use super::{damaged, encode};
+use crate::messaging::SiteName;
+use crate::parking::stay::End;
+use crate::store::{BATCH_MAX, Batch, Store, StoreError};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How many changes of pages may wait: four megabytes.
+const WAITING_MAX: usize = 1 << 15;
+
+/// What changed since the view was last written. Everything in it goes into one batch, with the position reached.
+#[derive(Debug)]
+pub struct Changes {
+    store: Store,
+    pub(super) garages: BTreeSet<SiteName>,
+    pub(super) holes: BTreeSet<u64>,
+    pub(super) damages: BTreeSet<u64>,
+    pub(super) quarantine: BTreeSet<u64>,
+    pub(super) commands: CommandsChanges,
+    pub(super) heads: BTreeSet<u16>,
+    /// (garage, map).
+    pub(super) maps: BTreeSet<(u32, u32)>,
+    pages: BTreeMap<(u32, u32), Pending>,
+    /// How many changes of pages wait, for the sake of memory.
+    waiting: usize,
+    readings: BTreeMap<ReadingsOf, Readings>,
+    /// The page that was read last and is not changed: chains often stay in one.
+    seen: Option<((u32, u32), Vec<Slot>)>,
+}
+
+/// What is to happen to a page. It is read when it is written, or when somebody looks into it before.
+#[derive(Debug)]
+enum Pending {
+    Changes(Vec<Change>),
+    Whole(Vec<Slot>),
+}
+
+fn misfit(garage: u32, page: u32) -> StoreError {
+    damaged(&pages::page_key(garage, page))
+}
+
+impl Changes {
+    /// None yet, to what `store` holds.
+    pub fn on(store: &Store) -> Changes {
+        Changes {
+            store: store.clone(),
+            garages: BTreeSet::new(),
+            holes: BTreeSet::new(),
+            damages: BTreeSet::new(),
+            quarantine: BTreeSet::new(),
+            commands: CommandsChanges::default(),
+            heads: BTreeSet::new(),
+            maps: BTreeSet::new(),
+            pages: BTreeMap::new(),
+            waiting: 0,
+            readings: BTreeMap::new(),
+            seen: None,
+        }
+    }
+
+    /// Whether what `more` writes may add still fits into the batch, and into memory.
+    pub fn have_room_for(&self, more: usize) -> bool {
+        let writes = self.garages.len()
+            + self.holes.len()
+            + self.damages.len()
+            + self.quarantine.len()
+            + self.maps.len()
+            + self.commands.writes();
+        let position = 1;
+        self.waiting < WAITING_MAX
+            && writes + self.pages.len() + self.readings.len() + HEAD_PAGES + position + more <= BATCH_MAX
+    }
+
+    pub(super) fn append(&mut self, address: Address, slot: Slot) -> Result<(), StoreError> {
+        self.change(address, Change::Append(slot))
+    }
+
+    pub(super) fn end(&mut self, address: Address, end: End<Passage>) -> Result<(), StoreError> {
+        self.change(address, Change::End(address.slot, end))
+    }
+
+    pub(super) fn empty(&mut self, address: Address) -> Result<(), StoreError> {
+        self.change(address, Change::Empty(address.slot))
+    }
+
+    fn change(&mut self, Address { garage, page, .. }: Address, change: Change) -> Result<(), StoreError> {
+        let pending = self.pages.entry((garage, page)).or_insert_with(|| Pending::Changes(Vec::new()));
+        match pending {
+            Pending::Changes(changes) => {
+                changes.push(change);
+                self.waiting += 1;
+            }
+            Pending::Whole(slots) => {
+                pages::make(slots, &change).ok_or_else(|| misfit(garage, page))?;
+            }
+        }
+        if self.seen.as_ref().is_some_and(|(place, _)| *place == (garage, page)) {
+            self.seen = None;
+        }
+        Ok(())
+    }
+
+    /// A slot as it is now, written or not.
+    pub(super) fn slot(&mut self, address: Address) -> Result<&Slot, StoreError> {
+        let place = (address.garage, address.page);
+        let slots = match self.pages.get_mut(&place) {
+            Some(pending) => {
+                if let Pending::Changes(changes) = pending {
+                    let mut slots = pages::read_page(&self.store, place.0, place.1)?;
+                    for change in changes {
+                        pages::make(&mut slots, change).ok_or_else(|| misfit(place.0, place.1))?;
+                    }
+                    *pending = Pending::Whole(slots);
+                }
+                match pending {
+                    Pending::Whole(slots) => &*slots,
+                    Pending::Changes(_) => unreachable!("it was made whole"),
+                }
+            }
+            None => {
+                if self.seen.as_ref().is_none_or(|(seen, _)| *seen != place) {
+                    self.seen = Some((place, pages::read_page(&self.store, place.0, place.1)?));
+                }
+                &self.seen.as_ref().expect("it was just read").1
+            }
+        };
+        slots.get(usize::from(address.slot)).ok_or_else(|| misfit(place.0, place.1))
+    }
+
+    /// The plates corrected last in a part of a ledger page, to be changed.
+    pub(super) fn readings_mut(&mut self, of: ReadingsOf) -> Result<&mut Readings, StoreError> {
+        if !self.readings.contains_key(&of) {
+            self.readings.insert(of, pages::read_readings(&self.store, of)?);
+        }
+        Ok(self.readings.get_mut(&of).expect("it was just put there"))
+    }
+
+    /// The same to be read.
+    pub(super) fn reading(&self, of: ReadingsOf, place: u8) -> Result<Option<Box<str>>, StoreError> {
+        match self.readings.get(&of) {
+            Some(readings) => Ok(readings.get(&place).cloned()),
+            None => Ok(pages::read_readings(&self.store, of)?.remove(&place)),
+        }
+    }
+
+    /// Puts the pages and readings into `batch`; they are changes no more.
+    pub(super) fn drain_pages(&mut self, batch: &mut Batch) -> Result<(), StoreError> {
+        self.seen = None;
+        self.waiting = 0;
+        for ((garage, page), pending) in std::mem::take(&mut self.pages) {
+            let key = pages::page_key(garage, page);
+            let value = match pending {
+                Pending::Whole(slots) => pages::encode_page(&slots),
+                Pending::Changes(changes) => {
+                    let before = self.store.get(&key)?;
+                    let after = pages::change_page(before.as_deref(), &changes);
+                    after.ok_or_else(|| misfit(garage, page))?
+                }
+            };
+            batch.put(key, value);
+        }
+        for (of, readings) in std::mem::take(&mut self.readings) {
+            batch.put(pages::readings_key(of), encode(&readings));
+        }
+        Ok(())
+    }
+
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+}

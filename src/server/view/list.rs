@@ -1,0 +1,191 @@
+//! Stays as they are listed: read from the pages as they were written last, newest first within a garage.
+//!
+//! **Promise.** A list reads what it shows and little else: one plate's chain, one garage's pages, or the pages in which
+//! somebody is inside. A list that is followed to its end shows each stay once that was there all the while.
+//! **Not promised.** One moment for a whole list: what ends or is corrected meanwhile shows as it is when it is read.
+
+use super::pages::{Address, Head, Heads, Passage, Slot, occupied_pages, page_key, read_page};
+use super::{Garage, damaged, written_position};
+use crate::messaging::SiteName;
+use crate::parking::Plate;
+use crate::parking::stay::{End, Visit};
+use crate::store::{Store, StoreError};
+use std::collections::{BTreeMap, HashMap};
+
+/// What to list. `None` filters nothing.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    pub plate: Option<Plate>,
+    /// By number.
+    pub garage: Option<u32>,
+    /// Stays of cars that are inside, or all others.
+    pub open: Option<bool>,
+    /// The last one of the list before.
+    pub after: Option<Address>,
+    pub limit: usize,
+}
+
+/// One stay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    pub address: Address,
+    pub plate: Box<str>,
+    pub entry: Passage,
+    pub end: End<Passage>,
+}
+
+/// Stays, and the position that they show at least.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct List {
+    pub position: u64,
+    pub stays: Vec<Listed>,
+    /// Whether there are more.
+    pub more: bool,
+}
+
+/// The names of the garages by their numbers.
+pub fn names(garages: &BTreeMap<SiteName, Garage>) -> HashMap<u32, SiteName> {
+    garages.iter().map(|(name, garage)| (garage.stays.number, name.clone())).collect()
+}
+
+/// Lists stays: of one plate newest first; else garage by garage in the order in which they were first seen, newest first.
+/// A stay that a corrected plate changed counts as new.
+pub fn list(store: &Store, wanted: &Wanted) -> Result<List, StoreError> {
+    let mut list =
+        List { position: written_position(store)?.unwrap_or_default(), stays: Vec::new(), more: false };
+    let mut pages = Pages { store, read: None };
+    match &wanted.plate {
+        Some(plate) => of_plate(&mut pages, plate, wanted, &mut list)?,
+        None if wanted.open == Some(true) => of_cars_inside(&mut pages, wanted, &mut list)?,
+        None => of_garages(&mut pages, wanted, &mut list)?,
+    }
+    Ok(list)
+}
+
+/// The page that was read last stays: the next slot is often in it.
+struct Pages<'a> {
+    store: &'a Store,
+    read: Option<((u32, u32), Vec<Slot>)>,
+}
+
+impl Pages<'_> {
+    fn page(&mut self, garage: u32, page: u32) -> Result<&[Slot], StoreError> {
+        if self.read.as_ref().is_none_or(|(place, _)| *place != (garage, page)) {
+            self.read = Some(((garage, page), read_page(self.store, garage, page)?));
+        }
+        Ok(&self.read.as_ref().expect("it was just read").1)
+    }
+}
+
+/// Adds a slot when it is wanted. `false`: the list is full.
+fn add(wanted: &Wanted, list: &mut List, address: Address, slot: &Slot) -> bool {
+    let Some((plate, Visit::Stay { entry, end })) = &slot.visit else {
+        return true;
+    };
+    let is = slot.is_inside();
+    if wanted.plate.as_ref().is_some_and(|wanted| *wanted.as_str() != **plate)
+        || wanted.garage.is_some_and(|garage| garage != address.garage)
+        || wanted.open.is_some_and(|open| open != is)
+    {
+        return true;
+    }
+    if list.stays.len() == wanted.limit {
+        list.more = true;
+        return false;
+    }
+    list.stays.push(Listed { address, plate: plate.clone(), entry: *entry, end: end.clone() });
+    true
+}
+
+fn of_plate(
+    pages: &mut Pages<'_>,
+    plate: &Plate,
+    wanted: &Wanted,
+    list: &mut List,
+) -> Result<(), StoreError> {
+    let mut next = match wanted.after {
+        // A cursor that nobody gave leads nowhere.
+        Some(after) => {
+            let slots = pages.page(after.garage, after.page)?;
+            slots.get(usize::from(after.slot)).and_then(|slot| slot.previous)
+        }
+        None => Heads::read(pages.store, Head::of(plate))?,
+    };
+    while let Some(address) = next {
+        let slots = pages.page(address.garage, address.page)?;
+        let slot = slots.get(usize::from(address.slot));
+        let slot = slot.ok_or_else(|| damaged(&page_key(address.garage, address.page)))?;
+        if !add(wanted, list, address, slot) {
+            break;
+        }
+        next = slot.previous;
+    }
+    Ok(())
+}
+
+fn of_garages(pages: &mut Pages<'_>, wanted: &Wanted, list: &mut List) -> Result<(), StoreError> {
+    let from = wanted.after.map_or(0, |after| after.garage);
+    let (mut from, to) = match wanted.garage {
+        Some(garage) => (from.max(garage), garage.saturating_add(1)),
+        None => (from, u32::MAX),
+    };
+    // The garages that have pages, one after the other.
+    while from < to {
+        let Some(entry) = pages.store.range(&page_key(from, 0), &page_key(to, 0)).next() else {
+            break;
+        };
+        let (key, _) = entry?;
+        let garage = u32::from_be_bytes(key[2..6].try_into().expect("its keys have ten bytes"));
+        let newest = pages.store.last(&page_key(garage, 0), &page_key(garage.saturating_add(1), 0))?;
+        let newest = newest.map_or(0, |(key, _)| {
+            u32::from_be_bytes(key[6..10].try_into().expect("its keys have ten bytes"))
+        });
+        let after = wanted.after.filter(|after| after.garage == garage);
+        for page in (0..=after.map_or(newest, |after| after.page.min(newest))).rev() {
+            if !add_page(pages, wanted, list, garage, page)? {
+                return Ok(());
+            }
+        }
+        from = garage.saturating_add(1);
+    }
+    Ok(())
+}
+
+fn of_cars_inside(pages: &mut Pages<'_>, wanted: &Wanted, list: &mut List) -> Result<(), StoreError> {
+    let (from, to) = match wanted.garage {
+        Some(garage) => (garage, garage.saturating_add(1)),
+        None => (wanted.after.map_or(0, |after| after.garage), u32::MAX),
+    };
+    let mut occupied = occupied_pages(pages.store, from, to)?;
+    occupied.sort_by_key(|(garage, page)| (*garage, std::cmp::Reverse(*page)));
+    for (garage, page) in occupied {
+        let done = |after: Address| {
+            (garage, std::cmp::Reverse(page)) < (after.garage, std::cmp::Reverse(after.page))
+        };
+        if !wanted.after.is_some_and(done) && !add_page(pages, wanted, list, garage, page)? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Adds the stays of a page that come after those that are known.
+fn add_page(
+    pages: &mut Pages<'_>,
+    wanted: &Wanted,
+    list: &mut List,
+    garage: u32,
+    page: u32,
+) -> Result<bool, StoreError> {
+    let known = wanted.after.filter(|after| (after.garage, after.page) == (garage, page));
+    for (slot, its) in pages.page(garage, page)?.iter().enumerate().rev() {
+        let slot = u8::try_from(slot).map_err(|_| damaged(&page_key(garage, page)))?;
+        if known.is_some_and(|after| slot >= after.slot) {
+            continue;
+        }
+        if !add(wanted, list, Address { garage, page, slot }, its) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}

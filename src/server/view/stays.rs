@@ -1,0 +1,422 @@
+//! The fold of the stays: what entries, exits and corrected plates do to the visits in the pages.
+//!
+//! **Promise.** At any position the visits are what `parking::stay::pair` says of all entries and exits applied until
+//! there, each under its garage and the best plate known there.
+//! **Kept by.** An entry or exit follows the cars inside, which are in memory. A correction takes the event out of the
+//! visits beside it under its former plate, and puts it into those under the new one, which it finds through the chains
+//! of their plates.
+//! **Not promised.** A correction that would have to look through more than [`LOOK_BACK`] visits: it goes to quarantine.
+
+use super::Place;
+use super::changes::Changes;
+use super::pages::{
+    self, Address, Head, Heads, Occupied, PAGE_MAX, Passage, ReadingsOf, SLOTS_MAX, Slot, read_page,
+};
+use crate::messaging::Epoch;
+use crate::messaging::page::Content;
+use crate::parking::stay::{self, End, Inside, Visit, Way};
+use crate::parking::{Event, EventKind, Plate};
+use crate::server::ledger::Ledger;
+use crate::store::{Store, StoreError};
+use serde::{Deserialize, Serialize};
+
+/// How many visits a correction may look through, back from the newest: a tenth of a second.
+pub const LOOK_BACK: usize = 10_000;
+
+/// What one garage's visits come to, and where the next one is put.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Book {
+    /// Of the garage: in the order in which they were first seen.
+    pub number: u32,
+    page: u32,
+    slots: u8,
+    /// What the slots of the page reserve.
+    bytes: u32,
+    /// Stays of cars that are inside.
+    pub open: u64,
+    /// Stays with an exit.
+    pub closed: u64,
+    /// Stays whose exit nobody saw.
+    pub exits_missed: u64,
+    /// Exits without an entry.
+    pub exits_unmatched: u64,
+}
+
+impl Book {
+    fn count(&mut self, visit: &Visit<Passage>) -> &mut u64 {
+        match visit {
+            Visit::Stay { end: End::Inside, .. } => &mut self.open,
+            Visit::Stay { end: End::Left(_), .. } => &mut self.closed,
+            Visit::Stay { end: End::Unseen, .. } => &mut self.exits_missed,
+            Visit::Exit(_) => &mut self.exits_unmatched,
+        }
+    }
+}
+
+/// Why an event could not be applied. It goes to quarantine.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotApplied {
+    #[error("it corrects an event of epoch {0:?}, which is no epoch: a UUID is expected")]
+    NoEpoch(String),
+    #[error(
+        "it corrects sequence {sequence} of epoch {epoch}, and no such event of this garage came before it"
+    )]
+    NoSuchEvent { epoch: Epoch, sequence: u64 },
+    #[error("it corrects the plate of an event of kind {0:?}, which belongs to no car that came or went")]
+    NoPassage(&'static str),
+    #[error("it corrects an event that is itself in quarantine")]
+    InQuarantine,
+    #[error(
+        "it corrects an event that was released from quarantine, so it stands at another place of the order"
+    )]
+    AtAnotherPlace,
+    #[error("it corrects an event that lies more than {LOOK_BACK} visits back")]
+    TooFarBack,
+}
+
+/// The state of the fold that is kept in memory.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stays {
+    heads: Heads,
+    /// By the number of the garage.
+    garages: Vec<OfGarage>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct OfGarage {
+    inside: Inside<Address>,
+    occupied: Occupied,
+}
+
+/// A run of visits of one car, ascending, each at its address.
+type Run = Vec<(Address, Visit<Passage>)>;
+
+impl Stays {
+    /// What was written last, for as many garages.
+    pub fn load(store: &Store, garages: usize) -> Result<Stays, StoreError> {
+        let mut stays = Stays { heads: Heads::load(store)?, garages: vec![OfGarage::default(); garages] };
+        for (garage, page) in pages::occupied_pages(store, 0, u32::MAX)? {
+            let damaged = || super::damaged(&pages::page_key(garage, page));
+            let of_garage = stays.garages.get_mut(garage as usize).ok_or_else(damaged)?;
+            for (slot, its) in read_page(store, garage, page)?.into_iter().enumerate() {
+                if let Some((plate, visit)) = its.visit
+                    && visit.is_inside()
+                {
+                    let plate = Plate::new(&plate).map_err(|_| damaged())?;
+                    let slot = u8::try_from(slot).map_err(|_| damaged())?;
+                    of_garage.inside.enter(&plate, Address { garage, page, slot });
+                    of_garage.occupied.enter(page);
+                }
+            }
+        }
+        Ok(stays)
+    }
+
+    /// A garage that was never seen gets the next number.
+    pub fn begin_garage(&mut self) -> Book {
+        self.garages.push(OfGarage::default());
+        let number = u32::try_from(self.garages.len() - 1).expect("there are fewer garages than people");
+        Book { number, ..Book::default() }
+    }
+
+    /// Applies what an event says of one car. `Err` inside: the event changed nothing.
+    pub fn apply(
+        &mut self,
+        ledger: &Ledger,
+        book: &mut Book,
+        place: Place<'_>,
+        event: &Event,
+        changes: &mut Changes,
+    ) -> Result<Result<(), NotApplied>, StoreError> {
+        match &event.kind {
+            EventKind::Entry { plate: Some(plate) } => {
+                self.enter(book, plate, passage(place, event), changes)?;
+            }
+            EventKind::Exit { plate: Some(plate) } => {
+                self.leave(book, plate, passage(place, event), changes)?;
+            }
+            EventKind::PlateCorrection { epoch, sequence, plate } => {
+                return self.correct(ledger, book, place, (epoch, *sequence), plate, changes);
+            }
+            EventKind::Entry { plate: None } | EventKind::Exit { plate: None } | EventKind::Count { .. } => {}
+        }
+        Ok(Ok(()))
+    }
+
+    fn enter(
+        &mut self,
+        book: &mut Book,
+        plate: &Plate,
+        entry: Passage,
+        changes: &mut Changes,
+    ) -> Result<(), StoreError> {
+        let visit = Visit::Stay { entry, end: End::Inside };
+        let address = self.append(book, true, plate, visit, changes)?;
+        if let Some(former) = self.of(book).inside.enter(plate, address) {
+            changes.end(former, End::Unseen)?;
+            self.nobody_more_in(former, changes);
+            book.open -= 1;
+            book.exits_missed += 1;
+        }
+        Ok(())
+    }
+
+    fn leave(
+        &mut self,
+        book: &mut Book,
+        plate: &Plate,
+        exit: Passage,
+        changes: &mut Changes,
+    ) -> Result<(), StoreError> {
+        match self.of(book).inside.leave(plate) {
+            Some(stay) => {
+                changes.end(stay, End::Left(exit))?;
+                self.nobody_more_in(stay, changes);
+                book.open -= 1;
+                book.closed += 1;
+            }
+            None => {
+                self.append(book, true, plate, Visit::Exit(exit), changes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads an earlier event with another plate from here on.
+    fn correct(
+        &mut self,
+        ledger: &Ledger,
+        book: &mut Book,
+        place: Place<'_>,
+        (epoch, sequence): (&str, u64),
+        plate: &Plate,
+        changes: &mut Changes,
+    ) -> Result<Result<(), NotApplied>, StoreError> {
+        let Ok(epoch) = epoch.parse::<Epoch>() else {
+            return Ok(Err(NotApplied::NoEpoch(epoch.to_owned())));
+        };
+        let Some((stream, page)) = ledger.page_with(place.site, epoch, sequence)? else {
+            return Ok(Err(NotApplied::NoSuchEvent { epoch, sequence }));
+        };
+        if (page.position, sequence) >= (place.position, place.sequence) {
+            return Ok(Err(NotApplied::NoSuchEvent { epoch, sequence }));
+        }
+        let index = usize::try_from(sequence - page.page.first.get()).expect("it is within the page");
+        let Content::Records(records) = &page.page.content else {
+            return Ok(Err(NotApplied::NoSuchEvent { epoch, sequence }));
+        };
+        let Ok(event) = Event::from_bytes(&records[index].payload) else {
+            return Ok(Err(NotApplied::InQuarantine));
+        };
+        let (way, read_first) = match &event.kind {
+            EventKind::Entry { plate } => (Way::In, plate),
+            EventKind::Exit { plate } => (Way::Out, plate),
+            other => return Ok(Err(NotApplied::NoPassage(other.name()))),
+        };
+        let its_place = Place { site: place.site, stream, sequence, position: page.position };
+        let passage = passage(its_place, &event);
+        let index = u8::try_from(index).expect("a page holds at most 64 events");
+        let readings: ReadingsOf = (page.position, index / 16);
+        let former = match changes.reading(readings, index)? {
+            Some(corrected) => {
+                Some(Plate::new(&corrected).map_err(|_| super::damaged(&pages::readings_key(readings)))?)
+            }
+            None => read_first.clone(),
+        };
+        if former.as_ref() == Some(plate) {
+            return Ok(Ok(()));
+        }
+        // Both are looked at before anything is changed: a correction is applied whole or not at all.
+        let old = match &former {
+            Some(former) => match self.beside(book.number, former, passage, changes)? {
+                Some(run) => Some((former, run)),
+                None => return Ok(Err(NotApplied::TooFarBack)),
+            },
+            None => None,
+        };
+        let Some(new) = self.beside(book.number, plate, passage, changes)? else {
+            return Ok(Err(NotApplied::TooFarBack));
+        };
+        if let Some((_, run)) = &old
+            && !run.iter().any(|(_, visit)| visit.holds(&passage))
+        {
+            return Ok(Err(NotApplied::AtAnotherPlace));
+        }
+        if let Some((former, run)) = old {
+            let visits: Vec<_> = run.iter().map(|(_, visit)| visit.clone()).collect();
+            self.replace(book, former, &run, stay::without(&visits, &passage), changes)?;
+        }
+        let visits: Vec<_> = new.iter().map(|(_, visit)| visit.clone()).collect();
+        self.replace(book, plate, &new, stay::with(&visits, way, passage), changes)?;
+        changes.readings_mut(readings)?.insert(index, plate.as_str().into());
+        Ok(Ok(()))
+    }
+
+    /// The visits of a car beside an event: the last two that begin at or before it, and the first after it, as far
+    /// as there are such. `None`: that is too far back.
+    fn beside(
+        &self,
+        garage: u32,
+        plate: &Plate,
+        event: Passage,
+        changes: &mut Changes,
+    ) -> Result<Option<Run>, StoreError> {
+        let mut before: Run = Vec::new();
+        let mut after: Option<(Address, Visit<Passage>)> = None;
+        let mut in_order = 0;
+        let mut next = self.heads.get(Head::of(plate));
+        for _ in 0..LOOK_BACK {
+            let Some(address) = next else {
+                break;
+            };
+            let slot = changes.slot(address)?;
+            next = slot.previous;
+            let Some((text, visit)) = &slot.visit else {
+                continue;
+            };
+            if address.garage != garage || **text != *plate.as_str() {
+                continue;
+            }
+            if *visit.first() <= event {
+                before.push((address, visit.clone()));
+                // Everything below a visit that was appended in order began before it: after two, nothing nearer comes.
+                in_order += usize::from(slot.in_order);
+                if in_order == 2 {
+                    next = None;
+                }
+            } else if after.as_ref().is_none_or(|(_, nearest)| visit.first() < nearest.first()) {
+                after = Some((address, visit.clone()));
+            }
+        }
+        if next.is_some() {
+            return Ok(None);
+        }
+        before.sort_by_key(|(_, visit)| *visit.first());
+        let mut run = before.split_off(before.len().saturating_sub(2));
+        run.extend(after);
+        Ok(Some(run))
+    }
+
+    /// Puts `new` in the place of a run of visits of one car: what begins with the same event keeps its slot.
+    fn replace(
+        &mut self,
+        book: &mut Book,
+        plate: &Plate,
+        old: &Run,
+        new: Vec<Visit<Passage>>,
+        changes: &mut Changes,
+    ) -> Result<(), StoreError> {
+        let same = |one: &Visit<Passage>, other: &Visit<Passage>| {
+            std::mem::discriminant(one) == std::mem::discriminant(other) && one.first() == other.first()
+        };
+        for (address, visit) in old {
+            *book.count(visit) -= 1;
+            if visit.is_inside() {
+                self.of(book).inside.leave(plate);
+                self.nobody_more_in(*address, changes);
+            }
+            if !new.iter().any(|new| same(new, visit)) {
+                changes.empty(*address)?;
+            }
+        }
+        for visit in new {
+            let kept = old.iter().find(|(_, old)| same(old, &visit));
+            let inside = visit.is_inside();
+            let address = match kept {
+                None => self.append(book, false, plate, visit, changes)?,
+                Some((address, old)) => {
+                    *book.count(&visit) += 1;
+                    if inside {
+                        self.somebody_in(*address, changes);
+                    }
+                    if let (true, Visit::Stay { end, .. }) = (visit != *old, visit) {
+                        changes.end(*address, end)?;
+                    }
+                    *address
+                }
+            };
+            if inside {
+                self.of(book).inside.enter(plate, address);
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends a visit to the pages of its garage and to the chain of its plate, and counts it.
+    fn append(
+        &mut self,
+        book: &mut Book,
+        in_order: bool,
+        plate: &Plate,
+        visit: Visit<Passage>,
+        changes: &mut Changes,
+    ) -> Result<Address, StoreError> {
+        *book.count(&visit) += 1;
+        let head = Head::of(plate);
+        let slot =
+            Slot { previous: self.heads.get(head), in_order, visit: Some((plate.as_str().into(), visit)) };
+        let reserve = u32::try_from(slot.reserve()).expect("a plate is short");
+        if book.bytes as usize + reserve as usize > PAGE_MAX || book.slots == SLOTS_MAX {
+            (book.page, book.slots, book.bytes) = (book.page + 1, 0, 0);
+        }
+        let address = Address { garage: book.number, page: book.page, slot: book.slots };
+        book.bytes += reserve;
+        book.slots += 1;
+        self.heads.set(head, address);
+        changes.heads.insert(head.page());
+        if slot.is_inside() {
+            self.somebody_in(address, changes);
+        }
+        changes.append(address, slot)?;
+        Ok(address)
+    }
+
+    fn of(&mut self, book: &Book) -> &mut OfGarage {
+        &mut self.garages[book.number as usize]
+    }
+
+    fn somebody_in(&mut self, address: Address, changes: &mut Changes) {
+        let map = self.garages[address.garage as usize].occupied.enter(address.page);
+        changes.maps.extend(map.map(|map| (address.garage, map)));
+    }
+
+    fn nobody_more_in(&mut self, address: Address, changes: &mut Changes) {
+        let map = self.garages[address.garage as usize].occupied.leave(address.page);
+        changes.maps.extend(map.map(|map| (address.garage, map)));
+    }
+
+    /// Puts everything that changed into `batch`.
+    pub fn drain(&self, changes: &mut Changes, batch: &mut crate::store::Batch) -> Result<(), StoreError> {
+        for page in std::mem::take(&mut changes.heads) {
+            let (key, value) = self.heads.entry(page);
+            batch.put(key, value);
+        }
+        for (garage, map) in std::mem::take(&mut changes.maps) {
+            match self.garages[garage as usize].occupied.entry(garage, map) {
+                (key, Some(value)) => batch.put(key, value),
+                (key, None) => batch.remove(key),
+            }
+        }
+        changes.drain_pages(batch)
+    }
+}
+
+fn passage(place: Place<'_>, event: &Event) -> Passage {
+    let minutes = event.at.offset.seconds() / 60;
+    Passage {
+        position: place.position,
+        sequence: place.sequence,
+        stream: place.stream,
+        at_ms: event.at.timestamp.as_millisecond(),
+        offset_minutes: i16::try_from(minutes).expect("an offset is below 26 hours"),
+    }
+}
+
+/// The most writes that one entry or exit adds: a page in which a stay ends. Appended visits share pages.
+pub const WRITES_OF_A_PASSAGE: usize = 1;
+/// The most writes that one correction adds: three visits under each plate, and its readings.
+pub const WRITES_OF_A_CORRECTION: usize = 7;
+
+/// The most writes that the events of one ledger page add beside those: pages for what is appended (four visits of 300 bytes
+/// for each of 64 corrections), and the maps of a garage of ten million visits.
+pub const WRITES_OF_A_PAGE: usize = 14 + 14;

@@ -1,0 +1,300 @@
+//! The stays against an oracle that is too simple to be wrong: all events at once, each with its best reading.
+
+use super::list::{self, Listed, Wanted};
+use super::tests::{EPOCH, apply, event, fold, page_after, world};
+use super::*;
+use crate::parking::Plate;
+use crate::parking::stay::{End, Visit, Way, pair};
+use crate::store::simulated::Disk;
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+const GARAGES: [&str; 2] = ["a", "b"];
+const PLATES: [&str; 4] = ["AA1", "BB2", "CC3", "ΙΒΝ1234"];
+
+#[derive(Debug, Clone)]
+enum Told {
+    Passed(Way, Option<usize>),
+    /// Of the event that many places back; 0 and less is none that came before.
+    Corrected(i64, usize),
+    Counted,
+    OfANewerProgram,
+}
+
+fn told() -> impl Strategy<Value = Told> {
+    let plate = 0..PLATES.len();
+    let passed = |way| prop::option::weighted(0.9, 0..PLATES.len()).prop_map(move |p| Told::Passed(way, p));
+    prop_oneof![
+        8 => passed(Way::In),
+        8 => passed(Way::Out),
+        6 => (-2i64..12, plate.clone()).prop_map(|(back, plate)| Told::Corrected(back, plate)),
+        2 => (0i64..400, plate).prop_map(|(back, plate)| Told::Corrected(back, plate)),
+        1 => Just(Told::Counted),
+        1 => Just(Told::OfANewerProgram),
+    ]
+}
+
+/// What one garage is told, in pages of these sizes.
+fn garage() -> impl Strategy<Value = Vec<Vec<Told>>> {
+    prop::collection::vec(prop::collection::vec(told(), 1..=24), 0..30)
+}
+
+fn bytes(told: &Told, sequence: u64) -> Vec<u8> {
+    let kind = |way| if way == Way::In { "entry" } else { "exit" };
+    match told {
+        Told::Passed(way, Some(plate)) => {
+            event(&format!(r#"{{"kind":"{}","plate":"{}"}}"#, kind(*way), PLATES[*plate]))
+        }
+        Told::Passed(way, None) => event(&format!(r#"{{"kind":"{}","plate":null}}"#, kind(*way))),
+        Told::Corrected(back, plate) => {
+            let of = (sequence as i64 - back).max(1);
+            let plate = PLATES[*plate];
+            event(&format!(
+                r#"{{"kind":"plate_correction","epoch":"{EPOCH}","sequence":{of},"plate":"{plate}"}}"#
+            ))
+        }
+        Told::Counted => event(r#"{"kind":"count","occupied":5,"reason":"rounds"}"#),
+        Told::OfANewerProgram => vec![9, 9],
+    }
+}
+
+type Line = (String, String, u64, Option<u64>, &'static str);
+
+/// The visits of one garage by plate, by sequences; and which events cannot be applied.
+fn oracle(pages: &[Vec<Told>]) -> (Vec<(String, Visit<u64>)>, Vec<u64>) {
+    let mut read: Vec<Option<(Way, Option<usize>)>> = Vec::new();
+    let mut set_aside = Vec::new();
+    for (sequence, told) in (1..).zip(pages.iter().flatten()) {
+        let mut passed = None;
+        match told {
+            Told::Passed(way, plate) => passed = Some((*way, *plate)),
+            Told::Corrected(back, plate) => {
+                let of = (sequence as i64 - back).max(1) as usize;
+                match read.get_mut(of - 1) {
+                    Some(Some((_, its))) => *its = Some(*plate),
+                    _ => set_aside.push(sequence),
+                }
+            }
+            Told::Counted => {}
+            Told::OfANewerProgram => set_aside.push(sequence),
+        }
+        read.push(passed);
+    }
+    let mut visits = Vec::new();
+    for (number, plate) in PLATES.iter().enumerate() {
+        let its = (1u64..).zip(&read).filter_map(|(sequence, passed)| match passed {
+            Some((way, Some(plate))) if *plate == number => Some((*way, sequence)),
+            _ => None,
+        });
+        visits.extend(pair(its, false).into_iter().map(|visit| ((*plate).to_owned(), visit)));
+    }
+    (visits, set_aside)
+}
+
+fn line(garage: &str, plate: &str, visit: &Visit<u64>) -> Option<Line> {
+    let Visit::Stay { entry, end } = visit else {
+        return None;
+    };
+    let (exit, state) = match end {
+        End::Inside => (None, "inside"),
+        End::Left(exit) => (Some(*exit), "left"),
+        End::Unseen => (None, "unseen"),
+    };
+    Some((garage.to_owned(), plate.to_owned(), *entry, exit, state))
+}
+
+/// All that a filter finds, in pieces of three.
+fn listed(store: &Store, view: &View, wanted: &Wanted) -> Vec<Line> {
+    let names = list::names(&view.garages);
+    let mut wanted = Wanted { limit: 3, ..wanted.clone() };
+    let mut lines = Vec::new();
+    loop {
+        let part = list::list(store, &wanted).unwrap();
+        assert_eq!(part.position, view.position);
+        for Listed { address, plate, entry, end } in &part.stays {
+            let end = match end {
+                End::Inside => End::Inside,
+                End::Left(exit) => End::Left(exit.sequence),
+                End::Unseen => End::Unseen,
+            };
+            let visit = Visit::Stay { entry: entry.sequence, end };
+            lines.extend(line(names[&address.garage].as_str(), plate, &visit));
+        }
+        if !part.more {
+            return lines;
+        }
+        wanted.after = part.stays.last().map(|stay| stay.address);
+    }
+}
+
+fn sorted(mut lines: Vec<Line>) -> Vec<Line> {
+    lines.sort();
+    lines
+}
+
+/// Everything that the views keep on the disk.
+fn written(store: &Store) -> Vec<crate::store::Entry> {
+    store.range(KEYS.0, KEYS.1).map(|entry| entry.unwrap()).collect()
+}
+
+/// Folds what the ledger has, saving as often as `save` says, and writes what is left.
+fn fold_saving(view: &mut View, ledger: &Ledger, store: &Store, mut save: impl FnMut() -> bool) {
+    let mut changes = Changes::on(store);
+    for record in ledger.records(view.position + 1) {
+        let (position, record) = record.unwrap();
+        let step = Step::read(ledger, position, record).unwrap();
+        if !changes.have_room_for(step.writes_at_most()) || save() {
+            view.save(&mut changes).unwrap();
+        }
+        view.apply(ledger, step, &mut changes).unwrap();
+    }
+    view.save(&mut changes).unwrap();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn stays_are_what_the_rule_says_of_all_events_with_their_best_readings(
+        told in [garage(), garage()],
+        saves in prop::collection::vec(any::<bool>(), 1..40),
+        cuts in prop::collection::vec((any::<Index>(), 0usize..4), 0..4),
+    ) {
+        let (disk, mut store, mut ledger) = world();
+        let mut last = [0u64; 2];
+        let mut position = 0;
+        let rounds = told.iter().map(Vec::len).max().unwrap();
+        let mut records = Vec::new();
+        for round in 0..rounds {
+            for (garage, pages) in told.iter().enumerate() {
+                if let Some(page) = pages.get(round) {
+                    records.push((garage, page));
+                }
+            }
+        }
+        let mut view = View::open(&store).unwrap();
+        let cut_at: Vec<_> = cuts.iter().map(|(at, keep)| (at.index(records.len().max(1)), *keep)).collect();
+        let mut saves = saves.iter().cycle();
+        for (n, (garage, page)) in records.iter().enumerate() {
+            let first = last[*garage] + 1;
+            last[*garage] += page.len() as u64;
+            position += 1;
+            let events: Vec<_> = (first..).zip(*page).map(|(sequence, told)| bytes(told, sequence)).collect();
+            apply(&ledger, GARAGES[*garage], vec![page_after(first, &events)]);
+            prop_assert_eq!(ledger.position(), position);
+            if *saves.next().unwrap() {
+                fold_saving(&mut view, &ledger, &store, || *saves.next().unwrap());
+            }
+            // The power goes: of the view's writes since the ledger's last flush a part survives.
+            if let Some((_, keep)) = cut_at.iter().find(|(at, _)| *at == n) {
+                disk.power_on(*keep);
+                store = Store::on(disk.clone());
+                ledger = Ledger::open(store.clone()).unwrap();
+                view = View::open(&store).unwrap();
+            }
+        }
+        fold_saving(&mut view, &ledger, &store, || false);
+        prop_assert_eq!(&View::load(&store).unwrap(), &view);
+
+        // From the beginning, into another store: the same, byte for byte.
+        let other = Store::on(Disk::default());
+        let mut anew = View::default();
+        fold_saving(&mut anew, &ledger, &other, || false);
+        prop_assert_eq!(&anew, &view);
+        prop_assert_eq!(written(&other), written(&store));
+
+        let mut all = Vec::new();
+        for (name, pages) in GARAGES.iter().zip(&told) {
+            let (visits, set_aside) = oracle(pages);
+            let site = SiteName::new(name).unwrap();
+            all.extend(visits.iter().filter_map(|(plate, visit)| line(name, plate, visit)));
+            let aside = view.quarantine.values().filter(|aside| aside.garage == site);
+            let aside: Vec<u64> =
+                aside.flat_map(|aside| aside.places().map(|place| aside.first + place as u64)).collect();
+            prop_assert_eq!(aside, set_aside);
+            let book = view.garages.get(&site).map(|garage| garage.stays).unwrap_or_default();
+            let count = |is: fn(&Visit<u64>) -> bool| visits.iter().filter(|(_, visit)| is(visit)).count() as u64;
+            prop_assert_eq!(book.open, count(Visit::is_inside));
+            prop_assert_eq!(book.closed, count(|v| matches!(v, Visit::Stay { end: End::Left(_), .. })));
+            prop_assert_eq!(book.exits_missed, count(|v| matches!(v, Visit::Stay { end: End::Unseen, .. })));
+            prop_assert_eq!(book.exits_unmatched, count(|v| matches!(v, Visit::Exit(_))));
+        }
+        let everything = Wanted { plate: None, garage: None, open: None, after: None, limit: 3 };
+        for open in [None, Some(true), Some(false)] {
+            let of_state = |line: &&Line| open.is_none_or(|open| open == (line.4 == "inside"));
+            let wanted = Wanted { open, ..everything.clone() };
+            let expected: Vec<_> = all.iter().filter(of_state).cloned().collect();
+            prop_assert_eq!(sorted(listed(&store, &view, &wanted)), sorted(expected.clone()));
+            for (name, garage) in &view.garages {
+                let wanted = Wanted { garage: Some(garage.stays.number), ..wanted.clone() };
+                let expected = expected.iter().filter(|line| line.0 == name.as_str()).cloned().collect();
+                prop_assert_eq!(sorted(listed(&store, &view, &wanted)), sorted(expected));
+            }
+            for plate in PLATES {
+                let wanted = Wanted { plate: Some(Plate::new(plate).unwrap()), ..wanted.clone() };
+                let expected = expected.iter().filter(|line| line.1 == plate).cloned().collect();
+                prop_assert_eq!(sorted(listed(&store, &view, &wanted)), sorted(expected));
+            }
+        }
+    }
+}
+
+#[test]
+fn views_of_another_version_are_dropped_and_folded_anew() {
+    let (_, store, ledger) = world();
+    let entry = event(r#"{"kind":"entry","plate":"AB1"}"#);
+    apply(&ledger, "a", vec![page_after(1, &[entry])]);
+    let mut view = View::default();
+    let mut changes = fold(&mut view, &ledger, &store);
+    view.save(&mut changes).unwrap();
+    let whole = written(&store);
+    store.put(b"vp", &[VERSION + 1, 0, 0, 0, 0, 0, 0, 0, 1]).unwrap();
+    assert_eq!(View::open(&store).unwrap(), View::default());
+    assert_eq!(written(&store), []);
+    let mut again = View::default();
+    fold_saving(&mut again, &ledger, &store, || false);
+    assert_eq!(written(&store), whole);
+    // A page that does not read is no reason to stay away either.
+    let page = whole.iter().find(|(key, _)| key.starts_with(b"vs")).unwrap();
+    store.put(&page.0, b"\x01\xff\xff").unwrap();
+    assert_eq!(View::open(&store).unwrap(), View::default());
+}
+
+#[test]
+fn a_page_of_corrections_fits_into_one_batch() {
+    let (_, store, ledger) = world();
+    let mut first = 1;
+    let mut give = |events: Vec<Vec<u8>>| {
+        let count = events.len() as u64;
+        apply(&ledger, "a", vec![page_after(first, &events)]);
+        first += count;
+        first - 1
+    };
+    let plate = |n: u64| format!("CAR{n}");
+    // Visits of 64 cars and of 64 others, each far from the next.
+    for _ in 0..3 {
+        for car in 0..128 {
+            let passed = |kind| event(&format!(r#"{{"kind":"{kind}","plate":"{}"}}"#, plate(car)));
+            give(vec![passed("entry"), passed("exit")]);
+            let others = |n: u64| event(&format!(r#"{{"kind":"exit","plate":"{}"}}"#, plate(1000 + n)));
+            give((0..64).map(others).collect());
+            give((0..64).map(others).collect());
+        }
+    }
+    // The middle visits of the first become visits of the others: 66 * 128 events lie between.
+    let middle = |car: u64| (128 + car) * 130 + 1;
+    let correct = |car: u64| {
+        let (of, plate) = (middle(car), plate(64 + car));
+        event(&format!(
+            r#"{{"kind":"plate_correction","epoch":"{EPOCH}","sequence":{of},"plate":"{plate}"}}"#
+        ))
+    };
+    give((0..64).map(correct).collect());
+    let mut view = View::default();
+    fold_saving(&mut view, &ledger, &store, || false);
+    assert!(view.quarantine.is_empty(), "{:?}", view.quarantine);
+    let book = view.garages[&SiteName::new("a").unwrap()].stays;
+    // Each moved entry left its exit behind, and stands before the middle visit of its new car.
+    let unmatched = 3 * 128 * 128 + 64;
+    assert_eq!((book.closed, book.exits_missed, book.exits_unmatched), (3 * 128 - 64, 64, unmatched));
+}

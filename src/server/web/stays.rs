@@ -1,0 +1,156 @@
+//! `GET /v1/stays`.
+
+use super::{Shared, time};
+use crate::http::{self, Paging, Problem, bad_cursor, query};
+use crate::messaging::SiteName;
+use crate::parking::Plate;
+use crate::parking::event::Moment;
+use crate::parking::stay::End;
+use crate::server::ledger::Ledger;
+use crate::server::view::list::{self, Listed, Wanted};
+use crate::server::view::{Address, Passage};
+use crate::store::StoreError;
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::response::IntoResponse;
+use jiff::Timestamp;
+use jiff::tz::Offset;
+use serde::{Deserialize, Serialize};
+
+#[derive(Deserialize)]
+pub(super) struct StaysQuery {
+    plate: Option<String>,
+    garage: Option<String>,
+    state: Option<String>,
+    after: Option<String>,
+    limit: Option<usize>,
+}
+
+#[derive(Serialize)]
+struct Line {
+    garage: String,
+    plate: String,
+    entered_at: String,
+    left_at: Option<String>,
+    entry: Event,
+    exit: Option<Event>,
+    state: &'static str,
+}
+
+/// Which event it was.
+#[derive(Serialize)]
+struct Event {
+    epoch: String,
+    sequence: u64,
+    position: u64,
+}
+
+impl Event {
+    fn new(ledger: &Ledger, passage: &Passage) -> Result<Event, StoreError> {
+        Ok(Event {
+            epoch: ledger.stream(passage.stream)?.epoch.to_string(),
+            sequence: passage.sequence,
+            position: passage.position,
+        })
+    }
+}
+
+impl Line {
+    fn new(ledger: &Ledger, garage: String, stay: &Listed) -> Result<Line, StoreError> {
+        let exit = match &stay.end {
+            End::Left(exit) => Some(exit),
+            End::Inside | End::Unseen => None,
+        };
+        Ok(Line {
+            garage,
+            plate: stay.plate.to_string(),
+            entered_at: at(&stay.entry),
+            left_at: exit.map(at),
+            entry: Event::new(ledger, &stay.entry)?,
+            exit: exit.map(|exit| Event::new(ledger, exit)).transpose()?,
+            state: if stay.end == End::Inside { "open" } else { "closed" },
+        })
+    }
+}
+
+/// As its source wrote it.
+fn at(passage: &Passage) -> String {
+    let timestamp = Timestamp::from_millisecond(passage.at_ms);
+    let offset = Offset::from_seconds(i32::from(passage.offset_minutes) * 60);
+    match (timestamp, offset) {
+        (Ok(timestamp), Ok(offset)) => Moment { timestamp, offset }.to_string(),
+        _ => time(passage.at_ms),
+    }
+}
+
+fn cursor(Address { garage, page, slot }: Address) -> String {
+    format!("{garage}.{page}.{slot}")
+}
+
+fn parse_cursor(text: &str) -> Option<Address> {
+    let mut parts = text.split('.');
+    let address = Address {
+        garage: parts.next()?.parse().ok()?,
+        page: parts.next()?.parse().ok()?,
+        slot: parts.next()?.parse().ok()?,
+    };
+    parts.next().is_none().then_some(address)
+}
+
+/// Stays of one plate, one garage, open or closed, or all; the newest first within a garage or of a plate.
+pub(super) async fn stays(
+    State(web): Shared,
+    asked: Result<Query<StaysQuery>, QueryRejection>,
+) -> Result<impl IntoResponse, Problem> {
+    #[derive(Serialize, Default)]
+    struct Answer {
+        /// The views' position: later events are not shown yet.
+        position: u64,
+        stays: Vec<Line>,
+        next: Option<String>,
+    }
+    let asked = query(asked)?;
+    let limit = Paging { after: None, limit: asked.limit }.limit()?;
+    let after = match &asked.after {
+        Some(text) => Some(parse_cursor(text).ok_or_else(|| bad_cursor(text))?),
+        None => None,
+    };
+    let garage = asked.garage.as_ref().map(|name| {
+        let site = SiteName::new(name).ok()?;
+        web.view().garages.get(&site).map(|garage| garage.stays.number)
+    });
+    let plate = asked.plate.as_ref().map(|plate| Plate::new(plate).ok());
+    let open = asked.state.as_deref().map(|state| match state {
+        "open" => Some(true),
+        "closed" => Some(false),
+        _ => None,
+    });
+    let answer = http::blocking(move || {
+        // What nobody has, nobody finds.
+        let (Some(garage), Some(plate), Some(open)) = (known(garage), known(plate), known(open)) else {
+            let position = crate::server::view::written_position(&web.store)?.unwrap_or_default();
+            return Ok(Answer { position, ..Answer::default() });
+        };
+        let list = list::list(&web.store, &Wanted { plate, garage, open, after, limit })?;
+        // After the list: a garage that it shows is known by now.
+        let names = list::names(&web.view().garages);
+        let name = |stay: &Listed| names.get(&stay.address.garage).map(ToString::to_string);
+        let next = list.stays.last().map(|stay| cursor(stay.address)).filter(|_| list.more);
+        let lines =
+            list.stays.iter().map(|stay| Line::new(&web.ledger, name(stay).unwrap_or_default(), stay));
+        let stays = lines.collect::<Result<_, StoreError>>()?;
+        Ok::<_, StoreError>(Answer { position: list.position, stays, next })
+    })
+    .await?;
+    Ok(Json(answer))
+}
+
+/// A filter that was not given filters nothing; one whose value is unknown finds nothing, which is `None`.
+fn known<T>(filter: Option<Option<T>>) -> Option<Option<T>> {
+    match filter {
+        None => Some(None),
+        Some(None) => None,
+        Some(Some(value)) => Some(Some(value)),
+    }
+}

@@ -1,0 +1,338 @@
+//! Room on the disk: what is left, what is kept free, and the ballast.
+//!
+//! **Promise.** A daemon that asks [`DiskRoom::check`] before it takes something new never fills the disk by itself: what is
+//! needed to deliver, to delete and to open anew stays free. When something else fills the disk to the last byte, the
+//! next opening still finds room: it gives up the ballast.
+//! **Kept by.** The reserve: the smaller of 64 MB and 5 % of the filesystem, or what the operator set. And the ballast: a file of
+//! [`BALLAST_BYTES`] in the data directory, really written, laid when there is room and given up first.
+//! **Not promised.** Anything against a program that takes what the ballast gave free before we could use it: then opening
+//! fails and says so, and the next try may succeed.
+//!
+//! A store never gives room back while it is open, but uses again what was deleted in it. So a full disk that only holds a
+//! large, empty store takes new values again: see [`DiskRoom::check_inside`].
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use super::directory::STORE;
+use super::{OpenError, Purpose, Store, on_sled};
+
+/// How much the ballast takes.
+pub const BALLAST_BYTES: u64 = 4 << 20;
+/// The most that is kept free when nothing was set.
+const RESERVE_MOST: u64 = 64 << 20;
+/// The part of the filesystem that is kept free of a small one.
+const RESERVE_PART: u64 = 20;
+/// With less than this left, opening does not begin before the ballast is given up: sled writes a snapshot then, and we a note.
+const OPENING_NEEDS: u64 = 2 << 20;
+/// More than this is not written between two looks at the disk, and asking costs a system call once in so long.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// What is written for a value, at most and for a while: it comes with the nodes of the tree that it changes.
+pub const WRITTEN_FOR_VALUES: u64 = 2;
+/// How often it is looked whether the ballast can be laid again.
+const LAY_AGAIN_EVERY: Duration = Duration::from_secs(1);
+/// So much more than needed must be there before the ballast is laid: two daemons on one disk do not take it from each other.
+const LAY_WITH: u64 = 1 << 20;
+/// sled begins to rewrite a segment when less than half of it is in use, and some are always on the way.
+const STORE_TO_VALUES: u64 = 3;
+const STORE_ON_THE_WAY: u64 = 8 << 20;
+/// A store that uses its own free segments may be misjudged and grow a little. When less than this part of the reserve is there
+/// for that, it must be twice as empty.
+const INSIDE_PART: u64 = 4;
+
+const BALLAST: &str = "ballast";
+const BALLAST_NEW: &str = "ballast.new";
+
+/// What is left on the disk of a data directory. Cloning shares it. It costs next to nothing to ask.
+#[derive(Clone)]
+pub struct DiskRoom(Arc<Shared>);
+
+struct Shared {
+    dir: PathBuf,
+    /// As the operator set it.
+    reserve: Option<u64>,
+    has_ballast: AtomicBool,
+    began: Instant,
+    /// When it was last looked, in milliseconds since `began`; 0 for never.
+    looked: AtomicU64,
+    left: AtomicU64,
+    total: AtomicU64,
+    /// How long the file of the store is.
+    store: AtomicU64,
+}
+
+impl std::fmt::Debug for DiskRoom {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DiskRoom")
+            .field("dir", &self.0.dir)
+            .field("left", &self.left())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Opens the store of a data directory that the caller holds, also on a full disk: then the ballast is given up first. It is
+/// laid, or laid again, as soon as there is room for it.
+pub fn open_store(
+    dir: &Path,
+    purpose: Purpose,
+    reserve: Option<u64>,
+) -> Result<(Store, DiskRoom), OpenError> {
+    let room = DiskRoom::of(dir, reserve);
+    let path = dir.join(STORE);
+    if room.look().left < OPENING_NEEDS {
+        room.give_up_ballast();
+    }
+    let opened = match Store::open_with(&path, purpose, &room) {
+        Err(OpenError::Io { source, .. }) if is_shortage(&source) && room.give_up_ballast() => {
+            Store::open_with(&path, purpose, &room)
+        }
+        opened => opened,
+    };
+    let store = opened?;
+    let keeper = Arc::downgrade(&room.0);
+    let io_error = |source| OpenError::Io { path: dir.to_owned(), source };
+    std::thread::Builder::new()
+        .name("ballast".into())
+        .spawn(move || keep_ballast(&keeper))
+        .map_err(io_error)?;
+    Ok((store, room))
+}
+
+/// Whether an error says that there is no room.
+fn is_shortage(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Look {
+    left: u64,
+    total: u64,
+    store: u64,
+}
+
+impl DiskRoom {
+    /// Looks at the disk that `dir` is on.
+    pub(super) fn of(dir: &Path, reserve: Option<u64>) -> DiskRoom {
+        // Left by a crash.
+        let _ = fs::remove_file(dir.join(BALLAST_NEW));
+        DiskRoom(Arc::new(Shared {
+            dir: dir.to_owned(),
+            reserve,
+            has_ballast: AtomicBool::new(dir.join(BALLAST).exists()),
+            began: Instant::now(),
+            looked: AtomicU64::new(0),
+            left: AtomicU64::new(0),
+            total: AtomicU64::new(0),
+            store: AtomicU64::new(0),
+        }))
+    }
+
+    /// How many bytes are left, as it was a moment ago. A disk that does not tell counts as one with room: writing to it
+    /// will tell.
+    pub fn left(&self) -> u64 {
+        self.recent().left
+    }
+
+    /// Whether `bytes` more may be written ([`WRITTEN_FOR_VALUES`]); if not, why, in words for people.
+    pub fn check(&self, bytes: u64) -> Result<(), String> {
+        let look = self.recent();
+        judge(look, self.wanted(look), bytes, None).map_err(|short| short.to_string())
+    }
+
+    /// Whether values of `coming` bytes may be added to a store that deletes, and whose values take `stored` bytes now: what was
+    /// deleted in it is used again, though its file does not get shorter.
+    pub fn check_inside(&self, stored: u64, coming: u64) -> Result<(), String> {
+        let look = self.recent();
+        let values = stored.saturating_add(coming);
+        let bytes = coming.saturating_mul(WRITTEN_FOR_VALUES);
+        judge(look, self.wanted(look), bytes, Some(values)).map_err(|short| short.to_string())
+    }
+
+    fn wanted(&self, look: Look) -> Wanted {
+        Wanted {
+            reserve: self.0.reserve.unwrap_or_else(|| RESERVE_MOST.min(look.total / RESERVE_PART)),
+            ballast: if self.0.has_ballast.load(Ordering::Relaxed) { 0 } else { BALLAST_BYTES },
+        }
+    }
+
+    fn recent(&self) -> Look {
+        let shared = &self.0;
+        let now = u64::try_from(shared.began.elapsed().as_millis()).unwrap_or(u64::MAX - 1) + 1;
+        let looked = shared.looked.load(Ordering::Acquire);
+        if looked == 0 || now.saturating_sub(looked) >= LOOK_EVERY.as_millis() as u64 {
+            let look = self.look();
+            shared.left.store(look.left, Ordering::Relaxed);
+            shared.total.store(look.total, Ordering::Relaxed);
+            shared.store.store(look.store, Ordering::Relaxed);
+            shared.looked.store(now, Ordering::Release);
+            return look;
+        }
+        Look {
+            left: shared.left.load(Ordering::Relaxed),
+            total: shared.total.load(Ordering::Relaxed),
+            store: shared.store.load(Ordering::Relaxed),
+        }
+    }
+
+    fn look(&self) -> Look {
+        let dir = &self.0.dir;
+        let (left, total) = match rustix::fs::statvfs(dir) {
+            Ok(told) => (told.f_bavail * told.f_frsize, told.f_blocks * told.f_frsize),
+            Err(_) => (u64::MAX, u64::MAX),
+        };
+        let store = fs::metadata(dir.join(STORE).join(on_sled::LOG_FILE)).map_or(0, |file| file.len());
+        Look { left, total, store }
+    }
+
+    /// Returns whether there was one.
+    fn give_up_ballast(&self) -> bool {
+        if !self.0.has_ballast.swap(false, Ordering::Relaxed) {
+            return false;
+        }
+        match fs::remove_file(self.0.dir.join(BALLAST)) {
+            Ok(()) => {
+                tracing::warn!(data_dir = %self.0.dir.display(), "the disk is full: the ballast of 4 MB is given up, so that what is stored can be opened and delivered. It is laid again when there is room");
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the disk is full, and the ballast cannot be given up");
+                false
+            }
+        }
+    }
+
+    /// Lays the ballast if it is missing and there is room.
+    fn lay_ballast(&self) {
+        if self.0.has_ballast.load(Ordering::Relaxed) || self.check(LAY_WITH).is_err() {
+            return;
+        }
+        let (new, path) = (self.0.dir.join(BALLAST_NEW), self.0.dir.join(BALLAST));
+        let laid = || -> io::Result<()> {
+            let mut file = File::create(&new)?;
+            file.write_all(&vec![0; BALLAST_BYTES as usize])?;
+            // Not by the C library's name for it, which is our barrier: what becomes of zeros says nothing about events.
+            rustix::fs::fdatasync(&file)?;
+            fs::rename(&new, &path)
+        };
+        match laid() {
+            Ok(()) => self.0.has_ballast.store(true, Ordering::Relaxed),
+            Err(error) => {
+                let _ = fs::remove_file(&new);
+                tracing::debug!(%error, "the ballast was not laid; it is tried again");
+            }
+        }
+    }
+}
+
+/// Until the last user is gone.
+fn keep_ballast(room: &Weak<Shared>) {
+    while let Some(shared) = room.upgrade() {
+        DiskRoom(shared).lay_ballast();
+        std::thread::sleep(LAY_AGAIN_EVERY);
+    }
+}
+
+/// What is to be kept free.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    reserve: u64,
+    /// What the ballast takes when it is laid again.
+    ballast: u64,
+}
+
+/// There is not enough room.
+#[derive(Debug, PartialEq, Eq)]
+struct Short {
+    left: u64,
+    kept: u64,
+    bytes: u64,
+}
+
+impl std::fmt::Display for Short {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Short { left, kept, bytes } = self;
+        write!(f, "the disk has {} left", megabytes(*left))?;
+        if left >= kept {
+            write!(f, ", this takes up to {}", megabytes(*bytes))?;
+        }
+        write!(f, ", and {} are kept free for delivering and for starting again", megabytes(*kept))
+    }
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
+}
+
+/// `values`: what the values of a store that deletes will take.
+fn judge(look: Look, wanted: Wanted, bytes: u64, values: Option<u64>) -> Result<(), Short> {
+    let kept = wanted.reserve.saturating_add(wanted.ballast);
+    if look.left.saturating_sub(bytes) >= kept {
+        return Ok(());
+    }
+    if let Some(values) = values {
+        let sure = if look.left >= wanted.reserve / INSIDE_PART { 1 } else { 2 };
+        let taken = values.saturating_mul(STORE_TO_VALUES).saturating_add(STORE_ON_THE_WAY);
+        if taken.saturating_mul(sure) <= look.store {
+            return Ok(());
+        }
+    }
+    Err(Short { left: look.left, kept, bytes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MB: u64 = 1 << 20;
+
+    fn short(left: u64, store: u64, ballast: u64, bytes: u64, values: Option<u64>) -> bool {
+        let look = Look { left, total: 64 * MB, store };
+        judge(look, Wanted { reserve: 3 * MB, ballast }, bytes, values).is_err()
+    }
+
+    #[test]
+    fn the_reserve_is_kept_and_the_ballast_that_is_missing() {
+        assert!(!short(3 * MB, 0, 0, 0, None));
+        assert!(short(3 * MB - 1, 0, 0, 0, None));
+        assert!(short(4 * MB, 0, 0, MB + 1, None), "what comes is counted");
+        assert!(short(6 * MB, 0, 4 * MB, 0, None));
+        assert!(!short(7 * MB, 0, 4 * MB, 0, None));
+    }
+
+    #[test]
+    fn a_large_and_empty_store_has_room_inside() {
+        assert!(!short(MB, 50 * MB, 0, 0, Some(10 * MB)));
+        assert!(short(MB, 50 * MB, 0, 0, Some(20 * MB)), "what is stored leaves nothing");
+        assert!(short(0, 50 * MB, 0, 0, Some(10 * MB)), "nothing is left for what was misjudged");
+        assert!(!short(0, 50 * MB, 0, 0, Some(MB)), "it is almost empty");
+        assert!(short(MB, 50 * MB, 0, 0, None), "this store never deletes");
+        assert!(!short(MB, 50 * MB, 4 * MB, 0, Some(MB)), "the ballast is laid when others make room");
+    }
+
+    #[test]
+    fn opening_lays_the_ballast_and_a_full_disk_takes_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let ballast = dir.path().join(BALLAST);
+        std::fs::write(dir.path().join(BALLAST_NEW), b"left by a crash").unwrap();
+        let room = DiskRoom::of(dir.path(), None);
+        assert!(!dir.path().join(BALLAST_NEW).exists());
+        assert!(!room.give_up_ballast(), "there is none");
+        room.lay_ballast();
+        let blocks = std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(&ballast).unwrap());
+        assert!(blocks * 512 >= BALLAST_BYTES, "its blocks are really taken");
+        assert!(DiskRoom::of(dir.path(), None).give_up_ballast());
+        assert!(!ballast.exists());
+    }
+
+    #[test]
+    fn a_reserve_that_was_set_is_kept_and_the_refusal_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let why = DiskRoom::of(dir.path(), Some(u64::MAX / 4)).check(0).unwrap_err();
+        assert!(why.contains("MB left") && why.contains("kept free"), "{why}");
+        DiskRoom::of(dir.path(), Some(0)).check(0).unwrap();
+    }
+}

@@ -1,0 +1,142 @@
+//! A store for what need not outlive the process: one file without a name, and in memory only where each value is.
+//!
+//! sled would do, but keeps some fifty megabytes of its leaves in memory. Here a key takes about a hundred bytes.
+//!
+//! **Not promised.** That anything survives: the file has no name, and the kernel takes it back.
+
+use super::{Backend, Batch, Entries, Entry, Store};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::{Mutex, MutexGuard};
+
+/// A place in the file is a multiple of this, so that a value that grows often stays where it is.
+const STEP: usize = 1024;
+
+struct Scratch {
+    file: File,
+    index: Mutex<Index>,
+}
+
+#[derive(Default)]
+struct Index {
+    places: BTreeMap<Vec<u8>, Place>,
+    end: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Place {
+    at: u64,
+    length: usize,
+    room: usize,
+}
+
+/// An empty store in a file of its own under TMPDIR.
+pub fn store() -> io::Result<Store> {
+    Ok(Store::on(Scratch { file: tempfile::tempfile()?, index: Mutex::default() }))
+}
+
+impl Scratch {
+    fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().expect("nobody panics while it holds the index")
+    }
+
+    fn read(&self, place: Place) -> io::Result<Vec<u8>> {
+        let mut value = vec![0; place.length];
+        self.file.read_exact_at(&mut value, place.at)?;
+        Ok(value)
+    }
+}
+
+impl Backend for Scratch {
+    fn get(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        let place = self.index().places.get(key).copied();
+        place.map(|place| self.read(place)).transpose()
+    }
+
+    fn put(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
+        let mut index = self.index();
+        let fits = |place: &&Place| place.room >= value.len();
+        let place = match index.places.get(key).filter(fits) {
+            Some(place) => Place { length: value.len(), ..*place },
+            None => {
+                let room = value.len().next_multiple_of(STEP);
+                let at = index.end;
+                index.end += room as u64;
+                Place { at, length: value.len(), room }
+            }
+        };
+        self.file.write_all_at(value, place.at)?;
+        index.places.insert(key.to_vec(), place);
+        Ok(())
+    }
+
+    fn remove(&self, key: &[u8]) -> io::Result<()> {
+        self.index().places.remove(key);
+        Ok(())
+    }
+
+    fn apply(&self, batch: &Batch) -> io::Result<()> {
+        batch.writes().try_for_each(|(key, value)| match value {
+            Some(value) => self.put(key, value),
+            None => self.remove(key),
+        })
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn range<'a>(&'a self, from: &[u8], to: &[u8]) -> Entries<'a> {
+        if from >= to {
+            return Box::new(std::iter::empty());
+        }
+        let places: Vec<_> = {
+            let index = self.index();
+            let range = index.places.range(from.to_vec()..to.to_vec());
+            range.map(|(key, place)| (key.clone(), *place)).collect()
+        };
+        Box::new(places.into_iter().map(|(key, place)| Ok((key, self.read(place)?))))
+    }
+
+    fn last(&self, from: &[u8], to: &[u8]) -> io::Result<Option<Entry>> {
+        if from >= to {
+            return Ok(None);
+        }
+        let last = {
+            let index = self.index();
+            let mut range = index.places.range(from.to_vec()..to.to_vec());
+            range.next_back().map(|(key, place)| (key.clone(), *place))
+        };
+        last.map(|(key, place)| Ok((key, self.read(place)?))).transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::simulated::Disk;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn it_keeps_what_any_store_keeps(
+            writes in prop::collection::vec((0u8..20, prop::option::weighted(0.8, 0usize..3000)), 0..60),
+        ) {
+            let (scratch, other) = (store().unwrap(), Store::on(Disk::default()));
+            for (n, (key, length)) in writes.iter().enumerate() {
+                for store in [&scratch, &other] {
+                    match length {
+                        Some(length) => store.put(&[*key], &vec![n as u8; *length]).unwrap(),
+                        None => store.remove(&[*key]).unwrap(),
+                    }
+                }
+            }
+            let all = |store: &Store| store.range(&[3], &[17]).map(Result::unwrap).collect::<Vec<_>>();
+            prop_assert_eq!(all(&scratch), all(&other));
+            prop_assert_eq!(scratch.last(&[0], &[9]).unwrap(), other.last(&[0], &[9]).unwrap());
+            prop_assert_eq!(scratch.get(&[5]).unwrap(), other.get(&[5]).unwrap());
+        }
+    }
+}

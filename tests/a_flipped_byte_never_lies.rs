@@ -1,0 +1,176 @@
+//! **Promise.** A flipped byte anywhere in a store is never passed over in a lie: what is given out is what was written, what was
+//! confirmed and is missing is told with its place, no place is ever used twice, and nothing is acknowledged that is not
+//! there. Or the store is refused, in words.
+//!
+//! Each place is a small store with one byte flipped, opened by a process of its own kind: what aborts or hangs there is seen
+//! here. `FOGPOST_FLIPS` says how many places of each store (2,000).
+
+mod common;
+mod flips;
+
+use common::seeded;
+use flips::{Place, Store, edge, places_in, server};
+use rand::seq::SliceRandom;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// How long looking into one store may take. It takes 0.05 s.
+const EACH_WITHIN: Duration = Duration::from_secs(60);
+/// How many processes look at once.
+const AT_ONCE: usize = 4;
+
+/// In memory: two thousand stores are opened, and each opening syncs.
+fn scratch_dir() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    let made = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    made.unwrap()
+}
+
+fn how_many() -> usize {
+    std::env::var("FOGPOST_FLIPS").map_or(2000, |n| n.parse().expect("FOGPOST_FLIPS is a number"))
+}
+
+#[test]
+fn of_an_edge_store() {
+    let dir = scratch_dir();
+    let states = edge::make(dir.path());
+    let counts = flip_everywhere("edge", dir.path(), &states);
+    assert!(counts["reported"] > 0 && counts["intact"] > 0, "{counts:?}");
+}
+
+#[test]
+fn of_a_server_store() {
+    let dir = scratch_dir();
+    let states = server::make(dir.path());
+    let counts = flip_everywhere("server", dir.path(), &states);
+    assert!(counts["reported"] > 0 && counts["intact"] > 0, "{counts:?}");
+}
+
+/// Looks into many stores that differ from the sound ones by a byte. What the test came to, by kind.
+fn flip_everywhere(kind: &str, dir: &Path, states: &[PathBuf]) -> BTreeMap<String, usize> {
+    let began = Instant::now();
+    let mut random = seeded();
+    let mut places: Vec<Place> = Vec::new();
+    for state in states {
+        places.extend(places_in(state, how_many() / states.len(), &mut random));
+    }
+    places.shuffle(&mut random);
+    let each = places.len().div_ceil(AT_ONCE).max(1);
+    let said: Vec<(Place, String)> = std::thread::scope(|scope| {
+        let looking = places.chunks(each).enumerate().map(|(n, places)| {
+            let work = dir.join(format!("work-{n}"));
+            scope.spawn(move || look_into_all(kind, &work, places))
+        });
+        let looking: Vec<_> = looking.collect();
+        looking.into_iter().flat_map(|looking| looking.join().unwrap()).collect()
+    });
+    assert_eq!(said.len(), places.len());
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    let mut words: BTreeMap<String, usize> = BTreeMap::new();
+    let mut wrong = Vec::new();
+    for (place, said) in said {
+        let (outcome, detail) = said.split_once(' ').unwrap_or((&said, ""));
+        *counts.entry(outcome.to_owned()).or_default() += 1;
+        match outcome {
+            "intact" => {}
+            "reported" | "refused" => {
+                let letters = |text: &str| text.replace(|c: char| c.is_ascii_digit(), "#");
+                let file = place.file.file_name().unwrap().to_string_lossy();
+                *words.entry(letters(&format!("{outcome} ({file}): {detail}"))).or_default() += 1;
+            }
+            _ => wrong.push(format!("{place}: {said}")),
+        }
+    }
+    println!("{kind}: {counts:?} of {} places in {:.1} s", places.len(), began.elapsed().as_secs_f64());
+    for (words, count) in words {
+        println!("{count:6} {}", words.chars().take(200).collect::<String>());
+    }
+    let shown: Vec<&str> = wrong.iter().take(20).map(String::as_str).collect();
+    assert!(wrong.is_empty(), "{} of {} are wrong:\n{}", wrong.len(), places.len(), shown.join("\n"));
+    counts
+}
+
+/// What was said of each place. A process that dies or hangs over one is replaced, and that is said.
+fn look_into_all(kind: &str, work: &Path, places: &[Place]) -> Vec<(Place, String)> {
+    fs::create_dir(work).unwrap();
+    let mut said: Vec<(Place, String)> = Vec::new();
+    while said.len() < places.len() {
+        let list: Vec<String> = places[said.len()..].iter().map(ToString::to_string).collect();
+        fs::write(work.join("places"), list.join("\n")).unwrap();
+        fs::write(work.join("said"), "").unwrap();
+        let mut child = start_child(kind, work);
+        let mut told = 0;
+        let mut told_at = Instant::now();
+        let ended = loop {
+            let now = lines(&work.join("said"));
+            if now.len() > told {
+                (told, told_at) = (now.len(), Instant::now());
+            }
+            if let Some(status) = child.try_wait().unwrap() {
+                break format!("{status}");
+            }
+            if told_at.elapsed() > EACH_WITHIN {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                break format!("still at it after {} s", EACH_WITHIN.as_secs());
+            }
+            std::thread::sleep(Duration::from_millis(20)); // nobody tells us that a file grew
+        };
+        for line in lines(&work.join("said")) {
+            said.push((places[said.len()].clone(), line));
+        }
+        if said.len() < places.len() {
+            let log = fs::read_to_string(work.join("log")).unwrap_or_default();
+            let tail: Vec<&str> = log.lines().rev().take(5).collect();
+            said.push((places[said.len()].clone(), format!("died {ended}: {}", tail.join(" | "))));
+        }
+    }
+    said
+}
+
+/// Whole lines only: the last one may be in the making.
+fn lines(path: &Path) -> Vec<String> {
+    let text = fs::read_to_string(path).unwrap();
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    whole.lines().map(str::to_owned).collect()
+}
+
+fn start_child(kind: &str, work: &Path) -> Child {
+    let log = fs::File::create(work.join("log")).unwrap();
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "look_into_stores", "--ignored", "--nocapture", "--test-threads=1"])
+        .env("FOGPOST_FLIPS_OF", kind)
+        .env("FOGPOST_FLIPS_IN", work)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap()
+}
+
+/// The other side of [`look_into_all`].
+#[test]
+#[ignore = "the tests above run it, in processes of its own"]
+fn look_into_stores() {
+    use std::io::Write;
+    let Some(work) = std::env::var_os("FOGPOST_FLIPS_IN").map(PathBuf::from) else { return };
+    let look: fn(&Store) -> String = match std::env::var("FOGPOST_FLIPS_OF").as_deref() {
+        Ok("edge") => edge::look_into,
+        _ => server::look_into,
+    };
+    let mut said = fs::OpenOptions::new().append(true).open(work.join("said")).unwrap();
+    for place in fs::read_to_string(work.join("places")).unwrap().lines() {
+        let store = Store::damaged(&work.join("copy"), &place.parse().unwrap());
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| look(&store)));
+        let outcome = outcome.unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            format!("panicked {}", text.unwrap_or_default())
+        });
+        writeln!(said, "{}", outcome.replace('\n', " ")).unwrap();
+    }
+}

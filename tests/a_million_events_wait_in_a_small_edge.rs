@@ -1,0 +1,72 @@
+//! **Promise.** With a million events waiting and 100,000 idempotency keys remembered an edge stays below 64 MB: while they
+//! are posted, when it is opened anew, and until they are delivered and 100,000 keys of delivered events are kept.
+
+mod common;
+
+use common::{Edge, Server, crowd, wait_until};
+use std::time::{Duration, Instant};
+
+const EVENTS: u64 = 1_000_000;
+const KEYS: u64 = 100_000;
+const EDGE_MEMORY_MAX_KB: u64 = 64 * 1024;
+const DELIVERED_WITHIN: Duration = Duration::from_secs(300);
+
+#[test]
+fn a_million_events_and_100000_keys_take_less_than_64_mb_of_an_edge() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(&dir.path().join("server"), &[]);
+    server.kill();
+    let mut edge = Edge::start(&dir.path().join("edge"), "a", &[server.address()], &[]);
+    let posting = Instant::now();
+    crowd::each(&edge, 0..KEYS, |http, number| {
+        let answer = crowd::post_numbered(http, number);
+        assert_eq!(answer.status, 201, "{answer:?}");
+    });
+    let keyed_in = posting.elapsed();
+    crowd::post_batches(&edge, KEYS..EVENTS);
+    let posted_in = posting.elapsed();
+    let waiting = edge.http().get_json("/v1/outbox");
+    assert_eq!((&waiting["depth"], &waiting["keys_remembered"]), (&EVENTS.into(), &KEYS.into()));
+    println!(
+        "posted {KEYS} under keys in {keyed_in:.1?}, all {EVENTS} in {posted_in:.1?}: {}",
+        waiting["bytes"]
+    );
+    assert_is_small(&edge, "after posting");
+
+    edge.kill();
+    let opening = Instant::now();
+    edge.restart();
+    println!("opened with all of them waiting after a kill in {:.2?}", opening.elapsed());
+    assert_is_small(&edge, "after opening");
+    assert_eq!(edge.stop().0, Some(0));
+    let opening = Instant::now();
+    edge.restart();
+    println!("opened with all of them waiting after a clean stop in {:.2?}", opening.elapsed());
+    assert_eq!(edge.http().get_json("/v1/board")["own"]["occupied"], EVENTS);
+    let again = crowd::post_numbered(&edge.http(), KEYS / 2);
+    assert_eq!(again.status, 201, "{again:?}");
+    assert_eq!(edge.depth(), EVENTS, "a key that waits is known after opening");
+
+    server.restart();
+    let back = Instant::now();
+    wait_until("the backlog is delivered", DELIVERED_WITHIN, &[&edge, &server], || edge.depth() == 0);
+    println!("delivered in {:.1?}", back.elapsed());
+    assert_eq!(edge.http().get_json("/v1/outbox")["keys_remembered"], KEYS);
+    assert_eq!(server.applied_of("a"), EVENTS);
+    assert_is_small(&edge, "after delivering");
+    edge.kill();
+    let opening = Instant::now();
+    edge.restart();
+    println!("opened with only keys in {:.2?}", opening.elapsed());
+    assert_eq!(edge.http().get_json("/v1/outbox")["keys_remembered"], KEYS);
+    assert_is_small(&edge, "after opening with only keys");
+    println!("the server took {:?}", server.memory());
+}
+
+fn assert_is_small(edge: &Edge, when: &str) {
+    let memory = edge.memory();
+    println!("{when} the edge has taken {memory:?}");
+    // A program that was built without optimisation is so large that its own pages are not counted.
+    let program = if cfg!(debug_assertions) { memory.program_kb } else { 0 };
+    assert!(memory.most_kb - program < EDGE_MEMORY_MAX_KB, "{when} the edge took {memory:?}");
+}

@@ -1,0 +1,109 @@
+//! Stores with a flipped byte.
+#![allow(dead_code, reason = "each test file uses a part of this")]
+
+pub mod edge;
+pub mod server;
+
+use rand::{Rng, RngExt};
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// A byte of a file of a sound data directory, and what it is flipped by.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The sound directory.
+    pub of: PathBuf,
+    pub file: PathBuf,
+    pub at: u64,
+    pub by: u8,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\t{}\t{}\t{}", self.of.display(), self.file.display(), self.at, self.by)
+    }
+}
+
+impl FromStr for Place {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Place, String> {
+        let mut parts = text.split('\t');
+        let mut part = || parts.next().ok_or_else(|| text.to_owned());
+        let (of, file) = (part()?.into(), part()?.into());
+        let number = |text: &str| text.parse::<u64>().map_err(|error| error.to_string());
+        Ok(Place { of, file, at: number(part()?)?, by: number(part()?)? as u8 })
+    }
+}
+
+/// Places all over the files of a directory: each file that is not long gets its share, the log most.
+pub fn places_in(dir: &Path, count: usize, random: &mut impl Rng) -> Vec<Place> {
+    let mut files = Vec::new();
+    for part in ["", "store"] {
+        for entry in fs::read_dir(dir.join(part)).unwrap().map(Result::unwrap) {
+            let file = Path::new(part).join(entry.file_name());
+            // The lock holds a number for people, the ballast nothing, the content is what the oracle has.
+            if entry.file_type().unwrap().is_file()
+                && !["lock", "ballast", "content"].iter().any(|no| file.ends_with(no))
+            {
+                files.push(file);
+            }
+        }
+    }
+    let (logs, others): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| file.ends_with("db"));
+    assert!(logs.len() == 1 && others.len() >= 3, "{logs:?} {others:?}");
+    (0..count)
+        .map(|n| {
+            let file = if n % 6 == 0 { &others[n / 6 % others.len()] } else { &logs[0] };
+            let bytes = fs::read(dir.join(file)).unwrap();
+            // Most of a log is zeros, which sled cuts off: a few places there will do.
+            let used: Vec<u64> = match n % 40 {
+                1 => (0..bytes.len() as u64).collect(),
+                _ => (0u64..).zip(&bytes).filter(|(_, byte)| **byte != 0).map(|(at, _)| at).collect(),
+            };
+            let at = used[random.random_range(0..used.len())];
+            let by = if n % 3 == 0 { random.random_range(1..=255) } else { 1 << random.random_range(0..8) };
+            Place { of: dir.to_owned(), file: file.clone(), at, by }
+        })
+        .collect()
+}
+
+/// A data directory with one flipped byte, and the sound one beside it.
+pub struct Store {
+    pub dir: PathBuf,
+    pub sound: PathBuf,
+}
+
+impl Store {
+    pub fn damaged(dir: &Path, place: &Place) -> Store {
+        let _ = fs::remove_dir_all(dir);
+        copy(&place.of, dir);
+        let file = dir.join(&place.file);
+        let mut bytes = fs::read(&file).unwrap();
+        bytes[place.at as usize] ^= place.by;
+        fs::write(file, bytes).unwrap();
+        Store { dir: dir.to_owned(), sound: place.of.clone() }
+    }
+}
+
+/// Copies a directory as a kill would leave it.
+pub fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
+            copy(&entry.path(), &to);
+        } else if kind.is_file() {
+            fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+/// Draws a place and flips its byte in a copy of the directory.
+pub fn damaged_copy(of: &Path, to: &Path, n: usize, random: &mut impl Rng) -> Place {
+    let place = places_in(of, n + 1, random).pop().expect("there is one");
+    Store::damaged(to, &place);
+    place
+}
