@@ -4,6 +4,7 @@
 //! events travel.
 
 pub mod board;
+pub mod charge;
 pub mod event;
 pub mod occupancy;
 pub mod plate;
@@ -11,6 +12,7 @@ pub mod stay;
 pub mod stored;
 
 pub use board::{Board, BoardAnswer, BoardQuestion, Observation};
+pub use charge::ChargeId;
 pub use event::{Event, EventError, EventKind};
 pub use occupancy::Occupancy;
 pub use plate::{Plate, PlateError};

@@ -15,8 +15,9 @@ mod reading;
 pub use desk::{Desk, Order};
 pub use offline::Offline;
 
-use crate::messaging::SiteName;
 use crate::messaging::page::RECORDS_MAX;
+use crate::messaging::{Digest, SiteName};
+use crate::parking::ChargeId;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -37,6 +38,22 @@ pub enum Command {
     Discard { place: Place, reason: String },
     /// The next conflict of this garage is to be answered by "move what is not acknowledged to a new epoch": both sides count.
     Adopt { garage: SiteName },
+    /// A piece of what is too long for one record. It says nothing until the command that comes right after the last piece.
+    Piece { bytes: Vec<u8> },
+    /// The tariffs in the pieces before, as canonical TOML, are in force from here on.
+    Tariffs { pieces: u32, digest: Digest },
+    /// The registrations in the pieces before (postcard) are added; one of a known plate takes the place of the former.
+    Plates { pieces: u32, digest: Digest },
+    RemovePlate { plate: String },
+    /// The contracts in the pieces before (postcard) are added; one of a known name takes the place of the former.
+    Contracts { pieces: u32, digest: Digest },
+    RemoveContract { contract: String },
+    /// The stays that wait for a price, among the entries of these numbers, are priced by the tariffs in force.
+    Price { from: u64, to: u64 },
+    /// A charge is taken back whole, less what was credited before.
+    Void { charge: ChargeId, reason: String },
+    /// Some of a charge is given back.
+    Credit { charge: ChargeId, amount: i64, currency: String, reason: String },
 }
 
 impl Command {

@@ -1,5 +1,6 @@
 //! What a fold changed and has not written yet, and reading through it.
 
+use super::billing::BillingChanges;
 use super::commands::CommandsChanges;
 use super::pages::{self, Address, Change, HEAD_PAGES, Passage, Readings, ReadingsOf, Slot};
 use super::{damaged, encode};
@@ -20,6 +21,7 @@ pub struct Changes {
     pub(super) damages: BTreeSet<u64>,
     pub(super) quarantine: BTreeSet<u64>,
     pub(super) commands: CommandsChanges,
+    pub(super) billing: BillingChanges,
     pub(super) heads: BTreeSet<u16>,
     /// (garage, map).
     pub(super) maps: BTreeSet<(u32, u32)>,
@@ -52,6 +54,7 @@ impl Changes {
             damages: BTreeSet::new(),
             quarantine: BTreeSet::new(),
             commands: CommandsChanges::default(),
+            billing: BillingChanges::on(store),
             heads: BTreeSet::new(),
             maps: BTreeSet::new(),
             pages: BTreeMap::new(),
@@ -68,10 +71,11 @@ impl Changes {
             + self.damages.len()
             + self.quarantine.len()
             + self.maps.len()
-            + self.commands.writes();
+            + self.commands.writes()
+            + self.billing.writes();
         let position = 1;
         self.waiting < WAITING_MAX
-            && writes + self.pages.len() + self.readings.len() + HEAD_PAGES + position + more <= BATCH_MAX
+            && writes + self.pages.len() + self.readings.len() + HEAD_PAGES + BOTH_HEADS + position + more <= BATCH_MAX
     }
 
     pub(super) fn append(&mut self, address: Address, slot: Slot) -> Result<(), StoreError> {

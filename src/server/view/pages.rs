@@ -18,6 +18,7 @@
 //!
 //! A garage's number is the order in which it was first seen.
 
+use super::billing::Cover;
 use super::{damaged, decode, encode};
 use crate::parking::Plate;
 use crate::parking::stay::{End, Visit};
@@ -54,6 +55,8 @@ pub struct Slot<T = Box<str>> {
     /// It was appended when its first event was applied. So whatever is further down the chain, of the same garage,
     /// began before it.
     pub in_order: bool,
+    /// Whether a contract covers its stay.
+    pub cover: Cover,
     /// `None`: a corrected plate undid it.
     pub visit: Option<(T, Visit<Passage>)>,
 }
@@ -93,9 +96,9 @@ pub enum Change {
 /// Makes a change to the slots of a page. `None` when it does not fit to them: the page is damaged.
 pub fn make<'a, T: From<&'a str>>(slots: &mut Vec<Slot<T>>, change: &'a Change) -> Option<()> {
     match change {
-        Change::Append(Slot { previous, in_order, visit }) => {
+        Change::Append(Slot { previous, in_order, cover, visit }) => {
             let visit = visit.as_ref().map(|(plate, visit)| (T::from(&**plate), visit.clone()));
-            slots.push(Slot { previous: *previous, in_order: *in_order, visit });
+            slots.push(Slot { previous: *previous, in_order: *in_order, cover: *cover, visit });
         }
         Change::End(slot, new) => match &mut slots.get_mut(usize::from(*slot))?.visit {
             Some((_, Visit::Stay { end, .. })) => end.clone_from(new),
@@ -160,6 +163,11 @@ impl Head {
         let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         let hash = plate.as_str().bytes().fold(0xcbf2_9ce4_8422_2325, step);
         Head((hash ^ hash >> 16 ^ hash >> 32 ^ hash >> 48) as u16)
+    }
+
+    /// Its place among all heads.
+    pub fn index(self) -> usize {
+        usize::from(self.0)
     }
 
     /// The page of heads that it is in.
@@ -306,7 +314,8 @@ mod tests {
         loop {
             let plate = Box::from("京".repeat(64));
             let visit = Visit::Stay { entry: worst, end: End::Inside };
-            let slot = Slot { previous: Some(far), in_order: true, visit: Some((plate, visit)) };
+            let cover = Cover::OneTooMany(u32::MAX);
+            let slot = Slot { previous: Some(far), in_order: true, cover, visit: Some((plate, visit)) };
             reserved += slot.reserve();
             if reserved > PAGE_MAX {
                 break;

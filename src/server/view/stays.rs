@@ -8,6 +8,8 @@
 //! **Not promised.** A correction that would have to look through more than [`LOOK_BACK`] visits: it goes to quarantine.
 
 use super::Place;
+use super::billing::anomalies::Code;
+use super::billing::{self, Billing, Closed, Cover};
 use super::changes::Changes;
 use super::pages::{
     self, Address, Head, Heads, Occupied, PAGE_MAX, Passage, ReadingsOf, SLOTS_MAX, Slot, read_page,
@@ -19,6 +21,7 @@ use crate::parking::{Event, EventKind, Plate};
 use crate::server::ledger::Ledger;
 use crate::store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 
 /// How many visits a correction may look through, back from the newest: a tenth of a second.
 pub const LOOK_BACK: usize = 10_000;
@@ -80,12 +83,35 @@ pub struct Stays {
     heads: Heads,
     /// By the number of the garage.
     garages: Vec<OfGarage>,
+    /// In how many garages each car is inside.
+    garages_of: HashMap<Plate, u32>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct OfGarage {
-    inside: Inside<Address>,
+    inside: Inside<Open>,
     occupied: Occupied,
+}
+
+/// The stay of a car that is inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Open {
+    address: Address,
+    entry: Passage,
+    cover: Cover,
+}
+
+/// Whose stays change, and who is told of it: the books of money.
+pub struct Teller<'a> {
+    pub billing: &'a mut Billing,
+    /// What the garage is called.
+    pub called: &'a str,
+}
+
+impl Teller<'_> {
+    fn garage(&self, book: &Book) -> billing::Garage<'_> {
+        billing::Garage { number: book.number, called: self.called }
+    }
 }
 
 /// A run of visits of one car, ascending, each at its address.
@@ -93,19 +119,21 @@ type Run = Vec<(Address, Visit<Passage>)>;
 
 impl Stays {
     /// What was written last, for as many garages.
-    pub fn load(store: &Store, garages: usize) -> Result<Stays, StoreError> {
-        let mut stays = Stays { heads: Heads::load(store)?, garages: vec![OfGarage::default(); garages] };
+    pub fn load(store: &Store, garages: usize, billing: &mut Billing) -> Result<Stays, StoreError> {
+        let garages = vec![OfGarage::default(); garages];
+        let mut stays = Stays { heads: Heads::load(store)?, garages, garages_of: HashMap::new() };
         for (garage, page) in pages::occupied_pages(store, 0, u32::MAX)? {
             let damaged = || super::damaged(&pages::page_key(garage, page));
             let of_garage = stays.garages.get_mut(garage as usize).ok_or_else(damaged)?;
             for (slot, its) in read_page(store, garage, page)?.into_iter().enumerate() {
-                if let Some((plate, visit)) = its.visit
-                    && visit.is_inside()
-                {
+                if let Some((plate, Visit::Stay { entry, end: End::Inside })) = its.visit {
                     let plate = Plate::new(&plate).map_err(|_| damaged())?;
                     let slot = u8::try_from(slot).map_err(|_| damaged())?;
-                    of_garage.inside.enter(&plate, Address { garage, page, slot });
+                    let address = Address { garage, page, slot };
+                    of_garage.inside.enter(&plate, Open { address, entry, cover: its.cover });
                     of_garage.occupied.enter(page);
+                    billing.was_inside(its.cover);
+                    *stays.garages_of.entry(plate).or_default() += 1;
                 }
             }
         }
@@ -126,19 +154,24 @@ impl Stays {
         book: &mut Book,
         place: Place<'_>,
         event: &Event,
+        teller: Teller<'_>,
         changes: &mut Changes,
     ) -> Result<Result<(), NotApplied>, StoreError> {
         match &event.kind {
             EventKind::Entry { plate: Some(plate) } => {
-                self.enter(book, plate, passage(place, event), changes)?;
+                self.enter(book, plate, passage(place, event), teller, changes)?;
             }
             EventKind::Exit { plate: Some(plate) } => {
-                self.leave(book, plate, passage(place, event), changes)?;
+                self.leave(book, plate, passage(place, event), teller, changes)?;
             }
             EventKind::PlateCorrection { epoch, sequence, plate } => {
-                return self.correct(ledger, book, place, (epoch, *sequence), plate, changes);
+                return self.correct(ledger, book, place, (epoch, *sequence), plate, teller, changes);
             }
-            EventKind::Entry { plate: None } | EventKind::Exit { plate: None } | EventKind::Count { .. } => {}
+            EventKind::Entry { plate: None } | EventKind::Exit { plate: None } => {
+                let at_ms = event.at.timestamp.as_millisecond();
+                changes.billing.note(Code::UnreadablePlate, book.number, None, at_ms, place.position)?;
+            }
+            EventKind::Count { .. } => {}
         }
         Ok(Ok(()))
     }
@@ -148,16 +181,29 @@ impl Stays {
         book: &mut Book,
         plate: &Plate,
         entry: Passage,
+        teller: Teller<'_>,
         changes: &mut Changes,
     ) -> Result<(), StoreError> {
-        let visit = Visit::Stay { entry, end: End::Inside };
-        let address = self.append(book, true, plate, visit, changes)?;
-        if let Some(former) = self.of(book).inside.enter(plate, address) {
-            changes.end(former, End::Unseen)?;
-            self.nobody_more_in(former, changes);
+        if let Some(former) = self.of(book).inside.leave(plate) {
+            changes.billing.note(
+                Code::EntryWhileOpen,
+                book.number,
+                Some(plate),
+                entry.at_ms,
+                entry.position,
+            )?;
+            self.not_inside(plate, former, teller.billing, changes);
+            changes.end(former.address, End::Unseen)?;
             book.open -= 1;
             book.exits_missed += 1;
         }
+        if self.garages_of.contains_key(plate) {
+            changes.billing.note(Code::OpenInTwoGarages, book.number, Some(plate), entry.at_ms, entry.position)?;
+        }
+        let cover = teller.billing.entered(teller.garage(book), plate, entry);
+        let visit = Visit::Stay { entry, end: End::Inside };
+        let address = self.append(book, true, plate, cover, visit, changes)?;
+        self.is_inside(book, plate, Open { address, entry, cover });
         Ok(())
     }
 
@@ -166,20 +212,49 @@ impl Stays {
         book: &mut Book,
         plate: &Plate,
         exit: Passage,
+        teller: Teller<'_>,
         changes: &mut Changes,
     ) -> Result<(), StoreError> {
         match self.of(book).inside.leave(plate) {
             Some(stay) => {
-                changes.end(stay, End::Left(exit))?;
-                self.nobody_more_in(stay, changes);
+                self.not_inside(plate, stay, teller.billing, changes);
+                changes.end(stay.address, End::Left(exit))?;
                 book.open -= 1;
                 book.closed += 1;
+                let garage = billing::Garage { number: book.number, called: teller.called };
+                let closed = Closed { garage, plate, entry: stay.entry, exit, cover: stay.cover };
+                teller.billing.closed(exit.position, closed, &mut changes.billing)?;
             }
             None => {
-                self.append(book, true, plate, Visit::Exit(exit), changes)?;
+                self.append(book, true, plate, Cover::None, Visit::Exit(exit), changes)?;
+                changes.billing.note(
+                    Code::ExitWithoutEntry,
+                    book.number,
+                    Some(plate),
+                    exit.at_ms,
+                    exit.position,
+                )?;
             }
         }
         Ok(())
+    }
+
+    /// A car is inside from now on; its stay stands at its address already.
+    fn is_inside(&mut self, book: &Book, plate: &Plate, open: Open) {
+        self.of(book).inside.enter(plate, open);
+        *self.garages_of.entry(plate.clone()).or_default() += 1;
+    }
+
+    /// A car that was taken from those inside is counted nowhere any more.
+    fn not_inside(&mut self, plate: &Plate, open: Open, billing: &mut Billing, changes: &mut Changes) {
+        self.nobody_more_in(open.address, changes);
+        billing.left(open.cover);
+        if let Some(garages) = self.garages_of.get_mut(plate) {
+            *garages -= 1;
+            if *garages == 0 {
+                self.garages_of.remove(plate);
+            }
+        }
     }
 
     /// Reads an earlier event with another plate from here on.
@@ -190,6 +265,7 @@ impl Stays {
         place: Place<'_>,
         (epoch, sequence): (&str, u64),
         plate: &Plate,
+        mut teller: Teller<'_>,
         changes: &mut Changes,
     ) -> Result<Result<(), NotApplied>, StoreError> {
         let Ok(epoch) = epoch.parse::<Epoch>() else {
@@ -244,10 +320,12 @@ impl Stays {
         }
         if let Some((former, run)) = old {
             let visits: Vec<_> = run.iter().map(|(_, visit)| visit.clone()).collect();
-            self.replace(book, former, &run, stay::without(&visits, &passage), changes)?;
+            let after = stay::without(&visits, &passage);
+            self.replace(book, former, &run, after, place.position, &mut teller, changes)?;
         }
         let visits: Vec<_> = new.iter().map(|(_, visit)| visit.clone()).collect();
-        self.replace(book, plate, &new, stay::with(&visits, way, passage), changes)?;
+        let after = stay::with(&visits, way, passage);
+        self.replace(book, plate, &new, after, place.position, &mut teller, changes)?;
         changes.readings_mut(readings)?.insert(index, plate.as_str().into());
         Ok(Ok(()))
     }
@@ -297,13 +375,17 @@ impl Stays {
         Ok(Some(run))
     }
 
-    /// Puts `new` in the place of a run of visits of one car: what begins with the same event keeps its slot.
+    /// Puts `new` in the place of a run of visits of one car: what begins with the same event keeps its slot. The books of
+    /// money are told of every stay that is another one now.
+    #[allow(clippy::too_many_arguments)]
     fn replace(
         &mut self,
         book: &mut Book,
         plate: &Plate,
         old: &Run,
         new: Vec<Visit<Passage>>,
+        position: u64,
+        teller: &mut Teller<'_>,
         changes: &mut Changes,
     ) -> Result<(), StoreError> {
         let same = |one: &Visit<Passage>, other: &Visit<Passage>| {
@@ -311,32 +393,57 @@ impl Stays {
         };
         for (address, visit) in old {
             *book.count(visit) -= 1;
-            if visit.is_inside() {
-                self.of(book).inside.leave(plate);
-                self.nobody_more_in(*address, changes);
+            if visit.is_inside()
+                && let Some(open) = self.of(book).inside.leave(plate)
+            {
+                self.not_inside(plate, open, teller.billing, changes);
+            }
+            if let Visit::Stay { end: End::Left(exit), .. } = visit
+                && !new.contains(visit)
+            {
+                teller.billing.undone(position, book.number, plate, *exit, &mut changes.billing)?;
             }
             if !new.iter().any(|new| same(new, visit)) {
                 changes.empty(*address)?;
             }
         }
         for visit in new {
-            let kept = old.iter().find(|(_, old)| same(old, &visit));
-            let inside = visit.is_inside();
+            let kept = old.iter().find(|(_, old)| same(old, &visit)).map(|(address, old)| (*address, old));
+            let is_new = kept.is_none_or(|(_, old)| *old != visit);
+            // A stay that was there keeps what its contract said.
+            let cover = match (&visit, kept) {
+                (_, Some((address, _))) => changes.slot(address)?.cover,
+                (Visit::Stay { entry, .. }, None) => {
+                    let cover = teller.billing.entered(teller.garage(book), plate, *entry);
+                    teller.billing.left(cover);
+                    cover
+                }
+                (Visit::Exit(_), None) => Cover::None,
+            };
             let address = match kept {
-                None => self.append(book, false, plate, visit, changes)?,
-                Some((address, old)) => {
+                None => self.append(book, false, plate, cover, visit.clone(), changes)?,
+                Some((address, _)) => {
                     *book.count(&visit) += 1;
-                    if inside {
-                        self.somebody_in(*address, changes);
+                    if visit.is_inside() {
+                        self.somebody_in(address, changes);
                     }
-                    if let (true, Visit::Stay { end, .. }) = (visit != *old, visit) {
-                        changes.end(*address, end)?;
+                    if let (true, Visit::Stay { end, .. }) = (is_new, &visit) {
+                        changes.end(address, end.clone())?;
                     }
-                    *address
+                    address
                 }
             };
-            if inside {
-                self.of(book).inside.enter(plate, address);
+            match visit {
+                Visit::Stay { entry, end: End::Inside } => {
+                    teller.billing.was_inside(cover);
+                    self.is_inside(book, plate, Open { address, entry, cover });
+                }
+                Visit::Stay { entry, end: End::Left(exit) } if is_new => {
+                    let garage = billing::Garage { number: book.number, called: teller.called };
+                    let closed = Closed { garage, plate, entry, exit, cover };
+                    teller.billing.closed(position, closed, &mut changes.billing)?;
+                }
+                _ => {}
             }
         }
         Ok(())
@@ -348,13 +455,14 @@ impl Stays {
         book: &mut Book,
         in_order: bool,
         plate: &Plate,
+        cover: Cover,
         visit: Visit<Passage>,
         changes: &mut Changes,
     ) -> Result<Address, StoreError> {
         *book.count(&visit) += 1;
         let head = Head::of(plate);
-        let slot =
-            Slot { previous: self.heads.get(head), in_order, visit: Some((plate.as_str().into(), visit)) };
+        let visit = Some((plate.as_str().into(), visit));
+        let slot = Slot { previous: self.heads.get(head), in_order, cover, visit };
         let reserve = u32::try_from(slot.reserve()).expect("a plate is short");
         if book.bytes as usize + reserve as usize > PAGE_MAX || book.slots == SLOTS_MAX {
             (book.page, book.slots, book.bytes) = (book.page + 1, 0, 0);
@@ -412,11 +520,14 @@ fn passage(place: Place<'_>, event: &Event) -> Passage {
     }
 }
 
-/// The most writes that one entry or exit adds: a page in which a stay ends. Appended visits share pages.
-pub const WRITES_OF_A_PASSAGE: usize = 1;
-/// The most writes that one correction adds: three visits under each plate, and its readings.
-pub const WRITES_OF_A_CORRECTION: usize = 7;
+/// The most writes that one entry or exit adds: a page in which a stay ends, and what is said of it in the books of money.
+/// Appended visits share pages.
+pub const WRITES_OF_A_PASSAGE: usize = 1 + billing::WRITES_OF_A_STAY;
+/// The most writes that one correction adds: three visits under each plate with what is said of them, a page of each entry that
+/// is settled, and its readings.
+pub const WRITES_OF_A_CORRECTION: usize = 6 * (2 + billing::WRITES_OF_A_STAY) + 1;
 
 /// The most writes that the events of one ledger page add beside those: pages for what is appended (four visits of 300 bytes
 /// for each of 64 corrections), and the maps of a garage of ten million visits.
-pub const WRITES_OF_A_PAGE: usize = 14 + 14;
+/// And the pages of what they are charged: at most two entries for each visit.
+pub const WRITES_OF_A_PAGE: usize = 14 + 14 + billing::pages_of(64 * 4);

@@ -1,0 +1,89 @@
+//! What names a charge.
+//!
+//! **Promise.** A charge's id follows from the exit that ended its stay: the garage, the epoch and the sequence of that event.
+//! Nobody gives numbers, so a fold of the same ledger gives the same ids, and an id can be traced to its event by hand.
+
+use std::fmt;
+use std::str::FromStr;
+use uuid::Uuid;
+
+/// The id of a charge: `GARAGE/EPOCH/SEQUENCE`, and `@POSITION` when the stay came to be otherwise than by its exit: by a
+/// corrected plate, or by an operator's word, at that position of the ledger.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ChargeId {
+    /// The name under which the garage's events came first. It may hold slashes.
+    pub garage: String,
+    pub epoch: [u8; 16],
+    pub sequence: u64,
+    pub made_at: Option<u64>,
+}
+
+/// A text that is no id of a charge.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is no id of a charge: one looks like 1/d5947e0f-1414-4ac6-8009-21147bb78df6/623, as GET /v1/charges shows it"
+)]
+pub struct NoChargeId(String);
+
+impl fmt::Display for ChargeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.garage, Uuid::from_bytes(self.epoch), self.sequence)?;
+        match self.made_at {
+            Some(position) => write!(f, "@{position}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl FromStr for ChargeId {
+    type Err = NoChargeId;
+    fn from_str(text: &str) -> Result<ChargeId, NoChargeId> {
+        let read = || {
+            let mut parts = text.rsplitn(3, '/');
+            let (number, epoch, garage) = (parts.next()?, parts.next()?, parts.next()?);
+            let (sequence, made_at) = match number.split_once('@') {
+                Some((sequence, position)) => (sequence, Some(position.parse().ok()?)),
+                None => (number, None),
+            };
+            let epoch = epoch.parse::<Uuid>().ok()?.into_bytes();
+            Some(ChargeId { garage: garage.to_owned(), epoch, sequence: sequence.parse().ok()?, made_at })
+        };
+        read().ok_or_else(|| NoChargeId(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for ChargeId {
+    type Error = NoChargeId;
+    fn try_from(text: String) -> Result<ChargeId, NoChargeId> {
+        text.parse()
+    }
+}
+
+impl From<ChargeId> for String {
+    fn from(id: ChargeId) -> String {
+        id.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_reads_as_it_is_written() {
+        for garage in ["1", "Bull Ring", "a/b", "Гараж"] {
+            for made_at in [None, Some(17)] {
+                let id = ChargeId { garage: garage.into(), epoch: [7; 16], sequence: 623, made_at };
+                assert_eq!(id.to_string().parse(), Ok(id));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_id_is_refused() {
+        for text in ["", "1", "1/2/3", "1/d5947e0f-1414-4ac6-8009-21147bb78df6/x", "d5947e0f-1414-4ac6-8009-21147bb78df6/3"] {
+            assert!(text.parse::<ChargeId>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! The entries of the books of money, as bytes: charges, voids, credits, and stays that wait for a price.
+//!
+//! **Promise.** Entries are numbered in the order of the ledger, and none is ever taken away. What changes in one is only which
+//! later entry settled it.
+//! **Kept by.** They are appended to the newest page. An entry names the one before it of its plate's chain and of its
+//! account's month, as in a log with an index of heads: an append costs one page, one head and one month.
+//!
+//! | key | value |
+//! | --- | --- |
+//! | `vbe` + page (u64) | up to [`IN_A_PAGE`] [`Entry`]s |
+//! | `vbi` + n (u16) | heads `512 n` to `512 n + 511` of the chains of plates, each the number of the newest entry, or 0 |
+//! | `vba` + account (u32) | an [`AccountBook`] |
+//! | `vbm` + account (u32) + month (u16) | a [`MonthBook`] |
+
+use super::Cover;
+use super::super::pages::{Head, Passage};
+use super::super::{damaged, decode, encode};
+use crate::parking::tariff::{Money, VatRate};
+use crate::store::{Store, StoreError, VALUE_MAX};
+use jiff::civil::Date;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// At most so many entries stand in one page.
+pub const IN_A_PAGE: u64 = 64;
+
+/// The number of an entry: 64 times its page, and its place there from 1. 0 for none.
+pub type Number = u64;
+
+/// A month: years since 0, and months since January.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Month(u16);
+
+impl Month {
+    pub fn of(date: Date) -> Month {
+        Month(u16::try_from(i32::from(date.year()) * 12 + i32::from(date.month()) - 1).unwrap_or(0))
+    }
+    /// Reads `2026-11`.
+    pub fn parse(text: &str) -> Option<Month> {
+        let (year, month) = text.split_once('-')?;
+        let digits = |text: &str| text.bytes().all(|c| c.is_ascii_digit());
+        if year.len() != 4 || month.len() != 2 || !digits(year) || !digits(month) {
+            return None;
+        }
+        Some(Month::of(Date::new(year.parse().ok()?, month.parse().ok()?, 1).ok()?))
+    }
+    pub fn first_day(self) -> Date {
+        Date::new((self.0 / 12) as i16, (self.0 % 12 + 1) as i8, 1).expect("a month of the years 0 to 5461")
+    }
+}
+
+impl fmt::Display for Month {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04}-{:02}", self.0 / 12, self.0 % 12 + 1)
+    }
+}
+
+/// One line of the books of money.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Of the ledger's record that made it.
+    pub position: u64,
+    pub account: u32,
+    pub month: Month,
+    /// The one before it of the same account and month.
+    pub before_in_month: Number,
+    /// The one before it in the chain of its plate's head.
+    pub before_of_plate: Number,
+    /// The void that took it back, or the charge that priced it.
+    pub settled_by: Number,
+    pub what: What,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum What {
+    Stay(Stay),
+    /// Takes the charge `of` back: what was left of it, as a negative amount. None: it had no price.
+    Void { of: Number, money: Option<Money>, vat: Option<VatRate>, why: VoidedBecause },
+    /// Gives back some of the charge `of`: a negative amount.
+    Credit { of: Number, money: Money, vat: Option<VatRate> },
+}
+
+/// Why a charge was taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VoidedBecause {
+    /// An operator said so; the command at the entry's position has the words.
+    Command,
+    /// A plate was corrected, or stays were joined, closed or split: the stay is another one now.
+    StayChanged,
+}
+
+/// A closed stay, and what it costs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stay {
+    /// By number.
+    pub garage: u32,
+    pub plate: Box<str>,
+    pub entry: Passage,
+    pub exit: Passage,
+    /// The position at which it came to be.
+    pub made_at: u64,
+    pub cover: Cover,
+    pub terms: Terms,
+}
+
+/// What a stay costs, and by what.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Terms {
+    /// By the tariff set that was put in force at this position of the ledger.
+    Charged { money: Money, vat: Option<VatRate>, set: u64, beyond: Option<Box<str>> },
+    /// A contract covers it.
+    Covered { money: Money, vat: Option<VatRate>, set: u64, contract: Box<str> },
+    /// There is no price yet.
+    Pending,
+    /// It does not add up; a person must look.
+    Held(Held),
+}
+
+/// Why a stay is not billed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Held {
+    /// It ended before it began, by more than clocks differ.
+    EndsBeforeItBegins,
+    /// It is longer than [`super::LONGEST_DAYS`].
+    TooLong,
+}
+
+impl Terms {
+    pub fn money(&self) -> Option<(Money, Option<VatRate>)> {
+        match self {
+            Terms::Charged { money, vat, .. } | Terms::Covered { money, vat, .. } => Some((*money, *vat)),
+            Terms::Pending | Terms::Held(_) => None,
+        }
+    }
+}
+
+/// One account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountBook {
+    pub name: String,
+    /// How many statements it has: months with an entry.
+    pub statements: u32,
+}
+
+/// One month of one account.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MonthBook {
+    /// The statement's number within the account.
+    pub number: u32,
+    /// Its newest entry.
+    pub last: Number,
+    pub entries: u64,
+    /// By currency and rate.
+    pub totals: Vec<(Money, Option<VatRate>)>,
+}
+
+impl MonthBook {
+    pub fn add(&mut self, money: Money, vat: Option<VatRate>) {
+        let known = self.totals.iter_mut().find(|(sum, rate)| sum.currency == money.currency && *rate == vat);
+        match known {
+            Some((sum, _)) => sum.amount = sum.amount.saturating_add(money.amount),
+            None => {
+                self.totals.push((money, vat));
+                self.totals.sort_by_key(|(sum, rate)| (sum.currency, *rate));
+            }
+        }
+    }
+}
+
+/// The page of an entry and its place there, from 0.
+pub fn place(number: Number) -> (u64, usize) {
+    ((number - 1) / IN_A_PAGE, ((number - 1) % IN_A_PAGE) as usize)
+}
+
+pub fn number(page: u64, place: usize) -> Number {
+    page * IN_A_PAGE + place as u64 + 1
+}
+
+/// The longest encoded page; the rest is room for its version and length.
+pub const PAGE_MAX: usize = VALUE_MAX - 8;
+
+impl Entry {
+    /// At most what it takes in a page, whatever settles it.
+    pub fn reserve(&self) -> usize {
+        let size = postcard::ser_flavors::Size::default();
+        postcard::serialize_with_flavor(self, size).expect("an entry always encodes") + 9
+    }
+}
+
+pub fn page_key(page: u64) -> Vec<u8> {
+    [b"vbe", &page.to_be_bytes()[..]].concat()
+}
+
+pub fn read_page(store: &Store, page: u64) -> Result<Vec<Entry>, StoreError> {
+    let key = page_key(page);
+    store.get(&key)?.map_or(Ok(Vec::new()), |value| decode(&key, &value))
+}
+
+pub fn encode_page(entries: &[Entry]) -> Vec<u8> {
+    let value = encode(&entries);
+    assert!(value.len() <= VALUE_MAX, "the longest entries fit, {} do not: {}", entries.len(), value.len());
+    value
+}
+
+pub fn account_key(account: u32) -> Vec<u8> {
+    [b"vba", &account.to_be_bytes()[..]].concat()
+}
+
+pub fn month_key(account: u32, month: Month) -> Vec<u8> {
+    [b"vbm", &account.to_be_bytes()[..], &month.0.to_be_bytes()].concat()
+}
+
+/// The account and month of a key that [`month_key`] made.
+pub fn of_month_key(key: &[u8]) -> Result<(u32, Month), StoreError> {
+    let place: [u8; 6] = super::super::sized(key.get(3..).unwrap_or_default())?;
+    let (account, month) = place.split_at(4);
+    let account = u32::from_be_bytes(account.try_into().expect("four bytes"));
+    Ok((account, Month(u16::from_be_bytes(month.try_into().expect("two bytes")))))
+}
+
+pub fn read_month(store: &Store, account: u32, month: Month) -> Result<Option<MonthBook>, StoreError> {
+    let key = month_key(account, month);
+    store.get(&key)?.map(|value| decode(&key, &value)).transpose()
+}
+
+const HEADS_IN_A_PAGE: usize = 512;
+/// How many keys the heads take.
+pub const HEAD_PAGES: usize = super::super::pages::HEADS / HEADS_IN_A_PAGE;
+
+/// The newest entry of each chain of plates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlateHeads(Vec<Number>);
+
+impl Default for PlateHeads {
+    fn default() -> PlateHeads {
+        PlateHeads(vec![0; super::super::pages::HEADS])
+    }
+}
+
+fn heads_key(page: u16) -> Vec<u8> {
+    [b"vbi", &page.to_be_bytes()[..]].concat()
+}
+
+impl PlateHeads {
+    pub fn load(store: &Store) -> Result<PlateHeads, StoreError> {
+        let mut heads = PlateHeads::default();
+        for entry in store.range(b"vbi", b"vbj") {
+            let (key, value) = entry?;
+            let page = u16::from_be_bytes(super::super::sized(&key[3..])?);
+            let of_page: Vec<Number> = decode(&key, &value)?;
+            match heads.0.chunks_exact_mut(HEADS_IN_A_PAGE).nth(usize::from(page)) {
+                Some(place) if of_page.len() == place.len() => place.copy_from_slice(&of_page),
+                _ => return Err(damaged(&key)),
+            }
+        }
+        Ok(heads)
+    }
+
+    pub fn get(&self, head: Head) -> Number {
+        self.0[head.index()]
+    }
+
+    pub fn set(&mut self, head: Head, newest: Number) {
+        self.0[head.index()] = newest;
+    }
+
+    /// A page of heads as a key and a value.
+    pub fn entry(&self, page: u16) -> (Vec<u8>, Vec<u8>) {
+        let from = usize::from(page) * HEADS_IN_A_PAGE;
+        (heads_key(page), encode(&&self.0[from..from + HEADS_IN_A_PAGE]))
+    }
+
+    /// The head of one plate as it was written last.
+    pub fn read(store: &Store, head: Head) -> Result<Number, StoreError> {
+        let key = heads_key(head.page());
+        let Some(value) = store.get(&key)? else { return Ok(0) };
+        let of_page: Vec<Number> = decode(&key, &value)?;
+        of_page.get(head.index() % HEADS_IN_A_PAGE).copied().ok_or_else(|| damaged(&key))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parking::tariff::{Amount, Currency};
+
+    #[test]
+    fn a_page_of_the_longest_entries_fits_into_a_value() {
+        let worst = Passage {
+            position: u64::MAX,
+            sequence: u64::MAX,
+            stream: u32::MAX,
+            at_ms: i64::from(u32::MAX) * -100_000,
+            offset_minutes: -1_560,
+        };
+        let money = Money { amount: Amount::of_minor(i64::MIN), currency: Currency::new("EUR").unwrap() };
+        let stay = Stay {
+            garage: u32::MAX,
+            plate: "京".repeat(48).into(),
+            entry: worst,
+            exit: worst,
+            made_at: u64::MAX,
+            cover: Cover::OneTooMany(u32::MAX),
+            terms: Terms::Charged {
+                money,
+                vat: VatRate::of_hundredths(10_000),
+                set: u64::MAX,
+                beyond: Some("x".repeat(64).into()),
+            },
+        };
+        let entry = Entry {
+            position: u64::MAX,
+            account: u32::MAX,
+            month: Month(u16::MAX),
+            before_in_month: u64::MAX,
+            before_of_plate: u64::MAX,
+            settled_by: u64::MAX,
+            what: What::Stay(stay),
+        };
+        let unsettled = Entry { settled_by: 0, ..entry.clone() };
+        let fit = PAGE_MAX / unsettled.reserve();
+        assert!(fit > 10);
+        assert!(encode_page(&vec![entry; fit]).len() <= VALUE_MAX);
+    }
+
+    #[test]
+    fn a_month_is_written_as_it_is_read() {
+        for text in ["2026-11", "1970-01", "2024-12"] {
+            assert_eq!(Month::parse(text).unwrap().to_string(), text);
+            assert_eq!(Month::of(Month::parse(text).unwrap().first_day()).to_string(), text);
+        }
+        for text in ["", "2026", "2026-13", "2026-00", "2026-1", "26-11", "2026-11-01", "+026-11"] {
+            assert_eq!(Month::parse(text), None, "{text}");
+        }
+    }
+}

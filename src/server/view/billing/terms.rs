@@ -1,0 +1,221 @@
+//! What the commands of operators put in force: tariffs, registered plates, contracts.
+//!
+//! All of it is in memory. The views keep only the positions of the commands, and read them from the ledger again when they are
+//! opened: it says each thing once.
+//!
+//! | key | value |
+//! | --- | --- |
+//! | `vbo` + n (u32) | the positions (u64) of commands `500 n` to `500 n + 499` of these, in order |
+
+use super::super::{damaged, decode, encode};
+use crate::messaging::Digest;
+use crate::parking::Plate;
+use crate::parking::register::{Contract, Registration};
+use crate::parking::tariff::{Tariff, TariffSet};
+use crate::server::commands::Command;
+use crate::server::ledger::{Ledger, Record};
+use crate::store::{Batch, Store, StoreError};
+use jiff::Timestamp;
+use jiff::civil::Date;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// What one command puts in force.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Order {
+    Tariffs(TariffSet),
+    Plates(Vec<Registration>),
+    RemovePlate(Plate),
+    Contracts(Vec<Contract>),
+    RemoveContract(String),
+}
+
+impl Order {
+    /// What the command at `position` puts in force; `None` for one that is about something else. `Err`: its pieces do not
+    /// give what it says.
+    pub fn read(ledger: &Ledger, position: u64, command: &Command) -> Result<Option<Result<Order, String>>, StoreError> {
+        let (pieces, digest) = match command {
+            Command::Tariffs { pieces, digest }
+            | Command::Plates { pieces, digest }
+            | Command::Contracts { pieces, digest } => (*pieces, *digest),
+            Command::RemovePlate { plate } => {
+                return Ok(Some(Plate::new(plate).map(Order::RemovePlate).map_err(|error| error.to_string())));
+            }
+            Command::RemoveContract { contract } => {
+                return Ok(Some(Ok(Order::RemoveContract(contract.clone()))));
+            }
+            _ => return Ok(None),
+        };
+        let Some(bytes) = gather(ledger, position, pieces, digest)? else {
+            let reason = "the pieces before it cannot be read, or are not those that it names";
+            return Ok(Some(Err(reason.to_owned())));
+        };
+        let said = |error: String| format!("what it puts in force is not understood: {error}");
+        Ok(Some(match command {
+            Command::Tariffs { .. } => String::from_utf8(bytes)
+                .map_err(|error| said(error.to_string()))
+                .and_then(|text| TariffSet::parse(&text).map_err(|errors| said(first(&errors))))
+                .map(Order::Tariffs),
+            Command::Plates { .. } => {
+                postcard::from_bytes(&bytes).map(Order::Plates).map_err(|error| said(error.to_string()))
+            }
+            _ => postcard::from_bytes(&bytes).map(Order::Contracts).map_err(|error| said(error.to_string())),
+        }))
+    }
+}
+
+fn first(errors: &[impl ToString]) -> String {
+    errors.first().map(ToString::to_string).unwrap_or_default()
+}
+
+/// What stands in the `pieces` records before `position`, if it has that digest.
+fn gather(ledger: &Ledger, position: u64, pieces: u32, digest: Digest) -> Result<Option<Vec<u8>>, StoreError> {
+    let Some(from) = position.checked_sub(pieces.into()) else { return Ok(None) };
+    let mut bytes = Vec::new();
+    for position in from..position {
+        match ledger.record_at(position) {
+            Ok(Some(Record::Command { command: Command::Piece { bytes: piece }, .. })) => bytes.extend(piece),
+            Ok(_) | Err(StoreError::Damaged { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((Digest::of(&bytes) == digest).then_some(bytes))
+}
+
+/// See the module.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct InForce {
+    positions: Vec<u64>,
+    /// All sets that were ever in force, by the position from which on they were.
+    sets: BTreeMap<u64, Arc<TariffSet>>,
+    plates: BTreeMap<Plate, Registration>,
+    /// By number: the order in which their names were first seen. `None`: removed.
+    contracts: Vec<Option<Contract>>,
+    contract_numbers: BTreeMap<String, u32>,
+    contracts_of: BTreeMap<Plate, BTreeSet<u32>>,
+}
+
+const POSITIONS_IN_A_PAGE: usize = 500;
+
+impl InForce {
+    pub fn put(&mut self, position: u64, order: Order) {
+        self.positions.push(position);
+        match order {
+            Order::Tariffs(set) => {
+                self.sets.insert(position, Arc::new(set));
+            }
+            Order::Plates(plates) => {
+                self.plates.extend(plates.into_iter().map(|its| (its.plate.clone(), its)));
+            }
+            Order::RemovePlate(plate) => {
+                self.plates.remove(&plate);
+            }
+            Order::Contracts(contracts) => contracts.into_iter().for_each(|contract| self.put_contract(contract)),
+            Order::RemoveContract(name) => {
+                if let Some(number) = self.contract_numbers.get(&name).copied() {
+                    self.replace_contract(number, None);
+                }
+            }
+        }
+    }
+
+    fn put_contract(&mut self, contract: Contract) {
+        let next = u32::try_from(self.contracts.len()).expect("there are fewer contracts than people");
+        let number = *self.contract_numbers.entry(contract.name.clone()).or_insert(next);
+        if number == next {
+            self.contracts.push(None);
+        }
+        self.replace_contract(number, Some(contract));
+    }
+
+    fn replace_contract(&mut self, number: u32, contract: Option<Contract>) {
+        let place = &mut self.contracts[number as usize];
+        for plate in place.iter().flat_map(|former| &former.plates) {
+            if let Some(numbers) = self.contracts_of.get_mut(plate) {
+                numbers.remove(&number);
+                if numbers.is_empty() {
+                    self.contracts_of.remove(plate);
+                }
+            }
+        }
+        for plate in contract.iter().flat_map(|contract| &contract.plates) {
+            self.contracts_of.entry(plate.clone()).or_default().insert(number);
+        }
+        *place = contract;
+    }
+
+    pub fn registration(&self, plate: &Plate) -> Option<&Registration> {
+        self.plates.get(plate)
+    }
+
+    pub fn plates(&self) -> &BTreeMap<Plate, Registration> {
+        &self.plates
+    }
+
+    pub fn contracts(&self) -> impl Iterator<Item = &Contract> {
+        self.contracts.iter().flatten()
+    }
+
+    pub fn contract(&self, number: u32) -> Option<&Contract> {
+        self.contracts.get(number as usize)?.as_ref()
+    }
+
+    /// The contracts of a plate that hold on a day in a garage, in the order in which they came.
+    pub fn contracts_for(&self, plate: &Plate, garage: &str, day: Date) -> impl Iterator<Item = (u32, &Contract)> {
+        let numbers = self.contracts_of.get(plate).into_iter().flatten();
+        numbers.filter_map(move |number| {
+            let contract = self.contract(*number)?;
+            let holds = contract.is_for(garage) && contract.valid_from <= day && day <= contract.valid_to;
+            holds.then_some((*number, contract))
+        })
+    }
+
+    /// The set in force, and since which position.
+    pub fn tariffs(&self) -> Option<(u64, &TariffSet)> {
+        self.sets.last_key_value().map(|(position, set)| (*position, &**set))
+    }
+
+    /// The set that a position put in force.
+    pub fn set_of(&self, position: u64) -> Option<Arc<TariffSet>> {
+        self.sets.get(&position).cloned()
+    }
+
+    /// The tariff of a garage for a stay that begins at `entry`, and the position of its set.
+    pub fn tariff_for(&self, garage: &str, entry: Timestamp) -> Option<(u64, &Tariff)> {
+        let (position, set) = self.tariffs()?;
+        set.for_stay(garage, entry).map(|tariff| (position, tariff))
+    }
+
+    pub fn load(store: &Store, ledger: &Ledger) -> Result<InForce, StoreError> {
+        let mut in_force = InForce::default();
+        for entry in store.range(b"vbo", b"vbp") {
+            let (key, value) = entry?;
+            let positions: Vec<u64> = decode(&key, &value)?;
+            for position in positions {
+                let command = match ledger.record_at(position)? {
+                    Some(Record::Command { command, .. }) => command,
+                    _ => return Err(damaged(&key)),
+                };
+                match Order::read(ledger, position, &command)? {
+                    Some(Ok(order)) => in_force.put(position, order),
+                    _ => return Err(damaged(&key)),
+                }
+            }
+        }
+        Ok(in_force)
+    }
+
+    /// The page that the last position stands in.
+    pub fn last_page(&self) -> u32 {
+        let page = self.positions.len().saturating_sub(1) / POSITIONS_IN_A_PAGE;
+        u32::try_from(page).expect("there are fewer commands")
+    }
+
+    /// Puts a page of positions into `batch`.
+    pub fn save(&self, page: u32, batch: &mut Batch) {
+        let key = [b"vbo", &page.to_be_bytes()[..]].concat();
+        let from = page as usize * POSITIONS_IN_A_PAGE;
+        let to = self.positions.len().min(from + POSITIONS_IN_A_PAGE);
+        batch.put(key, encode(&&self.positions[from..to]));
+    }
+}
