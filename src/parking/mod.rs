@@ -1,4 +1,4 @@
-//! Parking as values and arithmetic: plates, events, occupancy, stays, the board.
+//! Parking as values and arithmetic: plates, events, occupancy, stays, tariffs, the board.
 //!
 //! Nothing here reads a clock, a file or a socket; time arrives with the event. Nothing here knows how
 //! events travel.
@@ -10,6 +10,7 @@ pub mod occupancy;
 pub mod plate;
 pub mod stay;
 pub mod stored;
+pub mod tariff;
 
 pub use board::{Board, BoardAnswer, BoardQuestion, Observation};
 pub use charge::ChargeId;

@@ -1,0 +1,233 @@
+//! Money: whole minor units of a currency of ISO 4217, and the part of it that is tax.
+//!
+//! **Promise.** No amount is ever rounded, wraps around or changes its currency in silence.
+//! **Kept by.** An amount is an integer; where a sum may not fit, the method's name says what happens then; the one place that
+//! rounds is [`VatRate::within`]. Amounts meet their currency in [`Money`].
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::fmt;
+use std::str::FromStr;
+
+/// An amount in minor units: cents where there are cents, yen where there are none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Amount(i64);
+
+impl Amount {
+    pub const ZERO: Amount = Amount(0);
+    pub const MAX: Amount = Amount(i64::MAX);
+
+    pub const fn of_minor(minor: i64) -> Amount {
+        Amount(minor)
+    }
+
+    pub const fn minor(self) -> i64 {
+        self.0
+    }
+
+    /// `None` when the sum does not fit.
+    pub const fn checked_add(self, other: Amount) -> Option<Amount> {
+        match self.0.checked_add(other.0) {
+            Some(sum) => Some(Amount(sum)),
+            None => None,
+        }
+    }
+
+    /// `None` when the difference does not fit.
+    pub const fn checked_sub(self, other: Amount) -> Option<Amount> {
+        match self.0.checked_sub(other.0) {
+            Some(difference) => Some(Amount(difference)),
+            None => None,
+        }
+    }
+
+    /// So many times this amount; the greatest amount there is when that is more.
+    pub fn saturating_times(self, count: u64) -> Amount {
+        Amount(self.0.saturating_mul(i64::try_from(count).unwrap_or(i64::MAX)))
+    }
+
+    /// The sum, or the greatest amount there is when that is more.
+    pub const fn saturating_add(self, other: Amount) -> Amount {
+        Amount(self.0.saturating_add(other.0))
+    }
+
+    /// What is left after `other` is taken away; nothing when that is more.
+    pub fn less_at_most(self, other: Amount) -> Amount {
+        Amount(self.0.saturating_sub(other.0).max(0))
+    }
+}
+
+/// A currency of ISO 4217 that has coins or notes: the standard says how many decimals it is written with.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Currency(iso_currency::Currency);
+
+/// A text that is no currency's code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a currency is one of ISO 4217 that is paid with, such as \"EUR\"")]
+pub struct NoCurrency;
+
+impl Currency {
+    /// `code` in three capital letters. Gold, testing codes and the like are in the standard and are refused.
+    pub fn new(code: &str) -> Result<Currency, NoCurrency> {
+        let currency = iso_currency::Currency::from_code(code).ok_or(NoCurrency)?;
+        currency.exponent().map(|_| Currency(currency)).ok_or(NoCurrency)
+    }
+
+    pub fn code(self) -> &'static str {
+        self.0.code()
+    }
+
+    /// How many decimals: EUR 2, JPY 0, KWD 3.
+    pub fn decimals(self) -> usize {
+        self.0.exponent().map_or(0, usize::from)
+    }
+
+    /// As people write it, without the code: 3.50.
+    pub fn show(self, amount: Amount) -> String {
+        let (sign, minor) = (if amount.0 < 0 { "-" } else { "" }, amount.0.unsigned_abs());
+        match self.decimals() {
+            0 => format!("{sign}{minor}"),
+            decimals => {
+                let one = 10u64.pow(decimals as u32);
+                format!("{sign}{}.{:0decimals$}", minor / one, minor % one)
+            }
+        }
+    }
+}
+
+impl FromStr for Currency {
+    type Err = NoCurrency;
+    fn from_str(code: &str) -> Result<Currency, NoCurrency> {
+        Currency::new(code)
+    }
+}
+
+impl fmt::Display for Currency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code())
+    }
+}
+
+impl fmt::Debug for Currency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code())
+    }
+}
+
+impl Serialize for Currency {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.code())
+    }
+}
+
+impl<'de> Deserialize<'de> for Currency {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Currency, D::Error> {
+        let code = String::deserialize(deserializer)?;
+        Currency::new(&code).map_err(D::Error::custom)
+    }
+}
+
+/// An amount of a currency: `{"amount":350,"currency":"EUR"}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Money {
+    pub amount: Amount,
+    pub currency: Currency,
+}
+
+impl fmt::Display for Money {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.currency.show(self.amount), self.currency)
+    }
+}
+
+/// A rate of value-added tax, in hundredths of a percent: 19 % is 1900, 8.1 % is 810.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct VatRate(u16);
+
+impl VatRate {
+    /// `None` above 100 %.
+    pub const fn of_hundredths(hundredths: u16) -> Option<VatRate> {
+        if hundredths <= 10_000 { Some(VatRate(hundredths)) } else { None }
+    }
+
+    pub const fn hundredths(self) -> u16 {
+        self.0
+    }
+
+    /// The tax within `gross`, rounded once to a minor unit, half away from zero.
+    pub fn within(self, gross: Amount) -> Amount {
+        let whole = 10_000 + i128::from(self.0);
+        let tax = i128::from(gross.0.unsigned_abs()) * i128::from(self.0);
+        let rounded = (2 * tax + whole) / (2 * whole);
+        // At most half of the gross.
+        Amount(i64::try_from(rounded).unwrap_or(i64::MAX) * gross.0.signum())
+    }
+}
+
+/// `19` or `8.1`, as it stands in a configuration.
+impl fmt::Display for VatRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0 / 100, self.0 % 100) {
+            (whole, 0) => write!(f, "{whole}"),
+            (whole, part) if part % 10 == 0 => write!(f, "{whole}.{}", part / 10),
+            (whole, part) => write!(f, "{whole}.{part:02}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(code: &str, minor: i64) -> String {
+        Money { amount: Amount::of_minor(minor), currency: Currency::new(code).unwrap() }.to_string()
+    }
+
+    #[test]
+    fn each_currency_has_its_own_decimals() {
+        assert_eq!(shown("EUR", 350), "3.50 EUR");
+        assert_eq!(shown("EUR", -5), "-0.05 EUR");
+        assert_eq!(shown("JPY", 350), "350 JPY");
+        assert_eq!(shown("KWD", 1050), "1.050 KWD");
+    }
+
+    #[test]
+    fn what_nobody_pays_with_is_no_currency() {
+        for code in ["", "eur", "EURO", "XXX", "XAU", "ABC", "€"] {
+            assert_eq!(Currency::new(code), Err(NoCurrency), "{code}");
+        }
+    }
+
+    #[test]
+    fn tax_is_rounded_once_half_away_from_zero() {
+        let tax = |hundredths, gross| {
+            VatRate::of_hundredths(hundredths).unwrap().within(Amount::of_minor(gross)).minor()
+        };
+        assert_eq!(tax(1900, 11900), 1900);
+        assert_eq!(tax(1900, 350), 56); // 55.88
+        assert_eq!(tax(810, 25), 2); // 1.873
+        assert_eq!(tax(10_000, 1), 1); // 0.5
+        assert_eq!(tax(10_000, -1), -1);
+        assert_eq!(tax(10_000, 3), 2); // 1.5
+        assert_eq!(tax(0, 350), 0);
+        assert_eq!(tax(10_000, i64::MAX), i64::MAX / 2 + 1);
+        assert_eq!(VatRate::of_hundredths(10_001), None);
+    }
+
+    #[test]
+    fn a_rate_is_shown_as_it_was_written() {
+        let shown = |hundredths| VatRate::of_hundredths(hundredths).unwrap().to_string();
+        assert_eq!([1900, 810, 255, 505, 0].map(shown), ["19", "8.1", "2.55", "5.05", "0"]);
+    }
+
+    #[test]
+    fn money_is_stored_small_and_shown_as_the_contract_says() {
+        let money = Money { amount: Amount::of_minor(350), currency: Currency::new("EUR").unwrap() };
+        assert_eq!(serde_json::to_string(&money).unwrap(), r#"{"amount":350,"currency":"EUR"}"#);
+        let bytes = postcard::to_stdvec(&money).unwrap();
+        assert_eq!(bytes.len(), 6);
+        assert_eq!(postcard::from_bytes::<Money>(&bytes).unwrap(), money);
+    }
+}

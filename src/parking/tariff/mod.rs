@@ -1,0 +1,206 @@
+//! What a stay costs: tariffs as garages publish them, read from a configuration, checked, and applied to an entry and an exit.
+//!
+//! **Promise.** The same tariff, entry and exit give the same amount and the same working, on every machine and for ever. A
+//! longer stay never costs less. No cap is exceeded. A [`TariffSet`] that exists prices every moment of every stay.
+//! **Kept by.** Amounts are whole minor units. Units are counted in elapsed time and priced one after the other, each by the local
+//! wall time of its start and by what is left under the caps, and never by what comes after it. The rules of local time are those of the IANA database
+//! that is compiled into the program ([`time_zone`]). [`TariffSet::parse`] refuses what leaves an hour of the week without a price.
+//! **Not promised.** That a later release knows no better rules of local time: what was charged keeps its working.
+//!
+//! # The rules
+//!
+//! * Unit k of a stay starts at the entry + k × `unit_minutes`, in elapsed time, and is charged if it starts before the exit.
+//! * A stay of at most `grace_minutes` costs nothing; a longer one pays from its entry.
+//! * The `first` units have prices of their own, whatever the hour. Caps hold them, too; a flat price stays due behind them.
+//! * Every other unit costs what the first matching band says: `per_unit`, or `flat` once for each occurrence of the band's window.
+//! * A unit costs no more than what is left under every cap in whose window it starts.
+//! * A window whose `to` is not after its `from` runs into the next day, and belongs to the day on which it begins.
+//! * A date of the calendar is `holiday` and no weekday; in a tariff that names `holiday` nowhere it is `sun`. `all` includes both.
+//! * The version of a tariff is that of the local date of the entry, for the whole stay.
+
+mod amount;
+mod coverage;
+mod days;
+mod parse;
+mod priced;
+mod pricing;
+mod print;
+mod problem;
+mod read;
+mod set;
+mod window;
+
+pub use amount::{Amount, Currency, Money, NoCurrency, VatRate};
+pub use days::{Calendar, Days, NoDays};
+pub use priced::{Free, Priced, Rule, Shown, WorkingLine};
+pub use problem::{Problem, TariffError};
+pub use set::TariffSet;
+pub use window::{ClockTime, Window};
+
+use days::DayKind;
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::{TimeZone, TimeZoneDatabase};
+use serde::{Deserialize, Serialize};
+use std::sync::{Arc, LazyLock};
+
+/// One version of a tariff: valid, complete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tariff {
+    name: String,
+    /// Sorted; `*` alone: the fallback.
+    garages: Vec<String>,
+    currency: Currency,
+    time_zone: TimeZone,
+    valid_from: Date,
+    calendar: Option<Arc<Calendar>>,
+    vat: Option<VatRate>,
+    grace_minutes: u32,
+    unit_minutes: u32,
+    first: Vec<First>,
+    bands: Vec<Band>,
+    caps: Vec<Cap>,
+    daily_cap: Option<Amount>,
+    stay_cap: Option<Amount>,
+    ready: Ready,
+}
+
+/// What pricing needs and the rest of a tariff says already.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Ready {
+    names_holiday: bool,
+    /// All caps: those of the list, the daily one, that of the stay.
+    limits: Vec<Cap>,
+    /// The seconds of the day at which a window begins or ends, with midnight at both ends.
+    borders: Vec<i64>,
+}
+
+/// The price of the first units of a stay, or of those behind them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct First {
+    pub units: u32,
+    pub per_unit: Amount,
+}
+
+/// What a unit costs that starts within a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Band {
+    pub window: Window,
+    pub price: BandPrice,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BandPrice {
+    PerUnit(Amount),
+    /// Once for each occurrence of the window, however many units.
+    Flat(Amount),
+}
+
+/// The most that units cost together that start within a span.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cap {
+    pub span: Span,
+    pub amount: Amount,
+}
+
+/// Within what a cap counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Span {
+    /// Each occurrence by itself.
+    Window(Window),
+    /// Each started so many hours from the entry.
+    Hours(u32),
+    Stay,
+}
+
+/// In `garages`: every garage that no other tariff names.
+pub const FALLBACK: &str = "*";
+
+impl Tariff {
+    /// The most bands, caps and steps of `first`.
+    pub const RULES_MAX: usize = 32;
+    /// The highest price and cap, in minor units. The longest stay of the shortest units cannot exceed an [`Amount`] with it.
+    pub const PRICE_MAX: i64 = 100_000_000;
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The names of its garages; [`FALLBACK`] alone for the fallback.
+    pub fn garages(&self) -> &[String] {
+        &self.garages
+    }
+
+    pub fn currency(&self) -> Currency {
+        self.currency
+    }
+
+    pub fn time_zone(&self) -> &TimeZone {
+        &self.time_zone
+    }
+
+    /// The first local date of entry that it applies to.
+    pub fn valid_from(&self) -> Date {
+        self.valid_from
+    }
+
+    pub fn vat(&self) -> Option<VatRate> {
+        self.vat
+    }
+
+    /// The day on which a stay begins or ends, where its garages are.
+    pub fn local_date(&self, at: Timestamp) -> Date {
+        self.time_zone.to_datetime(at).date()
+    }
+
+    /// Whether it names `holiday` but has no calendar, so that no day is one.
+    pub fn misses_a_calendar(&self) -> bool {
+        self.ready.names_holiday && self.calendar.is_none()
+    }
+
+    fn is_listed(&self, garage: &str) -> bool {
+        self.garages.iter().any(|listed| listed == garage)
+    }
+
+    /// With what follows from its other fields.
+    fn ready(mut self) -> Tariff {
+        let named = self.windows().any(|window| window.days.name_holiday());
+        let daily = self.daily_cap.map(|amount| Cap { span: Span::Window(Window::ALWAYS), amount });
+        let of_stay = self.stay_cap.map(|amount| Cap { span: Span::Stay, amount });
+        let mut borders: Vec<i64> =
+            self.windows().flat_map(|window| [window.from, window.to]).map(seconds).collect();
+        borders.extend([ClockTime::START_OF_DAY, ClockTime::END_OF_DAY].map(seconds));
+        borders.sort_unstable();
+        borders.dedup();
+        let limits = self.caps.iter().copied().chain(daily).chain(of_stay).collect();
+        self.ready = Ready { names_holiday: named, limits, borders };
+        self
+    }
+
+    fn windows(&self) -> impl Iterator<Item = Window> {
+        let of_caps = self.caps.iter().filter_map(|cap| match cap.span {
+            Span::Window(window) => Some(window),
+            _ => None,
+        });
+        self.bands.iter().map(|band| band.window).chain(of_caps)
+    }
+
+    /// What the day so many days after 1970-01-01 is to this tariff.
+    fn kind_of(&self, day: i64) -> DayKind {
+        match &self.calendar {
+            Some(calendar) if calendar.holds(day) && self.ready.names_holiday => DayKind::Holiday,
+            Some(calendar) if calendar.holds(day) => DayKind::Sun,
+            _ => days::weekday_of(day),
+        }
+    }
+}
+
+fn seconds(time: ClockTime) -> i64 {
+    60 * i64::from(time.minutes())
+}
+
+/// The zone of that name in the IANA database within the program, whatever the machine has. `None`: there is none.
+pub fn time_zone(name: &str) -> Option<TimeZone> {
+    static BUNDLED: LazyLock<TimeZoneDatabase> = LazyLock::new(TimeZoneDatabase::bundled);
+    BUNDLED.get(name).ok().filter(|zone| !zone.is_unknown() && zone.iana_name().is_some())
+}

@@ -1,0 +1,254 @@
+//! From text to tariffs, or to everything that is wrong with it.
+
+use super::coverage;
+use super::days::Calendar;
+use super::problem::{Problem, TariffError};
+use super::read::{Notes, Table, type_of};
+use super::{Amount, Band, BandPrice, Cap, Currency, FALLBACK, First, Span, Tariff, TariffSet, VatRate};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// A year of minutes: what is longer is a slip of the pen.
+const MINUTES_MAX: u32 = 366 * 24 * 60;
+const HOURS_MAX: u32 = 366 * 24;
+
+const CALENDAR: &str = "calendar";
+const TARIFF: &str = "tariff";
+
+const TARIFF_KEYS: [&str; 14] = [
+    "name",
+    "garages",
+    "currency",
+    "time_zone",
+    "valid_from",
+    "calendar",
+    "vat_percent",
+    "grace_minutes",
+    "unit_minutes",
+    "first",
+    "bands",
+    "caps",
+    "daily_cap",
+    "stay_cap",
+];
+
+/// The whole text is tariffs and calendars, or, if `beside`, they stand beside tables of other kinds, which are passed over.
+pub(super) fn parse(text: &str, beside: bool) -> Result<TariffSet, Vec<TariffError>> {
+    let notes = Notes::new(text);
+    let document = match DeTable::parse(text) {
+        Ok(document) => document,
+        Err(error) => {
+            let line = error.span().map_or(1, |span| notes.line_at(span.start));
+            notes.note(line, "", Problem::Syntax(error.message().trim().replace('\n', ", ")));
+            return Err(notes.into_errors());
+        }
+    };
+    let document = document.get_ref();
+    for key in document.keys().filter(|_| !beside) {
+        if ![CALENDAR, TARIFF].contains(&key.get_ref().as_ref()) {
+            let (key, known) = (key.get_ref().to_string(), format!("{CALENDAR}, {TARIFF}"));
+            let line = document.get_key_value(key.as_str()).map_or(0, |(key, _)| key.span().start);
+            notes.note(notes.line_at(line), "", Problem::UnknownKey { key, known });
+        }
+    }
+    let mut calendars = BTreeMap::new();
+    for value in elements(&notes, document, CALENDAR) {
+        read_calendar(&notes, value, &mut calendars);
+    }
+    let mut tariffs = Vec::new();
+    for value in elements(&notes, document, TARIFF) {
+        tariffs.extend(read_tariff(&notes, value, &calendars));
+    }
+    // By name, then by date: the order of the text means nothing.
+    tariffs.sort_by(|(a, _), (b, _)| (&a.name, a.valid_from).cmp(&(&b.name, b.valid_from)));
+    super::set::check_together(&tariffs, &notes);
+    if !notes.is_empty() {
+        return Err(notes.into_errors());
+    }
+    let calendars = calendars.into_values().map(|(calendar, _)| calendar).collect();
+    Ok(TariffSet::new(calendars, tariffs.into_iter().map(|(tariff, _)| tariff).collect()))
+}
+
+/// The tables under `[[key]]`.
+fn elements<'a>(
+    notes: &Notes,
+    document: &'a DeTable<'a>,
+    key: &'static str,
+) -> Vec<&'a Spanned<DeValue<'a>>> {
+    let Some(value) = document.get(key) else { return Vec::new() };
+    let wrong = |value: &Spanned<DeValue<'_>>| {
+        let expected = if key == TARIFF { "tables under [[tariff]]" } else { "tables under [[calendar]]" };
+        let found = type_of(value.get_ref());
+        notes.note(notes.line_at(value.span().start), "", Problem::WrongType { key, expected, found });
+    };
+    let Some(list) = value.get_ref().as_array() else {
+        wrong(value);
+        return Vec::new();
+    };
+    list.iter()
+        .filter(|value| {
+            value.get_ref().is_table() || {
+                wrong(value);
+                false
+            }
+        })
+        .collect()
+}
+
+/// How errors call the table: by its name, where it has one.
+fn called(kind: &str, value: &Spanned<DeValue<'_>>) -> String {
+    match value.get_ref().get("name").and_then(|name| name.get_ref().as_str()) {
+        Some(name) => format!("{kind} {name:?}: "),
+        None => format!("{kind}: "),
+    }
+}
+
+type Calendars = BTreeMap<String, (Arc<Calendar>, usize)>;
+
+fn read_calendar(notes: &Notes, value: &Spanned<DeValue<'_>>, calendars: &mut Calendars) {
+    let at = called(CALENDAR, value);
+    let Some(table) = Table::new(notes, value, &at) else { return };
+    table.knows(&["name", "holidays"]);
+    let name = table.needs("name", table.name("name"));
+    let holidays = table.needs("holidays", table.dates("holidays")).unwrap_or_default();
+    let mut seen = std::collections::BTreeSet::new();
+    for (date, line) in &holidays {
+        if !seen.insert(*date) {
+            table.note(*line, Problem::HolidayTwice(*date));
+        }
+    }
+    let Some(name) = name else { return };
+    if let Some((_, line)) = calendars.get(&name) {
+        return table.note(table.line, Problem::CalendarTwice(*line));
+    }
+    let calendar = Calendar::new(name.clone(), seen.into_iter().collect());
+    calendars.insert(name, (Arc::new(calendar), table.line));
+}
+
+/// The tariff and its line. `None` when something in it is wrong.
+fn read_tariff(
+    notes: &Notes,
+    value: &Spanned<DeValue<'_>>,
+    calendars: &Calendars,
+) -> Option<(Tariff, usize)> {
+    let at = called(TARIFF, value);
+    let table = Table::new(notes, value, &at)?;
+    table.knows(&TARIFF_KEYS);
+    let name = table.needs("name", table.name("name"));
+    let garages =
+        table.needs("garages", table.names("garages")).and_then(|garages| read_garages(&table, garages));
+    let currency = table.needs("currency", table.text("currency")).and_then(|code| {
+        let line = table.line_of("currency");
+        Currency::new(code).map_err(|_| table.note(line, Problem::Currency(code.to_owned()))).ok()
+    });
+    let time_zone = table.needs("time_zone", table.text("time_zone")).and_then(|name| {
+        let zone = super::time_zone(name);
+        if zone.is_none() {
+            table.note(table.line_of("time_zone"), Problem::Zone(name.to_owned()));
+        }
+        zone
+    });
+    let valid_from = table.needs("valid_from", table.date("valid_from"));
+    let calendar = table.text("calendar").and_then(|name| {
+        let calendar = calendars.get(name).map(|(calendar, _)| Arc::clone(calendar));
+        if calendar.is_none() {
+            table.note(table.line_of("calendar"), Problem::NoCalendar(name.to_owned()));
+        }
+        calendar
+    });
+    let unit_minutes = table.needs("unit_minutes", table.count("unit_minutes", 1..=MINUTES_MAX));
+    let bands = table.needs("bands", table.tables("bands")).and_then(|bands| {
+        if bands.is_empty() {
+            table.note(table.line_of("bands"), Problem::Empty("bands"));
+        }
+        all(bands, read_band)
+    });
+    let caps = all(table.tables("caps").unwrap_or_default(), read_cap);
+    let first = all(table.tables("first").unwrap_or_default(), read_first);
+    let vat = table.hundredths("vat_percent").and_then(VatRate::of_hundredths);
+    let grace_minutes = table.count("grace_minutes", 0..=MINUTES_MAX).unwrap_or(0);
+    let [daily_cap, stay_cap] = ["daily_cap", "stay_cap"].map(|key| table.amount(key));
+    let tariff = Tariff {
+        name: name?,
+        garages: garages?,
+        currency: currency?,
+        time_zone: time_zone?,
+        valid_from: valid_from?,
+        calendar,
+        vat,
+        grace_minutes,
+        unit_minutes: unit_minutes?,
+        first: first?,
+        bands: bands?,
+        caps: caps?,
+        daily_cap,
+        stay_cap,
+        ready: Default::default(),
+    }
+    .ready();
+    if let Some(hours) = coverage::uncovered(&tariff) {
+        table.note(table.line_of("bands"), Problem::NotCovered(hours));
+    }
+    Some((tariff, table.line))
+}
+
+fn read_garages(table: &Table<'_>, mut garages: Vec<(String, usize)>) -> Option<Vec<String>> {
+    garages.sort();
+    if garages.is_empty() {
+        table.note(table.line_of("garages"), Problem::Empty("garages"));
+        return None;
+    }
+    for pair in garages.windows(2) {
+        if pair[0].0 == pair[1].0 {
+            table.note(pair[1].1, Problem::GarageTwice(pair[1].0.clone()));
+        }
+    }
+    let fallback = garages.iter().find(|(name, _)| name == FALLBACK);
+    if let Some((_, line)) = fallback.filter(|_| garages.len() > 1) {
+        table.note(*line, Problem::FallbackNotAlone);
+    }
+    Some(garages.into_iter().map(|(name, _)| name).collect())
+}
+
+/// `None` when one of them is wrong. All are read, so that all that is wrong is noted.
+fn all<T>(tables: Vec<Table<'_>>, read: fn(Table<'_>) -> Option<T>) -> Option<Vec<T>> {
+    let read: Vec<Option<T>> = tables.into_iter().map(read).collect();
+    read.into_iter().collect()
+}
+
+fn read_band(table: Table<'_>) -> Option<Band> {
+    table.knows(&["days", "from", "to", "per_unit", "flat"]);
+    let window = table.window();
+    let price = match (table.has("per_unit"), table.has("flat")) {
+        (true, false) => table.amount("per_unit").map(BandPrice::PerUnit),
+        (false, true) => table.amount("flat").map(BandPrice::Flat),
+        _ => {
+            table.note(table.line, Problem::BandPrice);
+            None
+        }
+    };
+    Some(Band { window: window?, price: price? })
+}
+
+fn read_cap(table: Table<'_>) -> Option<Cap> {
+    table.knows(&["days", "from", "to", "every_hours", "amount"]);
+    let amount: Option<Amount> = table.needs("amount", table.amount("amount"));
+    let span = match (table.has("every_hours"), ["days", "from", "to"].iter().any(|key| table.has(key))) {
+        (true, false) => table.count("every_hours", 1..=HOURS_MAX).map(Span::Hours),
+        (false, true) => table.window().map(Span::Window),
+        _ => {
+            table.note(table.line, Problem::CapSpan);
+            None
+        }
+    };
+    Some(Cap { span: span?, amount: amount? })
+}
+
+fn read_first(table: Table<'_>) -> Option<First> {
+    table.knows(&["units", "per_unit"]);
+    let units = table.needs("units", table.count("units", 1..=MINUTES_MAX));
+    let per_unit = table.needs("per_unit", table.amount("per_unit"));
+    Some(First { units: units?, per_unit: per_unit? })
+}

@@ -1,0 +1,262 @@
+//! What a stay costs, and why: small to store, and told unit by unit.
+
+use super::{Amount, Currency, Money, Span, VatRate, Window, time_zone};
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, tz};
+use serde::{Deserialize, Serialize, Serializer};
+
+/// The price of a stay with its working. Stands in the ledger: at most [`Priced::BYTES_MAX`] in postcard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Priced {
+    pub amount: Amount,
+    pub currency: Currency,
+    /// The name of the tariff, and the date from which its version holds.
+    pub tariff: String,
+    pub valid_from: Date,
+    /// The tax that the amount includes.
+    pub vat: Option<VatRate>,
+    /// Why there are no units.
+    pub free: Option<Free>,
+    time_zone: String,
+    entry_second: i64,
+    unit_minutes: u32,
+    /// The rules that lines name by their place, each once.
+    rules: Vec<Rule>,
+    lines: Vec<Line>,
+}
+
+/// Why a stay has no units, and costs nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Free {
+    /// It did not last.
+    NoTime,
+    /// It lasted at most so long.
+    Grace { minutes: u32 },
+}
+
+/// What a unit costs by, or what holds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Rule {
+    /// It is one of the first units of the stay.
+    First,
+    PerUnit(Window),
+    /// It is the first of its occurrence of the window, and pays for all.
+    Flat(Window),
+    /// An earlier unit paid the flat price.
+    FlatPaid(Window),
+    Cap(Span, Amount),
+    /// Units at several prices, told together: the working has too many lines.
+    Rest,
+}
+
+/// Consecutive units of one price for one reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Line {
+    units: u64,
+    /// Of each unit; of all together under [`Rule::Rest`].
+    price: Amount,
+    rule: u8,
+    /// The cap that made them cheaper.
+    held: Option<u8>,
+}
+
+/// One line of a working, told in full.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct WorkingLine {
+    /// The first unit's number in the stay, from 1.
+    pub unit: u64,
+    /// How many consecutive units it tells of.
+    pub units: u64,
+    /// When the first of them started, to the second, with the local offset.
+    #[serde(serialize_with = "with_offset")]
+    pub from: (Timestamp, tz::Offset),
+    /// `None` when they have several prices.
+    pub each: Option<Amount>,
+    pub total: Amount,
+    /// In words: the rule, and the cap that held the price, if one did.
+    pub reason: String,
+}
+
+/// A price as the outside sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Shown<'a> {
+    pub amount: Amount,
+    pub currency: Currency,
+    pub tariff: &'a str,
+    pub valid_from: Date,
+    #[serde(serialize_with = "as_percent")]
+    pub vat_percent: Option<VatRate>,
+    /// How many units were charged.
+    pub units: u64,
+    /// Why there are none.
+    pub free: Option<String>,
+    pub working: Vec<WorkingLine>,
+}
+
+impl Priced {
+    /// The most lines of a working. What comes behind is one line, so that a charge fits into a value of the store.
+    pub const LINES_MAX: usize = 300;
+    pub const BYTES_MAX: usize = 5 * 1024;
+
+    pub fn money(&self) -> Money {
+        Money { amount: self.amount, currency: self.currency }
+    }
+
+    /// How many units were charged, those at no price among them.
+    pub fn units(&self) -> u64 {
+        self.lines.iter().map(|line| line.units).sum()
+    }
+
+    /// Why there are no units, in words.
+    pub fn free_because(&self) -> Option<String> {
+        self.free.map(|free| match free {
+            Free::NoTime => "it did not last".to_owned(),
+            Free::Grace { minutes } => format!("a stay of at most {minutes} minutes costs nothing"),
+        })
+    }
+
+    /// The working, line by line: consecutive units of one price for one reason are one line.
+    pub fn working(&self) -> Vec<WorkingLine> {
+        let zone = time_zone(&self.time_zone).unwrap_or(TimeZone::UTC);
+        let mut before = 0u64;
+        let lines = self.lines.iter().map(|line| {
+            let seconds = i128::from(before) * i128::from(self.unit_minutes) * 60;
+            let from = i64::try_from(i128::from(self.entry_second) + seconds);
+            let from =
+                from.ok().and_then(|second| Timestamp::from_second(second).ok()).unwrap_or(Timestamp::MAX);
+            let rule = self.rule(line.rule);
+            let (each, total) = match rule {
+                Rule::Rest => (None, line.price),
+                _ => (Some(line.price), line.price.saturating_times(line.units)),
+            };
+            let mut reason = self.words(rule);
+            if let Some(cap) = line.held {
+                reason = format!("{reason}, held by {}", self.words(self.rule(cap)));
+            }
+            let unit = before.saturating_add(1);
+            before = before.saturating_add(line.units);
+            WorkingLine { unit, units: line.units, from: (from, zone.to_offset(from)), each, total, reason }
+        });
+        lines.collect()
+    }
+
+    pub fn shown(&self) -> Shown<'_> {
+        Shown {
+            amount: self.amount,
+            currency: self.currency,
+            tariff: &self.tariff,
+            valid_from: self.valid_from,
+            vat_percent: self.vat,
+            units: self.units(),
+            free: self.free_because(),
+            working: self.working(),
+        }
+    }
+
+    /// A place that a damaged record names and does not have says nothing about its units.
+    fn rule(&self, place: u8) -> Rule {
+        self.rules.get(usize::from(place)).copied().unwrap_or(Rule::Rest)
+    }
+
+    fn words(&self, rule: Rule) -> String {
+        match rule {
+            Rule::First => "first units".to_owned(),
+            Rule::PerUnit(window) => window.to_string(),
+            Rule::Flat(window) => format!("flat for {window}"),
+            Rule::FlatPaid(window) => format!("flat for {window}, paid"),
+            Rule::Cap(span, amount) => {
+                let most = Money { amount, currency: self.currency };
+                match span {
+                    Span::Window(Window::ALWAYS) => format!("the cap of {most} a day"),
+                    Span::Window(window) => format!("the cap of {most} for {window}"),
+                    Span::Hours(hours) => format!("the cap of {most} for each {hours} h from the entry"),
+                    Span::Stay => format!("the cap of {most} for the stay"),
+                }
+            }
+            Rule::Rest => "further units, at several prices".to_owned(),
+        }
+    }
+}
+
+fn with_offset<S: Serializer>(from: &(Timestamp, tz::Offset), serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&from.0.display_with_offset(from.1))
+}
+
+fn as_percent<S: Serializer>(vat: &Option<VatRate>, serializer: S) -> Result<S::Ok, S::Error> {
+    match vat.map(VatRate::hundredths) {
+        None => serializer.serialize_none(),
+        Some(hundredths) if hundredths % 100 == 0 => serializer.serialize_u16(hundredths / 100),
+        Some(hundredths) => serializer.serialize_f64(f64::from(hundredths) / 100.0),
+    }
+}
+
+/// A working that is being written.
+#[derive(Debug, Default)]
+pub(super) struct Working {
+    pub(super) amount: Amount,
+    rules: Vec<Rule>,
+    lines: Vec<Line>,
+}
+
+impl Working {
+    /// `units` at the price of `each`, by `rule`, made cheaper by the cap `held`.
+    pub(super) fn add(&mut self, units: u64, each: Amount, rule: Rule, held: Option<Rule>) {
+        if units == 0 {
+            return;
+        }
+        let total = each.saturating_times(units);
+        self.amount = self.amount.saturating_add(total);
+        if self.lines.len() == Priced::LINES_MAX
+            && let Some(rest) = self.lines.last_mut()
+        {
+            rest.units += units;
+            rest.price = rest.price.saturating_add(total);
+            return;
+        }
+        let line =
+            Line { units, price: each, rule: self.place_of(rule), held: held.map(|cap| self.place_of(cap)) };
+        let is_last = self.lines.len() == Priced::LINES_MAX - 1;
+        match self.lines.last_mut() {
+            Some(last) if *last == (Line { units: last.units, ..line }) => last.units += units,
+            _ if is_last => {
+                let rule = self.place_of(Rule::Rest);
+                self.lines.push(Line { units, price: total, rule, held: None });
+            }
+            _ => self.lines.push(line),
+        }
+    }
+
+    fn place_of(&mut self, rule: Rule) -> u8 {
+        let place = self.rules.iter().position(|known| *known == rule).unwrap_or_else(|| {
+            self.rules.push(rule);
+            self.rules.len() - 1
+        });
+        u8::try_from(place).expect("a tariff has too few rules for that")
+    }
+}
+
+/// What of a tariff goes into every price.
+pub(super) struct Facts<'a> {
+    pub(super) tariff: &'a super::Tariff,
+    pub(super) entry: Timestamp,
+    pub(super) free: Option<Free>,
+}
+
+impl From<(Facts<'_>, Working)> for Priced {
+    fn from((Facts { tariff, entry, free }, working): (Facts<'_>, Working)) -> Priced {
+        Priced {
+            amount: working.amount,
+            currency: tariff.currency,
+            tariff: tariff.name.clone(),
+            valid_from: tariff.valid_from,
+            vat: tariff.vat,
+            free,
+            time_zone: tariff.time_zone.iana_name().unwrap_or_default().to_owned(),
+            entry_second: super::pricing::second_of(entry),
+            unit_minutes: tariff.unit_minutes,
+            rules: working.rules,
+            lines: working.lines,
+        }
+    }
+}

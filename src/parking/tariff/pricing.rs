@@ -1,0 +1,234 @@
+//! The price of a stay: one pass over its units.
+//!
+//! Between two moments at which anything could change (a border of a window, midnight, a change of the clocks, a new span
+//! of hours), units cost the same until a cap is reached. So they are taken together, and a year costs what its
+//! days cost, not its minutes. What comes out is what one unit after the other gives: a test holds it against that.
+
+use super::days::DayKind;
+use super::priced::{Facts, Free, Priced, Rule, Working};
+use super::{Amount, BandPrice, Span, Tariff};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+const DAY: i64 = 86_400;
+
+impl Tariff {
+    /// The price of a stay. The caller chose this version by the entry ([`super::TariffSet::for_stay`]). An exit that is not
+    /// after its entry makes a stay that did not last.
+    pub fn price(&self, entry: Timestamp, exit: Timestamp) -> Priced {
+        let lasted = exit.as_nanosecond() - entry.as_nanosecond();
+        let free = if lasted <= 0 {
+            Some(Free::NoTime)
+        } else if lasted <= nanoseconds(self.grace_minutes) {
+            Some(Free::Grace { minutes: self.grace_minutes })
+        } else {
+            None
+        };
+        let mut meter = Meter::new(self, second_of(entry));
+        if free.is_none() {
+            let units = (lasted + nanoseconds(self.unit_minutes) - 1) / nanoseconds(self.unit_minutes);
+            meter.run(u64::try_from(units).expect("a stay lasts at most some thousand years"));
+        }
+        (Facts { tariff: self, entry, free }, meter.working).into()
+    }
+}
+
+fn nanoseconds(minutes: u32) -> i128 {
+    i128::from(minutes) * 60_000_000_000
+}
+
+/// The second in which it lies. Windows begin at whole minutes and clocks change at whole seconds, so it is as good as the moment.
+pub(super) fn second_of(at: Timestamp) -> i64 {
+    at.as_nanosecond().div_euclid(1_000_000_000) as i64
+}
+
+/// The state of the one pass.
+struct Meter<'t> {
+    tariff: &'t Tariff,
+    entry: i64,
+    clock: LocalClock<'t>,
+    working: Working,
+    /// What was taken under each cap.
+    spent: Vec<Recent<Amount>>,
+    /// Whether the flat price of each band was taken.
+    paid: Vec<Recent<bool>>,
+}
+
+/// Values by the number of their occurrence. Local time moves back by at most a day, so the last two are all that is asked for.
+#[derive(Clone, Copy)]
+struct Recent<T>([(i64, T); 2]);
+
+impl<T: Copy + Default> Recent<T> {
+    fn new() -> Recent<T> {
+        Recent([(i64::MIN, T::default()); 2])
+    }
+
+    fn of(&mut self, occurrence: i64) -> &mut T {
+        let [a, b] = &self.0;
+        let place = match occurrence {
+            known if known == a.0 => 0,
+            known if known == b.0 => 1,
+            _ => {
+                let older = usize::from(b.0 < a.0);
+                self.0[older] = (occurrence, T::default());
+                older
+            }
+        };
+        &mut self.0[place].1
+    }
+}
+
+/// Where a unit starts, in local terms.
+struct Moment {
+    /// Since 1970-01-01.
+    day: i64,
+    minute: u16,
+    yesterday: DayKind,
+    today: DayKind,
+    /// From this second on, anything may be otherwise.
+    until: i64,
+}
+
+impl<'t> Meter<'t> {
+    fn new(tariff: &'t Tariff, entry: i64) -> Meter<'t> {
+        Meter {
+            tariff,
+            entry,
+            clock: LocalClock { zone: &tariff.time_zone, offset: 0, until: i64::MIN },
+            working: Working::default(),
+            spent: vec![Recent::new(); tariff.ready.limits.len()],
+            paid: vec![Recent::new(); tariff.bands.len()],
+        }
+    }
+
+    fn run(&mut self, units: u64) {
+        let unit_seconds = 60 * i64::from(self.tariff.unit_minutes);
+        let mut caps: Vec<(usize, i64)> = Vec::with_capacity(self.spent.len());
+        let mut done = 0u64;
+        while done < units {
+            let start = self.entry + done as i64 * unit_seconds;
+            let moment = self.moment(start);
+            let until = self.caps_at(&moment, start, &mut caps).min(moment.until);
+            let starts = ((until - start + unit_seconds - 1) / unit_seconds).max(1) as u64;
+            let (price, rule, alike) = self.price_at(&moment, done);
+            let count = alike.min(starts).min(units - done);
+            self.take(count, price, rule, &caps);
+            done += count;
+        }
+    }
+
+    fn moment(&mut self, start: i64) -> Moment {
+        let local = start + self.clock.offset_at(start);
+        let (day, second) = (local.div_euclid(DAY), local.rem_euclid(DAY));
+        let borders = &self.tariff.ready.borders;
+        let border = borders[borders.partition_point(|border| *border <= second)];
+        Moment {
+            day,
+            minute: (second / 60) as u16,
+            yesterday: self.tariff.kind_of(day - 1),
+            today: self.tariff.kind_of(day),
+            until: (start + border - second).min(self.clock.until),
+        }
+    }
+
+    /// Puts the caps that hold a unit into `caps`, each with its occurrence; the answer is when that changes by hours from the entry.
+    fn caps_at(&self, moment: &Moment, start: i64, caps: &mut Vec<(usize, i64)>) -> i64 {
+        caps.clear();
+        let mut until = i64::MAX;
+        for (place, cap) in self.tariff.ready.limits.iter().enumerate() {
+            let occurrence = match cap.span {
+                Span::Stay => Some(0),
+                Span::Hours(hours) => {
+                    let span = i64::from(hours) * 3600;
+                    let nth = (start - self.entry) / span;
+                    until = until.min(self.entry + (nth + 1) * span);
+                    Some(nth)
+                }
+                Span::Window(window) => window
+                    .occurrence(moment.yesterday, moment.today, moment.minute)
+                    .map(|days_ago| moment.day - days_ago),
+            };
+            caps.extend(occurrence.map(|occurrence| (place, occurrence)));
+        }
+        until
+    }
+
+    /// What the unit behind `done` others costs before caps, by which rule, and for how many units in a row that holds at most.
+    fn price_at(&mut self, moment: &Moment, done: u64) -> (Amount, Rule, u64) {
+        let mut steps = 0u64;
+        for first in &self.tariff.first {
+            steps += u64::from(first.units);
+            if done < steps {
+                return (first.per_unit, Rule::First, steps - done);
+            }
+        }
+        for (band, paid) in self.tariff.bands.iter().zip(&mut self.paid) {
+            let window = band.window;
+            let Some(days_ago) = window.occurrence(moment.yesterday, moment.today, moment.minute) else {
+                continue;
+            };
+            return match band.price {
+                BandPrice::PerUnit(price) => (price, Rule::PerUnit(window), u64::MAX),
+                BandPrice::Flat(price) => {
+                    let paid = paid.of(moment.day - days_ago);
+                    match std::mem::replace(paid, true) {
+                        false => (price, Rule::Flat(window), 1),
+                        true => (Amount::ZERO, Rule::FlatPaid(window), u64::MAX),
+                    }
+                }
+            };
+        }
+        unreachable!("a tariff without a price for an hour is refused when it is read")
+    }
+
+    /// Takes `units` at `price`, no more than what is left under each of `caps`.
+    fn take(&mut self, units: u64, price: Amount, rule: Rule, caps: &[(usize, i64)]) {
+        let limits = &self.tariff.ready.limits;
+        let mut left = Amount::MAX;
+        let mut holder = None;
+        for &(place, occurrence) in caps {
+            let left_here = limits[place].amount.less_at_most(*self.spent[place].of(occurrence));
+            if left_here < left {
+                (left, holder) = (left_here, Some(Rule::Cap(limits[place].span, limits[place].amount)));
+            }
+        }
+        let whole = match price {
+            Amount::ZERO => units,
+            price => units.min((left.minor() / price.minor()) as u64),
+        };
+        let before = self.working.amount;
+        self.working.add(whole, price, rule, None);
+        if whole < units {
+            let part = left.less_at_most(price.saturating_times(whole));
+            let parts = u64::from(part > Amount::ZERO);
+            self.working.add(parts, part, rule, holder);
+            self.working.add(units - whole - parts, Amount::ZERO, rule, holder);
+        }
+        let taken = self.working.amount.less_at_most(before);
+        for &(place, occurrence) in caps {
+            let spent = self.spent[place].of(occurrence);
+            *spent = spent.saturating_add(taken);
+        }
+    }
+}
+
+/// The offset of local time, looked up once for each span between two changes of the clocks.
+struct LocalClock<'t> {
+    zone: &'t TimeZone,
+    offset: i64,
+    /// The second at which it changes; before any lookup, the beginning of time.
+    until: i64,
+}
+
+impl LocalClock<'_> {
+    /// The seconds are asked for in ascending order.
+    fn offset_at(&mut self, second: i64) -> i64 {
+        if second >= self.until {
+            let at = Timestamp::from_second(second).unwrap_or(Timestamp::MAX);
+            self.offset = i64::from(self.zone.to_offset(at).seconds());
+            let next = self.zone.following(at).next();
+            self.until = next.map_or(i64::MAX, |change| change.timestamp().as_second());
+        }
+        self.offset
+    }
+}

@@ -1,0 +1,85 @@
+//! From tariffs to their canonical text.
+
+use super::{Band, BandPrice, Cap, First, Span, Tariff, TariffSet, Window};
+use std::fmt::{self, Write};
+
+pub(super) fn print(set: &TariffSet) -> String {
+    let mut text = String::new();
+    for calendar in set.calendars() {
+        let holidays: Vec<String> = calendar.holidays.iter().map(ToString::to_string).collect();
+        let name = quoted(&calendar.name);
+        put(&mut text, format_args!("[[calendar]]\nname = {name}\nholidays = [{}]\n\n", holidays.join(", ")));
+    }
+    for tariff in set.tariffs() {
+        print_tariff(&mut text, tariff);
+    }
+    text
+}
+
+fn print_tariff(text: &mut String, tariff: &Tariff) {
+    let mut line = |key: &str, value: &dyn fmt::Display| put(text, format_args!("{key} = {value}\n"));
+    let garages: Vec<String> = tariff.garages.iter().map(|garage| quoted(garage)).collect();
+    line("[[tariff]]\nname", &quoted(&tariff.name));
+    line("garages", &format_args!("[{}]", garages.join(", ")));
+    line("currency", &quoted(tariff.currency.code()));
+    line("time_zone", &quoted(tariff.time_zone.iana_name().unwrap_or_default()));
+    line("valid_from", &tariff.valid_from);
+    if let Some(calendar) = &tariff.calendar {
+        line("calendar", &quoted(&calendar.name));
+    }
+    if let Some(vat) = tariff.vat {
+        line("vat_percent", &vat);
+    }
+    if tariff.grace_minutes > 0 {
+        line("grace_minutes", &tariff.grace_minutes);
+    }
+    line("unit_minutes", &tariff.unit_minutes);
+    for (key, rules) in [
+        ("first", tariff.first.iter().map(first).collect::<Vec<_>>()),
+        ("bands", tariff.bands.iter().map(band).collect()),
+        ("caps", tariff.caps.iter().map(cap).collect()),
+    ] {
+        if !rules.is_empty() {
+            line(key, &format_args!("[\n    {{ {} }},\n]", rules.join(" },\n    { ")));
+        }
+    }
+    if let Some(amount) = tariff.daily_cap {
+        line("daily_cap", &amount.minor());
+    }
+    if let Some(amount) = tariff.stay_cap {
+        line("stay_cap", &amount.minor());
+    }
+    text.push('\n');
+}
+
+fn first(first: &First) -> String {
+    format!("units = {}, per_unit = {}", first.units, first.per_unit.minor())
+}
+
+fn band(band: &Band) -> String {
+    match band.price {
+        BandPrice::PerUnit(amount) => format!("{}, per_unit = {}", window(band.window), amount.minor()),
+        BandPrice::Flat(amount) => format!("{}, flat = {}", window(band.window), amount.minor()),
+    }
+}
+
+fn cap(cap: &Cap) -> String {
+    let span = match cap.span {
+        Span::Window(of) => window(of),
+        Span::Hours(hours) => format!("every_hours = {hours}"),
+        Span::Stay => unreachable!("the cap of the stay is no rule of the list"),
+    };
+    format!("{span}, amount = {}", cap.amount.minor())
+}
+
+fn window(Window { days, from, to }: Window) -> String {
+    format!("days = \"{days}\", from = \"{from}\", to = \"{to}\"")
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+fn put(text: &mut String, what: fmt::Arguments<'_>) {
+    text.write_fmt(what).expect("a text takes everything");
+}
