@@ -8,6 +8,7 @@ pub mod charge;
 pub mod event;
 pub mod occupancy;
 pub mod plate;
+pub mod register;
 pub mod stay;
 pub mod stored;
 pub mod tariff;

@@ -63,7 +63,7 @@ impl Signal {
 
 /// The view of a ledger as it was written last. One that is of positions that the ledger lost is dropped, to be folded anew.
 pub fn open_view(ledger: &Ledger, store: &Store) -> Result<View, StoreError> {
-    let view = View::open(store)?;
+    let view = View::open(store, ledger)?;
     if view.position == 0 || ledger.has_record(view.position)? {
         return Ok(view);
     }

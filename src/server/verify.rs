@@ -415,7 +415,7 @@ mod tests {
     #[test]
     fn a_running_server_is_verified_without_being_stopped() {
         let (_, store, ledger) = world();
-        let (view, signal) = (RwLock::new(View::open(&store).unwrap()), Signal::default());
+        let (view, signal) = (RwLock::new(View::open(&store, &ledger).unwrap()), Signal::default());
         let enough = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| fold_until_stopped(&ledger, &store, &view, &signal).unwrap());

@@ -154,6 +154,11 @@ impl Ledger {
         self.id
     }
 
+    /// Where the views of this ledger stand, too.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// The last position that is on disk, 0 for none.
     pub fn position(&self) -> u64 {
         self.shared.durable.load(Ordering::Acquire)
@@ -194,7 +199,21 @@ impl Ledger {
 
     /// Records what an operator did, on disk when this returns, and gives its position. Called by the committing thread.
     pub fn record_command(&self, by: &str, command: Command, now_ms: i64) -> Result<u64, StoreError> {
+        self.record_order(by, Vec::new(), command, now_ms)
+    }
+
+    /// The same of a command that is about `pieces`: they stand right before it. Pieces without their command say nothing.
+    pub fn record_order(
+        &self,
+        by: &str,
+        pieces: Vec<Vec<u8>>,
+        command: Command,
+        now_ms: i64,
+    ) -> Result<u64, StoreError> {
         let mut commit = Commit::begin(self, now_ms);
+        for bytes in pieces {
+            commit.record_command(by, Command::Piece { bytes })?;
+        }
         let position = commit.record_command(by, command)?;
         commit.finish()?;
         self.note();

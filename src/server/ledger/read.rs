@@ -247,7 +247,8 @@ impl Ledger {
         streams.expect("no thread panics while it changes the streams")
     }
 
-    pub(super) fn record_at(&self, position: u64) -> Result<Option<Record>, StoreError> {
+    /// The record at a position, when there is one.
+    pub fn record_at(&self, position: u64) -> Result<Option<Record>, StoreError> {
         let value = self.store.get(&record_key(position))?;
         value.map(|value| Record::decode(position, &value)).transpose()
     }

@@ -64,7 +64,8 @@ impl Changes {
         }
     }
 
-    /// Whether what `more` writes may add still fits into the batch, and into memory.
+    /// Whether what a step probably adds, so many writes, still fits into the batch, and into memory. A step that comes alone
+    /// always does: see [`View::save`](super::View::save).
     pub fn have_room_for(&self, more: usize) -> bool {
         let writes = self.garages.len()
             + self.holes.len()
@@ -75,7 +76,7 @@ impl Changes {
             + self.billing.writes();
         let position = 1;
         self.waiting < WAITING_MAX
-            && writes + self.pages.len() + self.readings.len() + HEAD_PAGES + BOTH_HEADS + position + more <= BATCH_MAX
+            && writes + self.pages.len() + self.readings.len() + HEAD_PAGES + position + more <= BATCH_MAX
     }
 
     pub(super) fn append(&mut self, address: Address, slot: Slot) -> Result<(), StoreError> {

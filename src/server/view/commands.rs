@@ -14,6 +14,7 @@
 //! | `vcr` + position (u64) | why the command there has no effect |
 //! | `vcs` | the position that last took a line from the board (u64) |
 
+use super::billing::NoOrder;
 use super::{Changes, Garage, View, damaged, decode, encode, sized};
 use crate::messaging::page::Content;
 use crate::messaging::{Epoch, SiteName};
@@ -107,11 +108,13 @@ pub enum Refusal {
     Unreadable(Place),
     #[error("a reason needs 1 to {max} bytes, this one has {bytes}", max = Command::REASON_MAX)]
     Reason { bytes: usize },
+    #[error(transparent)]
+    Order(#[from] NoOrder),
 }
 
 /// What a command does, once it is judged.
 #[derive(Debug)]
-pub struct Effect {
+struct Effect {
     /// The garage's key.
     garage: SiteName,
     change: Change,
@@ -175,8 +178,16 @@ impl View {
         self.commands.reshaped_at <= position
     }
 
-    /// What `command` would do now.
-    pub fn judge(&self, ledger: &Ledger, command: &Command) -> Result<Effect, JudgeError> {
+    /// Whether `command` makes sense now. Of the books of money only what is written is seen.
+    pub fn judge(&self, ledger: &Ledger, command: &Command) -> Result<(), JudgeError> {
+        match self.judge_order(ledger, command, &mut Changes::on(ledger.store()))? {
+            Some(judged) => Ok(judged?),
+            None => self.effect(ledger, command).map(drop),
+        }
+    }
+
+    /// What a command about garages and their events would do now.
+    fn effect(&self, ledger: &Ledger, command: &Command) -> Result<Effect, JudgeError> {
         Ok(match command {
             Command::Rename { garage, to } => {
                 let (key, _) = self.known_garage(garage)?;
@@ -234,6 +245,7 @@ impl View {
                 }
                 Effect { garage: key.clone(), change: Change::Adopted }
             }
+            _ => unreachable!("it is an order in the books of money"),
         })
     }
 
@@ -292,11 +304,21 @@ impl View {
         command: &Command,
         changes: &mut Changes,
     ) -> Result<(), StoreError> {
-        let Effect { garage: key, change } = match self.judge(ledger, command) {
+        let came_between = "a command has no effect: an event came between its check and its place";
+        match self.apply_order(ledger, position, command, changes)? {
+            None => {}
+            Some(Ok(())) => return Ok(()),
+            Some(Err(why)) => {
+                tracing::warn!(position, why, "{came_between}");
+                self.has_no_effect(position, why, changes);
+                return Ok(());
+            }
+        }
+        let Effect { garage: key, change } = match self.effect(ledger, command) {
             Ok(effect) => effect,
             Err(JudgeError::Store(error)) => return Err(error),
             Err(JudgeError::Refused(refusal)) => {
-                tracing::warn!(position, %refusal, "a command has no effect: an event came between its check and its place");
+                tracing::warn!(position, %refusal, "{came_between}");
                 self.has_no_effect(position, refusal.to_string(), changes);
                 return Ok(());
             }
@@ -304,7 +326,7 @@ impl View {
         tracing::info!(position, garage = %self.name_of(&key), ?command, "a command takes effect");
         match change {
             Change::Called(name) => {
-                let (garage, _) = self.garage_mut(&key, changes);
+                let (garage, ..) = self.garage_mut(&key, changes);
                 garage.orders.called = (name != key).then(|| name.clone());
                 if name != key {
                     self.commands.names.insert(name.clone(), key.clone());
@@ -313,12 +335,12 @@ impl View {
                 self.reshape_board(position, changes);
             }
             Change::Capacity(spaces) => {
-                let (garage, _) = self.garage_mut(&key, changes);
+                let (garage, ..) = self.garage_mut(&key, changes);
                 garage.orders.capacity = spaces;
                 garage.capacity = spaces.unwrap_or(garage.told_capacity);
             }
             Change::Decommissioned(yes) => {
-                let (garage, _) = self.garage_mut(&key, changes);
+                let (garage, ..) = self.garage_mut(&key, changes);
                 garage.orders.decommissioned = yes.then_some(Decommissioned { position, events_since: 0 });
                 self.reshape_board(position, changes);
             }

@@ -18,7 +18,9 @@
 //! | `vq` + position (u64) | a [`Quarantined`] |
 //! | `vs` `vi` `vo` `vr` | the stays: see [`pages`] |
 //! | `vc` + … | what commands changed: see [`commands`] |
+//! | `vb` + … | the books of money: see [`billing`] |
 
+pub mod billing;
 mod changes;
 mod commands;
 pub mod list;
@@ -42,8 +44,9 @@ use crate::parking::board::{BoardLine, BoardVersion};
 use crate::parking::stored::StoredError;
 use crate::parking::{Board, BoardAnswer, BoardQuestion, Event, EventKind, Occupancy};
 use crate::store::{BATCH_MAX, Batch, Store, StoreError};
+use billing::{Billing, anomalies::Code};
 use serde::{Deserialize, Serialize};
-use stays::Stays;
+use stays::{Stays, Teller};
 use std::collections::BTreeMap;
 
 /// What the events of one garage add up to.
@@ -118,7 +121,7 @@ impl Quarantined {
 }
 
 /// The state of the fold.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct View {
     pub position: u64,
     pub garages: BTreeMap<SiteName, Garage>,
@@ -128,6 +131,7 @@ pub struct View {
     /// By position.
     pub quarantine: BTreeMap<u64, Quarantined>,
     pub commands: commands::CommandsView,
+    pub billing: Billing,
     stays: Stays,
 }
 
@@ -156,6 +160,8 @@ enum What {
         stream: u32,
         received_at_ms: i64,
         first: u64,
+        /// Whether the edge's clock was known to be set when the page was begun.
+        clock_set: bool,
         events: Vec<Result<Event, StoredError>>,
     },
     Hole(HoleIn),
@@ -214,7 +220,8 @@ impl Step {
                     return Err("a page without events stands where events were applied".into());
                 };
                 let events = records.iter().map(|record| Event::from_bytes(&record.payload)).collect();
-                What::Page { stream, received_at_ms, first: page.first.get(), events }
+                let (first, clock_set) = (page.first.get(), page.begun.set);
+                What::Page { stream, received_at_ms, first, clock_set, events }
             }
             Record::Hole { stream, received_at_ms, first, last, reason, .. } => {
                 known(stream)?;
@@ -261,7 +268,7 @@ impl Step {
 
 const POSITION: &[u8] = b"vp";
 /// Of what the fold makes of a ledger. A program that folds otherwise has another one.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 /// All keys of the views: from here on, and to the second (exclusive).
 pub const KEYS: (&[u8], &[u8]) = (b"v", b"w");
 
@@ -348,17 +355,28 @@ fn describe(key: &[u8]) -> String {
         Some(b"vi") => format!("page {} of the index of plates", number(2..4)),
         Some(b"vc") => "what operators' commands changed".into(),
         Some(b"vo") => format!("the map of the cars inside garage number {}", number(2..6)),
+        Some(b"vb") => describe_billing(key),
         Some(b"vr") => format!("the corrected plates of position {}", number(2..10)),
         _ => format!("the view's key {key:02x?}"),
+    }
+}
+
+fn describe_billing(key: &[u8]) -> String {
+    match key.get(2) {
+        Some(b'e') => "a page of charges".into(),
+        Some(b'm') => "an account's month".into(),
+        Some(b'a') => "an account".into(),
+        Some(b'n') => "an anomaly".into(),
+        _ => format!("the books of money, key {key:02x?}"),
     }
 }
 
 impl View {
     /// What was written last; the rest follows by folding. Views of another version, and such that do not read, are
     /// dropped, to be folded anew.
-    pub fn open(store: &Store) -> Result<View, StoreError> {
+    pub fn open(store: &Store, ledger: &Ledger) -> Result<View, StoreError> {
         let why = match written_position(store)? {
-            Some(_) => match View::load(store) {
+            Some(_) => match View::load(store, ledger) {
                 Err(error @ StoreError::Damaged { .. }) => error.to_string(),
                 loaded => return loaded,
             },
@@ -374,7 +392,7 @@ impl View {
     }
 
     /// What was written last.
-    pub fn load(store: &Store) -> Result<View, StoreError> {
+    pub fn load(store: &Store, ledger: &Ledger) -> Result<View, StoreError> {
         let mut view = View { position: written_position(store)?.unwrap_or_default(), ..View::default() };
         for entry in store.range(b"vg", b"vh") {
             let (key, value) = entry?;
@@ -394,7 +412,8 @@ impl View {
         }
         view.commands = commands::CommandsView::load(store)?;
         let garages = view.garages.values().map(|garage| garage.stays.number as usize + 1);
-        view.stays = Stays::load(store, garages.max().unwrap_or_default())?;
+        view.billing = Billing::load(store, ledger)?;
+        view.stays = Stays::load(store, garages.max().unwrap_or_default(), &mut view.billing)?;
         Ok(view)
     }
 
@@ -429,20 +448,25 @@ impl View {
                 changes.damages.insert(damage.last);
                 self.damages.insert(damage.last, damage);
             }
-            What::Page { stream: number, received_at_ms, first, events } => {
+            What::Page { stream: number, received_at_ms, first, clock_set, events } => {
                 let stream = ledger.stream(number)?;
                 let last = first + events.len() as u64 - 1;
                 let mut set_aside = 0u64;
                 let mut reason = None;
                 let key = self.key_of(&stream.site).clone();
-                let (garage, stays) = self.garage_mut(&key, changes);
+                let (garage, stays, billing) = self.garage_mut(&key, changes);
                 garage.counted(&key, events.len() as u64);
+                if !clock_set {
+                    let number = garage.stays.number;
+                    changes.billing.note(Code::ClockNotSet, number, None, received_at_ms, position)?;
+                }
                 for (index, event) in events.into_iter().enumerate() {
                     let sequence = first + index as u64;
                     let place = Place { site: &stream.site, stream: number, sequence, position };
                     let applied = match event {
                         Ok(event) => {
-                            let applied = apply_to(garage, stays, ledger, place, &event, changes)?;
+                            let books = (&mut *stays, &mut *billing);
+                            let applied = apply_to(&key, garage, books, ledger, place, &event, changes)?;
                             applied.map_err(|error| error.to_string())
                         }
                         Err(error) => Err(error.to_string()),
@@ -485,7 +509,7 @@ impl View {
             }
             What::Capacity { site, capacity } => {
                 let key = self.key_of(&site).clone();
-                let (garage, _) = self.garage_mut(&key, changes);
+                let (garage, ..) = self.garage_mut(&key, changes);
                 garage.was_told(&key, capacity);
                 garage.changed_at = position;
             }
@@ -507,8 +531,8 @@ impl View {
         changes: &mut Changes,
     ) -> Result<Result<(), NotApplied>, StoreError> {
         let key = self.key_of(place.site).clone();
-        let (garage, stays) = self.garage_mut(&key, changes);
-        let applied = apply_to(garage, stays, ledger, place, event, changes)?;
+        let (garage, stays, billing) = self.garage_mut(&key, changes);
+        let applied = apply_to(&key, garage, (stays, billing), ledger, place, event, changes)?;
         if applied.is_ok() {
             garage.as_of_ms = Some(received_at_ms);
             garage.changed_at = place.position;
@@ -516,17 +540,21 @@ impl View {
         Ok(applied)
     }
 
-    /// A garage that is about to change, and the stays of all.
-    fn garage_mut(&mut self, site: &SiteName, changes: &mut Changes) -> (&mut Garage, &mut Stays) {
+    /// A garage that is about to change, and the stays and the books of money of all.
+    fn garage_mut(
+        &mut self,
+        site: &SiteName,
+        changes: &mut Changes,
+    ) -> (&mut Garage, &mut Stays, &mut Billing) {
         if !changes.garages.contains(site) {
             changes.garages.insert(site.clone());
         }
-        let View { garages, stays, .. } = self;
+        let View { garages, stays, billing, .. } = self;
         if !garages.contains_key(site) {
             let garage = Garage { stays: stays.begin_garage(), ..Garage::default() };
             garages.insert(site.clone(), garage);
         }
-        (garages.get_mut(site).expect("it is there"), stays)
+        (garages.get_mut(site).expect("it is there"), stays, billing)
     }
 
     /// Writes what changed together with the position reached. Durable with the next flush; a crash before folds again.
@@ -553,8 +581,28 @@ impl View {
         }
         self.commands.save(&std::mem::take(&mut changes.commands), &mut batch);
         self.stays.drain(changes, &mut batch)?;
-        batch.put(POSITION, [&[VERSION], &self.position.to_be_bytes()[..]].concat());
-        changes.store().apply(&batch)
+        changes.billing.drain(&self.billing, &mut batch);
+        let reached = [&[VERSION], &self.position.to_be_bytes()[..]].concat();
+        let store = changes.store();
+        if batch.len() < BATCH_MAX {
+            batch.put(POSITION, reached);
+            return store.apply(&batch);
+        }
+        // One step may change more than a batch holds: a page of corrections that re-rate, the pricing of what waited. Until the
+        // last batch is written the views have no position: a crash in between drops them, and they are folded anew.
+        store.remove(POSITION)?;
+        let mut writes = batch.writes().peekable();
+        while writes.peek().is_some() {
+            let mut part = Batch::default();
+            for (key, value) in writes.by_ref().take(BATCH_MAX) {
+                match value {
+                    Some(value) => part.put(key, value),
+                    None => part.remove(key),
+                }
+            }
+            store.apply(&part)?;
+        }
+        store.put(POSITION, &reached)
     }
 
     /// The board, as a change since the version that the asker has where that is possible. The asker's own line is there in
@@ -594,14 +642,17 @@ impl View {
 
 /// What an event changes, in one place for all ways by which it may come.
 fn apply_to(
+    key: &SiteName,
     garage: &mut Garage,
-    stays: &mut Stays,
+    (stays, billing): (&mut Stays, &mut Billing),
     ledger: &Ledger,
     place: Place<'_>,
     event: &Event,
     changes: &mut Changes,
 ) -> Result<Result<(), NotApplied>, StoreError> {
-    let applied = stays.apply(ledger, &mut garage.stays, place, event, changes)?;
+    let called = garage.orders.called.as_ref().unwrap_or(key);
+    let teller = Teller { billing, called: called.as_str() };
+    let applied = stays.apply(ledger, &mut garage.stays, place, event, teller, changes)?;
     if applied.is_ok() {
         garage.occupancy.apply(&event.kind);
     }

@@ -108,8 +108,8 @@ pub struct Teller<'a> {
     pub called: &'a str,
 }
 
-impl Teller<'_> {
-    fn garage(&self, book: &Book) -> billing::Garage<'_> {
+impl<'a> Teller<'a> {
+    fn garage(&self, book: &Book) -> billing::Garage<'a> {
         billing::Garage { number: book.number, called: self.called }
     }
 }
@@ -200,7 +200,8 @@ impl Stays {
         if self.garages_of.contains_key(plate) {
             changes.billing.note(Code::OpenInTwoGarages, book.number, Some(plate), entry.at_ms, entry.position)?;
         }
-        let cover = teller.billing.entered(teller.garage(book), plate, entry);
+        let garage = teller.garage(book);
+        let cover = teller.billing.entered(garage, plate, entry);
         let visit = Visit::Stay { entry, end: End::Inside };
         let address = self.append(book, true, plate, cover, visit, changes)?;
         self.is_inside(book, plate, Open { address, entry, cover });
@@ -221,7 +222,7 @@ impl Stays {
                 changes.end(stay.address, End::Left(exit))?;
                 book.open -= 1;
                 book.closed += 1;
-                let garage = billing::Garage { number: book.number, called: teller.called };
+                let garage = teller.garage(book);
                 let closed = Closed { garage, plate, entry: stay.entry, exit, cover: stay.cover };
                 teller.billing.closed(exit.position, closed, &mut changes.billing)?;
             }
@@ -414,7 +415,8 @@ impl Stays {
             let cover = match (&visit, kept) {
                 (_, Some((address, _))) => changes.slot(address)?.cover,
                 (Visit::Stay { entry, .. }, None) => {
-                    let cover = teller.billing.entered(teller.garage(book), plate, *entry);
+                    let garage = teller.garage(book);
+                    let cover = teller.billing.entered(garage, plate, *entry);
                     teller.billing.left(cover);
                     cover
                 }
@@ -439,7 +441,7 @@ impl Stays {
                     self.is_inside(book, plate, Open { address, entry, cover });
                 }
                 Visit::Stay { entry, end: End::Left(exit) } if is_new => {
-                    let garage = billing::Garage { number: book.number, called: teller.called };
+                    let garage = teller.garage(book);
                     let closed = Closed { garage, plate, entry, exit, cover };
                     teller.billing.closed(position, closed, &mut changes.billing)?;
                 }
@@ -520,14 +522,12 @@ fn passage(place: Place<'_>, event: &Event) -> Passage {
     }
 }
 
-/// The most writes that one entry or exit adds: a page in which a stay ends, and what is said of it in the books of money.
+/// How many writes one entry or exit adds at most: a page in which a stay ends, and what is said of it in the books of money.
 /// Appended visits share pages.
 pub const WRITES_OF_A_PASSAGE: usize = 1 + billing::WRITES_OF_A_STAY;
-/// The most writes that one correction adds: three visits under each plate with what is said of them, a page of each entry that
-/// is settled, and its readings.
-pub const WRITES_OF_A_CORRECTION: usize = 6 * (2 + billing::WRITES_OF_A_STAY) + 1;
+/// How many writes one correction adds, as a rule at most: visits under both plates, their charges, and its readings.
+pub const WRITES_OF_A_CORRECTION: usize = 10;
 
-/// The most writes that the events of one ledger page add beside those: pages for what is appended (four visits of 300 bytes
-/// for each of 64 corrections), and the maps of a garage of ten million visits.
-/// And the pages of what they are charged: at most two entries for each visit.
-pub const WRITES_OF_A_PAGE: usize = 14 + 14 + billing::pages_of(64 * 4);
+/// How many writes the events of one ledger page add beside those, as a rule at most: pages for what is appended, the maps of a
+/// garage of ten million visits, pages of charges.
+pub const WRITES_OF_A_PAGE: usize = 14 + 14 + 8;

@@ -172,7 +172,7 @@ proptest! {
                 }
             }
         }
-        let mut view = View::open(&store).unwrap();
+        let mut view = View::open(&store, &ledger).unwrap();
         let cut_at: Vec<_> = cuts.iter().map(|(at, keep)| (at.index(records.len().max(1)), *keep)).collect();
         let mut saves = saves.iter().cycle();
         for (n, (garage, page)) in records.iter().enumerate() {
@@ -190,11 +190,11 @@ proptest! {
                 disk.power_on(*keep);
                 store = Store::on(disk.clone());
                 ledger = Ledger::open(store.clone()).unwrap();
-                view = View::open(&store).unwrap();
+                view = View::open(&store, &ledger).unwrap();
             }
         }
         fold_saving(&mut view, &ledger, &store, || false);
-        prop_assert_eq!(&View::load(&store).unwrap(), &view);
+        prop_assert_eq!(&View::load(&store, &ledger).unwrap(), &view);
 
         // From the beginning, into another store: the same, byte for byte.
         let other = Store::on(Disk::default());
@@ -249,7 +249,7 @@ fn views_of_another_version_are_dropped_and_folded_anew() {
     view.save(&mut changes).unwrap();
     let whole = written(&store);
     store.put(b"vp", &[VERSION + 1, 0, 0, 0, 0, 0, 0, 0, 1]).unwrap();
-    assert_eq!(View::open(&store).unwrap(), View::default());
+    assert_eq!(View::open(&store, &ledger).unwrap(), View::default());
     assert_eq!(written(&store), []);
     let mut again = View::default();
     fold_saving(&mut again, &ledger, &store, || false);
@@ -257,7 +257,7 @@ fn views_of_another_version_are_dropped_and_folded_anew() {
     // A page that does not read is no reason to stay away either.
     let page = whole.iter().find(|(key, _)| key.starts_with(b"vs")).unwrap();
     store.put(&page.0, b"\x01\xff\xff").unwrap();
-    assert_eq!(View::open(&store).unwrap(), View::default());
+    assert_eq!(View::open(&store, &ledger).unwrap(), View::default());
 }
 
 #[test]

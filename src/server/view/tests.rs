@@ -60,7 +60,7 @@ fn after_a_crash_the_view_catches_up_to_what_a_fold_from_the_beginning_gives() {
     let entry = event(r#"{"kind":"entry","plate":"AB1"}"#);
     for flushed in [false, true] {
         let (disk, store, ledger) = world();
-        let mut view = View::load(&store).unwrap();
+        let mut view = View::load(&store, &ledger).unwrap();
         apply(&ledger, "a", vec![page_after(1, &[entry.clone(), entry.clone()])]);
         ledger.record_capacity(&SiteName::new("a").unwrap(), 9, 5).unwrap();
         let mut changes = fold(&mut view, &ledger, &store);
@@ -72,7 +72,7 @@ fn after_a_crash_the_view_catches_up_to_what_a_fold_from_the_beginning_gives() {
         disk.power_on(0);
         let store = Store::on(disk);
         let ledger = Ledger::open(store.clone()).unwrap();
-        let mut caught_up = View::load(&store).unwrap();
+        let mut caught_up = View::load(&store, &ledger).unwrap();
         fold(&mut caught_up, &ledger, &store);
         let mut anew = View::default();
         fold(&mut anew, &ledger, &store);
@@ -95,7 +95,7 @@ fn an_unknown_kind_of_event_is_set_aside_and_the_rest_counts() {
     assert_eq!(view.garages[&SiteName::new("a").unwrap()].occupancy.occupied, 2);
     let set_aside = &view.quarantine[&1];
     assert_eq!((set_aside.first, set_aside.places().collect::<Vec<_>>()), (1, vec![1]));
-    assert_eq!(View::load(&store).unwrap(), view);
+    assert_eq!(View::load(&store, &ledger).unwrap(), view);
 }
 
 #[test]

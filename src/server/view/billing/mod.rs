@@ -16,12 +16,11 @@
 pub mod anomalies;
 mod changes;
 pub mod entries;
-pub mod list;
+mod orders;
 pub mod terms;
-#[cfg(test)]
-mod tests;
 
 pub use changes::BillingChanges;
+pub use orders::{Found, NoOrder};
 
 use super::pages::{Head, Passage};
 use crate::parking::Plate;
@@ -35,7 +34,7 @@ use jiff::civil::Date;
 use jiff::tz::{Offset, TimeZone};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use terms::{InForce, Order};
+use terms::InForce;
 
 /// A longer stay is held until a person has looked.
 pub const LONGEST_DAYS: i64 = 30;
@@ -45,12 +44,6 @@ pub const CLOCKS_DIFFER_MS: i64 = 5 * 60 * 1000;
 pub const UNREGISTERED: &str = "unregistered";
 /// How many writes a closed stay may add: its account, its month, an anomaly.
 pub const WRITES_OF_A_STAY: usize = 3;
-/// How many pages of entries so many new ones may touch.
-pub const fn pages_of(entries: usize) -> usize {
-    // The longest take a tenth of a page.
-    entries / 10 + 2
-}
-
 /// Whether a contract covers a stay; decided when it begins.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Cover {
@@ -174,6 +167,9 @@ impl Billing {
             note(Code::Unregistered)?;
         }
         let (terms, month) = self.rate(closed, false);
+        if terms == Terms::Pending {
+            changes.note(Code::NoTariff, garage.number, None, closed.exit.at_ms, position)?;
+        }
         self.charge(position, position, closed, terms, month, changes).map(drop)
     }
 
@@ -413,27 +409,37 @@ impl Billing {
         changes: &mut BillingChanges,
     ) -> Result<Number, StoreError> {
         let head = Head::of(plate);
-        let book = &mut self.accounts[account as usize];
-        let of_month = changes.month_mut(account, month)?;
-        if of_month.entries == 0 {
-            book.statements += 1;
-            of_month.number = book.statements;
-            changes.accounts.insert(account);
-        }
         let money = match &what {
             What::Stay(stay) => stay.terms.money(),
             What::Void { money, vat, .. } => money.map(|money| (money, *vat)),
             What::Credit { money, vat, .. } => Some((*money, *vat)),
         };
-        let entry = Entry {
-            position,
-            account,
-            month,
-            before_in_month: of_month.last,
-            before_of_plate: self.heads.get(head),
-            settled_by: 0,
-            what,
-        };
+        let before_in_month = changes.month_mut(account, month)?.last;
+        let before_of_plate = self.heads.get(head);
+        let entry = Entry { position, account, month, before_in_month, before_of_plate, settled_by: 0, what };
+        let number = self.push(entry, changes);
+        let of_month = changes.month_mut(account, month)?;
+        let is_first = of_month.entries == 0;
+        if is_first {
+            let book = &mut self.accounts[account as usize];
+            book.statements += 1;
+            of_month.number = book.statements;
+        }
+        of_month.last = number;
+        of_month.entries += 1;
+        if let Some((money, vat)) = money {
+            of_month.add(money, vat);
+        }
+        if is_first {
+            changes.accounts.insert(account);
+        }
+        self.heads.set(head, number);
+        changes.heads.insert(head.page());
+        Ok(number)
+    }
+
+    /// Appends to the newest page.
+    fn push(&mut self, entry: Entry, changes: &mut BillingChanges) -> Number {
         let reserve = entry.reserve();
         if self.tail_bytes + reserve > entries::PAGE_MAX || self.tail.len() as u64 == entries::IN_A_PAGE {
             changes.pages.insert(self.tail_page, std::mem::take(&mut self.tail));
@@ -442,15 +448,8 @@ impl Billing {
         let number = self.end();
         self.tail.push(entry);
         self.tail_bytes += reserve;
-        of_month.last = number;
-        of_month.entries += 1;
-        if let Some((money, vat)) = money {
-            of_month.add(money, vat);
-        }
-        self.heads.set(head, number);
-        changes.heads.insert(head.page());
         changes.tail = true;
-        Ok(number)
+        number
     }
 
     fn settle(&mut self, number: Number, by: Number, changes: &mut BillingChanges) -> Result<(), StoreError> {

@@ -119,7 +119,7 @@ impl World {
         self.disk.power_on(0);
         let store = Store::on(self.disk);
         let ledger = Ledger::open(store.clone()).unwrap();
-        assert_eq!(View::load(&store).unwrap(), self.view);
+        assert_eq!(View::load(&store, &ledger).unwrap(), self.view);
         let mut anew = View::default();
         let scratch = Store::on(Disk::default());
         let mut changes = Changes::on(&scratch);
