@@ -9,6 +9,7 @@ pub mod event;
 pub mod occupancy;
 pub mod plate;
 pub mod register;
+pub mod statement;
 pub mod stay;
 pub mod stored;
 pub mod tariff;

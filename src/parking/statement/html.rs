@@ -1,0 +1,312 @@
+//! A statement as one page to print or to send.
+
+use super::words::{duration, local, offset};
+use super::{Car, Correction, Customer, Entry, Head, Line, Moment, Money, Statement, Stay, Total};
+use std::fmt::{self, Display, Write};
+
+const STYLE: &str = include_str!("page.css");
+
+pub(super) fn render(statement: &Statement) -> String {
+    let mut page = String::with_capacity(8 << 10 | statement.lines().len() << 11);
+    write_page(&mut page, statement).expect("memory takes text");
+    page
+}
+
+/// A text as a page shows it: never as markup.
+struct Text<'a>(&'a str);
+
+impl Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for c in self.0.chars() {
+            match c {
+                '&' => f.write_str("&amp;")?,
+                '<' => f.write_str("&lt;")?,
+                '>' => f.write_str("&gt;")?,
+                '"' => f.write_str("&quot;")?,
+                '\'' => f.write_str("&#39;")?,
+                c if c.is_control() => f.write_char('\u{fffd}')?,
+                c => f.write_char(c)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An amount with a proper minus.
+struct Amount<'a>(&'a Money);
+
+impl Display for Amount<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.number().to_string().replace('-', "\u{2212}"))
+    }
+}
+
+fn write_page(page: &mut String, statement: &Statement) -> fmt::Result {
+    let head = statement.head();
+    let title = format!("Statement {} {}", head.month, head.customer.id());
+    write!(
+        page,
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <title>{}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n",
+        Text(&title)
+    )?;
+    write_head(page, statement)?;
+    if statement.lines().is_empty() {
+        page.push_str("<p class=\"nothing\">Nothing was charged in this month.</p>\n");
+    } else {
+        write_lines(page, statement)?;
+    }
+    statement.totals().iter().try_for_each(|total| write_total(page, total))?;
+    page.push_str("</body>\n</html>\n");
+    Ok(())
+}
+
+fn write_head(page: &mut String, statement: &Statement) -> fmt::Result {
+    let Head { operator, customer, month, number, position } = statement.head();
+    write!(page, "<header>\n<address><strong>{}</strong>", Text(&operator.name))?;
+    operator.address.iter().try_for_each(|line| write!(page, "<br>{}", Text(line)))?;
+    if let Some(id) = &operator.vat_id {
+        write!(page, "<br>VAT ID {}", Text(id))?;
+    }
+    page.push_str("</address>\n<div class=\"to\">");
+    match customer {
+        Customer::Account { name: Some(name), .. } => write!(page, "<strong>{}</strong>", Text(name))?,
+        customer => write!(page, "<strong>{}</strong>", Text(customer.id()))?,
+    }
+    write!(page, "</div>\n</header>\n<h1>Parking statement, {}</h1>\n<dl>", month.in_words())?;
+    let mut fact =
+        |name: &str, value: &dyn Display| write!(page, "<div><dt>{name}</dt><dd>{value}</dd></div>");
+    match customer {
+        Customer::Account { account, .. } => fact("Account", &Text(account))?,
+        Customer::Plate(plate) => fact("Car", &Text(plate))?,
+    }
+    if let Some(number) = number {
+        fact("Statement", &format_args!("No. {number}"))?;
+    }
+    fact("Period", &format_args!("{} to {}", day(month.first_day()), day(month.last_day())))?;
+    fact("Books at position", position)?;
+    for total in statement.totals() {
+        fact(
+            "Total",
+            &format_args!("<strong>{} {}</strong>", Amount(&total.gross), Text(&total.gross.currency.code)),
+        )?;
+    }
+    page.push_str("</dl>\n");
+    Ok(())
+}
+
+fn day(date: jiff::civil::Date) -> impl Display {
+    date.strftime("%-d %b %Y")
+}
+
+fn write_lines(page: &mut String, statement: &Statement) -> fmt::Result {
+    page.push_str(
+        "<table class=\"lines\">\n<thead><tr><th>Entry</th><th>Exit</th><th>Garage, car</th><th>Tariff</th>\
+         <th class=\"n\">Amount</th></tr></thead>\n",
+    );
+    for line in statement.lines() {
+        match &line.entry {
+            Entry::Charge(stay) => write_stay(page, line, stay)?,
+            Entry::Void(correction) => write_correction(page, line, "Void", correction)?,
+            Entry::Credit(correction) => write_correction(page, line, "Credit", correction)?,
+        }
+    }
+    page.push_str("</table>\n");
+    Ok(())
+}
+
+/// Date above time, as signs at a garage and receipts write them.
+struct When(Moment);
+
+impl Display for When {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let local = local(self.0);
+        write!(
+            f,
+            "<time datetime=\"{}\">{}<br><b>{}</b> <small>{}</small></time>",
+            self.0,
+            local.strftime("%a %-d %b %Y"),
+            local.time(),
+            offset(self.0)
+        )
+    }
+}
+
+fn write_amount(page: &mut String, line: &Line) -> fmt::Result {
+    write!(page, "<td class=\"n\"><b>{} {}</b>", Amount(&line.amount), Text(&line.amount.currency.code))?;
+    match line.vat {
+        Some(rate) => write!(page, "<br><small>incl. {rate} VAT</small></td></tr>\n"),
+        None => page.write_str("</td></tr>\n"),
+    }
+}
+
+fn write_stay(page: &mut String, line: &Line, stay: &Stay) -> fmt::Result {
+    write!(
+        page,
+        "<tbody>\n<tr><td>{}</td><td>{}</td><td>{}<br>",
+        When(stay.entry),
+        When(stay.exit),
+        Text(&stay.garage)
+    )?;
+    match &stay.car {
+        Car::Plate(plate) => write!(page, "<b>{}</b>", Text(plate))?,
+        Car::Token(token) => write!(page, "<small>plate forgotten: {}</small>", Text(token))?,
+        Car::Unknown => page.push_str("<small>plate unknown</small>"),
+    }
+    write!(page, "</td><td>{}", Text(&stay.tariff))?;
+    if let Some(lasted) = duration(stay.entry, stay.exit) {
+        write!(page, "<br><small>{lasted}</small>")?;
+    }
+    page.push_str("</td>");
+    write_amount(page, line)?;
+    page.push_str("<tr class=\"why\"><td colspan=\"5\">");
+    if let Some(note) = &stay.note {
+        write!(page, "<p class=\"note\">{}</p>", Text(note))?;
+    }
+    if !stay.working.is_empty() {
+        let class = if stay.working.len() > 3 { " class=\"many\"" } else { "" };
+        write!(page, "<ul{class}>")?;
+        stay.working.iter().try_for_each(|step| write!(page, "<li>{}</li>", Text(step)))?;
+        page.push_str("</ul>");
+    }
+    write!(page, "<p class=\"id\">Charge {}</p></td></tr>\n</tbody>\n", Text(&line.id))
+}
+
+fn write_correction(page: &mut String, line: &Line, what: &str, correction: &Correction) -> fmt::Result {
+    write!(
+        page,
+        "<tbody>\n<tr><td>{}</td><td colspan=\"3\">{what}: {}<br><small>by {}</small></td>",
+        When(correction.at),
+        Text(&correction.reason),
+        Text(&correction.by)
+    )?;
+    write_amount(page, line)?;
+    write!(
+        page,
+        "<tr class=\"why\"><td colspan=\"5\"><p class=\"id\">{what} {} of charge {}</p></td></tr>\n</tbody>\n",
+        Text(&line.id),
+        Text(&correction.charge)
+    )
+}
+
+fn write_total(page: &mut String, total: &Total) -> fmt::Result {
+    let code = Text(&total.gross.currency.code);
+    write!(
+        page,
+        "<table class=\"sums\">\n<thead><tr><th>Sums in {code}</th><th class=\"n\">Net</th><th class=\"n\">VAT</th>\
+         <th class=\"n\">With VAT</th></tr></thead>\n<tbody>\n"
+    )?;
+    for sum in &total.rates {
+        match sum.rate {
+            Some(rate) => write!(page, "<tr><td>{rate} VAT</td>")?,
+            None => page.push_str("<tr><td>Outside of VAT</td>"),
+        }
+        for part in [&sum.net, &sum.vat, &sum.gross] {
+            write!(page, "<td class=\"n\">{}</td>", Amount(part))?;
+        }
+        page.push_str("</tr>\n");
+    }
+    page.push_str("</tbody>\n<tfoot><tr><td>Total</td>");
+    for part in [&total.net, &total.vat, &total.gross] {
+        write!(page, "<td class=\"n\">{}</td>", Amount(part))?;
+    }
+    page.push_str("</tr></tfoot>\n</table>\n");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::{a_month, account, any_lines, head, statement};
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_page_shows_what_a_customer_asks_for() {
+        let page = a_month(3).to_html();
+        for fact in [
+            "<strong>Stadtwerke Musterstadt Parken GmbH</strong><br>Hauptstraße 12<br>70173 Stuttgart",
+            "VAT ID DE 123 456 789",
+            "Miller Logistik GmbH &amp; Co. KG",
+            "1 Nov 2026 to 30 Nov 2026",
+            "Sun 1 Nov 2026<br><b>07:05:12</b> <small>+01:00</small>",
+            "Bull Ring<br><b>SML1234</b>",
+            "<li>unit 4 from 2026-11-01T10:05:12: band mon-sat 07:00-19:00, 2.50</li>",
+            "Void: the plate was misread; the car is another customer&#39;s",
+            "<b>\u{2212}10.00 EUR</b>",
+            "<td>19 % VAT</td>",
+        ] {
+            assert!(page.contains(fact), "{fact}\n{page}");
+        }
+    }
+
+    #[test]
+    fn a_page_needs_nothing_else_and_prints_its_header_on_every_sheet() {
+        let page = a_month(3).to_html();
+        for word in ["http:", "https:", "url(", "@import", "<script", "<link", "<img", "src="] {
+            assert!(!page.contains(word), "{word}");
+        }
+        for rule in ["@page", "size: A4", "@media print", "table-header-group"] {
+            assert!(page.contains(rule), "{rule}");
+        }
+        assert!(page.contains("<html lang=\"en\">"));
+    }
+
+    /// Tags and attributes of a page, in order.
+    fn markup(page: &str) -> Vec<&str> {
+        page.split('<')
+            .skip(1)
+            .map(|rest| rest.split_once('>').unwrap().0)
+            .filter(|tag| !tag.starts_with("time"))
+            .collect()
+    }
+
+    fn with_texts(lines: Vec<Line>, change: fn(&str) -> String) -> String {
+        let mut head = head(account(&change("<b>")));
+        head.operator.name = change("<script>alert(1)</script>");
+        head.operator.address = vec![change("\"><img src=x>")];
+        head.operator.vat_id = Some(change("'&lt;"));
+        let lines = lines.into_iter().map(|mut line| {
+            line.id = change(&line.id);
+            let part = |text: &mut String| *text = change(text);
+            match &mut line.entry {
+                Entry::Charge(stay) => {
+                    part(&mut stay.garage);
+                    part(&mut stay.tariff);
+                    stay.working.iter_mut().for_each(part);
+                    stay.note.iter_mut().for_each(part);
+                    match &mut stay.car {
+                        Car::Plate(text) | Car::Token(text) => part(text),
+                        Car::Unknown => {}
+                    }
+                }
+                Entry::Void(correction) | Entry::Credit(correction) => {
+                    part(&mut correction.charge);
+                    part(&mut correction.reason);
+                    part(&mut correction.by);
+                }
+            }
+            line
+        });
+        Statement::new(head, lines.collect()).unwrap().to_html()
+    }
+
+    proptest! {
+        /// The page has the same markup as when every text were an `x`.
+        #[test]
+        fn no_text_becomes_markup(lines in any_lines()) {
+            let tame = with_texts(lines.clone(), |_| "x".to_owned());
+            let wild = with_texts(lines, str::to_owned);
+            prop_assert_eq!(markup(&wild), markup(&tame));
+            prop_assert!(wild.chars().all(|c| c == '\n' || !c.is_control()));
+        }
+
+        #[test]
+        fn a_page_has_every_line(lines in any_lines()) {
+            let count = lines.len();
+            let page = statement(lines).to_html();
+            prop_assert_eq!(page.matches("class=\"why\"").count(), count);
+        }
+    }
+}

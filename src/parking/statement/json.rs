@@ -1,0 +1,229 @@
+//! A statement as JSON.
+
+use super::{Car, Entry, Line, Money, RateTotal, Statement, Total, VatRate};
+use serde::{Serialize, Serializer};
+
+/// A statement as programs read it. Amounts are integers in minor units, times RFC 3339 with offset.
+#[derive(Debug, Serialize)]
+pub struct Shown<'a> {
+    operator: Operator<'a>,
+    /// `null` in a look at one plate.
+    account: Option<&'a str>,
+    account_name: Option<&'a str>,
+    plate: Option<&'a str>,
+    month: String,
+    number: Option<u32>,
+    position: u64,
+    lines: Vec<ShownLine<'a>>,
+    totals: Vec<ShownTotal<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Operator<'a> {
+    name: &'a str,
+    address: &'a [String],
+    vat_id: Option<&'a str>,
+}
+
+/// Every line has the first five fields; which others, its kind says.
+#[derive(Debug, Serialize)]
+struct ShownLine<'a> {
+    kind: &'static str,
+    id: &'a str,
+    amount: i64,
+    currency: &'a str,
+    vat_percent: Option<Percent>,
+    #[serde(flatten)]
+    entry: ShownEntry<'a>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum ShownEntry<'a> {
+    Charge {
+        garage: &'a str,
+        plate: Option<&'a str>,
+        /// What stands for a plate that was forgotten.
+        token: Option<&'a str>,
+        entry: String,
+        exit: String,
+        tariff: &'a str,
+        working: &'a [String],
+        note: Option<&'a str>,
+    },
+    Correction {
+        charge: &'a str,
+        reason: &'a str,
+        by: &'a str,
+        at: String,
+    },
+}
+
+#[derive(Debug, Serialize)]
+struct ShownTotal<'a> {
+    currency: &'a str,
+    gross: Amount<'a>,
+    net: Amount<'a>,
+    vat: Amount<'a>,
+    rates: Vec<ShownRate<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct ShownRate<'a> {
+    vat_percent: Option<Percent>,
+    gross: Amount<'a>,
+    net: Amount<'a>,
+    vat: Amount<'a>,
+}
+
+#[derive(Debug, Serialize)]
+struct Amount<'a> {
+    amount: i64,
+    currency: &'a str,
+}
+
+/// A number of percent: 19, 7.7.
+#[derive(Debug)]
+struct Percent(VatRate);
+
+impl Serialize for Percent {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0.0 {
+            hundredths if hundredths % 100 == 0 => serializer.serialize_u32(hundredths / 100),
+            // The nearest binary fraction is written with its two decimals again.
+            hundredths => serializer.serialize_f64(f64::from(hundredths) / 100.0),
+        }
+    }
+}
+
+pub(super) fn shown(statement: &Statement) -> Shown<'_> {
+    let head = statement.head();
+    let (account, account_name, plate) = match &head.customer {
+        super::Customer::Account { account, name } => (Some(account.as_str()), name.as_deref(), None),
+        super::Customer::Plate(plate) => (None, None, Some(plate.as_str())),
+    };
+    Shown {
+        operator: Operator {
+            name: &head.operator.name,
+            address: &head.operator.address,
+            vat_id: head.operator.vat_id.as_deref(),
+        },
+        account,
+        account_name,
+        plate,
+        month: head.month.to_string(),
+        number: head.number,
+        position: head.position,
+        lines: statement.lines().iter().map(line).collect(),
+        totals: statement.totals().iter().map(total).collect(),
+    }
+}
+
+fn line(line: &Line) -> ShownLine<'_> {
+    let entry = match &line.entry {
+        Entry::Charge(stay) => {
+            let (plate, token) = match &stay.car {
+                Car::Plate(plate) => (Some(plate.as_str()), None),
+                Car::Token(token) => (None, Some(token.as_str())),
+                Car::Unknown => (None, None),
+            };
+            ShownEntry::Charge {
+                garage: &stay.garage,
+                plate,
+                token,
+                entry: stay.entry.to_string(),
+                exit: stay.exit.to_string(),
+                tariff: &stay.tariff,
+                working: &stay.working,
+                note: stay.note.as_deref(),
+            }
+        }
+        Entry::Void(correction) | Entry::Credit(correction) => ShownEntry::Correction {
+            charge: &correction.charge,
+            reason: &correction.reason,
+            by: &correction.by,
+            at: correction.at.to_string(),
+        },
+    };
+    ShownLine {
+        kind: line.entry.kind(),
+        id: &line.id,
+        amount: line.amount.minor,
+        currency: &line.amount.currency.code,
+        vat_percent: line.vat.map(Percent),
+        entry,
+    }
+}
+
+fn total(total: &Total) -> ShownTotal<'_> {
+    ShownTotal {
+        currency: &total.gross.currency.code,
+        gross: amount(&total.gross),
+        net: amount(&total.net),
+        vat: amount(&total.vat),
+        rates: total.rates.iter().map(rate).collect(),
+    }
+}
+
+fn rate(sum: &RateTotal) -> ShownRate<'_> {
+    ShownRate {
+        vat_percent: sum.rate.map(Percent),
+        gross: amount(&sum.gross),
+        net: amount(&sum.net),
+        vat: amount(&sum.vat),
+    }
+}
+
+fn amount(money: &Money) -> Amount<'_> {
+    Amount { amount: money.minor, currency: &money.currency.code }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::{a_month, any_lines, statement};
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn a_program_finds_every_fact_of_a_statement() {
+        let json = serde_json::to_value(a_month(3).to_json()).unwrap();
+        assert_eq!(json["operator"]["name"], "Stadtwerke Musterstadt Parken GmbH");
+        assert_eq!(json["account"], "miller");
+        assert_eq!(json["account_name"], "Miller Logistik GmbH & Co. KG");
+        assert_eq!(json["plate"], Value::Null);
+        assert_eq!((&json["month"], &json["number"]), (&json!("2026-11"), &json!(7)));
+        let charge = &json["lines"][0];
+        assert_eq!(charge["kind"], "charge");
+        assert_eq!((&charge["amount"], &charge["currency"]), (&json!(1000), &json!("EUR")));
+        assert_eq!(charge["entry"], "2026-11-01T07:05:12+01:00");
+        assert_eq!(charge["vat_percent"], json!(19));
+        let void = &json["lines"][3];
+        assert_eq!(
+            (&void["kind"], &void["charge"], &void["amount"]),
+            (&json!("void"), &charge["id"], &json!(-1000))
+        );
+        let gross = &json["totals"][0]["gross"];
+        assert_eq!(gross["currency"], "EUR");
+        assert_eq!(gross["amount"], json["totals"][0]["rates"][0]["gross"]["amount"]);
+    }
+
+    #[test]
+    fn a_percentage_keeps_its_decimals() {
+        for (hundredths, shown) in [(1900, "19"), (770, "7.7"), (255, "2.55"), (1, "0.01"), (0, "0")] {
+            assert_eq!(serde_json::to_string(&Percent(VatRate(hundredths))).unwrap(), shown);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_lines_in_json_add_up_to_its_totals(lines in any_lines()) {
+            let json = serde_json::to_value(statement(lines).to_json()).unwrap();
+            for total in json["totals"].as_array().unwrap() {
+                let its = json["lines"].as_array().unwrap().iter().filter(|line| line["currency"] == total["currency"]);
+                let sum: i64 = its.map(|line| line["amount"].as_i64().unwrap()).sum();
+                prop_assert_eq!(total["gross"]["amount"].as_i64(), Some(sum));
+            }
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Statements: what one customer owes for one month, as values and as something to send.
+//!
+//! **Promise.** A [`Statement`] that exists adds up: for each currency and VAT rate its gross is the sum of its lines, its
+//! VAT is computed once on that sum, and net and VAT make the gross, to the minor unit. Text, JSON, CSV and HTML show the
+//! same lines and totals, and the same statement gives the same bytes. What people wrote (names, reasons, tariffs) is shown
+//! as text: it is never markup in the page, and never a formula in a spreadsheet.
+//! **Kept by.** Totals come from the lines alone, in checked integers, when the statement is made; renderers only show.
+//! **Not promised.** That the lines are all that belong to the month: whoever folds the ledger chooses them and their
+//! order, which is kept. A date of issue: nothing here reads a clock.
+
+mod csv;
+mod html;
+pub mod journal;
+mod json;
+mod money;
+mod month;
+#[cfg(test)]
+mod samples;
+mod sheet;
+mod text;
+mod totals;
+mod words;
+
+pub use json::Shown;
+pub use money::{Currency, Money, Number, VatRate};
+pub use month::{Month, MonthError};
+pub use totals::{RateTotal, StatementError, Total};
+
+use super::event::Moment;
+
+/// Who sends the statement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Operator {
+    pub name: String,
+    /// The postal address, line by line.
+    pub address: Vec<String>,
+    pub vat_id: Option<String>,
+}
+
+/// Whose statement it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Customer {
+    Account {
+        account: String,
+        /// What the customer is called, when the registry says it.
+        name: Option<String>,
+    },
+    /// A look at one car, whatever its account.
+    Plate(String),
+}
+
+impl Customer {
+    /// The account or the plate.
+    pub fn id(&self) -> &str {
+        match self {
+            Customer::Account { account, .. } => account,
+            Customer::Plate(plate) => plate,
+        }
+    }
+}
+
+/// What stands above the lines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    pub operator: Operator,
+    pub customer: Customer,
+    /// The local month of the exits.
+    pub month: Month,
+    /// The running number within the account; `None` where none is given, as for a look at one plate.
+    pub number: Option<u32>,
+    /// The position of the books that the statement shows.
+    pub position: u64,
+}
+
+/// Which car a charge is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Car {
+    Plate(String),
+    /// Its plate was forgotten; a random token stands for it.
+    Token(String),
+    Unknown,
+}
+
+impl Car {
+    /// What is shown for it.
+    pub fn label(&self) -> Option<&str> {
+        match self {
+            Car::Plate(text) | Car::Token(text) => Some(text),
+            Car::Unknown => None,
+        }
+    }
+}
+
+/// A stay that was charged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stay {
+    pub garage: String,
+    pub car: Car,
+    /// With the offset of the garage's local time.
+    pub entry: Moment,
+    pub exit: Moment,
+    pub tariff: String,
+    /// How the amount came about, line by line.
+    pub working: Vec<String>,
+    /// What else explains the amount: free by a contract, one car too many.
+    pub note: Option<String>,
+}
+
+/// A later decision about a charge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Correction {
+    /// The charge that it corrects.
+    pub charge: String,
+    pub reason: String,
+    /// Who decided it.
+    pub by: String,
+    pub at: Moment,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    Charge(Stay),
+    /// Takes a whole charge back.
+    Void(Correction),
+    /// Gives a part back.
+    Credit(Correction),
+}
+
+impl Entry {
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Entry::Charge(_) => "charge",
+            Entry::Void(_) => "void",
+            Entry::Credit(_) => "credit",
+        }
+    }
+}
+
+/// One entry of the books.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// Its own id, by which others speak of it.
+    pub id: String,
+    /// What it adds to the debt: negative for what is given back.
+    pub amount: Money,
+    /// The rate that the amount includes; `None`: outside of VAT.
+    pub vat: Option<VatRate>,
+    pub entry: Entry,
+}
+
+/// A statement that adds up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Statement {
+    head: Head,
+    lines: Vec<Line>,
+    totals: Vec<Total>,
+}
+
+impl Statement {
+    /// Adds up `lines`, whose order is kept. On `Err` a sum has no place in an `i64`, or lines contradict each other.
+    pub fn new(head: Head, lines: Vec<Line>) -> Result<Statement, StatementError> {
+        let totals = totals::add_up(&lines)?;
+        Ok(Statement { head, lines, totals })
+    }
+
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+    pub fn lines(&self) -> &[Line] {
+        &self.lines
+    }
+    /// For each currency, in the order of their codes.
+    pub fn totals(&self) -> &[Total] {
+        &self.totals
+    }
+
+    /// For a terminal or a plain mail.
+    pub fn to_text(&self) -> String {
+        text::render(self)
+    }
+    /// For programs: serialises to the object that `GET /v1/statements/…` answers with.
+    pub fn to_json(&self) -> Shown<'_> {
+        json::shown(self)
+    }
+    /// For spreadsheets: RFC 4180, one row for each line of the statement.
+    pub fn to_csv(&self) -> String {
+        csv::render(self)
+    }
+    /// To print or to send: one page that needs nothing else.
+    pub fn to_html(&self) -> String {
+        html::render(self)
+    }
+}
+
+#[cfg(test)]
+mod look {
+    #[test]
+    fn pages() {
+        for n in [0, 3, 60] {
+            let s = super::samples::a_month(n.max(2));
+            std::fs::write(format!("/tmp/st/p{n}.html"), s.to_html()).unwrap();
+            std::fs::write(format!("/tmp/st/p{n}.txt"), s.to_text()).unwrap();
+            std::fs::write(format!("/tmp/st/p{n}.csv"), s.to_csv()).unwrap();
+            std::fs::write(format!("/tmp/st/p{n}.json"), serde_json::to_string_pretty(&s.to_json()).unwrap())
+                .unwrap();
+        }
+    }
+}

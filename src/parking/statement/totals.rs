@@ -1,0 +1,157 @@
+//! The sums of a statement.
+
+use super::{Currency, Line, Money, VatRate};
+use std::collections::BTreeMap;
+
+/// What one currency comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Total {
+    pub gross: Money,
+    pub net: Money,
+    pub vat: Money,
+    /// For each rate, in ascending order; what is outside of VAT comes first.
+    pub rates: Vec<RateTotal>,
+}
+
+/// What one rate of one currency comes to: `gross = net + vat`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RateTotal {
+    pub rate: Option<VatRate>,
+    pub gross: Money,
+    pub net: Money,
+    pub vat: Money,
+}
+
+/// Why lines make no statement.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StatementError {
+    #[error("the sum in {currency} has no place in 64 bits")]
+    Overflow { currency: String },
+    #[error("{currency} has {first} decimals in one line and {second} in another")]
+    Decimals { currency: String, first: u8, second: u8 },
+}
+
+/// The totals of `lines`: VAT once on the sum of each rate.
+pub(super) fn add_up(lines: &[Line]) -> Result<Vec<Total>, StatementError> {
+    let mut sums: BTreeMap<&Currency, BTreeMap<Option<VatRate>, i128>> = BTreeMap::new();
+    for line in lines {
+        let by_rate = sums.entry(&line.amount.currency).or_default();
+        // No number of lines that memory can hold exceeds 128 bits.
+        *by_rate.entry(line.vat).or_default() += i128::from(line.amount.minor);
+    }
+    let currencies: Vec<&Currency> = sums.keys().copied().collect();
+    if let Some(pair) = currencies.windows(2).find(|pair| pair[0].code == pair[1].code) {
+        return Err(StatementError::Decimals {
+            currency: pair[0].code.to_string(),
+            first: pair[0].exponent,
+            second: pair[1].exponent,
+        });
+    }
+    sums.into_iter().map(|(currency, by_rate)| total(currency, by_rate)).collect()
+}
+
+fn total(currency: &Currency, by_rate: BTreeMap<Option<VatRate>, i128>) -> Result<Total, StatementError> {
+    let overflow = || StatementError::Overflow { currency: currency.code.to_string() };
+    let money = |minor| Money::new(minor, currency);
+    let mut rates = Vec::with_capacity(by_rate.len());
+    for (rate, sum) in by_rate {
+        let sum = i64::try_from(sum).map_err(|_| overflow())?;
+        let tax = rate.map_or(0, |rate| rate.within(sum));
+        // A tax is a part of its sum, with the same sign.
+        rates.push(RateTotal { rate, gross: money(sum), net: money(sum - tax), vat: money(tax) });
+    }
+    let sum = |part: fn(&RateTotal) -> &Money| {
+        let sum = rates.iter().map(|rate| i128::from(part(rate).minor)).sum::<i128>();
+        i64::try_from(sum).map(money).map_err(|_| overflow())
+    };
+    let (gross, net, vat) = (sum(|rate| &rate.gross)?, sum(|rate| &rate.net)?, sum(|rate| &rate.vat)?);
+    assert_eq!(i128::from(gross.minor), i128::from(net.minor) + i128::from(vat.minor));
+    Ok(Total { gross, net, vat, rates })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::{any_lines, credit, euro, yen};
+    use super::*;
+    use proptest::prelude::*;
+
+    fn sums(lines: &[Line]) -> Vec<(String, i64, i64, i64)> {
+        let totals = add_up(lines).unwrap();
+        let rates = totals.iter().flat_map(|total| &total.rates);
+        rates
+            .map(|sum| {
+                let rate = sum.rate.map_or("none".to_owned(), |rate| rate.percent());
+                (format!("{} {rate}", sum.gross.currency.code), sum.gross.minor, sum.net.minor, sum.vat.minor)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn vat_is_computed_once_on_the_sum_of_its_rate() {
+        // One line has 55.88 in it, nine of them 502.94.
+        let rate = Some(VatRate(1900));
+        let one = credit(350, &euro(), rate);
+        assert_eq!(sums(std::slice::from_ref(&one)), [("EUR 19".into(), 350, 294, 56)]);
+        let nine: Vec<Line> = std::iter::repeat_n(one, 9).collect();
+        assert_eq!(sums(&nine), [("EUR 19".into(), 3150, 2647, 503)], "9 × 56 would be 504");
+    }
+
+    #[test]
+    fn currencies_and_rates_stand_apart() {
+        let lines = [
+            credit(500, &yen(), None),
+            credit(1070, &euro(), Some(VatRate(700))),
+            credit(-119, &euro(), Some(VatRate(1900))),
+            credit(42, &euro(), None),
+            credit(8, &euro(), Some(VatRate(0))),
+        ];
+        let expected = [
+            ("EUR none".into(), 42, 42, 0),
+            ("EUR 0".into(), 8, 8, 0),
+            ("EUR 7".into(), 1070, 1000, 70),
+            ("EUR 19".into(), -119, -100, -19),
+            ("JPY none".into(), 500, 500, 0),
+        ];
+        assert_eq!(sums(&lines), expected);
+        let totals = add_up(&lines).unwrap();
+        assert_eq!((totals[0].gross.minor, totals[0].net.minor, totals[0].vat.minor), (1001, 950, 51));
+        assert_eq!(add_up(&[]), Ok(vec![]));
+    }
+
+    #[test]
+    fn what_does_not_add_up_is_said() {
+        let most = credit(i64::MAX, &euro(), None);
+        let overflow = Err(StatementError::Overflow { currency: "EUR".into() });
+        assert_eq!(add_up(&[most.clone(), credit(1, &euro(), None)]), overflow);
+        assert_eq!(add_up(&[most.clone(), credit(1, &euro(), Some(VatRate(0)))]), overflow);
+        // On the way to a sum that has a place nothing overflows.
+        let back = [most.clone(), credit(1, &euro(), None), credit(-2, &euro(), None)];
+        assert_eq!(add_up(&back).unwrap()[0].gross.minor, i64::MAX - 1);
+        let odd = credit(1, &Currency::new("EUR", 3), None);
+        let decimals = StatementError::Decimals { currency: "EUR".into(), first: 2, second: 3 };
+        assert_eq!(add_up(&[most, odd]), Err(decimals));
+    }
+
+    proptest! {
+        #[test]
+        fn the_sum_of_a_statement_is_the_sum_of_its_lines(lines in any_lines()) {
+            for total in add_up(&lines).unwrap() {
+                let currency = &total.gross.currency;
+                let its = lines.iter().filter(|line| line.amount.currency == *currency);
+                prop_assert_eq!(total.gross.minor, its.clone().map(|line| line.amount.minor).sum::<i64>());
+                prop_assert_eq!(total.gross.minor, total.net.minor + total.vat.minor);
+                prop_assert_eq!(total.vat.minor, total.rates.iter().map(|sum| sum.vat.minor).sum::<i64>());
+                for sum in &total.rates {
+                    let of_rate = its.clone().filter(|line| line.vat == sum.rate);
+                    prop_assert_eq!(sum.gross.minor, of_rate.map(|line| line.amount.minor).sum::<i64>());
+                    prop_assert_eq!(sum.gross.minor, sum.net.minor + sum.vat.minor);
+                    // gross / (1 + rate) is net, up to half a minor unit: in whole numbers.
+                    let rate = i128::from(sum.rate.map_or(0, |rate| rate.0));
+                    let exact = i128::from(sum.gross.minor) * 10_000;
+                    let error = i128::from(sum.net.minor) * (10_000 + rate) - exact;
+                    prop_assert!(2 * error.abs() <= 10_000 + rate);
+                }
+            }
+        }
+    }
+}
