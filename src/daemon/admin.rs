@@ -41,8 +41,8 @@ use tokio_util::sync::CancellationToken;
 const NAME: &str = "admin.sock";
 /// The longest path that a socket can have: `sun_path` is 108 bytes with the zero at its end.
 const PATH_MAX: usize = 107;
-/// The longest request, in bytes.
-const REQUEST_MAX: u64 = 64 * 1024;
+/// The longest request, in bytes: a registry of half a million plates.
+const REQUEST_MAX: u64 = 32 * 1024 * 1024;
 /// The longest line of an answer, in bytes.
 const ANSWER_MAX: u64 = 64 * 1024 * 1024;
 /// How many clients are served at once; more wait.

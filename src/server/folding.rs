@@ -20,6 +20,8 @@ pub struct Signal {
     changed: Condvar,
     /// The position that the view has reached.
     folded: watch::Sender<u64>,
+    /// The position that the written view has reached.
+    saved: watch::Sender<u64>,
     saving: Mutex<()>,
 }
 
@@ -27,6 +29,8 @@ pub struct Signal {
 struct State {
     position: u64,
     stop: bool,
+    /// Somebody waits for the view to be written.
+    save: bool,
 }
 
 impl Signal {
@@ -41,6 +45,13 @@ impl Signal {
         let reached = self.folded.subscribe().wait_for(|folded| *folded >= position).await.is_ok();
         assert!(reached, "the sender lives as long as we");
     }
+    /// Resolves when the view was written that has reached `position`; asks for it.
+    pub async fn saved_to(&self, position: u64) {
+        let mut saved = self.saved.subscribe();
+        self.set(|state| state.save = true);
+        let reached = saved.wait_for(|saved| *saved >= position).await.is_ok();
+        assert!(reached, "the sender lives as long as we");
+    }
     /// While this is held the written views stay as they are; the fold waits with its next writing.
     pub fn hold_saving(&self) -> MutexGuard<'_, ()> {
         self.saving.lock().expect("nobody panics while the views are held")
@@ -52,12 +63,12 @@ impl Signal {
     /// Waits until the ledger is beyond `position`, the fold is to stop, or the time is up.
     fn wait(&self, position: u64, at_most: Duration) -> State {
         let state = self.state.lock().expect("no thread panics while it holds the signal");
-        let waits = |state: &mut State| state.position <= position && !state.stop;
-        let (state, _) = self
+        let waits = |state: &mut State| state.position <= position && !state.stop && !state.save;
+        let (mut state, _) = self
             .changed
             .wait_timeout_while(state, at_most, waits)
             .expect("no thread panics while it holds the signal");
-        *state
+        State { save: std::mem::take(&mut state.save), ..*state }
     }
 }
 
@@ -130,12 +141,13 @@ pub fn fold_until_stopped(
         let patience =
             if unsaved { SAVE_EVERY.saturating_sub(saved_at.elapsed()) } else { Duration::from_secs(3600) };
         let state = signal.wait(position, patience);
-        let mut stop = state.stop;
+        let (mut stop, mut save_now) = (state.stop, state.save);
         for found in ledger.records(position + 1) {
             let (position, found) = found?;
             // A long catch-up is told to stop like anything else, and its progress is kept.
             if position % LOOK_EVERY == 0 {
-                stop = signal.wait(0, Duration::ZERO).stop;
+                let state = signal.wait(0, Duration::ZERO);
+                (stop, save_now) = (state.stop, save_now || state.save);
                 if stop || saved_at.elapsed() >= SAVE_EVERY {
                     break;
                 }
@@ -151,10 +163,13 @@ pub fn fold_until_stopped(
             }
             unsaved = true;
         }
-        if unsaved && (stop || saved_at.elapsed() >= SAVE_EVERY) {
+        if unsaved && (stop || save_now || saved_at.elapsed() >= SAVE_EVERY) {
             save(view, signal, &mut changes)?;
             saved_at = Instant::now();
             unsaved = false;
+        }
+        if !unsaved {
+            signal.saved.send_replace(view.read().expect("only this thread writes").position);
         }
         if stop {
             return Ok(());

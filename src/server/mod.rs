@@ -6,6 +6,7 @@ mod backup;
 pub mod commands;
 pub mod folding;
 pub mod ledger;
+pub mod reckoning;
 pub mod serving;
 pub mod verify;
 pub mod view;

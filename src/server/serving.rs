@@ -174,7 +174,7 @@ impl Serving {
 
     /// Records a command. Whoever gave it may have gone; it is done all the same.
     fn carry_out(&mut self, order: Order) -> Result<(), StoreError> {
-        let recorded = self.ledger.record_command(&order.by, order.command, wall_ms());
+        let recorded = self.ledger.record_order(&order.by, order.pieces, order.command, wall_ms());
         let told = recorded.as_ref().map(|position| *position).map_err(|error| {
             format!("{error}. Whether the command was recorded shows at the next start of the server: look, and if it was not, give it again")
         });

@@ -1,5 +1,6 @@
 //! What the server shows over HTTP. Nothing here changes anything.
 
+mod charges;
 mod stays;
 
 use super::SharedSeen;
@@ -77,6 +78,8 @@ impl Web {
             .route("/v1/garages/{name}", get(garage))
             .route("/v1/events", get(events))
             .route("/v1/stays", get(stays::stays))
+            .route("/v1/charges", get(charges::charges))
+            .route("/v1/anomalies", get(charges::anomalies))
             .route("/v1/quarantine", get(quarantine))
             .route("/v1/damages", get(damages));
         http::with_fallbacks(router.with_state(Arc::new(self)))

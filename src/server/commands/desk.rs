@@ -1,11 +1,14 @@
 //! Commands to a running server.
 
+use super::put::{self, Put};
 use super::{Command, Request, reading};
 use crate::daemon::admin::{Call, NotDone, Outcome};
 use crate::server::folding::Signal;
 use crate::server::ledger::Ledger;
 use crate::server::verify::verify_live;
+use crate::parking::tariff::TariffSet;
 use crate::server::view::View;
+use crate::server::view::billing::list::pending;
 use crate::store::Store;
 use std::sync::{Arc, RwLock, RwLockReadGuard};
 use std::time::Duration;
@@ -18,6 +21,8 @@ const FOLDED_WITHIN: Duration = Duration::from_secs(1);
 /// A command on its way to the committing thread.
 #[derive(Debug)]
 pub struct Order {
+    /// What stands right before the command.
+    pub pieces: Vec<Vec<u8>>,
     pub command: Command,
     /// Who gave it.
     pub by: String,
@@ -51,7 +56,14 @@ impl Desk {
 
     pub async fn answer(&self, call: Call<Request>) -> Outcome {
         match call.request {
-            Request::Command(command) => self.carry_out(command, call.caller.as_str()).await,
+            Request::Command(command) => {
+                let _turn = self.turn.lock().await;
+                self.carry_out(Vec::new(), command, call.caller.as_str()).await
+            }
+            Request::Put { put, dry_run } => self.put(&put, dry_run, call.caller.as_str()).await,
+            Request::ApplyTariffs => self.apply_tariffs(call.caller.as_str()).await,
+            Request::Plates => Ok(reading::plates(&self.view())),
+            Request::Contracts => Ok(reading::contracts(&self.view())),
             Request::Garages => {
                 let streams = self.ledger.streams();
                 Ok(reading::garages(&self.view(), &streams))
@@ -73,17 +85,80 @@ impl Desk {
         }
     }
 
-    async fn carry_out(&self, command: Command, by: &str) -> Outcome {
+    /// Puts tariffs in force that are not yet, at the start of a server whose configuration names them.
+    pub async fn put_at_start(&self, tariffs: &TariffSet) {
+        let put = Put::Tariffs(tariffs.to_toml());
+        match self.put(&put, false, "the configuration, at the server's start").await {
+            Ok(_) | Err(NotDone::Stopping) => {}
+            Err(error) => {
+                tracing::error!(%error, "the tariffs of the configuration were not put in force; stays are charged by those that were");
+            }
+        }
+    }
+
+    async fn put(&self, put: &Put, dry_run: bool, by: &str) -> Outcome {
         let _turn = self.turn.lock().await;
+        self.folded().await?;
+        let prepared = tokio::task::block_in_place(|| put::prepare(&self.view(), put));
+        let put::Prepared { changes, pieces, command } =
+            prepared.map_err(|error| format!("{error}\nNothing was recorded"))?;
+        if dry_run || changes.is_empty() {
+            return Ok(reading::put(&changes, None));
+        }
+        let done = self.carry_out(pieces, command, by).await?;
+        Ok(reading::put(&changes, done["position"].as_u64()))
+    }
+
+    /// Prices what waits, some thousand entries with each command.
+    async fn apply_tariffs(&self, by: &str) -> Outcome {
+        let _turn = self.turn.lock().await;
+        let mut commands = 0;
+        let mut from = 1;
+        loop {
+            self.written().await?;
+            let (store, signal) = (self.store.clone(), Arc::clone(&self.signal));
+            let found = tokio::task::spawn_blocking(move || {
+                let _held = signal.hold_saving();
+                pending(&store, from)
+            });
+            let found = found.await.map_err(|error| error.to_string())?;
+            let Some((first, to)) = found.map_err(|error| error.to_string())? else { break };
+            self.carry_out(Vec::new(), Command::Price { from: first, to }, by).await?;
+            (commands, from) = (commands + 1, to);
+        }
+        self.written().await?;
+        reading::applied(&self.store, commands)
+    }
+
+    /// Waits until everything that is recorded is folded.
+    async fn folded(&self) -> Result<(), NotDone> {
         tokio::select! {
-            () = self.signal.folded_to(self.ledger.position()) => {}
-            () = self.stop.cancelled() => return Err(NotDone::Stopping),
+            () = self.signal.folded_to(self.ledger.position()) => Ok(()),
+            () = self.stop.cancelled() => Err(NotDone::Stopping),
+        }
+    }
+
+    /// Waits until everything that is recorded is folded and written: the entries of charges are read from the store.
+    async fn written(&self) -> Result<(), NotDone> {
+        let position = self.ledger.position();
+        self.folded().await?;
+        tokio::select! {
+            () = self.signal.saved_to(position) => Ok(()),
+            () = self.stop.cancelled() => Err(NotDone::Stopping),
+        }
+    }
+
+    /// One command, with what stands right before it. The caller has the turn.
+    async fn carry_out(&self, pieces: Vec<Vec<u8>>, command: Command, by: &str) -> Outcome {
+        match command.is_about_entries() {
+            true => self.written().await?,
+            false => self.folded().await?,
         }
         // Judging may read the page that a quarantined event stands in: a moment, once for each command.
-        let judged = tokio::task::block_in_place(|| self.view().judge(&self.ledger, &command).map(drop));
+        let judged = tokio::task::block_in_place(|| self.view().judge(&self.ledger, &command));
         judged.map_err(|error| format!("{error}. Nothing was recorded"))?;
         let (recorded_at, recorded) = oneshot::channel();
-        let order = Order { command: command.clone(), by: by.to_owned(), recorded_at };
+        let order = Order { pieces, command: command.clone(), by: by.to_owned(), recorded_at };
         if self.orders.send(order).await.is_err() {
             return Err(NotDone::Stopping);
         }

@@ -10,10 +10,12 @@
 pub mod cli;
 mod desk;
 mod offline;
+mod put;
 mod reading;
 
 pub use desk::{Desk, Order};
 pub use offline::Offline;
+pub use put::Put;
 
 use crate::messaging::page::RECORDS_MAX;
 use crate::messaging::{Digest, SiteName};
@@ -52,13 +54,18 @@ pub enum Command {
     Price { from: u64, to: u64 },
     /// A charge is taken back whole, less what was credited before.
     Void { charge: ChargeId, reason: String },
-    /// Some of a charge is given back.
-    Credit { charge: ChargeId, amount: i64, currency: String, reason: String },
+    /// Some of a charge is given back, in minor units of its currency.
+    Credit { charge: ChargeId, amount: i64, reason: String },
 }
 
 impl Command {
     /// The longest reason, in bytes: a record must fit into a value of the store.
     pub const REASON_MAX: usize = 1024;
+
+    /// Whether it is judged by entries of charges, which are read as they were written last.
+    fn is_about_entries(&self) -> bool {
+        matches!(self, Command::Void { .. } | Command::Credit { .. } | Command::Price { .. })
+    }
 }
 
 /// Where an event waits in quarantine: a page's position in the ledger, and a place in the page.
@@ -108,6 +115,15 @@ pub enum Request {
         limit: usize,
     },
     Command(Command),
+    /// Put in force, or only say what that would change.
+    Put {
+        put: Put,
+        dry_run: bool,
+    },
+    Plates,
+    Contracts,
+    /// Price what waits for a price.
+    ApplyTariffs,
     /// Read everything, fold it anew, compare.
     Verify,
     /// The ledger's records from this position on, as many as one answer holds, for a backup.

@@ -1,6 +1,7 @@
 //! Commands to a directory on which no server runs.
 
-use super::{Request, reading};
+use super::put::{self, Put};
+use super::{Command, Request, reading};
 use crate::daemon::admin::{Caller, Outcome};
 use crate::daemon::{DaemonError, clock};
 use crate::server::WITNESS;
@@ -8,6 +9,7 @@ use crate::server::folding::{catch_up, open_view};
 use crate::server::ledger::Ledger;
 use crate::server::verify::verify;
 use crate::server::view::View;
+use crate::server::view::billing::list::pending;
 use crate::store::directory::DataDir;
 use crate::store::{Purpose, Store, StoreError};
 
@@ -38,8 +40,36 @@ impl Offline {
             }
             Request::Records { from, through } => return reading::records(&self.ledger, *from, *through),
             Request::Verify => return reading::verified(verify(&self.ledger, &self.store)),
+            Request::Plates => return Ok(reading::plates(&self.view)),
+            Request::Contracts => return Ok(reading::contracts(&self.view)),
+            Request::Put { put, dry_run } => return self.put(put, *dry_run, by),
+            Request::ApplyTariffs => return self.apply_tariffs(by),
             Request::Command(command) => command,
         };
+        self.carry_out(Vec::new(), command, by)
+    }
+
+    fn put(&mut self, put: &Put, dry_run: bool, by: &Caller) -> Outcome {
+        let put::Prepared { changes, pieces, command } =
+            put::prepare(&self.view, put).map_err(|error| format!("{error}\nNothing was recorded"))?;
+        if dry_run || changes.is_empty() {
+            return Ok(reading::put(&changes, None));
+        }
+        let done = self.carry_out(pieces, &command, by)?;
+        Ok(reading::put(&changes, done["position"].as_u64()))
+    }
+
+    fn apply_tariffs(&mut self, by: &Caller) -> Outcome {
+        let (mut commands, mut from) = (0, 1);
+        while let Some((first, to)) = pending(&self.store, from).map_err(|error| error.to_string())? {
+            self.carry_out(Vec::new(), &Command::Price { from: first, to }, by)?;
+            (commands, from) = (commands + 1, to);
+        }
+        reading::applied(&self.store, commands)
+    }
+
+    /// One command, with what stands right before it.
+    fn carry_out(&mut self, pieces: Vec<Vec<u8>>, command: &Command, by: &Caller) -> Outcome {
         let judged = self.view.judge(&self.ledger, command);
         judged.map_err(|error| format!("{error}. Nothing was recorded"))?;
         let unknown = |error: StoreError| {
@@ -48,7 +78,7 @@ impl Offline {
             )
         };
         let position =
-            self.ledger.record_command(by.as_str(), command.clone(), clock::wall_ms()).map_err(unknown)?;
+            self.ledger.record_order(by.as_str(), pieces, command.clone(), clock::wall_ms()).map_err(unknown)?;
         // It is recorded: a view that cannot be written is folded again at the next start.
         match catch_up(&self.ledger, &self.store, &mut self.view).and_then(|()| self.store.flush()) {
             Ok(()) => reading::done(&self.view, position, command),

@@ -3,9 +3,14 @@
 use super::{Command, Place};
 use crate::daemon::admin::{NotDone, Outcome};
 use crate::messaging::SiteName;
+use crate::parking::Plate;
+use crate::parking::register::Garages;
 use crate::server::ledger::{Ledger, Stream};
 use crate::server::verify::{Report, VerifyError};
 use crate::server::view::View;
+use crate::server::view::billing::UNREGISTERED;
+use crate::server::view::billing::list::pending;
+use crate::store::Store;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -152,6 +157,73 @@ pub fn done(view: &View, position: u64, command: &Command) -> Outcome {
         Command::Discard { place, .. } => format!(
             "What waited at {place} is given up from position {position} on. Its bytes, and the reason, stay in the ledger"
         ),
+        Command::Piece { .. }
+        | Command::Tariffs { .. }
+        | Command::Plates { .. }
+        | Command::Contracts { .. }
+        | Command::Price { .. } => format!("It acts from position {position} on"),
+        Command::RemovePlate { plate } => format!(
+            "The plate {plate} is not registered any more, from position {position} on: what it is charged goes to the account \"{UNREGISTERED}\""
+        ),
+        Command::RemoveContract { contract } => format!(
+            "The contract {contract:?} ends at position {position}. Stays that began under it are covered still"
+        ),
+        Command::Void { charge, .. } => {
+            format!("The charge {charge} is taken back at position {position}; it stays in the books, with the reason")
+        }
+        Command::Credit { charge, .. } => {
+            format!("Some of the charge {charge} is given back at position {position}, with the reason")
+        }
     };
     Ok(json!({ "position": position, "said": said }))
+}
+
+/// What a list that was given changes, and at which position it was recorded; none: nothing was.
+pub fn put(changes: &[String], position: Option<u64>) -> Value {
+    let said = match position {
+        Some(position) => format!("{} changes, from position {position} on", changes.len()),
+        None if changes.is_empty() => "nothing changes; nothing was recorded".to_owned(),
+        None => format!("{} changes; nothing was recorded", changes.len()),
+    };
+    json!({ "changes": changes, "position": position, "said": said })
+}
+
+/// All registered plates.
+pub fn plates(view: &View) -> Value {
+    let plates = view.billing.in_force.plates().values();
+    let plates = plates.map(|its| {
+        json!({ "plate": its.plate.as_str(), "account": its.account.as_str(), "name": its.name })
+    });
+    json!({ "plates": plates.collect::<Vec<_>>(), "position": view.position })
+}
+
+/// All contracts.
+pub fn contracts(view: &View) -> Value {
+    let contracts = view.billing.in_force.contracts().map(|contract| {
+        let garages = match &contract.garages {
+            Garages::All => vec!["*".to_owned()],
+            Garages::Named(names) => names.iter().cloned().collect(),
+        };
+        json!({
+            "contract": contract.name,
+            "account": contract.account.as_str(),
+            "plates": contract.plates.iter().map(Plate::as_str).collect::<Vec<_>>(),
+            "garages": garages,
+            "valid_from": contract.valid_from,
+            "valid_to": contract.valid_to,
+            "cars": contract.cars,
+        })
+    });
+    json!({ "contracts": contracts.collect::<Vec<_>>(), "position": view.position })
+}
+
+/// What pricing came to.
+pub fn applied(store: &Store, commands: u64) -> Outcome {
+    let waits = pending(store, 1).map_err(|error| error.to_string())?.is_some();
+    let rest = if waits { " Some stays have no tariff still and wait on; GET /v1/charges shows them." } else { "" };
+    let said = match commands {
+        0 => format!("No stay waits for a price that it can have.{rest}"),
+        n => format!("What waited for a price is charged now, by {n} commands.{rest}"),
+    };
+    Ok(json!({ "commands": commands, "said": said }))
 }

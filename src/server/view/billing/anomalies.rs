@@ -3,10 +3,14 @@
 //! A plate that nobody registered is not written down here: a city may have millions. The entries of the account
 //! `unregistered` say it, and listing reads them.
 
+use super::super::pages::Head;
 use super::super::{decode, sized};
+use super::entries::{Entry, Number, PlateHeads, Stay, What};
+use super::list::Reader;
 use crate::parking::Plate;
 use crate::store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// What did not add up. Stands in keys: new ones are added at the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -119,33 +123,146 @@ pub struct Noted {
     pub anomaly: Anomaly,
 }
 
-/// Those that are written down, behind `after`, at most `limit`, and whether there are more. A cursor is a key.
-pub fn noted(
-    store: &Store,
-    after: Option<&[u8]>,
-    limit: usize,
-    wanted: impl Fn(&Noted) -> bool,
-) -> Result<(Vec<(Vec<u8>, Noted)>, bool), StoreError> {
-    let from = after.map_or_else(|| b"vbn".to_vec(), |after| [after, &[0]].concat());
-    let mut found = Vec::new();
-    for entry in store.range(&from, b"vbo") {
-        let (key, value) = entry?;
-        let damaged = || super::super::damaged(&key);
-        let code = key.get(3).and_then(|code| Code::ALL.into_iter().find(|its| *its as u8 == *code));
-        let garage = u32::from_be_bytes(sized(key.get(4..8).unwrap_or_default())?);
-        let plate = std::str::from_utf8(&key[8..]).map_err(|_| damaged())?;
-        let noted = Noted {
-            code: code.ok_or_else(damaged)?,
-            garage,
-            plate: (!plate.is_empty()).then(|| plate.to_owned()),
-            anomaly: decode(&key, &value)?,
-        };
-        if wanted(&noted) {
-            if found.len() == limit {
-                return Ok((found, true));
-            }
-            found.push((key, noted));
+/// Where a list goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cursor {
+    /// Behind this key.
+    Key(Vec<u8>),
+    /// Before this entry of the account `unregistered`; none: from its newest on.
+    Entry(Number),
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cursor::Key(key) => key.iter().try_for_each(|byte| write!(f, "{byte:02x}")),
+            Cursor::Entry(number) => write!(f, "e{number}"),
         }
     }
-    Ok((found, false))
+}
+
+impl Cursor {
+    pub fn parse(text: &str) -> Option<Cursor> {
+        if let Some(number) = text.strip_prefix('e') {
+            return number.parse().ok().map(Cursor::Entry);
+        }
+        let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+        let even = text.len() % 2 == 0 && text.len() >= 16;
+        even.then(|| text.as_bytes().chunks(2).map(pair).collect::<Option<Vec<u8>>>())?.map(Cursor::Key)
+    }
+}
+
+/// How many entries of unregistered plates a list looks at before it answers with what it has found.
+const LOOK_AT: usize = 20_000;
+
+/// Those that are wanted behind `after`, at most `limit`, and where to go on. First what is written down, then the plates of
+/// the entries of the account `unregistered`, whose number is given if there is one.
+pub fn list(
+    store: &Store,
+    unregistered: Option<u32>,
+    after: Option<Cursor>,
+    limit: usize,
+    wanted: impl Fn(&Noted) -> bool,
+) -> Result<(Vec<Noted>, Option<Cursor>), StoreError> {
+    let mut found = Vec::new();
+    let before = match after {
+        Some(Cursor::Entry(number)) => Some(number),
+        other => {
+            let from = match other {
+                Some(Cursor::Key(key)) => [&key[..], &[0]].concat(),
+                _ => b"vbn".to_vec(),
+            };
+            let mut last = None;
+            for entry in store.range(&from.max(b"vbn".to_vec()), b"vbo") {
+                let (key, value) = entry?;
+                let noted = read(&key, &value)?;
+                if wanted(&noted) {
+                    if found.len() == limit {
+                        return Ok((found, last.map(Cursor::Key)));
+                    }
+                    found.push(noted);
+                    last = Some(key);
+                }
+            }
+            if found.len() == limit {
+                return Ok((found, Some(Cursor::Entry(Number::MAX))));
+            }
+            None
+        }
+    };
+    let Some(account) = unregistered else { return Ok((found, None)) };
+    of_unregistered(store, account, before.filter(|number| *number != Number::MAX), limit, wanted, &mut found)
+        .map(|next| (found, next.map(Cursor::Entry)))
+}
+
+fn read(key: &[u8], value: &[u8]) -> Result<Noted, StoreError> {
+    let damaged = || super::super::damaged(key);
+    let code = key.get(3).and_then(|code| Code::ALL.into_iter().find(|its| *its as u8 == *code));
+    let garage = u32::from_be_bytes(sized(key.get(4..8).unwrap_or_default())?);
+    let plate = std::str::from_utf8(&key[8..]).map_err(|_| damaged())?;
+    Ok(Noted {
+        code: code.ok_or_else(damaged)?,
+        garage,
+        plate: (!plate.is_empty()).then(|| plate.to_owned()),
+        anomaly: decode(key, value)?,
+    })
+}
+
+/// The plates of the account, each at its newest entry in a garage. Where to go on.
+fn of_unregistered(
+    store: &Store,
+    account: u32,
+    before: Option<Number>,
+    limit: usize,
+    wanted: impl Fn(&Noted) -> bool,
+    found: &mut Vec<Noted>,
+) -> Result<Option<Number>, StoreError> {
+    let mut reader = Reader::new(store);
+    let (mut next, mut looked_at) = (before, 0);
+    let is_of = |entry: &Entry| match &entry.what {
+        What::Stay(stay) if entry.account == account => Some(stay.clone()),
+        _ => None,
+    };
+    loop {
+        next = reader.before(next)?;
+        let Some(number) = next else { return Ok(None) };
+        if found.len() == limit || looked_at == LOOK_AT {
+            return Ok(Some(number + 1));
+        }
+        looked_at += 1;
+        let Some(stay) = reader.entry(number)?.as_ref().and_then(is_of) else { continue };
+        let of_it = |other: &Stay| other.plate == stay.plate && other.garage == stay.garage;
+        let noted = |anomaly| Noted {
+            code: Code::Unregistered,
+            garage: stay.garage,
+            plate: Some(stay.plate.to_string()),
+            anomaly,
+        };
+        if !wanted(&noted(Anomaly::default())) {
+            continue;
+        }
+        let plate = Plate::new(&stay.plate).map_err(|_| super::super::damaged(b"vbe"))?;
+        let mut chain = PlateHeads::read(store, Head::of(&plate))?;
+        let mut all: Vec<(Number, Stay, u64)> = Vec::new();
+        while chain != 0 {
+            let Some(entry) = reader.entry(chain)? else { break };
+            if let Some(other) = is_of(&entry).filter(of_it) {
+                all.push((chain, other, entry.position));
+            }
+            chain = entry.before_of_plate;
+        }
+        if all.first().is_none_or(|(newest, ..)| *newest != number) {
+            continue; // it was told at its newest entry
+        }
+        let mut anomaly = Anomaly::default();
+        let mut exits = Vec::new();
+        for (_, stay, position) in all.iter().rev() {
+            // An entry that took the place of another is about the same exit.
+            if !exits.contains(&stay.exit) {
+                exits.push(stay.exit);
+                anomaly.happened(stay.exit.at_ms, *position);
+            }
+        }
+        found.push(noted(anomaly));
+    }
 }

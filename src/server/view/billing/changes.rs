@@ -2,8 +2,9 @@
 
 use super::Billing;
 use super::anomalies::{Anomaly, Code, key};
-use super::entries::{self, Entry, Month, MonthBook};
+use super::entries::{self, Entry, MonthBook};
 use crate::parking::Plate;
+use crate::parking::statement::Month;
 use crate::store::{Batch, Store, StoreError};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -81,9 +82,6 @@ impl BillingChanges {
         at_ms: i64,
         position: u64,
     ) -> Result<(), StoreError> {
-        if code == Code::Unregistered {
-            return Ok(()); // the entries of its account say it: see `anomalies`
-        }
         let key = key(code, garage, plate);
         let anomaly = match self.anomalies.get_mut(&key) {
             Some(anomaly) => anomaly,

@@ -10,50 +10,21 @@
 //! | `vbe` + page (u64) | up to [`IN_A_PAGE`] [`Entry`]s |
 //! | `vbi` + n (u16) | heads `512 n` to `512 n + 511` of the chains of plates, each the number of the newest entry, or 0 |
 //! | `vba` + account (u32) | an [`AccountBook`] |
-//! | `vbm` + account (u32) + month (u16) | a [`MonthBook`] |
+//! | `vbm` + account (u32) + year (i16) + month (u8) | a [`MonthBook`] |
 
 use super::Cover;
 use super::super::pages::{Head, Passage};
 use super::super::{damaged, decode, encode};
+use crate::parking::statement::Month;
 use crate::parking::tariff::{Money, VatRate};
 use crate::store::{Store, StoreError, VALUE_MAX};
-use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
-use std::fmt;
 
 /// At most so many entries stand in one page.
 pub const IN_A_PAGE: u64 = 64;
 
 /// The number of an entry: 64 times its page, and its place there from 1. 0 for none.
 pub type Number = u64;
-
-/// A month: years since 0, and months since January.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Month(u16);
-
-impl Month {
-    pub fn of(date: Date) -> Month {
-        Month(u16::try_from(i32::from(date.year()) * 12 + i32::from(date.month()) - 1).unwrap_or(0))
-    }
-    /// Reads `2026-11`.
-    pub fn parse(text: &str) -> Option<Month> {
-        let (year, month) = text.split_once('-')?;
-        let digits = |text: &str| text.bytes().all(|c| c.is_ascii_digit());
-        if year.len() != 4 || month.len() != 2 || !digits(year) || !digits(month) {
-            return None;
-        }
-        Some(Month::of(Date::new(year.parse().ok()?, month.parse().ok()?, 1).ok()?))
-    }
-    pub fn first_day(self) -> Date {
-        Date::new((self.0 / 12) as i16, (self.0 % 12 + 1) as i8, 1).expect("a month of the years 0 to 5461")
-    }
-}
-
-impl fmt::Display for Month {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:04}-{:02}", self.0 / 12, self.0 % 12 + 1)
-    }
-}
 
 /// One line of the books of money.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,14 +77,21 @@ pub struct Stay {
 /// What a stay costs, and by what.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Terms {
-    /// By the tariff set that was put in force at this position of the ledger.
-    Charged { money: Money, vat: Option<VatRate>, set: u64, beyond: Option<Box<str>> },
-    /// A contract covers it.
-    Covered { money: Money, vat: Option<VatRate>, set: u64, contract: Box<str> },
+    /// By a tariff; `beyond` names the contract of which it is one car too many.
+    Charged { money: Money, vat: Option<VatRate>, by: By, beyond: Option<Box<str>> },
+    /// A contract covers it. The tariff says the currency, and of which month it is.
+    Covered { money: Money, vat: Option<VatRate>, by: By, contract: Box<str> },
     /// There is no price yet.
     Pending,
     /// It does not add up; a person must look.
     Held(Held),
+}
+
+/// Which tariff: the set that was put in force at a position of the ledger, and the place in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct By {
+    pub set: u64,
+    pub tariff: u16,
 }
 
 /// Why a stay is not billed.
@@ -130,6 +108,24 @@ impl Terms {
         match self {
             Terms::Charged { money, vat, .. } | Terms::Covered { money, vat, .. } => Some((*money, *vat)),
             Terms::Pending | Terms::Held(_) => None,
+        }
+    }
+
+    pub fn by(&self) -> Option<By> {
+        match self {
+            Terms::Charged { by, .. } | Terms::Covered { by, .. } => Some(*by),
+            Terms::Pending | Terms::Held(_) => None,
+        }
+    }
+}
+
+impl Entry {
+    /// What it adds to what the account owes: negative for what is given back; none when it has no price.
+    pub fn money(&self) -> Option<(Money, Option<VatRate>)> {
+        match &self.what {
+            What::Stay(stay) => stay.terms.money(),
+            What::Void { money, vat, .. } => money.map(|money| (money, *vat)),
+            What::Credit { money, vat, .. } => Some((*money, *vat)),
         }
     }
 }
@@ -182,9 +178,13 @@ pub const PAGE_MAX: usize = VALUE_MAX - 8;
 impl Entry {
     /// At most what it takes in a page, whatever settles it.
     pub fn reserve(&self) -> usize {
-        let size = postcard::ser_flavors::Size::default();
-        postcard::serialize_with_flavor(self, size).expect("an entry always encodes") + 9
+        size(self) - size(&self.settled_by) + size(&u64::MAX)
     }
+}
+
+fn size(value: &impl Serialize) -> usize {
+    let size = postcard::ser_flavors::Size::default();
+    postcard::serialize_with_flavor(value, size).expect("it always encodes")
 }
 
 pub fn page_key(page: u64) -> Vec<u8> {
@@ -207,15 +207,16 @@ pub fn account_key(account: u32) -> Vec<u8> {
 }
 
 pub fn month_key(account: u32, month: Month) -> Vec<u8> {
-    [b"vbm", &account.to_be_bytes()[..], &month.0.to_be_bytes()].concat()
+    let first = month.first_day();
+    [b"vbm", &account.to_be_bytes()[..], &first.year().to_be_bytes(), &[first.month() as u8]].concat()
 }
 
 /// The account and month of a key that [`month_key`] made.
 pub fn of_month_key(key: &[u8]) -> Result<(u32, Month), StoreError> {
-    let place: [u8; 6] = super::super::sized(key.get(3..).unwrap_or_default())?;
-    let (account, month) = place.split_at(4);
-    let account = u32::from_be_bytes(account.try_into().expect("four bytes"));
-    Ok((account, Month(u16::from_be_bytes(month.try_into().expect("two bytes")))))
+    let place: [u8; 7] = super::super::sized(key.get(3..).unwrap_or_default())?;
+    let [a, b, c, d, century, year, month] = place;
+    let month = Month::new(i16::from_be_bytes([century, year]), month as i8);
+    Ok((u32::from_be_bytes([a, b, c, d]), month.map_err(|_| damaged(key))?))
 }
 
 pub fn read_month(store: &Store, account: u32, month: Month) -> Result<Option<MonthBook>, StoreError> {
@@ -304,14 +305,14 @@ mod tests {
             terms: Terms::Charged {
                 money,
                 vat: VatRate::of_hundredths(10_000),
-                set: u64::MAX,
+                by: By { set: u64::MAX, tariff: u16::MAX },
                 beyond: Some("x".repeat(64).into()),
             },
         };
         let entry = Entry {
             position: u64::MAX,
             account: u32::MAX,
-            month: Month(u16::MAX),
+            month: Month::new(9999, 12).unwrap(),
             before_in_month: u64::MAX,
             before_of_plate: u64::MAX,
             settled_by: u64::MAX,
@@ -321,16 +322,5 @@ mod tests {
         let fit = PAGE_MAX / unsettled.reserve();
         assert!(fit > 10);
         assert!(encode_page(&vec![entry; fit]).len() <= VALUE_MAX);
-    }
-
-    #[test]
-    fn a_month_is_written_as_it_is_read() {
-        for text in ["2026-11", "1970-01", "2024-12"] {
-            assert_eq!(Month::parse(text).unwrap().to_string(), text);
-            assert_eq!(Month::of(Month::parse(text).unwrap().first_day()).to_string(), text);
-        }
-        for text in ["", "2026", "2026-13", "2026-00", "2026-1", "26-11", "2026-11-01", "+026-11"] {
-            assert_eq!(Month::parse(text), None, "{text}");
-        }
     }
 }

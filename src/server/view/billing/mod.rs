@@ -16,19 +16,23 @@
 pub mod anomalies;
 mod changes;
 pub mod entries;
+pub mod list;
 mod orders;
 pub mod terms;
+#[cfg(test)]
+mod tests;
 
 pub use changes::BillingChanges;
 pub use orders::{Found, NoOrder};
 
 use super::pages::{Head, Passage};
 use crate::parking::Plate;
+use crate::parking::statement::Month;
 use crate::parking::tariff::{Amount, Money};
 use crate::server::ledger::Ledger;
 use crate::store::{Store, StoreError};
 use anomalies::Code;
-use entries::{AccountBook, Entry, Held, Month, Number, PlateHeads, Stay, Terms, VoidedBecause, What};
+use entries::{AccountBook, Entry, Held, Number, PlateHeads, Stay, Terms, VoidedBecause, What};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::{Offset, TimeZone};
@@ -163,9 +167,6 @@ impl Billing {
         } else if span_ms > LONGEST_DAYS * 24 * 3_600_000 {
             note(Code::StayOver30Days)?;
         }
-        if self.in_force.registration(closed.plate).is_none() {
-            note(Code::Unregistered)?;
-        }
         let (terms, month) = self.rate(closed, false);
         if terms == Terms::Pending {
             changes.note(Code::NoTariff, garage.number, None, closed.exit.at_ms, position)?;
@@ -178,19 +179,20 @@ impl Billing {
         let Closed { garage, entry, exit, cover, .. } = closed;
         let tariff = timestamp(entry).and_then(|entry| self.in_force.tariff_for(garage.called, entry));
         let zone = tariff.map(|(_, tariff)| tariff.time_zone());
-        let month = Month::of(date(exit, zone));
+        // Years before 0 are nobody's: such a stay is far too long, and held.
+        let month = Month::of(date(exit, zone)).unwrap_or(Month::EPOCH);
         let span_ms = exit.at_ms - entry.at_ms;
         if span_ms < -CLOCKS_DIFFER_MS {
             return (Terms::Held(Held::EndsBeforeItBegins), month);
         }
-        let (Some((set, tariff)), Some(begins), Some(ends)) = (tariff, timestamp(entry), timestamp(exit)) else {
+        let (Some((by, tariff)), Some(begins), Some(ends)) = (tariff, timestamp(entry), timestamp(exit)) else {
             return (Terms::Pending, month);
         };
         let contract_name = |number| self.in_force.contract(number).map_or("", |contract| contract.name.as_str());
         if let Cover::Contract(number) = cover {
             let money = Money { amount: Amount::ZERO, currency: tariff.currency() };
             let contract = contract_name(number).into();
-            return (Terms::Covered { money, vat: tariff.vat(), set, contract }, month);
+            return (Terms::Covered { money, vat: tariff.vat(), by, contract }, month);
         }
         if span_ms > LONGEST_DAYS * 24 * 3_600_000 && !looked_at {
             return (Terms::Held(Held::TooLong), month);
@@ -201,7 +203,7 @@ impl Billing {
             _ => None,
         };
         let money = Money { amount: priced.amount, currency: tariff.currency() };
-        (Terms::Charged { money, vat: tariff.vat(), set, beyond }, month)
+        (Terms::Charged { money, vat: tariff.vat(), by, beyond }, month)
     }
 
     /// Appends the entry of a stay that came to be at `made_at`.
@@ -214,7 +216,7 @@ impl Billing {
         month: Month,
         changes: &mut BillingChanges,
     ) -> Result<Number, StoreError> {
-        let account = self.account_of(closed.plate, changes);
+        let account = self.account_of(closed.plate, closed.cover, changes);
         let stay = Stay {
             garage: closed.garage.number,
             plate: closed.plate.as_str().into(),
@@ -387,8 +389,15 @@ impl Billing {
         self.account_numbers.get(name).copied()
     }
 
-    fn account_of(&mut self, plate: &Plate, changes: &mut BillingChanges) -> u32 {
-        let name = self.in_force.registration(plate).map_or(UNREGISTERED, |its| its.account.as_str());
+    /// Who pays: the account of the plate, else that of the contract under which the stay began.
+    fn account_of(&mut self, plate: &Plate, cover: Cover, changes: &mut BillingChanges) -> u32 {
+        let of_contract = match cover {
+            Cover::Contract(number) | Cover::OneTooMany(number) => self.in_force.contract(number),
+            Cover::None => None,
+        };
+        let registered = self.in_force.registration(plate).map(|its| &its.account);
+        let account = registered.or(of_contract.map(|contract| &contract.account));
+        let name = account.map_or(UNREGISTERED, |account| account.as_str());
         if let Some(number) = self.account_numbers.get(name) {
             return *number;
         }
@@ -409,14 +418,10 @@ impl Billing {
         changes: &mut BillingChanges,
     ) -> Result<Number, StoreError> {
         let head = Head::of(plate);
-        let money = match &what {
-            What::Stay(stay) => stay.terms.money(),
-            What::Void { money, vat, .. } => money.map(|money| (money, *vat)),
-            What::Credit { money, vat, .. } => Some((*money, *vat)),
-        };
         let before_in_month = changes.month_mut(account, month)?.last;
         let before_of_plate = self.heads.get(head);
         let entry = Entry { position, account, month, before_in_month, before_of_plate, settled_by: 0, what };
+        let money = entry.money();
         let number = self.push(entry, changes);
         let of_month = changes.month_mut(account, month)?;
         let is_first = of_month.entries == 0;

@@ -4,7 +4,6 @@ use super::super::pages::Head;
 use super::super::{Changes, View, list};
 use super::entries::{Entry, Number, Stay, VoidedBecause, What};
 use super::terms::Order;
-use super::UNREGISTERED;
 use crate::messaging::page::Content;
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::tariff::{Amount, Money};
@@ -31,8 +30,8 @@ pub enum NoOrder {
     NotCharged(ChargeId),
     #[error("the charge {0} was taken back already")]
     TakenBack(ChargeId),
-    #[error("of the charge {charge} {left} are left: a credit is more than 0 and at most that, in its currency, not {asked}")]
-    TooMuch { charge: ChargeId, left: Money, asked: String },
+    #[error("of the charge {charge} {left} are left: a credit is more than 0 and at most that, not {asked}")]
+    TooMuch { charge: ChargeId, left: Money, asked: Money },
     #[error("the stay of {0} is not held")]
     NotHeld(ChargeId),
 }
@@ -75,9 +74,9 @@ impl View {
                 Ok(()) => self.charged(ledger, charge, changes)?.map(drop).map_err(Refusal::from),
                 Err(refusal) => Err(refusal),
             },
-            Command::Credit { charge, amount, currency, reason } => match check_reason(reason) {
+            Command::Credit { charge, amount, reason } => match check_reason(reason) {
                 Ok(()) => {
-                    let judged = self.judge_credit(ledger, charge, (*amount, currency), changes)?;
+                    let judged = self.judge_credit(ledger, charge, *amount, changes)?;
                     judged.map(drop).map_err(Refusal::from)
                 }
                 Err(refusal) => Err(refusal),
@@ -124,9 +123,8 @@ impl View {
                     self.billing.take_back(position, number, &entry, why, &mut changes.billing)?;
                 }
             }
-            Command::Credit { charge, amount, currency, .. } => {
-                let asked = (*amount, currency.as_str());
-                if let Ok(found) = self.judge_credit(ledger, charge, asked, changes)? {
+            Command::Credit { charge, amount, .. } => {
+                if let Ok(found) = self.judge_credit(ledger, charge, *amount, changes)? {
                     let amount = Amount::of_minor(*amount);
                     self.billing.credit(position, found.number, &found.entry, amount, &mut changes.billing)?;
                 }
@@ -140,7 +138,7 @@ impl View {
         &self,
         ledger: &Ledger,
         charge: &ChargeId,
-        (amount, currency): (i64, &str),
+        amount: i64,
         changes: &mut Changes,
     ) -> Result<Result<Found, NoOrder>, StoreError> {
         let found = match self.charged(ledger, charge, changes)? {
@@ -151,8 +149,8 @@ impl View {
         let (money, _) = stay.terms.money().expect("it is charged");
         let plate = super::stored_plate(&stay.plate)?;
         let left = Money { amount: self.billing.left_of(found.number, money, &plate, &mut changes.billing)?, ..money };
-        if amount <= 0 || amount > left.amount.minor() || currency != money.currency.code() {
-            let asked = format!("{amount} {currency} in minor units");
+        if amount <= 0 || amount > left.amount.minor() {
+            let asked = Money { amount: Amount::of_minor(amount), ..money };
             return Ok(Err(NoOrder::TooMuch { charge: charge.clone(), left, asked }));
         }
         Ok(Ok(found))
@@ -228,22 +226,6 @@ impl View {
             next = entry.before_of_plate;
         }
         Ok(None)
-    }
-
-    /// The id of a charge, for people and programs.
-    pub fn charge_id(&self, ledger: &Ledger, stay: &Stay) -> Result<ChargeId, StoreError> {
-        let key = self.garages.iter().find(|(_, garage)| garage.stays.number == stay.garage);
-        Ok(ChargeId {
-            garage: key.map(|(key, _)| key.to_string()).unwrap_or_default(),
-            epoch: ledger.stream(stay.exit.stream)?.epoch.to_bytes(),
-            sequence: stay.exit.sequence,
-            made_at: (stay.made_at != stay.exit.position).then_some(stay.made_at),
-        })
-    }
-
-    /// To which account a plate is charged now.
-    pub fn account_name(&self, plate: &Plate) -> &str {
-        self.billing.in_force.registration(plate).map_or(UNREGISTERED, |its| its.account.as_str())
     }
 }
 

@@ -8,6 +8,7 @@
 //! | `vbo` + n (u32) | the positions (u64) of commands `500 n` to `500 n + 499` of these, in order |
 
 use super::super::{damaged, decode, encode};
+use super::entries::By;
 use crate::messaging::Digest;
 use crate::parking::Plate;
 use crate::parking::register::{Contract, Registration};
@@ -165,8 +166,7 @@ impl InForce {
         let numbers = self.contracts_of.get(plate).into_iter().flatten();
         numbers.filter_map(move |number| {
             let contract = self.contract(*number)?;
-            let holds = contract.is_for(garage) && contract.valid_from <= day && day <= contract.valid_to;
-            holds.then_some((*number, contract))
+            contract.covers(plate, garage, day).then_some((*number, contract))
         })
     }
 
@@ -175,15 +175,17 @@ impl InForce {
         self.sets.last_key_value().map(|(position, set)| (*position, &**set))
     }
 
-    /// The set that a position put in force.
-    pub fn set_of(&self, position: u64) -> Option<Arc<TariffSet>> {
-        self.sets.get(&position).cloned()
+    /// The tariff of a garage for a stay that begins at `entry`, and where it stands.
+    pub fn tariff_for(&self, garage: &str, entry: Timestamp) -> Option<(By, &Tariff)> {
+        let (set, tariffs) = self.tariffs()?;
+        let tariff = tariffs.for_stay(garage, entry)?;
+        let place = tariffs.tariffs().iter().position(|its| std::ptr::eq(its, tariff))?;
+        Some((By { set, tariff: u16::try_from(place).ok()? }, tariff))
     }
 
-    /// The tariff of a garage for a stay that begins at `entry`, and the position of its set.
-    pub fn tariff_for(&self, garage: &str, entry: Timestamp) -> Option<(u64, &Tariff)> {
-        let (position, set) = self.tariffs()?;
-        set.for_stay(garage, entry).map(|tariff| (position, tariff))
+    /// The tariff that stands there.
+    pub fn tariff(&self, by: By) -> Option<&Tariff> {
+        self.sets.get(&by.set)?.tariffs().get(usize::from(by.tariff))
     }
 
     pub fn load(store: &Store, ledger: &Ledger) -> Result<InForce, StoreError> {

@@ -1,0 +1,79 @@
+//! What is too long for one record: tariffs, registrations, contracts. Read and compared before anything is recorded.
+
+use super::Command;
+use crate::messaging::Digest;
+use crate::parking::Plate;
+use crate::parking::register::{self, Contract, Registration};
+use crate::parking::tariff::{Tariff, TariffSet};
+use crate::server::view::View;
+use serde::{Deserialize, Serialize};
+use std::fmt::Display;
+
+/// How many bytes one record holds, beside its name.
+const PIECE: usize = 5 * 1024;
+
+/// What an operator gives, as it was written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Put {
+    /// TOML.
+    Tariffs(String),
+    /// CSV.
+    Plates(String),
+    /// CSV.
+    Contracts(String),
+}
+
+/// What is to be recorded.
+#[derive(Debug)]
+pub struct Prepared {
+    /// What it changes, line by line.
+    pub changes: Vec<String>,
+    pub pieces: Vec<Vec<u8>>,
+    pub command: Command,
+}
+
+/// Reads what was given, and says what it changes. `Err`: every fault that it has; nothing was recorded.
+pub fn prepare(view: &View, put: &Put) -> Result<Prepared, String> {
+    let in_force = &view.billing.in_force;
+    let (changes, bytes) = match put {
+        Put::Tariffs(text) => {
+            let set = TariffSet::parse(text).map_err(|errors| all(&errors))?;
+            let bytes = set.to_toml().into_bytes();
+            let known = in_force.tariffs().is_some_and(|(_, known)| *known == set);
+            let name = |tariff: &Tariff| format!("tariff {:?} from {} on", tariff.name(), tariff.valid_from());
+            (if known { Vec::new() } else { set.tariffs().iter().map(name).collect() }, bytes)
+        }
+        Put::Plates(text) => {
+            let plates: Vec<Registration> = register::read_plates(text).map_err(|error| error.to_string())?;
+            let changes = register::changes(in_force.plates(), &plates);
+            let bytes = postcard::to_stdvec(&plates).expect("registrations always encode");
+            (changes.iter().map(ToString::to_string).collect(), bytes)
+        }
+        Put::Contracts(text) => {
+            let contracts: Vec<Contract> = register::read_contracts(text).map_err(|error| error.to_string())?;
+            let changes = contracts.iter().filter(|contract| !in_force.contracts().any(|its| its == *contract));
+            let bytes = postcard::to_stdvec(&contracts).expect("contracts always encode");
+            (changes.map(shown).collect(), bytes)
+        }
+    };
+    let digest = Digest::of(&bytes);
+    let pieces: Vec<Vec<u8>> = bytes.chunks(PIECE).map(<[u8]>::to_vec).collect();
+    let count = u32::try_from(pieces.len()).map_err(|_| "it is too long".to_owned())?;
+    let command = match put {
+        Put::Tariffs(_) => Command::Tariffs { pieces: count, digest },
+        Put::Plates(_) => Command::Plates { pieces: count, digest },
+        Put::Contracts(_) => Command::Contracts { pieces: count, digest },
+    };
+    Ok(Prepared { changes, pieces, command })
+}
+
+fn all(errors: &[impl Display]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+fn shown(contract: &Contract) -> String {
+    let plates: Vec<&str> = contract.plates.iter().map(Plate::as_str).collect();
+    let Contract { name, account, valid_from, valid_to, cars, .. } = contract;
+    format!("contract {name:?} of {}: {}, {valid_from} to {valid_to}, {cars} at once", account.as_str(), plates.join(" "))
+}

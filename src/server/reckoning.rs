@@ -1,0 +1,389 @@
+//! What the books of money say, in words: lines of charges, and statements. Read by HTTP and by operators' commands.
+//!
+//! The working of a charge is not stored: it follows from the entry, the exit and the tariff, which are.
+
+use super::ledger::{Ledger, Record};
+use super::view::billing::entries::{Held, MonthBook, Stay, Terms, VoidedBecause, What};
+use super::view::billing::list::{Listed, Reader, Wanted, list};
+use super::view::billing::{CLOCKS_DIFFER_MS, UNREGISTERED};
+use super::view::list::names;
+use super::view::{Passage, View, written_position};
+use crate::messaging::SiteName;
+use crate::parking::event::Moment;
+use crate::parking::statement::{
+    self, Car, Correction, Customer, Head, Line, Month, Operator, Statement, StatementError,
+};
+use crate::parking::tariff::{Money, Priced, Tariff, VatRate, WorkingLine};
+use crate::parking::{ChargeId, Plate};
+use crate::server::commands::Command;
+use crate::store::{Store, StoreError};
+use jiff::Timestamp;
+use jiff::tz::Offset;
+use serde::Serialize;
+use std::cell::OnceCell;
+use std::collections::HashMap;
+
+/// One entry, as `GET /v1/charges` shows it.
+#[derive(Debug, Serialize)]
+pub struct ChargeLine {
+    pub id: String,
+    /// `charge`, `void` or `credit`.
+    pub kind: &'static str,
+    /// Of a charge: `charged`, `voided`, `pending` or `held`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<&'static str>,
+    /// Of a void or a credit: the charge that it corrects.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub charge: Option<String>,
+    pub garage: String,
+    pub plate: String,
+    pub account: String,
+    pub entered_at: String,
+    pub left_at: String,
+    /// What it adds to what the account owes.
+    #[serde(flatten)]
+    pub money: Option<Money>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vat_percent: Option<String>,
+    pub tariff: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub contract: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    pub month: Month,
+    pub position: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub working: Vec<WorkingLine>,
+}
+
+/// Why a correction was made, by whom and when.
+struct Why {
+    reason: String,
+    by: String,
+    at_ms: i64,
+}
+
+/// See the module.
+pub struct Reckoner<'a> {
+    view: &'a View,
+    ledger: &'a Ledger,
+    names: HashMap<u32, SiteName>,
+    /// What the customers of accounts are called.
+    customers: OnceCell<HashMap<&'a str, &'a str>>,
+}
+
+impl<'a> Reckoner<'a> {
+    pub fn new(view: &'a View, ledger: &'a Ledger) -> Reckoner<'a> {
+        Reckoner { view, ledger, names: names(&view.garages), customers: OnceCell::new() }
+    }
+
+    fn customer(&self, account: &str) -> Option<&'a str> {
+        let customers = self.customers.get_or_init(|| {
+            let plates = self.view.billing.in_force.plates().values().rev();
+            plates.map(|its| (its.account.as_str(), its.name.as_str())).collect()
+        });
+        customers.get(account).copied().filter(|name| !name.is_empty())
+    }
+
+    pub fn charge_id(&self, stay: &Stay) -> Result<ChargeId, StoreError> {
+        Ok(ChargeId {
+            garage: self.names.get(&stay.garage).map(ToString::to_string).unwrap_or_default(),
+            epoch: self.ledger.stream(stay.exit.stream)?.epoch.to_bytes(),
+            sequence: stay.exit.sequence,
+            made_at: (stay.made_at != stay.exit.position).then_some(stay.made_at),
+        })
+    }
+
+    fn called(&self, garage: u32) -> String {
+        self.names.get(&garage).map(|key| self.view.name_of(key).to_string()).unwrap_or_default()
+    }
+
+    fn account(&self, number: u32) -> &str {
+        let book = self.view.billing.accounts().get(number as usize);
+        book.map_or(UNREGISTERED, |book| book.name.as_str())
+    }
+
+    /// An entry's own id: that of the charge; a correction is known by its position, too.
+    fn id(&self, listed: &Listed) -> Result<(String, String), StoreError> {
+        let charge = self.charge_id(stay_of(listed))?.to_string();
+        Ok(match &listed.entry.what {
+            What::Stay(_) => (charge.clone(), charge),
+            What::Void { .. } => (format!("{charge}/void@{}", listed.entry.position), charge),
+            What::Credit { .. } => (format!("{charge}/credit@{}", listed.entry.position), charge),
+        })
+    }
+
+    fn tariff(&self, stay: &Stay) -> Option<&Tariff> {
+        self.view.billing.in_force.tariff(stay.terms.by()?)
+    }
+
+    fn priced(&self, stay: &Stay) -> Option<Priced> {
+        let Terms::Charged { .. } = stay.terms else { return None };
+        let entry = Timestamp::from_millisecond(stay.entry.at_ms).ok()?;
+        let exit = Timestamp::from_millisecond(stay.exit.at_ms).ok()?;
+        Some(self.tariff(stay)?.price(entry, exit.max(entry)))
+    }
+
+    /// A moment with the offset of the garage's local time, where a tariff knows it.
+    fn moment(&self, stay: &Stay, passage: Passage) -> Moment {
+        let timestamp = Timestamp::from_millisecond(passage.at_ms).unwrap_or(Timestamp::UNIX_EPOCH);
+        let offset = match self.tariff(stay) {
+            Some(tariff) => tariff.time_zone().to_offset(timestamp),
+            None => Offset::from_seconds(i32::from(passage.offset_minutes) * 60).unwrap_or(Offset::UTC),
+        };
+        Moment { timestamp, offset }
+    }
+
+    /// What else explains what a stay costs.
+    fn note(&self, stay: &Stay, priced: Option<&Priced>) -> Option<String> {
+        match &stay.terms {
+            Terms::Covered { contract, .. } => Some(format!("covered by the contract {contract}")),
+            Terms::Charged { beyond: Some(contract), .. } => Some(format!(
+                "one car too many for the contract {contract}: as many of its cars as it allows were inside already"
+            )),
+            Terms::Charged { .. } if (-CLOCKS_DIFFER_MS..0).contains(&(stay.exit.at_ms - stay.entry.at_ms)) => {
+                Some("the exit is earlier than the entry by a little: two clocks differ, and the stay has no length".into())
+            }
+            Terms::Charged { .. } => priced.and_then(Priced::free_because),
+            Terms::Pending => Some("no tariff has a price for it yet".into()),
+            Terms::Held(Held::EndsBeforeItBegins) => {
+                Some("it ended before it began; it is not charged until a person has looked".into())
+            }
+            Terms::Held(Held::TooLong) => {
+                Some("it is longer than 30 days; it is not charged until a person has looked".into())
+            }
+        }
+    }
+
+    /// Why a correction was made.
+    fn why(&self, listed: &Listed) -> Result<Why, StoreError> {
+        let by_plate = "the plate was corrected, so the stay is another one";
+        Ok(match (self.ledger.record_at(listed.entry.position)?, &listed.entry.what) {
+            (Some(Record::Command { received_at_ms, by, command }), what) => {
+                let reason = match command {
+                    Command::Void { reason, .. } | Command::Credit { reason, .. } => reason,
+                    _ if matches!(what, What::Void { why: VoidedBecause::StayChanged, .. }) => {
+                        "an operator joined, closed, split or released what the stay was made of".to_owned()
+                    }
+                    _ => String::new(),
+                };
+                Why { reason, by, at_ms: received_at_ms }
+            }
+            (Some(Record::Page { received_at_ms, .. }), _) => {
+                let by = format!("garage {}", self.called(stay_of(listed).garage));
+                Why { reason: by_plate.into(), by, at_ms: received_at_ms }
+            }
+            _ => Why { reason: by_plate.into(), by: String::new(), at_ms: stay_of(listed).exit.at_ms },
+        })
+    }
+
+    /// An entry, as programs read it.
+    pub fn line(&self, listed: &Listed) -> Result<ChargeLine, StoreError> {
+        let stay = stay_of(listed);
+        let (id, charge) = self.id(listed)?;
+        let money = listed.entry.money();
+        let mut line = ChargeLine {
+            id,
+            kind: "charge",
+            state: None,
+            charge: None,
+            garage: self.called(stay.garage),
+            plate: stay.plate.to_string(),
+            account: self.account(listed.entry.account).to_owned(),
+            entered_at: self.moment(stay, stay.entry).to_string(),
+            left_at: self.moment(stay, stay.exit).to_string(),
+            money: money.map(|(money, _)| money),
+            vat_percent: money.and_then(|(_, vat)| vat).map(|vat| vat.to_string()),
+            tariff: self.tariff(stay).map(|tariff| tariff.name().to_owned()),
+            contract: None,
+            note: None,
+            reason: None,
+            by: None,
+            month: listed.entry.month,
+            position: listed.entry.position,
+            working: Vec::new(),
+        };
+        match &listed.entry.what {
+            What::Stay(stay) => {
+                let priced = self.priced(stay);
+                line.state = Some(match (&stay.terms, listed.entry.settled_by) {
+                    (Terms::Pending, _) => "pending",
+                    (Terms::Held(_), _) => "held",
+                    (_, 0) => "charged",
+                    _ => "voided",
+                });
+                line.contract = match &stay.terms {
+                    Terms::Covered { contract, .. } | Terms::Charged { beyond: Some(contract), .. } => {
+                        Some(contract.to_string())
+                    }
+                    _ => None,
+                };
+                line.note = self.note(stay, priced.as_ref());
+                line.working = priced.map(|priced| priced.working()).unwrap_or_default();
+            }
+            What::Void { .. } | What::Credit { .. } => {
+                line.kind = if matches!(listed.entry.what, What::Void { .. }) { "void" } else { "credit" };
+                line.charge = Some(charge);
+                let why = self.why(listed)?;
+                (line.reason, line.by) = (Some(why.reason), Some(why.by));
+            }
+        }
+        Ok(line)
+    }
+
+    /// A line of a statement; none for what has no price.
+    fn statement_line(&self, listed: &Listed) -> Result<Option<Line>, StoreError> {
+        let Some((money, vat)) = listed.entry.money() else { return Ok(None) };
+        let stay = stay_of(listed);
+        let (id, charge) = self.id(listed)?;
+        let entry = match &listed.entry.what {
+            What::Stay(stay) => {
+                let priced = self.priced(stay);
+                let working = priced.iter().flat_map(Priced::working);
+                statement::Entry::Charge(statement::Stay {
+                    garage: self.called(stay.garage),
+                    car: Car::Plate(stay.plate.to_string()),
+                    entry: self.moment(stay, stay.entry),
+                    exit: self.moment(stay, stay.exit),
+                    tariff: self.tariff(stay).map(|tariff| tariff.name().to_owned()).unwrap_or_default(),
+                    working: working.map(|line| in_words(&line, money)).collect(),
+                    note: self.note(stay, priced.as_ref()),
+                })
+            }
+            what => {
+                let Why { reason, by, at_ms } = self.why(listed)?;
+                let at = Timestamp::from_millisecond(at_ms).unwrap_or(Timestamp::UNIX_EPOCH);
+                let offset = self.tariff(stay).map_or(Offset::UTC, |tariff| tariff.time_zone().to_offset(at));
+                let at = Moment { timestamp: at, offset };
+                let correction = Correction { charge, reason, by, at };
+                match what {
+                    What::Void { .. } => statement::Entry::Void(correction),
+                    _ => statement::Entry::Credit(correction),
+                }
+            }
+        };
+        Ok(Some(Line { id, amount: statement_money(money), vat: vat.map(statement_rate), entry }))
+    }
+
+    fn lines(&self, listed: &[Listed]) -> Result<Vec<Line>, StoreError> {
+        let lines = listed.iter().map(|listed| self.statement_line(listed));
+        lines.filter_map(Result::transpose).collect()
+    }
+
+    /// The statement of an account for a month; none when it has no entry there.
+    pub fn of_account(
+        &self,
+        reader: &mut Reader<'_>,
+        operator: &Operator,
+        account: u32,
+        month: Month,
+    ) -> Result<Option<Statement>, ReckoningError> {
+        let Some((book, listed)) = reader.month(account, month)? else { return Ok(None) };
+        let name = self.account(account).to_owned();
+        let called = self.customer(&name).map(str::to_owned);
+        let head = Head {
+            operator: operator.clone(),
+            customer: Customer::Account { account: name, name: called },
+            month,
+            number: Some(book.number),
+            position: written_position(self.ledger.store())?.unwrap_or_default(),
+        };
+        let statement = Statement::new(head, self.lines(&listed)?)?;
+        agree(&statement, &book)?;
+        Ok(Some(statement))
+    }
+
+    /// What one car was charged in a month.
+    pub fn of_plate(
+        &self,
+        store: &Store,
+        operator: &Operator,
+        plate: &Plate,
+        month: Month,
+    ) -> Result<Option<Statement>, ReckoningError> {
+        let mut all = Vec::new();
+        let mut after = None;
+        loop {
+            let wanted =
+                Wanted { plate: Some(plate.clone()), month: Some(month), after, limit: 1000, ..Wanted::default() };
+            let found = list(store, &wanted)?;
+            all.extend(found.entries);
+            after = found.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        if all.is_empty() {
+            return Ok(None);
+        }
+        all.reverse();
+        let head = Head {
+            operator: operator.clone(),
+            customer: Customer::Plate(plate.as_str().to_owned()),
+            month,
+            number: None,
+            position: written_position(store)?.unwrap_or_default(),
+        };
+        Ok(Some(Statement::new(head, self.lines(&all)?)?))
+    }
+}
+
+/// Why there is no statement. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReckoningError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("a statement does not add up: {0}. \"server verify\" says more")]
+    Statement(#[from] StatementError),
+    #[error("the lines of a statement give {lines}, and the books say {books}. \"server verify\" says more; do not send it")]
+    Disagree { lines: String, books: String },
+}
+
+/// The sum of the lines is the sum that the fold kept.
+fn agree(statement: &Statement, book: &MonthBook) -> Result<(), ReckoningError> {
+    let by_line: Vec<(String, i64)> = statement.totals().iter().map(|total| (total.gross.currency.code.to_string(), total.gross.minor)).collect();
+    let mut by_book: Vec<(String, i64)> = Vec::new();
+    for (money, _) in &book.totals {
+        match by_book.iter_mut().find(|(code, _)| code == money.currency.code()) {
+            Some((_, sum)) => *sum += money.amount.minor(),
+            None => by_book.push((money.currency.code().to_owned(), money.amount.minor())),
+        }
+    }
+    by_book.sort();
+    if by_line == by_book {
+        return Ok(());
+    }
+    Err(ReckoningError::Disagree { lines: format!("{by_line:?}"), books: format!("{by_book:?}") })
+}
+
+fn stay_of(listed: &Listed) -> &Stay {
+    match &listed.about.what {
+        What::Stay(stay) => stay,
+        _ => unreachable!("a correction is about a stay"),
+    }
+}
+
+fn in_words(line: &WorkingLine, money: Money) -> String {
+    let (from, offset) = line.from;
+    let from = offset.to_datetime(from).strftime("%Y-%m-%d %H:%M");
+    let currency = money.currency;
+    let total = currency.show(line.total);
+    match (line.units, line.each) {
+        (1, _) => format!("{from} {total}: {}", line.reason),
+        (units, Some(each)) => format!("{from} {units} × {} = {total}: {}", currency.show(each), line.reason),
+        (units, None) => format!("{from} {units} units, {total}: {}", line.reason),
+    }
+}
+
+fn statement_money(money: Money) -> statement::Money {
+    let exponent = u8::try_from(money.currency.decimals()).unwrap_or(2);
+    statement::Money::new(money.amount.minor(), &statement::Currency::new(money.currency.code(), exponent))
+}
+
+fn statement_rate(rate: VatRate) -> statement::VatRate {
+    statement::VatRate(rate.hundredths().into())
+}

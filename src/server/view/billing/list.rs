@@ -1,0 +1,179 @@
+//! The entries as they are listed: read as they were written last, at most a second behind.
+//!
+//! **Promise.** A list that is followed to its end shows each entry once that was there all the while, newest first.
+//! **Kept by.** A cursor is the number of an entry. A list reads one plate's chain, one month of one account, or all entries from
+//! the newest on; of the last it looks at [`LOOK_AT`] at most before it gives what it has, with a cursor to go on from.
+
+use super::super::pages::Head;
+use super::super::written_position;
+use super::entries::{self, Entry, MonthBook, Number, PlateHeads, Terms, What, place};
+use crate::parking::Plate;
+use crate::parking::statement::Month;
+use crate::store::{Store, StoreError};
+
+/// How many entries a list looks at before it answers with what it has found.
+const LOOK_AT: usize = 50_000;
+
+/// What to list. `None` filters nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    pub plate: Option<Plate>,
+    /// By number.
+    pub garage: Option<u32>,
+    pub account: Option<u32>,
+    pub month: Option<Month>,
+    /// The last one of the list before.
+    pub after: Option<Number>,
+    pub limit: usize,
+}
+
+/// One entry with the stay that it is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    pub number: Number,
+    pub entry: Entry,
+    /// The charge that is voided or credited; the entry itself when it is one.
+    pub about: Entry,
+}
+
+/// Entries, and the position that they show at least.
+#[derive(Debug, Default)]
+pub struct List {
+    pub position: u64,
+    pub entries: Vec<Listed>,
+    /// Where to go on; `None` at the end.
+    pub next: Option<Number>,
+}
+
+/// Reads entries; the page that was read last stays.
+pub struct Reader<'a> {
+    store: &'a Store,
+    read: Option<(u64, Vec<Entry>)>,
+}
+
+impl<'a> Reader<'a> {
+    pub fn new(store: &'a Store) -> Reader<'a> {
+        Reader { store, read: None }
+    }
+
+    /// The entries of one page; none when there is no such page.
+    pub fn page(&mut self, page: u64) -> Result<&[Entry], StoreError> {
+        if self.read.as_ref().is_none_or(|(read, _)| *read != page) {
+            self.read = Some((page, entries::read_page(self.store, page)?));
+        }
+        Ok(&self.read.as_ref().expect("it was just read").1)
+    }
+
+    pub fn entry(&mut self, number: Number) -> Result<Option<Entry>, StoreError> {
+        if number == 0 {
+            return Ok(None);
+        }
+        let (page, place) = place(number);
+        Ok(self.page(page)?.get(place).cloned())
+    }
+
+    fn known(&mut self, number: Number) -> Result<Entry, StoreError> {
+        let damaged = || super::super::damaged(&entries::page_key(place(number).0));
+        self.entry(number)?.ok_or_else(damaged)
+    }
+
+    /// An entry with the charge that it is about.
+    pub fn listed(&mut self, number: Number, entry: Entry) -> Result<Listed, StoreError> {
+        let about = match &entry.what {
+            What::Stay(_) => entry.clone(),
+            What::Void { of, .. } | What::Credit { of, .. } => self.known(*of)?,
+        };
+        Ok(Listed { number, entry, about })
+    }
+
+    /// One month of one account, oldest first, and its book.
+    pub fn month(&mut self, account: u32, month: Month) -> Result<Option<(MonthBook, Vec<Listed>)>, StoreError> {
+        let Some(book) = entries::read_month(self.store, account, month)? else { return Ok(None) };
+        let mut numbers = Vec::with_capacity(book.entries as usize);
+        let mut next = book.last;
+        while next != 0 {
+            let entry = self.known(next)?;
+            let before = entry.before_in_month;
+            numbers.push((next, entry));
+            next = before;
+        }
+        let listed = numbers.into_iter().rev().map(|(number, entry)| self.listed(number, entry));
+        Ok(Some((book, listed.collect::<Result<_, _>>()?)))
+    }
+
+    /// The entry before this one in the order of all; the newest one when none is given.
+    pub fn before(&mut self, number: Option<Number>) -> Result<Option<Number>, StoreError> {
+        let page = match number.map(place) {
+            Some((_, slot @ 1..)) => return Ok(number.filter(|_| slot > 0).map(|number| number - 1)),
+            Some((page, _)) => page.checked_sub(1),
+            None => {
+                let last = self.store.last(b"vbe", b"vbf")?;
+                last.map(|(key, _)| Ok(u64::from_be_bytes(super::super::sized(&key[3..])?))).transpose()?
+            }
+        };
+        let Some(page) = page else { return Ok(None) };
+        let entries = self.page(page)?.len();
+        Ok(entries.checked_sub(1).map(|last| entries::number(page, last)))
+    }
+}
+
+/// Lists entries, newest first.
+pub fn list(store: &Store, wanted: &Wanted) -> Result<List, StoreError> {
+    let mut list = List { position: written_position(store)?.unwrap_or_default(), ..List::default() };
+    let mut reader = Reader::new(store);
+    let matches = |listed: &Listed| {
+        let What::Stay(stay) = &listed.about.what else { return false };
+        wanted.plate.as_ref().is_none_or(|plate| *plate.as_str() == *stay.plate)
+            && wanted.garage.is_none_or(|garage| garage == stay.garage)
+            && wanted.account.is_none_or(|account| account == listed.entry.account)
+            && wanted.month.is_none_or(|month| month == listed.entry.month)
+    };
+    let mut looked_at = 0;
+    let mut next = match (&wanted.plate, wanted.after) {
+        (Some(plate), None) => PlateHeads::read(store, Head::of(plate))?,
+        (Some(_), Some(after)) => reader.entry(after)?.map_or(0, |entry| entry.before_of_plate),
+        (None, after) => reader.before(after)?.unwrap_or(0),
+    };
+    let mut last = 0;
+    while next != 0 {
+        if looked_at == LOOK_AT || list.entries.len() == wanted.limit {
+            // Is there any more that is wanted? Whoever asks again finds out.
+            list.next = Some(last);
+            break;
+        }
+        looked_at += 1;
+        last = next;
+        let Some(entry) = reader.entry(next)? else { break };
+        let before_it = match wanted.plate {
+            Some(_) => entry.before_of_plate,
+            None => reader.before(Some(next))?.unwrap_or(0),
+        };
+        let listed = reader.listed(next, entry)?;
+        if matches(&listed) {
+            list.entries.push(listed);
+        }
+        next = before_it;
+    }
+    Ok(list)
+}
+
+/// How many numbers of entries are priced with one command.
+const PRICED_AT_ONCE: u64 = 4096;
+
+/// The next stretch of numbers, from `from` on, that begins with a stay that waits for a price. Read as it was written last.
+pub fn pending(store: &Store, from: Number) -> Result<Option<(Number, Number)>, StoreError> {
+    let (page, _) = place(from.max(1));
+    for entry in store.range(&entries::page_key(page), b"vbf") {
+        let (key, value) = entry?;
+        let page = u64::from_be_bytes(super::super::sized(&key[3..])?);
+        let found: Vec<Entry> = super::super::decode(&key, &value)?;
+        for (slot, entry) in found.iter().enumerate() {
+            let number = entries::number(page, slot);
+            let waits = matches!(&entry.what, What::Stay(stay) if stay.terms == Terms::Pending);
+            if number >= from && waits && entry.settled_by == 0 {
+                return Ok(Some((number, number + PRICED_AT_ONCE)));
+            }
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,480 @@
+//! Money follows from the ledger alone.
+
+use super::entries::{Entry, Held, Terms, What};
+use super::list::{List, Listed, Wanted, list};
+use super::*;
+use crate::messaging::{Digest, SiteName};
+use crate::server::commands::Command;
+use crate::server::ledger::Ledger;
+use crate::server::reckoning::{ChargeLine, Reckoner};
+use crate::server::view::tests::{apply, event, page_after, world};
+use crate::server::view::{Changes, JudgeError, Step, View};
+use crate::store::simulated::Disk;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+const TARIFFS: &str = r#"
+    [[tariff]]
+    name = "centre"
+    garages = ["*"]
+    currency = "EUR"
+    time_zone = "Europe/Berlin"
+    valid_from = 2020-01-01
+    vat_percent = 19
+    grace_minutes = 10
+    unit_minutes = 60
+    bands = [{ days = "all", from = "00:00", to = "24:00", per_unit = 250 }]
+"#;
+
+struct World {
+    disk: Disk,
+    store: Store,
+    ledger: Ledger,
+    view: View,
+    changes: Changes,
+    sequences: BTreeMap<String, u64>,
+}
+
+impl World {
+    fn new() -> World {
+        let (disk, store, ledger) = world();
+        let changes = Changes::on(&store);
+        World { disk, store, ledger, view: View::default(), changes, sequences: BTreeMap::new() }
+    }
+
+    fn with_tariffs() -> World {
+        let mut world = World::new();
+        world.put(TARIFFS);
+        world
+    }
+
+    fn put(&mut self, tariffs: &str) {
+        let bytes = tariffs.as_bytes().to_vec();
+        let digest = Digest::of(&bytes);
+        let pieces: Vec<Vec<u8>> = bytes.chunks(100).map(<[u8]>::to_vec).collect();
+        let command = Command::Tariffs { pieces: pieces.len() as u32, digest };
+        self.ledger.record_order("me", pieces, command, 5).unwrap();
+        self.fold();
+    }
+
+    fn import(&mut self, command: impl Fn(u32, Digest) -> Command, bytes: Vec<u8>) {
+        let digest = Digest::of(&bytes);
+        self.ledger.record_order("me", vec![bytes], command(1, digest), 5).unwrap();
+        self.fold();
+    }
+
+    fn register(&mut self, csv: &str) {
+        let plates = crate::parking::register::read_plates(csv).unwrap();
+        let bytes = postcard::to_stdvec(&plates).unwrap();
+        self.import(|pieces, digest| Command::Plates { pieces, digest }, bytes);
+    }
+
+    fn contracts(&mut self, csv: &str) {
+        let contracts = crate::parking::register::read_contracts(csv).unwrap();
+        let bytes = postcard::to_stdvec(&contracts).unwrap();
+        self.import(|pieces, digest| Command::Contracts { pieces, digest }, bytes);
+    }
+
+    fn fold(&mut self) {
+        for record in self.ledger.records(self.view.position + 1) {
+            let (position, record) = record.unwrap();
+            let step = Step::read(&self.ledger, position, record).unwrap();
+            self.view.apply(&self.ledger, step, &mut self.changes).unwrap();
+        }
+    }
+
+    fn save(&mut self) {
+        self.view.save(&mut self.changes).unwrap();
+    }
+
+    /// Events of a garage, as one page. Gives the sequence of the first.
+    fn events(&mut self, garage: &str, events: &[(&str, &str, &str)]) -> u64 {
+        let next = self.sequences.entry(garage.to_owned()).or_insert(1);
+        let first = *next;
+        *next += events.len() as u64;
+        let written = events.iter().map(|(kind, plate, at)| {
+            event(&format!(r#"{{"kind":"{kind}","plate":"{plate}","at":"{at}"}}"#))
+        });
+        let page = page_after(first, &written.collect::<Vec<_>>());
+        apply(&self.ledger, garage, vec![page]);
+        self.fold();
+        first
+    }
+
+    fn correct(&mut self, garage: &str, sequence: u64, plate: &str) {
+        let next = self.sequences.get_mut(garage).unwrap();
+        let first = *next;
+        *next += 1;
+        let epoch = crate::server::view::tests::EPOCH;
+        let correction = event(&format!(
+            r#"{{"kind":"plate_correction","epoch":"{epoch}","sequence":{sequence},"plate":"{plate}"}}"#
+        ));
+        apply(&self.ledger, garage, vec![page_after(first, &[correction])]);
+        self.fold();
+    }
+
+    /// What a command comes to, as an operator's desk does it.
+    fn order(&mut self, command: Command) -> Result<(), String> {
+        self.save();
+        match self.view.judge(&self.ledger, &command) {
+            Ok(()) => {}
+            Err(JudgeError::Refused(refusal)) => return Err(refusal.to_string()),
+            Err(JudgeError::Store(error)) => panic!("{error}"),
+        }
+        let position = self.ledger.record_command("me", command, 5).unwrap();
+        self.fold();
+        assert_eq!(self.view.without_effect(position), None);
+        Ok(())
+    }
+
+    fn listed(&mut self) -> Vec<Listed> {
+        self.save();
+        let List { mut entries, next, .. } = list(&self.store, &Wanted { limit: 10_000, ..Wanted::default() }).unwrap();
+        assert_eq!(next, None);
+        entries.reverse();
+        entries
+    }
+
+    /// Plate, kind or state, minor units; oldest first.
+    fn books(&mut self) -> Vec<(String, &'static str, Option<i64>)> {
+        let lines = self.lines();
+        lines
+            .into_iter()
+            .map(|line| {
+                let amount = line.money.map(|money| money.amount.minor());
+                (line.plate, line.state.unwrap_or(line.kind), amount)
+            })
+            .collect()
+    }
+
+    fn lines(&mut self) -> Vec<ChargeLine> {
+        let listed = self.listed();
+        let reckoner = Reckoner::new(&self.view, &self.ledger);
+        listed.iter().map(|listed| reckoner.line(listed).unwrap()).collect()
+    }
+
+    fn sum(&mut self) -> i64 {
+        let entries = self.listed().into_iter().map(|listed| listed.entry);
+        entries.filter_map(|entry: Entry| Some(entry.money()?.0.amount.minor())).sum()
+    }
+
+    /// A crash now, then a fold of the rest, and a fold anew, come to the same.
+    fn follows_from_the_ledger(mut self) {
+        self.save();
+        self.store.flush().unwrap();
+        self.disk.power_on(0);
+        let store = Store::on(self.disk);
+        let ledger = Ledger::open(store.clone()).unwrap();
+        assert_eq!(View::load(&store, &ledger).unwrap(), self.view);
+        let report = crate::server::verify::verify(&ledger, &store).unwrap();
+        assert!(report.clean, "{report}");
+    }
+}
+
+fn books(expected: &[(&str, &'static str, Option<i64>)]) -> Vec<(String, &'static str, Option<i64>)> {
+    expected.iter().map(|(plate, what, amount)| ((*plate).to_owned(), *what, *amount)).collect()
+}
+
+const NINE: &str = "2026-11-23T09:00:00+01:00";
+const TEN: &str = "2026-11-23T10:00:00+01:00";
+const TEN_PAST: &str = "2026-11-23T10:00:01+01:00";
+
+#[test]
+fn a_stay_is_charged_by_the_tariff_in_force_when_it_ends() {
+    let mut world = World::with_tariffs();
+    world.events("a", &[("entry", "AB1", NINE), ("exit", "AB1", TEN_PAST)]);
+    assert_eq!(world.books(), books(&[("AB1", "charged", Some(500))]));
+    let dearer = TARIFFS.replace("per_unit = 250", "per_unit = 300");
+    world.events("a", &[("entry", "AB2", NINE)]);
+    world.put(&dearer);
+    world.events("a", &[("exit", "AB2", TEN)]);
+    assert_eq!(world.books(), books(&[("AB1", "charged", Some(500)), ("AB2", "charged", Some(300))]));
+    let line = &world.lines()[0];
+    assert_eq!((line.account.as_str(), line.tariff.as_deref()), (UNREGISTERED, Some("centre")));
+    assert_eq!((line.working.len(), line.working[0].units), (1, 2));
+    world.follows_from_the_ledger();
+}
+
+#[test]
+fn a_stay_without_a_tariff_waits_and_is_priced_when_there_is_one() {
+    let mut world = World::new();
+    world.events("a", &[("entry", "AB1", NINE), ("exit", "AB1", TEN), ("entry", "AB1", TEN)]);
+    assert_eq!(world.books(), books(&[("AB1", "pending", None)]));
+    let refused = world.order(Command::Price { from: 1, to: 100 }).unwrap_err();
+    assert!(refused.contains("no tariffs are in force"), "{refused}");
+    world.put(TARIFFS);
+    let id = world.lines()[0].id.clone();
+    world.order(Command::Price { from: 1, to: 100 }).unwrap();
+    world.order(Command::Price { from: 1, to: 100 }).unwrap();
+    assert_eq!(world.books(), books(&[("AB1", "pending", None), ("AB1", "charged", Some(250))]));
+    assert_eq!(world.lines()[1].id, id);
+    assert_eq!(list::pending(&world.store, 1).unwrap(), None);
+    world.follows_from_the_ledger();
+}
+
+#[test]
+fn corrections_are_further_entries() {
+    let mut world = World::with_tariffs();
+    world.events("a", &[("entry", "AB1", NINE), ("exit", "AB1", TEN_PAST)]);
+    let id: crate::parking::ChargeId = world.lines()[0].id.parse().unwrap();
+    let credit = |amount| Command::Credit { charge: id.clone(), amount, reason: "a lift was broken".into() };
+    world.order(credit(200)).unwrap();
+    let refused = world.order(credit(301)).unwrap_err();
+    assert!(refused.contains("3.00 EUR are left"), "{refused}");
+    assert!(world.order(credit(0)).is_err());
+    let void = |reason: &str| Command::Void { charge: id.clone(), reason: reason.into() };
+    assert!(world.order(void(" ")).unwrap_err().contains("a reason needs"));
+    world.order(void("wrong car")).unwrap();
+    let refused = world.order(void("again")).unwrap_err();
+    assert!(refused.contains("was taken back already"), "{refused}");
+    assert!(world.order(credit(1)).unwrap_err().contains("was taken back already"));
+    assert_eq!(
+        world.books(),
+        books(&[("AB1", "voided", Some(500)), ("AB1", "credit", Some(-200)), ("AB1", "void", Some(-300))])
+    );
+    assert_eq!(world.sum(), 0);
+    let void = &world.lines()[2];
+    assert_eq!((void.reason.as_deref(), void.by.as_deref()), (Some("wrong car"), Some("me")));
+    assert_eq!(void.charge.as_deref(), Some(id.to_string().as_str()));
+    world.follows_from_the_ledger();
+}
+
+#[test]
+fn a_charge_that_is_not_there_cannot_be_corrected() {
+    let mut world = World::with_tariffs();
+    world.events("a", &[("entry", "AB1", NINE), ("exit", "AB1", TEN)]);
+    let line = world.lines()[0].id.clone();
+    for id in [line.replace("/2", "/1"), line.replace("/2", "/7"), line.replace("a/", "b/"), format!("{line}@3")] {
+        let void = Command::Void { charge: id.parse().unwrap(), reason: "x".into() };
+        let refused = world.order(void).unwrap_err();
+        assert!(refused.contains("there is no charge"), "{refused}");
+    }
+}
+
+#[test]
+fn a_corrected_plate_rerates_by_void_and_new_charge() {
+    let mut world = World::with_tariffs();
+    world.register("plate,account,name\nAB1,one,One\nAB8,eight,Eight\n");
+    let first = world.events("a", &[("entry", "AB1", NINE), ("exit", "AB1", TEN)]);
+    let id = world.lines()[0].id.clone();
+    world.correct("a", first, "AB8");
+    assert_eq!(world.books(), books(&[("AB1", "voided", Some(250)), ("AB1", "void", Some(-250))]));
+    world.correct("a", first + 1, "AB8");
+    let books_now = world.books();
+    assert_eq!(books_now[2], ("AB8".to_owned(), "charged", Some(250)));
+    let line = &world.lines()[2];
+    assert_eq!(line.account, "eight");
+    assert!(line.id.starts_with(&id) && line.id.contains('@'), "the id is another one: {}", line.id);
+    let void = Command::Void { charge: line.id.parse().unwrap(), reason: "x".into() };
+    world.order(void).unwrap();
+    assert_eq!(world.sum(), 0);
+    world.follows_from_the_ledger();
+}
+
+#[test]
+fn a_contract_covers_as_many_cars_as_it_says_and_one_too_many_pays() {
+    let mut world = World::with_tariffs();
+    world.contracts(
+        "contract,account,plate,garage,valid_from,valid_to,cars\n\
+         Fleet,acme,AB1,*,2026-01-01,2026-12-31,1\nFleet,acme,AB2,*,2026-01-01,2026-12-31,1\n\
+         Other,beta,AB3,b,2026-01-01,2026-12-31,1\nOld,beta,AB4,*,2025-01-01,2026-11-22,1\n",
+    );
+    let all = [("entry", "AB1", NINE), ("entry", "AB2", NINE), ("entry", "AB3", NINE), ("entry", "AB4", NINE)];
+    world.events("a", &all);
+    world.events("a", &[("exit", "AB1", TEN), ("entry", "AB1", TEN)]);
+    world.events("a", &[("exit", "AB2", TEN), ("exit", "AB3", TEN), ("exit", "AB4", TEN), ("exit", "AB1", TEN)]);
+    assert_eq!(
+        world.books(),
+        books(&[
+            ("AB1", "charged", Some(0)),
+            ("AB2", "charged", Some(250)),
+            ("AB3", "charged", Some(250)),
+            ("AB4", "charged", Some(250)),
+            ("AB1", "charged", Some(0)),
+        ])
+    );
+    let lines = world.lines();
+    assert_eq!(lines[0].note.as_deref(), Some("covered by the contract Fleet"));
+    assert!(lines[1].note.as_deref().unwrap().starts_with("one car too many for the contract Fleet"));
+    assert_eq!((lines[1].account.as_str(), lines[2].account.as_str()), ("acme", UNREGISTERED));
+    world.follows_from_the_ledger();
+}
+
+#[test]
+fn a_stay_that_does_not_add_up_is_not_billed_by_guess() {
+    let mut world = World::with_tariffs();
+    world.events("a", &[("entry", "AB1", TEN), ("exit", "AB1", "2026-11-23T09:55:00+01:00")]);
+    world.events("a", &[("entry", "AB2", TEN), ("exit", "AB2", "2026-11-23T09:54:59+01:00")]);
+    world.events("a", &[("entry", "AB3", TEN), ("exit", "AB3", "2026-12-23T10:00:00+01:00")]);
+    world.events("a", &[("entry", "AB4", TEN), ("exit", "AB4", "2026-12-23T10:00:01+01:00")]);
+    let states: Vec<_> = world.books().into_iter().map(|(_, state, amount)| (state, amount)).collect();
+    assert_eq!(states[0], ("charged", Some(0)));
+    assert_eq!(states[1], ("held", None));
+    assert_eq!(states[2], ("charged", Some(30 * 24 * 250)));
+    assert_eq!(states[3], ("held", None));
+    let held = |entry: &Listed, why| matches!(&entry.entry.what, What::Stay(stay) if stay.terms == Terms::Held(why));
+    let listed = world.listed();
+    assert!(held(&listed[1], Held::EndsBeforeItBegins) && held(&listed[3], Held::TooLong));
+    world.follows_from_the_ledger();
+}
+
+#[test]
+fn what_did_not_add_up_is_told_once_for_each_code_garage_and_plate() {
+    let mut world = World::with_tariffs();
+    world.register("plate,account,name\nAB1,one,One\n");
+    world.events("a", &[("exit", "AB1", NINE), ("exit", "AB1", TEN), ("entry", "AB1", NINE), ("entry", "AB1", TEN)]);
+    world.events("b", &[("entry", "AB1", TEN), ("entry", "AB2", NINE), ("exit", "AB2", TEN)]);
+    world.events("b", &[("entry", "AB2", NINE), ("exit", "AB2", TEN)]);
+    world.save();
+    let unregistered = world.view.billing.account(UNREGISTERED);
+    let mut told = Vec::new();
+    let mut after = None;
+    loop {
+        let (found, next) = anomalies::list(&world.store, unregistered, after, 2, |_| true).unwrap();
+        told.extend(found.into_iter().map(|noted| {
+            (noted.code.as_str(), noted.garage, noted.plate.unwrap_or_default(), noted.anomaly.count)
+        }));
+        let Some(next) = next else { break };
+        after = Some(anomalies::Cursor::parse(&next.to_string()).unwrap());
+    }
+    let told: Vec<_> = told.iter().map(|(code, garage, plate, count)| (*code, *garage, plate.as_str(), *count)).collect();
+    assert_eq!(
+        told,
+        [
+            ("exit_without_entry", 0, "AB1", 2),
+            ("entry_while_open", 0, "AB1", 1),
+            ("open_in_two_garages", 1, "AB1", 1),
+            ("clock_not_set", 0, "", 1),
+            ("clock_not_set", 1, "", 2),
+            ("unregistered", 1, "AB2", 2),
+        ]
+    );
+    world.follows_from_the_ledger();
+}
+
+#[test]
+fn the_statement_of_a_month_is_the_sum_of_its_charges() {
+    let mut world = World::with_tariffs();
+    world.register("plate,account,name\nAB1,one,One Ltd\nAB2,one,One Ltd\n");
+    // In Berlin the first hour of December.
+    world.events("a", &[("entry", "AB1", NINE), ("exit", "AB1", "2026-11-30T23:30:00Z")]);
+    world.events("a", &[("entry", "AB2", NINE), ("exit", "AB2", TEN), ("entry", "AB2", NINE), ("exit", "AB2", TEN)]);
+    world.save();
+    let reckoner = Reckoner::new(&world.view, &world.ledger);
+    let operator = crate::parking::statement::Operator { name: "Op".into(), address: vec![], vat_id: None };
+    let mut reader = list::Reader::new(&world.store);
+    let account = world.view.billing.account("one").unwrap();
+    let mut of = |month: &str| {
+        let statement = reckoner.of_account(&mut reader, &operator, account, month.parse().unwrap()).unwrap();
+        statement.map(|statement| {
+            (statement.head().number, statement.lines().len(), statement.totals()[0].gross.minor)
+        })
+    };
+    assert_eq!(of("2026-12"), Some((Some(1), 1, 46_000)));
+    assert_eq!(of("2026-11"), Some((Some(2), 2, 500)));
+    assert_eq!(of("2026-10"), None);
+}
+
+#[derive(Debug, Clone)]
+enum Act {
+    Entry(u8),
+    Exit(u8),
+    Correct(u8, u8),
+    Void(u8),
+    Credit(u8),
+    Tariffs(u8),
+    Price,
+    Save,
+}
+
+fn acts() -> impl Strategy<Value = Vec<Act>> {
+    let act = prop_oneof![
+        4 => (0u8..4).prop_map(Act::Entry),
+        4 => (0u8..4).prop_map(Act::Exit),
+        2 => (any::<u8>(), 0u8..4).prop_map(|(event, plate)| Act::Correct(event, plate)),
+        1 => any::<u8>().prop_map(Act::Void),
+        1 => any::<u8>().prop_map(Act::Credit),
+        1 => (0u8..3).prop_map(Act::Tariffs),
+        1 => Just(Act::Price),
+        2 => Just(Act::Save),
+    ];
+    prop::collection::vec(act, 0..60)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Whatever happens: each closed stay has one entry that nothing settled, an account's month is the sum of its entries, what is
+    /// voided comes to nothing, and a fold anew gives the same bytes.
+    #[test]
+    fn every_closed_stay_is_charged_once_and_every_sum_is_that_of_its_entries(acts in acts()) {
+        let mut world = World::new();
+        let mut events = 0u64;
+        for (n, act) in acts.iter().enumerate() {
+            let at = format!("2026-11-{:02}T{:02}:00:00Z", n / 24 + 1, n % 24);
+            match act {
+                Act::Entry(plate) => { world.events("a", &[("entry", &format!("AB{plate}"), &at)]); events += 1; }
+                Act::Exit(plate) => { world.events("a", &[("exit", &format!("AB{plate}"), &at)]); events += 1; }
+                Act::Correct(event, plate) if events > 0 => {
+                    world.correct("a", u64::from(*event) % events + 1, &format!("AB{plate}"));
+                    events += 1;
+                }
+                Act::Void(which) | Act::Credit(which) => {
+                    let lines = world.lines();
+                    let Some(line) = lines.get(usize::from(*which) % lines.len().max(1)) else { continue };
+                    let Ok(charge) = line.id.parse() else { continue };
+                    let reason = "x".to_owned();
+                    let _ = world.order(match act {
+                        Act::Void(_) => Command::Void { charge, reason },
+                        _ => Command::Credit { charge, amount: 100, reason },
+                    });
+                }
+                Act::Tariffs(price) => {
+                    world.put(&TARIFFS.replace("per_unit = 250", &format!("per_unit = {price}00")));
+                }
+                Act::Price => { let _ = world.order(Command::Price { from: 1, to: 1000 }); }
+                Act::Save => world.save(),
+                Act::Correct(..) => {}
+            }
+        }
+        let listed = world.listed();
+        let unsettled = |listed: &&Listed| {
+            matches!(listed.entry.what, What::Stay(_)) && listed.entry.settled_by == 0
+        };
+        let voided_by_command = listed.iter().filter(|listed| {
+            matches!(listed.entry.what, What::Void { why: VoidedBecause::Command, .. })
+        }).count() as u64;
+        let closed = world.view.garages.get(&SiteName::new("a").unwrap()).map_or(0, |garage| garage.stays.closed);
+        let open_entries = listed.iter().filter(unsettled).count() as u64;
+        prop_assert!(open_entries <= closed && closed <= open_entries + voided_by_command,
+            "{open_entries} entries of {closed} stays, {voided_by_command} voided");
+        let mut by_charge: BTreeMap<Number, i64> = BTreeMap::new();
+        for its in &listed {
+            let Some((money, _)) = its.entry.money() else { continue };
+            let of = match its.entry.what {
+                What::Stay(_) => its.number,
+                What::Void { of, .. } | What::Credit { of, .. } => of,
+            };
+            *by_charge.entry(of).or_default() += money.amount.minor();
+        }
+        for its in &listed {
+            if matches!(its.entry.what, What::Void { .. }) {
+                let What::Void { of, .. } = its.entry.what else { unreachable!() };
+                prop_assert_eq!(by_charge.get(&of).copied().unwrap_or_default(), 0);
+            }
+        }
+        prop_assert!(by_charge.values().all(|sum| *sum >= 0));
+        let reckoner = Reckoner::new(&world.view, &world.ledger);
+        let operator = crate::parking::statement::Operator { name: "Op".into(), address: vec![], vat_id: None };
+        let mut reader = list::Reader::new(&world.store);
+        let mut sum = 0;
+        for (number, _) in (0u32..).zip(world.view.billing.accounts()) {
+            for month in ["2026-11", "2026-12"] {
+                let statement = reckoner.of_account(&mut reader, &operator, number, month.parse().unwrap()).unwrap();
+                sum += statement.iter().flat_map(|its| its.totals()).map(|total| total.gross.minor).sum::<i64>();
+            }
+        }
+        prop_assert_eq!(sum, by_charge.values().sum::<i64>());
+        world.follows_from_the_ledger();
+    }
+}
