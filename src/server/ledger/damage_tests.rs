@@ -211,9 +211,23 @@ fn a_list_of_streams_that_lacks_one_is_refused() {
 fn the_note_of_another_ledger_says_nothing() {
     let (old, new) = (World::new(), World::new());
     fill(&old.open());
+    let id = new.open().id();
     std::fs::copy(old.witness(), new.witness()).unwrap();
     let ledger = new.open();
-    assert_eq!(ledger.position(), 0);
+    assert_eq!((ledger.id(), ledger.position()), (id, 0));
     commit(&ledger, request("a", 1, vec![marked_page(1, 1, 7)]));
-    assert_eq!(Note::read(&new.witness()), Some(Note { ledger: ledger.id(), position: 1 }));
+    assert_eq!(Note::read(&new.witness()), Some(Note { ledger: id, position: 1 }));
+}
+
+/// Nothing at all is left of the store. Its edges know no other ledger, so it is still that one, with a loss.
+#[test]
+fn a_store_that_lost_everything_is_still_the_ledger_of_its_note() {
+    let (old, new) = (World::new(), World::new());
+    let lost = old.open();
+    fill(&lost);
+    std::fs::copy(old.witness(), new.witness()).unwrap();
+    let ledger = new.open();
+    assert_eq!((ledger.id(), ledger.position()), (lost.id(), 7));
+    let damage = &new.folded(&ledger).damages[&6];
+    assert_eq!((damage.from, damage.last), (1, 6));
 }
