@@ -32,6 +32,20 @@ impl Display for Text<'_> {
     }
 }
 
+/// A text in a string of a style sheet: what is no ASCII letter or digit stands as its number, so that neither the string
+/// nor the element can end in it.
+struct StyleText<'a>(&'a str);
+
+impl Display for StyleText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|c| match c {
+            c if c.is_ascii_alphanumeric() => f.write_char(c),
+            c if c.is_control() => f.write_str("\\fffd "),
+            c => write!(f, "\\{:x} ", u32::from(c)),
+        })
+    }
+}
+
 /// An amount with a proper minus.
 struct Amount<'a>(&'a Money);
 
@@ -43,14 +57,16 @@ impl Display for Amount<'_> {
 
 fn write_page(page: &mut String, statement: &Statement) -> fmt::Result {
     let head = statement.head();
-    let title = format!("Statement {} {}", head.month, head.customer.id());
+    let number = head.number.map_or_else(String::new, |number| format!(", No. {number}"));
+    let title = format!("Statement {}, {}{number}", head.month, head.customer.id());
     write!(
         page,
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>{}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n",
-        Text(&title)
+         <title>{}</title>\n<style>\n{STYLE}@page {{ @bottom-left {{ content: \"{}\"; }} }}\n</style>\n</head>\n<body>\n",
+        Text(&title),
+        StyleText(&title)
     )?;
     write_head(page, statement)?;
     if statement.lines().is_empty() {
@@ -102,15 +118,24 @@ fn day(date: jiff::civil::Date) -> impl Display {
 }
 
 fn write_lines(page: &mut String, statement: &Statement) -> fmt::Result {
-    page.push_str(
+    // One rate for all lines is said once.
+    let rates = || statement.totals().iter().flat_map(|total| &total.rates).map(|sum| sum.rate);
+    let common = rates().next().filter(|first| rates().all(|rate| rate == *first));
+    let amount = match common {
+        Some(Some(rate)) => format!("Amount, with {rate} VAT"),
+        Some(None) | None => "Amount".to_owned(),
+    };
+    write!(
+        page,
         "<table class=\"lines\">\n<thead><tr><th>Entry</th><th>Exit</th><th>Garage, car</th><th>Tariff</th>\
-         <th class=\"n\">Amount</th></tr></thead>\n",
-    );
+         <th class=\"n\">{amount}</th></tr></thead>\n"
+    )?;
+    let each = common.is_none();
     for line in statement.lines() {
         match &line.entry {
-            Entry::Charge(stay) => write_stay(page, line, stay)?,
-            Entry::Void(correction) => write_correction(page, line, "Void", correction)?,
-            Entry::Credit(correction) => write_correction(page, line, "Credit", correction)?,
+            Entry::Charge(stay) => write_stay(page, line, stay, each)?,
+            Entry::Void(correction) => write_correction(page, line, "Void", correction, each)?,
+            Entry::Credit(correction) => write_correction(page, line, "Credit", correction, each)?,
         }
     }
     page.push_str("</table>\n");
@@ -134,15 +159,19 @@ impl Display for When {
     }
 }
 
-fn write_amount(page: &mut String, line: &Line) -> fmt::Result {
+/// `each`: with its own rate.
+fn write_amount(page: &mut String, line: &Line, each: bool) -> fmt::Result {
     write!(page, "<td class=\"n\"><b>{} {}</b>", Amount(&line.amount), Text(&line.amount.currency.code))?;
     match line.vat {
-        Some(rate) => write!(page, "<br><small>incl. {rate} VAT</small></td></tr>\n"),
-        None => page.write_str("</td></tr>\n"),
+        Some(rate) if each => write!(page, "<br><small>with {rate} VAT</small>")?,
+        None if each => page.push_str("<br><small>outside of VAT</small>"),
+        _ => {}
     }
+    page.push_str("</td></tr>\n");
+    Ok(())
 }
 
-fn write_stay(page: &mut String, line: &Line, stay: &Stay) -> fmt::Result {
+fn write_stay(page: &mut String, line: &Line, stay: &Stay, each: bool) -> fmt::Result {
     write!(
         page,
         "<tbody>\n<tr><td>{}</td><td>{}</td><td>{}<br>",
@@ -160,13 +189,13 @@ fn write_stay(page: &mut String, line: &Line, stay: &Stay) -> fmt::Result {
         write!(page, "<br><small>{lasted}</small>")?;
     }
     page.push_str("</td>");
-    write_amount(page, line)?;
+    write_amount(page, line, each)?;
     page.push_str("<tr class=\"why\"><td colspan=\"5\">");
     if let Some(note) = &stay.note {
         write!(page, "<p class=\"note\">{}</p>", Text(note))?;
     }
     if !stay.working.is_empty() {
-        let class = if stay.working.len() > 3 { " class=\"many\"" } else { "" };
+        let class = if stay.working.len() > 5 { " class=\"many\"" } else { "" };
         write!(page, "<ul{class}>")?;
         stay.working.iter().try_for_each(|step| write!(page, "<li>{}</li>", Text(step)))?;
         page.push_str("</ul>");
@@ -174,7 +203,13 @@ fn write_stay(page: &mut String, line: &Line, stay: &Stay) -> fmt::Result {
     write!(page, "<p class=\"id\">Charge {}</p></td></tr>\n</tbody>\n", Text(&line.id))
 }
 
-fn write_correction(page: &mut String, line: &Line, what: &str, correction: &Correction) -> fmt::Result {
+fn write_correction(
+    page: &mut String,
+    line: &Line,
+    what: &str,
+    correction: &Correction,
+    each: bool,
+) -> fmt::Result {
     write!(
         page,
         "<tbody>\n<tr><td>{}</td><td colspan=\"3\">{what}: {}<br><small>by {}</small></td>",
@@ -182,7 +217,7 @@ fn write_correction(page: &mut String, line: &Line, what: &str, correction: &Cor
         Text(&correction.reason),
         Text(&correction.by)
     )?;
-    write_amount(page, line)?;
+    write_amount(page, line, each)?;
     write!(
         page,
         "<tr class=\"why\"><td colspan=\"5\"><p class=\"id\">{what} {} of charge {}</p></td></tr>\n</tbody>\n",
@@ -232,7 +267,7 @@ mod tests {
             "1 Nov 2026 to 30 Nov 2026",
             "Sun 1 Nov 2026<br><b>07:05:12</b> <small>+01:00</small>",
             "Bull Ring<br><b>SML1234</b>",
-            "<li>unit 4 from 2026-11-01T10:05:12: band mon-sat 07:00-19:00, 2.50</li>",
+            "<li>4 units from 2026-11-01 07:05:12, 2.50 EUR each: 10.00 EUR (mon-fri 07:00-19:00)</li>",
             "Void: the plate was misread; the car is another customer&#39;s",
             "<b>\u{2212}10.00 EUR</b>",
             "<td>19 % VAT</td>",

@@ -196,11 +196,16 @@ impl Statement {
 mod look {
     #[test]
     fn pages() {
-        for n in [0, 3, 60] {
+        for n in [0, 3, 57, 58, 59, 60] {
             let s = super::samples::a_month(n.max(2));
             std::fs::write(format!("/tmp/st/p{n}.html"), s.to_html()).unwrap();
             std::fs::write(format!("/tmp/st/p{n}.txt"), s.to_text()).unwrap();
             std::fs::write(format!("/tmp/st/p{n}.csv"), s.to_csv()).unwrap();
+            std::fs::write(
+                format!("/tmp/st/j{n}.csv"),
+                super::journal::to_csv(&super::journal::postings(&[s.clone()], &Default::default())),
+            )
+            .unwrap();
             std::fs::write(format!("/tmp/st/p{n}.json"), serde_json::to_string_pretty(&s.to_json()).unwrap())
                 .unwrap();
         }
