@@ -7,6 +7,7 @@ pub mod board;
 pub mod event;
 pub mod occupancy;
 pub mod plate;
+pub mod register;
 pub mod statement;
 pub mod stay;
 pub mod stored;
