@@ -5,6 +5,7 @@
 
 pub mod board;
 pub mod event;
+pub mod lookalike;
 pub mod occupancy;
 pub mod plate;
 pub mod register;

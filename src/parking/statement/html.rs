@@ -1,5 +1,6 @@
 //! A statement as one page to print or to send.
 
+use super::escape::{StyleText, Text};
 use super::words::{duration, local, offset};
 use super::{Car, Correction, Customer, Entry, Head, Line, Moment, Money, Statement, Stay, Total};
 use std::fmt::{self, Display, Write};
@@ -10,40 +11,6 @@ pub(super) fn render(statement: &Statement) -> String {
     let mut page = String::with_capacity(8 << 10 | statement.lines().len() << 11);
     write_page(&mut page, statement).expect("memory takes text");
     page
-}
-
-/// A text as a page shows it: never as markup.
-struct Text<'a>(&'a str);
-
-impl Display for Text<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for c in self.0.chars() {
-            match c {
-                '&' => f.write_str("&amp;")?,
-                '<' => f.write_str("&lt;")?,
-                '>' => f.write_str("&gt;")?,
-                '"' => f.write_str("&quot;")?,
-                '\'' => f.write_str("&#39;")?,
-                c if c.is_control() => f.write_char('\u{fffd}')?,
-                c => f.write_char(c)?,
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A text in a string of a style sheet: what is no ASCII letter or digit stands as its number, so that neither the string
-/// nor the element can end in it.
-struct StyleText<'a>(&'a str);
-
-impl Display for StyleText<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.chars().try_for_each(|c| match c {
-            c if c.is_ascii_alphanumeric() => f.write_char(c),
-            c if c.is_control() => f.write_str("\\fffd "),
-            c => write!(f, "\\{:x} ", u32::from(c)),
-        })
-    }
 }
 
 /// An amount with a proper minus.
@@ -172,9 +139,11 @@ fn write_amount(page: &mut String, line: &Line, each: bool) -> fmt::Result {
 }
 
 fn write_stay(page: &mut String, line: &Line, stay: &Stay, each: bool) -> fmt::Result {
+    // A short one stays on one sheet; a long one would leave the rest of a sheet empty.
+    let long = if stay.working.len() > 12 { " class=\"long\"" } else { "" };
     write!(
         page,
-        "<tbody>\n<tr><td>{}</td><td>{}</td><td>{}<br>",
+        "<tbody{long}>\n<tr><td>{}</td><td>{}</td><td>{}<br>",
         When(stay.entry),
         When(stay.exit),
         Text(&stay.garage)

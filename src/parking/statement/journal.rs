@@ -10,9 +10,11 @@
 //!
 //! # The columns
 //!
-//! One row for each posting, the form that most import masks share: GnuCash (multi-split CSV), Odoo, Sage, PayTraq and Xero
-//! each want a reference that is the same in all rows of an entry, a date, an account, debit and credit in columns of their
-//! own of which one is empty, and a text; hledger and beancount's importers read the same with a rule for each column.
+//! One row for each posting, the form that most import masks share: Sage, PayTraq, Odoo and GnuCash's transactions of
+//! several splits each want a reference that is the same in all rows of an entry, a date, an account, debit and credit in
+//! columns of their own of which one is empty, and a text. Where a program takes each row for a transaction, as hledger does,
+//! a clearing account on the other side of all rows comes out at zero (tried with hledger 1.25: `account1` from `account`,
+//! `amount1-in` from `debit`, `amount1-out` from `credit`).
 //!
 //! | column | why |
 //! | --- | --- |
