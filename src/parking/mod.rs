@@ -6,6 +6,7 @@
 pub mod board;
 pub mod charge;
 pub mod event;
+pub mod lookalike;
 pub mod occupancy;
 pub mod plate;
 pub mod register;

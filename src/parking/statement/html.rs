@@ -1,5 +1,6 @@
 //! A statement as one page to print or to send.
 
+use super::escape::{StyleText, Text};
 use super::words::{duration, local, offset};
 use super::{Car, Correction, Customer, Entry, Head, Line, Moment, Money, Statement, Stay, Total};
 use std::fmt::{self, Display, Write};
@@ -10,26 +11,6 @@ pub(super) fn render(statement: &Statement) -> String {
     let mut page = String::with_capacity(8 << 10 | statement.lines().len() << 11);
     write_page(&mut page, statement).expect("memory takes text");
     page
-}
-
-/// A text as a page shows it: never as markup.
-struct Text<'a>(&'a str);
-
-impl Display for Text<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for c in self.0.chars() {
-            match c {
-                '&' => f.write_str("&amp;")?,
-                '<' => f.write_str("&lt;")?,
-                '>' => f.write_str("&gt;")?,
-                '"' => f.write_str("&quot;")?,
-                '\'' => f.write_str("&#39;")?,
-                c if c.is_control() => f.write_char('\u{fffd}')?,
-                c => f.write_char(c)?,
-            }
-        }
-        Ok(())
-    }
 }
 
 /// An amount with a proper minus.
@@ -43,14 +24,16 @@ impl Display for Amount<'_> {
 
 fn write_page(page: &mut String, statement: &Statement) -> fmt::Result {
     let head = statement.head();
-    let title = format!("Statement {} {}", head.month, head.customer.id());
+    let number = head.number.map_or_else(String::new, |number| format!(", No. {number}"));
+    let title = format!("Statement {}, {}{number}", head.month, head.customer.id());
     write!(
         page,
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>{}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n",
-        Text(&title)
+         <title>{}</title>\n<style>\n{STYLE}@page {{ @bottom-left {{ content: \"{}\"; }} }}\n</style>\n</head>\n<body>\n",
+        Text(&title),
+        StyleText(&title)
     )?;
     write_head(page, statement)?;
     if statement.lines().is_empty() {
@@ -102,15 +85,24 @@ fn day(date: jiff::civil::Date) -> impl Display {
 }
 
 fn write_lines(page: &mut String, statement: &Statement) -> fmt::Result {
-    page.push_str(
+    // One rate for all lines is said once.
+    let rates = || statement.totals().iter().flat_map(|total| &total.rates).map(|sum| sum.rate);
+    let common = rates().next().filter(|first| rates().all(|rate| rate == *first));
+    let amount = match common {
+        Some(Some(rate)) => format!("Amount, with {rate} VAT"),
+        Some(None) | None => "Amount".to_owned(),
+    };
+    write!(
+        page,
         "<table class=\"lines\">\n<thead><tr><th>Entry</th><th>Exit</th><th>Garage, car</th><th>Tariff</th>\
-         <th class=\"n\">Amount</th></tr></thead>\n",
-    );
+         <th class=\"n\">{amount}</th></tr></thead>\n"
+    )?;
+    let each = common.is_none();
     for line in statement.lines() {
         match &line.entry {
-            Entry::Charge(stay) => write_stay(page, line, stay)?,
-            Entry::Void(correction) => write_correction(page, line, "Void", correction)?,
-            Entry::Credit(correction) => write_correction(page, line, "Credit", correction)?,
+            Entry::Charge(stay) => write_stay(page, line, stay, each)?,
+            Entry::Void(correction) => write_correction(page, line, "Void", correction, each)?,
+            Entry::Credit(correction) => write_correction(page, line, "Credit", correction, each)?,
         }
     }
     page.push_str("</table>\n");
@@ -134,18 +126,24 @@ impl Display for When {
     }
 }
 
-fn write_amount(page: &mut String, line: &Line) -> fmt::Result {
+/// `each`: with its own rate.
+fn write_amount(page: &mut String, line: &Line, each: bool) -> fmt::Result {
     write!(page, "<td class=\"n\"><b>{} {}</b>", Amount(&line.amount), Text(&line.amount.currency.code))?;
     match line.vat {
-        Some(rate) => write!(page, "<br><small>incl. {rate} VAT</small></td></tr>\n"),
-        None => page.write_str("</td></tr>\n"),
+        Some(rate) if each => write!(page, "<br><small>with {rate} VAT</small>")?,
+        None if each => page.push_str("<br><small>outside of VAT</small>"),
+        _ => {}
     }
+    page.push_str("</td></tr>\n");
+    Ok(())
 }
 
-fn write_stay(page: &mut String, line: &Line, stay: &Stay) -> fmt::Result {
+fn write_stay(page: &mut String, line: &Line, stay: &Stay, each: bool) -> fmt::Result {
+    // A short one stays on one sheet; a long one would leave the rest of a sheet empty.
+    let long = if stay.working.len() > 12 { " class=\"long\"" } else { "" };
     write!(
         page,
-        "<tbody>\n<tr><td>{}</td><td>{}</td><td>{}<br>",
+        "<tbody{long}>\n<tr><td>{}</td><td>{}</td><td>{}<br>",
         When(stay.entry),
         When(stay.exit),
         Text(&stay.garage)
@@ -160,13 +158,13 @@ fn write_stay(page: &mut String, line: &Line, stay: &Stay) -> fmt::Result {
         write!(page, "<br><small>{lasted}</small>")?;
     }
     page.push_str("</td>");
-    write_amount(page, line)?;
+    write_amount(page, line, each)?;
     page.push_str("<tr class=\"why\"><td colspan=\"5\">");
     if let Some(note) = &stay.note {
         write!(page, "<p class=\"note\">{}</p>", Text(note))?;
     }
     if !stay.working.is_empty() {
-        let class = if stay.working.len() > 3 { " class=\"many\"" } else { "" };
+        let class = if stay.working.len() > 5 { " class=\"many\"" } else { "" };
         write!(page, "<ul{class}>")?;
         stay.working.iter().try_for_each(|step| write!(page, "<li>{}</li>", Text(step)))?;
         page.push_str("</ul>");
@@ -174,7 +172,13 @@ fn write_stay(page: &mut String, line: &Line, stay: &Stay) -> fmt::Result {
     write!(page, "<p class=\"id\">Charge {}</p></td></tr>\n</tbody>\n", Text(&line.id))
 }
 
-fn write_correction(page: &mut String, line: &Line, what: &str, correction: &Correction) -> fmt::Result {
+fn write_correction(
+    page: &mut String,
+    line: &Line,
+    what: &str,
+    correction: &Correction,
+    each: bool,
+) -> fmt::Result {
     write!(
         page,
         "<tbody>\n<tr><td>{}</td><td colspan=\"3\">{what}: {}<br><small>by {}</small></td>",
@@ -182,7 +186,7 @@ fn write_correction(page: &mut String, line: &Line, what: &str, correction: &Cor
         Text(&correction.reason),
         Text(&correction.by)
     )?;
-    write_amount(page, line)?;
+    write_amount(page, line, each)?;
     write!(
         page,
         "<tr class=\"why\"><td colspan=\"5\"><p class=\"id\">{what} {} of charge {}</p></td></tr>\n</tbody>\n",
@@ -232,7 +236,7 @@ mod tests {
             "1 Nov 2026 to 30 Nov 2026",
             "Sun 1 Nov 2026<br><b>07:05:12</b> <small>+01:00</small>",
             "Bull Ring<br><b>SML1234</b>",
-            "<li>unit 4 from 2026-11-01T10:05:12: band mon-sat 07:00-19:00, 2.50</li>",
+            "<li>4 units from 2026-11-01 07:05:12, 2.50 EUR each: 10.00 EUR (mon-fri 07:00-19:00)</li>",
             "Void: the plate was misread; the car is another customer&#39;s",
             "<b>\u{2212}10.00 EUR</b>",
             "<td>19 % VAT</td>",

@@ -1,1 +1,264 @@
-//! x
+//! Statements as double entries for a bookkeeper.
+//!
+//! **Promise.** For each entry, and so in sum for each currency, debits equal credits to the minor unit; what customers owe,
+//! net revenue and VAT are those of the statements. The VAT of a month is what the statements of the month say.
+//! **Kept by.** One entry for each statement, currency and rate, from the statement's own totals: VAT is computed once on
+//! the sum of a rate, so that no split over single charges could agree with it. The statement is the voucher, and tells the
+//! charges.
+//! **Not promised.** Payments: the books here know nothing of them. That each stay appears once: whoever gives statements of
+//! an account and of its plates gives them twice.
+//!
+//! # The columns
+//!
+//! One row for each posting, the form that most import masks share: Sage, PayTraq, Odoo and GnuCash's transactions of
+//! several splits each want a reference that is the same in all rows of an entry, a date, an account, debit and credit in
+//! columns of their own of which one is empty, and a text. Where a program takes each row for a transaction, as hledger does,
+//! a clearing account on the other side of all rows comes out at zero (tried with hledger 1.25: `account1` from `account`,
+//! `amount1-in` from `debit`, `amount1-out` from `credit`).
+//!
+//! | column | why |
+//! | --- | --- |
+//! | `date` | the last day of the month, `YYYY-MM-DD`: when what was supplied within it is billed |
+//! | `document` | the voucher's name, the same in all rows of an entry, and unlike that of any other |
+//! | `account` | by the chart of the caller ([`Chart`]); a plain-text ledger nests by `:` |
+//! | `debit`, `credit` | never negative and never both, with a decimal point; a sum that is given back changes sides |
+//! | `currency` | ISO 4217; an entry has one |
+//! | `vat_percent` | empty outside of VAT: programs with tax keys choose theirs by it |
+//! | `customer` | for programs that keep one receivables account and a ledger of persons beside it |
+//! | `text` | what a person reads in the account |
+
+use super::sheet::{self, Table};
+use super::{Customer, Money, RateTotal, Statement};
+use jiff::civil::Date;
+
+/// The names of accounts. `{customer}` in one stands for the customer, `{rate}` for the percentage, as in `19`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chart {
+    /// What customers owe.
+    pub receivables: String,
+    pub revenue: String,
+    pub vat: String,
+}
+
+impl Default for Chart {
+    fn default() -> Chart {
+        Chart {
+            receivables: "receivables:{customer}".into(),
+            revenue: "revenue:parking".into(),
+            vat: "vat:{rate}".into(),
+        }
+    }
+}
+
+/// Which side of an account an amount is written on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    Debit,
+    Credit,
+}
+
+impl Side {
+    fn other(self) -> Side {
+        match self {
+            Side::Debit => Side::Credit,
+            Side::Credit => Side::Debit,
+        }
+    }
+}
+
+/// A row: an amount on one side of one account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Posting {
+    pub date: Date,
+    /// The same for all postings of an entry.
+    pub document: String,
+    pub account: String,
+    pub side: Side,
+    /// Never negative.
+    pub amount: Money,
+    pub vat: Option<super::VatRate>,
+    pub customer: String,
+    pub text: String,
+}
+
+/// The postings of `statements`, in their order. What came to nothing has none.
+pub fn postings(statements: &[Statement], chart: &Chart) -> Vec<Posting> {
+    let mut all = Vec::new();
+    for statement in statements {
+        for rate in statement.totals().iter().flat_map(|total| &total.rates) {
+            entry(&mut all, statement, rate, chart);
+        }
+    }
+    all
+}
+
+fn entry(all: &mut Vec<Posting>, statement: &Statement, sum: &RateTotal, chart: &Chart) {
+    let head = statement.head();
+    let customer = head.customer.id();
+    let percent = sum.rate.map(super::VatRate::percent);
+    let code = &sum.gross.currency.code;
+    // A month, a customer and a rate name one sum, whether the statement is numbered or not.
+    let kind = match head.customer {
+        Customer::Account { .. } => "account",
+        Customer::Plate(_) => "plate",
+    };
+    let rate = percent.as_deref().unwrap_or("none");
+    let document = format!("{} {kind} {customer} {code} {rate}", head.month);
+    let number = head.number.map_or_else(String::new, |number| format!(" no. {number}"));
+    let text = format!("Parking {}, statement{number}", head.month);
+    let mut post = |account: &str, side: Side, amount: &Money| {
+        let side = if amount.minor < 0 { side.other() } else { side };
+        all.push(Posting {
+            date: head.month.last_day(),
+            document: document.clone(),
+            account: account.replace("{rate}", rate).replace("{customer}", customer),
+            side,
+            amount: Money::new(amount.minor.abs(), &amount.currency), // a total has an opposite
+            vat: sum.rate,
+            customer: customer.to_owned(),
+            text: text.clone(),
+        });
+    };
+    for (account, side, amount) in [
+        (&chart.receivables, Side::Debit, &sum.gross),
+        (&chart.revenue, Side::Credit, &sum.net),
+        (&chart.vat, Side::Credit, &sum.vat),
+    ] {
+        if amount.minor != 0 {
+            post(account, side, amount);
+        }
+    }
+}
+
+const HEADER: [&str; 9] =
+    ["date", "document", "account", "debit", "credit", "currency", "vat_percent", "customer", "text"];
+
+/// The postings as CSV by RFC 4180, with a header, safe against formulas.
+pub fn to_csv(postings: &[Posting]) -> String {
+    let mut table = Table::new(&HEADER);
+    for posting in postings {
+        let amount = posting.amount.number().to_string();
+        let (debit, credit) = match posting.side {
+            Side::Debit => (amount.as_str(), ""),
+            Side::Credit => ("", amount.as_str()),
+        };
+        table.row([
+            posting.date.to_string().as_str(),
+            &sheet::text(&posting.document),
+            &sheet::text(&posting.account),
+            debit,
+            credit,
+            &sheet::text(&posting.amount.currency.code),
+            &posting.vat.map_or_else(String::new, super::VatRate::percent),
+            &sheet::text(&posting.customer),
+            &sheet::text(&posting.text),
+        ]);
+    }
+    table.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::{a_month, account, any_lines, credit, euro, head, yen};
+    use super::super::{Currency, Total, VatRate};
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    fn of(customer: Customer, lines: Vec<super::super::Line>) -> Statement {
+        Statement::new(head(customer), lines).unwrap()
+    }
+
+    #[test]
+    fn a_month_is_booked_gross_to_the_customer_and_net_and_tax_apart() {
+        let back = of(
+            account("=evil"),
+            vec![credit(-500, &yen(), None), credit(-119, &euro(), Some(VatRate(1900)))],
+        );
+        let table = to_csv(&postings(&[a_month(3), back], &Chart::default()));
+        let expected = "\
+date,document,account,debit,credit,currency,vat_percent,customer,text
+2026-11-30,2026-11 account miller EUR 19,receivables:miller,42.00,,EUR,19,miller,\"Parking 2026-11, statement no. 7\"
+2026-11-30,2026-11 account miller EUR 19,revenue:parking,,35.29,EUR,19,miller,\"Parking 2026-11, statement no. 7\"
+2026-11-30,2026-11 account miller EUR 19,vat:19,,6.71,EUR,19,miller,\"Parking 2026-11, statement no. 7\"
+2026-11-30,2026-11 account =evil EUR 19,receivables:=evil,,1.19,EUR,19,'=evil,\"Parking 2026-11, statement no. 7\"
+2026-11-30,2026-11 account =evil EUR 19,revenue:parking,1.00,,EUR,19,'=evil,\"Parking 2026-11, statement no. 7\"
+2026-11-30,2026-11 account =evil EUR 19,vat:19,0.19,,EUR,19,'=evil,\"Parking 2026-11, statement no. 7\"
+2026-11-30,2026-11 account =evil JPY none,receivables:=evil,,500,JPY,,'=evil,\"Parking 2026-11, statement no. 7\"
+2026-11-30,2026-11 account =evil JPY none,revenue:parking,500,,JPY,,'=evil,\"Parking 2026-11, statement no. 7\"
+";
+        assert_eq!(table, expected.replace('\n', "\r\n"));
+    }
+
+    #[test]
+    fn accounts_may_be_numbers_for_each_rate() {
+        let chart = Chart { receivables: "1400".into(), revenue: "8{rate}".into(), vat: "17{rate}".into() };
+        let accounts: Vec<_> = postings(&[a_month(2)], &chart).into_iter().map(|row| row.account).collect();
+        assert_eq!(accounts, ["1400", "819", "1719"]);
+    }
+
+    #[test]
+    fn what_came_to_nothing_is_not_booked() {
+        let lines = vec![credit(-5, &euro(), None), credit(5, &euro(), None)];
+        assert_eq!(postings(&[of(account("a"), lines), of(account("b"), vec![])], &Chart::default()), []);
+    }
+
+    /// What each account holds, debits less credits.
+    fn balances(rows: &[Posting]) -> BTreeMap<(Currency, &str), i128> {
+        let mut balances = BTreeMap::new();
+        for row in rows {
+            let sign = if row.side == Side::Debit { 1 } else { -1 };
+            *balances.entry((row.amount.currency.clone(), row.account.as_str())).or_default() +=
+                sign * i128::from(row.amount.minor);
+        }
+        balances
+    }
+
+    proptest! {
+        #[test]
+        fn debits_equal_credits_and_the_statements(months in prop::collection::vec(any_lines(), 0..4)) {
+            let name = |n: usize| account(&format!("customer {n}"));
+            let statements: Vec<Statement> =
+                months.into_iter().enumerate().map(|(n, lines)| of(name(n), lines)).collect();
+            let rows = postings(&statements, &Chart::default());
+            prop_assert!(rows.iter().all(|row| row.amount.minor > 0));
+
+            let mut entries: BTreeMap<&str, (i128, &str)> = BTreeMap::new();
+            for row in &rows {
+                let sign = if row.side == Side::Debit { 1 } else { -1 };
+                let (sum, currency) = entries.entry(&row.document).or_insert((0, &row.amount.currency.code));
+                *sum += sign * i128::from(row.amount.minor);
+                prop_assert_eq!(*currency, &*row.amount.currency.code, "an entry has one currency");
+            }
+            prop_assert!(entries.values().all(|(sum, _)| *sum == 0));
+
+            let balances = balances(&rows);
+            let held = |currency: &Currency, is: &dyn Fn(&str) -> bool| -> i128 {
+                let its = balances.iter().filter(|((of, account), _)| of == currency && is(account));
+                its.map(|(_, sum)| *sum).sum()
+            };
+            for currency in [euro(), yen()] {
+                let totals: Vec<(&Statement, &Total)> = statements
+                    .iter()
+                    .flat_map(|statement| statement.totals().iter().map(move |total| (statement, total)))
+                    .filter(|(_, total)| total.gross.currency == currency)
+                    .collect();
+                for (statement, total) in &totals {
+                    let name = format!("receivables:{}", statement.head().customer.id());
+                    prop_assert_eq!(held(&currency, &|account| account == name), i128::from(total.gross.minor));
+                }
+                let net: i128 = totals.iter().map(|(_, total)| i128::from(total.net.minor)).sum();
+                prop_assert_eq!(held(&currency, &|account| account == "revenue:parking"), -net);
+                let mut by_rate: BTreeMap<String, i128> = BTreeMap::new();
+                for rate in totals.iter().flat_map(|(_, total)| &total.rates) {
+                    let name = rate.rate.map_or("none".to_owned(), VatRate::percent);
+                    *by_rate.entry(name).or_default() += i128::from(rate.vat.minor);
+                }
+                for (rate, vat) in by_rate {
+                    let name = format!("vat:{rate}");
+                    prop_assert_eq!(held(&currency, &|account| account == name), -vat);
+                }
+            }
+        }
+    }
+}

@@ -9,6 +9,7 @@
 //! order, which is kept. A date of issue: nothing here reads a clock.
 
 mod csv;
+mod escape;
 mod html;
 pub mod journal;
 mod json;
@@ -189,20 +190,5 @@ impl Statement {
     /// To print or to send: one page that needs nothing else.
     pub fn to_html(&self) -> String {
         html::render(self)
-    }
-}
-
-#[cfg(test)]
-mod look {
-    #[test]
-    fn pages() {
-        for n in [0, 3, 60] {
-            let s = super::samples::a_month(n.max(2));
-            std::fs::write(format!("/tmp/st/p{n}.html"), s.to_html()).unwrap();
-            std::fs::write(format!("/tmp/st/p{n}.txt"), s.to_text()).unwrap();
-            std::fs::write(format!("/tmp/st/p{n}.csv"), s.to_csv()).unwrap();
-            std::fs::write(format!("/tmp/st/p{n}.json"), serde_json::to_string_pretty(&s.to_json()).unwrap())
-                .unwrap();
-        }
     }
 }

@@ -60,9 +60,13 @@ pub(crate) fn a_month(stays: i64) -> Statement {
         let units = n * 7 % 11 + 4;
         let exit = entry + SignedDuration::from_secs(units * 3600 - 1000 - n * 37 % 900);
         let offset = Offset::constant(1);
-        let working = |unit: i64| {
-            let start = Moment { timestamp: entry + SignedDuration::from_secs(unit * 3600), offset };
-            format!("unit {} from {}: band mon-sat 07:00-19:00, 2.50", unit + 1, super::words::local(start))
+        let working = |first: i64, units: i64, rule: &str| {
+            let from = super::words::local(Moment {
+                timestamp: entry + SignedDuration::from_secs(first * 3600),
+                offset,
+            });
+            let sum = Money::new(units * 250, &euro());
+            format!("{units} units from {} {}, 2.50 EUR each: {sum} ({rule})", from.date(), from.time())
         };
         let free = n % 10 == 4;
         let mut stay = Stay {
@@ -75,7 +79,10 @@ pub(crate) fn a_month(stays: i64) -> Statement {
             entry: Moment { timestamp: entry, offset },
             exit: Moment { timestamp: exit, offset },
             tariff: garages[which].1.into(),
-            working: (0..units).map(working).collect(),
+            working: match units {
+                0..8 => vec![working(0, units, "mon-fri 07:00-19:00")],
+                _ => vec![working(0, 6, "mon-fri 07:00-19:00"), working(6, units - 6, "all 00:00-24:00")],
+            },
             note: None,
         };
         if free {

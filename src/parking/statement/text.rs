@@ -74,8 +74,9 @@ fn charge(out: &mut String, line: &Line, stay: &Stay) {
         Car::Unknown => "plate unknown".to_owned(),
     };
     with_amount(out, line, &format!("{}, {car}", visible(&stay.garage)));
-    let lasted = duration(stay.entry, stay.exit).map_or_else(String::new, |time| format!(" ({time})"));
-    put(out, format_args!("    in {}, out {}{lasted}", time(stay.entry), time(stay.exit)));
+    let lasted = duration(stay.entry, stay.exit).map_or_else(String::new, |time| format!(", after {time}"));
+    put(out, format_args!("    in  {}", time(stay.entry)));
+    put(out, format_args!("    out {}{lasted}", time(stay.exit)));
     let rate = line.vat.map_or_else(String::new, |rate| format!(", with {rate} VAT"));
     put(out, format_args!("    tariff {}{rate}", visible(&stay.tariff)));
     if let Some(note) = &stay.note {
@@ -140,7 +141,8 @@ Number   7
 Books    position 184220
 
 Bull Ring, SML1234                                                   10.00 EUR
-    in 2026-11-01 07:05:12 +01:00, out 2026-11-01 10:48:32 +01:00 (3 h 43 min 20 s)
+    in  2026-11-01 07:05:12 +01:00
+    out 2026-11-01 10:48:32 +01:00, after 3 h 43 min 20 s
     tariff centre, with 19 % VAT
 ";
         assert!(text.starts_with(expected), "{text}");

@@ -55,18 +55,23 @@ fn total(currency: &Currency, by_rate: BTreeMap<Option<VatRate>, i128>) -> Resul
     let money = |minor| Money::new(minor, currency);
     let mut rates = Vec::with_capacity(by_rate.len());
     for (rate, sum) in by_rate {
-        let sum = i64::try_from(sum).map_err(|_| overflow())?;
+        let sum = in_64_bits(sum).ok_or_else(overflow)?;
         let tax = rate.map_or(0, |rate| rate.within(sum));
         // A tax is a part of its sum, with the same sign.
         rates.push(RateTotal { rate, gross: money(sum), net: money(sum - tax), vat: money(tax) });
     }
     let sum = |part: fn(&RateTotal) -> &Money| {
         let sum = rates.iter().map(|rate| i128::from(part(rate).minor)).sum::<i128>();
-        i64::try_from(sum).map(money).map_err(|_| overflow())
+        in_64_bits(sum).map(money).ok_or_else(overflow)
     };
     let (gross, net, vat) = (sum(|rate| &rate.gross)?, sum(|rate| &rate.net)?, sum(|rate| &rate.vat)?);
     assert_eq!(i128::from(gross.minor), i128::from(net.minor) + i128::from(vat.minor));
     Ok(Total { gross, net, vat, rates })
+}
+
+/// A sum whose opposite has a place as well: a journal writes what is given back on the other side.
+fn in_64_bits(sum: i128) -> Option<i64> {
+    i64::try_from(sum).ok().filter(|sum| *sum != i64::MIN)
 }
 
 #[cfg(test)]
@@ -124,6 +129,7 @@ mod tests {
         let overflow = Err(StatementError::Overflow { currency: "EUR".into() });
         assert_eq!(add_up(&[most.clone(), credit(1, &euro(), None)]), overflow);
         assert_eq!(add_up(&[most.clone(), credit(1, &euro(), Some(VatRate(0)))]), overflow);
+        assert_eq!(add_up(&[credit(i64::MIN, &euro(), None)]), overflow);
         // On the way to a sum that has a place nothing overflows.
         let back = [most.clone(), credit(1, &euro(), None), credit(-2, &euro(), None)];
         assert_eq!(add_up(&back).unwrap()[0].gross.minor, i64::MAX - 1);

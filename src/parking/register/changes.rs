@@ -1,0 +1,129 @@
+//! What an import of plates would do, to be shown before it is done.
+
+use super::Registration;
+use crate::parking::Plate;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+/// What becomes of one plate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    Added(Registration),
+    Changed { before: Registration, after: Registration },
+}
+
+impl Change {
+    /// The registration that results.
+    pub fn after(&self) -> &Registration {
+        match self {
+            Change::Added(after) | Change::Changed { after, .. } => after,
+        }
+    }
+}
+
+/// `+ BAB123  account miller, name "Jo"` or `~ BAB123  account miller -> smith`.
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Change::Added(Registration { plate, account, name }) => {
+                write!(f, "+ {plate}  account {account}, name {name:?}")
+            }
+            Change::Changed { before, after } => {
+                write!(f, "~ {}  account {}", after.plate, before.account)?;
+                if before.account != after.account {
+                    write!(f, " -> {}", after.account)?;
+                }
+                write!(f, ", name {:?}", before.name)?;
+                if before.name != after.name {
+                    write!(f, " -> {:?}", after.name)?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// What taking `new` does to the registry `old`, in the order of `new`. An import adds and changes; a plate that it does not
+/// name stays as it is ([`unnamed`]).
+pub fn changes(old: &BTreeMap<Plate, Registration>, new: &[Registration]) -> Vec<Change> {
+    let change = |after: &Registration| match old.get(&after.plate) {
+        None => Some(Change::Added(after.clone())),
+        Some(before) if before == after => None,
+        Some(before) => Some(Change::Changed { before: before.clone(), after: after.clone() }),
+    };
+    new.iter().filter_map(change).collect()
+}
+
+/// The registered plates that `new` does not name, in their order: they stay, which may surprise who thinks of `new` as the
+/// whole registry.
+pub fn unnamed<'a>(old: &'a BTreeMap<Plate, Registration>, new: &[Registration]) -> Vec<&'a Registration> {
+    let named: BTreeSet<&Plate> = new.iter().map(|registration| &registration.plate).collect();
+    old.values().filter(|registration| !named.contains(&registration.plate)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Account;
+    use super::*;
+    use proptest::prelude::*;
+
+    fn registration(plate: &str, account: &str, name: &str) -> Registration {
+        Registration {
+            plate: Plate::new(plate).unwrap(),
+            account: Account::new(account).unwrap(),
+            name: name.to_owned(),
+        }
+    }
+    fn registry(all: &[Registration]) -> BTreeMap<Plate, Registration> {
+        all.iter().map(|its| (its.plate.clone(), its.clone())).collect()
+    }
+
+    #[test]
+    fn changes_read_like_this() {
+        let old = registry(&[
+            registration("AB1", "miller", "Jo"),
+            registration("AB2", "miller", "Jo"),
+            registration("AB3", "miller", "Jo"),
+            registration("AB4", "miller", "Jo"),
+        ]);
+        let new = [
+            registration("CD1", "smith", "Al"),
+            registration("AB1", "miller", "Jo"),
+            registration("AB2", "smith", "Jo"),
+            registration("AB3", "smith", "Al"),
+        ];
+        let shown: Vec<String> = changes(&old, &new).iter().map(ToString::to_string).collect();
+        let expected = [
+            "+ CD1  account smith, name \"Al\"",
+            "~ AB2  account miller -> smith, name \"Jo\"",
+            "~ AB3  account miller -> smith, name \"Jo\" -> \"Al\"",
+        ];
+        assert_eq!(shown, expected);
+        assert_eq!(unnamed(&old, &new), [&registration("AB4", "miller", "Jo")]);
+    }
+
+    fn some() -> impl Strategy<Value = Vec<Registration>> {
+        let cars = prop::collection::btree_map(0..6u8, (0..2u8, 0..2u8), 0..6);
+        cars.prop_map(|cars| {
+            let car = |(plate, (account, name))| {
+                registration(&format!("AB{plate}"), &format!("a{account}"), &format!("n{name}"))
+            };
+            cars.into_iter().map(car).collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn making_the_changes_gives_the_new_and_leaves_the_unnamed(old in some(), new in some()) {
+            let old = registry(&old);
+            let mut result = old.clone();
+            for change in changes(&old, &new) {
+                result.insert(change.after().plate.clone(), change.after().clone());
+            }
+            let mut expected: Vec<Registration> = new.clone();
+            expected.extend(unnamed(&old, &new).into_iter().cloned());
+            prop_assert_eq!(&result, &registry(&expected));
+            prop_assert_eq!(changes(&result, &new), []);
+        }
+    }
+}

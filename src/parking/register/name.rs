@@ -1,0 +1,141 @@
+//! Names that operators give: accounts, contracts, garages, customers.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+use unicode_normalization::UnicodeNormalization;
+
+/// Why a text is no name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    #[error("it is empty")]
+    Empty,
+    #[error("it has {bytes} bytes, the limit is {limit}")]
+    Long { bytes: usize, limit: usize },
+    #[error("it is made of printable characters, {0:?} is none")]
+    Unprintable(char),
+    #[error("{0:?} is what cars are billed to that nobody registered")]
+    Reserved(String),
+}
+
+/// Whom stays are billed to: 1 to 64 bytes of printable UTF-8 in normal form C, without spaces at the ends.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Account(String);
+
+impl Account {
+    /// What stands in the place of an account for plates that are not registered. No [`Account`] is called so, in whatever
+    /// case.
+    pub const UNREGISTERED: &str = "unregistered";
+    pub const MAX_BYTES: usize = 64;
+
+    /// Brings `text` into normal form C, removes spaces at its ends, and checks it.
+    pub fn new(text: &str) -> Result<Account, NameError> {
+        let name = printable(text, Self::MAX_BYTES)?;
+        match name.as_str() {
+            "" => Err(NameError::Empty),
+            _ if name.eq_ignore_ascii_case(Self::UNREGISTERED) => Err(NameError::Reserved(name)),
+            _ => Ok(Account(name)),
+        }
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+impl FromStr for Account {
+    type Err = NameError;
+    fn from_str(text: &str) -> Result<Account, NameError> {
+        Account::new(text)
+    }
+}
+impl TryFrom<String> for Account {
+    type Error = NameError;
+    fn try_from(text: String) -> Result<Account, NameError> {
+        Account::new(&text)
+    }
+}
+impl From<Account> for String {
+    fn from(account: Account) -> String {
+        account.0
+    }
+}
+
+/// A name of 1 to 64 bytes, as garages and contracts have.
+pub(super) fn label(text: &str) -> Result<String, NameError> {
+    let name = printable(text, Account::MAX_BYTES)?;
+    if name.is_empty() { Err(NameError::Empty) } else { Ok(name) }
+}
+
+/// A text in normal form C without spaces at its ends. It may be empty.
+pub(super) fn printable(text: &str, limit: usize) -> Result<String, NameError> {
+    let name: String = text.trim().nfc().collect();
+    if name.len() > limit {
+        return Err(NameError::Long { bytes: name.len(), limit });
+    }
+    match name.chars().find(|c| is_unprintable(*c)) {
+        Some(odd) => Err(NameError::Unprintable(odd)),
+        None => Ok(name),
+    }
+}
+
+/// Control characters, line ends, and the invisible ones that make two names look alike.
+fn is_unprintable(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff0}'..='\u{ffff}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn accounts_are_names() {
+        for (text, name) in [
+            ("miller", "miller"),
+            (" Müller & Co. ", "Müller & Co."),
+            ("Su\u{308}d", "Süd"),
+            ("4711", "4711"),
+        ] {
+            assert_eq!(Account::new(text).unwrap().as_str(), name);
+        }
+        let most = "x".repeat(64);
+        assert_eq!(Account::new(&most).unwrap().as_str(), most);
+    }
+
+    #[test]
+    fn what_is_no_account_is_refused_with_the_reason() {
+        assert_eq!(Account::new("  "), Err(NameError::Empty));
+        assert_eq!(Account::new(&"ä".repeat(33)), Err(NameError::Long { bytes: 66, limit: 64 }));
+        assert_eq!(Account::new("a\u{202e}b"), Err(NameError::Unprintable('\u{202e}')));
+        assert_eq!(Account::new("a\nb"), Err(NameError::Unprintable('\n')));
+        for text in ["unregistered", "Unregistered", " UNREGISTERED "] {
+            assert!(matches!(Account::new(text), Err(NameError::Reserved(_))), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_account_travels_as_its_name_and_is_checked_on_arrival() {
+        let bytes = postcard::to_allocvec(&Account::new("miller").unwrap()).unwrap();
+        assert_eq!(bytes, postcard::to_allocvec("miller").unwrap());
+        assert!(postcard::from_bytes::<Account>(&bytes).is_ok());
+        assert!(postcard::from_bytes::<Account>(&postcard::to_allocvec("unregistered").unwrap()).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn an_account_read_again_is_the_same(text in "\\PC{0,20}") {
+            if let Ok(account) = Account::new(&text) {
+                prop_assert_eq!(Account::new(account.as_str()), Ok(account));
+            }
+        }
+    }
+}
