@@ -11,6 +11,7 @@ pub mod cli;
 mod desk;
 mod offline;
 mod reading;
+mod tariffs;
 
 pub use desk::{Desk, Order};
 pub use offline::Offline;
