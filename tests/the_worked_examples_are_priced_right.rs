@@ -56,6 +56,7 @@ fn wrong(set: &TariffSet, examples: &[Worked]) -> Vec<String> {
     let judge = |example: &Worked| {
         let (entry, exit) = example.times();
         Plate::new(&example.plate).unwrap();
+        assert!(!example.reason.is_empty(), "{example:?}");
         let tariff = set.for_stay(garage_of(set, &example.tariff), entry).unwrap();
         assert_eq!(tariff.name(), example.tariff);
         let priced = tariff.price(entry, exit);
@@ -134,14 +135,14 @@ fn people_see_the_working_unit_by_unit() {
         text(&output.stdout),
         "\
 7.00 EUR by the tariff \"centre\" of 2026-01-01, 19 % VAT included
-UNIT   FROM                       EACH  TOTAL  REASON
-1      2026-03-06T17:00:00+01:00  3.00  3.00   first units
-2      2026-03-06T18:00:00+01:00  2.50  2.50   mon-fri 07:00-19:00
-3      2026-03-06T19:00:00+01:00  1.00  1.00   all 00:00-24:00
-4      2026-03-06T20:00:00+01:00  0.50  0.50   all 00:00-24:00, held by the cap of 4.00 EUR for mon-sat 18:00-06:00
-5-7    2026-03-06T21:00:00+01:00  0.00  0.00   all 00:00-24:00, held by the cap of 4.00 EUR for mon-sat 18:00-06:00
-8      2026-03-07T00:00:00+01:00  0.00  0.00   flat for sat 00:00-24:00, held by the cap of 4.00 EUR for mon-sat 18:00-06:00
-9-19   2026-03-07T01:00:00+01:00  0.00  0.00   flat for sat 00:00-24:00, paid
+UNIT  FROM                       EACH  TOTAL  REASON
+1     2026-03-06T17:00:00+01:00  3.00  3.00   first units
+2     2026-03-06T18:00:00+01:00  2.50  2.50   mon-fri 07:00-19:00
+3     2026-03-06T19:00:00+01:00  1.00  1.00   all 00:00-24:00
+4     2026-03-06T20:00:00+01:00  0.50  0.50   all 00:00-24:00, held by the cap of 4.00 EUR for mon-sat 18:00-06:00
+5-7   2026-03-06T21:00:00+01:00  0.00  0.00   all 00:00-24:00, held by the cap of 4.00 EUR for mon-sat 18:00-06:00
+8     2026-03-07T00:00:00+01:00  0.00  0.00   flat for sat 00:00-24:00, held by the cap of 4.00 EUR for mon-sat 18:00-06:00
+9-19  2026-03-07T01:00:00+01:00  0.00  0.00   flat for sat 00:00-24:00, paid
 7.00 EUR in all
 "
     );

@@ -327,6 +327,25 @@ mod tests {
     }
 
     #[test]
+    fn tariffs_come_from_the_file_that_is_named() {
+        let tariffs = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/tariffs.toml");
+        let checked = config(&["tariffs", "check", tariffs]).unwrap();
+        assert_eq!(checked.task, ServerTask::CheckTariffs { file: tariffs.into() });
+        let serving = config(&["--config", tariffs]).unwrap();
+        assert_eq!((serving.task, &serving.tariffs), (ServerTask::Serve, &checked.tariffs));
+        assert!(!serving.tariffs.is_empty() && config(&[]).unwrap().tariffs.is_empty());
+        let price = ["tariffs", "price", "--garage", "a", "--entry", "2026-01-01T00:00:00Z", "--exit"];
+        for (exit, part) in [
+            ("2026-01-01T00:00:00", "an offset"),
+            ("2025-12-31T23:59:59Z", "--exit"),
+            ("2026-01-01T00:00:00Z", "--config"),
+        ] {
+            let error = config(&[&price[..], &[exit]].concat()).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
     fn bad_commands_are_refused_by_name() {
         for (args, part) in [
             (&["garages"][..], "list"),
