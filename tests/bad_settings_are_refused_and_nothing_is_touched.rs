@@ -87,6 +87,15 @@ fn a_configuration_file_that_cannot_be_used_ends_with_64_and_is_named() {
         (b"[edge]\ngarage_name = \"a\"\nhttp = \"here\"\n", "http"),
         (b"[server]\nlisten = \"there\"\n", "listen"),
         (b"[edge\n", "fogpost.toml"),
+        (
+            b"[edge]\ngarage_name = \"a\"\n\n[[tariff]]\nname = \"t\"\n",
+            "line 4: tariff \"t\": garages is missing",
+        ),
+        (
+            b"[edge]\ngarage_name = \"a\"\n[[calendar]]\nname = \"c\"\nholidays = [1]\n",
+            "line 5: calendar \"c\": holidays",
+        ),
+        (b"[edge]\ngarage_name = \"a\"\n[[tarif]]\n", "tarif"),
         (b"\xff\xfe", "fogpost.toml"),
         (b"just text", "fogpost.toml"),
     ] {

@@ -1,6 +1,7 @@
 //! `config.example.toml` shows every setting there is, and the values that hold without it.
 
 use fogpost::config::{EdgeCall, ServerConfig};
+use fogpost::parking::tariff::TariffSet;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::process::Command;
@@ -47,4 +48,15 @@ fn flags(program: &str) -> BTreeSet<String> {
 fn it_shows_every_flag_and_nothing_else() {
     assert_eq!(keys("edge"), flags(env!("CARGO_BIN_EXE_edge")));
     assert_eq!(keys("server"), flags(env!("CARGO_BIN_EXE_server")));
+}
+
+#[test]
+fn its_tariff_is_valid_without_the_hashes() {
+    let text = std::fs::read_to_string(EXAMPLE).unwrap();
+    let lines = text.lines().filter_map(|line| line.strip_prefix("#     "));
+    let tariffs = TariffSet::parse(&lines.collect::<Vec<_>>().join("\n")).unwrap();
+    let entry = "2026-03-02T08:00:00+01:00".parse().unwrap();
+    for garage in ["1", "Bull Ring"] {
+        assert_eq!(tariffs.for_stay(garage, entry).map(|tariff| tariff.name()), Some("centre"));
+    }
 }

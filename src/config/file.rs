@@ -3,9 +3,11 @@
 use super::ConfigError;
 use crate::city::simulate::CarsPerHour;
 use crate::messaging::SiteName;
+use crate::parking::tariff::TariffSet;
 use crate::telemetry::LogFormat;
 use crate::transport::ServerAddress;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -17,6 +19,13 @@ pub struct ConfigFile {
     pub edge: EdgeTable,
     #[serde(default)]
     pub server: ServerTable,
+    #[serde(default, rename = "calendar")]
+    _calendar: IgnoredAny,
+    #[serde(default, rename = "tariff")]
+    _tariff: IgnoredAny,
+    /// What `[[calendar]]` and `[[tariff]]` say: they are read by themselves, so that each mistake in them has its line.
+    #[serde(skip)]
+    pub tariffs: TariffSet,
 }
 
 /// `[edge]`. The flags of `edge` have the same names, with dashes.
@@ -56,7 +65,10 @@ impl ConfigFile {
         };
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-        toml::from_str(&text)
-            .map_err(|error| ConfigError::Invalid { path: path.to_owned(), reason: error.to_string() })
+        let file: ConfigFile = toml::from_str(&text)
+            .map_err(|error| ConfigError::Invalid { path: path.to_owned(), reason: error.to_string() })?;
+        let tariffs = TariffSet::parse_config(&text)
+            .map_err(|errors| ConfigError::Tariffs { path: path.to_owned(), errors })?;
+        Ok(ConfigFile { tariffs, ..file })
     }
 }

@@ -7,6 +7,7 @@ pub mod server;
 pub use edge::{EdgeCall, EdgeConfig, EdgeTask};
 pub use server::{ServerConfig, ServerTask};
 
+use crate::parking::tariff::TariffError;
 use clap::Parser;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -21,6 +22,8 @@ pub enum ConfigError {
     Unreadable { path: PathBuf, source: std::io::Error },
     #[error("the configuration file {path:?} is not valid:\n{reason}")]
     Invalid { path: PathBuf, reason: String },
+    #[error("the configuration file {path:?} has tariffs that are not valid:{}", listed(.errors))]
+    Tariffs { path: PathBuf, errors: Vec<TariffError> },
     #[error("the setting {setting} is not valid: {reason}")]
     Setting { setting: &'static str, reason: String },
 }
@@ -28,4 +31,9 @@ pub enum ConfigError {
 /// Parses a command line, leaving it to the caller to print and exit.
 fn parse<T: Parser>(args: Vec<OsString>) -> Result<T, ConfigError> {
     Ok(T::try_parse_from(args)?)
+}
+
+/// Each on a line of its own.
+fn listed(errors: &[TariffError]) -> String {
+    errors.iter().map(|error| format!("\n{error}")).collect()
 }

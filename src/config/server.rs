@@ -2,10 +2,12 @@
 
 use super::{ConfigError, file::ConfigFile};
 use crate::messaging::SiteName;
+use crate::parking::tariff::TariffSet;
 use crate::server::commands::{Command, Place};
 use crate::telemetry::LogFormat;
 use crate::transport::ServerAddress;
 use clap::{Parser, Subcommand};
+use jiff::Timestamp;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -29,7 +31,7 @@ struct Flags {
     /// How logs are written [default: text on a terminal, else json]
     #[arg(long, global = true, value_name = "FORMAT", env = "FOGPOST_LOG_FORMAT")]
     log_format: Option<LogFormat>,
-    /// A configuration file; its table [server] is read
+    /// A configuration file; its table [server] and its tariffs are read
     #[arg(long, global = true, value_name = "FILE", env = "FOGPOST_CONFIG")]
     config: Option<PathBuf>,
     /// Without one of these the server runs until it is stopped
@@ -46,6 +48,9 @@ enum TaskFlags {
     /// Look at the events that were accepted and could not be applied, and decide what becomes of them
     #[command(subcommand)]
     Quarantine(QuarantineFlags),
+    /// Check tariffs, or price a stay by them
+    #[command(subcommand)]
+    Tariffs(TariffsFlags),
     /// Read everything and fold it anew: says what is wrong, where, and what to do. Changes nothing
     Verify {
         /// Print the report as JSON
@@ -124,6 +129,34 @@ enum QuarantineFlags {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum TariffsFlags {
+    /// Check a configuration file and its tariffs: names the line and the reason of each mistake, and ends with 64 if there is one
+    Check {
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Price a stay by the tariffs of --config, and show the working
+    Price {
+        #[arg(long, value_name = "NAME")]
+        garage: SiteName,
+        /// When the car entered, such as 2026-11-23T08:15:00+01:00
+        #[arg(long, value_name = "TIME", value_parser = time)]
+        entry: Timestamp,
+        /// When it left
+        #[arg(long, value_name = "TIME", value_parser = time)]
+        exit: Timestamp,
+        /// Print one JSON object instead of text
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+fn time(text: &str) -> Result<Timestamp, String> {
+    let form = "a time has a date, a time of day and an offset, such as 2026-11-23T08:15:00+01:00";
+    text.parse().map_err(|error| format!("{form}: {error}"))
+}
+
 /// What a server program is to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServerTask {
@@ -145,6 +178,16 @@ pub enum ServerTask {
     Command(Command),
     Backup {
         to: PathBuf,
+        json: bool,
+    },
+    /// Tell about the tariffs of this file, which were read and are valid.
+    CheckTariffs {
+        file: PathBuf,
+    },
+    PriceStay {
+        garage: SiteName,
+        entry: Timestamp,
+        exit: Timestamp,
         json: bool,
     },
 }
@@ -174,6 +217,10 @@ impl From<TaskFlags> for ServerTask {
             TaskFlags::Quarantine(QuarantineFlags::Discard { place, reason }) => {
                 ServerTask::Command(Command::Discard { place, reason })
             }
+            TaskFlags::Tariffs(TariffsFlags::Check { file }) => ServerTask::CheckTariffs { file },
+            TaskFlags::Tariffs(TariffsFlags::Price { garage, entry, exit, json }) => {
+                ServerTask::PriceStay { garage, entry, exit, json }
+            }
             TaskFlags::Verify { json } => ServerTask::Verify { json },
             TaskFlags::Refold => ServerTask::Refold,
             TaskFlags::Backup { to, json } => ServerTask::Backup { to, json },
@@ -191,6 +238,8 @@ pub struct ServerConfig {
     /// `None`: the smaller of 64 MB and 5 % of the filesystem.
     pub reserve_bytes: Option<u64>,
     pub log_format: LogFormat,
+    /// All of the file's tariffs; empty without a file.
+    pub tariffs: TariffSet,
     pub task: ServerTask,
 }
 
@@ -198,7 +247,20 @@ impl ServerConfig {
     /// `args` as a program gets them, its name first.
     pub fn from_args(args: Vec<OsString>) -> Result<ServerConfig, ConfigError> {
         let flags: Flags = super::parse(args)?;
-        let table = ConfigFile::read(flags.config.as_deref())?.server;
+        let task = flags.task.map_or(ServerTask::Serve, ServerTask::from);
+        let file = match &task {
+            ServerTask::CheckTariffs { file } => Some(file),
+            ServerTask::PriceStay { entry, exit, .. } if exit < entry => {
+                let reason = format!("{exit} is before the entry at {entry}");
+                return Err(ConfigError::Setting { setting: "--exit", reason });
+            }
+            ServerTask::PriceStay { .. } if flags.config.is_none() => {
+                let reason = "it is missing. Give the file that holds the tariffs".into();
+                return Err(ConfigError::Setting { setting: "--config", reason });
+            }
+            _ => flags.config.as_ref(),
+        };
+        let ConfigFile { server: table, tariffs, .. } = ConfigFile::read(file.map(PathBuf::as_path))?;
         Ok(ServerConfig {
             data_dir: flags.data_dir.or(table.data_dir).unwrap_or_else(|| "data/server".into()),
             listen: flags
@@ -208,7 +270,8 @@ impl ServerConfig {
             http: flags.http.or(table.http).unwrap_or_else(|| ([127, 0, 0, 1], 5580).into()),
             reserve_bytes: flags.reserve_bytes.or(table.reserve_bytes),
             log_format: flags.log_format.or(table.log_format).unwrap_or_else(LogFormat::default_here),
-            task: flags.task.map_or(ServerTask::Serve, ServerTask::from),
+            tariffs,
+            task,
         })
     }
 }
@@ -264,6 +327,25 @@ mod tests {
     }
 
     #[test]
+    fn tariffs_come_from_the_file_that_is_named() {
+        let tariffs = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/tariffs.toml");
+        let checked = config(&["tariffs", "check", tariffs]).unwrap();
+        assert_eq!(checked.task, ServerTask::CheckTariffs { file: tariffs.into() });
+        let serving = config(&["--config", tariffs]).unwrap();
+        assert_eq!((serving.task, &serving.tariffs), (ServerTask::Serve, &checked.tariffs));
+        assert!(!serving.tariffs.is_empty() && config(&[]).unwrap().tariffs.is_empty());
+        let price = ["tariffs", "price", "--garage", "a", "--entry", "2026-01-01T00:00:00Z", "--exit"];
+        for (exit, part) in [
+            ("2026-01-01T00:00:00", "an offset"),
+            ("2025-12-31T23:59:59Z", "--exit"),
+            ("2026-01-01T00:00:00Z", "--config"),
+        ] {
+            let error = config(&[&price[..], &[exit]].concat()).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
     fn bad_commands_are_refused_by_name() {
         for (args, part) in [
             (&["garages"][..], "list"),
@@ -275,6 +357,8 @@ mod tests {
             (&["quarantine", "release", "17.64"], "17.64"),
             (&["quarantine", "release", "x"], "a place looks like"),
             (&["backup"], "DIR"),
+            (&["tariffs", "price"], "--garage"),
+            (&["tariffs", "check", "/nonexistent"], "/nonexistent"),
             (&["start"], "start"),
         ] {
             let error = config(args).unwrap_err().to_string();

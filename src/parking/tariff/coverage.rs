@@ -13,37 +13,31 @@ const SHOWN_MAX: usize = 12;
 /// A day's hours depend on what it is and on what the day before it was, whose windows may run into it. A week without
 /// holidays has seven such pairs; each holiday may make two more, with the day before it and with the day after it.
 pub(super) fn uncovered(tariff: &Tariff) -> Option<String> {
-    let week = DayKind::WEEK;
     let mut missing = Vec::new();
-    for today in 0..7 {
-        let yesterday = week[(today + 6) % 7];
-        let hours = uncovered_of(tariff, yesterday, week[today]);
-        missing.extend(hours.into_iter().map(|hours| format!("{} {hours}", week[today].name())));
-    }
-    // Around holidays the same hours are missing on many dates: the first one stands for all.
     let mut seen = BTreeSet::new();
-    for date in tariff.calendar.iter().flat_map(|calendar| calendar.holidays()) {
-        for after in [0, 1] {
-            let day = number_of(*date) + after;
-            let (yesterday, today) = (tariff.kind_of(day - 1), tariff.kind_of(day));
-            if weekday_before(today) == Some(yesterday) || !seen.insert((yesterday as u8, today as u8)) {
-                continue;
+    let mut add = |yesterday, today: DayKind, when: String| {
+        for hours in uncovered_of(tariff, yesterday, today) {
+            let hours = format!("{} {hours}", today.name());
+            // The same hours on many dates: the first one stands for all.
+            if seen.insert(hours.clone()) {
+                missing.push(hours + &when);
             }
-            let how = if after == 0 { "such as on" } else { "after the holiday" };
-            let hours = uncovered_of(tariff, yesterday, today).into_iter();
-            missing.extend(hours.map(|hours| format!("{} {hours} {how} {date}", today.name())));
         }
+    };
+    let week = DayKind::WEEK;
+    for today in 0..7 {
+        add(week[(today + 6) % 7], week[today], String::new());
+    }
+    for date in tariff.calendar.iter().flat_map(|calendar| calendar.holidays()) {
+        let day = number_of(*date);
+        let [before, holiday, after] = [day - 1, day, day + 1].map(|day| tariff.kind_of(day));
+        add(before, holiday, format!(" such as on {date}"));
+        add(holiday, after, format!(" after the holiday {date}"));
     }
     let hidden = missing.len().saturating_sub(SHOWN_MAX);
     missing.truncate(SHOWN_MAX);
     let more = if hidden > 0 { format!(", and {hidden} more") } else { String::new() };
     (!missing.is_empty()).then(|| format!("{}{more}", missing.join(", ")))
-}
-
-/// `None` for a holiday, which follows no day in particular.
-fn weekday_before(today: DayKind) -> Option<DayKind> {
-    let place = DayKind::WEEK.iter().position(|day| *day == today)?;
-    Some(DayKind::WEEK[(place + 6) % 7])
 }
 
 /// The spans of a day without a price.

@@ -1,6 +1,6 @@
 //! Days: which kind a date is, and which kinds a rule means.
 
-use jiff::civil::{Date, Weekday};
+use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -26,10 +26,6 @@ impl DayKind {
         use DayKind::*;
         [Mon, Tue, Wed, Thu, Fri, Sat, Sun]
     };
-
-    pub(super) fn of_weekday(weekday: Weekday) -> DayKind {
-        DayKind::WEEK[weekday.to_monday_zero_offset() as usize]
-    }
 
     pub(super) fn name(self) -> &'static str {
         NAMES[self as usize]
@@ -236,7 +232,6 @@ mod tests {
             (date(1969, 12, 28), DayKind::Sun),
         ] {
             assert_eq!(weekday_of(number_of(date)), kind, "{date}");
-            assert_eq!(DayKind::of_weekday(date.weekday()), kind, "{date}");
         }
     }
 

@@ -28,6 +28,8 @@ mod print;
 mod problem;
 mod read;
 mod set;
+#[cfg(test)]
+mod tests;
 mod window;
 
 pub use amount::{Amount, Currency, Money, NoCurrency, VatRate};
@@ -156,10 +158,6 @@ impl Tariff {
     /// Whether it names `holiday` but has no calendar, so that no day is one.
     pub fn misses_a_calendar(&self) -> bool {
         self.ready.names_holiday && self.calendar.is_none()
-    }
-
-    fn is_listed(&self, garage: &str) -> bool {
-        self.garages.iter().any(|listed| listed == garage)
     }
 
     /// With what follows from its other fields.

@@ -1,6 +1,6 @@
 //! `server garages …`, `server quarantine …`, `server backup …`: one command, then the end.
 
-use super::{Offline, Request};
+use super::{Offline, Request, tariffs};
 use crate::config::{ServerConfig, ServerTask};
 use crate::daemon;
 use crate::daemon::admin::{self, Caller, NotDone, Outcome, Reached};
@@ -16,6 +16,10 @@ pub fn run(config: &ServerConfig) -> ExitCode {
         ServerTask::Serve => unreachable!("a daemon is no command"),
         ServerTask::Backup { to, json } => {
             return report(backup::run(&config.data_dir, to).map_err(NotDone::Refused), *json, print_said);
+        }
+        ServerTask::CheckTariffs { file } => return tariffs::tell(&config.tariffs, file),
+        ServerTask::PriceStay { garage, entry, exit, json } => {
+            return tariffs::price(&config.tariffs, garage.as_str(), *entry, *exit, *json);
         }
         ServerTask::Verify { json } => return run_verify(&config.data_dir, *json),
         ServerTask::Refold => return run_refold(&config.data_dir),
@@ -130,7 +134,7 @@ fn text(value: &Value) -> String {
 }
 
 /// Columns as wide as their widest cell.
-fn table<const N: usize>(rows: Vec<[String; N]>) -> String {
+pub(super) fn table<const N: usize>(rows: Vec<[String; N]>) -> String {
     use unicode_width::UnicodeWidthStr;
     let width = |column: usize| rows.iter().map(|row| row[column].width()).max().unwrap_or(0);
     let widths: [usize; N] = std::array::from_fn(width);

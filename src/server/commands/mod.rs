@@ -12,6 +12,7 @@ mod desk;
 mod offline;
 mod put;
 mod reading;
+mod tariffs;
 
 pub use desk::{Desk, Order};
 pub use offline::Offline;

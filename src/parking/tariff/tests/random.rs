@@ -1,0 +1,315 @@
+//! Random tariffs and stays against an oracle that knows one way: unit by unit, date by date.
+
+use super::*;
+use crate::parking::tariff::{Amount, time_zone};
+use jiff::ToSpan;
+use jiff::civil::{Date, DateTime, date};
+use jiff::tz::TimeZone;
+use proptest::prelude::*;
+use std::collections::HashMap;
+
+/// Texts of `days`, and the days that they mean; 0 is Monday, 7 a holiday.
+const DAYS: [(&str, &[usize]); 9] = [
+    ("all", &[0, 1, 2, 3, 4, 5, 6, 7]),
+    ("mon-fri", &[0, 1, 2, 3, 4]),
+    ("mon-sat", &[0, 1, 2, 3, 4, 5]),
+    ("sat", &[5]),
+    ("sun", &[6]),
+    ("sun,holiday", &[6, 7]),
+    ("holiday", &[7]),
+    ("fri-mon", &[4, 5, 6, 0]),
+    ("tue,thu", &[1, 3]),
+];
+const ZONES: [&str; 6] = [
+    "Europe/Berlin",
+    "America/New_York",
+    "Australia/Lord_Howe",
+    "America/Santiago",
+    "America/Havana",
+    "Asia/Kathmandu",
+];
+/// Changes of the clocks somewhere, and days around holidays.
+const DAYS_OF_NOTE: [Date; 8] = [
+    date(2026, 3, 8),
+    date(2026, 3, 29),
+    date(2026, 4, 4),
+    date(2026, 9, 6),
+    date(2026, 10, 25),
+    date(2026, 11, 1),
+    date(2026, 5, 1),
+    date(2024, 2, 29),
+];
+
+#[derive(Debug, Clone)]
+struct Window {
+    days: usize,
+    from: u32,
+    to: u32,
+}
+
+#[derive(Debug, Clone)]
+struct Plan {
+    zone: usize,
+    holidays: Vec<Date>,
+    grace: u32,
+    unit: u32,
+    first: Vec<(u32, i64)>,
+    /// A window, its price, and whether it is flat.
+    bands: Vec<(Window, i64, bool)>,
+    caps: Vec<(Window, i64)>,
+    hours: Option<(u32, i64)>,
+    daily: Option<i64>,
+    stay: Option<i64>,
+}
+
+fn window() -> impl Strategy<Value = Window> {
+    let time = prop_oneof![(0..24u32).prop_map(|hour| 60 * hour), 0..1440u32];
+    (0..DAYS.len(), time.clone(), time).prop_map(|(days, from, to)| Window { days, from, to })
+}
+
+fn plan() -> impl Strategy<Value = Plan> {
+    let holiday = (0..DAYS_OF_NOTE.len(), -1..3i64)
+        .prop_map(|(day, after)| DAYS_OF_NOTE[day].checked_add(after.days()).unwrap());
+    let unit = prop_oneof![Just(15u32), Just(20), Just(60), Just(1440), 1..300u32];
+    let some = |most: i64| proptest::option::of(0..most);
+    (
+        (
+            0..ZONES.len(),
+            proptest::collection::btree_set(holiday, 0..4),
+            prop_oneof![Just(0u32), 0..90u32],
+            unit,
+        ),
+        proptest::collection::vec((1..5u32, 0..500i64), 0..3),
+        proptest::collection::vec((window(), 0..500i64, any::<bool>()), 0..4),
+        proptest::collection::vec((window(), 0..3000i64), 0..4),
+        (proptest::option::of((1..50u32, 0..4000i64)), some(4000), some(9000)),
+    )
+        .prop_map(|((zone, holidays, grace, unit), first, mut bands, caps, (hours, daily, stay))| {
+            bands.push((Window { days: 0, from: 0, to: 1440 }, 120, false));
+            Plan {
+                zone,
+                holidays: holidays.into_iter().collect(),
+                grace,
+                unit,
+                first,
+                bands,
+                caps,
+                hours,
+                daily,
+                stay,
+            }
+        })
+}
+
+/// An entry near a day of note, and how long the stay lasts, in milliseconds.
+fn stay() -> impl Strategy<Value = (Timestamp, i64)> {
+    let lasts =
+        prop_oneof![0..7_200_000i64, 0..3 * 86_400_000i64, (0..72i64).prop_map(|hours| hours * 3_600_000)];
+    let start = prop_oneof![-200_000_000..200_000_000i64, (-48..48i64).prop_map(|hours| hours * 3_600_000)];
+    (0..DAYS_OF_NOTE.len(), start, lasts).prop_map(|(day, start, lasts)| {
+        let noon = DAYS_OF_NOTE[day].at(12, 0, 0, 0);
+        let noon = TimeZone::UTC.to_timestamp(noon).unwrap().as_millisecond();
+        (Timestamp::from_millisecond(noon + start).unwrap(), lasts)
+    })
+}
+
+impl Window {
+    fn text(&self) -> String {
+        let time = |minutes: u32| format!("{:02}:{:02}", minutes / 60, minutes % 60);
+        format!(
+            "days = \"{}\", from = \"{}\", to = \"{}\"",
+            DAYS[self.days].0,
+            time(self.from),
+            time(self.to)
+        )
+    }
+}
+
+impl Plan {
+    fn text(&self) -> String {
+        let holidays: Vec<_> = self.holidays.iter().map(Date::to_string).collect();
+        let first: Vec<_> = self
+            .first
+            .iter()
+            .map(|(units, price)| format!("{{ units = {units}, per_unit = {price} }}"))
+            .collect();
+        let band = |(window, price, flat): &(Window, i64, bool)| {
+            format!("{{ {}, {} = {price} }}", window.text(), if *flat { "flat" } else { "per_unit" })
+        };
+        let caps =
+            self.caps.iter().map(|(window, amount)| format!("{{ {}, amount = {amount} }}", window.text()));
+        let hours =
+            self.hours.map(|(hours, amount)| format!("{{ every_hours = {hours}, amount = {amount} }}"));
+        let caps: Vec<_> = caps.chain(hours).collect();
+        let cap = |key: &str, amount: Option<i64>| {
+            amount.map(|amount| format!("{key} = {amount}\n")).unwrap_or_default()
+        };
+        format!(
+            "[[calendar]]\nname = \"c\"\nholidays = [{}]\n[[tariff]]\nname = \"t\"\ngarages = [\"1\"]\ncurrency = \"EUR\"\ntime_zone = \"{}\"\n\
+             valid_from = 2020-01-01\ncalendar = \"c\"\ngrace_minutes = {}\nunit_minutes = {}\nfirst = [{}]\nbands = [{}]\ncaps = [{}]\n{}{}",
+            holidays.join(", "),
+            ZONES[self.zone],
+            self.grace,
+            self.unit,
+            first.join(", "),
+            self.bands.iter().map(band).collect::<Vec<_>>().join(", "),
+            caps.join(", "),
+            cap("daily_cap", self.daily),
+            cap("stay_cap", self.stay),
+        )
+    }
+
+    fn day(&self, of: Date) -> usize {
+        let windows =
+            self.bands.iter().map(|(window, ..)| window).chain(self.caps.iter().map(|(window, _)| window));
+        let named = windows.into_iter().any(|window| DAYS[window.days].0.contains("holiday"));
+        match self.holidays.contains(&of) {
+            true if named => 7,
+            true => 6,
+            false => of.weekday().to_monday_zero_offset() as usize,
+        }
+    }
+
+    /// The date of the occurrence of a window that holds a local time.
+    fn occurrence(&self, window: &Window, local: DateTime) -> Option<Date> {
+        [local.date().yesterday().unwrap(), local.date()].into_iter().find(|began| {
+            let midnight = began.at(0, 0, 0, 0);
+            let from = midnight + i64::from(window.from).minutes();
+            let to = if window.to > window.from { window.to } else { window.to + 1440 };
+            let to = midnight + i64::from(to).minutes();
+            DAYS[window.days].1.contains(&self.day(*began)) && from <= local && local < to
+        })
+    }
+
+    /// Which caps a unit counts under, each with its occurrence and its amount. `nth` is the unit's start in minutes from the entry.
+    fn caps_of(&self, local: DateTime, minutes: i64) -> Vec<((usize, String), i64)> {
+        let mut caps = Vec::new();
+        for (place, (window, amount)) in self.caps.iter().enumerate() {
+            caps.extend(self.occurrence(window, local).map(|began| ((place, began.to_string()), *amount)));
+        }
+        caps.extend(
+            self.hours.map(|(hours, amount)| ((90, (minutes / (60 * i64::from(hours))).to_string()), amount)),
+        );
+        caps.extend(self.daily.map(|amount| ((91, local.date().to_string()), amount)));
+        caps.extend(self.stay.map(|amount| ((92, String::new()), amount)));
+        caps
+    }
+
+    /// The price of each unit.
+    fn prices(&self, entry: Timestamp, lasted_ms: i64) -> Vec<i64> {
+        let zone = time_zone(ZONES[self.zone]).unwrap();
+        let mut spent: HashMap<(usize, String), i64> = HashMap::new();
+        let mut paid = std::collections::HashSet::new();
+        let mut prices = Vec::new();
+        if lasted_ms <= i64::from(self.grace) * 60_000 {
+            return prices;
+        }
+        let firsts: Vec<i64> = self
+            .first
+            .iter()
+            .flat_map(|(units, price)| std::iter::repeat_n(*price, *units as usize))
+            .collect();
+        for k in 0.. {
+            let minutes = k as i64 * i64::from(self.unit);
+            if minutes * 60_000 >= lasted_ms {
+                break;
+            }
+            let local = zone.to_datetime(entry + minutes.minutes());
+            let mut price = firsts.get(k).copied();
+            if price.is_none() {
+                let mut bands = self.bands.iter().enumerate();
+                price = bands.find_map(|(place, (window, price, flat))| {
+                    let began = self.occurrence(window, local)?;
+                    Some(if *flat && !paid.insert((place, began)) { 0 } else { *price })
+                });
+            }
+            let caps = self.caps_of(local, minutes);
+            let left = caps
+                .iter()
+                .map(|(cap, amount)| amount - spent.get(cap).unwrap_or(&0))
+                .min()
+                .unwrap_or(i64::MAX);
+            let price = price.unwrap().min(left);
+            for (cap, _) in caps {
+                *spent.entry(cap).or_default() += price;
+            }
+            prices.push(price);
+        }
+        prices
+    }
+}
+
+/// The price of each unit, as the working tells it.
+fn told(priced: &Priced) -> Vec<i64> {
+    let working = priced.working();
+    working
+        .iter()
+        .flat_map(|line| std::iter::repeat_n(line.each.unwrap().minor(), line.units as usize))
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    /// The pass in spans gives what one unit after the other gives, and no cap is exceeded.
+    #[test]
+    fn units_cost_what_the_rules_say_and_no_cap_is_exceeded(plan in plan(), (entry, lasts) in stay()) {
+        let set = TariffSet::parse(&plan.text()).unwrap();
+        let tariff = set.for_stay("1", entry).unwrap();
+        let exit = Timestamp::from_millisecond(entry.as_millisecond() + lasts).unwrap();
+        let priced = tariff.price(entry, exit);
+        if priced.working().iter().any(|line| line.each.is_none()) {
+            return Ok(()); // too many lines to tell units apart
+        }
+        let told = told(&priced);
+        prop_assert_eq!(&told, &plan.prices(entry, lasts));
+        prop_assert_eq!(told.iter().sum::<i64>(), priced.amount.minor());
+
+        let zone = time_zone(ZONES[plan.zone]).unwrap();
+        let mut taken: HashMap<(usize, String), i64> = HashMap::new();
+        for (k, price) in told.iter().enumerate() {
+            let minutes = k as i64 * i64::from(plan.unit);
+            for (cap, amount) in plan.caps_of(zone.to_datetime(entry + minutes.minutes()), minutes) {
+                let taken = taken.entry(cap).or_default();
+                *taken += price;
+                prop_assert!(*taken <= amount);
+            }
+        }
+    }
+
+    #[test]
+    fn a_longer_stay_never_costs_less(plan in plan(), (entry, lasts) in stay(), more in 0..200_000_000i64) {
+        let set = TariffSet::parse(&plan.text()).unwrap();
+        let after = |ms: i64| {
+            let exit = Timestamp::from_millisecond(entry.as_millisecond() + ms).unwrap();
+            set.tariffs()[0].price(entry, exit).amount
+        };
+        prop_assert!(after(lasts) <= after(lasts + more));
+        prop_assert!(after(lasts) >= Amount::ZERO);
+    }
+
+    #[test]
+    fn parsing_a_tariff_and_printing_it_again_is_stable(plan in plan(), name in "\\PC{1,9}", vat in 0..=10_000u16) {
+        let text = format!("{}vat_percent = {}.{:02}\n", plan.text(), vat / 100, vat % 100);
+        let name = toml::Value::String(format!("x{name}x")).to_string();
+        let text = text.replace("name = \"t\"", &format!("name = {name}"));
+        let set = TariffSet::parse(&text).map_err(|errors| TestCaseError::fail(format!("{errors:?}")))?;
+        let printed = set.to_toml();
+        let again = TariffSet::parse(&printed).unwrap();
+        prop_assert_eq!(&again, &set);
+        prop_assert_eq!(again.to_toml(), printed);
+        prop_assert_eq!(again.digest(), set.digest());
+    }
+
+    /// Nothing that stands in a file makes the reader panic.
+    #[test]
+    fn nonsense_is_refused_and_nothing_worse(plan in plan(), at in any::<prop::sample::Index>(), put in "\\PC{0,3}", cut in 0..40usize) {
+        let text: Vec<char> = plan.text().chars().collect();
+        let at = at.index(text.len());
+        let rest = text[(at + cut).min(text.len())..].iter();
+        let text: String = text[..at].iter().copied().chain(put.chars()).chain(rest.copied()).collect();
+        if let Ok(set) = TariffSet::parse(&text) {
+            prop_assert_eq!(TariffSet::parse(&set.to_toml()), Ok(set));
+        }
+    }
+}

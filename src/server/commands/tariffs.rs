@@ -1,0 +1,92 @@
+//! `server tariffs …`: what a configuration's tariffs are, and what a stay costs by them. Needs no server and no directory.
+
+use super::cli::table;
+use crate::parking::tariff::{Money, Priced, Tariff, TariffSet};
+use jiff::Timestamp;
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Says what the tariffs of `file` are; they are valid, or there would be no set.
+pub fn tell(set: &TariffSet, file: &Path) -> ExitCode {
+    let count = |n: usize, one: &str| if n == 1 { format!("1 {one}") } else { format!("{n} {one}s") };
+    let (tariffs, calendars) = (set.tariffs(), set.calendars().count());
+    let mut text = format!(
+        "{} is valid: {}, {}\n",
+        file.display(),
+        count(tariffs.len(), "tariff"),
+        count(calendars, "calendar")
+    );
+    if !tariffs.is_empty() {
+        let head = ["TARIFF", "FROM", "CURRENCY", "TIME ZONE", "GARAGES"].map(str::to_owned);
+        text.push_str(&table(std::iter::once(head).chain(tariffs.iter().map(row)).collect()));
+    }
+    for tariff in tariffs.iter().filter(|tariff| tariff.misses_a_calendar()) {
+        let (name, from) = (tariff.name(), tariff.valid_from());
+        text.push_str(&format!(
+            "note: the tariff {name:?} of {from} names holiday and has no calendar, so that no day is one\n"
+        ));
+    }
+    say(&text)
+}
+
+fn row(tariff: &Tariff) -> [String; 5] {
+    let zone = tariff.time_zone().iana_name().unwrap_or_default().to_owned();
+    let from = tariff.valid_from().to_string();
+    let garages = tariff.garages().join(", ");
+    [tariff.name().to_owned(), from, tariff.currency().to_string(), zone, garages]
+}
+
+/// Prices a stay. Ends with 1 when the garage has no tariff.
+pub fn price(set: &TariffSet, garage: &str, entry: Timestamp, exit: Timestamp, json: bool) -> ExitCode {
+    let Some(tariff) = set.for_stay(garage, entry) else {
+        eprintln!("error: the garage {garage:?} has no tariff for a stay that begins at {entry}");
+        return ExitCode::FAILURE;
+    };
+    let priced = tariff.price(entry, exit);
+    if !json {
+        return say(&told(&priced));
+    }
+    match serde_json::to_value(priced.shown()) {
+        Ok(mut shown) => {
+            shown["garage"] = garage.into();
+            let local = |at: Timestamp| at.display_with_offset(tariff.time_zone().to_offset(at)).to_string();
+            (shown["entry"], shown["exit"]) = (local(entry).into(), local(exit).into());
+            say(&format!("{shown}\n"))
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The price and its working, for people.
+fn told(priced: &Priced) -> String {
+    let vat = priced.vat.map_or_else(String::new, |vat| format!(", {vat} % VAT included"));
+    let mut text =
+        format!("{} by the tariff {:?} of {}{vat}\n", priced.money(), priced.tariff, priced.valid_from);
+    if let Some(why) = priced.free_because() {
+        return text + &format!("{why}\n");
+    }
+    let show = |amount| priced.currency.show(amount);
+    let lines = priced.working().into_iter().map(|line| {
+        let units = match line.units {
+            1 => line.unit.to_string(),
+            more => format!("{}-{}", line.unit, line.unit + more - 1),
+        };
+        let (from, offset) = line.from;
+        let from = from.display_with_offset(offset).to_string();
+        [units, from, line.each.map_or_else(String::new, show), show(line.total), line.reason]
+    });
+    let head = ["UNIT", "FROM", "EACH", "TOTAL", "REASON"].map(str::to_owned);
+    text.push_str(&table(std::iter::once(head).chain(lines).collect()));
+    text.push_str(&format!("{} in all\n", Money { amount: priced.amount, currency: priced.currency }));
+    text
+}
+
+fn say(text: &str) -> ExitCode {
+    // Whoever reads may have seen enough.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
