@@ -17,8 +17,11 @@ use std::ops::Sub;
 pub const PAIRS: [(char, char); 7] =
     [('O', '0'), ('I', '1'), ('B', '8'), ('S', '5'), ('Z', '2'), ('D', '0'), ('G', '6')];
 
+/// A place, counted in letters from 0, and what two plates have there.
+type Difference = (usize, char, char);
+
 /// Where two plates differ, when they are one look-alike apart: the place, counted in letters from 0, and what each has there.
-pub fn one_apart(a: &Plate, b: &Plate) -> Option<(usize, char, char)> {
+pub fn one_apart(a: &Plate, b: &Plate) -> Option<Difference> {
     let (mut left, mut right) = (a.as_str().chars(), b.as_str().chars());
     let mut found = None;
     for place in 0.. {
@@ -111,7 +114,7 @@ where
     fn pair(mut self) -> Vec<(T::Output, T, Proposal<I>)> {
         self.entries.sort_by(|a, b| (a.at, &a.id).cmp(&(b.at, &b.id)));
         self.exits.sort_by(|a, b| (a.at, &a.id).cmp(&(b.at, &b.id)));
-        let mut apart: HashMap<(&Plate, &Plate), Option<(usize, char, char)>> = HashMap::new();
+        let mut apart: HashMap<(&Plate, &Plate), Option<Difference>> = HashMap::new();
         let mut used = vec![false; self.exits.len()];
         // Each entry waits with the nearest exit that it may still have: the heap stays as small as the entries are many.
         let mut next = |entry: usize, from: usize, used: &[bool]| {
@@ -124,29 +127,21 @@ where
                 let apart = apart
                     .entry((&its.plate, &candidate.plate))
                     .or_insert_with(|| one_apart(&its.plate, &candidate.plate));
-                apart.map(|apart| (Reverse((candidate.at - its.at, entry, exit)), apart))
+                apart.map(|apart| Reverse((candidate.at - its.at, entry, exit, apart)))
             })
         };
         let mut waiting = BinaryHeap::new();
-        let mut how = vec![None; self.entries.len()];
-        for entry in 0..self.entries.len() {
-            let first = self.exits.partition_point(|exit| exit.at <= self.entries[entry].at);
-            if let Some((near, apart)) = next(entry, first, &used) {
-                waiting.push(near);
-                how[entry] = Some(apart);
-            }
+        for (entry, its) in self.entries.iter().enumerate() {
+            let first = self.exits.partition_point(|exit| exit.at <= its.at);
+            waiting.extend(next(entry, first, &used));
         }
         let mut found = Vec::new();
-        while let Some(Reverse((near, entry, exit))) = waiting.pop() {
+        while let Some(Reverse((near, entry, exit, (place, at_entry, at_exit)))) = waiting.pop() {
             if used[exit] {
-                if let Some((near, apart)) = next(entry, exit + 1, &used) {
-                    waiting.push(near);
-                    how[entry] = Some(apart);
-                }
+                waiting.extend(next(entry, exit + 1, &used));
                 continue;
             }
             used[exit] = true;
-            let (place, at_entry, at_exit) = how[entry].expect("what waits knows how it differs");
             let (entry, exit) = (self.entries[entry], self.exits[exit]);
             let proposal =
                 Proposal { entry: entry.id.clone(), exit: exit.id.clone(), place, at_entry, at_exit };

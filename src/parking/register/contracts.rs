@@ -99,9 +99,10 @@ fn check(row: &Row<7>, bad: &mut Vec<BadLine>) -> Option<Part> {
         refuse("valid_to", format!("{to} comes before valid_from, {from}"));
     }
     let cars = match cars.parse() {
-        Ok(cars @ 1u32..) if cars.to_string() == row.cells[6] => Ok(cars),
-        _ => Err(refuse("cars", format!("{cars:?} is no number of cars; the least is 1"))),
-    };
+        Ok(number @ 1u32..) if cars.bytes().all(|c| c.is_ascii_digit()) => Ok(number),
+        _ => Err(format!("{cars:?} is no number of cars; the least is 1")),
+    }
+    .map_err(|error| refuse("cars", error));
     if bad.len() > before {
         return None;
     }

@@ -19,7 +19,7 @@ pub struct Registration {
 }
 
 /// The longest name of a registration, in bytes.
-pub const NAME_MAX: usize = 256;
+const NAME_MAX: usize = 256;
 
 /// Reads a file of plates: `plate,account,name`. Each plate comes out once, in the order of the file; a line that says again
 /// what another said adds nothing.
@@ -44,10 +44,9 @@ pub fn read_plates(text: &str) -> Result<Vec<Registration>, ImportError> {
                 let (line, place) = *place.get();
                 let first: &Registration = &registrations[place];
                 if *first != registration {
-                    let Registration { plate, account, name } = first;
+                    let (plate, account, name) = (&first.plate, first.account.as_str(), &first.name);
                     let reason = format!(
-                        "{plate} stands in line {line} too, with account {account:?} and name {name:?}",
-                        account = account.as_str()
+                        "{plate} stands in line {line} too, with account {account:?} and name {name:?}"
                     );
                     bad.push(BadLine::new(row.line, "plate", reason));
                 }
