@@ -19,6 +19,9 @@ pub struct Month {
 pub struct MonthError(String);
 
 impl Month {
+    /// January 1970.
+    pub const EPOCH: Month = Month { year: 1970, month: 1 };
+
     /// Years 0 to 9999: what a text of this form can say.
     pub fn new(year: i16, month: i8) -> Result<Month, MonthError> {
         match (year, month) {
