@@ -92,7 +92,7 @@ impl<'a> Reckoner<'a> {
     pub fn charge_id(&self, stay: &Stay) -> Result<ChargeId, StoreError> {
         Ok(ChargeId {
             garage: self.names.get(&stay.garage).map(ToString::to_string).unwrap_or_default(),
-            epoch: self.ledger.stream(stay.exit.stream)?.epoch.to_bytes(),
+            epoch: self.ledger.stream(stay.exit.stream())?.epoch.to_bytes(),
             sequence: stay.exit.sequence,
             made_at: (stay.made_at != stay.exit.position).then_some(stay.made_at),
         })
@@ -165,7 +165,12 @@ impl<'a> Reckoner<'a> {
         Ok(match (self.ledger.record_at(listed.entry.position)?, &listed.entry.what) {
             (Some(Record::Command { received_at_ms, by, command }), what) => {
                 let reason = match command {
-                    Command::Void { reason, .. } | Command::Credit { reason, .. } => reason,
+                    Command::Void { reason, .. }
+                    | Command::Credit { reason, .. }
+                    | Command::JoinStay { reason, .. }
+                    | Command::CloseStay { reason, .. }
+                    | Command::SplitStay { reason, .. }
+                    | Command::BillStay { reason, .. } => reason,
                     _ if matches!(what, What::Void { why: VoidedBecause::StayChanged, .. }) => {
                         "an operator joined, closed, split or released what the stay was made of".to_owned()
                     }

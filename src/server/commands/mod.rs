@@ -20,7 +20,7 @@ pub use put::Put;
 
 use crate::messaging::page::RECORDS_MAX;
 use crate::messaging::{Digest, SiteName};
-use crate::parking::ChargeId;
+use crate::parking::{ChargeId, EventId};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -57,15 +57,31 @@ pub enum Command {
     Void { charge: ChargeId, reason: String },
     /// Some of a charge is given back, in minor units of its currency.
     Credit { charge: ChargeId, amount: i64, reason: String },
+    /// This exit is of the car of that entry: a plate was misread.
+    JoinStay { entry: EventId, exit: EventId, reason: String },
+    /// The car of this entry left at that time, and nobody saw it.
+    CloseStay { entry: EventId, left_at_ms: i64, offset_minutes: i16, reason: String },
+    /// The car of this entry left and came again in the midst of its stay, and nobody saw it.
+    SplitStay { entry: EventId, left_at_ms: i64, entered_at_ms: i64, offset_minutes: i16, reason: String },
+    /// A stay that is held for its length is charged as it is.
+    BillStay { charge: ChargeId, reason: String },
 }
 
 impl Command {
     /// The longest reason, in bytes: a record must fit into a value of the store.
     pub const REASON_MAX: usize = 1024;
 
-    /// Whether it is judged by entries of charges, which are read as they were written last.
+    /// Whether it is judged by stays and charges, which are read as they were written last.
     fn is_about_entries(&self) -> bool {
-        matches!(self, Command::Void { .. } | Command::Credit { .. } | Command::Price { .. })
+        !matches!(
+            self,
+            Command::Rename { .. }
+                | Command::Decommission { .. }
+                | Command::Capacity { .. }
+                | Command::Release { .. }
+                | Command::Discard { .. }
+                | Command::Adopt { .. }
+        )
     }
 }
 

@@ -168,6 +168,18 @@ pub fn done(view: &View, position: u64, command: &Command) -> Outcome {
         Command::RemoveContract { contract } => format!(
             "The contract {contract:?} ends at position {position}. Stays that began under it are covered still"
         ),
+        Command::JoinStay { entry, exit, .. } => format!(
+            "From position {position} on the exit {exit} ends the stay that began with {entry}; it is charged by its length"
+        ),
+        Command::CloseStay { entry, .. } => {
+            format!("From position {position} on the stay that began with {entry} has ended; it is charged by its length")
+        }
+        Command::SplitStay { entry, .. } => format!(
+            "From position {position} on the stay that began with {entry} is two; what was charged is taken back, and each is charged by its length"
+        ),
+        Command::BillStay { charge, .. } => {
+            format!("The stay {charge} is charged as it is, from position {position} on")
+        }
         Command::Void { charge, .. } => {
             format!("The charge {charge} is taken back at position {position}; it stays in the books, with the reason")
         }

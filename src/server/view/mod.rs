@@ -25,6 +25,7 @@ mod changes;
 mod commands;
 pub mod list;
 mod pages;
+mod repairs;
 mod stays;
 #[cfg(test)]
 mod stays_tests;
@@ -34,6 +35,7 @@ pub mod tests;
 pub use changes::Changes;
 pub use commands::{JudgeError, Refusal};
 pub use pages::{Address, Passage};
+pub use repairs::NoRepair;
 pub use stays::{Book, NotApplied};
 
 use super::commands::Command;

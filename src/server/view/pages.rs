@@ -40,10 +40,33 @@ pub struct Passage {
     /// Where it was applied.
     pub position: u64,
     pub sequence: u64,
-    /// The ledger's number of its (garage, epoch).
-    pub stream: u32,
+    /// The ledger's number of its (garage, epoch), and a bit: see [`Passage::made`].
+    stream: u32,
     pub at_ms: i64,
     pub offset_minutes: i16,
+}
+
+/// In [`Passage::stream`]: an operator's word made it. It has the place of the entry of its stay, and comes right after it.
+const MADE: u32 = 1 << 31;
+
+impl Passage {
+    pub fn new(position: u64, (stream, sequence): (u32, u64), (at_ms, offset_minutes): (i64, i16)) -> Passage {
+        Passage { position, sequence, stream, at_ms, offset_minutes }
+    }
+
+    /// One that an operator says happened in the stay that begins with `self`.
+    pub fn made(self, at_ms: i64, offset_minutes: i16) -> Passage {
+        Passage { stream: self.stream | MADE, at_ms, offset_minutes, ..self }
+    }
+
+    pub fn is_made(&self) -> bool {
+        self.stream & MADE != 0
+    }
+
+    /// The ledger's number of the (garage, epoch) of its event; of one that was made, of the stay's first.
+    pub fn stream(&self) -> u32 {
+        self.stream & !MADE
+    }
 }
 
 /// One place of a page. The plate is text `T`, its own or a part of the page's bytes: reading a page normalises nothing
@@ -301,13 +324,8 @@ mod tests {
 
     #[test]
     fn a_page_of_the_longest_visits_fits_into_a_value() {
-        let worst = Passage {
-            position: u64::MAX,
-            sequence: u64::MAX,
-            stream: u32::MAX,
-            at_ms: i64::from(u32::MAX) * -100_000,
-            offset_minutes: -1_560,
-        };
+        let worst =
+            Passage::new(u64::MAX, (u32::MAX, u64::MAX), (i64::from(u32::MAX) * -100_000, -1_560));
         let far = Address { garage: u32::MAX, page: u32::MAX, slot: SLOTS_MAX };
         let mut slots: Vec<Slot> = Vec::new();
         let mut reserved = 0;

@@ -49,7 +49,7 @@ struct Event {
 impl Event {
     fn new(ledger: &Ledger, passage: &Passage) -> Result<Event, StoreError> {
         Ok(Event {
-            epoch: ledger.stream(passage.stream)?.epoch.to_string(),
+            epoch: ledger.stream(passage.stream())?.epoch.to_string(),
             sequence: passage.sequence,
             position: passage.position,
         })
@@ -68,7 +68,8 @@ impl Line {
             entered_at: at(&stay.entry),
             left_at: exit.map(at),
             entry: Event::new(ledger, &stay.entry)?,
-            exit: exit.map(|exit| Event::new(ledger, exit)).transpose()?,
+            // One that an operator made has no event.
+            exit: exit.filter(|exit| !exit.is_made()).map(|exit| Event::new(ledger, exit)).transpose()?,
             state: if stay.end == End::Inside { "open" } else { "closed" },
         })
     }

@@ -287,13 +287,8 @@ mod tests {
 
     #[test]
     fn a_page_of_the_longest_entries_fits_into_a_value() {
-        let worst = Passage {
-            position: u64::MAX,
-            sequence: u64::MAX,
-            stream: u32::MAX,
-            at_ms: i64::from(u32::MAX) * -100_000,
-            offset_minutes: -1_560,
-        };
+        let worst =
+            Passage::new(u64::MAX, (u32::MAX, u64::MAX), (i64::from(u32::MAX) * -100_000, -1_560));
         let money = Money { amount: Amount::of_minor(i64::MIN), currency: Currency::new("EUR").unwrap() };
         let stay = Stay {
             garage: u32::MAX,

@@ -24,6 +24,7 @@ mod tests;
 
 pub use changes::BillingChanges;
 pub use orders::{Found, NoOrder};
+pub(super) use orders::check_reason;
 
 use super::pages::{Head, Passage};
 use crate::parking::Plate;

@@ -196,7 +196,7 @@ impl View {
             for plate in corrected.iter().chain(&read_first) {
                 let is = |stay: &Stay| {
                     stay.garage == number
-                        && stay.exit.stream == stream
+                        && stay.exit.stream() == stream
                         && stay.exit.sequence == id.sequence
                         && (stay.made_at != stay.exit.position).then_some(stay.made_at) == id.made_at
                 };
@@ -229,7 +229,7 @@ impl View {
     }
 }
 
-fn check_reason(reason: &str) -> Result<(), Refusal> {
+pub(in crate::server::view) fn check_reason(reason: &str) -> Result<(), Refusal> {
     let bytes = reason.trim().len();
     if bytes == 0 || reason.len() > Command::REASON_MAX { Err(Refusal::Reason { bytes }) } else { Ok(()) }
 }

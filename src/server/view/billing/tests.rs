@@ -375,6 +375,118 @@ fn the_statement_of_a_month_is_the_sum_of_its_charges() {
     assert_eq!(of("2026-10"), None);
 }
 
+fn id(garage: &str, sequence: u64) -> crate::parking::EventId {
+    let epoch = crate::server::view::tests::EPOCH.to_bytes();
+    crate::parking::EventId { garage: garage.into(), epoch, sequence }
+}
+
+fn ms(text: &str) -> i64 {
+    text.parse::<Timestamp>().unwrap().as_millisecond()
+}
+
+fn close(sequence: u64, at: &str) -> Command {
+    Command::CloseStay { entry: id("a", sequence), left_at_ms: ms(at), offset_minutes: 60, reason: "seen".into() }
+}
+
+fn split(sequence: u64, left: &str, entered: &str) -> Command {
+    Command::SplitStay {
+        entry: id("a", sequence),
+        left_at_ms: ms(left),
+        entered_at_ms: ms(entered),
+        offset_minutes: 60,
+        reason: "seen elsewhere".into(),
+    }
+}
+
+const ELEVEN: &str = "2026-11-23T11:00:00+01:00";
+const TWELVE: &str = "2026-11-23T12:00:00+01:00";
+
+#[test]
+fn a_misread_exit_is_joined_to_its_entry_and_the_stay_is_charged() {
+    let mut world = World::with_tariffs();
+    world.events("a", &[("entry", "AB0", NINE), ("exit", "ABO", TEN), ("exit", "AB0", ELEVEN)]);
+    let join = |entry, exit| Command::JoinStay { entry: id("a", entry), exit: id("a", exit), reason: "O is 0".into() };
+    let refused = world.order(join(1, 1)).unwrap_err();
+    assert!(refused.contains("is no exit"), "{refused}");
+    let refused = world.order(join(2, 3)).unwrap_err();
+    assert!(refused.contains("is no entry"), "{refused}");
+    let refused = world.order(join(1, 9)).unwrap_err();
+    assert!(refused.contains("there is no event"), "{refused}");
+    let refused = world.order(join(1, 3)).unwrap_err();
+    assert!(refused.contains("they would not become one stay"), "it is one already: {refused}");
+    world.order(join(1, 2)).unwrap();
+    assert_eq!(
+        world.books(),
+        books(&[("AB0", "voided", Some(500)), ("AB0", "void", Some(-500)), ("AB0", "charged", Some(250))])
+    );
+    assert_eq!(world.lines()[1].reason.as_deref(), Some("O is 0"));
+    world.follows_from_the_ledger();
+}
+
+#[test]
+fn a_stay_whose_exit_nobody_saw_is_closed_at_a_time() {
+    let mut world = World::with_tariffs();
+    world.events("a", &[("entry", "AB1", NINE), ("entry", "AB1", TWELVE), ("entry", "AB2", NINE)]);
+    let refused = world.order(close(1, "2026-11-23T08:59:59+01:00")).unwrap_err();
+    assert!(refused.contains("it begins later"), "{refused}");
+    world.order(close(1, TEN_PAST)).unwrap();
+    world.order(close(3, TEN)).unwrap();
+    assert!(world.order(close(1, TEN)).unwrap_err().contains("has ended already"));
+    assert_eq!(world.books(), books(&[("AB1", "charged", Some(500)), ("AB2", "charged", Some(250))]));
+    let garage = &world.view.garages[&SiteName::new("a").unwrap()];
+    assert_eq!((garage.stays.open, garage.stays.closed, garage.stays.exits_missed), (1, 2, 0));
+    let line = &world.lines()[0];
+    assert_eq!(line.left_at, TEN_PAST);
+    let void = Command::Void { charge: line.id.parse().unwrap(), reason: "x".into() };
+    world.order(void).unwrap();
+    assert_eq!(world.sum(), 250);
+    world.follows_from_the_ledger();
+}
+
+#[test]
+fn a_stay_that_was_two_visits_is_split_and_each_is_charged() {
+    let mut world = World::with_tariffs();
+    world.events("a", &[("entry", "AB1", NINE), ("exit", "AB1", TWELVE), ("entry", "AB2", NINE)]);
+    assert!(world.order(split(1, ELEVEN, TEN)).unwrap_err().contains("before it had left"));
+    assert!(world.order(split(1, TEN, "2026-11-23T12:00:01+01:00")).unwrap_err().contains("had ended"));
+    world.order(split(1, TEN, ELEVEN)).unwrap();
+    // One of a car that is inside: the second part ends with its exit.
+    world.order(split(3, TEN, ELEVEN)).unwrap();
+    world.events("a", &[("exit", "AB2", "2026-11-23T12:30:00+01:00")]);
+    assert_eq!(
+        world.books(),
+        books(&[
+            ("AB1", "voided", Some(750)),
+            ("AB1", "void", Some(-750)),
+            ("AB1", "charged", Some(250)),
+            ("AB1", "charged", Some(250)),
+            ("AB2", "charged", Some(250)),
+            ("AB2", "charged", Some(500)),
+        ])
+    );
+    let ids: std::collections::BTreeSet<String> =
+        world.lines().into_iter().filter(|line| line.kind == "charge").map(|line| line.id).collect();
+    assert_eq!(ids.len(), 5, "each charge has an id of its own: {ids:?}");
+    world.follows_from_the_ledger();
+}
+
+#[test]
+fn a_stay_that_is_held_is_charged_as_it_is_or_made_another() {
+    let mut world = World::with_tariffs();
+    world.events("a", &[("entry", "AB1", TEN), ("exit", "AB1", "2026-12-23T10:00:01+01:00")]);
+    world.events("a", &[("entry", "AB2", TEN), ("exit", "AB2", NINE)]);
+    let held = world.lines();
+    let bill = |line: &ChargeLine| Command::BillStay { charge: line.id.parse().unwrap(), reason: "seen".into() };
+    assert!(world.order(bill(&held[1])).unwrap_err().contains("is not held"), "its times contradict each other");
+    world.order(bill(&held[0])).unwrap();
+    assert!(world.order(bill(&held[0])).unwrap_err().contains("is not held"));
+    world.order(close(3, ELEVEN)).unwrap();
+    let books_now: Vec<_> = world.books().into_iter().map(|(_, state, amount)| (state, amount)).collect();
+    let charged: Vec<_> = books_now.iter().filter(|(state, _)| *state == "charged").collect();
+    assert_eq!(charged, [&("charged", Some(721 * 250)), &("charged", Some(250))]);
+    world.follows_from_the_ledger();
+}
+
 #[derive(Debug, Clone)]
 enum Act {
     Entry(u8),
@@ -384,6 +496,10 @@ enum Act {
     Credit(u8),
     Tariffs(u8),
     Price,
+    Close(u8, u8),
+    Split(u8, u8),
+    Join(u8, u8),
+    Bill(u8),
     Save,
 }
 
@@ -396,6 +512,10 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         1 => any::<u8>().prop_map(Act::Credit),
         1 => (0u8..3).prop_map(Act::Tariffs),
         1 => Just(Act::Price),
+        1 => (any::<u8>(), 0u8..60).prop_map(|(event, hour)| Act::Close(event, hour)),
+        1 => (any::<u8>(), 0u8..60).prop_map(|(event, hour)| Act::Split(event, hour)),
+        1 => (any::<u8>(), any::<u8>()).prop_map(|(entry, exit)| Act::Join(entry, exit)),
+        1 => any::<u8>().prop_map(Act::Bill),
         2 => Just(Act::Save),
     ];
     prop::collection::vec(act, 0..60)
@@ -433,8 +553,26 @@ proptest! {
                     world.put(&TARIFFS.replace("per_unit = 250", &format!("per_unit = {price}00")));
                 }
                 Act::Price => { let _ = world.order(Command::Price { from: 1, to: 1000 }); }
+                Act::Close(event, hour) if events > 0 => {
+                    let at = format!("2026-11-{:02}T{:02}:30:00Z", hour / 24 + 1, hour % 24);
+                    let _ = world.order(close(u64::from(*event) % events + 1, &at));
+                }
+                Act::Split(event, hour) if events > 0 => {
+                    let at = |minute| format!("2026-11-{:02}T{:02}:{minute}:00Z", hour / 24 + 1, hour % 24);
+                    let _ = world.order(split(u64::from(*event) % events + 1, &at(20), &at(40)));
+                }
+                Act::Join(entry, exit) if events > 0 => {
+                    let of = |event: &u8| id("a", u64::from(*event) % events + 1);
+                    let _ = world.order(Command::JoinStay { entry: of(entry), exit: of(exit), reason: "x".into() });
+                }
+                Act::Bill(which) => {
+                    let lines = world.lines();
+                    let Some(line) = lines.get(usize::from(*which) % lines.len().max(1)) else { continue };
+                    let Ok(charge) = line.id.parse() else { continue };
+                    let _ = world.order(Command::BillStay { charge, reason: "x".into() });
+                }
                 Act::Save => world.save(),
-                Act::Correct(..) => {}
+                Act::Correct(..) | Act::Close(..) | Act::Split(..) | Act::Join(..) => {}
             }
         }
         let listed = world.listed();
