@@ -92,7 +92,9 @@ impl FromStr for EventId {
     type Err = NoEventId;
     fn from_str(text: &str) -> Result<EventId, NoEventId> {
         match text.parse() {
-            Ok(ChargeId { garage, epoch, sequence, made_at: None }) => Ok(EventId { garage, epoch, sequence }),
+            Ok(ChargeId { garage, epoch, sequence, made_at: None }) => {
+                Ok(EventId { garage, epoch, sequence })
+            }
             _ => Err(NoEventId(text.to_owned())),
         }
     }
@@ -127,7 +129,13 @@ mod tests {
 
     #[test]
     fn what_is_no_id_is_refused() {
-        for text in ["", "1", "1/2/3", "1/d5947e0f-1414-4ac6-8009-21147bb78df6/x", "d5947e0f-1414-4ac6-8009-21147bb78df6/3"] {
+        for text in [
+            "",
+            "1",
+            "1/2/3",
+            "1/d5947e0f-1414-4ac6-8009-21147bb78df6/x",
+            "d5947e0f-1414-4ac6-8009-21147bb78df6/3",
+        ] {
             assert!(text.parse::<ChargeId>().is_err(), "{text}");
         }
     }

@@ -313,8 +313,13 @@ impl<'a> Reckoner<'a> {
         let mut all = Vec::new();
         let mut after = None;
         loop {
-            let wanted =
-                Wanted { plate: Some(plate.clone()), month: Some(month), after, limit: 1000, ..Wanted::default() };
+            let wanted = Wanted {
+                plate: Some(plate.clone()),
+                month: Some(month),
+                after,
+                limit: 1000,
+                ..Wanted::default()
+            };
             let found = list(store, &wanted)?;
             all.extend(found.entries);
             after = found.next;
@@ -344,13 +349,19 @@ pub enum ReckoningError {
     Store(#[from] StoreError),
     #[error("a statement does not add up: {0}. \"server verify\" says more")]
     Statement(#[from] StatementError),
-    #[error("the lines of a statement give {lines}, and the books say {books}. \"server verify\" says more; do not send it")]
+    #[error(
+        "the lines of a statement give {lines}, and the books say {books}. \"server verify\" says more; do not send it"
+    )]
     Disagree { lines: String, books: String },
 }
 
 /// The sum of the lines is the sum that the fold kept.
 fn agree(statement: &Statement, book: &MonthBook) -> Result<(), ReckoningError> {
-    let by_line: Vec<(String, i64)> = statement.totals().iter().map(|total| (total.gross.currency.code.to_string(), total.gross.minor)).collect();
+    let by_line: Vec<(String, i64)> = statement
+        .totals()
+        .iter()
+        .map(|total| (total.gross.currency.code.to_string(), total.gross.minor))
+        .collect();
     let mut by_book: Vec<(String, i64)> = Vec::new();
     for (money, _) in &book.totals {
         match by_book.iter_mut().find(|(code, _)| code == money.currency.code()) {

@@ -3,12 +3,13 @@
 use super::put::{self, Put};
 use super::{Command, Request, reading};
 use crate::daemon::admin::{Call, NotDone, Outcome};
+use crate::parking::tariff::TariffSet;
 use crate::server::folding::Signal;
 use crate::server::ledger::Ledger;
 use crate::server::verify::verify_live;
-use crate::parking::tariff::TariffSet;
 use crate::server::view::View;
 use crate::server::view::billing::list::pending;
+use crate::server::view::review::review;
 use crate::store::Store;
 use std::sync::{Arc, RwLock, RwLockReadGuard};
 use std::time::Duration;
@@ -62,6 +63,7 @@ impl Desk {
             }
             Request::Put { put, dry_run } => self.put(&put, dry_run, call.caller.as_str()).await,
             Request::ApplyTariffs => self.apply_tariffs(call.caller.as_str()).await,
+            Request::Review => self.review().await,
             Request::Plates => Ok(reading::plates(&self.view())),
             Request::Contracts => Ok(reading::contracts(&self.view())),
             Request::Garages => {
@@ -128,6 +130,14 @@ impl Desk {
         }
         self.written().await?;
         reading::applied(&self.store, commands)
+    }
+
+    async fn review(&self) -> Outcome {
+        self.written().await?;
+        let store = self.store.clone();
+        let found = tokio::task::spawn_blocking(move || review(&store));
+        let found = found.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        reading::review(&self.view(), &self.ledger, &found)
     }
 
     /// Waits until everything that is recorded is folded.

@@ -10,6 +10,7 @@ use crate::server::ledger::Ledger;
 use crate::server::verify::verify;
 use crate::server::view::View;
 use crate::server::view::billing::list::pending;
+use crate::server::view::review::review;
 use crate::store::directory::DataDir;
 use crate::store::{Purpose, Store, StoreError};
 
@@ -40,6 +41,10 @@ impl Offline {
             }
             Request::Records { from, through } => return reading::records(&self.ledger, *from, *through),
             Request::Verify => return reading::verified(verify(&self.ledger, &self.store)),
+            Request::Review => {
+                let found = review(&self.store).map_err(|error| error.to_string())?;
+                return reading::review(&self.view, &self.ledger, &found);
+            }
             Request::Plates => return Ok(reading::plates(&self.view)),
             Request::Contracts => return Ok(reading::contracts(&self.view)),
             Request::Put { put, dry_run } => return self.put(put, *dry_run, by),
@@ -77,8 +82,10 @@ impl Offline {
                 "{error}. Whether the command was recorded shows at the next start. Look, and if it was not, give it again"
             )
         };
-        let position =
-            self.ledger.record_order(by.as_str(), pieces, command.clone(), clock::wall_ms()).map_err(unknown)?;
+        let position = self
+            .ledger
+            .record_order(by.as_str(), pieces, command.clone(), clock::wall_ms())
+            .map_err(unknown)?;
         // It is recorded: a view that cannot be written is folded again at the next start.
         match catch_up(&self.ledger, &self.store, &mut self.view).and_then(|()| self.store.flush()) {
             Ok(()) => reading::done(&self.view, position, command),

@@ -26,6 +26,7 @@ mod commands;
 pub mod list;
 mod pages;
 mod repairs;
+pub mod review;
 mod stays;
 #[cfg(test)]
 mod stays_tests;

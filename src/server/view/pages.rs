@@ -50,7 +50,11 @@ pub struct Passage {
 const MADE: u32 = 1 << 31;
 
 impl Passage {
-    pub fn new(position: u64, (stream, sequence): (u32, u64), (at_ms, offset_minutes): (i64, i16)) -> Passage {
+    pub fn new(
+        position: u64,
+        (stream, sequence): (u32, u64),
+        (at_ms, offset_minutes): (i64, i16),
+    ) -> Passage {
         Passage { position, sequence, stream, at_ms, offset_minutes }
     }
 
@@ -324,8 +328,7 @@ mod tests {
 
     #[test]
     fn a_page_of_the_longest_visits_fits_into_a_value() {
-        let worst =
-            Passage::new(u64::MAX, (u32::MAX, u64::MAX), (i64::from(u32::MAX) * -100_000, -1_560));
+        let worst = Passage::new(u64::MAX, (u32::MAX, u64::MAX), (i64::from(u32::MAX) * -100_000, -1_560));
         let far = Address { garage: u32::MAX, page: u32::MAX, slot: SLOTS_MAX };
         let mut slots: Vec<Slot> = Vec::new();
         let mut reserved = 0;

@@ -21,7 +21,9 @@ use crate::store::StoreError;
 /// Why a stay is not repaired. Nothing was recorded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoRepair {
-    #[error("there is no event {0}: GET /v1/events shows those that there are, \"server stays review\" those that may want a repair")]
+    #[error(
+        "there is no event {0}: GET /v1/events shows those that there are, \"server stays review\" those that may want a repair"
+    )]
     NoSuchEvent(EventId),
     #[error("the event {event} cannot be used: {why}")]
     NotUsable { event: EventId, why: NotApplied },
@@ -31,7 +33,9 @@ pub enum NoRepair {
     NoExit(EventId),
     #[error("the entry and the exit are events of two garages")]
     TwoGarages,
-    #[error("they would not become one stay: between {entry} and {exit} lies another event of the plate {plate}, or the exit is older")]
+    #[error(
+        "they would not become one stay: between {entry} and {exit} lies another event of the plate {plate}, or the exit is older"
+    )]
     NoNeighbours { entry: EventId, exit: EventId, plate: String },
     #[error("the stay that begins with {0} has ended already, and neither before it began")]
     HasEnded(EventId),
@@ -122,7 +126,13 @@ impl View {
                     let names = super::list::names(&self.garages);
                     let called =
                         names.get(&stay.garage).map(|key| self.name_of(key).to_string()).unwrap_or_default();
-                    self.billing.release(position, found.number, &found.entry, &called, &mut changes.billing)?;
+                    self.billing.release(
+                        position,
+                        found.number,
+                        &found.entry,
+                        &called,
+                        &mut changes.billing,
+                    )?;
                 }
             }
             _ => {
@@ -171,8 +181,7 @@ impl View {
         };
         let visits: Vec<_> = run.into_iter().map(|(_, visit)| visit).collect();
         let after = stay::with(&visits, Way::Out, known_exit.passage);
-        let joined =
-            Visit::Stay { entry: known_entry.passage, end: End::Left(known_exit.passage) };
+        let joined = Visit::Stay { entry: known_entry.passage, end: End::Left(known_exit.passage) };
         if known_exit.plate.as_ref() == Some(&plate) || !after.contains(&joined) {
             let (entry, exit, plate) = (entry.clone(), exit.clone(), plate.to_string());
             return Ok(Err(NoRepair::NoNeighbours { entry, exit, plate }.into()));

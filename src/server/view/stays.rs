@@ -14,8 +14,8 @@ use super::changes::Changes;
 use super::pages::{
     self, Address, Head, Heads, Occupied, PAGE_MAX, Passage, ReadingsOf, SLOTS_MAX, Slot, read_page,
 };
-use crate::messaging::{Epoch, SiteName};
 use crate::messaging::page::Content;
+use crate::messaging::{Epoch, SiteName};
 use crate::parking::stay::{self, End, Inside, Visit, Way};
 use crate::parking::{Event, EventKind, Plate};
 use crate::server::ledger::Ledger;
@@ -201,7 +201,13 @@ impl Stays {
             book.exits_missed += 1;
         }
         if self.garages_of.contains_key(plate) {
-            changes.billing.note(Code::OpenInTwoGarages, book.number, Some(plate), entry.at_ms, entry.position)?;
+            changes.billing.note(
+                Code::OpenInTwoGarages,
+                book.number,
+                Some(plate),
+                entry.at_ms,
+                entry.position,
+            )?;
         }
         let garage = teller.garage(book);
         let cover = teller.billing.entered(garage, plate, entry);

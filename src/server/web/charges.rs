@@ -86,9 +86,7 @@ pub(super) async fn charges(
 /// What was only a step on the way to something that is shown is not.
 fn is_shown(entry: &Entry) -> bool {
     match &entry.what {
-        What::Stay(stay) => {
-            entry.settled_by == 0 || !matches!(stay.terms, Terms::Pending | Terms::Held(_))
-        }
+        What::Stay(stay) => entry.settled_by == 0 || !matches!(stay.terms, Terms::Pending | Terms::Held(_)),
         What::Void { money, .. } => money.is_some(),
         What::Credit { .. } => true,
     }

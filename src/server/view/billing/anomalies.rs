@@ -74,16 +74,36 @@ impl Code {
     /// What it means, and what a person can do.
     pub fn explanation(self) -> &'static str {
         match self {
-            Code::ExitWithoutEntry => "a car left that had not entered, by its plate; nothing is charged. \"server stays review\" looks for an entry with a look-alike plate",
-            Code::EntryWhileOpen => "a car entered that was inside already: its exit was not seen. The former stay ends unresolved and is not charged; \"server stays close\" ends it at a time",
-            Code::ClockSkew => "a stay ended up to 5 minutes before it began, because two clocks differ; it counts as one without length",
-            Code::ExitBeforeEntry => "a stay ended more than 5 minutes before it began; it is not charged. Check the clocks of the garage",
-            Code::OpenInTwoGarages => "a car entered a garage while it was inside another: a plate was misread, or an exit was missed",
-            Code::StayOver30Days => "a stay is longer than 30 days; it is held and not charged. \"server stays bill\" charges it as it is, \"server stays split\" makes two of it",
-            Code::ClockNotSet => "the garage's clock was not known to be set when it took these events; what they cost may be wrong",
-            Code::UnreadablePlate => "a plate could not be read; the car is counted, never matched or charged",
-            Code::NoTariff => "no tariff has a price for this stay yet; it waits. Add one, restart the server or give it, then \"server tariffs apply\"",
-            Code::Unregistered => "nobody registered this plate; it is charged to the account \"unregistered\"",
+            Code::ExitWithoutEntry => {
+                "a car left that had not entered, by its plate; nothing is charged. \"server stays review\" looks for an entry with a look-alike plate"
+            }
+            Code::EntryWhileOpen => {
+                "a car entered that was inside already: its exit was not seen. The former stay ends unresolved and is not charged; \"server stays close\" ends it at a time"
+            }
+            Code::ClockSkew => {
+                "a stay ended up to 5 minutes before it began, because two clocks differ; it counts as one without length"
+            }
+            Code::ExitBeforeEntry => {
+                "a stay ended more than 5 minutes before it began; it is not charged. Check the clocks of the garage"
+            }
+            Code::OpenInTwoGarages => {
+                "a car entered a garage while it was inside another: a plate was misread, or an exit was missed"
+            }
+            Code::StayOver30Days => {
+                "a stay is longer than 30 days; it is held and not charged. \"server stays bill\" charges it as it is, \"server stays split\" makes two of it"
+            }
+            Code::ClockNotSet => {
+                "the garage's clock was not known to be set when it took these events; what they cost may be wrong"
+            }
+            Code::UnreadablePlate => {
+                "a plate could not be read; the car is counted, never matched or charged"
+            }
+            Code::NoTariff => {
+                "no tariff has a price for this stay yet; it waits. Add one, restart the server or give it, then \"server tariffs apply\""
+            }
+            Code::Unregistered => {
+                "nobody registered this plate; it is charged to the account \"unregistered\""
+            }
         }
     }
 }

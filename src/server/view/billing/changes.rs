@@ -14,6 +14,8 @@ pub struct BillingChanges {
     store: Store,
     pub(super) accounts: BTreeSet<u32>,
     pub(super) heads: BTreeSet<u16>,
+    /// Garages in which money was taken.
+    pub(super) taken: BTreeSet<u32>,
     /// Whole pages that are not the newest.
     pub(super) pages: BTreeMap<u64, Vec<Entry>>,
     /// Whether the newest page changed.
@@ -32,6 +34,7 @@ impl BillingChanges {
             store: store.clone(),
             accounts: BTreeSet::new(),
             heads: BTreeSet::new(),
+            taken: BTreeSet::new(),
             pages: BTreeMap::new(),
             tail: false,
             in_force: BTreeSet::new(),
@@ -43,7 +46,7 @@ impl BillingChanges {
 
     /// How many writes it comes to.
     pub fn writes(&self) -> usize {
-        let books = self.accounts.len() + self.months.len() + self.anomalies.len();
+        let books = self.accounts.len() + self.months.len() + self.anomalies.len() + self.taken.len();
         books + self.heads.len() + self.pages.len() + usize::from(self.tail) + self.in_force.len()
     }
 
@@ -86,7 +89,8 @@ impl BillingChanges {
         let anomaly = match self.anomalies.get_mut(&key) {
             Some(anomaly) => anomaly,
             None => {
-                let known = self.store.get(&key)?.map(|value| super::super::decode(&key, &value)).transpose()?;
+                let known =
+                    self.store.get(&key)?.map(|value| super::super::decode(&key, &value)).transpose()?;
                 self.anomalies.entry(key).or_insert(known.unwrap_or_default())
             }
         };
@@ -98,7 +102,14 @@ impl BillingChanges {
     pub fn drain(&mut self, billing: &Billing, batch: &mut Batch) {
         self.seen = None;
         for account in std::mem::take(&mut self.accounts) {
-            batch.put(entries::account_key(account), super::super::encode(&billing.accounts[account as usize]));
+            batch.put(
+                entries::account_key(account),
+                super::super::encode(&billing.accounts[account as usize]),
+            );
+        }
+        for garage in std::mem::take(&mut self.taken) {
+            let key = [b"vbg", &garage.to_be_bytes()[..]].concat();
+            batch.put(key, super::super::encode(&billing.taken(garage)));
         }
         for page in std::mem::take(&mut self.heads) {
             let (key, value) = billing.heads.entry(page);

@@ -87,7 +87,11 @@ impl<'a> Reader<'a> {
     }
 
     /// One month of one account, oldest first, and its book.
-    pub fn month(&mut self, account: u32, month: Month) -> Result<Option<(MonthBook, Vec<Listed>)>, StoreError> {
+    pub fn month(
+        &mut self,
+        account: u32,
+        month: Month,
+    ) -> Result<Option<(MonthBook, Vec<Listed>)>, StoreError> {
         let Some(book) = entries::read_month(self.store, account, month)? else { return Ok(None) };
         let mut numbers = Vec::with_capacity(book.entries as usize);
         let mut next = book.last;

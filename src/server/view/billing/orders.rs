@@ -126,7 +126,13 @@ impl View {
             Command::Credit { charge, amount, .. } => {
                 if let Ok(found) = self.judge_credit(ledger, charge, *amount, changes)? {
                     let amount = Amount::of_minor(*amount);
-                    self.billing.credit(position, found.number, &found.entry, amount, &mut changes.billing)?;
+                    self.billing.credit(
+                        position,
+                        found.number,
+                        &found.entry,
+                        amount,
+                        &mut changes.billing,
+                    )?;
                 }
             }
             _ => {}
@@ -148,7 +154,10 @@ impl View {
         let What::Stay(stay) = &found.entry.what else { unreachable!("only a stay is charged") };
         let (money, _) = stay.terms.money().expect("it is charged");
         let plate = super::stored_plate(&stay.plate)?;
-        let left = Money { amount: self.billing.left_of(found.number, money, &plate, &mut changes.billing)?, ..money };
+        let left = Money {
+            amount: self.billing.left_of(found.number, money, &plate, &mut changes.billing)?,
+            ..money
+        };
         if amount <= 0 || amount > left.amount.minor() {
             let asked = Money { amount: Amount::of_minor(amount), ..money };
             return Ok(Err(NoOrder::TooMuch { charge: charge.clone(), left, asked }));
@@ -190,7 +199,8 @@ impl View {
             let Content::Records(records) = &page.page.content else { continue };
             let Some(index) = id.sequence.checked_sub(page.page.first.get()) else { continue };
             let Some(record) = records.get(index as usize) else { continue };
-            let read_first = Event::from_bytes(&record.payload).ok().and_then(|event| event.kind.plate().cloned());
+            let read_first =
+                Event::from_bytes(&record.payload).ok().and_then(|event| event.kind.plate().cloned());
             let corrected = changes.reading((page.position, (index / 16) as u8), index as u8)?;
             let corrected = corrected.and_then(|plate| Plate::new(&plate).ok());
             for plate in corrected.iter().chain(&read_first) {

@@ -34,13 +34,19 @@ pub enum Order {
 impl Order {
     /// What the command at `position` puts in force; `None` for one that is about something else. `Err`: its pieces do not
     /// give what it says.
-    pub fn read(ledger: &Ledger, position: u64, command: &Command) -> Result<Option<Result<Order, String>>, StoreError> {
+    pub fn read(
+        ledger: &Ledger,
+        position: u64,
+        command: &Command,
+    ) -> Result<Option<Result<Order, String>>, StoreError> {
         let (pieces, digest) = match command {
             Command::Tariffs { pieces, digest }
             | Command::Plates { pieces, digest }
             | Command::Contracts { pieces, digest } => (*pieces, *digest),
             Command::RemovePlate { plate } => {
-                return Ok(Some(Plate::new(plate).map(Order::RemovePlate).map_err(|error| error.to_string())));
+                return Ok(Some(
+                    Plate::new(plate).map(Order::RemovePlate).map_err(|error| error.to_string()),
+                ));
             }
             Command::RemoveContract { contract } => {
                 return Ok(Some(Ok(Order::RemoveContract(contract.clone()))));
@@ -70,7 +76,12 @@ fn first(errors: &[impl ToString]) -> String {
 }
 
 /// What stands in the `pieces` records before `position`, if it has that digest.
-fn gather(ledger: &Ledger, position: u64, pieces: u32, digest: Digest) -> Result<Option<Vec<u8>>, StoreError> {
+fn gather(
+    ledger: &Ledger,
+    position: u64,
+    pieces: u32,
+    digest: Digest,
+) -> Result<Option<Vec<u8>>, StoreError> {
     let Some(from) = position.checked_sub(pieces.into()) else { return Ok(None) };
     let mut bytes = Vec::new();
     for position in from..position {
@@ -111,7 +122,9 @@ impl InForce {
             Order::RemovePlate(plate) => {
                 self.plates.remove(&plate);
             }
-            Order::Contracts(contracts) => contracts.into_iter().for_each(|contract| self.put_contract(contract)),
+            Order::Contracts(contracts) => {
+                contracts.into_iter().for_each(|contract| self.put_contract(contract))
+            }
             Order::RemoveContract(name) => {
                 if let Some(number) = self.contract_numbers.get(&name).copied() {
                     self.replace_contract(number, None);
@@ -162,7 +175,12 @@ impl InForce {
     }
 
     /// The contracts of a plate that hold on a day in a garage, in the order in which they came.
-    pub fn contracts_for(&self, plate: &Plate, garage: &str, day: Date) -> impl Iterator<Item = (u32, &Contract)> {
+    pub fn contracts_for(
+        &self,
+        plate: &Plate,
+        garage: &str,
+        day: Date,
+    ) -> impl Iterator<Item = (u32, &Contract)> {
         let numbers = self.contracts_of.get(plate).into_iter().flatten();
         numbers.filter_map(move |number| {
             let contract = self.contract(*number)?;

@@ -92,9 +92,9 @@ impl World {
         let next = self.sequences.entry(garage.to_owned()).or_insert(1);
         let first = *next;
         *next += events.len() as u64;
-        let written = events.iter().map(|(kind, plate, at)| {
-            event(&format!(r#"{{"kind":"{kind}","plate":"{plate}","at":"{at}"}}"#))
-        });
+        let written = events
+            .iter()
+            .map(|(kind, plate, at)| event(&format!(r#"{{"kind":"{kind}","plate":"{plate}","at":"{at}"}}"#)));
         let page = page_after(first, &written.collect::<Vec<_>>());
         apply(&self.ledger, garage, vec![page]);
         self.fold();
@@ -129,7 +129,8 @@ impl World {
 
     fn listed(&mut self) -> Vec<Listed> {
         self.save();
-        let List { mut entries, next, .. } = list(&self.store, &Wanted { limit: 10_000, ..Wanted::default() }).unwrap();
+        let List { mut entries, next, .. } =
+            list(&self.store, &Wanted { limit: 10_000, ..Wanted::default() }).unwrap();
         assert_eq!(next, None);
         entries.reverse();
         entries
@@ -244,7 +245,9 @@ fn a_charge_that_is_not_there_cannot_be_corrected() {
     let mut world = World::with_tariffs();
     world.events("a", &[("entry", "AB1", NINE), ("exit", "AB1", TEN)]);
     let line = world.lines()[0].id.clone();
-    for id in [line.replace("/2", "/1"), line.replace("/2", "/7"), line.replace("a/", "b/"), format!("{line}@3")] {
+    for id in
+        [line.replace("/2", "/1"), line.replace("/2", "/7"), line.replace("a/", "b/"), format!("{line}@3")]
+    {
         let void = Command::Void { charge: id.parse().unwrap(), reason: "x".into() };
         let refused = world.order(void).unwrap_err();
         assert!(refused.contains("there is no charge"), "{refused}");
@@ -279,10 +282,14 @@ fn a_contract_covers_as_many_cars_as_it_says_and_one_too_many_pays() {
          Fleet,acme,AB1,*,2026-01-01,2026-12-31,1\nFleet,acme,AB2,*,2026-01-01,2026-12-31,1\n\
          Other,beta,AB3,b,2026-01-01,2026-12-31,1\nOld,beta,AB4,*,2025-01-01,2026-11-22,1\n",
     );
-    let all = [("entry", "AB1", NINE), ("entry", "AB2", NINE), ("entry", "AB3", NINE), ("entry", "AB4", NINE)];
+    let all =
+        [("entry", "AB1", NINE), ("entry", "AB2", NINE), ("entry", "AB3", NINE), ("entry", "AB4", NINE)];
     world.events("a", &all);
     world.events("a", &[("exit", "AB1", TEN), ("entry", "AB1", TEN)]);
-    world.events("a", &[("exit", "AB2", TEN), ("exit", "AB3", TEN), ("exit", "AB4", TEN), ("exit", "AB1", TEN)]);
+    world.events(
+        "a",
+        &[("exit", "AB2", TEN), ("exit", "AB3", TEN), ("exit", "AB4", TEN), ("exit", "AB1", TEN)],
+    );
     assert_eq!(
         world.books(),
         books(&[
@@ -312,7 +319,8 @@ fn a_stay_that_does_not_add_up_is_not_billed_by_guess() {
     assert_eq!(states[1], ("held", None));
     assert_eq!(states[2], ("charged", Some(30 * 24 * 250)));
     assert_eq!(states[3], ("held", None));
-    let held = |entry: &Listed, why| matches!(&entry.entry.what, What::Stay(stay) if stay.terms == Terms::Held(why));
+    let held =
+        |entry: &Listed, why| matches!(&entry.entry.what, What::Stay(stay) if stay.terms == Terms::Held(why));
     let listed = world.listed();
     assert!(held(&listed[1], Held::EndsBeforeItBegins) && held(&listed[3], Held::TooLong));
     world.follows_from_the_ledger();
@@ -322,7 +330,10 @@ fn a_stay_that_does_not_add_up_is_not_billed_by_guess() {
 fn what_did_not_add_up_is_told_once_for_each_code_garage_and_plate() {
     let mut world = World::with_tariffs();
     world.register("plate,account,name\nAB1,one,One\n");
-    world.events("a", &[("exit", "AB1", NINE), ("exit", "AB1", TEN), ("entry", "AB1", NINE), ("entry", "AB1", TEN)]);
+    world.events(
+        "a",
+        &[("exit", "AB1", NINE), ("exit", "AB1", TEN), ("entry", "AB1", NINE), ("entry", "AB1", TEN)],
+    );
     world.events("b", &[("entry", "AB1", TEN), ("entry", "AB2", NINE), ("exit", "AB2", TEN)]);
     world.events("b", &[("entry", "AB2", NINE), ("exit", "AB2", TEN)]);
     world.save();
@@ -337,7 +348,8 @@ fn what_did_not_add_up_is_told_once_for_each_code_garage_and_plate() {
         let Some(next) = next else { break };
         after = Some(anomalies::Cursor::parse(&next.to_string()).unwrap());
     }
-    let told: Vec<_> = told.iter().map(|(code, garage, plate, count)| (*code, *garage, plate.as_str(), *count)).collect();
+    let told: Vec<_> =
+        told.iter().map(|(code, garage, plate, count)| (*code, *garage, plate.as_str(), *count)).collect();
     assert_eq!(
         told,
         [
@@ -358,7 +370,10 @@ fn the_statement_of_a_month_is_the_sum_of_its_charges() {
     world.register("plate,account,name\nAB1,one,One Ltd\nAB2,one,One Ltd\n");
     // In Berlin the first hour of December.
     world.events("a", &[("entry", "AB1", NINE), ("exit", "AB1", "2026-11-30T23:30:00Z")]);
-    world.events("a", &[("entry", "AB2", NINE), ("exit", "AB2", TEN), ("entry", "AB2", NINE), ("exit", "AB2", TEN)]);
+    world.events(
+        "a",
+        &[("entry", "AB2", NINE), ("exit", "AB2", TEN), ("entry", "AB2", NINE), ("exit", "AB2", TEN)],
+    );
     world.save();
     let reckoner = Reckoner::new(&world.view, &world.ledger);
     let operator = crate::parking::statement::Operator { name: "Op".into(), address: vec![], vat_id: None };
@@ -385,7 +400,12 @@ fn ms(text: &str) -> i64 {
 }
 
 fn close(sequence: u64, at: &str) -> Command {
-    Command::CloseStay { entry: id("a", sequence), left_at_ms: ms(at), offset_minutes: 60, reason: "seen".into() }
+    Command::CloseStay {
+        entry: id("a", sequence),
+        left_at_ms: ms(at),
+        offset_minutes: 60,
+        reason: "seen".into(),
+    }
 }
 
 fn split(sequence: u64, left: &str, entered: &str) -> Command {
@@ -405,7 +425,11 @@ const TWELVE: &str = "2026-11-23T12:00:00+01:00";
 fn a_misread_exit_is_joined_to_its_entry_and_the_stay_is_charged() {
     let mut world = World::with_tariffs();
     world.events("a", &[("entry", "AB0", NINE), ("exit", "ABO", TEN), ("exit", "AB0", ELEVEN)]);
-    let join = |entry, exit| Command::JoinStay { entry: id("a", entry), exit: id("a", exit), reason: "O is 0".into() };
+    let join = |entry, exit| Command::JoinStay {
+        entry: id("a", entry),
+        exit: id("a", exit),
+        reason: "O is 0".into(),
+    };
     let refused = world.order(join(1, 1)).unwrap_err();
     assert!(refused.contains("is no exit"), "{refused}");
     let refused = world.order(join(2, 3)).unwrap_err();
@@ -476,8 +500,12 @@ fn a_stay_that_is_held_is_charged_as_it_is_or_made_another() {
     world.events("a", &[("entry", "AB1", TEN), ("exit", "AB1", "2026-12-23T10:00:01+01:00")]);
     world.events("a", &[("entry", "AB2", TEN), ("exit", "AB2", NINE)]);
     let held = world.lines();
-    let bill = |line: &ChargeLine| Command::BillStay { charge: line.id.parse().unwrap(), reason: "seen".into() };
-    assert!(world.order(bill(&held[1])).unwrap_err().contains("is not held"), "its times contradict each other");
+    let bill =
+        |line: &ChargeLine| Command::BillStay { charge: line.id.parse().unwrap(), reason: "seen".into() };
+    assert!(
+        world.order(bill(&held[1])).unwrap_err().contains("is not held"),
+        "its times contradict each other"
+    );
     world.order(bill(&held[0])).unwrap();
     assert!(world.order(bill(&held[0])).unwrap_err().contains("is not held"));
     world.order(close(3, ELEVEN)).unwrap();
