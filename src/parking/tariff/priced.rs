@@ -38,7 +38,7 @@ pub enum Free {
 
 /// What a unit costs by, or what holds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Rule {
+pub(super) enum Rule {
     /// It is one of the first units of the stay.
     First,
     PerUnit(Window),

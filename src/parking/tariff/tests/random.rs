@@ -249,7 +249,7 @@ fn told(priced: &Priced) -> Vec<i64> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
 
     /// The pass in spans gives what one unit after the other gives, and no cap is exceeded.
     #[test]
