@@ -7,7 +7,7 @@ use super::view::billing::entries::{Held, MonthBook, Stay, Terms, VoidedBecause,
 use super::view::billing::list::{Listed, Reader, Wanted, list};
 use super::view::billing::{CLOCKS_DIFFER_MS, UNREGISTERED};
 use super::view::list::names;
-use super::view::{Passage, View, written_position};
+use super::view::{Passage, View, is_token, written_position};
 use crate::messaging::SiteName;
 use crate::parking::event::Moment;
 use crate::parking::statement::{
@@ -251,7 +251,11 @@ impl<'a> Reckoner<'a> {
                 let working = priced.iter().flat_map(Priced::working);
                 statement::Entry::Charge(statement::Stay {
                     garage: self.called(stay.garage),
-                    car: Car::Plate(stay.plate.to_string()),
+                    car: if is_token(&stay.plate) {
+                        Car::Token(stay.plate.to_string())
+                    } else {
+                        Car::Plate(stay.plate.to_string())
+                    },
                     entry: self.moment(stay, stay.entry),
                     exit: self.moment(stay, stay.exit),
                     tariff: self.tariff(stay).map(|tariff| tariff.name().to_owned()).unwrap_or_default(),

@@ -20,6 +20,7 @@ pub use put::Put;
 
 use crate::messaging::page::RECORDS_MAX;
 use crate::messaging::{Digest, SiteName};
+use crate::parking::statement::Month;
 use crate::parking::{ChargeId, EventId};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -124,6 +125,13 @@ pub enum Command {
         charge: ChargeId,
         reason: String,
     },
+    /// Random tokens stand for plates from here on; the same one for a plate and a month under one seed.
+    Forget {
+        whose: Whose,
+        seed: [u8; 16],
+    },
+    /// What stood here was forgotten: the ledger was compacted.
+    Erased,
 }
 
 impl Command {
@@ -142,6 +150,16 @@ impl Command {
                 | Command::Adopt { .. }
         )
     }
+}
+
+/// Which stays are to lose their plates.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Whose {
+    /// All of this plate.
+    Plate(String),
+    /// Those that were charged, among the entries of these numbers, for a month before this one.
+    Charged { from: u64, to: u64, before: Month },
 }
 
 /// Where an event waits in quarantine: a page's position in the ledger, and a place in the page.

@@ -1,6 +1,6 @@
 //! What operators read: lists, and what became of a command. The same from a running server and from a directory.
 
-use super::{Command, Place};
+use super::{Command, Place, Whose};
 use crate::daemon::admin::{NotDone, Outcome};
 use crate::messaging::SiteName;
 use crate::parking::register::Garages;
@@ -158,6 +158,12 @@ pub fn done(view: &View, position: u64, command: &Command) -> Outcome {
         Command::Discard { place, .. } => format!(
             "What waited at {place} is given up from position {position} on. Its bytes, and the reason, stay in the ledger"
         ),
+        Command::Forget { whose: Whose::Plate(_), .. } => format!(
+            "Tokens stand for the plate in stays and charges, from position {position} on. The events themselves keep it until \"server compact\" has rewritten the store, and backups made before keep it for good"
+        ),
+        Command::Forget { whose: Whose::Charged { .. }, .. } | Command::Erased => {
+            format!("It acts from position {position} on")
+        }
         Command::Piece { .. }
         | Command::Tariffs { .. }
         | Command::Plates { .. }

@@ -35,7 +35,7 @@ pub mod tests;
 
 pub use changes::Changes;
 pub use commands::{JudgeError, Refusal};
-pub use pages::{Address, Passage};
+pub use pages::{Address, Passage, is_token};
 pub use repairs::NoRepair;
 pub use stays::{Book, NotApplied};
 

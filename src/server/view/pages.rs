@@ -101,8 +101,9 @@ impl Slot {
         let size = postcard::ser_flavors::Size::default();
         let now = postcard::serialize_with_flavor(self, size).expect("a slot always encodes");
         match &self.visit {
-            Some((_, Visit::Stay { .. })) => now + END_MAX,
-            _ => now,
+            Some((plate, Visit::Stay { .. })) => now + END_MAX + longer_as_token(plate),
+            Some((plate, Visit::Exit(_))) => now + longer_as_token(plate),
+            None => now,
         }
     }
 
@@ -118,6 +119,21 @@ pub enum Change {
     End(u8, End<Passage>),
     /// A corrected plate undid the visit.
     Empty(u8),
+    /// A token stands for the plate from now on.
+    Forget(u8, Box<str>),
+}
+
+/// How much longer than a plate the token is that may stand for it.
+pub fn longer_as_token(plate: &str) -> usize {
+    TOKEN_LEN.saturating_sub(plate.len())
+}
+
+/// How long a token is, in bytes. It begins with `~`, as no plate does.
+pub const TOKEN_LEN: usize = 11;
+
+/// Whether a token stands for a plate.
+pub fn is_token(plate: &str) -> bool {
+    plate.starts_with('~')
 }
 
 /// Makes a change to the slots of a page. `None` when it does not fit to them: the page is damaged.
@@ -132,6 +148,9 @@ pub fn make<'a, T: From<&'a str>>(slots: &mut Vec<Slot<T>>, change: &'a Change) 
             _ => return None,
         },
         Change::Empty(slot) => slots.get_mut(usize::from(*slot))?.visit = None,
+        Change::Forget(slot, token) => {
+            slots.get_mut(usize::from(*slot))?.visit.as_mut()?.0 = T::from(&**token);
+        }
     }
     Some(())
 }

@@ -479,6 +479,30 @@ impl Stays {
         changes.maps.extend(map.map(|map| (address.garage, map)));
     }
 
+    pub fn is_inside_anywhere(&self, plate: &Plate) -> bool {
+        self.garages_of.contains_key(plate)
+    }
+
+    /// All visits of a plate that are told under it, newest first.
+    pub fn of_plate(
+        &self,
+        plate: &Plate,
+        changes: &mut Changes,
+    ) -> Result<Vec<(Address, Visit<Passage>)>, StoreError> {
+        let mut found = Vec::new();
+        let mut next = self.heads.get(Head::of(plate));
+        while let Some(address) = next {
+            let slot = changes.slot(address)?;
+            next = slot.previous;
+            if let Some((text, visit)) = &slot.visit
+                && **text == *plate.as_str()
+            {
+                found.push((address, visit.clone()));
+            }
+        }
+        Ok(found)
+    }
+
     /// Puts everything that changed into `batch`.
     pub fn drain(&self, changes: &mut Changes, batch: &mut crate::store::Batch) -> Result<(), StoreError> {
         for page in std::mem::take(&mut changes.heads) {

@@ -128,6 +128,9 @@ impl Anomaly {
     }
 }
 
+/// Where in a key the plate begins, or the token that stands for one.
+pub(super) const PLATE_AT: usize = 8;
+
 pub(super) fn key(code: Code, garage: u32, plate: Option<&Plate>) -> Vec<u8> {
     let plate = plate.map_or("", Plate::as_str);
     [b"vbn", &[code as u8][..], &garage.to_be_bytes(), plate.as_bytes()].concat()
@@ -218,8 +221,8 @@ pub fn list(
 fn read(key: &[u8], value: &[u8]) -> Result<Noted, StoreError> {
     let damaged = || super::super::damaged(key);
     let code = key.get(3).and_then(|code| Code::ALL.into_iter().find(|its| *its as u8 == *code));
-    let garage = u32::from_be_bytes(sized(key.get(4..8).unwrap_or_default())?);
-    let plate = std::str::from_utf8(&key[8..]).map_err(|_| damaged())?;
+    let garage = u32::from_be_bytes(sized(key.get(4..PLATE_AT).unwrap_or_default())?);
+    let plate = std::str::from_utf8(&key[PLATE_AT..]).map_err(|_| damaged())?;
     Ok(Noted {
         code: code.ok_or_else(damaged)?,
         garage,

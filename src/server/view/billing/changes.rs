@@ -1,7 +1,7 @@
 //! What the fold changed in the books of money and has not written yet, and reading through it.
 
 use super::Billing;
-use super::anomalies::{Anomaly, Code, key};
+use super::anomalies::{self, Anomaly, Code, key};
 use super::entries::{self, Entry, MonthBook};
 use crate::parking::Plate;
 use crate::parking::statement::Month;
@@ -23,7 +23,8 @@ pub struct BillingChanges {
     /// Pages of what is in force.
     pub(super) in_force: BTreeSet<u32>,
     months: BTreeMap<(u32, Month), MonthBook>,
-    anomalies: BTreeMap<Vec<u8>, Anomaly>,
+    /// `None`: it is told under a token now.
+    anomalies: BTreeMap<Vec<u8>, Option<Anomaly>>,
     /// The page that was read last and is not changed: chains often stay in one.
     seen: Option<(u64, Vec<Entry>)>,
 }
@@ -87,14 +88,38 @@ impl BillingChanges {
     ) -> Result<(), StoreError> {
         let key = key(code, garage, plate);
         let anomaly = match self.anomalies.get_mut(&key) {
-            Some(anomaly) => anomaly,
+            Some(anomaly) => anomaly.get_or_insert_default(),
             None => {
                 let known =
                     self.store.get(&key)?.map(|value| super::super::decode(&key, &value)).transpose()?;
-                self.anomalies.entry(key).or_insert(known.unwrap_or_default())
+                self.anomalies
+                    .entry(key)
+                    .or_insert_with(|| Some(known.unwrap_or_default()))
+                    .get_or_insert_default()
             }
         };
         anomaly.happened(at_ms, position);
+        Ok(())
+    }
+
+    /// Lets a token stand for a plate in what did not add up.
+    pub(super) fn forget_anomalies(&mut self, plate: &Plate, token: &str) -> Result<(), StoreError> {
+        let is_of = |key: &[u8]| key.get(anomalies::PLATE_AT..) == Some(plate.as_str().as_bytes());
+        let mut found: BTreeMap<Vec<u8>, Anomaly> = BTreeMap::new();
+        for entry in self.store.range(b"vbn", b"vbo") {
+            let (key, value) = entry?;
+            if is_of(&key) && !self.anomalies.contains_key(&key) {
+                let anomaly = super::super::decode(&key, &value)?;
+                found.insert(key, anomaly);
+            }
+        }
+        let waiting = self.anomalies.iter().filter(|(key, _)| is_of(key));
+        found.extend(waiting.filter_map(|(key, anomaly)| Some((key.clone(), anomaly.clone()?))));
+        for (key, anomaly) in found {
+            let under_token = [&key[..anomalies::PLATE_AT], token.as_bytes()].concat();
+            self.anomalies.insert(key, None);
+            self.anomalies.insert(under_token, Some(anomaly));
+        }
         Ok(())
     }
 
@@ -128,7 +153,10 @@ impl BillingChanges {
             batch.put(entries::month_key(account, month), super::super::encode(&book));
         }
         for (key, anomaly) in std::mem::take(&mut self.anomalies) {
-            batch.put(key, super::super::encode(&anomaly));
+            match anomaly {
+                Some(anomaly) => batch.put(key, super::super::encode(&anomaly)),
+                None => batch.remove(key),
+            }
         }
     }
 }

@@ -12,7 +12,7 @@
 //! | `vba` + account (u32) | an [`AccountBook`] |
 //! | `vbm` + account (u32) + year (i16) + month (u8) | a [`MonthBook`] |
 
-use super::super::pages::{Head, Passage};
+use super::super::pages::{Head, Passage, longer_as_token};
 use super::super::{damaged, decode, encode};
 use super::Cover;
 use crate::parking::statement::Month;
@@ -187,7 +187,11 @@ pub const PAGE_MAX: usize = VALUE_MAX - 8;
 impl Entry {
     /// At most what it takes in a page, whatever settles it.
     pub fn reserve(&self) -> usize {
-        size(self) - size(&self.settled_by) + size(&u64::MAX)
+        let token = match &self.what {
+            What::Stay(stay) => longer_as_token(&stay.plate),
+            What::Void { .. } | What::Credit { .. } => 0,
+        };
+        size(self) - size(&self.settled_by) + size(&u64::MAX) + token
     }
 }
 

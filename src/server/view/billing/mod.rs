@@ -17,6 +17,7 @@
 pub mod anomalies;
 mod changes;
 pub mod entries;
+mod forget;
 pub mod list;
 mod orders;
 pub mod terms;
@@ -495,6 +496,28 @@ impl Billing {
     }
 
     fn settle(&mut self, number: Number, by: Number, changes: &mut BillingChanges) -> Result<(), StoreError> {
+        self.entry_mut(number, changes)?.settled_by = by;
+        Ok(())
+    }
+
+    /// Lets a token stand for the plate of a stay's entry.
+    fn put_token(
+        &mut self,
+        number: Number,
+        token: &str,
+        changes: &mut BillingChanges,
+    ) -> Result<(), StoreError> {
+        if let What::Stay(stay) = &mut self.entry_mut(number, changes)?.what {
+            stay.plate = token.into();
+        }
+        Ok(())
+    }
+
+    fn entry_mut<'a>(
+        &'a mut self,
+        number: Number,
+        changes: &'a mut BillingChanges,
+    ) -> Result<&'a mut Entry, StoreError> {
         let (page, place) = entries::place(number);
         let entry = if page == self.tail_page {
             changes.tail = true;
@@ -502,8 +525,7 @@ impl Billing {
         } else {
             changes.page_mut(page)?.get_mut(place)
         };
-        entry.ok_or_else(|| super::damaged(&entries::page_key(page)))?.settled_by = by;
-        Ok(())
+        entry.ok_or_else(|| super::damaged(&entries::page_key(page)))
     }
 
     /// An entry as it is now, written or not.

@@ -34,6 +34,18 @@ pub enum NoOrder {
     TooMuch { charge: ChargeId, left: Money, asked: Money },
     #[error("the stay of {0} is not held")]
     NotHeld(ChargeId),
+    #[error("no stay or charge has the plate {0}; nothing is to be forgotten, or it is already")]
+    NothingToForget(String),
+    #[error(
+        "the plate {0} is registered, or in a contract: take it out first (\"server plates remove\", \"server contracts\"), so that it does not come back with the next stay"
+    )]
+    Registered(String),
+    #[error("the car {0} is inside a garage; forget it when it has left")]
+    Inside(String),
+    #[error(
+        "a stay of {0} has no price yet, or is held: it would be lost. GET /v1/charges?plate={0} shows it; price it, or bill it, and forget then"
+    )]
+    Unbilled(String),
 }
 
 /// A charge that was found by its id.
@@ -81,6 +93,8 @@ impl View {
                 }
                 Err(refusal) => Err(refusal),
             },
+            Command::Forget { whose, .. } => self.judge_forget(whose, changes)?.map_err(Refusal::from),
+            Command::Erased => Ok(()),
             _ => return Ok(None),
         };
         Ok(Some(judged))
@@ -135,6 +149,7 @@ impl View {
                     )?;
                 }
             }
+            Command::Forget { whose, seed } => self.forget(whose, seed, changes)?,
             _ => {}
         }
         Ok(Some(Ok(())))

@@ -29,6 +29,8 @@ pub enum Order {
     RemovePlate(Plate),
     Contracts(Vec<Contract>),
     RemoveContract(String),
+    /// What it was is forgotten; what it came to stands in the other orders.
+    Erased,
 }
 
 impl Order {
@@ -51,6 +53,7 @@ impl Order {
             Command::RemoveContract { contract } => {
                 return Ok(Some(Ok(Order::RemoveContract(contract.clone()))));
             }
+            Command::Erased => return Ok(Some(Ok(Order::Erased))),
             _ => return Ok(None),
         };
         let Some(bytes) = gather(ledger, position, pieces, digest)? else {
@@ -125,6 +128,7 @@ impl InForce {
             Order::Contracts(contracts) => {
                 contracts.into_iter().for_each(|contract| self.put_contract(contract))
             }
+            Order::Erased => {}
             Order::RemoveContract(name) => {
                 if let Some(number) = self.contract_numbers.get(&name).copied() {
                     self.replace_contract(number, None);
@@ -160,6 +164,11 @@ impl InForce {
 
     pub fn registration(&self, plate: &Plate) -> Option<&Registration> {
         self.plates.get(plate)
+    }
+
+    /// Whether a plate is registered, or in a contract.
+    pub fn names(&self, plate: &Plate) -> bool {
+        self.plates.contains_key(plate) || self.contracts_of.contains_key(plate)
     }
 
     pub fn plates(&self) -> &BTreeMap<Plate, Registration> {

@@ -4,7 +4,7 @@ use super::entries::{Entry, Held, Terms, What};
 use super::list::{List, Listed, Wanted, list};
 use super::*;
 use crate::messaging::{Digest, SiteName};
-use crate::server::commands::Command;
+use crate::server::commands::{Command, Whose};
 use crate::server::ledger::Ledger;
 use crate::server::reckoning::{ChargeLine, Reckoner};
 use crate::server::view::tests::{apply, event, page_after, world};
@@ -515,6 +515,62 @@ fn a_stay_that_is_held_is_charged_as_it_is_or_made_another() {
     world.follows_from_the_ledger();
 }
 
+fn forget(whose: Whose) -> Command {
+    Command::Forget { whose, seed: [7; 16] }
+}
+
+#[test]
+fn a_forgotten_plate_is_a_token_in_stays_charges_and_anomalies_and_every_sum_stays() {
+    let mut world = World::with_tariffs();
+    world.events("a", &[("exit", "AB1", NINE), ("entry", "AB1", NINE), ("exit", "AB1", TEN)]);
+    world.events(
+        "b",
+        &[("entry", "AB1", "2026-12-01T10:00:00+01:00"), ("exit", "AB1", "2026-12-01T11:00:00+01:00")],
+    );
+    world.events("a", &[("entry", "AB2", NINE), ("exit", "AB2", TEN), ("entry", "AB3", TEN)]);
+    let of = |plate: &str| forget(Whose::Plate(plate.into()));
+    assert!(world.order(of("AB3")).unwrap_err().contains("is inside"));
+    assert!(world.order(of("AB9")).unwrap_err().contains("nothing is to be forgotten"));
+    let before = world.sum();
+    world.order(of("AB1")).unwrap();
+    assert!(world.order(of("AB1")).unwrap_err().contains("nothing is to be forgotten"));
+    assert_eq!(world.sum(), before);
+    let plates: Vec<String> = world.lines().into_iter().map(|line| line.plate).collect();
+    assert!(plates[0].starts_with('~') && plates[1].starts_with('~') && plates[2] == "AB2", "{plates:?}");
+    assert_ne!(plates[0], plates[1], "two months, two tokens");
+    for (key, value) in world.store.range(b"v", b"w").map(Result::unwrap) {
+        let holds = |bytes: &[u8]| bytes.windows(3).any(|part| part == b"AB1");
+        assert!(!holds(&key) && !holds(&value), "the views hold the plate under {key:02x?}");
+    }
+    let registered = world.events("a", &[("entry", "AB4", NINE), ("exit", "AB4", TEN)]);
+    world.register("plate,account,name\nAB4,four,\n");
+    assert!(world.order(of("AB4")).unwrap_err().contains("is registered"));
+    // A later reading of a forgotten event finds no stay.
+    world.correct("a", registered - 6, "AB7");
+    assert_eq!(world.view.quarantine.len(), 1);
+    assert_eq!(world.sum(), before + 250);
+    world.follows_from_the_ledger();
+}
+
+#[test]
+fn charged_stays_of_old_months_lose_their_plates_and_what_is_open_keeps_them() {
+    let mut world = World::new();
+    world.events("a", &[("entry", "AB0", NINE), ("exit", "AB0", TEN)]);
+    world.put(TARIFFS);
+    world.events(
+        "a",
+        &[("entry", "AB1", NINE), ("exit", "AB1", TEN), ("entry", "AB1", TEN), ("exit", "AB1", ELEVEN)],
+    );
+    world.events("a", &[("entry", "AB1", NINE), ("exit", "AB1", "2026-12-01T10:00:00+01:00")]);
+    let end = world.view.billing.end();
+    let before = "2026-12".parse().unwrap();
+    world.order(forget(Whose::Charged { from: 1, to: end, before })).unwrap();
+    let plates: Vec<String> = world.lines().into_iter().map(|line| line.plate).collect();
+    assert_eq!((plates[0].as_str(), plates[3].as_str()), ("AB0", "AB1"), "it waits, or is of a later month");
+    assert!(plates[1].starts_with('~') && plates[1] == plates[2], "one month, one token: {plates:?}");
+    world.follows_from_the_ledger();
+}
+
 #[derive(Debug, Clone)]
 enum Act {
     Entry(u8),
@@ -528,6 +584,7 @@ enum Act {
     Split(u8, u8),
     Join(u8, u8),
     Bill(u8),
+    Forget(u8),
     Save,
 }
 
@@ -544,6 +601,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         1 => (any::<u8>(), 0u8..60).prop_map(|(event, hour)| Act::Split(event, hour)),
         1 => (any::<u8>(), any::<u8>()).prop_map(|(entry, exit)| Act::Join(entry, exit)),
         1 => any::<u8>().prop_map(Act::Bill),
+        1 => (0u8..4).prop_map(Act::Forget),
         2 => Just(Act::Save),
     ];
     prop::collection::vec(act, 0..60)
@@ -598,6 +656,9 @@ proptest! {
                     let Some(line) = lines.get(usize::from(*which) % lines.len().max(1)) else { continue };
                     let Ok(charge) = line.id.parse() else { continue };
                     let _ = world.order(Command::BillStay { charge, reason: "x".into() });
+                }
+                Act::Forget(plate) => {
+                    let _ = world.order(forget(Whose::Plate(format!("AB{plate}"))));
                 }
                 Act::Save => world.save(),
                 Act::Correct(..) | Act::Close(..) | Act::Split(..) | Act::Join(..) => {}
