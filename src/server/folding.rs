@@ -83,7 +83,7 @@ pub fn open_view(ledger: &Ledger, store: &Store) -> Result<View, StoreError> {
         "the views had come to a position that the ledger does not have; they are dropped and folded anew from what it has"
     );
     view::discard(store)?;
-    Ok(View::default())
+    view::base::begin(ledger, store)
 }
 
 /// Says what the ledger cannot give any more. The rest is folded as if nothing were.

@@ -297,7 +297,8 @@ fn check_views(
 ) -> Result<(), Stopped> {
     let scratch_failed = |error: &dyn fmt::Display| Stopped::Here(VerifyError::Scratch(error.to_string()));
     let anew = scratch::store().map_err(|error| scratch_failed(&error))?;
-    let mut fold = Fold { ledger, view: View::default(), changes: Changes::on(&anew) };
+    let view = view::base::begin(ledger, &anew).map_err(Stopped::Views)?;
+    let mut fold = Fold { ledger, view, changes: Changes::on(&anew) };
     let written = || view::written_position(store).map_err(Stopped::Views);
 
     fold.go_on_to(written()?.unwrap_or_default())?;

@@ -20,6 +20,7 @@
 //! | `vc` + … | what commands changed: see [`commands`] |
 //! | `vb` + … | the books of money: see [`billing`] |
 
+pub mod base;
 pub mod billing;
 mod changes;
 mod commands;
@@ -383,7 +384,7 @@ impl View {
                 Err(error @ StoreError::Damaged { .. }) => error.to_string(),
                 loaded => return loaded,
             },
-            None if store.range(KEYS.0, KEYS.1).next().is_none() => return Ok(View::default()),
+            None if store.range(KEYS.0, KEYS.1).next().is_none() => return base::begin(ledger, store),
             None => "they are of another version of this program, or were being dropped".to_owned(),
         };
         tracing::warn!(
@@ -391,7 +392,7 @@ impl View {
             "the views are dropped and folded anew from the ledger, which holds everything; this takes a moment for each million events, until then answers are behind"
         );
         discard(store)?;
-        Ok(View::default())
+        base::begin(ledger, store)
     }
 
     /// What was written last.
