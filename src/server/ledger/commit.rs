@@ -141,7 +141,7 @@ impl<'a> Commit<'a> {
                 (Content::Lost { .. }, _) => unreachable!("what is lost is judged to be missing"),
                 (Content::Records(_), _) => {
                     answer.applied += page.count();
-                    mark = Mark { sequence: place.last, digest: Some(sealed.digest) };
+                    mark = Mark::after(&page, sealed.digest);
                     let page = sealed.clone();
                     (Record::Page { stream: number, received_at_ms: self.now_ms, page }, place.first)
                 }
@@ -201,8 +201,8 @@ impl<'a> Commit<'a> {
         Ok(known)
     }
 
-    /// Applies what comes after the first `known` messages of a page, as a page of its own. The next page names the whole
-    /// one, so that the mark has no digest; that this one names none before it says so for good.
+    /// Applies what comes after the first `known` messages of a page, as a page of its own. It names none before it, by which
+    /// [`Mark::after`] knows for good that the next page names the whole one.
     fn apply_rest(&mut self, stream: u32, page: Page, known: u64) -> Result<Mark, StoreError> {
         let later = |sequence: Sequence| {
             Sequence::new(sequence.get() + known).expect("it lies between two sequences of a page")
@@ -216,11 +216,11 @@ impl<'a> Commit<'a> {
             begun: page.begun,
             content: Content::Records(records.split_off(known as usize)),
         };
-        let (first, last) = (rest.first.get(), rest.last());
+        let first = rest.first.get();
         let sealed = SealedPage::seal(&rest);
         let digest = sealed.digest;
+        let mark = Mark::after(&rest, digest);
         let record = Record::Page { stream, received_at_ms: self.now_ms, page: sealed };
-        let mark = Mark { sequence: last, digest: None };
         let position = self.take_position();
         self.write(vec![
             (record_key(position), record.encode()),

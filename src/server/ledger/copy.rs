@@ -28,6 +28,8 @@ pub struct Counts {
     pub streams: u64,
     /// Positions whose record is missing, or cannot be read and was copied as it is.
     pub damaged: u64,
+    /// Positions that were lost at an earlier time, as the ledger says itself.
+    pub truncated: u64,
 }
 
 impl Ledger {
@@ -64,6 +66,8 @@ pub struct Copy<'a> {
     marks: BTreeMap<u32, Mark>,
     batch: Batch,
     position: u64,
+    /// So many positions in a row, up to the last one, have no record.
+    missing: u64,
     counts: Counts,
 }
 
@@ -80,6 +84,7 @@ impl<'a> Copy<'a> {
             marks: BTreeMap::new(),
             batch: Batch::default(),
             position: 0,
+            missing: 0,
             counts: Counts::default(),
         })
     }
@@ -97,6 +102,7 @@ impl<'a> Copy<'a> {
             |reason: String| StoreError::Damaged { place: format!("ledger position {position}"), reason };
         if bytes.is_empty() {
             self.counts.damaged += 1;
+            self.missing += 1;
             self.position = position;
             return Ok(());
         }
@@ -113,6 +119,7 @@ impl<'a> Copy<'a> {
             Some(record) => self.follow(position, record).map_err(damaged)?,
         }
         self.batch.put(record_key(position), bytes);
+        self.missing = 0;
         self.position = position;
         Ok(())
     }
@@ -127,9 +134,7 @@ impl<'a> Copy<'a> {
                 };
                 self.counts.pages += 1;
                 self.counts.events += records.len() as u64;
-                // The rest of a page names none before it, and the next page names the whole one.
-                let whole = opened.previous.is_some() || opened.first.get() == 1;
-                let mark = Mark { sequence: opened.last(), digest: whole.then_some(page.digest) };
+                let mark = Mark::after(&opened, page.digest);
                 if let Some((former, _)) = opened.moved_from
                     && let Some((site, _)) = self.streams.get(stream as usize)
                     && let Some(former) =
@@ -151,7 +156,15 @@ impl<'a> Copy<'a> {
                     None => self.know(stream)?, // the page behind it moves the mark
                 }
             }
-            Record::Capacity { .. } | Record::Truncated { .. } => {}
+            Record::Capacity { .. } => {}
+            Record::Truncated { from, to, .. } => {
+                // Nothing stands there by right.
+                if to + 1 == position {
+                    let known = self.missing.min((to + 1).saturating_sub(from));
+                    self.counts.damaged -= known;
+                    self.counts.truncated += known;
+                }
+            }
             Record::Command { command, .. } => {
                 self.counts.commands += 1;
                 if let Command::Adopt { garage } = command {
@@ -185,17 +198,25 @@ impl<'a> Copy<'a> {
 
     /// Writes what is left, and flushes: the copy is on disk.
     pub fn finish(mut self) -> Result<Counts, StoreError> {
-        for (number, mark) in &self.marks {
+        if self.missing > 0 {
+            // The last position keeps its number even if nothing of it can be read: it must never mean something else.
+            self.store.apply(&std::mem::take(&mut self.batch))?;
+            self.batch.put(record_key(self.position), Vec::new());
+        }
+        // A stream is known by its place: one of which nothing can be read any more keeps its own before those that follow.
+        let streams = self.marks.last_key_value().map_or(0, |(last, _)| last + 1);
+        for number in 0..streams {
             if self.batch.len() + 2 > BATCH_MAX {
                 self.store.apply(&std::mem::take(&mut self.batch))?;
             }
-            let (site, epoch) = &self.streams[*number as usize];
-            self.batch.put(stream_key(*number), stream_value(site, *epoch));
-            self.batch.put(mark_key(*number), mark_value(*mark));
+            let (site, epoch) = &self.streams[number as usize];
+            let mark = self.marks.get(&number).copied().unwrap_or_default();
+            self.batch.put(stream_key(number), stream_value(site, *epoch));
+            self.batch.put(mark_key(number), mark_value(mark));
         }
         self.store.apply(&self.batch)?;
         self.store.flush()?;
-        self.counts.streams = self.marks.len() as u64;
+        self.counts.streams = u64::from(streams);
         Ok(self.counts)
     }
 }
