@@ -142,10 +142,11 @@ fn copy(source: &mut Source, first: Part, target: &DataDir) -> Result<Value, Str
                 copy.add(unhex(&record)?).map_err(|error| error.to_string())?;
             }
         }
-        copy.finish().map_err(|error| error.to_string())?
+        let counts = copy.finish().map_err(|error| error.to_string())?;
+        open_copy(store, ledger, through)
+            .map_err(|error| format!("what was copied does not open: {error}"))?;
+        counts
     };
-    open_copy(&unfinished, ledger, through)
-        .map_err(|error| format!("what was copied does not open: {error}"))?;
     let certificate = Certificate {
         fogpost: env!("CARGO_PKG_VERSION"),
         ledger: first.ledger,
@@ -171,9 +172,8 @@ fn copy(source: &mut Source, first: Part, target: &DataDir) -> Result<Value, Str
     Ok(answer)
 }
 
-/// Reads the copy back from its disk as a server does: only what opens is a backup.
-fn open_copy(store: &Path, ledger: LedgerId, through: u64) -> Result<(), String> {
-    let store = Store::open(store, Purpose::Server).map_err(|error| error.to_string())?;
+/// Opens the copy as a server does: only what opens is a backup.
+fn open_copy(store: Store, ledger: LedgerId, through: u64) -> Result<(), String> {
     let copied = Ledger::open(store).map_err(|error| error.to_string())?;
     if (copied.id(), copied.position()) != (ledger, through) {
         return Err(format!(
