@@ -238,3 +238,51 @@ fn an_edge_that_knew_more_than_the_backup_is_served_by_it() {
     assert_exactly_once(&events_of(&restored, "a"), &[journal]);
     assert_eq!(missing(&restored, "a"), 0);
 }
+
+/// A server was restored, and grew beyond the position that an edge's board was of, by other events. The edge asked what had
+/// changed since, was told what came later, and went on showing a number of the lost history.
+#[test]
+fn a_board_of_before_the_restoration_is_told_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(&dir.path().join("server"), &[]);
+    let often = ["--board-interval-ms", "100"];
+    let edge =
+        |name: &str| Edge::start(&dir.path().join(format!("edge {name}")), name, &[server.address()], &often);
+    let (watching, busy, quiet) = (edge("watching"), edge("busy"), edge("quiet"));
+    let mut cars = 0;
+    let mut enter = |edge: &Edge, server: &Server| {
+        cars += 1;
+        common::Journal::default().post_entries(&edge.http(), vec![format!("KA{cars}")]);
+        wait_until("it is delivered", SOON, &[edge, server], || edge.depth() == 0);
+    };
+    let shown = |edge: &Edge, garage: &str| {
+        let board = edge.http().get_json("/v1/board");
+        let lines = board["garages"].as_array().into_iter().flatten();
+        let line = lines.filter(|line| line["name"] == garage).map(|line| line["occupied"].as_i64()).next();
+        (board["version"]["position"].as_u64(), line.flatten())
+    };
+    enter(&quiet, &server);
+    enter(&busy, &server);
+    let copy = dir.path().join("copy");
+    backup(&Operator::of(server.dir()), &copy);
+    (0..20).for_each(|_| enter(&busy, &server));
+    let before = server.position();
+    wait_until("the board shows it", SOON, &[&watching, &server], || {
+        shown(&watching, "quiet") == (Some(before), Some(1))
+    });
+    watching.freeze();
+    busy.freeze();
+    server.kill();
+    let restored = server.start_in_its_place(&copy);
+    enter(&quiet, &restored);
+    let changed = events_of(&restored, "quiet").last().unwrap().position;
+    assert!(changed <= before, "{changed} is behind {before}: the test proves nothing");
+    busy.thaw();
+    while restored.position() <= before + 1 {
+        enter(&busy, &restored);
+    }
+    watching.thaw();
+    wait_until("the board shows what came instead", SOON, &[&watching, &restored], || {
+        shown(&watching, "quiet").1 == Some(2)
+    });
+}

@@ -164,6 +164,8 @@ enum Next {
 /// Everything that the serving thread works with.
 pub struct Serving {
     pub ledger: Ledger,
+    /// Drawn at each start: what a board version of an earlier run meant is not known; see [`crate::parking::board::BoardVersion`].
+    pub run: u64,
     pub view: Arc<RwLock<View>>,
     pub signal: Arc<Signal>,
     pub seen: Arc<Mutex<BTreeMap<SiteName, Seen>>>,
@@ -297,7 +299,7 @@ impl Serving {
     fn answer_question(&self, asker: &SiteName, ask: &Bytes) -> Option<Bytes> {
         let question = BoardQuestion::from_bytes(ask).ok()?;
         let view = self.view.read().expect("the fold does not panic while it holds the view");
-        let answer = view.answer(self.ledger.id(), asker, &question).to_bytes();
+        let answer = view.answer((self.ledger.id(), self.run), asker, &question).to_bytes();
         // A reply must stay within its limit; a city of so many garages asks over HTTP.
         (answer.len() < wire::REPLY_MAX - 1024).then(|| Bytes::from(answer))
     }
