@@ -2,6 +2,7 @@
 
 use super::record::{
     adoption_key, index_key, mark_key, mark_value, moved_key, record_key, stream_key, stream_value,
+    trailing_u64,
 };
 use super::{Applied, Ledger, Record, Stream};
 use crate::messaging::page::{Content, Page, SealedPage};
@@ -149,6 +150,7 @@ impl<'a> Commit<'a> {
             if let Some((former, _)) = page.moved_from
                 && let Some(former) = self.ledger.stream_number(&request.site, former)
                 && self.ledger.stream(former)?.moved
+                && self.began_since_told(number, former)?
             {
                 // It has moved: what comes under the former epoch from now on is another conflict.
                 if self.batch.len() == BATCH_MAX {
@@ -261,6 +263,19 @@ impl<'a> Commit<'a> {
         self.batch.remove(adoption_key(site));
         self.moved.push(stream);
         Ok(true)
+    }
+
+    /// Whether a stream began after `former` was told to move. One that began before is of an earlier move, whatever it brings.
+    fn began_since_told(&self, stream: u32, former: u32) -> Result<bool, StoreError> {
+        if stream as usize >= self.known {
+            return Ok(true);
+        }
+        let store = &self.ledger.store;
+        let began = store.range(&index_key(stream, 0), &index_key(stream, u64::MAX)).next().transpose()?;
+        match (began, store.get(&moved_key(former))?) {
+            (Some((_, began)), Some(told)) => Ok(trailing_u64(&began)? > trailing_u64(&told)?),
+            _ => Ok(true),
+        }
     }
 
     /// The position that `command` gets.

@@ -64,6 +64,9 @@ pub struct Copy<'a> {
     /// What the numbers of streams in the records mean.
     streams: Vec<(SiteName, Epoch)>,
     marks: BTreeMap<u32, Mark>,
+    /// At which positions streams began, and at which they were told to move and have not yet.
+    began: BTreeMap<u32, u64>,
+    told_to_move: BTreeMap<u32, u64>,
     batch: Batch,
     position: u64,
     /// So many positions in a row, up to the last one, have no record.
@@ -82,6 +85,8 @@ impl<'a> Copy<'a> {
             store,
             streams,
             marks: BTreeMap::new(),
+            began: BTreeMap::new(),
+            told_to_move: BTreeMap::new(),
             batch: Batch::default(),
             position: 0,
             missing: 0,
@@ -141,7 +146,12 @@ impl<'a> Copy<'a> {
                         self.streams.iter().position(|other| *other == (site.clone(), former))
                 {
                     let former = u32::try_from(former).map_err(|error| error.to_string())?;
-                    self.batch.remove(moved_key(former));
+                    // One that began before is of an earlier move.
+                    let began = self.began.get(&stream).copied().unwrap_or(position);
+                    if self.told_to_move.get(&former).is_some_and(|told| began > *told) {
+                        self.told_to_move.remove(&former);
+                        self.batch.remove(moved_key(former));
+                    }
                 }
                 self.mark(stream, opened.first.get(), mark, position)?;
             }
@@ -173,6 +183,7 @@ impl<'a> Copy<'a> {
             }
             Record::Moved { stream, .. } => {
                 self.know(stream)?;
+                self.told_to_move.insert(stream, position);
                 self.batch.put(moved_key(stream), position.to_be_bytes());
                 // The decision is used up.
                 self.batch.remove(adoption_key(&self.streams[stream as usize].0));
@@ -192,6 +203,7 @@ impl<'a> Copy<'a> {
     fn mark(&mut self, stream: u32, first: u64, mark: Mark, position: u64) -> Result<(), String> {
         self.know(stream)?;
         self.marks.insert(stream, mark);
+        self.began.entry(stream).or_insert(position);
         self.batch.put(index_key(stream, first), position.to_be_bytes());
         Ok(())
     }
