@@ -94,6 +94,7 @@ fn a_backup_under_load_holds_what_was_acknowledged_before_and_edges_go_on_with_i
         assert!(now.is_sorted_by(|a, b| a.sequence < b.sequence), "twice, or out of order");
         assert_eq!(now.last().unwrap().plate.as_deref(), Some("AFTER2"));
     }
+    restored.verifies();
 }
 
 #[test]
@@ -151,7 +152,9 @@ fn a_backup_of_a_server_that_does_not_run_is_the_same() {
     server.restart();
     let books = events_of(&server, "a");
     server.kill();
-    assert_eq!(events_of(&server.start_in_its_place(&of_copy), "a"), books);
+    let restored = server.start_in_its_place(&of_copy);
+    assert_eq!(events_of(&restored, "a"), books);
+    restored.verifies();
 }
 
 #[test]
@@ -178,7 +181,7 @@ fn a_backup_goes_only_into_an_empty_directory_and_what_is_not_finished_is_none()
         Operator::of(&dir.path().join("nothing")).says(&["backup", dir.path().join("x").to_str().unwrap()]);
     assert!(nothing.refused().contains("nothing stored"));
     assert!(!dir.path().join("x").exists() && !dir.path().join("nothing").exists());
-    assert!(server.log_tail().contains("ready"));
+    assert!(server.log().contains("ready"));
 }
 
 /// Killed in the middle, on any machine: whatever is there by then is either a backup or is refused.
@@ -216,6 +219,7 @@ fn a_backup_that_was_killed_is_none_and_no_server_starts_on_it() {
     assert!(unfinished > 0, "none was killed in the middle: the test proves nothing");
     // The server took no notice.
     assert_eq!(events_of(&server, "a"), books);
+    server.verifies();
     assert_eq!(server.stop().0, Some(0));
 }
 
@@ -237,6 +241,7 @@ fn an_edge_that_knew_more_than_the_backup_is_served_by_it() {
     wait_until("they are delivered", SOON, &[&edge, &restored], || edge.depth() == 0);
     assert_exactly_once(&events_of(&restored, "a"), &[journal]);
     assert_eq!(missing(&restored, "a"), 0);
+    restored.verifies();
 }
 
 /// A server was restored, and grew beyond the position that an edge's board was of, by other events. The edge asked what had
@@ -285,4 +290,5 @@ fn a_board_of_before_the_restoration_is_told_anew() {
     wait_until("the board shows what came instead", SOON, &[&watching, &restored], || {
         shown(&watching, "quiet").1 == Some(2)
     });
+    restored.verifies();
 }

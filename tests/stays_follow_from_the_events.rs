@@ -56,7 +56,7 @@ impl World {
         );
     }
 
-    /// Waits until the stays show everything that was told.
+    /// Waits until the stays show everything that was told; the server's `verify` agrees.
     fn settle(&self) {
         let server = &self.server;
         wait_until("the stays show every event", Duration::from_secs(20), &[server], || {
@@ -64,6 +64,7 @@ impl World {
             applied == self.told
                 && server.http().get_json("/v1/stays?limit=1")["position"] == server.position()
         });
+        server.verifies();
     }
 
     /// All that a filter finds, in pieces of two.

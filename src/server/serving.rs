@@ -4,7 +4,7 @@ use super::commands::Order;
 use super::folding::Signal;
 use super::ledger::{Applied, Ledger};
 use super::view::View;
-use crate::daemon::clock::wall_ms;
+use crate::daemon::clock::{SKEW_ALARM, wall_ms};
 use crate::messaging::wire::{self, Reply, Request, Verdict, WireError};
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::{BoardQuestion, Observation};
@@ -63,7 +63,7 @@ const TWO_EDGES_FOR: Duration = Duration::from_secs(60);
 /// For how long an older process must come back after younger ones. What a killed one had sent may arrive late, but at once.
 const BY_TURNS_FOR: Duration = Duration::from_secs(5);
 /// A clock that differs by more than this is an alarm.
-pub const SKEW_ALARM_MS: i64 = 5_000;
+pub const SKEW_ALARM_MS: i64 = SKEW_ALARM.as_millis() as i64;
 /// For how long, and in how many requests, a clock must seem to be behind. A request that waited somewhere looks so, and others
 /// with it; none can look as if the clock were ahead.
 const BEHIND_FOR: Duration = Duration::from_secs(3);
