@@ -125,6 +125,7 @@ fn twenty_thousand_posts_each_made_twice_through_kills_are_found_once() {
     wait_until("everything is delivered", SETTLE_WITHIN, &[&edge, &server], || edge.depth() == 0);
     // No unknown posts and none refused: every event is there once, and nothing else.
     assert_exactly_once(&events_of(&server, "a"), &journals);
+    server.verifies();
     assert_eq!(edge.http().get_json("/v1/outbox")["keys_remembered"], POSTS);
 }
 
@@ -173,6 +174,7 @@ fn a_key_is_known_after_a_hundred_thousand_more_and_after_its_event_was_delivere
     assert_eq!(edge.http().get_json("/v1/outbox")["keys_remembered"], MORE_KEYS + 2);
     wait_until("nothing more came", SOON, &[&edge, &server], || edge.depth() == 0);
     assert_eq!(server.applied_of("a"), MORE_KEYS + 151);
+    server.verifies();
 }
 
 #[test]

@@ -122,8 +122,7 @@ fn alarm(edge: &Edge, server: &Server, words: &[&str]) {
 }
 
 fn logged(program: &dyn Program, words: &str) {
-    let log = program.log_tail();
-    assert!(log.contains(words), "the log lacks {words:?}:\n{log}");
+    wait_until(&format!("the log says {words:?}"), SOON, &[program], || program.log().contains(words));
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -488,7 +487,7 @@ fn a_server_put_back_from_a_backup_goes_on_and_reports_what_it_misses() {
     let mut restored = world.server.start_in_its_place(&world.path("backup"));
     let words =
         "the server has our events up to 4 only, though it acknowledged 8: was it restored from a copy?";
-    wait_until("the edge says it", SOON, &[&edge, &restored], || edge.log_tail().contains(words));
+    wait_until("the edge says it", SOON, &[&edge, &restored], || edge.log().contains(words));
     world.enter(&edge, 3);
     wait_until("the rest is delivered", SOON, &[&edge, &restored], || edge.depth() == 0);
     let (applied, missing) = applied_and_missing(&restored);

@@ -250,7 +250,7 @@ mod tests {
         let line =
             BoardLine { capacity: 100, occupied, as_of_ms: None, through: Some((EPOCH.to_bytes(), through)) };
         BoardAnswer::Whole(Board {
-            version: BoardVersion { ledger: [1; 16], position: through },
+            version: BoardVersion { ledger: [1; 16], position: through, run: 1 },
             garages: [("a".to_owned(), line)].into(),
         })
     }

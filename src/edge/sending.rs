@@ -21,9 +21,6 @@ use tokio_util::sync::CancellationToken;
 /// behind one server, more would only wait in its memory.
 const WINDOW: usize = 4;
 
-/// A clock that differs from the server's by more than this is an alarm.
-pub const SKEW_ALARM: Duration = Duration::from_secs(5);
-
 /// What the sender shows of itself.
 #[derive(Debug, Clone, Default)]
 pub struct SendingStatus {
@@ -349,7 +346,7 @@ impl Shell {
         let skew_ms = reply.clock_ms.saturating_sub(clock::wall_ms().saturating_sub(took_ms / 2));
         self.shared.sending().skew_ms = Some(skew_ms);
         let uncertain_ms =
-            i64::try_from(SKEW_ALARM.as_millis()).unwrap_or(i64::MAX).saturating_add(took_ms / 2);
+            i64::try_from(clock::SKEW_ALARM.as_millis()).unwrap_or(i64::MAX).saturating_add(took_ms / 2);
         let skewed = skew_ms.saturating_abs() > uncertain_ms;
         if skewed && !self.skewed {
             tracing::error!(

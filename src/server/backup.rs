@@ -11,7 +11,7 @@
 //! acknowledged after the backup is missing in it; edges that have deleted it make that known, and it is recorded as a hole.
 
 use super::commands::{Offline, Request};
-use super::ledger::{Copy, Counts};
+use super::ledger::{Copy, Counts, Ledger};
 use crate::daemon::admin::{self, Caller, Reached};
 use crate::messaging::{Epoch, LedgerId, SiteName};
 use crate::store::directory::DataDir;
@@ -142,7 +142,10 @@ fn copy(source: &mut Source, first: Part, target: &DataDir) -> Result<Value, Str
                 copy.add(unhex(&record)?).map_err(|error| error.to_string())?;
             }
         }
-        copy.finish().map_err(|error| error.to_string())?
+        let counts = copy.finish().map_err(|error| error.to_string())?;
+        open_copy(store, ledger, through)
+            .map_err(|error| format!("what was copied does not open: {error}"))?;
+        counts
     };
     let certificate = Certificate {
         fogpost: env!("CARGO_PKG_VERSION"),
@@ -167,6 +170,19 @@ fn copy(source: &mut Source, first: Part, target: &DataDir) -> Result<Value, Str
         to.display()
     ));
     Ok(answer)
+}
+
+/// Opens the copy as a server does: only what opens is a backup.
+fn open_copy(store: Store, ledger: LedgerId, through: u64) -> Result<(), String> {
+    let copied = Ledger::open(store).map_err(|error| error.to_string())?;
+    if (copied.id(), copied.position()) != (ledger, through) {
+        return Err(format!(
+            "it is ledger {} up to position {}, and not ledger {ledger} up to {through}",
+            copied.id(),
+            copied.position()
+        ));
+    }
+    Ok(())
 }
 
 /// Writes a file whole or not at all, durably.

@@ -123,6 +123,7 @@ impl Server {
         };
         let serving = Serving {
             ledger: ledger.clone(),
+            run: rand::random(),
             view: Arc::clone(&view),
             signal: Arc::clone(&signal),
             seen: Arc::clone(&seen),

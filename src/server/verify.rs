@@ -17,7 +17,7 @@ use super::ledger::{Ledger, Note};
 use super::view::{self, Changes, Step, View};
 use crate::daemon::{self, DaemonError, EXIT_SETTING};
 use crate::store::directory::{DataDir, DirectoryError};
-use crate::store::{Purpose, Store, StoreError, copy, scratch};
+use crate::store::{Purpose, Store, StoreError, copy, room, scratch};
 use serde::Serialize;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -248,7 +248,8 @@ pub fn verify(ledger: &Ledger, store: &Store) -> Result<Report, VerifyError> {
     verify_with(ledger, store, None)
 }
 
-/// Verifies while the server runs. It waits with writing its views for as long as they are compared, and with nothing else.
+/// Verifies while the server runs. As long as the views are compared they are not written: the fold waits with what it has to
+/// write, and with it whatever shows its position (boards, lists, the answer to a command). Edges are served all the while.
 pub fn verify_live(ledger: &Ledger, store: &Store, signal: &Signal) -> Result<Report, VerifyError> {
     verify_with(ledger, store, Some(signal))
 }
@@ -397,7 +398,7 @@ pub fn refold(data_dir: &Path) -> Result<(), DaemonError> {
         return Err(DaemonError::Setting(VerifyError::NoDirectory(data_dir.to_owned()).to_string()));
     }
     let dir = DataDir::hold(data_dir)?;
-    let store = Store::open(&dir.store(), Purpose::Server)?;
+    let (store, _room) = room::open_store(dir.path(), Purpose::Server, None)?;
     view::discard(&store)?;
     store.flush()?;
     Ok(())

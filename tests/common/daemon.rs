@@ -1,6 +1,7 @@
 //! `server` and `edge` as child processes.
 
 use super::http::Http;
+use super::operator::Operator;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::net::SocketAddr;
@@ -337,6 +338,11 @@ impl Server {
 
     pub fn http(&self) -> Http {
         Http::new(self.http)
+    }
+
+    /// Its `verify` finds everything in order, whether it runs or not.
+    pub fn verifies(&self) {
+        Operator::of(&self.dir).verifies();
     }
 
     /// Where edges connect.

@@ -63,7 +63,8 @@ impl Garage {
         self.journals.extend(self.cameras.drain(..).map(Producer::finish));
     }
 
-    /// Stops the cameras, waits until everything is delivered, and compares the books with what was confirmed.
+    /// Stops the cameras, waits until everything is delivered, and compares the books with what was confirmed; the server's
+    /// `verify` agrees.
     pub fn settle(&mut self, server: &Server) -> Settled {
         self.stop_cameras();
         let name = self.edge.name().to_owned();
@@ -78,6 +79,7 @@ impl Garage {
         wait_until("the garage shows the same count", SETTLE_WITHIN, &[edge, server], || {
             edge.http().get_json("/v1/board")["own"]["occupied"] == inside
         });
+        server.verifies();
         Settled {
             confirmed: self.journals.iter().map(Journal::confirmed_events).sum(),
             unanswered_posts: self.journals.iter().map(|journal| journal.unknown.len() as u64).sum(),

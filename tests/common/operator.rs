@@ -51,6 +51,13 @@ impl Operator {
         Said { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
     }
 
+    /// `server verify` finds everything in order; gives back what it says.
+    pub fn verifies(&self) -> String {
+        let said = self.says(&["verify"]);
+        assert!(said.code == Some(0) && said.stdout.contains("everything agrees"), "{said:?}");
+        said.stdout
+    }
+
     /// The line of `server garages list` for a garage, by the name that it has now.
     pub fn garage(&self, name: &str) -> Option<Value> {
         let list = self.says(&["garages", "list", "--json"]).json();

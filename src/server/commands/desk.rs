@@ -31,6 +31,13 @@ pub struct Order {
     pub recorded_at: oneshot::Sender<Result<u64, String>>,
 }
 
+/// What an operator reads when a read met damage that sled panics over, or a mistake of ours.
+fn broke_off(what: &str, do_this: &str) -> NotDone {
+    NotDone::Refused(format!(
+        "{what} broke off; the server goes on, and nothing was changed. {do_this}. The server's log says more, please report this with it"
+    ))
+}
+
 /// Where operators come to.
 pub struct Desk {
     ledger: Ledger,
@@ -77,12 +84,19 @@ impl Desk {
                 let verified = tokio::task::spawn_blocking(move || {
                     reading::verified(verify_live(&ledger, &store, &signal))
                 });
-                verified.await.unwrap_or_else(|error| Err(error.to_string().into()))
+                verified.await.unwrap_or_else(|_| {
+                    Err(broke_off(
+                        "verifying",
+                        "Stop the server and verify again: then its directory is looked into as it is",
+                    ))
+                })
             }
             Request::Records { from, through } => {
                 let ledger = self.ledger.clone();
                 let read = tokio::task::spawn_blocking(move || reading::records(&ledger, from, through));
-                read.await.unwrap_or_else(|error| Err(error.to_string().into()))
+                read.await.unwrap_or_else(|_| {
+                    Err(broke_off("reading the ledger", "Ask server verify what is wrong with it"))
+                })
             }
         }
     }

@@ -12,7 +12,7 @@ use crate::server::view::View;
 use crate::server::view::billing::list::pending;
 use crate::server::view::review::review;
 use crate::store::directory::DataDir;
-use crate::store::{Purpose, Store, StoreError};
+use crate::store::{Purpose, Store, StoreError, room};
 
 /// The books of a directory that this process holds.
 pub struct Offline {
@@ -23,9 +23,9 @@ pub struct Offline {
 }
 
 impl Offline {
-    /// Opens the store and folds what the view lacks.
+    /// Opens the store and folds what the view lacks. On a full disk the ballast is given up first, as by a server.
     pub fn open(dir: DataDir) -> Result<Offline, DaemonError> {
-        let store = Store::open(&dir.store(), Purpose::Server)?;
+        let (store, _room) = room::open_store(dir.path(), Purpose::Server, None)?;
         let ledger = Ledger::open_beside(store.clone(), &dir.path().join(WITNESS), clock::wall_ms())?;
         let mut view = open_view(&ledger, &store)?;
         catch_up(&ledger, &store, &mut view)?;

@@ -111,9 +111,7 @@ impl Check<'_> {
                     self.read.events += open.count();
                     self.follow(position, stream, first, open.last());
                     self.indexed_at(position, stream, first)?;
-                    // A page that names none before it, beyond the first, is the rest of one: the next page names the whole.
-                    let whole = open.previous.is_some() || first == 1;
-                    self.set(stream, Mark { sequence: open.last(), digest: whole.then_some(page.digest) });
+                    self.set(stream, Mark::after(&open, page.digest));
                 }
             },
             Record::Hole { stream, first, last, told_by, .. } => {

@@ -120,9 +120,7 @@ impl Ledger {
         };
         Ok(match record {
             Some(Record::Page { stream: its, page, .. }) if its == stream => match page.open() {
-                Ok(open) if open.first.get() == first => {
-                    Some(Mark { sequence: open.last(), digest: Some(page.digest) })
-                }
+                Ok(open) if open.first.get() == first => Some(Mark::after(&open, page.digest)),
                 _ => None,
             },
             Some(Record::Hole { stream: its, first: begins, last, .. })

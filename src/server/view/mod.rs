@@ -611,10 +611,15 @@ impl View {
 
     /// The board, as a change since the version that the asker has where that is possible. The asker's own line is there in
     /// any case, and under the name that it knows itself by: it adds to it what it has not delivered yet.
-    pub fn answer(&self, ledger: LedgerId, asker: &SiteName, question: &BoardQuestion) -> BoardAnswer {
-        let version = BoardVersion { ledger: ledger.to_bytes(), position: self.position };
+    pub fn answer(
+        &self,
+        (ledger, run): (LedgerId, u64),
+        asker: &SiteName,
+        question: &BoardQuestion,
+    ) -> BoardAnswer {
+        let version = BoardVersion { ledger: ledger.to_bytes(), position: self.position, run };
         let since = question.have.filter(|have| {
-            have.ledger == version.ledger
+            (have.ledger, have.run) == (version.ledger, run)
                 && have.position <= version.position
                 && self.is_same_board_since(have.position)
         });

@@ -119,7 +119,8 @@ pub(super) async fn stays(
     };
     let garage = asked.garage.as_ref().map(|name| {
         let site = SiteName::new(name).ok()?;
-        web.view().garages.get(&site).map(|garage| garage.stays.number)
+        let view = web.view();
+        view.garages.get(view.key_of(&site)).map(|garage| garage.stays.number)
     });
     let plate = asked.plate.as_ref().map(|plate| Plate::new(plate).ok());
     let open = asked.state.as_deref().map(|state| match state {
@@ -135,7 +136,7 @@ pub(super) async fn stays(
         };
         let list = list::list(&web.store, &Wanted { plate, garage, open, after, limit })?;
         // After the list: a garage that it shows is known by now.
-        let names = list::names(&web.view().garages);
+        let names = list::names(&web.view());
         let name = |stay: &Listed| names.get(&stay.address.garage).map(ToString::to_string);
         let next = list.stays.last().map(|stay| cursor(stay.address)).filter(|_| list.more);
         let lines =
