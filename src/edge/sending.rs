@@ -272,7 +272,10 @@ impl Shell {
             }
             Outcome::Nothing => {}
             Outcome::ReceiverWentBack { mark, settled } => {
-                self.shared.outbox.unsettle(self.life, mark);
+                // An error means that the disk failed: the process ends, and learns it anew after a restart.
+                if let Err(error) = self.shared.outbox.unsettle(self.life, mark).await {
+                    return self.not_now(&error);
+                }
                 self.alarm(format!(
                     "the server has our events up to {mark} only, though it acknowledged {settled}: was it restored from a copy? What is still here is sent again, the rest is recorded there as missing"
                 ));

@@ -193,6 +193,11 @@ enum Command {
         done: Done<Appended>,
     },
     Sweep,
+    Unsettle {
+        life: u32,
+        mark: u64,
+        done: Done<()>,
+    },
     /// Of new messages, unless it is another one than this by now.
     BeginEpoch {
         unless_not: Epoch,
@@ -291,6 +296,16 @@ impl Outbox {
         self.shared.pages.ledger()
     }
 
+    /// The receiver has no more than `mark`, though it acknowledged more: what is still here waits again, and a restart
+    /// knows it when this returns. Waits for the committer however busy it is: as long as this is not done, what the receiver
+    /// lacks may be deleted as acknowledged.
+    pub async fn unsettle(&self, life: u32, mark: u64) -> Result<(), AppendError> {
+        let (done, answer) = oneshot::channel();
+        let sent = self.queue().send(Command::Unsettle { life, mark, done }).await;
+        sent.map_err(|_| AppendError::Failed)?;
+        answer.await.unwrap_or(Err(AppendError::Failed))
+    }
+
     async fn ask<T>(&self, command: impl FnOnce(Done<T>) -> Command) -> Result<T, AppendError> {
         let (done, answer) = oneshot::channel();
         match self.queue().try_send(command(done)) {
@@ -314,11 +329,6 @@ impl Outbox {
         self.shared.pages.acknowledge(life, through);
         // A full queue has the committer busy; it sweeps after each group anyway.
         let _ = self.queue().try_send(Command::Sweep);
-    }
-
-    /// The receiver has no more than `mark`, though it acknowledged more: what is still here waits again.
-    pub fn unsettle(&self, life: u32, mark: u64) {
-        self.shared.pages.unacknowledge(life, mark);
     }
 
     /// Up to `limit` waiting messages, oldest first, after the one at `after` (a life and a sequence). Blocks on the disk.
@@ -501,6 +511,10 @@ impl Committer {
                     }
                 }
                 Command::Sweep => {}
+                // Not after the group: the sweep that follows it would delete what is taken back here.
+                unsettle @ Command::Unsettle { .. } => {
+                    self.change(unsettle).inspect_err(|error| self.fail(error))?
+                }
                 other if group.posts.is_empty() => {
                     self.change(other).inspect_err(|error| self.fail(error))?
                 }
@@ -582,6 +596,10 @@ impl Committer {
     /// What changes the outbox itself.
     fn change(&self, command: Command) -> Result<(), StoreError> {
         match command {
+            Command::Unsettle { life, mark, done } => {
+                self.pages.unacknowledge(life, mark)?;
+                let _ = done.send(Ok(()));
+            }
             Command::BeginEpoch { unless_not, done } => {
                 let epoch = match self.pages.epoch() {
                     epoch if epoch != unless_not => epoch,

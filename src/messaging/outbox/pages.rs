@@ -525,9 +525,7 @@ impl Pages {
         {
             // Deleting must not overtake the note by which an opening knows that it was deletion.
             self.note();
-            if !self.delete(&life, oldest, newest, done)? {
-                return Ok(false);
-            }
+            self.delete(&life, oldest, newest, done)?;
         }
         if done {
             self.store.remove(&entry_key(life.number))?;
@@ -547,9 +545,8 @@ impl Pages {
         Ok(false)
     }
 
-    /// Deletes acknowledged pages of a life, `all` of them or all but the newest. Returns false when the receiver went back
-    /// meanwhile, and may want them.
-    fn delete(&self, life: &Life, oldest: u64, newest: u64, all: bool) -> Result<bool, StoreError> {
+    /// Deletes acknowledged pages of a life, `all` of them or all but the newest.
+    fn delete(&self, life: &Life, oldest: u64, newest: u64, all: bool) -> Result<(), StoreError> {
         let mut oldest_left = oldest;
         let mut bytes = 0;
         let mut doomed: Vec<Vec<u8>> = Vec::new();
@@ -591,10 +588,8 @@ impl Pages {
         {
             // From here on nobody is told that these are still here.
             let mut state = self.state();
-            let Some(now) = state.life_mut(life.number) else { return Ok(false) };
-            if now.acknowledged < life.acknowledged {
-                return Ok(false);
-            }
+            let now = state.life_mut(life.number).expect("only the committer takes epochs away");
+            debug_assert!(now.acknowledged >= through, "only the committer takes an acknowledgement back");
             now.bytes -= bytes;
             now.oldest_first = (oldest_left < life.next).then_some(oldest_left);
         }
@@ -605,7 +600,7 @@ impl Pages {
         for key in doomed {
             self.store.remove(&key)?;
         }
-        Ok(true)
+        Ok(())
     }
 
     pub(super) fn acknowledge(&self, life: u32, through: u64) {
@@ -617,15 +612,26 @@ impl Pages {
         }
     }
 
-    /// The receiver has less than it once acknowledged: what is still here waits again.
-    pub(super) fn unacknowledge(&self, life: u32, mark: u64) {
-        {
+    /// The receiver has less than it once acknowledged: what is still here waits again, after a restart too, and is on disk
+    /// as such when this returns. Called by the committer only, so that no sweep is under way.
+    pub(super) fn unacknowledge(&self, life: u32, mark: u64) -> Result<(), StoreError> {
+        let acknowledged = {
             let mut state = self.state();
-            if let Some(life) = state.life_mut(life) {
-                life.acknowledged = life.acknowledged.min(mark.max(life.oldest() - 1));
-            }
+            let Some(life) = state.life_mut(life) else { return Ok(()) };
+            life.acknowledged = life.acknowledged.min(mark.max(life.oldest() - 1));
+            life.acknowledged
+        };
+        // An opening believes the hint and the note: neither may go on telling what was taken back.
+        let hint = self.store.get(life::ACKNOWLEDGED)?;
+        if hint
+            .and_then(|hint| life::decode_acknowledged(&hint))
+            .is_some_and(|(number, through)| number == life && through > acknowledged)
+        {
+            self.store.put(life::ACKNOWLEDGED, &encode_acknowledged(life, acknowledged))?;
+            self.store.flush()?;
         }
         self.note();
+        Ok(())
     }
 
     pub(super) fn take(&self, life: u32, from: u64, max_bytes: usize) -> Result<Taken, StoreError> {
@@ -802,7 +808,7 @@ impl Pages {
         self.keys().ran_before_s() + self.opened.elapsed().as_secs()
     }
 
-    /// Writes down beside the store how far we are.
+    /// Writes down beside the store how far we are. Called by the committer only: an older note must not follow a newer one.
     fn note(&self) {
         let Some(witness) = &self.witness else { return };
         let note = {
