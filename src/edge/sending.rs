@@ -300,6 +300,7 @@ impl Shell {
                 Err(error) => self.not_now(&error),
             },
             Outcome::OtherLedger { found } => {
+                self.link = None;
                 let ours = self.sender.ledger().map(|ledger| ledger.to_string()).unwrap_or_default();
                 self.alarm(format!(
                     "what answers keeps the ledger {found}, and this garage delivers to the ledger {ours}: nothing is sent to it, nothing is deleted, the queue waits. Is the address right? If the other ledger is lost for good and this one is to take its place: edge ledger adopt {found}"
