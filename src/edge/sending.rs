@@ -175,11 +175,13 @@ impl Shell {
         let (outbox, life) = (self.shared.outbox.clone(), self.life);
         let read = tokio::task::spawn_blocking(move || -> Result<_, StoreError> {
             let taken = pages_from.map(|from| outbox.take(life, from, PAGES_BYTES)).transpose()?;
-            let status = ask.then(|| outbox.status()).transpose()?;
-            Ok((taken.unwrap_or_default(), status))
+            // What asks the disk is asked here: a disk that does not answer must not take a thread from those who serve.
+            let known =
+                ask.then(|| Ok::<_, StoreError>((outbox.status()?, outbox.shortage()))).transpose()?;
+            Ok((taken.unwrap_or_default(), known))
         });
         let read = read.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-        let (taken, status): (Taken, _) = read?;
+        let (taken, known): (Taken, _) = read?;
         self.sender.sent(self.now(), id, taken.last, ask);
         if taken.pages.is_empty() && !ask {
             return Ok(());
@@ -195,7 +197,7 @@ impl Shell {
             clock_ms: clock::wall_ms(),
             pages: taken.pages,
             ask: ask.then(|| Bytes::from(self.shared.display().question().to_bytes())),
-            observation: status.map(|status| self.observation(&status)),
+            observation: known.map(|(status, shortage)| self.observation(&status, shortage)),
         }
         .encode();
         if self.sent_at.len() >= 4 * WINDOW {
@@ -212,7 +214,7 @@ impl Shell {
         Ok(())
     }
 
-    fn observation(&self, status: &Status) -> Bytes {
+    fn observation(&self, status: &Status, shortage: Option<String>) -> Bytes {
         let now = clock::read();
         let age = |begun: crate::messaging::ClockReading| {
             u64::try_from(begun.age_at(&now).as_millis()).unwrap_or(u64::MAX)
@@ -224,7 +226,7 @@ impl Shell {
             oldest_age_ms: status.oldest_begun.map(age),
             clock_set: now.set,
             damaged: self.shared.outbox.damages().iter().map(|damage| damage.last - damage.first + 1).sum(),
-            shortage: self.shared.outbox.shortage(),
+            shortage,
         };
         Bytes::from(observation.to_bytes())
     }

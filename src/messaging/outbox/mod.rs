@@ -346,7 +346,7 @@ impl Outbox {
         self.shared.pages.status()
     }
 
-    /// Why nothing more is taken at the moment, if so: a limit is reached, or the disk is short of room.
+    /// Why nothing more is taken at the moment, if so: a limit is reached, or the disk is short of room. Blocks on the disk.
     pub fn shortage(&self) -> Option<String> {
         let one = (1, page::PAYLOAD_MAX as u64);
         shortage(&self.shared.pages, self.shared.limits, self.shared.room.as_ref(), one).err()
@@ -357,7 +357,7 @@ impl Outbox {
         self.shared.pages.damages()
     }
 
-    /// How many idempotency keys are remembered.
+    /// How many idempotency keys are remembered. Blocks on the disk: the committer reads keys there.
     pub fn keys_remembered(&self) -> u64 {
         self.shared.pages.keys_remembered()
     }
@@ -496,11 +496,14 @@ impl Committer {
         self.progress.send_modify(|progress| progress.failed = true);
     }
 
-    /// Serves `first` and all that wait with it. After an error nothing more is served.
+    /// Serves `first` and what waits with it, no more than the queue holds: who is answered at once may come again for ever,
+    /// and those before them wait for the end of the group. After an error nothing more is served.
     fn serve(&mut self, first: Command, waiting: &mut mpsc::Receiver<Command>) -> Result<(), StoreError> {
         let mut group = Group::default();
         let mut command = Some(first);
+        let mut taken = 0;
         while let Some(next) = command {
+            taken += 1;
             match next {
                 Command::Append { post, done } => {
                     if let Some(post) =
@@ -523,7 +526,7 @@ impl Committer {
                     break;
                 }
             }
-            command = waiting.try_recv().ok();
+            command = if taken < QUEUE { waiting.try_recv().ok() } else { None };
         }
         let places = match group.posts.is_empty() {
             true => Vec::new(),

@@ -634,42 +634,67 @@ impl Pages {
         Ok(())
     }
 
+    /// The state is not held while pages are read, so that a disk that does not answer holds up the sender alone. What is read
+    /// cannot change meanwhile: it lies before the page that grows or is being written, and was flushed. The growing page is
+    /// sealed first, when everything before it is taken; what is appended from then on begins a page behind it.
     pub(super) fn take(&self, life: u32, from: u64, max_bytes: usize) -> Result<Taken, StoreError> {
-        // The state stays locked, so that the newest page neither grows nor is begun while we look.
+        let mut read: Vec<(u64, SealedPage)> = Vec::new();
+        let mut bytes = 0;
+        let mut next = None;
+        'reading: loop {
+            let room = if read.is_empty() { usize::MAX } else { max_bytes.saturating_sub(bytes) };
+            let Some((after, end)) = self.unchanging(life, next.unwrap_or(from), room) else { break };
+            let begin = match next {
+                None => self.key_of_page_with(life, after)?,
+                Some(_) => page_key(life, after),
+            };
+            for entry in self.store.range(&begin, &page_key(life, end)) {
+                let (key, value) = entry?;
+                bytes += value.len();
+                if !read.is_empty() && bytes > max_bytes {
+                    break 'reading;
+                }
+                let sealed = SealedPage::from_stored(&value)
+                    .and_then(|sealed| sealed.open().map(|page| (page.last(), sealed)));
+                read.push(sealed.map_err(|error| unreadable(&key, &error))?);
+            }
+            next = Some(end);
+        }
         let mut state = self.state();
-        let is_newest = state.newest().number == life;
-        let writing_from = state.writing_from.filter(|_| is_newest);
         let Some(its) = state.life_mut(life) else {
             return Ok(Taken { oldest: from, ..Taken::default() }); // it is delivered or moved: nothing of it is left
         };
-        let end = writing_from.unwrap_or(its.next);
+        // A sweep says first what it deletes: from its oldest on, everything was there while we read.
         let oldest = its.oldest();
-        let mut taken = Taken { oldest, ..Taken::default() };
-        let mut bytes = 0;
-        let mut reached_end = true;
-        let from = from.max(oldest);
-        for entry in self.store.range(&self.key_of_page_with(life, from)?, &page_key(life, end)) {
-            let (key, value) = entry?;
-            let sealed =
-                SealedPage::from_stored(&value).and_then(|sealed| sealed.open().map(|page| (sealed, page)));
-            let (sealed, page) = sealed.map_err(|error| unreadable(&key, &error))?;
-            bytes += value.len();
-            if !taken.pages.is_empty() && bytes > max_bytes {
-                reached_end = false;
-                break;
+        let pages = read.into_iter().skip_while(|(last, _)| *last < oldest);
+        let (lasts, pages): (Vec<u64>, Vec<SealedPage>) = pages.unzip();
+        Ok(Taken { pages, last: lasts.last().copied(), oldest })
+    }
+
+    /// Where reading begins, and up to where pages never change again, when something is there from `from` on. Up to `room`
+    /// bytes are wanted: when they reach beyond the sealed pages, the growing page is sealed, or will be once it is written.
+    fn unchanging(&self, life: u32, from: u64, room: usize) -> Option<(u64, u64)> {
+        let mut state = self.state();
+        let is_newest = state.newest().number == life;
+        let its = state.life_mut(life)?;
+        let (from, next) = (from.max(its.oldest()), its.next);
+        let end = match (state.writing_from, &state.growing) {
+            (Some(writing), _) if is_newest => {
+                state.seal_wanted |= from >= writing;
+                writing
             }
-            taken.last = Some(page.last());
-            taken.pages.push(sealed);
-        }
-        // What is being written now comes next.
-        state.seal_wanted |= reached_end && writing_from.is_some();
-        if is_newest
-            && let Some(growing) = &state.growing
-            && taken.last.is_some_and(|last| last >= growing.page.first.get())
-        {
-            state.growing = None;
-        }
-        Ok(taken)
+            (None, Some(growing)) if is_newest => {
+                let first = growing.page.first.get();
+                if (first..next).contains(&from) && growing.stored_len <= room {
+                    state.growing = None;
+                    next
+                } else {
+                    first
+                }
+            }
+            _ => next,
+        };
+        (from < end).then_some((from, end))
     }
 
     /// Waiting messages after a place, with the epoch and sequence that they have now.
@@ -841,6 +866,7 @@ impl Pages {
         self.keys.lock().expect("no thread panics while it holds the keys")
     }
 
+    /// Never held while the disk is asked for anything: those who serve producers and people look here.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no thread panics while it holds the outbox's state")
     }

@@ -536,6 +536,140 @@ async fn after_a_failed_flush_every_producer_is_told_and_nothing_more_is_accepte
     assert!(matches!(outbox.append(records(1), NOW).await, Err(AppendError::Failed)));
 }
 
+/// Those who are answered at once and come again, such as producers of a full outbox, once kept a group open as long as they
+/// kept coming, and those who had been taken into it waited.
+#[test]
+fn a_group_ends_although_more_keeps_coming() {
+    let (_, pages) = pages();
+    let (progress, _) = watch::channel(pages.progress());
+    let mut committer =
+        Committer { pages: Arc::new(pages), limits: Limits::NONE, room: None, progress, carried: None };
+    let (queue, mut waiting) = mpsc::channel(3 * QUEUE);
+    let (done, mut answer) = oneshot::channel();
+    (0..3 * QUEUE).for_each(|_| queue.try_send(Command::Sweep).unwrap());
+    committer.serve(Command::Append { post: post(records(1)), done }, &mut waiting).unwrap();
+    assert_eq!(answer.try_recv().unwrap().unwrap().first.get(), 1);
+    assert_eq!(waiting.len(), 2 * QUEUE + 1);
+}
+
+/// A disk on which reads wait while it is told to.
+#[derive(Clone, Default)]
+struct Slow {
+    disk: Disk,
+    /// Whether reads wait, and how many do.
+    reads: Arc<(std::sync::Mutex<(bool, usize)>, std::sync::Condvar)>,
+}
+
+impl Slow {
+    fn hang(&self, hangs: bool) {
+        self.reads.0.lock().unwrap().0 = hangs;
+        self.reads.1.notify_all();
+    }
+    fn read(&self) {
+        let mut reads = self.reads.0.lock().unwrap();
+        reads.1 += 1;
+        self.reads.1.notify_all();
+        reads = self.reads.1.wait_while(reads, |(hang, _)| *hang).unwrap();
+        reads.1 -= 1;
+    }
+    fn until_a_read_waits(&self) {
+        let reads = self.reads.0.lock().unwrap();
+        drop(self.reads.1.wait_while(reads, |(_, waiting)| *waiting == 0).unwrap());
+    }
+}
+
+impl crate::store::Backend for Slow {
+    fn get(&self, key: &[u8]) -> std::io::Result<Option<Vec<u8>>> {
+        self.read();
+        self.disk.get(key)
+    }
+    fn put(&self, key: &[u8], value: &[u8]) -> std::io::Result<()> {
+        self.disk.put(key, value)
+    }
+    fn remove(&self, key: &[u8]) -> std::io::Result<()> {
+        self.disk.remove(key)
+    }
+    fn apply(&self, batch: &crate::store::Batch) -> std::io::Result<()> {
+        self.disk.apply(batch)
+    }
+    fn flush(&self) -> std::io::Result<()> {
+        self.disk.flush()
+    }
+    fn range<'a>(&'a self, from: &[u8], to: &[u8]) -> crate::store::Entries<'a> {
+        self.read();
+        self.disk.range(from, to)
+    }
+    fn last(&self, from: &[u8], to: &[u8]) -> std::io::Result<Option<crate::store::Entry>> {
+        self.read();
+        self.disk.last(from, to)
+    }
+}
+
+/// The sender once held the outbox's state while it read: when the disk did not answer, neither did anything that looks at the
+/// state, HTTP among it.
+#[test]
+fn a_read_that_hangs_holds_up_the_sender_alone() {
+    let disk = Slow::default();
+    let pages = open(Store::on(disk.clone())).unwrap();
+    pages.commit(&[post(records(3))]).unwrap();
+    disk.hang(true);
+    std::thread::scope(|scope| {
+        let taking = scope.spawn(|| pages.take(0, 1, usize::MAX).unwrap());
+        disk.until_a_read_waits();
+        assert_eq!(pages.positions()[0].durable, 3);
+        pages.commit(&[post(records(2))]).unwrap();
+        assert_eq!(pages.size().0, 5);
+        disk.hang(false);
+        let taken = taking.join().unwrap();
+        assert_eq!(
+            (taken.pages.len(), taken.last),
+            (2, Some(5)),
+            "the first page was sealed before it was read"
+        );
+        assert_eq!(pages.take(0, 1, usize::MAX).unwrap(), taken);
+    });
+}
+
+/// A producer, the sender and the deletion of what it delivered, all at the same time.
+#[test]
+fn what_is_taken_while_others_write_is_on_disk_and_never_changes() {
+    const COMMITS: u64 = 4000;
+    let (_, pages) = pages();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 0..COMMITS {
+                pages.commit(&[post(records(n % 3 + 1))]).unwrap();
+                pages.sweep().unwrap();
+            }
+            done.store(true, std::sync::atomic::Ordering::Release);
+        });
+        let (mut next, mut previous) = (1, None);
+        let mut given = std::collections::VecDeque::new();
+        loop {
+            let was_done = done.load(std::sync::atomic::Ordering::Acquire);
+            let taken = pages.take(0, next, 3000).unwrap();
+            for sealed in taken.pages {
+                let page = sealed.open().unwrap();
+                assert_eq!((page.first.get(), page.previous), (next, previous));
+                (next, previous) = (page.last() + 1, Some(sealed.digest));
+                assert!(page.last() <= pages.position().durable, "it is not on disk yet");
+                given.push_back((page.last(), sealed));
+            }
+            while given.len() > 4 {
+                let (last, sealed) = given.pop_front().unwrap();
+                let again = pages.take(0, sealed.open().unwrap().first.get(), 1).unwrap();
+                assert_eq!(again.pages, [sealed], "one place, two contents");
+                pages.acknowledge(0, last);
+            }
+            if was_done && taken.last.is_none() {
+                break;
+            }
+        }
+        assert_eq!(next - 1, pages.position().durable);
+    });
+}
+
 #[tokio::test]
 async fn what_is_no_append_is_refused() {
     let outbox = open_outbox(&Disk::default());
