@@ -310,11 +310,13 @@ impl Shell {
             }
             Outcome::Move { from } => match self.shared.outbox.move_oldest(self.life, from).await {
                 Ok(moved) => {
+                    let former = self.epoch;
                     self.go_on_with_the_oldest_epoch();
-                    let shared = Arc::clone(&self.shared);
-                    // It reads all that waits. That it fails only leaves the count as it was.
-                    let _ = tokio::task::spawn_blocking(move || super::rebuild_display(&shared)).await;
                     if let Some((epoch, events)) = moved {
+                        let shared = Arc::clone(&self.shared);
+                        let rebuild = move || super::rebuild_display(&shared, former);
+                        // It reads all that waits. That it fails only leaves the count as it was.
+                        let _ = tokio::task::spawn_blocking(rebuild).await;
                         tracing::warn!(%epoch, events, "the server was told to take both sides of the conflict: what was not acknowledged was moved to a new epoch, and is delivered there");
                     }
                     self.shared.sending().alarm = None;
