@@ -22,6 +22,10 @@ const WALL_DRIFT_MS: u64 = 1000;
 /// How many pages one step of a move takes: each is a removal and a new page in one batch.
 const MOVED_AT_ONCE: usize = 400;
 
+/// How many pages are deleted at a time, with the keys in them: a busy disk lets acknowledgements of a whole backlog pile up, and
+/// 100,000 keys take 11 MB.
+const DELETED_AT_ONCE: usize = 128;
+
 /// What the outbox holds of the epoch that is being delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
@@ -110,6 +114,33 @@ struct Writing {
     key: Vec<u8>,
     stored: Vec<u8>,
     first: u64,
+}
+
+/// Pages to be deleted, and the keys of their messages, by the epoch and sequence that their producers were told.
+#[derive(Default)]
+struct Doomed {
+    keep_keys: bool,
+    bytes: u64,
+    pages: Vec<Vec<u8>>,
+    keys: Vec<(Epoch, Vec<(u64, Key)>)>,
+}
+
+impl Doomed {
+    fn add(&mut self, key: Vec<u8>, value: &[u8]) {
+        if self.keep_keys
+            && let Ok(page) = read_page(&key, value)
+        {
+            let told = keys_of(&page).into_iter().map(|(place, key)| (first_told(&page, place), key));
+            for ((epoch, first), key) in told {
+                match self.keys.last_mut() {
+                    Some((last, keys)) if *last == epoch => keys.push((first, key)),
+                    _ => self.keys.push((epoch, vec![(first, key)])),
+                }
+            }
+        }
+        self.bytes += value.len() as u64;
+        self.pages.push(key);
+    }
 }
 
 impl Growing {
@@ -505,7 +536,7 @@ impl Pages {
 
     /// Deletes what is acknowledged, except the newest page, and epochs that are delivered. Called by the committer only.
     ///
-    /// No flush: whatever a crash brings back is sent again, and known to the receiver as a duplicate.
+    /// What it deletes need not be on disk: whatever a crash brings back is sent again, and known to the receiver as a duplicate.
     pub(super) fn sweep(&self) -> Result<(), StoreError> {
         while self.sweep_front()? {}
         let running_s = self.running_s();
@@ -520,12 +551,17 @@ impl Pages {
         };
         let done = !is_last && life.acknowledged == life.next - 1;
         let everything = is_last && life.acknowledged == life.next - 1;
-        if let (Some(oldest), Some(newest)) = (life.oldest_first, life.newest_first)
-            && oldest <= life.acknowledged
-        {
-            // Deleting must not overtake the note by which an opening knows that it was deletion.
-            self.note();
-            self.delete(&life, oldest, newest, done)?;
+        if let Some(newest) = life.newest_first {
+            let mut oldest = life.oldest_first;
+            while let Some(from) = oldest.filter(|oldest| *oldest <= life.acknowledged) {
+                // Deleting must not overtake the note by which an opening knows that it was deletion.
+                self.note();
+                oldest = self.delete(&life, from, newest, done)?;
+                if oldest.is_some() {
+                    // sled takes writes faster than a busy disk, and keeps them all in memory.
+                    self.store.flush()?;
+                }
+            }
         }
         if done {
             self.store.remove(&entry_key(life.number))?;
@@ -545,29 +581,15 @@ impl Pages {
         Ok(false)
     }
 
-    /// Deletes acknowledged pages of a life, `all` of them or all but the newest.
-    fn delete(&self, life: &Life, oldest: u64, newest: u64, all: bool) -> Result<(), StoreError> {
+    /// Deletes acknowledged pages of a life, `all` of them or all but the newest: up to [`DELETED_AT_ONCE`], beginning with
+    /// `oldest`. Returns where the next ones begin, if there are more.
+    fn delete(&self, life: &Life, oldest: u64, newest: u64, all: bool) -> Result<Option<u64>, StoreError> {
         let mut oldest_left = oldest;
-        let mut bytes = 0;
-        let mut doomed: Vec<Vec<u8>> = Vec::new();
-        let mut keyed: Vec<(Epoch, Vec<(u64, Key)>)> = Vec::new();
-        let any_keys = !self.keys().is_empty();
+        let mut doomed = Doomed { keep_keys: !self.keys().is_empty(), ..Doomed::default() };
+        let mut more = None;
         let end = if all { u64::MAX } else { newest };
         let through = life.acknowledged;
         let mut former: Option<(Vec<u8>, Vec<u8>)> = None;
-        let mut doom = |key: Vec<u8>, value: &[u8]| {
-            if any_keys && let Ok(page) = read_page(&key, value) {
-                let told = keys_of(&page).into_iter().map(|(place, key)| (first_told(&page, place), key));
-                for ((epoch, first), key) in told {
-                    match keyed.last_mut() {
-                        Some((last, keys)) if *last == epoch => keys.push((first, key)),
-                        _ => keyed.push((epoch, vec![(first, key)])),
-                    }
-                }
-            }
-            bytes += value.len() as u64;
-            doomed.push(key);
-        };
         let from = page_key(life.number, oldest);
         for entry in self.store.range(&from, &page_key(life.number, end.min(through).saturating_add(2))) {
             let (key, value) = entry?;
@@ -576,13 +598,17 @@ impl Pages {
             if let Some((key, value)) = former.take()
                 && first - 1 <= through
             {
-                doom(key, &value);
+                doomed.add(key, &value);
                 oldest_left = first;
+                if doomed.pages.len() == DELETED_AT_ONCE {
+                    more = Some(first);
+                    break;
+                }
             }
             former = Some((key, value));
         }
         if all && let Some((key, value)) = former {
-            doom(key, &value);
+            doomed.add(key, &value);
             oldest_left = life.next;
         }
         {
@@ -590,17 +616,17 @@ impl Pages {
             let mut state = self.state();
             let now = state.life_mut(life.number).expect("only the committer takes epochs away");
             debug_assert!(now.acknowledged >= through, "only the committer takes an acknowledgement back");
-            now.bytes -= bytes;
+            now.bytes -= doomed.bytes;
             now.oldest_first = (oldest_left < life.next).then_some(oldest_left);
         }
         let running_s = self.running_s();
-        for (epoch, keys) in keyed {
+        for (epoch, keys) in doomed.keys {
             self.keys().acknowledged(&self.store, epoch, keys, running_s)?;
         }
-        for key in doomed {
+        for key in doomed.pages {
             self.store.remove(&key)?;
         }
-        Ok(())
+        Ok(more)
     }
 
     pub(super) fn acknowledge(&self, life: u32, through: u64) {
