@@ -6,7 +6,7 @@ use super::ledger::{Ledger, Record};
 use super::view::billing::entries::{Held, MonthBook, Stay, Terms, VoidedBecause, What};
 use super::view::billing::list::{Listed, Reader, Wanted, list};
 use super::view::billing::{CLOCKS_DIFFER_MS, UNREGISTERED};
-use super::view::list::names;
+use super::view::list::keys;
 use super::view::{Passage, View, is_token, written_position};
 use crate::messaging::SiteName;
 use crate::parking::event::Moment;
@@ -78,7 +78,7 @@ pub struct Reckoner<'a> {
 
 impl<'a> Reckoner<'a> {
     pub fn new(view: &'a View, ledger: &'a Ledger) -> Reckoner<'a> {
-        Reckoner { view, ledger, names: names(&view.garages), customers: OnceCell::new() }
+        Reckoner { view, ledger, names: keys(&view.garages), customers: OnceCell::new() }
     }
 
     fn customer(&self, account: &str) -> Option<&'a str> {

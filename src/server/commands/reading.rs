@@ -253,7 +253,7 @@ pub fn applied(store: &Store, commands: u64) -> Outcome {
 
 /// What a person may want to repair, each with the command that would do it.
 pub fn review(view: &View, ledger: &Ledger, found: &Review) -> Outcome {
-    let names = list::names(&view.garages);
+    let names = list::keys(&view.garages);
     let garage =
         |number: u32| names.get(&number).map(|key| view.name_of(key).to_string()).unwrap_or_default();
     let id = |number: u32, passage: &Passage| {

@@ -123,7 +123,7 @@ impl View {
                 if let Some(found) = self.find_charge(ledger, charge, changes)?
                     && let What::Stay(stay) = &found.entry.what
                 {
-                    let names = super::list::names(&self.garages);
+                    let names = super::list::keys(&self.garages);
                     let called =
                         names.get(&stay.garage).map(|key| self.name_of(key).to_string()).unwrap_or_default();
                     self.billing.release(

@@ -124,7 +124,7 @@ impl View {
         }
         match command {
             Command::Price { from, to } => {
-                let names = list::names(&self.garages);
+                let names = list::keys(&self.garages);
                 let called = |number| Some(self.name_of(names.get(&number)?).to_string());
                 let called: std::collections::HashMap<u32, String> =
                     names.keys().filter_map(|number| Some((*number, called(*number)?))).collect();
