@@ -3,6 +3,7 @@
 //! One thread serves requests ([`serving`]), one folds the view behind it ([`folding`]), HTTP reads ([`web`]).
 
 mod backup;
+mod compact;
 pub mod commands;
 pub mod folding;
 pub mod ledger;

@@ -91,6 +91,11 @@ impl Desk {
                     ))
                 })
             }
+            Request::Base { after } => {
+                let ledger = self.ledger.clone();
+                let read = tokio::task::spawn_blocking(move || reading::base(&ledger, after.as_deref()));
+                read.await.unwrap_or_else(|error| Err(error.to_string().into()))
+            }
             Request::Records { from, through } => {
                 let ledger = self.ledger.clone();
                 let read = tokio::task::spawn_blocking(move || reading::records(&ledger, from, through));

@@ -17,6 +17,7 @@ mod tariffs;
 pub use desk::{Desk, Order};
 pub use offline::Offline;
 pub use put::Put;
+pub use reading::unhex;
 
 use crate::messaging::page::RECORDS_MAX;
 use crate::messaging::{Digest, SiteName};
@@ -222,6 +223,10 @@ pub enum Request {
     Review,
     /// Read everything, fold it anew, compare.
     Verify,
+    /// The base of a compacted ledger, behind a key in hexadecimal digits, as much as one answer holds.
+    Base {
+        after: Option<String>,
+    },
     /// The ledger's records from this position on, as many as one answer holds, for a backup.
     Records {
         from: u64,

@@ -32,6 +32,15 @@ impl Offline {
         Ok(Offline { store, ledger, view, _dir: dir })
     }
 
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// At the ledger's end, and written.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
     /// What a running server would do and answer.
     pub fn answer(&mut self, request: &Request, by: &Caller) -> Outcome {
         let command = match request {
@@ -39,6 +48,7 @@ impl Offline {
             Request::Quarantine { after, limit } => {
                 return Ok(reading::quarantine(&self.view, *after, *limit));
             }
+            Request::Base { after } => return reading::base(&self.ledger, after.as_deref()),
             Request::Records { from, through } => return reading::records(&self.ledger, *from, *through),
             Request::Verify => return reading::verified(verify(&self.ledger, &self.store)),
             Request::Review => {

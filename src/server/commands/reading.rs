@@ -9,6 +9,7 @@ use crate::server::ledger::{Ledger, Stream};
 use crate::server::verify::{Report, VerifyError};
 use crate::server::view::billing::UNREGISTERED;
 use crate::server::view::billing::list::pending;
+use crate::server::view::base::BASE;
 use crate::server::view::review::Review;
 use crate::server::view::{Passage, View, list};
 use crate::store::Store;
@@ -97,6 +98,36 @@ pub fn records(ledger: &Ledger, from: u64, through: Option<u64>) -> Outcome {
         "streams": streams.map(|stream| json!([stream.site, stream.epoch.to_string()])).collect::<Vec<_>>(),
         "records": records.iter().map(|record| hex(record)).collect::<Vec<_>>(),
     }))
+}
+
+/// The base of a compacted ledger behind a key, as much as one answer holds; `next` is none at its end.
+pub fn base(ledger: &Ledger, after: Option<&str>) -> Outcome {
+    let (first, end) = BASE;
+    let from = match after {
+        Some(key) => [unhex(key).ok_or_else(|| "the cursor is none".to_owned())?, vec![0]].concat(),
+        None => first.to_vec(),
+    };
+    let (mut entries, mut bytes, mut next) = (Vec::new(), 0, None);
+    for entry in ledger.store().range(&from.max(first.to_vec()), end) {
+        let (key, value) = entry.map_err(|error| error.to_string())?;
+        if bytes > RECORDS_BYTES {
+            next = entries.last().map(|entry: &Value| entry[0].clone());
+            break;
+        }
+        bytes += key.len() + value.len();
+        entries.push(json!([hex(&key), hex(&value)]));
+    }
+    Ok(json!({ "ledger": ledger.id().to_string(), "entries": entries, "next": next }))
+}
+
+/// The bytes that [`hex`] wrote.
+pub fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
+    let bytes = text.as_bytes().chunks(2).map(|pair| match pair {
+        [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
+        _ => None,
+    });
+    bytes.collect()
 }
 
 fn hex(bytes: &[u8]) -> String {

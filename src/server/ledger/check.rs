@@ -88,7 +88,7 @@ impl Check<'_> {
 
     fn record(&mut self, position: u64, record: Record) -> Result<(), StoreError> {
         match record {
-            Record::Page { stream, page, .. } => match page.open() {
+            Record::Page { stream, page, .. } => match page.read() {
                 Err(error) => {
                     self.unreadable(position, position, &format!("the page cannot be trusted: {error}"))?
                 }
@@ -214,7 +214,7 @@ impl Check<'_> {
             }
             let agrees = match ledger.record_at(position) {
                 Ok(Some(Record::Page { stream: its, page, .. })) => {
-                    its == stream && page.open().is_ok_and(|page| page.first.get() == first)
+                    its == stream && page.read().is_ok_and(|page| page.first.get() == first)
                 }
                 Ok(Some(Record::Hole { stream: its, first: begins, .. })) => its == stream && begins == first,
                 Ok(_) => false,

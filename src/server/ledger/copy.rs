@@ -133,7 +133,7 @@ impl<'a> Copy<'a> {
     fn follow(&mut self, position: u64, record: Record) -> Result<(), String> {
         match record {
             Record::Page { stream, page, .. } => {
-                let opened = page.open().map_err(|error| error.to_string())?;
+                let opened = page.read().map_err(|error| error.to_string())?;
                 let Content::Records(records) = &opened.content else {
                     return Err("a page of it tells of a loss".into());
                 };

@@ -119,7 +119,7 @@ impl Ledger {
             Err(error) => return Err(error),
         };
         Ok(match record {
-            Some(Record::Page { stream: its, page, .. }) if its == stream => match page.open() {
+            Some(Record::Page { stream: its, page, .. }) if its == stream => match page.read() {
                 Ok(open) if open.first.get() == first => Some(Mark::after(&open, page.digest)),
                 _ => None,
             },

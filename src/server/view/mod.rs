@@ -219,7 +219,7 @@ impl Step {
         Ok(match record {
             Record::Page { stream, received_at_ms, page } => {
                 known(stream)?;
-                let page = page.open().map_err(|error| error.to_string())?;
+                let page = page.read().map_err(|error| error.to_string())?;
                 let Content::Records(records) = page.content else {
                     return Err("a page without events stands where events were applied".into());
                 };
