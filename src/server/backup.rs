@@ -11,6 +11,7 @@
 //! acknowledged after the backup is missing in it; edges that have deleted it make that known, and it is recorded as a hole.
 
 use super::commands::{Offline, Request};
+use super::hex::unhex;
 use super::ledger::{Copy, Counts};
 use crate::daemon::admin::{self, Caller, Reached};
 use crate::messaging::{Epoch, LedgerId, SiteName};
@@ -139,7 +140,8 @@ fn copy(source: &mut Source, first: Part, target: &DataDir) -> Result<Value, Str
                 records = next.records;
             }
             for record in records.drain(..) {
-                copy.add(unhex(&record)?).map_err(|error| error.to_string())?;
+                let record = unhex(&record).ok_or("the server's answer is not understood")?;
+                copy.add(record).map_err(|error| error.to_string())?;
             }
         }
         copy.finish().map_err(|error| error.to_string())?
@@ -180,13 +182,4 @@ fn write_synced(path: &Path, text: &str) -> io::Result<()> {
 
 fn sync(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
-}
-
-fn unhex(text: &str) -> Result<Vec<u8>, String> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
-    let bytes = text.as_bytes().chunks(2).map(|pair| match pair {
-        [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
-        _ => None,
-    });
-    bytes.collect::<Option<Vec<u8>>>().ok_or_else(|| "the server's answer is not understood".to_owned())
 }

@@ -7,20 +7,25 @@
 //! reached it.
 //! **Not promised.** That a command acts on events that an edge has not delivered yet in any other way than at their positions.
 
+mod books;
 pub mod cli;
 mod desk;
+mod export;
 mod offline;
 mod put;
 mod reading;
+mod start;
 mod tariffs;
 
 pub use desk::{Desk, Order};
 pub use offline::Offline;
 pub use put::Put;
+pub use start::put_at_start;
 
 use crate::messaging::page::RECORDS_MAX;
 use crate::messaging::{Digest, SiteName};
 use crate::parking::{ChargeId, EventId};
+use crate::server::books::Question;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -198,6 +203,8 @@ pub enum Request {
     },
     Plates,
     Contracts,
+    /// Read in the books of money.
+    Books(Question),
     /// Price what waits for a price.
     ApplyTariffs,
     /// What a person may want to repair.

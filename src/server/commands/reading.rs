@@ -1,10 +1,12 @@
 //! What operators read: lists, and what became of a command. The same from a running server and from a directory.
 
+use super::put::Prepared;
 use super::{Command, Place};
 use crate::daemon::admin::{NotDone, Outcome};
 use crate::messaging::SiteName;
 use crate::parking::register::Garages;
 use crate::parking::{EventId, Plate};
+use crate::server::hex::hex;
 use crate::server::ledger::{Ledger, Stream};
 use crate::server::verify::{Report, VerifyError};
 use crate::server::view::billing::UNREGISTERED;
@@ -99,11 +101,6 @@ pub fn records(ledger: &Ledger, from: u64, through: Option<u64>) -> Outcome {
     }))
 }
 
-fn hex(bytes: &[u8]) -> String {
-    let digit = |value: u8| char::from(b"0123456789abcdef"[usize::from(value)]);
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
-}
-
 /// The answer to a command that the fold has not reached yet.
 pub fn recorded(position: u64) -> Value {
     json!({
@@ -196,13 +193,24 @@ pub fn done(view: &View, position: u64, command: &Command) -> Outcome {
 }
 
 /// What a list that was given changes, and at which position it was recorded; none: nothing was.
-pub fn put(changes: &[String], position: Option<u64>) -> Value {
-    let said = match position {
-        Some(position) => format!("{} changes, from position {position} on", changes.len()),
-        None if changes.is_empty() => "nothing changes; nothing was recorded".to_owned(),
-        None => format!("{} changes; nothing was recorded", changes.len()),
+pub fn put(prepared: &Prepared, position: Option<u64>) -> Value {
+    let Prepared { changes, unnamed, unnamed_total, .. } = prepared;
+    let count = match changes.len() {
+        1 => "1 change".to_owned(),
+        n => format!("{n} changes"),
     };
-    json!({ "changes": changes, "position": position, "said": said })
+    let said = match position {
+        Some(position) => format!("{count}, from position {position} on"),
+        None if changes.is_empty() => "Nothing changes; nothing was recorded".to_owned(),
+        None => format!("{count}; nothing was recorded"),
+    };
+    json!({
+        "changes": changes,
+        "unnamed": unnamed,
+        "unnamed_total": unnamed_total,
+        "position": position,
+        "said": said,
+    })
 }
 
 /// All registered plates.

@@ -4,6 +4,8 @@ use super::entries::{Entry, Held, Terms, What};
 use super::list::{List, Listed, Wanted, list};
 use super::*;
 use crate::messaging::{Digest, SiteName};
+use crate::parking::statement::{Operator, Statement};
+use crate::server::books::{Books, Whose};
 use crate::server::commands::Command;
 use crate::server::ledger::Ledger;
 use crate::server::reckoning::{ChargeLine, Reckoner};
@@ -85,6 +87,13 @@ impl World {
 
     fn save(&mut self) {
         self.view.save(&mut self.changes).unwrap();
+    }
+
+    /// The statement of an account, put together from its pieces.
+    fn statement(&self, account: &str, month: &str) -> Option<Statement> {
+        let books = Books { ledger: &self.ledger, store: &self.store, view: || &self.view };
+        let whose = Whose::Account(account.to_owned());
+        books.statement(&Operator::default(), month.parse().unwrap(), &whose, u64::MAX).unwrap()
     }
 
     /// Events of a garage, as one page. Gives the sequence of the first.
@@ -375,12 +384,8 @@ fn the_statement_of_a_month_is_the_sum_of_its_charges() {
         &[("entry", "AB2", NINE), ("exit", "AB2", TEN), ("entry", "AB2", NINE), ("exit", "AB2", TEN)],
     );
     world.save();
-    let reckoner = Reckoner::new(&world.view, &world.ledger);
-    let operator = crate::parking::statement::Operator { name: "Op".into(), address: vec![], vat_id: None };
-    let mut reader = list::Reader::new(&world.store);
-    let account = world.view.billing.account("one").unwrap();
-    let mut of = |month: &str| {
-        let statement = reckoner.of_account(&mut reader, &operator, account, month.parse().unwrap()).unwrap();
+    let of = |month: &str| {
+        let statement = world.statement("one", month);
         statement.map(|statement| {
             (statement.head().number, statement.lines().len(), statement.totals()[0].gross.minor)
         })
@@ -630,13 +635,10 @@ proptest! {
             }
         }
         prop_assert!(by_charge.values().all(|sum| *sum >= 0));
-        let reckoner = Reckoner::new(&world.view, &world.ledger);
-        let operator = crate::parking::statement::Operator { name: "Op".into(), address: vec![], vat_id: None };
-        let mut reader = list::Reader::new(&world.store);
         let mut sum = 0;
-        for (number, _) in (0u32..).zip(world.view.billing.accounts()) {
+        for account in world.view.billing.accounts() {
             for month in ["2026-11", "2026-12"] {
-                let statement = reckoner.of_account(&mut reader, &operator, number, month.parse().unwrap()).unwrap();
+                let statement = world.statement(&account.name, month);
                 sum += statement.iter().flat_map(|its| its.totals()).map(|total| total.gross.minor).sum::<i64>();
             }
         }
