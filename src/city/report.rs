@@ -90,8 +90,8 @@ pub struct Report {
     pub seed: u64,
     /// Where data and logs are; `None` if they were removed.
     pub data_dir: Option<PathBuf>,
-    /// The server's configuration.
-    pub config: Option<PathBuf>,
+    /// What shows a statement when the city has ended.
+    pub statement_command: Option<String>,
 }
 
 impl Report {
@@ -122,7 +122,7 @@ impl Report {
             phases: Phases::default(),
             seed,
             data_dir: None,
-            config: None,
+            statement_command: None,
         }
     }
 
@@ -182,15 +182,8 @@ impl fmt::Display for Report {
         if let Some(data_dir) = &self.data_dir {
             writeln!(f, "data and logs are kept in {}", data_dir.display())?;
         }
-        if let (Some(data_dir), Some(config), Some(statement)) =
-            (&self.data_dir, &self.config, &self.statement)
-        {
-            let (data_dir, config) = (data_dir.join("server"), config.display());
-            writeln!(
-                f,
-                "to see a statement: server --data-dir {} --config {config}, then open http://127.0.0.1:5580{statement}",
-                data_dir.display()
-            )?;
+        if let Some(command) = &self.statement_command {
+            writeln!(f, "a statement: {command}")?;
         }
         match (self.books_right, self.verified) {
             (true, "full") => {

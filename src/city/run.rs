@@ -110,8 +110,8 @@ struct Run<'a> {
     toll: Arc<Toll>,
     tallies: Vec<Arc<Tally>>,
     begun: Instant,
-    /// The statement that the user was told of last.
-    told_of: Option<Bill>,
+    /// A statement to look at: the one that the user was told of last, at the end the best.
+    bill: Option<Bill>,
 }
 
 /// Runs the city. The books are right if, and only if, the report says so.
@@ -140,6 +140,7 @@ pub async fn run(settings: &Settings, signals: &Signals, console: &mut Console) 
     };
     let (tell_death, mut deaths) = mpsc::unbounded_channel();
     let sites = sites(&settings.cars);
+    let mut bill = None;
     let fleet = tokio::select! {
         fleet = Fleet::start(settings, &config, place.path(), &sites, &tell_death) => fleet.map_err(RunError::from),
         () = signals.stop.cancelled() => Err(RunError::Aborted),
@@ -161,7 +162,7 @@ pub async fn run(settings: &Settings, signals: &Signals, console: &mut Console) 
                 fleet: &fleet,
                 toll: Arc::default(),
                 begun,
-                told_of: None,
+                bill: None,
             };
             let result = tokio::select! {
                 result = run.phases() => result,
@@ -169,6 +170,7 @@ pub async fn run(settings: &Settings, signals: &Signals, console: &mut Console) 
                 () = signals.abort.cancelled() => Err(RunError::Aborted),
             };
             let (http, tallies) = (run.http.clone(), run.tallies.clone());
+            bill = run.bill.take();
             // A daemon that does not answer may have ended a moment ago: that is the better reason.
             let result = match result {
                 Err(error @ (RunError::Call(_) | RunError::ReadBack(_) | RunError::Feed { .. })) => {
@@ -211,7 +213,12 @@ pub async fn run(settings: &Settings, signals: &Signals, console: &mut Console) 
     // A temporary directory in which nothing was ever confirmed has nothing to tell, unless something failed.
     let empty = report.interrupted && report.events == 0;
     report.data_dir = place.leave(!report.books_right && !empty);
-    report.config = Some(config);
+    if let (Some(kept), Some(bill)) = (&report.data_dir, &bill) {
+        let (data_dir, config) = (kept.join("server"), config.display());
+        let command = bill.command();
+        report.statement_command =
+            Some(format!("server {command} --data-dir {} --config {config}", data_dir.display()));
+    }
     report.seconds = begun.elapsed().as_secs_f64();
     report.events_per_second = report.events as f64 / report.seconds;
     console.clear();
@@ -521,6 +528,7 @@ impl Run<'_> {
             });
         }
         report.statement = bill.as_ref().map(Bill::path);
+        self.bill = bill.or(self.bill.take());
         Ok(())
     }
 
@@ -598,15 +606,15 @@ impl Run<'_> {
     async fn tell_of_a_statement(&mut self) {
         let accounts = self.settings.config.is_none() && matches!(self.settings.cars, Cars::Simulated { .. });
         let enough = |bill: &Bill| bill.of_account || !accounts;
-        if self.told_of.as_ref().is_some_and(enough) {
+        if self.bill.as_ref().is_some_and(enough) {
             return;
         }
         // In bad weather the server may be dead. The next picture asks again.
         if let Ok(Some(bill)) = till::newest(&self.http, self.server()).await
-            && (self.told_of.is_none() || bill.of_account)
+            && (self.bill.is_none() || bill.of_account)
         {
             self.console.say(&format!("a statement  {}{}", self.server(), bill.path()));
-            self.told_of = Some(bill);
+            self.bill = Some(bill);
         }
     }
 

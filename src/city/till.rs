@@ -76,6 +76,14 @@ impl Bill {
         (self.of_account, self.amount)
     }
 
+    /// The arguments by which `server` prints it, apart from where the books are.
+    pub fn command(&self) -> String {
+        let plain = self.whose.chars().all(|c| c.is_alphanumeric() || c == '-');
+        let whose =
+            if plain { self.whose.clone() } else { format!("'{}'", self.whose.replace('\'', "'\\''")) };
+        format!("statements show {whose} --month {}", self.month)
+    }
+
     /// Where the server shows it.
     pub fn path(&self) -> String {
         format!("/v1/statements/{}?month={}&format=html", percent_encoded(&self.whose), self.month)
@@ -201,5 +209,6 @@ mod tests {
         assert_eq!(till.of("C"), Charges::default());
         let bill = till.bill.expect("there are two");
         assert_eq!(bill.path(), "/v1/statements/city%20works?month=2016-11&format=html");
+        assert_eq!(bill.command(), "statements show 'city works' --month 2016-11");
     }
 }
