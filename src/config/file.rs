@@ -3,6 +3,7 @@
 use super::ConfigError;
 use crate::city::simulate::CarsPerHour;
 use crate::messaging::SiteName;
+use crate::parking::statement::Operator;
 use crate::parking::tariff::TariffSet;
 use crate::telemetry::LogFormat;
 use crate::transport::ServerAddress;
@@ -19,6 +20,8 @@ pub struct ConfigFile {
     pub edge: EdgeTable,
     #[serde(default)]
     pub server: ServerTable,
+    #[serde(default)]
+    pub operator: OperatorTable,
     #[serde(default, rename = "calendar")]
     _calendar: IgnoredAny,
     #[serde(default, rename = "tariff")]
@@ -55,6 +58,34 @@ pub struct ServerTable {
     pub http: Option<SocketAddr>,
     pub reserve_bytes: Option<u64>,
     pub log_format: Option<LogFormat>,
+}
+
+/// `[operator]`: who sends the statements.
+#[derive(Debug, Default, Deserialize)]
+#[serde(try_from = "OperatorKeys")]
+pub struct OperatorTable(pub Operator);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OperatorKeys {
+    name: Option<String>,
+    #[serde(default)]
+    address: Vec<String>,
+    vat_id: Option<String>,
+}
+
+impl TryFrom<OperatorKeys> for OperatorTable {
+    type Error = String;
+    fn try_from(OperatorKeys { name, address, vat_id }: OperatorKeys) -> Result<OperatorTable, String> {
+        let texts = name.iter().chain(&address).chain(&vat_id);
+        if let Some(text) = texts.clone().find(|text| text.trim().is_empty() || text.chars().any(char::is_control)) {
+            return Err(format!("in [operator] {text:?} is empty, or more than one line; address is a list of lines"));
+        }
+        if name.is_none() && texts.count() > 0 {
+            return Err("in [operator] the name is missing: a statement begins with it".into());
+        }
+        Ok(OperatorTable(Operator { name: name.unwrap_or_default(), address, vat_id }))
+    }
 }
 
 impl ConfigFile {

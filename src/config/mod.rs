@@ -1,9 +1,11 @@
 //! Settings: flag, environment, file, default, in this order; typed and checked before anything is opened.
 
+pub mod books;
 pub mod edge;
 pub mod file;
 pub mod server;
 
+pub use books::BooksTask;
 pub use edge::{EdgeCall, EdgeConfig, EdgeTask};
 pub use server::{ServerConfig, ServerTask};
 

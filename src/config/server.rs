@@ -1,7 +1,9 @@
 //! The settings of `server`.
 
+use super::books::{BooksTask, ChargesFlags, ContractsFlags, JournalFlags, PlatesFlags, StatementsFlags};
 use super::{ConfigError, file::ConfigFile};
 use crate::messaging::SiteName;
+use crate::parking::statement::Operator;
 use crate::parking::tariff::TariffSet;
 use crate::server::commands::{Command, Place};
 use crate::telemetry::LogFormat;
@@ -31,7 +33,7 @@ struct Flags {
     /// How logs are written [default: text on a terminal, else json]
     #[arg(long, global = true, value_name = "FORMAT", env = "FOGPOST_LOG_FORMAT")]
     log_format: Option<LogFormat>,
-    /// A configuration file; its table [server] and its tariffs are read
+    /// A configuration file; its tables [server] and [operator] and its tariffs are read
     #[arg(long, global = true, value_name = "FILE", env = "FOGPOST_CONFIG")]
     config: Option<PathBuf>,
     /// Without one of these the server runs until it is stopped
@@ -48,9 +50,24 @@ enum TaskFlags {
     /// Look at the events that were accepted and could not be applied, and decide what becomes of them
     #[command(subcommand)]
     Quarantine(QuarantineFlags),
-    /// Check tariffs, or price a stay by them
+    /// Check tariffs, price a stay by them, see which are in force, or price what waits for a tariff
     #[command(subcommand)]
     Tariffs(TariffsFlags),
+    /// Say to which account the stays of a plate are charged
+    #[command(subcommand)]
+    Plates(PlatesFlags),
+    /// Season tickets: which plates may park where without paying, and how many of them at once
+    #[command(subcommand)]
+    Contracts(ContractsFlags),
+    /// Look at what was charged, and correct it
+    #[command(subcommand)]
+    Charges(ChargesFlags),
+    /// What an account or a car owes for a month, to be sent
+    #[command(subcommand)]
+    Statements(StatementsFlags),
+    /// A month's statements as double entries for a bookkeeper
+    #[command(subcommand)]
+    Journal(JournalFlags),
     /// Read everything and fold it anew: says what is wrong, where, and what to do. Changes nothing
     Verify {
         /// Print the report as JSON
@@ -150,6 +167,10 @@ enum TariffsFlags {
         #[arg(long)]
         json: bool,
     },
+    /// Price the stays that wait because no tariff was in force for them. Start the server with the tariffs in --config first
+    Apply,
+    /// Print the tariffs that are in force, as a configuration file has them
+    Show,
 }
 
 fn time(text: &str) -> Result<Timestamp, String> {
@@ -190,6 +211,8 @@ pub enum ServerTask {
         exit: Timestamp,
         json: bool,
     },
+    /// About the books of money.
+    Books(BooksTask),
 }
 
 impl From<TaskFlags> for ServerTask {
@@ -221,6 +244,13 @@ impl From<TaskFlags> for ServerTask {
             TaskFlags::Tariffs(TariffsFlags::Price { garage, entry, exit, json }) => {
                 ServerTask::PriceStay { garage, entry, exit, json }
             }
+            TaskFlags::Tariffs(TariffsFlags::Apply) => ServerTask::Books(BooksTask::ApplyTariffs),
+            TaskFlags::Tariffs(TariffsFlags::Show) => ServerTask::Books(BooksTask::ShowTariffs),
+            TaskFlags::Plates(flags) => flags.into(),
+            TaskFlags::Contracts(flags) => flags.into(),
+            TaskFlags::Charges(flags) => flags.into(),
+            TaskFlags::Statements(flags) => flags.into(),
+            TaskFlags::Journal(flags) => flags.into(),
             TaskFlags::Verify { json } => ServerTask::Verify { json },
             TaskFlags::Refold => ServerTask::Refold,
             TaskFlags::Backup { to, json } => ServerTask::Backup { to, json },
@@ -240,6 +270,8 @@ pub struct ServerConfig {
     pub log_format: LogFormat,
     /// All of the file's tariffs; empty without a file.
     pub tariffs: TariffSet,
+    /// Who sends statements; without a name when the file does not say.
+    pub operator: Operator,
     pub task: ServerTask,
 }
 
@@ -260,7 +292,7 @@ impl ServerConfig {
             }
             _ => flags.config.as_ref(),
         };
-        let ConfigFile { server: table, tariffs, .. } = ConfigFile::read(file.map(PathBuf::as_path))?;
+        let ConfigFile { server: table, tariffs, operator, .. } = ConfigFile::read(file.map(PathBuf::as_path))?;
         Ok(ServerConfig {
             data_dir: flags.data_dir.or(table.data_dir).unwrap_or_else(|| "data/server".into()),
             listen: flags
@@ -271,6 +303,7 @@ impl ServerConfig {
             reserve_bytes: flags.reserve_bytes.or(table.reserve_bytes),
             log_format: flags.log_format.or(table.log_format).unwrap_or_else(LogFormat::default_here),
             tariffs,
+            operator: operator.0,
             task,
         })
     }

@@ -10,7 +10,8 @@
 //! The way back: stop the server, and start one on the copy. It has the same ledger's id, so that edges go on. What was
 //! acknowledged after the backup is missing in it; edges that have deleted it make that known, and it is recorded as a hole.
 
-use super::commands::{Offline, Request, unhex};
+use super::commands::{Offline, Request};
+use super::hex::unhex;
 use super::ledger::{Copy, Counts, Ledger};
 use crate::daemon::admin::{self, Caller, Reached};
 use crate::messaging::{Epoch, LedgerId, SiteName};

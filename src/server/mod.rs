@@ -3,9 +3,11 @@
 //! One thread serves requests ([`serving`]), one folds the view behind it ([`folding`]), HTTP reads ([`web`]).
 
 mod backup;
+pub mod books;
 mod compact;
 pub mod commands;
 pub mod folding;
+mod hex;
 pub mod ledger;
 pub mod reckoning;
 pub mod serving;
@@ -81,6 +83,7 @@ impl Server {
                 let ledger =
                     Ledger::open_beside(store.clone(), &path.join(WITNESS), daemon::clock::wall_ms())?;
                 let view = folding::open_view(&ledger, &store)?;
+                commands::put_at_start(&ledger, &view, &room, &config.tariffs)?;
                 Ok((store, room, ledger, view))
             });
             opened.await.map_err(|error| DaemonError::Failed(error.to_string()))??
@@ -143,6 +146,7 @@ impl Server {
             Arc::clone(&view),
             Arc::clone(&signal),
             orders,
+            config.operator.clone(),
             stop.clone(),
         ));
         let admin = match AdminSocket::listen(&dir) {
@@ -156,7 +160,7 @@ impl Server {
             }
         };
 
-        let web = Web::new(ledger.clone(), store, view, seen, room, metrics);
+        let web = Web::new(ledger.clone(), store, view, seen, room, config.operator, metrics);
         let http = tokio::spawn(http::serve(web_listener, web.router(), stop.clone()));
         dir.publish("http.addr", format!("{web_address}\n"))?;
         dir.publish("listen.addr", format!("{zmq_address}\n"))?;

@@ -1,26 +1,23 @@
-//! What the books of money say, in words: lines of charges, and statements. Read by HTTP and by operators' commands.
+//! What the books of money say, in words: lines of charges, and statements. See [`super::books`].
 //!
 //! The working of a charge is not stored: it follows from the entry, the exit and the tariff, which are.
 
 use super::ledger::{Ledger, Record};
-use super::view::billing::entries::{Held, MonthBook, Stay, Terms, VoidedBecause, What};
-use super::view::billing::list::{Listed, Reader, Wanted, list};
+use super::view::billing::entries::{Held, Stay, Terms, VoidedBecause, What};
+use super::view::billing::list::Listed;
 use super::view::billing::{CLOCKS_DIFFER_MS, UNREGISTERED};
 use super::view::list::keys;
-use super::view::{Passage, View, is_token, written_position};
+use super::view::{Passage, View, is_token};
 use crate::messaging::SiteName;
+use crate::parking::ChargeId;
 use crate::parking::event::Moment;
-use crate::parking::statement::{
-    self, Car, Correction, Customer, Head, Line, Month, Operator, Statement, StatementError,
-};
+use crate::parking::statement::{self, Car, Correction, Line, Month};
 use crate::parking::tariff::{Money, Priced, Tariff, VatRate, WorkingLine};
-use crate::parking::{ChargeId, Plate};
 use crate::server::commands::Command;
-use crate::store::{Store, StoreError};
+use crate::store::StoreError;
 use jiff::Timestamp;
 use jiff::tz::Offset;
 use serde::Serialize;
-use std::cell::OnceCell;
 use std::collections::HashMap;
 
 /// One entry, as `GET /v1/charges` shows it.
@@ -72,21 +69,11 @@ pub struct Reckoner<'a> {
     view: &'a View,
     ledger: &'a Ledger,
     names: HashMap<u32, SiteName>,
-    /// What the customers of accounts are called.
-    customers: OnceCell<HashMap<&'a str, &'a str>>,
 }
 
 impl<'a> Reckoner<'a> {
     pub fn new(view: &'a View, ledger: &'a Ledger) -> Reckoner<'a> {
-        Reckoner { view, ledger, names: keys(&view.garages), customers: OnceCell::new() }
-    }
-
-    fn customer(&self, account: &str) -> Option<&'a str> {
-        let customers = self.customers.get_or_init(|| {
-            let plates = self.view.billing.in_force.plates().values().rev();
-            plates.map(|its| (its.account.as_str(), its.name.as_str())).collect()
-        });
-        customers.get(account).copied().filter(|name| !name.is_empty())
+        Reckoner { view, ledger, names: keys(&view.garages) }
     }
 
     pub fn charge_id(&self, stay: &Stay) -> Result<ChargeId, StoreError> {
@@ -241,7 +228,7 @@ impl<'a> Reckoner<'a> {
     }
 
     /// A line of a statement; none for what has no price.
-    fn statement_line(&self, listed: &Listed) -> Result<Option<Line>, StoreError> {
+    pub fn statement_line(&self, listed: &Listed) -> Result<Option<Line>, StoreError> {
         let Some((money, vat)) = listed.entry.money() else { return Ok(None) };
         let stay = stay_of(listed);
         let (id, charge) = self.id(listed)?;
@@ -277,107 +264,6 @@ impl<'a> Reckoner<'a> {
         };
         Ok(Some(Line { id, amount: statement_money(money), vat: vat.map(statement_rate), entry }))
     }
-
-    fn lines(&self, listed: &[Listed]) -> Result<Vec<Line>, StoreError> {
-        let lines = listed.iter().map(|listed| self.statement_line(listed));
-        lines.filter_map(Result::transpose).collect()
-    }
-
-    /// The statement of an account for a month; none when it has no entry there.
-    pub fn of_account(
-        &self,
-        reader: &mut Reader<'_>,
-        operator: &Operator,
-        account: u32,
-        month: Month,
-    ) -> Result<Option<Statement>, ReckoningError> {
-        let Some((book, listed)) = reader.month(account, month)? else { return Ok(None) };
-        let name = self.account(account).to_owned();
-        let called = self.customer(&name).map(str::to_owned);
-        let head = Head {
-            operator: operator.clone(),
-            customer: Customer::Account { account: name, name: called },
-            month,
-            number: Some(book.number),
-            position: written_position(self.ledger.store())?.unwrap_or_default(),
-        };
-        let statement = Statement::new(head, self.lines(&listed)?)?;
-        agree(&statement, &book)?;
-        Ok(Some(statement))
-    }
-
-    /// What one car was charged in a month.
-    pub fn of_plate(
-        &self,
-        store: &Store,
-        operator: &Operator,
-        plate: &Plate,
-        month: Month,
-    ) -> Result<Option<Statement>, ReckoningError> {
-        let mut all = Vec::new();
-        let mut after = None;
-        loop {
-            let wanted = Wanted {
-                plate: Some(plate.clone()),
-                month: Some(month),
-                after,
-                limit: 1000,
-                ..Wanted::default()
-            };
-            let found = list(store, &wanted)?;
-            all.extend(found.entries);
-            after = found.next;
-            if after.is_none() {
-                break;
-            }
-        }
-        if all.is_empty() {
-            return Ok(None);
-        }
-        all.reverse();
-        let head = Head {
-            operator: operator.clone(),
-            customer: Customer::Plate(plate.as_str().to_owned()),
-            month,
-            number: None,
-            position: written_position(store)?.unwrap_or_default(),
-        };
-        Ok(Some(Statement::new(head, self.lines(&all)?)?))
-    }
-}
-
-/// Why there is no statement. Nothing was changed.
-#[derive(Debug, thiserror::Error)]
-pub enum ReckoningError {
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error("a statement does not add up: {0}. \"server verify\" says more")]
-    Statement(#[from] StatementError),
-    #[error(
-        "the lines of a statement give {lines}, and the books say {books}. \"server verify\" says more; do not send it"
-    )]
-    Disagree { lines: String, books: String },
-}
-
-/// The sum of the lines is the sum that the fold kept.
-fn agree(statement: &Statement, book: &MonthBook) -> Result<(), ReckoningError> {
-    let by_line: Vec<(String, i64)> = statement
-        .totals()
-        .iter()
-        .map(|total| (total.gross.currency.code.to_string(), total.gross.minor))
-        .collect();
-    let mut by_book: Vec<(String, i64)> = Vec::new();
-    for (money, _) in &book.totals {
-        match by_book.iter_mut().find(|(code, _)| code == money.currency.code()) {
-            Some((_, sum)) => *sum += money.amount.minor(),
-            None => by_book.push((money.currency.code().to_owned(), money.amount.minor())),
-        }
-    }
-    by_book.sort();
-    if by_line == by_book {
-        return Ok(());
-    }
-    Err(ReckoningError::Disagree { lines: format!("{by_line:?}"), books: format!("{by_book:?}") })
 }
 
 fn stay_of(listed: &Listed) -> &Stay {

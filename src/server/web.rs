@@ -1,9 +1,11 @@
 //! What the server shows over HTTP. Nothing here changes anything.
 
 mod charges;
+mod statements;
 mod stays;
 
 use super::SharedSeen;
+use super::books::Books;
 use super::ledger::{Ledger, PageAt, Pages, Stream};
 use super::serving::{SKEW_ALARM_MS, Seen};
 use super::view::{Book, Garage, Hole, View};
@@ -13,6 +15,7 @@ use crate::messaging::SiteName;
 use crate::messaging::page::{Content, RECORDS_MAX};
 use crate::parking::Event;
 use crate::parking::event::Shown;
+use crate::parking::statement::Operator;
 use crate::parking::tariff::Money;
 use crate::store::Store;
 use crate::store::room::DiskRoom;
@@ -37,6 +40,10 @@ pub struct Web {
     view: Arc<RwLock<View>>,
     seen: SharedSeen,
     room: DiskRoom,
+    /// Who sends statements.
+    operator: Operator,
+    /// One statement is made at a time: it may be long.
+    statements: tokio::sync::Mutex<()>,
     metrics: Metrics,
     position: Gauge,
     folded: Gauge,
@@ -53,6 +60,7 @@ impl Web {
         view: Arc<RwLock<View>>,
         seen: SharedSeen,
         room: DiskRoom,
+        operator: Operator,
         mut metrics: Metrics,
     ) -> Web {
         Web {
@@ -64,6 +72,8 @@ impl Web {
             view,
             seen,
             room,
+            operator,
+            statements: tokio::sync::Mutex::new(()),
             metrics,
         }
     }
@@ -80,6 +90,7 @@ impl Web {
             .route("/v1/events", get(events))
             .route("/v1/stays", get(stays::stays))
             .route("/v1/charges", get(charges::charges))
+            .route("/v1/statements/{whose}", get(statements::statement))
             .route("/v1/anomalies", get(charges::anomalies))
             .route("/v1/quarantine", get(quarantine))
             .route("/v1/damages", get(damages));
@@ -88,6 +99,10 @@ impl Web {
 
     fn view(&self) -> RwLockReadGuard<'_, View> {
         self.view.read().expect("the fold does not panic while it holds the view")
+    }
+
+    fn books<'a>(&'a self) -> Books<'a, impl Fn() -> RwLockReadGuard<'a, View>> {
+        Books { ledger: &self.ledger, store: &self.store, view: || self.view() }
     }
 
     fn seen(&self, name: &SiteName) -> Seen {

@@ -24,6 +24,7 @@ pub mod disk;
 pub mod faketime;
 pub mod garage;
 pub mod http;
+pub mod money;
 pub mod operator;
 pub mod peers;
 pub mod producer;
@@ -35,6 +36,7 @@ pub use disk::{Disk, Drive};
 pub use faketime::FakeClock;
 pub use garage::Garage;
 pub use http::{Answer, Http, NoAnswer, send_half_a_request};
+pub use money::Town;
 pub use operator::Operator;
 pub use producer::{Journal, Producer};
 

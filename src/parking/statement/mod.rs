@@ -8,6 +8,7 @@
 //! **Not promised.** That the lines are all that belong to the month: whoever folds the ledger chooses them and their
 //! order, which is kept. A date of issue: nothing here reads a clock.
 
+mod carried;
 mod csv;
 mod escape;
 mod html;
@@ -15,6 +16,7 @@ pub mod journal;
 mod json;
 mod money;
 mod month;
+pub mod overview;
 #[cfg(test)]
 mod samples;
 mod sheet;
@@ -28,9 +30,10 @@ pub use month::{Month, MonthError};
 pub use totals::{RateTotal, StatementError, Total};
 
 use super::event::Moment;
+use serde::{Deserialize, Serialize};
 
 /// Who sends the statement.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Operator {
     pub name: String,
     /// The postal address, line by line.
@@ -39,7 +42,7 @@ pub struct Operator {
 }
 
 /// Whose statement it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Customer {
     Account {
         account: String,
@@ -61,7 +64,7 @@ impl Customer {
 }
 
 /// What stands above the lines.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
     pub operator: Operator,
     pub customer: Customer,
@@ -74,7 +77,7 @@ pub struct Head {
 }
 
 /// Which car a charge is for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Car {
     Plate(String),
     /// Its plate was forgotten; a random token stands for it.
@@ -93,12 +96,14 @@ impl Car {
 }
 
 /// A stay that was charged.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stay {
     pub garage: String,
     pub car: Car,
     /// With the offset of the garage's local time.
+    #[serde(with = "carried::moment")]
     pub entry: Moment,
+    #[serde(with = "carried::moment")]
     pub exit: Moment,
     pub tariff: String,
     /// How the amount came about, line by line.
@@ -108,17 +113,18 @@ pub struct Stay {
 }
 
 /// A later decision about a charge.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Correction {
     /// The charge that it corrects.
     pub charge: String,
     pub reason: String,
     /// Who decided it.
     pub by: String,
+    #[serde(with = "carried::moment")]
     pub at: Moment,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Entry {
     Charge(Stay),
     /// Takes a whole charge back.
@@ -138,7 +144,7 @@ impl Entry {
 }
 
 /// One entry of the books.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {
     /// Its own id, by which others speak of it.
     pub id: String,

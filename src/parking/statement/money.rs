@@ -1,10 +1,12 @@
 //! Amounts of money and rates of value added tax, in exact integers.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
 
 /// A currency by its ISO 4217 code, with the number of decimals of its minor unit: 2 for EUR, 0 for JPY.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(from = "(String, u8)", into = "(String, u8)")]
 pub struct Currency {
     pub code: Arc<str>,
     pub exponent: u8,
@@ -16,8 +18,19 @@ impl Currency {
     }
 }
 
+impl From<(String, u8)> for Currency {
+    fn from((code, exponent): (String, u8)) -> Currency {
+        Currency { code: code.into(), exponent }
+    }
+}
+impl From<Currency> for (String, u8) {
+    fn from(currency: Currency) -> (String, u8) {
+        (currency.code.to_string(), currency.exponent)
+    }
+}
+
 /// An amount in minor units.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Money {
     pub minor: i64,
     pub currency: Currency,
@@ -60,7 +73,7 @@ impl fmt::Display for Number {
 }
 
 /// A rate of value added tax, in hundredths of a percent: 1900 is 19 %.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct VatRate(pub u32);
 
 impl VatRate {

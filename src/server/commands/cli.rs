@@ -1,6 +1,6 @@
 //! `server garages …`, `server quarantine …`, `server backup …`: one command, then the end.
 
-use super::{Offline, Request, tariffs};
+use super::{Offline, Request, books, tariffs};
 use crate::config::{ServerConfig, ServerTask};
 use crate::daemon;
 use crate::daemon::admin::{self, Caller, NotDone, Outcome, Reached};
@@ -27,17 +27,11 @@ pub fn run(config: &ServerConfig) -> ExitCode {
         ServerTask::ListQuarantine { after, limit, json } => {
             (Request::Quarantine { after: *after, limit: *limit }, *json)
         }
+        ServerTask::Books(task) => return books::run(config, task),
         ServerTask::Command(command) => (Request::Command(command.clone()), false),
     };
-    let outcome: Outcome = match admin::reach(&config.data_dir, &request, |_| {}) {
-        Ok(Reached::Daemon(answer)) => Ok(answer),
-        Ok(Reached::Directory(dir)) => Offline::open(dir)
-            .map_err(|error| error.to_string().into())
-            .and_then(|mut books| books.answer(&request, &Caller::this_process())),
-        Err(error) => Err(error.to_string().into()),
-    };
     report(
-        outcome,
+        Session::of(config).ask(&request),
         json,
         match request {
             Request::Garages => print_garages,
@@ -45,6 +39,33 @@ pub fn run(config: &ServerConfig) -> ExitCode {
             _ => print_said,
         },
     )
+}
+
+/// Several requests: to the running server, or to its directory, which is held from the first request on.
+pub(super) struct Session<'a> {
+    config: &'a ServerConfig,
+    offline: Option<Offline>,
+}
+
+impl Session<'_> {
+    pub(super) fn of(config: &ServerConfig) -> Session<'_> {
+        Session { config, offline: None }
+    }
+
+    pub(super) fn ask(&mut self, request: &Request) -> Outcome {
+        let caller = Caller::this_process();
+        if let Some(offline) = &mut self.offline {
+            return offline.answer(request, &caller);
+        }
+        match admin::reach(&self.config.data_dir, request, |_| {}) {
+            Ok(Reached::Daemon(answer)) => Ok(answer),
+            Ok(Reached::Directory(dir)) => {
+                let offline = Offline::open(dir).map_err(|error| error.to_string())?;
+                self.offline.insert(offline.for_operator(&self.config.operator)).answer(request, &caller)
+            }
+            Err(error) => Err(error.to_string().into()),
+        }
+    }
 }
 
 /// Asks the running server, or looks into a copy of its directory.
@@ -75,7 +96,7 @@ fn run_refold(data_dir: &Path) -> ExitCode {
     }
 }
 
-fn report(outcome: Outcome, json: bool, print: fn(&Value) -> String) -> ExitCode {
+pub(super) fn report(outcome: Outcome, json: bool, print: fn(&Value) -> String) -> ExitCode {
     match outcome {
         Ok(answer) => {
             let text = if json { format!("{answer}\n") } else { print(&answer) };
@@ -90,7 +111,7 @@ fn report(outcome: Outcome, json: bool, print: fn(&Value) -> String) -> ExitCode
     }
 }
 
-fn print_said(answer: &Value) -> String {
+pub(super) fn print_said(answer: &Value) -> String {
     format!("{}\n", text(&answer["said"]))
 }
 
@@ -129,7 +150,7 @@ fn print_quarantine(answer: &Value) -> String {
     shown
 }
 
-fn text(value: &Value) -> String {
+pub(super) fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 

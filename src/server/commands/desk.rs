@@ -3,7 +3,8 @@
 use super::put::{self, Put};
 use super::{Command, Request, reading};
 use crate::daemon::admin::{Call, NotDone, Outcome};
-use crate::parking::tariff::TariffSet;
+use crate::parking::statement::Operator;
+use crate::server::books::{Books, Question};
 use crate::server::folding::Signal;
 use crate::server::ledger::Ledger;
 use crate::server::verify::verify_live;
@@ -45,6 +46,8 @@ pub struct Desk {
     view: Arc<RwLock<View>>,
     signal: Arc<Signal>,
     orders: mpsc::Sender<Order>,
+    /// Who sends statements.
+    operator: Operator,
     stop: CancellationToken,
     /// One command is judged, recorded and folded before the next is judged.
     turn: Mutex<()>,
@@ -57,9 +60,10 @@ impl Desk {
         view: Arc<RwLock<View>>,
         signal: Arc<Signal>,
         orders: mpsc::Sender<Order>,
+        operator: Operator,
         stop: CancellationToken,
     ) -> Desk {
-        Desk { ledger, store, view, signal, orders, stop, turn: Mutex::new(()) }
+        Desk { ledger, store, view, signal, orders, operator, stop, turn: Mutex::new(()) }
     }
 
     pub async fn answer(&self, call: Call<Request>) -> Outcome {
@@ -68,6 +72,7 @@ impl Desk {
                 let _turn = self.turn.lock().await;
                 self.carry_out(Vec::new(), command, call.caller.as_str()).await
             }
+            Request::Books(question) => self.look(question).await,
             Request::Put { put, dry_run } => self.put(&put, dry_run, call.caller.as_str()).await,
             Request::ApplyTariffs => self.apply_tariffs(call.caller.as_str()).await,
             Request::Review => self.review().await,
@@ -106,28 +111,31 @@ impl Desk {
         }
     }
 
-    /// Puts tariffs in force that are not yet, at the start of a server whose configuration names them.
-    pub async fn put_at_start(&self, tariffs: &TariffSet) {
-        let put = Put::Tariffs(tariffs.to_toml());
-        match self.put(&put, false, "the configuration, at the server's start").await {
-            Ok(_) | Err(NotDone::Stopping) => {}
-            Err(error) => {
-                tracing::error!(%error, "the tariffs of the configuration were not put in force; stays are charged by those that were");
-            }
+    /// Reads in the books of money as they are now.
+    async fn look(&self, question: Question) -> Outcome {
+        if question.is_a_beginning() {
+            self.written().await?;
         }
+        let (ledger, store, view) = (self.ledger.clone(), self.store.clone(), Arc::clone(&self.view));
+        let operator = self.operator.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let view = || view.read().expect("the fold does not panic while it holds the view");
+            Books { ledger: &ledger, store: &store, view }.answer(&operator, &question)
+        });
+        read.await.unwrap_or_else(|error| Err(error.to_string().into()))
     }
 
     async fn put(&self, put: &Put, dry_run: bool, by: &str) -> Outcome {
         let _turn = self.turn.lock().await;
         self.folded().await?;
         let prepared = tokio::task::block_in_place(|| put::prepare(&self.view(), put));
-        let put::Prepared { changes, pieces, command } =
-            prepared.map_err(|error| format!("{error}\nNothing was recorded"))?;
-        if dry_run || changes.is_empty() {
-            return Ok(reading::put(&changes, None));
+        let mut prepared = prepared.map_err(|error| format!("{error}\nNothing was recorded"))?;
+        if dry_run || prepared.changes.is_empty() {
+            return Ok(reading::put(&prepared, None));
         }
-        let done = self.carry_out(pieces, command, by).await?;
-        Ok(reading::put(&changes, done["position"].as_u64()))
+        let pieces = std::mem::take(&mut prepared.pieces);
+        let done = self.carry_out(pieces, prepared.command.clone(), by).await?;
+        Ok(reading::put(&prepared, done["position"].as_u64()))
     }
 
     /// Prices what waits, some thousand entries with each command.

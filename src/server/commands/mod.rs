@@ -7,22 +7,26 @@
 //! reached it.
 //! **Not promised.** That a command acts on events that an edge has not delivered yet in any other way than at their positions.
 
+mod books;
 pub mod cli;
 mod desk;
+mod export;
 mod offline;
 mod put;
 mod reading;
+mod start;
 mod tariffs;
 
 pub use desk::{Desk, Order};
 pub use offline::Offline;
 pub use put::Put;
-pub use reading::unhex;
+pub use start::put_at_start;
 
 use crate::messaging::page::RECORDS_MAX;
 use crate::messaging::{Digest, SiteName};
 use crate::parking::statement::Month;
 use crate::parking::{ChargeId, EventId};
+use crate::server::books::Question;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -128,7 +132,7 @@ pub enum Command {
     },
     /// Random tokens stand for plates from here on; the same one for a plate and a month under one seed.
     Forget {
-        whose: Whose,
+        whose: ToForget,
         seed: [u8; 16],
     },
     /// What stood here was forgotten: the ledger was compacted.
@@ -156,7 +160,7 @@ impl Command {
 /// Which stays are to lose their plates.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Whose {
+pub enum ToForget {
     /// All of this plate.
     Plate(String),
     /// Those that were charged, among the entries of these numbers, for a month before this one.
@@ -217,6 +221,8 @@ pub enum Request {
     },
     Plates,
     Contracts,
+    /// Read in the books of money.
+    Books(Question),
     /// Price what waits for a price.
     ApplyTariffs,
     /// What a person may want to repair.

@@ -4,7 +4,9 @@ use super::put::{self, Put};
 use super::{Command, Request, reading};
 use crate::daemon::admin::{Caller, Outcome};
 use crate::daemon::{DaemonError, clock};
+use crate::parking::statement::Operator;
 use crate::server::WITNESS;
+use crate::server::books::Books;
 use crate::server::folding::{catch_up, open_view};
 use crate::server::ledger::Ledger;
 use crate::server::verify::verify;
@@ -19,6 +21,8 @@ pub struct Offline {
     store: Store,
     ledger: Ledger,
     view: View,
+    /// Who sends statements.
+    operator: Operator,
     _dir: DataDir,
 }
 
@@ -29,7 +33,11 @@ impl Offline {
         let ledger = Ledger::open_beside(store.clone(), &dir.path().join(WITNESS), clock::wall_ms())?;
         let mut view = open_view(&ledger, &store)?;
         catch_up(&ledger, &store, &mut view)?;
-        Ok(Offline { store, ledger, view, _dir: dir })
+        Ok(Offline { store, ledger, view, operator: Operator::default(), _dir: dir })
+    }
+
+    pub fn for_operator(self, operator: &Operator) -> Offline {
+        Offline { operator: operator.clone(), ..self }
     }
 
     pub fn ledger(&self) -> &Ledger {
@@ -57,6 +65,10 @@ impl Offline {
             }
             Request::Plates => return Ok(reading::plates(&self.view)),
             Request::Contracts => return Ok(reading::contracts(&self.view)),
+            Request::Books(question) => {
+                let books = Books { ledger: &self.ledger, store: &self.store, view: || &self.view };
+                return books.answer(&self.operator, question);
+            }
             Request::Put { put, dry_run } => return self.put(put, *dry_run, by),
             Request::ApplyTariffs => return self.apply_tariffs(by),
             Request::Command(command) => command,
@@ -65,13 +77,14 @@ impl Offline {
     }
 
     fn put(&mut self, put: &Put, dry_run: bool, by: &Caller) -> Outcome {
-        let put::Prepared { changes, pieces, command } =
+        let mut prepared =
             put::prepare(&self.view, put).map_err(|error| format!("{error}\nNothing was recorded"))?;
-        if dry_run || changes.is_empty() {
-            return Ok(reading::put(&changes, None));
+        if dry_run || prepared.changes.is_empty() {
+            return Ok(reading::put(&prepared, None));
         }
-        let done = self.carry_out(pieces, &command, by)?;
-        Ok(reading::put(&changes, done["position"].as_u64()))
+        let pieces = std::mem::take(&mut prepared.pieces);
+        let done = self.carry_out(pieces, &prepared.command, by)?;
+        Ok(reading::put(&prepared, done["position"].as_u64()))
     }
 
     fn apply_tariffs(&mut self, by: &Caller) -> Outcome {

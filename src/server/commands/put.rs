@@ -11,6 +11,8 @@ use std::fmt::Display;
 
 /// How many bytes one record holds, beside its name.
 const PIECE: usize = 5 * 1024;
+/// How many of the plates are named that a file does not name.
+const UNNAMED_SHOWN: usize = 20;
 
 /// What an operator gives, as it was written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +31,9 @@ pub enum Put {
 pub struct Prepared {
     /// What it changes, line by line.
     pub changes: Vec<String>,
+    /// Registered plates that a file of plates does not name, the first of them: they stay.
+    pub unnamed: Vec<String>,
+    pub unnamed_total: usize,
     pub pieces: Vec<Vec<u8>>,
     pub command: Command,
 }
@@ -36,6 +41,7 @@ pub struct Prepared {
 /// Reads what was given, and says what it changes. `Err`: every fault that it has; nothing was recorded.
 pub fn prepare(view: &View, put: &Put) -> Result<Prepared, String> {
     let in_force = &view.billing.in_force;
+    let mut unnamed = Vec::new();
     let (changes, bytes) = match put {
         Put::Tariffs(text) => {
             let set = TariffSet::parse(text).map_err(|errors| all(&errors))?;
@@ -48,6 +54,7 @@ pub fn prepare(view: &View, put: &Put) -> Result<Prepared, String> {
         Put::Plates(text) => {
             let plates: Vec<Registration> = register::read_plates(text).map_err(|error| error.to_string())?;
             let changes = register::changes(in_force.plates(), &plates);
+            unnamed = register::unnamed(in_force.plates(), &plates);
             let bytes = postcard::to_stdvec(&plates).expect("registrations always encode");
             (changes.iter().map(ToString::to_string).collect(), bytes)
         }
@@ -60,15 +67,21 @@ pub fn prepare(view: &View, put: &Put) -> Result<Prepared, String> {
             (changes.map(shown).collect(), bytes)
         }
     };
-    let digest = Digest::of(&bytes);
-    let pieces: Vec<Vec<u8>> = bytes.chunks(PIECE).map(<[u8]>::to_vec).collect();
+    let (pieces, digest) = in_pieces(bytes);
     let count = u32::try_from(pieces.len()).map_err(|_| "it is too long".to_owned())?;
     let command = match put {
         Put::Tariffs(_) => Command::Tariffs { pieces: count, digest },
         Put::Plates(_) => Command::Plates { pieces: count, digest },
         Put::Contracts(_) => Command::Contracts { pieces: count, digest },
     };
-    Ok(Prepared { changes, pieces, command })
+    let unnamed_total = unnamed.len();
+    let unnamed = unnamed.into_iter().take(UNNAMED_SHOWN).map(|its| its.plate.to_string()).collect();
+    Ok(Prepared { changes, unnamed, unnamed_total, pieces, command })
+}
+
+/// What is to stand in records right before the command that is about it, and its digest.
+pub fn in_pieces(bytes: Vec<u8>) -> (Vec<Vec<u8>>, Digest) {
+    (bytes.chunks(PIECE).map(<[u8]>::to_vec).collect(), Digest::of(&bytes))
 }
 
 fn all(errors: &[impl Display]) -> String {

@@ -1,10 +1,12 @@
 //! What operators read: lists, and what became of a command. The same from a running server and from a directory.
 
-use super::{Command, Place, Whose};
+use super::put::Prepared;
+use super::{Command, Place, ToForget};
 use crate::daemon::admin::{NotDone, Outcome};
 use crate::messaging::SiteName;
 use crate::parking::register::Garages;
 use crate::parking::{EventId, Plate};
+use crate::server::hex::{hex, unhex};
 use crate::server::ledger::{Ledger, Stream};
 use crate::server::verify::{Report, VerifyError};
 use crate::server::view::billing::UNREGISTERED;
@@ -120,21 +122,6 @@ pub fn base(ledger: &Ledger, after: Option<&str>) -> Outcome {
     Ok(json!({ "ledger": ledger.id().to_string(), "entries": entries, "next": next }))
 }
 
-/// The bytes that [`hex`] wrote.
-pub fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
-    let bytes = text.as_bytes().chunks(2).map(|pair| match pair {
-        [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
-        _ => None,
-    });
-    bytes.collect()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let digit = |value: u8| char::from(b"0123456789abcdef"[usize::from(value)]);
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
-}
-
 /// The answer to a command that the fold has not reached yet.
 pub fn recorded(position: u64) -> Value {
     json!({
@@ -189,10 +176,10 @@ pub fn done(view: &View, position: u64, command: &Command) -> Outcome {
         Command::Discard { place, .. } => format!(
             "What waited at {place} is given up from position {position} on. Its bytes, and the reason, stay in the ledger"
         ),
-        Command::Forget { whose: Whose::Plate(_), .. } => format!(
+        Command::Forget { whose: ToForget::Plate(_), .. } => format!(
             "Tokens stand for the plate in stays and charges, from position {position} on. The events themselves keep it until \"server compact\" has rewritten the store, and backups made before keep it for good"
         ),
-        Command::Forget { whose: Whose::Charged { .. }, .. } | Command::Erased => {
+        Command::Forget { whose: ToForget::Charged { .. }, .. } | Command::Erased => {
             format!("It acts from position {position} on")
         }
         Command::Piece { .. }
@@ -233,13 +220,24 @@ pub fn done(view: &View, position: u64, command: &Command) -> Outcome {
 }
 
 /// What a list that was given changes, and at which position it was recorded; none: nothing was.
-pub fn put(changes: &[String], position: Option<u64>) -> Value {
-    let said = match position {
-        Some(position) => format!("{} changes, from position {position} on", changes.len()),
-        None if changes.is_empty() => "nothing changes; nothing was recorded".to_owned(),
-        None => format!("{} changes; nothing was recorded", changes.len()),
+pub fn put(prepared: &Prepared, position: Option<u64>) -> Value {
+    let Prepared { changes, unnamed, unnamed_total, .. } = prepared;
+    let count = match changes.len() {
+        1 => "1 change".to_owned(),
+        n => format!("{n} changes"),
     };
-    json!({ "changes": changes, "position": position, "said": said })
+    let said = match position {
+        Some(position) => format!("{count}, from position {position} on"),
+        None if changes.is_empty() => "Nothing changes; nothing was recorded".to_owned(),
+        None => format!("{count}; nothing was recorded"),
+    };
+    json!({
+        "changes": changes,
+        "unnamed": unnamed,
+        "unnamed_total": unnamed_total,
+        "position": position,
+        "said": said,
+    })
 }
 
 /// All registered plates.

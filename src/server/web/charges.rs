@@ -4,11 +4,8 @@ use super::{Shared, time};
 use crate::http::{self, Paging, Problem, bad_cursor, query};
 use crate::messaging::SiteName;
 use crate::parking::Plate;
-use crate::parking::statement::Month;
-use crate::server::reckoning::{ChargeLine, Reckoner};
+use crate::server::books::Asked;
 use crate::server::view::billing::anomalies::{self, Code, Noted};
-use crate::server::view::billing::entries::{Entry, Terms, What};
-use crate::server::view::billing::list::{self, List, Wanted};
 use crate::server::view::list::keys;
 use crate::server::view::written_position;
 use crate::store::StoreError;
@@ -33,63 +30,15 @@ pub(super) async fn charges(
     State(web): Shared,
     asked: Result<Query<ChargesQuery>, QueryRejection>,
 ) -> Result<impl IntoResponse, Problem> {
-    #[derive(Serialize, Default)]
-    struct Answer {
-        /// The views' position: later events are not shown yet.
-        position: u64,
-        charges: Vec<ChargeLine>,
-        next: Option<String>,
-    }
     let asked = query(asked)?;
     let limit = Paging { after: None, limit: asked.limit }.limit()?;
     let after = match &asked.after {
         Some(text) => Some(text.parse::<u64>().ok().filter(|n| *n > 0).ok_or_else(|| bad_cursor(text))?),
         None => None,
     };
-    let answer = http::blocking(move || {
-        let position = written_position(&web.store)?.unwrap_or_default();
-        // What nobody has, nobody finds.
-        let nothing = || Ok(Answer { position, ..Answer::default() });
-        let mut wanted = Wanted { after, limit, ..Wanted::default() };
-        if let Some(plate) = &asked.plate {
-            let Ok(plate) = Plate::new(plate) else { return nothing() };
-            wanted.plate = Some(plate);
-        }
-        if let Some(month) = &asked.month {
-            let Ok(month) = month.parse::<Month>() else { return nothing() };
-            wanted.month = Some(month);
-        }
-        {
-            let view = web.view();
-            if let Some(garage) = &asked.garage {
-                let site = SiteName::new(garage).ok();
-                let garage = site.and_then(|site| view.garages.get(view.key_of(&site)));
-                let Some(garage) = garage else { return nothing() };
-                wanted.garage = Some(garage.stays.number);
-            }
-            if let Some(account) = &asked.account {
-                let Some(account) = view.billing.account(account) else { return nothing() };
-                wanted.account = Some(account);
-            }
-        }
-        let List { position, entries, next } = list::list(&web.store, &wanted)?;
-        let view = web.view();
-        let reckoner = Reckoner::new(&view, &web.ledger);
-        let shown = entries.iter().filter(|listed| is_shown(&listed.entry));
-        let charges = shown.map(|listed| reckoner.line(listed)).collect::<Result<_, StoreError>>()?;
-        Ok::<_, StoreError>(Answer { position, charges, next: next.map(|next| next.to_string()) })
-    })
-    .await?;
-    Ok(Json(answer))
-}
-
-/// What was only a step on the way to something that is shown is not.
-fn is_shown(entry: &Entry) -> bool {
-    match &entry.what {
-        What::Stay(stay) => entry.settled_by == 0 || !matches!(stay.terms, Terms::Pending | Terms::Held(_)),
-        What::Void { money, .. } => money.is_some(),
-        What::Credit { .. } => true,
-    }
+    let ChargesQuery { plate, garage, account, month, .. } = asked;
+    let asked = Asked { plate, garage, account, month, after, limit };
+    Ok(Json(http::blocking(move || web.books().charges(&asked)).await?))
 }
 
 #[derive(Deserialize)]

@@ -13,7 +13,7 @@ use super::orders::NoOrder;
 use crate::parking::Plate;
 use crate::parking::statement::Month;
 use crate::parking::stay::{End, Visit};
-use crate::server::commands::Whose;
+use crate::server::commands::ToForget;
 use crate::store::StoreError;
 
 /// The token of a plate in a month.
@@ -41,10 +41,10 @@ impl View {
     /// Whether a plate may be forgotten now.
     pub(super) fn judge_forget(
         &self,
-        whose: &Whose,
+        whose: &ToForget,
         changes: &mut Changes,
     ) -> Result<Result<(), NoOrder>, StoreError> {
-        let Whose::Plate(text) = whose else { return Ok(Ok(())) };
+        let ToForget::Plate(text) = whose else { return Ok(Ok(())) };
         let Ok(plate) = Plate::new(text) else { return Ok(Err(NoOrder::NothingToForget(text.clone()))) };
         if self.billing.in_force.names(&plate) {
             return Ok(Err(NoOrder::Registered(text.clone())));
@@ -65,12 +65,12 @@ impl View {
     /// Lets tokens stand for the plates.
     pub(super) fn forget(
         &mut self,
-        whose: &Whose,
+        whose: &ToForget,
         seed: &[u8; 16],
         changes: &mut Changes,
     ) -> Result<(), StoreError> {
         match whose {
-            Whose::Plate(text) => {
+            ToForget::Plate(text) => {
                 let Ok(plate) = Plate::new(text) else { return Ok(()) };
                 for (number, entry) in self.of_plate(&plate, changes)? {
                     self.forget_entry(number, &entry, seed, changes)?;
@@ -83,7 +83,7 @@ impl View {
                 }
                 changes.billing.forget_anomalies(&plate, &token(seed, plate.as_str(), Month::EPOCH))?;
             }
-            Whose::Charged { from, to, before } => {
+            ToForget::Charged { from, to, before } => {
                 for number in (*from).max(1)..*to {
                     let Some(entry) = self.billing.entry_if_any(number, &mut changes.billing)? else {
                         continue;

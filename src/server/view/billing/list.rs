@@ -6,7 +6,7 @@
 
 use super::super::pages::Head;
 use super::super::written_position;
-use super::entries::{self, Entry, MonthBook, Number, PlateHeads, Terms, What, place};
+use super::entries::{self, Entry, Number, PlateHeads, Terms, What, place};
 use crate::parking::Plate;
 use crate::parking::statement::Month;
 use crate::store::{Store, StoreError};
@@ -72,7 +72,8 @@ impl<'a> Reader<'a> {
         Ok(self.page(page)?.get(place).cloned())
     }
 
-    fn known(&mut self, number: Number) -> Result<Entry, StoreError> {
+    /// An entry that another one names.
+    pub fn known(&mut self, number: Number) -> Result<Entry, StoreError> {
         let damaged = || super::super::damaged(&entries::page_key(place(number).0));
         self.entry(number)?.ok_or_else(damaged)
     }
@@ -84,25 +85,6 @@ impl<'a> Reader<'a> {
             What::Void { of, .. } | What::Credit { of, .. } => self.known(*of)?,
         };
         Ok(Listed { number, entry, about })
-    }
-
-    /// One month of one account, oldest first, and its book.
-    pub fn month(
-        &mut self,
-        account: u32,
-        month: Month,
-    ) -> Result<Option<(MonthBook, Vec<Listed>)>, StoreError> {
-        let Some(book) = entries::read_month(self.store, account, month)? else { return Ok(None) };
-        let mut numbers = Vec::with_capacity(book.entries as usize);
-        let mut next = book.last;
-        while next != 0 {
-            let entry = self.known(next)?;
-            let before = entry.before_in_month;
-            numbers.push((next, entry));
-            next = before;
-        }
-        let listed = numbers.into_iter().rev().map(|(number, entry)| self.listed(number, entry));
-        Ok(Some((book, listed.collect::<Result<_, _>>()?)))
     }
 
     /// The entry before this one in the order of all; the newest one when none is given.

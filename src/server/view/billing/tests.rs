@@ -4,7 +4,9 @@ use super::entries::{Entry, Held, Terms, What};
 use super::list::{List, Listed, Wanted, list};
 use super::*;
 use crate::messaging::{Digest, SiteName};
-use crate::server::commands::{Command, Whose};
+use crate::parking::statement::{Operator, Statement};
+use crate::server::books::{Books, Whose};
+use crate::server::commands::{Command, ToForget};
 use crate::server::ledger::Ledger;
 use crate::server::reckoning::{ChargeLine, Reckoner};
 use crate::server::view::tests::{apply, event, page_after, world};
@@ -85,6 +87,13 @@ impl World {
 
     fn save(&mut self) {
         self.view.save(&mut self.changes).unwrap();
+    }
+
+    /// The statement of an account, put together from its pieces.
+    fn statement(&self, account: &str, month: &str) -> Option<Statement> {
+        let books = Books { ledger: &self.ledger, store: &self.store, view: || &self.view };
+        let whose = Whose::Account(account.to_owned());
+        books.statement(&Operator::default(), month.parse().unwrap(), &whose, u64::MAX).unwrap()
     }
 
     /// Events of a garage, as one page. Gives the sequence of the first.
@@ -375,12 +384,8 @@ fn the_statement_of_a_month_is_the_sum_of_its_charges() {
         &[("entry", "AB2", NINE), ("exit", "AB2", TEN), ("entry", "AB2", NINE), ("exit", "AB2", TEN)],
     );
     world.save();
-    let reckoner = Reckoner::new(&world.view, &world.ledger);
-    let operator = crate::parking::statement::Operator { name: "Op".into(), address: vec![], vat_id: None };
-    let mut reader = list::Reader::new(&world.store);
-    let account = world.view.billing.account("one").unwrap();
-    let mut of = |month: &str| {
-        let statement = reckoner.of_account(&mut reader, &operator, account, month.parse().unwrap()).unwrap();
+    let of = |month: &str| {
+        let statement = world.statement("one", month);
         statement.map(|statement| {
             (statement.head().number, statement.lines().len(), statement.totals()[0].gross.minor)
         })
@@ -515,7 +520,7 @@ fn a_stay_that_is_held_is_charged_as_it_is_or_made_another() {
     world.follows_from_the_ledger();
 }
 
-fn forget(whose: Whose) -> Command {
+fn forget(whose: ToForget) -> Command {
     Command::Forget { whose, seed: [7; 16] }
 }
 
@@ -528,7 +533,7 @@ fn a_forgotten_plate_is_a_token_in_stays_charges_and_anomalies_and_every_sum_sta
         &[("entry", "AB1", "2026-12-01T10:00:00+01:00"), ("exit", "AB1", "2026-12-01T11:00:00+01:00")],
     );
     world.events("a", &[("entry", "AB2", NINE), ("exit", "AB2", TEN), ("entry", "AB3", TEN)]);
-    let of = |plate: &str| forget(Whose::Plate(plate.into()));
+    let of = |plate: &str| forget(ToForget::Plate(plate.into()));
     assert!(world.order(of("AB3")).unwrap_err().contains("is inside"));
     assert!(world.order(of("AB9")).unwrap_err().contains("nothing is to be forgotten"));
     let before = world.sum();
@@ -564,7 +569,7 @@ fn charged_stays_of_old_months_lose_their_plates_and_what_is_open_keeps_them() {
     world.events("a", &[("entry", "AB1", NINE), ("exit", "AB1", "2026-12-01T10:00:00+01:00")]);
     let end = world.view.billing.end();
     let before = "2026-12".parse().unwrap();
-    world.order(forget(Whose::Charged { from: 1, to: end, before })).unwrap();
+    world.order(forget(ToForget::Charged { from: 1, to: end, before })).unwrap();
     let plates: Vec<String> = world.lines().into_iter().map(|line| line.plate).collect();
     assert_eq!((plates[0].as_str(), plates[3].as_str()), ("AB0", "AB1"), "it waits, or is of a later month");
     assert!(plates[1].starts_with('~') && plates[1] == plates[2], "one month, one token: {plates:?}");
@@ -658,7 +663,7 @@ proptest! {
                     let _ = world.order(Command::BillStay { charge, reason: "x".into() });
                 }
                 Act::Forget(plate) => {
-                    let _ = world.order(forget(Whose::Plate(format!("AB{plate}"))));
+                    let _ = world.order(forget(ToForget::Plate(format!("AB{plate}"))));
                 }
                 Act::Save => world.save(),
                 Act::Correct(..) | Act::Close(..) | Act::Split(..) | Act::Join(..) => {}
@@ -691,13 +696,10 @@ proptest! {
             }
         }
         prop_assert!(by_charge.values().all(|sum| *sum >= 0));
-        let reckoner = Reckoner::new(&world.view, &world.ledger);
-        let operator = crate::parking::statement::Operator { name: "Op".into(), address: vec![], vat_id: None };
-        let mut reader = list::Reader::new(&world.store);
         let mut sum = 0;
-        for (number, _) in (0u32..).zip(world.view.billing.accounts()) {
+        for account in world.view.billing.accounts() {
             for month in ["2026-11", "2026-12"] {
-                let statement = reckoner.of_account(&mut reader, &operator, number, month.parse().unwrap()).unwrap();
+                let statement = world.statement(&account.name, month);
                 sum += statement.iter().flat_map(|its| its.totals()).map(|total| total.gross.minor).sum::<i64>();
             }
         }

@@ -1,0 +1,486 @@
+//! The books of money as they are read: lists of charges, and statements in pieces. The same for HTTP, for a running server's
+//! operators, and for a directory on which no server runs.
+//!
+//! **Promise.** A statement that is put together adds up, and agrees with the sums that the fold kept; else there is none. It
+//! shows one state of the books, however many pieces it came in and whatever was charged meanwhile.
+//! **Kept by.** The first piece fixes the newest entry of the account's month; entries before it never change, and each names the
+//! one before it. So pieces come newest first, and whoever puts them together turns them around.
+//! **Not promised.** One state for the statements of several accounts: each names the position that it shows.
+
+use super::hex::{hex, unhex};
+use super::ledger::Ledger;
+use super::reckoning::{ChargeLine, Reckoner};
+use super::view::billing::UNREGISTERED;
+use super::view::billing::entries::{self, Entry, MonthBook, Number, Terms, What};
+use super::view::billing::list::{self, List, Reader, Wanted};
+use super::view::{View, written_position};
+use crate::daemon::admin::{NotDone, Outcome};
+use crate::messaging::SiteName;
+use crate::parking::Plate;
+use crate::parking::register::Account;
+use crate::parking::statement::{Customer, Head, Line, Month, Operator, Statement, StatementError};
+use crate::store::{Store, StoreError};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::collections::HashMap;
+use std::ops::Deref;
+
+/// How many lines of statements one answer carries at most, and how many bytes of them.
+const PIECE_LINES: usize = 10_000;
+const PIECE_BYTES: usize = 1024 * 1024;
+/// How many entries are read before their lines are made: the fold waits for so long.
+const SLICE: usize = 128;
+/// What pieces of statements look like; another form is of another version of this program.
+const FORM: u32 = 1;
+
+/// What of the charges is asked for. What is unknown finds nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    pub plate: Option<String>,
+    pub garage: Option<String>,
+    pub account: Option<String>,
+    pub month: Option<String>,
+    pub after: Option<Number>,
+    pub limit: usize,
+}
+
+/// Charges, stays that wait for a price or are held, voids and credits; newest first.
+#[derive(Debug, Default, Serialize)]
+pub struct Charges {
+    /// The views' position: later events are not shown yet.
+    pub position: u64,
+    pub charges: Vec<ChargeLine>,
+    pub next: Option<String>,
+}
+
+/// Whose statements.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Whose {
+    /// All accounts that have an entry in the month.
+    All,
+    Account(String),
+    /// A look at one car.
+    Plate(String),
+}
+
+/// Where the next piece begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cursor {
+    account: u32,
+    /// The entry to go on from; `None`: the account is not begun.
+    entry: Option<Number>,
+}
+
+/// What can be asked of the books of money over `admin.sock`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Question {
+    Charges(Asked),
+    Statements {
+        month: Month,
+        whose: Whose,
+        from: Option<Cursor>,
+    },
+    /// The tariffs that are in force.
+    Tariffs,
+}
+
+impl Question {
+    /// Whether what was done so far is to be seen in the answer: not where the answer goes on from a former one.
+    pub fn is_a_beginning(&self) -> bool {
+        match self {
+            Question::Charges(asked) => asked.after.is_none(),
+            Question::Statements { from, .. } => from.is_none(),
+            Question::Tariffs => true,
+        }
+    }
+}
+
+/// Some lines of one statement, newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Piece {
+    /// In the first piece of a statement.
+    opening: Option<Opening>,
+    lines: Vec<Line>,
+    is_last: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Opening {
+    head: Head,
+    /// What the fold kept; none for a look at one car.
+    book: Option<MonthBook>,
+}
+
+/// Why there is no statement. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum BooksError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("a statement does not add up: {0}. Nothing was changed. \"server verify\" says more; do not send it")]
+    Statement(#[from] StatementError),
+    #[error(
+        "the lines of the statement of {whose:?} give {lines}, and the books say {books}. Nothing was changed. \"server verify\" says more; do not send it"
+    )]
+    Disagree { whose: String, lines: String, books: String },
+    #[error("the statement has more than {lines} lines")]
+    TooLong { lines: u64 },
+    #[error(
+        "the pieces of the statements are not understood: {0}. Nothing was changed. Is the running server of another version than this program?"
+    )]
+    Form(String),
+}
+
+/// See the module. `view` gives the view as it is now, for a moment.
+pub struct Books<'a, V> {
+    pub ledger: &'a Ledger,
+    pub store: &'a Store,
+    pub view: V,
+}
+
+/// How much an answer may still carry.
+struct Room {
+    lines: usize,
+    bytes: usize,
+}
+
+impl Room {
+    fn take(&mut self, what: &impl Serialize) {
+        let size = postcard::serialize_with_flavor(what, postcard::ser_flavors::Size::default());
+        self.bytes = self.bytes.saturating_sub(size.expect("it always encodes"));
+    }
+
+    fn is_left(&self) -> bool {
+        self.lines > 0 && self.bytes > 0
+    }
+}
+
+impl<G: Deref<Target = View>, V: Fn() -> G> Books<'_, V> {
+    /// A list of charges.
+    pub fn charges(&self, asked: &Asked) -> Result<Charges, StoreError> {
+        let position = written_position(self.store)?.unwrap_or_default();
+        // What nobody has, nobody finds.
+        let nothing = || Ok(Charges { position, ..Charges::default() });
+        let mut wanted = Wanted { after: asked.after, limit: asked.limit, ..Wanted::default() };
+        if let Some(plate) = &asked.plate {
+            let Ok(plate) = Plate::new(plate) else { return nothing() };
+            wanted.plate = Some(plate);
+        }
+        if let Some(month) = &asked.month {
+            let Ok(month) = month.parse::<Month>() else { return nothing() };
+            wanted.month = Some(month);
+        }
+        {
+            let view = (self.view)();
+            if let Some(garage) = &asked.garage {
+                let site = SiteName::new(garage).ok();
+                let garage = site.and_then(|site| view.garages.get(view.key_of(&site)));
+                let Some(garage) = garage else { return nothing() };
+                wanted.garage = Some(garage.stays.number);
+            }
+            if let Some(account) = &asked.account {
+                let Some(account) = view.billing.account(&normal(account)) else { return nothing() };
+                wanted.account = Some(account);
+            }
+        }
+        let List { position, entries, next } = list::list(self.store, &wanted)?;
+        let view = (self.view)();
+        let reckoner = Reckoner::new(&view, self.ledger);
+        let shown = entries.iter().filter(|listed| is_shown(&listed.entry));
+        let charges = shown.map(|listed| reckoner.line(listed)).collect::<Result<_, StoreError>>()?;
+        Ok(Charges { position, charges, next: next.map(|next| next.to_string()) })
+    }
+
+    /// The next pieces of statements, and where to go on.
+    pub fn pieces(
+        &self,
+        operator: &Operator,
+        month: Month,
+        whose: &Whose,
+        from: Option<Cursor>,
+    ) -> Result<(Vec<Piece>, Option<Cursor>), StoreError> {
+        let room = &mut Room { lines: PIECE_LINES, bytes: PIECE_BYTES };
+        let (first, end) = match whose {
+            Whose::Plate(plate) => {
+                let Ok(plate) = Plate::new(plate) else { return Ok((Vec::new(), None)) };
+                return self.of_plate(operator, month, &plate, from, room);
+            }
+            Whose::Account(name) => match (self.view)().billing.account(&normal(name)) {
+                Some(number) => (number, number + 1),
+                None => return Ok((Vec::new(), None)),
+            },
+            Whose::All => {
+                let count = (self.view)().billing.accounts().len();
+                (0, u32::try_from(count).expect("there are fewer accounts than people"))
+            }
+        };
+        let mut cursor = from.unwrap_or(Cursor { account: first, entry: None });
+        let mut pieces = Vec::new();
+        let mut reader = Reader::new(self.store);
+        while cursor.account < end && room.is_left() {
+            let opening = match cursor.entry {
+                Some(_) => None,
+                None => self.opening(operator, cursor.account, month)?,
+            };
+            let mut next = match (&opening, cursor.entry) {
+                (Some(Opening { book: Some(book), .. }), _) => book.last,
+                (_, entry) => entry.unwrap_or_default(),
+            };
+            room.take(&opening);
+            let mut lines = Vec::new();
+            while next != 0 && room.is_left() {
+                let mut listed = Vec::with_capacity(SLICE);
+                while next != 0 && listed.len() < SLICE {
+                    let entry = reader.known(next)?;
+                    let before = entry.before_in_month;
+                    listed.push(reader.listed(next, entry)?);
+                    next = before;
+                }
+                self.add_lines(&listed, &mut lines, room)?;
+            }
+            if opening.is_some() || cursor.entry.is_some() {
+                pieces.push(Piece { opening, lines, is_last: next == 0 });
+            }
+            cursor = match next {
+                0 => Cursor { account: cursor.account + 1, entry: None },
+                _ => Cursor { entry: Some(next), ..cursor },
+            };
+        }
+        self.name_customers(&mut pieces);
+        Ok((pieces, (cursor.account < end).then_some(cursor)))
+    }
+
+    /// What stands above an account's lines; none when it has no entry in the month.
+    fn opening(&self, operator: &Operator, account: u32, month: Month) -> Result<Option<Opening>, StoreError> {
+        let (position, book) = loop {
+            let position = written_position(self.store)?.unwrap_or_default();
+            let Some(book) = entries::read_month(self.store, account, month)? else { return Ok(None) };
+            // The fold may have written between the two; it does so once a second.
+            if written_position(self.store)?.unwrap_or_default() == position {
+                break (position, book);
+            }
+        };
+        let name = {
+            let view = (self.view)();
+            let account = view.billing.accounts().get(account as usize);
+            account.map_or(UNREGISTERED, |account| &account.name).to_owned()
+        };
+        let head = Head {
+            operator: operator.clone(),
+            customer: Customer::Account { account: name, name: None },
+            month,
+            number: Some(book.number),
+            position,
+        };
+        Ok(Some(Opening { head, book: Some(book) }))
+    }
+
+    /// What the customers of the accounts are called: the registry is looked through once.
+    fn name_customers(&self, pieces: &mut [Piece]) {
+        let mut nameless: HashMap<String, &mut Option<String>> = HashMap::new();
+        for piece in pieces {
+            if let Some(Opening { head, .. }) = &mut piece.opening
+                && let Customer::Account { account, name } = &mut head.customer
+            {
+                nameless.insert(account.clone(), name);
+            }
+        }
+        let view = (self.view)();
+        for its in view.billing.in_force.plates().values() {
+            if nameless.is_empty() {
+                break;
+            }
+            if !its.name.is_empty()
+                && let Some(name) = nameless.remove(its.account.as_str())
+            {
+                *name = Some(its.name.clone());
+            }
+        }
+    }
+
+    /// What one car was charged in a month.
+    fn of_plate(
+        &self,
+        operator: &Operator,
+        month: Month,
+        plate: &Plate,
+        from: Option<Cursor>,
+        room: &mut Room,
+    ) -> Result<(Vec<Piece>, Option<Cursor>), StoreError> {
+        let mut after = from.and_then(|from| from.entry);
+        let mut lines = Vec::new();
+        let position = written_position(self.store)?.unwrap_or_default();
+        let mut is_known = from.is_some();
+        let next = loop {
+            let wanted =
+                Wanted { plate: Some(plate.clone()), month: Some(month), after, limit: SLICE, ..Wanted::default() };
+            let found = list::list(self.store, &wanted)?;
+            is_known |= !found.entries.is_empty();
+            self.add_lines(&found.entries, &mut lines, room)?;
+            after = found.next;
+            if after.is_none() || !room.is_left() {
+                break after;
+            }
+        };
+        if !is_known {
+            return Ok((Vec::new(), None));
+        }
+        let head = Head {
+            operator: operator.clone(),
+            customer: Customer::Plate(plate.as_str().to_owned()),
+            month,
+            number: None,
+            position,
+        };
+        let opening = from.is_none().then_some(Opening { head, book: None });
+        let piece = Piece { opening, lines, is_last: next.is_none() };
+        Ok((vec![piece], next.map(|entry| Cursor { account: 0, entry: Some(entry) })))
+    }
+
+    fn add_lines(&self, listed: &[list::Listed], lines: &mut Vec<Line>, room: &mut Room) -> Result<(), StoreError> {
+        let view = (self.view)();
+        let reckoner = Reckoner::new(&view, self.ledger);
+        for listed in listed {
+            if let Some(line) = reckoner.statement_line(listed)? {
+                room.take(&line);
+                room.lines = room.lines.saturating_sub(1);
+                lines.push(line);
+            }
+        }
+        Ok(())
+    }
+
+    /// One statement of at most so many entries, put together here; none when there is none.
+    pub fn statement(
+        &self,
+        operator: &Operator,
+        month: Month,
+        whose: &Whose,
+        at_most: u64,
+    ) -> Result<Option<Statement>, BooksError> {
+        let mut together = Together { begun: None, at_most };
+        let (mut from, mut statement) = (None, None);
+        loop {
+            let (pieces, next) = self.pieces(operator, month, whose, from)?;
+            for piece in pieces {
+                statement = together.add(piece)?;
+            }
+            from = next;
+            if from.is_none() {
+                return Ok(statement);
+            }
+        }
+    }
+
+    /// Answers an operator.
+    pub fn answer(&self, operator: &Operator, question: &Question) -> Outcome {
+        let failed = |error: StoreError| NotDone::Refused(format!("{error}. Nothing was changed. \"server verify\" says more"));
+        match question {
+            Question::Charges(asked) => {
+                serde_json::to_value(self.charges(asked).map_err(failed)?).map_err(|error| error.to_string().into())
+            }
+            Question::Statements { month, whose, from } => {
+                let (pieces, next) = self.pieces(operator, *month, whose, *from).map_err(failed)?;
+                let bytes = postcard::to_stdvec(&pieces).expect("pieces always encode");
+                Ok(json!({ "form": FORM, "pieces": hex(&bytes), "next": next }))
+            }
+            Question::Tariffs => {
+                let view = (self.view)();
+                let tariffs = view.billing.in_force.tariffs();
+                Ok(json!({
+                    "position": tariffs.map(|(position, _)| position),
+                    "toml": tariffs.map(|(_, set)| set.to_toml()),
+                }))
+            }
+        }
+    }
+}
+
+/// What was only a step on the way to something that is shown is not.
+fn is_shown(entry: &Entry) -> bool {
+    match &entry.what {
+        What::Stay(stay) => entry.settled_by == 0 || !matches!(stay.terms, Terms::Pending | Terms::Held(_)),
+        What::Void { money, .. } => money.is_some(),
+        What::Credit { .. } => true,
+    }
+}
+
+/// An account's name as the registry has it. That of unregistered cars is no account of the registry.
+fn normal(account: &str) -> String {
+    Account::new(account).map_or_else(|_| account.trim().to_owned(), String::from)
+}
+
+/// Puts pieces together, in the order in which they came.
+#[derive(Debug)]
+pub struct Together {
+    begun: Option<(Opening, Vec<Line>)>,
+    /// How many entries a statement may have.
+    at_most: u64,
+}
+
+impl Default for Together {
+    fn default() -> Together {
+        Together { begun: None, at_most: u64::MAX }
+    }
+}
+
+impl Together {
+    /// Takes one more piece; gives the statement when it was its last.
+    pub fn add(&mut self, piece: Piece) -> Result<Option<Statement>, BooksError> {
+        let broken = |what: &str| BooksError::Form(what.to_owned());
+        match (piece.opening, &mut self.begun) {
+            (Some(opening), None) => self.begun = Some((opening, piece.lines)),
+            (None, Some((_, lines))) => lines.extend(piece.lines),
+            (Some(_), Some(_)) => return Err(broken("a statement begins before the former has ended")),
+            (None, None) => return Err(broken("a statement goes on that never began")),
+        }
+        let (Opening { book, .. }, lines) = self.begun.as_ref().expect("it has just begun or gone on");
+        if book.as_ref().map_or(lines.len() as u64, |book| book.entries) > self.at_most {
+            return Err(BooksError::TooLong { lines: self.at_most });
+        }
+        if !piece.is_last {
+            return Ok(None);
+        }
+        let (Opening { head, book }, mut lines) = self.begun.take().expect("it has just begun or gone on");
+        lines.reverse();
+        let statement = Statement::new(head, lines)?;
+        if let Some(book) = book {
+            agree(&statement, &book)?;
+        }
+        Ok(Some(statement))
+    }
+}
+
+/// The sums of the lines are the sums that the fold kept, for each currency and rate.
+fn agree(statement: &Statement, book: &MonthBook) -> Result<(), BooksError> {
+    let rates = statement.totals().iter().flat_map(|total| &total.rates);
+    let mut by_line: Vec<(String, Option<u32>, i64)> = rates
+        .map(|sum| (sum.gross.currency.code.to_string(), sum.rate.map(|rate| rate.0), sum.gross.minor))
+        .collect();
+    let sums = book.totals.iter();
+    let mut by_book: Vec<(String, Option<u32>, i64)> = sums
+        .map(|(money, rate)| {
+            let rate = rate.map(|rate| rate.hundredths().into());
+            (money.currency.code().to_owned(), rate, money.amount.minor())
+        })
+        .collect();
+    by_line.sort();
+    by_book.sort();
+    if by_line == by_book {
+        return Ok(());
+    }
+    let whose = statement.head().customer.id().to_owned();
+    Err(BooksError::Disagree { whose, lines: format!("{by_line:?}"), books: format!("{by_book:?}") })
+}
+
+/// An answer to [`Question::Statements`], as the one who asked reads it.
+pub fn read_answer(answer: &serde_json::Value) -> Result<(Vec<Piece>, Option<Cursor>), BooksError> {
+    if answer["form"] != FORM {
+        return Err(BooksError::Form(format!("they have the form {}, not {FORM}", answer["form"])));
+    }
+    let bytes = answer["pieces"].as_str().and_then(unhex);
+    let bytes = bytes.ok_or_else(|| BooksError::Form("they are no bytes".into()))?;
+    let pieces = postcard::from_bytes(&bytes).map_err(|error| BooksError::Form(error.to_string()))?;
+    let next = Option::<Cursor>::deserialize(&answer["next"]).map_err(|error| BooksError::Form(error.to_string()))?;
+    Ok((pieces, next))
+}

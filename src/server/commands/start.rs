@@ -1,0 +1,67 @@
+//! The tariffs of the configuration, when a server starts.
+
+use super::Command;
+use super::put::in_pieces;
+use crate::daemon::clock;
+use crate::parking::tariff::TariffSet;
+use crate::server::ledger::{Found, Ledger, Record};
+use crate::server::view::View;
+use crate::server::view::billing::terms::Order;
+use crate::store::StoreError;
+use crate::store::room::{DiskRoom, WRITTEN_FOR_VALUES};
+
+const BY: &str = "the configuration, at the server's start";
+
+/// Puts `tariffs` in force unless they are already: a command at the ledger's end, before any event that this server will take.
+/// Without tariffs what is in force stays.
+pub fn put_at_start(ledger: &Ledger, view: &View, room: &DiskRoom, tariffs: &TariffSet) -> Result<(), StoreError> {
+    let in_force = in_force(ledger, view)?;
+    if tariffs.tariffs().is_empty() {
+        match in_force {
+            Some((position, _)) => tracing::info!(
+                position,
+                "the configuration has no tariffs; those that were put in force at this position stay"
+            ),
+            None => tracing::info!(
+                "the configuration has no tariffs and none are in force: stays are recorded and wait for a price"
+            ),
+        }
+        return Ok(());
+    }
+    if let Some((position, known)) = &in_force
+        && known == tariffs
+    {
+        tracing::info!(position, "the tariffs of the configuration are in force since this position");
+        return Ok(());
+    }
+    let (pieces, digest) = in_pieces(tariffs.to_toml().into_bytes());
+    let bytes: usize = pieces.iter().map(Vec::len).sum();
+    if let Err(what) = room.check(bytes as u64 * WRITTEN_FOR_VALUES) {
+        tracing::error!(
+            "{what}; the tariffs of the configuration were not put in force, and stays are charged by those that were. Make room and start the server again"
+        );
+        return Ok(());
+    }
+    let command = Command::Tariffs { pieces: u32::try_from(pieces.len()).unwrap_or(u32::MAX), digest };
+    let position = ledger.record_order(BY, pieces, command, clock::wall_ms())?;
+    tracing::info!(
+        position,
+        tariffs = tariffs.tariffs().len(),
+        "the tariffs of the configuration are in force from this position on; what was charged before stays as it is"
+    );
+    Ok(())
+}
+
+/// The tariffs at the ledger's end: the view may be behind it.
+fn in_force(ledger: &Ledger, view: &View) -> Result<Option<(u64, TariffSet)>, StoreError> {
+    let mut in_force = view.billing.in_force.tariffs().map(|(position, set)| (position, set.clone()));
+    for found in ledger.records(view.position + 1) {
+        let (position, found) = found?;
+        if let Found::Record(Record::Command { command: command @ Command::Tariffs { .. }, .. }) = found
+            && let Some(Ok(Order::Tariffs(set))) = Order::read(ledger, position, &command)?
+        {
+            in_force = Some((position, set));
+        }
+    }
+    Ok(in_force)
+}

@@ -1,0 +1,102 @@
+//! `GET /v1/statements/{account or plate}`.
+
+use super::Shared;
+use crate::http::{self, Problem, query};
+use crate::parking::statement::{Month, Statement};
+use crate::server::books::{BooksError, Whose};
+use axum::body::Body;
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+
+/// A longer statement is not made here: its page would take hundreds of megabytes.
+const LINES_MAX: u64 = 20_000;
+
+#[derive(Deserialize)]
+pub(super) struct StatementQuery {
+    month: Option<String>,
+    of: Option<String>,
+    format: Option<String>,
+}
+
+/// A way to show a statement, with its media type.
+type Format = (&'static str, fn(&Statement) -> String);
+
+fn format(name: Option<&str>) -> Result<Format, Problem> {
+    Ok(match name.unwrap_or("json") {
+        "json" => ("application/json", |its| {
+            serde_json::to_string(&its.to_json()).expect("a statement always encodes")
+        }),
+        "html" => ("text/html; charset=utf-8", Statement::to_html),
+        "csv" => ("text/csv; charset=utf-8", Statement::to_csv),
+        "text" => ("text/plain; charset=utf-8", Statement::to_text),
+        other => return Err(bad(format!("format: {other:?} is none. There are json, html, csv and text"))),
+    })
+}
+
+fn bad(detail: String) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, detail)
+}
+
+enum Found {
+    Nothing,
+    TooLong,
+    Body(String),
+}
+
+/// The statement of an account for a month, else the look at one car.
+pub(super) async fn statement(
+    State(web): Shared,
+    whose: Result<Path<String>, PathRejection>,
+    asked: Result<Query<StatementQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Path(whose) = whose.map_err(|error| bad(error.body_text()))?;
+    let asked = query(asked)?;
+    let month = asked.month.ok_or_else(|| bad("month: it is missing. One looks like 2026-11".into()))?;
+    let month: Month = month.parse().map_err(|error| bad(format!("month: {error}")))?;
+    let (account, plate) = match asked.of.as_deref() {
+        None => (true, true),
+        Some("account") => (true, false),
+        Some("plate") => (false, true),
+        Some(other) => return Err(bad(format!("of: {other:?} is none. There are account and plate"))),
+    };
+    let (media_type, render) = format(asked.format.as_deref())?;
+    let turn = web.statements.lock().await;
+    let (shared, name) = (web.clone(), whose.clone());
+    let found = http::blocking(move || {
+        let books = shared.books();
+        let mut wanted = Vec::new();
+        if account {
+            wanted.push(Whose::Account(name.clone()));
+        }
+        if plate {
+            wanted.push(Whose::Plate(name));
+        }
+        for whose in wanted {
+            match books.statement(&shared.operator, month, &whose, LINES_MAX) {
+                Ok(None) => {}
+                Ok(Some(statement)) => return Ok(Found::Body(render(&statement))),
+                Err(BooksError::TooLong { .. }) => return Ok(Found::TooLong),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok::<_, BooksError>(Found::Nothing)
+    });
+    let found = found.await?;
+    drop(turn);
+    match found {
+        Found::Body(body) => Ok(([(header::CONTENT_TYPE, media_type)], Body::from(body)).into_response()),
+        Found::Nothing => Err(Problem::new(
+            StatusCode::NOT_FOUND,
+            format!("{whose:?} is neither an account nor a plate that was charged in {month}; GET /v1/charges shows what was"),
+        )),
+        Found::TooLong => Err(Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            format!(
+                "the statement of {whose:?} for {month} has more than {LINES_MAX} lines. \"server statements export --month {month} --out DIR\" writes it into files, GET /v1/charges?account=&month= lists it"
+            ),
+        )),
+    }
+}
