@@ -159,7 +159,8 @@ impl Town {
     pub fn anomalies(&self) -> Vec<String> {
         self.settle();
         let answer = self.server.http().get_json("/v1/anomalies");
-        let lines = answer["anomalies"].as_array().unwrap().iter();
+        // The machine under test may not know whether its clock is set.
+        let lines = answer["anomalies"].as_array().unwrap().iter().filter(|line| line["code"] != "clock_not_set");
         lines.map(|line| format!("{} {}", line["code"].as_str().unwrap(), line["plate"].as_str().unwrap_or("-"))).collect()
     }
 
