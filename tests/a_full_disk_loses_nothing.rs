@@ -77,6 +77,7 @@ impl Site {
         wait_until("the view counts every entry", WITHIN, &[&self.server], || {
             self.server.occupied("1") == Some(inside)
         });
+        self.edge.assert_sound();
         assert_eq!(self.edge.stop().0, Some(0));
         assert_eq!(self.server.stop().0, Some(0));
     }
