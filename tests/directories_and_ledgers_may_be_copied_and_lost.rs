@@ -13,7 +13,7 @@ use fogpost::messaging::wire::{Reply, Request, Verdict};
 use rand::RngExt;
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 use tempfile::TempDir;
 
