@@ -130,7 +130,8 @@ fn check(town: &Town, month: &str, out: &Path) -> Sums {
             "JPY" => sum.to_string(),
             _ => format!("{}.{:02}", sum / 100, sum % 100),
         };
-        assert!(read("txt").contains(&format!("{shown} {currency}")), "{account}: {}", read("txt"));
+        assert!(read("txt").contains(&format!("Sums in {currency}")), "{account}: {}", read("txt"));
+        assert!(read("txt").lines().any(|line| line.starts_with("Total") && line.ends_with(&shown)), "{shown}: {}", read("txt"));
         let page = read("html");
         assert!(page.contains(&format!("{shown} {currency}")), "{account}: {page}");
         assert!(!page.contains("<script") && !page.contains("<b>bold"), "{page}");
