@@ -201,7 +201,19 @@ impl<G: Deref<Target = View>, V: Fn() -> G> Books<'_, V> {
         whose: &Whose,
         from: Option<Cursor>,
     ) -> Result<(Vec<Piece>, Option<Cursor>), StoreError> {
-        let room = &mut Room { lines: PIECE_LINES, bytes: PIECE_BYTES };
+        self.pieces_within(PIECE_LINES, PIECE_BYTES, operator, (month, whose), from)
+    }
+
+    /// The same, of about so many lines and bytes.
+    pub(in crate::server) fn pieces_within(
+        &self,
+        lines: usize,
+        bytes: usize,
+        operator: &Operator,
+        (month, whose): (Month, &Whose),
+        from: Option<Cursor>,
+    ) -> Result<(Vec<Piece>, Option<Cursor>), StoreError> {
+        let room = &mut Room { lines, bytes };
         let (first, end) = match whose {
             Whose::Plate(plate) => {
                 let Ok(plate) = Plate::new(plate) else { return Ok((Vec::new(), None)) };
@@ -228,7 +240,8 @@ impl<G: Deref<Target = View>, V: Fn() -> G> Books<'_, V> {
                 (Some(Opening { book: Some(book), .. }), _) => book.last,
                 (_, entry) => entry.unwrap_or_default(),
             };
-            room.take(&opening);
+            // An answer with an opening alone leads on; one with nothing would not.
+            opening.iter().for_each(|opening| room.take(opening));
             let mut lines = Vec::new();
             while next != 0 && room.is_left() {
                 let mut listed = Vec::with_capacity(SLICE);
