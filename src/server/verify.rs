@@ -14,6 +14,7 @@ use super::WITNESS;
 use super::folding::Signal;
 use super::ledger::check::Read;
 use super::ledger::{Ledger, Note};
+use super::view::billing::list::check_sums;
 use super::view::{self, Changes, Step, View};
 use crate::daemon::{self, DaemonError, EXIT_SETTING};
 use crate::store::directory::{DataDir, DirectoryError};
@@ -42,6 +43,8 @@ const LEDGER_MEANS: &str =
 const LEDGER_DO: &str = "keep a copy of the data directory; look whether a backup is sound (`server verify --data-dir BACKUP`) and go on from it: edges deliver again what they still have, and what nobody has is recorded as a hole";
 const VIEW_MEANS: &str =
     "answers made from it may be wrong; the ledger, from which it follows, is another matter";
+const SUMS_MEAN: &str =
+    "statements and the money taken, as they are shown, are not what the charges add up to";
 const VIEW_DO: &str = "stop the server and run `server refold`: its next start folds all views anew from the ledger. If that does not help, please report it with this text";
 const BETTER_MEANS: &str = "they know more than the ledger does now; answers are made from them as before";
 const BETTER_DO: &str = "do not run `server refold`: it would forget what they know. Keep a copy of the data directory, and look whether a backup is sound";
@@ -335,6 +338,8 @@ fn check_views(
     }
     fold.view.save(&mut fold.changes).map_err(|error| scratch_failed(&error))?;
     view::compare(store, &anew, &mut |place, what| report.find(place, what, VIEW_MEANS, VIEW_DO))
+        .map_err(Stopped::Views)?;
+    check_sums(store, &mut |place, what| report.find(place, what, SUMS_MEAN, VIEW_DO))
         .map_err(Stopped::Views)?;
     report.views_position = Some(position);
     for garage in fold.view.garages.values() {

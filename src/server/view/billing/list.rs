@@ -6,10 +6,12 @@
 
 use super::super::pages::{Head, is_token};
 use super::super::written_position;
-use super::entries::{self, Entry, Number, PlateHeads, Terms, What, place};
+use super::entries::{self, Entry, MonthBook, Number, PlateHeads, Terms, What, place};
 use crate::parking::Plate;
 use crate::parking::statement::Month;
+use crate::parking::tariff::{Money, VatRate};
 use crate::store::{Store, StoreError};
+use std::collections::BTreeMap;
 
 /// How many entries a list looks at before it answers with what it has found.
 const LOOK_AT: usize = 50_000;
@@ -187,4 +189,64 @@ fn stretch(
         }
     }
     Ok(None)
+}
+
+/// Adds up all entries as they are written, and tells what the sums that are kept do not agree with.
+pub fn check_sums(store: &Store, wrong: &mut dyn FnMut(String, String)) -> Result<(), StoreError> {
+    type Sums = BTreeMap<(&'static str, Option<VatRate>), i128>;
+    let mut months: BTreeMap<(u32, Month), (u64, Sums)> = BTreeMap::new();
+    let mut garages: BTreeMap<u32, BTreeMap<&'static str, i128>> = BTreeMap::new();
+    let mut reader = Reader::new(store);
+    for entry in store.range(b"vbe", b"vbf") {
+        let (key, value) = entry?;
+        let page: Vec<Entry> = super::super::decode(&key, &value)?;
+        for entry in page {
+            let (count, sums) = months.entry((entry.account, entry.month)).or_default();
+            *count += 1;
+            let Some((money, vat)) = entry.money() else { continue };
+            let (code, minor) = (money.currency.code(), i128::from(money.amount.minor()));
+            *sums.entry((code, vat)).or_default() += minor;
+            let garage = match &entry.what {
+                What::Stay(stay) => stay.garage,
+                What::Void { of, .. } | What::Credit { of, .. } => match reader.known(*of)?.what {
+                    What::Stay(stay) => stay.garage,
+                    _ => return Err(super::super::damaged(&key)),
+                },
+            };
+            *garages.entry(garage).or_default().entry(code).or_default() += minor;
+        }
+    }
+    for entry in store.range(b"vbm", b"vbn") {
+        let (key, value) = entry?;
+        let (account, month) = entries::of_month_key(&key)?;
+        let book: MonthBook = super::super::decode(&key, &value)?;
+        let kept: Sums = book
+            .totals
+            .iter()
+            .map(|(money, vat)| ((money.currency.code(), *vat), i128::from(money.amount.minor())))
+            .collect();
+        let added = months.remove(&(account, month)).unwrap_or_default();
+        if added != (book.entries, kept) {
+            let place = format!("the sums of account number {account} for {month}");
+            wrong(place, "its entries add up to something else".into());
+        }
+    }
+    for (account, month) in months.into_keys() {
+        wrong(format!("the sums of account number {account} for {month}"), "they are missing".into());
+    }
+    for entry in store.range(b"vbg", b"vbh") {
+        let (key, value) = entry?;
+        let garage = u32::from_be_bytes(super::super::sized(&key[3..])?);
+        let taken: Vec<Money> = super::super::decode(&key, &value)?;
+        let kept: BTreeMap<&'static str, i128> =
+            taken.iter().map(|money| (money.currency.code(), i128::from(money.amount.minor()))).collect();
+        if garages.remove(&garage).unwrap_or_default() != kept {
+            let place = format!("what was taken in garage number {garage}");
+            wrong(place, "its entries add up to something else".into());
+        }
+    }
+    for garage in garages.into_keys() {
+        wrong(format!("what was taken in garage number {garage}"), "it is missing".into());
+    }
+    Ok(())
 }
