@@ -34,7 +34,7 @@ fn a_stay_is_charged_once_and_stands_in_the_statement_through_a_kill_of_everythi
         ("currency", json!("EUR")),
         ("vat_percent", json!("19")),
         ("tariff", json!("centre")),
-        ("month", json!([2026, 11])),
+        ("month", json!("2026-11")),
     ];
     for (field, value) in expected {
         assert_eq!(charge[field], value, "{charge}");
