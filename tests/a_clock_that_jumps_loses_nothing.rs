@@ -202,6 +202,7 @@ fn old_events_that_arrive_late_are_no_wrong_clock() {
     });
     assert_exactly_once(&events_of(&server, "a"), &[journal]);
     server.verifies();
+    edge.assert_sound();
     assert!(!alarmed());
     for log in [edge.log(), server.log()] {
         assert!(!log.contains("clock"), "{log}");

@@ -78,6 +78,7 @@ impl Site {
             self.server.occupied("1") == Some(inside)
         });
         self.server.verifies();
+        self.edge.assert_sound();
         assert_eq!(self.edge.stop().0, Some(0));
         assert_eq!(self.server.stop().0, Some(0));
     }

@@ -65,6 +65,7 @@ fn a_million_events_and_100000_keys_take_less_than_64_mb_of_an_edge() {
     println!("opened with only keys in {:.2?}", opening.elapsed());
     assert_eq!(edge.http().get_json("/v1/outbox")["keys_remembered"], KEYS);
     assert_is_small(&edge, "after opening with only keys");
+    edge.assert_sound();
     println!("the server took {:?}", server.memory());
 }
 

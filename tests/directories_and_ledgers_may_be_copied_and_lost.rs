@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::daemon::{EDGE, command};
+use common::operator::at_the_edge;
 use common::peers::StandIn;
 use common::{
     Applied, Edge, Journal, Operator, Program, Server, assert_exactly_once, copy, events_of, wait_until,
@@ -13,7 +13,7 @@ use fogpost::messaging::wire::{Reply, Request, Verdict};
 use rand::RngExt;
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -99,19 +99,9 @@ impl World {
         let said = self.operator().says(&["verify"]).done();
         assert!(said.contains("everything agrees"), "{said}");
         for edge in edges {
-            let said = at_the_edge(edge.dir(), &["outbox", "verify"]);
-            assert!(said.contains("nothing is wrong"), "{said}");
+            edge.assert_sound();
         }
     }
-}
-
-/// `edge ARGS --data-dir DIR`, which must succeed.
-fn at_the_edge(dir: &Path, args: &[&str]) -> String {
-    let dir = ["--data-dir", dir.to_str().unwrap()];
-    let args: Vec<String> = args.iter().chain(&dir).map(ToString::to_string).collect();
-    let output = command(EDGE, &args).output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout).unwrap()
 }
 
 fn outbox(edge: &Edge) -> Value {
@@ -536,6 +526,5 @@ fn what_a_restored_server_cannot_take_yet_survives_a_kill_of_the_edge() {
     restored.stop();
     let said = Operator::of(restored.dir()).says(&["verify"]).done();
     assert!(said.contains("everything agrees"), "{said}");
-    let said = at_the_edge(edge.dir(), &["outbox", "verify"]);
-    assert!(said.contains("nothing is wrong"), "{said}");
+    edge.assert_sound();
 }

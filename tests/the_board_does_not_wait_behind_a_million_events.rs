@@ -83,6 +83,7 @@ fn the_count_and_the_board_are_known_before_a_million_events_are_delivered() {
     });
     let known = seen();
     assert_eq!((&known["marks"][0]["sequence"], &known["live_occupied"]), (&EVENTS.into(), &EVENTS.into()));
+    [&north, &south].into_iter().for_each(Edge::assert_sound);
     println!("all is delivered and counted {:.1?} after the link's return", back.elapsed());
     server.verifies();
     println!("verified by {:.1?}", back.elapsed());

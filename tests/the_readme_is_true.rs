@@ -100,6 +100,14 @@ fn shell(line: &str, dir: &Path) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// Runs a program to its end and gives what it says.
+fn run(line: &str, dir: &Path) -> String {
+    let (program, arguments) = cargo_run(line);
+    let output = Command::new(program).args(arguments).current_dir(dir).env_clear().output().unwrap();
+    assert!(output.status.success(), "{line}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
 #[test]
 fn its_commands_do_what_it_says() {
     let dir = tempfile::tempdir().unwrap();
@@ -139,6 +147,31 @@ fn its_commands_do_what_it_says() {
     assert!(confirmed.starts_with(r#"{"sequence":1,"epoch":"#), "{confirmed}");
     let confirmed = shell(&next("batch"), dir.path());
     assert!(confirmed.starts_with(r#"{"first":2,"last":3,"#), "{confirmed}");
+
+    assert_eq!(server.interrupt(), Some(0));
+    let server = Running::start(&next("--config examples/bills.toml"), dir.path(), stdout);
+    server.wait_for("ready");
+    let said = run(&next("plates import"), dir.path());
+    assert!(said.contains("+ BAB123  account miller") && said.contains("3 changes, from position"), "{said}");
+    let confirmed = shell(&next("batch"), dir.path());
+    assert!(confirmed.starts_with(r#"{"first":4,"last":5,"#), "{confirmed}");
+    let list = next("charges list");
+    let began = std::time::Instant::now();
+    while !run(&list, dir.path()).contains("7.50 EUR") {
+        assert!(began.elapsed() < Duration::from_secs(30), "{}", run(&list, dir.path()));
+    }
+    let statement = run(&next("statements show"), dir.path());
+    for part in ["Stadtwerke Musterstadt", "Miller Logistics Ltd", "2026-11-02 08:00 3 × 2.50 = 7.50", "1.20"]
+    {
+        assert!(statement.contains(part), "{part}: {statement}");
+    }
+    run(&next("statements export"), dir.path());
+    for file in ["index.csv", "miller-2026-11.html", "miller-2026-11.txt"] {
+        assert!(dir.path().join("bills").join(file).is_file(), "{file}");
+    }
+    run(&next("journal export"), dir.path());
+    let journal = std::fs::read_to_string(dir.path().join("journal.csv")).unwrap();
+    assert!(journal.contains(",receivables:miller,7.50,,EUR,19,miller,"), "{journal}");
 
     assert_eq!(edge.interrupt(), Some(0));
     assert_eq!(server.interrupt(), Some(0));

@@ -260,7 +260,10 @@ mod tests {
     fn a_replaced_page_keeps_its_digest_and_is_never_taken_for_the_received_one() {
         let sealed = SealedPage::seal(&page(3));
         let replaced = sealed.replaced_by(&page(2));
-        assert_eq!((replaced.digest, replaced.is_replaced(), sealed.is_replaced()), (sealed.digest, true, false));
+        assert_eq!(
+            (replaced.digest, replaced.is_replaced(), sealed.is_replaced()),
+            (sealed.digest, true, false)
+        );
         assert_eq!((replaced.read().unwrap(), sealed.read().unwrap()), (page(2), page(3)));
         assert!(replaced.open().is_err());
         let other = SealedPage { digest: Digest::of(&replaced.bytes), ..replaced };

@@ -132,7 +132,9 @@ pub fn into_new<T, U>(
             }
             _ => "What was copied so far was removed",
         };
-        format!("the {what} in {to:?} was not made: {reason}. The server's own data is not touched by it. {left}")
+        format!(
+            "the {what} in {to:?} was not made: {reason}. The server's own data is not touched by it. {left}"
+        )
     })
 }
 

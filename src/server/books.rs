@@ -117,7 +117,9 @@ struct Opening {
 pub enum BooksError {
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("a statement does not add up: {0}. Nothing was changed. \"server verify\" says more; do not send it")]
+    #[error(
+        "a statement does not add up: {0}. Nothing was changed. \"server verify\" says more; do not send it"
+    )]
     Statement(#[from] StatementError),
     #[error(
         "the lines of the statement of {whose:?} give {lines}, and the books say {books}. Nothing was changed. \"server verify\" says more; do not send it"
@@ -199,7 +201,19 @@ impl<G: Deref<Target = View>, V: Fn() -> G> Books<'_, V> {
         whose: &Whose,
         from: Option<Cursor>,
     ) -> Result<(Vec<Piece>, Option<Cursor>), StoreError> {
-        let room = &mut Room { lines: PIECE_LINES, bytes: PIECE_BYTES };
+        self.pieces_within(PIECE_LINES, PIECE_BYTES, operator, (month, whose), from)
+    }
+
+    /// The same, of about so many lines and bytes.
+    pub(in crate::server) fn pieces_within(
+        &self,
+        lines: usize,
+        bytes: usize,
+        operator: &Operator,
+        (month, whose): (Month, &Whose),
+        from: Option<Cursor>,
+    ) -> Result<(Vec<Piece>, Option<Cursor>), StoreError> {
+        let room = &mut Room { lines, bytes };
         let (first, end) = match whose {
             Whose::Plate(plate) => {
                 let Ok(plate) = Plate::new(plate) else { return Ok((Vec::new(), None)) };
@@ -226,7 +240,8 @@ impl<G: Deref<Target = View>, V: Fn() -> G> Books<'_, V> {
                 (Some(Opening { book: Some(book), .. }), _) => book.last,
                 (_, entry) => entry.unwrap_or_default(),
             };
-            room.take(&opening);
+            // An answer with an opening alone leads on; one with nothing would not.
+            opening.iter().for_each(|opening| room.take(opening));
             let mut lines = Vec::new();
             while next != 0 && room.is_left() {
                 let mut listed = Vec::with_capacity(SLICE);
@@ -251,7 +266,12 @@ impl<G: Deref<Target = View>, V: Fn() -> G> Books<'_, V> {
     }
 
     /// What stands above an account's lines; none when it has no entry in the month.
-    fn opening(&self, operator: &Operator, account: u32, month: Month) -> Result<Option<Opening>, StoreError> {
+    fn opening(
+        &self,
+        operator: &Operator,
+        account: u32,
+        month: Month,
+    ) -> Result<Option<Opening>, StoreError> {
         let (position, book) = loop {
             let position = written_position(self.store)?.unwrap_or_default();
             let Some(book) = entries::read_month(self.store, account, month)? else { return Ok(None) };
@@ -312,8 +332,13 @@ impl<G: Deref<Target = View>, V: Fn() -> G> Books<'_, V> {
         let position = written_position(self.store)?.unwrap_or_default();
         let mut is_known = from.is_some();
         let next = loop {
-            let wanted =
-                Wanted { plate: Some(plate.clone()), month: Some(month), after, limit: SLICE, ..Wanted::default() };
+            let wanted = Wanted {
+                plate: Some(plate.clone()),
+                month: Some(month),
+                after,
+                limit: SLICE,
+                ..Wanted::default()
+            };
             let found = list::list(self.store, &wanted)?;
             is_known |= !found.entries.is_empty();
             self.add_lines(&found.entries, &mut lines, room)?;
@@ -337,7 +362,12 @@ impl<G: Deref<Target = View>, V: Fn() -> G> Books<'_, V> {
         Ok((vec![piece], next.map(|entry| Cursor { account: 0, entry: Some(entry) })))
     }
 
-    fn add_lines(&self, listed: &[list::Listed], lines: &mut Vec<Line>, room: &mut Room) -> Result<(), StoreError> {
+    fn add_lines(
+        &self,
+        listed: &[list::Listed],
+        lines: &mut Vec<Line>,
+        room: &mut Room,
+    ) -> Result<(), StoreError> {
         let view = (self.view)();
         let reckoner = Reckoner::new(&view, self.ledger);
         for listed in listed {
@@ -374,11 +404,12 @@ impl<G: Deref<Target = View>, V: Fn() -> G> Books<'_, V> {
 
     /// Answers an operator.
     pub fn answer(&self, operator: &Operator, question: &Question) -> Outcome {
-        let failed = |error: StoreError| NotDone::Refused(format!("{error}. Nothing was changed. \"server verify\" says more"));
+        let failed = |error: StoreError| {
+            NotDone::Refused(format!("{error}. Nothing was changed. \"server verify\" says more"))
+        };
         match question {
-            Question::Charges(asked) => {
-                serde_json::to_value(self.charges(asked).map_err(failed)?).map_err(|error| error.to_string().into())
-            }
+            Question::Charges(asked) => serde_json::to_value(self.charges(asked).map_err(failed)?)
+                .map_err(|error| error.to_string().into()),
             Question::Statements { month, whose, from } => {
                 let (pieces, next) = self.pieces(operator, *month, whose, *from).map_err(failed)?;
                 let bytes = postcard::to_stdvec(&pieces).expect("pieces always encode");
@@ -481,6 +512,7 @@ pub fn read_answer(answer: &serde_json::Value) -> Result<(Vec<Piece>, Option<Cur
     let bytes = answer["pieces"].as_str().and_then(unhex);
     let bytes = bytes.ok_or_else(|| BooksError::Form("they are no bytes".into()))?;
     let pieces = postcard::from_bytes(&bytes).map_err(|error| BooksError::Form(error.to_string()))?;
-    let next = Option::<Cursor>::deserialize(&answer["next"]).map_err(|error| BooksError::Form(error.to_string()))?;
+    let next = Option::<Cursor>::deserialize(&answer["next"])
+        .map_err(|error| BooksError::Form(error.to_string()))?;
     Ok((pieces, next))
 }

@@ -50,7 +50,12 @@ pub fn run(data_dir: &Path, to: &Path) -> Result<String, String> {
             data_dir.display()
         )
     };
-    backup::into_new(to, "compacted ledger", |unfinished| write(&books, unfinished), |changed| Ok(said(changed)))
+    backup::into_new(
+        to,
+        "compacted ledger",
+        |unfinished| write(&books, unfinished),
+        |changed| Ok(said(changed)),
+    )
 }
 
 fn write(books: &Offline, unfinished: &Path) -> Result<Changed, String> {
@@ -128,7 +133,8 @@ fn write(books: &Offline, unfinished: &Path) -> Result<Changed, String> {
         copy.add(piece).map_err(wrong)?;
     }
     copy.finish().map_err(wrong)?;
-    base::found(ledger.store(), &target, |key, value| forgotten.without_readings(key, value)).map_err(wrong)?;
+    base::found(ledger.store(), &target, |key, value| forgotten.without_readings(key, value))
+        .map_err(wrong)?;
     target.flush().map_err(wrong)?;
     Ok(changed)
 }
@@ -206,7 +212,9 @@ impl Forgotten<'_> {
         let stray = pieces.len().saturating_sub(count as usize);
         let mut bytes = Vec::new();
         for raw in &pieces[stray..] {
-            if let Ok(Record::Command { command: Command::Piece { bytes: piece }, .. }) = Record::decode(0, raw) {
+            if let Ok(Record::Command { command: Command::Piece { bytes: piece }, .. }) =
+                Record::decode(0, raw)
+            {
                 bytes.extend(piece);
             }
         }
@@ -216,7 +224,8 @@ impl Forgotten<'_> {
         }
         let kept = match &command {
             Command::Plates { .. } => {
-                let plates: Vec<Registration> = postcard::from_bytes(&bytes).map_err(|error| error.to_string())?;
+                let plates: Vec<Registration> =
+                    postcard::from_bytes(&bytes).map_err(|error| error.to_string())?;
                 let is_still = |its: &Registration| in_force.registration(&its.plate) == Some(its);
                 postcard::to_stdvec(&plates.into_iter().filter(is_still).collect::<Vec<_>>())
             }

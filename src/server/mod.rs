@@ -4,8 +4,8 @@
 
 mod backup;
 pub mod books;
-mod compact;
 pub mod commands;
+mod compact;
 pub mod folding;
 mod hex;
 pub mod ledger;
@@ -149,6 +149,10 @@ impl Server {
             config.operator.clone(),
             stop.clone(),
         ));
+        if let Some(days) = config.retention_days {
+            let desk = Arc::clone(&desk);
+            tokio::spawn(async move { desk.retire_daily(days).await });
+        }
         let admin = match AdminSocket::listen(&dir) {
             Ok(socket) => tokio::spawn(socket.serve(stop.clone(), move |call| {
                 let desk = Arc::clone(&desk);

@@ -51,7 +51,6 @@ pub struct ChargeLine {
     pub reason: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
-    /// The local month of the exit: `2026-11`.
     pub month: String,
     pub position: u64,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -253,7 +252,8 @@ impl<'a> Reckoner<'a> {
             }
             what => {
                 let Why { reason, by, at_ms } = self.why(listed)?;
-                let at = Timestamp::from_millisecond(at_ms).unwrap_or(Timestamp::UNIX_EPOCH);
+                // People write no milliseconds.
+                let at = Timestamp::from_second(at_ms.div_euclid(1000)).unwrap_or(Timestamp::UNIX_EPOCH);
                 let offset = self.tariff(stay).map_or(Offset::UTC, |tariff| tariff.time_zone().to_offset(at));
                 let at = Moment { timestamp: at, offset };
                 let correction = Correction { charge, reason, by, at };

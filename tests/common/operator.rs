@@ -1,6 +1,6 @@
-//! Somebody who gives commands to a server on the command line.
+//! Somebody who gives commands to a server, or at an edge, on the command line.
 
-use super::daemon::{SERVER, command};
+use super::daemon::{EDGE, SERVER, command};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -30,6 +30,15 @@ impl Said {
         assert!(!self.stderr.contains("panicked"), "{}", self.stderr);
         self.stderr
     }
+}
+
+/// `edge ARGS --data-dir DIR`, which must succeed.
+pub fn at_the_edge(dir: &Path, args: &[&str]) -> String {
+    let dir = ["--data-dir", dir.to_str().unwrap()];
+    let args: Vec<String> = args.iter().chain(&dir).map(ToString::to_string).collect();
+    let output = command(EDGE, &args).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
 }
 
 /// Works on one data directory, whether a server runs there or not.

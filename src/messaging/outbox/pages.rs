@@ -823,30 +823,12 @@ impl Pages {
     }
 
     pub(super) fn position(&self) -> Position {
-        let state = self.state();
-        let life = state.front();
-        Position {
-            life: life.number,
-            epoch: life.epoch,
-            oldest: life.oldest(),
-            acknowledged: life.acknowledged,
-            durable: life.next - 1,
-        }
+        self.state().front().position()
     }
 
     /// Every epoch that is held, oldest first.
     pub(super) fn positions(&self) -> Vec<Position> {
-        let state = self.state();
-        let lives = state.lives.iter();
-        lives
-            .map(|life| Position {
-                life: life.number,
-                epoch: life.epoch,
-                oldest: life.oldest(),
-                acknowledged: life.acknowledged,
-                durable: life.next - 1,
-            })
-            .collect()
+        self.state().lives.iter().map(Life::position).collect()
     }
 
     /// The epoch that new messages get.

@@ -3,7 +3,7 @@
 //! A plate that nobody registered is not written down here: a city may have millions. The entries of the account
 //! `unregistered` say it, and listing reads them.
 
-use super::super::pages::Head;
+use super::super::pages::{Head, is_token};
 use super::super::{decode, sized};
 use super::entries::{Entry, Number, PlateHeads, Stay, What};
 use super::list::Reader;
@@ -242,8 +242,9 @@ fn of_unregistered(
 ) -> Result<Option<Number>, StoreError> {
     let mut reader = Reader::new(store);
     let (mut next, mut looked_at) = (before, 0);
+    // A plate that is forgotten is nobody's any more.
     let is_of = |entry: &Entry| match &entry.what {
-        What::Stay(stay) if entry.account == account => Some(stay.clone()),
+        What::Stay(stay) if entry.account == account && !is_token(&stay.plate) => Some(stay.clone()),
         _ => None,
     };
     loop {

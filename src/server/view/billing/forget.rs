@@ -30,7 +30,7 @@ fn token(seed: &[u8; 16], plate: &str, month: Month) -> String {
 }
 
 /// Whether an entry may be forgotten: it has a price, or nothing is to be had from it any more.
-fn is_done(entry: &Entry) -> bool {
+pub(super) fn is_done(entry: &Entry) -> bool {
     match &entry.what {
         What::Stay(stay) => entry.settled_by != 0 || !matches!(stay.terms, Terms::Pending | Terms::Held(_)),
         What::Void { .. } | What::Credit { .. } => false, // they name no plate

@@ -5,7 +5,7 @@ use super::list::{List, Listed, Wanted, list};
 use super::*;
 use crate::messaging::{Digest, SiteName};
 use crate::parking::statement::{Operator, Statement};
-use crate::server::books::{Books, Whose};
+use crate::server::books::{Books, Together, Whose};
 use crate::server::commands::{Command, ToForget};
 use crate::server::ledger::Ledger;
 use crate::server::reckoning::{ChargeLine, Reckoner};
@@ -574,6 +574,49 @@ fn charged_stays_of_old_months_lose_their_plates_and_what_is_open_keeps_them() {
     assert_eq!((plates[0].as_str(), plates[3].as_str()), ("AB0", "AB1"), "it waits, or is of a later month");
     assert!(plates[1].starts_with('~') && plates[1] == plates[2], "one month, one token: {plates:?}");
     world.follows_from_the_ledger();
+}
+
+#[test]
+fn a_statement_in_pieces_shows_one_state_of_the_books_whatever_is_charged_meanwhile() {
+    let mut world = World::with_tariffs();
+    world.register("plate,account,name\nAB1,one,\nAB2,one,One Ltd\nCD1,two,Two Ltd\n");
+    let visits = |plate, from: &mut World, n| {
+        for _ in 0..n {
+            from.events("a", &[("entry", plate, NINE), ("exit", plate, TEN)]);
+        }
+    };
+    visits("AB1", &mut world, 300);
+    visits("CD1", &mut world, 200);
+    visits("ZZ9", &mut world, 1);
+    world.save();
+    let (month, whose) = ("2026-11".parse().unwrap(), &Whose::All);
+    for (lines, bytes) in [(1, usize::MAX), (usize::MAX, 1), (250, usize::MAX), (usize::MAX, usize::MAX)] {
+        let whole: Vec<Statement> =
+            ["one", "two", UNREGISTERED].iter().filter_map(|its| world.statement(its, "2026-11")).collect();
+        let mut together = Together::default();
+        let (mut from, mut found) = (None, Vec::new());
+        loop {
+            let books = Books { ledger: &world.ledger, store: &world.store, view: || &world.view };
+            let (pieces, next) =
+                books.pieces_within(lines, bytes, &Operator::default(), (month, whose), from).unwrap();
+            for piece in pieces {
+                found.extend(together.add(piece).unwrap());
+            }
+            from = next;
+            if from.is_none() {
+                break;
+            }
+            // The account "one" is begun: what is charged now is not in its statement, nor in a sum of it.
+            visits("AB2", &mut world, 1);
+            world.save();
+        }
+        assert_eq!(found[0], whole[0]);
+        assert_eq!(found.len(), 3);
+        for (found, whole) in found.iter().zip(&whole).skip(1) {
+            assert_eq!((&found.head().customer, found.lines()), (&whole.head().customer, whole.lines()));
+        }
+    }
+    assert!(world.statement("one", "2026-11").unwrap().lines().len() > 302, "there was a second piece");
 }
 
 #[derive(Debug, Clone)]
