@@ -49,12 +49,16 @@ fn main() -> Result<(), Failed> {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
     let number = |n: usize, default: u64| args.get(n).map_or(Ok(default), |text| text.parse());
     let (stays, accounts) = (number(0, 100_000)?, number(1, 1_000)?);
-    let directory = args.get(2).cloned().unwrap_or_else(|| concat!(env!("CARGO_MANIFEST_DIR"), "/target").into());
+    let directory =
+        args.get(2).cloned().unwrap_or_else(|| concat!(env!("CARGO_MANIFEST_DIR"), "/target").into());
     let dir = tempfile::tempdir_in(&directory)?;
     let data = dir.path().join("server");
     let began = Instant::now();
     fill(&data, stays, accounts)?;
-    println!("{stays} stays of {accounts} accounts: recorded and folded in {:.1} s", began.elapsed().as_secs_f64());
+    println!(
+        "{stays} stays of {accounts} accounts: recorded and folded in {:.1} s",
+        began.elapsed().as_secs_f64()
+    );
 
     let export = |out: &str, what: &[&str]| -> Result<f64, Failed> {
         let out = dir.path().join(out);
@@ -91,7 +95,8 @@ fn fill(data: &Path, stays: u64, accounts: u64) -> Result<(), Failed> {
     let mut books = Offline::open(DataDir::hold(data)?)?;
     let mut puts = vec![Put::Tariffs(TARIFF.to_owned())];
     if accounts > 1 {
-        let lines = (0..cars(accounts)).map(|car| format!("{},customer {},Customer {0} Ltd\n", plate(car), car % accounts));
+        let lines = (0..cars(accounts))
+            .map(|car| format!("{},customer {},Customer {0} Ltd\n", plate(car), car % accounts));
         puts.push(Put::Plates(format!("plate,account,name\n{}", lines.collect::<String>())));
     }
     for put in puts {
@@ -110,11 +115,14 @@ fn fill(data: &Path, stays: u64, accounts: u64) -> Result<(), Failed> {
     let every = SignedDuration::from_secs(29 * 24 * 3600 / i64::try_from(rounds)?.max(1));
     for stay in 0..stays {
         let (n, car) = (i64::try_from(stay / round)?, stay % round);
-        let entry = month + every * i32::try_from(n)? + SignedDuration::from_secs(i64::try_from(car * 7919 % 600)?);
-        let length = SignedDuration::from_mins(i64::try_from(30 + (stay * 104_729) % 700)?).min(every * 9 / 10);
+        let entry =
+            month + every * i32::try_from(n)? + SignedDuration::from_secs(i64::try_from(car * 7919 % 600)?);
+        let length =
+            SignedDuration::from_mins(i64::try_from(30 + (stay * 104_729) % 700)?).min(every * 9 / 10);
         let garage = &mut garages[usize::try_from((car + stay / round) % GARAGES)?];
         for (kind, at) in [("entry", entry), ("exit", entry + length)] {
-            let json = serde_json::json!({"kind": kind, "plate": plate(car), "at": format!("{at}")}).to_string();
+            let json =
+                serde_json::json!({"kind": kind, "plate": plate(car), "at": format!("{at}")}).to_string();
             garage.tell(&ledger, Record::of(Event::from_json(json.as_bytes(), at)?.to_bytes()))?;
         }
     }
@@ -148,7 +156,14 @@ struct Garage {
 impl Garage {
     fn new(number: u64) -> Garage {
         let site = SiteName::new(&format!("garage {number}")).expect("it is a name");
-        Garage { site, epoch: Epoch::random(), next: 1, previous: None, waiting: Vec::new(), pages: Vec::new() }
+        Garage {
+            site,
+            epoch: Epoch::random(),
+            next: 1,
+            previous: None,
+            waiting: Vec::new(),
+            pages: Vec::new(),
+        }
     }
 
     fn tell(&mut self, ledger: &Ledger, event: Record) -> Result<(), Failed> {

@@ -25,7 +25,8 @@ fn a_town() -> Town {
     let file = town.file("contracts.csv", contracts);
     town.operator.says(&["contracts", "import", &file]).done();
     for day in 1..=9 {
-        for (n, plate) in ["AA 1", "AA 2", "BB 1", "CC 1", "DD 1", "EE 1", "FF 1", "ZZ 9"].iter().enumerate() {
+        for (n, plate) in ["AA 1", "AA 2", "BB 1", "CC 1", "DD 1", "EE 1", "FF 1", "ZZ 9"].iter().enumerate()
+        {
             let garage = if (n + usize::from(day)) % 2 == 0 { "a" } else { "b" };
             town.stay(garage, plate, day, "08:00", &format!("{:02}:{:02}", 8 + n, day * 6));
         }
@@ -36,11 +37,15 @@ fn a_town() -> Town {
     for (kind, at) in [("entry", november("30T23:50:00")), ("exit", "2026-12-01T02:00:00+01:00".into())] {
         town.tell("a", &serde_json::json!({"kind": kind, "plate": "AA 1", "at": at}));
     }
-    let id = |town: &Town, plate: &str, n: usize| town.charges(&format!("&plate={plate}"))[n]["id"].as_str().unwrap().to_owned();
+    let id = |town: &Town, plate: &str, n: usize| {
+        town.charges(&format!("&plate={plate}"))[n]["id"].as_str().unwrap().to_owned()
+    };
     let void = id(&town, "AA1", 0);
     town.operator.says(&["charges", "void", &void, "--reason", "+1 =evil"]).done();
     let credit = id(&town, "AA2", 0);
-    town.operator.says(&["charges", "credit", &credit, "--amount", "1", "--reason", "@\"quoted\", <b>bold</b>"]).done();
+    town.operator
+        .says(&["charges", "credit", &credit, "--amount", "1", "--reason", "@\"quoted\", <b>bold</b>"])
+        .done();
     town
 }
 
@@ -60,7 +65,9 @@ fn charged(town: &Town, month: &str) -> Sums {
 }
 
 fn export(town: &Town, month: &str, out: &Path) -> Value {
-    town.operator.says(&["statements", "export", "--month", month, "--out", out.to_str().unwrap(), "--json"]).json()
+    town.operator
+        .says(&["statements", "export", "--month", month, "--out", out.to_str().unwrap(), "--json"])
+        .json()
 }
 
 fn files(dir: &Path) -> BTreeSet<String> {
@@ -91,22 +98,26 @@ fn check(town: &Town, month: &str, out: &Path) -> Sums {
     let sums = charged(town, month);
     let accounts: BTreeSet<&str> = sums.keys().map(|(account, _)| account.as_str()).collect();
     let index = rows(&fs::read_to_string(out.join("index.csv")).unwrap());
-    let stems: BTreeMap<String, String> = index.iter().map(|row| (row["account"].clone(), row["file"].clone())).collect();
+    let stems: BTreeMap<String, String> =
+        index.iter().map(|row| (row["account"].clone(), row["file"].clone())).collect();
     assert_eq!(stems.len(), accounts.len());
     let mut expected: BTreeSet<String> = ["index.csv".to_owned()].into();
     for stem in stems.values() {
         expected.extend(["txt", "json", "csv", "html"].map(|ending| format!("{stem}.{ending}")));
     }
     assert_eq!(files(out), expected);
-    let by_index: Sums =
-        index.iter().map(|row| ((row["account"].clone(), row["currency"].clone()), minor(&row["gross"]))).collect();
+    let by_index: Sums = index
+        .iter()
+        .map(|row| ((row["account"].clone(), row["currency"].clone()), minor(&row["gross"])))
+        .collect();
     for ((account, currency), sum) in &sums {
         assert_eq!(by_index[&(cell(account), currency.clone())], *sum, "{account}");
         let stem = &stems[&cell(account)];
         let read = |ending: &str| fs::read_to_string(out.join(format!("{stem}.{ending}"))).unwrap();
         let json: Value = serde_json::from_str(&read("json")).unwrap();
         assert_eq!(json["account"].as_str(), Some(account.as_str()));
-        let total = json["totals"].as_array().unwrap().iter().find(|total| total["currency"] == **currency).unwrap();
+        let total =
+            json["totals"].as_array().unwrap().iter().find(|total| total["currency"] == **currency).unwrap();
         assert_eq!(total["gross"]["amount"], *sum, "{account}");
         assert_eq!(
             total["gross"]["amount"].as_i64().unwrap(),
@@ -114,7 +125,8 @@ fn check(town: &Town, month: &str, out: &Path) -> Sums {
         );
         let lines = json["lines"].as_array().unwrap();
         let of_currency = |line: &&Value| line["currency"] == **currency;
-        let by_line: i64 = lines.iter().filter(of_currency).map(|line| line["amount"].as_i64().unwrap()).sum();
+        let by_line: i64 =
+            lines.iter().filter(of_currency).map(|line| line["amount"].as_i64().unwrap()).sum();
         assert_eq!(by_line, *sum);
         let table = rows(&read("csv"));
         assert_eq!(table.len(), lines.len());
@@ -131,7 +143,11 @@ fn check(town: &Town, month: &str, out: &Path) -> Sums {
             _ => format!("{}.{:02}", sum / 100, sum % 100),
         };
         assert!(read("txt").contains(&format!("Sums in {currency}")), "{account}: {}", read("txt"));
-        assert!(read("txt").lines().any(|line| line.starts_with("Total") && line.ends_with(&shown)), "{shown}: {}", read("txt"));
+        assert!(
+            read("txt").lines().any(|line| line.starts_with("Total") && line.ends_with(&shown)),
+            "{shown}: {}",
+            read("txt")
+        );
         let page = read("html");
         assert!(page.contains(&format!("{shown} {currency}")), "{account}: {page}");
         assert!(!page.contains("<script") && !page.contains("<b>bold"), "{page}");
@@ -139,7 +155,8 @@ fn check(town: &Town, month: &str, out: &Path) -> Sums {
         let segment: String = account.bytes().map(|byte| format!("%{byte:02X}")).collect();
         let http = town.server.http().get_json(&format!("/v1/statements/{segment}?month={month}"));
         assert_eq!(http, json);
-        let html = town.server.http().get(&format!("/v1/statements/{segment}?month={month}&format=html")).unwrap();
+        let html =
+            town.server.http().get(&format!("/v1/statements/{segment}?month={month}&format=html")).unwrap();
         assert_eq!(html.body, page);
     }
     sums
@@ -163,7 +180,14 @@ fn the_files_of_a_month_are_its_charges_to_the_cent() {
     assert_eq!(sums[&("acme".into(), "JPY".into())], 500);
     assert_eq!(sums.len(), 8);
     let text = fs::read_to_string(out.join("acme-2026-11.txt")).unwrap();
-    for part in ["Stadtwerke <Musterstadt> & Söhne", "Hauptstraße 12", "DE 123 456 789", "Acme Ltd", "+1 =evil", "JPY"] {
+    for part in [
+        "Stadtwerke <Musterstadt> & Söhne",
+        "Hauptstraße 12",
+        "DE 123 456 789",
+        "Acme Ltd",
+        "+1 =evil",
+        "JPY",
+    ] {
         assert!(text.contains(part), "{part}: {text}");
     }
     let evil = fs::read_to_string(out.join("_cmd____C_calc__A0-2026-11.html")).unwrap();
@@ -265,7 +289,16 @@ fn a_directory_with_something_in_it_is_refused_and_not_touched() {
     fs::create_dir(&out).unwrap();
     fs::write(out.join("theirs"), "x").unwrap();
     let to = |out: &Path, format: &str| {
-        town.operator.says(&["statements", "export", "--month", "2026-11", "--out", out.to_str().unwrap(), "--format", format])
+        town.operator.says(&[
+            "statements",
+            "export",
+            "--month",
+            "2026-11",
+            "--out",
+            out.to_str().unwrap(),
+            "--format",
+            format,
+        ])
     };
     let refused = to(&out, "csv").refused();
     assert!(refused.contains("is not empty. Nothing was written"), "{refused}");
@@ -278,6 +311,7 @@ fn a_directory_with_something_in_it_is_refused_and_not_touched() {
     let said = to(&out, "csv").done();
     assert!(said.contains("1 statement for 2026-11 with 1 lines"), "{said}");
     assert_eq!(files(&out), BTreeSet::from(["index.csv".to_owned(), "unregistered-2026-11.csv".to_owned()]));
-    let beside: Vec<String> = files(town.dir.path()).into_iter().filter(|name| name.starts_with(".fogpost")).collect();
+    let beside: Vec<String> =
+        files(town.dir.path()).into_iter().filter(|name| name.starts_with(".fogpost")).collect();
     assert_eq!(beside, Vec::<String>::new());
 }

@@ -161,7 +161,8 @@ fn its_commands_do_what_it_says() {
         assert!(began.elapsed() < Duration::from_secs(30), "{}", run(&list, dir.path()));
     }
     let statement = run(&next("statements show"), dir.path());
-    for part in ["Stadtwerke Musterstadt", "Miller Logistics Ltd", "2026-11-02 08:00 3 × 2.50 = 7.50", "1.20"] {
+    for part in ["Stadtwerke Musterstadt", "Miller Logistics Ltd", "2026-11-02 08:00 3 × 2.50 = 7.50", "1.20"]
+    {
         assert!(statement.contains(part), "{part}: {statement}");
     }
     run(&next("statements export"), dir.path());

@@ -12,17 +12,44 @@ use std::path::PathBuf;
 /// What to do with the books of money.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BooksTask {
-    Import { what: List, file: PathBuf, dry_run: bool, json: bool },
-    Add { plate: Plate, account: Account, name: String },
-    List { what: List, json: bool },
+    Import {
+        what: List,
+        file: PathBuf,
+        dry_run: bool,
+        json: bool,
+    },
+    Add {
+        plate: Plate,
+        account: Account,
+        name: String,
+    },
+    List {
+        what: List,
+        json: bool,
+    },
     ApplyTariffs,
     ShowTariffs,
-    ListCharges { asked: Asked, json: bool },
+    ListCharges {
+        asked: Asked,
+        json: bool,
+    },
     /// The first of these that there is.
-    ShowStatement { whose: Vec<Whose>, month: Month, format: Format },
-    ExportStatements { month: Month, out: PathBuf, formats: Vec<Format>, json: bool },
+    ShowStatement {
+        whose: Vec<Whose>,
+        month: Month,
+        format: Format,
+    },
+    ExportStatements {
+        month: Month,
+        out: PathBuf,
+        formats: Vec<Format>,
+        json: bool,
+    },
     /// `None`: to stdout.
-    ExportJournal { month: Month, out: Option<PathBuf> },
+    ExportJournal {
+        month: Month,
+        out: Option<PathBuf>,
+    },
 }
 
 /// What an operator gives as a file.

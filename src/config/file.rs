@@ -78,8 +78,12 @@ impl TryFrom<OperatorKeys> for OperatorTable {
     type Error = String;
     fn try_from(OperatorKeys { name, address, vat_id }: OperatorKeys) -> Result<OperatorTable, String> {
         let texts = name.iter().chain(&address).chain(&vat_id);
-        if let Some(text) = texts.clone().find(|text| text.trim().is_empty() || text.chars().any(char::is_control)) {
-            return Err(format!("in [operator] {text:?} is empty, or more than one line; address is a list of lines"));
+        if let Some(text) =
+            texts.clone().find(|text| text.trim().is_empty() || text.chars().any(char::is_control))
+        {
+            return Err(format!(
+                "in [operator] {text:?} is empty, or more than one line; address is a list of lines"
+            ));
         }
         if name.is_none() && texts.count() > 0 {
             return Err("in [operator] the name is missing: a statement begins with it".into());

@@ -117,7 +117,9 @@ struct Opening {
 pub enum BooksError {
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("a statement does not add up: {0}. Nothing was changed. \"server verify\" says more; do not send it")]
+    #[error(
+        "a statement does not add up: {0}. Nothing was changed. \"server verify\" says more; do not send it"
+    )]
     Statement(#[from] StatementError),
     #[error(
         "the lines of the statement of {whose:?} give {lines}, and the books say {books}. Nothing was changed. \"server verify\" says more; do not send it"
@@ -264,7 +266,12 @@ impl<G: Deref<Target = View>, V: Fn() -> G> Books<'_, V> {
     }
 
     /// What stands above an account's lines; none when it has no entry in the month.
-    fn opening(&self, operator: &Operator, account: u32, month: Month) -> Result<Option<Opening>, StoreError> {
+    fn opening(
+        &self,
+        operator: &Operator,
+        account: u32,
+        month: Month,
+    ) -> Result<Option<Opening>, StoreError> {
         let (position, book) = loop {
             let position = written_position(self.store)?.unwrap_or_default();
             let Some(book) = entries::read_month(self.store, account, month)? else { return Ok(None) };
@@ -320,19 +327,29 @@ impl<G: Deref<Target = View>, V: Fn() -> G> Books<'_, V> {
         from: Option<Cursor>,
         room: &mut Room,
     ) -> Result<(Vec<Piece>, Option<Cursor>), StoreError> {
-        let mut after = from.and_then(|from| from.entry);
-        let mut lines = Vec::new();
-        let position = written_position(self.store)?.unwrap_or_default();
+        let wanted = |after| Wanted {
+            plate: Some(plate.clone()),
+            month: Some(month),
+            after,
+            limit: SLICE,
+            ..Wanted::default()
+        };
+        let (position, mut found) = loop {
+            let position = written_position(self.store)?.unwrap_or_default();
+            let found = list::list(self.store, &wanted(from.and_then(|from| from.entry)))?;
+            // What comes later stands before it in the chain: the state is that of the first look.
+            if written_position(self.store)?.unwrap_or_default() == position {
+                break (position, found);
+            }
+        };
         let mut is_known = from.is_some();
+        let mut lines = Vec::new();
         let next = loop {
-            let wanted =
-                Wanted { plate: Some(plate.clone()), month: Some(month), after, limit: SLICE, ..Wanted::default() };
-            let found = list::list(self.store, &wanted)?;
             is_known |= !found.entries.is_empty();
             self.add_lines(&found.entries, &mut lines, room)?;
-            after = found.next;
-            if after.is_none() || !room.is_left() {
-                break after;
+            match found.next {
+                Some(next) if room.is_left() => found = list::list(self.store, &wanted(Some(next)))?,
+                next => break next,
             }
         };
         if !is_known {
@@ -350,7 +367,12 @@ impl<G: Deref<Target = View>, V: Fn() -> G> Books<'_, V> {
         Ok((vec![piece], next.map(|entry| Cursor { account: 0, entry: Some(entry) })))
     }
 
-    fn add_lines(&self, listed: &[list::Listed], lines: &mut Vec<Line>, room: &mut Room) -> Result<(), StoreError> {
+    fn add_lines(
+        &self,
+        listed: &[list::Listed],
+        lines: &mut Vec<Line>,
+        room: &mut Room,
+    ) -> Result<(), StoreError> {
         let view = (self.view)();
         let reckoner = Reckoner::new(&view, self.ledger);
         for listed in listed {
@@ -387,11 +409,12 @@ impl<G: Deref<Target = View>, V: Fn() -> G> Books<'_, V> {
 
     /// Answers an operator.
     pub fn answer(&self, operator: &Operator, question: &Question) -> Outcome {
-        let failed = |error: StoreError| NotDone::Refused(format!("{error}. Nothing was changed. \"server verify\" says more"));
+        let failed = |error: StoreError| {
+            NotDone::Refused(format!("{error}. Nothing was changed. \"server verify\" says more"))
+        };
         match question {
-            Question::Charges(asked) => {
-                serde_json::to_value(self.charges(asked).map_err(failed)?).map_err(|error| error.to_string().into())
-            }
+            Question::Charges(asked) => serde_json::to_value(self.charges(asked).map_err(failed)?)
+                .map_err(|error| error.to_string().into()),
             Question::Statements { month, whose, from } => {
                 let (pieces, next) = self.pieces(operator, *month, whose, *from).map_err(failed)?;
                 let bytes = postcard::to_stdvec(&pieces).expect("pieces always encode");
@@ -494,6 +517,7 @@ pub fn read_answer(answer: &serde_json::Value) -> Result<(Vec<Piece>, Option<Cur
     let bytes = answer["pieces"].as_str().and_then(unhex);
     let bytes = bytes.ok_or_else(|| BooksError::Form("they are no bytes".into()))?;
     let pieces = postcard::from_bytes(&bytes).map_err(|error| BooksError::Form(error.to_string()))?;
-    let next = Option::<Cursor>::deserialize(&answer["next"]).map_err(|error| BooksError::Form(error.to_string()))?;
+    let next = Option::<Cursor>::deserialize(&answer["next"])
+        .map_err(|error| BooksError::Form(error.to_string()))?;
     Ok((pieces, next))
 }

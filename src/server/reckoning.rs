@@ -11,7 +11,7 @@ use super::view::{Passage, View};
 use crate::messaging::SiteName;
 use crate::parking::event::Moment;
 use crate::parking::ChargeId;
-use crate::parking::statement::{self, Car, Correction, Line, Month};
+use crate::parking::statement::{self, Car, Correction, Line};
 use crate::parking::tariff::{Money, Priced, Tariff, VatRate, WorkingLine};
 use crate::server::commands::Command;
 use crate::store::StoreError;
@@ -51,7 +51,7 @@ pub struct ChargeLine {
     pub reason: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
-    pub month: Month,
+    pub month: String,
     pub position: u64,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub working: Vec<WorkingLine>,
@@ -190,7 +190,7 @@ impl<'a> Reckoner<'a> {
             note: None,
             reason: None,
             by: None,
-            month: listed.entry.month,
+            month: listed.entry.month.to_string(),
             position: listed.entry.position,
             working: Vec::new(),
         };

@@ -90,7 +90,10 @@ impl Town {
 
     pub fn correct(&mut self, garage: &str, sequence: u64, plate: &str) {
         let epoch = self.epochs[garage].clone();
-        self.tell(garage, &json!({"kind": "plate_correction", "epoch": epoch, "sequence": sequence, "plate": plate}));
+        self.tell(
+            garage,
+            &json!({"kind": "plate_correction", "epoch": epoch, "sequence": sequence, "plate": plate}),
+        );
     }
 
     /// Waits until the books show everything that was told.
@@ -138,8 +141,11 @@ impl Town {
 
     /// The id of the one charge that a filter finds.
     pub fn id(&self, filter: &str) -> String {
-        let found: Vec<Value> =
-            self.charges(filter).into_iter().filter(|line| line["kind"] == "charge" && line["state"] != "voided").collect();
+        let found: Vec<Value> = self
+            .charges(filter)
+            .into_iter()
+            .filter(|line| line["kind"] == "charge" && line["state"] != "voided")
+            .collect();
         assert_eq!(found.len(), 1, "{found:?}");
         found[0]["id"].as_str().unwrap().to_owned()
     }
@@ -160,8 +166,13 @@ impl Town {
         self.settle();
         let answer = self.server.http().get_json("/v1/anomalies");
         // The machine under test may not know whether its clock is set.
-        let lines = answer["anomalies"].as_array().unwrap().iter().filter(|line| line["code"] != "clock_not_set");
-        lines.map(|line| format!("{} {}", line["code"].as_str().unwrap(), line["plate"].as_str().unwrap_or("-"))).collect()
+        let lines =
+            answer["anomalies"].as_array().unwrap().iter().filter(|line| line["code"] != "clock_not_set");
+        lines
+            .map(|line| {
+                format!("{} {}", line["code"].as_str().unwrap(), line["plate"].as_str().unwrap_or("-"))
+            })
+            .collect()
     }
 
     /// `server verify` finds nothing.

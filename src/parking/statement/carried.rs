@@ -6,12 +6,17 @@ pub(super) mod moment {
     use jiff::{Timestamp, tz::Offset};
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
-    pub(in super::super) fn serialize<S: Serializer>(moment: &Moment, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(in super::super) fn serialize<S: Serializer>(
+        moment: &Moment,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         let Moment { timestamp, offset } = moment;
         (timestamp.as_second(), timestamp.subsec_nanosecond(), offset.seconds()).serialize(serializer)
     }
 
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Moment, D::Error> {
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Moment, D::Error> {
         let (second, nanosecond, offset) = <(i64, i32, i32)>::deserialize(deserializer)?;
         let timestamp = Timestamp::new(second, nanosecond).map_err(D::Error::custom)?;
         Ok(Moment { timestamp, offset: Offset::from_seconds(offset).map_err(D::Error::custom)? })

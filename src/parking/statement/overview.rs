@@ -3,9 +3,8 @@
 use super::sheet::{Table, text};
 use super::{Customer, Statement};
 
-const HEADER: [&str; 11] = [
-    "month", "account", "name", "number", "lines", "currency", "gross", "net", "vat", "position", "file",
-];
+const HEADER: [&str; 11] =
+    ["month", "account", "name", "number", "lines", "currency", "gross", "net", "vat", "position", "file"];
 
 /// Grows by one statement after the other: none of them has to be kept.
 pub struct Overview(Table);

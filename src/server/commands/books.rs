@@ -3,14 +3,14 @@
 use super::cli::{Session, print_said, report, table, text};
 use super::export::{Directory, write_new};
 use super::{Put, Request};
-use crate::config::books::{BooksTask, Format, List};
 use crate::config::ServerConfig;
+use crate::config::books::{BooksTask, Format, List};
 use crate::daemon::admin::{NotDone, Outcome};
 use crate::parking::Plate;
 use crate::parking::register::{self, Account};
 use crate::parking::statement::journal::{self, Chart};
 use crate::parking::statement::{Month, Statement};
-use crate::server::books::{Question, Together, Whose, read_answer};
+use crate::server::books::{Asked, Question, Together, Whose, read_answer};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::Write;
@@ -28,9 +28,9 @@ pub(super) fn run(config: &ServerConfig, task: &BooksTask) -> ExitCode {
             });
             done(put.and_then(|put| import(&mut session, put, *dry_run, *json)))
         }
-        BooksTask::Add { plate, account, name } => {
-            done(csv_of(plate, account, name).and_then(|csv| import(&mut session, Put::Plates(csv), false, false)))
-        }
+        BooksTask::Add { plate, account, name } => done(
+            csv_of(plate, account, name).and_then(|csv| import(&mut session, Put::Plates(csv), false, false)),
+        ),
         BooksTask::List { what: List::Plates, json } => {
             report(session.ask(&Request::Plates), *json, print_plates)
         }
@@ -38,9 +38,11 @@ pub(super) fn run(config: &ServerConfig, task: &BooksTask) -> ExitCode {
             report(session.ask(&Request::Contracts), *json, print_contracts)
         }
         BooksTask::ApplyTariffs => report(session.ask(&Request::ApplyTariffs), false, print_said),
-        BooksTask::ShowTariffs => report(session.ask(&Request::Books(Question::Tariffs)), false, print_tariffs),
+        BooksTask::ShowTariffs => {
+            report(session.ask(&Request::Books(Question::Tariffs)), false, print_tariffs)
+        }
         BooksTask::ListCharges { asked, json } => {
-            report(session.ask(&Request::Books(Question::Charges(asked.clone()))), *json, print_charges)
+            report(charges(&mut session, asked.clone()), *json, print_charges)
         }
         BooksTask::ShowStatement { whose, month, format } => {
             done(show(&mut session, whose, *month, *format).map(|text| say(&text)))
@@ -69,8 +71,8 @@ fn say(text: &str) {
 }
 
 fn read_file(path: &Path) -> Result<String, NotDone> {
-    let bytes = fs::read(path)
-        .map_err(|error| format!("cannot read {path:?}: {error}. Nothing was recorded"))?;
+    let bytes =
+        fs::read(path).map_err(|error| format!("cannot read {path:?}: {error}. Nothing was recorded"))?;
     let text = register::decode(&bytes).map_err(|error| format!("{error}\nNothing was recorded"))?;
     Ok(text.to_owned())
 }
@@ -104,7 +106,9 @@ fn import(session: &mut Session<'_>, put: Put, dry_run: bool, as_json: bool) -> 
             let recorded = session.ask(&Request::Put { put, dry_run: false })?;
             if !as_json && recorded["changes"] != shown["changes"] {
                 let recorded = changes(&recorded);
-                say(&format!("Somebody else changed the registry meanwhile. What was recorded is this:\n{recorded}"));
+                say(&format!(
+                    "Somebody else changed the registry meanwhile. What was recorded is this:\n{recorded}"
+                ));
             }
             recorded
         }
@@ -124,8 +128,12 @@ fn changes(answer: &Value) -> String {
             0 => String::new(),
             more => format!(" and {more} more"),
         };
-        let (plates, stay) = if total == 1 { ("plate", "stays as it is") } else { ("plates", "stay as they are") };
-        shown.push_str(&format!("{total} registered {plates} not named here {stay}: {}{more}\n", named.join(" ")));
+        let (plates, stay) =
+            if total == 1 { ("plate", "stays as it is") } else { ("plates", "stay as they are") };
+        shown.push_str(&format!(
+            "{total} registered {plates} not named here {stay}: {}{more}\n",
+            named.join(" ")
+        ));
     }
     shown
 }
@@ -143,7 +151,15 @@ fn print_contracts(answer: &Value) -> String {
     let lines = answer["contracts"].as_array().into_iter().flatten().map(|line| {
         let cell = |field: &str| text(&line[field]);
         let [name, account, cars] = ["contract", "account", "cars"].map(cell);
-        [name, account, cars, cell("valid_from"), cell("valid_to"), all(&line["garages"]), all(&line["plates"])]
+        [
+            name,
+            account,
+            cars,
+            cell("valid_from"),
+            cell("valid_to"),
+            all(&line["garages"]),
+            all(&line["plates"]),
+        ]
     });
     table(std::iter::once(head).chain(lines).collect())
 }
@@ -155,8 +171,26 @@ fn print_tariffs(answer: &Value) -> String {
     }
 }
 
+/// Asks until there are as many as wanted: an answer looks at so many entries, whether they are wanted or not.
+fn charges(session: &mut Session<'_>, mut asked: Asked) -> Outcome {
+    let mut all = Vec::new();
+    loop {
+        let mut answer = session.ask(&Request::Books(Question::Charges(asked.clone())))?;
+        if let Value::Array(charges) = answer["charges"].take() {
+            asked.limit -= charges.len().min(asked.limit);
+            all.extend(charges);
+        }
+        asked.after = answer["next"].as_str().and_then(|next| next.parse().ok());
+        if asked.after.is_none() || asked.limit == 0 {
+            answer["charges"] = all.into();
+            return Ok(answer);
+        }
+    }
+}
+
 fn print_charges(answer: &Value) -> String {
-    let head = ["ENTERED", "LEFT", "GARAGE", "PLATE", "ACCOUNT", "AMOUNT", "STATE", "ID", "REMARK"].map(str::to_owned);
+    let head = ["ENTERED", "LEFT", "GARAGE", "PLATE", "ACCOUNT", "AMOUNT", "STATE", "ID", "REMARK"]
+        .map(str::to_owned);
     let lines = answer["charges"].as_array().into_iter().flatten().map(|line| {
         let cell = |field: &str| if line[field].is_null() { String::new() } else { text(&line[field]) };
         let state = if line["state"].is_null() { cell("kind") } else { cell("state") };
@@ -230,12 +264,7 @@ fn show(session: &mut Session<'_>, whose: &[Whose], month: Month, format: Format
     )))
 }
 
-fn export(
-    session: &mut Session<'_>,
-    month: Month,
-    out: &Path,
-    formats: &[Format],
-) -> Outcome {
+fn export(session: &mut Session<'_>, month: Month, out: &Path, formats: &[Format]) -> Outcome {
     let mut directory = Directory::begin(out, month, formats).map_err(|error| error.to_string())?;
     let mut nameless = false;
     statements(session, month, &Whose::All, |statement| {

@@ -47,7 +47,9 @@ pub enum ExportError {
     NotEmpty(PathBuf),
     #[error("{0:?} is there already. Nothing was written. Give another --out, or move it away")]
     There(PathBuf),
-    #[error("cannot write {path:?}: {source}. Nothing of that name was left, and the books are not touched by it")]
+    #[error(
+        "cannot write {path:?}: {source}. Nothing of that name was left, and the books are not touched by it"
+    )]
     Io { path: PathBuf, source: io::Error },
 }
 
@@ -110,7 +112,9 @@ impl Directory {
         self.write(INDEX, &index)?;
         let failed = |source: io::Error| match source.kind() {
             // Somebody was faster.
-            ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists => ExportError::NotEmpty(self.out.clone()),
+            ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists => {
+                ExportError::NotEmpty(self.out.clone())
+            }
             _ => ExportError::Io { path: self.out.clone(), source },
         };
         fs::rename(self.unfinished.path(), &self.out).map_err(failed)?;
@@ -164,7 +168,9 @@ pub(super) fn write_new(path: &Path, content: &str) -> Result<(), ExportError> {
     file.write_all(content.as_bytes()).map_err(failed)?;
     match file.persist_noclobber(path) {
         Ok(_) => Ok(()),
-        Err(error) if error.error.kind() == ErrorKind::AlreadyExists => Err(ExportError::There(path.to_owned())),
+        Err(error) if error.error.kind() == ErrorKind::AlreadyExists => {
+            Err(ExportError::There(path.to_owned()))
+        }
         Err(error) => Err(failed(error.error)),
     }
 }
@@ -186,8 +192,10 @@ mod tests {
     }
 
     fn files(dir: &Path) -> Vec<String> {
-        let mut names: Vec<String> =
-            fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<String> = fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         names
     }
@@ -197,7 +205,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("new/out");
         let mut export = Directory::begin(&out, "2026-11".parse().unwrap(), &[Format::Text]).unwrap();
-        for account in ["../../etc/passwd", "Miller", "miller", "-rf", "Süd & Co.", "index", "a/b", "a b", "京"] {
+        for account in
+            ["../../etc/passwd", "Miller", "miller", "-rf", "Süd & Co.", "index", "a/b", "a b", "京"]
+        {
             export.add(&statement(account)).unwrap();
         }
         assert!(!out.exists(), "it gets its name last");

@@ -90,8 +90,10 @@ impl Offline {
                 "{error}. Whether the command was recorded shows at the next start. Look, and if it was not, give it again"
             )
         };
-        let position =
-            self.ledger.record_order(by.as_str(), pieces, command.clone(), clock::wall_ms()).map_err(unknown)?;
+        let position = self
+            .ledger
+            .record_order(by.as_str(), pieces, command.clone(), clock::wall_ms())
+            .map_err(unknown)?;
         // It is recorded: a view that cannot be written is folded again at the next start.
         match catch_up(&self.ledger, &self.store, &mut self.view).and_then(|()| self.store.flush()) {
             Ok(()) => reading::done(&self.view, position, command),

@@ -47,7 +47,8 @@ pub fn prepare(view: &View, put: &Put) -> Result<Prepared, String> {
             let set = TariffSet::parse(text).map_err(|errors| all(&errors))?;
             let bytes = set.to_toml().into_bytes();
             let known = in_force.tariffs().is_some_and(|(_, known)| *known == set);
-            let name = |tariff: &Tariff| format!("tariff {:?} from {} on", tariff.name(), tariff.valid_from());
+            let name =
+                |tariff: &Tariff| format!("tariff {:?} from {} on", tariff.name(), tariff.valid_from());
             (if known { Vec::new() } else { set.tariffs().iter().map(name).collect() }, bytes)
         }
         Put::Plates(text) => {
@@ -58,8 +59,10 @@ pub fn prepare(view: &View, put: &Put) -> Result<Prepared, String> {
             (changes.iter().map(ToString::to_string).collect(), bytes)
         }
         Put::Contracts(text) => {
-            let contracts: Vec<Contract> = register::read_contracts(text).map_err(|error| error.to_string())?;
-            let changes = contracts.iter().filter(|contract| !in_force.contracts().any(|its| its == *contract));
+            let contracts: Vec<Contract> =
+                register::read_contracts(text).map_err(|error| error.to_string())?;
+            let changes =
+                contracts.iter().filter(|contract| !in_force.contracts().any(|its| its == *contract));
             let bytes = postcard::to_stdvec(&contracts).expect("contracts always encode");
             (changes.map(shown).collect(), bytes)
         }
@@ -88,5 +91,9 @@ fn all(errors: &[impl Display]) -> String {
 fn shown(contract: &Contract) -> String {
     let plates: Vec<&str> = contract.plates.iter().map(Plate::as_str).collect();
     let Contract { name, account, valid_from, valid_to, cars, .. } = contract;
-    format!("contract {name:?} of {}: {}, {valid_from} to {valid_to}, {cars} at once", account.as_str(), plates.join(" "))
+    format!(
+        "contract {name:?} of {}: {}, {valid_from} to {valid_to}, {cars} at once",
+        account.as_str(),
+        plates.join(" ")
+    )
 }

@@ -14,7 +14,12 @@ const BY: &str = "the configuration, at the server's start";
 
 /// Puts `tariffs` in force unless they are already: a command at the ledger's end, before any event that this server will take.
 /// Without tariffs what is in force stays.
-pub fn put_at_start(ledger: &Ledger, view: &View, room: &DiskRoom, tariffs: &TariffSet) -> Result<(), StoreError> {
+pub fn put_at_start(
+    ledger: &Ledger,
+    view: &View,
+    room: &DiskRoom,
+    tariffs: &TariffSet,
+) -> Result<(), StoreError> {
     let in_force = in_force(ledger, view)?;
     if tariffs.tariffs().is_empty() {
         match in_force {

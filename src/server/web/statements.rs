@@ -90,7 +90,9 @@ pub(super) async fn statement(
         Found::Body(body) => Ok(([(header::CONTENT_TYPE, media_type)], Body::from(body)).into_response()),
         Found::Nothing => Err(Problem::new(
             StatusCode::NOT_FOUND,
-            format!("{whose:?} is neither an account nor a plate that was charged in {month}; GET /v1/charges shows what was"),
+            format!(
+                "{whose:?} is neither an account nor a plate that was charged in {month}; GET /v1/charges shows what was"
+            ),
         )),
         Found::TooLong => Err(Problem::new(
             StatusCode::UNPROCESSABLE_ENTITY,
