@@ -94,6 +94,7 @@ fn a_backup_under_load_holds_what_was_acknowledged_before_and_edges_go_on_with_i
         assert!(now.is_sorted_by(|a, b| a.sequence < b.sequence), "twice, or out of order");
         assert_eq!(now.last().unwrap().plate.as_deref(), Some("AFTER2"));
     }
+    restored.verifies();
 }
 
 #[test]
@@ -151,7 +152,9 @@ fn a_backup_of_a_server_that_does_not_run_is_the_same() {
     server.restart();
     let books = events_of(&server, "a");
     server.kill();
-    assert_eq!(events_of(&server.start_in_its_place(&of_copy), "a"), books);
+    let restored = server.start_in_its_place(&of_copy);
+    assert_eq!(events_of(&restored, "a"), books);
+    restored.verifies();
 }
 
 #[test]
@@ -178,7 +181,7 @@ fn a_backup_goes_only_into_an_empty_directory_and_what_is_not_finished_is_none()
         Operator::of(&dir.path().join("nothing")).says(&["backup", dir.path().join("x").to_str().unwrap()]);
     assert!(nothing.refused().contains("nothing stored"));
     assert!(!dir.path().join("x").exists() && !dir.path().join("nothing").exists());
-    assert!(server.log_tail().contains("ready"));
+    assert!(server.log().contains("ready"));
 }
 
 /// Killed in the middle, on any machine: whatever is there by then is either a backup or is refused.
@@ -216,6 +219,7 @@ fn a_backup_that_was_killed_is_none_and_no_server_starts_on_it() {
     assert!(unfinished > 0, "none was killed in the middle: the test proves nothing");
     // The server took no notice.
     assert_eq!(events_of(&server, "a"), books);
+    server.verifies();
     assert_eq!(server.stop().0, Some(0));
 }
 
@@ -237,4 +241,54 @@ fn an_edge_that_knew_more_than_the_backup_is_served_by_it() {
     wait_until("they are delivered", SOON, &[&edge, &restored], || edge.depth() == 0);
     assert_exactly_once(&events_of(&restored, "a"), &[journal]);
     assert_eq!(missing(&restored, "a"), 0);
+    restored.verifies();
+}
+
+/// A server was restored, and grew beyond the position that an edge's board was of, by other events. The edge asked what had
+/// changed since, was told what came later, and went on showing a number of the lost history.
+#[test]
+fn a_board_of_before_the_restoration_is_told_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(&dir.path().join("server"), &[]);
+    let often = ["--board-interval-ms", "100"];
+    let edge =
+        |name: &str| Edge::start(&dir.path().join(format!("edge {name}")), name, &[server.address()], &often);
+    let (watching, busy, quiet) = (edge("watching"), edge("busy"), edge("quiet"));
+    let mut cars = 0;
+    let mut enter = |edge: &Edge, server: &Server| {
+        cars += 1;
+        common::Journal::default().post_entries(&edge.http(), vec![format!("KA{cars}")]);
+        wait_until("it is delivered", SOON, &[edge, server], || edge.depth() == 0);
+    };
+    let shown = |edge: &Edge, garage: &str| {
+        let board = edge.http().get_json("/v1/board");
+        let lines = board["garages"].as_array().into_iter().flatten();
+        let line = lines.filter(|line| line["name"] == garage).map(|line| line["occupied"].as_i64()).next();
+        (board["version"]["position"].as_u64(), line.flatten())
+    };
+    enter(&quiet, &server);
+    enter(&busy, &server);
+    let copy = dir.path().join("copy");
+    backup(&Operator::of(server.dir()), &copy);
+    (0..20).for_each(|_| enter(&busy, &server));
+    let before = server.position();
+    wait_until("the board shows it", SOON, &[&watching, &server], || {
+        shown(&watching, "quiet") == (Some(before), Some(1))
+    });
+    watching.freeze();
+    busy.freeze();
+    server.kill();
+    let restored = server.start_in_its_place(&copy);
+    enter(&quiet, &restored);
+    let changed = events_of(&restored, "quiet").last().unwrap().position;
+    assert!(changed <= before, "{changed} is behind {before}: the test proves nothing");
+    busy.thaw();
+    while restored.position() <= before + 1 {
+        enter(&busy, &restored);
+    }
+    watching.thaw();
+    wait_until("the board shows what came instead", SOON, &[&watching, &restored], || {
+        shown(&watching, "quiet").1 == Some(2)
+    });
+    restored.verifies();
 }

@@ -201,6 +201,8 @@ fn old_events_that_arrive_late_are_no_wrong_clock() {
         edge.depth() == 0
     });
     assert_exactly_once(&events_of(&server, "a"), &[journal]);
+    server.verifies();
+    edge.assert_sound();
     assert!(!alarmed());
     for log in [edge.log(), server.log()] {
         assert!(!log.contains("clock"), "{log}");

@@ -126,7 +126,9 @@ fn what_an_edge_confirmed_survives_failing_writes_and_syncs() {
         let confirmed: u64 = journals.iter().map(Journal::confirmed_events).sum();
         println!("{fault:?}: {confirmed} confirmed so far, {} applied", applied.len());
     }
+    edge.assert_sound();
     assert_eq!(edge.stop().0, Some(0));
+    edge.assert_sound();
 }
 
 #[test]

@@ -77,6 +77,8 @@ impl Site {
         wait_until("the view counts every entry", WITHIN, &[&self.server], || {
             self.server.occupied("1") == Some(inside)
         });
+        self.server.verifies();
+        self.edge.assert_sound();
         assert_eq!(self.edge.stop().0, Some(0));
         assert_eq!(self.server.stop().0, Some(0));
     }
@@ -224,6 +226,16 @@ fn a_server_whose_disk_is_full_leaves_events_with_the_edges_and_goes_on_by_itsel
     wait_until("it is well again", WITHIN, &[&server], || is_ready(&server));
     wait_until("the edge delivers", WITHIN, &[&server, &garage.edge], || garage.edge.depth() == 0);
     wait_until("the ballast is back", WITHIN, &[&server], || disk.path().join(BALLAST).exists());
+
+    // Commands are taken on a full disk, too, also when no server runs.
+    server.kill();
+    disk.fill("the rest");
+    let said = common::Operator::of(disk.path()).says(&["garages", "capacity", "1", "77"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(!disk.path().join(BALLAST).exists(), "the ballast was given up");
+    disk.give_back("the rest");
+    server.restart();
+    assert_eq!(server.http().get_json("/v1/garages/1")["capacity"], 77);
     garage.settle(&server);
 }
 

@@ -106,4 +106,6 @@ fn beyond_a_million_keys_a_new_one_is_told_to_come_back_and_nothing_else_is_refu
     holds(&edge);
     wait_until("nothing more came", DELIVERED_WITHIN, &[&edge, &server], || edge.depth() == 0);
     assert_eq!(server.applied_of("a"), taken);
+    server.verifies();
+    edge.assert_sound();
 }

@@ -102,6 +102,7 @@ impl World {
         self.server = Server::start(&copy, &[]);
         wait_until("the view is folded anew", SOON, &[&self.server], || folded(&self.server));
         assert_eq!(self.books(), books);
+        self.server.verifies();
     }
 }
 

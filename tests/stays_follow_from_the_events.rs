@@ -5,7 +5,7 @@
 mod common;
 
 use common::daemon::{SERVER, command};
-use common::{Edge, Server, wait_until};
+use common::{Edge, Operator, Server, wait_until};
 use serde_json::{Value, json};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -56,7 +56,7 @@ impl World {
         );
     }
 
-    /// Waits until the stays show everything that was told.
+    /// Waits until the stays show everything that was told; the server's `verify` agrees.
     fn settle(&self) {
         let server = &self.server;
         wait_until("the stays show every event", Duration::from_secs(20), &[server], || {
@@ -64,6 +64,7 @@ impl World {
             applied == self.told
                 && server.http().get_json("/v1/stays?limit=1")["position"] == server.position()
         });
+        server.verifies();
     }
 
     /// All that a filter finds, in pieces of two.
@@ -156,6 +157,23 @@ fn filters_find_what_they_say_and_unknown_ones_nothing() {
     let detail = http.get("/v1/stays?after=here").unwrap().problem(400);
     assert!(detail.contains("\"here\" is no cursor"), "{detail}");
     http.get("/v1/stays?limit=0").unwrap().problem(400);
+}
+
+/// The list once knew garages by their first names only: under the new one there was nothing, and each line bore the old one.
+#[test]
+fn the_stays_of_a_renamed_garage_are_found_by_both_names_and_bear_the_new_one() {
+    let mut world = World::new(&["a", "b"]);
+    world.enter(0, "AA 1", 7);
+    world.enter(1, "BB 2", 7);
+    world.settle();
+    Operator::of(world.server.dir()).says(&["garages", "rename", "a", "Bull Ring"]).done();
+    world.leave(0, "AA 1", 8);
+    world.settle();
+    for filter in ["&garage=Bull%20Ring", "&garage=a", "&plate=AA1"] {
+        assert_eq!(world.short(filter), ["AA1 1..2 closed"], "{filter}");
+        assert_eq!(world.stays(filter)[0]["garage"], "Bull Ring", "{filter}");
+    }
+    assert_eq!(world.stays("&garage=b")[0]["garage"], "b");
 }
 
 #[test]

@@ -6,6 +6,8 @@
 //! code with the programs that it checks, and computes neither plates nor occupancy as they do.
 //! **Not promised.** To say which event differs, only between which two of every [`Tape::EVERY`].
 
+use super::money::Takings;
+use super::stays::{Charges, Stays};
 use super::traffic::{Direction, Passage, StartingState};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -117,6 +119,10 @@ pub struct Receipt {
 pub struct Baseline {
     pub state: StartingState,
     pub marks: BTreeMap<String, u64>,
+    /// The cars inside, and since when.
+    pub stays: Stays,
+    /// How many stays had ended.
+    pub closed: u64,
 }
 
 impl Baseline {
@@ -134,6 +140,12 @@ pub struct AtCentre {
     pub occupied: i64,
     /// Events that its edge still holds; `None` if the edge did not say.
     pub depth: Option<u64>,
+    /// Stays that ended.
+    pub closed: u64,
+    /// The money.
+    pub taken: Takings,
+    /// All charges, as the centre lists them.
+    pub charges: Option<Charges>,
     /// The events after the baseline, as the centre lists them.
     pub read_back: Option<ReadBack>,
 }
@@ -161,6 +173,7 @@ pub struct Books {
     pub baseline: Baseline,
     tape: Tape,
     change: i64,
+    stays: Stays,
     last_receipt: Option<Receipt>,
     irregular: Vec<String>,
 }
@@ -169,6 +182,7 @@ impl Books {
     pub fn new(garage: String, baseline: Baseline) -> Books {
         Books {
             garage,
+            stays: baseline.stays.clone(),
             baseline,
             tape: Tape::default(),
             change: 0,
@@ -182,6 +196,11 @@ impl Books {
         draft.each(|direction, plate, unix_ms| {
             self.tape.record(direction.kind(), plate, i128::from(unix_ms) * 1_000_000);
             self.change += direction.change();
+            match (direction, plate) {
+                (Direction::Entry, Some(plate)) => self.stays.entered(plate, unix_ms),
+                (Direction::Exit, Some(plate)) => self.stays.left(plate, unix_ms),
+                (_, None) => {}
+            }
         });
         let numbers = receipt.last.checked_sub(receipt.first).map_or(0, |between| between + 1);
         if numbers != draft.events {
@@ -246,11 +265,38 @@ impl Books {
             Some(depth) => found.push(format!("{depth} events still wait in the edge's outbox")),
             None => found.push("the edge did not say what still waits in its outbox".to_owned()),
         }
+        let closed = self.baseline.closed + self.stays.ended().count;
+        if centre.closed != closed {
+            found.push(format!(
+                "the centre counts {} stays that ended, the confirmed events make {closed}",
+                centre.closed
+            ));
+        }
+        if let Some(charges) = &centre.charges {
+            found.extend(self.compare_charges(centre, charges));
+        }
         if let Some(read_back) = &centre.read_back {
             found.extend(self.compare_events(read_back));
         }
         let garage = || Some(self.garage.clone());
         found.into_iter().map(|what| Discrepancy { garage: garage(), what }).collect()
+    }
+
+    fn compare_charges(&self, centre: &AtCentre, charges: &Charges) -> impl Iterator<Item = String> {
+        let sum = (charges.taken != centre.taken).then(|| {
+            format!("the centre lists charges of {}, and says that {} was taken", charges.taken, centre.taken)
+        });
+        let number = (charges.stays != centre.closed).then(|| {
+            format!("the centre lists charges of {} stays, and {} have ended", charges.stays, centre.closed)
+        });
+        let ended = self.stays.ended();
+        let which = (charges.of_this_run != *ended).then(|| {
+            format!(
+                "the {} charges of this run are not those of the {} stays that ended in it",
+                charges.of_this_run.count, ended.count
+            )
+        });
+        sum.into_iter().chain(number).chain(which)
     }
 
     fn compare_events(&self, read_back: &ReadBack) -> impl Iterator<Item = String> {
@@ -332,6 +378,39 @@ mod tests {
     }
 
     #[test]
+    fn a_stay_without_its_charge_and_money_without_one_are_named() {
+        let mut books = Books::new("1".to_owned(), Baseline { closed: 7, ..Baseline::default() });
+        let mut draft = Draft::default();
+        let at = |unix_ms| Moment { unix_ms, offset_seconds: 0 };
+        for (direction, unix_ms) in [(Direction::Entry, 1_000), (Direction::Exit, 9_000)] {
+            draft.push(&Passage { direction, car: None, at: at(unix_ms) }, Some("AB1"));
+        }
+        books.confirm(&draft, Receipt { epoch: "e".to_owned(), first: 1, last: 2 });
+        let mut charges = Charges { stays: 8, ..Charges::default() };
+        charges.taken.add(250, "EUR");
+        charges.of_this_run.record("AB1", 1_000, 9_000);
+        let right = AtCentre {
+            applied: 2,
+            depth: Some(0),
+            closed: 8,
+            taken: charges.taken.clone(),
+            ..AtCentre::default()
+        };
+        let with = |charges| AtCentre { charges: Some(charges), ..right.clone() };
+        assert_eq!(said(&books, &with(charges.clone())), "");
+        assert!(said(&books, &AtCentre { closed: 7, ..right.clone() }).contains("make 8"));
+        let other = AtCentre { taken: Takings::default(), ..with(charges.clone()) };
+        assert!(said(&books, &other).contains("charges of 2.50 EUR, and says that 0 was taken"));
+        let twice = Charges { stays: 9, ..charges.clone() };
+        assert!(said(&books, &with(twice)).contains("charges of 9 stays, and 8 have ended"));
+        let mut wrong = Charges { of_this_run: Default::default(), ..charges };
+        wrong.of_this_run.record("AB1", 1_000, 9_001);
+        assert!(
+            said(&books, &with(wrong)).contains("the 1 charges of this run are not those of the 1 stays")
+        );
+    }
+
+    #[test]
     fn two_events_in_the_wrong_order_are_found_and_roughly_where() {
         let (books, mut centre) = told();
         let mut tape = Tape::default();
@@ -362,7 +441,7 @@ mod tests {
     fn what_was_there_before_is_part_of_what_must_be_there() {
         let state = StartingState { occupied: 40, ..StartingState::default() };
         let marks = BTreeMap::from([("a".to_owned(), 100), ("b".to_owned(), 20)]);
-        let mut books = Books::new("1".to_owned(), Baseline { state, marks });
+        let mut books = Books::new("1".to_owned(), Baseline { state, marks, ..Baseline::default() });
         let mut draft = Draft::default();
         draft.push(&passage(1).0, None);
         books.confirm(&draft, Receipt { epoch: "b".to_owned(), first: 21, last: 21 });

@@ -5,6 +5,7 @@
 //! **Not promised.** To repeat anything. Whoever calls knows whether that is safe.
 
 use super::books::Receipt;
+use super::money::{Sum, Takings};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER};
@@ -79,9 +80,27 @@ pub struct GarageAtServer {
     pub marks: Vec<Mark>,
     #[serde(default)]
     pub duplicates_refused: u64,
+    /// How far the events are counted that this tells of.
+    #[serde(default)]
+    pub position: u64,
+    #[serde(default)]
+    pub stays: StaysAtServer,
+    #[serde(default)]
+    taken: Vec<Sum>,
+}
+
+/// How many stays of a garage there are.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct StaysAtServer {
+    pub closed: u64,
 }
 
 impl GarageAtServer {
+    /// The money.
+    pub fn taken(&self) -> Takings {
+        Takings::from(&self.taken[..])
+    }
+
     /// How many of its events are applied: every epoch begins at 1 and has no gaps.
     pub fn applied(&self) -> u64 {
         self.marks.iter().map(|mark| mark.sequence).sum()

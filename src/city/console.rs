@@ -4,6 +4,7 @@
 //! at a calm pace. With `--json` nothing but the result goes to stdout.
 //! **Not promised.** That everything is seen: when nobody reads any more, the city goes on in silence.
 
+use super::money::Takings;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
@@ -20,6 +21,8 @@ pub struct Row {
     /// At the centre; `None` before it has heard of the garage.
     pub occupied: Option<i64>,
     pub capacity: u32,
+    /// The money.
+    pub taken: Takings,
     /// Events that wait at the edge.
     pub backlog: Option<u64>,
     pub resends: Option<u64>,
@@ -206,6 +209,12 @@ fn occupied_of(row: &Row) -> String {
     }
 }
 
+/// The money of the whole city, once there is some.
+fn takings(picture: &Picture) -> Option<String> {
+    let taken: Takings = picture.rows.iter().map(|row| &row.taken).collect();
+    (!taken.is_nothing()).then(|| format!("{taken} taken"))
+}
+
 /// A table of at most so many lines, none wider than so many columns.
 fn table(picture: &Picture, columns: usize, lines: usize) -> Vec<String> {
     let name_width = picture.rows.iter().map(|row| row.name.width()).max().unwrap_or(0).clamp(6, 30);
@@ -215,22 +224,25 @@ fn table(picture: &Picture, columns: usize, lines: usize) -> Vec<String> {
         None => progress(picture),
     });
     out.extend(picture.weather.clone());
-    let line = |cells: [&str; 5]| {
-        let [name, occupied, backlog, resends, state] = cells;
+    out.extend(takings(picture));
+    let line = |cells: [&str; 6]| {
+        let [name, occupied, taken, backlog, resends, state] = cells;
         format!(
-            "{}  {}  {}  {}  {state}",
+            "{}  {}  {}  {}  {}  {state}",
             padded(name, name_width),
             right(occupied, 11),
+            right(taken, 14),
             right(backlog, 9),
             right(resends, 7)
         )
     };
-    out.push(line(["garage", "occupied", "backlog", "resends", "state"]));
+    out.push(line(["garage", "occupied", "taken", "backlog", "resends", "state"]));
     // One line stays free for the cursor, one may be needed to tell of what has no room.
     let room = lines.saturating_sub(out.len() + 2).max(1);
     for row in picture.rows.iter().take(room) {
         let (backlog, resends) = (or_dash(row.backlog), or_dash(row.resends));
-        out.push(line([&row.name, &occupied_of(row), &backlog, &resends, row.state]));
+        let taken = row.taken.to_string();
+        out.push(line([&row.name, &occupied_of(row), &taken, &backlog, &resends, row.state]));
     }
     if picture.rows.len() > room {
         out.push(format!("… and {} more", picture.rows.len() - room));
@@ -243,12 +255,14 @@ fn plain(picture: &Picture) -> Vec<String> {
     let clock = picture.clock.as_deref().unwrap_or("city");
     let mut out = vec![format!("{clock}: {}", progress(picture))];
     out.extend(picture.weather.iter().map(|weather| format!("  {weather}")));
+    out.extend(takings(picture).map(|taken| format!("  {taken}")));
     for row in &picture.rows {
         let (backlog, resends) = (or_dash(row.backlog), or_dash(row.resends));
         out.push(format!(
-            "  {}: {} occupied, backlog {backlog}, resends {resends}, {}",
+            "  {}: {} occupied, {} taken, backlog {backlog}, resends {resends}, {}",
             row.name,
             occupied_of(row),
+            row.taken,
             row.state
         ));
     }
@@ -286,12 +300,19 @@ fn cut(text: &str, columns: usize) -> String {
 mod tests {
     use super::*;
 
+    fn taken(cents: i64) -> Takings {
+        let mut taken = Takings::default();
+        taken.add(cents, "EUR");
+        taken
+    }
+
     fn picture(garages: usize) -> Picture {
         const LONG: &str = "A name that is longer than its column may be";
         let row = |index: usize| Row {
             name: ["Bull Ring", "Λιμάνι", "Универмаг", LONG][index % 4].to_owned(),
             occupied: (index != 1).then_some(-4),
             capacity: 1_200,
+            taken: taken(123_450),
             backlog: Some(12_345),
             resends: None,
             state: "delivering",
@@ -312,7 +333,7 @@ mod tests {
         for (columns, lines, garages) in [(80, 24, 5), (80, 24, 30), (40, 10, 30), (20, 5, 4), (1, 1, 2)] {
             let table = table(&picture(garages), columns, lines);
             assert!(table.iter().all(|line| line.width() < columns.max(2)), "{table:#?}");
-            assert!(table.len() < lines.max(5), "{table:#?}");
+            assert!(table.len() < lines.max(6), "{table:#?}");
         }
         let all = table(&picture(5), 100, 24).join("\n");
         assert!(
@@ -320,13 +341,14 @@ mod tests {
             "{all}"
         );
         assert!(all.contains("-4/1200") && all.contains("–/1200") && all.contains("12,345"), "{all}");
+        assert!(all.contains("  1,234.50 EUR  ") && all.contains("\n6,172.50 EUR taken\n"), "{all}");
     }
 
     #[test]
     fn columns_stand_under_each_other_in_every_script() {
         let table = table(&picture(4), 100, 24);
         let place = |line: &String| line.find("delivering").map(|at| line[..at].width());
-        assert_eq!(table[2..].iter().map(place).collect::<Vec<_>>(), [place(&table[2]); 4]);
+        assert_eq!(table[3..].iter().map(place).collect::<Vec<_>>(), [place(&table[3]); 4]);
     }
 
     #[test]

@@ -165,11 +165,12 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Returns once all daemons serve. The death of one is told to `deaths` from then on.
+    /// Returns once all daemons serve; the server does by `config`. The death of one is told to `deaths` from then on.
     ///
     /// To be called on a thread that lives as long as the city, as [`children::start`] asks.
     pub async fn start(
         settings: &Settings,
+        config: &Path,
         place: &Path,
         sites: &[Site],
         deaths: &mpsc::UnboundedSender<ChildError>,
@@ -177,9 +178,7 @@ impl Fleet {
         let logs = place.join("logs");
         let host = |berth| if settings.chaos { own_host(berth) } else { Ipv4Addr::LOCALHOST };
         let mut arguments = words(&["--log-format", settings.log_format.as_str()]);
-        if let Some(config) = &settings.config {
-            arguments.extend([OsString::from("--config"), config.into()]);
-        }
+        arguments.extend([OsString::from("--config"), config.into()]);
         let spec = Spec {
             name: "server".to_owned(),
             role: children::SERVER,

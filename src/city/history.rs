@@ -6,6 +6,7 @@
 
 use super::books::{Baseline, ReadBack};
 use super::client::{CallError, Http, percent_encoded};
+use super::stays::Stays;
 use super::traffic::StartingState;
 use serde::Deserialize;
 use std::borrow::Cow;
@@ -111,7 +112,7 @@ pub async fn baseline(
     occupied: i64,
 ) -> Result<(Baseline, Place), ReadBackError> {
     let mut place = Place::default();
-    let mut inside: HashMap<Arc<str>, u64> = HashMap::new();
+    let mut inside: HashMap<Arc<str>, (u64, Option<i64>)> = HashMap::new();
     let mut latest_unix_ms = None;
     let mut nth = 0;
     read(http, server, garage, &mut place, |event| {
@@ -119,20 +120,22 @@ pub async fn baseline(
         let at = event.at.map(|at| at.as_millisecond());
         latest_unix_ms = latest_unix_ms.max(at);
         match (event.kind.as_ref(), &event.plate) {
-            ("entry", Some(plate)) => _ = inside.insert(Arc::from(plate.as_ref()), nth),
+            ("entry", Some(plate)) => _ = inside.insert(Arc::from(plate.as_ref()), (nth, at)),
             ("exit", Some(plate)) => _ = inside.remove(plate.as_ref()),
             _ => {}
         }
     })
     .await?;
-    let mut inside: Vec<(u64, Arc<str>)> = inside.into_iter().map(|(car, nth)| (nth, car)).collect();
+    let since = inside.iter().filter_map(|(car, (_, at))| Some((car.clone(), (*at)?)));
+    let stays = Stays::of_cars(since.collect());
+    let mut inside: Vec<(u64, Arc<str>)> = inside.into_iter().map(|(car, (nth, _))| (nth, car)).collect();
     inside.sort_unstable();
     // More plates than cars: the oldest of them left without being read.
     let cars = usize::try_from(occupied).unwrap_or(0);
     inside.drain(..inside.len().saturating_sub(cars));
     let state =
         StartingState { occupied, inside: inside.into_iter().map(|(_, car)| car).collect(), latest_unix_ms };
-    Ok((Baseline { state, marks }, place))
+    Ok((Baseline { state, marks, stays, ..Baseline::default() }, place))
 }
 
 /// Reads the events that the centre lists after the baseline.

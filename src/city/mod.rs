@@ -2,13 +2,13 @@
 //! own.
 //!
 //! **Promise.** `city` ends with code 0 only if every event that an edge confirmed is at the server once, in
-//! order, and each garage holds what these events leave in it.
+//! order, each garage holds what these events leave in it, each stay that ended has one charge, and what was taken is their sum.
 //! **Kept by.** Real daemons as child processes ([`children`]), spoken to by their contracts alone
 //! (`client`), and compared with books that share no code with them (`books`).
 //! **Not promised.** That nothing confirmed is lost in a power cut: the city does not cut any. Tests do.
 //!
 //! The way of an event: a `traffic` source makes it up, a `producer` posts it to the edge and, once confirmed,
-//! enters it into the `books`; `history` reads it back from the server at the end. `run` leads through the phases. With
+//! enters it into the `books`; `history` reads it back from the server at the end, and `till` the charges. `run` leads through the phases. With
 //! `--chaos` the `chaos` kills daemons and cuts links meanwhile.
 
 mod books;
@@ -16,8 +16,10 @@ mod chaos;
 pub mod children;
 mod client;
 mod console;
+mod example;
 mod fleet;
 mod history;
+mod money;
 mod plan;
 mod plates;
 mod producer;
@@ -26,6 +28,8 @@ mod report;
 mod run;
 mod settings;
 pub mod simulate;
+mod stays;
+mod till;
 mod traffic;
 mod watch;
 

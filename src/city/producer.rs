@@ -439,7 +439,7 @@ mod tests {
         result.expect("the edge accepts all");
         assert_eq!(edge.lines.len(), 25_001);
         assert_eq!(edge.largest, 10_000);
-        let centre = AtCentre { applied: 25_001, occupied: 25_001, depth: Some(0), read_back: None };
+        let centre = AtCentre { applied: 25_001, occupied: 25_001, depth: Some(0), ..AtCentre::default() };
         assert_eq!(books.compare(&centre), []);
     }
 
@@ -479,7 +479,7 @@ mod tests {
         let (edge, books, result) = produce_with(Some(endurance(&toll)), 2_000, &moods).await;
         result.expect("the edge accepts all in the end");
         assert_eq!((edge.lines.len(), books.confirmed()), (2_000, 2_000));
-        let centre = AtCentre { applied: 2_000, occupied: 2_000, depth: Some(0), read_back: None };
+        let centre = AtCentre { applied: 2_000, occupied: 2_000, depth: Some(0), ..AtCentre::default() };
         assert_eq!(books.compare(&centre), []);
         assert_eq!(toll.repeated.load(Ordering::Relaxed), 8);
         assert!(edge.largest <= BATCH_EVENTS_IN_CHAOS as usize && edge.keys.len() > 2_000 / 64);

@@ -6,6 +6,7 @@
 use super::books::Discrepancy;
 use super::chaos::Count;
 use super::console::grouped;
+use super::money::Takings;
 use super::settings::Verify;
 use serde::Serialize;
 use std::fmt;
@@ -17,6 +18,8 @@ pub struct GarageTotal {
     pub name: String,
     pub capacity: u32,
     pub occupied: i64,
+    /// The money, that of earlier runs too.
+    pub taken: Takings,
     /// Events confirmed in this run.
     pub events: u64,
 }
@@ -59,6 +62,12 @@ pub struct Report {
     pub seconds: f64,
     pub events_per_second: f64,
     pub garages: Vec<GarageTotal>,
+    /// The money of all garages.
+    pub taken: Takings,
+    /// Stays that have ended, each with one charge.
+    pub stays: u64,
+    /// Where the server shows a statement, such as `/v1/statements/AB1?month=2026-11&format=html`.
+    pub statement: Option<String>,
     pub books_right: bool,
     /// How they were compared: `full` or `counts`.
     pub verified: &'static str,
@@ -81,6 +90,8 @@ pub struct Report {
     pub seed: u64,
     /// Where data and logs are; `None` if they were removed.
     pub data_dir: Option<PathBuf>,
+    /// What shows a statement when the city has ended.
+    pub statement_command: Option<String>,
 }
 
 impl Report {
@@ -92,6 +103,9 @@ impl Report {
             seconds: 0.0,
             events_per_second: 0.0,
             garages: Vec::new(),
+            taken: Takings::default(),
+            stays: 0,
+            statement: None,
             books_right: false,
             verified: match verify {
                 Verify::Full => "full",
@@ -108,6 +122,7 @@ impl Report {
             phases: Phases::default(),
             seed,
             data_dir: None,
+            statement_command: None,
         }
     }
 
@@ -144,6 +159,9 @@ impl fmt::Display for Report {
             "{:.1} s ({:.0} events/s): start {start:.1}, feed {feed:.1}, settle {settle:.1}, check {check:.1}, stop {stop:.1}",
             self.seconds, self.events_per_second
         )?;
+        if !self.taken.is_nothing() {
+            writeln!(f, "{} taken for {} stays", self.taken, grouped(self.stays))?;
+        }
         let Peaks { server, edges_max, city } = self.peak_rss_bytes;
         writeln!(
             f,
@@ -163,6 +181,9 @@ impl fmt::Display for Report {
         }
         if let Some(data_dir) = &self.data_dir {
             writeln!(f, "data and logs are kept in {}", data_dir.display())?;
+        }
+        if let Some(command) = &self.statement_command {
+            writeln!(f, "a statement: {command}")?;
         }
         match (self.books_right, self.verified) {
             (true, "full") => {
@@ -185,6 +206,7 @@ mod tests {
             name: "NIA North".to_owned(),
             capacity: 480,
             occupied: -8,
+            taken: Takings::default(),
             events: 5,
         });
         let json: serde_json::Value = serde_json::from_str(&report.to_json()).expect("JSON");
@@ -194,6 +216,7 @@ mod tests {
         let garage = &json["garages"][0];
         assert_eq!((&garage["name"], &garage["capacity"]), (&"NIA North".into(), &480.into()));
         assert_eq!(garage["occupied"], -8);
+        assert_eq!((&garage["taken"], &json["taken"]), (&serde_json::json!([]), &serde_json::json!([])));
         assert!(!report.to_json().contains('\n'));
     }
 

@@ -11,14 +11,17 @@ use super::chaos::{Count, Diary, Toll, Weather};
 use super::children::{ChildError, peak_rss_bytes};
 use super::client::{CallError, GarageAtServer, Http};
 use super::console::{Console, View, grouped};
+use super::example;
 use super::fleet::{Berth, Fleet, Place};
 use super::history::{self, ReadBackError};
 use super::plan::{Plan, Site, plan, sites};
 use super::producer::{Endurance, Producer, Tally};
 use super::report::{GarageTotal, Report};
-use super::settings::{Pace, Settings, Verify};
+use super::settings::{Cars, Pace, Settings, Verify};
+use super::till::{self, Bill, Till};
 use super::traffic::LineWriter;
 use super::watch::{self, Stage};
+use crate::daemon::admin::AskError;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -38,6 +41,8 @@ pub enum RunError {
     Call(#[from] CallError),
     #[error(transparent)]
     ReadBack(#[from] ReadBackError),
+    #[error("the server did not take the example's customers: {0}")]
+    Customers(#[from] AskError),
     #[error("{garage}: its edge failed its producer: {source}")]
     Feed { garage: String, source: CallError },
     #[error("what earlier runs had left was not delivered: nothing moved for {} s, {depth} events wait at the edges. They stay on disk", NO_PROGRESS.as_secs())]
@@ -105,6 +110,8 @@ struct Run<'a> {
     toll: Arc<Toll>,
     tallies: Vec<Arc<Tally>>,
     begun: Instant,
+    /// A statement to look at: the one that the user was told of last, at the end the best.
+    bill: Option<Bill>,
 }
 
 /// Runs the city. The books are right if, and only if, the report says so.
@@ -119,10 +126,23 @@ pub async fn run(settings: &Settings, signals: &Signals, console: &mut Console) 
             return report;
         }
     };
+    let config = match &settings.config {
+        Some(config) => Ok(config.clone()),
+        None => example::write(place.path(), &settings.cars),
+    };
+    let config = match config {
+        Ok(config) => config,
+        Err(source) => {
+            let path = place.path().to_owned();
+            report.error = Some(RunError::Place { path, source }.to_string());
+            return report;
+        }
+    };
     let (tell_death, mut deaths) = mpsc::unbounded_channel();
     let sites = sites(&settings.cars);
+    let mut bill = None;
     let fleet = tokio::select! {
-        fleet = Fleet::start(settings, place.path(), &sites, &tell_death) => fleet.map_err(RunError::from),
+        fleet = Fleet::start(settings, &config, place.path(), &sites, &tell_death) => fleet.map_err(RunError::from),
         () = signals.stop.cancelled() => Err(RunError::Aborted),
     };
     match fleet {
@@ -142,6 +162,7 @@ pub async fn run(settings: &Settings, signals: &Signals, console: &mut Console) 
                 fleet: &fleet,
                 toll: Arc::default(),
                 begun,
+                bill: None,
             };
             let result = tokio::select! {
                 result = run.phases() => result,
@@ -149,6 +170,7 @@ pub async fn run(settings: &Settings, signals: &Signals, console: &mut Console) 
                 () = signals.abort.cancelled() => Err(RunError::Aborted),
             };
             let (http, tallies) = (run.http.clone(), run.tallies.clone());
+            bill = run.bill.take();
             // A daemon that does not answer may have ended a moment ago: that is the better reason.
             let result = match result {
                 Err(error @ (RunError::Call(_) | RunError::ReadBack(_) | RunError::Feed { .. })) => {
@@ -191,6 +213,12 @@ pub async fn run(settings: &Settings, signals: &Signals, console: &mut Console) 
     // A temporary directory in which nothing was ever confirmed has nothing to tell, unless something failed.
     let empty = report.interrupted && report.events == 0;
     report.data_dir = place.leave(!report.books_right && !empty);
+    if let (Some(kept), Some(bill)) = (&report.data_dir, &bill) {
+        let (data_dir, config) = (kept.join("server"), config.display());
+        let command = bill.command();
+        report.statement_command =
+            Some(format!("server {command} --data-dir {} --config {config}", data_dir.display()));
+    }
     report.seconds = begun.elapsed().as_secs_f64();
     report.events_per_second = report.events as f64 / report.seconds;
     console.clear();
@@ -222,7 +250,8 @@ async fn note_peaks(report: &mut Report, fleet: &Fleet) {
 
 impl Run<'_> {
     async fn phases(&mut self) -> Result<(), RunError> {
-        let (baselines, places) = self.baselines().await?;
+        self.register_customers().await?;
+        let (baselines, places, begins) = self.baselines().await?;
         let plan = plan(self.settings, &baselines);
         for (tally, baseline) in self.tallies.iter().zip(&baselines) {
             tally.applied_before.store(baseline.applied(), Ordering::Relaxed);
@@ -240,13 +269,24 @@ impl Run<'_> {
         stage.stop_the_watch();
 
         let checking = Instant::now();
-        self.check(&books, places).await?;
+        self.check(&books, places, begins).await?;
         self.report.phases.check = checking.elapsed().as_secs_f64();
         self.linger(&stage).await
     }
 
-    /// What the centre has of each garage, once everything that earlier runs had left was delivered.
-    async fn baselines(&mut self) -> Result<(Vec<Baseline>, Vec<history::Place>), RunError> {
+    /// A live city with the example's tariffs has customers, too. A replay has none: which car is whose depends on the seed there.
+    async fn register_customers(&self) -> Result<(), RunError> {
+        if self.settings.config.is_some() || !matches!(self.settings.cars, Cars::Simulated { .. }) {
+            return Ok(());
+        }
+        let (data_dir, sites, seed) = (self.place.join("server"), self.sites.to_owned(), self.settings.seed);
+        let registering = tokio::task::spawn_blocking(move || example::register(&data_dir, &sites, seed));
+        Ok(registering.await.expect("it does not panic")?)
+    }
+
+    /// What the centre has of each garage, once everything that earlier runs had left was delivered, and the position that it has
+    /// come to.
+    async fn baselines(&mut self) -> Result<(Vec<Baseline>, Vec<history::Place>, u64), RunError> {
         self.deliver_left_overs().await?;
         let garages = self.http.garages(self.server()).await?;
         let mut baselines = Vec::with_capacity(self.sites.len());
@@ -256,7 +296,9 @@ impl Run<'_> {
                 Some(garage) if garage.applied() > 0 => {
                     let marks = garage.marks.iter().map(|mark| (mark.epoch.clone(), mark.sequence));
                     let (marks, occupied) = (marks.collect(), garage.occupied);
-                    history::baseline(&self.http, self.server(), name, marks, occupied).await?
+                    let (baseline, place) =
+                        history::baseline(&self.http, self.server(), name, marks, occupied).await?;
+                    (Baseline { closed: garage.stays.closed, ..baseline }, place)
                 }
                 _ => Default::default(),
             };
@@ -267,7 +309,8 @@ impl Run<'_> {
         if found > 0 {
             self.console.say(&format!("going on from {} events of earlier runs\n", grouped(found)));
         }
-        Ok((baselines, places))
+        let begins = garages.values().map(|garage| garage.position).max().unwrap_or(0);
+        Ok((baselines, places, begins))
     }
 
     async fn deliver_left_overs(&mut self) -> Result<(), RunError> {
@@ -427,10 +470,28 @@ impl Run<'_> {
     }
 
     /// Compares the books with the centre, and notes what differs.
-    async fn check(&mut self, books: &[Books], places: Vec<history::Place>) -> Result<(), RunError> {
-        let mut read_back = match self.settings.verify {
-            Verify::Full => self.read_back(books, places).await?,
-            Verify::Counts => books.iter().map(|_| None).collect(),
+    async fn check(
+        &mut self,
+        books: &[Books],
+        places: Vec<history::Place>,
+        begins: u64,
+    ) -> Result<(), RunError> {
+        let (mut read_back, till) = match self.settings.verify {
+            Verify::Full => {
+                let events: u64 = books.iter().map(Books::confirmed).sum();
+                self.console.say(&format!(
+                    "reading {} events back from the centre, and all charges",
+                    grouped(events)
+                ));
+                let (read_back, till) =
+                    tokio::join!(self.read_back(books, places), self.read_charges(begins));
+                (read_back?, Some(till?))
+            }
+            Verify::Counts => (books.iter().map(|_| None).collect(), None),
+        };
+        let bill = match &till {
+            Some(till) => till.bill.clone(),
+            None => till::newest(&self.http, self.server()).await?,
         };
         let garages = self.http.garages(self.server()).await?;
         let occupancy = self.http.occupancy(self.server()).await?;
@@ -445,6 +506,9 @@ impl Run<'_> {
                 applied: garage.map_or(0, GarageAtServer::applied),
                 occupied,
                 depth: outbox.map(|outbox| outbox.depth),
+                closed: garage.map_or(0, |garage| garage.stays.closed),
+                taken: garage.map(GarageAtServer::taken).unwrap_or_default(),
+                charges: till.as_ref().map(|till| till.of(&books.garage)),
                 read_back: read_back[index].take(),
             };
             report.discrepancies.extend(books.compare(&centre));
@@ -453,23 +517,38 @@ impl Run<'_> {
             report.resends += outbox.map_or(0, |outbox| outbox.resends);
             report.resends += self.fleet.edges[index].former_count();
             report.held_back += self.tallies[index].held_back.load(Ordering::Relaxed);
+            report.taken.extend([&centre.taken]);
+            report.stays += centre.closed;
             report.garages.push(GarageTotal {
                 name: books.garage.clone(),
                 capacity: self.sites[index].capacity,
                 occupied,
+                taken: centre.taken,
                 events: books.confirmed(),
             });
         }
+        report.statement = bill.as_ref().map(Bill::path);
+        self.bill = bill.or(self.bill.take());
         Ok(())
     }
 
+    /// All charges, once the list has come as far as the counts; those at positions after `begins` are of this run.
+    async fn read_charges(&self, begins: u64) -> Result<Till, RunError> {
+        let garages = self.http.garages(self.server()).await?;
+        let counted = garages.values().map(|garage| garage.position).max().unwrap_or(0);
+        let began = Instant::now();
+        // A list that stays behind is compared as it is.
+        while till::position(&self.http, self.server()).await? < counted && began.elapsed() < VIEWS_CATCH_UP {
+            tokio::time::sleep(ASK_EVERY).await;
+        }
+        Ok(till::read(&self.http, self.server(), begins).await?)
+    }
+
     async fn read_back(
-        &mut self,
+        &self,
         books: &[Books],
         places: Vec<history::Place>,
     ) -> Result<Vec<Option<ReadBack>>, RunError> {
-        let events: u64 = books.iter().map(Books::confirmed).sum();
-        self.console.say(&format!("reading {} events back from the centre", grouped(events)));
         let readers = Arc::new(Semaphore::new(READERS));
         let mut reading = JoinSet::new();
         for (index, (books, place)) in books.iter().zip(places).enumerate() {
@@ -494,6 +573,9 @@ impl Run<'_> {
             return Ok(());
         }
         let right = self.report.discrepancies.is_empty();
+        if let Some(statement) = &self.report.statement {
+            self.console.say(&format!("a statement  {}{statement}", self.server()));
+        }
         self.console.say(if right { LINGERING_RIGHT } else { LINGERING_WRONG });
         for Discrepancy { garage, what } in &self.report.discrepancies {
             self.console.say(&format!("{}: {what}", garage.as_deref().unwrap_or("the city")));
@@ -515,6 +597,25 @@ impl Run<'_> {
     async fn show(&mut self, stage: &Stage) {
         let fast = self.settings.pace == Pace::AsFastAsItCan;
         self.show_as(stage, if fast { View::Bar } else { View::Table }).await;
+        if !fast {
+            self.tell_of_a_statement().await;
+        }
+    }
+
+    /// Says where a statement can be seen, as soon as there is one, and once more when there is one of an account.
+    async fn tell_of_a_statement(&mut self) {
+        let accounts = self.settings.config.is_none() && matches!(self.settings.cars, Cars::Simulated { .. });
+        let enough = |bill: &Bill| bill.of_account || !accounts;
+        if self.bill.as_ref().is_some_and(enough) {
+            return;
+        }
+        // In bad weather the server may be dead. The next picture asks again.
+        if let Ok(Some(bill)) = till::newest(&self.http, self.server()).await
+            && (self.bill.is_none() || bill.of_account)
+        {
+            self.console.say(&format!("a statement  {}{}", self.server(), bill.path()));
+            self.bill = Some(bill);
+        }
     }
 
     async fn show_as(&mut self, stage: &Stage, view: View) {

@@ -57,7 +57,7 @@ struct Flags {
     #[arg(long, value_name = "HOW", value_enum, default_value_t = Verify::Full)]
     verify: Verify,
 
-    /// The server's configuration file.
+    /// The server's configuration file [default: an example with tariffs, city.toml in the data directory].
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
@@ -76,10 +76,10 @@ fn speed(text: &str) -> Result<f64, String> {
 /// How thoroughly the books are compared at the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Verify {
-    /// Each event is read back from the server and compared with what was confirmed, in order; afterwards `server verify`
-    /// judges the ledger.
+    /// Each event is read back from the server and compared with what was confirmed, in order, and each charge with the
+    /// stays that ended; afterwards `server verify` judges the ledger.
     Full,
-    /// Per garage: how many events were applied, and how many cars are inside.
+    /// Per garage: how many events were applied, how many cars are inside, and how many stays have ended.
     Counts,
 }
 

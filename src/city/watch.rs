@@ -112,6 +112,7 @@ pub async fn look(
             name: site.name.clone(),
             occupied: garage.map(|garage| garage.occupied),
             capacity: site.capacity,
+            taken: garage.map(GarageAtServer::taken).unwrap_or_default(),
             backlog: outbox.as_ref().map(|outbox| outbox.depth),
             resends: outbox.as_ref().map(|outbox| outbox.resends),
             state: state(outbox.as_ref()),

@@ -57,6 +57,7 @@ pub struct ServerTable {
     pub listen: Option<ServerAddress>,
     pub http: Option<SocketAddr>,
     pub reserve_bytes: Option<u64>,
+    pub retention_days: Option<u32>,
     pub log_format: Option<LogFormat>,
 }
 

@@ -4,6 +4,7 @@ pub mod books;
 pub mod edge;
 pub mod file;
 pub mod server;
+mod stays;
 
 pub use books::BooksTask;
 pub use edge::{EdgeCall, EdgeConfig, EdgeTask};

@@ -1,11 +1,13 @@
 //! The settings of `server`.
 
 use super::books::{BooksTask, ChargesFlags, ContractsFlags, JournalFlags, PlatesFlags, StatementsFlags};
+use super::stays::StaysFlags;
 use super::{ConfigError, file::ConfigFile};
 use crate::messaging::SiteName;
+use crate::parking::Plate;
 use crate::parking::statement::Operator;
 use crate::parking::tariff::TariffSet;
-use crate::server::commands::{Command, Place};
+use crate::server::commands::{Command, Place, ToForget};
 use crate::telemetry::LogFormat;
 use crate::transport::ServerAddress;
 use clap::{Parser, Subcommand};
@@ -30,6 +32,9 @@ struct Flags {
     /// How much of the disk is kept free; below it edges keep their events [default: 64 MB, or 5 % of a smaller disk]
     #[arg(long, value_name = "BYTES", env = "FOGPOST_RESERVE_BYTES")]
     reserve_bytes: Option<u64>,
+    /// Stays that were charged lose their plates when the month of their exit ended so many days ago [default: never]
+    #[arg(long, value_name = "DAYS", env = "FOGPOST_RETENTION_DAYS", value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    retention_days: Option<u32>,
     /// How logs are written [default: text on a terminal, else json]
     #[arg(long, global = true, value_name = "FORMAT", env = "FOGPOST_LOG_FORMAT")]
     log_format: Option<LogFormat>,
@@ -65,6 +70,20 @@ enum TaskFlags {
     /// What an account or a car owes for a month, to be sent
     #[command(subcommand)]
     Statements(StatementsFlags),
+    /// Look at stays that do not add up, and repair them
+    #[command(subcommand)]
+    Stays(StaysFlags),
+    /// Let a random token stand for a plate in stays and charges. Amounts, dates and garages stay. See "compact" for the rest
+    Forget {
+        #[arg(value_parser = Plate::new)]
+        plate: Plate,
+    },
+    /// Write the ledger of a stopped server into a new directory, without what was forgotten
+    Compact {
+        /// Must not exist, or be empty
+        #[arg(value_name = "DIR")]
+        to: PathBuf,
+    },
     /// A month's statements as double entries for a bookkeeper
     #[command(subcommand)]
     Journal(JournalFlags),
@@ -173,7 +192,7 @@ enum TariffsFlags {
     Show,
 }
 
-fn time(text: &str) -> Result<Timestamp, String> {
+pub(super) fn time(text: &str) -> Result<Timestamp, String> {
     let form = "a time has a date, a time of day and an offset, such as 2026-11-23T08:15:00+01:00";
     text.parse().map_err(|error| format!("{form}: {error}"))
 }
@@ -213,6 +232,12 @@ pub enum ServerTask {
     },
     /// About the books of money.
     Books(BooksTask),
+    ReviewStays {
+        json: bool,
+    },
+    Compact {
+        to: PathBuf,
+    },
 }
 
 impl From<TaskFlags> for ServerTask {
@@ -251,6 +276,12 @@ impl From<TaskFlags> for ServerTask {
             TaskFlags::Charges(flags) => flags.into(),
             TaskFlags::Statements(flags) => flags.into(),
             TaskFlags::Journal(flags) => flags.into(),
+            TaskFlags::Stays(flags) => flags.into(),
+            TaskFlags::Forget { plate } => {
+                let whose = ToForget::Plate(plate.to_string());
+                ServerTask::Command(Command::Forget { whose, seed: rand::random() })
+            }
+            TaskFlags::Compact { to } => ServerTask::Compact { to },
             TaskFlags::Verify { json } => ServerTask::Verify { json },
             TaskFlags::Refold => ServerTask::Refold,
             TaskFlags::Backup { to, json } => ServerTask::Backup { to, json },
@@ -267,6 +298,8 @@ pub struct ServerConfig {
     pub http: SocketAddr,
     /// `None`: the smaller of 64 MB and 5 % of the filesystem.
     pub reserve_bytes: Option<u64>,
+    /// `None`: plates are kept.
+    pub retention_days: Option<u32>,
     pub log_format: LogFormat,
     /// All of the file's tariffs; empty without a file.
     pub tariffs: TariffSet,
@@ -302,6 +335,7 @@ impl ServerConfig {
                 .unwrap_or_else(|| "tcp://127.0.0.1:5555".parse().expect("it is an address")),
             http: flags.http.or(table.http).unwrap_or_else(|| ([127, 0, 0, 1], 5580).into()),
             reserve_bytes: flags.reserve_bytes.or(table.reserve_bytes),
+            retention_days: flags.retention_days.or(table.retention_days),
             log_format: flags.log_format.or(table.log_format).unwrap_or_else(LogFormat::default_here),
             tariffs,
             operator: operator.0,

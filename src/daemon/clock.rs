@@ -13,6 +13,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const SET_BY_LEAST_MS: u64 = 1000;
 
+/// Clocks of an edge and of its server that differ by more than this are an alarm at both.
+pub const SKEW_ALARM: Duration = Duration::from_secs(5);
+
 /// Wall time in milliseconds since 1970: evidence, not truth.
 pub fn wall_ms() -> i64 {
     let signed = |ms: u128| i64::try_from(ms).unwrap_or(i64::MAX);

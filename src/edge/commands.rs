@@ -4,8 +4,8 @@
 //! sled writes whenever it opens; what is decided is written into the directory itself, which is held meanwhile.
 //! **Kept by.** A running edge answers over `admin.sock`; a directory on which none runs is held.
 
-use super::Shared;
 use super::sending::Told;
+use super::{Shared, WITNESS_FILE};
 use crate::config::EdgeTask;
 use crate::daemon::admin::{self, Call, NotDone, Outcome, Reached};
 use crate::daemon::clock;
@@ -21,6 +21,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use tempfile::{NamedTempFile, TempDir};
 use tokio::sync::mpsc;
 
 /// How many events one answer carries.
@@ -103,6 +104,7 @@ fn look(outbox: &Outbox, request: &Request) -> Outcome {
                 "depth": status.depth,
                 "bytes": status.bytes,
                 "epochs": status.epochs,
+                "damaged": outbox.damages().iter().map(|damage| damage.last - damage.first + 1).sum::<u64>(),
                 "oldest_age_seconds": status.oldest_begun.map(|begun| begun.age_at(&now).as_secs_f64()),
                 "ledger": outbox.ledger().map(|ledger| ledger.to_string()),
                 "keys_remembered": outbox.keys_remembered(),
@@ -186,22 +188,44 @@ fn events(answer: &Value) -> String {
 /// An outbox of a directory on which no edge runs, opened for one answer after another.
 struct Offline {
     outbox: Outbox,
-    /// Held, or the copy removed, until the end.
-    _kept: (DataDir, Option<tempfile::TempDir>),
+    /// Held, or the copies removed, until the end.
+    _kept: (DataDir, Option<Copies>),
+}
+
+/// What an outbox is opened from, to be looked into. Gone when it is dropped.
+struct Copies {
+    store: TempDir,
+    witness: NamedTempFile,
+}
+
+impl Copies {
+    fn of(dir: &DataDir) -> Result<Copies, String> {
+        let store = copy::copy(&dir.store()).map_err(|error| error.to_string())?;
+        let noted = dir.path().join(WITNESS_FILE);
+        let copied = || -> io::Result<NamedTempFile> {
+            let copy = NamedTempFile::with_prefix("fogpost-")?;
+            if noted.exists() {
+                std::fs::copy(&noted, copy.path())?;
+            }
+            Ok(copy)
+        };
+        let witness = copied().map_err(|error| format!("cannot copy {noted:?}: {error}"))?;
+        Ok(Copies { store, witness })
+    }
 }
 
 impl Offline {
     fn open(dir: DataDir, in_place: bool) -> Result<Offline, String> {
-        let looked_into = match in_place {
-            true => None,
-            false => Some(copy::copy(&dir.store()).map_err(|error| error.to_string())?),
+        let copies = (!in_place).then(|| Copies::of(&dir)).transpose()?;
+        let (store, witness) = match &copies {
+            Some(copies) => (copies.store.path().to_owned(), copies.witness.path().to_owned()),
+            None => (dir.store(), dir.path().join(WITNESS_FILE)),
         };
-        let path = looked_into.as_ref().map_or_else(|| dir.store(), |copy| copy.path().to_owned());
-        let store = Store::open(&path, Purpose::Edge).map_err(|error| error.to_string())?;
-        // A copy must not be taken for this machine's own, and its witness is not its own either.
-        let outbox =
-            Outbox::open(store, Options::default(), clock::read()).map_err(|error| error.to_string())?;
-        Ok(Offline { outbox, _kept: (dir, looked_into) })
+        let store = Store::open(&store, Purpose::Edge).map_err(|error| error.to_string())?;
+        // Without a machine: nobody who looks, or decides, is taken for the one that wrote last.
+        let options = Options { witness: Some(witness), machine: None, ..Options::default() };
+        let outbox = Outbox::open(store, options, clock::read()).map_err(|error| error.to_string())?;
+        Ok(Offline { outbox, _kept: (dir, copies) })
     }
 
     fn answer(&self, request: &Request) -> Result<Value, String> {

@@ -12,7 +12,7 @@ use crate::messaging::{Epoch, SiteName, page::SealedPage};
 use crate::parking::occupancy::Effect;
 use crate::parking::{Board, BoardAnswer, BoardQuestion, Event};
 use serde::{Deserialize, Serialize};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 /// How many runs of events are told apart. Beyond it neighbours are joined, and the own count is taken from the server
@@ -58,6 +58,12 @@ pub struct Display {
     base: (Option<i64>, Place),
     /// Our events after `base.1`, in order.
     runs: VecDeque<Run>,
+    /// Up to where each epoch was counted from disk. What was appended up to there is told again when its producer is answered.
+    found: BTreeMap<[u8; 16], u64>,
+    /// Epochs whose events were moved: they were found under another one.
+    moved: BTreeSet<[u8; 16]>,
+    /// What was appended while another display is made from the disk, to take the place of this one.
+    since: Option<Vec<(Epoch, u64, u64, Effect)>>,
 }
 
 impl Display {
@@ -75,11 +81,34 @@ impl Display {
                 Place { epoch: 0, sequence: oldest - 1 },
             ),
             runs: VecDeque::new(),
+            found: BTreeMap::new(),
+            moved: BTreeSet::new(),
+            since: None,
         }
     }
 
-    /// Events that were found on disk, in order.
-    pub fn found(&mut self, page: &SealedPage) {
+    /// Another one is made from what is on disk from now on; see [`Display::take_over`].
+    pub fn will_be_replaced(&mut self) {
+        self.since = Some(Vec::new());
+    }
+
+    /// Nothing takes its place after all.
+    pub fn stays(&mut self) {
+        self.since = None;
+    }
+
+    /// Takes the place of `former`, which was told that it will be replaced before this one was begun: what was appended since
+    /// counts here, unless it was found already. `moved` is an epoch whose events have another one now.
+    pub fn take_over(&mut self, former: &Display, moved: Epoch) {
+        self.moved.clone_from(&former.moved);
+        self.moved.insert(moved.to_bytes());
+        for (epoch, last, events, effect) in former.since.iter().flatten() {
+            self.appended(*epoch, *last, *events, *effect);
+        }
+    }
+
+    /// Events that were found on disk, in order; those up to `through` count. No append ends behind it and begins before.
+    pub fn found(&mut self, page: &SealedPage, through: u64) {
         if let Ok(page) = page.open()
             && let Content::Records(records) = &page.content
         {
@@ -91,15 +120,30 @@ impl Display {
                 std::cmp::Ordering::Greater => u64::MAX,
             };
             let known = before.saturating_sub(page.first.get() - 1);
-            let known = usize::try_from(known).unwrap_or(usize::MAX).min(records.len());
-            let events = records[known..].iter().filter_map(|record| Event::from_bytes(&record.payload).ok());
+            let upto = (through + 1).saturating_sub(page.first.get());
+            let upto = usize::try_from(upto).unwrap_or(usize::MAX).min(records.len());
+            let known = usize::try_from(known).unwrap_or(usize::MAX).min(upto);
+            let events =
+                records[known..upto].iter().filter_map(|record| Event::from_bytes(&record.payload).ok());
             let effect = events.map(|event| Effect::of(&event.kind)).fold(Effect::default(), Effect::then);
-            self.appended(page.epoch, page.last(), (records.len() - known) as u64, effect);
+            let last = page.last().min(through);
+            self.count(page.epoch, last, (upto - known) as u64, effect);
+            self.found.insert(page.epoch.to_bytes(), last);
         }
     }
 
     /// So many events up to `last` were confirmed, with this effect together.
     pub fn appended(&mut self, epoch: Epoch, last: u64, events: u64, effect: Effect) {
+        if let Some(since) = &mut self.since {
+            since.push((epoch, last, events, effect));
+        }
+        let id = epoch.to_bytes();
+        if self.found.get(&id).is_none_or(|found| *found < last) && !self.moved.contains(&id) {
+            self.count(epoch, last, events, effect);
+        }
+    }
+
+    fn count(&mut self, epoch: Epoch, last: u64, events: u64, effect: Effect) {
         let last = self.place(epoch.to_bytes(), last);
         if last <= self.base.1 || events == 0 {
             return;
@@ -236,6 +280,8 @@ impl Display {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::messaging::page::{Page, Record};
+    use crate::messaging::{ClockReading, Sequence};
     use crate::parking::EventKind;
     use crate::parking::board::{BoardLine, BoardVersion};
 
@@ -250,7 +296,7 @@ mod tests {
         let line =
             BoardLine { capacity: 100, occupied, as_of_ms: None, through: Some((EPOCH.to_bytes(), through)) };
         BoardAnswer::Whole(Board {
-            version: BoardVersion { ledger: [1; 16], position: through },
+            version: BoardVersion { ledger: [1; 16], position: through, run: 1 },
             garages: [("a".to_owned(), line)].into(),
         })
     }
@@ -334,6 +380,46 @@ mod tests {
         display.appended(EPOCH, 2, 1, count);
         display.appended(EPOCH, 1, 1, entries(1));
         assert_eq!(display.own_occupied(), Some(51));
+    }
+
+    fn page(epoch: Epoch, first: u64, entries: u64) -> SealedPage {
+        let event =
+            Event::from_json(br#"{"kind":"entry","plate":null}"#, jiff::Timestamp::UNIX_EPOCH).unwrap();
+        SealedPage::seal(&Page {
+            epoch,
+            first: Sequence::new(first).unwrap(),
+            previous: None,
+            moved_from: None,
+            begun: ClockReading::at_wall_ms(0),
+            content: Content::Records(vec![Record::of(event.to_bytes()); entries as usize]),
+        })
+    }
+
+    /// After a move the count is made from the disk anew. Events that came meanwhile once were missing in it, or counted twice,
+    /// until they were delivered.
+    #[test]
+    fn a_display_that_takes_the_place_of_another_counts_what_came_meanwhile_once() {
+        let (moved, new) = (Epoch::from_bytes([6; 16]), Epoch::from_bytes([7; 16]));
+        let mut former = display(1);
+        former.appended(EPOCH, 10, 10, entries(10)); // moved to an epoch of its own afterwards
+        former.will_be_replaced();
+        former.appended(EPOCH, 11, 1, entries(1)); // so was this one, whose producer is answered late
+        let mut display = Display::new(&SiteName::new("a").unwrap(), &[(moved, 1), (new, 1)], true);
+        display.restore(&former.save(), Instant::now(), 0);
+        // The base comes with the first answer; here everything is there from the beginning.
+        display.base.0 = Some(0);
+        display.found(&page(moved, 1, 12), 12);
+        former.appended(new, 2, 2, entries(2)); // on disk before it was read
+        former.appended(new, 5, 2, entries(2)); // after it; the page was read all the same
+        display.found(&page(new, 1, 5), 3);
+        display.take_over(&former, EPOCH);
+        assert_eq!(display.own_occupied(), Some(12 + 5));
+        // Answered after the change of displays.
+        display.appended(EPOCH, 12, 1, entries(1));
+        display.appended(new, 3, 1, entries(1));
+        assert_eq!(display.own_occupied(), Some(12 + 5));
+        display.appended(new, 6, 1, entries(1));
+        assert_eq!(display.own_occupied(), Some(12 + 6));
     }
 
     #[test]

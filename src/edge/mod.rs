@@ -12,8 +12,8 @@ use crate::config::{EdgeCall, EdgeConfig};
 use crate::daemon::admin::AdminSocket;
 use crate::daemon::{self, Daemon, DaemonError, STOP_WITHIN, StopRequest, clock};
 use crate::http;
-use crate::messaging::SiteName;
 use crate::messaging::outbox::{Limits, Options, Outbox};
+use crate::messaging::{Epoch, SiteName};
 use crate::parking::board::BoardLine;
 use crate::store::directory::DataDir;
 use crate::store::{Purpose, StoreError, room};
@@ -279,20 +279,32 @@ fn show_what_waits(display: &mut Display, outbox: &Outbox) -> Result<(), StoreEr
         let mut next = position.oldest;
         while next <= position.durable {
             let taken = outbox.take(position.life, next, 1 << 20)?;
-            taken.pages.iter().for_each(|page| display.found(page));
+            taken.pages.iter().for_each(|page| display.found(page, position.durable));
             next = taken.last.map_or(position.durable, |last| last) + 1;
         }
     }
     Ok(())
 }
 
-/// Events have got other places: what the board of the server counts is compared with them anew.
-fn rebuild_display(shared: &Shared) {
-    let board = shared.display().save();
+/// Events of the epoch `moved` have got other places: what the board of the server counts is compared with them anew.
+fn rebuild_display(shared: &Shared, moved: Epoch) {
+    let saved = {
+        let mut display = shared.display();
+        display.will_be_replaced();
+        display.save()
+    };
     let mut display = new_display(&shared.config.garage_name, &shared.outbox);
-    display.restore(&board, Instant::now(), clock::wall_ms());
-    match show_what_waits(&mut display, &shared.outbox) {
-        Ok(()) => *shared.display() = display,
-        Err(error) => tracing::warn!(%error, "the garage's own count is shown as it was"),
+    display.restore(&saved, Instant::now(), clock::wall_ms());
+    let found = show_what_waits(&mut display, &shared.outbox);
+    let mut former = shared.display();
+    match found {
+        Ok(()) => {
+            display.take_over(&former, moved);
+            *former = display;
+        }
+        Err(error) => {
+            former.stays();
+            tracing::warn!(%error, "the garage's own count is shown as it was");
+        }
     }
 }

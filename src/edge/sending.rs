@@ -21,9 +21,6 @@ use tokio_util::sync::CancellationToken;
 /// behind one server, more would only wait in its memory.
 const WINDOW: usize = 4;
 
-/// A clock that differs from the server's by more than this is an alarm.
-pub const SKEW_ALARM: Duration = Duration::from_secs(5);
-
 /// What the sender shows of itself.
 #[derive(Debug, Clone, Default)]
 pub struct SendingStatus {
@@ -175,11 +172,13 @@ impl Shell {
         let (outbox, life) = (self.shared.outbox.clone(), self.life);
         let read = tokio::task::spawn_blocking(move || -> Result<_, StoreError> {
             let taken = pages_from.map(|from| outbox.take(life, from, PAGES_BYTES)).transpose()?;
-            let status = ask.then(|| outbox.status()).transpose()?;
-            Ok((taken.unwrap_or_default(), status))
+            // What asks the disk is asked here: a disk that does not answer must not take a thread from those who serve.
+            let known =
+                ask.then(|| Ok::<_, StoreError>((outbox.status()?, outbox.shortage()))).transpose()?;
+            Ok((taken.unwrap_or_default(), known))
         });
         let read = read.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-        let (taken, status): (Taken, _) = read?;
+        let (taken, known): (Taken, _) = read?;
         self.sender.sent(self.now(), id, taken.last, ask);
         if taken.pages.is_empty() && !ask {
             return Ok(());
@@ -195,7 +194,7 @@ impl Shell {
             clock_ms: clock::wall_ms(),
             pages: taken.pages,
             ask: ask.then(|| Bytes::from(self.shared.display().question().to_bytes())),
-            observation: status.map(|status| self.observation(&status)),
+            observation: known.map(|(status, shortage)| self.observation(&status, shortage)),
         }
         .encode();
         if self.sent_at.len() >= 4 * WINDOW {
@@ -212,7 +211,7 @@ impl Shell {
         Ok(())
     }
 
-    fn observation(&self, status: &Status) -> Bytes {
+    fn observation(&self, status: &Status, shortage: Option<String>) -> Bytes {
         let now = clock::read();
         let age = |begun: crate::messaging::ClockReading| {
             u64::try_from(begun.age_at(&now).as_millis()).unwrap_or(u64::MAX)
@@ -224,7 +223,7 @@ impl Shell {
             oldest_age_ms: status.oldest_begun.map(age),
             clock_set: now.set,
             damaged: self.shared.outbox.damages().iter().map(|damage| damage.last - damage.first + 1).sum(),
-            shortage: self.shared.outbox.shortage(),
+            shortage,
         };
         Bytes::from(observation.to_bytes())
     }
@@ -272,7 +271,10 @@ impl Shell {
             }
             Outcome::Nothing => {}
             Outcome::ReceiverWentBack { mark, settled } => {
-                self.shared.outbox.unsettle(self.life, mark);
+                // An error means that the disk failed: the process ends, and learns it anew after a restart.
+                if let Err(error) = self.shared.outbox.unsettle(self.life, mark).await {
+                    return self.not_now(&error);
+                }
                 self.alarm(format!(
                     "the server has our events up to {mark} only, though it acknowledged {settled}: was it restored from a copy? What is still here is sent again, the rest is recorded there as missing"
                 ));
@@ -297,6 +299,7 @@ impl Shell {
                 Err(error) => self.not_now(&error),
             },
             Outcome::OtherLedger { found } => {
+                self.link = None;
                 let ours = self.sender.ledger().map(|ledger| ledger.to_string()).unwrap_or_default();
                 self.alarm(format!(
                     "what answers keeps the ledger {found}, and this garage delivers to the ledger {ours}: nothing is sent to it, nothing is deleted, the queue waits. Is the address right? If the other ledger is lost for good and this one is to take its place: edge ledger adopt {found}"
@@ -304,11 +307,13 @@ impl Shell {
             }
             Outcome::Move { from } => match self.shared.outbox.move_oldest(self.life, from).await {
                 Ok(moved) => {
+                    let former = self.epoch;
                     self.go_on_with_the_oldest_epoch();
-                    let shared = Arc::clone(&self.shared);
-                    // It reads all that waits. That it fails only leaves the count as it was.
-                    let _ = tokio::task::spawn_blocking(move || super::rebuild_display(&shared)).await;
                     if let Some((epoch, events)) = moved {
+                        let shared = Arc::clone(&self.shared);
+                        let rebuild = move || super::rebuild_display(&shared, former);
+                        // It reads all that waits. That it fails only leaves the count as it was.
+                        let _ = tokio::task::spawn_blocking(rebuild).await;
                         tracing::warn!(%epoch, events, "the server was told to take both sides of the conflict: what was not acknowledged was moved to a new epoch, and is delivered there");
                     }
                     self.shared.sending().alarm = None;
@@ -349,7 +354,7 @@ impl Shell {
         let skew_ms = reply.clock_ms.saturating_sub(clock::wall_ms().saturating_sub(took_ms / 2));
         self.shared.sending().skew_ms = Some(skew_ms);
         let uncertain_ms =
-            i64::try_from(SKEW_ALARM.as_millis()).unwrap_or(i64::MAX).saturating_add(took_ms / 2);
+            i64::try_from(clock::SKEW_ALARM.as_millis()).unwrap_or(i64::MAX).saturating_add(took_ms / 2);
         let skewed = skew_ms.saturating_abs() > uncertain_ms;
         if skewed && !self.skewed {
             tracing::error!(

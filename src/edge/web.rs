@@ -9,6 +9,7 @@ use crate::messaging::{ClockReading, Digest};
 use crate::parking::Event;
 use crate::parking::event::Shown;
 use crate::parking::occupancy::Effect;
+use crate::store::StoreError;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
@@ -22,6 +23,7 @@ use jiff::Timestamp;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use serde::Serialize;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
@@ -86,7 +88,8 @@ async fn readyz(State(web): SharedWeb) -> Result<&'static str, Problem> {
         let text = "the disk failed; events are refused until a restart finds out what it holds";
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, text));
     }
-    if let Some(what) = web.shared.outbox.shortage() {
+    let outbox = web.shared.outbox.clone();
+    if let Some(what) = http::blocking(move || Ok::<_, Infallible>(outbox.shortage())).await? {
         let text =
             format!("{what}; events are refused until there is room, and what was confirmed is delivered");
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, text));
@@ -349,7 +352,8 @@ async fn outbox(State(web): SharedWeb) -> Result<impl IntoResponse, Problem> {
         reason: String,
     }
     let outbox = web.shared.outbox.clone();
-    let status = http::blocking(move || outbox.status()).await?;
+    let asked = move || Ok::<_, StoreError>((outbox.status()?, outbox.shortage(), outbox.keys_remembered()));
+    let (status, full, keys_remembered) = http::blocking(asked).await?;
     let sending = web.shared.sending().clone();
     let now = clock::read();
     let age = |begun: ClockReading| begun.age_at(&now).as_secs_f64();
@@ -370,9 +374,9 @@ async fn outbox(State(web): SharedWeb) -> Result<impl IntoResponse, Problem> {
         ledger: sending.ledger,
         alarm: sending.alarm,
         notice: sending.notice,
-        full: web.shared.outbox.shortage(),
+        full,
         epochs: status.epochs,
-        keys_remembered: web.shared.outbox.keys_remembered(),
+        keys_remembered,
         clock: Clock {
             set: now.set,
             server_ahead_seconds: sending.skew_ms.map(|skew_ms| skew_ms as f64 / 1000.0),

@@ -23,6 +23,8 @@ use serde::{Deserialize, Serialize};
 
 /// The form of an encoded page that this program writes.
 pub const VERSION: u8 = 2;
+/// In the place of a version: what follows is no longer what was received.
+const REPLACED: u8 = u8::MAX;
 /// The most messages in a page.
 pub const RECORDS_MAX: usize = 64;
 /// The longest encoded page, in bytes. Below the store's limit of 6 KB by what an outbox and a ledger
@@ -183,6 +185,24 @@ impl SealedPage {
         Page::decode(&self.bytes)
     }
 
+    /// The same page with other content, under the digest that it was received with: whoever keeps it had to forget some of it.
+    /// [`SealedPage::open`] refuses it, so that it is never taken for what was received.
+    pub fn replaced_by(&self, page: &Page) -> SealedPage {
+        SealedPage { digest: self.digest, bytes: [&[REPLACED], &page.encode()[..]].concat().into() }
+    }
+
+    pub fn is_replaced(&self) -> bool {
+        self.bytes.first() == Some(&REPLACED)
+    }
+
+    /// What is kept of a page, as it was received or replaced.
+    pub fn read(&self) -> Result<Page, PageError> {
+        match self.bytes.split_first() {
+            Some((&REPLACED, kept)) => Page::decode(kept),
+            _ => self.open(),
+        }
+    }
+
     /// As one value of a store: digest, then bytes.
     pub fn to_stored(&self) -> Vec<u8> {
         [self.digest.as_bytes(), &self.bytes[..]].concat()
@@ -234,6 +254,20 @@ mod tests {
             let opened = SealedPage::from_stored(&damaged).unwrap().open();
             assert_eq!(opened, Err(PageError::Digest), "at byte {place}");
         }
+    }
+
+    #[test]
+    fn a_replaced_page_keeps_its_digest_and_is_never_taken_for_the_received_one() {
+        let sealed = SealedPage::seal(&page(3));
+        let replaced = sealed.replaced_by(&page(2));
+        assert_eq!(
+            (replaced.digest, replaced.is_replaced(), sealed.is_replaced()),
+            (sealed.digest, true, false)
+        );
+        assert_eq!((replaced.read().unwrap(), sealed.read().unwrap()), (page(2), page(3)));
+        assert!(replaced.open().is_err());
+        let other = SealedPage { digest: Digest::of(&replaced.bytes), ..replaced };
+        assert_eq!(other.open(), Err(PageError::Version(255)));
     }
 
     #[test]

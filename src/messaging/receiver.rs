@@ -8,6 +8,7 @@
 //! person must look.
 
 use super::identity::Digest;
+use super::page::Page;
 
 /// Where a page stands in its stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,8 +27,19 @@ pub struct Place {
 pub struct Mark {
     /// The highest sequence applied, 0 for a stream never seen.
     pub sequence: u64,
-    /// The digest of the page that ended there, where it is known.
+    /// The digest of the page that ended there, where the next page is sure to name it.
     pub digest: Option<Digest>,
+}
+
+impl Mark {
+    /// The mark when a page of messages with this digest was applied.
+    ///
+    /// A page that names none before it, beyond the first, may be the rest of a page whose beginning was applied already: the
+    /// next page names the whole one. Whoever derives a mark from what was applied does it here, so that it is the same mark.
+    pub fn after(page: &Page, digest: Digest) -> Mark {
+        let whole = page.previous.is_some() || page.first.get() == 1;
+        Mark { sequence: page.last(), digest: whole.then_some(digest) }
+    }
 }
 
 /// What to do with one page.

@@ -1,11 +1,9 @@
 //! The board: the occupancy of all garages, as one garage shows it, and what rides along on requests.
 //!
-//! These travel as opaque bytes in `messaging`, encoded with postcard behind a version byte.
+//! These travel as opaque bytes in `messaging`, encoded with postcard behind a version byte for each of them.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::collections::BTreeMap;
-
-const VERSION: u8 = 1;
 
 /// One garage on the board.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,11 +16,16 @@ pub struct BoardLine {
     pub through: Option<([u8; 16], u64)>,
 }
 
-/// What a board shows: a state of one ledger at one position.
+/// What a board shows: a state of one ledger at one position, as one run of the server knew it.
+///
+/// A ledger that was restored from a backup comes to the same positions again, with other events. So only what the same run
+/// has told is a version that changes can be told since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BoardVersion {
     pub ledger: [u8; 16],
     pub position: u64,
+    /// Drawn at each start of the server.
+    pub run: u64,
 }
 
 /// The occupancy of all garages at a version.
@@ -73,26 +76,27 @@ pub struct Observation {
 pub struct UnknownForm;
 
 macro_rules! rides_along {
-    ($($name:ident),*) => {$(
+    ($($name:ident in form $version:literal),*) => {$(
         impl $name {
             pub fn to_bytes(&self) -> Vec<u8> {
-                encode(self)
+                encode($version, self)
             }
             pub fn from_bytes(bytes: &[u8]) -> Result<$name, UnknownForm> {
-                decode(bytes)
+                decode($version, bytes)
             }
         }
     )*};
 }
-rides_along!(BoardQuestion, BoardAnswer, Observation);
+// Form 1 of the board had versions without the run.
+rides_along!(BoardQuestion in form 2, BoardAnswer in form 2, Observation in form 1);
 
-fn encode(value: &impl Serialize) -> Vec<u8> {
-    postcard::to_extend(value, vec![VERSION]).expect("it always encodes")
+fn encode(version: u8, value: &impl Serialize) -> Vec<u8> {
+    postcard::to_extend(value, vec![version]).expect("it always encodes")
 }
 
-fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, UnknownForm> {
+fn decode<T: DeserializeOwned>(version: u8, bytes: &[u8]) -> Result<T, UnknownForm> {
     match bytes.split_first() {
-        Some((&VERSION, body)) => postcard::from_bytes(body).map_err(|_| UnknownForm),
+        Some((its, body)) if *its == version => postcard::from_bytes(body).map_err(|_| UnknownForm),
         _ => Err(UnknownForm),
     }
 }
@@ -118,7 +122,7 @@ mod tests {
 
     fn board(position: u64, lines: &[(&str, i64)]) -> Board {
         Board {
-            version: BoardVersion { ledger: [1; 16], position },
+            version: BoardVersion { ledger: [1; 16], position, run: 7 },
             garages: lines
                 .iter()
                 .map(|(name, occupied)| {
@@ -144,6 +148,7 @@ mod tests {
     #[test]
     fn another_form_is_said_not_guessed() {
         assert_eq!(Observation::from_bytes(&[9, 1, 2]), Err(UnknownForm));
+        assert_eq!(BoardQuestion::from_bytes(&[1, 0]), Err(UnknownForm), "an older one");
         assert_eq!(Observation::from_bytes(&[]), Err(UnknownForm));
     }
 }

@@ -66,6 +66,53 @@ impl From<ChargeId> for String {
     }
 }
 
+/// Names an event: `GARAGE/EPOCH/SEQUENCE`.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct EventId {
+    pub garage: String,
+    pub epoch: [u8; 16],
+    pub sequence: u64,
+}
+
+/// A text that is no id of an event.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is no id of an event: one looks like 1/d5947e0f-1414-4ac6-8009-21147bb78df6/623, its garage, epoch and sequence as GET /v1/events shows them"
+)]
+pub struct NoEventId(String);
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.garage, Uuid::from_bytes(self.epoch), self.sequence)
+    }
+}
+
+impl FromStr for EventId {
+    type Err = NoEventId;
+    fn from_str(text: &str) -> Result<EventId, NoEventId> {
+        match text.parse() {
+            Ok(ChargeId { garage, epoch, sequence, made_at: None }) => {
+                Ok(EventId { garage, epoch, sequence })
+            }
+            _ => Err(NoEventId(text.to_owned())),
+        }
+    }
+}
+
+impl TryFrom<String> for EventId {
+    type Error = NoEventId;
+    fn try_from(text: String) -> Result<EventId, NoEventId> {
+        text.parse()
+    }
+}
+
+impl From<EventId> for String {
+    fn from(id: EventId) -> String {
+        id.to_string()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,7 +129,13 @@ mod tests {
 
     #[test]
     fn what_is_no_id_is_refused() {
-        for text in ["", "1", "1/2/3", "1/d5947e0f-1414-4ac6-8009-21147bb78df6/x", "d5947e0f-1414-4ac6-8009-21147bb78df6/3"] {
+        for text in [
+            "",
+            "1",
+            "1/2/3",
+            "1/d5947e0f-1414-4ac6-8009-21147bb78df6/x",
+            "d5947e0f-1414-4ac6-8009-21147bb78df6/3",
+        ] {
             assert!(text.parse::<ChargeId>().is_err(), "{text}");
         }
     }

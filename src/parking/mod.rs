@@ -16,7 +16,7 @@ pub mod stored;
 pub mod tariff;
 
 pub use board::{Board, BoardAnswer, BoardQuestion, Observation};
-pub use charge::ChargeId;
+pub use charge::{ChargeId, EventId};
 pub use event::{Event, EventError, EventKind};
 pub use occupancy::Occupancy;
 pub use plate::{Plate, PlateError};

@@ -12,12 +12,13 @@
 
 use super::commands::{Offline, Request};
 use super::hex::unhex;
-use super::ledger::{Copy, Counts};
+use super::ledger::{Copy, Counts, Ledger};
 use crate::daemon::admin::{self, Caller, Reached};
 use crate::messaging::{Epoch, LedgerId, SiteName};
 use crate::store::directory::DataDir;
 use crate::store::{Purpose, Store};
 use jiff::Timestamp;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::fs::{self, File};
@@ -62,17 +63,20 @@ struct Source<'a> {
 
 impl Source<'_> {
     fn read(&mut self, from: u64, through: Option<u64>) -> Result<Part, String> {
-        let request = Request::Records { from, through };
+        self.ask(&Request::Records { from, through })
+    }
+
+    fn ask<T: DeserializeOwned>(&mut self, request: &Request) -> Result<T, String> {
         let answer = match &mut self.offline {
             Some(books) => {
-                books.answer(&request, &Caller::this_process()).map_err(|error| error.to_string())?
+                books.answer(request, &Caller::this_process()).map_err(|error| error.to_string())?
             }
-            None => match admin::reach(self.data_dir, &request, |_| {}).map_err(|error| error.to_string())? {
+            None => match admin::reach(self.data_dir, request, |_| {}).map_err(|error| error.to_string())? {
                 Reached::Daemon(answer) => answer,
                 Reached::Directory(dir) => {
                     let books = Offline::open(dir).map_err(|error| error.to_string())?;
                     let books = self.offline.insert(books);
-                    books.answer(&request, &Caller::this_process()).map_err(|error| error.to_string())?
+                    books.answer(request, &Caller::this_process()).map_err(|error| error.to_string())?
                 }
             },
         };
@@ -89,13 +93,24 @@ pub fn run(data_dir: &Path, to: &Path) -> Result<Value, String> {
     let mut source = Source { data_dir, offline: None };
     // Whether there is anything to copy is found out before a directory is made.
     let first = source.read(1, None)?;
+    into_new(to, "backup", |unfinished| copy(&mut source, first, unfinished), |copied| certify(to, copied))
+}
+
+/// Lets `write` write a store, and makes it that of a server's data directory `to`, which is new or empty, when it is
+/// complete and on disk; then `finish`. `what` it is say the errors.
+pub fn into_new<T, U>(
+    to: &Path,
+    what: &str,
+    write: impl FnOnce(&Path) -> Result<T, String>,
+    finish: impl FnOnce(T) -> Result<U, String>,
+) -> Result<U, String> {
     let cannot =
-        |error: io::Error| format!("cannot use {to:?} for a backup: {error}. Nothing stored was changed");
+        |error: io::Error| format!("cannot use {to:?} for a {what}: {error}. Nothing stored was changed");
     match fs::read_dir(to) {
         Ok(mut entries) => {
             if entries.next().is_some() {
                 return Err(format!(
-                    "{to:?} is not empty. Nothing was changed. Give a new directory for the backup, or an empty one"
+                    "{to:?} is not empty. Nothing was changed. Give a new directory for the {what}, or an empty one"
                 ));
             }
         }
@@ -104,21 +119,26 @@ pub fn run(data_dir: &Path, to: &Path) -> Result<Value, String> {
     }
     // Held until the end: no server starts on a half of it.
     let target = DataDir::hold(to).map_err(|error| error.to_string())?;
-    copy(&mut source, first, &target).map_err(|reason| {
-        let left = match fs::remove_dir_all(to.join(UNFINISHED)) {
+    let unfinished = to.join(UNFINISHED);
+    // Only what is complete and on disk gets its name.
+    let written = write(&unfinished).and_then(|written| {
+        let named = fs::rename(&unfinished, target.store()).and_then(|()| sync(to));
+        named.map(|()| written).map_err(|error| error.to_string())
+    });
+    written.and_then(finish).map_err(|reason| {
+        let left = match fs::remove_dir_all(&unfinished) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                "What was copied so far is no backup; remove it"
+                "What was copied so far is none; remove it"
             }
             _ => "What was copied so far was removed",
         };
         format!(
-            "the backup in {to:?} was not made: {reason}. The server's own data is not touched by it. {left}"
+            "the {what} in {to:?} was not made: {reason}. The server's own data is not touched by it. {left}"
         )
     })
 }
 
-fn copy(source: &mut Source, first: Part, target: &DataDir) -> Result<Value, String> {
-    let to = target.path();
+fn copy(source: &mut Source, first: Part, unfinished: &Path) -> Result<Certificate, String> {
     let ledger: LedgerId = first.ledger.parse().map_err(|error| format!("the ledger's id: {error}"))?;
     let through = first.through;
     let streams: Result<Vec<(SiteName, Epoch)>, String> = first
@@ -126,42 +146,41 @@ fn copy(source: &mut Source, first: Part, target: &DataDir) -> Result<Value, Str
         .iter()
         .map(|(site, epoch)| Ok((site.clone(), epoch.parse().map_err(|error| format!("an epoch: {error}"))?)))
         .collect();
-    let unfinished = to.join(UNFINISHED);
-    let counts = {
-        let store = Store::open(&unfinished, Purpose::Server).map_err(|error| error.to_string())?;
-        let mut copy = Copy::begin(&store, ledger, streams?).map_err(|error| error.to_string())?;
-        let mut records = first.records;
-        while copy.position() < through {
-            if records.is_empty() {
-                let next = source.read(copy.position() + 1, Some(through))?;
-                if next.ledger != first.ledger {
-                    return Err(format!("another ledger was put in its place meanwhile: {}", next.ledger));
-                }
-                records = next.records;
+    let store = Store::open(unfinished, Purpose::Server).map_err(|error| error.to_string())?;
+    let mut copy = Copy::begin(&store, ledger, streams?).map_err(|error| error.to_string())?;
+    let mut records = first.records;
+    while copy.position() < through {
+        if records.is_empty() {
+            let next = source.read(copy.position() + 1, Some(through))?;
+            if next.ledger != first.ledger {
+                return Err(format!("another ledger was put in its place meanwhile: {}", next.ledger));
             }
-            for record in records.drain(..) {
-                let record = unhex(&record).ok_or("the server's answer is not understood")?;
-                copy.add(record).map_err(|error| error.to_string())?;
-            }
+            records = next.records;
         }
-        copy.finish().map_err(|error| error.to_string())?
-    };
-    let certificate = Certificate {
+        for record in records.drain(..) {
+            copy.add(unhex(&record).ok_or(NOT_UNDERSTOOD)?).map_err(|error| error.to_string())?;
+        }
+    }
+    let counts = copy.finish().map_err(|error| error.to_string())?;
+    copy_base(source, &first.ledger, &store)?;
+    open_copy(store, ledger, through).map_err(|error| format!("what was copied does not open: {error}"))?;
+    Ok(Certificate {
         fogpost: env!("CARGO_PKG_VERSION"),
         ledger: first.ledger,
         position: through,
         made_at: Timestamp::now().to_string(),
         counts,
-    };
+    })
+}
+
+/// Says in `backup.json` that the copy in `to` is complete; it has its name already.
+fn certify(to: &Path, certificate: Certificate) -> Result<Value, String> {
     let text = serde_json::to_string_pretty(&certificate).expect("it always encodes");
-    // Only what is complete and on disk gets its name, and only then is it certified.
-    fs::rename(&unfinished, target.store())
-        .and_then(|()| sync(to))
-        .and_then(|()| write_synced(&to.join("backup.json"), &text))
-        .map_err(|error| error.to_string())?;
+    write_synced(&to.join("backup.json"), &text).map_err(|error| error.to_string())?;
+    let Certificate { position, counts, .. } = &certificate;
     let mut answer = serde_json::to_value(&certificate).expect("it always encodes");
     answer["said"] = json!(format!(
-        "The ledger is copied up to position {through}: {} events in {} pages, {} holes, {} commands. The way back: stop the server, then server --data-dir {}",
+        "The ledger is copied up to position {position}: {} events in {} pages, {} holes, {} commands. The way back: stop the server, then server --data-dir {}",
         counts.events,
         counts.pages,
         counts.holes,
@@ -169,6 +188,46 @@ fn copy(source: &mut Source, first: Part, target: &DataDir) -> Result<Value, Str
         to.display()
     ));
     Ok(answer)
+}
+
+/// What a compacted ledger is folded from.
+fn copy_base(source: &mut Source, ledger: &str, store: &Store) -> Result<(), String> {
+    #[derive(Deserialize)]
+    struct Part {
+        ledger: String,
+        entries: Vec<(String, String)>,
+        next: Option<String>,
+    }
+    let mut after = None;
+    loop {
+        let part: Part = source.ask(&Request::Base { after })?;
+        if part.ledger != ledger {
+            return Err(format!("another ledger was put in its place meanwhile: {}", part.ledger));
+        }
+        for (key, value) in part.entries {
+            let (key, value) = (unhex(&key).ok_or(NOT_UNDERSTOOD)?, unhex(&value).ok_or(NOT_UNDERSTOOD)?);
+            store.put(&key, &value).map_err(|error| error.to_string())?;
+        }
+        after = part.next;
+        if after.is_none() {
+            return store.flush().map_err(|error| error.to_string());
+        }
+    }
+}
+
+const NOT_UNDERSTOOD: &str = "the server's answer is not understood";
+
+/// Opens the copy as a server does: only what opens is a backup.
+fn open_copy(store: Store, ledger: LedgerId, through: u64) -> Result<(), String> {
+    let copied = Ledger::open(store).map_err(|error| error.to_string())?;
+    if (copied.id(), copied.position()) != (ledger, through) {
+        return Err(format!(
+            "it is ledger {} up to position {}, and not ledger {ledger} up to {through}",
+            copied.id(),
+            copied.position()
+        ));
+    }
+    Ok(())
 }
 
 /// Writes a file whole or not at all, durably.

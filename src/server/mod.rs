@@ -5,6 +5,7 @@
 mod backup;
 pub mod books;
 pub mod commands;
+mod compact;
 pub mod folding;
 mod hex;
 pub mod ledger;
@@ -126,6 +127,7 @@ impl Server {
         };
         let serving = Serving {
             ledger: ledger.clone(),
+            run: rand::random(),
             view: Arc::clone(&view),
             signal: Arc::clone(&signal),
             seen: Arc::clone(&seen),
@@ -147,6 +149,10 @@ impl Server {
             config.operator.clone(),
             stop.clone(),
         ));
+        if let Some(days) = config.retention_days {
+            let desk = Arc::clone(&desk);
+            tokio::spawn(async move { desk.retire_daily(days).await });
+        }
         let admin = match AdminSocket::listen(&dir) {
             Ok(socket) => tokio::spawn(socket.serve(stop.clone(), move |call| {
                 let desk = Arc::clone(&desk);

@@ -6,11 +6,11 @@ use super::ledger::{Ledger, Record};
 use super::view::billing::entries::{Held, Stay, Terms, VoidedBecause, What};
 use super::view::billing::list::Listed;
 use super::view::billing::{CLOCKS_DIFFER_MS, UNREGISTERED};
-use super::view::list::names;
-use super::view::{Passage, View};
+use super::view::list::keys;
+use super::view::{Passage, View, is_token};
 use crate::messaging::SiteName;
-use crate::parking::event::Moment;
 use crate::parking::ChargeId;
+use crate::parking::event::Moment;
 use crate::parking::statement::{self, Car, Correction, Line};
 use crate::parking::tariff::{Money, Priced, Tariff, VatRate, WorkingLine};
 use crate::server::commands::Command;
@@ -73,13 +73,13 @@ pub struct Reckoner<'a> {
 
 impl<'a> Reckoner<'a> {
     pub fn new(view: &'a View, ledger: &'a Ledger) -> Reckoner<'a> {
-        Reckoner { view, ledger, names: names(&view.garages) }
+        Reckoner { view, ledger, names: keys(&view.garages) }
     }
 
     pub fn charge_id(&self, stay: &Stay) -> Result<ChargeId, StoreError> {
         Ok(ChargeId {
             garage: self.names.get(&stay.garage).map(ToString::to_string).unwrap_or_default(),
-            epoch: self.ledger.stream(stay.exit.stream)?.epoch.to_bytes(),
+            epoch: self.ledger.stream(stay.exit.stream())?.epoch.to_bytes(),
             sequence: stay.exit.sequence,
             made_at: (stay.made_at != stay.exit.position).then_some(stay.made_at),
         })
@@ -152,7 +152,12 @@ impl<'a> Reckoner<'a> {
         Ok(match (self.ledger.record_at(listed.entry.position)?, &listed.entry.what) {
             (Some(Record::Command { received_at_ms, by, command }), what) => {
                 let reason = match command {
-                    Command::Void { reason, .. } | Command::Credit { reason, .. } => reason,
+                    Command::Void { reason, .. }
+                    | Command::Credit { reason, .. }
+                    | Command::JoinStay { reason, .. }
+                    | Command::CloseStay { reason, .. }
+                    | Command::SplitStay { reason, .. }
+                    | Command::BillStay { reason, .. } => reason,
                     _ if matches!(what, What::Void { why: VoidedBecause::StayChanged, .. }) => {
                         "an operator joined, closed, split or released what the stay was made of".to_owned()
                     }
@@ -233,7 +238,11 @@ impl<'a> Reckoner<'a> {
                 let working = priced.iter().flat_map(Priced::working);
                 statement::Entry::Charge(statement::Stay {
                     garage: self.called(stay.garage),
-                    car: Car::Plate(stay.plate.to_string()),
+                    car: if is_token(&stay.plate) {
+                        Car::Token(stay.plate.to_string())
+                    } else {
+                        Car::Plate(stay.plate.to_string())
+                    },
                     entry: self.moment(stay, stay.entry),
                     exit: self.moment(stay, stay.exit),
                     tariff: self.tariff(stay).map(|tariff| tariff.name().to_owned()).unwrap_or_default(),

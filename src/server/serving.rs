@@ -4,7 +4,7 @@ use super::commands::Order;
 use super::folding::Signal;
 use super::ledger::{Applied, Ledger};
 use super::view::View;
-use crate::daemon::clock::wall_ms;
+use crate::daemon::clock::{SKEW_ALARM, wall_ms};
 use crate::messaging::wire::{self, Reply, Request, Verdict, WireError};
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::{BoardQuestion, Observation};
@@ -13,7 +13,7 @@ use crate::store::room::{DiskRoom, WRITTEN_FOR_VALUES};
 use crate::transport::front::{Incoming, Peer, Replied, Replies};
 use bytes::Bytes;
 use prometheus_client::metrics::counter::Counter;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
@@ -34,48 +34,96 @@ pub struct Seen {
     /// The epoch and the first sequence of the page in conflict, while it is.
     pub in_conflict_at: Option<(Epoch, u64)>,
     pub refused: Option<String>,
-    /// Its wall clock less ours, in milliseconds, when its last request came.
+    /// Its wall clock less ours, in milliseconds, when its last request came that was not in doubt.
     pub clock_ahead_ms: Option<i64>,
-    /// The processes that spoke under this name, the last one at the end.
-    instances: VecDeque<u64>,
+    /// Since when each request said that its clock is behind, and how many did.
+    behind: Option<(Instant, u32)>,
+    /// The processes that spoke under this name, in the order in which they were first heard.
+    instances: Vec<Spoke>,
+    /// How many requests came.
+    words: u64,
     /// When it was last seen that two of them speak by turns.
     two_at: Option<Instant>,
+}
+
+/// A process of a site.
+#[derive(Debug, Clone)]
+struct Spoke {
+    instance: u64,
+    /// The last of its requests, counted among all of the site.
+    word: u64,
+    /// Since when, and when last, it spoke again after a younger one had.
+    back: Option<(Instant, Instant)>,
 }
 
 /// How many processes of a site are told apart.
 const INSTANCES: usize = 4;
 /// For how long two edges under one name are an alarm after they were last seen to speak by turns.
 const TWO_EDGES_FOR: Duration = Duration::from_secs(60);
-/// A clock that differs by more than this is an alarm. A request may wait in queues for a moment.
-pub const SKEW_ALARM_MS: i64 = 5_000;
+/// For how long an older process must come back after younger ones. What a killed one had sent may arrive late, but at once.
+const BY_TURNS_FOR: Duration = Duration::from_secs(5);
+/// A clock that differs by more than this is an alarm.
+pub const SKEW_ALARM_MS: i64 = SKEW_ALARM.as_millis() as i64;
+/// For how long, and in how many requests, a clock must seem to be behind. A request that waited somewhere looks so, and others
+/// with it; none can look as if the clock were ahead.
+const BEHIND_FOR: Duration = Duration::from_secs(3);
+const BEHIND_TIMES: u32 = 3;
 
 impl Seen {
-    /// Whether two live edges speak under one name. One that was started anew never speaks under its old instance again.
+    /// Whether two live edges speak under one name.
     pub fn two_edges(&self) -> bool {
         self.two_at.is_some_and(|at| at.elapsed() < TWO_EDGES_FOR)
     }
 
     /// Returns whether it has just come out that there are two.
-    fn spoke(&mut self, instance: u64) -> bool {
-        if self.instances.back() == Some(&instance) {
+    ///
+    /// A process that was started in the place of another speaks as the younger one from then on. Only two live ones both go on:
+    /// the older one comes back after the younger, and that again and again.
+    fn spoke(&mut self, instance: u64, now: Instant) -> bool {
+        self.words += 1;
+        let word = self.words;
+        let Some(place) = self.instances.iter().position(|known| known.instance == instance) else {
+            if self.instances.len() == INSTANCES {
+                let (silent, _) = self
+                    .instances
+                    .iter()
+                    .enumerate()
+                    .min_by_key(|(_, its)| its.word)
+                    .expect("there are some");
+                self.instances.remove(silent);
+            }
+            self.instances.push(Spoke { instance, word, back: None });
+            return false;
+        };
+        let (older, younger) = self.instances.split_at_mut(place + 1);
+        let its = older.last_mut().expect("it is among them");
+        let came_back = younger.iter().any(|younger| younger.word > its.word);
+        its.word = word;
+        if !came_back {
             return false;
         }
-        let known = self.instances.iter().position(|known| *known == instance);
-        if let Some(place) = known {
-            self.instances.remove(place);
-        }
-        self.instances.push_back(instance);
-        if self.instances.len() > INSTANCES {
-            self.instances.pop_front();
-        }
-        known.is_some() && {
+        let since = match its.back {
+            Some((since, last)) if now.saturating_duration_since(last) < TWO_EDGES_FOR => since,
+            _ => now,
+        };
+        its.back = Some((since, now));
+        now.saturating_duration_since(since) >= BY_TURNS_FOR && {
             let news = !self.two_edges();
-            self.two_at = Some(Instant::now());
+            self.two_at = Some(now);
             news
         }
     }
 
-    fn watch_clock(&mut self, site: &SiteName, ahead_ms: i64) {
+    fn watch_clock(&mut self, site: &SiteName, ahead_ms: i64, now: Instant) {
+        if ahead_ms < -SKEW_ALARM_MS {
+            let (since, times) = self.behind.get_or_insert((now, 0));
+            *times = times.saturating_add(1);
+            if *times < BEHIND_TIMES || now.saturating_duration_since(*since) < BEHIND_FOR {
+                return;
+            }
+        } else {
+            self.behind = None;
+        }
         let skewed = |ahead_ms: i64| ahead_ms.saturating_abs() > SKEW_ALARM_MS;
         let before = self.clock_ahead_ms.replace(ahead_ms).is_some_and(skewed);
         if skewed(ahead_ms) && !before {
@@ -116,6 +164,8 @@ enum Next {
 /// Everything that the serving thread works with.
 pub struct Serving {
     pub ledger: Ledger,
+    /// Drawn at each start: what a board version of an earlier run meant is not known; see [`crate::parking::board::BoardVersion`].
+    pub run: u64,
     pub view: Arc<RwLock<View>>,
     pub signal: Arc<Signal>,
     pub seen: Arc<Mutex<BTreeMap<SiteName, Seen>>>,
@@ -249,7 +299,7 @@ impl Serving {
     fn answer_question(&self, asker: &SiteName, ask: &Bytes) -> Option<Bytes> {
         let question = BoardQuestion::from_bytes(ask).ok()?;
         let view = self.view.read().expect("the fold does not panic while it holds the view");
-        let answer = view.answer(self.ledger.id(), asker, &question).to_bytes();
+        let answer = view.answer((self.ledger.id(), self.run), asker, &question).to_bytes();
         // A reply must stay within its limit; a city of so many garages asks over HTTP.
         (answer.len() < wire::REPLY_MAX - 1024).then(|| Bytes::from(answer))
     }
@@ -284,11 +334,12 @@ impl Serving {
             if answer.mark > 0 || seen.contains_key(site) || observation.is_some() && seen.len() < 10_000 {
                 let seen = seen.entry(site.clone()).or_default();
                 seen.heard_at_ms = now_ms;
-                if seen.spoke(request.instance) {
+                let now = Instant::now();
+                if seen.spoke(request.instance, now) {
                     tracing::error!(garage = %site, "two edges speak under this name at the same time; both are served, and what they deliver adds up. Was a data directory copied? Give one of them a name of its own");
                 }
                 notice = seen.notice();
-                seen.watch_clock(site, request.clock_ms.saturating_sub(now_ms));
+                seen.watch_clock(site, request.clock_ms.saturating_sub(now_ms), now);
                 seen.duplicates_refused += answer.duplicates;
                 if observation.is_some() {
                     seen.observation.clone_from(&observation);
@@ -364,5 +415,78 @@ impl Serving {
         if self.replies.reply(peer, body) == Replied::Dropped {
             self.counters.replies_dropped.inc();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who speaks at which millisecond; what came out, and when.
+    fn two_edges_at(words: &[(u64, u64)]) -> Option<u64> {
+        let began = Instant::now();
+        let mut seen = Seen::default();
+        words
+            .iter()
+            .find(|(at, instance)| seen.spoke(*instance, began + Duration::from_millis(*at)))
+            .map(|(at, _)| *at)
+    }
+
+    #[test]
+    fn two_live_edges_are_seen_within_seconds() {
+        let by_turns: Vec<_> = (0..100).map(|n| (n * 500, n % 2)).collect();
+        assert_eq!(two_edges_at(&by_turns), Some(6000));
+        // One that was there all the while, and one that asks once in a while.
+        let rarely: Vec<_> = (0..100).map(|n| (n * 1000, u64::from(n % 30 == 7))).collect();
+        assert_eq!(two_edges_at(&rarely), Some(38_000));
+    }
+
+    /// A killed edge's last requests were stalled on their way, and came after the new process had spoken. For a minute they were
+    /// taken for a second edge, and a new capacity was not recorded.
+    #[test]
+    fn late_requests_of_killed_processes_are_no_second_edge() {
+        let mut words = vec![(0, 1)];
+        for killed in 1..30 {
+            let at = killed * 10_000;
+            words.extend([(at, killed + 1), (at + 400, killed + 1)]);
+            // Four were in flight; they come between those of the new one.
+            words.extend((0..4).flat_map(|n| [(at + 500 + n, killed), (at + 500 + n, killed + 1)]));
+            words.extend((1..9).map(|second| (at + second * 1000, killed + 1)));
+        }
+        assert_eq!(two_edges_at(&words), None);
+        // The server was started anew and heard the new process first.
+        let later = (0..100).map(|n| (n * 1000, 2));
+        assert_eq!(
+            two_edges_at(&[&[(0, 2), (1, 1), (2, 2), (3, 1)][..], &later.collect::<Vec<_>>()].concat()),
+            None
+        );
+    }
+
+    /// What the clock of a site is said to be after requests that came at these milliseconds and looked so far ahead.
+    fn ahead_after(requests: &[(u64, i64)]) -> Option<i64> {
+        let (began, site) = (Instant::now(), SiteName::new("a").unwrap());
+        let mut seen = Seen::default();
+        for (at, ahead_ms) in requests {
+            seen.watch_clock(&site, *ahead_ms, began + Duration::from_millis(*at));
+        }
+        seen.clock_ahead_ms
+    }
+
+    /// A request that was held up for 20 s looked like a clock that is 20 s behind, and made an ERROR.
+    #[test]
+    fn requests_that_come_late_are_no_clock_that_is_behind() {
+        let held_up: Vec<_> = (0..8).map(|n| (30_000 + n, -20_000)).collect();
+        let requests = [&[(0, -10)][..], &held_up, &[(30_100, -12)], &held_up].concat();
+        for seen in 1..=requests.len() {
+            assert!(ahead_after(&requests[..seen]).is_some_and(|ahead_ms| ahead_ms >= -12), "after {seen}");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_behind_is_known_after_seconds_and_one_that_is_ahead_at_once() {
+        let behind = |seconds: u64| (0..=seconds).map(|n| (n * 1000, -600_000)).collect::<Vec<_>>();
+        assert_eq!((ahead_after(&behind(2)), ahead_after(&behind(3))), (None, Some(-600_000)));
+        assert_eq!(ahead_after(&[(0, 600_000)]), Some(600_000));
+        assert_eq!(ahead_after(&[&behind(5)[..], &[(6000, 3)]].concat()), Some(3));
     }
 }

@@ -17,7 +17,7 @@ use super::ledger::{Ledger, Note};
 use super::view::{self, Changes, Step, View};
 use crate::daemon::{self, DaemonError, EXIT_SETTING};
 use crate::store::directory::{DataDir, DirectoryError};
-use crate::store::{Purpose, Store, StoreError, copy, scratch};
+use crate::store::{Purpose, Store, StoreError, copy, room, scratch};
 use serde::Serialize;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -248,7 +248,8 @@ pub fn verify(ledger: &Ledger, store: &Store) -> Result<Report, VerifyError> {
     verify_with(ledger, store, None)
 }
 
-/// Verifies while the server runs. It waits with writing its views for as long as they are compared, and with nothing else.
+/// Verifies while the server runs. As long as the views are compared they are not written: the fold waits with what it has to
+/// write, and with it whatever shows its position (boards, lists, the answer to a command). Edges are served all the while.
 pub fn verify_live(ledger: &Ledger, store: &Store, signal: &Signal) -> Result<Report, VerifyError> {
     verify_with(ledger, store, Some(signal))
 }
@@ -297,7 +298,8 @@ fn check_views(
 ) -> Result<(), Stopped> {
     let scratch_failed = |error: &dyn fmt::Display| Stopped::Here(VerifyError::Scratch(error.to_string()));
     let anew = scratch::store().map_err(|error| scratch_failed(&error))?;
-    let mut fold = Fold { ledger, view: View::default(), changes: Changes::on(&anew) };
+    let view = view::base::begin(ledger, &anew).map_err(Stopped::Views)?;
+    let mut fold = Fold { ledger, view, changes: Changes::on(&anew) };
     let written = || view::written_position(store).map_err(Stopped::Views);
 
     fold.go_on_to(written()?.unwrap_or_default())?;
@@ -396,7 +398,7 @@ pub fn refold(data_dir: &Path) -> Result<(), DaemonError> {
         return Err(DaemonError::Setting(VerifyError::NoDirectory(data_dir.to_owned()).to_string()));
     }
     let dir = DataDir::hold(data_dir)?;
-    let store = Store::open(&dir.store(), Purpose::Server)?;
+    let (store, _room) = room::open_store(dir.path(), Purpose::Server, None)?;
     view::discard(&store)?;
     store.flush()?;
     Ok(())

@@ -16,6 +16,7 @@ use crate::messaging::page::{Content, RECORDS_MAX};
 use crate::parking::Event;
 use crate::parking::event::Shown;
 use crate::parking::statement::Operator;
+use crate::parking::tariff::Money;
 use crate::store::Store;
 use crate::store::room::DiskRoom;
 use axum::extract::rejection::{PathRejection, QueryRejection};
@@ -182,6 +183,8 @@ struct GarageAnswer {
     position: u64,
     events: u64,
     stays: Stays,
+    /// What was charged, less what was taken back; once for each currency.
+    taken: Vec<Money>,
     marks: Vec<Mark>,
     last_heard_at: Option<String>,
     last_heard_seconds_ago: Option<f64>,
@@ -277,6 +280,10 @@ fn garage_answer(web: &Web, view: &View, key: &SiteName, streams: &Streams) -> G
         position: view.position,
         events: garage.events,
         stays: garage.stays.into(),
+        taken: view
+            .garages
+            .get(key)
+            .map_or_else(Vec::new, |its| view.billing.taken(its.stays.number).to_vec()),
         marks: streams
             .map(|stream| Mark { epoch: stream.epoch.to_string(), sequence: stream.mark.sequence })
             .collect(),

@@ -16,7 +16,7 @@
 //! refuses to run otherwise; `tests/confirming_ends_in_a_sync.rs` sees it in a trace of system calls.
 //! **Not promised.** Anything against a disk that lies about having written.
 //!
-//! With `daemon::memory` the only place with `unsafe` code.
+//! With `daemon::memory` and `daemon::clock` the only place with `unsafe` code.
 #![allow(unsafe_code)]
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

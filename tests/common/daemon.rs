@@ -1,6 +1,7 @@
 //! `server` and `edge` as child processes.
 
 use super::http::Http;
+use super::operator::{Operator, at_the_edge};
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::net::SocketAddr;
@@ -339,6 +340,11 @@ impl Server {
         Http::new(self.http)
     }
 
+    /// Its `verify` finds everything in order, whether it runs or not.
+    pub fn verifies(&self) {
+        Operator::of(&self.dir).verifies();
+    }
+
     /// Where edges connect.
     pub fn listen(&self) -> SocketAddr {
         self.listen
@@ -558,6 +564,13 @@ impl Edge {
 
     pub fn thaw(&self) {
         self.process.signal(rustix::process::Signal::CONT);
+    }
+
+    /// `edge outbox verify` finds nothing wrong, whether the edge runs or not.
+    pub fn assert_sound(&self) {
+        let said = at_the_edge(&self.dir, &["outbox", "verify"]);
+        assert!(said.contains("nothing is wrong"), "{said}");
+        assert!(!said.contains("damage of the past"), "{said}");
     }
 
     /// How many events it has confirmed and not yet delivered.

@@ -7,8 +7,9 @@ use super::wait_until;
 use std::path::Path;
 use std::time::Duration;
 
-/// How long delivering what is left may take, once nothing is killed any more.
-const SETTLE_WITHIN: Duration = Duration::from_secs(60);
+/// How long delivering what is left may take, once nothing is killed any more: an edge that was refused again and again, or was not
+/// answered, waits for up to a minute before it sends again.
+const SETTLE_WITHIN: Duration = Duration::from_secs(150);
 
 pub struct Garage {
     pub edge: Edge,
@@ -63,7 +64,8 @@ impl Garage {
         self.journals.extend(self.cameras.drain(..).map(Producer::finish));
     }
 
-    /// Stops the cameras, waits until everything is delivered, and compares the books with what was confirmed.
+    /// Stops the cameras, waits until everything is delivered, compares the books with what was confirmed, looks the outbox
+    /// over, and lets the server's `verify` agree.
     pub fn settle(&mut self, server: &Server) -> Settled {
         self.stop_cameras();
         let name = self.edge.name().to_owned();
@@ -78,6 +80,8 @@ impl Garage {
         wait_until("the garage shows the same count", SETTLE_WITHIN, &[edge, server], || {
             edge.http().get_json("/v1/board")["own"]["occupied"] == inside
         });
+        server.verifies();
+        edge.assert_sound();
         Settled {
             confirmed: self.journals.iter().map(Journal::confirmed_events).sum(),
             unanswered_posts: self.journals.iter().map(|journal| journal.unknown.len() as u64).sum(),

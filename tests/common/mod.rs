@@ -42,6 +42,8 @@ pub use producer::{Journal, Producer};
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// The shortest interval at which something is asked again that nobody tells us about.
@@ -61,6 +63,20 @@ pub fn wait_until(
             panic!("within {} s it never came true that {what}\n{}", deadline.as_secs(), logs.join("\n"));
         }
         std::thread::sleep(ASK_EVERY);
+    }
+}
+
+/// Copies a directory with all files in it; sockets stay behind.
+pub fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &to);
+        } else if entry.file_type().unwrap().is_file() {
+            fs::copy(entry.path(), to).unwrap();
+        }
     }
 }
 

@@ -1,6 +1,6 @@
-//! Somebody who gives commands to a server on the command line.
+//! Somebody who gives commands to a server, or at an edge, on the command line.
 
-use super::daemon::{SERVER, command};
+use super::daemon::{EDGE, SERVER, command};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -32,6 +32,15 @@ impl Said {
     }
 }
 
+/// `edge ARGS --data-dir DIR`, which must succeed.
+pub fn at_the_edge(dir: &Path, args: &[&str]) -> String {
+    let dir = ["--data-dir", dir.to_str().unwrap()];
+    let args: Vec<String> = args.iter().chain(&dir).map(ToString::to_string).collect();
+    let output = command(EDGE, &args).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
 /// Works on one data directory, whether a server runs there or not.
 pub struct Operator {
     data_dir: PathBuf,
@@ -49,6 +58,13 @@ impl Operator {
         let output = command(SERVER, &args).output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         Said { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+
+    /// `server verify` finds everything in order; gives back what it says.
+    pub fn verifies(&self) -> String {
+        let said = self.says(&["verify"]);
+        assert!(said.code == Some(0) && said.stdout.contains("everything agrees"), "{said:?}");
+        said.stdout
     }
 
     /// The line of `server garages list` for a garage, by the name that it has now.

@@ -2,6 +2,7 @@
 
 use super::daemon::own_loopback_address;
 use bytes::Bytes;
+use fogpost::messaging::wire::{Reply, Request};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -82,6 +83,30 @@ impl Stranger {
     /// How many requests it has read.
     pub fn heard(&self) -> u64 {
         self.heard.load(Ordering::Relaxed)
+    }
+}
+
+/// Speaks the protocol in a server's place, and answers each request as it is told to. Gone when it is dropped.
+pub struct StandIn {
+    _runtime: Runtime,
+}
+
+impl StandIn {
+    /// It listens where a server did that has ended.
+    pub fn start(at: SocketAddr, answer: impl Fn(&Request) -> Reply + Send + 'static) -> StandIn {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let mut socket = RouterSocket::new();
+        runtime.block_on(socket.bind(&format!("tcp://{at}"))).unwrap();
+        runtime.spawn(async move {
+            while let Ok(message) = socket.recv().await {
+                let mut frames = message.into_vec();
+                let request = Request::decode(&frames.pop().unwrap()).unwrap();
+                frames.push(answer(&request).encode().into());
+                let _ = socket.send(ZmqMessage::try_from(frames).unwrap()).await;
+            }
+        });
+        StandIn { _runtime: runtime }
     }
 }
 

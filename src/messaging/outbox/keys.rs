@@ -28,6 +28,8 @@ const ENTRY_MAX: usize = 16 + 16 + 10 + 5;
 const HEADER_MAX: usize = 1 + 16 + 10 + 3;
 const ENTRIES_MAX: usize = (crate::store::VALUE_MAX - HEADER_MAX) / ENTRY_MAX;
 
+const UNREADABLE: &str = "a page of idempotency keys cannot be read: producers that post one of them again store a second event. Nothing else is concerned";
+
 /// What was stored under a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Remembered {
@@ -131,7 +133,7 @@ impl Keys {
             let (key, value) = entry?;
             let number = key.get(1..).and_then(|number| Some(u64::from_be_bytes(number.try_into().ok()?)));
             let (Some(number), Some(page)) = (number, decode(&value)) else {
-                tracing::error!(key = ?key, "a page of idempotency keys cannot be read: producers that post one of them again store a second event. Nothing else is concerned");
+                tracing::error!(key = ?key, "{UNREADABLE}");
                 keys.next_page = number.map_or(keys.next_page, |number| number + 1);
                 continue;
             };
@@ -191,7 +193,7 @@ impl Keys {
 
     /// What stands under `text` in a page of keys.
     pub fn read(&self, store: &Store, page: u64, text: &[u8]) -> Result<Option<Remembered>, StoreError> {
-        let Some(page) = store.get(&page_key(page))?.and_then(|value| decode(&value)) else {
+        let Some(page) = stored(store, page)? else {
             return Ok(None);
         };
         let key = Digest::of(text);
@@ -250,13 +252,17 @@ impl Keys {
             && running_s.saturating_sub(shelf.at_running_s) >= KEPT_FOR_S
         {
             let here = Packed::of(Place::Acknowledged { page: shelf.number });
-            if let Some(page) = store.get(&page_key(shelf.number))?.and_then(|value| decode(&value)) {
-                for entry in page.entries {
-                    let short = short(&entry.key);
-                    if self.index.get(&short) == Some(&here) {
-                        self.index.remove(&short);
+            match stored(store, shelf.number)? {
+                Some(page) => {
+                    for entry in page.entries {
+                        let short = short(&entry.key);
+                        if self.index.get(&short) == Some(&here) {
+                            self.index.remove(&short);
+                        }
                     }
                 }
+                // Which keys stood in it is not known any more; it takes a walk through all.
+                None => self.index.retain(|_, place| *place != here),
             }
             store.remove(&page_key(shelf.number))?;
             self.shelves.pop_front();
@@ -276,6 +282,19 @@ impl Keys {
 
 fn page_key(number: u64) -> Vec<u8> {
     [b"k", &number.to_be_bytes()[..]].concat()
+}
+
+/// A page of keys; `None`, loudly, when it is not there or cannot be read.
+fn stored(store: &Store, number: u64) -> Result<Option<Page>, StoreError> {
+    let value = match store.get(&page_key(number)) {
+        Err(StoreError::Damaged { .. }) => None,
+        value => value?,
+    };
+    let page = value.and_then(|value| decode(&value));
+    if page.is_none() {
+        tracing::error!(number, "{UNREADABLE}");
+    }
+    Ok(page)
 }
 
 fn decode(value: &[u8]) -> Option<Page> {
@@ -361,6 +380,22 @@ mod tests {
         assert!(keys.len() >= KEPT_LEAST);
         let reloaded = Keys::load(&store).unwrap();
         assert_eq!(reloaded.len(), keys.len());
+    }
+
+    /// A page that could be read at opening, and not any more when its keys were to be forgotten, once left them in the index for
+    /// good, where they counted towards the most that are remembered.
+    #[test]
+    fn keys_of_a_page_that_became_unreadable_are_forgotten_in_their_time() {
+        let store = Store::on(Disk::default());
+        let mut keys = Keys::load(&store).unwrap();
+        acknowledge(&mut keys, &store, 0..KEPT_LEAST + 1000, 0);
+        store.put(&page_key(0), b"nonsense").unwrap();
+        assert_eq!(remembered(&keys, &store, 0), None);
+        keys.forget_old(&store, KEPT_FOR_S).unwrap();
+        let kept: u64 = keys.shelves.iter().map(|shelf| shelf.entries).sum();
+        assert_eq!((keys.len(), keys.acknowledged), (kept, kept));
+        assert_eq!(store.get(&page_key(0)).unwrap(), None);
+        assert_eq!(remembered(&keys, &store, KEPT_LEAST), Some(KEPT_LEAST + 1));
     }
 
     #[test]

@@ -14,6 +14,7 @@
 //! delivered in the order of their rank, oldest first; what is appended belongs to the last.
 
 use super::super::{Digest, Epoch};
+use super::pages::Position;
 use crate::store::StoreError;
 use serde::{Deserialize, Serialize};
 
@@ -77,6 +78,15 @@ impl Life {
     }
     pub fn entry(&self) -> Entry {
         Entry { epoch: self.epoch, rank: self.rank, takes_over: None }
+    }
+    pub fn position(&self) -> Position {
+        Position {
+            life: self.number,
+            epoch: self.epoch,
+            oldest: self.oldest(),
+            acknowledged: self.acknowledged,
+            durable: self.next - 1,
+        }
     }
     /// How many messages wait.
     pub fn depth(&self) -> u64 {

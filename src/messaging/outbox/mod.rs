@@ -193,6 +193,11 @@ enum Command {
         done: Done<Appended>,
     },
     Sweep,
+    Unsettle {
+        life: u32,
+        mark: u64,
+        done: Done<()>,
+    },
     /// Of new messages, unless it is another one than this by now.
     BeginEpoch {
         unless_not: Epoch,
@@ -291,6 +296,16 @@ impl Outbox {
         self.shared.pages.ledger()
     }
 
+    /// The receiver has no more than `mark`, though it acknowledged more: what is still here waits again, and a restart
+    /// knows it when this returns. Waits for the committer however busy it is: as long as this is not done, what the receiver
+    /// lacks may be deleted as acknowledged.
+    pub async fn unsettle(&self, life: u32, mark: u64) -> Result<(), AppendError> {
+        let (done, answer) = oneshot::channel();
+        let sent = self.queue().send(Command::Unsettle { life, mark, done }).await;
+        sent.map_err(|_| AppendError::Failed)?;
+        answer.await.unwrap_or(Err(AppendError::Failed))
+    }
+
     async fn ask<T>(&self, command: impl FnOnce(Done<T>) -> Command) -> Result<T, AppendError> {
         let (done, answer) = oneshot::channel();
         match self.queue().try_send(command(done)) {
@@ -316,11 +331,6 @@ impl Outbox {
         let _ = self.queue().try_send(Command::Sweep);
     }
 
-    /// The receiver has no more than `mark`, though it acknowledged more: what is still here waits again.
-    pub fn unsettle(&self, life: u32, mark: u64) {
-        self.shared.pages.unacknowledge(life, mark);
-    }
-
     /// Up to `limit` waiting messages, oldest first, after the one at `after` (a life and a sequence). Blocks on the disk.
     pub fn peek(&self, after: Option<(u32, u64)>, limit: usize) -> Result<Vec<Waiting>, StoreError> {
         self.shared.pages.peek(after, limit)
@@ -336,7 +346,7 @@ impl Outbox {
         self.shared.pages.status()
     }
 
-    /// Why nothing more is taken at the moment, if so: a limit is reached, or the disk is short of room.
+    /// Why nothing more is taken at the moment, if so: a limit is reached, or the disk is short of room. Blocks on the disk.
     pub fn shortage(&self) -> Option<String> {
         let one = (1, page::PAYLOAD_MAX as u64);
         shortage(&self.shared.pages, self.shared.limits, self.shared.room.as_ref(), one).err()
@@ -347,7 +357,7 @@ impl Outbox {
         self.shared.pages.damages()
     }
 
-    /// How many idempotency keys are remembered.
+    /// How many idempotency keys are remembered. Blocks on the disk: the committer reads keys there.
     pub fn keys_remembered(&self) -> u64 {
         self.shared.pages.keys_remembered()
     }
@@ -486,11 +496,14 @@ impl Committer {
         self.progress.send_modify(|progress| progress.failed = true);
     }
 
-    /// Serves `first` and all that wait with it. After an error nothing more is served.
+    /// Serves `first` and what waits with it, no more than the queue holds: who is answered at once may come again for ever,
+    /// and those before them wait for the end of the group. After an error nothing more is served.
     fn serve(&mut self, first: Command, waiting: &mut mpsc::Receiver<Command>) -> Result<(), StoreError> {
         let mut group = Group::default();
         let mut command = Some(first);
+        let mut taken = 0;
         while let Some(next) = command {
+            taken += 1;
             match next {
                 Command::Append { post, done } => {
                     if let Some(post) =
@@ -501,6 +514,10 @@ impl Committer {
                     }
                 }
                 Command::Sweep => {}
+                // Not after the group: the sweep that follows it would delete what is taken back here.
+                unsettle @ Command::Unsettle { .. } => {
+                    self.change(unsettle).inspect_err(|error| self.fail(error))?
+                }
                 other if group.posts.is_empty() => {
                     self.change(other).inspect_err(|error| self.fail(error))?
                 }
@@ -509,7 +526,7 @@ impl Committer {
                     break;
                 }
             }
-            command = waiting.try_recv().ok();
+            command = if taken < QUEUE { waiting.try_recv().ok() } else { None };
         }
         let places = match group.posts.is_empty() {
             true => Vec::new(),
@@ -582,6 +599,10 @@ impl Committer {
     /// What changes the outbox itself.
     fn change(&self, command: Command) -> Result<(), StoreError> {
         match command {
+            Command::Unsettle { life, mark, done } => {
+                self.pages.unacknowledge(life, mark)?;
+                let _ = done.send(Ok(()));
+            }
             Command::BeginEpoch { unless_not, done } => {
                 let epoch = match self.pages.epoch() {
                     epoch if epoch != unless_not => epoch,

@@ -22,6 +22,10 @@ const WALL_DRIFT_MS: u64 = 1000;
 /// How many pages one step of a move takes: each is a removal and a new page in one batch.
 const MOVED_AT_ONCE: usize = 400;
 
+/// How many pages are deleted at a time, with the keys in them: a busy disk lets acknowledgements of a whole backlog pile up, and
+/// 100,000 keys take 11 MB.
+const DELETED_AT_ONCE: usize = 128;
+
 /// What the outbox holds of the epoch that is being delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
@@ -110,6 +114,33 @@ struct Writing {
     key: Vec<u8>,
     stored: Vec<u8>,
     first: u64,
+}
+
+/// Pages to be deleted, and the keys of their messages, by the epoch and sequence that their producers were told.
+#[derive(Default)]
+struct Doomed {
+    keep_keys: bool,
+    bytes: u64,
+    pages: Vec<Vec<u8>>,
+    keys: Vec<(Epoch, Vec<(u64, Key)>)>,
+}
+
+impl Doomed {
+    fn add(&mut self, key: Vec<u8>, value: &[u8]) {
+        if self.keep_keys
+            && let Ok(page) = read_page(&key, value)
+        {
+            let told = keys_of(&page).into_iter().map(|(place, key)| (first_told(&page, place), key));
+            for ((epoch, first), key) in told {
+                match self.keys.last_mut() {
+                    Some((last, keys)) if *last == epoch => keys.push((first, key)),
+                    _ => self.keys.push((epoch, vec![(first, key)])),
+                }
+            }
+        }
+        self.bytes += value.len() as u64;
+        self.pages.push(key);
+    }
 }
 
 impl Growing {
@@ -505,7 +536,7 @@ impl Pages {
 
     /// Deletes what is acknowledged, except the newest page, and epochs that are delivered. Called by the committer only.
     ///
-    /// No flush: whatever a crash brings back is sent again, and known to the receiver as a duplicate.
+    /// What it deletes need not be on disk: whatever a crash brings back is sent again, and known to the receiver as a duplicate.
     pub(super) fn sweep(&self) -> Result<(), StoreError> {
         while self.sweep_front()? {}
         let running_s = self.running_s();
@@ -520,13 +551,16 @@ impl Pages {
         };
         let done = !is_last && life.acknowledged == life.next - 1;
         let everything = is_last && life.acknowledged == life.next - 1;
-        if let (Some(oldest), Some(newest)) = (life.oldest_first, life.newest_first)
-            && oldest <= life.acknowledged
-        {
-            // Deleting must not overtake the note by which an opening knows that it was deletion.
-            self.note();
-            if !self.delete(&life, oldest, newest, done)? {
-                return Ok(false);
+        if let Some(newest) = life.newest_first {
+            let mut oldest = life.oldest_first;
+            while let Some(from) = oldest.filter(|oldest| *oldest <= life.acknowledged) {
+                // Deleting must not overtake the note by which an opening knows that it was deletion.
+                self.note();
+                oldest = self.delete(&life, from, newest, done)?;
+                if oldest.is_some() {
+                    // sled takes writes faster than a busy disk, and keeps them all in memory.
+                    self.store.flush()?;
+                }
             }
         }
         if done {
@@ -547,30 +581,15 @@ impl Pages {
         Ok(false)
     }
 
-    /// Deletes acknowledged pages of a life, `all` of them or all but the newest. Returns false when the receiver went back
-    /// meanwhile, and may want them.
-    fn delete(&self, life: &Life, oldest: u64, newest: u64, all: bool) -> Result<bool, StoreError> {
+    /// Deletes acknowledged pages of a life, `all` of them or all but the newest: up to [`DELETED_AT_ONCE`], beginning with
+    /// `oldest`. Returns where the next ones begin, if there are more.
+    fn delete(&self, life: &Life, oldest: u64, newest: u64, all: bool) -> Result<Option<u64>, StoreError> {
         let mut oldest_left = oldest;
-        let mut bytes = 0;
-        let mut doomed: Vec<Vec<u8>> = Vec::new();
-        let mut keyed: Vec<(Epoch, Vec<(u64, Key)>)> = Vec::new();
-        let any_keys = !self.keys().is_empty();
+        let mut doomed = Doomed { keep_keys: !self.keys().is_empty(), ..Doomed::default() };
+        let mut more = None;
         let end = if all { u64::MAX } else { newest };
         let through = life.acknowledged;
         let mut former: Option<(Vec<u8>, Vec<u8>)> = None;
-        let mut doom = |key: Vec<u8>, value: &[u8]| {
-            if any_keys && let Ok(page) = read_page(&key, value) {
-                let told = keys_of(&page).into_iter().map(|(place, key)| (first_told(&page, place), key));
-                for ((epoch, first), key) in told {
-                    match keyed.last_mut() {
-                        Some((last, keys)) if *last == epoch => keys.push((first, key)),
-                        _ => keyed.push((epoch, vec![(first, key)])),
-                    }
-                }
-            }
-            bytes += value.len() as u64;
-            doomed.push(key);
-        };
         let from = page_key(life.number, oldest);
         for entry in self.store.range(&from, &page_key(life.number, end.min(through).saturating_add(2))) {
             let (key, value) = entry?;
@@ -579,33 +598,35 @@ impl Pages {
             if let Some((key, value)) = former.take()
                 && first - 1 <= through
             {
-                doom(key, &value);
+                doomed.add(key, &value);
                 oldest_left = first;
+                if doomed.pages.len() == DELETED_AT_ONCE {
+                    more = Some(first);
+                    break;
+                }
             }
             former = Some((key, value));
         }
         if all && let Some((key, value)) = former {
-            doom(key, &value);
+            doomed.add(key, &value);
             oldest_left = life.next;
         }
         {
             // From here on nobody is told that these are still here.
             let mut state = self.state();
-            let Some(now) = state.life_mut(life.number) else { return Ok(false) };
-            if now.acknowledged < life.acknowledged {
-                return Ok(false);
-            }
-            now.bytes -= bytes;
+            let now = state.life_mut(life.number).expect("only the committer takes epochs away");
+            debug_assert!(now.acknowledged >= through, "only the committer takes an acknowledgement back");
+            now.bytes -= doomed.bytes;
             now.oldest_first = (oldest_left < life.next).then_some(oldest_left);
         }
         let running_s = self.running_s();
-        for (epoch, keys) in keyed {
+        for (epoch, keys) in doomed.keys {
             self.keys().acknowledged(&self.store, epoch, keys, running_s)?;
         }
-        for key in doomed {
+        for key in doomed.pages {
             self.store.remove(&key)?;
         }
-        Ok(true)
+        Ok(more)
     }
 
     pub(super) fn acknowledge(&self, life: u32, through: u64) {
@@ -617,53 +638,89 @@ impl Pages {
         }
     }
 
-    /// The receiver has less than it once acknowledged: what is still here waits again.
-    pub(super) fn unacknowledge(&self, life: u32, mark: u64) {
-        {
+    /// The receiver has less than it once acknowledged: what is still here waits again, after a restart too, and is on disk
+    /// as such when this returns. Called by the committer only, so that no sweep is under way.
+    pub(super) fn unacknowledge(&self, life: u32, mark: u64) -> Result<(), StoreError> {
+        let acknowledged = {
             let mut state = self.state();
-            if let Some(life) = state.life_mut(life) {
-                life.acknowledged = life.acknowledged.min(mark.max(life.oldest() - 1));
-            }
+            let Some(life) = state.life_mut(life) else { return Ok(()) };
+            life.acknowledged = life.acknowledged.min(mark.max(life.oldest() - 1));
+            life.acknowledged
+        };
+        // An opening believes the hint and the note: neither may go on telling what was taken back.
+        let hint = self.store.get(life::ACKNOWLEDGED)?;
+        if hint
+            .and_then(|hint| life::decode_acknowledged(&hint))
+            .is_some_and(|(number, through)| number == life && through > acknowledged)
+        {
+            self.store.put(life::ACKNOWLEDGED, &encode_acknowledged(life, acknowledged))?;
+            self.store.flush()?;
         }
         self.note();
+        Ok(())
     }
 
+    /// The state is not held while pages are read, so that a disk that does not answer holds up the sender alone. What is read
+    /// cannot change meanwhile: it lies before the page that grows or is being written, and was flushed. The growing page is
+    /// sealed first, when everything before it is taken; what is appended from then on begins a page behind it.
     pub(super) fn take(&self, life: u32, from: u64, max_bytes: usize) -> Result<Taken, StoreError> {
-        // The state stays locked, so that the newest page neither grows nor is begun while we look.
+        let mut read: Vec<(u64, SealedPage)> = Vec::new();
+        let mut bytes = 0;
+        let mut next = None;
+        'reading: loop {
+            let room = if read.is_empty() { usize::MAX } else { max_bytes.saturating_sub(bytes) };
+            let Some((after, end)) = self.unchanging(life, next.unwrap_or(from), room) else { break };
+            let begin = match next {
+                None => self.key_of_page_with(life, after)?,
+                Some(_) => page_key(life, after),
+            };
+            for entry in self.store.range(&begin, &page_key(life, end)) {
+                let (key, value) = entry?;
+                bytes += value.len();
+                if !read.is_empty() && bytes > max_bytes {
+                    break 'reading;
+                }
+                let sealed = SealedPage::from_stored(&value)
+                    .and_then(|sealed| sealed.open().map(|page| (page.last(), sealed)));
+                read.push(sealed.map_err(|error| unreadable(&key, &error))?);
+            }
+            next = Some(end);
+        }
         let mut state = self.state();
-        let is_newest = state.newest().number == life;
-        let writing_from = state.writing_from.filter(|_| is_newest);
         let Some(its) = state.life_mut(life) else {
             return Ok(Taken { oldest: from, ..Taken::default() }); // it is delivered or moved: nothing of it is left
         };
-        let end = writing_from.unwrap_or(its.next);
+        // A sweep says first what it deletes: from its oldest on, everything was there while we read.
         let oldest = its.oldest();
-        let mut taken = Taken { oldest, ..Taken::default() };
-        let mut bytes = 0;
-        let mut reached_end = true;
-        let from = from.max(oldest);
-        for entry in self.store.range(&self.key_of_page_with(life, from)?, &page_key(life, end)) {
-            let (key, value) = entry?;
-            let sealed =
-                SealedPage::from_stored(&value).and_then(|sealed| sealed.open().map(|page| (sealed, page)));
-            let (sealed, page) = sealed.map_err(|error| unreadable(&key, &error))?;
-            bytes += value.len();
-            if !taken.pages.is_empty() && bytes > max_bytes {
-                reached_end = false;
-                break;
+        let pages = read.into_iter().skip_while(|(last, _)| *last < oldest);
+        let (lasts, pages): (Vec<u64>, Vec<SealedPage>) = pages.unzip();
+        Ok(Taken { pages, last: lasts.last().copied(), oldest })
+    }
+
+    /// Where reading begins, and up to where pages never change again, when something is there from `from` on. Up to `room`
+    /// bytes are wanted: when they reach beyond the sealed pages, the growing page is sealed, or will be once it is written.
+    fn unchanging(&self, life: u32, from: u64, room: usize) -> Option<(u64, u64)> {
+        let mut state = self.state();
+        let is_newest = state.newest().number == life;
+        let its = state.life_mut(life)?;
+        let (from, next) = (from.max(its.oldest()), its.next);
+        let end = match (state.writing_from, &state.growing) {
+            (Some(writing), _) if is_newest => {
+                state.seal_wanted |= from >= writing;
+                writing
             }
-            taken.last = Some(page.last());
-            taken.pages.push(sealed);
-        }
-        // What is being written now comes next.
-        state.seal_wanted |= reached_end && writing_from.is_some();
-        if is_newest
-            && let Some(growing) = &state.growing
-            && taken.last.is_some_and(|last| last >= growing.page.first.get())
-        {
-            state.growing = None;
-        }
-        Ok(taken)
+            (None, Some(growing)) if is_newest => {
+                let first = growing.page.first.get();
+                if (first..next).contains(&from) && growing.stored_len <= room {
+                    state.growing = None;
+                    next
+                } else {
+                    first
+                }
+            }
+            _ => next,
+        };
+        (from < end).then_some((from, end))
     }
 
     /// Waiting messages after a place, with the epoch and sequence that they have now.
@@ -766,30 +823,12 @@ impl Pages {
     }
 
     pub(super) fn position(&self) -> Position {
-        let state = self.state();
-        let life = state.front();
-        Position {
-            life: life.number,
-            epoch: life.epoch,
-            oldest: life.oldest(),
-            acknowledged: life.acknowledged,
-            durable: life.next - 1,
-        }
+        self.state().front().position()
     }
 
     /// Every epoch that is held, oldest first.
     pub(super) fn positions(&self) -> Vec<Position> {
-        let state = self.state();
-        let lives = state.lives.iter();
-        lives
-            .map(|life| Position {
-                life: life.number,
-                epoch: life.epoch,
-                oldest: life.oldest(),
-                acknowledged: life.acknowledged,
-                durable: life.next - 1,
-            })
-            .collect()
+        self.state().lives.iter().map(Life::position).collect()
     }
 
     /// The epoch that new messages get.
@@ -802,7 +841,7 @@ impl Pages {
         self.keys().ran_before_s() + self.opened.elapsed().as_secs()
     }
 
-    /// Writes down beside the store how far we are.
+    /// Writes down beside the store how far we are. Called by the committer only: an older note must not follow a newer one.
     fn note(&self) {
         let Some(witness) = &self.witness else { return };
         let note = {
@@ -835,6 +874,7 @@ impl Pages {
         self.keys.lock().expect("no thread panics while it holds the keys")
     }
 
+    /// Never held while the disk is asked for anything: those who serve producers and people look here.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no thread panics while it holds the outbox's state")
     }

@@ -84,12 +84,65 @@ fn what_a_receiver_lost_waits_again_as_far_as_it_is_here() {
     pages.commit(&[post(records(200))]).unwrap();
     pages.acknowledge(0, 200);
     pages.sweep().unwrap();
-    pages.unacknowledge(0, 10);
+    pages.unacknowledge(0, 10).unwrap();
     assert_eq!(pages.status().unwrap().depth, 8, "the newest page, 193 to 200");
     pages.commit(&[post(records(100))]).unwrap();
     pages.sweep().unwrap();
     let taken = pages.take(0, 11, usize::MAX).unwrap();
     assert_eq!((taken.oldest, taken.last), (193, Some(300)));
+}
+
+/// A server was put back from a backup, and could not take again at once what it had lost. The hint of the last acknowledgement
+/// still said that it had all of it: an edge that was killed meanwhile deleted it unsent, by its first sweep or by a move that
+/// it went on with. The power goes between any two writes.
+#[test]
+fn what_a_receiver_lost_waits_after_a_restart_too() {
+    for (moves, steps, survivors) in [false, true]
+        .into_iter()
+        .flat_map(|moves| (0..16).flat_map(move |n| [0, 1, 99].map(|s| (moves, n, s))))
+    {
+        let case = format!("moves: {moves}, cut after {steps}, {survivors} survive");
+        let dir = tempfile::tempdir().unwrap();
+        let witness = dir.path().join("witness");
+        let disk = Disk::default();
+        let open = || {
+            let pages = Pages::open(Store::on(disk.clone()), Some(&witness), None, NOW).unwrap();
+            pages.sweep().unwrap();
+            pages
+        };
+        let pages = open();
+        for n in 1..=8 {
+            pages.commit(&[post(vec![record(n, 20)])]).unwrap();
+            pages.take(0, n, usize::MAX).unwrap();
+            pages.acknowledge(0, n);
+            pages.sweep().unwrap();
+        }
+        assert_eq!(pages.position().oldest, 8);
+        disk.cut_power_after(steps);
+        let taken_back = pages.unacknowledge(0, 4).is_ok();
+        let confirmed = pages.commit(&[post(vec![record(9, 20)])]).is_ok();
+        let _ = pages.sweep();
+        if moves {
+            let _ = pages.move_oldest(8);
+        }
+        disk.power_on(if disk.is_off() { survivors } else { 99 });
+
+        let pages = open();
+        if !taken_back {
+            let life = pages.position().life;
+            pages.unacknowledge(life, 4).unwrap(); // the receiver says it again
+        }
+        pages.commit(&[post(vec![record(10, 20)])]).unwrap();
+        pages.sweep().unwrap();
+        drop(pages);
+        let waiting = open().peek(None, 100).unwrap();
+        let mut waiting: Vec<_> = waiting.into_iter().map(|waiting| waiting.record.payload).collect();
+        if !confirmed {
+            waiting.retain(|payload| *payload != record(9, 20).payload); // it may be there
+        }
+        let owed = [8, 9, 10].into_iter().filter(|n| *n != 9 || confirmed);
+        assert_eq!(waiting, owed.map(|n| record(n, 20).payload).collect::<Vec<_>>(), "{case}");
+    }
 }
 
 #[test]
@@ -483,6 +536,140 @@ async fn after_a_failed_flush_every_producer_is_told_and_nothing_more_is_accepte
     assert!(matches!(outbox.append(records(1), NOW).await, Err(AppendError::Failed)));
 }
 
+/// Those who are answered at once and come again, such as producers of a full outbox, once kept a group open as long as they
+/// kept coming, and those who had been taken into it waited.
+#[test]
+fn a_group_ends_although_more_keeps_coming() {
+    let (_, pages) = pages();
+    let (progress, _) = watch::channel(pages.progress());
+    let mut committer =
+        Committer { pages: Arc::new(pages), limits: Limits::NONE, room: None, progress, carried: None };
+    let (queue, mut waiting) = mpsc::channel(3 * QUEUE);
+    let (done, mut answer) = oneshot::channel();
+    (0..3 * QUEUE).for_each(|_| queue.try_send(Command::Sweep).unwrap());
+    committer.serve(Command::Append { post: post(records(1)), done }, &mut waiting).unwrap();
+    assert_eq!(answer.try_recv().unwrap().unwrap().first.get(), 1);
+    assert_eq!(waiting.len(), 2 * QUEUE + 1);
+}
+
+/// A disk on which reads wait while it is told to.
+#[derive(Clone, Default)]
+struct Slow {
+    disk: Disk,
+    /// Whether reads wait, and how many do.
+    reads: Arc<(std::sync::Mutex<(bool, usize)>, std::sync::Condvar)>,
+}
+
+impl Slow {
+    fn hang(&self, hangs: bool) {
+        self.reads.0.lock().unwrap().0 = hangs;
+        self.reads.1.notify_all();
+    }
+    fn read(&self) {
+        let mut reads = self.reads.0.lock().unwrap();
+        reads.1 += 1;
+        self.reads.1.notify_all();
+        reads = self.reads.1.wait_while(reads, |(hang, _)| *hang).unwrap();
+        reads.1 -= 1;
+    }
+    fn until_a_read_waits(&self) {
+        let reads = self.reads.0.lock().unwrap();
+        drop(self.reads.1.wait_while(reads, |(_, waiting)| *waiting == 0).unwrap());
+    }
+}
+
+impl crate::store::Backend for Slow {
+    fn get(&self, key: &[u8]) -> std::io::Result<Option<Vec<u8>>> {
+        self.read();
+        self.disk.get(key)
+    }
+    fn put(&self, key: &[u8], value: &[u8]) -> std::io::Result<()> {
+        self.disk.put(key, value)
+    }
+    fn remove(&self, key: &[u8]) -> std::io::Result<()> {
+        self.disk.remove(key)
+    }
+    fn apply(&self, batch: &crate::store::Batch) -> std::io::Result<()> {
+        self.disk.apply(batch)
+    }
+    fn flush(&self) -> std::io::Result<()> {
+        self.disk.flush()
+    }
+    fn range<'a>(&'a self, from: &[u8], to: &[u8]) -> crate::store::Entries<'a> {
+        self.read();
+        self.disk.range(from, to)
+    }
+    fn last(&self, from: &[u8], to: &[u8]) -> std::io::Result<Option<crate::store::Entry>> {
+        self.read();
+        self.disk.last(from, to)
+    }
+}
+
+/// The sender once held the outbox's state while it read: when the disk did not answer, neither did anything that looks at the
+/// state, HTTP among it.
+#[test]
+fn a_read_that_hangs_holds_up_the_sender_alone() {
+    let disk = Slow::default();
+    let pages = open(Store::on(disk.clone())).unwrap();
+    pages.commit(&[post(records(3))]).unwrap();
+    disk.hang(true);
+    std::thread::scope(|scope| {
+        let taking = scope.spawn(|| pages.take(0, 1, usize::MAX).unwrap());
+        disk.until_a_read_waits();
+        assert_eq!(pages.positions()[0].durable, 3);
+        pages.commit(&[post(records(2))]).unwrap();
+        assert_eq!(pages.size().0, 5);
+        disk.hang(false);
+        let taken = taking.join().unwrap();
+        assert_eq!(
+            (taken.pages.len(), taken.last),
+            (2, Some(5)),
+            "the first page was sealed before it was read"
+        );
+        assert_eq!(pages.take(0, 1, usize::MAX).unwrap(), taken);
+    });
+}
+
+/// A producer, the sender and the deletion of what it delivered, all at the same time.
+#[test]
+fn what_is_taken_while_others_write_is_on_disk_and_never_changes() {
+    const COMMITS: u64 = 4000;
+    let (_, pages) = pages();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 0..COMMITS {
+                pages.commit(&[post(records(n % 3 + 1))]).unwrap();
+                pages.sweep().unwrap();
+            }
+            done.store(true, std::sync::atomic::Ordering::Release);
+        });
+        let (mut next, mut previous) = (1, None);
+        let mut given = std::collections::VecDeque::new();
+        loop {
+            let was_done = done.load(std::sync::atomic::Ordering::Acquire);
+            let taken = pages.take(0, next, 3000).unwrap();
+            for sealed in taken.pages {
+                let page = sealed.open().unwrap();
+                assert_eq!((page.first.get(), page.previous), (next, previous));
+                (next, previous) = (page.last() + 1, Some(sealed.digest));
+                assert!(page.last() <= pages.position().durable, "it is not on disk yet");
+                given.push_back((page.last(), sealed));
+            }
+            while given.len() > 4 {
+                let (last, sealed) = given.pop_front().unwrap();
+                let again = pages.take(0, sealed.open().unwrap().first.get(), 1).unwrap();
+                assert_eq!(again.pages, [sealed], "one place, two contents");
+                pages.acknowledge(0, last);
+            }
+            if was_done && taken.last.is_none() {
+                break;
+            }
+        }
+        assert_eq!(next - 1, pages.position().durable);
+    });
+}
+
 #[tokio::test]
 async fn what_is_no_append_is_refused() {
     let outbox = open_outbox(&Disk::default());
@@ -508,6 +695,10 @@ enum Step {
     Acknowledge {
         pages: u8,
     },
+    /// The receiver has so many fewer than it acknowledged.
+    Unacknowledge {
+        messages: u8,
+    },
     /// The power goes after so many more writes of the steps to come; of what is in doubt, a part survives.
     CutPower {
         after_steps: u8,
@@ -522,6 +713,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => proptest::collection::vec((1u8..20, 3000u16..4096), 1..3).prop_map(Step::Commit),
         4 => (0u8..4, 1u16..20_000).prop_map(|(skip, max_bytes)| Step::Take { skip, max_bytes }),
         3 => (0u8..10).prop_map(|pages| Step::Acknowledge { pages }),
+        1 => (1u8..200).prop_map(|messages| Step::Unacknowledge { messages }),
         3 => (0u8..8, 0u8..8).prop_map(|(after_steps, survivors)| Step::CutPower { after_steps, survivors }),
         1 => Just(Step::Reopen),
     ]
@@ -632,6 +824,14 @@ proptest! {
                         pages.acknowledge(0, through);
                         model.acknowledged = model.acknowledged.max(through);
                         let _ = pages.sweep(); // the power may be off
+                    }
+                }
+                Step::Unacknowledge { messages } => {
+                    let mark = model.acknowledged.saturating_sub((*messages).into());
+                    let oldest = pages.position().oldest;
+                    if pages.unacknowledge(0, mark).is_ok() {
+                        model.acknowledged = model.acknowledged.min(mark.max(oldest - 1));
+                        prop_assert!(pages.position().acknowledged <= model.acknowledged);
                     }
                 }
                 Step::CutPower { after_steps, survivors: some } => {

@@ -26,7 +26,7 @@ use std::time::Duration;
 pub enum Action {
     /// Make a new socket to the server of this index, then tell [`Sender::connected`] or [`Sender::link_broke`].
     Connect { server: usize },
-    /// Drop the socket. A [`Action::Connect`] follows in its time.
+    /// Nobody answered in time: drop the socket. A [`Action::Connect`] follows in its time.
     Disconnect,
     /// Send a request with this id: pages from `pages_from` on, when given, and the question when `ask`. Then tell
     /// [`Sender::sent`].
@@ -52,8 +52,8 @@ pub enum Outcome {
     Refused { reason: String },
     /// The first answer ever. Nothing is delivered before this ledger is remembered on disk and told to [`Sender::bind`].
     Found { ledger: LedgerId },
-    /// What answers keeps another ledger than the one that we deliver to. Nothing else of the reply counts, and the next
-    /// address is tried.
+    /// What answers keeps another ledger than the one that we deliver to. Nothing else of the reply counts. Drop the socket;
+    /// the next address is tried.
     OtherLedger { found: LedgerId },
     /// An operator decided that our side of a conflict counts too: move what stands from this sequence on to a new epoch, then
     /// tell [`Sender::begin_epoch`]. What comes before is safe at the receiver.
@@ -321,11 +321,15 @@ impl Sender {
         let flight = self.in_flight.remove(place).expect("it was just found");
         match self.bound {
             Some(bound) if bound != reply.ledger => {
-                self.refused(now);
+                // It took nothing, and says nothing about our own server: that one need not be spared.
+                if flight.last.is_some() || self.unsettled_flights().next().is_some() {
+                    self.hold_for_resend();
+                }
+                self.forget_flights();
                 self.next_server();
                 self.failed_connects = self.failed_connects.saturating_add(1);
                 let connect_at = now + reconnect_after(self.failed_connects, &mut self.rng);
-                self.link = Link::Doubtful { connect_at };
+                self.link = Link::Down { connect_at };
                 return Outcome::OtherLedger { found: reply.ledger }.into();
             }
             _ => {}

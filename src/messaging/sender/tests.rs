@@ -256,7 +256,6 @@ fn another_ledger_gets_nothing_and_the_next_address_is_tried() {
     let other = Reply { ledger: found, ..reply(id, 10) };
     assert_eq!(sender.replied(Duration::ZERO, &other).outcome, Outcome::OtherLedger { found });
     assert_eq!(sender.settled(), 0);
-    assert_eq!(sender.poll(Duration::ZERO), Action::Disconnect);
     let Action::Wait { until } = sender.poll(Duration::ZERO) else { panic!("not in a tight loop") };
     assert!(until > Duration::ZERO);
     assert_eq!(sender.poll(until), Action::Connect { server: 1 });
@@ -267,6 +266,33 @@ fn another_ledger_gets_nothing_and_the_next_address_is_tried() {
     assert_eq!(from, Some(1));
     let replied = sender.replied(until, &Reply { ledger: found, ..reply(id, 10) });
     assert_eq!(replied.outcome, Outcome::Settled { through: 10 });
+}
+
+/// Each answer from a wrong address once counted as a refusal by our own server, so that the right one, when it was there
+/// again, waited for up to a minute.
+#[test]
+fn a_wrong_address_in_the_list_does_not_hold_up_what_goes_to_the_right_one() {
+    let mut sender = connected(2, 10);
+    let other = |id| Reply { ledger: LedgerId::from_bytes([8; 16]), ..reply(id, 0) };
+    let (mut now, mut wrong, mut sent_at) = (Duration::ZERO, 0, Duration::ZERO);
+    loop {
+        match sender.poll(now) {
+            Action::Connect { server: 0 } => sender.connected(now),
+            Action::Connect { .. } if wrong < 20 => sender.link_broke(now), // the right one does not run yet
+            Action::Connect { .. } => break,
+            Action::Send { id, pages_from, ask } => {
+                sender.sent(now, id, pages_from.map(|from| from + 9), ask);
+                sent_at = if pages_from.is_some() { now } else { sent_at };
+                sender.replied(now, &other(id));
+                wrong += 1;
+            }
+            Action::Wait { until } => now = until,
+            Action::Disconnect => panic!("it answers"),
+        }
+    }
+    sender.connected(now);
+    now = now.max(sent_at + RESEND_LEAST);
+    assert_eq!(send(&mut sender, now, 10).1, Some(1));
 }
 
 #[test]

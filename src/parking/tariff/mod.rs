@@ -34,7 +34,7 @@ mod window;
 
 pub use amount::{Amount, Currency, Money, NoCurrency, VatRate};
 pub use days::{Calendar, Days, NoDays};
-pub use priced::{Free, Priced, Rule, Shown, WorkingLine};
+pub use priced::{Free, Priced, Shown, WorkingLine};
 pub use problem::{Problem, TariffError};
 pub use set::TariffSet;
 pub use window::{ClockTime, Window};
@@ -79,20 +79,20 @@ struct Ready {
 
 /// The price of the first units of a stay, or of those behind them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct First {
-    pub units: u32,
-    pub per_unit: Amount,
+struct First {
+    units: u32,
+    per_unit: Amount,
 }
 
 /// What a unit costs that starts within a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Band {
-    pub window: Window,
-    pub price: BandPrice,
+struct Band {
+    window: Window,
+    price: BandPrice,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BandPrice {
+enum BandPrice {
     PerUnit(Amount),
     /// Once for each occurrence of the window, however many units.
     Flat(Amount),
@@ -100,14 +100,14 @@ pub enum BandPrice {
 
 /// The most that units cost together that start within a span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cap {
-    pub span: Span,
-    pub amount: Amount,
+struct Cap {
+    span: Span,
+    amount: Amount,
 }
 
 /// Within what a cap counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Span {
+enum Span {
     /// Each occurrence by itself.
     Window(Window),
     /// Each started so many hours from the entry.

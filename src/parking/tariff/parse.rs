@@ -151,10 +151,10 @@ fn read_tariff(
         zone
     });
     let valid_from = table.needs("valid_from", table.date("valid_from"));
-    let calendar = table.text("calendar").and_then(|name| {
-        let calendar = calendars.get(name).map(|(calendar, _)| Arc::clone(calendar));
+    let calendar = table.name("calendar").and_then(|name| {
+        let calendar = calendars.get(&name).map(|(calendar, _)| Arc::clone(calendar));
         if calendar.is_none() {
-            table.note(table.line_of("calendar"), Problem::NoCalendar(name.to_owned()));
+            table.note(table.line_of("calendar"), Problem::NoCalendar(name));
         }
         calendar
     });

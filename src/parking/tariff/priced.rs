@@ -1,6 +1,7 @@
 //! What a stay costs, and why: small to store, and told unit by unit.
 
-use super::{Amount, Currency, Money, Span, VatRate, Window, time_zone};
+use super::pricing::second_of;
+use super::{Amount, Currency, Money, Span, Tariff, VatRate, Window, time_zone};
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, tz};
@@ -37,7 +38,7 @@ pub enum Free {
 
 /// What a unit costs by, or what holds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Rule {
+pub(super) enum Rule {
     /// It is one of the first units of the stay.
     First,
     PerUnit(Window),
@@ -99,13 +100,29 @@ impl Priced {
     pub const LINES_MAX: usize = 300;
     pub const BYTES_MAX: usize = 5 * 1024;
 
+    pub(super) fn new(tariff: &Tariff, entry: Timestamp, free: Option<Free>, working: Working) -> Priced {
+        Priced {
+            amount: working.amount,
+            currency: tariff.currency,
+            tariff: tariff.name.clone(),
+            valid_from: tariff.valid_from,
+            vat: tariff.vat,
+            free,
+            time_zone: tariff.time_zone.iana_name().unwrap_or_default().to_owned(),
+            entry_second: second_of(entry),
+            unit_minutes: tariff.unit_minutes,
+            rules: working.rules,
+            lines: working.lines,
+        }
+    }
+
     pub fn money(&self) -> Money {
         Money { amount: self.amount, currency: self.currency }
     }
 
     /// How many units were charged, those at no price among them.
     pub fn units(&self) -> u64 {
-        self.lines.iter().map(|line| line.units).sum()
+        self.lines.iter().fold(0, |units, line| units.saturating_add(line.units))
     }
 
     /// Why there are no units, in words.
@@ -118,7 +135,7 @@ impl Priced {
 
     /// The working, line by line: consecutive units of one price for one reason are one line.
     pub fn working(&self) -> Vec<WorkingLine> {
-        let zone = time_zone(&self.time_zone).unwrap_or(TimeZone::UTC);
+        let zone = self.time_zone();
         let mut before = 0u64;
         let lines = self.lines.iter().map(|line| {
             let seconds = i128::from(before) * i128::from(self.unit_minutes) * 60;
@@ -139,6 +156,16 @@ impl Priced {
             WorkingLine { unit, units: line.units, from: (from, zone.to_offset(from)), each, total, reason }
         });
         lines.collect()
+    }
+
+    /// Where its garage is.
+    pub fn time_zone(&self) -> TimeZone {
+        time_zone(&self.time_zone).unwrap_or(TimeZone::UTC)
+    }
+
+    /// A moment as RFC 3339 has it, with the offset of the place.
+    pub fn local(&self, at: Timestamp) -> String {
+        at.display_with_offset(self.time_zone().to_offset(at)).to_string()
     }
 
     pub fn shown(&self) -> Shown<'_> {
@@ -176,6 +203,13 @@ impl Priced {
             }
             Rule::Rest => "further units, at several prices".to_owned(),
         }
+    }
+}
+
+impl WorkingLine {
+    /// When the first of its units started, as RFC 3339 has it, with the local offset.
+    pub fn started(&self) -> String {
+        self.from.0.display_with_offset(self.from.1).to_string()
     }
 }
 
@@ -233,30 +267,5 @@ impl Working {
             self.rules.len() - 1
         });
         u8::try_from(place).expect("a tariff has too few rules for that")
-    }
-}
-
-/// What of a tariff goes into every price.
-pub(super) struct Facts<'a> {
-    pub(super) tariff: &'a super::Tariff,
-    pub(super) entry: Timestamp,
-    pub(super) free: Option<Free>,
-}
-
-impl From<(Facts<'_>, Working)> for Priced {
-    fn from((Facts { tariff, entry, free }, working): (Facts<'_>, Working)) -> Priced {
-        Priced {
-            amount: working.amount,
-            currency: tariff.currency,
-            tariff: tariff.name.clone(),
-            valid_from: tariff.valid_from,
-            vat: tariff.vat,
-            free,
-            time_zone: tariff.time_zone.iana_name().unwrap_or_default().to_owned(),
-            entry_second: super::pricing::second_of(entry),
-            unit_minutes: tariff.unit_minutes,
-            rules: working.rules,
-            lines: working.lines,
-        }
     }
 }

@@ -5,7 +5,7 @@
 //! days cost, not its minutes. What comes out is what one unit after the other gives: a test holds it against that.
 
 use super::days::DayKind;
-use super::priced::{Facts, Free, Priced, Rule, Working};
+use super::priced::{Free, Priced, Rule, Working};
 use super::{Amount, BandPrice, Span, Tariff};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -29,7 +29,7 @@ impl Tariff {
             let units = (lasted + nanoseconds(self.unit_minutes) - 1) / nanoseconds(self.unit_minutes);
             meter.run(u64::try_from(units).expect("a stay lasts at most some thousand years"));
         }
-        (Facts { tariff: self, entry, free }, meter.working).into()
+        Priced::new(self, entry, free, meter.working)
     }
 }
 

@@ -120,7 +120,7 @@ impl<'a> Table<'a> {
         let reason = match () {
             () if name.is_empty() => "it is empty",
             () if name.len() > 64 => "it has more than 64 bytes",
-            () if name.chars().any(char::is_control) => "it has control characters",
+            () if name.chars().any(is_unprintable) => "it has characters that cannot be seen",
             () if name.trim() != name => "it begins or ends with a space",
             () => return Some(name),
         };
@@ -268,6 +268,13 @@ impl<'a> Table<'a> {
         }
         time
     }
+}
+
+/// Control characters, line ends, and the invisible ones that make two names look alike: no garage is called so.
+fn is_unprintable(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff0}'..='\u{ffff}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 pub(super) fn type_of(value: &DeValue<'_>) -> &'static str {

@@ -4,8 +4,8 @@ use super::{Offline, Request, books, tariffs};
 use crate::config::{ServerConfig, ServerTask};
 use crate::daemon;
 use crate::daemon::admin::{self, Caller, NotDone, Outcome, Reached};
-use crate::server::{backup, verify};
-use serde_json::Value;
+use crate::server::{backup, compact, verify};
+use serde_json::{Value, json};
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
@@ -28,6 +28,11 @@ pub fn run(config: &ServerConfig) -> ExitCode {
             (Request::Quarantine { after: *after, limit: *limit }, *json)
         }
         ServerTask::Books(task) => return books::run(config, task),
+        ServerTask::ReviewStays { json } => (Request::Review, *json),
+        ServerTask::Compact { to } => {
+            let done = compact::run(&config.data_dir, to).map_err(NotDone::Refused);
+            return report(done.map(|said| json!({ "said": said })), false, print_said);
+        }
         ServerTask::Command(command) => (Request::Command(command.clone()), false),
     };
     report(
@@ -36,6 +41,7 @@ pub fn run(config: &ServerConfig) -> ExitCode {
         match request {
             Request::Garages => print_garages,
             Request::Quarantine { .. } => print_quarantine,
+            Request::Review => print_review,
             _ => print_said,
         },
     )
@@ -136,6 +142,41 @@ fn print_garages(answer: &Value) -> String {
         [cell("name"), cell("occupied"), cell("capacity"), cell("events"), remarks.join("; ")]
     });
     table(std::iter::once(head).chain(lines).collect())
+}
+
+fn print_review(answer: &Value) -> String {
+    let mut shown = format!("{}\n", text(&answer["said"]));
+    for pair in answer["pairs"].as_array().into_iter().flatten() {
+        let [entry, exit] = ["entry", "exit"].map(|end| &pair[end]);
+        shown.push_str(&format!(
+            "\n{}: {} entered at {}, {} left at {}\n  {}\n",
+            text(&pair["garage"]),
+            text(&entry["plate"]),
+            text(&entry["at"]),
+            text(&exit["plate"]),
+            text(&exit["at"]),
+            text(&pair["command"])
+        ));
+    }
+    for long in answer["long"].as_array().into_iter().flatten() {
+        let left = match long["left_at"].as_str() {
+            Some(left) => format!("left at {left}"),
+            None => "is inside, or left unseen".to_owned(),
+        };
+        shown.push_str(&format!(
+            "\n{}: {} entered at {} and {left}, and was read in {} at {}\n  {}\n",
+            text(&long["garage"]),
+            text(&long["plate"]),
+            text(&long["entered_at"]),
+            text(&long["elsewhere"]["garage"]),
+            text(&long["elsewhere"]["entered_at"]),
+            text(&long["command"])
+        ));
+    }
+    if answer["more"] == true {
+        shown.push_str("\nThere are more; they show when these are repaired\n");
+    }
+    shown
 }
 
 fn print_quarantine(answer: &Value) -> String {

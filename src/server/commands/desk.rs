@@ -1,16 +1,19 @@
 //! Commands to a running server.
 
 use super::put::{self, Put};
-use super::{Command, Request, reading};
+use super::{Command, Request, ToForget, reading};
 use crate::daemon::admin::{Call, NotDone, Outcome};
-use crate::parking::statement::Operator;
+use crate::parking::statement::{Month, Operator};
 use crate::server::books::{Books, Question};
 use crate::server::folding::Signal;
 use crate::server::ledger::Ledger;
 use crate::server::verify::verify_live;
 use crate::server::view::View;
-use crate::server::view::billing::list::pending;
+use crate::server::view::billing::list::{pending, to_forget};
+use crate::server::view::review::review;
 use crate::store::Store;
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan};
 use std::sync::{Arc, RwLock, RwLockReadGuard};
 use std::time::Duration;
 use tokio::sync::{Mutex, mpsc, oneshot};
@@ -18,6 +21,11 @@ use tokio_util::sync::CancellationToken;
 
 /// How long a server that stops waits until what it has recorded is folded, too.
 const FOLDED_WITHIN: Duration = Duration::from_secs(1);
+
+/// How often plates are looked for that are to be forgotten.
+const RETIRE_EVERY: Duration = Duration::from_secs(24 * 3600);
+/// Who gives the commands that forget old plates.
+const RETENTION: &str = "the setting retention_days";
 
 /// A command on its way to the committing thread.
 #[derive(Debug)]
@@ -29,6 +37,13 @@ pub struct Order {
     pub by: String,
     /// Told its position when it is on disk, or why nobody knows whether it is. Dropped: it was never begun.
     pub recorded_at: oneshot::Sender<Result<u64, String>>,
+}
+
+/// What an operator reads when a read met damage that sled panics over, or a mistake of ours.
+fn broke_off(what: &str, do_this: &str) -> NotDone {
+    NotDone::Refused(format!(
+        "{what} broke off; the server goes on, and nothing was changed. {do_this}. The server's log says more, please report this with it"
+    ))
 }
 
 /// Where operators come to.
@@ -67,6 +82,7 @@ impl Desk {
             Request::Books(question) => self.look(question).await,
             Request::Put { put, dry_run } => self.put(&put, dry_run, call.caller.as_str()).await,
             Request::ApplyTariffs => self.apply_tariffs(call.caller.as_str()).await,
+            Request::Review => self.review().await,
             Request::Plates => Ok(reading::plates(&self.view())),
             Request::Contracts => Ok(reading::contracts(&self.view())),
             Request::Garages => {
@@ -80,12 +96,24 @@ impl Desk {
                 let verified = tokio::task::spawn_blocking(move || {
                     reading::verified(verify_live(&ledger, &store, &signal))
                 });
-                verified.await.unwrap_or_else(|error| Err(error.to_string().into()))
+                verified.await.unwrap_or_else(|_| {
+                    Err(broke_off(
+                        "verifying",
+                        "Stop the server and verify again: then its directory is looked into as it is",
+                    ))
+                })
+            }
+            Request::Base { after } => {
+                let ledger = self.ledger.clone();
+                let read = tokio::task::spawn_blocking(move || reading::base(&ledger, after.as_deref()));
+                read.await.unwrap_or_else(|error| Err(error.to_string().into()))
             }
             Request::Records { from, through } => {
                 let ledger = self.ledger.clone();
                 let read = tokio::task::spawn_blocking(move || reading::records(&ledger, from, through));
-                read.await.unwrap_or_else(|error| Err(error.to_string().into()))
+                read.await.unwrap_or_else(|_| {
+                    Err(broke_off("reading the ledger", "Ask server verify what is wrong with it"))
+                })
             }
         }
     }
@@ -136,6 +164,54 @@ impl Desk {
         }
         self.written().await?;
         reading::applied(&self.store, commands)
+    }
+
+    /// Lets plates be forgotten for as long as the server runs: at its start, then once a day.
+    pub async fn retire_daily(&self, days: u32) {
+        loop {
+            let today = TimeZone::UTC.to_datetime(Timestamp::now()).date();
+            let month = today.saturating_sub(i64::from(days).days());
+            if let Some(before) = Month::of(month) {
+                match self.retire(before).await {
+                    Ok(0) | Err(NotDone::Stopping) => {}
+                    Ok(commands) => {
+                        tracing::info!(commands, %before, "the plates of stays that were charged for earlier months are forgotten");
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "plates that are older than retention_days were not all forgotten; it is tried again tomorrow");
+                    }
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(RETIRE_EVERY) => {}
+                () = self.stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// Lets the plates of stays be forgotten that were charged for a month before this one. Gives by how many commands.
+    async fn retire(&self, before: Month) -> Result<u64, NotDone> {
+        let seed = rand::random();
+        let (mut commands, mut from) = (0, 1);
+        loop {
+            let _turn = self.turn.lock().await;
+            self.written().await?;
+            let store = self.store.clone();
+            let found = tokio::task::spawn_blocking(move || to_forget(&store, from, before));
+            let found = found.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+            let Some((first, to)) = found else { return Ok(commands) };
+            let whose = ToForget::Charged { from: first, to, before };
+            self.carry_out(Vec::new(), Command::Forget { whose, seed }, RETENTION).await?;
+            (commands, from) = (commands + 1, to);
+        }
+    }
+
+    async fn review(&self) -> Outcome {
+        self.written().await?;
+        let store = self.store.clone();
+        let found = tokio::task::spawn_blocking(move || review(&store));
+        let found = found.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        reading::review(&self.view(), &self.ledger, &found)
     }
 
     /// Waits until everything that is recorded is folded.

@@ -24,7 +24,8 @@ pub use start::put_at_start;
 
 use crate::messaging::page::RECORDS_MAX;
 use crate::messaging::{Digest, SiteName};
-use crate::parking::ChargeId;
+use crate::parking::statement::Month;
+use crate::parking::{ChargeId, EventId};
 use crate::server::books::Question;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -35,43 +36,135 @@ use std::str::FromStr;
 #[serde(rename_all = "snake_case")]
 pub enum Command {
     /// The garage is called `to` from now on. Its edge may go on under the old name.
-    Rename { garage: SiteName, to: SiteName },
+    Rename {
+        garage: SiteName,
+        to: SiteName,
+    },
     /// Leave the garage out of boards and of the city's numbers, or take it in again.
-    Decommission { garage: SiteName, undo: bool },
+    Decommission {
+        garage: SiteName,
+        undo: bool,
+    },
     /// The garage has so many spaces, whatever its edge tells; `None`: what its edge tells counts again.
-    Capacity { garage: SiteName, spaces: Option<u32> },
+    Capacity {
+        garage: SiteName,
+        spaces: Option<u32>,
+    },
     /// What waits there acts now, if it is understood now.
-    Release { place: Place },
+    Release {
+        place: Place,
+    },
     /// What waits there is given up.
-    Discard { place: Place, reason: String },
+    Discard {
+        place: Place,
+        reason: String,
+    },
     /// The next conflict of this garage is to be answered by "move what is not acknowledged to a new epoch": both sides count.
-    Adopt { garage: SiteName },
+    Adopt {
+        garage: SiteName,
+    },
     /// A piece of what is too long for one record. It says nothing until the command that comes right after the last piece.
-    Piece { bytes: Vec<u8> },
+    Piece {
+        bytes: Vec<u8>,
+    },
     /// The tariffs in the pieces before, as canonical TOML, are in force from here on.
-    Tariffs { pieces: u32, digest: Digest },
+    Tariffs {
+        pieces: u32,
+        digest: Digest,
+    },
     /// The registrations in the pieces before (postcard) are added; one of a known plate takes the place of the former.
-    Plates { pieces: u32, digest: Digest },
-    RemovePlate { plate: String },
+    Plates {
+        pieces: u32,
+        digest: Digest,
+    },
+    RemovePlate {
+        plate: String,
+    },
     /// The contracts in the pieces before (postcard) are added; one of a known name takes the place of the former.
-    Contracts { pieces: u32, digest: Digest },
-    RemoveContract { contract: String },
+    Contracts {
+        pieces: u32,
+        digest: Digest,
+    },
+    RemoveContract {
+        contract: String,
+    },
     /// The stays that wait for a price, among the entries of these numbers, are priced by the tariffs in force.
-    Price { from: u64, to: u64 },
+    Price {
+        from: u64,
+        to: u64,
+    },
     /// A charge is taken back whole, less what was credited before.
-    Void { charge: ChargeId, reason: String },
+    Void {
+        charge: ChargeId,
+        reason: String,
+    },
     /// Some of a charge is given back, in minor units of its currency.
-    Credit { charge: ChargeId, amount: i64, reason: String },
+    Credit {
+        charge: ChargeId,
+        amount: i64,
+        reason: String,
+    },
+    /// This exit is of the car of that entry: a plate was misread.
+    JoinStay {
+        entry: EventId,
+        exit: EventId,
+        reason: String,
+    },
+    /// The car of this entry left at that time, and nobody saw it.
+    CloseStay {
+        entry: EventId,
+        left_at_ms: i64,
+        offset_minutes: i16,
+        reason: String,
+    },
+    /// The car of this entry left and came again in the midst of its stay, and nobody saw it.
+    SplitStay {
+        entry: EventId,
+        left_at_ms: i64,
+        entered_at_ms: i64,
+        offset_minutes: i16,
+        reason: String,
+    },
+    /// A stay that is held for its length is charged as it is.
+    BillStay {
+        charge: ChargeId,
+        reason: String,
+    },
+    /// Random tokens stand for plates from here on; the same one for a plate and a month under one seed.
+    Forget {
+        whose: ToForget,
+        seed: [u8; 16],
+    },
+    /// What stood here was forgotten: the ledger was compacted.
+    Erased,
 }
 
 impl Command {
     /// The longest reason, in bytes: a record must fit into a value of the store.
     pub const REASON_MAX: usize = 1024;
 
-    /// Whether it is judged by entries of charges, which are read as they were written last.
+    /// Whether it is judged by stays and charges, which are read as they were written last.
     fn is_about_entries(&self) -> bool {
-        matches!(self, Command::Void { .. } | Command::Credit { .. } | Command::Price { .. })
+        !matches!(
+            self,
+            Command::Rename { .. }
+                | Command::Decommission { .. }
+                | Command::Capacity { .. }
+                | Command::Release { .. }
+                | Command::Discard { .. }
+                | Command::Adopt { .. }
+        )
     }
+}
+
+/// Which stays are to lose their plates.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToForget {
+    /// All of this plate.
+    Plate(String),
+    /// Those that were charged, among the entries of these numbers, for a month before this one.
+    Charged { from: u64, to: u64, before: Month },
 }
 
 /// Where an event waits in quarantine: a page's position in the ledger, and a place in the page.
@@ -132,8 +225,14 @@ pub enum Request {
     Books(Question),
     /// Price what waits for a price.
     ApplyTariffs,
+    /// What a person may want to repair.
+    Review,
     /// Read everything, fold it anew, compare.
     Verify,
+    /// The base of a compacted ledger, behind a key in hexadecimal digits, as much as one answer holds.
+    Base {
+        after: Option<String>,
+    },
     /// The ledger's records from this position on, as many as one answer holds, for a backup.
     Records {
         from: u64,

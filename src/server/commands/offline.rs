@@ -12,8 +12,9 @@ use crate::server::ledger::Ledger;
 use crate::server::verify::verify;
 use crate::server::view::View;
 use crate::server::view::billing::list::pending;
+use crate::server::view::review::review;
 use crate::store::directory::DataDir;
-use crate::store::{Purpose, Store, StoreError};
+use crate::store::{Purpose, Store, StoreError, room};
 
 /// The books of a directory that this process holds.
 pub struct Offline {
@@ -26,9 +27,9 @@ pub struct Offline {
 }
 
 impl Offline {
-    /// Opens the store and folds what the view lacks.
+    /// Opens the store and folds what the view lacks. On a full disk the ballast is given up first, as by a server.
     pub fn open(dir: DataDir) -> Result<Offline, DaemonError> {
-        let store = Store::open(&dir.store(), Purpose::Server)?;
+        let (store, _room) = room::open_store(dir.path(), Purpose::Server, None)?;
         let ledger = Ledger::open_beside(store.clone(), &dir.path().join(WITNESS), clock::wall_ms())?;
         let mut view = open_view(&ledger, &store)?;
         catch_up(&ledger, &store, &mut view)?;
@@ -39,6 +40,15 @@ impl Offline {
         Offline { operator: operator.clone(), ..self }
     }
 
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// At the ledger's end, and written.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
     /// What a running server would do and answer.
     pub fn answer(&mut self, request: &Request, by: &Caller) -> Outcome {
         let command = match request {
@@ -46,8 +56,13 @@ impl Offline {
             Request::Quarantine { after, limit } => {
                 return Ok(reading::quarantine(&self.view, *after, *limit));
             }
+            Request::Base { after } => return reading::base(&self.ledger, after.as_deref()),
             Request::Records { from, through } => return reading::records(&self.ledger, *from, *through),
             Request::Verify => return reading::verified(verify(&self.ledger, &self.store)),
+            Request::Review => {
+                let found = review(&self.store).map_err(|error| error.to_string())?;
+                return reading::review(&self.view, &self.ledger, &found);
+            }
             Request::Plates => return Ok(reading::plates(&self.view)),
             Request::Contracts => return Ok(reading::contracts(&self.view)),
             Request::Books(question) => {

@@ -1,17 +1,19 @@
 //! What operators read: lists, and what became of a command. The same from a running server and from a directory.
 
 use super::put::Prepared;
-use super::{Command, Place};
+use super::{Command, Place, ToForget};
 use crate::daemon::admin::{NotDone, Outcome};
 use crate::messaging::SiteName;
-use crate::parking::Plate;
 use crate::parking::register::Garages;
-use crate::server::hex::hex;
+use crate::parking::{EventId, Plate};
+use crate::server::hex::{hex, unhex};
 use crate::server::ledger::{Ledger, Stream};
 use crate::server::verify::{Report, VerifyError};
-use crate::server::view::View;
+use crate::server::view::base::BASE;
 use crate::server::view::billing::UNREGISTERED;
 use crate::server::view::billing::list::pending;
+use crate::server::view::review::Review;
+use crate::server::view::{Passage, View, list};
 use crate::store::Store;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -100,6 +102,26 @@ pub fn records(ledger: &Ledger, from: u64, through: Option<u64>) -> Outcome {
     }))
 }
 
+/// The base of a compacted ledger behind a key, as much as one answer holds; `next` is none at its end.
+pub fn base(ledger: &Ledger, after: Option<&str>) -> Outcome {
+    let (first, end) = BASE;
+    let from = match after {
+        Some(key) => [unhex(key).ok_or_else(|| "the cursor is none".to_owned())?, vec![0]].concat(),
+        None => first.to_vec(),
+    };
+    let (mut entries, mut bytes, mut next) = (Vec::new(), 0, None);
+    for entry in ledger.store().range(&from.max(first.to_vec()), end) {
+        let (key, value) = entry.map_err(|error| error.to_string())?;
+        if bytes > RECORDS_BYTES {
+            next = entries.last().map(|entry: &Value| entry[0].clone());
+            break;
+        }
+        bytes += key.len() + value.len();
+        entries.push(json!([hex(&key), hex(&value)]));
+    }
+    Ok(json!({ "ledger": ledger.id().to_string(), "entries": entries, "next": next }))
+}
+
 /// The answer to a command that the fold has not reached yet.
 pub fn recorded(position: u64) -> Value {
     json!({
@@ -154,6 +176,12 @@ pub fn done(view: &View, position: u64, command: &Command) -> Outcome {
         Command::Discard { place, .. } => format!(
             "What waited at {place} is given up from position {position} on. Its bytes, and the reason, stay in the ledger"
         ),
+        Command::Forget { whose: ToForget::Plate(_), .. } => format!(
+            "Tokens stand for the plate in stays and charges, from position {position} on. The events themselves keep it until \"server compact\" has rewritten the store, and backups made before keep it for good"
+        ),
+        Command::Forget { whose: ToForget::Charged { .. }, .. } | Command::Erased => {
+            format!("It acts from position {position} on")
+        }
         Command::Piece { .. }
         | Command::Tariffs { .. }
         | Command::Plates { .. }
@@ -165,8 +193,24 @@ pub fn done(view: &View, position: u64, command: &Command) -> Outcome {
         Command::RemoveContract { contract } => format!(
             "The contract {contract:?} ends at position {position}. Stays that began under it are covered still"
         ),
+        Command::JoinStay { entry, exit, .. } => format!(
+            "From position {position} on the exit {exit} ends the stay that began with {entry}; it is charged by its length"
+        ),
+        Command::CloseStay { entry, .. } => {
+            format!(
+                "From position {position} on the stay that began with {entry} has ended; it is charged by its length"
+            )
+        }
+        Command::SplitStay { entry, .. } => format!(
+            "From position {position} on the stay that began with {entry} is two; what was charged is taken back, and each is charged by its length"
+        ),
+        Command::BillStay { charge, .. } => {
+            format!("The stay {charge} is charged as it is, from position {position} on")
+        }
         Command::Void { charge, .. } => {
-            format!("The charge {charge} is taken back at position {position}; it stays in the books, with the reason")
+            format!(
+                "The charge {charge} is taken back at position {position}; it stays in the books, with the reason"
+            )
         }
         Command::Credit { charge, .. } => {
             format!("Some of the charge {charge} is given back at position {position}, with the reason")
@@ -199,9 +243,8 @@ pub fn put(prepared: &Prepared, position: Option<u64>) -> Value {
 /// All registered plates.
 pub fn plates(view: &View) -> Value {
     let plates = view.billing.in_force.plates().values();
-    let plates = plates.map(|its| {
-        json!({ "plate": its.plate.as_str(), "account": its.account.as_str(), "name": its.name })
-    });
+    let plates = plates
+        .map(|its| json!({ "plate": its.plate.as_str(), "account": its.account.as_str(), "name": its.name }));
     json!({ "plates": plates.collect::<Vec<_>>(), "position": view.position })
 }
 
@@ -228,10 +271,60 @@ pub fn contracts(view: &View) -> Value {
 /// What pricing came to.
 pub fn applied(store: &Store, commands: u64) -> Outcome {
     let waits = pending(store, 1).map_err(|error| error.to_string())?.is_some();
-    let rest = if waits { " Some stays have no tariff still and wait on; GET /v1/charges shows them." } else { "" };
+    let rest =
+        if waits { " Some stays have no tariff still and wait on; GET /v1/charges shows them." } else { "" };
     let said = match commands {
         0 => format!("No stay waits for a price that it can have.{rest}"),
         n => format!("What waited for a price is charged now, by {n} commands.{rest}"),
     };
     Ok(json!({ "commands": commands, "said": said }))
+}
+
+/// What a person may want to repair, each with the command that would do it.
+pub fn review(view: &View, ledger: &Ledger, found: &Review) -> Outcome {
+    let names = list::keys(&view.garages);
+    let garage =
+        |number: u32| names.get(&number).map(|key| view.name_of(key).to_string()).unwrap_or_default();
+    let id = |number: u32, passage: &Passage| {
+        let key = names.get(&number).map(ToString::to_string).unwrap_or_default();
+        let stream = ledger.stream(passage.stream()).map_err(|error| error.to_string())?;
+        Ok::<_, String>(
+            EventId { garage: key, epoch: stream.epoch.to_bytes(), sequence: passage.sequence }.to_string(),
+        )
+    };
+    let at = |passage: &Passage| Timestamp::from_millisecond(passage.at_ms).ok().map(|time| time.to_string());
+    let pairs = found.pairs.iter().map(|pair| {
+        let (entry, exit) = (id(pair.garage, &pair.entry.1)?, id(pair.garage, &pair.exit.1)?);
+        Ok(json!({
+            "garage": garage(pair.garage),
+            "entry": { "id": entry, "plate": pair.entry.0, "at": at(&pair.entry.1) },
+            "exit": { "id": exit, "plate": pair.exit.0, "at": at(&pair.exit.1) },
+            "command": format!("server stays join '{entry}' '{exit}' --reason TEXT"),
+        }))
+    });
+    let long = found.long.iter().map(|long| {
+        let entry = id(long.garage, &long.entry)?;
+        let (other, came, left) = &long.elsewhere;
+        let command = match long.exit {
+            Some(_) => format!("server stays split '{entry}' --left TIME --entered TIME --reason TEXT"),
+            None => format!("server stays close '{entry}' --left TIME --reason TEXT"),
+        };
+        Ok(json!({
+            "garage": garage(long.garage),
+            "plate": long.plate,
+            "entry": entry,
+            "entered_at": at(&long.entry),
+            "left_at": long.exit.as_ref().and_then(at),
+            "elsewhere": { "garage": garage(*other), "entered_at": at(came), "left_at": left.as_ref().and_then(at) },
+            "command": command,
+        }))
+    });
+    let pairs = pairs.collect::<Result<Vec<Value>, String>>()?;
+    let long = long.collect::<Result<Vec<Value>, String>>()?;
+    let said = format!(
+        "{} pairs of an entry and an exit that are one look-alike letter apart, {} long stays of cars that were read elsewhere meanwhile",
+        pairs.len(),
+        long.len()
+    );
+    Ok(json!({ "pairs": pairs, "long": long, "more": found.more, "said": said, "position": view.position }))
 }

@@ -50,8 +50,7 @@ pub fn price(set: &TariffSet, garage: &str, entry: Timestamp, exit: Timestamp, j
     match serde_json::to_value(priced.shown()) {
         Ok(mut shown) => {
             shown["garage"] = garage.into();
-            let local = |at: Timestamp| at.display_with_offset(tariff.time_zone().to_offset(at)).to_string();
-            (shown["entry"], shown["exit"]) = (local(entry).into(), local(exit).into());
+            (shown["entry"], shown["exit"]) = (priced.local(entry).into(), priced.local(exit).into());
             say(&format!("{shown}\n"))
         }
         Err(error) => {
@@ -75,9 +74,7 @@ fn told(priced: &Priced) -> String {
             1 => line.unit.to_string(),
             more => format!("{}-{}", line.unit, line.unit + more - 1),
         };
-        let (from, offset) = line.from;
-        let from = from.display_with_offset(offset).to_string();
-        [units, from, line.each.map_or_else(String::new, show), show(line.total), line.reason]
+        [units, line.started(), line.each.map_or_else(String::new, show), show(line.total), line.reason]
     });
     let head = ["UNIT", "FROM", "EACH", "TOTAL", "REASON"].map(str::to_owned);
     text.push_str(&table(std::iter::once(head).chain(lines).collect()));

@@ -88,7 +88,7 @@ impl Check<'_> {
 
     fn record(&mut self, position: u64, record: Record) -> Result<(), StoreError> {
         match record {
-            Record::Page { stream, page, .. } => match page.open() {
+            Record::Page { stream, page, .. } => match page.read() {
                 Err(error) => {
                     self.unreadable(position, position, &format!("the page cannot be trusted: {error}"))?
                 }
@@ -111,9 +111,7 @@ impl Check<'_> {
                     self.read.events += open.count();
                     self.follow(position, stream, first, open.last());
                     self.indexed_at(position, stream, first)?;
-                    // A page that names none before it, beyond the first, is the rest of one: the next page names the whole.
-                    let whole = open.previous.is_some() || first == 1;
-                    self.set(stream, Mark { sequence: open.last(), digest: whole.then_some(page.digest) });
+                    self.set(stream, Mark::after(&open, page.digest));
                 }
             },
             Record::Hole { stream, first, last, told_by, .. } => {
@@ -216,7 +214,7 @@ impl Check<'_> {
             }
             let agrees = match ledger.record_at(position) {
                 Ok(Some(Record::Page { stream: its, page, .. })) => {
-                    its == stream && page.open().is_ok_and(|page| page.first.get() == first)
+                    its == stream && page.read().is_ok_and(|page| page.first.get() == first)
                 }
                 Ok(Some(Record::Hole { stream: its, first: begins, .. })) => its == stream && begins == first,
                 Ok(_) => false,

@@ -2,6 +2,7 @@
 
 use super::record::{
     adoption_key, index_key, mark_key, mark_value, moved_key, record_key, stream_key, stream_value,
+    trailing_u64,
 };
 use super::{Applied, Ledger, Record, Stream};
 use crate::messaging::page::{Content, Page, SealedPage};
@@ -141,7 +142,7 @@ impl<'a> Commit<'a> {
                 (Content::Lost { .. }, _) => unreachable!("what is lost is judged to be missing"),
                 (Content::Records(_), _) => {
                     answer.applied += page.count();
-                    mark = Mark { sequence: place.last, digest: Some(sealed.digest) };
+                    mark = Mark::after(&page, sealed.digest);
                     let page = sealed.clone();
                     (Record::Page { stream: number, received_at_ms: self.now_ms, page }, place.first)
                 }
@@ -149,6 +150,7 @@ impl<'a> Commit<'a> {
             if let Some((former, _)) = page.moved_from
                 && let Some(former) = self.ledger.stream_number(&request.site, former)
                 && self.ledger.stream(former)?.moved
+                && self.began_since_told(number, former)?
             {
                 // It has moved: what comes under the former epoch from now on is another conflict.
                 if self.batch.len() == BATCH_MAX {
@@ -201,8 +203,8 @@ impl<'a> Commit<'a> {
         Ok(known)
     }
 
-    /// Applies what comes after the first `known` messages of a page, as a page of its own. The next page names the whole
-    /// one, so that the mark has no digest; that this one names none before it says so for good.
+    /// Applies what comes after the first `known` messages of a page, as a page of its own. It names none before it, by which
+    /// [`Mark::after`] knows for good that the next page names the whole one.
     fn apply_rest(&mut self, stream: u32, page: Page, known: u64) -> Result<Mark, StoreError> {
         let later = |sequence: Sequence| {
             Sequence::new(sequence.get() + known).expect("it lies between two sequences of a page")
@@ -216,11 +218,11 @@ impl<'a> Commit<'a> {
             begun: page.begun,
             content: Content::Records(records.split_off(known as usize)),
         };
-        let (first, last) = (rest.first.get(), rest.last());
+        let first = rest.first.get();
         let sealed = SealedPage::seal(&rest);
         let digest = sealed.digest;
+        let mark = Mark::after(&rest, digest);
         let record = Record::Page { stream, received_at_ms: self.now_ms, page: sealed };
-        let mark = Mark { sequence: last, digest: None };
         let position = self.take_position();
         self.write(vec![
             (record_key(position), record.encode()),
@@ -261,6 +263,19 @@ impl<'a> Commit<'a> {
         self.batch.remove(adoption_key(site));
         self.moved.push(stream);
         Ok(true)
+    }
+
+    /// Whether a stream began after `former` was told to move. One that began before is of an earlier move, whatever it brings.
+    fn began_since_told(&self, stream: u32, former: u32) -> Result<bool, StoreError> {
+        if stream as usize >= self.known {
+            return Ok(true);
+        }
+        let store = &self.ledger.store;
+        let began = store.range(&index_key(stream, 0), &index_key(stream, u64::MAX)).next().transpose()?;
+        match (began, store.get(&moved_key(former))?) {
+            (Some((_, began)), Some(told)) => Ok(trailing_u64(&began)? > trailing_u64(&told)?),
+            _ => Ok(true),
+        }
     }
 
     /// The position that `command` gets.

@@ -28,6 +28,8 @@ pub struct Counts {
     pub streams: u64,
     /// Positions whose record is missing, or cannot be read and was copied as it is.
     pub damaged: u64,
+    /// Positions that were lost at an earlier time, as the ledger says itself.
+    pub truncated: u64,
 }
 
 impl Ledger {
@@ -62,8 +64,13 @@ pub struct Copy<'a> {
     /// What the numbers of streams in the records mean.
     streams: Vec<(SiteName, Epoch)>,
     marks: BTreeMap<u32, Mark>,
+    /// At which positions streams began, and at which they were told to move and have not yet.
+    began: BTreeMap<u32, u64>,
+    told_to_move: BTreeMap<u32, u64>,
     batch: Batch,
     position: u64,
+    /// So many positions in a row, up to the last one, have no record.
+    missing: u64,
     counts: Counts,
 }
 
@@ -78,8 +85,11 @@ impl<'a> Copy<'a> {
             store,
             streams,
             marks: BTreeMap::new(),
+            began: BTreeMap::new(),
+            told_to_move: BTreeMap::new(),
             batch: Batch::default(),
             position: 0,
+            missing: 0,
             counts: Counts::default(),
         })
     }
@@ -97,6 +107,7 @@ impl<'a> Copy<'a> {
             |reason: String| StoreError::Damaged { place: format!("ledger position {position}"), reason };
         if bytes.is_empty() {
             self.counts.damaged += 1;
+            self.missing += 1;
             self.position = position;
             return Ok(());
         }
@@ -113,6 +124,7 @@ impl<'a> Copy<'a> {
             Some(record) => self.follow(position, record).map_err(damaged)?,
         }
         self.batch.put(record_key(position), bytes);
+        self.missing = 0;
         self.position = position;
         Ok(())
     }
@@ -121,22 +133,25 @@ impl<'a> Copy<'a> {
     fn follow(&mut self, position: u64, record: Record) -> Result<(), String> {
         match record {
             Record::Page { stream, page, .. } => {
-                let opened = page.open().map_err(|error| error.to_string())?;
+                let opened = page.read().map_err(|error| error.to_string())?;
                 let Content::Records(records) = &opened.content else {
                     return Err("a page of it tells of a loss".into());
                 };
                 self.counts.pages += 1;
                 self.counts.events += records.len() as u64;
-                // The rest of a page names none before it, and the next page names the whole one.
-                let whole = opened.previous.is_some() || opened.first.get() == 1;
-                let mark = Mark { sequence: opened.last(), digest: whole.then_some(page.digest) };
+                let mark = Mark::after(&opened, page.digest);
                 if let Some((former, _)) = opened.moved_from
                     && let Some((site, _)) = self.streams.get(stream as usize)
                     && let Some(former) =
                         self.streams.iter().position(|other| *other == (site.clone(), former))
                 {
                     let former = u32::try_from(former).map_err(|error| error.to_string())?;
-                    self.batch.remove(moved_key(former));
+                    // One that began before is of an earlier move.
+                    let began = self.began.get(&stream).copied().unwrap_or(position);
+                    if self.told_to_move.get(&former).is_some_and(|told| began > *told) {
+                        self.told_to_move.remove(&former);
+                        self.batch.remove(moved_key(former));
+                    }
                 }
                 self.mark(stream, opened.first.get(), mark, position)?;
             }
@@ -151,7 +166,15 @@ impl<'a> Copy<'a> {
                     None => self.know(stream)?, // the page behind it moves the mark
                 }
             }
-            Record::Capacity { .. } | Record::Truncated { .. } => {}
+            Record::Capacity { .. } => {}
+            Record::Truncated { from, to, .. } => {
+                // Nothing stands there by right.
+                if to + 1 == position {
+                    let known = self.missing.min((to + 1).saturating_sub(from));
+                    self.counts.damaged -= known;
+                    self.counts.truncated += known;
+                }
+            }
             Record::Command { command, .. } => {
                 self.counts.commands += 1;
                 if let Command::Adopt { garage } = command {
@@ -160,6 +183,7 @@ impl<'a> Copy<'a> {
             }
             Record::Moved { stream, .. } => {
                 self.know(stream)?;
+                self.told_to_move.insert(stream, position);
                 self.batch.put(moved_key(stream), position.to_be_bytes());
                 // The decision is used up.
                 self.batch.remove(adoption_key(&self.streams[stream as usize].0));
@@ -179,23 +203,32 @@ impl<'a> Copy<'a> {
     fn mark(&mut self, stream: u32, first: u64, mark: Mark, position: u64) -> Result<(), String> {
         self.know(stream)?;
         self.marks.insert(stream, mark);
+        self.began.entry(stream).or_insert(position);
         self.batch.put(index_key(stream, first), position.to_be_bytes());
         Ok(())
     }
 
     /// Writes what is left, and flushes: the copy is on disk.
     pub fn finish(mut self) -> Result<Counts, StoreError> {
-        for (number, mark) in &self.marks {
+        if self.missing > 0 {
+            // The last position keeps its number even if nothing of it can be read: it must never mean something else.
+            self.store.apply(&std::mem::take(&mut self.batch))?;
+            self.batch.put(record_key(self.position), Vec::new());
+        }
+        // A stream is known by its place: one of which nothing can be read any more keeps its own before those that follow.
+        let streams = self.marks.last_key_value().map_or(0, |(last, _)| last + 1);
+        for number in 0..streams {
             if self.batch.len() + 2 > BATCH_MAX {
                 self.store.apply(&std::mem::take(&mut self.batch))?;
             }
-            let (site, epoch) = &self.streams[*number as usize];
-            self.batch.put(stream_key(*number), stream_value(site, *epoch));
-            self.batch.put(mark_key(*number), mark_value(*mark));
+            let (site, epoch) = &self.streams[number as usize];
+            let mark = self.marks.get(&number).copied().unwrap_or_default();
+            self.batch.put(stream_key(number), stream_value(site, *epoch));
+            self.batch.put(mark_key(number), mark_value(mark));
         }
         self.store.apply(&self.batch)?;
         self.store.flush()?;
-        self.counts.streams = self.marks.len() as u64;
+        self.counts.streams = u64::from(streams);
         Ok(self.counts)
     }
 }

@@ -157,10 +157,45 @@ fn a_ledger_that_lost_its_end_says_so_and_no_position_means_two_things() {
     let streams = ledger.numbered_streams().into_iter().map(|stream| (stream.site, stream.epoch));
     let mut copy = Copy::begin(&copied, ledger.id(), streams.collect()).unwrap();
     ledger.raw_records(1, 11, usize::MAX).unwrap().into_iter().for_each(|record| copy.add(record).unwrap());
-    assert_eq!(copy.finish().unwrap().damaged, 5);
+    let counts = copy.finish().unwrap();
+    assert_eq!((counts.damaged, counts.truncated), (0, 5));
     let copied = Ledger::open(copied.clone()).unwrap();
     let all = |ledger: &Ledger| ledger.records(1).collect::<Result<Vec<_>, _>>().unwrap();
     assert_eq!(all(&copied), all(&ledger));
+}
+
+/// A stream of which no record could be read was left out of the list of streams, and the copy was certified, and refused when
+/// a server was started on it.
+#[test]
+fn a_copy_of_a_damaged_ledger_opens_whatever_is_damaged() {
+    for damaged in 0..1u32 << 6 {
+        let world = World::new();
+        let original = world.open();
+        fill(&original);
+        let is_damaged = |position: u64| damaged >> (position - 1) & 1 == 1;
+        let mut records = original.raw_records(1, 6, usize::MAX).unwrap();
+        for (position, record) in (1..).zip(&mut records) {
+            match is_damaged(position) {
+                true if position % 2 == 0 => record.clear(), // the store cannot even read it
+                true => record[5] ^= 1,
+                false => {}
+            }
+        }
+        let copied = World::new();
+        let streams = original.numbered_streams().into_iter().map(|stream| (stream.site, stream.epoch));
+        let mut copy = Copy::begin(&copied.store, original.id(), streams.collect()).unwrap();
+        records.into_iter().for_each(|record| copy.add(record).unwrap());
+        assert_eq!(copy.finish().unwrap().damaged, u64::from(damaged.count_ones()));
+        let ledger = copied.open();
+        assert_eq!((ledger.id(), ledger.position()), (original.id(), 6), "damaged: {damaged:06b}");
+        let read = ledger.records(1).map(Result::unwrap);
+        let sound = read.filter(|(_, found)| matches!(found, Found::Record(_))).map(|(at, _)| at);
+        assert!(sound.eq((1..=6).filter(|position| !is_damaged(*position))), "damaged: {damaged:06b}");
+        // Its garages go on, under their own streams.
+        let answer = commit(&ledger, request("b", 4, vec![page(4, 1)]));
+        assert_eq!((answer.verdict, answer.mark), (Verdict::Accepted, 4));
+        copied.folded(&ledger);
+    }
 }
 
 #[test]
@@ -193,6 +228,28 @@ fn a_mark_is_what_the_records_say() {
         world.folded(&ledger);
         assert!(verify(&ledger, &world.store).unwrap().clean, "after {mark}");
     }
+}
+
+/// A copy of an edge's directory delivered [1..5], the original [1..10], of which the rest was applied. The server was started
+/// anew, took the rest for the whole page, and refused what the original sent next: it names the whole one.
+#[test]
+fn a_restart_between_the_rest_of_a_page_and_the_next_one_makes_no_conflict() {
+    let world = World::new();
+    let whole = page(1, 10);
+    let mut next = page(11, 3).open().unwrap();
+    next.previous = Some(whole.digest);
+    let next = SealedPage::seal(&next);
+    let ledger = world.open();
+    commit(&ledger, request("a", 1, vec![page(1, 5)]));
+    let answer = commit(&ledger, request("a", 1, vec![whole]));
+    assert_eq!((answer.verdict, answer.duplicates, answer.applied), (Verdict::Accepted, 5, 5));
+    let before = ledger.streams();
+    let ledger = world.open();
+    assert_eq!(ledger.streams(), before, "a sound mark is left as it is");
+    let answer = commit(&ledger, request("a", 11, vec![next]));
+    assert_eq!((answer.verdict, answer.mark), (Verdict::Accepted, 13));
+    world.folded(&ledger);
+    assert!(verify(&ledger, &world.store).unwrap().clean);
 }
 
 #[test]

@@ -119,10 +119,8 @@ impl Ledger {
             Err(error) => return Err(error),
         };
         Ok(match record {
-            Some(Record::Page { stream: its, page, .. }) if its == stream => match page.open() {
-                Ok(open) if open.first.get() == first => {
-                    Some(Mark { sequence: open.last(), digest: Some(page.digest) })
-                }
+            Some(Record::Page { stream: its, page, .. }) if its == stream => match page.read() {
+                Ok(open) if open.first.get() == first => Some(Mark::after(&open, page.digest)),
                 _ => None,
             },
             Some(Record::Hole { stream: its, first: begins, last, .. })

@@ -166,7 +166,7 @@ impl Ledger {
         let Some(position) = self.store.get(&index_key(stream, first))? else { return Ok(None) };
         match self.record_at(trailing_u64(&position)?) {
             // What cannot be read is not known to be the same.
-            Ok(Some(Record::Page { page, .. })) => Ok(page.open().ok()),
+            Ok(Some(Record::Page { page, .. })) => Ok(page.read().ok()),
             Ok(_) | Err(StoreError::Damaged { .. }) => Ok(None),
             Err(error) => Err(error),
         }
@@ -265,7 +265,7 @@ impl Ledger {
         let Record::Page { stream, received_at_ms, page } = record else {
             return Ok(None);
         };
-        let page = page.open().map_err(|error| StoreError::Damaged {
+        let page = page.read().map_err(|error| StoreError::Damaged {
             place: format!("ledger position {position}"),
             reason: error.to_string(),
         })?;

@@ -243,3 +243,40 @@ fn a_power_cut_anywhere_in_a_commit_costs_a_resend_and_no_event() {
         }
     }
 }
+
+/// Two edges on copies of one directory were told to move, one after the other. A late page of the first one's move made the
+/// server forget that it had told the second one, whose reply was lost: it needed a second decision.
+#[test]
+fn a_late_page_of_an_earlier_move_does_not_undo_a_later_decision() {
+    let (_, ledger) = ledger();
+    let site = SiteName::new("a").unwrap();
+    commit(&ledger, request("a", 1, vec![page(1, 10)]));
+    let in_conflict = |mark| commit(&ledger, request("a", 1, vec![marked_page(1, 10, mark)])).verdict;
+    let decide = || ledger.record_command("me", Command::Adopt { garage: site.clone() }, 5).unwrap();
+    let moved = |first: u64, epoch: u8| {
+        let mut moved = page(first, 1).open().unwrap();
+        moved.epoch = Epoch::from_bytes([epoch; 16]);
+        moved.moved_from = Some((EPOCH, moved.first));
+        let request = request("a", 1, vec![SealedPage::seal(&moved)]);
+        commit(&ledger, Request { epoch: moved.epoch, ..request }).verdict
+    };
+    let told = Verdict::Move { from: 1 };
+    decide();
+    assert_eq!(in_conflict(1), told);
+    assert_eq!(moved(1, 5), Verdict::Accepted);
+    assert_eq!(in_conflict(2), Verdict::Conflict { first: 1 }, "another one needs another decision");
+    decide();
+    assert_eq!(in_conflict(2), told);
+    assert_eq!(moved(2, 5), Verdict::Accepted);
+    assert_eq!(in_conflict(2), told, "its reply may be lost");
+    // A backup knows as much.
+    let copied = Store::on(Disk::default());
+    let streams = ledger.numbered_streams().into_iter().map(|stream| (stream.site, stream.epoch));
+    let mut copy = Copy::begin(&copied, ledger.id(), streams.collect()).unwrap();
+    let records = ledger.raw_records(1, ledger.position(), usize::MAX).unwrap();
+    records.into_iter().for_each(|record| copy.add(record).unwrap());
+    copy.finish().unwrap();
+    assert_eq!(Ledger::open(copied).unwrap().streams(), ledger.streams());
+    assert_eq!(moved(1, 6), Verdict::Accepted);
+    assert_eq!(in_conflict(3), Verdict::Conflict { first: 1 });
+}

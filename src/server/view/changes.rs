@@ -87,6 +87,10 @@ impl Changes {
         self.change(address, Change::End(address.slot, end))
     }
 
+    pub(super) fn forget(&mut self, address: Address, token: &str) -> Result<(), StoreError> {
+        self.change(address, Change::Forget(address.slot, token.into()))
+    }
+
     pub(super) fn empty(&mut self, address: Address) -> Result<(), StoreError> {
         self.change(address, Change::Empty(address.slot))
     }

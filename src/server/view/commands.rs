@@ -15,6 +15,7 @@
 //! | `vcs` | the position that last took a line from the board (u64) |
 
 use super::billing::NoOrder;
+use super::repairs::NoRepair;
 use super::{Changes, Garage, View, damaged, decode, encode, sized};
 use crate::messaging::page::Content;
 use crate::messaging::{Epoch, SiteName};
@@ -110,6 +111,8 @@ pub enum Refusal {
     Reason { bytes: usize },
     #[error(transparent)]
     Order(#[from] NoOrder),
+    #[error(transparent)]
+    Repair(#[from] NoRepair),
 }
 
 /// What a command does, once it is judged.
@@ -180,7 +183,11 @@ impl View {
 
     /// Whether `command` makes sense now. Of the books of money only what is written is seen.
     pub fn judge(&self, ledger: &Ledger, command: &Command) -> Result<(), JudgeError> {
-        match self.judge_order(ledger, command, &mut Changes::on(ledger.store()))? {
+        let mut written = Changes::on(ledger.store());
+        if let Some(judged) = self.judge_order(ledger, command, &mut written)? {
+            return Ok(judged?);
+        }
+        match self.judge_repair(ledger, command, &mut written)? {
             Some(judged) => Ok(judged?),
             None => self.effect(ledger, command).map(drop),
         }
@@ -245,7 +252,7 @@ impl View {
                 }
                 Effect { garage: key.clone(), change: Change::Adopted }
             }
-            _ => unreachable!("it is an order in the books of money"),
+            _ => unreachable!("it is an order in the books of money, or a repair of a stay"),
         })
     }
 
@@ -305,7 +312,11 @@ impl View {
         changes: &mut Changes,
     ) -> Result<(), StoreError> {
         let came_between = "a command has no effect: an event came between its check and its place";
-        match self.apply_order(ledger, position, command, changes)? {
+        let applied = match self.apply_order(ledger, position, command, changes)? {
+            None => self.apply_repair(ledger, position, command, changes)?,
+            applied => applied,
+        };
+        match applied {
             None => {}
             Some(Ok(())) => return Ok(()),
             Some(Err(why)) => {

@@ -20,11 +20,14 @@
 //! | `vc` + … | what commands changed: see [`commands`] |
 //! | `vb` + … | the books of money: see [`billing`] |
 
+pub mod base;
 pub mod billing;
 mod changes;
 mod commands;
 pub mod list;
 mod pages;
+mod repairs;
+pub mod review;
 mod stays;
 #[cfg(test)]
 mod stays_tests;
@@ -33,7 +36,8 @@ pub mod tests;
 
 pub use changes::Changes;
 pub use commands::{JudgeError, Refusal};
-pub use pages::{Address, Passage};
+pub use pages::{Address, Passage, is_token};
+pub use repairs::NoRepair;
 pub use stays::{Book, NotApplied};
 
 use super::commands::Command;
@@ -215,7 +219,7 @@ impl Step {
         Ok(match record {
             Record::Page { stream, received_at_ms, page } => {
                 known(stream)?;
-                let page = page.open().map_err(|error| error.to_string())?;
+                let page = page.read().map_err(|error| error.to_string())?;
                 let Content::Records(records) = page.content else {
                     return Err("a page without events stands where events were applied".into());
                 };
@@ -380,7 +384,7 @@ impl View {
                 Err(error @ StoreError::Damaged { .. }) => error.to_string(),
                 loaded => return loaded,
             },
-            None if store.range(KEYS.0, KEYS.1).next().is_none() => return Ok(View::default()),
+            None if store.range(KEYS.0, KEYS.1).next().is_none() => return base::begin(ledger, store),
             None => "they are of another version of this program, or were being dropped".to_owned(),
         };
         tracing::warn!(
@@ -388,7 +392,7 @@ impl View {
             "the views are dropped and folded anew from the ledger, which holds everything; this takes a moment for each million events, until then answers are behind"
         );
         discard(store)?;
-        Ok(View::default())
+        base::begin(ledger, store)
     }
 
     /// What was written last.
@@ -607,10 +611,15 @@ impl View {
 
     /// The board, as a change since the version that the asker has where that is possible. The asker's own line is there in
     /// any case, and under the name that it knows itself by: it adds to it what it has not delivered yet.
-    pub fn answer(&self, ledger: LedgerId, asker: &SiteName, question: &BoardQuestion) -> BoardAnswer {
-        let version = BoardVersion { ledger: ledger.to_bytes(), position: self.position };
+    pub fn answer(
+        &self,
+        (ledger, run): (LedgerId, u64),
+        asker: &SiteName,
+        question: &BoardQuestion,
+    ) -> BoardAnswer {
+        let version = BoardVersion { ledger: ledger.to_bytes(), position: self.position, run };
         let since = question.have.filter(|have| {
-            have.ledger == version.ledger
+            (have.ledger, have.run) == (version.ledger, run)
                 && have.position <= version.position
                 && self.is_same_board_since(have.position)
         });

@@ -40,10 +40,37 @@ pub struct Passage {
     /// Where it was applied.
     pub position: u64,
     pub sequence: u64,
-    /// The ledger's number of its (garage, epoch).
-    pub stream: u32,
+    /// The ledger's number of its (garage, epoch), and a bit: see [`Passage::made`].
+    stream: u32,
     pub at_ms: i64,
     pub offset_minutes: i16,
+}
+
+/// In [`Passage::stream`]: an operator's word made it. It has the place of the entry of its stay, and comes right after it.
+const MADE: u32 = 1 << 31;
+
+impl Passage {
+    pub fn new(
+        position: u64,
+        (stream, sequence): (u32, u64),
+        (at_ms, offset_minutes): (i64, i16),
+    ) -> Passage {
+        Passage { position, sequence, stream, at_ms, offset_minutes }
+    }
+
+    /// One that an operator says happened in the stay that begins with `self`.
+    pub fn made(self, at_ms: i64, offset_minutes: i16) -> Passage {
+        Passage { stream: self.stream | MADE, at_ms, offset_minutes, ..self }
+    }
+
+    pub fn is_made(&self) -> bool {
+        self.stream & MADE != 0
+    }
+
+    /// The ledger's number of the (garage, epoch) of its event; of one that was made, of the stay's first.
+    pub fn stream(&self) -> u32 {
+        self.stream & !MADE
+    }
 }
 
 /// One place of a page. The plate is text `T`, its own or a part of the page's bytes: reading a page normalises nothing
@@ -74,8 +101,9 @@ impl Slot {
         let size = postcard::ser_flavors::Size::default();
         let now = postcard::serialize_with_flavor(self, size).expect("a slot always encodes");
         match &self.visit {
-            Some((_, Visit::Stay { .. })) => now + END_MAX,
-            _ => now,
+            Some((plate, Visit::Stay { .. })) => now + END_MAX + longer_as_token(plate),
+            Some((plate, Visit::Exit(_))) => now + longer_as_token(plate),
+            None => now,
         }
     }
 
@@ -91,6 +119,21 @@ pub enum Change {
     End(u8, End<Passage>),
     /// A corrected plate undid the visit.
     Empty(u8),
+    /// A token stands for the plate from now on.
+    Forget(u8, Box<str>),
+}
+
+/// How much longer than a plate the token is that may stand for it.
+pub fn longer_as_token(plate: &str) -> usize {
+    TOKEN_LEN.saturating_sub(plate.len())
+}
+
+/// How long a token is, in bytes. It begins with `~`, as no plate does.
+pub const TOKEN_LEN: usize = 11;
+
+/// Whether a token stands for a plate.
+pub fn is_token(plate: &str) -> bool {
+    plate.starts_with('~')
 }
 
 /// Makes a change to the slots of a page. `None` when it does not fit to them: the page is damaged.
@@ -105,6 +148,9 @@ pub fn make<'a, T: From<&'a str>>(slots: &mut Vec<Slot<T>>, change: &'a Change) 
             _ => return None,
         },
         Change::Empty(slot) => slots.get_mut(usize::from(*slot))?.visit = None,
+        Change::Forget(slot, token) => {
+            slots.get_mut(usize::from(*slot))?.visit.as_mut()?.0 = T::from(&**token);
+        }
     }
     Some(())
 }
@@ -301,13 +347,7 @@ mod tests {
 
     #[test]
     fn a_page_of_the_longest_visits_fits_into_a_value() {
-        let worst = Passage {
-            position: u64::MAX,
-            sequence: u64::MAX,
-            stream: u32::MAX,
-            at_ms: i64::from(u32::MAX) * -100_000,
-            offset_minutes: -1_560,
-        };
+        let worst = Passage::new(u64::MAX, (u32::MAX, u64::MAX), (i64::from(u32::MAX) * -100_000, -1_560));
         let far = Address { garage: u32::MAX, page: u32::MAX, slot: SLOTS_MAX };
         let mut slots: Vec<Slot> = Vec::new();
         let mut reserved = 0;

@@ -14,8 +14,8 @@ use super::changes::Changes;
 use super::pages::{
     self, Address, Head, Heads, Occupied, PAGE_MAX, Passage, ReadingsOf, SLOTS_MAX, Slot, read_page,
 };
-use crate::messaging::Epoch;
 use crate::messaging::page::Content;
+use crate::messaging::{Epoch, SiteName};
 use crate::parking::stay::{self, End, Inside, Visit, Way};
 use crate::parking::{Event, EventKind, Plate};
 use crate::server::ledger::Ledger;
@@ -115,7 +115,7 @@ impl<'a> Teller<'a> {
 }
 
 /// A run of visits of one car, ascending, each at its address.
-type Run = Vec<(Address, Visit<Passage>)>;
+pub(super) type Run = Vec<(Address, Visit<Passage>)>;
 
 impl Stays {
     /// What was written last, for as many garages.
@@ -165,6 +165,9 @@ impl Stays {
                 self.leave(book, plate, passage(place, event), teller, changes)?;
             }
             EventKind::PlateCorrection { epoch, sequence, plate } => {
+                let Ok(epoch) = epoch.parse::<Epoch>() else {
+                    return Ok(Err(NotApplied::NoEpoch(epoch.clone())));
+                };
                 return self.correct(ledger, book, place, (epoch, *sequence), plate, teller, changes);
             }
             EventKind::Entry { plate: None } | EventKind::Exit { plate: None } => {
@@ -198,7 +201,13 @@ impl Stays {
             book.exits_missed += 1;
         }
         if self.garages_of.contains_key(plate) {
-            changes.billing.note(Code::OpenInTwoGarages, book.number, Some(plate), entry.at_ms, entry.position)?;
+            changes.billing.note(
+                Code::OpenInTwoGarages,
+                book.number,
+                Some(plate),
+                entry.at_ms,
+                entry.position,
+            )?;
         }
         let garage = teller.garage(book);
         let cover = teller.billing.entered(garage, plate, entry);
@@ -259,47 +268,22 @@ impl Stays {
     }
 
     /// Reads an earlier event with another plate from here on.
-    fn correct(
+    pub(super) fn correct(
         &mut self,
         ledger: &Ledger,
         book: &mut Book,
         place: Place<'_>,
-        (epoch, sequence): (&str, u64),
+        (epoch, sequence): (Epoch, u64),
         plate: &Plate,
         mut teller: Teller<'_>,
         changes: &mut Changes,
     ) -> Result<Result<(), NotApplied>, StoreError> {
-        let Ok(epoch) = epoch.parse::<Epoch>() else {
-            return Ok(Err(NotApplied::NoEpoch(epoch.to_owned())));
+        let before = (place.position, place.sequence);
+        let known = match known_event(ledger, place.site, (epoch, sequence), before, changes)? {
+            Ok(known) => known,
+            Err(why) => return Ok(Err(why)),
         };
-        let Some((stream, page)) = ledger.page_with(place.site, epoch, sequence)? else {
-            return Ok(Err(NotApplied::NoSuchEvent { epoch, sequence }));
-        };
-        if (page.position, sequence) >= (place.position, place.sequence) {
-            return Ok(Err(NotApplied::NoSuchEvent { epoch, sequence }));
-        }
-        let index = usize::try_from(sequence - page.page.first.get()).expect("it is within the page");
-        let Content::Records(records) = &page.page.content else {
-            return Ok(Err(NotApplied::NoSuchEvent { epoch, sequence }));
-        };
-        let Ok(event) = Event::from_bytes(&records[index].payload) else {
-            return Ok(Err(NotApplied::InQuarantine));
-        };
-        let (way, read_first) = match &event.kind {
-            EventKind::Entry { plate } => (Way::In, plate),
-            EventKind::Exit { plate } => (Way::Out, plate),
-            other => return Ok(Err(NotApplied::NoPassage(other.name()))),
-        };
-        let its_place = Place { site: place.site, stream, sequence, position: page.position };
-        let passage = passage(its_place, &event);
-        let index = u8::try_from(index).expect("a page holds at most 64 events");
-        let readings: ReadingsOf = (page.position, index / 16);
-        let former = match changes.reading(readings, index)? {
-            Some(corrected) => {
-                Some(Plate::new(&corrected).map_err(|_| super::damaged(&pages::readings_key(readings)))?)
-            }
-            None => read_first.clone(),
-        };
+        let KnownEvent { way, passage, plate: former, readings, index } = known;
         if former.as_ref() == Some(plate) {
             return Ok(Ok(()));
         }
@@ -333,7 +317,7 @@ impl Stays {
 
     /// The visits of a car beside an event: the last two that begin at or before it, and the first after it, as far
     /// as there are such. `None`: that is too far back.
-    fn beside(
+    pub(super) fn beside(
         &self,
         garage: u32,
         plate: &Plate,
@@ -379,7 +363,7 @@ impl Stays {
     /// Puts `new` in the place of a run of visits of one car: what begins with the same event keeps its slot. The books of
     /// money are told of every stay that is another one now.
     #[allow(clippy::too_many_arguments)]
-    fn replace(
+    pub(super) fn replace(
         &mut self,
         book: &mut Book,
         plate: &Plate,
@@ -495,6 +479,30 @@ impl Stays {
         changes.maps.extend(map.map(|map| (address.garage, map)));
     }
 
+    pub fn is_inside_anywhere(&self, plate: &Plate) -> bool {
+        self.garages_of.contains_key(plate)
+    }
+
+    /// All visits of a plate that are told under it, newest first.
+    pub fn of_plate(
+        &self,
+        plate: &Plate,
+        changes: &mut Changes,
+    ) -> Result<Vec<(Address, Visit<Passage>)>, StoreError> {
+        let mut found = Vec::new();
+        let mut next = self.heads.get(Head::of(plate));
+        while let Some(address) = next {
+            let slot = changes.slot(address)?;
+            next = slot.previous;
+            if let Some((text, visit)) = &slot.visit
+                && **text == *plate.as_str()
+            {
+                found.push((address, visit.clone()));
+            }
+        }
+        Ok(found)
+    }
+
     /// Puts everything that changed into `batch`.
     pub fn drain(&self, changes: &mut Changes, batch: &mut crate::store::Batch) -> Result<(), StoreError> {
         for page in std::mem::take(&mut changes.heads) {
@@ -511,15 +519,58 @@ impl Stays {
     }
 }
 
+/// An entry or exit that was applied.
+pub(super) struct KnownEvent {
+    pub way: Way,
+    pub passage: Passage,
+    /// By the best reading.
+    pub plate: Option<Plate>,
+    /// Where a better one is kept.
+    readings: ReadingsOf,
+    index: u8,
+}
+
+/// Finds an event by its sequence, among those before a (position, sequence): the ledger may know later ones. `Err` inside: why
+/// it is none that a stay is made of.
+pub(super) fn known_event(
+    ledger: &Ledger,
+    site: &SiteName,
+    (epoch, sequence): (Epoch, u64),
+    before: (u64, u64),
+    changes: &Changes,
+) -> Result<Result<KnownEvent, NotApplied>, StoreError> {
+    let none = || Ok(Err(NotApplied::NoSuchEvent { epoch, sequence }));
+    let Some((stream, page)) = ledger.page_with(site, epoch, sequence)? else { return none() };
+    if (page.position, sequence) >= before {
+        return none();
+    }
+    let index = usize::try_from(sequence - page.page.first.get()).expect("it is within the page");
+    let Content::Records(records) = &page.page.content else { return none() };
+    let Ok(event) = Event::from_bytes(&records[index].payload) else {
+        return Ok(Err(NotApplied::InQuarantine));
+    };
+    let (way, read_first) = match &event.kind {
+        EventKind::Entry { plate } => (Way::In, plate),
+        EventKind::Exit { plate } => (Way::Out, plate),
+        other => return Ok(Err(NotApplied::NoPassage(other.name()))),
+    };
+    let passage = passage(Place { site, stream, sequence, position: page.position }, &event);
+    let index = u8::try_from(index).expect("a page holds at most 64 events");
+    let readings: ReadingsOf = (page.position, index / 16);
+    let plate = match changes.reading(readings, index)? {
+        Some(corrected) => {
+            Some(Plate::new(&corrected).map_err(|_| super::damaged(&pages::readings_key(readings)))?)
+        }
+        None => read_first.clone(),
+    };
+    Ok(Ok(KnownEvent { way, passage, plate, readings, index }))
+}
+
 fn passage(place: Place<'_>, event: &Event) -> Passage {
     let minutes = event.at.offset.seconds() / 60;
-    Passage {
-        position: place.position,
-        sequence: place.sequence,
-        stream: place.stream,
-        at_ms: event.at.timestamp.as_millisecond(),
-        offset_minutes: i16::try_from(minutes).expect("an offset is below 26 hours"),
-    }
+    let minutes = i16::try_from(minutes).expect("an offset is below 26 hours");
+    let at = (event.at.timestamp.as_millisecond(), minutes);
+    Passage::new(place.position, (place.stream, place.sequence), at)
 }
 
 /// How many writes one entry or exit adds at most: a page in which a stay ends, and what is said of it in the books of money.

@@ -105,7 +105,7 @@ fn line(garage: &str, plate: &str, visit: &Visit<u64>) -> Option<Line> {
 
 /// All that a filter finds, in pieces of three.
 fn listed(store: &Store, view: &View, wanted: &Wanted) -> Vec<Line> {
-    let names = list::names(&view.garages);
+    let names = list::names(view);
     let mut wanted = Wanted { limit: 3, ..wanted.clone() };
     let mut lines = Vec::new();
     loop {

@@ -6,7 +6,7 @@ use crate::messaging::SiteName;
 use crate::parking::Plate;
 use crate::server::books::Asked;
 use crate::server::view::billing::anomalies::{self, Code, Noted};
-use crate::server::view::list::names;
+use crate::server::view::list::keys;
 use crate::server::view::written_position;
 use crate::store::StoreError;
 use axum::Json;
@@ -116,7 +116,7 @@ pub(super) async fn anomalies(
         };
         let (found, next) = anomalies::list(&web.store, unregistered, after, limit, wanted)?;
         let view = web.view();
-        let names = names(&view.garages);
+        let names = keys(&view.garages);
         let lines = found.into_iter().map(|Noted { code, garage, plate, anomaly }| AnomalyLine {
             code: code.as_str(),
             garage: names.get(&garage).map(|key| view.name_of(key).to_string()).unwrap_or_default(),

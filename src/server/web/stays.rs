@@ -49,7 +49,7 @@ struct Event {
 impl Event {
     fn new(ledger: &Ledger, passage: &Passage) -> Result<Event, StoreError> {
         Ok(Event {
-            epoch: ledger.stream(passage.stream)?.epoch.to_string(),
+            epoch: ledger.stream(passage.stream())?.epoch.to_string(),
             sequence: passage.sequence,
             position: passage.position,
         })
@@ -68,7 +68,8 @@ impl Line {
             entered_at: at(&stay.entry),
             left_at: exit.map(at),
             entry: Event::new(ledger, &stay.entry)?,
-            exit: exit.map(|exit| Event::new(ledger, exit)).transpose()?,
+            // One that an operator made has no event.
+            exit: exit.filter(|exit| !exit.is_made()).map(|exit| Event::new(ledger, exit)).transpose()?,
             state: if stay.end == End::Inside { "open" } else { "closed" },
         })
     }
@@ -118,7 +119,8 @@ pub(super) async fn stays(
     };
     let garage = asked.garage.as_ref().map(|name| {
         let site = SiteName::new(name).ok()?;
-        web.view().garages.get(&site).map(|garage| garage.stays.number)
+        let view = web.view();
+        view.garages.get(view.key_of(&site)).map(|garage| garage.stays.number)
     });
     let plate = asked.plate.as_ref().map(|plate| Plate::new(plate).ok());
     let open = asked.state.as_deref().map(|state| match state {
@@ -134,7 +136,7 @@ pub(super) async fn stays(
         };
         let list = list::list(&web.store, &Wanted { plate, garage, open, after, limit })?;
         // After the list: a garage that it shows is known by now.
-        let names = list::names(&web.view().garages);
+        let names = list::names(&web.view());
         let name = |stay: &Listed| names.get(&stay.address.garage).map(ToString::to_string);
         let next = list.stays.last().map(|stay| cursor(stay.address)).filter(|_| list.more);
         let lines =

@@ -45,6 +45,11 @@ fn each_mistake_is_named_with_its_line() {
         ("\"Bull Ring\"", "\"1\"", "line 7: tariff \"centre\": the garage \"1\" is listed twice"),
         ("\"Bull Ring\"", "\"*\"", "line 7: tariff \"centre\": \"*\" stands for every garage"),
         ("\"Bull Ring\"", "\" 2\"", "line 7: tariff \"centre\": garages \" 2\" is no name: it begins"),
+        (
+            "Bull Ring",
+            "Bull\\u200bRing",
+            "line 7: tariff \"centre\": garages \"Bull\\u{200b}Ring\" is no name: it has characters that cannot be seen",
+        ),
         ("\"EUR\"", "\"EURO\"", "line 8: tariff \"centre\": currency \"EURO\" is not known"),
         ("\"EUR\"", "\"XAU\"", "line 8: tariff \"centre\": currency \"XAU\" is not known"),
         (

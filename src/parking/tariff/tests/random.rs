@@ -249,7 +249,7 @@ fn told(priced: &Priced) -> Vec<i64> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
 
     /// The pass in spans gives what one unit after the other gives, and no cap is exceeded.
     #[test]
@@ -289,7 +289,7 @@ proptest! {
     }
 
     #[test]
-    fn parsing_a_tariff_and_printing_it_again_is_stable(plan in plan(), name in "\\PC{1,9}", vat in 0..=10_000u16) {
+    fn parsing_a_tariff_and_printing_it_again_is_stable(plan in plan(), name in "[\\p{L}\\p{N}\\p{P} ]{1,9}", vat in 0..=10_000u16) {
         let text = format!("{}vat_percent = {}.{:02}\n", plan.text(), vat / 100, vat % 100);
         let name = toml::Value::String(format!("x{name}x")).to_string();
         let text = text.replace("name = \"t\"", &format!("name = {name}"));
@@ -310,6 +310,48 @@ proptest! {
         let text: String = text[..at].iter().copied().chain(put.chars()).chain(rest.copied()).collect();
         if let Ok(set) = TariffSet::parse(&text) {
             prop_assert_eq!(TariffSet::parse(&set.to_toml()), Ok(set));
+        }
+    }
+}
+
+proptest! {
+    /// A set is refused just when somebody who looks at each garage on each date finds two tariffs, and else finds the one that
+    /// a stay pays by.
+    #[test]
+    fn a_garage_has_one_tariff_on_every_date_or_the_set_is_refused(
+        versions in proptest::collection::btree_map((0..3usize, 1..7i8), proptest::collection::btree_set(1..4u8, 1..3), 1..6),
+    ) {
+        let one = |((name, day), garages): (&(usize, i8), &std::collections::BTreeSet<u8>)| {
+            let garages: Vec<_> = garages.iter().map(|garage| format!("\"{garage}\"")).collect();
+            format!(
+                "[[tariff]]\nname = \"t{name}\"\ngarages = [{}]\ncurrency = \"EUR\"\ntime_zone = \"Europe/Berlin\"\n\
+                 valid_from = 2026-01-0{day}\nunit_minutes = 60\n\
+                 bands = [{{ days = \"all\", from = \"00:00\", to = \"24:00\", per_unit = 1 }}]\n",
+                garages.join(", ")
+            )
+        };
+        let text: String = versions.iter().map(one).collect();
+        let found = |garage: u8, on: i8| -> Vec<(usize, i8)> {
+            let latest = (0..3usize).filter_map(|name| {
+                versions.iter().rfind(|((of, from), _)| *of == name && *from <= on)
+            });
+            latest.filter(|(_, garages)| garages.contains(&garage)).map(|(version, _)| *version).collect()
+        };
+        let places = (1..4u8).flat_map(|garage| (0..9i8).map(move |on| (garage, on)));
+        let twice = places.clone().any(|(garage, on)| found(garage, on).len() > 1);
+        match TariffSet::parse(&text) {
+            Err(errors) => prop_assert!(twice, "{errors:?}"),
+            Ok(set) => {
+                prop_assert!(!twice);
+                for (garage, on) in places {
+                    let entry = date(2026, 1, 1).at(23, 30, 0, 0) + i64::from(on - 1).days();
+                    let entry = time_zone("Europe/Berlin").unwrap().to_timestamp(entry).unwrap();
+                    let tariff = set.for_stay(&garage.to_string(), entry);
+                    let tariff = tariff.map(|tariff| (tariff.name().to_owned(), tariff.valid_from()));
+                    let expected = found(garage, on).pop().map(|(name, day)| (format!("t{name}"), date(2026, 1, day)));
+                    prop_assert_eq!(tariff, expected);
+                }
+            }
         }
     }
 }

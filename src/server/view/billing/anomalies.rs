@@ -3,7 +3,7 @@
 //! A plate that nobody registered is not written down here: a city may have millions. The entries of the account
 //! `unregistered` say it, and listing reads them.
 
-use super::super::pages::Head;
+use super::super::pages::{Head, is_token};
 use super::super::{decode, sized};
 use super::entries::{Entry, Number, PlateHeads, Stay, What};
 use super::list::Reader;
@@ -74,16 +74,36 @@ impl Code {
     /// What it means, and what a person can do.
     pub fn explanation(self) -> &'static str {
         match self {
-            Code::ExitWithoutEntry => "a car left that had not entered, by its plate; nothing is charged. \"server stays review\" looks for an entry with a look-alike plate",
-            Code::EntryWhileOpen => "a car entered that was inside already: its exit was not seen. The former stay ends unresolved and is not charged; \"server stays close\" ends it at a time",
-            Code::ClockSkew => "a stay ended up to 5 minutes before it began, because two clocks differ; it counts as one without length",
-            Code::ExitBeforeEntry => "a stay ended more than 5 minutes before it began; it is not charged. Check the clocks of the garage",
-            Code::OpenInTwoGarages => "a car entered a garage while it was inside another: a plate was misread, or an exit was missed",
-            Code::StayOver30Days => "a stay is longer than 30 days; it is held and not charged. \"server stays bill\" charges it as it is, \"server stays split\" makes two of it",
-            Code::ClockNotSet => "the garage's clock was not known to be set when it took these events; what they cost may be wrong",
-            Code::UnreadablePlate => "a plate could not be read; the car is counted, never matched or charged",
-            Code::NoTariff => "no tariff has a price for this stay yet; it waits. Add one, restart the server or give it, then \"server tariffs apply\"",
-            Code::Unregistered => "nobody registered this plate; it is charged to the account \"unregistered\"",
+            Code::ExitWithoutEntry => {
+                "a car left that had not entered, by its plate; nothing is charged. \"server stays review\" looks for an entry with a look-alike plate"
+            }
+            Code::EntryWhileOpen => {
+                "a car entered that was inside already: its exit was not seen. The former stay ends unresolved and is not charged; \"server stays close\" ends it at a time"
+            }
+            Code::ClockSkew => {
+                "a stay ended up to 5 minutes before it began, because two clocks differ; it counts as one without length"
+            }
+            Code::ExitBeforeEntry => {
+                "a stay ended more than 5 minutes before it began; it is not charged. Check the clocks of the garage"
+            }
+            Code::OpenInTwoGarages => {
+                "a car entered a garage while it was inside another: a plate was misread, or an exit was missed"
+            }
+            Code::StayOver30Days => {
+                "a stay is longer than 30 days; it is held and not charged. \"server stays bill\" charges it as it is, \"server stays split\" makes two of it"
+            }
+            Code::ClockNotSet => {
+                "the garage's clock was not known to be set when it took these events; what they cost may be wrong"
+            }
+            Code::UnreadablePlate => {
+                "a plate could not be read; the car is counted, never matched or charged"
+            }
+            Code::NoTariff => {
+                "no tariff has a price for this stay yet; it waits. Add one, restart the server or give it, then \"server tariffs apply\""
+            }
+            Code::Unregistered => {
+                "nobody registered this plate; it is charged to the account \"unregistered\""
+            }
         }
     }
 }
@@ -107,6 +127,9 @@ impl Anomaly {
         (self.last_at_ms, self.last_position) = (at_ms, position);
     }
 }
+
+/// Where in a key the plate begins, or the token that stands for one.
+pub(super) const PLATE_AT: usize = 8;
 
 pub(super) fn key(code: Code, garage: u32, plate: Option<&Plate>) -> Vec<u8> {
     let plate = plate.map_or("", Plate::as_str);
@@ -198,8 +221,8 @@ pub fn list(
 fn read(key: &[u8], value: &[u8]) -> Result<Noted, StoreError> {
     let damaged = || super::super::damaged(key);
     let code = key.get(3).and_then(|code| Code::ALL.into_iter().find(|its| *its as u8 == *code));
-    let garage = u32::from_be_bytes(sized(key.get(4..8).unwrap_or_default())?);
-    let plate = std::str::from_utf8(&key[8..]).map_err(|_| damaged())?;
+    let garage = u32::from_be_bytes(sized(key.get(4..PLATE_AT).unwrap_or_default())?);
+    let plate = std::str::from_utf8(&key[PLATE_AT..]).map_err(|_| damaged())?;
     Ok(Noted {
         code: code.ok_or_else(damaged)?,
         garage,
@@ -219,8 +242,9 @@ fn of_unregistered(
 ) -> Result<Option<Number>, StoreError> {
     let mut reader = Reader::new(store);
     let (mut next, mut looked_at) = (before, 0);
+    // A plate that is forgotten is nobody's any more.
     let is_of = |entry: &Entry| match &entry.what {
-        What::Stay(stay) if entry.account == account => Some(stay.clone()),
+        What::Stay(stay) if entry.account == account && !is_token(&stay.plate) => Some(stay.clone()),
         _ => None,
     };
     loop {

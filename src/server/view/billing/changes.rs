@@ -1,7 +1,7 @@
 //! What the fold changed in the books of money and has not written yet, and reading through it.
 
 use super::Billing;
-use super::anomalies::{Anomaly, Code, key};
+use super::anomalies::{self, Anomaly, Code, key};
 use super::entries::{self, Entry, MonthBook};
 use crate::parking::Plate;
 use crate::parking::statement::Month;
@@ -14,6 +14,8 @@ pub struct BillingChanges {
     store: Store,
     pub(super) accounts: BTreeSet<u32>,
     pub(super) heads: BTreeSet<u16>,
+    /// Garages in which money was taken.
+    pub(super) taken: BTreeSet<u32>,
     /// Whole pages that are not the newest.
     pub(super) pages: BTreeMap<u64, Vec<Entry>>,
     /// Whether the newest page changed.
@@ -21,7 +23,8 @@ pub struct BillingChanges {
     /// Pages of what is in force.
     pub(super) in_force: BTreeSet<u32>,
     months: BTreeMap<(u32, Month), MonthBook>,
-    anomalies: BTreeMap<Vec<u8>, Anomaly>,
+    /// `None`: it is told under a token now.
+    anomalies: BTreeMap<Vec<u8>, Option<Anomaly>>,
     /// The page that was read last and is not changed: chains often stay in one.
     seen: Option<(u64, Vec<Entry>)>,
 }
@@ -32,6 +35,7 @@ impl BillingChanges {
             store: store.clone(),
             accounts: BTreeSet::new(),
             heads: BTreeSet::new(),
+            taken: BTreeSet::new(),
             pages: BTreeMap::new(),
             tail: false,
             in_force: BTreeSet::new(),
@@ -43,7 +47,7 @@ impl BillingChanges {
 
     /// How many writes it comes to.
     pub fn writes(&self) -> usize {
-        let books = self.accounts.len() + self.months.len() + self.anomalies.len();
+        let books = self.accounts.len() + self.months.len() + self.anomalies.len() + self.taken.len();
         books + self.heads.len() + self.pages.len() + usize::from(self.tail) + self.in_force.len()
     }
 
@@ -84,13 +88,38 @@ impl BillingChanges {
     ) -> Result<(), StoreError> {
         let key = key(code, garage, plate);
         let anomaly = match self.anomalies.get_mut(&key) {
-            Some(anomaly) => anomaly,
+            Some(anomaly) => anomaly.get_or_insert_default(),
             None => {
-                let known = self.store.get(&key)?.map(|value| super::super::decode(&key, &value)).transpose()?;
-                self.anomalies.entry(key).or_insert(known.unwrap_or_default())
+                let known =
+                    self.store.get(&key)?.map(|value| super::super::decode(&key, &value)).transpose()?;
+                self.anomalies
+                    .entry(key)
+                    .or_insert_with(|| Some(known.unwrap_or_default()))
+                    .get_or_insert_default()
             }
         };
         anomaly.happened(at_ms, position);
+        Ok(())
+    }
+
+    /// Lets a token stand for a plate in what did not add up.
+    pub(super) fn forget_anomalies(&mut self, plate: &Plate, token: &str) -> Result<(), StoreError> {
+        let is_of = |key: &[u8]| key.get(anomalies::PLATE_AT..) == Some(plate.as_str().as_bytes());
+        let mut found: BTreeMap<Vec<u8>, Anomaly> = BTreeMap::new();
+        for entry in self.store.range(b"vbn", b"vbo") {
+            let (key, value) = entry?;
+            if is_of(&key) && !self.anomalies.contains_key(&key) {
+                let anomaly = super::super::decode(&key, &value)?;
+                found.insert(key, anomaly);
+            }
+        }
+        let waiting = self.anomalies.iter().filter(|(key, _)| is_of(key));
+        found.extend(waiting.filter_map(|(key, anomaly)| Some((key.clone(), anomaly.clone()?))));
+        for (key, anomaly) in found {
+            let under_token = [&key[..anomalies::PLATE_AT], token.as_bytes()].concat();
+            self.anomalies.insert(key, None);
+            self.anomalies.insert(under_token, Some(anomaly));
+        }
         Ok(())
     }
 
@@ -98,7 +127,14 @@ impl BillingChanges {
     pub fn drain(&mut self, billing: &Billing, batch: &mut Batch) {
         self.seen = None;
         for account in std::mem::take(&mut self.accounts) {
-            batch.put(entries::account_key(account), super::super::encode(&billing.accounts[account as usize]));
+            batch.put(
+                entries::account_key(account),
+                super::super::encode(&billing.accounts[account as usize]),
+            );
+        }
+        for garage in std::mem::take(&mut self.taken) {
+            let key = [b"vbg", &garage.to_be_bytes()[..]].concat();
+            batch.put(key, super::super::encode(&billing.taken(garage)));
         }
         for page in std::mem::take(&mut self.heads) {
             let (key, value) = billing.heads.entry(page);
@@ -117,7 +153,10 @@ impl BillingChanges {
             batch.put(entries::month_key(account, month), super::super::encode(&book));
         }
         for (key, anomaly) in std::mem::take(&mut self.anomalies) {
-            batch.put(key, super::super::encode(&anomaly));
+            match anomaly {
+                Some(anomaly) => batch.put(key, super::super::encode(&anomaly)),
+                None => batch.remove(key),
+            }
         }
     }
 }

@@ -12,9 +12,9 @@
 //! | `vba` + account (u32) | an [`AccountBook`] |
 //! | `vbm` + account (u32) + year (i16) + month (u8) | a [`MonthBook`] |
 
-use super::Cover;
-use super::super::pages::{Head, Passage};
+use super::super::pages::{Head, Passage, longer_as_token};
 use super::super::{damaged, decode, encode};
+use super::Cover;
 use crate::parking::statement::Month;
 use crate::parking::tariff::{Money, VatRate};
 use crate::store::{Store, StoreError, VALUE_MAX};
@@ -46,9 +46,18 @@ pub struct Entry {
 pub enum What {
     Stay(Stay),
     /// Takes the charge `of` back: what was left of it, as a negative amount. None: it had no price.
-    Void { of: Number, money: Option<Money>, vat: Option<VatRate>, why: VoidedBecause },
+    Void {
+        of: Number,
+        money: Option<Money>,
+        vat: Option<VatRate>,
+        why: VoidedBecause,
+    },
     /// Gives back some of the charge `of`: a negative amount.
-    Credit { of: Number, money: Money, vat: Option<VatRate> },
+    Credit {
+        of: Number,
+        money: Money,
+        vat: Option<VatRate>,
+    },
 }
 
 /// Why a charge was taken back.
@@ -178,7 +187,11 @@ pub const PAGE_MAX: usize = VALUE_MAX - 8;
 impl Entry {
     /// At most what it takes in a page, whatever settles it.
     pub fn reserve(&self) -> usize {
-        size(self) - size(&self.settled_by) + size(&u64::MAX)
+        let token = match &self.what {
+            What::Stay(stay) => longer_as_token(&stay.plate),
+            What::Void { .. } | What::Credit { .. } => 0,
+        };
+        size(self) - size(&self.settled_by) + size(&u64::MAX) + token
     }
 }
 
@@ -287,13 +300,7 @@ mod tests {
 
     #[test]
     fn a_page_of_the_longest_entries_fits_into_a_value() {
-        let worst = Passage {
-            position: u64::MAX,
-            sequence: u64::MAX,
-            stream: u32::MAX,
-            at_ms: i64::from(u32::MAX) * -100_000,
-            offset_minutes: -1_560,
-        };
+        let worst = Passage::new(u64::MAX, (u32::MAX, u64::MAX), (i64::from(u32::MAX) * -100_000, -1_560));
         let money = Money { amount: Amount::of_minor(i64::MIN), currency: Currency::new("EUR").unwrap() };
         let stay = Stay {
             garage: u32::MAX,

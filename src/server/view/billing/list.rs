@@ -4,7 +4,7 @@
 //! **Kept by.** A cursor is the number of an entry. A list reads one plate's chain, one month of one account, or all entries from
 //! the newest on; of the last it looks at [`LOOK_AT`] at most before it gives what it has, with a cursor to go on from.
 
-use super::super::pages::Head;
+use super::super::pages::{Head, is_token};
 use super::super::written_position;
 use super::entries::{self, Entry, Number, PlateHeads, Terms, What, place};
 use crate::parking::Plate;
@@ -154,6 +154,32 @@ const PRICED_AT_ONCE: u64 = 4096;
 
 /// The next stretch of numbers, from `from` on, that begins with a stay that waits for a price. Read as it was written last.
 pub fn pending(store: &Store, from: Number) -> Result<Option<(Number, Number)>, StoreError> {
+    let waits = |entry: &Entry| {
+        entry.settled_by == 0 && matches!(&entry.what, What::Stay(stay) if stay.terms == Terms::Pending)
+    };
+    stretch(store, from, PRICED_AT_ONCE, waits)
+}
+
+/// How many numbers of entries are forgotten with one command: the boards wait for so long.
+const FORGOTTEN_AT_ONCE: u64 = 256;
+
+/// The next stretch of numbers, from `from` on, that begins with a charge for a month before this one that names its plate.
+pub fn to_forget(store: &Store, from: Number, before: Month) -> Result<Option<(Number, Number)>, StoreError> {
+    let names = |entry: &Entry| {
+        entry.month < before
+            && super::forget::is_done(entry)
+            && matches!(&entry.what, What::Stay(stay) if !is_token(&stay.plate))
+    };
+    stretch(store, from, FORGOTTEN_AT_ONCE, names)
+}
+
+/// The next stretch of so many numbers, from `from` on, that begins with an entry that is wanted.
+fn stretch(
+    store: &Store,
+    from: Number,
+    numbers: u64,
+    wanted: impl Fn(&Entry) -> bool,
+) -> Result<Option<(Number, Number)>, StoreError> {
     let (page, _) = place(from.max(1));
     for entry in store.range(&entries::page_key(page), b"vbf") {
         let (key, value) = entry?;
@@ -161,9 +187,8 @@ pub fn pending(store: &Store, from: Number) -> Result<Option<(Number, Number)>, 
         let found: Vec<Entry> = super::super::decode(&key, &value)?;
         for (slot, entry) in found.iter().enumerate() {
             let number = entries::number(page, slot);
-            let waits = matches!(&entry.what, What::Stay(stay) if stay.terms == Terms::Pending);
-            if number >= from && waits && entry.settled_by == 0 {
-                return Ok(Some((number, number + PRICED_AT_ONCE)));
+            if number >= from && wanted(entry) {
+                return Ok(Some((number, number + numbers)));
             }
         }
     }

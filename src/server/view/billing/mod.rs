@@ -11,11 +11,13 @@
 //! | --- | --- |
 //! | `vbe` `vbi` `vba` `vbm` | the entries and what finds them: see [`entries`] |
 //! | `vbo` | what is in force: see [`terms`] |
+//! | `vbg` + garage (u32) | what was taken there, less what was given back, by currency |
 //! | `vbn` + code (u8) + garage (u32) + plate | an [`Anomaly`](anomalies::Anomaly) |
 
 pub mod anomalies;
 mod changes;
 pub mod entries;
+mod forget;
 pub mod list;
 mod orders;
 pub mod terms;
@@ -23,6 +25,7 @@ pub mod terms;
 mod tests;
 
 pub use changes::BillingChanges;
+pub(super) use orders::check_reason;
 pub use orders::{Found, NoOrder};
 
 use super::pages::{Head, Passage};
@@ -37,7 +40,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::{Offset, TimeZone};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use terms::InForce;
 
 /// A longer stay is held until a person has looked.
@@ -90,6 +93,8 @@ pub struct Billing {
     account_numbers: HashMap<String, u32>,
     /// How many covered cars of each contract are inside.
     inside: HashMap<u32, u32>,
+    /// What was taken in each garage, less what was given back; once for each currency, in their order.
+    taken: BTreeMap<u32, Vec<Money>>,
 }
 
 impl Billing {
@@ -107,6 +112,11 @@ impl Billing {
             let book: AccountBook = super::decode(&key, &value)?;
             billing.account_numbers.insert(book.name.clone(), expected);
             billing.accounts.push(book);
+        }
+        for entry in store.range(b"vbg", b"vbh") {
+            let (key, value) = entry?;
+            let garage = u32::from_be_bytes(super::sized(&key[3..])?);
+            billing.taken.insert(garage, super::decode(&key, &value)?);
         }
         if let Some((key, value)) = store.last(b"vbe", b"vbf")? {
             billing.tail_page = u64::from_be_bytes(super::sized(&key[3..])?);
@@ -154,12 +164,16 @@ impl Billing {
     }
 
     /// A stay came to be at `position`: writes down what it costs.
-    pub fn closed(&mut self, position: u64, closed: Closed<'_>, changes: &mut BillingChanges) -> Result<(), StoreError> {
+    pub fn closed(
+        &mut self,
+        position: u64,
+        closed: Closed<'_>,
+        changes: &mut BillingChanges,
+    ) -> Result<(), StoreError> {
         let garage = closed.garage;
         let span_ms = closed.exit.at_ms - closed.entry.at_ms;
-        let mut note = |code| {
-            changes.note(code, garage.number, Some(closed.plate), closed.exit.at_ms, position)
-        };
+        let mut note =
+            |code| changes.note(code, garage.number, Some(closed.plate), closed.exit.at_ms, position);
         if span_ms < -CLOCKS_DIFFER_MS {
             note(Code::ExitBeforeEntry)?;
         } else if span_ms < 0 {
@@ -185,10 +199,12 @@ impl Billing {
         if span_ms < -CLOCKS_DIFFER_MS {
             return (Terms::Held(Held::EndsBeforeItBegins), month);
         }
-        let (Some((by, tariff)), Some(begins), Some(ends)) = (tariff, timestamp(entry), timestamp(exit)) else {
+        let (Some((by, tariff)), Some(begins), Some(ends)) = (tariff, timestamp(entry), timestamp(exit))
+        else {
             return (Terms::Pending, month);
         };
-        let contract_name = |number| self.in_force.contract(number).map_or("", |contract| contract.name.as_str());
+        let contract_name =
+            |number| self.in_force.contract(number).map_or("", |contract| contract.name.as_str());
         if let Cover::Contract(number) = cover {
             let money = Money { amount: Amount::ZERO, currency: tariff.currency() };
             let contract = contract_name(number).into();
@@ -226,7 +242,8 @@ impl Billing {
             cover: closed.cover,
             terms,
         };
-        self.append(position, account, month, closed.plate, What::Stay(stay), changes)
+        let of = (closed.garage.number, closed.plate);
+        self.append(position, (account, month), of, What::Stay(stay), changes)
     }
 
     /// A stay is another one now, or none: its charge is taken back at `position`.
@@ -281,11 +298,14 @@ impl Billing {
         let stay = stay_of(entry)?;
         let plate = stored_plate(&stay.plate)?;
         let money = match stay.terms.money() {
-            Some((money, _)) => Some(Money { amount: negative(self.left_of(number, money, &plate, changes)?), ..money }),
+            Some((money, _)) => {
+                Some(Money { amount: negative(self.left_of(number, money, &plate, changes)?), ..money })
+            }
             None => None,
         };
         let what = What::Void { of: number, money, vat: stay.terms.money().and_then(|(_, vat)| vat), why };
-        let voided = self.append(position, entry.account, entry.month, &plate, what, changes)?;
+        let voided =
+            self.append(position, (entry.account, entry.month), (stay.garage, &plate), what, changes)?;
         self.settle(number, voided, changes)?;
         Ok(voided)
     }
@@ -304,7 +324,7 @@ impl Billing {
         let Some((money, vat)) = stay.terms.money() else { return Ok(()) };
         let money = Money { amount: negative(amount), ..money };
         let what = What::Credit { of: number, money, vat };
-        self.append(position, entry.account, entry.month, &plate, what, changes).map(drop)
+        self.append(position, (entry.account, entry.month), (stay.garage, &plate), what, changes).map(drop)
     }
 
     /// What was not given back of a charge of `money`.
@@ -346,7 +366,8 @@ impl Billing {
             let Some(called) = called(stay.garage) else { continue };
             let plate = stored_plate(&stay.plate)?;
             let garage = Garage { number: stay.garage, called: &called };
-            let closed = Closed { garage, plate: &plate, entry: stay.entry, exit: stay.exit, cover: stay.cover };
+            let closed =
+                Closed { garage, plate: &plate, entry: stay.entry, exit: stay.exit, cover: stay.cover };
             let (terms, month) = self.rate(closed, false);
             if terms == Terms::Pending {
                 continue;
@@ -374,6 +395,23 @@ impl Billing {
         let (terms, month) = self.rate(closed, true);
         let charged = self.charge(position, stay.made_at, closed, terms, month, changes)?;
         self.settle(number, charged, changes)
+    }
+
+    /// What was taken in a garage, less what was given back; once for each currency.
+    pub fn taken(&self, garage: u32) -> &[Money] {
+        self.taken.get(&garage).map_or(&[], Vec::as_slice)
+    }
+
+    fn take(&mut self, garage: u32, money: Money, changes: &mut BillingChanges) {
+        let taken = self.taken.entry(garage).or_default();
+        match taken.iter_mut().find(|sum| sum.currency == money.currency) {
+            Some(sum) => sum.amount = sum.amount.saturating_add(money.amount),
+            None => {
+                taken.push(money);
+                taken.sort_by_key(|sum| sum.currency);
+            }
+        }
+        changes.taken.insert(garage);
     }
 
     /// One past the number of the newest entry.
@@ -411,9 +449,8 @@ impl Billing {
     fn append(
         &mut self,
         position: u64,
-        account: u32,
-        month: Month,
-        plate: &Plate,
+        (account, month): (u32, Month),
+        (garage, plate): (u32, &Plate),
         what: What,
         changes: &mut BillingChanges,
     ) -> Result<Number, StoreError> {
@@ -434,6 +471,7 @@ impl Billing {
         of_month.entries += 1;
         if let Some((money, vat)) = money {
             of_month.add(money, vat);
+            self.take(garage, money, changes);
         }
         if is_first {
             changes.accounts.insert(account);
@@ -458,6 +496,28 @@ impl Billing {
     }
 
     fn settle(&mut self, number: Number, by: Number, changes: &mut BillingChanges) -> Result<(), StoreError> {
+        self.entry_mut(number, changes)?.settled_by = by;
+        Ok(())
+    }
+
+    /// Lets a token stand for the plate of a stay's entry.
+    fn put_token(
+        &mut self,
+        number: Number,
+        token: &str,
+        changes: &mut BillingChanges,
+    ) -> Result<(), StoreError> {
+        if let What::Stay(stay) = &mut self.entry_mut(number, changes)?.what {
+            stay.plate = token.into();
+        }
+        Ok(())
+    }
+
+    fn entry_mut<'a>(
+        &'a mut self,
+        number: Number,
+        changes: &'a mut BillingChanges,
+    ) -> Result<&'a mut Entry, StoreError> {
         let (page, place) = entries::place(number);
         let entry = if page == self.tail_page {
             changes.tail = true;
@@ -465,8 +525,7 @@ impl Billing {
         } else {
             changes.page_mut(page)?.get_mut(place)
         };
-        entry.ok_or_else(|| super::damaged(&entries::page_key(page)))?.settled_by = by;
-        Ok(())
+        entry.ok_or_else(|| super::damaged(&entries::page_key(page)))
     }
 
     /// An entry as it is now, written or not.
@@ -475,7 +534,11 @@ impl Billing {
         self.entry_if_any(number, changes)?.ok_or_else(|| super::damaged(&entries::page_key(page)))
     }
 
-    fn entry_if_any(&self, number: Number, changes: &mut BillingChanges) -> Result<Option<Entry>, StoreError> {
+    fn entry_if_any(
+        &self,
+        number: Number,
+        changes: &mut BillingChanges,
+    ) -> Result<Option<Entry>, StoreError> {
         let (page, place) = entries::place(number);
         if page == self.tail_page {
             return Ok(self.tail.get(place).cloned());

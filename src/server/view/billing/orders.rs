@@ -34,6 +34,18 @@ pub enum NoOrder {
     TooMuch { charge: ChargeId, left: Money, asked: Money },
     #[error("the stay of {0} is not held")]
     NotHeld(ChargeId),
+    #[error("no stay or charge has the plate {0}; nothing is to be forgotten, or it is already")]
+    NothingToForget(String),
+    #[error(
+        "the plate {0} is registered, or in a contract: take it out first (\"server plates remove\", \"server contracts\"), so that it does not come back with the next stay"
+    )]
+    Registered(String),
+    #[error("the car {0} is inside a garage; forget it when it has left")]
+    Inside(String),
+    #[error(
+        "a stay of {0} has no price yet, or is held: it would be lost. GET /v1/charges?plate={0} shows it; price it, or bill it, and forget then"
+    )]
+    Unbilled(String),
 }
 
 /// A charge that was found by its id.
@@ -81,6 +93,8 @@ impl View {
                 }
                 Err(refusal) => Err(refusal),
             },
+            Command::Forget { whose, .. } => self.judge_forget(whose, changes)?.map_err(Refusal::from),
+            Command::Erased => Ok(()),
             _ => return Ok(None),
         };
         Ok(Some(judged))
@@ -110,7 +124,7 @@ impl View {
         }
         match command {
             Command::Price { from, to } => {
-                let names = list::names(&self.garages);
+                let names = list::keys(&self.garages);
                 let called = |number| Some(self.name_of(names.get(&number)?).to_string());
                 let called: std::collections::HashMap<u32, String> =
                     names.keys().filter_map(|number| Some((*number, called(*number)?))).collect();
@@ -126,9 +140,16 @@ impl View {
             Command::Credit { charge, amount, .. } => {
                 if let Ok(found) = self.judge_credit(ledger, charge, *amount, changes)? {
                     let amount = Amount::of_minor(*amount);
-                    self.billing.credit(position, found.number, &found.entry, amount, &mut changes.billing)?;
+                    self.billing.credit(
+                        position,
+                        found.number,
+                        &found.entry,
+                        amount,
+                        &mut changes.billing,
+                    )?;
                 }
             }
+            Command::Forget { whose, seed } => self.forget(whose, seed, changes)?,
             _ => {}
         }
         Ok(Some(Ok(())))
@@ -148,7 +169,10 @@ impl View {
         let What::Stay(stay) = &found.entry.what else { unreachable!("only a stay is charged") };
         let (money, _) = stay.terms.money().expect("it is charged");
         let plate = super::stored_plate(&stay.plate)?;
-        let left = Money { amount: self.billing.left_of(found.number, money, &plate, &mut changes.billing)?, ..money };
+        let left = Money {
+            amount: self.billing.left_of(found.number, money, &plate, &mut changes.billing)?,
+            ..money
+        };
         if amount <= 0 || amount > left.amount.minor() {
             let asked = Money { amount: Amount::of_minor(amount), ..money };
             return Ok(Err(NoOrder::TooMuch { charge: charge.clone(), left, asked }));
@@ -190,13 +214,14 @@ impl View {
             let Content::Records(records) = &page.page.content else { continue };
             let Some(index) = id.sequence.checked_sub(page.page.first.get()) else { continue };
             let Some(record) = records.get(index as usize) else { continue };
-            let read_first = Event::from_bytes(&record.payload).ok().and_then(|event| event.kind.plate().cloned());
+            let read_first =
+                Event::from_bytes(&record.payload).ok().and_then(|event| event.kind.plate().cloned());
             let corrected = changes.reading((page.position, (index / 16) as u8), index as u8)?;
             let corrected = corrected.and_then(|plate| Plate::new(&plate).ok());
             for plate in corrected.iter().chain(&read_first) {
                 let is = |stay: &Stay| {
                     stay.garage == number
-                        && stay.exit.stream == stream
+                        && stay.exit.stream() == stream
                         && stay.exit.sequence == id.sequence
                         && (stay.made_at != stay.exit.position).then_some(stay.made_at) == id.made_at
                 };
@@ -229,7 +254,7 @@ impl View {
     }
 }
 
-fn check_reason(reason: &str) -> Result<(), Refusal> {
+pub(in crate::server::view) fn check_reason(reason: &str) -> Result<(), Refusal> {
     let bytes = reason.trim().len();
     if bytes == 0 || reason.len() > Command::REASON_MAX { Err(Refusal::Reason { bytes }) } else { Ok(()) }
 }

@@ -29,22 +29,31 @@ pub enum Order {
     RemovePlate(Plate),
     Contracts(Vec<Contract>),
     RemoveContract(String),
+    /// What it was is forgotten; what it came to stands in the other orders.
+    Erased,
 }
 
 impl Order {
     /// What the command at `position` puts in force; `None` for one that is about something else. `Err`: its pieces do not
     /// give what it says.
-    pub fn read(ledger: &Ledger, position: u64, command: &Command) -> Result<Option<Result<Order, String>>, StoreError> {
+    pub fn read(
+        ledger: &Ledger,
+        position: u64,
+        command: &Command,
+    ) -> Result<Option<Result<Order, String>>, StoreError> {
         let (pieces, digest) = match command {
             Command::Tariffs { pieces, digest }
             | Command::Plates { pieces, digest }
             | Command::Contracts { pieces, digest } => (*pieces, *digest),
             Command::RemovePlate { plate } => {
-                return Ok(Some(Plate::new(plate).map(Order::RemovePlate).map_err(|error| error.to_string())));
+                return Ok(Some(
+                    Plate::new(plate).map(Order::RemovePlate).map_err(|error| error.to_string()),
+                ));
             }
             Command::RemoveContract { contract } => {
                 return Ok(Some(Ok(Order::RemoveContract(contract.clone()))));
             }
+            Command::Erased => return Ok(Some(Ok(Order::Erased))),
             _ => return Ok(None),
         };
         let Some(bytes) = gather(ledger, position, pieces, digest)? else {
@@ -70,7 +79,12 @@ fn first(errors: &[impl ToString]) -> String {
 }
 
 /// What stands in the `pieces` records before `position`, if it has that digest.
-fn gather(ledger: &Ledger, position: u64, pieces: u32, digest: Digest) -> Result<Option<Vec<u8>>, StoreError> {
+fn gather(
+    ledger: &Ledger,
+    position: u64,
+    pieces: u32,
+    digest: Digest,
+) -> Result<Option<Vec<u8>>, StoreError> {
     let Some(from) = position.checked_sub(pieces.into()) else { return Ok(None) };
     let mut bytes = Vec::new();
     for position in from..position {
@@ -111,7 +125,10 @@ impl InForce {
             Order::RemovePlate(plate) => {
                 self.plates.remove(&plate);
             }
-            Order::Contracts(contracts) => contracts.into_iter().for_each(|contract| self.put_contract(contract)),
+            Order::Contracts(contracts) => {
+                contracts.into_iter().for_each(|contract| self.put_contract(contract))
+            }
+            Order::Erased => {}
             Order::RemoveContract(name) => {
                 if let Some(number) = self.contract_numbers.get(&name).copied() {
                     self.replace_contract(number, None);
@@ -149,6 +166,11 @@ impl InForce {
         self.plates.get(plate)
     }
 
+    /// Whether a plate is registered, or in a contract.
+    pub fn names(&self, plate: &Plate) -> bool {
+        self.plates.contains_key(plate) || self.contracts_of.contains_key(plate)
+    }
+
     pub fn plates(&self) -> &BTreeMap<Plate, Registration> {
         &self.plates
     }
@@ -162,7 +184,12 @@ impl InForce {
     }
 
     /// The contracts of a plate that hold on a day in a garage, in the order in which they came.
-    pub fn contracts_for(&self, plate: &Plate, garage: &str, day: Date) -> impl Iterator<Item = (u32, &Contract)> {
+    pub fn contracts_for(
+        &self,
+        plate: &Plate,
+        garage: &str,
+        day: Date,
+    ) -> impl Iterator<Item = (u32, &Contract)> {
         let numbers = self.contracts_of.get(plate).into_iter().flatten();
         numbers.filter_map(move |number| {
             let contract = self.contract(*number)?;

@@ -6,7 +6,7 @@ use super::*;
 use crate::messaging::{Digest, SiteName};
 use crate::parking::statement::{Operator, Statement};
 use crate::server::books::{Books, Together, Whose};
-use crate::server::commands::Command;
+use crate::server::commands::{Command, ToForget};
 use crate::server::ledger::Ledger;
 use crate::server::reckoning::{ChargeLine, Reckoner};
 use crate::server::view::tests::{apply, event, page_after, world};
@@ -101,9 +101,9 @@ impl World {
         let next = self.sequences.entry(garage.to_owned()).or_insert(1);
         let first = *next;
         *next += events.len() as u64;
-        let written = events.iter().map(|(kind, plate, at)| {
-            event(&format!(r#"{{"kind":"{kind}","plate":"{plate}","at":"{at}"}}"#))
-        });
+        let written = events
+            .iter()
+            .map(|(kind, plate, at)| event(&format!(r#"{{"kind":"{kind}","plate":"{plate}","at":"{at}"}}"#)));
         let page = page_after(first, &written.collect::<Vec<_>>());
         apply(&self.ledger, garage, vec![page]);
         self.fold();
@@ -138,7 +138,8 @@ impl World {
 
     fn listed(&mut self) -> Vec<Listed> {
         self.save();
-        let List { mut entries, next, .. } = list(&self.store, &Wanted { limit: 10_000, ..Wanted::default() }).unwrap();
+        let List { mut entries, next, .. } =
+            list(&self.store, &Wanted { limit: 10_000, ..Wanted::default() }).unwrap();
         assert_eq!(next, None);
         entries.reverse();
         entries
@@ -253,7 +254,9 @@ fn a_charge_that_is_not_there_cannot_be_corrected() {
     let mut world = World::with_tariffs();
     world.events("a", &[("entry", "AB1", NINE), ("exit", "AB1", TEN)]);
     let line = world.lines()[0].id.clone();
-    for id in [line.replace("/2", "/1"), line.replace("/2", "/7"), line.replace("a/", "b/"), format!("{line}@3")] {
+    for id in
+        [line.replace("/2", "/1"), line.replace("/2", "/7"), line.replace("a/", "b/"), format!("{line}@3")]
+    {
         let void = Command::Void { charge: id.parse().unwrap(), reason: "x".into() };
         let refused = world.order(void).unwrap_err();
         assert!(refused.contains("there is no charge"), "{refused}");
@@ -288,10 +291,14 @@ fn a_contract_covers_as_many_cars_as_it_says_and_one_too_many_pays() {
          Fleet,acme,AB1,*,2026-01-01,2026-12-31,1\nFleet,acme,AB2,*,2026-01-01,2026-12-31,1\n\
          Other,beta,AB3,b,2026-01-01,2026-12-31,1\nOld,beta,AB4,*,2025-01-01,2026-11-22,1\n",
     );
-    let all = [("entry", "AB1", NINE), ("entry", "AB2", NINE), ("entry", "AB3", NINE), ("entry", "AB4", NINE)];
+    let all =
+        [("entry", "AB1", NINE), ("entry", "AB2", NINE), ("entry", "AB3", NINE), ("entry", "AB4", NINE)];
     world.events("a", &all);
     world.events("a", &[("exit", "AB1", TEN), ("entry", "AB1", TEN)]);
-    world.events("a", &[("exit", "AB2", TEN), ("exit", "AB3", TEN), ("exit", "AB4", TEN), ("exit", "AB1", TEN)]);
+    world.events(
+        "a",
+        &[("exit", "AB2", TEN), ("exit", "AB3", TEN), ("exit", "AB4", TEN), ("exit", "AB1", TEN)],
+    );
     assert_eq!(
         world.books(),
         books(&[
@@ -321,7 +328,8 @@ fn a_stay_that_does_not_add_up_is_not_billed_by_guess() {
     assert_eq!(states[1], ("held", None));
     assert_eq!(states[2], ("charged", Some(30 * 24 * 250)));
     assert_eq!(states[3], ("held", None));
-    let held = |entry: &Listed, why| matches!(&entry.entry.what, What::Stay(stay) if stay.terms == Terms::Held(why));
+    let held =
+        |entry: &Listed, why| matches!(&entry.entry.what, What::Stay(stay) if stay.terms == Terms::Held(why));
     let listed = world.listed();
     assert!(held(&listed[1], Held::EndsBeforeItBegins) && held(&listed[3], Held::TooLong));
     world.follows_from_the_ledger();
@@ -331,7 +339,10 @@ fn a_stay_that_does_not_add_up_is_not_billed_by_guess() {
 fn what_did_not_add_up_is_told_once_for_each_code_garage_and_plate() {
     let mut world = World::with_tariffs();
     world.register("plate,account,name\nAB1,one,One\n");
-    world.events("a", &[("exit", "AB1", NINE), ("exit", "AB1", TEN), ("entry", "AB1", NINE), ("entry", "AB1", TEN)]);
+    world.events(
+        "a",
+        &[("exit", "AB1", NINE), ("exit", "AB1", TEN), ("entry", "AB1", NINE), ("entry", "AB1", TEN)],
+    );
     world.events("b", &[("entry", "AB1", TEN), ("entry", "AB2", NINE), ("exit", "AB2", TEN)]);
     world.events("b", &[("entry", "AB2", NINE), ("exit", "AB2", TEN)]);
     world.save();
@@ -346,7 +357,8 @@ fn what_did_not_add_up_is_told_once_for_each_code_garage_and_plate() {
         let Some(next) = next else { break };
         after = Some(anomalies::Cursor::parse(&next.to_string()).unwrap());
     }
-    let told: Vec<_> = told.iter().map(|(code, garage, plate, count)| (*code, *garage, plate.as_str(), *count)).collect();
+    let told: Vec<_> =
+        told.iter().map(|(code, garage, plate, count)| (*code, *garage, plate.as_str(), *count)).collect();
     assert_eq!(
         told,
         [
@@ -367,7 +379,10 @@ fn the_statement_of_a_month_is_the_sum_of_its_charges() {
     world.register("plate,account,name\nAB1,one,One Ltd\nAB2,one,One Ltd\n");
     // In Berlin the first hour of December.
     world.events("a", &[("entry", "AB1", NINE), ("exit", "AB1", "2026-11-30T23:30:00Z")]);
-    world.events("a", &[("entry", "AB2", NINE), ("exit", "AB2", TEN), ("entry", "AB2", NINE), ("exit", "AB2", TEN)]);
+    world.events(
+        "a",
+        &[("entry", "AB2", NINE), ("exit", "AB2", TEN), ("entry", "AB2", NINE), ("exit", "AB2", TEN)],
+    );
     world.save();
     let of = |month: &str| {
         let statement = world.statement("one", month);
@@ -378,6 +393,187 @@ fn the_statement_of_a_month_is_the_sum_of_its_charges() {
     assert_eq!(of("2026-12"), Some((Some(1), 1, 46_000)));
     assert_eq!(of("2026-11"), Some((Some(2), 2, 500)));
     assert_eq!(of("2026-10"), None);
+}
+
+fn id(garage: &str, sequence: u64) -> crate::parking::EventId {
+    let epoch = crate::server::view::tests::EPOCH.to_bytes();
+    crate::parking::EventId { garage: garage.into(), epoch, sequence }
+}
+
+fn ms(text: &str) -> i64 {
+    text.parse::<Timestamp>().unwrap().as_millisecond()
+}
+
+fn close(sequence: u64, at: &str) -> Command {
+    Command::CloseStay {
+        entry: id("a", sequence),
+        left_at_ms: ms(at),
+        offset_minutes: 60,
+        reason: "seen".into(),
+    }
+}
+
+fn split(sequence: u64, left: &str, entered: &str) -> Command {
+    Command::SplitStay {
+        entry: id("a", sequence),
+        left_at_ms: ms(left),
+        entered_at_ms: ms(entered),
+        offset_minutes: 60,
+        reason: "seen elsewhere".into(),
+    }
+}
+
+const ELEVEN: &str = "2026-11-23T11:00:00+01:00";
+const TWELVE: &str = "2026-11-23T12:00:00+01:00";
+
+#[test]
+fn a_misread_exit_is_joined_to_its_entry_and_the_stay_is_charged() {
+    let mut world = World::with_tariffs();
+    world.events("a", &[("entry", "AB0", NINE), ("exit", "ABO", TEN), ("exit", "AB0", ELEVEN)]);
+    let join = |entry, exit| Command::JoinStay {
+        entry: id("a", entry),
+        exit: id("a", exit),
+        reason: "O is 0".into(),
+    };
+    let refused = world.order(join(1, 1)).unwrap_err();
+    assert!(refused.contains("is no exit"), "{refused}");
+    let refused = world.order(join(2, 3)).unwrap_err();
+    assert!(refused.contains("is no entry"), "{refused}");
+    let refused = world.order(join(1, 9)).unwrap_err();
+    assert!(refused.contains("there is no event"), "{refused}");
+    let refused = world.order(join(1, 3)).unwrap_err();
+    assert!(refused.contains("they would not become one stay"), "it is one already: {refused}");
+    world.order(join(1, 2)).unwrap();
+    assert_eq!(
+        world.books(),
+        books(&[("AB0", "voided", Some(500)), ("AB0", "void", Some(-500)), ("AB0", "charged", Some(250))])
+    );
+    assert_eq!(world.lines()[1].reason.as_deref(), Some("O is 0"));
+    world.follows_from_the_ledger();
+}
+
+#[test]
+fn a_stay_whose_exit_nobody_saw_is_closed_at_a_time() {
+    let mut world = World::with_tariffs();
+    world.events("a", &[("entry", "AB1", NINE), ("entry", "AB1", TWELVE), ("entry", "AB2", NINE)]);
+    let refused = world.order(close(1, "2026-11-23T08:59:59+01:00")).unwrap_err();
+    assert!(refused.contains("it begins later"), "{refused}");
+    world.order(close(1, TEN_PAST)).unwrap();
+    world.order(close(3, TEN)).unwrap();
+    assert!(world.order(close(1, TEN)).unwrap_err().contains("has ended already"));
+    assert_eq!(world.books(), books(&[("AB1", "charged", Some(500)), ("AB2", "charged", Some(250))]));
+    let garage = &world.view.garages[&SiteName::new("a").unwrap()];
+    assert_eq!((garage.stays.open, garage.stays.closed, garage.stays.exits_missed), (1, 2, 0));
+    let line = &world.lines()[0];
+    assert_eq!(line.left_at, TEN_PAST);
+    let void = Command::Void { charge: line.id.parse().unwrap(), reason: "x".into() };
+    world.order(void).unwrap();
+    assert_eq!(world.sum(), 250);
+    world.follows_from_the_ledger();
+}
+
+#[test]
+fn a_stay_that_was_two_visits_is_split_and_each_is_charged() {
+    let mut world = World::with_tariffs();
+    world.events("a", &[("entry", "AB1", NINE), ("exit", "AB1", TWELVE), ("entry", "AB2", NINE)]);
+    assert!(world.order(split(1, ELEVEN, TEN)).unwrap_err().contains("before it had left"));
+    assert!(world.order(split(1, TEN, "2026-11-23T12:00:01+01:00")).unwrap_err().contains("had ended"));
+    world.order(split(1, TEN, ELEVEN)).unwrap();
+    // One of a car that is inside: the second part ends with its exit.
+    world.order(split(3, TEN, ELEVEN)).unwrap();
+    world.events("a", &[("exit", "AB2", "2026-11-23T12:30:00+01:00")]);
+    assert_eq!(
+        world.books(),
+        books(&[
+            ("AB1", "voided", Some(750)),
+            ("AB1", "void", Some(-750)),
+            ("AB1", "charged", Some(250)),
+            ("AB1", "charged", Some(250)),
+            ("AB2", "charged", Some(250)),
+            ("AB2", "charged", Some(500)),
+        ])
+    );
+    let ids: std::collections::BTreeSet<String> =
+        world.lines().into_iter().filter(|line| line.kind == "charge").map(|line| line.id).collect();
+    assert_eq!(ids.len(), 5, "each charge has an id of its own: {ids:?}");
+    world.follows_from_the_ledger();
+}
+
+#[test]
+fn a_stay_that_is_held_is_charged_as_it_is_or_made_another() {
+    let mut world = World::with_tariffs();
+    world.events("a", &[("entry", "AB1", TEN), ("exit", "AB1", "2026-12-23T10:00:01+01:00")]);
+    world.events("a", &[("entry", "AB2", TEN), ("exit", "AB2", NINE)]);
+    let held = world.lines();
+    let bill =
+        |line: &ChargeLine| Command::BillStay { charge: line.id.parse().unwrap(), reason: "seen".into() };
+    assert!(
+        world.order(bill(&held[1])).unwrap_err().contains("is not held"),
+        "its times contradict each other"
+    );
+    world.order(bill(&held[0])).unwrap();
+    assert!(world.order(bill(&held[0])).unwrap_err().contains("is not held"));
+    world.order(close(3, ELEVEN)).unwrap();
+    let books_now: Vec<_> = world.books().into_iter().map(|(_, state, amount)| (state, amount)).collect();
+    let charged: Vec<_> = books_now.iter().filter(|(state, _)| *state == "charged").collect();
+    assert_eq!(charged, [&("charged", Some(721 * 250)), &("charged", Some(250))]);
+    world.follows_from_the_ledger();
+}
+
+fn forget(whose: ToForget) -> Command {
+    Command::Forget { whose, seed: [7; 16] }
+}
+
+#[test]
+fn a_forgotten_plate_is_a_token_in_stays_charges_and_anomalies_and_every_sum_stays() {
+    let mut world = World::with_tariffs();
+    world.events("a", &[("exit", "AB1", NINE), ("entry", "AB1", NINE), ("exit", "AB1", TEN)]);
+    world.events(
+        "b",
+        &[("entry", "AB1", "2026-12-01T10:00:00+01:00"), ("exit", "AB1", "2026-12-01T11:00:00+01:00")],
+    );
+    world.events("a", &[("entry", "AB2", NINE), ("exit", "AB2", TEN), ("entry", "AB3", TEN)]);
+    let of = |plate: &str| forget(ToForget::Plate(plate.into()));
+    assert!(world.order(of("AB3")).unwrap_err().contains("is inside"));
+    assert!(world.order(of("AB9")).unwrap_err().contains("nothing is to be forgotten"));
+    let before = world.sum();
+    world.order(of("AB1")).unwrap();
+    assert!(world.order(of("AB1")).unwrap_err().contains("nothing is to be forgotten"));
+    assert_eq!(world.sum(), before);
+    let plates: Vec<String> = world.lines().into_iter().map(|line| line.plate).collect();
+    assert!(plates[0].starts_with('~') && plates[1].starts_with('~') && plates[2] == "AB2", "{plates:?}");
+    assert_ne!(plates[0], plates[1], "two months, two tokens");
+    for (key, value) in world.store.range(b"v", b"w").map(Result::unwrap) {
+        let holds = |bytes: &[u8]| bytes.windows(3).any(|part| part == b"AB1");
+        assert!(!holds(&key) && !holds(&value), "the views hold the plate under {key:02x?}");
+    }
+    let registered = world.events("a", &[("entry", "AB4", NINE), ("exit", "AB4", TEN)]);
+    world.register("plate,account,name\nAB4,four,\n");
+    assert!(world.order(of("AB4")).unwrap_err().contains("is registered"));
+    // A later reading of a forgotten event finds no stay.
+    world.correct("a", registered - 6, "AB7");
+    assert_eq!(world.view.quarantine.len(), 1);
+    assert_eq!(world.sum(), before + 250);
+    world.follows_from_the_ledger();
+}
+
+#[test]
+fn charged_stays_of_old_months_lose_their_plates_and_what_is_open_keeps_them() {
+    let mut world = World::new();
+    world.events("a", &[("entry", "AB0", NINE), ("exit", "AB0", TEN)]);
+    world.put(TARIFFS);
+    world.events(
+        "a",
+        &[("entry", "AB1", NINE), ("exit", "AB1", TEN), ("entry", "AB1", TEN), ("exit", "AB1", ELEVEN)],
+    );
+    world.events("a", &[("entry", "AB1", NINE), ("exit", "AB1", "2026-12-01T10:00:00+01:00")]);
+    let end = world.view.billing.end();
+    let before = "2026-12".parse().unwrap();
+    world.order(forget(ToForget::Charged { from: 1, to: end, before })).unwrap();
+    let plates: Vec<String> = world.lines().into_iter().map(|line| line.plate).collect();
+    assert_eq!((plates[0].as_str(), plates[3].as_str()), ("AB0", "AB1"), "it waits, or is of a later month");
+    assert!(plates[1].starts_with('~') && plates[1] == plates[2], "one month, one token: {plates:?}");
+    world.follows_from_the_ledger();
 }
 
 #[test]
@@ -432,6 +628,11 @@ enum Act {
     Credit(u8),
     Tariffs(u8),
     Price,
+    Close(u8, u8),
+    Split(u8, u8),
+    Join(u8, u8),
+    Bill(u8),
+    Forget(u8),
     Save,
 }
 
@@ -444,6 +645,11 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         1 => any::<u8>().prop_map(Act::Credit),
         1 => (0u8..3).prop_map(Act::Tariffs),
         1 => Just(Act::Price),
+        1 => (any::<u8>(), 0u8..60).prop_map(|(event, hour)| Act::Close(event, hour)),
+        1 => (any::<u8>(), 0u8..60).prop_map(|(event, hour)| Act::Split(event, hour)),
+        1 => (any::<u8>(), any::<u8>()).prop_map(|(entry, exit)| Act::Join(entry, exit)),
+        1 => any::<u8>().prop_map(Act::Bill),
+        1 => (0u8..4).prop_map(Act::Forget),
         2 => Just(Act::Save),
     ];
     prop::collection::vec(act, 0..60)
@@ -481,8 +687,29 @@ proptest! {
                     world.put(&TARIFFS.replace("per_unit = 250", &format!("per_unit = {price}00")));
                 }
                 Act::Price => { let _ = world.order(Command::Price { from: 1, to: 1000 }); }
+                Act::Close(event, hour) if events > 0 => {
+                    let at = format!("2026-11-{:02}T{:02}:30:00Z", hour / 24 + 1, hour % 24);
+                    let _ = world.order(close(u64::from(*event) % events + 1, &at));
+                }
+                Act::Split(event, hour) if events > 0 => {
+                    let at = |minute| format!("2026-11-{:02}T{:02}:{minute}:00Z", hour / 24 + 1, hour % 24);
+                    let _ = world.order(split(u64::from(*event) % events + 1, &at(20), &at(40)));
+                }
+                Act::Join(entry, exit) if events > 0 => {
+                    let of = |event: &u8| id("a", u64::from(*event) % events + 1);
+                    let _ = world.order(Command::JoinStay { entry: of(entry), exit: of(exit), reason: "x".into() });
+                }
+                Act::Bill(which) => {
+                    let lines = world.lines();
+                    let Some(line) = lines.get(usize::from(*which) % lines.len().max(1)) else { continue };
+                    let Ok(charge) = line.id.parse() else { continue };
+                    let _ = world.order(Command::BillStay { charge, reason: "x".into() });
+                }
+                Act::Forget(plate) => {
+                    let _ = world.order(forget(ToForget::Plate(format!("AB{plate}"))));
+                }
                 Act::Save => world.save(),
-                Act::Correct(..) => {}
+                Act::Correct(..) | Act::Close(..) | Act::Split(..) | Act::Join(..) => {}
             }
         }
         let listed = world.listed();

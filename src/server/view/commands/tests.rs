@@ -103,7 +103,7 @@ impl World {
 
     fn ask(&self, asker: &str, have: Option<&Board>) -> BoardAnswer {
         let question = BoardQuestion { have: have.map(|board| board.version) };
-        self.view.answer(self.ledger.id(), &name(asker), &question)
+        self.view.answer((self.ledger.id(), 1), &name(asker), &question)
     }
 
     /// What an edge that only asks sees.

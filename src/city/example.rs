@@ -1,0 +1,105 @@
+//! What stays cost in a city whose user gave no configuration: an example, put into the data directory and given to the server.
+//!
+//! **Promise.** The files are valid, and say the same in every run. Who gave a configuration gets nothing of this.
+
+use super::plan::Site;
+use super::plates::{Mixture, Reading, Registry};
+use super::settings::Cars;
+use crate::daemon::admin::{self, AskError};
+use crate::server::commands::{Put, Request};
+use std::fmt::Write;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The name of the file in the data directory.
+const CONFIG: &str = "city.toml";
+
+const RECORDED: &str = include_str!("tariffs/recorded.toml");
+const SIMULATED: &str = include_str!("tariffs/simulated.toml");
+
+/// Writes the example for these cars; returns where.
+pub fn write(place: &Path, cars: &Cars) -> io::Result<PathBuf> {
+    let text = match cars {
+        Cars::Recorded(_) => RECORDED,
+        Cars::Simulated { .. } => SIMULATED,
+    };
+    let path = place.join(CONFIG);
+    std::fs::write(&path, text)?;
+    Ok(path)
+}
+
+/// Accounts of the simulated city, with what their customers are called.
+const ACCOUNTS: &[(&str, &str)] = &[
+    ("stadtwerke", "Stadtwerke am Rhein"),
+    ("kanzlei-vogt", "Kanzlei Vogt und Partner"),
+    ("pflegedienst", "Ambulanter Pflegedienst Süd"),
+    ("baecker-klein", "Bäckerei Klein"),
+];
+
+/// How many of the cars of each garage, from the first on, are on one of the accounts.
+const REGISTERED: u64 = 32;
+
+/// The first account has a contract: this many of its cars may be inside at once.
+const COVERED: &str = "dienstwagen,stadtwerke";
+const COVERED_AT_ONCE: u32 = 3;
+
+/// Registers some cars of the simulated city, and gives some of them a contract. Blocks until the server has recorded it; what
+/// it knows already is not recorded again.
+pub fn register(data_dir: &Path, sites: &[Site], seed: u64) -> Result<(), AskError> {
+    let (plates, contracts) = customers(sites.len(), seed);
+    for put in [Put::Plates(plates), Put::Contracts(contracts)] {
+        let request = Request::Put { put, dry_run: false };
+        if admin::ask(data_dir, &request, |_| ())?.is_none() {
+            return Err(AskError::NotTaken { path: data_dir.to_owned() });
+        }
+    }
+    Ok(())
+}
+
+/// Plates and contracts, as a person would import them.
+fn customers(garages: usize, seed: u64) -> (String, String) {
+    let registry = Registry::new(Mixture::Continental, seed, garages);
+    let mut plates = "plate,account,name\n".to_owned();
+    let mut contracts = "contract,account,plate,garage,valid_from,valid_to,cars\n".to_owned();
+    for garage in 0..garages {
+        for number in 0..REGISTERED {
+            let mut plate = String::new();
+            registry.write(garage, number, Reading::Separated, &mut plate);
+            let (account, name) = ACCOUNTS[(number % ACCOUNTS.len() as u64) as usize];
+            writeln!(plates, "{plate},{account},{name}").expect("a String takes all");
+            if number == 0 {
+                writeln!(contracts, "{COVERED},{plate},*,2026-01-01,2099-12-31,{COVERED_AT_ONCE}")
+                    .expect("a String takes all");
+            }
+        }
+    }
+    (plates, contracts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parking::register::{read_contracts, read_plates};
+    use crate::parking::tariff::TariffSet;
+    use jiff::Timestamp;
+
+    #[test]
+    fn both_examples_are_valid_and_have_a_price_for_every_garage() {
+        for (text, entry, currency) in
+            [(RECORDED, "2016-10-04T07:00:00Z", "GBP"), (SIMULATED, "2026-06-01T07:00:00Z", "EUR")]
+        {
+            let set = TariffSet::parse_config(text).unwrap_or_else(|errors| panic!("{errors:?}"));
+            let entry: Timestamp = entry.parse().expect("a time");
+            let tariff = set.for_stay("any garage", entry).expect("there is a fallback");
+            assert_eq!(tariff.currency().code(), currency);
+        }
+    }
+
+    #[test]
+    fn the_customers_can_be_imported() {
+        let (plates, contracts) = customers(200, 3);
+        assert_eq!(read_plates(&plates).expect("they are right").len(), 200 * REGISTERED as usize);
+        let contracts = read_contracts(&contracts).expect("they are right");
+        assert_eq!((contracts.len(), contracts[0].plates.len()), (1, 200));
+    }
+}

@@ -1,0 +1,143 @@
+//! What a person may want to repair: leftovers that are one look-alike letter apart, and long stays of a car that was read elsewhere
+//! meanwhile.
+//!
+//! **Promise.** Nothing is guessed: a review proposes, with the command that would do it, and changes nothing.
+//! **Not promised.** That it is at the ledger's end: it reads the stays as they were written last, all of them.
+
+use super::pages::{Head, Heads, Passage, page_key, read_page};
+use super::{damaged, decode};
+use crate::parking::Plate;
+use crate::parking::lookalike::{Leftover, Proposal, pair_leftovers};
+use crate::parking::stay::{End, Visit};
+use crate::store::{Store, StoreError};
+use std::collections::BTreeMap;
+
+/// A stay that is at least so long is looked at.
+const LONG_MS: i64 = 20 * 3_600_000;
+/// At most so many of each kind are told.
+pub const TOLD_MAX: usize = 1000;
+
+/// An entry and an exit that may be one stay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pair {
+    /// By number.
+    pub garage: u32,
+    pub entry: (String, Passage),
+    pub exit: (String, Passage),
+}
+
+/// A long stay, and when its car was read in another garage meanwhile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Long {
+    pub garage: u32,
+    pub plate: String,
+    pub entry: Passage,
+    pub exit: Option<Passage>,
+    /// The garage, when the car came there, and when it left.
+    pub elsewhere: (u32, Passage, Option<Passage>),
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Review {
+    pub pairs: Vec<Pair>,
+    pub long: Vec<Long>,
+    /// Whether there is more than [`TOLD_MAX`] of one kind.
+    pub more: bool,
+}
+
+#[derive(Default)]
+struct Leftovers {
+    entries: Vec<Leftover<Passage, i64>>,
+    exits: Vec<Leftover<Passage, i64>>,
+}
+
+/// Looks through all stays.
+pub fn review(store: &Store) -> Result<Review, StoreError> {
+    let mut review = Review::default();
+    let mut leftovers: BTreeMap<u32, Leftovers> = BTreeMap::new();
+    for entry in store.range(b"vs", b"vt") {
+        let (key, value) = entry?;
+        let garage = u32::from_be_bytes(super::sized(key.get(2..6).unwrap_or_default())?);
+        let slots: Vec<super::pages::Slot> = decode(&key, &value)?;
+        for (plate, visit) in slots.into_iter().filter_map(|slot| slot.visit) {
+            let of = |passage: Passage| {
+                let plate = Plate::new(&plate).map_err(|_| damaged(&key))?;
+                Ok::<_, StoreError>(Leftover { id: passage, plate, at: passage.at_ms })
+            };
+            let its = leftovers.entry(garage).or_default();
+            match &visit {
+                Visit::Stay { entry, end: End::Inside | End::Unseen } => its.entries.push(of(*entry)?),
+                Visit::Exit(exit) if !exit.is_made() => its.exits.push(of(*exit)?),
+                _ => {}
+            }
+            if let Visit::Stay { entry, end } = visit {
+                let exit = match end {
+                    End::Left(exit) => Some(exit),
+                    End::Inside | End::Unseen => None,
+                };
+                let long = exit.is_none_or(|exit| exit.at_ms - entry.at_ms >= LONG_MS);
+                if long && review.long.len() <= TOLD_MAX {
+                    let elsewhere = read_elsewhere(store, garage, &plate, entry, exit)?;
+                    let plate = plate.to_string();
+                    review.long.extend(elsewhere.map(|elsewhere| Long {
+                        garage,
+                        plate,
+                        entry,
+                        exit,
+                        elsewhere,
+                    }));
+                }
+            }
+        }
+    }
+    for (garage, Leftovers { entries, exits }) in leftovers {
+        let plate_of = |all: &[Leftover<Passage, i64>], id: Passage| {
+            all.iter().find(|its| its.id == id).map(|its| its.plate.to_string()).unwrap_or_default()
+        };
+        // Without an exit that is left over there is nothing to pair, and cars that are inside are many.
+        if exits.is_empty() {
+            continue;
+        }
+        for Proposal { entry, exit, .. } in pair_leftovers(&entries, &exits) {
+            let entry = (plate_of(&entries, entry), entry);
+            let exit = (plate_of(&exits, exit), exit);
+            review.pairs.push(Pair { garage, entry, exit });
+        }
+    }
+    review.more = review.pairs.len() > TOLD_MAX || review.long.len() > TOLD_MAX;
+    review.pairs.truncate(TOLD_MAX);
+    review.long.truncate(TOLD_MAX);
+    Ok(review)
+}
+
+/// The first visit of the car to another garage that lies within a stay.
+fn read_elsewhere(
+    store: &Store,
+    garage: u32,
+    plate: &str,
+    entry: Passage,
+    exit: Option<Passage>,
+) -> Result<Option<(u32, Passage, Option<Passage>)>, StoreError> {
+    let its = Plate::new(plate).map_err(|_| damaged(b"vs"))?;
+    let mut next = Heads::read(store, Head::of(&its))?;
+    let mut found: Option<(u32, Passage, Option<Passage>)> = None;
+    while let Some(address) = next {
+        let slots = read_page(store, address.garage, address.page)?;
+        let slot = slots.get(usize::from(address.slot));
+        let slot = slot.ok_or_else(|| damaged(&page_key(address.garage, address.page)))?;
+        next = slot.previous;
+        let Some((other, Visit::Stay { entry: came, end })) = &slot.visit else { continue };
+        let within = came.at_ms > entry.at_ms && exit.is_none_or(|exit| came.at_ms < exit.at_ms);
+        if **other == *plate && address.garage != garage && within {
+            let left = match end {
+                End::Left(left) => Some(*left),
+                End::Inside | End::Unseen => None,
+            };
+            if found.is_none_or(|(_, first, _)| came.at_ms < first.at_ms) {
+                found = Some((address.garage, *came, left));
+            }
+        }
+    }
+    Ok(found)
+}

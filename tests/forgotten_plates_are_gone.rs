@@ -1,0 +1,157 @@
+//! **Promise.** A forgotten plate is a token in stays, charges and anomalies; amounts, dates and garages stay, and so do all sums.
+//! `server compact` writes a ledger without its bytes, with which server and edges go on, of which a backup works, and of
+//! which the books agree.
+
+mod common;
+
+use common::Operator;
+use common::money::{TARIFFS, Town};
+use serde_json::json;
+use std::path::Path;
+
+/// Whether some file under a directory holds these bytes.
+fn holds(dir: &Path, needle: &str) -> bool {
+    std::fs::read_dir(dir).unwrap().any(|entry| {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => holds(&path, needle),
+            false => std::fs::read(&path)
+                .is_ok_and(|bytes| bytes.windows(needle.len()).any(|part| part == needle.as_bytes())),
+        }
+    })
+}
+
+#[test]
+fn a_forgotten_plate_is_a_token_and_after_compacting_its_bytes_are_gone() {
+    let mut town = Town::new(TARIFFS, &["a", "b"]);
+    let secret = "QXQXZ77";
+    town.operator.says(&["plates", "add", secret, "qx", "Mr. Qx of Zq"]).done();
+    town.stay("a", secret, 3, "08:00", "10:30");
+    town.stay("b", secret, 4, "08:00", "08:30");
+    town.stay("a", "AA 1", 3, "08:00", "09:30");
+    let misread = town.stay("a", "QXQXZ78", 5, "08:00", "09:30");
+    town.correct("a", misread - 1, secret);
+    town.correct("a", misread, secret);
+    town.tell("a", &json!({"kind": "exit", "plate": secret, "at": "2026-11-06T08:00:00+01:00"}));
+    let owed = town.owes("qx");
+    let void = town.id("&plate=AA1");
+
+    let refused = town.operator.says(&["forget", secret]).refused();
+    assert!(refused.contains("is registered") && refused.contains("Nothing was recorded"), "{refused}");
+    town.operator.says(&["plates", "remove", secret]).done();
+    town.tell("a", &json!({"kind": "entry", "plate": secret, "at": "2026-11-07T08:00:00+01:00"}));
+    town.settle();
+    let refused = town.operator.says(&["forget", secret]).refused();
+    assert!(refused.contains("is inside a garage"), "{refused}");
+    town.tell("a", &json!({"kind": "exit", "plate": secret, "at": "2026-11-07T08:05:00+01:00"}));
+    town.settle();
+    let said = town.operator.says(&["forget", secret]).done();
+    assert!(said.contains("server compact"), "{said}");
+    // What it was misread as is another plate, and was charged for a moment.
+    town.operator.says(&["forget", "QXQXZ78"]).done();
+    assert_eq!(town.short(&format!("&plate={secret}")), Vec::<String>::new());
+    assert_eq!(town.owes("qx"), owed);
+    let tokens: std::collections::BTreeSet<String> =
+        town.charges("&account=qx").iter().map(|line| line["plate"].as_str().unwrap().to_owned()).collect();
+    assert!(tokens.iter().all(|token| token.starts_with('~')), "{tokens:?}");
+    assert!(
+        tokens.iter().any(|token| token != "~") && !town.anomalies().iter().any(|line| line.contains(secret))
+    );
+    town.verify();
+    town.kill_all();
+    town.verify();
+    // Until the store is rewritten the events say it.
+    let events = town.server.http().get_json("/v1/events?garage=a&limit=1000").to_string();
+    assert!(events.contains(secret));
+    let refused = town.operator.says(&["compact", town.dir.path().join("new").to_str().unwrap()]).refused();
+    assert!(refused.contains("the server runs") && refused.contains("Nothing was changed"), "{refused}");
+
+    let all = |town: &Town| {
+        let http = town.server.http();
+        let mut garages = http.get_json("/v1/garages");
+        for garage in garages["garages"].as_array_mut().unwrap() {
+            // What is merely seen is forgotten at a restart.
+            let keep = ["name", "occupied", "events", "stays", "taken", "marks", "holes_total"];
+            garage.as_object_mut().unwrap().retain(|field, _| keep.contains(&field.as_str()));
+        }
+        (
+            garages,
+            http.get_json("/v1/charges?limit=1000")["charges"].clone(),
+            http.get_json("/v1/stays")["stays"].clone(),
+        )
+    };
+    let before = all(&town);
+    assert_eq!(town.server.stop().0, Some(0));
+    let new = town.dir.path().join("new");
+    let said = town.operator.says(&["compact", new.to_str().unwrap()]).done();
+    assert!(said.contains("lost what was forgotten") && said.contains("remove the old directory"), "{said}");
+    assert!(holds(town.server.dir(), secret), "the test cannot see the plate");
+    for needle in [secret, "QXQXZ78", "Mr. Qx of Zq"] {
+        assert!(!holds(&new, needle), "the compacted store holds {needle:?}");
+    }
+    let compacted = town.server.start_in_its_place(&new);
+    town.server = compacted;
+    town.operator = Operator::of(&new);
+    town.settle();
+    assert_eq!(all(&town), before);
+    town.verify();
+    let events = town.server.http().get_json("/v1/events?garage=a&limit=1000").to_string();
+    assert!(!events.contains(secret) && events.contains("AA1"));
+
+    // Edges go on, charges are corrected, and a fold anew begins at the base.
+    town.stay("a", "AA 2", 8, "08:00", "09:30");
+    town.operator.says(&["charges", "void", &void, "--reason", "a gift"]).done();
+    town.settle();
+    let before = all(&town);
+    assert_eq!(town.server.stop().0, Some(0));
+    town.operator.says(&["refold"]).done();
+    town.server.restart();
+    town.settle();
+    assert_eq!(all(&town), before);
+    town.verify();
+    let backup = town.dir.path().join("backup");
+    town.operator.says(&["backup", backup.to_str().unwrap()]).done();
+    assert_eq!(town.server.stop().0, Some(0));
+    let restored = town.server.start_in_its_place(&backup);
+    town.server = restored;
+    town.operator = Operator::of(&backup);
+    town.settle();
+    assert_eq!(all(&town), before);
+    town.verify();
+}
+
+#[test]
+fn with_retention_days_charged_stays_of_old_months_lose_their_plates() {
+    let mut town = Town::new(TARIFFS, &["a"]);
+    let now = jiff::Timestamp::now();
+    let at = |time: jiff::Timestamp| time.to_string();
+    let old = now - jiff::SignedDuration::from_hours(24 * 100);
+    town.tell("a", &json!({"kind": "entry", "plate": "OLD 1", "at": at(old)}));
+    town.tell(
+        "a",
+        &json!({"kind": "exit", "plate": "OLD 1", "at": at(old + jiff::SignedDuration::from_hours(1))}),
+    );
+    town.tell(
+        "a",
+        &json!({"kind": "entry", "plate": "NEW 1", "at": at(now - jiff::SignedDuration::from_hours(1))}),
+    );
+    town.tell("a", &json!({"kind": "exit", "plate": "NEW 1", "at": at(now)}));
+    town.tell("a", &json!({"kind": "entry", "plate": "OLD 2", "at": at(old)}));
+    assert_eq!(town.short(""), ["OLD1 unregistered 250 charged", "NEW1 unregistered 250 charged"]);
+    town.configure(&format!("[server]\nretention_days = 60\n{TARIFFS}"));
+    town.restart_server();
+    common::wait_until(
+        "the old plate is forgotten",
+        std::time::Duration::from_secs(30),
+        &[&town.server],
+        || town.short("")[0].starts_with('~'),
+    );
+    let after = town.short("");
+    assert!(
+        after[0].ends_with("unregistered 250 charged") && after[1] == "NEW1 unregistered 250 charged",
+        "{after:?}"
+    );
+    let open = town.server.http().get_json("/v1/stays?state=open");
+    assert_eq!(open["stays"][0]["plate"], "OLD2");
+    town.verify();
+}

@@ -1,0 +1,87 @@
+//! **Promise.** After the replay of the recorded year of thirty garages the server's books are right: `server verify` folds
+//! every event anew and agrees, each stay is known, and the server has stayed small.
+//!
+//! A release build replays the whole recording, another build the beginning of it, so that it takes seconds. To run it whole:
+//! `cargo test --release --test the_whole_replay_is_right -- --nocapture`.
+
+mod common;
+
+use common::Operator;
+use common::daemon::command;
+use serde_json::Value;
+use std::time::{Duration, Instant};
+
+const RECORDING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/birmingham/birmingham.csv");
+const WHOLE: bool = !cfg!(debug_assertions);
+/// Of a build that is not optimised.
+const LIMIT: u64 = 200_000;
+
+const EVENTS: u64 = 2_239_705;
+const CLOSED: u64 = 1_108_056;
+const OPEN: u64 = 23_585;
+/// Cars that leave and never came: the recording begins with cars inside, and eight of its exits find none.
+const UNMATCHED: u64 = 8;
+
+const SERVER_BELOW_BYTES: u64 = 128 << 20;
+/// The promise is 20 s for the whole recording. Asserted generously, since other tests run beside; the figure is printed.
+const VERIFIED_WITHIN: Duration = Duration::from_secs(60);
+
+fn number(of: &Value, field: &str) -> u64 {
+    of[field].as_u64().unwrap_or_else(|| panic!("{field} is no number: {of}"))
+}
+
+#[test]
+fn the_books_after_the_replay_are_right_and_the_server_is_small() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, limit) = (dir.path().to_str().unwrap(), LIMIT.to_string());
+    // Here `server verify` judges; that each event is what was confirmed is what the tests of the city look at.
+    let mut arguments = vec![
+        "--replay",
+        RECORDING,
+        "--data-dir",
+        data,
+        "--verify",
+        "counts",
+        "--exit-when-settled",
+        "--json",
+    ];
+    if !WHOLE {
+        arguments.extend(["--limit", &limit]);
+    }
+    let arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
+    let output = command(env!("CARGO_BIN_EXE_city"), &arguments).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let city: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let events = if WHOLE { EVENTS } else { LIMIT };
+    assert_eq!((number(&city, "events"), number(&city, "applied")), (events, events));
+    let server_bytes = number(&city["peak_rss_bytes"], "server");
+
+    let began = Instant::now();
+    let said = Operator::of(&dir.path().join("server")).says(&["verify", "--json"]).json();
+    let verified = began.elapsed();
+    println!(
+        "{events} events: replayed at {:.0}/s, verified in {verified:.1?}; {} stays closed, {} open, {} exits unmatched; the server held {} MB at most",
+        city["events_per_second"].as_f64().unwrap(),
+        said["stays_closed"],
+        said["stays_open"],
+        said["exits_unmatched"],
+        server_bytes >> 20
+    );
+    assert_eq!((&said["clean"], number(&said, "events")), (&true.into(), events), "{said}");
+    assert_eq!(said["position"], said["views_position"], "a server that was stopped has folded everything");
+    for nothing in ["holes", "missing", "truncated", "quarantined"] {
+        assert_eq!(said[nothing], 0, "{nothing}: {said}");
+    }
+    let stays = ["stays_closed", "stays_open", "exits_missed", "exits_unmatched"];
+    let [closed, open, missed, unmatched] = stays.map(|field| number(&said, field));
+    // Each entry begins a stay, and each exit ends one or is matched by none.
+    assert_eq!(2 * closed + open + missed + unmatched, events);
+    let inside =
+        city["garages"].as_array().unwrap().iter().map(|garage| garage["occupied"].as_i64().unwrap());
+    assert_eq!(inside.sum::<i64>(), (open + missed) as i64 - unmatched as i64);
+    if WHOLE {
+        assert_eq!((closed, open, missed, unmatched), (CLOSED, OPEN, 0, UNMATCHED));
+    }
+    assert!(server_bytes < SERVER_BELOW_BYTES, "{server_bytes} bytes");
+    assert!(verified < VERIFIED_WITHIN, "{verified:?}");
+}
