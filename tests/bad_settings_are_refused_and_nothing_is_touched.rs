@@ -96,6 +96,10 @@ fn a_configuration_file_that_cannot_be_used_ends_with_64_and_is_named() {
             "line 5: calendar \"c\": holidays",
         ),
         (b"[edge]\ngarage_name = \"a\"\n[[tarif]]\n", "tarif"),
+        (b"[edge]\ngarage_name = \"a\"\n[operator]\nadress = []\n", "adress"),
+        (b"[edge]\ngarage_name = \"a\"\n[operator]\naddress = [\"Main Street 1\"]\n", "the name is missing"),
+        (b"[edge]\ngarage_name = \"a\"\n[operator]\nname = \"a\\nb\"\n", "more than one line"),
+        (b"[edge]\ngarage_name = \"a\"\n[operator]\nname = \"A\"\naddress = \"Main Street 1\"\n", "address"),
         (b"\xff\xfe", "fogpost.toml"),
         (b"just text", "fogpost.toml"),
     ] {

@@ -346,7 +346,9 @@ impl ServerConfig {
 
 #[cfg(test)]
 mod tests {
+    use super::super::books::Format;
     use super::*;
+    use crate::server::books::Whose;
     use std::path::Path;
 
     fn config(args: &[&str]) -> Result<ServerConfig, ConfigError> {
@@ -411,6 +413,34 @@ mod tests {
             let error = config(&[&price[..], &[exit]].concat()).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");
         }
+    }
+
+    #[test]
+    fn the_books_of_money_are_asked_for_as_it_is_meant() {
+        let books = |args: &[&str]| match config(args).unwrap().task {
+            ServerTask::Books(task) => task,
+            other => panic!("{other:?}"),
+        };
+        let month = "2026-11".parse().unwrap();
+        let account = || Whose::Account("BB1".into());
+        let show = |whose| BooksTask::ShowStatement { whose, month, format: Format::Text };
+        let args = ["statements", "show", "BB1", "--month", "2026-11"];
+        assert_eq!(books(&args), show(vec![account(), Whose::Plate("BB1".into())]));
+        assert_eq!(books(&[&args[..], &["--of", "account"]].concat()), show(vec![account()]));
+        let export = ["statements", "export", "--month", "2026-11", "--out", "d"];
+        let exports = |formats: &[Format]| {
+            let formats = formats.to_vec();
+            BooksTask::ExportStatements { month, out: "d".into(), formats, json: false }
+        };
+        assert_eq!(books(&export), exports(&[Format::Text, Format::Json, Format::Csv, Format::Html]));
+        let some = [&export[..], &["--format", "html", "--format", "csv"]].concat();
+        assert_eq!(books(&some), exports(&[Format::Html, Format::Csv]));
+        let charge = "Bull Ring/d5947e0f-1414-4ac6-8009-21147bb78df6/623";
+        let credit = ["charges", "credit", charge, "--amount", "150", "--reason", "x"];
+        let expected = Command::Credit { charge: charge.parse().unwrap(), amount: 150, reason: "x".into() };
+        assert_eq!(config(&credit).unwrap().task, ServerTask::Command(expected));
+        let remove = config(&["plates", "remove", "b-ab 1"]).unwrap().task;
+        assert_eq!(remove, ServerTask::Command(Command::RemovePlate { plate: "BAB1".into() }));
     }
 
     #[test]

@@ -327,24 +327,29 @@ impl<G: Deref<Target = View>, V: Fn() -> G> Books<'_, V> {
         from: Option<Cursor>,
         room: &mut Room,
     ) -> Result<(Vec<Piece>, Option<Cursor>), StoreError> {
-        let mut after = from.and_then(|from| from.entry);
-        let mut lines = Vec::new();
-        let position = written_position(self.store)?.unwrap_or_default();
+        let wanted = |after| Wanted {
+            plate: Some(plate.clone()),
+            month: Some(month),
+            after,
+            limit: SLICE,
+            ..Wanted::default()
+        };
+        let (position, mut found) = loop {
+            let position = written_position(self.store)?.unwrap_or_default();
+            let found = list::list(self.store, &wanted(from.and_then(|from| from.entry)))?;
+            // What comes later stands before it in the chain: the state is that of the first look.
+            if written_position(self.store)?.unwrap_or_default() == position {
+                break (position, found);
+            }
+        };
         let mut is_known = from.is_some();
+        let mut lines = Vec::new();
         let next = loop {
-            let wanted = Wanted {
-                plate: Some(plate.clone()),
-                month: Some(month),
-                after,
-                limit: SLICE,
-                ..Wanted::default()
-            };
-            let found = list::list(self.store, &wanted)?;
             is_known |= !found.entries.is_empty();
             self.add_lines(&found.entries, &mut lines, room)?;
-            after = found.next;
-            if after.is_none() || !room.is_left() {
-                break after;
+            match found.next {
+                Some(next) if room.is_left() => found = list::list(self.store, &wanted(Some(next)))?,
+                next => break next,
             }
         };
         if !is_known {

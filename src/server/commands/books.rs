@@ -10,7 +10,7 @@ use crate::parking::Plate;
 use crate::parking::register::{self, Account};
 use crate::parking::statement::journal::{self, Chart};
 use crate::parking::statement::{Month, Statement};
-use crate::server::books::{Question, Together, Whose, read_answer};
+use crate::server::books::{Asked, Question, Together, Whose, read_answer};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::Write;
@@ -31,9 +31,7 @@ pub(super) fn run(config: &ServerConfig, task: &BooksTask) -> ExitCode {
         BooksTask::Add { plate, account, name } => done(
             csv_of(plate, account, name).and_then(|csv| import(&mut session, Put::Plates(csv), false, false)),
         ),
-        BooksTask::List { what: List::Plates, json } => {
-            report(session.ask(&Request::Plates), *json, print_plates)
-        }
+        BooksTask::List { what: List::Plates, json } => report(plates(&mut session), *json, print_plates),
         BooksTask::List { what: List::Contracts, json } => {
             report(session.ask(&Request::Contracts), *json, print_contracts)
         }
@@ -42,7 +40,7 @@ pub(super) fn run(config: &ServerConfig, task: &BooksTask) -> ExitCode {
             report(session.ask(&Request::Books(Question::Tariffs)), false, print_tariffs)
         }
         BooksTask::ListCharges { asked, json } => {
-            report(session.ask(&Request::Books(Question::Charges(asked.clone()))), *json, print_charges)
+            report(charges(&mut session, asked.clone()), *json, print_charges)
         }
         BooksTask::ShowStatement { whose, month, format } => {
             done(show(&mut session, whose, *month, *format).map(|text| say(&text)))
@@ -104,7 +102,8 @@ fn import(session: &mut Session<'_>, put: Put, dry_run: bool, as_json: bool) -> 
         true => shown,
         false => {
             let recorded = session.ask(&Request::Put { put, dry_run: false })?;
-            if !as_json && recorded["changes"] != shown["changes"] {
+            let differs = |field: &str| recorded[field] != shown[field];
+            if !as_json && (differs("changes") || differs("changes_total")) {
                 let recorded = changes(&recorded);
                 say(&format!(
                     "Somebody else changed the registry meanwhile. What was recorded is this:\n{recorded}"
@@ -119,8 +118,12 @@ fn import(session: &mut Session<'_>, put: Put, dry_run: bool, as_json: bool) -> 
 
 /// What an import changes, and what it leaves.
 fn changes(answer: &Value) -> String {
-    let mut shown: String =
-        answer["changes"].as_array().into_iter().flatten().map(|line| format!("{}\n", text(line))).collect();
+    let lines = answer["changes"].as_array().map_or(&[][..], Vec::as_slice);
+    let mut shown: String = lines.iter().map(|line| format!("{}\n", text(line))).collect();
+    let more = answer["changes_total"].as_u64().unwrap_or_default().saturating_sub(lines.len() as u64);
+    if more > 0 {
+        shown.push_str(&format!("and {more} more changes\n"));
+    }
     let total = answer["unnamed_total"].as_u64().unwrap_or_default();
     let named: Vec<String> = answer["unnamed"].as_array().into_iter().flatten().map(text).collect();
     if total > 0 {
@@ -136,6 +139,23 @@ fn changes(answer: &Value) -> String {
         ));
     }
     shown
+}
+
+/// The whole registry, a part at a time.
+fn plates(session: &mut Session<'_>) -> Outcome {
+    let mut all = Vec::new();
+    let mut after = None;
+    loop {
+        let mut answer = session.ask(&Request::Plates { after })?;
+        if let Value::Array(plates) = answer["plates"].take() {
+            all.extend(plates);
+        }
+        after = answer["next"].as_str().map(str::to_owned);
+        if after.is_none() {
+            answer["plates"] = all.into();
+            return Ok(answer);
+        }
+    }
 }
 
 fn print_plates(answer: &Value) -> String {
@@ -168,6 +188,23 @@ fn print_tariffs(answer: &Value) -> String {
     match answer["position"].as_u64() {
         Some(position) => format!("# In force since position {position}.\n{}", text(&answer["toml"])),
         None => "# No tariffs are in force: stays are recorded and wait for a price.\n".to_owned(),
+    }
+}
+
+/// Asks until there are as many as wanted: an answer looks at so many entries, whether they are wanted or not.
+fn charges(session: &mut Session<'_>, mut asked: Asked) -> Outcome {
+    let mut all = Vec::new();
+    loop {
+        let mut answer = session.ask(&Request::Books(Question::Charges(asked.clone())))?;
+        if let Value::Array(charges) = answer["charges"].take() {
+            asked.limit -= charges.len().min(asked.limit);
+            all.extend(charges);
+        }
+        asked.after = answer["next"].as_str().and_then(|next| next.parse().ok());
+        if asked.after.is_none() || asked.limit == 0 {
+            answer["charges"] = all.into();
+            return Ok(answer);
+        }
     }
 }
 

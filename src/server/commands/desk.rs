@@ -83,7 +83,7 @@ impl Desk {
             Request::Put { put, dry_run } => self.put(&put, dry_run, call.caller.as_str()).await,
             Request::ApplyTariffs => self.apply_tariffs(call.caller.as_str()).await,
             Request::Review => self.review().await,
-            Request::Plates => Ok(reading::plates(&self.view())),
+            Request::Plates { after } => Ok(reading::plates(&self.view(), after.as_deref())),
             Request::Contracts => Ok(reading::contracts(&self.view())),
             Request::Garages => {
                 let streams = self.ledger.streams();

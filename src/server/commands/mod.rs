@@ -219,7 +219,10 @@ pub enum Request {
         put: Put,
         dry_run: bool,
     },
-    Plates,
+    /// Registered plates behind `after`, as many as one answer holds.
+    Plates {
+        after: Option<String>,
+    },
     Contracts,
     /// Read in the books of money.
     Books(Question),

@@ -63,7 +63,7 @@ impl Offline {
                 let found = review(&self.store).map_err(|error| error.to_string())?;
                 return reading::review(&self.view, &self.ledger, &found);
             }
-            Request::Plates => return Ok(reading::plates(&self.view)),
+            Request::Plates { after } => return Ok(reading::plates(&self.view, after.as_deref())),
             Request::Contracts => return Ok(reading::contracts(&self.view)),
             Request::Books(question) => {
                 let books = Books { ledger: &self.ledger, store: &self.store, view: || &self.view };

@@ -7,12 +7,15 @@ use crate::parking::register::{self, Contract, Registration};
 use crate::parking::tariff::{Tariff, TariffSet};
 use crate::server::view::View;
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::fmt::Display;
 
 /// How many bytes one record holds, beside its name.
 const PIECE: usize = 5 * 1024;
 /// How many of the plates are named that a file does not name.
 const UNNAMED_SHOWN: usize = 20;
+/// How many changes are shown one by one.
+const CHANGES_SHOWN: usize = 10_000;
 
 /// What an operator gives, as it was written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,8 +32,9 @@ pub enum Put {
 /// What is to be recorded.
 #[derive(Debug)]
 pub struct Prepared {
-    /// What it changes, line by line.
+    /// What it changes, line by line: the first of them.
     pub changes: Vec<String>,
+    pub changes_total: usize,
     /// Registered plates that a file of plates does not name, the first of them: they stay.
     pub unnamed: Vec<String>,
     pub unnamed_total: usize,
@@ -42,29 +46,32 @@ pub struct Prepared {
 pub fn prepare(view: &View, put: &Put) -> Result<Prepared, String> {
     let in_force = &view.billing.in_force;
     let mut unnamed = Vec::new();
-    let (changes, bytes) = match put {
+    let mut changes = Changes::default();
+    let bytes = match put {
         Put::Tariffs(text) => {
             let set = TariffSet::parse(text).map_err(|errors| all(&errors))?;
             let bytes = set.to_toml().into_bytes();
             let known = in_force.tariffs().is_some_and(|(_, known)| *known == set);
             let name =
                 |tariff: &Tariff| format!("tariff {:?} from {} on", tariff.name(), tariff.valid_from());
-            (if known { Vec::new() } else { set.tariffs().iter().map(name).collect() }, bytes)
+            set.tariffs().iter().filter(|_| !known).for_each(|tariff| changes.add(|| name(tariff)));
+            bytes
         }
         Put::Plates(text) => {
             let plates: Vec<Registration> = register::read_plates(text).map_err(|error| error.to_string())?;
-            let changes = register::changes(in_force.plates(), &plates);
+            register::changes(in_force.plates(), &plates)
+                .for_each(|change| changes.add(|| change.to_string()));
             unnamed = register::unnamed(in_force.plates(), &plates);
-            let bytes = postcard::to_stdvec(&plates).expect("registrations always encode");
-            (changes.iter().map(ToString::to_string).collect(), bytes)
+            postcard::to_stdvec(&plates).expect("registrations always encode")
         }
         Put::Contracts(text) => {
             let contracts: Vec<Contract> =
                 register::read_contracts(text).map_err(|error| error.to_string())?;
-            let changes =
-                contracts.iter().filter(|contract| !in_force.contracts().any(|its| its == *contract));
-            let bytes = postcard::to_stdvec(&contracts).expect("contracts always encode");
-            (changes.map(shown).collect(), bytes)
+            let known: HashMap<&str, &Contract> =
+                in_force.contracts().map(|contract| (contract.name.as_str(), contract)).collect();
+            let is_news = |contract: &&Contract| known.get(contract.name.as_str()) != Some(contract);
+            contracts.iter().filter(is_news).for_each(|contract| changes.add(|| shown(contract)));
+            postcard::to_stdvec(&contracts).expect("contracts always encode")
         }
     };
     let (pieces, digest) = in_pieces(bytes);
@@ -76,7 +83,24 @@ pub fn prepare(view: &View, put: &Put) -> Result<Prepared, String> {
     };
     let unnamed_total = unnamed.len();
     let unnamed = unnamed.into_iter().take(UNNAMED_SHOWN).map(|its| its.plate.to_string()).collect();
-    Ok(Prepared { changes, unnamed, unnamed_total, pieces, command })
+    let Changes { first: changes, total: changes_total } = changes;
+    Ok(Prepared { changes, changes_total, unnamed, unnamed_total, pieces, command })
+}
+
+/// Changes in words. Of a whole city's registry they would fill the memory.
+#[derive(Default)]
+struct Changes {
+    first: Vec<String>,
+    total: usize,
+}
+
+impl Changes {
+    fn add(&mut self, change: impl FnOnce() -> String) {
+        if self.total < CHANGES_SHOWN {
+            self.first.push(change());
+        }
+        self.total += 1;
+    }
 }
 
 /// What is to stand in records right before the command that is about it, and its digest.

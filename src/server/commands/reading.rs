@@ -18,6 +18,7 @@ use crate::store::Store;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 /// How many bytes of records one answer carries.
 const RECORDS_BYTES: usize = 1024 * 1024;
@@ -221,8 +222,8 @@ pub fn done(view: &View, position: u64, command: &Command) -> Outcome {
 
 /// What a list that was given changes, and at which position it was recorded; none: nothing was.
 pub fn put(prepared: &Prepared, position: Option<u64>) -> Value {
-    let Prepared { changes, unnamed, unnamed_total, .. } = prepared;
-    let count = match changes.len() {
+    let Prepared { changes, changes_total, unnamed, unnamed_total, .. } = prepared;
+    let count = match changes_total {
         1 => "1 change".to_owned(),
         n => format!("{n} changes"),
     };
@@ -233,6 +234,7 @@ pub fn put(prepared: &Prepared, position: Option<u64>) -> Value {
     };
     json!({
         "changes": changes,
+        "changes_total": changes_total,
         "unnamed": unnamed,
         "unnamed_total": unnamed_total,
         "position": position,
@@ -240,12 +242,24 @@ pub fn put(prepared: &Prepared, position: Option<u64>) -> Value {
     })
 }
 
-/// All registered plates.
-pub fn plates(view: &View) -> Value {
-    let plates = view.billing.in_force.plates().values();
-    let plates = plates
-        .map(|its| json!({ "plate": its.plate.as_str(), "account": its.account.as_str(), "name": its.name }));
-    json!({ "plates": plates.collect::<Vec<_>>(), "position": view.position })
+/// How many registered plates one answer lists at most.
+const PLATES_MAX: usize = 5_000;
+
+/// The registered plates behind `after`, in their order.
+pub fn plates(view: &View, after: Option<&str>) -> Value {
+    let registered = view.billing.in_force.plates();
+    let from = match after.map(Plate::new) {
+        Some(Ok(plate)) => Bound::Excluded(plate),
+        _ => Bound::Unbounded,
+    };
+    let mut registered = registered.range((from, Bound::Unbounded)).map(|(_, its)| its);
+    let shown: Vec<Value> = registered
+        .by_ref()
+        .take(PLATES_MAX)
+        .map(|its| json!({ "plate": its.plate.as_str(), "account": its.account.as_str(), "name": its.name }))
+        .collect();
+    let next = registered.next().and(shown.last()).map(|last| last["plate"].clone());
+    json!({ "plates": shown, "next": next, "position": view.position })
 }
 
 /// All contracts.

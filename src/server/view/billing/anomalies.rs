@@ -170,7 +170,7 @@ impl Cursor {
             return number.parse().ok().map(Cursor::Entry);
         }
         let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-        let even = text.len() % 2 == 0 && text.len() >= 16;
+        let even = text.len().is_multiple_of(2) && text.len() >= 16;
         even.then(|| text.as_bytes().chunks(2).map(pair).collect::<Option<Vec<u8>>>())?.map(Cursor::Key)
     }
 }

@@ -117,10 +117,15 @@ pub fn list(store: &Store, wanted: &Wanted) -> Result<List, StoreError> {
             && wanted.month.is_none_or(|month| month == listed.entry.month)
     };
     let mut looked_at = 0;
-    let mut next = match (&wanted.plate, wanted.after) {
-        (Some(plate), None) => PlateHeads::read(store, Head::of(plate))?,
-        (Some(_), Some(after)) => reader.entry(after)?.map_or(0, |entry| entry.before_of_plate),
-        (None, after) => reader.before(after)?.unwrap_or(0),
+    let of_month = wanted.account.zip(wanted.month).filter(|_| wanted.plate.is_none());
+    let mut next = match (&wanted.plate, of_month, wanted.after) {
+        (Some(plate), _, None) => PlateHeads::read(store, Head::of(plate))?,
+        (Some(_), _, Some(after)) => reader.entry(after)?.map_or(0, |entry| entry.before_of_plate),
+        (None, Some((account, month)), None) => {
+            entries::read_month(store, account, month)?.map_or(0, |book| book.last)
+        }
+        (None, Some(_), Some(after)) => reader.entry(after)?.map_or(0, |entry| entry.before_in_month),
+        (None, None, after) => reader.before(after)?.unwrap_or(0),
     };
     let mut last = 0;
     while next != 0 {
@@ -132,9 +137,10 @@ pub fn list(store: &Store, wanted: &Wanted) -> Result<List, StoreError> {
         looked_at += 1;
         last = next;
         let Some(entry) = reader.entry(next)? else { break };
-        let before_it = match wanted.plate {
-            Some(_) => entry.before_of_plate,
-            None => reader.before(Some(next))?.unwrap_or(0),
+        let before_it = match (&wanted.plate, of_month) {
+            (Some(_), _) => entry.before_of_plate,
+            (None, Some(_)) => entry.before_in_month,
+            (None, None) => reader.before(Some(next))?.unwrap_or(0),
         };
         let listed = reader.listed(next, entry)?;
         if matches(&listed) {
