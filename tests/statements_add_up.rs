@@ -315,3 +315,48 @@ fn a_directory_with_something_in_it_is_refused_and_not_touched() {
         files(town.dir.path()).into_iter().filter(|name| name.starts_with(".fogpost")).collect();
     assert_eq!(beside, Vec::<String>::new());
 }
+
+#[test]
+fn a_statement_of_very_many_lines_comes_in_pieces_and_not_over_http() {
+    const STAYS: u32 = 20_001;
+    let mut town = Town::new(TARIFFS, &["a"]);
+    let first: jiff::Timestamp = "2026-11-01T00:00:00+01:00".parse().unwrap();
+    let mut events = Vec::new();
+    for stay in 0..STAYS {
+        let entry = first + jiff::SignedDuration::from_secs(i64::from(stay) * 129);
+        for (kind, at) in [("entry", entry), ("exit", entry + jiff::SignedDuration::from_mins(15))] {
+            let plate = format!("ZZ {}", stay % 10);
+            events.push((
+                at,
+                serde_json::json!({"kind": kind, "plate": plate, "at": at.to_string()}).to_string(),
+            ));
+        }
+    }
+    events.sort_by_key(|(at, _)| *at);
+    for batch in events.chunks(10_000) {
+        let lines: Vec<&str> = batch.iter().map(|(_, line)| line.as_str()).collect();
+        town.tell_batch("a", &lines);
+    }
+    town.settle();
+    let http = town.server.http();
+    let detail = http.get("/v1/statements/unregistered?month=2026-11").unwrap().problem(422);
+    for part in ["more than 20000 lines", "server statements export --month 2026-11", "GET /v1/charges"] {
+        assert!(detail.contains(part), "{part}: {detail}");
+    }
+    let of_car = http.get_json("/v1/statements/ZZ1?month=2026-11");
+    assert_eq!(of_car["lines"].as_array().unwrap().len(), 2_000);
+    let out = town.dir.path().join("out");
+    assert_eq!(export(&town, "2026-11", &out)["lines"], STAYS);
+    let table = rows(&fs::read_to_string(out.join("unregistered-2026-11.csv")).unwrap());
+    let ids: BTreeSet<&str> = table.iter().map(|row| row["id"].as_str()).collect();
+    assert_eq!(ids.len(), STAYS as usize, "each once");
+    assert_eq!(table.iter().map(|row| minor(&row["amount"])).sum::<i64>(), i64::from(STAYS) * 250);
+    let entries: Vec<jiff::Timestamp> = table.iter().map(|row| row["exit"].parse().unwrap()).collect();
+    assert!(entries.is_sorted(), "in the order of the books");
+    // A list of the account's month, followed on the command line.
+    let list =
+        ["charges", "list", "--account", "unregistered", "--month", "2026-11", "--json", "--limit", "3"];
+    let list = town.operator.says(&list).json();
+    assert_eq!(list["charges"].as_array().unwrap().len(), 3);
+    assert!(list["next"].is_string());
+}

@@ -81,6 +81,13 @@ impl Town {
         answer["sequence"].as_u64().unwrap()
     }
 
+    /// Posts these events as one batch.
+    pub fn tell_batch(&mut self, garage: &str, events: &[&str]) {
+        let answer = self.edges[garage].http().post_batch(&events.join("\n")).unwrap();
+        assert_eq!(answer.status, 201, "{answer:?}");
+        *self.told.entry(garage.to_owned()).or_default() += events.len() as u64;
+    }
+
     /// A stay on a day of November 2026, by the clock on the wall in Berlin; the sequence of its exit.
     pub fn stay(&mut self, garage: &str, plate: &str, day: u8, from: &str, to: &str) -> u64 {
         let at = |time: &str| format!("2026-11-{day:02}T{time}:00+01:00");
