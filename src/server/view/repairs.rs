@@ -115,7 +115,8 @@ impl View {
                 let place = super::Place { site: &site, stream: 0, sequence: 0, position };
                 let of = (Epoch::from_bytes(exit.epoch), exit.sequence);
                 let teller = Teller { billing, called: called.as_str() };
-                let joined = stays.correct(ledger, &mut garage.stays, place, of, &plate, teller, changes)?;
+                let joined =
+                    stays.correct(ledger, &mut garage.stays, place, (of, &plate), teller, changes)?;
                 garage.changed_at = position;
                 return Ok(Some(joined.map_err(|why| why.to_string())));
             }
@@ -142,7 +143,7 @@ impl View {
                     let (garage, stays, billing) = self.garage_mut(&key, changes);
                     let mut teller = Teller { billing, called: called.as_str() };
                     let book = &mut garage.stays;
-                    stays.replace(book, &plate, &before, after, position, &mut teller, changes)?;
+                    stays.replace(book, &plate, (&before, after), position, &mut teller, changes)?;
                     garage.changed_at = position;
                 }
             }

@@ -168,7 +168,8 @@ impl Stays {
                 let Ok(epoch) = epoch.parse::<Epoch>() else {
                     return Ok(Err(NotApplied::NoEpoch(epoch.clone())));
                 };
-                return self.correct(ledger, book, place, (epoch, *sequence), plate, teller, changes);
+                let reading = ((epoch, *sequence), plate);
+                return self.correct(ledger, book, place, reading, teller, changes);
             }
             EventKind::Entry { plate: None } | EventKind::Exit { plate: None } => {
                 let at_ms = event.at.timestamp.as_millisecond();
@@ -273,8 +274,7 @@ impl Stays {
         ledger: &Ledger,
         book: &mut Book,
         place: Place<'_>,
-        (epoch, sequence): (Epoch, u64),
-        plate: &Plate,
+        ((epoch, sequence), plate): ((Epoch, u64), &Plate),
         mut teller: Teller<'_>,
         changes: &mut Changes,
     ) -> Result<Result<(), NotApplied>, StoreError> {
@@ -306,11 +306,11 @@ impl Stays {
         if let Some((former, run)) = old {
             let visits: Vec<_> = run.iter().map(|(_, visit)| visit.clone()).collect();
             let after = stay::without(&visits, &passage);
-            self.replace(book, former, &run, after, place.position, &mut teller, changes)?;
+            self.replace(book, former, (&run, after), place.position, &mut teller, changes)?;
         }
         let visits: Vec<_> = new.iter().map(|(_, visit)| visit.clone()).collect();
         let after = stay::with(&visits, way, passage);
-        self.replace(book, plate, &new, after, place.position, &mut teller, changes)?;
+        self.replace(book, plate, (&new, after), place.position, &mut teller, changes)?;
         changes.readings_mut(readings)?.insert(index, plate.as_str().into());
         Ok(Ok(()))
     }
@@ -362,13 +362,11 @@ impl Stays {
 
     /// Puts `new` in the place of a run of visits of one car: what begins with the same event keeps its slot. The books of
     /// money are told of every stay that is another one now.
-    #[allow(clippy::too_many_arguments)]
     pub(super) fn replace(
         &mut self,
         book: &mut Book,
         plate: &Plate,
-        old: &Run,
-        new: Vec<Visit<Passage>>,
+        (old, new): (&Run, Vec<Visit<Passage>>),
         position: u64,
         teller: &mut Teller<'_>,
         changes: &mut Changes,
