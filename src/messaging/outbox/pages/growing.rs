@@ -70,7 +70,7 @@ impl Growing {
     }
 
     /// Queues the page for writing when it holds more than what is stored. Returns its digest.
-    pub(super) fn write_out(
+    fn write_out(
         &mut self,
         life: u32,
         writing: &mut Vec<Writing>,
