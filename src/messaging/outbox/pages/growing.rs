@@ -70,12 +70,7 @@ impl Growing {
     }
 
     /// Queues the page for writing when it holds more than what is stored. Returns its digest.
-    fn write_out(
-        &mut self,
-        life: u32,
-        writing: &mut Vec<Writing>,
-        bytes_added: &mut u64,
-    ) -> Option<Digest> {
+    fn write_out(&mut self, life: u32, writing: &mut Vec<Writing>, bytes_added: &mut u64) -> Option<Digest> {
         let sealed = SealedPage::seal(&self.page);
         // A page that only made room for the next one is stored as it is.
         if std::mem::take(&mut self.grew) {
