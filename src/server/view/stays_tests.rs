@@ -5,6 +5,7 @@ use super::tests::{EPOCH, apply, event, fold, page_after, world};
 use super::*;
 use crate::parking::Plate;
 use crate::parking::stay::{End, Visit, Way, pair};
+use crate::store::Store;
 use crate::store::simulated::Disk;
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -248,7 +249,7 @@ fn views_of_another_version_are_dropped_and_folded_anew() {
     let mut changes = fold(&mut view, &ledger, &store);
     view.save(&mut changes).unwrap();
     let whole = written(&store);
-    store.put(b"vp", &[VERSION + 1, 0, 0, 0, 0, 0, 0, 0, 1]).unwrap();
+    store.put(b"vp", &[written::VERSION + 1, 0, 0, 0, 0, 0, 0, 0, 1]).unwrap();
     assert_eq!(View::open(&store, &ledger).unwrap(), View::default());
     assert_eq!(written(&store), []);
     let mut again = View::default();

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 pub(super) const POSITION: &[u8] = b"vp";
 
 /// Of what the fold makes of a ledger. A program that folds otherwise has another one.
-const VERSION: u8 = 3;
+pub(super) const VERSION: u8 = 3;
 
 /// All keys of the views: from here on, and to the second (exclusive).
 pub const KEYS: (&[u8], &[u8]) = (b"v", b"w");
