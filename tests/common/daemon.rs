@@ -306,10 +306,15 @@ impl Server {
 
     /// The same under another program, such as a tracer, which must leave it the pid.
     pub fn restart_under(&mut self, tracer: &[&str]) {
+        self.try_restart_under(tracer).unwrap_or_else(|why| panic!("{why}"));
+    }
+
+    /// The same; an error says how it ended instead, with its log. It can be tried again.
+    pub fn try_restart_under(&mut self, tracer: &[&str]) -> Result<(), String> {
         assert!(self.process.child.is_none(), "the server still runs");
         let (http, listen) = (self.http.to_string(), self.listen.to_string());
-        let started = Server::try_start_at(tracer, &self.dir, &http, &listen, self.extra.clone());
-        *self = started.unwrap_or_else(|why| panic!("{why}"));
+        *self = Server::try_start_at(tracer, &self.dir, &http, &listen, self.extra.clone())?;
+        Ok(())
     }
 
     /// Starts a server on another directory in its place, where edges look for it. It must have ended.
@@ -502,10 +507,15 @@ impl Edge {
 
     /// The same under another program, such as a tracer, which must leave it the pid.
     pub fn restart_under(&mut self, tracer: &[&str]) {
+        self.try_restart_under(tracer).unwrap_or_else(|why| panic!("{why}"));
+    }
+
+    /// The same; an error says how it ended instead, with its log. It can be tried again.
+    pub fn try_restart_under(&mut self, tracer: &[&str]) -> Result<(), String> {
         assert!(self.process.child.is_none(), "the edge still runs");
         let (args, address) = (self.args.clone(), self.address.clone());
-        let started = Edge::try_start_at(tracer, &self.dir, &self.name, args, address);
-        *self = started.unwrap_or_else(|why| panic!("{why}"));
+        *self = Edge::try_start_at(tracer, &self.dir, &self.name, args, address)?;
+        Ok(())
     }
 
     /// The same; an error says how it ended instead, with its log. It can be tried again.
