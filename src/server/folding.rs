@@ -126,13 +126,32 @@ pub fn catch_up(ledger: &Ledger, store: &Store, view: &mut View) -> Result<(), S
     view.save(&mut changes)
 }
 
-/// Folds until told to stop; then writes what it has. An error means that the ledger cannot be read or written.
+/// Folds until told to stop; then writes what it has. An error means that the ledger cannot be read or written, or that the
+/// views hold something unreadable: then they are dropped, so that the next start does not meet it again.
 pub fn fold_until_stopped(
     ledger: &Ledger,
     store: &Store,
     view: &RwLock<View>,
     signal: &Signal,
 ) -> Result<(), StoreError> {
+    let folded = fold(ledger, store, view, signal);
+    if let Err(error @ StoreError::Damaged { .. }) = &folded {
+        match view::discard(store).and_then(|()| store.flush()) {
+            Ok(()) => tracing::error!(
+                %error,
+                "the views hold something unreadable and are dropped; the next start folds them anew from the ledger, which holds everything. Check the disk"
+            ),
+            Err(why) => tracing::error!(
+                %error,
+                %why,
+                "the views hold something unreadable and cannot be dropped either. The ledger was not changed. \"server verify\" says what it holds; restore a backup on another disk"
+            ),
+        }
+    }
+    folded
+}
+
+fn fold(ledger: &Ledger, store: &Store, view: &RwLock<View>, signal: &Signal) -> Result<(), StoreError> {
     let mut changes = Changes::on(store);
     let mut saved_at = Instant::now();
     let mut unsaved = false;

@@ -9,7 +9,8 @@ use fogpost::server::commands::Command;
 use fogpost::server::folding::{catch_up, open_view};
 use fogpost::server::ledger::{Found, Ledger, Record};
 use fogpost::server::verify::verify;
-use fogpost::server::view::View;
+use fogpost::server::view::billing::list::{self, Wanted};
+use fogpost::server::view::{self, View};
 use fogpost::store::{self, Purpose};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -168,6 +169,31 @@ fn told(books: &Books, lost: &mut Vec<u64>) -> Result<Told, String> {
     Ok(told)
 }
 
+/// Charges are read when somebody asks for them. What cannot be read is told then, and by `verify`; it is never another charge,
+/// and the ledger gives all of it anew, or the views are refused in words.
+fn only_charges_are_damaged(books: Books, report: &str) -> Result<String, String> {
+    let (store, ledger, view) = books;
+    let all = |store: &store::Store| list::list(store, &Wanted { limit: usize::MAX, ..Wanted::default() });
+    let before = all(&store);
+    if let Err(error) = view::discard(&store) {
+        return Ok(format!("refused {error}"));
+    }
+    drop(view);
+    let mut view = open_view(&ledger, &store).map_err(|error| format!("lie: {error}"))?;
+    catch_up(&ledger, &store, &mut view).map_err(|error| format!("lie: folding anew: {error}"))?;
+    let after = verify(&ledger, &store).map_err(|error| format!("lie: verify: {error}"))?;
+    if !after.clean {
+        return Err(format!("lie: after folding anew: {after}"));
+    }
+    match (before, all(&store)) {
+        (Ok(before), Ok(after)) if before.entries != after.entries => {
+            Err(format!("lie: other charges were shown, and verify alone said: {report}"))
+        }
+        (_, Err(error)) => Err(format!("lie: after folding anew: {error}")),
+        _ => Ok("reported by verify, and folded anew".into()),
+    }
+}
+
 /// What it comes to: `intact`, `reported …`, `refused …`, or something worse.
 pub fn look_into(store: &Store) -> String {
     match look(store) {
@@ -243,7 +269,7 @@ fn look(store: &Store) -> Result<String, String> {
     }
     let report = verify(&books.1, &books.0).map_err(|error| format!("lie: verify: {error}"))?;
     if !report.clean && words.is_empty() {
-        return Err(format!("lie: verify alone says: {report}"));
+        return only_charges_are_damaged(books, &report.to_string());
     }
     if words.is_empty() {
         let occupied: Vec<_> =

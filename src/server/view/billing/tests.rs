@@ -7,6 +7,7 @@ use crate::messaging::{Digest, SiteName};
 use crate::parking::statement::{Operator, Statement};
 use crate::server::books::{Books, Together, Whose};
 use crate::server::commands::{Command, ToForget};
+use crate::server::folding::{Signal, fold_until_stopped, open_view};
 use crate::server::ledger::Ledger;
 use crate::server::reckoning::{ChargeLine, Reckoner};
 use crate::server::view::tests::{apply, event, page_after, world};
@@ -14,6 +15,7 @@ use crate::server::view::{Changes, JudgeError, Step, View};
 use crate::store::simulated::Disk;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
+use std::sync::RwLock;
 
 const TARIFFS: &str = r#"
     [[tariff]]
@@ -663,6 +665,30 @@ fn costs(world: &mut World) -> BTreeMap<String, (Option<i64>, &'static str)> {
             (line.id, (line.money.map(|money| money.amount.minor()), line.state.unwrap_or(line.kind)))
         })
         .collect()
+}
+
+/// A page of money was damaged on the disk. A server that met it ended, and met it again at each start.
+#[test]
+fn what_cannot_be_read_of_the_views_is_dropped_and_folded_anew_at_the_next_start() {
+    let mut world = World::with_tariffs();
+    world.events("a", &[("entry", "AB1", NINE), ("exit", "AB1", TEN), ("entry", "AB1", TEN)]);
+    world.save();
+    let expected = costs(&mut world);
+    let (key, _) = world.store.last(b"vbm", b"vbn").unwrap().unwrap();
+    world.store.put(&key, &[1, 0xff]).unwrap();
+    let next = page_after(4, &[event(&format!(r#"{{"kind":"exit","plate":"AB1","at":"{ELEVEN}"}}"#))]);
+    apply(&world.ledger, "a", vec![next]);
+    let (signal, view) = (Signal::default(), RwLock::new(View::open(&world.store, &world.ledger).unwrap()));
+    signal.grown_to(world.ledger.position());
+    let folded = fold_until_stopped(&world.ledger, &world.store, &view, &signal);
+    assert!(folded.unwrap_err().to_string().contains("unreadable"));
+    world.view = open_view(&world.ledger, &world.store).unwrap();
+    assert_eq!(world.view.position, 0, "they are folded anew");
+    world.changes = Changes::on(&world.store);
+    world.fold();
+    let after = costs(&mut world);
+    assert!(after.len() == 2 && expected.iter().all(|(id, cost)| after.get(id) == Some(cost)), "{after:?}");
+    world.follows_from_the_ledger();
 }
 
 #[test]
