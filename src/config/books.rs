@@ -47,7 +47,8 @@ pub enum BooksTask {
     },
     /// `None`: to stdout.
     ExportJournal {
-        month: Month,
+        /// `None`: all.
+        month: Option<Month>,
         out: Option<PathBuf>,
     },
 }
@@ -214,11 +215,11 @@ pub enum StatementsFlags {
 
 #[derive(Debug, Subcommand)]
 pub enum JournalFlags {
-    /// Write the statements of a month as postings: CSV whose debits equal its credits
+    /// Write the statements of a month, or of all, as postings: CSV whose debits equal its credits
     Export {
-        /// The local month of the exits, such as 2026-11
+        /// The local month of the exits, such as 2026-11 [default: every month]
         #[arg(long)]
-        month: Month,
+        month: Option<Month>,
         /// Must not exist [default: to stdout]
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,

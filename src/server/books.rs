@@ -83,6 +83,8 @@ pub enum Question {
     },
     /// The tariffs that are in force.
     Tariffs,
+    /// The months in which anything was charged.
+    Months,
 }
 
 impl Question {
@@ -91,7 +93,7 @@ impl Question {
         match self {
             Question::Charges(asked) => asked.after.is_none(),
             Question::Statements { from, .. } => from.is_none(),
-            Question::Tariffs => true,
+            Question::Tariffs | Question::Months => true,
         }
     }
 }
@@ -419,6 +421,10 @@ impl<G: Deref<Target = View>, V: Fn() -> G> Books<'_, V> {
                 let (pieces, next) = self.pieces(operator, *month, whose, *from).map_err(failed)?;
                 let bytes = postcard::to_stdvec(&pieces).expect("pieces always encode");
                 Ok(json!({ "form": FORM, "pieces": hex(&bytes), "next": next }))
+            }
+            Question::Months => {
+                let months = list::months(&self.store).map_err(failed)?;
+                Ok(json!({ "months": months.iter().map(ToString::to_string).collect::<Vec<_>>() }))
             }
             Question::Tariffs => {
                 let view = (self.view)();

@@ -315,25 +315,49 @@ fn nothing_in(month: Month) -> NotDone {
     ))
 }
 
-fn export_journal(session: &mut Session<'_>, month: Month, out: Option<&Path>) -> Result<(), NotDone> {
+/// The postings of a month, or of all months.
+fn export_journal(
+    session: &mut Session<'_>,
+    month: Option<Month>,
+    out: Option<&Path>,
+) -> Result<(), NotDone> {
+    let months = match month {
+        Some(month) => vec![month],
+        None => all_months(session)?,
+    };
     let chart = Chart::default();
     let mut postings = Vec::new();
     let mut any = false;
-    statements(session, month, &Whose::All, |statement| {
-        any = true;
-        postings.extend(journal::postings(&[statement], &chart));
-        Ok(())
-    })?;
+    for month in &months {
+        statements(session, *month, &Whose::All, |statement| {
+            any = true;
+            postings.extend(journal::postings(&[statement], &chart));
+            Ok(())
+        })?;
+    }
     if !any {
-        return Err(nothing_in(month));
+        return Err(match month {
+            Some(month) => nothing_in(month),
+            None => {
+                "nothing was charged yet, so there is nothing to write. Nothing was changed".to_owned().into()
+            }
+        });
     }
     let csv = journal::to_csv(&postings);
     match out {
         None => say(&csv),
         Some(path) => {
             write_new(path, &csv).map_err(|error| error.to_string())?;
-            say(&format!("{} postings for {month} in {}\n", postings.len(), path.display()));
+            let of = month.map_or_else(|| format!("{} months", months.len()), |month| month.to_string());
+            say(&format!("{} postings for {of} in {}\n", postings.len(), path.display()));
         }
     }
     Ok(())
+}
+
+fn all_months(session: &mut Session<'_>) -> Result<Vec<Month>, NotDone> {
+    let answer = session.ask(&Request::Books(Question::Months))?;
+    let months =
+        answer["months"].as_array().into_iter().flatten().filter_map(|month| month.as_str()?.parse().ok());
+    Ok(months.collect())
 }

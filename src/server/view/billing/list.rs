@@ -11,7 +11,7 @@ use crate::parking::Plate;
 use crate::parking::statement::Month;
 use crate::parking::tariff::{Money, VatRate};
 use crate::store::{Store, StoreError};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How many entries a list looks at before it answers with what it has found.
 const LOOK_AT: usize = 50_000;
@@ -149,6 +149,12 @@ pub fn list(store: &Store, wanted: &Wanted) -> Result<List, StoreError> {
         next = before_it;
     }
     Ok(list)
+}
+
+/// The months in which any account has an entry, in their order.
+pub fn months(store: &Store) -> Result<BTreeSet<Month>, StoreError> {
+    let months = store.range(b"vbm", b"vbn").map(|entry| Ok(entries::of_month_key(&entry?.0)?.1));
+    months.collect()
 }
 
 /// How many numbers of entries are priced with one command.
