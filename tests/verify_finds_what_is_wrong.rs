@@ -193,7 +193,11 @@ fn damage_is_told_with_its_place_its_meaning_and_what_to_do() {
         ),
         (
             "the position of the views",
-            &|store| store.put(b"vp", &[&[2], &999u64.to_be_bytes()[..]].concat()).unwrap(),
+            &|store| {
+                let mut value = store.get(b"vp").unwrap().unwrap();
+                value[1..].copy_from_slice(&999u64.to_be_bytes());
+                store.put(b"vp", &value).unwrap();
+            },
             &["they say that they reached position 999", "server refold"],
         ),
     ];
