@@ -31,8 +31,14 @@ pub(super) struct Stretch {
     pub end: u64,
 }
 
-/// Reads all pages of a stretch: whether each can be read, begins where the one before it ends, and names it.
-pub(super) fn look_over(store: &Store, stretch: &Stretch, found: &mut Inspection) -> Result<(), StoreError> {
+/// Reads all pages of a stretch: whether each can be read, begins where the one before it ends, and names it. What is missing
+/// up to `acknowledged`, as it stands when it is met, is no fault: it was delivered, and is just being deleted.
+pub(super) fn look_over(
+    store: &Store,
+    stretch: &Stretch,
+    acknowledged: impl Fn() -> u64,
+    found: &mut Inspection,
+) -> Result<(), StoreError> {
     found.epochs += 1;
     let mut before: Option<(u64, Option<Digest>)> = None;
     for entry in store.range(&page_key(stretch.life, 0), &page_key(stretch.life, stretch.end)) {
@@ -49,6 +55,11 @@ pub(super) fn look_over(store: &Store, stretch: &Stretch, found: &mut Inspection
             }
         };
         found.pages += 1;
+        let swept =
+            before.is_some_and(|(due, _)| due < page.first.get() && page.first.get() <= acknowledged() + 1);
+        if swept {
+            before = None;
+        }
         if let Some(wrong) = wrong(&page, stretch.epoch, before) {
             found.faults.push(fault(wrong));
         }

@@ -50,6 +50,20 @@ fn sequences_begin_at_one_and_have_no_gaps() {
     assert_eq!(places, [(1, 3), (4, 103), (104, 104)]);
 }
 
+/// Looking over an edge that was deleting what a server had acknowledged told of gaps between pages.
+#[test]
+fn what_is_just_being_deleted_is_no_fault_and_what_waits_is_missed() {
+    for (acknowledged, faults) in [(128, 0), (127, 1)] {
+        let (disk, pages) = pages();
+        (0..3).for_each(|_| drop(pages.commit(&[post(records(64))]).unwrap()));
+        pages.take(0, 1, usize::MAX).unwrap();
+        pages.acknowledge(0, acknowledged);
+        assert_eq!(pages.inspect().unwrap().faults, [""; 0]);
+        Store::on(disk).remove(&life::page_key(0, 65)).unwrap();
+        assert_eq!(pages.inspect().unwrap().faults.len(), faults, "acknowledged through {acknowledged}");
+    }
+}
+
 #[test]
 fn a_page_that_was_given_out_never_changes_again() {
     let (_, pages) = pages();

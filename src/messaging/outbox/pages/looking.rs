@@ -89,7 +89,13 @@ impl Pages {
         let mut found = Inspection { waiting, keys: self.keys_remembered(), ..Inspection::default() };
         found.faults.extend(inspect::faults_of(&self.damages));
         for stretch in &stretches {
-            inspect::look_over(&self.store, stretch, &mut found)?;
+            // One that is gone was delivered whole.
+            let acknowledged = || {
+                let state = self.state();
+                let life = state.lives.iter().find(|life| life.number == stretch.life);
+                life.map_or(stretch.end, |life| life.acknowledged)
+            };
+            inspect::look_over(&self.store, stretch, acknowledged, &mut found)?;
         }
         found.kept_aside = inspect::kept_aside(&self.store)?;
         Ok(found)
