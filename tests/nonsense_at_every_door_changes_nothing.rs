@@ -432,3 +432,24 @@ fn a_request_with_a_flipped_bit_is_stored_only_if_it_says_so() {
     let sequences: Vec<u64> = applied.iter().map(|event| event.sequence).collect();
     assert_eq!(sequences, (1..=stored).collect::<Vec<u64>>());
 }
+
+/// A client lost its next request: the connection on which one was refused, before its body had come, was closed under it.
+#[test]
+fn a_refused_request_does_not_cost_the_next_one_on_its_connection() {
+    use std::io::{Read, Write};
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&dir.path().join("server"), &[]);
+    let address = std::fs::read_to_string(server.dir().join("http.addr")).unwrap();
+    let mut connection = std::net::TcpStream::connect(address.trim()).unwrap();
+    for path in ["/v1/charges", "/nothing"] {
+        let head = format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n");
+        connection.write_all(head.as_bytes()).unwrap();
+        connection.write_all(b"{}").unwrap();
+    }
+    connection.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answers = String::new();
+    connection.read_to_string(&mut answers).unwrap();
+    for answer in ["HTTP/1.1 405", "HTTP/1.1 404", "HTTP/1.1 200"] {
+        assert!(answers.contains(answer), "{answer} is not in {answers}");
+    }
+}

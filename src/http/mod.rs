@@ -4,11 +4,13 @@ pub mod metrics;
 
 use axum::Json;
 use axum::Router;
+use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -118,15 +120,25 @@ pub fn page(html: &'static str) -> impl IntoResponse {
 /// What is not there, and what is there with another method.
 pub fn with_fallbacks(router: Router) -> Router {
     router
-        .fallback(|| async {
+        .fallback(|body: Body| async {
+            unread(body).await;
             Problem::new(
                 StatusCode::NOT_FOUND,
                 "there is nothing under this path; see the README for the paths that there are",
             )
         })
-        .method_not_allowed_fallback(|| async {
+        .method_not_allowed_fallback(|body: Body| async {
+            unread(body).await;
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path is not for this method; see the README")
         })
+}
+
+/// Takes the body of a request that is refused whatever it holds. A connection whose last body was not read is closed, and who
+/// sends the next request on it may hear nothing.
+async fn unread(body: Body) {
+    const BODY_MAX: usize = 64 * 1024;
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let _ = tokio::time::timeout(PATIENCE, axum::body::to_bytes(body, BODY_MAX)).await;
 }
 
 /// Why HTTP cannot be served. Nothing was changed.
