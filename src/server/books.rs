@@ -423,7 +423,7 @@ impl<G: Deref<Target = View>, V: Fn() -> G> Books<'_, V> {
                 Ok(json!({ "form": FORM, "pieces": hex(&bytes), "next": next }))
             }
             Question::Months => {
-                let months = list::months(&self.store).map_err(failed)?;
+                let months = list::months(self.store).map_err(failed)?;
                 Ok(json!({ "months": months.iter().map(ToString::to_string).collect::<Vec<_>>() }))
             }
             Question::Tariffs => {
