@@ -83,7 +83,8 @@ fn slow_disk(dir: &Path) -> [String; 12] {
 fn assert_is_small(edge: &Edge, when: &str) {
     let memory = edge.memory();
     println!("{when} the edge has taken {memory:?}");
-    // A program that was built without optimisation is so large that its own pages are not counted.
-    let program = if cfg!(debug_assertions) { memory.program_kb } else { 0 };
-    assert!(memory.most_kb - program < EDGE_MEMORY_MAX_KB, "{when} the edge took {memory:?}");
+    // The promise is of the program that is installed, which takes 47 to 51 MB here. One that was built without optimisation is so
+    // large that its own pages are not counted, and its stacks and futures take more: 60 to 66 MB were seen.
+    let more = if cfg!(debug_assertions) { memory.program_kb + 8 * 1024 } else { 0 };
+    assert!(memory.most_kb < EDGE_MEMORY_MAX_KB + more, "{when} the edge took {memory:?}");
 }
