@@ -342,7 +342,7 @@ impl Serving {
                 }
                 notice = seen.notice();
                 seen.watch_clock(site, request.clock_ms.saturating_sub(now_ms), now);
-                seen.duplicates_refused += answer.duplicates;
+                seen.duplicates_refused = seen.duplicates_refused.saturating_add(answer.duplicates);
                 if observation.is_some() {
                     seen.observation.clone_from(&observation);
                 }
