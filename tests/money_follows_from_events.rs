@@ -153,7 +153,7 @@ fn corrections_that_make_no_sense_are_refused_and_leave_no_trace() {
         (&["statements", "show", "acme"], "--month"),
         (&["statements", "show", "acme", "--month", "2026-13"], "is no month"),
         (&["statements", "export", "--month", "2026-11"], "--out"),
-        (&["plates", "add", "A", "acme"], "a plate has 2 to 16"),
+        (&["plates", "add", "ABCDEFGH123456789", "acme"], "a plate has 1 to 16"),
         (&["plates", "add", "AA1", "unregistered"], "that nobody registered"),
         (&["plates", "import"], "FILE"),
     ] {

@@ -86,10 +86,9 @@ fn an_event_that_is_none_is_refused_by_field_and_reason() {
     let cases: Vec<(String, &str)> = vec![
         // Plates.
         (json!({"kind": "entry"}).to_string(), "plate: it is missing"),
-        (json!({"kind": "entry", "plate": ""}).to_string(), "plate: a plate has 2 to 16"),
-        (json!({"kind": "entry", "plate": "B"}).to_string(), "plate: a plate has 2 to 16"),
-        (json!({"kind": "entry", "plate": "- . -"}).to_string(), "plate: a plate has 2 to 16"),
-        (json!({"kind": "exit", "plate": "ABCDEFGH123456789"}).to_string(), "plate: a plate has 2 to 16"),
+        (json!({"kind": "entry", "plate": ""}).to_string(), "plate: a plate has 1 to 16"),
+        (json!({"kind": "entry", "plate": "- . -"}).to_string(), "plate: a plate has 1 to 16"),
+        (json!({"kind": "exit", "plate": "ABCDEFGH123456789"}).to_string(), "plate: a plate has 1 to 16"),
         (json!({"kind": "exit", "plate": "<AB1>"}).to_string(), "plate: a plate is made of"),
         (json!({"kind": "exit", "plate": "AB\u{0}1"}).to_string(), "plate: a plate is made of"),
         (json!({"kind": "exit", "plate": 17}).to_string(), "plate: invalid type"),

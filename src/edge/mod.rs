@@ -15,6 +15,7 @@ use crate::http;
 use crate::messaging::outbox::{Limits, Options, Outbox};
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::board::BoardLine;
+use crate::parking::occupancy::free_spaces;
 use crate::store::directory::DataDir;
 use crate::store::{Purpose, StoreError, room};
 use crate::telemetry;
@@ -200,7 +201,7 @@ impl BoardLog {
             before.is_none_or(|before| (before.occupied, before.capacity) != (line.occupied, line.capacity))
         });
         let line = |(name, line): (&String, &BoardLine)| {
-            let free = (i64::from(line.capacity) - line.occupied).max(0);
+            let free = free_spaces(line.capacity, line.occupied);
             format!("{name}: {free} of {} free", line.capacity)
         };
         let changed: Vec<String> = changed.map(line).collect();

@@ -7,7 +7,7 @@ use crate::messaging::outbox::{APPEND_MAX, AppendError, Appended};
 use crate::messaging::page::{KEY_MAX, Key, Record};
 use crate::messaging::{ClockReading, Digest};
 use crate::parking::event::Shown;
-use crate::parking::occupancy::Effect;
+use crate::parking::occupancy::{Effect, free_spaces};
 use crate::parking::{Event, Moment};
 use crate::store::StoreError;
 use axum::body::Body;
@@ -448,7 +448,7 @@ async fn board(State(web): SharedWeb) -> Result<impl IntoResponse, Problem> {
         name: String,
         capacity: u32,
         occupied: Option<i64>,
-        free: Option<i64>,
+        free: Option<u32>,
         pending: u64,
     }
     #[derive(Serialize)]
@@ -456,7 +456,7 @@ async fn board(State(web): SharedWeb) -> Result<impl IntoResponse, Problem> {
         name: String,
         capacity: u32,
         occupied: i64,
-        free: i64,
+        free: u32,
         as_of: Option<String>,
     }
     #[derive(Serialize)]
@@ -473,14 +473,13 @@ async fn board(State(web): SharedWeb) -> Result<impl IntoResponse, Problem> {
     let capacity = web.shared.config.capacity;
     let display = web.shared.display();
     let age = display.age(Instant::now());
-    let free = |capacity: u32, occupied: i64| (i64::from(capacity) - occupied).max(0);
     let occupied = display.own_occupied();
     let lines = display.board().map(|board| {
         let line = |(name, line): (&String, &crate::parking::board::BoardLine)| Line {
             name: name.clone(),
             capacity: line.capacity,
             occupied: line.occupied,
-            free: free(line.capacity, line.occupied),
+            free: free_spaces(line.capacity, line.occupied),
             as_of: line.as_of_ms.map(time),
         };
         board.garages.iter().map(line).collect()
@@ -497,7 +496,7 @@ async fn board(State(web): SharedWeb) -> Result<impl IntoResponse, Problem> {
             name: web.shared.config.garage_name.to_string(),
             capacity,
             occupied,
-            free: occupied.map(|occupied| free(capacity, occupied)),
+            free: occupied.map(|occupied| free_spaces(capacity, occupied)),
             pending: positions.iter().map(|position| position.durable - position.acknowledged).sum(),
         },
         garages: lines.unwrap_or_default(),

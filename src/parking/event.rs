@@ -169,8 +169,15 @@ impl Written<'_> {
             let reason = format!("an event of kind {kind:?} has no such field");
             return Err(EventError::field(field, reason));
         }
-        let read =
-            |plate: &str| Plate::new(plate).map_err(|error: PlateError| EventError::field("plate", error));
+        let read = |plate: &str| {
+            Plate::new(plate).map_err(|error: PlateError| {
+                let advice = match kind {
+                    "plate_correction" => "leave the event as it is when nobody can read the plate",
+                    _ => "send null when the plate cannot be read: the car is counted, and never billed",
+                };
+                EventError::field("plate", format!("{error}; {advice}"))
+            })
+        };
         let some_plate = || match &self.plate {
             None => Err(EventError::field("plate", "it is missing; null says that it could not be read")),
             Some(plate) => plate.as_deref().map(read).transpose(),

@@ -19,11 +19,12 @@ impl Occupancy {
             EventKind::PlateCorrection { .. } => {}
         }
     }
+}
 
-    /// Free spaces for a sign: never below 0.
-    pub fn free(&self, capacity: u32) -> i64 {
-        (i64::from(capacity) - self.occupied).max(0)
-    }
+/// Free spaces for a sign: from 0 to the capacity, whatever the count. The one place where they are computed.
+pub fn free_spaces(capacity: u32, occupied: i64) -> u32 {
+    let free = i64::from(capacity).saturating_sub(occupied).clamp(0, capacity.into());
+    u32::try_from(free).expect("it is not above the capacity")
 }
 
 /// What a run of events does to a count, whatever the count was: events that are not counted at the centre yet.
@@ -66,11 +67,20 @@ mod tests {
     fn the_count_follows_the_events_and_is_never_clamped() {
         let mut occupancy = Occupancy::default();
         occupancy.apply(&EventKind::Exit { plate: None });
-        assert_eq!((occupancy.occupied, occupancy.free(3)), (-1, 4));
+        assert_eq!(occupancy.occupied, -1);
         for _ in 0..5 {
             occupancy.apply(&EventKind::Entry { plate: None });
         }
-        assert_eq!((occupancy.occupied, occupancy.free(3)), (4, 0));
+        assert_eq!(occupancy.occupied, 4);
+    }
+
+    /// One exit too many was once four free spaces out of three, on every sign of the city.
+    #[test]
+    fn free_spaces_are_never_fewer_than_none_nor_more_than_there_are() {
+        for (occupied, free) in [(-1, 3), (0, 3), (1, 2), (3, 0), (4, 0), (i64::MIN, 3), (i64::MAX, 0)] {
+            assert_eq!(free_spaces(3, occupied), free, "{occupied} of 3");
+        }
+        assert_eq!((free_spaces(0, -1), free_spaces(u32::MAX, -1)), (0, u32::MAX));
     }
 
     #[test]

@@ -108,7 +108,7 @@ impl Event {
         if !rest.is_empty() {
             return Err(malformed("bytes follow its end".into()));
         }
-        let plate = |text: String| Plate::new(&text).map_err(|error| malformed(error.to_string()));
+        let plate = |text: String| Plate::stored(&text).map_err(|error| malformed(error.to_string()));
         Ok(Event {
             kind: match stored.kind {
                 StoredKind::Entry(text) => EventKind::Entry { plate: text.map(plate).transpose()? },

@@ -14,6 +14,7 @@ use crate::http::{self, Paging, Problem, bad_cursor, metrics::Metrics, query};
 use crate::messaging::SiteName;
 use crate::messaging::page::{Content, RECORDS_MAX};
 use crate::parking::event::Shown;
+use crate::parking::occupancy::free_spaces;
 use crate::parking::statement::Operator;
 use crate::parking::tariff::Money;
 use crate::parking::{Event, Moment};
@@ -137,7 +138,7 @@ struct OccupancyLine {
     name: String,
     capacity: u32,
     occupied: i64,
-    free: i64,
+    free: u32,
     as_of: Option<String>,
 }
 
@@ -147,7 +148,7 @@ impl OccupancyLine {
             name: name.to_string(),
             capacity: garage.capacity,
             occupied: garage.occupancy.occupied,
-            free: garage.occupancy.free(garage.capacity),
+            free: free_spaces(garage.capacity, garage.occupancy.occupied),
             as_of: garage.as_of_ms.map(time),
         }
     }

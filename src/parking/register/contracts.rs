@@ -237,7 +237,7 @@ mod tests {
         for (line, reason) in [
             (",a,AB1,*,2026-01-01,2026-01-02,1", "line 2, contract: it is empty"),
             ("c,Unregistered,AB1,*,2026-01-01,2026-01-02,1", "line 2, account: \"Unregistered\" is what"),
-            ("c,a,A,*,2026-01-01,2026-01-02,1", "line 2, plate: a plate has 2 to 16"),
+            ("c,a,-,*,2026-01-01,2026-01-02,1", "line 2, plate: a plate has 1 to 16"),
             ("c,a,AB1,,2026-01-01,2026-01-02,1", "line 2, garage: it is empty"),
             ("c,a,AB1,*,1.2.2026,2026-01-02,1", "line 2, valid_from: \"1.2.2026\" is no date"),
             ("c,a,AB1,*,2026-01-01,2026-02-29,1", "line 2, valid_to: \"2026-02-29\" is no date"),

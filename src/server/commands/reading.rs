@@ -247,7 +247,7 @@ const PLATES_MAX: usize = 5_000;
 /// The registered plates behind `after`, in their order.
 pub fn plates(view: &View, after: Option<&str>) -> Value {
     let registered = view.billing.in_force.plates();
-    let from = match after.map(Plate::new) {
+    let from = match after.map(Plate::stored) {
         Some(Ok(plate)) => Bound::Excluded(plate),
         _ => Bound::Unbounded,
     };

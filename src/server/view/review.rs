@@ -62,7 +62,7 @@ pub fn review(store: &Store) -> Result<Review, StoreError> {
         let slots: Vec<super::pages::Slot> = decode(&key, &value)?;
         for (plate, visit) in slots.into_iter().filter_map(|slot| slot.visit) {
             let of = |passage: Passage| {
-                let plate = Plate::new(&plate).map_err(|_| damaged(&key))?;
+                let plate = Plate::stored(&plate).map_err(|_| damaged(&key))?;
                 Ok::<_, StoreError>(Leftover { id: passage, plate, at: passage.at_ms })
             };
             let its = leftovers.entry(garage).or_default();
@@ -119,7 +119,7 @@ fn read_elsewhere(
     entry: Passage,
     exit: Option<Passage>,
 ) -> Result<Option<(u32, Passage, Option<Passage>)>, StoreError> {
-    let its = Plate::new(plate).map_err(|_| damaged(b"vs"))?;
+    let its = Plate::stored(plate).map_err(|_| damaged(b"vs"))?;
     let mut next = Heads::read(store, Head::of(&its))?;
     let mut found: Option<(u32, Passage, Option<Passage>)> = None;
     while let Some(address) = next {

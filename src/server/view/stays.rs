@@ -127,7 +127,7 @@ impl Stays {
             let of_garage = stays.garages.get_mut(garage as usize).ok_or_else(damaged)?;
             for (slot, its) in read_page(store, garage, page)?.into_iter().enumerate() {
                 if let Some((plate, Visit::Stay { entry, end: End::Inside })) = its.visit {
-                    let plate = Plate::new(&plate).map_err(|_| damaged())?;
+                    let plate = Plate::stored(&plate).map_err(|_| damaged())?;
                     let slot = u8::try_from(slot).map_err(|_| damaged())?;
                     let address = Address { garage, page, slot };
                     of_garage.inside.enter(&plate, Open { address, entry, cover: its.cover });
@@ -557,7 +557,7 @@ pub(super) fn known_event(
     let readings: ReadingsOf = (page.position, index / 16);
     let plate = match changes.reading(readings, index)? {
         Some(corrected) => {
-            Some(Plate::new(&corrected).map_err(|_| super::damaged(&pages::readings_key(readings)))?)
+            Some(Plate::stored(&corrected).map_err(|_| super::damaged(&pages::readings_key(readings)))?)
         }
         None => read_first.clone(),
     };

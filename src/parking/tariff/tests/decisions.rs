@@ -169,6 +169,30 @@ fn a_price_is_shown_as_the_contract_says() {
     assert!(postcard::to_stdvec(&priced).unwrap().len() < 80);
 }
 
+/// The database renamed Europe/Kiev in 2022: a version of a tariff that said so was refused as one of another zone.
+#[test]
+fn a_zone_may_be_called_by_any_of_its_names() {
+    let version = |zone: &str, from: &str| {
+        format!(
+            "[[tariff]]\nname = \"t\"\ngarages = [\"g\"]\ncurrency = \"UAH\"\ntime_zone = \"{zone}\"\nvalid_from = {from}\n{HOURLY}"
+        )
+    };
+    let set = |zone: &str, other: &str| {
+        TariffSet::parse(&[version(zone, "2020-01-01"), version(other, "2026-01-01")].concat())
+    };
+    for (zone, other) in
+        [("Europe/Kiev", "Europe/Kyiv"), ("Asia/Calcutta", "Asia/Kolkata"), ("UTC", "Etc/UTC")]
+    {
+        assert!(set(zone, other).is_ok(), "{zone} and {other}");
+    }
+    for (zone, other) in [("Europe/Kyiv", "Europe/Berlin"), ("Europe/London", "UTC"), ("Etc/GMT", "Etc/UTC")]
+    {
+        let errors = set(zone, other).unwrap_err();
+        let reason = format!("is in {other} here, but in {zone} in line 1");
+        assert!(errors.len() == 1 && errors[0].to_string().contains(&reason), "{errors:?}");
+    }
+}
+
 #[test]
 fn zones_come_from_the_program_whatever_the_machine_has() {
     use crate::parking::tariff::time_zone;

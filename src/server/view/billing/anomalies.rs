@@ -265,7 +265,7 @@ fn of_unregistered(
         if !wanted(&noted(Anomaly::default())) {
             continue;
         }
-        let plate = Plate::new(&stay.plate).map_err(|_| super::super::damaged(b"vbe"))?;
+        let plate = Plate::stored(&stay.plate).map_err(|_| super::super::damaged(b"vbe"))?;
         let mut chain = PlateHeads::read(store, Head::of(&plate))?;
         let mut all: Vec<(Number, Stay, u64)> = Vec::new();
         while chain != 0 {

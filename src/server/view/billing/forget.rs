@@ -45,7 +45,7 @@ impl View {
         changes: &mut Changes,
     ) -> Result<Result<(), NoOrder>, StoreError> {
         let ToForget::Plate(text) = whose else { return Ok(Ok(())) };
-        let Ok(plate) = Plate::new(text) else { return Ok(Err(NoOrder::NothingToForget(text.clone()))) };
+        let Ok(plate) = Plate::stored(text) else { return Ok(Err(NoOrder::NothingToForget(text.clone()))) };
         if self.billing.in_force.names(&plate) {
             return Ok(Err(NoOrder::Registered(text.clone())));
         }
@@ -71,7 +71,7 @@ impl View {
     ) -> Result<(), StoreError> {
         match whose {
             ToForget::Plate(text) => {
-                let Ok(plate) = Plate::new(text) else { return Ok(()) };
+                let Ok(plate) = Plate::stored(text) else { return Ok(()) };
                 for (number, entry) in self.of_plate(&plate, changes)? {
                     self.forget_entry(number, &entry, seed, changes)?;
                 }

@@ -560,7 +560,7 @@ fn stay_of(entry: &Entry) -> Result<&Stay, StoreError> {
 }
 
 fn stored_plate(plate: &str) -> Result<Plate, StoreError> {
-    Plate::new(plate).map_err(|_| super::damaged(b"vbe"))
+    Plate::stored(plate).map_err(|_| super::damaged(b"vbe"))
 }
 
 fn negative(amount: Amount) -> Amount {

@@ -68,7 +68,7 @@ impl View {
             | Command::Tariffs { .. }
             | Command::Plates { .. }
             | Command::Contracts { .. } => Ok(()),
-            Command::RemovePlate { plate } => match Plate::new(plate) {
+            Command::RemovePlate { plate } => match Plate::stored(plate) {
                 Ok(its) if in_force.registration(&its).is_some() => Ok(()),
                 _ => Err(NoOrder::NoSuchPlate(plate.clone()).into()),
             },
@@ -217,7 +217,7 @@ impl View {
             let read_first =
                 Event::from_bytes(&record.payload).ok().and_then(|event| event.kind.plate().cloned());
             let corrected = changes.reading((page.position, (index / 16) as u8), index as u8)?;
-            let corrected = corrected.and_then(|plate| Plate::new(&plate).ok());
+            let corrected = corrected.and_then(|plate| Plate::stored(&plate).ok());
             for plate in corrected.iter().chain(&read_first) {
                 let is = |stay: &Stay| {
                     stay.garage == number

@@ -47,7 +47,7 @@ impl Order {
             | Command::Contracts { pieces, digest } => (*pieces, *digest),
             Command::RemovePlate { plate } => {
                 return Ok(Some(
-                    Plate::new(plate).map(Order::RemovePlate).map_err(|error| error.to_string()),
+                    Plate::stored(plate).map(Order::RemovePlate).map_err(|error| error.to_string()),
                 ));
             }
             Command::RemoveContract { contract } => {
