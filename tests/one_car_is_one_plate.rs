@@ -1,9 +1,7 @@
 //! **Promise.** A car has one plate, however its camera writes it: its stay ends, and it is charged to the account that it is
 //! registered for. What is not a plate is refused, with the way to count the car all the same.
 
-mod common;
-
-use common::money::{TARIFFS, Town};
+use crate::common::money::{TARIFFS, Town};
 use serde_json::json;
 
 /// Widths, digits of other scripts and variation selectors once made cars of their own: the stay never ended, and the charge

@@ -1,9 +1,7 @@
 //! **Promise.** A count is never clamped, for it is a reason to look; free spaces always are from 0 to the capacity, wherever they
 //! are shown.
 
-mod common;
-
-use common::{Edge, Program, Server, wait_until};
+use crate::common::{Edge, Program, Server, wait_until};
 use serde_json::{Value, json};
 use std::time::Duration;
 
