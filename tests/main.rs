@@ -50,6 +50,8 @@ mod the_worked_examples_are_priced_right;
 mod times_mean_the_same_everywhere;
 mod verify_finds_what_is_wrong;
 mod what_is_stored_is_for_its_owner_alone;
+mod what_is_wrong_is_said_in_its_own_words;
+mod what_operators_write_is_taken_as_it_is;
 mod wire_bytes;
 mod without_a_server_an_edge_works_on;
 

@@ -91,8 +91,8 @@ fn an_event_that_is_none_is_refused_by_field_and_reason() {
         (json!({"kind": "exit", "plate": "ABCDEFGH123456789"}).to_string(), "plate: a plate has 1 to 16"),
         (json!({"kind": "exit", "plate": "<AB1>"}).to_string(), "plate: a plate is made of"),
         (json!({"kind": "exit", "plate": "AB\u{0}1"}).to_string(), "plate: a plate is made of"),
-        (json!({"kind": "exit", "plate": 17}).to_string(), "plate: invalid type"),
-        (json!({"kind": "exit", "plate": ["AB1"]}).to_string(), "plate: invalid type"),
+        (json!({"kind": "exit", "plate": 17}).to_string(), "plate: the number 17 stands where a text"),
+        (json!({"kind": "exit", "plate": ["AB1"]}).to_string(), "plate: a list stands where a text"),
         // Times.
         (json!({"kind": "exit", "plate": "AB1", "at": ""}).to_string(), "at: "),
         (json!({"kind": "exit", "plate": "AB1", "at": "yesterday"}).to_string(), "at: "),
@@ -105,12 +105,15 @@ fn an_event_that_is_none_is_refused_by_field_and_reason() {
         (json!({"kind": "exit", "plate": "AB1", "at": "2026-11-23T25:15:00Z"}).to_string(), "at: "),
         (json!({"kind": "exit", "plate": "AB1", "at": "2026-11-23T08:15:00+99:00"}).to_string(), "at: "),
         (json!({"kind": "exit", "plate": "AB1", "at": "99999-11-23T08:15:00Z"}).to_string(), "at: "),
-        (json!({"kind": "exit", "plate": "AB1", "at": 1_764_000_000}).to_string(), "at: invalid type"),
+        (
+            json!({"kind": "exit", "plate": "AB1", "at": 1_764_000_000}).to_string(),
+            "at: the number 1764000000 stands where a text",
+        ),
         (json!({"kind": "exit", "plate": "AB1", "seen_at": "noon"}).to_string(), "seen_at: "),
         // Kinds and fields.
         (json!({"plate": "AB1"}).to_string(), "kind: it is missing"),
         (json!({"kind": "enter", "plate": "AB1"}).to_string(), "kind: \"enter\" is none of"),
-        (json!({"kind": 1, "plate": "AB1"}).to_string(), "kind: invalid type"),
+        (json!({"kind": 1, "plate": "AB1"}).to_string(), "kind: the number 1 stands where a text"),
         (json!({"kind": "entry", "plate": "AB1", "colour": "red"}).to_string(), "unknown field `colour`"),
         (json!({"kind": "entry", "plate": "AB1", "Lane": "2"}).to_string(), "unknown field `Lane`"),
         (json!({"kind": "entry", "plate": "AB1", "occupied": 3}).to_string(), "occupied: "),
@@ -147,8 +150,7 @@ fn an_event_that_is_none_is_refused_by_field_and_reason() {
         ("\"entry\"".to_owned(), "an event is an object"),
         (r#"{"kind":"entry","plate":"AB1"} {}"#.to_owned(), "trailing characters"),
         (r#"{"kind":"entry","plate":"AB1",}"#.to_owned(), "trailing comma"),
-        ("\u{feff}{\"kind\":\"entry\",\"plate\":\"AB1\"}".to_owned(), "an event is an object"),
-        (nested, "kind: invalid type"),
+        (nested, "no JSON of an event"),
         ("[".repeat(4000), "an event is an object"),
     ];
     for (body, reason) in &cases {

@@ -255,7 +255,8 @@ fn read_error(path: &Path, error: csv::Error) -> RecordingError {
             format!("it has {len} fields, the header has {expected_len}")
         }
         csv::ErrorKind::Utf8 { .. } => "it is not UTF-8".to_owned(),
-        other => format!("it cannot be read: {other:?}"),
+        // The reader of a file fails in no other way.
+        _ => "it cannot be read".to_owned(),
     };
     RecordingError::Line { path, line, reason }
 }

@@ -102,9 +102,10 @@ pub enum PlatesFlags {
     Add {
         #[arg(value_parser = Plate::new)]
         plate: Plate,
+        #[arg(allow_hyphen_values = true)]
         account: Account,
         /// Who holds the account, as statements show it
-        #[arg(default_value = "")]
+        #[arg(default_value = "", allow_hyphen_values = true)]
         name: String,
     },
     /// Register a plate no more: what it is charged from now on goes to the account "unregistered"
@@ -134,7 +135,10 @@ pub enum ContractsFlags {
         json: bool,
     },
     /// End a contract. Stays that began under it are covered still
-    Remove { contract: String },
+    Remove {
+        #[arg(allow_hyphen_values = true)]
+        contract: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -143,9 +147,9 @@ pub enum ChargesFlags {
     List {
         #[arg(long, value_parser = Plate::new)]
         plate: Option<Plate>,
-        #[arg(long, value_name = "NAME")]
+        #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
         garage: Option<String>,
-        #[arg(long, value_name = "NAME")]
+        #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
         account: Option<String>,
         /// The local month of the exits, such as 2026-11
         #[arg(long)]
@@ -162,21 +166,21 @@ pub enum ChargesFlags {
     },
     /// Take a charge back, as far as it was not credited. It stays in the books, and a further entry says so, with the reason
     Void {
-        #[arg(value_name = "ID")]
+        #[arg(value_name = "ID", allow_hyphen_values = true)]
         charge: ChargeId,
         /// Why: the statement shows it
-        #[arg(long, value_name = "TEXT")]
+        #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
         reason: String,
     },
     /// Give some of a charge back: a further entry, with the reason
     Credit {
-        #[arg(value_name = "ID")]
+        #[arg(value_name = "ID", allow_hyphen_values = true)]
         charge: ChargeId,
         /// How much, in minor units of the charge's currency: 150 is 1.50 EUR, and 150 JPY
-        #[arg(long, value_name = "MINOR_UNITS")]
+        #[arg(long, value_name = "MINOR_UNITS", allow_negative_numbers = true)]
         amount: i64,
         /// Why: the statement shows it
-        #[arg(long, value_name = "TEXT")]
+        #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
         reason: String,
     },
 }
@@ -185,7 +189,7 @@ pub enum ChargesFlags {
 pub enum StatementsFlags {
     /// Print the statement of an account, or what one car was charged
     Show {
-        #[arg(value_name = "ACCOUNT_OR_PLATE")]
+        #[arg(value_name = "ACCOUNT_OR_PLATE", allow_hyphen_values = true)]
         whose: String,
         /// The local month of the exits, such as 2026-11
         #[arg(long)]

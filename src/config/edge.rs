@@ -18,7 +18,7 @@ use std::time::Duration;
 #[command(name = "edge", version, about, max_term_width = 100)]
 struct Flags {
     /// The garage's name: 1 to 64 bytes of printable UTF-8
-    #[arg(long, global = true, value_name = "NAME", env = "FOGPOST_GARAGE_NAME")]
+    #[arg(long, global = true, value_name = "NAME", env = "FOGPOST_GARAGE_NAME", allow_hyphen_values = true)]
     garage_name: Option<SiteName>,
     /// Where events are kept [default: data/edge-NAME]
     #[arg(long, global = true, value_name = "DIR", env = "FOGPOST_DATA_DIR")]
@@ -48,7 +48,7 @@ struct Flags {
     #[arg(long, value_name = "BYTES", env = "FOGPOST_RESERVE_BYTES")]
     reserve_bytes: Option<u64>,
     /// Which machine this is, for those without /etc/machine-id: any text [default: what stands there]
-    #[arg(long, value_name = "ID", env = "FOGPOST_MACHINE_ID")]
+    #[arg(long, value_name = "ID", env = "FOGPOST_MACHINE_ID", allow_hyphen_values = true)]
     machine_id: Option<String>,
     /// How logs are written [default: text on a terminal, else json]
     #[arg(long, global = true, value_name = "FORMAT", env = "FOGPOST_LOG_FORMAT")]

@@ -116,18 +116,28 @@ enum GaragesFlags {
         json: bool,
     },
     /// Call a garage otherwise. Its edge may go on under the old name
-    Rename { old: SiteName, new: SiteName },
+    Rename {
+        #[arg(allow_hyphen_values = true)]
+        old: SiteName,
+        #[arg(allow_hyphen_values = true)]
+        new: SiteName,
+    },
     /// Leave a garage out of boards and of the city's numbers. Events that still come are applied and reported
     Decommission {
+        #[arg(allow_hyphen_values = true)]
         name: SiteName,
         /// Take it in again
         #[arg(long)]
         undo: bool,
     },
     /// Let both sides of a garage's conflict count: its edge is told to send what it has not delivered under a new epoch
-    Adopt { name: SiteName },
+    Adopt {
+        #[arg(allow_hyphen_values = true)]
+        name: SiteName,
+    },
     /// Set how many spaces a garage has, whatever its edge tells
     Capacity {
+        #[arg(allow_hyphen_values = true)]
         name: SiteName,
         #[arg(value_name = "SPACES", required_unless_present = "as_told", conflicts_with = "as_told")]
         spaces: Option<u32>,
@@ -161,7 +171,7 @@ enum QuarantineFlags {
         #[arg(value_name = "POSITION[.INDEX]")]
         place: Place,
         /// Why, for those who will ask
-        #[arg(long, value_name = "TEXT")]
+        #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
         reason: String,
     },
 }
@@ -175,7 +185,7 @@ enum TariffsFlags {
     },
     /// Price a stay by the tariffs of --config, and show the working
     Price {
-        #[arg(long, value_name = "NAME")]
+        #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
         garage: SiteName,
         /// When the car entered, such as 2026-11-23T08:15:00+01:00
         #[arg(long, value_name = "TIME", value_parser = timestamp)]

@@ -17,24 +17,28 @@ pub enum StaysFlags {
     /// This exit ends the stay of that entry: a plate was misread
     Join {
         /// As "review" shows it, or GARAGE/EPOCH/SEQUENCE
+        #[arg(allow_hyphen_values = true)]
         entry: EventId,
+        #[arg(allow_hyphen_values = true)]
         exit: EventId,
         /// Why: the books keep it
-        #[arg(long, value_name = "TEXT")]
+        #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
         reason: String,
     },
     /// The car of this entry left at that time, and nobody saw it. The stay is charged by its length
     Close {
+        #[arg(allow_hyphen_values = true)]
         entry: EventId,
         /// Such as 2026-11-23T08:15:00+01:00
         #[arg(long, value_name = "TIME", value_parser = Moment::parse)]
         left: Moment,
         /// Why: the books keep it
-        #[arg(long, value_name = "TEXT")]
+        #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
         reason: String,
     },
     /// The car of this entry left and came again in the midst of its stay. Each part is charged by itself
     Split {
+        #[arg(allow_hyphen_values = true)]
         entry: EventId,
         /// When it left, such as 2026-11-23T08:15:00+01:00
         #[arg(long, value_name = "TIME", value_parser = Moment::parse)]
@@ -43,16 +47,16 @@ pub enum StaysFlags {
         #[arg(long, value_name = "TIME", value_parser = Moment::parse)]
         entered: Moment,
         /// Why: the books keep it
-        #[arg(long, value_name = "TEXT")]
+        #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
         reason: String,
     },
     /// Charge a stay of more than 30 days as it is
     Bill {
         /// The id that "server charges list" shows
-        #[arg(value_name = "ID")]
+        #[arg(value_name = "ID", allow_hyphen_values = true)]
         charge: ChargeId,
         /// Why: the books keep it
-        #[arg(long, value_name = "TEXT")]
+        #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
         reason: String,
     },
 }

@@ -1,19 +1,21 @@
 //! Where producers post, and what the garage shows.
 
+mod headers;
+
 use super::Shared;
 use crate::daemon::clock;
 use crate::http::{self, Paging, Problem, bad_cursor, metrics::Metrics, query};
 use crate::messaging::outbox::{APPEND_MAX, AppendError, Appended};
-use crate::messaging::page::{KEY_MAX, Key, Record};
+use crate::messaging::page::{Key, Record};
 use crate::messaging::{ClockReading, Digest};
-use crate::parking::event::Shown;
+use crate::parking::event::{EventError, Shown};
 use crate::parking::occupancy::{Effect, free_spaces};
-use crate::parking::{Event, Moment};
+use crate::parking::{Event, Moment, json};
 use crate::store::StoreError;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -86,16 +88,17 @@ pub fn router(shared: Arc<Shared>) -> Router {
 async fn readyz(State(web): SharedWeb) -> Result<&'static str, Problem> {
     if let Some(failure) = web.shared.outbox.failure() {
         let text = format!("{failure}. Events are refused until then");
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, text));
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, text).code("disk_failed"));
     }
     if let Some(now_at) = web.shared.outbox.moved_to() {
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, http::renamed(&now_at)));
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, http::renamed(&now_at))
+            .code("data_directory_renamed"));
     }
     let outbox = web.shared.outbox.clone();
     if let Some(what) = http::blocking(move || Ok::<_, Infallible>(outbox.shortage())).await? {
         let text =
             format!("{what}; events are refused until there is room, and what was confirmed is delivered");
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, text));
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, text).code("outbox_full"));
     }
     Ok("ready\n")
 }
@@ -159,9 +162,9 @@ impl Web {
 
     async fn take_event(&self, headers: &HeaderMap, body: Body) -> Result<Appended, Problem> {
         let body = read(body, EVENT_MAX, "an event").await;
-        check_headers(headers, &["application/json"])?;
+        headers::check_content(headers, &["application/json"])?;
         let body = body?;
-        let event = Event::from_json(&body, now()).map_err(|error| bad(error.to_string()))?;
+        let event = Event::from_json(&body, now()).map_err(|error| bad_event(&error, None))?;
         let key = read_key(headers, "event", &body, 1)?;
         self.append(&[event], key).await
     }
@@ -169,10 +172,10 @@ impl Web {
     async fn take_batch(&self, headers: &HeaderMap, body: Body) -> Result<Appended, Problem> {
         let Ok(Ok(_permit)) = timeout(BATCH_WAITS, self.batches.acquire()).await else {
             let detail = "other batches are still coming in. Nothing was stored; send it again in a moment";
-            return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1));
+            return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).code("busy").retry_after(1));
         };
         let body = read(body, BATCH_MAX, "a batch").await;
-        check_headers(headers, &["application/x-ndjson", "application/jsonl", "application/json"])?;
+        headers::check_content(headers, &["application/x-ndjson", "application/jsonl", "application/json"])?;
         let body = body?;
         let events = read_lines(&body, now())?;
         let count = u32::try_from(events.len()).expect("a batch is short");
@@ -213,33 +216,23 @@ fn bad(detail: impl Into<String>) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, format!("{detail}. Nothing was stored"))
 }
 
-fn check_headers(headers: &HeaderMap, types: &[&str]) -> Result<(), Problem> {
-    let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let essence = given.map(|given| given.split(';').next().unwrap_or(given).trim().to_ascii_lowercase());
-    if !essence.is_some_and(|essence| types.contains(&essence.as_str())) {
-        let detail = format!("send it with \"Content-Type: {}\". Nothing was stored", types[0]);
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
-    }
-    Ok(())
+/// An event that is not taken; `line` is where it stands in a batch.
+fn bad_event(error: &EventError, line: Option<usize>) -> Problem {
+    let code = match error {
+        EventError::Encoding(_) => "invalid_encoding",
+        EventError::Syntax(_) => "invalid_json",
+        EventError::Field { .. } => "invalid_event",
+    };
+    let line = line.map_or_else(String::new, |line| format!("line {line}: "));
+    bad(format!("{line}{error}")).code(code)
 }
 
-/// The header `Idempotency-Key`: 1 to 255 visible ASCII characters. What is compared when it comes again is the body as it
-/// was sent, and where.
+/// What is compared when a key comes again is the body as it was sent, and where.
 fn read_key(headers: &HeaderMap, what: &str, body: &[u8], count: u32) -> Result<Option<Key>, Problem> {
-    let mut given = headers.get_all("idempotency-key").iter();
-    let Some(value) = given.next() else {
-        return Ok(None);
-    };
-    if given.next().is_some() {
-        return Err(bad("Idempotency-Key: it is given more than once"));
-    }
-    let text = value.as_bytes();
-    if !(1..=KEY_MAX).contains(&text.len()) || !text.iter().all(u8::is_ascii_graphic) {
-        let detail = format!("Idempotency-Key: a key is made of 1 to {KEY_MAX} visible ASCII characters");
-        return Err(bad(detail));
-    }
+    let wrong = |reason| bad(format!("Idempotency-Key: {reason}")).code("invalid_idempotency_key");
+    let text = headers::idempotency_key(headers).map_err(wrong)?;
     let body = Digest::of(&[what.as_bytes(), b"\n", body].concat());
-    Ok(Some(Key { text: Bytes::copy_from_slice(text), body, count }))
+    Ok(text.map(|text| Key { text, body, count }))
 }
 
 /// Reads a body of at most `limit` bytes. One that is longer is read and dropped for a while: a producer that is cut off
@@ -274,6 +267,7 @@ fn too_large(what: &str, limit: usize) -> Problem {
 
 /// NDJSON: an event a line; the last line end may be missing, and so may what stands on an empty line.
 fn read_lines(body: &[u8], now: Timestamp) -> Result<Vec<Event>, Problem> {
+    let body = json::without_mark(body).map_err(|error| bad_event(&error, None))?;
     let mut events = Vec::new();
     for (number, line) in (1..).zip(body.split(|byte| *byte == b'\n')) {
         let line = line.trim_ascii();
@@ -286,13 +280,14 @@ fn read_lines(body: &[u8], now: Timestamp) -> Result<Vec<Event>, Problem> {
             return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
         }
         if line.len() > EVENT_MAX {
-            return Err(bad(format!("line {number}: an event has at most {EVENT_MAX} bytes")));
+            let detail = format!("line {number}: an event has at most {EVENT_MAX} bytes");
+            return Err(bad(detail).code("invalid_event"));
         }
         let event = Event::from_json(line, now);
-        events.push(event.map_err(|error| bad(format!("line {number}: {error}")))?);
+        events.push(event.map_err(|error| bad_event(&error, Some(number)))?);
     }
     if events.is_empty() {
-        return Err(bad("the body holds no event"));
+        return Err(bad("the body holds no event").code("empty_batch"));
     }
     Ok(events)
 }
@@ -305,7 +300,17 @@ fn refused(error: &AppendError) -> Problem {
         AppendError::TooLong { .. } | AppendError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         AppendError::Busy | AppendError::Failed | AppendError::KeysFull => StatusCode::SERVICE_UNAVAILABLE,
     };
-    let problem = Problem::new(status, error.to_string());
+    let code = match error {
+        AppendError::Count(_) => "empty_batch",
+        AppendError::Key { .. } => "invalid_idempotency_key",
+        AppendError::KeyReused => "idempotency_key_reused",
+        AppendError::Full(_) => "outbox_full",
+        AppendError::TooLong { .. } | AppendError::TooLarge { .. } => "too_large",
+        AppendError::Busy => "busy",
+        AppendError::KeysFull => "idempotency_keys_full",
+        AppendError::Failed => "disk_failed",
+    };
+    let problem = Problem::new(status, error.to_string()).code(code);
     match error {
         AppendError::Busy => problem.retry_after(1),
         AppendError::Failed => problem.retry_after(5),

@@ -19,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 pub struct Problem {
     pub status: u16,
     pub title: &'static str,
+    /// What programs may tell problems apart by, in lower snake case. It stays the same.
+    pub code: &'static str,
     /// What happened, what it means for the data, what to do.
     pub detail: String,
     #[serde(skip)]
@@ -26,13 +28,21 @@ pub struct Problem {
 }
 
 impl Problem {
+    /// With the code that goes with the status; see [`Problem::code`].
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Problem {
         Problem {
             status: status.as_u16(),
             title: status.canonical_reason().unwrap_or("Error"),
+            code: code_of(status),
             detail: detail.into(),
             retry_after_seconds: None,
         }
+    }
+
+    /// With a code of its own, where programs may want to tell it apart from others of its status.
+    pub fn code(mut self, code: &'static str) -> Problem {
+        self.code = code;
+        self
     }
 
     pub fn retry_after(mut self, seconds: u32) -> Problem {
@@ -47,6 +57,22 @@ impl Problem {
             StatusCode::INTERNAL_SERVER_ERROR,
             format!("{error}. The request changed nothing; the log of this daemon says more"),
         )
+    }
+}
+
+fn code_of(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::BAD_REQUEST => "bad_request",
+        StatusCode::NOT_FOUND => "not_found",
+        StatusCode::METHOD_NOT_ALLOWED => "method_not_allowed",
+        StatusCode::REQUEST_TIMEOUT => "request_timeout",
+        StatusCode::PAYLOAD_TOO_LARGE => "too_large",
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => "unsupported_media_type",
+        StatusCode::UNPROCESSABLE_ENTITY => "unprocessable",
+        StatusCode::TOO_MANY_REQUESTS => "too_many_requests",
+        StatusCode::SERVICE_UNAVAILABLE => "unavailable",
+        StatusCode::INSUFFICIENT_STORAGE => "full",
+        _ => "internal_error",
     }
 }
 
@@ -79,7 +105,8 @@ impl Paging {
             Some(limit) => Err(Problem::new(
                 StatusCode::BAD_REQUEST,
                 format!("limit: {limit} is not between 1 and 1000"),
-            )),
+            )
+            .code("invalid_query")),
         }
     }
 }
@@ -88,7 +115,9 @@ impl Paging {
 pub fn query<T>(query: Result<axum::extract::Query<T>, QueryRejection>) -> Result<T, Problem> {
     match query {
         Ok(axum::extract::Query(query)) => Ok(query),
-        Err(rejection) => Err(Problem::new(StatusCode::BAD_REQUEST, rejection.body_text())),
+        Err(rejection) => {
+            Err(Problem::new(StatusCode::BAD_REQUEST, rejection.body_text()).code("invalid_query"))
+        }
     }
 }
 
@@ -105,6 +134,7 @@ pub fn bad_cursor(cursor: &str) -> Problem {
         StatusCode::BAD_REQUEST,
         format!("after: {cursor:?} is no cursor. Use the value of \"next\" of the former answer"),
     )
+    .code("invalid_cursor")
 }
 
 /// Runs a read that blocks on the disk.

@@ -121,9 +121,16 @@ impl fmt::Debug for Digest {
 
 /// The name that an operator gave to a site: 1 to 64 bytes of printable UTF-8 in normal form C, spaces allowed
 /// inside ("Bull Ring").
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SiteName(String);
+
+/// As a text in quotes: messages to people quote it so, and none shows how we store it.
+impl fmt::Debug for SiteName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
 
 /// Why a text is no name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,9 +1,11 @@
 //! What happens at a garage, and how it is written in JSON.
 
+use super::json::{self, Value};
 pub use super::moment::Moment;
 use super::plate::{Plate, PlateError};
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use std::borrow::Cow;
 use std::fmt;
 
 /// A car entered or left, or a person at the garage said something about it.
@@ -73,6 +75,8 @@ pub const TEXT_MAX: usize = 256;
 /// Why a JSON text is no event. Nothing was stored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EventError {
+    #[error("JSON is written in UTF-8, and {0}: send UTF-8")]
+    Encoding(String),
     #[error("this is no JSON of an event: {0}")]
     Syntax(String),
     #[error("{field}: {reason}")]
@@ -80,65 +84,84 @@ pub enum EventError {
 }
 
 impl EventError {
-    fn field(field: &str, reason: impl fmt::Display) -> EventError {
+    pub(super) fn field(field: &str, reason: impl fmt::Display) -> EventError {
         EventError::Field { field: field.to_owned(), reason: reason.to_string() }
     }
 }
 
+/// The names of the fields of all kinds.
+const FIELDS: [&str; 11] = [
+    "kind",
+    "plate",
+    "at",
+    "lane",
+    "camera",
+    "confidence",
+    "seen_at",
+    "occupied",
+    "reason",
+    "epoch",
+    "sequence",
+];
+
 /// The fields of all kinds, as they are written.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Written<'a> {
-    #[serde(borrow)]
-    kind: Option<std::borrow::Cow<'a, str>>,
+    kind: Option<Cow<'a, str>>,
     /// Outer `None`: absent. Inner: `null`.
-    #[serde(default, borrow, deserialize_with = "present")]
-    plate: Option<Option<std::borrow::Cow<'a, str>>>,
-    #[serde(borrow)]
-    at: Option<std::borrow::Cow<'a, str>>,
+    plate: Option<Option<Cow<'a, str>>>,
+    at: Option<Cow<'a, str>>,
     lane: Option<String>,
     camera: Option<String>,
     confidence: Option<f64>,
-    seen_at: Option<String>,
+    seen_at: Option<Cow<'a, str>>,
     occupied: Option<u32>,
     reason: Option<String>,
-    epoch: Option<String>,
+    epoch: Option<Cow<'a, str>>,
     sequence: Option<u64>,
-}
-
-fn present<'de, D: serde::Deserializer<'de>>(
-    value: D,
-) -> Result<Option<Option<std::borrow::Cow<'de, str>>>, D::Error> {
-    Option::deserialize(value).map(Some)
 }
 
 impl Event {
     /// Reads one event as producers write it. `now` stands in for a missing `at`.
     pub fn from_json(json: &[u8], now: Timestamp) -> Result<Event, EventError> {
-        // serde would take a list for the fields in their order.
-        if json.trim_ascii_start().first().is_some_and(|c| *c != b'{') {
+        let text = json::text_of(json)?;
+        if text.trim_start().chars().next().is_some_and(|c| c != '{') {
             return Err(EventError::Syntax("an event is an object in braces".into()));
         }
-        let mut parser = serde_json::Deserializer::from_slice(json);
-        let written: Written = serde_path_to_error::deserialize(&mut parser).map_err(|error| {
-            let field = error.path().to_string();
-            let inner = error.into_inner();
-            match inner.classify() {
-                serde_json::error::Category::Data => EventError::field(&field, tidy(&inner)),
-                _ => EventError::Syntax(inner.to_string()),
-            }
-        })?;
-        parser.end().map_err(|error| EventError::Syntax(error.to_string()))?;
-        written.check(now)
+        Written::of(json::fields(text, &FIELDS)?)?.check(now)
     }
 }
 
-/// serde_json appends the place, which says little in an object of one line.
-fn tidy(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    match text.rfind(" at line ") {
-        Some(end) => text[..end].to_owned(),
-        None => text,
+impl<'a> Written<'a> {
+    /// Checks the types. `null` is as good as nothing, except for a plate.
+    fn of(values: [Option<Value<'a>>; FIELDS.len()]) -> Result<Written<'a>, EventError> {
+        let [kind, plate, at, lane, camera, confidence, seen_at, occupied, reason, epoch, sequence] = values;
+        fn typed<'a, T>(
+            field: &str,
+            value: Option<Value<'a>>,
+            read: impl FnOnce(Value<'a>) -> Result<T, String>,
+        ) -> Result<Option<T>, EventError> {
+            let value = value.filter(|value| *value != Value::Null);
+            value.map(read).transpose().map_err(|reason| EventError::field(field, reason))
+        }
+        let owned = |value: Value<'a>| value.text().map(Cow::into_owned);
+        Ok(Written {
+            kind: typed("kind", kind, Value::text)?,
+            plate: plate
+                .map(Value::text_or_null)
+                .transpose()
+                .map_err(|reason| EventError::field("plate", reason))?,
+            at: typed("at", at, Value::text)?,
+            lane: typed("lane", lane, owned)?,
+            camera: typed("camera", camera, owned)?,
+            confidence: typed("confidence", confidence, Value::number)?,
+            seen_at: typed("seen_at", seen_at, Value::text)?,
+            occupied: typed("occupied", occupied, |value| {
+                value.whole(u32::MAX.into()).map(|number| u32::try_from(number).unwrap_or(u32::MAX))
+            })?,
+            reason: typed("reason", reason, owned)?,
+            epoch: typed("epoch", epoch, Value::text)?,
+            sequence: typed("sequence", sequence, |value| value.whole(u64::MAX))?,
+        })
     }
 }
 
@@ -337,7 +360,10 @@ mod tests {
             (r#"{"kind":"enter","plate":"AB1"}"#, "kind: \"enter\" is none of"),
             (r#"{"kind":"entry"}"#, "plate: it is missing"),
             (r#"{"kind":"entry","plate":"?"}"#, "plate: a plate is made of"),
-            (r#"{"kind":"entry","plate":7}"#, "plate: invalid type"),
+            (
+                r#"{"kind":"entry","plate":7}"#,
+                "plate: the number 7 stands where a text in quotes, or null, belongs",
+            ),
             (r#"{"kind":"entry","plate":"AB1","at":"yesterday"}"#, "at: "),
             (r#"{"kind":"entry","plate":"AB1","at":"2026-11-23T08:15:00"}"#, "at: it lacks the offset"),
             (r#"{"kind":"entry","plate":"AB1","at":"2026-02-30T08:15:00Z"}"#, "at: "),
@@ -346,7 +372,16 @@ mod tests {
             (r#"{"kind":"entry","plate":"AB1","confidence":1.5}"#, "confidence: it lies between"),
             (r#"{"kind":"entry","plate":"AB1","seen_at":""}"#, "seen_at: "),
             (r#"{"kind":"entry","plate":"AB1","lane":"a\u0000"}"#, "lane: it holds a control"),
-            (r#"{"kind":"count","occupied":-1,"reason":"r"}"#, "occupied: invalid value"),
+            (
+                r#"{"kind":"count","occupied":-1,"reason":"r"}"#,
+                "occupied: the number -1 stands where a whole number",
+            ),
+            (r#"{"kind":"entry","plate":"AB1","plate":"AB1"}"#, "plate: duplicate field `plate`"),
+            (r#"{"kind":"entry","plate":"AB1","lane":[2]}"#, "lane: a list stands where a text"),
+            (
+                r#"{"kind":"entry","plate":"AB1","confidence":"1"}"#,
+                "confidence: a text stands where a number",
+            ),
             (r#"{"kind":"plate_correction","epoch":"x","sequence":1,"plate":"AB1"}"#, "epoch: "),
         ] {
             let reason = refused(json);
@@ -354,7 +389,7 @@ mod tests {
         }
         for json in ["", "{", "[]", "nonsense", r#"{"kind":"entry","plate":"AB1"} x"#] {
             let reason = refused(json);
-            assert!(reason.contains("JSON") || reason.contains("invalid type"), "{json}: {reason}");
+            assert!(reason.contains("JSON"), "{json}: {reason}");
         }
     }
 }

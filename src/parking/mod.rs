@@ -6,6 +6,7 @@
 pub mod board;
 pub mod charge;
 pub mod event;
+pub mod json;
 pub mod lookalike;
 pub mod moment;
 pub mod occupancy;

@@ -13,8 +13,15 @@ use unicode_properties::{
 
 /// A normalised plate: 1 to 16 letters and decimal digits, without the separators and the invisible characters that people and
 /// cameras put between them.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Plate(String);
+
+/// As a text in quotes: messages to people quote it so, and none shows how we store it.
+impl fmt::Debug for Plate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
 
 /// Why a text is not a plate.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

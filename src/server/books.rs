@@ -512,7 +512,19 @@ fn agree(statement: &Statement, book: &MonthBook) -> Result<(), BooksError> {
         return Ok(());
     }
     let whose = statement.head().customer.id().to_owned();
-    Err(BooksError::Disagree { whose, lines: format!("{by_line:?}"), books: format!("{by_book:?}") })
+    Err(BooksError::Disagree { whose, lines: in_words(&by_line), books: in_words(&by_book) })
+}
+
+/// Sums in minor units, by currency and hundredths of a per cent of VAT.
+fn in_words(sums: &[(String, Option<u32>, i64)]) -> String {
+    if sums.is_empty() {
+        return "nothing".into();
+    }
+    let in_words = |(currency, rate, minor): &(String, Option<u32>, i64)| match rate {
+        Some(rate) => format!("{minor} {currency} at {}.{:02} % VAT", rate / 100, rate % 100),
+        None => format!("{minor} {currency} without VAT"),
+    };
+    sums.iter().map(in_words).collect::<Vec<_>>().join(", ")
 }
 
 /// An answer to [`Question::Statements`], as the one who asked reads it.

@@ -135,12 +135,12 @@ impl<'a> Reckoner<'a> {
                 Some("the exit is earlier than the entry by a little: two clocks differ, and the stay has no length".into())
             }
             Terms::Charged { .. } => priced.and_then(Priced::free_because),
-            Terms::Pending => Some("no tariff has a price for it yet".into()),
+            Terms::Pending => Some("no tariff has a price for it yet; \"server tariffs apply\" prices it when one has".into()),
             Terms::Held(Held::EndsBeforeItBegins) => {
-                Some("it ended before it began; it is not charged until a person has looked".into())
+                Some("it ended before it began and is not charged; \"server stays close\" ends it at another time".into())
             }
             Terms::Held(Held::TooLong) => {
-                Some("it is longer than 30 days; it is not charged until a person has looked".into())
+                Some("it is longer than 30 days and is not charged; \"server stays bill\" charges it, \"server stays split\" makes two of it".into())
             }
         }
     }

@@ -314,7 +314,7 @@ impl Serving {
         now_ms: i64,
     ) -> Result<Option<String>, StoreError> {
         if answer.verdict == Verdict::OtherLedger {
-            tracing::warn!(garage = %request.site, wanted = ?request.ledger.map(|ledger| ledger.to_string()), "a garage that delivers to another ledger knocked; nothing was taken from it. Was its address set wrong, or this server's directory replaced?");
+            tracing::warn!(garage = %request.site, wanted = request.ledger.map(|ledger| ledger.to_string()), "a garage that delivers to another ledger knocked; nothing was taken from it. Was its address set wrong, or this server's directory replaced?");
             return Ok(None);
         }
         let mut notice = None;

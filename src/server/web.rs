@@ -113,12 +113,13 @@ impl Web {
 
 async fn readyz(State(web): Shared) -> Result<&'static str, Problem> {
     if let Some(now_at) = web.store.moved_to() {
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, http::renamed(&now_at)));
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, http::renamed(&now_at))
+            .code("data_directory_renamed"));
     }
     web.room.check(0).map(|()| "ready\n").map_err(|what| {
         let text =
             format!("{what}; edges keep their events until there is room, and what was applied is kept");
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, text)
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, text).code("disk_full")
     })
 }
 
@@ -352,9 +353,12 @@ async fn garage(
     State(web): Shared,
     name: Result<Path<String>, PathRejection>,
 ) -> Result<impl IntoResponse, Problem> {
-    let Path(name) = name.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.body_text()))?;
-    let unknown =
-        || Problem::new(StatusCode::NOT_FOUND, format!("no garage named {name:?} was ever heard of"));
+    let Path(name) =
+        name.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.body_text()).code("invalid_path"))?;
+    let unknown = || {
+        Problem::new(StatusCode::NOT_FOUND, format!("no garage named {name:?} was ever heard of"))
+            .code("no_such_garage")
+    };
     let site = SiteName::new(&name).map_err(|_| unknown())?;
     let streams = web.ledger.streams();
     let view = web.view();

@@ -11,6 +11,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Exp1};
 use std::collections::VecDeque;
+use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ pub enum Way {
     ToEdge,
 }
 
-/// What happens to a link.
+/// What happens to a link; shown as a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cut {
     /// Each piece arrives late.
@@ -36,6 +37,20 @@ pub enum Cut {
     HalfOpen(Way),
     /// Connections break and nobody listens.
     Refuse,
+}
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Cut::Delay => "delay",
+            Cut::Stall => "stall",
+            Cut::Reset => "reset",
+            Cut::BlackHole => "black hole",
+            Cut::HalfOpen(Way::ToServer) => "half open, to the server",
+            Cut::HalfOpen(Way::ToEdge) => "half open, to the edge",
+            Cut::Refuse => "refused",
+        })
+    }
 }
 
 impl Cut {

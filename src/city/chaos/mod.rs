@@ -240,13 +240,15 @@ impl Diary {
         let whom = match blow {
             Blow::KillServer => "the server is killed".to_owned(),
             Blow::KillEdge(edge) => format!("edge-{} is killed", edge + 1),
-            Blow::CutLink(link, cut) => format!("the link of edge-{} is cut: {cut:?}", link + 1),
+            Blow::CutLink(link, cut) => format!("the link of edge-{} is cut: {cut}", link + 1),
         };
         let at = point.map_or_else(String::new, |point| format!(" at event {point}:"));
         let _ = writeln!(
             self.file,
-            "{seconds:9.3} s:{at} {whom}, {hesitation:?} after a post to edge-{}, for {lasts:?}",
-            herald + 1
+            "{seconds:9.3} s:{at} {whom}, {:.6} s after a post to edge-{}, for {:.3} s",
+            hesitation.as_secs_f64(),
+            herald + 1,
+            lasts.as_secs_f64()
         );
     }
 }

@@ -133,7 +133,7 @@ impl Keys {
             let (key, value) = entry?;
             let number = key.get(1..).and_then(|number| Some(u64::from_be_bytes(number.try_into().ok()?)));
             let (Some(number), Some(page)) = (number, decode(&value)) else {
-                tracing::error!(key = ?key, "{UNREADABLE}");
+                tracing::error!(key = %key.escape_ascii(), "{UNREADABLE}");
                 keys.next_page = number.map_or(keys.next_page, |number| number + 1);
                 continue;
             };

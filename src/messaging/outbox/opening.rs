@@ -99,7 +99,7 @@ pub(super) fn read(
             }
             // Its pages name their epoch.
             _ => {
-                tracing::error!(key = ?key, "the record of an epoch cannot be read; it is made anew from its pages")
+                tracing::error!(key = %key.escape_ascii(), "the record of an epoch cannot be read; it is made anew from its pages")
             }
         }
     }

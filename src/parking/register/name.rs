@@ -19,9 +19,16 @@ pub enum NameError {
 }
 
 /// Whom stays are billed to: 1 to 64 bytes of printable UTF-8 in normal form C, without spaces at the ends.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Account(String);
+
+/// As a text in quotes: messages to people quote it so, and none shows how we store it.
+impl fmt::Debug for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
 
 impl Account {
     /// What stands in the place of an account for plates that are not registered. No [`Account`] is called so, in whatever

@@ -1,5 +1,6 @@
 //! A CSV file with a header, line by line, with everything that is wrong with it.
 
+use crate::parking::json::other_encoding;
 use std::fmt;
 
 /// A line of a file that cannot be taken, and why.
@@ -46,8 +47,12 @@ impl fmt::Display for ImportError {
     }
 }
 
-/// The text of a file. Spreadsheets on Windows like to save another encoding: that is said with the line.
+/// The text of a file. Spreadsheets like to save other encodings: those are named, or said with the line.
 pub fn decode(bytes: &[u8]) -> Result<&str, ImportError> {
+    if let Some(encoding) = other_encoding(bytes) {
+        let reason = format!("it looks like {encoding}; save the file as \"CSV UTF-8\"");
+        return Err(ImportError(vec![BadLine::whole(1, reason)]));
+    }
     std::str::from_utf8(bytes).map_err(|error| {
         let mut lines = Lines::default();
         let line = lines.at(&bytes[..error.valid_up_to()], error.valid_up_to());
@@ -62,20 +67,20 @@ pub(super) struct Row<const N: usize> {
     pub(super) cells: [String; N],
 }
 
-/// The records below the header, and the lines that are none. The header names `columns`, in any order; the separator is a
-/// comma, or a semicolon where the header has that. A record whose cells are all empty says nothing and is passed over.
+/// The records below the header, and the lines that are none. The header names `columns`, in any order; the separator is what a first
+/// line `sep=;` says, else the one of comma, semicolon and tab that the header has most of. Spreadsheets save empty rows, and
+/// empty columns without a name: they say nothing and are passed over.
 pub(super) fn read<const N: usize>(
     text: &str,
     columns: [&'static str; N],
 ) -> Result<(Vec<Row<N>>, Vec<BadLine>), ImportError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let header = text.trim_start().lines().next().unwrap_or_default();
-    let separator = if header.matches(';').count() > header.matches(',').count() { b';' } else { b',' };
+    let (separator, table_at) = separator(text);
     let mut reader = csv::ReaderBuilder::new()
         .has_headers(false)
         .flexible(true)
         .delimiter(separator)
-        .from_reader(text.as_bytes());
+        .from_reader(&text.as_bytes()[table_at..]);
     let mut lines = Lines::default();
     let mut places = None;
     let (mut rows, mut bad) = (Vec::new(), Vec::new());
@@ -83,16 +88,24 @@ pub(super) fn read<const N: usize>(
     while reader.read_record(&mut record).expect("a text is readable and UTF-8") {
         let begin =
             record.position().map_or(0, |place| usize::try_from(place.byte()).expect("it is within memory"));
-        let line = lines.at(text.as_bytes(), begin);
-        let Some((places, width)) = &places else {
-            places = Some((find(&record, columns, line)?, record.len()));
+        let line = lines.at(text.as_bytes(), table_at + begin);
+        // Behind the last cell that says something, a spreadsheet may write any number of empty ones.
+        let says = |place: &usize| !record[*place].trim().is_empty();
+        let Some(length) = (0..record.len()).rev().find(says).map(|last| last + 1) else {
             continue;
         };
-        if record.iter().all(|cell| cell.trim().is_empty()) {
+        let Some((places, width)) = &places else {
+            places = Some((find(&record, columns, line)?, length));
+            continue;
+        };
+        if record.len() < *width || length > *width {
+            let fields = if length > *width { length } else { record.len() };
+            bad.push(BadLine::whole(line, format!("it has {fields} fields, the header has {width}")));
             continue;
         }
-        if record.len() != *width {
-            let reason = format!("it has {} fields, the header has {width}", record.len());
+        let is_nameless = |(place, cell): &(usize, &str)| !places.contains(place) && !cell.trim().is_empty();
+        if let Some((place, cell)) = record.iter().enumerate().find(is_nameless) {
+            let reason = format!("cell {} holds {:?}, and its column has no name", place + 1, cell.trim());
             bad.push(BadLine::whole(line, reason));
             continue;
         }
@@ -104,14 +117,35 @@ pub(super) fn read<const N: usize>(
     }
 }
 
-/// Where in a record the columns are.
+/// The separator, and where the table begins.
+fn separator(text: &str) -> (u8, usize) {
+    let mut begin = 0;
+    for line in text.split_inclusive(['\r', '\n']) {
+        let said = line.trim_end_matches(['\r', '\n']);
+        // What Excel reads and some programs write: `sep=;`, with other separators behind it where it was saved again.
+        let said = said.trim_start_matches('"').as_bytes();
+        match said {
+            [b's' | b'S', b'e' | b'E', b'p' | b'P', b'=', separator, ..] => {
+                return (*separator, begin + line.len());
+            }
+            _ if said.trim_ascii().is_empty() => begin += line.len(),
+            _ => break,
+        }
+    }
+    let header = text[begin..].split(['\r', '\n']).next().unwrap_or_default();
+    let count = |separator: &u8| header.bytes().filter(|byte| byte == separator).count();
+    // Of several with as many, the last: a comma, where there is none of any.
+    (b"\t;,".iter().copied().max_by_key(count).unwrap_or(b','), 0)
+}
+
+/// Where in a record the columns are. Cells without a name say nothing.
 fn find<const N: usize>(
     header: &csv::StringRecord,
     columns: [&'static str; N],
     line: usize,
 ) -> Result<[usize; N], ImportError> {
     let mut places = [None; N];
-    for (place, name) in header.iter().enumerate() {
+    for (place, name) in header.iter().enumerate().filter(|(_, name)| !name.trim().is_empty()) {
         let name = name.trim();
         match columns.iter().position(|column| column.eq_ignore_ascii_case(name)) {
             None => {
@@ -187,6 +221,7 @@ mod tests {
             "A , B\n 1 ,\"x, y\"\n2, ",
             "b,a\n\"x, y\",1\n,2\n",
             "a,b\r1,\"x, y\"\r2,\r",
+            "a\tb\r\n1\tx, y\r\n2\t",
         ] {
             assert_eq!(rows(text), expected, "{text:?}");
         }
@@ -207,6 +242,41 @@ mod tests {
         assert_eq!(
             bad,
             ["line 2: it has 1 fields, the header has 2", "line 4: it has 3 fields, the header has 2"]
+        );
+    }
+
+    /// What spreadsheets save beside the table was refused with a message about a cell that nobody sees.
+    #[test]
+    fn what_spreadsheets_save_beside_the_table_is_passed_over() {
+        for text in [
+            "sep=;\na;b\n1;\"x, y\"\n2;\n",
+            "\u{feff}sep=;\r\na;b\r\n1;x, y\r\n2;\r\n",
+            "\"sep=;\"\r\na;b\r\n1;x, y\r\n2;\r\n",
+            "SEP=\t\na\tb\n1\tx, y\n2\t\n",
+            "sep=|\na|b\n1|x, y\n2|\n",
+            ",\na,b\n1,\"x, y\"\n2,\n",
+        ] {
+            let lines = vec![(3, cells("1", "x, y")), (4, cells("2", ""))];
+            assert_eq!(rows(text), lines, "{text:?}");
+        }
+        let expected = vec![(2, cells("1", "x, y")), (3, cells("2", "")), (5, cells("3", "4"))];
+        for text in [
+            "a,b,,\n1,\"x, y\",,\n2,,,\n,,,\n3,4\n",
+            "a,b\n1,\"x, y\",,\n2,,,\n,,,\n3,4,\n",
+            ",a,,b,\n,1,,\"x, y\",\n,2,,,\n,,,,\n,3,,4,\n",
+            ";a; ;b;\n;1;;x, y;\n;2;;;\n;;;;\n;3;;4;\n",
+            "\ta\t\tb\t\n\t1\t\tx, y\t\n\t2\t\t\t\n\t\t\n\t3\t\t4\n",
+        ] {
+            assert_eq!(rows(text), expected, "{text:?}");
+        }
+        let (_, bad) = read("a,,b\n1,,2\n1, why ,2\n1,,2,,x\n", ["a", "b"]).unwrap();
+        let bad: Vec<String> = bad.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            bad,
+            [
+                "line 3: cell 2 holds \"why\", and its column has no name",
+                "line 4: it has 5 fields, the header has 3"
+            ]
         );
     }
 
@@ -234,5 +304,8 @@ mod tests {
         assert_eq!(decode("a,ä\n".as_bytes()), Ok("a,ä\n"));
         let error = decode(b"a,b\r\n1,2\r\nM\xfcller,3\r\n").unwrap_err();
         assert!(error.to_string().starts_with("line 3: it is not UTF-8"), "{error}");
+        let unicode_text: Vec<u8> = "\u{feff}a\tb\r\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let error = decode(&unicode_text).unwrap_err();
+        assert!(error.to_string().starts_with("line 1: it looks like UTF-16; save"), "{error}");
     }
 }

@@ -143,6 +143,33 @@ impl Command {
     /// The longest reason, in bytes: a record must fit into a value of the store.
     pub const REASON_MAX: usize = 1024;
 
+    /// What it is called in logs. What it says may be a plate, or what somebody wrote about a person.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Command::Rename { .. } => "rename",
+            Command::Decommission { .. } => "decommission",
+            Command::Capacity { .. } => "capacity",
+            Command::Release { .. } => "release",
+            Command::Discard { .. } => "discard",
+            Command::Adopt { .. } => "adopt",
+            Command::Piece { .. } => "piece",
+            Command::Tariffs { .. } => "tariffs",
+            Command::Plates { .. } => "plates",
+            Command::RemovePlate { .. } => "remove_plate",
+            Command::Contracts { .. } => "contracts",
+            Command::RemoveContract { .. } => "remove_contract",
+            Command::Price { .. } => "price",
+            Command::Void { .. } => "void",
+            Command::Credit { .. } => "credit",
+            Command::JoinStay { .. } => "join_stay",
+            Command::CloseStay { .. } => "close_stay",
+            Command::SplitStay { .. } => "split_stay",
+            Command::BillStay { .. } => "bill_stay",
+            Command::Forget { .. } => "forget",
+            Command::Erased => "erased",
+        }
+    }
+
     /// Whether it is judged by stays and charges, which are read as they were written last.
     fn is_about_entries(&self) -> bool {
         !matches!(

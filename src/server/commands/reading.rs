@@ -171,7 +171,7 @@ pub fn done(view: &View, position: u64, command: &Command) -> Outcome {
             format!("What waited at {place} acts from position {position} on.{rest}")
         }
         Command::Adopt { garage } => format!(
-            "The next conflict of the garage {garage:?} is decided: its edge is told to send what it has not delivered under a new epoch, so that both sides count. Recorded at position {position}"
+            "The next conflict of the garage \"{garage}\" is decided: its edge moves what it has not delivered to a new epoch, so that both sides count. Recorded at position {position}"
         ),
         Command::Discard { place, .. } => format!(
             "What waited at {place} is given up from position {position} on. Its bytes, and the reason, stay in the ledger"

@@ -100,7 +100,9 @@ pub enum Refusal {
     )]
     NotUnderstood { place: Place, reason: String },
     #[error(
-        "no edge ever sent under the name {garage:?}, so that nothing of it can be in conflict; its edge sends under {sites:?}"
+        "no edge ever sent under the name {:?}, so that nothing of it can be in conflict; its edge sends under {}",
+        .garage.as_str(),
+        in_quotes(.sites)
     )]
     NotSentUnder { garage: SiteName, sites: Vec<SiteName> },
     #[error(
@@ -113,6 +115,11 @@ pub enum Refusal {
     Order(#[from] NoOrder),
     #[error(transparent)]
     Repair(#[from] NoRepair),
+}
+
+fn in_quotes(sites: &[SiteName]) -> String {
+    let quoted: Vec<String> = sites.iter().map(|site| format!("{:?}", site.as_str())).collect();
+    quoted.join(", ")
 }
 
 /// What a command does, once it is judged.
@@ -334,7 +341,7 @@ impl View {
                 return Ok(());
             }
         };
-        tracing::info!(position, garage = %self.name_of(&key), ?command, "a command takes effect");
+        tracing::info!(position, garage = %self.name_of(&key), command = command.name(), "a command takes effect");
         match change {
             Change::Called(name) => {
                 let (garage, ..) = self.garage_mut(&key, changes);

@@ -61,6 +61,8 @@ struct AnomalyLine {
     first_position: u64,
     last_position: u64,
     explanation: &'static str,
+    /// The command that resolves it.
+    command: &'static str,
 }
 
 /// What did not add up: once for each code, garage and plate. Plates that nobody registered come last.
@@ -127,6 +129,7 @@ pub(super) async fn anomalies(
             first_position: anomaly.first_position,
             last_position: anomaly.last_position,
             explanation: code.explanation(),
+            command: code.command(),
         });
         Ok::<_, StoreError>(Answer {
             position,

@@ -37,7 +37,7 @@ fn format(name: Option<&str>) -> Result<Format, Problem> {
 }
 
 fn bad(detail: String) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, detail)
+    Problem::new(StatusCode::BAD_REQUEST, detail).code("invalid_query")
 }
 
 enum Found {
@@ -93,12 +93,14 @@ pub(super) async fn statement(
             format!(
                 "{whose:?} is neither an account nor a plate that was charged in {month}; GET /v1/charges shows what was"
             ),
-        )),
+        )
+        .code("no_such_statement")),
         Found::TooLong => Err(Problem::new(
             StatusCode::UNPROCESSABLE_ENTITY,
             format!(
                 "the statement of {whose:?} for {month} has more than {LINES_MAX} lines. \"server statements export --month {month} --out DIR\" writes it into files, GET /v1/charges?account=&month= lists it"
             ),
-        )),
+        )
+        .code("statement_too_long")),
     }
 }

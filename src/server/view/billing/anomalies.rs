@@ -71,39 +71,57 @@ impl Code {
         Code::ALL.into_iter().find(|code| code.as_str() == text)
     }
 
-    /// What it means, and what a person can do.
+    /// What it means, what became of it, and what a person can do; [`Code::command`] does it.
     pub fn explanation(self) -> &'static str {
         match self {
             Code::ExitWithoutEntry => {
-                "a car left that had not entered, by its plate; nothing is charged. \"server stays review\" looks for an entry with a look-alike plate"
+                "a car left that had not entered, by its plate; nothing is charged. \"server stays review\" looks for an entry with a look-alike plate, \"server stays join\" makes one stay of the two"
             }
             Code::EntryWhileOpen => {
                 "a car entered that was inside already: its exit was not seen. The former stay ends unresolved and is not charged; \"server stays close\" ends it at a time"
             }
             Code::ClockSkew => {
-                "a stay ended up to 5 minutes before it began, because two clocks differ; it counts as one without length"
+                "a stay ended up to 5 minutes before it began, because two clocks differ; it counts as one without length. Where that is too little, set the clocks of the garage right; where it is too much, \"server charges void\" takes the charge back"
             }
             Code::ExitBeforeEntry => {
-                "a stay ended more than 5 minutes before it began; it is not charged. Check the clocks of the garage"
+                "a stay ended more than 5 minutes before it began; it is held and not charged. Set the clocks of the garage right; \"server stays close\" ends this stay at the time when the car left, and charges it"
             }
             Code::OpenInTwoGarages => {
-                "a car entered a garage while it was inside another: a plate was misread, or an exit was missed"
+                "a car entered a garage while it was inside another: a plate was misread, or an exit was missed. \"server stays review\" shows the long stays of such cars; \"server stays close\" ends one whose exit was missed, \"server stays split\" parts one in two"
             }
             Code::StayOver30Days => {
                 "a stay is longer than 30 days; it is held and not charged. \"server stays bill\" charges it as it is, \"server stays split\" makes two of it"
             }
             Code::ClockNotSet => {
-                "the garage's clock was not known to be set when it took these events; what they cost may be wrong"
+                "the garage's clock was not known to be set when it took these events; what they cost may be wrong. Set the clock; \"server charges credit\" gives back what was too much"
             }
             Code::UnreadablePlate => {
-                "a plate could not be read; the car is counted, never matched or charged"
+                "a plate could not be read; the car is counted, never matched or charged. A plate_correction for that event, posted to the garage's edge, says the plate where somebody knows it"
             }
             Code::NoTariff => {
-                "no tariff has a price for this stay yet; it waits. Add one, restart the server or give it, then \"server tariffs apply\""
+                "no tariff has a price for this stay yet; it waits. Add one, restart the server or give it, then \"server tariffs apply\" prices it"
             }
             Code::Unregistered => {
-                "nobody registered this plate; it is charged to the account \"unregistered\""
+                "nobody registered this plate; it is charged to the account \"unregistered\". \"server plates add\" says who pays from now on, \"server charges void\" takes a charge back"
             }
+        }
+    }
+
+    /// The command that resolves it, as it is typed, with what is to be filled in.
+    pub fn command(self) -> &'static str {
+        match self {
+            Code::ExitWithoutEntry => "server stays join ENTRY EXIT --reason TEXT",
+            Code::EntryWhileOpen | Code::ExitBeforeEntry | Code::OpenInTwoGarages => {
+                "server stays close ENTRY --left TIME --reason TEXT"
+            }
+            Code::ClockSkew => "server charges void ID --reason TEXT",
+            Code::StayOver30Days => "server stays bill ID --reason TEXT",
+            Code::ClockNotSet => "server charges credit ID --amount MINOR_UNITS --reason TEXT",
+            Code::UnreadablePlate => {
+                r#"curl -H 'Content-Type: application/json' -d '{"kind":"plate_correction","epoch":"EPOCH","sequence":SEQUENCE,"plate":"PLATE"}' http://EDGE/v1/events"#
+            }
+            Code::NoTariff => "server tariffs apply",
+            Code::Unregistered => "server plates add PLATE ACCOUNT NAME",
         }
     }
 }

@@ -1,0 +1,277 @@
+//! One JSON object as a producer writes it: its fields by name, each once, and what is wrong with them in JSON's own words.
+
+use super::event::EventError;
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::fmt;
+
+/// What begins in an encoding that is not UTF-8, by its byte order mark or by its zeros: the name of that encoding.
+pub(super) fn other_encoding(bytes: &[u8]) -> Option<&'static str> {
+    match bytes {
+        [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => Some("UTF-32"),
+        [1..=255, 0, 0, 0, ..] | [0, 0, 0, 1..=255, ..] => Some("UTF-32"),
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Some("UTF-16"),
+        [1..=255, 0, ..] | [0, 1..=255, ..] => Some("UTF-16"),
+        _ => None,
+    }
+}
+
+/// A body without the mark of UTF-8 at its beginning, which says nothing. Other encodings are refused by name.
+pub fn without_mark(body: &[u8]) -> Result<&[u8], EventError> {
+    match other_encoding(body) {
+        Some(encoding) => Err(EventError::Encoding(format!("this looks like {encoding}"))),
+        None => Ok(body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body)),
+    }
+}
+
+/// The text of a body.
+pub(super) fn text_of(body: &[u8]) -> Result<&str, EventError> {
+    let body = without_mark(body)?;
+    std::str::from_utf8(body).map_err(|error| {
+        let at = error.valid_up_to();
+        EventError::Encoding(format!("byte {} is {:#04x}, which is not UTF-8", at + 1, body[at]))
+    })
+}
+
+/// A value of a field.
+#[derive(Debug, PartialEq)]
+pub(super) enum Value<'a> {
+    Null,
+    TrueOrFalse,
+    Whole(u64),
+    /// Negative, with a fraction, or with an exponent.
+    Number(serde_json::Number),
+    Text(Cow<'a, str>),
+    List,
+    Object,
+}
+
+impl fmt::Display for Value<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::Null => f.write_str("null"),
+            Value::TrueOrFalse => f.write_str("true or false"),
+            Value::Whole(number) => write!(f, "the number {number}"),
+            Value::Number(number) => write!(f, "the number {number}"),
+            Value::Text(_) => f.write_str("a text"),
+            Value::List => f.write_str("a list"),
+            Value::Object => f.write_str("an object"),
+        }
+    }
+}
+
+impl<'a> Value<'a> {
+    fn instead_of<T>(&self, expected: &str) -> Result<T, String> {
+        Err(format!("{self} stands where {expected} belongs"))
+    }
+
+    pub(super) fn text_or_null(self) -> Result<Option<Cow<'a, str>>, String> {
+        match self {
+            Value::Text(text) => Ok(Some(text)),
+            Value::Null => Ok(None),
+            other => other.instead_of("a text in quotes, or null,"),
+        }
+    }
+
+    pub(super) fn text(self) -> Result<Cow<'a, str>, String> {
+        match self {
+            Value::Text(text) => Ok(text),
+            other => other.instead_of("a text in quotes"),
+        }
+    }
+
+    pub(super) fn number(self) -> Result<f64, String> {
+        match self {
+            Value::Whole(number) => Ok(number as f64),
+            Value::Number(number) => number.as_f64().ok_or_else(|| format!("{number} is too large")),
+            other => other.instead_of("a number"),
+        }
+    }
+
+    /// From 0 to `most`.
+    pub(super) fn whole(self, most: u64) -> Result<u64, String> {
+        match self {
+            Value::Whole(number) if number <= most => Ok(number),
+            other => other.instead_of(&format!("a whole number from 0 to {most}")),
+        }
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Value<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Value<'a>, D::Error> {
+        struct Any;
+        impl<'de> Visitor<'de> for Any {
+            type Value = Value<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a value of JSON")
+            }
+            fn visit_unit<E>(self) -> Result<Value<'de>, E> {
+                Ok(Value::Null)
+            }
+            fn visit_bool<E>(self, _: bool) -> Result<Value<'de>, E> {
+                Ok(Value::TrueOrFalse)
+            }
+            fn visit_u64<E>(self, number: u64) -> Result<Value<'de>, E> {
+                Ok(Value::Whole(number))
+            }
+            fn visit_i64<E>(self, number: i64) -> Result<Value<'de>, E> {
+                Ok(u64::try_from(number).map_or_else(|_| Value::Number(number.into()), Value::Whole))
+            }
+            fn visit_f64<E>(self, number: f64) -> Result<Value<'de>, E> {
+                // JSON has no other numbers than those.
+                Ok(serde_json::Number::from_f64(number).map_or(Value::Null, Value::Number))
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Value<'de>, E> {
+                Ok(Value::Text(Cow::Owned(text.to_owned())))
+            }
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Value<'de>, E> {
+                Ok(Value::Text(Cow::Borrowed(text)))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value<'de>, A::Error> {
+                while list.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Value::List)
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Value<'de>, A::Error> {
+                while object.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(Value::Object)
+            }
+        }
+        deserializer.deserialize_any(Any)
+    }
+}
+
+/// The values of these fields, in their order; `None` for what is missing. A field that has another name or stands twice is refused by
+/// name, but only of what is JSON to its end.
+pub(super) fn fields<'a, const N: usize>(
+    text: &'a str,
+    names: &[&'static str; N],
+) -> Result<[Option<Value<'a>>; N], EventError> {
+    let reading = Cell::new(None);
+    let mut parser = serde_json::Deserializer::from_str(text);
+    let syntax = |error: serde_json::Error| {
+        let place = reading.get().map_or_else(String::new, |name| format!(", in the value of {name:?}"));
+        EventError::Syntax(format!("{error}{place}"))
+    };
+    let object = Object { names, reading: &reading };
+    let (values, wrong) = (&mut parser).deserialize_map(object).map_err(syntax)?;
+    parser.end().map_err(syntax)?;
+    wrong.map_or(Ok(values), Err)
+}
+
+struct Object<'n, const N: usize> {
+    names: &'n [&'static str; N],
+    /// The field whose value is being read.
+    reading: &'n Cell<Option<&'static str>>,
+}
+
+#[derive(Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'de, const N: usize> Visitor<'de> for Object<'_, N> {
+    type Value = ([Option<Value<'de>>; N], Option<EventError>);
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object in braces")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Self::Value, A::Error> {
+        let mut values = [const { None }; N];
+        let mut wrong = None;
+        while let Some(Name(name)) = object.next_key()? {
+            let place = self.names.iter().position(|known| *known == name);
+            self.reading.set(place.map(|place| self.names[place]));
+            let value = object.next_value()?;
+            self.reading.set(None);
+            match place {
+                Some(place) if values[place].is_none() => values[place] = Some(value),
+                Some(_) => {
+                    let reason = format!("duplicate field `{name}`: an object says each thing once");
+                    wrong.get_or_insert(EventError::field(&name, reason));
+                }
+                None => {
+                    let known = self.names.join(", ");
+                    let reason = format!("unknown field `{name}`: an event has {known}");
+                    wrong.get_or_insert(EventError::field(&name, reason));
+                }
+            }
+        }
+        Ok((values, wrong))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<[Option<Value<'_>>; 2], String> {
+        fields(text, &["a", "b"]).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn fields_are_read_in_whatever_order_they_stand() {
+        assert_eq!(read(r#"{"b":7,"a":"x"}"#), Ok([Some(Value::Text("x".into())), Some(Value::Whole(7))]));
+        assert_eq!(read(r#"{"\u0061":null}"#), Ok([Some(Value::Null), None]));
+        for (written, value) in [
+            ("-1", Value::Number((-1).into())),
+            ("1.5", Value::Number(serde_json::Number::from_f64(1.5).unwrap())),
+            ("true", Value::TrueOrFalse),
+            ("[1,[2]]", Value::List),
+            ("{\"a\":{},\"a\":1}", Value::Object),
+            ("\"\\\"\"", Value::Text("\"".into())),
+        ] {
+            assert_eq!(read(&format!("{{\"a\":{written}}}")), Ok([Some(value), None]));
+        }
+    }
+
+    /// The name of a duplicate field was shown as ".", and types were those of Rust: "expected u32".
+    #[test]
+    fn what_is_wrong_is_said_by_name_and_in_the_words_of_json() {
+        for (text, reason) in [
+            (r#"{"a":1,"b":2,"a":3}"#, "a: duplicate field `a`"),
+            (r#"{"a":1,"\u0061":3}"#, "a: duplicate field `a`"),
+            (r#"{"a":1,"c":[1]}"#, "c: unknown field `c`: an event has a, b"),
+            (r#"{"a":1e999}"#, "in the value of \"a\""),
+            (r#"{"b":tru}"#, "in the value of \"b\""),
+            (r#"{"a":1} {}"#, "trailing characters"),
+            (r#"{"a":1,"a":2"#, "EOF while parsing"),
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.contains(reason), "{text}: {error}");
+        }
+        let said = |value: Value<'_>| value.text().unwrap_err();
+        assert_eq!(said(Value::Whole(7)), "the number 7 stands where a text in quotes belongs");
+        let whole = |value: Value<'_>| value.whole(9).unwrap_err();
+        let less = Value::Number((-1).into());
+        assert_eq!(whole(less), "the number -1 stands where a whole number from 0 to 9 belongs");
+        assert_eq!(whole(Value::Whole(10)), "the number 10 stands where a whole number from 0 to 9 belongs");
+        assert_eq!(whole(Value::Null), "null stands where a whole number from 0 to 9 belongs");
+        let number = Value::Text("x".into()).number();
+        assert_eq!(number.unwrap_err(), "a text stands where a number belongs");
+    }
+
+    /// UTF-16 was "not an object in braces", and so was an object behind a byte order mark.
+    #[test]
+    fn other_encodings_are_named_and_a_mark_of_utf_8_is_passed_over() {
+        let text = r#"{"a":1}"#;
+        assert_eq!(text_of(text.as_bytes()), Ok(text));
+        assert_eq!(text_of(format!("\u{feff}{text}").as_bytes()), Ok(text));
+        let utf_16 = |bytes: fn(u16) -> [u8; 2], text: &str| text.encode_utf16().flat_map(bytes).collect();
+        let utf_32 = |bytes: fn(u32) -> [u8; 4], text: &str| {
+            text.chars().flat_map(|c| bytes(u32::from(c))).collect::<Vec<u8>>()
+        };
+        for text in [text.to_owned(), format!("\u{feff}{text}")] {
+            let two: [Vec<u8>; 2] = [utf_16(u16::to_le_bytes, &text), utf_16(u16::to_be_bytes, &text)];
+            for bytes in two {
+                assert_eq!(text_of(&bytes), Err(EventError::Encoding("this looks like UTF-16".into())));
+            }
+            for bytes in [utf_32(u32::to_le_bytes, &text), utf_32(u32::to_be_bytes, &text)] {
+                assert_eq!(text_of(&bytes), Err(EventError::Encoding("this looks like UTF-32".into())));
+            }
+        }
+        let latin_1 = text_of(b"{\"a\":\"\xfc\"}").unwrap_err().to_string();
+        assert!(latin_1.contains("byte 7 is 0xfc, which is not UTF-8"), "{latin_1}");
+        assert_eq!(text_of(b""), Ok(""));
+    }
+}
