@@ -68,8 +68,10 @@ pub fn router(shared: Arc<Shared>) -> Router {
         depth: metrics.gauge("outbox_depth", "Events that wait to be delivered"),
         resends: metrics.gauge("resends", "Events sent again since the start"),
         connected: metrics.gauge("connected", "1 while a server answers"),
-        stands_still: metrics
-            .gauge("queue_stands_still", "1 while the server answers and no event that waits is acknowledged"),
+        stands_still: metrics.gauge(
+            "queue_stands_still",
+            "1 while the server answers and no event that waits is acknowledged",
+        ),
         metrics,
         shared,
     };

@@ -152,7 +152,9 @@ impl World {
                 self.sender.outbox_holds(self.oldest, self.stored);
             }
             Outcome::Conflict { settled, .. } => self.settled = settled,
-            Outcome::ReceiverWentBack { mark, .. } => self.settled = self.settled.min(mark.max(self.oldest - 1)),
+            Outcome::ReceiverWentBack { mark, .. } => {
+                self.settled = self.settled.min(mark.max(self.oldest - 1))
+            }
             Outcome::Move { from } => {
                 self.moved += from - 1;
                 (self.oldest, self.settled, self.stored) = (1, 0, self.stored - (from - 1));

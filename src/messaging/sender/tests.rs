@@ -302,7 +302,11 @@ fn the_next_epoch_begins_anew_and_replies_to_the_former_one_count_no_more() {
     let (id, _) = send(&mut sender, Duration::ZERO, 10);
     sender.begin_epoch(Held { oldest: 1, settled: 0, available: 5 });
     assert_eq!(sender.replied(Duration::ZERO, &reply(id, 13)), Outcome::Nothing.into());
-    assert_eq!(send(&mut sender, secs(1), 0).1, None, "what was sent and not settled may be in the new epoch");
+    assert_eq!(
+        send(&mut sender, secs(1), 0).1,
+        None,
+        "what was sent and not settled may be in the new epoch"
+    );
     let (id, from) = send(&mut sender, secs(2), 5);
     assert_eq!(from, Some(1));
     assert_eq!(sender.replied(secs(2), &reply(id, 5)).outcome, Outcome::Settled { through: 5 });

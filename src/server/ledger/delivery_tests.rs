@@ -32,8 +32,13 @@ type Harms = Vec<(usize, usize, Harm)>;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Post { events: u64, bytes: usize },
-    Pass { ms: u64 },
+    Post {
+        events: u64,
+        bytes: usize,
+    },
+    Pass {
+        ms: u64,
+    },
     /// The edge is stopped, its pages are harmed, and it starts again.
     HarmedAtRest(Harms),
     /// Its pages are harmed while it runs. It starts again when it notices.
