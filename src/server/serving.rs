@@ -248,6 +248,8 @@ impl Serving {
             notices.push(self.observe(request, answer, now_ms)?);
         }
         self.signal.grown_to(self.ledger.position());
+        // A group of duplicates is acknowledged without a flush, which would have asked this.
+        self.ledger.store().check_in_place()?;
         for (((peer, request), answer), notice) in peers.into_iter().zip(requests).zip(answers).zip(notices) {
             let reply = Reply {
                 id: request.id,
