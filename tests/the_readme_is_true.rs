@@ -6,6 +6,7 @@
 //! defaults is compared with `--help`.
 
 use crate::common::daemon::own_loopback_address;
+use crate::common::turns::together;
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -132,6 +133,7 @@ fn run(line: &str, dir: &Path) -> String {
 
 #[test]
 fn its_commands_do_what_it_says() {
+    together();
     let dir = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink(Path::new(ROOT).join("examples"), dir.path().join("examples")).unwrap();
     let mut commands = commands();
