@@ -13,10 +13,10 @@ use crate::daemon::clock;
 use crate::http::{self, Paging, Problem, bad_cursor, metrics::Metrics, query};
 use crate::messaging::SiteName;
 use crate::messaging::page::{Content, RECORDS_MAX};
-use crate::parking::Event;
 use crate::parking::event::Shown;
 use crate::parking::statement::Operator;
 use crate::parking::tariff::Money;
+use crate::parking::{Event, Moment};
 use crate::store::Store;
 use crate::store::room::DiskRoom;
 use axum::extract::rejection::{PathRejection, QueryRejection};
@@ -25,7 +25,6 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
-use jiff::Timestamp;
 use prometheus_client::metrics::gauge::Gauge;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -601,5 +600,5 @@ async fn damages(
 
 /// RFC 3339 in UTC.
 fn time(ms: i64) -> String {
-    Timestamp::from_millisecond(ms).map_or_else(|_| ms.to_string(), |time| time.to_string())
+    Moment::from_ms(ms, 0).to_string()
 }
