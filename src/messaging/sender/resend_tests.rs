@@ -119,7 +119,7 @@ impl World {
 
     fn send(&mut self, id: u64, pages_from: Option<u64>, ask: bool) {
         let carried = pages_from.map(|from| (from, self.stored.min(from + self.fits - 1)));
-        for sequence in carried.map_or(1..=0, |(from, last)| from..=last) {
+        for sequence in carried.into_iter().flat_map(|(from, last)| from..=last) {
             let before = self.last_sent.insert(self.moved + sequence, self.now);
             let since = before.map_or(RESEND_LEAST, |before| self.now - before);
             assert!(since >= RESEND_LEAST, "message {sequence} is sent again after {since:?}");
