@@ -145,8 +145,9 @@ impl Daemon for Edge {
             tokio::select! {
                 () = stop.requested() => break,
                 failed = progress.wait_for(|progress| progress.failed) => {
-                    let what = if failed.is_ok() { "the disk failed" } else { "the committer ended" };
-                    return Err(DaemonError::Failed(format!("{what}: nothing more is accepted, everything confirmed is kept. Start the edge again; it finds out what the disk holds")));
+                    drop(failed);
+                    let ended = "the committer ended by itself. What was confirmed is on the disk. Start the edge again, and please report this with the log";
+                    return Err(DaemonError::Failed(self.shared.outbox.failure().unwrap_or(ended).to_owned()));
                 }
                 ended = &mut self.sending => return Err(match ended {
                     Ok(Err(error)) => DaemonError::Store(error),

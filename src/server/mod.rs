@@ -9,6 +9,8 @@ pub mod commands;
 mod compact;
 pub mod folding;
 mod hex;
+#[cfg(test)]
+mod hostile_peer_tests;
 pub mod ledger;
 pub mod reckoning;
 pub mod serving;

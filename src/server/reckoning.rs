@@ -113,12 +113,11 @@ impl<'a> Reckoner<'a> {
 
     /// A moment with the offset of the garage's local time, where a tariff knows it.
     fn moment(&self, stay: &Stay, passage: Passage) -> Moment {
-        let timestamp = Timestamp::from_millisecond(passage.at_ms).unwrap_or(Timestamp::UNIX_EPOCH);
-        let offset = match self.tariff(stay) {
-            Some(tariff) => tariff.time_zone().to_offset(timestamp),
-            None => Offset::from_seconds(i32::from(passage.offset_minutes) * 60).unwrap_or(Offset::UTC),
-        };
-        Moment { timestamp, offset }
+        let told = Moment::from_ms(passage.at_ms, passage.offset_minutes);
+        match self.tariff(stay) {
+            Some(tariff) => Moment { offset: tariff.time_zone().to_offset(told.timestamp), ..told },
+            None => told,
+        }
     }
 
     /// What else explains what a stay costs.

@@ -14,10 +14,10 @@ use crate::daemon::clock;
 use crate::http::{self, Paging, Problem, bad_cursor, metrics::Metrics, query};
 use crate::messaging::SiteName;
 use crate::messaging::page::{Content, RECORDS_MAX};
-use crate::parking::Event;
 use crate::parking::event::Shown;
 use crate::parking::statement::Operator;
 use crate::parking::tariff::Money;
+use crate::parking::{Event, Moment};
 use crate::store::Store;
 use crate::store::room::DiskRoom;
 use axum::extract::rejection::{PathRejection, QueryRejection};
@@ -26,7 +26,6 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
-use jiff::Timestamp;
 use prometheus_client::metrics::gauge::Gauge;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -114,6 +113,9 @@ impl Web {
 }
 
 async fn readyz(State(web): Shared) -> Result<&'static str, Problem> {
+    if let Some(now_at) = web.store.moved_to() {
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, http::renamed(&now_at)));
+    }
     web.room.check(0).map(|()| "ready\n").map_err(|what| {
         let text =
             format!("{what}; edges keep their events until there is room, and what was applied is kept");
@@ -595,5 +597,5 @@ async fn damages(
 
 /// RFC 3339 in UTC.
 fn time(ms: i64) -> String {
-    Timestamp::from_millisecond(ms).map_or_else(|_| ms.to_string(), |time| time.to_string())
+    Moment::from_ms(ms, 0).to_string()
 }

@@ -14,6 +14,7 @@
 //! * an operation that does not return, and a failure that no operation met, end the process (`watchdog`);
 //! * room is kept for deleting and for opening ([`room`]);
 //! * a failed write or flush poisons the store: nothing is accepted until the process starts anew;
+//! * a flush fails once the store's files have no name on disk, or another store has it ([`presence`]);
 //! * panics of sled's open become errors; sizes are set on purpose; the format has a version.
 //!
 //! **Not promised.** Protection against a disk that lies; that the file shrinks while it is open.
@@ -25,6 +26,7 @@ pub mod barrier;
 pub mod copy;
 pub mod directory;
 mod on_sled;
+mod presence;
 pub mod room;
 mod runway;
 pub mod scratch;
@@ -32,6 +34,7 @@ pub mod scratch;
 pub mod simulated;
 mod watchdog;
 
+use presence::Presence;
 use room::DiskRoom;
 use std::fmt;
 use std::io;
@@ -127,7 +130,7 @@ pub enum StoreError {
     BatchTooLong { writes: usize },
     /// An earlier write or flush failed, so what the disk holds is unknown until the store is opened anew.
     #[error(
-        "the disk failed before, so nothing more is written; what was confirmed is kept. Start the process again: it finds out what the disk holds"
+        "writing failed before, so nothing more is written. Start the process again: it finds out what the disk holds"
     )]
     Poisoned,
     /// This write or flush failed; the store is poisoned from now on.
@@ -135,6 +138,16 @@ pub enum StoreError {
         "the disk failed: {0}. What was confirmed is kept; what was being written may or may not be. Free some room or replace the disk, then start the process again"
     )]
     Disk(#[source] io::Error),
+    /// The store is poisoned from now on: what is written has no name, and no later start could find it.
+    #[error(
+        "the store {path:?} was removed from the disk while this process used it. Nothing is confirmed any more, and what was confirmed before is lost with the removed files. Find out what removes them, put a backup there if there is one, then start the process again; without a backup it begins an empty store"
+    )]
+    Removed { path: PathBuf },
+    /// The store is poisoned from now on: the next start would find another store.
+    #[error(
+        "another directory or file has taken the place of the store {path:?} while this process used it. Nothing is confirmed any more; what was confirmed before is in {now_at:?}. Put the right one of the two there, then start the process again"
+    )]
+    Replaced { path: PathBuf, now_at: PathBuf },
     /// What was read is not what was written, or cannot be read for that reason. Other parts may be sound.
     #[error(
         "the store holds something unreadable at {place}: {reason}. Nothing was deleted; keep a copy of the directory"
@@ -188,8 +201,9 @@ impl Batch {
 pub struct Store {
     backend: Arc<dyn Backend>,
     poisoned: Arc<AtomicBool>,
-    /// Of stores on a disk: a simulated one always answers.
+    /// Of stores on a disk: a simulated one always answers, and has no name.
     watchdog: Option<Arc<Watchdog>>,
+    presence: Option<Arc<Presence>>,
 }
 
 impl fmt::Debug for Store {
@@ -212,16 +226,25 @@ impl Store {
 
     fn open_with(path: &Path, purpose: Purpose, room: &DiskRoom) -> Result<Store, OpenError> {
         let backend = on_sled::OnSled::open(path, room)?;
-        let watchdog = Watchdog::start(backend.failures());
+        let io_error = |source| OpenError::Io { path: path.to_owned(), source };
+        let presence = Arc::new(Presence::of(path).map_err(io_error)?);
+        let (failures, present) = (backend.failures(), Arc::clone(&presence));
+        let watchdog = Watchdog::start(move || {
+            let absent = || present.check().err().map(|error| error.to_string());
+            let failed = failures().map(|what| format!("the disk failed: {what}. {}", watchdog::DISK_ADVICE));
+            failed.or_else(absent)
+        });
         let mut store = Store::on(backend);
-        store.watchdog = Some(watchdog.map_err(|source| OpenError::Io { path: path.to_owned(), source })?);
+        store.watchdog = Some(watchdog.map_err(io_error)?);
+        store.presence = Some(presence);
         store.settle_format(path, purpose)?;
         Ok(store)
     }
 
     /// A store on any backend.
     pub fn on(backend: impl Backend) -> Store {
-        Store { backend: Arc::new(backend), poisoned: Arc::new(AtomicBool::new(false)), watchdog: None }
+        let poisoned = Arc::new(AtomicBool::new(false));
+        Store { backend: Arc::new(backend), poisoned, watchdog: None, presence: None }
     }
 
     /// Writes the format into a new store, or refuses one that is not ours to read. At every opening something
@@ -302,11 +325,24 @@ impl Store {
         self.write(|| self.backend.apply(batch))
     }
 
-    /// Returns once every write made before this call is on the disk.
+    /// Returns once every write made before this call is on the disk, in files that still have their name.
     ///
     /// On `Err` nobody knows what the disk holds, and the store takes nothing more: the process should end.
     pub fn flush(&self) -> Result<(), StoreError> {
-        self.write(|| self.backend.flush())
+        self.write(|| self.backend.flush())?;
+        self.check_in_place()
+    }
+
+    /// An error once the store's files have lost their name: to be asked before something is confirmed that is on the disk
+    /// already, so that no flush is needed. Two system calls.
+    pub fn check_in_place(&self) -> Result<(), StoreError> {
+        let Some(presence) = &self.presence else { return Ok(()) };
+        presence.check().inspect_err(|_| self.poisoned.store(true, Ordering::Release))
+    }
+
+    /// Where the store's directory is now, if it was renamed since it was opened. It works on as ever.
+    pub fn moved_to(&self) -> Option<PathBuf> {
+        self.presence.as_ref().and_then(|presence| presence.moved_to())
     }
 
     /// All entries from `from` (inclusive) to `to` (exclusive), ascending.

@@ -556,8 +556,14 @@ async fn after_a_failed_flush_every_producer_is_told_and_nothing_more_is_accepte
 fn a_group_ends_although_more_keeps_coming() {
     let (_, pages) = pages();
     let (progress, _) = watch::channel(pages.progress());
-    let mut committer =
-        Committer { pages: Arc::new(pages), limits: Limits::NONE, room: None, progress, carried: None };
+    let mut committer = Committer {
+        pages: Arc::new(pages),
+        limits: Limits::NONE,
+        room: None,
+        progress,
+        failure: Arc::default(),
+        carried: None,
+    };
     let (queue, mut waiting) = mpsc::channel(3 * QUEUE);
     let (done, mut answer) = oneshot::channel();
     (0..3 * QUEUE).for_each(|_| queue.try_send(Command::Sweep).unwrap());

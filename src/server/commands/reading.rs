@@ -5,7 +5,7 @@ use super::{Command, Place, ToForget};
 use crate::daemon::admin::{NotDone, Outcome};
 use crate::messaging::SiteName;
 use crate::parking::register::Garages;
-use crate::parking::{EventId, Plate};
+use crate::parking::{EventId, Moment, Plate};
 use crate::server::hex::{hex, unhex};
 use crate::server::ledger::{Ledger, Stream};
 use crate::server::verify::{Report, VerifyError};
@@ -15,7 +15,6 @@ use crate::server::view::billing::list::pending;
 use crate::server::view::review::Review;
 use crate::server::view::{Passage, Snapshot};
 use crate::store::Store;
-use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -68,7 +67,7 @@ pub fn quarantine(view: &Snapshot, after: Option<Place>, limit: usize) -> Value 
             "epoch": epoch.to_string(),
             "sequence": sequence,
             "reason": page.reason,
-            "received_at": Timestamp::from_millisecond(page.received_at_ms).ok().map(|time| time.to_string()),
+            "received_at": Moment::from_ms(page.received_at_ms, 0).to_string(),
         })
     });
     let shown: Vec<Value> = shown.collect();
@@ -304,7 +303,7 @@ pub fn review(view: &Snapshot, ledger: &Ledger, found: &Review) -> Outcome {
             EventId { garage: key, epoch: stream.epoch.to_bytes(), sequence: passage.sequence }.to_string(),
         )
     };
-    let at = |passage: &Passage| Timestamp::from_millisecond(passage.at_ms).ok().map(|time| time.to_string());
+    let at = |passage: &Passage| Moment::from_ms(passage.at_ms, 0).to_string();
     let pairs = found.pairs.iter().map(|pair| {
         let (entry, exit) = (id(pair.garage, &pair.entry.1)?, id(pair.garage, &pair.exit.1)?);
         Ok(json!({
@@ -326,8 +325,8 @@ pub fn review(view: &Snapshot, ledger: &Ledger, found: &Review) -> Outcome {
             "plate": long.plate,
             "entry": entry,
             "entered_at": at(&long.entry),
-            "left_at": long.exit.as_ref().and_then(at),
-            "elsewhere": { "garage": garage(*other), "entered_at": at(came), "left_at": left.as_ref().and_then(at) },
+            "left_at": long.exit.as_ref().map(at),
+            "elsewhere": { "garage": garage(*other), "entered_at": at(came), "left_at": left.as_ref().map(at) },
             "command": command,
         }))
     });

@@ -1,6 +1,6 @@
 //! `GET /v1/stays`.
 
-use super::{Shared, time};
+use super::Shared;
 use crate::http::{self, Paging, Problem, bad_cursor, query};
 use crate::parking::Plate;
 use crate::parking::event::Moment;
@@ -13,8 +13,6 @@ use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::response::IntoResponse;
-use jiff::Timestamp;
-use jiff::tz::Offset;
 use serde::{Deserialize, Serialize};
 
 #[derive(Deserialize)]
@@ -76,12 +74,7 @@ impl Line {
 
 /// As its source wrote it.
 fn at(passage: &Passage) -> String {
-    let timestamp = Timestamp::from_millisecond(passage.at_ms);
-    let offset = Offset::from_seconds(i32::from(passage.offset_minutes) * 60);
-    match (timestamp, offset) {
-        (Ok(timestamp), Ok(offset)) => Moment { timestamp, offset }.to_string(),
-        _ => time(passage.at_ms),
-    }
+    Moment::from_ms(passage.at_ms, passage.offset_minutes).to_string()
 }
 
 fn cursor(Address { garage, page, slot }: Address) -> String {

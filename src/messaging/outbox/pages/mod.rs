@@ -152,6 +152,10 @@ impl Pages {
         Ok(pages)
     }
 
+    pub(in crate::messaging::outbox) fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// What was found to be damaged at opening.
     pub(in crate::messaging::outbox) fn damages(&self) -> &[Damage] {
         &self.damages
