@@ -78,7 +78,8 @@ fn main() -> Result<(), Failed> {
     std::fs::write(&file, format!("plate,account,name\n{}", lines.collect::<String>()))?;
     let megabytes = std::fs::metadata(&file)?.len() >> 20;
     probe(&runtime, &running, &format!("while {megabytes} MB of plates are imported"), || {
-        let import = Command::new(&server).args(["plates", "import"]).arg(&file).arg("--data-dir").arg(dir.path());
+        let import =
+            Command::new(&server).args(["plates", "import"]).arg(&file).arg("--data-dir").arg(dir.path());
         let said = { import }.stdin(Stdio::null()).output()?;
         match said.status.success() {
             true => Ok(()),
@@ -189,7 +190,8 @@ async fn fill(server: &Running, events: u64) -> Result<(), Failed> {
             for car in 0..RECORDS / 2 {
                 let number = n * PAGES * RECORDS / 2 + page * RECORDS / 2 + car;
                 let plate = format!("B{:06}", number.wrapping_mul(7919) % 900_000);
-                let at = start + jiff::SignedDuration::from_secs((n / GARAGES * 7200 + page * 60 + car) as i64);
+                let at =
+                    start + jiff::SignedDuration::from_secs((n / GARAGES * 7200 + page * 60 + car) as i64);
                 records.push(event("entry", &plate, at)?);
                 records.push(event("exit", &plate, at + jiff::SignedDuration::from_mins(47))?);
             }
@@ -284,7 +286,9 @@ fn ask_for_boards(runtime: &Runtime, server: &Running, count: usize) -> Result<(
         }
         let each = (server.cpu_seconds()? - before) / QUESTIONS as f64 * 1e6;
         let got = match found {
-            Some(garages) => format!("a new edge has it with {garages} lines after {questions} questions, {first:.0?}"),
+            Some(garages) => {
+                format!("a new edge has it with {garages} lines after {questions} questions, {first:.0?}")
+            }
             None => "a new edge gets no board".to_owned(),
         };
         println!("{count:>6} garages: {each:>6.1} µs of the server's CPU for each question; {got}");
@@ -327,7 +331,8 @@ fn probe(
     let http = ["/healthz", "/v1/occupancy", "/v1/garages?limit=100"].map(|path| {
         let (done, url) = (Arc::clone(&done), format!("{}{path}", server.http));
         std::thread::spawn(move || {
-            let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(120))).build().into();
+            let agent: ureq::Agent =
+                ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(120))).build().into();
             let mut took = Vec::new();
             while !done.load(Ordering::Relaxed) {
                 let began = Instant::now();

@@ -2,7 +2,7 @@ use super::*;
 use crate::parking::board::{Gathered, Gathering};
 use crate::server::commands::Command;
 use crate::server::ledger::Ledger;
-use crate::server::view::tests::{apply_in_epoch, event, fold, world};
+use crate::server::view::tests::{apply_to_each, event, fold, world};
 use crate::server::view::{Changes, View};
 use crate::store::Store;
 use proptest::prelude::*;
@@ -42,7 +42,13 @@ impl City {
     }
 
     fn enter(&mut self, garage: &str) {
-        apply_in_epoch(&self.ledger, garage, &[event(r#"{"kind":"entry","plate":null}"#)]);
+        self.enter_each(&[garage.to_owned()]);
+    }
+
+    /// A car enters each of these garages.
+    fn enter_each(&mut self, garages: &[String]) {
+        let entry = event(r#"{"kind":"entry","plate":null}"#);
+        apply_to_each(&self.ledger, garages.iter().map(String::as_str), &[entry]);
         self.follow();
     }
 
@@ -166,10 +172,7 @@ fn an_edge_finds_its_own_line_whatever_became_of_its_garage() {
 fn a_board_of_ten_thousand_garages_is_encoded_once_and_reaches_everybody() {
     let mut city = City::new();
     let name = |n: usize| format!("{n:05} {}", "a long name of a garage".repeat(2));
-    for n in 0..10_000 {
-        city.ledger.record_capacity(&site(&name(n)), 500, 5).unwrap();
-    }
-    city.follow();
+    city.enter_each(&(0..10_000).map(name).collect::<Vec<_>>());
     let mut edges: Vec<Gathered> = (0..20).map(|_| Gathered::default()).collect();
     for (n, edge) in edges.iter_mut().enumerate() {
         let questions = gather(&mut city, edge, &name(n));
@@ -179,13 +182,12 @@ fn a_board_of_ten_thousand_garages_is_encoded_once_and_reaches_everybody() {
     let parts = city.boards.encoded;
     assert!(parts < 8, "each part was encoded once, not for each edge: {parts}");
     // One garage changes: one line is encoded, once.
-    city.ledger.record_capacity(&site(&name(7)), 499, 5).unwrap();
-    city.follow();
+    city.enter(&name(7));
     for (n, edge) in edges.iter_mut().enumerate() {
         let answer = city.ask(&name(n), edge);
         assert!(answer.part.len() < 200, "{}", answer.part.len());
         assert_eq!(take(edge, &answer, &name(n)), Gathering::Whole);
-        assert_eq!(edge.whole().unwrap().garages[&name(7)].capacity, 499);
+        assert_eq!(edge.whole().unwrap().garages[&name(7)].occupied, 2);
     }
     assert_eq!(city.boards.encoded, parts + 1);
 }
@@ -210,11 +212,8 @@ fn an_edge_of_the_version_before_gets_its_board_where_it_fits() {
     };
     assert_eq!(from, board.version);
     assert_eq!(lines(&now), [("a".to_owned(), 1), ("b".to_owned(), 2)].into());
-    for n in 0..4_000 {
-        city.ledger.record_capacity(&site(&format!("{n} {}", "x".repeat(50))), 500, 5).unwrap();
-    }
-    city.follow();
-    assert_eq!(ask(&mut city, None), None, "it does not fit");
+    city.enter_each(&(0..4_000).map(|n| format!("{n} {}", "x".repeat(50))).collect::<Vec<_>>());
+    assert!(ask(&mut city, None).is_none(), "it does not fit");
 }
 
 #[derive(Debug, Clone)]

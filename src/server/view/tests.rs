@@ -25,11 +25,11 @@ pub fn event(json: &str) -> Vec<u8> {
 }
 
 pub fn apply(ledger: &Ledger, garage: &str, pages: Vec<SealedPage>) {
-    commit(ledger, garage, EPOCH, pages);
+    ledger.commit(&[request(garage, EPOCH, pages)], 77).unwrap();
 }
 
-fn commit(ledger: &Ledger, garage: &str, epoch: Epoch, pages: Vec<SealedPage>) {
-    let request = Request {
+fn request(garage: &str, epoch: Epoch, pages: Vec<SealedPage>) -> Request {
+    Request {
         id: 1,
         site: SiteName::new(garage).unwrap(),
         epoch,
@@ -40,16 +40,19 @@ fn commit(ledger: &Ledger, garage: &str, epoch: Epoch, pages: Vec<SealedPage>) {
         pages,
         ask: None,
         observation: None,
-    };
-    ledger.commit(&[request], 77).unwrap();
+    }
 }
 
-/// Applies one page of an epoch of its own.
-pub fn apply_in_epoch(ledger: &Ledger, garage: &str, events: &[Vec<u8>]) {
-    let epoch = Epoch::random();
-    let page = Page { epoch, ..page_after(1, events).open().unwrap() };
-    let pages = vec![SealedPage::seal(&page)];
-    commit(ledger, garage, epoch, pages);
+/// Each garage delivers one page of an epoch of its own; all are committed together.
+pub fn apply_to_each<'a>(ledger: &Ledger, garages: impl Iterator<Item = &'a str>, events: &[Vec<u8>]) {
+    let requests: Vec<Request> = garages
+        .map(|garage| {
+            let epoch = Epoch::random();
+            let page = Page { epoch, ..page_after(1, events).open().unwrap() };
+            request(garage, epoch, vec![SealedPage::seal(&page)])
+        })
+        .collect();
+    ledger.commit(&requests, 77).unwrap();
 }
 
 pub fn fold(view: &mut View, ledger: &Ledger, store: &Store) -> Changes {
