@@ -32,6 +32,7 @@ mod forgotten_plates_are_gone;
 mod money_follows_from_events;
 mod nonsense_at_every_door_changes_nothing;
 mod nonsense_from_a_peer_changes_nothing;
+mod nothing_is_confirmed_into_a_removed_directory;
 mod statements_add_up;
 mod stays_follow_from_the_events;
 mod stays_that_do_not_add_up_are_repaired;
@@ -45,6 +46,7 @@ mod the_same_days_cost_the_same;
 mod the_whole_replay_is_right;
 mod the_worked_examples_are_priced_right;
 mod verify_finds_what_is_wrong;
+mod what_is_stored_is_for_its_owner_alone;
 mod wire_bytes;
 mod without_a_server_an_edge_works_on;
 

@@ -23,6 +23,7 @@ use crate::daemon::admin::AdminSocket;
 use crate::daemon::{self, Daemon, DaemonError, STOP_WITHIN, StopRequest};
 use crate::http::{self, metrics::Metrics};
 use crate::store::directory::DataDir;
+use crate::store::private::keep_what_we_create_private;
 use crate::store::{Purpose, room};
 use crate::telemetry;
 use crate::transport::front;
@@ -46,6 +47,7 @@ pub const WITNESS: &str = "witness";
 
 /// Runs the program `server`; `args` as a program gets them, its name first.
 pub fn main(args: Vec<OsString>) -> ExitCode {
+    keep_what_we_create_private();
     let config = match ServerConfig::from_args(args) {
         Ok(config) => config,
         Err(error) => return daemon::exit_for_config(&error),

@@ -27,6 +27,7 @@ pub mod copy;
 pub mod directory;
 mod on_sled;
 mod presence;
+pub mod private;
 pub mod room;
 mod runway;
 pub mod scratch;

@@ -64,9 +64,10 @@ pub fn wait_until(
     }
 }
 
-/// Copies a directory with all files in it; sockets stay behind.
+/// Copies a directory with all files in it and their rights; sockets stay behind.
 pub fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
+    fs::set_permissions(to, fs::metadata(from).unwrap().permissions()).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         let to = to.join(entry.file_name());
