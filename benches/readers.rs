@@ -78,9 +78,9 @@ fn main() -> Result<(), Failed> {
     std::fs::write(&file, format!("plate,account,name\n{}", lines.collect::<String>()))?;
     let megabytes = std::fs::metadata(&file)?.len() >> 20;
     probe(&runtime, &running, &format!("while {megabytes} MB of plates are imported"), || {
-        let import =
-            Command::new(&server).args(["plates", "import"]).arg(&file).arg("--data-dir").arg(dir.path());
-        let said = { import }.stdin(Stdio::null()).output()?;
+        let mut import = Command::new(&server);
+        import.args(["plates", "import"]).arg(&file).arg("--data-dir").arg(dir.path());
+        let said = import.stdin(Stdio::null()).output()?;
         match said.status.success() {
             true => Ok(()),
             false => Err(String::from_utf8_lossy(&said.stderr).into()),
