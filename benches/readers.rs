@@ -268,10 +268,11 @@ fn ask_for_boards(runtime: &Runtime, server: &Running, count: usize) -> Result<(
             match (reply.answer, &board) {
                 (None, Board::Parts(_)) if questions == 1 => board = Board::Whole(None),
                 (None, _) => break None,
-                (Some(answer), _) => match board.take(&answer, newcomer.site.as_str())? {
-                    Some(garages) => break Some(garages),
-                    None => {}
-                },
+                (Some(answer), _) => {
+                    if let Some(garages) = board.take(&answer, newcomer.site.as_str())? {
+                        break Some(garages);
+                    }
+                }
             }
         };
         let first = began.elapsed();
