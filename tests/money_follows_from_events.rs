@@ -215,7 +215,7 @@ fn contracts_cover_as_many_cars_as_they_name() {
     assert!(notes[1].as_str().unwrap().starts_with("one car too many for the contract Day"), "{notes:?}");
     let bad = town.file(
         "bad.csv",
-        &format!("{header}Day,acme,AA 1,a,2026-11-01,2026-11-30,1\nNight,acme,A,a,2026-11-01,2026-10-30,0\n"),
+        &format!("{header}Day,acme,AA 1,a,2026-11-01,2026-11-30,1\nNight,acme,-,a,2026-11-01,2026-10-30,0\n"),
     );
     let refused = town.operator.says(&["contracts", "import", &bad]).refused();
     for part in ["line 3, plate:", "line 3, valid_to:", "line 3, cars:", "Nothing was recorded"] {

@@ -13,7 +13,7 @@ fn an_exit_too_many_gives_no_garage_more_spaces_than_it_has() {
     let edge = Edge::start(&dir.path().join("edge"), "a", &[server.address()], &["--capacity", "3"]);
     let shows = |occupied: i64, free: i64| {
         let programs: [&dyn Program; 2] = [&server, &edge];
-        wait_until("every sign shows it", Duration::from_secs(20), &programs, || {
+        wait_until("every sign shows it", Duration::from_secs(60), &programs, || {
             let is_shown = |line: &Value| line["occupied"] == occupied && line["free"] == free;
             let board = edge.http().get_json("/v1/board");
             is_shown(&board["own"])
