@@ -46,6 +46,7 @@ mod the_example_meter_runs;
 mod the_oracle_sees_what_is_wrong;
 mod the_readme_is_true;
 mod the_same_days_cost_the_same;
+mod the_test_command_says_what_it_does;
 mod the_whole_replay_is_right;
 mod the_worked_examples_are_priced_right;
 mod verify_finds_what_is_wrong;
