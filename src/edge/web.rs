@@ -58,6 +58,7 @@ struct Web {
     depth: Gauge,
     resends: Gauge,
     connected: Gauge,
+    stands_still: Gauge,
 }
 
 type SharedWeb = State<Arc<Web>>;
@@ -74,6 +75,10 @@ pub fn router(shared: Arc<Shared>, mut metrics: Metrics) -> Router {
         depth: metrics.gauge("outbox_depth", "Events that wait to be delivered"),
         resends: metrics.gauge("resends", "Events sent again since the start"),
         connected: metrics.gauge("connected", "1 while a server answers"),
+        stands_still: metrics.gauge(
+            "queue_stands_still",
+            "1 while the server answers and no event that waits is acknowledged",
+        ),
         metrics,
         shared,
     };
@@ -116,6 +121,7 @@ async fn show_metrics(State(web): SharedWeb) -> Result<impl IntoResponse, Proble
         let sending = web.shared.sending();
         web.resends.set(gauge(sending.resends));
         web.connected.set(i64::from(sending.connected));
+        web.stands_still.set(i64::from(sending.stands_still.is_some()));
     }
     Ok(web.metrics.render())
 }
@@ -369,6 +375,7 @@ async fn outbox(State(web): SharedWeb) -> Result<impl IntoResponse, Problem> {
     let asked = move || Ok::<_, StoreError>((outbox.status()?, outbox.shortage(), outbox.keys_remembered()));
     let (status, full, keys_remembered) = http::blocking(asked).await?;
     let sending = web.shared.sending().clone();
+    let alarm = alarm(&web.shared);
     let now = clock::read();
     let age = |begun: ClockReading| begun.age_at(&now).as_secs_f64();
     let damages = web.shared.outbox.damages().iter();
@@ -386,7 +393,7 @@ async fn outbox(State(web): SharedWeb) -> Result<impl IntoResponse, Problem> {
         last_acknowledged_at: sending.last_acknowledged_at_ms.map(time),
         server: sending.server.map(|server| server.to_string()),
         ledger: sending.ledger,
-        alarm: web.shared.outbox.moved_to().map(|now_at| http::renamed(&now_at)).or(sending.alarm),
+        alarm,
         notice: sending.notice,
         full,
         epochs: status.epochs,
@@ -476,6 +483,8 @@ async fn board(State(web): SharedWeb) -> Result<impl IntoResponse, Problem> {
         age_seconds: Option<f64>,
         received_at: Option<String>,
         connected: bool,
+        /// The alarm of `/v1/outbox`.
+        alarm: Option<String>,
         own: Own,
         garages: Vec<Line>,
     }
@@ -504,6 +513,7 @@ async fn board(State(web): SharedWeb) -> Result<impl IntoResponse, Problem> {
         age_seconds: age.map(|(age, _)| age.as_secs_f64()),
         received_at: age.map(|(_, at_ms)| time(at_ms)),
         connected,
+        alarm: alarm(&web.shared),
         own: Own {
             name: web.shared.config.garage_name.to_string(),
             capacity,
@@ -513,6 +523,12 @@ async fn board(State(web): SharedWeb) -> Result<impl IntoResponse, Problem> {
         },
         garages: lines.unwrap_or_default(),
     }))
+}
+
+/// What a person should look at, the most urgent first.
+fn alarm(shared: &Shared) -> Option<String> {
+    let moved = shared.outbox.moved_to().map(|now_at| http::renamed(&now_at));
+    moved.or_else(|| shared.sending().shown_alarm().map(str::to_owned))
 }
 
 /// RFC 3339 in UTC.
