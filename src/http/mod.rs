@@ -79,6 +79,8 @@ fn code_of(status: StatusCode) -> &'static str {
         StatusCode::TOO_MANY_REQUESTS => "too_many_requests",
         StatusCode::SERVICE_UNAVAILABLE => "unavailable",
         StatusCode::INSUFFICIENT_STORAGE => "full",
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => "headers_too_large",
+        other if other.is_client_error() => "bad_request",
         _ => "internal_error",
     }
 }
