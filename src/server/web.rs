@@ -355,7 +355,9 @@ async fn garage(
     let streams = web.ledger.streams();
     let view = web.view();
     let key = view.key_of(&site);
-    if !streams.contains_key(key) && !view.garages.contains_key(key) {
+    // One that has told something and delivered nothing yet is shown while it is remembered.
+    let is_heard = web.seen(key).heard_at_ms > 0;
+    if !streams.contains_key(key) && !view.garages.contains_key(key) && !is_heard {
         return Err(unknown());
     }
     Ok(Json(garage_answer(&web, &view, key, &streams)))
