@@ -12,11 +12,13 @@ use crate::config::{EdgeCall, EdgeConfig};
 use crate::daemon::admin::AdminSocket;
 use crate::daemon::{self, Daemon, DaemonError, STOP_WITHIN, StopRequest, clock};
 use crate::http;
-use crate::messaging::outbox::{Limits, Options, Outbox};
+use crate::messaging::outbox::{self, Limits, OnLoss, Options, Outbox};
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::board::BoardLine;
 use crate::store::directory::DataDir;
-use crate::store::{Purpose, StoreError, room};
+use crate::store::room::{self, Condition, Opened};
+use crate::store::salvage::{self, Salvaged};
+use crate::store::{Purpose, Store, StoreError};
 use crate::telemetry;
 use commands::Desk;
 use display::Display;
@@ -230,31 +232,39 @@ fn save_board(dir: &DataDir, shared: &Shared, saved: &mut Vec<u8>) {
 }
 
 fn open_outbox(dir: &Path, config: &EdgeConfig) -> Result<(Outbox, Display), DaemonError> {
-    const NAME: &[u8] = b"g";
     let garage = &config.garage_name;
-    let (store, room) = room::open_store(dir, Purpose::Edge, config.reserve_bytes)?;
-    match store.get(NAME)? {
-        Some(stored) if stored == garage.as_str().as_bytes() => {}
-        Some(stored) => {
-            return Err(DaemonError::Setting(format!(
-                "this data directory belongs to garage {:?}, not to {:?}. Nothing was changed. Start it with --garage-name {:?}, or give this garage a --data-dir of its own",
-                String::from_utf8_lossy(&stored),
-                garage.as_str(),
-                String::from_utf8_lossy(&stored),
-            )));
-        }
-        None => {
-            store.put(NAME, garage.as_str().as_bytes())?;
-            store.flush()?;
-        }
-    }
-    let options = Options {
-        witness: Some(dir.join(WITNESS_FILE)),
-        machine: clock::machine(config.machine_id.as_deref()),
-        limits: Limits { messages: config.max_events, bytes: config.max_bytes },
-        room: Some(Arc::new(move |stored, coming| room.check_inside(stored, coming))),
+    let witness = dir.join(WITNESS_FILE);
+    let rebuild = |found: &Salvaged, new: &Store| outbox::salvage::rebuild(&witness, found, new);
+    let open = |on_loss: OnLoss| -> Result<(Outbox, Condition), DaemonError> {
+        let Opened { store, room, condition } =
+            room::open_store(dir, Purpose::Edge, config.reserve_bytes, &rebuild)?;
+        check_garage(&store, garage)?;
+        let options = Options {
+            witness: Some(witness.clone()),
+            machine: clock::machine(config.machine_id.as_deref()),
+            limits: Limits { messages: config.max_events, bytes: config.max_bytes },
+            room: Some(Arc::new(move |stored, coming| room.check_inside(stored, coming))),
+            on_loss: if condition == Condition::Salvaged { OnLoss::Record } else { on_loss },
+        };
+        Ok((Outbox::open(store, options, clock::read())?, condition))
     };
-    let outbox = Outbox::open(store, options, clock::read())?;
+    let first_try = if salvage::is_possible(dir) { OnLoss::Refuse } else { OnLoss::Record };
+    let opened = match open(first_try) {
+        Err(DaemonError::Outbox(outbox::OpenError::Store(StoreError::Damaged { place, reason })))
+            if first_try == OnLoss::Refuse =>
+        {
+            tracing::warn!(
+                place,
+                reason,
+                "something of the outbox cannot be read; its file is searched for it"
+            );
+            salvage::request(dir)
+                .map_err(|error| DaemonError::Failed(format!("{error}. Nothing was changed")))?;
+            open(OnLoss::Record)
+        }
+        opened => opened,
+    };
+    let (outbox, _) = opened?;
     if let Some(what) = outbox.shortage() {
         tracing::error!(
             "{what}; producers are refused (507) until there is room, and what was confirmed is delivered. Make room on the disk, or look why nothing is delivered"
@@ -266,6 +276,25 @@ fn open_outbox(dir: &Path, config: &EdgeConfig) -> Result<(Outbox, Display), Dae
     }
     show_what_waits(&mut display, &outbox)?;
     Ok((outbox, display))
+}
+
+/// Refuses the directory of another garage.
+fn check_garage(store: &Store, garage: &SiteName) -> Result<(), DaemonError> {
+    const NAME: &[u8] = b"g";
+    match store.get(NAME)? {
+        Some(stored) if stored == garage.as_str().as_bytes() => Ok(()),
+        Some(stored) => Err(DaemonError::Setting(format!(
+            "this data directory belongs to garage {:?}, not to {:?}. Nothing was changed. Start it with --garage-name {:?}, or give this garage a --data-dir of its own",
+            String::from_utf8_lossy(&stored),
+            garage.as_str(),
+            String::from_utf8_lossy(&stored),
+        ))),
+        None => {
+            store.put(NAME, garage.as_str().as_bytes())?;
+            store.flush()?;
+            Ok(())
+        }
+    }
 }
 
 fn new_display(garage: &SiteName, outbox: &Outbox) -> Display {

@@ -24,20 +24,29 @@
 pub mod barrier;
 pub mod copy;
 pub mod directory;
+mod frame;
+mod framed;
+mod marker;
 mod on_sled;
 pub mod room;
 mod runway;
+pub mod salvage;
 pub mod scratch;
 #[cfg(test)]
 pub mod simulated;
+mod sled_log;
 mod watchdog;
 
+use frame::Stamp;
+use framed::Framed;
+use marker::{Framing, Marker, StoreId};
 use room::DiskRoom;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::watch;
 use watchdog::Watchdog;
 
 /// The longest value that is stored, in bytes.
@@ -51,10 +60,14 @@ pub const VALUE_MAX: usize = 6 * 1024;
 pub const BATCH_MAX: usize = 900;
 
 /// The version of the layout of keys and values that this program writes and reads.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
+/// The oldest version that is read. Its values are not framed; what is written into it is.
+const FORMAT_OLDEST: u32 = 2;
 
-/// The file that tells a store that was in use from a new one: sled takes a log that it cannot read for an empty one.
-const MARKER: &str = "fogpost";
+/// What a store says of itself: its format, its id, and whether all its values are framed.
+const FORMAT_KEY: &[u8] = b"\0format";
+/// How often it was opened, and something new each time.
+const OPENED_KEY: &[u8] = b"\0opened";
 
 /// A key and its value.
 pub type Entry = (Vec<u8>, Vec<u8>);
@@ -109,6 +122,11 @@ pub enum OpenError {
         "the store in {path:?} belongs to {found:?}, not to {wanted:?}. Nothing was changed. Give this program a --data-dir of its own"
     )]
     OtherPurpose { path: PathBuf, found: String, wanted: String },
+    /// What was found in a damaged store could not be put into a new one.
+    #[error(
+        "the store in {path:?} is damaged, and building a new one from what can be read of it failed: {source}. The damaged one was not changed. Make room on the disk, then start again"
+    )]
+    Salvage { path: PathBuf, source: Box<StoreError> },
     /// The program was linked so that sled's flush would not survive a power cut.
     #[error(
         "this build's flushes do not pass through the write barrier, so they would not survive a power cut. Nothing was accepted. Build fogpost as its README says"
@@ -188,6 +206,8 @@ impl Batch {
 pub struct Store {
     backend: Arc<dyn Backend>,
     poisoned: Arc<AtomicBool>,
+    /// Whether a part of it could not be read.
+    unreadable: Arc<watch::Sender<bool>>,
     /// Of stores on a disk: a simulated one always answers.
     watchdog: Option<Arc<Watchdog>>,
 }
@@ -211,53 +231,56 @@ impl Store {
     }
 
     fn open_with(path: &Path, purpose: Purpose, room: &DiskRoom) -> Result<Store, OpenError> {
-        let backend = on_sled::OnSled::open(path, room)?;
-        let watchdog = Watchdog::start(backend.failures());
-        let mut store = Store::on(backend);
-        store.watchdog = Some(watchdog.map_err(|source| OpenError::Io { path: path.to_owned(), source })?);
-        store.settle_format(path, purpose)?;
+        Store::open_after(path, purpose, room, 0)
+    }
+
+    /// Opens the store in `path`; this is at least the opening with this number.
+    fn open_after(path: &Path, purpose: Purpose, room: &DiskRoom, opening: u32) -> Result<Store, OpenError> {
+        let failed = |source| OpenError::Io { path: path.to_owned(), source };
+        let marker = match path.exists() {
+            true => Marker::read(path).map_err(failed)?,
+            false => None,
+        };
+        if let Some((marker, id)) = marker.as_ref().and_then(|marker| Some((marker, marker.salvageable()?))) {
+            let checked = sled_log::check(path, &id.frames(), marker.boot()).map_err(failed)?;
+            if let Some(reason) = checked {
+                return Err(OpenError::Damaged { path: path.to_owned(), reason });
+            }
+        }
+        let sled = on_sled::OnSled::open(path, room)?;
+        let watchdog = Watchdog::start(sled.failures());
+        let identity = Identity::of(&sled, path, purpose, marker.as_ref(), opening)?;
+        let first = Stamp::first_of(identity.opening);
+        let mut store = Store::on(Framed::new(sled, purpose, identity.id.frames(), identity.framing, first));
+        store.watchdog = Some(watchdog.map_err(failed)?);
+        store.settle_identity(path, purpose, &identity, marker)?;
         Ok(store)
     }
 
     /// A store on any backend.
     pub fn on(backend: impl Backend) -> Store {
-        Store { backend: Arc::new(backend), poisoned: Arc::new(AtomicBool::new(false)), watchdog: None }
+        Store {
+            backend: Arc::new(backend),
+            poisoned: Arc::new(AtomicBool::new(false)),
+            unreadable: Arc::new(watch::Sender::new(false)),
+            watchdog: None,
+        }
     }
 
-    /// Writes the format into a new store, or refuses one that is not ours to read. At every opening something
-    /// new is written, so that a first flush proves that the barrier is in use: sled skips a write that
-    /// changes nothing, and a flush after it has nothing to sync.
-    fn settle_format(&self, path: &Path, purpose: Purpose) -> Result<(), OpenError> {
-        const KEY: &[u8] = b"\0format";
-        let damaged = |reason: String| OpenError::Damaged { path: path.to_owned(), reason };
-        let marker = path.join(MARKER);
-        if let Some(value) = self.get(KEY).map_err(|error| damaged(error.to_string()))? {
-            let (found, owner) =
-                value.split_at_checked(4).ok_or_else(|| damaged("its format record is too short".into()))?;
-            let found = u32::from_be_bytes(found.try_into().expect("four bytes"));
-            if found > FORMAT {
-                return Err(OpenError::NewerFormat { path: path.to_owned(), found });
-            }
-            if found < FORMAT {
-                return Err(OpenError::OlderFormat { path: path.to_owned(), found });
-            }
-            if owner != purpose.to_string().as_bytes() {
-                return Err(OpenError::OtherPurpose {
-                    path: path.to_owned(),
-                    found: String::from_utf8_lossy(owner).into_owned(),
-                    wanted: purpose.to_string(),
-                });
-            }
-        } else if marker.exists() {
-            return Err(damaged("it was written before, and now reads as empty".into()));
-        }
-        let mut value = FORMAT.to_be_bytes().to_vec();
-        value.extend_from_slice(purpose.to_string().as_bytes());
+    /// Writes who the store is. At every opening something new is written, so that a first flush proves that the barrier is in
+    /// use: sled skips a write that changes nothing, and a flush after it has nothing to sync.
+    fn settle_identity(
+        &self,
+        path: &Path,
+        purpose: Purpose,
+        identity: &Identity,
+        marker: Option<Marker>,
+    ) -> Result<(), OpenError> {
         let before = barrier::calls();
-        let opened =
-            self.put(KEY, &value).and_then(|()| self.put(b"\0opened", uuid::Uuid::new_v4().as_bytes()));
-        let written = opened.and_then(|()| self.flush());
-        written.map_err(|error| OpenError::Io {
+        let opened = [&identity.opening.to_be_bytes()[..], uuid::Uuid::new_v4().as_bytes()].concat();
+        let written =
+            self.put(FORMAT_KEY, &identity.encode(purpose)).and_then(|()| self.put(OPENED_KEY, &opened));
+        written.and_then(|()| self.flush()).map_err(|error| OpenError::Io {
             path: path.to_owned(),
             source: match error {
                 StoreError::Disk(source) => source,
@@ -267,17 +290,17 @@ impl Store {
         if barrier::calls() == before {
             return Err(OpenError::NoBarrier);
         }
-        if !marker.exists() {
-            let marked = std::fs::write(&marker, format!("fogpost {purpose}\n"));
-            let synced = marked.and_then(|()| on_sled::sync_tree(path));
-            synced.map_err(|source| OpenError::Io { path: marker, source })?;
+        let now = Marker::now(purpose.to_string(), identity.id, identity.framing);
+        if marker.as_ref() != Some(&now) {
+            let synced = now.write(path).and_then(|()| on_sled::sync_tree(path));
+            synced.map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
         }
         Ok(())
     }
 
     /// The value under `key`, flushed or not.
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.backend.get(key).map_err(failed)
+        self.backend.get(key).map_err(|error| self.failed(error))
     }
 
     /// Writes one value. Durable after the next [`Store::flush`].
@@ -315,12 +338,12 @@ impl Store {
         from: &[u8],
         to: &[u8],
     ) -> impl Iterator<Item = Result<Entry, StoreError>> + use<'a> {
-        self.backend.range(from, to).map(|entry| entry.map_err(failed))
+        self.backend.range(from, to).map(|entry| entry.map_err(|error| self.failed(error)))
     }
 
     /// The last entry from `from` (inclusive) to `to` (exclusive).
     pub fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<Entry>, StoreError> {
-        self.backend.last(from, to).map_err(failed)
+        self.backend.last(from, to).map_err(|error| self.failed(error))
     }
 
     fn write<T>(&self, action: impl FnOnce() -> io::Result<T>) -> Result<T, StoreError> {
@@ -330,18 +353,85 @@ impl Store {
         let _watched = self.watchdog.as_ref().map(|watchdog| watchdog.begin());
         action().map_err(|error| {
             self.poisoned.store(true, Ordering::Release);
-            failed(error)
+            self.failed(error)
         })
+    }
+
+    /// Turns true, for good, when a part of the store could not be read. It can be salvaged then ([`salvage::request`]).
+    pub fn unreadable(&self) -> watch::Receiver<bool> {
+        self.unreadable.subscribe()
+    }
+
+    /// A part of the store that is damaged is told from a disk that fails: what stands elsewhere can be read.
+    fn failed(&self, error: io::Error) -> StoreError {
+        match error.kind() {
+            io::ErrorKind::InvalidData => {
+                self.unreadable.send_replace(true);
+                StoreError::Damaged { place: "a part of its log".into(), reason: error.to_string() }
+            }
+            _ => StoreError::Disk(error),
+        }
     }
 }
 
-/// A part of the store that is damaged is told from a disk that fails: what stands elsewhere can be read.
-fn failed(error: io::Error) -> StoreError {
-    match error.kind() {
-        io::ErrorKind::InvalidData => {
-            StoreError::Damaged { place: "a part of its log".into(), reason: error.to_string() }
+/// Who a store is.
+struct Identity {
+    id: StoreId,
+    framing: Framing,
+    /// How often it was opened.
+    opening: u32,
+}
+
+impl Identity {
+    /// Reads who the store is, makes up who a new one is, and refuses one that is not ours to read. `opening`: the least number
+    /// of this opening.
+    fn of(
+        sled: &impl Backend,
+        path: &Path,
+        purpose: Purpose,
+        marker: Option<&Marker>,
+        opening: u32,
+    ) -> Result<Identity, OpenError> {
+        let damaged = |reason: String| OpenError::Damaged { path: path.to_owned(), reason };
+        let read = |key| sled.get(key).map_err(|error| damaged(error.to_string()));
+        let Some(value) = read(FORMAT_KEY)? else {
+            if marker.is_some() {
+                return Err(damaged("it was written before, and now reads as empty".into()));
+            }
+            return Ok(Identity { id: StoreId::random(), framing: Framing::All, opening });
+        };
+        let too_short = || damaged("its format record is too short".into());
+        let (found, rest) = value.split_first_chunk().ok_or_else(too_short)?;
+        let found = u32::from_be_bytes(*found);
+        let (id, framing, owner) = match found {
+            FORMAT_OLDEST => (StoreId::random(), Framing::Some, rest),
+            FORMAT => {
+                let (id, rest) = rest.split_first_chunk().ok_or_else(too_short)?;
+                let (all, owner) = rest.split_first().ok_or_else(too_short)?;
+                (StoreId(*id), if *all == 1 { Framing::All } else { Framing::Some }, owner)
+            }
+            newer if newer > FORMAT => return Err(OpenError::NewerFormat { path: path.to_owned(), found }),
+            _ => return Err(OpenError::OlderFormat { path: path.to_owned(), found }),
+        };
+        if owner != purpose.to_string().as_bytes() {
+            return Err(OpenError::OtherPurpose {
+                path: path.to_owned(),
+                found: String::from_utf8_lossy(owner).into_owned(),
+                wanted: purpose.to_string(),
+            });
         }
-        _ => StoreError::Disk(error),
+        let opened = read(OPENED_KEY)?;
+        // An earlier format has a random number there, and no stamps.
+        let before = match (found, opened.as_deref().and_then(|value| value.first_chunk())) {
+            (FORMAT, Some(number)) => u32::from_be_bytes(*number),
+            _ => 0,
+        };
+        Ok(Identity { id, framing, opening: opening.max(before.saturating_add(1)) })
+    }
+
+    fn encode(&self, purpose: Purpose) -> Vec<u8> {
+        let all = u8::from(self.framing == Framing::All);
+        [&FORMAT.to_be_bytes()[..], &self.id.0, &[all], purpose.to_string().as_bytes()].concat()
     }
 }
 

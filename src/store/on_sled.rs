@@ -57,7 +57,8 @@ impl OnSled {
 
 impl Backend for OnSled {
     fn get(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
-        Ok(self.db.get(key).map_err(disk)?.map(|value| value.to_vec()))
+        let value = guarded(|| self.db.get(key).map_err(disk))?;
+        Ok(value.map(|value| value.to_vec()))
     }
 
     fn put(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
@@ -90,9 +91,10 @@ impl Backend for OnSled {
         if from >= to {
             return Box::new(std::iter::empty()); // sled panics on an inverted range
         }
-        Box::new(self.db.range(from..to).map(|entry| {
-            let (key, value) = entry.map_err(disk)?;
-            Ok((key.to_vec(), value.to_vec()))
+        let mut entries = self.db.range(from..to);
+        Box::new(std::iter::from_fn(move || {
+            let entry = guarded(|| entries.next().transpose().map_err(disk)).transpose()?;
+            Some(entry.map(|(key, value)| (key.to_vec(), value.to_vec())))
         }))
     }
 
@@ -115,9 +117,15 @@ impl OnSled {
         if from >= to {
             return None;
         }
-        let entry = self.db.range(from..to).next_back()?;
-        Some(entry.map(|(key, value)| (key.to_vec(), value.to_vec())).map_err(disk))
+        let entry = guarded(|| self.db.range(from..to).next_back().transpose().map_err(disk));
+        Some(entry.transpose()?.map(|(key, value)| (key.to_vec(), value.to_vec())))
     }
+}
+
+/// sled panics on some kinds of damage that it meets while it reads. What it reads through is shared, and stays as it is.
+fn guarded<T>(read: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    catch_unwind(AssertUnwindSafe(read))
+        .unwrap_or_else(|panic| Err(io::Error::new(io::ErrorKind::InvalidData, panic_text(&*panic))))
 }
 
 pub(super) fn disk(error: sled::Error) -> io::Error {

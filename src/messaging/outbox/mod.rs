@@ -18,6 +18,7 @@ pub mod keys;
 mod life;
 mod opening;
 mod pages;
+pub mod salvage;
 #[cfg(test)]
 mod tests;
 mod witness;
@@ -81,11 +82,22 @@ pub struct Options {
     pub machine: Option<[u8; 16]>,
     pub limits: Limits,
     pub room: Option<Room>,
+    pub on_loss: OnLoss,
+}
+
+/// What an opening does when messages that were confirmed are not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnLoss {
+    /// It records them as lost, and goes on.
+    Record,
+    /// It writes nothing and fails with [`StoreError::Damaged`]: what is missing may still be found in the store's file, see
+    /// [`salvage`].
+    Refuse,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { witness: None, machine: None, limits: Limits::NONE, room: None }
+        Options { witness: None, machine: None, limits: Limits::NONE, room: None, on_loss: OnLoss::Record }
     }
 }
 
@@ -234,7 +246,7 @@ struct Shared {
 impl Outbox {
     /// Opens what `store` holds, or begins a first epoch in it. `now` is what the clocks show.
     pub fn open(store: Store, options: Options, now: ClockReading) -> Result<Outbox, OpenError> {
-        let pages = Arc::new(Pages::open(store, options.witness.as_deref(), options.machine, now)?);
+        let pages = Arc::new(Pages::open(store, &options, now)?);
         let (queue, waiting) = mpsc::channel(QUEUE);
         let (progress, watched) = watch::channel(pages.progress());
         let committer = Committer {

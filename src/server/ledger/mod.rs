@@ -16,6 +16,7 @@ mod damage_tests;
 mod opening;
 mod read;
 mod record;
+pub mod salvage;
 #[cfg(test)]
 mod tests;
 mod walk;

@@ -104,7 +104,7 @@ impl Ledger {
             };
             if reached != stored {
                 tracing::error!(garage = %stream.site, epoch = %stream.epoch, mark = stored.sequence, records = reached.sequence, "the mark of a garage does not fit to its records; it is set to where the records end. What the edge still has of the rest is delivered again, what it has not becomes a hole");
-                self.store.put(&mark_key(number), &mark_value(reached))?;
+                self.store.put(&mark_key(number), &mark_value(reached, &stream.site, stream.epoch))?;
             }
             stream.mark = reached;
         }
