@@ -1,9 +1,7 @@
 //! **Promise.** However long the server is away, what an edge has confirmed is delivered in order when it is back, and the
 //! edge stays small.
 
-mod common;
-
-use common::{Edge, Journal, Server, assert_exactly_once, events_of, wait_until};
+use crate::common::{Edge, Journal, Server, assert_exactly_once, events_of, wait_until};
 use std::time::{Duration, Instant};
 
 const EVENTS: u64 = 200_000;

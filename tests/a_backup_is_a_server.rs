@@ -2,10 +2,8 @@
 //! before the command is in the copy. A server started on it is the same ledger, restored from an old copy: edges go on,
 //! nothing is applied twice, and what it misses for good is recorded as a hole.
 
-mod common;
-
-use common::daemon::{SERVER, command, refused};
-use common::{Edge, Garage, Operator, Program, Server, assert_exactly_once, events_of, wait_until};
+use crate::common::daemon::{SERVER, command, refused};
+use crate::common::{Edge, Garage, Operator, Program, Server, assert_exactly_once, events_of, wait_until};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -80,7 +78,7 @@ fn a_backup_under_load_holds_what_was_acknowledged_before_and_edges_go_on_with_i
     // The next event of each garage tells that those between are gone, and is applied.
     for ((garage, kept), all) in garages.iter_mut().zip(&kept).zip(&all) {
         let name = garage.edge.name().to_owned();
-        let mut journal = common::Journal::default();
+        let mut journal = crate::common::Journal::default();
         journal.post_entries(&garage.edge.http(), vec!["AFTER1".into()]);
         journal.post_entries(&garage.edge.http(), vec!["AFTER2".into()]);
         assert_eq!(journal.confirmed_events(), 2);
@@ -229,7 +227,7 @@ fn an_edge_that_knew_more_than_the_backup_is_served_by_it() {
     let dir = tempfile::tempdir().unwrap();
     let mut server = Server::start(&dir.path().join("server"), &[]);
     let edge = Edge::start(&dir.path().join("edge"), "a", &[server.address()], &[]);
-    let mut journal = common::Journal::default();
+    let mut journal = crate::common::Journal::default();
     journal.post_entries(&edge.http(), (0..10).map(|n| format!("KA{n}")).collect());
     wait_until("they are delivered", SOON, &[&edge, &server], || edge.depth() == 0);
     let copy = dir.path().join("copy");
@@ -257,7 +255,7 @@ fn a_board_of_before_the_restoration_is_told_anew() {
     let mut cars = 0;
     let mut enter = |edge: &Edge, server: &Server| {
         cars += 1;
-        common::Journal::default().post_entries(&edge.http(), vec![format!("KA{cars}")]);
+        crate::common::Journal::default().post_entries(&edge.http(), vec![format!("KA{cars}")]);
         wait_until("it is delivered", SOON, &[edge, server], || edge.depth() == 0);
     };
     let shown = |edge: &Edge, garage: &str| {

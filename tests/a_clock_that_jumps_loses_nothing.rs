@@ -4,10 +4,10 @@
 //!
 //! In the middle of traffic the clock that the real programs see is set 10 years forth and back.
 
-mod common;
-
-use common::peers::Detour;
-use common::{Edge, FakeClock, Garage, Journal, Program, Server, assert_exactly_once, events_of, wait_until};
+use crate::common::peers::Detour;
+use crate::common::{
+    Edge, FakeClock, Garage, Journal, Program, Server, assert_exactly_once, events_of, wait_until,
+};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -188,7 +188,7 @@ fn old_events_that_arrive_late_are_no_wrong_clock() {
         let answer = edge.http().post_batch(&lines.join("\n")).unwrap();
         assert_eq!(answer.status, 201, "{answer:?}");
         let answer = answer.json();
-        journal.confirmed.push(common::producer::Confirmed {
+        journal.confirmed.push(crate::common::producer::Confirmed {
             epoch: answer["epoch"].as_str().unwrap().into(),
             first: answer["first"].as_u64().unwrap(),
             plates,

@@ -6,11 +6,9 @@
 //! thread and drawn by lot, all fail, as on a disk that broke or ran full; or just one, as on a disk that recovers while
 //! nobody can say what it kept.
 
-mod common;
-
-use common::daemon::{EDGE, SERVER, refused};
-use common::{Edge, Garage, Journal, Producer, Program, Server};
-use common::{assert_exactly_once, events_of, requires, seeded, wait_until};
+use crate::common::daemon::{EDGE, SERVER, refused};
+use crate::common::{Edge, Garage, Journal, Producer, Program, Server};
+use crate::common::{assert_exactly_once, events_of, requires, seeded, wait_until};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use std::path::{Path, PathBuf};

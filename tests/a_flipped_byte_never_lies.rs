@@ -5,11 +5,8 @@
 //! Each place is a small store with one byte flipped, opened by a process of its own kind: what aborts or hangs there is seen
 //! here. `FOGPOST_FLIPS` says how many places of each store (2,000).
 
-mod common;
-mod flips;
-
-use common::seeded;
-use flips::{Place, Store, edge, places_in, server};
+use crate::common::seeded;
+use crate::flips::{Place, Store, edge, places_in, server};
 use rand::seq::SliceRandom;
 use std::collections::BTreeMap;
 use std::fs;
@@ -141,8 +138,10 @@ fn lines(path: &Path) -> Vec<String> {
 
 fn start_child(kind: &str, work: &Path) -> Child {
     let log = fs::File::create(work.join("log")).unwrap();
+    let (_, module) = module_path!().split_once("::").expect("it is a module of the test binary");
+    let child_test = format!("{module}::look_into_stores");
     Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "look_into_stores", "--ignored", "--nocapture", "--test-threads=1"])
+        .args(["--exact", &child_test, "--ignored", "--nocapture", "--test-threads=1"])
         .env("FOGPOST_FLIPS_OF", kind)
         .env("FOGPOST_FLIPS_IN", work)
         .stdin(Stdio::null())

@@ -4,10 +4,8 @@
 //!
 //! Each data directory stands on a disk of 64 MB of its own. Needs root.
 
-mod common;
-
-use common::{Disk, Edge, Garage, Journal, Producer, Server};
-use common::{assert_exactly_once, events_of, requires, wait_until};
+use crate::common::{Disk, Edge, Garage, Journal, Producer, Server};
+use crate::common::{assert_exactly_once, events_of, requires, wait_until};
 use serde_json::json;
 use std::path::Path;
 use std::time::Duration;
@@ -28,7 +26,7 @@ struct Site {
 
 impl Site {
     fn new() -> Site {
-        common::disk::with_own_mounts();
+        crate::common::disk::with_own_mounts();
         let dir = tempfile::tempdir().unwrap();
         let disk = Disk::small();
         let mut server = Server::start(&dir.path().join("server"), &[]);
@@ -186,7 +184,7 @@ fn a_server_whose_disk_is_full_leaves_events_with_the_edges_and_goes_on_by_itsel
     if !requires::root_and_loop_mounts() {
         return;
     }
-    common::disk::with_own_mounts();
+    crate::common::disk::with_own_mounts();
     let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::small());
     let (mut server, mut garage, camera) = city(dir.path(), &disk, &[]);
     let is_ready = |server: &Server| server.http().get("/readyz").unwrap().status == 200;
@@ -230,7 +228,7 @@ fn a_server_whose_disk_is_full_leaves_events_with_the_edges_and_goes_on_by_itsel
     // Commands are taken on a full disk, too, also when no server runs.
     server.kill();
     disk.fill("the rest");
-    let said = common::Operator::of(disk.path()).says(&["garages", "capacity", "1", "77"]);
+    let said = crate::common::Operator::of(disk.path()).says(&["garages", "capacity", "1", "77"]);
     assert_eq!(said.code, Some(0), "{said:?}");
     assert!(!disk.path().join(BALLAST).exists(), "the ballast was given up");
     disk.give_back("the rest");
@@ -245,11 +243,11 @@ fn a_server_that_met_the_end_of_its_disk_ends_and_a_restart_goes_on() {
     if !requires::root_and_loop_mounts() {
         return;
     }
-    common::disk::with_own_mounts();
+    crate::common::disk::with_own_mounts();
     let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::small());
     let (mut server, mut garage, camera) = city(dir.path(), &disk, &["--reserve-bytes", "0"]);
     let code = server.ended_within(WITHIN);
-    assert_eq!(code, Some(1), "it ended by itself\n{}", common::Program::log_tail(&server));
+    assert_eq!(code, Some(1), "it ended by itself\n{}", crate::common::Program::log_tail(&server));
     let log = std::fs::read_to_string(disk.path().with_extension("log")).unwrap();
     assert!(log.contains("the disk failed: No space left on device"), "{log}");
     assert!(log.contains("What was confirmed is kept") && !log.contains("panicked"), "{log}");

@@ -2,11 +2,9 @@
 //! written, while it waits, after it was delivered and deleted, after 100,000 more keys, and after a kill or a restart. The
 //! same key for something else is refused. So a producer that never saw its answer may always post again.
 
-mod common;
-
-use common::http::send_bytes;
-use common::producer::Confirmed;
-use common::{
+use crate::common::http::send_bytes;
+use crate::common::producer::Confirmed;
+use crate::common::{
     Answer, Edge, Http, Journal, NoAnswer, Server, assert_exactly_once, crowd, events_of, seeded, wait_until,
 };
 use rand::{RngExt, SeedableRng};
@@ -76,7 +74,7 @@ impl Met {
 }
 
 /// A camera that posts until it sees an answer, as its maker was told to, and then all once more.
-fn camera(edge: &common::EdgeAddress, number: usize, seed: u64, met: &Met) -> Journal {
+fn camera(edge: &crate::common::EdgeAddress, number: usize, seed: u64, met: &Met) -> Journal {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut journal = Journal::default();
     let until_answered = |parcel: &Parcel| loop {

@@ -1,9 +1,7 @@
 //! **Promise.** With a million events waiting and 100,000 idempotency keys remembered an edge stays below 64 MB: while they
 //! are posted, when it is opened anew, and until they are delivered and 100,000 keys of delivered events are kept.
 
-mod common;
-
-use common::{Edge, Server, crowd, requires, wait_until};
+use crate::common::{Edge, Server, crowd, requires, wait_until};
 use std::path::Path;
 use std::time::{Duration, Instant};
 

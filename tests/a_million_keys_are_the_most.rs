@@ -1,9 +1,7 @@
 //! **Promise.** An edge remembers at most a million idempotency keys. None is forgotten before its time to make room: a new one
 //! is told to come back, while keys that are known get their answer, and events without a key are taken as ever.
 
-mod common;
-
-use common::{Edge, Http, Server, wait_until};
+use crate::common::{Edge, Http, Server, wait_until};
 use fogpost::messaging::outbox::{Options, Outbox, keys::KEPT_MOST};
 use fogpost::messaging::page::{Key, Record};
 use fogpost::messaging::{ClockReading, Digest};
@@ -53,7 +51,7 @@ fn fill(dir: &Path) {
     assert_eq!(outbox.keys_remembered(), KEPT_MOST);
 }
 
-fn post(http: &Http, n: u64) -> common::Answer {
+fn post(http: &Http, n: u64) -> crate::common::Answer {
     let body = body(n);
     http.post_with_key("/v1/events", "application/json", &format!("key-{n}"), body.as_bytes()).unwrap()
 }

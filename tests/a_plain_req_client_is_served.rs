@@ -4,9 +4,7 @@
 //! The client is `wire/pyzmq_client.py`, written from the documentation alone. It checks every reply; here is checked
 //! what the server made of it.
 
-mod common;
-
-use common::{Applied, Server, events_of, requires};
+use crate::common::{Applied, Server, events_of, requires};
 use std::process::{Command, Stdio};
 
 #[test]

@@ -1,10 +1,8 @@
 //! **Promise.** A server address that accepts and never answers is left for the next one within three resend times:
 //! what an edge has confirmed arrives through another address of the same server, once.
 
-mod common;
-
-use common::peers::{Detour, SilentListener, Stranger};
-use common::{Edge, Journal, Server, assert_exactly_once, events_of, wait_until};
+use crate::common::peers::{Detour, SilentListener, Stranger};
+use crate::common::{Edge, Journal, Server, assert_exactly_once, events_of, wait_until};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 

@@ -1,9 +1,7 @@
 //! **Promise.** `edge --simulate CARS_PER_HOUR` makes cars up that go the way of every other event: confirmed, delivered once and
 //! in order, and counted. It says that it makes them up, and takes what cameras post beside them.
 
-mod common;
-
-use common::{Edge, Journal, Program, Server, events_of, wait_until};
+use crate::common::{Edge, Journal, Program, Server, events_of, wait_until};
 use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(60);

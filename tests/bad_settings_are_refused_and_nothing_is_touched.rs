@@ -1,10 +1,8 @@
 //! **Promise.** A bad setting ends a daemon with 64, and what it cannot have, with 1: before it serves anybody, with a message
 //! that names the setting or the path and says why. What others have stored stays as it is.
 
-mod common;
-
-use common::daemon::{EDGE, Refused, SERVER, refused};
-use common::{Edge, Journal, Server, assert_exactly_once, events_of, wait_until};
+use crate::common::daemon::{EDGE, Refused, SERVER, refused};
+use crate::common::{Edge, Journal, Server, assert_exactly_once, events_of, wait_until};
 use std::fs;
 use std::path::Path;
 use std::time::Duration;

@@ -2,10 +2,8 @@
 //! server, or to its directory when none runs, it acts from there on, survives a kill, and is refused before it leaves a
 //! trace when it makes no sense. Nobody but the server's own user can give one.
 
-mod common;
-
-use common::peers::Caller;
-use common::{Edge, Journal, Operator, Server, events_of, wait_until};
+use crate::common::peers::Caller;
+use crate::common::{Edge, Journal, Operator, Server, events_of, wait_until};
 use fogpost::messaging::page::{Content, Page, Record, SealedPage};
 use fogpost::messaging::wire::{Reply, Request, Verdict};
 use fogpost::messaging::{Epoch, Sequence, SiteName};
@@ -421,7 +419,7 @@ fn commands_to_a_directory_that_is_no_servers_are_refused_and_leave_it_alone() {
 fn commands_and_events_do_not_disturb_each_other() {
     let world = World::new();
     let mut garage =
-        common::Garage::start(world.dir.path(), "busy", &[world.server.address()], &[&[1], &[1, 50]]);
+        crate::common::Garage::start(world.dir.path(), "busy", &[world.server.address()], &[&[1], &[1, 50]]);
     wait_until("the garage is known", SOON, &[&garage.edge, &world.server], || {
         world.of("busy")["events"] != Value::Null
     });

@@ -4,9 +4,7 @@
 //! While cameras post single events and batches over HTTP, the programs get SIGKILL and are started again, 50 times
 //! each. Then nothing is killed any more, and all that is owed must have arrived.
 
-mod common;
-
-use common::{Garage, Server, seeded};
+use crate::common::{Garage, Server, seeded};
 use rand::RngExt;
 use std::thread::sleep;
 use std::time::Duration;

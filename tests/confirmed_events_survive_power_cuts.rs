@@ -7,11 +7,9 @@
 //! **This test is able to fail.** With the feature `test-without-barrier` flushes are what sled ships; then what is lost
 //! is counted, and there must be some.
 
-mod common;
-
-use common::daemon::{EDGE, SERVER, command, own_loopback_address};
-use common::{Disk, Drive, Edge, Garage, Journal, Producer, Server};
-use common::{assert_exactly_once, events_of, requires, seeded, wait_until};
+use crate::common::daemon::{EDGE, SERVER, command, own_loopback_address};
+use crate::common::{Disk, Drive, Edge, Garage, Journal, Producer, Server};
+use crate::common::{assert_exactly_once, events_of, requires, seeded, wait_until};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -33,7 +31,7 @@ fn what_an_edge_confirmed_survives_power_cuts() {
     if !requires::root_and_loop_mounts() {
         return;
     }
-    common::disk::with_own_mounts();
+    crate::common::disk::with_own_mounts();
     let dir = tempfile::tempdir().unwrap();
     let mut server = Server::start(&dir.path().join("server"), &[]);
     Campaign::new("edge").run(|campaign| edge_on_one_disk(campaign, &mut server));
@@ -44,7 +42,7 @@ fn what_a_server_acknowledged_survives_power_cuts() {
     if !requires::root_and_loop_mounts() {
         return;
     }
-    common::disk::with_own_mounts();
+    crate::common::disk::with_own_mounts();
     Campaign::new("server").run(server_on_one_disk);
 }
 

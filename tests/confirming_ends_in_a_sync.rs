@@ -6,9 +6,7 @@
 //! `src/store/barrier.rs`). So the raw call must not occur at all. A build with the feature `test-without-barrier`
 //! fails here.
 
-mod common;
-
-use common::{Edge, Http, Server, requires, wait_until};
+use crate::common::{Edge, Http, Server, requires, wait_until};
 use fogpost::messaging::page::{Content, Page, Record, SealedPage};
 use fogpost::messaging::wire::{Reply, Request, Verdict};
 use fogpost::messaging::{Epoch, Sequence};

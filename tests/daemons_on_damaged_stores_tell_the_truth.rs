@@ -1,11 +1,8 @@
 //! **Promise.** An edge or a server that is started on a store with a flipped byte serves the rest and says what is missing, or ends
 //! with a reason. In the end the books hold every confirmed event once, or in a hole of its garage, and nothing else.
 
-mod common;
-mod flips;
-
-use common::{Applied, Edge, Journal, Program, Server, events_of, seeded, wait_until};
-use flips::{copy, damaged_copy};
+use crate::common::{Applied, Edge, Journal, Program, Server, events_of, seeded, wait_until};
+use crate::flips::{copy, damaged_copy};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
@@ -56,12 +53,12 @@ impl World {
 fn refused(program: &str, dir: &Path) -> Option<String> {
     // A start as any other; whether it becomes ready is found out with a process of its own, which is then killed.
     let args = match program {
-        common::daemon::EDGE => vec!["--garage-name", NAME],
+        crate::common::daemon::EDGE => vec!["--garage-name", NAME],
         _ => vec!["--listen", "tcp://127.0.0.1:0"],
     };
     let mut all: Vec<String> = args.iter().map(ToString::to_string).collect();
     all.extend(["--http".into(), "127.0.0.1:0".into(), "--data-dir".into(), dir.to_str().unwrap().into()]);
-    let mut child = common::daemon::command(program, &all)
+    let mut child = crate::common::daemon::command(program, &all)
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped())
         .spawn()
@@ -140,7 +137,7 @@ fn an_edge() {
         let (edge, server) = (world.path(&format!("edge-{n}")), world.path(&format!("server-{n}")));
         let place = damaged_copy(&world.path("edge"), &edge, n, &mut random);
         println!("{place}");
-        if refused(common::daemon::EDGE, &edge).is_some() {
+        if refused(crate::common::daemon::EDGE, &edge).is_some() {
             refusals += 1;
             continue;
         }
@@ -161,7 +158,7 @@ fn a_server() {
         let (edge, server) = (world.path(&format!("edge-{n}")), world.path(&format!("server-{n}")));
         let place = damaged_copy(&world.path("server"), &server, n, &mut random);
         println!("{place}");
-        if refused(common::daemon::SERVER, &server).is_some() {
+        if refused(crate::common::daemon::SERVER, &server).is_some() {
             refusals += 1;
             continue;
         }

@@ -2,11 +2,9 @@
 //! machines, run two edges under one name, put another server in a server's place), no confirmed event is lost without
 //! being reported, none counts twice, and both sides say what is wrong and what to do.
 
-mod common;
-
-use common::operator::at_the_edge;
-use common::peers::StandIn;
-use common::{
+use crate::common::operator::at_the_edge;
+use crate::common::peers::StandIn;
+use crate::common::{
     Applied, Edge, Journal, Operator, Program, Server, assert_exactly_once, copy, events_of, wait_until,
 };
 use fogpost::messaging::wire::{Reply, Request, Verdict};
@@ -272,7 +270,7 @@ fn a_decision_may_come_early_and_twice_and_survives_restarts_of_both() {
 
 #[test]
 fn kills_in_the_middle_of_a_move_lose_nothing_and_double_nothing() {
-    let mut rng = common::seeded();
+    let mut rng = crate::common::seeded();
     let mut world = World::new();
     let mut old = conflict(&mut world, 3, 1);
     for _ in 0..8 {

@@ -2,10 +2,8 @@
 //! `server compact` writes a ledger without its bytes, with which server and edges go on, of which a backup works, and of
 //! which the books agree.
 
-mod common;
-
-use common::Operator;
-use common::money::{TARIFFS, Town};
+use crate::common::Operator;
+use crate::common::money::{TARIFFS, Town};
 use serde_json::json;
 use std::path::Path;
 
@@ -140,7 +138,7 @@ fn with_retention_days_charged_stays_of_old_months_lose_their_plates() {
     assert_eq!(town.short(""), ["OLD1 unregistered 250 charged", "NEW1 unregistered 250 charged"]);
     town.configure(&format!("[server]\nretention_days = 60\n{TARIFFS}"));
     town.restart_server();
-    common::wait_until(
+    crate::common::wait_until(
         "the old plate is forgotten",
         std::time::Duration::from_secs(30),
         &[&town.server],

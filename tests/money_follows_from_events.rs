@@ -2,9 +2,7 @@
 //! What was charged is never edited; each correction is a further entry. What makes no sense is refused and leaves no trace,
 //! and HTTP changes nothing.
 
-mod common;
-
-use common::money::{TARIFFS, Town};
+use crate::common::money::{TARIFFS, Town};
 use serde_json::{Value, json};
 
 #[test]

@@ -5,10 +5,10 @@
 //! `nonsense_from_a_peer_changes_nothing.rs`, settings and data directories
 //! `bad_settings_are_refused_and_nothing_is_touched.rs`.
 
-mod common;
-
-use common::http::send_bytes;
-use common::{Applied, Edge, Http, Journal, Server, assert_exactly_once, events_of, seeded, wait_until};
+use crate::common::http::send_bytes;
+use crate::common::{
+    Applied, Edge, Http, Journal, Server, assert_exactly_once, events_of, seeded, wait_until,
+};
 use rand::RngExt;
 use serde_json::json;
 use std::net::SocketAddr;
@@ -216,7 +216,7 @@ fn what_is_too_long_is_refused_and_what_is_just_short_enough_is_taken() {
         world.next_car += 1;
         let body = answer.json();
         let first = body.get("sequence").or(body.get("first")).unwrap().as_u64().unwrap();
-        world.journal.confirmed.push(common::producer::Confirmed {
+        world.journal.confirmed.push(crate::common::producer::Confirmed {
             epoch: body["epoch"].as_str().unwrap().to_owned(),
             first,
             plates: vec![if path.ends_with("batch") { "FITS2" } else { "FITS1" }.to_owned()],

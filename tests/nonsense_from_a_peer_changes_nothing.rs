@@ -3,11 +3,9 @@
 //!
 //! The peers here speak ZeroMQ. Those who do not are held off by the gateway, which is to come.
 
-mod common;
-
+use crate::common::peers::Caller;
+use crate::common::{Edge, Journal, Server, assert_exactly_once, events_of, seeded, wait_until};
 use bytes::Bytes;
-use common::peers::Caller;
-use common::{Edge, Journal, Server, assert_exactly_once, events_of, seeded, wait_until};
 use fogpost::messaging::page::{Content, Page, Record, SealedPage};
 use fogpost::messaging::wire::{REQUEST_MAX, Reply, Request, Verdict, WireError};
 use fogpost::messaging::{Epoch, Sequence, SiteName};

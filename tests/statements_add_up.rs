@@ -2,9 +2,7 @@
 //! formats, numbered without gaps; the journal's debits are its credits and the statements' sums. What people wrote is
 //! shown as text: it is never markup in a page and never a formula in a spreadsheet. What has its name is complete.
 
-mod common;
-
-use common::money::{TARIFFS, Town};
+use crate::common::money::{TARIFFS, Town};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

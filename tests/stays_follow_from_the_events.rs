@@ -2,10 +2,8 @@
 //! events alone: it is the same after a restart, a kill, and a fold from the beginning; a corrected plate
 //! changes it from its place on.
 
-mod common;
-
-use common::daemon::{SERVER, command};
-use common::{Edge, Operator, Server, wait_until};
+use crate::common::daemon::{SERVER, command};
+use crate::common::{Edge, Operator, Server, wait_until};
 use serde_json::{Value, json};
 use std::time::Duration;
 use tempfile::TempDir;

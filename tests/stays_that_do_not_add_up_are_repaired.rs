@@ -2,9 +2,7 @@
 //! joins, closes, splits or bills them, by a command that the review shows; what was charged for the old stay is taken back,
 //! and the new one is charged. It survives a kill of everything, and the books agree.
 
-mod common;
-
-use common::money::{TARIFFS, Town};
+use crate::common::money::{TARIFFS, Town};
 use serde_json::json;
 
 /// The command that a review proposes, with a reason, and times where it asks for them.

@@ -3,10 +3,8 @@
 //!
 //! A million events wait, and the link that returns carries 1 MB/s, so that delivering them takes much longer than that.
 
-mod common;
-
-use common::peers::Detour;
-use common::{Edge, Server, crowd, wait_until};
+use crate::common::peers::Detour;
+use crate::common::{Edge, Server, crowd, wait_until};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 

@@ -1,10 +1,8 @@
-//! The other tests trust `common::books`. Here it is shown to fail when something is lost, doubled, torn or moved.
+//! The other tests trust `crate::common::books`. Here it is shown to fail when something is lost, doubled, torn or moved.
 
-mod common;
-
-use common::books::faults;
-use common::producer::Confirmed;
-use common::{Applied, Journal};
+use crate::common::books::faults;
+use crate::common::producer::Confirmed;
+use crate::common::{Applied, Journal};
 
 fn applied(plates: &[&str]) -> Vec<Applied> {
     let event = |(sequence, plate): (u64, &&str)| Applied {

@@ -4,10 +4,8 @@
 //! A release build replays the whole recording, another build the beginning of it, so that it takes seconds. To run it whole:
 //! `cargo test --release --test the_whole_replay_is_right -- --nocapture`.
 
-mod common;
-
-use common::Operator;
-use common::daemon::command;
+use crate::common::Operator;
+use crate::common::daemon::command;
 use serde_json::Value;
 use std::time::{Duration, Instant};
 

@@ -3,9 +3,7 @@
 //! The examples were computed by hand: `tests/tariffs/worked_examples.csv` for each rule and its edges, `published.csv` for
 //! tariffs that operators publish (`examples/tariffs.toml`). Each line says why it costs what it costs.
 
-mod common;
-
-use common::daemon::{SERVER, command};
+use crate::common::daemon::{SERVER, command};
 use fogpost::parking::Plate;
 use fogpost::parking::tariff::TariffSet;
 use jiff::Timestamp;

@@ -2,10 +2,8 @@
 //! and what to do; its exit code tells the two apart. It changes nothing in the directory that it looks at. So does `edge outbox
 //! verify` of an outbox.
 
-mod common;
-
-use common::daemon::{EDGE, SERVER, command};
-use common::{Edge, Server, copy, wait_until};
+use crate::common::daemon::{EDGE, SERVER, command};
+use crate::common::{Edge, Server, copy, wait_until};
 use fogpost::store::{Purpose, Store};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

@@ -3,9 +3,7 @@
 //! everything when the server is back. Either program can be told to stop at any time: it ends with 0 within 5 s, and
 //! goes on where it was when it is started again.
 
-mod common;
-
-use common::{
+use crate::common::{
     Edge, Garage, Journal, Server, assert_exactly_once, events_of, send_half_a_request, wait_until,
 };
 use serde_json::{Value, json};

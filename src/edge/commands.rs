@@ -218,7 +218,7 @@ impl Offline {
     fn open(dir: DataDir, in_place: bool) -> Result<Offline, String> {
         let copies = (!in_place).then(|| Copies::of(&dir)).transpose()?;
         let (store, witness) = match &copies {
-            Some(copies) => (copies.store.path().to_owned(), copies.witness.path().to_owned()),
+            Some(copies) => (copies.store.path().join(STORE), copies.witness.path().to_owned()),
             None => (dir.store(), dir.path().join(WITNESS_FILE)),
         };
         let store = Store::open(&store, Purpose::Edge).map_err(|error| error.to_string())?;

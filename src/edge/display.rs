@@ -268,7 +268,7 @@ impl Display {
             self.base = (Some(count), Place { epoch, sequence });
         }
         if let Some((board, at_ms)) = saved.board {
-            let age = u64::try_from(now_ms - at_ms).unwrap_or(0);
+            let age = u64::try_from(now_ms.saturating_sub(at_ms)).unwrap_or(0);
             let received_at = now.checked_sub(Duration::from_millis(age)).unwrap_or(now);
             self.received_at = Some((received_at, at_ms));
             self.board = Some(board);
@@ -307,6 +307,23 @@ mod tests {
 
     fn answered(display: &mut Display, answer: BoardAnswer) {
         display.answered(answer, Instant::now(), 0);
+    }
+
+    /// A board line may hold any numbers: a server that is damaged, or none of ours, must not end an edge.
+    #[test]
+    fn a_board_of_extreme_numbers_does_no_harm() {
+        for occupied in [i64::MIN, -1, i64::MAX] {
+            for through in [0, 1, 3, u64::MAX - 1, u64::MAX] {
+                let mut display = display(1);
+                display.appended(EPOCH, 3, 3, entries(3));
+                answered(&mut display, told(occupied, through));
+                display.appended(EPOCH, 5, 2, entries(2));
+                assert!(display.own_occupied().is_some());
+                let mut next = self::display(1);
+                next.restore(&display.save(), Instant::now(), i64::MAX);
+                next.restore(&display.save(), Instant::now(), i64::MIN);
+            }
+        }
     }
 
     #[test]

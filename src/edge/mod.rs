@@ -138,7 +138,17 @@ impl Edge {
 }
 
 impl Daemon for Edge {
-    async fn run(mut self, stop: &mut StopRequest) -> Result<(), DaemonError> {
+    async fn run(self, stop: &mut StopRequest) -> Result<(), DaemonError> {
+        let (dir, unreadable) = (self.dir.path().to_owned(), self.shared.outbox.unreadable());
+        let ended = self.serve(stop).await;
+        ended.map_err(|error| daemon::salvage_if_possible(&dir, &unreadable, error))
+    }
+}
+
+impl Edge {
+    async fn serve(mut self, stop: &mut StopRequest) -> Result<(), DaemonError> {
+        let mut unreadable = self.shared.outbox.unreadable();
+        let can_be_salvaged = salvage::is_possible(self.dir.path());
         let mut progress = self.shared.outbox.progress();
         let mut saving = tokio::time::interval(SAVE_BOARD_EVERY);
         let mut saved = Vec::new();
@@ -146,9 +156,13 @@ impl Daemon for Edge {
         loop {
             tokio::select! {
                 () = stop.requested() => break,
+                Ok(_) = unreadable.wait_for(|unreadable| *unreadable), if can_be_salvaged => {
+                    return Err(DaemonError::Failed("a part of the outbox".into()));
+                }
                 failed = progress.wait_for(|progress| progress.failed) => {
-                    let what = if failed.is_ok() { "the disk failed" } else { "the committer ended" };
-                    return Err(DaemonError::Failed(format!("{what}: nothing more is accepted, everything confirmed is kept. Start the edge again; it finds out what the disk holds")));
+                    drop(failed);
+                    let ended = "the committer ended by itself. What was confirmed is on the disk. Start the edge again, and please report this with the log";
+                    return Err(DaemonError::Failed(self.shared.outbox.failure().unwrap_or(ended).to_owned()));
                 }
                 ended = &mut self.sending => return Err(match ended {
                     Ok(Err(error)) => DaemonError::Store(error),
@@ -250,9 +264,10 @@ fn open_outbox(dir: &Path, config: &EdgeConfig) -> Result<(Outbox, Display), Dae
     };
     let first_try = if salvage::is_possible(dir) { OnLoss::Refuse } else { OnLoss::Record };
     let opened = match open(first_try) {
-        Err(DaemonError::Outbox(outbox::OpenError::Store(StoreError::Damaged { place, reason })))
-            if first_try == OnLoss::Refuse =>
-        {
+        Err(
+            DaemonError::Outbox(outbox::OpenError::Store(StoreError::Damaged { place, reason }))
+            | DaemonError::Store(StoreError::Damaged { place, reason }),
+        ) if first_try == OnLoss::Refuse => {
             tracing::warn!(
                 place,
                 reason,

@@ -84,9 +84,12 @@ pub fn router(shared: Arc<Shared>) -> Router {
 }
 
 async fn readyz(State(web): SharedWeb) -> Result<&'static str, Problem> {
-    if web.shared.outbox.progress().borrow().failed {
-        let text = "the disk failed; events are refused until a restart finds out what it holds";
+    if let Some(failure) = web.shared.outbox.failure() {
+        let text = format!("{failure}. Events are refused until then");
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, text));
+    }
+    if let Some(now_at) = web.shared.outbox.moved_to() {
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, http::renamed(&now_at)));
     }
     let outbox = web.shared.outbox.clone();
     if let Some(what) = http::blocking(move || Ok::<_, Infallible>(outbox.shortage())).await? {
@@ -372,7 +375,7 @@ async fn outbox(State(web): SharedWeb) -> Result<impl IntoResponse, Problem> {
         last_acknowledged_at: sending.last_acknowledged_at_ms.map(time),
         server: sending.server.map(|server| server.to_string()),
         ledger: sending.ledger,
-        alarm: sending.alarm,
+        alarm: web.shared.outbox.moved_to().map(|now_at| http::renamed(&now_at)).or(sending.alarm),
         notice: sending.notice,
         full,
         epochs: status.epochs,

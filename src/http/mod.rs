@@ -92,6 +92,13 @@ pub fn query<T>(query: Result<axum::extract::Query<T>, QueryRejection>) -> Resul
     }
 }
 
+/// What a daemon says while its store's directory is under another name than the one it was opened under.
+pub fn renamed(now_at: &std::path::Path) -> String {
+    format!(
+        "the store's directory was renamed while it is in use: it is {now_at:?} now. Events are taken and delivered as ever, and the next start would not find them. Rename it back, or start with the new name as --data-dir"
+    )
+}
+
 /// A cursor that was not given out by us.
 pub fn bad_cursor(cursor: &str) -> Problem {
     Problem::new(

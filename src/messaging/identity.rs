@@ -6,10 +6,15 @@ use std::str::FromStr;
 use unicode_normalization::UnicodeNormalization;
 use uuid::Uuid;
 
-/// An event's place in its epoch: 1, 2, 3, … without gaps.
+/// An event's place in its epoch: 1, 2, 3, … without gaps. 0 does not decode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "u64", into = "u64")]
 pub struct Sequence(u64);
+
+/// The number 0 where a sequence is expected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("0 is not a sequence; the first is 1")]
+pub struct NotASequence;
 
 impl Sequence {
     pub const FIRST: Sequence = Sequence(1);
@@ -20,6 +25,18 @@ impl Sequence {
     }
     pub fn get(self) -> u64 {
         self.0
+    }
+}
+
+impl TryFrom<u64> for Sequence {
+    type Error = NotASequence;
+    fn try_from(place: u64) -> Result<Sequence, NotASequence> {
+        Sequence::new(place).ok_or(NotASequence)
+    }
+}
+impl From<Sequence> for u64 {
+    fn from(sequence: Sequence) -> u64 {
+        sequence.0
     }
 }
 

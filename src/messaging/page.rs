@@ -14,6 +14,8 @@
 //! | begun | clock | what the sender's clocks showed when the page was begun: wall_ms i64, monotonic_ms u64, boot 16 bytes, set bool |
 //! | content | enum | 0 records: a sequence of (key: option of key, after_ms: u32, payload: byte string) · 1 lost (last: u64, reason: string) |
 //!
+//! A sequence is at least 1. A page is refused when a sequence of it, or of where its messages stood before, is above 2^64 - 2.
+//!
 //! A key is (text: byte string, body: 16 bytes, count: u32): under it the producer would post the same again.
 
 use super::clock::ClockReading;
@@ -156,9 +158,13 @@ impl Page {
                 .checked_sub(page.first.get())
                 .ok_or(PageError::Sequences("its last is before its first"))?,
         };
-        // 0 is no sequence, and u64::MAX must keep a successor.
-        if page.first.get() == 0 || page.first.get().checked_add(places + 1).is_none() {
-            return Err(PageError::Sequences("a sequence is out of range"));
+        // Each sequence that a page speaks of has a successor, so that nobody who counts on from it overflows.
+        let moved_from = page.moved_from.map(|(_, first)| first);
+        for first in [Some(page.first), moved_from].into_iter().flatten() {
+            let successor = places.checked_add(1).and_then(|count| first.get().checked_add(count));
+            if successor.is_none() {
+                return Err(PageError::Sequences("a sequence is out of range"));
+            }
         }
         Ok(page)
     }
@@ -281,10 +287,34 @@ mod tests {
         let mut overflowing = page(1);
         overflowing.first = Sequence::new(u64::MAX).unwrap();
         assert!(matches!(refused(overflowing), PageError::Sequences(_)));
+        let mut lost_from_the_first = page(1);
+        lost_from_the_first.first = Sequence::FIRST;
+        let last = Sequence::new(u64::MAX).unwrap();
+        lost_from_the_first.content = Content::Lost { last, reason: "r".into() };
+        assert!(matches!(refused(lost_from_the_first), PageError::Sequences(_)));
         assert!(matches!(Page::decode(&[9, 9]), Err(PageError::Version(9))));
         let mut long = page(1).encode();
         long.push(0);
         assert!(Page::decode(&long).is_err());
+    }
+
+    /// A page said that its messages had stood at 2^64 - 1 and after it. The server ended when it counted on from there.
+    #[test]
+    fn a_page_whose_messages_stood_at_places_that_do_not_exist_is_refused() {
+        let moved_from = |first: u64, count| {
+            let moved_from = Some((Epoch::from_bytes([8; 16]), Sequence::new(first).unwrap()));
+            Page::decode(&Page { moved_from, ..page(count) }.encode()).map(drop)
+        };
+        assert_eq!(moved_from(u64::MAX - 3, 3), Ok(()));
+        for (first, count) in [(u64::MAX, 1), (u64::MAX - 3, 4), (u64::MAX - 1, 64)] {
+            assert!(matches!(moved_from(first, count), Err(PageError::Sequences(_))), "{first} and {count}");
+        }
+    }
+
+    #[test]
+    fn zero_is_not_a_sequence() {
+        assert!(postcard::from_bytes::<Sequence>(&[0]).is_err());
+        assert_eq!(postcard::from_bytes(&[7]), Ok(Sequence::new(7).unwrap()));
     }
 
     #[test]

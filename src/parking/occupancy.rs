@@ -46,15 +46,15 @@ impl Effect {
         if later.absolute {
             return later;
         }
-        Effect { absolute: self.absolute, change: self.change + later.change }
+        Effect { absolute: self.absolute, change: self.change.saturating_add(later.change) }
     }
 
-    /// The count after the run; `None` when it depends on an unknown one.
+    /// The count after the run; `None` when it depends on an unknown one. A peer told the count before, which may be any number.
     pub fn on(self, before: Option<i64>) -> Option<i64> {
         if self.absolute {
             return Some(self.change);
         }
-        before.map(|before| before + self.change)
+        before.map(|before| before.saturating_add(self.change))
     }
 }
 

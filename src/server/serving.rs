@@ -248,6 +248,8 @@ impl Serving {
             notices.push(self.observe(request, answer, now_ms)?);
         }
         self.signal.grown_to(self.ledger.position());
+        // A group of duplicates is acknowledged without a flush, which would have asked this.
+        self.ledger.store().check_in_place()?;
         for (((peer, request), answer), notice) in peers.into_iter().zip(requests).zip(answers).zip(notices) {
             let reply = Reply {
                 id: request.id,
@@ -340,7 +342,7 @@ impl Serving {
                 }
                 notice = seen.notice();
                 seen.watch_clock(site, request.clock_ms.saturating_sub(now_ms), now);
-                seen.duplicates_refused += answer.duplicates;
+                seen.duplicates_refused = seen.duplicates_refused.saturating_add(answer.duplicates);
                 if observation.is_some() {
                     seen.observation.clone_from(&observation);
                 }

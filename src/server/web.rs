@@ -112,6 +112,9 @@ impl Web {
 }
 
 async fn readyz(State(web): Shared) -> Result<&'static str, Problem> {
+    if let Some(now_at) = web.store.moved_to() {
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, http::renamed(&now_at)));
+    }
     web.room.check(0).map(|()| "ready\n").map_err(|what| {
         let text =
             format!("{what}; edges keep their events until there is room, and what was applied is kept");

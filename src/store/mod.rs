@@ -14,6 +14,7 @@
 //! * an operation that does not return, and a failure that no operation met, end the process (`watchdog`);
 //! * room is kept for deleting and for opening ([`room`]);
 //! * a failed write or flush poisons the store: nothing is accepted until the process starts anew;
+//! * a flush fails once the store's files have no name on disk, or another store has it ([`presence`]);
 //! * panics of sled's open become errors; sizes are set on purpose; the format has a version.
 //!
 //! **Not promised.** Protection against a disk that lies; that the file shrinks while it is open.
@@ -28,6 +29,8 @@ mod frame;
 mod framed;
 mod marker;
 mod on_sled;
+mod opening;
+mod presence;
 pub mod room;
 mod runway;
 pub mod salvage;
@@ -37,9 +40,7 @@ pub mod simulated;
 mod sled_log;
 mod watchdog;
 
-use frame::Stamp;
-use framed::Framed;
-use marker::{Framing, Marker, StoreId};
+use presence::Presence;
 use room::DiskRoom;
 use std::fmt;
 use std::io;
@@ -59,15 +60,8 @@ pub const VALUE_MAX: usize = 6 * 1024;
 /// The most writes in one [`Batch`]. sled keeps memory for good after batches of more than about 1,000.
 pub const BATCH_MAX: usize = 900;
 
-/// The version of the layout of keys and values that this program writes and reads.
+/// The version of the layout of keys and values that this program writes.
 pub const FORMAT: u32 = 3;
-/// The oldest version that is read. Its values are not framed; what is written into it is.
-const FORMAT_OLDEST: u32 = 2;
-
-/// What a store says of itself: its format, its id, and whether all its values are framed.
-const FORMAT_KEY: &[u8] = b"\0format";
-/// How often it was opened, and something new each time.
-const OPENED_KEY: &[u8] = b"\0opened";
 
 /// A key and its value.
 pub type Entry = (Vec<u8>, Vec<u8>);
@@ -145,7 +139,7 @@ pub enum StoreError {
     BatchTooLong { writes: usize },
     /// An earlier write or flush failed, so what the disk holds is unknown until the store is opened anew.
     #[error(
-        "the disk failed before, so nothing more is written; what was confirmed is kept. Start the process again: it finds out what the disk holds"
+        "writing failed before, so nothing more is written. Start the process again: it finds out what the disk holds"
     )]
     Poisoned,
     /// This write or flush failed; the store is poisoned from now on.
@@ -153,6 +147,16 @@ pub enum StoreError {
         "the disk failed: {0}. What was confirmed is kept; what was being written may or may not be. Free some room or replace the disk, then start the process again"
     )]
     Disk(#[source] io::Error),
+    /// The store is poisoned from now on: what is written has no name, and no later start could find it.
+    #[error(
+        "the store {path:?} was removed from the disk while this process used it. Nothing is confirmed any more, and what was confirmed before is lost with the removed files. Find out what removes them, put a backup there if there is one, then start the process again; without a backup it begins an empty store"
+    )]
+    Removed { path: PathBuf },
+    /// The store is poisoned from now on: the next start would find another store.
+    #[error(
+        "another directory or file has taken the place of the store {path:?} while this process used it. Nothing is confirmed any more; what was confirmed before is in {now_at:?}. Put the right one of the two there, then start the process again"
+    )]
+    Replaced { path: PathBuf, now_at: PathBuf },
     /// What was read is not what was written, or cannot be read for that reason. Other parts may be sound.
     #[error(
         "the store holds something unreadable at {place}: {reason}. Nothing was deleted; keep a copy of the directory"
@@ -208,8 +212,9 @@ pub struct Store {
     poisoned: Arc<AtomicBool>,
     /// Whether a part of it could not be read.
     unreadable: Arc<watch::Sender<bool>>,
-    /// Of stores on a disk: a simulated one always answers.
+    /// Of stores on a disk: a simulated one always answers, and has no name.
     watchdog: Option<Arc<Watchdog>>,
+    presence: Option<Arc<Presence>>,
 }
 
 impl fmt::Debug for Store {
@@ -234,29 +239,6 @@ impl Store {
         Store::open_after(path, purpose, room, 0)
     }
 
-    /// Opens the store in `path`; this is at least the opening with this number.
-    fn open_after(path: &Path, purpose: Purpose, room: &DiskRoom, opening: u32) -> Result<Store, OpenError> {
-        let failed = |source| OpenError::Io { path: path.to_owned(), source };
-        let marker = match path.exists() {
-            true => Marker::read(path).map_err(failed)?,
-            false => None,
-        };
-        if let Some((marker, id)) = marker.as_ref().and_then(|marker| Some((marker, marker.salvageable()?))) {
-            let checked = sled_log::check(path, &id.frames(), marker.boot()).map_err(failed)?;
-            if let Some(reason) = checked {
-                return Err(OpenError::Damaged { path: path.to_owned(), reason });
-            }
-        }
-        let sled = on_sled::OnSled::open(path, room)?;
-        let watchdog = Watchdog::start(sled.failures());
-        let identity = Identity::of(&sled, path, purpose, marker.as_ref(), opening)?;
-        let first = Stamp::first_of(identity.opening);
-        let mut store = Store::on(Framed::new(sled, purpose, identity.id.frames(), identity.framing, first));
-        store.watchdog = Some(watchdog.map_err(failed)?);
-        store.settle_identity(path, purpose, &identity, marker)?;
-        Ok(store)
-    }
-
     /// A store on any backend.
     pub fn on(backend: impl Backend) -> Store {
         Store {
@@ -264,38 +246,8 @@ impl Store {
             poisoned: Arc::new(AtomicBool::new(false)),
             unreadable: Arc::new(watch::Sender::new(false)),
             watchdog: None,
+            presence: None,
         }
-    }
-
-    /// Writes who the store is. At every opening something new is written, so that a first flush proves that the barrier is in
-    /// use: sled skips a write that changes nothing, and a flush after it has nothing to sync.
-    fn settle_identity(
-        &self,
-        path: &Path,
-        purpose: Purpose,
-        identity: &Identity,
-        marker: Option<Marker>,
-    ) -> Result<(), OpenError> {
-        let before = barrier::calls();
-        let opened = [&identity.opening.to_be_bytes()[..], uuid::Uuid::new_v4().as_bytes()].concat();
-        let written =
-            self.put(FORMAT_KEY, &identity.encode(purpose)).and_then(|()| self.put(OPENED_KEY, &opened));
-        written.and_then(|()| self.flush()).map_err(|error| OpenError::Io {
-            path: path.to_owned(),
-            source: match error {
-                StoreError::Disk(source) => source,
-                other => io::Error::other(other),
-            },
-        })?;
-        if barrier::calls() == before {
-            return Err(OpenError::NoBarrier);
-        }
-        let now = Marker::now(purpose.to_string(), identity.id, identity.framing);
-        if marker.as_ref() != Some(&now) {
-            let synced = now.write(path).and_then(|()| on_sled::sync_tree(path));
-            synced.map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
-        }
-        Ok(())
     }
 
     /// The value under `key`, flushed or not.
@@ -325,11 +277,24 @@ impl Store {
         self.write(|| self.backend.apply(batch))
     }
 
-    /// Returns once every write made before this call is on the disk.
+    /// Returns once every write made before this call is on the disk, in files that still have their name.
     ///
     /// On `Err` nobody knows what the disk holds, and the store takes nothing more: the process should end.
     pub fn flush(&self) -> Result<(), StoreError> {
-        self.write(|| self.backend.flush())
+        self.write(|| self.backend.flush())?;
+        self.check_in_place()
+    }
+
+    /// An error once the store's files have lost their name: to be asked before something is confirmed that is on the disk
+    /// already, so that no flush is needed. Two system calls.
+    pub fn check_in_place(&self) -> Result<(), StoreError> {
+        let Some(presence) = &self.presence else { return Ok(()) };
+        presence.check().inspect_err(|_| self.poisoned.store(true, Ordering::Release))
+    }
+
+    /// Where the store's directory is now, if it was renamed since it was opened. It works on as ever.
+    pub fn moved_to(&self) -> Option<PathBuf> {
+        self.presence.as_ref().and_then(|presence| presence.moved_to())
     }
 
     /// All entries from `from` (inclusive) to `to` (exclusive), ascending.
@@ -371,67 +336,6 @@ impl Store {
             }
             _ => StoreError::Disk(error),
         }
-    }
-}
-
-/// Who a store is.
-struct Identity {
-    id: StoreId,
-    framing: Framing,
-    /// How often it was opened.
-    opening: u32,
-}
-
-impl Identity {
-    /// Reads who the store is, makes up who a new one is, and refuses one that is not ours to read. `opening`: the least number
-    /// of this opening.
-    fn of(
-        sled: &impl Backend,
-        path: &Path,
-        purpose: Purpose,
-        marker: Option<&Marker>,
-        opening: u32,
-    ) -> Result<Identity, OpenError> {
-        let damaged = |reason: String| OpenError::Damaged { path: path.to_owned(), reason };
-        let read = |key| sled.get(key).map_err(|error| damaged(error.to_string()));
-        let Some(value) = read(FORMAT_KEY)? else {
-            if marker.is_some() {
-                return Err(damaged("it was written before, and now reads as empty".into()));
-            }
-            return Ok(Identity { id: StoreId::random(), framing: Framing::All, opening });
-        };
-        let too_short = || damaged("its format record is too short".into());
-        let (found, rest) = value.split_first_chunk().ok_or_else(too_short)?;
-        let found = u32::from_be_bytes(*found);
-        let (id, framing, owner) = match found {
-            FORMAT_OLDEST => (StoreId::random(), Framing::Some, rest),
-            FORMAT => {
-                let (id, rest) = rest.split_first_chunk().ok_or_else(too_short)?;
-                let (all, owner) = rest.split_first().ok_or_else(too_short)?;
-                (StoreId(*id), if *all == 1 { Framing::All } else { Framing::Some }, owner)
-            }
-            newer if newer > FORMAT => return Err(OpenError::NewerFormat { path: path.to_owned(), found }),
-            _ => return Err(OpenError::OlderFormat { path: path.to_owned(), found }),
-        };
-        if owner != purpose.to_string().as_bytes() {
-            return Err(OpenError::OtherPurpose {
-                path: path.to_owned(),
-                found: String::from_utf8_lossy(owner).into_owned(),
-                wanted: purpose.to_string(),
-            });
-        }
-        let opened = read(OPENED_KEY)?;
-        // An earlier format has a random number there, and no stamps.
-        let before = match (found, opened.as_deref().and_then(|value| value.first_chunk())) {
-            (FORMAT, Some(number)) => u32::from_be_bytes(*number),
-            _ => 0,
-        };
-        Ok(Identity { id, framing, opening: opening.max(before.saturating_add(1)) })
-    }
-
-    fn encode(&self, purpose: Purpose) -> Vec<u8> {
-        let all = u8::from(self.framing == Framing::All);
-        [&FORMAT.to_be_bytes()[..], &self.id.0, &[all], purpose.to_string().as_bytes()].concat()
     }
 }
 

@@ -180,6 +180,11 @@ impl DiskRoom {
         self.recent().left
     }
 
+    /// How long the file of the store is, as it was a moment ago.
+    pub fn store_bytes(&self) -> u64 {
+        self.recent().store
+    }
+
     /// Whether `bytes` more may be written ([`WRITTEN_FOR_VALUES`]); if not, why, in words for people.
     pub fn check(&self, bytes: u64) -> Result<(), String> {
         let look = self.recent();

@@ -32,6 +32,15 @@ const REQUEST: &str = "salvage";
 /// Puts what was found into a new store, as far as it still counts.
 pub type Rebuild<'a> = &'a dyn Fn(&Salvaged, &Store) -> Result<(), StoreError>;
 
+/// What an opening does when something that was confirmed is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnLoss {
+    /// It records the loss, and goes on.
+    Record,
+    /// It writes nothing and fails with [`StoreError::Damaged`]: what is missing may still be found in the store's file.
+    Refuse,
+}
+
 /// A value that was found, the newest under its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
@@ -303,3 +312,7 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
         removed => removed,
     }
 }
+
+#[cfg(test)]
+#[path = "salvage_tests.rs"]
+mod tests;

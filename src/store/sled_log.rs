@@ -136,8 +136,9 @@ fn segment_header(log: &File, at: u64) -> io::Result<Header> {
     if crc32fast::hash(&bytes[4..]) != sum {
         return Ok(Header::Unreadable);
     }
-    const MASK: u64 = i64::MAX as u64;
-    Ok(Header::Sound { lsn: number(4) ^ MASK, synced: number(12) ^ MASK })
+    // Places in the log are signed: -1 is that of a log in which nothing was synced yet.
+    let place = |from: usize| (number(from) ^ i64::MAX as u64).cast_signed();
+    Ok(Header::Sound { lsn: place(4).max(0).cast_unsigned(), synced: place(12).max(0).cast_unsigned() })
 }
 
 fn read_segment(log: &File, at: u64) -> io::Result<Vec<u8>> {

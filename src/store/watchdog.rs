@@ -18,6 +18,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// An operation that meets the failure ends the daemon in this time by itself, with words of its own.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// What a failure of the disk means, and what to do.
+pub(super) const DISK_ADVICE: &str = "What was confirmed is kept. Make room on the disk or replace it, then start again: that finds out what it holds";
+
 /// When each running operation began.
 #[derive(Debug, Default)]
 pub(super) struct Watchdog(Mutex<Vec<Instant>>);
@@ -26,7 +29,7 @@ pub(super) struct Watchdog(Mutex<Vec<Instant>>);
 pub(super) struct Watched<'a>(&'a Watchdog, Instant);
 
 impl Watchdog {
-    /// Watches until the last user is gone. `failures` tells what failed behind everybody's back, if something did.
+    /// Watches until the last user is gone. `failures` tells what failed while nobody looked, what that means and what to do.
     pub(super) fn start(
         failures: impl Fn() -> Option<String> + Send + 'static,
     ) -> std::io::Result<Arc<Watchdog>> {
@@ -66,22 +69,20 @@ fn watch(watchdog: &Weak<Watchdog>, failures: &dyn Fn() -> Option<String>) {
         std::thread::sleep(LOOK_EVERY);
         let Some(watchdog) = watchdog.upgrade() else { return };
         if watchdog.longest().is_some_and(|longest| longest > PATIENCE) {
-            end(&format!("the disk has not answered for {} s", PATIENCE.as_secs()));
+            let seconds = PATIENCE.as_secs();
+            end(&format!("the disk has not answered for {seconds} s. {DISK_ADVICE}"));
         }
         if let Some(failure) = failures()
             && failed_at.get_or_insert_with(Instant::now).elapsed() >= GRACE
         {
-            end(&format!("the disk failed: {failure}"));
+            end(&failure);
         }
     }
 }
 
 fn end(what: &str) -> ! {
-    let text = format!(
-        "{what}; ending. What was confirmed is kept. Make room on the disk or replace it, then start again: that finds out what it holds"
-    );
-    tracing::error!("{text}");
-    eprintln!("error: {text}");
+    tracing::error!("{what}");
+    eprintln!("error: {what}");
     std::process::exit(1)
 }
 

@@ -25,8 +25,6 @@ pub trait Program {
     fn log_tail(&self) -> String;
     /// All of its log, over its restarts.
     fn log(&self) -> String;
-    /// Its process, while it runs.
-    fn pid(&self) -> u32;
 }
 
 /// A loopback address that no other daemon of any running test has; see the parent module.
@@ -406,9 +404,6 @@ impl Program for Server {
     fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.process.log).unwrap()).into_owned()
     }
-    fn pid(&self) -> u32 {
-        self.process.pid
-    }
 }
 
 fn path_segment(name: &str) -> String {
@@ -595,8 +590,5 @@ impl Program for Edge {
     }
     fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.process.log).unwrap()).into_owned()
-    }
-    fn pid(&self) -> u32 {
-        self.process.pid
     }
 }

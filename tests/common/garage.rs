@@ -1,7 +1,7 @@
 //! A garage under test: its edge, and the cameras that post to it.
 
 use super::books::{assert_exactly_once, events_of};
-use super::daemon::{Edge, Program, Server};
+use super::daemon::{Edge, Server};
 use super::producer::{Journal, Producer};
 use super::wait_until;
 use std::path::Path;
@@ -19,6 +19,7 @@ pub struct Garage {
 
 /// What a garage has come to in the end.
 #[derive(Debug, Clone, Copy, Default)]
+#[allow(dead_code, reason = "a failure shows it whole")]
 pub struct Settled {
     pub confirmed: u64,
     /// Posts whose answer never came, and how many of their events are applied nevertheless.

@@ -37,6 +37,7 @@ impl Answer {
 
 /// Why there is no answer.
 #[derive(Debug)]
+#[allow(dead_code, reason = "a failure shows the reasons")]
 pub enum NoAnswer {
     /// Nobody listened: the request was never sent.
     NotSent(String),

@@ -15,7 +15,6 @@
 //! Every daemon listens on a loopback address of its own (127.x.y.z) instead of 127.0.0.1: outgoing connections come from
 //! 127.0.0.1, so that none of them can take the port that a killed daemon will come back to, or connect to itself
 //! there while nobody listens.
-#![allow(dead_code, unused_imports, reason = "each test file uses a part of this")]
 
 pub mod books;
 pub mod crowd;
@@ -36,7 +35,6 @@ pub use disk::{Disk, Drive};
 pub use faketime::FakeClock;
 pub use garage::Garage;
 pub use http::{Answer, Http, NoAnswer, send_half_a_request};
-pub use money::Town;
 pub use operator::Operator;
 pub use producer::{Journal, Producer};
 

@@ -1,5 +1,4 @@
 //! Stores with a flipped byte.
-#![allow(dead_code, reason = "each test file uses a part of this")]
 
 pub mod edge;
 pub mod server;

@@ -11,6 +11,7 @@ use fogpost::server::ledger::{Found, Ledger, Record};
 use fogpost::server::verify::verify;
 use fogpost::server::view::billing::list::{self, Wanted};
 use fogpost::server::view::{self, View};
+use fogpost::store::salvage::OnLoss;
 use fogpost::store::{self, Purpose};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -75,12 +76,13 @@ type Books = (store::Store, Ledger, View);
 
 fn open(dir: &Path) -> Result<Books, String> {
     let store = store::Store::open(&dir.join("store"), Purpose::Server).map_err(|error| error.to_string())?;
-    let opened = Ledger::open_beside(store.clone(), &dir.join("witness"), 9).and_then(|ledger| {
-        let mut view = open_view(&ledger, &store)?;
-        catch_up(&ledger, &store, &mut view)?;
-        store.flush()?;
-        Ok((store, ledger, view))
-    });
+    let opened =
+        Ledger::open_beside(store.clone(), &dir.join("witness"), OnLoss::Record, 9).and_then(|ledger| {
+            let mut view = open_view(&ledger, &store)?;
+            catch_up(&ledger, &store, &mut view)?;
+            store.flush()?;
+            Ok((store, ledger, view))
+        });
     opened.map_err(|error| error.to_string())
 }
 

@@ -23,6 +23,7 @@ pub mod salvage;
 mod tests;
 mod witness;
 
+pub use crate::store::salvage::OnLoss;
 pub use inspect::Inspection;
 pub use opening::Damage;
 pub use pages::{Position, Taken};
@@ -33,7 +34,7 @@ use crate::store::{BATCH_MAX, Store, StoreError};
 use pages::{Pages, Post};
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -83,16 +84,6 @@ pub struct Options {
     pub limits: Limits,
     pub room: Option<Room>,
     pub on_loss: OnLoss,
-}
-
-/// What an opening does when messages that were confirmed are not there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnLoss {
-    /// It records them as lost, and goes on.
-    Record,
-    /// It writes nothing and fails with [`StoreError::Damaged`]: what is missing may still be found in the store's file, see
-    /// [`salvage`].
-    Refuse,
 }
 
 impl Default for Options {
@@ -148,9 +139,9 @@ pub enum AppendError {
     /// Nothing was stored. The same append may succeed in a moment.
     #[error("more appends wait for the disk than it can take; nothing was stored, try again in a moment")]
     Busy,
-    /// Whether it was stored is unknown until the outbox is opened anew; nothing more is accepted until then.
+    /// Whether it was stored is unknown until the outbox is opened again; nothing more is accepted until then.
     #[error(
-        "the disk failed, and whether this append was stored is unknown. Nothing more is accepted until the process starts again"
+        "writing to the disk failed, and whether this append was stored is unknown. Nothing more is accepted until the process starts again; its log says what failed"
     )]
     Failed,
 }
@@ -165,7 +156,7 @@ pub struct Progress {
     pub oldest: u64,
     /// The last sequence that is on disk.
     pub durable: u64,
-    /// The disk failed. What was confirmed is kept; nothing more is accepted.
+    /// Writing failed; see [`Outbox::failure`]. Nothing more is accepted.
     pub failed: bool,
 }
 
@@ -240,6 +231,7 @@ struct Shared {
     room: Option<Room>,
     queue: Option<mpsc::Sender<Command>>,
     progress: watch::Receiver<Progress>,
+    failure: Arc<OnceLock<String>>,
     committer: Option<JoinHandle<()>>,
 }
 
@@ -249,11 +241,13 @@ impl Outbox {
         let pages = Arc::new(Pages::open(store, &options, now)?);
         let (queue, waiting) = mpsc::channel(QUEUE);
         let (progress, watched) = watch::channel(pages.progress());
+        let failure = Arc::new(OnceLock::new());
         let committer = Committer {
             pages: Arc::clone(&pages),
             limits: options.limits,
             room: options.room.clone(),
             progress,
+            failure: Arc::clone(&failure),
             carried: None,
         };
         let committer = std::thread::Builder::new()
@@ -267,6 +261,7 @@ impl Outbox {
                 room: options.room,
                 queue: Some(queue),
                 progress: watched,
+                failure,
                 committer: Some(committer),
             }),
         })
@@ -362,6 +357,21 @@ impl Outbox {
     pub fn shortage(&self) -> Option<String> {
         let one = (1, page::PAYLOAD_MAX as u64);
         shortage(&self.shared.pages, self.shared.limits, self.shared.room.as_ref(), one).err()
+    }
+
+    /// Why nothing more is accepted until a restart, if writing failed: what happened, what it means, what to do.
+    pub fn failure(&self) -> Option<&str> {
+        self.shared.failure.get().map(String::as_str)
+    }
+
+    /// Where the store's directory is now, if it was renamed since it was opened; see [`Store::moved_to`].
+    pub fn moved_to(&self) -> Option<PathBuf> {
+        self.shared.pages.store().moved_to()
+    }
+
+    /// Turns true when a part of the store could not be read; see [`Store::unreadable`].
+    pub fn unreadable(&self) -> watch::Receiver<bool> {
+        self.shared.pages.unreadable()
     }
 
     /// What could not be read at opening.
@@ -469,6 +479,7 @@ struct Committer {
     limits: Limits,
     room: Option<Room>,
     progress: watch::Sender<Progress>,
+    failure: Arc<OnceLock<String>>,
     /// What did not fit into the group before.
     carried: Option<Command>,
 }
@@ -505,6 +516,7 @@ impl Committer {
     /// Said before anybody is answered.
     fn fail(&self, error: &StoreError) {
         tracing::error!(%error, "the outbox could not be written; nothing more is accepted until a restart finds out what the disk holds");
+        let _ = self.failure.set(error.to_string()); // the first one is the cause
         self.progress.send_modify(|progress| progress.failed = true);
     }
 
@@ -571,6 +583,7 @@ impl Committer {
                 return Ok(None);
             }
             if let Some(known) = self.pages.remembered(key)? {
+                self.pages.store().check_in_place()?;
                 let first = Sequence::new(known.first);
                 let last = Sequence::new(known.first + u64::from(known.count.max(1)) - 1);
                 let answer = match (first, last) {

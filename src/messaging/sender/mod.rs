@@ -11,6 +11,8 @@
 
 pub mod backoff;
 #[cfg(test)]
+mod hostile_receiver_tests;
+#[cfg(test)]
 mod tests;
 
 use super::wire::{PAUSE_MAX_MS, Reply, Verdict};

@@ -116,7 +116,8 @@ impl Check<'_> {
             },
             Record::Hole { stream, first, last, told_by, .. } => {
                 self.read.holes += 1;
-                self.read.missing += last.saturating_sub(first) + 1;
+                let missing = last.saturating_sub(first).saturating_add(1);
+                self.read.missing = self.read.missing.saturating_add(missing);
                 self.follow(position, stream, first, last);
                 if told_by.is_some() {
                     self.indexed_at(position, stream, first)?;

@@ -88,7 +88,8 @@ impl<'a> Commit<'a> {
             })?;
             match judgement {
                 Judgement::Duplicate => {
-                    answer.duplicates += page.count();
+                    // A page may tell of as many lost messages as there are numbers, and come again and again.
+                    answer.duplicates = answer.duplicates.saturating_add(page.count());
                     continue;
                 }
                 Judgement::Gap { .. } => {
@@ -97,7 +98,7 @@ impl<'a> Commit<'a> {
                 }
                 Judgement::Conflict => {
                     let known = self.known_part(stream, &page)? as u64;
-                    answer.duplicates += known;
+                    answer.duplicates = answer.duplicates.saturating_add(known);
                     if known == page.count() {
                         continue;
                     }
@@ -212,7 +213,8 @@ impl<'a> Commit<'a> {
         known: u64,
     ) -> Result<Mark, StoreError> {
         let later = |sequence: Sequence| {
-            Sequence::new(sequence.get() + known).expect("it lies between two sequences of a page")
+            let place = sequence.get().checked_add(known).and_then(Sequence::new);
+            place.expect("decoding refuses a page with a sequence that has no successor")
         };
         let Content::Records(mut records) = page.content else { unreachable!("only messages are known") };
         let rest = Page {

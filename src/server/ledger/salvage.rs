@@ -12,7 +12,7 @@
 use super::record::{self, LEDGER_ID, Record, index_key, mark_key, record_key, trailing_u64};
 use super::{Copy, Note, damaged};
 use crate::messaging::receiver::Mark;
-use crate::messaging::{Epoch, LedgerId, SiteName};
+use crate::messaging::{Epoch, SiteName};
 use crate::store::salvage::{Found, Salvaged, Stamp};
 use crate::store::{BATCH_MAX, Batch, Store, StoreError};
 use std::collections::{BTreeMap, BTreeSet};
@@ -78,7 +78,10 @@ fn read_streams(found: &Salvaged, marks: &Marks) -> Result<Vec<(SiteName, Epoch)
     let stream = |number: u32| match named.remove(&number) {
         Some(stream) => stream,
         None => {
-            tracing::error!(stream = number, "the name of a garage cannot be read any more: its events are kept under a made-up name. \"server garages rename\" gives it its own");
+            tracing::error!(
+                stream = number,
+                "the name of a garage cannot be read any more: its events are kept under a made-up name. \"server garages rename\" gives it its own"
+            );
             let name = SiteName::new(&format!("unknown garage {number}"));
             (name.expect("it is short and can be printed"), Epoch::from_bytes([0; 16]))
         }
@@ -141,7 +144,8 @@ impl<'a> Reader<'a> {
             if self.not_counted.contains(&position) {
                 continue;
             }
-            let joins = confirmed.is_none_or(|confirmed| position <= confirmed || position == copy.position() + 1);
+            let joins =
+                confirmed.is_none_or(|confirmed| position <= confirmed || position == copy.position() + 1);
             if !joins {
                 break;
             }
@@ -215,7 +219,8 @@ impl<'a> Reader<'a> {
             return Ok(if is_later { Follows::InsteadOf(reached.position) } else { Follows::No });
         }
         if first > reached.sequence + 1 {
-            let lost = Lost { stream, first: reached.sequence + 1, after: reached.position, before: position };
+            let lost =
+                Lost { stream, first: reached.sequence + 1, after: reached.position, before: position };
             self.losses.lost.push(lost);
         }
         *reached = Reached { sequence: last, position };

@@ -20,6 +20,7 @@ use growing::Growing;
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
+use tokio::sync::watch;
 
 /// What the outbox holds of the epoch that is being delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,6 +148,14 @@ impl Pages {
         }
         pages.note();
         Ok(pages)
+    }
+
+    pub(in crate::messaging::outbox) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(in crate::messaging::outbox) fn unreadable(&self) -> watch::Receiver<bool> {
+        self.store.unreadable()
     }
 
     /// What was found to be damaged at opening.

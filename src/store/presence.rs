@@ -1,0 +1,120 @@
+//! Whether the files of an open store are still where they were opened.
+//!
+//! **Promise.** A flush is not confirmed once the log has no name on disk, or once another store has its name: what was written
+//! then would be gone, or forgotten, at the next start. The daemon ends with 1.
+//! **Kept by.** The log and its directory are held open. After each flush two system calls tell whether the log still has a name,
+//! and whether its path still leads to it. The watchdog asks the same while nobody writes.
+//! **A directory that was only renamed** keeps all that is in it, so the daemon goes on in it: it takes and delivers events, says in
+//! the log and in `/readyz` where the directory is now, and is ready again once the name is back. Ending would be worse: a
+//! supervisor would start the daemon again, on a new and empty directory, and what waits in the renamed one would stay there.
+//! **Not promised.** Anything about what was confirmed before the directory was removed.
+
+use super::StoreError;
+use super::on_sled::LOG_FILE;
+use rustix::fs::{Stat, fstat, stat};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// The files of an open store.
+#[derive(Debug)]
+pub(super) struct Presence {
+    /// The store's directory, absolute: what a relative path means may change.
+    path: PathBuf,
+    /// Held open, so that no new file can get the same inode.
+    log: File,
+    /// The store's directory, and the data directory above it.
+    directories: [File; 2],
+    /// Where the directory is now, while it is not where it was opened.
+    moved_to: Mutex<Option<PathBuf>>,
+}
+
+/// What became of the log's name.
+#[derive(Debug, PartialEq, Eq)]
+enum Found {
+    InPlace,
+    /// It has a name, and nothing has taken its old one.
+    Moved,
+    /// Something else has its old name.
+    Replaced,
+    /// It has no name any more.
+    Removed,
+}
+
+impl Presence {
+    pub(super) fn of(path: &Path) -> io::Result<Presence> {
+        let path = std::path::absolute(path)?;
+        let log = File::open(path.join(LOG_FILE))?;
+        let directories = [File::open(&path)?, File::open(path.parent().unwrap_or(&path))?];
+        Ok(Presence { path, log, directories, moved_to: Mutex::new(None) })
+    }
+
+    /// An error once nothing may be confirmed any more.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        let found = self.find().unwrap_or(Found::InPlace); // a disk that does not tell does not write either
+        match found {
+            Found::InPlace => self.note(None),
+            Found::Moved => self.note(Some(self.path_now())),
+            Found::Replaced => {
+                return Err(StoreError::Replaced { path: self.path.clone(), now_at: self.path_now() });
+            }
+            Found::Removed => return Err(StoreError::Removed { path: self.path.clone() }),
+        }
+        Ok(())
+    }
+
+    /// Where the directory is now, while it is not where it was opened.
+    pub(super) fn moved_to(&self) -> Option<PathBuf> {
+        self.moved_to.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn find(&self) -> io::Result<Found> {
+        let log = fstat(&self.log)?;
+        if log.st_nlink == 0 {
+            return Ok(Found::Removed);
+        }
+        match stat(self.path.join(LOG_FILE)) {
+            Ok(named) if is_same(&named, &log) => return Ok(Found::InPlace),
+            Ok(_) => return Ok(Found::Replaced),
+            Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        // A new directory under the old name is another one, although it is empty.
+        let above = self.path.parent().unwrap_or(&self.path);
+        for (path, opened) in [self.path.as_path(), above].into_iter().zip(&self.directories) {
+            if let Ok(named) = stat(path) {
+                let is_ours = is_same(&named, &fstat(opened)?);
+                return Ok(if is_ours { Found::Moved } else { Found::Replaced });
+            }
+        }
+        Ok(Found::Moved)
+    }
+
+    /// The kernel knows the name that an open file has now.
+    fn path_now(&self) -> PathBuf {
+        let link = format!("/proc/self/fd/{}", self.log.as_raw_fd());
+        let log = std::fs::read_link(link).unwrap_or_else(|_| self.path.join(LOG_FILE));
+        log.parent().map_or_else(|| self.path.clone(), Path::to_path_buf)
+    }
+
+    fn note(&self, moved_to: Option<PathBuf>) {
+        let mut noted = self.moved_to.lock().unwrap_or_else(PoisonError::into_inner);
+        if *noted == moved_to {
+            return;
+        }
+        match &moved_to {
+            Some(now_at) => tracing::error!(
+                opened_at = %self.path.display(), now_at = %now_at.display(),
+                "the store's directory was renamed while it is in use: events are taken and delivered in it as ever. The next start looks under the old name, and would begin with an empty store; rename it back, or start with the new name as --data-dir"
+            ),
+            None => tracing::info!(path = %self.path.display(), "the store's directory has its name back"),
+        }
+        *noted = moved_to;
+    }
+}
+
+fn is_same(a: &Stat, b: &Stat) -> bool {
+    (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)
+}

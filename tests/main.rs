@@ -1,0 +1,72 @@
+//! The black-box tests: one file for each promise, against the real programs, all in one test binary.
+//!
+//! Each `tests/NAME.rs` is a module of this binary, so that the crate is linked once and not once for each file. **A new
+//! file needs a line below, `mod NAME;`**, in the order of the alphabet; `every_file_is_a_module_of_this_binary` fails
+//! when it is missing. Inside the file, `use crate::common::…` gives the machinery.
+//!
+//! One file runs with `cargo test --test promises NAME::`, one test with `cargo test --test promises NAME::TEST`.
+
+mod common;
+mod flips;
+
+mod a_backlog_of_200000_events_is_delivered;
+mod a_backup_is_a_server;
+mod a_clock_that_jumps_loses_nothing;
+mod a_failing_disk_loses_nothing;
+mod a_flipped_byte_never_lies;
+mod a_full_disk_loses_nothing;
+mod a_key_gives_the_first_answer;
+mod a_million_events_wait_in_a_small_edge;
+mod a_million_keys_are_the_most;
+mod a_plain_req_client_is_served;
+mod a_silent_server_is_left_for_the_next_address;
+mod an_edge_tries_itself_out_with_made_up_cars;
+mod bad_settings_are_refused_and_nothing_is_touched;
+mod commands_are_positions_in_the_ledger;
+mod confirmed_events_survive_kills;
+mod confirmed_events_survive_power_cuts;
+mod confirming_ends_in_a_sync;
+mod daemons_on_damaged_stores_tell_the_truth;
+mod directories_and_ledgers_may_be_copied_and_lost;
+mod forgotten_plates_are_gone;
+mod money_follows_from_events;
+mod nonsense_at_every_door_changes_nothing;
+mod nonsense_from_a_peer_changes_nothing;
+mod statements_add_up;
+mod stays_follow_from_the_events;
+mod stays_that_do_not_add_up_are_repaired;
+mod the_board_does_not_wait_behind_a_million_events;
+mod the_city_in_bad_weather;
+mod the_example_configuration_is_true;
+mod the_example_meter_runs;
+mod the_oracle_sees_what_is_wrong;
+mod the_readme_is_true;
+mod the_same_days_cost_the_same;
+mod the_whole_replay_is_right;
+mod the_worked_examples_are_priced_right;
+mod verify_finds_what_is_wrong;
+mod wire_bytes;
+mod without_a_server_an_edge_works_on;
+
+/// A file without its line above would not be compiled, and nobody would notice that its tests never run.
+#[test]
+fn every_file_is_a_module_of_this_binary() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let modules: Vec<&str> =
+        include_str!("main.rs").lines().filter_map(|line| line.strip_prefix("mod ")).collect();
+    let mut files = 0;
+    for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let path = entry.path();
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        if path.extension().is_none_or(|extension| extension != "rs") || name == "main" {
+            continue;
+        }
+        files += 1;
+        let line = format!("{name};");
+        assert!(
+            modules.contains(&line.as_str()),
+            "tests/main.rs lacks `mod {line}`, so tests/{name}.rs is not compiled"
+        );
+    }
+    assert!(files > 30, "only {files} files were found");
+}
