@@ -12,12 +12,12 @@ use crate::config::{EdgeCall, EdgeConfig};
 use crate::daemon::admin::AdminSocket;
 use crate::daemon::{self, Daemon, DaemonError, STOP_WITHIN, StopRequest, clock};
 use crate::http;
-use crate::messaging::outbox::{self, Limits, OnLoss, Options, Outbox};
+use crate::messaging::outbox::{Limits, Options, Outbox};
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::board::BoardLine;
 use crate::store::directory::DataDir;
-use crate::store::room::{self, Condition, Opened};
-use crate::store::salvage::{self, Salvaged};
+use crate::store::room::DiskRoom;
+use crate::store::salvage;
 use crate::store::{Purpose, Store, StoreError};
 use crate::telemetry;
 use commands::Desk;
@@ -36,8 +36,6 @@ use tokio_util::sync::CancellationToken;
 
 /// Where the last board is kept, in the data directory.
 const BOARD_FILE: &str = "board";
-/// Where the outbox notes how far it has come.
-const WITNESS_FILE: &str = "witness";
 /// How often it is written.
 const SAVE_BOARD_EVERY: Duration = Duration::from_secs(1);
 /// How often the board may go into the log, and how many of its lines.
@@ -247,39 +245,16 @@ fn save_board(dir: &DataDir, shared: &Shared, saved: &mut Vec<u8>) {
 
 fn open_outbox(dir: &Path, config: &EdgeConfig) -> Result<(Outbox, Display), DaemonError> {
     let garage = &config.garage_name;
-    let witness = dir.join(WITNESS_FILE);
-    let rebuild = |found: &Salvaged, new: &Store| outbox::salvage::rebuild(&witness, found, new);
-    let open = |on_loss: OnLoss| -> Result<(Outbox, Condition), DaemonError> {
-        let Opened { store, room, condition } =
-            room::open_store(dir, Purpose::Edge, config.reserve_bytes, &rebuild)?;
-        check_garage(&store, garage)?;
-        let options = Options {
-            witness: Some(witness.clone()),
+    let options = |store: &Store, room: DiskRoom| -> Result<Options, DaemonError> {
+        check_garage(store, garage)?;
+        Ok(Options {
             machine: clock::machine(config.machine_id.as_deref()),
             limits: Limits { messages: config.max_events, bytes: config.max_bytes },
             room: Some(Arc::new(move |stored, coming| room.check_inside(stored, coming))),
-            on_loss: if condition == Condition::Salvaged { OnLoss::Record } else { on_loss },
-        };
-        Ok((Outbox::open(store, options, clock::read())?, condition))
+            ..Options::default()
+        })
     };
-    let first_try = if salvage::is_possible(dir) { OnLoss::Refuse } else { OnLoss::Record };
-    let opened = match open(first_try) {
-        Err(
-            DaemonError::Outbox(outbox::OpenError::Store(StoreError::Damaged { place, reason }))
-            | DaemonError::Store(StoreError::Damaged { place, reason }),
-        ) if first_try == OnLoss::Refuse => {
-            tracing::warn!(
-                place,
-                reason,
-                "something of the outbox cannot be read; its file is searched for it"
-            );
-            salvage::request(dir)
-                .map_err(|error| DaemonError::Failed(format!("{error}. Nothing was changed")))?;
-            open(OnLoss::Record)
-        }
-        opened => opened,
-    };
-    let (outbox, _) = opened?;
+    let outbox = Outbox::open_in(dir, Purpose::Edge, config.reserve_bytes, clock::read(), options)?;
     if let Some(what) = outbox.shortage() {
         tracing::error!(
             "{what}; producers are refused (507) until there is room, and what was confirmed is delivered. Make room on the disk, or look why nothing is delivered"

@@ -11,7 +11,7 @@ mod hex;
 #[cfg(test)]
 mod hostile_peer_tests;
 pub mod ledger;
-mod opening;
+pub mod opening;
 pub mod reckoning;
 pub mod serving;
 pub mod verify;

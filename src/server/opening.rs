@@ -71,11 +71,9 @@ fn open_ledger(opened: Opened, on_loss: OnLoss, open: OpenLedger<'_>) -> Result<
     Ok(OpenedLedger { store, room, ledger, condition })
 }
 
-/// Reads everything that does not follow from something else. An error says that a part cannot be read.
+/// Reads everything. An error says that a part cannot be read.
 pub fn look_through(store: &Store) -> Result<(), StoreError> {
-    [(b"b", b"c"), (b"i", b"j"), (b"m", b"n"), (b"q", b"u"), (b"x", b"y")]
-        .into_iter()
-        .try_for_each(|(from, to)| store.range(from, to).try_for_each(|entry| entry.map(drop)))
+    store.range(&[1], &[u8::MAX]).try_for_each(|entry| entry.map(drop))
 }
 
 /// Reads a store that is too large to be read at its opening, behind the server. What cannot be read shows in

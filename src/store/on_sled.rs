@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// How much of the store sled keeps in memory. Its default is 1 GB.
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
@@ -37,7 +38,7 @@ impl OnSled {
             .flush_every_ms(Some(TICK_MS));
         // sled panics on some kinds of damage. Nothing of ours is shared with it yet, so nothing is
         // left half changed.
-        let db = match catch_unwind(AssertUnwindSafe(|| config.open())) {
+        let db = match open_once_unlocked(|| catch_unwind(AssertUnwindSafe(|| config.open()))) {
             Ok(Ok(db)) => db,
             Ok(Err(sled::Error::Io(source))) => return Err(io_error(in_words(source))),
             Ok(Err(error)) => {
@@ -54,6 +55,27 @@ impl OnSled {
         Ok(OnSled { db, config, runway })
     }
 }
+
+/// A store that was closed a moment ago by this process is locked until sled's last thread has let go of it, and nothing tells when
+/// that is.
+fn open_once_unlocked<T>(
+    mut open: impl FnMut() -> Result<sled::Result<T>, Panic>,
+) -> Result<sled::Result<T>, Panic> {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let began = Instant::now();
+    loop {
+        match open() {
+            Ok(Err(sled::Error::Io(error)))
+                if error.to_string().starts_with("could not acquire lock") && began.elapsed() < PATIENCE =>
+            {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            opened => return opened,
+        }
+    }
+}
+
+type Panic = Box<dyn std::any::Any + Send>;
 
 impl Backend for OnSled {
     fn get(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {

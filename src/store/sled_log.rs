@@ -62,7 +62,6 @@ pub(super) fn check(dir: &Path, frames: &FrameKey, boot: Boot) -> io::Result<Opt
                     return Ok(Some(format!("two segments of it claim the same place, {lsn}")));
                 }
             }
-            Header::Zero => {}
             Header::Unreadable => unreadable.push(at),
         }
     }
@@ -90,10 +89,15 @@ pub(super) fn check(dir: &Path, frames: &FrameKey, boot: Boot) -> io::Result<Opt
         }
         torn.get_or_insert(at + end as u64);
     }
-    // A segment whose header cannot be read is one that sled does not see.
+    // A segment whose header cannot be read is one that sled does not see. What was never used, or zeroed by sled, holds nothing.
     for at in unreadable {
-        let newest_there = newest_frame(frames, &read_segment(&log, at)?);
-        let is_part_of_it = newest_there > Stamp::default() && boot == Boot::Same;
+        let bytes = read_segment(&log, at)?;
+        let lsn =
+            bytes.get(SEGMENT_HEADER..).and_then(|rest| Some(message(rest)?.segment.checked_mul(SEGMENT)?));
+        let is_part_of_it = match lsn {
+            Some(lsn) => lsn >= replayed_from && (lsn < synced || boot == Boot::Same),
+            None => boot == Boot::Same && newest_frame(frames, &bytes) > Stamp::default(),
+        };
         if is_part_of_it {
             return Ok(Some(format!("the header of a segment at byte {at} of its file cannot be read")));
         }
@@ -118,18 +122,14 @@ enum Header {
         /// Everything before this was synced when the segment was begun.
         synced: u64,
     },
-    Zero,
     Unreadable,
 }
 
 fn segment_header(log: &File, at: u64) -> io::Result<Header> {
     let mut bytes = [0; SEGMENT_HEADER];
     match log.read_exact_at(&mut bytes, at) {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Header::Zero),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Header::Unreadable),
         read => read?,
-    }
-    if bytes == [0; SEGMENT_HEADER] {
-        return Ok(Header::Zero);
     }
     let number = |from: usize| u64::from_le_bytes(bytes[from..from + 8].try_into().expect("eight bytes"));
     let sum = u32::from_le_bytes(bytes[..4].try_into().expect("four bytes")) ^ u32::MAX;
@@ -167,7 +167,9 @@ enum End {
 fn messages_end(bytes: &[u8], segment_number: u64) -> End {
     let mut at = SEGMENT_HEADER;
     while SEGMENT_BYTES - at >= MESSAGE_HEADER_MAX {
-        let Some(message) = bytes.get(at..).and_then(|rest| message(rest, segment_number)) else {
+        // Of another segment: what stood here before the segment was used again.
+        let message = bytes.get(at..).and_then(message).filter(|message| message.segment == segment_number);
+        let Some(message) = message else {
             return End::Stopped(at.min(bytes.len()));
         };
         if message.kind == KIND_CAP {
@@ -180,26 +182,29 @@ fn messages_end(bytes: &[u8], segment_number: u64) -> End {
 
 struct Message {
     kind: u8,
+    /// The number of the segment that it was written into.
+    segment: u64,
     /// With its header.
     length: usize,
 }
 
-fn message(bytes: &[u8], segment_number: u64) -> Option<Message> {
+/// The message that `bytes` begin with, if it is sound.
+fn message(bytes: &[u8]) -> Option<Message> {
     let (sum, hashed) = bytes.split_first_chunk::<4>()?;
     let (kind, rest) = hashed.split_first()?;
     let (length, rest) = number(rest)?;
-    let (its_segment, rest) = number(rest)?;
+    let (segment, rest) = number(rest)?;
     let (_page, rest) = number(rest)?;
     let header = &hashed[..hashed.len() - rest.len()];
     let body = rest.get(..usize::try_from(length).ok()?)?;
-    if !(KIND_CORRUPTED + 1..=KIND_LAST).contains(kind) || its_segment != segment_number {
+    if !(KIND_CORRUPTED + 1..=KIND_LAST).contains(kind) {
         return None;
     }
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(body);
     hasher.update(header);
     let is_sound = hasher.finalize() ^ u32::MAX == u32::from_le_bytes(*sum);
-    is_sound.then(|| Message { kind: *kind, length: 4 + header.len() + body.len() })
+    is_sound.then(|| Message { kind: *kind, segment, length: 4 + header.len() + body.len() })
 }
 
 /// A number in sled's variable length.
