@@ -3,9 +3,11 @@
 //! not there, and no more is missing than what stood at the damaged place.
 //!
 //! Each place is a small store with one damage, opened by a process of its own kind: what aborts or hangs there is seen
-//! here. `FOGPOST_FLIPS` says how many bytes of each store are flipped (2,000).
+//! here. `FOGPOST_FLIPS` says how many bytes of each store are flipped; without it the scale of the run does.
 
+use crate::common::scale::by_scale;
 use crate::common::seeded;
+use crate::common::turns::together;
 use crate::flips::{BLOCK, Harm, Place, Store, blocks_of, edge, places_in, server};
 use rand::seq::SliceRandom;
 use std::collections::BTreeMap;
@@ -28,7 +30,8 @@ fn scratch_dir() -> TempDir {
 }
 
 fn how_many() -> usize {
-    std::env::var("FOGPOST_FLIPS").map_or(2000, |n| n.parse().expect("FOGPOST_FLIPS is a number"))
+    std::env::var("FOGPOST_FLIPS")
+        .map_or_else(|_| by_scale(60, 400, 2000), |n| n.parse().expect("FOGPOST_FLIPS is a number"))
 }
 
 /// The most events in a page, and the most pages that a block touches.
@@ -53,13 +56,15 @@ fn of_a_server_store() {
 
 /// Looks into many damaged stores. What the test came to, by kind.
 fn damage_everywhere(kind: &str, dir: &Path, states: &[PathBuf]) -> BTreeMap<String, usize> {
+    together();
     let began = Instant::now();
     let mut random = seeded();
     let mut places: Vec<Place> = Vec::new();
     for state in states {
         places.extend(places_in(state, how_many() / states.len(), &mut random));
-        places.extend(blocks_of(state, Harm::Zero));
-        places.extend(blocks_of(state, Harm::Cut));
+        // Every block of both in the largest run.
+        let blocks = [Harm::Zero, Harm::Cut].into_iter().flat_map(|harm| blocks_of(state, harm));
+        places.extend(blocks.step_by(by_scale(40, 8, 1)));
     }
     places.shuffle(&mut random);
     let each = places.len().div_ceil(AT_ONCE).max(1);

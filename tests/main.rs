@@ -4,6 +4,9 @@
 //! file needs a line below, `mod NAME;`**, in the order of the alphabet; `every_file_is_a_module_of_this_binary` fails
 //! when it is missing. Inside the file, `use crate::common::…` gives the machinery.
 //!
+//! A test that measures time takes `crate::common::turns::alone()`. One that is large takes its numbers from
+//! `crate::common::scale::by_scale(quick, default, long)`, or begins with `if !runs_from(Scale::Long) { return; }`.
+//!
 //! One file runs with `cargo test --test promises NAME::`, one test with `cargo test --test promises NAME::TEST`.
 
 mod common;
@@ -32,6 +35,7 @@ mod forgotten_plates_are_gone;
 mod money_follows_from_events;
 mod nonsense_at_every_door_changes_nothing;
 mod nonsense_from_a_peer_changes_nothing;
+mod nothing_is_confirmed_into_a_removed_directory;
 mod statements_add_up;
 mod stays_follow_from_the_events;
 mod stays_that_do_not_add_up_are_repaired;
@@ -45,6 +49,7 @@ mod the_same_days_cost_the_same;
 mod the_whole_replay_is_right;
 mod the_worked_examples_are_priced_right;
 mod verify_finds_what_is_wrong;
+mod what_is_stored_is_for_its_owner_alone;
 mod wire_bytes;
 mod without_a_server_an_edge_works_on;
 

@@ -4,9 +4,7 @@
 //! `rm -rf` of a running edge's data directory once went unnoticed: three more events were answered with 201, `/readyz` said 200, and
 //! all of them were gone after the next restart.
 
-mod common;
-
-use common::{Edge, Program, Server, wait_until};
+use crate::common::{self, Edge, Program, Server, wait_until};
 use serde_json::json;
 use std::fs;
 use std::io::ErrorKind;

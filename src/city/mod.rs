@@ -33,6 +33,7 @@ mod till;
 mod traffic;
 mod watch;
 
+use crate::store::private::keep_what_we_create_private;
 use console::Console;
 use report::Report;
 use run::Signals;
@@ -48,6 +49,7 @@ const BAD_SETTING: u8 = 64;
 
 /// Runs the city with this command line, the program's name first.
 pub fn main(args: Vec<OsString>) -> ExitCode {
+    keep_what_we_create_private();
     let settings = match Settings::from_args(args) {
         Ok(settings) => settings,
         Err(error) => return refuse(&error),

@@ -4,9 +4,10 @@ use super::books::{BooksTask, ChargesFlags, ContractsFlags, JournalFlags, Plates
 use super::stays::StaysFlags;
 use super::{ConfigError, file::ConfigFile};
 use crate::messaging::SiteName;
-use crate::parking::Plate;
+use crate::parking::moment::MomentError;
 use crate::parking::statement::Operator;
 use crate::parking::tariff::TariffSet;
+use crate::parking::{Moment, Plate};
 use crate::server::commands::{Command, Place, ToForget};
 use crate::telemetry::LogFormat;
 use crate::transport::ServerAddress;
@@ -177,10 +178,10 @@ enum TariffsFlags {
         #[arg(long, value_name = "NAME")]
         garage: SiteName,
         /// When the car entered, such as 2026-11-23T08:15:00+01:00
-        #[arg(long, value_name = "TIME", value_parser = time)]
+        #[arg(long, value_name = "TIME", value_parser = timestamp)]
         entry: Timestamp,
         /// When it left
-        #[arg(long, value_name = "TIME", value_parser = time)]
+        #[arg(long, value_name = "TIME", value_parser = timestamp)]
         exit: Timestamp,
         /// Print one JSON object instead of text
         #[arg(long)]
@@ -192,9 +193,8 @@ enum TariffsFlags {
     Show,
 }
 
-pub(super) fn time(text: &str) -> Result<Timestamp, String> {
-    let form = "a time has a date, a time of day and an offset, such as 2026-11-23T08:15:00+01:00";
-    text.parse().map_err(|error| format!("{form}: {error}"))
+fn timestamp(text: &str) -> Result<Timestamp, MomentError> {
+    Moment::parse(text).map(|moment| moment.timestamp)
 }
 
 /// What a server program is to do.
@@ -378,6 +378,14 @@ mod tests {
             assert_eq!(config.data_dir, Path::new("d"), "{args:?}");
             assert_eq!(config.task, ServerTask::ListGarages { json: false }, "{args:?}");
         }
+    }
+
+    #[test]
+    fn nothing_has_to_be_set() {
+        let config = config(&[]).unwrap();
+        assert_eq!((&config.task, config.data_dir.as_path()), (&ServerTask::Serve, Path::new("data/server")));
+        assert_eq!(config.listen.to_string(), "tcp://127.0.0.1:5555");
+        assert_eq!(config.http.to_string(), "127.0.0.1:5580");
     }
 
     #[test]

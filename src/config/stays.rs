@@ -1,7 +1,6 @@
 //! `server stays …`: repairs of stays on a command line.
 
 use super::ServerTask;
-use super::server::time;
 use crate::parking::event::Moment;
 use crate::parking::{ChargeId, EventId};
 use crate::server::commands::Command;
@@ -28,7 +27,7 @@ pub enum StaysFlags {
     Close {
         entry: EventId,
         /// Such as 2026-11-23T08:15:00+01:00
-        #[arg(long, value_name = "TIME", value_parser = moment)]
+        #[arg(long, value_name = "TIME", value_parser = Moment::parse)]
         left: Moment,
         /// Why: the books keep it
         #[arg(long, value_name = "TEXT")]
@@ -38,10 +37,10 @@ pub enum StaysFlags {
     Split {
         entry: EventId,
         /// When it left, such as 2026-11-23T08:15:00+01:00
-        #[arg(long, value_name = "TIME", value_parser = moment)]
+        #[arg(long, value_name = "TIME", value_parser = Moment::parse)]
         left: Moment,
         /// When it came again
-        #[arg(long, value_name = "TIME", value_parser = moment)]
+        #[arg(long, value_name = "TIME", value_parser = Moment::parse)]
         entered: Moment,
         /// Why: the books keep it
         #[arg(long, value_name = "TEXT")]
@@ -56,11 +55,6 @@ pub enum StaysFlags {
         #[arg(long, value_name = "TEXT")]
         reason: String,
     },
-}
-
-fn moment(text: &str) -> Result<Moment, String> {
-    time(text)?;
-    Moment::parse(text)
 }
 
 /// What the ledger keeps of a moment.

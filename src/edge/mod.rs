@@ -16,6 +16,7 @@ use crate::messaging::outbox::{Limits, Options, Outbox};
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::board::BoardLine;
 use crate::store::directory::DataDir;
+use crate::store::private::keep_what_we_create_private;
 use crate::store::room::DiskRoom;
 use crate::store::salvage;
 use crate::store::{Purpose, Store, StoreError};
@@ -46,6 +47,7 @@ const HTTP_FROM: ([u8; 4], u16) = ([127, 0, 0, 1], 5581);
 
 /// Runs the program `edge`; `args` as a program gets them, its name first.
 pub fn main(args: Vec<OsString>) -> ExitCode {
+    keep_what_we_create_private();
     match EdgeCall::from_args(args) {
         Ok(EdgeCall::Run(config)) => {
             telemetry::init(config.log_format);

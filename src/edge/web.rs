@@ -6,9 +6,9 @@ use crate::http::{self, Paging, Problem, bad_cursor, metrics::Metrics, query};
 use crate::messaging::outbox::{APPEND_MAX, AppendError, Appended};
 use crate::messaging::page::{KEY_MAX, Key, Record};
 use crate::messaging::{ClockReading, Digest};
-use crate::parking::Event;
 use crate::parking::event::Shown;
 use crate::parking::occupancy::Effect;
+use crate::parking::{Event, Moment};
 use crate::store::StoreError;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
@@ -506,5 +506,5 @@ async fn board(State(web): SharedWeb) -> Result<impl IntoResponse, Problem> {
 
 /// RFC 3339 in UTC.
 fn time(ms: i64) -> String {
-    Timestamp::from_millisecond(ms).map_or_else(|_| ms.to_string(), |time| time.to_string())
+    Moment::from_ms(ms, 0).to_string()
 }

@@ -1,54 +1,10 @@
 //! What happens at a garage, and how it is written in JSON.
 
+pub use super::moment::Moment;
 use super::plate::{Plate, PlateError};
 use jiff::Timestamp;
-use jiff::tz::Offset;
 use serde::{Deserialize, Serialize};
 use std::fmt;
-
-/// A moment with the offset from UTC that its source wrote: RFC 3339.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Moment {
-    pub timestamp: Timestamp,
-    pub offset: Offset,
-}
-
-impl Moment {
-    pub fn utc(timestamp: Timestamp) -> Moment {
-        Moment { timestamp, offset: Offset::UTC }
-    }
-
-    /// Reads RFC 3339 with an offset; what lacks one could be any hour of the day, and is refused.
-    pub fn parse(text: &str) -> Result<Moment, String> {
-        const EXAMPLE: &str = "a time looks like \"2026-11-23T08:15:00+01:00\"";
-        let pieces = jiff::fmt::temporal::DateTimeParser::new()
-            .parse_pieces(text)
-            .map_err(|error| format!("{error}; {EXAMPLE}"))?;
-        let offset = match pieces.offset() {
-            Some(offset) if pieces.time_zone_annotation().is_none() => match offset {
-                jiff::fmt::temporal::PiecesOffset::Zulu => Offset::UTC,
-                jiff::fmt::temporal::PiecesOffset::Numeric(numeric) => numeric.offset(),
-                _ => return Err(format!("its offset is not understood; {EXAMPLE}")),
-            },
-            _ => return Err(format!("it lacks the offset from UTC; {EXAMPLE}")),
-        };
-        let time = pieces.time().ok_or_else(|| format!("it lacks the time of day; {EXAMPLE}"))?;
-        let timestamp = offset
-            .to_timestamp(pieces.date().to_datetime(time))
-            .map_err(|error| format!("{error}; {EXAMPLE}"))?;
-        Ok(Moment { timestamp, offset })
-    }
-}
-
-impl fmt::Display for Moment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.offset.is_zero() {
-            self.timestamp.fmt(f)
-        } else {
-            self.timestamp.display_with_offset(self.offset).fmt(f)
-        }
-    }
-}
 
 /// A car entered or left, or a person at the garage said something about it.
 #[derive(Debug, Clone, PartialEq)]

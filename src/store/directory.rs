@@ -4,12 +4,15 @@
 //! **Kept by.** An advisory lock of the kernel on `DIR/lock`, which ends with the process however it ends.
 //! **Not promised.** Protection against programs that do not ask, or against filesystems without locks.
 
+use super::private;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 /// Where the store stands in a data directory.
 pub const STORE: &str = "store";
+/// What is locked in a data directory.
+pub(super) const LOCK: &str = "lock";
 
 /// Why a data directory is not ours. Nothing in it was changed.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +30,15 @@ pub enum DirectoryError {
 pub struct DataDir {
     path: PathBuf,
     _lock: File,
+    may_write: bool,
+}
+
+impl Drop for DataDir {
+    fn drop(&mut self) {
+        if self.may_write {
+            private::hand_over(&self.path);
+        }
+    }
 }
 
 impl DataDir {
@@ -39,7 +51,7 @@ impl DataDir {
             .write(true)
             .create(true)
             .truncate(false)
-            .open(path.join("lock"))
+            .open(path.join(LOCK))
             .map_err(unusable)?;
         match lock.try_lock() {
             Ok(()) => {}
@@ -54,6 +66,7 @@ impl DataDir {
             }
             Err(TryLockError::Error(source)) => return Err(unusable(source)),
         }
+        private::tighten(path);
         // Over what is there and as long as ever: on a full disk a file that was cut could not grow again.
         lock.rewind()
             .and_then(|()| lock.write_all(format!("{:<15}\n", std::process::id()).as_bytes()))
@@ -65,19 +78,19 @@ impl DataDir {
                 _ => {}
             }
         }
-        Ok(DataDir { path: path.to_owned(), _lock: lock })
+        Ok(DataDir { path: path.to_owned(), _lock: lock, may_write: true })
     }
 
     /// Holds the directory against every daemon, and changes nothing in it: several may read at once.
     pub fn hold_to_read(path: &Path) -> Result<DataDir, DirectoryError> {
         let unusable = |source| DirectoryError::Unusable { path: path.to_owned(), source };
-        let mut lock = match File::open(path.join("lock")) {
+        let mut lock = match File::open(path.join(LOCK)) {
             // Every daemon makes one: a directory without is a backup, or of nobody.
             Err(error) if error.kind() == io::ErrorKind::NotFound => File::open(path).map_err(unusable)?,
             opened => opened.map_err(unusable)?,
         };
         match lock.try_lock_shared() {
-            Ok(()) => Ok(DataDir { path: path.to_owned(), _lock: lock }),
+            Ok(()) => Ok(DataDir { path: path.to_owned(), _lock: lock, may_write: false }),
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
                 let _ = lock.read_to_string(&mut holder);

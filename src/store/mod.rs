@@ -31,6 +31,7 @@ mod marker;
 mod on_sled;
 mod opening;
 mod presence;
+pub mod private;
 pub mod room;
 mod runway;
 pub mod salvage;

@@ -92,8 +92,7 @@ pub(super) fn check(dir: &Path, frames: &FrameKey, boot: Boot) -> io::Result<Opt
     // A segment whose header cannot be read is one that sled does not see. What was never used, or zeroed by sled, holds nothing.
     for at in unreadable {
         let bytes = read_segment(&log, at)?;
-        let lsn =
-            bytes.get(SEGMENT_HEADER..).and_then(|rest| Some(message(rest)?.segment.checked_mul(SEGMENT)?));
+        let lsn = bytes.get(SEGMENT_HEADER..).and_then(|rest| message(rest)?.segment.checked_mul(SEGMENT));
         let is_part_of_it = match lsn {
             Some(lsn) => lsn >= replayed_from && (lsn < synced || boot == Boot::Same),
             None => boot == Boot::Same && newest_frame(frames, &bytes) > Stamp::default(),

@@ -3,6 +3,7 @@
 pub mod edge;
 pub mod server;
 
+pub use crate::common::copy;
 use rand::{Rng, RngExt};
 use std::fmt;
 use std::fs;
@@ -121,20 +122,6 @@ impl Store {
         }
         fs::write(file, bytes).unwrap();
         Store { dir: dir.to_owned(), sound: place.of.clone() }
-    }
-}
-
-/// Copies a directory as a kill would leave it.
-pub fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let to = to.join(entry.file_name());
-        let kind = entry.file_type().unwrap();
-        if kind.is_dir() {
-            copy(&entry.path(), &to);
-        } else if kind.is_file() {
-            fs::copy(entry.path(), to).unwrap();
-        }
     }
 }
 

@@ -125,7 +125,7 @@ pub fn make(dir: &Path) -> Vec<PathBuf> {
             let sound = Sound {
                 pages: senders.iter().map(|s| (s.site.clone(), s.epoch, s.pages.clone())).collect(),
                 records: ledger.raw_records(1, ledger.position(), usize::MAX).unwrap(),
-                missing: view.holes.values().map(|hole| (hole.last - hole.first + 1) as usize).sum(),
+                missing: view.holes().values().map(|hole| (hole.last - hole.first + 1) as usize).sum(),
                 occupied: view.garages.iter().map(|(site, g)| (site.clone(), g.occupancy.occupied)).collect(),
             };
             assert!(verify(&ledger, &store).unwrap().clean);
@@ -163,7 +163,7 @@ fn told(books: &Books, lost: &mut Vec<u64>) -> Result<Told, String> {
             tell((page.site.clone(), sequence), Some(record.payload.to_vec()))?;
         }
     }
-    for hole in view.holes.values() {
+    for hole in view.holes().values() {
         for sequence in hole.first..=hole.last {
             tell((hole.garage.clone(), sequence), None)?;
         }

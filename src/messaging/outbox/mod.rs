@@ -263,9 +263,9 @@ impl Outbox {
             let Opened { store, room, condition } = room::open_store(dir, purpose, reserve, &rebuild)?;
             let on_loss = if condition == Condition::Salvaged { OnLoss::Record } else { first_try };
             let unreadable = store.unreadable();
-            let opened = check(&store, room).and_then(|options| {
+            let opened = check(&store, room).map(|options| {
                 let options = Options { witness: Some(witness.clone()), on_loss, ..options };
-                Ok(Outbox::open(store, options, now))
+                Outbox::open(store, options, now)
             });
             let reason = match &opened {
                 Ok(Err(OpenError::Store(error @ StoreError::Damaged { .. }))) => Some(error.to_string()),

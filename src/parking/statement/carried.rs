@@ -1,8 +1,9 @@
-//! The parts of statements on their way between two programs of one version: postcard, exact to the nanosecond.
+//! The parts of statements on their way between two programs of one version: postcard, exact to the millisecond.
 
-/// A [`Moment`](super::Moment) as seconds, nanoseconds and the offset in seconds.
+/// A [`Moment`](super::Moment) as milliseconds and the offset in seconds.
 pub(super) mod moment {
     use super::super::Moment;
+    use crate::parking::moment::millisecond_of;
     use jiff::{Timestamp, tz::Offset};
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
@@ -11,14 +12,14 @@ pub(super) mod moment {
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         let Moment { timestamp, offset } = moment;
-        (timestamp.as_second(), timestamp.subsec_nanosecond(), offset.seconds()).serialize(serializer)
+        (millisecond_of(*timestamp), offset.seconds()).serialize(serializer)
     }
 
     pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Moment, D::Error> {
-        let (second, nanosecond, offset) = <(i64, i32, i32)>::deserialize(deserializer)?;
-        let timestamp = Timestamp::new(second, nanosecond).map_err(D::Error::custom)?;
+        let (at_ms, offset) = <(i64, i32)>::deserialize(deserializer)?;
+        let timestamp = Timestamp::from_millisecond(at_ms).map_err(D::Error::custom)?;
         Ok(Moment { timestamp, offset: Offset::from_seconds(offset).map_err(D::Error::custom)? })
     }
 }

@@ -2,6 +2,7 @@
 
 use super::pricing::second_of;
 use super::{Amount, Currency, Money, Span, Tariff, VatRate, Window, time_zone};
+use crate::parking::Moment;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, tz};
@@ -165,7 +166,7 @@ impl Priced {
 
     /// A moment as RFC 3339 has it, with the offset of the place.
     pub fn local(&self, at: Timestamp) -> String {
-        at.display_with_offset(self.time_zone().to_offset(at)).to_string()
+        Moment { timestamp: at, offset: self.time_zone().to_offset(at) }.to_string()
     }
 
     pub fn shown(&self) -> Shown<'_> {
@@ -209,12 +210,16 @@ impl Priced {
 impl WorkingLine {
     /// When the first of its units started, as RFC 3339 has it, with the local offset.
     pub fn started(&self) -> String {
-        self.from.0.display_with_offset(self.from.1).to_string()
+        moment(self.from).to_string()
     }
 }
 
+fn moment((timestamp, offset): (Timestamp, tz::Offset)) -> Moment {
+    Moment { timestamp, offset }
+}
+
 fn with_offset<S: Serializer>(from: &(Timestamp, tz::Offset), serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&from.0.display_with_offset(from.1))
+    serializer.collect_str(&moment(*from))
 }
 
 fn as_percent<S: Serializer>(vat: &Option<VatRate>, serializer: S) -> Result<S::Ok, S::Error> {

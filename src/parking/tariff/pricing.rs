@@ -7,39 +7,40 @@
 use super::days::DayKind;
 use super::priced::{Free, Priced, Rule, Working};
 use super::{Amount, BandPrice, Span, Tariff};
+use crate::parking::moment::millisecond_of;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 const DAY: i64 = 86_400;
 
 impl Tariff {
-    /// The price of a stay. The caller chose this version by the entry ([`super::TariffSet::for_stay`]). An exit that is not
-    /// after its entry makes a stay that did not last.
+    /// The price of a stay, whose ends count to the millisecond, as everywhere. The caller chose this version by the entry
+    /// ([`super::TariffSet::for_stay`]). An exit that is not after its entry makes a stay that did not last.
     pub fn price(&self, entry: Timestamp, exit: Timestamp) -> Priced {
-        let lasted = exit.as_nanosecond() - entry.as_nanosecond();
+        let lasted = millisecond_of(exit) - millisecond_of(entry);
         let free = if lasted <= 0 {
             Some(Free::NoTime)
-        } else if lasted <= nanoseconds(self.grace_minutes) {
+        } else if lasted <= milliseconds(self.grace_minutes) {
             Some(Free::Grace { minutes: self.grace_minutes })
         } else {
             None
         };
         let mut meter = Meter::new(self, second_of(entry));
         if free.is_none() {
-            let units = (lasted + nanoseconds(self.unit_minutes) - 1) / nanoseconds(self.unit_minutes);
-            meter.run(u64::try_from(units).expect("a stay lasts at most some thousand years"));
+            let unit = milliseconds(self.unit_minutes);
+            meter.run(u64::try_from((lasted + unit - 1) / unit).expect("the stay has a length"));
         }
         Priced::new(self, entry, free, meter.working)
     }
 }
 
-fn nanoseconds(minutes: u32) -> i128 {
-    i128::from(minutes) * 60_000_000_000
+fn milliseconds(minutes: u32) -> i64 {
+    i64::from(minutes) * 60_000
 }
 
 /// The second in which it lies. Windows begin at whole minutes and clocks change at whole seconds, so it is as good as the moment.
 pub(super) fn second_of(at: Timestamp) -> i64 {
-    at.as_nanosecond().div_euclid(1_000_000_000) as i64
+    millisecond_of(at).div_euclid(1_000)
 }
 
 /// The state of the one pass.

@@ -12,12 +12,26 @@ fn a_unit_is_charged_when_it_starts_before_the_exit() {
     let entry = "2026-03-02T08:00:00+01:00";
     for (exit, expected) in [
         ("2026-03-02T08:00:00+01:00", 0),
-        ("2026-03-02T08:00:00.000000001+01:00", 200),
+        ("2026-03-02T08:00:00.001+01:00", 200),
         ("2026-03-02T09:00:00+01:00", 200),
         ("2026-03-02T09:00:00.001+01:00", 400),
         ("2026-03-02T07:00:00+01:00", 0),
     ] {
         assert_eq!(cents(&set, entry, exit), expected, "{exit}");
+    }
+}
+
+/// `tariffs price` once priced to the nanosecond and the server to the millisecond: 0.2 ms over a unit were 200 here and 100 there.
+#[test]
+fn a_part_of_a_millisecond_costs_nothing() {
+    let set = with(HOURLY);
+    for (entry, exit, expected) in [
+        ("2026-03-02T08:00:00Z", "2026-03-02T09:00:00.0002Z", 200),
+        ("2026-03-02T08:00:00Z", "2026-03-02T08:00:00.000999999Z", 0),
+        ("2026-03-02T08:00:00.0009Z", "2026-03-02T09:00:00.001Z", 400),
+        ("1969-12-31T23:00:00Z", "1969-12-31T23:59:59.9999Z", 200),
+    ] {
+        assert_eq!(cents(&set, entry, exit), expected, "{entry} to {exit}");
     }
 }
 

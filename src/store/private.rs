@@ -1,0 +1,135 @@
+//! Data directories hold plates and amounts: they are for the user alone that the daemon runs as.
+//!
+//! **Promise.** What this program creates has mode 0700 (directories) or 0600 (files). What is found with wider rights in a data
+//! directory is narrowed before it is used, and the log says so.
+//! **Kept by.** The file mode creation mask, set before anything is created; and a walk over the names of ours when a directory is
+//! held. What root leaves behind in the directory of another user is handed to that user, who could not read it otherwise.
+//! **Not promised.** Anything about a directory that belongs to somebody else, or that others write to (`/tmp`): its own rights
+//! stay as they are, the files in it are narrowed.
+
+use super::directory::{LOCK, STORE};
+use rustix::fs::Mode;
+use std::fs::{self, DirEntry, Metadata, Permissions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+/// What others may do, in a file's mode.
+const OTHERS: u32 = 0o077;
+/// Who writes to a directory with this bit may only remove what is his own: it is shared.
+const STICKY: u32 = 0o1000;
+
+/// How the names begin that daemons give to files in a data directory.
+const OURS: [&str; 9] =
+    [STORE, LOCK, "ballast", "board", "witness", "http.addr", "listen.addr", "backup.json", "outbox"];
+
+/// From now on everything that this process, or a child of it, creates is for its user alone.
+pub fn keep_what_we_create_private() {
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+}
+
+/// Takes from others what rights they have in a data directory. It is no reason to stop when that fails.
+pub(super) fn tighten(dir: &Path) {
+    let (mut narrowed, mut holds_something) = (0, false);
+    let done = narrow_root(dir, &mut narrowed).and_then(|()| {
+        each_of_ours(dir, &mut |path, found| {
+            holds_something |= path.parent() != Some(dir) || !path.ends_with(LOCK);
+            if found.mode() & OTHERS != 0 {
+                fs::set_permissions(path, Permissions::from_mode(found.mode() & 0o7777 & !OTHERS))?;
+                narrowed += 1;
+            }
+            Ok(())
+        })
+    });
+    // A new directory, in which only the lock stands, had nothing to read.
+    if narrowed > 0 && holds_something {
+        tracing::warn!(data_dir = %dir.display(), narrowed, "other users of this machine could read what is stored here, plates among it. Their rights are taken away: the directory is for its owner alone now. Look who may have read it");
+    }
+    if let Err(error) = done {
+        tracing::warn!(data_dir = %dir.display(), %error, "other users of this machine may be able to read what is stored here, plates among it, and their rights cannot be taken away. Give the directory to the user that the daemon runs as, with mode 0700");
+    }
+}
+
+fn narrow_root(dir: &Path, narrowed: &mut u64) -> io::Result<()> {
+    let found = fs::metadata(dir)?;
+    if found.mode() & OTHERS == 0 {
+        return Ok(());
+    }
+    let user = rustix::process::geteuid();
+    if found.mode() & STICKY != 0 || !(user.is_root() || user.as_raw() == found.uid()) {
+        return Ok(()); // it is not ours alone, and what is in it is narrowed
+    }
+    fs::set_permissions(dir, Permissions::from_mode(found.mode() & 0o7777 & !OTHERS))?;
+    *narrowed += 1;
+    Ok(())
+}
+
+/// Gives what root wrote in a data directory to the user whose directory it is: a daemon could not start on it otherwise.
+pub(super) fn hand_over(dir: &Path) {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let handed = fs::metadata(dir).and_then(|owner| {
+        each_of_ours(dir, &mut |path, found| match found.uid() == owner.uid() {
+            true => Ok(()),
+            false => std::os::unix::fs::lchown(path, Some(owner.uid()), Some(owner.gid())),
+        })
+    });
+    if let Err(error) = handed {
+        tracing::warn!(data_dir = %dir.display(), %error, "files that this command wrote may belong to root instead of to the directory's owner. Give them to the user that the daemon runs as");
+    }
+}
+
+/// Everything of ours below a data directory, links left out.
+fn each_of_ours(dir: &Path, act: &mut dyn FnMut(&Path, &Metadata) -> io::Result<()>) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if OURS.iter().any(|ours| name.to_string_lossy().starts_with(ours)) {
+            each_below(&entry, act)?;
+        }
+    }
+    Ok(())
+}
+
+fn each_below(entry: &DirEntry, act: &mut dyn FnMut(&Path, &Metadata) -> io::Result<()>) -> io::Result<()> {
+    let found = match entry.metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        found => found?,
+    };
+    if found.is_dir() {
+        for entry in fs::read_dir(entry.path())? {
+            each_below(&entry?, act)?;
+        }
+    }
+    if found.is_dir() || found.is_file() { act(&entry.path(), &found) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_are_not_ours_keep_their_rights() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ours, theirs) = (dir.path().join("witness"), dir.path().join("notes.txt"));
+        for path in [&ours, &theirs] {
+            fs::write(path, "").unwrap();
+            fs::set_permissions(path, Permissions::from_mode(0o644)).unwrap();
+        }
+        tighten(dir.path());
+        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
+        assert_eq!((mode(&ours), mode(&theirs)), (0o600, 0o644));
+    }
+
+    #[test]
+    fn a_directory_that_all_users_share_stays_shared() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o1777)).unwrap();
+        tighten(dir.path());
+        assert_eq!(fs::metadata(dir.path()).unwrap().mode() & 0o7777, 0o1777);
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+        tighten(dir.path());
+        assert_eq!(fs::metadata(dir.path()).unwrap().mode() & 0o7777, 0o700);
+    }
+}
