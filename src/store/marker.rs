@@ -11,6 +11,8 @@ use std::path::Path;
 
 const FILE: &str = "fogpost";
 const FILE_NEW: &str = "fogpost.new";
+/// Names the boot of the machine in which the store was opened last. It is removed when a write fails.
+const BOOT: &str = "boot";
 
 /// The id of a store, drawn when it is created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,14 +39,12 @@ pub(super) enum Framing {
 pub(super) struct Marker {
     pub purpose: String,
     pub id: Option<(StoreId, Framing)>,
-    /// The boot of the machine in which the store was written last.
-    boot: Option<String>,
 }
 
 impl Marker {
     /// The marker of a store that this process writes.
     pub fn now(purpose: String, id: StoreId, framing: Framing) -> Marker {
-        Marker { purpose, id: Some((id, framing)), boot: boot_id() }
+        Marker { purpose, id: Some((id, framing)) }
     }
 
     /// `None` when there is none.
@@ -62,7 +62,6 @@ impl Marker {
         Ok(Some(Marker {
             purpose: field("fogpost").unwrap_or_default(),
             id: id.map(|id| (StoreId(id.into_bytes()), framing)),
-            boot: field("boot"),
         }))
     }
 
@@ -73,9 +72,6 @@ impl Marker {
             let framed = if *framing == Framing::All { "all" } else { "some" };
             text.push_str(&format!("id {}\nframed {framed}\n", uuid::Uuid::from_bytes(id.0)));
         }
-        if let Some(boot) = &self.boot {
-            text.push_str(&format!("boot {boot}\n"));
-        }
         let new = dir.join(FILE_NEW);
         let mut file = File::create(&new)?;
         file.write_all(text.as_bytes())?;
@@ -84,18 +80,33 @@ impl Marker {
         File::open(dir)?.sync_all()
     }
 
-    /// Whether the machine runs since the store was written.
-    pub fn boot(&self) -> Boot {
-        match (&self.boot, boot_id()) {
-            (Some(then), Some(now)) if *then == now => Boot::Same,
-            _ => Boot::Other,
-        }
-    }
-
     /// Whether the store can be salvaged: all its values that matter are framed, and the key to their frames is known.
     pub fn salvageable(&self) -> Option<StoreId> {
         self.id.and_then(|(id, framing)| (framing == Framing::All).then_some(id))
     }
+}
+
+/// Whether everything that was written into the store is in its file: the machine did not restart since it was opened last, and no
+/// write failed.
+pub(super) fn written_in(dir: &Path) -> Boot {
+    match (fs::read_to_string(dir.join(BOOT)), boot_id()) {
+        (Ok(then), Some(now)) if then == now => Boot::Same,
+        _ => Boot::Other,
+    }
+}
+
+/// The store in `dir` is opened, and may be written from now on.
+pub(super) fn opened(dir: &Path) -> io::Result<()> {
+    match boot_id() {
+        Some(boot) if written_in(dir) == Boot::Other => fs::write(dir.join(BOOT), boot),
+        _ => Ok(()),
+    }
+}
+
+/// A write failed: what stands behind it in the log may be of no account. This needs no room.
+pub(super) fn a_write_failed(dir: &Path) {
+    // When it cannot be removed either, the next opening takes what a failed write left for damage, and salvages the store.
+    let _ = fs::remove_file(dir.join(BOOT));
 }
 
 /// Which boot of the machine this is, as far as the kernel tells.

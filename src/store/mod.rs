@@ -216,6 +216,7 @@ pub struct Store {
     /// Of stores on a disk: a simulated one always answers, and has no name.
     watchdog: Option<Arc<Watchdog>>,
     presence: Option<Arc<Presence>>,
+    path: Option<Arc<Path>>,
 }
 
 impl fmt::Debug for Store {
@@ -248,6 +249,7 @@ impl Store {
             unreadable: Arc::new(watch::Sender::new(false)),
             watchdog: None,
             presence: None,
+            path: None,
         }
     }
 
@@ -319,6 +321,9 @@ impl Store {
         let _watched = self.watchdog.as_ref().map(|watchdog| watchdog.begin());
         action().map_err(|error| {
             self.poisoned.store(true, Ordering::Release);
+            if let Some(path) = &self.path {
+                marker::a_write_failed(path);
+            }
             self.failed(error)
         })
     }

@@ -2,7 +2,7 @@
 
 use super::frame::Stamp;
 use super::framed::Framed;
-use super::marker::{Framing, Marker, StoreId};
+use super::marker::{self, Framing, Marker, StoreId};
 use super::presence::Presence;
 use super::room::DiskRoom;
 use super::watchdog::{self, Watchdog};
@@ -32,8 +32,8 @@ impl Store {
             true => Marker::read(path).map_err(failed)?,
             false => None,
         };
-        if let Some((marker, id)) = marker.as_ref().and_then(|marker| Some((marker, marker.salvageable()?))) {
-            let checked = sled_log::check(path, &id.frames(), marker.boot()).map_err(failed)?;
+        if let Some(id) = marker.as_ref().and_then(Marker::salvageable) {
+            let checked = sled_log::check(path, &id.frames(), marker::written_in(path)).map_err(failed)?;
             if let Some(reason) = checked {
                 return Err(OpenError::Damaged { path: path.to_owned(), reason });
             }
@@ -41,9 +41,11 @@ impl Store {
         let sled = on_sled::OnSled::open(path, room)?;
         let presence = Arc::new(Presence::of(path).map_err(failed)?);
         let (failures, present) = (sled.failures(), Arc::clone(&presence));
+        let dir = path.to_owned();
         let watchdog = Watchdog::start(move || {
             let absent = || present.check().err().map(|error| error.to_string());
-            let failed = failures().map(|what| format!("the disk failed: {what}. {}", watchdog::DISK_ADVICE));
+            let failed = failures().inspect(|_| marker::a_write_failed(&dir));
+            let failed = failed.map(|what| format!("the disk failed: {what}. {}", watchdog::DISK_ADVICE));
             failed.or_else(absent)
         });
         let identity = Identity::of(&sled, path, purpose, marker.as_ref(), opening)?;
@@ -51,6 +53,7 @@ impl Store {
         let mut store = Store::on(Framed::new(sled, purpose, identity.id.frames(), identity.framing, first));
         store.watchdog = Some(watchdog.map_err(failed)?);
         store.presence = Some(presence);
+        store.path = Some(path.into());
         store.settle_identity(path, purpose, &identity, marker)?;
         Ok(store)
     }
@@ -78,6 +81,7 @@ impl Store {
         if barrier::calls() == before {
             return Err(OpenError::NoBarrier);
         }
+        marker::opened(path).map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
         let now = Marker::now(purpose.to_string(), identity.id, identity.framing);
         if marker.as_ref() != Some(&now) {
             let synced = now.write(path).and_then(|()| on_sled::sync_tree(path));

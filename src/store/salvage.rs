@@ -11,7 +11,7 @@
 use super::directory::STORE;
 pub use super::frame::Stamp;
 use super::frame::{FRAME_MAX, Frame, FrameKey, MAGIC};
-use super::marker::{Marker, StoreId};
+use super::marker::{self, Marker, StoreId};
 use super::on_sled::{self, LOG_FILE};
 use super::room::DiskRoom;
 use super::sled_log::Boot;
@@ -263,7 +263,9 @@ pub(super) fn salvage(
     let (store, new) = (dir.join(STORE), dir.join(NEW));
     let failed = |source| OpenError::Io { path: store.clone(), source };
     let marker = Marker::read(&store).map_err(failed)?;
-    let Some((id, boot)) = marker.and_then(|marker| Some((marker.salvageable()?, marker.boot()))) else {
+    let Some((id, boot)) =
+        marker.and_then(|marker| Some((marker.salvageable()?, marker::written_in(&store))))
+    else {
         return Ok(false);
     };
     let found = Salvaged::scan(&store, id, boot).map_err(failed)?;

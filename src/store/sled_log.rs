@@ -6,7 +6,7 @@
 //!
 //! **Promise.** [`check`] only reads. It finds each message that sled would stumble over and that was not left by a crash.
 //! **Kept by.** A crash leaves a torn end: nothing behind it was synced. Damage shows when a later segment says that a later
-//! message was synced, or, when the machine has not restarted since the store was written, when newer values stand behind it.
+//! message was synced, or, when the machine has not restarted since the store was written and no write failed, when newer values stand behind it.
 //! **Not promised.** That what the last snapshot covers is sound: sled does not replay it, and damage there shows when it is read. Nor that
 //! damage in what was written last before a power cut is told from what the cut tore.
 //!
@@ -31,12 +31,12 @@ const KIND_LAST: u8 = 11;
 /// What is wrong with a log, in words for people.
 pub(super) type Fault = String;
 
-/// Whether the machine restarted since the store was written last.
+/// Whether everything that was written into a store reached its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Boot {
-    /// It did not: what was written is as it was written, or damaged.
+    /// The machine did not restart since, and no write failed: what was written is as it was written, or damaged.
     Same,
-    /// It did, or this is not known: the end may be torn.
+    /// This is not known: the end may be torn.
     Other,
 }
 

@@ -78,6 +78,7 @@ pub fn places_in(dir: &Path, count: usize, random: &mut impl Rng) -> Vec<Place> 
             let file = Path::new(part).join(entry.file_name());
             // The lock holds a number for people, the ballast nothing, the content is what the oracle has.
             if entry.file_type().unwrap().is_file()
+                && entry.metadata().unwrap().len() > 0
                 && !["lock", "ballast", "content"].iter().any(|no| file.ends_with(no))
             {
                 files.push(file);
@@ -95,6 +96,7 @@ pub fn places_in(dir: &Path, count: usize, random: &mut impl Rng) -> Vec<Place> 
                 1 => (0..bytes.len() as u64).collect(),
                 _ => (0u64..).zip(&bytes).filter(|(_, byte)| **byte != 0).map(|(at, _)| at).collect(),
             };
+            let used = if used.is_empty() { vec![0] } else { used };
             let at = used[random.random_range(0..used.len())];
             let by = if n % 3 == 0 { random.random_range(1..=255) } else { 1 << random.random_range(0..8) };
             Place { of: dir.to_owned(), file: file.clone(), at, harm: Harm::Flip(by) }
