@@ -46,8 +46,7 @@ use room::DiskRoom;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use tokio::sync::watch;
 use watchdog::Watchdog;
 
@@ -138,11 +137,12 @@ pub enum StoreError {
     /// Nothing was written.
     #[error("a batch of {writes} writes is above the store's limit of {BATCH_MAX}; nothing was written")]
     BatchTooLong { writes: usize },
-    /// An earlier write or flush failed, so what the disk holds is unknown until the store is opened anew.
-    #[error(
-        "writing failed before, so nothing more is written. Start the process again: it finds out what the disk holds"
-    )]
-    Poisoned,
+    /// An earlier write or flush failed, so what the disk holds is unknown until the store is opened again.
+    #[error("{failure} That was before, and nothing more is written until the process starts again")]
+    Poisoned {
+        /// What failed, and what it means.
+        failure: Arc<str>,
+    },
     /// This write or flush failed; the store is poisoned from now on.
     #[error(
         "the disk failed: {0}. What was confirmed is kept; what was being written may or may not be. Free some room or replace the disk, then start the process again"
@@ -210,7 +210,8 @@ impl Batch {
 #[derive(Clone)]
 pub struct Store {
     backend: Arc<dyn Backend>,
-    poisoned: Arc<AtomicBool>,
+    /// What failed, once something did.
+    poisoned: Arc<OnceLock<Arc<str>>>,
     /// Whether a part of it could not be read.
     unreadable: Arc<watch::Sender<bool>>,
     /// Of stores on a disk: a simulated one always answers, and has no name.
@@ -221,9 +222,7 @@ pub struct Store {
 
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Store")
-            .field("poisoned", &self.poisoned.load(Ordering::Relaxed))
-            .finish_non_exhaustive()
+        f.debug_struct("Store").field("poisoned", &self.poisoned.get()).finish_non_exhaustive()
     }
 }
 
@@ -245,7 +244,7 @@ impl Store {
     pub fn on(backend: impl Backend) -> Store {
         Store {
             backend: Arc::new(backend),
-            poisoned: Arc::new(AtomicBool::new(false)),
+            poisoned: Arc::default(),
             unreadable: Arc::new(watch::Sender::new(false)),
             watchdog: None,
             presence: None,
@@ -292,7 +291,7 @@ impl Store {
     /// already, so that no flush is needed. Two system calls.
     pub fn check_in_place(&self) -> Result<(), StoreError> {
         let Some(presence) = &self.presence else { return Ok(()) };
-        presence.check().inspect_err(|_| self.poisoned.store(true, Ordering::Release))
+        presence.check().inspect_err(|error| self.poison(error))
     }
 
     /// Where the store's directory is now, if it was renamed since it was opened. It works on as ever.
@@ -315,17 +314,23 @@ impl Store {
     }
 
     fn write<T>(&self, action: impl FnOnce() -> io::Result<T>) -> Result<T, StoreError> {
-        if self.poisoned.load(Ordering::Acquire) {
-            return Err(StoreError::Poisoned);
+        if let Some(failure) = self.poisoned.get() {
+            return Err(StoreError::Poisoned { failure: Arc::clone(failure) });
         }
         let _watched = self.watchdog.as_ref().map(|watchdog| watchdog.begin());
         action().map_err(|error| {
-            self.poisoned.store(true, Ordering::Release);
             if let Some(path) = &self.path {
                 marker::a_write_failed(path);
             }
-            self.failed(error)
+            let error = self.failed(error);
+            self.poison(&error);
+            error
         })
+    }
+
+    /// Nothing more is written.
+    fn poison(&self, error: &StoreError) {
+        self.poisoned.get_or_init(|| format!("{error}.").into());
     }
 
     /// Turns true, for good, when a part of the store could not be read. It can be salvaged then ([`salvage::request`]).
