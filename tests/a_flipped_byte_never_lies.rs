@@ -8,7 +8,7 @@
 use crate::common::scale::by_scale;
 use crate::common::seeded;
 use crate::common::turns::together;
-use crate::flips::{BLOCK, Harm, Place, Store, blocks_of, edge, places_in, server};
+use crate::flips::{Harm, Place, Store, blocks_of, edge, places_in, server};
 use rand::seq::SliceRandom;
 use std::collections::BTreeMap;
 use std::fs;
