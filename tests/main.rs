@@ -52,6 +52,7 @@ mod the_same_days_cost_the_same;
 mod the_test_command_says_what_it_does;
 mod the_whole_replay_is_right;
 mod the_worked_examples_are_priced_right;
+mod times_mean_the_same_everywhere;
 mod verify_finds_what_is_wrong;
 mod what_is_only_reported_leaves_no_trace;
 mod what_is_stored_is_for_its_owner_alone;

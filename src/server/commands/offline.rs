@@ -6,17 +6,17 @@ use super::{Command, Request, reading};
 use crate::daemon::admin::{Caller, Outcome};
 use crate::daemon::{DaemonError, clock};
 use crate::parking::statement::Operator;
-use crate::server::WITNESS;
 use crate::server::books::Books;
 use crate::server::folding::{catch_up, open_view};
 use crate::server::ledger::Ledger;
+use crate::server::opening::{self, OpenedLedger};
 use crate::server::verify::verify;
 use crate::server::view::View;
 use crate::server::view::billing::list::pending;
 use crate::server::view::review::review;
 use crate::store::directory::DataDir;
-use crate::store::room::{self, DiskRoom};
-use crate::store::{Purpose, Store};
+use crate::store::Store;
+use crate::store::room::DiskRoom;
 use std::sync::Arc;
 
 /// The books of a directory that this process holds.
@@ -34,8 +34,7 @@ impl Offline {
     /// Opens the store and folds what the view lacks. On a full disk the ballast is given up first, as by a server; `reserve`
     /// bytes are kept free, or what is kept where nothing is set.
     pub fn open(dir: DataDir, reserve: Option<u64>) -> Result<Offline, DaemonError> {
-        let (store, room) = room::open_store(dir.path(), Purpose::Server, reserve)?;
-        let ledger = Ledger::open_beside(store.clone(), &dir.path().join(WITNESS), clock::wall_ms())?;
+        let OpenedLedger { store, ledger, room, .. } = opening::open(dir.path(), reserve)?;
         let mut view = open_view(&ledger, &store)?;
         catch_up(&ledger, &store, &mut view)?;
         Ok(Offline { store, ledger, view, room, operator: Operator::default(), _dir: dir })
