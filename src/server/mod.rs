@@ -19,6 +19,7 @@ mod web;
 
 use crate::config::{ServerConfig, ServerTask};
 use crate::daemon::admin::AdminSocket;
+use crate::daemon::tasks::Tasks;
 use crate::daemon::{self, Daemon, DaemonError, STOP_WITHIN, StopRequest};
 use crate::http::{self, metrics::Metrics};
 use crate::store::directory::DataDir;
@@ -68,7 +69,7 @@ struct Server {
     serving_ended: oneshot::Receiver<Result<(), crate::store::StoreError>>,
     folding_ended: oneshot::Receiver<Result<(), crate::store::StoreError>>,
     http: JoinHandle<std::io::Result<()>>,
-    admin: JoinHandle<()>,
+    tasks: Tasks,
 }
 
 impl Server {
@@ -153,20 +154,26 @@ impl Server {
             config.operator.clone(),
             stop.clone(),
         ));
+        let mut tasks = Tasks::default();
         if let Some(days) = config.retention_days {
             let desk = Arc::clone(&desk);
-            tokio::spawn(async move { desk.retire_daily(days).await });
+            tasks.spawn(
+                "forgetting old plates (retention_days)",
+                async move { desk.retire_daily(days).await },
+            );
         }
-        let admin = match AdminSocket::listen(&dir) {
-            Ok(socket) => tokio::spawn(socket.serve(stop.clone(), move |call| {
-                let desk = Arc::clone(&desk);
-                async move { desk.answer(call).await }
-            })),
+        match AdminSocket::listen(&dir) {
+            Ok(socket) => {
+                let answering = socket.serve(stop.clone(), move |call| {
+                    let desk = Arc::clone(&desk);
+                    async move { desk.answer(call).await }
+                });
+                tasks.spawn("answering commands (admin.sock)", answering);
+            }
             Err(error) => {
                 tracing::error!(%error, "admin.sock cannot be made: this server takes no commands; edges are served as ever. Make room or give rights, and start it again");
-                tokio::spawn(std::future::ready(()))
             }
-        };
+        }
 
         let web = Web::new(ledger.clone(), store, view, seen, room, config.operator, metrics);
         let http = tokio::spawn(http::serve(web_listener, web.router(), stop.clone()));
@@ -177,27 +184,28 @@ impl Server {
             "server listen=tcp://{zmq_address} http=http://{web_address} ledger={}",
             ledger.id()
         ));
-        Ok(Server { _dir: dir, stop, signal, serving_ended, folding_ended, http, admin })
+        Ok(Server { _dir: dir, stop, signal, serving_ended, folding_ended, http, tasks })
     }
 }
 
 impl Daemon for Server {
-    async fn run(mut self, stop: &mut StopRequest) -> Result<(), DaemonError> {
+    async fn run(&mut self, stop: &mut StopRequest) -> Result<(), DaemonError> {
         tokio::select! {
             () = stop.requested() => {}
             ended = &mut self.serving_ended => return Err(ended_early("serving edges", ended)),
             ended = &mut self.folding_ended => return Err(ended_early("folding the view", ended)),
+            error = self.tasks.one_ended() => return Err(error),
             _ = &mut self.http => return Err(DaemonError::Failed("HTTP ended by itself".into())),
         }
         tracing::info!("stopping: asked to; what is in flight is answered, edges keep the rest");
         self.stop.cancel();
         let signal = Arc::clone(&self.signal);
         let ended = async {
-            let served = self.serving_ended.await;
+            let served = (&mut self.serving_ended).await;
             // Who has given a command hears of it, or that it was not taken.
-            let _ = self.admin.await;
+            self.tasks.finish().await;
             signal.stop();
-            let folded = self.folding_ended.await;
+            let folded = (&mut self.folding_ended).await;
             (served, folded)
         };
         match timeout(STOP_WITHIN, ended).await {
@@ -206,7 +214,7 @@ impl Daemon for Server {
             Err(_) => tracing::warn!("stopping took too long; what is on disk is complete, as after a kill"),
         }
         // Open connections of browsers may stay; they hold nothing of value.
-        let _ = timeout(std::time::Duration::from_millis(300), self.http).await;
+        let _ = timeout(std::time::Duration::from_millis(300), &mut self.http).await;
         Ok(())
     }
 }

@@ -19,7 +19,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::directory::STORE;
-use super::{OpenError, Purpose, Store, on_sled};
+use super::{OpenError, Purpose, Store, on_sled, watchdog};
 
 /// How much the ballast takes.
 pub const BALLAST_BYTES: u64 = 4 << 20;
@@ -95,10 +95,7 @@ pub fn open_store(
     let store = opened?;
     let keeper = Arc::downgrade(&room.0);
     let io_error = |source| OpenError::Io { path: dir.to_owned(), source };
-    std::thread::Builder::new()
-        .name("ballast".into())
-        .spawn(move || keep_ballast(&keeper))
-        .map_err(io_error)?;
+    watchdog::start_thread("ballast", move || keep_ballast(&keeper)).map_err(io_error)?;
     Ok((store, room))
 }
 
