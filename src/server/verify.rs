@@ -17,8 +17,9 @@ use super::ledger::{Ledger, Note};
 use super::view::billing::list::check_sums;
 use super::view::{self, Changes, Step, View};
 use crate::daemon::{self, DaemonError, EXIT_SETTING};
-use crate::store::directory::{DataDir, DirectoryError};
-use crate::store::{Purpose, Store, StoreError, copy, room, scratch};
+use crate::store::copy::{self, Spare};
+use crate::store::directory::{DataDir, DirectoryError, STORE};
+use crate::store::{Purpose, Store, StoreError, room, scratch};
 use serde::Serialize;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -195,11 +196,9 @@ pub fn verify_directory(path: &Path) -> Result<Report, VerifyError> {
     if !path.join("store").is_dir() {
         return Err(VerifyError::NoDirectory(path.to_owned()));
     }
-    let copy = {
-        let dir = DataDir::hold_to_read(path)?;
-        copy::copy(&dir.store())?
-    };
-    let opened = Store::open(copy.path(), Purpose::Server);
+    let copy = copy::of_idle(path, &[WITNESS], Spare::AsMuchAgain)?;
+    let copied = copy.path().join(STORE);
+    let opened = Store::open(&copied, Purpose::Server);
     let store = match opened {
         Ok(store) => store,
         Err(error @ crate::store::OpenError::OtherPurpose { .. }) => {
@@ -207,9 +206,7 @@ pub fn verify_directory(path: &Path) -> Result<Report, VerifyError> {
         }
         // The copy is gone by the time somebody reads this.
         Err(error) => {
-            let text = error
-                .to_string()
-                .replace(&format!("{:?}", copy.path()), &format!("{:?}", path.join("store")));
+            let text = error.to_string().replace(&format!("{copied:?}"), &format!("{:?}", path.join(STORE)));
             return Ok(Report::of_unreadable(&text));
         }
     };
@@ -218,7 +215,7 @@ pub fn verify_directory(path: &Path) -> Result<Report, VerifyError> {
         match Ledger::open(store.clone()) {
             Ok(ledger) => {
                 let mut report = verify(&ledger, &store)?;
-                check_end(&ledger, Note::read(&path.join(WITNESS)), &mut report);
+                check_end(&ledger, Note::read(&copy.path().join(WITNESS)), &mut report);
                 Ok(report)
             }
             Err(error) => Ok(Report::of_unreadable(&error)),
