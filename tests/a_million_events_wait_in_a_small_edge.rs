@@ -45,7 +45,7 @@ fn a_million_events_and_100000_keys_take_less_than_64_mb_of_an_edge() {
     }
     println!("opened with all of them waiting after a clean stop in {:.2?}", opening.elapsed());
     assert_is_small(&edge, "after opening again");
-    assert_eq!(edge.http().get_json("/v1/board")["own"]["occupied"], EVENTS);
+    assert_eq!(edge.http().get_json("/v1/board")["own"]["pending"], EVENTS);
     let again = crowd::post_numbered(&edge.http(), KEYS / 2);
     assert_eq!(again.status, 201, "{again:?}");
     assert_eq!(edge.depth(), EVENTS, "a key that waits is known after opening");

@@ -135,9 +135,10 @@ async fn show_metrics(State(web): Shared) -> impl IntoResponse {
 #[derive(Serialize)]
 struct OccupancyLine {
     name: String,
-    capacity: u32,
-    occupied: i64,
-    free: i64,
+    /// What is not known yet is null, never 0: a garage that has told nothing is not an empty one.
+    capacity: Option<u32>,
+    occupied: Option<i64>,
+    free: Option<i64>,
     as_of: Option<String>,
 }
 
@@ -145,9 +146,9 @@ impl OccupancyLine {
     fn new(name: &SiteName, garage: &Garage) -> OccupancyLine {
         OccupancyLine {
             name: name.to_string(),
-            capacity: garage.capacity,
-            occupied: garage.occupancy.occupied,
-            free: garage.occupancy.free(garage.capacity),
+            capacity: garage.known_capacity(),
+            occupied: garage.known_occupied(),
+            free: garage.known_free(),
             as_of: garage.as_of_ms.map(time),
         }
     }
@@ -206,7 +207,7 @@ struct GarageAnswer {
     /// Why the garage takes no events, if so.
     full: Option<String>,
     /// Confirmed events that the garage could not read any more when it started.
-    damaged: u64,
+    damaged: Option<u64>,
     /// The first hundred; `holes_total` counts all.
     holes: Vec<HoleLine>,
     holes_total: usize,
@@ -302,7 +303,7 @@ fn garage_answer(web: &Web, view: &View, key: &SiteName, streams: &Streams) -> G
         clock_alarm: seen.clock_ahead_ms.is_some_and(|ahead_ms| ahead_ms.saturating_abs() > SKEW_ALARM_MS),
         live_occupied: observed.and_then(|observed| observed.occupied),
         full: observed.and_then(|observed| observed.shortage.clone()),
-        damaged: observed.map_or(0, |observed| observed.damaged),
+        damaged: observed.map(|observed| observed.damaged),
         refused: seen.refused.clone(),
         holes_total: view.holes.values().filter(|hole| view.key_of(&hole.garage) == key).count(),
         holes: view
