@@ -4,6 +4,9 @@
 //! file needs a line below, `mod NAME;`**, in the order of the alphabet; `every_file_is_a_module_of_this_binary` fails
 //! when it is missing. Inside the file, `use crate::common::…` gives the machinery.
 //!
+//! A test that measures time takes `crate::common::turns::alone()`. One that is large takes its numbers from
+//! `crate::common::scale::by_scale(quick, default, long)`, or begins with `if !runs_from(Scale::Long) { return; }`.
+//!
 //! One file runs with `cargo test --test promises NAME::`, one test with `cargo test --test promises NAME::TEST`.
 
 mod common;
@@ -20,6 +23,7 @@ mod a_key_gives_the_first_answer;
 mod a_million_events_wait_in_a_small_edge;
 mod a_million_keys_are_the_most;
 mod a_plain_req_client_is_served;
+mod a_queue_that_stands_still_is_an_alarm;
 mod a_silent_server_is_left_for_the_next_address;
 mod an_edge_tries_itself_out_with_made_up_cars;
 mod bad_settings_are_refused_and_nothing_is_touched;

@@ -9,8 +9,9 @@
 
 use crate::messaging::page::Content;
 use crate::messaging::{Digest, Epoch, SiteName, page::SealedPage};
+use crate::parking::board::{BoardLine, BoardPart, Gathered, Gathering, OwnLine};
 use crate::parking::occupancy::Effect;
-use crate::parking::{Board, BoardAnswer, BoardQuestion, Event};
+use crate::parking::{Board, BoardQuestion, Event};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -52,7 +53,8 @@ pub struct Display {
     own: String,
     /// Those that this outbox holds or held, in the order in which they are delivered.
     epochs: Vec<[u8; 16]>,
-    board: Option<Board>,
+    board: Gathered,
+    /// When the whole board that is shown came, or was known to be right still.
     received_at: Option<(Instant, i64)>,
     /// Our count after our event `base.1`, as the server told it; the count is unknown when it never did.
     base: (Option<i64>, Place),
@@ -76,7 +78,7 @@ impl Display {
         Display {
             own: own.to_string(),
             epochs: epochs.iter().map(|(epoch, _)| epoch.to_bytes()).collect(),
-            board: None,
+            board: Gathered::default(),
             received_at: None,
             base: (None, Place { epoch: 0, sequence: oldest - 1 }),
             runs: VecDeque::new(),
@@ -181,22 +183,22 @@ impl Display {
 
     /// What to ask the server for.
     pub fn question(&self) -> BoardQuestion {
-        BoardQuestion { have: self.board.as_ref().map(|board| board.version) }
+        self.board.question()
     }
 
-    /// An answer came. An answer that does not fit what we have makes the next question ask for the whole.
-    pub fn answered(&mut self, answer: BoardAnswer, now: Instant, now_ms: i64) {
-        self.board = Board::after(self.board.take(), answer);
-        if self.board.is_some() {
-            self.received_at = Some((now, now_ms));
-            self.take_own_line();
+    /// A part of the board came, with our own line.
+    pub fn answered(&mut self, part: BoardPart, own: Option<&OwnLine>, now: Instant, now_ms: i64) {
+        match self.board.take(part, own, &self.own) {
+            Gathering::Whole => self.received_at = Some((now, now_ms)),
+            Gathering::Partly => {}
+            Gathering::Ignored => return,
         }
+        // It is as new as the part: it does not wait for the rest of the board.
+        self.take_own_line(own.map(|own| &own.line));
     }
 
-    fn take_own_line(&mut self) {
-        let Some(board) = &self.board else { return };
-        // A server that does not know this garage counts none of its events: the garage is new.
-        let line = board.garages.get(&self.own);
+    /// A server that does not know this garage counts none of its events: the garage is new.
+    fn take_own_line(&mut self, line: Option<&BoardLine>) {
         let (occupied, through) = line.map_or((0, None), |line| (line.occupied, line.through));
         let through = match through {
             Some((epoch, sequence)) if self.epochs.contains(&epoch) => {
@@ -226,7 +228,7 @@ impl Display {
     }
 
     pub fn board(&self) -> Option<&Board> {
-        self.board.as_ref()
+        self.board.whole()
     }
 
     /// How long ago the server said what the board shows, and when that was.
@@ -236,7 +238,7 @@ impl Display {
 
     /// What to write to disk for the next process.
     pub fn save(&self) -> Vec<u8> {
-        let board = self.board.clone().zip(self.received_at.map(|(_, at_ms)| at_ms));
+        let board = self.board.whole().cloned().zip(self.received_at.map(|(_, at_ms)| at_ms));
         let through = self.runs.back().map_or(self.base.1, |run| run.last);
         let count = self.own_occupied().filter(|_| self.is_complete());
         let own = count.map(|count| (self.epochs[through.epoch], through.sequence, count));
@@ -267,8 +269,11 @@ impl Display {
             let age = u64::try_from(now_ms.saturating_sub(at_ms)).unwrap_or(0);
             let received_at = now.checked_sub(Duration::from_millis(age)).unwrap_or(now);
             self.received_at = Some((received_at, at_ms));
-            self.board = Some(board);
-            self.take_own_line();
+            let own = board.garages.get(&self.own).cloned();
+            self.board = Gathered::from_whole(board);
+            if let Some(line) = own {
+                self.take_own_line(Some(&line));
+            }
         }
     }
 }
@@ -286,7 +291,7 @@ mod tests {
     use crate::messaging::page::{Page, Record};
     use crate::messaging::{ClockReading, Sequence};
     use crate::parking::EventKind;
-    use crate::parking::board::{BoardLine, BoardVersion};
+    use crate::parking::board::{BoardVersion, PartLine};
 
     const EPOCH: Epoch = Epoch::from_bytes([5; 16]);
 
@@ -295,13 +300,15 @@ mod tests {
         (0..n).fold(Effect::default(), |effect, _| effect.then(entry))
     }
 
-    fn told(occupied: i64, through: u64) -> BoardAnswer {
+    /// What the server says of the one garage that there is.
+    fn told(occupied: i64, through: u64) -> (BoardPart, OwnLine) {
         let line =
             BoardLine { capacity: 100, occupied, as_of_ms: None, through: Some((EPOCH.to_bytes(), through)) };
-        BoardAnswer::Whole(Board {
-            version: BoardVersion { ledger: [1; 16], position: through, run: 1 },
-            garages: [("a".to_owned(), line)].into(),
-        })
+        let upto = BoardVersion { ledger: [1; 16], position: through, run: 1 };
+        let name = "a".to_owned();
+        let its = PartLine { name: name.clone(), capacity: 100, occupied, as_of_ms: None };
+        let part = BoardPart { since: None, upto, board_at: through, is_last: true, garages: vec![its] };
+        (part, OwnLine { called: name, line })
     }
 
     /// One that the server has answered before, where the outbox has all its events.
@@ -315,8 +322,19 @@ mod tests {
         Display::new(&SiteName::new("a").unwrap(), &[(EPOCH, oldest)])
     }
 
-    fn answered(display: &mut Display, answer: BoardAnswer) {
-        display.answered(answer, Instant::now(), 0);
+    fn answered(display: &mut Display, (part, own): (BoardPart, OwnLine)) {
+        display.answered(part, Some(&own), Instant::now(), 0);
+    }
+
+    /// In a large city the board comes in parts, one with each question. The own count does not wait for the last of them.
+    #[test]
+    fn the_own_line_counts_before_the_board_is_whole() {
+        let mut display = display(100);
+        let (mut part, own) = told(40, 99);
+        part.is_last = false;
+        answered(&mut display, (part, own));
+        assert_eq!(display.own_occupied(), Some(40));
+        assert!(display.board().is_none() && display.age(Instant::now()).is_none());
     }
 
     /// A board line may hold any numbers: a server that is damaged, or none of ours, must not end an edge.
@@ -344,30 +362,17 @@ mod tests {
             display.appended(EPOCH, 3, 3, entries(3));
             assert_eq!(display.own_occupied(), None);
         }
-        let of_the_lost_directory = told(480, 7).with_own_epoch([9; 16]);
-        answered(&mut replaced, of_the_lost_directory);
+        let (part, mut own) = told(480, 7);
+        own.line.through = Some(([9; 16], 7));
+        answered(&mut replaced, (part, own));
         assert_eq!(replaced.own_occupied(), Some(483), "the server knows the garage by its former epoch");
-        answered(&mut new, told(0, 0).without_garages());
+        let (mut part, _) = told(0, 0);
+        part.garages.clear();
+        new.answered(part, None, Instant::now(), 0);
         assert_eq!(new.own_occupied(), Some(3), "the server has never heard of the garage");
         let count = Effect::of(&EventKind::Count { occupied: 50, reason: "rounds".into() });
         counted.appended(EPOCH, 4, 1, count);
         assert_eq!(counted.own_occupied(), Some(50));
-    }
-
-    impl BoardAnswer {
-        fn whole(&mut self) -> &mut Board {
-            let BoardAnswer::Whole(board) = self else { panic!("{self:?}") };
-            board
-        }
-        fn with_own_epoch(mut self, epoch: [u8; 16]) -> BoardAnswer {
-            let line = self.whole().garages.get_mut("a").unwrap();
-            line.through = line.through.map(|(_, sequence)| (epoch, sequence));
-            self
-        }
-        fn without_garages(mut self) -> BoardAnswer {
-            self.whole().garages.clear();
-            self
-        }
     }
 
     #[test]
