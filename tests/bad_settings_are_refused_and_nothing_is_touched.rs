@@ -236,7 +236,9 @@ fn each_setting_is_checked_in_the_same_way_as_a_flag_in_the_environment_and_in_t
                 .flat_map(|(other, value)| [other.to_owned(), value.to_owned()])
                 .collect();
             let is_refused = |source: &str, given: &str, extra: &[String], env: Option<(String, &str)>| {
-                let mut command = command(program, &[&others[..], extra].concat());
+                // One that is taken would serve for ever.
+                let bounded = ["20".to_owned(), program.to_owned()];
+                let mut command = command("timeout", &[&bounded, &others[..], extra].concat());
                 let output = command.envs(env).output().unwrap();
                 let said = String::from_utf8_lossy(&output.stderr);
                 assert_eq!(output.status.code(), Some(64), "{flag} {given:?} in {source}: {said}");
