@@ -19,8 +19,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub const STOP_WITHIN: Duration = Duration::from_secs(4);
 /// After this time a daemon that was asked to stop ends wherever it is: a disk that hangs, or whatever else blocks a thread, must
 /// not hold it for more than 5 s. The word of it comes a moment before, since the log may hang as well.
-const STOPPED_WITHIN: Duration = Duration::from_millis(4800);
-const STOP_SAID_AFTER: Duration = Duration::from_millis(4600);
+const STOPPED_WITHIN: Duration = Duration::from_millis(4500);
+const STOP_SAID_AFTER: Duration = Duration::from_millis(4300);
 
 /// A bad setting (`EX_USAGE` of sysexits.h).
 pub const EXIT_SETTING: u8 = 64;
