@@ -63,10 +63,10 @@ pub fn of_idle(data_dir: &Path, beside: &[&str], spare: Spare) -> Result<TempDir
         tempfile::Builder::new().prefix("fogpost-").tempdir().map_err(|error| failed(&in_dir, error))?;
     let to = copy.path().join(STORE);
     let copied = fs::create_dir(&to).and_then(|()| copy_files(&store, &to)).and_then(|()| {
-        let there = beside.iter().filter(|name| data_dir.join(name).exists());
-        there.map(|name| fs::copy(data_dir.join(name), copy.path().join(name)).map(drop)).collect()
+        let mut there = beside.iter().filter(|name| data_dir.join(name).exists());
+        there.try_for_each(|name| fs::copy(data_dir.join(name), copy.path().join(name)).map(drop))
     });
-    copied.map_err(|error: io::Error| failed(copy.path(), error))?;
+    copied.map_err(|error| failed(copy.path(), error))?;
     if idle.is_still() { Ok(copy) } else { Err(CopyError::Used { path: data_dir.to_owned() }) }
 }
 
