@@ -13,6 +13,7 @@ use crate::daemon::admin::AdminSocket;
 use crate::daemon::tasks::Tasks;
 use crate::daemon::{self, Daemon, DaemonError, STOP_WITHIN, StopRequest, clock};
 use crate::http;
+use crate::http::metrics::{Metrics, Traffic};
 use crate::messaging::outbox::{Limits, Options, Outbox};
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::board::BoardLine;
@@ -82,7 +83,7 @@ struct Edge {
     stop: CancellationToken,
     sending: JoinHandle<Result<(), StoreError>>,
     tasks: Tasks,
-    http: JoinHandle<std::io::Result<()>>,
+    http: JoinHandle<()>,
 }
 
 impl Edge {
@@ -109,8 +110,10 @@ impl Edge {
             let simulating = simulating::simulate_until_stopped(shared, cars_per_hour, stop);
             tasks.spawn("simulating cars", simulating);
         }
-        let router = web::router(Arc::clone(&shared));
-        let http = tokio::spawn(http::serve(listener, router, stop.clone()));
+        let mut metrics = Metrics::new("fogpost_edge");
+        let traffic = Traffic::register(&mut metrics);
+        let router = web::router(Arc::clone(&shared), metrics);
+        let http = tokio::spawn(http::serve(listener, router, stop.clone(), traffic));
         match AdminSocket::listen(&dir) {
             Ok(socket) => {
                 let desk = Arc::new(Desk::new(Arc::clone(&shared), tell));
