@@ -18,8 +18,8 @@ const EVENTS: usize = 3000;
 const LARGE: u64 = 70 << 20;
 
 fn at(dir: &Path, args: &[&str]) -> Command {
-    let args = args.iter().chain(&["--data-dir", dir.to_str().unwrap()]);
-    command(EDGE, &args.map(ToString::to_string).collect::<Vec<_>>())
+    let args = [args, &["--data-dir", dir.to_str().unwrap()]].concat();
+    command(EDGE, &args.iter().map(ToString::to_string).collect::<Vec<_>>())
 }
 
 fn edge_with_events(dir: &Path) -> Edge {
