@@ -5,13 +5,13 @@
 //! **Kept by.** A running edge answers over `admin.sock`. Without one a copy is looked into, because sled writes whenever it opens;
 //! the status of a large outbox is read from the note beside its store instead.
 
+use super::Shared;
 use super::sending::Told;
-use super::{Shared, WITNESS_FILE};
 use crate::config::EdgeTask;
 use crate::daemon::admin::{self, Call, NotDone, Outcome, Reached};
 use crate::daemon::clock;
 use crate::messaging::LedgerId;
-use crate::messaging::outbox::{Noted, Options, Outbox, Waiting};
+use crate::messaging::outbox::{Noted, Options, Outbox, WITNESS, Waiting};
 use crate::parking::Event;
 use crate::parking::event::Shown;
 use crate::store::copy::{self, CopyError, Spare};
@@ -219,7 +219,7 @@ impl Offline {
         };
         let store = Store::open(&dir.join(STORE), Purpose::Edge).map_err(|error| error.to_string())?;
         // Without a machine: nobody who looks, or decides, is taken for the one that wrote last.
-        let options = Options { witness: Some(dir.join(WITNESS_FILE)), machine: None, ..Options::default() };
+        let options = Options { witness: Some(dir.join(WITNESS)), machine: None, ..Options::default() };
         let outbox = Outbox::open(store, options, clock::read()).map_err(|error| error.to_string())?;
         Ok(Offline { outbox, _kept: kept })
     }
@@ -271,7 +271,7 @@ fn first(data_dir: &Path, request: &Request) -> Result<(Source, Value), String> 
         {
             return Ok((Source::Note, answer));
         }
-        match copy::of_idle(data_dir, &[WITNESS_FILE], Spare::ForOpening) {
+        match copy::of_idle(data_dir, &[WITNESS], Spare::ForOpening) {
             Ok(copy) => return from(Kept::Copied(copy)),
             // An edge is just starting or stopping. It will answer, or be gone.
             Err(CopyError::Used { .. } | CopyError::Directory(DirectoryError::Held { .. }))
@@ -289,7 +289,7 @@ fn noted(data_dir: &Path) -> Option<Value> {
     if copy::size_of_store(data_dir).ok()? <= STATUS_COPIES_MOST || Idle::look(data_dir).is_err() {
         return None;
     }
-    let noted = Noted::read(&data_dir.join(WITNESS_FILE)).ok()??;
+    let noted = Noted::read(&data_dir.join(WITNESS)).ok()??;
     let said = match noted.boot == clock::boot() {
         true => "what the edge noted last; \"edge outbox verify\" reads all of it",
         false => {
