@@ -235,7 +235,7 @@ fn the_same_key_for_something_else_is_refused_and_nothing_is_stored() {
     // What is no event says so, whatever its key.
     post(EVENT, "k", "{}").problem(400);
     assert_eq!(edge.depth(), 2);
-    assert_eq!(http.get_json("/v1/board")["own"]["occupied"], 2, "what is posted again is counted once");
+    assert_eq!(http.get_json("/v1/board")["own"]["pending"], 2, "what is posted again is counted once");
 }
 
 #[test]
@@ -313,5 +313,5 @@ fn posts_of_one_key_at_the_same_moment_get_the_answer_of_one() {
     assert!(answers.iter().all(|of_one| *of_one == answers[0]));
     let events: usize = (0..ROUNDS).map(|round| round % 3 + 1).sum();
     assert_eq!(edge.depth(), events as u64);
-    assert_eq!(edge.http().get_json("/v1/board")["own"]["occupied"], events);
+    assert_eq!(edge.http().get_json("/v1/board")["own"]["pending"], events);
 }

@@ -1,7 +1,7 @@
 //! **Promise.** A bad setting ends a daemon with 64, and what it cannot have, with 1: before it serves anybody, with a message
 //! that names the setting or the path and says why. What others have stored stays as it is.
 
-use crate::common::daemon::{EDGE, Refused, SERVER, refused};
+use crate::common::daemon::{EDGE, Refused, SERVER, command, refused};
 use crate::common::{Edge, Journal, Server, assert_exactly_once, events_of, wait_until};
 use std::fs;
 use std::path::Path;
@@ -74,39 +74,44 @@ fn a_configuration_file_that_cannot_be_used_ends_with_64_and_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     let file = dir.path().join("fogpost.toml");
-    for (content, named) in [
-        (&b"[edge]\ngarage-name = \"a\"\n"[..], "garage-name"),
-        (b"[edges]\ngarage_name = \"a\"\n", "edges"),
+    let edge: [(&[u8], &str); 7] = [
+        (b"[edge]\ngarage-name = \"a\"\n", "garage-name"),
         (b"[edge]\ngarage_name = \"a\"\ncolour = \"red\"\n", "colour"),
         (b"[edge]\ngarage_name = 1\n", "garage_name"),
         (b"[edge]\ngarage_name = \"a\"\ncapacity = -1\n", "capacity"),
         (b"[edge]\ngarage_name = \"a\"\nserver = [\"nowhere\"]\n", "server"),
         (b"[edge]\ngarage_name = \"a\"\nserver = []\n", "--server"),
         (b"[edge]\ngarage_name = \"a\"\nhttp = \"here\"\n", "http"),
+    ];
+    let server: [(&[u8], &str); 7] = [
         (b"[server]\nlisten = \"there\"\n", "listen"),
+        (b"\n\n\n[[tariff]]\nname = \"t\"\n", "line 4: tariff \"t\": garages is missing"),
+        (b"\n\n[[calendar]]\nname = \"c\"\nholidays = [1]\n", "line 5: calendar \"c\": holidays"),
+        (b"[operator]\nadress = []\n", "adress"),
+        (b"[operator]\naddress = [\"Main Street 1\"]\n", "the name is missing"),
+        (b"[operator]\nname = \"a\\nb\"\n", "more than one line"),
+        (b"[operator]\nname = \"A\"\naddress = \"Main Street 1\"\n", "address"),
+    ];
+    let both: [(&[u8], &str); 5] = [
+        (b"[edges]\ngarage_name = \"a\"\n", "edges"),
         (b"[edge\n", "fogpost.toml"),
-        (
-            b"[edge]\ngarage_name = \"a\"\n\n[[tariff]]\nname = \"t\"\n",
-            "line 4: tariff \"t\": garages is missing",
-        ),
-        (
-            b"[edge]\ngarage_name = \"a\"\n[[calendar]]\nname = \"c\"\nholidays = [1]\n",
-            "line 5: calendar \"c\": holidays",
-        ),
         (b"[edge]\ngarage_name = \"a\"\n[[tarif]]\n", "tarif"),
-        (b"[edge]\ngarage_name = \"a\"\n[operator]\nadress = []\n", "adress"),
-        (b"[edge]\ngarage_name = \"a\"\n[operator]\naddress = [\"Main Street 1\"]\n", "the name is missing"),
-        (b"[edge]\ngarage_name = \"a\"\n[operator]\nname = \"a\\nb\"\n", "more than one line"),
-        (b"[edge]\ngarage_name = \"a\"\n[operator]\nname = \"A\"\naddress = \"Main Street 1\"\n", "address"),
         (b"\xff\xfe", "fogpost.toml"),
         (b"just text", "fogpost.toml"),
-    ] {
+    ];
+    let of = |programs: &'static [&'static str], cases: &[(&'static [u8], &'static str)]| {
+        cases.iter().map(|(content, named)| (programs, *content, *named)).collect::<Vec<_>>()
+    };
+    let cases = [of(&[EDGE], &edge), of(&[SERVER], &server), of(&[EDGE, SERVER], &both)].concat();
+    for (programs, content, named) in cases {
         fs::write(&file, content).unwrap();
         let args = ["--config", path(&file), "--data-dir", path(&data)];
-        assert_refused(EDGE, &args, 64, &[named]);
-        // The file is one for all programs: what is wrong in it is told by each.
+        for program in programs {
+            assert_refused(program, &args, 64, &[named]);
+        }
+        // Who checks a file hears of all that is wrong in it, whoever uses that.
         if named != "--server" {
-            assert_refused(SERVER, &args, 64, &[named]);
+            assert_refused(SERVER, &["tariffs", "check", path(&file)], 64, &[named]);
         }
     }
     let nowhere = dir.path().join("nowhere.toml");
@@ -114,6 +119,145 @@ fn a_configuration_file_that_cannot_be_used_ends_with_64_and_is_named() {
         for program in [EDGE, SERVER] {
             let args = ["--config", path(unreadable), "--data-dir", path(&data)];
             assert_refused(program, &args, 64, &[path(unreadable)]);
+        }
+    }
+    assert!(!data.exists(), "a refused setting has made a directory");
+}
+
+/// A mistake in `[[tariff]]` of a shared file once stopped every edge that was given it, with 64.
+#[test]
+fn a_mistake_in_another_programs_table_stops_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("fogpost.toml");
+    let of_the_server =
+        "[server]\nlisten = 7\ncolour = \"red\"\n[operator]\nadress = 1\n[[tariff]]\nname = 5\n";
+    fs::write(&file, format!("{of_the_server}[[calendar]]\n[edge]\ncapacity = 42\n")).unwrap();
+    let nowhere = ["tcp://127.0.0.1:1".to_owned()];
+    let edge = Edge::start(&dir.path().join("edge"), "a", &nowhere, &["--config", path(&file)]);
+    assert_eq!(edge.http().get_json("/v1/board")["own"]["capacity"], 42);
+    fs::write(&file, "[edge]\ncapacity = \"many\"\ncolour = \"red\"\n").unwrap();
+    Server::start(&dir.path().join("server"), &["--config", path(&file)]);
+}
+
+/// A setting, as it is named on the command line, and values that make no sense, as a flag and as the file has them. A program
+/// takes no value of the file from which it could not be told apart: `None`.
+struct Setting {
+    flag: &'static str,
+    bad: &'static [(&'static str, Option<&'static str>)],
+}
+
+const OF_EDGE: &[Setting] = &[
+    Setting {
+        flag: "--garage-name",
+        bad: &[("", Some("\"\"")), (" a", Some("\" a\"")), ("a\nb", Some("\"a\\nb\""))],
+    },
+    Setting { flag: "--data-dir", bad: &[("", Some("\"\""))] },
+    Setting {
+        flag: "--server",
+        bad: &[
+            ("", Some("[]")),
+            ("", Some("[\"\"]")),
+            ("127.0.0.1:5555", Some("[\"127.0.0.1:5555\"]")),
+            ("tcp://127.0.0.1:0", Some("[\"tcp://127.0.0.1:0\"]")),
+            ("tcp://127.0.0.1:70000", Some("[\"tcp://127.0.0.1:70000\"]")),
+        ],
+    },
+    Setting {
+        flag: "--http",
+        bad: &[("", Some("\"\"")), ("localhost", Some("\"localhost\"")), ("1:2", Some("1"))],
+    },
+    Setting {
+        flag: "--capacity",
+        bad: &[("-1", Some("-1")), ("4294967296", Some("4294967296")), ("", Some("\"\""))],
+    },
+    Setting {
+        flag: "--simulate",
+        bad: &[
+            ("0", Some("0")),
+            ("-1", Some("-1.0")),
+            ("1e-300", Some("1e-300")),
+            ("3600001", Some("3600001")),
+            ("nan", Some("nan")),
+            ("inf", Some("inf")),
+        ],
+    },
+    Setting {
+        flag: "--board-interval-ms",
+        bad: &[("99", Some("99")), ("3600001", Some("3600001")), ("-1", Some("-1")), ("1.5", Some("1.5"))],
+    },
+    Setting {
+        flag: "--max-events",
+        bad: &[("0", Some("0")), ("-1", Some("-1")), ("18446744073709551616", None)],
+    },
+    Setting { flag: "--max-bytes", bad: &[("0", Some("0")), ("-1", Some("-1")), ("4G", Some("\"4G\""))] },
+    Setting { flag: "--reserve-bytes", bad: &[("-1", Some("-1")), ("64M", Some("\"64M\""))] },
+    Setting { flag: "--machine-id", bad: &[("", Some("\"\"")), ("  ", Some("\"  \"")), ("", Some("7"))] },
+    Setting { flag: "--log-format", bad: &[("", Some("\"\"")), ("xml", Some("\"xml\""))] },
+];
+
+const OF_SERVER: &[Setting] = &[
+    Setting { flag: "--data-dir", bad: &[("", Some("\"\""))] },
+    Setting { flag: "--listen", bad: &[("", Some("\"\"")), ("127.0.0.1:5555", Some("\"127.0.0.1:5555\""))] },
+    Setting { flag: "--http", bad: &[("", Some("\"\"")), ("5580", Some("5580"))] },
+    Setting { flag: "--reserve-bytes", bad: &[("-1", Some("-1")), ("64M", Some("\"64M\""))] },
+    Setting {
+        flag: "--retention-days",
+        bad: &[
+            ("0", Some("0")),
+            ("-1", Some("-1")),
+            ("36501", Some("36501")),
+            ("7304485", Some("7304485")),
+            ("off", Some("\"off\"")),
+            ("", Some("\"\"")),
+        ],
+    },
+    Setting { flag: "--log-format", bad: &[("", Some("\"\"")), ("xml", Some("\"xml\""))] },
+];
+
+/// `retention_days = 0` once passed in the file, while the flag refused it, and forgot all months before this one for good; a very
+/// large one panicked in a task whose end nobody noticed.
+#[test]
+fn each_setting_is_checked_in_the_same_way_as_a_flag_in_the_environment_and_in_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, file) = (dir.path().join("data"), dir.path().join("fogpost.toml"));
+    for (program, table, settings) in [(EDGE, "edge", OF_EDGE), (SERVER, "server", OF_SERVER)] {
+        let shown = String::from_utf8(command(program, &["--help".into()]).output().unwrap().stdout).unwrap();
+        for line in shown.lines().filter_map(|line| line.trim_start().strip_prefix("--")) {
+            let flag = format!("--{}", line.split_whitespace().next().unwrap());
+            let without_values = ["--help", "--version", "--config"];
+            let is_tried = settings.iter().any(|setting| setting.flag == flag);
+            assert!(is_tried || without_values.contains(&flag.as_str()), "{program}: no bad value of {flag}");
+        }
+        for Setting { flag, bad } in settings {
+            let key = flag.trim_start_matches("--").replace('-', "_");
+            let others: Vec<String> = [("--garage-name", "a"), ("--data-dir", path(&data))]
+                .into_iter()
+                .filter(|(other, _)| other != flag && (*other != "--garage-name" || program == EDGE))
+                .flat_map(|(other, value)| [other.to_owned(), value.to_owned()])
+                .collect();
+            let is_refused = |source: &str, given: &str, extra: &[String], env: Option<(String, &str)>| {
+                // One that is taken would serve for ever.
+                let bounded = ["20".to_owned(), program.to_owned()];
+                let mut command = command("timeout", &[&bounded, &others[..], extra].concat());
+                let output = command.envs(env).output().unwrap();
+                let said = String::from_utf8_lossy(&output.stderr);
+                assert_eq!(output.status.code(), Some(64), "{flag} {given:?} in {source}: {said}");
+                assert!(said.contains(flag) || said.contains(&key), "{flag} {given:?} in {source}: {said}");
+                assert!(!said.contains("panicked"), "{said}");
+            };
+            for (value, in_file) in *bad {
+                is_refused("a flag", value, &[format!("{flag}={value}")], None);
+                is_refused(
+                    "the environment",
+                    value,
+                    &[],
+                    Some((format!("FOGPOST_{}", key.to_uppercase()), value)),
+                );
+                if let Some(in_file) = in_file {
+                    fs::write(&file, format!("[{table}]\n{key} = {in_file}\n")).unwrap();
+                    is_refused("the file", in_file, &["--config".to_owned(), path(&file).to_owned()], None);
+                }
+            }
         }
     }
     assert!(!data.exists(), "a refused setting has made a directory");

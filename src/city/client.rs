@@ -71,10 +71,16 @@ pub struct Outbox {
     pub connected: bool,
 }
 
+fn none_when_unknown<'de, D: serde::Deserializer<'de>>(value: D) -> Result<i64, D::Error> {
+    Option::<i64>::deserialize(value).map(Option::unwrap_or_default)
+}
+
 /// A garage in `GET /v1/garages` of the server, as far as the city looks at it.
 #[derive(Debug, Clone, Deserialize)]
 pub struct GarageAtServer {
     pub name: String,
+    /// The server does not know it before the first event; then there is none by the city's books.
+    #[serde(deserialize_with = "none_when_unknown")]
     pub occupied: i64,
     #[serde(default)]
     pub marks: Vec<Mark>,
@@ -117,6 +123,8 @@ pub struct Mark {
 #[derive(Debug, Clone, Deserialize)]
 pub struct Occupancy {
     pub name: String,
+    /// The server does not know it before the first event; then there is none by the city's books.
+    #[serde(deserialize_with = "none_when_unknown")]
     pub occupied: i64,
 }
 

@@ -34,18 +34,20 @@ pub struct CarsPerHour(f64);
 
 /// Why a number is no [`CarsPerHour`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0} is no number of cars an hour above 0, up to {max}, such as 120", max = CarsPerHour::MOST)]
+#[error("{0} is not a number of cars per hour from {least} to {most}, such as 120", least = CarsPerHour::LEAST, most = CarsPerHour::MOST)]
 pub struct NoRate(String);
 
 impl CarsPerHour {
+    /// A car in six weeks: times between cars must stay within what clocks count.
+    pub const LEAST: f64 = 0.001;
     /// A thousand cars a second.
-    pub const MOST: u32 = 3_600_000;
+    pub const MOST: f64 = 3_600_000.0;
 }
 
 impl TryFrom<f64> for CarsPerHour {
     type Error = NoRate;
     fn try_from(cars: f64) -> Result<CarsPerHour, NoRate> {
-        let possible = cars > 0.0 && cars <= f64::from(CarsPerHour::MOST);
+        let possible = (CarsPerHour::LEAST..=CarsPerHour::MOST).contains(&cars);
         if possible { Ok(CarsPerHour(cars)) } else { Err(NoRate(cars.to_string())) }
     }
 }
@@ -202,10 +204,10 @@ mod tests {
 
     #[test]
     fn what_is_no_rate_is_refused() {
-        for text in ["0", "-1", "inf", "NaN", "many", "3600001"] {
+        for text in ["0", "-1", "inf", "NaN", "many", "3600001", "1e-300"] {
             assert!(text.parse::<CarsPerHour>().is_err(), "{text}");
         }
         let said = "0".parse::<CarsPerHour>().expect_err("it is no rate").to_string();
-        assert_eq!(said, "0 is no number of cars an hour above 0, up to 3600000, such as 120");
+        assert_eq!(said, "0 is not a number of cars per hour from 0.001 to 3600000, such as 120");
     }
 }

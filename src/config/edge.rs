@@ -1,7 +1,8 @@
 //! The settings of `edge`.
 
 use super::ConfigError;
-use super::file::{ConfigFile, EdgeTable};
+use super::file::{self, EdgeTable};
+use super::ranges::{AtLeastOne, BoardIntervalMs, NotEmpty};
 use crate::city::simulate::CarsPerHour;
 use crate::messaging::LedgerId;
 use crate::messaging::SiteName;
@@ -37,19 +38,19 @@ struct Flags {
     simulate: Option<CarsPerHour>,
     /// How often the board of the city is asked for, in milliseconds [default: 1000]
     #[arg(long, value_name = "MS", env = "FOGPOST_BOARD_INTERVAL_MS")]
-    board_interval_ms: Option<u64>,
+    board_interval_ms: Option<BoardIntervalMs>,
     /// How many events may wait; beyond it producers are refused (507) [default: 10000000]
     #[arg(long, value_name = "EVENTS", env = "FOGPOST_MAX_EVENTS")]
-    max_events: Option<u64>,
+    max_events: Option<AtLeastOne>,
     /// How many bytes what waits may take; beyond it producers are refused (507) [default: 4294967296]
     #[arg(long, value_name = "BYTES", env = "FOGPOST_MAX_BYTES")]
-    max_bytes: Option<u64>,
+    max_bytes: Option<AtLeastOne>,
     /// How much of the disk is kept free; below it producers are refused (507) [default: 64 MB, or 5 % of a smaller disk]
     #[arg(long, value_name = "BYTES", env = "FOGPOST_RESERVE_BYTES")]
     reserve_bytes: Option<u64>,
     /// Which machine this is, for those without /etc/machine-id: any text [default: what stands there]
     #[arg(long, value_name = "ID", env = "FOGPOST_MACHINE_ID", allow_hyphen_values = true)]
-    machine_id: Option<String>,
+    machine_id: Option<NotEmpty>,
     /// How logs are written [default: text on a terminal, else json]
     #[arg(long, global = true, value_name = "FORMAT", env = "FOGPOST_LOG_FORMAT")]
     log_format: Option<LogFormat>,
@@ -159,7 +160,7 @@ impl EdgeCall {
     /// `args` as a program gets them, its name first.
     pub fn from_args(args: Vec<OsString>) -> Result<EdgeCall, ConfigError> {
         let mut flags: Flags = super::parse(args)?;
-        let table = ConfigFile::read(flags.config.as_deref())?.edge;
+        let table = file::read_for_edge(flags.config.as_deref())?;
         let Some(task) = flags.task.take() else {
             return EdgeConfig::new(flags, table).map(|config| EdgeCall::Run(Box::new(config)));
         };
@@ -192,21 +193,8 @@ impl EdgeConfig {
                 reason: format!("{nowhere} has port 0, where nobody can be reached"),
             });
         }
-        let board_interval_ms = flags.board_interval_ms.or(table.board_interval_ms).unwrap_or(1000);
-        if !(100..=3_600_000).contains(&board_interval_ms) {
-            return Err(ConfigError::Setting {
-                setting: "--board-interval-ms",
-                reason: format!("{board_interval_ms} is not between 100 and 3600000"),
-            });
-        }
-        let max_events = flags.max_events.or(table.max_events).unwrap_or(10_000_000);
-        let max_bytes = flags.max_bytes.or(table.max_bytes).unwrap_or(4 << 30);
-        for (setting, value) in [("--max-events", max_events), ("--max-bytes", max_bytes)] {
-            if value == 0 {
-                let reason = "0 would refuse every event".into();
-                return Err(ConfigError::Setting { setting, reason });
-            }
-        }
+        let at_least_one = |given: Option<AtLeastOne>, default| given.map_or(default, AtLeastOne::get);
+        let board_interval_ms = flags.board_interval_ms.or(table.board_interval_ms);
         Ok(EdgeConfig {
             data_dir: flags.data_dir.or(table.data_dir).unwrap_or_else(|| default_data_dir(&garage_name)),
             garage_name,
@@ -214,11 +202,11 @@ impl EdgeConfig {
             http: flags.http.or(table.http),
             capacity: flags.capacity.or(table.capacity).unwrap_or(500),
             simulate: flags.simulate.or(table.simulate),
-            board_interval: Duration::from_millis(board_interval_ms),
-            max_events,
-            max_bytes,
+            board_interval: Duration::from_millis(board_interval_ms.map_or(1000, BoardIntervalMs::get)),
+            max_events: at_least_one(flags.max_events.or(table.max_events), 10_000_000),
+            max_bytes: at_least_one(flags.max_bytes.or(table.max_bytes), 4 << 30),
             reserve_bytes: flags.reserve_bytes.or(table.reserve_bytes),
-            machine_id: flags.machine_id.or(table.machine_id),
+            machine_id: flags.machine_id.or(table.machine_id).map(|id| id.to_string()),
             log_format: flags.log_format.or(table.log_format).unwrap_or_else(LogFormat::default_here),
         })
     }

@@ -1,6 +1,7 @@
-//! The configuration file: one TOML file for all programs, each reading its own table.
+//! The configuration file: one TOML file for all programs, each reading and checking its own tables.
 
 use super::ConfigError;
+use super::ranges::{self, AtLeastOne, BoardIntervalMs, NotEmpty, Retention};
 use crate::city::simulate::CarsPerHour;
 use crate::messaging::SiteName;
 use crate::parking::statement::Operator;
@@ -8,16 +9,33 @@ use crate::parking::tariff::TariffSet;
 use crate::telemetry::LogFormat;
 use crate::transport::ServerAddress;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-/// The whole file. An unknown key is an error: a misspelt one would silently do nothing.
+/// What `edge` reads of the file. An unknown key is an error: a misspelt one would silently do nothing. What stands in the tables
+/// of other programs is their matter: a mistake in a tariff is no reason not to start a garage.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ConfigFile {
+struct EdgeFile {
     #[serde(default)]
-    pub edge: EdgeTable,
+    edge: EdgeTable,
+    #[serde(default, rename = "server")]
+    _server: IgnoredAny,
+    #[serde(default, rename = "operator")]
+    _operator: IgnoredAny,
+    #[serde(default, rename = "calendar")]
+    _calendar: IgnoredAny,
+    #[serde(default, rename = "tariff")]
+    _tariff: IgnoredAny,
+}
+
+/// What `server` reads of the file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerFile {
+    #[serde(default, rename = "edge")]
+    _edge: IgnoredAny,
     #[serde(default)]
     pub server: ServerTable,
     #[serde(default)]
@@ -36,16 +54,17 @@ pub struct ConfigFile {
 #[serde(deny_unknown_fields)]
 pub struct EdgeTable {
     pub garage_name: Option<SiteName>,
+    #[serde(default, deserialize_with = "ranges::path")]
     pub data_dir: Option<PathBuf>,
     pub server: Option<Vec<ServerAddress>>,
     pub http: Option<SocketAddr>,
     pub capacity: Option<u32>,
     pub simulate: Option<CarsPerHour>,
-    pub board_interval_ms: Option<u64>,
-    pub max_events: Option<u64>,
-    pub max_bytes: Option<u64>,
+    pub board_interval_ms: Option<BoardIntervalMs>,
+    pub max_events: Option<AtLeastOne>,
+    pub max_bytes: Option<AtLeastOne>,
     pub reserve_bytes: Option<u64>,
-    pub machine_id: Option<String>,
+    pub machine_id: Option<NotEmpty>,
     pub log_format: Option<LogFormat>,
 }
 
@@ -53,11 +72,12 @@ pub struct EdgeTable {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServerTable {
+    #[serde(default, deserialize_with = "ranges::path")]
     pub data_dir: Option<PathBuf>,
     pub listen: Option<ServerAddress>,
     pub http: Option<SocketAddr>,
     pub reserve_bytes: Option<u64>,
-    pub retention_days: Option<u32>,
+    pub retention_days: Option<Retention>,
     pub log_format: Option<LogFormat>,
 }
 
@@ -93,18 +113,27 @@ impl TryFrom<OperatorKeys> for OperatorTable {
     }
 }
 
-impl ConfigFile {
-    /// Reads `path`; an empty file when there is none to read.
-    pub fn read(path: Option<&Path>) -> Result<ConfigFile, ConfigError> {
-        let Some(path) = path else {
-            return Ok(ConfigFile::default());
-        };
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-        let file: ConfigFile = toml::from_str(&text)
-            .map_err(|error| ConfigError::Invalid { path: path.to_owned(), reason: error.to_string() })?;
-        let tariffs = TariffSet::parse_config(&text)
-            .map_err(|errors| ConfigError::Tariffs { path: path.to_owned(), errors })?;
-        Ok(ConfigFile { tariffs, ..file })
-    }
+/// Reads the table `[edge]` of `path`; an empty one when there is none to read.
+pub fn read_for_edge(path: Option<&Path>) -> Result<EdgeTable, ConfigError> {
+    let Some(path) = path else { return Ok(EdgeTable::default()) };
+    parse::<EdgeFile>(path, &text(path)?).map(|file| file.edge)
+}
+
+/// Reads what concerns a server in `path`; nothing when there is none to read.
+pub fn read_for_server(path: Option<&Path>) -> Result<ServerFile, ConfigError> {
+    let Some(path) = path else { return Ok(ServerFile::default()) };
+    let text = text(path)?;
+    let file: ServerFile = parse(path, &text)?;
+    let tariffs = TariffSet::parse_config(&text)
+        .map_err(|errors| ConfigError::Tariffs { path: path.to_owned(), errors })?;
+    Ok(ServerFile { tariffs, ..file })
+}
+
+fn text(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })
+}
+
+fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigError> {
+    toml::from_str(text)
+        .map_err(|error| ConfigError::Invalid { path: path.to_owned(), reason: error.to_string() })
 }

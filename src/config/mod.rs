@@ -3,6 +3,7 @@
 pub mod books;
 pub mod edge;
 pub mod file;
+pub mod ranges;
 pub mod server;
 mod stays;
 

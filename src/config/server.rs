@@ -1,8 +1,10 @@
 //! The settings of `server`.
 
+use super::ConfigError;
 use super::books::{BooksTask, ChargesFlags, ContractsFlags, JournalFlags, PlatesFlags, StatementsFlags};
+use super::file::{self, ServerFile};
+use super::ranges::Retention;
 use super::stays::StaysFlags;
-use super::{ConfigError, file::ConfigFile};
 use crate::messaging::SiteName;
 use crate::parking::moment::MomentError;
 use crate::parking::statement::Operator;
@@ -33,9 +35,9 @@ struct Flags {
     /// How much of the disk is kept free; below it edges keep their events [default: 64 MB, or 5 % of a smaller disk]
     #[arg(long, value_name = "BYTES", env = "FOGPOST_RESERVE_BYTES")]
     reserve_bytes: Option<u64>,
-    /// Stays that were charged lose their plates when the month of their exit ended so many days ago [default: never]
-    #[arg(long, value_name = "DAYS", env = "FOGPOST_RETENTION_DAYS", value_parser = clap::value_parser!(u32).range(1..=36_500))]
-    retention_days: Option<u32>,
+    /// Stays that were charged lose their plates this many days after the month of their exit: 1 to 36500, or "never" [default: never]
+    #[arg(long, value_name = "DAYS", env = "FOGPOST_RETENTION_DAYS")]
+    retention_days: Option<Retention>,
     /// How logs are written [default: text on a terminal, else json]
     #[arg(long, global = true, value_name = "FORMAT", env = "FOGPOST_LOG_FORMAT")]
     log_format: Option<LogFormat>,
@@ -320,7 +322,7 @@ impl ServerConfig {
     pub fn from_args(args: Vec<OsString>) -> Result<ServerConfig, ConfigError> {
         let flags: Flags = super::parse(args)?;
         let task = flags.task.map_or(ServerTask::Serve, ServerTask::from);
-        let file = match &task {
+        let path = match &task {
             ServerTask::CheckTariffs { file } => Some(file),
             ServerTask::PriceStay { entry, exit, .. } if exit < entry => {
                 let reason = format!("{exit} is before the entry at {entry}");
@@ -332,8 +334,11 @@ impl ServerConfig {
             }
             _ => flags.config.as_ref(),
         };
-        let ConfigFile { server: table, tariffs, operator, .. } =
-            ConfigFile::read(file.map(PathBuf::as_path))?;
+        if let ServerTask::CheckTariffs { file } = &task {
+            file::read_for_edge(Some(file))?; // who checks a file wants to hear of all that is wrong in it
+        }
+        let ServerFile { server: table, tariffs, operator, .. } =
+            file::read_for_server(path.map(PathBuf::as_path))?;
         Ok(ServerConfig {
             data_dir: flags.data_dir.or(table.data_dir).unwrap_or_else(|| "data/server".into()),
             listen: flags
@@ -342,7 +347,10 @@ impl ServerConfig {
                 .unwrap_or_else(|| "tcp://127.0.0.1:5555".parse().expect("it is an address")),
             http: flags.http.or(table.http).unwrap_or_else(|| ([127, 0, 0, 1], 5580).into()),
             reserve_bytes: flags.reserve_bytes.or(table.reserve_bytes),
-            retention_days: flags.retention_days.or(table.retention_days),
+            retention_days: match flags.retention_days.or(table.retention_days) {
+                Some(Retention::Days(days)) => Some(days),
+                Some(Retention::Forever) | None => None,
+            },
             log_format: flags.log_format.or(table.log_format).unwrap_or_else(LogFormat::default_here),
             tariffs,
             operator: operator.0,
@@ -385,6 +393,21 @@ mod tests {
             assert_eq!(config.data_dir, Path::new("d"), "{args:?}");
             assert_eq!(config.task, ServerTask::ListGarages { json: false }, "{args:?}");
         }
+    }
+
+    #[test]
+    fn what_the_file_says_of_retention_is_switched_off_by_a_flag() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().to_str().unwrap();
+        let days = |content: &str, args: &[&str]| {
+            std::fs::write(file.path(), format!("[server]\n{content}\n")).unwrap();
+            config(&[&["--config", path], args].concat()).unwrap().retention_days
+        };
+        assert_eq!(days("retention_days = 365", &[]), Some(365));
+        assert_eq!(days("retention_days = 365", &["--retention-days", "7"]), Some(7));
+        assert_eq!(days("retention_days = 365", &["--retention-days", "never"]), None);
+        assert_eq!(days("retention_days = \"never\"", &[]), None);
+        assert_eq!(days("retention_days = \"never\"", &["--retention-days", "36500"]), Some(36_500));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use crate::messaging::ClockReading;
 use crate::messaging::clock::BootId;
 use std::sync::OnceLock;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How often we look whether the wall clock was set, and by how much it must differ then.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -39,16 +39,11 @@ pub fn boot() -> BootId {
     })
 }
 
-/// Milliseconds since this machine started, as far as its kernel tells; it never goes back within a boot.
+/// Milliseconds since this machine started, time asleep included; it never goes back within a boot.
 fn monotonic_ms() -> u64 {
-    /// The same moment by both clocks.
-    static BEGAN: OnceLock<(Instant, u64)> = OnceLock::new();
-    let (began, at_ms) = BEGAN.get_or_init(|| {
-        let uptime = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
-        let seconds: f64 = uptime.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(0.0);
-        (Instant::now(), (seconds * 1000.0) as u64)
-    });
-    at_ms + u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let (seconds, nanos) = (u64::try_from(now.tv_sec), u64::try_from(now.tv_nsec));
+    seconds.unwrap_or(0).saturating_mul(1000) + nanos.unwrap_or(0) / 1_000_000
 }
 
 /// Writes into the log when the wall clock was set while this process runs. Never ends.
@@ -64,7 +59,7 @@ pub async fn say_when_set() {
         if by_ms.unsigned_abs() >= SET_BY_LEAST_MS {
             tracing::warn!(
                 by_seconds = by_ms / 1000,
-                "the clock of this machine was set, or the machine slept. Events keep the time that it told when they came; their order is that of their sequences, nothing expires, and nothing waits longer or shorter for it"
+                "the clock of this machine was set. Events keep the time that it told when they came; their order is that of their sequences, nothing expires, and nothing waits longer or shorter for it"
             );
         }
         before = now;
@@ -111,6 +106,18 @@ mod tests {
         assert!(second.monotonic_ms >= first.monotonic_ms);
         assert_eq!(first.boot, second.boot);
         assert!(first.wall_ms > 1_700_000_000_000);
+    }
+
+    /// Uptime was once read at the start and carried on by a clock that stands still while the machine sleeps.
+    #[test]
+    fn the_monotonic_reading_is_the_time_since_boot_at_any_moment() {
+        let uptime_ms = || {
+            let text = std::fs::read_to_string("/proc/uptime").unwrap();
+            (text.split(' ').next().unwrap().parse::<f64>().unwrap() * 1000.0) as u64
+        };
+        let (before, reading, after) = (uptime_ms(), monotonic_ms(), uptime_ms());
+        // The kernel shows hundredths of a second, cut off.
+        assert!((before..=after + 10).contains(&reading), "{before} {reading} {after}");
     }
 
     #[test]

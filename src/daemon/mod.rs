@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod clock;
 mod memory;
+pub mod tasks;
 
 pub use memory::keep_small;
 
@@ -19,6 +20,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// How long a clean stop may take. What is left then stays on disk, as after a kill.
 pub const STOP_WITHIN: Duration = Duration::from_secs(4);
+/// After this time a daemon that was asked to stop ends wherever it is: a disk that hangs, or whatever else blocks a thread, must
+/// not hold it for more than 5 s. The word of it comes a moment before, since the log may hang as well.
+const STOPPED_WITHIN: Duration = Duration::from_millis(4500);
+const STOP_SAID_AFTER: Duration = Duration::from_millis(4300);
 
 /// A bad setting (`EX_USAGE` of sysexits.h).
 pub const EXIT_SETTING: u8 = 64;
@@ -79,8 +84,8 @@ pub fn exit_for(error: &DaemonError) -> ExitCode {
 
 /// A program that serves until it is told to stop.
 pub trait Daemon: Sized {
-    /// Serves until `stop`, then ends in order.
-    fn run(self, stop: &mut StopRequest) -> impl Future<Output = Result<(), DaemonError>>;
+    /// Serves until `stop`, then ends in order. On `Err` the process ends without dropping it.
+    fn run(&mut self, stop: &mut StopRequest) -> impl Future<Output = Result<(), DaemonError>>;
 }
 
 /// Opens a daemon and runs it to its end, on a runtime of its own.
@@ -104,27 +109,52 @@ pub fn run<D: Daemon>(open: impl Future<Output = Result<D, DaemonError>>) -> Exi
     let ended = runtime.block_on(async {
         // Before anything is opened: whoever stops a daemon that is still starting gets a clean end too.
         let mut stop = StopRequest::listen()?;
-        let daemon = tokio::select! {
+        let mut daemon = tokio::select! {
             daemon = open => daemon?,
             () = stop.requested() => return Ok(()),
         };
-        tokio::spawn(clock::say_when_set());
-        daemon.run(&mut stop).await
+        let mut watching = tokio::spawn(clock::say_when_set());
+        let ended = tokio::select! {
+            ended = daemon.run(&mut stop) => ended,
+            ended = &mut watching => Err(tasks::ended_early("watching the clock", ended)),
+        };
+        // Before the daemon is dropped: that closes the store, and waits for threads that may wait for the disk.
+        ended.unwrap_or_else(|error| fail(&error));
+        Ok(())
     });
     match ended {
         Ok(()) => {
             runtime.shutdown_timeout(Duration::from_millis(500));
             ExitCode::SUCCESS
         }
-        Err(error) => {
-            tracing::error!("{error}");
-            eprintln!("error: {error}");
-            if matches!(error, DaemonError::Salvage(_)) {
-                restart();
-            }
-            std::process::exit(error.exit_code())
-        }
+        Err(error) => fail(&error),
     }
+}
+
+fn fail(error: &DaemonError) -> ! {
+    tracing::error!("{error}");
+    eprintln!("error: {error}");
+    if matches!(error, DaemonError::Salvage(_)) {
+        restart();
+    }
+    std::process::exit(error.exit_code())
+}
+
+/// Ends the process a while after it was asked to stop, whatever its threads wait for then.
+fn bound_the_stop() {
+    let after = |time: Duration, then: fn()| {
+        let wait = move || {
+            std::thread::sleep(time);
+            then();
+        };
+        let _ = std::thread::Builder::new().name("deadline".into()).spawn(wait); // without it a stop is not bounded
+    };
+    after(STOP_SAID_AFTER, || {
+        tracing::warn!(
+            "stopping takes too long: something does not answer, the disk perhaps. Ending without waiting for it; what was confirmed is on the disk, as after a kill"
+        );
+    });
+    after(STOPPED_WITHIN, || std::process::exit(0));
 }
 
 /// What ended a daemon, when it found that a part of its store cannot be read: the store is salvaged at the next start, where
@@ -181,12 +211,13 @@ impl StopRequest {
         })
     }
 
-    /// Resolves when somebody asks this process to stop.
+    /// Resolves when somebody asks this process to stop. From then on it ends within 5 s.
     pub async fn requested(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
+        bound_the_stop();
     }
 }
 

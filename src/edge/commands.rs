@@ -1,8 +1,9 @@
 //! `edge outbox …` and `edge ledger …`: what a person at a garage may look at and decide.
 //!
-//! **Promise.** Looking changes nothing, whether the edge runs or not. Without a running edge it looks into a copy, because
-//! sled writes whenever it opens; what is decided is written into the directory itself, which is held meanwhile.
-//! **Kept by.** A running edge answers over `admin.sock`; a directory on which none runs is held.
+//! **Promise.** Looking changes nothing, whether the edge runs or not, and keeps no edge from starting. What is decided is written
+//! into the directory itself, which is held meanwhile.
+//! **Kept by.** A running edge answers over `admin.sock`. Without one a copy is looked into, because sled writes whenever it opens;
+//! the status of a large outbox is read from the note beside its store instead.
 
 use super::Shared;
 use super::sending::Told;
@@ -10,23 +11,29 @@ use crate::config::EdgeTask;
 use crate::daemon::admin::{self, Call, NotDone, Outcome, Reached};
 use crate::daemon::clock;
 use crate::messaging::LedgerId;
-use crate::messaging::outbox::WITNESS;
-use crate::messaging::outbox::{Options, Outbox, Waiting};
+use crate::messaging::outbox::{Noted, Options, Outbox, WITNESS, Waiting};
 use crate::parking::Event;
 use crate::parking::event::Shown;
-use crate::store::directory::{DataDir, STORE};
-use crate::store::{Purpose, Store, copy};
+use crate::store::copy::{self, CopyError, Spare};
+use crate::store::directory::{DataDir, DirectoryError, Idle, STORE};
+use crate::store::{Purpose, Store};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use tempfile::{NamedTempFile, TempDir};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 /// How many events one answer carries.
 const PEEK_MOST: usize = 1000;
+
+/// The status of a store above this size is not read from a copy.
+const STATUS_COPIES_MOST: u64 = 64 << 20;
+/// How long an edge that is just starting or stopping is waited for. Above what a clean stop may take.
+const SETTLES_WITHIN: Duration = Duration::from_secs(6);
 
 /// What is asked over `admin.sock`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -178,7 +185,11 @@ fn line(answer: &Value) -> String {
 
 fn fields(answer: &Value) -> String {
     let fields = answer.as_object().into_iter().flatten();
-    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let text = |value: &Value| match value {
+        Value::Null => "--".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
     fields.map(|(name, value)| format!("{name:<20} {}\n", text(value))).collect()
 }
 
@@ -189,44 +200,28 @@ fn events(answer: &Value) -> String {
 /// An outbox of a directory on which no edge runs, opened for one answer after another.
 struct Offline {
     outbox: Outbox,
-    /// Held, or the copies removed, until the end.
-    _kept: (DataDir, Option<Copies>),
+    _kept: Kept,
 }
 
-/// What an outbox is opened from, to be looked into. Gone when it is dropped.
-struct Copies {
-    store: TempDir,
-    witness: NamedTempFile,
-}
-
-impl Copies {
-    fn of(dir: &DataDir) -> Result<Copies, String> {
-        let store = copy::copy(&dir.store()).map_err(|error| error.to_string())?;
-        let noted = dir.path().join(WITNESS);
-        let copied = || -> io::Result<NamedTempFile> {
-            let copy = NamedTempFile::with_prefix("fogpost-")?;
-            if noted.exists() {
-                std::fs::copy(&noted, copy.path())?;
-            }
-            Ok(copy)
-        };
-        let witness = copied().map_err(|error| format!("cannot copy {noted:?}: {error}"))?;
-        Ok(Copies { store, witness })
-    }
+/// What an outbox is opened in, until the end.
+enum Kept {
+    /// The directory itself, held.
+    Held(DataDir),
+    /// A copy, removed then.
+    Copied(TempDir),
 }
 
 impl Offline {
-    fn open(dir: DataDir, in_place: bool) -> Result<Offline, String> {
-        let copies = (!in_place).then(|| Copies::of(&dir)).transpose()?;
-        let (store, witness) = match &copies {
-            Some(copies) => (copies.store.path().join(STORE), copies.witness.path().to_owned()),
-            None => (dir.store(), dir.path().join(WITNESS)),
+    fn open(kept: Kept) -> Result<Offline, String> {
+        let dir = match &kept {
+            Kept::Held(dir) => dir.path(),
+            Kept::Copied(dir) => dir.path(),
         };
-        let store = Store::open(&store, Purpose::Edge).map_err(|error| error.to_string())?;
+        let store = Store::open(&dir.join(STORE), Purpose::Edge).map_err(|error| error.to_string())?;
         // Without a machine: nobody who looks, or decides, is taken for the one that wrote last.
-        let options = Options { witness: Some(witness), machine: None, ..Options::default() };
+        let options = Options { witness: Some(dir.join(WITNESS)), machine: None, ..Options::default() };
         let outbox = Outbox::open(store, options, clock::read()).map_err(|error| error.to_string())?;
-        Ok(Offline { outbox, _kept: (dir, copies) })
+        Ok(Offline { outbox, _kept: kept })
     }
 
     fn answer(&self, request: &Request) -> Result<Value, String> {
@@ -246,28 +241,74 @@ impl Offline {
 enum Source {
     Daemon,
     Directory(Box<Offline>),
+    /// The note beside the store.
+    Note,
 }
 
 /// Asks once, and says who answered.
 fn first(data_dir: &Path, request: &Request) -> Result<(Source, Value), String> {
-    let from_directory = |dir, in_place| -> Result<_, String> {
-        let offline = Offline::open(dir, in_place)?;
+    let from = |kept| -> Result<_, String> {
+        let offline = Offline::open(kept)?;
         let answer = offline.answer(request)?;
         Ok((Source::Directory(Box::new(offline)), answer))
     };
     if matches!(request, Request::Adopt { .. }) {
         return match admin::reach(data_dir, request, |_| {}).map_err(|error| error.to_string())? {
             Reached::Daemon(answer) => Ok((Source::Daemon, answer)),
-            Reached::Directory(dir) => from_directory(dir, true),
+            Reached::Directory(dir) => from(Kept::Held(dir)),
         };
     }
-    match admin::ask(data_dir, request, |_| {}).map_err(|error| error.to_string())? {
-        Some(answer) => Ok((Source::Daemon, answer)),
-        None if !data_dir.join(STORE).is_dir() => {
-            Err(format!("there is no data directory of an edge in {data_dir:?}"))
+    let began = Instant::now();
+    loop {
+        if let Some(answer) = admin::ask(data_dir, request, |_| {}).map_err(|error| error.to_string())? {
+            return Ok((Source::Daemon, answer));
         }
-        None => from_directory(DataDir::hold_to_read(data_dir).map_err(|error| error.to_string())?, false),
+        if !data_dir.join(STORE).is_dir() {
+            return Err(format!("there is no data directory of an edge in {data_dir:?}"));
+        }
+        if matches!(request, Request::Status)
+            && let Some(answer) = noted(data_dir)
+        {
+            return Ok((Source::Note, answer));
+        }
+        match copy::of_idle(data_dir, &[WITNESS], Spare::ForOpening) {
+            Ok(copy) => return from(Kept::Copied(copy)),
+            // An edge is just starting or stopping. It will answer, or be gone.
+            Err(CopyError::Used { .. } | CopyError::Directory(DirectoryError::Held { .. }))
+                if began.elapsed() < SETTLES_WITHIN =>
+            {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(error) => return Err(error.to_string()),
+        }
     }
+}
+
+/// The status of a large outbox on which no edge runs, as far as the note beside the store tells it: without a copy.
+fn noted(data_dir: &Path) -> Option<Value> {
+    if copy::size_of_store(data_dir).ok()? <= STATUS_COPIES_MOST || Idle::look(data_dir).is_err() {
+        return None;
+    }
+    let noted = Noted::read(&data_dir.join(WITNESS)).ok()??;
+    let said = match noted.boot == clock::boot() {
+        true => "what the edge noted last; \"edge outbox verify\" reads all of it",
+        false => {
+            "what the edge noted last, before this machine was started again; after a power cut it may be a moment older than what is stored. \"edge outbox verify\" reads all of it"
+        }
+    };
+    Some(json!({
+        "epoch": noted.epoch.to_string(),
+        "next_sequence": noted.next_sequence,
+        "acknowledged": noted.acknowledged,
+        "depth": noted.depth,
+        "bytes": null,
+        "epochs": noted.epochs,
+        "damaged": null,
+        "oldest_age_seconds": null,
+        "ledger": null,
+        "keys_remembered": null,
+        "source": said,
+    }))
 }
 
 fn one(data_dir: &Path, request: &Request) -> Result<Value, String> {
@@ -279,13 +320,17 @@ fn export(data_dir: &Path) -> Result<(), String> {
     let request = |after| Request::Peek { after, limit: PEEK_MOST };
     let (source, mut answer) = first(data_dir, &request(None))?;
     loop {
-        io::stdout().write_all(events(&answer).as_bytes()).map_err(|error| error.to_string())?;
+        match io::stdout().write_all(events(&answer).as_bytes()) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()), // the reader has seen enough
+            written => written.map_err(|error| error.to_string())?,
+        }
         let next: Option<(u32, u64)> =
             serde_json::from_value(answer["next"].clone()).map_err(|error| error.to_string())?;
         let Some(next) = next else { return Ok(()) };
         answer = match &source {
             Source::Daemon => one(data_dir, &request(Some(next)))?,
             Source::Directory(offline) => offline.answer(&request(Some(next)))?,
+            Source::Note => unreachable!("it answers for the status alone"),
         };
     }
 }

@@ -8,7 +8,7 @@
 //! lack something is not shown until the server answers.
 
 use crate::messaging::page::Content;
-use crate::messaging::{Epoch, SiteName, page::SealedPage};
+use crate::messaging::{Digest, Epoch, SiteName, page::SealedPage};
 use crate::parking::board::{BoardLine, BoardPart, Gathered, Gathering, OwnLine};
 use crate::parking::occupancy::Effect;
 use crate::parking::{Board, BoardQuestion, Event};
@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 /// a little later.
 const RUNS_MAX: usize = 4096;
 
-/// The form of what is written to disk.
-const SAVED_VERSION: u8 = 1;
+/// The form of what is written to disk: this version, a digest of the rest, and [`Saved`] as postcard.
+const SAVED_VERSION: u8 = 2;
 
 /// What is written to disk for the next process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,19 +69,18 @@ pub struct Display {
 }
 
 impl Display {
-    /// `epochs` are those of the outbox, oldest first, each with the oldest sequence still stored. One that has all its
-    /// events from the first one, and never had another epoch (`is_first`), knows its count.
-    pub fn new(own: &SiteName, epochs: &[(Epoch, u64)], is_first: bool) -> Display {
+    /// `epochs` are those of the outbox, oldest first, each with the oldest sequence still stored.
+    ///
+    /// The count is unknown until the server tells it, staff counted, or an earlier process saved it ([`Display::restore`]): a
+    /// directory without a past may be that of a new garage, or have taken the place of one that was lost.
+    pub fn new(own: &SiteName, epochs: &[(Epoch, u64)]) -> Display {
         let oldest = epochs.first().map_or(1, |(_, oldest)| *oldest);
         Display {
             own: own.to_string(),
             epochs: epochs.iter().map(|(epoch, _)| epoch.to_bytes()).collect(),
             board: Gathered::default(),
             received_at: None,
-            base: (
-                (is_first && epochs.len() == 1 && oldest == 1).then_some(0),
-                Place { epoch: 0, sequence: oldest - 1 },
-            ),
+            base: (None, Place { epoch: 0, sequence: oldest - 1 }),
             runs: VecDeque::new(),
             found: BTreeMap::new(),
             moved: BTreeSet::new(),
@@ -195,13 +194,13 @@ impl Display {
             Gathering::Ignored => return,
         }
         // It is as new as the part: it does not wait for the rest of the board.
-        if let Some(own) = own {
-            self.take_own_line(&own.line);
-        }
+        self.take_own_line(own.map(|own| &own.line));
     }
 
-    fn take_own_line(&mut self, line: &BoardLine) {
-        let through = match line.through {
+    /// A server that does not know this garage counts none of its events: the garage is new.
+    fn take_own_line(&mut self, line: Option<&BoardLine>) {
+        let (occupied, through) = line.map_or((0, None), |line| (line.occupied, line.through));
+        let through = match through {
             Some((epoch, sequence)) if self.epochs.contains(&epoch) => {
                 let known = self.epochs.iter().position(|known| *known == epoch);
                 Place { epoch: known.unwrap_or_default(), sequence }
@@ -218,7 +217,7 @@ impl Display {
             while self.runs.front().is_some_and(|run| run.last <= through) {
                 self.runs.pop_front();
             }
-            self.base = (Some(line.occupied), through);
+            self.base = (Some(occupied), through);
         }
     }
 
@@ -243,7 +242,8 @@ impl Display {
         let through = self.runs.back().map_or(self.base.1, |run| run.last);
         let count = self.own_occupied().filter(|_| self.is_complete());
         let own = count.map(|count| (self.epochs[through.epoch], through.sequence, count));
-        postcard::to_extend(&Saved { board, own }, vec![SAVED_VERSION]).expect("a board always encodes")
+        let body = postcard::to_stdvec(&Saved { board, own }).expect("a board always encodes");
+        [&[SAVED_VERSION], &Digest::of(&body).as_bytes()[..], &body].concat()
     }
 
     /// Whether every event up to the newest run is in one: an append that is on disk and not told yet would be missing.
@@ -258,12 +258,7 @@ impl Display {
 
     /// What was written by an earlier process, before [`Display::found`]. Anything else is ignored: it is a convenience.
     pub fn restore(&mut self, bytes: &[u8], now: Instant, now_ms: i64) {
-        let Some((&SAVED_VERSION, body)) = bytes.split_first() else {
-            return;
-        };
-        let Ok(saved) = postcard::from_bytes::<Saved>(body) else {
-            return;
-        };
+        let Some(saved) = decode(bytes) else { return };
         if let Some((epoch, sequence, count)) = saved.own
             && let Some(epoch) = self.epochs.iter().position(|known| *known == epoch)
             && (Place { epoch, sequence }) >= self.base.1
@@ -277,10 +272,17 @@ impl Display {
             let own = board.garages.get(&self.own).cloned();
             self.board = Gathered::from_whole(board);
             if let Some(line) = own {
-                self.take_own_line(&line);
+                self.take_own_line(Some(&line));
             }
         }
     }
+}
+
+/// What was saved, if these are the bytes that were written.
+fn decode(bytes: &[u8]) -> Option<Saved> {
+    let Some((&SAVED_VERSION, rest)) = bytes.split_first() else { return None };
+    let (digest, body) = rest.split_first_chunk::<{ Digest::LEN }>()?;
+    (Digest::of(body) == Digest::from_bytes(*digest)).then(|| postcard::from_bytes(body).ok()).flatten()
 }
 
 #[cfg(test)]
@@ -309,8 +311,15 @@ mod tests {
         (part, OwnLine { called: name, line })
     }
 
+    /// One that the server has answered before, where the outbox has all its events.
     fn display(oldest: u64) -> Display {
-        Display::new(&SiteName::new("a").unwrap(), &[(EPOCH, oldest)], true)
+        let mut display = unanswered(oldest);
+        display.base.0 = (oldest == 1).then_some(0);
+        display
+    }
+
+    fn unanswered(oldest: u64) -> Display {
+        Display::new(&SiteName::new("a").unwrap(), &[(EPOCH, oldest)])
     }
 
     fn answered(display: &mut Display, (part, own): (BoardPart, OwnLine)) {
@@ -343,6 +352,27 @@ mod tests {
                 next.restore(&display.save(), Instant::now(), i64::MIN);
             }
         }
+    }
+
+    /// An edge whose directory was replaced once showed 500 free spaces of a garage that was full.
+    #[test]
+    fn a_count_is_unknown_until_somebody_tells_it() {
+        let (mut replaced, mut new, mut counted) = (unanswered(1), unanswered(1), unanswered(1));
+        for display in [&mut replaced, &mut new, &mut counted] {
+            display.appended(EPOCH, 3, 3, entries(3));
+            assert_eq!(display.own_occupied(), None);
+        }
+        let (part, mut own) = told(480, 7);
+        own.line.through = Some(([9; 16], 7));
+        answered(&mut replaced, (part, own));
+        assert_eq!(replaced.own_occupied(), Some(483), "the server knows the garage by its former epoch");
+        let (mut part, _) = told(0, 0);
+        part.garages.clear();
+        new.answered(part, None, Instant::now(), 0);
+        assert_eq!(new.own_occupied(), Some(3), "the server has never heard of the garage");
+        let count = Effect::of(&EventKind::Count { occupied: 50, reason: "rounds".into() });
+        counted.appended(EPOCH, 4, 1, count);
+        assert_eq!(counted.own_occupied(), Some(50));
     }
 
     #[test]
@@ -391,12 +421,28 @@ mod tests {
         assert!(display.board().is_some());
     }
 
+    /// A flipped bit in the file of the board was once shown as a number of free spaces.
+    #[test]
+    fn a_saved_board_with_a_flipped_bit_is_not_shown() {
+        let mut earlier = display(1);
+        earlier.appended(EPOCH, 3, 3, entries(3));
+        answered(&mut earlier, told(3, 3));
+        let bytes = earlier.save();
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            let mut display = display(4);
+            display.restore(&damaged, Instant::now(), 0);
+            assert!(display.board().is_none() && display.own_occupied().is_none(), "bit {bit}");
+        }
+    }
+
     #[test]
     fn the_count_of_an_earlier_process_goes_on_with_what_was_appended_since() {
         let mut earlier = display(1);
         earlier.appended(EPOCH, 3, 3, entries(3));
         earlier.appended(EPOCH, 5, 1, entries(1));
-        assert_eq!(Saved { board: None, own: None }, postcard::from_bytes(&earlier.save()[1..]).unwrap());
+        assert_eq!(Saved { board: None, own: None }, decode(&earlier.save()).unwrap());
         earlier.appended(EPOCH, 4, 1, entries(1));
         let mut later = display(4);
         later.restore(&earlier.save(), Instant::now(), 0);
@@ -440,7 +486,7 @@ mod tests {
         former.appended(EPOCH, 10, 10, entries(10)); // moved to an epoch of its own afterwards
         former.will_be_replaced();
         former.appended(EPOCH, 11, 1, entries(1)); // so was this one, whose producer is answered late
-        let mut display = Display::new(&SiteName::new("a").unwrap(), &[(moved, 1), (new, 1)], true);
+        let mut display = Display::new(&SiteName::new("a").unwrap(), &[(moved, 1), (new, 1)]);
         display.restore(&former.save(), Instant::now(), 0);
         // The base comes with the first answer; here everything is there from the beginning.
         display.base.0 = Some(0);
@@ -470,7 +516,7 @@ mod tests {
         // Somebody else has sent more under the old epoch.
         answered(&mut display, told(9, 9));
         assert_eq!(display.own_occupied(), Some(11));
-        let mut later = Display::new(&SiteName::new("a").unwrap(), &[(EPOCH, 10), (new, 1)], false);
+        let mut later = Display::new(&SiteName::new("a").unwrap(), &[(EPOCH, 10), (new, 1)]);
         later.restore(&display.save(), Instant::now(), 0);
         later.appended(new, 3, 1, entries(1));
         assert_eq!(later.own_occupied(), Some(12));

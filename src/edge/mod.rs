@@ -10,6 +10,7 @@ mod web;
 
 use crate::config::{EdgeCall, EdgeConfig};
 use crate::daemon::admin::AdminSocket;
+use crate::daemon::tasks::Tasks;
 use crate::daemon::{self, Daemon, DaemonError, STOP_WITHIN, StopRequest, clock};
 use crate::http;
 use crate::http::metrics::{Metrics, Traffic};
@@ -82,7 +83,7 @@ struct Edge {
     shared: Arc<Shared>,
     stop: CancellationToken,
     sending: JoinHandle<Result<(), StoreError>>,
-    admin: JoinHandle<()>,
+    tasks: Tasks,
     http: JoinHandle<()>,
 }
 
@@ -104,30 +105,29 @@ impl Edge {
         let stop = CancellationToken::new();
         let (tell, told) = mpsc::channel(4);
         let sending = tokio::spawn(sending::send_until_stopped(Arc::clone(&shared), told, stop.clone()));
+        let mut tasks = Tasks::default();
         if let Some(cars_per_hour) = shared.config.simulate {
-            tokio::spawn(simulating::simulate_until_stopped(
-                Arc::clone(&shared),
-                cars_per_hour,
-                stop.clone(),
-            ));
+            let (shared, stop) = (Arc::clone(&shared), stop.clone());
+            let simulating = simulating::simulate_until_stopped(shared, cars_per_hour, stop);
+            tasks.spawn("simulating cars", simulating);
         }
         let mut metrics = Metrics::new("fogpost_edge");
         let traffic = Traffic::register(&mut metrics);
         let router = web::router(Arc::clone(&shared), metrics);
         let http = tokio::spawn(http::serve(listener, router, stop.clone(), traffic));
-        let admin = match AdminSocket::listen(&dir) {
+        match AdminSocket::listen(&dir) {
             Ok(socket) => {
                 let desk = Arc::new(Desk::new(Arc::clone(&shared), tell));
-                tokio::spawn(socket.serve(stop.clone(), move |call| {
+                let answering = socket.serve(stop.clone(), move |call| {
                     let desk = Arc::clone(&desk);
                     async move { desk.answer(call).await }
-                }))
+                });
+                tasks.spawn("answering commands (admin.sock)", answering);
             }
             Err(error) => {
                 tracing::error!(%error, "admin.sock cannot be made: this edge takes no commands; events are taken and delivered as ever. Make room or give rights, and start it again");
-                tokio::spawn(std::future::ready(()))
             }
-        };
+        }
         dir.publish("http.addr", format!("{address}\n"))?;
         let servers: Vec<_> = shared.config.servers.iter().map(ToString::to_string).collect();
         let position = shared.outbox.position();
@@ -137,12 +137,12 @@ impl Edge {
             servers.join(","),
             shared.config.garage_name.as_str(),
         ));
-        Ok(Edge { dir, shared, stop, sending, http, admin })
+        Ok(Edge { dir, shared, stop, sending, http, tasks })
     }
 }
 
 impl Daemon for Edge {
-    async fn run(self, stop: &mut StopRequest) -> Result<(), DaemonError> {
+    async fn run(&mut self, stop: &mut StopRequest) -> Result<(), DaemonError> {
         let (dir, unreadable) = (self.dir.path().to_owned(), self.shared.outbox.unreadable());
         let ended = self.serve(stop).await;
         ended.map_err(|error| daemon::salvage_if_possible(&dir, &unreadable, error))
@@ -150,7 +150,7 @@ impl Daemon for Edge {
 }
 
 impl Edge {
-    async fn serve(mut self, stop: &mut StopRequest) -> Result<(), DaemonError> {
+    async fn serve(&mut self, stop: &mut StopRequest) -> Result<(), DaemonError> {
         let mut unreadable = self.shared.outbox.unreadable();
         let can_be_salvaged = salvage::is_possible(self.dir.path());
         let mut progress = self.shared.outbox.progress();
@@ -174,6 +174,7 @@ impl Edge {
                     Err(error) => DaemonError::Failed(format!("sending panicked: {error}; events stay on disk. Please report this with the log")),
                 }),
                 _ = &mut self.http => return Err(DaemonError::Failed("HTTP ended by itself; events stay on disk".into())),
+                error = self.tasks.one_ended() => return Err(error),
                 _ = saving.tick() => {
                     save_board(&self.dir, &self.shared, &mut saved);
                     board_log.look(&self.shared);
@@ -182,10 +183,8 @@ impl Edge {
         }
         tracing::info!("stopping: asked to; what is in flight is answered, the rest stays on disk");
         self.stop.cancel();
-        if timeout(STOP_WITHIN, async { (self.sending.await, (&mut self.http).await, self.admin.await) })
-            .await
-            .is_err()
-        {
+        let all = async { ((&mut self.sending).await, (&mut self.http).await, self.tasks.finish().await) };
+        if timeout(STOP_WITHIN, all).await.is_err() {
             tracing::warn!("a producer kept its connection open; everything that was confirmed is on disk");
             self.http.abort();
         }
@@ -218,9 +217,13 @@ impl BoardLog {
             let before = self.lines.get(*name);
             before.is_none_or(|before| (before.occupied, before.capacity) != (line.occupied, line.capacity))
         });
-        let line = |(name, line): (&String, &BoardLine)| {
-            let free = free_spaces(line.capacity, line.occupied);
-            format!("{name}: {free} of {} free", line.capacity)
+        let line = |(name, line): (&String, &BoardLine)| match (line.known_occupied(), line.known_capacity())
+        {
+            (Some(occupied), Some(capacity)) => {
+                let free = free_spaces(capacity, occupied);
+                format!("{name}: {free} of {capacity} free")
+            }
+            _ => format!("{name}: not known yet"),
         };
         let changed: Vec<String> = changed.map(line).collect();
         if changed.is_empty() && own == self.own {
@@ -296,7 +299,7 @@ fn check_garage(store: &Store, garage: &SiteName) -> Result<(), DaemonError> {
 fn new_display(garage: &SiteName, outbox: &Outbox) -> Display {
     let positions = outbox.positions();
     let epochs: Vec<_> = positions.iter().map(|position| (position.epoch, position.oldest)).collect();
-    Display::new(garage, &epochs, positions.first().is_some_and(|position| position.life == 0))
+    Display::new(garage, &epochs)
 }
 
 fn show_what_waits(display: &mut Display, outbox: &Outbox) -> Result<(), StoreError> {

@@ -25,7 +25,10 @@ pub async fn simulate_until_stopped(
     tracing::warn!("this edge makes cars up (--simulate): what it delivers happened nowhere");
     tokio::select! {
         () = stop.cancelled() => {}
-        () = simulate(&shared, cars_per_hour) => tracing::info!("no more cars come"),
+        () = simulate(&shared, cars_per_hour) => {
+            tracing::info!("no more cars come");
+            stop.cancelled().await; // that is no reason to end
+        }
     }
 }
 

@@ -476,9 +476,10 @@ async fn board(State(web): SharedWeb) -> Result<impl IntoResponse, Problem> {
     #[derive(Serialize)]
     struct Line {
         name: String,
-        capacity: u32,
-        occupied: i64,
-        free: u32,
+        /// What the server does not know yet is null.
+        capacity: Option<u32>,
+        occupied: Option<i64>,
+        free: Option<u32>,
         as_of: Option<String>,
     }
     #[derive(Serialize)]
@@ -501,9 +502,12 @@ async fn board(State(web): SharedWeb) -> Result<impl IntoResponse, Problem> {
     let lines = display.board().map(|board| {
         let line = |(name, line): (&String, &crate::parking::board::BoardLine)| Line {
             name: name.clone(),
-            capacity: line.capacity,
-            occupied: line.occupied,
-            free: free_spaces(line.capacity, line.occupied),
+            capacity: line.known_capacity(),
+            occupied: line.known_occupied(),
+            free: line
+                .known_occupied()
+                .zip(line.known_capacity())
+                .map(|(occupied, of)| free_spaces(of, occupied)),
             as_of: line.as_of_ms.map(time),
         };
         board.garages.iter().map(line).collect()

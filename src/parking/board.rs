@@ -24,6 +24,18 @@ pub struct BoardLine {
     pub through: Option<([u8; 16], u64)>,
 }
 
+impl BoardLine {
+    /// How many cars are inside; unknown before the first event.
+    pub fn known_occupied(&self) -> Option<i64> {
+        (self.as_of_ms.is_some() || self.through.is_some()).then_some(self.occupied)
+    }
+
+    /// How many spaces there are; unknown until somebody told.
+    pub fn known_capacity(&self) -> Option<u32> {
+        (self.capacity > 0).then_some(self.capacity)
+    }
+}
+
 /// What a board shows: a state of one ledger at one position, as one run of the server knew it.
 ///
 /// A ledger that was restored from a backup comes to the same positions again, with other events. So only what the same run

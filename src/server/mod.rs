@@ -23,6 +23,7 @@ mod web;
 
 use crate::config::{ServerConfig, ServerTask};
 use crate::daemon::admin::AdminSocket;
+use crate::daemon::tasks::Tasks;
 use crate::daemon::{self, Daemon, DaemonError, STOP_WITHIN, StopRequest};
 use crate::http;
 use crate::http::metrics::{Metrics, Traffic};
@@ -76,7 +77,7 @@ struct Server {
     serving_ended: oneshot::Receiver<Result<(), crate::store::StoreError>>,
     folding_ended: oneshot::Receiver<Result<(), crate::store::StoreError>>,
     http: JoinHandle<()>,
-    admin: JoinHandle<()>,
+    tasks: Tasks,
     unreadable: daemon::StoreUnreadable,
 }
 
@@ -157,20 +158,26 @@ impl Server {
             config.operator.clone(),
             stop.clone(),
         ));
+        let mut tasks = Tasks::default();
         if let Some(days) = config.retention_days {
             let desk = Arc::clone(&desk);
-            tokio::spawn(async move { desk.retire_daily(days).await });
+            tasks.spawn(
+                "forgetting old plates (retention_days)",
+                async move { desk.retire_daily(days).await },
+            );
         }
-        let admin = match AdminSocket::listen(&dir) {
-            Ok(socket) => tokio::spawn(socket.serve(stop.clone(), move |call| {
-                let desk = Arc::clone(&desk);
-                async move { desk.answer(call).await }
-            })),
+        match AdminSocket::listen(&dir) {
+            Ok(socket) => {
+                let answering = socket.serve(stop.clone(), move |call| {
+                    let desk = Arc::clone(&desk);
+                    async move { desk.answer(call).await }
+                });
+                tasks.spawn("answering commands (admin.sock)", answering);
+            }
             Err(error) => {
                 tracing::error!(%error, "admin.sock cannot be made: this server takes no commands; edges are served as ever. Make room or give rights, and start it again");
-                tokio::spawn(std::future::ready(()))
             }
-        };
+        }
 
         let unreadable = store.unreadable();
         opening::look_through_later(&store, &room);
@@ -183,12 +190,12 @@ impl Server {
             "server listen=tcp://{zmq_address} http=http://{web_address} ledger={}",
             ledger.id()
         ));
-        Ok(Server { _dir: dir, stop, signal, serving_ended, folding_ended, http, admin, unreadable })
+        Ok(Server { _dir: dir, stop, signal, serving_ended, folding_ended, http, tasks, unreadable })
     }
 }
 
 impl Daemon for Server {
-    async fn run(self, stop: &mut StopRequest) -> Result<(), DaemonError> {
+    async fn run(&mut self, stop: &mut StopRequest) -> Result<(), DaemonError> {
         let (dir, unreadable) = (self._dir.path().to_owned(), self.unreadable.clone());
         let ended = self.serve(stop).await;
         ended.map_err(|error| daemon::salvage_if_possible(&dir, &unreadable, error))
@@ -196,7 +203,7 @@ impl Daemon for Server {
 }
 
 impl Server {
-    async fn serve(mut self, stop: &mut StopRequest) -> Result<(), DaemonError> {
+    async fn serve(&mut self, stop: &mut StopRequest) -> Result<(), DaemonError> {
         let mut unreadable = self.unreadable.clone();
         let can_be_salvaged = salvage::is_possible(self._dir.path());
         tokio::select! {
@@ -206,17 +213,18 @@ impl Server {
             }
             ended = &mut self.serving_ended => return Err(ended_early("serving edges", ended)),
             ended = &mut self.folding_ended => return Err(ended_early("folding the view", ended)),
+            error = self.tasks.one_ended() => return Err(error),
             _ = &mut self.http => return Err(DaemonError::Failed("HTTP ended by itself".into())),
         }
         tracing::info!("stopping: asked to; what is in flight is answered, edges keep the rest");
         self.stop.cancel();
         let signal = Arc::clone(&self.signal);
         let ended = async {
-            let served = self.serving_ended.await;
+            let served = (&mut self.serving_ended).await;
             // Who has given a command hears of it, or that it was not taken.
-            let _ = self.admin.await;
+            self.tasks.finish().await;
             signal.stop();
-            let folded = self.folding_ended.await;
+            let folded = (&mut self.folding_ended).await;
             (served, folded)
         };
         match timeout(STOP_WITHIN, ended).await {
@@ -225,7 +233,7 @@ impl Server {
             Err(_) => tracing::warn!("stopping took too long; what is on disk is complete, as after a kill"),
         }
         // Open connections of browsers may stay; they hold nothing of value.
-        let _ = timeout(std::time::Duration::from_millis(300), self.http).await;
+        let _ = timeout(std::time::Duration::from_millis(300), &mut self.http).await;
         Ok(())
     }
 }

@@ -18,9 +18,10 @@ use super::opening::{self, OpenedLedger};
 use super::view::billing::list::check_sums;
 use super::view::{self, Changes, Step, View};
 use crate::daemon::{self, DaemonError, EXIT_SETTING};
+use crate::store::copy::{self, Spare};
 use crate::store::directory::{DataDir, DirectoryError, STORE};
 use crate::store::room::Condition;
-use crate::store::{OpenError, Store, StoreError, copy, scratch};
+use crate::store::{OpenError, Store, StoreError, scratch};
 use serde::Serialize;
 use std::fmt;
 use std::path::Path;
@@ -199,11 +200,8 @@ pub fn verify_directory(path: &Path) -> Result<Report, VerifyError> {
     if !path.join("store").is_dir() {
         return Err(VerifyError::NoDirectory(path.to_owned()));
     }
-    let copy = {
-        let dir = DataDir::hold_to_read(path)?;
-        copy::copy(&dir.store())?
-    };
-    let witness = path.join(WITNESS);
+    let copy = copy::of_idle(path, &[WITNESS], Spare::AsMuchAgain)?;
+    let witness = copy.path().join(WITNESS);
     let mut report = match opening::open_copy(copy.path(), &witness) {
         Ok(OpenedLedger { store, ledger, condition, .. }) => {
             let mut report = verify(&ledger, &store)?;

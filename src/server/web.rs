@@ -15,7 +15,6 @@ use crate::http::{self, Paging, Problem, bad_cursor, metrics::Metrics, query};
 use crate::messaging::SiteName;
 use crate::messaging::page::{Content, RECORDS_MAX};
 use crate::parking::event::Shown;
-use crate::parking::occupancy::free_spaces;
 use crate::parking::statement::Operator;
 use crate::parking::tariff::Money;
 use crate::parking::{Event, Moment};
@@ -139,9 +138,10 @@ async fn show_metrics(State(web): Shared) -> impl IntoResponse {
 #[derive(Serialize)]
 struct OccupancyLine {
     name: String,
-    capacity: u32,
-    occupied: i64,
-    free: u32,
+    /// What is not known yet is null, never 0: a garage that has told nothing is not an empty one.
+    capacity: Option<u32>,
+    occupied: Option<i64>,
+    free: Option<u32>,
     as_of: Option<String>,
 }
 
@@ -149,9 +149,9 @@ impl OccupancyLine {
     fn new(name: &SiteName, garage: &Garage) -> OccupancyLine {
         OccupancyLine {
             name: name.to_string(),
-            capacity: garage.capacity,
-            occupied: garage.occupancy.occupied,
-            free: free_spaces(garage.capacity, garage.occupancy.occupied),
+            capacity: garage.known_capacity(),
+            occupied: garage.known_occupied(),
+            free: garage.known_free(),
             as_of: garage.as_of_ms.map(time),
         }
     }
@@ -210,7 +210,7 @@ struct GarageAnswer {
     /// Why the garage takes no events, if so.
     full: Option<String>,
     /// Confirmed events that the garage could not read any more when it started.
-    damaged: u64,
+    damaged: Option<u64>,
     /// The first hundred; the two counts are of all.
     missing_ranges: Vec<HoleLine>,
     missing_ranges_total: usize,
@@ -309,7 +309,7 @@ fn garage_answer(web: &Web, view: &Snapshot, key: &SiteName, streams: &Streams) 
         clock_alarm: seen.clock_ahead_ms.is_some_and(|ahead_ms| ahead_ms.saturating_abs() > SKEW_ALARM_MS),
         live_occupied: observed.and_then(|observed| observed.occupied),
         full: observed.and_then(|observed| observed.shortage.clone()),
-        damaged: observed.map_or(0, |observed| observed.damaged),
+        damaged: observed.map(|observed| observed.damaged),
         refused: seen.refused.clone(),
         missing_ranges: missing_ranges.into_iter().map(HoleLine::from).collect(),
         missing_ranges_total,

@@ -1,9 +1,10 @@
 //! A copy of a store, to look into without touching the original: sled writes whenever it opens.
 //!
-//! **Promise.** The original is only read. The copy is gone when it is dropped.
-//! **Not promised.** A consistent copy of a store that somebody writes to: hold its directory meanwhile.
+//! **Promise.** The original is only read, and nobody is kept from using it: a daemon may start at any moment. What is copied is one
+//! state of it. The copy is gone when it is dropped.
+//! **Kept by.** Looking before and after whether somebody holds the directory, or has held it.
 
-use super::directory::STORE;
+use super::directory::{DirectoryError, Idle, STORE};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,26 +19,60 @@ pub enum CopyError {
     NoRoom { path: PathBuf, in_dir: PathBuf, needed_mb: u64, free_mb: u64 },
     #[error("cannot copy {path:?} to {to:?}: {source}. Nothing was changed in it")]
     Io { path: PathBuf, to: PathBuf, source: io::Error },
+    /// It can be asked instead.
+    #[error(
+        "a daemon started in {path:?} while its store was copied. Nothing was changed. Give the command again"
+    )]
+    Used { path: PathBuf },
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
 }
 
-/// Copies the store in `path` into a data directory of its own under TMPDIR. As much room again stays free, for whoever folds its
-/// content anew.
-pub fn copy(path: &Path) -> Result<TempDir, CopyError> {
+/// How much room a copy must leave free in its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spare {
+    /// What opening it writes.
+    ForOpening,
+    /// As much again, for who rebuilds its content.
+    AsMuchAgain,
+}
+
+/// What opening a store writes at most beside what is there: a snapshot of where everything is, and a segment or two.
+const OPENING_WRITES: u64 = 64 << 20;
+
+/// Copies the store of a data directory on which no daemon runs, and the files `beside` it, to a directory of their own under
+/// TMPDIR, where they have the same names. A daemon may start meanwhile: then there is no copy ([`CopyError::Used`]).
+pub fn of_idle(data_dir: &Path, beside: &[&str], spare: Spare) -> Result<TempDir, CopyError> {
+    let idle = Idle::look(data_dir)?;
+    let store = data_dir.join(STORE);
     let in_dir = std::env::temp_dir();
-    let failed = |to: &Path, source| CopyError::Io { path: path.to_owned(), to: to.to_owned(), source };
-    let needed = size(path).map_err(|error| failed(&in_dir, error))? * 2;
+    let failed = |to: &Path, source| match idle.is_still() {
+        true => CopyError::Io { path: store.clone(), to: to.to_owned(), source },
+        false => CopyError::Used { path: data_dir.to_owned() }, // it may have removed what we copied
+    };
+    let size = size(&store).map_err(|error| failed(&in_dir, error))?;
+    let needed = size + if spare == Spare::AsMuchAgain { size } else { OPENING_WRITES };
     let room = rustix::fs::statvfs(&in_dir).map_err(|error| failed(&in_dir, error.into()))?;
     let free = room.f_bavail.saturating_mul(room.f_frsize);
     if free < needed {
         let mb = |bytes: u64| bytes / 1_000_000;
         let (needed_mb, free_mb) = (mb(needed) + 1, mb(free));
-        return Err(CopyError::NoRoom { path: path.to_owned(), in_dir, needed_mb, free_mb });
+        return Err(CopyError::NoRoom { path: store, in_dir, needed_mb, free_mb });
     }
     let copy =
         tempfile::Builder::new().prefix("fogpost-").tempdir().map_err(|error| failed(&in_dir, error))?;
-    let store = copy.path().join(STORE);
-    fs::create_dir(&store).and_then(|()| copy_files(path, &store)).map_err(|error| failed(&store, error))?;
-    Ok(copy)
+    let to = copy.path().join(STORE);
+    let copied = fs::create_dir(&to).and_then(|()| copy_files(&store, &to)).and_then(|()| {
+        let mut there = beside.iter().filter(|name| data_dir.join(name).exists());
+        there.try_for_each(|name| fs::copy(data_dir.join(name), copy.path().join(name)).map(drop))
+    });
+    copied.map_err(|error| failed(copy.path(), error))?;
+    if idle.is_still() { Ok(copy) } else { Err(CopyError::Used { path: data_dir.to_owned() }) }
+}
+
+/// How many bytes the store of a data directory takes.
+pub fn size_of_store(data_dir: &Path) -> io::Result<u64> {
+    size(&data_dir.join(STORE))
 }
 
 fn size(path: &Path) -> io::Result<u64> {

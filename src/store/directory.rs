@@ -7,12 +7,16 @@
 use super::private;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Where the store stands in a data directory.
 pub const STORE: &str = "store";
 /// What is locked in a data directory.
 pub(super) const LOCK: &str = "lock";
+/// Longer than anybody who only looks whether a directory is held takes for it.
+const HELD_BY_A_LOOK: Duration = Duration::from_secs(1);
 
 /// Why a data directory is not ours. Nothing in it was changed.
 #[derive(Debug, thiserror::Error)]
@@ -30,14 +34,11 @@ pub enum DirectoryError {
 pub struct DataDir {
     path: PathBuf,
     _lock: File,
-    may_write: bool,
 }
 
 impl Drop for DataDir {
     fn drop(&mut self) {
-        if self.may_write {
-            private::hand_over(&self.path);
-        }
+        private::hand_over(&self.path);
     }
 }
 
@@ -53,18 +54,17 @@ impl DataDir {
             .truncate(false)
             .open(path.join(LOCK))
             .map_err(unusable)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                // The number is for the reader of the message only; the lock is what counts.
-                let _ = lock.read_to_string(&mut holder);
-                return Err(DirectoryError::Held {
-                    path: path.to_owned(),
-                    holder: holder.trim().parse().ok(),
-                });
+        let began = Instant::now();
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                // Who only looks holds it for no time at all.
+                Err(TryLockError::WouldBlock) if began.elapsed() < HELD_BY_A_LOOK => {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                Err(TryLockError::WouldBlock) => return Err(held(path, &lock)),
+                Err(TryLockError::Error(source)) => return Err(unusable(source)),
             }
-            Err(TryLockError::Error(source)) => return Err(unusable(source)),
         }
         private::tighten(path);
         // Over what is there and as long as ever: on a full disk a file that was cut could not grow again.
@@ -78,26 +78,7 @@ impl DataDir {
                 _ => {}
             }
         }
-        Ok(DataDir { path: path.to_owned(), _lock: lock, may_write: true })
-    }
-
-    /// Holds the directory against every daemon, and changes nothing in it: several may read at once.
-    pub fn hold_to_read(path: &Path) -> Result<DataDir, DirectoryError> {
-        let unusable = |source| DirectoryError::Unusable { path: path.to_owned(), source };
-        let mut lock = match File::open(path.join(LOCK)) {
-            // Every daemon makes one: a directory without is a backup, or of nobody.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => File::open(path).map_err(unusable)?,
-            opened => opened.map_err(unusable)?,
-        };
-        match lock.try_lock_shared() {
-            Ok(()) => Ok(DataDir { path: path.to_owned(), _lock: lock, may_write: false }),
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                let _ = lock.read_to_string(&mut holder);
-                Err(DirectoryError::Held { path: path.to_owned(), holder: holder.trim().parse().ok() })
-            }
-            Err(TryLockError::Error(source)) => Err(unusable(source)),
-        }
+        Ok(DataDir { path: path.to_owned(), _lock: lock })
     }
 
     pub fn path(&self) -> &Path {
@@ -121,6 +102,64 @@ impl DataDir {
     }
 }
 
+/// A data directory that nobody held when it was looked at. Looking holds nobody up: a daemon may start at any moment.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Idle {
+    path: PathBuf,
+    /// What the last holder wrote, and when: the next one changes it. `None` for a directory that nobody ever held: a backup.
+    written: Option<(String, SystemTime)>,
+}
+
+impl Idle {
+    /// An error when a process holds the directory.
+    pub fn look(path: &Path) -> Result<Idle, DirectoryError> {
+        let unusable = |source| DirectoryError::Unusable { path: path.to_owned(), source };
+        let mut lock = match File::open(path.join(LOCK)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Idle { path: path.to_owned(), written: None });
+            }
+            opened => opened.map_err(unusable)?,
+        };
+        match lock.try_lock_shared() {
+            Ok(()) => lock.unlock().map_err(unusable)?,
+            Err(TryLockError::WouldBlock) => return Err(held(path, &lock)),
+            Err(TryLockError::Error(source)) => return Err(unusable(source)),
+        }
+        let mut text = String::new();
+        lock.read_to_string(&mut text).map_err(unusable)?;
+        let changed = lock.metadata().and_then(|found| found.modified()).map_err(unusable)?;
+        Ok(Idle { path: path.to_owned(), written: Some((text, changed)) })
+    }
+
+    /// Whether nobody has held it since: what was read meanwhile is of one state.
+    pub fn is_still(&self) -> bool {
+        Idle::look(&self.path).is_ok_and(|now| now == *self)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn held(path: &Path, lock: &File) -> DirectoryError {
+    DirectoryError::Held { path: path.to_owned(), holder: holder_of(lock) }
+}
+
+/// Which process holds the lock, as the kernel tells it: what stands in the file may be the number of one that has ended. `None`
+/// where the kernel does not tell, as in some containers.
+fn holder_of(lock: &File) -> Option<u32> {
+    let inode = lock.metadata().ok()?.ino().to_string();
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    // "1: FLOCK  ADVISORY  WRITE 4711 fd:01:1234 0 EOF"; one who waits has "->" after the number.
+    locks.lines().find_map(|line| {
+        let [_, "FLOCK", _, _, pid, file, ..] = line.split_whitespace().collect::<Vec<_>>()[..] else {
+            return None;
+        };
+        let (_, its_inode) = file.rsplit_once(':')?;
+        (its_inode == inode).then(|| pid.parse().ok()).flatten().filter(|pid| *pid > 0)
+    })
+}
+
 /// Creates what is missing of a path, and syncs the directories that got a new entry: a power cut must not take away the
 /// directory under what was confirmed.
 fn create_and_sync(path: &Path) -> io::Result<()> {
@@ -137,4 +176,34 @@ fn create_and_sync(path: &Path) -> io::Result<()> {
         created => created?,
     }
     File::open(parent)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `edge outbox export | less` of a stopped edge once kept the edge from starting, and the message named a process that had ended.
+    #[test]
+    fn the_holder_that_is_named_is_the_one_that_holds() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = DataDir::hold(dir.path()).unwrap();
+        fs::write(dir.path().join(LOCK), "4000000000\n").unwrap();
+        let Err(DirectoryError::Held { holder, .. }) = Idle::look(dir.path()) else { panic!("it is held") };
+        assert_eq!(holder, Some(std::process::id()));
+        drop(held);
+        Idle::look(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn who_looks_keeps_nobody_out_and_knows_when_somebody_came() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(DataDir::hold(dir.path()).unwrap());
+        let idle = Idle::look(dir.path()).unwrap();
+        assert!(idle.is_still());
+        let held = DataDir::hold(dir.path()).unwrap();
+        assert!(!idle.is_still(), "it is held");
+        drop(held);
+        assert!(!idle.is_still(), "it was held meanwhile");
+        assert!(Idle::look(dir.path()).unwrap().is_still());
+    }
 }

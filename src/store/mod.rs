@@ -254,6 +254,7 @@ impl Store {
 
     /// The value under `key`, flushed or not.
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let _watched = self.watch();
         self.backend.get(key).map_err(|error| self.failed(error))
     }
 
@@ -305,19 +306,29 @@ impl Store {
         from: &[u8],
         to: &[u8],
     ) -> impl Iterator<Item = Result<Entry, StoreError>> + use<'a> {
-        self.backend.range(from, to).map(|entry| entry.map_err(|error| self.failed(error)))
+        let mut entries = self.backend.range(from, to);
+        std::iter::from_fn(move || {
+            let _watched = self.watch();
+            entries.next().map(|entry| entry.map_err(|error| self.failed(error)))
+        })
     }
 
     /// The last entry from `from` (inclusive) to `to` (exclusive).
     pub fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<Entry>, StoreError> {
+        let _watched = self.watch();
         self.backend.last(from, to).map_err(|error| self.failed(error))
+    }
+
+    /// An operation of the disk that the watchdog measures, until what this returns is dropped.
+    fn watch(&self) -> Option<watchdog::Watched<'_>> {
+        self.watchdog.as_ref().map(|watchdog| watchdog.begin())
     }
 
     fn write<T>(&self, action: impl FnOnce() -> io::Result<T>) -> Result<T, StoreError> {
         if let Some(failure) = self.poisoned.get() {
             return Err(StoreError::Poisoned { failure: Arc::clone(failure) });
         }
-        let _watched = self.watchdog.as_ref().map(|watchdog| watchdog.begin());
+        let _watched = self.watch();
         action().map_err(|error| {
             if let Some(path) = &self.path {
                 marker::a_write_failed(path);

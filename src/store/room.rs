@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use super::directory::STORE;
 use super::salvage::{self, Rebuild};
-use super::{OpenError, Purpose, Store, on_sled};
+use super::{OpenError, Purpose, Store, on_sled, watchdog};
 
 /// How much the ballast takes.
 pub const BALLAST_BYTES: u64 = 4 << 20;
@@ -138,10 +138,7 @@ pub fn open_store(
     };
     let store = opened?;
     let keeper = Arc::downgrade(&room.0);
-    std::thread::Builder::new()
-        .name("ballast".into())
-        .spawn(move || keep_ballast(&keeper))
-        .map_err(io_error)?;
+    watchdog::start_thread("ballast", move || keep_ballast(&keeper)).map_err(io_error)?;
     Ok(Opened { store, room, condition })
 }
 

@@ -1,17 +1,22 @@
 //! Ends the process when the disk does not answer.
 //!
-//! A write that never returns would be worse than one that fails: nobody is answered, and nothing restarts the daemon. sled
+//! A read or write that never returns would be worse than one that fails: nobody is answered, and nothing restarts the daemon. sled
 //! 0.34 can also miss its own failure: when a write of its log fails while the flushing thread already waits for a later
 //! part, that thread is not woken. So an operation that runs longer than [`PATIENCE`] is taken for a failed one, and doubt
 //! is fatal: a restart finds out what the disk holds.
 //!
 //! And a write of sled's own threads can fail while nobody writes, or while the one who waits for it is not woken. sled keeps that
 //! error, so it is looked for: who has not ended [`GRACE`] after it was seen is ended here.
+//!
+//! **Time counts only while the process runs.** It is measured in looks of the watching thread, and not by a clock: a process that
+//! was stopped for an hour (SIGSTOP, the freezer of a container, a machine that slept) has not waited for its disk.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// Longer than any disk that works takes for one write, even behind a full queue of others.
+/// Longer than any disk that works takes for one operation, even behind a full queue of others.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How often it is looked.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -21,12 +26,22 @@ const GRACE: Duration = Duration::from_secs(2);
 /// What a failure of the disk means, and what to do.
 pub(super) const DISK_ADVICE: &str = "What was confirmed is kept. Make room on the disk or replace it, then start again: that finds out what it holds";
 
-/// When each running operation began.
+/// A time in looks of the watching thread.
+type Looks = u64;
+
+const fn looks(time: Duration) -> Looks {
+    (time.as_millis() / LOOK_EVERY.as_millis()) as Looks
+}
+
+/// At which look each running operation began.
 #[derive(Debug, Default)]
-pub(super) struct Watchdog(Mutex<Vec<Instant>>);
+pub(super) struct Watchdog {
+    looked: AtomicU64,
+    running: Mutex<Vec<Looks>>,
+}
 
 /// An operation that is being watched, until it is dropped.
-pub(super) struct Watched<'a>(&'a Watchdog, Instant);
+pub(super) struct Watched<'a>(&'a Watchdog, Looks);
 
 impl Watchdog {
     /// Watches until the last user is gone. `failures` tells what failed while nobody looked, what that means and what to do.
@@ -35,22 +50,25 @@ impl Watchdog {
     ) -> std::io::Result<Arc<Watchdog>> {
         let watchdog = Arc::new(Watchdog::default());
         let watched = Arc::downgrade(&watchdog);
-        std::thread::Builder::new().name("watchdog".into()).spawn(move || watch(&watched, &failures))?;
+        start_thread("watchdog", move || watch(&watched, &failures))?;
         Ok(watchdog)
     }
 
     pub(super) fn begin(&self) -> Watched<'_> {
-        let began = Instant::now();
+        let began = self.looked.load(Ordering::Relaxed);
         self.running().push(began);
         Watched(self, began)
     }
 
-    fn longest(&self) -> Option<Duration> {
-        self.running().iter().min().map(Instant::elapsed)
+    /// One more look. Whether an operation runs for too long.
+    fn look(&self) -> bool {
+        let now = self.looked.fetch_add(1, Ordering::Relaxed) + 1;
+        let oldest = self.running().iter().min().copied();
+        oldest.is_some_and(|began| now - began > looks(PATIENCE))
     }
 
-    fn running(&self) -> std::sync::MutexGuard<'_, Vec<Instant>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn running(&self) -> std::sync::MutexGuard<'_, Vec<Looks>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -64,20 +82,33 @@ impl Drop for Watched<'_> {
 }
 
 fn watch(watchdog: &Weak<Watchdog>, failures: &dyn Fn() -> Option<String>) {
-    let mut failed_at = None;
+    let mut looks_since_failure = 0;
     loop {
         std::thread::sleep(LOOK_EVERY);
         let Some(watchdog) = watchdog.upgrade() else { return };
-        if watchdog.longest().is_some_and(|longest| longest > PATIENCE) {
+        if watchdog.look() {
             let seconds = PATIENCE.as_secs();
             end(&format!("the disk has not answered for {seconds} s. {DISK_ADVICE}"));
         }
-        if let Some(failure) = failures()
-            && failed_at.get_or_insert_with(Instant::now).elapsed() >= GRACE
-        {
-            end(&failure);
+        if let Some(failure) = failures() {
+            looks_since_failure += 1;
+            if looks_since_failure > looks(GRACE) {
+                end(&failure);
+            }
         }
     }
+}
+
+/// Starts a thread that the store needs. When it panics, the process ends.
+pub(super) fn start_thread(name: &'static str, work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    let guarded = move || {
+        if catch_unwind(AssertUnwindSafe(work)).is_err() {
+            end(&format!(
+                "the thread {name:?} of the store panicked. What was confirmed is kept. Start again, and please report this with the log"
+            ));
+        }
+    };
+    std::thread::Builder::new().name(name.into()).spawn(guarded).map(drop)
 }
 
 fn end(what: &str) -> ! {
@@ -93,12 +124,25 @@ mod tests {
     #[test]
     fn only_what_still_runs_is_counted() {
         let watchdog = Watchdog::default();
-        assert_eq!(watchdog.longest(), None);
         let first = watchdog.begin();
         let second = watchdog.begin();
         drop(first);
-        assert!(watchdog.longest().is_some());
+        assert_eq!(watchdog.running().len(), 1);
         drop(second);
-        assert_eq!(watchdog.longest(), None);
+        assert!((0..=looks(PATIENCE)).all(|_| !watchdog.look()), "nothing runs");
+    }
+
+    /// A process that was stopped for a minute was once ended when it went on: the clock had gone on meanwhile.
+    #[test]
+    fn an_operation_has_run_for_as_long_as_the_watchdog_looked() {
+        let watchdog = Watchdog::default();
+        for _ in 0..1000 {
+            watchdog.look(); // what came before it does not count
+        }
+        let running = watchdog.begin();
+        assert!((0..looks(PATIENCE)).all(|_| !watchdog.look()));
+        assert!(watchdog.look(), "a minute of looks is over");
+        drop(running);
+        assert!(!watchdog.look());
     }
 }

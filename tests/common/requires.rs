@@ -42,6 +42,13 @@ pub fn strace() -> bool {
     or_left_out(FOUND.get_or_init(|| works(Command::new("strace").args(["-f", "-o", "/dev/null", "true"]))))
 }
 
+/// A C compiler: Rust links with it.
+#[must_use]
+pub fn cc() -> bool {
+    static FOUND: OnceLock<Result<(), String>> = OnceLock::new();
+    or_left_out(FOUND.get_or_init(|| works(Command::new("cc").arg("--version"))))
+}
+
 /// libfaketime, for programs of many threads.
 pub fn faketime() -> Option<PathBuf> {
     static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();

@@ -53,7 +53,7 @@ pub(super) enum Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Packed(u64);
 
-/// Lives above this cannot be told apart in the index. An outbox begins an epoch once in its life, or a few times.
+/// Lives above this cannot be told apart in the index. After it, numbers of epochs that were delivered are given again.
 pub(super) const LIFE_MAX: u32 = 0x7FFF;
 
 impl Packed {

@@ -27,6 +27,7 @@ pub use crate::store::salvage::OnLoss;
 pub use inspect::Inspection;
 pub use opening::Damage;
 pub use pages::{Position, Taken};
+pub use witness::Noted;
 
 use super::page::{self, Record};
 use super::{ClockReading, Epoch, LedgerId, Sequence};
@@ -49,6 +50,8 @@ const QUEUE: usize = 1024;
 const GROUP_PAGES: usize = BATCH_MAX;
 /// The most messages of one append. Their pages must fit into one batch of the store.
 pub const APPEND_MAX: usize = 10_000;
+/// A move to another epoch is not begun with less room than this, or than its pages take.
+const MOVE_NEEDS: u64 = 32 << 20;
 /// The most bytes of one append, payloads and keys together.
 pub const APPEND_BYTES_MAX: usize = 2 * 1024 * 1024;
 
@@ -298,6 +301,7 @@ impl Outbox {
             room: options.room.clone(),
             progress,
             failure: Arc::clone(&failure),
+            move_waits: false,
             carried: None,
         };
         let committer = std::thread::Builder::new()
@@ -530,6 +534,8 @@ struct Committer {
     room: Option<Room>,
     progress: watch::Sender<Progress>,
     failure: Arc<OnceLock<String>>,
+    /// A move was refused for want of room, which is said once.
+    move_waits: bool,
     /// What did not fit into the group before.
     carried: Option<Command>,
 }
@@ -671,8 +677,27 @@ impl Committer {
         Ok(None)
     }
 
+    /// What is moved is written again before its former place is free.
+    fn room_to_move(&mut self) -> Result<(), String> {
+        let Some(room) = &self.room else { return Ok(()) };
+        let (_, stored) = self.pages.size();
+        let is_there = room(stored, stored.min(MOVE_NEEDS));
+        match (&is_there, std::mem::replace(&mut self.move_waits, is_there.is_err())) {
+            (Err(what), false) => {
+                tracing::error!(
+                    "{what}; what the server wants to have moved to a new epoch waits until there is room. Make some on the disk: then it goes on by itself"
+                );
+            }
+            (Ok(()), true) => {
+                tracing::info!("the disk has room again, and what waits is moved to a new epoch")
+            }
+            _ => {}
+        }
+        is_there
+    }
+
     /// What changes the outbox itself.
-    fn change(&self, command: Command) -> Result<(), StoreError> {
+    fn change(&mut self, command: Command) -> Result<(), StoreError> {
         match command {
             Command::Unsettle { life, mark, done } => {
                 self.pages.unacknowledge(life, mark)?;
@@ -686,6 +711,10 @@ impl Committer {
                 let _ = done.send(Ok(epoch));
             }
             Command::Move { life, from, done } => {
+                if let Err(what) = self.room_to_move() {
+                    let _ = done.send(Err(AppendError::Full(what)));
+                    return Ok(());
+                }
                 let moved = match self.pages.position().life == life {
                     true => Some(self.pages.move_oldest(from)?),
                     false => None,

@@ -4,6 +4,7 @@ use crate::messaging::page::{Content, SealedPage};
 use crate::store::simulated::Disk;
 use bytes::Bytes;
 use proptest::prelude::*;
+use std::collections::BTreeSet;
 
 fn record(n: u64, length: usize) -> Record {
     let mut payload = n.to_be_bytes().to_vec();
@@ -161,6 +162,66 @@ fn what_a_receiver_lost_waits_after_a_restart_too() {
         let owed = [8, 9, 10].into_iter().filter(|n| *n != 9 || confirmed);
         assert_eq!(waiting, owed.map(|n| record(n, 20).payload).collect::<Vec<_>>(), "{case}");
     }
+}
+
+/// After 32,767 epochs each new one once failed as "damaged", and with it the edge.
+#[test]
+fn numbers_of_delivered_epochs_are_given_again_when_all_were_given() {
+    let (disk, pages) = pages();
+    let mut numbers = BTreeSet::from([pages.position().life]);
+    for _ in 0..keys::LIFE_MAX {
+        pages.begin_epoch().unwrap();
+        pages.sweep().unwrap(); // the one before it holds nothing
+        numbers.insert(pages.position().life);
+    }
+    assert_eq!(numbers.len(), 1 + keys::LIFE_MAX as usize, "each was given once");
+    // What was acknowledged of the first epoch under this number is not so of the next.
+    Store::on(disk.clone()).put(life::ACKNOWLEDGED, &life::encode_acknowledged(0, 99)).unwrap();
+    pages.begin_epoch().unwrap();
+    let epoch = pages.epoch();
+    pages.commit(&[post(records(3))]).unwrap();
+    pages.sweep().unwrap();
+    assert_eq!(pages.position().life, 0);
+    let pages = open(Store::on(disk)).unwrap();
+    assert_eq!((pages.epoch(), pages.status().unwrap().depth), (epoch, 3));
+    pages.begin_epoch().unwrap();
+    assert_eq!(pages.positions().iter().map(|position| position.life).collect::<Vec<_>>(), [0, 1]);
+}
+
+/// Sled keeps what was not flushed in memory: a move of a large backlog once was one unflushed whole.
+#[test]
+fn a_move_is_on_the_disk_step_by_step() {
+    let (disk, pages) = pages();
+    (0..30).for_each(|_| drop(pages.commit(&[post(records(64 * 64))]).unwrap()));
+    let pages_before = pages.take(0, 1, usize::MAX).unwrap().pages.len();
+    assert!(pages_before > 1600, "{pages_before} pages are more than one step takes");
+    pages.sweep().unwrap();
+    disk.cut_power_after(6);
+    pages.move_oldest(1).unwrap_err();
+    assert!(disk.in_doubt() <= 1, "{} steps are in doubt", disk.in_doubt());
+    disk.power_on(0);
+    let pages = open(Store::on(disk)).unwrap();
+    assert_eq!(pages.status().unwrap().depth, 30 * 64 * 64, "the move went on and lost nothing");
+    assert_eq!(pages.positions().len(), 1);
+}
+
+#[tokio::test]
+async fn a_move_that_has_no_room_is_not_begun_and_goes_on_when_there_is() {
+    let room: Arc<std::sync::Mutex<Result<(), String>>> = Arc::new(std::sync::Mutex::new(Ok(())));
+    let asked = Arc::clone(&room);
+    let options =
+        Options { room: Some(Arc::new(move |_, _| asked.lock().unwrap().clone())), ..Options::default() };
+    let outbox = Outbox::open(Store::on(Disk::default()), options, NOW).unwrap();
+    outbox.append(records(3), NOW).await.unwrap();
+    let (life, epoch) = (outbox.position().life, outbox.epoch());
+    *room.lock().unwrap() = Err("the disk is short".to_owned());
+    let refused = outbox.move_oldest(life, 1).await.unwrap_err();
+    assert!(refused.to_string().contains("the disk is short"), "{refused}");
+    assert_eq!((outbox.epoch(), outbox.status().unwrap().depth), (epoch, 3));
+    *room.lock().unwrap() = Ok(());
+    let (moved_to, events) = outbox.move_oldest(life, 1).await.unwrap().unwrap();
+    assert_eq!((moved_to, events), (outbox.epoch(), 3));
+    assert_ne!(moved_to, epoch);
 }
 
 #[test]
@@ -569,6 +630,7 @@ fn a_group_ends_although_more_keeps_coming() {
         room: None,
         progress,
         failure: Arc::default(),
+        move_waits: false,
         carried: None,
     };
     let (queue, mut waiting) = mpsc::channel(3 * QUEUE);

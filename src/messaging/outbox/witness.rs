@@ -45,6 +45,44 @@ impl Note {
     }
 }
 
+/// How far an outbox had come that nobody has open, by the note beside its store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Noted {
+    /// The epoch that new messages got, and the sequence that the next one would have had.
+    pub epoch: Epoch,
+    pub next_sequence: u64,
+    /// The highest sequence of that epoch that is acknowledged, 0 for none.
+    pub acknowledged: u64,
+    /// How many messages wait, of the newest epochs.
+    pub depth: u64,
+    /// How many epochs are held, of the newest ones.
+    pub epochs: usize,
+    /// In which boot of the machine it was noted. In the present one it is exact.
+    pub boot: BootId,
+}
+
+impl Noted {
+    /// Reads the note; `None` when there is none that can be read.
+    pub fn read(path: &Path) -> io::Result<Option<Noted>> {
+        let note = decode(&std::fs::read(path)?);
+        Ok(note.and_then(|note| {
+            let (epoch, next_sequence) = *note.ends.last()?;
+            let waits = note
+                .ends
+                .iter()
+                .map(|(epoch, next)| next.saturating_sub(1).saturating_sub(note.acknowledged_of(*epoch)));
+            Some(Noted {
+                epoch,
+                next_sequence,
+                acknowledged: note.acknowledged_of(epoch),
+                depth: waits.fold(0, u64::saturating_add),
+                epochs: note.ends.len(),
+                boot: note.boot,
+            })
+        }))
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Witness {

@@ -136,10 +136,13 @@ fn print_garages(answer: &Value) -> String {
         if !garage["formerly"].is_null() {
             remarks.push(format!("formerly {}", text(&garage["formerly"])));
         }
-        if garage["capacity_told"] != garage["capacity"] {
+        if !garage["capacity_told"].is_null() && garage["capacity_told"] != garage["capacity"] {
             remarks.push(format!("its edge tells {} spaces", text(&garage["capacity_told"])));
         }
-        let cell = |field: &str| text(&garage[field]);
+        let cell = |field: &str| match &garage[field] {
+            Value::Null => "--".to_owned(),
+            known => text(known),
+        };
         [cell("name"), cell("occupied"), cell("capacity"), cell("events"), remarks.join("; ")]
     });
     table(std::iter::once(head).chain(lines).collect())

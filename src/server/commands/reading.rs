@@ -33,9 +33,9 @@ pub fn garages(view: &Snapshot, streams: &BTreeMap<SiteName, Vec<Stream>>) -> Va
         json!({
             "name": name,
             "formerly": (name != key).then_some(key),
-            "capacity": garage.capacity,
-            "capacity_told": garage.told_capacity,
-            "occupied": garage.occupancy.occupied,
+            "capacity": garage.known_capacity(),
+            "capacity_told": (garage.told_capacity > 0).then_some(garage.told_capacity),
+            "occupied": garage.known_occupied(),
             "events": garage.events,
             "epochs": epochs,
             "decommissioned": garage.orders.decommissioned.is_some(),

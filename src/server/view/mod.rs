@@ -82,6 +82,23 @@ pub struct Garage {
     pub orders: commands::Orders,
 }
 
+impl Garage {
+    /// How many cars are inside; unknown before its first event is applied.
+    pub fn known_occupied(&self) -> Option<i64> {
+        (self.events > 0).then_some(self.occupancy.occupied)
+    }
+
+    /// How many spaces it has; unknown until an operator or its edge says so.
+    pub fn known_capacity(&self) -> Option<u32> {
+        (self.capacity > 0 || self.orders.capacity.is_some()).then_some(self.capacity)
+    }
+
+    /// Free spaces, where both are known.
+    pub fn known_free(&self) -> Option<u32> {
+        Some(free_spaces(self.known_capacity()?, self.known_occupied()?))
+    }
+}
+
 /// Events that will never come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hole {

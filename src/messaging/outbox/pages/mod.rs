@@ -25,7 +25,7 @@ use tokio::sync::watch;
 /// What the outbox holds of the epoch that is being delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
-    /// Which of the epochs it is: a number that this outbox never gives again.
+    /// Which of the epochs it is: a number that this outbox gives again at the earliest after 32,767 others.
     pub life: u32,
     pub epoch: Epoch,
     /// The oldest sequence stored, or the next one.
@@ -165,11 +165,9 @@ impl Pages {
 
     /// New messages belong to a new epoch from now on, which is on disk when this returns. Called by the committer only.
     pub(in crate::messaging::outbox) fn begin_epoch(&self) -> Result<Epoch, StoreError> {
-        let (number, rank) = {
-            let state = self.state();
-            (state.next_number, state.lives.back().map_or(0, |life| life.rank + 1))
-        };
-        let life = Life::begin(self.checked(number)?, rank, Epoch::random());
+        let number = self.new_number()?;
+        let rank = self.state().lives.back().map_or(0, |life| life.rank + 1);
+        let life = Life::begin(number, rank, Epoch::random());
         self.store.put(&entry_key(number), &life.entry().encode())?;
         self.store.flush()?;
         let epoch = life.epoch;
@@ -180,14 +178,43 @@ impl Pages {
         Ok(epoch)
     }
 
-    fn checked(&self, number: u32) -> Result<u32, StoreError> {
-        if number <= LIFE_MAX {
+    /// A number for a new life: the one after the last that was given, and after the greatest one the first that is free. Nothing is
+    /// stored under it when this returns. Called by the committer only.
+    fn new_number(&self) -> Result<u32, StoreError> {
+        let (next, held) = {
+            let state = self.state();
+            (state.next_number, state.lives.iter().map(|life| life.number).collect::<Vec<_>>())
+        };
+        let numbers = (next..=LIFE_MAX).chain(0..next.min(LIFE_MAX + 1));
+        for number in numbers.filter(|number| !held.contains(number)) {
+            if self.is_stored(number)? {
+                continue;
+            }
+            // The hint of what was acknowledged of an epoch that had the number before must not be taken for this one's.
+            let hint = self.store.get(life::ACKNOWLEDGED)?.and_then(|hint| life::decode_acknowledged(&hint));
+            if hint.is_some_and(|(of, _)| of == number) {
+                self.store.remove(life::ACKNOWLEDGED)?;
+            }
             return Ok(number);
         }
         Err(StoreError::Damaged {
             place: "the epochs of the outbox".into(),
-            reason: format!("there were more than {LIFE_MAX}"),
+            reason: format!("{LIFE_MAX} of them wait to be delivered, and no more can be told apart"),
         })
+    }
+
+    /// Whether anything is stored of the life with this number, pages that were kept aside among it.
+    fn is_stored(&self, number: u32) -> Result<bool, StoreError> {
+        if self.store.get(&entry_key(number))?.is_some() {
+            return Ok(true);
+        }
+        let (first, last) = (page_key(number, 0), page_key(number, u64::MAX));
+        for (first, last) in [(life::aside_key(&first), life::aside_key(&last)), (first, last)] {
+            if let Some(entry) = self.store.range(&first, &last).next() {
+                return entry.map(|_| true);
+            }
+        }
+        Ok(false)
     }
 
     pub(in crate::messaging::outbox) fn ledger(&self) -> Option<LedgerId> {

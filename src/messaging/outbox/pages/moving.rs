@@ -18,11 +18,12 @@ impl Pages {
         self.acknowledge(life, first.saturating_sub(1));
         // Keys of what is delivered are written down, and its pages are gone before the move is begun.
         self.sweep()?;
+        let number = self.new_number()?;
         let (from, to) = {
             let mut state = self.state();
             let from = state.front().number;
-            let to = Life::begin(self.checked(state.next_number)?, state.front().rank, Epoch::random());
-            state.next_number += 1;
+            let to = Life::begin(number, state.front().rank, Epoch::random());
+            state.next_number = number + 1;
             (from, to)
         };
         let entry = Entry { takes_over: Some((from, first)), ..to.entry() };
@@ -112,6 +113,9 @@ impl Pages {
             }
             life.next = next;
             life.newest_digest = digest;
+            drop((state, keys));
+            // sled takes writes faster than a busy disk, and keeps them all in memory; and only what is on the disk frees room.
+            self.store.flush()?;
         }
         let entry = {
             let mut state = self.state();
