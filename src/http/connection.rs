@@ -88,6 +88,8 @@ pub(super) struct Progress {
     served: bool,
     /// Since when the client has not read what is written.
     stalled_since: Option<Instant>,
+    /// What the answer takes that is being written.
+    answer_bytes: u64,
     /// The client sends no more.
     eof: bool,
     /// The status of an answer that hyper made up itself; see [`Watched::poll_write`].
@@ -102,6 +104,7 @@ impl Progress {
             exchange: Exchange::None,
             served: false,
             stalled_since: None,
+            answer_bytes: 0,
             eof: false,
             hypers_own: None,
         }
@@ -135,8 +138,9 @@ impl Progress {
         }
     }
 
-    fn handler_answered(&mut self, now: Instant) {
+    pub fn handler_answered(&mut self, now: Instant, answer_bytes: u64) {
         self.go(Stage::Answering, now);
+        self.answer_bytes = answer_bytes;
     }
 
     fn answer_taken(&mut self) {
@@ -149,12 +153,32 @@ impl Progress {
         if self.stage == Stage::Answering && self.exchange == Exchange::Taken {
             self.served = true;
             self.exchange = Exchange::None;
+            self.answer_bytes = 0;
             self.go(Stage::Waiting, now);
         }
     }
 
-    fn stalled(&mut self, now: Instant) {
+    pub fn stalled(&mut self, now: Instant) {
         self.stalled_since.get_or_insert(now);
+    }
+
+    /// What the answer takes that is being written.
+    pub fn answer_bytes(&self) -> u64 {
+        self.answer_bytes
+    }
+
+    /// Since when the client has not read its answer.
+    pub fn stalled_since(&self) -> Option<Instant> {
+        self.stalled_since.filter(|_| self.stage == Stage::Answering)
+    }
+
+    /// Whether it can be ended without leaving a client that reads without the answer to a whole request.
+    pub fn can_give_way(&self) -> bool {
+        match self.stage {
+            Stage::Waiting | Stage::Receiving => true,
+            Stage::Working => false,
+            Stage::Answering => self.stalled_since.is_some(),
+        }
     }
 
     pub fn stage(&self) -> Stage {
@@ -275,10 +299,6 @@ impl Watch {
 
     pub fn request_complete(&self) {
         self.progress().request_complete(Instant::now());
-    }
-
-    pub fn handler_answered(&self) {
-        self.progress().handler_answered(Instant::now());
     }
 
     pub fn is_at_eof(&self) -> bool {

@@ -5,6 +5,7 @@
 //! **Kept by.** A limit for all and one for each address. At a limit the connection that is of least use gives way: first those
 //! that never sent a whole request, then idle ones, then later requests that are not complete, then clients that do not read; of
 //! those the ones of the address with the most connections; of those the oldest.
+//! Answers that are not read take 64 MB together: beyond that those give way that have kept the most for the longest.
 //! **Not promised.** A connection when all others are being answered: then a new one is refused with 503. Fairness among the
 //! clients of one reverse proxy, which all have its address. Loopback has no limit of its own: what connects from there is a
 //! program of this machine, often a proxy.
@@ -25,11 +26,13 @@ pub struct ConnectionLimits {
     pub all: usize,
     /// A reverse proxy needs one for each request that it forwards at the same time.
     pub per_address: usize,
+    /// What all answers may take that wait for their clients to read them.
+    pub answer_bytes: u64,
 }
 
 impl Default for ConnectionLimits {
     fn default() -> ConnectionLimits {
-        ConnectionLimits { all: 512, per_address: 256 }
+        ConnectionLimits { all: 512, per_address: 256, answer_bytes: 64 * 1024 * 1024 }
     }
 }
 
@@ -109,7 +112,7 @@ impl Table {
         Some(entry)
     }
 
-    /// Asks one connection to end, of `client` if one is given. Returns whether there was one that can.
+    /// Asks one connection to end, of `client` if one is given.
     fn make_room(&mut self, client: Option<Client>, now: Instant) -> Made {
         let candidates =
             self.open.iter().filter(|(_, entry)| client.is_none_or(|client| client == entry.client));
@@ -179,6 +182,27 @@ impl Connections {
         Ok(Place { connections: Arc::clone(self), id, watch, gives_way })
     }
 
+    /// Ends connections whose clients do not read as long as all answers together take too much, the one of `id` aside: first the one
+    /// with the largest product of its answer's size and the time for which it was not read.
+    pub fn make_room_for_answers(&self, id: u64, now: Instant) {
+        let mut table = self.table();
+        let mut bytes: u64 = table.open.values().map(|entry| entry.watch.progress().answer_bytes()).sum();
+        while bytes > self.limits.answer_bytes {
+            let unread = table.open.iter().filter(|(other, _)| **other != id).filter_map(|(other, entry)| {
+                let progress = entry.watch.progress();
+                let unread_for = now.saturating_duration_since(progress.stalled_since()?);
+                let its_bytes = progress.answer_bytes();
+                Some((u128::from(its_bytes) * (unread_for.as_micros() + 1), its_bytes, *other))
+            });
+            let Some((_, its_bytes, other)) = unread.max() else { return };
+            if let Some(entry) = table.remove(other) {
+                entry.gives_way.notify_one();
+                self.traffic.connections_evicted.inc();
+            }
+            bytes -= its_bytes;
+        }
+    }
+
     /// Asks the least useful connection to end, because the process has no more file descriptors.
     pub fn free_a_descriptor(&self, now: Instant) {
         if self.table().make_room(None, now) == Made::Room {
@@ -190,7 +214,7 @@ impl Connections {
 /// A connection's place among all; given back when it is dropped.
 pub(super) struct Place {
     connections: Arc<Connections>,
-    id: u64,
+    pub id: u64,
     pub watch: Arc<Watch>,
     /// Notified once when the connection is to end for another.
     pub gives_way: Arc<Notify>,
@@ -208,7 +232,10 @@ mod tests {
     use super::*;
 
     fn connections(all: usize, per_address: usize) -> Arc<Connections> {
-        Connections::new(ConnectionLimits { all, per_address }, Traffic::default())
+        Connections::new(
+            ConnectionLimits { all, per_address, ..ConnectionLimits::default() },
+            Traffic::default(),
+        )
     }
 
     fn address(text: &str) -> IpAddr {
@@ -274,6 +301,27 @@ mod tests {
             (connections.traffic.connections_open.get(), connections.traffic.connections_evicted.get()),
             (0, 0)
         );
+    }
+
+    #[test]
+    fn answers_that_are_not_read_give_way_when_all_are_too_much() {
+        let limits = ConnectionLimits { answer_bytes: 250, ..ConnectionLimits::default() };
+        let connections = Connections::new(limits, Traffic::default());
+        let now = Instant::now();
+        let ago = |seconds| now.checked_sub(std::time::Duration::from_secs(seconds)).unwrap();
+        let place = |bytes, stalled: Option<u64>| {
+            let place = connections.admit(address("10.0.0.1"), now).unwrap();
+            place.watch.progress().handler_answered(now, bytes);
+            stalled.into_iter().for_each(|seconds| place.watch.progress().stalled(ago(seconds)));
+            place
+        };
+        let places = [place(10, Some(9)), place(100, Some(2)), place(120, Some(1)), place(60, None)];
+        connections.make_room_for_answers(places[3].id, now);
+        assert_eq!(places.each_ref().map(is_leaving), [false, true, false, false]);
+        let last = place(300, None);
+        connections.make_room_for_answers(last.id, now);
+        assert_eq!(places.each_ref().map(is_leaving), [true, true, true, false], "one that is read stays");
+        assert!(!is_leaving(&last));
     }
 
     #[test]

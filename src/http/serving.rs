@@ -38,6 +38,8 @@ use tokio_util::sync::CancellationToken;
 
 /// The longest header of a request; also how much of a body hyper reads at a time.
 const HEADER_MAX: usize = 16 * 1024;
+/// From which length on an answer is looked at for what all answers take together.
+const LARGE_ANSWER: u64 = 16 * 1024;
 /// How long the loop waits after the system had no descriptor or memory for a connection.
 const AFTER_FAILED_ACCEPT: Duration = Duration::from_millis(100);
 /// How often that is logged.
@@ -68,7 +70,13 @@ pub async fn serve_by(
     traffic: Traffic,
 ) {
     let connections = Connections::new(rules.connections, traffic.clone());
-    let host = Arc::new(Host { router: TowerToHyperService::new(router), times: rules.times, stop, traffic });
+    let host = Arc::new(Host {
+        router: TowerToHyperService::new(router),
+        connections: Arc::clone(&connections),
+        times: rules.times,
+        stop,
+        traffic,
+    });
     let mut tasks = JoinSet::new();
     let mut logged: Option<Instant> = None;
     loop {
@@ -147,6 +155,7 @@ fn panicked() -> Problem {
 /// What all connections of a daemon share.
 struct Host {
     router: TowerToHyperService<Router>,
+    connections: Arc<Connections>,
     times: TimeLimits,
     stop: CancellationToken,
     traffic: Traffic,
@@ -177,7 +186,7 @@ impl Host {
     async fn serve_connection<S: Resets>(self: Arc<Self>, stream: S, place: Place) {
         let watch = Arc::clone(&place.watch);
         let io = TokioIo::new(Watched { stream, watch: Arc::clone(&watch) });
-        let exchange = Exchange { host: Arc::clone(&self), watch: Arc::clone(&watch) };
+        let exchange = Exchange { host: Arc::clone(&self), id: place.id, watch: Arc::clone(&watch) };
         let mut connection = http1::Builder::new()
             .half_close(true)
             .header_read_timeout(None)
@@ -227,12 +236,12 @@ impl Host {
             if stopped_at.is_none() && stop.as_mut().poll(cx).is_ready() {
                 stopped_at = Some(now);
             }
-            let (stage, mut deadline, standing) = {
+            let (stage, mut deadline, can_give_way) = {
                 let progress = place.watch.progress();
-                (progress.stage(), progress.deadline(&self.times), progress.standing(now))
+                (progress.stage(), progress.deadline(&self.times), progress.can_give_way())
             };
             // Its request may have become complete meanwhile: then it is answered first.
-            if asked_to_give_way && standing.is_some() {
+            if asked_to_give_way && can_give_way {
                 return Poll::Ready(End::GivesWay);
             }
             if let Some(stopped_at) = stopped_at {
@@ -288,6 +297,8 @@ impl Host {
 /// Takes the requests of one connection to the router.
 struct Exchange {
     host: Arc<Host>,
+    /// Of its place.
+    id: u64,
     watch: Arc<Watch>,
 }
 
@@ -310,6 +321,7 @@ impl hyper::service::Service<Request<Incoming>> for Exchange {
         };
         let answer = self.host.router.call(Request::from_parts(head, body));
         let patience = self.host.times.unwanted_body;
+        let (host, id) = (Arc::clone(&self.host), self.id);
         Box::pin(async move {
             let response = match AssertUnwindSafe(answer).catch_unwind().await {
                 Ok(Ok(response)) => response,
@@ -319,7 +331,11 @@ impl hyper::service::Service<Request<Incoming>> for Exchange {
             if let Some(leftover) = leftover {
                 leftover.drop_rest(&watch, patience).await;
             }
-            watch.handler_answered();
+            let bytes = axum::body::HttpBody::size_hint(response.body()).lower();
+            watch.progress().handler_answered(Instant::now(), bytes);
+            if bytes >= LARGE_ANSWER {
+                host.connections.make_room_for_answers(id, Instant::now());
+            }
             Ok(response.map(|body| AnswerBody { body, watch }))
         })
     }

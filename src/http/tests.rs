@@ -221,6 +221,25 @@ async fn a_client_that_does_not_read_its_answer_is_cut_off() {
     }
 }
 
+/// 512 clients that ask for the longest statement and read nothing would take the memory of the server.
+#[tokio::test]
+async fn answers_that_nobody_reads_take_no_more_than_their_limit() {
+    let connections = ConnectionLimits { answer_bytes: 150 * 1024 * 1024, ..ConnectionLimits::default() };
+    let daemon = start_with(Rules { times: long_times(), connections }).await;
+    let mut streams = Vec::new();
+    for n in 1..=6 {
+        let mut stream = daemon.send("GET /long HTTP/1.1\r\nHost: h\r\n\r\n").await;
+        stream.read_u8().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await; // until nothing more fits into the sockets
+        streams.push(stream);
+        // Each takes 64 MB: from the third on one gives way for each.
+        daemon.until(|traffic| traffic.connections_evicted.get() == (n - 2_u64.min(n))).await;
+    }
+    daemon.until_open(2).await;
+    let mut stream = daemon.send(GET).await;
+    answer(&mut stream, "HERE").await;
+}
+
 #[tokio::test]
 async fn a_download_that_its_client_breaks_off_ends() {
     let daemon = start(long_times()).await;
@@ -308,7 +327,7 @@ async fn a_mistake_in_a_handler_is_a_problem_and_costs_nobody_else_anything() {
 
 #[tokio::test]
 async fn connections_without_a_request_give_way_and_those_that_are_answered_do_not() {
-    let connections = ConnectionLimits { all: 3, per_address: 3 };
+    let connections = ConnectionLimits { all: 3, per_address: 3, ..ConnectionLimits::default() };
     let daemon = start_with(Rules { times: long_times(), connections }).await;
     let mut answered = daemon.send("GET /gate HTTP/1.1\r\nHost: h\r\n\r\n").await;
     let mut idle = daemon.send(GET).await;
@@ -335,7 +354,7 @@ async fn connections_without_a_request_give_way_and_those_that_are_answered_do_n
 
 #[tokio::test]
 async fn a_connection_beyond_all_that_are_being_answered_is_refused_with_a_problem() {
-    let connections = ConnectionLimits { all: 2, per_address: 2 };
+    let connections = ConnectionLimits { all: 2, per_address: 2, ..ConnectionLimits::default() };
     let daemon = start_with(Rules { times: long_times(), connections }).await;
     let gate = "GET /gate HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
     let mut answered = [daemon.send(gate).await, daemon.send(gate).await];

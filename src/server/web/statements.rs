@@ -10,9 +10,13 @@ use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
+use std::time::Duration;
+use tokio::time::timeout;
 
 /// A longer statement is not made here: its page would take hundreds of megabytes.
 const LINES_MAX: u64 = 20_000;
+/// How long a statement waits for those before it.
+const WAITS: Duration = Duration::from_secs(10);
 
 #[derive(Deserialize)]
 pub(super) struct StatementQuery {
@@ -63,7 +67,11 @@ pub(super) async fn statement(
         Some(other) => return Err(bad(format!("of: {other:?} is none. There are account and plate"))),
     };
     let (media_type, render) = format(asked.format.as_deref())?;
-    let turn = web.statements.lock().await;
+    // One that its client no longer waits for cannot be told from another, so that none waits long.
+    let Ok(turn) = timeout(WAITS, web.statements.lock()).await else {
+        let detail = "other statements are being made. Nothing was changed; ask again in a moment";
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(5));
+    };
     let (shared, name) = (web.clone(), whose.clone());
     let found = http::blocking(move || {
         let books = shared.books();
