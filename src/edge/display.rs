@@ -9,8 +9,9 @@
 
 use crate::messaging::page::ContentView;
 use crate::messaging::{Epoch, SiteName, page::SealedPage};
+use crate::parking::board::{BoardLine, BoardPart, Gathered, Gathering, OwnLine};
 use crate::parking::occupancy::Effect;
-use crate::parking::{Board, BoardAnswer, BoardQuestion, Event};
+use crate::parking::{Board, BoardQuestion, Event};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -52,7 +53,8 @@ pub struct Display {
     own: String,
     /// Those that this outbox holds or held, in the order in which they are delivered.
     epochs: Vec<[u8; 16]>,
-    board: Option<Board>,
+    board: Gathered,
+    /// When the whole board that is shown came, or was known to be right still.
     received_at: Option<(Instant, i64)>,
     /// Our count after our event `base.1`, as the server told it; the count is unknown when it never did.
     base: (Option<i64>, Place),
@@ -77,7 +79,7 @@ impl Display {
         Display {
             own: own.to_string(),
             epochs: epochs.iter().map(|(epoch, _)| epoch.to_bytes()).collect(),
-            board: None,
+            board: Gathered::default(),
             received_at: None,
             base: (
                 (is_first && epochs.len() == 1 && oldest == 1).then_some(0),
@@ -212,22 +214,23 @@ impl Display {
 
     /// What to ask the server for.
     pub fn question(&self) -> BoardQuestion {
-        BoardQuestion { have: self.board.as_ref().map(|board| board.version) }
+        self.board.question()
     }
 
-    /// An answer came. An answer that does not fit what we have makes the next question ask for the whole.
-    pub fn answered(&mut self, answer: BoardAnswer, now: Instant, now_ms: i64) {
-        self.board = Board::after(self.board.take(), answer);
-        if self.board.is_some() {
-            self.received_at = Some((now, now_ms));
-            self.take_own_line();
+    /// A part of the board came, with our own line.
+    pub fn answered(&mut self, part: BoardPart, own: Option<&OwnLine>, now: Instant, now_ms: i64) {
+        match self.board.take(part, own, &self.own) {
+            Gathering::Whole => self.received_at = Some((now, now_ms)),
+            Gathering::Partly => {}
+            Gathering::Ignored => return,
+        }
+        // It is as new as the part: it does not wait for the rest of the board.
+        if let Some(own) = own {
+            self.take_own_line(&own.line);
         }
     }
 
-    fn take_own_line(&mut self) {
-        let Some(line) = self.board.as_ref().and_then(|board| board.garages.get(&self.own)) else {
-            return;
-        };
+    fn take_own_line(&mut self, line: &BoardLine) {
         let through = match line.through {
             Some((epoch, sequence)) if self.epochs.contains(&epoch) => {
                 let known = self.epochs.iter().position(|known| *known == epoch);
@@ -262,7 +265,7 @@ impl Display {
     }
 
     pub fn board(&self) -> Option<&Board> {
-        self.board.as_ref()
+        self.board.whole()
     }
 
     /// How long ago the server said what the board shows, and when that was.
@@ -272,7 +275,7 @@ impl Display {
 
     /// What to write to disk for the next process.
     pub fn save(&self) -> Vec<u8> {
-        let board = self.board.clone().zip(self.received_at.map(|(_, at_ms)| at_ms));
+        let board = self.board.whole().cloned().zip(self.received_at.map(|(_, at_ms)| at_ms));
         let through = self.runs.back().map_or(self.base.1, |run| run.last);
         let count = self.own_occupied().filter(|_| self.is_complete());
         let own = count.map(|count| (self.epochs[through.epoch], through.sequence, count));
@@ -307,8 +310,11 @@ impl Display {
             let age = u64::try_from(now_ms.saturating_sub(at_ms)).unwrap_or(0);
             let received_at = now.checked_sub(Duration::from_millis(age)).unwrap_or(now);
             self.received_at = Some((received_at, at_ms));
-            self.board = Some(board);
-            self.take_own_line();
+            let own = board.garages.get(&self.own).cloned();
+            self.board = Gathered::from_whole(board);
+            if let Some(line) = own {
+                self.take_own_line(&line);
+            }
         }
     }
 }
@@ -319,7 +325,7 @@ mod tests {
     use crate::messaging::page::{Content, Page, Record};
     use crate::messaging::{ClockReading, Sequence};
     use crate::parking::EventKind;
-    use crate::parking::board::{BoardLine, BoardVersion};
+    use crate::parking::board::{BoardVersion, PartLine};
 
     const EPOCH: Epoch = Epoch::from_bytes([5; 16]);
 
@@ -328,21 +334,34 @@ mod tests {
         (0..n).fold(Effect::default(), |effect, _| effect.then(entry))
     }
 
-    fn told(occupied: i64, through: u64) -> BoardAnswer {
+    /// What the server says of the one garage that there is.
+    fn told(occupied: i64, through: u64) -> (BoardPart, OwnLine) {
         let line =
             BoardLine { capacity: 100, occupied, as_of_ms: None, through: Some((EPOCH.to_bytes(), through)) };
-        BoardAnswer::Whole(Board {
-            version: BoardVersion { ledger: [1; 16], position: through, run: 1 },
-            garages: [("a".to_owned(), line)].into(),
-        })
+        let upto = BoardVersion { ledger: [1; 16], position: through, run: 1 };
+        let name = "a".to_owned();
+        let its = PartLine { name: name.clone(), capacity: 100, occupied, as_of_ms: None };
+        let part = BoardPart { since: None, upto, board_at: through, is_last: true, garages: vec![its] };
+        (part, OwnLine { called: name, line })
     }
 
     fn display(oldest: u64) -> Display {
         Display::new(&SiteName::new("a").unwrap(), &[(EPOCH, oldest)], true)
     }
 
-    fn answered(display: &mut Display, answer: BoardAnswer) {
-        display.answered(answer, Instant::now(), 0);
+    fn answered(display: &mut Display, (part, own): (BoardPart, OwnLine)) {
+        display.answered(part, Some(&own), Instant::now(), 0);
+    }
+
+    /// In a large city the board comes in parts, one with each question. The own count does not wait for the last of them.
+    #[test]
+    fn the_own_line_counts_before_the_board_is_whole() {
+        let mut display = display(100);
+        let (mut part, own) = told(40, 99);
+        part.is_last = false;
+        answered(&mut display, (part, own));
+        assert_eq!(display.own_occupied(), Some(40));
+        assert!(display.board().is_none() && display.age(Instant::now()).is_none());
     }
 
     /// A board line may hold any numbers: a server that is damaged, or none of ours, must not end an edge.

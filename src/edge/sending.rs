@@ -7,6 +7,7 @@ use crate::messaging::outbox::{AppendError, Position, Status, Taken};
 use crate::messaging::sender::stillness::{Queue, STANDS_STILL_AFTER, Stillness};
 use crate::messaging::sender::{Action, Held, Outcome, PAGES_BYTES, Replied, Sender, SenderConfig};
 use crate::messaging::wire::{Reply, Request, WireError};
+use crate::parking::board::BoardPart;
 use crate::parking::{BoardAnswer, Observation};
 use crate::store::StoreError;
 use crate::transport::ServerAddress;
@@ -273,8 +274,13 @@ impl Shell {
             self.compare_clocks(&reply);
             self.shared.sending().notice.clone_from(&reply.notice);
             if let Some(answer) = &reply.answer {
-                match BoardAnswer::from_bytes(answer) {
-                    Ok(answer) => self.shared.display().answered(answer, Instant::now(), clock::wall_ms()),
+                let read = BoardAnswer::from_bytes(answer)
+                    .and_then(|answer| Ok((BoardPart::from_bytes(&answer.part)?, answer.own)));
+                match read {
+                    Ok((part, own)) => {
+                        let mut display = self.shared.display();
+                        display.answered(part, own.as_ref(), Instant::now(), clock::wall_ms());
+                    }
                     Err(error) => tracing::debug!(%error, "the board is shown as it was"),
                 }
             }

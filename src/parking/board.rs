@@ -1,7 +1,15 @@
 //! The board: the occupancy of all garages, as one garage shows it, and what rides along on requests.
 //!
 //! These travel as opaque bytes in `messaging`, encoded with postcard behind a version byte for each of them.
+//!
+//! **Promise.** An edge shows whole boards only: the lines of all garages of the city at one position, however many there are.
+//! **Kept by.** The server gives the lines in the order in which they changed last, in parts that fit into a reply. A line that
+//! changes while a board is gathered goes to the end of that order and comes again, so that the last part makes a board of its
+//! position whole, and the server keeps nothing about who gathers. What an edge has already is where it goes on from: "what
+//! changed since" and "the next part" are one question.
+//! **Not promised.** A board within one exchange: a city of 10,000 garages with long names takes three or four.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::collections::BTreeMap;
 
@@ -35,21 +43,71 @@ pub struct Board {
     pub garages: BTreeMap<String, BoardLine>,
 }
 
-/// What an edge asks: the board, given the version that it has.
+/// What an edge asks: the lines that changed since those that it has. `None`: it has none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BoardQuestion {
-    pub have: Option<BoardVersion>,
+    pub since: Option<Since>,
+}
+
+/// Up to where an edge has the lines of a board.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Since {
+    /// It has every line that changed up to here.
+    pub version: BoardVersion,
+    /// It knows of every line that was taken from the board up to this position.
+    pub begun: u64,
 }
 
 /// What the server answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum BoardAnswer {
-    Whole(Board),
-    /// The lines that changed since `from`, and the version that results.
-    Changed {
-        from: BoardVersion,
-        now: Board,
-    },
+pub struct BoardAnswer {
+    /// The asker's own line, when the server knows the garage. It is there also when boards leave it out.
+    pub own: Option<OwnLine>,
+    /// A [`BoardPart`], encoded: it is the same for all who ask since the same version.
+    pub part: Bytes,
+}
+
+/// The line of the garage that asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnLine {
+    /// What the garage is called on the board. It knows itself by its own name.
+    pub called: String,
+    pub line: BoardLine,
+}
+
+/// Some lines of a board, in the order in which they changed last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BoardPart {
+    /// They come after these; `None`: they are the first, and what was gathered before is void.
+    pub since: Option<BoardVersion>,
+    /// All that changed up to here has been given with this part.
+    pub upto: BoardVersion,
+    /// The position of the board that the part was made from.
+    pub board_at: u64,
+    /// Whether the board is whole with this part.
+    pub is_last: bool,
+    pub garages: Vec<PartLine>,
+}
+
+/// One garage in a part of a board.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartLine {
+    pub name: String,
+    pub capacity: u32,
+    pub occupied: i64,
+    pub as_of_ms: Option<i64>,
+}
+
+impl PartLine {
+    /// At most what it takes in an encoded part.
+    pub fn size_at_most(&self) -> usize {
+        self.name.len() + 2 + 5 + 10 + 11
+    }
+}
+
+impl BoardPart {
+    /// At most what a part without lines takes.
+    pub const EMPTY_AT_MOST: usize = 1 + 2 * (16 + 10 + 10) + 10 + 1 + 5;
 }
 
 /// What an edge knows now. An observation, never an event.
@@ -87,8 +145,33 @@ macro_rules! rides_along {
         }
     )*};
 }
-// Form 1 of the board had versions without the run.
-rides_along!(BoardQuestion in form 2, BoardAnswer in form 2, Observation in form 1);
+// Form 1 of the board had versions without the run, form 2 (see `earlier`) came as a whole.
+rides_along!(BoardQuestion in form 3, BoardAnswer in form 3, BoardPart in form 3, Observation in form 1);
+
+/// The board as edges of version 0.1.0 ask for it, and get it: in one piece, so only where the city is small enough for a reply.
+pub mod earlier {
+    use super::{Board, BoardVersion, UnknownForm, decode, encode};
+    use serde::{Deserialize, Serialize};
+
+    /// The board, given the version that the edge has.
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct BoardQuestion {
+        pub have: Option<BoardVersion>,
+    }
+
+    /// What the server answers.
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub enum BoardAnswer {
+        Whole(Board),
+        /// The lines that changed since `from`, and the version that results.
+        Changed {
+            from: BoardVersion,
+            now: Board,
+        },
+    }
+
+    rides_along!(BoardQuestion in form 2, BoardAnswer in form 2);
+}
 
 fn encode(version: u8, value: &impl Serialize) -> Vec<u8> {
     postcard::to_extend(value, vec![version]).expect("it always encodes")
@@ -101,18 +184,86 @@ fn decode<T: DeserializeOwned>(version: u8, bytes: &[u8]) -> Result<T, UnknownFo
     }
 }
 
-impl Board {
-    /// The board after an answer: `None` when it changes a version that we do not have, so that the whole must be asked for.
-    pub fn after(board: Option<Board>, answer: BoardAnswer) -> Option<Board> {
-        match (answer, board) {
-            (BoardAnswer::Whole(board), _) => Some(board),
-            (BoardAnswer::Changed { from, now }, Some(mut board)) if board.version == from => {
-                board.garages.extend(now.garages);
-                board.version = now.version;
-                Some(board)
+/// The board as an edge gathers it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Gathered {
+    /// The last whole one: what is shown.
+    whole: Option<Board>,
+    /// What has come of the next one, and the position of the board with which that began.
+    next: Option<(Board, u64)>,
+}
+
+/// What an answer made of the board.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gathering {
+    /// There is another whole board, or the same one is known to be of a later position.
+    Whole,
+    /// More parts are to come; what is shown is the last whole one.
+    Partly,
+    /// It does not go on from what was gathered: it came twice, or late.
+    Ignored,
+}
+
+impl Gathered {
+    /// Goes on from a whole board that was kept.
+    pub fn from_whole(board: Board) -> Gathered {
+        Gathered { whole: Some(board), next: None }
+    }
+
+    /// The last whole board.
+    pub fn whole(&self) -> Option<&Board> {
+        self.whole.as_ref()
+    }
+
+    /// What to ask next.
+    pub fn question(&self) -> BoardQuestion {
+        let since = match (&self.next, &self.whole) {
+            (Some((board, begun)), _) => Some(Since { version: board.version, begun: *begun }),
+            (None, Some(board)) => Some(Since { version: board.version, begun: board.version.position }),
+            (None, None) => None,
+        };
+        BoardQuestion { since }
+    }
+
+    /// Takes a part that came in answer to a question. `name` is what the garage calls itself.
+    pub fn take(&mut self, part: BoardPart, own: Option<&OwnLine>, name: &str) -> Gathering {
+        let asked = self.question().since.map(|since| since.version);
+        let BoardPart { since, upto, board_at, is_last, garages } = part;
+        let (mut board, begun) = match since {
+            // One run of a server only goes forward.
+            None if asked.is_some_and(|asked| asked.is_of_run(&upto) && asked.position > board_at) => {
+                return Gathering::Ignored;
             }
-            (BoardAnswer::Changed { .. }, _) => None,
+            None => (Board { version: upto, garages: BTreeMap::new() }, board_at),
+            Some(since) if Some(since) == asked => match self.next.take() {
+                Some(gathered) => gathered,
+                None if is_last => (self.whole.take().expect("it was asked about"), since.position),
+                None => (self.whole.clone().expect("it was asked about"), since.position),
+            },
+            Some(_) => return Gathering::Ignored,
+        };
+        let lines = garages.into_iter().map(|PartLine { name, capacity, occupied, as_of_ms }| {
+            (name, BoardLine { capacity, occupied, as_of_ms, through: None })
+        });
+        board.garages.extend(lines);
+        board.version = upto;
+        if !is_last {
+            self.next = Some((board, begun));
+            return Gathering::Partly;
         }
+        if let Some(own) = own {
+            board.garages.remove(&own.called);
+            board.garages.insert(name.to_owned(), own.line.clone());
+        }
+        (self.whole, self.next) = (Some(board), None);
+        Gathering::Whole
+    }
+}
+
+impl BoardVersion {
+    /// Whether the same run of a server gave both.
+    pub fn is_of_run(&self, other: &BoardVersion) -> bool {
+        (self.ledger, self.run) == (other.ledger, other.run)
     }
 }
 
@@ -134,21 +285,70 @@ mod tests {
         }
     }
 
+    fn part(since: Option<BoardVersion>, upto: u64, is_last: bool, lines: &[(&str, i64)]) -> BoardPart {
+        let Board { version, garages } = board(upto, lines);
+        let line = |(name, line): (String, BoardLine)| PartLine {
+            name,
+            capacity: line.capacity,
+            occupied: line.occupied,
+            as_of_ms: line.as_of_ms,
+        };
+        let garages = garages.into_iter().map(line).collect();
+        BoardPart { since, upto: version, board_at: 9, is_last, garages }
+    }
+
+    fn version(position: u64) -> Option<BoardVersion> {
+        Some(board(position, &[]).version)
+    }
+
     #[test]
     fn a_change_applies_only_to_the_version_it_was_made_for() {
-        let have = board(5, &[("a", 1), ("b", 2)]);
-        let change = BoardAnswer::Changed { from: have.version, now: board(7, &[("b", 3)]) };
-        let change = BoardAnswer::from_bytes(&change.to_bytes()).unwrap();
-        let after = Board::after(Some(have), change.clone());
-        assert_eq!(after, Some(board(7, &[("a", 1), ("b", 3)])));
-        assert_eq!(Board::after(Some(board(6, &[])), change.clone()), None);
-        assert_eq!(Board::after(None, change), None);
+        let change = || {
+            let part = part(version(5), 7, true, &[("b", 3)]);
+            BoardPart::from_bytes(&part.to_bytes()).unwrap()
+        };
+        let mut gathered = Gathered::from_whole(board(5, &[("a", 1), ("b", 2)]));
+        assert_eq!(gathered.take(change(), None, "x"), Gathering::Whole);
+        assert_eq!(gathered.whole(), Some(&board(7, &[("a", 1), ("b", 3)])));
+        for mut other in [Gathered::from_whole(board(6, &[])), Gathered::default(), gathered] {
+            let before = other.clone();
+            assert_eq!(other.take(change(), None, "x"), Gathering::Ignored);
+            assert_eq!(other, before);
+        }
+    }
+
+    /// A board that lacks some garages would look like one of a smaller city.
+    #[test]
+    fn the_last_whole_board_is_shown_until_the_next_is_whole() {
+        let former = board(2, &[("a", 1), ("gone", 2)]);
+        let mut gathered = Gathered::from_whole(former.clone());
+        // The server was started again: it gives all lines, the first part of them twice.
+        let restarted = |mut part: BoardPart| {
+            part.upto.run = 8;
+            part.since.iter_mut().for_each(|since| since.run = 8);
+            part
+        };
+        let first = restarted(part(None, 3, false, &[("a", 5)]));
+        assert_eq!(gathered.take(first.clone(), None, "x"), Gathering::Partly);
+        assert_eq!(gathered.whole(), Some(&former));
+        let since = gathered.question().since.unwrap();
+        assert_eq!((since.version, since.begun), (first.upto, 9));
+        let own = OwnLine { called: "b".into(), line: former.garages["a"].clone() };
+        let last = restarted(part(version(3), 9, true, &[("b", 6)]));
+        assert_eq!(gathered.take(last, Some(&own), "x"), Gathering::Whole);
+        let whole = gathered.whole().unwrap();
+        assert_eq!(whole.garages.keys().collect::<Vec<_>>(), ["a", "x"], "it knows itself by its own name");
+        assert_eq!((whole.garages["a"].occupied, whole.version.position), (5, 9));
+        let shown = gathered.clone();
+        let late = restarted(BoardPart { board_at: 8, ..part(None, 3, false, &[("a", 5)]) });
+        assert_eq!(gathered.take(late, None, "x"), Gathering::Ignored);
+        assert_eq!(gathered, shown);
     }
 
     #[test]
     fn another_form_is_said_not_guessed() {
         assert_eq!(Observation::from_bytes(&[9, 1, 2]), Err(UnknownForm));
-        assert_eq!(BoardQuestion::from_bytes(&[1, 0]), Err(UnknownForm), "an older one");
+        assert_eq!(BoardQuestion::from_bytes(&[2, 0]), Err(UnknownForm), "an older one");
         assert_eq!(Observation::from_bytes(&[]), Err(UnknownForm));
     }
 }

@@ -13,9 +13,8 @@ use super::reckoning::{ChargeLine, Reckoner};
 use super::view::billing::UNREGISTERED;
 use super::view::billing::entries::{self, Entry, MonthBook, Number, Terms, What};
 use super::view::billing::list::{self, List, Reader, Wanted};
-use super::view::{View, written_position};
+use super::view::{Snapshot, written_position};
 use crate::daemon::admin::{NotDone, Outcome};
-use crate::messaging::SiteName;
 use crate::parking::Plate;
 use crate::parking::register::Account;
 use crate::parking::statement::{Customer, Head, Line, Month, Operator, Statement, StatementError};
@@ -23,12 +22,12 @@ use crate::store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::HashMap;
-use std::ops::Deref;
+use std::sync::Arc;
 
 /// How many lines of statements one answer carries at most, and how many bytes of them.
 const PIECE_LINES: usize = 10_000;
 const PIECE_BYTES: usize = 1024 * 1024;
-/// How many entries are read before their lines are made: the fold waits for so long.
+/// How many entries are read before their lines are made.
 const SLICE: usize = 128;
 /// What pieces of statements look like; another form is of another version of this program.
 const FORM: u32 = 1;
@@ -135,7 +134,7 @@ pub enum BooksError {
     Form(String),
 }
 
-/// See the module. `view` gives the view as it is now, for a moment.
+/// See the module. `view` gives the views as readers see them now.
 pub struct Books<'a, V> {
     pub ledger: &'a Ledger,
     pub store: &'a Store,
@@ -159,7 +158,7 @@ impl Room {
     }
 }
 
-impl<G: Deref<Target = View>, V: Fn() -> G> Books<'_, V> {
+impl<V: Fn() -> Arc<Snapshot>> Books<'_, V> {
     /// A list of charges.
     pub fn charges(&self, asked: &Asked) -> Result<Charges, StoreError> {
         let position = written_position(self.store)?.unwrap_or_default();
@@ -177,10 +176,8 @@ impl<G: Deref<Target = View>, V: Fn() -> G> Books<'_, V> {
         {
             let view = (self.view)();
             if let Some(garage) = &asked.garage {
-                let site = SiteName::new(garage).ok();
-                let garage = site.and_then(|site| view.garages.get(view.key_of(&site)));
-                let Some(garage) = garage else { return nothing() };
-                wanted.garage = Some(garage.stays.number);
+                let Some(number) = view.number_of(garage) else { return nothing() };
+                wanted.garage = Some(number);
             }
             if let Some(account) = &asked.account {
                 let Some(account) = view.billing.account(&normal(account)) else { return nothing() };
@@ -225,10 +222,7 @@ impl<G: Deref<Target = View>, V: Fn() -> G> Books<'_, V> {
                 Some(number) => (number, number + 1),
                 None => return Ok((Vec::new(), None)),
             },
-            Whose::All => {
-                let count = (self.view)().billing.accounts().len();
-                (0, u32::try_from(count).expect("there are fewer accounts than people"))
-            }
+            Whose::All => (0, (self.view)().billing.accounts_end()),
         };
         let mut cursor = from.unwrap_or(Cursor { account: first, entry: None });
         let mut pieces = Vec::new();
@@ -284,7 +278,7 @@ impl<G: Deref<Target = View>, V: Fn() -> G> Books<'_, V> {
         };
         let name = {
             let view = (self.view)();
-            let account = view.billing.accounts().get(account as usize);
+            let account = view.billing.account_book(account);
             account.map_or(UNREGISTERED, |account| &account.name).to_owned()
         };
         let head = Head {

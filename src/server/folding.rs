@@ -1,48 +1,83 @@
-//! The thread that folds the view behind the ledger.
+//! The thread that folds the view behind the ledger, and what it shows to readers.
+//!
+//! **Promise.** Nobody who reads the views waits for a step of the fold, however long it takes.
+//! **Kept by.** The thread alone has the [`View`]. What readers see is a [`Snapshot`] of it, which takes the place of the one before
+//! after each step, or every [`SHOW_EVERY`] while many follow each other; they wait for nothing but the copying of a pointer. What
+//! needs the view itself is asked of the thread ([`Signal::ask`]), and answered between two steps.
 
-use super::ledger::Ledger;
-use super::view::{self, Changes, Step, View};
+use super::ledger::{Found, Ledger};
+use super::view::{self, Changes, Snapshot, Step, View};
 use crate::store::{Store, StoreError};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 /// How often the view is written while events flow. Folding what a crash lost takes a moment.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 
+/// How often readers get what was folded meanwhile, while the fold catches up.
+const SHOW_EVERY: Duration = Duration::from_millis(20);
+
 /// After how many records a fold looks up.
 const LOOK_EVERY: u64 = 256;
 
-/// Wakes the fold when the ledger grew.
+/// What the fold and all others tell each other.
 #[derive(Default)]
 pub struct Signal {
     state: Mutex<State>,
     changed: Condvar,
-    /// The position that the view has reached.
-    folded: watch::Sender<u64>,
+    /// What readers see.
+    shown: watch::Sender<Arc<Snapshot>>,
     /// The position that the written view has reached.
     saved: watch::Sender<u64>,
     saving: Mutex<()>,
 }
 
-#[derive(Default, Clone, Copy)]
+/// What needs the view itself.
+type Question = Box<dyn FnOnce(&View) + Send>;
+
+#[derive(Default)]
 struct State {
+    /// The ledger's end.
     position: u64,
     stop: bool,
     /// Somebody waits for the view to be written.
     save: bool,
+    questions: Vec<Question>,
+    /// Nobody answers questions any more.
+    ended: bool,
+}
+
+/// Why the fold woke up, beside what the ledger has.
+struct Woken {
+    stop: bool,
+    save: bool,
+    questions: Vec<Question>,
 }
 
 impl Signal {
+    /// Shows `view` from the beginning.
+    pub fn showing(view: &View) -> Signal {
+        Signal { shown: watch::Sender::new(Arc::new(view.snapshot())), ..Signal::default() }
+    }
+    /// Lets readers see what `view` is now. What was shown before is given back.
+    pub(super) fn show(&self, view: &View) -> Arc<Snapshot> {
+        self.shown.send_replace(Arc::new(view.snapshot()))
+    }
     pub fn grown_to(&self, position: u64) {
         self.set(|state| state.position = position);
     }
     pub fn stop(&self) {
         self.set(|state| state.stop = true);
     }
-    /// Resolves when the view has reached `position`.
+    /// The views as they are now. Nobody waits here for more than the copying of a pointer.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.shown.borrow())
+    }
+    /// Resolves when readers see `position`, or a later one.
     pub async fn folded_to(&self, position: u64) {
-        let reached = self.folded.subscribe().wait_for(|folded| *folded >= position).await.is_ok();
+        let reached = self.shown.subscribe().wait_for(|shown| shown.position >= position).await.is_ok();
         assert!(reached, "the sender lives as long as we");
     }
     /// Resolves when the view was written that has reached `position`; asks for it.
@@ -52,24 +87,55 @@ impl Signal {
         let reached = saved.wait_for(|saved| *saved >= position).await.is_ok();
         assert!(reached, "the sender lives as long as we");
     }
-    /// While this is held the written views stay as they are; the fold waits with its next writing.
+    /// Has the fold answer a question between two of its steps. `None`: the fold has ended, or the question met damage over which
+    /// sled panics.
+    pub async fn ask<A: Send + 'static>(
+        &self,
+        question: impl FnOnce(&View) -> A + Send + 'static,
+    ) -> Option<A> {
+        let (answer, answered) = oneshot::channel();
+        let question: Question = Box::new(move |view| {
+            let _ = answer.send(question(view)); // who asked may have gone
+        });
+        self.set(|state| {
+            if !state.ended {
+                state.questions.push(question);
+            }
+        });
+        answered.await.ok()
+    }
+    /// While this is held the written views stay as they are; the fold goes on, and waits with its next writing.
     pub fn hold_saving(&self) -> MutexGuard<'_, ()> {
         // sled may panic over a damaged store while somebody compares: that changed nothing here.
         self.saving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// The same, unless somebody else holds it.
+    fn try_hold_saving(&self) -> Option<MutexGuard<'_, ()>> {
+        match self.saving.try_lock() {
+            Ok(held) => Some(held),
+            Err(TryLockError::Poisoned(held)) => Some(held.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
     fn set(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.state.lock().expect("no thread panics while it holds the signal"));
         self.changed.notify_all();
     }
-    /// Waits until the ledger is beyond `position`, the fold is to stop, or the time is up.
-    fn wait(&self, position: u64, at_most: Duration) -> State {
+    /// Waits until the ledger is beyond `position`, the fold is to do something else, or the time is up.
+    fn wait(&self, position: u64, at_most: Duration) -> Woken {
         let state = self.state.lock().expect("no thread panics while it holds the signal");
-        let waits = |state: &mut State| state.position <= position && !state.stop && !state.save;
+        let waits = |state: &mut State| {
+            state.position <= position && !state.stop && !state.save && state.questions.is_empty()
+        };
         let (mut state, _) = self
             .changed
             .wait_timeout_while(state, at_most, waits)
             .expect("no thread panics while it holds the signal");
-        State { save: std::mem::take(&mut state.save), ..*state }
+        Woken {
+            stop: state.stop,
+            save: std::mem::take(&mut state.save),
+            questions: std::mem::take(&mut state.questions),
+        }
     }
 }
 
@@ -131,10 +197,11 @@ pub fn catch_up(ledger: &Ledger, store: &Store, view: &mut View) -> Result<(), S
 pub fn fold_until_stopped(
     ledger: &Ledger,
     store: &Store,
-    view: &RwLock<View>,
+    view: View,
     signal: &Signal,
 ) -> Result<(), StoreError> {
-    let folded = fold(ledger, store, view, signal);
+    let _ended = Ended(signal);
+    let folded = Fold::new(ledger, store, view, signal).run();
     if let Err(error @ StoreError::Damaged { .. }) = &folded {
         match view::discard(store).and_then(|()| store.flush()) {
             Ok(()) => tracing::error!(
@@ -151,57 +218,140 @@ pub fn fold_until_stopped(
     folded
 }
 
-fn fold(ledger: &Ledger, store: &Store, view: &RwLock<View>, signal: &Signal) -> Result<(), StoreError> {
-    let mut changes = Changes::on(store);
-    let mut saved_at = Instant::now();
-    let mut unsaved = false;
-    loop {
-        let position = view.read().expect("only this thread writes").position;
-        signal.folded.send_replace(position);
-        let patience =
-            if unsaved { SAVE_EVERY.saturating_sub(saved_at.elapsed()) } else { Duration::from_secs(3600) };
-        let state = signal.wait(position, patience);
-        let (mut stop, mut save_now) = (state.stop, state.save);
-        for found in ledger.records(position + 1) {
-            let (position, found) = found?;
-            // A long catch-up is told to stop like anything else, and its progress is kept.
-            if position % LOOK_EVERY == 0 {
-                let state = signal.wait(0, Duration::ZERO);
-                (stop, save_now) = (state.stop, save_now || state.save);
-                // Only for what is to be saved: after a quiet hour there is nothing, and this record is folded first.
-                if stop || unsaved && saved_at.elapsed() >= SAVE_EVERY {
-                    break;
-                }
-            }
-            let step = Step::read(ledger, position, found)?;
-            report(ledger, &step);
-            if !changes.have_room_for(step.writes_at_most()) {
-                save(view, signal, &mut changes)?;
-            }
-            let mut view = view.write().expect("only this thread writes");
-            if let Some(aside) = view.apply(ledger, step, &mut changes)? {
-                tracing::warn!(garage = %aside.garage, position, first = aside.first, events = aside.count(), reason = aside.reason, "events that cannot be applied were accepted and set aside; they are kept in the ledger");
-            }
-            unsaved = true;
-        }
-        if unsaved && (stop || save_now || saved_at.elapsed() >= SAVE_EVERY) {
-            save(view, signal, &mut changes)?;
-            saved_at = Instant::now();
-            unsaved = false;
-        }
-        if !unsaved {
-            signal.saved.send_replace(view.read().expect("only this thread writes").position);
-        }
-        if stop {
-            return Ok(());
-        }
+/// However the fold ends: those who wait for an answer of it hear of it.
+struct Ended<'a>(&'a Signal);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.set(|state| {
+            state.ended = true;
+            state.questions.clear();
+        });
     }
 }
 
-/// Readers go on meanwhile: only the fold writes into the view.
-fn save(view: &RwLock<View>, signal: &Signal, changes: &mut Changes) -> Result<(), StoreError> {
-    let _nobody_reads_all = signal.hold_saving();
-    view.read().expect("only this thread writes").save(changes)
+/// What the folding thread works with.
+struct Fold<'a> {
+    ledger: &'a Ledger,
+    signal: &'a Signal,
+    view: View,
+    changes: Changes,
+    shown_at: Instant,
+    /// What was shown and is still read.
+    retired: Vec<Arc<Snapshot>>,
+    /// When the view was written last, or that was put off.
+    saved_at: Instant,
+    unsaved: bool,
+    /// Somebody waits for the view to be written.
+    save_asked: bool,
+}
+
+impl<'a> Fold<'a> {
+    fn new(ledger: &'a Ledger, store: &Store, view: View, signal: &'a Signal) -> Fold<'a> {
+        let now = Instant::now();
+        Fold {
+            ledger,
+            signal,
+            view,
+            changes: Changes::on(store),
+            shown_at: now,
+            retired: Vec::new(),
+            saved_at: now,
+            unsaved: false,
+            save_asked: false,
+        }
+    }
+
+    fn run(mut self) -> Result<(), StoreError> {
+        loop {
+            self.show();
+            let patience = if self.unsaved || self.save_asked {
+                SAVE_EVERY.saturating_sub(self.saved_at.elapsed())
+            } else {
+                Duration::from_secs(3600)
+            };
+            let mut stop = self.look_up(self.view.position, patience);
+            for found in self.ledger.records(self.view.position + 1) {
+                let (position, found) = found?;
+                // A long catch-up is told to stop like anything else, and its progress is kept.
+                if position % LOOK_EVERY == 0 {
+                    stop = self.look_up(0, Duration::ZERO);
+                    // Only for what is to be saved: after a quiet hour there is nothing, and this record is folded first.
+                    if stop || self.unsaved && self.saved_at.elapsed() >= SAVE_EVERY {
+                        break;
+                    }
+                }
+                self.step(position, found)?;
+            }
+            if self.unsaved && (stop || self.save_asked || self.saved_at.elapsed() >= SAVE_EVERY) {
+                self.save_if_nobody_compares(stop)?;
+            }
+            if !self.unsaved {
+                self.save_asked = false;
+                self.signal.saved.send_replace(self.view.position);
+            }
+            if stop {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits as [`Signal::wait`] does, and answers what is asked. Returns whether the fold is to stop.
+    fn look_up(&mut self, position: u64, at_most: Duration) -> bool {
+        let Woken { stop, save, questions } = self.signal.wait(position, at_most);
+        self.save_asked |= save;
+        for question in questions {
+            if catch_unwind(AssertUnwindSafe(|| question(&self.view))).is_err() {
+                tracing::error!(
+                    "a question about the views broke off; nothing was changed, and folding goes on. Please report this with the log"
+                );
+            }
+        }
+        stop
+    }
+
+    fn step(&mut self, position: u64, found: Found) -> Result<(), StoreError> {
+        let step = Step::read(self.ledger, position, found)?;
+        report(self.ledger, &step);
+        if !self.changes.have_room_for(step.writes_at_most()) {
+            let _nobody_compares = self.signal.hold_saving();
+            self.view.save(&mut self.changes)?;
+        }
+        if let Some(aside) = self.view.apply(self.ledger, step, &mut self.changes)? {
+            tracing::warn!(garage = %aside.garage, position, first = aside.first, events = aside.count(), reason = aside.reason, "events that cannot be applied were accepted and set aside; they are kept in the ledger");
+        }
+        self.unsaved = true;
+        if self.shown_at.elapsed() >= SHOW_EVERY {
+            self.show();
+        }
+        Ok(())
+    }
+
+    /// Lets readers see what the view is now.
+    fn show(&mut self) {
+        self.shown_at = Instant::now();
+        if self.signal.shown.borrow().position == self.view.position {
+            return;
+        }
+        let former = self.signal.show(&self.view);
+        // Who lets the last one go frees what only that one had. After an import that is a lot, and no reader's work.
+        self.retired.push(former);
+        self.retired.retain(|snapshot| Arc::strong_count(snapshot) > 1);
+    }
+
+    /// Writes the view. While somebody compares what is written it is put off, unless this is the end.
+    fn save_if_nobody_compares(&mut self, is_the_end: bool) -> Result<(), StoreError> {
+        self.saved_at = Instant::now();
+        let held = match is_the_end {
+            true => Some(self.signal.hold_saving()),
+            false => self.signal.try_hold_saving(),
+        };
+        if held.is_some() {
+            self.view.save(&mut self.changes)?;
+            self.unsaved = false;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -229,7 +379,7 @@ mod tests {
     #[test]
     fn the_fold_goes_on_when_the_record_at_which_it_looks_up_comes_after_a_quiet_time() {
         let (_, store, ledger) = world();
-        let (view, signal) = (RwLock::new(View::default()), Signal::default());
+        let signal = Signal::default();
         let site = SiteName::new("a").unwrap();
         let record = |capacity: u64| {
             ledger.record_capacity(&site, u32::try_from(capacity).unwrap(), 5).unwrap();
@@ -240,7 +390,7 @@ mod tests {
             runtime.block_on(async { tokio::time::timeout(ENOUGH, signal.folded_to(position)).await.is_ok() })
         };
         std::thread::scope(|scope| {
-            let fold = scope.spawn(|| fold_until_stopped(&ledger, &store, &view, &signal));
+            let fold = scope.spawn(|| fold_until_stopped(&ledger, &store, View::default(), &signal));
             (1..LOOK_EVERY).for_each(record);
             let before = reached(LOOK_EVERY - 1);
             let began = Instant::now();

@@ -3,6 +3,7 @@
 //! One thread serves requests ([`serving`]), one folds the view behind it ([`folding`]), HTTP reads ([`web`]).
 
 mod backup;
+mod boards;
 pub mod books;
 pub mod commands;
 mod compact;
@@ -26,13 +27,14 @@ use crate::store::private::keep_what_we_create_private;
 use crate::store::{Purpose, room};
 use crate::telemetry;
 use crate::transport::front;
+use boards::Boards;
 use commands::Desk;
 use folding::Signal;
 use ledger::Ledger;
 use serving::{Counters, Serving};
 use std::ffi::OsString;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -110,11 +112,9 @@ impl Server {
             replies_dropped: metrics
                 .counter("replies_dropped", "Replies whose peer had gone or did not read"),
         };
-        let signal = Arc::new(Signal::default());
-        let view = Arc::new(RwLock::new(view));
+        let signal = Arc::new(Signal::showing(&view));
         let seen = Arc::default();
         let capacities = {
-            let view = view.read().expect("nobody else has it yet");
             // What the fold has not reached yet is told again, and recorded again: the same value, harmless.
             let told = view.garages.iter().filter(|(_, garage)| garage.told_capacity > 0);
             let of_sites = told.flat_map(|(key, garage)| {
@@ -125,14 +125,12 @@ impl Server {
         let (orders, ordered) = mpsc::channel(1);
         signal.grown_to(ledger.position());
         let folding_ended = {
-            let (ledger, view, signal) = (ledger.clone(), Arc::clone(&view), Arc::clone(&signal));
-            let store = store.clone();
-            in_thread("fold", move || folding::fold_until_stopped(&ledger, &store, &view, &signal))?
+            let (ledger, store, signal) = (ledger.clone(), store.clone(), Arc::clone(&signal));
+            in_thread("fold", move || folding::fold_until_stopped(&ledger, &store, view, &signal))?
         };
         let serving = Serving {
             ledger: ledger.clone(),
-            run: rand::random(),
-            view: Arc::clone(&view),
+            boards: Boards::new(Arc::clone(&signal), ledger.id(), rand::random()),
             signal: Arc::clone(&signal),
             seen: Arc::clone(&seen),
             counters,
@@ -147,7 +145,6 @@ impl Server {
         let desk = Arc::new(Desk::new(
             ledger.clone(),
             store.clone(),
-            Arc::clone(&view),
             Arc::clone(&signal),
             orders,
             config.operator.clone(),
@@ -168,7 +165,7 @@ impl Server {
             }
         };
 
-        let web = Web::new(ledger.clone(), store, view, seen, room, config.operator, metrics);
+        let web = Web::new(ledger.clone(), store, Arc::clone(&signal), seen, room, config.operator, metrics);
         let http = tokio::spawn(http::serve(web_listener, web.router(), stop.clone()));
         dir.publish("http.addr", format!("{web_address}\n"))?;
         dir.publish("listen.addr", format!("{zmq_address}\n"))?;

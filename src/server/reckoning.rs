@@ -6,9 +6,7 @@ use super::ledger::{Ledger, Record};
 use super::view::billing::entries::{Held, Stay, Terms, VoidedBecause, What};
 use super::view::billing::list::Listed;
 use super::view::billing::{CLOCKS_DIFFER_MS, UNREGISTERED};
-use super::view::list::keys;
-use super::view::{Passage, View, is_token};
-use crate::messaging::SiteName;
+use super::view::{Passage, Snapshot, is_token};
 use crate::parking::ChargeId;
 use crate::parking::event::Moment;
 use crate::parking::statement::{self, Car, Correction, Line};
@@ -18,7 +16,6 @@ use crate::store::StoreError;
 use jiff::Timestamp;
 use jiff::tz::Offset;
 use serde::Serialize;
-use std::collections::HashMap;
 
 /// One entry, as `GET /v1/charges` shows it.
 #[derive(Debug, Serialize)]
@@ -66,19 +63,18 @@ struct Why {
 
 /// See the module.
 pub struct Reckoner<'a> {
-    view: &'a View,
+    view: &'a Snapshot,
     ledger: &'a Ledger,
-    names: HashMap<u32, SiteName>,
 }
 
 impl<'a> Reckoner<'a> {
-    pub fn new(view: &'a View, ledger: &'a Ledger) -> Reckoner<'a> {
-        Reckoner { view, ledger, names: keys(&view.garages) }
+    pub fn new(view: &'a Snapshot, ledger: &'a Ledger) -> Reckoner<'a> {
+        Reckoner { view, ledger }
     }
 
     pub fn charge_id(&self, stay: &Stay) -> Result<ChargeId, StoreError> {
         Ok(ChargeId {
-            garage: self.names.get(&stay.garage).map(ToString::to_string).unwrap_or_default(),
+            garage: self.view.key_of_number(stay.garage).map(ToString::to_string).unwrap_or_default(),
             epoch: self.ledger.stream(stay.exit.stream())?.epoch.to_bytes(),
             sequence: stay.exit.sequence,
             made_at: (stay.made_at != stay.exit.position).then_some(stay.made_at),
@@ -86,11 +82,11 @@ impl<'a> Reckoner<'a> {
     }
 
     fn called(&self, garage: u32) -> String {
-        self.names.get(&garage).map(|key| self.view.name_of(key).to_string()).unwrap_or_default()
+        self.view.name_of_number(garage)
     }
 
     fn account(&self, number: u32) -> &str {
-        let book = self.view.billing.accounts().get(number as usize);
+        let book = self.view.billing.account_book(number);
         book.map_or(UNREGISTERED, |book| book.name.as_str())
     }
 

@@ -1,20 +1,19 @@
 //! The thread that serves requests: decode, commit together, answer.
 
+use super::boards::Boards;
 use super::commands::Order;
 use super::folding::Signal;
 use super::ledger::{Applied, Ledger};
-use super::view::View;
 use crate::daemon::clock::{SKEW_ALARM, wall_ms};
 use crate::messaging::wire::{self, Reply, Request, Verdict, WireError};
 use crate::messaging::{Epoch, SiteName};
-use crate::parking::{BoardQuestion, Observation};
+use crate::parking::Observation;
 use crate::store::StoreError;
 use crate::store::room::{DiskRoom, WRITTEN_FOR_VALUES};
 use crate::transport::front::{Incoming, Peer, Replied, Replies};
-use bytes::Bytes;
 use prometheus_client::metrics::counter::Counter;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -164,9 +163,7 @@ enum Next {
 /// Everything that the serving thread works with.
 pub struct Serving {
     pub ledger: Ledger,
-    /// Drawn at each start: what a board version of an earlier run meant is not known; see [`crate::parking::board::BoardVersion`].
-    pub run: u64,
-    pub view: Arc<RwLock<View>>,
+    pub boards: Boards,
     pub signal: Arc<Signal>,
     pub seen: Arc<Mutex<BTreeMap<SiteName, Seen>>>,
     pub counters: Counters,
@@ -259,7 +256,7 @@ impl Serving {
                 pause_ms: if self.short_of_room { PAUSE_WHEN_FULL_MS } else { 0 },
                 clock_ms: wall_ms(),
                 notice,
-                answer: request.ask.as_ref().and_then(|ask| self.answer_question(&request.site, ask)),
+                answer: request.ask.as_ref().and_then(|ask| self.boards.answer(&request.site, ask)),
             };
             self.reply(peer, reply.encode());
         }
@@ -296,14 +293,6 @@ impl Serving {
             }
         }
         Ok(answers)
-    }
-
-    fn answer_question(&self, asker: &SiteName, ask: &Bytes) -> Option<Bytes> {
-        let question = BoardQuestion::from_bytes(ask).ok()?;
-        let view = self.view.read().expect("the fold does not panic while it holds the view");
-        let answer = view.answer((self.ledger.id(), self.run), asker, &question).to_bytes();
-        // A reply must stay within its limit; a city of so many garages asks over HTTP.
-        (answer.len() < wire::REPLY_MAX - 1024).then(|| Bytes::from(answer))
     }
 
     /// Keeps what was seen, and says what a person should know; returns what one at the garage should.

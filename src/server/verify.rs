@@ -415,17 +415,17 @@ mod tests {
     use crate::messaging::SiteName;
     use crate::server::folding::fold_until_stopped;
     use crate::server::view::tests::{apply, event, page_after, world};
-    use std::sync::RwLock;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     /// The ledger grows and the views are written all the while.
     #[test]
     fn a_running_server_is_verified_without_being_stopped() {
         let (_, store, ledger) = world();
-        let (view, signal) = (RwLock::new(View::open(&store, &ledger).unwrap()), Signal::default());
+        let view = View::open(&store, &ledger).unwrap();
+        let signal = Signal::showing(&view);
         let enough = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            scope.spawn(|| fold_until_stopped(&ledger, &store, &view, &signal).unwrap());
+            scope.spawn(|| fold_until_stopped(&ledger, &store, view, &signal).unwrap());
             scope.spawn(|| {
                 for n in 0u64.. {
                     if enough.load(Ordering::Relaxed) {

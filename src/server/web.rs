@@ -6,9 +6,10 @@ mod stays;
 
 use super::SharedSeen;
 use super::books::Books;
+use super::folding::Signal;
 use super::ledger::{Ledger, PageAt, Pages, Stream};
 use super::serving::{SKEW_ALARM_MS, Seen};
-use super::view::{Book, Garage, Hole, View};
+use super::view::{Book, Garage, Hole, Snapshot};
 use crate::daemon::clock;
 use crate::http::{self, Paging, Problem, bad_cursor, metrics::Metrics, query};
 use crate::messaging::SiteName;
@@ -29,14 +30,14 @@ use prometheus_client::metrics::gauge::Gauge;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::{Arc, RwLock, RwLockReadGuard};
+use std::sync::Arc;
 
 /// What the handlers read.
 pub struct Web {
     ledger: Ledger,
     /// The stays are read from it: they are too many to be kept in memory.
     store: Store,
-    view: Arc<RwLock<View>>,
+    signal: Arc<Signal>,
     seen: SharedSeen,
     room: DiskRoom,
     /// Who sends statements.
@@ -56,7 +57,7 @@ impl Web {
     pub fn new(
         ledger: Ledger,
         store: Store,
-        view: Arc<RwLock<View>>,
+        signal: Arc<Signal>,
         seen: SharedSeen,
         room: DiskRoom,
         operator: Operator,
@@ -68,7 +69,7 @@ impl Web {
             garages: metrics.gauge("garages", "Garages known"),
             ledger,
             store,
-            view,
+            signal,
             seen,
             room,
             operator,
@@ -96,11 +97,12 @@ impl Web {
         http::with_fallbacks(router.with_state(Arc::new(self)))
     }
 
-    fn view(&self) -> RwLockReadGuard<'_, View> {
-        self.view.read().expect("the fold does not panic while it holds the view")
+    /// The views as they are now.
+    fn view(&self) -> Arc<Snapshot> {
+        self.signal.snapshot()
     }
 
-    fn books<'a>(&'a self) -> Books<'a, impl Fn() -> RwLockReadGuard<'a, View>> {
+    fn books(&self) -> Books<'_, impl Fn() -> Arc<Snapshot>> {
         Books { ledger: &self.ledger, store: &self.store, view: || self.view() }
     }
 
@@ -260,7 +262,7 @@ impl From<&Hole> for HoleLine {
 }
 
 /// The answer for the garage of this key; `streams` are those of all its names.
-fn garage_answer(web: &Web, view: &View, key: &SiteName, streams: &Streams) -> GarageAnswer {
+fn garage_answer(web: &Web, view: &Snapshot, key: &SiteName, streams: &Streams) -> GarageAnswer {
     let sites = view.sites_of(key);
     let name = view.name_of(key);
     let streams = sites.iter().filter_map(|site| streams.get(site)).flatten();
@@ -273,6 +275,7 @@ fn garage_answer(web: &Web, view: &View, key: &SiteName, streams: &Streams) -> G
     let garage = view.garages.get(key).unwrap_or(&unknown);
     let retired = garage.orders.decommissioned.as_ref();
     let seconds = |ms: u64| ms as f64 / 1000.0;
+    let (holes_total, holes) = view.holes_of(key, 100);
     GarageAnswer {
         occupancy: OccupancyLine::new(name, garage),
         capacity_told: (garage.told_capacity != garage.capacity).then_some(garage.told_capacity),
@@ -304,14 +307,8 @@ fn garage_answer(web: &Web, view: &View, key: &SiteName, streams: &Streams) -> G
         full: observed.and_then(|observed| observed.shortage.clone()),
         damaged: observed.map_or(0, |observed| observed.damaged),
         refused: seen.refused.clone(),
-        holes_total: view.holes.values().filter(|hole| view.key_of(&hole.garage) == key).count(),
-        holes: view
-            .holes
-            .values()
-            .filter(|hole| view.key_of(&hole.garage) == key)
-            .take(100)
-            .map(HoleLine::from)
-            .collect(),
+        holes_total,
+        holes: holes.into_iter().map(HoleLine::from).collect(),
     }
 }
 

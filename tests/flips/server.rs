@@ -159,7 +159,7 @@ fn told(books: &Books, lost: &mut Vec<u64>) -> Result<Told, String> {
             tell((page.site.clone(), sequence), Some(record.payload.to_vec()))?;
         }
     }
-    for hole in view.holes.values() {
+    for hole in view.holes().values() {
         for sequence in hole.first..=hole.last {
             tell((hole.garage.clone(), sequence), None)?;
         }

@@ -8,13 +8,13 @@ use crate::server::books::{Books, Question};
 use crate::server::folding::Signal;
 use crate::server::ledger::Ledger;
 use crate::server::verify::verify_live;
-use crate::server::view::View;
+use crate::server::view::Snapshot;
 use crate::server::view::billing::list::{pending, to_forget};
 use crate::server::view::review::review;
 use crate::store::Store;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
-use std::sync::{Arc, RwLock, RwLockReadGuard};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -48,29 +48,40 @@ fn broke_off(what: &str, do_this: &str) -> NotDone {
 
 /// Where operators come to.
 pub struct Desk {
-    ledger: Ledger,
-    store: Store,
-    view: Arc<RwLock<View>>,
-    signal: Arc<Signal>,
+    books: Arc<Open>,
     orders: mpsc::Sender<Order>,
-    /// Who sends statements.
-    operator: Operator,
     stop: CancellationToken,
     /// One command is judged, recorded and folded before the next is judged.
     turn: Mutex<()>,
+}
+
+/// What is read for operators.
+struct Open {
+    ledger: Ledger,
+    store: Store,
+    signal: Arc<Signal>,
+    /// Who sends statements.
+    operator: Operator,
+}
+
+impl Open {
+    /// The views as they are now.
+    fn view(&self) -> Arc<Snapshot> {
+        self.signal.snapshot()
+    }
 }
 
 impl Desk {
     pub fn new(
         ledger: Ledger,
         store: Store,
-        view: Arc<RwLock<View>>,
         signal: Arc<Signal>,
         orders: mpsc::Sender<Order>,
         operator: Operator,
         stop: CancellationToken,
     ) -> Desk {
-        Desk { ledger, store, view, signal, orders, operator, stop, turn: Mutex::new(()) }
+        let books = Arc::new(Open { ledger, store, signal, operator });
+        Desk { books, orders, stop, turn: Mutex::new(()) }
     }
 
     pub async fn answer(&self, call: Call<Request>) -> Outcome {
@@ -80,22 +91,22 @@ impl Desk {
                 self.carry_out(Vec::new(), command, call.caller.as_str()).await
             }
             Request::Books(question) => self.look(question).await,
-            Request::Put { put, dry_run } => self.put(&put, dry_run, call.caller.as_str()).await,
+            Request::Put { put, dry_run } => self.put(put, dry_run, call.caller.as_str()).await,
             Request::ApplyTariffs => self.apply_tariffs(call.caller.as_str()).await,
             Request::Review => self.review().await,
-            Request::Plates { after } => Ok(reading::plates(&self.view(), after.as_deref())),
-            Request::Contracts => Ok(reading::contracts(&self.view())),
-            Request::Garages => {
-                let streams = self.ledger.streams();
-                Ok(reading::garages(&self.view(), &streams))
+            Request::Plates { after } => {
+                self.read(move |books| Ok(reading::plates(&books.view(), after.as_deref()))).await?
             }
-            Request::Quarantine { after, limit } => Ok(reading::quarantine(&self.view(), after, limit)),
+            Request::Contracts => self.read(|books| Ok(reading::contracts(&books.view()))).await?,
+            Request::Garages => {
+                self.read(|books| Ok(reading::garages(&books.view(), &books.ledger.streams()))).await?
+            }
+            Request::Quarantine { after, limit } => {
+                self.read(move |books| Ok(reading::quarantine(&books.view(), after, limit))).await?
+            }
             Request::Verify => {
-                let (ledger, store, signal) =
-                    (self.ledger.clone(), self.store.clone(), Arc::clone(&self.signal));
-                let verified = tokio::task::spawn_blocking(move || {
-                    reading::verified(verify_live(&ledger, &store, &signal))
-                });
+                let verified = self
+                    .read(|books| reading::verified(verify_live(&books.ledger, &books.store, &books.signal)));
                 verified.await.unwrap_or_else(|_| {
                     Err(broke_off(
                         "verifying",
@@ -104,13 +115,10 @@ impl Desk {
                 })
             }
             Request::Base { after } => {
-                let ledger = self.ledger.clone();
-                let read = tokio::task::spawn_blocking(move || reading::base(&ledger, after.as_deref()));
-                read.await.unwrap_or_else(|error| Err(error.to_string().into()))
+                self.read(move |books| reading::base(&books.ledger, after.as_deref())).await?
             }
             Request::Records { from, through } => {
-                let ledger = self.ledger.clone();
-                let read = tokio::task::spawn_blocking(move || reading::records(&ledger, from, through));
+                let read = self.read(move |books| reading::records(&books.ledger, from, through));
                 read.await.unwrap_or_else(|_| {
                     Err(broke_off("reading the ledger", "Ask server verify what is wrong with it"))
                 })
@@ -118,24 +126,32 @@ impl Desk {
         }
     }
 
+    /// Reads on a thread that may wait for the disk, or compute for long.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Open) -> T + Send + 'static,
+    ) -> Result<T, NotDone> {
+        let books = Arc::clone(&self.books);
+        let read = tokio::task::spawn_blocking(move || read(&books));
+        read.await.map_err(|_| broke_off("reading", "Ask server verify what is wrong with the store"))
+    }
+
     /// Reads in the books of money as they are now.
     async fn look(&self, question: Question) -> Outcome {
         if question.is_a_beginning() {
             self.written().await?;
         }
-        let (ledger, store, view) = (self.ledger.clone(), self.store.clone(), Arc::clone(&self.view));
-        let operator = self.operator.clone();
-        let read = tokio::task::spawn_blocking(move || {
-            let view = || view.read().expect("the fold does not panic while it holds the view");
-            Books { ledger: &ledger, store: &store, view }.answer(&operator, &question)
+        let read = self.read(move |books| {
+            let Open { ledger, store, operator, .. } = books;
+            Books { ledger, store, view: || books.view() }.answer(operator, &question)
         });
-        read.await.unwrap_or_else(|error| Err(error.to_string().into()))
+        read.await?
     }
 
-    async fn put(&self, put: &Put, dry_run: bool, by: &str) -> Outcome {
+    async fn put(&self, put: Put, dry_run: bool, by: &str) -> Outcome {
         let _turn = self.turn.lock().await;
         self.folded().await?;
-        let prepared = tokio::task::block_in_place(|| put::prepare(&self.view(), put));
+        let prepared = self.read(move |books| put::prepare(&books.view(), &put)).await?;
         let mut prepared = prepared.map_err(|error| format!("{error}\nNothing was recorded"))?;
         if dry_run || prepared.changes.is_empty() {
             return Ok(reading::put(&prepared, None));
@@ -152,18 +168,16 @@ impl Desk {
         let mut from = 1;
         loop {
             self.written().await?;
-            let (store, signal) = (self.store.clone(), Arc::clone(&self.signal));
-            let found = tokio::task::spawn_blocking(move || {
-                let _held = signal.hold_saving();
-                pending(&store, from)
+            let found = self.read(move |books| {
+                let _held = books.signal.hold_saving();
+                pending(&books.store, from)
             });
-            let found = found.await.map_err(|error| error.to_string())?;
-            let Some((first, to)) = found.map_err(|error| error.to_string())? else { break };
+            let Some((first, to)) = found.await?.map_err(|error| error.to_string())? else { break };
             self.carry_out(Vec::new(), Command::Price { from: first, to }, by).await?;
             (commands, from) = (commands + 1, to);
         }
         self.written().await?;
-        reading::applied(&self.store, commands)
+        self.read(move |books| reading::applied(&books.store, commands)).await?
     }
 
     /// Lets plates be forgotten for as long as the server runs: at its start, then once a day.
@@ -196,9 +210,8 @@ impl Desk {
         loop {
             let _turn = self.turn.lock().await;
             self.written().await?;
-            let store = self.store.clone();
-            let found = tokio::task::spawn_blocking(move || to_forget(&store, from, before));
-            let found = found.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+            let found = self.read(move |books| to_forget(&books.store, from, before));
+            let found = found.await?.map_err(|error| error.to_string())?;
             let Some((first, to)) = found else { return Ok(commands) };
             let whose = ToForget::Charged { from: first, to, before };
             self.carry_out(Vec::new(), Command::Forget { whose, seed }, RETENTION).await?;
@@ -208,26 +221,27 @@ impl Desk {
 
     async fn review(&self) -> Outcome {
         self.written().await?;
-        let store = self.store.clone();
-        let found = tokio::task::spawn_blocking(move || review(&store));
-        let found = found.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-        reading::review(&self.view(), &self.ledger, &found)
+        let found = self.read(|books| {
+            let found = review(&books.store).map_err(|error| error.to_string())?;
+            reading::review(&books.view(), &books.ledger, &found)
+        });
+        found.await?
     }
 
     /// Waits until everything that is recorded is folded.
     async fn folded(&self) -> Result<(), NotDone> {
         tokio::select! {
-            () = self.signal.folded_to(self.ledger.position()) => Ok(()),
+            () = self.books.signal.folded_to(self.books.ledger.position()) => Ok(()),
             () = self.stop.cancelled() => Err(NotDone::Stopping),
         }
     }
 
     /// Waits until everything that is recorded is folded and written: the entries of charges are read from the store.
     async fn written(&self) -> Result<(), NotDone> {
-        let position = self.ledger.position();
+        let position = self.books.ledger.position();
         self.folded().await?;
         tokio::select! {
-            () = self.signal.saved_to(position) => Ok(()),
+            () = self.books.signal.saved_to(position) => Ok(()),
             () = self.stop.cancelled() => Err(NotDone::Stopping),
         }
     }
@@ -238,9 +252,18 @@ impl Desk {
             true => self.written().await?,
             false => self.folded().await?,
         }
-        // Judging may read the page that a quarantined event stands in: a moment, once for each command.
-        let judged = tokio::task::block_in_place(|| self.view().judge(&self.ledger, &command));
-        judged.map_err(|error| format!("{error}. Nothing was recorded"))?;
+        let (ledger, asked) = (self.books.ledger.clone(), command.clone());
+        let judged = self.books.signal.ask(move |view| view.judge(&ledger, &asked)).await;
+        match judged {
+            Some(judged) => judged.map_err(|error| format!("{error}. Nothing was recorded"))?,
+            None if self.stop.is_cancelled() => return Err(NotDone::Stopping),
+            None => {
+                return Err(broke_off(
+                    "judging the command",
+                    "Ask server verify what is wrong with the store",
+                ));
+            }
+        }
         let (recorded_at, recorded) = oneshot::channel();
         let order = Order { pieces, command: command.clone(), by: by.to_owned(), recorded_at };
         if self.orders.send(order).await.is_err() {
@@ -255,12 +278,8 @@ impl Desk {
             tokio::time::sleep(FOLDED_WITHIN).await;
         };
         tokio::select! {
-            () = self.signal.folded_to(position) => reading::done(&self.view(), position, &command),
+            () = self.books.signal.folded_to(position) => reading::done(&self.books.view(), position, &command),
             () = stopped => Ok(reading::recorded(position)),
         }
-    }
-
-    fn view(&self) -> RwLockReadGuard<'_, View> {
-        self.view.read().expect("the fold does not panic while it holds the view")
     }
 }

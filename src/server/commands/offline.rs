@@ -15,6 +15,7 @@ use crate::server::view::billing::list::pending;
 use crate::server::view::review::review;
 use crate::store::directory::DataDir;
 use crate::store::{Purpose, Store, StoreError, room};
+use std::sync::Arc;
 
 /// The books of a directory that this process holds.
 pub struct Offline {
@@ -52,21 +53,22 @@ impl Offline {
     /// What a running server would do and answer.
     pub fn answer(&mut self, request: &Request, by: &Caller) -> Outcome {
         let command = match request {
-            Request::Garages => return Ok(reading::garages(&self.view, &self.ledger.streams())),
+            Request::Garages => return Ok(reading::garages(&self.view.snapshot(), &self.ledger.streams())),
             Request::Quarantine { after, limit } => {
-                return Ok(reading::quarantine(&self.view, *after, *limit));
+                return Ok(reading::quarantine(&self.view.snapshot(), *after, *limit));
             }
             Request::Base { after } => return reading::base(&self.ledger, after.as_deref()),
             Request::Records { from, through } => return reading::records(&self.ledger, *from, *through),
             Request::Verify => return reading::verified(verify(&self.ledger, &self.store)),
             Request::Review => {
                 let found = review(&self.store).map_err(|error| error.to_string())?;
-                return reading::review(&self.view, &self.ledger, &found);
+                return reading::review(&self.view.snapshot(), &self.ledger, &found);
             }
-            Request::Plates { after } => return Ok(reading::plates(&self.view, after.as_deref())),
-            Request::Contracts => return Ok(reading::contracts(&self.view)),
+            Request::Plates { after } => return Ok(reading::plates(&self.view.snapshot(), after.as_deref())),
+            Request::Contracts => return Ok(reading::contracts(&self.view.snapshot())),
             Request::Books(question) => {
-                let books = Books { ledger: &self.ledger, store: &self.store, view: || &self.view };
+                let view = Arc::new(self.view.snapshot());
+                let books = Books { ledger: &self.ledger, store: &self.store, view: || Arc::clone(&view) };
                 return books.answer(&self.operator, question);
             }
             Request::Put { put, dry_run } => return self.put(put, *dry_run, by),
@@ -77,8 +79,8 @@ impl Offline {
     }
 
     fn put(&mut self, put: &Put, dry_run: bool, by: &Caller) -> Outcome {
-        let mut prepared =
-            put::prepare(&self.view, put).map_err(|error| format!("{error}\nNothing was recorded"))?;
+        let mut prepared = put::prepare(&self.view.snapshot(), put)
+            .map_err(|error| format!("{error}\nNothing was recorded"))?;
         if dry_run || prepared.changes.is_empty() {
             return Ok(reading::put(&prepared, None));
         }
@@ -111,7 +113,7 @@ impl Offline {
             .map_err(unknown)?;
         // It is recorded: a view that cannot be written is folded again at the next start.
         match catch_up(&self.ledger, &self.store, &mut self.view).and_then(|()| self.store.flush()) {
-            Ok(()) => reading::done(&self.view, position, command),
+            Ok(()) => reading::done(&self.view.snapshot(), position, command),
             Err(error) => {
                 tracing::warn!(%error, "the view was not written; the next start folds it again");
                 Ok(reading::recorded(position))

@@ -5,7 +5,7 @@ use crate::messaging::Digest;
 use crate::parking::Plate;
 use crate::parking::register::{self, Contract, Registration};
 use crate::parking::tariff::{Tariff, TariffSet};
-use crate::server::view::View;
+use crate::server::view::Snapshot;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -43,7 +43,7 @@ pub struct Prepared {
 }
 
 /// Reads what was given, and says what it changes. `Err`: every fault that it has; nothing was recorded.
-pub fn prepare(view: &View, put: &Put) -> Result<Prepared, String> {
+pub fn prepare(view: &Snapshot, put: &Put) -> Result<Prepared, String> {
     let in_force = &view.billing.in_force;
     let mut unnamed = Vec::new();
     let mut changes = Changes::default();
@@ -59,9 +59,9 @@ pub fn prepare(view: &View, put: &Put) -> Result<Prepared, String> {
         }
         Put::Plates(text) => {
             let plates: Vec<Registration> = register::read_plates(text).map_err(|error| error.to_string())?;
-            register::changes(in_force.plates(), &plates)
+            register::changes(|plate| in_force.registration(plate), &plates)
                 .for_each(|change| changes.add(|| change.to_string()));
-            unnamed = register::unnamed(in_force.plates(), &plates);
+            unnamed = register::unnamed(in_force.plates().values(), &plates);
             postcard::to_stdvec(&plates).expect("registrations always encode")
         }
         Put::Contracts(text) => {

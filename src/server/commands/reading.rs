@@ -13,7 +13,7 @@ use crate::server::view::base::BASE;
 use crate::server::view::billing::UNREGISTERED;
 use crate::server::view::billing::list::pending;
 use crate::server::view::review::Review;
-use crate::server::view::{Passage, View, list};
+use crate::server::view::{Passage, Snapshot};
 use crate::store::Store;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -25,7 +25,7 @@ const RECORDS_BYTES: usize = 1024 * 1024;
 const QUARANTINE_MAX: usize = 10_000;
 
 /// All garages, as an object of lists.
-pub fn garages(view: &View, streams: &BTreeMap<SiteName, Vec<Stream>>) -> Value {
+pub fn garages(view: &Snapshot, streams: &BTreeMap<SiteName, Vec<Stream>>) -> Value {
     let garages = view.garages.iter().map(|(key, garage)| {
         let sites = view.sites_of(key);
         let epochs: usize = sites.iter().filter_map(|site| streams.get(site)).map(Vec::len).sum();
@@ -46,7 +46,7 @@ pub fn garages(view: &View, streams: &BTreeMap<SiteName, Vec<Stream>>) -> Value 
 }
 
 /// What waits in quarantine behind `after`.
-pub fn quarantine(view: &View, after: Option<Place>, limit: usize) -> Value {
+pub fn quarantine(view: &Snapshot, after: Option<Place>, limit: usize) -> Value {
     let behind = |position: u64, place: usize| match after {
         None => true,
         Some(after) => {
@@ -131,7 +131,7 @@ pub fn recorded(position: u64) -> Value {
 }
 
 /// What the command at `position` did, once the view has reached it.
-pub fn done(view: &View, position: u64, command: &Command) -> Outcome {
+pub fn done(view: &Snapshot, position: u64, command: &Command) -> Outcome {
     if let Some(reason) = view.without_effect(position) {
         return Err(NotDone::Refused(format!(
             "{reason}. The command is recorded at position {position} and has no effect: an event came between its check and its place"
@@ -245,7 +245,7 @@ pub fn put(prepared: &Prepared, position: Option<u64>) -> Value {
 const PLATES_MAX: usize = 5_000;
 
 /// The registered plates behind `after`, in their order.
-pub fn plates(view: &View, after: Option<&str>) -> Value {
+pub fn plates(view: &Snapshot, after: Option<&str>) -> Value {
     let registered = view.billing.in_force.plates();
     let from = match after.map(Plate::new) {
         Some(Ok(plate)) => Bound::Excluded(plate),
@@ -262,7 +262,7 @@ pub fn plates(view: &View, after: Option<&str>) -> Value {
 }
 
 /// All contracts.
-pub fn contracts(view: &View) -> Value {
+pub fn contracts(view: &Snapshot) -> Value {
     let contracts = view.billing.in_force.contracts().map(|contract| {
         let garages = match &contract.garages {
             Garages::All => vec!["*".to_owned()],
@@ -294,12 +294,10 @@ pub fn applied(store: &Store, commands: u64) -> Outcome {
 }
 
 /// What a person may want to repair, each with the command that would do it.
-pub fn review(view: &View, ledger: &Ledger, found: &Review) -> Outcome {
-    let names = list::keys(&view.garages);
-    let garage =
-        |number: u32| names.get(&number).map(|key| view.name_of(key).to_string()).unwrap_or_default();
+pub fn review(view: &Snapshot, ledger: &Ledger, found: &Review) -> Outcome {
+    let garage = |number: u32| view.name_of_number(number);
     let id = |number: u32, passage: &Passage| {
-        let key = names.get(&number).map(ToString::to_string).unwrap_or_default();
+        let key = view.key_of_number(number).map(ToString::to_string).unwrap_or_default();
         let stream = ledger.stream(passage.stream()).map_err(|error| error.to_string())?;
         Ok::<_, String>(
             EventId { garage: key, epoch: stream.epoch.to_bytes(), sequence: passage.sequence }.to_string(),

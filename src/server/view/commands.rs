@@ -16,6 +16,7 @@
 
 use super::billing::NoOrder;
 use super::repairs::NoRepair;
+use super::shared::SharedMap;
 use super::{Changes, Garage, View, damaged, decode, encode, sized};
 use crate::messaging::page::Content;
 use crate::messaging::{Epoch, SiteName};
@@ -24,7 +25,7 @@ use crate::server::commands::{Command, Place};
 use crate::server::ledger::Ledger;
 use crate::store::{Batch, Store, StoreError};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// What operators said of one garage.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,11 +50,13 @@ pub struct Decommissioned {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CommandsView {
     /// Other names of garages, and whose they are.
-    names: BTreeMap<SiteName, SiteName>,
+    names: SharedMap<SiteName, SiteName>,
+    /// The same by owner, each in the order of the names.
+    of_owner: SharedMap<SiteName, Vec<SiteName>>,
     /// The position that last took a line from the board: a change since an earlier version cannot say it.
     reshaped_at: u64,
     /// By position: why a command that was recorded has no effect.
-    without_effect: BTreeMap<u64, String>,
+    without_effect: SharedMap<u64, String>,
 }
 
 /// What of it changed since the view was last written.
@@ -155,32 +158,6 @@ pub enum JudgeError {
 }
 
 impl View {
-    /// The key of the garage whose events come under `site`.
-    pub fn key_of<'a>(&'a self, site: &'a SiteName) -> &'a SiteName {
-        self.commands.names.get(site).unwrap_or(site)
-    }
-
-    /// What the garage of this key is called.
-    pub fn name_of<'a>(&'a self, key: &'a SiteName) -> &'a SiteName {
-        self.garages.get(key).and_then(|garage| garage.orders.called.as_ref()).unwrap_or(key)
-    }
-
-    /// All names under which events of the garage of this key may come.
-    pub fn sites_of(&self, key: &SiteName) -> Vec<SiteName> {
-        let others = self.commands.names.iter().filter(|(_, owner)| *owner == key);
-        std::iter::once(key).chain(others.map(|(name, _)| name)).cloned().collect()
-    }
-
-    /// Why the command at `position` has no effect, when it has none.
-    pub fn without_effect(&self, position: u64) -> Option<&str> {
-        self.commands.without_effect.get(&position).map(String::as_str)
-    }
-
-    /// Whether what was on the board at `position` is all there still, so that a change can be told.
-    pub(super) fn is_same_board_since(&self, position: u64) -> bool {
-        self.commands.reshaped_at <= position
-    }
-
     /// Whether `command` makes sense now. Of the books of money only what is written is seen.
     pub fn judge(&self, ledger: &Ledger, command: &Command) -> Result<(), JudgeError> {
         let mut written = Changes::on(ledger.store());
@@ -340,7 +317,7 @@ impl View {
                 let (garage, ..) = self.garage_mut(&key, changes);
                 garage.orders.called = (name != key).then(|| name.clone());
                 if name != key {
-                    self.commands.names.insert(name.clone(), key.clone());
+                    self.commands.put_name(name.clone(), key.clone());
                     changes.commands.names.insert(name);
                 }
                 self.reshape_board(position, changes);
@@ -379,10 +356,8 @@ impl View {
             Change::Discarded { position: page, places } => self.no_longer_waits(page, places, changes),
             Change::Adopted => return Ok(()),
         }
-        if let Some(garage) = self.garages.get_mut(&key) {
-            garage.changed_at = position;
-            changes.garages.insert(key);
-        }
+        self.garage_changed(&key, position);
+        changes.garages.insert(key);
         Ok(())
     }
 
@@ -443,13 +418,40 @@ impl super::Quarantined {
 const RESHAPED: &[u8] = b"vcs";
 
 impl CommandsView {
+    /// Whose a name is that belongs to a garage beside its key.
+    pub(super) fn key_of(&self, site: &SiteName) -> Option<&SiteName> {
+        self.names.get(site)
+    }
+
+    /// The names that belong to a garage beside its key.
+    pub(super) fn other_names(&self, key: &SiteName) -> &[SiteName] {
+        self.of_owner.get(key).map_or(&[], Vec::as_slice)
+    }
+
+    pub(super) fn without_effect(&self, position: u64) -> Option<&str> {
+        self.without_effect.get(&position).map(String::as_str)
+    }
+
+    pub(super) fn is_same_board_since(&self, position: u64) -> bool {
+        self.reshaped_at <= position
+    }
+
+    fn put_name(&mut self, name: SiteName, owner: SiteName) {
+        let mut names = self.other_names(&owner).to_vec();
+        if let Err(place) = names.binary_search(&name) {
+            names.insert(place, name.clone());
+        }
+        self.of_owner.insert(owner.clone(), names);
+        self.names.insert(name, owner);
+    }
+
     pub(super) fn load(store: &Store) -> Result<CommandsView, StoreError> {
         let mut commands = CommandsView::default();
         for entry in store.range(b"vcn", b"vco") {
             let (key, value) = entry?;
             let name = std::str::from_utf8(&key[3..]).ok();
             let name = name.and_then(|name| SiteName::new(name).ok());
-            commands.names.insert(name.ok_or_else(|| damaged(&key))?, decode(&key, &value)?);
+            commands.put_name(name.ok_or_else(|| damaged(&key))?, decode(&key, &value)?);
         }
         for entry in store.range(b"vcr", b"vcs") {
             let (key, value) = entry?;

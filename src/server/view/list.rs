@@ -5,12 +5,10 @@
 //! **Not promised.** One moment for a whole list: what ends or is corrected meanwhile shows as it is when it is read.
 
 use super::pages::{Address, Head, Heads, Passage, Slot, occupied_pages, page_key, read_page};
-use super::{Garage, View, damaged, written_position};
-use crate::messaging::SiteName;
+use super::{damaged, written_position};
 use crate::parking::Plate;
 use crate::parking::stay::{End, Visit};
 use crate::store::{Store, StoreError};
-use std::collections::{BTreeMap, HashMap};
 
 /// What to list. `None` filters nothing.
 #[derive(Debug, Clone)]
@@ -41,17 +39,6 @@ pub struct List {
     pub stays: Vec<Listed>,
     /// Whether there are more.
     pub more: bool,
-}
-
-/// The keys of the garages by their numbers.
-pub fn keys(garages: &BTreeMap<SiteName, Garage>) -> HashMap<u32, SiteName> {
-    garages.iter().map(|(key, garage)| (garage.stays.number, key.clone())).collect()
-}
-
-/// What the garages are called, by their numbers.
-pub fn names(view: &View) -> HashMap<u32, SiteName> {
-    let garages = view.garages.iter();
-    garages.map(|(key, garage)| (garage.stays.number, view.name_of(key).clone())).collect()
 }
 
 /// Lists stays: of one plate newest first; else garage by garage in the order in which they were first seen, newest first.

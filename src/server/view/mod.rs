@@ -28,6 +28,8 @@ pub mod list;
 mod pages;
 mod repairs;
 pub mod review;
+mod shared;
+mod snapshot;
 mod stays;
 #[cfg(test)]
 mod stays_tests;
@@ -40,6 +42,8 @@ pub use changes::Changes;
 pub use commands::{JudgeError, Refusal};
 pub use pages::{Address, Passage, is_token};
 pub use repairs::NoRepair;
+pub use shared::SharedMap;
+pub use snapshot::{Shown, Snapshot};
 pub use stays::{Book, NotApplied};
 pub use step::Step;
 use step::{HoleIn, What};
@@ -47,14 +51,13 @@ pub use written::{KEYS, compare, discard, written_damages, written_position};
 use written::{POSITION, damaged, decode, encode, sized};
 
 use super::ledger::{Ledger, Loss};
-use crate::messaging::{Epoch, LedgerId, SiteName};
-use crate::parking::board::{BoardLine, BoardVersion};
-use crate::parking::{Board, BoardAnswer, BoardQuestion, Event, Occupancy};
+use crate::messaging::{Epoch, SiteName};
+use crate::parking::{Event, Occupancy};
 use crate::store::StoreError;
 use billing::{Billing, anomalies::Code};
 use serde::{Deserialize, Serialize};
 use stays::{Stays, Teller};
-use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
 
 /// What the events of one garage add up to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,19 +130,25 @@ impl Quarantined {
     }
 }
 
-/// The state of the fold.
+/// The state of the fold: what is shown, and what only folding needs.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct View {
-    pub position: u64,
-    pub garages: BTreeMap<SiteName, Garage>,
-    pub holes: BTreeMap<u64, Hole>,
-    /// By the last position.
-    pub damages: BTreeMap<u64, Damage>,
-    /// By position.
-    pub quarantine: BTreeMap<u64, Quarantined>,
-    pub commands: commands::CommandsView,
+    shown: Shown,
     pub billing: Billing,
     stays: Stays,
+}
+
+impl Deref for View {
+    type Target = Shown;
+    fn deref(&self) -> &Shown {
+        &self.shown
+    }
+}
+
+impl DerefMut for View {
+    fn deref_mut(&mut self) -> &mut Shown {
+        &mut self.shown
+    }
 }
 
 /// Where an event is applied. One that is released from quarantine is applied at the position of its release.
@@ -153,6 +162,11 @@ pub struct Place<'a> {
 }
 
 impl View {
+    /// What readers see of it. Nothing is copied but a few pointers.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot { shown: self.shown.clone(), billing: self.billing.shown().clone() }
+    }
+
     /// Folds the next record.
     ///
     /// The caller has seen to it that the changes have room for the step. The answer is what went to quarantine.
@@ -178,7 +192,7 @@ impl View {
                     );
                     let epoch = stream.epoch;
                     let hole = Hole { garage, epoch, first, last, reason, received_at_ms: None };
-                    self.holes.insert(position, hole);
+                    self.put_hole(position, hole);
                     changes.holes.insert(position);
                 }
                 changes.damages.insert(damage.last);
@@ -214,8 +228,8 @@ impl View {
                 }
                 garage.events += last - first + 1;
                 garage.as_of_ms = Some(received_at_ms);
-                garage.changed_at = position;
                 garage.through = Some((stream.epoch, last));
+                self.garage_changed(&key, position);
                 if let Some(reason) = reason {
                     let quarantined = Quarantined {
                         garage: key,
@@ -240,14 +254,14 @@ impl View {
                     reason,
                     received_at_ms: Some(received_at_ms),
                 };
-                self.holes.insert(position, hole);
+                self.put_hole(position, hole);
                 changes.holes.insert(position);
             }
             What::Capacity { site, capacity } => {
                 let key = self.key_of(&site).clone();
                 let (garage, ..) = self.garage_mut(&key, changes);
                 garage.was_told(&key, capacity);
-                garage.changed_at = position;
+                self.garage_changed(&key, position);
             }
             What::Command(command) => self.apply_command(ledger, position, &command, changes)?,
             What::Nothing => {}
@@ -271,7 +285,7 @@ impl View {
         let applied = apply_to(&key, garage, (stays, billing), ledger, place, event, changes)?;
         if applied.is_ok() {
             garage.as_of_ms = Some(received_at_ms);
-            garage.changed_at = place.position;
+            self.garage_changed(&key, place.position);
         }
         Ok(applied)
     }
@@ -285,51 +299,12 @@ impl View {
         if !changes.garages.contains(site) {
             changes.garages.insert(site.clone());
         }
-        let View { garages, stays, billing, .. } = self;
-        if !garages.contains_key(site) {
+        let View { shown, stays, billing } = self;
+        if !shown.garages.contains_key(site) {
             let garage = Garage { stays: stays.begin_garage(), ..Garage::default() };
-            garages.insert(site.clone(), garage);
+            shown.put_garage(site.clone(), garage);
         }
-        (garages.get_mut(site).expect("it is there"), stays, billing)
-    }
-
-    /// The board, as a change since the version that the asker has where that is possible. The asker's own line is there in
-    /// any case, and under the name that it knows itself by: it adds to it what it has not delivered yet.
-    pub fn answer(
-        &self,
-        (ledger, run): (LedgerId, u64),
-        asker: &SiteName,
-        question: &BoardQuestion,
-    ) -> BoardAnswer {
-        let version = BoardVersion { ledger: ledger.to_bytes(), position: self.position, run };
-        let since = question.have.filter(|have| {
-            (have.ledger, have.run) == (version.ledger, run)
-                && have.position <= version.position
-                && self.is_same_board_since(have.position)
-        });
-        let own = self.key_of(asker);
-        let newer = |garage: &Garage| since.is_none_or(|have| garage.changed_at > have.position);
-        let shown = |key: &SiteName, garage: &Garage| garage.is_shown() || key == own;
-        let lines = self.garages.iter().filter(|(key, garage)| newer(garage) && shown(key, garage));
-        let board = Board {
-            version,
-            garages: lines
-                .map(|(key, garage)| {
-                    let name = if key == own { asker } else { self.name_of(key) };
-                    let line = BoardLine {
-                        capacity: garage.capacity,
-                        occupied: garage.occupancy.occupied,
-                        as_of_ms: garage.as_of_ms,
-                        through: garage.through.map(|(epoch, last)| (epoch.to_bytes(), last)),
-                    };
-                    (name.to_string(), line)
-                })
-                .collect(),
-        };
-        match since {
-            Some(from) => BoardAnswer::Changed { from, now: board },
-            None => BoardAnswer::Whole(board),
-        }
+        (shown.garages.get_mut(site).expect("it is there"), stays, billing)
     }
 }
 

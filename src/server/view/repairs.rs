@@ -117,16 +117,14 @@ impl View {
                 let teller = Teller { billing, called: called.as_str() };
                 let joined =
                     stays.correct(ledger, &mut garage.stays, place, (of, &plate), teller, changes)?;
-                garage.changed_at = position;
+                self.garage_changed(&key, position);
                 return Ok(Some(joined.map_err(|why| why.to_string())));
             }
             Command::BillStay { charge, .. } => {
                 if let Some(found) = self.find_charge(ledger, charge, changes)?
                     && let What::Stay(stay) = &found.entry.what
                 {
-                    let names = super::list::keys(&self.garages);
-                    let called =
-                        names.get(&stay.garage).map(|key| self.name_of(key).to_string()).unwrap_or_default();
+                    let called = self.name_of_number(stay.garage);
                     self.billing.release(
                         position,
                         found.number,
@@ -144,7 +142,7 @@ impl View {
                     let mut teller = Teller { billing, called: called.as_str() };
                     let book = &mut garage.stays;
                     stays.replace(book, &plate, (&before, after), position, &mut teller, changes)?;
-                    garage.changed_at = position;
+                    self.garage_changed(&key, position);
                 }
             }
         }

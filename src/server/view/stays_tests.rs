@@ -106,7 +106,6 @@ fn line(garage: &str, plate: &str, visit: &Visit<u64>) -> Option<Line> {
 
 /// All that a filter finds, in pieces of three.
 fn listed(store: &Store, view: &View, wanted: &Wanted) -> Vec<Line> {
-    let names = list::names(view);
     let mut wanted = Wanted { limit: 3, ..wanted.clone() };
     let mut lines = Vec::new();
     loop {
@@ -119,7 +118,7 @@ fn listed(store: &Store, view: &View, wanted: &Wanted) -> Vec<Line> {
                 End::Unseen => End::Unseen,
             };
             let visit = Visit::Stay { entry: entry.sequence, end };
-            lines.extend(line(names[&address.garage].as_str(), plate, &visit));
+            lines.extend(line(&view.name_of_number(address.garage), plate, &visit));
         }
         if !part.more {
             return lines;
@@ -226,7 +225,7 @@ proptest! {
             let wanted = Wanted { open, ..everything.clone() };
             let expected: Vec<_> = all.iter().filter(of_state).cloned().collect();
             prop_assert_eq!(sorted(listed(&store, &view, &wanted)), sorted(expected.clone()));
-            for (name, garage) in &view.garages {
+            for (name, garage) in view.garages.iter() {
                 let wanted = Wanted { garage: Some(garage.stays.number), ..wanted.clone() };
                 let expected = expected.iter().filter(|line| line.0 == name.as_str()).cloned().collect();
                 prop_assert_eq!(sorted(listed(&store, &view, &wanted)), sorted(expected));

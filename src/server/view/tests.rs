@@ -25,10 +25,14 @@ pub fn event(json: &str) -> Vec<u8> {
 }
 
 pub fn apply(ledger: &Ledger, garage: &str, pages: Vec<SealedPage>) {
-    let request = Request {
+    ledger.commit(&[request(garage, EPOCH, pages)], 77).unwrap();
+}
+
+fn request(garage: &str, epoch: Epoch, pages: Vec<SealedPage>) -> Request {
+    Request {
         id: 1,
         site: SiteName::new(garage).unwrap(),
-        epoch: EPOCH,
+        epoch,
         oldest: 1,
         ledger: None,
         instance: 1,
@@ -36,8 +40,19 @@ pub fn apply(ledger: &Ledger, garage: &str, pages: Vec<SealedPage>) {
         pages,
         ask: None,
         observation: None,
-    };
-    ledger.commit(&[request], 77).unwrap();
+    }
+}
+
+/// Each garage delivers one page of an epoch of its own; all are committed together.
+pub fn apply_to_each<'a>(ledger: &Ledger, garages: impl Iterator<Item = &'a str>, events: &[Vec<u8>]) {
+    let requests: Vec<Request> = garages
+        .map(|garage| {
+            let epoch = Epoch::random();
+            let page = Page { epoch, ..page_after(1, events).open().unwrap() };
+            request(garage, epoch, vec![SealedPage::seal(&page)])
+        })
+        .collect();
+    ledger.commit(&requests, 77).unwrap();
 }
 
 pub fn fold(view: &mut View, ledger: &Ledger, store: &Store) -> Changes {
@@ -98,30 +113,4 @@ fn an_unknown_kind_of_event_is_set_aside_and_the_rest_counts() {
     let set_aside = &view.quarantine[&1];
     assert_eq!((set_aside.first, set_aside.places().collect::<Vec<_>>()), (1, vec![1]));
     assert_eq!(View::load(&store, &ledger).unwrap(), view);
-}
-
-#[test]
-fn the_board_carries_what_changed_since_the_version_that_an_edge_has() {
-    let (_, store, ledger) = world();
-    let entry = event(r#"{"kind":"entry","plate":"AB1"}"#);
-    let mut view = View::default();
-    apply(&ledger, "a", vec![page_after(1, std::slice::from_ref(&entry))]);
-    fold(&mut view, &ledger, &store);
-    let asker = SiteName::new("c").unwrap();
-    let run = (ledger.id(), 1);
-    let whole = view.answer(run, &asker, &BoardQuestion { have: None });
-    let board = Board::after(None, whole).unwrap();
-    apply(&ledger, "b", vec![page_after(1, &[entry])]);
-    fold(&mut view, &ledger, &store);
-    let question = BoardQuestion { have: Some(board.version) };
-    let BoardAnswer::Changed { from, now } = view.answer(run, &asker, &question) else {
-        panic!("the version is known")
-    };
-    assert_eq!(now.garages.keys().collect::<Vec<_>>(), ["b"]);
-    let after = Board::after(Some(board), BoardAnswer::Changed { from, now }).unwrap();
-    assert_eq!(after.garages.len(), 2);
-    // Another ledger; and this one after another start: it may be restored, and have come to the position by another way.
-    for other in [(LedgerId::random(), 1), (ledger.id(), 2)] {
-        assert!(matches!(view.answer(other, &asker, &question), BoardAnswer::Whole(_)), "{other:?}");
-    }
 }

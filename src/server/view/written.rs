@@ -2,7 +2,7 @@
 
 use super::billing::Billing;
 use super::stays::Stays;
-use super::{Changes, Damage, View, base, commands};
+use super::{Changes, Damage, Shown, View, base, commands};
 use crate::messaging::SiteName;
 use crate::server::ledger::Ledger;
 use crate::store::{BATCH_MAX, Batch, Store, StoreError};
@@ -138,27 +138,28 @@ impl View {
 
     /// What was written last.
     pub fn load(store: &Store, ledger: &Ledger) -> Result<View, StoreError> {
-        let mut view = View { position: written_position(store)?.unwrap_or_default(), ..View::default() };
+        let shown = Shown::at(written_position(store)?.unwrap_or_default());
+        let mut view = View { shown, ..View::default() };
         for entry in store.range(b"vg", b"vh") {
             let (key, value) = entry?;
             let name = std::str::from_utf8(&key[2..]).ok();
             let name = name.and_then(|name| SiteName::new(name).ok());
             let name = name.ok_or_else(|| damaged(&key))?;
-            view.garages.insert(name, decode(&key, &value)?);
+            view.put_garage(name, decode(&key, &value)?);
         }
         for entry in store.range(b"vh", b"vi") {
             let (key, value) = entry?;
-            view.holes.insert(u64::from_be_bytes(sized(&key[2..])?), decode(&key, &value)?);
+            view.put_hole(u64::from_be_bytes(sized(&key[2..])?), decode(&key, &value)?);
         }
-        view.damages = written_damages(store)?;
+        view.damages = written_damages(store)?.into_iter().collect();
         for entry in store.range(b"vq", b"vr") {
             let (key, value) = entry?;
             view.quarantine.insert(u64::from_be_bytes(sized(&key[2..])?), decode(&key, &value)?);
         }
         view.commands = commands::CommandsView::load(store)?;
-        let garages = view.garages.values().map(|garage| garage.stays.number as usize + 1);
+        let garages = view.garages.values().map(|garage| garage.stays.number as usize + 1).max();
         view.billing = Billing::load(store, ledger)?;
-        view.stays = Stays::load(store, garages.max().unwrap_or_default(), &mut view.billing)?;
+        view.stays = Stays::load(store, garages.unwrap_or_default(), &mut view.billing)?;
         Ok(view)
     }
 
@@ -171,7 +172,7 @@ impl View {
         }
         for position in std::mem::take(&mut changes.holes) {
             let key = [b"vh", &position.to_be_bytes()[..]].concat();
-            batch.put(key, encode(&self.holes[&position]));
+            batch.put(key, encode(&self.holes()[&position]));
         }
         for position in std::mem::take(&mut changes.damages) {
             let key = [b"vd", &position.to_be_bytes()[..]].concat();

@@ -2,11 +2,9 @@
 
 use super::{Shared, time};
 use crate::http::{self, Paging, Problem, bad_cursor, query};
-use crate::messaging::SiteName;
 use crate::parking::Plate;
 use crate::server::books::Asked;
 use crate::server::view::billing::anomalies::{self, Code, Noted};
-use crate::server::view::list::keys;
 use crate::server::view::written_position;
 use crate::store::StoreError;
 use axum::Json;
@@ -99,10 +97,7 @@ pub(super) async fn anomalies(
         };
         let (garage, unregistered) = {
             let view = web.view();
-            let garage = asked.garage.as_ref().map(|name| {
-                let site = SiteName::new(name).ok()?;
-                Some(view.garages.get(view.key_of(&site))?.stays.number)
-            });
+            let garage = asked.garage.as_ref().map(|name| view.number_of(name));
             (garage, view.billing.account(crate::server::view::billing::UNREGISTERED))
         };
         if garage == Some(None) {
@@ -116,10 +111,9 @@ pub(super) async fn anomalies(
         };
         let (found, next) = anomalies::list(&web.store, unregistered, after, limit, wanted)?;
         let view = web.view();
-        let names = keys(&view.garages);
         let lines = found.into_iter().map(|Noted { code, garage, plate, anomaly }| AnomalyLine {
             code: code.as_str(),
-            garage: names.get(&garage).map(|key| view.name_of(key).to_string()).unwrap_or_default(),
+            garage: view.name_of_number(garage),
             plate,
             count: anomaly.count,
             first_at: time(anomaly.first_at_ms),

@@ -2,7 +2,6 @@
 
 use super::Shared;
 use crate::http::{self, Paging, Problem, bad_cursor, query};
-use crate::messaging::SiteName;
 use crate::parking::Plate;
 use crate::parking::event::Moment;
 use crate::parking::stay::End;
@@ -110,11 +109,7 @@ pub(super) async fn stays(
         Some(text) => Some(parse_cursor(text).ok_or_else(|| bad_cursor(text))?),
         None => None,
     };
-    let garage = asked.garage.as_ref().map(|name| {
-        let site = SiteName::new(name).ok()?;
-        let view = web.view();
-        view.garages.get(view.key_of(&site)).map(|garage| garage.stays.number)
-    });
+    let garage = asked.garage.as_ref().map(|name| web.view().number_of(name));
     let plate = asked.plate.as_ref().map(|plate| Plate::new(plate).ok());
     let open = asked.state.as_deref().map(|state| match state {
         "open" => Some(true),
@@ -129,11 +124,10 @@ pub(super) async fn stays(
         };
         let list = list::list(&web.store, &Wanted { plate, garage, open, after, limit })?;
         // After the list: a garage that it shows is known by now.
-        let names = list::names(&web.view());
-        let name = |stay: &Listed| names.get(&stay.address.garage).map(ToString::to_string);
+        let view = web.view();
+        let name = |stay: &Listed| view.name_of_number(stay.address.garage);
         let next = list.stays.last().map(|stay| cursor(stay.address)).filter(|_| list.more);
-        let lines =
-            list.stays.iter().map(|stay| Line::new(&web.ledger, name(stay).unwrap_or_default(), stay));
+        let lines = list.stays.iter().map(|stay| Line::new(&web.ledger, name(stay), stay));
         let stays = lines.collect::<Result<_, StoreError>>()?;
         Ok::<_, StoreError>(Answer { position: list.position, stays, next })
     })

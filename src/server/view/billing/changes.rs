@@ -129,7 +129,9 @@ impl BillingChanges {
         for account in std::mem::take(&mut self.accounts) {
             batch.put(
                 entries::account_key(account),
-                super::super::encode(&billing.accounts[account as usize]),
+                super::super::encode(
+                    billing.account_book(account).expect("an account that changed is known"),
+                ),
             );
         }
         for garage in std::mem::take(&mut self.taken) {

@@ -20,6 +20,7 @@ pub mod entries;
 mod forget;
 pub mod list;
 mod orders;
+mod shown;
 pub mod terms;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ mod tests;
 pub use changes::BillingChanges;
 pub(super) use orders::check_reason;
 pub use orders::{Found, NoOrder};
+pub use shown::ShownBooks;
 
 use super::pages::{Head, Passage};
 use crate::parking::Plate;
@@ -40,7 +42,8 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::{Offset, TimeZone};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+use std::ops::Deref;
 use terms::InForce;
 
 /// A longer stay is held until a person has looked.
@@ -83,40 +86,38 @@ pub struct Closed<'a> {
 /// The state of the fold that is kept in memory.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Billing {
-    pub in_force: InForce,
+    shown: ShownBooks,
     /// The newest page of entries, its number, and what its entries reserve.
     tail: Vec<Entry>,
     tail_page: u64,
     tail_bytes: usize,
     heads: PlateHeads,
-    accounts: Vec<AccountBook>,
-    account_numbers: HashMap<String, u32>,
     /// How many covered cars of each contract are inside.
     inside: HashMap<u32, u32>,
-    /// What was taken in each garage, less what was given back; once for each currency, in their order.
-    taken: BTreeMap<u32, Vec<Money>>,
+}
+
+impl Deref for Billing {
+    type Target = ShownBooks;
+    fn deref(&self) -> &ShownBooks {
+        &self.shown
+    }
 }
 
 impl Billing {
     pub fn load(store: &Store, ledger: &Ledger) -> Result<Billing, StoreError> {
-        let mut billing = Billing {
-            in_force: InForce::load(store, ledger)?,
-            heads: PlateHeads::load(store)?,
-            ..Billing::default()
-        };
+        let shown = ShownBooks::of(InForce::load(store, ledger)?);
+        let mut billing = Billing { shown, heads: PlateHeads::load(store)?, ..Billing::default() };
         for (expected, entry) in (0u32..).zip(store.range(b"vba", b"vbb")) {
             let (key, value) = entry?;
             if key[3..] != expected.to_be_bytes() {
                 return Err(super::damaged(&key));
             }
-            let book: AccountBook = super::decode(&key, &value)?;
-            billing.account_numbers.insert(book.name.clone(), expected);
-            billing.accounts.push(book);
+            billing.shown.add_account(super::decode(&key, &value)?);
         }
         for entry in store.range(b"vbg", b"vbh") {
             let (key, value) = entry?;
             let garage = u32::from_be_bytes(super::sized(&key[3..])?);
-            billing.taken.insert(garage, super::decode(&key, &value)?);
+            billing.shown.put_taken(garage, super::decode(&key, &value)?);
         }
         if let Some((key, value)) = store.last(b"vbe", b"vbf")? {
             billing.tail_page = u64::from_be_bytes(super::sized(&key[3..])?);
@@ -397,20 +398,8 @@ impl Billing {
         self.settle(number, charged, changes)
     }
 
-    /// What was taken in a garage, less what was given back; once for each currency.
-    pub fn taken(&self, garage: u32) -> &[Money] {
-        self.taken.get(&garage).map_or(&[], Vec::as_slice)
-    }
-
     fn take(&mut self, garage: u32, money: Money, changes: &mut BillingChanges) {
-        let taken = self.taken.entry(garage).or_default();
-        match taken.iter_mut().find(|sum| sum.currency == money.currency) {
-            Some(sum) => sum.amount = sum.amount.saturating_add(money.amount),
-            None => {
-                taken.push(money);
-                taken.sort_by_key(|sum| sum.currency);
-            }
-        }
+        self.shown.take(garage, money);
         changes.taken.insert(garage);
     }
 
@@ -419,12 +408,13 @@ impl Billing {
         entries::number(self.tail_page, self.tail.len())
     }
 
-    pub fn accounts(&self) -> &[AccountBook] {
-        &self.accounts
+    pub(super) fn put_in_force(&mut self, position: u64, order: terms::Order) {
+        self.shown.in_force_mut().put(position, order);
     }
 
-    pub fn account(&self, name: &str) -> Option<u32> {
-        self.account_numbers.get(name).copied()
+    /// What of it readers see.
+    pub fn shown(&self) -> &ShownBooks {
+        &self.shown
     }
 
     /// Who pays: the account of the plate, else that of the contract under which the stay began.
@@ -436,12 +426,11 @@ impl Billing {
         let registered = self.in_force.registration(plate).map(|its| &its.account);
         let account = registered.or(of_contract.map(|contract| &contract.account));
         let name = account.map_or(UNREGISTERED, |account| account.as_str());
-        if let Some(number) = self.account_numbers.get(name) {
-            return *number;
+        if let Some(number) = self.shown.account(name) {
+            return number;
         }
-        let number = u32::try_from(self.accounts.len()).expect("there are fewer accounts than people");
-        self.account_numbers.insert(name.to_owned(), number);
-        self.accounts.push(AccountBook { name: name.to_owned(), statements: 0 });
+        let book = AccountBook { name: name.to_owned(), statements: 0 };
+        let number = self.shown.add_account(book);
         changes.accounts.insert(number);
         number
     }
@@ -463,7 +452,7 @@ impl Billing {
         let of_month = changes.month_mut(account, month)?;
         let is_first = of_month.entries == 0;
         if is_first {
-            let book = &mut self.accounts[account as usize];
+            let book = self.shown.account_mut(account);
             book.statements += 1;
             of_month.number = book.statements;
         }

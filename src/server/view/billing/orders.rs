@@ -1,7 +1,7 @@
 //! What operators order in the books of money: judged before it is recorded, and folded at its position.
 
 use super::super::pages::Head;
-use super::super::{Changes, View, list};
+use super::super::{Changes, View};
 use super::entries::{Entry, Number, Stay, VoidedBecause, What};
 use super::terms::Order;
 use crate::messaging::page::Content;
@@ -118,18 +118,15 @@ impl View {
         }
         if let Some(order) = Order::read(ledger, position, command)? {
             return Ok(Some(order.map(|order| {
-                self.billing.in_force.put(position, order);
+                self.billing.put_in_force(position, order);
                 changes.billing.in_force.insert(self.billing.in_force.last_page());
             })));
         }
         match command {
             Command::Price { from, to } => {
-                let names = list::keys(&self.garages);
-                let called = |number| Some(self.name_of(names.get(&number)?).to_string());
-                let called: std::collections::HashMap<u32, String> =
-                    names.keys().filter_map(|number| Some((*number, called(*number)?))).collect();
-                let called = |number| called.get(&number).cloned();
-                self.billing.price(position, (*from, *to), called, &mut changes.billing)?;
+                let View { shown, billing, .. } = self;
+                let called = |number| shown.key_of_number(number).map(|key| shown.name_of(key).to_string());
+                billing.price(position, (*from, *to), called, &mut changes.billing)?;
             }
             Command::Void { charge, .. } => {
                 if let Ok(Found { number, entry }) = self.charged(ledger, charge, changes)? {

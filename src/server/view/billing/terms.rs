@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | `vbo` + n (u32) | the positions (u64) of commands `500 n` to `500 n + 499` of these, in order |
 
+use super::super::shared::SharedMap;
 use super::super::{damaged, decode, encode};
 use super::entries::By;
 use crate::messaging::Digest;
@@ -103,11 +104,11 @@ pub struct InForce {
     positions: Vec<u64>,
     /// All sets that were ever in force, by the position from which on they were.
     sets: BTreeMap<u64, Arc<TariffSet>>,
-    plates: BTreeMap<Plate, Registration>,
-    /// By number: the order in which their names were first seen. `None`: removed.
-    contracts: Vec<Option<Contract>>,
-    contract_numbers: BTreeMap<String, u32>,
-    contracts_of: BTreeMap<Plate, BTreeSet<u32>>,
+    plates: SharedMap<Plate, Registration>,
+    /// By number: the order in which their names were first seen. One that was removed is not there.
+    contracts: SharedMap<u32, Contract>,
+    contract_numbers: SharedMap<String, u32>,
+    contracts_of: SharedMap<Plate, BTreeSet<u32>>,
 }
 
 const POSITIONS_IN_A_PAGE: usize = 500;
@@ -138,17 +139,17 @@ impl InForce {
     }
 
     fn put_contract(&mut self, contract: Contract) {
-        let next = u32::try_from(self.contracts.len()).expect("there are fewer contracts than people");
-        let number = *self.contract_numbers.entry(contract.name.clone()).or_insert(next);
-        if number == next {
-            self.contracts.push(None);
-        }
+        let number = self.contract_numbers.get(&contract.name).copied().unwrap_or_else(|| {
+            let next = self.contract_numbers.len();
+            let next = u32::try_from(next).expect("there are fewer contracts than people");
+            self.contract_numbers.insert(contract.name.clone(), next);
+            next
+        });
         self.replace_contract(number, Some(contract));
     }
 
     fn replace_contract(&mut self, number: u32, contract: Option<Contract>) {
-        let place = &mut self.contracts[number as usize];
-        for plate in place.iter().flat_map(|former| &former.plates) {
+        for plate in self.contracts.get(&number).iter().flat_map(|former| &former.plates) {
             if let Some(numbers) = self.contracts_of.get_mut(plate) {
                 numbers.remove(&number);
                 if numbers.is_empty() {
@@ -157,9 +158,14 @@ impl InForce {
             }
         }
         for plate in contract.iter().flat_map(|contract| &contract.plates) {
-            self.contracts_of.entry(plate.clone()).or_default().insert(number);
+            let mut numbers = self.contracts_of.get(plate).cloned().unwrap_or_default();
+            numbers.insert(number);
+            self.contracts_of.insert(plate.clone(), numbers);
         }
-        *place = contract;
+        match contract {
+            Some(contract) => self.contracts.insert(number, contract),
+            None => self.contracts.remove(&number),
+        }
     }
 
     pub fn registration(&self, plate: &Plate) -> Option<&Registration> {
@@ -171,16 +177,16 @@ impl InForce {
         self.plates.contains_key(plate) || self.contracts_of.contains_key(plate)
     }
 
-    pub fn plates(&self) -> &BTreeMap<Plate, Registration> {
+    pub fn plates(&self) -> &SharedMap<Plate, Registration> {
         &self.plates
     }
 
     pub fn contracts(&self) -> impl Iterator<Item = &Contract> {
-        self.contracts.iter().flatten()
+        self.contracts.values()
     }
 
     pub fn contract(&self, number: u32) -> Option<&Contract> {
-        self.contracts.get(number as usize)?.as_ref()
+        self.contracts.get(&number)
     }
 
     /// The contracts of a plate that hold on a day in a garage, in the order in which they came.

@@ -1,0 +1,79 @@
+//! What of the books of money is in memory and is shown to readers; see [`super::super::snapshot`].
+
+use super::entries::AccountBook;
+use super::terms::InForce;
+use crate::parking::tariff::Money;
+use crate::server::view::shared::SharedMap;
+use std::sync::Arc;
+
+/// See the module.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ShownBooks {
+    pub in_force: Arc<InForce>,
+    /// By number.
+    accounts: SharedMap<u32, AccountBook>,
+    account_numbers: SharedMap<String, u32>,
+    /// What was taken in each garage, less what was given back; once for each currency, in their order.
+    taken: SharedMap<u32, Vec<Money>>,
+}
+
+impl ShownBooks {
+    pub(super) fn of(in_force: InForce) -> ShownBooks {
+        ShownBooks { in_force: Arc::new(in_force), ..ShownBooks::default() }
+    }
+
+    /// What is to be put in force, or removed.
+    pub(super) fn in_force_mut(&mut self) -> &mut InForce {
+        Arc::make_mut(&mut self.in_force)
+    }
+
+    /// Adds an account with the next number, and gives that.
+    pub(super) fn add_account(&mut self, book: AccountBook) -> u32 {
+        let number = self.accounts_end();
+        self.account_numbers.insert(book.name.clone(), number);
+        self.accounts.insert(number, book);
+        number
+    }
+
+    pub(super) fn account_mut(&mut self, number: u32) -> &mut AccountBook {
+        self.accounts.get_mut(&number).expect("an account that has entries is known")
+    }
+
+    /// The account of a number.
+    pub fn account_book(&self, number: u32) -> Option<&AccountBook> {
+        self.accounts.get(&number)
+    }
+
+    /// The number of an account.
+    pub fn account(&self, name: &str) -> Option<u32> {
+        self.account_numbers.get(name).copied()
+    }
+
+    /// One more than the greatest number of an account.
+    pub fn accounts_end(&self) -> u32 {
+        u32::try_from(self.accounts.len()).expect("there are fewer accounts than people")
+    }
+
+    /// What was taken in a garage, less what was given back; once for each currency.
+    pub fn taken(&self, garage: u32) -> &[Money] {
+        self.taken.get(&garage).map_or(&[], Vec::as_slice)
+    }
+
+    pub(super) fn put_taken(&mut self, garage: u32, taken: Vec<Money>) {
+        self.taken.insert(garage, taken);
+    }
+
+    pub(super) fn take(&mut self, garage: u32, money: Money) {
+        if !self.taken.contains_key(&garage) {
+            self.taken.insert(garage, Vec::new());
+        }
+        let taken = self.taken.get_mut(&garage).expect("it is there");
+        match taken.iter_mut().find(|sum| sum.currency == money.currency) {
+            Some(sum) => sum.amount = sum.amount.saturating_add(money.amount),
+            None => {
+                taken.push(money);
+                taken.sort_by_key(|sum| sum.currency);
+            }
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! The views as readers see them: what they show at one position.
+//!
+//! **Promise.** A snapshot never changes, and all that it shows is of one position. To take one costs next to nothing, and nobody
+//! who reads it waits for the fold, nor the fold for him.
+//! **Kept by.** It is made of [`SharedMap`]s: the fold goes on with its own copy, and copies what it changes.
+//! **Not promised.** Stays, charges and anomalies: they are read from the store as they were written last.
+
+use super::billing::ShownBooks;
+use super::commands::CommandsView;
+use super::shared::SharedMap;
+use super::{Damage, Garage, Hole, Quarantined};
+use crate::messaging::SiteName;
+use std::collections::BTreeMap;
+use std::ops::Deref;
+
+/// What of the views is in memory and is shown to readers.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Shown {
+    pub position: u64,
+    /// Each under its key: see [`commands`](super::commands).
+    pub garages: SharedMap<SiteName, Garage>,
+    /// The keys of the garages by their numbers.
+    keys: SharedMap<u32, SiteName>,
+    /// The keys of the garages by the position that changed each last, and its number.
+    changed: SharedMap<(u64, u32), SiteName>,
+    holes: SharedMap<u64, Hole>,
+    /// The positions of the holes of each site.
+    holes_of: SharedMap<SiteName, SharedMap<u64, ()>>,
+    /// By the last position.
+    pub damages: SharedMap<u64, Damage>,
+    /// By position.
+    pub quarantine: SharedMap<u64, Quarantined>,
+    pub commands: CommandsView,
+}
+
+/// The views at a position, as readers see them.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Snapshot {
+    pub(super) shown: Shown,
+    pub billing: ShownBooks,
+}
+
+impl Deref for Snapshot {
+    type Target = Shown;
+    fn deref(&self) -> &Shown {
+        &self.shown
+    }
+}
+
+impl Shown {
+    /// Nothing but a position.
+    pub(super) fn at(position: u64) -> Shown {
+        Shown { position, ..Shown::default() }
+    }
+
+    /// Adds a garage that was never seen, or as it was written.
+    pub(super) fn put_garage(&mut self, key: SiteName, garage: Garage) {
+        let number = garage.stays.number;
+        self.keys.insert(number, key.clone());
+        self.changed.insert((garage.changed_at, number), key.clone());
+        self.garages.insert(key, garage);
+    }
+
+    /// A garage was changed by what stands at `position`: boards tell it to those who have an earlier one.
+    pub(super) fn garage_changed(&mut self, key: &SiteName, position: u64) {
+        let Some(garage) = self.garages.get_mut(key) else { return };
+        let before = std::mem::replace(&mut garage.changed_at, position);
+        let number = garage.stays.number;
+        self.changed.remove(&(before, number));
+        self.changed.insert((position, number), key.clone());
+    }
+
+    /// The garages that were changed after `position`, with their keys, in the order in which each was changed last; all of them
+    /// for `None`.
+    pub fn changed_since(&self, position: Option<u64>) -> impl Iterator<Item = (&SiteName, &Garage)> {
+        let from = position.map_or(0, |position| position.saturating_add(1));
+        let changed = self.changed.range((from, 0)..);
+        changed.filter_map(|(_, key)| Some((key, self.garages.get(key)?)))
+    }
+
+    /// The key of the garage of this number.
+    pub fn key_of_number(&self, number: u32) -> Option<&SiteName> {
+        self.keys.get(&number)
+    }
+
+    /// What the garage of this number is called; nothing for one that is not known.
+    pub fn name_of_number(&self, number: u32) -> String {
+        self.key_of_number(number).map(|key| self.name_of(key).to_string()).unwrap_or_default()
+    }
+
+    /// The number of the garage whose events come under a name; `None` for what is no name, and for one that is not known.
+    pub fn number_of(&self, name: &str) -> Option<u32> {
+        let site = SiteName::new(name).ok()?;
+        Some(self.garages.get(self.key_of(&site))?.stays.number)
+    }
+
+    pub(super) fn put_hole(&mut self, position: u64, hole: Hole) {
+        let mut of_site = self.holes_of.get(&hole.garage).cloned().unwrap_or_default();
+        of_site.insert(position, ());
+        self.holes_of.insert(hole.garage.clone(), of_site);
+        self.holes.insert(position, hole);
+    }
+
+    /// By position.
+    pub fn holes(&self) -> &SharedMap<u64, Hole> {
+        &self.holes
+    }
+
+    /// How many holes the garage of this key has, and the first of them.
+    pub fn holes_of(&self, key: &SiteName, at_most: usize) -> (usize, Vec<&Hole>) {
+        let sites = self.sites_of(key);
+        let of_sites: Vec<_> = sites.iter().filter_map(|site| self.holes_of.get(site)).collect();
+        let count = of_sites.iter().map(|of_site| of_site.len()).sum();
+        let firsts = of_sites.iter().flat_map(|of_site| of_site.keys().take(at_most));
+        let firsts: BTreeMap<u64, &Hole> =
+            firsts.filter_map(|position| Some((*position, self.holes.get(position)?))).collect();
+        (count, firsts.into_values().take(at_most).collect())
+    }
+
+    /// The key of the garage whose events come under `site`.
+    pub fn key_of<'a>(&'a self, site: &'a SiteName) -> &'a SiteName {
+        self.commands.key_of(site).unwrap_or(site)
+    }
+
+    /// What the garage of this key is called.
+    pub fn name_of<'a>(&'a self, key: &'a SiteName) -> &'a SiteName {
+        self.garages.get(key).and_then(|garage| garage.orders.called.as_ref()).unwrap_or(key)
+    }
+
+    /// All names under which events of the garage of this key may come.
+    pub fn sites_of(&self, key: &SiteName) -> Vec<SiteName> {
+        std::iter::once(key).chain(self.commands.other_names(key)).cloned().collect()
+    }
+
+    /// Why the command at `position` has no effect, when it has none.
+    pub fn without_effect(&self, position: u64) -> Option<&str> {
+        self.commands.without_effect(position)
+    }
+
+    /// Whether what was on the board at `position` is all there still, so that a change can be told.
+    pub fn is_same_board_since(&self, position: u64) -> bool {
+        self.commands.is_same_board_since(position)
+    }
+}
