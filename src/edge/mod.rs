@@ -282,11 +282,16 @@ fn open_outbox(dir: &Path, config: &EdgeConfig) -> Result<Opened, DaemonError> {
     display.restore(&saved, Instant::now(), clock::wall_ms());
     let positions = outbox.positions();
     let waiting: u64 = positions.iter().map(|position| position.durable - position.acknowledged).sum();
-    if let Some(newest) = positions.last().filter(|_| waiting > COUNTED_AT_ONCE) {
+    let newest = positions.last().expect("an outbox always holds an epoch");
+    if waiting > COUNTED_AT_ONCE {
         display.will_be_counted(newest.epoch, newest.durable);
         return Ok(Opened { outbox, display, to_be_counted: Some(saved) });
     }
-    count_what_waits(&mut display, &outbox, &CancellationToken::new())?;
+    if let Err(error) = count_what_waits(&mut display, &outbox, &CancellationToken::new()) {
+        tracing::warn!(%error, "what waits cannot be counted: the garage's own count is shown when the server knows it");
+        display.will_be_counted(newest.epoch, newest.durable);
+        display.stays();
+    }
     Ok(Opened { outbox, display, to_be_counted: None })
 }
 
