@@ -69,6 +69,8 @@ pub struct Display {
     /// Events up to here wait on the disk and are in no run: the own count is not known before they are counted, or the
     /// server has counted them.
     uncounted_through: Option<Place>,
+    /// What the server said of us last.
+    own_line: Option<BoardLine>,
 }
 
 impl Display {
@@ -90,6 +92,7 @@ impl Display {
             moved: BTreeSet::new(),
             since: None,
             uncounted_through: None,
+            own_line: None,
         }
     }
 
@@ -122,10 +125,11 @@ impl Display {
         for (epoch, last, events, effect) in former.since.iter().flatten() {
             self.appended(*epoch, *last, *events, *effect);
         }
-        if former.board.is_some() {
-            self.board.clone_from(&former.board);
-            self.received_at = former.received_at;
-            self.take_own_line();
+        self.board.clone_from(&former.board);
+        self.received_at = former.received_at;
+        self.own_line.clone_from(&former.own_line);
+        if let Some(line) = &former.own_line {
+            self.take_own_line(line);
         }
     }
 
@@ -227,6 +231,7 @@ impl Display {
         // It is as new as the part: it does not wait for the rest of the board.
         if let Some(own) = own {
             self.take_own_line(&own.line);
+            self.own_line = Some(own.line.clone());
         }
     }
 
