@@ -7,7 +7,7 @@
 //! **Not promised.** That board and count survive a `kill -9` to the second: they are written every second. A count that may
 //! lack something is not shown until the server answers.
 
-use crate::messaging::page::Content;
+use crate::messaging::page::ContentView;
 use crate::messaging::{Digest, Epoch, SiteName, page::SealedPage};
 use crate::parking::board::{BoardLine, BoardPart, Gathered, Gathering, OwnLine};
 use crate::parking::occupancy::Effect;
@@ -66,6 +66,11 @@ pub struct Display {
     moved: BTreeSet<[u8; 16]>,
     /// What was appended while another display is made from the disk, to take the place of this one.
     since: Option<Vec<(Epoch, u64, u64, Effect)>>,
+    /// Events up to here wait on the disk and are in no run: the own count is not known before they are counted, or the
+    /// server has counted them.
+    uncounted_through: Option<Place>,
+    /// What the server said of us last.
+    own_line: Option<BoardLine>,
 }
 
 impl Display {
@@ -85,7 +90,20 @@ impl Display {
             found: BTreeMap::new(),
             moved: BTreeSet::new(),
             since: None,
+            uncounted_through: None,
+            own_line: None,
         }
+    }
+
+    /// What waits is counted later, in a display that takes the place of this one: up to this event, the last on disk.
+    pub fn will_be_counted(&mut self, epoch: Epoch, through: u64) {
+        self.will_be_replaced();
+        self.uncounted_through = Some(self.place(epoch.to_bytes(), through));
+    }
+
+    /// Whether the own count lacks events that wait on the disk, and is not shown.
+    pub fn is_uncounted(&self) -> bool {
+        self.uncounted_through.is_some()
     }
 
     /// Another one is made from what is on disk from now on; see [`Display::take_over`].
@@ -100,18 +118,34 @@ impl Display {
 
     /// Takes the place of `former`, which was told that it will be replaced before this one was begun: what was appended since
     /// counts here, unless it was found already. `moved` is an epoch whose events have another one now.
-    pub fn take_over(&mut self, former: &Display, moved: Epoch) {
+    pub fn take_over(&mut self, former: &Display, moved: Option<Epoch>) {
         self.moved.clone_from(&former.moved);
-        self.moved.insert(moved.to_bytes());
+        self.moved.extend(moved.map(Epoch::to_bytes));
         for (epoch, last, events, effect) in former.since.iter().flatten() {
             self.appended(*epoch, *last, *events, *effect);
+        }
+        self.board.clone_from(&former.board);
+        self.received_at = former.received_at;
+        self.own_line.clone_from(&former.own_line);
+        if let Some(line) = &former.own_line {
+            self.take_own_line(Some(line));
+        }
+    }
+
+    /// Events up to `through` were acknowledged and deleted before they were found: the server has counted them, and its next
+    /// answer tells the count.
+    pub fn passed_over(&mut self, epoch: Epoch, through: u64) {
+        let place = self.place(epoch.to_bytes(), through);
+        if place > self.base.1 {
+            self.base = (None, place);
+            self.runs.clear();
         }
     }
 
     /// Events that were found on disk, in order; those up to `through` count. No append ends behind it and begins before.
     pub fn found(&mut self, page: &SealedPage, through: u64) {
-        if let Ok(page) = page.open()
-            && let Content::Records(records) = &page.content
+        if let Ok(page) = page.view()
+            && let ContentView::Records(records) = &page.content
         {
             // A page may have grown after the count was saved.
             let place = self.place(page.epoch.to_bytes(), 0);
@@ -125,7 +159,7 @@ impl Display {
             let upto = usize::try_from(upto).unwrap_or(usize::MAX).min(records.len());
             let known = usize::try_from(known).unwrap_or(usize::MAX).min(upto);
             let events =
-                records[known..upto].iter().filter_map(|record| Event::from_bytes(&record.payload).ok());
+                records[known..upto].iter().filter_map(|record| Event::from_bytes(record.payload).ok());
             let effect = events.map(|event| Effect::of(&event.kind)).fold(Effect::default(), Effect::then);
             let last = page.last().min(through);
             self.count(page.epoch, last, (upto - known) as u64, effect);
@@ -194,7 +228,10 @@ impl Display {
             Gathering::Ignored => return,
         }
         // It is as new as the part: it does not wait for the rest of the board.
-        self.take_own_line(own.map(|own| &own.line));
+        self.take_own_line(own.as_ref().map(|own| &own.line));
+        if let Some(own) = own {
+            self.own_line = Some(own.line.clone());
+        }
     }
 
     /// A server that does not know this garage counts none of its events: the garage is new.
@@ -208,6 +245,9 @@ impl Display {
             // Nothing of our epochs is counted there yet.
             _ => Place { epoch: 0, sequence: 0 },
         };
+        if self.uncounted_through.is_some_and(|uncounted| uncounted <= through) {
+            self.uncounted_through = None;
+        }
         // The former base stays good when the server stands within a run, or behind it.
         let next = self.runs.iter().find(|run| run.last > through);
         let at_a_boundary = next.is_none_or(|run| {
@@ -223,6 +263,9 @@ impl Display {
 
     /// Our own count, with what is not delivered yet.
     pub fn own_occupied(&self) -> Option<i64> {
+        if self.is_uncounted() {
+            return None;
+        }
         let runs = self.runs.iter().map(|run| run.effect);
         runs.fold(Effect::default(), Effect::then).on(self.base.0)
     }
@@ -288,7 +331,7 @@ fn decode(bytes: &[u8]) -> Option<Saved> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::messaging::page::{Page, Record};
+    use crate::messaging::page::{Content, Page, Record};
     use crate::messaging::{ClockReading, Sequence};
     use crate::parking::EventKind;
     use crate::parking::board::{BoardVersion, PartLine};
@@ -494,7 +537,7 @@ mod tests {
         former.appended(new, 2, 2, entries(2)); // on disk before it was read
         former.appended(new, 5, 2, entries(2)); // after it; the page was read all the same
         display.found(&page(new, 1, 5), 3);
-        display.take_over(&former, EPOCH);
+        display.take_over(&former, Some(EPOCH));
         assert_eq!(display.own_occupied(), Some(12 + 5));
         // Answered after the change of displays.
         display.appended(EPOCH, 12, 1, entries(1));
@@ -502,6 +545,39 @@ mod tests {
         assert_eq!(display.own_occupied(), Some(12 + 5));
         display.appended(new, 6, 1, entries(1));
         assert_eq!(display.own_occupied(), Some(12 + 6));
+    }
+
+    /// A start on a backlog of millions counts it in the background. The server's count alone, without what waits here, was once
+    /// shown as the garage's own.
+    #[test]
+    fn a_count_that_lacks_what_waits_is_not_shown() {
+        let mut former = display(1);
+        former.will_be_counted(EPOCH, 12);
+        assert_eq!(former.own_occupied(), None);
+        former.appended(EPOCH, 13, 1, entries(1));
+        answered(&mut former, told(5, 5));
+        assert_eq!(former.own_occupied(), None);
+        let mut counted = display(1);
+        counted.found(&page(EPOCH, 1, 12), 12);
+        counted.take_over(&former, None);
+        assert_eq!(counted.own_occupied(), Some(13));
+        // Or the server has counted it all before that.
+        answered(&mut former, told(12, 12));
+        assert_eq!(former.own_occupied(), Some(13));
+    }
+
+    #[test]
+    fn what_was_delivered_before_it_was_counted_is_known_by_the_next_answer() {
+        let mut former = display(1);
+        former.will_be_counted(EPOCH, 30);
+        let mut counted = display(1);
+        counted.found(&page(EPOCH, 1, 10), 30);
+        counted.passed_over(EPOCH, 20);
+        counted.found(&page(EPOCH, 21, 10), 30);
+        assert_eq!(counted.own_occupied(), None);
+        answered(&mut former, told(19, 20));
+        counted.take_over(&former, None);
+        assert_eq!(counted.own_occupied(), Some(29));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::daemon::tasks::Tasks;
 use crate::daemon::{self, Daemon, DaemonError, STOP_WITHIN, StopRequest, clock};
 use crate::http;
 use crate::http::metrics::{Metrics, Traffic};
-use crate::messaging::outbox::{Limits, Options, Outbox};
+use crate::messaging::outbox::{Limits, Options, Outbox, Position};
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::board::BoardLine;
 use crate::parking::occupancy::free_spaces;
@@ -45,6 +45,10 @@ const SAVE_BOARD_EVERY: Duration = Duration::from_secs(1);
 /// How often the board may go into the log, and how many of its lines.
 const LOG_BOARD_EVERY: Duration = Duration::from_secs(10);
 const LOG_BOARD_LINES: usize = 30;
+/// Up to so many events that wait are counted before the edge is ready: it takes 30 ms. Ten millions take seconds.
+const COUNTED_AT_ONCE: u64 = 100_000;
+/// How many bytes of pages are in memory while they are counted.
+const COUNTED_BYTES: usize = 128 * 1024;
 /// Where producers post when nothing else was said: the first free port from here.
 const HTTP_FROM: ([u8; 4], u16) = ([127, 0, 0, 1], 5581);
 
@@ -90,7 +94,7 @@ struct Edge {
 impl Edge {
     async fn open(config: EdgeConfig) -> Result<Edge, DaemonError> {
         let dir = DataDir::hold(&config.data_dir)?;
-        let (outbox, display) = {
+        let Opened { outbox, display, to_be_counted } = {
             let (path, config) = (dir.path().to_owned(), config.clone());
             let opened = tokio::task::spawn_blocking(move || open_outbox(&path, &config));
             opened.await.map_err(|error| DaemonError::Failed(error.to_string()))??
@@ -103,6 +107,10 @@ impl Edge {
         let shared =
             Arc::new(Shared { config, outbox, display: Mutex::new(display), sending: Mutex::default() });
         let stop = CancellationToken::new();
+        if let Some(saved) = to_be_counted {
+            let (shared, stop) = (Arc::clone(&shared), stop.clone());
+            tokio::task::spawn_blocking(move || replace_display(&shared, &saved, None, &stop));
+        }
         let (tell, told) = mpsc::channel(4);
         let sending = tokio::spawn(sending::send_until_stopped(Arc::clone(&shared), told, stop.clone()));
         let mut tasks = Tasks::default();
@@ -242,7 +250,13 @@ impl BoardLog {
 
 /// A board is a convenience: not being able to keep it is no reason to stop.
 fn save_board(dir: &DataDir, shared: &Shared, saved: &mut Vec<u8>) {
-    let bytes = shared.display().save();
+    let bytes = {
+        let display = shared.display();
+        if display.is_uncounted() {
+            return; // the file says more
+        }
+        display.save()
+    };
     if bytes == *saved {
         return;
     }
@@ -252,7 +266,7 @@ fn save_board(dir: &DataDir, shared: &Shared, saved: &mut Vec<u8>) {
     *saved = bytes;
 }
 
-fn open_outbox(dir: &Path, config: &EdgeConfig) -> Result<(Outbox, Display), DaemonError> {
+fn open_outbox(dir: &Path, config: &EdgeConfig) -> Result<Opened, DaemonError> {
     let garage = &config.garage_name;
     let options = |store: &Store, room: DiskRoom| -> Result<Options, DaemonError> {
         check_garage(store, garage)?;
@@ -270,11 +284,29 @@ fn open_outbox(dir: &Path, config: &EdgeConfig) -> Result<(Outbox, Display), Dae
         );
     }
     let mut display = new_display(garage, &outbox);
-    if let Ok(saved) = std::fs::read(dir.join(BOARD_FILE)) {
-        display.restore(&saved, Instant::now(), clock::wall_ms());
+    let saved = std::fs::read(dir.join(BOARD_FILE)).unwrap_or_default();
+    display.restore(&saved, Instant::now(), clock::wall_ms());
+    let positions = outbox.positions();
+    let waiting: u64 = positions.iter().map(|position| position.durable - position.acknowledged).sum();
+    let newest = positions.last().expect("an outbox always holds an epoch");
+    if waiting > COUNTED_AT_ONCE {
+        display.will_be_counted(newest.epoch, newest.durable);
+        return Ok(Opened { outbox, display, to_be_counted: Some(saved) });
     }
-    show_what_waits(&mut display, &outbox)?;
-    Ok((outbox, display))
+    if let Err(error) = count_what_waits(&mut display, &outbox, &CancellationToken::new()) {
+        tracing::warn!(%error, "what waits cannot be counted: the garage's own count is shown when the server knows it");
+        display.will_be_counted(newest.epoch, newest.durable);
+        display.stays();
+    }
+    Ok(Opened { outbox, display, to_be_counted: None })
+}
+
+/// An outbox, and what the garage shows.
+struct Opened {
+    outbox: Outbox,
+    display: Display,
+    /// The display of the process before, when what waits is to be counted beside everything else.
+    to_be_counted: Option<Vec<u8>>,
 }
 
 /// Refuses the directory of another garage.
@@ -302,37 +334,68 @@ fn new_display(garage: &SiteName, outbox: &Outbox) -> Display {
     Display::new(garage, &epochs)
 }
 
-fn show_what_waits(display: &mut Display, outbox: &Outbox) -> Result<(), StoreError> {
-    for position in outbox.positions() {
-        let mut next = position.oldest;
-        while next <= position.durable {
-            let taken = outbox.take(position.life, next, 1 << 20)?;
-            taken.pages.iter().for_each(|page| display.found(page, position.durable));
-            next = taken.last.map_or(position.durable, |last| last) + 1;
+/// Counts what is on disk, until `stop`. What is delivered and deleted meanwhile is left to the server's count.
+fn count_what_waits(
+    display: &mut Display,
+    outbox: &Outbox,
+    stop: &CancellationToken,
+) -> Result<(), StoreError> {
+    let mut progress = outbox.progress();
+    for Position { life, epoch, oldest, durable, .. } in outbox.positions() {
+        let mut counted = oldest - 1;
+        while counted < durable && !stop.is_cancelled() {
+            progress.mark_unchanged();
+            let taken = outbox.take(life, counted + 1, COUNTED_BYTES)?;
+            let first = taken.pages.first().and_then(|page| Some(page.view().ok()?.first.get()));
+            let begins = first.unwrap_or_else(|| {
+                let now = outbox.positions().into_iter().find(|position| position.life == life);
+                now.map_or(durable + 1, |position| position.oldest)
+            });
+            if begins > counted + 1 {
+                counted = durable.min(begins - 1);
+                display.passed_over(epoch, counted);
+            } else if first.is_none() {
+                // It is just being written, and can be taken when that is done.
+                let written = async {
+                    tokio::select! {
+                        () = stop.cancelled() => {}
+                        _ = progress.changed() => {}
+                    }
+                };
+                tokio::runtime::Handle::current().block_on(written);
+            }
+            taken.pages.iter().for_each(|page| display.found(page, durable));
+            counted = taken.last.unwrap_or(counted);
         }
     }
     Ok(())
 }
 
-/// Events of the epoch `moved` have got other places: what the board of the server counts is compared with them anew.
-fn rebuild_display(shared: &Shared, moved: Epoch) {
+/// Events of the epoch `moved` have got other places: what the board of the server counts is compared with them once more.
+fn rebuild_display(shared: &Shared, moved: Epoch, stop: &CancellationToken) {
     let saved = {
         let mut display = shared.display();
         display.will_be_replaced();
         display.save()
     };
+    replace_display(shared, &saved, Some(moved), stop);
+}
+
+/// Makes a display from what is on disk and `saved`, which takes the place of the one that was told so.
+fn replace_display(shared: &Shared, saved: &[u8], moved: Option<Epoch>, stop: &CancellationToken) {
     let mut display = new_display(&shared.config.garage_name, &shared.outbox);
-    display.restore(&saved, Instant::now(), clock::wall_ms());
-    let found = show_what_waits(&mut display, &shared.outbox);
+    display.restore(saved, Instant::now(), clock::wall_ms());
+    let counted = count_what_waits(&mut display, &shared.outbox, stop);
     let mut former = shared.display();
-    match found {
-        Ok(()) => {
+    match counted {
+        Ok(()) if !stop.is_cancelled() => {
             display.take_over(&former, moved);
             *former = display;
         }
+        Ok(()) => {}
         Err(error) => {
             former.stays();
-            tracing::warn!(%error, "the garage's own count is shown as it was");
+            tracing::warn!(%error, "what waits cannot be counted: the garage's own count is shown as it was, or when the server knows it");
         }
     }
 }

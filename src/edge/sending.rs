@@ -80,6 +80,7 @@ pub async fn send_until_stopped(
         unreachable: false,
         skewed: false,
         stillness: Stillness::default(),
+        stop: stop.clone(),
         shared,
     };
     let waits = |position: &Position| position.acknowledged < position.durable;
@@ -114,6 +115,7 @@ struct Shell {
     skewed: bool,
     /// Whether the queue moves while the server answers.
     stillness: Stillness,
+    stop: CancellationToken,
 }
 
 impl Shell {
@@ -334,7 +336,8 @@ impl Shell {
                     self.go_on_with_the_oldest_epoch();
                     if let Some((epoch, events)) = moved {
                         let shared = Arc::clone(&self.shared);
-                        let rebuild = move || super::rebuild_display(&shared, former);
+                        let stop = self.stop.clone();
+                        let rebuild = move || super::rebuild_display(&shared, former, &stop);
                         // It reads all that waits. That it fails only leaves the count as it was.
                         let _ = tokio::task::spawn_blocking(rebuild).await;
                         tracing::warn!(%epoch, events, "the server was told to take both sides of the conflict: what was not acknowledged was moved to a new epoch, and is delivered there");

@@ -134,6 +134,40 @@ impl Page {
 
     /// Decodes what [`Page::encode`] made, and refuses everything else.
     pub fn decode(bytes: &[u8]) -> Result<Page, PageError> {
+        PageView::decode(bytes).map(PageView::into_page)
+    }
+}
+
+/// A page whose messages stay where they are: to look through a backlog of millions, none of them is copied.
+#[derive(Debug, Deserialize)]
+pub struct PageView<'a> {
+    pub epoch: Epoch,
+    pub first: Sequence,
+    pub previous: Option<Digest>,
+    pub moved_from: Option<(Epoch, Sequence)>,
+    pub begun: ClockReading,
+    #[serde(borrow)]
+    pub content: ContentView<'a>,
+}
+
+/// See [`Content`].
+#[derive(Debug, Deserialize)]
+pub enum ContentView<'a> {
+    Records(#[serde(borrow)] Vec<RecordView<'a>>),
+    Lost { last: Sequence, reason: &'a str },
+}
+
+/// See [`Record`].
+#[derive(Debug, Deserialize)]
+pub struct RecordView<'a> {
+    pub key: Option<Key>,
+    pub after_ms: u32,
+    pub payload: &'a [u8],
+}
+
+impl<'a> PageView<'a> {
+    /// See [`Page::decode`].
+    pub fn decode(bytes: &'a [u8]) -> Result<PageView<'a>, PageError> {
         if bytes.len() > BYTES_MAX {
             return Err(PageError::Length(bytes.len()));
         }
@@ -141,19 +175,19 @@ impl Page {
         if *version != VERSION {
             return Err(PageError::Version(*version));
         }
-        let (page, rest) = postcard::take_from_bytes::<Page>(body).map_err(PageError::Malformed)?;
+        let (page, rest) = postcard::take_from_bytes::<PageView>(body).map_err(PageError::Malformed)?;
         if !rest.is_empty() {
             return Err(PageError::Sequences("bytes follow its end"));
         }
         let places = match &page.content {
-            Content::Records(records) if records.is_empty() => {
+            ContentView::Records(records) if records.is_empty() => {
                 return Err(PageError::Sequences("it holds no message"));
             }
-            Content::Records(records) if records.len() > RECORDS_MAX => {
+            ContentView::Records(records) if records.len() > RECORDS_MAX => {
                 return Err(PageError::Sequences("it holds more than 64 messages"));
             }
-            Content::Records(records) => records.len() as u64 - 1,
-            Content::Lost { last, .. } => last
+            ContentView::Records(records) => records.len() as u64 - 1,
+            ContentView::Lost { last, .. } => last
                 .get()
                 .checked_sub(page.first.get())
                 .ok_or(PageError::Sequences("its last is before its first"))?,
@@ -167,6 +201,51 @@ impl Page {
             }
         }
         Ok(page)
+    }
+
+    /// See [`Page::last`].
+    pub fn last(&self) -> u64 {
+        match &self.content {
+            ContentView::Records(records) => self.first.get() + records.len() as u64 - 1,
+            ContentView::Lost { last, .. } => last.get(),
+        }
+    }
+
+    pub fn is_lost(&self) -> bool {
+        matches!(self.content, ContentView::Lost { .. })
+    }
+
+    /// The keys in it, with the places of the messages that carry them.
+    pub fn keys(&self) -> Vec<(u64, Key)> {
+        match &self.content {
+            ContentView::Records(records) => (self.first.get()..)
+                .zip(records)
+                .filter_map(|(place, record)| Some((place, record.key.clone()?)))
+                .collect(),
+            ContentView::Lost { .. } => Vec::new(),
+        }
+    }
+
+    fn into_page(self) -> Page {
+        let content = match self.content {
+            ContentView::Records(records) => {
+                let owned = |record: RecordView<'_>| Record {
+                    key: record.key,
+                    after_ms: record.after_ms,
+                    payload: Bytes::copy_from_slice(record.payload),
+                };
+                Content::Records(records.into_iter().map(owned).collect())
+            }
+            ContentView::Lost { last, reason } => Content::Lost { last, reason: reason.to_owned() },
+        };
+        Page {
+            epoch: self.epoch,
+            first: self.first,
+            previous: self.previous,
+            moved_from: self.moved_from,
+            begun: self.begun,
+            content,
+        }
     }
 }
 
@@ -185,10 +264,26 @@ impl SealedPage {
 
     /// Checks the digest and decodes.
     pub fn open(&self) -> Result<Page, PageError> {
+        self.view().map(PageView::into_page)
+    }
+
+    /// Checks the digest and looks into the page where it is.
+    pub fn view(&self) -> Result<PageView<'_>, PageError> {
         if Digest::of(&self.bytes) != self.digest {
             return Err(PageError::Digest);
         }
-        Page::decode(&self.bytes)
+        PageView::decode(&self.bytes)
+    }
+
+    /// Checks a value that [`SealedPage::to_stored`] made, and looks into the page where it is.
+    pub fn view_stored(value: &[u8]) -> Result<(Digest, PageView<'_>), PageError> {
+        let (digest, bytes) =
+            value.split_first_chunk::<{ Digest::LEN }>().ok_or(PageError::Length(value.len()))?;
+        let digest = Digest::from_bytes(*digest);
+        if Digest::of(bytes) != digest {
+            return Err(PageError::Digest);
+        }
+        Ok((digest, PageView::decode(bytes)?))
     }
 
     /// The same page with other content, under the digest that it was received with: whoever keeps it had to forget some of it.
@@ -249,6 +344,24 @@ mod tests {
         let stored = SealedPage::from_stored(&sealed.to_stored()).unwrap();
         assert_eq!(stored.open().unwrap(), page(64));
         assert_eq!(page(64).last(), 104);
+    }
+
+    #[test]
+    fn a_view_of_a_stored_page_says_what_the_page_says() {
+        let mut lost = page(1);
+        lost.content = Content::Lost { last: Sequence::new(99).unwrap(), reason: "gone".into() };
+        for page in [page(3), page(64), lost] {
+            let sealed = SealedPage::seal(&page);
+            let stored = sealed.to_stored();
+            let (digest, view) = SealedPage::view_stored(&stored).unwrap();
+            assert_eq!((digest, view.last()), (sealed.digest, page.last()));
+            assert_eq!(view.is_lost(), matches!(page.content, Content::Lost { .. }));
+            let places: Vec<u64> = view.keys().into_iter().map(|(place, _)| place).collect();
+            let expected = if view.is_lost() { Vec::new() } else { (41..=page.last()).collect() };
+            assert_eq!(places, expected);
+            assert_eq!(view.into_page(), page);
+            assert!(SealedPage::view_stored(&stored[..stored.len() - 1]).is_err());
+        }
     }
 
     #[test]

@@ -349,6 +349,11 @@ impl Store {
         self.unreadable.subscribe()
     }
 
+    /// What is read contradicts itself, although each value is sound: the index of the store is damaged.
+    pub fn contradicts_itself(&self) {
+        self.unreadable.send_replace(true);
+    }
+
     /// A part of the store that is damaged is told from a disk that fails: what stands elsewhere can be read.
     fn failed(&self, error: io::Error) -> StoreError {
         match error.kind() {

@@ -420,12 +420,8 @@ fn piece(key: Vec<u8>, value: &[u8], epoch: Epoch) -> Piece {
         return Piece::Unreadable { key, first: None, reason: "its key has the wrong length".into() };
     };
     let unreadable = |reason: String| Piece::Unreadable { key: key.clone(), first: Some(first), reason };
-    let sealed = match SealedPage::from_stored(value) {
-        Ok(sealed) => sealed,
-        Err(error) => return unreadable(error.to_string()),
-    };
-    let page = match sealed.open() {
-        Ok(page) => page,
+    let (digest, page) = match SealedPage::view_stored(value) {
+        Ok(viewed) => viewed,
         Err(error) => return unreadable(error.to_string()),
     };
     if page.first.get() != first {
@@ -434,15 +430,14 @@ fn piece(key: Vec<u8>, value: &[u8], epoch: Epoch) -> Piece {
     if page.epoch != epoch {
         return unreadable(format!("it belongs to epoch {}", page.epoch));
     }
-    let keys = super::pages::keys_of(&page);
     Piece::Sound(Box::new(Sound {
         key,
         first,
         last: page.last(),
-        digest: sealed.digest,
+        digest,
         length: value.len() as u64,
-        keys,
-        is_lost: matches!(page.content, Content::Lost { .. }),
+        keys: page.keys(),
+        is_lost: page.is_lost(),
     }))
 }
 

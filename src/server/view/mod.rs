@@ -42,6 +42,7 @@ mod step;
 pub mod tests;
 mod written;
 
+use crate::parking::occupancy::free_spaces;
 pub use changes::Changes;
 pub use commands::{JudgeError, Refusal};
 pub use pages::{Address, Passage, is_token};

@@ -303,6 +303,7 @@ impl Pages {
         drop(state);
         let pages: Vec<Read> = read.into_iter().skip_while(|page| page.last < oldest).collect();
         if let Some((first, last)) = first_gap(&pages, from.max(oldest), next) {
+            self.store.contradicts_itself();
             return Err(StoreError::Damaged {
                 place: format!("sequences {first} to {last} of epoch {epoch} in the outbox"),
                 reason: "their pages were there and cannot be found any more".into(),
