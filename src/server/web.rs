@@ -209,9 +209,11 @@ struct GarageAnswer {
     full: Option<String>,
     /// Confirmed events that the garage could not read any more when it started.
     damaged: u64,
-    /// The first hundred; `holes_total` counts all.
-    holes: Vec<HoleLine>,
-    holes_total: usize,
+    /// The first hundred; the two counts are of all.
+    missing_ranges: Vec<HoleLine>,
+    missing_ranges_total: usize,
+    /// The sum of the events in all missing ranges.
+    missing_events: u64,
 }
 
 /// How many there are.
@@ -275,7 +277,7 @@ fn garage_answer(web: &Web, view: &Snapshot, key: &SiteName, streams: &Streams) 
     let garage = view.garages.get(key).unwrap_or(&unknown);
     let retired = garage.orders.decommissioned.as_ref();
     let seconds = |ms: u64| ms as f64 / 1000.0;
-    let (holes_total, holes) = view.holes_of(key, 100);
+    let (missing_ranges_total, missing_events, missing_ranges) = view.holes_of(key, 100);
     GarageAnswer {
         occupancy: OccupancyLine::new(name, garage),
         capacity_told: (garage.told_capacity != garage.capacity).then_some(garage.told_capacity),
@@ -307,8 +309,9 @@ fn garage_answer(web: &Web, view: &Snapshot, key: &SiteName, streams: &Streams) 
         full: observed.and_then(|observed| observed.shortage.clone()),
         damaged: observed.map_or(0, |observed| observed.damaged),
         refused: seen.refused.clone(),
-        holes_total,
-        holes: holes.into_iter().map(HoleLine::from).collect(),
+        missing_ranges: missing_ranges.into_iter().map(HoleLine::from).collect(),
+        missing_ranges_total,
+        missing_events,
     }
 }
 
@@ -355,7 +358,9 @@ async fn garage(
     let streams = web.ledger.streams();
     let view = web.view();
     let key = view.key_of(&site);
-    if !streams.contains_key(key) && !view.garages.contains_key(key) {
+    // One that has told something and delivered nothing yet is shown while it is remembered.
+    let is_heard = web.seen(key).heard_at_ms > 0;
+    if !streams.contains_key(key) && !view.garages.contains_key(key) && !is_heard {
         return Err(unknown());
     }
     Ok(Json(garage_answer(&web, &view, key, &streams)))

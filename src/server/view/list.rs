@@ -4,6 +4,7 @@
 //! somebody is inside. A list that is followed to its end shows each stay once that was there all the while.
 //! **Not promised.** One moment for a whole list: what ends or is corrected meanwhile shows as it is when it is read.
 
+use super::aged;
 use super::pages::{Address, Head, Heads, Passage, Slot, occupied_pages, page_key, read_page};
 use super::{damaged, written_position};
 use crate::parking::Plate;
@@ -145,19 +146,25 @@ fn of_garages(pages: &mut Pages<'_>, wanted: &Wanted, list: &mut List) -> Result
 }
 
 fn of_cars_inside(pages: &mut Pages<'_>, wanted: &Wanted, list: &mut List) -> Result<(), StoreError> {
-    let (from, to) = match wanted.garage {
-        Some(garage) => (garage, garage.saturating_add(1)),
-        None => (wanted.after.map_or(0, |after| after.garage), u32::MAX),
+    let after = wanted.after.map_or(0, |after| after.garage);
+    let (mut from, to) = match wanted.garage {
+        Some(garage) => (garage.max(after), garage.saturating_add(1)),
+        None => (after, u32::MAX),
     };
-    let mut occupied = occupied_pages(pages.store, from, to)?;
-    occupied.sort_by_key(|(garage, page)| (*garage, std::cmp::Reverse(*page)));
-    for (garage, page) in occupied {
-        let done = |after: Address| {
-            (garage, std::cmp::Reverse(page)) < (after.garage, std::cmp::Reverse(after.page))
-        };
-        if !wanted.after.is_some_and(done) && !add_page(pages, wanted, list, garage, page)? {
-            break;
+    // One garage after the other: of all of them the pages are many.
+    while let Some(garage) = aged::next_garage(pages.store, from, to)? {
+        let mut occupied = occupied_pages(pages.store, garage, garage.saturating_add(1))?;
+        occupied.extend(aged::pages(pages.store, garage)?);
+        occupied.sort_unstable_by_key(|(_, page)| std::cmp::Reverse(*page));
+        occupied.dedup();
+        let is_done =
+            |page: u32| wanted.after.is_some_and(|after| after.garage == garage && page > after.page);
+        for (_, page) in occupied.into_iter().filter(|(_, page)| !is_done(*page)) {
+            if !add_page(pages, wanted, list, garage, page)? {
+                return Ok(());
+            }
         }
+        from = garage.saturating_add(1);
     }
     Ok(())
 }

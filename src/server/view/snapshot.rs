@@ -106,15 +106,18 @@ impl Shown {
         &self.holes
     }
 
-    /// How many holes the garage of this key has, and the first of them.
-    pub fn holes_of(&self, key: &SiteName, at_most: usize) -> (usize, Vec<&Hole>) {
+    /// How many ranges of events are missing of the garage of this key, how many events in all of them, and the first ranges.
+    pub fn holes_of(&self, key: &SiteName, at_most: usize) -> (usize, u64, Vec<&Hole>) {
         let sites = self.sites_of(key);
         let of_sites: Vec<_> = sites.iter().filter_map(|site| self.holes_of.get(site)).collect();
         let count = of_sites.iter().map(|of_site| of_site.len()).sum();
+        let all = of_sites.iter().flat_map(|of_site| of_site.keys());
+        let all = all.filter_map(|position| self.holes.get(position));
+        let events = all.map(|hole| (hole.last - hole.first).saturating_add(1)).fold(0, u64::saturating_add);
         let firsts = of_sites.iter().flat_map(|of_site| of_site.keys().take(at_most));
         let firsts: BTreeMap<u64, &Hole> =
             firsts.filter_map(|position| Some((*position, self.holes.get(position)?))).collect();
-        (count, firsts.into_values().take(at_most).collect())
+        (count, events, firsts.into_values().take(at_most).collect())
     }
 
     /// The key of the garage whose events come under `site`.
