@@ -175,7 +175,8 @@ fn city(dir: &Path, disk: &Disk, extra: &[&str]) -> (Server, Garage, Producer) {
     disk.take("others", 24 * MB);
     let server = Server::start(disk.path(), extra);
     let garage = Garage::start(dir, "1", &[server.address()], &[]);
-    let camera = Producer::start_long(garage.edge.address(), "A", &[400, 1, 90], 256);
+    // Not faster than the server: what waits at the edge must have room once the others have given theirs back.
+    let camera = Producer::start_paced(garage.edge.address(), "A", &[400, 1, 90], 256, 5_000.0);
     (server, garage, camera)
 }
 

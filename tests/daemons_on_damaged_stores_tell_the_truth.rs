@@ -1,6 +1,7 @@
 //! **Promise.** An edge or a server that is started on a store with a flipped byte serves the rest and says what is missing, or ends
 //! with a reason. In the end the books hold every confirmed event once, or in a hole of its garage, and nothing else.
 
+use crate::common::scale::by_scale;
 use crate::common::{Applied, Edge, Journal, Program, Server, events_of, seeded, wait_until};
 use crate::flips::{copy, damaged_copy};
 use std::collections::BTreeMap;
@@ -10,7 +11,11 @@ use tempfile::TempDir;
 
 const NAME: &str = "Bull Ring";
 const WITHIN: Duration = Duration::from_secs(30);
-const PLACES: usize = 20;
+
+/// How many damaged stores of each kind are tried.
+fn places() -> usize {
+    by_scale(4, 20, 60)
+}
 
 fn plates(from: usize, count: usize) -> Vec<String> {
     (from..from + count).map(|n| format!("AQ{n}")).collect()
@@ -133,7 +138,7 @@ fn an_edge() {
     let world = World::new();
     let mut random = seeded();
     let (mut refusals, mut holes) = (0, 0);
-    for n in 0..PLACES {
+    for n in 0..places() {
         let (edge, server) = (world.path(&format!("edge-{n}")), world.path(&format!("server-{n}")));
         let place = damaged_copy(&world.path("edge"), &edge, n, &mut random);
         println!("{place}");
@@ -146,7 +151,7 @@ fn an_edge() {
         let edge = Edge::start(&edge, NAME, &[server.address()], &["--board-interval-ms", "100"]);
         holes += usize::from(settle(&edge, &server, &world.journal, n) > 0);
     }
-    println!("an edge: {PLACES} places, {refusals} refused, {holes} with holes");
+    println!("an edge: {} places, {refusals} refused, {holes} with holes", places());
 }
 
 #[test]
@@ -154,7 +159,7 @@ fn a_server() {
     let world = World::new();
     let mut random = seeded();
     let (mut refusals, mut holes) = (0, 0);
-    for n in 0..PLACES {
+    for n in 0..places() {
         let (edge, server) = (world.path(&format!("edge-{n}")), world.path(&format!("server-{n}")));
         let place = damaged_copy(&world.path("server"), &server, n, &mut random);
         println!("{place}");
@@ -171,5 +176,5 @@ fn a_server() {
         assert!(missing == 0 || damages > 0, "what is missing is told: {}", server.log_tail());
         assert_eq!(server.stop().0, Some(0));
     }
-    println!("a server: {PLACES} places, {refusals} refused, {holes} with holes");
+    println!("a server: {} places, {refusals} refused, {holes} with holes", places());
 }

@@ -49,7 +49,7 @@ impl Garage {
         let prefixes = (b'A'..=b'Z').map(|letter| format!("{}{}", char::from(letter), "Q"));
         let cameras = cameras.iter().zip(prefixes);
         let cameras = cameras
-            .map(|(sizes, prefix)| Producer::start_paced(edge.address(), &prefix, sizes, EVENTS_PER_S))
+            .map(|(sizes, prefix)| Producer::start_paced(edge.address(), &prefix, sizes, 0, EVENTS_PER_S))
             .collect();
         Garage { edge, cameras, journals: Vec::new() }
     }

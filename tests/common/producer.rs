@@ -87,10 +87,16 @@ impl Producer {
         Producer::start_long(edge, prefix, sizes, 0)
     }
 
-    /// The same, but with pauses after its batches, so that it does not post more than so many events a second: a test that waits
-    /// for something else all the while would have millions to compare.
-    pub fn start_paced(edge: EdgeAddress, prefix: &str, sizes: &[usize], events_per_s: f64) -> Producer {
-        Producer::start_as(edge, prefix, sizes, 0, Some(events_per_s))
+    /// The same, but with pauses, so that it does not post more than `events_per_s` events a second: a test that waits for something
+    /// else all the while would have millions to compare, and a fast machine more than a slow one.
+    pub fn start_paced(
+        edge: EdgeAddress,
+        prefix: &str,
+        sizes: &[usize],
+        extra: usize,
+        events_per_s: f64,
+    ) -> Producer {
+        Producer::start_as(edge, prefix, sizes, extra, Some(events_per_s))
     }
 
     /// The same with `extra` bytes, 0 to 256, in each event.
