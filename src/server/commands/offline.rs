@@ -14,8 +14,8 @@ use crate::server::verify::verify;
 use crate::server::view::View;
 use crate::server::view::billing::list::pending;
 use crate::server::view::review::review;
-use crate::store::directory::DataDir;
 use crate::store::Store;
+use crate::store::directory::DataDir;
 use crate::store::room::DiskRoom;
 use std::sync::Arc;
 
