@@ -12,6 +12,8 @@ mod hex;
 #[cfg(test)]
 mod hostile_peer_tests;
 pub mod ledger;
+#[cfg(test)]
+mod readers_tests;
 pub mod reckoning;
 pub mod serving;
 pub mod verify;

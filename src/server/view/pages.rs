@@ -325,6 +325,16 @@ pub fn occupied_pages(store: &Store, from: u32, to: u32) -> Result<Vec<(u32, u32
     Ok(pages)
 }
 
+/// The first garage from number `from` to `to` (exclusive) in which somebody is inside, as it was written last.
+pub fn next_occupied(store: &Store, from: u32, to: u32) -> Result<Option<u32>, StoreError> {
+    let key = |garage: u32| [b"vo", &garage.to_be_bytes()[..]].concat();
+    if from >= to {
+        return Ok(None);
+    }
+    let found = store.range(&key(from), &key(to)).next().transpose()?;
+    found.map(|(key, _)| Ok(u32::from_be_bytes(super::sized(key.get(2..6).unwrap_or_default())?))).transpose()
+}
+
 /// The plates that were corrected last, by place in a ledger page.
 pub type Readings = BTreeMap<u8, Box<str>>;
 

@@ -120,10 +120,10 @@ fn listed(store: &Store, view: &View, wanted: &Wanted) -> Vec<Line> {
             let visit = Visit::Stay { entry: entry.sequence, end };
             lines.extend(line(&view.name_of_number(address.garage), plate, &visit));
         }
-        if !part.more {
+        if part.next.is_none() {
             return lines;
         }
-        wanted.after = part.stays.last().map(|stay| stay.address);
+        wanted.after = part.next;
     }
 }
 

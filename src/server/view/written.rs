@@ -8,6 +8,7 @@ use crate::server::ledger::Ledger;
 use crate::store::{BATCH_MAX, Batch, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 pub(super) const POSITION: &[u8] = b"vp";
 
@@ -23,6 +24,35 @@ pub fn written_position(store: &Store) -> Result<Option<u64>, StoreError> {
         Some([VERSION, position @ ..]) => Ok(Some(u64::from_be_bytes(sized(position)?))),
         _ => Ok(None),
     }
+}
+
+/// How often a read is begun again because the views were written meanwhile. They are once a second, and reads are short.
+const READ_AGAIN: u32 = 6;
+
+/// Reads written views, all of the position that this gives. Only while a step that is too large for one batch is written, or
+/// where the fold writes faster than this reads, the answer may show later positions, too.
+pub fn at_one_position<T>(
+    store: &Store,
+    mut read: impl FnMut() -> Result<T, StoreError>,
+) -> Result<(u64, T), StoreError> {
+    let mut known = None;
+    for attempt in 0..READ_AGAIN {
+        let before = written_position(store)?;
+        known = known.max(before);
+        let found = read();
+        let is_one = written_position(store)? == before;
+        let nothing_is_written = || store.range(KEYS.0, KEYS.1).next().is_none();
+        match found {
+            Ok(found) if is_one && (before.is_some() || nothing_is_written()) => {
+                return Ok((known.unwrap_or_default(), found));
+            }
+            // Half of what is being written fits to nothing.
+            Ok(_) | Err(StoreError::Damaged { .. }) if !is_one || before.is_none() => {}
+            found => return found.map(|found| (known.unwrap_or_default(), found)),
+        }
+        std::thread::sleep(Duration::from_millis(1 << attempt));
+    }
+    read().map(|found| (known.unwrap_or_default(), found))
 }
 
 /// The damages that the written views know, by their last positions.

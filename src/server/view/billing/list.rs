@@ -4,8 +4,8 @@
 //! **Kept by.** A cursor is the number of an entry. A list reads one plate's chain, one month of one account, or all entries from
 //! the newest on; of the last it looks at [`LOOK_AT`] at most before it gives what it has, with a cursor to go on from.
 
+use super::super::at_one_position;
 use super::super::pages::{Head, is_token};
-use super::super::written_position;
 use super::entries::{self, Entry, MonthBook, Number, PlateHeads, Terms, What, place};
 use crate::parking::Plate;
 use crate::parking::statement::Month;
@@ -38,7 +38,7 @@ pub struct Listed {
     pub about: Entry,
 }
 
-/// Entries, and the position that they show at least.
+/// Entries, and the position that they show.
 #[derive(Debug, Default)]
 pub struct List {
     pub position: u64,
@@ -107,7 +107,12 @@ impl<'a> Reader<'a> {
 
 /// Lists entries, newest first.
 pub fn list(store: &Store, wanted: &Wanted) -> Result<List, StoreError> {
-    let mut list = List { position: written_position(store)?.unwrap_or_default(), ..List::default() };
+    let (position, list) = at_one_position(store, || list_now(store, wanted))?;
+    Ok(List { position, ..list })
+}
+
+fn list_now(store: &Store, wanted: &Wanted) -> Result<List, StoreError> {
+    let mut list = List::default();
     let mut reader = Reader::new(store);
     let matches = |listed: &Listed| {
         let What::Stay(stay) = &listed.about.what else { return false };
