@@ -3,9 +3,11 @@
 //! there. Or the store is refused, in words.
 //!
 //! Each place is a small store with one byte flipped, opened by a process of its own kind: what aborts or hangs there is seen
-//! here. `FOGPOST_FLIPS` says how many places of each store (2,000).
+//! here. `FOGPOST_FLIPS` says how many places of each store; without it the scale of the run does.
 
+use crate::common::scale::by_scale;
 use crate::common::seeded;
+use crate::common::turns::together;
 use crate::flips::{Place, Store, edge, places_in, server};
 use rand::seq::SliceRandom;
 use std::collections::BTreeMap;
@@ -28,7 +30,8 @@ fn scratch_dir() -> TempDir {
 }
 
 fn how_many() -> usize {
-    std::env::var("FOGPOST_FLIPS").map_or(2000, |n| n.parse().expect("FOGPOST_FLIPS is a number"))
+    std::env::var("FOGPOST_FLIPS")
+        .map_or_else(|_| by_scale(150, 2000, 10_000), |n| n.parse().expect("FOGPOST_FLIPS is a number"))
 }
 
 #[test]
@@ -49,6 +52,7 @@ fn of_a_server_store() {
 
 /// Looks into many stores that differ from the sound ones by a byte. What the test came to, by kind.
 fn flip_everywhere(kind: &str, dir: &Path, states: &[PathBuf]) -> BTreeMap<String, usize> {
+    together();
     let began = Instant::now();
     let mut random = seeded();
     let mut places: Vec<Place> = Vec::new();

@@ -2,12 +2,13 @@
 //!
 //! The data directory stands on a disk of its own whose power is cut while events flow (`common/disk.rs`). After each
 //! cut the program starts on what the disk kept, and that is compared with what was confirmed; in the end all of it
-//! must be in the books exactly once. Needs root. `FOGPOST_CUTS` says how often each test cuts.
+//! must be in the books exactly once. Needs root. `FOGPOST_CUTS` says how often each test cuts; without it the scale of the run does.
 //!
 //! **This test is able to fail.** With the feature `test-without-barrier` flushes are what sled ships; then what is lost
 //! is counted, and there must be some.
 
 use crate::common::daemon::{EDGE, SERVER, command, own_loopback_address};
+use crate::common::scale::by_scale;
 use crate::common::{Disk, Drive, Edge, Garage, Journal, Producer, Server};
 use crate::common::{assert_exactly_once, events_of, requires, seeded, wait_until};
 use rand::RngExt;
@@ -18,8 +19,6 @@ use std::process::Stdio;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// How many cuts each test makes when `FOGPOST_CUTS` does not say.
-const CUTS: u32 = 20;
 /// A disk is replaced after so many, so that new stores are met as well as old ones, on both kinds of drives.
 const CUTS_PER_DISK: u32 = 10;
 const WITHOUT_BARRIER: bool = cfg!(feature = "test-without-barrier");
@@ -247,7 +246,8 @@ struct Campaign {
 impl Campaign {
     fn new(what: &'static str) -> Campaign {
         let wanted = std::env::var("FOGPOST_CUTS").ok();
-        let wanted = wanted.map_or(CUTS, |cuts| cuts.parse().expect("FOGPOST_CUTS is a number"));
+        let wanted =
+            wanted.map_or(by_scale(4, 20, 200), |cuts| cuts.parse().expect("FOGPOST_CUTS is a number"));
         let (rng, began) = (seeded(), Instant::now());
         Campaign { what, rng, wanted, cuts: 0, busy: 0, on_this_disk: 0, disks: 0, confirmed: 0, began }
     }

@@ -4,6 +4,9 @@
 //! file needs a line below, `mod NAME;`**, in the order of the alphabet; `every_file_is_a_module_of_this_binary` fails
 //! when it is missing. Inside the file, `use crate::common::…` gives the machinery.
 //!
+//! A test that measures time takes `crate::common::turns::alone()`. One that is large takes its numbers from
+//! `crate::common::scale::by_scale(quick, default, long)`, or begins with `if !runs_from(Scale::Long) { return; }`.
+//!
 //! One file runs with `cargo test --test promises NAME::`, one test with `cargo test --test promises NAME::TEST`.
 
 mod common;

@@ -4,6 +4,7 @@
 //! A million events wait, and the link that returns carries 1 MB/s, so that delivering them takes much longer than that.
 
 use crate::common::peers::Detour;
+use crate::common::turns::alone;
 use crate::common::{Edge, Server, crowd, wait_until};
 use serde_json::Value;
 use std::time::{Duration, Instant};
@@ -18,6 +19,7 @@ const DELIVERED_WITHIN: Duration = Duration::from_secs(300);
 
 #[test]
 fn the_count_and_the_board_are_known_before_a_million_events_are_delivered() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let mut server = Server::start(&dir.path().join("server"), &[]);
     let way = Detour::start(server.listen());

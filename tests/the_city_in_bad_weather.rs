@@ -1,20 +1,19 @@
 //! **Promise.** `city --chaos` kills edges and the server and cuts their links, from the first event to the last, and every
 //! event that was confirmed is at the server once, in order. A daemon that ends without being killed by it is a failure.
 
+use crate::common::daemon::command;
+use crate::common::scale::{Scale, runs_from};
 use serde_json::Value;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Output, Stdio};
 use std::time::{Duration, Instant};
 
 const RECORDING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/birmingham/birmingham.csv");
 
 fn start(arguments: &[&str]) -> Child {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_city"));
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("FOGPOST_")) {
-        command.env_remove(name);
-    }
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.spawn().unwrap()
+    let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+    let mut command = command(env!("CARGO_BIN_EXE_city"), &arguments);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
 /// The exit code and the result of a city that ended.
@@ -78,6 +77,32 @@ fn a_live_city_in_bad_weather_is_right_when_it_is_interrupted() {
     assert!(number(&chaos["server_killed"]) >= 1, "{chaos}");
     assert!(number(&chaos["cuts"]["total"]) >= 2, "{chaos}");
     assert!(chaos["planned"].is_null(), "{chaos}");
+}
+
+/// A fault every few seconds, each on top of what those before it left behind.
+#[test]
+fn a_live_city_is_right_after_twenty_minutes_of_bad_weather() {
+    if !runs_from(Scale::Long) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().to_str().unwrap();
+    let child = start(&["--chaos", "--json", "--data-dir", data]);
+    let (city, began) = (child.id(), Instant::now());
+    // What it says is read all the time, so that it never waits for us.
+    let ended = std::thread::spawn(|| child.wait_with_output().unwrap());
+    while began.elapsed() < Duration::from_secs(20 * 60) && !ended.is_finished() {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    if !ended.is_finished() {
+        signal(city, rustix::process::Signal::INT);
+    }
+    let (code, result) = result(&ended.join().unwrap());
+    println!("{result}");
+    assert_eq!((code, &result["books_right"]), (Some(0), &true.into()), "{result}");
+    assert!(began.elapsed() >= Duration::from_secs(20 * 60), "it ended by itself: {result}");
+    assert_eq!(result["events"], result["applied"]);
+    assert!(number(&result["chaos"]["edges_killed"]) >= 50, "{result}");
 }
 
 #[test]

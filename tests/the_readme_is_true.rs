@@ -1,8 +1,12 @@
 //! The commands of the README do what it says, in its order, in an empty directory beside the examples.
 //!
 //! `cargo run --release --bin NAME --` stands for the binary under test. The replay of the whole recording is limited
-//! here, because this is a debug build; the rest runs as it is written, with the default ports.
+//! here, because this is a debug build; the rest runs as it is written, but on addresses that are free: environment variables
+//! give them to the programs, and the addresses of the README are replaced in what the shell runs. That the README names the
+//! defaults is compared with `--help`.
 
+use crate::common::daemon::own_loopback_address;
+use crate::common::turns::together;
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -47,22 +51,26 @@ fn cargo_run(line: &str) -> (&'static str, Vec<String>) {
 struct Running {
     child: Child,
     lines: mpsc::Receiver<String>,
+    log: PathBuf,
 }
 
 impl Running {
-    fn start(line: &str, dir: &Path, output: fn(&mut Child) -> Box<dyn std::io::Read + Send>) -> Running {
+    /// Starts a program with some settings in its environment.
+    fn start(line: &str, dir: &Path, settings: &[(&str, &str)]) -> Running {
         let (program, arguments) = cargo_run(line);
         let mut command = Command::new(program);
-        command.args(arguments).current_dir(dir).env_clear().stdin(Stdio::null());
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let source = output(&mut child);
+        command.args(arguments).current_dir(dir).env_clear().envs(settings.iter().copied());
+        let log = dir.join("stderr.log");
+        let stderr = std::fs::File::options().create(true).append(true).open(&log).unwrap();
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
+        let stdout = child.stdout.take().unwrap();
         let (send, lines) = mpsc::channel();
         std::thread::spawn(move || {
-            for line in BufReader::new(source).lines().map_while(Result::ok) {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 let _ = send.send(line);
             }
         });
-        Running { child, lines }
+        Running { child, lines, log }
     }
 
     fn wait_for(&self, part: &str) -> String {
@@ -71,7 +79,10 @@ impl Running {
             match self.lines.recv_timeout(Duration::from_secs(60)) {
                 Ok(line) if line.contains(part) => return line,
                 Ok(line) => seen.push(line),
-                Err(_) => panic!("no line with {part:?} came; there were: {seen:#?}"),
+                Err(_) => {
+                    let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+                    panic!("no line with {part:?} came; there were: {seen:#?}\n{log}")
+                }
             }
         }
     }
@@ -91,8 +102,20 @@ impl Drop for Running {
     }
 }
 
-fn stdout(child: &mut Child) -> Box<dyn std::io::Read + Send> {
-    Box::new(child.stdout.take().unwrap())
+/// The value of `key=` in a ready line.
+fn told(line: &str, key: &str) -> String {
+    let value = line.split_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+    value.unwrap_or_else(|| panic!("no {key} in {line:?}")).to_owned()
+}
+
+/// The README and `--help` agree on a default.
+fn assert_default(program: &str, default: &str) {
+    let help = Command::new(binary(program)).arg("--help").output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains(&format!("{default}]")), "{program} --help has no default {default}: {help}");
+    let readme = std::fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
+    assert!(readme.contains(default), "the README does not name the default {default} of {program}");
 }
 
 fn shell(line: &str, dir: &Path) -> String {
@@ -110,6 +133,7 @@ fn run(line: &str, dir: &Path) -> String {
 
 #[test]
 fn its_commands_do_what_it_says() {
+    together();
     let dir = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink(Path::new(ROOT).join("examples"), dir.path().join("examples")).unwrap();
     let mut commands = commands();
@@ -119,12 +143,12 @@ fn its_commands_do_what_it_says() {
         line
     };
 
-    let city = Running::start(&next("--bin city"), dir.path(), stdout);
+    let city = Running::start(&next("--bin city"), dir.path(), &[]);
     city.wait_for("http://");
     assert_eq!(city.interrupt(), Some(0), "the books of the live city are right");
 
     let replay = format!("{} --limit 20000", next("--replay"));
-    let mut replay = Running::start(&replay, dir.path(), stdout);
+    let mut replay = Running::start(&replay, dir.path(), &[]);
     let json = replay.wait_for("{");
     assert!(replay.child.wait().unwrap().success());
     let result: serde_json::Value = serde_json::from_str(&json).unwrap();
@@ -133,27 +157,41 @@ fn its_commands_do_what_it_says() {
     let test = Path::new(ROOT).join(next("./test"));
     assert!(is_executable(&test), "{} is to be run", test.display());
 
-    let server = Running::start(&next("--bin server"), dir.path(), stdout);
+    for (program, default) in
+        [("server", "tcp://127.0.0.1:5555"), ("server", "127.0.0.1:5580"), ("edge", "127.0.0.1:5581")]
+    {
+        assert_default(program, default);
+    }
+    let own = own_loopback_address();
+    let listen = format!("tcp://{own}");
+    let settings = [("FOGPOST_HTTP", own.as_str()), ("FOGPOST_LISTEN", listen.as_str())];
+    let server = Running::start(&next("--bin server"), dir.path(), &settings);
     let ready = server.wait_for("ready");
-    assert!(ready.contains("tcp://127.0.0.1:5555") && ready.contains("http://127.0.0.1:5580"), "{ready}");
+    let (http, listen) = (told(&ready, "http"), told(&ready, "listen"));
+    let http = http.strip_prefix("http://").unwrap();
+    let settings = [("FOGPOST_HTTP", http), ("FOGPOST_LISTEN", listen.as_str())];
     assert!(dir.path().join("data/server").is_dir());
 
-    let edge = Running::start(&next("--garage-name 1"), dir.path(), stdout);
+    // It takes the first port that is free.
+    let edge = Running::start(&next("--garage-name 1"), dir.path(), &[("FOGPOST_SERVER", &listen)]);
     let ready = edge.wait_for("ready");
-    assert!(ready.contains("http://127.0.0.1:5581"), "{ready}");
+    let edge_http = told(&ready, "http");
+    let (host, port) = edge_http.rsplit_once(':').unwrap();
+    assert!(host == "http://127.0.0.1" && port.parse::<u16>().unwrap() >= 5581, "{ready}");
+    let shell = |line: &str| shell(&line.replace("http://127.0.0.1:5581", &edge_http), dir.path());
     assert!(dir.path().join("g1").is_dir());
 
-    let confirmed = shell(&next("curl"), dir.path());
+    let confirmed = shell(&next("curl"));
     assert!(confirmed.starts_with(r#"{"sequence":1,"epoch":"#), "{confirmed}");
-    let confirmed = shell(&next("batch"), dir.path());
+    let confirmed = shell(&next("batch"));
     assert!(confirmed.starts_with(r#"{"first":2,"last":3,"#), "{confirmed}");
 
     assert_eq!(server.interrupt(), Some(0));
-    let server = Running::start(&next("--config examples/bills.toml"), dir.path(), stdout);
+    let server = Running::start(&next("--config examples/bills.toml"), dir.path(), &settings);
     server.wait_for("ready");
     let said = run(&next("plates import"), dir.path());
     assert!(said.contains("+ BAB123  account miller") && said.contains("3 changes, from position"), "{said}");
-    let confirmed = shell(&next("batch"), dir.path());
+    let confirmed = shell(&next("batch"));
     assert!(confirmed.starts_with(r#"{"first":4,"last":5,"#), "{confirmed}");
     let list = next("charges list");
     let began = std::time::Instant::now();

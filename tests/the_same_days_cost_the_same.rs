@@ -3,9 +3,10 @@
 //!
 //! `city` compares the charges with its own books before it calls them right; here whole runs are compared.
 
+use crate::common::daemon::command;
 use serde_json::Value;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 
 /// The first day and most of the second: on the first morning cars only come.
 const EVENTS: &str = "40000";
@@ -13,11 +14,8 @@ const EVENTS: &str = "40000";
 const RECORDING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/birmingham/birmingham.csv");
 
 fn run(program: &str, arguments: &[&str]) -> Output {
-    let mut command = Command::new(program);
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("FOGPOST_")) {
-        command.env_remove(name);
-    }
-    let output = command.args(arguments).stdin(Stdio::null()).output().unwrap();
+    let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+    let output = command(program, &arguments).output().unwrap();
     println!("{}", String::from_utf8_lossy(&output.stderr));
     output
 }

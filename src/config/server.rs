@@ -381,6 +381,14 @@ mod tests {
     }
 
     #[test]
+    fn nothing_has_to_be_set() {
+        let config = config(&[]).unwrap();
+        assert_eq!((&config.task, config.data_dir.as_path()), (&ServerTask::Serve, Path::new("data/server")));
+        assert_eq!(config.listen.to_string(), "tcp://127.0.0.1:5555");
+        assert_eq!(config.http.to_string(), "127.0.0.1:5580");
+    }
+
+    #[test]
     fn commands_are_read_as_they_are_meant() {
         let garage = || SiteName::new("a").unwrap();
         let command = |args: &[&str]| match config(args).unwrap().task {

@@ -2,225 +2,17 @@
 
 use super::http::Http;
 use super::operator::{Operator, at_the_edge};
-use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use super::process::{Process, start_and_kill};
+use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+pub use super::process::{Memory, Program, Refused, command, own_loopback_address, refused};
 
 pub const EDGE: &str = env!("CARGO_BIN_EXE_edge");
 pub const SERVER: &str = env!("CARGO_BIN_EXE_server");
-
-/// How long a daemon may take to its ready line. Generous: the machine may be busy with other tests.
-const READY_WITHIN: Duration = Duration::from_secs(60);
-/// How much of a log a failure shows.
-const LOG_TAIL_BYTES: u64 = 6 * 1024;
-
-/// What every daemon under test can be asked for.
-pub trait Program {
-    /// The last lines of its log, under its name.
-    fn log_tail(&self) -> String;
-    /// All of its log, over its restarts.
-    fn log(&self) -> String;
-}
-
-/// A loopback address that no other daemon of any running test has; see the parent module.
-pub fn own_loopback_address() -> String {
-    let [a, b, c]: [u8; 3] = rand::random();
-    format!("127.{}.{b}.{}:0", a.clamp(1, 254), c.clamp(1, 254))
-}
-
-/// A program with our arguments and none of the caller's settings.
-pub fn command(program: &str, args: &[String]) -> Command {
-    let mut command = Command::new(program);
-    command.args(args).stdin(Stdio::null());
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("FOGPOST_") {
-            command.env_remove(name);
-        }
-    }
-    command
-}
-
-/// How a program ended that was not to run.
-#[derive(Debug)]
-pub struct Refused {
-    pub code: Option<i32>,
-    pub stderr: String,
-}
-
-/// Runs a program that is expected to refuse its settings. Panics when it becomes ready, or is still there
-/// after a while.
-pub fn refused(program: &str, args: &[&str]) -> Refused {
-    let args: Vec<String> = args.iter().map(ToString::to_string).collect();
-    let mut child = command(program, &args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let lines = lines_of(child.stdout.take().unwrap());
-    let mut stderr = child.stderr.take().unwrap();
-    let stderr = std::thread::spawn(move || {
-        let mut text = Vec::new();
-        let _ = stderr.read_to_end(&mut text);
-        String::from_utf8_lossy(&text).into_owned()
-    });
-    let said = lines.recv_timeout(READY_WITHIN);
-    if said != Err(RecvTimeoutError::Disconnected) {
-        let _ = child.kill();
-        let _ = child.wait();
-        panic!("{program} {args:?} was to refuse, but said {said:?}\n{}", stderr.join().unwrap());
-    }
-    let status = child.wait().unwrap();
-    Refused { code: status.code(), stderr: stderr.join().unwrap() }
-}
-
-/// The lines of a pipe, until it closes. They are read on, so that whoever writes them never waits for us.
-fn lines_of(pipe: impl Read + Send + 'static) -> Receiver<String> {
-    let (lines, received) = channel();
-    std::thread::spawn(move || {
-        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
-            let _ = lines.send(line);
-        }
-    });
-    received
-}
-
-/// A daemon that runs, or ran.
-struct Process {
-    name: String,
-    child: Option<Child>,
-    pid: u32,
-    log: PathBuf,
-}
-
-impl Process {
-    /// Starts it, under a tracer if there is one, and returns its ready line; an error says how it ended instead, with its log.
-    fn try_start(
-        name: &str,
-        tracer: &[&str],
-        program: &str,
-        args: &[String],
-        dir: &Path,
-    ) -> Result<(Process, String), String> {
-        // Beside the data directory, which belongs to the daemon.
-        let log = dir.with_extension("log");
-        let stderr = OpenOptions::new().create(true).append(true).open(&log).unwrap();
-        let mut command = match tracer {
-            [] => command(program, args),
-            [tracer, its_args @ ..] => {
-                let its_args = its_args.iter().copied().chain([program]).map(str::to_owned);
-                command(tracer, &its_args.chain(args.iter().cloned()).collect::<Vec<_>>())
-            }
-        };
-        let mut child = command.stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
-        let lines = lines_of(child.stdout.take().unwrap());
-        let pid = child.id();
-        let mut process = Process { name: name.to_owned(), child: Some(child), pid, log };
-        match lines.recv_timeout(READY_WITHIN) {
-            Ok(line) => Ok((process, line)),
-            Err(RecvTimeoutError::Timeout) => {
-                Err(format!("{name} was not ready within {READY_WITHIN:?}\n{}", process.log_tail()))
-            }
-            Err(RecvTimeoutError::Disconnected) => {
-                let status = process.wait(Duration::from_secs(10));
-                let tail = process.log_tail();
-                Err(format!("{name} {args:?} ended with {status:?} before it was ready\n{tail}"))
-            }
-        }
-    }
-
-    fn log_tail(&self) -> String {
-        let tail = || -> std::io::Result<String> {
-            let mut log = File::open(&self.log)?;
-            let from = log.metadata()?.len().saturating_sub(LOG_TAIL_BYTES);
-            log.seek(SeekFrom::Start(from))?;
-            let mut text = Vec::new();
-            log.read_to_end(&mut text)?;
-            Ok(String::from_utf8_lossy(&text).into_owned())
-        };
-        let text = tail().unwrap_or_else(|error| error.to_string());
-        format!("--- the log of {} (pid {}) ends with\n{text}", self.name, self.pid)
-    }
-
-    fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-
-    /// Waits for the end that somebody else asked for.
-    fn wait(&mut self, within: Duration) -> Option<ExitStatus> {
-        let child = self.child.as_mut()?;
-        let began = Instant::now();
-        loop {
-            if let Some(status) = child.try_wait().unwrap() {
-                self.child = None;
-                return Some(status);
-            }
-            if began.elapsed() > within {
-                return None;
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_raw(self.pid.cast_signed()).unwrap();
-        assert!(self.child.is_some(), "{} does not run", self.name);
-        rustix::process::kill_process(pid, signal).unwrap();
-    }
-
-    /// SIGTERM; its exit code and how long it took.
-    fn stop(&mut self) -> (Option<i32>, Duration) {
-        let began = Instant::now();
-        self.signal(rustix::process::Signal::TERM);
-        match self.wait(Duration::from_secs(20)) {
-            Some(status) => (status.code(), began.elapsed()),
-            None => {
-                let tail = self.log_tail();
-                self.kill();
-                panic!("{} still ran 20 s after SIGTERM\n{tail}", self.name)
-            }
-        }
-    }
-
-    /// Its memory as the kernel tells it.
-    fn memory(&self) -> Memory {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
-        let field = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-            line.trim().trim_end_matches(" kB").parse().unwrap()
-        };
-        Memory { most_kb: field("VmHWM:"), program_kb: field("RssFile:") }
-    }
-}
-
-/// How much memory a process takes.
-#[derive(Debug, Clone, Copy)]
-pub struct Memory {
-    /// The most that it ever had, program and all.
-    pub most_kb: u64,
-    /// What of it now is the program itself, mapped from its file.
-    pub program_kb: u64,
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-/// Starts a daemon and kills it after so long, wherever it is by then: it may not be ready yet.
-fn start_and_kill(program: &str, args: &[String], dir: &Path, after: Duration) {
-    let stderr = OpenOptions::new().create(true).append(true).open(dir.with_extension("log")).unwrap();
-    let mut child = command(program, args).stdout(Stdio::null()).stderr(stderr).spawn().unwrap();
-    std::thread::sleep(after);
-    let ended = child.try_wait().unwrap();
-    assert!(ended.is_none(), "{program} ended by itself: {ended:?}; see {:?}", dir.with_extension("log"));
-    child.kill().unwrap();
-    child.wait().unwrap();
-}
 
 /// The value of `key=` in a ready line.
 fn told<'a>(line: &'a str, key: &str) -> &'a str {
@@ -296,7 +88,7 @@ impl Server {
 
     /// The same; an error says how it ended instead, with its log. It can be tried again.
     pub fn try_restart(&mut self) -> Result<(), String> {
-        assert!(self.process.child.is_none(), "the server still runs");
+        assert!(!self.process.runs(), "the server still runs");
         let (http, listen) = (self.http.to_string(), self.listen.to_string());
         *self = Server::try_start_at(&[], &self.dir, &http, &listen, self.extra.clone())?;
         Ok(())
@@ -309,7 +101,7 @@ impl Server {
 
     /// The same; an error says how it ended instead, with its log. It can be tried again.
     pub fn try_restart_under(&mut self, tracer: &[&str]) -> Result<(), String> {
-        assert!(self.process.child.is_none(), "the server still runs");
+        assert!(!self.process.runs(), "the server still runs");
         let (http, listen) = (self.http.to_string(), self.listen.to_string());
         *self = Server::try_start_at(tracer, &self.dir, &http, &listen, self.extra.clone())?;
         Ok(())
@@ -317,7 +109,7 @@ impl Server {
 
     /// Starts a server on another directory in its place, where edges look for it. It must have ended.
     pub fn start_in_its_place(&self, dir: &Path) -> Server {
-        assert!(self.process.child.is_none(), "the server still runs");
+        assert!(!self.process.runs(), "the server still runs");
         let (http, listen) = (self.http.to_string(), self.listen.to_string());
         let started = Server::try_start_at(&[], dir, &http, &listen, self.extra.clone());
         started.unwrap_or_else(|why| panic!("{why}"))
@@ -402,7 +194,7 @@ impl Program for Server {
         self.process.log_tail()
     }
     fn log(&self) -> String {
-        String::from_utf8_lossy(&fs::read(&self.process.log).unwrap()).into_owned()
+        self.process.log()
     }
 }
 
@@ -507,7 +299,7 @@ impl Edge {
 
     /// The same; an error says how it ended instead, with its log. It can be tried again.
     pub fn try_restart_under(&mut self, tracer: &[&str]) -> Result<(), String> {
-        assert!(self.process.child.is_none(), "the edge still runs");
+        assert!(!self.process.runs(), "the edge still runs");
         let (args, address) = (self.args.clone(), self.address.clone());
         *self = Edge::try_start_at(tracer, &self.dir, &self.name, args, address)?;
         Ok(())
@@ -515,7 +307,7 @@ impl Edge {
 
     /// The same; an error says how it ended instead, with its log. It can be tried again.
     pub fn try_restart(&mut self) -> Result<(), String> {
-        assert!(self.process.child.is_none(), "the edge still runs");
+        assert!(!self.process.runs(), "the edge still runs");
         let (args, address) = (self.args.clone(), self.address.clone());
         *self = Edge::try_start_at(&[], &self.dir, &self.name, args, address)?;
         Ok(())
@@ -589,6 +381,6 @@ impl Program for Edge {
         self.process.log_tail()
     }
     fn log(&self) -> String {
-        String::from_utf8_lossy(&fs::read(&self.process.log).unwrap()).into_owned()
+        self.process.log()
     }
 }

@@ -1,11 +1,13 @@
 //! The machinery of the tests that run the real programs and look at them from outside.
 //!
-//! * [`daemon`]: `server` and `edge` as child processes that can be killed, stopped and started again;
+//! * [`daemon`]: `server` and `edge` that can be killed, stopped and started again; [`process`]: what is common to child processes;
 //! * [`http`]: a client that tells "refused" from "the answer never came";
 //! * [`producer`]: a camera that posts as fast as it can and writes down what was confirmed;
 //! * [`crowd`]: many producers at once;
 //! * [`disk`]: a disk whose power can be cut;
 //! * [`requires`]: what a test needs of the machine, and the loud way to be left out;
+//! * [`scale`]: how much a run tries, and the loud way to be left to a larger one;
+//! * [`turns`]: which tests run side by side, and which alone;
 //! * [`faketime`]: a wall clock that can be set;
 //! * [`garage`]: an edge with its cameras, from the first event to the comparison of the books;
 //! * [`peers`]: servers that are none, and ways to a server that break;
@@ -26,8 +28,11 @@ pub mod http;
 pub mod money;
 pub mod operator;
 pub mod peers;
+pub mod process;
 pub mod producer;
 pub mod requires;
+pub mod scale;
+pub mod turns;
 
 pub use books::{Applied, assert_exactly_once, events_of};
 pub use daemon::{Edge, EdgeAddress, Program, Server};

@@ -91,9 +91,19 @@ fn or_left_out(found: &Result<(), String>) -> bool {
     let Err(reason) = found else {
         return true;
     };
-    let test = std::thread::current().name().unwrap_or("of unknown name").to_owned();
-    let line = format!("LEFT OUT: test {test}: {reason}\n");
+    let line = format!("LEFT OUT: test {}: {reason}\n", name_of_this_test());
     assert!(std::env::var("CI").as_deref() != Ok("true"), "{line}");
+    note(&line);
+    false
+}
+
+/// libtest names the thread of a test after it.
+pub fn name_of_this_test() -> String {
+    std::thread::current().name().unwrap_or("of unknown name").to_owned()
+}
+
+/// Writes a line where `./test` looks for what was not run, or to stderr.
+pub fn note(line: &str) {
     let file = std::env::var_os("FOGPOST_TEST_SKIPPED");
     let file = file.and_then(|path| OpenOptions::new().append(true).create(true).open(path).ok());
     match file {
@@ -102,5 +112,4 @@ fn or_left_out(found: &Result<(), String>) -> bool {
         // Not captured, as what a passing test prints is.
         None => std::io::stderr().write_all(line.as_bytes()).unwrap(),
     }
-    false
 }
