@@ -173,7 +173,7 @@ pub fn pending(store: &Store, from: Number) -> Result<Option<(Number, Number)>, 
     stretch(store, from, PRICED_AT_ONCE, waits)
 }
 
-/// How many numbers of entries are forgotten with one command: the boards wait for so long.
+/// How many numbers of entries are forgotten with one command: what readers see is behind for so long.
 const FORGOTTEN_AT_ONCE: u64 = 256;
 
 /// The next stretch of numbers, from `from` on, that begins with a charge for a month before this one that names its plate.
