@@ -22,6 +22,7 @@ mod a_key_gives_the_first_answer;
 mod a_million_events_wait_in_a_small_edge;
 mod a_million_keys_are_the_most;
 mod a_plain_req_client_is_served;
+mod a_queue_that_stands_still_is_an_alarm;
 mod a_silent_server_is_left_for_the_next_address;
 mod an_edge_tries_itself_out_with_made_up_cars;
 mod bad_settings_are_refused_and_nothing_is_touched;

@@ -3,7 +3,8 @@
 
 use super::Shared;
 use crate::daemon::clock;
-use crate::messaging::outbox::{AppendError, Status, Taken};
+use crate::messaging::outbox::{AppendError, Position, Status, Taken};
+use crate::messaging::sender::stillness::{Queue, STANDS_STILL_AFTER, Stillness};
 use crate::messaging::sender::{Action, Held, Outcome, PAGES_BYTES, Replied, Sender, SenderConfig};
 use crate::messaging::wire::{Reply, Request, WireError};
 use crate::parking::board::BoardPart;
@@ -33,10 +34,19 @@ pub struct SendingStatus {
     pub last_acknowledged_at_ms: Option<i64>,
     /// Why the queue waits, when it does not wait for the network.
     pub alarm: Option<String>,
+    /// That it does not move although the server answers, and what to do.
+    pub stands_still: Option<String>,
     /// What the server wants a person here to know.
     pub notice: Option<String>,
     /// The server's wall clock less ours, in milliseconds, halfway through the last exchange.
     pub skew_ms: Option<i64>,
+}
+
+impl SendingStatus {
+    /// What a person should look at. What is known of the reason says more than that the queue stands still.
+    pub fn shown_alarm(&self) -> Option<&str> {
+        self.alarm.as_deref().or(self.stands_still.as_deref())
+    }
 }
 
 /// What an operator tells the sender; see `edge ledger adopt`.
@@ -69,15 +79,20 @@ pub async fn send_until_stopped(
         sent_at: VecDeque::new(),
         unreachable: false,
         skewed: false,
+        stillness: Stillness::default(),
         shared,
     };
+    let waits = |position: &Position| position.acknowledged < position.durable;
+    if shell.sender.ledger().is_some() && shell.shared.outbox.positions().iter().any(waits) {
+        shell.sender.goes_on_from_another_process(shell.now());
+    }
     tokio::select! {
         () = stop.cancelled() => Ok(()),
         ended = shell.run(&mut told) => ended,
     }
 }
 
-fn held(position: &crate::messaging::outbox::Position) -> Held {
+fn held(position: &Position) -> Held {
     Held { oldest: position.oldest, settled: position.acknowledged, available: position.durable }
 }
 
@@ -97,6 +112,8 @@ struct Shell {
     unreachable: bool,
     /// Whether the clock's alarm was said.
     skewed: bool,
+    /// Whether the queue moves while the server answers.
+    stillness: Stillness,
 }
 
 impl Shell {
@@ -329,6 +346,46 @@ impl Shell {
         }
         if let Some(mark) = ahead.filter(|_| is_ours && self.epoch == epoch_asked) {
             self.receiver_is_ahead(mark).await;
+        }
+        if is_ours && self.sender.ledger().is_some() {
+            self.look_whether_the_queue_moves();
+        }
+    }
+
+    fn look_whether_the_queue_moves(&mut self) {
+        let positions = self.shared.outbox.positions();
+        let Some(front) = positions.first() else { return };
+        let queue = Queue {
+            life: front.life,
+            acknowledged: front.acknowledged,
+            waiting: positions.iter().map(|position| position.durable - position.acknowledged).sum(),
+        };
+        self.stillness.answered(self.now(), queue, self.sender.paused_until());
+        let mut status = self.shared.sending();
+        match (self.stillness.is_alarming(), status.stands_still.is_some()) {
+            (true, false) => {
+                let hint = "look for the reason in the log of the server and in this one, and run: edge outbox verify. A restart of this edge reads its disk again. Please report this with both logs";
+                tracing::error!(
+                    code = "queue_stands_still",
+                    garage = %self.shared.config.garage_name,
+                    epoch = %self.epoch,
+                    acknowledged = queue.acknowledged,
+                    waiting = queue.waiting,
+                    hint,
+                    "the server answers, and the oldest event that waits is not acknowledged"
+                );
+                status.stands_still = Some(format!(
+                    "queue_stands_still: the server answers, and for {} s it has not acknowledged the event after sequence {} of epoch {}. Everything confirmed is kept on this disk, and it is tried again all the time. To find the reason, {hint}",
+                    STANDS_STILL_AFTER.as_secs(),
+                    queue.acknowledged,
+                    self.epoch,
+                ));
+            }
+            (false, true) => {
+                tracing::info!(code = "queue_stands_still", waiting = queue.waiting, "the queue moves again");
+                status.stands_still = None;
+            }
+            _ => {}
         }
     }
 

@@ -52,6 +52,7 @@ struct Web {
     depth: Gauge,
     resends: Gauge,
     connected: Gauge,
+    stands_still: Gauge,
 }
 
 type SharedWeb = State<Arc<Web>>;
@@ -67,6 +68,10 @@ pub fn router(shared: Arc<Shared>) -> Router {
         depth: metrics.gauge("outbox_depth", "Events that wait to be delivered"),
         resends: metrics.gauge("resends", "Events sent again since the start"),
         connected: metrics.gauge("connected", "1 while a server answers"),
+        stands_still: metrics.gauge(
+            "queue_stands_still",
+            "1 while the server answers and no event that waits is acknowledged",
+        ),
         metrics,
         shared,
     };
@@ -109,6 +114,7 @@ async fn show_metrics(State(web): SharedWeb) -> Result<impl IntoResponse, Proble
         let sending = web.shared.sending();
         web.resends.set(gauge(sending.resends));
         web.connected.set(i64::from(sending.connected));
+        web.stands_still.set(i64::from(sending.stands_still.is_some()));
     }
     Ok(web.metrics.render())
 }
@@ -358,6 +364,7 @@ async fn outbox(State(web): SharedWeb) -> Result<impl IntoResponse, Problem> {
     let asked = move || Ok::<_, StoreError>((outbox.status()?, outbox.shortage(), outbox.keys_remembered()));
     let (status, full, keys_remembered) = http::blocking(asked).await?;
     let sending = web.shared.sending().clone();
+    let alarm = alarm(&web.shared);
     let now = clock::read();
     let age = |begun: ClockReading| begun.age_at(&now).as_secs_f64();
     let damages = web.shared.outbox.damages().iter();
@@ -375,7 +382,7 @@ async fn outbox(State(web): SharedWeb) -> Result<impl IntoResponse, Problem> {
         last_acknowledged_at: sending.last_acknowledged_at_ms.map(time),
         server: sending.server.map(|server| server.to_string()),
         ledger: sending.ledger,
-        alarm: web.shared.outbox.moved_to().map(|now_at| http::renamed(&now_at)).or(sending.alarm),
+        alarm,
         notice: sending.notice,
         full,
         epochs: status.epochs,
@@ -465,6 +472,8 @@ async fn board(State(web): SharedWeb) -> Result<impl IntoResponse, Problem> {
         age_seconds: Option<f64>,
         received_at: Option<String>,
         connected: bool,
+        /// The alarm of `/v1/outbox`.
+        alarm: Option<String>,
         own: Own,
         garages: Vec<Line>,
     }
@@ -493,6 +502,7 @@ async fn board(State(web): SharedWeb) -> Result<impl IntoResponse, Problem> {
         age_seconds: age.map(|(age, _)| age.as_secs_f64()),
         received_at: age.map(|(_, at_ms)| time(at_ms)),
         connected,
+        alarm: alarm(&web.shared),
         own: Own {
             name: web.shared.config.garage_name.to_string(),
             capacity,
@@ -502,6 +512,12 @@ async fn board(State(web): SharedWeb) -> Result<impl IntoResponse, Problem> {
         },
         garages: lines.unwrap_or_default(),
     }))
+}
+
+/// What a person should look at, the most urgent first.
+fn alarm(shared: &Shared) -> Option<String> {
+    let moved = shared.outbox.moved_to().map(|now_at| http::renamed(&now_at));
+    moved.or_else(|| shared.sending().shown_alarm().map(str::to_owned))
 }
 
 /// RFC 3339 in UTC.

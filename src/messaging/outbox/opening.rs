@@ -225,10 +225,11 @@ impl Reader<'_> {
         let noted = note.filter(|note| beginning_is_known && note.oldest == life.epoch);
         // Below this everything was acknowledged and may be gone.
         let acknowledged = hinted.max(noted.map_or(0, |note| note.acknowledged));
-        if let Some(note) = noted
-            && note.acknowledged > 0
-        {
+        if let Some(note) = noted {
             expected = Some(note.acknowledged + 1);
+        } else if beginning_is_known && note.is_some_and(|note| note.next_of(life.epoch).is_some()) {
+            // It waits behind the one that was being delivered: nothing of it was acknowledged.
+            expected = Some(1);
         }
         let mut unreadable: Vec<(Vec<u8>, u64, String)> = Vec::new();
         let (from, to) = (page_key(life.number, 0), page_key(life.number, u64::MAX));
@@ -266,7 +267,10 @@ impl Reader<'_> {
         let noted_next = note.and_then(|note| note.next_of(life.epoch)).unwrap_or(1);
         // At least so many had been given out. The hint speaks of the newest life only.
         let known_next = noted_next.max(if is_newest { hinted + 1 } else { 1 });
-        let due = unreadable.first().map_or(life.next, |(_, first, _)| (*first).max(life.next));
+        let due = unreadable.first().map_or(life.next, |(_, first, _)| {
+            // What lay before it may be missing, too.
+            expected.map_or(*first, |expected| expected.min(*first)).max(life.next)
+        });
         // What was here is in the life that takes over.
         let moved_away = is_moving_away && life.newest_first.is_none() && !in_doubt;
         if !moved_away && (in_doubt || known_next > life.next) {

@@ -2,9 +2,11 @@
 //! (P. Hintjens, "Code Connected", chapter 4) with a window.
 //!
 //! **Promise.** Only an acknowledgement settles a page, and no page is sent again sooner than
-//! [`backoff::RESEND_LEAST`] after it was last sent, unless the receiver says that it misses it. It never gives up.
+//! [`backoff::RESEND_LEAST`] after it was last sent, whatever the receiver answers. It never gives up, and a queue that
+//! does not move while the receiver answers is noticed ([`stillness`]).
 //! **Kept by.** A state machine that sees only values: it is told what happened and what time it is, and
-//! [`Sender::poll`] answers what to do next. A thin shell owns the sockets and the outbox.
+//! [`Sender::poll`] answers what to do next. A thin shell owns the sockets and the outbox. Pages are sent in order; going
+//! back to an earlier one happens in one place ([`Sender::forget_flights`]), which waits for the resend time.
 //! **Not promised.** That the server list is tried in order of distance: it is walked round.
 //!
 //! Time is a [`Duration`] since any fixed moment, of a clock that never goes back.
@@ -12,6 +14,9 @@
 pub mod backoff;
 #[cfg(test)]
 mod hostile_receiver_tests;
+#[cfg(test)]
+mod resend_tests;
+pub mod stillness;
 #[cfg(test)]
 mod tests;
 
@@ -156,8 +161,10 @@ pub struct Sender {
     /// Requests with pages in a row that were not accepted.
     refused_tries: u32,
     failed_connects: u32,
-    /// No events before this: the resend time.
+    /// No events before this: how long to wait after an answer that did not come, or a refusal.
     hold_until: Duration,
+    /// No events before this: some of those that come next were sent less than [`RESEND_LEAST`] before it.
+    resend_at: Duration,
     /// No events before this: the receiver asked for a pause.
     pause_until: Duration,
     /// When events were last sent, whoever got them.
@@ -199,6 +206,7 @@ impl Sender {
             refused_tries: 0,
             failed_connects: 0,
             hold_until: Duration::ZERO,
+            resend_at: Duration::ZERO,
             pause_until: Duration::ZERO,
             events_sent_at: None,
             ask_at: Duration::ZERO,
@@ -209,11 +217,18 @@ impl Sender {
         }
     }
 
-    /// From now on the next epoch of the outbox is delivered. What is in flight counts no more: whoever answers it speaks of
-    /// the former one.
+    /// An earlier process may have sent what waits here until now.
+    pub fn goes_on_from_another_process(&mut self, now: Duration) {
+        self.resend_at = self.resend_at.max(now + RESEND_LEAST);
+    }
+
+    /// From now on the next epoch of the outbox is delivered. What is in flight counts no more: a reply to it is about the
+    /// epoch before.
     pub fn begin_epoch(&mut self, held: Held) {
         let Held { oldest, settled, available } = held;
         assert!(settled <= available && oldest <= settled + 1);
+        // What was sent and is not settled was moved here: these are the same messages.
+        self.forget_flights();
         self.oldest = oldest;
         self.settled = settled;
         self.sent_before = settled;
@@ -221,9 +236,9 @@ impl Sender {
         self.available = available;
         self.last_gap = None;
         self.refused_tries = 0;
-        // A request that was held back belonged to the former epoch; a socket that was silent stays in doubt.
+        // A request that was held back belonged to the epoch before; a socket that was silent stays in doubt.
         self.hold_until = Duration::ZERO;
-        self.forget_flights();
+        self.sent = settled;
     }
 
     /// Delivers to this ledger from now on, and to no other.
@@ -264,7 +279,6 @@ impl Sender {
                 let oldest = self.unsettled_flights().next();
                 if let Some(overdue_at) = oldest.map(|f| f.overdue_at) {
                     self.hold_until = self.hold_until.max(overdue_at);
-                    self.hold_for_resend();
                 }
                 if self.unanswered().next().is_some() {
                     // A way that breaks under what is asked of it is as good as a silent one.
@@ -324,9 +338,6 @@ impl Sender {
         match self.bound {
             Some(bound) if bound != reply.ledger => {
                 // It took nothing, and says nothing about our own server: that one need not be spared.
-                if flight.last.is_some() || self.unsettled_flights().next().is_some() {
-                    self.hold_for_resend();
-                }
                 self.forget_flights();
                 self.next_server();
                 self.failed_connects = self.failed_connects.saturating_add(1);
@@ -419,9 +430,6 @@ impl Sender {
     fn poll_up(&mut self, now: Duration) -> Action {
         if self.unanswered().any(|f| f.overdue_at <= now) {
             // Lazy Pirate: a socket that stays silent is of no use; the next address may be.
-            if self.unsettled_flights().next().is_some() {
-                self.hold_for_resend();
-            }
             self.nobody_answered();
             self.forget_flights();
             self.link = Link::Doubtful { connect_at: now };
@@ -441,7 +449,7 @@ impl Sender {
         let with_pages = self.unsettled_flights().count();
         let mut pages_from = None;
         if self.bound.is_some() && with_pages < self.window && self.sent < self.available {
-            let may_at = self.hold_until.max(self.pause_until);
+            let may_at = self.hold_until.max(self.pause_until).max(self.resend_at);
             if may_at <= now {
                 pages_from = Some(self.sent + 1);
             } else {
@@ -481,6 +489,10 @@ impl Sender {
     pub fn settled(&self) -> u64 {
         self.settled
     }
+    /// Up to when the receiver asked for a pause, now or before.
+    pub fn paused_until(&self) -> Duration {
+        self.pause_until
+    }
 
     fn receiver_went_back(&mut self, now: Duration, flight: &Flight, reply: &Reply) -> Outcome {
         let settled = self.settled;
@@ -506,8 +518,8 @@ impl Sender {
         self.settled == first - 1
     }
 
-    /// The receiver misses something that we have sent. It said so itself, so that we need not wait; but if it says
-    /// the same again at once, the loss is not an accident and the resend time holds.
+    /// The receiver misses something that we have sent. If it says the same again, the loss is not an accident, and the resend
+    /// time grows.
     fn go_back(&mut self, now: Duration, mark: u64) {
         if self.last_gap == Some(mark) {
             self.refused(now);
@@ -541,22 +553,22 @@ impl Sender {
         self.in_flight.iter().filter(move |f| f.asks || f.last.is_none_or(|last| last > settled))
     }
 
-    /// What was sent last may be resent only after the least resend time.
-    fn hold_for_resend(&mut self) {
-        if let Some(sent_at) = self.events_sent_at {
-            self.hold_until = self.hold_until.max(sent_at + RESEND_LEAST);
-        }
-    }
-
     fn nobody_answered(&mut self) {
         self.silent_tries = self.silent_tries.saturating_add(1);
         self.window = 1;
         self.next_server();
     }
 
+    /// Goes back to the first message that is not settled. This is the only way in which anything is sent again, so that the
+    /// least resend time is kept here: it runs from the last sending, because a page is not always sent beside the same others.
     fn forget_flights(&mut self) {
         self.in_flight.clear();
         self.sent = self.settled;
+        if let Some(sent_at) = self.events_sent_at
+            && self.sent_before > self.settled
+        {
+            self.resend_at = self.resend_at.max(sent_at + RESEND_LEAST);
+        }
     }
 
     fn next_server(&mut self) {

@@ -13,6 +13,8 @@ mod commit;
 mod copy;
 #[cfg(test)]
 mod damage_tests;
+#[cfg(test)]
+mod delivery_tests;
 mod opening;
 mod read;
 mod record;

@@ -241,7 +241,7 @@ impl Pages {
         from: u64,
         max_bytes: usize,
     ) -> Result<Taken, StoreError> {
-        let mut read: Vec<(u64, SealedPage)> = Vec::new();
+        let mut read: Vec<Read> = Vec::new();
         let mut bytes = 0;
         let mut next = None;
         'reading: loop {
@@ -257,9 +257,11 @@ impl Pages {
                 if !read.is_empty() && bytes > max_bytes {
                     break 'reading;
                 }
-                let sealed = SealedPage::from_stored(&value)
-                    .and_then(|sealed| sealed.open().map(|page| (page.last(), sealed)));
-                read.push(sealed.map_err(|error| unreadable(&key, &error))?);
+                let opened = SealedPage::from_stored(&value).and_then(|sealed| {
+                    let page = sealed.open()?;
+                    Ok(Read { first: page.first.get(), last: page.last(), sealed })
+                });
+                read.push(opened.map_err(|error| unreadable(&key, &error))?);
             }
             next = Some(end);
         }
@@ -268,10 +270,17 @@ impl Pages {
             return Ok(Taken { oldest: from, ..Taken::default() }); // it is delivered or moved: nothing of it is left
         };
         // A sweep says first what it deletes: from its oldest on, everything was there while we read.
-        let oldest = its.oldest();
-        let pages = read.into_iter().skip_while(|(last, _)| *last < oldest);
-        let (lasts, pages): (Vec<u64>, Vec<SealedPage>) = pages.unzip();
-        Ok(Taken { pages, last: lasts.last().copied(), oldest })
+        let (epoch, oldest) = (its.epoch, its.oldest());
+        drop(state);
+        let pages: Vec<Read> = read.into_iter().skip_while(|page| page.last < oldest).collect();
+        if let Some((first, last)) = first_gap(&pages, from.max(oldest), next) {
+            return Err(StoreError::Damaged {
+                place: format!("sequences {first} to {last} of epoch {epoch} in the outbox"),
+                reason: "their pages were there and cannot be found any more".into(),
+            });
+        }
+        let last = pages.last().map(|page| page.last);
+        Ok(Taken { pages: pages.into_iter().map(|page| page.sealed).collect(), last, oldest })
     }
 
     /// Where reading begins, and up to where pages never change again, when something is there from `from` on. Up to `room`
@@ -369,6 +378,29 @@ impl Pages {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no thread panics while it holds the outbox's state")
     }
+}
+
+/// A page that was read to be sent.
+struct Read {
+    first: u64,
+    last: u64,
+    sealed: SealedPage,
+}
+
+/// The first sequences that `pages`, which were read from `from` on, do not cover: up to the next one of them, or up to `end`,
+/// when everything before it was read.
+///
+/// A store whose index is damaged gives out pages that do not follow each other. A receiver would ask for what is between
+/// them for ever.
+fn first_gap(pages: &[Read], from: u64, end: Option<u64>) -> Option<(u64, u64)> {
+    let mut due = from;
+    for page in pages {
+        if page.first > due {
+            return Some((due, page.first - 1));
+        }
+        due = due.max(page.last + 1);
+    }
+    end.filter(|end| due < *end).map(|end| (due, end - 1))
 }
 
 /// The keys in a page, with the places of the messages that carry them.

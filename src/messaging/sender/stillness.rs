@@ -1,0 +1,115 @@
+//! Notices a queue that does not move although the receiver answers.
+//!
+//! **Promise.** When messages wait, the receiver answers, and the oldest of them stays the oldest for
+//! [`STANDS_STILL_AFTER`], that is an alarm, whatever the reason; it ends with the first message that is acknowledged.
+//! **Kept by.** Only time that lies before an answer counts, at most [`ANSWERS_WITHIN`] for each: a receiver that was away
+//! keeps a queue waiting, but that is no fault of the queue. A pause that the receiver asked for does not count.
+//! **Not promised.** That it is known why. What is known has an alarm of its own, which says more.
+
+use std::time::Duration;
+
+/// How long a queue may stand while the receiver answers: 15 times the least resend time.
+pub const STANDS_STILL_AFTER: Duration = Duration::from_secs(30);
+/// A receiver that has not answered for longer was away, and the time counts only in part.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
+
+/// How far a queue has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queue {
+    /// The epoch that is being delivered, as a number that is never given again.
+    pub life: u32,
+    /// The highest sequence of it that is acknowledged.
+    pub acknowledged: u64,
+    /// How many messages wait, of all epochs.
+    pub waiting: u64,
+}
+
+/// See the module.
+#[derive(Debug, Clone, Default)]
+pub struct Stillness {
+    /// Where the queue stood at the last answer.
+    at: Option<(u32, u64)>,
+    /// How long it has stood there.
+    stood: Duration,
+    /// Up to when that was counted.
+    counted_until: Duration,
+}
+
+impl Stillness {
+    /// The receiver answered, and this is the queue after it. `paused_until` is a moment up to which the receiver wants no
+    /// messages, or wanted none.
+    pub fn answered(&mut self, now: Duration, queue: Queue, paused_until: Duration) {
+        let at = Some((queue.life, queue.acknowledged));
+        if queue.waiting == 0 || self.at != at {
+            *self = Stillness { at, stood: Duration::ZERO, counted_until: now };
+            return;
+        }
+        let since = self.counted_until.max(paused_until);
+        self.stood += now.saturating_sub(since).min(ANSWERS_WITHIN);
+        self.counted_until = self.counted_until.max(now);
+    }
+
+    /// Whether the queue stands still.
+    pub fn is_alarming(&self) -> bool {
+        self.stood >= STANDS_STILL_AFTER
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secs(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn queue(acknowledged: u64, waiting: u64) -> Queue {
+        Queue { life: 0, acknowledged, waiting }
+    }
+
+    /// The second at which the alarm is raised, when something is answered each second.
+    fn alarmed_at(queue_at: impl Fn(u64) -> Queue, paused_until: Duration) -> Option<u64> {
+        let mut stillness = Stillness::default();
+        (0..200).find(|second| {
+            stillness.answered(secs(*second), queue_at(*second), paused_until);
+            stillness.is_alarming()
+        })
+    }
+
+    #[test]
+    fn a_queue_that_stands_while_the_receiver_answers_is_an_alarm() {
+        assert_eq!(alarmed_at(|_| queue(7, 3), Duration::ZERO), Some(30));
+        assert_eq!(alarmed_at(|second| queue(7, second), Duration::ZERO), Some(30), "it only grows");
+    }
+
+    #[test]
+    fn a_queue_that_moves_or_is_empty_or_was_asked_to_pause_is_none() {
+        assert_eq!(alarmed_at(|second| queue(second / 29, 3), Duration::ZERO), None);
+        assert_eq!(alarmed_at(|_| queue(7, 0), Duration::ZERO), None);
+        assert_eq!(alarmed_at(|_| queue(7, 3), secs(60)), Some(90));
+        let next_epoch = |second| Queue { life: (second / 29) as u32, acknowledged: 0, waiting: 3 };
+        assert_eq!(alarmed_at(next_epoch, Duration::ZERO), None);
+    }
+
+    /// Nothing moves while the server is away, and the first answer after that says so of the whole time.
+    #[test]
+    fn a_receiver_that_was_away_is_no_alarm_when_it_answers_again() {
+        let mut stillness = Stillness::default();
+        stillness.answered(secs(1), queue(7, 3), Duration::ZERO);
+        for second in 3600..3619 {
+            stillness.answered(secs(second), queue(7, 3), Duration::ZERO);
+            assert!(!stillness.is_alarming(), "after {second} s");
+        }
+        stillness.answered(secs(3621), queue(7, 3), Duration::ZERO);
+        assert!(stillness.is_alarming());
+    }
+
+    #[test]
+    fn the_alarm_ends_when_the_queue_moves() {
+        let mut stillness = Stillness::default();
+        (0..100).for_each(|second| stillness.answered(secs(second), queue(7, 3), Duration::ZERO));
+        assert!(stillness.is_alarming());
+        stillness.answered(secs(100), queue(8, 2), Duration::ZERO);
+        assert!(!stillness.is_alarming());
+    }
+}
