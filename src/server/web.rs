@@ -122,7 +122,8 @@ impl Web {
     }
 
     fn books(&self) -> Books<'_, impl Fn() -> Arc<Snapshot>> {
-        Books { ledger: &self.ledger, store: &self.store, view: || self.view() }
+        let saving = Some(self.signal.saving());
+        Books { ledger: &self.ledger, store: &self.store, saving, view: || self.view() }
     }
 
     /// Reads or computes on a thread that nobody else waits for, when it is this request's turn.

@@ -10,6 +10,7 @@ use super::{at_one_position, damaged};
 use crate::parking::Plate;
 use crate::parking::stay::{End, Visit};
 use crate::store::{Store, StoreError};
+use std::sync::Mutex;
 
 /// How many slots of a plate's chain, or pages of garages, one answer looks at.
 const LOOK_AT: usize = 4_000;
@@ -47,8 +48,9 @@ pub struct List {
 
 /// Lists stays: of one plate newest first; else garage by garage in the order in which they were first seen, newest first.
 /// A stay that a corrected plate changed counts as new.
-pub fn list(store: &Store, wanted: &Wanted) -> Result<List, StoreError> {
-    let (position, list) = at_one_position(store, || list_now(store, wanted, LOOK_AT))?;
+/// `saving` keeps the fold from writing.
+pub fn list(store: &Store, saving: Option<&Mutex<()>>, wanted: &Wanted) -> Result<List, StoreError> {
+    let (position, list) = at_one_position(store, saving, || list_now(store, wanted, LOOK_AT))?;
     Ok(List { position, ..list })
 }
 

@@ -8,6 +8,7 @@ use crate::server::ledger::Ledger;
 use crate::store::{BATCH_MAX, Batch, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::{Mutex, TryLockError};
 use std::time::Duration;
 
 pub(super) const POSITION: &[u8] = b"vp";
@@ -26,17 +27,27 @@ pub fn written_position(store: &Store) -> Result<Option<u64>, StoreError> {
     }
 }
 
-/// How often a read is begun again because the views were written meanwhile. They are once a second, and reads are short.
-const READ_AGAIN: u32 = 6;
+/// After so many reads that a save came into, a read keeps the fold from saving for its while.
+const READ_FREELY: u32 = 3;
+/// How often a read is begun again at most: for a second and a half.
+const READ_AGAIN: u32 = 200;
 
-/// Reads written views, all of the position that this gives. Only while a step that is too large for one batch is written, or
-/// where the fold writes faster than this reads, the answer may show later positions, too.
+/// Reads written views, all of the position that this gives. The fold may write them meanwhile: then they are read again, and at
+/// last while it is kept from `saving`, unless it writes a step that is too large for one batch for more than a second: then the
+/// answer may show later positions, too.
 pub fn at_one_position<T>(
     store: &Store,
+    saving: Option<&Mutex<()>>,
     mut read: impl FnMut() -> Result<T, StoreError>,
 ) -> Result<(u64, T), StoreError> {
     let mut known = None;
     for attempt in 0..READ_AGAIN {
+        let _kept = match saving.filter(|_| attempt >= READ_FREELY).map(Mutex::try_lock) {
+            Some(Ok(kept)) => Some(kept),
+            Some(Err(TryLockError::Poisoned(kept))) => Some(kept.into_inner()),
+            // Somebody who keeps the fold from saving, or the fold itself.
+            Some(Err(TryLockError::WouldBlock)) | None => None,
+        };
         let before = written_position(store)?;
         known = known.max(before);
         let found = read();
@@ -50,7 +61,7 @@ pub fn at_one_position<T>(
             Ok(_) | Err(StoreError::Damaged { .. }) if !is_one || before.is_none() => {}
             found => return found.map(|found| (known.unwrap_or_default(), found)),
         }
-        std::thread::sleep(Duration::from_millis(1 << attempt));
+        std::thread::sleep(Duration::from_millis(1 << attempt.min(3)));
     }
     read().map(|found| (known.unwrap_or_default(), found))
 }

@@ -121,7 +121,8 @@ pub(super) async fn stays(
             let position = crate::server::view::written_position(&web.store)?.unwrap_or_default();
             return Ok(Answer { position, ..Answer::default() });
         };
-        let list = list::list(&web.store, &Wanted { plate, garage, open, after, limit })?;
+        let list =
+            list::list(&web.store, Some(web.signal.saving()), &Wanted { plate, garage, open, after, limit })?;
         // After the list: a garage that it shows is known by now.
         let view = web.view();
         let name = |stay: &Listed| view.name_of_number(stay.address.garage);

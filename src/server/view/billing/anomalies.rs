@@ -12,6 +12,7 @@ use crate::store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
+use std::sync::Mutex;
 
 /// What did not add up. Stands in keys: new ones are added at the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -201,9 +202,14 @@ pub struct List {
 }
 
 /// Those that are wanted: first what is written down, then the plates of the entries of the account `unregistered`, whose number is
-/// given if there is one.
-pub fn list(store: &Store, unregistered: Option<u32>, wanted: &Wanted) -> Result<List, StoreError> {
-    let (position, list) = at_one_position(store, || list_now(store, unregistered, wanted, LOOK_AT))?;
+/// given if there is one. `saving` keeps the fold from writing.
+pub fn list(
+    store: &Store,
+    saving: Option<&Mutex<()>>,
+    unregistered: Option<u32>,
+    wanted: &Wanted,
+) -> Result<List, StoreError> {
+    let (position, list) = at_one_position(store, saving, || list_now(store, unregistered, wanted, LOOK_AT))?;
     Ok(List { position, ..list })
 }
 

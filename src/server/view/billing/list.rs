@@ -12,6 +12,7 @@ use crate::parking::statement::Month;
 use crate::parking::tariff::{Money, VatRate};
 use crate::store::{Store, StoreError};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
 
 /// How many entries a list looks at before it answers with what it has found.
 const LOOK_AT: usize = 50_000;
@@ -105,9 +106,9 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Lists entries, newest first.
-pub fn list(store: &Store, wanted: &Wanted) -> Result<List, StoreError> {
-    let (position, list) = at_one_position(store, || list_now(store, wanted))?;
+/// Lists entries, newest first. `saving` keeps the fold from writing.
+pub fn list(store: &Store, saving: Option<&Mutex<()>>, wanted: &Wanted) -> Result<List, StoreError> {
+    let (position, list) = at_one_position(store, saving, || list_now(store, wanted))?;
     Ok(List { position, ..list })
 }
 

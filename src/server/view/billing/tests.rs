@@ -93,8 +93,12 @@ impl World {
 
     /// The statement of an account, put together from its pieces.
     fn statement(&self, account: &str, month: &str) -> Option<Statement> {
-        let books =
-            Books { ledger: &self.ledger, store: &self.store, view: || Arc::new(self.view.snapshot()) };
+        let books = Books {
+            ledger: &self.ledger,
+            store: &self.store,
+            saving: None,
+            view: || Arc::new(self.view.snapshot()),
+        };
         let whose = Whose::Account(account.to_owned());
         books.statement(&Operator::default(), month.parse().unwrap(), &whose, u64::MAX).unwrap()
     }
@@ -142,7 +146,7 @@ impl World {
     fn listed(&mut self) -> Vec<Listed> {
         self.save();
         let List { mut entries, next, .. } =
-            list(&self.store, &Wanted { limit: 10_000, ..Wanted::default() }).unwrap();
+            list(&self.store, None, &Wanted { limit: 10_000, ..Wanted::default() }).unwrap();
         assert_eq!(next, None);
         entries.reverse();
         entries
@@ -630,6 +634,7 @@ fn a_statement_in_pieces_shows_one_state_of_the_books_whatever_is_charged_meanwh
             let books = Books {
                 ledger: &world.ledger,
                 store: &world.store,
+                saving: None,
                 view: || Arc::new(world.view.snapshot()),
             };
             let (pieces, next) =
