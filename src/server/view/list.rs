@@ -159,7 +159,13 @@ fn of_garages(pages: &mut Pages<'_>, wanted: &Wanted, list: &mut List) -> Result
             u32::from_be_bytes(key[6..10].try_into().expect("its keys have ten bytes"))
         });
         let after = wanted.after.filter(|after| after.garage == garage);
-        for page in (0..=after.map_or(newest, |after| after.page.min(newest))).rev() {
+        // Behind the first slot of a page the one before it comes.
+        let upto = match after {
+            None => Some(newest),
+            Some(Address { page, slot: 0, .. }) => page.checked_sub(1),
+            Some(after) => Some(after.page),
+        };
+        for page in upto.map(|upto| 0..=upto.min(newest)).into_iter().flatten().rev() {
             if !pages.look() {
                 // Behind the whole page before.
                 list.next = Some(Address { garage, page: page.saturating_add(1), slot: 0 });
