@@ -12,6 +12,7 @@ use crate::config::{EdgeCall, EdgeConfig};
 use crate::daemon::admin::AdminSocket;
 use crate::daemon::{self, Daemon, DaemonError, STOP_WITHIN, StopRequest, clock};
 use crate::http;
+use crate::http::metrics::{Metrics, Traffic};
 use crate::messaging::outbox::{Limits, Options, Outbox};
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::board::BoardLine;
@@ -81,7 +82,7 @@ struct Edge {
     stop: CancellationToken,
     sending: JoinHandle<Result<(), StoreError>>,
     admin: JoinHandle<()>,
-    http: JoinHandle<std::io::Result<()>>,
+    http: JoinHandle<()>,
 }
 
 impl Edge {
@@ -109,8 +110,10 @@ impl Edge {
                 stop.clone(),
             ));
         }
-        let router = web::router(Arc::clone(&shared));
-        let http = tokio::spawn(http::serve(listener, router, stop.clone()));
+        let mut metrics = Metrics::new("fogpost_edge");
+        let traffic = Traffic::register(&mut metrics);
+        let router = web::router(Arc::clone(&shared), metrics);
+        let http = tokio::spawn(http::serve(listener, router, stop.clone(), traffic));
         let admin = match AdminSocket::listen(&dir) {
             Ok(socket) => {
                 let desk = Arc::new(Desk::new(Arc::clone(&shared), tell));

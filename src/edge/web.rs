@@ -2,6 +2,7 @@
 
 use super::Shared;
 use crate::daemon::clock;
+use crate::http::bodies::Bodies;
 use crate::http::{self, Paging, Problem, bad_cursor, metrics::Metrics, query};
 use crate::messaging::outbox::{APPEND_MAX, AppendError, Appended};
 use crate::messaging::page::{KEY_MAX, Key, Record};
@@ -17,8 +18,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use bytes::{Bytes, BytesMut};
-use http_body_util::BodyExt;
+use bytes::Bytes;
 use jiff::Timestamp;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -26,25 +26,31 @@ use serde::Serialize;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 /// The longest event in JSON.
 const EVENT_MAX: usize = 4 * 1024;
 /// The longest batch.
 const BATCH_MAX: usize = 1024 * 1024;
-/// Up to this length a body that is too long is read to its end, and dropped.
-const DROPPED_MAX: usize = 64 * 1024 * 1024;
-/// How many batches are read at the same time: they are what could fill the memory.
-const BATCHES_AT_ONCE: usize = 6;
-/// How long a batch waits for others before it is told to come back.
+/// What all batches take together while they come in: some that are as long as they may be, or hundreds of usual ones.
+const BATCHES_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// The same of single events: more than one for each connection.
+const EVENTS_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// What all batches take together that are being parsed or wait for the disk. Single events that wait are at most as many as the
+/// outbox lets wait.
+const APPENDS_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// What a line of a batch takes beside its bytes, once it is a record.
+const RECORD_BYTES: usize = 256;
+/// How long a batch waits for those before it is told to come back.
 const BATCH_WAITS: Duration = Duration::from_secs(5);
-/// How long a producer may take to send its body.
-const BODY_WITHIN: Duration = Duration::from_secs(30);
 
 struct Web {
     shared: Arc<Shared>,
-    batches: Semaphore,
+    events: Bodies,
+    batches: Bodies,
+    /// A permit for each byte of [`APPENDS_BYTES_MAX`].
+    appends: Arc<Semaphore>,
     metrics: Metrics,
     confirmed: Counter,
     refused: Counter,
@@ -57,10 +63,11 @@ struct Web {
 
 type SharedWeb = State<Arc<Web>>;
 
-pub fn router(shared: Arc<Shared>) -> Router {
-    let mut metrics = Metrics::new("fogpost_edge");
+pub fn router(shared: Arc<Shared>, mut metrics: Metrics) -> Router {
     let web = Web {
-        batches: Semaphore::new(BATCHES_AT_ONCE),
+        events: Bodies::new("an event", EVENT_MAX, EVENTS_BYTES_MAX),
+        batches: Bodies::new("a batch", BATCH_MAX, BATCHES_BYTES_MAX),
+        appends: Arc::new(Semaphore::new(APPENDS_BYTES_MAX)),
         confirmed: metrics
             .counter("events_confirmed", "Events on this disk and confirmed to their producers"),
         refused: metrics.counter("posts_refused", "Posts that were refused"),
@@ -164,48 +171,82 @@ impl Web {
     }
 
     async fn take_event(&self, headers: &HeaderMap, body: Body) -> Result<Appended, Problem> {
-        let body = read(body, EVENT_MAX, "an event").await;
         check_headers(headers, &["application/json"])?;
-        let body = body?;
+        let body = self.events.read(body).await?;
         let event = Event::from_json(&body, now()).map_err(|error| bad(error.to_string()))?;
-        let key = read_key(headers, "event", &body, 1)?;
-        self.append(&[event], key).await
+        let mut batch = Batch::default();
+        batch.push(&event);
+        batch.set_key(read_key(headers, "event", &body, 1)?);
+        drop(body);
+        self.append(batch, None).await
     }
 
     async fn take_batch(&self, headers: &HeaderMap, body: Body) -> Result<Appended, Problem> {
-        let Ok(Ok(_permit)) = timeout(BATCH_WAITS, self.batches.acquire()).await else {
-            let detail = "other batches are still coming in. Nothing was stored; send it again in a moment";
-            return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1));
-        };
-        let body = read(body, BATCH_MAX, "a batch").await;
         check_headers(headers, &["application/x-ndjson", "application/jsonl", "application/json"])?;
-        let body = body?;
-        let events = read_lines(&body, now())?;
-        let count = u32::try_from(events.len()).expect("a batch is short");
-        let key = read_key(headers, "batch", &body, count)?;
-        self.append(&events, key).await
+        let body = self.batches.read(body).await?;
+        let permit = self.wait_for_others(&body).await?;
+        let headers = headers.clone();
+        let parsing = tokio::task::spawn_blocking(move || {
+            let mut batch = read_lines(&body, now())?;
+            let count = u32::try_from(batch.records.len()).expect("a batch is short");
+            batch.set_key(read_key(&headers, "batch", &body, count)?);
+            Ok(batch)
+        });
+        let batch = parsing.await.map_err(|error| Problem::internal(&error))??;
+        self.append(batch, Some(permit)).await
     }
 
-    async fn append(&self, events: &[Event], key: Option<Key>) -> Result<Appended, Problem> {
-        let mut records: Vec<Record> = events.iter().map(|event| Record::of(event.to_bytes())).collect();
-        if let Some(first) = records.first_mut() {
-            first.key = key;
+    /// Waits until the batches before this one have left enough memory, and takes what it needs until it is on disk.
+    async fn wait_for_others(&self, body: &[u8]) -> Result<OwnedSemaphorePermit, Problem> {
+        let lines = body.iter().filter(|byte| **byte == b'\n').count().min(APPEND_MAX) + 1;
+        let bytes = u32::try_from(body.len() + lines * RECORD_BYTES).expect("a batch is short");
+        match timeout(BATCH_WAITS, Arc::clone(&self.appends).acquire_many_owned(bytes)).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) | Err(_) => {
+                let detail =
+                    "other batches still wait for the disk. Nothing was stored; send it again in a moment";
+                Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1))
+            }
         }
-        let effects = events.iter().map(|event| Effect::of(&event.kind));
-        let effect = effects.fold(Effect::default(), Effect::then);
+    }
+
+    /// Stores the events. `permit` counts their memory until that is done, whether the producer waits for it or not.
+    async fn append(&self, batch: Batch, permit: Option<OwnedSemaphorePermit>) -> Result<Appended, Problem> {
         let shared = Arc::clone(&self.shared);
         // A task of its own: it counts what it stores, also when the producer hangs up meanwhile.
         let appending = tokio::spawn(async move {
-            let appended = shared.outbox.append(records, clock::read()).await?;
+            let appended = shared.outbox.append(batch.records, clock::read()).await?;
             if !appended.repeated {
                 let events = appended.last.get() - appended.first.get() + 1;
-                shared.display().appended(appended.epoch, appended.last.get(), events, effect);
+                shared.display().appended(appended.epoch, appended.last.get(), events, batch.effect);
             }
+            drop(permit);
             Ok(appended)
         });
         match appending.await {
             Ok(appended) => appended.map_err(|error: AppendError| refused(&error)),
             Err(error) => Err(Problem::internal(&error)),
+        }
+    }
+}
+
+/// Events that are stored together.
+#[derive(Default)]
+struct Batch {
+    records: Vec<Record>,
+    /// What they do to the own count.
+    effect: Effect,
+}
+
+impl Batch {
+    fn push(&mut self, event: &Event) {
+        self.effect = self.effect.then(Effect::of(&event.kind));
+        self.records.push(Record::of(event.to_bytes()));
+    }
+
+    fn set_key(&mut self, key: Option<Key>) {
+        if let Some(first) = self.records.first_mut() {
+            first.key = key;
         }
     }
 }
@@ -248,45 +289,15 @@ fn read_key(headers: &HeaderMap, what: &str, body: &[u8], count: u32) -> Result<
     Ok(Some(Key { text: Bytes::copy_from_slice(text), body, count }))
 }
 
-/// Reads a body of at most `limit` bytes. One that is longer is read and dropped for a while: a producer that is cut off
-/// while it sends would see a broken pipe instead of the reason, and send the same again.
-async fn read(mut body: Body, limit: usize, what: &str) -> Result<Bytes, Problem> {
-    let reading = async {
-        let mut bytes = BytesMut::new();
-        let mut length = 0;
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| bad(format!("the body broke off: {error}")))?;
-            let Ok(data) = frame.into_data() else { continue };
-            length += data.len();
-            if length <= limit {
-                bytes.extend_from_slice(&data);
-            } else if length > DROPPED_MAX {
-                break;
-            }
-        }
-        if length > limit { Err(too_large(what, limit)) } else { Ok(bytes.freeze()) }
-    };
-    timeout(BODY_WITHIN, reading).await.unwrap_or_else(|_| {
-        let detail =
-            format!("the body did not arrive within {} s. Nothing was stored", BODY_WITHIN.as_secs());
-        Err(Problem::new(StatusCode::REQUEST_TIMEOUT, detail))
-    })
-}
-
-fn too_large(what: &str, limit: usize) -> Problem {
-    let detail = format!("{what} has at most {limit} bytes. Nothing was stored; send less at a time");
-    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
-}
-
 /// NDJSON: an event a line; the last line end may be missing, and so may what stands on an empty line.
-fn read_lines(body: &[u8], now: Timestamp) -> Result<Vec<Event>, Problem> {
-    let mut events = Vec::new();
+fn read_lines(body: &[u8], now: Timestamp) -> Result<Batch, Problem> {
+    let mut batch = Batch::default();
     for (number, line) in (1..).zip(body.split(|byte| *byte == b'\n')) {
         let line = line.trim_ascii();
         if line.is_empty() {
             continue;
         }
-        if events.len() == APPEND_MAX {
+        if batch.records.len() == APPEND_MAX {
             let detail =
                 format!("a batch has at most {APPEND_MAX} lines. Nothing was stored; send less at a time");
             return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
@@ -294,13 +305,13 @@ fn read_lines(body: &[u8], now: Timestamp) -> Result<Vec<Event>, Problem> {
         if line.len() > EVENT_MAX {
             return Err(bad(format!("line {number}: an event has at most {EVENT_MAX} bytes")));
         }
-        let event = Event::from_json(line, now);
-        events.push(event.map_err(|error| bad(format!("line {number}: {error}")))?);
+        let event = Event::from_json(line, now).map_err(|error| bad(format!("line {number}: {error}")))?;
+        batch.push(&event);
     }
-    if events.is_empty() {
+    if batch.records.is_empty() {
         return Err(bad("the body holds no event"));
     }
-    Ok(events)
+    Ok(batch)
 }
 
 fn refused(error: &AppendError) -> Problem {

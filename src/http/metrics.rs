@@ -37,3 +37,33 @@ impl Metrics {
         ([(header::CONTENT_TYPE, content_type)], text)
     }
 }
+
+/// What the connections of a daemon did; see [`super::serving`].
+#[derive(Debug, Clone, Default)]
+pub struct Traffic {
+    pub connections_open: Gauge,
+    pub connections_refused: Counter,
+    pub connections_evicted: Counter,
+    pub requests_timed_out: Counter,
+    pub answers_timed_out: Counter,
+}
+
+impl Traffic {
+    pub fn register(metrics: &mut Metrics) -> Traffic {
+        Traffic {
+            connections_open: metrics.gauge("http_connections_open", "HTTP connections that are open"),
+            connections_refused: metrics.counter(
+                "http_connections_refused",
+                "HTTP connections refused because all others were being answered",
+            ),
+            connections_evicted: metrics.counter(
+                "http_connections_evicted",
+                "HTTP connections closed because others needed their place",
+            ),
+            requests_timed_out: metrics
+                .counter("http_requests_timed_out", "HTTP requests that were not complete in time (408)"),
+            answers_timed_out: metrics
+                .counter("http_answers_timed_out", "HTTP answers that their clients did not read in time"),
+        }
+    }
+}

@@ -1,18 +1,25 @@
-//! What both daemons need to speak HTTP: problems, lists, listening.
+//! What both daemons need to speak HTTP: problems, lists, listening, connections and their limits.
 
+pub mod bodies;
+mod connection;
+mod limits;
 pub mod metrics;
+mod serving;
+#[cfg(test)]
+mod tests;
+
+pub use connection::TimeLimits;
+pub use limits::ConnectionLimits;
+pub use serving::{Rules, serve, serve_by};
 
 use axum::Json;
 use axum::Router;
-use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
-use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
 /// An error as a producer or a person gets it: `application/problem+json` (RFC 9457).
 #[derive(Debug, Clone, Serialize)]
@@ -60,6 +67,27 @@ impl IntoResponse for Problem {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
+    }
+}
+
+impl Problem {
+    /// The whole answer, for a connection that is closed after it and that hyper does not write to.
+    fn to_bytes(&self) -> Vec<u8> {
+        let body = serde_json::to_vec(self).unwrap_or_default();
+        let mut head = format!(
+            "HTTP/1.1 {} {}\r\nContent-Type: application/problem+json\r\nContent-Length: {}\r\nConnection: close\r\n",
+            self.status,
+            self.title,
+            body.len()
+        );
+        let now = jiff::Timestamp::now();
+        if let Ok(date) = jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&now) {
+            head += &format!("Date: {date}\r\n");
+        }
+        if let Some(seconds) = self.retry_after_seconds {
+            head += &format!("Retry-After: {seconds}\r\n");
+        }
+        [head.as_bytes(), b"\r\n", &body].concat()
     }
 }
 
@@ -127,25 +155,15 @@ pub fn page(html: &'static str) -> impl IntoResponse {
 /// What is not there, and what is there with another method.
 pub fn with_fallbacks(router: Router) -> Router {
     router
-        .fallback(|body: Body| async {
-            unread(body).await;
+        .fallback(|| async {
             Problem::new(
                 StatusCode::NOT_FOUND,
                 "there is nothing under this path; see the README for the paths that there are",
             )
         })
-        .method_not_allowed_fallback(|body: Body| async {
-            unread(body).await;
+        .method_not_allowed_fallback(|| async {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path is not for this method; see the README")
         })
-}
-
-/// Takes the body of a request that is refused whatever it holds. A connection whose last body was not read is closed, and who
-/// sends the next request on it may hear nothing.
-async fn unread(body: Body) {
-    const BODY_MAX: usize = 64 * 1024;
-    const PATIENCE: Duration = Duration::from_secs(1);
-    let _ = tokio::time::timeout(PATIENCE, axum::body::to_bytes(body, BODY_MAX)).await;
 }
 
 /// Why HTTP cannot be served. Nothing was changed.
@@ -174,9 +192,4 @@ pub async fn listen_from(address: SocketAddr) -> Result<TcpListener, ListenError
         }
     }
     Err(last.expect("at least one port was tried"))
-}
-
-/// Serves until `stop`, then answers what is in flight.
-pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) -> std::io::Result<()> {
-    axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
 }

@@ -23,7 +23,8 @@ mod web;
 use crate::config::{ServerConfig, ServerTask};
 use crate::daemon::admin::AdminSocket;
 use crate::daemon::{self, Daemon, DaemonError, STOP_WITHIN, StopRequest};
-use crate::http::{self, metrics::Metrics};
+use crate::http;
+use crate::http::metrics::{Metrics, Traffic};
 use crate::store::directory::DataDir;
 use crate::store::private::keep_what_we_create_private;
 use crate::store::{Purpose, room};
@@ -71,7 +72,7 @@ struct Server {
     signal: Arc<Signal>,
     serving_ended: oneshot::Receiver<Result<(), crate::store::StoreError>>,
     folding_ended: oneshot::Receiver<Result<(), crate::store::StoreError>>,
-    http: JoinHandle<std::io::Result<()>>,
+    http: JoinHandle<()>,
     admin: JoinHandle<()>,
 }
 
@@ -114,6 +115,7 @@ impl Server {
             replies_dropped: metrics
                 .counter("replies_dropped", "Replies whose peer had gone or did not read"),
         };
+        let traffic = Traffic::register(&mut metrics);
         let signal = Arc::new(Signal::showing(&view));
         let seen = Arc::default();
         let capacities = {
@@ -168,7 +170,7 @@ impl Server {
         };
 
         let web = Web::new(ledger.clone(), store, Arc::clone(&signal), seen, room, config.operator, metrics);
-        let http = tokio::spawn(http::serve(web_listener, web.router(), stop.clone()));
+        let http = tokio::spawn(http::serve(web_listener, web.router(), stop.clone(), traffic));
         dir.publish("http.addr", format!("{web_address}\n"))?;
         dir.publish("listen.addr", format!("{zmq_address}\n"))?;
         tracing::info!(data_dir = %dir.path().display(), ledger = %ledger.id(), position = ledger.position(), "the server is ready");

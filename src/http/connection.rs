@@ -1,0 +1,485 @@
+//! One HTTP connection: where it stands, how long it may stay there, and what is said when it has to end.
+//!
+//! | stage | becomes | when | may last |
+//! | --- | --- | --- | --- |
+//! | Waiting | Receiving | a byte of a request comes | 30 s before the first request (408), 120 s after an answer (closed) |
+//! | Receiving | Working | header and body are here | 30 s from the first byte, of a first request from the accept (408) |
+//! | Working | Answering | the handler has answered | as long as the handler needs |
+//! | Answering | Waiting | the answer is with the kernel | 30 s without progress, 10 min in all (reset) |
+//!
+//! hyper reads requests and writes answers; what it reads and writes passes through [`Watched`], which keeps the [`Progress`].
+//! The handler is a part of the connection's future: when the connection ends, so does the handler.
+
+use super::Problem;
+use super::limits::Standing;
+use axum::body::Body;
+use axum::http::StatusCode;
+use hyper::body::{Body as HttpBody, Bytes, Frame, Incoming, SizeHint};
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// How long a connection may take for what.
+#[derive(Debug, Clone)]
+pub struct TimeLimits {
+    /// For a whole request, header and body.
+    pub request: Duration,
+    /// Between an answer and the next request.
+    pub idle: Duration,
+    /// For a client that does not read its answer.
+    pub stalled: Duration,
+    /// For a whole answer.
+    pub answer: Duration,
+    /// For the rest of a body that its handler did not want, from one part to the next.
+    pub unwanted_body: Duration,
+    /// For the client to close after our last answer: closing while it still sends would make its kernel drop the answer.
+    pub linger: Duration,
+    /// For the rest of a request when the daemon stops.
+    pub rest_at_stop: Duration,
+    /// For the answers to whole requests when the daemon stops.
+    pub grace: Duration,
+}
+
+impl Default for TimeLimits {
+    fn default() -> TimeLimits {
+        TimeLimits {
+            request: Duration::from_secs(30),
+            idle: Duration::from_secs(120),
+            stalled: Duration::from_secs(30),
+            answer: Duration::from_secs(600),
+            unwanted_body: Duration::from_secs(1),
+            linger: Duration::from_secs(2),
+            rest_at_stop: Duration::from_millis(250),
+            grace: Duration::from_secs(2),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    Waiting,
+    Receiving,
+    Working,
+    Answering,
+}
+
+/// What is known of the exchange that is going on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Exchange {
+    /// The handler has not been called, so hyper has nothing of ours to write.
+    None,
+    /// The handler was called.
+    Called,
+    /// hyper has taken the whole answer, but may not have written all of it.
+    Taken,
+}
+
+/// Where a connection stands. Decides nothing but time limits, and reads no clock.
+#[derive(Debug)]
+pub(super) struct Progress {
+    stage: Stage,
+    /// When the stage began; of a first request, when the connection was accepted.
+    since: Instant,
+    exchange: Exchange,
+    /// It was given an answer.
+    served: bool,
+    /// Since when the client has not read what is written.
+    stalled_since: Option<Instant>,
+    /// The client sends no more.
+    eof: bool,
+    /// The status of an answer that hyper made up itself; see [`Watched::poll_write`].
+    hypers_own: Option<u16>,
+}
+
+impl Progress {
+    pub fn accepted(now: Instant) -> Progress {
+        Progress {
+            stage: Stage::Waiting,
+            since: now,
+            exchange: Exchange::None,
+            served: false,
+            stalled_since: None,
+            eof: false,
+            hypers_own: None,
+        }
+    }
+
+    fn go(&mut self, stage: Stage, now: Instant) {
+        self.stage = stage;
+        self.since = now;
+        self.stalled_since = None;
+    }
+
+    fn bytes_came(&mut self, now: Instant) {
+        if self.stage == Stage::Waiting {
+            // The time of a first request runs from the accept: a silent connection cannot prolong it with one byte.
+            let since = if self.served { now } else { self.since };
+            self.go(Stage::Receiving, since);
+        }
+    }
+
+    fn handler_called(&mut self, now: Instant) {
+        self.exchange = Exchange::Called;
+        self.bytes_came(now); // it may have come together with the request before it,
+        if self.stage == Stage::Answering {
+            self.go(Stage::Receiving, now); // and be read before the answer to that one is written
+        }
+    }
+
+    fn request_complete(&mut self, now: Instant) {
+        if self.stage == Stage::Receiving {
+            self.go(Stage::Working, now);
+        }
+    }
+
+    fn handler_answered(&mut self, now: Instant) {
+        self.go(Stage::Answering, now);
+    }
+
+    fn answer_taken(&mut self) {
+        if self.exchange == Exchange::Called {
+            self.exchange = Exchange::Taken;
+        }
+    }
+
+    fn flushed(&mut self, now: Instant) {
+        if self.stage == Stage::Answering && self.exchange == Exchange::Taken {
+            self.served = true;
+            self.exchange = Exchange::None;
+            self.go(Stage::Waiting, now);
+        }
+    }
+
+    fn stalled(&mut self, now: Instant) {
+        self.stalled_since.get_or_insert(now);
+    }
+
+    pub fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    /// When the connection has used up its time; `None` while only the handler can go on.
+    pub fn deadline(&self, limits: &TimeLimits) -> Option<Instant> {
+        match self.stage {
+            Stage::Waiting if self.served => Some(self.since + limits.idle),
+            Stage::Waiting | Stage::Receiving => Some(self.since + limits.request),
+            Stage::Working => None,
+            Stage::Answering => {
+                let whole = self.since + limits.answer;
+                Some(self.stalled_since.map_or(whole, |since| whole.min(since + limits.stalled)))
+            }
+        }
+    }
+
+    /// Where it stands in the line of those that give way; `None` when it does not.
+    pub fn standing(&self, now: Instant) -> Option<(Standing, Instant)> {
+        /// A busy client may not read for a moment.
+        const STALLED: Duration = Duration::from_secs(5);
+        match self.stage {
+            Stage::Waiting | Stage::Receiving if !self.served => Some((Standing::NoRequestYet, self.since)),
+            Stage::Waiting => Some((Standing::Idle, self.since)),
+            Stage::Receiving => Some((Standing::Receiving, self.since)),
+            Stage::Working => None,
+            Stage::Answering => {
+                let since = self.stalled_since?;
+                (now.saturating_duration_since(since) >= STALLED).then_some((Standing::NotReading, since))
+            }
+        }
+    }
+
+    /// What the client is told when the connection ends because its time is up.
+    pub fn timed_out(&self, limits: &TimeLimits) -> LastWords {
+        match self.stage {
+            Stage::Waiting if self.served => LastWords::None,
+            Stage::Waiting | Stage::Receiving => {
+                let seconds = limits.request.as_secs();
+                let detail = format!(
+                    "a request has to be complete, header and body, within {seconds} s. Nothing was stored; send it again"
+                );
+                LastWords::Say(Problem::new(StatusCode::REQUEST_TIMEOUT, detail))
+            }
+            Stage::Working | Stage::Answering => LastWords::Reset,
+        }
+    }
+
+    /// What the client is told when the connection ends before its request was complete, through no fault of its own.
+    pub fn cut_off(&self, why: &str) -> LastWords {
+        match self.stage {
+            Stage::Waiting => LastWords::None,
+            Stage::Receiving => {
+                let detail =
+                    format!("{why} before the request was complete. Nothing was stored; send it again");
+                LastWords::Say(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1))
+            }
+            Stage::Working | Stage::Answering => LastWords::Reset,
+        }
+    }
+
+    /// What the client is told when hyper has ended the connection.
+    pub fn ended(&self, error: Option<&hyper::Error>) -> LastWords {
+        let Some(error) = error.filter(|_| self.exchange == Exchange::None) else { return LastWords::None };
+        let status = self.hypers_own.and_then(|status| StatusCode::from_u16(status).ok());
+        let (status, detail) = match status {
+            Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE) => (
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "the header of the request is too long".to_owned(),
+            ),
+            Some(StatusCode::URI_TOO_LONG) => {
+                (StatusCode::URI_TOO_LONG, "the path of the request is too long".to_owned())
+            }
+            Some(status) => (status, format!("not a valid HTTP/1.1 request: {error}")),
+            None if error.is_parse_version_h2() => {
+                (StatusCode::HTTP_VERSION_NOT_SUPPORTED, "HTTP/2 is not spoken here. Use HTTP/1.1".to_owned())
+            }
+            None if error.is_parse() => {
+                (StatusCode::BAD_REQUEST, format!("not a valid HTTP/1.1 request: {error}"))
+            }
+            None if error.is_incomplete_message() => (
+                StatusCode::BAD_REQUEST,
+                "the connection was closed before the header of the request was complete".to_owned(),
+            ),
+            None => return LastWords::None,
+        };
+        LastWords::Say(Problem::new(status, format!("{detail}. Nothing was stored")))
+    }
+}
+
+/// How a connection ends.
+#[derive(Debug)]
+pub(super) enum LastWords {
+    None,
+    Say(Problem),
+    /// The client does not read: what waits for it in the kernel is dropped.
+    Reset,
+}
+
+/// The progress of a connection, shared by those that make it and those that judge it.
+#[derive(Debug)]
+pub(super) struct Watch(Mutex<Progress>);
+
+impl Watch {
+    pub fn new(now: Instant) -> Arc<Watch> {
+        Arc::new(Watch(Mutex::new(Progress::accepted(now))))
+    }
+
+    pub fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.0.lock().expect("no thread panics while it holds the progress of a connection")
+    }
+
+    pub fn handler_called(&self) {
+        self.progress().handler_called(Instant::now());
+    }
+
+    pub fn request_complete(&self) {
+        self.progress().request_complete(Instant::now());
+    }
+
+    pub fn handler_answered(&self) {
+        self.progress().handler_answered(Instant::now());
+    }
+
+    pub fn is_at_eof(&self) -> bool {
+        self.progress().eof
+    }
+}
+
+/// The stream of a connection, as hyper reads and writes it.
+#[derive(Debug)]
+pub(super) struct Watched<S> {
+    pub stream: S,
+    pub watch: Arc<Watch>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        let mut progress = self.watch.progress();
+        if buf.filled().len() > before {
+            progress.bytes_came(Instant::now());
+        } else {
+            progress.eof = true;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Watched<S> {
+    /// hyper answers what it cannot parse by itself, with an empty body. Ours says more: what hyper writes while there is no
+    /// exchange is dropped but for its status, and [`Progress::ended`] has the last word.
+    fn is_hypers_own(&self, bytes: &[u8]) -> bool {
+        let mut progress = self.watch.progress();
+        if progress.exchange != Exchange::None {
+            return false;
+        }
+        let status = bytes.get("HTTP/1.1 ".len()..).and_then(|rest| rest.get(..3));
+        let status = status.and_then(|status| std::str::from_utf8(status).ok()?.parse().ok());
+        progress.hypers_own = progress.hypers_own.or(status);
+        true
+    }
+
+    fn note(&self, written: &Poll<io::Result<usize>>) {
+        let mut progress = self.watch.progress();
+        match written {
+            Poll::Ready(_) => progress.stalled_since = None,
+            Poll::Pending => progress.stalled(Instant::now()),
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.is_hypers_own(bytes) {
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.note(&written);
+        written
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.is_hypers_own(parts.first().map_or(&[], |part| part)) {
+            return Poll::Ready(Ok(parts.iter().map(|part| part.len()).sum()));
+        }
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
+        self.note(&written);
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        self.watch.progress().flushed(Instant::now());
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// The body of a request. What its handler leaves unread goes to [`Leftover`].
+pub(super) struct RequestBody {
+    incoming: Option<Incoming>,
+    leftover: Arc<Leftover>,
+    watch: Arc<Watch>,
+}
+
+/// The rest of a body that a handler did not want.
+#[derive(Default)]
+pub(super) struct Leftover(Mutex<Option<Incoming>>);
+
+impl RequestBody {
+    pub fn with_leftover(incoming: Incoming, watch: &Arc<Watch>) -> (Body, Arc<Leftover>) {
+        let leftover = Arc::default();
+        let body = RequestBody {
+            incoming: Some(incoming),
+            leftover: Arc::clone(&leftover),
+            watch: Arc::clone(watch),
+        };
+        (Body::new(body), leftover)
+    }
+}
+
+impl HttpBody for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
+        let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
+        let complete = frame.is_none() || incoming.is_end_stream();
+        if complete {
+            self.watch.request_complete();
+        }
+        if complete || matches!(frame, Some(Err(_))) {
+            self.incoming = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.as_ref().is_none_or(HttpBody::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint)
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if let Some(incoming) = self.incoming.take()
+            && let Ok(mut leftover) = self.leftover.0.lock()
+        {
+            *leftover = Some(incoming);
+        }
+    }
+}
+
+impl Leftover {
+    /// Reads the rest of a body that was refused, and drops it, so that the next request on its connection is heard, and so that a
+    /// client that sends first and reads then learns the reason. Gives up on one that is endless or does not come.
+    pub async fn drop_rest(&self, watch: &Watch, patience: Duration) {
+        const REST_MAX: usize = 64 * 1024 * 1024;
+        let Some(mut rest) = self.0.lock().ok().and_then(|mut rest| rest.take()) else { return };
+        let mut length = 0;
+        while length <= REST_MAX {
+            let next = std::future::poll_fn(|cx| Pin::new(&mut rest).poll_frame(cx));
+            match tokio::time::timeout(patience, next).await {
+                Ok(Some(Ok(frame))) => length += frame.data_ref().map_or(0, Bytes::len),
+                Ok(None) => return watch.request_complete(),
+                Ok(Some(Err(_))) | Err(_) => return,
+            }
+        }
+    }
+}
+
+/// The body of an answer: says when hyper has taken it.
+pub(super) struct AnswerBody {
+    pub body: Body,
+    pub watch: Arc<Watch>,
+}
+
+impl HttpBody for AnswerBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for AnswerBody {
+    fn drop(&mut self) {
+        self.watch.progress().answer_taken();
+    }
+}

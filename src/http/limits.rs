@@ -1,0 +1,311 @@
+//! How many connections there may be, and which of them gives way to a new one.
+//!
+//! **Promise.** Whoever holds connections without using them cannot keep others out: a new connection is taken as long as any
+//! other waits for a request, has sent only a part of one, or does not read its answer.
+//! **Kept by.** A limit for all and one for each address. At a limit the connection that is of least use gives way: first those
+//! that never sent a whole request, then idle ones, then later requests that are not complete, then clients that do not read; of
+//! those the ones of the address with the most connections; of those the oldest.
+//! **Not promised.** A connection when all others are being answered: then a new one is refused with 503. Fairness among the
+//! clients of one reverse proxy, which all have its address. Loopback has no limit of its own: what connects from there is a
+//! program of this machine, often a proxy.
+
+use super::connection::Watch;
+use super::metrics::Traffic;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
+use tokio::sync::Notify;
+
+/// How many connections there may be at the same time.
+#[derive(Debug, Clone, Copy)]
+pub struct ConnectionLimits {
+    /// Each takes a file descriptor, of which a process has 1,024 where nobody raised that, and about 20 KB.
+    pub all: usize,
+    /// A reverse proxy needs one for each request that it forwards at the same time.
+    pub per_address: usize,
+}
+
+impl Default for ConnectionLimits {
+    fn default() -> ConnectionLimits {
+        ConnectionLimits { all: 512, per_address: 256 }
+    }
+}
+
+/// What a connection does that can give way, least useful first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Standing {
+    /// It never sent a whole request.
+    NoRequestYet,
+    /// It was given an answer and has not sent anything since.
+    Idle,
+    /// It was given an answer and has sent a part of the next request.
+    Receiving,
+    /// It does not read its answer.
+    NotReading,
+}
+
+/// Who counts as one client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Client {
+    Loopback(IpAddr),
+    /// An IPv4 address, or the first half of an IPv6 address: the rest is the client's own choice.
+    Remote(IpAddr),
+}
+
+impl From<IpAddr> for Client {
+    fn from(address: IpAddr) -> Client {
+        match address.to_canonical() {
+            address if address.is_loopback() => Client::Loopback(address),
+            IpAddr::V6(address) => {
+                let [a, b, c, d, ..] = address.segments();
+                Client::Remote(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into())
+            }
+            address => Client::Remote(address),
+        }
+    }
+}
+
+struct Candidate {
+    id: u64,
+    client: Client,
+    standing: Standing,
+    since: Instant,
+}
+
+/// Who gives way; `open` counts the connections of each client.
+fn first_to_give_way(candidates: Vec<Candidate>, open: &HashMap<Client, usize>) -> Option<u64> {
+    let key = |candidate: &Candidate| {
+        let of_client = open.get(&candidate.client).copied().unwrap_or(0);
+        (candidate.standing, Reverse(of_client), candidate.since, candidate.id)
+    };
+    candidates.into_iter().min_by_key(key).map(|candidate| candidate.id)
+}
+
+struct Entry {
+    client: Client,
+    watch: Arc<Watch>,
+    gives_way: Arc<Notify>,
+}
+
+#[derive(Default)]
+struct Table {
+    next_id: u64,
+    /// Those that were not asked to give way.
+    open: BTreeMap<u64, Entry>,
+    of_client: HashMap<Client, usize>,
+}
+
+impl Table {
+    fn remove(&mut self, id: u64) -> Option<Entry> {
+        let entry = self.open.remove(&id)?;
+        if let Some(count) = self.of_client.get_mut(&entry.client) {
+            *count -= 1;
+            if *count == 0 {
+                self.of_client.remove(&entry.client);
+            }
+        }
+        Some(entry)
+    }
+
+    /// Asks one connection to end, of `client` if one is given. Returns whether there was one that can.
+    fn make_room(&mut self, client: Option<Client>, now: Instant) -> Made {
+        let candidates =
+            self.open.iter().filter(|(_, entry)| client.is_none_or(|client| client == entry.client));
+        let candidates = candidates.filter_map(|(id, entry)| {
+            let (standing, since) = entry.watch.progress().standing(now)?;
+            Some(Candidate { id: *id, client: entry.client, standing, since })
+        });
+        let Some(entry) =
+            first_to_give_way(candidates.collect(), &self.of_client).and_then(|id| self.remove(id))
+        else {
+            return Made::NoRoom;
+        };
+        entry.gives_way.notify_one();
+        Made::Room
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Made {
+    Room,
+    NoRoom,
+}
+
+/// All connections of one daemon.
+pub(super) struct Connections {
+    limits: ConnectionLimits,
+    table: Mutex<Table>,
+    traffic: Traffic,
+}
+
+/// As many connections as there may be are being answered.
+#[derive(Debug)]
+pub(super) struct TooMany;
+
+impl Connections {
+    pub fn new(limits: ConnectionLimits, traffic: Traffic) -> Arc<Connections> {
+        Arc::new(Connections { limits, table: Mutex::default(), traffic })
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().expect("no thread panics while it holds the connections")
+    }
+
+    /// A place for a connection from `address`, if need be that of another.
+    pub fn admit(self: &Arc<Self>, address: IpAddr, now: Instant) -> Result<Place, TooMany> {
+        let client = Client::from(address);
+        let mut table = self.table();
+        let of_client = table.of_client.get(&client).copied().unwrap_or(0);
+        let too_many_of_client = matches!(client, Client::Remote(_)) && of_client >= self.limits.per_address;
+        if too_many_of_client || table.open.len() >= self.limits.all {
+            match table.make_room(too_many_of_client.then_some(client), now) {
+                Made::Room => _ = self.traffic.connections_evicted.inc(),
+                Made::NoRoom => {
+                    self.traffic.connections_refused.inc();
+                    return Err(TooMany);
+                }
+            }
+        }
+        let id = table.next_id;
+        table.next_id += 1;
+        let (watch, gives_way) = (Watch::new(now), Arc::new(Notify::new()));
+        let entry = Entry { client, watch: Arc::clone(&watch), gives_way: Arc::clone(&gives_way) };
+        table.open.insert(id, entry);
+        *table.of_client.entry(client).or_default() += 1;
+        drop(table);
+        self.traffic.connections_open.inc();
+        Ok(Place { connections: Arc::clone(self), id, watch, gives_way })
+    }
+
+    /// Asks the least useful connection to end, because the process has no more file descriptors.
+    pub fn free_a_descriptor(&self, now: Instant) {
+        if self.table().make_room(None, now) == Made::Room {
+            self.traffic.connections_evicted.inc();
+        }
+    }
+}
+
+/// A connection's place among all; given back when it is dropped.
+pub(super) struct Place {
+    connections: Arc<Connections>,
+    id: u64,
+    pub watch: Arc<Watch>,
+    /// Notified once when the connection is to end for another.
+    pub gives_way: Arc<Notify>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.connections.table().remove(self.id);
+        self.connections.traffic.connections_open.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connections(all: usize, per_address: usize) -> Arc<Connections> {
+        Connections::new(ConnectionLimits { all, per_address }, Traffic::default())
+    }
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    /// Whether it was asked to give way.
+    fn is_leaving(place: &Place) -> bool {
+        !place.connections.table().open.contains_key(&place.id)
+    }
+
+    #[test]
+    fn an_address_with_too_many_connections_gives_way_to_itself_and_not_others_to_it() {
+        let connections = connections(100, 3);
+        let now = Instant::now();
+        let other = connections.admit(address("10.0.0.1"), now).unwrap();
+        let mut greedy: Vec<Place> =
+            (0..3).map(|_| connections.admit(address("10.0.0.2"), now).unwrap()).collect();
+        greedy.push(connections.admit(address("::ffff:10.0.0.2"), now).unwrap());
+        let leaving: Vec<bool> = greedy.iter().map(is_leaving).collect();
+        assert_eq!((leaving, is_leaving(&other)), (vec![true, false, false, false], false));
+    }
+
+    #[test]
+    fn hosts_of_one_ipv6_network_count_as_one_and_loopback_has_no_limit_of_its_own() {
+        let connections = connections(100, 2);
+        let now = Instant::now();
+        let network: Vec<Place> =
+            (0..3).map(|n| connections.admit(address(&format!("2001:db8::{n}")), now).unwrap()).collect();
+        assert_eq!(network.iter().filter(|place| is_leaving(place)).count(), 1);
+        for loopback in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
+            let local: Vec<Place> =
+                (0..3).map(|_| connections.admit(address(loopback), now).unwrap()).collect();
+            assert_eq!(local.iter().filter(|place| is_leaving(place)).count(), 0, "{loopback}");
+        }
+    }
+
+    #[test]
+    fn at_the_limit_the_address_with_the_most_connections_gives_way_to_a_new_one() {
+        let connections = connections(4, 4);
+        let now = Instant::now();
+        let honest = connections.admit(address("10.0.0.1"), now).unwrap();
+        let greedy: Vec<Place> =
+            (0..3).map(|_| connections.admit(address("10.0.0.2"), now).unwrap()).collect();
+        let newcomers = ["10.0.0.3", "10.0.0.4"].map(|text| connections.admit(address(text), now).unwrap());
+        let leaving: Vec<bool> = greedy.iter().map(is_leaving).collect();
+        assert_eq!(leaving, [true, true, false], "the oldest of them");
+        assert!(!is_leaving(&honest) && !newcomers.iter().any(is_leaving));
+    }
+
+    #[test]
+    fn places_are_given_back() {
+        let connections = connections(2, 1);
+        let now = Instant::now();
+        for _ in 0..5 {
+            let places = ["10.0.0.1", "10.0.0.2"].map(|text| connections.admit(address(text), now).unwrap());
+            assert_eq!(connections.traffic.connections_open.get(), 2);
+            drop(places);
+        }
+        let table = connections.table();
+        assert!(table.open.is_empty() && table.of_client.is_empty());
+        assert_eq!(
+            (connections.traffic.connections_open.get(), connections.traffic.connections_evicted.get()),
+            (0, 0)
+        );
+    }
+
+    #[test]
+    fn the_least_useful_gives_way_first() {
+        let now = Instant::now();
+        let client = |text: &str| Client::from(address(text));
+        let ago = |seconds| now.checked_sub(std::time::Duration::from_secs(seconds)).unwrap();
+        let all = [
+            (1, "10.0.0.1", Standing::NotReading, 9),
+            (2, "10.0.0.1", Standing::Receiving, 8),
+            (3, "10.0.0.1", Standing::Idle, 7),
+            (4, "10.0.0.2", Standing::Idle, 1),
+            (5, "10.0.0.2", Standing::Idle, 2),
+            (6, "10.0.0.1", Standing::NoRequestYet, 1),
+            (7, "10.0.0.2", Standing::NoRequestYet, 0),
+        ];
+        let open = HashMap::from([(client("10.0.0.1"), 4), (client("10.0.0.2"), 9)]);
+        let mut left: Vec<u64> = all.iter().map(|candidate| candidate.0).collect();
+        let mut order = Vec::new();
+        while !left.is_empty() {
+            let candidates = all.iter().filter(|candidate| left.contains(&candidate.0));
+            let candidates = candidates.map(|&(id, text, standing, seconds)| Candidate {
+                id,
+                client: client(text),
+                standing,
+                since: ago(seconds),
+            });
+            let id = first_to_give_way(candidates.collect(), &open).unwrap();
+            left.retain(|other| *other != id);
+            order.push(id);
+        }
+        assert_eq!(order, [7, 6, 5, 4, 3, 2, 1]);
+        assert_eq!(first_to_give_way(Vec::new(), &open), None);
+    }
+}

@@ -1,0 +1,326 @@
+//! The accept loop and the life of each connection.
+//!
+//! **Promise.** A whole request is answered, also when its client has closed its own direction. Nobody holds a connection longer
+//! than [`TimeLimits`] says, and nobody keeps others out ([`super::limits`]). What we refuse, we refuse with a problem that says why,
+//! also what never reaches a handler. A stop answers whole requests and takes about as long as the longest of them, at most the grace.
+//! **Kept by.** One task for each connection, which owns its stream, its handler and its one timer. hyper is told to go on at half
+//! close; so it does not see a client leave while a handler works, and the handler works to its end: each must be bounded, and what it
+//! has begun must be right without its client.
+//! **Not promised.** An answer to a client that closes both directions, or that does not read.
+
+use super::Problem;
+use super::connection::{AnswerBody, LastWords, RequestBody, Stage, TimeLimits, Watch, Watched};
+use super::limits::{ConnectionLimits, Connections, Place, TooMany};
+use super::metrics::Traffic;
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, Response, StatusCode, header};
+use axum::response::IntoResponse;
+use futures_util::FutureExt;
+use hyper::body::{Body as _, Incoming};
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+/// The longest header of a request; also how much of a body hyper reads at a time.
+const HEADER_MAX: usize = 16 * 1024;
+/// How long the loop waits after the system had no descriptor or memory for a connection.
+const AFTER_FAILED_ACCEPT: Duration = Duration::from_millis(100);
+/// How often that is logged.
+const LOG_FAILED_ACCEPT_EVERY: Duration = Duration::from_secs(60);
+/// How long after a stop an idle connection is still looked at: a request that was sent before may not have been read yet.
+const SENT_BEFORE_STOP: Duration = Duration::from_millis(20);
+/// How long our own last words may take to be written.
+const LAST_WORDS_WITHIN: Duration = Duration::from_secs(1);
+
+/// What a daemon allows its clients.
+#[derive(Debug, Clone, Default)]
+pub struct Rules {
+    pub times: TimeLimits,
+    pub connections: ConnectionLimits,
+}
+
+/// Serves `router` on `listener` until `stop`, and then answers what is complete.
+pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken, traffic: Traffic) {
+    serve_by(Rules::default(), listener, router, stop, traffic).await;
+}
+
+/// The same by other rules than ours, for tests.
+pub async fn serve_by(
+    rules: Rules,
+    listener: TcpListener,
+    router: Router,
+    stop: CancellationToken,
+    traffic: Traffic,
+) {
+    let connections = Connections::new(rules.connections, traffic.clone());
+    let host = Arc::new(Host { router: TowerToHyperService::new(router), times: rules.times, stop, traffic });
+    let mut tasks = JoinSet::new();
+    let mut logged: Option<Instant> = None;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = host.stop.cancelled() => break,
+            Some(ended) = tasks.join_next(), if !tasks.is_empty() => {
+                say_if_panicked(ended);
+                continue;
+            }
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => match connections.admit(peer.ip(), Instant::now()) {
+                Ok(place) => {
+                    // Without it the second part of an answer may wait for the client's delayed acknowledgement.
+                    let _ = stream.set_nodelay(true);
+                    tasks.spawn(Arc::clone(&host).serve_connection(stream, place));
+                }
+                Err(TooMany) => refuse(&stream, peer),
+            },
+            // The client has gone already.
+            Err(error) if is_of_client(&error) => {}
+            Err(error) => {
+                if logged.is_none_or(|at| at.elapsed() >= LOG_FAILED_ACCEPT_EVERY) {
+                    tracing::error!(%error, "a connection could not be accepted; others are closed for it. Raise the limit of open files (ulimit -n)");
+                    logged = Some(Instant::now());
+                }
+                connections.free_a_descriptor(Instant::now());
+                tokio::select! {
+                    () = sleep(AFTER_FAILED_ACCEPT) => {}
+                    () = host.stop.cancelled() => break,
+                }
+            }
+        }
+    }
+    drop(listener);
+    let answered = async {
+        while let Some(ended) = tasks.join_next().await {
+            say_if_panicked(ended);
+        }
+    };
+    if timeout(host.times.grace, answered).await.is_err() {
+        let open = tasks.len();
+        tracing::warn!(
+            open,
+            "stopping: some requests were not answered in time; everything that was confirmed is on disk"
+        );
+    }
+}
+
+fn say_if_panicked(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a connection ended by a mistake of ours. Please report this with the log");
+    }
+}
+
+fn is_of_client(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+/// Tells a client that there is no place for it. It costs no task, so it is said only if it can be at once.
+fn refuse(stream: &TcpStream, peer: SocketAddr) {
+    tracing::debug!(%peer, "refused: all connections are being answered");
+    let detail = "as many connections as this daemon can hold are being answered. Nothing was stored; send it again in a moment";
+    let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1);
+    let _ = stream.try_write(&problem.to_bytes());
+}
+
+fn panicked() -> Problem {
+    let detail = "this request met a mistake of ours, and what it stored is unknown. Send it again under the same Idempotency-Key; please report this with the log";
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
+}
+
+/// What all connections of a daemon share.
+struct Host {
+    router: TowerToHyperService<Router>,
+    times: TimeLimits,
+    stop: CancellationToken,
+    traffic: Traffic,
+}
+
+/// Why a connection ends.
+enum End {
+    /// hyper says so.
+    Served(Result<(), hyper::Error>),
+    TimedOut,
+    /// Another connection needs its place.
+    GivesWay,
+    Stopped,
+}
+
+/// A stream that can be closed without what waits to be sent.
+trait Resets: AsyncRead + AsyncWrite + Unpin {
+    fn drop_what_is_unsent(&self);
+}
+
+impl Resets for TcpStream {
+    fn drop_what_is_unsent(&self) {
+        let _ = self.set_zero_linger();
+    }
+}
+
+impl Host {
+    async fn serve_connection<S: Resets>(self: Arc<Self>, stream: S, place: Place) {
+        let watch = Arc::clone(&place.watch);
+        let io = TokioIo::new(Watched { stream, watch: Arc::clone(&watch) });
+        let exchange = Exchange { host: Arc::clone(&self), watch: Arc::clone(&watch) };
+        let mut connection = http1::Builder::new()
+            .half_close(true)
+            .header_read_timeout(None)
+            .max_buf_size(HEADER_MAX)
+            .serve_connection(io, exchange);
+        let end = self.drive(&mut connection, &place).await;
+        let last_words = {
+            let progress = watch.progress();
+            match &end {
+                End::Served(result) => progress.ended(result.as_ref().err()),
+                End::TimedOut => progress.timed_out(&self.times),
+                End::GivesWay => progress.cut_off("other clients needed the connection"),
+                End::Stopped => progress.cut_off("this daemon was stopped"),
+            }
+        };
+        if let End::TimedOut = end {
+            match last_words {
+                LastWords::Say(_) => _ = self.traffic.requests_timed_out.inc(),
+                LastWords::Reset => _ = self.traffic.answers_timed_out.inc(),
+                LastWords::None => {}
+            }
+        }
+        // The handler ends here, if it is still there.
+        let stream = connection.into_parts().io.into_inner().stream;
+        self.close(stream, &watch, last_words, &place).await;
+    }
+
+    /// Lets hyper serve the connection until something ends it.
+    async fn drive<S: Resets>(
+        &self,
+        connection: &mut http1::Connection<TokioIo<Watched<S>>, Exchange>,
+        place: &Place,
+    ) -> End {
+        // Deadlines mostly move further away: the timer is set again when it fires, or when one is nearer.
+        const FAR_AWAY: Duration = Duration::from_secs(24 * 60 * 60);
+        let first = place.watch.progress().deadline(&self.times);
+        let mut timer = pin!(sleep_until(first.unwrap_or(Instant::now() + FAR_AWAY).into()));
+        let mut gives_way = pin!(place.gives_way.notified());
+        let mut stop = pin!(self.stop.cancelled());
+        let (mut asked_to_give_way, mut stopped_at) = (false, None);
+        poll_fn(|cx| {
+            if let Poll::Ready(result) = connection.poll_without_shutdown(cx) {
+                return Poll::Ready(End::Served(result));
+            }
+            let now = Instant::now();
+            asked_to_give_way = asked_to_give_way || gives_way.as_mut().poll(cx).is_ready();
+            if stopped_at.is_none() && stop.as_mut().poll(cx).is_ready() {
+                stopped_at = Some(now);
+            }
+            let (stage, mut deadline, standing) = {
+                let progress = place.watch.progress();
+                (progress.stage(), progress.deadline(&self.times), progress.standing(now))
+            };
+            // Its request may have become complete meanwhile: then it is answered first.
+            if asked_to_give_way && standing.is_some() {
+                return Poll::Ready(End::GivesWay);
+            }
+            if let Some(stopped_at) = stopped_at {
+                match stage {
+                    Stage::Waiting => deadline = Some(stopped_at + SENT_BEFORE_STOP),
+                    Stage::Receiving => deadline = Some(stopped_at + self.times.rest_at_stop),
+                    Stage::Working | Stage::Answering => Pin::new(&mut *connection).graceful_shutdown(),
+                }
+            }
+            let deadline = deadline.unwrap_or(now + FAR_AWAY);
+            if deadline < timer.deadline().into_std() {
+                timer.as_mut().reset(deadline.into());
+            }
+            while timer.as_mut().poll(cx).is_ready() {
+                if Instant::now() >= deadline {
+                    return Poll::Ready(if stopped_at.is_some() { End::Stopped } else { End::TimedOut });
+                }
+                timer.as_mut().reset(deadline.into());
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Says the last words and closes. A client that still sends is heard for a while: closing with unread bytes is a reset,
+    /// and may take the last words with it.
+    async fn close<S: Resets>(&self, mut stream: S, watch: &Watch, last_words: LastWords, place: &Place) {
+        match last_words {
+            LastWords::Reset => return stream.drop_what_is_unsent(),
+            LastWords::None => {}
+            LastWords::Say(problem) => {
+                let bytes = problem.to_bytes();
+                if !matches!(timeout(LAST_WORDS_WITHIN, stream.write_all(&bytes)).await, Ok(Ok(()))) {
+                    return;
+                }
+            }
+        }
+        if stream.shutdown().await.is_err() || watch.is_at_eof() {
+            return;
+        }
+        let patience = if self.stop.is_cancelled() { self.times.rest_at_stop } else { self.times.linger };
+        let heard_out = async {
+            let mut bytes = vec![0; HEADER_MAX];
+            while stream.read(&mut bytes).await.is_ok_and(|length| length > 0) {}
+        };
+        tokio::select! {
+            _ = timeout(patience, heard_out) => {}
+            () = place.gives_way.notified() => {}
+        }
+    }
+}
+
+/// Takes the requests of one connection to the router.
+struct Exchange {
+    host: Arc<Host>,
+    watch: Arc<Watch>,
+}
+
+impl hyper::service::Service<Request<Incoming>> for Exchange {
+    type Response = Response<AnswerBody>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<AnswerBody>, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let watch = Arc::clone(&self.watch);
+        watch.handler_called();
+        let (head, incoming) = request.into_parts();
+        let (body, leftover) = if incoming.is_end_stream() {
+            watch.request_complete();
+            (Body::empty(), None)
+        } else {
+            let (body, leftover) = RequestBody::with_leftover(incoming, &watch);
+            // A client that asks first is answered first: it does not send what is not wanted.
+            (body, Some(leftover).filter(|_| !head.headers.contains_key(header::EXPECT)))
+        };
+        let answer = self.host.router.call(Request::from_parts(head, body));
+        let patience = self.host.times.unwanted_body;
+        Box::pin(async move {
+            let response = match AssertUnwindSafe(answer).catch_unwind().await {
+                Ok(Ok(response)) => response,
+                Ok(Err(never)) => match never {},
+                Err(_) => panicked().into_response(),
+            };
+            if let Some(leftover) = leftover {
+                leftover.drop_rest(&watch, patience).await;
+            }
+            watch.handler_answered();
+            Ok(response.map(|body| AnswerBody { body, watch }))
+        })
+    }
+}

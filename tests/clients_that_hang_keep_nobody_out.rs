@@ -1,0 +1,218 @@
+//! **Promise.** A producer gets in and gets its answer, whatever other clients do with their connections: hold hundreds of them and
+//! send nothing, send half a request, or close their own direction early. What is not complete in time is answered 408. Neither
+//! program waits for such clients when it stops.
+
+use crate::common::{Edge, Http, Program, Server, events_of, send_half_a_request, wait_until};
+use serde_json::json;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::path::Path;
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(20);
+/// Longer than a request may take to be complete, which is 30 s.
+const TIMED_OUT: Duration = Duration::from_secs(60);
+
+fn address(dir: &Path) -> SocketAddr {
+    std::fs::read_to_string(dir.join("http.addr")).unwrap().trim().parse().unwrap()
+}
+
+fn start_edge(dir: &Path) -> Edge {
+    Edge::start(&dir.join("edge"), "a", &["tcp://127.0.0.1:1".to_owned()], &[])
+}
+
+fn stored(edge: &Edge) -> u64 {
+    edge.http().get_json("/v1/outbox")["next_sequence"].as_u64().unwrap() - 1
+}
+
+/// A connection on which this was sent.
+fn sent(address: SocketAddr, bytes: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(TIMED_OUT)).unwrap();
+    stream.write_all(bytes).unwrap();
+    stream
+}
+
+/// All that comes until the connection is closed.
+fn rest(mut stream: &TcpStream) -> String {
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap_or_else(|error| panic!("{error} after {text:?}"));
+    text
+}
+
+fn post(path: &str, content_type: &str, length: usize, body: &str) -> Vec<u8> {
+    format!("POST {path} HTTP/1.1\r\nHost: h\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n\r\n{body}")
+        .into_bytes()
+}
+
+const EVENT: &str = r#"{"kind":"entry","plate":"B-AB 123"}"#;
+
+/// `nc -N` and the HTTP of small controllers do it. Of ten events nine were stored, and none was answered.
+#[test]
+fn whoever_closes_its_own_direction_after_a_whole_request_is_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&dir.path().join("server"), &[]);
+    let edge = Edge::start(&dir.path().join("edge"), "a", &[server.address()], &[]);
+    let batch = format!("{EVENT}\n{EVENT}\n");
+    for n in 1..=40 {
+        let whole = match n % 2 {
+            0 => post("/v1/events", "application/json", EVENT.len(), EVENT),
+            _ => post("/v1/events/batch", "application/x-ndjson", batch.len(), &batch),
+        };
+        let stream = sent(address(edge.dir()), &whole);
+        stream.shutdown(Shutdown::Write).unwrap();
+        let answer = rest(&stream);
+        assert!(answer.starts_with("HTTP/1.1 201 "), "{n}: {answer:?}");
+    }
+    assert_eq!(stored(&edge), 60);
+    for path in ["/v1/occupancy", "/v1/garages", "/v1/events?garage=a"] {
+        let stream =
+            sent(address(server.dir()), format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes());
+        stream.shutdown(Shutdown::Write).unwrap();
+        let answer = rest(&stream);
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with('}'), "{answer:?}");
+    }
+    wait_until("all arrive", SOON, &[&edge, &server], || edge.depth() == 0);
+    assert_eq!(events_of(&server, "a").len(), 60);
+}
+
+/// Six batches that stalled took all that could be read at a time: everybody else's batch was answered 503, for 30 s.
+#[test]
+fn what_is_not_complete_within_30_s_gets_408_and_meanwhile_everybody_else_is_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&dir.path().join("server"), &[]);
+    let edge = start_edge(dir.path());
+    let line = format!("{EVENT}\n");
+    // More than all batches together may take while they come in: 20 times 600 KB of 1 MiB.
+    let long = line.repeat(600 * 1024 / line.len());
+    let mut hanging = Vec::new();
+    for _ in 0..20 {
+        let half = post("/v1/events/batch", "application/x-ndjson", 1024 * 1024, &long);
+        hanging.push(("a long batch", sent(address(edge.dir()), &half)));
+        let half = post("/v1/events/batch", "application/x-ndjson", 200, &line);
+        hanging.push(("a batch", sent(address(edge.dir()), &half)));
+        let half = post("/v1/events", "application/json", EVENT.len() + 1, EVENT);
+        hanging.push(("an event", sent(address(edge.dir()), &half)));
+    }
+    for dir in [edge.dir(), server.dir()] {
+        hanging.push(("a header", sent(address(dir), b"GET /healthz HTTP/1.1\r\nHost: h\r\nX: ")));
+        hanging.push(("nothing", sent(address(dir), b"")));
+    }
+    let batch = [EVENT; 100].join("\n");
+    for _ in 0..10 {
+        for answer in
+            [edge.http().post_batch(&batch), edge.http().post_event(&serde_json::from_str(EVENT).unwrap())]
+        {
+            let answer = answer.unwrap();
+            assert_eq!(answer.status, 201, "{answer:?}");
+        }
+    }
+    let largest = line.repeat(1024 * 1024 / line.len() / 4);
+    let answer = edge.http().post_batch(&largest).unwrap();
+    assert_eq!(answer.status, 201, "{answer:?}");
+    let confirmed = 10 * 101 + largest.lines().count() as u64;
+
+    let mut gave_way = 0;
+    for (what, stream) in &hanging {
+        let answer = rest(stream);
+        assert!(answer.contains("application/problem+json"), "{what}: {answer:?}");
+        assert!(answer.contains("Nothing was stored"), "{what}: {answer:?}");
+        // Long ones give way to each other when they are more than fits into memory.
+        match answer.starts_with("HTTP/1.1 503 ") && *what == "a long batch" {
+            true => gave_way += 1,
+            false => assert!(answer.starts_with("HTTP/1.1 408 "), "{what}: {answer:?}"),
+        }
+    }
+    assert!((1..20).contains(&gave_way), "{gave_way} long batches gave way");
+    assert_eq!(stored(&edge), confirmed, "nothing of what was not complete");
+    let metrics = edge.http().get("/metrics").unwrap().body;
+    let timed_out = format!("fogpost_edge_http_requests_timed_out_total {}\n", hanging.len() - gave_way - 2);
+    assert!(metrics.contains(&timed_out), "{timed_out:?} is not in {metrics}");
+}
+
+fn with_room_for_many_connections() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).unwrap();
+}
+
+#[test]
+fn hundreds_of_connections_without_a_request_keep_no_producer_out() {
+    with_room_for_many_connections();
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&dir.path().join("server"), &[]);
+    let edge = start_edge(dir.path());
+    let producer: Http = edge.http();
+    assert_eq!(producer.post_event(&json!({"kind": "entry", "plate": "KA0"})).unwrap().status, 201);
+    for dir in [edge.dir(), server.dir()] {
+        let address = address(dir);
+        let held: Vec<TcpStream> = (0..700)
+            .map(|n| {
+                sent(
+                    address,
+                    if n % 2 == 0 { b"" } else { b"POST /v1/events HTTP/1.1\r\nHost: h\r\nContent-Le" },
+                )
+            })
+            .collect();
+        for n in 0..20 {
+            let answer = match dir == edge.dir() {
+                true => edge.http().post_event(&json!({"kind": "entry", "plate": format!("KA{n}")})).unwrap(),
+                false => server.http().get("/v1/occupancy").unwrap(),
+            };
+            assert!(matches!(answer.status, 200 | 201), "{answer:?}");
+        }
+        // Nor did it cost the producer that was there before its connection.
+        assert_eq!(producer.post_event(&json!({"kind": "exit", "plate": "KA0"})).unwrap().status, 201);
+        drop(held);
+    }
+    assert!(server.metric("fogpost_server_http_connections_evicted_total") >= 188);
+    assert_eq!(server.metric("fogpost_server_http_connections_refused_total"), 0);
+}
+
+/// The accept loop must neither end nor spin when the process has no file descriptor left: it frees one.
+#[test]
+fn a_daemon_without_file_descriptors_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let few = ["prlimit", "--nofile=100"];
+    let edge = Edge::start_under(&few, &dir.path().join("edge"), "a", &["tcp://127.0.0.1:1".to_owned()], &[]);
+    let held: Vec<TcpStream> = (0..150).map(|_| sent(address(edge.dir()), b"")).collect();
+    for n in 0..3 {
+        let answer = edge.http().post_event(&json!({"kind": "entry", "plate": format!("KA{n}")})).unwrap();
+        assert_eq!(answer.status, 201, "{answer:?}");
+    }
+    assert!(edge.log().contains("a connection could not be accepted"), "{}", edge.log_tail());
+    assert_eq!(edge.log().matches("a connection could not be accepted").count(), 1, "it is said once");
+    drop(held);
+}
+
+/// One request whose second half never came made each stop take 4 s.
+#[test]
+fn a_stop_does_not_wait_for_half_a_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(&dir.path().join("server"), &[]);
+    let mut edge = start_edge(dir.path());
+    let half = [edge.dir(), server.dir()].map(|dir| {
+        let stream = send_half_a_request(dir);
+        stream.set_read_timeout(Some(TIMED_OUT)).unwrap();
+        stream
+    });
+    // Until it has been read it is not known to be a request.
+    wait_until("both are read", SOON, &[&edge, &server], || {
+        let open = |text: String, name: &str| {
+            text.lines().any(|line| line.starts_with(name) && !line.ends_with(" 0"))
+        };
+        open(edge.http().get("/metrics").unwrap().body, "fogpost_edge_http_connections_open")
+            && open(server.http().get("/metrics").unwrap().body, "fogpost_server_http_connections_open")
+    });
+    for (name, (code, took)) in [("edge", edge.stop()), ("server", server.stop())] {
+        println!("stopping {name} beside half a request: {took:?}");
+        assert_eq!(code, Some(0), "{name}");
+        assert!(took < Duration::from_secs(4), "{name} took {took:?}");
+    }
+    for (stream, log) in half.iter().zip([edge.log(), server.log()]) {
+        let answer = rest(stream);
+        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("Nothing was stored"), "{answer:?}");
+        assert!(!log.contains("not answered in time") && !log.contains("kept its connection open"), "{log}");
+    }
+}
