@@ -6,7 +6,7 @@ use super::ledger::Ledger;
 use super::view::View;
 use super::view::tests::{apply_to_each, event};
 use super::web::Web;
-use crate::http::metrics::Metrics;
+use crate::http::metrics::{Metrics, Traffic};
 use crate::messaging::SiteName;
 use crate::parking::BoardAnswer;
 use crate::parking::board::{BoardPart, Gathered};
@@ -128,7 +128,7 @@ impl Town {
             Web::new(self.ledger.clone(), store, signal, Arc::default(), room, Operator::default(), metrics);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
-        tokio::spawn(crate::http::serve(listener, web.router(), stop.clone()));
+        tokio::spawn(crate::http::serve(listener, web.router(), stop.clone(), Traffic::default()));
         (address, stop, dir)
     }
 }
