@@ -7,7 +7,10 @@ use bytes::Bytes;
 use fogpost::daemon::clock;
 use fogpost::messaging::outbox::{Options, Outbox, Room};
 use fogpost::messaging::page::Record;
-use fogpost::store::{Purpose, room};
+use fogpost::store::{
+    Purpose,
+    room::{self, Opened},
+};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -24,7 +27,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let file = preallocated(&dir.path().join("plain"))?;
     let outbox = {
         // As an edge opens it: it asks for room before each write.
-        let (store, room) = room::open_store(dir.path(), Purpose::Other("bench"), None)?;
+        let Opened { store, room, .. } =
+            room::open_store(dir.path(), Purpose::Other("bench"), None, &|_, _| Ok(()))?;
         let room: Room = Arc::new(move |stored, coming| room.check_inside(stored, coming));
         Outbox::open(store, Options { room: Some(room), ..Options::default() }, clock::read())?
     };

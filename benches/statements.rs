@@ -14,6 +14,7 @@ use fogpost::server::commands::{Offline, Put, Request};
 use fogpost::server::folding::{catch_up, open_view};
 use fogpost::server::ledger::Ledger;
 use fogpost::store::directory::DataDir;
+use fogpost::store::salvage::OnLoss;
 use fogpost::store::{Purpose, Store};
 use jiff::{SignedDuration, Timestamp};
 use std::error::Error;
@@ -106,7 +107,7 @@ fn fill(data: &Path, stays: u64, accounts: u64) -> Result<(), Failed> {
 
     let dir = DataDir::hold(data)?;
     let store = Store::open(&dir.store(), Purpose::Server)?;
-    let ledger = Ledger::open_beside(store.clone(), &dir.path().join(WITNESS), 0)?;
+    let ledger = Ledger::open_beside(store.clone(), &dir.path().join(WITNESS), OnLoss::Record, 0)?;
     let month: Timestamp = "2026-11-01T00:00:00+01:00".parse()?;
     let mut garages: Vec<Garage> = (0..GARAGES).map(Garage::new).collect();
     // Each car has left before it comes again.

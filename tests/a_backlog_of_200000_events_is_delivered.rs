@@ -1,6 +1,7 @@
 //! **Promise.** However long the server is away, what an edge has confirmed is delivered in order when it is back, and the
 //! edge stays small.
 
+use crate::common::daemon::optimised;
 use crate::common::{Edge, Journal, Server, assert_exactly_once, events_of, wait_until};
 use std::time::{Duration, Instant};
 
@@ -57,6 +58,6 @@ fn a_backlog_of_200000_events_is_delivered_in_order_by_an_edge_of_64_mb() {
 fn assert_is_small(edge: &Edge) {
     let memory = edge.memory();
     // A program that was built without optimisation is so large that its own pages are not counted.
-    let program = if cfg!(debug_assertions) { memory.program_kb } else { 0 };
+    let program = if optimised() { 0 } else { memory.program_kb };
     assert!(memory.most_kb - program < EDGE_MEMORY_MAX_KB, "the edge took {memory:?}");
 }

@@ -7,9 +7,11 @@
 //! nobody can say what it kept.
 
 use crate::common::daemon::{EDGE, SERVER, refused};
+use crate::common::scale::by_scale;
 use crate::common::{Edge, Garage, Journal, Producer, Program, Server};
 use crate::common::{assert_exactly_once, events_of, requires, seeded, wait_until};
 use rand::RngExt;
+use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -35,9 +37,9 @@ const SYNCS: &str = "fdatasync,fsync";
 const CHANGES: &str = "pwrite64,write,ftruncate,fallocate,fdatasync,fsync";
 
 impl Fault {
-    /// Each kind once, from calls on that are drawn by lot.
+    /// Each kind once, from calls on that are drawn by lot; `./test --quick` draws two of the kinds.
     fn draw(rng: &mut ChaCha8Rng) -> Vec<Fault> {
-        let kinds = [
+        let mut kinds = vec![
             (WRITES, "ENOSPC", false),
             (WRITES, "ENOSPC", true),
             (WRITES, "EIO", true),
@@ -45,9 +47,10 @@ impl Fault {
             (SYNCS, "ENOSPC", false),
             (CHANGES, "EIO", false),
         ];
+        kinds.shuffle(rng);
         // As a rule opening makes fewer of them in any one thread.
         let fault = |(calls, error, once)| Fault { calls, error, from: rng.random_range(12..80), once };
-        kinds.map(fault).to_vec()
+        kinds.into_iter().take(by_scale(2, 6, 6)).map(fault).collect()
     }
 
     /// The tracer, which writes into `trace` what it does.

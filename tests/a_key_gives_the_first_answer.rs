@@ -1,9 +1,10 @@
 //! **Promise.** Who posts again under the same key gets the first answer, and nothing more is stored: while the first is being
-//! written, while it waits, after it was delivered and deleted, after 100,000 more keys, and after a kill or a restart. The
+//! written, while it waits, after it was delivered and deleted, after many more keys, and after a kill or a restart. The
 //! same key for something else is refused. So a producer that never saw its answer may always post again.
 
 use crate::common::http::send_bytes;
 use crate::common::producer::Confirmed;
+use crate::common::scale::by_scale;
 use crate::common::{
     Answer, Edge, Http, Journal, NoAnswer, Server, assert_exactly_once, crowd, events_of, seeded, wait_until,
 };
@@ -13,19 +14,23 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// At least so many.
-const POSTS: usize = 20_000;
+/// Each camera posts at least this many rounds: 20,000 posts in all, of which `./test --quick` makes 1,600.
+fn rounds() -> usize {
+    by_scale(2, 25, 25)
+}
+
+/// On a fast machine the cameras go on until this many kills and lost answers were met, for at most 50 times as many rounds.
+fn met_least() -> u64 {
+    by_scale(3, 20, 20)
+}
+
 const CAMERAS: usize = 16;
 /// After so many posts a camera posts all of them again.
 const ROUND: usize = 50;
-/// On a fast machine the cameras go on until so many kills and lost answers were met, for at most so many rounds.
-const MET_LEAST: u64 = 20;
-const ROUNDS_MOST: usize = 50 * POSTS / CAMERAS / ROUND;
 /// Every so many posts one is a batch.
 const BATCH_EVERY: usize = 10;
 /// When the edge is killed, in milliseconds after it was ready.
 const LIVES_FOR_MS: std::ops::RangeInclusive<u64> = 50..=400;
-const MORE_KEYS: u64 = 100_000;
 const SOON: Duration = Duration::from_secs(30);
 const SETTLE_WITHIN: Duration = Duration::from_secs(120);
 
@@ -69,7 +74,7 @@ struct Met {
 
 impl Met {
     fn enough(&self) -> bool {
-        [&self.kills, &self.unanswered].iter().all(|met| met.load(Ordering::Relaxed) >= MET_LEAST)
+        [&self.kills, &self.unanswered].iter().all(|met| met.load(Ordering::Relaxed) >= met_least())
     }
 }
 
@@ -86,8 +91,8 @@ fn camera(edge: &crate::common::EdgeAddress, number: usize, seed: u64, met: &Met
             Err(NoAnswer::NotSent(_)) => std::thread::sleep(Duration::from_millis(1)),
         }
     };
-    for round in 0..ROUNDS_MOST {
-        if round >= POSTS / CAMERAS / ROUND && met.enough() {
+    for round in 0..50 * rounds() {
+        if round >= rounds() && met.enough() {
             break;
         }
         let parcels = (0..ROUND).map(|n| {
@@ -108,7 +113,7 @@ fn camera(edge: &crate::common::EdgeAddress, number: usize, seed: u64, met: &Met
 }
 
 #[test]
-fn twenty_thousand_posts_each_made_twice_through_kills_are_found_once() {
+fn posts_each_made_twice_through_kills_are_found_once() {
     let (mut rng, dir) = (seeded(), tempfile::tempdir().unwrap());
     let server = Server::start(&dir.path().join("server"), &[]);
     let mut edge =
@@ -151,7 +156,8 @@ fn twenty_thousand_posts_each_made_twice_through_kills_are_found_once() {
 }
 
 #[test]
-fn a_key_is_known_after_a_hundred_thousand_more_and_after_its_event_was_delivered_and_deleted() {
+fn a_key_is_known_after_many_more_and_after_its_event_was_delivered_and_deleted() {
+    let more_keys: u64 = by_scale(5_000, 100_000, 100_000);
     let dir = tempfile::tempdir().unwrap();
     let mut server = Server::start(&dir.path().join("server"), &[]);
     let mut edge = Edge::start(&dir.path().join("edge"), "a", &[server.address()], &[]);
@@ -176,25 +182,25 @@ fn a_key_is_known_after_a_hundred_thousand_more_and_after_its_event_was_delivere
     known(&edge, "after they were delivered");
     server.kill();
     let posting = Instant::now();
-    crowd::each(&edge, 0..MORE_KEYS, |http, number| {
+    crowd::each(&edge, 0..more_keys, |http, number| {
         let answer = crowd::post_numbered(http, number);
         assert_eq!(answer.status, 201, "{answer:?}");
     });
-    println!("{MORE_KEYS} more keys posted in {:.1?}", posting.elapsed());
-    known(&edge, "after 100,000 more that wait");
+    println!("{more_keys} more keys posted in {:.1?}", posting.elapsed());
+    known(&edge, "after many more that wait");
     edge.kill();
     edge.restart();
     known(&edge, "after a kill");
     server.restart();
     wait_until("all are delivered", SETTLE_WITHIN, &[&edge, &server], || edge.depth() == 0);
-    known(&edge, "after 100,000 more that were delivered");
+    known(&edge, "after many more that were delivered");
     assert_eq!(crowd::post_numbered(&edge.http(), 7).status, 201);
     assert_eq!(edge.stop().0, Some(0));
     edge.restart();
     known(&edge, "after a clean restart");
-    assert_eq!(edge.http().get_json("/v1/outbox")["keys_remembered"], MORE_KEYS + 2);
+    assert_eq!(edge.http().get_json("/v1/outbox")["keys_remembered"], more_keys + 2);
     wait_until("nothing more came", SOON, &[&edge, &server], || edge.depth() == 0);
-    assert_eq!(server.applied_of("a"), MORE_KEYS + 151);
+    assert_eq!(server.applied_of("a"), more_keys + 151);
     server.verifies();
     edge.assert_sound();
 }

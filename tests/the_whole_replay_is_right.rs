@@ -1,19 +1,16 @@
 //! **Promise.** After the replay of the recorded year of thirty garages the server's books are right: `server verify` folds
 //! every event anew and agrees, each stay is known, and the server has stayed small.
 //!
-//! A release build replays the whole recording, another build the beginning of it, so that it takes seconds. To run it whole:
-//! `cargo test --release --test the_whole_replay_is_right -- --nocapture`.
+//! `./test --long` replays the whole recording, smaller runs the beginning of it, so that it takes seconds. To run it whole:
+//! `FOGPOST_TEST_SCALE=long cargo test --release --test promises the_whole_replay_is_right:: -- --nocapture`.
 
 use crate::common::Operator;
 use crate::common::daemon::command;
+use crate::common::scale::by_scale;
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
 const RECORDING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/birmingham/birmingham.csv");
-const WHOLE: bool = !cfg!(debug_assertions);
-/// Of a build that is not optimised.
-const LIMIT: u64 = 200_000;
-
 const EVENTS: u64 = 2_239_705;
 const CLOSED: u64 = 1_108_056;
 const OPEN: u64 = 23_585;
@@ -30,8 +27,10 @@ fn number(of: &Value, field: &str) -> u64 {
 
 #[test]
 fn the_books_after_the_replay_are_right_and_the_server_is_small() {
+    let events = by_scale(20_000, 200_000, EVENTS);
+    let whole = events == EVENTS;
     let dir = tempfile::tempdir().unwrap();
-    let (data, limit) = (dir.path().to_str().unwrap(), LIMIT.to_string());
+    let (data, limit) = (dir.path().to_str().unwrap(), events.to_string());
     // Here `server verify` judges; that each event is what was confirmed is what the tests of the city look at.
     let mut arguments = vec![
         "--replay",
@@ -43,14 +42,13 @@ fn the_books_after_the_replay_are_right_and_the_server_is_small() {
         "--exit-when-settled",
         "--json",
     ];
-    if !WHOLE {
+    if !whole {
         arguments.extend(["--limit", &limit]);
     }
     let arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
     let output = command(env!("CARGO_BIN_EXE_city"), &arguments).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     let city: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let events = if WHOLE { EVENTS } else { LIMIT };
     assert_eq!((number(&city, "events"), number(&city, "applied")), (events, events));
     let server_bytes = number(&city["peak_rss_bytes"], "server");
 
@@ -77,7 +75,7 @@ fn the_books_after_the_replay_are_right_and_the_server_is_small() {
     let inside =
         city["garages"].as_array().unwrap().iter().map(|garage| garage["occupied"].as_i64().unwrap());
     assert_eq!(inside.sum::<i64>(), (open + missed) as i64 - unmatched as i64);
-    if WHOLE {
+    if whole {
         assert_eq!((closed, open, missed, unmatched), (CLOSED, OPEN, 0, UNMATCHED));
     }
     assert!(server_bytes < SERVER_BELOW_BYTES, "{server_bytes} bytes");

@@ -1,9 +1,7 @@
 //! **Promise.** A time is RFC 3339 with an offset, and counts to the millisecond, at every door and for every program. What is
 //! something else is refused with the true reason.
 
-mod common;
-
-use common::money::{TARIFFS, Town};
+use crate::common::money::{TARIFFS, Town};
 use serde_json::{Value, json};
 
 fn entry(at: &str) -> Value {

@@ -8,8 +8,11 @@ pub use memory::keep_small;
 
 use crate::config::ConfigError;
 use crate::store::directory::DirectoryError;
+use crate::store::salvage;
 use std::future::Future;
 use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -50,6 +53,11 @@ pub enum DaemonError {
     Http(#[from] crate::http::ListenError),
     #[error("{0}")]
     Failed(String),
+    /// A part of the store cannot be read. The process starts itself again, and salvages the store then.
+    #[error(
+        "a part of the store cannot be read: {0}. The process starts itself again, and rebuilds the store from what can be found"
+    )]
+    Salvage(Box<DaemonError>),
 }
 
 impl DaemonError {
@@ -111,9 +119,50 @@ pub fn run<D: Daemon>(open: impl Future<Output = Result<D, DaemonError>>) -> Exi
         Err(error) => {
             tracing::error!("{error}");
             eprintln!("error: {error}");
+            if matches!(error, DaemonError::Salvage(_)) {
+                restart();
+            }
             std::process::exit(error.exit_code())
         }
     }
+}
+
+/// What ended a daemon, when it found that a part of its store cannot be read: the store is salvaged at the next start, where
+/// that is possible.
+pub fn salvage_if_possible(dir: &Path, store: &StoreUnreadable, error: DaemonError) -> DaemonError {
+    if !*store.borrow() || !salvage::is_possible(dir) {
+        return error;
+    }
+    match salvage::request(dir) {
+        Ok(()) => DaemonError::Salvage(Box::new(error)),
+        Err(why) => {
+            tracing::error!(%why, "the store cannot be marked to be salvaged; nothing in it was changed");
+            error
+        }
+    }
+}
+
+/// See [`crate::store::Store::unreadable`].
+pub type StoreUnreadable = tokio::sync::watch::Receiver<bool>;
+
+/// Counts how often the process started itself again, so that a disk that fails more and more does not keep it doing so.
+const RESTARTS: &str = "FOGPOST_RESTARTS";
+const RESTARTS_MAX: u32 = 5;
+
+/// Puts a new run of this program in the place of this one, with the same arguments. Returns when that is not possible.
+fn restart() {
+    let restarts = std::env::var(RESTARTS).ok().and_then(|count| count.parse().ok()).unwrap_or(0);
+    if restarts >= RESTARTS_MAX {
+        tracing::error!(restarts, "the store was salvaged again and again: the disk is failing. Replace it");
+        return;
+    }
+    let mut args = std::env::args_os();
+    let mut again = std::process::Command::new("/proc/self/exe");
+    if let Some(name) = args.next() {
+        again.arg0(name);
+    }
+    let error = again.args(args).env(RESTARTS, (restarts + 1).to_string()).exec();
+    tracing::error!(%error, "this process cannot start itself again: start it");
 }
 
 /// SIGTERM and SIGINT.

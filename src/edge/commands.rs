@@ -4,12 +4,13 @@
 //! sled writes whenever it opens; what is decided is written into the directory itself, which is held meanwhile.
 //! **Kept by.** A running edge answers over `admin.sock`; a directory on which none runs is held.
 
+use super::Shared;
 use super::sending::Told;
-use super::{Shared, WITNESS_FILE};
 use crate::config::EdgeTask;
 use crate::daemon::admin::{self, Call, NotDone, Outcome, Reached};
 use crate::daemon::clock;
 use crate::messaging::LedgerId;
+use crate::messaging::outbox::WITNESS;
 use crate::messaging::outbox::{Options, Outbox, Waiting};
 use crate::parking::Event;
 use crate::parking::event::Shown;
@@ -201,7 +202,7 @@ struct Copies {
 impl Copies {
     fn of(dir: &DataDir) -> Result<Copies, String> {
         let store = copy::copy(&dir.store()).map_err(|error| error.to_string())?;
-        let noted = dir.path().join(WITNESS_FILE);
+        let noted = dir.path().join(WITNESS);
         let copied = || -> io::Result<NamedTempFile> {
             let copy = NamedTempFile::with_prefix("fogpost-")?;
             if noted.exists() {
@@ -218,8 +219,8 @@ impl Offline {
     fn open(dir: DataDir, in_place: bool) -> Result<Offline, String> {
         let copies = (!in_place).then(|| Copies::of(&dir)).transpose()?;
         let (store, witness) = match &copies {
-            Some(copies) => (copies.store.path().to_owned(), copies.witness.path().to_owned()),
-            None => (dir.store(), dir.path().join(WITNESS_FILE)),
+            Some(copies) => (copies.store.path().join(STORE), copies.witness.path().to_owned()),
+            None => (dir.store(), dir.path().join(WITNESS)),
         };
         let store = Store::open(&store, Purpose::Edge).map_err(|error| error.to_string())?;
         // Without a machine: nobody who looks, or decides, is taken for the one that wrote last.

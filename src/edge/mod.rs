@@ -18,7 +18,9 @@ use crate::messaging::{Epoch, SiteName};
 use crate::parking::board::BoardLine;
 use crate::store::directory::DataDir;
 use crate::store::private::keep_what_we_create_private;
-use crate::store::{Purpose, StoreError, room};
+use crate::store::room::DiskRoom;
+use crate::store::salvage;
+use crate::store::{Purpose, Store, StoreError};
 use crate::telemetry;
 use commands::Desk;
 use display::Display;
@@ -36,8 +38,6 @@ use tokio_util::sync::CancellationToken;
 
 /// Where the last board is kept, in the data directory.
 const BOARD_FILE: &str = "board";
-/// Where the outbox notes how far it has come.
-const WITNESS_FILE: &str = "witness";
 /// How often it is written.
 const SAVE_BOARD_EVERY: Duration = Duration::from_secs(1);
 /// How often the board may go into the log, and how many of its lines.
@@ -141,7 +141,17 @@ impl Edge {
 }
 
 impl Daemon for Edge {
-    async fn run(mut self, stop: &mut StopRequest) -> Result<(), DaemonError> {
+    async fn run(self, stop: &mut StopRequest) -> Result<(), DaemonError> {
+        let (dir, unreadable) = (self.dir.path().to_owned(), self.shared.outbox.unreadable());
+        let ended = self.serve(stop).await;
+        ended.map_err(|error| daemon::salvage_if_possible(&dir, &unreadable, error))
+    }
+}
+
+impl Edge {
+    async fn serve(mut self, stop: &mut StopRequest) -> Result<(), DaemonError> {
+        let mut unreadable = self.shared.outbox.unreadable();
+        let can_be_salvaged = salvage::is_possible(self.dir.path());
         let mut progress = self.shared.outbox.progress();
         let mut saving = tokio::time::interval(SAVE_BOARD_EVERY);
         let mut saved = Vec::new();
@@ -149,6 +159,9 @@ impl Daemon for Edge {
         loop {
             tokio::select! {
                 () = stop.requested() => break,
+                Ok(_) = unreadable.wait_for(|unreadable| *unreadable), if can_be_salvaged => {
+                    return Err(DaemonError::Failed("a part of the outbox".into()));
+                }
                 failed = progress.wait_for(|progress| progress.failed) => {
                     drop(failed);
                     let ended = "the committer ended by itself. What was confirmed is on the disk. Start the edge again, and please report this with the log";
@@ -236,31 +249,17 @@ fn save_board(dir: &DataDir, shared: &Shared, saved: &mut Vec<u8>) {
 }
 
 fn open_outbox(dir: &Path, config: &EdgeConfig) -> Result<(Outbox, Display), DaemonError> {
-    const NAME: &[u8] = b"g";
     let garage = &config.garage_name;
-    let (store, room) = room::open_store(dir, Purpose::Edge, config.reserve_bytes)?;
-    match store.get(NAME)? {
-        Some(stored) if stored == garage.as_str().as_bytes() => {}
-        Some(stored) => {
-            return Err(DaemonError::Setting(format!(
-                "this data directory belongs to garage {:?}, not to {:?}. Nothing was changed. Start it with --garage-name {:?}, or give this garage a --data-dir of its own",
-                String::from_utf8_lossy(&stored),
-                garage.as_str(),
-                String::from_utf8_lossy(&stored),
-            )));
-        }
-        None => {
-            store.put(NAME, garage.as_str().as_bytes())?;
-            store.flush()?;
-        }
-    }
-    let options = Options {
-        witness: Some(dir.join(WITNESS_FILE)),
-        machine: clock::machine(config.machine_id.as_deref()),
-        limits: Limits { messages: config.max_events, bytes: config.max_bytes },
-        room: Some(Arc::new(move |stored, coming| room.check_inside(stored, coming))),
+    let options = |store: &Store, room: DiskRoom| -> Result<Options, DaemonError> {
+        check_garage(store, garage)?;
+        Ok(Options {
+            machine: clock::machine(config.machine_id.as_deref()),
+            limits: Limits { messages: config.max_events, bytes: config.max_bytes },
+            room: Some(Arc::new(move |stored, coming| room.check_inside(stored, coming))),
+            ..Options::default()
+        })
     };
-    let outbox = Outbox::open(store, options, clock::read())?;
+    let outbox = Outbox::open_in(dir, Purpose::Edge, config.reserve_bytes, clock::read(), options)?;
     if let Some(what) = outbox.shortage() {
         tracing::error!(
             "{what}; producers are refused (507) until there is room, and what was confirmed is delivered. Make room on the disk, or look why nothing is delivered"
@@ -272,6 +271,25 @@ fn open_outbox(dir: &Path, config: &EdgeConfig) -> Result<(Outbox, Display), Dae
     }
     show_what_waits(&mut display, &outbox)?;
     Ok((outbox, display))
+}
+
+/// Refuses the directory of another garage.
+fn check_garage(store: &Store, garage: &SiteName) -> Result<(), DaemonError> {
+    const NAME: &[u8] = b"g";
+    match store.get(NAME)? {
+        Some(stored) if stored == garage.as_str().as_bytes() => Ok(()),
+        Some(stored) => Err(DaemonError::Setting(format!(
+            "this data directory belongs to garage {:?}, not to {:?}. Nothing was changed. Start it with --garage-name {:?}, or give this garage a --data-dir of its own",
+            String::from_utf8_lossy(&stored),
+            garage.as_str(),
+            String::from_utf8_lossy(&stored),
+        ))),
+        None => {
+            store.put(NAME, garage.as_str().as_bytes())?;
+            store.flush()?;
+            Ok(())
+        }
+    }
 }
 
 fn new_display(garage: &SiteName, outbox: &Outbox) -> Display {

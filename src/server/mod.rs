@@ -12,6 +12,7 @@ mod hex;
 #[cfg(test)]
 mod hostile_peer_tests;
 pub mod ledger;
+pub mod opening;
 #[cfg(test)]
 mod readers_tests;
 pub mod reckoning;
@@ -27,13 +28,13 @@ use crate::http;
 use crate::http::metrics::{Metrics, Traffic};
 use crate::store::directory::DataDir;
 use crate::store::private::keep_what_we_create_private;
-use crate::store::{Purpose, room};
+use crate::store::salvage;
 use crate::telemetry;
 use crate::transport::front;
 use boards::Boards;
 use commands::Desk;
 use folding::Signal;
-use ledger::Ledger;
+use opening::OpenedLedger;
 use serving::{Counters, Serving};
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -74,6 +75,7 @@ struct Server {
     folding_ended: oneshot::Receiver<Result<(), crate::store::StoreError>>,
     http: JoinHandle<()>,
     admin: JoinHandle<()>,
+    unreadable: daemon::StoreUnreadable,
 }
 
 impl Server {
@@ -88,9 +90,7 @@ impl Server {
         let (store, room, ledger, view) = {
             let path = dir.path().to_owned();
             let opened = tokio::task::spawn_blocking(move || -> Result<_, DaemonError> {
-                let (store, room) = room::open_store(&path, Purpose::Server, config.reserve_bytes)?;
-                let ledger =
-                    Ledger::open_beside(store.clone(), &path.join(WITNESS), daemon::clock::wall_ms())?;
+                let OpenedLedger { store, room, ledger, .. } = opening::open(&path, config.reserve_bytes)?;
                 let view = folding::open_view(&ledger, &store)?;
                 commands::put_at_start(&ledger, &view, &room, &config.tariffs)?;
                 Ok((store, room, ledger, view))
@@ -169,6 +169,8 @@ impl Server {
             }
         };
 
+        let unreadable = store.unreadable();
+        opening::look_through_later(&store, &room);
         let web = Web::new(ledger.clone(), store, Arc::clone(&signal), seen, room, config.operator, metrics);
         let http = tokio::spawn(http::serve(web_listener, web.router(), stop.clone(), traffic));
         dir.publish("http.addr", format!("{web_address}\n"))?;
@@ -178,14 +180,27 @@ impl Server {
             "server listen=tcp://{zmq_address} http=http://{web_address} ledger={}",
             ledger.id()
         ));
-        Ok(Server { _dir: dir, stop, signal, serving_ended, folding_ended, http, admin })
+        Ok(Server { _dir: dir, stop, signal, serving_ended, folding_ended, http, admin, unreadable })
     }
 }
 
 impl Daemon for Server {
-    async fn run(mut self, stop: &mut StopRequest) -> Result<(), DaemonError> {
+    async fn run(self, stop: &mut StopRequest) -> Result<(), DaemonError> {
+        let (dir, unreadable) = (self._dir.path().to_owned(), self.unreadable.clone());
+        let ended = self.serve(stop).await;
+        ended.map_err(|error| daemon::salvage_if_possible(&dir, &unreadable, error))
+    }
+}
+
+impl Server {
+    async fn serve(mut self, stop: &mut StopRequest) -> Result<(), DaemonError> {
+        let mut unreadable = self.unreadable.clone();
+        let can_be_salvaged = salvage::is_possible(self._dir.path());
         tokio::select! {
             () = stop.requested() => {}
+            Ok(_) = unreadable.wait_for(|unreadable| *unreadable), if can_be_salvaged => {
+                return Err(DaemonError::Failed("a part of the ledger or of the views".into()));
+            }
             ended = &mut self.serving_ended => return Err(ended_early("serving edges", ended)),
             ended = &mut self.folding_ended => return Err(ended_early("folding the view", ended)),
             _ = &mut self.http => return Err(DaemonError::Failed("HTTP ended by itself".into())),

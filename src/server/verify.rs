@@ -14,14 +14,15 @@ use super::WITNESS;
 use super::folding::Signal;
 use super::ledger::check::Read;
 use super::ledger::{Ledger, Note};
+use super::opening::{self, OpenedLedger};
 use super::view::billing::list::check_sums;
 use super::view::{self, Changes, Step, View};
 use crate::daemon::{self, DaemonError, EXIT_SETTING};
-use crate::store::directory::{DataDir, DirectoryError};
-use crate::store::{Purpose, Store, StoreError, copy, room, scratch};
+use crate::store::directory::{DataDir, DirectoryError, STORE};
+use crate::store::room::Condition;
+use crate::store::{OpenError, Store, StoreError, copy, scratch};
 use serde::Serialize;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -50,6 +51,9 @@ const BETTER_MEANS: &str = "they know more than the ledger does now; answers are
 const BETTER_DO: &str = "do not run `server refold`: it would forget what they know. Keep a copy of the data directory, and look whether a backup is sound";
 const END_MEANS: &str = "the disk lost the newest part of the ledger, or an older copy was put in the place of this directory's store; what was applied there is not in the books";
 const END_DO: &str = "keep a copy of the data directory; check the disk, and look whether a backup has more. A server that is started on the directory records the loss and goes on: edges deliver again what they still have, and what nobody has is recorded as a hole";
+const STORE_DAMAGED_MEANS: &str =
+    "a part of the file cannot be read, or sled refuses it; nothing in it was changed";
+const STORE_DAMAGED_DO: &str = "start the server: it rebuilds the store from what can be found, and keeps the damaged one beside it. Check the disk";
 const STORE_MEANS: &str = "what the store holds cannot be told";
 const STORE_DO: &str =
     "keep a copy of the data directory before anything else, check the disk, then restore a backup";
@@ -199,34 +203,30 @@ pub fn verify_directory(path: &Path) -> Result<Report, VerifyError> {
         let dir = DataDir::hold_to_read(path)?;
         copy::copy(&dir.store())?
     };
-    let opened = Store::open(copy.path(), Purpose::Server);
-    let store = match opened {
-        Ok(store) => store,
-        Err(error @ crate::store::OpenError::OtherPurpose { .. }) => {
+    let witness = path.join(WITNESS);
+    let mut report = match opening::open_copy(copy.path(), &witness) {
+        Ok(OpenedLedger { store, ledger, condition, .. }) => {
+            let mut report = verify(&ledger, &store)?;
+            if condition == Condition::Salvaged {
+                report.find(
+                    "the store".into(),
+                    "it is damaged; what is told here is of what can still be found in it".into(),
+                    STORE_DAMAGED_MEANS,
+                    STORE_DAMAGED_DO,
+                );
+            }
+            check_end(&ledger, Note::read(&witness), &mut report);
+            report
+        }
+        Err(DaemonError::Open(error @ OpenError::OtherPurpose { .. })) => {
             return Err(VerifyError::OtherProgram(error));
         }
         // The copy is gone by the time somebody reads this.
         Err(error) => {
-            let text = error
-                .to_string()
-                .replace(&format!("{:?}", copy.path()), &format!("{:?}", path.join("store")));
-            return Ok(Report::of_unreadable(&text));
+            let copied = format!("{:?}", copy.path().join(STORE));
+            let text = error.to_string().replace(&copied, &format!("{:?}", path.join(STORE)));
+            Report::of_unreadable(&text)
         }
-    };
-    // sled panics on some kinds of damage. It reads a copy, and nothing of ours outlives this.
-    let verified = catch_unwind(AssertUnwindSafe(|| -> Result<Report, VerifyError> {
-        match Ledger::open(store.clone()) {
-            Ok(ledger) => {
-                let mut report = verify(&ledger, &store)?;
-                check_end(&ledger, Note::read(&path.join(WITNESS)), &mut report);
-                Ok(report)
-            }
-            Err(error) => Ok(Report::of_unreadable(&error)),
-        }
-    }));
-    let mut report = match verified {
-        Ok(verified) => verified?,
-        Err(_) => Report::of_unreadable(&"it opens, and then cannot be read: see the panic above"),
     };
     report.seconds = began.elapsed().as_secs_f64();
     Ok(report)
@@ -403,7 +403,7 @@ pub fn refold(data_dir: &Path) -> Result<(), DaemonError> {
         return Err(DaemonError::Setting(VerifyError::NoDirectory(data_dir.to_owned()).to_string()));
     }
     let dir = DataDir::hold(data_dir)?;
-    let (store, _room) = room::open_store(dir.path(), Purpose::Server, None)?;
+    let OpenedLedger { store, .. } = opening::open(dir.path(), None)?;
     view::discard(&store)?;
     store.flush()?;
     Ok(())

@@ -3,6 +3,7 @@
 //! **Promise.** The original is only read. The copy is gone when it is dropped.
 //! **Not promised.** A consistent copy of a store that somebody writes to: hold its directory meanwhile.
 
+use super::directory::STORE;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ pub enum CopyError {
     Io { path: PathBuf, to: PathBuf, source: io::Error },
 }
 
-/// Copies the store in `path` to a directory of its own under TMPDIR. As much room again stays free, for whoever folds its
+/// Copies the store in `path` into a data directory of its own under TMPDIR. As much room again stays free, for whoever folds its
 /// content anew.
 pub fn copy(path: &Path) -> Result<TempDir, CopyError> {
     let in_dir = std::env::temp_dir();
@@ -34,7 +35,8 @@ pub fn copy(path: &Path) -> Result<TempDir, CopyError> {
     }
     let copy =
         tempfile::Builder::new().prefix("fogpost-").tempdir().map_err(|error| failed(&in_dir, error))?;
-    copy_files(path, copy.path()).map_err(|error| failed(copy.path(), error))?;
+    let store = copy.path().join(STORE);
+    fs::create_dir(&store).and_then(|()| copy_files(path, &store)).map_err(|error| failed(&store, error))?;
     Ok(copy)
 }
 

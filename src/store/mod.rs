@@ -25,14 +25,20 @@
 pub mod barrier;
 pub mod copy;
 pub mod directory;
+mod frame;
+mod framed;
+mod marker;
 mod on_sled;
+mod opening;
 mod presence;
 pub mod private;
 pub mod room;
 mod runway;
+pub mod salvage;
 pub mod scratch;
 #[cfg(test)]
 pub mod simulated;
+mod sled_log;
 mod watchdog;
 
 use presence::Presence;
@@ -40,8 +46,8 @@ use room::DiskRoom;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use tokio::sync::watch;
 use watchdog::Watchdog;
 
 /// The longest value that is stored, in bytes.
@@ -54,11 +60,8 @@ pub const VALUE_MAX: usize = 6 * 1024;
 /// The most writes in one [`Batch`]. sled keeps memory for good after batches of more than about 1,000.
 pub const BATCH_MAX: usize = 900;
 
-/// The version of the layout of keys and values that this program writes and reads.
-pub const FORMAT: u32 = 2;
-
-/// The file that tells a store that was in use from a new one: sled takes a log that it cannot read for an empty one.
-const MARKER: &str = "fogpost";
+/// The version of the layout of keys and values that this program writes.
+pub const FORMAT: u32 = 3;
 
 /// A key and its value.
 pub type Entry = (Vec<u8>, Vec<u8>);
@@ -113,6 +116,11 @@ pub enum OpenError {
         "the store in {path:?} belongs to {found:?}, not to {wanted:?}. Nothing was changed. Give this program a --data-dir of its own"
     )]
     OtherPurpose { path: PathBuf, found: String, wanted: String },
+    /// What was found in a damaged store could not be put into a new one.
+    #[error(
+        "the store in {path:?} is damaged, and building a new one from what can be read of it failed: {source}. The damaged one was not changed. Make room on the disk, then start again"
+    )]
+    Salvage { path: PathBuf, source: Box<StoreError> },
     /// The program was linked so that sled's flush would not survive a power cut.
     #[error(
         "this build's flushes do not pass through the write barrier, so they would not survive a power cut. Nothing was accepted. Build fogpost as its README says"
@@ -129,11 +137,12 @@ pub enum StoreError {
     /// Nothing was written.
     #[error("a batch of {writes} writes is above the store's limit of {BATCH_MAX}; nothing was written")]
     BatchTooLong { writes: usize },
-    /// An earlier write or flush failed, so what the disk holds is unknown until the store is opened anew.
-    #[error(
-        "writing failed before, so nothing more is written. Start the process again: it finds out what the disk holds"
-    )]
-    Poisoned,
+    /// An earlier write or flush failed, so what the disk holds is unknown until the store is opened again.
+    #[error("{failure} That was before, and nothing more is written until the process starts again")]
+    Poisoned {
+        /// What failed, and what it means.
+        failure: Arc<str>,
+    },
     /// This write or flush failed; the store is poisoned from now on.
     #[error(
         "the disk failed: {0}. What was confirmed is kept; what was being written may or may not be. Free some room or replace the disk, then start the process again"
@@ -201,17 +210,19 @@ impl Batch {
 #[derive(Clone)]
 pub struct Store {
     backend: Arc<dyn Backend>,
-    poisoned: Arc<AtomicBool>,
+    /// What failed, once something did.
+    poisoned: Arc<OnceLock<Arc<str>>>,
+    /// Whether a part of it could not be read.
+    unreadable: Arc<watch::Sender<bool>>,
     /// Of stores on a disk: a simulated one always answers, and has no name.
     watchdog: Option<Arc<Watchdog>>,
     presence: Option<Arc<Presence>>,
+    path: Option<Arc<Path>>,
 }
 
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Store")
-            .field("poisoned", &self.poisoned.load(Ordering::Relaxed))
-            .finish_non_exhaustive()
+        f.debug_struct("Store").field("poisoned", &self.poisoned.get()).finish_non_exhaustive()
     }
 }
 
@@ -226,82 +237,24 @@ impl Store {
     }
 
     fn open_with(path: &Path, purpose: Purpose, room: &DiskRoom) -> Result<Store, OpenError> {
-        let backend = on_sled::OnSled::open(path, room)?;
-        let io_error = |source| OpenError::Io { path: path.to_owned(), source };
-        let presence = Arc::new(Presence::of(path).map_err(io_error)?);
-        let (failures, present) = (backend.failures(), Arc::clone(&presence));
-        let watchdog = Watchdog::start(move || {
-            let absent = || present.check().err().map(|error| error.to_string());
-            let failed = failures().map(|what| format!("the disk failed: {what}. {}", watchdog::DISK_ADVICE));
-            failed.or_else(absent)
-        });
-        let mut store = Store::on(backend);
-        store.watchdog = Some(watchdog.map_err(io_error)?);
-        store.presence = Some(presence);
-        store.settle_format(path, purpose)?;
-        Ok(store)
+        Store::open_after(path, purpose, room, 0)
     }
 
     /// A store on any backend.
     pub fn on(backend: impl Backend) -> Store {
-        let poisoned = Arc::new(AtomicBool::new(false));
-        Store { backend: Arc::new(backend), poisoned, watchdog: None, presence: None }
-    }
-
-    /// Writes the format into a new store, or refuses one that is not ours to read. At every opening something
-    /// new is written, so that a first flush proves that the barrier is in use: sled skips a write that
-    /// changes nothing, and a flush after it has nothing to sync.
-    fn settle_format(&self, path: &Path, purpose: Purpose) -> Result<(), OpenError> {
-        const KEY: &[u8] = b"\0format";
-        let damaged = |reason: String| OpenError::Damaged { path: path.to_owned(), reason };
-        let marker = path.join(MARKER);
-        if let Some(value) = self.get(KEY).map_err(|error| damaged(error.to_string()))? {
-            let (found, owner) =
-                value.split_at_checked(4).ok_or_else(|| damaged("its format record is too short".into()))?;
-            let found = u32::from_be_bytes(found.try_into().expect("four bytes"));
-            if found > FORMAT {
-                return Err(OpenError::NewerFormat { path: path.to_owned(), found });
-            }
-            if found < FORMAT {
-                return Err(OpenError::OlderFormat { path: path.to_owned(), found });
-            }
-            if owner != purpose.to_string().as_bytes() {
-                return Err(OpenError::OtherPurpose {
-                    path: path.to_owned(),
-                    found: String::from_utf8_lossy(owner).into_owned(),
-                    wanted: purpose.to_string(),
-                });
-            }
-        } else if marker.exists() {
-            return Err(damaged("it was written before, and now reads as empty".into()));
+        Store {
+            backend: Arc::new(backend),
+            poisoned: Arc::default(),
+            unreadable: Arc::new(watch::Sender::new(false)),
+            watchdog: None,
+            presence: None,
+            path: None,
         }
-        let mut value = FORMAT.to_be_bytes().to_vec();
-        value.extend_from_slice(purpose.to_string().as_bytes());
-        let before = barrier::calls();
-        let opened =
-            self.put(KEY, &value).and_then(|()| self.put(b"\0opened", uuid::Uuid::new_v4().as_bytes()));
-        let written = opened.and_then(|()| self.flush());
-        written.map_err(|error| OpenError::Io {
-            path: path.to_owned(),
-            source: match error {
-                StoreError::Disk(source) => source,
-                other => io::Error::other(other),
-            },
-        })?;
-        if barrier::calls() == before {
-            return Err(OpenError::NoBarrier);
-        }
-        if !marker.exists() {
-            let marked = std::fs::write(&marker, format!("fogpost {purpose}\n"));
-            let synced = marked.and_then(|()| on_sled::sync_tree(path));
-            synced.map_err(|source| OpenError::Io { path: marker, source })?;
-        }
-        Ok(())
     }
 
     /// The value under `key`, flushed or not.
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.backend.get(key).map_err(failed)
+        self.backend.get(key).map_err(|error| self.failed(error))
     }
 
     /// Writes one value. Durable after the next [`Store::flush`].
@@ -338,7 +291,7 @@ impl Store {
     /// already, so that no flush is needed. Two system calls.
     pub fn check_in_place(&self) -> Result<(), StoreError> {
         let Some(presence) = &self.presence else { return Ok(()) };
-        presence.check().inspect_err(|_| self.poisoned.store(true, Ordering::Release))
+        presence.check().inspect_err(|error| self.poison(error))
     }
 
     /// Where the store's directory is now, if it was renamed since it was opened. It works on as ever.
@@ -352,33 +305,48 @@ impl Store {
         from: &[u8],
         to: &[u8],
     ) -> impl Iterator<Item = Result<Entry, StoreError>> + use<'a> {
-        self.backend.range(from, to).map(|entry| entry.map_err(failed))
+        self.backend.range(from, to).map(|entry| entry.map_err(|error| self.failed(error)))
     }
 
     /// The last entry from `from` (inclusive) to `to` (exclusive).
     pub fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<Entry>, StoreError> {
-        self.backend.last(from, to).map_err(failed)
+        self.backend.last(from, to).map_err(|error| self.failed(error))
     }
 
     fn write<T>(&self, action: impl FnOnce() -> io::Result<T>) -> Result<T, StoreError> {
-        if self.poisoned.load(Ordering::Acquire) {
-            return Err(StoreError::Poisoned);
+        if let Some(failure) = self.poisoned.get() {
+            return Err(StoreError::Poisoned { failure: Arc::clone(failure) });
         }
         let _watched = self.watchdog.as_ref().map(|watchdog| watchdog.begin());
         action().map_err(|error| {
-            self.poisoned.store(true, Ordering::Release);
-            failed(error)
+            if let Some(path) = &self.path {
+                marker::a_write_failed(path);
+            }
+            let error = self.failed(error);
+            self.poison(&error);
+            error
         })
     }
-}
 
-/// A part of the store that is damaged is told from a disk that fails: what stands elsewhere can be read.
-fn failed(error: io::Error) -> StoreError {
-    match error.kind() {
-        io::ErrorKind::InvalidData => {
-            StoreError::Damaged { place: "a part of its log".into(), reason: error.to_string() }
+    /// Nothing more is written.
+    fn poison(&self, error: &StoreError) {
+        self.poisoned.get_or_init(|| format!("{error}.").into());
+    }
+
+    /// Turns true, for good, when a part of the store could not be read. It can be salvaged then ([`salvage::request`]).
+    pub fn unreadable(&self) -> watch::Receiver<bool> {
+        self.unreadable.subscribe()
+    }
+
+    /// A part of the store that is damaged is told from a disk that fails: what stands elsewhere can be read.
+    fn failed(&self, error: io::Error) -> StoreError {
+        match error.kind() {
+            io::ErrorKind::InvalidData => {
+                self.unreadable.send_replace(true);
+                StoreError::Damaged { place: "a part of its log".into(), reason: error.to_string() }
+            }
+            _ => StoreError::Disk(error),
         }
-        _ => StoreError::Disk(error),
     }
 }
 

@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// How much of the store sled keeps in memory. Its default is 1 GB.
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
@@ -37,7 +38,7 @@ impl OnSled {
             .flush_every_ms(Some(TICK_MS));
         // sled panics on some kinds of damage. Nothing of ours is shared with it yet, so nothing is
         // left half changed.
-        let db = match catch_unwind(AssertUnwindSafe(|| config.open())) {
+        let db = match open_once_unlocked(|| catch_unwind(AssertUnwindSafe(|| config.open()))) {
             Ok(Ok(db)) => db,
             Ok(Err(sled::Error::Io(source))) => return Err(io_error(in_words(source))),
             Ok(Err(error)) => {
@@ -55,9 +56,31 @@ impl OnSled {
     }
 }
 
+/// A store that was closed a moment ago by this process is locked until sled's last thread has let go of it, and nothing tells when
+/// that is.
+fn open_once_unlocked<T>(
+    mut open: impl FnMut() -> Result<sled::Result<T>, Panic>,
+) -> Result<sled::Result<T>, Panic> {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let began = Instant::now();
+    loop {
+        match open() {
+            Ok(Err(sled::Error::Io(error)))
+                if error.to_string().starts_with("could not acquire lock") && began.elapsed() < PATIENCE =>
+            {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            opened => return opened,
+        }
+    }
+}
+
+type Panic = Box<dyn std::any::Any + Send>;
+
 impl Backend for OnSled {
     fn get(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
-        Ok(self.db.get(key).map_err(disk)?.map(|value| value.to_vec()))
+        let value = guarded(|| self.db.get(key).map_err(disk))?;
+        Ok(value.map(|value| value.to_vec()))
     }
 
     fn put(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
@@ -90,9 +113,10 @@ impl Backend for OnSled {
         if from >= to {
             return Box::new(std::iter::empty()); // sled panics on an inverted range
         }
-        Box::new(self.db.range(from..to).map(|entry| {
-            let (key, value) = entry.map_err(disk)?;
-            Ok((key.to_vec(), value.to_vec()))
+        let mut entries = self.db.range(from..to);
+        Box::new(std::iter::from_fn(move || {
+            let entry = guarded(|| entries.next().transpose().map_err(disk)).transpose()?;
+            Some(entry.map(|(key, value)| (key.to_vec(), value.to_vec())))
         }))
     }
 
@@ -115,9 +139,15 @@ impl OnSled {
         if from >= to {
             return None;
         }
-        let entry = self.db.range(from..to).next_back()?;
-        Some(entry.map(|(key, value)| (key.to_vec(), value.to_vec())).map_err(disk))
+        let entry = guarded(|| self.db.range(from..to).next_back().transpose().map_err(disk));
+        Some(entry.transpose()?.map(|(key, value)| (key.to_vec(), value.to_vec())))
     }
+}
+
+/// sled panics on some kinds of damage that it meets while it reads. What it reads through is shared, and stays as it is.
+fn guarded<T>(read: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    catch_unwind(AssertUnwindSafe(read))
+        .unwrap_or_else(|panic| Err(io::Error::new(io::ErrorKind::InvalidData, panic_text(&*panic))))
 }
 
 pub(super) fn disk(error: sled::Error) -> io::Error {

@@ -19,6 +19,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::directory::STORE;
+use super::salvage::{self, Rebuild};
 use super::{OpenError, Purpose, Store, on_sled};
 
 /// How much the ballast takes.
@@ -74,32 +75,74 @@ impl std::fmt::Debug for DiskRoom {
     }
 }
 
+/// A store that was opened, and the room on its disk.
+pub struct Opened {
+    pub store: Store,
+    pub room: DiskRoom,
+    pub condition: Condition,
+}
+
+/// In which condition a store was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    /// sled could open it. That all of it can be read is not known.
+    Opened,
+    /// It was damaged, and is rebuilt from what could be found.
+    Salvaged,
+}
+
 /// Opens the store of a data directory that the caller holds, also on a full disk: then the ballast is given up first. It is
 /// laid, or laid again, as soon as there is room for it.
+///
+/// A store that sled refuses, or that is to be salvaged ([`salvage::request`]), is rebuilt by `rebuild` first, where that is
+/// possible.
 pub fn open_store(
     dir: &Path,
     purpose: Purpose,
     reserve: Option<u64>,
-) -> Result<(Store, DiskRoom), OpenError> {
+    rebuild: Rebuild<'_>,
+) -> Result<Opened, OpenError> {
     let room = DiskRoom::of(dir, reserve);
     let path = dir.join(STORE);
+    let io_error = |source| OpenError::Io { path: dir.to_owned(), source };
+    salvage::finish_interrupted(dir).map_err(io_error)?;
     if room.look().left < OPENING_NEEDS {
         room.give_up_ballast();
     }
-    let opened = match Store::open_with(&path, purpose, &room) {
+    let open = || match Store::open_with(&path, purpose, &room) {
         Err(OpenError::Io { source, .. }) if is_shortage(&source) && room.give_up_ballast() => {
             Store::open_with(&path, purpose, &room)
         }
         opened => opened,
     };
+    let mut condition = Condition::Opened;
+    let opened = if salvage::is_requested(dir) {
+        if salvage::salvage(dir, purpose, &room, rebuild)? {
+            condition = Condition::Salvaged;
+        } else {
+            salvage::withdraw_request(dir).map_err(io_error)?;
+        }
+        open()
+    } else {
+        match open() {
+            Err(OpenError::Damaged { path, reason }) => {
+                tracing::warn!(reason, "the store cannot be opened");
+                if !salvage::salvage(dir, purpose, &room, rebuild)? {
+                    return Err(OpenError::Damaged { path, reason });
+                }
+                condition = Condition::Salvaged;
+                open()
+            }
+            opened => opened,
+        }
+    };
     let store = opened?;
     let keeper = Arc::downgrade(&room.0);
-    let io_error = |source| OpenError::Io { path: dir.to_owned(), source };
     std::thread::Builder::new()
         .name("ballast".into())
         .spawn(move || keep_ballast(&keeper))
         .map_err(io_error)?;
-    Ok((store, room))
+    Ok(Opened { store, room, condition })
 }
 
 /// Whether an error says that there is no room.
@@ -135,6 +178,11 @@ impl DiskRoom {
     /// will tell.
     pub fn left(&self) -> u64 {
         self.recent().left
+    }
+
+    /// How long the file of the store is, as it was a moment ago.
+    pub fn store_bytes(&self) -> u64 {
+        self.recent().store
     }
 
     /// Whether `bytes` more may be written ([`WRITTEN_FOR_VALUES`]); if not, why, in words for people.

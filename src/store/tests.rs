@@ -47,8 +47,8 @@ fn after_a_failed_flush_nothing_more_is_accepted() {
     disk.cut_power_after(0);
     assert!(matches!(store.flush(), Err(StoreError::Disk(_))));
     disk.power_on(0); // the disk is well again, but this store no longer knows what it holds
-    assert!(matches!(store.put(b"b", b"2"), Err(StoreError::Poisoned)));
-    assert!(matches!(store.flush(), Err(StoreError::Poisoned)));
+    assert!(matches!(store.put(b"b", b"2"), Err(StoreError::Poisoned { .. })));
+    assert!(matches!(store.flush(), Err(StoreError::Poisoned { .. })));
 }
 
 #[test]

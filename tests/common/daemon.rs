@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-pub use super::process::{Memory, Program, Refused, command, own_loopback_address, refused};
+pub use super::process::{Memory, Program, Refused, command, optimised, own_loopback_address, refused};
 
 pub const EDGE: &str = env!("CARGO_BIN_EXE_edge");
 pub const SERVER: &str = env!("CARGO_BIN_EXE_server");

@@ -11,6 +11,9 @@ use std::time::Duration;
 /// answered, waits for up to a minute before it sends again.
 const SETTLE_WITHIN: Duration = Duration::from_secs(150);
 
+/// How fast each camera posts at most.
+const EVENTS_PER_S: f64 = 2_000.0;
+
 pub struct Garage {
     pub edge: Edge,
     cameras: Vec<Producer>,
@@ -45,8 +48,9 @@ impl Garage {
         let edge = Edge::start_under(tracer, &dir.join(format!("edge-{name}")), name, servers, &often);
         let prefixes = (b'A'..=b'Z').map(|letter| format!("{}{}", char::from(letter), "Q"));
         let cameras = cameras.iter().zip(prefixes);
-        let cameras =
-            cameras.map(|(sizes, prefix)| Producer::start(edge.address(), &prefix, sizes)).collect();
+        let cameras = cameras
+            .map(|(sizes, prefix)| Producer::start_paced(edge.address(), &prefix, sizes, EVENTS_PER_S))
+            .collect();
         Garage { edge, cameras, journals: Vec::new() }
     }
 

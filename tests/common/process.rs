@@ -13,6 +13,12 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 /// How much of a log a failure shows.
 const LOG_TAIL_BYTES: u64 = 6 * 1024;
 
+/// Whether tests and programs were built with optimisation, as `./test` does it and `cargo test` by itself does not. An unoptimised
+/// program takes more memory.
+pub fn optimised() -> bool {
+    !cfg!(debug_assertions) || matches!(option_env!("CARGO_PROFILE_TEST_OPT_LEVEL"), Some("2" | "3"))
+}
+
 /// What every daemon under test can be asked for.
 pub trait Program {
     /// The last lines of its log, under its name.
@@ -70,7 +76,7 @@ pub fn refused(program: &str, args: &[&str]) -> Refused {
 }
 
 /// The lines of a pipe, until it closes. They are read on, so that whoever writes them never waits for us.
-fn lines_of(pipe: impl Read + Send + 'static) -> Receiver<String> {
+pub fn lines_of(pipe: impl Read + Send + 'static) -> Receiver<String> {
     let (lines, received) = channel();
     std::thread::spawn(move || {
         for line in BufReader::new(pipe).lines().map_while(Result::ok) {

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Plates that were posted together, and the answer to them.
 #[derive(Debug, Clone)]
@@ -87,8 +87,24 @@ impl Producer {
         Producer::start_long(edge, prefix, sizes, 0)
     }
 
+    /// The same, but with pauses after its batches, so that it does not post more than so many events a second: a test that waits
+    /// for something else all the while would have millions to compare.
+    pub fn start_paced(edge: EdgeAddress, prefix: &str, sizes: &[usize], events_per_s: f64) -> Producer {
+        Producer::start_as(edge, prefix, sizes, 0, Some(events_per_s))
+    }
+
     /// The same with `extra` bytes, 0 to 256, in each event.
     pub fn start_long(edge: EdgeAddress, prefix: &str, sizes: &[usize], extra: usize) -> Producer {
+        Producer::start_as(edge, prefix, sizes, extra, None)
+    }
+
+    fn start_as(
+        edge: EdgeAddress,
+        prefix: &str,
+        sizes: &[usize],
+        extra: usize,
+        events_per_s: Option<f64>,
+    ) -> Producer {
         let stop = Arc::new(AtomicBool::new(false));
         let confirmed = Arc::new(AtomicU64::new(0));
         let (stopped, counter) = (Arc::clone(&stop), Arc::clone(&confirmed));
@@ -108,12 +124,16 @@ impl Producer {
                 let size = sizes.next().expect("there is a size");
                 let plates = (number..number + size).map(|n| format!("{prefix}{n}")).collect();
                 number += size;
-                let refused_before = journal.refused.len();
+                let (refused_before, began) = (journal.refused.len(), Instant::now());
                 journal.post_long_entries(&clients[&address], plates, extra);
                 counter.store(journal.confirmed_events(), Ordering::Relaxed);
                 if journal.refused.len() > refused_before {
                     // It was killed a moment ago: no need to knock without a pause.
                     std::thread::sleep(Duration::from_millis(1));
+                }
+                if let Some(events_per_s) = events_per_s {
+                    let pause = Duration::from_secs_f64(size as f64 / events_per_s);
+                    std::thread::sleep(pause.saturating_sub(began.elapsed()));
                 }
             }
             journal

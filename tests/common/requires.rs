@@ -28,6 +28,13 @@ pub fn root_and_loop_mounts() -> bool {
     }))
 }
 
+/// Debian's package manager.
+#[must_use]
+pub fn apt_get() -> bool {
+    static FOUND: OnceLock<Result<(), String>> = OnceLock::new();
+    or_left_out(FOUND.get_or_init(|| works(Command::new("apt-get").arg("--version"))))
+}
+
 /// `strace`, and the right to trace a child.
 #[must_use]
 pub fn strace() -> bool {

@@ -1,6 +1,7 @@
 //! A small edge store, and whether one that was damaged tells the truth.
 
 use super::{Store, copy};
+use fogpost::daemon::DaemonError;
 use fogpost::messaging::outbox::{Options, Outbox};
 use fogpost::messaging::page::{Content, Key, Record, SealedPage};
 use fogpost::messaging::wire::{Request, Verdict};
@@ -32,10 +33,9 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 fn open(dir: &Path) -> Result<Outbox, String> {
-    let store = store::Store::open(&dir.join("store"), Purpose::Edge).map_err(|error| error.to_string())?;
-    let options =
-        Options { witness: Some(dir.join("witness")), machine: Some([7; 16]), ..Options::default() };
-    Outbox::open(store, options, NOW).map_err(|error| error.to_string())
+    let options = |_: &store::Store, _| Ok(Options { machine: Some([7; 16]), ..Options::default() });
+    let opened = Outbox::open_in::<DaemonError>(dir, Purpose::Edge, Some(0), NOW, options);
+    opened.map_err(|error| error.to_string())
 }
 
 fn record(text: &str, key: Option<&str>) -> Record {
@@ -187,7 +187,7 @@ pub fn look_into(store: &Store) -> String {
     }
     match damages.is_empty() {
         true => "intact".into(),
-        false => format!("reported {}", damages.join("; ")),
+        false => format!("reported {missing} {}", damages.join("; ")),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Stores with a flipped byte.
+//! Damaged stores.
 
 pub mod edge;
 pub mod server;
@@ -10,19 +10,37 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// A byte of a file of a sound data directory, and what it is flipped by.
+/// What happens to a file of a sound data directory.
 #[derive(Debug, Clone)]
 pub struct Place {
     /// The sound directory.
     pub of: PathBuf,
     pub file: PathBuf,
     pub at: u64,
-    pub by: u8,
+    pub harm: Harm,
 }
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Harm {
+    /// A byte is flipped by this one.
+    Flip(u8),
+    /// A block reads as zeros.
+    Zero,
+    /// The file ends here.
+    Cut,
+}
+
+/// What a disk loses at once.
+pub const BLOCK: u64 = 4096;
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}\t{}\t{}\t{}", self.of.display(), self.file.display(), self.at, self.by)
+        let harm = match self.harm {
+            Harm::Flip(by) => by.to_string(),
+            Harm::Zero => "zero".into(),
+            Harm::Cut => "cut".into(),
+        };
+        write!(f, "{}\t{}\t{}\t{harm}", self.of.display(), self.file.display(), self.at)
     }
 }
 
@@ -33,8 +51,23 @@ impl FromStr for Place {
         let mut part = || parts.next().ok_or_else(|| text.to_owned());
         let (of, file) = (part()?.into(), part()?.into());
         let number = |text: &str| text.parse::<u64>().map_err(|error| error.to_string());
-        Ok(Place { of, file, at: number(part()?)?, by: number(part()?)? as u8 })
+        let at = number(part()?)?;
+        let harm = match part()? {
+            "zero" => Harm::Zero,
+            "cut" => Harm::Cut,
+            by => Harm::Flip(number(by)? as u8),
+        };
+        Ok(Place { of, file, at, harm })
     }
+}
+
+/// Every block of the log that holds anything, harmed.
+pub fn blocks_of(dir: &Path, harm: Harm) -> Vec<Place> {
+    let file = PathBuf::from("store/db");
+    let bytes = fs::read(dir.join(&file)).unwrap();
+    let blocks = (0u64..).step_by(BLOCK as usize).zip(bytes.chunks(BLOCK as usize));
+    let used = blocks.filter(|(_, block)| block.iter().any(|byte| *byte != 0));
+    used.map(|(at, _)| Place { of: dir.to_owned(), file: file.clone(), at, harm }).collect()
 }
 
 /// Places all over the files of a directory: each file that is not long gets its share, the log most.
@@ -45,6 +78,7 @@ pub fn places_in(dir: &Path, count: usize, random: &mut impl Rng) -> Vec<Place> 
             let file = Path::new(part).join(entry.file_name());
             // The lock holds a number for people, the ballast nothing, the content is what the oracle has.
             if entry.file_type().unwrap().is_file()
+                && entry.metadata().unwrap().len() > 0
                 && !["lock", "ballast", "content"].iter().any(|no| file.ends_with(no))
             {
                 files.push(file);
@@ -62,14 +96,15 @@ pub fn places_in(dir: &Path, count: usize, random: &mut impl Rng) -> Vec<Place> 
                 1 => (0..bytes.len() as u64).collect(),
                 _ => (0u64..).zip(&bytes).filter(|(_, byte)| **byte != 0).map(|(at, _)| at).collect(),
             };
+            let used = if used.is_empty() { vec![0] } else { used };
             let at = used[random.random_range(0..used.len())];
             let by = if n % 3 == 0 { random.random_range(1..=255) } else { 1 << random.random_range(0..8) };
-            Place { of: dir.to_owned(), file: file.clone(), at, by }
+            Place { of: dir.to_owned(), file: file.clone(), at, harm: Harm::Flip(by) }
         })
         .collect()
 }
 
-/// A data directory with one flipped byte, and the sound one beside it.
+/// A damaged data directory, and the sound one beside it.
 pub struct Store {
     pub dir: PathBuf,
     pub sound: PathBuf,
@@ -81,7 +116,12 @@ impl Store {
         copy(&place.of, dir);
         let file = dir.join(&place.file);
         let mut bytes = fs::read(&file).unwrap();
-        bytes[place.at as usize] ^= place.by;
+        let at = place.at as usize;
+        match place.harm {
+            Harm::Flip(by) => bytes[at] ^= by,
+            Harm::Zero => bytes.iter_mut().skip(at).take(BLOCK as usize).for_each(|byte| *byte = 0),
+            Harm::Cut => bytes.truncate(at),
+        }
         fs::write(file, bytes).unwrap();
         Store { dir: dir.to_owned(), sound: place.of.clone() }
     }

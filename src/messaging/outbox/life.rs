@@ -30,15 +30,21 @@ pub(super) struct Entry {
     /// The life whose messages are being moved here, and from which sequence on. What a crash interrupted goes on at the next
     /// opening.
     pub takes_over: Option<(u32, u64)>,
+    /// The life whose messages were moved here, once all of them were: whatever is found of it does not count.
+    pub took_over: Option<u32>,
 }
 
 impl Entry {
     pub fn encode(&self) -> Vec<u8> {
-        postcard::to_extend(self, vec![1]).expect("an entry always encodes")
+        postcard::to_extend(self, vec![2]).expect("an entry always encodes")
     }
     pub fn decode(bytes: &[u8]) -> Option<Entry> {
         match bytes.split_first() {
-            Some((1, body)) => postcard::from_bytes(body).ok(),
+            Some((2, body)) => postcard::from_bytes(body).ok(),
+            Some((1, body)) => {
+                let (epoch, rank, takes_over) = postcard::from_bytes(body).ok()?;
+                Some(Entry { epoch, rank, takes_over, took_over: None })
+            }
             _ => None,
         }
     }
@@ -60,6 +66,8 @@ pub(super) struct Life {
     pub acknowledged: u64,
     /// Of its pages.
     pub bytes: u64,
+    /// See [`Entry::took_over`].
+    pub took_over: Option<u32>,
 }
 
 impl Life {
@@ -74,10 +82,11 @@ impl Life {
             newest_digest: None,
             acknowledged: 0,
             bytes: 0,
+            took_over: None,
         }
     }
     pub fn entry(&self) -> Entry {
-        Entry { epoch: self.epoch, rank: self.rank, takes_over: None }
+        Entry { epoch: self.epoch, rank: self.rank, takes_over: None, took_over: self.took_over }
     }
     pub fn position(&self) -> Position {
         Position {

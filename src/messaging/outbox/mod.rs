@@ -18,23 +18,30 @@ pub mod keys;
 mod life;
 mod opening;
 mod pages;
+pub mod salvage;
 #[cfg(test)]
 mod tests;
 mod witness;
 
+pub use crate::store::salvage::OnLoss;
 pub use inspect::Inspection;
 pub use opening::Damage;
 pub use pages::{Position, Taken};
 
 use super::page::{self, Record};
 use super::{ClockReading, Epoch, LedgerId, Sequence};
-use crate::store::{BATCH_MAX, Store, StoreError};
+use crate::store::room::{self, Condition, DiskRoom, Opened};
+use crate::store::salvage::Salvaged;
+use crate::store::{self, BATCH_MAX, Purpose, Store, StoreError};
 use pages::{Pages, Post};
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use tokio::sync::{mpsc, oneshot, watch};
+
+/// The file in a data directory that tells how far its outbox had come; see the `witness` module.
+pub const WITNESS: &str = "witness";
 
 /// How many appends may wait for the committer. Beyond it producers are told to come back.
 const QUEUE: usize = 1024;
@@ -81,11 +88,12 @@ pub struct Options {
     pub machine: Option<[u8; 16]>,
     pub limits: Limits,
     pub room: Option<Room>,
+    pub on_loss: OnLoss,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { witness: None, machine: None, limits: Limits::NONE, room: None }
+        Options { witness: None, machine: None, limits: Limits::NONE, room: None, on_loss: OnLoss::Record }
     }
 }
 
@@ -233,9 +241,54 @@ struct Shared {
 }
 
 impl Outbox {
+    /// Opens the outbox in a data directory that the caller holds, whatever happened to its store.
+    ///
+    /// When sled refuses the store, a part of it cannot be read, or messages are missing, it is rebuilt first from what stands
+    /// anywhere in its file ([`salvage`]), once; only then what is missing is recorded as lost. `check` may refuse the store before
+    /// anything is changed in it, and gives the options for it.
+    pub fn open_in<E>(
+        dir: &Path,
+        purpose: Purpose,
+        reserve: Option<u64>,
+        now: ClockReading,
+        check: impl Fn(&Store, DiskRoom) -> Result<Options, E>,
+    ) -> Result<Outbox, E>
+    where
+        E: From<crate::store::OpenError> + From<OpenError>,
+    {
+        let witness = dir.join(WITNESS);
+        let rebuild = |found: &Salvaged, new: &Store| salvage::rebuild(&witness, found, new);
+        let mut first_try = if store::salvage::is_possible(dir) { OnLoss::Refuse } else { OnLoss::Record };
+        loop {
+            let Opened { store, room, condition } = room::open_store(dir, purpose, reserve, &rebuild)?;
+            let on_loss = if condition == Condition::Salvaged { OnLoss::Record } else { first_try };
+            let unreadable = store.unreadable();
+            let opened = check(&store, room).map(|options| {
+                let options = Options { witness: Some(witness.clone()), on_loss, ..options };
+                Outbox::open(store, options, now)
+            });
+            let reason = match &opened {
+                Ok(Err(OpenError::Store(error @ StoreError::Damaged { .. }))) => Some(error.to_string()),
+                Err(_) if *unreadable.borrow() => None,
+                _ => return opened.and_then(|opened| Ok(opened?)),
+            };
+            if on_loss == OnLoss::Record {
+                return opened.and_then(|opened| Ok(opened?));
+            }
+            drop(opened);
+            tracing::warn!(
+                reason,
+                "something of the outbox cannot be read; the store's file is searched for it"
+            );
+            let requested = store::salvage::request(dir);
+            requested.map_err(|source| store::OpenError::Io { path: dir.to_owned(), source })?;
+            first_try = OnLoss::Record;
+        }
+    }
+
     /// Opens what `store` holds, or begins a first epoch in it. `now` is what the clocks show.
     pub fn open(store: Store, options: Options, now: ClockReading) -> Result<Outbox, OpenError> {
-        let pages = Arc::new(Pages::open(store, options.witness.as_deref(), options.machine, now)?);
+        let pages = Arc::new(Pages::open(store, &options, now)?);
         let (queue, waiting) = mpsc::channel(QUEUE);
         let (progress, watched) = watch::channel(pages.progress());
         let failure = Arc::new(OnceLock::new());
@@ -364,6 +417,11 @@ impl Outbox {
     /// Where the store's directory is now, if it was renamed since it was opened; see [`Store::moved_to`].
     pub fn moved_to(&self) -> Option<PathBuf> {
         self.shared.pages.store().moved_to()
+    }
+
+    /// Turns true when a part of the store could not be read; see [`Store::unreadable`].
+    pub fn unreadable(&self) -> watch::Receiver<bool> {
+        self.shared.pages.unreadable()
     }
 
     /// What could not be read at opening.

@@ -9,10 +9,10 @@
 
 use super::super::page::{Content, Page, SealedPage};
 use super::super::{ClockReading, Digest, Epoch, Sequence};
-use super::OpenError;
 use super::keys::Keys;
 use super::life::{self, Entry, Life, aside_key, entry_key, page_key, parse_page_key};
 use super::witness::Note;
+use super::{OnLoss, OpenError};
 use crate::store::{BATCH_MAX, Batch, Store, StoreError};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -85,6 +85,7 @@ pub(super) fn read(
     store: &Store,
     note: Option<&Note>,
     same_boot: bool,
+    on_loss: OnLoss,
     now: ClockReading,
 ) -> Result<Found, OpenError> {
     let mut entries: BTreeMap<u32, Entry> = BTreeMap::new();
@@ -98,6 +99,9 @@ pub(super) fn read(
                 entries.insert(number, entry);
             }
             // Its pages name their epoch.
+            _ if on_loss == OnLoss::Refuse => {
+                return Err(refused("the record of an epoch".into(), "unreadable").into());
+            }
             _ => {
                 tracing::error!(key = ?key, "the record of an epoch cannot be read; it is made anew from its pages")
             }
@@ -113,7 +117,7 @@ pub(super) fn read(
     };
     // A life at a time, so that a backlog of millions stays small in memory.
     let mut lives: Vec<Life> = Vec::new();
-    let mut reader = Reader { store, now, damages: Vec::new(), keys: &mut found.keys, wrote: false };
+    let mut reader = Reader { store, now, on_loss, damages: Vec::new(), keys: &mut found.keys, wrote: false };
     let newest_rank = entries.values().map(|entry| entry.rank).max();
     let mut numbers: Vec<u32> = entries.keys().copied().collect();
     numbers.extend(numbers_of_pages(store)?);
@@ -123,9 +127,12 @@ pub(super) fn read(
         next_number = next_number.max(number + 1);
         let entry = match entries.get(&number) {
             Some(entry) => *entry,
+            None if on_loss == OnLoss::Refuse => {
+                return Err(refused("the record of an epoch".into(), "missing").into());
+            }
             None => match reader.epoch_in_pages(number)? {
                 Some(epoch) => {
-                    let entry = Entry { epoch, rank: u64::from(number), takes_over: None };
+                    let entry = Entry { epoch, rank: u64::from(number), takes_over: None, took_over: None };
                     store.put(&entry_key(number), &entry.encode())?;
                     reader.wrote = true;
                     entry
@@ -138,7 +145,7 @@ pub(super) fn read(
             },
         };
         let is_newest = newest_rank.is_none_or(|newest| entry.rank >= newest);
-        let mut life = Life::begin(number, entry.rank, entry.epoch);
+        let mut life = Life { took_over: entry.took_over, ..Life::begin(number, entry.rank, entry.epoch) };
         // A life that is being moved away loses its oldest pages to another one.
         let is_moving_away =
             entries.values().any(|entry| entry.takes_over.is_some_and(|(from, _)| from == number));
@@ -162,7 +169,10 @@ pub(super) fn read(
         if *next <= acknowledged + 1 {
             continue;
         }
-        let entry = Entry { epoch: *epoch, rank, takes_over: None };
+        if on_loss == OnLoss::Refuse {
+            return Err(refused(format!("epoch {epoch}"), "missing").into());
+        }
+        let entry = Entry { epoch: *epoch, rank, takes_over: None, took_over: None };
         store.put(&entry_key(next_number), &entry.encode())?;
         let mut life = Life::begin(next_number, rank, *epoch);
         reader.lose(&mut life, 1, next - 1, acknowledged, &mut Vec::new())?;
@@ -207,6 +217,7 @@ fn numbers_of_pages(store: &Store) -> Result<Vec<u32>, StoreError> {
 struct Reader<'a> {
     store: &'a Store,
     now: ClockReading,
+    on_loss: OnLoss,
     damages: Vec<Damage>,
     keys: &'a mut Keys,
     wrote: bool,
@@ -308,6 +319,9 @@ impl Reader<'_> {
             None => "their pages are missing from the store".into(),
         };
         let first = first.max(acknowledged + 1);
+        if self.on_loss == OnLoss::Refuse && first <= last {
+            return Err(refused(format!("sequences {first} to {last} of epoch {}", life.epoch), &reason));
+        }
         // First what was found is kept, then the loss is told, and only then the pages go: writes keep their order.
         let mut batch = Batch::default();
         let mut removed = Vec::new();
@@ -394,6 +408,11 @@ impl Reader<'_> {
         }
         Ok(())
     }
+}
+
+/// Messages are missing, and an opening is to write nothing then.
+fn refused(place: String, reason: &str) -> StoreError {
+    StoreError::Damaged { place, reason: reason.to_owned() }
 }
 
 fn piece(key: Vec<u8>, value: &[u8], epoch: Epoch) -> Piece {

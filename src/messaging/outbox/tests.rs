@@ -17,8 +17,12 @@ fn records(count: u64) -> Vec<Record> {
 
 const NOW: ClockReading = ClockReading { wall_ms: 0, monotonic_ms: 0, boot: [1; 16], set: true };
 
+fn beside(witness: &std::path::Path) -> Options {
+    Options { witness: Some(witness.to_owned()), ..Options::default() }
+}
+
 fn open(store: Store) -> Result<Pages, OpenError> {
-    Pages::open(store, None, None, NOW)
+    Pages::open(store, &Options::default(), NOW)
 }
 
 fn post(records: Vec<Record>) -> Post {
@@ -120,7 +124,7 @@ fn what_a_receiver_lost_waits_after_a_restart_too() {
         let witness = dir.path().join("witness");
         let disk = Disk::default();
         let open = || {
-            let pages = Pages::open(Store::on(disk.clone()), Some(&witness), None, NOW).unwrap();
+            let pages = Pages::open(Store::on(disk.clone()), &beside(&witness), NOW).unwrap();
             pages.sweep().unwrap();
             pages
         };
@@ -296,7 +300,7 @@ fn a_tail_and_a_beginning_that_vanished_are_noticed_by_the_witness() {
     let dir = tempfile::tempdir().unwrap();
     let witness = dir.path().join("witness");
     let disk = Disk::default();
-    let open = || Pages::open(Store::on(disk.clone()), Some(&witness), None, NOW).unwrap();
+    let open = || Pages::open(Store::on(disk.clone()), &beside(&witness), NOW).unwrap();
     let pages = open();
     pages.commit(&[post(records(300))]).unwrap();
     pages.acknowledge(0, 64);
@@ -338,7 +342,10 @@ fn an_epoch_is_delivered_before_the_next_and_then_forgotten() {
 #[test]
 fn a_directory_from_another_machine_begins_a_new_epoch() {
     let disk = Disk::default();
-    let open = |machine| Pages::open(Store::on(disk.clone()), None, machine, NOW).unwrap();
+    let open = |machine| {
+        let options = Options { machine, ..Options::default() };
+        Pages::open(Store::on(disk.clone()), &options, NOW).unwrap()
+    };
     let first = open(Some([1; 16]));
     first.commit(&[post(records(3))]).unwrap();
     assert_eq!(open(Some([1; 16])).epoch(), first.epoch());

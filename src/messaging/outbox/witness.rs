@@ -64,6 +64,13 @@ impl Witness {
         Ok((Witness { file }, note))
     }
 
+    /// The note in a file, without changing it. `None` when there is none that can be read.
+    pub fn read(path: &Path) -> Option<Note> {
+        let mut bytes = [0; LENGTH];
+        let length = File::open(path).ok()?.read_at(&mut bytes, 0).ok()?;
+        decode(&bytes[..length])
+    }
+
     /// Replaces the note. It is no reason to stop when that fails.
     pub fn write(&self, note: &Note) {
         let body = postcard::to_stdvec(note).expect("a note always encodes");

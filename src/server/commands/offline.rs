@@ -5,16 +5,16 @@ use super::{Command, Request, reading};
 use crate::daemon::admin::{Caller, Outcome};
 use crate::daemon::{DaemonError, clock};
 use crate::parking::statement::Operator;
-use crate::server::WITNESS;
 use crate::server::books::Books;
 use crate::server::folding::{catch_up, open_view};
 use crate::server::ledger::Ledger;
+use crate::server::opening::{self, OpenedLedger};
 use crate::server::verify::verify;
 use crate::server::view::View;
 use crate::server::view::billing::list::pending;
 use crate::server::view::review::review;
 use crate::store::directory::DataDir;
-use crate::store::{Purpose, Store, StoreError, room};
+use crate::store::{Store, StoreError};
 use std::sync::Arc;
 
 /// The books of a directory that this process holds.
@@ -30,8 +30,7 @@ pub struct Offline {
 impl Offline {
     /// Opens the store and folds what the view lacks. On a full disk the ballast is given up first, as by a server.
     pub fn open(dir: DataDir) -> Result<Offline, DaemonError> {
-        let (store, _room) = room::open_store(dir.path(), Purpose::Server, None)?;
-        let ledger = Ledger::open_beside(store.clone(), &dir.path().join(WITNESS), clock::wall_ms())?;
+        let OpenedLedger { store, ledger, .. } = opening::open(dir.path(), None)?;
         let mut view = open_view(&ledger, &store)?;
         catch_up(&ledger, &store, &mut view)?;
         Ok(Offline { store, ledger, view, operator: Operator::default(), _dir: dir })

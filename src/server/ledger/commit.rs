@@ -104,7 +104,7 @@ impl<'a> Commit<'a> {
                     }
                     let parts_at = place.first + known;
                     if let (Some(number), 1.., true) = (stream, known, parts_at == mark.sequence + 1) {
-                        mark = self.apply_rest(number, page, known)?;
+                        mark = self.apply_rest((number, &request.site), page, known)?;
                         answer.applied += mark.sequence - answer.mark;
                         answer.mark = mark.sequence;
                         continue;
@@ -163,7 +163,7 @@ impl<'a> Commit<'a> {
             let position = self.take_position();
             writes.push((record_key(position), record.encode()));
             writes.push((index_key(number, first), position.to_be_bytes().to_vec()));
-            writes.push((mark_key(number), mark_value(mark)));
+            writes.push((mark_key(number), mark_value(mark, &request.site, request.epoch)));
             self.write(writes)?;
             self.pages.insert((number, first), sealed.digest);
             self.marks.insert(number, mark);
@@ -206,7 +206,12 @@ impl<'a> Commit<'a> {
 
     /// Applies what comes after the first `known` messages of a page, as a page of its own. It names none before it, by which
     /// [`Mark::after`] knows for good that the next page names the whole one.
-    fn apply_rest(&mut self, stream: u32, page: Page, known: u64) -> Result<Mark, StoreError> {
+    fn apply_rest(
+        &mut self,
+        (stream, site): (u32, &SiteName),
+        page: Page,
+        known: u64,
+    ) -> Result<Mark, StoreError> {
         let later = |sequence: Sequence| {
             let place = sequence.get().checked_add(known).and_then(Sequence::new);
             place.expect("decoding refuses a page with a sequence that has no successor")
@@ -229,7 +234,7 @@ impl<'a> Commit<'a> {
         self.write(vec![
             (record_key(position), record.encode()),
             (index_key(stream, first), position.to_be_bytes().to_vec()),
-            (mark_key(stream), mark_value(mark)),
+            (mark_key(stream), mark_value(mark, site, rest.epoch)),
         ])?;
         self.pages.insert((stream, first), digest);
         self.marks.insert(stream, mark);

@@ -224,7 +224,7 @@ impl<'a> Copy<'a> {
             let (site, epoch) = &self.streams[number as usize];
             let mark = self.marks.get(&number).copied().unwrap_or_default();
             self.batch.put(stream_key(number), stream_value(site, *epoch));
-            self.batch.put(mark_key(number), mark_value(mark));
+            self.batch.put(mark_key(number), mark_value(mark, site, *epoch));
         }
         self.store.apply(&self.batch)?;
         self.store.flush()?;

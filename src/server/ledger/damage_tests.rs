@@ -6,6 +6,7 @@ use crate::messaging::page::SealedPage;
 use crate::server::folding::{catch_up, open_view};
 use crate::server::verify::verify;
 use crate::server::view::View;
+use crate::store::salvage::OnLoss;
 use crate::store::simulated::Disk;
 use record::record_key;
 use std::path::PathBuf;
@@ -24,7 +25,7 @@ impl World {
         self.dir.path().join("witness")
     }
     fn open(&self) -> Ledger {
-        Ledger::open_beside(self.store.clone(), &self.witness(), 9).unwrap()
+        Ledger::open_beside(self.store.clone(), &self.witness(), OnLoss::Record, 9).unwrap()
     }
     fn flip(&self, position: u64) {
         let mut value = self.store.get(&record_key(position)).unwrap().unwrap();
@@ -200,18 +201,13 @@ fn a_copy_of_a_damaged_ledger_opens_whatever_is_damaged() {
 
 #[test]
 fn a_mark_is_what_the_records_say() {
+    fn mark(sequence: u64) -> Vec<u8> {
+        record::mark_value(Mark { sequence, digest: None }, &site("a"), Epoch::from_bytes([1; 16]))
+    }
     type Damage = fn(&Store);
     let damages: [(Damage, u64); 4] = [
-        (
-            |store| {
-                store.put(&mark_key(0), &record::mark_value(Mark { sequence: 99, digest: None })).unwrap()
-            },
-            19,
-        ),
-        (
-            |store| store.put(&mark_key(0), &record::mark_value(Mark { sequence: 4, digest: None })).unwrap(),
-            19,
-        ),
+        (|store| store.put(&mark_key(0), &mark(99)).unwrap(), 19),
+        (|store| store.put(&mark_key(0), &mark(4)).unwrap(), 19),
         (|store| store.remove(&mark_key(0)).unwrap(), 19),
         // The last record is gone: the index knows it still.
         (|store| store.remove(&record_key(6)).unwrap(), 15),
@@ -258,7 +254,7 @@ fn a_list_of_streams_that_lacks_one_is_refused() {
         let world = World::new();
         fill(&world.open());
         world.store.remove(&record::stream_key(number)).unwrap();
-        let opened = Ledger::open_beside(world.store.clone(), &world.witness(), 9);
+        let opened = Ledger::open_beside(world.store.clone(), &world.witness(), OnLoss::Record, 9);
         let error = opened.map(|_| ()).unwrap_err().to_string();
         assert!(error.contains("the list of streams") && error.contains("Nothing was deleted"), "{error}");
     }

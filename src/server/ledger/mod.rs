@@ -18,6 +18,7 @@ mod delivery_tests;
 mod opening;
 mod read;
 mod record;
+pub mod salvage;
 #[cfg(test)]
 mod tests;
 mod walk;

@@ -15,6 +15,7 @@ use super::record::{
 use super::witness::Witness;
 use super::{Ledger, Record, damaged};
 use crate::messaging::receiver::Mark;
+use crate::store::salvage::OnLoss;
 use crate::store::{Store, StoreError};
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -24,7 +25,12 @@ impl Ledger {
     ///
     /// When the ledger ends before a position that was on disk once, the loss is recorded ([`Record::Truncated`]) and on disk
     /// when this returns.
-    pub fn open_beside(store: Store, witness: &Path, now_ms: i64) -> Result<Ledger, StoreError> {
+    pub fn open_beside(
+        store: Store,
+        witness: &Path,
+        on_loss: OnLoss,
+        now_ms: i64,
+    ) -> Result<Ledger, StoreError> {
         let (witness, note) = match Witness::open(witness) {
             Ok((witness, note)) => (Some(witness), note),
             Err(error) => {
@@ -36,6 +42,9 @@ impl Ledger {
             && note.position > 0
             && store.get(LEDGER_ID)?.is_none()
         {
+            if on_loss == OnLoss::Refuse {
+                return Err(damaged("the ledger's id"));
+            }
             // Everything is lost, the id with it. The directory is still that ledger's: its edges know no other.
             store.put(LEDGER_ID, &ledger_id_value(note.ledger))?;
         }
@@ -48,10 +57,16 @@ impl Ledger {
             }
             None => {}
         }
-        known = known.max(ledger.settle_streams()?);
+        known = known.max(ledger.settle_streams(on_loss)?);
         let end = ledger.position();
         if known > end {
             let (from, to) = (end + 1, known);
+            if on_loss == OnLoss::Refuse {
+                return Err(StoreError::Damaged {
+                    place: format!("positions {from} to {to} of the ledger"),
+                    reason: "they were on disk, and are not there any more".into(),
+                });
+            }
             let record = Record::Truncated { received_at_ms: now_ms, from, to };
             ledger.store.put(&record_key(to + 1), &record.encode())?;
             tracing::error!(from, to, ledger = %ledger.id, "the end of the ledger is lost: positions that were on disk are not there any more. The disk lost them, or an older copy was put in the place of this directory's store. The loss is recorded, and the rest is served; edges deliver again what they still have, and what nobody has is recorded as a hole of its garage. Check the disk, and whether a backup has more");
@@ -64,7 +79,7 @@ impl Ledger {
     }
 
     /// Lets marks and index say what the records say. Returns the last position that the index knew.
-    fn settle_streams(&self) -> Result<u64, StoreError> {
+    fn settle_streams(&self, on_loss: OnLoss) -> Result<u64, StoreError> {
         let end = self.position();
         let mut known = 0;
         let mut streams = self.write_streams();
@@ -99,12 +114,18 @@ impl Ledger {
                         None => {}
                     }
                 }
+                if on_loss == OnLoss::Refuse {
+                    return Err(damaged("a record that the index knows"));
+                }
                 known = known.max(position);
                 self.store.remove(&key)?;
             };
             if reached != stored {
+                if on_loss == OnLoss::Refuse {
+                    return Err(damaged("the mark of a garage"));
+                }
                 tracing::error!(garage = %stream.site, epoch = %stream.epoch, mark = stored.sequence, records = reached.sequence, "the mark of a garage does not fit to its records; it is set to where the records end. What the edge still has of the rest is delivered again, what it has not becomes a hole");
-                self.store.put(&mark_key(number), &mark_value(reached))?;
+                self.store.put(&mark_key(number), &mark_value(reached, &stream.site, stream.epoch))?;
             }
             stream.mark = reached;
         }

@@ -235,13 +235,14 @@ impl Ledger {
         first: u64,
         offered: Digest,
     ) -> Result<Option<Digest>, StoreError> {
-        let Some(position) = self.store.get(&index_key(stream, first))? else {
-            return Ok(None);
-        };
+        // Of several pages that are lost in a row the index knows where the first began.
+        let found = self.store.last(&index_key(stream, 0), &index_key(stream, first.saturating_add(1)))?;
+        let Some((key, position)) = found else { return Ok(None) };
+        let begins_there = trailing_u64(&key)? == first;
         let position = trailing_u64(&position)?;
         match self.record_at(position) {
-            Ok(Some(Record::Page { page, .. })) => Ok(Some(page.digest)),
-            Ok(Some(Record::Hole { told_by, .. })) => Ok(told_by),
+            Ok(Some(Record::Page { page, .. })) if begins_there => Ok(Some(page.digest)),
+            Ok(Some(Record::Hole { told_by, .. })) if begins_there => Ok(told_by),
             Ok(Some(_)) => Ok(None),
             Ok(None) | Err(StoreError::Damaged { .. }) => {
                 tracing::error!(

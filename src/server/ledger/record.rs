@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `i` | a checksum, then the ledger's id, 16 bytes |
 //! | `s` + stream (u32) | the checksum of what follows, the epoch's 16 bytes, the site's name |
-//! | `m` + stream (u32) | the mark: the highest sequence applied (u64), the digest of its page (16 bytes) |
+//! | `m` + stream (u32) | the mark: the highest sequence applied (u64), whether a digest follows (u8), the digest of its page (16 bytes), the epoch's 16 bytes, the site's name |
 //! | `t` + stream (u32) | the position at which this stream was told to move what is in conflict to a new epoch |
 //! | `q` + site's name | the position of the command that the next conflict of this site is to be answered so |
 //! | `r` + position (u64) | a [`Record`]: a version byte, the checksum of what follows, then postcard |
@@ -127,19 +127,49 @@ pub fn index_key(stream: u32, first: u64) -> Vec<u8> {
     [b"x", &stream.to_be_bytes()[..], &first.to_be_bytes()].concat()
 }
 
-pub fn mark_value(mark: Mark) -> Vec<u8> {
+/// A mark, with whose it is: one of a thousand copies of it is found in a store that lost its list of streams.
+pub fn mark_value(mark: Mark, site: &SiteName, epoch: Epoch) -> Vec<u8> {
     let mut value = mark.sequence.to_be_bytes().to_vec();
+    value.push(u8::from(mark.digest.is_some()));
     value.extend(mark.digest.iter().flat_map(|digest| *digest.as_bytes()));
+    value.extend(epoch.to_bytes());
+    value.extend(site.as_str().as_bytes());
     value
 }
-pub fn decode_mark(value: &[u8]) -> Result<Mark, StoreError> {
-    let damaged = || StoreError::Damaged { place: "a mark".into(), reason: "it has the wrong length".into() };
-    let (sequence, digest) = value.split_first_chunk::<8>().ok_or_else(damaged)?;
-    let digest = match digest {
-        [] => None,
-        digest => Some(Digest::from_bytes(digest.try_into().map_err(|_| damaged())?)),
+
+/// The parts of a stored mark.
+struct MarkParts<'a> {
+    mark: Mark,
+    /// The epoch and the site's name; nothing in a mark as it was written before version 3 of the store.
+    of: &'a [u8],
+}
+
+fn mark_parts(value: &[u8]) -> Option<MarkParts<'_>> {
+    let (sequence, rest) = value.split_first_chunk::<8>()?;
+    let (digest, of) = match rest.len() {
+        0 => (None, rest),
+        Digest::LEN => (Some(rest), &rest[..0]),
+        _ => match rest.split_first()? {
+            (0, of) => (None, of),
+            (1, rest) => rest.split_at_checked(Digest::LEN).map(|(digest, of)| (Some(digest), of))?,
+            _ => return None,
+        },
     };
-    Ok(Mark { sequence: u64::from_be_bytes(*sequence), digest })
+    let digest = digest.map(|digest| Digest::from_bytes(digest.try_into().expect("it has its length")));
+    Some(MarkParts { mark: Mark { sequence: u64::from_be_bytes(*sequence), digest }, of })
+}
+
+pub fn decode_mark(value: &[u8]) -> Result<Mark, StoreError> {
+    mark_parts(value).map(|parts| parts.mark).ok_or_else(|| StoreError::Damaged {
+        place: "a mark".into(),
+        reason: "it has the wrong length".into(),
+    })
+}
+
+/// Whose mark it is, where it says so.
+pub fn decode_mark_of(value: &[u8]) -> Option<(SiteName, Epoch)> {
+    let (epoch, name) = mark_parts(value)?.of.split_first_chunk::<16>()?;
+    Some((SiteName::new(std::str::from_utf8(name).ok()?).ok()?, Epoch::from_bytes(*epoch)))
 }
 
 /// The big-endian number at the end of a key, or a whole value.

@@ -12,15 +12,15 @@ use super::keys::{Keys, LIFE_MAX, Place, Remembered};
 use super::life::{self, Life, entry_key, page_key};
 use super::opening::{self, Damage};
 use super::witness::{self, Note, Witness};
-use super::{OpenError, Progress};
+use super::{OpenError, Options, Progress};
 use crate::messaging::page::{self, Content, Key, Page, Record, SealedPage};
 use crate::messaging::{ClockReading, Epoch, LedgerId};
 use crate::store::{Store, StoreError};
 use growing::Growing;
 use std::collections::VecDeque;
-use std::path::Path;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
+use tokio::sync::watch;
 
 /// What the outbox holds of the epoch that is being delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,19 +95,17 @@ impl State {
 }
 
 impl Pages {
-    /// Reads what `store` holds, or begins a first epoch in it. `witness` is a file beside it.
-    ///
-    /// `machine` is who this is: when another machine wrote last, this directory is a copy, and new messages get a new epoch.
+    /// Reads what `store` holds, or begins a first epoch in it.
     pub(in crate::messaging::outbox) fn open(
         store: Store,
-        witness: Option<&Path>,
-        machine: Option<[u8; 16]>,
+        options: &Options,
         now: ClockReading,
     ) -> Result<Pages, OpenError> {
-        let witness = witness.map(Witness::open).transpose().map_err(OpenError::Witness)?;
+        let witness =
+            options.witness.as_deref().map(Witness::open).transpose().map_err(OpenError::Witness)?;
         let (witness, note) = witness.map_or((None, None), |(witness, note)| (Some(witness), note));
         let same_boot = note.as_ref().is_some_and(|note| note.boot == now.boot && now.boot != [0; 16]);
-        let found = opening::read(&store, note.as_ref(), same_boot, now)?;
+        let found = opening::read(&store, note.as_ref(), same_boot, options.on_loss, now)?;
         let ledger = match store.get(life::LEDGER)? {
             Some(id) => Some(LedgerId::from_bytes(id[..].try_into().map_err(|_| OpenError::Ledger)?)),
             None => None,
@@ -137,7 +135,7 @@ impl Pages {
             let epoch = pages.begin_epoch()?;
             tracing::error!(%epoch, "the newest events are damaged, so that the next sequence is not certain; new events get a new epoch");
         }
-        if let Some(machine) = machine {
+        if let Some(machine) = options.machine {
             let wrote_last = pages.store.get(life::MACHINE)?;
             if wrote_last.as_deref() != Some(&machine[..]) {
                 if wrote_last.is_some() {
@@ -154,6 +152,10 @@ impl Pages {
 
     pub(in crate::messaging::outbox) fn store(&self) -> &Store {
         &self.store
+    }
+
+    pub(in crate::messaging::outbox) fn unreadable(&self) -> watch::Receiver<bool> {
+        self.store.unreadable()
     }
 
     /// What was found to be damaged at opening.

@@ -116,7 +116,9 @@ impl Pages {
         let entry = {
             let mut state = self.state();
             state.lives.retain(|life| life.number != from);
-            state.life_mut(to).expect("the life that takes over is there").entry()
+            let to = state.life_mut(to).expect("the life that takes over is there");
+            to.took_over = Some(from);
+            to.entry()
         };
         // An opening must not take what is moved for lost: the note forgets the former epoch before the store does, and only
         // when the new one is on disk.

@@ -57,6 +57,10 @@ impl Pages {
         let everything = is_last && life.acknowledged == life.next - 1;
         if let Some(newest) = life.newest_first {
             let mut oldest = life.oldest_first;
+            if oldest.is_some_and(|oldest| oldest <= life.acknowledged) {
+                // What is deleted can still be found in the store's file: a salvage must know that it was delivered.
+                self.hint(life.number, life.acknowledged)?;
+            }
             while let Some(from) = oldest.filter(|oldest| *oldest <= life.acknowledged) {
                 // Deleting must not overtake the note by which an opening knows that it was deletion.
                 self.note();
@@ -71,18 +75,26 @@ impl Pages {
             self.store.remove(&entry_key(life.number))?;
             let mut state = self.state();
             state.lives.retain(|other| other.number != life.number);
+            let front = state.front().position();
             drop(state);
             self.note();
+            self.hint(front.life, front.acknowledged)?;
             return Ok(true);
         }
         if everything {
             // After a restart the newest page would look as if it still waited.
-            let value = encode_acknowledged(life.number, life.acknowledged);
-            if self.store.get(life::ACKNOWLEDGED)?.as_deref() != Some(&value) {
-                self.store.put(life::ACKNOWLEDGED, &value)?;
-            }
+            self.hint(life.number, life.acknowledged)?;
         }
         Ok(false)
+    }
+
+    /// Writes down which life is being delivered, and up to where it is acknowledged.
+    fn hint(&self, life: u32, acknowledged: u64) -> Result<(), StoreError> {
+        let value = encode_acknowledged(life, acknowledged);
+        if self.store.get(life::ACKNOWLEDGED)?.as_deref() != Some(&value) {
+            self.store.put(life::ACKNOWLEDGED, &value)?;
+        }
+        Ok(())
     }
 
     /// Deletes acknowledged pages of a life, `all` of them or all but the newest: up to [`DELETED_AT_ONCE`], beginning with

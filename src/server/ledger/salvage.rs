@@ -1,0 +1,295 @@
+//! A ledger from what could be found in a damaged store.
+//!
+//! **Promise.** Every record that can be found stands at its position in the new store. A position whose record cannot be found
+//! keeps its number; the garage, the epoch and the sequences that are missing for it are in the index, as they were.
+//! **Kept by.** A record at a position never changes, so an old copy is as good as the newest. Streams, index and marks follow
+//! from the records ([`Copy`]). Sequences have no gaps: a page that does not continue the one before it shows what is missing
+//! between them. A stored mark shows what is missing at the end, and names the garage should the list of streams be lost.
+//! **Not promised.** That it is known which of several lost positions held which lost sequences: they are told in order.
+//!
+//! The views are not kept: they follow from the ledger.
+
+use super::record::{self, LEDGER_ID, Record, index_key, mark_key, record_key, trailing_u64};
+use super::{Copy, Note, damaged};
+use crate::messaging::receiver::Mark;
+use crate::messaging::{Epoch, SiteName};
+use crate::store::salvage::{Found, Salvaged, Stamp};
+use crate::store::{BATCH_MAX, Batch, Store, StoreError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+/// Puts the ledger that was found into `new`. `witness` is the file beside the damaged store.
+pub fn rebuild(witness: &Path, found: &Salvaged, new: &Store) -> Result<(), StoreError> {
+    let note = Note::read(witness);
+    let id = found.get(LEDGER_ID)?.and_then(|id| record::decode_ledger_id(&id.value));
+    let id = id.or(note.map(|note| note.ledger)).ok_or_else(|| damaged("the ledger's id"))?;
+    let note = note.filter(|note| note.ledger == id);
+    let marks = read_marks(found)?;
+    let streams = read_streams(found, &marks)?;
+    let mut not_counted = BTreeSet::new();
+    // Each round finds at most a few records of writes that a crash undid.
+    let losses = loop {
+        let mut reader = Reader::begin(found, &streams, note, &not_counted);
+        let mut copy = Copy::begin(new, id, streams.clone())?;
+        match reader.read_into(&mut copy, &marks)? {
+            Ok(losses) => {
+                copy.finish()?;
+                break losses;
+            }
+            Err(undone) => {
+                not_counted.insert(undone);
+                new.flush()?;
+                clear(new)?;
+            }
+        }
+    };
+    write_losses(new, &streams, &marks, losses)?;
+    copy_base(found, new)
+}
+
+/// The stored marks, by stream, with who the stream is.
+type Marks = BTreeMap<u32, (Mark, Option<(SiteName, Epoch)>)>;
+
+fn read_marks(found: &Salvaged) -> Result<Marks, StoreError> {
+    let mut marks = Marks::new();
+    for entry in found.range(b"m", b"n") {
+        let Found { key, value, .. } = entry?;
+        if let (Some(number), Ok(mark)) = (stream_in(&key), record::decode_mark(&value)) {
+            marks.insert(number, (mark, record::decode_mark_of(&value)));
+        }
+    }
+    Ok(marks)
+}
+
+/// Who each stream is, by its number. One that nothing names any more gets a name of its own, so that its events count.
+fn read_streams(found: &Salvaged, marks: &Marks) -> Result<Vec<(SiteName, Epoch)>, StoreError> {
+    let mut named: BTreeMap<u32, (SiteName, Epoch)> = BTreeMap::new();
+    for (number, (_, of)) in marks {
+        named.extend(of.clone().map(|of| (*number, of)));
+    }
+    for entry in found.range(b"s", b"t") {
+        let Found { key, value, .. } = entry?;
+        if let (Some(number), Some(stream)) = (stream_in(&key), record::decode_stream(&value)) {
+            named.insert(number, stream);
+        }
+    }
+    let listed = named.last_key_value().map_or(0, |(last, _)| last + 1);
+    let count = marks.last_key_value().map_or(listed, |(last, _)| listed.max(last + 1));
+    let stream = |number: u32| match named.remove(&number) {
+        Some(stream) => stream,
+        None => {
+            tracing::error!(
+                stream = number,
+                "the name of a garage cannot be read any more: its events are kept under a made-up name. \"server garages rename\" gives it its own"
+            );
+            let name = SiteName::new(&format!("unknown garage {number}"));
+            (name.expect("it is short and can be printed"), Epoch::from_bytes([0; 16]))
+        }
+    };
+    Ok((0..count).map(stream).collect())
+}
+
+/// Sequences of a stream that stand nowhere any more, and between which positions they stood.
+#[derive(Debug, Clone, Copy)]
+struct Lost {
+    stream: u32,
+    first: u64,
+    after: u64,
+    before: u64,
+}
+
+/// What is missing.
+struct Losses {
+    lost: Vec<Lost>,
+    /// Positions without a record.
+    positions: BTreeSet<u64>,
+    end: u64,
+}
+
+/// How far a stream was followed.
+#[derive(Debug, Clone, Copy, Default)]
+struct Reached {
+    sequence: u64,
+    position: u64,
+}
+
+struct Reader<'a> {
+    found: &'a Salvaged,
+    streams: &'a [(SiteName, Epoch)],
+    note: Option<Note>,
+    not_counted: &'a BTreeSet<u64>,
+    reached: BTreeMap<u32, Reached>,
+    losses: Losses,
+}
+
+impl<'a> Reader<'a> {
+    fn begin(
+        found: &'a Salvaged,
+        streams: &'a [(SiteName, Epoch)],
+        note: Option<Note>,
+        not_counted: &'a BTreeSet<u64>,
+    ) -> Reader<'a> {
+        let losses = Losses { lost: Vec::new(), positions: BTreeSet::new(), end: 0 };
+        Reader { found, streams, note, not_counted, reached: BTreeMap::new(), losses }
+    }
+
+    /// Adds all records to the copy, and tells what is missing. `Err` inside: the record at this position is of a write that a crash
+    /// undid, and does not count.
+    fn read_into(&mut self, copy: &mut Copy<'_>, marks: &Marks) -> Result<Result<Losses, u64>, StoreError> {
+        // Nothing from there on was answered: what is not complete is of a write that was under way.
+        let confirmed = self.note.filter(|_| self.found.is_of_this_boot()).map(|note| note.position);
+        for entry in self.found.range(b"r", b"s") {
+            let Found { key, value, stamp } = entry?;
+            let position = trailing_u64(&key)?;
+            if self.not_counted.contains(&position) {
+                continue;
+            }
+            let joins =
+                confirmed.is_none_or(|confirmed| position <= confirmed || position == copy.position() + 1);
+            if !joins {
+                break;
+            }
+            let Ok(record) = Record::decode(position, &value) else { continue };
+            match self.follow(position, stamp, &record)? {
+                Follows::Yes => {}
+                Follows::No => continue,
+                Follows::InsteadOf(undone) => return Ok(Err(undone)),
+            }
+            self.skip_to(copy, position)?;
+            copy.add(value)?;
+        }
+        let end = self.note.map_or(0, |note| note.position);
+        self.skip_to(copy, end + 1)?;
+        for (number, (mark, _)) in marks {
+            let reached = self.reached.get(number).copied().unwrap_or_default();
+            if mark.sequence > reached.sequence {
+                let (first, after) = (reached.sequence + 1, reached.position);
+                self.losses.lost.push(Lost { stream: *number, first, after, before: u64::MAX });
+            }
+        }
+        let at_the_end = self.losses.lost.iter().filter(|lost| lost.before == u64::MAX);
+        let free = |after: u64| self.losses.positions.range(after + 1..).next().is_some();
+        if at_the_end.into_iter().any(|lost| !free(lost.after)) {
+            // The last record is lost, and no note says that there was one.
+            let next = copy.position() + 1;
+            self.skip_to(copy, next + 1)?;
+        }
+        let end = copy.position();
+        let empty = Losses { lost: Vec::new(), positions: BTreeSet::new(), end: 0 };
+        Ok(Ok(Losses { end, ..std::mem::replace(&mut self.losses, empty) }))
+    }
+
+    /// The positions before this one have no record.
+    fn skip_to(&mut self, copy: &mut Copy<'_>, position: u64) -> Result<(), StoreError> {
+        while copy.position() + 1 < position {
+            self.losses.positions.insert(copy.position() + 1);
+            copy.add(Vec::new())?;
+        }
+        Ok(())
+    }
+
+    /// Whether a record continues its stream.
+    fn follow(&mut self, position: u64, stamp: Stamp, record: &Record) -> Result<Follows, StoreError> {
+        let (stream, first, last) = match record {
+            Record::Page { stream, page, .. } => match page.read() {
+                Ok(page) => (*stream, page.first.get(), page.last()),
+                Err(_) => return Ok(Follows::No),
+            },
+            Record::Hole { stream, first, last, .. } => (*stream, *first, *last),
+            Record::Moved { stream, .. } => {
+                let is_known = (*stream as usize) < self.streams.len();
+                return Ok(if is_known { Follows::Yes } else { Follows::No });
+            }
+            Record::Truncated { from, to, .. } => {
+                for lost in *from..=*to {
+                    self.losses.positions.remove(&lost);
+                }
+                return Ok(Follows::Yes);
+            }
+            Record::Capacity { .. } | Record::Command { .. } => return Ok(Follows::Yes),
+        };
+        if stream as usize >= self.streams.len() || last < first {
+            return Ok(Follows::No);
+        }
+        let reached = self.reached.entry(stream).or_default();
+        if first <= reached.sequence {
+            // Both cannot count. What was written later does: the other one was undone by a crash before it was answered.
+            let other = self.found.get(&record_key(reached.position))?;
+            let is_later = other.is_some_and(|other| other.stamp < stamp);
+            return Ok(if is_later { Follows::InsteadOf(reached.position) } else { Follows::No });
+        }
+        if first > reached.sequence + 1 {
+            let lost =
+                Lost { stream, first: reached.sequence + 1, after: reached.position, before: position };
+            self.losses.lost.push(lost);
+        }
+        *reached = Reached { sequence: last, position };
+        Ok(Follows::Yes)
+    }
+}
+
+enum Follows {
+    Yes,
+    No,
+    InsteadOf(u64),
+}
+
+/// Lets the index say which sequences stood at positions that are lost, and sets the marks behind them.
+fn write_losses(
+    new: &Store,
+    streams: &[(SiteName, Epoch)],
+    marks: &Marks,
+    losses: Losses,
+) -> Result<(), StoreError> {
+    let Losses { mut lost, mut positions, end } = losses;
+    lost.sort_by_key(|lost| (lost.before, lost.after));
+    let mut batch = Batch::default();
+    for Lost { stream, first, after, before } in lost {
+        let (site, epoch) = &streams[stream as usize];
+        // The earliest that fits: those that end later have more to choose from.
+        let Some(position) = positions.range(after + 1..before.min(end + 1)).next().copied() else {
+            tracing::error!(garage = %site, %epoch, first, "sequences are missing from the ledger, and no lost position is left that they may have stood at");
+            continue;
+        };
+        positions.remove(&position);
+        batch.put(index_key(stream, first), position.to_be_bytes());
+        if before == u64::MAX
+            && let Some((mark, _)) = marks.get(&stream)
+        {
+            batch.put(mark_key(stream), record::mark_value(*mark, site, *epoch));
+        }
+        if batch.len() + 2 > BATCH_MAX {
+            new.apply(&std::mem::take(&mut batch))?;
+        }
+    }
+    new.apply(&batch)
+}
+
+/// The base of a compacted ledger, see `server::view::base`.
+fn copy_base(found: &Salvaged, new: &Store) -> Result<(), StoreError> {
+    let mut batch = Batch::default();
+    for entry in found.range(b"b", b"c") {
+        let Found { key, value, .. } = entry?;
+        batch.put(key, value);
+        if batch.len() == BATCH_MAX {
+            new.apply(&std::mem::take(&mut batch))?;
+        }
+    }
+    new.apply(&batch)
+}
+
+/// Takes everything out of a store that is being made.
+fn clear(new: &Store) -> Result<(), StoreError> {
+    let keys: Vec<Vec<u8>> =
+        new.range(&[1], &[u8::MAX]).map(|entry| entry.map(|(key, _)| key)).collect::<Result<_, _>>()?;
+    for some in keys.chunks(BATCH_MAX) {
+        let mut batch = Batch::default();
+        some.iter().for_each(|key| batch.remove(key.clone()));
+        new.apply(&batch)?;
+    }
+    Ok(())
+}
+
+fn stream_in(key: &[u8]) -> Option<u32> {
+    Some(u32::from_be_bytes(key.get(1..)?.try_into().ok()?))
+}

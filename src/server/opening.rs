@@ -1,0 +1,90 @@
+//! Opening the ledger of a data directory, whatever happened to it.
+//!
+//! **Promise.** A ledger of which anything can be read opens. All records that can be found are in it.
+//! **Kept by.** Where sled refuses the store, a part of it cannot be read, or its end is missing, the store is rebuilt from what
+//! stands anywhere in its file (`ledger::salvage`), once, before a loss is recorded.
+//! **Not promised.** That a large store is read whole before it is served: above [`READ_AT_ONCE`] bytes that is done behind it
+//! ([`look_through`]), and what cannot be read is salvaged at the next start.
+
+use super::WITNESS;
+use super::ledger::{self, Ledger};
+use crate::daemon::{DaemonError, clock};
+use crate::store::room::{self, Condition, DiskRoom, Opened};
+use crate::store::salvage::{self, OnLoss, Salvaged};
+use crate::store::{OpenError, Purpose, Store, StoreError};
+use std::path::Path;
+
+/// Stores of up to this many bytes are read whole when they are opened, which takes a second or two.
+pub const READ_AT_ONCE: u64 = 256 << 20;
+
+/// A ledger that was opened.
+pub struct OpenedLedger {
+    pub store: Store,
+    pub room: DiskRoom,
+    pub ledger: Ledger,
+    pub condition: Condition,
+}
+
+/// Opens the ledger of a directory that the caller holds. What is lost is recorded and on disk when this returns.
+pub fn open(dir: &Path, reserve: Option<u64>) -> Result<OpenedLedger, DaemonError> {
+    let witness = dir.join(WITNESS);
+    let open = |store, on_loss| Ledger::open_beside(store, &witness, on_loss, clock::wall_ms());
+    open_with(dir, reserve, &witness, &open)
+}
+
+/// Opens the ledger of a copy of a data directory, to look into it. `witness` is the file beside the original.
+pub fn open_copy(dir: &Path, witness: &Path) -> Result<OpenedLedger, DaemonError> {
+    open_with(dir, None, witness, &|store, _| Ledger::open(store))
+}
+
+type OpenLedger<'a> = &'a dyn Fn(Store, OnLoss) -> Result<Ledger, StoreError>;
+
+fn open_with(
+    dir: &Path,
+    reserve: Option<u64>,
+    witness: &Path,
+    open: OpenLedger<'_>,
+) -> Result<OpenedLedger, DaemonError> {
+    let rebuild = |found: &Salvaged, new: &Store| ledger::salvage::rebuild(witness, found, new);
+    let opened = room::open_store(dir, Purpose::Server, reserve, &rebuild)?;
+    let on_loss = match opened.condition {
+        Condition::Opened if salvage::is_possible(dir) => OnLoss::Refuse,
+        _ => OnLoss::Record,
+    };
+    match open_ledger(opened, on_loss, open) {
+        Err(error @ StoreError::Damaged { .. }) if on_loss == OnLoss::Refuse => {
+            tracing::warn!(%error, "something of the ledger cannot be read; the store's file is searched for it");
+            salvage::request(dir).map_err(|source| OpenError::Io { path: dir.to_owned(), source })?;
+            let opened = room::open_store(dir, Purpose::Server, reserve, &rebuild)?;
+            Ok(open_ledger(opened, OnLoss::Record, open)?)
+        }
+        opened => Ok(opened?),
+    }
+}
+
+fn open_ledger(opened: Opened, on_loss: OnLoss, open: OpenLedger<'_>) -> Result<OpenedLedger, StoreError> {
+    let Opened { store, room, condition } = opened;
+    if on_loss == OnLoss::Refuse && room.store_bytes() <= READ_AT_ONCE {
+        look_through(&store)?;
+    }
+    let ledger = open(store.clone(), on_loss)?;
+    Ok(OpenedLedger { store, room, ledger, condition })
+}
+
+/// Reads everything. An error says that a part cannot be read.
+pub fn look_through(store: &Store) -> Result<(), StoreError> {
+    store.range(&[1], &[u8::MAX]).try_for_each(|entry| entry.map(drop))
+}
+
+/// Reads a store that is too large to be read at its opening, behind the server. What cannot be read shows in
+/// [`Store::unreadable`].
+pub fn look_through_later(store: &Store, room: &DiskRoom) {
+    if room.store_bytes() <= READ_AT_ONCE {
+        return;
+    }
+    let store = store.clone();
+    let looking = std::thread::Builder::new().name("look-through".into()).spawn(move || look_through(&store));
+    if let Err(error) = looking {
+        tracing::warn!(%error, "the store is not looked through; damage in it shows when it is read");
+    }
+}

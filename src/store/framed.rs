@@ -1,0 +1,100 @@
+//! A backend whose values are framed, so that they can be salvaged; see [`super::frame`].
+
+use super::frame::{FrameKey, MAGIC, Stamp};
+use super::marker::Framing;
+use super::{Backend, Batch, Entries, Entry, Purpose};
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub(super) struct Framed<B> {
+    inner: B,
+    purpose: Purpose,
+    frames: FrameKey,
+    framing: Framing,
+    next_stamp: AtomicU64,
+}
+
+impl<B: Backend> Framed<B> {
+    /// `first` is greater than every stamp in the store.
+    pub fn new(inner: B, purpose: Purpose, frames: FrameKey, framing: Framing, first: Stamp) -> Framed<B> {
+        Framed { inner, purpose, frames, framing, next_stamp: AtomicU64::new(first.0) }
+    }
+
+    fn framed(&self, key: &[u8], value: &[u8]) -> Option<Vec<u8>> {
+        is_fact(self.purpose, key).then(|| {
+            let stamp = Stamp(self.next_stamp.fetch_add(1, Ordering::Relaxed));
+            self.frames.encode(stamp, key, value)
+        })
+    }
+
+    fn unframed(&self, key: &[u8], value: Vec<u8>) -> io::Result<Vec<u8>> {
+        if !is_fact(self.purpose, key) {
+            return Ok(value);
+        }
+        if self.framing == Framing::Some && !value.starts_with(&MAGIC) {
+            return Ok(value); // as an earlier version wrote it
+        }
+        match self.frames.decode(&value) {
+            Some(frame) if frame.key == key && frame.len() == value.len() => Ok(frame.value.to_vec()),
+            _ => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("the value of key {key:02x?} is damaged"),
+            )),
+        }
+    }
+}
+
+/// Whether the value of a key cannot be derived from others, so that it is framed.
+fn is_fact(purpose: Purpose, key: &[u8]) -> bool {
+    match (purpose, key.first()) {
+        (_, None | Some(0)) => false,
+        (Purpose::Server, Some(prefix)) => b"bimrs".contains(prefix),
+        (Purpose::Edge | Purpose::Other(_), Some(_)) => true,
+    }
+}
+
+impl<B: Backend> Backend for Framed<B> {
+    fn get(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        self.inner.get(key)?.map(|value| self.unframed(key, value)).transpose()
+    }
+
+    fn put(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
+        match self.framed(key, value) {
+            Some(frame) => self.inner.put(key, &frame),
+            None => self.inner.put(key, value),
+        }
+    }
+
+    fn remove(&self, key: &[u8]) -> io::Result<()> {
+        self.inner.remove(key)
+    }
+
+    fn apply(&self, batch: &Batch) -> io::Result<()> {
+        let mut framed = Batch::default();
+        for (key, value) in batch.writes() {
+            match value {
+                Some(value) => framed.put(key, self.framed(key, value).unwrap_or_else(|| value.to_vec())),
+                None => framed.remove(key),
+            }
+        }
+        self.inner.apply(&framed)
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.inner.flush()
+    }
+
+    fn range<'a>(&'a self, from: &[u8], to: &[u8]) -> Entries<'a> {
+        Box::new(self.inner.range(from, to).map(|entry| {
+            let (key, value) = entry?;
+            let value = self.unframed(&key, value)?;
+            Ok((key, value))
+        }))
+    }
+
+    fn last(&self, from: &[u8], to: &[u8]) -> io::Result<Option<Entry>> {
+        let Some((key, value)) = self.inner.last(from, to)? else { return Ok(None) };
+        let value = self.unframed(&key, value)?;
+        Ok(Some((key, value)))
+    }
+}

@@ -1,0 +1,116 @@
+//! The file beside sled's log that says whose store this is.
+//!
+//! sled takes a log that it cannot read for an empty one; the marker tells a store that was in use from a new one. And it holds what
+//! must be known to read a log that sled refuses: the id by which the store knows its frames ([`super::frame`]).
+
+use super::frame::FrameKey;
+use super::sled_log::Boot;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+const FILE: &str = "fogpost";
+const FILE_NEW: &str = "fogpost.new";
+/// Names the boot of the machine in which the store was opened last. It is removed when a write fails.
+const BOOT: &str = "boot";
+
+/// The id of a store, drawn when it is created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct StoreId(pub [u8; 16]);
+
+impl StoreId {
+    pub fn random() -> StoreId {
+        StoreId(uuid::Uuid::new_v4().into_bytes())
+    }
+    pub fn frames(&self) -> FrameKey {
+        FrameKey::of_store(&self.0)
+    }
+}
+
+/// Whether every value that matters is framed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Framing {
+    All,
+    /// An earlier version of fogpost began the store: what it wrote is not framed, and cannot be salvaged.
+    Some,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Marker {
+    pub purpose: String,
+    pub id: Option<(StoreId, Framing)>,
+}
+
+impl Marker {
+    /// The marker of a store that this process writes.
+    pub fn now(purpose: String, id: StoreId, framing: Framing) -> Marker {
+        Marker { purpose, id: Some((id, framing)) }
+    }
+
+    /// `None` when there is none.
+    pub fn read(dir: &Path) -> io::Result<Option<Marker>> {
+        let text = match fs::read(dir.join(FILE)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            read => String::from_utf8_lossy(&read?).into_owned(),
+        };
+        let field = |name: &str| {
+            let of = |line: &str| line.strip_prefix(name)?.strip_prefix(' ').map(str::to_owned);
+            text.lines().find_map(of)
+        };
+        let id = field("id").and_then(|id| uuid::Uuid::try_parse(&id).ok());
+        let framing = if field("framed").as_deref() == Some("all") { Framing::All } else { Framing::Some };
+        Ok(Some(Marker {
+            purpose: field("fogpost").unwrap_or_default(),
+            id: id.map(|id| (StoreId(id.into_bytes()), framing)),
+        }))
+    }
+
+    /// Replaces the marker of a store; on disk when this returns, except for the name of the directory itself.
+    pub fn write(&self, dir: &Path) -> io::Result<()> {
+        let mut text = format!("fogpost {}\n", self.purpose);
+        if let Some((id, framing)) = &self.id {
+            let framed = if *framing == Framing::All { "all" } else { "some" };
+            text.push_str(&format!("id {}\nframed {framed}\n", uuid::Uuid::from_bytes(id.0)));
+        }
+        let new = dir.join(FILE_NEW);
+        let mut file = File::create(&new)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&new, dir.join(FILE))?;
+        File::open(dir)?.sync_all()
+    }
+
+    /// Whether the store can be salvaged: all its values that matter are framed, and the key to their frames is known.
+    pub fn salvageable(&self) -> Option<StoreId> {
+        self.id.and_then(|(id, framing)| (framing == Framing::All).then_some(id))
+    }
+}
+
+/// Whether everything that was written into the store is in its file: the machine did not restart since it was opened last, and no
+/// write failed.
+pub(super) fn written_in(dir: &Path) -> Boot {
+    match (fs::read_to_string(dir.join(BOOT)), boot_id()) {
+        (Ok(then), Some(now)) if then == now => Boot::Same,
+        _ => Boot::Other,
+    }
+}
+
+/// The store in `dir` is opened, and may be written from now on.
+pub(super) fn opened(dir: &Path) -> io::Result<()> {
+    match boot_id() {
+        Some(boot) if written_in(dir) == Boot::Other => fs::write(dir.join(BOOT), boot),
+        _ => Ok(()),
+    }
+}
+
+/// A write failed: what stands behind it in the log may be of no account. This needs no room.
+pub(super) fn a_write_failed(dir: &Path) {
+    // When it cannot be removed either, the next opening takes what a failed write left for damage, and salvages the store.
+    let _ = fs::remove_file(dir.join(BOOT));
+}
+
+/// Which boot of the machine this is, as far as the kernel tells.
+fn boot_id() -> Option<String> {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    uuid::Uuid::try_parse(text.trim()).ok().map(|id| id.to_string())
+}

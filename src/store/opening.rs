@@ -1,0 +1,153 @@
+//! Opening a store: who it is, and whether it is ours and sound.
+
+use super::frame::Stamp;
+use super::framed::Framed;
+use super::marker::{self, Framing, Marker, StoreId};
+use super::presence::Presence;
+use super::room::DiskRoom;
+use super::watchdog::{self, Watchdog};
+use super::{Backend, FORMAT, OpenError, Purpose, Store, StoreError, barrier, on_sled, sled_log};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+/// The oldest format that is read. Its values are not framed; what is written into it is.
+const FORMAT_OLDEST: u32 = 2;
+
+/// What a store says of itself: its format, its id, and whether all its values are framed.
+const FORMAT_KEY: &[u8] = b"\0format";
+/// How often it was opened, and something new each time.
+const OPENED_KEY: &[u8] = b"\0opened";
+
+impl Store {
+    /// Opens the store in `path`; this is at least the opening with this number.
+    pub(super) fn open_after(
+        path: &Path,
+        purpose: Purpose,
+        room: &DiskRoom,
+        opening: u32,
+    ) -> Result<Store, OpenError> {
+        let failed = |source| OpenError::Io { path: path.to_owned(), source };
+        let marker = match path.exists() {
+            true => Marker::read(path).map_err(failed)?,
+            false => None,
+        };
+        if let Some(id) = marker.as_ref().and_then(Marker::salvageable) {
+            let checked = sled_log::check(path, &id.frames(), marker::written_in(path)).map_err(failed)?;
+            if let Some(reason) = checked {
+                return Err(OpenError::Damaged { path: path.to_owned(), reason });
+            }
+        }
+        let sled = on_sled::OnSled::open(path, room)?;
+        let presence = Arc::new(Presence::of(path).map_err(failed)?);
+        let (failures, present) = (sled.failures(), Arc::clone(&presence));
+        let dir = path.to_owned();
+        let watchdog = Watchdog::start(move || {
+            let absent = || present.check().err().map(|error| error.to_string());
+            let failed = failures().inspect(|_| marker::a_write_failed(&dir));
+            let failed = failed.map(|what| format!("the disk failed: {what}. {}", watchdog::DISK_ADVICE));
+            failed.or_else(absent)
+        });
+        let identity = Identity::of(&sled, path, purpose, marker.as_ref(), opening)?;
+        let first = Stamp::first_of(identity.opening);
+        let mut store = Store::on(Framed::new(sled, purpose, identity.id.frames(), identity.framing, first));
+        store.watchdog = Some(watchdog.map_err(failed)?);
+        store.presence = Some(presence);
+        store.path = Some(path.into());
+        store.settle_identity(path, purpose, &identity, marker)?;
+        Ok(store)
+    }
+
+    /// Writes who the store is. At every opening something new is written, so that a first flush proves that the barrier is in
+    /// use: sled skips a write that changes nothing, and a flush after it has nothing to sync.
+    fn settle_identity(
+        &self,
+        path: &Path,
+        purpose: Purpose,
+        identity: &Identity,
+        marker: Option<Marker>,
+    ) -> Result<(), OpenError> {
+        let before = barrier::calls();
+        let opened = [&identity.opening.to_be_bytes()[..], uuid::Uuid::new_v4().as_bytes()].concat();
+        let written =
+            self.put(FORMAT_KEY, &identity.encode(purpose)).and_then(|()| self.put(OPENED_KEY, &opened));
+        written.and_then(|()| self.flush()).map_err(|error| OpenError::Io {
+            path: path.to_owned(),
+            source: match error {
+                StoreError::Disk(source) => source,
+                other => io::Error::other(other),
+            },
+        })?;
+        if barrier::calls() == before {
+            return Err(OpenError::NoBarrier);
+        }
+        marker::opened(path).map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
+        let now = Marker::now(purpose.to_string(), identity.id, identity.framing);
+        if marker.as_ref() != Some(&now) {
+            let synced = now.write(path).and_then(|()| on_sled::sync_tree(path));
+            synced.map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
+        }
+        Ok(())
+    }
+}
+
+/// Who a store is.
+struct Identity {
+    id: StoreId,
+    framing: Framing,
+    /// How often it was opened.
+    opening: u32,
+}
+
+impl Identity {
+    /// Reads who the store is, makes up who a new one is, and refuses one that is not ours to read. `opening`: the least number
+    /// of this opening.
+    fn of(
+        sled: &impl Backend,
+        path: &Path,
+        purpose: Purpose,
+        marker: Option<&Marker>,
+        opening: u32,
+    ) -> Result<Identity, OpenError> {
+        let damaged = |reason: String| OpenError::Damaged { path: path.to_owned(), reason };
+        let read = |key| sled.get(key).map_err(|error| damaged(error.to_string()));
+        let Some(value) = read(FORMAT_KEY)? else {
+            if marker.is_some() {
+                return Err(damaged("it was written before, and now reads as empty".into()));
+            }
+            return Ok(Identity { id: StoreId::random(), framing: Framing::All, opening });
+        };
+        let too_short = || damaged("its format record is too short".into());
+        let (found, rest) = value.split_first_chunk().ok_or_else(too_short)?;
+        let found = u32::from_be_bytes(*found);
+        let (id, framing, owner) = match found {
+            FORMAT_OLDEST => (StoreId::random(), Framing::Some, rest),
+            FORMAT => {
+                let (id, rest) = rest.split_first_chunk().ok_or_else(too_short)?;
+                let (all, owner) = rest.split_first().ok_or_else(too_short)?;
+                (StoreId(*id), if *all == 1 { Framing::All } else { Framing::Some }, owner)
+            }
+            newer if newer > FORMAT => return Err(OpenError::NewerFormat { path: path.to_owned(), found }),
+            _ => return Err(OpenError::OlderFormat { path: path.to_owned(), found }),
+        };
+        if owner != purpose.to_string().as_bytes() {
+            return Err(OpenError::OtherPurpose {
+                path: path.to_owned(),
+                found: String::from_utf8_lossy(owner).into_owned(),
+                wanted: purpose.to_string(),
+            });
+        }
+        let opened = read(OPENED_KEY)?;
+        // An earlier format has a random number there, and no stamps.
+        let before = match (found, opened.as_deref().and_then(|value| value.first_chunk())) {
+            (FORMAT, Some(number)) => u32::from_be_bytes(*number),
+            _ => 0,
+        };
+        Ok(Identity { id, framing, opening: opening.max(before.saturating_add(1)) })
+    }
+
+    fn encode(&self, purpose: Purpose) -> Vec<u8> {
+        let all = u8::from(self.framing == Framing::All);
+        [&FORMAT.to_be_bytes()[..], &self.id.0, &[all], purpose.to_string().as_bytes()].concat()
+    }
+}

@@ -1,0 +1,320 @@
+//! Building a new store from what can still be found in a damaged one.
+//!
+//! **Promise.** A directory whose store sled refuses, or in which something cannot be read, gets a new store of all values that
+//! matter and can be found anywhere in the old one's file. The old one is kept aside under a name with the date. A crash in
+//! between leaves the old store, or the new one, whole.
+//! **Kept by.** Values are framed ([`super::frame`]), so that sled is not needed to find them. The new store is written and synced
+//! beside the old one, and then takes its name.
+//! **Not promised.** That what is found is what stood there last: it may hold values that had been removed, and older ones where the
+//! newest is damaged. A [`Rebuild`] knows what the values mean, and decides.
+
+use super::directory::STORE;
+pub use super::frame::Stamp;
+use super::frame::{FRAME_MAX, Frame, FrameKey, MAGIC};
+use super::marker::{self, Marker, StoreId};
+use super::on_sled::{self, LOG_FILE};
+use super::room::DiskRoom;
+use super::sled_log::Boot;
+use super::{OpenError, Purpose, Store, StoreError};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::ops::Bound;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// The new store while it is being written, and the file in it that says that it is whole.
+const NEW: &str = "store.new";
+const WHOLE: &str = "whole";
+/// Says that the store is to be salvaged at the next start.
+const REQUEST: &str = "salvage";
+
+/// Puts what was found into a new store, as far as it still counts.
+pub type Rebuild<'a> = &'a dyn Fn(&Salvaged, &Store) -> Result<(), StoreError>;
+
+/// What an opening does when something that was confirmed is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnLoss {
+    /// It records the loss, and goes on.
+    Record,
+    /// It writes nothing and fails with [`StoreError::Damaged`]: what is missing may still be found in the store's file.
+    Refuse,
+}
+
+/// A value that was found, the newest under its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    pub key: Vec<u8>,
+    pub value: Vec<u8>,
+    pub stamp: Stamp,
+}
+
+/// What a damaged store still holds: the newest sound value under each key. In memory is only where each stands.
+pub struct Salvaged {
+    log: File,
+    frames: FrameKey,
+    boot: Boot,
+    places: BTreeMap<Key, Place>,
+}
+
+/// A key in as few bytes as possible: there may be a million.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Key {
+    Short { bytes: [u8; 14], length: u8 },
+    Long(Box<[u8]>),
+}
+
+impl Key {
+    fn of(key: &[u8]) -> Key {
+        let mut bytes = [0; 14];
+        match bytes.get_mut(..key.len()) {
+            Some(room) => {
+                room.copy_from_slice(key);
+                Key::Short { bytes, length: key.len() as u8 }
+            }
+            None => Key::Long(key.into()),
+        }
+    }
+}
+
+/// Where a frame stands.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    stamp: Stamp,
+    at: u64,
+}
+
+impl Salvaged {
+    /// Looks through the log of the store in `path` for frames of its own.
+    fn scan(path: &Path, id: StoreId, boot: Boot) -> io::Result<Salvaged> {
+        let log = match File::open(path.join(LOG_FILE)) {
+            // A lost log holds nothing.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => tempfile::tempfile()?,
+            opened => opened?,
+        };
+        let mut found = Salvaged { log, frames: id.frames(), boot, places: BTreeMap::new() };
+        let mut places = BTreeMap::new();
+        found.each_frame(&mut |at, frame| {
+            let place = Place { stamp: frame.stamp, at };
+            let known = places.entry(Key::of(frame.key)).or_insert(place);
+            if known.stamp <= place.stamp {
+                *known = place;
+            }
+        })?;
+        found.places = places;
+        Ok(found)
+    }
+
+    /// Gives each frame in the file, with its place. What stands within a frame is not looked at: a producer chose it.
+    fn each_frame(&self, give: &mut dyn FnMut(u64, Frame<'_>)) -> io::Result<()> {
+        const CHUNK: usize = 1 << 20;
+        let mut bytes = vec![0; CHUNK + FRAME_MAX];
+        let (mut at, mut next) = (0u64, 0u64);
+        loop {
+            let length = read_up_to(&self.log, &mut bytes, at)?;
+            let is_last = length < bytes.len();
+            let limit = if is_last { length } else { CHUNK };
+            for start in memchr::memmem::find_iter(&bytes[..length], &MAGIC) {
+                let place = at + start as u64;
+                if start >= limit || place < next {
+                    continue;
+                }
+                if let Some(frame) = self.frames.decode(&bytes[start..length]) {
+                    next = place + frame.len() as u64;
+                    give(place, frame);
+                }
+            }
+            if is_last {
+                return Ok(());
+            }
+            at += CHUNK as u64;
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// How many keys were found.
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Whether all that was written before a crash is in the file, as far as it is sound: the machine did not restart.
+    pub fn is_of_this_boot(&self) -> bool {
+        self.boot == Boot::Same
+    }
+
+    /// The newest value under `key`.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Found>, StoreError> {
+        self.places.get(&Key::of(key)).map(|place| self.read(*place)).transpose()
+    }
+
+    /// The newest values from key `from` (inclusive) to `to` (exclusive). Keys of up to 14 bytes come first, in ascending order,
+    /// then longer ones.
+    pub fn range(&self, from: &[u8], to: &[u8]) -> impl Iterator<Item = Result<Found, StoreError>> + '_ {
+        let short = (Bound::Included(lowest(from)), Bound::Excluded(lowest(to)));
+        let long = (Bound::Included(Key::Long(from.into())), Bound::Excluded(Key::Long(to.into())));
+        let places = self.places.range(short).chain(self.places.range(long));
+        places.map(|(_, place)| self.read(*place))
+    }
+
+    /// Every sound value that stands anywhere under one of `keys`, in no order: for the keys whose newest value turns out not to
+    /// count. Reads the whole file.
+    pub fn versions(&self, keys: &[Vec<u8>]) -> Result<Vec<Found>, StoreError> {
+        let mut versions = Vec::new();
+        let mut keep = |_, frame: Frame<'_>| {
+            if keys.iter().any(|key| key == frame.key) {
+                versions.push(owned(frame));
+            }
+        };
+        self.each_frame(&mut keep).map_err(StoreError::Disk)?;
+        Ok(versions)
+    }
+
+    fn read(&self, place: Place) -> Result<Found, StoreError> {
+        let mut bytes = vec![0; FRAME_MAX];
+        let length = read_up_to(&self.log, &mut bytes, place.at).map_err(StoreError::Disk)?;
+        let frame = self.frames.decode(&bytes[..length]);
+        frame.map(owned).ok_or_else(|| StoreError::Damaged {
+            place: format!("byte {} of the damaged store", place.at),
+            reason: "it reads differently each time".into(),
+        })
+    }
+
+    fn next_opening(&self) -> u32 {
+        self.places.values().map(|place| place.stamp.opening()).max().unwrap_or(0) + 1
+    }
+}
+
+fn owned(frame: Frame<'_>) -> Found {
+    Found { key: frame.key.to_vec(), value: frame.value.to_vec(), stamp: frame.stamp }
+}
+
+/// The least short key that is not below `key`.
+fn lowest(key: &[u8]) -> Key {
+    match Key::of(key) {
+        Key::Long(key) => {
+            // Cut: it sorts behind its own beginning.
+            let mut bytes = [0; 14];
+            bytes.copy_from_slice(&key[..14]);
+            Key::Short { bytes, length: 15 }
+        }
+        short => short,
+    }
+}
+
+fn read_up_to(file: &File, bytes: &mut [u8], at: u64) -> io::Result<usize> {
+    let mut read = 0;
+    while read < bytes.len() {
+        match file.read_at(&mut bytes[read..], at + read as u64) {
+            Ok(0) => break,
+            Ok(more) => read += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(read)
+}
+
+/// Whether the store of a data directory can be salvaged: all its values that matter are framed.
+pub fn is_possible(dir: &Path) -> bool {
+    Marker::read(&dir.join(STORE)).ok().flatten().is_some_and(|marker| marker.salvageable().is_some())
+}
+
+/// Has the store of a data directory salvaged at the next start. On disk when this returns.
+pub fn request(dir: &Path) -> io::Result<()> {
+    File::create(dir.join(REQUEST))?.sync_all()?;
+    File::open(dir)?.sync_all()
+}
+
+pub(super) fn is_requested(dir: &Path) -> bool {
+    dir.join(REQUEST).exists()
+}
+
+pub(super) fn withdraw_request(dir: &Path) -> io::Result<()> {
+    remove_if_there(&dir.join(REQUEST))
+}
+
+/// Ends what a crash interrupted: a new store that is whole takes the name of the one that was moved aside.
+pub(super) fn finish_interrupted(dir: &Path) -> io::Result<()> {
+    let (store, new) = (dir.join(STORE), dir.join(NEW));
+    if new.join(WHOLE).exists() && !store.exists() {
+        fs::rename(&new, &store)?;
+    }
+    if store.join(WHOLE).exists() {
+        fs::remove_file(store.join(WHOLE))?;
+        remove_if_there(&dir.join(REQUEST))?;
+        File::open(dir)?.sync_all()?;
+    }
+    Ok(())
+}
+
+/// Puts a new store, of what can be found in the old one, in its place. `Ok(false)`, and nothing was changed, when it cannot be
+/// salvaged, or holds nothing that can be found.
+///
+/// Nobody may have the store open.
+pub(super) fn salvage(
+    dir: &Path,
+    purpose: Purpose,
+    room: &DiskRoom,
+    rebuild: Rebuild<'_>,
+) -> Result<bool, OpenError> {
+    let (store, new) = (dir.join(STORE), dir.join(NEW));
+    let failed = |source| OpenError::Io { path: store.clone(), source };
+    let marker = Marker::read(&store).map_err(failed)?;
+    let Some((id, boot)) =
+        marker.and_then(|marker| Some((marker.salvageable()?, marker::written_in(&store))))
+    else {
+        return Ok(false);
+    };
+    let found = Salvaged::scan(&store, id, boot).map_err(failed)?;
+    if found.is_empty() {
+        return Ok(false);
+    }
+    tracing::warn!(data_dir = %dir.display(), values = found.len(), "the store is damaged: a new one is built from all that can be read of it");
+    if new.exists() {
+        fs::remove_dir_all(&new).map_err(failed)?; // left by a crash
+    }
+    {
+        let target = Store::open_after(&new, purpose, room, found.next_opening())?;
+        let built = rebuild(&found, &target).and_then(|()| target.flush());
+        built.map_err(|error| OpenError::Salvage { path: store.clone(), source: Box::new(error) })?;
+    }
+    let aside = aside_name(dir);
+    let swapped = || -> io::Result<()> {
+        File::create(new.join(WHOLE))?.sync_all()?;
+        on_sled::sync_tree(&new)?;
+        fs::rename(&store, &aside)?;
+        File::open(dir)?.sync_all()?;
+        finish_interrupted(dir)
+    };
+    swapped().map_err(failed)?;
+    tracing::error!(
+        damaged = %aside.display(),
+        "the store was damaged, and is rebuilt from what could be read of it. The damaged one is kept; delete it when nobody needs to look into it. Check the disk"
+    );
+    Ok(true)
+}
+
+/// A name that says when, and that is free.
+fn aside_name(dir: &Path) -> PathBuf {
+    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H-%M-%SZ").to_string();
+    let names = (1u32..).map(|n| match n {
+        1 => format!("{STORE}.damaged-{now}"),
+        n => format!("{STORE}.damaged-{now}-{n}"),
+    });
+    let mut free = names.map(|name| dir.join(name)).filter(|path| !path.exists());
+    free.next().expect("there is always another number")
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+#[cfg(test)]
+#[path = "salvage_tests.rs"]
+mod tests;
