@@ -24,7 +24,7 @@ fn backup(operator: &Operator, to: &Path) -> Value {
 /// How many events of a garage are reported as missing.
 fn missing(server: &Server, garage: &str) -> u64 {
     let answer = server.http().get_json(&format!("/v1/garages/{garage}"));
-    let holes = answer["holes"].as_array().unwrap().iter();
+    let holes = answer["missing_ranges"].as_array().unwrap().iter();
     holes.map(|hole| hole["last"].as_u64().unwrap() - hole["first"].as_u64().unwrap() + 1).sum()
 }
 

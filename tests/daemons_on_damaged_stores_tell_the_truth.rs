@@ -84,7 +84,7 @@ fn refused(program: &str, dir: &Path) -> Option<String> {
 fn assert_once_or_in_a_hole(server: &Server, journals: &[&Journal]) -> usize {
     let answer = server.http().get_json("/v1/garages/Bull%20Ring");
     let mut holes: BTreeMap<(String, u64), String> = BTreeMap::new();
-    for hole in answer["holes"].as_array().unwrap() {
+    for hole in answer["missing_ranges"].as_array().unwrap() {
         let number = |name: &str| hole[name].as_u64().unwrap();
         for sequence in number("first")..=number("last") {
             let place = (hole["epoch"].as_str().unwrap().to_owned(), sequence);

@@ -403,7 +403,7 @@ fn applied_and_missing(server: &Server) -> (BTreeSet<u64>, BTreeSet<u64>) {
     assert_eq!(applied.len(), events.len(), "one sequence, two events");
     let garage = server.http().get_json("/v1/garages/Bull%20Ring");
     let mut missing = BTreeSet::new();
-    for hole in garage["holes"].as_array().unwrap() {
+    for hole in garage["missing_ranges"].as_array().unwrap() {
         for sequence in hole["first"].as_u64().unwrap()..=hole["last"].as_u64().unwrap() {
             assert!(missing.insert(sequence) && !applied.contains(&sequence), "{hole}");
         }

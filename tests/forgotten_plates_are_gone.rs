@@ -69,7 +69,7 @@ fn a_forgotten_plate_is_a_token_and_after_compacting_its_bytes_are_gone() {
         let mut garages = http.get_json("/v1/garages");
         for garage in garages["garages"].as_array_mut().unwrap() {
             // What is merely seen is forgotten at a restart.
-            let keep = ["name", "occupied", "events", "stays", "taken", "marks", "holes_total"];
+            let keep = ["name", "occupied", "events", "stays", "taken", "marks", "missing_events"];
             garage.as_object_mut().unwrap().retain(|field, _| keep.contains(&field.as_str()));
         }
         (

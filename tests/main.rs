@@ -32,6 +32,7 @@ mod confirmed_events_survive_kills;
 mod confirmed_events_survive_power_cuts;
 mod confirming_ends_in_a_sync;
 mod daemons_on_damaged_stores_tell_the_truth;
+mod damage_never_stops_a_garage_or_the_city;
 mod directories_and_ledgers_may_be_copied_and_lost;
 mod forgotten_plates_are_gone;
 mod money_follows_from_events;

@@ -289,6 +289,9 @@ fn an_outbox_that_lost_its_end_is_not_called_sound() {
     edge.restart();
     wait_until("the rest is delivered", Duration::from_secs(20), &[&edge, &server], || edge.depth() == 0);
     let garage = server.http().get_json("/v1/garages/a");
-    assert_eq!((&garage["holes"][0]["first"], &garage["holes"][0]["last"]), (&4.into(), &6.into()));
+    assert_eq!(
+        (&garage["missing_ranges"][0]["first"], &garage["missing_ranges"][0]["last"]),
+        (&4.into(), &6.into())
+    );
     assert_eq!(garage["occupied"], 3);
 }

@@ -111,9 +111,11 @@ struct GarageAnswer {
     full: Option<String>,
     /// Confirmed events that the garage could not read any more when it started.
     damaged: u64,
-    /// The first hundred; `holes_total` counts all.
-    holes: Vec<HoleLine>,
-    holes_total: usize,
+    /// The first hundred; the two counts are of all.
+    missing_ranges: Vec<HoleLine>,
+    missing_ranges_total: usize,
+    /// The sum of the events in all missing ranges.
+    missing_events: u64,
 }
 
 /// How many there are.
@@ -175,7 +177,7 @@ fn garage_answer(web: &Web, view: &Snapshot, key: &SiteName) -> GarageAnswer {
     let garage = view.garages.get(key).unwrap_or(&unknown);
     let retired = garage.orders.decommissioned.as_ref();
     let seconds = |ms: u64| ms as f64 / 1000.0;
-    let (holes_total, holes) = view.holes_of(key, 100);
+    let (missing_ranges_total, missing_events, missing_ranges) = view.holes_of(key, 100);
     GarageAnswer {
         occupancy: OccupancyLine::new(name, garage),
         capacity_told: (garage.told_capacity != garage.capacity).then_some(garage.told_capacity),
@@ -205,8 +207,9 @@ fn garage_answer(web: &Web, view: &Snapshot, key: &SiteName) -> GarageAnswer {
         full: observed.and_then(|observed| observed.shortage.clone()),
         damaged: observed.map_or(0, |observed| observed.damaged),
         refused: seen.refused.clone(),
-        holes_total,
-        holes: holes.into_iter().map(HoleLine::from).collect(),
+        missing_ranges: missing_ranges.into_iter().map(HoleLine::from).collect(),
+        missing_ranges_total,
+        missing_events,
     }
 }
 
