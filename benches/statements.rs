@@ -93,7 +93,7 @@ fn main() -> Result<(), Failed> {
 
 /// A server's directory with tariffs, registered plates, and stays all over a month.
 fn fill(data: &Path, stays: u64, accounts: u64) -> Result<(), Failed> {
-    let mut books = Offline::open(DataDir::hold(data)?)?;
+    let mut books = Offline::open(DataDir::hold(data)?, None)?;
     let mut puts = vec![Put::Tariffs(TARIFF.to_owned())];
     if accounts > 1 {
         let lines = (0..cars(accounts))

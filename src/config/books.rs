@@ -5,7 +5,7 @@ use crate::parking::register::Account;
 use crate::parking::statement::Month;
 use crate::parking::{ChargeId, Plate};
 use crate::server::books::{Asked, Whose};
-use crate::server::commands::Command;
+use crate::server::commands::Intent;
 use clap::{Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -234,7 +234,7 @@ impl From<PlatesFlags> for ServerTask {
             PlatesFlags::List { json } => BooksTask::List { what, json },
             PlatesFlags::Add { plate, account, name } => BooksTask::Add { plate, account, name },
             PlatesFlags::Remove { plate } => {
-                return ServerTask::Command(Command::RemovePlate { plate: plate.to_string() });
+                return ServerTask::Command(Intent::RemovePlate { plate: plate.to_string() });
             }
         })
     }
@@ -247,7 +247,7 @@ impl From<ContractsFlags> for ServerTask {
             ContractsFlags::Import { file, dry_run, json } => BooksTask::Import { what, file, dry_run, json },
             ContractsFlags::List { json } => BooksTask::List { what, json },
             ContractsFlags::Remove { contract } => {
-                return ServerTask::Command(Command::RemoveContract { contract });
+                return ServerTask::Command(Intent::RemoveContract { contract });
             }
         })
     }
@@ -262,9 +262,9 @@ impl From<ChargesFlags> for ServerTask {
                 let asked = Asked { plate, garage, account, month, after, limit: limit as usize };
                 ServerTask::Books(BooksTask::ListCharges { asked, json })
             }
-            ChargesFlags::Void { charge, reason } => ServerTask::Command(Command::Void { charge, reason }),
+            ChargesFlags::Void { charge, reason } => ServerTask::Command(Intent::Void { charge, reason }),
             ChargesFlags::Credit { charge, amount, reason } => {
-                ServerTask::Command(Command::Credit { charge, amount, reason })
+                ServerTask::Command(Intent::Credit { charge, amount, reason })
             }
         }
     }

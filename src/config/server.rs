@@ -8,7 +8,7 @@ use crate::parking::moment::MomentError;
 use crate::parking::statement::Operator;
 use crate::parking::tariff::TariffSet;
 use crate::parking::{Moment, Plate};
-use crate::server::commands::{Command, Place, ToForget};
+use crate::server::commands::{Intent, Place};
 use crate::telemetry::LogFormat;
 use crate::transport::ServerAddress;
 use clap::{Parser, Subcommand};
@@ -214,8 +214,8 @@ pub enum ServerTask {
         json: bool,
     },
     Refold,
-    /// Record this in the ledger.
-    Command(Command),
+    /// Do this, and record it in the ledger.
+    Command(Intent),
     Backup {
         to: PathBuf,
         json: bool,
@@ -245,25 +245,25 @@ impl From<TaskFlags> for ServerTask {
         match flags {
             TaskFlags::Garages(GaragesFlags::List { json }) => ServerTask::ListGarages { json },
             TaskFlags::Garages(GaragesFlags::Adopt { name }) => {
-                ServerTask::Command(Command::Adopt { garage: name })
+                ServerTask::Command(Intent::Adopt { garage: name })
             }
             TaskFlags::Garages(GaragesFlags::Rename { old, new }) => {
-                ServerTask::Command(Command::Rename { garage: old, to: new })
+                ServerTask::Command(Intent::Rename { garage: old, to: new })
             }
             TaskFlags::Garages(GaragesFlags::Decommission { name, undo }) => {
-                ServerTask::Command(Command::Decommission { garage: name, undo })
+                ServerTask::Command(Intent::Decommission { garage: name, undo })
             }
             TaskFlags::Garages(GaragesFlags::Capacity { name, spaces, as_told: _ }) => {
-                ServerTask::Command(Command::Capacity { garage: name, spaces })
+                ServerTask::Command(Intent::Capacity { garage: name, spaces })
             }
             TaskFlags::Quarantine(QuarantineFlags::List { after, limit, json }) => {
                 ServerTask::ListQuarantine { after, limit: limit as usize, json }
             }
             TaskFlags::Quarantine(QuarantineFlags::Release { place }) => {
-                ServerTask::Command(Command::Release { place })
+                ServerTask::Command(Intent::Release { place })
             }
             TaskFlags::Quarantine(QuarantineFlags::Discard { place, reason }) => {
-                ServerTask::Command(Command::Discard { place, reason })
+                ServerTask::Command(Intent::Discard { place, reason })
             }
             TaskFlags::Tariffs(TariffsFlags::Check { file }) => ServerTask::CheckTariffs { file },
             TaskFlags::Tariffs(TariffsFlags::Price { garage, entry, exit, json }) => {
@@ -277,10 +277,7 @@ impl From<TaskFlags> for ServerTask {
             TaskFlags::Statements(flags) => flags.into(),
             TaskFlags::Journal(flags) => flags.into(),
             TaskFlags::Stays(flags) => flags.into(),
-            TaskFlags::Forget { plate } => {
-                let whose = ToForget::Plate(plate.to_string());
-                ServerTask::Command(Command::Forget { whose, seed: rand::random() })
-            }
+            TaskFlags::Forget { plate } => ServerTask::Command(Intent::Forget { plate: plate.to_string() }),
             TaskFlags::Compact { to } => ServerTask::Compact { to },
             TaskFlags::Verify { json } => ServerTask::Verify { json },
             TaskFlags::Refold => ServerTask::Refold,
@@ -392,16 +389,16 @@ mod tests {
     fn commands_are_read_as_they_are_meant() {
         let garage = || SiteName::new("a").unwrap();
         let command = |args: &[&str]| match config(args).unwrap().task {
-            ServerTask::Command(command) => command,
+            ServerTask::Command(intent) => intent,
             other => panic!("{other:?}"),
         };
-        let spaces = |spaces| Command::Capacity { garage: garage(), spaces };
+        let spaces = |spaces| Intent::Capacity { garage: garage(), spaces };
         assert_eq!(command(&["garages", "capacity", "a", "30"]), spaces(Some(30)));
         assert_eq!(command(&["garages", "capacity", "a", "--as-told"]), spaces(None));
-        let undo = Command::Decommission { garage: garage(), undo: true };
+        let undo = Intent::Decommission { garage: garage(), undo: true };
         assert_eq!(command(&["garages", "decommission", "a", "--undo"]), undo);
         let place = Place { position: 17, index: Some(3) };
-        assert_eq!(command(&["quarantine", "release", "17.3"]), Command::Release { place });
+        assert_eq!(command(&["quarantine", "release", "17.3"]), Intent::Release { place });
     }
 
     #[test]
@@ -445,10 +442,10 @@ mod tests {
         assert_eq!(books(&some), exports(&[Format::Html, Format::Csv]));
         let charge = "Bull Ring/d5947e0f-1414-4ac6-8009-21147bb78df6/623";
         let credit = ["charges", "credit", charge, "--amount", "150", "--reason", "x"];
-        let expected = Command::Credit { charge: charge.parse().unwrap(), amount: 150, reason: "x".into() };
+        let expected = Intent::Credit { charge: charge.parse().unwrap(), amount: 150, reason: "x".into() };
         assert_eq!(config(&credit).unwrap().task, ServerTask::Command(expected));
         let remove = config(&["plates", "remove", "b-ab 1"]).unwrap().task;
-        assert_eq!(remove, ServerTask::Command(Command::RemovePlate { plate: "BAB1".into() }));
+        assert_eq!(remove, ServerTask::Command(Intent::RemovePlate { plate: "BAB1".into() }));
     }
 
     #[test]

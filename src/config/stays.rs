@@ -3,7 +3,7 @@
 use super::ServerTask;
 use crate::parking::event::Moment;
 use crate::parking::{ChargeId, EventId};
-use crate::server::commands::Command;
+use crate::server::commands::Intent;
 use clap::Subcommand;
 
 #[derive(Debug, Subcommand)]
@@ -67,16 +67,16 @@ impl From<StaysFlags> for ServerTask {
     fn from(flags: StaysFlags) -> ServerTask {
         ServerTask::Command(match flags {
             StaysFlags::Review { json } => return ServerTask::ReviewStays { json },
-            StaysFlags::Join { entry, exit, reason } => Command::JoinStay { entry, exit, reason },
+            StaysFlags::Join { entry, exit, reason } => Intent::JoinStay { entry, exit, reason },
             StaysFlags::Close { entry, left, reason } => {
                 let (left_at_ms, offset_minutes) = kept(left);
-                Command::CloseStay { entry, left_at_ms, offset_minutes, reason }
+                Intent::CloseStay { entry, left_at_ms, offset_minutes, reason }
             }
             StaysFlags::Split { entry, left, entered, reason } => {
                 let ((left_at_ms, offset_minutes), (entered_at_ms, _)) = (kept(left), kept(entered));
-                Command::SplitStay { entry, left_at_ms, entered_at_ms, offset_minutes, reason }
+                Intent::SplitStay { entry, left_at_ms, entered_at_ms, offset_minutes, reason }
             }
-            StaysFlags::Bill { charge, reason } => Command::BillStay { charge, reason },
+            StaysFlags::Bill { charge, reason } => Intent::BillStay { charge, reason },
         })
     }
 }

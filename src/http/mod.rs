@@ -169,7 +169,7 @@ pub fn with_fallbacks(router: Router) -> Router {
 /// Why HTTP cannot be served. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "cannot listen on {address}: {source}. Nothing was changed. Is another program there? Choose another --http"
+    "cannot listen on {address}: {source}. No event was taken, and none is lost. Is another program there? Choose another --http"
 )]
 pub struct ListenError {
     pub address: SocketAddr,

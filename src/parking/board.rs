@@ -128,6 +128,9 @@ pub struct Observation {
     pub shortage: Option<String>,
 }
 
+/// The longest observation that is read, in bytes: a server keeps the last one of each garage.
+pub const OBSERVATION_MAX: usize = 1024;
+
 /// Bytes of another version, or no message at all.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the other side speaks of the board in a form that this program does not know")]
@@ -146,7 +149,8 @@ macro_rules! rides_along {
     )*};
 }
 // Form 1 of the board had versions without the run, form 2 (see `earlier`) came as a whole.
-rides_along!(BoardQuestion in form 3, BoardAnswer in form 3, BoardPart in form 3, Observation in form 1);
+rides_along!(BoardQuestion in form 3, BoardAnswer in form 3, BoardPart in form 3);
+const OBSERVATION_FORM: u8 = 1;
 
 /// The board as edges of version 0.1.0 ask for it, and get it: in one piece, so only where the city is small enough for a reply.
 pub mod earlier {
@@ -175,6 +179,18 @@ pub mod earlier {
 
 fn encode(version: u8, value: &impl Serialize) -> Vec<u8> {
     postcard::to_extend(value, vec![version]).expect("it always encodes")
+}
+
+impl Observation {
+    pub fn from_bytes(bytes: &[u8]) -> Result<Observation, UnknownForm> {
+        if bytes.len() > OBSERVATION_MAX {
+            return Err(UnknownForm);
+        }
+        decode(OBSERVATION_FORM, bytes)
+    }
+    pub fn to_bytes(&self) -> Vec<u8> {
+        encode(OBSERVATION_FORM, self)
+    }
 }
 
 fn decode<T: DeserializeOwned>(version: u8, bytes: &[u8]) -> Result<T, UnknownForm> {
@@ -350,5 +366,20 @@ mod tests {
         assert_eq!(Observation::from_bytes(&[9, 1, 2]), Err(UnknownForm));
         assert_eq!(BoardQuestion::from_bytes(&[2, 0]), Err(UnknownForm), "an older one");
         assert_eq!(Observation::from_bytes(&[]), Err(UnknownForm));
+    }
+
+    #[test]
+    fn an_observation_that_is_far_too_long_is_not_read() {
+        let of = |length: usize| Observation {
+            capacity: 1,
+            occupied: None,
+            backlog: 0,
+            oldest_age_ms: None,
+            clock_set: true,
+            damaged: 0,
+            shortage: Some("x".repeat(length)),
+        };
+        assert_eq!(Observation::from_bytes(&of(900).to_bytes()), Ok(of(900)));
+        assert_eq!(Observation::from_bytes(&of(1100).to_bytes()), Err(UnknownForm));
     }
 }

@@ -143,6 +143,15 @@ impl<N> Inside<N> {
         self.by_plate.remove(plate)
     }
 
+    /// Takes out the cars whose notes are so.
+    pub fn take_all(&mut self, is: impl Fn(&N) -> bool) -> Vec<(Plate, N)> {
+        let taken: Vec<_> = self.by_plate.extract_if(|_, note| is(note)).collect();
+        if !taken.is_empty() {
+            self.by_plate.shrink_to(2 * self.by_plate.len());
+        }
+        taken
+    }
+
     pub fn len(&self) -> usize {
         self.by_plate.len()
     }

@@ -74,7 +74,7 @@ impl Source<'_> {
             None => match admin::reach(self.data_dir, request, |_| {}).map_err(|error| error.to_string())? {
                 Reached::Daemon(answer) => answer,
                 Reached::Directory(dir) => {
-                    let books = Offline::open(dir).map_err(|error| error.to_string())?;
+                    let books = Offline::open(dir, None).map_err(|error| error.to_string())?;
                     let books = self.offline.insert(books);
                     books.answer(request, &Caller::this_process()).map_err(|error| error.to_string())?
                 }
@@ -126,14 +126,17 @@ pub fn into_new<T, U>(
         named.map(|()| written).map_err(|error| error.to_string())
     });
     written.and_then(finish).map_err(|reason| {
-        let left = match fs::remove_dir_all(&unfinished) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                "What was copied so far is none; remove it"
-            }
-            _ => "What was copied so far was removed",
+        // Which of the two there is depends on how far it came; neither is to be taken for a whole one.
+        let removed = [unfinished, target.store()].map(|store| match fs::remove_dir_all(&store) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(format!("{store:?}: {error}")),
+            _ => Ok(()),
+        });
+        let left = match removed.into_iter().collect::<Result<Vec<()>, String>>() {
+            Ok(_) => "What was copied was removed".to_owned(),
+            Err(error) => format!("What was copied is still there, and cannot be removed ({error}): do not use it"),
         };
         format!(
-            "the {what} in {to:?} was not made: {reason}. The server's own data is not touched by it. {left}"
+            "the {what} in {to:?} was not made: {reason}. The server's own data is not touched by it. {left}. Remove {to:?}, and try again"
         )
     })
 }
@@ -241,4 +244,46 @@ fn write_synced(path: &Path, text: &str) -> io::Result<()> {
 
 fn sync(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `certify` failed (its disk was full), and the message said that the copy was removed, while it stayed under the name of a
+    /// server's store: the next server on that directory would have served it.
+    #[test]
+    fn a_backup_that_is_not_certified_leaves_nothing_that_looks_like_one_and_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, fails_at) in [("copy", 1), ("name", 2), ("certificate", 3)] {
+            let to = dir.path().join(name);
+            let write = |unfinished: &Path| match fails_at {
+                1 => {
+                    fs::create_dir(unfinished).unwrap();
+                    Err("no room".to_owned())
+                }
+                // There is nothing to give a name to.
+                2 => Ok(()),
+                _ => fs::create_dir(unfinished).map_err(|error| error.to_string()),
+            };
+            let said = into_new(&to, "backup", write, |()| Err::<(), _>("no room".to_owned())).unwrap_err();
+            assert!(said.contains("What was copied was removed"), "{name}: {said}");
+            let left: Vec<_> = fs::read_dir(&to).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            assert!(!left.iter().any(|name| name.to_string_lossy().starts_with("store")), "{name}: {left:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_removed_is_said_to_be_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let to = dir.path().join("backup");
+        // In the place of the unfinished copy stands something that is no directory.
+        let write = |unfinished: &Path| {
+            fs::write(unfinished, "x").unwrap();
+            Err::<(), _>("no room".to_owned())
+        };
+        let said = into_new(&to, "backup", write, |()| Ok(())).unwrap_err();
+        assert!(said.contains("still there") && said.contains("do not use it"), "{said}");
+        assert!(to.join(UNFINISHED).exists());
+    }
 }

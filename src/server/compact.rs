@@ -37,7 +37,7 @@ pub fn run(data_dir: &Path, to: &Path) -> Result<String, String> {
         Reached::Daemon(_) => {
             return Err("the server runs. Nothing was changed. Stop it first: what it would take meanwhile would be missing in the new directory".into());
         }
-        Reached::Directory(dir) => Offline::open(dir).map_err(|error| error.to_string())?,
+        Reached::Directory(dir) => Offline::open(dir, None).map_err(|error| error.to_string())?,
     };
     let said = |changed: Changed| {
         format!(

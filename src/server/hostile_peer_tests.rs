@@ -50,7 +50,7 @@ fn sixteen() -> impl Strategy<Value = [u8; 16]> {
 
 /// What stands under a sequence. Pages with the same `variant` begin alike, as those of a copied directory do.
 fn message(sequence: u64, variant: u8, of: u64) -> Message {
-    let far = ["-009999-01-02T00:00:00Z", "9999-12-30T23:59:59Z"][usize::from(variant % 2)];
+    let far = ["1000-01-02T00:00:00Z", "9000-12-30T23:59:59Z"][usize::from(variant % 2)];
     let json = match (sequence.wrapping_add(variant.into())) % 6 {
         0 => r#"{"kind":"entry","plate":"AA1"}"#.to_owned(),
         1 => r#"{"kind":"exit","plate":"AA1"}"#.to_owned(),

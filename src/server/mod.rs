@@ -5,6 +5,7 @@
 mod backup;
 mod boards;
 pub mod books;
+mod capacities;
 pub mod commands;
 mod compact;
 pub mod folding;
@@ -16,6 +17,7 @@ pub mod opening;
 #[cfg(test)]
 mod readers_tests;
 pub mod reckoning;
+mod seen;
 pub mod serving;
 pub mod verify;
 pub mod view;
@@ -32,9 +34,11 @@ use crate::store::salvage;
 use crate::telemetry;
 use crate::transport::front;
 use boards::Boards;
+use capacities::Capacities;
 use commands::Desk;
 use folding::Signal;
 use opening::OpenedLedger;
+use seen::Strangers;
 use serving::{Counters, Serving};
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -124,7 +128,7 @@ impl Server {
             let of_sites = told.flat_map(|(key, garage)| {
                 view.sites_of(key).into_iter().map(|site| (site, garage.told_capacity))
             });
-            of_sites.collect()
+            Capacities::of_ledger(of_sites)
         };
         let (orders, ordered) = mpsc::channel(1);
         signal.grown_to(ledger.position());
@@ -141,6 +145,7 @@ impl Server {
             replies,
             orders: ordered,
             capacities,
+            strangers: Strangers::default(),
             room: room.clone(),
             short_of_room: false,
         };

@@ -34,10 +34,10 @@ pub struct Replies(RouterSendHalf);
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
     #[error(
-        "cannot listen on {address}: {source}. Nothing was changed. Is another server running there? Choose another --listen"
+        "cannot listen on {address}: {source}. No event was taken, and none is lost. Is another server running there? Choose another --listen"
     )]
     Bind { address: ServerAddress, source: io::Error },
-    #[error("the ZeroMQ socket did not start: {0}. Nothing was changed")]
+    #[error("the ZeroMQ socket did not start: {0}. No event was taken, and none is lost")]
     Socket(#[from] zeromq::ZmqError),
 }
 

@@ -31,6 +31,20 @@ pub enum Garages {
 }
 
 impl Contract {
+    /// Whether a file could have given it, or what is left of it when its plates are forgotten: what was kept of one is
+    /// checked when it is read again.
+    pub fn check(&self) -> Result<(), String> {
+        let is_label = |text: &String| label(text).is_ok_and(|name| name == *text);
+        let garages = match &self.garages {
+            Garages::All => true,
+            Garages::Named(names) => names.iter().all(is_label),
+        };
+        match is_label(&self.name) && garages && self.cars > 0 {
+            true => Ok(()),
+            false => Err("a contract has a name, garages or a number of cars that no file can have".into()),
+        }
+    }
+
     /// Whether a stay of `plate` in `garage` that begins on the local date `on` is within it. How many cars are inside is
     /// for the caller to count.
     pub fn covers(&self, plate: &Plate, garage: &str, on: Date) -> bool {

@@ -21,6 +21,17 @@ pub struct Registration {
 /// The longest name of a registration, in bytes.
 const NAME_MAX: usize = 256;
 
+impl Registration {
+    /// Whether a file could have given it: what was kept of one is checked when it is read again.
+    pub fn check(&self) -> Result<(), String> {
+        match printable(&self.name, NAME_MAX) {
+            Ok(name) if name == self.name => Ok(()),
+            Ok(_) => Err(format!("the name of {} is not as it is written", self.plate)),
+            Err(error) => Err(format!("the name of {}: {error}", self.plate)),
+        }
+    }
+}
+
 /// Reads a file of plates: `plate,account,name`. Each plate comes out once, in the order of the file; a line that says again
 /// what another said adds nothing.
 pub fn read_plates(text: &str) -> Result<Vec<Registration>, ImportError> {

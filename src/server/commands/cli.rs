@@ -33,7 +33,7 @@ pub fn run(config: &ServerConfig) -> ExitCode {
             let done = compact::run(&config.data_dir, to).map_err(NotDone::Refused);
             return report(done.map(|said| json!({ "said": said })), false, print_said);
         }
-        ServerTask::Command(command) => (Request::Command(command.clone()), false),
+        ServerTask::Command(intent) => (Request::Command(intent.clone()), false),
     };
     report(
         Session::of(config).ask(&request),
@@ -66,7 +66,8 @@ impl Session<'_> {
         match admin::reach(&self.config.data_dir, request, |_| {}) {
             Ok(Reached::Daemon(answer)) => Ok(answer),
             Ok(Reached::Directory(dir)) => {
-                let offline = Offline::open(dir).map_err(|error| error.to_string())?;
+                let offline =
+                    Offline::open(dir, self.config.reserve_bytes).map_err(|error| error.to_string())?;
                 self.offline.insert(offline.for_operator(&self.config.operator)).answer(request, &caller)
             }
             Err(error) => Err(error.to_string().into()),

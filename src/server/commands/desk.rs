@@ -11,7 +11,8 @@ use crate::server::verify::verify_live;
 use crate::server::view::Snapshot;
 use crate::server::view::billing::list::{pending, to_forget};
 use crate::server::view::review::review;
-use crate::store::Store;
+use crate::store::room::{DiskRoom, WRITTEN_FOR_VALUES};
+use crate::store::{Store, StoreError};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 use std::sync::Arc;
@@ -37,6 +38,37 @@ pub struct Order {
     pub by: String,
     /// Told its position when it is on disk, or why nobody knows whether it is. Dropped: it was never begun.
     pub recorded_at: oneshot::Sender<Result<u64, String>>,
+}
+
+impl Order {
+    /// Refuses what the disk has no room for, before any of it is written.
+    pub fn fits_on(&self, room: &DiskRoom) -> Result<(), String> {
+        fits_on(room, &self.pieces)
+    }
+}
+
+/// What a command takes that has no pieces, in bytes.
+const COMMAND_BYTES: u64 = 8 * 1024;
+
+/// Whether the disk has room for a command with `pieces` and for what the views keep of it; if not, why, and what to do.
+pub(super) fn fits_on(room: &DiskRoom, pieces: &[Vec<u8>]) -> Result<(), String> {
+    let bytes = pieces.iter().map(|piece| piece.len() as u64).sum::<u64>() + COMMAND_BYTES;
+    let in_ledger_and_views = 2 * bytes * WRITTEN_FOR_VALUES;
+    room.check(in_ledger_and_views).map_err(|what| {
+        format!(
+            "{what}. Nothing was recorded, and what was recorded before is kept. Make room on the disk and give the command again"
+        )
+    })
+}
+
+/// What an operator reads when a command could not be recorded.
+pub fn not_recorded(error: &StoreError) -> String {
+    match error {
+        StoreError::ValueTooLong { .. } => format!("{error}. Nothing was recorded"),
+        _ => format!(
+            "{error}. Whether the command was recorded shows at the next start of the server: look, and if it was not, give it again"
+        ),
+    }
 }
 
 /// What an operator reads when a read met damage that sled panics over, or a mistake of ours.
@@ -86,7 +118,8 @@ impl Desk {
 
     pub async fn answer(&self, call: Call<Request>) -> Outcome {
         match call.request {
-            Request::Command(command) => {
+            Request::Command(intent) => {
+                let command = intent.command().map_err(|bad| format!("{bad}. Nothing was recorded"))?;
                 let _turn = self.turn.lock().await;
                 self.carry_out(Vec::new(), command, call.caller.as_str()).await
             }

@@ -2,7 +2,7 @@
 //!
 //! **Promise.** A command that was answered with its position is on disk, and acts from that position on, however often the
 //! books are folded anew. A command that makes no sense is refused before anything is recorded.
-//! **Kept by.** Commands come over `admin.sock`, or from a program that holds the directory: one at a time. Each is judged by
+//! **Kept by.** What an operator wants is an [`Intent`]; records are made of it here alone. Commands come over `admin.sock`, or from a program that holds the directory: one at a time. Each is judged by
 //! the view at the ledger's end (`View::judge`), recorded by the one committing thread, and answered after the fold has
 //! reached it.
 //! **Not promised.** That a command acts on events that an edge has not delivered yet in any other way than at their positions.
@@ -11,13 +11,15 @@ mod books;
 pub mod cli;
 mod desk;
 mod export;
+mod intent;
 mod offline;
 mod put;
 mod reading;
 mod start;
 mod tariffs;
 
-pub use desk::{Desk, Order};
+pub use desk::{Desk, Order, not_recorded};
+pub use intent::{BadIntent, Intent};
 pub use offline::Offline;
 pub use put::Put;
 pub use start::put_at_start;
@@ -213,7 +215,8 @@ pub enum Request {
         after: Option<Place>,
         limit: usize,
     },
-    Command(Command),
+    /// Do this, and record it.
+    Command(Intent),
     /// Put in force, or only say what that would change.
     Put {
         put: Put,

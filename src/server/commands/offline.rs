@@ -1,5 +1,6 @@
 //! Commands to a directory on which no server runs.
 
+use super::desk::{fits_on, not_recorded};
 use super::put::{self, Put};
 use super::{Command, Request, reading};
 use crate::daemon::admin::{Caller, Outcome};
@@ -13,8 +14,9 @@ use crate::server::verify::verify;
 use crate::server::view::View;
 use crate::server::view::billing::list::pending;
 use crate::server::view::review::review;
+use crate::store::Store;
 use crate::store::directory::DataDir;
-use crate::store::{Store, StoreError};
+use crate::store::room::DiskRoom;
 use std::sync::Arc;
 
 /// The books of a directory that this process holds.
@@ -22,18 +24,20 @@ pub struct Offline {
     store: Store,
     ledger: Ledger,
     view: View,
+    room: DiskRoom,
     /// Who sends statements.
     operator: Operator,
     _dir: DataDir,
 }
 
 impl Offline {
-    /// Opens the store and folds what the view lacks. On a full disk the ballast is given up first, as by a server.
-    pub fn open(dir: DataDir) -> Result<Offline, DaemonError> {
-        let OpenedLedger { store, ledger, .. } = opening::open(dir.path(), None)?;
+    /// Opens the store and folds what the view lacks. On a full disk the ballast is given up first, as by a server; `reserve`
+    /// bytes are kept free, or what is kept where nothing is set.
+    pub fn open(dir: DataDir, reserve: Option<u64>) -> Result<Offline, DaemonError> {
+        let OpenedLedger { store, ledger, room, .. } = opening::open(dir.path(), reserve)?;
         let mut view = open_view(&ledger, &store)?;
         catch_up(&ledger, &store, &mut view)?;
-        Ok(Offline { store, ledger, view, operator: Operator::default(), _dir: dir })
+        Ok(Offline { store, ledger, view, room, operator: Operator::default(), _dir: dir })
     }
 
     pub fn for_operator(self, operator: &Operator) -> Offline {
@@ -51,7 +55,7 @@ impl Offline {
 
     /// What a running server would do and answer.
     pub fn answer(&mut self, request: &Request, by: &Caller) -> Outcome {
-        let command = match request {
+        let intent = match request {
             Request::Garages => return Ok(reading::garages(&self.view.snapshot(), &self.ledger.streams())),
             Request::Quarantine { after, limit } => {
                 return Ok(reading::quarantine(&self.view.snapshot(), *after, *limit));
@@ -77,9 +81,10 @@ impl Offline {
             }
             Request::Put { put, dry_run } => return self.put(put, *dry_run, by),
             Request::ApplyTariffs => return self.apply_tariffs(by),
-            Request::Command(command) => command,
+            Request::Command(intent) => intent,
         };
-        self.carry_out(Vec::new(), command, by)
+        let command = intent.clone().command().map_err(|bad| format!("{bad}. Nothing was recorded"))?;
+        self.carry_out(Vec::new(), &command, by)
     }
 
     fn put(&mut self, put: &Put, dry_run: bool, by: &Caller) -> Outcome {
@@ -106,15 +111,11 @@ impl Offline {
     fn carry_out(&mut self, pieces: Vec<Vec<u8>>, command: &Command, by: &Caller) -> Outcome {
         let judged = self.view.judge(&self.ledger, command);
         judged.map_err(|error| format!("{error}. Nothing was recorded"))?;
-        let unknown = |error: StoreError| {
-            format!(
-                "{error}. Whether the command was recorded shows at the next start. Look, and if it was not, give it again"
-            )
-        };
+        fits_on(&self.room, &pieces)?;
         let position = self
             .ledger
             .record_order(by.as_str(), pieces, command.clone(), clock::wall_ms())
-            .map_err(unknown)?;
+            .map_err(|error| not_recorded(&error))?;
         // It is recorded: a view that cannot be written is folded again at the next start.
         match catch_up(&self.ledger, &self.store, &mut self.view).and_then(|()| self.store.flush()) {
             Ok(()) => reading::done(&self.view.snapshot(), position, command),

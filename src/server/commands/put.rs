@@ -62,7 +62,10 @@ pub fn prepare(view: &Snapshot, put: &Put) -> Result<Prepared, String> {
             register::changes(|plate| in_force.registration(plate), &plates)
                 .for_each(|change| changes.add(|| change.to_string()));
             unnamed = register::unnamed(in_force.plates().values(), &plates);
-            postcard::to_stdvec(&plates).expect("registrations always encode")
+            // Only what is new is recorded: a city's registry is given again whole for one change.
+            let news = register::changes(|plate| in_force.registration(plate), &plates);
+            let news: Vec<Registration> = news.map(|change| change.after().clone()).collect();
+            postcard::to_stdvec(&news).expect("registrations always encode")
         }
         Put::Contracts(text) => {
             let contracts: Vec<Contract> =
@@ -70,8 +73,9 @@ pub fn prepare(view: &Snapshot, put: &Put) -> Result<Prepared, String> {
             let known: HashMap<&str, &Contract> =
                 in_force.contracts().map(|contract| (contract.name.as_str(), contract)).collect();
             let is_news = |contract: &&Contract| known.get(contract.name.as_str()) != Some(contract);
-            contracts.iter().filter(is_news).for_each(|contract| changes.add(|| shown(contract)));
-            postcard::to_stdvec(&contracts).expect("contracts always encode")
+            let news: Vec<&Contract> = contracts.iter().filter(is_news).collect();
+            news.iter().for_each(|contract| changes.add(|| shown(contract)));
+            postcard::to_stdvec(&news).expect("contracts always encode")
         }
     };
     let (pieces, digest) = in_pieces(bytes);
@@ -120,4 +124,43 @@ fn shown(contract: &Contract) -> String {
         account.as_str(),
         plates.join(" ")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::view::View;
+    use crate::server::view::tests::{fold, world};
+
+    /// An import recorded the whole file for one change, and each start read all imports that there ever were.
+    #[test]
+    fn of_a_registry_that_is_given_again_only_what_changes_is_recorded() {
+        let (_, store, ledger) = world();
+        let mut view = View::default();
+        let mut put = |what: fn(String) -> Put, text: &str| {
+            let prepared = prepare(&view.snapshot(), &what(text.to_owned())).unwrap();
+            let bytes = prepared.pieces.concat();
+            ledger.record_order("me", prepared.pieces, prepared.command, 5).unwrap();
+            let mut changes = fold(&mut view, &ledger, &store);
+            view.save(&mut changes).unwrap();
+            (prepared.changes_total, bytes)
+        };
+        let plates = "plate,account,name\nAB1,a,x\nAB2,a,x\nAB3,a,x\n";
+        assert_eq!(put(Put::Plates, plates).0, 3);
+        let (changes, bytes) = put(Put::Plates, &plates.replace("AB2,a", "AB2,b"));
+        let recorded: Vec<Registration> = postcard::from_bytes(&bytes).unwrap();
+        let shown: Vec<_> = recorded.iter().map(|its| (its.plate.as_str(), its.account.as_str())).collect();
+        assert_eq!((changes, shown), (1, vec![("AB2", "b")]));
+        let contracts = "contract,account,plate,garage,valid_from,valid_to,cars\n\
+                         c1,a,AB1,*,2026-01-01,2026-12-31,1\nc2,a,AB2,*,2026-01-01,2026-12-31,1\n";
+        assert_eq!(put(Put::Contracts, contracts).0, 2);
+        let (changes, bytes) = put(Put::Contracts, &contracts.replace("c1,a,AB1", "c1,a,AB9"));
+        let recorded: Vec<Contract> = postcard::from_bytes(&bytes).unwrap();
+        assert_eq!((changes, recorded.len(), recorded[0].name.as_str()), (1, 1, "c1"));
+        let in_force = &view.billing.in_force;
+        assert_eq!((in_force.plates().len(), in_force.contracts().count()), (3, 2));
+        let account =
+            |plate: &str| in_force.registration(&Plate::new(plate).unwrap()).map(|its| its.account.as_str());
+        assert_eq!((account("AB1"), account("AB2")), (Some("a"), Some("b")));
+    }
 }

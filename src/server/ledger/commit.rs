@@ -285,16 +285,15 @@ impl<'a> Commit<'a> {
         }
     }
 
-    /// The position that `command` gets.
-    pub(super) fn record_command(&mut self, by: &str, command: Command) -> Result<u64, StoreError> {
+    /// The position that the record of a command gets; `bytes` are the encoded record.
+    pub(super) fn record_command(&mut self, record: &Record, bytes: Vec<u8>) -> Result<u64, StoreError> {
         let position = self.take_position();
         let mut writes = Vec::with_capacity(2);
-        if let Command::Adopt { garage } = &command {
+        if let Record::Command { command: Command::Adopt { garage }, .. } = record {
             writes.push((adoption_key(garage), position.to_be_bytes().to_vec()));
             self.adopted.push(garage.clone());
         }
-        let record = Record::Command { received_at_ms: self.now_ms, by: by.to_owned(), command };
-        writes.push((record_key(position), record.encode()));
+        writes.push((record_key(position), bytes));
         self.write(writes)?;
         Ok(position)
     }

@@ -34,7 +34,7 @@ use crate::messaging::receiver::Mark;
 use crate::messaging::wire::{Request, Verdict};
 use crate::messaging::{Epoch, LedgerId, SiteName};
 use crate::server::commands::Command;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, VALUE_MAX};
 use commit::Commit;
 use record::{mark_key, trailing_u64};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -66,6 +66,9 @@ pub struct Applied {
     /// This was the first page of a (site, epoch) never seen.
     pub new_epoch: bool,
 }
+
+/// Capacities that garages told.
+pub type Told = Vec<(SiteName, u32)>;
 
 /// See the module. Cloning shares it.
 #[derive(Clone)]
@@ -181,14 +184,28 @@ impl Ledger {
     ///
     /// On `Ok` everything that the answers say is on disk. On `Err` the store is poisoned and nobody may be answered.
     pub fn commit(&self, requests: &[Request], now_ms: i64) -> Result<Vec<Applied>, StoreError> {
+        Ok(self.commit_with_capacities(requests, now_ms, |_| Vec::new())?.0)
+    }
+
+    /// The same, and records the capacities that `told` gives for what was applied. Gives what it gave.
+    pub fn commit_with_capacities(
+        &self,
+        requests: &[Request],
+        now_ms: i64,
+        told: impl FnOnce(&[Applied]) -> Told,
+    ) -> Result<(Vec<Applied>, Told), StoreError> {
         let mut commit = Commit::begin(self, now_ms);
         let mut answers = Vec::with_capacity(requests.len());
         for request in requests {
             answers.push(commit.apply(request)?);
         }
+        let capacities = told(&answers);
+        for (site, capacity) in &capacities {
+            commit.record_capacity(site, *capacity)?;
+        }
         commit.finish()?;
         self.note();
-        Ok(answers)
+        Ok((answers, capacities))
     }
 
     /// Records that `site` has `capacity` spaces, on disk when this returns. Called by the committing thread.
@@ -206,6 +223,8 @@ impl Ledger {
     }
 
     /// The same of a command that is about `pieces`: they stand right before it. Pieces without their command say nothing.
+    ///
+    /// [`StoreError::ValueTooLong`]: a record would be longer than the store takes. Nothing was written, and the ledger goes on.
     pub fn record_order(
         &self,
         by: &str,
@@ -213,11 +232,24 @@ impl Ledger {
         command: Command,
         now_ms: i64,
     ) -> Result<u64, StoreError> {
-        let mut commit = Commit::begin(self, now_ms);
-        for bytes in pieces {
-            commit.record_command(by, Command::Piece { bytes })?;
+        // What is too long is found before anything is written: the store takes no such value, and is not to blame.
+        let record = |command| Record::Command { received_at_ms: now_ms, by: by.to_owned(), command };
+        let pieces = pieces.into_iter().map(|bytes| record(Command::Piece { bytes }));
+        let records: Vec<(Record, Vec<u8>)> = pieces
+            .chain([record(command)])
+            .map(|record| {
+                let bytes = record.encode();
+                (record, bytes)
+            })
+            .collect();
+        if let Some((_, bytes)) = records.iter().find(|(_, bytes)| bytes.len() > VALUE_MAX) {
+            return Err(StoreError::ValueTooLong { bytes: bytes.len() });
         }
-        let position = commit.record_command(by, command)?;
+        let mut commit = Commit::begin(self, now_ms);
+        let mut position = 0;
+        for (record, bytes) in records {
+            position = commit.record_command(&record, bytes)?;
+        }
         commit.finish()?;
         self.note();
         Ok(position)

@@ -280,3 +280,36 @@ fn a_late_page_of_an_earlier_move_does_not_undo_a_later_decision() {
     assert_eq!(moved(1, 6), Verdict::Accepted);
     assert_eq!(in_conflict(3), Verdict::Conflict { first: 1 });
 }
+
+/// A piece of 7,000 bytes, given over admin.sock, was refused by the store after the ledger had begun to write, and the server
+/// ended.
+#[test]
+fn a_command_that_is_too_long_for_a_record_is_refused_before_anything_is_written() {
+    let (_, ledger) = ledger();
+    let garage = SiteName::new("a").unwrap();
+    let command = Command::Adopt { garage };
+    let pieces = (0..2000).map(|_| vec![1; 10]).chain([vec![7; 7000]]).collect();
+    let refused = ledger.record_order("me", pieces, command.clone(), 5);
+    assert!(matches!(refused, Err(StoreError::ValueTooLong { .. })), "{refused:?}");
+    assert_eq!((ledger.position(), ledger.store().last(b"r", b"s").unwrap()), (0, None));
+    assert_eq!(ledger.record_order("me", vec![vec![7; 5000]], command, 5).unwrap(), 2);
+}
+
+/// Of "What it costs" in ARCHITECTURE.md.
+#[test]
+#[ignore = "a measure, to be run alone: cargo test --lib what_an_epoch_takes -- --ignored --nocapture"]
+fn what_an_epoch_takes_in_memory() {
+    const COUNT: usize = 200_000;
+    let resident = || {
+        let told = std::fs::read_to_string("/proc/self/statm").unwrap();
+        told.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+    };
+    let before = resident();
+    let mut streams = Streams::default();
+    for n in 0..COUNT {
+        let site = SiteName::new(&format!("garage {}", n % 200)).unwrap();
+        streams.add(Stream { site, epoch: Epoch::random(), mark: Mark::default(), moved: false });
+    }
+    println!("an epoch: {} bytes", (resident() - before) / COUNT);
+    drop(streams);
+}

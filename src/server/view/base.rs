@@ -3,27 +3,108 @@
 //! A compacted ledger has lost plates on purpose, so that its first records do not say any more what the views were. It keeps
 //! the views at the position of its compaction beside them; folding anew begins there.
 //!
+//! **Promise.** A base that reads gives the views at its position, whatever version of the fold goes on from there. One that does not
+//! read, or is of a form that this program does not know, is refused: nothing is folded on top of it.
+//! **Kept by.** It has a form of its own, [`FORM`], which says what its keys and values are; the position in it is a number, and not the
+//! views' own note of it. Each record says its form and carries a checksum, and the first one says how many there are and what
+//! they are together.
+//! **Not promised.** That a later form of the values is understood. Whoever changes a value that [`super`] lists, or a key, raises
+//! [`FORM`] and writes what becomes of a base of the former one; `the_form_of_a_base_is_this` fails until then.
+//!
 //! | key | value |
 //! | --- | --- |
-//! | `b` + a key of the views | what stood under it |
+//! | `b` | a record of the [`Summary`], written last |
+//! | `b` + n (u32) | a record of the n-th piece of the entries, from 0 |
+//!
+//! A record is `fogb`, the form (u8), a checksum (the first 8 bytes of the BLAKE3 hash of the key and what follows), and bytes. The
+//! entries are those of the views in the order of their keys, without the position: the length of the key (u16), the key, the
+//! length of the value (u16), the value; cut into pieces of at most [`PIECE`] bytes.
 
 use super::pages::{Readings, Slot, is_token};
-use super::{KEYS, View, decode, encode};
+use super::written::POSITION;
+use super::{KEYS, View, decode, encode, written};
+use crate::messaging::Digest;
 use crate::parking::stay::{End, Visit};
 use crate::server::ledger::Ledger;
 use crate::store::{BATCH_MAX, Batch, Store, StoreError};
+use serde::{Deserialize, Serialize};
 
 /// All keys of the base: from here on, and to the second (exclusive).
 pub const BASE: (&[u8], &[u8]) = (b"b", b"c");
 
+/// The form of a base that this program reads and writes.
+const FORM: u8 = 1;
+const MAGIC: &[u8; 4] = b"fogb";
+const CHECKSUM: usize = 8;
+/// How many bytes of entries one record holds.
+const PIECE: usize = 5 * 1024;
+
+/// What the first record says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Summary {
+    /// The position that the views had reached.
+    position: u64,
+    pieces: u32,
+    /// Of all pieces together.
+    digest: Digest,
+}
+
+fn piece_key(n: u32) -> Vec<u8> {
+    [BASE.0, &n.to_be_bytes()].concat()
+}
+
+fn checksum(key: &[u8], bytes: &[u8]) -> [u8; CHECKSUM] {
+    let hash = blake3::hash(&[key, bytes].concat());
+    *hash.as_bytes().first_chunk().expect("a hash is longer")
+}
+
+fn record(key: &[u8], bytes: &[u8]) -> Vec<u8> {
+    [&MAGIC[..], &[FORM], &checksum(key, bytes), bytes].concat()
+}
+
+/// What a record holds.
+fn read<'a>(key: &[u8], record: &'a [u8]) -> Result<&'a [u8], StoreError> {
+    let (form, rest) = match record.strip_prefix(MAGIC).and_then(<[u8]>::split_first) {
+        Some(found) => found,
+        None => {
+            return Err(unreadable("it was written by a version of fogpost that was never released".into()));
+        }
+    };
+    if *form != FORM {
+        return Err(unreadable(format!(
+            "it has form {form}, this program knows form {FORM}. Run the version of fogpost that wrote it"
+        )));
+    }
+    match rest.split_first_chunk::<CHECKSUM>() {
+        Some((sum, bytes)) if *sum == checksum(key, bytes) => Ok(bytes),
+        _ => Err(unreadable("a checksum does not match".into())),
+    }
+}
+
+fn unreadable(reason: String) -> StoreError {
+    StoreError::Damaged {
+        place: "the base of this compacted ledger".into(),
+        reason: format!(
+            "{reason}; without it the views cannot be folded, and a backup of the ledger has it, too"
+        ),
+    }
+}
+
 /// The views at the beginning of the fold: those of the base, if there is one, put into `store`; else none.
 pub fn begin(ledger: &Ledger, store: &Store) -> Result<View, StoreError> {
     let base = ledger.store();
-    if base.range(BASE.0, BASE.1).next().is_none() {
-        return Ok(View::default());
+    match base.get(BASE.0)? {
+        Some(summary) => {
+            let summary = read(BASE.0, &summary)?;
+            let summary = postcard::from_bytes(summary).map_err(|error| unreadable(error.to_string()))?;
+            copy(base, &summary, store)?;
+            View::load(store, ledger)
+        }
+        None if base.range(BASE.0, BASE.1).next().is_some() => {
+            Err(unreadable("its first record is missing".into()))
+        }
+        None => Ok(View::default()),
     }
-    copy(base, store)?;
-    View::load(store, ledger)
 }
 
 /// Makes the written views of `views` the base of `store`, and its written views; `keep` may leave out or change a value.
@@ -32,37 +113,109 @@ pub fn found(
     store: &Store,
     keep: impl Fn(&[u8], Vec<u8>) -> Result<Option<Vec<u8>>, StoreError>,
 ) -> Result<(), StoreError> {
-    for prefix in [&b"b"[..], b""] {
-        let mut batch = Batch::default();
-        for entry in views.range(KEYS.0, KEYS.1) {
-            let (key, value) = entry?;
-            let Some(value) = keep(&key, value)? else { continue };
-            batch.put([prefix, &key].concat(), value);
-            if batch.len() == BATCH_MAX {
-                store.apply(&std::mem::take(&mut batch))?;
-            }
+    let Some(position) = super::written_position(views)? else { return Ok(()) };
+    let mut pieces = Pieces { store, entries: Vec::new(), hash: blake3::Hasher::new(), count: 0 };
+    let mut batch = Batch::default();
+    for entry in views.range(KEYS.0, KEYS.1) {
+        let (key, value) = entry?;
+        if key == POSITION {
+            continue;
         }
-        store.apply(&batch)?;
+        let Some(value) = keep(&key, value)? else { continue };
+        pieces.add(&key, &value)?;
+        batch.put(key, value);
+        if batch.len() == BATCH_MAX {
+            store.apply(&std::mem::take(&mut batch))?;
+        }
     }
-    Ok(())
+    store.apply(&batch)?;
+    store.put(POSITION, &written::position_value(position))?;
+    let summary = pieces.finish(position)?;
+    let summary = postcard::to_stdvec(&summary).expect("it always encodes");
+    store.put(BASE.0, &record(BASE.0, &summary))
+}
+
+/// Entries on their way into pieces.
+struct Pieces<'a> {
+    store: &'a Store,
+    /// What is not in a piece yet.
+    entries: Vec<u8>,
+    hash: blake3::Hasher,
+    count: u32,
+}
+
+impl Pieces<'_> {
+    fn add(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        for part in [key, value] {
+            let length =
+                u16::try_from(part.len()).map_err(|_| StoreError::ValueTooLong { bytes: part.len() })?;
+            self.entries.extend(length.to_be_bytes());
+            self.entries.extend(part);
+        }
+        while self.entries.len() >= PIECE {
+            let rest = self.entries.split_off(PIECE);
+            self.write()?;
+            self.entries = rest;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self) -> Result<(), StoreError> {
+        let key = piece_key(self.count);
+        self.hash.update(&self.entries);
+        self.store.put(&key, &record(&key, &self.entries))?;
+        self.count += 1;
+        Ok(())
+    }
+
+    fn finish(mut self, position: u64) -> Result<Summary, StoreError> {
+        if !self.entries.is_empty() {
+            self.write()?;
+        }
+        let digest = *self.hash.finalize().as_bytes().first_chunk().expect("a hash is longer");
+        Ok(Summary { position, pieces: self.count, digest: Digest::from_bytes(digest) })
+    }
 }
 
 /// Copies the base into the views, their position last: until then a crash leaves views that do not count.
-fn copy(from: &Store, to: &Store) -> Result<(), StoreError> {
-    let mut position = None;
+fn copy(from: &Store, summary: &Summary, to: &Store) -> Result<(), StoreError> {
+    let mut hash = blake3::Hasher::new();
+    let mut entries: Vec<u8> = Vec::new();
     let mut batch = Batch::default();
-    for entry in from.range(BASE.0, BASE.1) {
-        let (key, value) = entry?;
-        match &key[1..] {
-            super::POSITION => position = Some(value),
-            key => batch.put(key, value),
+    for n in 0..summary.pieces {
+        let key = piece_key(n);
+        let piece = from.get(&key)?.ok_or_else(|| unreadable(format!("its piece {n} is missing")))?;
+        let piece = read(&key, &piece)?;
+        hash.update(piece);
+        entries.extend(piece);
+        let mut taken = 0;
+        while let Some((key, value, length)) = first_entry(&entries[taken..]) {
+            batch.put(key, value);
+            taken += length;
+            if batch.len() == BATCH_MAX {
+                to.apply(&std::mem::take(&mut batch))?;
+            }
         }
-        if batch.len() == BATCH_MAX {
-            to.apply(&std::mem::take(&mut batch))?;
-        }
+        entries.drain(..taken);
+    }
+    if !entries.is_empty() || hash.finalize().as_bytes()[..Digest::LEN] != *summary.digest.as_bytes() {
+        return Err(unreadable("its pieces are not those that it says".into()));
     }
     to.apply(&batch)?;
-    position.map_or(Ok(()), |position| to.put(super::POSITION, &position))
+    to.put(POSITION, &written::position_value(summary.position))
+}
+
+/// The first entry in these bytes, and how long it is; none when its end is in the next piece.
+fn first_entry(bytes: &[u8]) -> Option<(&[u8], &[u8], usize)> {
+    let part = |bytes: &'_ [u8]| -> Option<usize> {
+        let (length, rest) = bytes.split_first_chunk::<2>()?;
+        let length = usize::from(u16::from_be_bytes(*length));
+        (rest.len() >= length).then_some(length)
+    };
+    let key = part(bytes)?;
+    let value = part(&bytes[2 + key..])?;
+    let from = 2 + key + 2;
+    Some((&bytes[2..2 + key], &bytes[from..from + value], from + value))
 }
 
 /// Tells the stream and the sequence of each event of a visit whose plate a token stands for, as the views are written.
@@ -103,4 +256,107 @@ pub fn without_readings(
         }
     }
     Ok((!readings.is_empty()).then(|| encode(&readings)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{apply, event, fold, page_after, world};
+    use super::super::written::VERSION;
+    use super::*;
+    use crate::messaging::SiteName;
+    use crate::server::commands::Command;
+    use crate::server::folding::{catch_up, open_view};
+
+    const TARIFFS: &str = r#"
+        [[tariff]]
+        name = "centre"
+        garages = ["*"]
+        currency = "EUR"
+        time_zone = "Europe/Berlin"
+        valid_from = 2020-01-01
+        unit_minutes = 60
+        bands = [{ days = "all", from = "00:00", to = "24:00", per_unit = 250 }]
+    "#;
+
+    /// A ledger with a base at its end, as a compaction leaves it, and the views there.
+    fn compacted() -> (Store, Ledger, View) {
+        let (_, store, ledger) = world();
+        let bytes = TARIFFS.as_bytes().to_vec();
+        let digest = Digest::of(&bytes);
+        ledger.record_order("me", vec![bytes], Command::Tariffs { pieces: 1, digest }, 5).unwrap();
+        let passed = |kind: &str, plate: &str| {
+            event(&format!(r#"{{"kind":"{kind}","plate":"{plate}","at":"2026-11-02T08:00:00Z"}}"#))
+        };
+        let events: Vec<_> = (0..60)
+            .map(|n| passed(if n % 3 == 1 { "exit" } else { "entry" }, &format!("AB{}", n / 3)))
+            .collect();
+        apply(&ledger, "a", vec![page_after(1, &events)]);
+        let mut view = View::default();
+        let mut changes = fold(&mut view, &ledger, &store);
+        view.save(&mut changes).unwrap();
+        found(&store, &store, |_, value| Ok(Some(value))).unwrap();
+        (store, ledger, view)
+    }
+
+    fn occupied(view: &View) -> i64 {
+        view.garages[&SiteName::new("a").unwrap()].occupancy.occupied
+    }
+
+    /// A release with another version of the views took the base for views at position 0, and applied everything again on top of
+    /// it: every car was counted twice, and `verify` agreed.
+    #[test]
+    fn views_of_another_version_begin_at_the_position_of_the_base() {
+        let (store, ledger, before) = compacted();
+        for version in [VERSION + 1, VERSION - 1, 0] {
+            store.put(POSITION, &[&[version][..], &before.position.to_be_bytes()].concat()).unwrap();
+            let mut view = open_view(&ledger, &store).unwrap();
+            assert_eq!(view.position, before.position);
+            catch_up(&ledger, &store, &mut view).unwrap();
+            assert_eq!((&view, occupied(&view)), (&before, 20));
+        }
+        apply(&ledger, "a", vec![page_after(61, &[event(r#"{"kind":"entry","plate":null}"#)])]);
+        let mut view = open_view(&ledger, &store).unwrap();
+        catch_up(&ledger, &store, &mut view).unwrap();
+        assert_eq!(occupied(&view), 21);
+    }
+
+    #[test]
+    fn a_base_of_another_form_or_with_damage_is_refused_and_says_why() {
+        let (store, ledger, _) = compacted();
+        super::super::discard(&store).unwrap();
+        let records: Vec<_> = store.range(BASE.0, BASE.1).map(Result::unwrap).collect();
+        assert!(records.len() > 2, "a summary and pieces");
+        let refused = |reason: &str| {
+            let error = open_view(&ledger, &store).unwrap_err().to_string();
+            assert!(error.contains("the base of this compacted ledger") && error.contains(reason), "{error}");
+        };
+        for (key, sound) in &records {
+            for (place, reason) in
+                [(0, "never released"), (4, "form"), (9, "checksum"), (sound.len() - 1, "checksum")]
+            {
+                let mut damaged = sound.clone();
+                damaged[place] ^= 0x10;
+                store.put(key, &damaged).unwrap();
+                refused(reason);
+            }
+            store.remove(key).unwrap();
+            refused("missing");
+            store.put(key, sound).unwrap();
+        }
+        let (swapped, other) = (&records[1], &records[2]);
+        store.put(&swapped.0, &other.1).unwrap();
+        refused("checksum");
+        store.put(&swapped.0, &swapped.1).unwrap();
+        open_view(&ledger, &store).unwrap();
+    }
+
+    /// The ledgers that were compacted keep these bytes for good. When this fails, a value or a key of the views has another form: raise
+    /// [`FORM`], write what becomes of a base of the former one, and put the new digest here.
+    #[test]
+    fn the_form_of_a_base_is_this() {
+        let (store, ..) = compacted();
+        let summary = store.get(BASE.0).unwrap().unwrap();
+        let summary: Summary = postcard::from_bytes(read(BASE.0, &summary).unwrap()).unwrap();
+        assert_eq!(format!("{:?} {}", summary.digest, summary.pieces), "8671a9d33dbbf06819d1f1cee4c2b5f4 4");
+    }
 }

@@ -1,5 +1,6 @@
 //! What a fold changed and has not written yet, and reading through it.
 
+use super::aged::AgedChanges;
 use super::billing::BillingChanges;
 use super::commands::CommandsChanges;
 use super::pages::{self, Address, Change, HEAD_PAGES, Passage, Readings, ReadingsOf, Slot};
@@ -25,6 +26,7 @@ pub struct Changes {
     pub(super) heads: BTreeSet<u16>,
     /// (garage, map).
     pub(super) maps: BTreeSet<(u32, u32)>,
+    pub(super) aged: AgedChanges,
     pages: BTreeMap<(u32, u32), Pending>,
     /// How many changes of pages wait, for the sake of memory.
     waiting: usize,
@@ -57,6 +59,7 @@ impl Changes {
             billing: BillingChanges::on(store),
             heads: BTreeSet::new(),
             maps: BTreeSet::new(),
+            aged: AgedChanges::default(),
             pages: BTreeMap::new(),
             waiting: 0,
             readings: BTreeMap::new(),
@@ -72,6 +75,7 @@ impl Changes {
             + self.damages.len()
             + self.quarantine.len()
             + self.maps.len()
+            + self.aged.writes()
             + self.commands.writes()
             + self.billing.writes();
         let position = 1;
@@ -114,7 +118,13 @@ impl Changes {
 
     /// A slot as it is now, written or not.
     pub(super) fn slot(&mut self, address: Address) -> Result<&Slot, StoreError> {
-        let place = (address.garage, address.page);
+        let slots = self.slots(address.garage, address.page)?;
+        slots.get(usize::from(address.slot)).ok_or_else(|| misfit(address.garage, address.page))
+    }
+
+    /// The slots of a page as they are now, written or not.
+    pub(super) fn slots(&mut self, garage: u32, page: u32) -> Result<&[Slot], StoreError> {
+        let place = (garage, page);
         let slots = match self.pages.get_mut(&place) {
             Some(pending) => {
                 if let Pending::Changes(changes) = pending {
@@ -136,7 +146,7 @@ impl Changes {
                 &self.seen.as_ref().expect("it was just read").1
             }
         };
-        slots.get(usize::from(address.slot)).ok_or_else(|| misfit(place.0, place.1))
+        Ok(slots)
     }
 
     /// The plates corrected last in a part of a ledger page, to be changed.

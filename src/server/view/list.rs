@@ -5,7 +5,8 @@
 //! shows is of one position. No answer reads more than [`LOOK_AT`] slots or pages: it gives what it has found, and where to go on.
 //! **Not promised.** One moment for a whole list: what ends or is corrected meanwhile shows as it is when it is read.
 
-use super::pages::{Address, Head, Heads, Passage, Slot, next_occupied, occupied_pages, page_key, read_page};
+use super::aged;
+use super::pages::{Address, Head, Heads, Passage, Slot, occupied_pages, page_key, read_page};
 use super::{at_one_position, damaged};
 use crate::parking::Plate;
 use crate::parking::stay::{End, Visit};
@@ -181,17 +182,21 @@ fn of_garages(pages: &mut Pages<'_>, wanted: &Wanted, list: &mut List) -> Result
 }
 
 fn of_cars_inside(pages: &mut Pages<'_>, wanted: &Wanted, list: &mut List) -> Result<(), StoreError> {
-    let first = wanted.after.map_or(0, |after| after.garage);
+    let after = wanted.after.map_or(0, |after| after.garage);
     let (mut from, to) = match wanted.garage {
-        Some(garage) => (first.max(garage), garage.saturating_add(1)),
-        None => (first, u32::MAX),
+        Some(garage) => (garage.max(after), garage.saturating_add(1)),
+        None => (after, u32::MAX),
     };
-    // One garage after the other: each page shows a stay at least, so that few are read.
-    while let Some(garage) = next_occupied(pages.store, from, to)? {
-        let occupied = occupied_pages(pages.store, garage, garage.saturating_add(1))?;
-        let after = wanted.after.filter(|after| after.garage == garage);
-        for (_, page) in occupied.into_iter().rev() {
-            if after.is_none_or(|after| page <= after.page) && !add_page(pages, wanted, list, garage, page)? {
+    // One garage after the other: of all of them the pages are many.
+    while let Some(garage) = aged::next_garage(pages.store, from, to)? {
+        let mut occupied = occupied_pages(pages.store, garage, garage.saturating_add(1))?;
+        occupied.extend(aged::pages(pages.store, garage)?);
+        occupied.sort_unstable_by_key(|(_, page)| std::cmp::Reverse(*page));
+        occupied.dedup();
+        let is_done =
+            |page: u32| wanted.after.is_some_and(|after| after.garage == garage && page > after.page);
+        for (_, page) in occupied.into_iter().filter(|(_, page)| !is_done(*page)) {
+            if !add_page(pages, wanted, list, garage, page)? {
                 return Ok(());
             }
         }

@@ -7,7 +7,7 @@
 //! **Not promised.** That it is at the ledger's end: every answer says the position that it shows.
 //!
 //! Occupancy, holes and quarantine are kept in memory. Stays are too many: they are in [`pages`], and only the cars that
-//! are inside are in memory ([`stays`]). What is in pages is read as it was written last, at most a second behind.
+//! are inside for less than 30 days are in memory ([`stays`]). What is in pages is read as it was written last, at most a second behind.
 //!
 //! | key | value |
 //! | --- | --- |
@@ -17,13 +17,17 @@
 //! | `vd` + position (u64) | a [`Damage`], under the last of its positions |
 //! | `vq` + position (u64) | a [`Quarantined`] |
 //! | `vs` `vi` `vo` `vr` | the stays: see [`pages`] |
+//! | `vj` `vk` `vt` | the cars that are inside for long: see [`aged`] |
 //! | `vc` + … | what commands changed: see [`commands`] |
 //! | `vb` + … | the books of money: see [`billing`] |
 
+mod aged;
 pub mod base;
 pub mod billing;
 mod changes;
 mod commands;
+#[cfg(test)]
+mod hostile_records_tests;
 pub mod list;
 mod pages;
 mod repairs;
@@ -48,7 +52,7 @@ pub use stays::{Book, NotApplied};
 pub use step::Step;
 use step::{HoleIn, What};
 pub use written::{KEYS, at_one_position, compare, discard, written_damages, written_position};
-use written::{POSITION, damaged, decode, encode, sized};
+use written::{damaged, decode, encode, sized};
 
 use super::ledger::{Ledger, Loss};
 use crate::messaging::{Epoch, SiteName};
@@ -204,6 +208,7 @@ impl View {
                 let mut set_aside = 0u64;
                 let mut reason = None;
                 let key = self.key_of(&stream.site).clone();
+                self.stays.received(received_at_ms, position, changes)?;
                 let (garage, stays, billing) = self.garage_mut(&key, changes);
                 garage.counted(&key, events.len() as u64);
                 if !clock_set {

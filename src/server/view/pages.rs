@@ -13,7 +13,8 @@
 //! | --- | --- |
 //! | `vs` + garage (u32) + page (u32) | the [`Slot`]s of that page |
 //! | `vi` + n (u16) | heads `512 n` to `512 n + 511`, each an [`Address`] or none |
-//! | `vo` + garage (u32) + n (u32) | a bit for each of 8,192 pages: somebody in it is inside |
+//! | `vo` + garage (u32) + n (u32) | a bit for each of 8,192 pages: somebody in it is inside, for less than 30 days |
+//! | `vj` `vk` `vt` | the cars that are inside for longer: see [`aged`](super::aged) |
 //! | `vr` + position (u64) + n (u8) | the plates corrected last of events `16 n` to `16 n + 15` of the page at that position |
 //!
 //! A garage's number is the order in which it was first seen.
@@ -305,10 +306,29 @@ impl Occupied {
     }
 }
 
-/// The pages of garages from number `from` to `to` (exclusive) in which somebody is inside, as they were written last,
-/// ascending.
+/// The pages of garages from number `from` to `to` (exclusive) in which somebody is inside for less than 30 days, as they
+/// were written last, ascending.
 pub fn occupied_pages(store: &Store, from: u32, to: u32) -> Result<Vec<(u32, u32)>, StoreError> {
-    let key = |garage: u32| [b"vo", &garage.to_be_bytes()[..]].concat();
+    mapped_pages(store, *b"vo", from, to)
+}
+
+/// Pages, each with the number of its garage.
+pub type PagesOf = Vec<(u32, u32)>;
+
+/// The page that a bit of a map stands for: the map, the byte in it, and the bit.
+pub fn place_in_map(page: u32) -> (u32, usize, u8) {
+    let bit = page % PAGES_IN_A_MAP;
+    (page / PAGES_IN_A_MAP, (bit / 8) as usize, 1 << (bit % 8))
+}
+
+/// The pages that the maps under a prefix name.
+pub fn mapped_pages(
+    store: &Store,
+    prefix: [u8; 2],
+    from: u32,
+    to: u32,
+) -> Result<Vec<(u32, u32)>, StoreError> {
+    let key = |garage: u32| [&prefix[..], &garage.to_be_bytes()].concat();
     let mut pages = Vec::new();
     for entry in store.range(&key(from), &key(to)) {
         let (key, bits) = entry?;
@@ -323,16 +343,6 @@ pub fn occupied_pages(store: &Store, from: u32, to: u32) -> Result<Vec<(u32, u32
         }
     }
     Ok(pages)
-}
-
-/// The first garage from number `from` to `to` (exclusive) in which somebody is inside, as it was written last.
-pub fn next_occupied(store: &Store, from: u32, to: u32) -> Result<Option<u32>, StoreError> {
-    let key = |garage: u32| [b"vo", &garage.to_be_bytes()[..]].concat();
-    if from >= to {
-        return Ok(None);
-    }
-    let found = store.range(&key(from), &key(to)).next().transpose()?;
-    found.map(|(key, _)| Ok(u32::from_be_bytes(super::sized(key.get(2..6).unwrap_or_default())?))).transpose()
 }
 
 /// The plates that were corrected last, by place in a ledger page.

@@ -13,10 +13,15 @@ use super::stays::{KnownEvent, NotApplied, Run, Teller, known_event};
 use super::{Changes, Passage, View};
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::stay::{self, End, Visit, Way};
-use crate::parking::{EventId, Plate};
+use crate::parking::{ChargeId, EventId, Plate};
 use crate::server::commands::Command;
 use crate::server::ledger::Ledger;
 use crate::store::StoreError;
+use jiff::Timestamp;
+
+/// A longer stay is not billed, whoever looked at it: no car stays ten years, and pricing takes time for each day.
+const LONGEST_BILLED_DAYS: i64 = 3_660;
+const DAY_MS: i64 = 24 * 3_600_000;
 
 /// Why a stay is not repaired. Nothing was recorded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -43,6 +48,13 @@ pub enum NoRepair {
     NotThen { event: EventId, why: &'static str },
     #[error("the stay lies more than {} visits back", super::stays::LOOK_BACK)]
     TooFarBack,
+    #[error("{0} milliseconds since 1970 is not a time of years -9999 to 9999")]
+    NotATime(i64),
+    #[error(
+        "the stay of {charge} is longer than {} days: a clock was wrong at its entry or at its exit. It stays held",
+        LONGEST_BILLED_DAYS
+    )]
+    TooLongToBill { charge: ChargeId },
 }
 
 /// A repair that makes sense: what stands there, and what shall.
@@ -82,7 +94,11 @@ impl View {
                     What::Stay(stay)
                         if stay.terms == Terms::Held(Held::TooLong) && found.entry.settled_by == 0 =>
                     {
-                        Ok(())
+                        let lasted_ms = stay.exit.at_ms.saturating_sub(stay.entry.at_ms);
+                        match lasted_ms > LONGEST_BILLED_DAYS * DAY_MS {
+                            true => Err(NoRepair::TooLongToBill { charge: charge.clone() }.into()),
+                            false => Ok(()),
+                        }
                     }
                     _ => Err(NoOrder::NotHeld(charge.clone()).into()),
                 },
@@ -204,6 +220,10 @@ impl View {
             }
             _ => unreachable!("the others repair no visits"),
         };
+        let times = std::iter::once(left_at_ms).chain(entered_at_ms);
+        if let Some(bad) = times.into_iter().find(|at_ms| Timestamp::from_millisecond(*at_ms).is_err()) {
+            return Ok(Err(NoRepair::NotATime(bad).into()));
+        }
         let (site, known) = match self.event(ledger, id, changes)? {
             Ok(found) => found,
             Err(why) => return Ok(Err(why)),
@@ -230,7 +250,7 @@ impl View {
         let Some((entry, end)) = stay else { return then("it begins later") };
         let visits: Vec<_> = before.iter().map(|(_, visit)| visit.clone()).collect();
         let after = match (entered_at_ms, end) {
-            (None, End::Left(exit)) if exit.at_ms >= entry.at_ms - CLOCKS_DIFFER_MS => {
+            (None, End::Left(exit)) if exit.at_ms >= entry.at_ms.saturating_sub(CLOCKS_DIFFER_MS) => {
                 return Ok(Err(NoRepair::HasEnded(id.clone()).into()));
             }
             (None, _) => stay::with(&visits, Way::Out, left),

@@ -76,7 +76,7 @@ pub fn review(store: &Store) -> Result<Review, StoreError> {
                     End::Left(exit) => Some(exit),
                     End::Inside | End::Unseen => None,
                 };
-                let long = exit.is_none_or(|exit| exit.at_ms - entry.at_ms >= LONG_MS);
+                let long = exit.is_none_or(|exit| exit.at_ms.saturating_sub(entry.at_ms) >= LONG_MS);
                 if long && review.long.len() <= TOLD_MAX {
                     let elsewhere = read_elsewhere(store, garage, &plate, entry, exit)?;
                     let plate = plate.to_string();

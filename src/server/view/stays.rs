@@ -2,12 +2,14 @@
 //!
 //! **Promise.** At any position the visits are what `parking::stay::pair` says of all entries and exits applied until
 //! there, each under its garage and the best plate known there.
-//! **Kept by.** An entry or exit follows the cars inside, which are in memory. A correction takes the event out of the
+//! **Kept by.** An entry or exit follows the cars inside, which are in memory, or in the store when they are inside for more than 30
+//! days ([`aged`](super::aged)). A correction takes the event out of the
 //! visits beside it under its former plate, and puts it into those under the new one, which it finds through the chains
 //! of their plates.
 //! **Not promised.** A correction that would have to look through more than [`LOOK_BACK`] visits: it goes to quarantine.
 
 use super::Place;
+use super::aged::{self, Age, Filter, Open};
 use super::billing::anomalies::Code;
 use super::billing::{self, Billing, Closed, Cover};
 use super::changes::Changes;
@@ -85,20 +87,15 @@ pub struct Stays {
     garages: Vec<OfGarage>,
     /// In how many garages each car is inside.
     garages_of: HashMap<Plate, u32>,
+    /// Which of the cars inside are not in memory.
+    age: Age,
+    filter: Filter,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct OfGarage {
     inside: Inside<Open>,
     occupied: Occupied,
-}
-
-/// The stay of a car that is inside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Open {
-    address: Address,
-    entry: Passage,
-    cover: Cover,
 }
 
 /// Whose stays change, and who is told of it: the books of money.
@@ -121,12 +118,15 @@ impl Stays {
     /// What was written last, for as many garages.
     pub fn load(store: &Store, garages: usize, billing: &mut Billing) -> Result<Stays, StoreError> {
         let garages = vec![OfGarage::default(); garages];
-        let mut stays = Stays { heads: Heads::load(store)?, garages, garages_of: HashMap::new() };
+        let (heads, age) = (Heads::load(store)?, Age::load(store)?);
+        let mut stays = Stays { heads, garages, age, ..Stays::default() };
         for (garage, page) in pages::occupied_pages(store, 0, u32::MAX)? {
             let damaged = || super::damaged(&pages::page_key(garage, page));
             let of_garage = stays.garages.get_mut(garage as usize).ok_or_else(damaged)?;
             for (slot, its) in read_page(store, garage, page)?.into_iter().enumerate() {
-                if let Some((plate, Visit::Stay { entry, end: End::Inside })) = its.visit {
+                if let Some((plate, Visit::Stay { entry, end: End::Inside })) = its.visit
+                    && entry.position >= stays.age.before
+                {
                     let plate = Plate::new(&plate).map_err(|_| damaged())?;
                     let slot = u8::try_from(slot).map_err(|_| damaged())?;
                     let address = Address { garage, page, slot };
@@ -137,7 +137,30 @@ impl Stays {
                 }
             }
         }
+        for found in aged::all(store) {
+            let (plate, open) = found?;
+            stays.filter.add(&plate);
+            billing.was_inside(open.cover);
+        }
         Ok(stays)
+    }
+
+    /// A page was received: cars that have been inside for long by then leave memory.
+    pub fn received(&mut self, at_ms: i64, position: u64, changes: &mut Changes) -> Result<(), StoreError> {
+        let before = self.age.clone();
+        let others = self.age.received(at_ms, position);
+        changes.aged.age |= self.age != before;
+        if !others {
+            return Ok(());
+        }
+        let oldest = self.age.before;
+        for garage in 0..self.garages.len() {
+            for (plate, open) in self.garages[garage].inside.take_all(|open| open.entry.position < oldest) {
+                self.forget_inside(&plate, open, changes);
+                self.keep_aged(&plate, open, changes)?;
+            }
+        }
+        Ok(())
     }
 
     /// A garage that was never seen gets the next number.
@@ -188,7 +211,7 @@ impl Stays {
         teller: Teller<'_>,
         changes: &mut Changes,
     ) -> Result<(), StoreError> {
-        if let Some(former) = self.of(book).inside.leave(plate) {
+        if let Some(former) = self.take(book, plate, teller.billing, changes)? {
             changes.billing.note(
                 Code::EntryWhileOpen,
                 book.number,
@@ -196,12 +219,11 @@ impl Stays {
                 entry.at_ms,
                 entry.position,
             )?;
-            self.not_inside(plate, former, teller.billing, changes);
             changes.end(former.address, End::Unseen)?;
             book.open -= 1;
             book.exits_missed += 1;
         }
-        if self.garages_of.contains_key(plate) {
+        if self.is_inside_anywhere(plate, changes)? {
             changes.billing.note(
                 Code::OpenInTwoGarages,
                 book.number,
@@ -214,8 +236,7 @@ impl Stays {
         let cover = teller.billing.entered(garage, plate, entry);
         let visit = Visit::Stay { entry, end: End::Inside };
         let address = self.append(book, true, plate, cover, visit, changes)?;
-        self.is_inside(book, plate, Open { address, entry, cover });
-        Ok(())
+        self.is_inside(plate, Open { address, entry, cover }, changes)
     }
 
     fn leave(
@@ -226,9 +247,8 @@ impl Stays {
         teller: Teller<'_>,
         changes: &mut Changes,
     ) -> Result<(), StoreError> {
-        match self.of(book).inside.leave(plate) {
+        match self.take(book, plate, teller.billing, changes)? {
             Some(stay) => {
-                self.not_inside(plate, stay, teller.billing, changes);
                 changes.end(stay.address, End::Left(exit))?;
                 book.open -= 1;
                 book.closed += 1;
@@ -251,15 +271,64 @@ impl Stays {
     }
 
     /// A car is inside from now on; its stay stands at its address already.
-    fn is_inside(&mut self, book: &Book, plate: &Plate, open: Open) {
-        self.of(book).inside.enter(plate, open);
+    fn is_inside(&mut self, plate: &Plate, open: Open, changes: &mut Changes) -> Result<(), StoreError> {
+        if open.entry.position < self.age.before {
+            return self.keep_aged(plate, open, changes);
+        }
+        let of_garage = &mut self.garages[open.address.garage as usize];
+        of_garage.inside.enter(plate, open);
+        let map = of_garage.occupied.enter(open.address.page);
+        changes.maps.extend(map.map(|map| (open.address.garage, map)));
         *self.garages_of.entry(plate.clone()).or_default() += 1;
+        Ok(())
     }
 
-    /// A car that was taken from those inside is counted nowhere any more.
-    fn not_inside(&mut self, plate: &Plate, open: Open, billing: &mut Billing, changes: &mut Changes) {
+    /// Takes a car from those inside a garage, wherever it is kept. It is counted nowhere any more.
+    fn take(
+        &mut self,
+        book: &Book,
+        plate: &Plate,
+        billing: &mut Billing,
+        changes: &mut Changes,
+    ) -> Result<Option<Open>, StoreError> {
+        let mut found = self.garages[book.number as usize].inside.leave(plate);
+        if let Some(open) = found {
+            self.forget_inside(plate, open, changes);
+        } else if self.filter.may_hold(plate.as_str()) {
+            found = changes.aged.get(changes.store(), plate, book.number)?;
+            if let Some(open) = found {
+                self.take_aged(plate, open, changes)?;
+            }
+        }
+        if let Some(open) = found {
+            billing.left(open.cover);
+        }
+        Ok(found)
+    }
+
+    /// Puts a car beside memory.
+    fn keep_aged(&mut self, plate: &Plate, open: Open, changes: &mut Changes) -> Result<(), StoreError> {
+        self.filter.add(plate.as_str());
+        let store = changes.store().clone();
+        changes.aged.put(&store, plate, open)
+    }
+
+    fn take_aged(&mut self, plate: &Plate, open: Open, changes: &mut Changes) -> Result<(), StoreError> {
+        let (place, oldest) = (open.address, self.age.before);
+        let slots = changes.slots(place.garage, place.page)?;
+        let others = slots.iter().enumerate().filter(|(slot, _)| *slot != usize::from(place.slot));
+        let is_aged = |slot: &Slot| match &slot.visit {
+            Some((_, Visit::Stay { entry, end: End::Inside })) => entry.position < oldest,
+            _ => false,
+        };
+        let is_last = !others.map(|(_, slot)| slot).any(is_aged);
+        let store = changes.store().clone();
+        changes.aged.take(&store, plate, open, is_last)
+    }
+
+    /// A car that was taken from those in memory leaves the counts there, too.
+    fn forget_inside(&mut self, plate: &Plate, open: Open, changes: &mut Changes) {
         self.nobody_more_in(open.address, changes);
-        billing.left(open.cover);
         if let Some(garages) = self.garages_of.get_mut(plate) {
             *garages -= 1;
             if *garages == 0 {
@@ -376,10 +445,8 @@ impl Stays {
         };
         for (address, visit) in old {
             *book.count(visit) -= 1;
-            if visit.is_inside()
-                && let Some(open) = self.of(book).inside.leave(plate)
-            {
-                self.not_inside(plate, open, teller.billing, changes);
+            if visit.is_inside() {
+                self.take(book, plate, teller.billing, changes)?;
             }
             if let Visit::Stay { end: End::Left(exit), .. } = visit
                 && !new.contains(visit)
@@ -408,9 +475,6 @@ impl Stays {
                 None => self.append(book, false, plate, cover, visit.clone(), changes)?,
                 Some((address, _)) => {
                     *book.count(&visit) += 1;
-                    if visit.is_inside() {
-                        self.somebody_in(address, changes);
-                    }
                     if let (true, Visit::Stay { end, .. }) = (is_new, &visit) {
                         changes.end(address, end.clone())?;
                     }
@@ -420,7 +484,7 @@ impl Stays {
             match visit {
                 Visit::Stay { entry, end: End::Inside } => {
                     teller.billing.was_inside(cover);
-                    self.is_inside(book, plate, Open { address, entry, cover });
+                    self.is_inside(plate, Open { address, entry, cover }, changes)?;
                 }
                 Visit::Stay { entry, end: End::Left(exit) } if is_new => {
                     let garage = teller.garage(book);
@@ -456,20 +520,8 @@ impl Stays {
         book.slots += 1;
         self.heads.set(head, address);
         changes.heads.insert(head.page());
-        if slot.is_inside() {
-            self.somebody_in(address, changes);
-        }
         changes.append(address, slot)?;
         Ok(address)
-    }
-
-    fn of(&mut self, book: &Book) -> &mut OfGarage {
-        &mut self.garages[book.number as usize]
-    }
-
-    fn somebody_in(&mut self, address: Address, changes: &mut Changes) {
-        let map = self.garages[address.garage as usize].occupied.enter(address.page);
-        changes.maps.extend(map.map(|map| (address.garage, map)));
     }
 
     fn nobody_more_in(&mut self, address: Address, changes: &mut Changes) {
@@ -477,8 +529,20 @@ impl Stays {
         changes.maps.extend(map.map(|map| (address.garage, map)));
     }
 
-    pub fn is_inside_anywhere(&self, plate: &Plate) -> bool {
-        self.garages_of.contains_key(plate)
+    pub fn is_inside_anywhere(&self, plate: &Plate, changes: &Changes) -> Result<bool, StoreError> {
+        if self.garages_of.contains_key(plate) {
+            return Ok(true);
+        }
+        match self.filter.may_hold(plate.as_str()) {
+            true => changes.aged.is_anywhere(changes.store(), plate),
+            false => Ok(false),
+        }
+    }
+
+    /// How many of the cars inside are in memory.
+    #[cfg(test)]
+    pub fn in_memory(&self) -> usize {
+        self.garages.iter().map(|garage| garage.inside.len()).sum()
     }
 
     /// All visits of a plate that are told under it, newest first.
@@ -513,6 +577,7 @@ impl Stays {
                 (key, None) => batch.remove(key),
             }
         }
+        changes.aged.drain(&self.age, batch);
         changes.drain_pages(batch)
     }
 }

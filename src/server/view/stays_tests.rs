@@ -1,7 +1,7 @@
 //! The stays against an oracle that is too simple to be wrong: all events at once, each with its best reading.
 
 use super::list::{self, Listed, Wanted};
-use super::tests::{EPOCH, apply, event, fold, page_after, world};
+use super::tests::{EPOCH, apply, apply_at, event, fold, page_after, world};
 use super::*;
 use crate::parking::Plate;
 use crate::parking::stay::{End, Visit, Way, pair};
@@ -137,6 +137,15 @@ fn written(store: &Store) -> Vec<crate::store::Entry> {
     store.range(KEYS.0, KEYS.1).map(|entry| entry.unwrap()).collect()
 }
 
+/// What of it does not tell when pages were received, or which of the cars inside are in memory.
+fn visits_and_money(store: &Store) -> Vec<crate::store::Entry> {
+    let tells_when = |key: &[u8]| {
+        [&b"vp"[..], b"vg", b"vq", b"vo", b"vj", b"vk", b"vt"].iter().any(|prefix| key.starts_with(prefix))
+            || key.starts_with(&[b'v', b'b', b'n', billing::anomalies::Code::ClockNotSet as u8])
+    };
+    written(store).into_iter().filter(|(key, _)| !tells_when(key)).collect()
+}
+
 /// Folds what the ledger has, saving as often as `save` says, and writes what is left.
 fn fold_saving(view: &mut View, ledger: &Ledger, store: &Store, mut save: impl FnMut() -> bool) {
     let mut changes = Changes::on(store);
@@ -159,6 +168,8 @@ proptest! {
         told in [garage(), garage()],
         saves in prop::collection::vec(any::<bool>(), 1..40),
         cuts in prop::collection::vec((any::<Index>(), 0usize..4), 0..4),
+        // How many days pass before each page. Cars that are inside for more than 30 leave memory.
+        passing in prop::collection::vec(prop_oneof![8 => Just(0i64), 2 => Just(1), 2 => Just(20), 1 => Just(31), 1 => Just(-3)], 1..40),
     ) {
         let (disk, mut store, mut ledger) = world();
         let mut last = [0u64; 2];
@@ -175,12 +186,16 @@ proptest! {
         let mut view = View::open(&store, &ledger).unwrap();
         let cut_at: Vec<_> = cuts.iter().map(|(at, keep)| (at.index(records.len().max(1)), *keep)).collect();
         let mut saves = saves.iter().cycle();
+        let (mut passing, mut now_ms) = (passing.iter().cycle(), 77);
+        let (_, other_store, at_once) = world();
         for (n, (garage, page)) in records.iter().enumerate() {
             let first = last[*garage] + 1;
             last[*garage] += page.len() as u64;
             position += 1;
             let events: Vec<_> = (first..).zip(*page).map(|(sequence, told)| bytes(told, sequence)).collect();
-            apply(&ledger, GARAGES[*garage], vec![page_after(first, &events)]);
+            now_ms += passing.next().unwrap() * 24 * 3_600_000;
+            apply_at(&ledger, GARAGES[*garage], vec![page_after(first, &events)], now_ms);
+            apply(&at_once, GARAGES[*garage], vec![page_after(first, &events)]);
             prop_assert_eq!(ledger.position(), position);
             if *saves.next().unwrap() {
                 fold_saving(&mut view, &ledger, &store, || *saves.next().unwrap());
@@ -202,6 +217,11 @@ proptest! {
         fold_saving(&mut anew, &ledger, &other, || false);
         prop_assert_eq!(&anew, &view);
         prop_assert_eq!(written(&other), written(&store));
+
+        // The same events on one day: nobody leaves memory, and the visits are the same, byte for byte.
+        let mut on_one_day = View::default();
+        fold_saving(&mut on_one_day, &at_once, &other_store, || false);
+        prop_assert_eq!(visits_and_money(&other_store), visits_and_money(&store));
 
         let mut all = Vec::new();
         for (name, pages) in GARAGES.iter().zip(&told) {
@@ -258,6 +278,59 @@ fn views_of_another_version_are_dropped_and_folded_anew() {
     let page = whole.iter().find(|(key, _)| key.starts_with(b"vs")).unwrap();
     store.put(&page.0, b"\x01\xff\xff").unwrap();
     assert_eq!(View::open(&store, &ledger).unwrap(), View::default());
+}
+
+const DAY_MS: i64 = 24 * 3_600_000;
+
+fn passed(kind: &str, plate: &str) -> Vec<u8> {
+    event(&format!(r#"{{"kind":"{kind}","plate":"{plate}","at":"2026-11-02T08:00:00Z"}}"#))
+}
+
+/// Each misread entry stayed in memory for good, in two maps: a city has a million of them in ten years.
+#[test]
+fn cars_that_are_inside_for_a_month_leave_memory_and_are_found_when_they_leave_or_are_listed() {
+    let (_, store, ledger) = world();
+    let everything = Wanted { plate: None, garage: None, open: Some(true), after: None, limit: 3 };
+    let mut view = View::default();
+    let entered: Vec<_> = (0..300).map(|n| passed("entry", &format!("OLD{n}"))).collect();
+    for (page, events) in (0u64..).zip(entered.chunks(60)) {
+        apply_at(&ledger, "a", vec![page_after(60 * page + 1, events)], DAY_MS);
+    }
+    fold_saving(&mut view, &ledger, &store, || false);
+    assert_eq!(view.stays.in_memory(), 300);
+    apply_at(&ledger, "a", vec![page_after(301, &[passed("entry", "NEW1")])], 33 * DAY_MS);
+    fold_saving(&mut view, &ledger, &store, || false);
+    assert_eq!(view.stays.in_memory(), 1);
+    assert_eq!(listed(&store, &view, &everything).len(), 301);
+    let of_plate = Wanted { plate: Some(Plate::new("OLD7").unwrap()), ..everything.clone() };
+    assert_eq!(listed(&store, &view, &of_plate).len(), 1);
+
+    // One leaves, one enters again without having left, one enters another garage.
+    let events = [passed("exit", "OLD7"), passed("entry", "OLD8")];
+    apply_at(&ledger, "a", vec![page_after(302, &events)], 34 * DAY_MS);
+    apply_at(&ledger, "b", vec![page_after(1, &[passed("entry", "OLD9")])], 34 * DAY_MS);
+    fold_saving(&mut view, &ledger, &store, || false);
+    let book = view.garages[&SiteName::new("a").unwrap()].stays;
+    assert_eq!((book.open, book.closed, book.exits_missed, book.exits_unmatched), (300, 1, 1, 0));
+    let noted = |code: billing::anomalies::Code| {
+        let key = [&b"vbn"[..], &[code as u8]].concat();
+        store.range(&key, &[&b"vbn"[..], &[code as u8 + 1]].concat()).count()
+    };
+    let code = billing::anomalies::Code::EntryWhileOpen;
+    assert_eq!((noted(code), noted(billing::anomalies::Code::OpenInTwoGarages)), (1, 1));
+    assert_eq!(view.stays.in_memory(), 3, "NEW1, OLD8 and OLD9");
+    assert_eq!(listed(&store, &view, &everything).len(), 301);
+    assert_eq!(View::load(&store, &ledger).unwrap(), view);
+
+    // All of them leave, and nothing is left of them beside memory.
+    let left: Vec<_> = (0..300).filter(|n| *n != 7).map(|n| passed("exit", &format!("OLD{n}"))).collect();
+    for (page, events) in (0u64..).zip(left.chunks(60)) {
+        apply_at(&ledger, "a", vec![page_after(60 * page + 304, events)], 35 * DAY_MS);
+    }
+    fold_saving(&mut view, &ledger, &store, || false);
+    let kept = |prefix: &[u8]| written(&store).iter().filter(|(key, _)| key.starts_with(prefix)).count();
+    assert_eq!((kept(b"vj"), kept(b"vk")), (0, 0));
+    assert_eq!(listed(&store, &view, &everything).len(), 2, "NEW1 and OLD9");
 }
 
 #[test]

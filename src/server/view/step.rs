@@ -57,6 +57,15 @@ impl Step {
     pub fn read(ledger: &Ledger, position: u64, found: Found) -> Result<Step, StoreError> {
         let (from, told) = match found {
             Found::Damaged { from, reason } => (from, Err(reason)),
+            // A record that says something else than what it follows is as good as one that cannot be read.
+            Found::Record(Record::Truncated { from, to, .. })
+                if from == 0 || from > to || to != position - 1 =>
+            {
+                (
+                    position,
+                    Err(format!("it says that positions {from} to {to} are lost, which it does not follow")),
+                )
+            }
             Found::Record(Record::Truncated { received_at_ms, from, to }) => {
                 let reason = format!("positions {from} to {to} were on disk and are lost");
                 let damage = Damage { from, last: to, reason, found_at_ms: Some(received_at_ms) };

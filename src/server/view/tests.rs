@@ -25,7 +25,12 @@ pub fn event(json: &str) -> Vec<u8> {
 }
 
 pub fn apply(ledger: &Ledger, garage: &str, pages: Vec<SealedPage>) {
-    ledger.commit(&[request(garage, EPOCH, pages)], 77).unwrap();
+    apply_at(ledger, garage, pages, 77);
+}
+
+/// The same, received at this time.
+pub fn apply_at(ledger: &Ledger, garage: &str, pages: Vec<SealedPage>, now_ms: i64) {
+    ledger.commit(&[request(garage, EPOCH, pages)], now_ms).unwrap();
 }
 
 fn request(garage: &str, epoch: Epoch, pages: Vec<SealedPage>) -> Request {

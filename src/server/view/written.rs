@@ -14,7 +14,7 @@ use std::time::Duration;
 pub(super) const POSITION: &[u8] = b"vp";
 
 /// Of what the fold makes of a ledger. A program that folds otherwise has another one.
-pub(super) const VERSION: u8 = 3;
+pub(super) const VERSION: u8 = 4;
 
 /// All keys of the views: from here on, and to the second (exclusive).
 pub const KEYS: (&[u8], &[u8]) = (b"v", b"w");
@@ -64,6 +64,11 @@ pub fn at_one_position<T>(
         std::thread::sleep(Duration::from_millis(1 << attempt.min(3)));
     }
     read().map(|found| (known.unwrap_or_default(), found))
+}
+
+/// What says that the views have reached a position, and are whole.
+pub(super) fn position_value(position: u64) -> Vec<u8> {
+    [&[VERSION], &position.to_be_bytes()[..]].concat()
 }
 
 /// The damages that the written views know, by their last positions.
@@ -142,6 +147,7 @@ fn describe(key: &[u8]) -> String {
         Some(b"vc") => "what operators' commands changed".into(),
         Some(b"vo") => format!("the map of the cars inside garage number {}", number(2..6)),
         Some(b"vb") => describe_billing(key),
+        Some(b"vj" | b"vk" | b"vt") => "the cars that are inside for more than 30 days".into(),
         Some(b"vr") => format!("the corrected plates of position {}", number(2..10)),
         _ => format!("the view's key {key:02x?}"),
     }
@@ -229,7 +235,7 @@ impl View {
         self.commands.save(&std::mem::take(&mut changes.commands), &mut batch);
         self.stays.drain(changes, &mut batch)?;
         changes.billing.drain(&self.billing, &mut batch);
-        let reached = [&[VERSION], &self.position.to_be_bytes()[..]].concat();
+        let reached = position_value(self.position);
         let store = changes.store();
         if batch.len() < BATCH_MAX {
             batch.put(POSITION, reached);

@@ -273,7 +273,10 @@ pub(super) async fn garage(
     let site = SiteName::new(&name).map_err(|_| unknown())?;
     let view = web.view();
     let key = view.key_of(&site);
-    if !view.garages.contains_key(key) && web.ledger.streams_of(std::slice::from_ref(key)).is_empty() {
+    // One that has told something and delivered nothing yet is shown while it is remembered.
+    let is_heard = web.seen(key).heard_at_ms > 0;
+    let has_delivered = || !web.ledger.streams_of(std::slice::from_ref(key)).is_empty();
+    if !is_heard && !view.garages.contains_key(key) && !has_delivered() {
         return Err(unknown());
     }
     Ok(Json(garage_answer(&web, &view, key)))

@@ -172,9 +172,10 @@ impl MonthBook {
     }
 }
 
-/// The page of an entry and its place there, from 0.
+/// The page of an entry and its place there, from 0. No entry has the number 0.
 pub fn place(number: Number) -> (u64, usize) {
-    ((number - 1) / IN_A_PAGE, ((number - 1) % IN_A_PAGE) as usize)
+    let before = number.saturating_sub(1);
+    (before / IN_A_PAGE, (before % IN_A_PAGE) as usize)
 }
 
 pub fn number(page: u64, place: usize) -> Number {

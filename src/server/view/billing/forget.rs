@@ -9,6 +9,7 @@
 use super::super::pages::{Head, TOKEN_LEN, is_token};
 use super::super::{Changes, View};
 use super::entries::{Entry, Number, Terms, What};
+use super::list::FORGOTTEN_AT_ONCE;
 use super::orders::NoOrder;
 use crate::parking::Plate;
 use crate::parking::statement::Month;
@@ -44,12 +45,18 @@ impl View {
         whose: &ToForget,
         changes: &mut Changes,
     ) -> Result<Result<(), NoOrder>, StoreError> {
-        let ToForget::Plate(text) = whose else { return Ok(Ok(())) };
+        let text = match whose {
+            ToForget::Plate(text) => text,
+            ToForget::Charged { from, to, .. } if to.saturating_sub(*from) > FORGOTTEN_AT_ONCE => {
+                return Ok(Err(NoOrder::TooManyEntries { from: *from, to: *to }));
+            }
+            ToForget::Charged { .. } => return Ok(Ok(())),
+        };
         let Ok(plate) = Plate::new(text) else { return Ok(Err(NoOrder::NothingToForget(text.clone()))) };
         if self.billing.in_force.names(&plate) {
             return Ok(Err(NoOrder::Registered(text.clone())));
         }
-        if self.stays.is_inside_anywhere(&plate) {
+        if self.stays.is_inside_anywhere(&plate, changes)? {
             return Ok(Err(NoOrder::Inside(text.clone())));
         }
         let entries = self.of_plate(&plate, changes)?;
@@ -84,7 +91,7 @@ impl View {
                 changes.billing.forget_anomalies(&plate, &token(seed, plate.as_str(), Month::EPOCH))?;
             }
             ToForget::Charged { from, to, before } => {
-                for number in (*from).max(1)..*to {
+                for number in (*from).max(1)..(*to).min(self.billing.end()) {
                     let Some(entry) = self.billing.entry_if_any(number, &mut changes.billing)? else {
                         continue;
                     };

@@ -92,6 +92,9 @@ impl<'a> Reader<'a> {
 
     /// The entry before this one in the order of all; the newest one when none is given.
     pub fn before(&mut self, number: Option<Number>) -> Result<Option<Number>, StoreError> {
+        if number == Some(0) {
+            return Ok(None);
+        }
         let page = match number.map(place) {
             Some((_, slot @ 1..)) => return Ok(number.filter(|_| slot > 0).map(|number| number - 1)),
             Some((page, _)) => page.checked_sub(1),
@@ -164,7 +167,7 @@ pub fn months(store: &Store) -> Result<BTreeSet<Month>, StoreError> {
 }
 
 /// How many numbers of entries are priced with one command.
-const PRICED_AT_ONCE: u64 = 4096;
+pub const PRICED_AT_ONCE: u64 = 4096;
 
 /// The next stretch of numbers, from `from` on, that begins with a stay that waits for a price. Read as it was written last.
 pub fn pending(store: &Store, from: Number) -> Result<Option<(Number, Number)>, StoreError> {
@@ -175,7 +178,7 @@ pub fn pending(store: &Store, from: Number) -> Result<Option<(Number, Number)>, 
 }
 
 /// How many numbers of entries are forgotten with one command: what readers see is behind for so long.
-const FORGOTTEN_AT_ONCE: u64 = 256;
+pub const FORGOTTEN_AT_ONCE: u64 = 256;
 
 /// The next stretch of numbers, from `from` on, that begins with a charge for a month before this one that names its plate.
 pub fn to_forget(store: &Store, from: Number, before: Month) -> Result<Option<(Number, Number)>, StoreError> {

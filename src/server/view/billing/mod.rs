@@ -172,7 +172,7 @@ impl Billing {
         changes: &mut BillingChanges,
     ) -> Result<(), StoreError> {
         let garage = closed.garage;
-        let span_ms = closed.exit.at_ms - closed.entry.at_ms;
+        let span_ms = closed.exit.at_ms.saturating_sub(closed.entry.at_ms);
         let mut note =
             |code| changes.note(code, garage.number, Some(closed.plate), closed.exit.at_ms, position);
         if span_ms < -CLOCKS_DIFFER_MS {
@@ -196,7 +196,7 @@ impl Billing {
         let zone = tariff.map(|(_, tariff)| tariff.time_zone());
         // Years before 0 are nobody's: such a stay is far too long, and held.
         let month = Month::of(date(exit, zone)).unwrap_or(Month::EPOCH);
-        let span_ms = exit.at_ms - entry.at_ms;
+        let span_ms = exit.at_ms.saturating_sub(entry.at_ms);
         if span_ms < -CLOCKS_DIFFER_MS {
             return (Terms::Held(Held::EndsBeforeItBegins), month);
         }
@@ -358,7 +358,7 @@ impl Billing {
         changes: &mut BillingChanges,
     ) -> Result<u64, StoreError> {
         let mut priced = 0;
-        for number in from.max(1)..to {
+        for number in from.max(1)..to.min(self.end()) {
             let Some(entry) = self.entry_if_any(number, changes)? else { continue };
             let What::Stay(stay) = &entry.what else { continue };
             if stay.terms != Terms::Pending || entry.settled_by != 0 {

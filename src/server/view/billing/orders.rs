@@ -3,6 +3,7 @@
 use super::super::pages::Head;
 use super::super::{Changes, View};
 use super::entries::{Entry, Number, Stay, VoidedBecause, What};
+use super::list::PRICED_AT_ONCE;
 use super::terms::Order;
 use crate::messaging::page::Content;
 use crate::messaging::{Epoch, SiteName};
@@ -46,6 +47,10 @@ pub enum NoOrder {
         "a stay of {0} has no price yet, or is held: it would be lost. GET /v1/charges?plate={0} shows it; price it, or bill it, and forget then"
     )]
     Unbilled(String),
+    #[error(
+        "it names the entries {from} to {to}, which are more than one step takes; this program never records that. Nothing was changed by it"
+    )]
+    TooManyEntries { from: Number, to: Number },
 }
 
 /// A charge that was found by its id.
@@ -78,7 +83,10 @@ impl View {
                     false => Err(NoOrder::NoSuchContract(contract.clone()).into()),
                 }
             }
-            Command::Price { .. } => match in_force.tariffs() {
+            Command::Price { from, to } => match in_force.tariffs() {
+                _ if to.saturating_sub(*from) > PRICED_AT_ONCE => {
+                    Err(NoOrder::TooManyEntries { from: *from, to: *to }.into())
+                }
                 Some(_) => Ok(()),
                 None => Err(NoOrder::NoTariffs.into()),
             },

@@ -19,6 +19,7 @@ use crate::server::ledger::{Ledger, Record};
 use crate::store::{Batch, Store, StoreError};
 use jiff::Timestamp;
 use jiff::civil::Date;
+use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -67,17 +68,29 @@ impl Order {
                 .map_err(|error| said(error.to_string()))
                 .and_then(|text| TariffSet::parse(&text).map_err(|errors| said(first(&errors))))
                 .map(Order::Tariffs),
-            Command::Plates { .. } => {
-                postcard::from_bytes(&bytes).map(Order::Plates).map_err(|error| said(error.to_string()))
-            }
-            _ => postcard::from_bytes(&bytes).map(Order::Contracts).map_err(|error| said(error.to_string())),
+            Command::Plates { .. } => read_list(&bytes, Registration::check).map(Order::Plates).map_err(said),
+            _ => read_list(&bytes, Contract::check).map(Order::Contracts).map_err(said),
         }))
     }
+}
+
+/// A list that was recorded. What files are refused for is refused here, too: entries of charges repeat some of it, and have
+/// a limit.
+fn read_list<T: DeserializeOwned>(
+    bytes: &[u8],
+    check: impl Fn(&T) -> Result<(), String>,
+) -> Result<Vec<T>, String> {
+    let list: Vec<T> = postcard::from_bytes(bytes).map_err(|error| error.to_string())?;
+    list.iter().try_for_each(check)?;
+    Ok(list)
 }
 
 fn first(errors: &[impl ToString]) -> String {
     errors.first().map(ToString::to_string).unwrap_or_default()
 }
+
+/// The most pieces of one command: more than the longest request of an operator comes to.
+const PIECES_MAX: u32 = 8192;
 
 /// What stands in the `pieces` records before `position`, if it has that digest.
 fn gather(
@@ -86,7 +99,9 @@ fn gather(
     pieces: u32,
     digest: Digest,
 ) -> Result<Option<Vec<u8>>, StoreError> {
-    let Some(from) = position.checked_sub(pieces.into()) else { return Ok(None) };
+    let Some(from) = position.checked_sub(pieces.into()).filter(|_| pieces <= PIECES_MAX) else {
+        return Ok(None);
+    };
     let mut bytes = Vec::new();
     for position in from..position {
         match ledger.record_at(position) {

@@ -1,0 +1,135 @@
+//! The capacities that garages tell, on their way into the ledger.
+//!
+//! **Promise.** What a garage tells of its capacity stands in the ledger once events of it were applied: what it told last, at
+//! most once in [`RECORD_EVERY`] for each garage. A garage that only says something leaves no record.
+//! **Kept by.** What is told sooner waits, and what is told after it takes its place. A first capacity goes into the commit of the
+//! garage's first events, so that no board shows the one without the other.
+
+use crate::messaging::SiteName;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// How often a garage's capacity is recorded at most.
+pub const RECORD_EVERY: Duration = Duration::from_secs(60);
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Capacities {
+    /// What the ledger has, and when this process recorded it; none: an earlier one did.
+    recorded: BTreeMap<SiteName, (u32, Option<Instant>)>,
+    /// What was told last and is not recorded.
+    waiting: BTreeMap<SiteName, u32>,
+}
+
+impl Capacities {
+    /// With what the ledger has.
+    pub fn of_ledger(recorded: impl IntoIterator<Item = (SiteName, u32)>) -> Capacities {
+        let recorded = recorded.into_iter().map(|(site, capacity)| (site, (capacity, None)));
+        Capacities { recorded: recorded.collect(), waiting: BTreeMap::new() }
+    }
+
+    /// Whether a capacity of this garage stands in the ledger, so that events of it were applied.
+    pub fn knows(&self, site: &SiteName) -> bool {
+        self.recorded.contains_key(site)
+    }
+
+    /// A garage whose events were applied tells its capacity.
+    pub fn told(&mut self, site: &SiteName, capacity: u32) {
+        match self.recorded.get(site) {
+            Some((known, _)) if *known == capacity => {
+                self.waiting.remove(site);
+            }
+            _ => {
+                self.waiting.insert(site.clone(), capacity);
+            }
+        }
+    }
+
+    /// Two edges speak under this name, and may tell two capacities by turns: nothing is recorded for now.
+    pub fn is_in_doubt(&mut self, site: &SiteName) {
+        self.waiting.remove(site);
+    }
+
+    /// What is to be recorded now.
+    pub fn due(&self, now: Instant) -> Vec<(SiteName, u32)> {
+        let due = self.waiting.iter().filter(|(site, _)| self.due_at(site).is_none_or(|at| at <= now));
+        due.map(|(site, capacity)| (site.clone(), *capacity)).collect()
+    }
+
+    /// When the next of those that wait is to be recorded; none when nothing waits.
+    pub fn next_due(&self, now: Instant) -> Option<Instant> {
+        self.waiting.keys().map(|site| self.due_at(site).unwrap_or(now)).min()
+    }
+
+    /// These stand in the ledger now.
+    pub fn are_recorded(&mut self, recorded: Vec<(SiteName, u32)>, now: Instant) {
+        for (site, capacity) in recorded {
+            self.waiting.remove(&site);
+            self.recorded.insert(site, (capacity, Some(now)));
+        }
+    }
+
+    /// None: at once.
+    fn due_at(&self, site: &SiteName) -> Option<Instant> {
+        let (_, at) = self.recorded.get(site)?;
+        at.map(|at| at + RECORD_EVERY)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn site(n: u32) -> SiteName {
+        SiteName::new(&format!("garage {n}")).unwrap()
+    }
+
+    /// Records what is due.
+    fn record(capacities: &mut Capacities, now: Instant) -> Vec<u32> {
+        let due = capacities.due(now);
+        capacities.are_recorded(due.clone(), now);
+        due.into_iter().map(|(_, capacity)| capacity).collect()
+    }
+
+    /// Each change wrote a record and flushed: an edge that told two capacities by turns filled the ledger.
+    #[test]
+    fn a_capacity_that_changes_all_the_time_is_recorded_once_a_minute_as_it_was_told_last() {
+        let began = Instant::now();
+        let mut capacities = Capacities::default();
+        let mut recorded = Vec::new();
+        for second in 0..600 {
+            capacities.told(&site(1), second);
+            recorded.extend(record(&mut capacities, began + Duration::from_secs(second.into())));
+        }
+        assert_eq!(recorded, (0..10).map(|minute| minute * 60).collect::<Vec<u32>>());
+        let last = began + Duration::from_secs(540);
+        assert_eq!(capacities.next_due(last), Some(last + RECORD_EVERY));
+        assert_eq!(record(&mut capacities, last + RECORD_EVERY), [599], "though it tells nothing any more");
+        assert_eq!(capacities.next_due(last + RECORD_EVERY), None);
+    }
+
+    #[test]
+    fn what_was_told_and_taken_back_meanwhile_is_not_recorded() {
+        let began = Instant::now();
+        let mut capacities = Capacities::of_ledger([(site(1), 7)]);
+        capacities.told(&site(1), 7);
+        assert_eq!(record(&mut capacities, began), [] as [u32; 0]);
+        capacities.told(&site(1), 8);
+        assert_eq!(record(&mut capacities, began), [8], "another process recorded the one before");
+        capacities.told(&site(1), 9);
+        capacities.told(&site(1), 8);
+        assert_eq!(record(&mut capacities, began + RECORD_EVERY), [] as [u32; 0]);
+    }
+
+    /// After 10,000 names the capacity of a new garage was never recorded, and nobody was told.
+    #[test]
+    fn however_many_garages_there_are_the_capacity_of_each_is_recorded() {
+        let now = Instant::now();
+        let mut capacities = Capacities::default();
+        (0..20_000).for_each(|n| capacities.told(&site(n), n));
+        let mut recorded = record(&mut capacities, now);
+        recorded.sort_unstable();
+        assert_eq!(recorded, (0..20_000).collect::<Vec<u32>>());
+        assert_eq!(capacities.due(now + RECORD_EVERY), []);
+    }
+}

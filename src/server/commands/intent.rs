@@ -1,0 +1,264 @@
+//! What an operator wants done, as the command line and `admin.sock` say it.
+//!
+//! **Promise.** A record of the ledger is made by this program alone, from what was checked here: nobody gives one, and whoever
+//! writes to the socket by hand is refused where the command line would refuse.
+//! **Kept by.** [`Intent`] has no form for what only the program records (pieces of lists, numbers of entries, erased commands),
+//! and [`Intent::command`] is the one way from it to a [`Command`].
+
+use super::{Command, Place, ToForget};
+use crate::messaging::SiteName;
+use crate::messaging::page::RECORDS_MAX;
+use crate::parking::{ChargeId, EventId, Plate};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// See the module. Each becomes one command in the ledger.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Intent {
+    /// The garage is called `to` from now on. Its edge may go on under the old name.
+    Rename {
+        garage: SiteName,
+        to: SiteName,
+    },
+    /// Leave the garage out of boards and of the city's numbers, or take it in again.
+    Decommission {
+        garage: SiteName,
+        undo: bool,
+    },
+    /// How many spaces the garage has, whatever its edge tells; `None`: what its edge tells counts again.
+    Capacity {
+        garage: SiteName,
+        spaces: Option<u32>,
+    },
+    /// What waits in quarantine there acts now, if it is understood now.
+    Release {
+        place: Place,
+    },
+    /// What waits in quarantine there is given up.
+    Discard {
+        place: Place,
+        reason: String,
+    },
+    /// The next conflict of this garage is answered by "move what is not acknowledged to a new epoch".
+    Adopt {
+        garage: SiteName,
+    },
+    RemovePlate {
+        plate: String,
+    },
+    RemoveContract {
+        contract: String,
+    },
+    /// Take a charge back whole, less what was credited before.
+    Void {
+        charge: ChargeId,
+        reason: String,
+    },
+    /// Give some of a charge back, in minor units of its currency.
+    Credit {
+        charge: ChargeId,
+        amount: i64,
+        reason: String,
+    },
+    /// This exit is of the car of that entry: a plate was misread.
+    JoinStay {
+        entry: EventId,
+        exit: EventId,
+        reason: String,
+    },
+    /// The car of this entry left at that time, and nobody saw it.
+    CloseStay {
+        entry: EventId,
+        left_at_ms: i64,
+        offset_minutes: i16,
+        reason: String,
+    },
+    /// The car of this entry left and came again in the midst of its stay, and nobody saw it.
+    SplitStay {
+        entry: EventId,
+        left_at_ms: i64,
+        entered_at_ms: i64,
+        offset_minutes: i16,
+        reason: String,
+    },
+    /// Charge a stay that is held for its length as it is.
+    BillStay {
+        charge: ChargeId,
+        reason: String,
+    },
+    /// Let random tokens stand for a plate.
+    Forget {
+        plate: String,
+    },
+}
+
+/// Why an intent becomes no command. Nothing was recorded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadIntent {
+    #[error("a reason needs 1 to {max} bytes, this one has {bytes}", max = Command::REASON_MAX)]
+    Reason { bytes: usize },
+    #[error("{0} milliseconds since 1970 is not a time of years -9999 to 9999")]
+    Time(i64),
+    #[error("{0} minutes is not an offset from UTC: it is less than 26 hours either way")]
+    Offset(i16),
+    #[error("a page holds {RECORDS_MAX} events at most, from 0 on; there is none with the number {0}")]
+    Index(u8),
+    #[error("{0}")]
+    Plate(crate::parking::PlateError),
+    #[error("the name of a {what} has 1 to {max} bytes, this one has {bytes}", max = SiteName::MAX_BYTES)]
+    Name { what: &'static str, bytes: usize },
+}
+
+impl Intent {
+    /// The command that is recorded for it. Whether it makes sense in the books as they are, the view judges.
+    pub fn command(self) -> Result<Command, BadIntent> {
+        Ok(match self {
+            Intent::Rename { garage, to } => Command::Rename { garage, to },
+            Intent::Decommission { garage, undo } => Command::Decommission { garage, undo },
+            Intent::Capacity { garage, spaces } => Command::Capacity { garage, spaces },
+            Intent::Release { place } => Command::Release { place: in_a_page(place)? },
+            Intent::Discard { place, reason } => {
+                Command::Discard { place: in_a_page(place)?, reason: checked(reason)? }
+            }
+            Intent::Adopt { garage } => Command::Adopt { garage },
+            Intent::RemovePlate { plate } => Command::RemovePlate { plate: normal(&plate)? },
+            Intent::RemoveContract { contract } => {
+                named("contract", &contract)?;
+                Command::RemoveContract { contract }
+            }
+            Intent::Void { charge, reason } => {
+                named("garage", &charge.garage)?;
+                Command::Void { charge, reason: checked(reason)? }
+            }
+            Intent::Credit { charge, amount, reason } => {
+                named("garage", &charge.garage)?;
+                Command::Credit { charge, amount, reason: checked(reason)? }
+            }
+            Intent::JoinStay { entry, exit, reason } => {
+                named("garage", &entry.garage).and_then(|()| named("garage", &exit.garage))?;
+                Command::JoinStay { entry, exit, reason: checked(reason)? }
+            }
+            Intent::CloseStay { entry, left_at_ms, offset_minutes, reason } => {
+                named("garage", &entry.garage)?;
+                time(left_at_ms, offset_minutes)?;
+                Command::CloseStay { entry, left_at_ms, offset_minutes, reason: checked(reason)? }
+            }
+            Intent::SplitStay { entry, left_at_ms, entered_at_ms, offset_minutes, reason } => {
+                named("garage", &entry.garage)?;
+                time(left_at_ms, offset_minutes).and_then(|()| time(entered_at_ms, offset_minutes))?;
+                let reason = checked(reason)?;
+                Command::SplitStay { entry, left_at_ms, entered_at_ms, offset_minutes, reason }
+            }
+            Intent::BillStay { charge, reason } => {
+                named("garage", &charge.garage)?;
+                Command::BillStay { charge, reason: checked(reason)? }
+            }
+            Intent::Forget { plate } => {
+                Command::Forget { whose: ToForget::Plate(normal(&plate)?), seed: rand::random() }
+            }
+        })
+    }
+}
+
+fn checked(reason: String) -> Result<String, BadIntent> {
+    match reason.trim().len() {
+        0 => Err(BadIntent::Reason { bytes: 0 }),
+        _ if reason.len() > Command::REASON_MAX => Err(BadIntent::Reason { bytes: reason.len() }),
+        _ => Ok(reason),
+    }
+}
+
+fn normal(plate: &str) -> Result<String, BadIntent> {
+    Plate::new(plate).map(|plate| plate.to_string()).map_err(BadIntent::Plate)
+}
+
+fn named(what: &'static str, name: &str) -> Result<(), BadIntent> {
+    match name.len() {
+        1..=SiteName::MAX_BYTES => Ok(()),
+        bytes => Err(BadIntent::Name { what, bytes }),
+    }
+}
+
+fn in_a_page(place: Place) -> Result<Place, BadIntent> {
+    match place.index {
+        Some(index) if usize::from(index) >= RECORDS_MAX => Err(BadIntent::Index(index)),
+        _ => Ok(place),
+    }
+}
+
+fn time(at_ms: i64, offset_minutes: i16) -> Result<(), BadIntent> {
+    Timestamp::from_millisecond(at_ms).map_err(|_| BadIntent::Time(at_ms))?;
+    let seconds = i32::from(offset_minutes) * 60;
+    jiff::tz::Offset::from_seconds(seconds).map_err(|_| BadIntent::Offset(offset_minutes))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Result<Command, String> {
+        let intent: Intent = serde_json::from_str(json).map_err(|error| error.to_string())?;
+        intent.command().map_err(|bad| bad.to_string())
+    }
+
+    /// Whoever could write to the socket could write any record: one priced 2^64 entries and hung the server for ever.
+    #[test]
+    fn what_only_the_program_records_cannot_be_asked_for() {
+        for json in [
+            r#"{"piece":{"bytes":[1]}}"#,
+            r#"{"tariffs":{"pieces":1,"digest":[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]}}"#,
+            r#"{"plates":{"pieces":4294967295,"digest":[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]}}"#,
+            r#"{"contracts":{"pieces":0,"digest":[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]}}"#,
+            r#"{"price":{"from":1,"to":18446744073709551615}}"#,
+            r#"{"forget":{"whose":{"plate":"AB1"},"seed":[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]}}"#,
+            r#"{"forget":{"plate":"AB1","seed":[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]}}"#,
+            r#""erased""#,
+        ] {
+            let refused = read(json).unwrap_err();
+            assert!(refused.contains("unknown") || refused.contains("missing field"), "{json}: {refused}");
+        }
+    }
+
+    #[test]
+    fn what_the_command_line_refuses_is_refused_on_the_socket() {
+        let event = "a/d5947e0f-1414-4ac6-8009-21147bb78df6/3";
+        let long = "x".repeat(2000);
+        let cases = [
+            (format!(r#"{{"void":{{"charge":"{event}","reason":"  "}}}}"#), "1 to 1024 bytes"),
+            (format!(r#"{{"void":{{"charge":"{event}","reason":"{long}"}}}}"#), "1 to 1024 bytes"),
+            (format!(r#"{{"bill_stay":{{"charge":"{long}{event}","reason":"r"}}}}"#), "1 to 64 bytes"),
+            (format!(r#"{{"remove_contract":{{"contract":"{long}"}}}}"#), "1 to 64 bytes"),
+            (r#"{"remove_contract":{"contract":""}}"#.into(), "1 to 64 bytes"),
+            (r#"{"remove_plate":{"plate":"*"}}"#.into(), "letters and digits"),
+            (r#"{"forget":{"plate":""}}"#.into(), "letters and digits"),
+            (r#"{"release":{"place":{"position":1,"index":64}}}"#.into(), "64 events at most"),
+            (r#"{"rename":{"garage":"a","to":""}}"#.into(), "1 to 64 bytes"),
+            (
+                format!(
+                    r#"{{"close_stay":{{"entry":"{event}","left_at_ms":-9223372036854775808,"offset_minutes":0,"reason":"r"}}}}"#
+                ),
+                "is not a time",
+            ),
+            (
+                format!(
+                    r#"{{"split_stay":{{"entry":"{event}","left_at_ms":0,"entered_at_ms":9223372036854775807,"offset_minutes":0,"reason":"r"}}}}"#
+                ),
+                "is not a time",
+            ),
+            (
+                format!(
+                    r#"{{"close_stay":{{"entry":"{event}","left_at_ms":0,"offset_minutes":32767,"reason":"r"}}}}"#
+                ),
+                "is not an offset",
+            ),
+        ];
+        for (json, reason) in cases {
+            let refused = read(&json).unwrap_err();
+            assert!(refused.contains(reason), "{json}: {refused}");
+        }
+        let plate = read(r#"{"remove_plate":{"plate":"b-ab 1"}}"#).unwrap();
+        assert_eq!(plate, Command::RemovePlate { plate: "BAB1".into() });
+    }
+}

@@ -1,0 +1,369 @@
+//! The cars that are inside for more than 30 days: most are misread plates, whose exits never come. They leave memory, and are found
+//! in the store when their exit comes after all, or when they are listed.
+//!
+//! **Promise.** What the fold makes of events does not depend on whether a car is in memory or here. Memory holds the cars that
+//! entered within [`KEEP_DAYS`] days, however long a server has run.
+//! **Kept by.** A car is here exactly when the event of its entry stands before [`Age::before`], a position that follows from the
+//! days on which pages were received. Looking for one costs a read only for plates that [`Filter`] does not rule out.
+//!
+//! | key | value |
+//! | --- | --- |
+//! | `vj` + plate + 0 (u8) + garage (u32) | an [`Open`] stay |
+//! | `vk` + garage (u32) + n (u32) | a bit for each of 8,192 pages of the garage: one of these stays is in it |
+//! | `vt` | an [`Age`] |
+
+use super::billing::Cover;
+use super::pages::{Address, PagesOf, Passage, mapped_pages, place_in_map};
+use super::{damaged, decode, encode, sized};
+use crate::parking::Plate;
+use crate::store::{Batch, Store, StoreError};
+use serde::{Deserialize, Serialize};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
+
+/// For how many days a car that is inside stays in memory.
+pub const KEEP_DAYS: i64 = 30;
+const DAY_MS: i64 = 24 * 3_600_000;
+
+/// The stay of a car that is inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Open {
+    pub address: Address,
+    pub entry: Passage,
+    pub cover: Cover,
+}
+
+/// When which positions were received, as far as it matters.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Age {
+    /// Entries that stand before this position are more than [`KEEP_DAYS`] days old.
+    pub before: u64,
+    /// The days since 1970 on which pages were received, of the last [`KEEP_DAYS`] and the one before, each with its first position.
+    days: VecDeque<(i64, u64)>,
+}
+
+impl Age {
+    /// A page was received. Returns whether other entries are old now.
+    pub fn received(&mut self, at_ms: i64, position: u64) -> bool {
+        let day = at_ms.div_euclid(DAY_MS);
+        // A clock that was set back: what came on days that are still to come belongs to this one.
+        let mut from = position;
+        while let Some((_, earlier)) = self.days.back().copied().filter(|(last, _)| *last > day) {
+            from = earlier;
+            self.days.pop_back();
+        }
+        if self.days.back().is_some_and(|(last, _)| *last == day) {
+            return false;
+        }
+        self.days.push_back((day, from));
+        while self.days.front().is_some_and(|(first, _)| *first < day - KEEP_DAYS) {
+            self.days.pop_front();
+        }
+        let first = self.days.front().map_or(from, |(_, first)| *first);
+        let others = first > self.before;
+        self.before = self.before.max(first);
+        others
+    }
+
+    pub fn load(store: &Store) -> Result<Age, StoreError> {
+        store.get(b"vt")?.map_or(Ok(Age::default()), |value| decode(b"vt", &value))
+    }
+}
+
+/// Which plates are surely not here. Two bits for each that is, of 16 million: 2 MB that are touched as they are used; with a
+/// million plates one of 70 others is looked for in vain.
+#[derive(Debug, Clone, Default)]
+pub struct Filter(Vec<u64>);
+
+/// It changes no answer.
+impl PartialEq for Filter {
+    fn eq(&self, _: &Filter) -> bool {
+        true
+    }
+}
+impl Eq for Filter {}
+
+const FILTER_BITS: u64 = 1 << 24;
+
+impl Filter {
+    fn places(plate: &str) -> [u64; 2] {
+        let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        let hash = plate.bytes().fold(0xcbf2_9ce4_8422_2325, step);
+        // The finish of SplitMix64: FNV-1a alone leaves the upper bits of short texts alike.
+        let hash = (hash ^ hash >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let hash = (hash ^ hash >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        [hash % FILTER_BITS, (hash >> 32) % FILTER_BITS]
+    }
+
+    pub fn add(&mut self, plate: &str) {
+        if self.0.is_empty() {
+            self.0 = vec![0; (FILTER_BITS / 64) as usize];
+        }
+        for place in Filter::places(plate) {
+            self.0[(place / 64) as usize] |= 1 << (place % 64);
+        }
+    }
+
+    pub fn may_hold(&self, plate: &str) -> bool {
+        let holds = |place: u64| self.0[(place / 64) as usize] >> (place % 64) & 1 == 1;
+        !self.0.is_empty() && Filter::places(plate).into_iter().all(holds)
+    }
+}
+
+fn prefix(plate: &str) -> Vec<u8> {
+    [b"vj", plate.as_bytes(), &[0]].concat()
+}
+
+fn key(plate: &str, garage: u32) -> Vec<u8> {
+    [&prefix(plate)[..], &garage.to_be_bytes()].concat()
+}
+
+fn map_key(garage: u32, map: u32) -> Vec<u8> {
+    [b"vk", &garage.to_be_bytes()[..], &map.to_be_bytes()].concat()
+}
+
+/// All of them, each with its plate.
+pub fn all(store: &Store) -> impl Iterator<Item = Result<(String, Open), StoreError>> {
+    store.range(b"vj", b"vk").map(|entry| {
+        let (key, value) = entry?;
+        let plate = key.get(2..key.len().saturating_sub(5)).and_then(|plate| std::str::from_utf8(plate).ok());
+        let plate = plate.ok_or_else(|| damaged(&key))?.to_owned();
+        Ok((plate, decode(&key, &value)?))
+    })
+}
+
+/// The pages of a garage in which one of these stays is, as they were written last, ascending.
+pub fn pages(store: &Store, garage: u32) -> Result<PagesOf, StoreError> {
+    mapped_pages(store, *b"vk", garage, garage.saturating_add(1))
+}
+
+/// What changed of them and is not written yet.
+#[derive(Debug, Default)]
+pub struct AgedChanges {
+    /// `None`: it left.
+    stays: BTreeMap<Vec<u8>, Option<Open>>,
+    maps: BTreeMap<(u32, u32), Vec<u8>>,
+    pub age: bool,
+}
+
+impl AgedChanges {
+    pub fn writes(&self) -> usize {
+        self.stays.len() + self.maps.len() + usize::from(self.age)
+    }
+
+    pub fn get(&self, store: &Store, plate: &Plate, garage: u32) -> Result<Option<Open>, StoreError> {
+        let key = key(plate.as_str(), garage);
+        match self.stays.get(&key) {
+            Some(changed) => Ok(*changed),
+            None => store.get(&key)?.map(|value| decode(&key, &value)).transpose(),
+        }
+    }
+
+    /// Whether the car is one of them in any garage.
+    pub fn is_anywhere(&self, store: &Store, plate: &Plate) -> Result<bool, StoreError> {
+        let from = prefix(plate.as_str());
+        let to = [&from[..from.len() - 1], &[1]].concat();
+        if self.stays.range(from.clone()..to.clone()).any(|(_, its)| its.is_some()) {
+            return Ok(true);
+        }
+        for entry in store.range(&from, &to) {
+            if !self.stays.contains_key(&entry?.0) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    pub fn put(&mut self, store: &Store, plate: &Plate, open: Open) -> Result<(), StoreError> {
+        self.stays.insert(key(plate.as_str(), open.address.garage), Some(open));
+        let (map, byte, bit) = place_in_map(open.address.page);
+        let bits = self.map(store, open.address.garage, map)?;
+        bits.resize(bits.len().max(byte + 1), 0);
+        bits[byte] |= bit;
+        Ok(())
+    }
+
+    /// One is taken out; `is_last`: no other one is in its page.
+    pub fn take(
+        &mut self,
+        store: &Store,
+        plate: &Plate,
+        open: Open,
+        is_last: bool,
+    ) -> Result<(), StoreError> {
+        self.stays.insert(key(plate.as_str(), open.address.garage), None);
+        if is_last {
+            let (map, byte, bit) = place_in_map(open.address.page);
+            if let Some(bits) = self.map(store, open.address.garage, map)?.get_mut(byte) {
+                *bits &= !bit;
+            }
+        }
+        Ok(())
+    }
+
+    fn map(&mut self, store: &Store, garage: u32, map: u32) -> Result<&mut Vec<u8>, StoreError> {
+        Ok(match self.maps.entry((garage, map)) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => place.insert(store.get(&map_key(garage, map))?.unwrap_or_default()),
+        })
+    }
+
+    pub fn drain(&mut self, age: &Age, batch: &mut Batch) {
+        for (key, open) in std::mem::take(&mut self.stays) {
+            match open {
+                Some(open) => batch.put(key, encode(&open)),
+                None => batch.remove(key),
+            }
+        }
+        for ((garage, map), mut bits) in std::mem::take(&mut self.maps) {
+            while bits.pop_if(|byte| *byte == 0).is_some() {}
+            let key = map_key(garage, map);
+            if bits.is_empty() { batch.remove(key) } else { batch.put(key, bits) }
+        }
+        if std::mem::take(&mut self.age) {
+            batch.put(*b"vt", encode(age));
+        }
+    }
+}
+
+/// The next garage, from number `from` to `to` (exclusive), in which somebody is inside.
+pub fn next_garage(store: &Store, from: u32, to: u32) -> Result<Option<u32>, StoreError> {
+    let mut next = None;
+    for prefix in [b"vk", b"vo"] {
+        let key = |garage: u32| [&prefix[..], &garage.to_be_bytes()].concat();
+        if let Some(entry) = store.range(&key(from), &key(to)).next() {
+            let (key, _) = entry?;
+            let place: [u8; 8] = sized(&key[2..])?;
+            let [a, b, c, d, ..] = place;
+            let garage = u32::from_be_bytes([a, b, c, d]);
+            next = Some(next.map_or(garage, |its: u32| its.min(garage)));
+        }
+    }
+    Ok(next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at_noon_of(day: i64) -> i64 {
+        day * DAY_MS + DAY_MS / 2
+    }
+
+    #[test]
+    fn entries_are_old_that_were_received_more_than_thirty_days_ago() {
+        let mut age = Age::default();
+        for (day, position, before) in [
+            (100, 1, 1),
+            (100, 5, 1),
+            (101, 9, 1),
+            (130, 20, 1),
+            (131, 30, 9),
+            (131, 40, 9),
+            (132, 50, 20),
+            (500, 60, 60),
+        ] {
+            age.received(at_noon_of(day), position);
+            assert_eq!(age.before, before, "on day {day}");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_was_years_ahead_and_is_set_back_lets_days_count_again() {
+        let mut age = Age::default();
+        for (day, position) in [(100, 1), (50_000, 10), (101, 20), (110, 30)] {
+            age.received(at_noon_of(day), position);
+        }
+        assert_eq!(age.before, 10, "what came before the jump is old for good");
+        age.received(at_noon_of(135), 40);
+        assert_eq!(age.before, 30);
+    }
+
+    /// How much memory `made` takes for each of `count` items.
+    fn bytes_each<T>(count: usize, make: impl FnOnce() -> T) -> usize {
+        let resident = || {
+            let told = std::fs::read_to_string("/proc/self/statm").unwrap();
+            told.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+        };
+        let before = resident();
+        let made = make();
+        let after = resident();
+        std::mem::forget(made); // what was freed would be used again by the next
+        (after - before) / count
+    }
+
+    /// The figures of "What it costs" in ARCHITECTURE.md.
+    #[test]
+    #[ignore = "a measure, to be run alone: cargo test --lib what_each_item_takes -- --ignored --nocapture --test-threads 1"]
+    fn what_each_item_takes_in_memory() {
+        use super::super::shared::SharedMap;
+        use super::super::{Hole, Quarantined};
+        use crate::messaging::{Epoch, SiteName};
+        use crate::parking::register::{Account, Registration};
+        use crate::parking::stay::Inside;
+        use std::collections::HashMap;
+        const COUNT: usize = 400_000;
+        let plate = |n: usize| Plate::new(&format!("BAB{n:06}")).unwrap();
+        let open = |n: usize| Open {
+            address: Address { garage: 1, page: n as u32, slot: 3 },
+            entry: Passage::new(n as u64, (1, 7), (0, 60)),
+            cover: Cover::None,
+        };
+        let cars = bytes_each(COUNT, || {
+            let mut garages: Vec<Inside<Open>> = (0..200).map(|_| Inside::default()).collect();
+            let mut garages_of: HashMap<Plate, u32> = HashMap::new();
+            for n in 0..COUNT {
+                garages[n % 200].enter(&plate(n), open(n));
+                *garages_of.entry(plate(n)).or_default() += 1;
+            }
+            (garages, garages_of)
+        });
+        println!("a car inside: {cars} bytes");
+        let registered = bytes_each(COUNT, || {
+            let mut plates: SharedMap<Plate, Registration> = SharedMap::default();
+            for n in 0..COUNT {
+                let account = Account::new(&format!("account {n}")).unwrap();
+                plates
+                    .insert(plate(n), Registration { plate: plate(n), account, name: "A. Customer".into() });
+            }
+            plates
+        });
+        println!("a registered plate: {registered} bytes");
+        let site = SiteName::new("Bull Ring").unwrap();
+        let epoch = Epoch::from_bytes([7; 16]);
+        let holes = bytes_each(COUNT, || {
+            let mut holes: SharedMap<u64, Hole> = SharedMap::default();
+            for n in 0..COUNT as u64 {
+                let reason =
+                    "the site was told that they are safe, and this ledger does not have them".into();
+                holes.insert(
+                    n,
+                    Hole { garage: site.clone(), epoch, first: n, last: n, reason, received_at_ms: None },
+                );
+            }
+            holes
+        });
+        println!("a hole: {holes} bytes");
+        let quarantined = bytes_each(COUNT, || {
+            let mut pages: SharedMap<u64, Quarantined> = SharedMap::default();
+            for n in 0..COUNT as u64 {
+                let reason = "it corrects an event that is itself in quarantine".into();
+                let garage = site.clone();
+                pages
+                    .insert(n, Quarantined { garage, epoch, first: n, events: 1, reason, received_at_ms: 0 });
+            }
+            pages
+        });
+        println!("a page in quarantine: {quarantined} bytes");
+    }
+
+    #[test]
+    fn the_filter_never_rules_out_what_is_there() {
+        let mut filter = Filter::default();
+        assert!(!filter.may_hold("AB1"));
+        (0..100_000).for_each(|n| filter.add(&format!("AB{n}")));
+        assert!((0..100_000).all(|n| filter.may_hold(&format!("AB{n}"))));
+        let in_vain = (0..100_000).filter(|n| filter.may_hold(&format!("CD{n}"))).count();
+        assert!(in_vain < 1_000, "{in_vain} of 100,000");
+    }
+}

@@ -1,0 +1,284 @@
+//! Whatever stands in a ledger, however it got there, a rebuild of the views comes to its end and gives views that load.
+
+use super::tests::{EPOCH, apply, event, page_after, world};
+use super::*;
+use crate::messaging::Digest;
+use crate::messaging::page::SealedPage;
+use crate::parking::register::{Account, Contract, Garages, Registration};
+use crate::parking::statement::Month;
+use crate::parking::{ChargeId, EventId, Plate};
+use crate::server::commands::{Command, Place as InQuarantine, ToForget};
+use crate::server::folding::catch_up;
+use crate::server::ledger::Record;
+use crate::store::Store;
+use jiff::civil::date;
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+
+const TARIFFS: &str = r#"
+    [[tariff]]
+    name = "centre"
+    garages = ["*"]
+    currency = "EUR"
+    time_zone = "Europe/Berlin"
+    valid_from = 1900-01-01
+    unit_minutes = 60
+    bands = [{ days = "all", from = "00:00", to = "24:00", per_unit = 250 }]
+"#;
+
+fn number() -> impl Strategy<Value = u64> {
+    prop_oneof![6 => 0..12u64, 1 => 0..100_000u64, 2 => u64::MAX - 3..=u64::MAX, 1 => any::<u64>()]
+}
+
+fn milliseconds() -> impl Strategy<Value = i64> {
+    prop_oneof![2 => 1_764_000_000_000..1_765_000_000_000i64, 1 => Just(i64::MIN), 1 => Just(i64::MAX), 1 => any::<i64>()]
+}
+
+fn site() -> impl Strategy<Value = SiteName> {
+    prop_oneof![3 => Just("a"), 1 => Just("b"), 1 => Just("nobody")]
+        .prop_map(|name| SiteName::new(name).unwrap())
+}
+
+fn event_id() -> impl Strategy<Value = EventId> {
+    let garage = prop_oneof![4 => Just("a".to_owned()), 1 => Just("x".repeat(3000))];
+    (garage, number()).prop_map(|(garage, sequence)| EventId { garage, epoch: EPOCH.to_bytes(), sequence })
+}
+
+fn charge_id() -> impl Strategy<Value = ChargeId> {
+    (event_id(), prop::option::weighted(0.3, number())).prop_map(|(event, made_at)| ChargeId {
+        garage: event.garage,
+        epoch: event.epoch,
+        sequence: event.sequence,
+        made_at,
+    })
+}
+
+fn reason() -> impl Strategy<Value = String> {
+    prop_oneof![4 => Just("r".to_owned()), 1 => Just(String::new()), 1 => Just("r".repeat(2000))]
+}
+
+fn repair() -> impl Strategy<Value = Command> {
+    let ids = (event_id(), event_id(), charge_id());
+    let times = (milliseconds(), milliseconds(), any::<i16>());
+    (0..6u8, ids, times, any::<i64>(), reason()).prop_map(
+        |(kind, (entry, exit, charge), (left_at_ms, entered_at_ms, offset_minutes), amount, reason)| {
+            match kind {
+                0 => Command::JoinStay { entry, exit, reason },
+                1 => Command::CloseStay { entry, left_at_ms, offset_minutes, reason },
+                2 => Command::SplitStay { entry, left_at_ms, entered_at_ms, offset_minutes, reason },
+                3 => Command::BillStay { charge, reason },
+                4 => Command::Void { charge, reason },
+                _ => Command::Credit { charge, amount, reason },
+            }
+        },
+    )
+}
+
+fn contract(name: String, account: &str) -> Contract {
+    Contract {
+        name,
+        account: Account::new(account).unwrap(),
+        plates: BTreeSet::from([Plate::new("AA1").unwrap()]),
+        garages: Garages::All,
+        valid_from: date(-9999, 1, 1),
+        valid_to: date(9999, 12, 31),
+        cars: 1,
+    }
+}
+
+/// A list as it stands in pieces: a sound one, ones that no file can give, and no list at all.
+fn list_bytes() -> impl Strategy<Value = Vec<u8>> {
+    let of_contracts =
+        |name: usize| postcard::to_stdvec(&vec![contract("c".repeat(name), "account")]).unwrap();
+    let of_plates = |name: usize| {
+        let account = Account::new("account").unwrap();
+        let plate = Plate::new("AA1").unwrap();
+        postcard::to_stdvec(&vec![Registration { plate, account, name: "n".repeat(name) }]).unwrap()
+    };
+    prop_oneof![
+        (0..5000usize).prop_map(of_contracts),
+        Just(of_contracts(1)),
+        (0..5000usize).prop_map(of_plates),
+        Just(of_plates(1)),
+        Just(TARIFFS.as_bytes().to_vec()),
+        prop::collection::vec(any::<u8>(), 0..40),
+    ]
+}
+
+/// A list's command with pieces, perhaps of another kind, another number, or another digest than they are.
+fn list() -> impl Strategy<Value = Vec<Command>> {
+    let pieces = prop_oneof![6 => Just(1u32), 1 => Just(0), 1 => Just(u32::MAX), 1 => 2..5u32];
+    (list_bytes(), 0..3u8, pieces, prop::bool::weighted(0.9)).prop_map(|(bytes, kind, pieces, is_right)| {
+        let digest = if is_right { Digest::of(&bytes) } else { Digest::of(b"other") };
+        let command = match kind {
+            0 => Command::Tariffs { pieces, digest },
+            1 => Command::Plates { pieces, digest },
+            _ => Command::Contracts { pieces, digest },
+        };
+        vec![Command::Piece { bytes }, command]
+    })
+}
+
+fn command() -> impl Strategy<Value = Command> {
+    let place = || {
+        (number(), prop::option::of(any::<u8>()))
+            .prop_map(|(position, index)| InQuarantine { position, index })
+    };
+    let forget = prop_oneof![
+        Just(ToForget::Plate("AA1".into())),
+        Just(ToForget::Plate("*".repeat(4000))),
+        (number(), number()).prop_map(|(from, to)| ToForget::Charged {
+            from,
+            to,
+            before: Month::new(9999, 12).unwrap()
+        }),
+    ];
+    prop_oneof![
+        (site(), site()).prop_map(|(garage, to)| Command::Rename { garage, to }),
+        (site(), any::<bool>()).prop_map(|(garage, undo)| Command::Decommission { garage, undo }),
+        (site(), any::<Option<u32>>()).prop_map(|(garage, spaces)| Command::Capacity { garage, spaces }),
+        place().prop_map(|place| Command::Release { place }),
+        (place(), reason()).prop_map(|(place, reason)| Command::Discard { place, reason }),
+        site().prop_map(|garage| Command::Adopt { garage }),
+        prop::collection::vec(any::<u8>(), 0..50).prop_map(|bytes| Command::Piece { bytes }),
+        reason().prop_map(|plate| Command::RemovePlate { plate }),
+        reason().prop_map(|contract| Command::RemoveContract { contract }),
+        (number(), number()).prop_map(|(from, to)| Command::Price { from, to }),
+        forget.prop_map(|whose| Command::Forget { whose, seed: [7; 16] }),
+        Just(Command::Erased),
+        repair(),
+        repair(),
+    ]
+}
+
+fn record() -> impl Strategy<Value = Vec<Record>> {
+    let of = |command| Record::Command { received_at_ms: 5, by: "me".into(), command };
+    let stream = prop_oneof![4 => Just(0u32), 1 => Just(1), 1 => any::<u32>()];
+    let hole = (stream.clone(), number(), number(), any::<i64>()).prop_map(
+        |(stream, first, last, received_at_ms)| {
+            vec![Record::Hole { stream, received_at_ms, first, last, reason: "r".into(), told_by: None }]
+        },
+    );
+    let page = (stream.clone(), number(), any::<i64>(), any::<i64>()).prop_map(
+        |(stream, first, received_at_ms, wall_ms)| {
+            let entry = event(r#"{"kind":"entry","plate":"AA1","at":"1000-01-02T00:00:00Z"}"#);
+            let exit = event(r#"{"kind":"exit","plate":"AA1","at":"9000-12-30T00:00:00Z"}"#);
+            let mut page = page_after(first.max(1), &[entry, exit, vec![9]]).bytes.to_vec();
+            if wall_ms % 3 == 0 {
+                page.truncate(20);
+            }
+            let page = SealedPage { digest: Digest::of(&page), bytes: page.into() };
+            vec![Record::Page { stream, received_at_ms, page }]
+        },
+    );
+    prop_oneof![
+        10 => command().prop_map(move |command| vec![of(command)]),
+        4 => list().prop_map(move |commands| commands.into_iter().map(of).collect()),
+        2 => page,
+        1 => hole,
+        1 => (site(), any::<u32>()).prop_map(|(site, capacity)| vec![Record::Capacity { site, received_at_ms: 5, capacity }]),
+        1 => stream.prop_map(|stream| vec![Record::Moved { stream, received_at_ms: 5 }]),
+        1 => (number(), number()).prop_map(|(from, to)| vec![Record::Truncated { received_at_ms: 5, from, to }]),
+    ]
+}
+
+/// Puts a record at the ledger's end, behind the back of everything that checks.
+fn put(store: &Store, position: u64, record: &Record) {
+    store.put(&[b"r", &position.to_be_bytes()[..]].concat(), &record.encode()).unwrap();
+}
+
+/// A garage with stays that are charged, one that waits for a price, and one that is held; and tariffs at position 2.
+fn town() -> (Store, Ledger) {
+    let (_, store, ledger) = world();
+    let passed = |kind: &str, plate: &str, at: &str| {
+        event(&format!(r#"{{"kind":"{kind}","plate":"{plate}","at":"{at}"}}"#))
+    };
+    let pages = [
+        vec![passed("entry", "AA1", "2026-11-02T08:00:00Z"), passed("exit", "AA1", "2026-11-02T10:00:00Z")],
+        vec![
+            passed("entry", "AA1", "2026-11-03T08:00:00Z"),
+            passed("exit", "AA1", "2026-11-03T10:00:00Z"),
+            passed("entry", "BB2", "1926-11-03T08:00:00Z"),
+            passed("exit", "BB2", "2026-11-03T10:00:00Z"),
+            passed("entry", "CC3", "2026-11-03T08:00:00Z"),
+        ],
+    ];
+    apply(&ledger, "a", vec![page_after(1, &pages[0])]);
+    let bytes = TARIFFS.as_bytes().to_vec();
+    let digest = Digest::of(&bytes);
+    ledger.record_order("me", vec![bytes], Command::Tariffs { pieces: 1, digest }, 5).unwrap();
+    apply(&ledger, "a", vec![page_after(3, &pages[1])]);
+    apply(&ledger, "b", vec![page_after(1, &pages[0])]);
+    (store, ledger)
+}
+
+/// The views of a ledger with these records at its end, and the position of the first of them.
+fn folded(records: &[Record]) -> (View, u64) {
+    let (store, ledger) = town();
+    let first = ledger.position() + 1;
+    for (position, record) in (first..).zip(records) {
+        put(&store, position, record);
+    }
+    let ledger = Ledger::open(store.clone()).unwrap();
+    let mut view = View::open(&store, &ledger).unwrap();
+    catch_up(&ledger, &store, &mut view).unwrap();
+    assert_eq!(view.position, ledger.position());
+    assert_eq!(View::load(&store, &ledger).unwrap(), view);
+    (view, first)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn no_record_hangs_a_rebuild_or_ends_it(records in prop::collection::vec(record(), 1..12)) {
+        folded(&records.concat());
+    }
+}
+
+fn ordered(command: Command) -> Record {
+    Record::Command { received_at_ms: 5, by: "me".into(), command }
+}
+
+/// `price` from 1 to 2^64 - 1, written to admin.sock by hand, hung the fold for ever, and after each restart again.
+#[test]
+fn pricing_or_forgetting_all_numbers_that_there_are_has_no_effect_and_is_told() {
+    let before = Month::new(9999, 12).unwrap();
+    for command in [
+        Command::Price { from: 1, to: u64::MAX },
+        Command::Forget { whose: ToForget::Charged { from: 1, to: u64::MAX, before }, seed: [7; 16] },
+    ] {
+        let (view, position) = folded(&[ordered(command)]);
+        let why = view.without_effect(position).unwrap();
+        assert!(why.contains("more than one step takes"), "{why}");
+    }
+}
+
+/// Entries of charges repeat the name of their contract. One of 5,000 bytes made an entry that fits into no page, and the fold
+/// ended at it.
+#[test]
+fn a_contract_with_a_name_that_no_file_can_give_is_not_put_in_force() {
+    let bytes = postcard::to_stdvec(&vec![contract("c".repeat(5000), "account")]).unwrap();
+    let digest = Digest::of(&bytes);
+    let records = [Command::Piece { bytes }, Command::Contracts { pieces: 1, digest }].map(ordered);
+    let (view, first) = folded(&records);
+    assert_eq!(view.billing.in_force.contracts().count(), 0);
+    assert!(view.without_effect(first + 1).unwrap().contains("no file can have"));
+}
+
+#[test]
+fn a_stay_of_a_hundred_years_is_not_billed_by_its_length() {
+    let charge = ChargeId { garage: "a".into(), epoch: EPOCH.to_bytes(), sequence: 6, made_at: None };
+    let (view, position) = folded(&[ordered(Command::BillStay { charge, reason: "r".into() })]);
+    assert!(view.without_effect(position).unwrap().contains("longer than 3660 days"));
+}
+
+#[test]
+fn a_stay_that_is_said_to_have_ended_at_no_time_at_all_goes_on() {
+    for left_at_ms in [i64::MIN, i64::MAX] {
+        let entry = EventId { garage: "a".into(), epoch: EPOCH.to_bytes(), sequence: 7 };
+        let close = Command::CloseStay { entry, left_at_ms, offset_minutes: 0, reason: "r".into() };
+        let (view, position) = folded(&[ordered(close)]);
+        assert!(view.without_effect(position).unwrap().contains("is not a time"));
+    }
+}
