@@ -1,5 +1,5 @@
-//! Whether readers wait: how long HTTP and a question about the board take while the views are rebuilt and while a registry of
-//! plates is imported, and what a question about the board costs in small and in large cities.
+//! Whether readers wait: how long HTTP and a question about the board take while the views are rebuilt, a registry of plates is
+//! imported, and stays are priced; and what a question about the board costs in small and in large cities.
 //!
 //! `cargo bench --bench readers [-- [--server PROGRAM] [--events N] [--garages N,N,…] [DIRECTORY]]`: another program `server` can be
 //! measured for comparison, and the directory chooses the disk, default the package's target directory.
@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
+use tokio::sync::Barrier;
 
 const SERVER: &str = env!("CARGO_BIN_EXE_server");
 /// Garages whose events are folded.
@@ -32,6 +33,23 @@ const PAGES: usize = 60;
 const WINDOW: usize = 4;
 /// Plates in the file that is imported: together with the request around it almost 32 MB.
 const PLATES: usize = 780_000;
+/// What all stays are priced by.
+const TARIFF: &str = r#"
+[[tariff]]
+name = "centre"
+garages = ["*"]
+currency = "EUR"
+time_zone = "Europe/Berlin"
+valid_from = 2020-01-01
+vat_percent = 19
+grace_minutes = 10
+unit_minutes = 60
+first = [{ units = 1, per_unit = 300 }]
+bands = [{ days = "all", from = "00:00", to = "24:00", per_unit = 100 }]
+daily_cap = 2000
+"#;
+/// Edges that ask for the board at a time.
+const EDGES: usize = 400;
 const QUESTIONS: usize = 20_000;
 /// How long a probe waits between two questions.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -55,7 +73,9 @@ fn main() -> Result<(), Failed> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     for garages in cities {
         let dir = tempfile::tempdir_in(&directory)?;
-        ask_for_boards(&runtime, &Running::start(&server, dir.path())?, garages)?;
+        let running = Running::start(&server, dir.path())?;
+        ask_for_boards(&runtime, &running, garages)?;
+        ask_once_a_second(&runtime, &running)?;
     }
     let dir = tempfile::tempdir_in(&directory)?;
     {
@@ -81,6 +101,22 @@ fn main() -> Result<(), Failed> {
         let mut import = Command::new(&server);
         import.args(["plates", "import"]).arg(&file).arg("--data-dir").arg(dir.path());
         let said = import.stdin(Stdio::null()).output()?;
+        match said.status.success() {
+            true => Ok(()),
+            false => Err(String::from_utf8_lossy(&said.stderr).into()),
+        }
+    })?;
+    running.stop()?;
+
+    // All stays wait for a price.
+    let config = dir.path().join("tariff.toml");
+    std::fs::write(&config, TARIFF)?;
+    let running = Running::start_with(&server, dir.path(), Some(&config))?;
+    running.wait_until_folded()?;
+    probe(&runtime, &running, "while all stays are priced", || {
+        let mut apply = Command::new(&server);
+        apply.args(["tariffs", "apply", "--data-dir"]).arg(dir.path());
+        let said = apply.stdin(Stdio::null()).output()?;
         match said.status.success() {
             true => Ok(()),
             false => Err(String::from_utf8_lossy(&said.stderr).into()),
@@ -297,6 +333,42 @@ fn ask_for_boards(runtime: &Runtime, server: &Running, count: usize) -> Result<(
     })
 }
 
+/// Many edges that deliver nothing and ask for the board once a second, each over a connection of its own.
+fn ask_once_a_second(runtime: &Runtime, server: &Running) -> Result<(), Failed> {
+    const SECONDS: u32 = 10;
+    let connected = Arc::new(Barrier::new(EDGES + 1));
+    let edges = (0..EDGES).map(|n| {
+        let (connected, listen) = (Arc::clone(&connected), server.listen.clone());
+        runtime.spawn(async move {
+            let mut sender = Sender { link: Link::connect(&listen).await?, waiting: 0 };
+            let garage = Garage::new(n);
+            let mut board = Board::Parts(Gathered::default());
+            connected.wait().await;
+            for _ in 0..SECONDS {
+                let reply = sender.exchange(&garage.request(1, Vec::new(), Some(board.question()))).await?;
+                match (reply.answer, &board) {
+                    (Some(answer), _) => drop(board.take(&answer, garage.site.as_str())?),
+                    (None, Board::Parts(_)) => board = Board::Whole(None),
+                    (None, _) => {}
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            Ok::<_, Failed>(())
+        })
+    });
+    let edges: Vec<_> = edges.collect();
+    runtime.block_on(async {
+        connected.wait().await;
+        let before = server.cpu_seconds()?;
+        for edge in edges {
+            edge.await??;
+        }
+        let share = (server.cpu_seconds()? - before) / f64::from(SECONDS) * 100.0;
+        println!("        {EDGES} edges that ask once a second take {share:.1} % of a core");
+        Ok(())
+    })
+}
+
 /// One thing that is asked again and again.
 struct Probe {
     name: &'static str,
@@ -386,9 +458,14 @@ struct Running {
 
 impl Running {
     fn start(program: &Path, data: &Path) -> Result<Running, Failed> {
+        Running::start_with(program, data, None)
+    }
+
+    fn start_with(program: &Path, data: &Path, config: Option<&Path>) -> Result<Running, Failed> {
         let mut child = Command::new(program)
             .args(["--listen", "tcp://127.0.0.1:0", "--http", "127.0.0.1:0", "--data-dir"])
             .arg(data)
+            .args(config.map(|config| [Path::new("--config"), config]).into_iter().flatten())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()?;

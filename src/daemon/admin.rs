@@ -225,7 +225,7 @@ impl Client {
         stop: &CancellationToken,
     ) -> io::Result<()>
     where
-        R: DeserializeOwned,
+        R: DeserializeOwned + Send + 'static,
         F: Future<Output = Outcome>,
     {
         let caller = Caller::of_user(self.stream.peer_cred()?.uid());
@@ -237,10 +237,10 @@ impl Client {
             Ok(read) => read?,
             Err(_) => Err(format!("no complete line came within {} s", self.patience.as_secs())),
         };
-        let understood = request.and_then(|line| {
-            serde_json::from_slice::<R>(&line)
-                .map_err(|error| format!("the request is not understood: {error}"))
-        });
+        let understood = match request {
+            Ok(line) => understand(line).await,
+            Err(reason) => Err(reason),
+        };
         let request = match understood {
             Ok(request) => request,
             Err(reason) => return self.say(json!({"error": format!("{reason}. Nothing was changed")})).await,
@@ -295,6 +295,20 @@ impl Client {
             Err(_) => Err(io::Error::new(ErrorKind::TimedOut, "the client does not read")),
         }
     }
+}
+
+/// A longer request is parsed on a thread that serves nobody else.
+const PARSED_AT_ONCE: usize = 64 * 1024;
+
+async fn understand<R: DeserializeOwned + Send + 'static>(line: Vec<u8>) -> Result<R, String> {
+    let length = line.len();
+    let parse = move || {
+        serde_json::from_slice(&line).map_err(|error| format!("the request is not understood: {error}"))
+    };
+    if length <= PARSED_AT_ONCE {
+        return parse();
+    }
+    tokio::task::spawn_blocking(parse).await.unwrap_or_else(|error| Err(error.to_string()))
 }
 
 /// Why a command has no answer, or a bad one.

@@ -22,7 +22,7 @@ use crate::store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// How many lines of statements one answer carries at most, and how many bytes of them.
 const PIECE_LINES: usize = 10_000;
@@ -138,6 +138,8 @@ pub enum BooksError {
 pub struct Books<'a, V> {
     pub ledger: &'a Ledger,
     pub store: &'a Store,
+    /// What keeps the fold from writing, where one runs.
+    pub saving: Option<&'a Mutex<()>>,
     pub view: V,
 }
 
@@ -184,7 +186,7 @@ impl<V: Fn() -> Arc<Snapshot>> Books<'_, V> {
                 wanted.account = Some(account);
             }
         }
-        let List { position, entries, next } = list::list(self.store, &wanted)?;
+        let List { position, entries, next } = list::list(self.store, self.saving, &wanted)?;
         let view = (self.view)();
         let reckoner = Reckoner::new(&view, self.ledger);
         let shown = entries.iter().filter(|listed| is_shown(&listed.entry));
@@ -332,7 +334,7 @@ impl<V: Fn() -> Arc<Snapshot>> Books<'_, V> {
         };
         let (position, mut found) = loop {
             let position = written_position(self.store)?.unwrap_or_default();
-            let found = list::list(self.store, &wanted(from.and_then(|from| from.entry)))?;
+            let found = list::list(self.store, self.saving, &wanted(from.and_then(|from| from.entry)))?;
             // What comes later stands before it in the chain: the state is that of the first look.
             if written_position(self.store)?.unwrap_or_default() == position {
                 break (position, found);
@@ -344,7 +346,9 @@ impl<V: Fn() -> Arc<Snapshot>> Books<'_, V> {
             is_known |= !found.entries.is_empty();
             self.add_lines(&found.entries, &mut lines, room)?;
             match found.next {
-                Some(next) if room.is_left() => found = list::list(self.store, &wanted(Some(next)))?,
+                Some(next) if room.is_left() => {
+                    found = list::list(self.store, self.saving, &wanted(Some(next)))?
+                }
                 next => break next,
             }
         };

@@ -109,6 +109,10 @@ impl Signal {
         // sled may panic over a damaged store while somebody compares: that changed nothing here.
         self.saving.lock().unwrap_or_else(PoisonError::into_inner)
     }
+    /// The lock that [`Signal::hold_saving`] holds.
+    pub fn saving(&self) -> &Mutex<()> {
+        &self.saving
+    }
     /// The same, unless somebody else holds it.
     fn try_hold_saving(&self) -> Option<MutexGuard<'_, ()>> {
         match self.saving.try_lock() {

@@ -196,7 +196,7 @@ proptest! {
         prop_assert_eq!(view.position, ledger.position());
         prop_assert_eq!(&View::load(&store, &ledger).unwrap(), &view);
         let wanted = list::Wanted { plate: None, garage: None, open: None, after: None, limit: 1000 };
-        list::list(&store, &wanted).unwrap();
+        list::list(&store, None, &wanted).unwrap();
     }
 }
 

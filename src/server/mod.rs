@@ -14,6 +14,8 @@ mod hex;
 mod hostile_peer_tests;
 pub mod ledger;
 pub mod opening;
+#[cfg(test)]
+mod readers_tests;
 pub mod reckoning;
 mod seen;
 pub mod serving;

@@ -1,38 +1,49 @@
 //! What the server shows over HTTP. Nothing here changes anything.
 
 mod charges;
+mod events;
+mod garages;
+mod quarantine;
 mod statements;
 mod stays;
 
 use super::SharedSeen;
 use super::books::Books;
 use super::folding::Signal;
-use super::ledger::{Ledger, PageAt, Pages, Stream};
-use super::serving::{SKEW_ALARM_MS, Seen};
-use super::view::{Book, Garage, Hole, Snapshot};
-use crate::daemon::clock;
-use crate::http::{self, Paging, Problem, bad_cursor, metrics::Metrics, query};
+use super::ledger::Ledger;
+use super::serving::Seen;
+use super::view::Snapshot;
+use crate::http::{self, Problem, metrics::Metrics};
 use crate::messaging::SiteName;
-use crate::messaging::page::{Content, RECORDS_MAX};
-use crate::parking::event::Shown;
+use crate::messaging::page::RECORDS_MAX;
+use crate::parking::Moment;
 use crate::parking::statement::Operator;
-use crate::parking::tariff::Money;
-use crate::parking::{Event, Moment};
 use crate::store::Store;
 use crate::store::room::DiskRoom;
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
-use axum::http::StatusCode;
-use axum::response::IntoResponse;
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
+use bytes::Bytes;
 use prometheus_client::metrics::gauge::Gauge;
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
-use std::ops::Bound;
-use std::sync::Arc;
+use serde::Serialize;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
-/// What the handlers read.
+/// How many requests read the store at a time: many slow ones must not take its threads, and the disk, from all others.
+const READERS: usize = 4;
+/// How many requests make a long answer from memory at a time.
+const RENDERERS: usize = 2;
+/// How long the disk may take to say how much room there is.
+const DISK_ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+/// How long a request waits for its turn.
+const TURN_WITHIN: Duration = Duration::from_secs(10);
+
+/// What the handlers read. None of them waits for the fold, or blocks a thread that serves others.
 pub struct Web {
     ledger: Ledger,
     /// The stays are read from it: they are too many to be kept in memory.
@@ -44,6 +55,12 @@ pub struct Web {
     operator: Operator,
     /// One statement is made at a time: it may be long.
     statements: tokio::sync::Mutex<()>,
+    /// Turns to read the store.
+    readers: Arc<Semaphore>,
+    /// Turns to make a long answer from memory.
+    renderers: Arc<Semaphore>,
+    /// The last answer about occupancy, and the position that it shows.
+    occupancy: Mutex<Option<(u64, Bytes)>>,
     metrics: Metrics,
     position: Gauge,
     folded: Gauge,
@@ -51,7 +68,6 @@ pub struct Web {
 }
 
 type Shared = State<Arc<Web>>;
-type Streams = BTreeMap<SiteName, Vec<Stream>>;
 
 impl Web {
     pub fn new(
@@ -74,6 +90,9 @@ impl Web {
             room,
             operator,
             statements: tokio::sync::Mutex::new(()),
+            readers: Arc::new(Semaphore::new(READERS)),
+            renderers: Arc::new(Semaphore::new(RENDERERS)),
+            occupancy: Mutex::new(None),
             metrics,
         }
     }
@@ -84,16 +103,16 @@ impl Web {
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(readyz))
             .route("/metrics", get(show_metrics))
-            .route("/v1/occupancy", get(occupancy))
-            .route("/v1/garages", get(garages))
-            .route("/v1/garages/{name}", get(garage))
-            .route("/v1/events", get(events))
+            .route("/v1/occupancy", get(garages::occupancy))
+            .route("/v1/garages", get(garages::garages))
+            .route("/v1/garages/{name}", get(garages::garage))
+            .route("/v1/events", get(events::events))
             .route("/v1/stays", get(stays::stays))
             .route("/v1/charges", get(charges::charges))
             .route("/v1/statements/{whose}", get(statements::statement))
             .route("/v1/anomalies", get(charges::anomalies))
-            .route("/v1/quarantine", get(quarantine))
-            .route("/v1/damages", get(damages));
+            .route("/v1/quarantine", get(quarantine::quarantine))
+            .route("/v1/damages", get(quarantine::damages));
         http::with_fallbacks(router.with_state(Arc::new(self)))
     }
 
@@ -103,7 +122,50 @@ impl Web {
     }
 
     fn books(&self) -> Books<'_, impl Fn() -> Arc<Snapshot>> {
-        Books { ledger: &self.ledger, store: &self.store, view: || self.view() }
+        let saving = Some(self.signal.saving());
+        Books { ledger: &self.ledger, store: &self.store, saving, view: || self.view() }
+    }
+
+    /// Reads or computes on a thread that nobody else waits for, when it is this request's turn.
+    async fn in_turn<T: Send + 'static, E: fmt::Display + Send + 'static>(
+        self: &Arc<Self>,
+        turns: &Arc<Semaphore>,
+        read: impl FnOnce(&Web) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let turn = match timeout(TURN_WITHIN, Arc::clone(turns).acquire_owned()).await {
+            Ok(turn) => turn.expect("nobody closes it"),
+            Err(_) => {
+                let text = "the server is busy with longer answers; nothing was changed, and edges are served as ever. Ask again in a moment";
+                return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, text).retry_after(1));
+            }
+        };
+        let web = Arc::clone(self);
+        http::blocking(move || {
+            let _turn = turn;
+            read(&web)
+        })
+        .await
+    }
+
+    /// The same, with an answer that is made into JSON there.
+    async fn answer_in_turn<T: Serialize + 'static, E: fmt::Display + Send + 'static>(
+        self: &Arc<Self>,
+        turns: &Arc<Semaphore>,
+        read: impl FnOnce(&Web) -> Result<T, E> + Send + 'static,
+    ) -> Result<Response, Problem> {
+        let encode = |answer: T| Bytes::from(serde_json::to_vec(&answer).expect("an answer always encodes"));
+        let body = self.in_turn(turns, move |web| read(web).map(encode)).await?;
+        Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+    }
+
+    /// The answer about occupancy, if the last one that was made shows this position.
+    fn occupancy_at(&self, position: u64) -> Option<Bytes> {
+        let kept = self.occupancy.lock().expect("nobody panics while he holds an answer");
+        kept.as_ref().filter(|(at, _)| *at == position).map(|(_, body)| body.clone())
+    }
+
+    fn keep_occupancy(&self, position: u64, body: Bytes) {
+        *self.occupancy.lock().expect("nobody panics while he holds an answer") = Some((position, body));
     }
 
     fn seen(&self, name: &SiteName) -> Seen {
@@ -113,15 +175,29 @@ impl Web {
 }
 
 async fn readyz(State(web): Shared) -> Result<&'static str, Problem> {
-    if let Some(now_at) = web.store.moved_to() {
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, http::renamed(&now_at))
-            .code("data_directory_renamed"));
+    // A disk that does not answer must not take a thread from those who serve.
+    let looked = tokio::task::spawn_blocking(move || {
+        let not_ready =
+            |code, text: String| Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, text).code(code));
+        if let Some(now_at) = web.store.moved_to() {
+            return not_ready("data_directory_renamed", http::renamed(&now_at));
+        }
+        match web.room.check(0) {
+            Ok(()) => Ok("ready\n"),
+            Err(what) => not_ready(
+                "disk_full",
+                format!("{what}; edges keep their events until there is room, and what was applied is kept"),
+            ),
+        }
+    });
+    match timeout(DISK_ANSWERS_WITHIN, looked).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => Err(Problem::internal(&error)),
+        Err(_) => {
+            let text = "the disk does not answer; edges keep their events until it does. Look at the disk";
+            Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, text).code("disk_not_answering"))
+        }
     }
-    web.room.check(0).map(|()| "ready\n").map_err(|what| {
-        let text =
-            format!("{what}; edges keep their events until there is room, and what was applied is kept");
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, text).code("disk_full")
-    })
 }
 
 async fn show_metrics(State(web): Shared) -> impl IntoResponse {
@@ -136,288 +212,9 @@ async fn show_metrics(State(web): Shared) -> impl IntoResponse {
 }
 
 #[derive(Serialize)]
-struct OccupancyLine {
-    name: String,
-    /// What is not known yet is null, never 0: a garage that has told nothing is not an empty one.
-    capacity: Option<u32>,
-    occupied: Option<i64>,
-    free: Option<u32>,
-    as_of: Option<String>,
-}
-
-impl OccupancyLine {
-    fn new(name: &SiteName, garage: &Garage) -> OccupancyLine {
-        OccupancyLine {
-            name: name.to_string(),
-            capacity: garage.known_capacity(),
-            occupied: garage.known_occupied(),
-            free: garage.known_free(),
-            as_of: garage.as_of_ms.map(time),
-        }
-    }
-}
-
-async fn occupancy(State(web): Shared) -> impl IntoResponse {
-    #[derive(Serialize)]
-    struct Answer {
-        version: u64,
-        ledger: String,
-        garages: Vec<OccupancyLine>,
-    }
-    let view = web.view();
-    let lines = view.garages.iter().filter(|(_, garage)| garage.is_shown());
-    Json(Answer {
-        version: view.position,
-        ledger: web.ledger.id().to_string(),
-        garages: lines.map(|(key, garage)| OccupancyLine::new(view.name_of(key), garage)).collect(),
-    })
-}
-
-#[derive(Serialize)]
-struct GarageAnswer {
-    #[serde(flatten)]
-    occupancy: OccupancyLine,
-    /// What the edge tells, where an operator set another capacity.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    capacity_told: Option<u32>,
-    /// The name under which it came first, where it was renamed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    formerly: Option<String>,
-    decommissioned: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    events_since_decommissioned: Option<u64>,
-    position: u64,
-    events: u64,
-    stays: Stays,
-    /// What was charged, less what was taken back; once for each currency.
-    taken: Vec<Money>,
-    marks: Vec<Mark>,
-    last_heard_at: Option<String>,
-    last_heard_seconds_ago: Option<f64>,
-    backlog: Option<u64>,
-    oldest_age_seconds: Option<f64>,
-    duplicates_refused: u64,
-    conflicts: u64,
-    conflict_at: Option<Mark>,
-    refused: Option<String>,
-    /// Two live edges speak under this name.
-    two_edges: bool,
-    clock_set: Option<bool>,
-    clock_ahead_seconds: Option<f64>,
-    clock_alarm: bool,
-    /// The garage's own count, with what it has not delivered.
-    live_occupied: Option<i64>,
-    /// Why the garage takes no events, if so.
-    full: Option<String>,
-    /// Confirmed events that the garage could not read any more when it started.
-    damaged: Option<u64>,
-    /// The first hundred; the two counts are of all.
-    missing_ranges: Vec<HoleLine>,
-    missing_ranges_total: usize,
-    /// The sum of the events in all missing ranges.
-    missing_events: u64,
-}
-
-/// How many there are.
-#[derive(Serialize)]
-struct Stays {
-    open: u64,
-    closed: u64,
-    exits_missed: u64,
-    exits_unmatched: u64,
-}
-
-impl From<Book> for Stays {
-    fn from(book: Book) -> Stays {
-        Stays {
-            open: book.open,
-            closed: book.closed,
-            exits_missed: book.exits_missed,
-            exits_unmatched: book.exits_unmatched,
-        }
-    }
-}
-
-#[derive(Serialize)]
 struct Mark {
     epoch: String,
     sequence: u64,
-}
-
-#[derive(Serialize)]
-struct HoleLine {
-    epoch: String,
-    first: u64,
-    last: u64,
-    reason: String,
-    received_at: Option<String>,
-}
-
-impl From<&Hole> for HoleLine {
-    fn from(hole: &Hole) -> HoleLine {
-        HoleLine {
-            epoch: hole.epoch.to_string(),
-            first: hole.first,
-            last: hole.last,
-            reason: hole.reason.clone(),
-            received_at: hole.received_at_ms.map(time),
-        }
-    }
-}
-
-/// The answer for the garage of this key; `streams` are those of all its names.
-fn garage_answer(web: &Web, view: &Snapshot, key: &SiteName, streams: &Streams) -> GarageAnswer {
-    let sites = view.sites_of(key);
-    let name = view.name_of(key);
-    let streams = sites.iter().filter_map(|site| streams.get(site)).flatten();
-    // An edge that was set up anew has another name than before.
-    let seen =
-        sites.iter().map(|site| web.seen(site)).max_by_key(|seen| seen.heard_at_ms).unwrap_or_default();
-    let heard = (seen.heard_at_ms > 0).then_some(seen.heard_at_ms);
-    let observed = seen.observation.as_ref();
-    let unknown = Garage::default();
-    let garage = view.garages.get(key).unwrap_or(&unknown);
-    let retired = garage.orders.decommissioned.as_ref();
-    let seconds = |ms: u64| ms as f64 / 1000.0;
-    let (missing_ranges_total, missing_events, missing_ranges) = view.holes_of(key, 100);
-    GarageAnswer {
-        occupancy: OccupancyLine::new(name, garage),
-        capacity_told: (garage.told_capacity != garage.capacity).then_some(garage.told_capacity),
-        formerly: (name != key).then(|| key.to_string()),
-        decommissioned: retired.is_some(),
-        events_since_decommissioned: retired.map(|since| since.events_since),
-        position: view.position,
-        events: garage.events,
-        stays: garage.stays.into(),
-        taken: view
-            .garages
-            .get(key)
-            .map_or_else(Vec::new, |its| view.billing.taken(its.stays.number).to_vec()),
-        marks: streams
-            .map(|stream| Mark { epoch: stream.epoch.to_string(), sequence: stream.mark.sequence })
-            .collect(),
-        last_heard_at: heard.map(time),
-        last_heard_seconds_ago: heard.map(|at| seconds(clock::wall_ms().saturating_sub(at).max(0) as u64)),
-        backlog: observed.map(|observed| observed.backlog),
-        oldest_age_seconds: observed.and_then(|observed| observed.oldest_age_ms).map(seconds),
-        duplicates_refused: seen.duplicates_refused,
-        conflicts: seen.conflicts,
-        conflict_at: seen.in_conflict_at.map(|(epoch, sequence)| Mark { epoch: epoch.to_string(), sequence }),
-        two_edges: seen.two_edges(),
-        clock_set: observed.map(|observed| observed.clock_set),
-        clock_ahead_seconds: seen.clock_ahead_ms.map(|ahead_ms| ahead_ms as f64 / 1000.0),
-        clock_alarm: seen.clock_ahead_ms.is_some_and(|ahead_ms| ahead_ms.saturating_abs() > SKEW_ALARM_MS),
-        live_occupied: observed.and_then(|observed| observed.occupied),
-        full: observed.and_then(|observed| observed.shortage.clone()),
-        damaged: observed.map(|observed| observed.damaged),
-        refused: seen.refused.clone(),
-        missing_ranges: missing_ranges.into_iter().map(HoleLine::from).collect(),
-        missing_ranges_total,
-        missing_events,
-    }
-}
-
-async fn garages(
-    State(web): Shared,
-    paging: Result<Query<Paging>, QueryRejection>,
-) -> Result<impl IntoResponse, Problem> {
-    #[derive(Serialize)]
-    struct Answer {
-        garages: Vec<GarageAnswer>,
-        next: Option<String>,
-    }
-    let paging = query(paging)?;
-    let limit = paging.limit()?;
-    let from = match &paging.after {
-        Some(after) => Bound::Excluded(SiteName::new(after).map_err(|_| bad_cursor(after))?),
-        None => Bound::Unbounded,
-    };
-    let streams = web.ledger.streams();
-    let view = web.view();
-    // A garage that only told its capacity has no stream yet; one whose first page is not folded yet has no view.
-    let sites = streams.keys().map(|site| view.key_of(site));
-    let mut names: Vec<&SiteName> = sites.chain(view.garages.keys()).collect();
-    names.sort();
-    names.dedup();
-    let mut wanted = names.into_iter().filter(|name| match &from {
-        Bound::Excluded(after) => *name > after,
-        _ => true,
-    });
-    let answered: Vec<_> = wanted.by_ref().take(limit).collect();
-    let next = wanted.next().and(answered.last()).map(ToString::to_string);
-    let answers = answered.into_iter().map(|key| garage_answer(&web, &view, key, &streams));
-    Ok(Json(Answer { garages: answers.collect(), next }))
-}
-
-async fn garage(
-    State(web): Shared,
-    name: Result<Path<String>, PathRejection>,
-) -> Result<impl IntoResponse, Problem> {
-    let Path(name) =
-        name.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.body_text()).code("invalid_path"))?;
-    let unknown = || {
-        Problem::new(StatusCode::NOT_FOUND, format!("no garage named {name:?} was ever heard of"))
-            .code("no_such_garage")
-    };
-    let site = SiteName::new(&name).map_err(|_| unknown())?;
-    let streams = web.ledger.streams();
-    let view = web.view();
-    let key = view.key_of(&site);
-    // One that has told something and delivered nothing yet is shown while it is remembered.
-    let is_heard = web.seen(key).heard_at_ms > 0;
-    if !streams.contains_key(key) && !view.garages.contains_key(key) && !is_heard {
-        return Err(unknown());
-    }
-    Ok(Json(garage_answer(&web, &view, key, &streams)))
-}
-
-#[derive(Deserialize)]
-struct EventsQuery {
-    garage: Option<String>,
-    after: Option<String>,
-    limit: Option<usize>,
-    /// Whether to tell what the garage's clocks showed.
-    #[serde(default)]
-    evidence: bool,
-}
-
-/// What the clocks of the garage showed when the event was taken: evidence, not truth.
-#[derive(Serialize)]
-struct Evidence {
-    taken_at: String,
-    monotonic_ms: u64,
-    boot: String,
-    clock_set: bool,
-}
-
-impl Evidence {
-    fn of(page: &crate::messaging::page::Page, after_ms: u32) -> Evidence {
-        let begun = &page.begun;
-        Evidence {
-            taken_at: time(begun.wall_ms.saturating_add(after_ms.into())),
-            monotonic_ms: begun.monotonic_ms.saturating_add(after_ms.into()),
-            boot: uuid::Uuid::from_bytes(begun.boot).to_string(),
-            clock_set: begun.set,
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct EventLine {
-    garage: String,
-    epoch: String,
-    sequence: u64,
-    position: u64,
-    #[serde(flatten)]
-    event: Option<Shown>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    not_understood: Option<String>,
-    received_at: String,
-    /// Where it was confirmed, when a decided conflict moved it to another epoch.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    moved_from: Option<Mark>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    evidence: Option<Evidence>,
 }
 
 /// A place between two events of the ledger: after the event of this page at this index.
@@ -428,6 +225,11 @@ struct Cursor {
 }
 
 impl Cursor {
+    /// Behind all events of the page at a position.
+    fn behind(position: u64) -> Cursor {
+        Cursor { position, index: RECORDS_MAX - 1 }
+    }
+
     fn parse(text: &str) -> Option<Cursor> {
         let (position, index) = text.split_once('.')?;
         let index = index.parse().ok().filter(|index| *index < RECORDS_MAX)?;
@@ -435,174 +237,10 @@ impl Cursor {
     }
 }
 
-async fn events(
-    State(web): Shared,
-    asked: Result<Query<EventsQuery>, QueryRejection>,
-) -> Result<impl IntoResponse, Problem> {
-    /// Positions between the events that cannot be read any more.
-    #[derive(Serialize)]
-    struct Damaged {
-        from: u64,
-        last: u64,
-        reason: String,
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.position, self.index)
     }
-    #[derive(Serialize)]
-    struct Answer {
-        events: Vec<EventLine>,
-        next: Option<String>,
-        #[serde(skip_serializing_if = "Vec::is_empty")]
-        damaged: Vec<Damaged>,
-    }
-    let asked = query(asked)?;
-    let evidence = asked.evidence;
-    let paging = Paging { after: asked.after, limit: asked.limit };
-    let limit = paging.limit()?;
-    let after = match &paging.after {
-        Some(text) => Some(Cursor::parse(text).ok_or_else(|| bad_cursor(text))?),
-        None => None,
-    };
-    let garage = asked.garage.as_deref().map(|name| SiteName::new(name).ok());
-    let garage = garage.map(|site| {
-        let view = web.view();
-        site.map_or_else(Vec::new, |site| view.sites_of(view.key_of(&site)))
-    });
-    let shared = Arc::clone(&web);
-    let Pages { pages, damaged } = http::blocking(move || {
-        let web = shared;
-        let from = after.map_or(0, |cursor| cursor.position);
-        // One event more than asked for tells whether there is a next page. The first page may be read already.
-        let mut wanted = limit + 1 + after.map_or(0, |cursor| cursor.index + 1);
-        let enough = |page: &PageAt| {
-            wanted = wanted.saturating_sub(page.page.count() as usize);
-            wanted == 0
-        };
-        match &garage {
-            None => web.ledger.pages(from, enough),
-            Some(sites) => web.ledger.pages_of(sites, from, enough),
-        }
-    })
-    .await?;
-    let view = web.view();
-    let mut lines = Vec::with_capacity(limit);
-    let mut last = None;
-    let mut more = false;
-    'pages: for page in pages {
-        let Content::Records(records) = &page.page.content else {
-            continue;
-        };
-        for (index, record) in records.iter().enumerate() {
-            let known = |cursor: Cursor| page.position == cursor.position && index <= cursor.index;
-            if after.is_some_and(known) {
-                continue;
-            }
-            if lines.len() == limit {
-                more = true;
-                break 'pages;
-            }
-            last = Some(format!("{}.{index}", page.position));
-            let event = Event::from_bytes(&record.payload);
-            lines.push(EventLine {
-                garage: view.name_of(view.key_of(&page.site)).to_string(),
-                epoch: page.page.epoch.to_string(),
-                sequence: page.page.first.get() + index as u64,
-                position: page.position,
-                not_understood: event.as_ref().err().map(ToString::to_string),
-                event: event.ok().map(Shown::from),
-                received_at: time(page.received_at_ms),
-                moved_from: page.page.moved_from.map(|(epoch, first)| Mark {
-                    epoch: epoch.to_string(),
-                    sequence: first.get() + index as u64,
-                }),
-                evidence: evidence.then(|| Evidence::of(&page.page, record.after_ms)),
-            });
-        }
-    }
-    let damaged = damaged.into_iter().map(|(from, last, reason)| Damaged { from, last, reason }).collect();
-    Ok(Json(Answer { events: lines, next: last.filter(|_| more), damaged }))
-}
-
-async fn quarantine(
-    State(web): Shared,
-    paging: Result<Query<Paging>, QueryRejection>,
-) -> Result<impl IntoResponse, Problem> {
-    #[derive(Serialize)]
-    struct Line {
-        garage: String,
-        epoch: String,
-        sequence: u64,
-        position: u64,
-        reason: String,
-        received_at: String,
-    }
-    #[derive(Serialize)]
-    struct Answer {
-        quarantine: Vec<Line>,
-        next: Option<String>,
-    }
-    let paging = query(paging)?;
-    let limit = paging.limit()?;
-    let after = match &paging.after {
-        None => None,
-        Some(text) => Some(Cursor::parse(text).ok_or_else(|| bad_cursor(text))?),
-    };
-    let view = web.view();
-    let known = |position: u64, index: usize| {
-        after.is_some_and(|after| (position, index) <= (after.position, after.index))
-    };
-    let pages = view.quarantine.range(after.map_or(0, |after| after.position)..);
-    let events = pages.flat_map(|(position, page)| page.places().map(move |index| (*position, index, page)));
-    let mut waiting = events.filter(|(position, index, _)| !known(*position, *index));
-    let shown: Vec<_> = waiting.by_ref().take(limit).collect();
-    let last = shown.last().map(|(position, index, _)| format!("{position}.{index}"));
-    let next = waiting.next().and(last);
-    let lines = shown.into_iter().map(|(position, index, page)| Line {
-        garage: view.name_of(view.key_of(&page.garage)).to_string(),
-        epoch: page.epoch.to_string(),
-        sequence: page.first + index as u64,
-        position,
-        reason: page.reason.clone(),
-        received_at: time(page.received_at_ms),
-    });
-    Ok(Json(Answer { quarantine: lines.collect(), next }))
-}
-
-/// What the ledger cannot give any more, oldest first.
-async fn damages(
-    State(web): Shared,
-    paging: Result<Query<Paging>, QueryRejection>,
-) -> Result<impl IntoResponse, Problem> {
-    #[derive(Serialize)]
-    struct Line {
-        from: u64,
-        last: u64,
-        reason: String,
-        found_at: Option<String>,
-    }
-    #[derive(Serialize)]
-    struct Answer {
-        damages: Vec<Line>,
-        next: Option<String>,
-    }
-    let paging = query(paging)?;
-    let limit = paging.limit()?;
-    let from = match &paging.after {
-        None => 0,
-        Some(text) => text.parse::<u64>().map_err(|_| bad_cursor(text))?.saturating_add(1),
-    };
-    let view = web.view();
-    let mut wanted = view.damages.range(from..).map(|(_, damage)| damage);
-    let damages: Vec<Line> = wanted
-        .by_ref()
-        .take(limit)
-        .map(|damage| Line {
-            from: damage.from,
-            last: damage.last,
-            reason: damage.reason.clone(),
-            found_at: damage.found_at_ms.map(time),
-        })
-        .collect();
-    let next = wanted.next().and(damages.last()).map(|line| line.last.to_string());
-    Ok(Json(Answer { damages, next }))
 }
 
 /// RFC 3339 in UTC.

@@ -177,7 +177,8 @@ fn told(books: &Books, lost: &mut Vec<u64>) -> Result<Told, String> {
 /// and the ledger gives all of it anew, or the views are refused in words.
 fn only_charges_are_damaged(books: Books, report: &str) -> Result<String, String> {
     let (store, ledger, view) = books;
-    let all = |store: &store::Store| list::list(store, &Wanted { limit: usize::MAX, ..Wanted::default() });
+    let all =
+        |store: &store::Store| list::list(store, None, &Wanted { limit: usize::MAX, ..Wanted::default() });
     let before = all(&store);
     if let Err(error) = view::discard(&store) {
         return Ok(format!("refused {error}"));

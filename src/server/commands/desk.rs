@@ -176,7 +176,8 @@ impl Desk {
         }
         let read = self.read(move |books| {
             let Open { ledger, store, operator, .. } = books;
-            Books { ledger, store, view: || books.view() }.answer(operator, &question)
+            let saving = Some(books.signal.saving());
+            Books { ledger, store, saving, view: || books.view() }.answer(operator, &question)
         });
         read.await?
     }

@@ -71,7 +71,12 @@ impl Offline {
             Request::Contracts => return Ok(reading::contracts(&self.view.snapshot())),
             Request::Books(question) => {
                 let view = Arc::new(self.view.snapshot());
-                let books = Books { ledger: &self.ledger, store: &self.store, view: || Arc::clone(&view) };
+                let books = Books {
+                    ledger: &self.ledger,
+                    store: &self.store,
+                    saving: None,
+                    view: || Arc::clone(&view),
+                };
                 return books.answer(&self.operator, question);
             }
             Request::Put { put, dry_run } => return self.put(put, *dry_run, by),

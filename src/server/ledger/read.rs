@@ -7,6 +7,7 @@ use crate::messaging::page::Page;
 use crate::messaging::receiver::Mark;
 use crate::messaging::{Digest, Epoch, SiteName};
 use crate::store::StoreError;
+use std::ops::Bound;
 use std::sync::{RwLockReadGuard, RwLockWriteGuard};
 
 /// Pages in order, and what could not be read between them.
@@ -15,7 +16,12 @@ pub struct Pages {
     pub pages: Vec<PageAt>,
     /// The first and the last position of each stretch, and why. The first hundred.
     pub damaged: Vec<(u64, u64, String)>,
+    /// More may stand behind this position: what was asked for was not all found in what one answer looks at.
+    pub go_on_after: Option<u64>,
 }
+
+/// How many records one answer looks at: between two pages there may be commands without end, such as a registry in pieces.
+const LOOK_AT: usize = 20_000;
 
 impl Pages {
     const DAMAGED_MAX: usize = 100;
@@ -70,11 +76,30 @@ impl Ledger {
         stream.cloned().ok_or_else(|| damaged("the number of a stream"))
     }
 
-    /// The pages of all garages from position `from` on, oldest first, until `enough` says so.
+    /// The streams of a garage, over all the names that it sent under.
+    pub fn streams_of(&self, sites: &[SiteName]) -> Vec<Stream> {
+        let streams = self.read_streams();
+        let numbers = sites.iter().flat_map(|site| streams.by_site.get(site).into_iter().flatten());
+        numbers.map(|number| streams.all[*number as usize].clone()).collect()
+    }
+
+    /// The names of sites behind `after`, in their order, at most so many.
+    pub fn sites_after(&self, after: Option<&SiteName>, at_most: usize) -> Vec<SiteName> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let streams = self.read_streams();
+        let sites = streams.by_site.range::<SiteName, _>((from, Bound::Unbounded));
+        sites.take(at_most).map(|(site, _)| site.clone()).collect()
+    }
+
+    /// The pages of all garages from position `from` on, oldest first, until `enough` says so, or for as many records as one
+    /// answer looks at.
     pub fn pages(&self, from: u64, mut enough: impl FnMut(&PageAt) -> bool) -> Result<Pages, StoreError> {
         let mut pages = Pages::default();
-        for entry in self.records(from) {
+        for (looked_at, entry) in self.records(from).enumerate() {
             let (position, found) = entry?;
+            if looked_at == LOOK_AT {
+                pages.go_on_after = Some(position);
+            }
             match found {
                 Found::Damaged { from, reason } => pages.damaged(from, position, reason),
                 Found::Record(record) => {
@@ -82,6 +107,9 @@ impl Ledger {
                         break;
                     }
                 }
+            }
+            if pages.go_on_after.is_some() {
+                break;
             }
         }
         Ok(pages)

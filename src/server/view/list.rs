@@ -1,15 +1,20 @@
 //! Stays as they are listed: read from the pages as they were written last, newest first within a garage.
 //!
 //! **Promise.** A list reads what it shows and little else: one plate's chain, one garage's pages, or the pages in which
-//! somebody is inside. A list that is followed to its end shows each stay once that was there all the while.
+//! somebody is inside. A list that is followed to its end shows each stay once that was there all the while, and what one answer
+//! shows is of one position. No answer reads more than [`LOOK_AT`] slots or pages: it gives what it has found, and where to go on.
 //! **Not promised.** One moment for a whole list: what ends or is corrected meanwhile shows as it is when it is read.
 
 use super::aged;
 use super::pages::{Address, Head, Heads, Passage, Slot, occupied_pages, page_key, read_page};
-use super::{damaged, written_position};
+use super::{at_one_position, damaged};
 use crate::parking::Plate;
 use crate::parking::stay::{End, Visit};
 use crate::store::{Store, StoreError};
+use std::sync::Mutex;
+
+/// How many slots of a plate's chain, or pages of garages, one answer looks at.
+const LOOK_AT: usize = 4_000;
 
 /// What to list. `None` filters nothing.
 #[derive(Debug, Clone)]
@@ -19,7 +24,7 @@ pub struct Wanted {
     pub garage: Option<u32>,
     /// Stays of cars that are inside, or all others.
     pub open: Option<bool>,
-    /// The last one of the list before.
+    /// Where the list before ended.
     pub after: Option<Address>,
     pub limit: usize,
 }
@@ -33,21 +38,26 @@ pub struct Listed {
     pub end: End<Passage>,
 }
 
-/// Stays, and the position that they show at least.
+/// Stays, and the position that they show.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct List {
     pub position: u64,
     pub stays: Vec<Listed>,
-    /// Whether there are more.
-    pub more: bool,
+    /// Where to go on; `None` at the end.
+    pub next: Option<Address>,
 }
 
 /// Lists stays: of one plate newest first; else garage by garage in the order in which they were first seen, newest first.
 /// A stay that a corrected plate changed counts as new.
-pub fn list(store: &Store, wanted: &Wanted) -> Result<List, StoreError> {
-    let mut list =
-        List { position: written_position(store)?.unwrap_or_default(), stays: Vec::new(), more: false };
-    let mut pages = Pages { store, read: None };
+/// `saving` keeps the fold from writing.
+pub fn list(store: &Store, saving: Option<&Mutex<()>>, wanted: &Wanted) -> Result<List, StoreError> {
+    let (position, list) = at_one_position(store, saving, || list_now(store, wanted, LOOK_AT))?;
+    Ok(List { position, ..list })
+}
+
+fn list_now(store: &Store, wanted: &Wanted, look_at: usize) -> Result<List, StoreError> {
+    let mut list = List { position: 0, stays: Vec::new(), next: None };
+    let mut pages = Pages { store, read: None, look_at };
     match &wanted.plate {
         Some(plate) => of_plate(&mut pages, plate, wanted, &mut list)?,
         None if wanted.open == Some(true) => of_cars_inside(&mut pages, wanted, &mut list)?,
@@ -60,6 +70,8 @@ pub fn list(store: &Store, wanted: &Wanted) -> Result<List, StoreError> {
 struct Pages<'a> {
     store: &'a Store,
     read: Option<((u32, u32), Vec<Slot>)>,
+    /// How much more this answer may look at.
+    look_at: usize,
 }
 
 impl Pages<'_> {
@@ -68,6 +80,13 @@ impl Pages<'_> {
             self.read = Some(((garage, page), read_page(self.store, garage, page)?));
         }
         Ok(&self.read.as_ref().expect("it was just read").1)
+    }
+
+    /// Whether this answer may look at one more.
+    fn look(&mut self) -> bool {
+        let more = self.look_at > 0;
+        self.look_at = self.look_at.saturating_sub(1);
+        more
     }
 }
 
@@ -84,7 +103,7 @@ fn add(wanted: &Wanted, list: &mut List, address: Address, slot: &Slot) -> bool 
         return true;
     }
     if list.stays.len() == wanted.limit {
-        list.more = true;
+        list.next = list.stays.last().map(|stay| stay.address);
         return false;
     }
     list.stays.push(Listed { address, plate: plate.clone(), entry: *entry, end: end.clone() });
@@ -105,14 +124,20 @@ fn of_plate(
         }
         None => Heads::read(pages.store, Head::of(plate))?,
     };
+    let mut last = None;
     while let Some(address) = next {
+        // A chain is of all plates with one hash: a slot of another plate is a place to go on from as well.
+        if !pages.look() {
+            list.next = last;
+            break;
+        }
         let slots = pages.page(address.garage, address.page)?;
         let slot = slots.get(usize::from(address.slot));
         let slot = slot.ok_or_else(|| damaged(&page_key(address.garage, address.page)))?;
         if !add(wanted, list, address, slot) {
             break;
         }
-        next = slot.previous;
+        (last, next) = (Some(address), slot.previous);
     }
     Ok(())
 }
@@ -135,7 +160,18 @@ fn of_garages(pages: &mut Pages<'_>, wanted: &Wanted, list: &mut List) -> Result
             u32::from_be_bytes(key[6..10].try_into().expect("its keys have ten bytes"))
         });
         let after = wanted.after.filter(|after| after.garage == garage);
-        for page in (0..=after.map_or(newest, |after| after.page.min(newest))).rev() {
+        // Behind the first slot of a page the one before it comes.
+        let upto = match after {
+            None => Some(newest),
+            Some(Address { page, slot: 0, .. }) => page.checked_sub(1),
+            Some(after) => Some(after.page),
+        };
+        for page in upto.map(|upto| 0..=upto.min(newest)).into_iter().flatten().rev() {
+            if !pages.look() {
+                // Behind the whole page before.
+                list.next = Some(Address { garage, page: page.saturating_add(1), slot: 0 });
+                return Ok(());
+            }
             if !add_page(pages, wanted, list, garage, page)? {
                 return Ok(());
             }
@@ -188,4 +224,53 @@ fn add_page(
         }
     }
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::view::View;
+    use crate::server::view::tests::{apply, event, fold, page_after, world};
+
+    /// A filter that finds nothing read everything there was before it said so.
+    #[test]
+    fn a_list_reads_little_at_a_time_and_finds_all_in_the_end() {
+        let (_, store, ledger) = world();
+        let mut first = 1;
+        for n in 0..40 {
+            let events: Vec<Vec<u8>> = (0..60)
+                .map(|car| {
+                    let kind = if car % 2 == 0 { "entry" } else { "exit" };
+                    let plate =
+                        if (n, car) == (3, 0) || (n, car) == (3, 1) { 1 } else { 100 + n * 30 + car / 2 };
+                    event(&format!(r#"{{"kind":"{kind}","plate":"AB{plate}"}}"#))
+                })
+                .collect();
+            apply(&ledger, "a", vec![page_after(first, &events)]);
+            first += events.len() as u64;
+        }
+        let mut view = View::default();
+        let mut changes = fold(&mut view, &ledger, &store);
+        view.save(&mut changes).unwrap();
+        let all = Wanted { plate: None, garage: None, open: None, after: None, limit: 1000 };
+        let one = Wanted { plate: Some(Plate::new("AB1").unwrap()), ..all.clone() };
+        let none = Wanted { open: Some(true), garage: Some(0), ..all.clone() };
+        let closed = Wanted { open: Some(false), limit: 7, ..all.clone() };
+        for (wanted, stays) in [(all, 1200), (one, 1), (none, 0), (closed, 1200)] {
+            for look_at in [1, 2, 5, usize::MAX] {
+                let (mut wanted, mut found) = (wanted.clone(), Vec::new());
+                loop {
+                    let list = list_now(&store, &wanted, look_at).unwrap();
+                    found.extend(list.stays.into_iter().map(|stay| stay.address));
+                    let Some(next) = list.next else { break };
+                    assert_ne!(wanted.after, Some(next), "each answer goes on");
+                    wanted.after = Some(next);
+                }
+                assert_eq!(found.len(), stays, "{wanted:?} {look_at}");
+                found.sort();
+                found.dedup();
+                assert_eq!(found.len(), stays, "each once");
+            }
+        }
+    }
 }

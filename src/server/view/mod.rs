@@ -52,7 +52,7 @@ pub use snapshot::{Shown, Snapshot};
 pub use stays::{Book, NotApplied};
 pub use step::Step;
 use step::{HoleIn, What};
-pub use written::{KEYS, compare, discard, written_damages, written_position};
+pub use written::{KEYS, at_one_position, compare, discard, written_damages, written_position};
 use written::{damaged, decode, encode, sized};
 
 use super::ledger::{Ledger, Loss};

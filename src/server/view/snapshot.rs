@@ -24,13 +24,21 @@ pub struct Shown {
     /// The keys of the garages by the position that changed each last, and its number.
     changed: SharedMap<(u64, u32), SiteName>,
     holes: SharedMap<u64, Hole>,
-    /// The positions of the holes of each site.
-    holes_of: SharedMap<SiteName, SharedMap<u64, ()>>,
+    /// The holes of each site.
+    holes_of: SharedMap<SiteName, HolesOf>,
     /// By the last position.
     pub damages: SharedMap<u64, Damage>,
     /// By position.
     pub quarantine: SharedMap<u64, Quarantined>,
     pub commands: CommandsView,
+}
+
+/// The holes of one site.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct HolesOf {
+    positions: SharedMap<u64, ()>,
+    /// The sum of the events in all of them.
+    events: u64,
 }
 
 /// The views at a position, as readers see them.
@@ -96,7 +104,9 @@ impl Shown {
 
     pub(super) fn put_hole(&mut self, position: u64, hole: Hole) {
         let mut of_site = self.holes_of.get(&hole.garage).cloned().unwrap_or_default();
-        of_site.insert(position, ());
+        of_site.positions.insert(position, ());
+        let events = (hole.last - hole.first).saturating_add(1);
+        of_site.events = of_site.events.saturating_add(events);
         self.holes_of.insert(hole.garage.clone(), of_site);
         self.holes.insert(position, hole);
     }
@@ -110,11 +120,9 @@ impl Shown {
     pub fn holes_of(&self, key: &SiteName, at_most: usize) -> (usize, u64, Vec<&Hole>) {
         let sites = self.sites_of(key);
         let of_sites: Vec<_> = sites.iter().filter_map(|site| self.holes_of.get(site)).collect();
-        let count = of_sites.iter().map(|of_site| of_site.len()).sum();
-        let all = of_sites.iter().flat_map(|of_site| of_site.keys());
-        let all = all.filter_map(|position| self.holes.get(position));
-        let events = all.map(|hole| (hole.last - hole.first).saturating_add(1)).fold(0, u64::saturating_add);
-        let firsts = of_sites.iter().flat_map(|of_site| of_site.keys().take(at_most));
+        let count = of_sites.iter().map(|of_site| of_site.positions.len()).sum();
+        let events = of_sites.iter().map(|of_site| of_site.events).fold(0, u64::saturating_add);
+        let firsts = of_sites.iter().flat_map(|of_site| of_site.positions.keys().take(at_most));
         let firsts: BTreeMap<u64, &Hole> =
             firsts.filter_map(|position| Some((*position, self.holes.get(position)?))).collect();
         (count, events, firsts.into_values().take(at_most).collect())

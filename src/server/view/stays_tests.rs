@@ -109,7 +109,7 @@ fn listed(store: &Store, view: &View, wanted: &Wanted) -> Vec<Line> {
     let mut wanted = Wanted { limit: 3, ..wanted.clone() };
     let mut lines = Vec::new();
     loop {
-        let part = list::list(store, &wanted).unwrap();
+        let part = list::list(store, None, &wanted).unwrap();
         assert_eq!(part.position, view.position);
         for Listed { address, plate, entry, end } in &part.stays {
             let end = match end {
@@ -120,10 +120,10 @@ fn listed(store: &Store, view: &View, wanted: &Wanted) -> Vec<Line> {
             let visit = Visit::Stay { entry: entry.sequence, end };
             lines.extend(line(&view.name_of_number(address.garage), plate, &visit));
         }
-        if !part.more {
+        if part.next.is_none() {
             return lines;
         }
-        wanted.after = part.stays.last().map(|stay| stay.address);
+        wanted.after = part.next;
     }
 }
 

@@ -8,6 +8,8 @@ use crate::server::ledger::Ledger;
 use crate::store::{BATCH_MAX, Batch, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::{Mutex, TryLockError};
+use std::time::Duration;
 
 pub(super) const POSITION: &[u8] = b"vp";
 
@@ -23,6 +25,45 @@ pub fn written_position(store: &Store) -> Result<Option<u64>, StoreError> {
         Some([VERSION, position @ ..]) => Ok(Some(u64::from_be_bytes(sized(position)?))),
         _ => Ok(None),
     }
+}
+
+/// After so many reads that a save came into, a read keeps the fold from saving for its while.
+const READ_FREELY: u32 = 3;
+/// How often a read is begun again at most: for a second and a half.
+const READ_AGAIN: u32 = 200;
+
+/// Reads written views, all of the position that this gives. The fold may write them meanwhile: then they are read again, and at
+/// last while it is kept from `saving`, unless it writes a step that is too large for one batch for more than a second: then the
+/// answer may show later positions, too.
+pub fn at_one_position<T>(
+    store: &Store,
+    saving: Option<&Mutex<()>>,
+    mut read: impl FnMut() -> Result<T, StoreError>,
+) -> Result<(u64, T), StoreError> {
+    let mut known = None;
+    for attempt in 0..READ_AGAIN {
+        let _kept = match saving.filter(|_| attempt >= READ_FREELY).map(Mutex::try_lock) {
+            Some(Ok(kept)) => Some(kept),
+            Some(Err(TryLockError::Poisoned(kept))) => Some(kept.into_inner()),
+            // Somebody who keeps the fold from saving, or the fold itself.
+            Some(Err(TryLockError::WouldBlock)) | None => None,
+        };
+        let before = written_position(store)?;
+        known = known.max(before);
+        let found = read();
+        let is_one = written_position(store)? == before;
+        let nothing_is_written = || store.range(KEYS.0, KEYS.1).next().is_none();
+        match found {
+            Ok(found) if is_one && (before.is_some() || nothing_is_written()) => {
+                return Ok((known.unwrap_or_default(), found));
+            }
+            // Half of what is being written fits to nothing.
+            Ok(_) | Err(StoreError::Damaged { .. }) if !is_one || before.is_none() => {}
+            found => return found.map(|found| (known.unwrap_or_default(), found)),
+        }
+        std::thread::sleep(Duration::from_millis(1 << attempt.min(3)));
+    }
+    read().map(|found| (known.unwrap_or_default(), found))
 }
 
 /// What says that the views have reached a position, and are whole.

@@ -1,16 +1,15 @@
 //! `GET /v1/charges`, `GET /v1/anomalies`.
 
-use super::{Shared, time};
-use crate::http::{self, Paging, Problem, bad_cursor, query};
+use super::{Shared, Web, time};
+use crate::http::{Paging, Problem, bad_cursor, query};
 use crate::parking::Plate;
 use crate::server::books::Asked;
-use crate::server::view::billing::anomalies::{self, Code, Noted};
+use crate::server::view::billing::anomalies::{self, Code, Noted, Wanted};
 use crate::server::view::written_position;
 use crate::store::StoreError;
-use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::response::IntoResponse;
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
 #[derive(Deserialize)]
@@ -27,7 +26,7 @@ pub(super) struct ChargesQuery {
 pub(super) async fn charges(
     State(web): Shared,
     asked: Result<Query<ChargesQuery>, QueryRejection>,
-) -> Result<impl IntoResponse, Problem> {
+) -> Result<Response, Problem> {
     let asked = query(asked)?;
     let limit = Paging { after: None, limit: asked.limit }.limit()?;
     let after = match &asked.after {
@@ -36,7 +35,7 @@ pub(super) async fn charges(
     };
     let ChargesQuery { plate, garage, account, month, .. } = asked;
     let asked = Asked { plate, garage, account, month, after, limit };
-    Ok(Json(http::blocking(move || web.books().charges(&asked)).await?))
+    web.answer_in_turn(&web.readers, move |web| web.books().charges(&asked)).await
 }
 
 #[derive(Deserialize)]
@@ -67,7 +66,7 @@ struct AnomalyLine {
 pub(super) async fn anomalies(
     State(web): Shared,
     asked: Result<Query<AnomaliesQuery>, QueryRejection>,
-) -> Result<impl IntoResponse, Problem> {
+) -> Result<Response, Problem> {
     #[derive(Serialize, Default)]
     struct Answer {
         position: u64,
@@ -80,7 +79,7 @@ pub(super) async fn anomalies(
         Some(text) => Some(anomalies::Cursor::parse(text).ok_or_else(|| bad_cursor(text))?),
         None => None,
     };
-    let answer = http::blocking(move || {
+    let list = move |web: &Web| {
         let position = written_position(&web.store)?.unwrap_or_default();
         let nothing = || Ok(Answer { position, ..Answer::default() });
         let code = match &asked.code {
@@ -106,14 +105,11 @@ pub(super) async fn anomalies(
             return nothing();
         }
         let garage = garage.flatten();
-        let wanted = |noted: &Noted| {
-            code.is_none_or(|code| code == noted.code)
-                && garage.is_none_or(|garage| garage == noted.garage)
-                && plate.as_ref().is_none_or(|plate| noted.plate.as_deref() == Some(plate.as_str()))
-        };
-        let (found, next) = anomalies::list(&web.store, unregistered, after, limit, wanted)?;
+        let wanted = Wanted { code, garage, plate, after, limit };
+        let anomalies::List { position, anomalies, next } =
+            anomalies::list(&web.store, Some(web.signal.saving()), unregistered, &wanted)?;
         let view = web.view();
-        let lines = found.into_iter().map(|Noted { code, garage, plate, anomaly }| AnomalyLine {
+        let lines = anomalies.into_iter().map(|Noted { code, garage, plate, anomaly }| AnomalyLine {
             code: code.as_str(),
             garage: view.name_of_number(garage),
             plate,
@@ -130,7 +126,6 @@ pub(super) async fn anomalies(
             anomalies: lines.collect(),
             next: next.map(|next| next.to_string()),
         })
-    })
-    .await?;
-    Ok(Json(answer))
+    };
+    web.answer_in_turn(&web.readers, list).await
 }

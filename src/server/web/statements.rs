@@ -1,7 +1,7 @@
 //! `GET /v1/statements/{account or plate}`.
 
 use super::Shared;
-use crate::http::{self, Problem, query};
+use crate::http::{Problem, query};
 use crate::parking::statement::{Month, Statement};
 use crate::server::books::{BooksError, Whose};
 use axum::body::Body;
@@ -72,9 +72,9 @@ pub(super) async fn statement(
         let detail = "other statements are being made. Nothing was changed; ask again in a moment";
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(5));
     };
-    let (shared, name) = (web.clone(), whose.clone());
-    let found = http::blocking(move || {
-        let books = shared.books();
+    let name = whose.clone();
+    let found = web.in_turn(&web.readers, move |web| {
+        let books = web.books();
         let mut wanted = Vec::new();
         if account {
             wanted.push(Whose::Account(name.clone()));
@@ -83,7 +83,7 @@ pub(super) async fn statement(
             wanted.push(Whose::Plate(name));
         }
         for whose in wanted {
-            match books.statement(&shared.operator, month, &whose, LINES_MAX) {
+            match books.statement(&web.operator, month, &whose, LINES_MAX) {
                 Ok(None) => {}
                 Ok(Some(statement)) => return Ok(Found::Body(render(&statement))),
                 Err(BooksError::TooLong { .. }) => return Ok(Found::TooLong),

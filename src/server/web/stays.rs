@@ -1,7 +1,7 @@
 //! `GET /v1/stays`.
 
-use super::Shared;
-use crate::http::{self, Paging, Problem, bad_cursor, query};
+use super::{Shared, Web};
+use crate::http::{Paging, Problem, bad_cursor, query};
 use crate::parking::Plate;
 use crate::parking::event::Moment;
 use crate::parking::stay::End;
@@ -9,10 +9,9 @@ use crate::server::ledger::Ledger;
 use crate::server::view::list::{self, Listed, Wanted};
 use crate::server::view::{Address, Passage};
 use crate::store::StoreError;
-use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::response::IntoResponse;
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
 #[derive(Deserialize)]
@@ -95,7 +94,7 @@ fn parse_cursor(text: &str) -> Option<Address> {
 pub(super) async fn stays(
     State(web): Shared,
     asked: Result<Query<StaysQuery>, QueryRejection>,
-) -> Result<impl IntoResponse, Problem> {
+) -> Result<Response, Problem> {
     #[derive(Serialize, Default)]
     struct Answer {
         /// The views' position: later events are not shown yet.
@@ -116,23 +115,23 @@ pub(super) async fn stays(
         "closed" => Some(false),
         _ => None,
     });
-    let answer = http::blocking(move || {
+    let list = move |web: &Web| {
         // What nobody has, nobody finds.
         let (Some(garage), Some(plate), Some(open)) = (known(garage), known(plate), known(open)) else {
             let position = crate::server::view::written_position(&web.store)?.unwrap_or_default();
             return Ok(Answer { position, ..Answer::default() });
         };
-        let list = list::list(&web.store, &Wanted { plate, garage, open, after, limit })?;
+        let list =
+            list::list(&web.store, Some(web.signal.saving()), &Wanted { plate, garage, open, after, limit })?;
         // After the list: a garage that it shows is known by now.
         let view = web.view();
         let name = |stay: &Listed| view.name_of_number(stay.address.garage);
-        let next = list.stays.last().map(|stay| cursor(stay.address)).filter(|_| list.more);
+        let next = list.next.map(cursor);
         let lines = list.stays.iter().map(|stay| Line::new(&web.ledger, name(stay), stay));
         let stays = lines.collect::<Result<_, StoreError>>()?;
         Ok::<_, StoreError>(Answer { position: list.position, stays, next })
-    })
-    .await?;
-    Ok(Json(answer))
+    };
+    web.answer_in_turn(&web.readers, list).await
 }
 
 /// A filter that was not given filters nothing; one whose value is unknown finds nothing, which is `None`.

@@ -4,13 +4,15 @@
 //! `unregistered` say it, and listing reads them.
 
 use super::super::pages::{Head, is_token};
-use super::super::{decode, sized};
+use super::super::{at_one_position, decode, sized};
 use super::entries::{Entry, Number, PlateHeads, Stay, What};
 use super::list::Reader;
 use crate::parking::Plate;
 use crate::store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
+use std::sync::Mutex;
 
 /// What did not add up. Stands in keys: new ones are added at the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -193,47 +195,246 @@ impl Cursor {
     }
 }
 
-/// How many entries of unregistered plates a list looks at before it answers with what it has found.
+/// How many anomalies, and entries of unregistered plates and of their chains, an answer looks at before it gives what it has.
 const LOOK_AT: usize = 20_000;
 
-/// Those that are wanted behind `after`, at most `limit`, and where to go on. First what is written down, then the plates of
-/// the entries of the account `unregistered`, whose number is given if there is one.
+/// What to list. `None` filters nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    pub code: Option<Code>,
+    /// By number.
+    pub garage: Option<u32>,
+    pub plate: Option<Plate>,
+    /// Where the list before ended.
+    pub after: Option<Cursor>,
+    pub limit: usize,
+}
+
+/// Anomalies, and the position that they show.
+#[derive(Debug, Default)]
+pub struct List {
+    pub position: u64,
+    pub anomalies: Vec<Noted>,
+    /// Where to go on; `None` at the end.
+    pub next: Option<Cursor>,
+}
+
+/// Those that are wanted: first what is written down, then the plates of the entries of the account `unregistered`, whose number is
+/// given if there is one. `saving` keeps the fold from writing.
 pub fn list(
     store: &Store,
+    saving: Option<&Mutex<()>>,
     unregistered: Option<u32>,
-    after: Option<Cursor>,
-    limit: usize,
-    wanted: impl Fn(&Noted) -> bool,
-) -> Result<(Vec<Noted>, Option<Cursor>), StoreError> {
-    let mut found = Vec::new();
-    let before = match after {
-        Some(Cursor::Entry(number)) => Some(number),
-        other => {
-            let from = match other {
-                Some(Cursor::Key(key)) => [&key[..], &[0]].concat(),
-                _ => b"vbn".to_vec(),
+    wanted: &Wanted,
+) -> Result<List, StoreError> {
+    let (position, list) = at_one_position(store, saving, || list_now(store, unregistered, wanted, LOOK_AT))?;
+    Ok(List { position, ..list })
+}
+
+pub(super) fn list_now(
+    store: &Store,
+    unregistered: Option<u32>,
+    wanted: &Wanted,
+    look_at: usize,
+) -> Result<List, StoreError> {
+    let mut search = Search { store, wanted, look_at, found: Vec::new() };
+    let before = match &wanted.after {
+        Some(Cursor::Entry(number)) => Some(*number).filter(|number| *number != Number::MAX),
+        after => {
+            let after = match after {
+                Some(Cursor::Key(key)) => &key[..],
+                _ => &[],
             };
-            let mut last = None;
-            for entry in store.range(&from.max(b"vbn".to_vec()), b"vbo") {
-                let (key, value) = entry?;
-                let noted = read(&key, &value)?;
-                if wanted(&noted) {
-                    if found.len() == limit {
-                        return Ok((found, last.map(Cursor::Key)));
-                    }
-                    found.push(noted);
-                    last = Some(key);
-                }
-            }
-            if found.len() == limit {
-                return Ok((found, Some(Cursor::Entry(Number::MAX))));
+            let next = search.written_down(after)?;
+            if next.is_some() {
+                return Ok(List { anomalies: search.found, next, ..List::default() });
             }
             None
         }
     };
-    let Some(account) = unregistered else { return Ok((found, None)) };
-    of_unregistered(store, account, before.filter(|number| *number != Number::MAX), limit, wanted, &mut found)
-        .map(|next| (found, next.map(Cursor::Entry)))
+    let is_asked_for = wanted.code.is_none_or(|code| code == Code::Unregistered);
+    let next = match unregistered.filter(|_| is_asked_for) {
+        None => None,
+        Some(_) if search.found.len() == wanted.limit => Some(Number::MAX),
+        Some(account) => match &wanted.plate {
+            Some(plate) => search.of_unregistered_plate(account, plate, before)?,
+            None => search.of_unregistered(account, before)?,
+        },
+    };
+    Ok(List { anomalies: search.found, next: next.map(Cursor::Entry), ..List::default() })
+}
+
+/// An answer in the making.
+struct Search<'a> {
+    store: &'a Store,
+    wanted: &'a Wanted,
+    /// How much more it may look at.
+    look_at: usize,
+    found: Vec<Noted>,
+}
+
+impl Search<'_> {
+    /// Whether the answer has room for one more, and may look for it.
+    fn goes_on(&mut self) -> bool {
+        let goes_on = self.look_at > 0 && self.found.len() < self.wanted.limit;
+        self.look_at = self.look_at.saturating_sub(1);
+        goes_on
+    }
+
+    /// Finds what is written down behind a key, code by code, and only under a garage or a plate where that is asked for. Where to
+    /// go on, when there may be more.
+    fn written_down(&mut self, after: &[u8]) -> Result<Option<Cursor>, StoreError> {
+        let mut last = after.to_vec();
+        for code in Code::ALL.into_iter().filter(|code| self.wanted.code.is_none_or(|its| its == *code)) {
+            let (mut from, to) = keys_of(code, self.wanted);
+            if *after >= *from {
+                from = [after, &[0]].concat();
+            }
+            if from >= to {
+                continue;
+            }
+            for entry in self.store.range(&from, &to) {
+                let (key, value) = entry?;
+                if !self.goes_on() {
+                    return Ok(Some(Cursor::Key(last)));
+                }
+                let noted = read(&key, &value)?;
+                let plate = self.wanted.plate.as_ref();
+                if plate.is_none_or(|plate| noted.plate.as_deref() == Some(plate.as_str())) {
+                    self.found.push(noted);
+                }
+                last = key;
+            }
+        }
+        Ok(None)
+    }
+
+    /// Finds the plates of the account, each at its newest entry in a garage. Where to go on.
+    fn of_unregistered(
+        &mut self,
+        account: u32,
+        before: Option<Number>,
+    ) -> Result<Option<Number>, StoreError> {
+        // Two, because each keeps the page that it read last.
+        let (mut reader, mut chains) = (Reader::new(self.store), Reader::new(self.store));
+        let mut next = before;
+        loop {
+            next = reader.before(next)?;
+            let Some(number) = next else { return Ok(None) };
+            if !self.goes_on() {
+                return Ok(Some(number + 1));
+            }
+            let entry = reader.entry(number)?;
+            let Some(stay) = entry.as_ref().and_then(|entry| stay_of(entry, account)) else { continue };
+            if self.wanted.garage.is_some_and(|garage| garage != stay.garage) {
+                continue;
+            }
+            let plate = Plate::new(&stay.plate).map_err(|_| super::super::damaged(b"vbe"))?;
+            // Empty: it was told at its newest entry.
+            let visits = self.visits(&mut chains, account, &plate, Some((stay.garage, number)))?;
+            if !visits.is_empty() {
+                self.found.push(unregistered(&visits));
+            }
+        }
+    }
+
+    /// The same of one plate: only its chain is read.
+    fn of_unregistered_plate(
+        &mut self,
+        account: u32,
+        plate: &Plate,
+        before: Option<Number>,
+    ) -> Result<Option<Number>, StoreError> {
+        let mut of_garages: BTreeMap<u32, Vec<Visited>> = BTreeMap::new();
+        for visited in self.visits(&mut Reader::new(self.store), account, plate, None)? {
+            of_garages.entry(visited.1.garage).or_default().push(visited);
+        }
+        let newest = |visits: &Vec<Visited>| visits[0].0;
+        let mut of_garages: Vec<Vec<Visited>> = of_garages
+            .into_values()
+            .filter(|visits| before.is_none_or(|before| newest(visits) < before))
+            .filter(|visits| self.wanted.garage.is_none_or(|garage| garage == visits[0].1.garage))
+            .collect();
+        of_garages.sort_by_key(|visits| std::cmp::Reverse(newest(visits)));
+        for visits in of_garages {
+            if self.found.len() == self.wanted.limit {
+                return Ok(Some(newest(&visits) + 1));
+            }
+            self.found.push(unregistered(&visits));
+        }
+        Ok(None)
+    }
+
+    /// The stays of a plate that the account pays for, newest first; or those in one garage, if the newest has that number.
+    fn visits(
+        &mut self,
+        reader: &mut Reader<'_>,
+        account: u32,
+        plate: &Plate,
+        only: Option<(u32, Number)>,
+    ) -> Result<Vec<Visited>, StoreError> {
+        let mut chain = PlateHeads::read(self.store, Head::of(plate))?;
+        let mut visits = Vec::new();
+        while chain != 0 {
+            self.look_at = self.look_at.saturating_sub(1);
+            let Some(entry) = reader.entry(chain)? else { break };
+            let is_of = |stay: &Stay| {
+                *stay.plate == *plate.as_str() && only.is_none_or(|(garage, _)| garage == stay.garage)
+            };
+            if let Some(stay) = stay_of(&entry, account).filter(is_of) {
+                if visits.is_empty() && only.is_some_and(|(_, newest)| newest != chain) {
+                    break;
+                }
+                visits.push((chain, stay, entry.position));
+            }
+            chain = entry.before_of_plate;
+        }
+        Ok(visits)
+    }
+}
+
+/// An entry of a stay, its number and its position.
+type Visited = (Number, Stay, u64);
+
+/// The keys under which anomalies of a code may stand that are wanted.
+fn keys_of(code: Code, wanted: &Wanted) -> (Vec<u8>, Vec<u8>) {
+    let of_code = |code: u8| [b"vbn", &[code][..]].concat();
+    match (wanted.garage, &wanted.plate) {
+        (Some(garage), Some(plate)) => {
+            let from = key(code, garage, Some(plate));
+            let to = [&from[..], &[0]].concat();
+            (from, to)
+        }
+        (Some(garage), None) => {
+            let to =
+                garage.checked_add(1).map_or_else(|| of_code(code as u8 + 1), |next| key(code, next, None));
+            (key(code, garage, None), to)
+        }
+        (None, _) => (of_code(code as u8), of_code(code as u8 + 1)),
+    }
+}
+
+/// The stay of an entry that an account pays for. A plate that is forgotten is nobody's any more.
+fn stay_of(entry: &Entry, account: u32) -> Option<Stay> {
+    match &entry.what {
+        What::Stay(stay) if entry.account == account && !is_token(&stay.plate) => Some(stay.clone()),
+        _ => None,
+    }
+}
+
+/// What is told of an unregistered plate in a garage, by its stays there, newest first.
+fn unregistered(visits: &[Visited]) -> Noted {
+    let mut anomaly = Anomaly::default();
+    let mut exits = HashSet::new();
+    for (_, stay, position) in visits.iter().rev() {
+        // An entry that took the place of another is about the same exit.
+        let exit = stay.exit;
+        if exits.insert((exit.position, exit.sequence, exit.stream(), exit.is_made(), exit.at_ms)) {
+            anomaly.happened(exit.at_ms, *position);
+        }
+    }
+    let (_, stay, _) = &visits[0];
+    Noted { code: Code::Unregistered, garage: stay.garage, plate: Some(stay.plate.to_string()), anomaly }
 }
 
 fn read(key: &[u8], value: &[u8]) -> Result<Noted, StoreError> {
@@ -247,64 +448,4 @@ fn read(key: &[u8], value: &[u8]) -> Result<Noted, StoreError> {
         plate: (!plate.is_empty()).then(|| plate.to_owned()),
         anomaly: decode(key, value)?,
     })
-}
-
-/// The plates of the account, each at its newest entry in a garage. Where to go on.
-fn of_unregistered(
-    store: &Store,
-    account: u32,
-    before: Option<Number>,
-    limit: usize,
-    wanted: impl Fn(&Noted) -> bool,
-    found: &mut Vec<Noted>,
-) -> Result<Option<Number>, StoreError> {
-    let mut reader = Reader::new(store);
-    let (mut next, mut looked_at) = (before, 0);
-    // A plate that is forgotten is nobody's any more.
-    let is_of = |entry: &Entry| match &entry.what {
-        What::Stay(stay) if entry.account == account && !is_token(&stay.plate) => Some(stay.clone()),
-        _ => None,
-    };
-    loop {
-        next = reader.before(next)?;
-        let Some(number) = next else { return Ok(None) };
-        if found.len() == limit || looked_at == LOOK_AT {
-            return Ok(Some(number + 1));
-        }
-        looked_at += 1;
-        let Some(stay) = reader.entry(number)?.as_ref().and_then(is_of) else { continue };
-        let of_it = |other: &Stay| other.plate == stay.plate && other.garage == stay.garage;
-        let noted = |anomaly| Noted {
-            code: Code::Unregistered,
-            garage: stay.garage,
-            plate: Some(stay.plate.to_string()),
-            anomaly,
-        };
-        if !wanted(&noted(Anomaly::default())) {
-            continue;
-        }
-        let plate = Plate::stored(&stay.plate).map_err(|_| super::super::damaged(b"vbe"))?;
-        let mut chain = PlateHeads::read(store, Head::of(&plate))?;
-        let mut all: Vec<(Number, Stay, u64)> = Vec::new();
-        while chain != 0 {
-            let Some(entry) = reader.entry(chain)? else { break };
-            if let Some(other) = is_of(&entry).filter(of_it) {
-                all.push((chain, other, entry.position));
-            }
-            chain = entry.before_of_plate;
-        }
-        if all.first().is_none_or(|(newest, ..)| *newest != number) {
-            continue; // it was told at its newest entry
-        }
-        let mut anomaly = Anomaly::default();
-        let mut exits = Vec::new();
-        for (_, stay, position) in all.iter().rev() {
-            // An entry that took the place of another is about the same exit.
-            if !exits.contains(&stay.exit) {
-                exits.push(stay.exit);
-                anomaly.happened(stay.exit.at_ms, *position);
-            }
-        }
-        found.push(noted(anomaly));
-    }
 }

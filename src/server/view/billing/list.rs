@@ -4,14 +4,15 @@
 //! **Kept by.** A cursor is the number of an entry. A list reads one plate's chain, one month of one account, or all entries from
 //! the newest on; of the last it looks at [`LOOK_AT`] at most before it gives what it has, with a cursor to go on from.
 
+use super::super::at_one_position;
 use super::super::pages::{Head, is_token};
-use super::super::written_position;
 use super::entries::{self, Entry, MonthBook, Number, PlateHeads, Terms, What, place};
 use crate::parking::Plate;
 use crate::parking::statement::Month;
 use crate::parking::tariff::{Money, VatRate};
 use crate::store::{Store, StoreError};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
 
 /// How many entries a list looks at before it answers with what it has found.
 const LOOK_AT: usize = 50_000;
@@ -38,7 +39,7 @@ pub struct Listed {
     pub about: Entry,
 }
 
-/// Entries, and the position that they show at least.
+/// Entries, and the position that they show.
 #[derive(Debug, Default)]
 pub struct List {
     pub position: u64,
@@ -108,9 +109,14 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Lists entries, newest first.
-pub fn list(store: &Store, wanted: &Wanted) -> Result<List, StoreError> {
-    let mut list = List { position: written_position(store)?.unwrap_or_default(), ..List::default() };
+/// Lists entries, newest first. `saving` keeps the fold from writing.
+pub fn list(store: &Store, saving: Option<&Mutex<()>>, wanted: &Wanted) -> Result<List, StoreError> {
+    let (position, list) = at_one_position(store, saving, || list_now(store, wanted))?;
+    Ok(List { position, ..list })
+}
+
+fn list_now(store: &Store, wanted: &Wanted) -> Result<List, StoreError> {
+    let mut list = List::default();
     let mut reader = Reader::new(store);
     let matches = |listed: &Listed| {
         let What::Stay(stay) = &listed.about.what else { return false };
@@ -171,7 +177,7 @@ pub fn pending(store: &Store, from: Number) -> Result<Option<(Number, Number)>, 
     stretch(store, from, PRICED_AT_ONCE, waits)
 }
 
-/// How many numbers of entries are forgotten with one command: the boards wait for so long.
+/// How many numbers of entries are forgotten with one command: what readers see is behind for so long.
 pub const FORGOTTEN_AT_ONCE: u64 = 256;
 
 /// The next stretch of numbers, from `from` on, that begins with a charge for a month before this one that names its plate.

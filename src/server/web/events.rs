@@ -1,0 +1,153 @@
+//! `GET /v1/events`.
+
+use super::{Cursor, Mark, Shared, Web, time};
+use crate::http::{Paging, Problem, bad_cursor, query};
+use crate::messaging::SiteName;
+use crate::messaging::page::Content;
+use crate::parking::Event;
+use crate::parking::event::Shown;
+use crate::server::ledger::{PageAt, Pages};
+use crate::store::StoreError;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+
+#[derive(Deserialize)]
+pub(super) struct EventsQuery {
+    garage: Option<String>,
+    after: Option<String>,
+    limit: Option<usize>,
+    /// Whether to tell what the garage's clocks showed.
+    #[serde(default)]
+    evidence: bool,
+}
+
+/// What the clocks of the garage showed when the event was taken: evidence, not truth.
+#[derive(Serialize)]
+struct Evidence {
+    taken_at: String,
+    monotonic_ms: u64,
+    boot: String,
+    clock_set: bool,
+}
+
+impl Evidence {
+    fn of(page: &crate::messaging::page::Page, after_ms: u32) -> Evidence {
+        let begun = &page.begun;
+        Evidence {
+            taken_at: time(begun.wall_ms.saturating_add(after_ms.into())),
+            monotonic_ms: begun.monotonic_ms.saturating_add(after_ms.into()),
+            boot: uuid::Uuid::from_bytes(begun.boot).to_string(),
+            clock_set: begun.set,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct EventLine {
+    garage: String,
+    epoch: String,
+    sequence: u64,
+    position: u64,
+    #[serde(flatten)]
+    event: Option<Shown>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_understood: Option<String>,
+    received_at: String,
+    /// Where it was confirmed, when a decided conflict moved it to another epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    moved_from: Option<Mark>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    evidence: Option<Evidence>,
+}
+
+/// Positions between the events that cannot be read any more.
+#[derive(Serialize)]
+struct Damaged {
+    from: u64,
+    last: u64,
+    reason: String,
+}
+#[derive(Serialize)]
+struct Answer {
+    events: Vec<EventLine>,
+    next: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    damaged: Vec<Damaged>,
+}
+
+pub(super) async fn events(
+    State(web): Shared,
+    asked: Result<Query<EventsQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let asked = query(asked)?;
+    let paging = Paging { after: asked.after.clone(), limit: asked.limit };
+    let limit = paging.limit()?;
+    let after = match &paging.after {
+        Some(text) => Some(Cursor::parse(text).ok_or_else(|| bad_cursor(text))?),
+        None => None,
+    };
+    web.answer_in_turn(&web.readers, move |web| read(web, &asked, after, limit)).await
+}
+
+/// The events behind `after`, at most `limit`. What was delivered and folded meanwhile may be among them.
+fn read(web: &Web, asked: &EventsQuery, after: Option<Cursor>, limit: usize) -> Result<Answer, StoreError> {
+    let garage = asked.garage.as_deref().map(|name| SiteName::new(name).ok());
+    let garage = garage.map(|site| {
+        let view = web.view();
+        site.map_or_else(Vec::new, |site| view.sites_of(view.key_of(&site)))
+    });
+    let from = after.map_or(0, |cursor| cursor.position);
+    // One event more than asked for tells whether there is a next page. The first page may be read already.
+    let mut wanted = limit + 1 + after.map_or(0, |cursor| cursor.index + 1);
+    let enough = |page: &PageAt| {
+        wanted = wanted.saturating_sub(page.page.count() as usize);
+        wanted == 0
+    };
+    let Pages { pages, damaged, go_on_after } = match &garage {
+        None => web.ledger.pages(from, enough)?,
+        Some(sites) => web.ledger.pages_of(sites, from, enough)?,
+    };
+    let view = web.view();
+    let mut lines = Vec::with_capacity(limit);
+    let mut last = None;
+    let mut more = false;
+    'pages: for page in pages {
+        let Content::Records(records) = &page.page.content else {
+            continue;
+        };
+        for (index, record) in records.iter().enumerate() {
+            let known = |cursor: Cursor| page.position == cursor.position && index <= cursor.index;
+            if after.is_some_and(known) {
+                continue;
+            }
+            if lines.len() == limit {
+                more = true;
+                break 'pages;
+            }
+            last = Some(format!("{}.{index}", page.position));
+            let event = Event::from_bytes(&record.payload);
+            lines.push(EventLine {
+                garage: view.name_of(view.key_of(&page.site)).to_string(),
+                epoch: page.page.epoch.to_string(),
+                sequence: page.page.first.get() + index as u64,
+                position: page.position,
+                not_understood: event.as_ref().err().map(ToString::to_string),
+                event: event.ok().map(Shown::from),
+                received_at: time(page.received_at_ms),
+                moved_from: page.page.moved_from.map(|(epoch, first)| Mark {
+                    epoch: epoch.to_string(),
+                    sequence: first.get() + index as u64,
+                }),
+                evidence: asked.evidence.then(|| Evidence::of(&page.page, record.after_ms)),
+            });
+        }
+    }
+    let damaged = damaged.into_iter().map(|(from, last, reason)| Damaged { from, last, reason }).collect();
+    let next = match (more, go_on_after) {
+        (true, _) => last,
+        (false, at) => at.map(|position| Cursor::behind(position).to_string()),
+    };
+    Ok(Answer { events: lines, next, damaged })
+}
