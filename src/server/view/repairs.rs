@@ -191,6 +191,16 @@ impl View {
             return Ok(Err(NoRepair::TwoGarages.into()));
         }
         let number = self.garages.get(&entry_key).map_or(u32::MAX, |garage| garage.stays.number);
+        // The exit is read by another plate then: it must stand where it is read now. That of a car that was forgotten does not.
+        if let Some(read) = &known_exit.plate {
+            match self.stays.beside(number, read, known_exit.passage, changes)? {
+                None => return Ok(Err(NoRepair::TooFarBack.into())),
+                Some(run) if !run.iter().any(|(_, visit)| visit.holds(&known_exit.passage)) => {
+                    return Ok(Err(NoRepair::NoExit(exit.clone()).into()));
+                }
+                Some(_) => {}
+            }
+        }
         let Some(run) = self.stays.beside(number, &plate, known_exit.passage, changes)? else {
             return Ok(Err(NoRepair::TooFarBack.into()));
         };

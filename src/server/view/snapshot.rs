@@ -105,7 +105,7 @@ impl Shown {
     pub(super) fn put_hole(&mut self, position: u64, hole: Hole) {
         let mut of_site = self.holes_of.get(&hole.garage).cloned().unwrap_or_default();
         of_site.positions.insert(position, ());
-        let events = (hole.last - hole.first).saturating_add(1);
+        let events = hole.last.saturating_sub(hole.first).saturating_add(1);
         of_site.events = of_site.events.saturating_add(events);
         self.holes_of.insert(hole.garage.clone(), of_site);
         self.holes.insert(position, hole);
