@@ -226,13 +226,17 @@ fn a_server_whose_disk_is_full_leaves_events_with_the_edges_and_goes_on_by_itsel
     wait_until("the edge delivers", WITHIN, &[&server, &garage.edge], || garage.edge.depth() == 0);
     wait_until("the ballast is back", WITHIN, &[&server], || disk.path().join(BALLAST).exists());
 
-    // Commands are taken on a full disk, too, also when no server runs.
+    // On a full disk a command is refused as events are, also when no server runs: it must not use up what is kept free. It is
+    // taken when there is room.
     server.kill();
     disk.fill("the rest");
-    let said = crate::common::Operator::of(disk.path()).says(&["garages", "capacity", "1", "77"]);
-    assert_eq!(said.code, Some(0), "{said:?}");
+    let set_capacity = || crate::common::Operator::of(disk.path()).says(&["garages", "capacity", "1", "77"]);
+    let said = set_capacity();
+    assert_eq!(said.code, Some(1), "{said:?}");
     assert!(!disk.path().join(BALLAST).exists(), "the ballast was given up");
     disk.give_back("the rest");
+    let said = set_capacity();
+    assert_eq!(said.code, Some(0), "{said:?}");
     server.restart();
     assert_eq!(server.http().get_json("/v1/garages/1")["capacity"], 77);
     garage.settle(&server);

@@ -7,12 +7,15 @@ use super::frame::FrameKey;
 use super::sled_log::Boot;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 const FILE: &str = "fogpost";
 const FILE_NEW: &str = "fogpost.new";
 /// Names the boot of the machine in which the store was opened last. It is removed when a write fails.
 const BOOT: &str = "boot";
+/// Says that the store was closed, and everything written: only then is a torn end damage for certain.
+const CLOSED: &str = "closed";
 
 /// The id of a store, drawn when it is created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,8 +98,32 @@ pub(super) fn written_in(dir: &Path) -> Boot {
     }
 }
 
+/// Whether the store in `dir` was closed in order. A kill leaves a torn end, as a power cut does: sled writes in several threads.
+pub(super) fn closed(dir: &Path) -> Boot {
+    if dir.join(CLOSED).exists() { Boot::Same } else { Boot::Other }
+}
+
+/// Writes down that the store is closed when it is dropped, after sled.
+pub(super) struct Closing {
+    pub dir: PathBuf,
+    pub failed: Arc<OnceLock<Arc<str>>>,
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        if self.failed.get().is_none() && self.dir.exists() {
+            // Without it the next opening is only less certain of what it sees.
+            let _ = File::create(self.dir.join(CLOSED)).and_then(|file| file.sync_all());
+        }
+    }
+}
+
 /// The store in `dir` is opened, and may be written from now on.
 pub(super) fn opened(dir: &Path) -> io::Result<()> {
+    match fs::remove_file(dir.join(CLOSED)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => File::open(dir)?.sync_all()?,
+    }
     match boot_id() {
         Some(boot) if written_in(dir) == Boot::Other => fs::write(dir.join(BOOT), boot),
         _ => Ok(()),

@@ -218,6 +218,8 @@ pub struct Store {
     watchdog: Option<Arc<Watchdog>>,
     presence: Option<Arc<Presence>>,
     path: Option<Arc<Path>>,
+    /// The last field: it is dropped after sled is closed.
+    closing: Option<Arc<marker::Closing>>,
 }
 
 impl fmt::Debug for Store {
@@ -249,6 +251,7 @@ impl Store {
             watchdog: None,
             presence: None,
             path: None,
+            closing: None,
         }
     }
 

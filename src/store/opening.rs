@@ -33,7 +33,7 @@ impl Store {
             false => None,
         };
         if let Some(id) = marker.as_ref().and_then(Marker::salvageable) {
-            let checked = sled_log::check(path, &id.frames(), marker::written_in(path)).map_err(failed)?;
+            let checked = sled_log::check(path, &id.frames(), marker::closed(path)).map_err(failed)?;
             if let Some(reason) = checked {
                 return Err(OpenError::Damaged { path: path.to_owned(), reason });
             }
@@ -54,6 +54,9 @@ impl Store {
         store.watchdog = Some(watchdog.map_err(failed)?);
         store.presence = Some(presence);
         store.path = Some(path.into());
+        store.closing =
+            Some(Arc::new(marker::Closing { dir: path.to_owned(), failed: Arc::clone(&store.poisoned) }));
+        marker::opened(path).map_err(failed)?;
         store.settle_identity(path, purpose, &identity, marker)?;
         Ok(store)
     }
@@ -81,7 +84,6 @@ impl Store {
         if barrier::calls() == before {
             return Err(OpenError::NoBarrier);
         }
-        marker::opened(path).map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
         let now = Marker::now(purpose.to_string(), identity.id, identity.framing);
         if marker.as_ref() != Some(&now) {
             let synced = now.write(path).and_then(|()| on_sled::sync_tree(path));

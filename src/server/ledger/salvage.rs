@@ -162,7 +162,11 @@ impl<'a> Reader<'a> {
         self.skip_to(copy, end + 1)?;
         for (number, (mark, _)) in marks {
             let reached = self.reached.get(number).copied().unwrap_or_default();
-            if mark.sequence > reached.sequence {
+            // A mark of a write that a crash undid is found, too: it counts where a position that was confirmed is lost.
+            let end = confirmed.unwrap_or(u64::MAX - 1);
+            let is_lost = self.losses.positions.range(reached.position + 1..=end.max(reached.position + 1));
+            let is_lost = confirmed.is_none() || is_lost.into_iter().any(|lost| *lost <= end);
+            if mark.sequence > reached.sequence && is_lost {
                 let (first, after) = (reached.sequence + 1, reached.position);
                 self.losses.lost.push(Lost { stream: *number, first, after, before: u64::MAX });
             }
