@@ -90,6 +90,8 @@ fn damage_everywhere(kind: &str, dir: &Path, states: &[PathBuf]) -> BTreeMap<Str
             "intact" => {}
             // What is left of the log holds no value.
             "refused" if place.harm == Harm::Cut && place.at <= 2 * SEGMENT => {}
+            // A log without its first segment reads as a new one.
+            "refused" if place.harm == Harm::Zero && place.at == 0 => {}
             "reported" => {
                 let (missing, detail) = detail.split_once(' ').unwrap_or((detail, ""));
                 let missing: usize = missing.parse().expect("it says how many events are missing");
