@@ -212,7 +212,7 @@ impl Sender {
     }
 }
 
-/// Cars that enter and leave all garages by turns.
+/// Cars that enter and leave all garages in rotation.
 async fn fill(server: &Running, events: u64) -> Result<(), Failed> {
     let mut sender = Sender::connect(server).await?;
     let mut garages: Vec<Garage> = (0..GARAGES).map(Garage::new).collect();

@@ -20,7 +20,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// How long a clean stop may take. What is left then stays on disk, as after a kill.
 pub const STOP_WITHIN: Duration = Duration::from_secs(4);
-/// After this time a daemon that was asked to stop ends wherever it is: a disk that hangs, or whatever else blocks a thread, must
+/// After this time a daemon that was asked to stop ends wherever it is: a disk that hangs, or anything else that blocks a thread, must
 /// not hold it for more than 5 s. The word of it comes a moment before, since the log may hang as well.
 const STOPPED_WITHIN: Duration = Duration::from_millis(4500);
 const STOP_SAID_AFTER: Duration = Duration::from_millis(4300);
@@ -140,7 +140,7 @@ fn fail(error: &DaemonError) -> ! {
     std::process::exit(error.exit_code())
 }
 
-/// Ends the process a while after it was asked to stop, whatever its threads wait for then.
+/// Ends the process a while after it was asked to stop, even if its threads wait for something then.
 fn bound_the_stop() {
     let after = |time: Duration, then: fn()| {
         let wait = move || {

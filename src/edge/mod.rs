@@ -45,7 +45,7 @@ const SAVE_BOARD_EVERY: Duration = Duration::from_secs(1);
 /// How often the board may go into the log, and how many of its lines.
 const LOG_BOARD_EVERY: Duration = Duration::from_secs(10);
 const LOG_BOARD_LINES: usize = 30;
-/// Up to so many events that wait are counted before the edge is ready: it takes 30 ms. Ten millions take seconds.
+/// Up to this number of waiting events are counted before the edge is ready: it takes 30 ms. Ten millions take seconds.
 const COUNTED_AT_ONCE: u64 = 100_000;
 /// How many bytes of pages are in memory while they are counted.
 const COUNTED_BYTES: usize = 128 * 1024;
@@ -381,7 +381,7 @@ fn rebuild_display(shared: &Shared, moved: Epoch, stop: &CancellationToken) {
     replace_display(shared, &saved, Some(moved), stop);
 }
 
-/// Makes a display from what is on disk and `saved`, which takes the place of the one that was told so.
+/// Makes a display from what is on disk and `saved`, which replaces the one that was marked to be replaced.
 fn replace_display(shared: &Shared, saved: &[u8], moved: Option<Epoch>, stop: &CancellationToken) {
     let mut display = new_display(&shared.config.garage_name, &shared.outbox);
     display.restore(saved, Instant::now(), clock::wall_ms());

@@ -43,7 +43,7 @@ const EVENTS_BYTES_MAX: usize = 4 * 1024 * 1024;
 const APPENDS_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// What a line of a batch takes beside its bytes, once it is a record.
 const RECORD_BYTES: usize = 256;
-/// How long a batch waits for those before it is told to come back.
+/// How long a batch waits for those before it is answered with 503.
 const BATCH_WAITS: Duration = Duration::from_secs(5);
 
 struct Web {

@@ -6,9 +6,9 @@
 //!
 //! **Promise.** [`check`] only reads. It finds each message that sled would stumble over and that was not left by a crash.
 //! **Kept by.** A crash leaves a torn end: nothing behind it was synced. Damage shows when a later segment says that a later
-//! message was synced, or, when the machine has not restarted since the store was written and no write failed, when newer values stand behind it.
+//! message was synced, or, when the store was closed in order, when newer values stand behind it.
 //! **Not promised.** That what the last snapshot covers is sound: sled does not replay it, and damage there shows when it is read. Nor that
-//! damage in what was written last before a power cut is told from what the cut tore.
+//! damage in what was written last before a kill or a power cut is told from what that tore.
 //!
 //! The format is that of sled 0.34.7 (`src/pagecache/{iterator,logger}.rs`, `src/serialization.rs` there).
 
@@ -34,7 +34,7 @@ pub(super) type Fault = String;
 /// Whether everything that was written into a store reached its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Boot {
-    /// The machine did not restart since, and no write failed: what was written is as it was written, or damaged.
+    /// It did: what was written is as it was written, or damaged.
     Same,
     /// This is not known: the end may be torn.
     Other,
