@@ -47,11 +47,11 @@ fn an_edge_with_a_backlog_delivers_all_but_a_page() {
         println!("{}", damaged_copy(&backlog, &damaged, flip, &mut random));
         let server = Server::start(&books, &[]);
         let edge = Edge::start(&damaged, NAME, &[server.address()], &[]);
-        wait_until("everything is delivered", WITHIN, &[&edge, &server], || edge.depth() == 0);
+        wait_until("everything is delivered", WITHIN, &[&edge, &server], || edge.is_drained());
         let (applied, missing) = applied_and_missing(&server);
         assert_eq!(applied + missing, events as u64);
         assert!(missing <= PAGE_EVENTS, "{missing} events are missing for one byte");
-        assert_eq!(edge.http().get_json("/v1/outbox")["resends"], 0);
+        assert_eq!(edge.http_now().unwrap().get_json("/v1/outbox")["resends"], 0);
         worst = missing.max(worst);
     }
     println!("at most {worst} of {events} events lost for a flipped byte");
@@ -66,7 +66,7 @@ fn a_server_with_a_large_ledger_serves_all_but_a_page() {
     let mut server = Server::start(&books, &[]);
     let mut edge = Edge::start(&dir.path().join("edge"), NAME, &[server.address()], &[]);
     fill(&edge, events);
-    wait_until("everything is delivered", WITHIN, &[&edge, &server], || edge.depth() == 0);
+    wait_until("everything is delivered", WITHIN, &[&edge, &server], || edge.is_drained());
     assert_eq!(applied_and_missing(&server), (events as u64, 0));
     edge.stop();
     server.stop();
@@ -110,10 +110,7 @@ fn an_edge_that_meets_damage_while_it_runs_goes_on() {
         std::os::unix::fs::FileExt::write_all_at(&log, &[bytes[at] ^ 0xFF], at as u64).unwrap();
     }
     server.restart();
-    wait_until("everything is delivered", WITHIN, &[&server], || {
-        let depth = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| edge.depth()));
-        depth.is_ok_and(|depth| depth == 0)
-    });
+    wait_until("everything is delivered", WITHIN, &[&server], || edge.is_drained());
     let (applied, missing) = applied_and_missing(&server);
     assert_eq!(applied + missing, events as u64, "{}", edge.log_tail());
 }

@@ -10,6 +10,8 @@
 
 use super::directory::STORE;
 pub use super::frame::Stamp;
+#[cfg(test)]
+use super::frame;
 use super::frame::{FRAME_MAX, Frame, FrameKey, MAGIC};
 use super::marker::{self, Marker, StoreId};
 use super::on_sled::{self, LOG_FILE};
@@ -129,6 +131,22 @@ impl Salvaged {
             }
             at += CHUNK as u64;
         }
+    }
+
+    /// What can be found of `store` when only the values that `is_found` names can be.
+    #[cfg(test)]
+    pub fn of_parts(store: &Store, is_found: impl Fn(&[u8]) -> bool) -> Salvaged {
+        use std::io::Write;
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = File::create(dir.path().join(LOG_FILE)).unwrap();
+        let id = StoreId::random();
+        for (n, entry) in (0..).zip(store.range(&[1], &[u8::MAX])) {
+            let (key, value) = entry.unwrap();
+            if is_found(&key) {
+                log.write_all(&id.frames().encode(frame::Stamp(n), &key, &value)).unwrap();
+            }
+        }
+        Salvaged::scan(dir.path(), id, Boot::Same).unwrap()
     }
 
     pub fn is_empty(&self) -> bool {

@@ -87,14 +87,23 @@ pub(super) fn check(dir: &Path, frames: &FrameKey, boot: Boot) -> io::Result<Opt
         if boot == Boot::Same && newest_frame(frames, &bytes[end..]) > newest {
             return Ok(Some(format!("a message at byte {} of its file cannot be read", at + end as u64)));
         }
+        // A store has a marker once its first values are synced: they cannot be what a crash tore.
+        let is_beginning = torn.is_none() && newest == Stamp::default() && replayed_from == 0;
+        if is_beginning && newest_frame(frames, &bytes[end..]) > newest {
+            return Ok(Some(format!("its first message, at byte {} of its file, cannot be read", at + end as u64)));
+        }
         torn.get_or_insert(at + end as u64);
     }
+    // What sled would take for a new log, although a store has a marker only once its first values are synced.
+    let would_read_as_new = segments.is_empty() && replayed_from == 0;
     // A segment whose header cannot be read is one that sled does not see. What was never used, or zeroed by sled, holds nothing.
     for at in unreadable {
         let bytes = read_segment(&log, at)?;
-        let lsn = bytes.get(SEGMENT_HEADER..).and_then(|rest| message(rest)?.segment.checked_mul(SEGMENT));
-        let is_part_of_it = match lsn {
-            Some(lsn) => lsn >= replayed_from && (lsn < synced || boot == Boot::Same),
+        let is_part_of_it = match first_message(&bytes) {
+            Some(message) => {
+                let lsn = message.segment.saturating_mul(SEGMENT);
+                lsn >= replayed_from && (lsn < synced || boot == Boot::Same || would_read_as_new)
+            }
             None => boot == Boot::Same && newest_frame(frames, &bytes) > Stamp::default(),
         };
         if is_part_of_it {
@@ -204,6 +213,11 @@ fn message(bytes: &[u8]) -> Option<Message> {
     hasher.update(header);
     let is_sound = hasher.finalize() ^ u32::MAX == u32::from_le_bytes(*sum);
     is_sound.then(|| Message { kind: *kind, segment, length: 4 + header.len() + body.len() })
+}
+
+/// The first message in a segment that can be read, wherever it begins.
+fn first_message(bytes: &[u8]) -> Option<Message> {
+    (SEGMENT_HEADER..bytes.len()).find_map(|at| message(&bytes[at..]))
 }
 
 /// A number in sled's variable length.

@@ -370,6 +370,18 @@ impl Edge {
         assert!(!said.contains("damage of the past"), "{said}");
     }
 
+    /// Where it is now: an edge that meets damage starts itself again, at another address. `None` while it is at none.
+    pub fn http_now(&self) -> Option<Http> {
+        let address = std::fs::read_to_string(self.dir.join("http.addr")).ok()?;
+        address.trim().parse().ok().map(Http::new)
+    }
+
+    /// Whether it answers, and has delivered all that it confirmed.
+    pub fn is_drained(&self) -> bool {
+        let answer = self.http_now().and_then(|http| http.get("/v1/outbox").ok());
+        answer.is_some_and(|answer| answer.status == 200 && answer.json()["depth"] == 0)
+    }
+
     /// How many events it has confirmed and not yet delivered.
     pub fn depth(&self) -> u64 {
         self.http().get_json("/v1/outbox")["depth"].as_u64().unwrap()

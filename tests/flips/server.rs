@@ -146,9 +146,17 @@ pub fn make(dir: &Path) -> Vec<PathBuf> {
 /// What stands at each place of each stream: its payload, or that it is missing.
 type Told = BTreeMap<(SiteName, u64), Option<Vec<u8>>>;
 
-/// What the books tell, or a lie. `lost` are positions of which they tell that nothing can be read.
-fn told(books: &Books, lost: &mut Vec<u64>) -> Result<Told, String> {
+/// What the books tell, or a lie. `lost` are positions of which they tell that nothing can be read. A garage whose name is lost is
+/// known by its epoch.
+fn told(books: &Books, sound: &Sound, lost: &mut Vec<u64>) -> Result<Told, String> {
     let (_, ledger, view) = books;
+    let streams = ledger.streams();
+    let named = |site: &SiteName| {
+        let nameless = streams.get(site).filter(|_| site.as_str().starts_with("unknown garage "));
+        let epoch = nameless.map(|streams| streams[0].epoch);
+        let its = sound.pages.iter().find(|(_, its, _)| Some(*its) == epoch);
+        its.map_or(site, |(its, _, _)| its).clone()
+    };
     let mut told = Told::new();
     let mut tell =
         |place: (SiteName, u64), payload: Option<Vec<u8>>| match told.insert(place.clone(), payload) {
@@ -160,12 +168,12 @@ fn told(books: &Books, lost: &mut Vec<u64>) -> Result<Told, String> {
     for page in pages.pages {
         let Content::Records(records) = page.page.content else { return Err("lie: a page of a loss".into()) };
         for (sequence, record) in (page.page.first.get()..).zip(records) {
-            tell((page.site.clone(), sequence), Some(record.payload.to_vec()))?;
+            tell((named(&page.site), sequence), Some(record.payload.to_vec()))?;
         }
     }
     for hole in view.holes().values() {
         for sequence in hole.first..=hole.last {
-            tell((hole.garage.clone(), sequence), None)?;
+            tell((named(&hole.garage), sequence), None)?;
         }
     }
     lost.extend(pages.damaged.iter().flat_map(|(from, to, _)| *from..=*to));
@@ -228,7 +236,7 @@ fn look(store: &Store) -> Result<String, String> {
         .collect();
     // Every position holds what it held, or is told to be lost.
     let mut lost = Vec::new();
-    let told_first = told(&books, &mut lost)?;
+    let told_first = told(&books, &sound, &mut lost)?;
     let mut words = Vec::new();
     let mut beyond = 0;
     for found in books.1.records(1) {
@@ -300,7 +308,7 @@ fn look(store: &Store) -> Result<String, String> {
     let missing =
         told_first.values().filter(|payload| payload.is_none()).count().saturating_sub(sound.missing);
     catch_up(&books.1, &books.0, &mut books.2).map_err(|error| format!("lie: {error}"))?;
-    let told = told(&books, &mut lost)?;
+    let told = told(&books, &sound, &mut lost)?;
     for (place, payload) in &sent {
         match told.get(place) {
             Some(told) if told.is_none() || told == payload => {}

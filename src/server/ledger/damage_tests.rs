@@ -6,7 +6,7 @@ use crate::messaging::page::SealedPage;
 use crate::server::folding::{catch_up, open_view};
 use crate::server::verify::verify;
 use crate::server::view::View;
-use crate::store::salvage::OnLoss;
+use crate::store::salvage::{OnLoss, Salvaged};
 use crate::store::simulated::Disk;
 use record::record_key;
 use std::path::PathBuf;
@@ -163,6 +163,27 @@ fn a_ledger_that_lost_its_end_says_so_and_no_position_means_two_things() {
     let copied = Ledger::open(copied.clone()).unwrap();
     let all = |ledger: &Ledger| ledger.records(1).collect::<Result<Vec<_>, _>>().unwrap();
     assert_eq!(all(&copied), all(&ledger));
+}
+
+/// The end of a log was cut off, and with it the list of the garages: what the edges delivered again was applied again, under
+/// their names.
+#[test]
+fn a_garage_whose_name_is_lost_is_known_by_its_epoch() {
+    let world = World::new();
+    commit(&world.open(), request("a", 1, vec![page(1, 10), page(11, 5)]));
+    let found = Salvaged::of_parts(&world.store, |key| !key.starts_with(b"s") && !key.starts_with(b"m"));
+    let salvaged = World::new();
+    std::fs::copy(world.witness(), salvaged.witness()).unwrap();
+    salvage::rebuild(&world.witness(), &found, &salvaged.store).unwrap();
+    let ledger = salvaged.open();
+    assert_eq!(ledger.position(), 2);
+    let answer = commit(&ledger, request("a", 1, vec![page(1, 10), page(11, 5), page(16, 5)]));
+    assert_eq!((answer.mark, answer.duplicates, answer.applied), (20, 15, 5));
+    let again = salvaged.open();
+    let sites: Vec<String> = again.streams().into_keys().map(|site| site.to_string()).collect();
+    assert_eq!(sites, ["unknown garage 0"], "an operator names it");
+    let report = verify(&again, &salvaged.store).unwrap();
+    assert!(report.clean, "{report}");
 }
 
 /// A stream of which no record could be read was left out of the list of streams, and the copy was certified, and refused when

@@ -89,6 +89,8 @@ struct Shared {
 struct Streams {
     all: Vec<Stream>,
     numbers: HashMap<(SiteName, Epoch), u32>,
+    /// Streams whose site a damaged store no longer told: an epoch belongs to one site.
+    nameless: HashMap<Epoch, u32>,
     by_site: BTreeMap<SiteName, Vec<u32>>,
     /// Sites whose next conflict is to be answered by "move".
     adoptions: BTreeSet<SiteName>,
@@ -98,6 +100,9 @@ impl Streams {
     fn add(&mut self, stream: Stream) -> u32 {
         let number = u32::try_from(self.all.len()).expect("there are fewer streams than garages ever built");
         self.numbers.insert((stream.site.clone(), stream.epoch), number);
+        if salvage::is_nameless(&stream.site) {
+            self.nameless.insert(stream.epoch, number);
+        }
         self.by_site.entry(stream.site.clone()).or_default().push(number);
         self.all.push(stream);
         number

@@ -259,7 +259,8 @@ impl Ledger {
 
     pub(super) fn stream_number(&self, site: &SiteName, epoch: Epoch) -> Option<u32> {
         let streams = self.read_streams();
-        streams.numbers.get(&(site.clone(), epoch)).copied()
+        let of_site = streams.numbers.get(&(site.clone(), epoch));
+        of_site.or_else(|| streams.nameless.get(&epoch)).copied()
     }
 
     pub(super) fn mark(&self, stream: u32) -> Mark {

@@ -4,7 +4,8 @@
 //! keeps its number; the garage, the epoch and the sequences that are missing for it are in the index, as they were.
 //! **Kept by.** A record at a position never changes, so an old copy is as good as the newest. Streams, index and marks follow
 //! from the records ([`Copy`]). Sequences have no gaps: a page that does not continue the one before it shows what is missing
-//! between them. A stored mark shows what is missing at the end, and names the garage should the list of streams be lost.
+//! between them. A stored mark shows what is missing at the end, and names the garage should the list of streams be lost. A stream
+//! that nothing names is found by its epoch, which its pages tell: what its edge delivers again is known.
 //! **Not promised.** That it is known which of several lost positions held which lost sequences: they are told in order.
 //!
 //! The views are not kept: they follow from the ledger.
@@ -61,7 +62,18 @@ fn read_marks(found: &Salvaged) -> Result<Marks, StoreError> {
     Ok(marks)
 }
 
-/// Who each stream is, by its number. One that nothing names any more gets a name of its own, so that its events count.
+/// The name of a garage of which none is left. Its stream is known by its epoch.
+const NAMELESS: &str = "unknown garage ";
+
+/// Of a stream of which neither the name nor a page is left: its records say nothing of any garage.
+const NO_EPOCH: Epoch = Epoch::from_bytes([0; 16]);
+
+pub(super) fn is_nameless(site: &SiteName) -> bool {
+    site.as_str().starts_with(NAMELESS)
+}
+
+/// Who each stream is, by its number. One that nothing names any more gets a name of its own, so that its events count; its pages
+/// tell its epoch, by which it is found again when its edge comes.
 fn read_streams(found: &Salvaged, marks: &Marks) -> Result<Vec<(SiteName, Epoch)>, StoreError> {
     let mut named: BTreeMap<u32, (SiteName, Epoch)> = BTreeMap::new();
     for (number, (_, of)) in marks {
@@ -73,8 +85,9 @@ fn read_streams(found: &Salvaged, marks: &Marks) -> Result<Vec<(SiteName, Epoch)
             named.insert(number, stream);
         }
     }
-    let listed = named.last_key_value().map_or(0, |(last, _)| last + 1);
-    let count = marks.last_key_value().map_or(listed, |(last, _)| listed.max(last + 1));
+    let epochs = epochs_of_pages(found)?;
+    let next = |last: Option<&u32>| last.map_or(0, |last| last + 1);
+    let count = [named.keys().last(), marks.keys().last(), epochs.keys().last()].map(next).into_iter().max();
     let stream = |number: u32| match named.remove(&number) {
         Some(stream) => stream,
         None => {
@@ -82,11 +95,27 @@ fn read_streams(found: &Salvaged, marks: &Marks) -> Result<Vec<(SiteName, Epoch)
                 stream = number,
                 "the name of a garage cannot be read any more: its events are kept under a made-up name. \"server garages rename\" gives it its own"
             );
-            let name = SiteName::new(&format!("unknown garage {number}"));
-            (name.expect("it is short and can be printed"), Epoch::from_bytes([0; 16]))
+            let name = SiteName::new(&format!("{NAMELESS}{number}"));
+            let epoch = epochs.get(&number).copied().unwrap_or(NO_EPOCH);
+            (name.expect("it is short and can be printed"), epoch)
         }
     };
-    Ok((0..count).map(stream).collect())
+    Ok((0..count.unwrap_or(0)).map(stream).collect())
+}
+
+/// The epoch of each stream of which a page can be read.
+fn epochs_of_pages(found: &Salvaged) -> Result<BTreeMap<u32, Epoch>, StoreError> {
+    let mut epochs = BTreeMap::new();
+    for entry in found.range(b"r", b"s") {
+        let Found { key, value, .. } = entry?;
+        let Ok(Record::Page { stream, page, .. }) = Record::decode(trailing_u64(&key)?, &value) else { continue };
+        if let std::collections::btree_map::Entry::Vacant(new) = epochs.entry(stream)
+            && let Ok(page) = page.read()
+        {
+            new.insert(page.epoch);
+        }
+    }
+    Ok(epochs)
 }
 
 /// Sequences of a stream that stand nowhere any more, and between which positions they stood.
@@ -212,7 +241,8 @@ impl<'a> Reader<'a> {
             }
             Record::Capacity { .. } | Record::Command { .. } => return Ok(Follows::Yes),
         };
-        if stream as usize >= self.streams.len() || last < first {
+        let is_known = self.streams.get(stream as usize).is_some_and(|(_, epoch)| *epoch != NO_EPOCH);
+        if !is_known || last < first {
             return Ok(Follows::No);
         }
         let reached = self.reached.entry(stream).or_default();
