@@ -4,7 +4,7 @@
 //! must be known to read a log that sled refuses: the id by which the store knows its frames ([`super::frame`]).
 
 use super::frame::FrameKey;
-use super::sled_log::Boot;
+use super::sled_log;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ const FILE: &str = "fogpost";
 const FILE_NEW: &str = "fogpost.new";
 /// Names the boot of the machine in which the store was opened last. It is removed when a write fails.
 const BOOT: &str = "boot";
-/// Says that the store was closed, and everything written: only then is a torn end damage for certain.
+/// Says where the log ended when the store was closed in order: nothing before that is torn.
 const CLOSED: &str = "closed";
 
 /// The id of a store, drawn when it is created.
@@ -28,6 +28,15 @@ impl StoreId {
     pub fn frames(&self) -> FrameKey {
         FrameKey::of_store(&self.0)
     }
+}
+
+/// Whether everything that was written into a store reached its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Boot {
+    /// It did: what was written is as it was written, or damaged.
+    Same,
+    /// This is not known: the end may be torn.
+    Other,
 }
 
 /// Whether every value that matters is framed.
@@ -98,22 +107,38 @@ pub(super) fn written_in(dir: &Path) -> Boot {
     }
 }
 
-/// Whether the store in `dir` was closed in order. A kill leaves a torn end, as a power cut does: sled writes in several threads.
-pub(super) fn closed(dir: &Path) -> Boot {
-    if dir.join(CLOSED).exists() { Boot::Same } else { Boot::Other }
+/// Where the log of the store in `dir` ended if the store was closed in order. A kill leaves a torn end, as a power cut does: sled
+/// writes in several threads.
+pub(super) fn closed_at(dir: &Path) -> Option<u64> {
+    let text = fs::read_to_string(dir.join(CLOSED)).ok()?;
+    let (end, sum) = text.trim().split_once(' ')?;
+    (checksum(end) == sum).then(|| end.parse().ok())?
 }
 
-/// Writes down that the store is closed when it is dropped, after sled.
+fn checksum(text: &str) -> String {
+    format!("{:08x}", crc32fast::hash(text.as_bytes()))
+}
+
+/// Writes down that the store is closed, and where its log ends, when it is dropped, after sled.
 pub(super) struct Closing {
     pub dir: PathBuf,
     pub failed: Arc<OnceLock<Arc<str>>>,
+}
+
+impl Closing {
+    fn write(&self) -> io::Result<()> {
+        let end = sled_log::end(&self.dir)?.to_string();
+        let mut file = File::create(self.dir.join(CLOSED))?;
+        writeln!(file, "{end} {}", checksum(&end))?;
+        file.sync_all()
+    }
 }
 
 impl Drop for Closing {
     fn drop(&mut self) {
         if self.failed.get().is_none() && self.dir.exists() {
             // Without it the next opening is only less certain of what it sees.
-            let _ = File::create(self.dir.join(CLOSED)).and_then(|file| file.sync_all());
+            let _ = self.write();
         }
     }
 }

@@ -33,7 +33,7 @@ impl Store {
             false => None,
         };
         if let Some(id) = marker.as_ref().and_then(Marker::salvageable) {
-            let checked = sled_log::check(path, &id.frames(), marker::closed(path)).map_err(failed)?;
+            let checked = sled_log::check(path, &id.frames(), marker::closed_at(path)).map_err(failed)?;
             if let Some(reason) = checked {
                 return Err(OpenError::Damaged { path: path.to_owned(), reason });
             }

@@ -9,14 +9,13 @@
 //! newest is damaged. A [`Rebuild`] knows what the values mean, and decides.
 
 use super::directory::STORE;
-pub use super::frame::Stamp;
 #[cfg(test)]
 use super::frame;
+pub use super::frame::Stamp;
 use super::frame::{FRAME_MAX, Frame, FrameKey, MAGIC};
-use super::marker::{self, Marker, StoreId};
+use super::marker::{self, Boot, Marker, StoreId};
 use super::on_sled::{self, LOG_FILE};
 use super::room::DiskRoom;
-use super::sled_log::Boot;
 use super::{OpenError, Purpose, Store, StoreError};
 use std::collections::BTreeMap;
 use std::fs::{self, File};

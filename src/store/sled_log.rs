@@ -5,16 +5,15 @@
 //! way, and a log with damage in it is salvaged ([`super::salvage`]) instead of opened.
 //!
 //! **Promise.** [`check`] only reads. It finds each message that sled would stumble over and that was not left by a crash.
-//! **Kept by.** A crash leaves a torn end: nothing behind it was synced. Damage shows when a later segment says that a later
-//! message was synced, or, when the store was closed in order, when newer values stand behind it.
+//! **Kept by.** A crash leaves a torn end: nothing behind it was synced. Damage shows where a message cannot be read that was synced
+//! for certain: a later segment says so, or it is the first one, or the store was closed in order, and its end written down.
 //! **Not promised.** That what the last snapshot covers is sound: sled does not replay it, and damage there shows when it is read. Nor that
 //! damage in what was written last before a kill or a power cut is told from what that tore.
 //!
 //! The format is that of sled 0.34.7 (`src/pagecache/{iterator,logger}.rs`, `src/serialization.rs` there).
 
-use super::frame::{FrameKey, MAGIC, Stamp};
+use super::frame::{FrameKey, MAGIC};
 use super::on_sled::{LOG_FILE, SEGMENT_BYTES};
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -31,86 +30,88 @@ const KIND_LAST: u8 = 11;
 /// What is wrong with a log, in words for people.
 pub(super) type Fault = String;
 
-/// Whether everything that was written into a store reached its file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Boot {
-    /// It did: what was written is as it was written, or damaged.
-    Same,
-    /// This is not known: the end may be torn.
-    Other,
-}
-
-/// Reads what sled will replay from the log in `dir`. `Ok(None)` when it is sound, or torn as a crash leaves it.
-pub(super) fn check(dir: &Path, frames: &FrameKey, boot: Boot) -> io::Result<Option<Fault>> {
+/// Reads what sled will replay from the log in `dir`. `Ok(None)` when it is sound, or torn as a crash leaves it. `closed_at` is where
+/// the log ended when the store was closed in order, see [`end`].
+pub(super) fn check(dir: &Path, frames: &FrameKey, closed_at: Option<u64>) -> io::Result<Option<Fault>> {
     let log = match File::open(dir.join(LOG_FILE)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened?,
     };
     let replayed_from = snapshot_lsn(dir)? / SEGMENT * SEGMENT;
-    let length = log.metadata()?.len();
-    let mut segments: BTreeMap<u64, u64> = BTreeMap::new();
-    let mut unreadable = Vec::new();
-    let mut synced = 0;
-    for at in (0..length).step_by(SEGMENT_BYTES) {
-        match segment_header(&log, at)? {
-            Header::Sound { lsn, synced: its } => {
-                if lsn < replayed_from {
-                    continue;
-                }
-                synced = synced.max(its);
-                if segments.insert(lsn, at).is_some() {
-                    return Ok(Some(format!("two segments of it claim the same place, {lsn}")));
-                }
-            }
-            Header::Unreadable => unreadable.push(at),
-        }
+    let Segments { mut by_lsn, unreadable, synced } = Segments::of(&log)?;
+    by_lsn.retain(|(lsn, _)| *lsn >= replayed_from);
+    if let Some(two) = by_lsn.windows(2).find(|two| two[0].0 == two[1].0) {
+        return Ok(Some(format!("two segments of it claim the same place, {}", two[0].0)));
     }
-    let mut newest = Stamp::default();
-    let mut torn: Option<u64> = None;
-    for (lsn, at) in &segments {
+    // Up to here everything was on disk.
+    let written = synced.max(closed_at.unwrap_or(0));
+    // A store has a marker once its first values are synced: they cannot be what a crash tore.
+    let mut is_beginning = replayed_from == 0;
+    for (lsn, at) in &by_lsn {
         let bytes = read_segment(&log, *at)?;
-        let (end, is_sound) = match messages_end(&bytes, lsn / SEGMENT) {
-            End::Whole => (bytes.len(), true),
-            End::Stopped(end) => (end, false),
-        };
-        if torn.is_some() && newest_frame(frames, &bytes[..end]) > newest && boot == Boot::Same {
-            return Ok(Some(format!("it cannot be read at {}, and goes on behind it", torn.unwrap_or(0))));
-        }
-        newest = newest.max(newest_frame(frames, &bytes[..end]));
-        if is_sound {
+        let End::Stopped(stopped) = messages_end(&bytes, lsn / SEGMENT) else {
+            is_beginning = false;
             continue;
+        };
+        let first_value_is_lost = is_beginning
+            && !holds_frames(frames, &bytes[..stopped])
+            && holds_frames(frames, &bytes[stopped..]);
+        if lsn + (stopped as u64) < written || first_value_is_lost {
+            return Ok(Some(format!("a message at byte {} of its file cannot be read", at + stopped as u64)));
         }
-        let stopped = lsn + end as u64;
-        if stopped < synced {
-            return Ok(Some(format!("a message at byte {} of its file cannot be read", at + end as u64)));
-        }
-        if boot == Boot::Same && newest_frame(frames, &bytes[end..]) > newest {
-            return Ok(Some(format!("a message at byte {} of its file cannot be read", at + end as u64)));
-        }
-        // A store has a marker once its first values are synced: they cannot be what a crash tore.
-        let is_beginning = torn.is_none() && newest == Stamp::default() && replayed_from == 0;
-        if is_beginning && newest_frame(frames, &bytes[end..]) > newest {
-            return Ok(Some(format!("its first message, at byte {} of its file, cannot be read", at + end as u64)));
-        }
-        torn.get_or_insert(at + end as u64);
+        is_beginning = false;
     }
-    // What sled would take for a new log, although a store has a marker only once its first values are synced.
-    let would_read_as_new = segments.is_empty() && replayed_from == 0;
     // A segment whose header cannot be read is one that sled does not see. What was never used, or zeroed by sled, holds nothing.
     for at in unreadable {
         let bytes = read_segment(&log, at)?;
-        let is_part_of_it = match first_message(&bytes) {
-            Some(message) => {
-                let lsn = message.segment.saturating_mul(SEGMENT);
-                lsn >= replayed_from && (lsn < synced || boot == Boot::Same || would_read_as_new)
-            }
-            None => boot == Boot::Same && newest_frame(frames, &bytes) > Stamp::default(),
-        };
-        if is_part_of_it {
+        let lsn = first_message(&bytes).map(|message| message.segment.saturating_mul(SEGMENT));
+        if lsn.is_some_and(|lsn| lsn >= replayed_from && (lsn < written || by_lsn.is_empty())) {
             return Ok(Some(format!("the header of a segment at byte {at} of its file cannot be read")));
         }
     }
+    let last = closed_at.map(|end| end.saturating_sub(1) / SEGMENT * SEGMENT);
+    if last.is_some_and(|last| !by_lsn.iter().any(|(lsn, _)| *lsn == last)) {
+        return Ok(Some("its last segment is missing".into()));
+    }
     Ok(None)
+}
+
+/// Where the log in `dir` ends, as a place in all that was ever written into it: the end of the last message that can be read.
+/// Nobody may be writing.
+pub(super) fn end(dir: &Path) -> io::Result<u64> {
+    let log = File::open(dir.join(LOG_FILE))?;
+    let Some((lsn, at)) = Segments::of(&log)?.by_lsn.pop() else { return Ok(0) };
+    Ok(match messages_end(&read_segment(&log, at)?, lsn / SEGMENT) {
+        End::Whole => lsn + SEGMENT,
+        End::Stopped(stopped) => lsn + stopped as u64,
+    })
+}
+
+/// The segments of a log, by their headers.
+struct Segments {
+    /// Where each begins: in all that was ever written, and in the file. In order.
+    by_lsn: Vec<(u64, u64)>,
+    /// Where those stand whose header cannot be read.
+    unreadable: Vec<u64>,
+    /// Everything before this was synced when the newest one was begun.
+    synced: u64,
+}
+
+impl Segments {
+    fn of(log: &File) -> io::Result<Segments> {
+        let mut segments = Segments { by_lsn: Vec::new(), unreadable: Vec::new(), synced: 0 };
+        for at in (0..log.metadata()?.len()).step_by(SEGMENT_BYTES) {
+            match segment_header(log, at)? {
+                Header::Sound { lsn, synced } => {
+                    segments.synced = segments.synced.max(synced);
+                    segments.by_lsn.push((lsn, at));
+                }
+                Header::Unreadable => segments.unreadable.push(at),
+            }
+        }
+        segments.by_lsn.sort_unstable();
+        Ok(segments)
+    }
 }
 
 /// Up to where the newest snapshot covers the log: that is its name.
@@ -243,9 +244,7 @@ fn number(bytes: &[u8]) -> Option<(u64, &[u8])> {
     })
 }
 
-/// The greatest stamp of the frames in `bytes`.
-fn newest_frame(frames: &FrameKey, bytes: &[u8]) -> Stamp {
-    let starts = memchr::memmem::find_iter(bytes, &MAGIC);
-    let found = starts.filter_map(|start| frames.decode(&bytes[start..]));
-    found.map(|frame| frame.stamp).max().unwrap_or_default()
+/// Whether a framed value stands anywhere in `bytes`.
+fn holds_frames(frames: &FrameKey, bytes: &[u8]) -> bool {
+    memchr::memmem::find_iter(bytes, &MAGIC).any(|start| frames.decode(&bytes[start..]).is_some())
 }

@@ -79,7 +79,7 @@ pub fn places_in(dir: &Path, count: usize, random: &mut impl Rng) -> Vec<Place> 
             // The lock holds a number for people, the ballast nothing, the content is what the oracle has.
             if entry.file_type().unwrap().is_file()
                 && entry.metadata().unwrap().len() > 0
-                && !["lock", "ballast", "content"].iter().any(|no| file.ends_with(no))
+                && !["lock", "ballast", "ballast.new", "content"].iter().any(|no| file.ends_with(no))
             {
                 files.push(file);
             }

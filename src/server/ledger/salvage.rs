@@ -108,7 +108,9 @@ fn epochs_of_pages(found: &Salvaged) -> Result<BTreeMap<u32, Epoch>, StoreError>
     let mut epochs = BTreeMap::new();
     for entry in found.range(b"r", b"s") {
         let Found { key, value, .. } = entry?;
-        let Ok(Record::Page { stream, page, .. }) = Record::decode(trailing_u64(&key)?, &value) else { continue };
+        let Ok(Record::Page { stream, page, .. }) = Record::decode(trailing_u64(&key)?, &value) else {
+            continue;
+        };
         if let std::collections::btree_map::Entry::Vacant(new) = epochs.entry(stream)
             && let Ok(page) = page.read()
         {
