@@ -32,7 +32,7 @@ impl StoreId {
 
 /// Whether everything that was written into a store reached its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Boot {
+pub(crate) enum Boot {
     /// It did: what was written is as it was written, or damaged.
     Same,
     /// This is not known: the end may be torn.

@@ -39,6 +39,7 @@ pub mod scratch;
 #[cfg(test)]
 pub mod simulated;
 mod sled_log;
+mod unframed;
 mod watchdog;
 
 use presence::Presence;

@@ -9,17 +9,16 @@
 //! newest is damaged. A [`Rebuild`] knows what the values mean, and decides.
 
 use super::directory::STORE;
-#[cfg(test)]
-use super::frame;
 pub use super::frame::Stamp;
 use super::frame::{FRAME_MAX, Frame, FrameKey, MAGIC};
-use super::marker::{self, Boot, Marker, StoreId};
+pub(crate) use super::marker::Boot;
+use super::marker::{self, Marker, StoreId};
 use super::on_sled::{self, LOG_FILE};
 use super::room::DiskRoom;
-use super::{OpenError, Purpose, Store, StoreError};
+use super::{OpenError, Purpose, Store, StoreError, unframed};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, BufWriter, Write};
 use std::ops::Bound;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -93,6 +92,10 @@ impl Salvaged {
             Err(error) if error.kind() == io::ErrorKind::NotFound => tempfile::tempfile()?,
             opened => opened?,
         };
+        Salvaged::scan_file(log, id, boot)
+    }
+
+    fn scan_file(log: File, id: StoreId, boot: Boot) -> io::Result<Salvaged> {
         let mut found = Salvaged { log, frames: id.frames(), boot, places: BTreeMap::new() };
         let mut places = BTreeMap::new();
         found.each_frame(&mut |at, frame| {
@@ -132,20 +135,36 @@ impl Salvaged {
         }
     }
 
-    /// What can be found of `store` when only the values that `is_found` names can be.
-    #[cfg(test)]
-    pub fn of_parts(store: &Store, is_found: impl Fn(&[u8]) -> bool) -> Salvaged {
-        use std::io::Write;
-        let dir = tempfile::tempdir().unwrap();
-        let mut log = File::create(dir.path().join(LOG_FILE)).unwrap();
+    /// What sled still gives of a store whose values are not framed: each is framed in a file that has no name.
+    fn of_unframed(
+        path: &Path,
+        purpose: Purpose,
+        room: &DiskRoom,
+        boot: Boot,
+    ) -> Result<Salvaged, OpenError> {
+        let failed = |source| OpenError::Io { path: path.to_owned(), source };
+        let store = Store::open_after(path, purpose, room, 1)?;
+        Salvaged::of_readable(&store, boot, |_| true).map_err(|error| failed(io::Error::other(error)))
+    }
+
+    /// What can be read of `store`, as far as `is_found` says that its key can be.
+    pub(crate) fn of_readable(
+        store: &Store,
+        boot: Boot,
+        is_found: impl Fn(&[u8]) -> bool,
+    ) -> Result<Salvaged, StoreError> {
         let id = StoreId::random();
-        for (n, entry) in (0..).zip(store.range(&[1], &[u8::MAX])) {
-            let (key, value) = entry.unwrap();
-            if is_found(&key) {
-                log.write_all(&id.frames().encode(frame::Stamp(n), &key, &value)).unwrap();
-            }
-        }
-        Salvaged::scan(dir.path(), id, Boot::Same).unwrap()
+        let beside = store.path.as_deref().and_then(Path::parent);
+        let file = beside.map_or_else(tempfile::tempfile, tempfile::tempfile_in).map_err(StoreError::Disk)?;
+        let mut copied = BufWriter::new(file);
+        let mut order = 0..;
+        unframed::read_all(store, &mut |key, value| {
+            let stamp = order.next().map(Stamp).expect("there are fewer values");
+            let framed = id.frames().encode(stamp, key, value);
+            if is_found(key) { copied.write_all(&framed).map_err(StoreError::Disk) } else { Ok(()) }
+        })?;
+        let file = copied.into_inner().map_err(|error| StoreError::Disk(error.into_error()))?;
+        Salvaged::scan_file(file, id, boot).map_err(StoreError::Disk)
     }
 
     pub fn is_empty(&self) -> bool {
@@ -234,9 +253,9 @@ fn read_up_to(file: &File, bytes: &mut [u8], at: u64) -> io::Result<usize> {
     Ok(read)
 }
 
-/// Whether the store of a data directory can be salvaged: all its values that matter are framed.
+/// Whether the store of a data directory can be salvaged. That of an earlier version can be as far as sled opens it.
 pub fn is_possible(dir: &Path) -> bool {
-    Marker::read(&dir.join(STORE)).ok().flatten().is_some_and(|marker| marker.salvageable().is_some())
+    Marker::read(&dir.join(STORE)).is_ok_and(|marker| marker.is_some())
 }
 
 /// Has the store of a data directory salvaged at the next start. On disk when this returns.
@@ -280,12 +299,15 @@ pub(super) fn salvage(
     let (store, new) = (dir.join(STORE), dir.join(NEW));
     let failed = |source| OpenError::Io { path: store.clone(), source };
     let marker = Marker::read(&store).map_err(failed)?;
-    let Some((id, boot)) =
-        marker.and_then(|marker| Some((marker.salvageable()?, marker::written_in(&store))))
-    else {
-        return Ok(false);
+    let Some(marker) = marker else { return Ok(false) };
+    let boot = marker::written_in(&store);
+    let found = match marker.salvageable() {
+        Some(id) => Salvaged::scan(&store, id, boot).map_err(failed)?,
+        None => match Salvaged::of_unframed(&store, purpose, room, boot) {
+            Err(OpenError::Damaged { .. }) => return Ok(false),
+            read => read?,
+        },
     };
-    let found = Salvaged::scan(&store, id, boot).map_err(failed)?;
     if found.is_empty() {
         return Ok(false);
     }

@@ -42,6 +42,13 @@ pub fn strace() -> bool {
     or_left_out(FOUND.get_or_init(|| works(Command::new("strace").args(["-f", "-o", "/dev/null", "true"]))))
 }
 
+/// `tar` and `xz`.
+#[must_use]
+pub fn xz() -> bool {
+    static FOUND: OnceLock<Result<(), String>> = OnceLock::new();
+    or_left_out(FOUND.get_or_init(|| works(Command::new("xz").arg("--version"))))
+}
+
 /// A C compiler: Rust links with it.
 #[must_use]
 pub fn cc() -> bool {

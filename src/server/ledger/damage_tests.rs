@@ -6,7 +6,7 @@ use crate::messaging::page::SealedPage;
 use crate::server::folding::{catch_up, open_view};
 use crate::server::verify::verify;
 use crate::server::view::View;
-use crate::store::salvage::{OnLoss, Salvaged};
+use crate::store::salvage::{Boot, OnLoss, Salvaged};
 use crate::store::simulated::Disk;
 use record::record_key;
 use std::path::PathBuf;
@@ -171,7 +171,8 @@ fn a_ledger_that_lost_its_end_says_so_and_no_position_means_two_things() {
 fn a_garage_whose_name_is_lost_is_known_by_its_epoch() {
     let world = World::new();
     commit(&world.open(), request("a", 1, vec![page(1, 10), page(11, 5)]));
-    let found = Salvaged::of_parts(&world.store, |key| !key.starts_with(b"s") && !key.starts_with(b"m"));
+    let is_found = |key: &[u8]| !key.starts_with(b"s") && !key.starts_with(b"m");
+    let found = Salvaged::of_readable(&world.store, Boot::Same, is_found).unwrap();
     let salvaged = World::new();
     std::fs::copy(world.witness(), salvaged.witness()).unwrap();
     salvage::rebuild(&world.witness(), &found, &salvaged.store).unwrap();

@@ -1,0 +1,91 @@
+//! Reading all that sled still gives of a damaged store whose values are not framed: an earlier version began it.
+//!
+//! **Promise.** Every value that a walk comes to, or that can be had by its key, is given. Nothing else is.
+//! **Not promised.** That a store which sled does not open can be read: without frames, only sled knows where its values stand.
+//!
+//! A walk and a look by key take different ways through sled's tree, and damage cuts them at different places. Keys that end in a
+//! number of eight bytes, as pages and records have, are counted through where a walk shows a gap.
+
+use super::{Store, StoreError};
+
+/// A gap in the numbers of keys that is longer is none: another epoch, or another kind of key.
+const GAP_MAX: u64 = 1 << 17;
+
+/// Gives every value of `store` that can be read. The same key may be given twice.
+pub(super) fn read_all(
+    store: &Store,
+    give: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut from = vec![1];
+    let mut before: Option<Vec<u8>> = None;
+    // How far the walk jumps over what it cannot get through.
+    let mut jump = 1;
+    loop {
+        let mut walk = store.range(&from, &[u8::MAX]);
+        let stopped = loop {
+            match walk.next() {
+                None => break false,
+                Some(Err(_)) => break true,
+                Some(Ok((key, value))) => {
+                    look_between(store, before.as_deref(), Some(&key), give)?;
+                    give(&key, &value)?;
+                    (before, jump) = (Some(key), 1);
+                }
+            }
+        };
+        if !stopped {
+            return look_between(store, before.as_deref(), None, give);
+        }
+        let last = before.as_deref().filter(|key| *key >= &from[..]).unwrap_or(&from);
+        let next = match parts(last) {
+            Some((prefix, number)) if jump <= GAP_MAX => {
+                number.checked_add(jump).map(|number| key_of(prefix, number))
+            }
+            _ => None,
+        };
+        jump = jump.saturating_mul(2);
+        from = match (next, from[0].checked_add(1)) {
+            (Some(next), _) => next,
+            // The next kind of keys.
+            (None, Some(kind)) if kind < u8::MAX => {
+                jump = 1;
+                vec![kind]
+            }
+            (None, _) => return Ok(()),
+        };
+    }
+}
+
+/// Looks for the keys whose numbers lie between two that follow each other in a walk, or behind the last one of its kind.
+fn look_between(
+    store: &Store,
+    before: Option<&[u8]>,
+    after: Option<&[u8]>,
+    give: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let Some((prefix, first)) = before.and_then(parts) else { return Ok(()) };
+    let end = match after.and_then(parts) {
+        Some((same, end)) if same == prefix => end,
+        _ => first.saturating_add(GAP_MAX),
+    };
+    if end.saturating_sub(first) > GAP_MAX {
+        return Ok(());
+    }
+    for number in first + 1..end {
+        let key = key_of(prefix, number);
+        if let Ok(Some(value)) = store.get(&key) {
+            give(&key, &value)?;
+        }
+    }
+    Ok(())
+}
+
+/// A key that ends in a number.
+fn parts(key: &[u8]) -> Option<(&[u8], u64)> {
+    let (prefix, number) = key.split_last_chunk()?;
+    (!prefix.is_empty()).then(|| (prefix, u64::from_be_bytes(*number)))
+}
+
+fn key_of(prefix: &[u8], number: u64) -> Vec<u8> {
+    [prefix, &number.to_be_bytes()].concat()
+}
