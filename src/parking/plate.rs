@@ -43,6 +43,22 @@ impl Plate {
             return Ok(Plate(text.to_owned()));
         }
         check_bytes(text)?;
+        if text.is_ascii() { Plate::of_ascii(text) } else { Plate::of_unicode(text) }
+    }
+
+    /// What [`Plate::of_unicode`] makes of ASCII, without its tables: nearly all plates come so.
+    fn of_ascii(text: &str) -> Result<Plate, PlateError> {
+        let is_removed = |c: char| c.is_whitespace() || matches!(c, '-' | '.');
+        let plate: String =
+            text.chars().filter(|c| !is_removed(*c)).map(|c| c.to_ascii_uppercase()).collect();
+        if let Some(odd) = plate.chars().find(|c| !c.is_ascii_alphanumeric()) {
+            return Err(PlateError::Character(odd));
+        }
+        check_length(plate.len(), 0, Self::MIN)?;
+        Ok(Plate(plate))
+    }
+
+    fn of_unicode(text: &str) -> Result<Plate, PlateError> {
         if let Some(odd) = text.chars().find(|c| is_mark_on_a_space(*c)) {
             return Err(PlateError::Character(odd));
         }
@@ -367,6 +383,13 @@ mod tests {
                     prop_assert_eq!(Plate::new(once.as_str()), Ok(once.clone()));
                     prop_assert_eq!(Plate::stored(once.as_str()), Ok(once));
                 }
+            }
+        }
+
+        #[test]
+        fn ascii_is_read_as_the_tables_of_unicode_say(text in "[\\x00-\\x7f]{0,20}", likely in "[A-Za-z0-9 .-]{0,20}") {
+            for text in [text, likely] {
+                prop_assert_eq!(Plate::of_ascii(&text), Plate::of_unicode(&text));
             }
         }
 

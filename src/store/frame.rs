@@ -101,6 +101,23 @@ impl FrameKey {
     }
 }
 
+/// The value of a frame that holds the value of `key` and nothing else, without a look at its hash. Another one is given back.
+pub(super) fn unwrapped(key: &[u8], mut frame: Vec<u8>) -> Result<Vec<u8>, Vec<u8>> {
+    let Some(key_len) = u8::try_from(key.len()).ok() else { return Err(frame) };
+    let value_at = HEADER + key.len();
+    let value_len = frame.len().checked_sub(value_at).and_then(|length| u16::try_from(length).ok());
+    let is_its = value_len.is_some_and(|length| {
+        let [high, low] = length.to_be_bytes();
+        frame[HEADER - 3..HEADER] == [key_len, high, low]
+    });
+    if is_its && frame.starts_with(&MAGIC) && frame[HEADER..value_at] == *key {
+        frame.drain(..value_at);
+        Ok(frame)
+    } else {
+        Err(frame)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,6 +134,23 @@ mod tests {
             assert_eq!(own.decode(&bytes[..place]), None, "cut at byte {place}");
         }
         assert_eq!(FrameKey::of_store(&[2; 16]).decode(&bytes), None, "another store's");
+    }
+
+    #[test]
+    fn a_frame_is_unwrapped_under_its_own_key_only() {
+        let bytes = FrameKey::of_store(&[1; 16]).encode(Stamp(7), b"key", b"a value");
+        assert_eq!(unwrapped(b"key", bytes.clone()), Ok(b"a value".to_vec()));
+        for (key, bytes) in [
+            (&b"kez"[..], bytes.clone()),
+            (b"keya", bytes.clone()),
+            (b"", bytes.clone()),
+            (b"key", [&bytes[..], b"x"].concat()),
+            (b"key", bytes[..bytes.len() - 1].to_vec()),
+            (b"key", bytes[..HEADER - 1].to_vec()),
+            (b"key", Vec::new()),
+        ] {
+            assert_eq!(unwrapped(key, bytes.clone()), Err(bytes));
+        }
     }
 
     #[test]
