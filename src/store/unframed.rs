@@ -8,14 +8,14 @@
 
 use super::{Store, StoreError};
 
+/// Is given a key and its value.
+pub(super) type Give<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError> + 'a;
+
 /// A gap in the numbers of keys that is longer is none: another epoch, or another kind of key.
 const GAP_MAX: u64 = 1 << 17;
 
 /// Gives every value of `store` that can be read. The same key may be given twice.
-pub(super) fn read_all(
-    store: &Store,
-    give: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
-) -> Result<(), StoreError> {
+pub(super) fn read_all(store: &Store, give: &mut Give<'_>) -> Result<(), StoreError> {
     let mut from = vec![1];
     let mut before: Option<Vec<u8>> = None;
     // How far the walk jumps over what it cannot get through.
@@ -61,7 +61,7 @@ fn look_between(
     store: &Store,
     before: Option<&[u8]>,
     after: Option<&[u8]>,
-    give: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
+    give: &mut Give<'_>,
 ) -> Result<(), StoreError> {
     let Some((prefix, first)) = before.and_then(parts) else { return Ok(()) };
     let end = match after.and_then(parts) {
