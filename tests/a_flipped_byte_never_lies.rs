@@ -100,9 +100,6 @@ fn damage_everywhere(kind: &str, dir: &Path, states: &[PathBuf]) -> BTreeMap<Str
                     Harm::Zero => ("a block of zeros", BLOCK_PAGES * PAGE_EVENTS),
                     Harm::Cut => ("a cut", usize::MAX),
                 };
-                // What a kill leaves at the end of a log cannot be told from damage there.
-                let was_killed = place.of.ends_with("killed") || place.of.ends_with("round-19");
-                let most = if was_killed { usize::MAX } else { most };
                 let worst = worst.entry(kind).or_default();
                 *worst = missing.max(*worst);
                 if missing > most {

@@ -58,7 +58,11 @@ fn open_with(
             let opened = room::open_store(dir, Purpose::Server, reserve, &rebuild)?;
             Ok(open_ledger(opened, OnLoss::Record, open)?)
         }
-        opened => Ok(opened?),
+        opened => {
+            let opened = opened?;
+            salvage::nothing_is_missing(dir);
+            Ok(opened)
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use super::frame::Stamp;
 use super::framed::Framed;
 use super::marker::{self, Framing, Marker, StoreId};
 use super::presence::Presence;
-use super::room::DiskRoom;
+use super::room::{self, DiskRoom};
 use super::watchdog::{self, Watchdog};
 use super::{Backend, FORMAT, OpenError, Purpose, Store, StoreError, barrier, on_sled, sled_log};
 use std::io;
@@ -32,10 +32,19 @@ impl Store {
             true => Marker::read(path).map_err(failed)?,
             false => None,
         };
-        if let Some(id) = marker.as_ref().and_then(Marker::salvageable) {
-            let checked = sled_log::check(path, &id.frames(), marker::closed_at(path)).map_err(failed)?;
-            if let Some(reason) = checked {
-                return Err(OpenError::Damaged { path: path.to_owned(), reason });
+        if marker.as_ref().is_some_and(|marker| marker.salvageable().is_some()) {
+            match sled_log::check(path, marker::closed_at(path)).map_err(failed)? {
+                sled_log::Condition::Sound => {}
+                sled_log::Condition::Damaged(reason) => {
+                    return Err(OpenError::Damaged { path: path.to_owned(), reason });
+                }
+                sled_log::Condition::Torn(segments) => match sled_log::keep_torn(path, &segments) {
+                    // It is needed only should the torn end be damaged as well.
+                    Err(error) if room::is_shortage(&error) => {
+                        tracing::warn!(%error, "there is no room to keep the end of the log that a crash tore");
+                    }
+                    kept => kept.map_err(failed)?,
+                },
             }
         }
         let sled = on_sled::OnSled::open(path, room)?;

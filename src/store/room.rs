@@ -143,7 +143,7 @@ pub fn open_store(
 }
 
 /// Whether an error says that there is no room.
-fn is_shortage(error: &io::Error) -> bool {
+pub(super) fn is_shortage(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 

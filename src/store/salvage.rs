@@ -15,6 +15,7 @@ pub(crate) use super::marker::Boot;
 use super::marker::{self, Marker, StoreId};
 use super::on_sled::{self, LOG_FILE};
 use super::room::DiskRoom;
+use super::sled_log::TORN_FILE;
 use super::{OpenError, Purpose, Store, StoreError, unframed};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -51,7 +52,8 @@ pub struct Found {
 
 /// What a damaged store still holds: the newest sound value under each key. In memory is only where each stands.
 pub struct Salvaged {
-    log: File,
+    /// The log, and what was kept of its torn ends.
+    files: Vec<File>,
     frames: FrameKey,
     boot: Boot,
     places: BTreeMap<Key, Place>,
@@ -81,25 +83,28 @@ impl Key {
 #[derive(Debug, Clone, Copy)]
 struct Place {
     stamp: Stamp,
+    file: u8,
     at: u64,
 }
 
 impl Salvaged {
     /// Looks through the log of the store in `path` for frames of its own.
     fn scan(path: &Path, id: StoreId, boot: Boot) -> io::Result<Salvaged> {
-        let log = match File::open(path.join(LOG_FILE)) {
-            // A lost log holds nothing.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => tempfile::tempfile()?,
-            opened => opened?,
-        };
-        Salvaged::scan_file(log, id, boot)
+        let mut files = Vec::new();
+        for name in [LOG_FILE, TORN_FILE] {
+            match File::open(path.join(name)) {
+                // A lost log holds nothing.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                opened => files.push(opened?),
+            }
+        }
+        Salvaged::scan_files(files, id, boot)
     }
 
-    fn scan_file(log: File, id: StoreId, boot: Boot) -> io::Result<Salvaged> {
-        let mut found = Salvaged { log, frames: id.frames(), boot, places: BTreeMap::new() };
+    fn scan_files(files: Vec<File>, id: StoreId, boot: Boot) -> io::Result<Salvaged> {
+        let mut found = Salvaged { files, frames: id.frames(), boot, places: BTreeMap::new() };
         let mut places = BTreeMap::new();
-        found.each_frame(&mut |at, frame| {
-            let place = Place { stamp: frame.stamp, at };
+        found.each_frame(&mut |place, frame| {
             let known = places.entry(Key::of(frame.key)).or_insert(place);
             if known.stamp <= place.stamp {
                 *known = place;
@@ -109,13 +114,22 @@ impl Salvaged {
         Ok(found)
     }
 
-    /// Gives each frame in the file, with its place. What stands within a frame is not looked at: a producer chose it.
-    fn each_frame(&self, give: &mut dyn FnMut(u64, Frame<'_>)) -> io::Result<()> {
+    /// Gives each frame in the files, with its place. What stands within a frame is not looked at: a producer chose it.
+    fn each_frame(&self, give: &mut dyn FnMut(Place, Frame<'_>)) -> io::Result<()> {
+        (0..).zip(&self.files).try_for_each(|(number, file)| self.each_frame_of(number, file, give))
+    }
+
+    fn each_frame_of(
+        &self,
+        number: u8,
+        file: &File,
+        give: &mut dyn FnMut(Place, Frame<'_>),
+    ) -> io::Result<()> {
         const CHUNK: usize = 1 << 20;
         let mut bytes = vec![0; CHUNK + FRAME_MAX];
         let (mut at, mut next) = (0u64, 0u64);
         loop {
-            let length = read_up_to(&self.log, &mut bytes, at)?;
+            let length = read_up_to(file, &mut bytes, at)?;
             let is_last = length < bytes.len();
             let limit = if is_last { length } else { CHUNK };
             for start in memchr::memmem::find_iter(&bytes[..length], &MAGIC) {
@@ -125,7 +139,7 @@ impl Salvaged {
                 }
                 if let Some(frame) = self.frames.decode(&bytes[start..length]) {
                     next = place + frame.len() as u64;
-                    give(place, frame);
+                    give(Place { stamp: frame.stamp, file: number, at: place }, frame);
                 }
             }
             if is_last {
@@ -164,7 +178,7 @@ impl Salvaged {
             if is_found(key) { copied.write_all(&framed).map_err(StoreError::Disk) } else { Ok(()) }
         })?;
         let file = copied.into_inner().map_err(|error| StoreError::Disk(error.into_error()))?;
-        Salvaged::scan_file(file, id, boot).map_err(StoreError::Disk)
+        Salvaged::scan_files(vec![file], id, boot).map_err(StoreError::Disk)
     }
 
     pub fn is_empty(&self) -> bool {
@@ -199,7 +213,7 @@ impl Salvaged {
     /// count. Reads the whole file.
     pub fn versions(&self, keys: &[Vec<u8>]) -> Result<Vec<Found>, StoreError> {
         let mut versions = Vec::new();
-        let mut keep = |_, frame: Frame<'_>| {
+        let mut keep = |_: Place, frame: Frame<'_>| {
             if keys.iter().any(|key| key == frame.key) {
                 versions.push(owned(frame));
             }
@@ -210,7 +224,8 @@ impl Salvaged {
 
     fn read(&self, place: Place) -> Result<Found, StoreError> {
         let mut bytes = vec![0; FRAME_MAX];
-        let length = read_up_to(&self.log, &mut bytes, place.at).map_err(StoreError::Disk)?;
+        let length = read_up_to(&self.files[usize::from(place.file)], &mut bytes, place.at)
+            .map_err(StoreError::Disk)?;
         let frame = self.frames.decode(&bytes[..length]);
         frame.map(owned).ok_or_else(|| StoreError::Damaged {
             place: format!("byte {} of the damaged store", place.at),
@@ -262,6 +277,12 @@ pub fn is_possible(dir: &Path) -> bool {
 pub fn request(dir: &Path) -> io::Result<()> {
     File::create(dir.join(REQUEST))?.sync_all()?;
     File::open(dir)?.sync_all()
+}
+
+/// Whoever opened the store of a data directory has found all that was confirmed: what was kept of a torn end holds nothing more.
+pub fn nothing_is_missing(dir: &Path) {
+    // Left there it takes room, and is searched should the store be salvaged later: an old value is never taken for a newer one.
+    let _ = fs::remove_file(dir.join(STORE).join(TORN_FILE));
 }
 
 pub(super) fn is_requested(dir: &Path) -> bool {

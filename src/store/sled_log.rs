@@ -6,18 +6,20 @@
 //!
 //! **Promise.** [`check`] only reads. It finds each message that sled would stumble over and that was not left by a crash.
 //! **Kept by.** A crash leaves a torn end: nothing behind it was synced. Damage shows where a message cannot be read that was synced
-//! for certain: a later segment says so, or it is the first one, or the store was closed in order, and its end written down.
-//! **Not promised.** That what the last snapshot covers is sound: sled does not replay it, and damage there shows when it is read. Nor that
-//! damage in what was written last before a kill or a power cut is told from what that tore.
+//! for certain: a later segment says so, or the store was closed in order, and its end written down. A torn end may be damaged, too:
+//! it is kept ([`keep_torn`]) until whoever opens the store has found all that was confirmed.
+//! **Not promised.** That what the last snapshot covers is sound: sled does not replay it, and damage there shows when it is read.
 //!
 //! The format is that of sled 0.34.7 (`src/pagecache/{iterator,logger}.rs`, `src/serialization.rs` there).
 
-use super::frame::{FrameKey, MAGIC};
 use super::on_sled::{LOG_FILE, SEGMENT_BYTES};
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+
+/// What stood in segments that sled zeroed, until it is known that nothing is missing.
+pub(super) const TORN_FILE: &str = "torn";
 
 const SEGMENT: u64 = SEGMENT_BYTES as u64;
 const SEGMENT_HEADER: usize = 20;
@@ -27,53 +29,80 @@ const KIND_CORRUPTED: u8 = 0;
 const KIND_CAP: u8 = 2;
 const KIND_LAST: u8 = 11;
 
-/// What is wrong with a log, in words for people.
-pub(super) type Fault = String;
+/// What a log is like before sled opens it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Condition {
+    Sound,
+    /// Its end is torn, as a crash leaves it, or damaged: sled will zero the segments at these bytes of the file.
+    Torn(Vec<u64>),
+    /// What is wrong, in words for people.
+    Damaged(String),
+}
 
-/// Reads what sled will replay from the log in `dir`. `Ok(None)` when it is sound, or torn as a crash leaves it. `closed_at` is where
-/// the log ended when the store was closed in order, see [`end`].
-pub(super) fn check(dir: &Path, frames: &FrameKey, closed_at: Option<u64>) -> io::Result<Option<Fault>> {
+/// Reads what sled will replay from the log in `dir`. `closed_at` is where the log ended when the store was closed in order, see
+/// [`end`].
+pub(super) fn check(dir: &Path, closed_at: Option<u64>) -> io::Result<Condition> {
     let log = match File::open(dir.join(LOG_FILE)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Condition::Sound),
         opened => opened?,
     };
     let replayed_from = snapshot_lsn(dir)? / SEGMENT * SEGMENT;
     let Segments { mut by_lsn, unreadable, synced } = Segments::of(&log)?;
     by_lsn.retain(|(lsn, _)| *lsn >= replayed_from);
     if let Some(two) = by_lsn.windows(2).find(|two| two[0].0 == two[1].0) {
-        return Ok(Some(format!("two segments of it claim the same place, {}", two[0].0)));
+        return Ok(Condition::Damaged(format!("two segments of it claim the same place, {}", two[0].0)));
     }
     // Up to here everything was on disk.
     let written = synced.max(closed_at.unwrap_or(0));
-    // A store has a marker once its first values are synced: they cannot be what a crash tore.
-    let mut is_beginning = replayed_from == 0;
+    let mut torn = Vec::new();
     for (lsn, at) in &by_lsn {
         let bytes = read_segment(&log, *at)?;
-        let End::Stopped(stopped) = messages_end(&bytes, lsn / SEGMENT) else {
-            is_beginning = false;
-            continue;
-        };
-        let first_value_is_lost = is_beginning
-            && !holds_frames(frames, &bytes[..stopped])
-            && holds_frames(frames, &bytes[stopped..]);
-        if lsn + (stopped as u64) < written || first_value_is_lost {
-            return Ok(Some(format!("a message at byte {} of its file cannot be read", at + stopped as u64)));
+        if let End::Stopped(stopped) = messages_end(&bytes, lsn / SEGMENT) {
+            let end = lsn + stopped as u64;
+            if end < written {
+                let place = at + stopped as u64;
+                return Ok(Condition::Damaged(format!(
+                    "a message at byte {place} of its file cannot be read"
+                )));
+            }
+            if Some(end) != closed_at {
+                torn.push(*at);
+                continue;
+            }
         }
-        is_beginning = false;
+        // sled goes no further than the first torn segment.
+        if !torn.is_empty() {
+            torn.push(*at);
+        }
     }
     // A segment whose header cannot be read is one that sled does not see. What was never used, or zeroed by sled, holds nothing.
     for at in unreadable {
         let bytes = read_segment(&log, at)?;
-        let lsn = first_message(&bytes).map(|message| message.segment.saturating_mul(SEGMENT));
-        if lsn.is_some_and(|lsn| lsn >= replayed_from && (lsn < written || by_lsn.is_empty())) {
-            return Ok(Some(format!("the header of a segment at byte {at} of its file cannot be read")));
+        let Some(message) = first_message(&bytes) else { continue };
+        let lsn = message.segment.saturating_mul(SEGMENT);
+        if lsn >= replayed_from && lsn < written {
+            let reason = format!("the header of a segment at byte {at} of its file cannot be read");
+            return Ok(Condition::Damaged(reason));
         }
+        torn.push(at);
     }
     let last = closed_at.map(|end| end.saturating_sub(1) / SEGMENT * SEGMENT);
     if last.is_some_and(|last| !by_lsn.iter().any(|(lsn, _)| *lsn == last)) {
-        return Ok(Some("its last segment is missing".into()));
+        return Ok(Condition::Damaged("its last segment is missing".into()));
     }
-    Ok(None)
+    Ok(if torn.is_empty() { Condition::Sound } else { Condition::Torn(torn) })
+}
+
+/// Keeps the segments that sled will zero in a file beside the log, behind what the file holds already: should something that was
+/// confirmed be missing then, it is searched for there, too. On disk when this returns.
+pub(super) fn keep_torn(dir: &Path, segments: &[u64]) -> io::Result<()> {
+    let log = File::open(dir.join(LOG_FILE))?;
+    let mut kept = File::options().create(true).append(true).open(dir.join(TORN_FILE))?;
+    for at in segments {
+        kept.write_all(&read_segment(&log, *at)?)?;
+    }
+    kept.sync_all()?;
+    File::open(dir)?.sync_all()
 }
 
 /// Where the log in `dir` ends, as a place in all that was ever written into it: the end of the last message that can be read.
@@ -242,9 +271,4 @@ fn number(bytes: &[u8]) -> Option<(u64, &[u8])> {
             (u64::from_le_bytes(eight), rest)
         }
     })
-}
-
-/// Whether a framed value stands anywhere in `bytes`.
-fn holds_frames(frames: &FrameKey, bytes: &[u8]) -> bool {
-    memchr::memmem::find_iter(bytes, &MAGIC).any(|start| frames.decode(&bytes[start..]).is_some())
 }

@@ -273,7 +273,12 @@ impl Outbox {
             let reason = match &opened {
                 Ok(Err(OpenError::Store(error @ StoreError::Damaged { .. }))) => Some(error.to_string()),
                 Err(_) if *unreadable.borrow() => None,
-                _ => return opened.and_then(|opened| Ok(opened?)),
+                _ => {
+                    if let Ok(Ok(_)) = &opened {
+                        store::salvage::nothing_is_missing(dir);
+                    }
+                    return opened.and_then(|opened| Ok(opened?));
+                }
             };
             if on_loss == OnLoss::Record {
                 return opened.and_then(|opened| Ok(opened?));
