@@ -67,6 +67,8 @@ pub struct Copy<'a> {
     /// At which positions streams began, and at which they were told to move and have not yet.
     began: BTreeMap<u32, u64>,
     told_to_move: BTreeMap<u32, u64>,
+    /// Of each stream the hole whose page has not come: its first and last sequence, and its position.
+    open_holes: BTreeMap<u32, (u64, u64, u64)>,
     batch: Batch,
     position: u64,
     /// So many positions in a row, up to the last one, have no record.
@@ -87,6 +89,7 @@ impl<'a> Copy<'a> {
             marks: BTreeMap::new(),
             began: BTreeMap::new(),
             told_to_move: BTreeMap::new(),
+            open_holes: BTreeMap::new(),
             batch: Batch::default(),
             position: 0,
             missing: 0,
@@ -163,7 +166,12 @@ impl<'a> Copy<'a> {
                         let mark = Mark { sequence: last, digest: None };
                         self.mark(stream, first, mark, position)?;
                     }
-                    None => self.know(stream)?, // the page behind it moves the mark
+                    None => {
+                        // The page behind it moves the mark, and is in the index; it may be lost.
+                        self.know(stream)?;
+                        self.stand_for_itself(stream);
+                        self.open_holes.insert(stream, (first, last, position));
+                    }
                 }
             }
             Record::Capacity { .. } => {}
@@ -202,10 +210,23 @@ impl<'a> Copy<'a> {
 
     fn mark(&mut self, stream: u32, first: u64, mark: Mark, position: u64) -> Result<(), String> {
         self.know(stream)?;
+        if self.open_holes.get(&stream).is_some_and(|(_, last, _)| first == last + 1) {
+            self.open_holes.remove(&stream);
+        }
+        self.stand_for_itself(stream);
         self.marks.insert(stream, mark);
         self.began.entry(stream).or_insert(position);
         self.batch.put(index_key(stream, first), position.to_be_bytes());
         Ok(())
+    }
+
+    /// A hole whose page is not there moves the mark, and is in the index: nothing else tells that its sequences are known to be
+    /// missing.
+    fn stand_for_itself(&mut self, stream: u32) {
+        if let Some((first, last, position)) = self.open_holes.remove(&stream) {
+            self.marks.insert(stream, Mark { sequence: last, digest: None });
+            self.batch.put(index_key(stream, first), position.to_be_bytes());
+        }
     }
 
     /// Writes what is left, and flushes: the copy is on disk.
@@ -214,6 +235,12 @@ impl<'a> Copy<'a> {
             // The last position keeps its number even if nothing of it can be read: it must never mean something else.
             self.store.apply(&std::mem::take(&mut self.batch))?;
             self.batch.put(record_key(self.position), Vec::new());
+        }
+        for stream in self.open_holes.keys().copied().collect::<Vec<_>>() {
+            if self.batch.len() + 1 > BATCH_MAX {
+                self.store.apply(&std::mem::take(&mut self.batch))?;
+            }
+            self.stand_for_itself(stream);
         }
         // A stream is known by its place: one of which nothing can be read any more keeps its own before those that follow.
         let streams = self.marks.last_key_value().map_or(0, |(last, _)| last + 1);

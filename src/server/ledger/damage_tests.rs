@@ -1,6 +1,6 @@
 //! What becomes of a ledger that lost a part of itself.
 
-use super::tests::{commit, marked_page, page, request};
+use super::tests::{EPOCH, commit, marked_page, page, request};
 use super::*;
 use crate::messaging::page::SealedPage;
 use crate::server::folding::{catch_up, open_view};
@@ -185,6 +185,30 @@ fn a_garage_whose_name_is_lost_is_known_by_its_epoch() {
     assert_eq!(sites, ["unknown garage 0"], "an operator names it");
     let report = verify(&again, &salvaged.store).unwrap();
     assert!(report.clean, "{report}");
+}
+
+/// The page behind a hole was lost with the end of the log: the mark stayed before the hole, and the next page told the same
+/// sequences as missing again.
+#[test]
+fn a_hole_whose_page_is_lost_is_told_once() {
+    let world = World::new();
+    let ledger = world.open();
+    commit(&ledger, request("a", 1, vec![page(1, 10)]));
+    commit(&ledger, request("a", 16, vec![page(16, 4)]));
+    assert_eq!(holes(&world.folded(&ledger)), [("a", 11, 15)]);
+    let copied = World::new();
+    let mut copy = Copy::begin(&copied.store, ledger.id(), vec![(site("a"), EPOCH)]).unwrap();
+    ledger.raw_records(1, 2, usize::MAX).unwrap().into_iter().for_each(|record| copy.add(record).unwrap());
+    copy.add(Vec::new()).unwrap();
+    copy.finish().unwrap();
+    for _ in 0..2 {
+        let ledger = copied.open();
+        assert_eq!(ledger.streams()[&site("a")][0].mark.sequence, 15);
+    }
+    let ledger = copied.open();
+    let answer = commit(&ledger, request("a", 20, vec![page(20, 1)]));
+    assert_eq!((answer.mark, answer.missing), (20, 4));
+    assert_eq!(holes(&copied.folded(&ledger)), [("a", 11, 15), ("a", 16, 19)]);
 }
 
 /// A stream of which no record could be read was left out of the list of streams, and the copy was certified, and refused when

@@ -3,7 +3,7 @@ use crate::messaging::page::{Content, Page, Record as Message, SealedPage};
 use crate::messaging::{Digest, Sequence};
 use crate::store::simulated::Disk;
 
-const EPOCH: Epoch = Epoch::from_bytes([3; 16]);
+pub const EPOCH: Epoch = Epoch::from_bytes([3; 16]);
 
 pub fn page(first: u64, count: usize) -> SealedPage {
     marked_page(first, count, 0)
