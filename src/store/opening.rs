@@ -4,7 +4,7 @@ use super::frame::Stamp;
 use super::framed::Framed;
 use super::marker::{self, Framing, Marker, StoreId};
 use super::presence::Presence;
-use super::room::{self, DiskRoom};
+use super::room::DiskRoom;
 use super::watchdog::{self, Watchdog};
 use super::{Backend, FORMAT, OpenError, Purpose, Store, StoreError, barrier, on_sled, sled_log};
 use std::io;
@@ -13,6 +13,9 @@ use std::sync::Arc;
 
 /// The oldest format that is read. Its values are not framed; what is written into it is.
 const FORMAT_OLDEST: u32 = 2;
+
+/// So much room is left for opening when the end of a torn log is kept.
+const KEEPING_LEAVES: u64 = 8 << 20;
 
 /// What a store says of itself: its format, its id, and whether all its values are framed.
 const FORMAT_KEY: &[u8] = b"\0format";
@@ -38,13 +41,15 @@ impl Store {
                 sled_log::Condition::Damaged(reason) => {
                     return Err(OpenError::Damaged { path: path.to_owned(), reason });
                 }
-                sled_log::Condition::Torn(segments) => match sled_log::keep_torn(path, &segments) {
-                    // It is needed only should the torn end be damaged as well.
-                    Err(error) if room::is_shortage(&error) => {
-                        tracing::warn!(%error, "there is no room to keep the end of the log that a crash tore");
+                sled_log::Condition::Torn(segments) => {
+                    let bytes = segments.len() as u64 * on_sled::SEGMENT_BYTES as u64;
+                    // It is needed only should the torn end be damaged as well: opening itself needs the last of the room more.
+                    if room.has_left(bytes + KEEPING_LEAVES) {
+                        sled_log::keep_torn(path, &segments).map_err(failed)?;
+                    } else {
+                        tracing::warn!("there is no room to keep the end of the log that a crash tore");
                     }
-                    kept => kept.map_err(failed)?,
-                },
+                }
             }
         }
         let sled = on_sled::OnSled::open(path, room)?;

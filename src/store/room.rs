@@ -143,7 +143,7 @@ pub fn open_store(
 }
 
 /// Whether an error says that there is no room.
-pub(super) fn is_shortage(error: &io::Error) -> bool {
+fn is_shortage(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
@@ -155,6 +155,11 @@ struct Look {
 }
 
 impl DiskRoom {
+    /// Whether the disk has so many bytes left.
+    pub(super) fn has_left(&self, bytes: u64) -> bool {
+        self.look().left >= bytes
+    }
+
     /// Looks at the disk that `dir` is on.
     pub(super) fn of(dir: &Path, reserve: Option<u64>) -> DiskRoom {
         // Left by a crash.
