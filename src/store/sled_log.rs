@@ -9,6 +9,7 @@
 //! for certain: a later segment says so, or the store was closed in order, and its end written down. A torn end may be damaged, too:
 //! it is kept ([`keep_torn`]) until whoever opens the store has found all that was confirmed.
 //! **Not promised.** That what the last snapshot covers is sound: sled does not replay it, and damage there shows when it is read.
+//! Nor that a torn end is kept on a disk that is nearly full: opening needs the room.
 //!
 //! The format is that of sled 0.34.7 (`src/pagecache/{iterator,logger}.rs`, `src/serialization.rs` there).
 

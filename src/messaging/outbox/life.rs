@@ -11,7 +11,7 @@
 //! | `h` | which machine wrote this last, 16 bytes |
 //!
 //! Numbers are big-endian. A *life* is the number that this outbox gave to an epoch. It is given again at the earliest after 32,767
-//! others, when nothing of the former epoch is stored. Lives are delivered in the order of their rank, oldest first; what is appended belongs to the last.
+//! others, when nothing of the former epoch is stored. Lives are delivered in the order of their rank, oldest first; new messages belong to the last one.
 
 use super::super::{Digest, Epoch};
 use super::pages::Position;

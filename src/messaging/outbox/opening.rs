@@ -103,7 +103,7 @@ pub(super) fn read(
                 return Err(refused("the record of an epoch".into(), "unreadable").into());
             }
             _ => {
-                tracing::error!(key = %key.escape_ascii(), "the record of an epoch cannot be read; it is made anew from its pages")
+                tracing::error!(key = %key.escape_ascii(), "the record of an epoch cannot be read; it is rebuilt from its pages")
             }
         }
     }
