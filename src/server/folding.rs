@@ -154,7 +154,7 @@ pub fn open_view(ledger: &Ledger, store: &Store) -> Result<View, StoreError> {
         "the views had come to a position that the ledger does not have; they are dropped and folded anew from what it has"
     );
     view::discard(store)?;
-    view::base::begin(ledger, store)
+    View::begin(ledger, store)
 }
 
 /// Says what the ledger cannot give any more. The rest is folded as if nothing were.
@@ -184,15 +184,7 @@ fn report(ledger: &Ledger, step: &Step) {
 /// Folds what the ledger has beyond the view, and writes it. For a program that has the directory for itself.
 pub fn catch_up(ledger: &Ledger, store: &Store, view: &mut View) -> Result<(), StoreError> {
     let mut changes = Changes::on(store);
-    for found in ledger.records(view.position + 1) {
-        let (position, found) = found?;
-        let step = Step::read(ledger, position, found)?;
-        report(ledger, &step);
-        if !changes.have_room_for(step.writes_at_most()) {
-            view.save(&mut changes)?;
-        }
-        view.apply(ledger, step, &mut changes)?;
-    }
+    view::catch_up(view, ledger, u64::MAX, &mut changes, |step| report(ledger, step))?;
     view.save(&mut changes)
 }
 

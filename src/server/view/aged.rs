@@ -12,9 +12,9 @@
 //! | `vk` + garage (u32) + n (u32) | a bit for each of 8,192 pages of the garage: one of these stays is in it |
 //! | `vt` | an [`Age`] |
 
-use super::billing::Cover;
-use super::pages::{Address, PagesOf, Passage, mapped_pages, place_in_map};
-use super::{damaged, decode, encode, sized};
+use super::codec::{damaged, encode, read, read_range, sized};
+use super::page_maps::{PagesOf, mapped_pages, place_in_map};
+use super::pages::{Address, Cover, Passage};
 use crate::parking::Plate;
 use crate::store::{Batch, Store, StoreError};
 use serde::{Deserialize, Serialize};
@@ -66,7 +66,7 @@ impl Age {
     }
 
     pub fn load(store: &Store) -> Result<Age, StoreError> {
-        store.get(b"vt")?.map_or(Ok(Age::default()), |value| decode(b"vt", &value))
+        Ok(read(store, b"vt")?.unwrap_or_default())
     }
 }
 
@@ -124,11 +124,10 @@ fn map_key(garage: u32, map: u32) -> Vec<u8> {
 
 /// All of them, each with its plate.
 pub fn all(store: &Store) -> impl Iterator<Item = Result<(String, Open), StoreError>> {
-    store.range(b"vj", b"vk").map(|entry| {
-        let (key, value) = entry?;
+    read_range(store, b"vj", b"vk").map(|entry| {
+        let (key, open) = entry?;
         let plate = key.get(2..key.len().saturating_sub(5)).and_then(|plate| std::str::from_utf8(plate).ok());
-        let plate = plate.ok_or_else(|| damaged(&key))?.to_owned();
-        Ok((plate, decode(&key, &value)?))
+        Ok((plate.ok_or_else(|| damaged(&key))?.to_owned(), open))
     })
 }
 
@@ -155,7 +154,7 @@ impl AgedChanges {
         let key = key(plate.as_str(), garage);
         match self.stays.get(&key) {
             Some(changed) => Ok(*changed),
-            None => store.get(&key)?.map(|value| decode(&key, &value)).transpose(),
+            None => read(store, &key),
         }
     }
 
@@ -233,9 +232,7 @@ pub fn next_garage(store: &Store, from: u32, to: u32) -> Result<Option<u32>, Sto
         let key = |garage: u32| [&prefix[..], &garage.to_be_bytes()].concat();
         if let Some(entry) = store.range(&key(from), &key(to)).next() {
             let (key, _) = entry?;
-            let place: [u8; 8] = sized(&key[2..])?;
-            let [a, b, c, d, ..] = place;
-            let garage = u32::from_be_bytes([a, b, c, d]);
+            let garage = u32::from_be_bytes(sized(&key, 2..6)?);
             next = Some(next.map_or(garage, |its: u32| its.min(garage)));
         }
     }
@@ -296,8 +293,8 @@ mod tests {
     #[test]
     #[ignore = "a measure, to be run alone: cargo test --lib what_each_item_takes -- --ignored --nocapture --test-threads 1"]
     fn what_each_item_takes_in_memory() {
-        use super::super::shared::SharedMap;
-        use super::super::{Hole, Quarantined};
+        use super::super::garages::{Hole, Quarantined};
+        use super::super::shared_map::SharedMap;
         use crate::messaging::{Epoch, SiteName};
         use crate::parking::register::{Account, Registration};
         use crate::parking::stay::Inside;

@@ -20,12 +20,11 @@
 //! entries are those of the views in the order of their keys, without the position: the length of the key (u16), the key, the
 //! length of the value (u16), the value; cut into pieces of at most [`PIECE`] bytes.
 
+use super::codec::{decode, encode, read_range};
 use super::pages::{Readings, Slot, is_token};
-use super::written::POSITION;
-use super::{KEYS, View, decode, encode, written};
+use super::written::{KEYS, POSITION, position_value, written_position};
 use crate::messaging::Digest;
 use crate::parking::stay::{End, Visit};
-use crate::server::ledger::Ledger;
 use crate::store::{BATCH_MAX, Batch, Store, StoreError};
 use serde::{Deserialize, Serialize};
 
@@ -90,20 +89,18 @@ fn unreadable(reason: String) -> StoreError {
     }
 }
 
-/// The views at the beginning of the fold: those of the base, if there is one, put into `store`; else none.
-pub fn begin(ledger: &Ledger, store: &Store) -> Result<View, StoreError> {
-    let base = ledger.store();
-    match base.get(BASE.0)? {
+/// Puts the views of the base of a ledger into `store`. Returns false where the ledger has no base.
+pub fn copy_into(ledger: &Store, store: &Store) -> Result<bool, StoreError> {
+    match ledger.get(BASE.0)? {
         Some(summary) => {
             let summary = read(BASE.0, &summary)?;
             let summary = postcard::from_bytes(summary).map_err(|error| unreadable(error.to_string()))?;
-            copy(base, &summary, store)?;
-            View::load(store, ledger)
+            copy(ledger, &summary, store).map(|()| true)
         }
-        None if base.range(BASE.0, BASE.1).next().is_some() => {
+        None if ledger.range(BASE.0, BASE.1).next().is_some() => {
             Err(unreadable("its first record is missing".into()))
         }
-        None => Ok(View::default()),
+        None => Ok(false),
     }
 }
 
@@ -113,7 +110,7 @@ pub fn found(
     store: &Store,
     keep: impl Fn(&[u8], Vec<u8>) -> Result<Option<Vec<u8>>, StoreError>,
 ) -> Result<(), StoreError> {
-    let Some(position) = super::written_position(views)? else { return Ok(()) };
+    let Some(position) = written_position(views)? else { return Ok(()) };
     let mut pieces = Pieces { store, entries: Vec::new(), hash: blake3::Hasher::new(), count: 0 };
     let mut batch = Batch::default();
     for entry in views.range(KEYS.0, KEYS.1) {
@@ -129,7 +126,7 @@ pub fn found(
         }
     }
     store.apply(&batch)?;
-    store.put(POSITION, &written::position_value(position))?;
+    store.put(POSITION, &position_value(position))?;
     let summary = pieces.finish(position)?;
     let summary = postcard::to_stdvec(&summary).expect("it always encodes");
     store.put(BASE.0, &record(BASE.0, &summary))
@@ -202,7 +199,7 @@ fn copy(from: &Store, summary: &Summary, to: &Store) -> Result<(), StoreError> {
         return Err(unreadable("its pieces are not those that it says".into()));
     }
     to.apply(&batch)?;
-    to.put(POSITION, &written::position_value(summary.position))
+    to.put(POSITION, &position_value(summary.position))
 }
 
 /// The first entry in these bytes, and how long it is; none when its end is in the next piece.
@@ -220,9 +217,8 @@ fn first_entry(bytes: &[u8]) -> Option<(&[u8], &[u8], usize)> {
 
 /// Tells the stream and the sequence of each event of a visit whose plate a token stands for, as the views are written.
 pub fn forgotten(views: &Store, tell: &mut dyn FnMut(u32, u64)) -> Result<(), StoreError> {
-    for entry in views.range(b"vs", b"vt") {
-        let (key, value) = entry?;
-        let slots: Vec<Slot> = decode(&key, &value)?;
+    for entry in read_range::<Vec<Slot>>(views, b"vs", b"vt") {
+        let (_, slots) = entry?;
         let visits = slots.into_iter().filter_map(|slot| slot.visit);
         for (_, visit) in visits.filter(|(plate, _)| is_token(plate)) {
             let (first, last) = match visit {
@@ -261,11 +257,13 @@ pub fn without_readings(
 #[cfg(test)]
 mod tests {
     use super::super::tests::{apply, event, fold, page_after, world};
-    use super::super::written::VERSION;
+    use super::super::written::{VERSION, discard};
     use super::*;
     use crate::messaging::SiteName;
     use crate::server::commands::Command;
     use crate::server::folding::{catch_up, open_view};
+    use crate::server::ledger::Ledger;
+    use crate::server::view::View;
 
     const TARIFFS: &str = r#"
         [[tariff]]
@@ -323,7 +321,7 @@ mod tests {
     #[test]
     fn a_base_of_another_form_or_with_damage_is_refused_and_says_why() {
         let (store, ledger, _) = compacted();
-        super::super::discard(&store).unwrap();
+        discard(&store).unwrap();
         let records: Vec<_> = store.range(BASE.0, BASE.1).map(Result::unwrap).collect();
         assert!(records.len() > 2, "a summary and pieces");
         let refused = |reason: &str| {

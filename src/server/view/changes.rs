@@ -2,10 +2,13 @@
 
 use super::aged::AgedChanges;
 use super::billing::BillingChanges;
-use super::commands::CommandsChanges;
-use super::pages::{self, Address, Change, HEAD_PAGES, Passage, Readings, ReadingsOf, Slot};
-use super::{damaged, encode};
+use super::billing::anomalies::Code;
+use super::chains::HEAD_PAGES;
+use super::codec::{LastPage, damaged, encode};
+use super::decisions::CommandsChanges;
+use super::pages::{self, Address, Change, Passage, Readings, ReadingsOf, Slot};
 use crate::messaging::SiteName;
+use crate::parking::Plate;
 use crate::parking::stay::End;
 use crate::store::{BATCH_MAX, Batch, Store, StoreError};
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,7 +35,7 @@ pub struct Changes {
     waiting: usize,
     readings: BTreeMap<ReadingsOf, Readings>,
     /// The page that was read last and is not changed: chains often stay in one.
-    seen: Option<((u32, u32), Vec<Slot>)>,
+    last_read: LastPage<(u32, u32), Slot>,
 }
 
 /// What is to happen to a page. It is read when it is written, or when somebody looks into it before.
@@ -63,7 +66,7 @@ impl Changes {
             pages: BTreeMap::new(),
             waiting: 0,
             readings: BTreeMap::new(),
-            seen: None,
+            last_read: LastPage::default(),
         }
     }
 
@@ -81,6 +84,17 @@ impl Changes {
         let position = 1;
         self.waiting < WAITING_MAX
             && writes + self.pages.len() + self.readings.len() + HEAD_PAGES + position + more <= BATCH_MAX
+    }
+
+    /// Something did not add up about a car when it entered or left.
+    pub(super) fn note(
+        &mut self,
+        code: Code,
+        garage: u32,
+        plate: &Plate,
+        passage: Passage,
+    ) -> Result<(), StoreError> {
+        self.billing.note(code, garage, Some(plate), passage.at_ms, passage.position)
     }
 
     pub(super) fn append(&mut self, address: Address, slot: Slot) -> Result<(), StoreError> {
@@ -110,9 +124,7 @@ impl Changes {
                 pages::make(slots, &change).ok_or_else(|| misfit(garage, page))?;
             }
         }
-        if self.seen.as_ref().is_some_and(|(place, _)| *place == (garage, page)) {
-            self.seen = None;
-        }
+        self.last_read.forget();
         Ok(())
     }
 
@@ -124,29 +136,20 @@ impl Changes {
 
     /// The slots of a page as they are now, written or not.
     pub(super) fn slots(&mut self, garage: u32, page: u32) -> Result<&[Slot], StoreError> {
-        let place = (garage, page);
-        let slots = match self.pages.get_mut(&place) {
-            Some(pending) => {
-                if let Pending::Changes(changes) = pending {
-                    let mut slots = pages::read_page(&self.store, place.0, place.1)?;
-                    for change in changes {
-                        pages::make(&mut slots, change).ok_or_else(|| misfit(place.0, place.1))?;
-                    }
-                    *pending = Pending::Whole(slots);
-                }
-                match pending {
-                    Pending::Whole(slots) => &*slots,
-                    Pending::Changes(_) => unreachable!("it was made whole"),
-                }
-            }
-            None => {
-                if self.seen.as_ref().is_none_or(|(seen, _)| *seen != place) {
-                    self.seen = Some((place, pages::read_page(&self.store, place.0, place.1)?));
-                }
-                &self.seen.as_ref().expect("it was just read").1
-            }
+        let Some(pending) = self.pages.get_mut(&(garage, page)) else {
+            return self.last_read.get((garage, page), || pages::read_page(&self.store, garage, page));
         };
-        Ok(slots)
+        if let Pending::Changes(changes) = pending {
+            let mut slots = pages::read_page(&self.store, garage, page)?;
+            for change in changes {
+                pages::make(&mut slots, change).ok_or_else(|| misfit(garage, page))?;
+            }
+            *pending = Pending::Whole(slots);
+        }
+        match pending {
+            Pending::Whole(slots) => Ok(slots),
+            Pending::Changes(_) => unreachable!("it was made whole"),
+        }
     }
 
     /// The plates corrected last in a part of a ledger page, to be changed.
@@ -167,7 +170,7 @@ impl Changes {
 
     /// Puts the pages and readings into `batch`; they are changes no more.
     pub(super) fn drain_pages(&mut self, batch: &mut Batch) -> Result<(), StoreError> {
-        self.seen = None;
+        self.last_read.forget();
         self.waiting = 0;
         for ((garage, page), pending) in std::mem::take(&mut self.pages) {
             let key = pages::page_key(garage, page);

@@ -4,8 +4,9 @@
 //! **Promise.** Nothing is guessed: a review proposes, with the command that would do it, and changes nothing.
 //! **Not promised.** That it is at the ledger's end: it reads the stays as they were written last, all of them.
 
-use super::pages::{Head, Heads, Passage, page_key, read_page};
-use super::{damaged, decode};
+use super::chains::{ChainHeads, PlateChain};
+use super::codec::{damaged, read_range, sized};
+use super::pages::{PageReader, Passage, Slot};
 use crate::parking::Plate;
 use crate::parking::lookalike::{Leftover, Proposal, pair_leftovers};
 use crate::parking::stay::{End, Visit};
@@ -56,10 +57,9 @@ struct Leftovers {
 pub fn review(store: &Store) -> Result<Review, StoreError> {
     let mut review = Review::default();
     let mut leftovers: BTreeMap<u32, Leftovers> = BTreeMap::new();
-    for entry in store.range(b"vs", b"vt") {
-        let (key, value) = entry?;
-        let garage = u32::from_be_bytes(super::sized(key.get(2..6).unwrap_or_default())?);
-        let slots: Vec<super::pages::Slot> = decode(&key, &value)?;
+    for entry in read_range::<Vec<Slot>>(store, b"vs", b"vt") {
+        let (key, slots) = entry?;
+        let garage = u32::from_be_bytes(sized(&key, 2..6)?);
         for (plate, visit) in slots.into_iter().filter_map(|slot| slot.visit) {
             let of = |passage: Passage| {
                 let plate = Plate::stored(&plate).map_err(|_| damaged(&key))?;
@@ -120,13 +120,10 @@ fn read_elsewhere(
     exit: Option<Passage>,
 ) -> Result<Option<(u32, Passage, Option<Passage>)>, StoreError> {
     let its = Plate::stored(plate).map_err(|_| damaged(b"vs"))?;
-    let mut next = Heads::read(store, Head::of(&its))?;
+    let newest = ChainHeads::read(store, PlateChain::of(&its))?;
     let mut found: Option<(u32, Passage, Option<Passage>)> = None;
-    while let Some(address) = next {
-        let slots = read_page(store, address.garage, address.page)?;
-        let slot = slots.get(usize::from(address.slot));
-        let slot = slot.ok_or_else(|| damaged(&page_key(address.garage, address.page)))?;
-        next = slot.previous;
+    for member in PageReader::new(store).chain(newest) {
+        let (address, slot) = member?;
         let Some((other, Visit::Stay { entry: came, end })) = &slot.visit else { continue };
         let within = came.at_ms > entry.at_ms && exit.is_none_or(|exit| came.at_ms < exit.at_ms);
         if **other == *plate && address.garage != garage && within {

@@ -6,9 +6,9 @@
 //! **Not promised.** Stays, charges and anomalies: they are read from the store as they were written last.
 
 use super::billing::ShownBooks;
-use super::commands::CommandsView;
-use super::shared::SharedMap;
-use super::{Damage, Garage, Hole, Quarantined};
+use super::decisions::CommandsView;
+use super::garages::{Damage, Garage, Hole, Quarantined};
+use super::shared_map::SharedMap;
 use crate::messaging::SiteName;
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -17,7 +17,7 @@ use std::ops::Deref;
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Shown {
     pub position: u64,
-    /// Each under its key: see [`commands`](super::commands).
+    /// Each under its key: see [`decisions`](super::decisions).
     pub garages: SharedMap<SiteName, Garage>,
     /// The keys of the garages by their numbers.
     keys: SharedMap<u32, SiteName>,

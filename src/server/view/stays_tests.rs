@@ -3,8 +3,10 @@
 use super::list::{self, Listed, Wanted};
 use super::tests::{EPOCH, apply, apply_at, event, fold, page_after, world};
 use super::*;
+use crate::messaging::SiteName;
 use crate::parking::Plate;
 use crate::parking::stay::{End, Visit, Way, pair};
+use crate::server::ledger::Ledger;
 use crate::store::Store;
 use crate::store::simulated::Disk;
 use proptest::prelude::*;

@@ -1,6 +1,7 @@
 //! A record that is ready to be folded.
 
-use super::{Damage, stays};
+use super::garages::Damage;
+use super::stays;
 use crate::messaging::SiteName;
 use crate::messaging::page::{Content, RECORDS_MAX};
 use crate::parking::stored::StoredError;
@@ -20,15 +21,15 @@ pub struct Step {
 
 #[derive(Debug)]
 pub(super) enum What {
-    Page {
+    Page(PageIn),
+    /// Events of a stream that will never come.
+    Hole {
         stream: u32,
         received_at_ms: i64,
         first: u64,
-        /// Whether the edge's clock was known to be set when the page was begun.
-        clock_set: bool,
-        events: Vec<Result<Event, StoredError>>,
+        last: u64,
+        reason: String,
     },
-    Hole(HoleIn),
     Capacity {
         site: SiteName,
         capacity: u32,
@@ -42,14 +43,15 @@ pub(super) enum What {
     Nothing,
 }
 
-/// A [`Hole`] that names its stream.
+/// A page of events.
 #[derive(Debug)]
-pub(super) struct HoleIn {
-    pub(super) stream: u32,
-    pub(super) received_at_ms: i64,
-    pub(super) first: u64,
-    pub(super) last: u64,
-    pub(super) reason: String,
+pub(super) struct PageIn {
+    pub stream: u32,
+    pub received_at_ms: i64,
+    pub first: u64,
+    /// Whether the edge's clock was known to be set when the page was begun.
+    pub clock_set: bool,
+    pub events: Vec<Result<Event, StoredError>>,
 }
 
 impl Step {
@@ -94,11 +96,11 @@ impl Step {
                 };
                 let events = records.iter().map(|record| Event::from_bytes(&record.payload)).collect();
                 let (first, clock_set) = (page.first.get(), page.begun.set);
-                What::Page { stream, received_at_ms, first, clock_set, events }
+                What::Page(PageIn { stream, received_at_ms, first, clock_set, events })
             }
             Record::Hole { stream, received_at_ms, first, last, reason, .. } => {
                 known(stream)?;
-                What::Hole(HoleIn { stream, received_at_ms, first, last, reason })
+                What::Hole { stream, received_at_ms, first, last, reason }
             }
             Record::Capacity { site, capacity, .. } => What::Capacity { site, capacity },
             Record::Command { command, .. } => What::Command(command),
@@ -118,7 +120,7 @@ impl Step {
     /// The most writes that folding it may add to the changes.
     pub fn writes_at_most(&self) -> usize {
         match &self.what {
-            What::Page { events, .. } => {
+            What::Page(PageIn { events, .. }) => {
                 let of = |event: &Result<Event, StoredError>| match event {
                     Ok(Event { kind: EventKind::PlateCorrection { .. }, .. }) => {
                         stays::WRITES_OF_A_CORRECTION
@@ -132,7 +134,7 @@ impl Step {
                 RECORDS_MAX * stays::WRITES_OF_A_CORRECTION + stays::WRITES_OF_A_PAGE + 4
             }
             What::Command(_) => 4,
-            What::Hole(_) | What::Capacity { .. } => 1,
+            What::Hole { .. } | What::Capacity { .. } => 1,
             What::Damaged { losses, .. } => 1 + losses.len(),
             What::Nothing => 0,
         }

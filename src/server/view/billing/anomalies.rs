@@ -3,9 +3,11 @@
 //! A plate that nobody registered is not written down here: a city may have millions. The entries of the account
 //! `unregistered` say it, and listing reads them.
 
-use super::super::pages::{Head, is_token};
-use super::super::{at_one_position, decode, sized};
-use super::entries::{Entry, Number, PlateHeads, Stay, What};
+use super::super::chains::{ChainHeads, PlateChain, walk};
+use super::super::codec::{damaged, decode, sized};
+use super::super::pages::is_token;
+use super::super::written::at_one_position;
+use super::entries::{Entry, Number, Stay, What, link};
 use super::list::Reader;
 use crate::parking::Plate;
 use crate::store::{Store, StoreError};
@@ -329,7 +331,7 @@ impl Search<'_> {
             if self.wanted.garage.is_some_and(|garage| garage != stay.garage) {
                 continue;
             }
-            let plate = Plate::new(&stay.plate).map_err(|_| super::super::damaged(b"vbe"))?;
+            let plate = Plate::new(&stay.plate).map_err(|_| damaged(b"vbe"))?;
             // Empty: it was told at its newest entry.
             let visits = self.visits(&mut chains, account, &plate, Some((stay.garage, number)))?;
             if !visits.is_empty() {
@@ -373,21 +375,25 @@ impl Search<'_> {
         plate: &Plate,
         only: Option<(u32, Number)>,
     ) -> Result<Vec<Visited>, StoreError> {
-        let mut chain = PlateHeads::read(self.store, Head::of(plate))?;
-        let mut visits = Vec::new();
-        while chain != 0 {
+        let newest = link(ChainHeads::<Number>::read(self.store, PlateChain::of(plate))?);
+        let chain = walk(newest, |number| {
             self.look_at = self.look_at.saturating_sub(1);
-            let Some(entry) = reader.entry(chain)? else { break };
+            let entry = reader.entry(number)?;
+            let before = entry.as_ref().and_then(|entry| link(entry.before_of_plate));
+            Ok((entry, before))
+        });
+        let mut visits = Vec::new();
+        for found in chain {
+            let (number, Some(entry)) = found? else { break };
             let is_of = |stay: &Stay| {
                 *stay.plate == *plate.as_str() && only.is_none_or(|(garage, _)| garage == stay.garage)
             };
             if let Some(stay) = stay_of(&entry, account).filter(is_of) {
-                if visits.is_empty() && only.is_some_and(|(_, newest)| newest != chain) {
+                if visits.is_empty() && only.is_some_and(|(_, newest)| newest != number) {
                     break;
                 }
-                visits.push((chain, stay, entry.position));
+                visits.push((number, stay, entry.position));
             }
-            chain = entry.before_of_plate;
         }
         Ok(visits)
     }
@@ -438,12 +444,11 @@ fn unregistered(visits: &[Visited]) -> Noted {
 }
 
 fn read(key: &[u8], value: &[u8]) -> Result<Noted, StoreError> {
-    let damaged = || super::super::damaged(key);
     let code = key.get(3).and_then(|code| Code::ALL.into_iter().find(|its| *its as u8 == *code));
-    let garage = u32::from_be_bytes(sized(key.get(4..PLATE_AT).unwrap_or_default())?);
-    let plate = std::str::from_utf8(&key[PLATE_AT..]).map_err(|_| damaged())?;
+    let garage = u32::from_be_bytes(sized(key, 4..PLATE_AT)?);
+    let plate = std::str::from_utf8(&key[PLATE_AT..]).map_err(|_| damaged(key))?;
     Ok(Noted {
-        code: code.ok_or_else(damaged)?,
+        code: code.ok_or_else(|| damaged(key))?,
         garage,
         plate: (!plate.is_empty()).then(|| plate.to_owned()),
         anomaly: decode(key, value)?,

@@ -12,9 +12,9 @@
 //! | `vba` + account (u32) | an [`AccountBook`] |
 //! | `vbm` + account (u32) + year (i16) + month (u8) | a [`MonthBook`] |
 
-use super::super::pages::{Head, Passage, longer_as_token};
-use super::super::{damaged, decode, encode};
-use super::Cover;
+use super::super::chains::ChainLink;
+use super::super::codec::{damaged, encode, key_u32, key_u64, read, sized};
+use super::super::pages::{Cover, Passage, longer_as_token};
 use crate::parking::statement::Month;
 use crate::parking::tariff::{Money, VatRate};
 use crate::store::{Store, StoreError, VALUE_MAX};
@@ -25,6 +25,15 @@ pub const IN_A_PAGE: u64 = 64;
 
 /// The number of an entry: 64 times its page, and its place there from 1. 0 for none.
 pub type Number = u64;
+
+impl ChainLink for Number {
+    const PREFIX: &'static [u8] = b"vbi";
+}
+
+/// A number that an entry or a head names; `None` for 0.
+pub fn link(number: Number) -> Option<Number> {
+    (number != 0).then_some(number)
+}
 
 /// One line of the books of money.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,6 +138,16 @@ impl Terms {
 }
 
 impl Entry {
+    /// Whether its plate may be forgotten: it has a price, or nothing is to be had from it any more.
+    pub fn is_done(&self) -> bool {
+        match &self.what {
+            What::Stay(stay) => {
+                self.settled_by != 0 || !matches!(stay.terms, Terms::Pending | Terms::Held(_))
+            }
+            What::Void { .. } | What::Credit { .. } => false, // they name no plate
+        }
+    }
+
     /// What it adds to what the account owes: negative for what is given back; none when it has no price.
     pub fn money(&self) -> Option<(Money, Option<VatRate>)> {
         match &self.what {
@@ -202,12 +221,11 @@ fn size(value: &impl Serialize) -> usize {
 }
 
 pub fn page_key(page: u64) -> Vec<u8> {
-    [b"vbe", &page.to_be_bytes()[..]].concat()
+    key_u64(b"vbe", page)
 }
 
 pub fn read_page(store: &Store, page: u64) -> Result<Vec<Entry>, StoreError> {
-    let key = page_key(page);
-    store.get(&key)?.map_or(Ok(Vec::new()), |value| decode(&key, &value))
+    Ok(read(store, &page_key(page))?.unwrap_or_default())
 }
 
 pub fn encode_page(entries: &[Entry]) -> Vec<u8> {
@@ -217,7 +235,7 @@ pub fn encode_page(entries: &[Entry]) -> Vec<u8> {
 }
 
 pub fn account_key(account: u32) -> Vec<u8> {
-    [b"vba", &account.to_be_bytes()[..]].concat()
+    key_u32(b"vba", account)
 }
 
 pub fn month_key(account: u32, month: Month) -> Vec<u8> {
@@ -227,71 +245,13 @@ pub fn month_key(account: u32, month: Month) -> Vec<u8> {
 
 /// The account and month of a key that [`month_key`] made.
 pub fn of_month_key(key: &[u8]) -> Result<(u32, Month), StoreError> {
-    let place: [u8; 7] = super::super::sized(key.get(3..).unwrap_or_default())?;
-    let [a, b, c, d, century, year, month] = place;
+    let [century, year, month] = sized(key, 7..key.len())?;
     let month = Month::new(i16::from_be_bytes([century, year]), month as i8);
-    Ok((u32::from_be_bytes([a, b, c, d]), month.map_err(|_| damaged(key))?))
+    Ok((u32::from_be_bytes(sized(key, 3..7)?), month.map_err(|_| damaged(key))?))
 }
 
 pub fn read_month(store: &Store, account: u32, month: Month) -> Result<Option<MonthBook>, StoreError> {
-    let key = month_key(account, month);
-    store.get(&key)?.map(|value| decode(&key, &value)).transpose()
-}
-
-const HEADS_IN_A_PAGE: usize = 512;
-/// How many keys the heads take.
-pub const HEAD_PAGES: usize = super::super::pages::HEADS / HEADS_IN_A_PAGE;
-
-/// The newest entry of each chain of plates.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PlateHeads(Vec<Number>);
-
-impl Default for PlateHeads {
-    fn default() -> PlateHeads {
-        PlateHeads(vec![0; super::super::pages::HEADS])
-    }
-}
-
-fn heads_key(page: u16) -> Vec<u8> {
-    [b"vbi", &page.to_be_bytes()[..]].concat()
-}
-
-impl PlateHeads {
-    pub fn load(store: &Store) -> Result<PlateHeads, StoreError> {
-        let mut heads = PlateHeads::default();
-        for entry in store.range(b"vbi", b"vbj") {
-            let (key, value) = entry?;
-            let page = u16::from_be_bytes(super::super::sized(&key[3..])?);
-            let of_page: Vec<Number> = decode(&key, &value)?;
-            match heads.0.chunks_exact_mut(HEADS_IN_A_PAGE).nth(usize::from(page)) {
-                Some(place) if of_page.len() == place.len() => place.copy_from_slice(&of_page),
-                _ => return Err(damaged(&key)),
-            }
-        }
-        Ok(heads)
-    }
-
-    pub fn get(&self, head: Head) -> Number {
-        self.0[head.index()]
-    }
-
-    pub fn set(&mut self, head: Head, newest: Number) {
-        self.0[head.index()] = newest;
-    }
-
-    /// A page of heads as a key and a value.
-    pub fn entry(&self, page: u16) -> (Vec<u8>, Vec<u8>) {
-        let from = usize::from(page) * HEADS_IN_A_PAGE;
-        (heads_key(page), encode(&&self.0[from..from + HEADS_IN_A_PAGE]))
-    }
-
-    /// The head of one plate as it was written last.
-    pub fn read(store: &Store, head: Head) -> Result<Number, StoreError> {
-        let key = heads_key(head.page());
-        let Some(value) = store.get(&key)? else { return Ok(0) };
-        let of_page: Vec<Number> = decode(&key, &value)?;
-        of_page.get(head.index() % HEADS_IN_A_PAGE).copied().ok_or_else(|| damaged(&key))
-    }
+    read(store, &month_key(account, month))
 }
 
 #[cfg(test)]

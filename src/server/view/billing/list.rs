@@ -4,9 +4,11 @@
 //! **Kept by.** A cursor is the number of an entry. A list reads one plate's chain, one month of one account, or all entries from
 //! the newest on; of the last it looks at [`LOOK_AT`] at most before it gives what it has, with a cursor to go on from.
 
-use super::super::at_one_position;
-use super::super::pages::{Head, is_token};
-use super::entries::{self, Entry, MonthBook, Number, PlateHeads, Terms, What, place};
+use super::super::chains::{ChainHeads, PlateChain, walk};
+use super::super::codec::{LastPage, damaged, read_range, u32_from, u64_from};
+use super::super::pages::is_token;
+use super::super::written::at_one_position;
+use super::entries::{self, Entry, MonthBook, Number, Terms, What, link, place};
 use crate::parking::Plate;
 use crate::parking::statement::Month;
 use crate::parking::tariff::{Money, VatRate};
@@ -51,20 +53,17 @@ pub struct List {
 /// Reads entries; the page that was read last stays.
 pub struct Reader<'a> {
     store: &'a Store,
-    read: Option<(u64, Vec<Entry>)>,
+    last_read: LastPage<u64, Entry>,
 }
 
 impl<'a> Reader<'a> {
     pub fn new(store: &'a Store) -> Reader<'a> {
-        Reader { store, read: None }
+        Reader { store, last_read: LastPage::default() }
     }
 
     /// The entries of one page; none when there is no such page.
     pub fn page(&mut self, page: u64) -> Result<&[Entry], StoreError> {
-        if self.read.as_ref().is_none_or(|(read, _)| *read != page) {
-            self.read = Some((page, entries::read_page(self.store, page)?));
-        }
-        Ok(&self.read.as_ref().expect("it was just read").1)
+        self.last_read.get(page, || entries::read_page(self.store, page))
     }
 
     pub fn entry(&mut self, number: Number) -> Result<Option<Entry>, StoreError> {
@@ -77,8 +76,7 @@ impl<'a> Reader<'a> {
 
     /// An entry that another one names.
     pub fn known(&mut self, number: Number) -> Result<Entry, StoreError> {
-        let damaged = || super::super::damaged(&entries::page_key(place(number).0));
-        self.entry(number)?.ok_or_else(damaged)
+        self.entry(number)?.ok_or_else(|| damaged(&entries::page_key(place(number).0)))
     }
 
     /// An entry with the charge that it is about.
@@ -98,10 +96,7 @@ impl<'a> Reader<'a> {
         let page = match number.map(place) {
             Some((_, slot @ 1..)) => return Ok(number.filter(|_| slot > 0).map(|number| number - 1)),
             Some((page, _)) => page.checked_sub(1),
-            None => {
-                let last = self.store.last(b"vbe", b"vbf")?;
-                last.map(|(key, _)| Ok(u64::from_be_bytes(super::super::sized(&key[3..])?))).transpose()?
-            }
+            None => self.store.last(b"vbe", b"vbf")?.map(|(key, _)| u64_from(&key, 3)).transpose()?,
         };
         let Some(page) = page else { return Ok(None) };
         let entries = self.page(page)?.len();
@@ -125,37 +120,37 @@ fn list_now(store: &Store, wanted: &Wanted) -> Result<List, StoreError> {
             && wanted.account.is_none_or(|account| account == listed.entry.account)
             && wanted.month.is_none_or(|month| month == listed.entry.month)
     };
-    let mut looked_at = 0;
     let of_month = wanted.account.zip(wanted.month).filter(|_| wanted.plate.is_none());
-    let mut next = match (&wanted.plate, of_month, wanted.after) {
-        (Some(plate), _, None) => PlateHeads::read(store, Head::of(plate))?,
-        (Some(_), _, Some(after)) => reader.entry(after)?.map_or(0, |entry| entry.before_of_plate),
+    let newest = match (&wanted.plate, of_month, wanted.after) {
+        (Some(plate), _, None) => link(ChainHeads::<Number>::read(store, PlateChain::of(plate))?),
+        (Some(_), _, Some(after)) => reader.entry(after)?.and_then(|entry| link(entry.before_of_plate)),
         (None, Some((account, month)), None) => {
-            entries::read_month(store, account, month)?.map_or(0, |book| book.last)
+            entries::read_month(store, account, month)?.and_then(|book| link(book.last))
         }
-        (None, Some(_), Some(after)) => reader.entry(after)?.map_or(0, |entry| entry.before_in_month),
-        (None, None, after) => reader.before(after)?.unwrap_or(0),
+        (None, Some(_), Some(after)) => reader.entry(after)?.and_then(|entry| link(entry.before_in_month)),
+        (None, None, after) => reader.before(after)?,
     };
-    let mut last = 0;
-    while next != 0 {
+    let chain = walk(newest, |number| {
+        let Some(entry) = reader.entry(number)? else { return Ok((None, None)) };
+        let before = match (&wanted.plate, of_month) {
+            (Some(_), _) => link(entry.before_of_plate),
+            (None, Some(_)) => link(entry.before_in_month),
+            (None, None) => reader.before(Some(number))?,
+        };
+        Ok((Some(reader.listed(number, entry)?), before))
+    });
+    let mut last = None;
+    for (looked_at, found) in chain.enumerate() {
+        let (number, Some(listed)) = found? else { break };
         if looked_at == LOOK_AT || list.entries.len() == wanted.limit {
-            // Is there any more that is wanted? Whoever asks again finds out.
-            list.next = Some(last);
+            // Whether there is any more that is wanted shows when somebody asks for it.
+            list.next = last;
             break;
         }
-        looked_at += 1;
-        last = next;
-        let Some(entry) = reader.entry(next)? else { break };
-        let before_it = match (&wanted.plate, of_month) {
-            (Some(_), _) => entry.before_of_plate,
-            (None, Some(_)) => entry.before_in_month,
-            (None, None) => reader.before(Some(next))?.unwrap_or(0),
-        };
-        let listed = reader.listed(next, entry)?;
+        last = Some(number);
         if matches(&listed) {
             list.entries.push(listed);
         }
-        next = before_it;
     }
     Ok(list)
 }
@@ -184,7 +179,7 @@ pub const FORGOTTEN_AT_ONCE: u64 = 256;
 pub fn to_forget(store: &Store, from: Number, before: Month) -> Result<Option<(Number, Number)>, StoreError> {
     let names = |entry: &Entry| {
         entry.month < before
-            && super::forget::is_done(entry)
+            && entry.is_done()
             && matches!(&entry.what, What::Stay(stay) if !is_token(&stay.plate))
     };
     stretch(store, from, FORGOTTEN_AT_ONCE, names)
@@ -198,10 +193,9 @@ fn stretch(
     wanted: impl Fn(&Entry) -> bool,
 ) -> Result<Option<(Number, Number)>, StoreError> {
     let (page, _) = place(from.max(1));
-    for entry in store.range(&entries::page_key(page), b"vbf") {
-        let (key, value) = entry?;
-        let page = u64::from_be_bytes(super::super::sized(&key[3..])?);
-        let found: Vec<Entry> = super::super::decode(&key, &value)?;
+    for entry in read_range::<Vec<Entry>>(store, &entries::page_key(page), b"vbf") {
+        let (key, found) = entry?;
+        let page = u64_from(&key, 3)?;
         for (slot, entry) in found.iter().enumerate() {
             let number = entries::number(page, slot);
             if number >= from && wanted(entry) {
@@ -218,9 +212,8 @@ pub fn check_sums(store: &Store, wrong: &mut dyn FnMut(String, String)) -> Resul
     let mut months: BTreeMap<(u32, Month), (u64, Sums)> = BTreeMap::new();
     let mut garages: BTreeMap<u32, BTreeMap<&'static str, i128>> = BTreeMap::new();
     let mut reader = Reader::new(store);
-    for entry in store.range(b"vbe", b"vbf") {
-        let (key, value) = entry?;
-        let page: Vec<Entry> = super::super::decode(&key, &value)?;
+    for entry in read_range::<Vec<Entry>>(store, b"vbe", b"vbf") {
+        let (key, page) = entry?;
         for entry in page {
             let (count, sums) = months.entry((entry.account, entry.month)).or_default();
             *count += 1;
@@ -231,16 +224,15 @@ pub fn check_sums(store: &Store, wrong: &mut dyn FnMut(String, String)) -> Resul
                 What::Stay(stay) => stay.garage,
                 What::Void { of, .. } | What::Credit { of, .. } => match reader.known(*of)?.what {
                     What::Stay(stay) => stay.garage,
-                    _ => return Err(super::super::damaged(&key)),
+                    _ => return Err(damaged(&key)),
                 },
             };
             *garages.entry(garage).or_default().entry(code).or_default() += minor;
         }
     }
-    for entry in store.range(b"vbm", b"vbn") {
-        let (key, value) = entry?;
+    for entry in read_range::<MonthBook>(store, b"vbm", b"vbn") {
+        let (key, book) = entry?;
         let (account, month) = entries::of_month_key(&key)?;
-        let book: MonthBook = super::super::decode(&key, &value)?;
         let kept: Sums = book
             .totals
             .iter()
@@ -255,10 +247,9 @@ pub fn check_sums(store: &Store, wrong: &mut dyn FnMut(String, String)) -> Resul
     for (account, month) in months.into_keys() {
         wrong(format!("the sums of account number {account} for {month}"), "they are missing".into());
     }
-    for entry in store.range(b"vbg", b"vbh") {
-        let (key, value) = entry?;
-        let garage = u32::from_be_bytes(super::super::sized(&key[3..])?);
-        let taken: Vec<Money> = super::super::decode(&key, &value)?;
+    for entry in read_range::<Vec<Money>>(store, b"vbg", b"vbh") {
+        let (key, taken) = entry?;
+        let garage = u32_from(&key, 3)?;
         let kept: BTreeMap<&'static str, i128> =
             taken.iter().map(|money| (money.currency.code(), i128::from(money.amount.minor()))).collect();
         if garages.remove(&garage).unwrap_or_default() != kept {

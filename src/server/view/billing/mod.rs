@@ -17,31 +17,28 @@
 pub mod anomalies;
 mod changes;
 pub mod entries;
-mod forget;
 pub mod list;
-mod orders;
 mod shown;
 pub mod terms;
 #[cfg(test)]
 mod tests;
 
 pub use changes::BillingChanges;
-pub(super) use orders::check_reason;
-pub use orders::{Found, NoOrder};
 pub use shown::ShownBooks;
 
-use super::pages::{Head, Passage};
+use super::chains::{ChainHeads, PlateChain, walk};
+use super::codec::{damaged, encode, key_u32, read_range, u32_from, u64_from};
+use super::pages::{Cover, Passage};
 use crate::parking::Plate;
 use crate::parking::statement::Month;
 use crate::parking::tariff::{Amount, Money};
 use crate::server::ledger::Ledger;
-use crate::store::{Store, StoreError};
+use crate::store::{Batch, Store, StoreError};
 use anomalies::Code;
-use entries::{AccountBook, Entry, Held, Number, PlateHeads, Stay, Terms, VoidedBecause, What};
+use entries::{AccountBook, Entry, Held, Number, Stay, Terms, VoidedBecause, What, link};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::{Offset, TimeZone};
-use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::ops::Deref;
 use terms::InForce;
@@ -54,16 +51,6 @@ pub const CLOCKS_DIFFER_MS: i64 = 5 * 60 * 1000;
 pub const UNREGISTERED: &str = "unregistered";
 /// How many writes a closed stay may add: its account, its month, an anomaly.
 pub const WRITES_OF_A_STAY: usize = 3;
-/// Whether a contract covers a stay; decided when it begins.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Cover {
-    #[default]
-    None,
-    /// By number.
-    Contract(u32),
-    /// There is one, and as many of its cars as it allows are inside already.
-    OneTooMany(u32),
-}
 
 /// The garage of a stay.
 #[derive(Debug, Clone, Copy)]
@@ -91,7 +78,7 @@ pub struct Billing {
     tail: Vec<Entry>,
     tail_page: u64,
     tail_bytes: usize,
-    heads: PlateHeads,
+    heads: ChainHeads<Number>,
     /// How many covered cars of each contract are inside.
     inside: HashMap<u32, u32>,
 }
@@ -106,22 +93,21 @@ impl Deref for Billing {
 impl Billing {
     pub fn load(store: &Store, ledger: &Ledger) -> Result<Billing, StoreError> {
         let shown = ShownBooks::of(InForce::load(store, ledger)?);
-        let mut billing = Billing { shown, heads: PlateHeads::load(store)?, ..Billing::default() };
-        for (expected, entry) in (0u32..).zip(store.range(b"vba", b"vbb")) {
-            let (key, value) = entry?;
-            if key[3..] != expected.to_be_bytes() {
-                return Err(super::damaged(&key));
+        let mut billing = Billing { shown, heads: ChainHeads::load(store)?, ..Billing::default() };
+        for (expected, entry) in (0u32..).zip(read_range(store, b"vba", b"vbb")) {
+            let (key, account) = entry?;
+            if u32_from(&key, 3)? != expected {
+                return Err(damaged(&key));
             }
-            billing.shown.add_account(super::decode(&key, &value)?);
+            billing.shown.add_account(account);
         }
-        for entry in store.range(b"vbg", b"vbh") {
-            let (key, value) = entry?;
-            let garage = u32::from_be_bytes(super::sized(&key[3..])?);
-            billing.shown.put_taken(garage, super::decode(&key, &value)?);
+        for entry in read_range(store, b"vbg", b"vbh") {
+            let (key, taken) = entry?;
+            billing.shown.put_taken(u32_from(&key, 3)?, taken);
         }
         if let Some((key, value)) = store.last(b"vbe", b"vbf")? {
-            billing.tail_page = u64::from_be_bytes(super::sized(&key[3..])?);
-            billing.tail = super::decode(&key, &value)?;
+            billing.tail_page = u64_from(&key, 3)?;
+            billing.tail = super::codec::decode(&key, &value)?;
             billing.tail_bytes = billing.tail.iter().map(Entry::reserve).sum();
         }
         Ok(billing)
@@ -256,7 +242,8 @@ impl Billing {
         exit: Passage,
         changes: &mut BillingChanges,
     ) -> Result<(), StoreError> {
-        let same = |stay: &Stay| stay.garage == garage && stay.exit == exit;
+        let same =
+            |entry: &Entry, stay: &Stay| entry.settled_by == 0 && stay.garage == garage && stay.exit == exit;
         match self.find(plate, same, changes)? {
             Some((number, entry)) => {
                 self.take_back(position, number, &entry, VoidedBecause::StayChanged, changes).map(drop)
@@ -265,26 +252,39 @@ impl Billing {
         }
     }
 
-    /// The newest entry of a stay of this plate that nothing has settled.
+    /// The chain of a plate, newest first. Entries of other plates with the same hash are in it, too.
+    fn chain<'a>(
+        &'a self,
+        plate: &Plate,
+        changes: &'a mut BillingChanges,
+    ) -> impl Iterator<Item = Result<(Number, Entry), StoreError>> + use<'a> {
+        walk(link(self.heads.get(PlateChain::of(plate))), move |number| {
+            let entry = self.entry(number, changes)?;
+            let before = link(entry.before_of_plate);
+            Ok((entry, before))
+        })
+    }
+
+    /// The entries of stays of a plate, newest first.
+    pub fn stays_of<'a>(
+        &'a self,
+        plate: &'a Plate,
+        changes: &'a mut BillingChanges,
+    ) -> impl Iterator<Item = Result<(Number, Entry), StoreError>> + use<'a> {
+        let is_of = |entry: &Entry| matches!(&entry.what, What::Stay(stay) if *stay.plate == *plate.as_str());
+        self.chain(plate, changes).filter(move |found| found.as_ref().map_or(true, |(_, entry)| is_of(entry)))
+    }
+
+    /// The newest entry of a stay of this plate that is wanted.
     pub fn find(
         &self,
         plate: &Plate,
-        wanted: impl Fn(&Stay) -> bool,
+        wanted: impl Fn(&Entry, &Stay) -> bool,
         changes: &mut BillingChanges,
     ) -> Result<Option<(Number, Entry)>, StoreError> {
-        let mut next = self.heads.get(Head::of(plate));
-        while next != 0 {
-            let entry = self.entry(next, changes)?;
-            if let What::Stay(stay) = &entry.what
-                && entry.settled_by == 0
-                && *stay.plate == *plate.as_str()
-                && wanted(stay)
-            {
-                return Ok(Some((next, entry)));
-            }
-            next = entry.before_of_plate;
-        }
-        Ok(None)
+        let is_wanted = |entry: &Entry| matches!(&entry.what, What::Stay(stay) if wanted(entry, stay));
+        let mut stays = self.stays_of(plate, changes);
+        stays.find(|found| found.as_ref().map_or(true, |(_, entry)| is_wanted(entry))).transpose()
     }
 
     /// Takes back what is left of a charge, or ends a stay that has no price: one more entry, whose number this gives.
@@ -336,15 +336,17 @@ impl Billing {
         plate: &Plate,
         changes: &mut BillingChanges,
     ) -> Result<Amount, StoreError> {
-        let (mut left, mut next) = (money.amount, self.heads.get(Head::of(plate)));
-        while next > number {
-            let entry = self.entry(next, changes)?;
+        let mut left = money.amount;
+        for found in self.chain(plate, changes) {
+            let (later, entry) = found?;
+            if later <= number {
+                break;
+            }
             if let What::Credit { of, money, .. } = entry.what
                 && of == number
             {
                 left = left.saturating_add(money.amount);
             }
-            next = entry.before_of_plate;
         }
         Ok(left)
     }
@@ -403,6 +405,28 @@ impl Billing {
         changes.taken.insert(garage);
     }
 
+    /// Puts everything that changed into `batch`; it is changed no more.
+    pub fn save(&self, changes: &mut BillingChanges, batch: &mut Batch) {
+        for account in std::mem::take(&mut changes.accounts) {
+            let book = self.account_book(account).expect("an account that changed is known");
+            batch.put(entries::account_key(account), encode(book));
+        }
+        for garage in std::mem::take(&mut changes.taken) {
+            batch.put(key_u32(b"vbg", garage), encode(&self.taken(garage)));
+        }
+        for page in std::mem::take(&mut changes.heads) {
+            let (key, value) = self.heads.entry(page);
+            batch.put(key, value);
+        }
+        if std::mem::take(&mut changes.tail) {
+            batch.put(entries::page_key(self.tail_page), entries::encode_page(&self.tail));
+        }
+        for page in std::mem::take(&mut changes.in_force) {
+            self.in_force.save(page, batch);
+        }
+        changes.save_pages(batch);
+    }
+
     /// One past the number of the newest entry.
     pub fn end(&self) -> Number {
         entries::number(self.tail_page, self.tail.len())
@@ -443,9 +467,9 @@ impl Billing {
         what: What,
         changes: &mut BillingChanges,
     ) -> Result<Number, StoreError> {
-        let head = Head::of(plate);
+        let chain = PlateChain::of(plate);
         let before_in_month = changes.month_mut(account, month)?.last;
-        let before_of_plate = self.heads.get(head);
+        let before_of_plate = self.heads.get(chain);
         let entry = Entry { position, account, month, before_in_month, before_of_plate, settled_by: 0, what };
         let money = entry.money();
         let number = self.push(entry, changes);
@@ -465,8 +489,8 @@ impl Billing {
         if is_first {
             changes.accounts.insert(account);
         }
-        self.heads.set(head, number);
-        changes.heads.insert(head.page());
+        self.heads.set(chain, number);
+        changes.heads.insert(chain.head_page());
         Ok(number)
     }
 
@@ -490,7 +514,7 @@ impl Billing {
     }
 
     /// Lets a token stand for the plate of a stay's entry.
-    fn put_token(
+    pub fn put_token(
         &mut self,
         number: Number,
         token: &str,
@@ -514,16 +538,16 @@ impl Billing {
         } else {
             changes.page_mut(page)?.get_mut(place)
         };
-        entry.ok_or_else(|| super::damaged(&entries::page_key(page)))
+        entry.ok_or_else(|| damaged(&entries::page_key(page)))
     }
 
     /// An entry as it is now, written or not.
     pub fn entry(&self, number: Number, changes: &mut BillingChanges) -> Result<Entry, StoreError> {
         let (page, _) = entries::place(number);
-        self.entry_if_any(number, changes)?.ok_or_else(|| super::damaged(&entries::page_key(page)))
+        self.entry_if_any(number, changes)?.ok_or_else(|| damaged(&entries::page_key(page)))
     }
 
-    fn entry_if_any(
+    pub fn entry_if_any(
         &self,
         number: Number,
         changes: &mut BillingChanges,
@@ -544,12 +568,12 @@ impl Billing {
 fn stay_of(entry: &Entry) -> Result<&Stay, StoreError> {
     match &entry.what {
         What::Stay(stay) => Ok(stay),
-        _ => Err(super::damaged(b"vbe")),
+        _ => Err(damaged(b"vbe")),
     }
 }
 
-fn stored_plate(plate: &str) -> Result<Plate, StoreError> {
-    Plate::stored(plate).map_err(|_| super::damaged(b"vbe"))
+pub(super) fn stored_plate(plate: &str) -> Result<Plate, StoreError> {
+    Plate::stored(plate).map_err(|_| damaged(b"vbe"))
 }
 
 fn negative(amount: Amount) -> Amount {
@@ -561,7 +585,7 @@ pub(super) fn timestamp(passage: Passage) -> Option<Timestamp> {
 }
 
 /// The local date of a passage: in a tariff's zone, else as its source wrote it.
-fn date(passage: Passage, zone: Option<&TimeZone>) -> Date {
+pub(super) fn date(passage: Passage, zone: Option<&TimeZone>) -> Date {
     let Some(timestamp) = timestamp(passage) else { return Date::default() };
     match zone {
         Some(zone) => zone.to_datetime(timestamp).date(),

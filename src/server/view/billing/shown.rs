@@ -1,9 +1,9 @@
 //! What of the books of money is in memory and is shown to readers; see [`super::super::snapshot`].
 
+use super::super::shared_map::SharedMap;
 use super::entries::AccountBook;
 use super::terms::InForce;
 use crate::parking::tariff::Money;
-use crate::server::view::shared::SharedMap;
 use std::sync::Arc;
 
 /// See the module.

@@ -7,8 +7,8 @@
 //! | --- | --- |
 //! | `vbo` + n (u32) | the positions (u64) of commands `500 n` to `500 n + 499` of these, in order |
 
-use super::super::shared::SharedMap;
-use super::super::{damaged, decode, encode};
+use super::super::codec::{damaged, encode, key_u32, read_range};
+use super::super::shared_map::SharedMap;
 use super::entries::By;
 use crate::messaging::Digest;
 use crate::parking::Plate;
@@ -238,9 +238,8 @@ impl InForce {
 
     pub fn load(store: &Store, ledger: &Ledger) -> Result<InForce, StoreError> {
         let mut in_force = InForce::default();
-        for entry in store.range(b"vbo", b"vbp") {
-            let (key, value) = entry?;
-            let positions: Vec<u64> = decode(&key, &value)?;
+        for entry in read_range::<Vec<u64>>(store, b"vbo", b"vbp") {
+            let (key, positions) = entry?;
             for position in positions {
                 let command = match ledger.record_at(position)? {
                     Some(Record::Command { command, .. }) => command,
@@ -263,9 +262,8 @@ impl InForce {
 
     /// Puts a page of positions into `batch`.
     pub fn save(&self, page: u32, batch: &mut Batch) {
-        let key = [b"vbo", &page.to_be_bytes()[..]].concat();
         let from = page as usize * POSITIONS_IN_A_PAGE;
         let to = self.positions.len().min(from + POSITIONS_IN_A_PAGE);
-        batch.put(key, encode(&&self.positions[from..to]));
+        batch.put(key_u32(b"vbo", page), encode(&&self.positions[from..to]));
     }
 }

@@ -11,7 +11,7 @@ use crate::server::folding::{Signal, fold_until_stopped, open_view};
 use crate::server::ledger::Ledger;
 use crate::server::reckoning::{ChargeLine, Reckoner};
 use crate::server::view::tests::{apply, event, page_after, world};
-use crate::server::view::{Changes, JudgeError, Step, View};
+use crate::server::view::{Changes, JudgeError, View, catch_up};
 use crate::store::simulated::Disk;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -80,11 +80,7 @@ impl World {
     }
 
     fn fold(&mut self) {
-        for record in self.ledger.records(self.view.position + 1) {
-            let (position, record) = record.unwrap();
-            let step = Step::read(&self.ledger, position, record).unwrap();
-            self.view.apply(&self.ledger, step, &mut self.changes).unwrap();
-        }
+        catch_up(&mut self.view, &self.ledger, u64::MAX, &mut self.changes, |_| {}).unwrap();
     }
 
     fn save(&mut self) {

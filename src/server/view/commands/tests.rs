@@ -1,8 +1,11 @@
 use super::*;
+use crate::messaging::Epoch;
 use crate::messaging::Sequence;
 use crate::messaging::page::{Page, Record as Message, SealedPage};
 use crate::messaging::wire::Request;
-use crate::server::view::{Quarantined, Step};
+use crate::server::view::catch_up;
+use crate::server::view::garages::Quarantined;
+use crate::store::Store;
 use crate::store::simulated::Disk;
 
 const OF_A_NEWER_VERSION: &[u8] = &[9, 1, 2, 3];
@@ -34,11 +37,7 @@ impl World {
     }
 
     fn fold(&mut self) {
-        for record in self.ledger.records(self.view.position + 1) {
-            let (position, record) = record.unwrap();
-            let step = Step::read(&self.ledger, position, record).unwrap();
-            self.view.apply(&self.ledger, step, &mut self.changes).unwrap();
-        }
+        catch_up(&mut self.view, &self.ledger, u64::MAX, &mut self.changes, |_| {}).unwrap();
     }
 
     /// An edge of `site` sends these events as one page of an epoch of its own.
@@ -118,11 +117,7 @@ impl World {
         let mut anew = View::default();
         let scratch = Store::on(Disk::default());
         let mut changes = Changes::on(&scratch);
-        for record in ledger.records(1) {
-            let (position, record) = record.unwrap();
-            let step = Step::read(&ledger, position, record).unwrap();
-            anew.apply(&ledger, step, &mut changes).unwrap();
-        }
+        catch_up(&mut anew, &ledger, u64::MAX, &mut changes, |_| {}).unwrap();
         assert_eq!(anew, self.view);
     }
 }

@@ -1,0 +1,114 @@
+//! The views as a whole: opened, loaded and saved.
+
+use super::base;
+use super::billing::Billing;
+use super::changes::Changes;
+use super::codec::{encode, key_u64, name_in, read_range, u64_from};
+use super::decisions::CommandsView;
+use super::snapshot::Shown;
+use super::state::View;
+use super::stays::Stays;
+use super::written::{KEYS, POSITION, discard, position_value, written_damages, written_position};
+use crate::server::ledger::Ledger;
+use crate::store::{BATCH_MAX, Batch, Store, StoreError};
+
+impl View {
+    /// What was written last; the rest follows by folding. Views of another version, and such that do not read, are
+    /// dropped, to be folded anew.
+    pub fn open(store: &Store, ledger: &Ledger) -> Result<View, StoreError> {
+        let why = match written_position(store)? {
+            Some(_) => match View::load(store, ledger) {
+                Err(error @ StoreError::Damaged { .. }) => error.to_string(),
+                loaded => return loaded,
+            },
+            None if store.range(KEYS.0, KEYS.1).next().is_none() => return View::begin(ledger, store),
+            None => "they are of another version of this program, or were being dropped".to_owned(),
+        };
+        tracing::warn!(
+            why,
+            "the views are dropped and folded anew from the ledger, which holds everything; this takes a moment for each million events, until then answers are behind"
+        );
+        discard(store)?;
+        View::begin(ledger, store)
+    }
+
+    /// The views before anything is applied to them: those of the ledger's base, if it has one, put into `store`; else none.
+    pub fn begin(ledger: &Ledger, store: &Store) -> Result<View, StoreError> {
+        match base::copy_into(ledger.store(), store)? {
+            true => View::load(store, ledger),
+            false => Ok(View::default()),
+        }
+    }
+
+    /// What was written last.
+    pub fn load(store: &Store, ledger: &Ledger) -> Result<View, StoreError> {
+        let shown = Shown::at(written_position(store)?.unwrap_or_default());
+        let mut view = View { shown, ..View::default() };
+        for entry in read_range(store, b"vg", b"vh") {
+            let (key, garage) = entry?;
+            view.put_garage(name_in(&key, 2)?, garage);
+        }
+        for entry in read_range(store, b"vh", b"vi") {
+            let (key, hole) = entry?;
+            view.put_hole(u64_from(&key, 2)?, hole);
+        }
+        view.damages = written_damages(store)?.into_iter().collect();
+        for entry in read_range(store, b"vq", b"vr") {
+            let (key, quarantined) = entry?;
+            view.quarantine.insert(u64_from(&key, 2)?, quarantined);
+        }
+        view.commands = CommandsView::load(store)?;
+        let garages = view.garages.values().map(|garage| garage.stays.number as usize + 1).max();
+        view.billing = Billing::load(store, ledger)?;
+        view.stays = Stays::load(store, garages.unwrap_or_default(), &mut view.billing)?;
+        Ok(view)
+    }
+
+    /// Writes what changed together with the position reached. Durable with the next flush; a crash before folds again.
+    pub fn save(&self, changes: &mut Changes) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        for name in std::mem::take(&mut changes.garages) {
+            let key = [b"vg", name.as_str().as_bytes()].concat();
+            batch.put(key, encode(&self.garages[&name]));
+        }
+        for position in std::mem::take(&mut changes.holes) {
+            let key = key_u64(b"vh", position);
+            batch.put(key, encode(&self.holes()[&position]));
+        }
+        for position in std::mem::take(&mut changes.damages) {
+            let key = key_u64(b"vd", position);
+            batch.put(key, encode(&self.damages[&position]));
+        }
+        for position in std::mem::take(&mut changes.quarantine) {
+            let key = key_u64(b"vq", position);
+            match self.quarantine.get(&position) {
+                Some(waiting) => batch.put(key, encode(waiting)),
+                None => batch.remove(key),
+            }
+        }
+        self.commands.save(&std::mem::take(&mut changes.commands), &mut batch);
+        self.stays.drain(changes, &mut batch)?;
+        self.billing.save(&mut changes.billing, &mut batch);
+        let reached = position_value(self.position);
+        let store = changes.store();
+        if batch.len() < BATCH_MAX {
+            batch.put(POSITION, reached);
+            return store.apply(&batch);
+        }
+        // One step may change more than a batch holds: a page of corrections that re-rate, the pricing of what waited. Until the
+        // last batch is written the views have no position: a crash in between drops them, and they are rebuilt.
+        store.remove(POSITION)?;
+        let mut writes = batch.writes().peekable();
+        while writes.peek().is_some() {
+            let mut part = Batch::default();
+            for (key, value) in writes.by_ref().take(BATCH_MAX) {
+                match value {
+                    Some(value) => part.put(key, value),
+                    None => part.remove(key),
+                }
+            }
+            store.apply(&part)?;
+        }
+        store.put(POSITION, &reached)
+    }
+}

@@ -1,0 +1,54 @@
+//! The views as they are built: what readers see, and what only applying records needs.
+
+use super::billing::Billing;
+use super::changes::Changes;
+use super::garages::Garage;
+use super::snapshot::{Shown, Snapshot};
+use super::stays::Stays;
+use crate::messaging::SiteName;
+use std::ops::{Deref, DerefMut};
+
+/// The state of the fold: what is shown, and what only folding needs.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct View {
+    pub(super) shown: Shown,
+    pub billing: Billing,
+    pub(super) stays: Stays,
+}
+
+impl Deref for View {
+    type Target = Shown;
+    fn deref(&self) -> &Shown {
+        &self.shown
+    }
+}
+
+impl DerefMut for View {
+    fn deref_mut(&mut self) -> &mut Shown {
+        &mut self.shown
+    }
+}
+
+impl View {
+    /// What readers see of it. Nothing is copied but a few pointers.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot { shown: self.shown.clone(), billing: self.billing.shown().clone() }
+    }
+
+    /// A garage that is about to change, and the stays and the books of money of all.
+    pub(super) fn garage_mut(
+        &mut self,
+        site: &SiteName,
+        changes: &mut Changes,
+    ) -> (&mut Garage, &mut Stays, &mut Billing) {
+        if !changes.garages.contains(site) {
+            changes.garages.insert(site.clone());
+        }
+        let View { shown, stays, billing } = self;
+        if !shown.garages.contains_key(site) {
+            let garage = Garage { stays: stays.begin_garage(), ..Garage::default() };
+            shown.put_garage(site.clone(), garage);
+        }
+        (shown.garages.get_mut(site).expect("it is there"), stays, billing)
+    }
+}
