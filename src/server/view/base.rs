@@ -260,9 +260,9 @@ mod tests {
     use super::super::written::{VERSION, discard};
     use super::*;
     use crate::messaging::SiteName;
-    use crate::server::commands::Command;
     use crate::server::folding::{catch_up, open_view};
     use crate::server::ledger::Ledger;
+    use crate::server::record::Command;
     use crate::server::view::View;
 
     const TARIFFS: &str = r#"

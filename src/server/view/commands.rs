@@ -17,8 +17,8 @@ use super::stays::Place as EventPlace;
 use crate::messaging::SiteName;
 use crate::messaging::page::Content;
 use crate::parking::Event;
-use crate::server::commands::{Command, Place};
 use crate::server::ledger::Ledger;
+use crate::server::record::{Command, QuarantinePlace};
 use crate::store::StoreError;
 
 /// What a command does, once it is judged.
@@ -193,7 +193,7 @@ impl View {
     }
 
     /// The events that wait at a place, as bits, and their garage's key.
-    fn waiting(&self, place: Place) -> Result<(SiteName, u64), Refusal> {
+    fn waiting(&self, place: QuarantinePlace) -> Result<(SiteName, u64), Refusal> {
         let page = self.quarantine.get(&place.position);
         // A place behind the end of any page is none.
         let asked = place.index.map_or(u64::MAX, |index| 1u64.checked_shl(index.into()).unwrap_or(0));
@@ -204,7 +204,12 @@ impl View {
     }
 
     /// Those of the waiting events that this program understands now, each with its sequence.
-    fn understood(&self, ledger: &Ledger, place: Place, waiting: u64) -> Result<Change, JudgeError> {
+    fn understood(
+        &self,
+        ledger: &Ledger,
+        place: QuarantinePlace,
+        waiting: u64,
+    ) -> Result<Change, JudgeError> {
         let missing = || Refusal::Unreadable(place);
         let page = ledger.page_at(place.position)?.ok_or_else(missing)?;
         let first = page.page.first.get();

@@ -11,7 +11,7 @@ use crate::messaging::page::Content;
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::tariff::{Amount, Money};
 use crate::parking::{ChargeId, Event, Plate};
-use crate::server::commands::Command;
+use crate::server::record::Command;
 use crate::server::ledger::Ledger;
 use crate::store::StoreError;
 

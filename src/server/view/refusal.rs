@@ -4,7 +4,7 @@ use super::billing::entries::Number;
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::tariff::Money;
 use crate::parking::{ChargeId, EventId};
-use crate::server::commands::{Command, Place};
+use crate::server::record::{Command, QuarantinePlace};
 use crate::store::StoreError;
 
 /// How many visits a correction may look through, back from the newest: a tenth of a second.
@@ -57,11 +57,11 @@ pub enum Refusal {
     #[error(
         "no event waits in quarantine at {0}: it was never set aside, or was released or discarded before; \"server quarantine list\" shows those that wait"
     )]
-    NothingWaits(Place),
+    NothingWaits(QuarantinePlace),
     #[error(
         "what waits at {place} is still not understood: {reason}. It stays in quarantine. A later version of fogpost may know it; \"server quarantine discard\" gives it up"
     )]
-    NotUnderstood { place: Place, reason: String },
+    NotUnderstood { place: QuarantinePlace, reason: String },
     #[error(
         "no edge ever sent under the name {:?}, so that nothing of it can be in conflict; its edge sends under {}",
         .garage.as_str(),
@@ -71,7 +71,7 @@ pub enum Refusal {
     #[error(
         "what waits at {0} cannot be read any more: its record in the ledger is damaged. It was not released; \"server verify\" says more"
     )]
-    Unreadable(Place),
+    Unreadable(QuarantinePlace),
     #[error("a reason needs 1 to {max} bytes, this one has {bytes}", max = Command::REASON_MAX)]
     Reason { bytes: usize },
     #[error("what waits there cannot be applied yet: {0}")]

@@ -18,8 +18,8 @@ use super::stays::{Place, Teller};
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::stay::{self, End, Visit, Way};
 use crate::parking::{ChargeId, EventId, Plate};
-use crate::server::commands::Command;
 use crate::server::ledger::Ledger;
+use crate::server::record::Command;
 use jiff::Timestamp;
 
 const DAY_MS: i64 = 24 * 3_600_000;
