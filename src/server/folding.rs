@@ -6,7 +6,7 @@
 //! needs the view itself is asked of the thread ([`Signal::ask`]), and answered between two steps.
 
 use super::ledger::{Found, Ledger};
-use super::view::{self, Changes, Snapshot, Step, View};
+use super::view::{self, PreparedRecord, Snapshot, View, ViewChanges};
 use crate::store::{Store, StoreError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -158,7 +158,7 @@ pub fn open_view(ledger: &Ledger, store: &Store) -> Result<View, StoreError> {
 }
 
 /// Says what the ledger cannot give any more. The rest is folded as if nothing were.
-fn report(ledger: &Ledger, step: &Step) {
+fn report(ledger: &Ledger, step: &PreparedRecord) {
     let Some((damage, losses)) = step.damage() else { return };
     for loss in losses {
         let garage = ledger.stream(loss.stream).map(|stream| stream.site.to_string()).unwrap_or_default();
@@ -183,7 +183,7 @@ fn report(ledger: &Ledger, step: &Step) {
 
 /// Folds what the ledger has beyond the view, and writes it. For a program that has the directory for itself.
 pub fn catch_up(ledger: &Ledger, store: &Store, view: &mut View) -> Result<(), StoreError> {
-    let mut changes = Changes::on(store);
+    let mut changes = ViewChanges::on(store);
     view::catch_up(view, ledger, u64::MAX, &mut changes, |step| report(ledger, step))?;
     view.save(&mut changes)
 }
@@ -231,7 +231,7 @@ struct Fold<'a> {
     ledger: &'a Ledger,
     signal: &'a Signal,
     view: View,
-    changes: Changes,
+    changes: ViewChanges,
     shown_at: Instant,
     /// What was shown and is still read.
     retired: Vec<Arc<Snapshot>>,
@@ -249,7 +249,7 @@ impl<'a> Fold<'a> {
             ledger,
             signal,
             view,
-            changes: Changes::on(store),
+            changes: ViewChanges::on(store),
             shown_at: now,
             retired: Vec::new(),
             saved_at: now,
@@ -307,7 +307,7 @@ impl<'a> Fold<'a> {
     }
 
     fn step(&mut self, position: u64, found: Found) -> Result<(), StoreError> {
-        let step = Step::read(self.ledger, position, found)?;
+        let step = PreparedRecord::read(self.ledger, position, found)?;
         report(self.ledger, &step);
         if !self.changes.have_room_for(step.writes_at_most()) {
             let _nobody_compares = self.signal.hold_saving();

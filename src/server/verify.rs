@@ -16,7 +16,7 @@ use super::ledger::check::Read;
 use super::ledger::{Ledger, Note};
 use super::opening::{self, OpenedLedger};
 use super::view::billing::list::check_sums;
-use super::view::{self, CatchUpError, Changes, View};
+use super::view::{self, CatchUpError, View, ViewChanges};
 use crate::daemon::{self, DaemonError, EXIT_SETTING};
 use crate::store::copy::{self, Spare};
 use crate::store::directory::{DataDir, DirectoryError, STORE};
@@ -300,8 +300,8 @@ fn check_views(
     let scratch_failed = |error: &dyn fmt::Display| Stopped::Here(VerifyError::Scratch(error.to_string()));
     let anew = scratch::store().map_err(|error| scratch_failed(&error))?;
     let mut rebuilt = View::begin(ledger, &anew).map_err(Stopped::Views)?;
-    let mut changes = Changes::on(&anew);
-    let catch_up = |view: &mut View, changes: &mut Changes, position: u64| {
+    let mut changes = ViewChanges::on(&anew);
+    let catch_up = |view: &mut View, changes: &mut ViewChanges, position: u64| {
         view::catch_up(view, ledger, position, changes, |_| {}).map_err(|error| match error {
             CatchUpError::Ledger(error) => Stopped::Ledger(error),
             CatchUpError::Views(error) => scratch_failed(&error),

@@ -125,7 +125,7 @@ pub fn make(dir: &Path) -> Vec<PathBuf> {
             let sound = Sound {
                 pages: senders.iter().map(|s| (s.site.clone(), s.epoch, s.pages.clone())).collect(),
                 records: ledger.raw_records(1, ledger.position(), usize::MAX).unwrap(),
-                missing: view.holes().values().map(|hole| (hole.last - hole.first + 1) as usize).sum(),
+                missing: view.missing_ranges().values().map(|hole| (hole.last - hole.first + 1) as usize).sum(),
                 occupied: view.garages.iter().map(|(site, g)| (site.clone(), g.occupancy.occupied)).collect(),
             };
             assert!(verify(&ledger, &store).unwrap().clean);
@@ -171,7 +171,7 @@ fn told(books: &Books, sound: &Sound, lost: &mut Vec<u64>) -> Result<Told, Strin
             tell((named(&page.site), sequence), Some(record.payload.to_vec()))?;
         }
     }
-    for hole in view.holes().values() {
+    for hole in view.missing_ranges().values() {
         for sequence in hole.first..=hole.last {
             tell((named(&hole.garage), sequence), None)?;
         }

@@ -7,7 +7,7 @@
 //! **Not promised.** The newest position: a board may lack what was folded in the last milliseconds.
 
 use super::folding::Signal;
-use super::view::{Garage, Snapshot};
+use super::view::{GarageState, Snapshot};
 use crate::messaging::{LedgerId, SiteName, wire};
 use crate::parking::board::{BoardLine, BoardPart, BoardVersion, OwnLine, PartLine, Since, earlier};
 use crate::parking::{Board, BoardAnswer, BoardQuestion};
@@ -178,7 +178,7 @@ impl Boards {
     }
 }
 
-fn part_line(view: &Snapshot, key: &SiteName, garage: &Garage) -> PartLine {
+fn part_line(view: &Snapshot, key: &SiteName, garage: &GarageState) -> PartLine {
     PartLine {
         name: view.name_of(key).to_string(),
         capacity: garage.capacity,
@@ -187,7 +187,7 @@ fn part_line(view: &Snapshot, key: &SiteName, garage: &Garage) -> PartLine {
     }
 }
 
-fn line(garage: &Garage) -> BoardLine {
+fn line(garage: &GarageState) -> BoardLine {
     BoardLine {
         capacity: garage.capacity,
         occupied: garage.occupancy.occupied,

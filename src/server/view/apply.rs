@@ -1,12 +1,12 @@
 //! Applying the ledger's records to the views, one after the other.
 
-use super::billing::anomalies::Code;
-use super::changes::Changes;
+use super::billing::anomalies::AnomalyCode;
+use super::changes::ViewChanges;
 use super::events::apply_to;
-use super::garages::{Damage, Hole, Quarantined};
+use super::garages::{LedgerDamage, MissingRange, QuarantinedPage};
 use super::state::View;
-use super::stays::Place;
-use super::step::{PageIn, Step, What};
+use super::stays::EventPlace;
+use super::step::{Preparation, PreparedPage, PreparedRecord};
 use crate::server::ledger::{Ledger, Loss};
 use crate::store::StoreError;
 
@@ -34,15 +34,15 @@ pub fn catch_up(
     view: &mut View,
     ledger: &Ledger,
     through: u64,
-    changes: &mut Changes,
-    mut before_each: impl FnMut(&Step),
+    changes: &mut ViewChanges,
+    mut before_each: impl FnMut(&PreparedRecord),
 ) -> Result<(), CatchUpError> {
     for found in ledger.records(view.position + 1) {
         let (position, found) = found.map_err(CatchUpError::Ledger)?;
         if position > through {
             break;
         }
-        let step = Step::read(ledger, position, found).map_err(CatchUpError::Ledger)?;
+        let step = PreparedRecord::read(ledger, position, found).map_err(CatchUpError::Ledger)?;
         before_each(&step);
         if !changes.have_room_for(step.writes_at_most()) {
             view.save(changes).map_err(CatchUpError::Views)?;
@@ -59,38 +59,44 @@ impl View {
     pub fn apply(
         &mut self,
         ledger: &Ledger,
-        step: Step,
-        changes: &mut Changes,
-    ) -> Result<Option<&Quarantined>, StoreError> {
-        let Step { from, position, what } = step;
+        step: PreparedRecord,
+        changes: &mut ViewChanges,
+    ) -> Result<Option<&QuarantinedPage>, StoreError> {
+        let PreparedRecord { from, position, what } = step;
         assert!(
             from <= self.position + 1 && self.position < position,
             "the ledger accounts for every position, in order"
         );
         match what {
-            What::Damaged { damage, losses } => self.apply_damage(ledger, damage, losses, changes),
-            What::Page(page) => self.apply_page(ledger, position, page, changes)?,
-            What::Hole { stream, received_at_ms, first, last, reason } => {
+            Preparation::Damaged { damage, losses } => self.apply_damage(ledger, damage, losses, changes),
+            Preparation::Page(page) => self.apply_page(ledger, position, page, changes)?,
+            Preparation::MissingRange { stream, received_at_ms, first, last, reason } => {
                 let stream = ledger.stream(stream)?;
                 let (garage, received_at_ms) = (self.key_of(&stream.site).clone(), Some(received_at_ms));
-                let hole = Hole { garage, epoch: stream.epoch, first, last, reason, received_at_ms };
-                self.put_hole(position, hole);
-                changes.holes.insert(position);
+                let range = MissingRange { garage, epoch: stream.epoch, first, last, reason, received_at_ms };
+                self.put_missing_range(position, range);
+                changes.missing_ranges.insert(position);
             }
-            What::Capacity { site, capacity } => {
+            Preparation::Capacity { site, capacity } => {
                 let key = self.key_of(&site).clone();
                 let (garage, ..) = self.garage_mut(&key, changes);
                 garage.was_told(&key, capacity);
                 self.garage_changed(&key, position);
             }
-            What::Command(command) => self.apply_command(ledger, position, &command, changes)?,
-            What::Nothing => {}
+            Preparation::Command(command) => self.apply_command(ledger, position, &command, changes)?,
+            Preparation::Nothing => {}
         }
         self.position = position;
         Ok(self.quarantine.get(&position))
     }
 
-    fn apply_damage(&mut self, ledger: &Ledger, damage: Damage, losses: Vec<Loss>, changes: &mut Changes) {
+    fn apply_damage(
+        &mut self,
+        ledger: &Ledger,
+        damage: LedgerDamage,
+        losses: Vec<Loss>,
+        changes: &mut ViewChanges,
+    ) {
         for Loss { position, stream, first, last } in losses {
             let Ok(stream) = ledger.stream(stream) else { continue };
             let garage = self.key_of(&stream.site).clone();
@@ -98,22 +104,23 @@ impl View {
                 "the ledger's record of them, at position {position}, cannot be read any more: {}",
                 damage.reason
             );
-            let hole = Hole { garage, epoch: stream.epoch, first, last, reason, received_at_ms: None };
-            self.put_hole(position, hole);
-            changes.holes.insert(position);
+            let range =
+                MissingRange { garage, epoch: stream.epoch, first, last, reason, received_at_ms: None };
+            self.put_missing_range(position, range);
+            changes.missing_ranges.insert(position);
         }
         changes.damages.insert(damage.last);
-        self.damages.insert(damage.last, damage);
+        self.damages.insert_mut(damage.last, damage);
     }
 
     fn apply_page(
         &mut self,
         ledger: &Ledger,
         position: u64,
-        page: PageIn,
-        changes: &mut Changes,
+        page: PreparedPage,
+        changes: &mut ViewChanges,
     ) -> Result<(), StoreError> {
-        let PageIn { stream: number, received_at_ms, first, clock_set, events } = page;
+        let PreparedPage { stream: number, received_at_ms, first, clock_set, events } = page;
         let stream = ledger.stream(number)?;
         let count = events.len() as u64;
         let key = self.key_of(&stream.site).clone();
@@ -122,12 +129,12 @@ impl View {
         garage.counted(&key, count);
         if !clock_set {
             let number = garage.stays.number;
-            changes.billing.note(Code::ClockNotSet, number, None, received_at_ms, position)?;
+            changes.billing.note(AnomalyCode::ClockNotSet, number, None, received_at_ms, position)?;
         }
         let (mut set_aside, mut reason) = (0u64, None);
         for (index, event) in events.into_iter().enumerate() {
             let place =
-                Place { site: &stream.site, stream: number, sequence: first + index as u64, position };
+                EventPlace { site: &stream.site, stream: number, sequence: first + index as u64, position };
             let applied = match event {
                 Ok(event) => apply_to(&key, garage, (stays, billing), ledger, place, &event, changes)?
                     .map_err(|why| why.to_string()),
@@ -145,8 +152,8 @@ impl View {
         if let Some(reason) = reason {
             let epoch = stream.epoch;
             let quarantined =
-                Quarantined { garage: key, epoch, first, events: set_aside, reason, received_at_ms };
-            self.quarantine.insert(position, quarantined);
+                QuarantinedPage { garage: key, epoch, first, events: set_aside, reason, received_at_ms };
+            self.quarantine.insert_mut(position, quarantined);
             changes.quarantine.insert(position);
         }
         Ok(())

@@ -114,14 +114,14 @@ pub fn walk<P: Copy, T>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::pages::{Address, SLOTS_MAX};
+    use super::super::pages::{SLOTS_MAX, SlotAddress};
     use super::*;
     use crate::store::VALUE_MAX;
 
     #[test]
     fn a_page_of_heads_fits_into_a_value() {
         // A garage for every thousand people of the world, each with ten billion visits.
-        let far = Address { garage: 1 << 20, page: 1 << 27, slot: SLOTS_MAX };
+        let far = SlotAddress { garage: 1 << 20, page: 1 << 27, slot: SLOTS_MAX };
         let heads = ChainHeads(vec![Some(far); CHAINS]);
         assert!(heads.entry(0).1.len() <= VALUE_MAX);
     }

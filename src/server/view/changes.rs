@@ -2,11 +2,11 @@
 
 use super::aged::AgedChanges;
 use super::billing::BillingChanges;
-use super::billing::anomalies::Code;
+use super::billing::anomalies::AnomalyCode;
 use super::chains::HEAD_PAGES;
 use super::codec::{LastPage, damaged, encode};
-use super::decisions::CommandsChanges;
-use super::pages::{self, Address, Change, Passage, Readings, ReadingsOf, Slot};
+use super::decisions::DecisionChanges;
+use super::pages::{self, PageChange, Readings, ReadingsOf, Slot, SlotAddress, StoredPassage};
 use crate::messaging::SiteName;
 use crate::parking::Plate;
 use crate::parking::stay::End;
@@ -18,13 +18,13 @@ const WAITING_MAX: usize = 1 << 15;
 
 /// What changed since the view was last written. Everything in it goes into one batch, with the position reached.
 #[derive(Debug)]
-pub struct Changes {
+pub struct ViewChanges {
     store: Store,
     pub(super) garages: BTreeSet<SiteName>,
-    pub(super) holes: BTreeSet<u64>,
+    pub(super) missing_ranges: BTreeSet<u64>,
     pub(super) damages: BTreeSet<u64>,
     pub(super) quarantine: BTreeSet<u64>,
-    pub(super) commands: CommandsChanges,
+    pub(super) decisions: DecisionChanges,
     pub(super) billing: BillingChanges,
     pub(super) heads: BTreeSet<u16>,
     /// (garage, map).
@@ -41,7 +41,7 @@ pub struct Changes {
 /// What is to happen to a page. It is read when it is written, or when somebody looks into it before.
 #[derive(Debug)]
 enum Pending {
-    Changes(Vec<Change>),
+    Changes(Vec<PageChange>),
     Whole(Vec<Slot>),
 }
 
@@ -49,16 +49,16 @@ fn misfit(garage: u32, page: u32) -> StoreError {
     damaged(&pages::page_key(garage, page))
 }
 
-impl Changes {
+impl ViewChanges {
     /// None yet, to what `store` holds.
-    pub fn on(store: &Store) -> Changes {
-        Changes {
+    pub fn on(store: &Store) -> ViewChanges {
+        ViewChanges {
             store: store.clone(),
             garages: BTreeSet::new(),
-            holes: BTreeSet::new(),
+            missing_ranges: BTreeSet::new(),
             damages: BTreeSet::new(),
             quarantine: BTreeSet::new(),
-            commands: CommandsChanges::default(),
+            decisions: DecisionChanges::default(),
             billing: BillingChanges::on(store),
             heads: BTreeSet::new(),
             maps: BTreeSet::new(),
@@ -74,12 +74,12 @@ impl Changes {
     /// always does: see [`View::save`](super::View::save).
     pub fn have_room_for(&self, more: usize) -> bool {
         let writes = self.garages.len()
-            + self.holes.len()
+            + self.missing_ranges.len()
             + self.damages.len()
             + self.quarantine.len()
             + self.maps.len()
             + self.aged.writes()
-            + self.commands.writes()
+            + self.decisions.writes()
             + self.billing.writes();
         let position = 1;
         self.waiting < WAITING_MAX
@@ -89,31 +89,35 @@ impl Changes {
     /// Something did not add up about a car when it entered or left.
     pub(super) fn note(
         &mut self,
-        code: Code,
+        code: AnomalyCode,
         garage: u32,
         plate: &Plate,
-        passage: Passage,
+        passage: StoredPassage,
     ) -> Result<(), StoreError> {
         self.billing.note(code, garage, Some(plate), passage.at_ms, passage.position)
     }
 
-    pub(super) fn append(&mut self, address: Address, slot: Slot) -> Result<(), StoreError> {
-        self.change(address, Change::Append(slot))
+    pub(super) fn append(&mut self, address: SlotAddress, slot: Slot) -> Result<(), StoreError> {
+        self.change(address, PageChange::Append(slot))
     }
 
-    pub(super) fn end(&mut self, address: Address, end: End<Passage>) -> Result<(), StoreError> {
-        self.change(address, Change::End(address.slot, end))
+    pub(super) fn end(&mut self, address: SlotAddress, end: End<StoredPassage>) -> Result<(), StoreError> {
+        self.change(address, PageChange::End(address.slot, end))
     }
 
-    pub(super) fn forget(&mut self, address: Address, token: &str) -> Result<(), StoreError> {
-        self.change(address, Change::Forget(address.slot, token.into()))
+    pub(super) fn forget(&mut self, address: SlotAddress, token: &str) -> Result<(), StoreError> {
+        self.change(address, PageChange::Forget(address.slot, token.into()))
     }
 
-    pub(super) fn empty(&mut self, address: Address) -> Result<(), StoreError> {
-        self.change(address, Change::Empty(address.slot))
+    pub(super) fn empty(&mut self, address: SlotAddress) -> Result<(), StoreError> {
+        self.change(address, PageChange::Empty(address.slot))
     }
 
-    fn change(&mut self, Address { garage, page, .. }: Address, change: Change) -> Result<(), StoreError> {
+    fn change(
+        &mut self,
+        SlotAddress { garage, page, .. }: SlotAddress,
+        change: PageChange,
+    ) -> Result<(), StoreError> {
         let pending = self.pages.entry((garage, page)).or_insert_with(|| Pending::Changes(Vec::new()));
         match pending {
             Pending::Changes(changes) => {
@@ -129,7 +133,7 @@ impl Changes {
     }
 
     /// A slot as it is now, written or not.
-    pub(super) fn slot(&mut self, address: Address) -> Result<&Slot, StoreError> {
+    pub(super) fn slot(&mut self, address: SlotAddress) -> Result<&Slot, StoreError> {
         let slots = self.slots(address.garage, address.page)?;
         slots.get(usize::from(address.slot)).ok_or_else(|| misfit(address.garage, address.page))
     }

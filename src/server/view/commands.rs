@@ -8,12 +8,12 @@
 //! leaves no trace, and when the fold reaches it. Between the two an event may have come that changes the judgement; then the
 //! command stands in the ledger without effect, and the view remembers why.
 
-use super::changes::Changes;
+use super::changes::ViewChanges;
 use super::decisions::Decommissioned;
-use super::garages::Garage;
+use super::garages::GarageState;
 use super::refusal::{JudgeError, Refusal};
 use super::state::View;
-use super::stays::Place as EventPlace;
+use super::stays::EventPlace;
 use crate::messaging::SiteName;
 use crate::messaging::page::Content;
 use crate::parking::Event;
@@ -23,18 +23,18 @@ use crate::store::StoreError;
 
 /// What a command does, once it is judged.
 #[derive(Debug)]
-struct Effect {
+struct CommandEffect {
     /// The garage's key.
     garage: SiteName,
-    change: Change,
+    change: GarageChange,
 }
 
 #[derive(Debug)]
-enum Change {
+enum GarageChange {
     Called(SiteName),
     Capacity(Option<u32>),
     Decommissioned(bool),
-    Released(Released),
+    Released(ReleasedEvents),
     Discarded {
         position: u64,
         places: u64,
@@ -45,7 +45,7 @@ enum Change {
 
 /// Events of a page in quarantine that act from now on.
 #[derive(Debug)]
-struct Released {
+struct ReleasedEvents {
     /// Of the page.
     position: u64,
     received_at_ms: i64,
@@ -91,7 +91,7 @@ fn subject(command: &Command) -> Subject {
 impl View {
     /// Whether `command` makes sense now. Of the books of money only what is written is seen.
     pub fn judge(&self, ledger: &Ledger, command: &Command) -> Result<(), JudgeError> {
-        let mut written = Changes::on(ledger.store());
+        let mut written = ViewChanges::on(ledger.store());
         match subject(command) {
             Subject::Garages => self.effect(ledger, command).map(drop),
             Subject::Stays => self.judge_repair(ledger, command, &mut written),
@@ -105,7 +105,7 @@ impl View {
         ledger: &Ledger,
         position: u64,
         command: &Command,
-        changes: &mut Changes,
+        changes: &mut ViewChanges,
     ) -> Result<(), StoreError> {
         let applied = match subject(command) {
             Subject::Garages => self.apply_effect(ledger, position, command, changes),
@@ -117,14 +117,14 @@ impl View {
             Err(JudgeError::Store(error)) => Err(error),
             Err(JudgeError::Refused(refusal)) => {
                 tracing::warn!(position, %refusal, "a command has no effect: an event came between its check and its place");
-                self.commands.has_no_effect(position, refusal.to_string(), &mut changes.commands);
+                self.decisions.has_no_effect(position, refusal.to_string(), &mut changes.decisions);
                 Ok(())
             }
         }
     }
 
     /// What a command about garages and their events would do now.
-    fn effect(&self, ledger: &Ledger, command: &Command) -> Result<Effect, JudgeError> {
+    fn effect(&self, ledger: &Ledger, command: &Command) -> Result<CommandEffect, JudgeError> {
         Ok(match command {
             Command::Rename { garage, to } => {
                 let (key, _) = self.known_garage(garage)?;
@@ -136,24 +136,24 @@ impl View {
                     let owner = self.name_of(owner).clone();
                     return Err(Refusal::NameTaken { name: to.clone(), owner }.into());
                 }
-                Effect { garage: key.clone(), change: Change::Called(to.clone()) }
+                CommandEffect { garage: key.clone(), change: GarageChange::Called(to.clone()) }
             }
             Command::Capacity { garage, spaces } => {
                 let (key, known) = self.known_garage(garage)?;
                 let garage = || self.name_of(key).clone();
-                match (known.orders.capacity, *spaces) {
+                match (known.decisions.capacity, *spaces) {
                     (None, None) => return Err(Refusal::NoCapacitySet(garage()).into()),
                     (Some(capacity), Some(new)) if capacity == new => {
                         return Err(Refusal::SameCapacity { garage: garage(), capacity }.into());
                     }
                     _ => {}
                 }
-                Effect { garage: key.clone(), change: Change::Capacity(*spaces) }
+                CommandEffect { garage: key.clone(), change: GarageChange::Capacity(*spaces) }
             }
             Command::Decommission { garage, undo } => {
                 let (key, known) = self.known_garage(garage)?;
                 let garage = self.name_of(key).clone();
-                match &known.orders.decommissioned {
+                match &known.decisions.decommissioned {
                     Some(since) if !undo => {
                         let position = since.position;
                         return Err(Refusal::Decommissioned { garage, position }.into());
@@ -161,18 +161,18 @@ impl View {
                     None if *undo => return Err(Refusal::NotDecommissioned(garage).into()),
                     _ => {}
                 }
-                Effect { garage: key.clone(), change: Change::Decommissioned(!undo) }
+                CommandEffect { garage: key.clone(), change: GarageChange::Decommissioned(!undo) }
             }
             Command::Release { place } => {
                 let (garage, waiting) = self.waiting(*place)?;
-                Effect { garage, change: self.understood(ledger, *place, waiting)? }
+                CommandEffect { garage, change: self.understood(ledger, *place, waiting)? }
             }
             Command::Discard { place, reason } => {
                 if reason.is_empty() || reason.len() > Command::REASON_MAX {
                     return Err(Refusal::Reason { bytes: reason.len() }.into());
                 }
                 let (garage, places) = self.waiting(*place)?;
-                Effect { garage, change: Change::Discarded { position: place.position, places } }
+                CommandEffect { garage, change: GarageChange::Discarded { position: place.position, places } }
             }
             Command::Adopt { garage } => {
                 let (key, _) = self.known_garage(garage)?;
@@ -180,13 +180,13 @@ impl View {
                     let sites = self.sites_of(key);
                     return Err(Refusal::NotSentUnder { garage: garage.clone(), sites }.into());
                 }
-                Effect { garage: key.clone(), change: Change::Adopted }
+                CommandEffect { garage: key.clone(), change: GarageChange::Adopted }
             }
             _ => unreachable!("it is about stays or charges"),
         })
     }
 
-    fn known_garage<'a>(&'a self, name: &'a SiteName) -> Result<(&'a SiteName, &'a Garage), Refusal> {
+    fn known_garage<'a>(&'a self, name: &'a SiteName) -> Result<(&'a SiteName, &'a GarageState), Refusal> {
         let key = self.key_of(name);
         let garage = self.garages.get(key).ok_or_else(|| Refusal::UnknownGarage(name.clone()))?;
         Ok((key, garage))
@@ -209,7 +209,7 @@ impl View {
         ledger: &Ledger,
         place: QuarantinePlace,
         waiting: u64,
-    ) -> Result<Change, JudgeError> {
+    ) -> Result<GarageChange, JudgeError> {
         let missing = || Refusal::Unreadable(place);
         let page = ledger.page_at(place.position)?.ok_or_else(missing)?;
         let first = page.page.first.get();
@@ -228,7 +228,7 @@ impl View {
         }
         match reason {
             Some(reason) if events.is_empty() => Err(Refusal::NotUnderstood { place, reason }.into()),
-            _ => Ok(Change::Released(Released {
+            _ => Ok(GarageChange::Released(ReleasedEvents {
                 position: place.position,
                 received_at_ms: page.received_at_ms,
                 site: page.site,
@@ -243,32 +243,32 @@ impl View {
         ledger: &Ledger,
         position: u64,
         command: &Command,
-        changes: &mut Changes,
+        changes: &mut ViewChanges,
     ) -> Result<(), JudgeError> {
-        let Effect { garage: key, change } = self.effect(ledger, command)?;
+        let CommandEffect { garage: key, change } = self.effect(ledger, command)?;
         tracing::info!(position, garage = %self.name_of(&key), command = command.name(), "a command takes effect");
         match change {
-            Change::Called(name) => {
+            GarageChange::Called(name) => {
                 let (garage, ..) = self.garage_mut(&key, changes);
-                garage.orders.called = (name != key).then(|| name.clone());
+                garage.decisions.called = (name != key).then(|| name.clone());
                 if name != key {
-                    self.commands.add_name(name, key.clone(), &mut changes.commands);
+                    self.decisions.add_name(name, key.clone(), &mut changes.decisions);
                 }
-                self.commands.reshape_board(position, &mut changes.commands);
+                self.decisions.reshape_board(position, &mut changes.decisions);
             }
-            Change::Capacity(spaces) => {
+            GarageChange::Capacity(spaces) => {
                 let (garage, ..) = self.garage_mut(&key, changes);
-                garage.orders.capacity = spaces;
+                garage.decisions.capacity = spaces;
                 garage.capacity = spaces.unwrap_or(garage.told_capacity);
             }
-            Change::Decommissioned(yes) => {
+            GarageChange::Decommissioned(yes) => {
                 let (garage, ..) = self.garage_mut(&key, changes);
-                garage.orders.decommissioned = yes.then_some(Decommissioned { position, events_since: 0 });
-                self.commands.reshape_board(position, &mut changes.commands);
+                garage.decisions.decommissioned = yes.then_some(Decommissioned { position, events_since: 0 });
+                self.decisions.reshape_board(position, &mut changes.decisions);
             }
-            Change::Released(released) => self.release(ledger, position, released, changes)?,
-            Change::Discarded { position: page, places } => self.no_longer_waits(page, places, changes),
-            Change::Adopted => return Ok(()),
+            GarageChange::Released(released) => self.release(ledger, position, released, changes)?,
+            GarageChange::Discarded { position: page, places } => self.no_longer_waits(page, places, changes),
+            GarageChange::Adopted => return Ok(()),
         }
         self.garage_changed(&key, position);
         changes.garages.insert(key);
@@ -280,8 +280,8 @@ impl View {
         &mut self,
         ledger: &Ledger,
         position: u64,
-        released: Released,
-        changes: &mut Changes,
+        released: ReleasedEvents,
+        changes: &mut ViewChanges,
     ) -> Result<(), JudgeError> {
         let (mut applied, mut why_not) = (0u64, None);
         for (index, sequence, event) in released.events {
@@ -300,11 +300,11 @@ impl View {
         Ok(())
     }
 
-    fn no_longer_waits(&mut self, page: u64, places: u64, changes: &mut Changes) {
+    fn no_longer_waits(&mut self, page: u64, places: u64, changes: &mut ViewChanges) {
         if let Some(waiting) = self.quarantine.get_mut(&page) {
             waiting.events &= !places;
             if waiting.events == 0 {
-                self.quarantine.remove(&page);
+                self.quarantine.remove_mut(&page);
             }
         }
         changes.quarantine.insert(page);

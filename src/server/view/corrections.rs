@@ -3,14 +3,14 @@
 //! **Promise.** A correction is applied whole or not at all.
 //! **Not promised.** A correction that would have to look through more than [`LOOK_BACK`] visits: it goes to quarantine.
 
-use super::aged::Open;
-use super::billing::Closed;
-use super::changes::Changes;
+use super::aged::OpenStay;
+use super::billing::ClosedStay;
+use super::changes::ViewChanges;
 use super::codec::damaged;
-use super::garages::Book;
-use super::pages::{Address, Cover, Passage, ReadingsOf, readings_key};
+use super::garages::GarageStays;
+use super::pages::{Cover, ReadingsOf, SlotAddress, StoredPassage, readings_key};
 use super::refusal::{LOOK_BACK, NotApplied};
-use super::stays::{Place, Stays, Teller};
+use super::stays::{BillingContext, EventPlace, StayIndex};
 use crate::messaging::page::Content;
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::stay::{self, End, Visit, Way};
@@ -19,18 +19,18 @@ use crate::server::ledger::Ledger;
 use crate::store::StoreError;
 
 /// A run of visits of one car, ascending, each at its address.
-pub(super) type Run = Vec<(Address, Visit<Passage>)>;
+pub(super) type VisitRun = Vec<(SlotAddress, Visit<StoredPassage>)>;
 
-impl Stays {
+impl StayIndex {
     /// Reads an earlier event with another plate from here on.
     pub(super) fn correct(
         &mut self,
         ledger: &Ledger,
-        book: &mut Book,
-        place: Place<'_>,
+        book: &mut GarageStays,
+        place: EventPlace<'_>,
         ((epoch, sequence), plate): ((Epoch, u64), &Plate),
-        mut teller: Teller<'_>,
-        changes: &mut Changes,
+        mut teller: BillingContext<'_>,
+        changes: &mut ViewChanges,
     ) -> Result<Result<(), NotApplied>, StoreError> {
         let before = (place.position, place.sequence);
         let known = match known_event(ledger, place.site, (epoch, sequence), before, changes)? {
@@ -75,11 +75,11 @@ impl Stays {
         &self,
         garage: u32,
         plate: &Plate,
-        event: Passage,
-        changes: &mut Changes,
-    ) -> Result<Option<Run>, StoreError> {
-        let mut before: Run = Vec::new();
-        let mut after: Option<(Address, Visit<Passage>)> = None;
+        event: StoredPassage,
+        changes: &mut ViewChanges,
+    ) -> Result<Option<VisitRun>, StoreError> {
+        let mut before: VisitRun = Vec::new();
+        let mut after: Option<(SlotAddress, Visit<StoredPassage>)> = None;
         let mut in_order = 0;
         for (looked_at, found) in self.chain(plate, changes).enumerate() {
             if looked_at == LOOK_BACK {
@@ -110,14 +110,14 @@ impl Stays {
     /// money are told of every stay that is another one now.
     pub(super) fn replace(
         &mut self,
-        book: &mut Book,
+        book: &mut GarageStays,
         plate: &Plate,
-        (old, new): (&Run, Vec<Visit<Passage>>),
+        (old, new): (&VisitRun, Vec<Visit<StoredPassage>>),
         position: u64,
-        teller: &mut Teller<'_>,
-        changes: &mut Changes,
+        teller: &mut BillingContext<'_>,
+        changes: &mut ViewChanges,
     ) -> Result<(), StoreError> {
-        let same = |one: &Visit<Passage>, other: &Visit<Passage>| {
+        let same = |one: &Visit<StoredPassage>, other: &Visit<StoredPassage>| {
             std::mem::discriminant(one) == std::mem::discriminant(other) && one.first() == other.first()
         };
         for (address, visit) in old {
@@ -161,11 +161,11 @@ impl Stays {
             match visit {
                 Visit::Stay { entry, end: End::Inside } => {
                     teller.billing.was_inside(cover);
-                    self.is_inside(plate, Open { address, entry, cover }, changes)?;
+                    self.is_inside(plate, OpenStay { address, entry, cover }, changes)?;
                 }
                 Visit::Stay { entry, end: End::Left(exit) } if is_new => {
                     let garage = teller.garage(book);
-                    let closed = Closed { garage, plate, entry, exit, cover };
+                    let closed = ClosedStay { garage, plate, entry, exit, cover };
                     teller.billing.closed(position, closed, &mut changes.billing)?;
                 }
                 _ => {}
@@ -178,7 +178,7 @@ impl Stays {
 /// An entry or exit that was applied.
 pub(super) struct KnownEvent {
     pub way: Way,
-    pub passage: Passage,
+    pub passage: StoredPassage,
     /// By the best reading.
     pub plate: Option<Plate>,
     /// Where a better one is kept.
@@ -193,7 +193,7 @@ pub(super) fn known_event(
     site: &SiteName,
     (epoch, sequence): (Epoch, u64),
     before: (u64, u64),
-    changes: &Changes,
+    changes: &ViewChanges,
 ) -> Result<Result<KnownEvent, NotApplied>, StoreError> {
     let none = || Ok(Err(NotApplied::NoSuchEvent { epoch, sequence }));
     let Some((stream, page)) = ledger.page_with(site, epoch, sequence)? else { return none() };
@@ -210,7 +210,7 @@ pub(super) fn known_event(
         EventKind::Exit { plate } => (Way::Out, plate),
         other => return Ok(Err(NotApplied::NoPassage(other.name()))),
     };
-    let passage = Place { site, stream, sequence, position: page.position }.passage(&event);
+    let passage = EventPlace { site, stream, sequence, position: page.position }.passage(&event);
     let index = u8::try_from(index).expect("a page holds at most 64 events");
     let readings: ReadingsOf = (page.position, index / 16);
     let plate = match changes.reading(readings, index)? {

@@ -34,7 +34,7 @@ pub struct Decommissioned {
 
 /// What commands changed, beside the garages and the quarantine themselves.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct CommandsView {
+pub struct Decisions {
     /// Other names of garages, and whose they are.
     names: SharedMap<SiteName, SiteName>,
     /// The same by owner, each in the order of the names.
@@ -47,13 +47,13 @@ pub struct CommandsView {
 
 /// What of it changed since the view was last written.
 #[derive(Debug, Default)]
-pub(super) struct CommandsChanges {
+pub(super) struct DecisionChanges {
     names: BTreeSet<SiteName>,
     reshaped: bool,
     without_effect: BTreeSet<u64>,
 }
 
-impl CommandsChanges {
+impl DecisionChanges {
     pub(super) fn writes(&self) -> usize {
         self.names.len() + self.without_effect.len() + usize::from(self.reshaped)
     }
@@ -61,7 +61,7 @@ impl CommandsChanges {
 
 const RESHAPED: &[u8] = b"vcs";
 
-impl CommandsView {
+impl Decisions {
     /// Whose a name is that belongs to a garage beside its key.
     pub(super) fn key_of(&self, site: &SiteName) -> Option<&SiteName> {
         self.names.get(site)
@@ -77,19 +77,19 @@ impl CommandsView {
     }
 
     /// The command at `position` has no effect.
-    pub(super) fn has_no_effect(&mut self, position: u64, why: String, changes: &mut CommandsChanges) {
-        self.without_effect.insert(position, why);
+    pub(super) fn has_no_effect(&mut self, position: u64, why: String, changes: &mut DecisionChanges) {
+        self.without_effect.insert_mut(position, why);
         changes.without_effect.insert(position);
     }
 
     /// What stands at `position` takes a line from the board, or renames one.
-    pub(super) fn reshape_board(&mut self, position: u64, changes: &mut CommandsChanges) {
+    pub(super) fn reshape_board(&mut self, position: u64, changes: &mut DecisionChanges) {
         self.reshaped_at = position;
         changes.reshaped = true;
     }
 
     /// Events that come under `name` count for the garage `owner`, too.
-    pub(super) fn add_name(&mut self, name: SiteName, owner: SiteName, changes: &mut CommandsChanges) {
+    pub(super) fn add_name(&mut self, name: SiteName, owner: SiteName, changes: &mut DecisionChanges) {
         changes.names.insert(name.clone());
         self.put_name(name, owner);
     }
@@ -103,19 +103,19 @@ impl CommandsView {
         if let Err(place) = names.binary_search(&name) {
             names.insert(place, name.clone());
         }
-        self.of_owner.insert(owner.clone(), names);
-        self.names.insert(name, owner);
+        self.of_owner.insert_mut(owner.clone(), names);
+        self.names.insert_mut(name, owner);
     }
 
-    pub(super) fn load(store: &Store) -> Result<CommandsView, StoreError> {
-        let mut commands = CommandsView::default();
+    pub(super) fn load(store: &Store) -> Result<Decisions, StoreError> {
+        let mut commands = Decisions::default();
         for entry in read_range(store, b"vcn", b"vco") {
             let (key, owner) = entry?;
             commands.put_name(name_in(&key, 3)?, owner);
         }
         for entry in read_range(store, b"vcr", b"vcs") {
             let (key, why) = entry?;
-            commands.without_effect.insert(u64_from(&key, 3)?, why);
+            commands.without_effect.insert_mut(u64_from(&key, 3)?, why);
         }
         if let Some(value) = store.get(RESHAPED)? {
             commands.reshaped_at = u64_from(&value, 0)?;
@@ -123,7 +123,7 @@ impl CommandsView {
         Ok(commands)
     }
 
-    pub(super) fn save(&self, changes: &CommandsChanges, batch: &mut Batch) {
+    pub(super) fn save(&self, changes: &DecisionChanges, batch: &mut Batch) {
         for name in &changes.names {
             batch.put([b"vcn", name.as_str().as_bytes()].concat(), encode(&self.names[name]));
         }

@@ -1,12 +1,12 @@
 //! Applying one event: the one door to occupancy and stays, for a page as for what is released from quarantine.
 
 use super::billing::Billing;
-use super::billing::anomalies::Code;
-use super::changes::Changes;
-use super::garages::Garage;
+use super::billing::anomalies::AnomalyCode;
+use super::changes::ViewChanges;
+use super::garages::GarageState;
 use super::refusal::NotApplied;
 use super::state::View;
-use super::stays::{Place, Stays, Teller};
+use super::stays::{BillingContext, EventPlace, StayIndex};
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::{Event, EventKind};
 use crate::server::ledger::Ledger;
@@ -17,10 +17,10 @@ impl View {
     pub(super) fn apply_event(
         &mut self,
         ledger: &Ledger,
-        place: Place<'_>,
+        place: EventPlace<'_>,
         received_at_ms: i64,
         event: &Event,
-        changes: &mut Changes,
+        changes: &mut ViewChanges,
     ) -> Result<Result<(), NotApplied>, StoreError> {
         let key = self.key_of(place.site).clone();
         let (garage, stays, billing) = self.garage_mut(&key, changes);
@@ -36,15 +36,15 @@ impl View {
 /// Applies an event to its garage.
 pub(super) fn apply_to(
     key: &SiteName,
-    garage: &mut Garage,
-    (stays, billing): (&mut Stays, &mut Billing),
+    garage: &mut GarageState,
+    (stays, billing): (&mut StayIndex, &mut Billing),
     ledger: &Ledger,
-    place: Place<'_>,
+    place: EventPlace<'_>,
     event: &Event,
-    changes: &mut Changes,
+    changes: &mut ViewChanges,
 ) -> Result<Result<(), NotApplied>, StoreError> {
-    let called = garage.orders.called.as_ref().unwrap_or(key);
-    let teller = Teller { billing, called: called.as_str() };
+    let called = garage.decisions.called.as_ref().unwrap_or(key);
+    let teller = BillingContext { billing, called: called.as_str() };
     let book = &mut garage.stays;
     match &event.kind {
         EventKind::Entry { plate: Some(plate) } => {
@@ -64,7 +64,7 @@ pub(super) fn apply_to(
         }
         EventKind::Entry { plate: None } | EventKind::Exit { plate: None } => {
             let at_ms = event.at.timestamp.as_millisecond();
-            changes.billing.note(Code::UnreadablePlate, book.number, None, at_ms, place.position)?;
+            changes.billing.note(AnomalyCode::UnreadablePlate, book.number, None, at_ms, place.position)?;
         }
         EventKind::Count { .. } => {}
     }

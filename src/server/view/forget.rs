@@ -6,12 +6,12 @@
 //! erases it.
 //! **Not promised.** That the events in the ledger lose their plates before that, or backups ever.
 
-use super::billing::entries::{Entry, Number, What};
+use super::billing::entries::{BillingEntry, EntryKind, EntryNumber};
 use super::billing::list::FORGOTTEN_AT_ONCE;
 use super::billing::{date, stored_plate};
-use super::changes::Changes;
+use super::changes::ViewChanges;
 use super::pages::{TOKEN_LEN, is_token};
-use super::refusal::{JudgeError, NoOrder};
+use super::refusal::{JudgeError, Refusal};
 use super::state::View;
 use crate::parking::Plate;
 use crate::parking::statement::Month;
@@ -34,29 +34,29 @@ fn token(seed: &[u8; 16], plate: &str, month: Month) -> String {
 
 impl View {
     /// Whether a plate may be forgotten now.
-    pub(super) fn judge_forget(&self, whose: &ToForget, changes: &mut Changes) -> Result<(), JudgeError> {
+    pub(super) fn judge_forget(&self, whose: &ToForget, changes: &mut ViewChanges) -> Result<(), JudgeError> {
         let text = match whose {
             ToForget::Plate(text) => text,
             ToForget::Charged { from, to, .. } if to.saturating_sub(*from) > FORGOTTEN_AT_ONCE => {
-                return Err(NoOrder::TooManyEntries { from: *from, to: *to }.into());
+                return Err(Refusal::TooManyEntries { from: *from, to: *to }.into());
             }
             ToForget::Charged { .. } => return Ok(()),
         };
         let Ok(plate) = Plate::stored(text) else {
-            return Err(NoOrder::NothingToForget(text.clone()).into());
+            return Err(Refusal::NothingToForget(text.clone()).into());
         };
         if self.billing.in_force.names(&plate) {
-            return Err(NoOrder::Registered(text.clone()).into());
+            return Err(Refusal::Registered(text.clone()).into());
         }
         if self.stays.is_inside_anywhere(&plate, changes)? {
-            return Err(NoOrder::Inside(text.clone()).into());
+            return Err(Refusal::Inside(text.clone()).into());
         }
         let entries = self.entries_of(&plate, changes)?;
         if entries.iter().any(|(_, entry)| !entry.is_done()) {
-            return Err(NoOrder::Unbilled(text.clone()).into());
+            return Err(Refusal::Unbilled(text.clone()).into());
         }
         match entries.is_empty() && self.stays.of_plate(&plate, changes)?.is_empty() {
-            true => Err(NoOrder::NothingToForget(text.clone()).into()),
+            true => Err(Refusal::NothingToForget(text.clone()).into()),
             false => Ok(()),
         }
     }
@@ -66,7 +66,7 @@ impl View {
         &mut self,
         whose: &ToForget,
         seed: &[u8; 16],
-        changes: &mut Changes,
+        changes: &mut ViewChanges,
     ) -> Result<(), StoreError> {
         match whose {
             ToForget::Plate(text) => {
@@ -99,12 +99,12 @@ impl View {
     /// Lets a token stand for the plate of an entry, and of its stay.
     fn forget_entry(
         &mut self,
-        number: Number,
-        entry: &Entry,
+        number: EntryNumber,
+        entry: &BillingEntry,
         seed: &[u8; 16],
-        changes: &mut Changes,
+        changes: &mut ViewChanges,
     ) -> Result<(), StoreError> {
-        let What::Stay(stay) = &entry.what else { return Ok(()) };
+        let EntryKind::Stay(stay) = &entry.what else { return Ok(()) };
         if is_token(&stay.plate) {
             return Ok(());
         }
@@ -120,7 +120,11 @@ impl View {
     }
 
     /// The entries of stays of a plate.
-    fn entries_of(&self, plate: &Plate, changes: &mut Changes) -> Result<Vec<(Number, Entry)>, StoreError> {
+    fn entries_of(
+        &self,
+        plate: &Plate,
+        changes: &mut ViewChanges,
+    ) -> Result<Vec<(EntryNumber, BillingEntry)>, StoreError> {
         self.billing.stays_of(plate, &mut changes.billing).collect()
     }
 }

@@ -1,7 +1,7 @@
 //! What the views keep in memory of each garage, and of what could not be applied.
 
 use super::decisions::GarageDecisions;
-use super::pages::Passage;
+use super::pages::StoredPassage;
 use crate::messaging::page::RECORDS_MAX;
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::Occupancy;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 /// What the events of one garage add up to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Garage {
+pub struct GarageState {
     /// What an operator set, else what the edge told.
     pub capacity: u32,
     pub told_capacity: u32,
@@ -24,11 +24,11 @@ pub struct Garage {
     pub changed_at: u64,
     /// The last event applied.
     pub through: Option<(Epoch, u64)>,
-    pub stays: Book,
-    pub orders: GarageDecisions,
+    pub stays: GarageStays,
+    pub decisions: GarageDecisions,
 }
 
-impl Garage {
+impl GarageState {
     /// How many cars are inside; unknown before its first event is applied.
     pub fn known_occupied(&self) -> Option<i64> {
         (self.events > 0).then_some(self.occupancy.occupied)
@@ -36,7 +36,7 @@ impl Garage {
 
     /// How many spaces it has; unknown until an operator or its edge says so.
     pub fn known_capacity(&self) -> Option<u32> {
-        (self.capacity > 0 || self.orders.capacity.is_some()).then_some(self.capacity)
+        (self.capacity > 0 || self.decisions.capacity.is_some()).then_some(self.capacity)
     }
 
     /// Free spaces, where both are known.
@@ -47,7 +47,7 @@ impl Garage {
 
 /// Events that will never come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Hole {
+pub struct MissingRange {
     pub garage: SiteName,
     pub epoch: Epoch,
     pub first: u64,
@@ -59,7 +59,7 @@ pub struct Hole {
 
 /// Positions of the ledger that cannot be read any more, or are lost.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Damage {
+pub struct LedgerDamage {
     /// The first of them.
     pub from: u64,
     pub last: u64,
@@ -71,7 +71,7 @@ pub struct Damage {
 /// Events of one page that were accepted and cannot be applied. Their bytes are in the ledger. Kept by page, because a
 /// garage with a newer program may send very many.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Quarantined {
+pub struct QuarantinedPage {
     pub garage: SiteName,
     pub epoch: Epoch,
     /// The first sequence of the page.
@@ -85,7 +85,7 @@ pub struct Quarantined {
 
 const _: () = assert!(RECORDS_MAX <= 64, "a bit for each event of a page");
 
-impl Quarantined {
+impl QuarantinedPage {
     pub fn count(&self) -> u32 {
         self.events.count_ones()
     }
@@ -104,7 +104,7 @@ impl Quarantined {
 
 /// What one garage's visits come to, and where the next one is put.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Book {
+pub struct GarageStays {
     /// Of the garage: in the order in which they were first seen.
     pub number: u32,
     pub(super) page: u32,
@@ -121,8 +121,8 @@ pub struct Book {
     pub exits_unmatched: u64,
 }
 
-impl Book {
-    pub(super) fn count(&mut self, visit: &Visit<Passage>) -> &mut u64 {
+impl GarageStays {
+    pub(super) fn count(&mut self, visit: &Visit<StoredPassage>) -> &mut u64 {
         match visit {
             Visit::Stay { end: End::Inside, .. } => &mut self.open,
             Visit::Stay { end: End::Left(_), .. } => &mut self.closed,
@@ -132,11 +132,11 @@ impl Book {
     }
 }
 
-impl Garage {
+impl GarageState {
     /// Its edge told how many spaces it has.
     pub(super) fn was_told(&mut self, name: &SiteName, capacity: u32) {
         self.told_capacity = capacity;
-        self.capacity = self.orders.capacity.unwrap_or(capacity);
+        self.capacity = self.decisions.capacity.unwrap_or(capacity);
         if self.capacity != capacity {
             tracing::info!(garage = %name, told = capacity, stands = self.capacity, "an edge tells another capacity than an operator set; the operator's stands");
         }
@@ -144,7 +144,7 @@ impl Garage {
 
     /// Events came; a decommissioned garage should have none.
     pub(super) fn counted(&mut self, name: &SiteName, events: u64) {
-        if let Some(since) = &mut self.orders.decommissioned {
+        if let Some(since) = &mut self.decisions.decommissioned {
             if since.events_since == 0 {
                 tracing::warn!(garage = %name, "events come from a decommissioned garage; they are applied and counted as any others. If it is in use again: server garages decommission NAME --undo");
             }
@@ -154,6 +154,6 @@ impl Garage {
 
     /// Whether boards and the city's numbers have it.
     pub fn is_shown(&self) -> bool {
-        self.orders.decommissioned.is_none()
+        self.decisions.decommissioned.is_none()
     }
 }

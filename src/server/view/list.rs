@@ -9,7 +9,7 @@ use super::aged;
 use super::chains::{ChainHeads, PlateChain};
 use super::codec::{damaged, sized, u32_from};
 use super::page_maps::occupied_pages;
-use super::pages::{Address, PageReader, Passage, Slot, page_key};
+use super::pages::{PageReader, Slot, SlotAddress, StoredPassage, page_key};
 use super::written::at_one_position;
 use crate::parking::Plate;
 use crate::parking::stay::{End, Visit};
@@ -21,46 +21,46 @@ const LOOK_AT: usize = 4_000;
 
 /// What to list. `None` filters nothing.
 #[derive(Debug, Clone)]
-pub struct Wanted {
+pub struct StayFilter {
     pub plate: Option<Plate>,
     /// By number.
     pub garage: Option<u32>,
     /// Stays of cars that are inside, or all others.
     pub open: Option<bool>,
     /// Where the list before ended.
-    pub after: Option<Address>,
+    pub after: Option<SlotAddress>,
     pub limit: usize,
 }
 
 /// One stay.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listed {
-    pub address: Address,
+pub struct ListedStay {
+    pub address: SlotAddress,
     pub plate: Box<str>,
-    pub entry: Passage,
-    pub end: End<Passage>,
+    pub entry: StoredPassage,
+    pub end: End<StoredPassage>,
 }
 
 /// Stays, and the position that they show.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct List {
+pub struct StayList {
     pub position: u64,
-    pub stays: Vec<Listed>,
+    pub stays: Vec<ListedStay>,
     /// Where to go on; `None` at the end.
-    pub next: Option<Address>,
+    pub next: Option<SlotAddress>,
 }
 
 /// Lists stays: of one plate newest first; else garage by garage in the order in which they were first seen, newest first.
 /// A stay that a corrected plate changed counts as new.
 /// `saving` keeps the fold from writing.
-pub fn list(store: &Store, saving: Option<&Mutex<()>>, wanted: &Wanted) -> Result<List, StoreError> {
+pub fn list(store: &Store, saving: Option<&Mutex<()>>, wanted: &StayFilter) -> Result<StayList, StoreError> {
     let (position, list) = at_one_position(store, saving, || list_now(store, wanted, LOOK_AT))?;
-    Ok(List { position, ..list })
+    Ok(StayList { position, ..list })
 }
 
-fn list_now(store: &Store, wanted: &Wanted, look_at: usize) -> Result<List, StoreError> {
-    let list = List { position: 0, stays: Vec::new(), next: None };
-    let mut search = Search { wanted, pages: PageReader::new(store), look_at, list };
+fn list_now(store: &Store, wanted: &StayFilter, look_at: usize) -> Result<StayList, StoreError> {
+    let list = StayList { position: 0, stays: Vec::new(), next: None };
+    let mut search = StaySearch { wanted, pages: PageReader::new(store), look_at, list };
     match &wanted.plate {
         Some(plate) => search.of_plate(plate)?,
         None if wanted.open == Some(true) => search.of_cars_inside()?,
@@ -70,15 +70,15 @@ fn list_now(store: &Store, wanted: &Wanted, look_at: usize) -> Result<List, Stor
 }
 
 /// A list in the making.
-struct Search<'a> {
-    wanted: &'a Wanted,
+struct StaySearch<'a> {
+    wanted: &'a StayFilter,
     pages: PageReader<'a>,
     /// How much more this answer may look at.
     look_at: usize,
-    list: List,
+    list: StayList,
 }
 
-impl Search<'_> {
+impl StaySearch<'_> {
     /// Whether this answer may look at one more.
     fn look(&mut self) -> bool {
         let more = self.look_at > 0;
@@ -130,13 +130,13 @@ impl Search<'_> {
             // Behind the first slot of a page the one before it comes.
             let upto = match after {
                 None => Some(newest),
-                Some(Address { page, slot: 0, .. }) => page.checked_sub(1),
+                Some(SlotAddress { page, slot: 0, .. }) => page.checked_sub(1),
                 Some(after) => Some(after.page),
             };
             for page in upto.map(|upto| 0..=upto.min(newest)).into_iter().flatten().rev() {
                 if !self.look() {
                     // Behind the whole page before.
-                    self.list.next = Some(Address { garage, page: page.saturating_add(1), slot: 0 });
+                    self.list.next = Some(SlotAddress { garage, page: page.saturating_add(1), slot: 0 });
                     return Ok(());
                 }
                 if !self.add_page(garage, page)? {
@@ -177,7 +177,7 @@ impl Search<'_> {
             if known.is_some_and(|after| slot >= after.slot) {
                 continue;
             }
-            if !add(self.wanted, &mut self.list, Address { garage, page, slot }, its) {
+            if !add(self.wanted, &mut self.list, SlotAddress { garage, page, slot }, its) {
                 return Ok(false);
             }
         }
@@ -186,7 +186,7 @@ impl Search<'_> {
 }
 
 /// Adds a slot when it is wanted. `false`: the list is full.
-fn add(wanted: &Wanted, list: &mut List, address: Address, slot: &Slot) -> bool {
+fn add(wanted: &StayFilter, list: &mut StayList, address: SlotAddress, slot: &Slot) -> bool {
     let Some((plate, Visit::Stay { entry, end })) = &slot.visit else {
         return true;
     };
@@ -200,7 +200,7 @@ fn add(wanted: &Wanted, list: &mut List, address: Address, slot: &Slot) -> bool 
         list.next = list.stays.last().map(|stay| stay.address);
         return false;
     }
-    list.stays.push(Listed { address, plate: plate.clone(), entry: *entry, end: end.clone() });
+    list.stays.push(ListedStay { address, plate: plate.clone(), entry: *entry, end: end.clone() });
     true
 }
 
@@ -230,10 +230,10 @@ mod tests {
         let mut view = View::default();
         let mut changes = fold(&mut view, &ledger, &store);
         view.save(&mut changes).unwrap();
-        let all = Wanted { plate: None, garage: None, open: None, after: None, limit: 1000 };
-        let one = Wanted { plate: Some(Plate::new("AB1").unwrap()), ..all.clone() };
-        let none = Wanted { open: Some(true), garage: Some(0), ..all.clone() };
-        let closed = Wanted { open: Some(false), limit: 7, ..all.clone() };
+        let all = StayFilter { plate: None, garage: None, open: None, after: None, limit: 1000 };
+        let one = StayFilter { plate: Some(Plate::new("AB1").unwrap()), ..all.clone() };
+        let none = StayFilter { open: Some(true), garage: Some(0), ..all.clone() };
+        let closed = StayFilter { open: Some(false), limit: 7, ..all.clone() };
         for (wanted, stays) in [(all, 1200), (one, 1), (none, 0), (closed, 1200)] {
             for look_at in [1, 2, 5, usize::MAX] {
                 let (mut wanted, mut found) = (wanted.clone(), Vec::new());

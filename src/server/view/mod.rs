@@ -13,9 +13,9 @@
 //! | --- | --- |
 //! | `vp` | the version of the fold (u8), the position reached (u64) |
 //! | `vg` + name | a [`Garage`] |
-//! | `vh` + position (u64) | a [`Hole`] |
-//! | `vd` + position (u64) | a [`Damage`], under the last of its positions |
-//! | `vq` + position (u64) | a [`Quarantined`] |
+//! | `vh` + position (u64) | a [`MissingRange`] |
+//! | `vd` + position (u64) | a [`LedgerDamage`], under the last of its positions |
+//! | `vq` + position (u64) | a [`QuarantinedPage`] |
 //! | `vs` `vi` `vo` `vr` | the stays: see [`pages`] |
 //! | `vj` `vk` `vt` | the cars that are inside for long: see [`aged`] |
 //! | `vc` + … | what commands changed: see [`commands`] |
@@ -56,11 +56,11 @@ pub mod tests;
 mod written;
 
 pub use apply::{CatchUpError, catch_up};
-pub use changes::Changes;
-pub use garages::{Book, Damage, Garage, Hole, Quarantined};
-pub use pages::{Address, Passage, is_token};
+pub use changes::ViewChanges;
+pub use garages::{GarageState, GarageStays, LedgerDamage, MissingRange, QuarantinedPage};
+pub use pages::{SlotAddress, StoredPassage, is_token};
 pub use refusal::JudgeError;
 pub use snapshot::Snapshot;
 pub use state::View;
-pub use step::Step;
+pub use step::PreparedRecord;
 pub use written::{KEYS, at_one_position, compare, discard, written_damages, written_position};

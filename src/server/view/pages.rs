@@ -7,7 +7,7 @@
 //! | key | value |
 //! | --- | --- |
 //! | `vs` + garage (u32) + page (u32) | the [`Slot`]s of that page |
-//! | `vi` + n (u16) | heads `512 n` to `512 n + 511` of the [`chains`](super::chains) of plates, each an [`Address`] or none |
+//! | `vi` + n (u16) | heads `512 n` to `512 n + 511` of the [`chains`](super::chains) of plates, each an [`SlotAddress`] or none |
 //! | `vo` + garage (u32) + n (u32) | a map of the pages in which a car has been inside for less than 30 days: see [`page_maps`](super::page_maps) |
 //! | `vj` `vk` `vt` | the cars that have been inside for longer: see [`aged`](super::aged) |
 //! | `vr` + position (u64) + n (u8) | the plates corrected last of events `16 n` to `16 n + 15` of the page at that position |
@@ -23,13 +23,13 @@ use std::collections::BTreeMap;
 
 /// Where a visit is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Address {
+pub struct SlotAddress {
     pub garage: u32,
     pub page: u32,
     pub slot: u8,
 }
 
-impl ChainLink for Option<Address> {
+impl ChainLink for Option<SlotAddress> {
     const PREFIX: &'static [u8] = b"vi";
 }
 
@@ -46,31 +46,31 @@ pub enum Cover {
 
 /// What is kept of an entry or exit. Ordered as the events of one garage are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Passage {
+pub struct StoredPassage {
     /// Where it was applied.
     pub position: u64,
     pub sequence: u64,
-    /// The ledger's number of its (garage, epoch), and a bit: see [`Passage::made`].
+    /// The ledger's number of its (garage, epoch), and a bit: see [`StoredPassage::made`].
     stream: u32,
     pub at_ms: i64,
     pub offset_minutes: i16,
 }
 
-/// In [`Passage::stream`]: an operator's word made it. It has the place of the entry of its stay, and comes right after it.
+/// In [`StoredPassage::stream`]: an operator's word made it. It has the place of the entry of its stay, and comes right after it.
 const MADE: u32 = 1 << 31;
 
-impl Passage {
+impl StoredPassage {
     pub fn new(
         position: u64,
         (stream, sequence): (u32, u64),
         (at_ms, offset_minutes): (i64, i16),
-    ) -> Passage {
-        Passage { position, sequence, stream, at_ms, offset_minutes }
+    ) -> StoredPassage {
+        StoredPassage { position, sequence, stream, at_ms, offset_minutes }
     }
 
     /// One that an operator says happened in the stay that begins with `self`.
-    pub fn made(self, at_ms: i64, offset_minutes: i16) -> Passage {
-        Passage { stream: self.stream | MADE, at_ms, offset_minutes, ..self }
+    pub fn made(self, at_ms: i64, offset_minutes: i16) -> StoredPassage {
+        StoredPassage { stream: self.stream | MADE, at_ms, offset_minutes, ..self }
     }
 
     pub fn is_made(&self) -> bool {
@@ -88,14 +88,14 @@ impl Passage {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Slot<T = Box<str>> {
     /// The slot before this one in the chain of its head.
-    pub previous: Option<Address>,
+    pub previous: Option<SlotAddress>,
     /// It was appended when its first event was applied. So whatever is further down the chain, of the same garage,
     /// began before it.
     pub in_order: bool,
     /// Whether a contract covers its stay.
     pub cover: Cover,
     /// `None`: a corrected plate undid it.
-    pub visit: Option<(T, Visit<Passage>)>,
+    pub visit: Option<(T, Visit<StoredPassage>)>,
 }
 
 /// The longest encoded page; the rest is room for its version and length.
@@ -124,9 +124,9 @@ impl Slot {
 
 /// What happens to a slot after it was appended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
+pub enum PageChange {
     Append(Slot),
-    End(u8, End<Passage>),
+    End(u8, End<StoredPassage>),
     /// A corrected plate undid the visit.
     Empty(u8),
     /// A token stands for the plate from now on.
@@ -147,18 +147,18 @@ pub fn is_token(plate: &str) -> bool {
 }
 
 /// Makes a change to the slots of a page. `None` when it does not fit to them: the page is damaged.
-pub fn make<'a, T: From<&'a str>>(slots: &mut Vec<Slot<T>>, change: &'a Change) -> Option<()> {
+pub fn make<'a, T: From<&'a str>>(slots: &mut Vec<Slot<T>>, change: &'a PageChange) -> Option<()> {
     match change {
-        Change::Append(Slot { previous, in_order, cover, visit }) => {
+        PageChange::Append(Slot { previous, in_order, cover, visit }) => {
             let visit = visit.as_ref().map(|(plate, visit)| (T::from(&**plate), visit.clone()));
             slots.push(Slot { previous: *previous, in_order: *in_order, cover: *cover, visit });
         }
-        Change::End(slot, new) => match &mut slots.get_mut(usize::from(*slot))?.visit {
+        PageChange::End(slot, new) => match &mut slots.get_mut(usize::from(*slot))?.visit {
             Some((_, Visit::Stay { end, .. })) => end.clone_from(new),
             _ => return None,
         },
-        Change::Empty(slot) => slots.get_mut(usize::from(*slot))?.visit = None,
-        Change::Forget(slot, token) => {
+        PageChange::Empty(slot) => slots.get_mut(usize::from(*slot))?.visit = None,
+        PageChange::Forget(slot, token) => {
             slots.get_mut(usize::from(*slot))?.visit.as_mut()?.0 = T::from(&**token);
         }
     }
@@ -166,7 +166,7 @@ pub fn make<'a, T: From<&'a str>>(slots: &mut Vec<Slot<T>>, change: &'a Change) 
 }
 
 /// The value of a page after `changes`, from the one before it, if there was one. `None`: they do not fit to it.
-pub fn change_page(before: Option<&[u8]>, changes: &[Change]) -> Option<Vec<u8>> {
+pub fn change_page(before: Option<&[u8]>, changes: &[PageChange]) -> Option<Vec<u8>> {
     let mut slots: Vec<Slot<&str>> = match before {
         Some(value) => decode(b"vs", value).ok()?,
         None => Vec::new(),
@@ -206,15 +206,15 @@ impl<'a> PageReader<'a> {
     }
 
     /// The slot at an address; `None` when there is no such slot.
-    pub fn slot(&mut self, address: Address) -> Result<Option<&Slot>, StoreError> {
+    pub fn slot(&mut self, address: SlotAddress) -> Result<Option<&Slot>, StoreError> {
         Ok(self.page(address.garage, address.page)?.get(usize::from(address.slot)))
     }
 
     /// The slots of a chain from `newest` on, those of other plates with the same hash among them.
     pub fn chain(
         &mut self,
-        newest: Option<Address>,
-    ) -> impl Iterator<Item = Result<(Address, Slot), StoreError>> {
+        newest: Option<SlotAddress>,
+    ) -> impl Iterator<Item = Result<(SlotAddress, Slot), StoreError>> {
         walk(newest, move |address| {
             let slot = self.slot(address)?.ok_or_else(|| damaged(&page_key(address.garage, address.page)))?;
             Ok((slot.clone(), slot.previous))
@@ -249,8 +249,9 @@ mod tests {
 
     #[test]
     fn a_page_of_the_longest_visits_fits_into_a_value() {
-        let worst = Passage::new(u64::MAX, (u32::MAX, u64::MAX), (i64::from(u32::MAX) * -100_000, -1_560));
-        let far = Address { garage: u32::MAX, page: u32::MAX, slot: SLOTS_MAX };
+        let worst =
+            StoredPassage::new(u64::MAX, (u32::MAX, u64::MAX), (i64::from(u32::MAX) * -100_000, -1_560));
+        let far = SlotAddress { garage: u32::MAX, page: u32::MAX, slot: SLOTS_MAX };
         let mut slots: Vec<Slot> = Vec::new();
         let mut reserved = 0;
         loop {
@@ -266,7 +267,7 @@ mod tests {
         }
         assert!(slots.len() > 10);
         for slot in 0..slots.len() {
-            make(&mut slots, &Change::End(slot as u8, End::Left(worst))).unwrap();
+            make(&mut slots, &PageChange::End(slot as u8, End::Left(worst))).unwrap();
         }
         assert!(encode_page(&slots).len() <= VALUE_MAX);
     }

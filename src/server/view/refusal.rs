@@ -1,6 +1,6 @@
 //! Why an event is not applied, and why a command is refused.
 
-use super::billing::entries::Number;
+use super::billing::entries::EntryNumber;
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::tariff::Money;
 use crate::parking::{ChargeId, EventId};
@@ -34,7 +34,7 @@ pub enum NotApplied {
 }
 
 /// Why a command makes no sense. Nothing was recorded.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     #[error("no garage named {:?} was ever heard of; \"server garages list\" shows those that there are", .0.as_str())]
     UnknownGarage(SiteName),
@@ -81,41 +81,8 @@ pub enum Refusal {
     /// The pieces before a list do not give what the command says, or the list is not understood.
     #[error("{0}")]
     List(String),
-    #[error(transparent)]
-    Order(#[from] NoOrder),
-    #[error(transparent)]
-    Repair(#[from] NoRepair),
-}
 
-fn in_quotes(sites: &[SiteName]) -> String {
-    let quoted: Vec<String> = sites.iter().map(|site| format!("{:?}", site.as_str())).collect();
-    quoted.join(", ")
-}
-
-/// Why a command was not judged: it is refused, or the disk failed.
-#[derive(Debug, thiserror::Error)]
-pub enum JudgeError {
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-impl From<NoOrder> for JudgeError {
-    fn from(refusal: NoOrder) -> JudgeError {
-        JudgeError::Refused(refusal.into())
-    }
-}
-
-impl From<NoRepair> for JudgeError {
-    fn from(refusal: NoRepair) -> JudgeError {
-        JudgeError::Refused(refusal.into())
-    }
-}
-
-/// Why an order in the books of money makes no sense. Nothing was recorded.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NoOrder {
+    // Of orders in the books of money.
     #[error("the plate {0} is not registered; \"server plates list\" shows those that are")]
     NoSuchPlate(String),
     #[error("there is no contract {0:?}; \"server contracts list\" shows those that there are")]
@@ -149,12 +116,9 @@ pub enum NoOrder {
     #[error(
         "it names the entries {from} to {to}, which are more than one step takes; this program never records that. Nothing was changed by it"
     )]
-    TooManyEntries { from: Number, to: Number },
-}
+    TooManyEntries { from: EntryNumber, to: EntryNumber },
 
-/// Why a stay is not repaired. Nothing was recorded.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NoRepair {
+    // Of repairs of stays.
     #[error(
         "there is no event {0}: GET /v1/events shows those that there are, \"server stays review\" those that may want a repair"
     )]
@@ -184,6 +148,20 @@ pub enum NoRepair {
         LONGEST_BILLED_DAYS
     )]
     TooLongToBill { charge: ChargeId },
+}
+
+fn in_quotes(sites: &[SiteName]) -> String {
+    let quoted: Vec<String> = sites.iter().map(|site| format!("{:?}", site.as_str())).collect();
+    quoted.join(", ")
+}
+
+/// Why a command was not judged: it is refused, or the disk failed.
+#[derive(Debug, thiserror::Error)]
+pub enum JudgeError {
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 pub fn check_reason(reason: &str) -> Result<(), Refusal> {

@@ -3,18 +3,18 @@
 //! **Promise.** A repair is a record at its position; no event is changed by it. Every stay that is another one afterwards has its
 //! charge voided, and what it is then charged anew.
 //! **Kept by.** A repair is judged by the visits that it would give, before it is recorded and again when the fold comes to it.
-//! What a person says happened is a [`Passage`] that is [made](Passage::made); it stands right after the entry of its stay, and pairs
+//! What a person says happened is a [`StoredPassage`] that is [made](Passage::made); it stands right after the entry of its stay, and pairs
 //! like any other (`parking::stay::pair`).
 
 use super::billing::CLOCKS_DIFFER_MS;
-use super::billing::entries::{Held, Terms, What};
-use super::changes::Changes;
-use super::corrections::{KnownEvent, Run, known_event};
-use super::orders::Found;
-use super::pages::Passage;
-use super::refusal::{JudgeError, LONGEST_BILLED_DAYS, NoOrder, NoRepair, NotApplied, Refusal, check_reason};
+use super::billing::entries::{EntryKind, HeldBecause, Terms};
+use super::changes::ViewChanges;
+use super::corrections::{KnownEvent, VisitRun, known_event};
+use super::orders::FoundCharge;
+use super::pages::StoredPassage;
+use super::refusal::{JudgeError, LONGEST_BILLED_DAYS, NotApplied, Refusal, check_reason};
 use super::state::View;
-use super::stays::{Place, Teller};
+use super::stays::{BillingContext, EventPlace};
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::stay::{self, End, Visit, Way};
 use crate::parking::{ChargeId, EventId, Plate};
@@ -28,8 +28,8 @@ const DAY_MS: i64 = 24 * 3_600_000;
 struct Repair {
     garage: SiteName,
     plate: Plate,
-    before: Run,
-    after: Vec<Visit<Passage>>,
+    before: VisitRun,
+    after: Vec<Visit<StoredPassage>>,
 }
 
 impl View {
@@ -38,7 +38,7 @@ impl View {
         &self,
         ledger: &Ledger,
         command: &Command,
-        changes: &mut Changes,
+        changes: &mut ViewChanges,
     ) -> Result<(), JudgeError> {
         match command {
             Command::JoinStay { entry, exit, reason } => {
@@ -63,7 +63,7 @@ impl View {
         ledger: &Ledger,
         position: u64,
         command: &Command,
-        changes: &mut Changes,
+        changes: &mut ViewChanges,
     ) -> Result<(), JudgeError> {
         self.judge_repair(ledger, command, changes)?;
         match command {
@@ -72,17 +72,17 @@ impl View {
                 let key = self.key_of(&site).clone();
                 let called = self.name_of(&key).clone();
                 let (garage, stays, billing) = self.garage_mut(&key, changes);
-                let place = Place { site: &site, stream: 0, sequence: 0, position };
+                let place = EventPlace { site: &site, stream: 0, sequence: 0, position };
                 let of = (Epoch::from_bytes(exit.epoch), exit.sequence);
-                let teller = Teller { billing, called: called.as_str() };
+                let teller = BillingContext { billing, called: called.as_str() };
                 let joined =
                     stays.correct(ledger, &mut garage.stays, place, (of, &plate), teller, changes)?;
                 self.garage_changed(&key, position);
                 joined.map_err(Refusal::NotApplied)?;
             }
             Command::BillStay { charge, .. } => {
-                let Found { number, entry } = self.judge_bill(ledger, charge, changes)?;
-                let What::Stay(stay) = &entry.what else { unreachable!("only a stay is held") };
+                let FoundCharge { number, entry } = self.judge_bill(ledger, charge, changes)?;
+                let EntryKind::Stay(stay) = &entry.what else { unreachable!("only a stay is held") };
                 let called = self.name_of_number(stay.garage);
                 self.billing.release(position, number, &entry, &called, &mut changes.billing)?;
             }
@@ -90,7 +90,7 @@ impl View {
                 let Repair { garage: key, plate, before, after } = self.repair(ledger, command, changes)?;
                 let called = self.name_of(&key).clone();
                 let (garage, stays, billing) = self.garage_mut(&key, changes);
-                let mut teller = Teller { billing, called: called.as_str() };
+                let mut teller = BillingContext { billing, called: called.as_str() };
                 let book = &mut garage.stays;
                 stays.replace(book, &plate, (&before, after), position, &mut teller, changes)?;
                 self.garage_changed(&key, position);
@@ -104,19 +104,21 @@ impl View {
         &self,
         ledger: &Ledger,
         charge: &ChargeId,
-        changes: &mut Changes,
-    ) -> Result<Found, JudgeError> {
+        changes: &mut ViewChanges,
+    ) -> Result<FoundCharge, JudgeError> {
         let found = self.find_charge(ledger, charge, changes)?;
-        let found = found.ok_or_else(|| NoOrder::NoSuchCharge(charge.clone()))?;
+        let found = found.ok_or_else(|| Refusal::NoSuchCharge(charge.clone()))?;
         match &found.entry.what {
-            What::Stay(stay) if stay.terms == Terms::Held(Held::TooLong) && found.entry.settled_by == 0 => {
+            EntryKind::Stay(stay)
+                if stay.terms == Terms::Held(HeldBecause::TooLong) && found.entry.settled_by == 0 =>
+            {
                 let lasted_ms = stay.exit.at_ms.saturating_sub(stay.entry.at_ms);
                 if lasted_ms > LONGEST_BILLED_DAYS * DAY_MS {
-                    return Err(NoRepair::TooLongToBill { charge: charge.clone() }.into());
+                    return Err(Refusal::TooLongToBill { charge: charge.clone() }.into());
                 }
                 Ok(found)
             }
-            _ => Err(NoOrder::NotHeld(charge.clone()).into()),
+            _ => Err(Refusal::NotHeld(charge.clone()).into()),
         }
     }
 
@@ -126,40 +128,40 @@ impl View {
         ledger: &Ledger,
         entry: &EventId,
         exit: &EventId,
-        changes: &mut Changes,
+        changes: &mut ViewChanges,
     ) -> Result<(SiteName, Plate), JudgeError> {
         let (entry_site, known_entry) = self.event(ledger, entry, changes)?;
         let entry_key = self.key_of(&entry_site).clone();
         let (site, known_exit) = self.event(ledger, exit, changes)?;
         let (Way::In, Some(plate)) = (known_entry.way, known_entry.plate) else {
-            return Err(NoRepair::NoEntry(entry.clone()).into());
+            return Err(Refusal::NoEntry(entry.clone()).into());
         };
         if known_exit.way != Way::Out {
-            return Err(NoRepair::NoExit(exit.clone()).into());
+            return Err(Refusal::NoExit(exit.clone()).into());
         }
         if *self.key_of(&site) != entry_key {
-            return Err(NoRepair::TwoGarages.into());
+            return Err(Refusal::TwoGarages.into());
         }
         let number = self.garages.get(&entry_key).map_or(u32::MAX, |garage| garage.stays.number);
         // The exit is read by another plate then: it must stand where it is read now. That of a car that was forgotten does not.
         if let Some(read) = &known_exit.plate {
             match self.stays.beside(number, read, known_exit.passage, changes)? {
-                None => return Err(NoRepair::TooFarBack.into()),
+                None => return Err(Refusal::TooFarBack.into()),
                 Some(run) if !run.iter().any(|(_, visit)| visit.holds(&known_exit.passage)) => {
-                    return Err(NoRepair::NoExit(exit.clone()).into());
+                    return Err(Refusal::NoExit(exit.clone()).into());
                 }
                 Some(_) => {}
             }
         }
         let Some(run) = self.stays.beside(number, &plate, known_exit.passage, changes)? else {
-            return Err(NoRepair::TooFarBack.into());
+            return Err(Refusal::TooFarBack.into());
         };
         let visits: Vec<_> = run.into_iter().map(|(_, visit)| visit).collect();
         let after = stay::with(&visits, Way::Out, known_exit.passage);
         let joined = Visit::Stay { entry: known_entry.passage, end: End::Left(known_exit.passage) };
         if known_exit.plate.as_ref() == Some(&plate) || !after.contains(&joined) {
             let (entry, exit, plate) = (entry.clone(), exit.clone(), plate.to_string());
-            return Err(NoRepair::NoNeighbours { entry, exit, plate }.into());
+            return Err(Refusal::NoNeighbours { entry, exit, plate }.into());
         }
         Ok((site, plate))
     }
@@ -169,7 +171,7 @@ impl View {
         &self,
         ledger: &Ledger,
         command: &Command,
-        changes: &mut Changes,
+        changes: &mut ViewChanges,
     ) -> Result<Repair, JudgeError> {
         let (id, left_at_ms, entered_at_ms, offset) = match command {
             Command::CloseStay { entry, left_at_ms, offset_minutes, .. } => {
@@ -182,21 +184,21 @@ impl View {
         };
         let times = std::iter::once(left_at_ms).chain(entered_at_ms);
         if let Some(bad) = times.into_iter().find(|at_ms| Timestamp::from_millisecond(*at_ms).is_err()) {
-            return Err(NoRepair::NotATime(bad).into());
+            return Err(Refusal::NotATime(bad).into());
         }
         let (site, known) = self.event(ledger, id, changes)?;
         let (Way::In, Some(plate)) = (known.way, known.plate) else {
-            return Err(NoRepair::NoEntry(id.clone()).into());
+            return Err(Refusal::NoEntry(id.clone()).into());
         };
         let garage = self.key_of(&site).clone();
         let number = self.garages.get(&garage).map_or(u32::MAX, |garage| garage.stays.number);
         let left = known.passage.made(left_at_ms, offset);
         let Some(before) = self.stays.beside(number, &plate, left, changes)? else {
-            return Err(NoRepair::TooFarBack.into());
+            return Err(Refusal::TooFarBack.into());
         };
-        let then = |why| Err(NoRepair::NotThen { event: id.clone(), why }.into());
+        let then = |why| Err(Refusal::NotThen { event: id.clone(), why }.into());
         // Of the stays that begin with this event, or with what was made in it, the last that begins before that time.
-        let is_of = |passage: &Passage| {
+        let is_of = |passage: &StoredPassage| {
             (passage.position, passage.sequence, passage.stream())
                 == (known.passage.position, known.passage.sequence, known.passage.stream())
         };
@@ -208,7 +210,7 @@ impl View {
         let visits: Vec<_> = before.iter().map(|(_, visit)| visit.clone()).collect();
         let after = match (entered_at_ms, end) {
             (None, End::Left(exit)) if exit.at_ms >= entry.at_ms.saturating_sub(CLOCKS_DIFFER_MS) => {
-                return Err(NoRepair::HasEnded(id.clone()).into());
+                return Err(Refusal::HasEnded(id.clone()).into());
             }
             (None, _) => stay::with(&visits, Way::Out, left),
             (Some(entered), End::Left(exit)) if entered > exit.at_ms => {
@@ -230,9 +232,9 @@ impl View {
         &self,
         ledger: &Ledger,
         id: &EventId,
-        changes: &Changes,
+        changes: &ViewChanges,
     ) -> Result<(SiteName, KnownEvent), JudgeError> {
-        let unknown = || NoRepair::NoSuchEvent(id.clone());
+        let unknown = || Refusal::NoSuchEvent(id.clone());
         let Ok(name) = SiteName::new(&id.garage) else { return Err(unknown().into()) };
         let of = (Epoch::from_bytes(id.epoch), id.sequence);
         let mut refusal = unknown();
@@ -241,7 +243,7 @@ impl View {
             match known_event(ledger, &site, of, folded, changes)? {
                 Ok(known) => return Ok((site, known)),
                 Err(NotApplied::NoSuchEvent { .. }) => {}
-                Err(why) => refusal = NoRepair::NotUsable { event: id.clone(), why },
+                Err(why) => refusal = Refusal::NotUsable { event: id.clone(), why },
             }
         }
         Err(refusal.into())

@@ -6,7 +6,7 @@
 
 use super::chains::{ChainHeads, PlateChain};
 use super::codec::{damaged, read_range, sized};
-use super::pages::{PageReader, Passage, Slot};
+use super::pages::{PageReader, Slot, StoredPassage};
 use crate::parking::Plate;
 use crate::parking::lookalike::{Leftover, Proposal, pair_leftovers};
 use crate::parking::stay::{End, Visit};
@@ -20,37 +20,37 @@ pub const TOLD_MAX: usize = 1000;
 
 /// An entry and an exit that may be one stay.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pair {
+pub struct LookalikePair {
     /// By number.
     pub garage: u32,
-    pub entry: (String, Passage),
-    pub exit: (String, Passage),
+    pub entry: (String, StoredPassage),
+    pub exit: (String, StoredPassage),
 }
 
 /// A long stay, and when its car was read in another garage meanwhile.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Long {
+pub struct LongStay {
     pub garage: u32,
     pub plate: String,
-    pub entry: Passage,
-    pub exit: Option<Passage>,
+    pub entry: StoredPassage,
+    pub exit: Option<StoredPassage>,
     /// The garage, when the car came there, and when it left.
-    pub elsewhere: (u32, Passage, Option<Passage>),
+    pub elsewhere: (u32, StoredPassage, Option<StoredPassage>),
 }
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Review {
-    pub pairs: Vec<Pair>,
-    pub long: Vec<Long>,
+    pub pairs: Vec<LookalikePair>,
+    pub long: Vec<LongStay>,
     /// Whether there is more than [`TOLD_MAX`] of one kind.
     pub more: bool,
 }
 
 #[derive(Default)]
 struct Leftovers {
-    entries: Vec<Leftover<Passage, i64>>,
-    exits: Vec<Leftover<Passage, i64>>,
+    entries: Vec<Leftover<StoredPassage, i64>>,
+    exits: Vec<Leftover<StoredPassage, i64>>,
 }
 
 /// Looks through all stays.
@@ -61,7 +61,7 @@ pub fn review(store: &Store) -> Result<Review, StoreError> {
         let (key, slots) = entry?;
         let garage = u32::from_be_bytes(sized(&key, 2..6)?);
         for (plate, visit) in slots.into_iter().filter_map(|slot| slot.visit) {
-            let of = |passage: Passage| {
+            let of = |passage: StoredPassage| {
                 let plate = Plate::stored(&plate).map_err(|_| damaged(&key))?;
                 Ok::<_, StoreError>(Leftover { id: passage, plate, at: passage.at_ms })
             };
@@ -80,7 +80,7 @@ pub fn review(store: &Store) -> Result<Review, StoreError> {
                 if long && review.long.len() <= TOLD_MAX {
                     let elsewhere = read_elsewhere(store, garage, &plate, entry, exit)?;
                     let plate = plate.to_string();
-                    review.long.extend(elsewhere.map(|elsewhere| Long {
+                    review.long.extend(elsewhere.map(|elsewhere| LongStay {
                         garage,
                         plate,
                         entry,
@@ -92,7 +92,7 @@ pub fn review(store: &Store) -> Result<Review, StoreError> {
         }
     }
     for (garage, Leftovers { entries, exits }) in leftovers {
-        let plate_of = |all: &[Leftover<Passage, i64>], id: Passage| {
+        let plate_of = |all: &[Leftover<StoredPassage, i64>], id: StoredPassage| {
             all.iter().find(|its| its.id == id).map(|its| its.plate.to_string()).unwrap_or_default()
         };
         // Without an exit that is left over there is nothing to pair, and cars that are inside are many.
@@ -102,7 +102,7 @@ pub fn review(store: &Store) -> Result<Review, StoreError> {
         for Proposal { entry, exit, .. } in pair_leftovers(&entries, &exits) {
             let entry = (plate_of(&entries, entry), entry);
             let exit = (plate_of(&exits, exit), exit);
-            review.pairs.push(Pair { garage, entry, exit });
+            review.pairs.push(LookalikePair { garage, entry, exit });
         }
     }
     review.more = review.pairs.len() > TOLD_MAX || review.long.len() > TOLD_MAX;
@@ -116,12 +116,12 @@ fn read_elsewhere(
     store: &Store,
     garage: u32,
     plate: &str,
-    entry: Passage,
-    exit: Option<Passage>,
-) -> Result<Option<(u32, Passage, Option<Passage>)>, StoreError> {
+    entry: StoredPassage,
+    exit: Option<StoredPassage>,
+) -> Result<Option<(u32, StoredPassage, Option<StoredPassage>)>, StoreError> {
     let its = Plate::stored(plate).map_err(|_| damaged(b"vs"))?;
     let newest = ChainHeads::read(store, PlateChain::of(&its))?;
-    let mut found: Option<(u32, Passage, Option<Passage>)> = None;
+    let mut found: Option<(u32, StoredPassage, Option<StoredPassage>)> = None;
     for member in PageReader::new(store).chain(newest) {
         let (address, slot) = member?;
         let Some((other, Visit::Stay { entry: came, end })) = &slot.visit else { continue };

@@ -2,12 +2,12 @@
 
 use super::base;
 use super::billing::Billing;
-use super::changes::Changes;
+use super::changes::ViewChanges;
 use super::codec::{encode, key_u64, name_in, read_range, u64_from};
-use super::decisions::CommandsView;
-use super::snapshot::Shown;
+use super::decisions::Decisions;
+use super::snapshot::VisibleState;
 use super::state::View;
-use super::stays::Stays;
+use super::stays::StayIndex;
 use super::written::{KEYS, POSITION, discard, position_value, written_damages, written_position};
 use crate::server::ledger::Ledger;
 use crate::store::{BATCH_MAX, Batch, Store, StoreError};
@@ -42,38 +42,38 @@ impl View {
 
     /// What was written last.
     pub fn load(store: &Store, ledger: &Ledger) -> Result<View, StoreError> {
-        let shown = Shown::at(written_position(store)?.unwrap_or_default());
+        let shown = VisibleState::at(written_position(store)?.unwrap_or_default());
         let mut view = View { shown, ..View::default() };
         for entry in read_range(store, b"vg", b"vh") {
             let (key, garage) = entry?;
             view.put_garage(name_in(&key, 2)?, garage);
         }
         for entry in read_range(store, b"vh", b"vi") {
-            let (key, hole) = entry?;
-            view.put_hole(u64_from(&key, 2)?, hole);
+            let (key, range) = entry?;
+            view.put_missing_range(u64_from(&key, 2)?, range);
         }
         view.damages = written_damages(store)?.into_iter().collect();
         for entry in read_range(store, b"vq", b"vr") {
             let (key, quarantined) = entry?;
-            view.quarantine.insert(u64_from(&key, 2)?, quarantined);
+            view.quarantine.insert_mut(u64_from(&key, 2)?, quarantined);
         }
-        view.commands = CommandsView::load(store)?;
+        view.decisions = Decisions::load(store)?;
         let garages = view.garages.values().map(|garage| garage.stays.number as usize + 1).max();
         view.billing = Billing::load(store, ledger)?;
-        view.stays = Stays::load(store, garages.unwrap_or_default(), &mut view.billing)?;
+        view.stays = StayIndex::load(store, garages.unwrap_or_default(), &mut view.billing)?;
         Ok(view)
     }
 
     /// Writes what changed together with the position reached. Durable with the next flush; a crash before folds again.
-    pub fn save(&self, changes: &mut Changes) -> Result<(), StoreError> {
+    pub fn save(&self, changes: &mut ViewChanges) -> Result<(), StoreError> {
         let mut batch = Batch::default();
         for name in std::mem::take(&mut changes.garages) {
             let key = [b"vg", name.as_str().as_bytes()].concat();
             batch.put(key, encode(&self.garages[&name]));
         }
-        for position in std::mem::take(&mut changes.holes) {
+        for position in std::mem::take(&mut changes.missing_ranges) {
             let key = key_u64(b"vh", position);
-            batch.put(key, encode(&self.holes()[&position]));
+            batch.put(key, encode(&self.missing_ranges()[&position]));
         }
         for position in std::mem::take(&mut changes.damages) {
             let key = key_u64(b"vd", position);
@@ -86,7 +86,7 @@ impl View {
                 None => batch.remove(key),
             }
         }
-        self.commands.save(&std::mem::take(&mut changes.commands), &mut batch);
+        self.decisions.save(&std::mem::take(&mut changes.decisions), &mut batch);
         self.stays.drain(changes, &mut batch)?;
         self.billing.save(&mut changes.billing, &mut batch);
         let reached = position_value(self.position);

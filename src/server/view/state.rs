@@ -1,30 +1,30 @@
 //! The views as they are built: what readers see, and what only applying records needs.
 
 use super::billing::Billing;
-use super::changes::Changes;
-use super::garages::Garage;
-use super::snapshot::{Shown, Snapshot};
-use super::stays::Stays;
+use super::changes::ViewChanges;
+use super::garages::GarageState;
+use super::snapshot::{Snapshot, VisibleState};
+use super::stays::StayIndex;
 use crate::messaging::SiteName;
 use std::ops::{Deref, DerefMut};
 
 /// The state of the fold: what is shown, and what only folding needs.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct View {
-    pub(super) shown: Shown,
+    pub(super) shown: VisibleState,
     pub billing: Billing,
-    pub(super) stays: Stays,
+    pub(super) stays: StayIndex,
 }
 
 impl Deref for View {
-    type Target = Shown;
-    fn deref(&self) -> &Shown {
+    type Target = VisibleState;
+    fn deref(&self) -> &VisibleState {
         &self.shown
     }
 }
 
 impl DerefMut for View {
-    fn deref_mut(&mut self) -> &mut Shown {
+    fn deref_mut(&mut self) -> &mut VisibleState {
         &mut self.shown
     }
 }
@@ -39,14 +39,14 @@ impl View {
     pub(super) fn garage_mut(
         &mut self,
         site: &SiteName,
-        changes: &mut Changes,
-    ) -> (&mut Garage, &mut Stays, &mut Billing) {
+        changes: &mut ViewChanges,
+    ) -> (&mut GarageState, &mut StayIndex, &mut Billing) {
         if !changes.garages.contains(site) {
             changes.garages.insert(site.clone());
         }
         let View { shown, stays, billing } = self;
         if !shown.garages.contains_key(site) {
-            let garage = Garage { stays: stays.begin_garage(), ..Garage::default() };
+            let garage = GarageState { stays: stays.begin_garage(), ..GarageState::default() };
             shown.put_garage(site.clone(), garage);
         }
         (shown.garages.get_mut(site).expect("it is there"), stays, billing)

@@ -8,15 +8,15 @@
 //! of their plates.
 //! **Not promised.** A correction that would have to look through more than [`LOOK_BACK`] visits: it goes to quarantine.
 
-use super::aged::{self, Age, Filter, Open};
-use super::billing::anomalies::Code;
-use super::billing::{self, Billing, Closed};
+use super::aged::{self, Age, Filter, OpenStay};
+use super::billing::anomalies::AnomalyCode;
+use super::billing::{self, Billing, ClosedStay};
 use super::chains::{ChainHeads, PlateChain, walk};
-use super::changes::Changes;
+use super::changes::ViewChanges;
 use super::codec::damaged;
-use super::garages::Book;
+use super::garages::GarageStays;
 use super::page_maps::{Occupied, occupied_pages};
-use super::pages::{Address, Cover, PAGE_MAX, Passage, SLOTS_MAX, Slot, page_key, read_page};
+use super::pages::{Cover, PAGE_MAX, SLOTS_MAX, Slot, SlotAddress, StoredPassage, page_key, read_page};
 use crate::messaging::SiteName;
 use crate::parking::stay::{End, Inside, Visit};
 use crate::parking::{Event, Plate};
@@ -25,10 +25,10 @@ use std::collections::HashMap;
 
 /// The state of the fold that is kept in memory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Stays {
-    heads: ChainHeads<Option<Address>>,
+pub struct StayIndex {
+    heads: ChainHeads<Option<SlotAddress>>,
     /// By the number of the garage.
-    garages: Vec<OfGarage>,
+    garages: Vec<CarsInside>,
     /// In how many garages each car is inside.
     garages_of: HashMap<Plate, u32>,
     /// Which of the cars inside are not in memory.
@@ -37,14 +37,14 @@ pub struct Stays {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct OfGarage {
-    inside: Inside<Open>,
+struct CarsInside {
+    inside: Inside<OpenStay>,
     occupied: Occupied,
 }
 
 /// Where an event is applied. One that is released from quarantine is applied at the position of its release.
 #[derive(Debug, Clone, Copy)]
-pub struct Place<'a> {
+pub struct EventPlace<'a> {
     pub site: &'a SiteName,
     /// The ledger's number of the event's (garage, epoch).
     pub stream: u32,
@@ -52,34 +52,34 @@ pub struct Place<'a> {
     pub position: u64,
 }
 
-impl Place<'_> {
-    pub fn passage(self, event: &Event) -> Passage {
+impl EventPlace<'_> {
+    pub fn passage(self, event: &Event) -> StoredPassage {
         let minutes = event.at.offset.seconds() / 60;
         let minutes = i16::try_from(minutes).expect("an offset is below 26 hours");
         let at = (event.at.timestamp.as_millisecond(), minutes);
-        Passage::new(self.position, (self.stream, self.sequence), at)
+        StoredPassage::new(self.position, (self.stream, self.sequence), at)
     }
 }
 
 /// Whose stays change, and who is told of it: the books of money.
-pub struct Teller<'a> {
+pub struct BillingContext<'a> {
     pub billing: &'a mut Billing,
     /// What the garage is called.
     pub called: &'a str,
 }
 
-impl<'a> Teller<'a> {
-    pub(super) fn garage(&self, book: &Book) -> billing::Garage<'a> {
-        billing::Garage { number: book.number, called: self.called }
+impl<'a> BillingContext<'a> {
+    pub(super) fn garage(&self, book: &GarageStays) -> billing::BilledGarage<'a> {
+        billing::BilledGarage { number: book.number, called: self.called }
     }
 }
 
-impl Stays {
+impl StayIndex {
     /// What was written last, for as many garages.
-    pub fn load(store: &Store, garages: usize, billing: &mut Billing) -> Result<Stays, StoreError> {
-        let garages = vec![OfGarage::default(); garages];
+    pub fn load(store: &Store, garages: usize, billing: &mut Billing) -> Result<StayIndex, StoreError> {
+        let garages = vec![CarsInside::default(); garages];
         let (heads, age) = (ChainHeads::load(store)?, Age::load(store)?);
-        let mut stays = Stays { heads, garages, age, ..Stays::default() };
+        let mut stays = StayIndex { heads, garages, age, ..StayIndex::default() };
         for (garage, page) in occupied_pages(store, 0, u32::MAX)? {
             let misfit = || damaged(&page_key(garage, page));
             let of_garage = stays.garages.get_mut(garage as usize).ok_or_else(misfit)?;
@@ -89,8 +89,8 @@ impl Stays {
                 {
                     let plate = Plate::stored(&plate).map_err(|_| misfit())?;
                     let slot = u8::try_from(slot).map_err(|_| misfit())?;
-                    let address = Address { garage, page, slot };
-                    of_garage.inside.enter(&plate, Open { address, entry, cover: its.cover });
+                    let address = SlotAddress { garage, page, slot };
+                    of_garage.inside.enter(&plate, OpenStay { address, entry, cover: its.cover });
                     of_garage.occupied.enter(page);
                     billing.was_inside(its.cover);
                     *stays.garages_of.entry(plate).or_default() += 1;
@@ -106,7 +106,12 @@ impl Stays {
     }
 
     /// A page was received: cars that have been inside for long by then leave memory.
-    pub fn received(&mut self, at_ms: i64, position: u64, changes: &mut Changes) -> Result<(), StoreError> {
+    pub fn received(
+        &mut self,
+        at_ms: i64,
+        position: u64,
+        changes: &mut ViewChanges,
+    ) -> Result<(), StoreError> {
         let before = self.age.clone();
         let others = self.age.received(at_ms, position);
         changes.aged.age |= self.age != before;
@@ -124,43 +129,43 @@ impl Stays {
     }
 
     /// A garage that was never seen gets the next number.
-    pub fn begin_garage(&mut self) -> Book {
-        self.garages.push(OfGarage::default());
+    pub fn begin_garage(&mut self) -> GarageStays {
+        self.garages.push(CarsInside::default());
         let number = u32::try_from(self.garages.len() - 1).expect("there are fewer garages than people");
-        Book { number, ..Book::default() }
+        GarageStays { number, ..GarageStays::default() }
     }
 
     pub fn enter(
         &mut self,
-        book: &mut Book,
+        book: &mut GarageStays,
         plate: &Plate,
-        entry: Passage,
-        teller: Teller<'_>,
-        changes: &mut Changes,
+        entry: StoredPassage,
+        teller: BillingContext<'_>,
+        changes: &mut ViewChanges,
     ) -> Result<(), StoreError> {
         if let Some(former) = self.take(book, plate, teller.billing, changes)? {
-            changes.note(Code::EntryWhileOpen, book.number, plate, entry)?;
+            changes.note(AnomalyCode::EntryWhileOpen, book.number, plate, entry)?;
             changes.end(former.address, End::Unseen)?;
             book.open -= 1;
             book.exits_missed += 1;
         }
         if self.is_inside_anywhere(plate, changes)? {
-            changes.note(Code::OpenInTwoGarages, book.number, plate, entry)?;
+            changes.note(AnomalyCode::OpenInTwoGarages, book.number, plate, entry)?;
         }
         let garage = teller.garage(book);
         let cover = teller.billing.entered(garage, plate, entry);
         let visit = Visit::Stay { entry, end: End::Inside };
         let address = self.append(book, true, plate, cover, visit, changes)?;
-        self.is_inside(plate, Open { address, entry, cover }, changes)
+        self.is_inside(plate, OpenStay { address, entry, cover }, changes)
     }
 
     pub fn leave(
         &mut self,
-        book: &mut Book,
+        book: &mut GarageStays,
         plate: &Plate,
-        exit: Passage,
-        teller: Teller<'_>,
-        changes: &mut Changes,
+        exit: StoredPassage,
+        teller: BillingContext<'_>,
+        changes: &mut ViewChanges,
     ) -> Result<(), StoreError> {
         match self.take(book, plate, teller.billing, changes)? {
             Some(stay) => {
@@ -168,12 +173,12 @@ impl Stays {
                 book.open -= 1;
                 book.closed += 1;
                 let garage = teller.garage(book);
-                let closed = Closed { garage, plate, entry: stay.entry, exit, cover: stay.cover };
+                let closed = ClosedStay { garage, plate, entry: stay.entry, exit, cover: stay.cover };
                 teller.billing.closed(exit.position, closed, &mut changes.billing)?;
             }
             None => {
                 self.append(book, true, plate, Cover::None, Visit::Exit(exit), changes)?;
-                changes.note(Code::ExitWithoutEntry, book.number, plate, exit)?;
+                changes.note(AnomalyCode::ExitWithoutEntry, book.number, plate, exit)?;
             }
         }
         Ok(())
@@ -183,8 +188,8 @@ impl Stays {
     pub(super) fn is_inside(
         &mut self,
         plate: &Plate,
-        open: Open,
-        changes: &mut Changes,
+        open: OpenStay,
+        changes: &mut ViewChanges,
     ) -> Result<(), StoreError> {
         if open.entry.position < self.age.before {
             return self.keep_aged(plate, open, changes);
@@ -200,11 +205,11 @@ impl Stays {
     /// Takes a car from those inside a garage, wherever it is kept. It is counted nowhere any more.
     pub(super) fn take(
         &mut self,
-        book: &Book,
+        book: &GarageStays,
         plate: &Plate,
         billing: &mut Billing,
-        changes: &mut Changes,
-    ) -> Result<Option<Open>, StoreError> {
+        changes: &mut ViewChanges,
+    ) -> Result<Option<OpenStay>, StoreError> {
         let mut found = self.garages[book.number as usize].inside.leave(plate);
         if let Some(open) = found {
             self.forget_inside(plate, open, changes);
@@ -221,13 +226,23 @@ impl Stays {
     }
 
     /// Puts a car beside memory.
-    fn keep_aged(&mut self, plate: &Plate, open: Open, changes: &mut Changes) -> Result<(), StoreError> {
+    fn keep_aged(
+        &mut self,
+        plate: &Plate,
+        open: OpenStay,
+        changes: &mut ViewChanges,
+    ) -> Result<(), StoreError> {
         self.filter.add(plate.as_str());
         let store = changes.store().clone();
         changes.aged.put(&store, plate, open)
     }
 
-    fn take_aged(&mut self, plate: &Plate, open: Open, changes: &mut Changes) -> Result<(), StoreError> {
+    fn take_aged(
+        &mut self,
+        plate: &Plate,
+        open: OpenStay,
+        changes: &mut ViewChanges,
+    ) -> Result<(), StoreError> {
         let (place, oldest) = (open.address, self.age.before);
         let slots = changes.slots(place.garage, place.page)?;
         let others = slots.iter().enumerate().filter(|(slot, _)| *slot != usize::from(place.slot));
@@ -241,7 +256,7 @@ impl Stays {
     }
 
     /// A car that was taken from those in memory leaves the counts there, too.
-    fn forget_inside(&mut self, plate: &Plate, open: Open, changes: &mut Changes) {
+    fn forget_inside(&mut self, plate: &Plate, open: OpenStay, changes: &mut ViewChanges) {
         self.nobody_more_in(open.address, changes);
         if let Some(garages) = self.garages_of.get_mut(plate) {
             *garages -= 1;
@@ -254,13 +269,13 @@ impl Stays {
     /// Appends a visit to the pages of its garage and to the chain of its plate, and counts it.
     pub(super) fn append(
         &mut self,
-        book: &mut Book,
+        book: &mut GarageStays,
         in_order: bool,
         plate: &Plate,
         cover: Cover,
-        visit: Visit<Passage>,
-        changes: &mut Changes,
-    ) -> Result<Address, StoreError> {
+        visit: Visit<StoredPassage>,
+        changes: &mut ViewChanges,
+    ) -> Result<SlotAddress, StoreError> {
         *book.count(&visit) += 1;
         let chain = PlateChain::of(plate);
         let visit = Some((plate.as_str().into(), visit));
@@ -269,7 +284,7 @@ impl Stays {
         if book.bytes as usize + reserve as usize > PAGE_MAX || book.slots == SLOTS_MAX {
             (book.page, book.slots, book.bytes) = (book.page + 1, 0, 0);
         }
-        let address = Address { garage: book.number, page: book.page, slot: book.slots };
+        let address = SlotAddress { garage: book.number, page: book.page, slot: book.slots };
         book.bytes += reserve;
         book.slots += 1;
         self.heads.set(chain, Some(address));
@@ -278,12 +293,12 @@ impl Stays {
         Ok(address)
     }
 
-    fn nobody_more_in(&mut self, address: Address, changes: &mut Changes) {
+    fn nobody_more_in(&mut self, address: SlotAddress, changes: &mut ViewChanges) {
         let map = self.garages[address.garage as usize].occupied.leave(address.page);
         changes.maps.extend(map.map(|map| (address.garage, map)));
     }
 
-    pub fn is_inside_anywhere(&self, plate: &Plate, changes: &Changes) -> Result<bool, StoreError> {
+    pub fn is_inside_anywhere(&self, plate: &Plate, changes: &ViewChanges) -> Result<bool, StoreError> {
         if self.garages_of.contains_key(plate) {
             return Ok(true);
         }
@@ -304,8 +319,9 @@ impl Stays {
     pub(super) fn chain<'a>(
         &self,
         plate: &'a Plate,
-        changes: &'a mut Changes,
-    ) -> impl Iterator<Item = Result<(Address, Option<(Visit<Passage>, bool)>), StoreError>> + use<'a> {
+        changes: &'a mut ViewChanges,
+    ) -> impl Iterator<Item = Result<(SlotAddress, Option<(Visit<StoredPassage>, bool)>), StoreError>> + use<'a>
+    {
         walk(self.heads.get(PlateChain::of(plate)), move |address| {
             let slot = changes.slot(address)?;
             let visit = slot.visit.as_ref().filter(|(text, _)| **text == *plate.as_str());
@@ -317,8 +333,8 @@ impl Stays {
     pub fn of_plate(
         &self,
         plate: &Plate,
-        changes: &mut Changes,
-    ) -> Result<Vec<(Address, Visit<Passage>)>, StoreError> {
+        changes: &mut ViewChanges,
+    ) -> Result<Vec<(SlotAddress, Visit<StoredPassage>)>, StoreError> {
         let found = self.chain(plate, changes).filter_map(|found| match found {
             Ok((address, visit)) => visit.map(|(visit, _)| Ok((address, visit))),
             Err(error) => Some(Err(error)),
@@ -327,7 +343,7 @@ impl Stays {
     }
 
     /// Puts everything that changed into `batch`.
-    pub fn drain(&self, changes: &mut Changes, batch: &mut Batch) -> Result<(), StoreError> {
+    pub fn drain(&self, changes: &mut ViewChanges, batch: &mut Batch) -> Result<(), StoreError> {
         for page in std::mem::take(&mut changes.heads) {
             let (key, value) = self.heads.entry(page);
             batch.put(key, value);

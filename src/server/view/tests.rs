@@ -63,8 +63,8 @@ pub fn apply_to_each<'a>(ledger: &Ledger, garages: impl Iterator<Item = &'a str>
     ledger.commit(&requests, 77).unwrap();
 }
 
-pub fn fold(view: &mut View, ledger: &Ledger, store: &Store) -> Changes {
-    let mut changes = Changes::on(store);
+pub fn fold(view: &mut View, ledger: &Ledger, store: &Store) -> ViewChanges {
+    let mut changes = ViewChanges::on(store);
     catch_up(view, ledger, u64::MAX, &mut changes, |_| {}).unwrap();
     changes
 }

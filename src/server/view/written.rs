@@ -1,7 +1,7 @@
 //! The views as they are written: their position, reading them at one position, comparing and dropping them.
 
 use super::codec::{read_range, u64_from};
-use super::garages::Damage;
+use super::garages::LedgerDamage;
 use crate::store::{BATCH_MAX, Batch, Store, StoreError};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, TryLockError};
@@ -68,7 +68,7 @@ pub(super) fn position_value(position: u64) -> Vec<u8> {
 }
 
 /// The damages that the written views know, by their last positions.
-pub fn written_damages(store: &Store) -> Result<BTreeMap<u64, Damage>, StoreError> {
+pub fn written_damages(store: &Store) -> Result<BTreeMap<u64, LedgerDamage>, StoreError> {
     let damages = read_range(store, b"vd", b"ve").map(|entry| {
         let (key, damage) = entry?;
         Ok((u64_from(&key, 2)?, damage))

@@ -7,8 +7,8 @@ use super::super::chains::{ChainHeads, PlateChain, walk};
 use super::super::codec::{damaged, decode, sized};
 use super::super::pages::is_token;
 use super::super::written::at_one_position;
-use super::entries::{Entry, Number, Stay, What, link};
-use super::list::Reader;
+use super::entries::{BilledStay, BillingEntry, EntryKind, EntryNumber, link};
+use super::list::EntryReader;
 use crate::parking::Plate;
 use crate::store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
@@ -19,7 +19,7 @@ use std::sync::Mutex;
 /// What did not add up. Stands in keys: new ones are added at the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
-pub enum Code {
+pub enum AnomalyCode {
     /// An exit of a car that had not entered.
     ExitWithoutEntry = 1,
     /// A car entered that was inside: when it had left, nobody saw.
@@ -42,70 +42,70 @@ pub enum Code {
     Unregistered,
 }
 
-impl Code {
-    const ALL: [Code; 10] = [
-        Code::ExitWithoutEntry,
-        Code::EntryWhileOpen,
-        Code::ClockSkew,
-        Code::ExitBeforeEntry,
-        Code::OpenInTwoGarages,
-        Code::StayOver30Days,
-        Code::ClockNotSet,
-        Code::UnreadablePlate,
-        Code::NoTariff,
-        Code::Unregistered,
+impl AnomalyCode {
+    const ALL: [AnomalyCode; 10] = [
+        AnomalyCode::ExitWithoutEntry,
+        AnomalyCode::EntryWhileOpen,
+        AnomalyCode::ClockSkew,
+        AnomalyCode::ExitBeforeEntry,
+        AnomalyCode::OpenInTwoGarages,
+        AnomalyCode::StayOver30Days,
+        AnomalyCode::ClockNotSet,
+        AnomalyCode::UnreadablePlate,
+        AnomalyCode::NoTariff,
+        AnomalyCode::Unregistered,
     ];
 
     pub fn as_str(self) -> &'static str {
         match self {
-            Code::ExitWithoutEntry => "exit_without_entry",
-            Code::EntryWhileOpen => "entry_while_open",
-            Code::ClockSkew => "clock_skew",
-            Code::ExitBeforeEntry => "exit_before_entry",
-            Code::OpenInTwoGarages => "open_in_two_garages",
-            Code::StayOver30Days => "stay_over_30_days",
-            Code::ClockNotSet => "clock_not_set",
-            Code::UnreadablePlate => "unreadable_plate",
-            Code::NoTariff => "no_tariff",
-            Code::Unregistered => "unregistered",
+            AnomalyCode::ExitWithoutEntry => "exit_without_entry",
+            AnomalyCode::EntryWhileOpen => "entry_while_open",
+            AnomalyCode::ClockSkew => "clock_skew",
+            AnomalyCode::ExitBeforeEntry => "exit_before_entry",
+            AnomalyCode::OpenInTwoGarages => "open_in_two_garages",
+            AnomalyCode::StayOver30Days => "stay_over_30_days",
+            AnomalyCode::ClockNotSet => "clock_not_set",
+            AnomalyCode::UnreadablePlate => "unreadable_plate",
+            AnomalyCode::NoTariff => "no_tariff",
+            AnomalyCode::Unregistered => "unregistered",
         }
     }
 
-    pub fn parse(text: &str) -> Option<Code> {
-        Code::ALL.into_iter().find(|code| code.as_str() == text)
+    pub fn parse(text: &str) -> Option<AnomalyCode> {
+        AnomalyCode::ALL.into_iter().find(|code| code.as_str() == text)
     }
 
-    /// What it means, what became of it, and what a person can do; [`Code::command`] does it.
+    /// What it means, what became of it, and what a person can do; [`AnomalyCode::command`] does it.
     pub fn explanation(self) -> &'static str {
         match self {
-            Code::ExitWithoutEntry => {
+            AnomalyCode::ExitWithoutEntry => {
                 "a car left that had not entered, by its plate; nothing is charged. \"server stays review\" looks for an entry with a look-alike plate, \"server stays join\" makes one stay of the two"
             }
-            Code::EntryWhileOpen => {
+            AnomalyCode::EntryWhileOpen => {
                 "a car entered that was inside already: its exit was not seen. The former stay ends unresolved and is not charged; \"server stays close\" ends it at a time"
             }
-            Code::ClockSkew => {
+            AnomalyCode::ClockSkew => {
                 "a stay ended up to 5 minutes before it began, because two clocks differ; it counts as one without length. Where that is too little, set the clocks of the garage right; where it is too much, \"server charges void\" takes the charge back"
             }
-            Code::ExitBeforeEntry => {
+            AnomalyCode::ExitBeforeEntry => {
                 "a stay ended more than 5 minutes before it began; it is held and not charged. Set the clocks of the garage right; \"server stays close\" ends this stay at the time when the car left, and charges it"
             }
-            Code::OpenInTwoGarages => {
+            AnomalyCode::OpenInTwoGarages => {
                 "a car entered a garage while it was inside another: a plate was misread, or an exit was missed. \"server stays review\" shows the long stays of such cars; \"server stays close\" ends one whose exit was missed, \"server stays split\" parts one in two"
             }
-            Code::StayOver30Days => {
+            AnomalyCode::StayOver30Days => {
                 "a stay is longer than 30 days; it is held and not charged. \"server stays bill\" charges it as it is, \"server stays split\" makes two of it"
             }
-            Code::ClockNotSet => {
+            AnomalyCode::ClockNotSet => {
                 "the garage's clock was not known to be set when it took these events; what they cost may be wrong. Set the clock; \"server charges credit\" gives back what was too much"
             }
-            Code::UnreadablePlate => {
+            AnomalyCode::UnreadablePlate => {
                 "a plate could not be read; the car is counted, never matched or charged. A plate_correction for that event, posted to the garage's edge, says the plate where somebody knows it"
             }
-            Code::NoTariff => {
+            AnomalyCode::NoTariff => {
                 "no tariff has a price for this stay yet; it waits. Add one, restart the server or give it, then \"server tariffs apply\" prices it"
             }
-            Code::Unregistered => {
+            AnomalyCode::Unregistered => {
                 "nobody registered this plate; it is charged to the account \"unregistered\". \"server plates add\" says who pays from now on, \"server charges void\" takes a charge back"
             }
         }
@@ -114,18 +114,18 @@ impl Code {
     /// The command that resolves it, as it is typed, with what is to be filled in.
     pub fn command(self) -> &'static str {
         match self {
-            Code::ExitWithoutEntry => "server stays join ENTRY EXIT --reason TEXT",
-            Code::EntryWhileOpen | Code::ExitBeforeEntry | Code::OpenInTwoGarages => {
+            AnomalyCode::ExitWithoutEntry => "server stays join ENTRY EXIT --reason TEXT",
+            AnomalyCode::EntryWhileOpen | AnomalyCode::ExitBeforeEntry | AnomalyCode::OpenInTwoGarages => {
                 "server stays close ENTRY --left TIME --reason TEXT"
             }
-            Code::ClockSkew => "server charges void ID --reason TEXT",
-            Code::StayOver30Days => "server stays bill ID --reason TEXT",
-            Code::ClockNotSet => "server charges credit ID --amount MINOR_UNITS --reason TEXT",
-            Code::UnreadablePlate => {
+            AnomalyCode::ClockSkew => "server charges void ID --reason TEXT",
+            AnomalyCode::StayOver30Days => "server stays bill ID --reason TEXT",
+            AnomalyCode::ClockNotSet => "server charges credit ID --amount MINOR_UNITS --reason TEXT",
+            AnomalyCode::UnreadablePlate => {
                 r#"curl -H 'Content-Type: application/json' -d '{"kind":"plate_correction","epoch":"EPOCH","sequence":SEQUENCE,"plate":"PLATE"}' http://EDGE/v1/events"#
             }
-            Code::NoTariff => "server tariffs apply",
-            Code::Unregistered => "server plates add PLATE ACCOUNT NAME",
+            AnomalyCode::NoTariff => "server tariffs apply",
+            AnomalyCode::Unregistered => "server plates add PLATE ACCOUNT NAME",
         }
     }
 }
@@ -153,15 +153,15 @@ impl Anomaly {
 /// Where in a key the plate begins, or the token that stands for one.
 pub(super) const PLATE_AT: usize = 8;
 
-pub(super) fn key(code: Code, garage: u32, plate: Option<&Plate>) -> Vec<u8> {
+pub(super) fn key(code: AnomalyCode, garage: u32, plate: Option<&Plate>) -> Vec<u8> {
     let plate = plate.map_or("", Plate::as_str);
     [b"vbn", &[code as u8][..], &garage.to_be_bytes(), plate.as_bytes()].concat()
 }
 
 /// One that is written down.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Noted {
-    pub code: Code,
+pub struct NotedAnomaly {
+    pub code: AnomalyCode,
     /// By number.
     pub garage: u32,
     pub plate: Option<String>,
@@ -170,30 +170,31 @@ pub struct Noted {
 
 /// Where a list goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Cursor {
+pub enum AnomalyCursor {
     /// Behind this key.
     Key(Vec<u8>),
     /// Before this entry of the account `unregistered`; none: from its newest on.
-    Entry(Number),
+    Entry(EntryNumber),
 }
 
-impl fmt::Display for Cursor {
+impl fmt::Display for AnomalyCursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Cursor::Key(key) => key.iter().try_for_each(|byte| write!(f, "{byte:02x}")),
-            Cursor::Entry(number) => write!(f, "e{number}"),
+            AnomalyCursor::Key(key) => key.iter().try_for_each(|byte| write!(f, "{byte:02x}")),
+            AnomalyCursor::Entry(number) => write!(f, "e{number}"),
         }
     }
 }
 
-impl Cursor {
-    pub fn parse(text: &str) -> Option<Cursor> {
+impl AnomalyCursor {
+    pub fn parse(text: &str) -> Option<AnomalyCursor> {
         if let Some(number) = text.strip_prefix('e') {
-            return number.parse().ok().map(Cursor::Entry);
+            return number.parse().ok().map(AnomalyCursor::Entry);
         }
         let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
         let even = text.len().is_multiple_of(2) && text.len() >= 16;
-        even.then(|| text.as_bytes().chunks(2).map(pair).collect::<Option<Vec<u8>>>())?.map(Cursor::Key)
+        even.then(|| text.as_bytes().chunks(2).map(pair).collect::<Option<Vec<u8>>>())?
+            .map(AnomalyCursor::Key)
     }
 }
 
@@ -202,23 +203,23 @@ const LOOK_AT: usize = 20_000;
 
 /// What to list. `None` filters nothing.
 #[derive(Debug, Clone, Default)]
-pub struct Wanted {
-    pub code: Option<Code>,
+pub struct AnomalyFilter {
+    pub code: Option<AnomalyCode>,
     /// By number.
     pub garage: Option<u32>,
     pub plate: Option<Plate>,
     /// Where the list before ended.
-    pub after: Option<Cursor>,
+    pub after: Option<AnomalyCursor>,
     pub limit: usize,
 }
 
 /// Anomalies, and the position that they show.
 #[derive(Debug, Default)]
-pub struct List {
+pub struct AnomalyList {
     pub position: u64,
-    pub anomalies: Vec<Noted>,
+    pub anomalies: Vec<NotedAnomaly>,
     /// Where to go on; `None` at the end.
-    pub next: Option<Cursor>,
+    pub next: Option<AnomalyCursor>,
 }
 
 /// Those that are wanted: first what is written down, then the plates of the entries of the account `unregistered`, whose number is
@@ -227,55 +228,59 @@ pub fn list(
     store: &Store,
     saving: Option<&Mutex<()>>,
     unregistered: Option<u32>,
-    wanted: &Wanted,
-) -> Result<List, StoreError> {
+    wanted: &AnomalyFilter,
+) -> Result<AnomalyList, StoreError> {
     let (position, list) = at_one_position(store, saving, || list_now(store, unregistered, wanted, LOOK_AT))?;
-    Ok(List { position, ..list })
+    Ok(AnomalyList { position, ..list })
 }
 
 pub(super) fn list_now(
     store: &Store,
     unregistered: Option<u32>,
-    wanted: &Wanted,
+    wanted: &AnomalyFilter,
     look_at: usize,
-) -> Result<List, StoreError> {
-    let mut search = Search { store, wanted, look_at, found: Vec::new() };
+) -> Result<AnomalyList, StoreError> {
+    let mut search = AnomalySearch { store, wanted, look_at, found: Vec::new() };
     let before = match &wanted.after {
-        Some(Cursor::Entry(number)) => Some(*number).filter(|number| *number != Number::MAX),
+        Some(AnomalyCursor::Entry(number)) => Some(*number).filter(|number| *number != EntryNumber::MAX),
         after => {
             let after = match after {
-                Some(Cursor::Key(key)) => &key[..],
+                Some(AnomalyCursor::Key(key)) => &key[..],
                 _ => &[],
             };
             let next = search.written_down(after)?;
             if next.is_some() {
-                return Ok(List { anomalies: search.found, next, ..List::default() });
+                return Ok(AnomalyList { anomalies: search.found, next, ..AnomalyList::default() });
             }
             None
         }
     };
-    let is_asked_for = wanted.code.is_none_or(|code| code == Code::Unregistered);
+    let is_asked_for = wanted.code.is_none_or(|code| code == AnomalyCode::Unregistered);
     let next = match unregistered.filter(|_| is_asked_for) {
         None => None,
-        Some(_) if search.found.len() == wanted.limit => Some(Number::MAX),
+        Some(_) if search.found.len() == wanted.limit => Some(EntryNumber::MAX),
         Some(account) => match &wanted.plate {
             Some(plate) => search.of_unregistered_plate(account, plate, before)?,
             None => search.of_unregistered(account, before)?,
         },
     };
-    Ok(List { anomalies: search.found, next: next.map(Cursor::Entry), ..List::default() })
+    Ok(AnomalyList {
+        anomalies: search.found,
+        next: next.map(AnomalyCursor::Entry),
+        ..AnomalyList::default()
+    })
 }
 
 /// An answer in the making.
-struct Search<'a> {
+struct AnomalySearch<'a> {
     store: &'a Store,
-    wanted: &'a Wanted,
+    wanted: &'a AnomalyFilter,
     /// How much more it may look at.
     look_at: usize,
-    found: Vec<Noted>,
+    found: Vec<NotedAnomaly>,
 }
 
-impl Search<'_> {
+impl AnomalySearch<'_> {
     /// Whether the answer has room for one more, and may look for it.
     fn goes_on(&mut self) -> bool {
         let goes_on = self.look_at > 0 && self.found.len() < self.wanted.limit;
@@ -285,9 +290,11 @@ impl Search<'_> {
 
     /// Finds what is written down behind a key, code by code, and only under a garage or a plate where that is asked for. Where to
     /// go on, when there may be more.
-    fn written_down(&mut self, after: &[u8]) -> Result<Option<Cursor>, StoreError> {
+    fn written_down(&mut self, after: &[u8]) -> Result<Option<AnomalyCursor>, StoreError> {
         let mut last = after.to_vec();
-        for code in Code::ALL.into_iter().filter(|code| self.wanted.code.is_none_or(|its| its == *code)) {
+        for code in
+            AnomalyCode::ALL.into_iter().filter(|code| self.wanted.code.is_none_or(|its| its == *code))
+        {
             let (mut from, to) = keys_of(code, self.wanted);
             if *after >= *from {
                 from = [after, &[0]].concat();
@@ -298,7 +305,7 @@ impl Search<'_> {
             for entry in self.store.range(&from, &to) {
                 let (key, value) = entry?;
                 if !self.goes_on() {
-                    return Ok(Some(Cursor::Key(last)));
+                    return Ok(Some(AnomalyCursor::Key(last)));
                 }
                 let noted = read(&key, &value)?;
                 let plate = self.wanted.plate.as_ref();
@@ -315,10 +322,10 @@ impl Search<'_> {
     fn of_unregistered(
         &mut self,
         account: u32,
-        before: Option<Number>,
-    ) -> Result<Option<Number>, StoreError> {
+        before: Option<EntryNumber>,
+    ) -> Result<Option<EntryNumber>, StoreError> {
         // Two, because each keeps the page that it read last.
-        let (mut reader, mut chains) = (Reader::new(self.store), Reader::new(self.store));
+        let (mut reader, mut chains) = (EntryReader::new(self.store), EntryReader::new(self.store));
         let mut next = before;
         loop {
             next = reader.before(next)?;
@@ -345,10 +352,10 @@ impl Search<'_> {
         &mut self,
         account: u32,
         plate: &Plate,
-        before: Option<Number>,
-    ) -> Result<Option<Number>, StoreError> {
+        before: Option<EntryNumber>,
+    ) -> Result<Option<EntryNumber>, StoreError> {
         let mut of_garages: BTreeMap<u32, Vec<Visited>> = BTreeMap::new();
-        for visited in self.visits(&mut Reader::new(self.store), account, plate, None)? {
+        for visited in self.visits(&mut EntryReader::new(self.store), account, plate, None)? {
             of_garages.entry(visited.1.garage).or_default().push(visited);
         }
         let newest = |visits: &Vec<Visited>| visits[0].0;
@@ -370,12 +377,12 @@ impl Search<'_> {
     /// The stays of a plate that the account pays for, newest first; or those in one garage, if the newest has that number.
     fn visits(
         &mut self,
-        reader: &mut Reader<'_>,
+        reader: &mut EntryReader<'_>,
         account: u32,
         plate: &Plate,
-        only: Option<(u32, Number)>,
+        only: Option<(u32, EntryNumber)>,
     ) -> Result<Vec<Visited>, StoreError> {
-        let newest = link(ChainHeads::<Number>::read(self.store, PlateChain::of(plate))?);
+        let newest = link(ChainHeads::<EntryNumber>::read(self.store, PlateChain::of(plate))?);
         let chain = walk(newest, |number| {
             self.look_at = self.look_at.saturating_sub(1);
             let entry = reader.entry(number)?;
@@ -385,7 +392,7 @@ impl Search<'_> {
         let mut visits = Vec::new();
         for found in chain {
             let (number, Some(entry)) = found? else { break };
-            let is_of = |stay: &Stay| {
+            let is_of = |stay: &BilledStay| {
                 *stay.plate == *plate.as_str() && only.is_none_or(|(garage, _)| garage == stay.garage)
             };
             if let Some(stay) = stay_of(&entry, account).filter(is_of) {
@@ -400,10 +407,10 @@ impl Search<'_> {
 }
 
 /// An entry of a stay, its number and its position.
-type Visited = (Number, Stay, u64);
+type Visited = (EntryNumber, BilledStay, u64);
 
 /// The keys under which anomalies of a code may stand that are wanted.
-fn keys_of(code: Code, wanted: &Wanted) -> (Vec<u8>, Vec<u8>) {
+fn keys_of(code: AnomalyCode, wanted: &AnomalyFilter) -> (Vec<u8>, Vec<u8>) {
     let of_code = |code: u8| [b"vbn", &[code][..]].concat();
     match (wanted.garage, &wanted.plate) {
         (Some(garage), Some(plate)) => {
@@ -421,15 +428,15 @@ fn keys_of(code: Code, wanted: &Wanted) -> (Vec<u8>, Vec<u8>) {
 }
 
 /// The stay of an entry that an account pays for. A plate that is forgotten is nobody's any more.
-fn stay_of(entry: &Entry, account: u32) -> Option<Stay> {
+fn stay_of(entry: &BillingEntry, account: u32) -> Option<BilledStay> {
     match &entry.what {
-        What::Stay(stay) if entry.account == account && !is_token(&stay.plate) => Some(stay.clone()),
+        EntryKind::Stay(stay) if entry.account == account && !is_token(&stay.plate) => Some(stay.clone()),
         _ => None,
     }
 }
 
 /// What is told of an unregistered plate in a garage, by its stays there, newest first.
-fn unregistered(visits: &[Visited]) -> Noted {
+fn unregistered(visits: &[Visited]) -> NotedAnomaly {
     let mut anomaly = Anomaly::default();
     let mut exits = HashSet::new();
     for (_, stay, position) in visits.iter().rev() {
@@ -440,14 +447,19 @@ fn unregistered(visits: &[Visited]) -> Noted {
         }
     }
     let (_, stay, _) = &visits[0];
-    Noted { code: Code::Unregistered, garage: stay.garage, plate: Some(stay.plate.to_string()), anomaly }
+    NotedAnomaly {
+        code: AnomalyCode::Unregistered,
+        garage: stay.garage,
+        plate: Some(stay.plate.to_string()),
+        anomaly,
+    }
 }
 
-fn read(key: &[u8], value: &[u8]) -> Result<Noted, StoreError> {
-    let code = key.get(3).and_then(|code| Code::ALL.into_iter().find(|its| *its as u8 == *code));
+fn read(key: &[u8], value: &[u8]) -> Result<NotedAnomaly, StoreError> {
+    let code = key.get(3).and_then(|code| AnomalyCode::ALL.into_iter().find(|its| *its as u8 == *code));
     let garage = u32::from_be_bytes(sized(key, 4..PLATE_AT)?);
     let plate = std::str::from_utf8(&key[PLATE_AT..]).map_err(|_| damaged(key))?;
-    Ok(Noted {
+    Ok(NotedAnomaly {
         code: code.ok_or_else(|| damaged(key))?,
         garage,
         plate: (!plate.is_empty()).then(|| plate.to_owned()),

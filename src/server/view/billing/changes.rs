@@ -1,8 +1,8 @@
 //! What the fold changed in the books of money and has not written yet, and reading through it.
 
 use super::super::codec::{LastPage, encode, read, read_range};
-use super::anomalies::{self, Anomaly, Code, key};
-use super::entries::{self, Entry, MonthBook};
+use super::anomalies::{self, Anomaly, AnomalyCode, key};
+use super::entries::{self, BillingEntry, MonthBook};
 use crate::parking::Plate;
 use crate::parking::statement::Month;
 use crate::store::{Batch, Store, StoreError};
@@ -17,7 +17,7 @@ pub struct BillingChanges {
     /// Garages in which money was taken.
     pub(super) taken: BTreeSet<u32>,
     /// Whole pages that are not the newest.
-    pub(super) pages: BTreeMap<u64, Vec<Entry>>,
+    pub(super) pages: BTreeMap<u64, Vec<BillingEntry>>,
     /// Whether the newest page changed.
     pub(super) tail: bool,
     /// Pages of what is in force.
@@ -26,7 +26,7 @@ pub struct BillingChanges {
     /// `None`: it is told under a token now.
     anomalies: BTreeMap<Vec<u8>, Option<Anomaly>>,
     /// The page that was read last and is not changed: chains often stay in one.
-    last_read: LastPage<u64, Entry>,
+    last_read: LastPage<u64, BillingEntry>,
 }
 
 impl BillingChanges {
@@ -51,14 +51,14 @@ impl BillingChanges {
         books + self.heads.len() + self.pages.len() + usize::from(self.tail) + self.in_force.len()
     }
 
-    pub(super) fn page(&mut self, page: u64) -> Result<&[Entry], StoreError> {
+    pub(super) fn page(&mut self, page: u64) -> Result<&[BillingEntry], StoreError> {
         if let Some(changed) = self.pages.get(&page) {
             return Ok(changed);
         }
         self.last_read.get(page, || entries::read_page(&self.store, page))
     }
 
-    pub(super) fn page_mut(&mut self, page: u64) -> Result<&mut Vec<Entry>, StoreError> {
+    pub(super) fn page_mut(&mut self, page: u64) -> Result<&mut Vec<BillingEntry>, StoreError> {
         self.last_read.forget();
         if !self.pages.contains_key(&page) {
             self.pages.insert(page, entries::read_page(&self.store, page)?);
@@ -82,7 +82,7 @@ impl BillingChanges {
     /// Something did not add up.
     pub fn note(
         &mut self,
-        code: Code,
+        code: AnomalyCode,
         garage: u32,
         plate: Option<&Plate>,
         at_ms: i64,

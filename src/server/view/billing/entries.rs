@@ -7,14 +7,14 @@
 //!
 //! | key | value |
 //! | --- | --- |
-//! | `vbe` + page (u64) | up to [`IN_A_PAGE`] [`Entry`]s |
+//! | `vbe` + page (u64) | up to [`IN_A_PAGE`] [`BillingEntry`]s |
 //! | `vbi` + n (u16) | heads `512 n` to `512 n + 511` of the chains of plates, each the number of the newest entry, or 0 |
 //! | `vba` + account (u32) | an [`AccountBook`] |
 //! | `vbm` + account (u32) + year (i16) + month (u8) | a [`MonthBook`] |
 
 use super::super::chains::ChainLink;
 use super::super::codec::{damaged, encode, key_u32, key_u64, read, sized};
-use super::super::pages::{Cover, Passage, longer_as_token};
+use super::super::pages::{Cover, StoredPassage, longer_as_token};
 use crate::parking::statement::Month;
 use crate::parking::tariff::{Money, VatRate};
 use crate::store::{Store, StoreError, VALUE_MAX};
@@ -24,46 +24,46 @@ use serde::{Deserialize, Serialize};
 pub const IN_A_PAGE: u64 = 64;
 
 /// The number of an entry: 64 times its page, and its place there from 1. 0 for none.
-pub type Number = u64;
+pub type EntryNumber = u64;
 
-impl ChainLink for Number {
+impl ChainLink for EntryNumber {
     const PREFIX: &'static [u8] = b"vbi";
 }
 
 /// A number that an entry or a head names; `None` for 0.
-pub fn link(number: Number) -> Option<Number> {
+pub fn link(number: EntryNumber) -> Option<EntryNumber> {
     (number != 0).then_some(number)
 }
 
 /// One line of the books of money.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
+pub struct BillingEntry {
     /// Of the ledger's record that made it.
     pub position: u64,
     pub account: u32,
     pub month: Month,
     /// The one before it of the same account and month.
-    pub before_in_month: Number,
+    pub before_in_month: EntryNumber,
     /// The one before it in the chain of its plate's head.
-    pub before_of_plate: Number,
+    pub before_of_plate: EntryNumber,
     /// The void that took it back, or the charge that priced it.
-    pub settled_by: Number,
-    pub what: What,
+    pub settled_by: EntryNumber,
+    pub what: EntryKind,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum What {
-    Stay(Stay),
+pub enum EntryKind {
+    Stay(BilledStay),
     /// Takes the charge `of` back: what was left of it, as a negative amount. None: it had no price.
     Void {
-        of: Number,
+        of: EntryNumber,
         money: Option<Money>,
         vat: Option<VatRate>,
         why: VoidedBecause,
     },
     /// Gives back some of the charge `of`: a negative amount.
     Credit {
-        of: Number,
+        of: EntryNumber,
         money: Money,
         vat: Option<VatRate>,
     },
@@ -80,12 +80,12 @@ pub enum VoidedBecause {
 
 /// A closed stay, and what it costs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stay {
+pub struct BilledStay {
     /// By number.
     pub garage: u32,
     pub plate: Box<str>,
-    pub entry: Passage,
-    pub exit: Passage,
+    pub entry: StoredPassage,
+    pub exit: StoredPassage,
     /// The position at which it came to be.
     pub made_at: u64,
     pub cover: Cover,
@@ -96,25 +96,25 @@ pub struct Stay {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Terms {
     /// By a tariff; `beyond` names the contract of which it is one car too many.
-    Charged { money: Money, vat: Option<VatRate>, by: By, beyond: Option<Box<str>> },
+    Charged { money: Money, vat: Option<VatRate>, by: TariffRef, beyond: Option<Box<str>> },
     /// A contract covers it. The tariff says the currency, and of which month it is.
-    Covered { money: Money, vat: Option<VatRate>, by: By, contract: Box<str> },
+    Covered { money: Money, vat: Option<VatRate>, by: TariffRef, contract: Box<str> },
     /// There is no price yet.
     Pending,
     /// It does not add up; a person must look.
-    Held(Held),
+    Held(HeldBecause),
 }
 
 /// Which tariff: the set that was put in force at a position of the ledger, and the place in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct By {
+pub struct TariffRef {
     pub set: u64,
     pub tariff: u16,
 }
 
 /// Why a stay is not billed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Held {
+pub enum HeldBecause {
     /// It ended before it began, by more than clocks differ.
     EndsBeforeItBegins,
     /// It is longer than [`super::LONGEST_DAYS`].
@@ -129,7 +129,7 @@ impl Terms {
         }
     }
 
-    pub fn by(&self) -> Option<By> {
+    pub fn by(&self) -> Option<TariffRef> {
         match self {
             Terms::Charged { by, .. } | Terms::Covered { by, .. } => Some(*by),
             Terms::Pending | Terms::Held(_) => None,
@@ -137,23 +137,23 @@ impl Terms {
     }
 }
 
-impl Entry {
+impl BillingEntry {
     /// Whether its plate may be forgotten: it has a price, or nothing is to be had from it any more.
     pub fn is_done(&self) -> bool {
         match &self.what {
-            What::Stay(stay) => {
+            EntryKind::Stay(stay) => {
                 self.settled_by != 0 || !matches!(stay.terms, Terms::Pending | Terms::Held(_))
             }
-            What::Void { .. } | What::Credit { .. } => false, // they name no plate
+            EntryKind::Void { .. } | EntryKind::Credit { .. } => false, // they name no plate
         }
     }
 
     /// What it adds to what the account owes: negative for what is given back; none when it has no price.
     pub fn money(&self) -> Option<(Money, Option<VatRate>)> {
         match &self.what {
-            What::Stay(stay) => stay.terms.money(),
-            What::Void { money, vat, .. } => money.map(|money| (money, *vat)),
-            What::Credit { money, vat, .. } => Some((*money, *vat)),
+            EntryKind::Stay(stay) => stay.terms.money(),
+            EntryKind::Void { money, vat, .. } => money.map(|money| (money, *vat)),
+            EntryKind::Credit { money, vat, .. } => Some((*money, *vat)),
         }
     }
 }
@@ -172,7 +172,7 @@ pub struct MonthBook {
     /// The statement's number within the account.
     pub number: u32,
     /// Its newest entry.
-    pub last: Number,
+    pub last: EntryNumber,
     pub entries: u64,
     /// By currency and rate.
     pub totals: Vec<(Money, Option<VatRate>)>,
@@ -192,24 +192,24 @@ impl MonthBook {
 }
 
 /// The page of an entry and its place there, from 0. No entry has the number 0.
-pub fn place(number: Number) -> (u64, usize) {
+pub fn place(number: EntryNumber) -> (u64, usize) {
     let before = number.saturating_sub(1);
     (before / IN_A_PAGE, (before % IN_A_PAGE) as usize)
 }
 
-pub fn number(page: u64, place: usize) -> Number {
+pub fn number(page: u64, place: usize) -> EntryNumber {
     page * IN_A_PAGE + place as u64 + 1
 }
 
 /// The longest encoded page; the rest is room for its version and length.
 pub const PAGE_MAX: usize = VALUE_MAX - 8;
 
-impl Entry {
+impl BillingEntry {
     /// At most what it takes in a page, whatever settles it.
     pub fn reserve(&self) -> usize {
         let token = match &self.what {
-            What::Stay(stay) => longer_as_token(&stay.plate),
-            What::Void { .. } | What::Credit { .. } => 0,
+            EntryKind::Stay(stay) => longer_as_token(&stay.plate),
+            EntryKind::Void { .. } | EntryKind::Credit { .. } => 0,
         };
         size(self) - size(&self.settled_by) + size(&u64::MAX) + token
     }
@@ -224,11 +224,11 @@ pub fn page_key(page: u64) -> Vec<u8> {
     key_u64(b"vbe", page)
 }
 
-pub fn read_page(store: &Store, page: u64) -> Result<Vec<Entry>, StoreError> {
+pub fn read_page(store: &Store, page: u64) -> Result<Vec<BillingEntry>, StoreError> {
     Ok(read(store, &page_key(page))?.unwrap_or_default())
 }
 
-pub fn encode_page(entries: &[Entry]) -> Vec<u8> {
+pub fn encode_page(entries: &[BillingEntry]) -> Vec<u8> {
     let value = encode(&entries);
     assert!(value.len() <= VALUE_MAX, "the longest entries fit, {} do not: {}", entries.len(), value.len());
     value
@@ -261,9 +261,10 @@ mod tests {
 
     #[test]
     fn a_page_of_the_longest_entries_fits_into_a_value() {
-        let worst = Passage::new(u64::MAX, (u32::MAX, u64::MAX), (i64::from(u32::MAX) * -100_000, -1_560));
+        let worst =
+            StoredPassage::new(u64::MAX, (u32::MAX, u64::MAX), (i64::from(u32::MAX) * -100_000, -1_560));
         let money = Money { amount: Amount::of_minor(i64::MIN), currency: Currency::new("EUR").unwrap() };
-        let stay = Stay {
+        let stay = BilledStay {
             garage: u32::MAX,
             plate: "京".repeat(48).into(),
             entry: worst,
@@ -273,20 +274,20 @@ mod tests {
             terms: Terms::Charged {
                 money,
                 vat: VatRate::of_hundredths(10_000),
-                by: By { set: u64::MAX, tariff: u16::MAX },
+                by: TariffRef { set: u64::MAX, tariff: u16::MAX },
                 beyond: Some("x".repeat(64).into()),
             },
         };
-        let entry = Entry {
+        let entry = BillingEntry {
             position: u64::MAX,
             account: u32::MAX,
             month: Month::new(9999, 12).unwrap(),
             before_in_month: u64::MAX,
             before_of_plate: u64::MAX,
             settled_by: u64::MAX,
-            what: What::Stay(stay),
+            what: EntryKind::Stay(stay),
         };
-        let unsettled = Entry { settled_by: 0, ..entry.clone() };
+        let unsettled = BillingEntry { settled_by: 0, ..entry.clone() };
         let fit = PAGE_MAX / unsettled.reserve();
         assert!(fit > 10);
         assert!(encode_page(&vec![entry; fit]).len() <= VALUE_MAX);
