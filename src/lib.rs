@@ -8,10 +8,12 @@
 //! * [`transport`]: ZeroMQ sockets;
 //! * [`config`], [`telemetry`]: settings and logs;
 //! * [`edge`], [`server`]: the daemons, which join the parts;
+//! * [`cli`]: their command lines;
 //! * [`city`]: the whole system in one command.
 #![deny(unsafe_code)]
 
 pub mod city;
+pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod edge;

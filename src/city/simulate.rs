@@ -22,42 +22,9 @@
 use super::plates::{Mixture, Reading, Registry};
 use super::traffic::simulated::Simulated;
 use super::traffic::{Car, Direction, Drivers, StartingState};
-use serde::Deserialize;
-use std::str::FromStr;
+use crate::config::ranges::CarsPerHour;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// A rate above zero that a machine can keep up with.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-#[serde(try_from = "f64")]
-pub struct CarsPerHour(f64);
-
-/// Why a number is no [`CarsPerHour`].
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0} is not a number of cars per hour from {least} to {most}, such as 120", least = CarsPerHour::LEAST, most = CarsPerHour::MOST)]
-pub struct NoRate(String);
-
-impl CarsPerHour {
-    /// A car in six weeks: times between cars must stay within what clocks count.
-    pub const LEAST: f64 = 0.001;
-    /// A thousand cars a second.
-    pub const MOST: f64 = 3_600_000.0;
-}
-
-impl TryFrom<f64> for CarsPerHour {
-    type Error = NoRate;
-    fn try_from(cars: f64) -> Result<CarsPerHour, NoRate> {
-        let possible = (CarsPerHour::LEAST..=CarsPerHour::MOST).contains(&cars);
-        if possible { Ok(CarsPerHour(cars)) } else { Err(NoRate(cars.to_string())) }
-    }
-}
-
-impl FromStr for CarsPerHour {
-    type Err = NoRate;
-    fn from_str(text: &str) -> Result<CarsPerHour, NoRate> {
-        text.parse::<f64>().map_err(|_| NoRate(format!("{text:?}")))?.try_into()
-    }
-}
 
 /// The garage that cars are wanted for.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -98,7 +65,8 @@ const PLACES: usize = 4_096;
 
 /// The cars of `garage`, from now on.
 pub fn cars(garage: &Garage) -> Cars {
-    let Garage { name, capacity, cars_per_hour: CarsPerHour(cars_per_hour), seed, occupied } = *garage;
+    let Garage { name, capacity, cars_per_hour, seed, occupied } = *garage;
+    let cars_per_hour = cars_per_hour.get();
     let hash = blake3::hash(name.as_bytes());
     let place = usize::from(u16::from_le_bytes([hash.as_bytes()[0], hash.as_bytes()[1]])) % PLACES;
     let registry = Arc::new(Registry::new(Mixture::Continental, seed, PLACES));

@@ -1,7 +1,8 @@
 //! `--simulate`: made-up cars, to try an edge out without a camera.
 
 use super::Shared;
-use crate::city::simulate::{CarsPerHour, Garage, cars};
+use crate::city::simulate::{Garage, cars};
+use crate::config::ranges::CarsPerHour;
 use crate::daemon::clock;
 use crate::messaging::page::Record;
 use crate::parking::Event;
