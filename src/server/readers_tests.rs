@@ -124,8 +124,15 @@ impl Town {
         let room = room::open_store(dir.path(), Purpose::Server, None, &|_, _| Ok(())).unwrap().room;
         let store = Store::on(self.disk.clone());
         let (signal, metrics) = (Arc::clone(&self.signal), Metrics::new("test"));
-        let web =
-            ServerWeb::new(self.ledger.clone(), store, signal, Arc::default(), room, Operator::default(), metrics);
+        let web = ServerWeb::new(
+            self.ledger.clone(),
+            store,
+            signal,
+            Arc::default(),
+            room,
+            Operator::default(),
+            metrics,
+        );
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
         tokio::spawn(crate::http::serve(listener, web.router(), stop.clone(), Traffic::default()));

@@ -77,9 +77,15 @@ fn a_damaged_page_becomes_a_hole_of_its_garage_and_the_rest_is_folded() {
         assert_eq!(of_garage.damaged.len(), 1);
         // What comes later does not change what was told.
         commit(&ledger, request("a", 31, vec![page(31, 1)]));
-        assert_eq!(world.folded(&ledger).missing_ranges().values().next(), view.missing_ranges().values().next());
+        assert_eq!(
+            world.folded(&ledger).missing_ranges().values().next(),
+            view.missing_ranges().values().next()
+        );
         crate::server::view::discard(&world.store).unwrap();
-        assert_eq!(world.folded(&ledger).missing_ranges().values().next(), view.missing_ranges().values().next());
+        assert_eq!(
+            world.folded(&ledger).missing_ranges().values().next(),
+            view.missing_ranges().values().next()
+        );
         let report = verify(&ledger, &world.store).unwrap();
         let told = format!("events {} to {}", hole.1, hole.2);
         assert!(!report.clean && report.to_string().contains(&told), "{report}");
