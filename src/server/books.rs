@@ -1,10 +1,10 @@
 //! The books of money as they are read: lists of charges, and statements in pieces. The same for HTTP, for a running server's
 //! operators, and for a directory on which no server runs.
 //!
-//! **Promise.** A statement that is put together adds up, and agrees with the sums that the fold kept; else there is none. It
+//! **Promise.** A statement that is put together adds up, and agrees with the sums that the views keep; else there is none. It
 //! shows one state of the books, however many pieces it came in and whatever was charged meanwhile.
 //! **Kept by.** The first piece fixes the newest entry of the account's month; entries before it never change, and each names the
-//! one before it. So pieces come newest first, and whoever puts them together turns them around.
+//! one before it. So pieces come newest first, and [`StatementAssembler`] turns them around.
 //! **Not promised.** One state for the statements of several accounts: each names the position that it shows.
 
 use super::hex::{hex, unhex};
@@ -109,7 +109,7 @@ pub struct StatementPiece {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Opening {
     head: Head,
-    /// What the fold kept; none for a look at one car.
+    /// What the views keep; none for a look at one car.
     book: Option<MonthBook>,
 }
 
@@ -138,7 +138,7 @@ pub enum BooksError {
 pub struct BooksReader<'a, V> {
     pub ledger: &'a Ledger,
     pub store: &'a Store,
-    /// What keeps the fold from writing, where one runs.
+    /// While it is held the views are not written, where a server runs.
     pub saving: Option<&'a Mutex<()>>,
     pub view: V,
 }
@@ -205,7 +205,7 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
         self.pieces_within(PIECE_LINES, PIECE_BYTES, operator, (month, whose), from)
     }
 
-    /// The same, of about so many lines and bytes.
+    /// The same, of about `lines` lines and `bytes` bytes.
     pub(in crate::server) fn pieces_within(
         &self,
         lines: usize,
@@ -273,7 +273,7 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
         let (position, book) = loop {
             let position = written_position(self.store)?.unwrap_or_default();
             let Some(book) = entries::read_month(self.store, account, month)? else { return Ok(None) };
-            // The fold may have written between the two; it does so once a second.
+            // The views may have been written between the two; that happens once a second.
             if written_position(self.store)?.unwrap_or_default() == position {
                 break (position, book);
             }
@@ -385,7 +385,7 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
         Ok(())
     }
 
-    /// One statement of at most so many entries, put together here; none when there is none.
+    /// One statement of at most `at_most` entries, put together here; none when there is none.
     pub fn statement(
         &self,
         operator: &Operator,
@@ -473,7 +473,7 @@ impl StatementAssembler {
         match (piece.opening, &mut self.begun) {
             (Some(opening), None) => self.begun = Some((opening, piece.lines)),
             (None, Some((_, lines))) => lines.extend(piece.lines),
-            (Some(_), Some(_)) => return Err(broken("a statement begins before the former has ended")),
+            (Some(_), Some(_)) => return Err(broken("a statement begins before the one before has ended")),
             (None, None) => return Err(broken("a statement goes on that never began")),
         }
         let (Opening { book, .. }, lines) = self.begun.as_ref().expect("it has just begun or gone on");
@@ -493,7 +493,7 @@ impl StatementAssembler {
     }
 }
 
-/// The sums of the lines are the sums that the fold kept, for each currency and rate.
+/// The sums of the lines are the sums that the views keep, for each currency and rate.
 fn agree(statement: &Statement, book: &MonthBook) -> Result<(), BooksError> {
     let rates = statement.totals().iter().flat_map(|total| &total.rates);
     let mut by_line: Vec<(String, Option<u32>, i64)> = rates

@@ -43,7 +43,7 @@ const DISK_ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 /// How long a request waits for its turn.
 const TURN_WITHIN: Duration = Duration::from_secs(10);
 
-/// What the handlers read. None of them waits for the fold, or blocks a thread that serves others.
+/// What the handlers read. None of them waits for records to be applied, or blocks a thread that serves others.
 pub struct ServerWeb {
     ledger: Ledger,
     /// The stays are read from it: they are too many to be kept in memory.
@@ -63,7 +63,7 @@ pub struct ServerWeb {
     occupancy: Mutex<Option<(u64, Bytes)>>,
     metrics: Metrics,
     position: Gauge,
-    folded: Gauge,
+    view_position: Gauge,
     garages: Gauge,
 }
 
@@ -81,7 +81,7 @@ impl ServerWeb {
     ) -> ServerWeb {
         ServerWeb {
             position: metrics.gauge("ledger_position", "The last position of the ledger on disk"),
-            folded: metrics.gauge("view_position", "The position that the view has reached"),
+            view_position: metrics.gauge("view_position", "The position that the view has reached"),
             garages: metrics.gauge("garages", "Garages known"),
             ledger,
             store,
@@ -205,7 +205,7 @@ async fn show_metrics(State(web): SharedWeb) -> impl IntoResponse {
     web.position.set(gauge(web.ledger.position()));
     {
         let view = web.view();
-        web.folded.set(gauge(view.position));
+        web.view_position.set(gauge(view.position));
         web.garages.set(gauge(view.garages.size() as u64));
     }
     web.metrics.render()

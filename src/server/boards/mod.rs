@@ -1,10 +1,10 @@
 //! Answers to questions about the board.
 //!
 //! **Promise.** An answer costs the same in a city of ten thousand garages as in one of ten: what changed since the asker's version
-//! is looked up by position, encoded once for all who ask since the same version, and fits into a reply. Nothing waits for the fold.
+//! is looked up by position, encoded once for all who ask since the same version, and fits into a reply. Nothing waits for records to be applied.
 //! **Kept by.** A board is made from a snapshot of the views, and kept until there is a later one and its encoding is paid for: at
 //! most a twentieth of the time goes into encoding ([`PAID_BACK`]).
-//! **Not promised.** The newest position: a board may lack what was folded in the last milliseconds.
+//! **Not promised.** The newest position: a board may lack what was applied in the last milliseconds.
 
 use super::folding::Signal;
 use super::view::{GarageState, Snapshot};
@@ -77,7 +77,7 @@ impl Boards {
         self.answer_earlier(asker, have)
     }
 
-    /// Goes on to what the fold shows now, unless the board was just encoded.
+    /// Goes on to the views as they are now, unless the board was just encoded.
     fn renew(&mut self) {
         let now = Instant::now();
         let view = self.signal.snapshot();

@@ -1,15 +1,15 @@
-//! The base: the views at a position, from which they are folded when what came before cannot be folded any more.
+//! The base: the views at a position, from which they are rebuilt when the records before it do not give them any more.
 //!
 //! A compacted ledger has lost plates on purpose, so that its first records do not say any more what the views were. It keeps
-//! the views at the position of its compaction beside them; folding anew begins there.
+//! the views at the position of its compaction beside them; rebuilding begins there.
 //!
-//! **Promise.** A base that reads gives the views at its position, whatever version of the fold goes on from there. One that does not
-//! read, or is of a form that this program does not know, is refused: nothing is folded on top of it.
+//! **Promise.** A base that reads gives the views at its position, whichever version of the views goes on from there. A base that cannot be
+//! read, or whose form this program does not know, is refused: no record is applied on top of it.
 //! **Kept by.** It has a form of its own, [`FORM`], which says what its keys and values are; the position in it is a number, and not the
 //! views' own note of it. Each record says its form and carries a checksum, and the first one says how many there are and what
 //! they are together.
-//! **Not promised.** That a later form of the values is understood. Whoever changes a value that [`super`] lists, or a key, raises
-//! [`FORM`] and writes what becomes of a base of the former one; `the_form_of_a_base_is_this` fails until then.
+//! **Not promised.** That a later form of the values is understood. A change of a value or key that [`super`] lists raises
+//! [`FORM`] and says what becomes of a base of the form before; `the_form_of_a_base_is_this` fails until then.
 //!
 //! | key | value |
 //! | --- | --- |
@@ -84,7 +84,7 @@ fn unreadable(reason: String) -> StoreError {
     StoreError::Damaged {
         place: "the base of this compacted ledger".into(),
         reason: format!(
-            "{reason}; without it the views cannot be folded, and a backup of the ledger has it, too"
+            "{reason}; without it the views cannot be rebuilt, and a backup of the ledger has it, too"
         ),
     }
 }
@@ -349,7 +349,7 @@ mod tests {
     }
 
     /// The ledgers that were compacted keep these bytes for good. When this fails, a value or a key of the views has another form: raise
-    /// [`FORM`], write what becomes of a base of the former one, and put the new digest here.
+    /// [`FORM`], write what becomes of a base of the form before, and put the new digest here.
     #[test]
     fn the_form_of_a_base_is_this() {
         let (store, ..) = compacted();

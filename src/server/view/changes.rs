@@ -1,4 +1,4 @@
-//! What a fold changed and has not written yet, and reading through it.
+//! What applying records changed and is not written yet, and reading through it.
 
 use super::aged::AgedChanges;
 use super::billing::BillingChanges;
@@ -38,7 +38,7 @@ pub struct ViewChanges {
     last_read: LastPage<(u32, u32), Slot>,
 }
 
-/// What is to happen to a page. It is read when it is written, or when somebody looks into it before.
+/// The changes of a page that wait. The page is read when it is written, or when a chain leads into it before that.
 #[derive(Debug)]
 enum Pending {
     Changes(Vec<PageChange>),
@@ -50,7 +50,7 @@ fn misfit(garage: u32, page: u32) -> StoreError {
 }
 
 impl ViewChanges {
-    /// None yet, to what `store` holds.
+    /// No changes yet to what `store` holds.
     pub fn on(store: &Store) -> ViewChanges {
         ViewChanges {
             store: store.clone(),
@@ -70,7 +70,7 @@ impl ViewChanges {
         }
     }
 
-    /// Whether what a step probably adds, so many writes, still fits into the batch, and into memory. A step that comes alone
+    /// Whether this many further writes still fit into the batch, and into memory. What one record adds
     /// always does: see [`View::save`](super::View::save).
     pub fn have_room_for(&self, more: usize) -> bool {
         let writes = self.garages.len()

@@ -5,7 +5,7 @@
 //! under the new name count for it, too. So nothing is moved, and an edge may go on under the old name for as long as it likes.
 //!
 //! [`View::judge`] alone says what a command does. It is asked twice: before a command is recorded, so that what makes no sense
-//! leaves no trace, and when the fold reaches it. Between the two an event may have come that changes the judgement; then the
+//! leaves no trace, and when it is applied. Between the two an event may have come that changes the judgement; then the
 //! command stands in the ledger without effect, and the view remembers why.
 
 use super::changes::ViewChanges;

@@ -107,7 +107,7 @@ impl StayIndex {
     }
 
     /// Puts `new` in the place of a run of visits of one car: what begins with the same event keeps its slot. The books of
-    /// money are told of every stay that is another one now.
+    /// money follow every stay that is another one now.
     pub(super) fn replace(
         &mut self,
         book: &mut GarageStays,

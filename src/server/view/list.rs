@@ -16,7 +16,7 @@ use crate::parking::stay::{End, Visit};
 use crate::store::{Store, StoreError};
 use std::sync::Mutex;
 
-/// How many slots of a plate's chain, or pages of garages, one answer looks at.
+/// Maximum number of slots of a plate's chain, or of pages of garages, that one answer looks at.
 const LOOK_AT: usize = 4_000;
 
 /// What to list. `None` filters nothing.
@@ -52,7 +52,7 @@ pub struct StayList {
 
 /// Lists stays: of one plate newest first; else garage by garage in the order in which they were first seen, newest first.
 /// A stay that a corrected plate changed counts as new.
-/// `saving` keeps the fold from writing.
+/// While `saving` is held the views are not written.
 pub fn list(store: &Store, saving: Option<&Mutex<()>>, wanted: &StayFilter) -> Result<StayList, StoreError> {
     let (position, list) = at_one_position(store, saving, || list_now(store, wanted, LOOK_AT))?;
     Ok(StayList { position, ..list })

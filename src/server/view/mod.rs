@@ -1,24 +1,24 @@
-//! The views of the garages: folds over the ledger, in order of position.
+//! The views of the garages: what the ledger's records give, applied in order of position.
 //!
-//! **Promise.** At any position the views are what folding the ledger from its beginning gives, byte for byte.
+//! **Promise.** At any position the views are what rebuilding them from the ledger's beginning gives, byte for byte.
 //! **Kept by.** [`View::apply`] sees records only. What it changed is written in one batch together with the position it
-//! has reached; after a crash folding goes on from there. A view never holds up the ledger: it follows behind. A view of
-//! another version, or one that does not read, is dropped and folded anew.
+//! has reached; after a crash the records behind it are applied. A view never holds up the ledger: it follows behind. A view of
+//! another version, or one that cannot be read, is dropped and rebuilt.
 //! **Not promised.** That it is at the ledger's end: every answer says the position that it shows.
 //!
-//! Occupancy, holes and quarantine are kept in memory. Stays are too many: they are in [`pages`], and only the cars that
+//! Occupancy, missing ranges and quarantine are kept in memory. Stays are too many: they are in [`pages`], and only the cars that
 //! are inside for less than 30 days are in memory ([`stays`]). What is in pages is read as it was written last, at most a second behind.
 //!
 //! | key | value |
 //! | --- | --- |
-//! | `vp` | the version of the fold (u8), the position reached (u64) |
+//! | `vp` | the version of the views (u8), the position reached (u64) |
 //! | `vg` + name | a [`Garage`] |
 //! | `vh` + position (u64) | a [`MissingRange`] |
 //! | `vd` + position (u64) | a [`LedgerDamage`], under the last of its positions |
 //! | `vq` + position (u64) | a [`QuarantinedPage`] |
 //! | `vs` `vi` `vo` `vr` | the stays: see [`pages`] |
 //! | `vj` `vk` `vt` | the cars that are inside for long: see [`aged`] |
-//! | `vc` + … | what commands changed: see [`commands`] |
+//! | `vc` + … | what commands changed: see [`decisions`] |
 //! | `vb` + … | the books of money: see [`billing`] |
 
 mod aged;

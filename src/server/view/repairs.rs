@@ -1,8 +1,8 @@
 //! What operators say of stays that do not add up: joined, closed, split, charged as they are.
 //!
 //! **Promise.** A repair is a record at its position; no event is changed by it. Every stay that is another one afterwards has its
-//! charge voided, and what it is then charged anew.
-//! **Kept by.** A repair is judged by the visits that it would give, before it is recorded and again when the fold comes to it.
+//! charge voided, and what it is then is charged.
+//! **Kept by.** A repair is judged by the visits that it would give, before it is recorded and again when it is applied.
 //! What a person says happened is a [`StoredPassage`] that is [made](Passage::made); it stands right after the entry of its stay, and pairs
 //! like any other (`parking::stay::pair`).
 
@@ -238,9 +238,9 @@ impl View {
         let Ok(name) = SiteName::new(&id.garage) else { return Err(unknown().into()) };
         let of = (Epoch::from_bytes(id.epoch), id.sequence);
         let mut refusal = unknown();
-        let folded = (self.position + 1, 0);
+        let applied = (self.position + 1, 0);
         for site in self.sites_of(self.key_of(&name)) {
-            match known_event(ledger, &site, of, folded, changes)? {
+            match known_event(ledger, &site, of, applied, changes)? {
                 Ok(known) => return Ok((site, known)),
                 Err(NotApplied::NoSuchEvent { .. }) => {}
                 Err(why) => refusal = Refusal::NotUsable { event: id.clone(), why },

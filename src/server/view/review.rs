@@ -13,9 +13,9 @@ use crate::parking::stay::{End, Visit};
 use crate::store::{Store, StoreError};
 use std::collections::BTreeMap;
 
-/// A stay that is at least so long is looked at.
+/// Shorter stays are not looked at.
 const LONG_MS: i64 = 20 * 3_600_000;
-/// At most so many of each kind are told.
+/// Maximum number of each kind in one answer.
 pub const TOLD_MAX: usize = 1000;
 
 /// An entry and an exit that may be one stay.

@@ -13,8 +13,8 @@ use crate::server::ledger::Ledger;
 use crate::store::{BATCH_MAX, Batch, Store, StoreError};
 
 impl View {
-    /// What was written last; the rest follows by folding. Views of another version, and such that do not read, are
-    /// dropped, to be folded anew.
+    /// Reads the views as they were written last; the records behind them are applied later. Views of another version, and views
+    /// that cannot be read, are dropped and rebuilt.
     pub fn open(store: &Store, ledger: &Ledger) -> Result<View, StoreError> {
         let why = match written_position(store)? {
             Some(_) => match View::load(store, ledger) {
@@ -26,7 +26,7 @@ impl View {
         };
         tracing::warn!(
             why,
-            "the views are dropped and folded anew from the ledger, which holds everything; this takes a moment for each million events, until then answers are behind"
+            "the views are dropped and rebuilt from the ledger, which holds everything; this takes a moment for each million events, until then answers are behind"
         );
         discard(store)?;
         View::begin(ledger, store)
@@ -40,7 +40,7 @@ impl View {
         }
     }
 
-    /// What was written last.
+    /// Reads the views as they were written last.
     pub fn load(store: &Store, ledger: &Ledger) -> Result<View, StoreError> {
         let shown = VisibleState::at(written_position(store)?.unwrap_or_default());
         let mut view = View { shown, ..View::default() };
@@ -64,7 +64,7 @@ impl View {
         Ok(view)
     }
 
-    /// Writes what changed together with the position reached. Durable with the next flush; a crash before folds again.
+    /// Writes what changed together with the position reached. It is durable with the next flush; after a crash before that the records are applied again.
     pub fn save(&self, changes: &mut ViewChanges) -> Result<(), StoreError> {
         let mut batch = Batch::default();
         for name in std::mem::take(&mut changes.garages) {

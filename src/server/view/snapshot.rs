@@ -1,8 +1,8 @@
 //! The views as readers see them: what they show at one position.
 //!
-//! **Promise.** A snapshot never changes, and all that it shows is of one position. To take one costs next to nothing, and nobody
-//! who reads it waits for the fold, nor the fold for him.
-//! **Kept by.** It is made of [`SharedMap`]s: the fold goes on with its own copy, and copies what it changes.
+//! **Promise.** A snapshot never changes, and all that it shows is of one position. Taking one costs next to nothing. Readers
+//! do not wait for the thread that applies records, nor that thread for readers.
+//! **Kept by.** It is made of [`SharedMap`]s: the thread goes on with its own copy, and copies what it changes.
 //! **Not promised.** Stays, charges and anomalies: they are read from the store as they were written last.
 
 use super::billing::ShownBooks;
@@ -56,7 +56,7 @@ impl Deref for Snapshot {
 }
 
 impl VisibleState {
-    /// Nothing but a position.
+    /// Empty views at a position.
     pub(super) fn at(position: u64) -> VisibleState {
         VisibleState { position, ..VisibleState::default() }
     }

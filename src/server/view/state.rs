@@ -8,7 +8,7 @@ use super::stays::StayIndex;
 use crate::messaging::SiteName;
 use std::ops::{Deref, DerefMut};
 
-/// The state of the fold: what is shown, and what only folding needs.
+/// The views at a position: what readers see, and what only applying further records needs.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct View {
     pub(super) shown: VisibleState,
@@ -35,7 +35,7 @@ impl View {
         Snapshot { shown: self.shown.clone(), billing: self.billing.shown().clone() }
     }
 
-    /// A garage that is about to change, and the stays and the books of money of all.
+    /// A garage that is about to change, added where it was never seen; and the stays and the books of money of all garages.
     pub(super) fn garage_mut(
         &mut self,
         site: &SiteName,

@@ -1,4 +1,4 @@
-//! The fold of the stays: what entries, exits and corrected plates do to the visits in the pages.
+//! The stays: what entries and exits do to the visits in the pages, and which cars are inside.
 //!
 //! **Promise.** At any position the visits are what `parking::stay::pair` says of all entries and exits applied until
 //! there, each under its garage and the best plate known there.
@@ -23,7 +23,7 @@ use crate::parking::{Event, Plate};
 use crate::store::{Batch, Store, StoreError};
 use std::collections::HashMap;
 
-/// The state of the fold that is kept in memory.
+/// What is kept in memory of the stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StayIndex {
     heads: ChainHeads<Option<SlotAddress>>,
@@ -61,7 +61,7 @@ impl EventPlace<'_> {
     }
 }
 
-/// Whose stays change, and who is told of it: the books of money.
+/// The books of money, which follow each change of the stays of a garage.
 pub struct BillingContext<'a> {
     pub billing: &'a mut Billing,
     /// What the garage is called.

@@ -1,4 +1,4 @@
-//! A record that is ready to be folded.
+//! A record that is ready to be applied.
 
 use super::garages::LedgerDamage;
 use super::stays;
@@ -10,7 +10,7 @@ use crate::server::ledger::{Found, Ledger, Loss};
 use crate::server::record::{Command, Record};
 use crate::store::StoreError;
 
-/// A record that is ready to be folded: what needs no view was done before anybody has to wait for it.
+/// A record that is ready to be applied: what needs no view is done already, so that nothing waits for it.
 #[derive(Debug)]
 pub struct PreparedRecord {
     /// It is about one position, or about a stretch that cannot be read, or that is lost and the position that says so.
@@ -55,7 +55,7 @@ pub(super) struct PreparedPage {
 }
 
 impl PreparedRecord {
-    /// Checks what stands at `position` and reads its events. What cannot be read becomes a range of whom the index names.
+    /// Checks what stands at `position` and reads its events. What cannot be read becomes missing ranges of the garages that the index names.
     pub fn read(ledger: &Ledger, position: u64, found: Found) -> Result<PreparedRecord, StoreError> {
         let (from, told) = match found {
             Found::Damaged { from, reason } => (from, Err(reason)),
@@ -121,7 +121,7 @@ impl PreparedRecord {
         }
     }
 
-    /// The most writes that folding it may add to the changes.
+    /// Maximum number of writes that applying it adds to the changes.
     pub fn writes_at_most(&self) -> usize {
         match &self.what {
             Preparation::Page(PreparedPage { events, .. }) => {

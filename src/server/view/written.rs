@@ -9,7 +9,7 @@ use std::time::Duration;
 
 pub(super) const POSITION: &[u8] = b"vp";
 
-/// Of what the fold makes of a ledger. A program that folds otherwise has another one.
+/// The version of what the views make of a ledger. Each change of how records are applied raises it.
 pub(super) const VERSION: u8 = 4;
 
 /// All keys of the views: from here on, and to the second (exclusive).
@@ -23,14 +23,14 @@ pub fn written_position(store: &Store) -> Result<Option<u64>, StoreError> {
     }
 }
 
-/// After so many reads that a save came into, a read keeps the fold from saving for its while.
+/// After this many reads that a save came into, a read keeps the views from being saved meanwhile.
 const READ_FREELY: u32 = 3;
-/// How often a read is begun again at most: for a second and a half.
+/// Maximum number of times that a read is begun again: about a second and a half.
 const READ_AGAIN: u32 = 200;
 
-/// Reads written views, all of the position that this gives. The fold may write them meanwhile: then they are read again, and at
-/// last while it is kept from `saving`, unless it writes a step that is too large for one batch for more than a second: then the
-/// answer may show later positions, too.
+/// Reads written views, all of the position that this gives. They may be written meanwhile: then they are read again, and at
+/// last while `saving` is held, unless the changes of one record are too large for one batch and are written for more than a second:
+/// then the answer may show later positions, too.
 pub fn at_one_position<T>(
     store: &Store,
     saving: Option<&Mutex<()>>,
@@ -41,7 +41,7 @@ pub fn at_one_position<T>(
         let _kept = match saving.filter(|_| attempt >= READ_FREELY).map(Mutex::try_lock) {
             Some(Ok(kept)) => Some(kept),
             Some(Err(TryLockError::Poisoned(kept))) => Some(kept.into_inner()),
-            // Somebody who keeps the fold from saving, or the fold itself.
+            // Another reader holds it, or the thread that saves.
             Some(Err(TryLockError::WouldBlock)) | None => None,
         };
         let before = written_position(store)?;
@@ -76,7 +76,7 @@ pub fn written_damages(store: &Store) -> Result<BTreeMap<u64, LedgerDamage>, Sto
     damages.collect()
 }
 
-/// Drops the written views: they are folded anew at the next start. The ledger is not touched.
+/// Drops the written views: they are rebuilt at the next start. The ledger is not touched.
 pub fn discard(store: &Store) -> Result<(), StoreError> {
     // First what says that they are whole: a crash in between must not leave a part that counts.
     store.remove(POSITION)?;
@@ -95,18 +95,18 @@ pub fn discard(store: &Store) -> Result<(), StoreError> {
 /// Compares all keys of the views in two stores, and tells `found` the place and what is wrong with the written one.
 pub fn compare(
     written: &Store,
-    anew: &Store,
+    rebuilt: &Store,
     found: &mut dyn FnMut(String, String),
 ) -> Result<(), StoreError> {
     let mut written = written.range(KEYS.0, KEYS.1).peekable();
-    for entry in anew.range(KEYS.0, KEYS.1) {
+    for entry in rebuilt.range(KEYS.0, KEYS.1) {
         let (key, value) = entry?;
         let beside = |entry: &Result<(Vec<u8>, Vec<u8>), StoreError>| match entry {
             Ok((its, _)) => *its < key,
             Err(_) => true,
         };
         while let Some(entry) = written.next_if(beside) {
-            found(describe(&entry?.0), "it is there, and folding the ledger does not give it".into());
+            found(describe(&entry?.0), "it is there, and the ledger does not give it".into());
         }
         let its = |entry: &Result<(Vec<u8>, Vec<u8>), StoreError>| match entry {
             Ok((its, _)) => *its == key,
@@ -115,13 +115,13 @@ pub fn compare(
         match written.next_if(its).transpose()? {
             None => found(describe(&key), "it is missing".into()),
             Some((_, its)) if its != value => {
-                found(describe(&key), "it is not what folding the ledger gives".into());
+                found(describe(&key), "it is not what the ledger gives".into());
             }
             Some(_) => {}
         }
     }
     for entry in written {
-        found(describe(&entry?.0), "it is there, and folding the ledger does not give it".into());
+        found(describe(&entry?.0), "it is there, and the ledger does not give it".into());
     }
     Ok(())
 }
@@ -135,7 +135,7 @@ fn describe(key: &[u8]) -> String {
     match key.get(..2) {
         Some(b"vp") => "the position of the views".into(),
         Some(b"vg") => format!("the view of garage {:?}", String::from_utf8_lossy(&key[2..])),
-        Some(b"vh") => format!("the view of the hole at position {}", number(2..10)),
+        Some(b"vh") => format!("the view of the missing range at position {}", number(2..10)),
         Some(b"vd") => format!("the view of the damage that ends at position {}", number(2..10)),
         Some(b"vq") => format!("the quarantine of position {}", number(2..10)),
         Some(b"vs") => format!("page {} of the stays of garage number {}", number(6..10), number(2..6)),

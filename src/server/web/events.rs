@@ -87,7 +87,7 @@ pub(super) async fn events(
     web.answer_in_turn(&web.readers, move |web| read(web, &asked, after, limit)).await
 }
 
-/// The events behind `after`, at most `limit`. What was delivered and folded meanwhile may be among them.
+/// The events behind `after`, at most `limit`. What was delivered and applied meanwhile may be among them.
 fn read(
     web: &ServerWeb,
     asked: &EventsQuery,

@@ -169,7 +169,7 @@ fn garage_answer(web: &ServerWeb, view: &Snapshot, key: &SiteName) -> GarageAnsw
     let sites = view.sites_of(key);
     let name = view.name_of(key);
     let streams = web.ledger.streams_of(&sites);
-    // An edge that was set up anew has another name than before.
+    // An edge that was set up again may have another name than before.
     let seen =
         sites.iter().map(|site| web.seen(site)).max_by_key(|seen| seen.heard_at_ms).unwrap_or_default();
     let heard = (seen.heard_at_ms > 0).then_some(seen.heard_at_ms);
@@ -240,8 +240,8 @@ pub(super) async fn garages(
     web.answer_in_turn(&web.renderers, list).await
 }
 
-/// The keys of garages behind `after`, in their order, at most so many. A garage that only told its capacity has no stream yet;
-/// one whose first page is not folded yet has no view.
+/// The keys of garages behind `after`, in their order, at most `at_most`. A garage that only reported its capacity has no stream yet;
+/// one whose first page is not applied yet has no view.
 fn keys_after(web: &ServerWeb, view: &Snapshot, after: Option<SiteName>, at_most: usize) -> Vec<SiteName> {
     let behind = |after: &Option<SiteName>| after.clone().map_or(Bound::Unbounded, Bound::Excluded);
     let seen = view.garages.range::<SiteName, _>((behind(&after), Bound::Unbounded));

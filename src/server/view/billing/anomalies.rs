@@ -223,7 +223,7 @@ pub struct AnomalyList {
 }
 
 /// Those that are wanted: first what is written down, then the plates of the entries of the account `unregistered`, whose number is
-/// given if there is one. `saving` keeps the fold from writing.
+/// given if there is one. While `saving` is held the views are not written.
 pub fn list(
     store: &Store,
     saving: Option<&Mutex<()>>,
@@ -435,7 +435,7 @@ fn stay_of(entry: &BillingEntry, account: u32) -> Option<BilledStay> {
     }
 }
 
-/// What is told of an unregistered plate in a garage, by its stays there, newest first.
+/// The anomaly of an unregistered plate in a garage, from its stays there, newest first.
 fn unregistered(visits: &[Visited]) -> NotedAnomaly {
     let mut anomaly = Anomaly::default();
     let mut exits = HashSet::new();

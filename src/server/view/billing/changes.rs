@@ -1,4 +1,4 @@
-//! What the fold changed in the books of money and has not written yet, and reading through it.
+//! What changed in the books of money and is not written yet, and reading through it.
 
 use super::super::codec::{LastPage, encode, read, read_range};
 use super::anomalies::{self, Anomaly, AnomalyCode, key};
@@ -23,7 +23,7 @@ pub struct BillingChanges {
     /// Pages of what is in force.
     pub(super) in_force: BTreeSet<u32>,
     months: BTreeMap<(u32, Month), MonthBook>,
-    /// `None`: it is told under a token now.
+    /// `None`: it is listed under a token now.
     anomalies: BTreeMap<Vec<u8>, Option<Anomaly>>,
     /// The page that was read last and is not changed: chains often stay in one.
     last_read: LastPage<u64, BillingEntry>,

@@ -20,7 +20,7 @@ use crate::parking::tariff::{Money, VatRate};
 use crate::store::{Store, StoreError, VALUE_MAX};
 use serde::{Deserialize, Serialize};
 
-/// At most so many entries stand in one page.
+/// Maximum number of entries in one page.
 pub const IN_A_PAGE: u64 = 64;
 
 /// The number of an entry: 64 times its page, and its place there from 1. 0 for none.

@@ -104,7 +104,7 @@ impl<'a> EntryReader<'a> {
     }
 }
 
-/// Lists entries, newest first. `saving` keeps the fold from writing.
+/// Lists entries, newest first. While `saving` is held the views are not written.
 pub fn list(
     store: &Store,
     saving: Option<&Mutex<()>>,
@@ -193,7 +193,7 @@ pub fn to_forget(
     stretch(store, from, FORGOTTEN_AT_ONCE, names)
 }
 
-/// The next stretch of so many numbers, from `from` on, that begins with an entry that is wanted.
+/// The next stretch of this many numbers, from `from` on, that begins with an entry that is wanted.
 fn stretch(
     store: &Store,
     from: EntryNumber,

@@ -1,9 +1,9 @@
-//! What stays cost: a fold of closed stays, and of what operators put in force, into entries that are never taken back in silence.
+//! What stays cost: closed stays, and what operators put in force, give entries that are never taken back in silence.
 //!
 //! **Promise.** Every closed stay has one entry that is not settled: a charge, a stay that waits for a price, or one that is held
 //! because it does not add up. A charge never changes; what corrects it is a further entry. The sum of an account's
 //! month is the sum of its entries.
-//! **Kept by.** [`Billing::closed`] and [`Billing::undone`] are told of every stay that comes to be or is another one now. What a stay
+//! **Kept by.** [`Billing::closed`] and [`Billing::undone`] are called for every stay that comes to be or is another one now. What a stay
 //! costs is decided by [`Billing::rate`] from what is in force at that position, and written down.
 //! **Not promised.** That the breakdown of a price is stored: it follows from the entry, the exit and the tariff set, and is computed when it is shown.
 //!
@@ -72,7 +72,7 @@ pub struct ClosedStay<'a> {
     pub cover: Cover,
 }
 
-/// The state of the fold that is kept in memory.
+/// What is kept in memory of the books of money.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Billing {
     shown: ShownBooks,
