@@ -6,12 +6,14 @@
 //! * [`messaging`]: outbox, wire, sender, receiver, for payloads of any kind;
 //! * [`parking`]: plates, events, occupancy: values and arithmetic. It and `messaging` know nothing of each other;
 //! * [`transport`]: ZeroMQ sockets;
+//! * [`codes`]: the stable codes of errors and alarms, which every floor uses;
 //! * [`config`], [`telemetry`]: settings and logs;
 //! * [`edge`], [`server`]: the daemons, which join the parts;
 //! * [`city`]: the whole system in one command.
 #![deny(unsafe_code)]
 
 pub mod city;
+pub mod codes;
 pub mod config;
 pub mod daemon;
 pub mod edge;

@@ -71,6 +71,12 @@ enum TaskFlags {
     /// Decide which ledger this garage delivers to
     #[command(subcommand)]
     Ledger(LedgerFlags),
+    /// Explain a code of a problem, an alarm, an error or a log line: what happened, what it means for the data, what to do
+    Explain {
+        /// Such as outbox_full; without it all codes are listed
+        #[arg(value_name = "CODE")]
+        code: Option<String>,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -116,14 +122,13 @@ pub enum EdgeTask {
     Adopt { ledger: LedgerId },
 }
 
-impl From<TaskFlags> for EdgeTask {
-    fn from(flags: TaskFlags) -> EdgeTask {
+impl From<OutboxFlags> for EdgeTask {
+    fn from(flags: OutboxFlags) -> EdgeTask {
         match flags {
-            TaskFlags::Outbox(OutboxFlags::Status { json }) => EdgeTask::Status { json },
-            TaskFlags::Outbox(OutboxFlags::Peek { limit }) => EdgeTask::Peek { limit: limit.into() },
-            TaskFlags::Outbox(OutboxFlags::Export) => EdgeTask::Export,
-            TaskFlags::Outbox(OutboxFlags::Verify { json }) => EdgeTask::Verify { json },
-            TaskFlags::Ledger(LedgerFlags::Adopt { ledger }) => EdgeTask::Adopt { ledger },
+            OutboxFlags::Status { json } => EdgeTask::Status { json },
+            OutboxFlags::Peek { limit } => EdgeTask::Peek { limit: limit.into() },
+            OutboxFlags::Export => EdgeTask::Export,
+            OutboxFlags::Verify { json } => EdgeTask::Verify { json },
         }
     }
 }
@@ -132,7 +137,14 @@ impl From<TaskFlags> for EdgeTask {
 #[derive(Debug, Clone)]
 pub enum EdgeCall {
     Run(Box<EdgeConfig>),
-    Task { data_dir: PathBuf, task: EdgeTask },
+    Task {
+        data_dir: PathBuf,
+        task: EdgeTask,
+    },
+    /// Explain this code, or list all.
+    Explain {
+        code: Option<String>,
+    },
 }
 
 /// The checked settings of an edge.
@@ -160,8 +172,15 @@ impl EdgeCall {
     /// `args` as a program gets them, its name first.
     pub fn from_args(args: Vec<OsString>) -> Result<EdgeCall, ConfigError> {
         let mut flags: Flags = super::parse(args)?;
+        let task = match flags.task.take() {
+            // Before the file is read: what is wrong with a configuration file can be explained.
+            Some(TaskFlags::Explain { code }) => return Ok(EdgeCall::Explain { code }),
+            Some(TaskFlags::Outbox(flags)) => Some(flags.into()),
+            Some(TaskFlags::Ledger(LedgerFlags::Adopt { ledger })) => Some(EdgeTask::Adopt { ledger }),
+            None => None,
+        };
         let table = file::read_for_edge(flags.config.as_deref())?;
-        let Some(task) = flags.task.take() else {
+        let Some(task) = task else {
             return EdgeConfig::new(flags, table).map(|config| EdgeCall::Run(Box::new(config)));
         };
         let name = flags.garage_name.or(table.garage_name);
@@ -170,7 +189,7 @@ impl EdgeCall {
             setting: "--data-dir",
             reason: "it is missing. Give the directory of the edge, or its --garage-name".into(),
         })?;
-        Ok(EdgeCall::Task { data_dir, task: task.into() })
+        Ok(EdgeCall::Task { data_dir, task })
     }
 }
 

@@ -11,6 +11,7 @@ pub use books::BooksTask;
 pub use edge::{EdgeCall, EdgeConfig, EdgeTask};
 pub use server::{ServerConfig, ServerTask};
 
+use crate::codes::{self, Code, Coded};
 use crate::parking::tariff::TariffError;
 use clap::Parser;
 use std::ffi::OsString;
@@ -30,6 +31,18 @@ pub enum ConfigError {
     Tariffs { path: PathBuf, errors: Vec<TariffError> },
     #[error("the setting {setting} is not valid: {reason}")]
     Setting { setting: &'static str, reason: String },
+}
+
+impl Coded for ConfigError {
+    fn code(&self) -> Code {
+        match self {
+            ConfigError::CommandLine(_) => codes::INVALID_COMMAND_LINE,
+            ConfigError::Unreadable { .. } => codes::CONFIGURATION_UNREADABLE,
+            ConfigError::Invalid { .. } => codes::CONFIGURATION_INVALID,
+            ConfigError::Tariffs { .. } => codes::TARIFFS_INVALID,
+            ConfigError::Setting { .. } => codes::INVALID_SETTING,
+        }
+    }
 }
 
 /// Parses a command line, leaving it to the caller to print and exit.

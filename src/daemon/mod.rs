@@ -7,6 +7,7 @@ pub mod tasks;
 
 pub use memory::keep_small;
 
+use crate::codes::{self, Code, Coded};
 use crate::config::ConfigError;
 use crate::store::directory::DirectoryError;
 use crate::store::salvage;
@@ -30,11 +31,17 @@ pub const EXIT_SETTING: u8 = 64;
 
 /// Prints why the settings are refused, or the help that was asked for.
 pub fn exit_for_config(error: &ConfigError) -> ExitCode {
-    if let ConfigError::CommandLine(error) = error {
-        let _ = error.print();
-        return if error.use_stderr() { ExitCode::from(EXIT_SETTING) } else { ExitCode::SUCCESS };
+    match error {
+        ConfigError::CommandLine(asked) if !asked.use_stderr() => {
+            let _ = asked.print();
+            return ExitCode::SUCCESS;
+        }
+        ConfigError::CommandLine(wrong) => {
+            let text = wrong.render().to_string();
+            codes::print_error(error.code(), &text.trim_start_matches("error: ").trim_end());
+        }
+        _ => codes::print_error(error.code(), error),
     }
-    eprintln!("error: {error}");
     ExitCode::from(EXIT_SETTING)
 }
 
@@ -42,8 +49,8 @@ pub fn exit_for_config(error: &ConfigError) -> ExitCode {
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
     /// A setting that only what is on the disk shows to be wrong.
-    #[error("{0}")]
-    Setting(String),
+    #[error("{1}")]
+    Setting(Code, String),
     #[error(transparent)]
     Directory(#[from] DirectoryError),
     #[error(transparent)]
@@ -56,8 +63,8 @@ pub enum DaemonError {
     Listen(#[from] crate::transport::front::ListenError),
     #[error(transparent)]
     Http(#[from] crate::http::ListenError),
-    #[error("{0}")]
-    Failed(String),
+    #[error("{1}")]
+    Failed(Code, String),
     /// A part of the store cannot be read. The process starts itself again, and salvages the store then.
     #[error(
         "a part of the store cannot be read: {0}. The process starts itself again, and rebuilds the store from what can be found"
@@ -65,10 +72,24 @@ pub enum DaemonError {
     Salvage(Box<DaemonError>),
 }
 
+impl Coded for DaemonError {
+    fn code(&self) -> Code {
+        match self {
+            DaemonError::Setting(code, _) | DaemonError::Failed(code, _) => *code,
+            DaemonError::Directory(error) => error.code(),
+            DaemonError::Open(error) => error.code(),
+            DaemonError::Store(error) => error.code(),
+            DaemonError::Outbox(error) => error.code(),
+            DaemonError::Listen(_) | DaemonError::Http(_) => codes::CANNOT_LISTEN,
+            DaemonError::Salvage(_) => codes::STORE_PARTLY_UNREADABLE,
+        }
+    }
+}
+
 impl DaemonError {
     fn exit_code(&self) -> i32 {
         match self {
-            DaemonError::Setting(_) | DaemonError::Open(crate::store::OpenError::OtherPurpose { .. }) => {
+            DaemonError::Setting(..) | DaemonError::Open(crate::store::OpenError::OtherPurpose { .. }) => {
                 i32::from(EXIT_SETTING)
             }
             _ => 1,
@@ -78,8 +99,23 @@ impl DaemonError {
 
 /// Prints why a command failed.
 pub fn exit_for(error: &DaemonError) -> ExitCode {
-    eprintln!("error: {error}");
+    codes::print_error(error.code(), error);
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1))
+}
+
+/// Prints what `code` means, or all codes with a line each.
+pub fn explain(code: Option<&str>) -> ExitCode {
+    match codes::explain(code) {
+        Ok(text) => {
+            // The reader may have seen enough and closed the pipe.
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            codes::print_error(error.code(), &error);
+            ExitCode::from(EXIT_SETTING)
+        }
+    }
 }
 
 /// A program that serves until it is told to stop.
@@ -102,8 +138,8 @@ pub fn run<D: Daemon>(open: impl Future<Output = Result<D, DaemonError>>) -> Exi
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: cannot start: {error}. Nothing was changed");
-            return ExitCode::FAILURE;
+            let reason = format!("cannot start: {error}. Nothing was changed");
+            return exit_for(&DaemonError::Failed(codes::CANNOT_START, reason));
         }
     };
     let ended = runtime.block_on(async {
@@ -133,7 +169,7 @@ pub fn run<D: Daemon>(open: impl Future<Output = Result<D, DaemonError>>) -> Exi
 
 fn fail(error: &DaemonError) -> ! {
     tracing::error!("{error}");
-    eprintln!("error: {error}");
+    codes::print_error(error.code(), error);
     if matches!(error, DaemonError::Salvage(_)) {
         restart();
     }
@@ -204,7 +240,8 @@ pub struct StopRequest {
 
 impl StopRequest {
     fn listen() -> Result<StopRequest, DaemonError> {
-        let failed = |error| DaemonError::Failed(format!("cannot listen for signals: {error}"));
+        let failed =
+            |error| DaemonError::Failed(codes::CANNOT_START, format!("cannot listen for signals: {error}"));
         Ok(StopRequest {
             terminate: signal(SignalKind::terminate()).map_err(failed)?,
             interrupt: signal(SignalKind::interrupt()).map_err(failed)?,

@@ -7,6 +7,7 @@
 
 use super::Shared;
 use super::sending::Told;
+use crate::codes::{self, Coded};
 use crate::config::EdgeTask;
 use crate::daemon::admin::{self, Call, NotDone, Outcome, Reached};
 use crate::daemon::clock;
@@ -100,7 +101,7 @@ fn adopted(former: Option<LedgerId>, ledger: LedgerId) -> Value {
 
 /// Everything that changes nothing.
 fn look(outbox: &Outbox, request: &Request) -> Outcome {
-    let failed = |error: crate::store::StoreError| NotDone::from(error.to_string());
+    let failed = |error: crate::store::StoreError| NotDone::because(&error);
     match request {
         Request::Status => {
             let status = outbox.status().map_err(failed)?;
@@ -168,7 +169,7 @@ pub fn run(data_dir: &Path, task: &EdgeTask) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
-            eprintln!("error: {reason}");
+            codes::print_error(reason.code(), &reason);
             ExitCode::FAILURE
         }
     }
@@ -212,21 +213,21 @@ enum Kept {
 }
 
 impl Offline {
-    fn open(kept: Kept) -> Result<Offline, String> {
+    fn open(kept: Kept) -> Result<Offline, NotDone> {
         let dir = match &kept {
             Kept::Held(dir) => dir.path(),
             Kept::Copied(dir) => dir.path(),
         };
-        let store = Store::open(&dir.join(STORE), Purpose::Edge).map_err(|error| error.to_string())?;
+        let store = Store::open(&dir.join(STORE), Purpose::Edge).map_err(|error| NotDone::because(&error))?;
         // Without a machine: nobody who looks, or decides, is taken for the one that wrote last.
         let options = Options { witness: Some(dir.join(WITNESS)), machine: None, ..Options::default() };
-        let outbox = Outbox::open(store, options, clock::read()).map_err(|error| error.to_string())?;
+        let outbox = Outbox::open(store, options, clock::read()).map_err(|error| NotDone::because(&error))?;
         Ok(Offline { outbox, _kept: kept })
     }
 
-    fn answer(&self, request: &Request) -> Result<Value, String> {
+    fn answer(&self, request: &Request) -> Outcome {
         let Request::Adopt { ledger } = request else {
-            return look(&self.outbox, request).map_err(|error| error.to_string());
+            return look(&self.outbox, request);
         };
         let ledger = read_id(ledger)?;
         let former = self.outbox.ledger();
@@ -246,25 +247,28 @@ enum Source {
 }
 
 /// Asks once, and says who answered.
-fn first(data_dir: &Path, request: &Request) -> Result<(Source, Value), String> {
-    let from = |kept| -> Result<_, String> {
+fn first(data_dir: &Path, request: &Request) -> Result<(Source, Value), NotDone> {
+    let from = |kept| -> Result<_, NotDone> {
         let offline = Offline::open(kept)?;
         let answer = offline.answer(request)?;
         Ok((Source::Directory(Box::new(offline)), answer))
     };
     if matches!(request, Request::Adopt { .. }) {
-        return match admin::reach(data_dir, request, |_| {}).map_err(|error| error.to_string())? {
+        return match admin::reach(data_dir, request, |_| {}).map_err(|error| NotDone::because(&error))? {
             Reached::Daemon(answer) => Ok((Source::Daemon, answer)),
             Reached::Directory(dir) => from(Kept::Held(dir)),
         };
     }
     let began = Instant::now();
     loop {
-        if let Some(answer) = admin::ask(data_dir, request, |_| {}).map_err(|error| error.to_string())? {
+        if let Some(answer) =
+            admin::ask(data_dir, request, |_| {}).map_err(|error| NotDone::because(&error))?
+        {
             return Ok((Source::Daemon, answer));
         }
         if !data_dir.join(STORE).is_dir() {
-            return Err(format!("there is no data directory of an edge in {data_dir:?}"));
+            let reason = format!("there is no data directory of an edge in {data_dir:?}");
+            return Err(NotDone::Failed(codes::NO_DATA_DIRECTORY, reason));
         }
         if matches!(request, Request::Status)
             && let Some(answer) = noted(data_dir)
@@ -279,7 +283,7 @@ fn first(data_dir: &Path, request: &Request) -> Result<(Source, Value), String> 
             {
                 std::thread::sleep(Duration::from_millis(20));
             }
-            Err(error) => return Err(error.to_string()),
+            Err(error) => return Err(NotDone::because(&error)),
         }
     }
 }
@@ -311,12 +315,12 @@ fn noted(data_dir: &Path) -> Option<Value> {
     }))
 }
 
-fn one(data_dir: &Path, request: &Request) -> Result<Value, String> {
+fn one(data_dir: &Path, request: &Request) -> Outcome {
     first(data_dir, request).map(|(_, answer)| answer)
 }
 
 /// All waiting events, a JSON object a line.
-fn export(data_dir: &Path) -> Result<(), String> {
+fn export(data_dir: &Path) -> Result<(), NotDone> {
     let request = |after| Request::Peek { after, limit: PEEK_MOST };
     let (source, mut answer) = first(data_dir, &request(None))?;
     loop {
@@ -340,7 +344,7 @@ fn verify(data_dir: &Path, as_json: bool) -> ExitCode {
     let found = match one(data_dir, &Request::Verify) {
         Ok(found) => found,
         Err(reason) => {
-            eprintln!("error: {reason}");
+            codes::print_error(reason.code(), &reason);
             return ExitCode::FAILURE;
         }
     };

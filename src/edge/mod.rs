@@ -8,6 +8,7 @@ mod sending;
 mod simulating;
 mod web;
 
+use crate::codes;
 use crate::config::{EdgeCall, EdgeConfig};
 use crate::daemon::admin::AdminSocket;
 use crate::daemon::tasks::Tasks;
@@ -60,6 +61,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
             telemetry::init(config.log_format);
             daemon::run(Edge::open(*config))
         }
+        Ok(EdgeCall::Explain { code }) => daemon::explain(code.as_deref()),
         Ok(EdgeCall::Task { data_dir, task }) => commands::run(&data_dir, &task),
         Err(error) => daemon::exit_for_config(&error),
     }
@@ -97,13 +99,15 @@ impl Edge {
         let Opened { outbox, display, to_be_counted } = {
             let (path, config) = (dir.path().to_owned(), config.clone());
             let opened = tokio::task::spawn_blocking(move || open_outbox(&path, &config));
-            opened.await.map_err(|error| DaemonError::Failed(error.to_string()))??
+            opened.await.map_err(|error| DaemonError::Failed(codes::TASK_ENDED, error.to_string()))??
         };
         let listener = match config.http {
             Some(address) => http::listen(address).await?,
             None => http::listen_from(HTTP_FROM.into()).await?,
         };
-        let address = listener.local_addr().map_err(|error| DaemonError::Failed(error.to_string()))?;
+        let address = listener
+            .local_addr()
+            .map_err(|error| DaemonError::Failed(codes::CANNOT_LISTEN, error.to_string()))?;
         let shared =
             Arc::new(Shared { config, outbox, display: Mutex::new(display), sending: Mutex::default() });
         let stop = CancellationToken::new();
@@ -169,19 +173,19 @@ impl Edge {
             tokio::select! {
                 () = stop.requested() => break,
                 Ok(_) = unreadable.wait_for(|unreadable| *unreadable), if can_be_salvaged => {
-                    return Err(DaemonError::Failed("a part of the outbox".into()));
+                    return Err(DaemonError::Failed(codes::STORE_PARTLY_UNREADABLE, "a part of the outbox".into()));
                 }
                 failed = progress.wait_for(|progress| progress.failed) => {
                     drop(failed);
                     let ended = "the committer ended by itself. What was confirmed is on the disk. Start the edge again, and please report this with the log";
-                    return Err(DaemonError::Failed(self.shared.outbox.failure().unwrap_or(ended).to_owned()));
+                    return Err(DaemonError::Failed(codes::DISK_FAILED, self.shared.outbox.failure().unwrap_or(ended).to_owned()));
                 }
                 ended = &mut self.sending => return Err(match ended {
                     Ok(Err(error)) => DaemonError::Store(error),
-                    Ok(Ok(())) => DaemonError::Failed("sending ended by itself; events stay on disk".into()),
-                    Err(error) => DaemonError::Failed(format!("sending panicked: {error}; events stay on disk. Please report this with the log")),
+                    Ok(Ok(())) => DaemonError::Failed(codes::TASK_ENDED, "sending ended by itself; events stay on disk".into()),
+                    Err(error) => DaemonError::Failed(codes::TASK_ENDED, format!("sending panicked: {error}; events stay on disk. Please report this with the log")),
                 }),
-                _ = &mut self.http => return Err(DaemonError::Failed("HTTP ended by itself; events stay on disk".into())),
+                _ = &mut self.http => return Err(DaemonError::Failed(codes::TASK_ENDED, "HTTP ended by itself; events stay on disk".into())),
                 error = self.tasks.one_ended() => return Err(error),
                 _ = saving.tick() => {
                     save_board(&self.dir, &self.shared, &mut saved);
@@ -314,12 +318,15 @@ fn check_garage(store: &Store, garage: &SiteName) -> Result<(), DaemonError> {
     const NAME: &[u8] = b"g";
     match store.get(NAME)? {
         Some(stored) if stored == garage.as_str().as_bytes() => Ok(()),
-        Some(stored) => Err(DaemonError::Setting(format!(
-            "this data directory belongs to garage {:?}, not to {:?}. Nothing was changed. Start it with --garage-name {:?}, or give this garage a --data-dir of its own",
-            String::from_utf8_lossy(&stored),
-            garage.as_str(),
-            String::from_utf8_lossy(&stored),
-        ))),
+        Some(stored) => Err(DaemonError::Setting(
+            codes::DATA_DIRECTORY_OF_OTHER_GARAGE,
+            format!(
+                "this data directory belongs to garage {:?}, not to {:?}. Nothing was changed. Start it with --garage-name {:?}, or give this garage a --data-dir of its own",
+                String::from_utf8_lossy(&stored),
+                garage.as_str(),
+                String::from_utf8_lossy(&stored),
+            ),
+        )),
         None => {
             store.put(NAME, garage.as_str().as_bytes())?;
             store.flush()?;

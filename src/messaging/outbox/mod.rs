@@ -31,6 +31,7 @@ pub use witness::Noted;
 
 use super::page::{self, Record};
 use super::{ClockReading, Epoch, LedgerId, Sequence};
+use crate::codes::{self, Code, Coded};
 use crate::store::room::{self, Condition, DiskRoom, Opened};
 use crate::store::salvage::Salvaged;
 use crate::store::{self, BATCH_MAX, Purpose, Store, StoreError};
@@ -115,6 +116,17 @@ pub enum OpenError {
     Witness(#[source] std::io::Error),
     #[error("cannot start the committer thread: {0}. Nothing was changed")]
     Thread(#[source] std::io::Error),
+}
+
+impl Coded for OpenError {
+    fn code(&self) -> Code {
+        match self {
+            OpenError::Store(error) => error.code(),
+            OpenError::Ledger => codes::LEDGER_BINDING_UNREADABLE,
+            OpenError::Witness(_) => codes::HIGH_WATER_FILE_UNUSABLE,
+            OpenError::Thread(_) => codes::CANNOT_START,
+        }
+    }
 }
 
 /// Why an append was not confirmed.
