@@ -26,8 +26,12 @@ fn sources() -> Vec<(String, String)> {
 
 /// The names of the constants that follow `codes::` in a text.
 fn used(text: &str) -> impl Iterator<Item = &str> {
+    text.split("codes::").skip(1).map(used_name)
+}
+
+fn used_name(text: &str) -> &str {
     let is_name = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
-    text.split("codes::").skip(1).map(move |rest| rest.split(|c| !is_name(c)).next().unwrap_or_default())
+    text.split(|c| !is_name(c)).next().unwrap_or_default()
 }
 
 #[test]
@@ -71,6 +75,32 @@ fn each_code_is_used() {
     assert_eq!(unused, [&UNKNOWN_CODE; 0]);
 }
 
+/// Each warning and each error begins with its code: a constant, or that of the error it reports.
+#[test]
+fn no_warning_and_no_error_is_logged_without_a_code() {
+    let mut logged = BTreeSet::new();
+    let sources = sources();
+    for (path, text) in &sources {
+        assert!(
+            !text.contains("use tracing::"),
+            "{path}: this test looks for tracing::warn! and tracing::error!"
+        );
+        for (n, _) in text.match_indices("tracing::warn!(").chain(text.match_indices("tracing::error!(")) {
+            let fields = text[n..].split_once('(').unwrap().1.trim_start();
+            let code = fields.strip_prefix("code = %codes::").map(used_name);
+            let of_error = fields.starts_with("%code,") || fields.starts_with("code = %error.code(),");
+            assert!(code.is_some() || of_error, "{path}: a log line without a code: {:.60}", fields);
+            logged.extend(code);
+        }
+    }
+    for entry in entries() {
+        let code = entry.code().to_ascii_uppercase();
+        let (is_log, is_only_log) = (entry.kinds().any(|kind| kind == "log"), entry.kinds().eq(["log"]));
+        assert!(is_log || !logged.contains(&*code), "{code} is logged, so its entry has the kind log");
+        assert!(!is_only_log || logged.contains(&*code), "{code} is not logged");
+    }
+}
+
 /// Whatever is printed as the reason of an exit has a code.
 #[test]
 fn no_error_is_printed_without_a_code() {
@@ -87,7 +117,7 @@ fn a_code_is_explained_and_an_unknown_one_refused_with_the_nearest() {
     assert_eq!(all.lines().count(), ALL.len());
     let nearest = |text: &str| explain(Some(text)).unwrap_err().nearest;
     assert_eq!(nearest("outbox-ful")[0], "outbox_full");
-    assert_eq!(nearest("Conflict "), ["conflict"]);
+    assert_eq!(nearest("Conflict ")[0], "conflict");
     assert!(nearest("idempotency").contains(&"idempotency_key_reused"));
     assert!(nearest("xyzzy").is_empty());
     assert!(explain(Some("")).unwrap_err().to_string().contains("lists all"));

@@ -222,7 +222,12 @@ impl AdminSocket {
                     });
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "a command could not be taken; trying on");
+                    tracing::warn!(
+                        code = %codes::COMMAND_NOT_ACCEPTED,
+                        %error,
+                        hint = "it is tried again; raise the limit of open files (ulimit -n) if this goes on",
+                        "a command could not be taken"
+                    );
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }

@@ -168,7 +168,7 @@ pub fn run<D: Daemon>(open: impl Future<Output = Result<D, DaemonError>>) -> Exi
 }
 
 fn fail(error: &DaemonError) -> ! {
-    tracing::error!("{error}");
+    tracing::error!(code = %error.code(), %error, "this program ends");
     codes::print_error(error.code(), error);
     if matches!(error, DaemonError::Salvage(_)) {
         restart();
@@ -187,7 +187,9 @@ fn bound_the_stop() {
     };
     after(STOP_SAID_AFTER, || {
         tracing::warn!(
-            "stopping takes too long: something does not answer, the disk perhaps. Ending without waiting for it; what was confirmed is on the disk, as after a kill"
+            code = %codes::STOP_TOO_SLOW,
+            hint = "look at the disk; what was confirmed is stored, as after a kill",
+            "stopping takes too long, so the program ends without waiting"
         );
     });
     after(STOPPED_WITHIN, || std::process::exit(0));
@@ -202,7 +204,12 @@ pub fn salvage_if_possible(dir: &Path, store: &StoreUnreadable, error: DaemonErr
     match salvage::request(dir) {
         Ok(()) => DaemonError::Salvage(Box::new(error)),
         Err(why) => {
-            tracing::error!(%why, "the store cannot be marked to be salvaged; nothing in it was changed");
+            tracing::error!(
+                code = %codes::SALVAGE_NOT_REQUESTED,
+                %why,
+                hint = "make room on the disk and start again; nothing in the store was changed",
+                "the store cannot be marked to be salvaged"
+            );
             error
         }
     }
@@ -219,7 +226,12 @@ const RESTARTS_MAX: u32 = 5;
 fn restart() {
     let restarts = std::env::var(RESTARTS).ok().and_then(|count| count.parse().ok()).unwrap_or(0);
     if restarts >= RESTARTS_MAX {
-        tracing::error!(restarts, "the store was salvaged again and again: the disk is failing. Replace it");
+        tracing::error!(
+            code = %codes::SALVAGED_TOO_OFTEN,
+            restarts,
+            hint = "the disk is failing: replace it",
+            "the store was salvaged again and again"
+        );
         return;
     }
     let mut args = std::env::args_os();
@@ -228,7 +240,12 @@ fn restart() {
         again.arg0(name);
     }
     let error = again.args(args).env(RESTARTS, (restarts + 1).to_string()).exec();
-    tracing::error!(%error, "this process cannot start itself again: start it");
+    tracing::error!(
+        code = %codes::RESTART_FAILED,
+        %error,
+        hint = "start it",
+        "this process cannot start itself again"
+    );
 }
 
 /// SIGTERM and SIGINT.

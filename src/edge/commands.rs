@@ -70,7 +70,11 @@ impl Desk {
                 let former = self.shared.outbox.ledger();
                 let bound = self.shared.outbox.bind(ledger).await;
                 bound.map_err(|error| format!("the edge cannot write that down now: {error}. Try again"))?;
-                tracing::warn!(%ledger, former = former.map(|id| id.to_string()), by = call.caller.as_str(), "an operator decided that this garage delivers to another ledger");
+                tracing::warn!(
+                    code = %codes::LEDGER_ADOPTED,
+                    %ledger, former = former.map(|id| id.to_string()), by = call.caller.as_str(),
+                    "an operator decided that this garage delivers to another ledger"
+                );
                 // The sender may be ending: it reads the id at its next start.
                 let _ = self.tell.send(Told::Bound(ledger)).await;
                 Ok(adopted(former, ledger))

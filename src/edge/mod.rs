@@ -137,7 +137,12 @@ impl Edge {
                 tasks.spawn("answering commands (admin.sock)", answering);
             }
             Err(error) => {
-                tracing::error!(%error, "admin.sock cannot be made: this edge takes no commands; events are taken and delivered as ever. Make room or give rights, and start it again");
+                tracing::error!(
+                    code = %codes::ADMIN_SOCKET_UNUSABLE,
+                    %error,
+                    hint = "make room or correct the permissions, then start the edge again; events are taken and delivered meanwhile",
+                    "admin.sock cannot be created, so this edge takes no commands"
+                );
             }
         }
         dir.publish("http.addr", format!("{address}\n"))?;
@@ -197,7 +202,11 @@ impl Edge {
         self.stop.cancel();
         let all = async { ((&mut self.sending).await, (&mut self.http).await, self.tasks.finish().await) };
         if timeout(STOP_WITHIN, all).await.is_err() {
-            tracing::warn!("a producer kept its connection open; everything that was confirmed is on disk");
+            tracing::warn!(
+                code = %codes::STOP_TOO_SLOW,
+                hint = "nothing is to be done: everything that was confirmed is on the disk",
+                "a producer kept its connection open while the edge stopped"
+            );
             self.http.abort();
         }
         save_board(&self.dir, &self.shared, &mut saved);
@@ -284,7 +293,10 @@ fn open_outbox(dir: &Path, config: &EdgeConfig) -> Result<Opened, DaemonError> {
     let outbox = Outbox::open_in(dir, Purpose::Edge, config.reserve_bytes, clock::read(), options)?;
     if let Some(what) = outbox.shortage() {
         tracing::error!(
-            "{what}; producers are refused (507) until there is room, and what was confirmed is delivered. Make room on the disk, or look why nothing is delivered"
+            code = %codes::OUTBOX_FULL,
+            reason = what,
+            hint = "make room on the disk, or look why nothing is delivered",
+            "producers are refused until there is room; what was confirmed is delivered"
         );
     }
     let mut display = new_display(garage, &outbox);
@@ -298,7 +310,12 @@ fn open_outbox(dir: &Path, config: &EdgeConfig) -> Result<Opened, DaemonError> {
         return Ok(Opened { outbox, display, to_be_counted: Some(saved) });
     }
     if let Err(error) = count_what_waits(&mut display, &outbox, &CancellationToken::new()) {
-        tracing::warn!(%error, "what waits cannot be counted: the garage's own count is shown when the server knows it");
+        tracing::warn!(
+            code = %codes::OWN_COUNT_UNKNOWN,
+            %error,
+            hint = "run: edge outbox verify",
+            "the waiting events cannot be counted; the garage's own count is shown once the server knows it"
+        );
         display.will_be_counted(newest.epoch, newest.durable);
         display.stays();
     }
@@ -402,7 +419,12 @@ fn replace_display(shared: &Shared, saved: &[u8], moved: Option<Epoch>, stop: &C
         Ok(()) => {}
         Err(error) => {
             former.stays();
-            tracing::warn!(%error, "what waits cannot be counted: the garage's own count is shown as it was, or when the server knows it");
+            tracing::warn!(
+                code = %codes::OWN_COUNT_UNKNOWN,
+                %error,
+                hint = "run: edge outbox verify",
+                "the waiting events cannot be counted; the garage's own count is shown as it was"
+            );
         }
     }
 }

@@ -138,7 +138,12 @@ impl Shell {
             match action {
                 Action::Connect { server } => self.connect(server).await,
                 Action::Disconnect => {
-                    tracing::warn!(server = %self.shared.config.servers[self.sender.server()], "no useful reply in time; the socket is dropped, and what is not acknowledged will be resent there");
+                    tracing::warn!(
+                        code = %codes::NO_REPLY,
+                        server = %self.shared.config.servers[self.sender.server()],
+                        hint = "if this goes on, check the network and the server; what is not acknowledged is sent again",
+                        "no useful reply in time; the next connection goes to this server"
+                    );
                     self.link = None;
                 }
                 Action::Send { id, pages_from, ask } => self.send(id, pages_from, ask).await?,
@@ -189,7 +194,12 @@ impl Shell {
             }
             Err(error) => {
                 if !std::mem::replace(&mut self.unreachable, true) {
-                    tracing::warn!(%error, "events stay on this disk and are delivered when a server answers; it is tried again all the time");
+                    tracing::warn!(
+                        code = %codes::SERVER_UNREACHABLE,
+                        %error,
+                        hint = "check the network, the server and its address; events stay on this disk, and it is tried again all the time",
+                        "no server can be reached"
+                    );
                 }
                 self.sender.link_broke(self.now());
             }
@@ -349,7 +359,11 @@ impl Shell {
                         let rebuild = move || super::rebuild_display(&shared, former, &stop);
                         // It reads all that waits. That it fails only leaves the count as it was.
                         let _ = tokio::task::spawn_blocking(rebuild).await;
-                        tracing::warn!(%epoch, events, "the server was told to take both sides of the conflict: what was not acknowledged was moved to a new epoch, and is delivered there");
+                        tracing::warn!(
+                            code = %codes::CONFLICT_DECIDED,
+                            %epoch, events,
+                            "a conflict was decided: what was not acknowledged was moved to a new epoch"
+                        );
                     }
                     self.shared.sending().alarm = None;
                 }
@@ -411,7 +425,12 @@ impl Shell {
         }
         match self.shared.outbox.begin_epoch(self.epoch).await {
             Ok(epoch) => {
-                tracing::error!(mark, former = %self.epoch, %epoch, "the server has events up to {mark} of this directory's epoch, more than were ever sent from here: this directory is an older copy, or another edge goes on from a copy of it. New events get a new epoch; what was confirmed here is delivered");
+                tracing::error!(
+                    code = %codes::SERVER_AHEAD_OF_OUTBOX,
+                    mark, former = %self.epoch, %epoch,
+                    hint = "make sure that no other edge uses this name; new events get a new epoch, and what was confirmed here is delivered",
+                    "the server is ahead of this outbox: this directory is an older copy, or another edge goes on from a copy of it"
+                );
                 self.go_on_with_the_oldest_epoch();
             }
             Err(error) => self.not_now(&error),
@@ -436,8 +455,10 @@ impl Shell {
         let skewed = skew_ms.saturating_abs() > uncertain_ms;
         if skewed && !self.skewed {
             tracing::error!(
+                code = %codes::CLOCKS_DIFFER,
                 skew_seconds = skew_ms / 1000,
-                "the clock of this machine and that of the server differ; one of them is wrong. Events keep the time that this machine told them, and the server's time of arrival beside it. Nothing is lost, nothing expires; check NTP on both"
+                hint = "check NTP on both; events keep the time of this machine, and the server's time of arrival beside it",
+                "the clock of this machine and that of the server differ"
             );
         } else if !skewed && self.skewed {
             tracing::info!("the clocks of this machine and of the server agree again");
@@ -447,16 +468,20 @@ impl Shell {
 
     /// Said once in the log, and shown until an acknowledgement comes.
     fn alarm(&self, code: Code, text: String) {
-        let alarm = Some(Alarm { code, text });
         let mut status = self.shared.sending();
-        if status.alarm != alarm {
-            tracing::error!(%code, "{}", alarm.as_ref().map_or("", |alarm| &alarm.text));
+        if status.alarm.as_ref().is_none_or(|alarm| alarm.text != text) {
+            tracing::error!(%code, alarm = text, "an alarm is raised");
         }
-        status.alarm = alarm;
+        status.alarm = Some(Alarm { code, text });
     }
 
     fn broke(&mut self, error: &dyn std::fmt::Display) {
-        tracing::warn!(%error, "the link to the server broke; what is not acknowledged will be resent");
+        tracing::warn!(
+            code = %codes::LINK_BROKE,
+            %error,
+            hint = "if this goes on, check the network; what is not acknowledged is sent again",
+            "the link to the server broke"
+        );
         self.link = None;
         self.sender.link_broke(self.now());
     }

@@ -2,6 +2,7 @@
 
 use super::Shared;
 use crate::city::simulate::{CarsPerHour, Garage, cars};
+use crate::codes;
 use crate::daemon::clock;
 use crate::messaging::page::Record;
 use crate::parking::Event;
@@ -22,7 +23,11 @@ pub async fn simulate_until_stopped(
     cars_per_hour: CarsPerHour,
     stop: CancellationToken,
 ) {
-    tracing::warn!("this edge makes cars up (--simulate): what it delivers happened nowhere");
+    tracing::warn!(
+        code = %codes::SIMULATED_CARS,
+        hint = "do not use --simulate in a garage that is billed",
+        "this edge makes cars up (--simulate): what it delivers happened nowhere"
+    );
     tokio::select! {
         () = stop.cancelled() => {}
         () = simulate(&shared, cars_per_hour) => {

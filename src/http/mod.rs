@@ -59,7 +59,12 @@ impl Problem {
 
     /// Something of ours failed; the details are in the log.
     pub fn internal(error: &dyn std::fmt::Display) -> Problem {
-        tracing::error!(%error, "a request could not be answered; stored events are not touched by it");
+        tracing::error!(
+            code = %codes::INTERNAL_ERROR,
+            %error,
+            hint = "report this with the log; stored events are not touched by it",
+            "a request could not be answered"
+        );
         Problem::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             format!("{error}. The request changed nothing; the log of this daemon says more"),

@@ -182,7 +182,12 @@ impl Server {
                 tasks.spawn("answering commands (admin.sock)", answering);
             }
             Err(error) => {
-                tracing::error!(%error, "admin.sock cannot be made: this server takes no commands; edges are served as ever. Make room or give rights, and start it again");
+                tracing::error!(
+                    code = %codes::ADMIN_SOCKET_UNUSABLE,
+                    %error,
+                    hint = "make room or correct the permissions, then start the server again; edges are served meanwhile",
+                    "admin.sock cannot be created, so this server takes no commands"
+                );
             }
         }
 
@@ -237,7 +242,11 @@ impl Server {
         match timeout(STOP_WITHIN, ended).await {
             Ok((Ok(Err(error)), _) | (_, Ok(Err(error)))) => return Err(error.into()),
             Ok(_) => {}
-            Err(_) => tracing::warn!("stopping took too long; what is on disk is complete, as after a kill"),
+            Err(_) => tracing::warn!(
+                code = %codes::STOP_TOO_SLOW,
+                hint = "look at the disk; what is stored is complete, as after a kill",
+                "stopping took too long"
+            ),
         }
         // Open connections of browsers may stay; they hold nothing of value.
         let _ = timeout(std::time::Duration::from_millis(300), &mut self.http).await;

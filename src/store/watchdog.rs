@@ -119,7 +119,7 @@ pub(super) fn start_thread(name: &'static str, work: impl FnOnce() + Send + 'sta
 }
 
 fn end(code: Code, what: &str) -> ! {
-    tracing::error!("{what}");
+    tracing::error!(%code, reason = what, "this program ends");
     codes::print_error(code, &what);
     std::process::exit(1)
 }
