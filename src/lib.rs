@@ -8,6 +8,7 @@
 //! * [`transport`]: ZeroMQ sockets;
 //! * [`codes`]: the stable codes of errors and alarms, which every floor uses;
 //! * [`config`], [`telemetry`]: settings and logs;
+//! * [`traffic`]: simulated and recorded cars; [`fault_proxy`]: connections that can be disturbed;
 //! * [`edge`], [`server`]: the daemons, which join the parts;
 //! * [`city`]: the whole system in one command.
 #![deny(unsafe_code)]
@@ -17,10 +18,12 @@ pub mod codes;
 pub mod config;
 pub mod daemon;
 pub mod edge;
+pub mod fault_proxy;
 pub mod http;
 pub mod messaging;
 pub mod parking;
 pub mod server;
 pub mod store;
 pub mod telemetry;
+pub mod traffic;
 pub mod transport;
