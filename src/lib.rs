@@ -10,10 +10,12 @@
 //! * [`config`], [`telemetry`]: settings and logs;
 //! * [`traffic`]: simulated and recorded cars; [`fault_proxy`]: connections that can be disturbed;
 //! * [`edge`], [`server`]: the daemons, which join the parts;
+//! * [`cli`]: their command lines;
 //! * [`city`]: the whole system in one command.
 #![deny(unsafe_code)]
 
 pub mod city;
+pub mod cli;
 pub mod codes;
 pub mod config;
 pub mod daemon;

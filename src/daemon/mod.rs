@@ -103,21 +103,6 @@ pub fn exit_for(error: &DaemonError) -> ExitCode {
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1))
 }
 
-/// Prints what `code` means, or all codes with a line each.
-pub fn explain(code: Option<&str>) -> ExitCode {
-    match codes::explain(code) {
-        Ok(text) => {
-            // The reader may have seen enough and closed the pipe.
-            let _ = std::io::stdout().write_all(text.as_bytes());
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            codes::print_error(error.code(), &error);
-            ExitCode::from(EXIT_SETTING)
-        }
-    }
-}
-
 /// A program that serves until it is told to stop.
 pub trait Daemon: Sized {
     /// Serves until `stop`, then ends in order. On `Err` the process ends without dropping it.

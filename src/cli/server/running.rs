@@ -1,19 +1,20 @@
 //! `server garages …`, `server quarantine …`, `server backup …`: one command, then the end.
 
-use super::{Offline, Request, books, tariffs};
+use super::{ServerTask, books, tariffs};
 use crate::codes::{self, Coded};
-use crate::config::{ServerConfig, ServerTask};
+use crate::config::ServerConfig;
 use crate::daemon;
 use crate::daemon::admin::{self, Caller, NotDone, Outcome, Reached};
+use crate::server::commands::{Offline, Request};
 use crate::server::{backup, compact, verify};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// Does what `config.task` says, in the running server or in its directory; says on stdout what was done, on stderr why not.
-pub fn run(config: &ServerConfig) -> ExitCode {
-    let (request, json) = match &config.task {
+/// Does the task in the running server or in its directory; says on stdout what was done, on stderr why not.
+pub(super) fn run(config: &ServerConfig, task: &ServerTask) -> ExitCode {
+    let (request, json) = match task {
         ServerTask::Serve => unreachable!("a daemon is no command"),
         ServerTask::Backup { to, json } => {
             return report(
@@ -29,7 +30,7 @@ pub fn run(config: &ServerConfig) -> ExitCode {
         }
         ServerTask::Verify { json } => return run_verify(&config.data_dir, *json),
         ServerTask::Refold => return run_refold(&config.data_dir),
-        ServerTask::Explain { code } => return daemon::explain(code.as_deref()),
+        ServerTask::Explain { code } => return crate::cli::explain(code.as_deref()),
         ServerTask::ListGarages { json } => (Request::Garages, *json),
         ServerTask::ListQuarantine { after, limit, json } => {
             (Request::Quarantine { after: *after, limit: *limit }, *json)
