@@ -8,11 +8,11 @@
 //! * [`transport`]: ZeroMQ sockets;
 //! * [`config`], [`telemetry`]: settings and logs;
 //! * [`traffic`]: simulated and recorded cars; [`fault_proxy`]: connections that can be disturbed;
-//! * [`edge`], [`server`]: the daemons, which join the parts;
-//! * [`city`]: the whole system in one command.
+//! * [`edge`], [`server`]: the daemons, which join the parts.
+//!
+//! The program `city` runs the whole system in one command, and is not part of the library.
 #![deny(unsafe_code)]
 
-pub mod city;
 pub mod config;
 pub mod daemon;
 pub mod edge;
