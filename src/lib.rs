@@ -8,11 +8,13 @@
 //! * [`transport`]: ZeroMQ sockets;
 //! * [`config`], [`telemetry`]: settings and logs;
 //! * [`traffic`]: simulated and recorded cars; [`fault_proxy`]: connections that can be disturbed;
-//! * [`edge`], [`server`]: the daemons, which join the parts.
+//! * [`edge`], [`server`]: the daemons, which join the parts;
+//! * [`cli`]: their command lines.
 //!
 //! The program `city` runs the whole system in one command, and is not part of the library.
 #![deny(unsafe_code)]
 
+pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod edge;

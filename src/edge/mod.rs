@@ -2,13 +2,13 @@
 //!
 //! HTTP takes events ([`web`]) into the outbox; [`sending`] delivers them; [`display`] is what the garage shows.
 
-mod commands;
+pub mod commands;
 mod display;
 mod sending;
 mod simulating;
 mod web;
 
-use crate::config::{EdgeCall, EdgeConfig};
+use crate::config::EdgeConfig;
 use crate::daemon::admin::AdminSocket;
 use crate::daemon::tasks::Tasks;
 use crate::daemon::{self, Daemon, DaemonError, STOP_WITHIN, StopRequest, clock};
@@ -19,16 +19,14 @@ use crate::messaging::{Epoch, SiteName};
 use crate::parking::board::BoardLine;
 use crate::parking::occupancy::free_spaces;
 use crate::store::directory::DataDir;
-use crate::store::private::keep_what_we_create_private;
 use crate::store::room::DiskRoom;
 use crate::store::salvage;
 use crate::store::{Purpose, Store, StoreError};
 use crate::telemetry;
-use commands::Desk;
+use commands::EdgeDesk;
 use display::Display;
 use sending::SendingStatus;
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -52,17 +50,10 @@ const COUNTED_BYTES: usize = 128 * 1024;
 /// Where producers post when nothing else was said: the first free port from here.
 const HTTP_FROM: ([u8; 4], u16) = ([127, 0, 0, 1], 5581);
 
-/// Runs the program `edge`; `args` as a program gets them, its name first.
-pub fn main(args: Vec<OsString>) -> ExitCode {
-    keep_what_we_create_private();
-    match EdgeCall::from_args(args) {
-        Ok(EdgeCall::Run(config)) => {
-            telemetry::init(config.log_format);
-            daemon::run(Edge::open(*config))
-        }
-        Ok(EdgeCall::Task { data_dir, task }) => commands::run(&data_dir, &task),
-        Err(error) => daemon::exit_for_config(&error),
-    }
+/// Takes and delivers events until the process is told to stop.
+pub fn run(config: EdgeConfig) -> ExitCode {
+    telemetry::init(config.log_format);
+    daemon::run(Edge::open(config))
 }
 
 /// What the parts of an edge share.
@@ -125,7 +116,7 @@ impl Edge {
         let http = tokio::spawn(http::serve(listener, router, stop.clone(), traffic));
         match AdminSocket::listen(&dir) {
             Ok(socket) => {
-                let desk = Arc::new(Desk::new(Arc::clone(&shared), tell));
+                let desk = Arc::new(EdgeDesk::new(Arc::clone(&shared), tell));
                 let answering = socket.serve(stop.clone(), move |call| {
                     let desk = Arc::clone(&desk);
                     async move { desk.answer(call).await }

@@ -2,12 +2,12 @@
 //!
 //! One thread serves requests ([`serving`]), one folds the view behind it ([`folding`]), HTTP reads ([`web`]).
 
-mod backup;
+pub mod backup;
 mod boards;
 pub mod books;
 mod capacities;
 pub mod commands;
-mod compact;
+pub mod compact;
 pub mod folding;
 mod hex;
 #[cfg(test)]
@@ -24,14 +24,13 @@ pub mod verify;
 pub mod view;
 mod web;
 
-use crate::config::{ServerConfig, ServerTask};
+use crate::config::ServerConfig;
 use crate::daemon::admin::AdminSocket;
 use crate::daemon::tasks::Tasks;
 use crate::daemon::{self, Daemon, DaemonError, STOP_WITHIN, StopRequest};
 use crate::http;
 use crate::http::metrics::{Metrics, Traffic};
 use crate::store::directory::DataDir;
-use crate::store::private::keep_what_we_create_private;
 use crate::store::salvage;
 use crate::telemetry;
 use crate::transport::front;
@@ -42,7 +41,6 @@ use folding::Signal;
 use opening::OpenedLedger;
 use seen::Strangers;
 use serving::{Counters, Serving};
-use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use tokio::runtime::Handle;
@@ -55,18 +53,8 @@ use web::Web;
 /// The file in the data directory that tells how far its ledger had come; see `ledger::Note`.
 pub const WITNESS: &str = "witness";
 
-/// Runs the program `server`; `args` as a program gets them, its name first.
-pub fn main(args: Vec<OsString>) -> ExitCode {
-    keep_what_we_create_private();
-    let config = match ServerConfig::from_args(args) {
-        Ok(config) => config,
-        Err(error) => return daemon::exit_for_config(&error),
-    };
-    if config.task != ServerTask::Serve {
-        daemon::keep_small(); // a backup holds two stores
-        telemetry::init_quiet(config.log_format);
-        return commands::cli::run(&config);
-    }
+/// Serves until the process is told to stop.
+pub fn run(config: ServerConfig) -> ExitCode {
     telemetry::init(config.log_format);
     daemon::run(Server::open(config))
 }

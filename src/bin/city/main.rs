@@ -47,8 +47,8 @@ const BAD_SETTING: u8 = 64;
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
     match args.get(1).and_then(|first| first.to_str()) {
-        Some(children::SERVER) => children::run_daemon("server", args, fogpost::server::main),
-        Some(children::EDGE) => children::run_daemon("edge", args, fogpost::edge::main),
+        Some(children::SERVER) => children::run_daemon("server", args, fogpost::cli::server::main),
+        Some(children::EDGE) => children::run_daemon("edge", args, fogpost::cli::edge::main),
         _ => run_city(args),
     }
 }

@@ -5,7 +5,7 @@
 //! **Kept by.** The files are written beside it under another name, which is changed last.
 //! **Not promised.** That they survive a power cut of the next seconds: they can be written again.
 
-use crate::config::books::Format;
+use super::books_flags::Format;
 use crate::parking::statement::overview::Overview;
 use crate::parking::statement::{Month, Statement};
 use std::collections::HashSet;

@@ -1,16 +1,16 @@
 //! `server plates …`, `contracts …`, `charges …`, `statements …`, `journal …`: what an operator does with the books of money.
 
-use super::cli::{Session, print_said, report, table, text};
+use super::books_flags::{BooksTask, Format, List};
 use super::export::{Directory, write_new};
-use super::{Put, Request};
+use super::running::{Session, print_said, report, table, text};
 use crate::config::ServerConfig;
-use crate::config::books::{BooksTask, Format, List};
 use crate::daemon::admin::{NotDone, Outcome};
 use crate::parking::Plate;
 use crate::parking::register::{self, Account};
 use crate::parking::statement::journal::{self, Chart};
 use crate::parking::statement::{Month, Statement};
 use crate::server::books::{Asked, Question, Together, Whose, read_answer};
+use crate::server::commands::{Put, Request};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::Write;

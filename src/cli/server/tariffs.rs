@@ -1,6 +1,6 @@
 //! `server tariffs …`: what a configuration's tariffs are, and what a stay costs by them. Needs no server and no directory.
 
-use super::cli::table;
+use super::running::table;
 use crate::parking::tariff::{Money, Priced, Tariff, TariffSet};
 use jiff::Timestamp;
 use std::io::Write;

@@ -1,18 +1,19 @@
 //! `server garages …`, `server quarantine …`, `server backup …`: one command, then the end.
 
-use super::{Offline, Request, books, tariffs};
-use crate::config::{ServerConfig, ServerTask};
+use super::{ServerTask, books, tariffs};
+use crate::config::ServerConfig;
 use crate::daemon;
 use crate::daemon::admin::{self, Caller, NotDone, Outcome, Reached};
+use crate::server::commands::{Offline, Request};
 use crate::server::{backup, compact, verify};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// Does what `config.task` says, in the running server or in its directory; says on stdout what was done, on stderr why not.
-pub fn run(config: &ServerConfig) -> ExitCode {
-    let (request, json) = match &config.task {
+/// Does the task in the running server or in its directory; says on stdout what was done, on stderr why not.
+pub(super) fn run(config: &ServerConfig, task: &ServerTask) -> ExitCode {
+    let (request, json) = match task {
         ServerTask::Serve => unreachable!("a daemon is no command"),
         ServerTask::Backup { to, json } => {
             return report(backup::run(&config.data_dir, to).map_err(NotDone::Refused), *json, print_said);
