@@ -14,6 +14,7 @@ use super::garages::GarageState;
 use super::refusal::{JudgeError, Refusal};
 use super::state::View;
 use super::stays::EventPlace;
+use crate::codes;
 use crate::messaging::SiteName;
 use crate::messaging::page::Content;
 use crate::parking::Event;
@@ -116,7 +117,12 @@ impl View {
             Ok(()) => Ok(()),
             Err(JudgeError::Store(error)) => Err(error),
             Err(JudgeError::Refused(refusal)) => {
-                tracing::warn!(position, %refusal, "a command has no effect: an event came between its check and its place");
+                tracing::warn!(
+                    code = %codes::COMMAND_WITHOUT_EFFECT,
+                    position, reason = %refusal,
+                    hint = "give the command again if it still applies",
+                    "a command has no effect: an event came between its check and its position"
+                );
                 self.decisions.has_no_effect(position, refusal.to_string(), &mut changes.decisions);
                 Ok(())
             }

@@ -2,6 +2,7 @@
 
 use super::decisions::GarageDecisions;
 use super::pages::StoredPassage;
+use crate::codes;
 use crate::messaging::page::RECORDS_MAX;
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::Occupancy;
@@ -146,7 +147,12 @@ impl GarageState {
     pub(super) fn counted(&mut self, name: &SiteName, events: u64) {
         if let Some(since) = &mut self.decisions.decommissioned {
             if since.events_since == 0 {
-                tracing::warn!(garage = %name, "events come from a decommissioned garage; they are applied and counted as any others. If it is in use again: server garages decommission NAME --undo");
+                tracing::warn!(
+                    code = %codes::GARAGE_DECOMMISSIONED,
+                    garage = %name,
+                    hint = "if it is in use again: server garages decommission NAME --undo",
+                    "events of a decommissioned garage are applied and counted as any others"
+                );
             }
             since.events_since += events;
         }

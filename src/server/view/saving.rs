@@ -9,6 +9,7 @@ use super::snapshot::VisibleState;
 use super::state::View;
 use super::stays::StayIndex;
 use super::written::{KEYS, POSITION, discard, position_value, written_damages, written_position};
+use crate::codes;
 use crate::server::ledger::Ledger;
 use crate::store::{BATCH_MAX, Batch, Store, StoreError};
 
@@ -25,8 +26,10 @@ impl View {
             None => "they are of another version of this program, or were being dropped".to_owned(),
         };
         tracing::warn!(
-            why,
-            "the views are dropped and rebuilt from the ledger, which holds everything; this takes a moment for each million events, until then answers are behind"
+            code = %codes::VIEWS_REBUILT,
+            reason = why,
+            hint = "answers are behind until then; a million events take some seconds",
+            "the views are rebuilt from the ledger"
         );
         discard(store)?;
         View::begin(ledger, store)

@@ -1,6 +1,7 @@
 //! `GET /v1/statements/{account or plate}`.
 
 use super::SharedWeb;
+use crate::codes;
 use crate::http::{Problem, query};
 use crate::parking::statement::{Month, Statement};
 use crate::server::books::{BooksError, Whose};
@@ -41,7 +42,7 @@ fn format(name: Option<&str>) -> Result<StatementFormat, Problem> {
 }
 
 fn bad(detail: String) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, detail).code("invalid_query")
+    Problem::new(StatusCode::BAD_REQUEST, detail).code(codes::INVALID_QUERY)
 }
 
 enum StatementAnswer {
@@ -109,6 +110,6 @@ pub(super) async fn statement(
                 "the statement of {whose:?} for {month} has more than {LINES_MAX} lines. \"server statements export --month {month} --out DIR\" writes it into files, GET /v1/charges?account=&month= lists it"
             ),
         )
-        .code("statement_too_long")),
+        .code(codes::STATEMENT_TOO_LONG)),
     }
 }

@@ -9,6 +9,7 @@ use super::super::pages::is_token;
 use super::super::written::at_one_position;
 use super::entries::{BilledStay, BillingEntry, EntryKind, EntryNumber, link};
 use super::list::EntryReader;
+use crate::codes;
 use crate::parking::Plate;
 use crate::store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
@@ -57,18 +58,19 @@ impl AnomalyCode {
     ];
 
     pub fn as_str(self) -> &'static str {
-        match self {
-            AnomalyCode::ExitWithoutEntry => "exit_without_entry",
-            AnomalyCode::EntryWhileOpen => "entry_while_open",
-            AnomalyCode::ClockSkew => "clock_skew",
-            AnomalyCode::ExitBeforeEntry => "exit_before_entry",
-            AnomalyCode::OpenInTwoGarages => "open_in_two_garages",
-            AnomalyCode::StayOver30Days => "stay_over_30_days",
-            AnomalyCode::ClockNotSet => "clock_not_set",
-            AnomalyCode::UnreadablePlate => "unreadable_plate",
-            AnomalyCode::NoTariff => "no_tariff",
-            AnomalyCode::Unregistered => "unregistered",
-        }
+        let code = match self {
+            AnomalyCode::ExitWithoutEntry => codes::EXIT_WITHOUT_ENTRY,
+            AnomalyCode::EntryWhileOpen => codes::ENTRY_WHILE_OPEN,
+            AnomalyCode::ClockSkew => codes::CLOCK_SKEW,
+            AnomalyCode::ExitBeforeEntry => codes::EXIT_BEFORE_ENTRY,
+            AnomalyCode::OpenInTwoGarages => codes::OPEN_IN_TWO_GARAGES,
+            AnomalyCode::StayOver30Days => codes::STAY_OVER_30_DAYS,
+            AnomalyCode::ClockNotSet => codes::CLOCK_NOT_SET,
+            AnomalyCode::UnreadablePlate => codes::UNREADABLE_PLATE,
+            AnomalyCode::NoTariff => codes::NO_TARIFF,
+            AnomalyCode::Unregistered => codes::UNREGISTERED,
+        };
+        code.as_str()
     }
 
     pub fn parse(text: &str) -> Option<AnomalyCode> {
