@@ -17,7 +17,6 @@ use super::ledger::{Ledger, Note};
 use super::opening::{self, OpenedLedger};
 use super::view::billing::list::check_sums;
 use super::view::{self, CatchUpError, View, ViewChanges};
-use crate::codes;
 use crate::codes::{self, Code, Coded};
 use crate::daemon::{self, DaemonError, EXIT_SETTING};
 use crate::store::copy::{self, Spare};

@@ -656,7 +656,7 @@ fn a_statement_in_pieces_shows_one_state_of_the_books_whatever_is_charged_meanwh
 
 #[derive(Debug, Clone)]
 enum Act {
-    BillingEntry(u8),
+    Entry(u8),
     Exit(u8),
     Correct(u8, u8),
     Void(u8),
