@@ -431,7 +431,7 @@ fn id(garage: &str, sequence: u64) -> crate::parking::EventId {
 }
 
 fn ms(text: &str) -> i64 {
-    text.parse::<Timestamp>().unwrap().as_millisecond()
+    text.parse::<jiff::Timestamp>().unwrap().as_millisecond()
 }
 
 fn close(sequence: u64, at: &str) -> Command {
