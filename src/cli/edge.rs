@@ -27,7 +27,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
 /// Stores the events of one garage on disk and delivers them to the server.
 #[derive(Debug, Parser)]
 #[command(name = "edge", version, about, max_term_width = 100, after_help = AFTER_HELP)]
-struct Flags {
+struct EdgeFlags {
     #[command(flatten)]
     settings: EdgeSettings,
     /// Configuration file; its table [edge] is read [default: none]
@@ -102,7 +102,7 @@ pub enum EdgeCall {
 impl EdgeCall {
     /// `args` as a program gets them, its name first.
     pub fn from_args(args: Vec<OsString>) -> Result<EdgeCall, ConfigError> {
-        let flags = Flags::try_parse_from(args)?;
+        let flags = EdgeFlags::try_parse_from(args)?;
         let settings = flags.settings.completed_by(flags.config.as_deref())?;
         match flags.command {
             None => Ok(EdgeCall::Run(Box::new(settings.try_into()?))),

@@ -87,14 +87,14 @@ impl Caller {
 pub struct Call<R> {
     pub request: R,
     pub caller: Caller,
-    pub progress: Progress,
+    pub progress: CommandProgress,
 }
 
 /// Tells a waiting client how far its command is.
 #[derive(Debug, Clone)]
-pub struct Progress(mpsc::Sender<Value>);
+pub struct CommandProgress(mpsc::Sender<Value>);
 
-impl Progress {
+impl CommandProgress {
     /// Sends one line, or drops it when the client does not keep up. `false`: the client has gone.
     pub fn tell(&self, progress: Value) -> bool {
         !matches!(self.0.try_send(progress), Err(mpsc::error::TrySendError::Closed(_)))
@@ -193,7 +193,7 @@ impl AdminSocket {
                 Ok((stream, _)) => {
                     let (handler, stop) = (Arc::clone(&handler), stop.clone());
                     clients.spawn(async move {
-                        let client = Client { stream, patience: client_patience };
+                        let client = AdminClient { stream, patience: client_patience };
                         if let Err(error) = client.serve(&*handler, &stop).await {
                             tracing::debug!(%error, "a client of admin.sock went away");
                         }
@@ -213,12 +213,12 @@ impl AdminSocket {
 }
 
 /// One connection to a daemon.
-struct Client {
+struct AdminClient {
     stream: UnixStream,
     patience: Duration,
 }
 
-impl Client {
+impl AdminClient {
     async fn serve<R, F>(
         mut self,
         handler: &impl Fn(Call<R>) -> F,
@@ -247,7 +247,7 @@ impl Client {
         };
         self.say(json!({"progress": "accepted"})).await?;
         let (progress, mut told) = mpsc::channel(64);
-        let mut outcome = pin!(handler(Call { request, caller, progress: Progress(progress) }));
+        let mut outcome = pin!(handler(Call { request, caller, progress: CommandProgress(progress) }));
         let mut working = tokio::time::interval(WORKING_EVERY);
         working.reset();
         let mut gone = Ok(());
@@ -341,7 +341,7 @@ pub enum AskError {
 
 /// How a command can be done.
 #[derive(Debug)]
-pub enum Reached {
+pub enum DaemonOrDirectory {
     /// The running daemon did it, and says this.
     Daemon(Value),
     /// No daemon runs: the directory is ours, to do it ourselves.
@@ -354,19 +354,19 @@ pub fn reach(
     data_dir: &Path,
     request: &impl Serialize,
     mut on_progress: impl FnMut(&Value),
-) -> Result<Reached, AskError> {
+) -> Result<DaemonOrDirectory, AskError> {
     let path = || data_dir.to_owned();
     let began = Instant::now();
     loop {
         let settling = match ask(data_dir, request, &mut on_progress) {
-            Ok(Some(answer)) => return Ok(Reached::Daemon(answer)),
+            Ok(Some(answer)) => return Ok(DaemonOrDirectory::Daemon(answer)),
             Err(not_taken @ AskError::NotTaken { .. }) => not_taken,
             Err(error) => return Err(error),
             Ok(None) if !data_dir.join("store").is_dir() => {
                 return Err(AskError::NothingThere { path: path() });
             }
             Ok(None) => match DataDir::hold(data_dir) {
-                Ok(dir) => return Ok(Reached::Directory(dir)),
+                Ok(dir) => return Ok(DaemonOrDirectory::Directory(dir)),
                 Err(DirectoryError::Held { holder, .. }) => AskError::InBetween { path: path(), holder },
                 Err(error) => return Err(error.into()),
             },

@@ -47,7 +47,7 @@ pub enum DaemonError {
     #[error(transparent)]
     Directory(#[from] DirectoryError),
     #[error(transparent)]
-    Open(#[from] crate::store::OpenError),
+    Open(#[from] crate::store::StoreOpenError),
     #[error(transparent)]
     Store(#[from] crate::store::StoreError),
     #[error(transparent)]
@@ -55,7 +55,7 @@ pub enum DaemonError {
     #[error(transparent)]
     Listen(#[from] crate::transport::front::ListenError),
     #[error(transparent)]
-    Http(#[from] crate::http::ListenError),
+    Http(#[from] crate::http::HttpListenError),
     #[error("{0}")]
     Failed(String),
     /// A part of the store cannot be read. The process starts itself again, and salvages the store then.
@@ -68,9 +68,8 @@ pub enum DaemonError {
 impl DaemonError {
     fn exit_code(&self) -> i32 {
         match self {
-            DaemonError::Setting(_) | DaemonError::Open(crate::store::OpenError::OtherPurpose { .. }) => {
-                i32::from(EXIT_SETTING)
-            }
+            DaemonError::Setting(_)
+            | DaemonError::Open(crate::store::StoreOpenError::OtherPurpose { .. }) => i32::from(EXIT_SETTING),
             _ => 1,
         }
     }

@@ -9,8 +9,8 @@
 
 use crate::messaging::page::ContentView;
 use crate::messaging::{Digest, Epoch, SiteName, page::SealedPage};
-use crate::parking::board::{BoardLine, BoardPart, Gathered, Gathering, OwnLine};
-use crate::parking::occupancy::Effect;
+use crate::parking::board::{BoardLine, BoardPart, GatheredBoard, Gathering, OwnLine};
+use crate::parking::occupancy::CountEffect;
 use crate::parking::{Board, BoardQuestion, Event};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -34,17 +34,17 @@ struct Saved {
 
 /// After an event: its epoch, by the order in which epochs are delivered, and its sequence. Places are in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
+struct EventPlace {
     epoch: usize,
     sequence: u64,
 }
 
 /// Events of one epoch that are counted together.
 #[derive(Debug, Clone, Copy)]
-struct Run {
-    last: Place,
+struct EventRun {
+    last: EventPlace,
     events: u64,
-    effect: Effect,
+    effect: CountEffect,
 }
 
 /// See the module.
@@ -53,22 +53,22 @@ pub struct Display {
     own: String,
     /// Those that this outbox holds or held, in the order in which they are delivered.
     epochs: Vec<[u8; 16]>,
-    board: Gathered,
+    board: GatheredBoard,
     /// When the whole board that is shown came, or was known to be right still.
     received_at: Option<(Instant, i64)>,
     /// Our count after our event `base.1`, as the server told it; the count is unknown when it never did.
-    base: (Option<i64>, Place),
+    base: (Option<i64>, EventPlace),
     /// Our events after `base.1`, in order.
-    runs: VecDeque<Run>,
+    runs: VecDeque<EventRun>,
     /// Up to where each epoch was counted from disk. What was appended up to there is told again when its producer is answered.
     found: BTreeMap<[u8; 16], u64>,
     /// Epochs whose events were moved: they were found under another one.
     moved: BTreeSet<[u8; 16]>,
     /// What was appended while another display is made from the disk, to take the place of this one.
-    since: Option<Vec<(Epoch, u64, u64, Effect)>>,
+    since: Option<Vec<(Epoch, u64, u64, CountEffect)>>,
     /// Events up to here wait on the disk and are in no run: the own count is not known before they are counted, or the
     /// server has counted them.
-    uncounted_through: Option<Place>,
+    uncounted_through: Option<EventPlace>,
     /// What the server said of us last.
     own_line: Option<BoardLine>,
 }
@@ -83,9 +83,9 @@ impl Display {
         Display {
             own: own.to_string(),
             epochs: epochs.iter().map(|(epoch, _)| epoch.to_bytes()).collect(),
-            board: Gathered::default(),
+            board: GatheredBoard::default(),
             received_at: None,
-            base: (None, Place { epoch: 0, sequence: oldest - 1 }),
+            base: (None, EventPlace { epoch: 0, sequence: oldest - 1 }),
             runs: VecDeque::new(),
             found: BTreeMap::new(),
             moved: BTreeSet::new(),
@@ -160,7 +160,9 @@ impl Display {
             let known = usize::try_from(known).unwrap_or(usize::MAX).min(upto);
             let events =
                 records[known..upto].iter().filter_map(|record| Event::from_bytes(record.payload).ok());
-            let effect = events.map(|event| Effect::of(&event.kind)).fold(Effect::default(), Effect::then);
+            let effect = events
+                .map(|event| CountEffect::of(&event.kind))
+                .fold(CountEffect::default(), CountEffect::then);
             let last = page.last().min(through);
             self.count(page.epoch, last, (upto - known) as u64, effect);
             self.found.insert(page.epoch.to_bytes(), last);
@@ -168,7 +170,7 @@ impl Display {
     }
 
     /// So many events up to `last` were confirmed, with this effect together.
-    pub fn appended(&mut self, epoch: Epoch, last: u64, events: u64, effect: Effect) {
+    pub fn appended(&mut self, epoch: Epoch, last: u64, events: u64, effect: CountEffect) {
         if let Some(since) = &mut self.since {
             since.push((epoch, last, events, effect));
         }
@@ -178,14 +180,14 @@ impl Display {
         }
     }
 
-    fn count(&mut self, epoch: Epoch, last: u64, events: u64, effect: Effect) {
+    fn count(&mut self, epoch: Epoch, last: u64, events: u64, effect: CountEffect) {
         let last = self.place(epoch.to_bytes(), last);
         if last <= self.base.1 || events == 0 {
             return;
         }
         // Two appends may be told in the wrong order.
         let place = self.runs.partition_point(|run| run.last < last);
-        self.runs.insert(place, Run { last, events, effect });
+        self.runs.insert(place, EventRun { last, events, effect });
         if self.runs.len() > RUNS_MAX {
             self.join_the_newest();
         }
@@ -206,13 +208,13 @@ impl Display {
     }
 
     /// The place of a sequence. An epoch that is not known yet comes after all that are.
-    fn place(&mut self, epoch: [u8; 16], sequence: u64) -> Place {
+    fn place(&mut self, epoch: [u8; 16], sequence: u64) -> EventPlace {
         let known = self.epochs.iter().position(|known| *known == epoch);
         let epoch = known.unwrap_or_else(|| {
             self.epochs.push(epoch);
             self.epochs.len() - 1
         });
-        Place { epoch, sequence }
+        EventPlace { epoch, sequence }
     }
 
     /// What to ask the server for.
@@ -240,10 +242,10 @@ impl Display {
         let through = match through {
             Some((epoch, sequence)) if self.epochs.contains(&epoch) => {
                 let known = self.epochs.iter().position(|known| *known == epoch);
-                Place { epoch: known.unwrap_or_default(), sequence }
+                EventPlace { epoch: known.unwrap_or_default(), sequence }
             }
             // Nothing of our epochs is counted there yet.
-            _ => Place { epoch: 0, sequence: 0 },
+            _ => EventPlace { epoch: 0, sequence: 0 },
         };
         if self.uncounted_through.is_some_and(|uncounted| uncounted <= through) {
             self.uncounted_through = None;
@@ -267,7 +269,7 @@ impl Display {
             return None;
         }
         let runs = self.runs.iter().map(|run| run.effect);
-        runs.fold(Effect::default(), Effect::then).on(self.base.0)
+        runs.fold(CountEffect::default(), CountEffect::then).on(self.base.0)
     }
 
     pub fn board(&self) -> Option<&Board> {
@@ -304,16 +306,16 @@ impl Display {
         let Some(saved) = decode(bytes) else { return };
         if let Some((epoch, sequence, count)) = saved.own
             && let Some(epoch) = self.epochs.iter().position(|known| *known == epoch)
-            && (Place { epoch, sequence }) >= self.base.1
+            && (EventPlace { epoch, sequence }) >= self.base.1
         {
-            self.base = (Some(count), Place { epoch, sequence });
+            self.base = (Some(count), EventPlace { epoch, sequence });
         }
         if let Some((board, at_ms)) = saved.board {
             let age = u64::try_from(now_ms.saturating_sub(at_ms)).unwrap_or(0);
             let received_at = now.checked_sub(Duration::from_millis(age)).unwrap_or(now);
             self.received_at = Some((received_at, at_ms));
             let own = board.garages.get(&self.own).cloned();
-            self.board = Gathered::from_whole(board);
+            self.board = GatheredBoard::from_whole(board);
             if let Some(line) = own {
                 self.take_own_line(Some(&line));
             }
@@ -338,9 +340,9 @@ mod tests {
 
     const EPOCH: Epoch = Epoch::from_bytes([5; 16]);
 
-    fn entries(n: u64) -> Effect {
-        let entry = Effect::of(&EventKind::Entry { plate: None });
-        (0..n).fold(Effect::default(), |effect, _| effect.then(entry))
+    fn entries(n: u64) -> CountEffect {
+        let entry = CountEffect::of(&EventKind::Entry { plate: None });
+        (0..n).fold(CountEffect::default(), |effect, _| effect.then(entry))
     }
 
     /// What the server says of the one garage that there is.
@@ -413,7 +415,7 @@ mod tests {
         part.garages.clear();
         new.answered(part, None, Instant::now(), 0);
         assert_eq!(new.own_occupied(), Some(3), "the server has never heard of the garage");
-        let count = Effect::of(&EventKind::Count { occupied: 50, reason: "rounds".into() });
+        let count = CountEffect::of(&EventKind::Count { occupied: 50, reason: "rounds".into() });
         counted.appended(EPOCH, 4, 1, count);
         assert_eq!(counted.own_occupied(), Some(50));
     }
@@ -499,7 +501,7 @@ mod tests {
 
     #[test]
     fn appends_that_are_told_in_the_wrong_order_count_in_the_right_one() {
-        let count = Effect::of(&EventKind::Count { occupied: 50, reason: "rounds".into() });
+        let count = CountEffect::of(&EventKind::Count { occupied: 50, reason: "rounds".into() });
         let mut display = display(1);
         display.appended(EPOCH, 3, 1, entries(1));
         display.appended(EPOCH, 2, 1, count);

@@ -13,7 +13,7 @@ use crate::daemon::admin::AdminSocket;
 use crate::daemon::tasks::Tasks;
 use crate::daemon::{self, Daemon, DaemonError, STOP_WITHIN, StopRequest, clock};
 use crate::http;
-use crate::http::metrics::{Metrics, Traffic};
+use crate::http::metrics::{ConnectionMetrics, Metrics};
 use crate::messaging::outbox::{Limits, Options, Outbox, Position};
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::board::BoardLine;
@@ -57,14 +57,14 @@ pub fn run(config: EdgeConfig) -> ExitCode {
 }
 
 /// What the parts of an edge share.
-pub(crate) struct Shared {
+pub(crate) struct EdgeShared {
     config: EdgeConfig,
     outbox: Outbox,
     display: Mutex<Display>,
     sending: Mutex<SendingStatus>,
 }
 
-impl Shared {
+impl EdgeShared {
     fn display(&self) -> MutexGuard<'_, Display> {
         self.display.lock().expect("no thread panics while it holds the display")
     }
@@ -75,7 +75,7 @@ impl Shared {
 
 struct Edge {
     dir: DataDir,
-    shared: Arc<Shared>,
+    shared: Arc<EdgeShared>,
     stop: CancellationToken,
     sending: JoinHandle<Result<(), StoreError>>,
     tasks: Tasks,
@@ -85,7 +85,7 @@ struct Edge {
 impl Edge {
     async fn open(config: EdgeConfig) -> Result<Edge, DaemonError> {
         let dir = DataDir::hold(&config.data_dir)?;
-        let Opened { outbox, display, to_be_counted } = {
+        let OpenedOutbox { outbox, display, to_be_counted } = {
             let (path, config) = (dir.path().to_owned(), config.clone());
             let opened = tokio::task::spawn_blocking(move || open_outbox(&path, &config));
             opened.await.map_err(|error| DaemonError::Failed(error.to_string()))??
@@ -96,7 +96,7 @@ impl Edge {
         };
         let address = listener.local_addr().map_err(|error| DaemonError::Failed(error.to_string()))?;
         let shared =
-            Arc::new(Shared { config, outbox, display: Mutex::new(display), sending: Mutex::default() });
+            Arc::new(EdgeShared { config, outbox, display: Mutex::new(display), sending: Mutex::default() });
         let stop = CancellationToken::new();
         if let Some(saved) = to_be_counted {
             let (shared, stop) = (Arc::clone(&shared), stop.clone());
@@ -111,7 +111,7 @@ impl Edge {
             tasks.spawn("simulating cars", simulating);
         }
         let mut metrics = Metrics::new("fogpost_edge");
-        let traffic = Traffic::register(&mut metrics);
+        let traffic = ConnectionMetrics::register(&mut metrics);
         let router = web::router(Arc::clone(&shared), metrics);
         let http = tokio::spawn(http::serve(listener, router, stop.clone(), traffic));
         match AdminSocket::listen(&dir) {
@@ -202,7 +202,7 @@ struct BoardLog {
 }
 
 impl BoardLog {
-    fn look(&mut self, shared: &Shared) {
+    fn look(&mut self, shared: &EdgeShared) {
         if self.at.is_some_and(|at| at.elapsed() < LOG_BOARD_EVERY) {
             return;
         }
@@ -240,7 +240,7 @@ impl BoardLog {
 }
 
 /// A board is a convenience: not being able to keep it is no reason to stop.
-fn save_board(dir: &DataDir, shared: &Shared, saved: &mut Vec<u8>) {
+fn save_board(dir: &DataDir, shared: &EdgeShared, saved: &mut Vec<u8>) {
     let bytes = {
         let display = shared.display();
         if display.is_uncounted() {
@@ -257,7 +257,7 @@ fn save_board(dir: &DataDir, shared: &Shared, saved: &mut Vec<u8>) {
     *saved = bytes;
 }
 
-fn open_outbox(dir: &Path, config: &EdgeConfig) -> Result<Opened, DaemonError> {
+fn open_outbox(dir: &Path, config: &EdgeConfig) -> Result<OpenedOutbox, DaemonError> {
     let garage = &config.garage_name;
     let options = |store: &Store, room: DiskRoom| -> Result<Options, DaemonError> {
         check_garage(store, garage)?;
@@ -282,18 +282,18 @@ fn open_outbox(dir: &Path, config: &EdgeConfig) -> Result<Opened, DaemonError> {
     let newest = positions.last().expect("an outbox always holds an epoch");
     if waiting > COUNTED_AT_ONCE {
         display.will_be_counted(newest.epoch, newest.durable);
-        return Ok(Opened { outbox, display, to_be_counted: Some(saved) });
+        return Ok(OpenedOutbox { outbox, display, to_be_counted: Some(saved) });
     }
     if let Err(error) = count_what_waits(&mut display, &outbox, &CancellationToken::new()) {
         tracing::warn!(%error, "what waits cannot be counted: the garage's own count is shown when the server knows it");
         display.will_be_counted(newest.epoch, newest.durable);
         display.stays();
     }
-    Ok(Opened { outbox, display, to_be_counted: None })
+    Ok(OpenedOutbox { outbox, display, to_be_counted: None })
 }
 
 /// An outbox, and what the garage shows.
-struct Opened {
+struct OpenedOutbox {
     outbox: Outbox,
     display: Display,
     /// The display of the process before, when what waits is to be counted beside everything else.
@@ -363,7 +363,7 @@ fn count_what_waits(
 }
 
 /// Events of the epoch `moved` have got other places: what the board of the server counts is compared with them once more.
-fn rebuild_display(shared: &Shared, moved: Epoch, stop: &CancellationToken) {
+fn rebuild_display(shared: &EdgeShared, moved: Epoch, stop: &CancellationToken) {
     let saved = {
         let mut display = shared.display();
         display.will_be_replaced();
@@ -373,7 +373,7 @@ fn rebuild_display(shared: &Shared, moved: Epoch, stop: &CancellationToken) {
 }
 
 /// Makes a display from what is on disk and `saved`, which replaces the one that was marked to be replaced.
-fn replace_display(shared: &Shared, saved: &[u8], moved: Option<Epoch>, stop: &CancellationToken) {
+fn replace_display(shared: &EdgeShared, saved: &[u8], moved: Option<Epoch>, stop: &CancellationToken) {
     let mut display = new_display(&shared.config.garage_name, &shared.outbox);
     display.restore(saved, Instant::now(), clock::wall_ms());
     let counted = count_what_waits(&mut display, &shared.outbox, stop);

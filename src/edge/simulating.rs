@@ -1,12 +1,12 @@
 //! `--simulate`: made-up cars, to try an edge out without a camera.
 
-use super::Shared;
+use super::EdgeShared;
 use crate::city::simulate::{Garage, cars};
 use crate::config::ranges::CarsPerHour;
 use crate::daemon::clock;
 use crate::messaging::page::Record;
 use crate::parking::Event;
-use crate::parking::occupancy::Effect;
+use crate::parking::occupancy::CountEffect;
 use jiff::Timestamp;
 use serde_json::json;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ const AT_THE_BARRIER: Duration = Duration::from_secs(1);
 
 /// Appends cars as they come, until `stop`. They go the way of every other event.
 pub async fn simulate_until_stopped(
-    shared: Arc<Shared>,
+    shared: Arc<EdgeShared>,
     cars_per_hour: CarsPerHour,
     stop: CancellationToken,
 ) {
@@ -33,7 +33,7 @@ pub async fn simulate_until_stopped(
     }
 }
 
-async fn simulate(shared: &Shared, cars_per_hour: CarsPerHour) {
+async fn simulate(shared: &EdgeShared, cars_per_hour: CarsPerHour) {
     let occupied = shared.display().own_occupied().unwrap_or(0).max(0);
     let garage = Garage {
         name: shared.config.garage_name.as_str(),
@@ -52,7 +52,7 @@ async fn simulate(shared: &Shared, cars_per_hour: CarsPerHour) {
         loop {
             match shared.outbox.append(vec![Record::of(event.to_bytes())], clock::read()).await {
                 Ok(appended) => {
-                    let effect = Effect::of(&event.kind);
+                    let effect = CountEffect::of(&event.kind);
                     shared.display().appended(appended.epoch, appended.last.get(), 1, effect);
                     break;
                 }

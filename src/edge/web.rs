@@ -2,15 +2,15 @@
 
 mod headers;
 
-use super::Shared;
+use super::EdgeShared;
 use crate::daemon::clock;
 use crate::http::bodies::Bodies;
 use crate::http::{self, Paging, Problem, bad_cursor, metrics::Metrics, query};
 use crate::messaging::outbox::{APPEND_MAX, AppendError, Appended};
 use crate::messaging::page::{Key, Record};
 use crate::messaging::{ClockReading, Digest};
-use crate::parking::event::{EventError, Shown};
-use crate::parking::occupancy::{Effect, free_spaces};
+use crate::parking::event::{EventError, EventJson};
+use crate::parking::occupancy::{CountEffect, free_spaces};
 use crate::parking::{Event, Moment, json};
 use crate::store::StoreError;
 use axum::body::Body;
@@ -46,8 +46,8 @@ const RECORD_BYTES: usize = 256;
 /// How long a batch waits for those before it is answered with 503.
 const BATCH_WAITS: Duration = Duration::from_secs(5);
 
-struct Web {
-    shared: Arc<Shared>,
+struct EdgeWeb {
+    shared: Arc<EdgeShared>,
     events: Bodies,
     batches: Bodies,
     /// A permit for each byte of [`APPENDS_BYTES_MAX`].
@@ -62,10 +62,10 @@ struct Web {
     stands_still: Gauge,
 }
 
-type SharedWeb = State<Arc<Web>>;
+type SharedWeb = State<Arc<EdgeWeb>>;
 
-pub fn router(shared: Arc<Shared>, mut metrics: Metrics) -> Router {
-    let web = Web {
+pub fn router(shared: Arc<EdgeShared>, mut metrics: Metrics) -> Router {
+    let web = EdgeWeb {
         events: Bodies::new("an event", EVENT_MAX, EVENTS_BYTES_MAX),
         batches: Bodies::new("a batch", BATCH_MAX, BATCHES_BYTES_MAX),
         appends: Arc::new(Semaphore::new(APPENDS_BYTES_MAX)),
@@ -162,7 +162,7 @@ async fn post_batch(
     Ok((StatusCode::CREATED, Json(answer)))
 }
 
-impl Web {
+impl EdgeWeb {
     fn counted(&self, result: Result<Appended, Problem>, events: u64) -> Result<Appended, Problem> {
         match &result {
             Ok(appended) if appended.repeated => self.repeated.inc(),
@@ -176,7 +176,7 @@ impl Web {
         headers::check_content(headers, &["application/json"])?;
         let body = self.events.read(body).await?;
         let event = Event::from_json(&body, now()).map_err(|error| bad_event(&error, None))?;
-        let mut batch = Batch::default();
+        let mut batch = EventBatch::default();
         batch.push(&event);
         batch.set_key(read_key(headers, "event", &body, 1)?);
         drop(body);
@@ -213,7 +213,11 @@ impl Web {
     }
 
     /// Stores the events. `permit` counts their memory until that is done, whether the producer waits for it or not.
-    async fn append(&self, batch: Batch, permit: Option<OwnedSemaphorePermit>) -> Result<Appended, Problem> {
+    async fn append(
+        &self,
+        batch: EventBatch,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Result<Appended, Problem> {
         let shared = Arc::clone(&self.shared);
         // A task of its own: it counts what it stores, also when the producer hangs up meanwhile.
         let appending = tokio::spawn(async move {
@@ -234,15 +238,15 @@ impl Web {
 
 /// Events that are stored together.
 #[derive(Default)]
-struct Batch {
+struct EventBatch {
     records: Vec<Record>,
     /// What they do to the own count.
-    effect: Effect,
+    effect: CountEffect,
 }
 
-impl Batch {
+impl EventBatch {
     fn push(&mut self, event: &Event) {
-        self.effect = self.effect.then(Effect::of(&event.kind));
+        self.effect = self.effect.then(CountEffect::of(&event.kind));
         self.records.push(Record::of(event.to_bytes()));
     }
 
@@ -282,9 +286,9 @@ fn read_key(headers: &HeaderMap, what: &str, body: &[u8], count: u32) -> Result<
 }
 
 /// NDJSON: an event a line; the last line end may be missing, and so may what stands on an empty line.
-fn read_lines(body: &[u8], now: Timestamp) -> Result<Batch, Problem> {
+fn read_lines(body: &[u8], now: Timestamp) -> Result<EventBatch, Problem> {
     let body = json::without_mark(body).map_err(|error| bad_event(&error, None))?;
-    let mut batch = Batch::default();
+    let mut batch = EventBatch::default();
     for (number, line) in (1..).zip(body.split(|byte| *byte == b'\n')) {
         let line = line.trim_ascii();
         if line.is_empty() {
@@ -426,7 +430,7 @@ async fn outbox_events(
         epoch: String,
         sequence: u64,
         #[serde(flatten)]
-        event: Option<Shown>,
+        event: Option<EventJson>,
     }
     #[derive(Serialize)]
     struct Answer {
@@ -448,7 +452,7 @@ async fn outbox_events(
     let lines = found.into_iter().map(|waiting| Line {
         epoch: waiting.epoch.to_string(),
         sequence: waiting.sequence,
-        event: Event::from_bytes(&waiting.record.payload).ok().map(Shown::from),
+        event: Event::from_bytes(&waiting.record.payload).ok().map(EventJson::from),
     });
     Ok(Json(Answer { epoch: web.shared.outbox.epoch().to_string(), events: lines.collect(), next }))
 }
@@ -533,7 +537,7 @@ async fn board(State(web): SharedWeb) -> Result<impl IntoResponse, Problem> {
 }
 
 /// What a person should look at, the most urgent first.
-fn alarm(shared: &Shared) -> Option<String> {
+fn alarm(shared: &EdgeShared) -> Option<String> {
     let moved = shared.outbox.moved_to().map(|now_at| http::renamed(&now_at));
     moved.or_else(|| shared.sending().shown_alarm().map(str::to_owned))
 }

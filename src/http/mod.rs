@@ -203,19 +203,19 @@ pub fn with_fallbacks(router: Router) -> Router {
 #[error(
     "cannot listen on {address}: {source}. No event was taken, and none is lost. Is another program there? Choose another --http"
 )]
-pub struct ListenError {
+pub struct HttpListenError {
     pub address: SocketAddr,
     pub source: std::io::Error,
 }
 
 /// Listens on exactly this address.
-pub async fn listen(address: SocketAddr) -> Result<TcpListener, ListenError> {
+pub async fn listen(address: SocketAddr) -> Result<TcpListener, HttpListenError> {
     let listener = TcpListener::bind(address).await;
-    listener.map_err(|source| ListenError { address, source })
+    listener.map_err(|source| HttpListenError { address, source })
 }
 
 /// Listens on the first free port from `address` on.
-pub async fn listen_from(address: SocketAddr) -> Result<TcpListener, ListenError> {
+pub async fn listen_from(address: SocketAddr) -> Result<TcpListener, HttpListenError> {
     let mut last = None;
     for port in address.port()..=u16::MAX {
         match listen(SocketAddr::new(address.ip(), port)).await {

@@ -9,9 +9,11 @@
 //! **Not promised.** An answer to a client that closes both directions, or that does not read.
 
 use super::Problem;
-use super::connection::{AnswerBody, LastWords, RequestBody, Stage, TimeLimits, Watch, Watched};
-use super::limits::{ConnectionLimits, Connections, Place, TooMany};
-use super::metrics::Traffic;
+use super::connection::{
+    AnswerBody, ConnectionStage, LastWords, RequestBody, TimeLimits, Watch, WatchedStream,
+};
+use super::limits::{ConnectionLimits, ConnectionSlot, Connections, TooMany};
+use super::metrics::ConnectionMetrics;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, Response, StatusCode, header};
@@ -57,7 +59,12 @@ pub struct Rules {
 }
 
 /// Serves `router` on `listener` until `stop`, and then answers what is complete.
-pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken, traffic: Traffic) {
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    stop: CancellationToken,
+    traffic: ConnectionMetrics,
+) {
     serve_by(Rules::default(), listener, router, stop, traffic).await;
 }
 
@@ -67,7 +74,7 @@ pub async fn serve_by(
     listener: TcpListener,
     router: Router,
     stop: CancellationToken,
-    traffic: Traffic,
+    traffic: ConnectionMetrics,
 ) {
     let connections = Connections::new(rules.connections, traffic.clone());
     let host = Arc::new(Host {
@@ -158,11 +165,11 @@ struct Host {
     connections: Arc<Connections>,
     times: TimeLimits,
     stop: CancellationToken,
-    traffic: Traffic,
+    traffic: ConnectionMetrics,
 }
 
 /// Why a connection ends.
-enum End {
+enum ConnectionEnd {
     /// hyper says so.
     Served(Result<(), hyper::Error>),
     TimedOut,
@@ -183,10 +190,10 @@ impl Resets for TcpStream {
 }
 
 impl Host {
-    async fn serve_connection<S: Resets>(self: Arc<Self>, stream: S, place: Place) {
+    async fn serve_connection<S: Resets>(self: Arc<Self>, stream: S, place: ConnectionSlot) {
         let watch = Arc::clone(&place.watch);
-        let io = TokioIo::new(Watched { stream, watch: Arc::clone(&watch) });
-        let exchange = Exchange { host: Arc::clone(&self), id: place.id, watch: Arc::clone(&watch) };
+        let io = TokioIo::new(WatchedStream { stream, watch: Arc::clone(&watch) });
+        let exchange = RequestService { host: Arc::clone(&self), id: place.id, watch: Arc::clone(&watch) };
         let mut connection = http1::Builder::new()
             .half_close(true)
             .header_read_timeout(None)
@@ -196,13 +203,13 @@ impl Host {
         let last_words = {
             let progress = watch.progress();
             match &end {
-                End::Served(result) => progress.ended(result.as_ref().err()),
-                End::TimedOut => progress.timed_out(&self.times),
-                End::GivesWay => progress.cut_off("other clients needed the connection"),
-                End::Stopped => progress.cut_off("this daemon was stopped"),
+                ConnectionEnd::Served(result) => progress.ended(result.as_ref().err()),
+                ConnectionEnd::TimedOut => progress.timed_out(&self.times),
+                ConnectionEnd::GivesWay => progress.cut_off("other clients needed the connection"),
+                ConnectionEnd::Stopped => progress.cut_off("this daemon was stopped"),
             }
         };
-        if let End::TimedOut = end {
+        if let ConnectionEnd::TimedOut = end {
             match last_words {
                 LastWords::Say(_) => _ = self.traffic.requests_timed_out.inc(),
                 LastWords::Reset => _ = self.traffic.answers_timed_out.inc(),
@@ -217,9 +224,9 @@ impl Host {
     /// Lets hyper serve the connection until something ends it.
     async fn drive<S: Resets>(
         &self,
-        connection: &mut http1::Connection<TokioIo<Watched<S>>, Exchange>,
-        place: &Place,
-    ) -> End {
+        connection: &mut http1::Connection<TokioIo<WatchedStream<S>>, RequestService>,
+        place: &ConnectionSlot,
+    ) -> ConnectionEnd {
         // Deadlines mostly move further away: the timer is set again when it fires, or when one is nearer.
         const FAR_AWAY: Duration = Duration::from_secs(24 * 60 * 60);
         let first = place.watch.progress().deadline(&self.times);
@@ -229,7 +236,7 @@ impl Host {
         let (mut asked_to_give_way, mut stopped_at) = (false, None);
         poll_fn(|cx| {
             if let Poll::Ready(result) = connection.poll_without_shutdown(cx) {
-                return Poll::Ready(End::Served(result));
+                return Poll::Ready(ConnectionEnd::Served(result));
             }
             let now = Instant::now();
             asked_to_give_way = asked_to_give_way || gives_way.as_mut().poll(cx).is_ready();
@@ -242,13 +249,15 @@ impl Host {
             };
             // Its request may have become complete meanwhile: then it is answered first.
             if asked_to_give_way && can_give_way {
-                return Poll::Ready(End::GivesWay);
+                return Poll::Ready(ConnectionEnd::GivesWay);
             }
             if let Some(stopped_at) = stopped_at {
                 match stage {
-                    Stage::Waiting => deadline = Some(stopped_at + SENT_BEFORE_STOP),
-                    Stage::Receiving => deadline = Some(stopped_at + self.times.rest_at_stop),
-                    Stage::Working | Stage::Answering => Pin::new(&mut *connection).graceful_shutdown(),
+                    ConnectionStage::Waiting => deadline = Some(stopped_at + SENT_BEFORE_STOP),
+                    ConnectionStage::Receiving => deadline = Some(stopped_at + self.times.rest_at_stop),
+                    ConnectionStage::Working | ConnectionStage::Answering => {
+                        Pin::new(&mut *connection).graceful_shutdown()
+                    }
                 }
             }
             let deadline = deadline.unwrap_or(now + FAR_AWAY);
@@ -257,7 +266,11 @@ impl Host {
             }
             while timer.as_mut().poll(cx).is_ready() {
                 if Instant::now() >= deadline {
-                    return Poll::Ready(if stopped_at.is_some() { End::Stopped } else { End::TimedOut });
+                    return Poll::Ready(if stopped_at.is_some() {
+                        ConnectionEnd::Stopped
+                    } else {
+                        ConnectionEnd::TimedOut
+                    });
                 }
                 timer.as_mut().reset(deadline.into());
             }
@@ -268,7 +281,13 @@ impl Host {
 
     /// Says the last words and closes. A client that still sends is heard for a while: closing with unread bytes is a reset,
     /// and may take the last words with it.
-    async fn close<S: Resets>(&self, mut stream: S, watch: &Watch, last_words: LastWords, place: &Place) {
+    async fn close<S: Resets>(
+        &self,
+        mut stream: S,
+        watch: &Watch,
+        last_words: LastWords,
+        place: &ConnectionSlot,
+    ) {
         match last_words {
             LastWords::Reset => return stream.drop_what_is_unsent(),
             LastWords::None => {}
@@ -295,14 +314,14 @@ impl Host {
 }
 
 /// Takes the requests of one connection to the router.
-struct Exchange {
+struct RequestService {
     host: Arc<Host>,
     /// Of its place.
     id: u64,
     watch: Arc<Watch>,
 }
 
-impl hyper::service::Service<Request<Incoming>> for Exchange {
+impl hyper::service::Service<Request<Incoming>> for RequestService {
     type Response = Response<AnswerBody>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response<AnswerBody>, Infallible>> + Send>>;
@@ -311,13 +330,13 @@ impl hyper::service::Service<Request<Incoming>> for Exchange {
         let watch = Arc::clone(&self.watch);
         watch.handler_called();
         let (head, incoming) = request.into_parts();
-        let (body, leftover) = if incoming.is_end_stream() {
+        let (body, unread) = if incoming.is_end_stream() {
             watch.request_complete();
             (Body::empty(), None)
         } else {
-            let (body, leftover) = RequestBody::with_leftover(incoming, &watch);
+            let (body, unread) = RequestBody::with_unread(incoming, &watch);
             // A client that asks first is answered first: it does not send what is not wanted.
-            (body, Some(leftover).filter(|_| !head.headers.contains_key(header::EXPECT)))
+            (body, Some(unread).filter(|_| !head.headers.contains_key(header::EXPECT)))
         };
         let answer = self.host.router.call(Request::from_parts(head, body));
         let patience = self.host.times.unwanted_body;
@@ -328,8 +347,8 @@ impl hyper::service::Service<Request<Incoming>> for Exchange {
                 Ok(Err(never)) => match never {},
                 Err(_) => panicked().into_response(),
             };
-            if let Some(leftover) = leftover {
-                leftover.drop_rest(&watch, patience).await;
+            if let Some(unread) = unread {
+                unread.drop_rest(&watch, patience).await;
             }
             let bytes = axum::body::HttpBody::size_hint(response.body()).lower();
             watch.progress().handler_answered(Instant::now(), bytes);

@@ -171,13 +171,13 @@ pub mod earlier {
 
     /// The board, given the version that the edge has.
     #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-    pub struct BoardQuestion {
+    pub struct WholeBoardQuestion {
         pub have: Option<BoardVersion>,
     }
 
     /// What the server answers.
     #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-    pub enum BoardAnswer {
+    pub enum WholeBoardAnswer {
         Whole(Board),
         /// The lines that changed since `from`, and the version that results.
         Changed {
@@ -186,7 +186,7 @@ pub mod earlier {
         },
     }
 
-    rides_along!(BoardQuestion in form 2, BoardAnswer in form 2);
+    rides_along!(WholeBoardQuestion in form 2, WholeBoardAnswer in form 2);
 }
 
 fn encode(version: u8, value: &impl Serialize) -> Vec<u8> {
@@ -214,7 +214,7 @@ fn decode<T: DeserializeOwned>(version: u8, bytes: &[u8]) -> Result<T, UnknownFo
 
 /// The board as an edge gathers it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Gathered {
+pub struct GatheredBoard {
     /// The last whole one: what is shown.
     whole: Option<Board>,
     /// What has come of the next one, and the position of the board with which that began.
@@ -232,10 +232,10 @@ pub enum Gathering {
     Ignored,
 }
 
-impl Gathered {
+impl GatheredBoard {
     /// Goes on from a whole board that was kept.
-    pub fn from_whole(board: Board) -> Gathered {
-        Gathered { whole: Some(board), next: None }
+    pub fn from_whole(board: Board) -> GatheredBoard {
+        GatheredBoard { whole: Some(board), next: None }
     }
 
     /// The last whole board.
@@ -335,10 +335,10 @@ mod tests {
             let part = part(version(5), 7, true, &[("b", 3)]);
             BoardPart::from_bytes(&part.to_bytes()).unwrap()
         };
-        let mut gathered = Gathered::from_whole(board(5, &[("a", 1), ("b", 2)]));
+        let mut gathered = GatheredBoard::from_whole(board(5, &[("a", 1), ("b", 2)]));
         assert_eq!(gathered.take(change(), None, "x"), Gathering::Whole);
         assert_eq!(gathered.whole(), Some(&board(7, &[("a", 1), ("b", 3)])));
-        for mut other in [Gathered::from_whole(board(6, &[])), Gathered::default(), gathered] {
+        for mut other in [GatheredBoard::from_whole(board(6, &[])), GatheredBoard::default(), gathered] {
             let before = other.clone();
             assert_eq!(other.take(change(), None, "x"), Gathering::Ignored);
             assert_eq!(other, before);
@@ -349,7 +349,7 @@ mod tests {
     #[test]
     fn the_last_whole_board_is_shown_until_the_next_is_whole() {
         let former = board(2, &[("a", 1), ("gone", 2)]);
-        let mut gathered = Gathered::from_whole(former.clone());
+        let mut gathered = GatheredBoard::from_whole(former.clone());
         // The server was started again: it gives all lines, the first part of them twice.
         let restarted = |mut part: BoardPart| {
             part.upto.run = 8;

@@ -105,7 +105,7 @@ const FIELDS: [&str; 11] = [
 ];
 
 /// The fields of all kinds, as they are written.
-struct Written<'a> {
+struct EventFields<'a> {
     kind: Option<Cow<'a, str>>,
     /// Outer `None`: absent. Inner: `null`.
     plate: Option<Option<Cow<'a, str>>>,
@@ -127,13 +127,13 @@ impl Event {
         if text.trim_start().chars().next().is_some_and(|c| c != '{') {
             return Err(EventError::Syntax("an event is an object in braces".into()));
         }
-        Written::of(json::fields(text, &FIELDS)?)?.check(now)
+        EventFields::of(json::fields(text, &FIELDS)?)?.check(now)
     }
 }
 
-impl<'a> Written<'a> {
+impl<'a> EventFields<'a> {
     /// Checks the types. `null` is as good as nothing, except for a plate.
-    fn of(values: [Option<Value<'a>>; FIELDS.len()]) -> Result<Written<'a>, EventError> {
+    fn of(values: [Option<Value<'a>>; FIELDS.len()]) -> Result<EventFields<'a>, EventError> {
         let [kind, plate, at, lane, camera, confidence, seen_at, occupied, reason, epoch, sequence] = values;
         fn typed<'a, T>(
             field: &str,
@@ -144,7 +144,7 @@ impl<'a> Written<'a> {
             value.map(read).transpose().map_err(|reason| EventError::field(field, reason))
         }
         let owned = |value: Value<'a>| value.text().map(Cow::into_owned);
-        Ok(Written {
+        Ok(EventFields {
             kind: typed("kind", kind, Value::text)?,
             plate: plate
                 .map(Value::text_or_null)
@@ -165,7 +165,7 @@ impl<'a> Written<'a> {
     }
 }
 
-impl Written<'_> {
+impl EventFields<'_> {
     fn check(self, now: Timestamp) -> Result<Event, EventError> {
         let kind = self.kind.as_deref().ok_or_else(|| EventError::field("kind", "it is missing"))?;
         let unused: &[(&str, bool)] = match kind {
@@ -269,7 +269,7 @@ fn text(field: &str, text: Option<String>) -> Result<Option<String>, EventError>
 
 /// An event as it is shown in JSON, with the fields that it has.
 #[derive(Debug, Serialize)]
-pub struct Shown {
+pub struct EventJson {
     pub kind: &'static str,
     pub plate: Option<String>,
     pub at: String,
@@ -296,9 +296,9 @@ pub struct Corrects {
     pub sequence: u64,
 }
 
-impl From<Event> for Shown {
-    fn from(event: Event) -> Shown {
-        let mut shown = Shown {
+impl From<Event> for EventJson {
+    fn from(event: Event) -> EventJson {
+        let mut shown = EventJson {
             kind: event.kind.name(),
             plate: event.kind.plate().map(ToString::to_string),
             at: event.at.to_string(),

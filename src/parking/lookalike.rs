@@ -48,7 +48,7 @@ pub fn skeleton(plate: &Plate) -> String {
 
 /// An entry without an exit, or an exit without an entry, at one garage.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Leftover<I, T> {
+pub struct UnmatchedPassage<I, T> {
     pub id: I,
     pub plate: Plate,
     pub at: T,
@@ -68,13 +68,16 @@ pub struct Proposal<I> {
 /// Proposes pairs among the leftovers of one garage: an entry with a later exit, one look-alike apart. The pair that is
 /// nearest in time comes first, and takes both out of the question for others; of pairs equally near, the earlier entry's,
 /// then the smaller ids'. `T` is a time that can be subtracted, such as milliseconds.
-pub fn pair_leftovers<I, T>(entries: &[Leftover<I, T>], exits: &[Leftover<I, T>]) -> Vec<Proposal<I>>
+pub fn pair_leftovers<I, T>(
+    entries: &[UnmatchedPassage<I, T>],
+    exits: &[UnmatchedPassage<I, T>],
+) -> Vec<Proposal<I>>
 where
     I: Clone + Ord,
     T: Copy + Ord + Sub,
     T::Output: Copy + Ord,
 {
-    let mut by_skeleton: BTreeMap<String, Group<I, T>> = BTreeMap::new();
+    let mut by_skeleton: BTreeMap<String, LookalikeGroup<I, T>> = BTreeMap::new();
     for entry in entries {
         by_skeleton.entry(skeleton(&entry.plate)).or_default().entries.push(entry);
     }
@@ -85,7 +88,7 @@ where
         }
     }
     let mut found: Vec<(T::Output, T, Proposal<I>)> =
-        by_skeleton.into_values().flat_map(Group::pair).collect();
+        by_skeleton.into_values().flat_map(LookalikeGroup::pair).collect();
     found.sort_by(|(near, at, one), (other_near, other_at, other)| {
         (near, at, &one.entry, &one.exit).cmp(&(other_near, other_at, &other.entry, &other.exit))
     });
@@ -93,18 +96,18 @@ where
 }
 
 /// Leftovers with one skeleton: the only ones among which there may be pairs.
-struct Group<'a, I, T> {
-    entries: Vec<&'a Leftover<I, T>>,
-    exits: Vec<&'a Leftover<I, T>>,
+struct LookalikeGroup<'a, I, T> {
+    entries: Vec<&'a UnmatchedPassage<I, T>>,
+    exits: Vec<&'a UnmatchedPassage<I, T>>,
 }
 
-impl<I, T> Default for Group<'_, I, T> {
+impl<I, T> Default for LookalikeGroup<'_, I, T> {
     fn default() -> Self {
-        Group { entries: Vec::new(), exits: Vec::new() }
+        LookalikeGroup { entries: Vec::new(), exits: Vec::new() }
     }
 }
 
-impl<I, T> Group<'_, I, T>
+impl<I, T> LookalikeGroup<'_, I, T>
 where
     I: Clone + Ord,
     T: Copy + Ord + Sub,
@@ -191,10 +194,10 @@ mod tests {
         }
     }
 
-    type One = Leftover<u32, i64>;
+    type One = UnmatchedPassage<u32, i64>;
 
     fn leftover(id: u32, text: &str, at: i64) -> One {
-        Leftover { id, plate: plate(text), at }
+        UnmatchedPassage { id, plate: plate(text), at }
     }
     fn pairs(entries: &[One], exits: &[One]) -> Vec<(u32, u32)> {
         pair_leftovers(entries, exits).into_iter().map(|its| (its.entry, its.exit)).collect()

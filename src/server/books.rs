@@ -17,7 +17,9 @@ use super::view::{Snapshot, written_position};
 use crate::daemon::admin::{NotDone, Outcome};
 use crate::parking::Plate;
 use crate::parking::register::Account;
-use crate::parking::statement::{Customer, Head, Line, Month, Operator, Statement, StatementError};
+use crate::parking::statement::{
+    Customer, Month, Operator, Statement, StatementError, StatementHead, StatementLine,
+};
 use crate::store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -102,13 +104,13 @@ impl Question {
 pub struct Piece {
     /// In the first piece of a statement.
     opening: Option<Opening>,
-    lines: Vec<Line>,
+    lines: Vec<StatementLine>,
     is_last: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Opening {
-    head: Head,
+    head: StatementHead,
     /// What the fold kept; none for a look at one car.
     book: Option<MonthBook>,
 }
@@ -283,7 +285,7 @@ impl<V: Fn() -> Arc<Snapshot>> Books<'_, V> {
             let account = view.billing.account_book(account);
             account.map_or(UNREGISTERED, |account| &account.name).to_owned()
         };
-        let head = Head {
+        let head = StatementHead {
             operator: operator.clone(),
             customer: Customer::Account { account: name, name: None },
             month,
@@ -355,7 +357,7 @@ impl<V: Fn() -> Arc<Snapshot>> Books<'_, V> {
         if !is_known {
             return Ok((Vec::new(), None));
         }
-        let head = Head {
+        let head = StatementHead {
             operator: operator.clone(),
             customer: Customer::Plate(plate.as_str().to_owned()),
             month,
@@ -370,7 +372,7 @@ impl<V: Fn() -> Arc<Snapshot>> Books<'_, V> {
     fn add_lines(
         &self,
         listed: &[list::Listed],
-        lines: &mut Vec<Line>,
+        lines: &mut Vec<StatementLine>,
         room: &mut Room,
     ) -> Result<(), StoreError> {
         let view = (self.view)();
@@ -453,7 +455,7 @@ fn normal(account: &str) -> String {
 /// Puts pieces together, in the order in which they came.
 #[derive(Debug)]
 pub struct Together {
-    begun: Option<(Opening, Vec<Line>)>,
+    begun: Option<(Opening, Vec<StatementLine>)>,
     /// How many entries a statement may have.
     at_most: u64,
 }

@@ -9,8 +9,8 @@ use super::view::billing::{CLOCKS_DIFFER_MS, UNREGISTERED};
 use super::view::{Passage, Snapshot, is_token};
 use crate::parking::ChargeId;
 use crate::parking::event::Moment;
-use crate::parking::statement::{self, Car, Correction, Line};
-use crate::parking::tariff::{Money, Priced, Tariff, VatRate, WorkingLine};
+use crate::parking::statement::{self, Correction, StatementCar, StatementLine};
+use crate::parking::tariff::{BreakdownLine, Money, Priced, Tariff, VatRate};
 use crate::server::commands::Command;
 use crate::store::StoreError;
 use jiff::Timestamp;
@@ -51,7 +51,7 @@ pub struct ChargeLine {
     pub month: String,
     pub position: u64,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub working: Vec<WorkingLine>,
+    pub working: Vec<BreakdownLine>,
 }
 
 /// Why a correction was made, by whom and when.
@@ -210,7 +210,7 @@ impl<'a> Reckoner<'a> {
                     _ => None,
                 };
                 line.note = self.note(stay, priced.as_ref());
-                line.working = priced.map(|priced| priced.working()).unwrap_or_default();
+                line.working = priced.map(|priced| priced.breakdown()).unwrap_or_default();
             }
             What::Void { .. } | What::Credit { .. } => {
                 line.kind = if matches!(listed.entry.what, What::Void { .. }) { "void" } else { "credit" };
@@ -223,20 +223,20 @@ impl<'a> Reckoner<'a> {
     }
 
     /// A line of a statement; none for what has no price.
-    pub fn statement_line(&self, listed: &Listed) -> Result<Option<Line>, StoreError> {
+    pub fn statement_line(&self, listed: &Listed) -> Result<Option<StatementLine>, StoreError> {
         let Some((money, vat)) = listed.entry.money() else { return Ok(None) };
         let stay = stay_of(listed);
         let (id, charge) = self.id(listed)?;
         let entry = match &listed.entry.what {
             What::Stay(stay) => {
                 let priced = self.priced(stay);
-                let working = priced.iter().flat_map(Priced::working);
-                statement::Entry::Charge(statement::Stay {
+                let working = priced.iter().flat_map(Priced::breakdown);
+                statement::StatementEntry::Charge(statement::StatementStay {
                     garage: self.called(stay.garage),
                     car: if is_token(&stay.plate) {
-                        Car::Token(stay.plate.to_string())
+                        StatementCar::Token(stay.plate.to_string())
                     } else {
-                        Car::Plate(stay.plate.to_string())
+                        StatementCar::Plate(stay.plate.to_string())
                     },
                     entry: self.moment(stay, stay.entry),
                     exit: self.moment(stay, stay.exit),
@@ -253,12 +253,12 @@ impl<'a> Reckoner<'a> {
                 let at = Moment { timestamp: at, offset };
                 let correction = Correction { charge, reason, by, at };
                 match what {
-                    What::Void { .. } => statement::Entry::Void(correction),
-                    _ => statement::Entry::Credit(correction),
+                    What::Void { .. } => statement::StatementEntry::Void(correction),
+                    _ => statement::StatementEntry::Credit(correction),
                 }
             }
         };
-        Ok(Some(Line { id, amount: statement_money(money), vat: vat.map(statement_rate), entry }))
+        Ok(Some(StatementLine { id, amount: statement_money(money), vat: vat.map(statement_rate), entry }))
     }
 }
 
@@ -269,7 +269,7 @@ fn stay_of(listed: &Listed) -> &Stay {
     }
 }
 
-fn in_words(line: &WorkingLine, money: Money) -> String {
+fn in_words(line: &BreakdownLine, money: Money) -> String {
     let (from, offset) = line.from;
     let from = offset.to_datetime(from).strftime("%Y-%m-%d %H:%M");
     let currency = money.currency;

@@ -91,7 +91,7 @@ impl fmt::Display for Purpose {
 
 /// Why a store did not open. In every case nothing on the disk was changed that had been confirmed.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub enum StoreOpenError {
     /// The directory could not be created, read, written or synced.
     #[error(
         "cannot use {path:?}: {source}. Nothing stored was changed. Check that the disk is there, has room, and that this user may write to it, then start again"
@@ -235,11 +235,11 @@ impl Store {
     /// The caller must hold the directory for itself ([`directory::DataDir`]).
     ///
     /// Daemons open theirs with [`room::open_store`], which succeeds on a full disk too.
-    pub fn open(path: &Path, purpose: Purpose) -> Result<Store, OpenError> {
+    pub fn open(path: &Path, purpose: Purpose) -> Result<Store, StoreOpenError> {
         Store::open_with(path, purpose, &DiskRoom::of(path, None))
     }
 
-    fn open_with(path: &Path, purpose: Purpose, room: &DiskRoom) -> Result<Store, OpenError> {
+    fn open_with(path: &Path, purpose: Purpose, room: &DiskRoom) -> Result<Store, StoreOpenError> {
         Store::open_after(path, purpose, room, 0)
     }
 
@@ -324,7 +324,7 @@ impl Store {
     }
 
     /// An operation of the disk that the watchdog measures, until what this returns is dropped.
-    fn watch(&self) -> Option<watchdog::Watched<'_>> {
+    fn watch(&self) -> Option<watchdog::RunningOperation<'_>> {
         self.watchdog.as_ref().map(|watchdog| watchdog.begin())
     }
 

@@ -1,7 +1,7 @@
 //! [`Backend`] on sled 0.34.7, with what we measured about it.
 
 use super::room::DiskRoom;
-use super::{Backend, Batch, Entries, Entry, OpenError, barrier, runway::Runway};
+use super::{Backend, Batch, Entries, Entry, StoreOpenError, barrier, runway::Runway};
 use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -31,8 +31,8 @@ pub(super) struct OnSled {
 }
 
 impl OnSled {
-    pub(super) fn open(path: &Path, room: &DiskRoom) -> Result<OnSled, OpenError> {
-        let io_error = |source| OpenError::Io { path: path.to_owned(), source };
+    pub(super) fn open(path: &Path, room: &DiskRoom) -> Result<OnSled, StoreOpenError> {
+        let io_error = |source| StoreOpenError::Io { path: path.to_owned(), source };
         fs::create_dir_all(path).map_err(io_error)?;
         remove_half_made_snapshots(path).map_err(io_error)?;
         let config = sled::Config::new()
@@ -46,10 +46,10 @@ impl OnSled {
             Ok(Ok(db)) => db,
             Ok(Err(sled::Error::Io(source))) => return Err(io_error(in_words(source))),
             Ok(Err(error)) => {
-                return Err(OpenError::Damaged { path: path.to_owned(), reason: error.to_string() });
+                return Err(StoreOpenError::Damaged { path: path.to_owned(), reason: error.to_string() });
             }
             Err(panic) => {
-                return Err(OpenError::Damaged { path: path.to_owned(), reason: panic_text(&*panic) });
+                return Err(StoreOpenError::Damaged { path: path.to_owned(), reason: panic_text(&*panic) });
             }
         };
         let runway = Runway::ahead_of(&path.join(LOG_FILE), room.clone()).map_err(io_error)?;

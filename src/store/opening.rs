@@ -6,7 +6,7 @@ use super::marker::{self, Framing, Marker, StoreId};
 use super::presence::Presence;
 use super::room::DiskRoom;
 use super::watchdog::{self, Watchdog};
-use super::{Backend, FORMAT, OpenError, Purpose, Store, StoreError, barrier, on_sled, sled_log};
+use super::{Backend, FORMAT, Purpose, Store, StoreError, StoreOpenError, barrier, on_sled, sled_log};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -29,19 +29,19 @@ impl Store {
         purpose: Purpose,
         room: &DiskRoom,
         opening: u32,
-    ) -> Result<Store, OpenError> {
-        let failed = |source| OpenError::Io { path: path.to_owned(), source };
+    ) -> Result<Store, StoreOpenError> {
+        let failed = |source| StoreOpenError::Io { path: path.to_owned(), source };
         let marker = match path.exists() {
             true => Marker::read(path).map_err(failed)?,
             false => None,
         };
         if marker.as_ref().is_some_and(|marker| marker.salvageable().is_some()) {
             match sled_log::check(path, marker::closed_at(path)).map_err(failed)? {
-                sled_log::Condition::Sound => {}
-                sled_log::Condition::Damaged(reason) => {
-                    return Err(OpenError::Damaged { path: path.to_owned(), reason });
+                sled_log::LogCondition::Sound => {}
+                sled_log::LogCondition::Damaged(reason) => {
+                    return Err(StoreOpenError::Damaged { path: path.to_owned(), reason });
                 }
-                sled_log::Condition::Torn(segments) => {
+                sled_log::LogCondition::Torn(segments) => {
                     let bytes = segments.len() as u64 * on_sled::SEGMENT_BYTES as u64;
                     // It is needed only should the torn end be damaged as well: opening itself needs the last of the room more.
                     if room.has_left(bytes + KEEPING_LEAVES) {
@@ -83,12 +83,12 @@ impl Store {
         purpose: Purpose,
         identity: &Identity,
         marker: Option<Marker>,
-    ) -> Result<(), OpenError> {
+    ) -> Result<(), StoreOpenError> {
         let before = barrier::calls();
         let opened = [&identity.opening.to_be_bytes()[..], uuid::Uuid::new_v4().as_bytes()].concat();
         let written =
             self.put(FORMAT_KEY, &identity.encode(purpose)).and_then(|()| self.put(OPENED_KEY, &opened));
-        written.and_then(|()| self.flush()).map_err(|error| OpenError::Io {
+        written.and_then(|()| self.flush()).map_err(|error| StoreOpenError::Io {
             path: path.to_owned(),
             source: match error {
                 StoreError::Disk(source) => source,
@@ -96,12 +96,12 @@ impl Store {
             },
         })?;
         if barrier::calls() == before {
-            return Err(OpenError::NoBarrier);
+            return Err(StoreOpenError::NoBarrier);
         }
         let now = Marker::now(purpose.to_string(), identity.id, identity.framing);
         if marker.as_ref() != Some(&now) {
             let synced = now.write(path).and_then(|()| on_sled::sync_tree(path));
-            synced.map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
+            synced.map_err(|source| StoreOpenError::Io { path: path.to_owned(), source })?;
         }
         Ok(())
     }
@@ -124,8 +124,8 @@ impl Identity {
         purpose: Purpose,
         marker: Option<&Marker>,
         opening: u32,
-    ) -> Result<Identity, OpenError> {
-        let damaged = |reason: String| OpenError::Damaged { path: path.to_owned(), reason };
+    ) -> Result<Identity, StoreOpenError> {
+        let damaged = |reason: String| StoreOpenError::Damaged { path: path.to_owned(), reason };
         let read = |key| sled.get(key).map_err(|error| damaged(error.to_string()));
         let Some(value) = read(FORMAT_KEY)? else {
             if marker.is_some() {
@@ -143,11 +143,13 @@ impl Identity {
                 let (all, owner) = rest.split_first().ok_or_else(too_short)?;
                 (StoreId(*id), if *all == 1 { Framing::All } else { Framing::Some }, owner)
             }
-            newer if newer > FORMAT => return Err(OpenError::NewerFormat { path: path.to_owned(), found }),
-            _ => return Err(OpenError::OlderFormat { path: path.to_owned(), found }),
+            newer if newer > FORMAT => {
+                return Err(StoreOpenError::NewerFormat { path: path.to_owned(), found });
+            }
+            _ => return Err(StoreOpenError::OlderFormat { path: path.to_owned(), found }),
         };
         if owner != purpose.to_string().as_bytes() {
-            return Err(OpenError::OtherPurpose {
+            return Err(StoreOpenError::OtherPurpose {
                 path: path.to_owned(),
                 found: String::from_utf8_lossy(owner).into_owned(),
                 wanted: purpose.to_string(),

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use super::directory::STORE;
 use super::salvage::{self, Rebuild};
-use super::{OpenError, Purpose, Store, on_sled, watchdog};
+use super::{Purpose, Store, StoreOpenError, on_sled, watchdog};
 
 /// How much the ballast takes.
 pub const BALLAST_BYTES: u64 = 4 << 20;
@@ -50,9 +50,9 @@ const BALLAST_NEW: &str = "ballast.new";
 
 /// What is left on the disk of a data directory. Cloning shares it. It costs next to nothing to ask.
 #[derive(Clone)]
-pub struct DiskRoom(Arc<Shared>);
+pub struct DiskRoom(Arc<RoomState>);
 
-struct Shared {
+struct RoomState {
     dir: PathBuf,
     /// As the operator set it.
     reserve: Option<u64>,
@@ -76,17 +76,17 @@ impl std::fmt::Debug for DiskRoom {
 }
 
 /// A store that was opened, and the room on its disk.
-pub struct Opened {
+pub struct OpenedStore {
     pub store: Store,
     pub room: DiskRoom,
-    pub condition: Condition,
+    pub condition: StoreCondition,
 }
 
 /// In which condition a store was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Condition {
+pub enum StoreCondition {
     /// sled could open it. That all of it can be read is not known.
-    Opened,
+    OpenedStore,
     /// It was damaged, and is rebuilt from what could be found.
     Salvaged,
 }
@@ -101,36 +101,36 @@ pub fn open_store(
     purpose: Purpose,
     reserve: Option<u64>,
     rebuild: Rebuild<'_>,
-) -> Result<Opened, OpenError> {
+) -> Result<OpenedStore, StoreOpenError> {
     let room = DiskRoom::of(dir, reserve);
     let path = dir.join(STORE);
-    let io_error = |source| OpenError::Io { path: dir.to_owned(), source };
+    let io_error = |source| StoreOpenError::Io { path: dir.to_owned(), source };
     salvage::finish_interrupted(dir).map_err(io_error)?;
     if room.look().left < OPENING_NEEDS {
         room.give_up_ballast();
     }
     let open = || match Store::open_with(&path, purpose, &room) {
-        Err(OpenError::Io { source, .. }) if is_shortage(&source) && room.give_up_ballast() => {
+        Err(StoreOpenError::Io { source, .. }) if is_shortage(&source) && room.give_up_ballast() => {
             Store::open_with(&path, purpose, &room)
         }
         opened => opened,
     };
-    let mut condition = Condition::Opened;
+    let mut condition = StoreCondition::Opened;
     let opened = if salvage::is_requested(dir) {
         if salvage::salvage(dir, purpose, &room, rebuild)? {
-            condition = Condition::Salvaged;
+            condition = StoreCondition::Salvaged;
         } else {
             salvage::withdraw_request(dir).map_err(io_error)?;
         }
         open()
     } else {
         match open() {
-            Err(OpenError::Damaged { path, reason }) => {
+            Err(StoreOpenError::Damaged { path, reason }) => {
                 tracing::warn!(reason, "the store cannot be opened");
                 if !salvage::salvage(dir, purpose, &room, rebuild)? {
-                    return Err(OpenError::Damaged { path, reason });
+                    return Err(StoreOpenError::Damaged { path, reason });
                 }
-                condition = Condition::Salvaged;
+                condition = StoreCondition::Salvaged;
                 open()
             }
             opened => opened,
@@ -139,7 +139,7 @@ pub fn open_store(
     let store = opened?;
     let keeper = Arc::downgrade(&room.0);
     watchdog::start_thread("ballast", move || keep_ballast(&keeper)).map_err(io_error)?;
-    Ok(Opened { store, room, condition })
+    Ok(OpenedStore { store, room, condition })
 }
 
 /// Whether an error says that there is no room.
@@ -164,7 +164,7 @@ impl DiskRoom {
     pub(super) fn of(dir: &Path, reserve: Option<u64>) -> DiskRoom {
         // Left by a crash.
         let _ = fs::remove_file(dir.join(BALLAST_NEW));
-        DiskRoom(Arc::new(Shared {
+        DiskRoom(Arc::new(RoomState {
             dir: dir.to_owned(),
             reserve,
             has_ballast: AtomicBool::new(dir.join(BALLAST).exists()),
@@ -202,8 +202,8 @@ impl DiskRoom {
         judge(look, self.wanted(look), bytes, Some(values)).map_err(|short| short.to_string())
     }
 
-    fn wanted(&self, look: Look) -> Wanted {
-        Wanted {
+    fn wanted(&self, look: Look) -> KeptFree {
+        KeptFree {
             reserve: self.0.reserve.unwrap_or_else(|| RESERVE_MOST.min(look.total / RESERVE_PART)),
             ballast: if self.0.has_ballast.load(Ordering::Relaxed) { 0 } else { BALLAST_BYTES },
         }
@@ -279,7 +279,7 @@ impl DiskRoom {
 }
 
 /// Until the last user is gone.
-fn keep_ballast(room: &Weak<Shared>) {
+fn keep_ballast(room: &Weak<RoomState>) {
     while let Some(shared) = room.upgrade() {
         DiskRoom(shared).lay_ballast();
         std::thread::sleep(LAY_AGAIN_EVERY);
@@ -288,7 +288,7 @@ fn keep_ballast(room: &Weak<Shared>) {
 
 /// What is to be kept free.
 #[derive(Debug, Clone, Copy)]
-struct Wanted {
+struct KeptFree {
     reserve: u64,
     /// What the ballast takes when it is laid again.
     ballast: u64,
@@ -318,7 +318,7 @@ fn megabytes(bytes: u64) -> String {
 }
 
 /// `values`: what the values of a store that deletes will take.
-fn judge(look: Look, wanted: Wanted, bytes: u64, values: Option<u64>) -> Result<(), Short> {
+fn judge(look: Look, wanted: KeptFree, bytes: u64, values: Option<u64>) -> Result<(), Short> {
     let kept = wanted.reserve.saturating_add(wanted.ballast);
     if look.left.saturating_sub(bytes) >= kept {
         return Ok(());
@@ -341,7 +341,7 @@ mod tests {
 
     fn short(left: u64, store: u64, ballast: u64, bytes: u64, values: Option<u64>) -> bool {
         let look = Look { left, total: 64 * MB, store };
-        judge(look, Wanted { reserve: 3 * MB, ballast }, bytes, values).is_err()
+        judge(look, KeptFree { reserve: 3 * MB, ballast }, bytes, values).is_err()
     }
 
     #[test]

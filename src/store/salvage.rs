@@ -16,7 +16,7 @@ use super::marker::{self, Marker, StoreId};
 use super::on_sled::{self, LOG_FILE};
 use super::room::DiskRoom;
 use super::sled_log::TORN_FILE;
-use super::{OpenError, Purpose, Store, StoreError, unframed};
+use super::{Purpose, Store, StoreError, StoreOpenError, unframed};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -44,7 +44,7 @@ pub enum OnLoss {
 
 /// A value that was found, the newest under its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
+pub struct SalvagedValue {
     pub key: Vec<u8>,
     pub value: Vec<u8>,
     pub stamp: Stamp,
@@ -56,32 +56,32 @@ pub struct Salvaged {
     files: Vec<File>,
     frames: FrameKey,
     boot: Boot,
-    places: BTreeMap<Key, Place>,
+    places: BTreeMap<CompactKey, FramePlace>,
 }
 
 /// A key in as few bytes as possible: there may be a million.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum Key {
+enum CompactKey {
     Short { bytes: [u8; 14], length: u8 },
     Long(Box<[u8]>),
 }
 
-impl Key {
-    fn of(key: &[u8]) -> Key {
+impl CompactKey {
+    fn of(key: &[u8]) -> CompactKey {
         let mut bytes = [0; 14];
         match bytes.get_mut(..key.len()) {
             Some(room) => {
                 room.copy_from_slice(key);
-                Key::Short { bytes, length: key.len() as u8 }
+                CompactKey::Short { bytes, length: key.len() as u8 }
             }
-            None => Key::Long(key.into()),
+            None => CompactKey::Long(key.into()),
         }
     }
 }
 
 /// Where a frame stands.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct FramePlace {
     stamp: Stamp,
     file: u8,
     at: u64,
@@ -105,7 +105,7 @@ impl Salvaged {
         let mut found = Salvaged { files, frames: id.frames(), boot, places: BTreeMap::new() };
         let mut places = BTreeMap::new();
         found.each_frame(&mut |place, frame| {
-            let known = places.entry(Key::of(frame.key)).or_insert(place);
+            let known = places.entry(CompactKey::of(frame.key)).or_insert(place);
             if known.stamp <= place.stamp {
                 *known = place;
             }
@@ -115,7 +115,7 @@ impl Salvaged {
     }
 
     /// Gives each frame in the files, with its place. What stands within a frame is not looked at: a producer chose it.
-    fn each_frame(&self, give: &mut dyn FnMut(Place, Frame<'_>)) -> io::Result<()> {
+    fn each_frame(&self, give: &mut dyn FnMut(FramePlace, Frame<'_>)) -> io::Result<()> {
         (0..).zip(&self.files).try_for_each(|(number, file)| self.each_frame_of(number, file, give))
     }
 
@@ -123,7 +123,7 @@ impl Salvaged {
         &self,
         number: u8,
         file: &File,
-        give: &mut dyn FnMut(Place, Frame<'_>),
+        give: &mut dyn FnMut(FramePlace, Frame<'_>),
     ) -> io::Result<()> {
         const CHUNK: usize = 1 << 20;
         let mut bytes = vec![0; CHUNK + FRAME_MAX];
@@ -139,7 +139,7 @@ impl Salvaged {
                 }
                 if let Some(frame) = self.frames.decode(&bytes[start..length]) {
                     next = place + frame.len() as u64;
-                    give(Place { stamp: frame.stamp, file: number, at: place }, frame);
+                    give(FramePlace { stamp: frame.stamp, file: number, at: place }, frame);
                 }
             }
             if is_last {
@@ -155,8 +155,8 @@ impl Salvaged {
         purpose: Purpose,
         room: &DiskRoom,
         boot: Boot,
-    ) -> Result<Salvaged, OpenError> {
-        let failed = |source| OpenError::Io { path: path.to_owned(), source };
+    ) -> Result<Salvaged, StoreOpenError> {
+        let failed = |source| StoreOpenError::Io { path: path.to_owned(), source };
         let store = Store::open_after(path, purpose, room, 1)?;
         Salvaged::of_readable(&store, boot, |_| true).map_err(|error| failed(io::Error::other(error)))
     }
@@ -196,24 +196,29 @@ impl Salvaged {
     }
 
     /// The newest value under `key`.
-    pub fn get(&self, key: &[u8]) -> Result<Option<Found>, StoreError> {
-        self.places.get(&Key::of(key)).map(|place| self.read(*place)).transpose()
+    pub fn get(&self, key: &[u8]) -> Result<Option<SalvagedValue>, StoreError> {
+        self.places.get(&CompactKey::of(key)).map(|place| self.read(*place)).transpose()
     }
 
     /// The newest values from key `from` (inclusive) to `to` (exclusive). Keys of up to 14 bytes come first, in ascending order,
     /// then longer ones.
-    pub fn range(&self, from: &[u8], to: &[u8]) -> impl Iterator<Item = Result<Found, StoreError>> + '_ {
+    pub fn range(
+        &self,
+        from: &[u8],
+        to: &[u8],
+    ) -> impl Iterator<Item = Result<SalvagedValue, StoreError>> + '_ {
         let short = (Bound::Included(lowest(from)), Bound::Excluded(lowest(to)));
-        let long = (Bound::Included(Key::Long(from.into())), Bound::Excluded(Key::Long(to.into())));
+        let long =
+            (Bound::Included(CompactKey::Long(from.into())), Bound::Excluded(CompactKey::Long(to.into())));
         let places = self.places.range(short).chain(self.places.range(long));
         places.map(|(_, place)| self.read(*place))
     }
 
     /// Every sound value that stands anywhere under one of `keys`, in no order: for the keys whose newest value turns out not to
     /// count. Reads the whole file.
-    pub fn versions(&self, keys: &[Vec<u8>]) -> Result<Vec<Found>, StoreError> {
+    pub fn versions(&self, keys: &[Vec<u8>]) -> Result<Vec<SalvagedValue>, StoreError> {
         let mut versions = Vec::new();
-        let mut keep = |_: Place, frame: Frame<'_>| {
+        let mut keep = |_: FramePlace, frame: Frame<'_>| {
             if keys.iter().any(|key| key == frame.key) {
                 versions.push(owned(frame));
             }
@@ -222,7 +227,7 @@ impl Salvaged {
         Ok(versions)
     }
 
-    fn read(&self, place: Place) -> Result<Found, StoreError> {
+    fn read(&self, place: FramePlace) -> Result<SalvagedValue, StoreError> {
         let mut bytes = vec![0; FRAME_MAX];
         let length = read_up_to(&self.files[usize::from(place.file)], &mut bytes, place.at)
             .map_err(StoreError::Disk)?;
@@ -238,18 +243,18 @@ impl Salvaged {
     }
 }
 
-fn owned(frame: Frame<'_>) -> Found {
-    Found { key: frame.key.to_vec(), value: frame.value.to_vec(), stamp: frame.stamp }
+fn owned(frame: Frame<'_>) -> SalvagedValue {
+    SalvagedValue { key: frame.key.to_vec(), value: frame.value.to_vec(), stamp: frame.stamp }
 }
 
 /// The least short key that is not below `key`.
-fn lowest(key: &[u8]) -> Key {
-    match Key::of(key) {
-        Key::Long(key) => {
+fn lowest(key: &[u8]) -> CompactKey {
+    match CompactKey::of(key) {
+        CompactKey::Long(key) => {
             // Cut: it sorts behind its own beginning.
             let mut bytes = [0; 14];
             bytes.copy_from_slice(&key[..14]);
-            Key::Short { bytes, length: 15 }
+            CompactKey::Short { bytes, length: 15 }
         }
         short => short,
     }
@@ -316,16 +321,16 @@ pub(super) fn salvage(
     purpose: Purpose,
     room: &DiskRoom,
     rebuild: Rebuild<'_>,
-) -> Result<bool, OpenError> {
+) -> Result<bool, StoreOpenError> {
     let (store, new) = (dir.join(STORE), dir.join(NEW));
-    let failed = |source| OpenError::Io { path: store.clone(), source };
+    let failed = |source| StoreOpenError::Io { path: store.clone(), source };
     let marker = Marker::read(&store).map_err(failed)?;
     let Some(marker) = marker else { return Ok(false) };
     let boot = marker::written_in(&store);
     let found = match marker.salvageable() {
         Some(id) => Salvaged::scan(&store, id, boot).map_err(failed)?,
         None => match Salvaged::of_unframed(&store, purpose, room, boot) {
-            Err(OpenError::Damaged { .. }) => return Ok(false),
+            Err(StoreOpenError::Damaged { .. }) => return Ok(false),
             read => read?,
         },
     };
@@ -339,7 +344,7 @@ pub(super) fn salvage(
     {
         let target = Store::open_after(&new, purpose, room, found.next_opening())?;
         let built = rebuild(&found, &target).and_then(|()| target.flush());
-        built.map_err(|error| OpenError::Salvage { path: store.clone(), source: Box::new(error) })?;
+        built.map_err(|error| StoreOpenError::Salvage { path: store.clone(), source: Box::new(error) })?;
     }
     let aside = aside_name(dir);
     let swapped = || -> io::Result<()> {

@@ -15,13 +15,13 @@ fn key(n: u32) -> Vec<u8> {
 
 fn all(found: &Salvaged, new: &Store) -> Result<(), StoreError> {
     for entry in found.range(&[1], &[u8::MAX]) {
-        let Found { key, value, .. } = entry?;
+        let SalvagedValue { key, value, .. } = entry?;
         new.put(&key, &value)?;
     }
     Ok(())
 }
 
-fn open(dir: &Path) -> Result<Opened, OpenError> {
+fn open(dir: &Path) -> Result<Opened, StoreOpenError> {
     open_store(dir, Purpose::Edge, Some(0), &all)
 }
 
@@ -148,7 +148,7 @@ fn a_lost_log_is_refused_and_stays_as_it_is() {
     let dir = filled();
     fs::remove_file(dir.path().join(STORE).join(LOG_FILE)).unwrap();
     for _ in 0..2 {
-        assert!(matches!(open(dir.path()), Err(OpenError::Damaged { .. })));
+        assert!(matches!(open(dir.path()), Err(StoreOpenError::Damaged { .. })));
     }
     assert!(
         fs::read_dir(dir.path())

@@ -41,7 +41,7 @@ pub(super) struct Watchdog {
 }
 
 /// An operation that is being watched, until it is dropped.
-pub(super) struct Watched<'a>(&'a Watchdog, Looks);
+pub(super) struct RunningOperation<'a>(&'a Watchdog, Looks);
 
 impl Watchdog {
     /// Watches until the last user is gone. `failures` tells what failed while nobody looked, what that means and what to do.
@@ -54,10 +54,10 @@ impl Watchdog {
         Ok(watchdog)
     }
 
-    pub(super) fn begin(&self) -> Watched<'_> {
+    pub(super) fn begin(&self) -> RunningOperation<'_> {
         let began = self.looked.load(Ordering::Relaxed);
         self.running().push(began);
-        Watched(self, began)
+        RunningOperation(self, began)
     }
 
     /// One more look. Whether an operation runs for too long.
@@ -72,7 +72,7 @@ impl Watchdog {
     }
 }
 
-impl Drop for Watched<'_> {
+impl Drop for RunningOperation<'_> {
     fn drop(&mut self) {
         let mut running = self.0.running();
         if let Some(place) = running.iter().position(|began| *began == self.1) {

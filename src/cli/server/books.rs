@@ -1,6 +1,6 @@
 //! `server plates …`, `contracts …`, `charges …`, `statements …`, `journal …`: what an operator does with the books of money.
 
-use super::books_flags::{BooksTask, Format, List};
+use super::books_flags::{BooksTask, Format, ImportKind};
 use super::export::{Directory, write_new};
 use super::running::{Session, print_said, report, table, text};
 use crate::config::ServerConfig;
@@ -23,16 +23,18 @@ pub(super) fn run(config: &ServerConfig, task: &BooksTask) -> ExitCode {
     match task {
         BooksTask::Import { what, file, dry_run, json } => {
             let put = read_file(file).map(|text| match what {
-                List::Plates => Put::Plates(text),
-                List::Contracts => Put::Contracts(text),
+                ImportKind::Plates => Put::Plates(text),
+                ImportKind::Contracts => Put::Contracts(text),
             });
             done(put.and_then(|put| import(&mut session, put, *dry_run, *json)))
         }
         BooksTask::Add { plate, account, name } => done(
             csv_of(plate, account, name).and_then(|csv| import(&mut session, Put::Plates(csv), false, false)),
         ),
-        BooksTask::List { what: List::Plates, json } => report(plates(&mut session), *json, print_plates),
-        BooksTask::List { what: List::Contracts, json } => {
+        BooksTask::List { what: ImportKind::Plates, json } => {
+            report(plates(&mut session), *json, print_plates)
+        }
+        BooksTask::List { what: ImportKind::Contracts, json } => {
             report(session.ask(&Request::Contracts), *json, print_contracts)
         }
         BooksTask::ApplyTariffs => report(session.ask(&Request::ApplyTariffs), false, print_said),

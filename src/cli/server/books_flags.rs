@@ -13,7 +13,7 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BooksTask {
     Import {
-        what: List,
+        what: ImportKind,
         file: PathBuf,
         dry_run: bool,
         json: bool,
@@ -23,8 +23,8 @@ pub enum BooksTask {
         account: Account,
         name: String,
     },
-    List {
-        what: List,
+    ImportKind {
+        what: ImportKind,
         json: bool,
     },
     ApplyTariffs,
@@ -55,7 +55,7 @@ pub enum BooksTask {
 
 /// What an operator gives as a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum List {
+pub enum ImportKind {
     Plates,
     Contracts,
 }
@@ -92,8 +92,8 @@ pub enum PlatesFlags {
         #[arg(long)]
         json: bool,
     },
-    /// List the registered plates
-    List {
+    /// ImportKind the registered plates
+    ImportKind {
         /// Print one JSON object instead of text
         #[arg(long)]
         json: bool,
@@ -128,8 +128,8 @@ pub enum ContractsFlags {
         #[arg(long)]
         json: bool,
     },
-    /// List the contracts
-    List {
+    /// ImportKind the contracts
+    ImportKind {
         /// Print one JSON object instead of text
         #[arg(long)]
         json: bool,
@@ -143,8 +143,8 @@ pub enum ContractsFlags {
 
 #[derive(Debug, Subcommand)]
 pub enum ChargesFlags {
-    /// List charges, voids and credits, the newest first
-    List {
+    /// ImportKind charges, voids and credits, the newest first
+    ImportKind {
         #[arg(long, value_parser = Plate::new)]
         plate: Option<Plate>,
         #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
@@ -232,7 +232,7 @@ pub enum JournalFlags {
 
 impl From<PlatesFlags> for ServerTask {
     fn from(flags: PlatesFlags) -> ServerTask {
-        let what = List::Plates;
+        let what = ImportKind::Plates;
         ServerTask::Books(match flags {
             PlatesFlags::Import { file, dry_run, json } => BooksTask::Import { what, file, dry_run, json },
             PlatesFlags::List { json } => BooksTask::List { what, json },
@@ -246,7 +246,7 @@ impl From<PlatesFlags> for ServerTask {
 
 impl From<ContractsFlags> for ServerTask {
     fn from(flags: ContractsFlags) -> ServerTask {
-        let what = List::Contracts;
+        let what = ImportKind::Contracts;
         ServerTask::Books(match flags {
             ContractsFlags::Import { file, dry_run, json } => BooksTask::Import { what, file, dry_run, json },
             ContractsFlags::List { json } => BooksTask::List { what, json },

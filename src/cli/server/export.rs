@@ -178,10 +178,10 @@ pub(super) fn write_new(path: &Path, content: &str) -> Result<(), ExportError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::parking::statement::{Customer, Head};
+    use crate::parking::statement::{Customer, StatementHead};
 
     fn statement(account: &str) -> Statement {
-        let head = Head {
+        let head = StatementHead {
             operator: Default::default(),
             customer: Customer::Account { account: account.to_owned(), name: None },
             month: "2026-11".parse().unwrap(),

@@ -42,7 +42,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
 /// Applies the events of every garage exactly once, and knows the occupancy of the city.
 #[derive(Debug, Parser)]
 #[command(name = "server", version, about, max_term_width = 100)]
-struct Flags {
+struct ServerFlags {
     #[command(flatten)]
     settings: ServerSettings,
     /// Configuration file; its tables [server] and [operator] and its tariffs are read [default: none]
@@ -312,7 +312,7 @@ pub struct ServerCall {
 impl ServerCall {
     /// `args` as a program gets them, its name first.
     pub fn from_args(args: Vec<OsString>) -> Result<ServerCall, ConfigError> {
-        let flags = Flags::try_parse_from(args)?;
+        let flags = ServerFlags::try_parse_from(args)?;
         let task = flags.task.map_or(ServerTask::Serve, ServerTask::from);
         let path = match &task {
             ServerTask::CheckTariffs { file } => Some(file),

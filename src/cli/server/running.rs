@@ -3,7 +3,7 @@
 use super::{ServerTask, books, tariffs};
 use crate::config::ServerConfig;
 use crate::daemon;
-use crate::daemon::admin::{self, Caller, NotDone, Outcome, Reached};
+use crate::daemon::admin::{self, Caller, DaemonOrDirectory, NotDone, Outcome};
 use crate::server::commands::{Offline, Request};
 use crate::server::{backup, compact, verify};
 use serde_json::{Value, json};
@@ -65,8 +65,8 @@ impl Session<'_> {
             return offline.answer(request, &caller);
         }
         match admin::reach(&self.config.data_dir, request, |_| {}) {
-            Ok(Reached::Daemon(answer)) => Ok(answer),
-            Ok(Reached::Directory(dir)) => {
+            Ok(DaemonOrDirectory::Daemon(answer)) => Ok(answer),
+            Ok(DaemonOrDirectory::Directory(dir)) => {
                 let offline =
                     Offline::open(dir, self.config.reserve_bytes).map_err(|error| error.to_string())?;
                 self.offline.insert(offline.for_operator(&self.config.operator)).answer(request, &caller)

@@ -69,7 +69,7 @@ fn told(priced: &Priced) -> String {
         return text + &format!("{why}\n");
     }
     let show = |amount| priced.currency.show(amount);
-    let lines = priced.working().into_iter().map(|line| {
+    let lines = priced.breakdown().into_iter().map(|line| {
         let units = match line.units {
             1 => line.unit.to_string(),
             more => format!("{}-{}", line.unit, line.unit + more - 1),

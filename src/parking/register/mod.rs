@@ -12,9 +12,9 @@ mod name;
 mod plates;
 mod table;
 
-pub use changes::{Change, changes, unnamed};
+pub use changes::{PlateChange, changes, unnamed};
 pub use contracts::{Contract, Garages, read_contracts};
-pub use name::{Account, NameError};
+pub use name::{Account, LabelError};
 pub use plates::{Registration, read_plates};
 pub use table::{BadLine, ImportError, decode};
 

@@ -7,7 +7,7 @@ use unicode_normalization::UnicodeNormalization;
 
 /// Why a text is no name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NameError {
+pub enum LabelError {
     #[error("it is empty")]
     Empty,
     #[error("it has {bytes} bytes, the limit is {limit}")]
@@ -37,11 +37,11 @@ impl Account {
     pub const MAX_BYTES: usize = 64;
 
     /// Brings `text` into normal form C, removes spaces at its ends, and checks it.
-    pub fn new(text: &str) -> Result<Account, NameError> {
+    pub fn new(text: &str) -> Result<Account, LabelError> {
         let name = printable(text, Self::MAX_BYTES)?;
         match name.as_str() {
-            "" => Err(NameError::Empty),
-            _ if name.eq_ignore_ascii_case(Self::UNREGISTERED) => Err(NameError::Reserved(name)),
+            "" => Err(LabelError::Empty),
+            _ if name.eq_ignore_ascii_case(Self::UNREGISTERED) => Err(LabelError::Reserved(name)),
             _ => Ok(Account(name)),
         }
     }
@@ -57,14 +57,14 @@ impl fmt::Display for Account {
     }
 }
 impl FromStr for Account {
-    type Err = NameError;
-    fn from_str(text: &str) -> Result<Account, NameError> {
+    type Err = LabelError;
+    fn from_str(text: &str) -> Result<Account, LabelError> {
         Account::new(text)
     }
 }
 impl TryFrom<String> for Account {
-    type Error = NameError;
-    fn try_from(text: String) -> Result<Account, NameError> {
+    type Error = LabelError;
+    fn try_from(text: String) -> Result<Account, LabelError> {
         Account::new(&text)
     }
 }
@@ -75,19 +75,19 @@ impl From<Account> for String {
 }
 
 /// A name of 1 to 64 bytes, as garages and contracts have.
-pub(super) fn label(text: &str) -> Result<String, NameError> {
+pub(super) fn label(text: &str) -> Result<String, LabelError> {
     let name = printable(text, Account::MAX_BYTES)?;
-    if name.is_empty() { Err(NameError::Empty) } else { Ok(name) }
+    if name.is_empty() { Err(LabelError::Empty) } else { Ok(name) }
 }
 
 /// A text in normal form C without spaces at its ends. It may be empty.
-pub(super) fn printable(text: &str, limit: usize) -> Result<String, NameError> {
+pub(super) fn printable(text: &str, limit: usize) -> Result<String, LabelError> {
     let name: String = text.trim().nfc().collect();
     if name.len() > limit {
-        return Err(NameError::Long { bytes: name.len(), limit });
+        return Err(LabelError::Long { bytes: name.len(), limit });
     }
     match name.chars().find(|c| is_unprintable(*c)) {
-        Some(odd) => Err(NameError::Unprintable(odd)),
+        Some(odd) => Err(LabelError::Unprintable(odd)),
         None => Ok(name),
     }
 }
@@ -120,12 +120,12 @@ mod tests {
 
     #[test]
     fn what_is_no_account_is_refused_with_the_reason() {
-        assert_eq!(Account::new("  "), Err(NameError::Empty));
-        assert_eq!(Account::new(&"ä".repeat(33)), Err(NameError::Long { bytes: 66, limit: 64 }));
-        assert_eq!(Account::new("a\u{202e}b"), Err(NameError::Unprintable('\u{202e}')));
-        assert_eq!(Account::new("a\nb"), Err(NameError::Unprintable('\n')));
+        assert_eq!(Account::new("  "), Err(LabelError::Empty));
+        assert_eq!(Account::new(&"ä".repeat(33)), Err(LabelError::Long { bytes: 66, limit: 64 }));
+        assert_eq!(Account::new("a\u{202e}b"), Err(LabelError::Unprintable('\u{202e}')));
+        assert_eq!(Account::new("a\nb"), Err(LabelError::Unprintable('\n')));
         for text in ["unregistered", "Unregistered", " UNREGISTERED "] {
-            assert!(matches!(Account::new(text), Err(NameError::Reserved(_))), "{text}");
+            assert!(matches!(Account::new(text), Err(LabelError::Reserved(_))), "{text}");
         }
     }
 

@@ -62,7 +62,7 @@ pub fn decode(bytes: &[u8]) -> Result<&str, ImportError> {
 
 /// One record: a cell for each column, in the order of the columns that were asked for.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Row<const N: usize> {
+pub(super) struct CsvRow<const N: usize> {
     pub(super) line: usize,
     pub(super) cells: [String; N],
 }
@@ -73,7 +73,7 @@ pub(super) struct Row<const N: usize> {
 pub(super) fn read<const N: usize>(
     text: &str,
     columns: [&'static str; N],
-) -> Result<(Vec<Row<N>>, Vec<BadLine>), ImportError> {
+) -> Result<(Vec<CsvRow<N>>, Vec<BadLine>), ImportError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let (separator, table_at) = separator(text);
     let mut reader = csv::ReaderBuilder::new()
@@ -109,7 +109,7 @@ pub(super) fn read<const N: usize>(
             bad.push(BadLine::whole(line, reason));
             continue;
         }
-        rows.push(Row { line, cells: std::array::from_fn(|n| record[places[n]].trim().to_owned()) });
+        rows.push(CsvRow { line, cells: std::array::from_fn(|n| record[places[n]].trim().to_owned()) });
     }
     match places {
         None => Err(ImportError(vec![no_header(1, &columns, "the file is empty")])),

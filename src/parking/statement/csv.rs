@@ -1,7 +1,7 @@
 //! A statement as a table: one row for each line.
 
-use super::sheet::{Table, text};
-use super::{Entry, Line, Statement};
+use super::sheet::{CsvTable, text};
+use super::{Statement, StatementEntry, StatementLine};
 use std::borrow::Cow;
 
 /// Amounts have the decimals of their currency and a point. What a kind of line does not have is empty.
@@ -28,21 +28,21 @@ const HEADER: [&str; 19] = [
 ];
 
 pub(super) fn render(statement: &Statement) -> String {
-    let mut table = Table::new(&HEADER);
+    let mut table = CsvTable::new(&HEADER);
     for line in statement.lines() {
         table.row(row(statement, line).iter().map(|cell| cell.as_bytes()));
     }
     table.finish()
 }
 
-fn row<'a>(statement: &'a Statement, line: &'a Line) -> [Cow<'a, str>; HEADER.len()] {
+fn row<'a>(statement: &'a Statement, line: &'a StatementLine) -> [Cow<'a, str>; HEADER.len()] {
     let head = statement.head();
     let none = || Cow::Borrowed("");
     let (stay, correction) = match &line.entry {
-        Entry::Charge(stay) => (Some(stay), None),
-        Entry::Void(correction) | Entry::Credit(correction) => (None, Some(correction)),
+        StatementEntry::Charge(stay) => (Some(stay), None),
+        StatementEntry::Void(correction) | StatementEntry::Credit(correction) => (None, Some(correction)),
     };
-    let of_stay = |part: fn(&super::Stay) -> &str| stay.map_or_else(none, |stay| text(part(stay)));
+    let of_stay = |part: fn(&super::StatementStay) -> &str| stay.map_or_else(none, |stay| text(part(stay)));
     let of_correction = |part: fn(&super::Correction) -> &str| {
         correction.map_or_else(none, |correction| text(part(correction)))
     };

@@ -27,7 +27,7 @@
 //! | `customer` | for programs that keep one receivables account and a ledger of persons beside it |
 //! | `text` | what a person reads in the account |
 
-use super::sheet::{self, Table};
+use super::sheet::{self, CsvTable};
 use super::{Customer, Money, RateTotal, Statement};
 use jiff::civil::Date;
 
@@ -135,7 +135,7 @@ const HEADER: [&str; 9] =
 
 /// The postings as CSV by RFC 4180, with a header, safe against formulas.
 pub fn to_csv(postings: &[Posting]) -> String {
-    let mut table = Table::new(&HEADER);
+    let mut table = CsvTable::new(&HEADER);
     for posting in postings {
         let amount = posting.amount.number().to_string();
         let (debit, credit) = match posting.side {
@@ -165,7 +165,7 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
-    fn of(customer: Customer, lines: Vec<super::super::Line>) -> Statement {
+    fn of(customer: Customer, lines: Vec<super::super::StatementLine>) -> Statement {
         Statement::new(head(customer), lines).unwrap()
     }
 

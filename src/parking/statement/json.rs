@@ -1,12 +1,12 @@
 //! A statement as JSON.
 
-use super::{Car, Entry, Line, Money, RateTotal, Statement, Total, VatRate};
+use super::{Money, RateTotal, Statement, StatementCar, StatementEntry, StatementLine, Total, VatRate};
 use serde::{Serialize, Serializer};
 
 /// A statement as programs read it. Amounts are integers in minor units, times RFC 3339 with offset.
 #[derive(Debug, Serialize)]
-pub struct Shown<'a> {
-    operator: Operator<'a>,
+pub struct StatementJson<'a> {
+    operator: OperatorJson<'a>,
     /// `null` in a look at one plate.
     account: Option<&'a str>,
     account_name: Option<&'a str>,
@@ -19,7 +19,7 @@ pub struct Shown<'a> {
 }
 
 #[derive(Debug, Serialize)]
-struct Operator<'a> {
+struct OperatorJson<'a> {
     name: &'a str,
     address: &'a [String],
     vat_id: Option<&'a str>,
@@ -62,22 +62,22 @@ enum ShownEntry<'a> {
 #[derive(Debug, Serialize)]
 struct ShownTotal<'a> {
     currency: &'a str,
-    gross: Amount<'a>,
-    net: Amount<'a>,
-    vat: Amount<'a>,
+    gross: AmountJson<'a>,
+    net: AmountJson<'a>,
+    vat: AmountJson<'a>,
     rates: Vec<ShownRate<'a>>,
 }
 
 #[derive(Debug, Serialize)]
 struct ShownRate<'a> {
     vat_percent: Option<Percent>,
-    gross: Amount<'a>,
-    net: Amount<'a>,
-    vat: Amount<'a>,
+    gross: AmountJson<'a>,
+    net: AmountJson<'a>,
+    vat: AmountJson<'a>,
 }
 
 #[derive(Debug, Serialize)]
-struct Amount<'a> {
+struct AmountJson<'a> {
     amount: i64,
     currency: &'a str,
 }
@@ -96,14 +96,14 @@ impl Serialize for Percent {
     }
 }
 
-pub(super) fn shown(statement: &Statement) -> Shown<'_> {
+pub(super) fn shown(statement: &Statement) -> StatementJson<'_> {
     let head = statement.head();
     let (account, account_name, plate) = match &head.customer {
         super::Customer::Account { account, name } => (Some(account.as_str()), name.as_deref(), None),
         super::Customer::Plate(plate) => (None, None, Some(plate.as_str())),
     };
-    Shown {
-        operator: Operator {
+    StatementJson {
+        operator: OperatorJson {
             name: &head.operator.name,
             address: &head.operator.address,
             vat_id: head.operator.vat_id.as_deref(),
@@ -119,13 +119,13 @@ pub(super) fn shown(statement: &Statement) -> Shown<'_> {
     }
 }
 
-fn line(line: &Line) -> ShownLine<'_> {
+fn line(line: &StatementLine) -> ShownLine<'_> {
     let entry = match &line.entry {
-        Entry::Charge(stay) => {
+        StatementEntry::Charge(stay) => {
             let (plate, token) = match &stay.car {
-                Car::Plate(plate) => (Some(plate.as_str()), None),
-                Car::Token(token) => (None, Some(token.as_str())),
-                Car::Unknown => (None, None),
+                StatementCar::Plate(plate) => (Some(plate.as_str()), None),
+                StatementCar::Token(token) => (None, Some(token.as_str())),
+                StatementCar::Unknown => (None, None),
             };
             ShownEntry::Charge {
                 garage: &stay.garage,
@@ -138,7 +138,7 @@ fn line(line: &Line) -> ShownLine<'_> {
                 note: stay.note.as_deref(),
             }
         }
-        Entry::Void(correction) | Entry::Credit(correction) => ShownEntry::Correction {
+        StatementEntry::Void(correction) | StatementEntry::Credit(correction) => ShownEntry::Correction {
             charge: &correction.charge,
             reason: &correction.reason,
             by: &correction.by,
@@ -174,8 +174,8 @@ fn rate(sum: &RateTotal) -> ShownRate<'_> {
     }
 }
 
-fn amount(money: &Money) -> Amount<'_> {
-    Amount { amount: money.minor, currency: &money.currency.code }
+fn amount(money: &Money) -> AmountJson<'_> {
+    AmountJson { amount: money.minor, currency: &money.currency.code }
 }
 
 #[cfg(test)]

@@ -1,17 +1,17 @@
 //! The table of contents of a month's statements: which customer, which number, how much, in which file.
 
-use super::sheet::{Table, text};
+use super::sheet::{CsvTable, text};
 use super::{Customer, Statement};
 
 const HEADER: [&str; 11] =
     ["month", "account", "name", "number", "lines", "currency", "gross", "net", "vat", "position", "file"];
 
 /// Grows by one statement after the other: none of them has to be kept.
-pub struct Overview(Table);
+pub struct Overview(CsvTable);
 
 impl Default for Overview {
     fn default() -> Overview {
-        Overview(Table::new(&HEADER))
+        Overview(CsvTable::new(&HEADER))
     }
 }
 

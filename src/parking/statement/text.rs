@@ -1,7 +1,10 @@
 //! A statement as plain text, 78 columns wide where what people wrote allows it.
 
 use super::words::{duration, local, offset, visible};
-use super::{Car, Correction, Customer, Entry, Line, Moment, Statement, Stay, Total};
+use super::{
+    Correction, Customer, Moment, Statement, StatementCar, StatementEntry, StatementLine, StatementStay,
+    Total,
+};
 use std::fmt::Write;
 use unicode_width::UnicodeWidthStr;
 
@@ -45,7 +48,7 @@ fn head(out: &mut String, statement: &Statement) {
         Customer::Account { account, name: Some(name) } => {
             put(out, format_args!("Account  {} ({})", visible(account), visible(name)));
         }
-        Customer::Plate(plate) => put(out, format_args!("Car      {}", visible(plate))),
+        Customer::Plate(plate) => put(out, format_args!("StatementCar      {}", visible(plate))),
     }
     if let Some(number) = head.number {
         put(out, format_args!("Number   {number}"));
@@ -58,20 +61,20 @@ fn time(moment: Moment) -> String {
     format!("{} {} {}", local.date(), local.time(), offset(moment))
 }
 
-fn entry(out: &mut String, line: &Line) {
+fn entry(out: &mut String, line: &StatementLine) {
     match &line.entry {
-        Entry::Charge(stay) => charge(out, line, stay),
-        Entry::Void(correction) => corrected(out, line, "Void", correction),
-        Entry::Credit(correction) => corrected(out, line, "Credit", correction),
+        StatementEntry::Charge(stay) => charge(out, line, stay),
+        StatementEntry::Void(correction) => corrected(out, line, "Void", correction),
+        StatementEntry::Credit(correction) => corrected(out, line, "Credit", correction),
     }
     put(out, format_args!("    id {}", visible(&line.id)));
 }
 
-fn charge(out: &mut String, line: &Line, stay: &Stay) {
+fn charge(out: &mut String, line: &StatementLine, stay: &StatementStay) {
     let car = match &stay.car {
-        Car::Plate(plate) => visible(plate),
-        Car::Token(token) => format!("plate forgotten ({})", visible(token)),
-        Car::Unknown => "plate unknown".to_owned(),
+        StatementCar::Plate(plate) => visible(plate),
+        StatementCar::Token(token) => format!("plate forgotten ({})", visible(token)),
+        StatementCar::Unknown => "plate unknown".to_owned(),
     };
     with_amount(out, line, &format!("{}, {car}", visible(&stay.garage)));
     let lasted = duration(stay.entry, stay.exit).map_or_else(String::new, |time| format!(", after {time}"));
@@ -87,7 +90,7 @@ fn charge(out: &mut String, line: &Line, stay: &Stay) {
     }
 }
 
-fn corrected(out: &mut String, line: &Line, what: &str, correction: &Correction) {
+fn corrected(out: &mut String, line: &StatementLine, what: &str, correction: &Correction) {
     with_amount(out, line, &format!("{what}: {}", visible(&correction.reason)));
     let rate = line.vat.map_or_else(String::new, |rate| format!(", with {rate} VAT"));
     put(out, format_args!("    by {}, {}{rate}", visible(&correction.by), time(correction.at)));
@@ -95,7 +98,7 @@ fn corrected(out: &mut String, line: &Line, what: &str, correction: &Correction)
 }
 
 /// The amount stands at the right edge, on a line of its own when there is no room.
-fn with_amount(out: &mut String, line: &Line, text: &str) {
+fn with_amount(out: &mut String, line: &StatementLine, text: &str) {
     let amount = line.amount.to_string();
     match WIDTH.checked_sub(text.width() + 1) {
         Some(room) if room >= amount.width() => put(out, format_args!("{text} {amount:>room$}")),
@@ -153,7 +156,7 @@ Bull Ring, SML1234                                                   10.00 EUR
         let mut head = sample_head(Customer::Plate("SML1234".into()));
         head.number = None;
         let text = Statement::new(head, vec![]).unwrap().to_text();
-        assert!(text.contains("Car      SML1234\nBooks"), "{text}");
+        assert!(text.contains("StatementCar      SML1234\nBooks"), "{text}");
         assert!(text.ends_with("\nNothing was charged in this month.\n"), "{text}");
     }
 

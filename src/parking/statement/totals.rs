@@ -1,6 +1,6 @@
 //! The sums of a statement.
 
-use super::{Currency, Line, Money, VatRate};
+use super::{Currency, Money, StatementLine, VatRate};
 use std::collections::BTreeMap;
 
 /// What one currency comes to.
@@ -32,7 +32,7 @@ pub enum StatementError {
 }
 
 /// The totals of `lines`: VAT once on the sum of each rate.
-pub(super) fn add_up(lines: &[Line]) -> Result<Vec<Total>, StatementError> {
+pub(super) fn add_up(lines: &[StatementLine]) -> Result<Vec<Total>, StatementError> {
     let mut sums: BTreeMap<&Currency, BTreeMap<Option<VatRate>, i128>> = BTreeMap::new();
     for line in lines {
         let by_rate = sums.entry(&line.amount.currency).or_default();
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn sums(lines: &[Line]) -> Vec<(String, i64, i64, i64)> {
+    fn sums(lines: &[StatementLine]) -> Vec<(String, i64, i64, i64)> {
         let totals = add_up(lines).unwrap();
         let rates = totals.iter().flat_map(|total| &total.rates);
         rates
@@ -97,7 +97,7 @@ mod tests {
         let rate = Some(VatRate(1900));
         let one = credit(350, &euro(), rate);
         assert_eq!(sums(std::slice::from_ref(&one)), [("EUR 19".into(), 350, 294, 56)]);
-        let nine: Vec<Line> = std::iter::repeat_n(one, 9).collect();
+        let nine: Vec<StatementLine> = std::iter::repeat_n(one, 9).collect();
         assert_eq!(sums(&nine), [("EUR 19".into(), 3150, 2647, 503)], "9 × 56 would be 504");
     }
 

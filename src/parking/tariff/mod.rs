@@ -34,8 +34,8 @@ mod window;
 
 pub use amount::{Amount, Currency, Money, NoCurrency, VatRate};
 pub use days::{Calendar, Days, NoDays};
-pub use priced::{Free, Priced, Shown, WorkingLine};
-pub use problem::{Problem, TariffError};
+pub use priced::{BreakdownLine, Free, Priced, Shown};
+pub use problem::{TariffError, TariffProblem};
 pub use set::TariffSet;
 pub use window::{ClockTime, Window};
 

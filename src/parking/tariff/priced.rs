@@ -25,7 +25,7 @@ pub struct Priced {
     unit_minutes: u32,
     /// The rules that lines name by their place, each once.
     rules: Vec<Rule>,
-    lines: Vec<Line>,
+    lines: Vec<BreakdownRun>,
 }
 
 /// Why a stay has no units, and costs nothing.
@@ -54,7 +54,7 @@ pub(super) enum Rule {
 
 /// Consecutive units of one price for one reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct Line {
+struct BreakdownRun {
     units: u64,
     /// Of each unit; of all together under [`Rule::Rest`].
     price: Amount,
@@ -65,7 +65,7 @@ struct Line {
 
 /// One line of a working, told in full.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct WorkingLine {
+pub struct BreakdownLine {
     /// The first unit's number in the stay, from 1.
     pub unit: u64,
     /// How many consecutive units it tells of.
@@ -82,7 +82,7 @@ pub struct WorkingLine {
 
 /// A price as the outside sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Shown<'a> {
+pub struct PriceJson<'a> {
     pub amount: Amount,
     pub currency: Currency,
     pub tariff: &'a str,
@@ -93,7 +93,7 @@ pub struct Shown<'a> {
     pub units: u64,
     /// Why there are none.
     pub free: Option<String>,
-    pub working: Vec<WorkingLine>,
+    pub working: Vec<BreakdownLine>,
 }
 
 impl Priced {
@@ -101,7 +101,7 @@ impl Priced {
     pub const LINES_MAX: usize = 300;
     pub const BYTES_MAX: usize = 5 * 1024;
 
-    pub(super) fn new(tariff: &Tariff, entry: Timestamp, free: Option<Free>, working: Working) -> Priced {
+    pub(super) fn new(tariff: &Tariff, entry: Timestamp, free: Option<Free>, working: Breakdown) -> Priced {
         Priced {
             amount: working.amount,
             currency: tariff.currency,
@@ -135,7 +135,7 @@ impl Priced {
     }
 
     /// The working, line by line: consecutive units of one price for one reason are one line.
-    pub fn working(&self) -> Vec<WorkingLine> {
+    pub fn working(&self) -> Vec<BreakdownLine> {
         let zone = self.time_zone();
         let mut before = 0u64;
         let lines = self.lines.iter().map(|line| {
@@ -154,7 +154,7 @@ impl Priced {
             }
             let unit = before.saturating_add(1);
             before = before.saturating_add(line.units);
-            WorkingLine { unit, units: line.units, from: (from, zone.to_offset(from)), each, total, reason }
+            BreakdownLine { unit, units: line.units, from: (from, zone.to_offset(from)), each, total, reason }
         });
         lines.collect()
     }
@@ -169,8 +169,8 @@ impl Priced {
         Moment { timestamp: at, offset: self.time_zone().to_offset(at) }.to_string()
     }
 
-    pub fn shown(&self) -> Shown<'_> {
-        Shown {
+    pub fn shown(&self) -> PriceJson<'_> {
+        PriceJson {
             amount: self.amount,
             currency: self.currency,
             tariff: &self.tariff,
@@ -178,7 +178,7 @@ impl Priced {
             vat_percent: self.vat,
             units: self.units(),
             free: self.free_because(),
-            working: self.working(),
+            working: self.breakdown(),
         }
     }
 
@@ -207,7 +207,7 @@ impl Priced {
     }
 }
 
-impl WorkingLine {
+impl BreakdownLine {
     /// When the first of its units started, as RFC 3339 has it, with the local offset.
     pub fn started(&self) -> String {
         moment(self.from).to_string()
@@ -232,13 +232,13 @@ fn as_percent<S: Serializer>(vat: &Option<VatRate>, serializer: S) -> Result<S::
 
 /// A working that is being written.
 #[derive(Debug, Default)]
-pub(super) struct Working {
+pub(super) struct Breakdown {
     pub(super) amount: Amount,
     rules: Vec<Rule>,
-    lines: Vec<Line>,
+    lines: Vec<BreakdownRun>,
 }
 
-impl Working {
+impl Breakdown {
     /// `units` at the price of `each`, by `rule`, made cheaper by the cap `held`.
     pub(super) fn add(&mut self, units: u64, each: Amount, rule: Rule, held: Option<Rule>) {
         if units == 0 {
@@ -253,14 +253,18 @@ impl Working {
             rest.price = rest.price.saturating_add(total);
             return;
         }
-        let line =
-            Line { units, price: each, rule: self.place_of(rule), held: held.map(|cap| self.place_of(cap)) };
+        let line = BreakdownRun {
+            units,
+            price: each,
+            rule: self.place_of(rule),
+            held: held.map(|cap| self.place_of(cap)),
+        };
         let is_last = self.lines.len() == Priced::LINES_MAX - 1;
         match self.lines.last_mut() {
-            Some(last) if *last == (Line { units: last.units, ..line }) => last.units += units,
+            Some(last) if *last == (BreakdownRun { units: last.units, ..line }) => last.units += units,
             _ if is_last => {
                 let rule = self.place_of(Rule::Rest);
-                self.lines.push(Line { units, price: total, rule, held: None });
+                self.lines.push(BreakdownRun { units, price: total, rule, held: None });
             }
             _ => self.lines.push(line),
         }

@@ -5,7 +5,7 @@
 //! days cost, not its minutes. What comes out is what one unit after the other gives: a test holds it against that.
 
 use super::days::DayKind;
-use super::priced::{Free, Priced, Rule, Working};
+use super::priced::{Breakdown, Free, Priced, Rule};
 use super::{Amount, BandPrice, Span, Tariff};
 use crate::parking::moment::millisecond_of;
 use jiff::Timestamp;
@@ -48,7 +48,7 @@ struct Meter<'t> {
     tariff: &'t Tariff,
     entry: i64,
     clock: LocalClock<'t>,
-    working: Working,
+    working: Breakdown,
     /// What was taken under each cap.
     spent: Vec<Recent<Amount>>,
     /// Whether the flat price of each band was taken.
@@ -80,7 +80,7 @@ impl<T: Copy + Default> Recent<T> {
 }
 
 /// Where a unit starts, in local terms.
-struct Moment {
+struct UnitStart {
     /// Since 1970-01-01.
     day: i64,
     minute: u16,
@@ -96,7 +96,7 @@ impl<'t> Meter<'t> {
             tariff,
             entry,
             clock: LocalClock { zone: &tariff.time_zone, offset: 0, until: i64::MIN },
-            working: Working::default(),
+            working: Breakdown::default(),
             spent: vec![Recent::new(); tariff.ready.limits.len()],
             paid: vec![Recent::new(); tariff.bands.len()],
         }
@@ -118,12 +118,12 @@ impl<'t> Meter<'t> {
         }
     }
 
-    fn moment(&mut self, start: i64) -> Moment {
+    fn moment(&mut self, start: i64) -> UnitStart {
         let local = start + self.clock.offset_at(start);
         let (day, second) = (local.div_euclid(DAY), local.rem_euclid(DAY));
         let borders = &self.tariff.ready.borders;
         let border = borders[borders.partition_point(|border| *border <= second)];
-        Moment {
+        UnitStart {
             day,
             minute: (second / 60) as u16,
             yesterday: self.tariff.kind_of(day - 1),
@@ -133,7 +133,7 @@ impl<'t> Meter<'t> {
     }
 
     /// Puts the caps that hold a unit into `caps`, each with its occurrence; the answer is when that changes by hours from the entry.
-    fn caps_at(&self, moment: &Moment, start: i64, caps: &mut Vec<(usize, i64)>) -> i64 {
+    fn caps_at(&self, moment: &UnitStart, start: i64, caps: &mut Vec<(usize, i64)>) -> i64 {
         caps.clear();
         let mut until = i64::MAX;
         for (place, cap) in self.tariff.ready.limits.iter().enumerate() {
@@ -155,7 +155,7 @@ impl<'t> Meter<'t> {
     }
 
     /// What the unit behind `done` others costs before caps, by which rule, and for how many units in a row that holds at most.
-    fn price_at(&mut self, moment: &Moment, done: u64) -> (Amount, Rule, u64) {
+    fn price_at(&mut self, moment: &UnitStart, done: u64) -> (Amount, Rule, u64) {
         let mut steps = 0u64;
         for first in &self.tariff.first {
             steps += u64::from(first.units);

@@ -1,7 +1,7 @@
 //! All tariffs of a configuration, and which of them a stay pays by.
 
 use super::days::Calendar;
-use super::problem::{Problem, TariffError};
+use super::problem::{TariffError, TariffProblem};
 use super::read::Notes;
 use super::{FALLBACK, Tariff, is_one_zone, parse, print};
 use jiff::Timestamp;
@@ -87,7 +87,7 @@ impl TariffSet {
 
 /// What only shows when tariffs are seen together. They come sorted by name and date, each with its line.
 pub(super) fn check_together(tariffs: &[(Tariff, usize)], notes: &Notes) {
-    let note = |place: usize, problem: Problem| {
+    let note = |place: usize, problem: TariffProblem| {
         let (tariff, line) = &tariffs[place];
         notes.note(*line, &format!("tariff {:?}: ", tariff.name), problem);
     };
@@ -98,7 +98,7 @@ pub(super) fn check_together(tariffs: &[(Tariff, usize)], notes: &Notes) {
         let next = tariffs.get(place + 1).filter(|(next, _)| next.name == tariff.name);
         if next.is_some_and(|(next, _)| next.valid_from == tariff.valid_from) {
             let (first, second) = in_order_of_lines(place, place + 1, line);
-            note(second, Problem::VersionTwice { date: tariff.valid_from, line: line(first) });
+            note(second, TariffProblem::VersionTwice { date: tariff.valid_from, line: line(first) });
         }
     }
     // When a later version of the same name replaces it, on the date that this gives.
@@ -115,7 +115,7 @@ pub(super) fn check_together(tariffs: &[(Tariff, usize)], notes: &Notes) {
                 let holds_then = |place| until(place).is_none_or(|until| date < until);
                 if one.name != other.name && holds_then(a) && holds_then(b) {
                     let (garage, other) = (garage.to_owned(), other.name.clone());
-                    note(second, Problem::TwoTariffs { garage, date, other, line: line(first) });
+                    note(second, TariffProblem::TwoTariffs { garage, date, other, line: line(first) });
                 }
             }
         }
@@ -124,7 +124,7 @@ pub(super) fn check_together(tariffs: &[(Tariff, usize)], notes: &Notes) {
             let (first, second) = in_order_of_lines(places[0], b, line);
             let (here, there) = (zone(second).to_owned(), zone(first).to_owned());
             let garage = garage.to_owned();
-            note(second, Problem::TwoZones { garage, here, there, line: line(first) });
+            note(second, TariffProblem::TwoZones { garage, here, there, line: line(first) });
         }
     }
 }
