@@ -1,17 +1,22 @@
-//! Where producers post, and what the garage shows.
+//! The HTTP interface of an edge: producers post events, people and programs read the outbox and the board.
 
+mod answers;
 mod headers;
 
+use self::answers::{
+    BoardPage, ClockAnswer, ConfirmedBatch, ConfirmedEvent, DamagedRange, GarageOnBoard, OutboxAnswer,
+    OwnGarage, ShownVersion, WaitingEvent, WaitingEvents, time,
+};
 use super::EdgeShared;
 use crate::daemon::clock;
 use crate::http::bodies::Bodies;
 use crate::http::{self, Paging, Problem, bad_cursor, metrics::Metrics, query};
 use crate::messaging::outbox::{APPEND_MAX, AppendError, Appended};
 use crate::messaging::page::{Key, Record};
-use crate::messaging::{ClockReading, Digest};
+use crate::messaging::{Digest, LedgerId};
 use crate::parking::event::{EventError, EventJson};
 use crate::parking::occupancy::{CountEffect, free_spaces};
-use crate::parking::{Event, Moment, json};
+use crate::parking::{Event, json};
 use crate::store::StoreError;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
@@ -23,7 +28,6 @@ use axum::{Json, Router};
 use jiff::Timestamp;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
-use serde::Serialize;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -133,13 +137,8 @@ async fn post_event(
     headers: HeaderMap,
     body: Body,
 ) -> Result<impl IntoResponse, Problem> {
-    #[derive(Serialize)]
-    struct Answer {
-        sequence: u64,
-        epoch: String,
-    }
     let appended = web.counted(web.take_event(&headers, body).await, 1)?;
-    let answer = Answer { sequence: appended.first.get(), epoch: appended.epoch.to_string() };
+    let answer = ConfirmedEvent { sequence: appended.first.get(), epoch: appended.epoch.to_string() };
     Ok((StatusCode::CREATED, Json(answer)))
 }
 
@@ -148,17 +147,11 @@ async fn post_batch(
     headers: HeaderMap,
     body: Body,
 ) -> Result<impl IntoResponse, Problem> {
-    #[derive(Serialize)]
-    struct Answer {
-        first: u64,
-        last: u64,
-        epoch: String,
-    }
     let appended = web.take_batch(&headers, body).await;
     let count = appended.as_ref().map_or(0, |a| a.last.get() - a.first.get() + 1);
     let appended = web.counted(appended, count)?;
-    let answer =
-        Answer { first: appended.first.get(), last: appended.last.get(), epoch: appended.epoch.to_string() };
+    let (first, last) = (appended.first.get(), appended.last.get());
+    let answer = ConfirmedBatch { first, last, epoch: appended.epoch.to_string() };
     Ok((StatusCode::CREATED, Json(answer)))
 }
 
@@ -339,79 +332,38 @@ fn refused(error: &AppendError) -> Problem {
     }
 }
 
-async fn outbox(State(web): SharedWeb) -> Result<impl IntoResponse, Problem> {
-    #[derive(Serialize)]
-    struct Answer {
-        garage: String,
-        epoch: String,
-        next_sequence: u64,
-        acknowledged: u64,
-        depth: u64,
-        bytes: u64,
-        oldest_age_seconds: Option<f64>,
-        in_flight: u64,
-        resends: u64,
-        connected: bool,
-        last_acknowledged_at: Option<String>,
-        server: Option<String>,
-        ledger: Option<String>,
-        /// Why the queue waits, when it does not wait for the network.
-        alarm: Option<String>,
-        /// What the server wants a person here to know.
-        notice: Option<String>,
-        /// Why nothing is taken at the moment.
-        full: Option<String>,
-        epochs: usize,
-        keys_remembered: u64,
-        clock: Clock,
-        /// Events that were confirmed and could not be read any more when this process started.
-        damages: Vec<Damaged>,
-    }
-    #[derive(Serialize)]
-    struct Clock {
-        set: bool,
-        server_ahead_seconds: Option<f64>,
-    }
-    #[derive(Serialize)]
-    struct Damaged {
-        epoch: String,
-        first: u64,
-        last: u64,
-        reason: String,
-    }
+async fn outbox(State(web): SharedWeb) -> Result<Json<OutboxAnswer>, Problem> {
     let outbox = web.shared.outbox.clone();
-    let asked = move || Ok::<_, StoreError>((outbox.status()?, outbox.shortage(), outbox.keys_remembered()));
-    let (status, full, keys_remembered) = http::blocking(asked).await?;
+    let read = move || Ok::<_, StoreError>((outbox.status()?, outbox.shortage(), outbox.keys_remembered()));
+    let (status, full, keys_remembered) = http::blocking(read).await?;
     let sending = web.shared.sending().clone();
-    let alarm = alarm(&web.shared);
     let now = clock::read();
-    let age = |begun: ClockReading| begun.age_at(&now).as_secs_f64();
     let damages = web.shared.outbox.damages().iter();
-    Ok(Json(Answer {
+    Ok(Json(OutboxAnswer {
         garage: web.shared.config.garage_name.to_string(),
         epoch: status.epoch.to_string(),
         next_sequence: status.next_sequence,
         acknowledged: status.acknowledged,
         depth: status.depth,
         bytes: status.bytes,
-        oldest_age_seconds: status.oldest_begun.map(age),
+        oldest_age_seconds: status.oldest_begun.map(|begun| begun.age_at(&now).as_secs_f64()),
         in_flight: sending.in_flight.min(status.depth),
         resends: sending.resends,
         connected: sending.connected,
         last_acknowledged_at: sending.last_acknowledged_at_ms.map(time),
         server: sending.server.map(|server| server.to_string()),
         ledger: sending.ledger,
-        alarm,
+        alarm: alarm(&web.shared),
         notice: sending.notice,
         full,
         epochs: status.epochs,
         keys_remembered,
-        clock: Clock {
+        clock: ClockAnswer {
             set: now.set,
             server_ahead_seconds: sending.skew_ms.map(|skew_ms| skew_ms as f64 / 1000.0),
         },
         damages: damages
-            .map(|damage| Damaged {
+            .map(|damage| DamagedRange {
                 epoch: damage.epoch.to_string(),
                 first: damage.first,
                 last: damage.last,
@@ -424,20 +376,7 @@ async fn outbox(State(web): SharedWeb) -> Result<impl IntoResponse, Problem> {
 async fn outbox_events(
     State(web): SharedWeb,
     paging: Result<Query<Paging>, QueryRejection>,
-) -> Result<impl IntoResponse, Problem> {
-    #[derive(Serialize)]
-    struct Line {
-        epoch: String,
-        sequence: u64,
-        #[serde(flatten)]
-        event: Option<EventJson>,
-    }
-    #[derive(Serialize)]
-    struct Answer {
-        epoch: String,
-        events: Vec<Line>,
-        next: Option<String>,
-    }
+) -> Result<Json<WaitingEvents>, Problem> {
     let paging = query(paging)?;
     let limit = paging.limit()?;
     let after = match &paging.after {
@@ -449,100 +388,50 @@ async fn outbox_events(
     let more = found.len() > limit;
     found.truncate(limit);
     let next = found.last().filter(|_| more).map(|found| format!("{}.{}", found.life, found.sequence));
-    let lines = found.into_iter().map(|waiting| Line {
+    let events = found.into_iter().map(|waiting| WaitingEvent {
         epoch: waiting.epoch.to_string(),
         sequence: waiting.sequence,
         event: Event::from_bytes(&waiting.record.payload).ok().map(EventJson::from),
     });
-    Ok(Json(Answer { epoch: web.shared.outbox.epoch().to_string(), events: lines.collect(), next }))
+    Ok(Json(WaitingEvents { epoch: web.shared.outbox.epoch().to_string(), events: events.collect(), next }))
 }
 
-/// Which epoch of the outbox, and which sequence in it.
+/// The index of an epoch in the outbox, and a sequence in it.
 fn cursor(text: &str) -> Option<(u32, u64)> {
     let (life, sequence) = text.split_once('.')?;
     Some((life.parse().ok()?, sequence.parse().ok()?))
 }
 
-async fn board(State(web): SharedWeb) -> Result<impl IntoResponse, Problem> {
-    #[derive(Serialize)]
-    struct Version {
-        ledger: String,
-        position: u64,
-    }
-    #[derive(Serialize)]
-    struct Own {
-        name: String,
-        capacity: u32,
-        occupied: Option<i64>,
-        free: Option<u32>,
-        pending: u64,
-    }
-    #[derive(Serialize)]
-    struct Line {
-        name: String,
-        /// What the server does not know yet is null.
-        capacity: Option<u32>,
-        occupied: Option<i64>,
-        free: Option<u32>,
-        as_of: Option<String>,
-    }
-    #[derive(Serialize)]
-    struct Answer {
-        version: Option<Version>,
-        age_seconds: Option<f64>,
-        received_at: Option<String>,
-        connected: bool,
-        /// The alarm of `/v1/outbox`.
-        alarm: Option<String>,
-        own: Own,
-        garages: Vec<Line>,
-    }
+async fn board(State(web): SharedWeb) -> Json<BoardPage> {
     let positions = web.shared.outbox.positions();
     let connected = web.shared.sending().connected;
     let capacity = web.shared.config.capacity;
     let display = web.shared.display();
     let age = display.age(Instant::now());
     let occupied = display.own_occupied();
-    let lines = display.board().map(|board| {
-        let line = |(name, line): (&String, &crate::parking::board::BoardLine)| Line {
-            name: name.clone(),
-            capacity: line.known_capacity(),
-            occupied: line.known_occupied(),
-            free: line
-                .known_occupied()
-                .zip(line.known_capacity())
-                .map(|(occupied, of)| free_spaces(of, occupied)),
-            as_of: line.as_of_ms.map(time),
-        };
-        board.garages.iter().map(line).collect()
-    });
-    Ok(Json(Answer {
-        version: display.board().map(|board| Version {
-            ledger: crate::messaging::LedgerId::from_bytes(board.version.ledger).to_string(),
+    let garages = display.board().map(|board| board.garages.iter().map(GarageOnBoard::from).collect());
+    Json(BoardPage {
+        version: display.board().map(|board| ShownVersion {
+            ledger: LedgerId::from_bytes(board.version.ledger).to_string(),
             position: board.version.position,
         }),
         age_seconds: age.map(|(age, _)| age.as_secs_f64()),
         received_at: age.map(|(_, at_ms)| time(at_ms)),
         connected,
         alarm: alarm(&web.shared),
-        own: Own {
+        own: OwnGarage {
             name: web.shared.config.garage_name.to_string(),
             capacity,
             occupied,
             free: occupied.map(|occupied| free_spaces(capacity, occupied)),
             pending: positions.iter().map(|position| position.durable - position.acknowledged).sum(),
         },
-        garages: lines.unwrap_or_default(),
-    }))
+        garages: garages.unwrap_or_default(),
+    })
 }
 
 /// What a person should look at, the most urgent first.
 fn alarm(shared: &EdgeShared) -> Option<String> {
     let moved = shared.outbox.moved_to().map(|now_at| http::renamed(&now_at));
     moved.or_else(|| shared.sending().shown_alarm().map(str::to_owned))
-}
-
-/// RFC 3339 in UTC.
-fn time(ms: i64) -> String {
-    Moment::from_ms(ms, 0).to_string()
 }
