@@ -10,7 +10,7 @@ use super::view::{Passage, Snapshot, is_token};
 use crate::parking::ChargeId;
 use crate::parking::event::Moment;
 use crate::parking::statement::{self, Correction, StatementCar, StatementLine};
-use crate::parking::tariff::{BreakdownLine, Money, Priced, Tariff, VatRate};
+use crate::parking::tariff::{BreakdownLine, Money, Priced, Tariff};
 use crate::server::commands::Command;
 use crate::store::StoreError;
 use jiff::Timestamp;
@@ -241,7 +241,7 @@ impl<'a> Reckoner<'a> {
                     entry: self.moment(stay, stay.entry),
                     exit: self.moment(stay, stay.exit),
                     tariff: self.tariff(stay).map(|tariff| tariff.name().to_owned()).unwrap_or_default(),
-                    working: working.map(|line| in_words(&line, money)).collect(),
+                    working: working.map(|line| line.in_words(money.currency)).collect(),
                     note: self.note(stay, priced.as_ref()),
                 })
             }
@@ -258,7 +258,7 @@ impl<'a> Reckoner<'a> {
                 }
             }
         };
-        Ok(Some(StatementLine { id, amount: statement_money(money), vat: vat.map(statement_rate), entry }))
+        Ok(Some(StatementLine { id, amount: money, vat, entry }))
     }
 }
 
@@ -267,25 +267,4 @@ fn stay_of(listed: &Listed) -> &Stay {
         What::Stay(stay) => stay,
         _ => unreachable!("a correction is about a stay"),
     }
-}
-
-fn in_words(line: &BreakdownLine, money: Money) -> String {
-    let (from, offset) = line.from;
-    let from = offset.to_datetime(from).strftime("%Y-%m-%d %H:%M");
-    let currency = money.currency;
-    let total = currency.show(line.total);
-    match (line.units, line.each) {
-        (1, _) => format!("{from} {total}: {}", line.reason),
-        (units, Some(each)) => format!("{from} {units} × {} = {total}: {}", currency.show(each), line.reason),
-        (units, None) => format!("{from} {units} units, {total}: {}", line.reason),
-    }
-}
-
-fn statement_money(money: Money) -> statement::Money {
-    let exponent = u8::try_from(money.currency.decimals()).unwrap_or(2);
-    statement::Money::new(money.amount.minor(), &statement::Currency::new(money.currency.code(), exponent))
-}
-
-fn statement_rate(rate: VatRate) -> statement::VatRate {
-    statement::VatRate(rate.hundredths().into())
 }

@@ -6,6 +6,7 @@ use super::running::{Session, print_said, report, table, text};
 use crate::config::ServerConfig;
 use crate::daemon::admin::{NotDone, Outcome};
 use crate::parking::Plate;
+use crate::parking::money::{Currency, Money};
 use crate::parking::register::{self, Account};
 use crate::parking::statement::journal::{self, Chart};
 use crate::parking::statement::{Month, Statement};
@@ -236,9 +237,10 @@ fn amount(line: &Value) -> String {
     let (Some(minor), Some(code)) = (line["amount"].as_i64(), line["currency"].as_str()) else {
         return String::new();
     };
-    let decimals = crate::parking::tariff::Currency::new(code).map_or(0, |currency| currency.decimals());
-    let currency = crate::parking::statement::Currency::new(code, u8::try_from(decimals).unwrap_or(0));
-    crate::parking::statement::Money::new(minor, &currency).to_string()
+    match Currency::new(code) {
+        Ok(currency) => Money::of_minor(minor, currency).to_string(),
+        Err(_) => format!("{minor} {code}"), // of a later program
+    }
 }
 
 /// Gives each statement to `take`, as soon as its last piece has come.

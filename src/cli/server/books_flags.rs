@@ -92,7 +92,7 @@ pub enum PlatesFlags {
         #[arg(long)]
         json: bool,
     },
-    /// ImportKind the registered plates
+    /// List the registered plates
     ImportKind {
         /// Print one JSON object instead of text
         #[arg(long)]
@@ -128,7 +128,7 @@ pub enum ContractsFlags {
         #[arg(long)]
         json: bool,
     },
-    /// ImportKind the contracts
+    /// List the contracts
     ImportKind {
         /// Print one JSON object instead of text
         #[arg(long)]
@@ -143,7 +143,7 @@ pub enum ContractsFlags {
 
 #[derive(Debug, Subcommand)]
 pub enum ChargesFlags {
-    /// ImportKind charges, voids and credits, the newest first
+    /// List charges, voids and credits, the newest first
     ImportKind {
         #[arg(long, value_parser = Plate::new)]
         plate: Option<Plate>,

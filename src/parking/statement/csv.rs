@@ -58,9 +58,9 @@ fn row<'a>(statement: &'a Statement, line: &'a StatementLine) -> [Cow<'a, str>; 
         stay.map_or_else(none, |stay| stay.entry.to_string().into()),
         stay.map_or_else(none, |stay| stay.exit.to_string().into()),
         of_stay(|stay| &stay.tariff),
-        line.amount.number().to_string().into(),
-        text(&line.amount.currency.code),
-        line.vat.map_or_else(none, |rate| rate.percent().into()),
+        line.amount.number().into(),
+        line.amount.currency.code().into(),
+        line.vat.map_or_else(none, |rate| rate.to_string().into()),
         of_stay(|stay| stay.note.as_deref().unwrap_or_default()),
         of_correction(|correction| &correction.reason),
         of_correction(|correction| &correction.by),
@@ -107,7 +107,7 @@ mod tests {
             for (row, line) in rows.iter().zip(statement.lines()) {
                 for (cell, name) in row.iter().zip(HEADER) {
                     if name == "amount" {
-                        prop_assert_eq!(cell.replace('.', "").parse::<i64>(), Ok(line.amount.minor));
+                        prop_assert_eq!(cell.replace('.', "").parse::<i64>(), Ok(line.amount.minor()));
                     } else {
                         prop_assert!(!cell.starts_with(['=', '+', '-', '@', '\t', '\r']), "{name}: {cell:?}");
                     }

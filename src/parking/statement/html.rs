@@ -17,11 +17,11 @@ pub(super) fn render(statement: &Statement) -> String {
 }
 
 /// An amount with a proper minus.
-struct AmountCell<'a>(&'a Money);
+struct AmountCell(Money);
 
-impl Display for AmountCell<'_> {
+impl Display for AmountCell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.number().to_string().replace('-', "\u{2212}"))
+        f.write_str(&self.0.number().replace('-', "\u{2212}"))
     }
 }
 
@@ -66,7 +66,7 @@ fn write_head(page: &mut String, statement: &Statement) -> fmt::Result {
         |name: &str, value: &dyn Display| write!(page, "<div><dt>{name}</dt><dd>{value}</dd></div>");
     match customer {
         Customer::Account { account, .. } => fact("Account", &Text(account))?,
-        Customer::Plate(plate) => fact("StatementCar", &Text(plate))?,
+        Customer::Plate(plate) => fact("Car", &Text(plate))?,
     }
     if let Some(number) = number {
         fact("Statement", &format_args!("No. {number}"))?;
@@ -76,11 +76,7 @@ fn write_head(page: &mut String, statement: &Statement) -> fmt::Result {
     for total in statement.totals() {
         fact(
             "Total",
-            &format_args!(
-                "<strong>{} {}</strong>",
-                AmountCell(&total.gross),
-                Text(&total.gross.currency.code)
-            ),
+            &format_args!("<strong>{} {}</strong>", AmountCell(total.gross), total.gross.currency),
         )?;
     }
     page.push_str("</dl>\n");
@@ -96,12 +92,12 @@ fn write_lines(page: &mut String, statement: &Statement) -> fmt::Result {
     let rates = || statement.totals().iter().flat_map(|total| &total.rates).map(|sum| sum.rate);
     let common = rates().next().filter(|first| rates().all(|rate| rate == *first));
     let amount = match common {
-        Some(Some(rate)) => format!("AmountCell, with {rate} VAT"),
-        Some(None) | None => "AmountCell".to_owned(),
+        Some(Some(rate)) => format!("Amount, with {rate} % VAT"),
+        Some(None) | None => "Amount".to_owned(),
     };
     write!(
         page,
-        "<table class=\"lines\">\n<thead><tr><th>StatementEntry</th><th>Exit</th><th>Garage, car</th><th>Tariff</th>\
+        "<table class=\"lines\">\n<thead><tr><th>Entry</th><th>Exit</th><th>Garage, car</th><th>Tariff</th>\
          <th class=\"n\">{amount}</th></tr></thead>\n"
     )?;
     let each = common.is_none();
@@ -135,9 +131,9 @@ impl Display for When {
 
 /// `each`: with its own rate.
 fn write_amount(page: &mut String, line: &StatementLine, each: bool) -> fmt::Result {
-    write!(page, "<td class=\"n\"><b>{} {}</b>", AmountCell(&line.amount), Text(&line.amount.currency.code))?;
+    write!(page, "<td class=\"n\"><b>{} {}</b>", AmountCell(line.amount), line.amount.currency)?;
     match line.vat {
-        Some(rate) if each => write!(page, "<br><small>with {rate} VAT</small>")?,
+        Some(rate) if each => write!(page, "<br><small>with {rate} % VAT</small>")?,
         None if each => page.push_str("<br><small>outside of VAT</small>"),
         _ => {}
     }
@@ -203,7 +199,7 @@ fn write_correction(
 }
 
 fn write_total(page: &mut String, total: &Total) -> fmt::Result {
-    let code = Text(&total.gross.currency.code);
+    let code = total.gross.currency;
     write!(
         page,
         "<table class=\"sums\">\n<thead><tr><th>Sums in {code}</th><th class=\"n\">Net</th><th class=\"n\">VAT</th>\
@@ -211,16 +207,16 @@ fn write_total(page: &mut String, total: &Total) -> fmt::Result {
     )?;
     for sum in &total.rates {
         match sum.rate {
-            Some(rate) => write!(page, "<tr><td>{rate} VAT</td>")?,
+            Some(rate) => write!(page, "<tr><td>{rate} % VAT</td>")?,
             None => page.push_str("<tr><td>Outside of VAT</td>"),
         }
-        for part in [&sum.net, &sum.vat, &sum.gross] {
+        for part in [sum.net, sum.vat, sum.gross] {
             write!(page, "<td class=\"n\">{}</td>", AmountCell(part))?;
         }
         page.push_str("</tr>\n");
     }
     page.push_str("</tbody>\n<tfoot><tr><td>Total</td>");
-    for part in [&total.net, &total.vat, &total.gross] {
+    for part in [total.net, total.vat, total.gross] {
         write!(page, "<td class=\"n\">{}</td>", AmountCell(part))?;
     }
     page.push_str("</tr></tfoot>\n</table>\n");

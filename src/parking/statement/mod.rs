@@ -14,7 +14,6 @@ mod escape;
 mod html;
 pub mod journal;
 mod json;
-mod money;
 mod month;
 pub mod overview;
 #[cfg(test)]
@@ -24,12 +23,12 @@ mod text;
 mod totals;
 mod words;
 
-pub use json::Shown;
-pub use money::{Currency, Money, Number, VatRate};
+pub use json::StatementJson;
 pub use month::{Month, MonthError};
 pub use totals::{RateTotal, StatementError, Total};
 
 use super::event::Moment;
+use super::money::{Money, VatRate};
 use serde::{Deserialize, Serialize};
 
 /// Who sends the statement.
@@ -186,7 +185,7 @@ impl Statement {
         text::render(self)
     }
     /// For programs: serialises to the object that `GET /v1/statements/…` answers with.
-    pub fn to_json(&self) -> Shown<'_> {
+    pub fn to_json(&self) -> StatementJson<'_> {
         json::shown(self)
     }
     /// For spreadsheets: RFC 4180, one row for each line of the statement.

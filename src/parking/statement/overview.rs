@@ -41,9 +41,8 @@ impl Overview {
             ]);
         };
         for total in statement.totals() {
-            let amount = |money: &super::Money| money.number().to_string();
-            let (gross, net, vat) = (amount(&total.gross), amount(&total.net), amount(&total.vat));
-            row([&total.gross.currency.code, &gross, &net, &vat]);
+            let (gross, net, vat) = (total.gross.number(), total.net.number(), total.vat.number());
+            row([total.gross.currency.code(), &gross, &net, &vat]);
         }
         if statement.totals().is_empty() {
             row([""; 4]);

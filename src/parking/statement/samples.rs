@@ -5,10 +5,14 @@ use jiff::{SignedDuration, Timestamp, tz::Offset};
 use proptest::prelude::*;
 
 pub(crate) fn euro() -> Currency {
-    Currency::new("EUR", 2)
+    Currency::new("EUR").unwrap()
 }
 pub(crate) fn yen() -> Currency {
-    Currency::new("JPY", 0)
+    Currency::new("JPY").unwrap()
+}
+
+pub(crate) fn vat(hundredths: u16) -> Option<VatRate> {
+    VatRate::of_hundredths(hundredths)
 }
 
 pub(crate) fn head(customer: Customer) -> StatementHead {
@@ -33,9 +37,9 @@ pub(crate) fn statement(lines: Vec<StatementLine>) -> Statement {
     Statement::new(head(account("miller")), lines).unwrap()
 }
 
-pub(crate) fn credit(minor: i64, currency: &Currency, vat: Option<VatRate>) -> StatementLine {
+pub(crate) fn credit(minor: i64, currency: Currency, vat: Option<VatRate>) -> StatementLine {
     let entry = StatementEntry::Credit(correction("c", "barrier stuck"));
-    StatementLine { id: "position 9".into(), amount: Money::new(minor, currency), vat, entry }
+    StatementLine { id: "position 9".into(), amount: Money::of_minor(minor, currency), vat, entry }
 }
 
 pub(crate) fn correction(charge: &str, reason: &str) -> Correction {
@@ -65,7 +69,7 @@ pub(crate) fn a_month(stays: i64) -> Statement {
                 timestamp: entry + SignedDuration::from_secs(first * 3600),
                 offset,
             });
-            let sum = Money::new(units * 250, &euro());
+            let sum = Money::of_minor(units * 250, euro());
             format!("{units} units from {} {}, 2.50 EUR each: {sum} ({rule})", from.date(), from.time())
         };
         let free = n % 10 == 4;
@@ -93,18 +97,18 @@ pub(crate) fn a_month(stays: i64) -> Statement {
         }
         let id = format!("{}/6b8cd2f8-0c38-4f0e-9a5a-5fd6b1d4c9b0/{}", stay.garage, 1200 + n * 3);
         let minor = if free { 0 } else { units * 250 };
-        let vat = Some(VatRate(1900));
+        let vat = vat(1900);
         lines.push(StatementLine {
             id,
-            amount: Money::new(minor, &euro()),
+            amount: Money::of_minor(minor, euro()),
             vat,
             entry: StatementEntry::Charge(stay),
         });
     }
     let line = |n: i64, minor, entry| StatementLine {
         id: format!("position {}", 184_000 + n),
-        amount: Money::new(minor, &euro()),
-        vat: Some(VatRate(1900)),
+        amount: Money::of_minor(minor, euro()),
+        vat: vat(1900),
         entry,
     };
     let void = StatementEntry::Void(correction(
@@ -112,7 +116,7 @@ pub(crate) fn a_month(stays: i64) -> Statement {
         "the plate was misread; the car is another customer's",
     ));
     let credit = StatementEntry::Credit(correction(&lines[1].id, "barrier out of order, waited 40 minutes"));
-    let back = line(1, -lines[0].amount.minor, void);
+    let back = line(1, -lines[0].amount.minor(), void);
     lines.extend([back, line(2, -300, credit)]);
     statement(lines)
 }
@@ -163,8 +167,12 @@ fn entry() -> impl Strategy<Value = StatementEntry> {
 pub(crate) fn any_lines() -> impl Strategy<Value = Vec<StatementLine>> {
     let amount = (-1_000_000_000_000i64..1_000_000_000_000, prop_oneof![Just(euro()), Just(yen())]);
     let rate = prop::option::of(prop_oneof![Just(0u32), Just(700), Just(770), Just(1900), 0u32..100_000]);
-    let line = (harm(), amount, rate, entry()).prop_map(|(id, (minor, currency), rate, entry)| {
-        StatementLine { id, amount: Money { minor, currency }, vat: rate.map(VatRate), entry }
-    });
+    let line =
+        (harm(), amount, rate, entry()).prop_map(|(id, (minor, currency), rate, entry)| StatementLine {
+            id,
+            amount: Money::of_minor(minor, currency),
+            vat: rate.and_then(VatRate::of_hundredths),
+            entry,
+        });
     prop::collection::vec(line, 0..12)
 }

@@ -48,7 +48,7 @@ fn head(out: &mut String, statement: &Statement) {
         Customer::Account { account, name: Some(name) } => {
             put(out, format_args!("Account  {} ({})", visible(account), visible(name)));
         }
-        Customer::Plate(plate) => put(out, format_args!("StatementCar      {}", visible(plate))),
+        Customer::Plate(plate) => put(out, format_args!("Car      {}", visible(plate))),
     }
     if let Some(number) = head.number {
         put(out, format_args!("Number   {number}"));
@@ -80,7 +80,7 @@ fn charge(out: &mut String, line: &StatementLine, stay: &StatementStay) {
     let lasted = duration(stay.entry, stay.exit).map_or_else(String::new, |time| format!(", after {time}"));
     put(out, format_args!("    in  {}", time(stay.entry)));
     put(out, format_args!("    out {}{lasted}", time(stay.exit)));
-    let rate = line.vat.map_or_else(String::new, |rate| format!(", with {rate} VAT"));
+    let rate = line.vat.map_or_else(String::new, |rate| format!(", with {rate} % VAT"));
     put(out, format_args!("    tariff {}{rate}", visible(&stay.tariff)));
     if let Some(note) = &stay.note {
         put(out, format_args!("    {}", visible(note)));
@@ -92,7 +92,7 @@ fn charge(out: &mut String, line: &StatementLine, stay: &StatementStay) {
 
 fn corrected(out: &mut String, line: &StatementLine, what: &str, correction: &Correction) {
     with_amount(out, line, &format!("{what}: {}", visible(&correction.reason)));
-    let rate = line.vat.map_or_else(String::new, |rate| format!(", with {rate} VAT"));
+    let rate = line.vat.map_or_else(String::new, |rate| format!(", with {rate} % VAT"));
     put(out, format_args!("    by {}, {}{rate}", visible(&correction.by), time(correction.at)));
     put(out, format_args!("    of {}", visible(&correction.charge)));
 }
@@ -107,24 +107,21 @@ fn with_amount(out: &mut String, line: &StatementLine, text: &str) {
 }
 
 fn sums(out: &mut String, total: &Total) {
-    let code = &total.gross.currency.code;
+    let code = total.gross.currency.code();
     let row = |out: &mut String, label: &str, net: String, vat: String, gross: String| {
         put(out, format_args!("{label:<21}{net:>19}{vat:>19}{gross:>19}"));
     };
     row(out, &format!("Sums in {code}"), "net".into(), "VAT".into(), "with VAT".into());
     for sum in &total.rates {
-        let label = sum.rate.map_or("outside of VAT".to_owned(), |rate| format!("{rate} VAT"));
-        let number = |money: &super::Money| money.number().to_string();
-        row(out, &label, number(&sum.net), number(&sum.vat), number(&sum.gross));
+        let label = sum.rate.map_or("outside of VAT".to_owned(), |rate| format!("{rate} % VAT"));
+        row(out, &label, sum.net.number(), sum.vat.number(), sum.gross.number());
     }
-    let number = |money: &super::Money| money.number().to_string();
-    row(out, "Total", number(&total.net), number(&total.vat), number(&total.gross));
+    row(out, "Total", total.net.number(), total.vat.number(), total.gross.number());
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::VatRate;
-    use super::super::samples::{a_month, any_lines, credit, euro, head as sample_head, statement, yen};
+    use super::super::samples::{a_month, any_lines, credit, euro, head as sample_head, statement, vat, yen};
     use super::*;
     use proptest::prelude::*;
 
@@ -156,13 +153,13 @@ Bull Ring, SML1234                                                   10.00 EUR
         let mut head = sample_head(Customer::Plate("SML1234".into()));
         head.number = None;
         let text = Statement::new(head, vec![]).unwrap().to_text();
-        assert!(text.contains("StatementCar      SML1234\nBooks"), "{text}");
+        assert!(text.contains("Car      SML1234\nBooks"), "{text}");
         assert!(text.ends_with("\nNothing was charged in this month.\n"), "{text}");
     }
 
     #[test]
     fn every_currency_has_sums_of_its_own() {
-        let lines = vec![credit(-1190, &euro(), Some(VatRate(1900))), credit(500, &yen(), None)];
+        let lines = vec![credit(-1190, euro(), vat(1900)), credit(500, yen(), None)];
         let text = statement(lines).to_text();
         let sums: Vec<String> = text
             .lines()

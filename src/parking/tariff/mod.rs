@@ -18,7 +18,6 @@
 //! * A date of the calendar is `holiday` and no weekday; in a tariff that names `holiday` nowhere it is `sun`. `all` includes both.
 //! * The version of a tariff is that of the local date of the entry, for the whole stay.
 
-mod amount;
 mod coverage;
 mod days;
 mod parse;
@@ -32,7 +31,7 @@ mod set;
 mod tests;
 mod window;
 
-pub use amount::{Amount, Currency, Money, NoCurrency, VatRate};
+pub use super::money::{Amount, Currency, Money, NoCurrency, VatRate};
 pub use days::{Calendar, Days, NoDays};
 pub use priced::{BreakdownLine, Free, Priced, Shown};
 pub use problem::{TariffError, TariffProblem};

@@ -87,7 +87,7 @@ pub struct PriceJson<'a> {
     pub currency: Currency,
     pub tariff: &'a str,
     pub valid_from: Date,
-    #[serde(serialize_with = "as_percent")]
+    #[serde(serialize_with = "crate::parking::money::as_percent")]
     pub vat_percent: Option<VatRate>,
     /// How many units were charged.
     pub units: u64,
@@ -208,6 +208,18 @@ impl Priced {
 }
 
 impl BreakdownLine {
+    /// The line as a statement shows it: `2026-11-23 08:15 3 × 2.50 = 7.50: mon-fri 07:00-19:00`.
+    pub fn in_words(&self, currency: Currency) -> String {
+        let (from, offset) = self.from;
+        let from = offset.to_datetime(from).strftime("%Y-%m-%d %H:%M");
+        let (total, reason) = (currency.show(self.total), &self.reason);
+        match (self.units, self.each) {
+            (1, _) => format!("{from} {total}: {reason}"),
+            (units, Some(each)) => format!("{from} {units} × {} = {total}: {reason}", currency.show(each)),
+            (units, None) => format!("{from} {units} units, {total}: {reason}"),
+        }
+    }
+
     /// When the first of its units started, as RFC 3339 has it, with the local offset.
     pub fn started(&self) -> String {
         moment(self.from).to_string()
@@ -220,14 +232,6 @@ fn moment((timestamp, offset): (Timestamp, tz::Offset)) -> Moment {
 
 fn with_offset<S: Serializer>(from: &(Timestamp, tz::Offset), serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&moment(*from))
-}
-
-fn as_percent<S: Serializer>(vat: &Option<VatRate>, serializer: S) -> Result<S::Ok, S::Error> {
-    match vat.map(VatRate::hundredths) {
-        None => serializer.serialize_none(),
-        Some(hundredths) if hundredths % 100 == 0 => serializer.serialize_u16(hundredths / 100),
-        Some(hundredths) => serializer.serialize_f64(f64::from(hundredths) / 100.0),
-    }
 }
 
 /// A working that is being written.

@@ -4,6 +4,7 @@ use super::days::Days;
 use super::problem::{TariffError, TariffProblem};
 use super::window::{ClockTime, Window};
 use super::{Amount, Tariff};
+use crate::parking::register::is_unprintable;
 use jiff::civil::Date;
 use std::cell::RefCell;
 use std::ops::RangeInclusive;
@@ -271,13 +272,6 @@ impl<'a> Table<'a> {
         }
         time
     }
-}
-
-/// Control characters, line ends, and the invisible ones that make two names look alike: no garage is called so.
-fn is_unprintable(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff0}'..='\u{ffff}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 pub(super) fn type_of(value: &DeValue<'_>) -> &'static str {
