@@ -1,6 +1,6 @@
 //! What the books of money say, in words: lines of charges, and statements. See [`super::books`].
 //!
-//! The working of a charge is not stored: it follows from the entry, the exit and the tariff, which are.
+//! The breakdown of a charge is not stored: it follows from the entry, the exit and the tariff, which are.
 
 use super::ledger::{Ledger, Record};
 use super::view::billing::entries::{Held, Stay, Terms, VoidedBecause, What};
@@ -51,7 +51,8 @@ pub struct ChargeLine {
     pub month: String,
     pub position: u64,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub working: Vec<BreakdownLine>,
+    #[serde(rename = "working")]
+    pub breakdown: Vec<BreakdownLine>,
 }
 
 /// Why a correction was made, by whom and when.
@@ -192,7 +193,7 @@ impl<'a> Reckoner<'a> {
             by: None,
             month: listed.entry.month.to_string(),
             position: listed.entry.position,
-            working: Vec::new(),
+            breakdown: Vec::new(),
         };
         match &listed.entry.what {
             What::Stay(stay) => {
@@ -210,7 +211,7 @@ impl<'a> Reckoner<'a> {
                     _ => None,
                 };
                 line.note = self.note(stay, priced.as_ref());
-                line.working = priced.map(|priced| priced.breakdown()).unwrap_or_default();
+                line.breakdown = priced.map(|priced| priced.breakdown()).unwrap_or_default();
             }
             What::Void { .. } | What::Credit { .. } => {
                 line.kind = if matches!(listed.entry.what, What::Void { .. }) { "void" } else { "credit" };
@@ -230,7 +231,7 @@ impl<'a> Reckoner<'a> {
         let entry = match &listed.entry.what {
             What::Stay(stay) => {
                 let priced = self.priced(stay);
-                let working = priced.iter().flat_map(Priced::breakdown);
+                let breakdown = priced.iter().flat_map(Priced::breakdown);
                 statement::StatementEntry::Charge(statement::StatementStay {
                     garage: self.called(stay.garage),
                     car: if is_token(&stay.plate) {
@@ -241,7 +242,7 @@ impl<'a> Reckoner<'a> {
                     entry: self.moment(stay, stay.entry),
                     exit: self.moment(stay, stay.exit),
                     tariff: self.tariff(stay).map(|tariff| tariff.name().to_owned()).unwrap_or_default(),
-                    working: working.map(|line| line.in_words(money.currency)).collect(),
+                    breakdown: breakdown.map(|line| line.in_words(money.currency)).collect(),
                     note: self.note(stay, priced.as_ref()),
                 })
             }

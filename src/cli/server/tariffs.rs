@@ -60,7 +60,7 @@ pub fn price(set: &TariffSet, garage: &str, entry: Timestamp, exit: Timestamp, j
     }
 }
 
-/// The price and its working, for people.
+/// The price and its breakdown, for people.
 fn told(priced: &Priced) -> String {
     let vat = priced.vat.map_or_else(String::new, |vat| format!(", {vat} % VAT included"));
     let mut text =

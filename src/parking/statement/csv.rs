@@ -65,7 +65,7 @@ fn row<'a>(statement: &'a Statement, line: &'a StatementLine) -> [Cow<'a, str>; 
         of_correction(|correction| &correction.reason),
         of_correction(|correction| &correction.by),
         correction.map_or_else(none, |correction| correction.at.to_string().into()),
-        stay.map_or_else(none, |stay| text(&stay.working.join("; ")).into_owned().into()),
+        stay.map_or_else(none, |stay| text(&stay.breakdown.join("; ")).into_owned().into()),
     ]
 }
 

@@ -143,7 +143,7 @@ fn write_amount(page: &mut String, line: &StatementLine, each: bool) -> fmt::Res
 
 fn write_stay(page: &mut String, line: &StatementLine, stay: &StatementStay, each: bool) -> fmt::Result {
     // A short one stays on one sheet; a long one would leave the rest of a sheet empty.
-    let long = if stay.working.len() > 12 { " class=\"long\"" } else { "" };
+    let long = if stay.breakdown.len() > 12 { " class=\"long\"" } else { "" };
     write!(
         page,
         "<tbody{long}>\n<tr><td>{}</td><td>{}</td><td>{}<br>",
@@ -166,10 +166,10 @@ fn write_stay(page: &mut String, line: &StatementLine, stay: &StatementStay, eac
     if let Some(note) = &stay.note {
         write!(page, "<p class=\"note\">{}</p>", Text(note))?;
     }
-    if !stay.working.is_empty() {
-        let class = if stay.working.len() > 5 { " class=\"many\"" } else { "" };
+    if !stay.breakdown.is_empty() {
+        let class = if stay.breakdown.len() > 5 { " class=\"many\"" } else { "" };
         write!(page, "<ul{class}>")?;
-        stay.working.iter().try_for_each(|step| write!(page, "<li>{}</li>", Text(step)))?;
+        stay.breakdown.iter().try_for_each(|step| write!(page, "<li>{}</li>", Text(step)))?;
         page.push_str("</ul>");
     }
     write!(page, "<p class=\"id\">Charge {}</p></td></tr>\n</tbody>\n", Text(&line.id))
@@ -281,7 +281,7 @@ mod tests {
                 StatementEntry::Charge(stay) => {
                     part(&mut stay.garage);
                     part(&mut stay.tariff);
-                    stay.working.iter_mut().for_each(part);
+                    stay.breakdown.iter_mut().for_each(part);
                     stay.note.iter_mut().for_each(part);
                     match &mut stay.car {
                         StatementCar::Plate(text) | StatementCar::Token(text) => part(text),

@@ -43,7 +43,8 @@ enum ShownEntry<'a> {
         entry: String,
         exit: String,
         tariff: &'a str,
-        working: &'a [String],
+        #[serde(rename = "working")]
+        breakdown: &'a [String],
         note: Option<&'a str>,
     },
     Correction {
@@ -97,7 +98,7 @@ fn line(line: &StatementLine) -> ShownLine<'_> {
                 entry: stay.entry.to_string(),
                 exit: stay.exit.to_string(),
                 tariff: &stay.tariff,
-                working: &stay.working,
+                breakdown: &stay.breakdown,
                 note: stay.note.as_deref(),
             }
         }

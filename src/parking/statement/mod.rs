@@ -106,7 +106,7 @@ pub struct StatementStay {
     pub exit: Moment,
     pub tariff: String,
     /// How the amount came about, line by line.
-    pub working: Vec<String>,
+    pub breakdown: Vec<String>,
     /// What else explains the amount: free by a contract, one car too many.
     pub note: Option<String>,
 }

@@ -64,7 +64,7 @@ pub(crate) fn a_month(stays: i64) -> Statement {
         let units = n * 7 % 11 + 4;
         let exit = entry + SignedDuration::from_secs(units * 3600 - 1000 - n * 37 % 900);
         let offset = Offset::constant(1);
-        let working = |first: i64, units: i64, rule: &str| {
+        let breakdown = |first: i64, units: i64, rule: &str| {
             let from = super::words::local(Moment {
                 timestamp: entry + SignedDuration::from_secs(first * 3600),
                 offset,
@@ -83,15 +83,15 @@ pub(crate) fn a_month(stays: i64) -> Statement {
             entry: Moment { timestamp: entry, offset },
             exit: Moment { timestamp: exit, offset },
             tariff: garages[which].1.into(),
-            working: match units {
-                0..8 => vec![working(0, units, "mon-fri 07:00-19:00")],
-                _ => vec![working(0, 6, "mon-fri 07:00-19:00"), working(6, units - 6, "all 00:00-24:00")],
+            breakdown: match units {
+                0..8 => vec![breakdown(0, units, "mon-fri 07:00-19:00")],
+                _ => vec![breakdown(0, 6, "mon-fri 07:00-19:00"), breakdown(6, units - 6, "all 00:00-24:00")],
             },
             note: None,
         };
         if free {
             stay.note = Some("contract \"Miller day\" covers it: 1 of 2 cars inside".into());
-            stay.working.clear();
+            stay.breakdown.clear();
         } else if n % 10 == 8 {
             stay.note = Some("contract \"Miller day\": one car too many, 3 inside of 2".into());
         }
@@ -152,8 +152,8 @@ fn entry() -> impl Strategy<Value = StatementEntry> {
     ];
     let texts = (harm(), harm(), prop::option::of(harm()), prop::collection::vec(harm(), 0..4));
     let stay =
-        (car, moment(), moment(), texts).prop_map(|(car, entry, exit, (garage, tariff, note, working))| {
-            StatementEntry::Charge(StatementStay { garage, car, entry, exit, tariff, working, note })
+        (car, moment(), moment(), texts).prop_map(|(car, entry, exit, (garage, tariff, note, breakdown))| {
+            StatementEntry::Charge(StatementStay { garage, car, entry, exit, tariff, breakdown, note })
         });
     let correction =
         (harm(), harm(), harm(), moment(), any::<bool>()).prop_map(|(charge, reason, by, at, whole)| {

@@ -85,7 +85,7 @@ fn charge(out: &mut String, line: &StatementLine, stay: &StatementStay) {
     if let Some(note) = &stay.note {
         put(out, format_args!("    {}", visible(note)));
     }
-    for step in &stay.working {
+    for step in &stay.breakdown {
         put(out, format_args!("      {}", visible(step)));
     }
 }

@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, tz};
 use serde::{Deserialize, Serialize, Serializer};
 
-/// The price of a stay with its working. Stands in the ledger: at most [`Priced::BYTES_MAX`] in postcard.
+/// The price of a stay with its breakdown. Stands in the ledger: at most [`Priced::BYTES_MAX`] in postcard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Priced {
     pub amount: Amount,
@@ -48,7 +48,7 @@ pub(super) enum Rule {
     /// An earlier unit paid the flat price.
     FlatPaid(Window),
     Cap(Span, Amount),
-    /// Units at several prices, told together: the working has too many lines.
+    /// Units at several prices, told together: the breakdown has too many lines.
     Rest,
 }
 
@@ -63,7 +63,7 @@ struct BreakdownRun {
     held: Option<u8>,
 }
 
-/// One line of a working, told in full.
+/// One line of a breakdown, told in full.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BreakdownLine {
     /// The first unit's number in the stay, from 1.
@@ -93,17 +93,18 @@ pub struct PriceJson<'a> {
     pub units: u64,
     /// Why there are none.
     pub free: Option<String>,
-    pub working: Vec<BreakdownLine>,
+    #[serde(rename = "working")]
+    pub breakdown: Vec<BreakdownLine>,
 }
 
 impl Priced {
-    /// The most lines of a working. What comes behind is one line, so that a charge fits into a value of the store.
+    /// The most lines of a breakdown. What comes behind is one line, so that a charge fits into a value of the store.
     pub const LINES_MAX: usize = 300;
     pub const BYTES_MAX: usize = 5 * 1024;
 
-    pub(super) fn new(tariff: &Tariff, entry: Timestamp, free: Option<Free>, working: Breakdown) -> Priced {
+    pub(super) fn new(tariff: &Tariff, entry: Timestamp, free: Option<Free>, breakdown: Breakdown) -> Priced {
         Priced {
-            amount: working.amount,
+            amount: breakdown.amount,
             currency: tariff.currency,
             tariff: tariff.name.clone(),
             valid_from: tariff.valid_from,
@@ -112,8 +113,8 @@ impl Priced {
             time_zone: tariff.time_zone.iana_name().unwrap_or_default().to_owned(),
             entry_second: second_of(entry),
             unit_minutes: tariff.unit_minutes,
-            rules: working.rules,
-            lines: working.lines,
+            rules: breakdown.rules,
+            lines: breakdown.lines,
         }
     }
 
@@ -134,8 +135,8 @@ impl Priced {
         })
     }
 
-    /// The working, line by line: consecutive units of one price for one reason are one line.
-    pub fn working(&self) -> Vec<BreakdownLine> {
+    /// The breakdown, line by line: consecutive units of one price for one reason are one line.
+    pub fn breakdown(&self) -> Vec<BreakdownLine> {
         let zone = self.time_zone();
         let mut before = 0u64;
         let lines = self.lines.iter().map(|line| {
@@ -178,7 +179,7 @@ impl Priced {
             vat_percent: self.vat,
             units: self.units(),
             free: self.free_because(),
-            working: self.breakdown(),
+            breakdown: self.breakdown(),
         }
     }
 
@@ -234,7 +235,7 @@ fn with_offset<S: Serializer>(from: &(Timestamp, tz::Offset), serializer: S) -> 
     serializer.collect_str(&moment(*from))
 }
 
-/// A working that is being written.
+/// A breakdown that is being written.
 #[derive(Debug, Default)]
 pub(super) struct Breakdown {
     pub(super) amount: Amount,

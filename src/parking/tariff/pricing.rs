@@ -30,7 +30,7 @@ impl Tariff {
             let unit = milliseconds(self.unit_minutes);
             meter.run(u64::try_from((lasted + unit - 1) / unit).expect("the stay has a length"));
         }
-        Priced::new(self, entry, free, meter.working)
+        Priced::new(self, entry, free, meter.breakdown)
     }
 }
 
@@ -48,7 +48,7 @@ struct Meter<'t> {
     tariff: &'t Tariff,
     entry: i64,
     clock: LocalClock<'t>,
-    working: Breakdown,
+    breakdown: Breakdown,
     /// What was taken under each cap.
     spent: Vec<Recent<Amount>>,
     /// Whether the flat price of each band was taken.
@@ -96,7 +96,7 @@ impl<'t> Meter<'t> {
             tariff,
             entry,
             clock: LocalClock { zone: &tariff.time_zone, offset: 0, until: i64::MIN },
-            working: Breakdown::default(),
+            breakdown: Breakdown::default(),
             spent: vec![Recent::new(); tariff.ready.limits.len()],
             paid: vec![Recent::new(); tariff.bands.len()],
         }
@@ -197,15 +197,15 @@ impl<'t> Meter<'t> {
             Amount::ZERO => units,
             price => units.min((left.minor() / price.minor()) as u64),
         };
-        let before = self.working.amount;
-        self.working.add(whole, price, rule, None);
+        let before = self.breakdown.amount;
+        self.breakdown.add(whole, price, rule, None);
         if whole < units {
             let part = left.less_at_most(price.saturating_times(whole));
             let parts = u64::from(part > Amount::ZERO);
-            self.working.add(parts, part, rule, holder);
-            self.working.add(units - whole - parts, Amount::ZERO, rule, holder);
+            self.breakdown.add(parts, part, rule, holder);
+            self.breakdown.add(units - whole - parts, Amount::ZERO, rule, holder);
         }
-        let taken = self.working.amount.less_at_most(before);
+        let taken = self.breakdown.amount.less_at_most(before);
         for &(place, occurrence) in caps {
             let spent = self.spent[place].of(occurrence);
             *spent = spent.saturating_add(taken);

@@ -141,9 +141,9 @@ fn a_long_stay_has_a_short_working_that_still_adds_up() {
     );
     for exit in ["2026-02-01T00:00:00Z", "2027-01-01T00:00:00Z", "2126-01-01T00:00:00Z"] {
         let priced = price(&set, "2026-01-01T00:00:00Z", exit);
-        let working = priced.breakdown();
-        assert!(working.len() <= Priced::LINES_MAX);
-        assert_eq!(working.iter().map(|line| line.total.minor()).sum::<i64>(), priced.amount.minor());
+        let breakdown = priced.breakdown();
+        assert!(breakdown.len() <= Priced::LINES_MAX);
+        assert_eq!(breakdown.iter().map(|line| line.total.minor()).sum::<i64>(), priced.amount.minor());
         let minutes = (at(exit).as_second() - at("2026-01-01T00:00:00Z").as_second()) / 60;
         assert_eq!(priced.units(), minutes as u64);
         let stored = postcard::to_stdvec(&priced).unwrap();

@@ -239,10 +239,10 @@ impl TariffPlan {
     }
 }
 
-/// The price of each unit, as the working tells it.
+/// The price of each unit, as the breakdown tells it.
 fn told(priced: &Priced) -> Vec<i64> {
-    let working = priced.breakdown();
-    working
+    let breakdown = priced.breakdown();
+    breakdown
         .iter()
         .flat_map(|line| std::iter::repeat_n(line.each.unwrap().minor(), line.units as usize))
         .collect()

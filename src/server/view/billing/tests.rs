@@ -209,7 +209,7 @@ fn a_stay_is_charged_by_the_tariff_in_force_when_it_ends() {
     assert_eq!(world.books(), books(&[("AB1", "charged", Some(500)), ("AB2", "charged", Some(300))]));
     let line = &world.lines()[0];
     assert_eq!((line.account.as_str(), line.tariff.as_deref()), (UNREGISTERED, Some("centre")));
-    assert_eq!((line.working.len(), line.working[0].units), (1, 2));
+    assert_eq!((line.breakdown.len(), line.breakdown[0].units), (1, 2));
     world.follows_from_the_ledger();
 }
 
