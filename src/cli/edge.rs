@@ -48,34 +48,60 @@ const AFTER_HELP: &str = concat!(
     exit_codes!()
 );
 
+const OUTBOX_HELP: &str = concat!(
+    "Examples:
+  edge --garage-name \"Bull Ring\" outbox status    Show how much waits, as text
+  edge --data-dir data/edge-1 outbox peek --limit 3 Show the next three events
+  edge --data-dir data/edge-1 outbox export | wc -l Count the events that wait
+
+",
+    exit_codes!()
+);
+
+const LEDGER_HELP: &str = concat!(
+    "Examples:
+  edge --garage-name 1 outbox status                                         Show the present ledger
+  edge --garage-name 1 ledger adopt 2f1c9a0e-8f0b-4b0e-9d5f-6a1f3c1f7f10     Deliver to a new ledger
+  edge --data-dir data/edge-1 ledger adopt 2f1c9a0e-8f0b-4b0e-9d5f-6a1f3c1f7f10
+
+The id of a ledger stands in the \"ready\" line of its server, after \"ledger=\".
+
+",
+    exit_codes!()
+);
+
 /// What to do instead of running.
 #[derive(Debug, PartialEq, Eq, Subcommand)]
 pub enum EdgeCommand {
     /// Show the events that wait to be delivered. Changes nothing, and works whether the edge runs or not
-    #[command(subcommand)]
+    #[command(subcommand, after_help = OUTBOX_HELP)]
     Outbox(OutboxCommand),
     /// Choose the ledger to which this garage delivers
-    #[command(subcommand)]
+    #[command(subcommand, after_help = LEDGER_HELP)]
     Ledger(LedgerCommand),
 }
 
 #[derive(Debug, PartialEq, Eq, Subcommand)]
 pub enum OutboxCommand {
     /// Show how many events wait, since when, and for which ledger
+    #[command(after_help = OUTBOX_HELP)]
     Status {
         /// Print one JSON object instead of text
         #[arg(long)]
         json: bool,
     },
     /// Show the oldest events that wait, one JSON object per line
+    #[command(after_help = OUTBOX_HELP)]
     Peek {
-        /// Maximum number of events
-        #[arg(long, value_name = "EVENTS", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=PEEK_MOST as i64))]
+        /// Maximum number of events: 1 to 1000
+        #[arg(long, value_name = "EVENTS", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
         limit: u16,
     },
     /// Print all events that wait, one JSON object per line
+    #[command(after_help = OUTBOX_HELP)]
     Export,
     /// Read all stored events and report what is damaged. Exits with 0 when nothing is
+    #[command(after_help = OUTBOX_HELP)]
     Verify {
         /// Print one JSON object instead of text
         #[arg(long)]
@@ -85,8 +111,11 @@ pub enum OutboxCommand {
 
 #[derive(Debug, PartialEq, Eq, Subcommand)]
 pub enum LedgerCommand {
-    /// Deliver to this ledger from now on, because the one before it is lost for good
+    /// Deliver to this ledger from now on, because the one before it is lost for good. Events that the lost ledger had
+    /// acknowledged are deleted here; the new one records them as missing
+    #[command(after_help = LEDGER_HELP)]
     Adopt {
+        /// Id of the new ledger
         #[arg(value_name = "ID")]
         ledger: LedgerId,
     },

@@ -1,5 +1,5 @@
 use super::*;
-use crate::store::room::{StoreCondition, OpenedStore, open_store};
+use crate::store::room::{OpenedStore, StoreCondition, open_store};
 use proptest::prelude::*;
 use std::os::unix::fs::FileExt;
 

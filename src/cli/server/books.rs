@@ -1,9 +1,12 @@
 //! `server plates …`, `contracts …`, `charges …`, `statements …`, `journal …`: what an operator does with the books of money.
 
-use super::books_flags::{BooksTask, Format, ImportKind};
 use super::export::{Directory, write_new};
+use super::flags::{
+    ChargesCommand, ContractsCommand, JournalCommand, PlatesCommand, StatementFormat, StatementOf,
+    StatementsCommand,
+};
 use super::running::{Session, print_said, report, table, text};
-use crate::config::ServerConfig;
+use crate::cli::print;
 use crate::daemon::admin::{NotDone, Outcome};
 use crate::parking::Plate;
 use crate::parking::money::{Currency, Money};
@@ -11,48 +14,78 @@ use crate::parking::register::{self, Account};
 use crate::parking::statement::journal::{self, Chart};
 use crate::parking::statement::{Month, Statement};
 use crate::server::books::{Asked, Question, Together, Whose, read_answer};
-use crate::server::commands::{Put, Request};
+use crate::server::commands::{Intent, Put, Request};
+use clap::ValueEnum;
 use serde_json::{Value, json};
 use std::fs;
-use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// Does it, in the running server or in its directory; says on stdout what was done, on stderr why not.
-pub(super) fn run(config: &ServerConfig, task: &BooksTask) -> ExitCode {
-    let mut session = Session::of(config);
-    match task {
-        BooksTask::Import { what, file, dry_run, json } => {
-            let put = read_file(file).map(|text| match what {
-                ImportKind::Plates => Put::Plates(text),
-                ImportKind::Contracts => Put::Contracts(text),
-            });
-            done(put.and_then(|put| import(&mut session, put, *dry_run, *json)))
+pub(super) fn run_plates(session: &mut Session<'_>, command: PlatesCommand) -> ExitCode {
+    match command {
+        PlatesCommand::Import { file, dry_run, json } => {
+            let put = read_file(&file).map(Put::Plates);
+            done(put.and_then(|put| import(session, put, dry_run, json)))
         }
-        BooksTask::Add { plate, account, name } => done(
-            csv_of(plate, account, name).and_then(|csv| import(&mut session, Put::Plates(csv), false, false)),
+        PlatesCommand::List { json } => report(plates(session), json, print_plates),
+        PlatesCommand::Add { plate, account, name } => done(
+            csv_of(&plate, &account, &name).and_then(|csv| import(session, Put::Plates(csv), false, false)),
         ),
-        BooksTask::List { what: ImportKind::Plates, json } => {
-            report(plates(&mut session), *json, print_plates)
-        }
-        BooksTask::List { what: ImportKind::Contracts, json } => {
-            report(session.ask(&Request::Contracts), *json, print_contracts)
-        }
-        BooksTask::ApplyTariffs => report(session.ask(&Request::ApplyTariffs), false, print_said),
-        BooksTask::ShowTariffs => {
-            report(session.ask(&Request::Books(Question::Tariffs)), false, print_tariffs)
-        }
-        BooksTask::ListCharges { asked, json } => {
-            report(charges(&mut session, asked.clone()), *json, print_charges)
-        }
-        BooksTask::ShowStatement { whose, month, format } => {
-            done(show(&mut session, whose, *month, *format).map(|text| say(&text)))
-        }
-        BooksTask::ExportStatements { month, out, formats, json } => {
-            report(export(&mut session, *month, out, formats), *json, print_said)
-        }
-        BooksTask::ExportJournal { month, out } => done(export_journal(&mut session, *month, out.as_deref())),
+        PlatesCommand::Remove { plate } => session.record(Intent::RemovePlate { plate: plate.to_string() }),
     }
+}
+
+pub(super) fn run_contracts(session: &mut Session<'_>, command: ContractsCommand) -> ExitCode {
+    match command {
+        ContractsCommand::Import { file, dry_run, json } => {
+            let put = read_file(&file).map(Put::Contracts);
+            done(put.and_then(|put| import(session, put, dry_run, json)))
+        }
+        ContractsCommand::List { json } => report(session.ask(&Request::Contracts), json, print_contracts),
+        ContractsCommand::Remove { contract } => session.record(Intent::RemoveContract { contract }),
+    }
+}
+
+pub(super) fn run_charges(session: &mut Session<'_>, command: ChargesCommand) -> ExitCode {
+    match command {
+        ChargesCommand::List { plate, garage, account, month, after, limit, json } => {
+            let plate = plate.map(|plate| plate.to_string());
+            let month = month.map(|month| month.to_string());
+            let asked = Asked { plate, garage, account, month, after, limit: limit as usize };
+            report(charges(session, asked), json, print_charges)
+        }
+        ChargesCommand::Void { charge, reason } => session.record(Intent::Void { charge, reason }),
+        ChargesCommand::Credit { charge, amount, reason } => {
+            session.record(Intent::Credit { charge, amount, reason })
+        }
+    }
+}
+
+pub(super) fn run_statements(session: &mut Session<'_>, command: StatementsCommand) -> ExitCode {
+    match command {
+        StatementsCommand::Show { whose, month, format, of } => {
+            let whose = match of {
+                None => vec![Whose::Account(whose.clone()), Whose::Plate(whose)],
+                Some(StatementOf::Account) => vec![Whose::Account(whose)],
+                Some(StatementOf::Plate) => vec![Whose::Plate(whose)],
+            };
+            done(show(session, &whose, month, format).map(|text| print(&text)))
+        }
+        StatementsCommand::Export { month, out, formats, json } => {
+            let all = StatementFormat::value_variants();
+            let formats = if formats.is_empty() { all } else { &formats };
+            report(export(session, month, &out, formats), json, print_said)
+        }
+    }
+}
+
+pub(super) fn run_journal(session: &mut Session<'_>, command: JournalCommand) -> ExitCode {
+    let JournalCommand::Export { month, out } = command;
+    done(export_journal(session, month, out.as_deref()))
+}
+
+pub(super) fn show_tariffs(session: &mut Session<'_>) -> ExitCode {
+    report(session.ask(&Request::Books(Question::Tariffs)), false, print_tariffs)
 }
 
 fn done(outcome: Result<(), NotDone>) -> ExitCode {
@@ -63,12 +96,6 @@ fn done(outcome: Result<(), NotDone>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn say(text: &str) {
-    let mut stdout = std::io::stdout();
-    // Whoever reads may have seen enough.
-    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 
 fn read_file(path: &Path) -> Result<String, NotDone> {
@@ -99,7 +126,7 @@ fn import(session: &mut Session<'_>, put: Put, dry_run: bool, as_json: bool) -> 
     let shown = session.ask(&Request::Put { put: put.clone(), dry_run: true })?;
     let nothing_to_do = shown["changes"].as_array().is_none_or(Vec::is_empty);
     if !as_json {
-        say(&changes(&shown));
+        print(&changes(&shown));
     }
     let result = match dry_run || nothing_to_do {
         true => shown,
@@ -108,14 +135,14 @@ fn import(session: &mut Session<'_>, put: Put, dry_run: bool, as_json: bool) -> 
             let differs = |field: &str| recorded[field] != shown[field];
             if !as_json && (differs("changes") || differs("changes_total")) {
                 let recorded = changes(&recorded);
-                say(&format!(
+                print(&format!(
                     "Somebody else changed the registry meanwhile. What was recorded is this:\n{recorded}"
                 ));
             }
             recorded
         }
     };
-    say(&if as_json { format!("{result}\n") } else { print_said(&result) });
+    print(&if as_json { format!("{result}\n") } else { print_said(&result) });
     Ok(())
 }
 
@@ -268,7 +295,12 @@ fn statements(
     }
 }
 
-fn show(session: &mut Session<'_>, whose: &[Whose], month: Month, format: Format) -> Result<String, NotDone> {
+fn show(
+    session: &mut Session<'_>,
+    whose: &[Whose],
+    month: Month,
+    format: StatementFormat,
+) -> Result<String, NotDone> {
     for whose in whose {
         let mut shown = None;
         statements(session, month, whose, |statement| {
@@ -288,7 +320,7 @@ fn show(session: &mut Session<'_>, whose: &[Whose], month: Month, format: Format
     )))
 }
 
-fn export(session: &mut Session<'_>, month: Month, out: &Path, formats: &[Format]) -> Outcome {
+fn export(session: &mut Session<'_>, month: Month, out: &Path, formats: &[StatementFormat]) -> Outcome {
     let mut directory = Directory::begin(out, month, formats).map_err(|error| error.to_string())?;
     let mut nameless = false;
     statements(session, month, &Whose::All, |statement| {
@@ -349,11 +381,11 @@ fn export_journal(
     }
     let csv = journal::to_csv(&postings);
     match out {
-        None => say(&csv),
+        None => print(&csv),
         Some(path) => {
             write_new(path, &csv).map_err(|error| error.to_string())?;
             let of = month.map_or_else(|| format!("{} months", months.len()), |month| month.to_string());
-            say(&format!("{} postings for {of} in {}\n", postings.len(), path.display()));
+            print(&format!("{} postings for {of} in {}\n", postings.len(), path.display()));
         }
     }
     Ok(())

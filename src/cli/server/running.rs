@@ -1,54 +1,96 @@
-//! `server garages …`, `server quarantine …`, `server backup …`: one command, then the end.
+//! Runs one command of `server`, and prints its answer.
 
-use super::{ServerTask, books, tariffs};
+use super::flags::{GaragesCommand, QuarantineCommand, ServerCommand, StaysCommand, TariffsCommand};
+use super::{books, tariffs};
+use crate::cli::print;
 use crate::config::ServerConfig;
 use crate::daemon;
 use crate::daemon::admin::{self, Caller, DaemonOrDirectory, NotDone, Outcome};
-use crate::server::commands::{Offline, Request};
+use crate::parking::Moment;
+use crate::server::commands::{Intent, Offline, Request};
 use crate::server::{backup, compact, verify};
 use serde_json::{Value, json};
-use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// Does the task in the running server or in its directory; says on stdout what was done, on stderr why not.
-pub(super) fn run(config: &ServerConfig, task: &ServerTask) -> ExitCode {
-    let (request, json) = match task {
-        ServerTask::Serve => unreachable!("a daemon is no command"),
-        ServerTask::Backup { to, json } => {
-            return report(backup::run(&config.data_dir, to).map_err(NotDone::Refused), *json, print_said);
+/// Does what the command says, in the running server or in its directory. The answer goes to stdout, the reason of a failure to
+/// stderr.
+pub(super) fn run(config: &ServerConfig, command: ServerCommand) -> ExitCode {
+    let mut session = Session::of(config);
+    match command {
+        ServerCommand::Garages(command) => run_garages(&mut session, command),
+        ServerCommand::Quarantine(command) => run_quarantine(&mut session, command),
+        ServerCommand::Stays(command) => run_stays(&mut session, command),
+        ServerCommand::Tariffs(TariffsCommand::Check { file }) => tariffs::tell(&config.tariffs, &file),
+        ServerCommand::Tariffs(TariffsCommand::Price { garage, entry, exit, json }) => {
+            tariffs::price(&config.tariffs, garage.as_str(), entry, exit, json)
         }
-        ServerTask::CheckTariffs { file } => return tariffs::tell(&config.tariffs, file),
-        ServerTask::PriceStay { garage, entry, exit, json } => {
-            return tariffs::price(&config.tariffs, garage.as_str(), *entry, *exit, *json);
+        ServerCommand::Tariffs(TariffsCommand::Apply) => {
+            report(session.ask(&Request::ApplyTariffs), false, print_said)
         }
-        ServerTask::Verify { json } => return run_verify(&config.data_dir, *json),
-        ServerTask::Refold => return run_refold(&config.data_dir),
-        ServerTask::ListGarages { json } => (Request::Garages, *json),
-        ServerTask::ListQuarantine { after, limit, json } => {
-            (Request::Quarantine { after: *after, limit: *limit }, *json)
+        ServerCommand::Tariffs(TariffsCommand::Show) => books::show_tariffs(&mut session),
+        ServerCommand::Plates(command) => books::run_plates(&mut session, command),
+        ServerCommand::Contracts(command) => books::run_contracts(&mut session, command),
+        ServerCommand::Charges(command) => books::run_charges(&mut session, command),
+        ServerCommand::Statements(command) => books::run_statements(&mut session, command),
+        ServerCommand::Journal(command) => books::run_journal(&mut session, command),
+        ServerCommand::Forget { plate } => session.record(Intent::Forget { plate: plate.to_string() }),
+        ServerCommand::Compact { to } => {
+            let done = compact::run(&config.data_dir, &to).map_err(NotDone::Refused);
+            report(done.map(|said| json!({ "said": said })), false, print_said)
         }
-        ServerTask::Books(task) => return books::run(config, task),
-        ServerTask::ReviewStays { json } => (Request::Review, *json),
-        ServerTask::Compact { to } => {
-            let done = compact::run(&config.data_dir, to).map_err(NotDone::Refused);
-            return report(done.map(|said| json!({ "said": said })), false, print_said);
+        ServerCommand::Verify { json } => run_verify(&config.data_dir, json),
+        ServerCommand::RebuildViews => rebuild_views(&config.data_dir),
+        ServerCommand::Backup { to, json } => {
+            report(backup::run(&config.data_dir, &to).map_err(NotDone::Refused), json, print_said)
         }
-        ServerTask::Command(intent) => (Request::Command(intent.clone()), false),
-    };
-    report(
-        Session::of(config).ask(&request),
-        json,
-        match request {
-            Request::Garages => print_garages,
-            Request::Quarantine { .. } => print_quarantine,
-            Request::Review => print_review,
-            _ => print_said,
-        },
-    )
+    }
 }
 
-/// Several requests: to the running server, or to its directory, which is held from the first request on.
+fn run_garages(session: &mut Session<'_>, command: GaragesCommand) -> ExitCode {
+    session.record(match command {
+        GaragesCommand::List { json } => return report(session.ask(&Request::Garages), json, print_garages),
+        GaragesCommand::Rename { old, new } => Intent::Rename { garage: old, to: new },
+        GaragesCommand::Decommission { name, undo } => Intent::Decommission { garage: name, undo },
+        GaragesCommand::Adopt { name } => Intent::Adopt { garage: name },
+        GaragesCommand::Capacity { name, spaces, as_told: _ } => Intent::Capacity { garage: name, spaces },
+    })
+}
+
+fn run_quarantine(session: &mut Session<'_>, command: QuarantineCommand) -> ExitCode {
+    session.record(match command {
+        QuarantineCommand::List { after, limit, json } => {
+            let request = Request::Quarantine { after, limit: limit as usize };
+            return report(session.ask(&request), json, print_quarantine);
+        }
+        QuarantineCommand::Release { place } => Intent::Release { place },
+        QuarantineCommand::Discard { place, reason } => Intent::Discard { place, reason },
+    })
+}
+
+fn run_stays(session: &mut Session<'_>, command: StaysCommand) -> ExitCode {
+    session.record(match command {
+        StaysCommand::Review { json } => return report(session.ask(&Request::Review), json, print_review),
+        StaysCommand::Join { entry, exit, reason } => Intent::JoinStay { entry, exit, reason },
+        StaysCommand::Close { entry, left, reason } => {
+            let (left_at_ms, offset_minutes) = stored(left);
+            Intent::CloseStay { entry, left_at_ms, offset_minutes, reason }
+        }
+        StaysCommand::Split { entry, left, entered, reason } => {
+            let ((left_at_ms, offset_minutes), (entered_at_ms, _)) = (stored(left), stored(entered));
+            Intent::SplitStay { entry, left_at_ms, entered_at_ms, offset_minutes, reason }
+        }
+        StaysCommand::Bill { charge, reason } => Intent::BillStay { charge, reason },
+    })
+}
+
+/// A moment as the ledger stores it: milliseconds since 1970, and the offset in minutes.
+fn stored(moment: Moment) -> (i64, i16) {
+    let minutes = moment.offset.seconds() / 60;
+    (moment.timestamp.as_millisecond(), i16::try_from(minutes).expect("an offset is below 26 hours"))
+}
+
+/// Sends requests to the running server, or answers them in its directory, which is held from the first request on.
 pub(super) struct Session<'a> {
     config: &'a ServerConfig,
     offline: Option<Offline>,
@@ -57,6 +99,11 @@ pub(super) struct Session<'a> {
 impl Session<'_> {
     pub(super) fn of(config: &ServerConfig) -> Session<'_> {
         Session { config, offline: None }
+    }
+
+    /// Records an operator's decision, and says where.
+    pub(super) fn record(&mut self, intent: Intent) -> ExitCode {
+        report(self.ask(&Request::Command(intent)), false, print_said)
     }
 
     pub(super) fn ask(&mut self, request: &Request) -> Outcome {
@@ -87,29 +134,25 @@ fn run_verify(data_dir: &Path, json: bool) -> ExitCode {
         }
     };
     let shown = if json { &answer["report"] } else { &answer["text"] };
-    let _ = writeln!(std::io::stdout(), "{}", text(shown));
+    print(&format!("{}\n", text(shown)));
     if answer["clean"] == true { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn run_refold(data_dir: &Path) -> ExitCode {
+fn rebuild_views(data_dir: &Path) -> ExitCode {
     match verify::refold(data_dir) {
         Ok(()) => {
-            let _ = writeln!(
-                std::io::stdout(),
-                "the views are dropped; the next start folds them anew from the ledger"
-            );
+            print("the views are dropped; the next start rebuilds them from the ledger\n");
             ExitCode::SUCCESS
         }
         Err(error) => daemon::exit_for(&error),
     }
 }
 
-pub(super) fn report(outcome: Outcome, json: bool, print: fn(&Value) -> String) -> ExitCode {
+/// Prints an answer as JSON or in words, or the reason why there is none.
+pub(super) fn report(outcome: Outcome, json: bool, in_words: fn(&Value) -> String) -> ExitCode {
     match outcome {
         Ok(answer) => {
-            let text = if json { format!("{answer}\n") } else { print(&answer) };
-            // Whoever reads may have seen enough.
-            let _ = std::io::stdout().write_all(text.as_bytes());
+            print(&if json { format!("{answer}\n") } else { in_words(&answer) });
             ExitCode::SUCCESS
         }
         Err(reason) => {

@@ -1,9 +1,9 @@
 //! `server tariffs …`: what a configuration's tariffs are, and what a stay costs by them. Needs no server and no directory.
 
 use super::running::table;
+use crate::cli::print;
 use crate::parking::tariff::{Money, Priced, Tariff, TariffSet};
 use jiff::Timestamp;
-use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -27,7 +27,8 @@ pub fn tell(set: &TariffSet, file: &Path) -> ExitCode {
             "note: the tariff {name:?} of {from} names holiday and has no calendar, so that no day is one\n"
         ));
     }
-    say(&text)
+    print(&text);
+    ExitCode::SUCCESS
 }
 
 fn row(tariff: &Tariff) -> [String; 5] {
@@ -45,13 +46,15 @@ pub fn price(set: &TariffSet, garage: &str, entry: Timestamp, exit: Timestamp, j
     };
     let priced = tariff.price(entry, exit);
     if !json {
-        return say(&told(&priced));
+        print(&told(&priced));
+        return ExitCode::SUCCESS;
     }
     match serde_json::to_value(priced.shown()) {
         Ok(mut shown) => {
             shown["garage"] = garage.into();
             (shown["entry"], shown["exit"]) = (priced.local(entry).into(), priced.local(exit).into());
-            say(&format!("{shown}\n"))
+            print(&format!("{shown}\n"));
+            ExitCode::SUCCESS
         }
         Err(error) => {
             eprintln!("error: {error}");
@@ -80,10 +83,4 @@ fn told(priced: &Priced) -> String {
     text.push_str(&table(std::iter::once(head).chain(lines).collect()));
     text.push_str(&format!("{} in all\n", Money { amount: priced.amount, currency: priced.currency }));
     text
-}
-
-fn say(text: &str) -> ExitCode {
-    // Whoever reads may have seen enough.
-    let _ = std::io::stdout().write_all(text.as_bytes());
-    ExitCode::SUCCESS
 }
