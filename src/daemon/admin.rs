@@ -1,7 +1,7 @@
 //! Commands to a running daemon, over `DATA_DIR/admin.sock`.
 //!
 //! **Promise.** Only the daemon's own user (and root) can give commands. A command that was answered with "ok" is done; one
-//! that was never taken has changed nothing; and a client is told which of the two it is, or that nobody knows.
+//! that was never taken has changed nothing; and a client learns which of the two holds, or that nobody knows.
 //! **Kept by.** The socket has mode 0600 before it listens. The daemon says `accepted` before it begins with a command, and
 //! what it has written to a Unix socket reaches the client even when the daemon dies a moment later: a client that
 //! never read it knows that nothing began.
@@ -49,14 +49,14 @@ const ANSWER_MAX: u64 = 64 * 1024 * 1024;
 const CLIENTS_MAX: usize = 16;
 /// How long a client may take for its request, and for taking a line of the answer.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(10);
-/// How often a daemon that is busy with a command says so.
+/// How often a daemon that works on a command sends a sign of life.
 const WORKING_EVERY: Duration = Duration::from_secs(5);
 /// How long a daemon may say nothing. Above what a slow disk takes.
 const DAEMON_PATIENCE: Duration = Duration::from_secs(60);
 /// How long [`reach`] waits for a daemon that starts or stops. Above what a clean stop may take.
 const SETTLES_WITHIN: Duration = Duration::from_secs(6);
 
-/// Who gives a command, as the kernel tells it.
+/// The user who gives a command, as the kernel reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller(String);
 
@@ -90,18 +90,18 @@ pub struct Call<R> {
     pub progress: CommandProgress,
 }
 
-/// Tells a waiting client how far its command is.
+/// Reports the progress of a command to the client that waits for it.
 #[derive(Debug, Clone)]
 pub struct CommandProgress(mpsc::Sender<Value>);
 
 impl CommandProgress {
-    /// Sends one line, or drops it when the client does not keep up. `false`: the client has gone.
+    /// Sends one line, or drops it when the client does not keep up. Returns false when the client has disconnected.
     pub fn tell(&self, progress: Value) -> bool {
         !matches!(self.0.try_send(progress), Err(mpsc::error::TrySendError::Closed(_)))
     }
 }
 
-/// What a command came to: the content of `ok`, or why there is none.
+/// The outcome of a command: the content of `ok`, or the reason of a failure.
 pub type Outcome = Result<Value, NotDone>;
 
 /// Why a command was not done.
@@ -110,7 +110,7 @@ pub enum NotDone {
     /// In words: what happened, what it means for the data, what to do.
     #[error("{0}")]
     Refused(String),
-    /// The daemon stops and has not begun with it: it can be given again at once.
+    /// The daemon stops and has not begun with the command, so it can be given again at once.
     #[error("the daemon is stopping. Nothing was changed. Give the command again")]
     Stopping,
 }
@@ -121,10 +121,10 @@ impl From<String> for NotDone {
     }
 }
 
-/// A daemon's ear for commands. Dropping it removes the socket.
+/// The socket on which a daemon listens for commands. Dropping it removes the socket.
 #[derive(Debug)]
 pub struct AdminSocket {
-    /// Goes before the listener does, so that a client finds either a daemon or none.
+    /// Dropped before the listener, so that a client finds either a daemon or no socket.
     name: Removed,
     listener: UnixListener,
     client_patience: Duration,
@@ -154,7 +154,7 @@ impl AdminSocket {
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
         let own_user_only = Mode::RUSR | Mode::WUSR;
         // Linux gives the name the rights of the socket. Elsewhere it has wider ones until the next call, while it does not
-        // listen: whoever tries is refused.
+        // listen: a client that tries is refused.
         rustix::fs::fchmod(&socket, own_user_only)?;
         rustix::net::bind(&socket, &SocketAddrUnix::new(&short)?)?;
         let name = Removed(path);
@@ -274,7 +274,7 @@ impl AdminClient {
         .await
     }
 
-    /// The request's line; the inner error is to be told to the client.
+    /// Reads the line of the request; the inner error is an answer to the client.
     async fn request(&mut self) -> io::Result<Result<Vec<u8>, String>> {
         let mut line = Vec::new();
         let mut limited = tokio::io::BufReader::new((&mut self.stream).take(REQUEST_MAX + 1));
@@ -314,7 +314,7 @@ async fn understand<R: DeserializeOwned + Send + 'static>(line: Vec<u8>) -> Resu
 /// Why a command has no answer, or a bad one.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
-    /// The daemon's own words.
+    /// The daemon refused the command, with this reason.
     #[error("{0}")]
     Refused(String),
     #[error(
@@ -339,12 +339,12 @@ pub enum AskError {
     Directory(#[from] DirectoryError),
 }
 
-/// How a command can be done.
+/// Who does a command.
 #[derive(Debug)]
 pub enum DaemonOrDirectory {
-    /// The running daemon did it, and says this.
+    /// The answer of the running daemon, which did the command.
     Daemon(Value),
-    /// No daemon runs: the directory is ours, to do it ourselves.
+    /// No daemon runs. This process holds the directory now and can do the command itself.
     Directory(DataDir),
 }
 

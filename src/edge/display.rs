@@ -1,5 +1,5 @@
-//! What the garage shows: the board as the server told it last, with its age, and the garage's own count with what is not
-//! delivered yet.
+//! What the garage shows: the last board from the server with its age, and the garage's own count, which includes the events
+//! that are not delivered yet.
 //!
 //! **Promise.** The own count is that of the server's ledger after every event that this edge confirmed, as long as it
 //! knows where the server's count stands.
@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-/// How many runs of events are told apart. Beyond it neighbours are joined, and the own count is taken from the server
-/// a little later.
+/// Maximum number of runs of events. Beyond it neighbours are joined, and the own count is taken from the server a little
+/// later.
 const RUNS_MAX: usize = 4096;
 
 /// The form of what is written to disk: this version, a digest of the rest, and [`Saved`] as postcard.
@@ -56,11 +56,12 @@ pub struct Display {
     board: GatheredBoard,
     /// When the whole board that is shown came, or was known to be right still.
     received_at: Option<(Instant, i64)>,
-    /// Our count after our event `base.1`, as the server told it; the count is unknown when it never did.
+    /// Our count after our event `base.1`, from the server; `None` when the server never gave one.
     base: (Option<i64>, EventPlace),
     /// Our events after `base.1`, in order.
     runs: VecDeque<EventRun>,
-    /// Up to where each epoch was counted from disk. What was appended up to there is told again when its producer is answered.
+    /// Up to where each epoch was counted from disk. [`Display::appended`] is called for these events too, when their producers are
+    /// answered.
     found: BTreeMap<[u8; 16], u64>,
     /// Epochs whose events were moved: they were found under another one.
     moved: BTreeSet<[u8; 16]>,
@@ -69,7 +70,7 @@ pub struct Display {
     /// Events up to here wait on the disk and are in no run: the own count is not known before they are counted, or the
     /// server has counted them.
     uncounted_through: Option<EventPlace>,
-    /// What the server said of us last.
+    /// The last line of this garage from the server.
     own_line: Option<BoardLine>,
 }
 
@@ -106,18 +107,18 @@ impl Display {
         self.uncounted_through.is_some()
     }
 
-    /// Another one is made from what is on disk from now on; see [`Display::take_over`].
+    /// From now on a replacement is made from the events on disk; see [`Display::take_over`].
     pub fn will_be_replaced(&mut self) {
         self.since = Some(Vec::new());
     }
 
-    /// Nothing takes its place after all.
+    /// This display is not replaced after all.
     pub fn stays(&mut self) {
         self.since = None;
     }
 
-    /// Takes the place of `former`, which was told that it will be replaced before this one was begun: what was appended since
-    /// counts here, unless it was found already. `moved` is an epoch whose events have another one now.
+    /// Replaces `former`, on which [`Display::will_be_replaced`] was called before this one was begun: events appended since then
+    /// count here, unless they were found on disk already. `moved` is an epoch whose events have another one now.
     pub fn take_over(&mut self, former: &Display, moved: Option<Epoch>) {
         self.moved.clone_from(&former.moved);
         self.moved.extend(moved.map(Epoch::to_bytes));
@@ -169,7 +170,7 @@ impl Display {
         }
     }
 
-    /// So many events up to `last` were confirmed, with this effect together.
+    /// This number of events up to `last` were confirmed; `effect` is that of all of them.
     pub fn appended(&mut self, epoch: Epoch, last: u64, events: u64, effect: CountEffect) {
         if let Some(since) = &mut self.since {
             since.push((epoch, last, events, effect));
@@ -185,7 +186,7 @@ impl Display {
         if last <= self.base.1 || events == 0 {
             return;
         }
-        // Two appends may be told in the wrong order.
+        // Two appends may be reported in the wrong order.
         let place = self.runs.partition_point(|run| run.last < last);
         self.runs.insert(place, EventRun { last, events, effect });
         if self.runs.len() > RUNS_MAX {
@@ -250,7 +251,7 @@ impl Display {
         if self.uncounted_through.is_some_and(|uncounted| uncounted <= through) {
             self.uncounted_through = None;
         }
-        // The former base stays good when the server stands within a run, or behind it.
+        // The earlier base stays valid when the server stands within a run, or behind it.
         let next = self.runs.iter().find(|run| run.last > through);
         let at_a_boundary = next.is_none_or(|run| {
             run.last.epoch != through.epoch || run.last.sequence - run.events == through.sequence
@@ -276,7 +277,7 @@ impl Display {
         self.board.whole()
     }
 
-    /// How long ago the server said what the board shows, and when that was.
+    /// The age of the shown board, and when it came.
     pub fn age(&self, now: Instant) -> Option<(Duration, i64)> {
         self.received_at.map(|(at, at_ms)| (now.saturating_duration_since(at), at_ms))
     }
@@ -291,7 +292,7 @@ impl Display {
         [&[SAVED_VERSION], &Digest::of(&body).as_bytes()[..], &body].concat()
     }
 
-    /// Whether every event up to the newest run is in one: an append that is on disk and not told yet would be missing.
+    /// Whether every event up to the newest run is in a run: an append that is on disk and not reported yet would be missing.
     fn is_complete(&self) -> bool {
         let mut at = self.base.1;
         self.runs.iter().all(|run| {

@@ -47,10 +47,10 @@ const LOG_BOARD_LINES: usize = 30;
 const COUNTED_AT_ONCE: u64 = 100_000;
 /// How many bytes of pages are in memory while they are counted.
 const COUNTED_BYTES: usize = 128 * 1024;
-/// Where producers post when nothing else was said: the first free port from here.
+/// The default HTTP address is the first free port from here.
 const HTTP_FROM: ([u8; 4], u16) = ([127, 0, 0, 1], 5581);
 
-/// Takes and delivers events until the process is told to stop.
+/// Takes and delivers events until the process is asked to stop.
 pub fn run(config: EdgeConfig) -> ExitCode {
     telemetry::init(config.log_format);
     daemon::run(Edge::open(config))
@@ -231,7 +231,7 @@ impl BoardLog {
         let more = changed.len().saturating_sub(LOG_BOARD_LINES);
         let shown = changed[..changed.len() - more].join(", ");
         if changed.is_empty() {
-            tracing::info!(garage = own_name, own_occupied = own, "this garage's own count changed");
+            tracing::info!(garage = own_name, own_occupied = own, "own count changed");
         } else {
             tracing::info!(garage = own_name, own_occupied = own, more, "the board changed: {shown}");
         }
@@ -239,7 +239,7 @@ impl BoardLog {
     }
 }
 
-/// A board is a convenience: not being able to keep it is no reason to stop.
+/// Saves the board for the next start. The board is a convenience, so a failure is only logged.
 fn save_board(dir: &DataDir, shared: &EdgeShared, saved: &mut Vec<u8>) {
     let bytes = {
         let display = shared.display();
@@ -292,15 +292,15 @@ fn open_outbox(dir: &Path, config: &EdgeConfig) -> Result<OpenedOutbox, DaemonEr
     Ok(OpenedOutbox { outbox, display, to_be_counted: None })
 }
 
-/// An outbox, and what the garage shows.
+/// An opened outbox with the display made from it.
 struct OpenedOutbox {
     outbox: Outbox,
     display: Display,
-    /// The display of the process before, when what waits is to be counted beside everything else.
+    /// What the earlier process saved of its display, when the waiting events are counted in the background.
     to_be_counted: Option<Vec<u8>>,
 }
 
-/// Refuses the directory of another garage.
+/// Refuses the data directory of another garage.
 fn check_garage(store: &Store, garage: &SiteName) -> Result<(), DaemonError> {
     const NAME: &[u8] = b"g";
     match store.get(NAME)? {

@@ -27,7 +27,7 @@ pub async fn simulate_until_stopped(
     tokio::select! {
         () = stop.cancelled() => {}
         () = simulate(&shared, cars_per_hour) => {
-            tracing::info!("no more cars come");
+            tracing::info!("the simulation has ended: no more cars come");
             stop.cancelled().await; // that is no reason to end
         }
     }

@@ -56,7 +56,7 @@ impl BodyMemory {
     }
 }
 
-/// No room, whoever gives way.
+/// There is no room, even if every other incomplete body gives way.
 #[derive(Debug)]
 struct NoRoom;
 
@@ -170,7 +170,7 @@ impl Share {
         }
     }
 
-    /// Takes more; others that are incomplete may have to give way for it.
+    /// Reserves memory for a body of this size. Other incomplete bodies may have to give way for it.
     fn grow_to(&mut self, bytes: usize) -> Result<(), NoRoom> {
         let mut held = self.bodies.held();
         if self.state == BodyState::Incomplete && !held.incomplete.contains_key(&self.id) {
@@ -191,7 +191,7 @@ impl Share {
         Ok(())
     }
 
-    /// It does not give way from here on.
+    /// Marks the body as complete: from here on it does not give way.
     fn complete(&mut self) -> Result<(), NoRoom> {
         if self.state == BodyState::Incomplete {
             self.bodies.held().incomplete.remove(&self.id).ok_or(NoRoom)?;

@@ -1,4 +1,4 @@
-//! One HTTP connection: where it stands, how long it may stay there, and what is said when it has to end.
+//! One HTTP connection: its stage, how long a stage may last, and the last answer when the connection has to end.
 //!
 //! | stage | becomes | when | may last |
 //! | --- | --- | --- | --- |
@@ -66,7 +66,7 @@ pub(super) enum ConnectionStage {
     Answering,
 }
 
-/// What is known of the exchange that is going on.
+/// How far the present request is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ExchangeState {
     /// The handler has not been called, so hyper has nothing of ours to write.
@@ -77,20 +77,20 @@ enum ExchangeState {
     Taken,
 }
 
-/// Where a connection stands. Decides nothing but time limits, and reads no clock.
+/// The state of a connection. It decides time limits only, and reads no clock.
 #[derive(Debug)]
 pub(super) struct ConnectionProgress {
     stage: ConnectionStage,
     /// When the stage began; of a first request, when the connection was accepted.
     since: Instant,
     exchange: ExchangeState,
-    /// It was given an answer.
+    /// At least one request was answered.
     served: bool,
     /// Since when the client has not read what is written.
     stalled_since: Option<Instant>,
     /// What the answer takes that is being written.
     answer_bytes: u64,
-    /// The client sends no more.
+    /// The client has closed its sending direction.
     eof: bool,
     /// The status of an answer that hyper made up itself; see [`WatchedStream::poll_write`].
     hypers_own: Option<u16>,
@@ -198,7 +198,7 @@ impl ConnectionProgress {
         }
     }
 
-    /// Where it stands in the line of those that give way; `None` when it does not.
+    /// The rank among the connections that can be closed for another; `None` when this one cannot.
     pub fn standing(&self, now: Instant) -> Option<(Standing, Instant)> {
         /// A busy client may not read for a moment.
         const STALLED: Duration = Duration::from_secs(5);
@@ -216,7 +216,7 @@ impl ConnectionProgress {
         }
     }
 
-    /// What the client is told when the connection ends because its time is up.
+    /// The last answer when the connection ends because its time is up.
     pub fn timed_out(&self, limits: &TimeLimits) -> LastWords {
         match self.stage {
             ConnectionStage::Waiting if self.served => LastWords::None,
@@ -231,7 +231,7 @@ impl ConnectionProgress {
         }
     }
 
-    /// What the client is told when the connection ends before its request was complete, through no fault of its own.
+    /// The last answer when the connection ends before its request was complete, through no fault of the client.
     pub fn cut_off(&self, why: &str) -> LastWords {
         match self.stage {
             ConnectionStage::Waiting => LastWords::None,
@@ -244,7 +244,7 @@ impl ConnectionProgress {
         }
     }
 
-    /// What the client is told when hyper has ended the connection.
+    /// The last answer when hyper has ended the connection.
     pub fn ended(&self, error: Option<&hyper::Error>) -> LastWords {
         let Some(error) = error.filter(|_| self.exchange == ExchangeState::None) else {
             return LastWords::None;

@@ -1,6 +1,6 @@
-//! How many connections there may be, and which of them gives way to a new one.
+//! Limits on the number of connections, and which connection is closed for a new one.
 //!
-//! **Promise.** Whoever holds connections without using them cannot keep others out: a new connection is taken as long as any
+//! **Promise.** A client that holds connections without using them cannot keep others out: a new connection is taken as long as any
 //! other waits for a request, has sent only a part of one, or does not read its answer.
 //! **Kept by.** A limit for all and one for each address. At a limit the connection that is of least use gives way: first those
 //! that never sent a whole request, then idle ones, then later requests that are not complete, then clients that do not read; of
@@ -49,7 +49,7 @@ pub(super) enum Standing {
     NotReading,
 }
 
-/// Who counts as one client.
+/// The address that counts as one client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum ClientAddress {
     Loopback(IpAddr),
@@ -156,7 +156,7 @@ impl Connections {
         self.table.lock().expect("no thread panics while it holds the connections")
     }
 
-    /// A place for a connection from `address`, if need be that of another.
+    /// Gives a connection from `address` a slot, if need be that of another connection.
     pub fn admit(self: &Arc<Self>, address: IpAddr, now: Instant) -> Result<ConnectionSlot, TooMany> {
         let client = ClientAddress::from(address);
         let mut table = self.table();

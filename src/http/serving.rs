@@ -146,7 +146,7 @@ fn is_of_client(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-/// Tells a client that there is no place for it. It costs no task, so it is said only if it can be at once.
+/// Answers a client for which there is no slot. This costs no task, so the answer is sent only if that is possible at once.
 fn refuse(stream: &TcpStream, peer: SocketAddr) {
     tracing::debug!(%peer, "refused: all connections are being answered");
     let detail = "as many connections as this daemon can hold are being answered. Nothing was stored; send it again in a moment";

@@ -30,7 +30,7 @@ impl BoardLine {
         (self.as_of_ms.is_some() || self.through.is_some()).then_some(self.occupied)
     }
 
-    /// How many spaces there are; unknown until somebody told.
+    /// How many spaces there are; unknown until an edge or an operator has said it.
     pub fn known_capacity(&self) -> Option<u32> {
         (self.capacity > 0).then_some(self.capacity)
     }
@@ -38,8 +38,8 @@ impl BoardLine {
 
 /// What a board shows: a state of one ledger at one position, as one run of the server knew it.
 ///
-/// A ledger that was restored from a backup comes to the same positions again, with other events. So only what the same run
-/// has told is a version that changes can be told since.
+/// A ledger that was restored from a backup comes to the same positions again, with other events. So changes are given only since a
+/// version of the same run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BoardVersion {
     pub ledger: [u8; 16],

@@ -8,13 +8,13 @@ use serde::Serialize;
 use std::borrow::Cow;
 use std::fmt;
 
-/// A car entered or left, or a person at the garage said something about it.
+/// A car entered or left, or a person at the garage corrected the record.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
     pub kind: EventKind,
     /// When it happened, as its source says: evidence, not truth.
     pub at: Moment,
-    /// What the source said of itself.
+    /// Details that the source gave about itself.
     pub seen: Sighting,
 }
 

@@ -43,7 +43,7 @@ impl Amount {
         }
     }
 
-    /// So many times this amount; the greatest amount there is when that is more.
+    /// This amount `count` times, or the greatest amount there is when that is more.
     pub fn saturating_times(self, count: u64) -> Amount {
         Amount(self.0.saturating_mul(i64::try_from(count).unwrap_or(i64::MAX)))
     }

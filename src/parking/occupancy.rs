@@ -50,7 +50,7 @@ impl CountEffect {
         CountEffect { absolute: self.absolute, change: self.change.saturating_add(later.change) }
     }
 
-    /// The count after the run; `None` when it depends on an unknown one. A peer told the count before, which may be any number.
+    /// The count after the run; `None` when it depends on an unknown count. `before` comes from a peer and may be any number.
     pub fn on(self, before: Option<i64>) -> Option<i64> {
         if self.absolute {
             return Some(self.change);

@@ -14,7 +14,7 @@ use super::plate::Plate;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
-/// Which way a car went.
+/// The direction in which a car passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     In,
@@ -24,10 +24,10 @@ pub enum Way {
 /// What became of a car that entered. `P` is what the caller keeps of an event; it orders them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum End<P> {
-    /// It is inside.
+    /// The car is inside.
     Inside,
     Left(P),
-    /// It entered again, so it had left; when, nobody saw.
+    /// The car entered again, so it had left; nobody saw when.
     Unseen,
 }
 
@@ -133,17 +133,17 @@ impl<N> Default for Inside<N> {
 }
 
 impl<N> Inside<N> {
-    /// A car entered. The answer is the note of its former entry when it was inside: that exit nobody saw.
+    /// A car entered. Returns the note of its earlier entry when it was inside: nobody saw that exit.
     pub fn enter(&mut self, plate: &Plate, entry: N) -> Option<N> {
         self.by_plate.insert(plate.clone(), entry)
     }
 
-    /// A car left. The answer is the note of the entry that this exit closes; `None`: it is unmatched.
+    /// A car left. Returns the note of the entry that this exit closes; `None`: the exit is unmatched.
     pub fn leave(&mut self, plate: &Plate) -> Option<N> {
         self.by_plate.remove(plate)
     }
 
-    /// Takes out the cars whose notes are so.
+    /// Removes the cars whose notes satisfy `is`, and returns them.
     pub fn take_all(&mut self, is: impl Fn(&N) -> bool) -> Vec<(Plate, N)> {
         let taken: Vec<_> = self.by_plate.extract_if(|_, note| is(note)).collect();
         if !taken.is_empty() {

@@ -13,7 +13,7 @@
 //! * a batch holds at most [`BATCH_MAX`] writes: more makes sled keep memory for good;
 //! * an operation that does not return, and a failure that no operation met, end the process (`watchdog`);
 //! * room is kept for deleting and for opening ([`room`]);
-//! * a failed write or flush poisons the store: nothing is accepted until the process starts anew;
+//! * a failed write or flush poisons the store: nothing is accepted until the process starts again;
 //! * a flush fails once the store's files have no name on disk, or another store has it ([`presence`]);
 //! * panics of sled's open become errors; sizes are set on purpose; the format has a version.
 //!
@@ -70,7 +70,7 @@ pub type Entry = (Vec<u8>, Vec<u8>);
 /// Entries in ascending order of their keys.
 pub type Entries<'a> = Box<dyn Iterator<Item = io::Result<Entry>> + 'a>;
 
-/// What a store is for. A directory of one purpose is refused by the other.
+/// The program that a store belongs to. A store of one program is refused by another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     Edge,
@@ -343,7 +343,7 @@ impl Store {
         })
     }
 
-    /// Nothing more is written.
+    /// Refuses all writes from now on.
     fn poison(&self, error: &StoreError) {
         self.poisoned.get_or_init(|| format!("{error}.").into());
     }
@@ -358,7 +358,7 @@ impl Store {
         self.unreadable.send_replace(true);
     }
 
-    /// A part of the store that is damaged is told from a disk that fails: what stands elsewhere can be read.
+    /// Distinguishes a damaged part of the store, beside which everything else can be read, from a disk that fails.
     fn failed(&self, error: io::Error) -> StoreError {
         match error.kind() {
             io::ErrorKind::InvalidData => {

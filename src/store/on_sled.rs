@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 /// sled looks whether its cache is too large only when 64 accesses have gathered in one of 256 shards, and a walk counts one
 /// access for a whole leaf. Walking through 263 MB thus kept 16,384 leaves, 200 MB, whatever the cache's size. So a walk
-/// accesses what it reads once more for each so many bytes, which keeps at most 16 MB beyond the cache.
+/// accesses what it reads once more after a number of bytes, which keeps at most 16 MB beyond the cache.
 const BYTES_FOR_AN_ACCESS: usize = 1024;
 /// Fixed when a store is created. A value must stay below a quarter of it, and an event's commit
 /// writes only what it changed, so a large segment costs nothing.

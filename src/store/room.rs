@@ -1,7 +1,7 @@
 //! Room on the disk: what is left, what is kept free, and the ballast.
 //!
 //! **Promise.** A daemon that asks [`DiskRoom::check`] before it takes something new never fills the disk by itself: what is
-//! needed to deliver, to delete and to open anew stays free. When something else fills the disk to the last byte, the
+//! needed to deliver, to delete and to open again stays free. When something else fills the disk to the last byte, the
 //! next opening still finds room: it gives up the ballast.
 //! **Kept by.** The reserve: the smaller of 64 MB and 5 % of the filesystem, or what the operator set. And the ballast: a file of
 //! [`BALLAST_BYTES`] in the data directory, really written, laid when there is room and given up first.
@@ -30,13 +30,13 @@ const RESERVE_MOST: u64 = 64 << 20;
 const RESERVE_PART: u64 = 20;
 /// With less than this left, opening does not begin before the ballast is given up: sled writes a snapshot then, and we a note.
 const OPENING_NEEDS: u64 = 2 << 20;
-/// More than this is not written between two looks at the disk, and asking costs a system call once in so long.
+/// The age up to which a look at the disk is used again: little is written in this time, and a look costs a system call.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// What is written for a value, at most and for a while: it comes with the nodes of the tree that it changes.
 pub const WRITTEN_FOR_VALUES: u64 = 2;
 /// How often it is looked whether the ballast can be laid again.
 const LAY_AGAIN_EVERY: Duration = Duration::from_secs(1);
-/// So much more than needed must be there before the ballast is laid: two daemons on one disk do not take it from each other.
+/// Room that must be left beside the ballast before it is laid, so that two daemons on one disk do not take it from each other.
 const LAY_WITH: u64 = 1 << 20;
 /// sled begins to rewrite a segment when less than half of it is in use, and some are always on the way.
 const STORE_TO_VALUES: u64 = 3;
@@ -155,7 +155,7 @@ struct Look {
 }
 
 impl DiskRoom {
-    /// Whether the disk has so many bytes left.
+    /// Whether the disk has at least this many bytes left.
     pub(super) fn has_left(&self, bytes: u64) -> bool {
         self.look().left >= bytes
     }
@@ -238,7 +238,7 @@ impl DiskRoom {
         Look { left, total, store }
     }
 
-    /// Returns whether there was one.
+    /// Returns whether there was a ballast.
     fn give_up_ballast(&self) -> bool {
         if !self.0.has_ballast.swap(false, Ordering::Relaxed) {
             return false;
@@ -278,7 +278,7 @@ impl DiskRoom {
     }
 }
 
-/// Until the last user is gone.
+/// Lays the ballast whenever it is missing, until the last user of the room is gone.
 fn keep_ballast(room: &Weak<RoomState>) {
     while let Some(shared) = room.upgrade() {
         DiskRoom(shared).lay_ballast();
@@ -286,7 +286,7 @@ fn keep_ballast(room: &Weak<RoomState>) {
     }
 }
 
-/// What is to be kept free.
+/// The room that is kept free.
 #[derive(Debug, Clone, Copy)]
 struct KeptFree {
     reserve: u64,
@@ -294,7 +294,7 @@ struct KeptFree {
     ballast: u64,
 }
 
-/// There is not enough room.
+/// The disk has not enough room.
 #[derive(Debug, PartialEq, Eq)]
 struct Short {
     left: u64,
@@ -317,7 +317,7 @@ fn megabytes(bytes: u64) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
 }
 
-/// `values`: what the values of a store that deletes will take.
+/// `values`: the bytes that the values of a store that deletes will take.
 fn judge(look: Look, wanted: KeptFree, bytes: u64, values: Option<u64>) -> Result<(), Short> {
     let kept = wanted.reserve.saturating_add(wanted.ballast);
     if look.left.saturating_sub(bytes) >= kept {

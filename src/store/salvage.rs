@@ -284,7 +284,7 @@ pub fn request(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Whoever opened the store of a data directory has found all that was confirmed: what was kept of a torn end holds nothing more.
+/// The opening of the store found all that was confirmed, so what was kept of a torn end is removed.
 pub fn nothing_is_missing(dir: &Path) {
     // Left there it takes room, and is searched should the store be salvaged later: an old value is never taken for a newer one.
     let _ = fs::remove_file(dir.join(STORE).join(TORN_FILE));

@@ -7,7 +7,7 @@
 //! **Promise.** [`check`] only reads. It finds each message that sled would stumble over and that was not left by a crash.
 //! **Kept by.** A crash leaves a torn end: nothing behind it was synced. Damage shows where a message cannot be read that was synced
 //! for certain: a later segment says so, or the store was closed in order, and its end written down. A torn end may be damaged, too:
-//! it is kept ([`keep_torn`]) until whoever opens the store has found all that was confirmed.
+//! it is kept ([`keep_torn`]) until the opening of the store has found all that was confirmed.
 //! **Not promised.** That what the last snapshot covers is sound: sled does not replay it, and damage there shows when it is read.
 //! Nor that a torn end is kept on a disk that is nearly full: opening needs the room.
 //!

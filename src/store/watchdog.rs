@@ -6,7 +6,7 @@
 //! is fatal: a restart finds out what the disk holds.
 //!
 //! And a write of sled's own threads can fail while nobody writes, or while the one who waits for it is not woken. sled keeps that
-//! error, so it is looked for: who has not ended [`GRACE`] after it was seen is ended here.
+//! error, so the watchdog looks for it: a process that still runs [`GRACE`] after it was seen is ended here.
 //!
 //! **Time counts only while the process runs.** It is measured in looks of the watching thread, and not by a clock: a process that
 //! was stopped for an hour (SIGSTOP, the freezer of a container, a machine that slept) has not waited for its disk.

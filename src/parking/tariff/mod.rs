@@ -109,7 +109,7 @@ struct Cap {
 enum Span {
     /// Each occurrence by itself.
     Window(Window),
-    /// Each started so many hours from the entry.
+    /// Each started span of this many hours from the entry.
     Hours(u32),
     Stay,
 }
@@ -182,7 +182,7 @@ impl Tariff {
         self.bands.iter().map(|band| band.window).chain(of_caps)
     }
 
-    /// What the day so many days after 1970-01-01 is to this tariff.
+    /// The kind of the day with this number, counted from 1970-01-01, in this tariff.
     fn kind_of(&self, day: i64) -> DayKind {
         match &self.calendar {
             Some(calendar) if calendar.holds(day) && self.ready.names_holiday => DayKind::Holiday,

@@ -1,4 +1,4 @@
-//! What a stay costs, and why: small to store, and told unit by unit.
+//! What a stay costs and why: small to store, and shown unit by unit.
 
 use super::pricing::second_of;
 use super::{Amount, Currency, Money, Span, Tariff, VatRate, Window, time_zone};
@@ -33,7 +33,7 @@ pub struct Priced {
 pub enum Free {
     /// It did not last.
     NoTime,
-    /// It lasted at most so long.
+    /// It lasted at most this long.
     Grace { minutes: u32 },
 }
 
@@ -48,7 +48,7 @@ pub(super) enum Rule {
     /// An earlier unit paid the flat price.
     FlatPaid(Window),
     Cap(Span, Amount),
-    /// Units at several prices, told together: the breakdown has too many lines.
+    /// Units at several prices in one line, because the breakdown has too many lines.
     Rest,
 }
 
@@ -63,12 +63,12 @@ struct BreakdownRun {
     held: Option<u8>,
 }
 
-/// One line of a breakdown, told in full.
+/// One line of a breakdown with all that is shown of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BreakdownLine {
     /// The first unit's number in the stay, from 1.
     pub unit: u64,
-    /// How many consecutive units it tells of.
+    /// The number of consecutive units in this line.
     pub units: u64,
     /// When the first of them started, to the second, with the local offset.
     #[serde(serialize_with = "with_offset")]
