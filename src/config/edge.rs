@@ -1,8 +1,8 @@
 //! The settings of `edge`.
 
-use super::ConfigError;
 use super::file;
-use super::ranges::{self, AtLeastOne, BoardIntervalMs, CarsPerHour, NotEmpty};
+use super::ranges::{self, AtLeastOne, BoardIntervalMs, NotEmpty};
+use super::{CarsPerHour, ConfigError};
 use crate::messaging::SiteName;
 use crate::telemetry::LogFormat;
 use crate::transport::ServerAddress;

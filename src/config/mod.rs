@@ -1,11 +1,13 @@
 //! The settings of the daemons. A flag wins over the environment, the environment over the file, the file over the default.
 //! All are typed and checked before anything is opened.
 
+mod cars_per_hour;
 mod edge;
 pub mod file;
 pub mod ranges;
 mod server;
 
+pub use cars_per_hour::CarsPerHour;
 pub use edge::{EdgeConfig, EdgeSettings};
 pub use server::{ServerConfig, ServerSettings};
 

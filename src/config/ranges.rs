@@ -103,42 +103,6 @@ impl From<Days> for Retention {
     }
 }
 
-/// A number of simulated cars per hour that a machine can keep up with.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-#[serde(try_from = "f64")]
-pub struct CarsPerHour(f64);
-
-/// A number that is out of the range of [`CarsPerHour`].
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0} is not a number of cars per hour from {least} to {most}, such as 120", least = CarsPerHour::LEAST, most = CarsPerHour::MOST)]
-pub struct NoRate(String);
-
-impl CarsPerHour {
-    /// A car in six weeks: times between cars must stay within what clocks count.
-    pub const LEAST: f64 = 0.001;
-    /// A thousand cars a second.
-    pub const MOST: f64 = 3_600_000.0;
-
-    pub fn get(self) -> f64 {
-        self.0
-    }
-}
-
-impl TryFrom<f64> for CarsPerHour {
-    type Error = NoRate;
-    fn try_from(cars: f64) -> Result<CarsPerHour, NoRate> {
-        let possible = (CarsPerHour::LEAST..=CarsPerHour::MOST).contains(&cars);
-        if possible { Ok(CarsPerHour(cars)) } else { Err(NoRate(cars.to_string())) }
-    }
-}
-
-impl FromStr for CarsPerHour {
-    type Err = NoRate;
-    fn from_str(text: &str) -> Result<CarsPerHour, NoRate> {
-        text.parse::<f64>().map_err(|_| NoRate(format!("{text:?}")))?.try_into()
-    }
-}
-
 /// A text with something visible in it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]

@@ -1,6 +1,7 @@
 //! HTTP for both daemons: problems, lists, listening, connections and their limits.
 
 pub mod bodies;
+pub mod client;
 mod connection;
 mod limits;
 pub mod metrics;
