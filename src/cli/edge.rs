@@ -1,6 +1,6 @@
 //! The command line of `edge`: the daemon, or one command and then the end.
 
-use super::{exit_codes, print};
+use super::{OutputFlags, exit_codes, failure, print};
 use crate::config::{ConfigError, EdgeConfig, EdgeSettings};
 use crate::daemon;
 use crate::edge;
@@ -86,9 +86,8 @@ pub enum OutboxCommand {
     /// Show how many events wait, since when, and for which ledger
     #[command(after_help = OUTBOX_HELP)]
     Status {
-        /// Print one JSON object instead of text
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        output: OutputFlags,
     },
     /// Show the oldest events that wait, one JSON object per line
     #[command(after_help = OUTBOX_HELP)]
@@ -103,9 +102,8 @@ pub enum OutboxCommand {
     /// Read all stored events and report what is damaged. Exits with 0 when nothing is
     #[command(after_help = OUTBOX_HELP)]
     Verify {
-        /// Print one JSON object instead of text
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        output: OutputFlags,
     },
 }
 
@@ -144,16 +142,16 @@ impl EdgeCall {
 fn run(data_dir: &Path, command: EdgeCommand) -> ExitCode {
     let mut session = EdgeSession::of(data_dir);
     let done = match command {
-        EdgeCommand::Outbox(OutboxCommand::Status { json }) => session
-            .ask(&EdgeRequest::Status)
-            .map(|answer| print(&if json { line(&answer) } else { fields(&answer) })),
+        EdgeCommand::Outbox(OutboxCommand::Status { output }) => {
+            session.ask(&EdgeRequest::Status).map(|answer| output.print(&answer, fields))
+        }
         EdgeCommand::Outbox(OutboxCommand::Peek { limit }) => {
             let request = EdgeRequest::Peek { after: None, limit: limit.into() };
             session.ask(&request).map(|answer| print(&events(&answer)))
         }
         EdgeCommand::Outbox(OutboxCommand::Export) => export(&mut session),
-        EdgeCommand::Outbox(OutboxCommand::Verify { json }) => match session.ask(&EdgeRequest::Verify) {
-            Ok(report) => return show_faults(&report, json),
+        EdgeCommand::Outbox(OutboxCommand::Verify { output }) => match session.ask(&EdgeRequest::Verify) {
+            Ok(report) => return show_faults(&report, output),
             Err(reason) => Err(reason),
         },
         EdgeCommand::Ledger(LedgerCommand::Adopt { ledger }) => session
@@ -162,10 +160,7 @@ fn run(data_dir: &Path, command: EdgeCommand) -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(reason) => {
-            eprintln!("error: {reason}");
-            ExitCode::FAILURE
-        }
+        Err(reason) => failure(&reason),
     }
 }
 
@@ -206,34 +201,36 @@ fn export(session: &mut EdgeSession<'_>) -> Result<(), String> {
 }
 
 /// Prints the report of a verification. Exits with 1 when something is wrong.
-fn show_faults(report: &Value, json: bool) -> ExitCode {
+fn show_faults(report: &Value, output: OutputFlags) -> ExitCode {
+    output.print(report, report_in_words);
+    match report["faults"].as_array().is_none_or(Vec::is_empty) {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
+}
+
+fn report_in_words(report: &Value) -> String {
+    let count = |field: &str| report[field].as_u64().unwrap_or(0);
+    let mut text = format!(
+        "{} events in {} pages of {} epochs, {} of them wait; {} keys\n",
+        count("messages"),
+        count("pages"),
+        count("epochs"),
+        count("waiting"),
+        count("keys")
+    );
+    let (lost, aside) = (count("lost"), count("kept_aside"));
+    if lost > 0 || aside > 0 {
+        text += &format!(
+            "{lost} events are reported to the server as lost, {aside} pages are kept aside: damage of the past\n"
+        );
+    }
     let faults: Vec<&str> =
         report["faults"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    if json {
-        print(&line(report));
-    } else {
-        let count = |field: &str| report[field].as_u64().unwrap_or(0);
-        print(&format!(
-            "{} events in {} pages of {} epochs, {} of them wait; {} keys\n",
-            count("messages"),
-            count("pages"),
-            count("epochs"),
-            count("waiting"),
-            count("keys")
-        ));
-        if count("lost") > 0 || count("kept_aside") > 0 {
-            print(&format!(
-                "{} events are reported to the server as lost, {} pages are kept aside: damage of the past\n",
-                count("lost"),
-                count("kept_aside")
-            ));
-        }
-        match faults.len() {
-            0 => print("nothing is wrong\n"),
-            n => print(&format!("{n} faults:\n{}\n", faults.join("\n"))),
-        }
+    match faults.len() {
+        0 => text + "nothing is wrong\n",
+        n => text + &format!("{n} faults:\n{}\n", faults.join("\n")),
     }
-    if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 #[cfg(test)]

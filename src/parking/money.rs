@@ -28,19 +28,13 @@ impl Amount {
     }
 
     /// `None` when the sum does not fit.
-    pub const fn checked_add(self, other: Amount) -> Option<Amount> {
-        match self.0.checked_add(other.0) {
-            Some(sum) => Some(Amount(sum)),
-            None => None,
-        }
+    pub fn checked_add(self, other: Amount) -> Option<Amount> {
+        self.0.checked_add(other.0).map(Amount)
     }
 
     /// `None` when the difference does not fit.
-    pub const fn checked_sub(self, other: Amount) -> Option<Amount> {
-        match self.0.checked_sub(other.0) {
-            Some(difference) => Some(Amount(difference)),
-            None => None,
-        }
+    pub fn checked_sub(self, other: Amount) -> Option<Amount> {
+        self.0.checked_sub(other.0).map(Amount)
     }
 
     /// This amount `count` times, or the greatest amount there is when that is more.

@@ -5,6 +5,8 @@
 //! **Kept by.** [`Plate::new`] where a plate comes in. What is stored is read as it stands ([`Plate::stored`]).
 //! **Not promised.** That a plate of letters that were apart is another than the same letters together: `B-NO 1` and `BN-O 1` are one.
 
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use unicode_normalization::UnicodeNormalization;
 use unicode_properties::{
@@ -98,6 +100,19 @@ impl Plate {
 
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// Stored plates are texts, read back by [`Plate::stored`].
+impl Serialize for Plate {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Plate {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Plate, D::Error> {
+        Plate::stored(&String::deserialize(deserializer)?).map_err(D::Error::custom)
     }
 }
 

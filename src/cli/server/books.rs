@@ -6,7 +6,7 @@ use super::flags::{
     StatementsCommand,
 };
 use super::running::{Session, print_said, report, table, text};
-use crate::cli::print;
+use crate::cli::{OutputFlags, failure, print};
 use crate::daemon::admin::{NotDone, Outcome};
 use crate::parking::Plate;
 use crate::parking::money::{Currency, Money};
@@ -23,13 +23,14 @@ use std::process::ExitCode;
 
 pub(super) fn run_plates(session: &mut Session<'_>, command: PlatesCommand) -> ExitCode {
     match command {
-        PlatesCommand::Import { file, dry_run, json } => {
+        PlatesCommand::Import { file, dry_run, output } => {
             let put = read_file(&file).map(Put::Plates);
-            done(put.and_then(|put| import(session, put, dry_run, json)))
+            done(put.and_then(|put| import(session, put, Import::of(dry_run), output)))
         }
-        PlatesCommand::List { json } => report(plates(session), json, print_plates),
+        PlatesCommand::List { output } => report(plates(session), output, print_plates),
         PlatesCommand::Add { plate, account, name } => done(
-            csv_of(&plate, &account, &name).and_then(|csv| import(session, Put::Plates(csv), false, false)),
+            csv_of(&plate, &account, &name)
+                .and_then(|csv| import(session, Put::Plates(csv), Import::Record, OutputFlags::TEXT)),
         ),
         PlatesCommand::Remove { plate } => session.record(Intent::RemovePlate { plate: plate.to_string() }),
     }
@@ -37,22 +38,24 @@ pub(super) fn run_plates(session: &mut Session<'_>, command: PlatesCommand) -> E
 
 pub(super) fn run_contracts(session: &mut Session<'_>, command: ContractsCommand) -> ExitCode {
     match command {
-        ContractsCommand::Import { file, dry_run, json } => {
+        ContractsCommand::Import { file, dry_run, output } => {
             let put = read_file(&file).map(Put::Contracts);
-            done(put.and_then(|put| import(session, put, dry_run, json)))
+            done(put.and_then(|put| import(session, put, Import::of(dry_run), output)))
         }
-        ContractsCommand::List { json } => report(session.ask(&Request::Contracts), json, print_contracts),
+        ContractsCommand::List { output } => {
+            report(session.ask(&Request::Contracts), output, print_contracts)
+        }
         ContractsCommand::Remove { contract } => session.record(Intent::RemoveContract { contract }),
     }
 }
 
 pub(super) fn run_charges(session: &mut Session<'_>, command: ChargesCommand) -> ExitCode {
     match command {
-        ChargesCommand::List { plate, garage, account, month, after, limit, json } => {
+        ChargesCommand::List { plate, garage, account, month, after, limit, output } => {
             let plate = plate.map(|plate| plate.to_string());
             let month = month.map(|month| month.to_string());
             let asked = Asked { plate, garage, account, month, after, limit: limit as usize };
-            report(charges(session, asked), json, print_charges)
+            report(charges(session, asked), output, print_charges)
         }
         ChargesCommand::Void { charge, reason } => session.record(Intent::Void { charge, reason }),
         ChargesCommand::Credit { charge, amount, reason } => {
@@ -71,10 +74,10 @@ pub(super) fn run_statements(session: &mut Session<'_>, command: StatementsComma
             };
             done(show(session, &whose, month, format).map(|text| print(&text)))
         }
-        StatementsCommand::Export { month, out, formats, json } => {
+        StatementsCommand::Export { month, out, formats, output } => {
             let all = StatementFormat::value_variants();
             let formats = if formats.is_empty() { all } else { &formats };
-            report(export(session, month, &out, formats), json, print_said)
+            report(export(session, month, &out, formats), output, print_said)
         }
     }
 }
@@ -85,16 +88,13 @@ pub(super) fn run_journal(session: &mut Session<'_>, command: JournalCommand) ->
 }
 
 pub(super) fn show_tariffs(session: &mut Session<'_>) -> ExitCode {
-    report(session.ask(&Request::Books(Question::Tariffs)), false, print_tariffs)
+    report(session.ask(&Request::Books(Question::Tariffs)), OutputFlags::TEXT, print_tariffs)
 }
 
 fn done(outcome: Result<(), NotDone>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(reason) => {
-            eprintln!("error: {reason}");
-            ExitCode::FAILURE
-        }
+        Err(reason) => failure(&reason),
     }
 }
 
@@ -121,28 +121,39 @@ fn csv_of(plate: &Plate, account: &Account, name: &str) -> Result<String, NotDon
     Ok(file)
 }
 
+/// Whether an import is recorded, or only shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Import {
+    Record,
+    DryRun,
+}
+
+impl Import {
+    fn of(dry_run: bool) -> Import {
+        if dry_run { Import::DryRun } else { Import::Record }
+    }
+}
+
 /// Shows what a file changes, records it, and says where.
-fn import(session: &mut Session<'_>, put: Put, dry_run: bool, as_json: bool) -> Result<(), NotDone> {
+fn import(session: &mut Session<'_>, put: Put, import: Import, output: OutputFlags) -> Result<(), NotDone> {
     let shown = session.ask(&Request::Put { put: put.clone(), dry_run: true })?;
     let nothing_to_do = shown["changes"].as_array().is_none_or(Vec::is_empty);
-    if !as_json {
+    if !output.json {
         print(&changes(&shown));
     }
-    let result = match dry_run || nothing_to_do {
-        true => shown,
-        false => {
-            let recorded = session.ask(&Request::Put { put, dry_run: false })?;
-            let differs = |field: &str| recorded[field] != shown[field];
-            if !as_json && (differs("changes") || differs("changes_total")) {
-                let recorded = changes(&recorded);
-                print(&format!(
-                    "Somebody else changed the registry meanwhile. What was recorded is this:\n{recorded}"
-                ));
-            }
-            recorded
-        }
-    };
-    print(&if as_json { format!("{result}\n") } else { print_said(&result) });
+    if import == Import::DryRun || nothing_to_do {
+        output.print(&shown, print_said);
+        return Ok(());
+    }
+    let recorded = session.ask(&Request::Put { put, dry_run: false })?;
+    let differs = |field: &str| recorded[field] != shown[field];
+    if !output.json && (differs("changes") || differs("changes_total")) {
+        let recorded = changes(&recorded);
+        print(&format!(
+            "Somebody else changed the registry meanwhile. What was recorded is this:\n{recorded}"
+        ));
+    }
+    output.print(&recorded, print_said);
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! The flags and commands of `server`, as its help shows them.
 
-use crate::cli::exit_codes;
+use crate::cli::{OutputFlags, exit_codes};
 use crate::config::ServerSettings;
 use crate::messaging::SiteName;
 use crate::parking::moment::MomentError;
@@ -79,9 +79,8 @@ pub enum ServerCommand {
     Journal(JournalCommand),
     /// Read everything, rebuild it in memory and compare. Reports what is wrong, where, and what to do. Changes nothing
     Verify {
-        /// Print the report as JSON
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        output: OutputFlags,
     },
     /// Drop the views, so that the next start rebuilds them from the ledger. The server must be stopped
     #[command(alias = "refold")]
@@ -91,9 +90,8 @@ pub enum ServerCommand {
         /// New directory: it must not exist, or be empty
         #[arg(value_name = "DIR")]
         to: PathBuf,
-        /// Print one JSON object instead of text
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        output: OutputFlags,
     },
 }
 
@@ -106,9 +104,8 @@ const GARAGES_HELP: &str = "Examples:
 pub enum GaragesCommand {
     /// List all garages
     List {
-        /// Print one JSON object instead of text
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        output: OutputFlags,
     },
     /// Rename a garage. Its edge may go on under the old name
     Rename {
@@ -157,9 +154,8 @@ pub enum QuarantineCommand {
         /// Maximum number of events
         #[arg(long, value_name = "EVENTS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=10_000))]
         limit: u64,
-        /// Print one JSON object instead of text
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        output: OutputFlags,
     },
     /// Apply what is in quarantine, if this program understands it now
     Release {
@@ -198,9 +194,8 @@ pub enum TariffsCommand {
         /// Time of exit
         #[arg(long, value_name = "TIME", value_parser = timestamp)]
         exit: Timestamp,
-        /// Print one JSON object instead of text
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        output: OutputFlags,
     },
     /// Price the stays that wait because no tariff was in force for them. Start the server with the tariffs in --config first
     Apply,
@@ -226,15 +221,13 @@ pub enum PlatesCommand {
         /// Only show the changes
         #[arg(long)]
         dry_run: bool,
-        /// Print one JSON object instead of text
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        output: OutputFlags,
     },
     /// List the registered plates
     List {
-        /// Print one JSON object instead of text
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        output: OutputFlags,
     },
     /// Register one plate, or change the account to which it is charged. What was charged stays with its account
     Add {
@@ -267,15 +260,13 @@ pub enum ContractsCommand {
         /// Only show the changes
         #[arg(long)]
         dry_run: bool,
-        /// Print one JSON object instead of text
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        output: OutputFlags,
     },
     /// List the contracts
     List {
-        /// Print one JSON object instead of text
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        output: OutputFlags,
     },
     /// End a contract. Stays that began under it stay covered
     Remove {
@@ -311,9 +302,8 @@ pub enum ChargesCommand {
         /// Maximum number of entries
         #[arg(long, value_name = "ENTRIES", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=1000))]
         limit: u64,
-        /// Print one JSON object instead of text
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        output: OutputFlags,
     },
     /// Take a charge back, as far as it was not credited. It stays in the books, and a further entry records the reason
     Void {
@@ -368,9 +358,8 @@ pub enum StatementsCommand {
         /// Format of the statements; repeat it for several [default: all four]
         #[arg(long = "format", value_enum, value_name = "FORMAT")]
         formats: Vec<StatementFormat>,
-        /// Print one JSON object instead of text
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        output: OutputFlags,
     },
 }
 
@@ -420,9 +409,8 @@ const STAYS_HELP: &str = "Examples:
 pub enum StaysCommand {
     /// Show what may need a repair, with the command that would do it
     Review {
-        /// Print one JSON object instead of text
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        output: OutputFlags,
     },
     /// Join an entry and an exit to one stay, because a plate was misread
     Join {

@@ -69,6 +69,7 @@ mod tests {
         StatementsCommand,
     };
     use super::*;
+    use crate::cli::OutputFlags;
     use crate::messaging::SiteName;
     use crate::parking::Plate;
     use crate::server::record::QuarantinePlace;
@@ -99,7 +100,7 @@ mod tests {
         ] {
             let ServerCall { config, command } = call(args).unwrap();
             assert_eq!(config.data_dir, Path::new("d"), "{args:?}");
-            let list = ServerCommand::Garages(GaragesCommand::List { json: false });
+            let list = ServerCommand::Garages(GaragesCommand::List { output: OutputFlags::TEXT });
             assert_eq!(command, Some(list), "{args:?}");
         }
     }
@@ -179,7 +180,12 @@ mod tests {
         let export = ["statements", "export", "--month", "2026-11", "--out", "d"];
         let exports = |formats: &[StatementFormat]| {
             let (formats, out) = (formats.to_vec(), "d".into());
-            ServerCommand::Statements(StatementsCommand::Export { month, out, formats, json: false })
+            ServerCommand::Statements(StatementsCommand::Export {
+                month,
+                out,
+                formats,
+                output: OutputFlags::TEXT,
+            })
         };
         assert_eq!(command(&export), exports(&[]));
         let some = [&export[..], &["--format", "html", "--format", "csv"]].concat();

@@ -2,7 +2,7 @@
 
 use super::flags::{GaragesCommand, QuarantineCommand, ServerCommand, StaysCommand, TariffsCommand};
 use super::{books, tariffs};
-use crate::cli::print;
+use crate::cli::{OutputFlags, failure, print};
 use crate::config::ServerConfig;
 use crate::daemon;
 use crate::daemon::admin::{self, Caller, DaemonOrDirectory, NotDone, Outcome};
@@ -22,11 +22,11 @@ pub(super) fn run(config: &ServerConfig, command: ServerCommand) -> ExitCode {
         ServerCommand::Quarantine(command) => run_quarantine(&mut session, command),
         ServerCommand::Stays(command) => run_stays(&mut session, command),
         ServerCommand::Tariffs(TariffsCommand::Check { file }) => tariffs::tell(&config.tariffs, &file),
-        ServerCommand::Tariffs(TariffsCommand::Price { garage, entry, exit, json }) => {
-            tariffs::price(&config.tariffs, garage.as_str(), entry, exit, json)
+        ServerCommand::Tariffs(TariffsCommand::Price { garage, entry, exit, output }) => {
+            tariffs::price(&config.tariffs, garage.as_str(), entry, exit, output)
         }
         ServerCommand::Tariffs(TariffsCommand::Apply) => {
-            report(session.ask(&Request::ApplyTariffs), false, print_said)
+            report(session.ask(&Request::ApplyTariffs), OutputFlags::TEXT, print_said)
         }
         ServerCommand::Tariffs(TariffsCommand::Show) => books::show_tariffs(&mut session),
         ServerCommand::Plates(command) => books::run_plates(&mut session, command),
@@ -37,19 +37,21 @@ pub(super) fn run(config: &ServerConfig, command: ServerCommand) -> ExitCode {
         ServerCommand::Forget { plate } => session.record(Intent::Forget { plate: plate.to_string() }),
         ServerCommand::Compact { to } => {
             let done = compact::run(&config.data_dir, &to).map_err(NotDone::Refused);
-            report(done.map(|said| json!({ "said": said })), false, print_said)
+            report(done.map(|said| json!({ "said": said })), OutputFlags::TEXT, print_said)
         }
-        ServerCommand::Verify { json } => run_verify(&config.data_dir, json),
+        ServerCommand::Verify { output } => run_verify(&config.data_dir, output),
         ServerCommand::RebuildViews => rebuild_views(&config.data_dir),
-        ServerCommand::Backup { to, json } => {
-            report(backup::run(&config.data_dir, &to).map_err(NotDone::Refused), json, print_said)
+        ServerCommand::Backup { to, output } => {
+            report(backup::run(&config.data_dir, &to).map_err(NotDone::Refused), output, print_said)
         }
     }
 }
 
 fn run_garages(session: &mut Session<'_>, command: GaragesCommand) -> ExitCode {
     session.record(match command {
-        GaragesCommand::List { json } => return report(session.ask(&Request::Garages), json, print_garages),
+        GaragesCommand::List { output } => {
+            return report(session.ask(&Request::Garages), output, print_garages);
+        }
         GaragesCommand::Rename { old, new } => Intent::Rename { garage: old, to: new },
         GaragesCommand::Decommission { name, undo } => Intent::Decommission { garage: name, undo },
         GaragesCommand::Adopt { name } => Intent::Adopt { garage: name },
@@ -59,9 +61,9 @@ fn run_garages(session: &mut Session<'_>, command: GaragesCommand) -> ExitCode {
 
 fn run_quarantine(session: &mut Session<'_>, command: QuarantineCommand) -> ExitCode {
     session.record(match command {
-        QuarantineCommand::List { after, limit, json } => {
+        QuarantineCommand::List { after, limit, output } => {
             let request = Request::Quarantine { after, limit: limit as usize };
-            return report(session.ask(&request), json, print_quarantine);
+            return report(session.ask(&request), output, print_quarantine);
         }
         QuarantineCommand::Release { place } => Intent::Release { place },
         QuarantineCommand::Discard { place, reason } => Intent::Discard { place, reason },
@@ -70,7 +72,9 @@ fn run_quarantine(session: &mut Session<'_>, command: QuarantineCommand) -> Exit
 
 fn run_stays(session: &mut Session<'_>, command: StaysCommand) -> ExitCode {
     session.record(match command {
-        StaysCommand::Review { json } => return report(session.ask(&Request::Review), json, print_review),
+        StaysCommand::Review { output } => {
+            return report(session.ask(&Request::Review), output, print_review);
+        }
         StaysCommand::Join { entry, exit, reason } => Intent::JoinStay { entry, exit, reason },
         StaysCommand::Close { entry, left, reason } => {
             let (left_at_ms, offset_minutes) = stored(left);
@@ -103,7 +107,7 @@ impl Session<'_> {
 
     /// Records an operator's decision, and says where.
     pub(super) fn record(&mut self, intent: Intent) -> ExitCode {
-        report(self.ask(&Request::Command(intent)), false, print_said)
+        report(self.ask(&Request::Command(intent)), OutputFlags::TEXT, print_said)
     }
 
     pub(super) fn ask(&mut self, request: &Request) -> Outcome {
@@ -124,16 +128,13 @@ impl Session<'_> {
 }
 
 /// Asks the running server, or looks into a copy of its directory.
-fn run_verify(data_dir: &Path, json: bool) -> ExitCode {
+fn run_verify(data_dir: &Path, output: OutputFlags) -> ExitCode {
     let answer = match admin::ask(data_dir, &Request::Verify, |_| {}) {
         Ok(Some(answer)) => answer,
-        Ok(None) => return verify::main(data_dir, json),
-        Err(error) => {
-            eprintln!("error: {error}");
-            return ExitCode::FAILURE;
-        }
+        Ok(None) => return verify::main(data_dir, output.json),
+        Err(error) => return failure(&error),
     };
-    let shown = if json { &answer["report"] } else { &answer["text"] };
+    let shown = if output.json { &answer["report"] } else { &answer["text"] };
     print(&format!("{}\n", text(shown)));
     if answer["clean"] == true { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -149,16 +150,13 @@ fn rebuild_views(data_dir: &Path) -> ExitCode {
 }
 
 /// Prints an answer as JSON or in words, or the reason why there is none.
-pub(super) fn report(outcome: Outcome, json: bool, in_words: fn(&Value) -> String) -> ExitCode {
+pub(super) fn report(outcome: Outcome, output: OutputFlags, in_words: fn(&Value) -> String) -> ExitCode {
     match outcome {
         Ok(answer) => {
-            print(&if json { format!("{answer}\n") } else { in_words(&answer) });
+            output.print(&answer, in_words);
             ExitCode::SUCCESS
         }
-        Err(reason) => {
-            eprintln!("error: {reason}");
-            ExitCode::FAILURE
-        }
+        Err(reason) => failure(&reason),
     }
 }
 

@@ -1,7 +1,7 @@
 //! `server tariffs …`: what a configuration's tariffs are, and what a stay costs by them. Needs no server and no directory.
 
 use super::running::table;
-use crate::cli::print;
+use crate::cli::{OutputFlags, failure, print};
 use crate::parking::tariff::{Money, Priced, Tariff, TariffSet};
 use jiff::Timestamp;
 use std::path::Path;
@@ -39,13 +39,20 @@ fn row(tariff: &Tariff) -> [String; 5] {
 }
 
 /// Prices a stay. Ends with 1 when the garage has no tariff.
-pub fn price(set: &TariffSet, garage: &str, entry: Timestamp, exit: Timestamp, json: bool) -> ExitCode {
+pub fn price(
+    set: &TariffSet,
+    garage: &str,
+    entry: Timestamp,
+    exit: Timestamp,
+    output: OutputFlags,
+) -> ExitCode {
     let Some(tariff) = set.for_stay(garage, entry) else {
-        eprintln!("error: the garage {garage:?} has no tariff for a stay that begins at {entry}");
-        return ExitCode::FAILURE;
+        return failure(&format_args!(
+            "the garage {garage:?} has no tariff for a stay that begins at {entry}"
+        ));
     };
     let priced = tariff.price(entry, exit);
-    if !json {
+    if !output.json {
         print(&told(&priced));
         return ExitCode::SUCCESS;
     }
@@ -56,10 +63,7 @@ pub fn price(set: &TariffSet, garage: &str, entry: Timestamp, exit: Timestamp, j
             print(&format!("{shown}\n"));
             ExitCode::SUCCESS
         }
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
+        Err(error) => failure(&error),
     }
 }
 

@@ -13,7 +13,6 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Contract {
     pub name: String,
     pub account: Account,
-    #[serde(with = "super::plate_text::set")]
     pub plates: BTreeSet<Plate>,
     pub garages: Garages,
     /// Local dates, both included.

@@ -18,36 +18,3 @@ pub(in crate::parking) use name::is_unprintable;
 pub use name::{Account, LabelError};
 pub use plates::{Registration, read_plates};
 pub use table::{BadLine, ImportError, decode};
-
-/// Plates as texts: what is read is checked again.
-mod plate_text {
-    use crate::parking::Plate;
-    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
-    use std::collections::BTreeSet;
-
-    pub(super) fn serialize<S: Serializer>(plate: &Plate, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(plate.as_str())
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Plate, D::Error> {
-        Plate::stored(&String::deserialize(deserializer)?).map_err(D::Error::custom)
-    }
-
-    pub(super) mod set {
-        use super::*;
-
-        pub(in super::super) fn serialize<S: Serializer>(
-            plates: &BTreeSet<Plate>,
-            serializer: S,
-        ) -> Result<S::Ok, S::Error> {
-            plates.iter().map(Plate::as_str).collect::<Vec<_>>().serialize(serializer)
-        }
-
-        pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
-            deserializer: D,
-        ) -> Result<BTreeSet<Plate>, D::Error> {
-            let texts = Vec::<String>::deserialize(deserializer)?;
-            texts.iter().map(|text| Plate::stored(text).map_err(D::Error::custom)).collect()
-        }
-    }
-}

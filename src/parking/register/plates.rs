@@ -11,7 +11,6 @@ use std::collections::btree_map::Entry;
 /// A registered car.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registration {
-    #[serde(with = "super::plate_text")]
     pub plate: Plate,
     pub account: Account,
     /// Who holds the account or drives the car, as statements show it; may be empty.

@@ -34,8 +34,15 @@ const TARIFF_KEYS: [&str; 14] = [
     "stay_cap",
 ];
 
-/// The whole text is tariffs and calendars, or, if `beside`, they stand beside tables of other kinds, which are passed over.
-pub(super) fn parse(text: &str, beside: bool) -> Result<TariffSet, Vec<TariffError>> {
+/// What is done with tables of other kinds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OtherTables {
+    Refuse,
+    PassOver,
+}
+
+/// Reads the tariffs and calendars of a text.
+pub(super) fn parse(text: &str, others: OtherTables) -> Result<TariffSet, Vec<TariffError>> {
     let notes = Notes::new(text);
     let document = match DeTable::parse(text) {
         Ok(document) => document,
@@ -46,7 +53,7 @@ pub(super) fn parse(text: &str, beside: bool) -> Result<TariffSet, Vec<TariffErr
         }
     };
     let document = document.get_ref();
-    for key in document.keys().filter(|_| !beside) {
+    for key in document.keys().filter(|_| others == OtherTables::Refuse) {
         if ![CALENDAR, TARIFF].contains(&key.get_ref().as_ref()) {
             let (key, known) = (key.get_ref().to_string(), format!("{CALENDAR}, {TARIFF}"));
             let line = document.get_key_value(key.as_str()).map_or(0, |(key, _)| key.span().start);

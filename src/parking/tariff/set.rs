@@ -1,6 +1,7 @@
 //! All tariffs of a configuration, and which of them a stay pays by.
 
 use super::days::Calendar;
+use super::parse::OtherTables;
 use super::problem::{TariffError, TariffProblem};
 use super::read::Notes;
 use super::{FALLBACK, Tariff, is_one_zone, parse, print};
@@ -22,12 +23,12 @@ pub struct TariffSet {
 impl TariffSet {
     /// Reads a text that is tariffs and calendars, such as [`TariffSet::to_toml`] writes; all that is wrong in it, by line.
     pub fn parse(text: &str) -> Result<TariffSet, Vec<TariffError>> {
-        parse::parse(text, false)
+        parse::parse(text, OtherTables::Refuse)
     }
 
     /// Reads the tariffs and calendars of a whole configuration file. What else stands in it is passed over, and not judged.
     pub fn parse_config(text: &str) -> Result<TariffSet, Vec<TariffError>> {
-        parse::parse(text, true)
+        parse::parse(text, OtherTables::PassOver)
     }
 
     pub(super) fn new(calendars: Vec<Arc<Calendar>>, tariffs: Vec<Tariff>) -> TariffSet {
