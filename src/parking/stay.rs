@@ -73,8 +73,8 @@ impl<P> Visit<P> {
     }
 }
 
-/// The rule: the visits that the events of one car make, in order. `followed` says that the car has later events.
-pub fn pair<P>(events: impl IntoIterator<Item = (Way, P)>, followed: bool) -> Vec<Visit<P>> {
+/// The rule: the visits that the events of one car make, in order.
+pub fn pair<P>(events: impl IntoIterator<Item = (Way, P)>) -> Vec<Visit<P>> {
     let mut visits: Vec<Visit<P>> = Vec::new();
     for (way, event) in events {
         let last = match visits.last_mut() {
@@ -92,7 +92,14 @@ pub fn pair<P>(events: impl IntoIterator<Item = (Way, P)>, followed: bool) -> Ve
             }
         }
     }
-    if followed && let Some(Visit::Stay { end: end @ End::Inside, .. }) = visits.last_mut() {
+    visits
+}
+
+/// The visits that take the place of a run of visits. The last entry of the run may have been followed by another.
+fn pair_again<P>(run: &[Visit<P>], events: impl IntoIterator<Item = (Way, P)>) -> Vec<Visit<P>> {
+    let mut visits = pair(events);
+    let is_followed = matches!(run.last(), Some(Visit::Stay { end: End::Unseen, .. }));
+    if is_followed && let Some(Visit::Stay { end: end @ End::Inside, .. }) = visits.last_mut() {
         *end = End::Unseen;
     }
     visits
@@ -102,7 +109,7 @@ pub fn pair<P>(events: impl IntoIterator<Item = (Way, P)>, followed: bool) -> Ve
 /// holds the event, and ends at least one after it, where there are such.
 pub fn without<P: Clone + PartialEq>(visits: &[Visit<P>], event: &P) -> Vec<Visit<P>> {
     let events = visits.iter().flat_map(Visit::events).filter(|(_, other)| *other != event);
-    pair(events.map(|(way, event)| (way, event.clone())), is_followed(visits))
+    pair_again(visits, events.map(|(way, event)| (way, event.clone())))
 }
 
 /// What a run of visits of one car becomes when `event` is its, too. The run begins with the last visit that begins before
@@ -112,12 +119,7 @@ pub fn with<P: Clone + Ord>(visits: &[Visit<P>], way: Way, event: P) -> Vec<Visi
         visits.iter().flat_map(Visit::events).map(|(way, event)| (way, event.clone())).collect();
     let place = events.partition_point(|(_, other)| *other < event);
     events.insert(place, (way, event));
-    pair(events, is_followed(visits))
-}
-
-/// Whether a run has a successor that matters: only its last entry asks for it, and says it.
-fn is_followed<P>(visits: &[Visit<P>]) -> bool {
-    matches!(visits.last(), Some(Visit::Stay { end: End::Unseen, .. }))
+    pair_again(visits, events)
 }
 
 /// The cars that are inside one garage, each with a note of its entry.
@@ -168,7 +170,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn paired(ways: &[Way]) -> Vec<Visit<usize>> {
-        pair(ways.iter().enumerate().map(|(n, way)| (*way, n)), false)
+        pair(ways.iter().enumerate().map(|(n, way)| (*way, n)))
     }
 
     fn stay(entry: usize, end: End<usize>) -> Visit<usize> {
@@ -229,7 +231,7 @@ mod tests {
             let which = which.index(ways.len());
             let all = paired(&ways);
             let events = ways.iter().enumerate().map(|(n, way)| (*way, n));
-            let rest = pair(events.filter(|(_, n)| *n != which), false);
+            let rest = pair(events.filter(|(_, n)| *n != which));
 
             let its = all.iter().position(|visit| visit.holds(&which)).unwrap();
             let run = its.saturating_sub(1)..(its + 2).min(all.len());
