@@ -1,12 +1,12 @@
-//! The board: the occupancy of all garages, as one garage shows it, and what rides along on requests.
+//! The board: the occupancy of all garages, as one garage shows it, and the data that travels with requests and replies.
 //!
 //! These travel as opaque bytes in `messaging`, encoded with postcard behind a version byte for each of them.
 //!
 //! **Promise.** An edge shows whole boards only: the lines of all garages of the city at one position, however many there are.
 //! **Kept by.** The server gives the lines in the order in which they changed last, in parts that fit into a reply. A line that
 //! changes while a board is gathered goes to the end of that order and comes again, so that the last part makes a board of its
-//! position whole, and the server keeps nothing about who gathers. What an edge has already is where it goes on from: "what
-//! changed since" and "the next part" are one question.
+//! position whole, and the server keeps nothing about who gathers. An edge continues from the lines that it has: "what changed
+//! since" and "the next part" are one question.
 //! **Not promised.** A board within one exchange: a city of 10,000 garages with long names takes three or four.
 
 use bytes::Bytes;
@@ -66,7 +66,7 @@ pub struct BoardQuestion {
 pub struct Since {
     /// It has every line that changed up to here.
     pub version: BoardVersion,
-    /// It knows of every line that was taken from the board up to this position.
+    /// It knows every line that was removed from the board up to this position.
     pub begun: u64,
 }
 
@@ -111,18 +111,18 @@ pub struct PartLine {
 }
 
 impl PartLine {
-    /// At most what it takes in an encoded part.
+    /// Upper bound of its size in an encoded part.
     pub fn size_at_most(&self) -> usize {
         self.name.len() + 2 + 5 + 10 + 11
     }
 }
 
 impl BoardPart {
-    /// At most what a part without lines takes.
+    /// Upper bound of the size of a part without lines.
     pub const EMPTY_AT_MOST: usize = 1 + 2 * (16 + 10 + 10) + 10 + 1 + 5;
 }
 
-/// What an edge knows now. An observation, never an event.
+/// The present state of an edge. An observation, never an event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Observation {
     pub capacity: u32,
@@ -164,7 +164,7 @@ macro_rules! rides_along {
 rides_along!(BoardQuestion in form 3, BoardAnswer in form 3, BoardPart in form 3);
 const OBSERVATION_FORM: u8 = 1;
 
-/// The board as edges of version 0.1.0 ask for it, and get it: in one piece, so only where the city is small enough for a reply.
+/// The board for edges of version 0.1.0: in one piece, so only where the city is small enough for a reply.
 pub mod earlier {
     use super::{Board, BoardVersion, UnknownForm, decode, encode};
     use serde::{Deserialize, Serialize};
@@ -221,7 +221,7 @@ pub struct GatheredBoard {
     next: Option<(Board, u64)>,
 }
 
-/// What an answer made of the board.
+/// The effect of an answer on the board.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gathering {
     /// There is another whole board, or the same one is known to be of a later position.
@@ -233,7 +233,7 @@ pub enum Gathering {
 }
 
 impl GatheredBoard {
-    /// Goes on from a whole board that was kept.
+    /// Continues from a whole board that was saved.
     pub fn from_whole(board: Board) -> GatheredBoard {
         GatheredBoard { whole: Some(board), next: None }
     }

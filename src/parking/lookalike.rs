@@ -1,19 +1,19 @@
 //! Plates that a camera may have misread: one look-alike letter apart.
 //!
 //! **Promise.** Two plates are one apart when they have the same length and differ in one place, by a pair that users report
-//! as misread: O0, I1, B8, S5, Z2, D0, G6. Leftovers that are one apart are proposed to a person, each at most once, and the
-//! same leftovers give the same proposals in whatever order they come.
+//! as misread: O0, I1, B8, S5, Z2, D0, G6. Unmatched entries and exits that are one apart are proposed to a person, each at most once, and the
+//! same ones give the same proposals in whatever order they come.
 //! **Kept by.** [`skeleton`] is equal for all plates that are one apart, so candidates are found by an index; [`one_apart`]
 //! decides.
-//! **Not promised.** That a proposal is right: it is never a bill. O and D both look like 0, but are no pair themselves.
-//! Other look-alikes, of Latin or of two scripts: the list is what users report.
+//! **Not promised.** That a proposal is right: it never leads to a charge by itself. O and D both look like 0, but are not a pair.
+//! Other look-alikes, of Latin or of two scripts, are not in the list: it holds what users report.
 
 use super::plate::Plate;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::ops::Sub;
 
-/// What cameras and people take for each other, either way.
+/// Characters that cameras and people take for each other, in both directions.
 pub const PAIRS: [(char, char); 7] =
     [('O', '0'), ('I', '1'), ('B', '8'), ('S', '5'), ('Z', '2'), ('D', '0'), ('G', '6')];
 
@@ -95,7 +95,7 @@ where
     found.into_iter().map(|(_, _, proposal)| proposal).collect()
 }
 
-/// Leftovers with one skeleton: the only ones among which there may be pairs.
+/// Entries and exits with one skeleton. Pairs exist only within a group.
 struct LookalikeGroup<'a, I, T> {
     entries: Vec<&'a UnmatchedPassage<I, T>>,
     exits: Vec<&'a UnmatchedPassage<I, T>>,

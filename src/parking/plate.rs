@@ -1,9 +1,9 @@
 //! Number plates.
 //!
-//! **Promise.** One car is one plate, in whatever width, case or digits of whatever script a camera or a person writes it, with whatever
-//! between the letters. Nothing is guessed: O is not 0, and Cyrillic А is not Latin A. Normalising twice changes nothing.
+//! **Promise.** One car is one plate, whatever the width, the case and the script of the digits in which a camera or a person writes it,
+//! and whatever separates the letters. Nothing is guessed: O is not 0, and Cyrillic А is not Latin A. Normalising twice changes nothing.
 //! **Kept by.** [`Plate::new`] where a plate comes in. What is stored is read as it stands ([`Plate::stored`]).
-//! **Not promised.** That a plate of letters that were apart is another than the same letters together: `B-NO 1` and `BN-O 1` are one.
+//! **Not promised.** That separators distinguish plates: `B-NO 1` and `BN-O 1` are one plate.
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -18,7 +18,7 @@ use unicode_properties::{
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Plate(String);
 
-/// As a text in quotes: messages to people quote it so, and none shows how we store it.
+/// As a text in quotes, for messages to people.
 impl fmt::Debug for Plate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.0, f)

@@ -95,7 +95,7 @@ pub fn pair<P>(events: impl IntoIterator<Item = (Way, P)>) -> Vec<Visit<P>> {
     visits
 }
 
-/// The visits that take the place of a run of visits. The last entry of the run may have been followed by another.
+/// The visits that replace a run of visits. The last entry of the run may have been followed by another.
 fn pair_again<P>(run: &[Visit<P>], events: impl IntoIterator<Item = (Way, P)>) -> Vec<Visit<P>> {
     let mut visits = pair(events);
     let is_followed = matches!(run.last(), Some(Visit::Stay { end: End::Unseen, .. }));
@@ -105,14 +105,14 @@ fn pair_again<P>(run: &[Visit<P>], events: impl IntoIterator<Item = (Way, P)>) -
     visits
 }
 
-/// What a run of visits of one car becomes when `event` is not its. The run begins at least one visit before the one that
+/// The visits of a run of one car without `event`. The run begins at least one visit before the one that
 /// holds the event, and ends at least one after it, where there are such.
 pub fn without<P: Clone + PartialEq>(visits: &[Visit<P>], event: &P) -> Vec<Visit<P>> {
     let events = visits.iter().flat_map(Visit::events).filter(|(_, other)| *other != event);
     pair_again(visits, events.map(|(way, event)| (way, event.clone())))
 }
 
-/// What a run of visits of one car becomes when `event` is its, too. The run begins with the last visit that begins before
+/// The visits of a run of one car with `event` added. The run begins with the last visit that begins before
 /// the event, and ends with the first that begins after it, where there are such.
 pub fn with<P: Clone + Ord>(visits: &[Visit<P>], way: Way, event: P) -> Vec<Visit<P>> {
     let mut events: Vec<_> =

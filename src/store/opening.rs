@@ -1,4 +1,4 @@
-//! Opening a store: who it is, and whether it is ours and sound.
+//! Opens a store: reads its identity, and checks that it belongs to this program and is sound.
 
 use super::frame::Stamp;
 use super::framed::Framed;
@@ -11,19 +11,19 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-/// The oldest format that is read. Its values are not framed; what is written into it is.
+/// The oldest format that can be read. Its values are not framed; values that are written now are.
 const FORMAT_OLDEST: u32 = 2;
 
-/// So much room is left for opening when the end of a torn log is kept.
+/// Room that must stay free for opening when the torn end of a log is kept.
 const KEEPING_LEAVES: u64 = 8 << 20;
 
-/// What a store says of itself: its format, its id, and whether all its values are framed.
+/// The key of the identity: the format, the id, and whether all values are framed.
 const FORMAT_KEY: &[u8] = b"\0format";
-/// How often it was opened, and something new each time.
+/// The key of the number of openings, with random bytes at each opening.
 const OPENED_KEY: &[u8] = b"\0opened";
 
 impl Store {
-    /// Opens the store in `path`; this is at least the opening with this number.
+    /// Opens the store in `path`. `opening` is the least number that this opening gets.
     pub(super) fn open_after(
         path: &Path,
         purpose: Purpose,
@@ -71,13 +71,13 @@ impl Store {
         store.closing =
             Some(Arc::new(marker::Closing { dir: path.to_owned(), failed: Arc::clone(&store.poisoned) }));
         marker::opened(path).map_err(failed)?;
-        store.settle_identity(path, purpose, &identity, marker)?;
+        store.write_identity(path, purpose, &identity, marker)?;
         Ok(store)
     }
 
-    /// Writes who the store is. At every opening something new is written, so that a first flush proves that the barrier is in
+    /// Writes the identity of the store. Every opening writes something new, so that a first flush proves that the barrier is in
     /// use: sled skips a write that changes nothing, and a flush after it has nothing to sync.
-    fn settle_identity(
+    fn write_identity(
         &self,
         path: &Path,
         purpose: Purpose,
@@ -107,7 +107,7 @@ impl Store {
     }
 }
 
-/// Who a store is.
+/// The identity of a store.
 struct Identity {
     id: StoreId,
     framing: Framing,
@@ -116,8 +116,8 @@ struct Identity {
 }
 
 impl Identity {
-    /// Reads who the store is, makes up who a new one is, and refuses one that is not ours to read. `opening`: the least number
-    /// of this opening.
+    /// Reads the identity, draws that of a new store, and refuses a store of another program or format. `opening` is the least
+    /// number that this opening gets.
     fn of(
         sled: &impl Backend,
         path: &Path,

@@ -1,12 +1,12 @@
-//! Building a new store from what can still be found in a damaged one.
+//! Builds a new store from the values that can still be found in a damaged one.
 //!
 //! **Promise.** A directory whose store sled refuses, or in which something cannot be read, gets a new store of all values that
 //! matter and can be found anywhere in the old one's file. The old one is kept aside under a name with the date. A crash in
 //! between leaves the old store, or the new one, whole.
 //! **Kept by.** Values are framed ([`super::frame`]), so that sled is not needed to find them. The new store is written and synced
 //! beside the old one, and then takes its name.
-//! **Not promised.** That what is found is what stood there last: it may hold values that had been removed, and older ones where the
-//! newest is damaged. A [`Rebuild`] knows what the values mean, and decides.
+//! **Not promised.** That the values are the last ones: some had been removed, and where the newest is damaged an older one is found.
+//! A [`Rebuild`] knows what the values mean, and decides which count.
 
 use super::directory::STORE;
 pub use super::frame::Stamp;
@@ -24,25 +24,25 @@ use std::ops::Bound;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-/// The new store while it is being written, and the file in it that says that it is whole.
+/// The new store while it is written, and the file in it that marks it as complete.
 const NEW: &str = "store.new";
 const WHOLE: &str = "whole";
-/// Says that the store is to be salvaged at the next start.
+/// The file that requests salvage at the next start.
 const REQUEST: &str = "salvage";
 
-/// Puts what was found into a new store, as far as it still counts.
+/// Writes the values that still count into the new store.
 pub type Rebuild<'a> = &'a dyn Fn(&Salvaged, &Store) -> Result<(), StoreError>;
 
-/// What an opening does when something that was confirmed is not there.
+/// What opening a store does when confirmed data is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnLoss {
-    /// It records the loss, and goes on.
+    /// Record the loss and go on.
     Record,
-    /// It writes nothing and fails with [`StoreError::Damaged`]: what is missing may still be found in the store's file.
+    /// Write nothing and fail with [`StoreError::Damaged`]: the missing data may still be found in the file of the store.
     Refuse,
 }
 
-/// A value that was found, the newest under its key.
+/// The newest sound value under a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SalvagedValue {
     pub key: Vec<u8>,
@@ -50,7 +50,7 @@ pub struct SalvagedValue {
     pub stamp: Stamp,
 }
 
-/// What a damaged store still holds: the newest sound value under each key. In memory is only where each stands.
+/// The newest sound value under each key of a damaged store. Only the places of the values are in memory.
 pub struct Salvaged {
     /// The log, and what was kept of its torn ends.
     files: Vec<File>,
@@ -114,7 +114,7 @@ impl Salvaged {
         Ok(found)
     }
 
-    /// Gives each frame in the files, with its place. What stands within a frame is not looked at: a producer chose it.
+    /// Gives each frame in the files, with its place. It does not search within a frame, because a producer chose that content.
     fn each_frame(&self, give: &mut dyn FnMut(FramePlace, Frame<'_>)) -> io::Result<()> {
         (0..).zip(&self.files).try_for_each(|(number, file)| self.each_frame_of(number, file, give))
     }
@@ -149,7 +149,7 @@ impl Salvaged {
         }
     }
 
-    /// What sled still gives of a store whose values are not framed: each is framed in a file that has no name.
+    /// The values that sled still reads from a store without frames, framed in a temporary file.
     fn of_unframed(
         path: &Path,
         purpose: Purpose,
@@ -190,7 +190,7 @@ impl Salvaged {
         self.places.len()
     }
 
-    /// Whether all that was written before a crash is in the file, as far as it is sound: the machine did not restart.
+    /// Whether everything that was written is in the file, as far as it is sound: the machine did not restart.
     pub fn is_of_this_boot(&self) -> bool {
         self.boot == Boot::Same
     }
@@ -214,8 +214,8 @@ impl Salvaged {
         places.map(|(_, place)| self.read(*place))
     }
 
-    /// Every sound value that stands anywhere under one of `keys`, in no order: for the keys whose newest value turns out not to
-    /// count. Reads the whole file.
+    /// All sound values under any of `keys`, older ones too, in no order: for keys whose newest value does not count. Reads the
+    /// whole file.
     pub fn versions(&self, keys: &[Vec<u8>]) -> Result<Vec<SalvagedValue>, StoreError> {
         let mut versions = Vec::new();
         let mut keep = |_: FramePlace, frame: Frame<'_>| {
@@ -278,7 +278,7 @@ pub fn is_possible(dir: &Path) -> bool {
     Marker::read(&dir.join(STORE)).is_ok_and(|marker| marker.is_some())
 }
 
-/// Has the store of a data directory salvaged at the next start. On disk when this returns.
+/// Requests that the next start salvages the store of a data directory. The request is on disk when this returns.
 pub fn request(dir: &Path) -> io::Result<()> {
     File::create(dir.join(REQUEST))?.sync_all()?;
     File::open(dir)?.sync_all()
@@ -298,7 +298,7 @@ pub(super) fn withdraw_request(dir: &Path) -> io::Result<()> {
     remove_if_there(&dir.join(REQUEST))
 }
 
-/// Ends what a crash interrupted: a new store that is whole takes the name of the one that was moved aside.
+/// Completes a salvage that a crash interrupted: a complete new store takes the name of the old one.
 pub(super) fn finish_interrupted(dir: &Path) -> io::Result<()> {
     let (store, new) = (dir.join(STORE), dir.join(NEW));
     if new.join(WHOLE).exists() && !store.exists() {
@@ -312,10 +312,10 @@ pub(super) fn finish_interrupted(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Puts a new store, of what can be found in the old one, in its place. `Ok(false)`, and nothing was changed, when it cannot be
-/// salvaged, or holds nothing that can be found.
+/// Replaces the store by a new one with all values that can be found in the old one. Returns `Ok(false)` and changes nothing when
+/// the store cannot be salvaged, or nothing can be found in it.
 ///
-/// Nobody may have the store open.
+/// The store must be closed.
 pub(super) fn salvage(
     dir: &Path,
     purpose: Purpose,
@@ -362,7 +362,7 @@ pub(super) fn salvage(
     Ok(true)
 }
 
-/// A name that says when, and that is free.
+/// A free name with the date.
 fn aside_name(dir: &Path) -> PathBuf {
     let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H-%M-%SZ").to_string();
     let names = (1u32..).map(|n| match n {

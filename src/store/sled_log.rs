@@ -1,8 +1,8 @@
-//! Looking at sled's log before sled does.
+//! Checks the log of a store before sled opens it.
 //!
 //! sled 0.34 takes a message that it cannot read for the end of its segment, or of its log, and zeroes what stands behind it:
-//! opening a damaged log destroys what could still be read in it. So what sled is about to replay is read here first, in the same
-//! way, and a log with damage in it is salvaged ([`super::salvage`]) instead of opened.
+//! opening a damaged log destroys what could still be read in it. So this module first reads the part that sled will replay, in the
+//! same way, and a damaged log is salvaged ([`super::salvage`]) instead of opened.
 //!
 //! **Promise.** [`check`] only reads. It finds each message that sled would stumble over and that was not left by a crash.
 //! **Kept by.** A crash leaves a torn end: nothing behind it was synced. Damage shows where a message cannot be read that was synced
@@ -19,7 +19,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// What stood in segments that sled zeroed, until it is known that nothing is missing.
+/// The file that keeps the segments that sled zeroed, until it is known that nothing is missing.
 pub(super) const TORN_FILE: &str = "torn";
 
 const SEGMENT: u64 = SEGMENT_BYTES as u64;
@@ -30,17 +30,17 @@ const KIND_CORRUPTED: u8 = 0;
 const KIND_CAP: u8 = 2;
 const KIND_LAST: u8 = 11;
 
-/// What a log is like before sled opens it.
+/// The condition of a log before sled opens it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum LogCondition {
     Sound,
     /// Its end is torn, as a crash leaves it, or damaged: sled will zero the segments at these bytes of the file.
     Torn(Vec<u64>),
-    /// What is wrong, in words for people.
+    /// The log is damaged, for this reason in words.
     Damaged(String),
 }
 
-/// Reads what sled will replay from the log in `dir`. `closed_at` is where the log ended when the store was closed in order, see
+/// Reads the part of the log in `dir` that sled will replay. `closed_at` is where the log ended when the store was closed in order, see
 /// [`end`].
 pub(super) fn check(dir: &Path, closed_at: Option<u64>) -> io::Result<LogCondition> {
     let log = match File::open(dir.join(LOG_FILE)) {
@@ -107,7 +107,7 @@ pub(super) fn keep_torn(dir: &Path, segments: &[u64]) -> io::Result<()> {
 }
 
 /// Where the log in `dir` ends, as a place in all that was ever written into it: the end of the last message that can be read.
-/// Nobody may be writing.
+/// The store must be closed.
 pub(super) fn end(dir: &Path) -> io::Result<u64> {
     let log = File::open(dir.join(LOG_FILE))?;
     let Some((lsn, at)) = Segments::of(&log)?.by_lsn.pop() else { return Ok(0) };
@@ -198,7 +198,7 @@ fn read_segment(log: &File, at: u64) -> io::Result<Vec<u8>> {
 enum SegmentEnd {
     /// All messages of the segment can be read.
     Whole,
-    /// What stands here is not a message that can be read, of this segment as it was written last.
+    /// The bytes here are not a readable message of this segment as it was last written.
     Stopped(usize),
 }
 

@@ -1,4 +1,4 @@
-//! What an import of plates would do, to be shown before it is done.
+//! The changes that an import of plates would make, to be shown before it is done.
 
 use super::Registration;
 use crate::parking::Plate;
@@ -56,8 +56,8 @@ pub fn changes<'a>(
     })
 }
 
-/// The registered plates that `new` does not name, in their order: they stay, which may surprise who thinks of `new` as the
-/// whole registry.
+/// The registered plates that `new` does not name, in their order. They stay, which may surprise an operator who thinks
+/// that `new` is the whole registry.
 pub fn unnamed<'a>(
     old: impl Iterator<Item = &'a Registration>,
     new: &[Registration],

@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use unicode_normalization::UnicodeNormalization;
 
-/// Why a text is no name.
+/// Why a text is not a valid name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LabelError {
     #[error("it is empty")]
@@ -18,12 +18,12 @@ pub enum LabelError {
     Reserved(String),
 }
 
-/// Whom stays are billed to: 1 to 64 bytes of printable UTF-8 in normal form C, without spaces at the ends.
+/// The account to which stays are charged: 1 to 64 bytes of printable UTF-8 in normal form C, without spaces at the ends.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Account(String);
 
-/// As a text in quotes: messages to people quote it so, and none shows how we store it.
+/// As a text in quotes, for messages to people.
 impl fmt::Debug for Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.0, f)
@@ -31,8 +31,7 @@ impl fmt::Debug for Account {
 }
 
 impl Account {
-    /// What stands in the place of an account for plates that are not registered. No [`Account`] is called so, in whatever
-    /// case.
+    /// The name shown for plates that are not registered. No [`Account`] has this name, in any case of the letters.
     pub const UNREGISTERED: &str = "unregistered";
     pub const MAX_BYTES: usize = 64;
 

@@ -66,7 +66,7 @@ pub struct Tariff {
     ready: Ready,
 }
 
-/// What pricing needs and the rest of a tariff says already.
+/// Values derived from the rest of a tariff, for pricing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Ready {
     names_holiday: bool,
@@ -97,14 +97,14 @@ enum BandPrice {
     Flat(Amount),
 }
 
-/// The most that units cost together that start within a span.
+/// The most that the units starting within a span cost together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Cap {
     span: Span,
     amount: Amount,
 }
 
-/// Within what a cap counts.
+/// The span within which a cap applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 enum Span {
     /// Each occurrence by itself.
@@ -149,7 +149,7 @@ impl Tariff {
         self.vat
     }
 
-    /// The day on which a stay begins or ends, where its garages are.
+    /// The local date of a moment at its garages.
     pub fn local_date(&self, at: Timestamp) -> Date {
         self.time_zone.to_datetime(at).date()
     }
@@ -159,7 +159,7 @@ impl Tariff {
         self.ready.names_holiday && self.calendar.is_none()
     }
 
-    /// With what follows from its other fields.
+    /// The tariff with its derived values.
     fn ready(mut self) -> Tariff {
         let named = self.windows().any(|window| window.days.name_holiday());
         let daily = self.daily_cap.map(|amount| Cap { span: Span::Window(Window::ALWAYS), amount });

@@ -1,4 +1,4 @@
-//! From text to tariffs, or to everything that is wrong with it.
+//! Reads tariffs from a text, or reports everything that is wrong with it.
 
 use super::coverage;
 use super::days::Calendar;
@@ -104,7 +104,7 @@ fn elements<'a>(
         .collect()
 }
 
-/// How errors call the table: by its name, where it has one.
+/// The table as errors name it: with its own name, where it has one.
 fn called(kind: &str, value: &Spanned<DeValue<'_>>) -> String {
     match value.get_ref().get("name").and_then(|name| name.get_ref().as_str()) {
         Some(name) => format!("{kind} {name:?}: "),

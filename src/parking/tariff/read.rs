@@ -1,4 +1,4 @@
-//! Reading tables of TOML with their lines: every problem is noted, so that a person sees all of them at once.
+//! Reads TOML tables with their line numbers. Every problem is noted, so that a person sees all of them at once.
 
 use super::days::Days;
 use super::problem::{TariffError, TariffProblem};
@@ -44,7 +44,7 @@ impl Notes {
     }
 }
 
-/// One table. A method answers `None` when its key is absent, and when what stands there is wrong: that is noted.
+/// One table. A method returns `None` when its key is absent or its value is wrong; a wrong value is noted.
 #[derive(Clone, Copy)]
 pub(super) struct Table<'a> {
     notes: &'a Notes,

@@ -1,4 +1,4 @@
-//! All tariffs of a configuration, and which of them a stay pays by.
+//! All tariffs of a configuration, and the choice of the tariff for a stay.
 
 use super::days::Calendar;
 use super::parse::OtherTables;
@@ -26,7 +26,7 @@ impl TariffSet {
         parse::parse(text, OtherTables::Refuse)
     }
 
-    /// Reads the tariffs and calendars of a whole configuration file. What else stands in it is passed over, and not judged.
+    /// Reads the tariffs and calendars of a whole configuration file. Other tables are passed over.
     pub fn parse_config(text: &str) -> Result<TariffSet, Vec<TariffError>> {
         parse::parse(text, OtherTables::PassOver)
     }
@@ -86,7 +86,7 @@ impl TariffSet {
     }
 }
 
-/// What only shows when tariffs are seen together. They come sorted by name and date, each with its line.
+/// Checks the tariffs against each other. They come sorted by name and date, each with its line.
 pub(super) fn check_together(tariffs: &[(Tariff, usize)], notes: &Notes) {
     let note = |place: usize, problem: TariffProblem| {
         let (tariff, line) = &tariffs[place];
