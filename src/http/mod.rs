@@ -163,7 +163,7 @@ pub fn renamed(now_at: &std::path::Path) -> String {
 pub fn bad_cursor(cursor: &str) -> Problem {
     Problem::new(
         StatusCode::BAD_REQUEST,
-        format!("after: {cursor:?} is not a cursor. Use the value of \"next\" of the answer before"),
+        format!("after: {cursor:?} is no cursor. Use the value of \"next\" of the answer before"),
     )
     .code("invalid_cursor")
 }
