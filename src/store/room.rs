@@ -86,7 +86,7 @@ pub struct OpenedStore {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreCondition {
     /// sled could open it. That all of it can be read is not known.
-    OpenedStore,
+    Opened,
     /// It was damaged, and is rebuilt from what could be found.
     Salvaged,
 }

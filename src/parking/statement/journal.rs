@@ -205,7 +205,7 @@ date,document,account,debit,credit,currency,vat_percent,customer,text
         let mut balances = BTreeMap::new();
         for row in rows {
             let sign = if row.side == Side::Debit { 1 } else { -1 };
-            *balances.entry((row.amount.currency.clone(), row.account.as_str())).or_default() +=
+            *balances.entry((row.amount.currency, row.account.as_str())).or_default() +=
                 sign * i128::from(row.amount.minor());
         }
         balances

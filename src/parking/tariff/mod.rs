@@ -33,7 +33,7 @@ mod window;
 
 pub use super::money::{Amount, Currency, Money, NoCurrency, VatRate};
 pub use days::{Calendar, Days, NoDays};
-pub use priced::{BreakdownLine, Free, Priced, Shown};
+pub use priced::{BreakdownLine, Free, PriceJson, Priced};
 pub use problem::{TariffError, TariffProblem};
 pub use set::TariffSet;
 pub use window::{ClockTime, Window};
