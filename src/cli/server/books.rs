@@ -5,7 +5,7 @@ use super::flags::{
     ChargesCommand, ContractsCommand, JournalCommand, PlatesCommand, StatementFormat, StatementOf,
     StatementsCommand,
 };
-use super::running::{Session, print_said, report, table, text};
+use super::running::{Session, elements, more, print_said, report, table, text};
 use crate::cli::{OutputFlags, failure, print};
 use crate::daemon::admin::{NotDone, Outcome};
 use crate::parking::Plate;
@@ -166,7 +166,7 @@ fn changes(answer: &Value) -> String {
         shown.push_str(&format!("and {more} more changes\n"));
     }
     let total = answer["unnamed_total"].as_u64().unwrap_or_default();
-    let named: Vec<String> = answer["unnamed"].as_array().into_iter().flatten().map(text).collect();
+    let named: Vec<String> = elements(answer, "unnamed").map(text).collect();
     if total > 0 {
         let more = match total - named.len() as u64 {
             0 => String::new(),
@@ -200,29 +200,20 @@ fn plates(session: &mut Session<'_>) -> Outcome {
 }
 
 fn print_plates(answer: &Value) -> String {
-    let head = ["PLATE", "ACCOUNT", "NAME"].map(str::to_owned);
-    let lines = answer["plates"].as_array().into_iter().flatten();
-    let lines = lines.map(|line| ["plate", "account", "name"].map(|field| text(&line[field])));
-    table(std::iter::once(head).chain(lines).collect())
+    let rows =
+        elements(answer, "plates").map(|line| ["plate", "account", "name"].map(|field| text(&line[field])));
+    table(["PLATE", "ACCOUNT", "NAME"], rows)
 }
 
 fn print_contracts(answer: &Value) -> String {
-    let head = ["CONTRACT", "ACCOUNT", "CARS", "FROM", "TO", "GARAGES", "PLATES"].map(str::to_owned);
-    let all = |list: &Value| list.as_array().into_iter().flatten().map(text).collect::<Vec<_>>().join(", ");
-    let lines = answer["contracts"].as_array().into_iter().flatten().map(|line| {
+    let rows = elements(answer, "contracts").map(|line| {
         let cell = |field: &str| text(&line[field]);
-        let [name, account, cars] = ["contract", "account", "cars"].map(cell);
-        [
-            name,
-            account,
-            cars,
-            cell("valid_from"),
-            cell("valid_to"),
-            all(&line["garages"]),
-            all(&line["plates"]),
-        ]
+        let all = |field: &str| elements(line, field).map(text).collect::<Vec<_>>().join(", ");
+        let [name, account, cars, from, to] =
+            ["contract", "account", "cars", "valid_from", "valid_to"].map(cell);
+        [name, account, cars, from, to, all("garages"), all("plates")]
     });
-    table(std::iter::once(head).chain(lines).collect())
+    table(["CONTRACT", "ACCOUNT", "CARS", "FROM", "TO", "GARAGES", "PLATES"], rows)
 }
 
 fn print_tariffs(answer: &Value) -> String {
@@ -250,9 +241,7 @@ fn charges(session: &mut Session<'_>, mut asked: Asked) -> Outcome {
 }
 
 fn print_charges(answer: &Value) -> String {
-    let head = ["ENTERED", "LEFT", "GARAGE", "PLATE", "ACCOUNT", "AMOUNT", "STATE", "ID", "REMARK"]
-        .map(str::to_owned);
-    let lines = answer["charges"].as_array().into_iter().flatten().map(|line| {
+    let rows = elements(answer, "charges").map(|line| {
         let cell = |field: &str| if line[field].is_null() { String::new() } else { text(&line[field]) };
         let state = if line["state"].is_null() { cell("kind") } else { cell("state") };
         let [entered, left, garage, plate, account, id] =
@@ -263,11 +252,8 @@ fn print_charges(answer: &Value) -> String {
         };
         [entered, left, garage, plate, account, amount(line), state, id, remark]
     });
-    let mut shown = table(std::iter::once(head).chain(lines).collect());
-    if !answer["next"].is_null() {
-        shown.push_str(&format!("there are more: --after {}\n", text(&answer["next"])));
-    }
-    shown
+    let head = ["ENTERED", "LEFT", "GARAGE", "PLATE", "ACCOUNT", "AMOUNT", "STATE", "ID", "REMARK"];
+    table(head, rows) + &more(answer)
 }
 
 /// As people write it: 3.50 EUR.
@@ -404,7 +390,5 @@ fn export_journal(
 
 fn all_months(session: &mut Session<'_>) -> Result<Vec<Month>, NotDone> {
     let answer = session.ask(&Request::Books(Question::Months))?;
-    let months =
-        answer["months"].as_array().into_iter().flatten().filter_map(|month| month.as_str()?.parse().ok());
-    Ok(months.collect())
+    Ok(elements(&answer, "months").filter_map(|month| month.as_str()?.parse().ok()).collect())
 }

@@ -12,6 +12,7 @@ use crate::server::{backup, compact, verify};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::ExitCode;
+use unicode_width::UnicodeWidthStr;
 
 /// Does what the command says, in the running server or in its directory. The answer goes to stdout, the reason of a failure to
 /// stderr.
@@ -165,8 +166,7 @@ pub(super) fn print_said(answer: &Value) -> String {
 }
 
 fn print_garages(answer: &Value) -> String {
-    let head = ["NAME", "OCCUPIED", "CAPACITY", "EVENTS", "REMARKS"].map(str::to_owned);
-    let lines = answer["garages"].as_array().into_iter().flatten().map(|garage| {
+    let rows = elements(answer, "garages").map(|garage| {
         let mut remarks = Vec::new();
         if garage["decommissioned"] == true {
             let events = match garage["events_since_decommissioned"].as_u64() {
@@ -187,12 +187,12 @@ fn print_garages(answer: &Value) -> String {
         };
         [cell("name"), cell("occupied"), cell("capacity"), cell("events"), remarks.join("; ")]
     });
-    table(std::iter::once(head).chain(lines).collect())
+    table(["NAME", "OCCUPIED", "CAPACITY", "EVENTS", "REMARKS"], rows)
 }
 
 fn print_review(answer: &Value) -> String {
     let mut shown = format!("{}\n", text(&answer["said"]));
-    for pair in answer["pairs"].as_array().into_iter().flatten() {
+    for pair in elements(answer, "pairs") {
         let [entry, exit] = ["entry", "exit"].map(|end| &pair[end]);
         shown.push_str(&format!(
             "\n{}: {} entered at {}, {} left at {}\n  {}\n",
@@ -204,7 +204,7 @@ fn print_review(answer: &Value) -> String {
             text(&pair["command"])
         ));
     }
-    for long in answer["long"].as_array().into_iter().flatten() {
+    for long in elements(answer, "long") {
         let left = match long["left_at"].as_str() {
             Some(left) => format!("left at {left}"),
             None => "is inside, or left unseen".to_owned(),
@@ -226,24 +226,18 @@ fn print_review(answer: &Value) -> String {
 }
 
 fn print_quarantine(answer: &Value) -> String {
-    let head = ["PLACE", "GARAGE", "SEQUENCE", "RECEIVED", "REASON"].map(str::to_owned);
-    let lines = answer["quarantine"].as_array().into_iter().flatten();
-    let lines = lines
+    let rows = elements(answer, "quarantine")
         .map(|line| ["place", "garage", "sequence", "received_at", "reason"].map(|field| text(&line[field])));
-    let mut shown = table(std::iter::once(head).chain(lines).collect());
-    if !answer["next"].is_null() {
-        shown.push_str(&format!("there are more: --after {}\n", text(&answer["next"])));
-    }
-    shown
+    table(["PLACE", "GARAGE", "SEQUENCE", "RECEIVED", "REASON"], rows) + &more(answer)
 }
 
 pub(super) fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// Columns as wide as their widest cell.
-pub(super) fn table<const N: usize>(rows: Vec<[String; N]>) -> String {
-    use unicode_width::UnicodeWidthStr;
+/// A table whose columns are as wide as their widest cell.
+pub(super) fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
+    let rows: Vec<[String; N]> = std::iter::once(head.map(str::to_owned)).chain(rows).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].width()).max().unwrap_or(0);
     let widths: [usize; N] = std::array::from_fn(width);
     let line = |row: &[String; N]| {
@@ -252,4 +246,17 @@ pub(super) fn table<const N: usize>(rows: Vec<[String; N]>) -> String {
         format!("{}\n", padded.collect::<Vec<_>>().join("  ").trim_end())
     };
     rows.iter().map(line).collect()
+}
+
+/// The elements of a list in an answer.
+pub(super) fn elements<'a>(answer: &'a Value, list: &str) -> impl Iterator<Item = &'a Value> + use<'a> {
+    answer[list].as_array().into_iter().flatten()
+}
+
+/// The line below a list that goes on.
+pub(super) fn more(answer: &Value) -> String {
+    match &answer["next"] {
+        Value::Null => String::new(),
+        next => format!("there are more: --after {}\n", text(next)),
+    }
 }

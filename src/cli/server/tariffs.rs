@@ -18,8 +18,7 @@ pub fn tell(set: &TariffSet, file: &Path) -> ExitCode {
         count(calendars, "calendar")
     );
     if !tariffs.is_empty() {
-        let head = ["TARIFF", "FROM", "CURRENCY", "TIME ZONE", "GARAGES"].map(str::to_owned);
-        text.push_str(&table(std::iter::once(head).chain(tariffs.iter().map(row)).collect()));
+        text += &table(["TARIFF", "FROM", "CURRENCY", "TIME ZONE", "GARAGES"], tariffs.iter().map(row));
     }
     for tariff in tariffs.iter().filter(|tariff| tariff.misses_a_calendar()) {
         let (name, from) = (tariff.name(), tariff.valid_from());
@@ -83,8 +82,7 @@ fn told(priced: &Priced) -> String {
         };
         [units, line.started(), line.each.map_or_else(String::new, show), show(line.total), line.reason]
     });
-    let head = ["UNIT", "FROM", "EACH", "TOTAL", "REASON"].map(str::to_owned);
-    text.push_str(&table(std::iter::once(head).chain(lines).collect()));
+    text += &table(["UNIT", "FROM", "EACH", "TOTAL", "REASON"], lines);
     text.push_str(&format!("{} in all\n", Money { amount: priced.amount, currency: priced.currency }));
     text
 }
