@@ -135,7 +135,7 @@ fn a_log_that_was_cut_short_gives_what_is_left() {
             whole.versions(&[key(*n)]).is_ok()
                 && whole
                     .places
-                    .get(&Key::of(&key(*n)))
+                    .get(&CompactKey::of(&key(*n)))
                     .is_some_and(|place| place.at + FRAME_MAX as u64 <= cut)
         });
         let left = left.count() as u32;

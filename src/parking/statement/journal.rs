@@ -159,9 +159,10 @@ pub fn to_csv(postings: &[Posting]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Total;
     use super::super::samples::{a_month, account, any_lines, credit, euro, head, vat, yen};
-    use super::super::{Currency, Total, VatRate};
     use super::*;
+    use crate::parking::money::Currency;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 

@@ -132,7 +132,6 @@ fn total(total: &Total) -> ShownTotal<'_> {
 #[cfg(test)]
 mod tests {
     use super::super::samples::{a_month, any_lines, statement};
-    use super::*;
     use proptest::prelude::*;
     use serde_json::{Value, json};
 

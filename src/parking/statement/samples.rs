@@ -1,6 +1,7 @@
 //! Statements for tests: a realistic month, and lines of every kind with texts that mean harm.
 
 use super::*;
+use crate::parking::money::Currency;
 use jiff::{SignedDuration, Timestamp, tz::Offset};
 use proptest::prelude::*;
 
