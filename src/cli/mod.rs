@@ -5,9 +5,10 @@
 pub mod edge;
 pub mod server;
 
+use crate::codes::{self, Coded};
+use crate::daemon::EXIT_SETTING;
 use clap::Args;
 use serde_json::Value;
-use std::fmt::Display;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -39,8 +40,8 @@ macro_rules! exit_codes {
 use exit_codes;
 
 /// Says on stderr why a command failed.
-fn failure(reason: &dyn Display) -> ExitCode {
-    eprintln!("error: {reason}");
+fn failure(error: &impl Coded) -> ExitCode {
+    codes::print_error(error.code(), error);
     ExitCode::FAILURE
 }
 
@@ -48,4 +49,18 @@ fn failure(reason: &dyn Display) -> ExitCode {
 fn print(text: &str) {
     let mut stdout = std::io::stdout();
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
+/// Prints what `code` means, or all codes with a line each.
+fn explain(code: Option<&str>) -> ExitCode {
+    match codes::explain(code) {
+        Ok(text) => {
+            print(&text);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            codes::print_error(error.code(), &error);
+            ExitCode::from(EXIT_SETTING)
+        }
+    }
 }

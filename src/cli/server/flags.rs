@@ -82,6 +82,12 @@ pub enum ServerCommand {
         #[command(flatten)]
         output: OutputFlags,
     },
+    /// Explain a code of a problem, an anomaly, an error or a log line: what happened, what it means for the data, what to do
+    Explain {
+        /// Code, such as entry_while_open [default: list all]
+        #[arg(value_name = "CODE")]
+        code: Option<String>,
+    },
     /// Drop the views, so that the next start rebuilds them from the ledger. The server must be stopped
     #[command(alias = "refold")]
     RebuildViews,

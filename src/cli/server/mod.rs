@@ -43,6 +43,8 @@ impl ServerCall {
     pub fn from_args(args: Vec<OsString>) -> Result<ServerCall, ConfigError> {
         let ServerFlags { settings, config: file, command } = ServerFlags::try_parse_from(args)?;
         let file = match &command {
+            // Mistakes in a configuration file can be explained, so it is not read here.
+            Some(ServerCommand::Explain { .. }) => None,
             Some(ServerCommand::Tariffs(TariffsCommand::Check { file })) => {
                 file::read_for_edge(Some(file))?; // a person who checks a file wants to see every mistake in it
                 Some(file)

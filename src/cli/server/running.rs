@@ -3,6 +3,7 @@
 use super::flags::{GaragesCommand, QuarantineCommand, ServerCommand, StaysCommand, TariffsCommand};
 use super::{books, tariffs};
 use crate::cli::{OutputFlags, failure, print};
+use crate::codes;
 use crate::config::ServerConfig;
 use crate::daemon;
 use crate::daemon::admin::{self, Caller, DaemonOrDirectory, NotDone, Outcome};
@@ -37,13 +38,17 @@ pub(super) fn run(config: &ServerConfig, command: ServerCommand) -> ExitCode {
         ServerCommand::Journal(command) => books::run_journal(&mut session, command),
         ServerCommand::Forget { plate } => session.record(Intent::Forget { plate: plate.to_string() }),
         ServerCommand::Compact { to } => {
-            let done = compact::run(&config.data_dir, &to).map_err(NotDone::Refused);
+            let done = compact::run(&config.data_dir, &to)
+                .map_err(|reason| NotDone::Failed(codes::COMPACTION_FAILED, reason));
             report(done.map(|said| json!({ "said": said })), OutputFlags::TEXT, print_said)
         }
         ServerCommand::Verify { output } => run_verify(&config.data_dir, output),
+        ServerCommand::Explain { code } => crate::cli::explain(code.as_deref()),
         ServerCommand::RebuildViews => rebuild_views(&config.data_dir),
         ServerCommand::Backup { to, output } => {
-            report(backup::run(&config.data_dir, &to).map_err(NotDone::Refused), output, print_said)
+            let done = backup::run(&config.data_dir, &to)
+                .map_err(|reason| NotDone::Failed(codes::BACKUP_FAILED, reason));
+            report(done, output, print_said)
         }
     }
 }
@@ -119,11 +124,11 @@ impl Session<'_> {
         match admin::reach(&self.config.data_dir, request, |_| {}) {
             Ok(DaemonOrDirectory::Daemon(answer)) => Ok(answer),
             Ok(DaemonOrDirectory::Directory(dir)) => {
-                let offline =
-                    Offline::open(dir, self.config.reserve_bytes).map_err(|error| error.to_string())?;
+                let offline = Offline::open(dir, self.config.reserve_bytes)
+                    .map_err(|error| NotDone::because(&error))?;
                 self.offline.insert(offline.for_operator(&self.config.operator)).answer(request, &caller)
             }
-            Err(error) => Err(error.to_string().into()),
+            Err(error) => Err(NotDone::because(&error)),
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use super::running::table;
 use crate::cli::{OutputFlags, failure, print};
+use crate::codes;
+use crate::daemon::admin::NotDone;
 use crate::parking::tariff::{Money, Priced, Tariff, TariffSet};
 use jiff::Timestamp;
 use std::path::Path;
@@ -46,9 +48,8 @@ pub fn price(
     output: OutputFlags,
 ) -> ExitCode {
     let Some(tariff) = set.for_stay(garage, entry) else {
-        return failure(&format_args!(
-            "the garage {garage:?} has no tariff for a stay that begins at {entry}"
-        ));
+        let reason = format!("the garage {garage:?} has no tariff for a stay that begins at {entry}");
+        return failure(&NotDone::Failed(codes::NO_TARIFF, reason));
     };
     let priced = tariff.price(entry, exit);
     if !output.json {
@@ -62,7 +63,7 @@ pub fn price(
             print(&format!("{shown}\n"));
             ExitCode::SUCCESS
         }
-        Err(error) => failure(&error),
+        Err(error) => failure(&NotDone::Failed(codes::INTERNAL_ERROR, error.to_string())),
     }
 }
 

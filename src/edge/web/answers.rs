@@ -1,5 +1,6 @@
 //! The JSON of the answers of an edge.
 
+use crate::codes::Code;
 use crate::parking::Moment;
 use crate::parking::board::BoardLine;
 use crate::parking::event::EventJson;
@@ -37,6 +38,8 @@ pub(super) struct OutboxAnswer {
     pub ledger: Option<String>,
     /// Why the queue waits, when it does not wait for the network.
     pub alarm: Option<String>,
+    /// The code of the alarm.
+    pub alarm_code: Option<Code>,
     /// What the server wants a person here to know.
     pub notice: Option<String>,
     /// Why events are refused at the moment.
