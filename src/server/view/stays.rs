@@ -159,7 +159,7 @@ impl StayIndex {
     pub fn begin_garage(&mut self) -> GarageStays {
         self.garages.push(CarsInside::default());
         let number = u32::try_from(self.garages.len() - 1).expect("there are fewer garages than people");
-        GarageStays { number, ..GarageStays::default() }
+        GarageStays::of_garage(number)
     }
 
     pub fn enter(
