@@ -1,8 +1,10 @@
 //! The command line of `edge`: the daemon, or one command and then the end.
 
-use super::{exit_codes, print};
+use super::{exit_codes, explain, print};
+use crate::codes::{self, Coded};
 use crate::config::{ConfigError, EdgeConfig, EdgeSettings};
 use crate::daemon;
+use crate::daemon::admin::NotDone;
 use crate::edge;
 use crate::edge::commands::{EdgeRequest, EdgeSession, PEEK_MOST};
 use crate::messaging::LedgerId;
@@ -19,6 +21,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     keep_what_we_create_private();
     match EdgeCall::from_args(args) {
         Ok(EdgeCall::Run(config)) => edge::run(*config),
+        Ok(EdgeCall::Explain { code }) => explain(code.as_deref()),
         Ok(EdgeCall::Command { data_dir, command }) => run(&data_dir, command),
         Err(error) => daemon::exit_for_config(&error),
     }
@@ -57,6 +60,12 @@ pub enum EdgeCommand {
     /// Choose the ledger to which this garage delivers
     #[command(subcommand)]
     Ledger(LedgerCommand),
+    /// Explain a code of a problem, an alarm, an error or a log line: what happened, what it means for the data, what to do
+    Explain {
+        /// Code, such as outbox_full [default: list all]
+        #[arg(value_name = "CODE")]
+        code: Option<String>,
+    },
 }
 
 #[derive(Debug, PartialEq, Eq, Subcommand)]
@@ -97,12 +106,17 @@ pub enum LedgerCommand {
 pub enum EdgeCall {
     Run(Box<EdgeConfig>),
     Command { data_dir: PathBuf, command: EdgeCommand },
+    Explain { code: Option<String> },
 }
 
 impl EdgeCall {
     /// `args` as a program gets them, its name first.
     pub fn from_args(args: Vec<OsString>) -> Result<EdgeCall, ConfigError> {
         let flags = Flags::try_parse_from(args)?;
+        if let Some(EdgeCommand::Explain { code }) = flags.command {
+            // Before the file is read: what is wrong with a configuration file can be explained.
+            return Ok(EdgeCall::Explain { code });
+        }
         let settings = flags.settings.completed_by(flags.config.as_deref())?;
         match flags.command {
             None => Ok(EdgeCall::Run(Box::new(settings.try_into()?))),
@@ -130,11 +144,12 @@ fn run(data_dir: &Path, command: EdgeCommand) -> ExitCode {
         EdgeCommand::Ledger(LedgerCommand::Adopt { ledger }) => session
             .ask(&EdgeRequest::Adopt { ledger: ledger.to_string() })
             .map(|answer| print(&format!("{}\n", answer["said"].as_str().unwrap_or_default()))),
+        EdgeCommand::Explain { .. } => unreachable!("it needs no data directory"),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
-            eprintln!("error: {reason}");
+            codes::print_error(reason.code(), &reason);
             ExitCode::FAILURE
         }
     }
@@ -161,7 +176,7 @@ fn events(answer: &Value) -> String {
 }
 
 /// Prints all waiting events, one JSON object per line.
-fn export(session: &mut EdgeSession<'_>) -> Result<(), String> {
+fn export(session: &mut EdgeSession<'_>) -> Result<(), NotDone> {
     let mut after = None;
     loop {
         let answer = session.ask(&EdgeRequest::Peek { after, limit: PEEK_MOST })?;

@@ -5,7 +5,10 @@
 pub mod edge;
 pub mod server;
 
+use crate::codes::{self, Coded};
+use crate::daemon::EXIT_SETTING;
 use std::io::Write;
+use std::process::ExitCode;
 
 /// The end of a program's help.
 macro_rules! exit_codes {
@@ -22,4 +25,18 @@ use exit_codes;
 fn print(text: &str) {
     let mut stdout = std::io::stdout();
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
+/// Prints what `code` means, or all codes with a line each.
+fn explain(code: Option<&str>) -> ExitCode {
+    match codes::explain(code) {
+        Ok(text) => {
+            print(&text);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            codes::print_error(error.code(), &error);
+            ExitCode::from(EXIT_SETTING)
+        }
+    }
 }

@@ -11,6 +11,7 @@ pub use cars_per_hour::CarsPerHour;
 pub use edge::{EdgeConfig, EdgeSettings};
 pub use server::{ServerConfig, ServerSettings};
 
+use crate::codes::{self, Code, Coded};
 use crate::parking::tariff::TariffError;
 use std::path::PathBuf;
 
@@ -28,6 +29,18 @@ pub enum ConfigError {
     Tariffs { path: PathBuf, errors: Vec<TariffError> },
     #[error("the setting {setting} is not valid: {reason}")]
     Setting { setting: &'static str, reason: String },
+}
+
+impl Coded for ConfigError {
+    fn code(&self) -> Code {
+        match self {
+            ConfigError::CommandLine(_) => codes::INVALID_COMMAND_LINE,
+            ConfigError::Unreadable { .. } => codes::CONFIGURATION_UNREADABLE,
+            ConfigError::Invalid { .. } => codes::CONFIGURATION_INVALID,
+            ConfigError::Tariffs { .. } => codes::TARIFFS_INVALID,
+            ConfigError::Setting { .. } => codes::INVALID_SETTING,
+        }
+    }
 }
 
 /// Each on a line of its own.

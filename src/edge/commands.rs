@@ -7,6 +7,7 @@
 
 use super::Shared;
 use super::sending::Told;
+use crate::codes;
 use crate::daemon::admin::{self, Call, NotDone, Outcome, Reached};
 use crate::daemon::clock;
 use crate::messaging::LedgerId;
@@ -66,7 +67,11 @@ impl EdgeDesk {
                 let previous = self.shared.outbox.ledger();
                 let bound = self.shared.outbox.bind(ledger).await;
                 bound.map_err(|error| format!("the edge cannot write that down now: {error}. Try again"))?;
-                tracing::warn!(%ledger, former = previous.map(|id| id.to_string()), by = call.caller.as_str(), "an operator decided that this garage delivers to another ledger");
+                tracing::warn!(
+                    code = %codes::LEDGER_ADOPTED,
+                    %ledger, former = previous.map(|id| id.to_string()), by = call.caller.as_str(),
+                    "an operator decided that this garage delivers to another ledger"
+                );
                 // The sender may be ending: it reads the id at its next start.
                 let _ = self.tell.send(Told::Bound(ledger)).await;
                 Ok(adopted(previous, ledger))
@@ -97,7 +102,7 @@ fn adopted(previous: Option<LedgerId>, ledger: LedgerId) -> Value {
 
 /// Answers a request that changes nothing.
 fn read(outbox: &Outbox, request: &EdgeRequest) -> Outcome {
-    let failed = |error: crate::store::StoreError| NotDone::from(error.to_string());
+    let failed = |error: crate::store::StoreError| NotDone::because(&error);
     match request {
         EdgeRequest::Status => {
             let status = outbox.status().map_err(failed)?;
@@ -160,12 +165,12 @@ impl EdgeSession<'_> {
     }
 
     /// The error says in words what happened, what it means for the data and what to do.
-    pub fn ask(&mut self, request: &EdgeRequest) -> Result<Value, String> {
+    pub fn ask(&mut self, request: &EdgeRequest) -> Outcome {
         if let Some(offline) = &self.offline {
             return offline.answer(request);
         }
         let dir = if matches!(request, EdgeRequest::Adopt { .. }) {
-            match admin::reach(self.data_dir, request, |_| {}).map_err(|error| error.to_string())? {
+            match admin::reach(self.data_dir, request, |_| {}).map_err(|error| NotDone::because(&error))? {
                 Reached::Daemon(answer) => return Ok(answer),
                 Reached::Directory(dir) => OpenedDir::Held(dir),
             }
@@ -179,15 +184,16 @@ impl EdgeSession<'_> {
     }
 
     /// Asks the daemon or the note beside the store; makes a copy when neither answers.
-    fn read(&self, request: &EdgeRequest) -> Result<ReadFrom, String> {
+    fn read(&self, request: &EdgeRequest) -> Result<ReadFrom, NotDone> {
         let began = Instant::now();
         loop {
             let asked = admin::ask(self.data_dir, request, |_| {});
-            if let Some(answer) = asked.map_err(|error| error.to_string())? {
+            if let Some(answer) = asked.map_err(|error| NotDone::because(&error))? {
                 return Ok(ReadFrom::Answer(answer));
             }
             if !self.data_dir.join(STORE).is_dir() {
-                return Err(format!("there is no data directory of an edge in {:?}", self.data_dir));
+                let reason = format!("there is no data directory of an edge in {:?}", self.data_dir);
+                return Err(NotDone::Failed(codes::NO_DATA_DIRECTORY, reason));
             }
             if matches!(request, EdgeRequest::Status)
                 && let Some(answer) = noted(self.data_dir)
@@ -202,7 +208,7 @@ impl EdgeSession<'_> {
                 {
                     std::thread::sleep(Duration::from_millis(20));
                 }
-                Err(error) => return Err(error.to_string()),
+                Err(error) => return Err(NotDone::because(&error)),
             }
         }
     }
@@ -227,21 +233,22 @@ enum OpenedDir {
 }
 
 impl OfflineOutbox {
-    fn open(dir: OpenedDir) -> Result<OfflineOutbox, String> {
+    fn open(dir: OpenedDir) -> Result<OfflineOutbox, NotDone> {
         let path = match &dir {
             OpenedDir::Held(dir) => dir.path(),
             OpenedDir::Copied(dir) => dir.path(),
         };
-        let store = Store::open(&path.join(STORE), Purpose::Edge).map_err(|error| error.to_string())?;
+        let store =
+            Store::open(&path.join(STORE), Purpose::Edge).map_err(|error| NotDone::because(&error))?;
         // Without a machine: the person who runs this command is not the machine that wrote last.
         let options = Options { witness: Some(path.join(WITNESS)), machine: None, ..Options::default() };
-        let outbox = Outbox::open(store, options, clock::read()).map_err(|error| error.to_string())?;
+        let outbox = Outbox::open(store, options, clock::read()).map_err(|error| NotDone::because(&error))?;
         Ok(OfflineOutbox { outbox, _dir: dir })
     }
 
-    fn answer(&self, request: &EdgeRequest) -> Result<Value, String> {
+    fn answer(&self, request: &EdgeRequest) -> Outcome {
         let EdgeRequest::Adopt { ledger } = request else {
-            return read(&self.outbox, request).map_err(|error| error.to_string());
+            return read(&self.outbox, request);
         };
         let ledger = read_id(ledger)?;
         let previous = self.outbox.ledger();

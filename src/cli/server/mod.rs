@@ -101,6 +101,12 @@ enum TaskFlags {
         #[arg(long)]
         json: bool,
     },
+    /// Explain a code of a problem, an anomaly, an error or a log line: what happened, what it means for the data, what to do
+    Explain {
+        /// Code, such as entry_while_open [default: list all]
+        #[arg(value_name = "CODE")]
+        code: Option<String>,
+    },
     /// Drop the views, so that the next start folds them anew from the ledger. The server must be stopped
     Refold,
     /// Copy the ledger into a new directory, also while the server runs. The way back: server --data-dir DIR
@@ -231,6 +237,10 @@ pub enum ServerTask {
         json: bool,
     },
     Refold,
+    /// Explain this code, or list all.
+    Explain {
+        code: Option<String>,
+    },
     /// Do this, and record it in the ledger.
     Command(Intent),
     Backup {
@@ -297,6 +307,7 @@ impl From<TaskFlags> for ServerTask {
             TaskFlags::Forget { plate } => ServerTask::Command(Intent::Forget { plate: plate.to_string() }),
             TaskFlags::Compact { to } => ServerTask::Compact { to },
             TaskFlags::Verify { json } => ServerTask::Verify { json },
+            TaskFlags::Explain { code } => ServerTask::Explain { code },
             TaskFlags::Refold => ServerTask::Refold,
             TaskFlags::Backup { to, json } => ServerTask::Backup { to, json },
         }
@@ -316,6 +327,8 @@ impl ServerCall {
         let flags = Flags::try_parse_from(args)?;
         let task = flags.task.map_or(ServerTask::Serve, ServerTask::from);
         let path = match &task {
+            // What is wrong with a configuration file can be explained.
+            ServerTask::Explain { .. } => None,
             ServerTask::CheckTariffs { file } => Some(file),
             ServerTask::PriceStay { entry, exit, .. } if exit < entry => {
                 let reason = format!("{exit} is before the entry at {entry}");

@@ -31,6 +31,7 @@ pub use witness::Noted;
 
 use super::page::{self, Record};
 use super::{ClockReading, Epoch, LedgerId, Sequence};
+use crate::codes::{self, Code, Coded};
 use crate::store::room::{self, Condition, DiskRoom, Opened};
 use crate::store::salvage::Salvaged;
 use crate::store::{self, BATCH_MAX, Purpose, Store, StoreError};
@@ -115,6 +116,17 @@ pub enum OpenError {
     Witness(#[source] std::io::Error),
     #[error("cannot start the committer thread: {0}. Nothing was changed")]
     Thread(#[source] std::io::Error),
+}
+
+impl Coded for OpenError {
+    fn code(&self) -> Code {
+        match self {
+            OpenError::Store(error) => error.code(),
+            OpenError::Ledger => codes::LEDGER_BINDING_UNREADABLE,
+            OpenError::Witness(_) => codes::HIGH_WATER_FILE_UNUSABLE,
+            OpenError::Thread(_) => codes::CANNOT_START,
+        }
+    }
 }
 
 /// Why an append was not confirmed.
@@ -285,8 +297,10 @@ impl Outbox {
             }
             drop(opened);
             tracing::warn!(
+                code = %codes::STORE_PARTLY_UNREADABLE,
                 reason,
-                "something of the outbox cannot be read; the store's file is searched for it"
+                hint = "check the disk",
+                "a part of the outbox cannot be read; the store's file is searched for it"
             );
             let requested = store::salvage::request(dir);
             requested.map_err(|source| store::OpenError::Io { path: dir.to_owned(), source })?;
@@ -576,7 +590,12 @@ impl Committer {
 
     /// Said before anybody is answered.
     fn fail(&self, error: &StoreError) {
-        tracing::error!(%error, "the outbox could not be written; nothing more is accepted until a restart finds out what the disk holds");
+        tracing::error!(
+            code = %codes::DISK_FAILED,
+            %error,
+            hint = "make room or replace the disk; a restart finds out what the disk holds",
+            "the outbox could not be written; nothing more is accepted"
+        );
         let _ = self.failure.set(error.to_string()); // the first one is the cause
         self.progress.send_modify(|progress| progress.failed = true);
     }
@@ -690,7 +709,10 @@ impl Committer {
         match (&is_there, std::mem::replace(&mut self.move_waits, is_there.is_err())) {
             (Err(what), false) => {
                 tracing::error!(
-                    "{what}; what the server wants to have moved to a new epoch waits until there is room. Make some on the disk: then it goes on by itself"
+                    code = %codes::MOVE_WAITS_FOR_ROOM,
+                    reason = what,
+                    hint = "make room on the disk: then it goes on by itself",
+                    "what the server wants to have moved to a new epoch waits until there is room"
                 );
             }
             (Ok(()), true) => {

@@ -13,6 +13,7 @@ use super::keys::Keys;
 use super::life::{self, Entry, Life, aside_key, entry_key, page_key, parse_page_key};
 use super::witness::Note;
 use super::{OnLoss, OpenError};
+use crate::codes;
 use crate::store::{BATCH_MAX, Batch, Store, StoreError};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -103,7 +104,12 @@ pub(super) fn read(
                 return Err(refused("the record of an epoch".into(), "unreadable").into());
             }
             _ => {
-                tracing::error!(key = %key.escape_ascii(), "the record of an epoch cannot be read; it is rebuilt from its pages")
+                tracing::error!(
+                    code = %codes::EPOCH_RECORD_UNREADABLE,
+                    key = %key.escape_ascii(),
+                    hint = "check the disk",
+                    "the record of an epoch cannot be read; it is rebuilt from its pages"
+                )
             }
         }
     }
@@ -342,7 +348,12 @@ impl Reader<'_> {
         }
         if first > last {
             self.remove(&removed)?;
-            tracing::warn!(epoch = %life.epoch, last, reason, "pages that were delivered already cannot be read; nothing is lost");
+            tracing::warn!(
+                code = %codes::DELIVERED_PAGES_UNREADABLE,
+                epoch = %life.epoch, last, reason,
+                hint = "check the disk",
+                "pages that were delivered already cannot be read; nothing is lost"
+            );
             return Ok(());
         }
         let page = SealedPage::seal(&Page {
@@ -361,7 +372,12 @@ impl Reader<'_> {
         self.store.put(&page_key(life.number, first), &stored)?;
         self.wrote = true;
         self.remove(&removed)?;
-        tracing::error!(epoch = %life.epoch, first, last, reason, "events that were confirmed cannot be read any more. What was found is kept in the store; the server is told that they are missing, and the rest is delivered");
+        tracing::error!(
+            code = %codes::CONFIRMED_EVENTS_UNREADABLE,
+            epoch = %life.epoch, first, last, reason,
+            hint = "check the disk; what was found is kept in the store, and the rest is delivered",
+            "events that were confirmed cannot be read any more; the server records them as missing"
+        );
         self.damages.push(Damage { epoch: life.epoch, first, last, reason });
         life.oldest_first.get_or_insert(first);
         life.newest_first = Some(first);
@@ -396,8 +412,10 @@ impl Reader<'_> {
             entries.map(|entry| entry.map(|(key, _)| key)).collect::<Result<_, _>>()?
         };
         tracing::error!(
+            code = %codes::PAGES_KEPT_ASIDE,
             pages = keys.len(),
-            "pages of an epoch that is not known any more cannot be read; they are kept aside, and the server cannot be told their place. Keep a copy of the data directory"
+            hint = "keep a copy of the data directory, and report this with the log",
+            "pages of an unknown epoch cannot be read; they are kept aside and cannot be delivered"
         );
         for key in keys {
             if let Some(value) = self.store.get(&key)? {

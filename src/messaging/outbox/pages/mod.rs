@@ -13,6 +13,7 @@ use super::life::{self, Life, entry_key, page_key};
 use super::opening::{self, Damage};
 use super::witness::{self, Note, Witness};
 use super::{OpenError, Options, Progress};
+use crate::codes;
 use crate::messaging::page::{self, Content, Key, Page, Record, SealedPage};
 use crate::messaging::{ClockReading, Epoch, LedgerId};
 use crate::store::{Store, StoreError};
@@ -133,14 +134,24 @@ impl Pages {
             pages.begin_epoch()?;
         } else if found.tail_in_doubt {
             let epoch = pages.begin_epoch()?;
-            tracing::error!(%epoch, "the newest events are damaged, so that the next sequence is not certain; new events get a new epoch");
+            tracing::error!(
+                code = %codes::NEWEST_PAGE_DAMAGED,
+                %epoch,
+                hint = "check the disk",
+                "the newest events are damaged, so that the next sequence is not certain; new events get a new epoch"
+            );
         }
         if let Some(machine) = options.machine {
             let wrote_last = pages.store.get(life::MACHINE)?;
             if wrote_last.as_deref() != Some(&machine[..]) {
                 if wrote_last.is_some() {
                     let epoch = pages.begin_epoch()?;
-                    tracing::error!(%epoch, "this data directory was written on another machine, so it is a copy: new events get a new epoch, and what waits is delivered under the old one. Make sure that the other machine does not go on under this garage's name");
+                    tracing::error!(
+                        code = %codes::MACHINE_CHANGED,
+                        %epoch,
+                        hint = "make sure that the other machine does not go on under this garage's name",
+                        "this data directory was written on another machine, so it is a copy: new events get a new epoch"
+                    );
                 }
                 pages.store.put(life::MACHINE, &machine)?;
                 pages.store.flush()?;
