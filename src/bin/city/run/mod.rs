@@ -11,8 +11,7 @@ mod settle;
 
 use super::books::Discrepancy;
 use super::chaos::SharedFaultCounts;
-use super::charge_list;
-use super::charge_list::StatementLink;
+use super::charge_list::{self, StatementLink};
 use super::children::{ChildError, peak_rss_bytes};
 use super::display::CityDisplay;
 use super::example::{self, CustomersError};
