@@ -124,6 +124,9 @@ pub struct CityProducer {
     pub chaos: Option<ChaosProducer>,
 }
 
+/// What a producer leaves: the books of what was confirmed, and why it ended early, if it did.
+pub type ProducerResult = (CityBooks, Result<(), HttpCallError>);
+
 /// What became of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Delivery {
@@ -135,7 +138,7 @@ enum Delivery {
 impl CityProducer {
     /// Runs until the traffic or the limit ends, `stop` is cancelled, or the edge fails. A request that was begun when `stop`
     /// is cancelled is still brought to an end.
-    pub async fn run(mut self, stop: CancellationToken) -> (CityBooks, Result<(), HttpCallError>) {
+    pub async fn run(mut self, stop: CancellationToken) -> ProducerResult {
         let result = self.feed(&stop).await;
         (self.books, result)
     }

@@ -5,7 +5,7 @@ use crate::books::{Baseline, CityBooks};
 use crate::chaos::gate::GatePass;
 use crate::chaos::{Chaos, FaultLog};
 use crate::plan::CarPlan;
-use crate::producer::{ChaosProducer, CityProducer};
+use crate::producer::{ChaosProducer, CityProducer, ProducerResult};
 use crate::settings::Pace;
 use crate::status::CityTime;
 use fogpost::traffic::EventWriter;
@@ -81,7 +81,7 @@ impl CityRun<'_> {
         baselines: Vec<Baseline>,
         passes: Vec<GatePass>,
         time: &CityTime,
-    ) -> JoinSet<(usize, (CityBooks, Result<(), fogpost::http::client::HttpCallError>))> {
+    ) -> JoinSet<(usize, ProducerResult)> {
         let mut producers = JoinSet::new();
         let mut passes = passes.into_iter();
         let garages = plan.traffic.into_iter().zip(plan.limits).zip(baselines).enumerate();
