@@ -58,10 +58,10 @@ fn wrong(set: &TariffSet, examples: &[Worked]) -> Vec<String> {
         let tariff = set.for_stay(garage_of(set, &example.tariff), entry).unwrap();
         assert_eq!(tariff.name(), example.tariff);
         let priced = tariff.price(entry, exit);
-        let of_lines: i64 = priced.working().iter().map(|line| line.total.minor()).sum();
+        let of_lines: i64 = priced.breakdown().iter().map(|line| line.total.minor()).sum();
         assert_eq!(of_lines, priced.amount.minor(), "the working adds up: {example:?}");
         let right = (priced.amount.minor(), priced.currency.code()) == (example.amount, &example.currency);
-        (!right).then(|| format!("{} and not {:#?}: {:#?}", priced.money(), example, priced.working()))
+        (!right).then(|| format!("{} and not {:#?}: {:#?}", priced.money(), example, priced.breakdown()))
     };
     examples.iter().filter_map(judge).collect()
 }

@@ -13,7 +13,7 @@
 use super::commands::{Offline, Request};
 use super::hex::unhex;
 use super::ledger::{Copy, Counts, Ledger};
-use crate::daemon::admin::{self, Caller, Reached};
+use crate::daemon::admin::{self, Caller, DaemonOrDirectory};
 use crate::messaging::{Epoch, LedgerId, SiteName};
 use crate::store::directory::DataDir;
 use crate::store::{Purpose, Store};
@@ -72,8 +72,8 @@ impl Source<'_> {
                 books.answer(request, &Caller::this_process()).map_err(|error| error.to_string())?
             }
             None => match admin::reach(self.data_dir, request, |_| {}).map_err(|error| error.to_string())? {
-                Reached::Daemon(answer) => answer,
-                Reached::Directory(dir) => {
+                DaemonOrDirectory::Daemon(answer) => answer,
+                DaemonOrDirectory::Directory(dir) => {
                     let books = Offline::open(dir, None).map_err(|error| error.to_string())?;
                     let books = self.offline.insert(books);
                     books.answer(request, &Caller::this_process()).map_err(|error| error.to_string())?

@@ -13,7 +13,7 @@ use super::commands::{Offline, Request};
 use super::ledger::{Copy, Ledger};
 use super::record::{Command, Record};
 use super::view::{View, base};
-use crate::daemon::admin::{self, Reached};
+use crate::daemon::admin::{self, DaemonOrDirectory};
 use crate::messaging::page::{Content, Page, SealedPage};
 use crate::messaging::{Digest, Epoch};
 use crate::parking::register::{Contract, Registration};
@@ -35,10 +35,10 @@ struct Changed {
 /// Writes the ledger of `data_dir`, on which no server runs, into `to` without what was forgotten.
 pub fn run(data_dir: &Path, to: &Path) -> Result<String, String> {
     let books = match admin::reach(data_dir, &Request::Garages, |_| {}).map_err(|error| error.to_string())? {
-        Reached::Daemon(_) => {
+        DaemonOrDirectory::Daemon(_) => {
             return Err("the server runs. Nothing was changed. Stop it first: what it would take meanwhile would be missing in the new directory".into());
         }
-        Reached::Directory(dir) => Offline::open(dir, None).map_err(|error| error.to_string())?,
+        DaemonOrDirectory::Directory(dir) => Offline::open(dir, None).map_err(|error| error.to_string())?,
     };
     let said = |changed: Changed| {
         format!(

@@ -30,7 +30,7 @@ use crate::daemon::admin::AdminSocket;
 use crate::daemon::tasks::Tasks;
 use crate::daemon::{self, Daemon, DaemonError, STOP_WITHIN, StopRequest};
 use crate::http;
-use crate::http::metrics::{Metrics, Traffic};
+use crate::http::metrics::{ConnectionMetrics, Metrics};
 use crate::store::directory::DataDir;
 use crate::store::salvage;
 use crate::telemetry;
@@ -114,7 +114,7 @@ impl Server {
             replies_dropped: metrics
                 .counter("replies_dropped", "Replies whose peer had gone or did not read"),
         };
-        let traffic = Traffic::register(&mut metrics);
+        let traffic = ConnectionMetrics::register(&mut metrics);
         let signal = Arc::new(Signal::showing(&view));
         let seen = Arc::default();
         let capacities = {

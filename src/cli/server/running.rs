@@ -1,62 +1,106 @@
-//! `server garages …`, `server quarantine …`, `server backup …`: one command, then the end.
+//! Runs one command of `server`, and prints its answer.
 
-use super::{ServerTask, books, tariffs};
-use crate::codes::{self, Coded};
+use super::flags::{GaragesCommand, QuarantineCommand, ServerCommand, StaysCommand, TariffsCommand};
+use super::{books, tariffs};
+use crate::cli::{OutputFlags, failure, print};
+use crate::codes;
 use crate::config::ServerConfig;
 use crate::daemon;
-use crate::daemon::admin::{self, Caller, NotDone, Outcome, Reached};
-use crate::server::commands::{Offline, Request};
+use crate::daemon::admin::{self, Caller, DaemonOrDirectory, NotDone, Outcome};
+use crate::parking::Moment;
+use crate::server::commands::{Intent, Offline, Request};
 use crate::server::{backup, compact, verify};
 use serde_json::{Value, json};
-use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
+use unicode_width::UnicodeWidthStr;
 
-/// Does the task in the running server or in its directory; says on stdout what was done, on stderr why not.
-pub(super) fn run(config: &ServerConfig, task: &ServerTask) -> ExitCode {
-    let (request, json) = match task {
-        ServerTask::Serve => unreachable!("a daemon is no command"),
-        ServerTask::Backup { to, json } => {
-            return report(
-                backup::run(&config.data_dir, to)
-                    .map_err(|reason| NotDone::Failed(codes::BACKUP_FAILED, reason)),
-                *json,
-                print_said,
-            );
+/// Does what the command says, in the running server or in its directory. The answer goes to stdout, the reason of a failure to
+/// stderr.
+pub(super) fn run(config: &ServerConfig, command: ServerCommand) -> ExitCode {
+    let mut session = Session::of(config);
+    match command {
+        ServerCommand::Garages(command) => run_garages(&mut session, command),
+        ServerCommand::Quarantine(command) => run_quarantine(&mut session, command),
+        ServerCommand::Stays(command) => run_stays(&mut session, command),
+        ServerCommand::Tariffs(TariffsCommand::Check { file }) => tariffs::tell(&config.tariffs, &file),
+        ServerCommand::Tariffs(TariffsCommand::Price { garage, entry, exit, output }) => {
+            tariffs::price(&config.tariffs, garage.as_str(), entry, exit, output)
         }
-        ServerTask::CheckTariffs { file } => return tariffs::tell(&config.tariffs, file),
-        ServerTask::PriceStay { garage, entry, exit, json } => {
-            return tariffs::price(&config.tariffs, garage.as_str(), *entry, *exit, *json);
+        ServerCommand::Tariffs(TariffsCommand::Apply) => {
+            report(session.ask(&Request::ApplyTariffs), OutputFlags::TEXT, print_said)
         }
-        ServerTask::Verify { json } => return run_verify(&config.data_dir, *json),
-        ServerTask::Refold => return run_refold(&config.data_dir),
-        ServerTask::Explain { code } => return crate::cli::explain(code.as_deref()),
-        ServerTask::ListGarages { json } => (Request::Garages, *json),
-        ServerTask::ListQuarantine { after, limit, json } => {
-            (Request::Quarantine { after: *after, limit: *limit }, *json)
-        }
-        ServerTask::Books(task) => return books::run(config, task),
-        ServerTask::ReviewStays { json } => (Request::Review, *json),
-        ServerTask::Compact { to } => {
-            let done = compact::run(&config.data_dir, to)
+        ServerCommand::Tariffs(TariffsCommand::Show) => books::show_tariffs(&mut session),
+        ServerCommand::Plates(command) => books::run_plates(&mut session, command),
+        ServerCommand::Contracts(command) => books::run_contracts(&mut session, command),
+        ServerCommand::Charges(command) => books::run_charges(&mut session, command),
+        ServerCommand::Statements(command) => books::run_statements(&mut session, command),
+        ServerCommand::Journal(command) => books::run_journal(&mut session, command),
+        ServerCommand::Forget { plate } => session.record(Intent::Forget { plate: plate.to_string() }),
+        ServerCommand::Compact { to } => {
+            let done = compact::run(&config.data_dir, &to)
                 .map_err(|reason| NotDone::Failed(codes::COMPACTION_FAILED, reason));
-            return report(done.map(|said| json!({ "said": said })), false, print_said);
+            report(done.map(|said| json!({ "said": said })), OutputFlags::TEXT, print_said)
         }
-        ServerTask::Command(intent) => (Request::Command(intent.clone()), false),
-    };
-    report(
-        Session::of(config).ask(&request),
-        json,
-        match request {
-            Request::Garages => print_garages,
-            Request::Quarantine { .. } => print_quarantine,
-            Request::Review => print_review,
-            _ => print_said,
-        },
-    )
+        ServerCommand::Verify { output } => run_verify(&config.data_dir, output),
+        ServerCommand::Explain { code } => crate::cli::explain(code.as_deref()),
+        ServerCommand::RebuildViews => rebuild_views(&config.data_dir),
+        ServerCommand::Backup { to, output } => {
+            let done = backup::run(&config.data_dir, &to)
+                .map_err(|reason| NotDone::Failed(codes::BACKUP_FAILED, reason));
+            report(done, output, print_said)
+        }
+    }
 }
 
-/// Several requests: to the running server, or to its directory, which is held from the first request on.
+fn run_garages(session: &mut Session<'_>, command: GaragesCommand) -> ExitCode {
+    session.record(match command {
+        GaragesCommand::List { output } => {
+            return report(session.ask(&Request::Garages), output, print_garages);
+        }
+        GaragesCommand::Rename { old, new } => Intent::Rename { garage: old, to: new },
+        GaragesCommand::Decommission { name, undo } => Intent::Decommission { garage: name, undo },
+        GaragesCommand::Adopt { name } => Intent::Adopt { garage: name },
+        GaragesCommand::Capacity { name, spaces, as_told: _ } => Intent::Capacity { garage: name, spaces },
+    })
+}
+
+fn run_quarantine(session: &mut Session<'_>, command: QuarantineCommand) -> ExitCode {
+    session.record(match command {
+        QuarantineCommand::List { after, limit, output } => {
+            let request = Request::Quarantine { after, limit: limit as usize };
+            return report(session.ask(&request), output, print_quarantine);
+        }
+        QuarantineCommand::Release { place } => Intent::Release { place },
+        QuarantineCommand::Discard { place, reason } => Intent::Discard { place, reason },
+    })
+}
+
+fn run_stays(session: &mut Session<'_>, command: StaysCommand) -> ExitCode {
+    session.record(match command {
+        StaysCommand::Review { output } => {
+            return report(session.ask(&Request::Review), output, print_review);
+        }
+        StaysCommand::Join { entry, exit, reason } => Intent::JoinStay { entry, exit, reason },
+        StaysCommand::Close { entry, left, reason } => {
+            let (left_at_ms, offset_minutes) = stored(left);
+            Intent::CloseStay { entry, left_at_ms, offset_minutes, reason }
+        }
+        StaysCommand::Split { entry, left, entered, reason } => {
+            let ((left_at_ms, offset_minutes), (entered_at_ms, _)) = (stored(left), stored(entered));
+            Intent::SplitStay { entry, left_at_ms, entered_at_ms, offset_minutes, reason }
+        }
+        StaysCommand::Bill { charge, reason } => Intent::BillStay { charge, reason },
+    })
+}
+
+/// A moment as the ledger stores it: milliseconds since 1970, and the offset in minutes.
+fn stored(moment: Moment) -> (i64, i16) {
+    let minutes = moment.offset.seconds() / 60;
+    (moment.timestamp.as_millisecond(), i16::try_from(minutes).expect("an offset is below 26 hours"))
+}
+
+/// Sends requests to the running server, or answers them in its directory, which is held from the first request on.
 pub(super) struct Session<'a> {
     config: &'a ServerConfig,
     offline: Option<Offline>,
@@ -67,14 +111,19 @@ impl Session<'_> {
         Session { config, offline: None }
     }
 
+    /// Records an operator's decision, and says where.
+    pub(super) fn record(&mut self, intent: Intent) -> ExitCode {
+        report(self.ask(&Request::Command(intent)), OutputFlags::TEXT, print_said)
+    }
+
     pub(super) fn ask(&mut self, request: &Request) -> Outcome {
         let caller = Caller::this_process();
         if let Some(offline) = &mut self.offline {
             return offline.answer(request, &caller);
         }
         match admin::reach(&self.config.data_dir, request, |_| {}) {
-            Ok(Reached::Daemon(answer)) => Ok(answer),
-            Ok(Reached::Directory(dir)) => {
+            Ok(DaemonOrDirectory::Daemon(answer)) => Ok(answer),
+            Ok(DaemonOrDirectory::Directory(dir)) => {
                 let offline = Offline::open(dir, self.config.reserve_bytes)
                     .map_err(|error| NotDone::because(&error))?;
                 self.offline.insert(offline.for_operator(&self.config.operator)).answer(request, &caller)
@@ -85,45 +134,35 @@ impl Session<'_> {
 }
 
 /// Asks the running server, or looks into a copy of its directory.
-fn run_verify(data_dir: &Path, json: bool) -> ExitCode {
+fn run_verify(data_dir: &Path, output: OutputFlags) -> ExitCode {
     let answer = match admin::ask(data_dir, &Request::Verify, |_| {}) {
         Ok(Some(answer)) => answer,
-        Ok(None) => return verify::main(data_dir, json),
-        Err(error) => {
-            codes::print_error(error.code(), &error);
-            return ExitCode::FAILURE;
-        }
+        Ok(None) => return verify::main(data_dir, output.json),
+        Err(error) => return failure(&error),
     };
-    let shown = if json { &answer["report"] } else { &answer["text"] };
-    let _ = writeln!(std::io::stdout(), "{}", text(shown));
+    let shown = if output.json { &answer["report"] } else { &answer["text"] };
+    print(&format!("{}\n", text(shown)));
     if answer["clean"] == true { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn run_refold(data_dir: &Path) -> ExitCode {
+fn rebuild_views(data_dir: &Path) -> ExitCode {
     match verify::refold(data_dir) {
         Ok(()) => {
-            let _ = writeln!(
-                std::io::stdout(),
-                "the views are dropped; the next start folds them anew from the ledger"
-            );
+            print("the views are dropped; the next start rebuilds them from the ledger\n");
             ExitCode::SUCCESS
         }
         Err(error) => daemon::exit_for(&error),
     }
 }
 
-pub(super) fn report(outcome: Outcome, json: bool, print: fn(&Value) -> String) -> ExitCode {
+/// Prints an answer as JSON or in words, or the reason why there is none.
+pub(super) fn report(outcome: Outcome, output: OutputFlags, in_words: fn(&Value) -> String) -> ExitCode {
     match outcome {
         Ok(answer) => {
-            let text = if json { format!("{answer}\n") } else { print(&answer) };
-            // Whoever reads may have seen enough.
-            let _ = std::io::stdout().write_all(text.as_bytes());
+            output.print(&answer, in_words);
             ExitCode::SUCCESS
         }
-        Err(reason) => {
-            codes::print_error(reason.code(), &reason);
-            ExitCode::FAILURE
-        }
+        Err(reason) => failure(&reason),
     }
 }
 
@@ -132,8 +171,7 @@ pub(super) fn print_said(answer: &Value) -> String {
 }
 
 fn print_garages(answer: &Value) -> String {
-    let head = ["NAME", "OCCUPIED", "CAPACITY", "EVENTS", "REMARKS"].map(str::to_owned);
-    let lines = answer["garages"].as_array().into_iter().flatten().map(|garage| {
+    let rows = elements(answer, "garages").map(|garage| {
         let mut remarks = Vec::new();
         if garage["decommissioned"] == true {
             let events = match garage["events_since_decommissioned"].as_u64() {
@@ -154,12 +192,12 @@ fn print_garages(answer: &Value) -> String {
         };
         [cell("name"), cell("occupied"), cell("capacity"), cell("events"), remarks.join("; ")]
     });
-    table(std::iter::once(head).chain(lines).collect())
+    table(["NAME", "OCCUPIED", "CAPACITY", "EVENTS", "REMARKS"], rows)
 }
 
 fn print_review(answer: &Value) -> String {
     let mut shown = format!("{}\n", text(&answer["said"]));
-    for pair in answer["pairs"].as_array().into_iter().flatten() {
+    for pair in elements(answer, "pairs") {
         let [entry, exit] = ["entry", "exit"].map(|end| &pair[end]);
         shown.push_str(&format!(
             "\n{}: {} entered at {}, {} left at {}\n  {}\n",
@@ -171,7 +209,7 @@ fn print_review(answer: &Value) -> String {
             text(&pair["command"])
         ));
     }
-    for long in answer["long"].as_array().into_iter().flatten() {
+    for long in elements(answer, "long") {
         let left = match long["left_at"].as_str() {
             Some(left) => format!("left at {left}"),
             None => "is inside, or left unseen".to_owned(),
@@ -193,24 +231,18 @@ fn print_review(answer: &Value) -> String {
 }
 
 fn print_quarantine(answer: &Value) -> String {
-    let head = ["PLACE", "GARAGE", "SEQUENCE", "RECEIVED", "REASON"].map(str::to_owned);
-    let lines = answer["quarantine"].as_array().into_iter().flatten();
-    let lines = lines
+    let rows = elements(answer, "quarantine")
         .map(|line| ["place", "garage", "sequence", "received_at", "reason"].map(|field| text(&line[field])));
-    let mut shown = table(std::iter::once(head).chain(lines).collect());
-    if !answer["next"].is_null() {
-        shown.push_str(&format!("there are more: --after {}\n", text(&answer["next"])));
-    }
-    shown
+    table(["PLACE", "GARAGE", "SEQUENCE", "RECEIVED", "REASON"], rows) + &more(answer)
 }
 
 pub(super) fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// Columns as wide as their widest cell.
-pub(super) fn table<const N: usize>(rows: Vec<[String; N]>) -> String {
-    use unicode_width::UnicodeWidthStr;
+/// A table whose columns are as wide as their widest cell.
+pub(super) fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
+    let rows: Vec<[String; N]> = std::iter::once(head.map(str::to_owned)).chain(rows).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].width()).max().unwrap_or(0);
     let widths: [usize; N] = std::array::from_fn(width);
     let line = |row: &[String; N]| {
@@ -219,4 +251,17 @@ pub(super) fn table<const N: usize>(rows: Vec<[String; N]>) -> String {
         format!("{}\n", padded.collect::<Vec<_>>().join("  ").trim_end())
     };
     rows.iter().map(line).collect()
+}
+
+/// The elements of a list in an answer.
+pub(super) fn elements<'a>(answer: &'a Value, list: &str) -> impl Iterator<Item = &'a Value> + use<'a> {
+    answer[list].as_array().into_iter().flatten()
+}
+
+/// The line below a list that goes on.
+pub(super) fn more(answer: &Value) -> String {
+    match &answer["next"] {
+        Value::Null => String::new(),
+        next => format!("there are more: --after {}\n", text(next)),
+    }
 }

@@ -32,7 +32,7 @@ pub use witness::Noted;
 use super::page::{self, Record};
 use super::{ClockReading, Epoch, LedgerId, Sequence};
 use crate::codes::{self, Code, Coded};
-use crate::store::room::{self, Condition, DiskRoom, Opened};
+use crate::store::room::{self, DiskRoom, OpenedStore, StoreCondition};
 use crate::store::salvage::Salvaged;
 use crate::store::{self, BATCH_MAX, Purpose, Store, StoreError};
 use pages::{Pages, Post};
@@ -269,14 +269,14 @@ impl Outbox {
         check: impl Fn(&Store, DiskRoom) -> Result<Options, E>,
     ) -> Result<Outbox, E>
     where
-        E: From<crate::store::OpenError> + From<OpenError>,
+        E: From<crate::store::StoreOpenError> + From<OpenError>,
     {
         let witness = dir.join(WITNESS);
         let rebuild = |found: &Salvaged, new: &Store| salvage::rebuild(&witness, found, new);
         let mut first_try = if store::salvage::is_possible(dir) { OnLoss::Refuse } else { OnLoss::Record };
         loop {
-            let Opened { store, room, condition } = room::open_store(dir, purpose, reserve, &rebuild)?;
-            let on_loss = if condition == Condition::Salvaged { OnLoss::Record } else { first_try };
+            let OpenedStore { store, room, condition } = room::open_store(dir, purpose, reserve, &rebuild)?;
+            let on_loss = if condition == StoreCondition::Salvaged { OnLoss::Record } else { first_try };
             let unreadable = store.unreadable();
             let opened = check(&store, room).map(|options| {
                 let options = Options { witness: Some(witness.clone()), on_loss, ..options };
@@ -303,7 +303,7 @@ impl Outbox {
                 "a part of the outbox cannot be read; the store's file is searched for it"
             );
             let requested = store::salvage::request(dir);
-            requested.map_err(|source| store::OpenError::Io { path: dir.to_owned(), source })?;
+            requested.map_err(|source| store::StoreOpenError::Io { path: dir.to_owned(), source })?;
             first_try = OnLoss::Record;
         }
     }

@@ -14,7 +14,7 @@ use super::super::Epoch;
 use super::super::page::{Page, SealedPage};
 use super::life::{self, Entry, decode_acknowledged, entry_key, page_key, parse_page_key};
 use super::witness::{ENDS_MAX, Note, Witness};
-use crate::store::salvage::{Found, Salvaged, Stamp};
+use crate::store::salvage::{Salvaged, SalvagedValue, Stamp};
 use crate::store::{Batch, Store, StoreError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -29,7 +29,7 @@ pub fn rebuild(witness: &Path, found: &Salvaged, new: &Store) -> Result<(), Stor
     // Whose outbox it is, where it delivers to, keys of what was delivered, and what was kept aside.
     let mut rest = Writer::of(new);
     for entry in found.range(&[1], &[u8::MAX]) {
-        let Found { key, value, .. } = entry?;
+        let SalvagedValue { key, value, .. } = entry?;
         if !matches!(key[0], b'p' | b'e') {
             rest.put(key, value)?;
         }
@@ -46,7 +46,7 @@ pub fn rebuild(witness: &Path, found: &Salvaged, new: &Store) -> Result<(), Stor
                 Some(value) => writer.put(page_key(*number, page.first), value)?,
                 None => {
                     let key = page_key(*number, page.first);
-                    if let Some(Found { value, .. }) = found.get(&key)? {
+                    if let Some(SalvagedValue { value, .. }) = found.get(&key)? {
                         writer.put(key, value)?;
                     }
                 }
@@ -106,7 +106,7 @@ impl<'a> Lives<'a> {
     fn of(found: &Salvaged, note: Option<&'a Note>) -> Result<Lives<'a>, StoreError> {
         let mut entries: BTreeMap<u32, Entry> = BTreeMap::new();
         for entry in found.range(b"e", b"f") {
-            let Found { key, value, .. } = entry?;
+            let SalvagedValue { key, value, .. } = entry?;
             let number = key.get(1..).and_then(|number| Some(u32::from_be_bytes(number.try_into().ok()?)));
             if let (Some(number), Some(entry)) = (number, Entry::decode(&value)) {
                 entries.insert(number, entry);
@@ -205,7 +205,7 @@ fn epochs_in_pages(found: &Salvaged) -> Result<BTreeMap<u32, Epoch>, StoreError>
 fn read_pages(number: u32, epoch: Epoch, found: &Salvaged) -> Result<Vec<PageFound>, StoreError> {
     let mut pages = Vec::new();
     for entry in found.range(&page_key(number, 0), &page_key(number, u64::MAX)) {
-        let Found { key, value, stamp } = entry?;
+        let SalvagedValue { key, value, stamp } = entry?;
         if let (Some((_, first)), Some(page)) = (parse_page_key(&key), open(&value))
             && page.first.get() == first
             && page.epoch == epoch
@@ -242,7 +242,7 @@ fn resolve_overlaps(
     let keys: Vec<Vec<u8>> = undone.iter().map(|page| page_key(number, page.first)).collect();
     let mut versions = found.versions(&keys)?;
     versions.sort_by_key(|version| std::cmp::Reverse(version.stamp));
-    for Found { value, stamp, .. } in versions {
+    for SalvagedValue { value, stamp, .. } in versions {
         let Some(page) = open(&value).filter(|page| page.epoch == epoch) else { continue };
         let (first, last) = (page.first.get(), page.last());
         let place = pages.partition_point(|other| other.first < first);

@@ -209,7 +209,7 @@ fn a_stay_is_charged_by_the_tariff_in_force_when_it_ends() {
     assert_eq!(world.books(), books(&[("AB1", "charged", Some(500)), ("AB2", "charged", Some(300))]));
     let line = &world.lines()[0];
     assert_eq!((line.account.as_str(), line.tariff.as_deref()), (UNREGISTERED, Some("centre")));
-    assert_eq!((line.working.len(), line.working[0].units), (1, 2));
+    assert_eq!((line.breakdown.len(), line.breakdown[0].units), (1, 2));
     world.follows_from_the_ledger();
 }
 
@@ -422,7 +422,7 @@ fn the_statement_of_a_month_is_the_sum_of_its_charges() {
     let of = |month: &str| {
         let statement = world.statement("one", month);
         statement.map(|statement| {
-            (statement.head().number, statement.lines().len(), statement.totals()[0].gross.minor)
+            (statement.head().number, statement.lines().len(), statement.totals()[0].gross.minor())
         })
     };
     assert_eq!(of("2026-12"), Some((Some(1), 1, 46_000)));
@@ -883,7 +883,7 @@ proptest! {
         for account in (0..world.view.billing.accounts_end()).filter_map(|n| world.view.billing.account_book(n)) {
             for month in ["2026-11", "2026-12"] {
                 let statement = world.statement(&account.name, month);
-                sum += statement.iter().flat_map(|its| its.totals()).map(|total| total.gross.minor).sum::<i64>();
+                sum += statement.iter().flat_map(|its| its.totals()).map(|total| total.gross.minor()).sum::<i64>();
             }
         }
         prop_assert_eq!(sum, by_charge.values().sum::<i64>());
