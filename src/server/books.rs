@@ -48,7 +48,7 @@ pub struct Asked {
 
 /// Charges, stays that wait for a price or are held, voids and credits; newest first.
 #[derive(Debug, Default, Serialize)]
-pub struct ChargeList {
+pub struct ChargesAnswer {
     /// The views' position: later events are not shown yet.
     pub position: u64,
     pub charges: Vec<ChargeLine>,
@@ -165,10 +165,10 @@ impl AnswerRoom {
 
 impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
     /// A list of charges.
-    pub fn charges(&self, asked: &Asked) -> Result<ChargeList, StoreError> {
+    pub fn charges(&self, asked: &Asked) -> Result<ChargesAnswer, StoreError> {
         let position = written_position(self.store)?.unwrap_or_default();
         // A filter with an unknown value finds nothing.
-        let nothing = || Ok(ChargeList { position, ..ChargeList::default() });
+        let nothing = || Ok(ChargesAnswer { position, ..ChargesAnswer::default() });
         let mut wanted = EntryFilter { after: asked.after, limit: asked.limit, ..EntryFilter::default() };
         if let Some(plate) = &asked.plate {
             let Ok(plate) = Plate::new(plate) else { return nothing() };
@@ -194,7 +194,7 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
         let reckoner = Reckoner::new(&view, self.ledger);
         let shown = entries.iter().filter(|listed| is_shown(&listed.entry));
         let charges = shown.map(|listed| reckoner.line(listed)).collect::<Result<_, StoreError>>()?;
-        Ok(ChargeList { position, charges, next: next.map(|next| next.to_string()) })
+        Ok(ChargesAnswer { position, charges, next: next.map(|next| next.to_string()) })
     }
 
     /// The next pieces of statements, and where to go on.
