@@ -217,7 +217,9 @@ impl Check<'_> {
                 Ok(Some(Record::Page { stream: its, page, .. })) => {
                     its == stream && page.read().is_ok_and(|page| page.first.get() == first)
                 }
-                Ok(Some(Record::MissingRange { stream: its, first: begins, .. })) => its == stream && begins == first,
+                Ok(Some(Record::MissingRange { stream: its, first: begins, .. })) => {
+                    its == stream && begins == first
+                }
                 Ok(_) => false,
                 Err(_) => true, // said already
             };
