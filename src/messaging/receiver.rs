@@ -49,7 +49,7 @@ pub enum Judgement {
     Next,
     /// First record that `from..=to` are missing for good, then apply the page. The sender was once told
     /// that they are safe and has deleted them, so this book was restored from an older copy, or is new.
-    AfterHole { from: u64, to: u64 },
+    AfterMissingRange { from: u64, to: u64 },
     /// It was applied before, with the same content. Acknowledge again.
     Duplicate,
     /// The sender has lost this page. The book lacks `from..=to` of it: record them as missing, and move the mark, without a
@@ -95,7 +95,7 @@ pub fn judge<E>(
         if continues { Judgement::Next } else { Judgement::Conflict }
     } else if place.first <= oldest {
         // Nothing older is coming: the sender has deleted it, as acknowledged.
-        Judgement::AfterHole { from: mark + 1, to: place.first - 1 }
+        Judgement::AfterMissingRange { from: mark + 1, to: place.first - 1 }
     } else {
         Judgement::Gap { expected: mark + 1 }
     })
@@ -139,9 +139,9 @@ mod tests {
 
     #[test]
     fn what_the_sender_has_deleted_as_acknowledged_is_a_hole() {
-        let hole = Judgement::AfterHole { from: 11, to: 20 };
+        let hole = Judgement::AfterMissingRange { from: 11, to: 20 };
         assert_eq!(judged(21, 30, 10, 21), hole);
-        assert_eq!(judged(21, 30, 0, 21), Judgement::AfterHole { from: 1, to: 20 });
+        assert_eq!(judged(21, 30, 0, 21), Judgement::AfterMissingRange { from: 1, to: 20 });
     }
 
     #[test]

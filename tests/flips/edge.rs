@@ -147,7 +147,7 @@ pub fn look_into(store: &Store) -> String {
                     }
                 }
             }
-            Entry::Hole { stream, first, last, .. } => {
+            Entry::MissingRange { stream, first, last, .. } => {
                 for sequence in first..=last {
                     let place = (streams[stream as usize].epoch, sequence);
                     if !applied.insert(place) {

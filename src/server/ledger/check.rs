@@ -115,7 +115,7 @@ impl Check<'_> {
                     self.set(stream, Mark::after(&open, page.digest));
                 }
             },
-            Record::Hole { stream, first, last, told_by, .. } => {
+            Record::MissingRange { stream, first, last, told_by, .. } => {
                 self.read.holes += 1;
                 let missing = last.saturating_sub(first).saturating_add(1);
                 self.read.missing = self.read.missing.saturating_add(missing);
@@ -218,7 +218,9 @@ impl Check<'_> {
                 Ok(Some(Record::Page { stream: its, page, .. })) => {
                     its == stream && page.read().is_ok_and(|page| page.first.get() == first)
                 }
-                Ok(Some(Record::Hole { stream: its, first: begins, .. })) => its == stream && begins == first,
+                Ok(Some(Record::MissingRange { stream: its, first: begins, .. })) => {
+                    its == stream && begins == first
+                }
                 Ok(_) => false,
                 Err(_) => true, // said already
             };

@@ -115,7 +115,7 @@ impl<'a> Commit<'a> {
                     };
                     return Ok(answer);
                 }
-                Judgement::Next | Judgement::AfterHole { .. } | Judgement::Missing { .. } => {}
+                Judgement::Next | Judgement::AfterMissingRange { .. } | Judgement::Missing { .. } => {}
             }
             let mut writes = Vec::with_capacity(5);
             let number = match stream {
@@ -127,7 +127,7 @@ impl<'a> Commit<'a> {
                     *stream.insert(number)
                 }
             };
-            if let Judgement::AfterHole { from, to } = judgement {
+            if let Judgement::AfterMissingRange { from, to } = judgement {
                 answer.missing += to - from + 1;
                 let reason = "the site was told that they are safe, and this ledger does not have them";
                 let hole = self.hole(number, (from, to), reason, None);
@@ -368,7 +368,7 @@ impl<'a> Commit<'a> {
         // A site chooses the words; a record must fit into a value of the store.
         let end = (0..=reason.len().min(1024)).rev().find(|end| reason.is_char_boundary(*end));
         let reason = reason[..end.unwrap_or(0)].to_owned();
-        Record::Hole { stream, received_at_ms: self.now_ms, first, last, reason, told_by }
+        Record::MissingRange { stream, received_at_ms: self.now_ms, first, last, reason, told_by }
     }
 }
 

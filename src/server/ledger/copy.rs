@@ -158,7 +158,7 @@ impl<'a> Copy<'a> {
                 }
                 self.mark(stream, opened.first.get(), mark, position)?;
             }
-            Record::Hole { stream, first, last, told_by, .. } => {
+            Record::MissingRange { stream, first, last, told_by, .. } => {
                 self.counts.holes += 1;
                 match told_by {
                     Some(_) => {

@@ -396,7 +396,7 @@ impl World {
                         assert!(applied.insert(place), "{place:?} is applied twice");
                     }
                 }
-                (_, Found::Record(Record::Hole { stream, first, last, .. })) => {
+                (_, Found::Record(Record::MissingRange { stream, first, last, .. })) => {
                     for sequence in first..=last {
                         let place = (streams[stream as usize].epoch, sequence);
                         assert!(missing.insert(place), "{place:?} is reported twice");

@@ -166,7 +166,7 @@ impl Ledger {
                 Ok(open) if open.first.get() == first => Some(Mark::after(&open, page.digest)),
                 _ => None,
             },
-            Some(Record::Hole { stream: its, first: begins, last, .. })
+            Some(Record::MissingRange { stream: its, first: begins, last, .. })
                 if its == stream && begins == first =>
             {
                 Some(Mark { sequence: last, digest: None })

@@ -244,7 +244,7 @@ impl Ledger {
         let position = trailing_u64(&position)?;
         match self.record_at(position) {
             Ok(Some(Record::Page { page, .. })) if begins_there => Ok(Some(page.digest)),
-            Ok(Some(Record::Hole { told_by, .. })) if begins_there => Ok(told_by),
+            Ok(Some(Record::MissingRange { told_by, .. })) if begins_there => Ok(told_by),
             Ok(Some(_)) => Ok(None),
             Ok(None) | Err(StoreError::Damaged { .. }) => {
                 tracing::error!(

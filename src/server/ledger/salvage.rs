@@ -234,7 +234,7 @@ impl<'a> Reader<'a> {
                 Ok(page) => (*stream, page.first.get(), page.last()),
                 Err(_) => return Ok(Follows::No),
             },
-            Record::Hole { stream, first, last, .. } => (*stream, *first, *last),
+            Record::MissingRange { stream, first, last, .. } => (*stream, *first, *last),
             Record::Moved { stream, .. } => {
                 let is_known = (*stream as usize) < self.streams.len();
                 return Ok(if is_known { Follows::Yes } else { Follows::No });

@@ -144,7 +144,7 @@ fn what_an_edge_no_longer_has_is_recorded_as_a_hole() {
     assert_eq!((answer.missing, answer.applied, answer.mark), (10, 10, 30));
     let records: Vec<_> = ledger.records(2).map(|record| record.unwrap().1).collect();
     let [Found::Record(hole), Found::Record(page)] = &records[..] else { panic!("{records:?}") };
-    assert!(matches!(hole, Record::Hole { first: 11, last: 20, .. }));
+    assert!(matches!(hole, Record::MissingRange { first: 11, last: 20, .. }));
     assert!(matches!(page, Record::Page { .. }));
 }
 

@@ -65,7 +65,7 @@ impl Ledger {
             loss.last = first - 1;
             // What a sender had deleted already stands right before the page that told it, and is a hole of its own.
             let before = trailing_u64(&position)?.saturating_sub(1);
-            if let Ok(Some(Record::Hole { stream, first, last, .. })) = self.record_at(before)
+            if let Ok(Some(Record::MissingRange { stream, first, last, .. })) = self.record_at(before)
                 && (stream, last) == (loss.stream, loss.last)
                 && first > loss.first
             {

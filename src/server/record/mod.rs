@@ -23,7 +23,7 @@ pub enum Record {
     /// A page as it was received.
     Page { stream: u32, received_at_ms: i64, page: SealedPage },
     /// `first..=last` will never come: the site was told that they are safe, and this ledger does not have them.
-    Hole {
+    MissingRange {
         stream: u32,
         received_at_ms: i64,
         first: u64,

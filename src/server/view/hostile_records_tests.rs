@@ -156,7 +156,14 @@ fn record() -> impl Strategy<Value = Vec<Record>> {
     let stream = prop_oneof![4 => Just(0u32), 1 => Just(1), 1 => any::<u32>()];
     let hole = (stream.clone(), number(), number(), any::<i64>()).prop_map(
         |(stream, first, last, received_at_ms)| {
-            vec![Record::Hole { stream, received_at_ms, first, last, reason: "r".into(), told_by: None }]
+            vec![Record::MissingRange {
+                stream,
+                received_at_ms,
+                first,
+                last,
+                reason: "r".into(),
+                told_by: None,
+            }]
         },
     );
     let page = (stream.clone(), number(), any::<i64>(), any::<i64>()).prop_map(

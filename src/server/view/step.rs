@@ -96,7 +96,7 @@ impl Step {
                 let (first, clock_set) = (page.first.get(), page.begun.set);
                 What::Page { stream, received_at_ms, first, clock_set, events }
             }
-            Record::Hole { stream, received_at_ms, first, last, reason, .. } => {
+            Record::MissingRange { stream, received_at_ms, first, last, reason, .. } => {
                 known(stream)?;
                 What::Hole(HoleIn { stream, received_at_ms, first, last, reason })
             }
