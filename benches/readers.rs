@@ -86,9 +86,9 @@ fn main() -> Result<(), Failed> {
         println!("{events} events applied and folded in {:.1} s", began.elapsed().as_secs_f64());
         running.stop()?;
     }
-    let refolded = Command::new(&server).args(["refold", "--data-dir"]).arg(dir.path()).output()?;
-    if !refolded.status.success() {
-        return Err(String::from_utf8_lossy(&refolded.stderr).into());
+    let rebuilt = Command::new(&server).args(["rebuild-views", "--data-dir"]).arg(dir.path()).output()?;
+    if !rebuilt.status.success() {
+        return Err(String::from_utf8_lossy(&rebuilt.stderr).into());
     }
     let running = Running::start(&server, dir.path())?;
     probe(&runtime, &running, "while the views are rebuilt", || running.wait_until_folded())?;

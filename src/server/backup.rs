@@ -1,19 +1,19 @@
-//! `server backup DIR`: the ledger as it stands, in a directory that is a server's data directory.
+//! `server backup DIR`: copies the ledger into a directory that is a server's data directory.
 //!
 //! **Promise.** The copy holds everything that was acknowledged before the command, and nothing that was not. It counts as
 //! a backup once `backup.json` is in it: that is written last, after everything else is on disk.
 //! **Kept by.** Records up to a position on disk never change. They are read through the running server, a part at a time, or
 //! from its directory when none runs; the copy is written by this program: what a slow or broken backup disk does to it never
 //! reaches the server. It gets its final name when it is complete.
-//! **Not promised.** The view: it follows from the ledger, and the first start of the copy folds it.
+//! **Not promised.** The views: they follow from the ledger, and the first start of the copy rebuilds them.
 //!
-//! The way back: stop the server, and start one on the copy. It has the same ledger's id, so that edges go on. What was
-//! acknowledged after the backup is missing in it; edges that have deleted it make that known, and it is recorded as a hole.
+//! To restore, stop the server, and start one on the copy. It has the same ledger id, so that edges go on. What was acknowledged after
+//! the backup is missing in it; edges that have deleted it make that known, and it is recorded as a missing range.
 
-use super::commands::{Offline, Request};
+use super::commands::{ServerRequest, ServerSession};
 use super::hex::unhex;
-use super::ledger::{Copy, Counts, Ledger};
-use crate::daemon::admin::{self, Caller, Reached};
+use super::ledger::{CopyCounts, Ledger, LedgerCopy};
+use crate::config::ServerConfig;
 use crate::messaging::{Epoch, LedgerId, SiteName};
 use crate::store::directory::DataDir;
 use crate::store::{Purpose, Store};
@@ -43,61 +43,36 @@ struct Certificate {
     position: u64,
     made_at: String,
     #[serde(flatten)]
-    counts: Counts,
+    counts: CopyCounts,
 }
 
-/// One answer to [`Request::Records`].
+/// One answer to [`ServerRequest::Records`].
 #[derive(Debug, Deserialize)]
-struct Part {
+struct RecordsPart {
     ledger: String,
     through: u64,
     streams: Vec<(SiteName, String)>,
     records: Vec<String>,
 }
 
-/// Where the records come from. A server may be stopped, or started, while they are read.
-struct Source<'a> {
-    data_dir: &'a Path,
-    offline: Option<Offline>,
+/// Asks for records, or for the base. A server may be stopped, or started, while they are read.
+fn ask<T: DeserializeOwned>(session: &mut ServerSession<'_>, request: ServerRequest) -> Result<T, String> {
+    let answer = session.ask(request).map_err(|error| error.to_string())?;
+    serde_json::from_value(answer).map_err(|error| {
+        format!("the server's answer is not understood: {error}. Is it of another version than this program?")
+    })
 }
 
-impl Source<'_> {
-    fn read(&mut self, from: u64, through: Option<u64>) -> Result<Part, String> {
-        self.ask(&Request::Records { from, through })
-    }
-
-    fn ask<T: DeserializeOwned>(&mut self, request: &Request) -> Result<T, String> {
-        let answer = match &mut self.offline {
-            Some(books) => {
-                books.answer(request, &Caller::this_process()).map_err(|error| error.to_string())?
-            }
-            None => match admin::reach(self.data_dir, request, |_| {}).map_err(|error| error.to_string())? {
-                Reached::Daemon(answer) => answer,
-                Reached::Directory(dir) => {
-                    let books = Offline::open(dir, None).map_err(|error| error.to_string())?;
-                    let books = self.offline.insert(books);
-                    books.answer(request, &Caller::this_process()).map_err(|error| error.to_string())?
-                }
-            },
-        };
-        serde_json::from_value(answer).map_err(|error| {
-            format!(
-                "the server's answer is not understood: {error}. Is it of another version than this program?"
-            )
-        })
-    }
-}
-
-/// Copies the ledger of `data_dir` into `to`.
-pub fn run(data_dir: &Path, to: &Path) -> Result<Value, String> {
-    let mut source = Source { data_dir, offline: None };
+/// Copies the ledger of the server into `to`.
+pub fn run(config: &ServerConfig, to: &Path) -> Result<Value, String> {
+    let mut session = ServerSession::of(config);
     // Whether there is anything to copy is found out before a directory is made.
-    let first = source.read(1, None)?;
-    into_new(to, "backup", |unfinished| copy(&mut source, first, unfinished), |copied| certify(to, copied))
+    let first = ask(&mut session, ServerRequest::Records { from: 1, through: None })?;
+    into_new(to, "backup", |unfinished| copy(&mut session, first, unfinished), |copied| certify(to, copied))
 }
 
-/// Lets `write` write a store, and makes it that of a server's data directory `to`, which is new or empty, when it is
-/// complete and on disk; then `finish`. `what` it is say the errors.
+/// Lets `write` write a store, and once it is complete and on disk makes it the store of `to`, which must be new or empty; then calls
+/// `finish`. Errors call it `what`.
 pub fn into_new<T, U>(
     to: &Path,
     what: &str,
@@ -117,7 +92,7 @@ pub fn into_new<T, U>(
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(cannot(error)),
     }
-    // Held until the end: no server starts on a half of it.
+    // Held until the end, so that no server starts on an incomplete copy.
     let target = DataDir::hold(to).map_err(|error| error.to_string())?;
     let unfinished = to.join(UNFINISHED);
     // Only what is complete and on disk gets its name.
@@ -126,7 +101,7 @@ pub fn into_new<T, U>(
         named.map(|()| written).map_err(|error| error.to_string())
     });
     written.and_then(finish).map_err(|reason| {
-        // Which of the two there is depends on how far it came; neither is to be taken for a whole one.
+        // Which of the two exists depends on how far it came; neither may be taken for a complete one.
         let removed = [unfinished, target.store()].map(|store| match fs::remove_dir_all(&store) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(format!("{store:?}: {error}")),
             _ => Ok(()),
@@ -141,7 +116,11 @@ pub fn into_new<T, U>(
     })
 }
 
-fn copy(source: &mut Source, first: Part, unfinished: &Path) -> Result<Certificate, String> {
+fn copy(
+    session: &mut ServerSession<'_>,
+    first: RecordsPart,
+    unfinished: &Path,
+) -> Result<Certificate, String> {
     let ledger: LedgerId = first.ledger.parse().map_err(|error| format!("the ledger's id: {error}"))?;
     let through = first.through;
     let streams: Result<Vec<(SiteName, Epoch)>, String> = first
@@ -150,11 +129,12 @@ fn copy(source: &mut Source, first: Part, unfinished: &Path) -> Result<Certifica
         .map(|(site, epoch)| Ok((site.clone(), epoch.parse().map_err(|error| format!("an epoch: {error}"))?)))
         .collect();
     let store = Store::open(unfinished, Purpose::Server).map_err(|error| error.to_string())?;
-    let mut copy = Copy::begin(&store, ledger, streams?).map_err(|error| error.to_string())?;
+    let mut copy = LedgerCopy::begin(&store, ledger, streams?).map_err(|error| error.to_string())?;
     let mut records = first.records;
     while copy.position() < through {
         if records.is_empty() {
-            let next = source.read(copy.position() + 1, Some(through))?;
+            let next: RecordsPart =
+                ask(session, ServerRequest::Records { from: copy.position() + 1, through: Some(through) })?;
             if next.ledger != first.ledger {
                 return Err(format!("another ledger was put in its place meanwhile: {}", next.ledger));
             }
@@ -165,7 +145,7 @@ fn copy(source: &mut Source, first: Part, unfinished: &Path) -> Result<Certifica
         }
     }
     let counts = copy.finish().map_err(|error| error.to_string())?;
-    copy_base(source, &first.ledger, &store)?;
+    copy_base(session, &first.ledger, &store)?;
     open_copy(store, ledger, through).map_err(|error| format!("what was copied does not open: {error}"))?;
     Ok(Certificate {
         fogpost: env!("CARGO_PKG_VERSION"),
@@ -183,27 +163,27 @@ fn certify(to: &Path, certificate: Certificate) -> Result<Value, String> {
     let Certificate { position, counts, .. } = &certificate;
     let mut answer = serde_json::to_value(&certificate).expect("it always encodes");
     answer["said"] = json!(format!(
-        "The ledger is copied up to position {position}: {} events in {} pages, {} holes, {} commands. The way back: stop the server, then server --data-dir {}",
+        "The ledger is copied up to position {position}: {} events in {} pages, {} missing ranges, {} commands. To restore, stop the server and run: server --data-dir {}",
         counts.events,
         counts.pages,
-        counts.holes,
+        counts.missing_ranges,
         counts.commands,
         to.display()
     ));
     Ok(answer)
 }
 
-/// What a compacted ledger is folded from.
-fn copy_base(source: &mut Source, ledger: &str, store: &Store) -> Result<(), String> {
+/// Copies the views from which a compacted ledger begins.
+fn copy_base(session: &mut ServerSession<'_>, ledger: &str, store: &Store) -> Result<(), String> {
     #[derive(Deserialize)]
-    struct Part {
+    struct BasePart {
         ledger: String,
         entries: Vec<(String, String)>,
         next: Option<String>,
     }
     let mut after = None;
     loop {
-        let part: Part = source.ask(&Request::Base { after })?;
+        let part: BasePart = ask(session, ServerRequest::Base { after })?;
         if part.ledger != ledger {
             return Err(format!("another ledger was put in its place meanwhile: {}", part.ledger));
         }

@@ -1,7 +1,7 @@
 //! Readers do not wait for the fold, and what they are told is of one position.
 
+use super::applying::{LiveViews, apply_until_stopped};
 use super::boards::Boards;
-use super::folding::{Signal, fold_until_stopped};
 use super::ledger::Ledger;
 use super::view::View;
 use super::view::tests::{apply_to_each, event};
@@ -86,7 +86,7 @@ impl Backend for Latched {
 struct Town {
     disk: Disk,
     ledger: Ledger,
-    signal: Arc<Signal>,
+    live: Arc<LiveViews>,
     latch: Latch,
     fold: Option<std::thread::JoinHandle<()>>,
 }
@@ -95,26 +95,26 @@ impl Town {
     fn new() -> Town {
         let disk = Disk::default();
         let ledger = Ledger::open(Store::on(disk.clone())).unwrap();
-        let (signal, latch) = (Arc::new(Signal::default()), Latch::default());
+        let (live, latch) = (Arc::new(LiveViews::default()), Latch::default());
         let views = Store::on(Latched(disk.clone(), latch.clone()));
         let fold = {
-            let (ledger, signal) = (ledger.clone(), Arc::clone(&signal));
+            let (ledger, live) = (ledger.clone(), Arc::clone(&live));
             std::thread::spawn(move || {
-                fold_until_stopped(&ledger, &views, View::default(), &signal).unwrap();
+                apply_until_stopped(&ledger, &views, View::default(), &live).unwrap();
             })
         };
-        Town { disk, ledger, signal, latch, fold: Some(fold) }
+        Town { disk, ledger, live, latch, fold: Some(fold) }
     }
 
     /// One event, which is one record of the ledger.
     fn tell(&self, garage: &str, kind: &str, plate: &str) {
         let event = event(&format!(r#"{{"kind":"{kind}","plate":"{plate}"}}"#));
         apply_to_each(&self.ledger, std::iter::once(garage), &[event]);
-        self.signal.grown_to(self.ledger.position());
+        self.live.grown_to(self.ledger.position());
     }
 
     async fn folded(&self) {
-        let folded = self.signal.folded_to(self.ledger.position());
+        let folded = self.live.applied_to(self.ledger.position());
         tokio::time::timeout(ENOUGH, folded).await.expect("the fold goes on");
     }
 
@@ -123,9 +123,9 @@ impl Town {
         let dir = tempfile::tempdir().unwrap();
         let room = room::open_store(dir.path(), Purpose::Server, None, &|_, _| Ok(())).unwrap().room;
         let store = Store::on(self.disk.clone());
-        let (signal, metrics) = (Arc::clone(&self.signal), Metrics::new("test"));
+        let (live, metrics) = (Arc::clone(&self.live), Metrics::new("test"));
         let web =
-            Web::new(self.ledger.clone(), store, signal, Arc::default(), room, Operator::default(), metrics);
+            Web::new(self.ledger.clone(), store, live, Arc::default(), room, Operator::default(), metrics);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
         tokio::spawn(crate::http::serve(listener, web.router(), stop.clone(), Traffic::default()));
@@ -136,7 +136,7 @@ impl Town {
 impl Drop for Town {
     fn drop(&mut self) {
         self.latch.open();
-        self.signal.stop();
+        self.live.stop();
         if let Some(fold) = self.fold.take() {
             let _ = fold.join();
         }
@@ -190,7 +190,7 @@ async fn everybody_is_answered_while_a_step_of_the_fold_stands_still() {
     for path in ["/v1/stays", "/v1/charges", "/v1/anomalies", "/v1/quarantine", "/v1/damages", "/v1/events"] {
         json(address, path).await;
     }
-    let mut boards = Boards::new(Arc::clone(&town.signal), town.ledger.id(), 1);
+    let mut boards = Boards::new(Arc::clone(&town.live), town.ledger.id(), 1);
     let question = Gathered::default().question().to_bytes();
     let answer = boards.answer(&SiteName::new("a").unwrap(), &question).unwrap();
     let part = BoardPart::from_bytes(&BoardAnswer::from_bytes(&answer).unwrap().part).unwrap();
@@ -211,13 +211,13 @@ async fn a_question_to_the_fold_is_answered_between_two_steps_or_never() {
     let town = Town::new();
     town.tell("a", "entry", "AB1");
     town.folded().await;
-    assert_eq!(town.signal.ask(|view| view.garages.len()).await, Some(1));
-    let broke_off: Option<()> = town.signal.ask(|_| panic!("as sled does over damage")).await;
+    assert_eq!(town.live.ask(|view| view.garages.len()).await, Some(1));
+    let broke_off: Option<()> = town.live.ask(|_| panic!("as sled does over damage")).await;
     assert_eq!(broke_off, None);
-    assert_eq!(town.signal.ask(|view| view.position).await, Some(1), "it goes on");
-    let signal = Arc::clone(&town.signal);
+    assert_eq!(town.live.ask(|view| view.position).await, Some(1), "it goes on");
+    let live = Arc::clone(&town.live);
     drop(town);
-    assert_eq!(signal.ask(|view| view.position).await, None);
+    assert_eq!(live.ask(|view| view.position).await, None);
 }
 
 /// Each record of this ledger is one car that enters, so that an answer's position says how many cars it must show.
@@ -239,8 +239,8 @@ async fn all_that_an_answer_shows_is_of_the_position_that_it_names() {
         let town = Arc::clone(&town);
         tokio::spawn(async move {
             for position in 1..=CARS {
-                town.signal.folded_to(position).await;
-                town.signal.saved_to(position).await;
+                town.live.applied_to(position).await;
+                town.live.saved_to(position).await;
             }
         })
     };

@@ -1,14 +1,15 @@
 //! The thread that serves requests: decode, commit together, answer.
 
+use super::applying::LiveViews;
 use super::boards::Boards;
 use super::capacities::Capacities;
-use super::commands::{Order, not_recorded};
-use super::folding::Signal;
+use super::commands::{PendingCommand, not_recorded};
 use super::ledger::{Applied, Ledger};
 use super::seen::Strangers;
 pub use super::seen::{SKEW_ALARM_MS, Seen};
 use crate::codes;
 use crate::daemon::clock::wall_ms;
+use crate::http::metrics::Metrics;
 use crate::messaging::SiteName;
 use crate::messaging::wire::{self, Reply, Request, Verdict, WireError};
 use crate::parking::Observation;
@@ -40,10 +41,26 @@ pub struct Counters {
     pub replies_dropped: Counter,
 }
 
+impl Counters {
+    pub fn register(metrics: &mut Metrics) -> Counters {
+        Counters {
+            requests: metrics.counter("requests", "Requests received from edges"),
+            applied: metrics.counter("events_applied", "Events applied to the ledger"),
+            duplicates: metrics.counter("duplicates_refused", "Events received again and not applied again"),
+            gaps: metrics.counter("gaps", "Requests that came before an earlier one"),
+            conflicts: metrics.counter("conflicts", "Requests with another content at an applied place"),
+            refused: metrics.counter("refused", "Requests that were not understood"),
+            commits: metrics.counter("commits", "Groups of requests committed together"),
+            replies_dropped: metrics
+                .counter("replies_dropped", "Replies whose peer had gone or did not read"),
+        }
+    }
+}
+
 /// What the serving thread does next.
 enum Next {
     Request(Incoming),
-    Order(Order),
+    Command(PendingCommand),
     /// A capacity that was told some time ago is to be recorded.
     Capacities,
     Closed,
@@ -65,12 +82,12 @@ async fn until(moment: Option<Instant>) {
 pub struct Serving {
     pub ledger: Ledger,
     pub boards: Boards,
-    pub signal: Arc<Signal>,
+    pub live: Arc<LiveViews>,
     pub seen: Arc<Mutex<BTreeMap<SiteName, Seen>>>,
     pub counters: Counters,
     pub replies: Replies,
     /// What operators want to have recorded.
-    pub orders: mpsc::Receiver<Order>,
+    pub orders: mpsc::Receiver<PendingCommand>,
     pub capacities: Capacities,
     pub strangers: Strangers,
     pub room: DiskRoom,
@@ -90,14 +107,14 @@ impl Serving {
             let capacities_due = waits.then(|| self.capacities.next_due(Instant::now())).flatten();
             let next = runtime.block_on(async {
                 tokio::select! {
-                    Some(order) = self.orders.recv() => Next::Order(order),
+                    Some(order) = self.orders.recv() => Next::Command(order),
                     () = until(capacities_due) => Next::Capacities,
                     first = waiting.recv() => first.map_or(Next::Closed, Next::Request),
                 }
             });
             let first = match next {
                 Next::Request(first) => first,
-                Next::Order(order) => {
+                Next::Command(order) => {
                     self.carry_out(order)?;
                     continue;
                 }
@@ -105,7 +122,7 @@ impl Serving {
                     self.look_for_room(&[]);
                     if !self.short_of_room {
                         self.commit(&[], wall_ms())?;
-                        self.signal.grown_to(self.ledger.position());
+                        self.live.grown_to(self.ledger.position());
                     }
                     continue;
                 }
@@ -133,7 +150,7 @@ impl Serving {
 
     /// Records a command. The caller may have disconnected; the command is recorded anyway. What the disk has no room for is
     /// refused, as events are.
-    fn carry_out(&mut self, order: Order) -> Result<(), StoreError> {
+    fn carry_out(&mut self, order: PendingCommand) -> Result<(), StoreError> {
         if let Err(refusal) = order.fits_on(&self.room) {
             let _ = order.recorded_at.send(Err(refusal));
             return Ok(());
@@ -141,7 +158,7 @@ impl Serving {
         let recorded = self.ledger.record_order(&order.by, order.pieces, order.command, wall_ms());
         let told = recorded.as_ref().map(|position| *position).map_err(not_recorded);
         if let Ok(position) = told {
-            self.signal.grown_to(position);
+            self.live.grown_to(position);
         }
         let _ = order.recorded_at.send(told);
         match recorded {
@@ -163,7 +180,7 @@ impl Serving {
         for (request, answer) in requests.iter().zip(&answers) {
             notices.push(self.observe(request, answer, now_ms));
         }
-        self.signal.grown_to(self.ledger.position());
+        self.live.grown_to(self.ledger.position());
         // A group of duplicates is acknowledged without a flush, which would have asked this.
         self.ledger.store().check_in_place()?;
         for (((peer, request), answer), notice) in peers.into_iter().zip(requests).zip(answers).zip(notices) {

@@ -6,14 +6,14 @@
 //! **Kept by.** The new fold goes into a file of its own under TMPDIR, which is gone afterwards. A directory that no
 //! server runs on is copied first, because sled writes when it opens. A running server goes on meanwhile: it
 //! waits with writing its views, for the moment in which they are compared.
-//! A ledger that lost its end agrees with itself; the note beside the store (`ledger::Note`) tells that it ended later.
+//! A ledger that lost its end agrees with itself; the note beside the store (`ledger::LedgerHighWater`) tells that it ended later.
 //! **Not promised.** That what agrees with itself is what happened: that is between an edge and its producers. Nor that a lost
 //! end is found when the note is lost, too. The edges find that out, since they know what was acknowledged: it becomes a hole.
 
-use super::WITNESS;
-use super::folding::Signal;
-use super::ledger::check::Read;
-use super::ledger::{Ledger, Note};
+use super::HIGH_WATER_FILE;
+use super::applying::LiveViews;
+use super::ledger::check::{CheckedLedger, Meanwhile};
+use super::ledger::{Ledger, LedgerHighWater};
 use super::opening::{self, OpenedLedger};
 use super::view::billing::list::check_sums;
 use super::view::{self, Changes, Step, View};
@@ -48,9 +48,9 @@ const VIEW_MEANS: &str =
     "answers made from it may be wrong; the ledger, from which it follows, is another matter";
 const SUMS_MEAN: &str =
     "statements and the money taken, as they are shown, are not what the charges add up to";
-const VIEW_DO: &str = "stop the server and run `server refold`: its next start folds all views anew from the ledger. If that does not help, please report it with this text";
+const VIEW_DO: &str = "stop the server and run `server rebuild-views`: its next start folds all views anew from the ledger. If that does not help, please report it with this text";
 const BETTER_MEANS: &str = "they know more than the ledger does now; answers are made from them as before";
-const BETTER_DO: &str = "do not run `server refold`: it would forget what they know. Keep a copy of the data directory, and look whether a backup is sound";
+const BETTER_DO: &str = "do not run `server rebuild-views`: it would forget what they know. Keep a copy of the data directory, and look whether a backup is sound";
 const END_MEANS: &str = "the disk lost the newest part of the ledger, or an older copy was put in the place of this directory's store; what was applied there is not in the books";
 const END_DO: &str = "keep a copy of the data directory; check the disk, and look whether a backup has more. A server that is started on the directory records the loss and goes on: edges deliver again what they still have, and what nobody has is recorded as a hole";
 const STORE_DAMAGED_MEANS: &str =
@@ -62,7 +62,7 @@ const STORE_DO: &str =
 
 /// What was read and what was found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Report {
+pub struct VerifyReport {
     /// Nothing is wrong.
     pub clean: bool,
     pub ledger: Option<String>,
@@ -70,9 +70,9 @@ pub struct Report {
     pub position: u64,
     pub pages: u64,
     pub events: u64,
-    pub holes: u64,
-    /// Events that will never come, by the holes.
-    pub missing: u64,
+    pub missing_ranges: u64,
+    /// The sum of the events in all missing ranges.
+    pub missing_events: u64,
     /// Positions that the ledger lost, and says so.
     pub truncated: u64,
     /// The position at which the views were compared; none when they could not be.
@@ -88,16 +88,16 @@ pub struct Report {
     pub findings: Vec<Finding>,
 }
 
-impl Report {
-    fn new() -> Report {
-        Report {
+impl VerifyReport {
+    fn new() -> VerifyReport {
+        VerifyReport {
             clean: true,
             ledger: None,
             position: 0,
             pages: 0,
             events: 0,
-            holes: 0,
-            missing: 0,
+            missing_ranges: 0,
+            missing_events: 0,
             truncated: 0,
             views_position: None,
             stays_open: 0,
@@ -119,8 +119,8 @@ impl Report {
         }
     }
 
-    fn of_unreadable(error: &impl fmt::Display) -> Report {
-        let mut report = Report::new();
+    fn of_unreadable(error: &impl fmt::Display) -> VerifyReport {
+        let mut report = VerifyReport::new();
         report.find("the store".into(), error.to_string(), STORE_MEANS, STORE_DO);
         report
     }
@@ -131,13 +131,13 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for VerifyReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Report { pages, events, holes, missing, position, .. } = self;
+        let VerifyReport { pages, events, missing_ranges, missing_events, position, .. } = self;
         if let Some(ledger) = &self.ledger {
             writeln!(
                 f,
-                "ledger {ledger}: {position} positions, {pages} pages, {events} events, {holes} holes ({missing} events missing)"
+                "ledger {ledger}: {position} positions, {pages} pages, {events} events, {missing_ranges} missing ranges ({missing_events} events)"
             )?;
         }
         if self.truncated > 0 {
@@ -148,7 +148,8 @@ impl fmt::Display for Report {
             )?;
         }
         if let Some(position) = self.views_position {
-            let Report { stays_open, stays_closed, exits_missed, exits_unmatched, quarantined, .. } = self;
+            let VerifyReport { stays_open, stays_closed, exits_missed, exits_unmatched, quarantined, .. } =
+                self;
             writeln!(
                 f,
                 "views at position {position}: {stays_closed} stays closed, {stays_open} open, {exits_missed} exits missed, {exits_unmatched} exits unmatched, {quarantined} events in quarantine"
@@ -208,13 +209,13 @@ impl VerifyError {
 }
 
 /// Verifies the store of a data directory that no server runs on. Nothing in it changes.
-pub fn verify_directory(path: &Path) -> Result<Report, VerifyError> {
+pub fn verify_directory(path: &Path) -> Result<VerifyReport, VerifyError> {
     let began = Instant::now();
     if !path.join("store").is_dir() {
         return Err(VerifyError::NoDirectory(path.to_owned()));
     }
-    let copy = copy::of_idle(path, &[WITNESS], Spare::AsMuchAgain)?;
-    let witness = copy.path().join(WITNESS);
+    let copy = copy::of_idle(path, &[HIGH_WATER_FILE], Spare::AsMuchAgain)?;
+    let witness = copy.path().join(HIGH_WATER_FILE);
     let mut report = match opening::open_copy(copy.path(), &witness) {
         Ok(OpenedLedger { store, ledger, condition, .. }) => {
             let mut report = verify(&ledger, &store)?;
@@ -226,7 +227,7 @@ pub fn verify_directory(path: &Path) -> Result<Report, VerifyError> {
                     STORE_DAMAGED_DO,
                 );
             }
-            check_end(&ledger, Note::read(&witness), &mut report);
+            check_end(&ledger, LedgerHighWater::read(&witness), &mut report);
             report
         }
         Err(DaemonError::Open(error @ OpenError::OtherPurpose { .. })) => {
@@ -236,7 +237,7 @@ pub fn verify_directory(path: &Path) -> Result<Report, VerifyError> {
         Err(error) => {
             let copied = format!("{:?}", copy.path().join(STORE));
             let text = error.to_string().replace(&copied, &format!("{:?}", path.join(STORE)));
-            Report::of_unreadable(&text)
+            VerifyReport::of_unreadable(&text)
         }
     };
     report.seconds = began.elapsed().as_secs_f64();
@@ -244,12 +245,12 @@ pub fn verify_directory(path: &Path) -> Result<Report, VerifyError> {
 }
 
 /// Whether the ledger ends where it had come to.
-fn check_end(ledger: &Ledger, note: Option<Note>, report: &mut Report) {
+fn check_end(ledger: &Ledger, note: Option<LedgerHighWater>, report: &mut VerifyReport) {
     let end = ledger.position();
     match note {
         Some(note) if note.ledger == ledger.id() && note.position > end => report.find(
             format!("the end of the ledger, positions {} to {}", end + 1, note.position),
-            format!("they were on disk, by the note in the file {WITNESS:?}, and are gone"),
+            format!("they were on disk, by the note in the file {HIGH_WATER_FILE:?}, and are gone"),
             END_MEANS,
             END_DO,
         ),
@@ -258,26 +259,33 @@ fn check_end(ledger: &Ledger, note: Option<Note>, report: &mut Report) {
 }
 
 /// Verifies a store that nobody writes to.
-pub fn verify(ledger: &Ledger, store: &Store) -> Result<Report, VerifyError> {
+pub fn verify(ledger: &Ledger, store: &Store) -> Result<VerifyReport, VerifyError> {
     verify_with(ledger, store, None)
 }
 
 /// Verifies while the server runs. As long as the views are compared they are not written: the fold waits with what it has to
 /// write, and with it whatever shows its position (boards, lists, the answer to a command). Edges are served all the while.
-pub fn verify_live(ledger: &Ledger, store: &Store, signal: &Signal) -> Result<Report, VerifyError> {
-    verify_with(ledger, store, Some(signal))
+pub fn verify_live(ledger: &Ledger, store: &Store, live: &LiveViews) -> Result<VerifyReport, VerifyError> {
+    verify_with(ledger, store, Some(live))
 }
 
-fn verify_with(ledger: &Ledger, store: &Store, running: Option<&Signal>) -> Result<Report, VerifyError> {
+fn verify_with(
+    ledger: &Ledger,
+    store: &Store,
+    running: Option<&LiveViews>,
+) -> Result<VerifyReport, VerifyError> {
     let began = Instant::now();
-    let mut report = Report::new();
+    let mut report = VerifyReport::new();
     report.ledger = Some(ledger.id().to_string());
-    let read = ledger.check(running.is_some(), &mut |place, what| {
+    let meanwhile = if running.is_some() { Meanwhile::Growing } else { Meanwhile::Unchanged };
+    let read = ledger.check(meanwhile, &mut |place, what| {
         report.find(place, what, LEDGER_MEANS, LEDGER_DO);
     });
     match read {
-        Ok(Read { through, pages, events, holes, missing, truncated }) => {
-            report = Report { position: through, pages, events, holes, missing, truncated, ..report };
+        Ok(CheckedLedger { through, pages, events, missing_ranges, missing_events, truncated }) => {
+            let position = through;
+            report =
+                VerifyReport { position, pages, events, missing_ranges, missing_events, truncated, ..report };
         }
         Err(error) => report.find("the ledger".into(), error.to_string(), STORE_MEANS, STORE_DO),
     }
@@ -307,8 +315,8 @@ enum Stopped {
 fn check_views(
     ledger: &Ledger,
     store: &Store,
-    running: Option<&Signal>,
-    report: &mut Report,
+    running: Option<&LiveViews>,
+    report: &mut VerifyReport,
 ) -> Result<(), Stopped> {
     let scratch_failed = |error: &dyn fmt::Display| Stopped::Here(VerifyError::Scratch(error.to_string()));
     let anew = scratch::store().map_err(|error| scratch_failed(&error))?;
@@ -318,7 +326,7 @@ fn check_views(
 
     fold.go_on_to(written()?.unwrap_or_default())?;
     // From here on the server does not write its views; the few records since are folded meanwhile.
-    let _held = running.map(Signal::hold_saving);
+    let _held = running.map(LiveViews::hold_saving);
     let Some(position) = written()? else {
         let (from, to) = view::KEYS;
         if store.range(from, to).next().is_some() {
@@ -408,8 +416,8 @@ pub fn main(data_dir: &Path, json: bool) -> ExitCode {
     }
 }
 
-/// `server refold`: drops the views of a directory that no server runs on, so that its next start folds them anew.
-pub fn refold(data_dir: &Path) -> Result<(), DaemonError> {
+/// `server rebuild-views`: drops the views of a directory that no server runs on, so that its next start folds them anew.
+pub fn discard_views(data_dir: &Path) -> Result<(), DaemonError> {
     if !data_dir.join("store").is_dir() {
         let error = VerifyError::NoDirectory(data_dir.to_owned());
         return Err(DaemonError::Setting(error.code(), error.to_string()));
@@ -425,7 +433,7 @@ pub fn refold(data_dir: &Path) -> Result<(), DaemonError> {
 mod tests {
     use super::*;
     use crate::messaging::SiteName;
-    use crate::server::folding::fold_until_stopped;
+    use crate::server::applying::apply_until_stopped;
     use crate::server::view::tests::{apply, event, page_after, world};
     use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -434,10 +442,10 @@ mod tests {
     fn a_running_server_is_verified_without_being_stopped() {
         let (_, store, ledger) = world();
         let view = View::open(&store, &ledger).unwrap();
-        let signal = Signal::showing(&view);
+        let live = LiveViews::showing(&view);
         let enough = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            scope.spawn(|| fold_until_stopped(&ledger, &store, view, &signal).unwrap());
+            scope.spawn(|| apply_until_stopped(&ledger, &store, view, &live).unwrap());
             scope.spawn(|| {
                 for n in 0u64.. {
                     if enough.load(Ordering::Relaxed) {
@@ -447,18 +455,18 @@ mod tests {
                     let events = [event(&format!(r#"{{"kind":"{kind}","plate":"AB{}"}}"#, n % 7))];
                     apply(&ledger, "a", vec![page_after(n + 1, &events)]);
                     ledger.record_capacity(&SiteName::new("b").unwrap(), n as u32, 5).unwrap();
-                    signal.grown_to(ledger.position());
+                    live.grown_to(ledger.position());
                 }
             });
             let mut last = 0;
             for _ in 0..20 {
-                let report = verify_live(&ledger, &store, &signal).unwrap();
+                let report = verify_live(&ledger, &store, &live).unwrap();
                 assert!(report.clean, "{report}");
                 assert!(report.position >= last);
                 last = report.position;
             }
             enough.store(true, Ordering::Relaxed);
-            signal.stop();
+            live.stop();
         });
         let report = verify(&ledger, &store).unwrap();
         assert!(report.clean, "{report}");

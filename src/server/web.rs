@@ -8,8 +8,8 @@ mod statements;
 mod stays;
 
 use super::SharedSeen;
+use super::applying::LiveViews;
 use super::books::Books;
-use super::folding::Signal;
 use super::ledger::Ledger;
 use super::serving::Seen;
 use super::view::Snapshot;
@@ -49,7 +49,7 @@ pub struct Web {
     ledger: Ledger,
     /// The stays are read from it: they are too many to be kept in memory.
     store: Store,
-    signal: Arc<Signal>,
+    live: Arc<LiveViews>,
     seen: SharedSeen,
     room: DiskRoom,
     /// Who sends statements.
@@ -74,7 +74,7 @@ impl Web {
     pub fn new(
         ledger: Ledger,
         store: Store,
-        signal: Arc<Signal>,
+        live: Arc<LiveViews>,
         seen: SharedSeen,
         room: DiskRoom,
         operator: Operator,
@@ -86,7 +86,7 @@ impl Web {
             garages: metrics.gauge("garages", "Garages known"),
             ledger,
             store,
-            signal,
+            live,
             seen,
             room,
             operator,
@@ -119,11 +119,11 @@ impl Web {
 
     /// The views as they are now.
     fn view(&self) -> Arc<Snapshot> {
-        self.signal.snapshot()
+        self.live.snapshot()
     }
 
     fn books(&self) -> Books<'_, impl Fn() -> Arc<Snapshot>> {
-        let saving = Some(self.signal.saving());
+        let saving = Some(self.live.saving());
         Books { ledger: &self.ledger, store: &self.store, saving, view: || self.view() }
     }
 

@@ -6,7 +6,7 @@ use fogpost::messaging::outbox::{Options, Outbox};
 use fogpost::messaging::page::{Content, Key, Record, SealedPage};
 use fogpost::messaging::wire::{Request, Verdict};
 use fogpost::messaging::{ClockReading, Digest, Epoch, SiteName};
-use fogpost::server::ledger::{Found, Ledger};
+use fogpost::server::ledger::{Ledger, RecordOrDamage};
 use fogpost::server::record::Record as Entry;
 use fogpost::store::{self, Purpose, scratch};
 use serde::{Deserialize, Serialize};
@@ -132,7 +132,7 @@ pub fn look_into(store: &Store) -> String {
     let (mut missing, mut applied) = (0, BTreeSet::new());
     let streams = ledger.numbered_streams();
     for found in ledger.records(1) {
-        let (position, Found::Record(entry)) = found.unwrap() else { panic!("the server is sound") };
+        let (position, RecordOrDamage::Record(entry)) = found.unwrap() else { panic!("the server is sound") };
         match entry {
             Entry::Page { stream, page, .. } => {
                 let page = page.open().unwrap();

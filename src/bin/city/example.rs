@@ -5,7 +5,7 @@
 use super::plan::Site;
 use super::settings::Cars;
 use fogpost::daemon::admin::{self, AskError};
-use fogpost::server::commands::{Put, Request};
+use fogpost::server::commands::{Put, ServerRequest};
 use fogpost::traffic::plates::{PlateMixture, PlateReading, PlateRegistry};
 use std::fmt::Write;
 use std::io;
@@ -48,7 +48,7 @@ const COVERED_AT_ONCE: u32 = 3;
 pub fn register(data_dir: &Path, sites: &[Site], seed: u64) -> Result<(), AskError> {
     let (plates, contracts) = customers(sites.len(), seed);
     for put in [Put::Plates(plates), Put::Contracts(contracts)] {
-        let request = Request::Put { put, dry_run: false };
+        let request = ServerRequest::Put { put, dry_run: false };
         if admin::ask(data_dir, &request, |_| ())?.is_none() {
             return Err(AskError::NotTaken { path: data_dir.to_owned() });
         }

@@ -2,7 +2,7 @@
 
 use super::books_flags::{BooksTask, Format, List};
 use super::export::{Directory, write_new};
-use super::running::{Session, print_said, report, table, text};
+use super::running::{print_said, report, table, text};
 use crate::codes::{self, Coded};
 use crate::config::ServerConfig;
 use crate::daemon::admin::{NotDone, Outcome};
@@ -11,7 +11,7 @@ use crate::parking::register::{self, Account};
 use crate::parking::statement::journal::{self, Chart};
 use crate::parking::statement::{Month, Statement};
 use crate::server::books::{Asked, Question, Together, Whose, read_answer};
-use crate::server::commands::{Put, Request};
+use crate::server::commands::{Put, ServerRequest, ServerSession};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::Write;
@@ -20,7 +20,7 @@ use std::process::ExitCode;
 
 /// Does it, in the running server or in its directory; says on stdout what was done, on stderr why not.
 pub(super) fn run(config: &ServerConfig, task: &BooksTask) -> ExitCode {
-    let mut session = Session::of(config);
+    let mut session = ServerSession::of(config);
     match task {
         BooksTask::Import { what, file, dry_run, json } => {
             let put = read_file(file).map(|text| match what {
@@ -34,11 +34,11 @@ pub(super) fn run(config: &ServerConfig, task: &BooksTask) -> ExitCode {
         ),
         BooksTask::List { what: List::Plates, json } => report(plates(&mut session), *json, print_plates),
         BooksTask::List { what: List::Contracts, json } => {
-            report(session.ask(&Request::Contracts), *json, print_contracts)
+            report(session.ask(ServerRequest::Contracts), *json, print_contracts)
         }
-        BooksTask::ApplyTariffs => report(session.ask(&Request::ApplyTariffs), false, print_said),
+        BooksTask::ApplyTariffs => report(session.ask(ServerRequest::ApplyTariffs), false, print_said),
         BooksTask::ShowTariffs => {
-            report(session.ask(&Request::Books(Question::Tariffs)), false, print_tariffs)
+            report(session.ask(ServerRequest::Books(Question::Tariffs)), false, print_tariffs)
         }
         BooksTask::ListCharges { asked, json } => {
             report(charges(&mut session, asked.clone()), *json, print_charges)
@@ -95,8 +95,8 @@ fn csv_of(plate: &Plate, account: &Account, name: &str) -> Result<String, NotDon
 }
 
 /// Shows what a file changes, records it, and says where.
-fn import(session: &mut Session<'_>, put: Put, dry_run: bool, as_json: bool) -> Result<(), NotDone> {
-    let shown = session.ask(&Request::Put { put: put.clone(), dry_run: true })?;
+fn import(session: &mut ServerSession<'_>, put: Put, dry_run: bool, as_json: bool) -> Result<(), NotDone> {
+    let shown = session.ask(ServerRequest::Put { put: put.clone(), dry_run: true })?;
     let nothing_to_do = shown["changes"].as_array().is_none_or(Vec::is_empty);
     if !as_json {
         say(&changes(&shown));
@@ -104,7 +104,7 @@ fn import(session: &mut Session<'_>, put: Put, dry_run: bool, as_json: bool) -> 
     let result = match dry_run || nothing_to_do {
         true => shown,
         false => {
-            let recorded = session.ask(&Request::Put { put, dry_run: false })?;
+            let recorded = session.ask(ServerRequest::Put { put, dry_run: false })?;
             let differs = |field: &str| recorded[field] != shown[field];
             if !as_json && (differs("changes") || differs("changes_total")) {
                 let recorded = changes(&recorded);
@@ -145,11 +145,11 @@ fn changes(answer: &Value) -> String {
 }
 
 /// The whole registry, a part at a time.
-fn plates(session: &mut Session<'_>) -> Outcome {
+fn plates(session: &mut ServerSession<'_>) -> Outcome {
     let mut all = Vec::new();
     let mut after = None;
     loop {
-        let mut answer = session.ask(&Request::Plates { after })?;
+        let mut answer = session.ask(ServerRequest::Plates { after })?;
         if let Value::Array(plates) = answer["plates"].take() {
             all.extend(plates);
         }
@@ -195,10 +195,10 @@ fn print_tariffs(answer: &Value) -> String {
 }
 
 /// Asks until there are as many as wanted: an answer looks at so many entries, whether they are wanted or not.
-fn charges(session: &mut Session<'_>, mut asked: Asked) -> Outcome {
+fn charges(session: &mut ServerSession<'_>, mut asked: Asked) -> Outcome {
     let mut all = Vec::new();
     loop {
-        let mut answer = session.ask(&Request::Books(Question::Charges(asked.clone())))?;
+        let mut answer = session.ask(ServerRequest::Books(Question::Charges(asked.clone())))?;
         if let Value::Array(charges) = answer["charges"].take() {
             asked.limit -= charges.len().min(asked.limit);
             all.extend(charges);
@@ -244,7 +244,7 @@ fn amount(line: &Value) -> String {
 
 /// Gives each statement to `take`, as soon as its last piece has come.
 fn statements(
-    session: &mut Session<'_>,
+    session: &mut ServerSession<'_>,
     month: Month,
     whose: &Whose,
     mut take: impl FnMut(Statement) -> Result<(), NotDone>,
@@ -253,7 +253,7 @@ fn statements(
     let mut from = None;
     loop {
         let question = Question::Statements { month, whose: whose.clone(), from };
-        let answer = session.ask(&Request::Books(question))?;
+        let answer = session.ask(ServerRequest::Books(question))?;
         let (pieces, next) = read_answer(&answer).map_err(|error| error.to_string())?;
         for piece in pieces {
             if let Some(statement) = together.add(piece).map_err(|error| error.to_string())? {
@@ -267,7 +267,12 @@ fn statements(
     }
 }
 
-fn show(session: &mut Session<'_>, whose: &[Whose], month: Month, format: Format) -> Result<String, NotDone> {
+fn show(
+    session: &mut ServerSession<'_>,
+    whose: &[Whose],
+    month: Month,
+    format: Format,
+) -> Result<String, NotDone> {
     for whose in whose {
         let mut shown = None;
         statements(session, month, whose, |statement| {
@@ -287,7 +292,7 @@ fn show(session: &mut Session<'_>, whose: &[Whose], month: Month, format: Format
     )))
 }
 
-fn export(session: &mut Session<'_>, month: Month, out: &Path, formats: &[Format]) -> Outcome {
+fn export(session: &mut ServerSession<'_>, month: Month, out: &Path, formats: &[Format]) -> Outcome {
     let mut directory = Directory::begin(out, month, formats).map_err(|error| NotDone::because(&error))?;
     let mut nameless = false;
     statements(session, month, &Whose::All, |statement| {
@@ -320,7 +325,7 @@ fn nothing_in(month: Month) -> NotDone {
 
 /// The postings of a month, or of all months.
 fn export_journal(
-    session: &mut Session<'_>,
+    session: &mut ServerSession<'_>,
     month: Option<Month>,
     out: Option<&Path>,
 ) -> Result<(), NotDone> {
@@ -358,8 +363,8 @@ fn export_journal(
     Ok(())
 }
 
-fn all_months(session: &mut Session<'_>) -> Result<Vec<Month>, NotDone> {
-    let answer = session.ask(&Request::Books(Question::Months))?;
+fn all_months(session: &mut ServerSession<'_>) -> Result<Vec<Month>, NotDone> {
+    let answer = session.ask(ServerRequest::Books(Question::Months))?;
     let months =
         answer["months"].as_array().into_iter().flatten().filter_map(|month| month.as_str()?.parse().ok());
     Ok(months.collect())

@@ -107,8 +107,9 @@ enum TaskFlags {
         #[arg(value_name = "CODE")]
         code: Option<String>,
     },
-    /// Drop the views, so that the next start folds them anew from the ledger. The server must be stopped
-    Refold,
+    /// Drop the views of a stopped server; its next start rebuilds them from the ledger
+    #[command(alias = "refold")]
+    RebuildViews,
     /// Copy the ledger into a new directory, also while the server runs. The way back: server --data-dir DIR
     Backup {
         /// Must not exist, or be empty
@@ -236,7 +237,7 @@ pub enum ServerTask {
     Verify {
         json: bool,
     },
-    Refold,
+    RebuildViews,
     /// Explain this code, or list all.
     Explain {
         code: Option<String>,
@@ -308,7 +309,7 @@ impl From<TaskFlags> for ServerTask {
             TaskFlags::Compact { to } => ServerTask::Compact { to },
             TaskFlags::Verify { json } => ServerTask::Verify { json },
             TaskFlags::Explain { code } => ServerTask::Explain { code },
-            TaskFlags::Refold => ServerTask::Refold,
+            TaskFlags::RebuildViews => ServerTask::RebuildViews,
             TaskFlags::Backup { to, json } => ServerTask::Backup { to, json },
         }
     }

@@ -4,8 +4,8 @@ use super::{ServerTask, books, tariffs};
 use crate::codes::{self, Coded};
 use crate::config::ServerConfig;
 use crate::daemon;
-use crate::daemon::admin::{self, Caller, NotDone, Outcome, Reached};
-use crate::server::commands::{Offline, Request};
+use crate::daemon::admin::{self, NotDone, Outcome};
+use crate::server::commands::{ServerRequest, ServerSession};
 use crate::server::{backup, compact, verify};
 use serde_json::{Value, json};
 use std::io::Write;
@@ -14,12 +14,11 @@ use std::process::ExitCode;
 
 /// Does the task in the running server or in its directory; says on stdout what was done, on stderr why not.
 pub(super) fn run(config: &ServerConfig, task: &ServerTask) -> ExitCode {
-    let (request, json) = match task {
+    let (request, json, print): (_, _, fn(&Value) -> String) = match task {
         ServerTask::Serve => unreachable!("a daemon is no command"),
         ServerTask::Backup { to, json } => {
             return report(
-                backup::run(&config.data_dir, to)
-                    .map_err(|reason| NotDone::Failed(codes::BACKUP_FAILED, reason)),
+                backup::run(config, to).map_err(|reason| NotDone::Failed(codes::BACKUP_FAILED, reason)),
                 *json,
                 print_said,
             );
@@ -29,64 +28,27 @@ pub(super) fn run(config: &ServerConfig, task: &ServerTask) -> ExitCode {
             return tariffs::price(&config.tariffs, garage.as_str(), *entry, *exit, *json);
         }
         ServerTask::Verify { json } => return run_verify(&config.data_dir, *json),
-        ServerTask::Refold => return run_refold(&config.data_dir),
+        ServerTask::RebuildViews => return run_rebuild_views(&config.data_dir),
         ServerTask::Explain { code } => return crate::cli::explain(code.as_deref()),
-        ServerTask::ListGarages { json } => (Request::Garages, *json),
+        ServerTask::ListGarages { json } => (ServerRequest::Garages, *json, print_garages),
         ServerTask::ListQuarantine { after, limit, json } => {
-            (Request::Quarantine { after: *after, limit: *limit }, *json)
+            (ServerRequest::Quarantine { after: *after, limit: *limit }, *json, print_quarantine)
         }
         ServerTask::Books(task) => return books::run(config, task),
-        ServerTask::ReviewStays { json } => (Request::Review, *json),
+        ServerTask::ReviewStays { json } => (ServerRequest::Review, *json, print_review),
         ServerTask::Compact { to } => {
-            let done = compact::run(&config.data_dir, to)
-                .map_err(|reason| NotDone::Failed(codes::COMPACTION_FAILED, reason));
+            let done =
+                compact::run(config, to).map_err(|reason| NotDone::Failed(codes::COMPACTION_FAILED, reason));
             return report(done.map(|said| json!({ "said": said })), false, print_said);
         }
-        ServerTask::Command(intent) => (Request::Command(intent.clone()), false),
+        ServerTask::Command(intent) => (ServerRequest::Command(intent.clone()), false, print_said),
     };
-    report(
-        Session::of(config).ask(&request),
-        json,
-        match request {
-            Request::Garages => print_garages,
-            Request::Quarantine { .. } => print_quarantine,
-            Request::Review => print_review,
-            _ => print_said,
-        },
-    )
-}
-
-/// Several requests: to the running server, or to its directory, which is held from the first request on.
-pub(super) struct Session<'a> {
-    config: &'a ServerConfig,
-    offline: Option<Offline>,
-}
-
-impl Session<'_> {
-    pub(super) fn of(config: &ServerConfig) -> Session<'_> {
-        Session { config, offline: None }
-    }
-
-    pub(super) fn ask(&mut self, request: &Request) -> Outcome {
-        let caller = Caller::this_process();
-        if let Some(offline) = &mut self.offline {
-            return offline.answer(request, &caller);
-        }
-        match admin::reach(&self.config.data_dir, request, |_| {}) {
-            Ok(Reached::Daemon(answer)) => Ok(answer),
-            Ok(Reached::Directory(dir)) => {
-                let offline = Offline::open(dir, self.config.reserve_bytes)
-                    .map_err(|error| NotDone::because(&error))?;
-                self.offline.insert(offline.for_operator(&self.config.operator)).answer(request, &caller)
-            }
-            Err(error) => Err(NotDone::because(&error)),
-        }
-    }
+    report(ServerSession::of(config).ask(request), json, print)
 }
 
 /// Asks the running server, or looks into a copy of its directory.
 fn run_verify(data_dir: &Path, json: bool) -> ExitCode {
-    let answer = match admin::ask(data_dir, &Request::Verify, |_| {}) {
+    let answer = match admin::ask(data_dir, &ServerRequest::Verify, |_| {}) {
         Ok(Some(answer)) => answer,
         Ok(None) => return verify::main(data_dir, json),
         Err(error) => {
@@ -99,12 +61,12 @@ fn run_verify(data_dir: &Path, json: bool) -> ExitCode {
     if answer["clean"] == true { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn run_refold(data_dir: &Path) -> ExitCode {
-    match verify::refold(data_dir) {
+fn run_rebuild_views(data_dir: &Path) -> ExitCode {
+    match verify::discard_views(data_dir) {
         Ok(()) => {
             let _ = writeln!(
                 std::io::stdout(),
-                "the views are dropped; the next start folds them anew from the ledger"
+                "the views are dropped; the next start rebuilds them from the ledger"
             );
             ExitCode::SUCCESS
         }

@@ -3,7 +3,7 @@
 use super::tests::{EPOCH, commit, marked_page, page, request};
 use super::*;
 use crate::messaging::page::SealedPage;
-use crate::server::folding::{catch_up, open_view};
+use crate::server::applying::{catch_up, open_view};
 use crate::server::verify::verify;
 use crate::server::view::View;
 use crate::store::salvage::{Boot, OnLoss, Salvaged};
@@ -134,7 +134,7 @@ fn a_ledger_that_lost_its_end_says_so_and_no_position_means_two_things() {
         std::fs::copy(world.witness(), short.witness()).unwrap();
         short
     };
-    assert_eq!(Note::read(&short.witness()).unwrap().position, 6);
+    assert_eq!(LedgerHighWater::read(&short.witness()).unwrap().position, 6);
     for _ in 0..2 {
         let ledger = short.open();
         assert_eq!((ledger.position(), ledger.streams()[&site("a")][0].mark.sequence), (7, 10));
@@ -156,7 +156,7 @@ fn a_ledger_that_lost_its_end_says_so_and_no_position_means_two_things() {
     // A backup has the same gap.
     let copied = Store::on(Disk::default());
     let streams = ledger.numbered_streams().into_iter().map(|stream| (stream.site, stream.epoch));
-    let mut copy = Copy::begin(&copied, ledger.id(), streams.collect()).unwrap();
+    let mut copy = LedgerCopy::begin(&copied, ledger.id(), streams.collect()).unwrap();
     ledger.raw_records(1, 11, usize::MAX).unwrap().into_iter().for_each(|record| copy.add(record).unwrap());
     let counts = copy.finish().unwrap();
     assert_eq!((counts.damaged, counts.truncated), (0, 5));
@@ -197,7 +197,7 @@ fn a_hole_whose_page_is_lost_is_told_once() {
     commit(&ledger, request("a", 16, vec![page(16, 4)]));
     assert_eq!(holes(&world.folded(&ledger)), [("a", 11, 15)]);
     let copied = World::new();
-    let mut copy = Copy::begin(&copied.store, ledger.id(), vec![(site("a"), EPOCH)]).unwrap();
+    let mut copy = LedgerCopy::begin(&copied.store, ledger.id(), vec![(site("a"), EPOCH)]).unwrap();
     ledger.raw_records(1, 2, usize::MAX).unwrap().into_iter().for_each(|record| copy.add(record).unwrap());
     copy.add(Vec::new()).unwrap();
     copy.finish().unwrap();
@@ -230,13 +230,13 @@ fn a_copy_of_a_damaged_ledger_opens_whatever_is_damaged() {
         }
         let copied = World::new();
         let streams = original.numbered_streams().into_iter().map(|stream| (stream.site, stream.epoch));
-        let mut copy = Copy::begin(&copied.store, original.id(), streams.collect()).unwrap();
+        let mut copy = LedgerCopy::begin(&copied.store, original.id(), streams.collect()).unwrap();
         records.into_iter().for_each(|record| copy.add(record).unwrap());
         assert_eq!(copy.finish().unwrap().damaged, u64::from(damaged.count_ones()));
         let ledger = copied.open();
         assert_eq!((ledger.id(), ledger.position()), (original.id(), 6), "damaged: {damaged:06b}");
         let read = ledger.records(1).map(Result::unwrap);
-        let sound = read.filter(|(_, found)| matches!(found, Found::Record(_))).map(|(at, _)| at);
+        let sound = read.filter(|(_, found)| matches!(found, RecordOrDamage::Record(_))).map(|(at, _)| at);
         assert!(sound.eq((1..=6).filter(|position| !is_damaged(*position))), "damaged: {damaged:06b}");
         // Its garages go on, under their own streams.
         let answer = commit(&ledger, request("b", 4, vec![page(4, 1)]));
@@ -315,7 +315,7 @@ fn the_note_of_another_ledger_says_nothing() {
     let ledger = new.open();
     assert_eq!((ledger.id(), ledger.position()), (id, 0));
     commit(&ledger, request("a", 1, vec![marked_page(1, 1, 7)]));
-    assert_eq!(Note::read(&new.witness()), Some(Note { ledger: id, position: 1 }));
+    assert_eq!(LedgerHighWater::read(&new.witness()), Some(LedgerHighWater { ledger: id, position: 1 }));
 }
 
 /// Nothing at all is left of the store. Its edges know no other ledger, so it is still that one, with a loss.

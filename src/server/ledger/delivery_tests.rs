@@ -387,7 +387,7 @@ impl World {
         let (mut applied, mut missing) = (BTreeSet::new(), BTreeSet::new());
         for found in self.ledger.records(1) {
             match found.unwrap() {
-                (_, Found::Record(Record::Page { page, .. })) => {
+                (_, RecordOrDamage::Record(Record::Page { page, .. })) => {
                     let page = page.open().unwrap();
                     let Content::Records(records) = &page.content else { panic!("{page:?}") };
                     for (sequence, record) in (page.first.get()..).zip(records) {
@@ -396,7 +396,7 @@ impl World {
                         assert!(applied.insert(place), "{place:?} is applied twice");
                     }
                 }
-                (_, Found::Record(Record::MissingRange { stream, first, last, .. })) => {
+                (_, RecordOrDamage::Record(Record::MissingRange { stream, first, last, .. })) => {
                     for sequence in first..=last {
                         let place = (streams[stream as usize].epoch, sequence);
                         assert!(missing.insert(place), "{place:?} is reported twice");

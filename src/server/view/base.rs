@@ -264,7 +264,7 @@ mod tests {
     use super::super::written::VERSION;
     use super::*;
     use crate::messaging::SiteName;
-    use crate::server::folding::{catch_up, open_view};
+    use crate::server::applying::{catch_up, open_view};
     use crate::server::record::Command;
 
     const TARIFFS: &str = r#"

@@ -7,7 +7,7 @@ use crate::messaging::page::SealedPage;
 use crate::parking::register::{Account, Contract, Garages, Registration};
 use crate::parking::statement::Month;
 use crate::parking::{ChargeId, EventId, Plate};
-use crate::server::folding::catch_up;
+use crate::server::applying::catch_up;
 use crate::server::record::{Command, QuarantinePlace, Record, ToForget};
 use crate::store::Store;
 use jiff::civil::date;

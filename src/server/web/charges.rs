@@ -107,7 +107,7 @@ pub(super) async fn anomalies(
         let garage = garage.flatten();
         let wanted = Wanted { code, garage, plate, after, limit };
         let anomalies::List { position, anomalies, next } =
-            anomalies::list(&web.store, Some(web.signal.saving()), unregistered, &wanted)?;
+            anomalies::list(&web.store, Some(web.live.saving()), unregistered, &wanted)?;
         let view = web.view();
         let lines = anomalies.into_iter().map(|Noted { code, garage, plate, anomaly }| AnomalyLine {
             code: code.as_str(),

@@ -6,7 +6,7 @@ use crate::messaging::SiteName;
 use crate::messaging::page::Content;
 use crate::parking::Event;
 use crate::parking::event::Shown;
-use crate::server::ledger::{PageAt, Pages};
+use crate::server::ledger::{LedgerPages, PageAt};
 use crate::store::StoreError;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
@@ -105,7 +105,7 @@ fn read(web: &Web, asked: &EventsQuery, after: Option<Cursor>, limit: usize) -> 
         wanted = wanted.saturating_sub(page.page.count() as usize);
         wanted == 0
     };
-    let Pages { pages, damaged, go_on_after } = match &garage {
+    let LedgerPages { pages, damaged, go_on_after } = match &garage {
         None => web.ledger.pages(from, enough)?,
         Some(sites) => web.ledger.pages_of(sites, from, enough)?,
     };

@@ -122,7 +122,7 @@ pub(super) async fn stays(
             return Ok(Answer { position, ..Answer::default() });
         };
         let list =
-            list::list(&web.store, Some(web.signal.saving()), &Wanted { plate, garage, open, after, limit })?;
+            list::list(&web.store, Some(web.live.saving()), &Wanted { plate, garage, open, after, limit })?;
         // After the list: a garage that it shows is known by now.
         let view = web.view();
         let name = |stay: &Listed| view.name_of_number(stay.address.garage);

@@ -3,9 +3,9 @@
 //! **Promise.** Nobody who reads the views waits for a step of the fold, however long it takes.
 //! **Kept by.** The thread alone has the [`View`]. What readers see is a [`Snapshot`] of it, which takes the place of the one before
 //! after each step, or every [`SHOW_EVERY`] while many follow each other; they wait for nothing but the copying of a pointer. What
-//! needs the view itself is asked of the thread ([`Signal::ask`]), and answered between two steps.
+//! needs the view itself is asked of the thread ([`LiveViews::ask`]), and answered between two steps.
 
-use super::ledger::{Found, Ledger};
+use super::ledger::{Ledger, RecordOrDamage};
 use super::view::{self, Changes, Snapshot, Step, View};
 use crate::codes;
 use crate::store::{Store, StoreError};
@@ -25,8 +25,8 @@ const LOOK_EVERY: u64 = 256;
 
 /// What the fold and all others tell each other.
 #[derive(Default)]
-pub struct Signal {
-    state: Mutex<State>,
+pub struct LiveViews {
+    state: Mutex<LiveState>,
     changed: Condvar,
     /// What readers see.
     shown: watch::Sender<Arc<Snapshot>>,
@@ -36,16 +36,16 @@ pub struct Signal {
 }
 
 /// What needs the view itself.
-type Question = Box<dyn FnOnce(&View) + Send>;
+type ViewQuestion = Box<dyn FnOnce(&View) + Send>;
 
 #[derive(Default)]
-struct State {
+struct LiveState {
     /// The ledger's end.
     position: u64,
     stop: bool,
     /// Somebody waits for the view to be written.
     save: bool,
-    questions: Vec<Question>,
+    questions: Vec<ViewQuestion>,
     /// Nobody answers questions any more.
     ended: bool,
 }
@@ -54,13 +54,13 @@ struct State {
 struct Woken {
     stop: bool,
     save: bool,
-    questions: Vec<Question>,
+    questions: Vec<ViewQuestion>,
 }
 
-impl Signal {
+impl LiveViews {
     /// Shows `view` from the beginning.
-    pub fn showing(view: &View) -> Signal {
-        Signal { shown: watch::Sender::new(Arc::new(view.snapshot())), ..Signal::default() }
+    pub fn showing(view: &View) -> LiveViews {
+        LiveViews { shown: watch::Sender::new(Arc::new(view.snapshot())), ..LiveViews::default() }
     }
     /// Lets readers see what `view` is now. What was shown before is given back.
     pub(super) fn show(&self, view: &View) -> Arc<Snapshot> {
@@ -77,7 +77,7 @@ impl Signal {
         Arc::clone(&self.shown.borrow())
     }
     /// Resolves when readers see `position`, or a later one.
-    pub async fn folded_to(&self, position: u64) {
+    pub async fn applied_to(&self, position: u64) {
         let reached = self.shown.subscribe().wait_for(|shown| shown.position >= position).await.is_ok();
         assert!(reached, "the sender lives as long as we");
     }
@@ -95,7 +95,7 @@ impl Signal {
         question: impl FnOnce(&View) -> A + Send + 'static,
     ) -> Option<A> {
         let (answer, answered) = oneshot::channel();
-        let question: Question = Box::new(move |view| {
+        let question: ViewQuestion = Box::new(move |view| {
             let _ = answer.send(question(view)); // who asked may have gone
         });
         self.set(|state| {
@@ -110,7 +110,7 @@ impl Signal {
         // sled may panic over a damaged store while somebody compares: that changed nothing here.
         self.saving.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    /// The lock that [`Signal::hold_saving`] holds.
+    /// The lock that [`LiveViews::hold_saving`] holds.
     pub fn saving(&self) -> &Mutex<()> {
         &self.saving
     }
@@ -122,20 +122,20 @@ impl Signal {
             Err(TryLockError::WouldBlock) => None,
         }
     }
-    fn set(&self, change: impl FnOnce(&mut State)) {
-        change(&mut self.state.lock().expect("no thread panics while it holds the signal"));
+    fn set(&self, change: impl FnOnce(&mut LiveState)) {
+        change(&mut self.state.lock().expect("no thread panics while it holds the live views"));
         self.changed.notify_all();
     }
     /// Waits until the ledger is beyond `position`, the fold is to do something else, or the time is up.
     fn wait(&self, position: u64, at_most: Duration) -> Woken {
-        let state = self.state.lock().expect("no thread panics while it holds the signal");
-        let waits = |state: &mut State| {
+        let state = self.state.lock().expect("no thread panics while it holds the live views");
+        let waits = |state: &mut LiveState| {
             state.position <= position && !state.stop && !state.save && state.questions.is_empty()
         };
         let (mut state, _) = self
             .changed
             .wait_timeout_while(state, at_most, waits)
-            .expect("no thread panics while it holds the signal");
+            .expect("no thread panics while it holds the live views");
         Woken {
             stop: state.stop,
             save: std::mem::take(&mut state.save),
@@ -199,14 +199,14 @@ pub fn catch_up(ledger: &Ledger, store: &Store, view: &mut View) -> Result<(), S
 
 /// Folds until told to stop; then writes what it has. An error means that the ledger cannot be read or written, or that the
 /// views hold something unreadable: then they are dropped, so that the next start does not meet it again.
-pub fn fold_until_stopped(
+pub fn apply_until_stopped(
     ledger: &Ledger,
     store: &Store,
     view: View,
-    signal: &Signal,
+    live: &LiveViews,
 ) -> Result<(), StoreError> {
-    let _ended = Ended(signal);
-    let folded = Fold::new(ledger, store, view, signal).run();
+    let _ended = ReleaseAskers(live);
+    let folded = Applier::new(ledger, store, view, live).run();
     if let Err(error @ StoreError::Damaged { .. }) = &folded {
         match view::discard(store).and_then(|()| store.flush()) {
             Ok(()) => tracing::error!(
@@ -227,9 +227,9 @@ pub fn fold_until_stopped(
 }
 
 /// However the fold ends: those who wait for an answer of it hear of it.
-struct Ended<'a>(&'a Signal);
+struct ReleaseAskers<'a>(&'a LiveViews);
 
-impl Drop for Ended<'_> {
+impl Drop for ReleaseAskers<'_> {
     fn drop(&mut self) {
         self.0.set(|state| {
             state.ended = true;
@@ -239,9 +239,9 @@ impl Drop for Ended<'_> {
 }
 
 /// What the folding thread works with.
-struct Fold<'a> {
+struct Applier<'a> {
     ledger: &'a Ledger,
-    signal: &'a Signal,
+    live: &'a LiveViews,
     view: View,
     changes: Changes,
     shown_at: Instant,
@@ -254,12 +254,12 @@ struct Fold<'a> {
     save_asked: bool,
 }
 
-impl<'a> Fold<'a> {
-    fn new(ledger: &'a Ledger, store: &Store, view: View, signal: &'a Signal) -> Fold<'a> {
+impl<'a> Applier<'a> {
+    fn new(ledger: &'a Ledger, store: &Store, view: View, live: &'a LiveViews) -> Applier<'a> {
         let now = Instant::now();
-        Fold {
+        Applier {
             ledger,
-            signal,
+            live,
             view,
             changes: Changes::on(store),
             shown_at: now,
@@ -296,7 +296,7 @@ impl<'a> Fold<'a> {
             }
             if !self.unsaved {
                 self.save_asked = false;
-                self.signal.saved.send_replace(self.view.position);
+                self.live.saved.send_replace(self.view.position);
             }
             if stop {
                 return Ok(());
@@ -304,9 +304,9 @@ impl<'a> Fold<'a> {
         }
     }
 
-    /// Waits as [`Signal::wait`] does, and answers what is asked. Returns whether the fold is to stop.
+    /// Waits as [`LiveViews::wait`] does, and answers what is asked. Returns whether the fold is to stop.
     fn look_up(&mut self, position: u64, at_most: Duration) -> bool {
-        let Woken { stop, save, questions } = self.signal.wait(position, at_most);
+        let Woken { stop, save, questions } = self.live.wait(position, at_most);
         self.save_asked |= save;
         for question in questions {
             if catch_unwind(AssertUnwindSafe(|| question(&self.view))).is_err() {
@@ -320,11 +320,11 @@ impl<'a> Fold<'a> {
         stop
     }
 
-    fn step(&mut self, position: u64, found: Found) -> Result<(), StoreError> {
+    fn step(&mut self, position: u64, found: RecordOrDamage) -> Result<(), StoreError> {
         let step = Step::read(self.ledger, position, found)?;
         report(self.ledger, &step);
         if !self.changes.have_room_for(step.writes_at_most()) {
-            let _nobody_compares = self.signal.hold_saving();
+            let _nobody_compares = self.live.hold_saving();
             self.view.save(&mut self.changes)?;
         }
         if let Some(aside) = self.view.apply(self.ledger, step, &mut self.changes)? {
@@ -345,10 +345,10 @@ impl<'a> Fold<'a> {
     /// Lets readers see what the view is now.
     fn show(&mut self) {
         self.shown_at = Instant::now();
-        if self.signal.shown.borrow().position == self.view.position {
+        if self.live.shown.borrow().position == self.view.position {
             return;
         }
-        let former = self.signal.show(&self.view);
+        let former = self.live.show(&self.view);
         // Who lets the last one go frees what only that one had. After an import that is a lot, and no reader's work.
         self.retired.push(former);
         self.retired.retain(|snapshot| Arc::strong_count(snapshot) > 1);
@@ -358,8 +358,8 @@ impl<'a> Fold<'a> {
     fn save_if_nobody_compares(&mut self, is_the_end: bool) -> Result<(), StoreError> {
         self.saved_at = Instant::now();
         let held = match is_the_end {
-            true => Some(self.signal.hold_saving()),
-            false => self.signal.try_hold_saving(),
+            true => Some(self.live.hold_saving()),
+            false => self.live.try_hold_saving(),
         };
         if held.is_some() {
             self.view.save(&mut self.changes)?;
@@ -380,13 +380,13 @@ mod tests {
     /// `verify` of a damaged store panics in sled while it holds the views. The server ended with it, at its next save.
     #[test]
     fn the_fold_survives_whoever_panics_while_comparing_the_views() {
-        let signal = Signal::default();
+        let live = LiveViews::default();
         let compared = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let _held = signal.hold_saving();
+            let _held = live.hold_saving();
             panic!("as sled does");
         }));
         assert!(compared.is_err());
-        drop(signal.hold_saving());
+        drop(live.hold_saving());
     }
 
     /// The fold looked up at each 256th record whether it was time to save, before it had folded it. After a quiet second there
@@ -394,18 +394,18 @@ mod tests {
     #[test]
     fn the_fold_goes_on_when_the_record_at_which_it_looks_up_comes_after_a_quiet_time() {
         let (_, store, ledger) = world();
-        let signal = Signal::default();
+        let live = LiveViews::default();
         let site = SiteName::new("a").unwrap();
         let record = |capacity: u64| {
             ledger.record_capacity(&site, u32::try_from(capacity).unwrap(), 5).unwrap();
-            signal.grown_to(ledger.position());
+            live.grown_to(ledger.position());
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let reached = |position| {
-            runtime.block_on(async { tokio::time::timeout(ENOUGH, signal.folded_to(position)).await.is_ok() })
+            runtime.block_on(async { tokio::time::timeout(ENOUGH, live.applied_to(position)).await.is_ok() })
         };
         std::thread::scope(|scope| {
-            let fold = scope.spawn(|| fold_until_stopped(&ledger, &store, View::default(), &signal));
+            let fold = scope.spawn(|| apply_until_stopped(&ledger, &store, View::default(), &live));
             (1..LOOK_EVERY).for_each(record);
             let before = reached(LOOK_EVERY - 1);
             let began = Instant::now();
@@ -417,7 +417,7 @@ mod tests {
             std::thread::sleep(SAVE_EVERY);
             record(LOOK_EVERY);
             let after = reached(LOOK_EVERY);
-            signal.stop();
+            live.stop();
             fold.join().unwrap().unwrap();
             assert_eq!((before, after), (true, true));
         });
