@@ -1,9 +1,9 @@
-//! The thread that folds the view behind the ledger, and what it shows to readers.
+//! The thread that applies the records of the ledger to the views, and what it shows to readers.
 //!
-//! **Promise.** Nobody who reads the views waits for a step of the fold, however long it takes.
-//! **Kept by.** The thread alone has the [`View`]. What readers see is a [`Snapshot`] of it, which takes the place of the one before
-//! after each step, or every [`SHOW_EVERY`] while many follow each other; they wait for nothing but the copying of a pointer. What
-//! needs the view itself is asked of the thread ([`LiveViews::ask`]), and answered between two steps.
+//! **Promise.** A reader of the views never waits for a record to be applied, however long that takes.
+//! **Kept by.** Only the thread has the [`View`]. Readers see a [`Snapshot`] of it, which is replaced after each record, or every
+//! [`SHOW_EVERY`] while many follow each other; they wait for nothing but the copy of a pointer. A question that needs the view itself
+//! goes to the thread ([`LiveViews::ask`]), which answers between two records.
 
 use super::ledger::{Ledger, RecordOrDamage};
 use super::view::{self, Changes, Snapshot, Step, View};
@@ -14,43 +14,43 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 
-/// How often the view is written while events flow. Folding what a crash lost takes a moment.
+/// How often the views are written while events arrive. After a crash, a second of records is applied again, which takes a moment.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 
-/// How often readers get what was folded meanwhile, while the fold catches up.
+/// How often readers get a new snapshot while the thread catches up.
 const SHOW_EVERY: Duration = Duration::from_millis(20);
 
-/// After how many records a fold looks up.
+/// Number of records after which the thread looks for something else to do.
 const LOOK_EVERY: u64 = 256;
 
-/// What the fold and all others tell each other.
+/// What the applying thread shares with all others.
 #[derive(Default)]
 pub struct LiveViews {
     state: Mutex<LiveState>,
     changed: Condvar,
     /// What readers see.
     shown: watch::Sender<Arc<Snapshot>>,
-    /// The position that the written view has reached.
+    /// The position of the written views.
     saved: watch::Sender<u64>,
     saving: Mutex<()>,
 }
 
-/// What needs the view itself.
+/// A question that needs the view itself.
 type ViewQuestion = Box<dyn FnOnce(&View) + Send>;
 
 #[derive(Default)]
 struct LiveState {
-    /// The ledger's end.
+    /// The last position of the ledger.
     position: u64,
     stop: bool,
-    /// Somebody waits for the view to be written.
+    /// Somebody waits for the views to be written.
     save: bool,
     questions: Vec<ViewQuestion>,
-    /// Nobody answers questions any more.
+    /// The thread has ended, so that no question is answered any more.
     ended: bool,
 }
 
-/// Why the fold woke up, beside what the ledger has.
+/// Why the thread woke up, apart from new records.
 struct Woken {
     stop: bool,
     save: bool,
@@ -62,7 +62,7 @@ impl LiveViews {
     pub fn showing(view: &View) -> LiveViews {
         LiveViews { shown: watch::Sender::new(Arc::new(view.snapshot())), ..LiveViews::default() }
     }
-    /// Lets readers see what `view` is now. What was shown before is given back.
+    /// Shows `view` to readers. Returns what was shown before.
     pub(super) fn show(&self, view: &View) -> Arc<Snapshot> {
         self.shown.send_replace(Arc::new(view.snapshot()))
     }
@@ -72,7 +72,7 @@ impl LiveViews {
     pub fn stop(&self) {
         self.set(|state| state.stop = true);
     }
-    /// The views as they are now. Nobody waits here for more than the copying of a pointer.
+    /// The views as they are now. This takes no longer than the copy of a pointer.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.shown.borrow())
     }
@@ -81,22 +81,22 @@ impl LiveViews {
         let reached = self.shown.subscribe().wait_for(|shown| shown.position >= position).await.is_ok();
         assert!(reached, "the sender lives as long as we");
     }
-    /// Resolves when the view was written that has reached `position`; asks for it.
+    /// Asks for the views to be written, and resolves when they are written at `position` or a later one.
     pub async fn saved_to(&self, position: u64) {
         let mut saved = self.saved.subscribe();
         self.set(|state| state.save = true);
         let reached = saved.wait_for(|saved| *saved >= position).await.is_ok();
         assert!(reached, "the sender lives as long as we");
     }
-    /// Has the fold answer a question between two of its steps. `None`: the fold has ended, or the question met damage over which
-    /// sled panics.
+    /// Lets the thread answer a question between two records. `None`: the thread has ended, or the question met damage over which sled
+    /// panics.
     pub async fn ask<A: Send + 'static>(
         &self,
         question: impl FnOnce(&View) -> A + Send + 'static,
     ) -> Option<A> {
         let (answer, answered) = oneshot::channel();
         let question: ViewQuestion = Box::new(move |view| {
-            let _ = answer.send(question(view)); // who asked may have gone
+            let _ = answer.send(question(view)); // the asker may have disconnected
         });
         self.set(|state| {
             if !state.ended {
@@ -105,7 +105,7 @@ impl LiveViews {
         });
         answered.await.ok()
     }
-    /// While this is held the written views stay as they are; the fold goes on, and waits with its next writing.
+    /// While this is held the written views do not change. Records are still applied; the next writing waits.
     pub fn hold_saving(&self) -> MutexGuard<'_, ()> {
         // sled may panic over a damaged store while somebody compares: that changed nothing here.
         self.saving.lock().unwrap_or_else(PoisonError::into_inner)
@@ -114,7 +114,7 @@ impl LiveViews {
     pub fn saving(&self) -> &Mutex<()> {
         &self.saving
     }
-    /// The same, unless somebody else holds it.
+    /// Holds the lock unless somebody else does.
     fn try_hold_saving(&self) -> Option<MutexGuard<'_, ()>> {
         match self.saving.try_lock() {
             Ok(held) => Some(held),
@@ -126,7 +126,7 @@ impl LiveViews {
         change(&mut self.state.lock().expect("no thread panics while it holds the live views"));
         self.changed.notify_all();
     }
-    /// Waits until the ledger is beyond `position`, the fold is to do something else, or the time is up.
+    /// Waits until the ledger is past `position`, there is something else to do, or the time is up.
     fn wait(&self, position: u64, at_most: Duration) -> Woken {
         let state = self.state.lock().expect("no thread panics while it holds the live views");
         let waits = |state: &mut LiveState| {
@@ -144,7 +144,7 @@ impl LiveViews {
     }
 }
 
-/// The view of a ledger as it was written last. One that is of positions that the ledger lost is dropped, to be folded anew.
+/// The views of a ledger as they were written last. Views at a position that the ledger has lost are dropped and rebuilt.
 pub fn open_view(ledger: &Ledger, store: &Store) -> Result<View, StoreError> {
     let view = View::open(store, ledger)?;
     if view.position == 0 || ledger.has_record(view.position)? {
@@ -160,7 +160,7 @@ pub fn open_view(ledger: &Ledger, store: &Store) -> Result<View, StoreError> {
     view::base::begin(ledger, store)
 }
 
-/// Says what the ledger cannot give any more. The rest is folded as if nothing were.
+/// Logs what of the ledger cannot be read any more. The rest is applied all the same.
 fn report(ledger: &Ledger, step: &Step) {
     let Some((damage, losses)) = step.damage() else { return };
     for loss in losses {
@@ -182,7 +182,7 @@ fn report(ledger: &Ledger, step: &Step) {
     }
 }
 
-/// Folds what the ledger has beyond the view, and writes it. For a program that has the directory for itself.
+/// Applies the records that the view lacks, and writes it. For a program that has the directory to itself.
 pub fn catch_up(ledger: &Ledger, store: &Store, view: &mut View) -> Result<(), StoreError> {
     let mut changes = Changes::on(store);
     for found in ledger.records(view.position + 1) {
@@ -197,7 +197,7 @@ pub fn catch_up(ledger: &Ledger, store: &Store, view: &mut View) -> Result<(), S
     view.save(&mut changes)
 }
 
-/// Folds until told to stop; then writes what it has. An error means that the ledger cannot be read or written, or that the
+/// Applies records until asked to stop, then writes the views. An error means that the ledger cannot be read or written, or that the
 /// views hold something unreadable: then they are dropped, so that the next start does not meet it again.
 pub fn apply_until_stopped(
     ledger: &Ledger,
@@ -226,7 +226,7 @@ pub fn apply_until_stopped(
     folded
 }
 
-/// However the fold ends: those who wait for an answer of it hear of it.
+/// When the thread ends, in whatever way, those who wait for an answer get none.
 struct ReleaseAskers<'a>(&'a LiveViews);
 
 impl Drop for ReleaseAskers<'_> {
@@ -238,19 +238,19 @@ impl Drop for ReleaseAskers<'_> {
     }
 }
 
-/// What the folding thread works with.
+/// State of the applying thread.
 struct Applier<'a> {
     ledger: &'a Ledger,
     live: &'a LiveViews,
     view: View,
     changes: Changes,
     shown_at: Instant,
-    /// What was shown and is still read.
+    /// Snapshots that were shown and are still read.
     retired: Vec<Arc<Snapshot>>,
-    /// When the view was written last, or that was put off.
+    /// When the views were written last, or writing was put off.
     saved_at: Instant,
     unsaved: bool,
-    /// Somebody waits for the view to be written.
+    /// Somebody waits for the views to be written.
     save_asked: bool,
 }
 
@@ -281,10 +281,10 @@ impl<'a> Applier<'a> {
             let mut stop = self.look_up(self.view.position, patience);
             for found in self.ledger.records(self.view.position + 1) {
                 let (position, found) = found?;
-                // A long catch-up is told to stop like anything else, and its progress is kept.
+                // A long catch-up can be stopped, and its progress is kept.
                 if position % LOOK_EVERY == 0 {
                     stop = self.look_up(0, Duration::ZERO);
-                    // Only for what is to be saved: after a quiet hour there is nothing, and this record is folded first.
+                    // Only where something is unsaved: after a quiet hour nothing is, and this record must be applied first.
                     if stop || self.unsaved && self.saved_at.elapsed() >= SAVE_EVERY {
                         break;
                     }
@@ -304,7 +304,7 @@ impl<'a> Applier<'a> {
         }
     }
 
-    /// Waits as [`LiveViews::wait`] does, and answers what is asked. Returns whether the fold is to stop.
+    /// Waits as [`LiveViews::wait`] does, and answers questions. Returns true when the thread is to stop.
     fn look_up(&mut self, position: u64, at_most: Duration) -> bool {
         let Woken { stop, save, questions } = self.live.wait(position, at_most);
         self.save_asked |= save;
@@ -342,22 +342,22 @@ impl<'a> Applier<'a> {
         Ok(())
     }
 
-    /// Lets readers see what the view is now.
+    /// Shows the view as it is now to readers.
     fn show(&mut self) {
         self.shown_at = Instant::now();
         if self.live.shown.borrow().position == self.view.position {
             return;
         }
         let former = self.live.show(&self.view);
-        // Who lets the last one go frees what only that one had. After an import that is a lot, and no reader's work.
+        // Dropping the last reference frees what only that snapshot had. After an import that is much work, which no reader should do.
         self.retired.push(former);
         self.retired.retain(|snapshot| Arc::strong_count(snapshot) > 1);
     }
 
-    /// Writes the view. While somebody compares what is written it is put off, unless this is the end.
-    fn save_if_nobody_compares(&mut self, is_the_end: bool) -> Result<(), StoreError> {
+    /// Writes the views. While somebody compares the written views this is put off, unless the thread is to stop.
+    fn save_if_nobody_compares(&mut self, stopping: bool) -> Result<(), StoreError> {
         self.saved_at = Instant::now();
-        let held = match is_the_end {
+        let held = match stopping {
             true => Some(self.live.hold_saving()),
             false => self.live.try_hold_saving(),
         };

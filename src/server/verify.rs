@@ -1,14 +1,15 @@
-//! Whether the books are right: `server verify`.
+//! `server verify`: checks the ledger, and whether the views follow from it.
 //!
-//! **Promise.** Every record of the ledger is read and compared with what else is said of it, and every view is folded anew
-//! and compared with the written one, byte for byte. What does not agree is told with its place, what it means
-//! and what to do. Nothing is written into the store.
-//! **Kept by.** The new fold goes into a file of its own under TMPDIR, which is gone afterwards. A directory that no
-//! server runs on is copied first, because sled writes when it opens. A running server goes on meanwhile: it
-//! waits with writing its views, for the moment in which they are compared.
-//! A ledger that lost its end agrees with itself; the note beside the store (`ledger::LedgerHighWater`) tells that it ended later.
-//! **Not promised.** That what agrees with itself is what happened: that is between an edge and its producers. Nor that a lost
-//! end is found when the note is lost, too. The edges find that out, since they know what was acknowledged: it becomes a hole.
+//! **Promise.** Every record of the ledger is read and compared with the index and the marks, and every view is rebuilt and compared with
+//! the written one, byte for byte. What does not agree is reported with its place, what it means and what to do. Nothing is written
+//! into the store.
+//! **Kept by.** The views are rebuilt in a file of their own under TMPDIR, which is removed afterwards. A directory that no server
+//! runs on is copied first, because sled writes when it opens. A running server goes on; it waits with writing its views while they
+//! are compared.
+//! A ledger that lost its end agrees with itself; the high-water file beside it (`ledger::LedgerHighWater`) says that it ended later.
+//! **Not promised.** That what agrees with itself is what happened: that is between an edge and its producers. Nor that a lost end is
+//! found when the high-water file is lost as well. Then the edges find it, since they know what was acknowledged, and it becomes a
+//! missing range.
 
 use super::HIGH_WATER_FILE;
 use super::applying::LiveViews;
@@ -29,7 +30,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
-/// More are counted, not told: the first ones say where to look.
+/// More findings are counted and not listed: the first ones say where to look.
 const FINDINGS_MAX: usize = 100;
 
 /// One thing that is wrong.
@@ -43,24 +44,24 @@ pub struct Finding {
 
 const LEDGER_MEANS: &str =
     "what was applied there cannot be proven any more; the rest of the ledger is not affected";
-const LEDGER_DO: &str = "keep a copy of the data directory; look whether a backup is sound (`server verify --data-dir BACKUP`) and go on from it: edges deliver again what they still have, and what nobody has is recorded as a hole";
+const LEDGER_DO: &str = "keep a copy of the data directory; look whether a backup is sound (`server verify --data-dir BACKUP`) and go on from it: edges deliver again what they still have, and what nobody has is recorded as a missing range";
 const VIEW_MEANS: &str =
-    "answers made from it may be wrong; the ledger, from which it follows, is another matter";
+    "answers made from it may be wrong; the ledger, from which it follows, is checked apart from it";
 const SUMS_MEAN: &str =
     "statements and the money taken, as they are shown, are not what the charges add up to";
-const VIEW_DO: &str = "stop the server and run `server rebuild-views`: its next start folds all views anew from the ledger. If that does not help, please report it with this text";
+const VIEW_DO: &str = "stop the server and run `server rebuild-views`: its next start rebuilds all views from the ledger. If that does not help, please report it with this text";
 const BETTER_MEANS: &str = "they know more than the ledger does now; answers are made from them as before";
 const BETTER_DO: &str = "do not run `server rebuild-views`: it would forget what they know. Keep a copy of the data directory, and look whether a backup is sound";
 const END_MEANS: &str = "the disk lost the newest part of the ledger, or an older copy was put in the place of this directory's store; what was applied there is not in the books";
-const END_DO: &str = "keep a copy of the data directory; check the disk, and look whether a backup has more. A server that is started on the directory records the loss and goes on: edges deliver again what they still have, and what nobody has is recorded as a hole";
+const END_DO: &str = "keep a copy of the data directory; check the disk, and look whether a backup has more. A server that is started on the directory records the loss and goes on: edges deliver again what they still have, and what nobody has is recorded as a missing range";
 const STORE_DAMAGED_MEANS: &str =
     "a part of the file cannot be read, or sled refuses it; nothing in it was changed";
 const STORE_DAMAGED_DO: &str = "start the server: it rebuilds the store from what can be found, and keeps the damaged one beside it. Check the disk";
-const STORE_MEANS: &str = "what the store holds cannot be told";
+const STORE_MEANS: &str = "what the store holds is not known";
 const STORE_DO: &str =
     "keep a copy of the data directory before anything else, check the disk, then restore a backup";
 
-/// What was read and what was found.
+/// Counts of what was read, and findings.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct VerifyReport {
     /// Nothing is wrong.
@@ -73,9 +74,9 @@ pub struct VerifyReport {
     pub missing_ranges: u64,
     /// The sum of the events in all missing ranges.
     pub missing_events: u64,
-    /// Positions that the ledger lost, and says so.
+    /// Positions that the ledger itself records as lost.
     pub truncated: u64,
-    /// The position at which the views were compared; none when they could not be.
+    /// The position at which the views were compared; `None` when they could not be.
     pub views_position: Option<u64>,
     pub stays_open: u64,
     pub stays_closed: u64,
@@ -125,7 +126,7 @@ impl VerifyReport {
         report
     }
 
-    /// 0 when nothing is wrong, else 1.
+    /// 0 when nothing is wrong, otherwise 1.
     pub fn exit_code(&self) -> ExitCode {
         if self.clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
@@ -180,7 +181,7 @@ pub enum VerifyError {
     #[error(transparent)]
     Copy(#[from] copy::CopyError),
     #[error(
-        "the views are folded anew in a file under TMPDIR, and that failed: {0}. Nothing was changed in the data directory. Set TMPDIR to a directory on a disk with room"
+        "the views are rebuilt in a file under TMPDIR, and that failed: {0}. Nothing was changed in the data directory. Set TMPDIR to a directory on a disk with room"
     )]
     Scratch(String),
     #[error(transparent)]
@@ -222,7 +223,7 @@ pub fn verify_directory(path: &Path) -> Result<VerifyReport, VerifyError> {
             if condition == Condition::Salvaged {
                 report.find(
                     "the store".into(),
-                    "it is damaged; what is told here is of what can still be found in it".into(),
+                    "it is damaged; this report is about what can still be found in it".into(),
                     STORE_DAMAGED_MEANS,
                     STORE_DAMAGED_DO,
                 );
@@ -244,13 +245,13 @@ pub fn verify_directory(path: &Path) -> Result<VerifyReport, VerifyError> {
     Ok(report)
 }
 
-/// Whether the ledger ends where it had come to.
+/// Reports positions that were on disk and are missing at the end of the ledger.
 fn check_end(ledger: &Ledger, note: Option<LedgerHighWater>, report: &mut VerifyReport) {
     let end = ledger.position();
     match note {
         Some(note) if note.ledger == ledger.id() && note.position > end => report.find(
             format!("the end of the ledger, positions {} to {}", end + 1, note.position),
-            format!("they were on disk, by the note in the file {HIGH_WATER_FILE:?}, and are gone"),
+            format!("they were on disk, by the file {HIGH_WATER_FILE:?}, and are gone"),
             END_MEANS,
             END_DO,
         ),
@@ -263,8 +264,8 @@ pub fn verify(ledger: &Ledger, store: &Store) -> Result<VerifyReport, VerifyErro
     verify_with(ledger, store, None)
 }
 
-/// Verifies while the server runs. As long as the views are compared they are not written: the fold waits with what it has to
-/// write, and with it whatever shows its position (boards, lists, the answer to a command). Edges are served all the while.
+/// Verifies while the server runs. The views are not written while they are compared; if more changes gather than one batch holds,
+/// records wait to be applied as well. Edges are served all the while.
 pub fn verify_live(ledger: &Ledger, store: &Store, live: &LiveViews) -> Result<VerifyReport, VerifyError> {
     verify_with(ledger, store, Some(live))
 }
@@ -293,7 +294,7 @@ fn verify_with(
         Ok(()) => {}
         Err(Stopped::Here(error)) => return Err(error),
         Err(Stopped::Ledger(error)) => {
-            let what = format!("they were not compared, because the ledger cannot be folded: {error}");
+            let what = format!("they were not compared, because the ledger cannot be read: {error}");
             report.find("the views".into(), what, VIEW_MEANS, LEDGER_DO);
         }
         Err(Stopped::Views(error)) => {
@@ -306,7 +307,7 @@ fn verify_with(
 
 /// Why the views were not compared.
 enum Stopped {
-    /// The new fold has no place.
+    /// The views cannot be rebuilt under TMPDIR.
     Here(VerifyError),
     Ledger(StoreError),
     Views(StoreError),
@@ -319,13 +320,13 @@ fn check_views(
     report: &mut VerifyReport,
 ) -> Result<(), Stopped> {
     let scratch_failed = |error: &dyn fmt::Display| Stopped::Here(VerifyError::Scratch(error.to_string()));
-    let anew = scratch::store().map_err(|error| scratch_failed(&error))?;
-    let view = view::base::begin(ledger, &anew).map_err(Stopped::Views)?;
-    let mut fold = Fold { ledger, view, changes: Changes::on(&anew) };
+    let rebuilt_store = scratch::store().map_err(|error| scratch_failed(&error))?;
+    let view = view::base::begin(ledger, &rebuilt_store).map_err(Stopped::Views)?;
+    let mut fold = Fold { ledger, view, changes: Changes::on(&rebuilt_store) };
     let written = || view::written_position(store).map_err(Stopped::Views);
 
     fold.go_on_to(written()?.unwrap_or_default())?;
-    // From here on the server does not write its views; the few records since are folded meanwhile.
+    // From here on the server does not write its views; the few records since are applied now.
     let _held = running.map(LiveViews::hold_saving);
     let Some(position) = written()? else {
         let (from, to) = view::KEYS;
@@ -347,16 +348,16 @@ fn check_views(
     }
     let known = view::written_damages(store).map_err(Stopped::Views)?;
     if let Some(damage) = fold.view.damages.iter().find(|(last, its)| known.get(*last) != Some(*its)) {
-        // What they made of it then is worth more than what a fold makes of it now.
+        // What they made of the records then is worth more than what a rebuild makes of the damaged ledger now.
         let what = format!(
-            "they were not compared, because they were folded while positions {} to {} of the ledger could still be read",
+            "they were not compared, because they were made while positions {} to {} of the ledger could still be read",
             damage.1.from, damage.0
         );
         report.find("the views".into(), what, BETTER_MEANS, BETTER_DO);
         return Ok(());
     }
     fold.view.save(&mut fold.changes).map_err(|error| scratch_failed(&error))?;
-    view::compare(store, &anew, &mut |place, what| report.find(place, what, VIEW_MEANS, VIEW_DO))
+    view::compare(store, &rebuilt_store, &mut |place, what| report.find(place, what, VIEW_MEANS, VIEW_DO))
         .map_err(Stopped::Views)?;
     check_sums(store, &mut |place, what| report.find(place, what, SUMS_MEAN, VIEW_DO))
         .map_err(Stopped::Views)?;
@@ -416,7 +417,7 @@ pub fn main(data_dir: &Path, json: bool) -> ExitCode {
     }
 }
 
-/// `server rebuild-views`: drops the views of a directory that no server runs on, so that its next start folds them anew.
+/// `server rebuild-views`: drops the views of a directory that no server runs on, so that its next start rebuilds them.
 pub fn discard_views(data_dir: &Path) -> Result<(), DaemonError> {
     if !data_dir.join("store").is_dir() {
         let error = VerifyError::NoDirectory(data_dir.to_owned());
