@@ -14,10 +14,11 @@ use super::commands::{ServerRequest, ServerSession};
 use super::hex::unhex;
 use super::ledger::{CopyCounts, Ledger, LedgerCopy};
 use crate::config::ServerConfig;
+use crate::daemon::clock;
 use crate::messaging::{Epoch, LedgerId, SiteName};
+use crate::parking::Moment;
 use crate::store::directory::DataDir;
 use crate::store::{Purpose, Store};
-use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -151,7 +152,7 @@ fn copy(
         fogpost: env!("CARGO_PKG_VERSION"),
         ledger: first.ledger,
         position: through,
-        made_at: Timestamp::now().to_string(),
+        made_at: Moment::from_ms(clock::wall_ms(), 0).to_string(),
         counts,
     })
 }

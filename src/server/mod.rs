@@ -67,7 +67,7 @@ use web::Web;
 /// Name of the file in the data directory that notes how far its ledger had come; see `ledger::LedgerHighWater`.
 pub const HIGH_WATER_FILE: &str = "witness";
 
-/// Serves until the process is told to stop.
+/// Serves until the process is asked to stop.
 pub fn run(config: ServerConfig) -> ExitCode {
     telemetry::init(config.log_format);
     daemon::run(Server::open(config))

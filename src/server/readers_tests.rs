@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 const ENOUGH: Duration = Duration::from_secs(30);
 
-/// A latch: whoever comes to it while it is shut waits, and is seen to wait.
+/// A latch: a thread that comes to it while it is shut waits, and can be seen waiting.
 #[derive(Clone, Default)]
 struct Latch(Arc<(Mutex<(bool, bool)>, Condvar)>);
 

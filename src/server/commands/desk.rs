@@ -4,6 +4,7 @@ use super::ServerRequest;
 use super::operate::{self, Backend, CaughtUp, OpenBooks};
 use crate::codes;
 use crate::daemon::admin::{Call, NotDone, Outcome};
+use crate::daemon::clock;
 use crate::parking::statement::{Month, Operator};
 use crate::server::applying::LiveViews;
 use crate::server::ledger::Ledger;
@@ -110,7 +111,8 @@ impl CommandDesk {
     /// Forgets old plates for as long as the server runs: at its start, then once a day.
     pub async fn retire_daily(&self, days: u32) {
         loop {
-            let today = TimeZone::UTC.to_datetime(Timestamp::now()).date();
+            let now = Timestamp::from_millisecond(clock::wall_ms()).unwrap_or_default();
+            let today = TimeZone::UTC.to_datetime(now).date();
             let month = today.saturating_sub(i64::from(days).days());
             if let Some(before) = Month::of(month) {
                 match self.retire(before).await {
@@ -230,7 +232,7 @@ impl Backend for Running {
         let (recorded_at, recorded) = oneshot::channel();
         let order = PendingCommand { pieces, command: command.clone(), by: by.to_owned(), recorded_at };
         self.orders.blocking_send(order).map_err(|_| NotDone::Stopping)?;
-        // Once it is taken its position is told even while the server stops.
+        // Once it is taken, its position comes even while the server stops.
         Ok(recorded.blocking_recv().map_err(|_| NotDone::Stopping)??)
     }
 

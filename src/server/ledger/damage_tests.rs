@@ -273,7 +273,7 @@ fn a_mark_is_what_the_records_say() {
 }
 
 /// A copy of an edge's directory delivered [1..5], the original [1..10], of which the rest was applied. The server was started
-/// anew, took the rest for the whole page, and refused what the original sent next: it names the whole one.
+/// again, took the rest for the whole page, and refused what the original sent next: it names the whole one.
 #[test]
 fn a_restart_between_the_rest_of_a_page_and_the_next_one_makes_no_conflict() {
     let world = World::new();

@@ -75,11 +75,11 @@ pub type CapacityReports = Vec<(SiteName, u32)>;
 pub struct Ledger {
     store: Store,
     id: LedgerId,
-    shared: Arc<Shared>,
+    shared: Arc<LedgerState>,
     high_water: Option<Arc<LedgerHighWaterFile>>,
 }
 
-struct Shared {
+struct LedgerState {
     streams: RwLock<Streams>,
     /// The last position that is on disk.
     durable: AtomicU64,
@@ -149,7 +149,7 @@ impl Ledger {
         Ok(Ledger {
             store,
             id,
-            shared: Arc::new(Shared { streams: RwLock::new(streams), durable: AtomicU64::new(durable) }),
+            shared: Arc::new(LedgerState { streams: RwLock::new(streams), durable: AtomicU64::new(durable) }),
             high_water: None,
         })
     }

@@ -204,7 +204,7 @@ fn large_commits_stay_within_the_batches_that_the_store_takes() {
 }
 
 /// A directory was copied: both edges go on under one name and epoch from the same place. Judged by sequences alone, the
-/// one that is told of a conflict at 51 could go on with 52 behind the 51 of the other.
+/// one that learns of a conflict at 51 could go on with 52 behind the 51 of the other.
 #[test]
 fn an_edge_that_goes_on_from_a_copied_directory_does_not_slip_in_between() {
     let (_, ledger) = ledger();
