@@ -6,7 +6,7 @@
 //! goes to the thread ([`LiveViews::ask`]), which answers between two records.
 
 use super::ledger::{Ledger, RecordOrDamage};
-use super::view::{self, Changes, Snapshot, Step, View};
+use super::view::{self, PreparedRecord, Snapshot, View, ViewChanges};
 use crate::codes;
 use crate::store::{Store, StoreError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -157,11 +157,11 @@ pub fn open_view(ledger: &Ledger, store: &Store) -> Result<View, StoreError> {
         "the views are ahead of the ledger; they are rebuilt from it"
     );
     view::discard(store)?;
-    view::base::begin(ledger, store)
+    View::begin(ledger, store)
 }
 
 /// Logs what of the ledger cannot be read any more. The rest is applied all the same.
-fn report(ledger: &Ledger, step: &Step) {
+fn report(ledger: &Ledger, step: &PreparedRecord) {
     let Some((damage, losses)) = step.damage() else { return };
     for loss in losses {
         let garage = ledger.stream(loss.stream).map(|stream| stream.site.to_string()).unwrap_or_default();
@@ -184,16 +184,8 @@ fn report(ledger: &Ledger, step: &Step) {
 
 /// Applies the records that the view lacks, and writes it. For a program that has the directory to itself.
 pub fn catch_up(ledger: &Ledger, store: &Store, view: &mut View) -> Result<(), StoreError> {
-    let mut changes = Changes::on(store);
-    for found in ledger.records(view.position + 1) {
-        let (position, found) = found?;
-        let step = Step::read(ledger, position, found)?;
-        report(ledger, &step);
-        if !changes.have_room_for(step.writes_at_most()) {
-            view.save(&mut changes)?;
-        }
-        view.apply(ledger, step, &mut changes)?;
-    }
+    let mut changes = ViewChanges::on(store);
+    view::catch_up(view, ledger, u64::MAX, &mut changes, |step| report(ledger, step))?;
     view.save(&mut changes)
 }
 
@@ -243,7 +235,7 @@ struct Applier<'a> {
     ledger: &'a Ledger,
     live: &'a LiveViews,
     view: View,
-    changes: Changes,
+    changes: ViewChanges,
     shown_at: Instant,
     /// Snapshots that were shown and are still read.
     retired: Vec<Arc<Snapshot>>,
@@ -261,7 +253,7 @@ impl<'a> Applier<'a> {
             ledger,
             live,
             view,
-            changes: Changes::on(store),
+            changes: ViewChanges::on(store),
             shown_at: now,
             retired: Vec::new(),
             saved_at: now,
@@ -321,7 +313,7 @@ impl<'a> Applier<'a> {
     }
 
     fn step(&mut self, position: u64, found: RecordOrDamage) -> Result<(), StoreError> {
-        let step = Step::read(self.ledger, position, found)?;
+        let step = PreparedRecord::read(self.ledger, position, found)?;
         report(self.ledger, &step);
         if !self.changes.have_room_for(step.writes_at_most()) {
             let _nobody_compares = self.live.hold_saving();

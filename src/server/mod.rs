@@ -62,7 +62,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use view::View;
-use web::Web;
+use web::ServerWeb;
 
 /// Name of the file in the data directory that notes how far its ledger had come; see `ledger::LedgerHighWater`.
 pub const HIGH_WATER_FILE: &str = "witness";
@@ -140,7 +140,8 @@ impl Server {
 
         let unreadable = store.unreadable();
         opening::look_through_later(&store, &room);
-        let web = Web::new(ledger.clone(), store, Arc::clone(&live), seen, room, config.operator, metrics);
+        let web =
+            ServerWeb::new(ledger.clone(), store, Arc::clone(&live), seen, room, config.operator, metrics);
         let http = tokio::spawn(http::serve(web_listener, web.router(), stop.clone(), traffic));
         dir.publish("http.addr", format!("{web_address}\n"))?;
         dir.publish("listen.addr", format!("{zmq_address}\n"))?;

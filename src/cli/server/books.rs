@@ -10,7 +10,7 @@ use crate::parking::Plate;
 use crate::parking::register::{self, Account};
 use crate::parking::statement::journal::{self, Chart};
 use crate::parking::statement::{Month, Statement};
-use crate::server::books::{Asked, Question, Together, Whose, read_answer};
+use crate::server::books::{Asked, BooksQuestion, StatementAssembler, Whose, read_answer};
 use crate::server::commands::{Put, ServerRequest, ServerSession};
 use serde_json::{Value, json};
 use std::fs;
@@ -38,7 +38,7 @@ pub(super) fn run(config: &ServerConfig, task: &BooksTask) -> ExitCode {
         }
         BooksTask::ApplyTariffs => report(session.ask(ServerRequest::ApplyTariffs), false, print_said),
         BooksTask::ShowTariffs => {
-            report(session.ask(ServerRequest::Books(Question::Tariffs)), false, print_tariffs)
+            report(session.ask(ServerRequest::Books(BooksQuestion::Tariffs)), false, print_tariffs)
         }
         BooksTask::ListCharges { asked, json } => {
             report(charges(&mut session, asked.clone()), *json, print_charges)
@@ -198,7 +198,7 @@ fn print_tariffs(answer: &Value) -> String {
 fn charges(session: &mut ServerSession<'_>, mut asked: Asked) -> Outcome {
     let mut all = Vec::new();
     loop {
-        let mut answer = session.ask(ServerRequest::Books(Question::Charges(asked.clone())))?;
+        let mut answer = session.ask(ServerRequest::Books(BooksQuestion::Charges(asked.clone())))?;
         if let Value::Array(charges) = answer["charges"].take() {
             asked.limit -= charges.len().min(asked.limit);
             all.extend(charges);
@@ -249,10 +249,10 @@ fn statements(
     whose: &Whose,
     mut take: impl FnMut(Statement) -> Result<(), NotDone>,
 ) -> Result<(), NotDone> {
-    let mut together = Together::default();
+    let mut together = StatementAssembler::default();
     let mut from = None;
     loop {
-        let question = Question::Statements { month, whose: whose.clone(), from };
+        let question = BooksQuestion::Statements { month, whose: whose.clone(), from };
         let answer = session.ask(ServerRequest::Books(question))?;
         let (pieces, next) = read_answer(&answer).map_err(|error| error.to_string())?;
         for piece in pieces {
@@ -364,7 +364,7 @@ fn export_journal(
 }
 
 fn all_months(session: &mut ServerSession<'_>) -> Result<Vec<Month>, NotDone> {
-    let answer = session.ask(ServerRequest::Books(Question::Months))?;
+    let answer = session.ask(ServerRequest::Books(BooksQuestion::Months))?;
     let months =
         answer["months"].as_array().into_iter().flatten().filter_map(|month| month.as_str()?.parse().ok());
     Ok(months.collect())

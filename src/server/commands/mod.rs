@@ -21,7 +21,7 @@ pub use offline::{OfflineServer, ServerSession};
 pub use put::Put;
 pub use start::put_at_start;
 
-use crate::server::books::Question;
+use crate::server::books::BooksQuestion;
 use crate::server::record::QuarantinePlace;
 use serde::{Deserialize, Serialize};
 
@@ -48,7 +48,7 @@ pub enum ServerRequest {
     },
     Contracts,
     /// Ask a question about money.
-    Books(Question),
+    Books(BooksQuestion),
     /// Price the stays that wait for a tariff.
     ApplyTariffs,
     /// List the stays that may need a repair.

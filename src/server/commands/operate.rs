@@ -4,7 +4,7 @@ use super::put::{self, Put};
 use super::{ServerRequest, answers};
 use crate::daemon::admin::{NotDone, Outcome};
 use crate::parking::statement::{Month, Operator};
-use crate::server::books::Books;
+use crate::server::books::BooksReader;
 use crate::server::ledger::Ledger;
 use crate::server::record::{Command, ToForget};
 use crate::server::verify::{VerifyError, VerifyReport};
@@ -70,7 +70,7 @@ pub(super) fn answer(backend: &mut impl Backend, request: ServerRequest, by: &st
             if question.is_a_beginning() {
                 backend.catch_up(CaughtUp::OnDisk)?;
             }
-            Books { ledger, store, saving, view: || backend.view() }.answer(operator, &question)
+            BooksReader { ledger, store, saving, view: || backend.view() }.answer(operator, &question)
         }
         ServerRequest::Command(intent) => {
             let command = intent.command().map_err(|bad| format!("{bad}. Nothing was recorded"))?;

@@ -3,6 +3,9 @@ use crate::messaging::Sequence;
 use crate::messaging::page::Content;
 use crate::messaging::page::{Page, Record as Message, SealedPage};
 use crate::messaging::wire::Request;
+use crate::messaging::{Epoch, SiteName};
+use crate::parking::Event;
+use crate::server::ledger::Ledger;
 use crate::store::Store;
 use crate::store::simulated::Disk;
 
@@ -60,13 +63,9 @@ pub fn apply_to_each<'a>(ledger: &Ledger, garages: impl Iterator<Item = &'a str>
     ledger.commit(&requests, 77).unwrap();
 }
 
-pub fn fold(view: &mut View, ledger: &Ledger, store: &Store) -> Changes {
-    let mut changes = Changes::on(store);
-    for record in ledger.records(view.position + 1) {
-        let (position, record) = record.unwrap();
-        let step = Step::read(ledger, position, record).unwrap();
-        view.apply(ledger, step, &mut changes).unwrap();
-    }
+pub fn fold(view: &mut View, ledger: &Ledger, store: &Store) -> ViewChanges {
+    let mut changes = ViewChanges::on(store);
+    catch_up(view, ledger, u64::MAX, &mut changes, |_| {}).unwrap();
     changes
 }
 
