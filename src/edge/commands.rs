@@ -11,7 +11,7 @@ use crate::config::EdgeTask;
 use crate::daemon::admin::{self, Call, NotDone, Outcome, Reached};
 use crate::daemon::clock;
 use crate::messaging::LedgerId;
-use crate::messaging::outbox::{Noted, Options, Outbox, WITNESS, Waiting};
+use crate::messaging::outbox::{HIGH_WATER_FILE, LastKnownStatus, Options, Outbox, WaitingMessage};
 use crate::parking::Event;
 use crate::parking::event::Shown;
 use crate::store::copy::{self, CopyError, Spare};
@@ -123,7 +123,7 @@ fn look(outbox: &Outbox, request: &Request) -> Outcome {
             let mut found = outbox.peek(*after, limit + 1).map_err(failed)?;
             let more = found.len() > limit;
             found.truncate(limit);
-            let next = found.last().filter(|_| more).map(|last| (last.life, last.sequence));
+            let next = found.last().filter(|_| more).map(|last| (last.epoch_index, last.sequence));
             Ok(json!({ "events": found.into_iter().map(shown).collect::<Vec<_>>(), "next": next }))
         }
         Request::Verify => {
@@ -135,7 +135,7 @@ fn look(outbox: &Outbox, request: &Request) -> Outcome {
 }
 
 /// A waiting event in JSON. One that this program does not understand is shown as its bytes.
-fn shown(waiting: Waiting) -> Value {
+fn shown(waiting: WaitingMessage) -> Value {
     let mut line = match Event::from_bytes(&waiting.record.payload) {
         Ok(event) => serde_json::to_value(Shown::from(event)).unwrap_or_default(),
         Err(error) => {
@@ -219,7 +219,7 @@ impl Offline {
         };
         let store = Store::open(&dir.join(STORE), Purpose::Edge).map_err(|error| error.to_string())?;
         // Without a machine: nobody who looks, or decides, is taken for the one that wrote last.
-        let options = Options { witness: Some(dir.join(WITNESS)), machine: None, ..Options::default() };
+        let options = Options { high_water_file: Some(dir.join(HIGH_WATER_FILE)), machine: None, ..Options::default() };
         let outbox = Outbox::open(store, options, clock::read()).map_err(|error| error.to_string())?;
         Ok(Offline { outbox, _kept: kept })
     }
@@ -271,7 +271,7 @@ fn first(data_dir: &Path, request: &Request) -> Result<(Source, Value), String> 
         {
             return Ok((Source::Note, answer));
         }
-        match copy::of_idle(data_dir, &[WITNESS], Spare::ForOpening) {
+        match copy::of_idle(data_dir, &[HIGH_WATER_FILE], Spare::ForOpening) {
             Ok(copy) => return from(Kept::Copied(copy)),
             // An edge is just starting or stopping. It will answer, or be gone.
             Err(CopyError::Used { .. } | CopyError::Directory(DirectoryError::Held { .. }))
@@ -289,7 +289,7 @@ fn noted(data_dir: &Path) -> Option<Value> {
     if copy::size_of_store(data_dir).ok()? <= STATUS_COPIES_MOST || Idle::look(data_dir).is_err() {
         return None;
     }
-    let noted = Noted::read(&data_dir.join(WITNESS)).ok()??;
+    let noted = LastKnownStatus::read(&data_dir.join(HIGH_WATER_FILE)).ok()??;
     let said = match noted.boot == clock::boot() {
         true => "what the edge noted last; \"edge outbox verify\" reads all of it",
         false => {

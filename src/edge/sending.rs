@@ -11,7 +11,7 @@ use crate::parking::board::BoardPart;
 use crate::parking::{BoardAnswer, Observation};
 use crate::store::StoreError;
 use crate::transport::ServerAddress;
-use crate::transport::link::{Link, LinkError};
+use crate::transport::dealer::{Dealer, DealerError};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -33,7 +33,7 @@ use crate::store::directory::DataDir;
 use crate::store::private::keep_what_we_create_private;
 use crate::store::salvage;
 use crate::telemetry;
-use crate::transport::front;
+use crate::transport::router;
 use boards::Boards;
 use capacities::Capacities;
 use commands::Desk;

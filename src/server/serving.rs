@@ -13,7 +13,7 @@ use crate::messaging::wire::{self, Reply, Request, Verdict, WireError};
 use crate::parking::Observation;
 use crate::store::StoreError;
 use crate::store::room::{DiskRoom, WRITTEN_FOR_VALUES};
-use crate::transport::front::{Incoming, Peer, Replied, Replies};
+use crate::transport::router::{Incoming, Peer, Replied, Replies};
 use prometheus_client::metrics::counter::Counter;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
