@@ -7,6 +7,7 @@
 //! * [`parking`]: plates, events, occupancy: values and arithmetic. It and `messaging` know nothing of each other;
 //! * [`transport`]: ZeroMQ sockets;
 //! * [`config`], [`telemetry`]: settings and logs;
+//! * [`traffic`]: simulated and recorded cars; [`fault_proxy`]: connections that can be disturbed;
 //! * [`edge`], [`server`]: the daemons, which join the parts;
 //! * [`city`]: the whole system in one command.
 #![deny(unsafe_code)]
@@ -15,10 +16,12 @@ pub mod city;
 pub mod config;
 pub mod daemon;
 pub mod edge;
+pub mod fault_proxy;
 pub mod http;
 pub mod messaging;
 pub mod parking;
 pub mod server;
 pub mod store;
 pub mod telemetry;
+pub mod traffic;
 pub mod transport;

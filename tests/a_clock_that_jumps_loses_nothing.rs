@@ -63,10 +63,10 @@ impl World {
     fn what_is_not_answered_is_sent_again(&self) {
         let given_up = || self.garage.edge.log().matches("no useful reply in time").count();
         let (resends, before) = (self.outbox()["resends"].as_u64().unwrap(), given_up());
-        self.way.set_silent(true);
+        self.way.fall_silent();
         let silent = Instant::now();
         self.wait("the edge gives the silent way up", || given_up() > before);
-        self.way.set_silent(false);
+        self.way.speak_again();
         self.wait("what was not answered is sent again", || {
             self.outbox()["resends"].as_u64().unwrap() > resends
         });

@@ -8,8 +8,8 @@
 
 use super::money::Takings;
 use super::stays::{Charges, Stays};
-use super::traffic::{Direction, Passage, StartingState};
-use serde::Serialize;
+use crate::traffic::{CarPassage, Direction, StartingState};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// A rolling hash over events in their order, with a note of it now and then.
@@ -79,7 +79,7 @@ impl Draft {
         self.events
     }
 
-    pub fn push(&mut self, passage: &Passage, plate: Option<&str>) {
+    pub fn push(&mut self, passage: &CarPassage, plate: Option<&str>) {
         let length = plate.map_or(Some(Self::NO_PLATE), |plate| u8::try_from(plate.len()).ok());
         let length = length.expect("a plate has at most 16 letters");
         self.bytes.push(passage.direction as u8);
@@ -107,7 +107,7 @@ impl Draft {
 }
 
 /// What an edge answered: the events are on its disk under these numbers.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Receipt {
     pub epoch: String,
     pub first: u64,
@@ -317,13 +317,13 @@ impl Books {
 
 #[cfg(test)]
 mod tests {
-    use super::super::traffic::Moment;
     use super::*;
+    use crate::traffic::LocalInstant;
 
-    fn passage(nth: u64) -> (Passage, String) {
+    fn passage(nth: u64) -> (CarPassage, String) {
         let direction = if nth.is_multiple_of(3) { Direction::Exit } else { Direction::Entry };
-        let at = Moment { unix_ms: 1_000 * nth as i64, offset_seconds: 0 };
-        (Passage { direction, car: None, at }, format!("БAB{nth}"))
+        let at = LocalInstant { unix_ms: 1_000 * nth as i64, offset_seconds: 0 };
+        (CarPassage { direction, car: None, at }, format!("БAB{nth}"))
     }
 
     /// A garage that was told the events 1 to 3,000 in three batches, and a centre that knows them all.
@@ -381,9 +381,9 @@ mod tests {
     fn a_stay_without_its_charge_and_money_without_one_are_named() {
         let mut books = Books::new("1".to_owned(), Baseline { closed: 7, ..Baseline::default() });
         let mut draft = Draft::default();
-        let at = |unix_ms| Moment { unix_ms, offset_seconds: 0 };
+        let at = |unix_ms| LocalInstant { unix_ms, offset_seconds: 0 };
         for (direction, unix_ms) in [(Direction::Entry, 1_000), (Direction::Exit, 9_000)] {
-            draft.push(&Passage { direction, car: None, at: at(unix_ms) }, Some("AB1"));
+            draft.push(&CarPassage { direction, car: None, at: at(unix_ms) }, Some("AB1"));
         }
         books.confirm(&draft, Receipt { epoch: "e".to_owned(), first: 1, last: 2 });
         let mut charges = Charges { stays: 8, ..Charges::default() };

@@ -3,10 +3,10 @@
 //! **Promise.** The files are valid, and say the same in every run. Who gave a configuration gets nothing of this.
 
 use super::plan::Site;
-use super::plates::{Mixture, Reading, Registry};
 use super::settings::Cars;
 use crate::daemon::admin::{self, AskError};
 use crate::server::commands::{Put, Request};
+use crate::traffic::plates::{PlateMixture, PlateReading, PlateRegistry};
 use std::fmt::Write;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -58,13 +58,13 @@ pub fn register(data_dir: &Path, sites: &[Site], seed: u64) -> Result<(), AskErr
 
 /// Plates and contracts, as a person would import them.
 fn customers(garages: usize, seed: u64) -> (String, String) {
-    let registry = Registry::new(Mixture::Continental, seed, garages);
+    let registry = PlateRegistry::new(PlateMixture::Continental, seed, garages);
     let mut plates = "plate,account,name\n".to_owned();
     let mut contracts = "contract,account,plate,garage,valid_from,valid_to,cars\n".to_owned();
     for garage in 0..garages {
         for number in 0..REGISTERED {
             let mut plate = String::new();
-            registry.write(garage, number, Reading::Separated, &mut plate);
+            registry.write(garage, number, PlateReading::Separated, &mut plate);
             let (account, name) = ACCOUNTS[(number % ACCOUNTS.len() as u64) as usize];
             writeln!(plates, "{plate},{account},{name}").expect("a String takes all");
             if number == 0 {

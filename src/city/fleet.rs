@@ -6,10 +6,10 @@
 //! picked, and in bad weather they are on a loopback address of their own: outgoing connections come from 127.0.0.1,
 //! so that none of them can take the port that a killed daemon comes back to.
 
-use super::chaos::proxy::Link;
 use super::children::{self, Child, ChildError, Spec};
 use super::plan::Site;
 use super::settings::Settings;
+use crate::fault_proxy::FaultProxy;
 use std::ffi::OsString;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -159,7 +159,7 @@ pub struct Fleet {
     /// In the order of the garages.
     pub edges: Vec<Berth>,
     /// In bad weather, the ways from the edges to the server, in the same order.
-    pub links: Vec<Link>,
+    pub links: Vec<FaultProxy>,
     /// Told when a link carries events to the server.
     pub deliveries: Arc<Notify>,
 }
@@ -201,7 +201,8 @@ impl Fleet {
             let mut way = listen;
             if settings.chaos {
                 let at = SocketAddr::from((host, 0));
-                let link = Link::open(at, listen, settings.seed ^ index as u64, deliveries.clone()).await;
+                let link =
+                    FaultProxy::open(at, listen, settings.seed ^ index as u64, deliveries.clone()).await;
                 let link = link.map_err(|source| ChildError::NotStarted { name: name.clone(), source })?;
                 way = link.address();
                 links.push(link);
@@ -252,7 +253,7 @@ fn own_host(berth: usize) -> Ipv4Addr {
     }
     // Two cities at a time rarely share one, and if they do, they still pick free ports.
     let [_, _, high, low] = std::process::id().to_be_bytes();
-    let berth = berth as u8; // There are at most GARAGES_MAX.
+    let berth = berth as u8; // There are at most MAX_GARAGES.
     Ipv4Addr::new(127, high | 0x80, low, berth + 2)
 }
 
@@ -262,14 +263,14 @@ fn words(words: &[&str]) -> Vec<OsString> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::recording::GARAGES_MAX;
     use super::*;
+    use crate::traffic::recording::MAX_GARAGES;
     use std::collections::HashSet;
 
     #[test]
     fn every_berth_has_a_loopback_address_of_its_own() {
-        let hosts: HashSet<Ipv4Addr> = (0..=GARAGES_MAX).map(own_host).collect();
+        let hosts: HashSet<Ipv4Addr> = (0..=MAX_GARAGES).map(own_host).collect();
         assert!(hosts.iter().all(|host| host.is_loopback() && *host != Ipv4Addr::LOCALHOST));
-        assert_eq!(hosts.len(), GARAGES_MAX + 1);
+        assert_eq!(hosts.len(), MAX_GARAGES + 1);
     }
 }

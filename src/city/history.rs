@@ -5,9 +5,10 @@
 //! **Not promised.** That the list is right: [`Numbers`] and the oracle judge that.
 
 use super::books::{Baseline, ReadBack};
-use super::client::{CallError, Http, percent_encoded};
+use super::client::DaemonClient;
 use super::stays::Stays;
-use super::traffic::StartingState;
+use crate::http::client::{HttpCallError, percent_encoded};
+use crate::traffic::StartingState;
 use serde::Deserialize;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -38,14 +39,14 @@ pub struct Place(Option<String>);
 #[derive(Debug, thiserror::Error)]
 pub enum ReadBackError {
     #[error(transparent)]
-    Call(#[from] CallError),
+    Call(#[from] HttpCallError),
     #[error("{url} answered something else than its contract says: {source}")]
     Nonsense { url: String, source: serde_json::Error },
 }
 
 /// Visits the events of `garage` that the server lists from `place` on, and moves `place` to the last page.
 pub async fn read(
-    http: &Http,
+    http: &DaemonClient,
     server: &str,
     garage: &str,
     place: &mut Place,
@@ -105,7 +106,7 @@ impl Numbers {
 
 /// What a garage at the centre holds before a run, and where the reading of this run's events begins.
 pub async fn baseline(
-    http: &Http,
+    http: &DaemonClient,
     server: &str,
     garage: &str,
     marks: BTreeMap<String, u64>,
@@ -140,7 +141,7 @@ pub async fn baseline(
 
 /// Reads the events that the centre lists after the baseline.
 pub async fn read_back(
-    http: &Http,
+    http: &DaemonClient,
     server: &str,
     garage: &str,
     baseline: &Baseline,

@@ -7,7 +7,7 @@
 //! (`client`), and compared with books that share no code with them (`books`).
 //! **Not promised.** That nothing confirmed is lost in a power cut: the city does not cut any. Tests do.
 //!
-//! The way of an event: a `traffic` source makes it up, a `producer` posts it to the edge and, once confirmed,
+//! The way of an event: [`crate::traffic`] makes it up, a `producer` posts it to the edge and, once confirmed,
 //! enters it into the `books`; `history` reads it back from the server at the end, and `till` the charges. `run` leads through the phases. With
 //! `--chaos` the `chaos` kills daemons and cuts links meanwhile.
 
@@ -21,16 +21,12 @@ mod fleet;
 mod history;
 mod money;
 mod plan;
-mod plates;
 mod producer;
-mod recording;
 mod report;
 mod run;
 mod settings;
-pub mod simulate;
 mod stays;
 mod till;
-mod traffic;
 mod watch;
 
 use crate::store::private::keep_what_we_create_private;

@@ -3,12 +3,12 @@
 //! **Promise.** One seed, one request and one state of the centre give one plan.
 
 use super::books::Baseline;
-use super::plates::{Mixture, Registry};
-use super::recording;
 use super::settings::{Cars, Settings};
-use super::traffic::recorded::Recorded;
-use super::traffic::simulated::{self, PLAN_STARTS_UNIX_MS, Simulated};
-use super::traffic::{Drivers, Traffic, shares_of_the_first};
+use crate::traffic::plates::{PlateMixture, PlateRegistry};
+use crate::traffic::recorded::RecordedTraffic;
+use crate::traffic::recording;
+use crate::traffic::simulated::{self, Demand, PLAN_STARTS_UNIX_MS, SimulatedTraffic};
+use crate::traffic::{Drivers, GarageTraffic, shares_of_the_first};
 use jiff::tz::TimeZone;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub fn sites(cars: &Cars) -> Vec<Site> {
     match cars {
         Cars::Simulated { garages } => (0..*garages)
             .map(|index| {
-                let (name, capacity, _) = simulated::site(index);
+                let (name, capacity, _) = simulated::simulated_garage(index);
                 Site { name, capacity }
             })
             .collect(),
@@ -40,8 +40,8 @@ pub fn sites(cars: &Cars) -> Vec<Site> {
 /// The cars of a city, by garage in the order of [`sites`].
 #[derive(Debug)]
 pub struct Plan {
-    pub registry: Arc<Registry>,
-    pub traffic: Vec<Traffic>,
+    pub registry: Arc<PlateRegistry>,
+    pub traffic: Vec<GarageTraffic>,
     /// How many events of each garage are to happen.
     pub limits: Vec<u64>,
     /// All of them; `None` if they have no end.
@@ -59,19 +59,18 @@ pub fn plan(settings: &Settings, baselines: &[Baseline]) -> Plan {
     let bundled = |zone| TimeZone::get(zone).expect("the time zones are part of the program");
     match &settings.cars {
         Cars::Simulated { garages } => {
-            let registry = Arc::new(Registry::new(Mixture::Continental, settings.seed, *garages));
+            let registry = Arc::new(PlateRegistry::new(PlateMixture::Continental, settings.seed, *garages));
             let zone = bundled(simulated::ZONE);
             let latest = baselines.iter().filter_map(|baseline| baseline.state.latest_unix_ms).max();
             let starts_unix_ms = latest.map_or(PLAN_STARTS_UNIX_MS, |latest| latest + 1);
-            let traffic: Vec<Traffic> = baselines
+            let traffic: Vec<GarageTraffic> = baselines
                 .iter()
                 .enumerate()
                 .map(|(index, baseline)| {
-                    let (_, capacity, usage) = simulated::site(index);
+                    let (_, capacity, usage) = simulated::simulated_garage(index);
                     let drivers = Drivers::new(registry.clone(), index, capacity, taken.clone());
-                    Traffic::Simulated(Box::new(Simulated::new(
-                        usage,
-                        capacity,
+                    GarageTraffic::Simulated(Box::new(SimulatedTraffic::new(
+                        Demand::Usual(usage),
                         starts_unix_ms,
                         &baseline.state,
                         drivers,
@@ -88,7 +87,7 @@ pub fn plan(settings: &Settings, baselines: &[Baseline]) -> Plan {
         }
         Cars::Recorded(recording) => {
             let garages = recording.garages.len();
-            let registry = Arc::new(Registry::new(Mixture::British, settings.seed, garages));
+            let registry = Arc::new(PlateRegistry::new(PlateMixture::British, settings.seed, garages));
             let zone = bundled(recording::ZONE);
             let traffic = recording
                 .garages
@@ -99,8 +98,8 @@ pub fn plan(settings: &Settings, baselines: &[Baseline]) -> Plan {
                     let drivers = Drivers::new(registry.clone(), index, garage.capacity, taken.clone());
                     let rows = garage.rows.clone();
                     let (seed, zone) = (settings.seed, zone.clone());
-                    let traffic = Recorded::new(rows, &baseline.state, drivers, seed, zone);
-                    Traffic::Recorded(Box::new(traffic))
+                    let traffic = RecordedTraffic::new(rows, &baseline.state, drivers, seed, zone);
+                    GarageTraffic::Recorded(Box::new(traffic))
                 })
                 .collect();
             let starting: Vec<i64> = baselines.iter().map(|baseline| baseline.state.occupied).collect();

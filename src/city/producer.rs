@@ -9,8 +9,9 @@
 use super::books::{Books, Draft, Receipt};
 use super::chaos::Toll;
 use super::chaos::gate::Pass;
-use super::client::{CallError, Http, Offer};
-use super::traffic::{LineWriter, Passage, Traffic};
+use super::client::DaemonClient;
+use crate::http::client::{HttpCallError, PostAnswer};
+use crate::traffic::{CarPassage, EventWriter, GarageTraffic};
 use bytes::Bytes;
 use hyper::StatusCode;
 use rand::{RngExt, SeedableRng};
@@ -109,13 +110,13 @@ impl Endurance {
 /// One garage's producer.
 #[derive(Debug)]
 pub struct Producer {
-    pub http: Http,
+    pub http: DaemonClient,
     /// The edge's address: `http://127.0.0.1:5581`.
     pub edge: String,
-    pub traffic: Traffic,
+    pub traffic: GarageTraffic,
     /// How many events to give at most.
     pub limit: u64,
-    pub writer: LineWriter,
+    pub writer: EventWriter,
     pub books: Books,
     pub tally: Arc<Tally>,
     /// `None`: as fast as it can.
@@ -127,12 +128,12 @@ pub struct Producer {
 impl Producer {
     /// Runs until the traffic or the limit ends, `stop` is cancelled, or the edge fails. What was offered when `stop`
     /// is cancelled is still brought to an end.
-    pub async fn run(mut self, stop: CancellationToken) -> (Books, Result<(), CallError>) {
+    pub async fn run(mut self, stop: CancellationToken) -> (Books, Result<(), HttpCallError>) {
         let result = self.feed(&stop).await;
         (self.books, result)
     }
 
-    async fn feed(&mut self, stop: &CancellationToken) -> Result<(), CallError> {
+    async fn feed(&mut self, stop: &CancellationToken) -> Result<(), HttpCallError> {
         let mut draft = Draft::default();
         let mut size = 0;
         let mut next = self.next_passage();
@@ -164,7 +165,7 @@ impl Producer {
         Ok(())
     }
 
-    fn next_passage(&mut self) -> Option<Passage> {
+    fn next_passage(&mut self) -> Option<CarPassage> {
         self.limit = self.limit.checked_sub(1)?;
         self.traffic.next()
     }
@@ -173,11 +174,11 @@ impl Producer {
     /// them.
     fn gather(
         &mut self,
-        first: Option<Passage>,
+        first: Option<CarPassage>,
         most: u64,
         draft: &mut Draft,
         lines: &mut String,
-    ) -> Option<Passage> {
+    ) -> Option<CarPassage> {
         let now_unix_ms = self.clock.map_or(i64::MAX, |clock| clock.now_unix_ms());
         let mut key = String::new();
         let mut next = first;
@@ -187,8 +188,8 @@ impl Producer {
             if !due || draft.events() == most || lines.len() > BATCH_BYTES {
                 break;
             }
-            let readable = self.writer.write(passage, &mut key, lines);
-            draft.push(passage, readable.then_some(key.as_str()));
+            let plate = self.writer.write(passage, &mut key, lines);
+            draft.push(passage, plate);
             next = self.next_passage();
         }
         next
@@ -200,14 +201,14 @@ impl Producer {
         draft: &Draft,
         lines: Bytes,
         stop: &CancellationToken,
-    ) -> Result<bool, CallError> {
+    ) -> Result<bool, HttpCallError> {
         loop {
-            match self.http.offer(&self.edge, draft.events(), lines.clone(), None).await? {
-                Offer::Confirmed(receipt) => {
+            match self.http.post_events(&self.edge, draft.events(), lines.clone(), None).await? {
+                PostAnswer::Created(receipt) => {
                     self.book(draft, receipt);
                     return Ok(true);
                 }
-                Offer::NotNow(pause) => {
+                PostAnswer::RetryAfter(pause) => {
                     self.tally.held_back.fetch_add(1, Ordering::Relaxed);
                     if !wait_until(Some(Instant::now() + pause), stop).await {
                         return Ok(false);
@@ -224,7 +225,7 @@ impl Producer {
         draft: &Draft,
         lines: Bytes,
         stop: &CancellationToken,
-    ) -> Result<bool, CallError> {
+    ) -> Result<bool, HttpCallError> {
         let Some(endurance) = &mut self.endurance else {
             unreachable!("this is called in bad weather only");
         };
@@ -237,19 +238,19 @@ impl Producer {
         let mut again = AGAIN_LEAST;
         let mut maybe_stored = false;
         loop {
-            let offer = self.http.offer(&self.edge, draft.events(), lines.clone(), Some(&key)).await;
+            let offer = self.http.post_events(&self.edge, draft.events(), lines.clone(), Some(&key)).await;
             let pause = match offer {
-                Ok(Offer::Confirmed(receipt)) => {
+                Ok(PostAnswer::Created(receipt)) => {
                     self.book(draft, receipt);
                     return Ok(true);
                 }
-                Ok(Offer::NotNow(pause)) => {
+                Ok(PostAnswer::RetryAfter(pause)) => {
                     self.tally.held_back.fetch_add(1, Ordering::Relaxed);
                     pause.min(AGAIN_MOST)
                 }
                 Err(error) if !is_passing(&error) || begun.elapsed() > GIVE_UP_AFTER => return Err(error),
                 Err(error) => {
-                    maybe_stored |= !matches!(error, CallError::Refused { .. });
+                    maybe_stored |= !matches!(error, HttpCallError::Refused { .. });
                     let doubled = (again * 2).min(AGAIN_MOST);
                     std::mem::replace(&mut again, doubled)
                 }
@@ -273,11 +274,11 @@ impl Producer {
 }
 
 /// Whether an answer says that the same request may be confirmed later. A full edge is one that could not deliver.
-fn is_passing(error: &CallError) -> bool {
+fn is_passing(error: &HttpCallError) -> bool {
     match error {
-        CallError::Broken { .. } | CallError::TooSlow { .. } => true,
-        CallError::Refused { status, .. } => *status == StatusCode::INSUFFICIENT_STORAGE,
-        CallError::Nonsense { .. } => false,
+        HttpCallError::NoAnswer { .. } | HttpCallError::TooSlow { .. } => true,
+        HttpCallError::Refused { status, .. } => *status == StatusCode::INSUFFICIENT_STORAGE,
+        HttpCallError::Malformed { .. } => false,
     }
 }
 
@@ -293,10 +294,10 @@ async fn wait_until(due: Option<Instant>, stop: &CancellationToken) -> bool {
 #[cfg(test)]
 mod tests {
     use super::super::books::{AtCentre, Baseline};
-    use super::super::plates::{Mixture, Registry};
-    use super::super::traffic::recorded::{Recorded, Row};
-    use super::super::traffic::{Drivers, StartingState};
     use super::*;
+    use crate::traffic::plates::{PlateMixture, PlateRegistry};
+    use crate::traffic::recorded::{OccupancyRow, RecordedTraffic};
+    use crate::traffic::{Drivers, StartingState};
     use axum::extract::State;
     use axum::http::StatusCode;
     use axum::response::{IntoResponse, Response};
@@ -392,7 +393,7 @@ mod tests {
     }
 
     /// Lets a producer give `cars` entries to an edge with these moods.
-    async fn produce(cars: i64, moods: &[Mood]) -> (Edge, Books, Result<(), CallError>) {
+    async fn produce(cars: i64, moods: &[Mood]) -> (Edge, Books, Result<(), HttpCallError>) {
         produce_with(None, cars, moods).await
     }
 
@@ -400,7 +401,7 @@ mod tests {
         endurance: Option<Endurance>,
         cars: i64,
         moods: &[Mood],
-    ) -> (Edge, Books, Result<(), CallError>) {
+    ) -> (Edge, Books, Result<(), HttpCallError>) {
         let moods = moods.iter().rev().copied().collect();
         let edge: SharedEdge = Arc::new(Mutex::new(Edge { moods, ..Edge::default() }));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -410,18 +411,18 @@ mod tests {
             .layer(axum::extract::DefaultBodyLimit::max(1 << 20))
             .with_state(edge.clone());
         let serving = tokio::spawn(async { axum::serve(listener, router).await });
-        let registry = Arc::new(Registry::new(Mixture::British, 1, 1));
-        let rows = [Row { unix_ms: 1_475_000_000_000, occupancy: cars }];
+        let registry = Arc::new(PlateRegistry::new(PlateMixture::British, 1, 1));
+        let rows = [OccupancyRow { unix_ms: 1_475_000_000_000, occupancy: cars }];
         let drivers = Drivers::new(registry.clone(), 0, 100, Arc::default());
         let zone = jiff::tz::TimeZone::UTC;
         let start = StartingState::default();
-        let recorded = Recorded::new(rows.into(), &start, drivers, 1, zone);
+        let recorded = RecordedTraffic::new(rows.into(), &start, drivers, 1, zone);
         let producer = Producer {
-            http: Http::new(),
+            http: DaemonClient::default(),
             edge: format!("http://{address}"),
-            traffic: Traffic::Recorded(Box::new(recorded)),
+            traffic: GarageTraffic::Recorded(Box::new(recorded)),
             limit: u64::MAX,
-            writer: LineWriter::new(registry, 0),
+            writer: EventWriter::new(registry, 0),
             books: Books::new("1".to_owned(), Baseline::default()),
             tally: Arc::default(),
             clock: None,

@@ -9,7 +9,7 @@ use super::books::{AtCentre, Baseline, Books, Discrepancy, ReadBack};
 use super::chaos::gate::Pass;
 use super::chaos::{Count, Diary, Toll, Weather};
 use super::children::{ChildError, peak_rss_bytes};
-use super::client::{CallError, GarageAtServer, Http};
+use super::client::{DaemonClient, GarageAtServer};
 use super::console::{Console, View, grouped};
 use super::example;
 use super::fleet::{Berth, Fleet, Place};
@@ -19,9 +19,10 @@ use super::producer::{Endurance, Producer, Tally};
 use super::report::{GarageTotal, Report};
 use super::settings::{Cars, Pace, Settings, Verify};
 use super::till::{self, Bill, Till};
-use super::traffic::LineWriter;
 use super::watch::{self, Stage};
 use crate::daemon::admin::AskError;
+use crate::http::client::HttpCallError;
+use crate::traffic::EventWriter;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -38,13 +39,13 @@ pub enum RunError {
     #[error(transparent)]
     Child(#[from] ChildError),
     #[error(transparent)]
-    Call(#[from] CallError),
+    Call(#[from] HttpCallError),
     #[error(transparent)]
     ReadBack(#[from] ReadBackError),
     #[error("the server did not take the example's customers: {0}")]
     Customers(#[from] AskError),
     #[error("{garage}: its edge failed its producer: {source}")]
-    Feed { garage: String, source: CallError },
+    Feed { garage: String, source: HttpCallError },
     #[error("what earlier runs had left was not delivered: nothing moved for {} s, {depth} events wait at the edges. They stay on disk", NO_PROGRESS.as_secs())]
     LeftOvers { depth: u64 },
     #[error("ended at once, as asked; the books were not checked")]
@@ -103,7 +104,7 @@ struct Run<'a> {
     signals: &'a Signals,
     console: &'a mut Console,
     report: &'a mut Report,
-    http: Http,
+    http: DaemonClient,
     place: &'a Path,
     sites: &'a [Site],
     fleet: &'a Arc<Fleet>,
@@ -155,7 +156,7 @@ pub async fn run(settings: &Settings, signals: &Signals, console: &mut Console) 
                 signals,
                 console,
                 report: &mut report,
-                http: Http::new(),
+                http: DaemonClient::default(),
                 tallies: sites.iter().map(|_| Arc::default()).collect(),
                 place: place.path(),
                 sites: &sites,
@@ -359,7 +360,7 @@ impl Run<'_> {
                 edge: self.fleet.edges[index].http.clone(),
                 traffic,
                 limit,
-                writer: LineWriter::new(plan.registry.clone(), index),
+                writer: EventWriter::new(plan.registry.clone(), index),
                 books: Books::new(self.sites[index].name.clone(), baseline),
                 tally: self.tallies[index].clone(),
                 clock: stage.clock,
@@ -500,7 +501,7 @@ impl Run<'_> {
         report.duplicates_refused += self.fleet.server.former_count();
         for (index, books) in books.iter().enumerate() {
             let garage = garages.get(&books.garage);
-            let occupied = occupancy.get(&books.garage).map_or(0, |garage| garage.occupied);
+            let occupied = occupancy.get(&books.garage).copied().unwrap_or(0);
             let outbox = outboxes[index].as_ref().ok();
             let centre = AtCentre {
                 applied: garage.map_or(0, GarageAtServer::applied),

@@ -3,7 +3,7 @@
 //! **Promise.** A [`Settings`] that exists can be carried out as far as can be known before anything is
 //! started: files are there, numbers make sense, nothing is asked for that contradicts something else.
 
-use super::recording::{GARAGES_MAX, Recording, RecordingError};
+use crate::traffic::recording::{MAX_GARAGES, Recording, RecordingError};
 use clap::{Parser, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use std::path::PathBuf;
 #[command(name = "city", version, max_term_width = 100)]
 struct Flags {
     /// Garages of the simulated city [default: 5].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=GARAGES_MAX as i64), conflicts_with = "replay")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MAX_GARAGES as i64), conflicts_with = "replay")]
     garages: Option<u16>,
 
     /// What all randomness derives from: one seed, one plan of cars, one plan of faults.

@@ -3,9 +3,10 @@
 //! **Promise.** Each listed charge is counted once, with the garage under which it is listed.
 //! **Not promised.** That the list is right: the oracle judges that.
 
-use super::client::{Http, percent_encoded};
+use super::client::DaemonClient;
 use super::history::ReadBackError;
 use super::stays::Charges;
+use crate::http::client::percent_encoded;
 use serde::Deserialize;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -132,7 +133,7 @@ impl Till {
 }
 
 /// Reads all charges. Those at positions after `begins` are of this run.
-pub async fn read(http: &Http, server: &str, begins: u64) -> Result<Till, ReadBackError> {
+pub async fn read(http: &DaemonClient, server: &str, begins: u64) -> Result<Till, ReadBackError> {
     let mut till = Till::default();
     let mut after: Option<String> = None;
     loop {
@@ -155,7 +156,7 @@ pub async fn read(http: &Http, server: &str, begins: u64) -> Result<Till, ReadBa
 }
 
 /// One of the newest charges' statements, if there are any.
-pub async fn newest(http: &Http, server: &str) -> Result<Option<Bill>, ReadBackError> {
+pub async fn newest(http: &DaemonClient, server: &str) -> Result<Option<Bill>, ReadBackError> {
     let url = format!("{server}/v1/charges?limit={LOOK_AT}");
     let body = http.get(&url).await?;
     let mut till = Till::default();
@@ -164,7 +165,7 @@ pub async fn newest(http: &Http, server: &str) -> Result<Option<Bill>, ReadBackE
 }
 
 /// The position that the list of charges has come to.
-pub async fn position(http: &Http, server: &str) -> Result<u64, ReadBackError> {
+pub async fn position(http: &DaemonClient, server: &str) -> Result<u64, ReadBackError> {
     let url = format!("{server}/v1/charges?limit=1");
     let body = http.get(&url).await?;
     Ok(understand(&url, &body)?.position)

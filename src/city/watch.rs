@@ -1,12 +1,13 @@
 //! Looking at the daemons while they work.
 
-use super::client::{CallError, GarageAtServer, Http, Outbox};
+use super::client::{DaemonClient, GarageAtServer, OutboxAnswer};
 use super::console::{Picture, Row};
 use super::fleet::{Berth, Fleet};
 use super::plan::{Plan, Site};
 use super::producer::{Clock, Tally};
 use super::settings::Pace;
-use super::traffic::{Moment, local_time, offset_seconds};
+use crate::http::client::HttpCallError;
+use crate::traffic::LocalInstant;
 use jiff::tz::TimeZone;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -47,14 +48,13 @@ impl Stage {
     /// What a clock in the city shows.
     fn time(&self) -> Option<String> {
         let unix_ms = self.clock?.now_unix_ms();
-        let offset_seconds = offset_seconds(&self.zone, unix_ms);
-        let local = local_time(Moment { unix_ms, offset_seconds });
+        let local = LocalInstant::in_zone(&self.zone, unix_ms).local_time();
         Some(local.strftime("%a %Y-%m-%d %H:%M").to_string())
     }
 }
 
 /// What each edge says of its outbox.
-pub async fn outboxes(http: &Http, fleet: &Fleet) -> Vec<Result<Outbox, CallError>> {
+pub async fn outboxes(http: &DaemonClient, fleet: &Fleet) -> Vec<Result<OutboxAnswer, HttpCallError>> {
     let ask = |edge: &Berth| {
         let (http, url) = (http.clone(), edge.http.clone());
         async move { http.outbox(&url).await }
@@ -63,24 +63,24 @@ pub async fn outboxes(http: &Http, fleet: &Fleet) -> Vec<Result<Outbox, CallErro
 }
 
 /// How many events wait at each edge.
-pub async fn depths(http: &Http, fleet: &Fleet) -> Result<Vec<u64>, CallError> {
+pub async fn depths(http: &DaemonClient, fleet: &Fleet) -> Result<Vec<u64>, HttpCallError> {
     let outboxes = outboxes(http, fleet).await;
     outboxes.into_iter().map(|outbox| Ok(outbox?.depth)).collect()
 }
 
 /// What the centre counts in each garage that it knows.
-pub async fn occupied(http: &Http, server: &str) -> Result<BTreeMap<String, i64>, CallError> {
+pub async fn occupied(http: &DaemonClient, server: &str) -> Result<BTreeMap<String, i64>, HttpCallError> {
     let garages = http.garages(server).await?;
     Ok(garages.into_iter().map(|(name, garage)| (name, garage.occupied)).collect())
 }
 
 /// How many events of this run the centre has applied.
 pub async fn applied(
-    http: &Http,
+    http: &DaemonClient,
     fleet: &Fleet,
     sites: &[Site],
     tallies: &[Arc<Tally>],
-) -> Result<u64, CallError> {
+) -> Result<u64, HttpCallError> {
     let garages = http.garages(&fleet.server.http).await?;
     let of = |(site, tally): (&Site, &Arc<Tally>)| applied_of(garages.get(&site.name), tally);
     Ok(sites.iter().zip(tallies).map(of).sum())
@@ -93,7 +93,7 @@ fn applied_of(garage: Option<&GarageAtServer>, tally: &Tally) -> u64 {
 
 /// The city as it is now. A daemon that does not answer is shown as such.
 pub async fn look(
-    http: &Http,
+    http: &DaemonClient,
     fleet: &Fleet,
     sites: &[Site],
     tallies: &[Arc<Tally>],
@@ -121,7 +121,7 @@ pub async fn look(
     picture
 }
 
-fn state(outbox: Option<&Outbox>) -> &'static str {
+fn state(outbox: Option<&OutboxAnswer>) -> &'static str {
     match outbox {
         None => "edge silent",
         Some(outbox) if !outbox.connected => "no server",

@@ -1,9 +1,9 @@
 //! The settings of `edge`.
 
-use super::ConfigError;
 use super::file::{self, EdgeTable};
 use super::ranges::{AtLeastOne, BoardIntervalMs, NotEmpty};
-use crate::city::simulate::CarsPerHour;
+use super::{CarsPerHour, ConfigError};
+
 use crate::messaging::LedgerId;
 use crate::messaging::SiteName;
 use crate::telemetry::LogFormat;

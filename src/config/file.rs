@@ -1,8 +1,8 @@
 //! The configuration file: one TOML file for all programs, each reading and checking its own tables.
 
-use super::ConfigError;
 use super::ranges::{self, AtLeastOne, BoardIntervalMs, NotEmpty, Retention};
-use crate::city::simulate::CarsPerHour;
+use super::{CarsPerHour, ConfigError};
+
 use crate::messaging::SiteName;
 use crate::parking::statement::Operator;
 use crate::parking::tariff::TariffSet;

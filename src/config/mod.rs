@@ -1,6 +1,7 @@
 //! Settings: flag, environment, file, default, in this order; typed and checked before anything is opened.
 
 pub mod books;
+mod cars_per_hour;
 pub mod edge;
 pub mod file;
 pub mod ranges;
@@ -8,6 +9,7 @@ pub mod server;
 mod stays;
 
 pub use books::BooksTask;
+pub use cars_per_hour::CarsPerHour;
 pub use edge::{EdgeCall, EdgeConfig, EdgeTask};
 pub use server::{ServerConfig, ServerTask};
 

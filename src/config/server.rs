@@ -10,7 +10,8 @@ use crate::parking::moment::MomentError;
 use crate::parking::statement::Operator;
 use crate::parking::tariff::TariffSet;
 use crate::parking::{Moment, Plate};
-use crate::server::commands::{Intent, Place};
+use crate::server::commands::Intent;
+use crate::server::record::QuarantinePlace;
 use crate::telemetry::LogFormat;
 use crate::transport::ServerAddress;
 use clap::{Parser, Subcommand};
@@ -155,7 +156,7 @@ enum QuarantineFlags {
     List {
         /// Only what comes behind this place
         #[arg(long, value_name = "POSITION[.INDEX]")]
-        after: Option<Place>,
+        after: Option<QuarantinePlace>,
         /// At most so many
         #[arg(long, value_name = "EVENTS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=10_000))]
         limit: u64,
@@ -166,12 +167,12 @@ enum QuarantineFlags {
     /// Let what waits act now, if this program understands it now
     Release {
         #[arg(value_name = "POSITION[.INDEX]")]
-        place: Place,
+        place: QuarantinePlace,
     },
     /// Give up what waits. Its bytes and the reason stay in the ledger
     Discard {
         #[arg(value_name = "POSITION[.INDEX]")]
-        place: Place,
+        place: QuarantinePlace,
         /// Why, for those who will ask
         #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
         reason: String,
@@ -218,7 +219,7 @@ pub enum ServerTask {
         json: bool,
     },
     ListQuarantine {
-        after: Option<Place>,
+        after: Option<QuarantinePlace>,
         limit: usize,
         json: bool,
     },
@@ -430,7 +431,7 @@ mod tests {
         assert_eq!(command(&["garages", "capacity", "a", "--as-told"]), spaces(None));
         let undo = Intent::Decommission { garage: garage(), undo: true };
         assert_eq!(command(&["garages", "decommission", "a", "--undo"]), undo);
-        let place = Place { position: 17, index: Some(3) };
+        let place = QuarantinePlace { position: 17, index: Some(3) };
         assert_eq!(command(&["quarantine", "release", "17.3"]), Intent::Release { place });
     }
 

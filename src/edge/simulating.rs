@@ -1,11 +1,12 @@
-//! `--simulate`: made-up cars, to try an edge out without a camera.
+//! `--simulate`: simulated cars, to try an edge out without a camera.
 
 use super::Shared;
-use crate::city::simulate::{CarsPerHour, Garage, cars};
+use crate::config::CarsPerHour;
 use crate::daemon::clock;
 use crate::messaging::page::Record;
 use crate::parking::Event;
 use crate::parking::occupancy::Effect;
+use crate::traffic::steady::{SteadyGarage, cars};
 use jiff::Timestamp;
 use serde_json::json;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 /// How long a car waits at the barrier when the outbox takes nothing.
 const AT_THE_BARRIER: Duration = Duration::from_secs(1);
 
-/// Appends cars as they come, until `stop`. They go the way of every other event.
+/// Appends the events of cars as they come, until `stop`. They are treated like every other event.
 pub async fn simulate_until_stopped(
     shared: Arc<Shared>,
     cars_per_hour: CarsPerHour,
@@ -34,7 +35,7 @@ pub async fn simulate_until_stopped(
 
 async fn simulate(shared: &Shared, cars_per_hour: CarsPerHour) {
     let occupied = shared.display().own_occupied().unwrap_or(0).max(0);
-    let garage = Garage {
+    let garage = SteadyGarage {
         name: shared.config.garage_name.as_str(),
         capacity: shared.config.capacity,
         cars_per_hour,
@@ -42,10 +43,10 @@ async fn simulate(shared: &Shared, cars_per_hour: CarsPerHour) {
         occupied,
     };
     let mut next = Instant::now();
-    for passing in cars(&garage) {
-        next += passing.wait;
+    for car in cars(&garage) {
+        next += car.wait;
         sleep_until(next).await;
-        let event = json!({ "kind": passing.kind, "plate": passing.plate, "lane": "simulated" }).to_string();
+        let event = json!({ "kind": car.kind, "plate": car.plate, "lane": "simulated" }).to_string();
         let now = Timestamp::from_millisecond(clock::wall_ms()).unwrap_or(Timestamp::UNIX_EPOCH);
         let event = Event::from_json(event.as_bytes(), now).expect("made-up cars are events");
         loop {

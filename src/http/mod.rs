@@ -1,6 +1,7 @@
 //! What both daemons need to speak HTTP: problems, lists, listening, connections and their limits.
 
 pub mod bodies;
+pub mod client;
 mod connection;
 mod limits;
 pub mod metrics;

@@ -9,8 +9,9 @@
 //! backups and logs.
 
 use super::backup;
-use super::commands::{Command, Offline, Request};
-use super::ledger::{Copy, Ledger, Record};
+use super::commands::{Offline, Request};
+use super::ledger::{Copy, Ledger};
+use super::record::{Command, Record};
 use super::view::{View, base};
 use crate::daemon::admin::{self, Reached};
 use crate::messaging::page::{Content, Page, SealedPage};

@@ -178,7 +178,7 @@ proptest! {
         for (round, together) in said.iter().enumerate() {
             if adopted == Some(round) {
                 let garage = SiteName::new("a").unwrap();
-                ledger.record_command("me", super::commands::Command::Adopt { garage }, 5).unwrap();
+                ledger.record_command("me", super::record::Command::Adopt { garage }, 5).unwrap();
             }
             let requests: Vec<_> = together.iter().map(|said| said.request(&ledger)).collect();
             let answers = ledger.commit(&requests, 5).unwrap();

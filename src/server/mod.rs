@@ -17,6 +17,7 @@ pub mod opening;
 #[cfg(test)]
 mod readers_tests;
 pub mod reckoning;
+pub mod record;
 mod seen;
 pub mod serving;
 pub mod verify;

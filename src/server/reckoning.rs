@@ -2,7 +2,7 @@
 //!
 //! The working of a charge is not stored: it follows from the entry, the exit and the tariff, which are.
 
-use super::ledger::{Ledger, Record};
+use super::ledger::Ledger;
 use super::view::billing::entries::{Held, Stay, Terms, VoidedBecause, What};
 use super::view::billing::list::Listed;
 use super::view::billing::{CLOCKS_DIFFER_MS, UNREGISTERED};
@@ -11,7 +11,7 @@ use crate::parking::ChargeId;
 use crate::parking::event::Moment;
 use crate::parking::statement::{self, Car, Correction, Line};
 use crate::parking::tariff::{Money, Priced, Tariff, VatRate, WorkingLine};
-use crate::server::commands::Command;
+use crate::server::record::{Command, Record};
 use crate::store::StoreError;
 use jiff::Timestamp;
 use jiff::tz::Offset;

@@ -2,11 +2,11 @@
 
 use super::daemon::own_loopback_address;
 use bytes::Bytes;
+use fogpost::fault_proxy::{FaultProxy, LinkDirection, LinkFault};
 use fogpost::messaging::wire::{Reply, Request};
-use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::runtime::Runtime;
 use zeromq::{DealerSocket, ReqSocket, RouterSocket, Socket, SocketRecv, SocketSend, ZmqMessage};
@@ -110,84 +110,44 @@ impl StandIn {
     }
 }
 
-/// Another address of a server. It can fall silent: what goes to the server still arrives, what comes back does not. And
-/// it can be slow.
+/// Another address of a server, which can fall silent and be slow.
 pub struct Detour {
-    address: SocketAddr,
-    mute: Arc<AtomicBool>,
-    carried: Arc<AtomicU64>,
-    bytes_per_s: Arc<AtomicU64>,
+    proxy: FaultProxy,
+    _runtime: Runtime,
 }
 
 impl Detour {
     pub fn start(to: SocketAddr) -> Detour {
-        let (listener, address) = listen();
-        let mute = Arc::new(AtomicBool::new(false));
-        let carried = Arc::new(AtomicU64::new(0));
-        let bytes_per_s = Arc::new(AtomicU64::new(u64::MAX));
-        let (silenced, counter, speed) = (Arc::clone(&mute), Arc::clone(&carried), Arc::clone(&bytes_per_s));
-        std::thread::spawn(move || {
-            for near in listener.incoming().map_while(Result::ok) {
-                let Ok(far) = TcpStream::connect(to) else {
-                    continue;
-                };
-                let (near_back, far_back) = (near.try_clone().unwrap(), far.try_clone().unwrap());
-                let never = Arc::new(AtomicBool::new(false));
-                let (counter, there, back) = (Arc::clone(&counter), Arc::clone(&speed), Arc::clone(&speed));
-                std::thread::spawn(move || carry(near, far, &never, &counter, &there));
-                let (silenced, ignored) = (Arc::clone(&silenced), AtomicU64::new(0));
-                std::thread::spawn(move || carry(far_back, near_back, &silenced, &ignored, &back));
-            }
-        });
-        Detour { address, mute, carried, bytes_per_s }
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let at = own_loopback_address().parse().unwrap();
+        let proxy = runtime.block_on(FaultProxy::open(at, to, 0, Arc::default())).unwrap();
+        Detour { proxy, _runtime: runtime }
     }
 
     pub fn address(&self) -> String {
-        format!("tcp://{}", self.address)
+        format!("tcp://{}", self.proxy.address())
     }
 
+    /// What goes to the server still arrives; what comes back is lost, and never comes later.
     pub fn fall_silent(&self) {
-        self.set_silent(true);
+        self.proxy.set(LinkFault::HalfOpen(LinkDirection::ToEdge));
     }
 
-    /// What is said while it is silent is lost, and never comes later.
-    pub fn set_silent(&self, silent: bool) {
-        self.mute.store(silent, Ordering::Relaxed);
+    /// Ends the silence, and with it the connections that lost something.
+    pub fn speak_again(&self) {
+        self.proxy.heal();
     }
 
     /// In each direction of each connection.
     pub fn slow_down_to(&self, bytes_per_s: u64) {
-        self.bytes_per_s.store(bytes_per_s, Ordering::Relaxed);
+        self.proxy.limit_speed(bytes_per_s);
     }
 
     /// How many bytes it has carried to the server.
     pub fn carried(&self) -> u64 {
-        self.carried.load(Ordering::Relaxed)
+        self.proxy.bytes_to_server()
     }
-}
-
-fn carry(
-    mut from: TcpStream,
-    mut to: TcpStream,
-    mute: &AtomicBool,
-    carried: &AtomicU64,
-    bytes_per_s: &AtomicU64,
-) {
-    let mut bytes = [0; 16 * 1024];
-    while let Ok(length @ 1..) = from.read(&mut bytes) {
-        if mute.load(Ordering::Relaxed) {
-            continue;
-        }
-        if to.write_all(&bytes[..length]).is_err() {
-            break;
-        }
-        carried.fetch_add(length as u64, Ordering::Relaxed);
-        let takes = Duration::from_secs_f64(length as f64 / bytes_per_s.load(Ordering::Relaxed) as f64);
-        if takes > Duration::from_micros(10) {
-            std::thread::sleep(takes);
-        }
-    }
-    let _ = to.shutdown(Shutdown::Both);
 }
 
 /// A DEALER or REQ socket of somebody who is no edge.

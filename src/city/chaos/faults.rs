@@ -6,65 +6,14 @@
 //! used again; garages take turns.
 //! **Not promised.** What exactly a fault meets: the same plan finds other bytes on the way each time.
 
+use crate::fault_proxy::LinkFault;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Exp1};
 use std::collections::VecDeque;
-use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
-
-/// Which way bytes go on a link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
-    ToServer,
-    ToEdge,
-}
-
-/// What happens to a link; shown as a word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cut {
-    /// Each piece arrives late.
-    Delay,
-    /// Nothing arrives for a while, and then all of it: what loss looks like over TCP.
-    Stall,
-    /// Connections are reset, in the middle of whatever they carry.
-    Reset,
-    /// Everything is accepted, nothing arrives, nothing is answered.
-    BlackHole,
-    /// What goes this way is lost, the other way works.
-    HalfOpen(Way),
-    /// Connections break and nobody listens.
-    Refuse,
-}
-
-impl fmt::Display for Cut {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Cut::Delay => "delay",
-            Cut::Stall => "stall",
-            Cut::Reset => "reset",
-            Cut::BlackHole => "black hole",
-            Cut::HalfOpen(Way::ToServer) => "half open, to the server",
-            Cut::HalfOpen(Way::ToEdge) => "half open, to the edge",
-            Cut::Refuse => "refused",
-        })
-    }
-}
-
-impl Cut {
-    /// Each way to cut a link.
-    pub const ALL: [Cut; 7] = [
-        Cut::Delay,
-        Cut::Stall,
-        Cut::Reset,
-        Cut::BlackHole,
-        Cut::HalfOpen(Way::ToServer),
-        Cut::HalfOpen(Way::ToEdge),
-        Cut::Refuse,
-    ];
-}
 
 /// What is done to whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +22,7 @@ pub enum Blow {
     /// The edge of this garage.
     KillEdge(usize),
     /// The link of this garage's edge.
-    CutLink(usize, Cut),
+    CutLink(usize, LinkFault),
 }
 
 /// One fault of a plan.
@@ -115,7 +64,7 @@ struct Dealer {
     rng: ChaCha8Rng,
     climate: &'static Climate,
     kinds: Vec<Kind>,
-    cuts: Vec<Cut>,
+    cuts: Vec<LinkFault>,
     /// Who was a victim longest ago is first.
     garages: VecDeque<usize>,
 }
@@ -151,7 +100,7 @@ impl Dealer {
             Kind::Server => Blow::KillServer,
             Kind::Link => {
                 if self.cuts.is_empty() {
-                    self.cuts = Cut::ALL.to_vec();
+                    self.cuts = LinkFault::ALL.to_vec();
                     self.cuts.shuffle(&mut self.rng);
                 }
                 Blow::CutLink(herald, self.cuts.pop().expect("the deck was just filled"))
@@ -338,7 +287,7 @@ mod tests {
     #[test]
     fn each_way_to_cut_a_link_and_each_garage_has_its_turn() {
         let faults: Vec<Fault> = ByTime::plan(3, 5).map(|(_, fault)| fault).take(350).collect();
-        let cuts: Vec<(usize, Cut)> = faults
+        let cuts: Vec<(usize, LinkFault)> = faults
             .iter()
             .filter_map(|fault| match fault.blow {
                 Blow::CutLink(garage, cut) => Some((garage, cut)),
@@ -346,7 +295,7 @@ mod tests {
             })
             .collect();
         assert_eq!(cuts.len(), 140);
-        for kind in Cut::ALL {
+        for kind in LinkFault::ALL {
             assert_eq!(cuts.iter().filter(|(_, cut)| *cut == kind).count(), 20, "{kind:?}");
         }
         for garage in 0..5 {

@@ -14,11 +14,11 @@
 
 pub mod faults;
 pub mod gate;
-pub mod proxy;
 
-use super::client::Http;
+use super::client::DaemonClient;
 use super::fleet::{Berth, Fleet};
-use faults::{Blow, ByProgress, ByTime, Cut, Fault};
+use crate::fault_proxy::LinkFault;
+use faults::{Blow, ByProgress, ByTime, Fault};
 use gate::{Gate, Pass};
 use serde::Serialize;
 use std::fs::File;
@@ -63,14 +63,14 @@ pub struct Toll {
 }
 
 impl Toll {
-    fn cut(&self, cut: Cut) -> &AtomicU64 {
+    fn cut(&self, cut: LinkFault) -> &AtomicU64 {
         match cut {
-            Cut::Delay => &self.delays,
-            Cut::Stall => &self.stalls,
-            Cut::Reset => &self.resets,
-            Cut::BlackHole => &self.black_holes,
-            Cut::HalfOpen(_) => &self.half_open,
-            Cut::Refuse => &self.refusals,
+            LinkFault::Delay => &self.delays,
+            LinkFault::Stall => &self.stalls,
+            LinkFault::Reset => &self.resets,
+            LinkFault::BlackHole => &self.black_holes,
+            LinkFault::HalfOpen(_) => &self.half_open,
+            LinkFault::Refuse => &self.refusals,
         }
     }
 
@@ -181,7 +181,7 @@ impl Weather {
     /// dropped, daemons may stay dead and links cut.
     ///
     /// Each fault is written to `diary` when it has struck, for those who look for the reason of something.
-    pub async fn rage(self, fleet: Arc<Fleet>, http: Http, diary: Diary, over: CancellationToken) {
+    pub async fn rage(self, fleet: Arc<Fleet>, http: DaemonClient, diary: Diary, over: CancellationToken) {
         let links = fleet.links.iter().map(|_| Arc::default()).collect();
         let dense = matches!(self.plan, Plan::ByProgress(_));
         let recoveries = JoinSet::new();
@@ -256,7 +256,7 @@ impl Diary {
 /// The weather while it rages.
 struct Storm {
     fleet: Arc<Fleet>,
-    http: Http,
+    http: DaemonClient,
     toll: Arc<Toll>,
     diary: Diary,
     recoveries: JoinSet<()>,
@@ -313,8 +313,8 @@ impl Storm {
         // It must not strike where nothing goes on. The request that it came with soon leads to something.
         let _ = match fault.blow {
             Blow::KillServer if self.dense => timeout(STRIKE_WITHIN, self.fleet.deliveries.notified()).await,
-            Blow::KillServer => timeout(STRIKE_WITHIN, self.fleet.links[fault.herald].carries()).await,
-            Blow::CutLink(link, _) => timeout(STRIKE_WITHIN, self.fleet.links[link].carries()).await,
+            Blow::KillServer => timeout(STRIKE_WITHIN, self.fleet.links[fault.herald].carried()).await,
+            Blow::CutLink(link, _) => timeout(STRIKE_WITHIN, self.fleet.links[link].carried()).await,
             Blow::KillEdge(_) => Ok(()), // The request itself is what it meets.
         };
         tokio::time::sleep(fault.hesitation).await;
@@ -363,13 +363,13 @@ impl Storm {
         true
     }
 
-    async fn cut(&mut self, link: usize, cut: Cut, lasts: Duration) {
+    async fn cut(&mut self, link: usize, cut: LinkFault, lasts: Duration) {
         let turn = self.links[link].clone().lock_owned().await;
-        let number = self.fleet.links[link].cut(cut);
+        let number = self.fleet.links[link].set(cut);
         let (fleet, toll) = (self.fleet.clone(), self.toll.clone());
         self.recoveries.spawn(async move {
             let link = &fleet.links[link];
-            if timeout(MEETS_WITHIN, link.met(number)).await.is_ok() {
+            if timeout(MEETS_WITHIN, link.affected(number)).await.is_ok() {
                 toll.met.fetch_add(1, Ordering::Relaxed);
             }
             tokio::time::sleep(lasts).await;
@@ -386,7 +386,7 @@ mod tests {
     #[test]
     fn each_kind_of_cut_is_counted_as_its_own_and_all_together() {
         let toll = Toll::default();
-        for (nth, cut) in Cut::ALL.into_iter().enumerate() {
+        for (nth, cut) in LinkFault::ALL.into_iter().enumerate() {
             toll.cut(cut).fetch_add(1 + nth as u64, Ordering::Relaxed);
         }
         let cuts = toll.count().cuts;

@@ -1,7 +1,7 @@
 use super::*;
 use crate::parking::board::{Gathered, Gathering};
-use crate::server::commands::Command;
 use crate::server::ledger::Ledger;
+use crate::server::record::Command;
 use crate::server::view::tests::{apply_to_each, event, fold, world};
 use crate::server::view::{Changes, View};
 use crate::store::Store;

@@ -1,12 +1,13 @@
 //! Commands to a running server.
 
 use super::put::{self, Put};
-use super::{Command, Request, ToForget, reading};
+use super::{Request, reading};
 use crate::daemon::admin::{Call, NotDone, Outcome};
 use crate::parking::statement::{Month, Operator};
 use crate::server::books::{Books, Question};
 use crate::server::folding::Signal;
 use crate::server::ledger::Ledger;
+use crate::server::record::{Command, ToForget};
 use crate::server::verify::verify_live;
 use crate::server::view::Snapshot;
 use crate::server::view::billing::list::{pending, to_forget};

@@ -5,10 +5,10 @@
 //! **Kept by.** [`Intent`] has no form for what only the program records (pieces of lists, numbers of entries, erased commands),
 //! and [`Intent::command`] is the one way from it to a [`Command`].
 
-use super::{Command, Place, ToForget};
 use crate::messaging::SiteName;
 use crate::messaging::page::RECORDS_MAX;
 use crate::parking::{ChargeId, EventId, Plate};
+use crate::server::record::{Command, QuarantinePlace, ToForget};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -33,11 +33,11 @@ pub enum Intent {
     },
     /// What waits in quarantine there acts now, if it is understood now.
     Release {
-        place: Place,
+        place: QuarantinePlace,
     },
     /// What waits in quarantine there is given up.
     Discard {
-        place: Place,
+        place: QuarantinePlace,
         reason: String,
     },
     /// The next conflict of this garage is answered by "move what is not acknowledged to a new epoch".
@@ -180,7 +180,7 @@ fn named(what: &'static str, name: &str) -> Result<(), BadIntent> {
     }
 }
 
-fn in_a_page(place: Place) -> Result<Place, BadIntent> {
+fn in_a_page(place: QuarantinePlace) -> Result<QuarantinePlace, BadIntent> {
     match place.index {
         Some(index) if usize::from(index) >= RECORDS_MAX => Err(BadIntent::Index(index)),
         _ => Ok(place),

@@ -2,7 +2,7 @@
 
 use super::desk::{fits_on, not_recorded};
 use super::put::{self, Put};
-use super::{Command, Request, reading};
+use super::{Request, reading};
 use crate::daemon::admin::{Caller, Outcome};
 use crate::daemon::{DaemonError, clock};
 use crate::parking::statement::Operator;
@@ -10,6 +10,7 @@ use crate::server::books::Books;
 use crate::server::folding::{catch_up, open_view};
 use crate::server::ledger::Ledger;
 use crate::server::opening::{self, OpenedLedger};
+use crate::server::record::Command;
 use crate::server::verify::verify;
 use crate::server::view::View;
 use crate::server::view::billing::list::pending;

@@ -1,10 +1,10 @@
 //! What is too long for one record: tariffs, registrations, contracts. Read and compared before anything is recorded.
 
-use super::Command;
 use crate::messaging::Digest;
 use crate::parking::Plate;
 use crate::parking::register::{self, Contract, Registration};
 use crate::parking::tariff::{Tariff, TariffSet};
+use crate::server::record::Command;
 use crate::server::view::Snapshot;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;

@@ -1,13 +1,13 @@
 //! What operators read: lists, and what became of a command. The same from a running server and from a directory.
 
 use super::put::Prepared;
-use super::{Command, Place, ToForget};
 use crate::daemon::admin::{NotDone, Outcome};
 use crate::messaging::SiteName;
 use crate::parking::register::Garages;
 use crate::parking::{EventId, Moment, Plate};
 use crate::server::hex::{hex, unhex};
 use crate::server::ledger::{Ledger, Stream};
+use crate::server::record::{Command, QuarantinePlace, ToForget};
 use crate::server::verify::{Report, VerifyError};
 use crate::server::view::base::BASE;
 use crate::server::view::billing::UNREGISTERED;
@@ -46,7 +46,7 @@ pub fn garages(view: &Snapshot, streams: &BTreeMap<SiteName, Vec<Stream>>) -> Va
 }
 
 /// What waits in quarantine behind `after`.
-pub fn quarantine(view: &Snapshot, after: Option<Place>, limit: usize) -> Value {
+pub fn quarantine(view: &Snapshot, after: Option<QuarantinePlace>, limit: usize) -> Value {
     let behind = |position: u64, place: usize| match after {
         None => true,
         Some(after) => {

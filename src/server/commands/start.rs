@@ -1,10 +1,10 @@
 //! The tariffs of the configuration, when a server starts.
 
-use super::Command;
 use super::put::in_pieces;
 use crate::daemon::clock;
 use crate::parking::tariff::TariffSet;
-use crate::server::ledger::{Found, Ledger, Record};
+use crate::server::ledger::{Found, Ledger};
+use crate::server::record::{Command, Record};
 use crate::server::view::View;
 use crate::server::view::billing::terms::Order;
 use crate::store::StoreError;

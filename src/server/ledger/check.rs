@@ -1,10 +1,11 @@
 //! Reading the whole ledger and comparing what it says twice.
 
-use super::record::{decode_mark, index_key, mark_key, trailing_u64};
+use super::keys::{decode_mark, index_key, mark_key, trailing_u64};
 use super::walk::index_place;
-use super::{Found, Ledger, Record, Stream};
+use super::{Found, Ledger, Stream};
 use crate::messaging::page::Content;
 use crate::messaging::receiver::Mark;
+use crate::server::record::Record;
 use crate::store::StoreError;
 
 /// Something that does not agree: where, and what.

@@ -1,15 +1,15 @@
 //! One commit: the pages of all requests that were waiting, judged, written, flushed, and only then shown.
 
-use super::record::{
+use super::keys::{
     adoption_key, index_key, mark_key, mark_value, moved_key, record_key, stream_key, stream_value,
     trailing_u64,
 };
-use super::{Applied, Ledger, Record, Stream};
+use super::{Applied, Ledger, Stream};
 use crate::messaging::page::{Content, Page, SealedPage};
 use crate::messaging::receiver::{Judgement, Mark, PageSpan, judge};
 use crate::messaging::wire::{Request, Verdict};
 use crate::messaging::{Digest, Epoch, Sequence, SiteName};
-use crate::server::commands::Command;
+use crate::server::record::{Command, Record};
 use crate::store::{BATCH_MAX, Batch, StoreError};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;

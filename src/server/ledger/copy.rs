@@ -6,15 +6,15 @@
 //! Streams, index and marks of the copy are derived from the records, so that they fit to that position; each page is
 //! compared with its digest on the way.
 
-use super::record::{
+use super::keys::{
     LEDGER_ID, adoption_key, index_key, ledger_id_value, mark_key, mark_value, moved_key, record_key,
     stream_key, stream_value,
 };
-use super::{Ledger, Record, Stream};
+use super::{Ledger, Stream};
 use crate::messaging::page::Content;
 use crate::messaging::receiver::Mark;
 use crate::messaging::{Epoch, LedgerId, SiteName};
-use crate::server::commands::Command;
+use crate::server::record::{Command, Record};
 use crate::store::{BATCH_MAX, Batch, Store, StoreError};
 use std::collections::BTreeMap;
 

@@ -8,7 +8,7 @@ use crate::server::verify::verify;
 use crate::server::view::View;
 use crate::store::salvage::{Boot, OnLoss, Salvaged};
 use crate::store::simulated::Disk;
-use record::record_key;
+use keys::record_key;
 use std::path::PathBuf;
 use tempfile::TempDir;
 
@@ -248,7 +248,7 @@ fn a_copy_of_a_damaged_ledger_opens_whatever_is_damaged() {
 #[test]
 fn a_mark_is_what_the_records_say() {
     fn mark(sequence: u64) -> Vec<u8> {
-        record::mark_value(Mark { sequence, digest: None }, &site("a"), Epoch::from_bytes([1; 16]))
+        keys::mark_value(Mark { sequence, digest: None }, &site("a"), Epoch::from_bytes([1; 16]))
     }
     type Damage = fn(&Store);
     let damages: [(Damage, u64); 4] = [
@@ -299,7 +299,7 @@ fn a_list_of_streams_that_lacks_one_is_refused() {
     for number in [0, 1] {
         let world = World::new();
         fill(&world.open());
-        world.store.remove(&record::stream_key(number)).unwrap();
+        world.store.remove(&keys::stream_key(number)).unwrap();
         let opened = Ledger::open_beside(world.store.clone(), &world.witness(), OnLoss::Record, 9);
         let error = opened.map(|_| ()).unwrap_err().to_string();
         assert!(error.contains("the list of streams") && error.contains("Nothing was deleted"), "{error}");

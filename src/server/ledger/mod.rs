@@ -15,9 +15,9 @@ mod copy;
 mod damage_tests;
 #[cfg(test)]
 mod delivery_tests;
+mod keys;
 mod opening;
 mod read;
-mod record;
 pub mod salvage;
 #[cfg(test)]
 mod tests;
@@ -26,17 +26,16 @@ mod witness;
 
 pub use copy::{Copy, Counts};
 pub use read::{PageAt, Pages};
-pub use record::Record;
 pub use walk::{Found, Loss};
 pub use witness::Note;
 
 use crate::messaging::receiver::Mark;
 use crate::messaging::wire::{Request, Verdict};
 use crate::messaging::{Epoch, LedgerId, SiteName};
-use crate::server::commands::Command;
+use crate::server::record::{Command, Record};
 use crate::store::{Store, StoreError, VALUE_MAX};
 use commit::Commit;
-use record::{mark_key, trailing_u64};
+use keys::{mark_key, trailing_u64};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
@@ -112,13 +111,13 @@ impl Streams {
 impl Ledger {
     /// Opens the ledger in `store` as it is, or begins a new one. To serve with it: [`Ledger::open_beside`].
     pub fn open(store: Store) -> Result<Ledger, StoreError> {
-        let id = match store.get(record::LEDGER_ID)? {
-            Some(bytes) => record::decode_ledger_id(&bytes).ok_or_else(|| damaged("the ledger's id"))?,
+        let id = match store.get(keys::LEDGER_ID)? {
+            Some(bytes) => keys::decode_ledger_id(&bytes).ok_or_else(|| damaged("the ledger's id"))?,
             // One that lost its id must not go on under another: its edges would be sent away.
             None if store.range(b"m", b"t").next().is_some() => return Err(damaged("the ledger's id")),
             None => {
                 let id = LedgerId::random();
-                store.put(record::LEDGER_ID, &record::ledger_id_value(id))?;
+                store.put(keys::LEDGER_ID, &keys::ledger_id_value(id))?;
                 store.flush()?;
                 id
             }
@@ -130,14 +129,14 @@ impl Ledger {
             if key[1..] != expected.to_be_bytes() {
                 return Err(damaged("the list of streams, which lacks one"));
             }
-            let (site, epoch) = record::decode_stream(&value).ok_or_else(|| damaged("a stream's name"))?;
+            let (site, epoch) = keys::decode_stream(&value).ok_or_else(|| damaged("a stream's name"))?;
             let number = streams.add(Stream { site, epoch, mark: Mark::default(), moved: false });
             let mark = store.get(&mark_key(number))?;
             streams.all[number as usize].mark = match mark {
-                Some(mark) => record::decode_mark(&mark)?,
+                Some(mark) => keys::decode_mark(&mark)?,
                 None => Mark::default(),
             };
-            streams.all[number as usize].moved = store.get(&record::moved_key(number))?.is_some();
+            streams.all[number as usize].moved = store.get(&keys::moved_key(number))?.is_some();
         }
         for entry in store.range(b"q", b"r") {
             let (key, _) = entry?;

@@ -9,12 +9,13 @@
 //! * What the [`witness`](super::witness), or an index entry, says of positions behind the end is recorded as lost, at the
 //!   position after them.
 
-use super::record::{
+use super::keys::{
     LEDGER_ID, decode_mark, index_key, ledger_id_value, mark_key, mark_value, record_key, trailing_u64,
 };
 use super::witness::Witness;
-use super::{Ledger, Record, damaged};
+use super::{Ledger, damaged};
 use crate::messaging::receiver::Mark;
+use crate::server::record::Record;
 use crate::store::salvage::OnLoss;
 use crate::store::{Store, StoreError};
 use std::path::Path;

@@ -1,11 +1,12 @@
 //! Reading the ledger: by position, by garage, by (garage, epoch, sequence).
 
-use super::record::{index_key, record_key, trailing_u64};
+use super::keys::{index_key, record_key, trailing_u64};
 use super::walk::Found;
-use super::{Ledger, Record, Stream, Streams, damaged};
+use super::{Ledger, Stream, Streams, damaged};
 use crate::messaging::page::Page;
 use crate::messaging::receiver::Mark;
 use crate::messaging::{Digest, Epoch, SiteName};
+use crate::server::record::Record;
 use crate::store::StoreError;
 use std::ops::Bound;
 use std::sync::{RwLockReadGuard, RwLockWriteGuard};

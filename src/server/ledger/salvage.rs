@@ -10,10 +10,11 @@
 //!
 //! The views are not kept: they follow from the ledger.
 
-use super::record::{self, LEDGER_ID, Record, index_key, mark_key, record_key, trailing_u64};
+use super::keys::{self, LEDGER_ID, index_key, mark_key, record_key, trailing_u64};
 use super::{Copy, Note, damaged};
 use crate::messaging::receiver::Mark;
 use crate::messaging::{Epoch, SiteName};
+use crate::server::record::Record;
 use crate::store::salvage::{Found, Salvaged, Stamp};
 use crate::store::{BATCH_MAX, Batch, Store, StoreError};
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,7 +23,7 @@ use std::path::Path;
 /// Puts the ledger that was found into `new`. `witness` is the file beside the damaged store.
 pub fn rebuild(witness: &Path, found: &Salvaged, new: &Store) -> Result<(), StoreError> {
     let note = Note::read(witness);
-    let id = found.get(LEDGER_ID)?.and_then(|id| record::decode_ledger_id(&id.value));
+    let id = found.get(LEDGER_ID)?.and_then(|id| keys::decode_ledger_id(&id.value));
     let id = id.or(note.map(|note| note.ledger)).ok_or_else(|| damaged("the ledger's id"))?;
     let note = note.filter(|note| note.ledger == id);
     let marks = read_marks(found)?;
@@ -55,8 +56,8 @@ fn read_marks(found: &Salvaged) -> Result<Marks, StoreError> {
     let mut marks = Marks::new();
     for entry in found.range(b"m", b"n") {
         let Found { key, value, .. } = entry?;
-        if let (Some(number), Ok(mark)) = (stream_in(&key), record::decode_mark(&value)) {
-            marks.insert(number, (mark, record::decode_mark_of(&value)));
+        if let (Some(number), Ok(mark)) = (stream_in(&key), keys::decode_mark(&value)) {
+            marks.insert(number, (mark, keys::decode_mark_of(&value)));
         }
     }
     Ok(marks)
@@ -81,7 +82,7 @@ fn read_streams(found: &Salvaged, marks: &Marks) -> Result<Vec<(SiteName, Epoch)
     }
     for entry in found.range(b"s", b"t") {
         let Found { key, value, .. } = entry?;
-        if let (Some(number), Some(stream)) = (stream_in(&key), record::decode_stream(&value)) {
+        if let (Some(number), Some(stream)) = (stream_in(&key), keys::decode_stream(&value)) {
             named.insert(number, stream);
         }
     }
@@ -292,7 +293,7 @@ fn write_losses(
         if before == u64::MAX
             && let Some((mark, _)) = marks.get(&stream)
         {
-            batch.put(mark_key(stream), record::mark_value(*mark, site, *epoch));
+            batch.put(mark_key(stream), keys::mark_value(*mark, site, *epoch));
         }
         if batch.len() + 2 > BATCH_MAX {
             new.apply(&std::mem::take(&mut batch))?;

@@ -3,8 +3,9 @@
 //! **Promise.** Every position is accounted for: by its record, or as damaged, with what the index still says of it. Going through
 //! the same ledger again tells the same.
 
-use super::record::{index_key, record_key, trailing_u64};
-use super::{Ledger, Record};
+use super::Ledger;
+use super::keys::{index_key, record_key, trailing_u64};
+use crate::server::record::Record;
 use crate::store::{Entry, StoreError};
 use std::iter::Peekable;
 

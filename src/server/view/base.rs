@@ -264,8 +264,8 @@ mod tests {
     use super::super::written::VERSION;
     use super::*;
     use crate::messaging::SiteName;
-    use crate::server::commands::Command;
     use crate::server::folding::{catch_up, open_view};
+    use crate::server::record::Command;
 
     const TARIFFS: &str = r#"
         [[tariff]]

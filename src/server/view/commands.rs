@@ -21,8 +21,8 @@ use super::{Changes, Garage, View, damaged, decode, encode, sized};
 use crate::messaging::page::Content;
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::Event;
-use crate::server::commands::{Command, Place};
 use crate::server::ledger::Ledger;
+use crate::server::record::{Command, QuarantinePlace};
 use crate::store::{Batch, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -97,11 +97,11 @@ pub enum Refusal {
     #[error(
         "no event waits in quarantine at {0}: it was never set aside, or was released or discarded before; \"server quarantine list\" shows those that wait"
     )]
-    NothingWaits(Place),
+    NothingWaits(QuarantinePlace),
     #[error(
         "what waits at {place} is still not understood: {reason}. It stays in quarantine. A later version of fogpost may know it; \"server quarantine discard\" gives it up"
     )]
-    NotUnderstood { place: Place, reason: String },
+    NotUnderstood { place: QuarantinePlace, reason: String },
     #[error(
         "no edge ever sent under the name {:?}, so that nothing of it can be in conflict; its edge sends under {}",
         .garage.as_str(),
@@ -111,7 +111,7 @@ pub enum Refusal {
     #[error(
         "what waits at {0} cannot be read any more: its record in the ledger is damaged. It was not released; \"server verify\" says more"
     )]
-    Unreadable(Place),
+    Unreadable(QuarantinePlace),
     #[error("a reason needs 1 to {max} bytes, this one has {bytes}", max = Command::REASON_MAX)]
     Reason { bytes: usize },
     #[error(transparent)]
@@ -247,7 +247,7 @@ impl View {
     }
 
     /// The events that wait at a place, as bits, and their garage's key.
-    fn waiting(&self, place: Place) -> Result<(SiteName, u64), Refusal> {
+    fn waiting(&self, place: QuarantinePlace) -> Result<(SiteName, u64), Refusal> {
         let page = self.quarantine.get(&place.position);
         // A place behind the end of any page is none.
         let asked = place.index.map_or(u64::MAX, |index| 1u64.checked_shl(index.into()).unwrap_or(0));
@@ -258,7 +258,12 @@ impl View {
     }
 
     /// Those of the waiting events that this program understands now, each with its sequence.
-    fn understood(&self, ledger: &Ledger, place: Place, waiting: u64) -> Result<Change, JudgeError> {
+    fn understood(
+        &self,
+        ledger: &Ledger,
+        place: QuarantinePlace,
+        waiting: u64,
+    ) -> Result<Change, JudgeError> {
         let missing = || Refusal::Unreadable(place);
         let page = ledger.page_at(place.position)?.ok_or_else(missing)?;
         let first = page.page.first.get();

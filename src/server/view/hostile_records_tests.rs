@@ -7,9 +7,8 @@ use crate::messaging::page::SealedPage;
 use crate::parking::register::{Account, Contract, Garages, Registration};
 use crate::parking::statement::Month;
 use crate::parking::{ChargeId, EventId, Plate};
-use crate::server::commands::{Command, Place as InQuarantine, ToForget};
 use crate::server::folding::catch_up;
-use crate::server::ledger::Record;
+use crate::server::record::{Command, QuarantinePlace, Record, ToForget};
 use crate::store::Store;
 use jiff::civil::date;
 use proptest::prelude::*;
@@ -123,7 +122,7 @@ fn list() -> impl Strategy<Value = Vec<Command>> {
 fn command() -> impl Strategy<Value = Command> {
     let place = || {
         (number(), prop::option::of(any::<u8>()))
-            .prop_map(|(position, index)| InQuarantine { position, index })
+            .prop_map(|(position, index)| QuarantinePlace { position, index })
     };
     let forget = prop_oneof![
         Just(ToForget::Plate("AA1".into())),

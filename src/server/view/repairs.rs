@@ -14,8 +14,8 @@ use super::{Changes, Passage, View};
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::stay::{self, End, Visit, Way};
 use crate::parking::{ChargeId, EventId, Plate};
-use crate::server::commands::Command;
 use crate::server::ledger::Ledger;
+use crate::server::record::Command;
 use crate::store::StoreError;
 use jiff::Timestamp;
 

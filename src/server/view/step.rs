@@ -5,8 +5,8 @@ use crate::messaging::SiteName;
 use crate::messaging::page::{Content, RECORDS_MAX};
 use crate::parking::stored::StoredError;
 use crate::parking::{Event, EventKind};
-use crate::server::commands::Command;
-use crate::server::ledger::{Found, Ledger, Loss, Record};
+use crate::server::ledger::{Found, Ledger, Loss};
+use crate::server::record::{Command, Record};
 use crate::store::StoreError;
 
 /// A record that is ready to be folded: what needs no view was done before anybody has to wait for it.

@@ -14,7 +14,7 @@ use super::orders::NoOrder;
 use crate::parking::Plate;
 use crate::parking::statement::Month;
 use crate::parking::stay::{End, Visit};
-use crate::server::commands::ToForget;
+use crate::server::record::ToForget;
 use crate::store::StoreError;
 
 /// The token of a plate in a month.

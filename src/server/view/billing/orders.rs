@@ -9,8 +9,8 @@ use crate::messaging::page::Content;
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::tariff::{Amount, Money};
 use crate::parking::{ChargeId, Event, Plate};
-use crate::server::commands::Command;
 use crate::server::ledger::Ledger;
+use crate::server::record::Command;
 use crate::server::view::commands::Refusal;
 use crate::store::StoreError;
 

@@ -201,14 +201,14 @@ fn a_decommissioned_garage_is_hidden_and_still_counted() {
 fn what_is_still_not_understood_is_not_released_and_can_be_given_up_once() {
     let mut world = World::new();
     let position = world.send("a", &[entry(), OF_A_NEWER_VERSION.to_vec(), OF_A_NEWER_VERSION.to_vec()]);
-    let place = |index| Place { position, index };
+    let place = |index| QuarantinePlace { position, index };
     let Err(Refusal::NotUnderstood { reason, .. }) =
         world.command(Command::Release { place: place(Some(1)) })
     else {
         panic!("it is not understood")
     };
     assert!(reason.contains("version 9"), "{reason:?}");
-    for nothing in [place(Some(0)), place(Some(9)), Place { position: 7, index: None }] {
+    for nothing in [place(Some(0)), place(Some(9)), QuarantinePlace { position: 7, index: None }] {
         let refused = world.command(Command::Release { place: nothing });
         assert_eq!(refused, Err(Refusal::NothingWaits(nothing)));
     }
@@ -234,7 +234,8 @@ fn what_is_understood_now_acts_at_the_position_of_its_release() {
     let set_aside = Quarantined { events: 0b110, ..world.view.quarantine[&position].clone() };
     world.view.quarantine.insert(position, set_aside);
     world.view.garages.get_mut(&name("a")).unwrap().occupancy.occupied = 1;
-    let released = world.command(Command::Release { place: Place { position, index: None } }).unwrap();
+    let released =
+        world.command(Command::Release { place: QuarantinePlace { position, index: None } }).unwrap();
     assert_eq!(world.garage("a").occupancy.occupied, 2);
     assert_eq!(world.garage("a").changed_at, released);
     assert_eq!(world.view.quarantine[&position].places().collect::<Vec<_>>(), [2]);

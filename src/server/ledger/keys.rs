@@ -1,4 +1,4 @@
-//! What stands at a position of the ledger, as bytes.
+//! Under which keys the ledger stands in its store.
 //!
 //! | key | value |
 //! | --- | --- |
@@ -7,87 +7,17 @@
 //! | `m` + stream (u32) | the mark: the highest sequence applied (u64), whether a digest follows (u8), the digest of its page (16 bytes), the epoch's 16 bytes, the site's name |
 //! | `t` + stream (u32) | the position at which this stream was told to move what is in conflict to a new epoch |
 //! | `q` + site's name | the position of the command that the next conflict of this site is to be answered so |
-//! | `r` + position (u64) | a [`Record`]: a version byte, the checksum of what follows, then postcard |
+//! | `r` + position (u64) | a [`Record`](crate::server::record::Record) |
 //! | `x` + stream (u32) + first sequence (u64) | the position of that page (u64) |
 //!
 //! Numbers are big-endian. A stream is the number that this ledger gave to a (site, epoch). A checksum is the first 8 bytes
 //! of BLAKE3. Marks and the index have none: opening and reading compare them with the records. Views keep their
 //! own keys: see `server::view`.
 
-use crate::messaging::page::SealedPage;
 use crate::messaging::receiver::Mark;
 use crate::messaging::{Digest, Epoch, LedgerId, SiteName};
-use crate::server::commands::Command;
+use crate::server::record::{checksum, summed};
 use crate::store::StoreError;
-use serde::{Deserialize, Serialize};
-
-/// The form of a record that this program writes.
-pub const VERSION: u8 = 2;
-
-/// How long a [`checksum`] is.
-const CHECKSUM: usize = 8;
-
-/// One entry of the ledger. New kinds are added at the end.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Record {
-    /// A page as it was received.
-    Page { stream: u32, received_at_ms: i64, page: SealedPage },
-    /// `first..=last` will never come: the site was told that they are safe, and this ledger does not have them.
-    MissingRange {
-        stream: u32,
-        received_at_ms: i64,
-        first: u64,
-        last: u64,
-        reason: String,
-        /// Of the page that told it; none when the ledger found it out itself.
-        told_by: Option<Digest>,
-    },
-    /// A garage told a capacity that it had not told before.
-    Capacity { site: SiteName, received_at_ms: i64, capacity: u32 },
-    /// A stream in conflict was told to move what it had not delivered to a new epoch, as an operator had decided.
-    Moved { stream: u32, received_at_ms: i64 },
-    /// What an operator did, and who gave the command.
-    Command { received_at_ms: i64, by: String, command: Command },
-    /// What stood at positions `from..=to`, the ones before this, was on disk once, and is gone: the disk lost it, or an
-    /// older copy was put in its place. Their numbers are never used again, so that a position means one thing for ever.
-    Truncated { received_at_ms: i64, from: u64, to: u64 },
-}
-
-impl Record {
-    pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = vec![VERSION];
-        bytes.extend([0; CHECKSUM]);
-        let mut bytes = postcard::to_extend(self, bytes).expect("a record always encodes");
-        let sum = checksum(&bytes[1 + CHECKSUM..]);
-        bytes[1..=CHECKSUM].copy_from_slice(&sum);
-        bytes
-    }
-
-    /// Decodes what [`Record::encode`] made. Every other value is [`StoreError::Damaged`].
-    pub fn decode(position: u64, bytes: &[u8]) -> Result<Record, StoreError> {
-        let damaged =
-            |reason: String| StoreError::Damaged { place: format!("ledger position {position}"), reason };
-        match bytes.split_first() {
-            Some((&VERSION, rest)) => {
-                let body = summed(rest).ok_or_else(|| damaged("its checksum does not match".into()))?;
-                postcard::from_bytes(body).map_err(|error| damaged(error.to_string()))
-            }
-            Some((version, _)) => Err(damaged(format!("its form has version {version}"))),
-            None => Err(damaged("it is empty".into())),
-        }
-    }
-}
-
-fn checksum(bytes: &[u8]) -> [u8; CHECKSUM] {
-    let hash = blake3::hash(bytes);
-    *hash.as_bytes().first_chunk().expect("a hash is longer")
-}
-
-/// What follows a checksum, if it matches.
-fn summed(bytes: &[u8]) -> Option<&[u8]> {
-    let (sum, body) = bytes.split_first_chunk::<CHECKSUM>()?;
-    (*sum == checksum(body)).then_some(body)
-}
 
 pub const LEDGER_ID: &[u8] = b"i";
 
@@ -188,23 +118,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flipped_bit_anywhere_in_a_record_is_noticed() {
+    fn a_flipped_bit_in_a_stream_or_a_ledger_id_is_noticed() {
         let site = SiteName::new("Bull Ring").unwrap();
-        let records = [
-            Record::Capacity { site: site.clone(), received_at_ms: 7, capacity: 500 },
-            Record::Moved { stream: 3, received_at_ms: -1 },
-            Record::Truncated { received_at_ms: 7, from: 3201, to: 4000 },
-        ];
-        for record in records {
-            let sound = record.encode();
-            assert_eq!(Record::decode(1, &sound).unwrap(), record);
-            for place in 0..sound.len() {
-                let mut damaged = sound.clone();
-                damaged[place] ^= 0x10;
-                let decoded = Record::decode(1, &damaged);
-                assert!(matches!(decoded, Err(StoreError::Damaged { .. })), "at byte {place} of {record:?}");
-            }
-        }
         let mut stream = stream_value(&site, Epoch::from_bytes([5; 16]));
         assert_eq!(decode_stream(&stream), Some((site, Epoch::from_bytes([5; 16]))));
         *stream.last_mut().unwrap() ^= 1;

@@ -1,33 +1,32 @@
 //! Recorded occupancy, read from a CSV file.
 //!
-//! **Promise.** A file is taken whole or not at all: the first line that is not what it should be is named
-//! with its number and the reason, before anything is started.
-//! **Kept by.** Reading all rows (not the events that they stand for) before the first process starts.
-//! **Not promised.** That the record makes sense: negative and overfull garages are in the data of real
-//! cities, and are replayed as they are.
+//! **Promise.** A file is taken whole or not at all: the first line that is wrong is named with its number and the reason.
+//! **Kept by.** Reading all rows (not the events that they stand for) before anything else is done.
+//! **Not promised.** That the record makes sense: negative and overfull garages are in the data of real cities, and are
+//! replayed as they are.
 //!
-//! Columns: `SystemCodeNumber,Capacity,Occupancy,LastUpdated`, in any order, further ones are ignored. `LastUpdated`
-//! is local time in Birmingham without an offset. An hour that the clocks skipped in spring is read with the offset
-//! from before; one that they ran through twice in autumn is the first of the two, unless the garage's rows have
-//! come further already.
+//! Columns: `SystemCodeNumber,Capacity,Occupancy,LastUpdated`, in any order; further columns are ignored. `LastUpdated` is
+//! local time in Birmingham without an offset. An hour that the clocks skipped in spring is read with the offset from
+//! before. An hour that they ran through twice in autumn is the first of the two, unless the garage's rows are later already.
 
-use super::traffic::recorded::{BEFORE_FIRST_ROW_MS, Row};
+use super::recorded::{BEFORE_FIRST_ROW_MS, OccupancyRow};
 use crate::messaging::SiteName;
 use jiff::civil::DateTime;
 use jiff::tz::{AmbiguousTimestamp, TimeZone};
 use std::collections::HashMap;
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The time zone of the recorded city.
 pub const ZONE: &str = "Europe/London";
 
-/// More edges than this are no replay but a mistake: each is a process.
-pub const GARAGES_MAX: usize = 200;
+/// A file with more garages is a mistake rather than a city: each is a process.
+pub const MAX_GARAGES: usize = 200;
 
 /// No car park holds more, and each car more is an event.
-const OCCUPANCY_MAX: i64 = 1_000_000;
+const MAX_OCCUPANCY: i64 = 1_000_000;
 
 /// A whole file of recorded occupancy.
 #[derive(Debug)]
@@ -45,7 +44,7 @@ pub struct RecordedGarage {
     /// Of its last row.
     pub capacity: u32,
     /// In order of time.
-    pub rows: Arc<[Row]>,
+    pub rows: Arc<[OccupancyRow]>,
 }
 
 /// Why a file was refused. Nothing was started.
@@ -60,87 +59,74 @@ pub enum RecordingError {
     #[error("{path:?} has no rows below its header, so there is nothing to replay. Nothing was started")]
     Empty { path: PathBuf },
     #[error(
-        "{path:?} names more than {GARAGES_MAX} car parks, each of which would be a process. Nothing was started. Split the file"
+        "{path:?} names more than {MAX_GARAGES} car parks, each of which would be a process. Nothing was started. Split the file"
     )]
     TooManyGarages { path: PathBuf },
 }
 
-/// The columns that are needed, by their place in the file.
-struct Columns {
-    name: usize,
-    capacity: usize,
-    occupancy: usize,
-    updated: usize,
-}
+const COLUMNS: [&str; 4] = ["SystemCodeNumber", "Capacity", "Occupancy", "LastUpdated"];
 
-impl Columns {
-    fn find(header: &csv::StringRecord) -> Result<Columns, String> {
-        let find = |wanted: &str| {
-            header.iter().position(|column| column.trim() == wanted).ok_or_else(|| {
-                format!(
-                    "the header has no column {wanted:?}; it needs SystemCodeNumber, Capacity, \
-                     Occupancy and LastUpdated"
-                )
-            })
-        };
-        Ok(Columns {
-            name: find("SystemCodeNumber")?,
-            capacity: find("Capacity")?,
-            occupancy: find("Occupancy")?,
-            updated: find("LastUpdated")?,
-        })
+/// The index of each of [`COLUMNS`] in the file.
+fn find_columns(header: &csv::StringRecord) -> Result<[usize; 4], String> {
+    let mut found = [0; 4];
+    for (index, wanted) in found.iter_mut().zip(COLUMNS) {
+        *index = header
+            .iter()
+            .position(|column| column.trim() == wanted)
+            .ok_or_else(|| format!("the header has no column {wanted:?}; it needs {}", COLUMNS.join(", ")))?;
     }
+    Ok(found)
 }
 
 /// One line, checked as far as it can be without the others.
-struct Line {
+struct RecordingLine {
     name: SiteName,
     capacity: u32,
     occupancy: i64,
     updated: DateTime,
 }
 
-impl Line {
-    fn parse(columns: &Columns, record: &csv::StringRecord) -> Result<Line, String> {
-        let field = |place: usize| record.get(place).unwrap_or_default();
-        let name = field(columns.name);
+impl RecordingLine {
+    fn parse(columns: [usize; 4], record: &csv::StringRecord) -> Result<RecordingLine, String> {
+        let [name, capacity, occupancy, updated] = columns.map(|index| record.get(index).unwrap_or_default());
         let name = SiteName::new(name).map_err(|reason| format!("SystemCodeNumber is {name:?}: {reason}"))?;
-        let capacity = field(columns.capacity);
-        let capacity = capacity
-            .parse()
-            .ok()
-            .filter(|spaces| (1..=OCCUPANCY_MAX).contains(&i64::from(*spaces)))
-            .ok_or_else(|| {
-                format!("Capacity is {capacity:?}, not a whole number from 1 to {OCCUPANCY_MAX}")
-            })?;
-        let occupancy = field(columns.occupancy);
-        let occupancy = occupancy
-            .parse()
-            .ok()
-            .filter(|cars: &i64| (-OCCUPANCY_MAX..=OCCUPANCY_MAX).contains(cars))
-            .ok_or_else(|| {
-                format!(
-                    "Occupancy is {occupancy:?}, not a whole number from -{OCCUPANCY_MAX} to {OCCUPANCY_MAX}"
-                )
-            })?;
-        let updated = field(columns.updated);
+        let capacity = whole_number("Capacity", capacity, 1..=MAX_OCCUPANCY)? as u32;
+        let occupancy = whole_number("Occupancy", occupancy, -MAX_OCCUPANCY..=MAX_OCCUPANCY)?;
         let updated = DateTime::strptime("%Y-%m-%d %H:%M:%S", updated)
             .ok()
             .filter(|updated| (1900..=2999).contains(&updated.year()))
             .ok_or_else(|| {
                 format!("LastUpdated is {updated:?}, not a date and time such as \"2016-10-04 07:59:42\"")
             })?;
-        Ok(Line { name, capacity, occupancy, updated })
+        Ok(RecordingLine { name, capacity, occupancy, updated })
     }
 }
 
-/// A garage while its rows come in; rows carry the number of their line.
-struct Gathered {
+fn whole_number(column: &str, text: &str, range: RangeInclusive<i64>) -> Result<i64, String> {
+    text.parse().ok().filter(|number| range.contains(number)).ok_or_else(|| {
+        format!("{column} is {text:?}, not a whole number from {} to {}", range.start(), range.end())
+    })
+}
+
+/// A garage while its rows are read. Rows carry the number of their line.
+struct GarageRows {
     name: SiteName,
+    /// Of the latest row, and the time of that row.
     capacity: u32,
     capacity_of_ms: i64,
-    latest_ms: i64,
-    rows: Vec<(Row, u64)>,
+    rows: Vec<(OccupancyRow, u64)>,
+}
+
+impl GarageRows {
+    fn add(&mut self, line: &RecordingLine, number: u64, zone: &TimeZone) -> Result<(), String> {
+        let unix_ms = instant(zone.to_ambiguous_timestamp(line.updated), self.capacity_of_ms)?;
+        if unix_ms >= self.capacity_of_ms {
+            self.capacity = line.capacity;
+            self.capacity_of_ms = unix_ms;
+        }
+        self.rows.push((OccupancyRow { unix_ms, occupancy: line.occupancy }, number));
+        Ok(())
+    }
 }
 
 impl Recording {
@@ -157,42 +143,24 @@ impl Recording {
         let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(input);
         let mut record = csv::StringRecord::new();
         let mut columns = None;
-        let mut garages: Vec<Gathered> = Vec::new();
+        let mut garages: Vec<GarageRows> = Vec::new();
         let mut by_name = HashMap::new();
-        loop {
-            match reader.read_record(&mut record) {
-                Ok(true) => {}
-                Ok(false) => break,
-                Err(error) => return Err(read_error(path, error)),
-            }
+        while reader.read_record(&mut record).map_err(|error| read_error(path, error))? {
             let number = record.position().map_or(0, csv::Position::line);
-            let Some(columns) = &columns else {
-                columns = Some(Columns::find(&record).map_err(|reason| refuse(number, reason))?);
+            let Some(columns) = columns else {
+                columns = Some(find_columns(&record).map_err(|reason| refuse(number, reason))?);
                 continue;
             };
-            let line = Line::parse(columns, &record).map_err(|reason| refuse(number, reason))?;
+            let line = RecordingLine::parse(columns, &record).map_err(|reason| refuse(number, reason))?;
             let index = *by_name.entry(line.name.clone()).or_insert_with(|| {
-                garages.push(Gathered {
-                    name: line.name,
-                    capacity: line.capacity,
-                    capacity_of_ms: i64::MIN,
-                    latest_ms: i64::MIN,
-                    rows: Vec::new(),
-                });
+                let name = line.name.clone();
+                garages.push(GarageRows { name, capacity: 0, capacity_of_ms: i64::MIN, rows: Vec::new() });
                 garages.len() - 1
             });
-            if garages.len() > GARAGES_MAX {
+            if garages.len() > MAX_GARAGES {
                 return Err(RecordingError::TooManyGarages { path: path.to_owned() });
             }
-            let garage = &mut garages[index];
-            let unix_ms = instant(zone.to_ambiguous_timestamp(line.updated), garage.latest_ms)
-                .map_err(|reason| refuse(number, reason))?;
-            garage.latest_ms = garage.latest_ms.max(unix_ms);
-            if unix_ms >= garage.capacity_of_ms {
-                garage.capacity = line.capacity;
-                garage.capacity_of_ms = unix_ms;
-            }
-            garage.rows.push((Row { unix_ms, occupancy: line.occupancy }, number));
+            garages[index].add(&line, number, &zone).map_err(|reason| refuse(number, reason))?;
         }
         if garages.is_empty() {
             return Err(RecordingError::Empty { path: path.to_owned() });
@@ -200,28 +168,24 @@ impl Recording {
         Ok(Recording::merge(garages))
     }
 
-    fn merge(gathered: Vec<Gathered>) -> Recording {
+    fn merge(read: Vec<GarageRows>) -> Recording {
         let mut merged: Vec<(i64, u64, u16)> = Vec::new();
-        let garages = gathered
-            .into_iter()
-            .enumerate()
-            .map(|(index, mut garage)| {
-                garage.rows.sort_by_key(|(row, _)| row.unix_ms);
-                let index = u16::try_from(index).expect("there are at most GARAGES_MAX");
-                merged.extend(garage.rows.iter().map(|(row, line)| (row.unix_ms, *line, index)));
-                RecordedGarage {
-                    name: garage.name,
-                    capacity: garage.capacity,
-                    rows: garage.rows.into_iter().map(|(row, _)| row).collect(),
-                }
-            })
-            .collect();
+        let mut garages = Vec::with_capacity(read.len());
+        for (index, mut garage) in (0..).zip(read) {
+            garage.rows.sort_by_key(|(row, _)| row.unix_ms);
+            merged.extend(garage.rows.iter().map(|(row, line)| (row.unix_ms, *line, index)));
+            garages.push(RecordedGarage {
+                name: garage.name,
+                capacity: garage.capacity,
+                rows: garage.rows.into_iter().map(|(row, _)| row).collect(),
+            });
+        }
         merged.sort_unstable();
         Recording { garages, merged: merged.into_iter().map(|(_, _, garage)| garage).collect() }
     }
 
-    /// How many events each garage has, of the first `limit` of the whole file in order of its rows, when
-    /// the garages begin with these occupancies.
+    /// How many events each garage has, of the first `limit` of the whole file in order of its rows, when the garages begin
+    /// with these occupancies.
     pub fn shares(&self, starting: &[i64], limit: u64) -> Vec<u64> {
         let mut occupancies = starting.to_vec();
         let mut next_row = vec![0; self.garages.len()];
@@ -261,16 +225,16 @@ fn read_error(path: &Path, error: csv::Error) -> RecordingError {
     RecordingError::Line { path, line, reason }
 }
 
-/// The instant that a local time names, when the rows of its garage have come up to `latest_ms` already.
+/// The instant that a local time names, when the latest row of its garage is of `latest_ms`.
 fn instant(local: AmbiguousTimestamp, latest_ms: i64) -> Result<i64, String> {
     let ms = |read: Result<jiff::Timestamp, jiff::Error>| {
         read.map(|instant| instant.as_millisecond())
-            .map_err(|error| format!("LastUpdated is no instant: {error}"))
+            .map_err(|error| format!("LastUpdated is not an instant: {error}"))
     };
     let first = ms(local.compatible())?;
-    let again = ms(local.later())?;
-    // In autumn both readings are one hour apart. `again` is taken only when the first would go back.
-    Ok(if first < latest_ms && again >= latest_ms { again } else { first })
+    let second = ms(local.later())?;
+    // In autumn both readings are one hour apart. The second is taken only when the first would go back in time.
+    Ok(if first < latest_ms && second >= latest_ms { second } else { first })
 }
 
 #[cfg(test)]
@@ -315,7 +279,7 @@ mod tests {
         assert!(said.contains("line 1") && said.contains("SystemCodeNumber"), "{said}");
         assert!(matches!(parse(HEADER), Err(RecordingError::Empty { .. })));
         assert!(matches!(parse(""), Err(RecordingError::Empty { .. })));
-        let many: String = (0..=GARAGES_MAX).map(|n| format!("g{n},1,1,2016-10-04 07:59:42\n")).collect();
+        let many: String = (0..=MAX_GARAGES).map(|n| format!("g{n},1,1,2016-10-04 07:59:42\n")).collect();
         assert!(matches!(parse(&format!("{HEADER}{many}")), Err(RecordingError::TooManyGarages { .. })));
         let latin1 = [HEADER.as_bytes(), b"Caf\xe9,1,1,2016-10-04 07:59:42\n"].concat();
         let said = Recording::parse(Path::new("x"), &latin1[..]).expect_err("not UTF-8");

@@ -1,11 +1,11 @@
 //! Cars that come as the day and the hour of the week let one expect, stay as long as people do, and leave.
 //!
-//! **Promise.** Arrivals follow the curve of the garage's kind (a Poisson process whose rate changes with the
-//! hour) or a rate that was asked for, stays are log-normal, and a full garage turns cars away. About one plate in a hundred is unreadable,
-//! as with real cameras.
+//! **Promise.** Arrivals follow the curve of the garage's usage (a Poisson process whose rate changes with the hour) or a given
+//! rate, stays are log-normal, and a full garage turns cars away. About one plate in a hundred is unreadable, as with real
+//! cameras.
 //! **Not promised.** That the garages are those of a real town.
 
-use super::{Car, Direction, Drivers, Moment, Passage, StartingState, garage_rng};
+use super::{CarPassage, Direction, Drivers, LocalInstant, PlannedCar, StartingState, garage_rng};
 use jiff::civil::Weekday;
 use jiff::tz::TimeZone;
 use rand::RngExt;
@@ -28,7 +28,7 @@ const UNREADABLE: f64 = 0.01;
 
 /// What people use a garage for.
 #[derive(Debug)]
-pub struct Usage {
+pub struct GarageUsage {
     median_stay_hours: f64,
     /// The deviation of the stay's logarithm.
     stay_spread: f64,
@@ -39,7 +39,7 @@ pub struct Usage {
     days: [f64; 7],
 }
 
-const SHOPPING: Usage = Usage {
+const SHOPPING: GarageUsage = GarageUsage {
     median_stay_hours: 1.4,
     stay_spread: 0.6,
     working_day: [0, 0, 0, 0, 0, 1, 3, 8, 16, 28, 40, 46, 48, 46, 45, 44, 42, 34, 20, 9, 4, 2, 1, 0],
@@ -47,7 +47,7 @@ const SHOPPING: Usage = Usage {
     days: [0.85, 0.85, 0.9, 0.95, 1.1, 1.1, 0.15],
 };
 
-const OFFICES: Usage = Usage {
+const OFFICES: GarageUsage = GarageUsage {
     median_stay_hours: 8.2,
     stay_spread: 0.25,
     working_day: [0, 0, 0, 0, 1, 3, 10, 26, 30, 13, 4, 3, 4, 6, 3, 2, 1, 1, 1, 0, 0, 0, 0, 0],
@@ -55,7 +55,7 @@ const OFFICES: Usage = Usage {
     days: [1.0, 1.0, 0.95, 1.0, 0.75, 0.8, 0.4],
 };
 
-const STATION: Usage = Usage {
+const STATION: GarageUsage = GarageUsage {
     median_stay_hours: 6.5,
     stay_spread: 0.9,
     working_day: [1, 0, 0, 1, 4, 9, 14, 15, 11, 7, 5, 4, 4, 4, 4, 4, 5, 6, 5, 3, 2, 2, 1, 1],
@@ -63,7 +63,7 @@ const STATION: Usage = Usage {
     days: [1.05, 0.95, 0.95, 1.0, 1.15, 0.9, 0.85],
 };
 
-const CLINIC: Usage = Usage {
+const CLINIC: GarageUsage = GarageUsage {
     median_stay_hours: 2.1,
     stay_spread: 0.7,
     working_day: [1, 1, 0, 1, 2, 6, 14, 20, 24, 26, 25, 20, 17, 22, 26, 24, 17, 11, 8, 5, 3, 3, 2, 1],
@@ -71,7 +71,7 @@ const CLINIC: Usage = Usage {
     days: [1.1, 1.0, 0.95, 1.0, 0.9, 1.0, 1.0],
 };
 
-const THEATRE: Usage = Usage {
+const THEATRE: GarageUsage = GarageUsage {
     median_stay_hours: 2.8,
     stay_spread: 0.3,
     working_day: [0, 0, 0, 0, 0, 0, 1, 3, 5, 5, 4, 4, 6, 6, 4, 4, 5, 9, 28, 34, 8, 2, 1, 0],
@@ -79,7 +79,7 @@ const THEATRE: Usage = Usage {
     days: [0.4, 0.6, 0.7, 0.9, 1.1, 1.1, 0.8],
 };
 
-impl Usage {
+impl GarageUsage {
     /// Cars an hour for each space, at this hour of this day.
     fn arrivals(&self, weekday: Weekday, hour: i8) -> f64 {
         let hours = match weekday {
@@ -100,44 +100,57 @@ impl Usage {
 
 /// How many cars want to come.
 #[derive(Debug, Clone, Copy)]
-enum Demand {
+pub enum Demand {
     /// As the hour and the day of the week let one expect.
-    Usual(&'static Usage),
-    /// So many an hour, whatever the hour.
+    Usual(&'static GarageUsage),
+    /// The same number every hour, above zero and finite.
     Steady { cars_per_hour: f64 },
 }
 
-/// Cars that come at a steady rate are to fill no more of the garage than this: they stay shorter, the more there are.
+/// Cars that come at a steady rate fill no more of the garage than this on average: the more there are, the shorter they stay.
 const STEADY_FILLS: f64 = 0.7;
+
+impl Demand {
+    /// The median of a stay in hours, and the deviation of its logarithm. Cars that come at a steady rate stay as long as
+    /// people do who go shopping, but not so long that the garage would be full all the time.
+    fn stay(self, capacity: u32) -> (f64, f64) {
+        match self {
+            Demand::Usual(usage) => (usage.median_stay_hours, usage.stay_spread),
+            Demand::Steady { cars_per_hour } => {
+                let GarageUsage { median_stay_hours, stay_spread, .. } = SHOPPING;
+                // The mean of a log-normal divided by its median.
+                let skew = (stay_spread * stay_spread / 2.0).exp();
+                let most_hours = STEADY_FILLS * f64::from(capacity.max(1)) / cars_per_hour / skew;
+                (median_stay_hours.min(most_hours), stay_spread)
+            }
+        }
+    }
+}
 
 /// A garage of the simulated city.
 #[derive(Debug)]
-pub struct Site {
-    pub name: &'static str,
-    pub capacity: u32,
-    pub usage: &'static Usage,
+pub struct SimulatedGarage {
+    name: &'static str,
+    capacity: u32,
+    usage: &'static GarageUsage,
 }
 
 /// The garages that a simulated city has, in the order in which they are opened.
-pub const SITES: &[Site] = &[
-    Site { name: "Bull Ring", capacity: 420, usage: &SHOPPING },
-    Site { name: "Hauptbahnhof", capacity: 560, usage: &STATION },
-    Site { name: "Altstadt Süd", capacity: 310, usage: &SHOPPING },
-    Site { name: "Klinikum", capacity: 380, usage: &CLINIC },
-    Site { name: "Theater am Markt", capacity: 240, usage: &THEATRE },
-    Site { name: "Technologiepark", capacity: 640, usage: &OFFICES },
-    Site { name: "Rathaus", capacity: 180, usage: &OFFICES },
-    Site { name: "Marché Couvert", capacity: 260, usage: &SHOPPING },
-    Site { name: "Λιμάνι", capacity: 150, usage: &STATION },
-    Site { name: "Универмаг", capacity: 290, usage: &SHOPPING },
-    Site { name: "Universität", capacity: 520, usage: &OFFICES },
-    Site { name: "Stadion", capacity: 700, usage: &THEATRE },
+const SIMULATED_GARAGES: &[SimulatedGarage] = &[
+    SimulatedGarage { name: "Bull Ring", capacity: 420, usage: &SHOPPING },
+    SimulatedGarage { name: "Hauptbahnhof", capacity: 560, usage: &STATION },
+    SimulatedGarage { name: "Altstadt Süd", capacity: 310, usage: &SHOPPING },
+    SimulatedGarage { name: "Klinikum", capacity: 380, usage: &CLINIC },
+    SimulatedGarage { name: "Theater am Markt", capacity: 240, usage: &THEATRE },
+    SimulatedGarage { name: "Technologiepark", capacity: 640, usage: &OFFICES },
+    SimulatedGarage { name: "Λιμάνι", capacity: 150, usage: &STATION },
+    SimulatedGarage { name: "Универмаг", capacity: 290, usage: &SHOPPING },
 ];
 
-/// The name and kind of garage `index`; after [`SITES`] come numbered ones of the same kinds.
-pub fn site(index: usize) -> (String, u32, &'static Usage) {
-    let Site { name, capacity, usage } = SITES[index % SITES.len()];
-    match index / SITES.len() {
+/// The name, capacity and usage of garage `index`. After the named ones come numbered ones of the same kinds.
+pub fn simulated_garage(index: usize) -> (String, u32, &'static GarageUsage) {
+    let SimulatedGarage { name, capacity, usage } = SIMULATED_GARAGES[index % SIMULATED_GARAGES.len()];
+    match index / SIMULATED_GARAGES.len() {
         0 => (name.to_owned(), capacity, usage),
         round => (format!("{name} {}", round + 1), capacity, usage),
     }
@@ -145,14 +158,13 @@ pub fn site(index: usize) -> (String, u32, &'static Usage) {
 
 /// One garage's simulated traffic, which has no end.
 #[derive(Debug, Clone)]
-pub struct Simulated {
+pub struct SimulatedTraffic {
     demand: Demand,
-    capacity: i64,
     occupied: i64,
     next_arrival_ms: f64,
-    /// When who leaves; the number keeps cars that leave at the same instant in the order they came. No car: it
-    /// was inside from the start, and nobody knows its plate.
-    leaving: BinaryHeap<Reverse<(i64, u64, Option<Car>)>>,
+    /// When which car leaves. The number keeps cars that leave at the same instant in the order in which they came. No car:
+    /// it was inside from the start, and nobody knows its plate.
+    leaving: BinaryHeap<Reverse<(i64, u64, Option<PlannedCar>)>>,
     came: u64,
     drivers: Drivers,
     stay_hours: LogNormal<f64>,
@@ -161,78 +173,33 @@ pub struct Simulated {
     zone: TimeZone,
 }
 
-impl Simulated {
-    /// The cars of a garage of this usage from `from_unix_ms` on. Those that are inside already leave in time.
+impl SimulatedTraffic {
+    /// The cars of a garage from `from_unix_ms` on. Those that are inside already leave in time.
     pub fn new(
-        usage: &'static Usage,
-        capacity: u32,
-        from_unix_ms: i64,
-        start: &StartingState,
-        drivers: Drivers,
-        seed: u64,
-        zone: TimeZone,
-    ) -> Simulated {
-        let Usage { median_stay_hours, stay_spread, .. } = *usage;
-        let stay = (median_stay_hours, stay_spread);
-        Simulated::with(Demand::Usual(usage), stay, capacity, from_unix_ms, start, drivers, seed, zone)
-    }
-
-    /// The cars of a garage to which so many want to come every hour, from the year 1970 on. They stay as long as people
-    /// do who go shopping, but not so long that the garage would be full all the time. Times are in UTC.
-    ///
-    /// `cars_per_hour` is above zero and finite.
-    pub fn steady(
-        cars_per_hour: f64,
-        capacity: u32,
-        start: &StartingState,
-        drivers: Drivers,
-        seed: u64,
-    ) -> Simulated {
-        let Usage { median_stay_hours, stay_spread, .. } = SHOPPING;
-        // The mean of a log-normal above its median.
-        let skew = (stay_spread * stay_spread / 2.0).exp();
-        let most_hours = STEADY_FILLS * f64::from(capacity.max(1)) / cars_per_hour / skew;
-        let stay = (median_stay_hours.min(most_hours), stay_spread);
-        Simulated::with(
-            Demand::Steady { cars_per_hour },
-            stay,
-            capacity,
-            0,
-            start,
-            drivers,
-            seed,
-            TimeZone::UTC,
-        )
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "each is something else, and both callers are above")]
-    fn with(
         demand: Demand,
-        (median_stay_hours, stay_spread): (f64, f64),
-        capacity: u32,
         from_unix_ms: i64,
         start: &StartingState,
         drivers: Drivers,
         seed: u64,
         zone: TimeZone,
-    ) -> Simulated {
-        let stay_hours = LogNormal::new(median_stay_hours.ln(), stay_spread)
+    ) -> SimulatedTraffic {
+        let (median_hours, spread) = demand.stay(drivers.capacity);
+        let stay_hours = LogNormal::new(median_hours.ln(), spread)
             .expect("the spread of each usage is finite and positive");
         let garage = drivers.garage;
-        let mut simulated = Simulated {
+        let mut simulated = SimulatedTraffic {
             demand,
-            capacity: i64::from(capacity),
             occupied: start.occupied,
             next_arrival_ms: from_unix_ms as f64,
             leaving: BinaryHeap::new(),
             came: 0,
             drivers,
             stay_hours,
-            shortest_stay_ms: SHORTEST_STAY_MS.min(median_stay_hours * HOUR_MS / 4.0),
+            shortest_stay_ms: SHORTEST_STAY_MS.min(median_hours * HOUR_MS / 4.0),
             rng: garage_rng(seed, garage),
             zone,
         };
-        let known = start.inside.iter().cloned().map(|plate| Some(Car::Found(plate)));
+        let known = start.inside.iter().cloned().map(|plate| Some(PlannedCar::Found(plate)));
         let unknown = usize::try_from(start.occupied).unwrap_or(0).saturating_sub(start.inside.len());
         for car in known.chain(std::iter::repeat_n(None, unknown)) {
             simulated.stay(from_unix_ms, car);
@@ -241,15 +208,15 @@ impl Simulated {
         simulated
     }
 
-    fn stay(&mut self, from_unix_ms: i64, car: Option<Car>) {
+    fn stay(&mut self, from_unix_ms: i64, car: Option<PlannedCar>) {
         let stay_ms = self.stay_hours.sample(&mut self.rng) * HOUR_MS;
         let until = from_unix_ms + stay_ms.clamp(self.shortest_stay_ms, LONGEST_STAY_MS) as i64;
         self.leaving.push(Reverse((until, self.came, car)));
         self.came += 1;
     }
 
-    /// Thinning: candidates come at the rate of the busiest hour, and are kept as often as the hour they fall
-    /// into is busy.
+    /// By thinning: candidates come at the rate of the busiest hour, and each is kept with a probability that is the rate of
+    /// its own hour divided by that of the busiest.
     fn arrival_after(&mut self, mut unix_ms: f64) -> f64 {
         let usage = match self.demand {
             Demand::Usual(usage) => usage,
@@ -259,12 +226,11 @@ impl Simulated {
             }
         };
         let most = usage.most_arrivals();
-        let most_per_ms = most * self.capacity as f64 / HOUR_MS;
+        let most_per_ms = most * f64::from(self.drivers.capacity) / HOUR_MS;
         loop {
             let wait: f64 = Exp1.sample(&mut self.rng);
             unix_ms += wait / most_per_ms;
-            let at = self.moment(unix_ms as i64);
-            let local = super::local_time(at);
+            let local = self.at(unix_ms as i64).local_time();
             let now = usage.arrivals(local.weekday(), local.hour());
             if self.rng.random::<f64>() * most < now {
                 return unix_ms;
@@ -272,25 +238,21 @@ impl Simulated {
         }
     }
 
-    /// Nobody can enter, and nobody is inside: [`Iterator::next`] would look for ever.
-    pub fn is_closed(&self) -> bool {
-        self.capacity == 0 && self.leaving.is_empty()
+    fn at(&self, unix_ms: i64) -> LocalInstant {
+        LocalInstant::in_zone(&self.zone, unix_ms)
     }
 
-    fn moment(&self, unix_ms: i64) -> Moment {
-        Moment { unix_ms, offset_seconds: super::offset_seconds(&self.zone, unix_ms) }
-    }
-
-    fn read(&mut self, car: Option<Car>) -> Option<Car> {
+    fn read_plate(&mut self, car: Option<PlannedCar>) -> Option<PlannedCar> {
         let unreadable = self.rng.random_bool(UNREADABLE);
         car.filter(|_| !unreadable)
     }
 }
 
-impl Iterator for Simulated {
-    type Item = Passage;
+impl Iterator for SimulatedTraffic {
+    type Item = CarPassage;
 
-    fn next(&mut self) -> Option<Passage> {
+    fn next(&mut self) -> Option<CarPassage> {
+        let capacity = i64::from(self.drivers.capacity);
         loop {
             let arrival_ms = self.next_arrival_ms as i64;
             if let Some(Reverse((leaves_ms, ..))) = self.leaving.peek()
@@ -299,42 +261,46 @@ impl Iterator for Simulated {
                 let Reverse((leaves_ms, _, car)) = self.leaving.pop()?;
                 self.occupied -= 1;
                 if let Some(car) = &car {
-                    self.drivers.went_home(car);
+                    self.drivers.leave(car);
                 }
-                let car = self.read(car);
-                return Some(Passage { direction: Direction::Exit, car, at: self.moment(leaves_ms) });
+                let car = self.read_plate(car);
+                return Some(CarPassage { direction: Direction::Exit, car, at: self.at(leaves_ms) });
+            }
+            // Nobody can enter, and nobody is inside: looking further would never end.
+            if capacity == 0 && self.leaving.is_empty() {
+                return None;
             }
             self.next_arrival_ms = self.arrival_after(self.next_arrival_ms);
-            if self.occupied >= self.capacity {
-                continue; // "Full" stands above the entrance, and the driver goes on.
+            if self.occupied >= capacity {
+                continue; // The sign at the entrance says "full", and the driver goes on.
             }
             let car = self.drivers.arrive(&mut self.rng);
             self.occupied += 1;
             self.stay(arrival_ms, Some(car.clone()));
-            let car = self.read(Some(car));
-            return Some(Passage { direction: Direction::Entry, car, at: self.moment(arrival_ms) });
+            let car = self.read_plate(Some(car));
+            return Some(CarPassage { direction: Direction::Entry, car, at: self.at(arrival_ms) });
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::plates::{Mixture, Registry};
-    use super::super::{Traffic, shares_of_the_first};
+    use super::super::plates::{PlateMixture, PlateRegistry};
+    use super::super::{GarageTraffic, shares_of_the_first};
     use super::*;
     use jiff::Timestamp;
     use std::collections::HashSet;
     use std::sync::Arc;
 
-    fn traffic(garage: usize, seed: u64, start: StartingState) -> Simulated {
-        let registry = Arc::new(Registry::new(Mixture::Continental, seed, 5));
-        let (_, capacity, usage) = site(garage);
+    fn traffic(garage: usize, seed: u64, start: StartingState) -> SimulatedTraffic {
+        let registry = Arc::new(PlateRegistry::new(PlateMixture::Continental, seed, 5));
+        let (_, capacity, usage) = simulated_garage(garage);
         let drivers = Drivers::new(registry, garage, capacity, Arc::default());
         let zone = TimeZone::get(ZONE).expect("bundled");
-        Simulated::new(usage, capacity, PLAN_STARTS_UNIX_MS, &start, drivers, seed, zone)
+        SimulatedTraffic::new(Demand::Usual(usage), PLAN_STARTS_UNIX_MS, &start, drivers, seed, zone)
     }
 
-    fn week(garage: usize, seed: u64) -> Vec<Passage> {
+    fn week(garage: usize, seed: u64) -> Vec<CarPassage> {
         let end = PLAN_STARTS_UNIX_MS + 7 * 24 * 3_600_000;
         traffic(garage, seed, StartingState::default())
             .take_while(|passage| passage.at.unix_ms < end)
@@ -357,8 +323,8 @@ mod tests {
 
     #[test]
     fn garages_fill_by_day_are_never_overfull_and_empty_by_night() {
-        for garage in 0..SITES.len() {
-            let (name, capacity, _) = site(garage);
+        for garage in 0..SIMULATED_GARAGES.len() {
+            let (name, capacity, _) = simulated_garage(garage);
             let (mut occupied, mut most, mut least) = (0_i64, 0, i64::MAX);
             let events = week(garage, 11);
             assert!(events.is_sorted_by_key(|passage| passage.at.unix_ms));
@@ -403,9 +369,9 @@ mod tests {
             inside: vec!["BAB123".into(), "СА1234АВ".into()],
             latest_unix_ms: None,
         };
-        let found: Vec<Passage> = traffic(3, 1, start)
+        let found: Vec<CarPassage> = traffic(3, 1, start)
             .take(20_000)
-            .filter(|passage| matches!(passage.car, Some(Car::Found(_))))
+            .filter(|passage| matches!(passage.car, Some(PlannedCar::Found(_))))
             .collect();
         assert_eq!(found.len(), 2);
         assert!(found.iter().all(|passage| passage.direction == Direction::Exit));
@@ -413,8 +379,8 @@ mod tests {
 
     #[test]
     fn the_first_events_of_a_city_are_shared_out_in_order_of_time() {
-        let garages: Vec<Traffic> = (0..3)
-            .map(|garage| Traffic::Simulated(Box::new(traffic(garage, 6, StartingState::default()))))
+        let garages: Vec<GarageTraffic> = (0..3)
+            .map(|garage| GarageTraffic::Simulated(Box::new(traffic(garage, 6, StartingState::default()))))
             .collect();
         let shares = shares_of_the_first(1_000, &garages);
         assert_eq!(shares.iter().sum::<u64>(), 1_000);

@@ -1,12 +1,10 @@
 //! The entries and exits that explain a garage's recorded occupancy.
 //!
-//! **Promise.** After the last event of a row, entries less exits give the row's occupancy, whatever the
-//! garage held at the beginning. The events between two rows are as many as the occupancies differ by, spread
-//! over the time between.
-//! **Not promised.** The cars that came and went between two rows unseen: a record of occupancy does not
-//! show them.
+//! **Promise.** After the last event of a row, entries minus exits give the row's occupancy, whatever the garage held at the
+//! beginning. Between two rows there are as many events as the difference of their occupancies, spread over the time between.
+//! **Not promised.** Cars that came and went between two rows: a record of occupancy does not show them.
 
-use super::{Car, Direction, Drivers, Moment, Passage, StartingState, garage_rng};
+use super::{CarPassage, Direction, Drivers, LocalInstant, PlannedCar, StartingState, garage_rng};
 use jiff::tz::TimeZone;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -14,100 +12,96 @@ use std::sync::Arc;
 
 /// What a garage was seen to hold at one instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Row {
+pub struct OccupancyRow {
     pub unix_ms: i64,
     pub occupancy: i64,
 }
 
-/// The cars of the first row came in during this time before it: there is no former row to tell.
+/// The cars of the first row came in during this time before it: there is no row before it.
 pub const BEFORE_FIRST_ROW_MS: i64 = 3_600_000;
 
-/// The changes between two rows, of which some were told already.
+/// The changes between two rows, of which some were produced already.
 #[derive(Debug, Clone, Copy)]
-struct Step {
-    from: Moment,
-    to: Moment,
+struct RowChange {
+    from: LocalInstant,
+    to: LocalInstant,
     direction: Direction,
-    told: u64,
-    changes: u64,
+    produced: u64,
+    total: u64,
 }
 
 /// One garage's recorded traffic.
 #[derive(Debug, Clone)]
-pub struct Recorded {
-    rows: Arc<[Row]>,
+pub struct RecordedTraffic {
+    rows: Arc<[OccupancyRow]>,
     next_row: usize,
-    step: Option<Step>,
+    change: Option<RowChange>,
     occupancy: i64,
-    inside: Vec<Car>,
+    inside: Vec<PlannedCar>,
     drivers: Drivers,
     rng: ChaCha8Rng,
     zone: TimeZone,
 }
 
-impl Recorded {
+impl RecordedTraffic {
     /// `rows` are in order of time. The garage goes on from `start`: the first events lead from what it
     /// holds to the first row.
     pub fn new(
-        rows: Arc<[Row]>,
+        rows: Arc<[OccupancyRow]>,
         start: &StartingState,
         drivers: Drivers,
         seed: u64,
         zone: TimeZone,
-    ) -> Recorded {
+    ) -> RecordedTraffic {
         let garage = drivers.garage;
-        Recorded {
+        RecordedTraffic {
             rows,
             next_row: 0,
-            step: None,
+            change: None,
             occupancy: start.occupied,
-            inside: start.inside.iter().cloned().map(Car::Found).collect(),
+            inside: start.inside.iter().cloned().map(PlannedCar::Found).collect(),
             drivers,
             rng: garage_rng(seed, garage),
             zone,
         }
     }
 
-    fn moment(&self, unix_ms: i64) -> Moment {
-        Moment { unix_ms, offset_seconds: super::offset_seconds(&self.zone, unix_ms) }
-    }
-
-    /// The way to the next row that differs from what the garage holds.
-    fn next_step(&mut self) -> Option<Step> {
+    /// The change to the next row that differs from what the garage holds.
+    fn next_change(&mut self) -> Option<RowChange> {
         loop {
             let row = *self.rows.get(self.next_row)?;
-            let former_ms = match self.next_row.checked_sub(1) {
-                Some(former) => self.rows[former].unix_ms,
+            let previous_ms = match self.next_row.checked_sub(1) {
+                Some(previous) => self.rows[previous].unix_ms,
                 None => row.unix_ms - BEFORE_FIRST_ROW_MS,
             };
             self.next_row += 1;
             let difference = row.occupancy - self.occupancy;
             self.occupancy = row.occupancy;
             if difference != 0 {
-                return Some(Step {
-                    from: self.moment(former_ms),
-                    to: self.moment(row.unix_ms),
+                return Some(RowChange {
+                    from: LocalInstant::in_zone(&self.zone, previous_ms),
+                    to: LocalInstant::in_zone(&self.zone, row.unix_ms),
                     direction: if difference > 0 { Direction::Entry } else { Direction::Exit },
-                    told: 0,
-                    changes: difference.unsigned_abs(),
+                    produced: 0,
+                    total: difference.unsigned_abs(),
                 });
             }
         }
     }
 
-    /// When the next change of `step` happens: somewhere in its own share of the time.
-    fn when(&mut self, step: &Step) -> Moment {
-        let place = (step.told as f64 + self.rng.random::<f64>()) / step.changes as f64;
-        let span_ms = (step.to.unix_ms - step.from.unix_ms) as f64;
-        let unix_ms = step.from.unix_ms + (span_ms * place) as i64;
-        if step.from.offset_seconds == step.to.offset_seconds {
-            Moment { unix_ms, ..step.from }
+    /// When the next event of `change` happens: somewhere in its own share of the time.
+    fn when(&mut self, change: &RowChange) -> LocalInstant {
+        let place = (change.produced as f64 + self.rng.random::<f64>()) / change.total as f64;
+        let span_ms = (change.to.unix_ms - change.from.unix_ms) as f64;
+        let unix_ms = change.from.unix_ms + (span_ms * place) as i64;
+        if change.from.offset_seconds == change.to.offset_seconds {
+            LocalInstant { unix_ms, ..change.from }
         } else {
-            self.moment(unix_ms)
+            LocalInstant::in_zone(&self.zone, unix_ms)
         }
     }
 
-    fn car(&mut self, direction: Direction) -> Car {
+    fn car(&mut self, direction: Direction) -> PlannedCar {
         match direction {
             Direction::Entry => {
                 let car = self.drivers.arrive(&mut self.rng);
@@ -119,52 +113,55 @@ impl Recorded {
             Direction::Exit => {
                 let which = self.rng.random_range(0..self.inside.len());
                 let car = self.inside.swap_remove(which);
-                self.drivers.went_home(&car);
+                self.drivers.leave(&car);
                 car
             }
         }
     }
 }
 
-impl Iterator for Recorded {
-    type Item = Passage;
+impl Iterator for RecordedTraffic {
+    type Item = CarPassage;
 
-    fn next(&mut self) -> Option<Passage> {
-        let mut step = match self.step.take() {
-            Some(step) => step,
-            None => self.next_step()?,
+    fn next(&mut self) -> Option<CarPassage> {
+        let mut change = match self.change.take() {
+            Some(change) => change,
+            None => self.next_change()?,
         };
-        let at = self.when(&step);
-        let car = Some(self.car(step.direction));
-        step.told += 1;
-        if step.told < step.changes {
-            self.step = Some(step);
+        let at = self.when(&change);
+        let car = Some(self.car(change.direction));
+        change.produced += 1;
+        if change.produced < change.total {
+            self.change = Some(change);
         }
-        Some(Passage { direction: step.direction, car, at })
+        Some(CarPassage { direction: change.direction, car, at })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::plates::{Mixture, Registry};
+    use super::super::plates::{PlateMixture, PlateRegistry};
     use super::*;
     use std::collections::HashSet;
 
-    fn traffic(rows: &[(i64, i64)], start: StartingState) -> Recorded {
-        let rows: Vec<Row> = rows
+    fn traffic(rows: &[(i64, i64)], start: StartingState) -> RecordedTraffic {
+        let rows: Vec<OccupancyRow> = rows
             .iter()
-            .map(|&(minute, occupancy)| Row { unix_ms: 1_475_000_000_000 + minute * 60_000, occupancy })
+            .map(|&(minute, occupancy)| OccupancyRow {
+                unix_ms: 1_475_000_000_000 + minute * 60_000,
+                occupancy,
+            })
             .collect();
-        let registry = Arc::new(Registry::new(Mixture::British, 1, 1));
+        let registry = Arc::new(PlateRegistry::new(PlateMixture::British, 1, 1));
         let drivers = Drivers::new(registry, 0, 50, Arc::default());
         let zone = TimeZone::get("Europe/London").expect("bundled");
-        Recorded::new(rows.into(), &start, drivers, 1, zone)
+        RecordedTraffic::new(rows.into(), &start, drivers, 1, zone)
     }
 
     #[test]
-    fn each_row_is_explained_by_as_many_events_as_it_differs_from_the_former() {
+    fn each_row_is_explained_by_as_many_events_as_it_differs_from_the_one_before() {
         let rows = [(0, 5), (30, 9), (60, 9), (60, 4), (90, 12), (120, 0)];
-        let events: Vec<Passage> = traffic(&rows, StartingState::default()).collect();
+        let events: Vec<CarPassage> = traffic(&rows, StartingState::default()).collect();
         assert_eq!(events.len(), 5 + 4 + 5 + 8 + 12);
         assert!(events.is_sorted_by_key(|event| event.at.unix_ms));
         let mut occupancy = 0;
@@ -211,10 +208,10 @@ mod tests {
             inside: vec!["AB51DVC".into(), "СА1234АВ".into()],
             latest_unix_ms: None,
         };
-        let events: Vec<Passage> = traffic(&[(0, 1), (30, 2)], start).collect();
+        let events: Vec<CarPassage> = traffic(&[(0, 1), (30, 2)], start).collect();
         let exits = events.iter().filter(|event| event.direction == Direction::Exit);
         assert_eq!(exits.clone().count(), 3);
-        let found = exits.filter(|event| matches!(event.car, Some(Car::Found(_))));
+        let found = exits.filter(|event| matches!(event.car, Some(PlannedCar::Found(_))));
         assert_eq!(found.count(), 2, "the two that are known to be inside leave first");
         assert_eq!(events.len(), 4);
     }

@@ -47,12 +47,12 @@ impl Drop for Echo {
     }
 }
 
-async fn link(to: SocketAddr) -> Link {
+async fn link(to: SocketAddr) -> FaultProxy {
     let at = NOWHERE.parse().expect("an address");
-    Link::open(at, to, 5, Arc::default()).await.expect("a free port")
+    FaultProxy::open(at, to, 5, Arc::default()).await.expect("a free port")
 }
 
-async fn connect(link: &Link) -> TcpStream {
+async fn connect(link: &FaultProxy) -> TcpStream {
     TcpStream::connect(link.address()).await.expect("the link listens")
 }
 
@@ -75,8 +75,8 @@ async fn is_reset(stream: &mut TcpStream) {
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
 }
 
-async fn met(link: &Link, number: u64) {
-    tokio::time::timeout(PATIENCE, link.met(number)).await.expect("it meets what was sent");
+async fn affected(link: &FaultProxy, number: u64) {
+    tokio::time::timeout(PATIENCE, link.affected(number)).await.expect("it affects what was sent");
 }
 
 /// Whether something comes within a moment in which it would have come.
@@ -107,13 +107,13 @@ async fn a_delayed_link_carries_everything_late_and_in_order() {
     let echo = Echo::start(NOWHERE).await;
     let link = link(echo.address).await;
     let mut stream = connect(&link).await;
-    let number = link.cut(Cut::Delay);
+    let number = link.set(LinkFault::Delay);
     let begun = tokio::time::Instant::now();
     for text in ["one", "two", "three"] {
         say(&mut stream, text).await;
         hear(&mut stream, text).await;
     }
-    met(&link, number).await;
+    affected(&link, number).await;
     assert!(begun.elapsed() >= Duration::from_millis(6), "each of six pieces waits for at least 1 ms");
     link.heal();
     say(&mut stream, "four").await;
@@ -125,9 +125,9 @@ async fn what_was_sent_on_a_stalled_link_arrives_when_it_heals() {
     let mut echo = Echo::start(NOWHERE).await;
     let link = link(echo.address).await;
     let mut stream = connect(&link).await;
-    let number = link.cut(Cut::Stall);
+    let number = link.set(LinkFault::Stall);
     say(&mut stream, "one").await;
-    met(&link, number).await;
+    affected(&link, number).await;
     assert!(is_silent(&mut stream).await);
     link.heal();
     hear(&mut stream, "one").await;
@@ -141,9 +141,9 @@ async fn a_reset_link_breaks_what_it_carries_and_soon_what_comes_new() {
     let mut stream = connect(&link).await;
     say(&mut stream, "one").await;
     hear(&mut stream, "one").await;
-    let number = link.cut(Cut::Reset);
+    let number = link.set(LinkFault::Reset);
     is_reset(&mut stream).await;
-    met(&link, number).await;
+    affected(&link, number).await;
     let (mut read, mut write) = connect(&link).await.into_split();
     let writing = tokio::spawn(async move { while write.write_all(&[7; 1_000]).await.is_ok() {} });
     let mut rest = Vec::new();
@@ -166,9 +166,9 @@ async fn a_black_hole_takes_everything_and_afterwards_breaks_what_it_took_from()
         say(stream, "one").await;
         hear(stream, "one").await;
     }
-    let number = link.cut(Cut::BlackHole);
+    let number = link.set(LinkFault::BlackHole);
     say(&mut old, "two").await;
-    met(&link, number).await;
+    affected(&link, number).await;
     let mut new = connect(&link).await;
     say(&mut new, "three").await;
     assert!(is_silent(&mut old).await && is_silent(&mut new).await);
@@ -187,9 +187,9 @@ async fn of_a_half_open_link_one_way_works() {
     let mut stream = connect(&link).await;
     say(&mut stream, "one").await;
     hear(&mut stream, "one").await;
-    let number = link.cut(Cut::HalfOpen(Way::ToEdge));
+    let number = link.set(LinkFault::HalfOpen(LinkDirection::ToEdge));
     say(&mut stream, "two").await;
-    met(&link, number).await;
+    affected(&link, number).await;
     echo.has_heard(6).await;
     assert!(is_silent(&mut stream).await);
     link.heal();
@@ -198,9 +198,9 @@ async fn of_a_half_open_link_one_way_works() {
     let mut stream = connect(&link).await;
     say(&mut stream, "one").await;
     hear(&mut stream, "one").await;
-    let number = link.cut(Cut::HalfOpen(Way::ToServer));
+    let number = link.set(LinkFault::HalfOpen(LinkDirection::ToServer));
     say(&mut stream, "three").await;
-    met(&link, number).await;
+    affected(&link, number).await;
     assert!(is_silent(&mut stream).await);
     link.heal();
     is_reset(&mut stream).await;
@@ -214,9 +214,9 @@ async fn a_link_that_refuses_breaks_what_it_carries_and_listens_again_when_it_he
     let mut stream = connect(&link).await;
     say(&mut stream, "one").await;
     hear(&mut stream, "one").await;
-    let number = link.cut(Cut::Refuse);
+    let number = link.set(LinkFault::Refuse);
     is_reset(&mut stream).await;
-    met(&link, number).await;
+    affected(&link, number).await;
     let refused = TcpStream::connect(link.address()).await.expect_err("nobody listens");
     assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
     link.heal();
@@ -252,18 +252,18 @@ async fn a_link_outlives_its_server() {
 }
 
 #[tokio::test]
-async fn events_on_their_way_are_told_and_questions_are_not() {
+async fn events_on_their_way_are_notified_and_questions_are_not() {
     let echo = Echo::start(NOWHERE).await;
     let deliveries = Arc::new(Notify::new());
     let at = NOWHERE.parse().expect("an address");
-    let link = Link::open(at, echo.address, 5, deliveries.clone()).await.expect("a free port");
+    let link = FaultProxy::open(at, echo.address, 5, deliveries.clone()).await.expect("a free port");
     let mut stream = connect(&link).await;
-    let told = deliveries.notified();
-    tokio::pin!(told);
-    told.as_mut().enable();
+    let notified = deliveries.notified();
+    tokio::pin!(notified);
+    notified.as_mut().enable();
     say(&mut stream, "a question").await;
     hear(&mut stream, "a question").await;
-    assert!(futures_util::FutureExt::now_or_never(told.as_mut()).is_none());
+    assert!(futures_util::FutureExt::now_or_never(notified.as_mut()).is_none());
     stream.write_all(&[1; EVENTS_BYTES]).await.expect("it is carried");
-    tokio::time::timeout(PATIENCE, told).await.expect("it is told");
+    tokio::time::timeout(PATIENCE, notified).await.expect("it is notified");
 }

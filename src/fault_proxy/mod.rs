@@ -1,0 +1,435 @@
+//! A TCP proxy whose connections can be disturbed, for the city's bad weather and for tests.
+//!
+//! **Promise.** Whatever fault is set, what arrives on a connection is what was sent on it, from the first byte on and without
+//! a gap: that is what TCP promises on the worst network. A connection that lost bytes never carries any again. A healed
+//! proxy takes new connections.
+//! **Kept by.** A connection that lost bytes is reset when the proxy heals, as a gateway resets one that it forgot.
+//! **Not promised.** That a fault disturbs anything: an idle connection carries nothing that could be lost.
+//! [`FaultProxy::affected`] tells.
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use std::{fmt, io};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, watch};
+use tokio::task::{JoinHandle, JoinSet};
+
+/// Which way bytes travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkDirection {
+    ToServer,
+    ToEdge,
+}
+
+/// What a proxy does to its connections; shown as a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkFault {
+    /// Each piece arrives late.
+    Delay,
+    /// Nothing arrives for a while, and then all of it: what packet loss looks like over TCP.
+    Stall,
+    /// Connections are reset, in the middle of whatever they carry.
+    Reset,
+    /// Everything is accepted, nothing arrives, nothing is answered.
+    BlackHole,
+    /// What goes in this direction is lost, the other direction works.
+    HalfOpen(LinkDirection),
+    /// Connections break, and new ones are refused.
+    Refuse,
+}
+
+impl fmt::Display for LinkFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            LinkFault::Delay => "delay",
+            LinkFault::Stall => "stall",
+            LinkFault::Reset => "reset",
+            LinkFault::BlackHole => "black hole",
+            LinkFault::HalfOpen(LinkDirection::ToServer) => "half open, to the server",
+            LinkFault::HalfOpen(LinkDirection::ToEdge) => "half open, to the edge",
+            LinkFault::Refuse => "refused",
+        })
+    }
+}
+
+impl LinkFault {
+    pub const ALL: [LinkFault; 7] = [
+        LinkFault::Delay,
+        LinkFault::Stall,
+        LinkFault::Reset,
+        LinkFault::BlackHole,
+        LinkFault::HalfOpen(LinkDirection::ToServer),
+        LinkFault::HalfOpen(LinkDirection::ToEdge),
+        LinkFault::Refuse,
+    ];
+}
+
+/// The maximum number of bytes that are carried at a time.
+const PIECE_BYTES: usize = 64 * 1024;
+
+/// How late a piece arrives under [`LinkFault::Delay`], in milliseconds.
+const DELAY_MS: std::ops::RangeInclusive<u64> = 1..=120;
+
+/// How many bytes a connection carries that is made under [`LinkFault::Reset`]: less than a handshake, or some events.
+const BYTES_BEFORE_RESET: std::ops::RangeInclusive<u64> = 0..=2_000;
+
+/// A piece of at least this size carries several events: one event or a question for the board is shorter.
+const EVENTS_BYTES: usize = 400;
+
+/// How long to wait when the machine has no more sockets, or an address is not free yet.
+const RETRY_ACCEPT_AFTER: Duration = Duration::from_millis(50);
+
+/// What a proxy does at the moment to what it carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct LinkState {
+    /// How often the state has changed.
+    number: u64,
+    fault: Option<LinkFault>,
+}
+
+/// A listener that carries what comes to a server. It works while this exists.
+#[derive(Debug)]
+pub struct FaultProxy {
+    address: SocketAddr,
+    shared: Arc<ProxyShared>,
+    serving: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct ProxyShared {
+    to: SocketAddr,
+    state: watch::Sender<LinkState>,
+    /// The number of the last state that did something to a connection.
+    affected: watch::Sender<u64>,
+    /// Notified of each piece that arrived.
+    carried: Notify,
+    deliveries: Arc<Notify>,
+    bytes_to_server: AtomicU64,
+    bytes_per_s: AtomicU64,
+    rng: Mutex<ChaCha8Rng>,
+}
+
+impl ProxyShared {
+    fn draw(&self, from: std::ops::RangeInclusive<u64>) -> u64 {
+        self.rng.lock().expect("no thread panics while it holds this").random_range(from)
+    }
+
+    fn note_affected(&self, state: LinkState) {
+        self.affected.send_if_modified(|affected| std::mem::replace(affected, state.number) != state.number);
+    }
+
+    /// Counts a piece that arrived, and returns once the limit of speed allows the next one.
+    async fn note_carried(&self, direction: LinkDirection, length: usize) {
+        self.carried.notify_waiters();
+        if direction == LinkDirection::ToServer {
+            self.bytes_to_server.fetch_add(length as u64, Ordering::Relaxed);
+            if length >= EVENTS_BYTES {
+                self.deliveries.notify_waiters();
+            }
+        }
+        let bytes_per_s = self.bytes_per_s.load(Ordering::Relaxed);
+        if bytes_per_s < u64::MAX {
+            tokio::time::sleep(Duration::from_secs_f64(length as f64 / bytes_per_s as f64)).await;
+        }
+    }
+}
+
+impl FaultProxy {
+    /// Listens at `at` (port 0 picks one) and carries what comes to `to`, even while nobody listens there. `deliveries` is
+    /// notified whenever several events go to the server at once. `seed` decides how late and how early things happen.
+    pub async fn open(
+        at: SocketAddr,
+        to: SocketAddr,
+        seed: u64,
+        deliveries: Arc<Notify>,
+    ) -> io::Result<FaultProxy> {
+        let listener = TcpListener::bind(at).await?;
+        let address = listener.local_addr()?;
+        let shared = Arc::new(ProxyShared {
+            to,
+            state: watch::Sender::new(LinkState { number: 0, fault: None }),
+            affected: watch::Sender::new(0),
+            carried: Notify::new(),
+            deliveries,
+            bytes_to_server: AtomicU64::new(0),
+            bytes_per_s: AtomicU64::new(u64::MAX),
+            rng: Mutex::new(ChaCha8Rng::seed_from_u64(seed)),
+        });
+        let serving = tokio::spawn(serve(listener, address, shared.clone()));
+        Ok(FaultProxy { address, shared, serving })
+    }
+
+    /// The address to connect to.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Disturbs connections from now on, until [`FaultProxy::heal`] or another fault. Returns the number of this fault.
+    pub fn set(&self, fault: LinkFault) -> u64 {
+        self.change(Some(fault))
+    }
+
+    /// Ends the fault.
+    pub fn heal(&self) {
+        self.change(None);
+    }
+
+    fn change(&self, fault: Option<LinkFault>) -> u64 {
+        let mut number = 0;
+        self.shared.state.send_modify(|state| {
+            number = state.number + 1;
+            *state = LinkState { number, fault };
+        });
+        number
+    }
+
+    /// Limits the speed in each direction of each connection.
+    pub fn limit_speed(&self, bytes_per_s: u64) {
+        self.shared.bytes_per_s.store(bytes_per_s, Ordering::Relaxed);
+    }
+
+    /// How many bytes have arrived at the server.
+    pub fn bytes_to_server(&self) -> u64 {
+        self.shared.bytes_to_server.load(Ordering::Relaxed)
+    }
+
+    /// Returns when the next piece has arrived: then there is a connection, and more to come.
+    pub async fn carried(&self) {
+        self.shared.carried.notified().await;
+    }
+
+    /// Returns once the fault with this number has done something to a connection.
+    pub async fn affected(&self, number: u64) {
+        let mut affected = self.shared.affected.subscribe();
+        // It fails only when the proxy is gone, and we hold a reference to it.
+        let _ = affected.wait_for(|affected| *affected >= number).await;
+    }
+}
+
+impl Drop for FaultProxy {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+/// Accepts connections as long as the proxy exists; ends with all of them.
+async fn serve(listener: TcpListener, address: SocketAddr, shared: Arc<ProxyShared>) {
+    let mut state = shared.state.subscribe();
+    let mut connections = JoinSet::new();
+    let mut listener = Some(listener);
+    loop {
+        let refuses = state.borrow_and_update().fault == Some(LinkFault::Refuse);
+        if refuses {
+            listener = None;
+        } else if listener.is_none() {
+            listener = TcpListener::bind(address).await.ok();
+        }
+        tokio::select! {
+            biased;
+            changed = state.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+            Some(_) = connections.join_next(), if !connections.is_empty() => {}
+            accepted = accept(&listener, refuses) => match accepted {
+                Ok(near) => _ = connections.spawn(connection(near, shared.clone())),
+                Err(_) => tokio::time::sleep(RETRY_ACCEPT_AFTER).await,
+            }
+        }
+    }
+}
+
+/// The next connection. Without a listener there is none: when that is not on purpose, it is an error.
+async fn accept(listener: &Option<TcpListener>, refuses: bool) -> io::Result<TcpStream> {
+    match listener {
+        Some(listener) => Ok(listener.accept().await?.0),
+        None if refuses => std::future::pending().await,
+        None => Err(io::ErrorKind::AddrInUse.into()),
+    }
+}
+
+/// One connection, from its first byte to its end.
+async fn connection(mut near: TcpStream, shared: Arc<ProxyShared>) {
+    let born = *shared.state.borrow();
+    let _ = near.set_nodelay(true);
+    if born.fault == Some(LinkFault::BlackHole) {
+        swallow(&mut near, born, &shared).await;
+        return reset(&near);
+    }
+    let mut far = match TcpStream::connect(shared.to).await {
+        Ok(far) => far,
+        // The server is dead. The connection that was accepted on its behalf ends.
+        Err(_) => return reset(&near),
+    };
+    let _ = far.set_nodelay(true);
+    let carried = {
+        let lost = LostBytes::default();
+        let (from_edge, to_edge) = near.split();
+        let (from_server, to_server) = far.split();
+        let carrier = |direction| DirectionCarrier { direction, born, shared: &shared, lost: &lost };
+        let (there, back) = (carrier(LinkDirection::ToServer), carrier(LinkDirection::ToEdge));
+        let both = async {
+            tokio::try_join!(there.carry(from_edge, to_server), back.carry(from_server, to_edge)).map(|_| ())
+        };
+        tokio::select! {
+            biased;
+            () = ended_by_fault(born, &shared, &lost) => Err(io::ErrorKind::ConnectionReset.into()),
+            carried = both => carried,
+        }
+    };
+    if carried.is_err() {
+        reset(&near);
+        reset(&far);
+    }
+}
+
+/// Reads and drops what a connection sends that was made in a black hole, until that fault is over.
+async fn swallow(near: &mut TcpStream, born: LinkState, shared: &ProxyShared) {
+    let mut state = shared.state.subscribe();
+    let mut piece = vec![0; PIECE_BYTES];
+    loop {
+        tokio::select! {
+            biased;
+            _ = state.wait_for(|now| *now != born) => return,
+            read = near.read(&mut piece) => match read {
+                Ok(1..) => shared.note_affected(born),
+                Ok(0) | Err(_) => return,
+            }
+        }
+    }
+}
+
+/// Makes the end of this stream a reset instead of an orderly end.
+fn reset(stream: &TcpStream) {
+    let _ = stream.set_zero_linger();
+}
+
+/// The number of the state in which a connection lost bytes, or 0.
+#[derive(Debug, Default)]
+struct LostBytes(AtomicU64);
+
+impl LostBytes {
+    fn note(&self, state: LinkState) {
+        self.0.store(state.number, Ordering::Relaxed);
+    }
+
+    /// Whether bytes were lost in a state that is over: then nothing may follow.
+    fn before(&self, now: LinkState) -> bool {
+        let number = self.0.load(Ordering::Relaxed);
+        number != 0 && number != now.number
+    }
+}
+
+/// Returns when a fault ends a connection that was made in the state `born`.
+async fn ended_by_fault(born: LinkState, shared: &ProxyShared, lost: &LostBytes) {
+    let mut state = shared.state.subscribe();
+    loop {
+        let now = *state.borrow_and_update();
+        match now.fault {
+            Some(LinkFault::Reset) if now.number != born.number => return shared.note_affected(now),
+            Some(LinkFault::Refuse) => return shared.note_affected(now),
+            _ if lost.before(now) => return,
+            _ => {}
+        }
+        if state.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// What happens to one piece.
+enum PieceFate {
+    Arrives,
+    ArrivesAfter(Duration),
+    /// It waits until the state changes, and is judged again.
+    Waits,
+    IsLost,
+    /// This number of its bytes arrive, and then the connection is reset.
+    IsTheLast(usize),
+}
+
+/// Carries one direction of a connection.
+struct DirectionCarrier<'a> {
+    direction: LinkDirection,
+    born: LinkState,
+    shared: &'a ProxyShared,
+    lost: &'a LostBytes,
+}
+
+impl DirectionCarrier<'_> {
+    /// Carries until the sender ends its direction; an error ends the connection.
+    async fn carry(&self, mut from: ReadHalf<'_>, mut to: WriteHalf<'_>) -> io::Result<()> {
+        let mut state = self.shared.state.subscribe();
+        let mut piece = vec![0; PIECE_BYTES];
+        let mut left = self.shared.draw(BYTES_BEFORE_RESET) as usize;
+        loop {
+            let length = from.read(&mut piece).await?;
+            if length == 0 {
+                return to.shutdown().await;
+            }
+            loop {
+                let now = *state.borrow_and_update();
+                match self.fate(now, length, &mut left) {
+                    PieceFate::Arrives => to.write_all(&piece[..length]).await?,
+                    PieceFate::ArrivesAfter(delay) => {
+                        self.shared.note_affected(now);
+                        tokio::time::sleep(delay).await;
+                        to.write_all(&piece[..length]).await?;
+                    }
+                    PieceFate::Waits => {
+                        self.shared.note_affected(now);
+                        state.changed().await.map_err(io::Error::other)?;
+                        continue;
+                    }
+                    PieceFate::IsLost => {
+                        self.lost.note(now);
+                        self.shared.note_affected(now);
+                        break;
+                    }
+                    PieceFate::IsTheLast(bytes) => {
+                        if now.fault.is_some() {
+                            self.shared.note_affected(now);
+                        }
+                        to.write_all(&piece[..bytes]).await?;
+                        return Err(io::ErrorKind::ConnectionReset.into());
+                    }
+                }
+                self.shared.note_carried(self.direction, length).await;
+                break;
+            }
+        }
+    }
+
+    fn fate(&self, now: LinkState, length: usize, left: &mut usize) -> PieceFate {
+        if self.lost.before(now) {
+            return PieceFate::IsTheLast(0);
+        }
+        match now.fault {
+            None | Some(LinkFault::Refuse) => PieceFate::Arrives,
+            Some(LinkFault::Delay) => {
+                PieceFate::ArrivesAfter(Duration::from_millis(self.shared.draw(DELAY_MS)))
+            }
+            Some(LinkFault::Stall) => PieceFate::Waits,
+            Some(LinkFault::BlackHole) => PieceFate::IsLost,
+            Some(LinkFault::HalfOpen(dead)) if dead == self.direction => PieceFate::IsLost,
+            Some(LinkFault::HalfOpen(_)) => PieceFate::Arrives,
+            Some(LinkFault::Reset) if now.number == self.born.number && length >= *left => {
+                PieceFate::IsTheLast(*left)
+            }
+            Some(LinkFault::Reset) => {
+                *left -= length.min(*left);
+                PieceFate::Arrives
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,254 @@
+//! Number plates for cars that do not exist.
+//!
+//! **Promise.** Within one seed, no two cars of a city have the same plate, whatever their garages, also after spaces and
+//! dashes are removed. Each plate is one that its country could have issued.
+//! **Kept by.** A country is a pattern with a known number of plates, and a car's number selects one of them by a walk that
+//! visits each plate once. The patterns of two countries never give the same letters and digits: British plates end in
+//! letters, German ones in digits, and Greek letters are not Latin ones.
+//! **Not promised.** That a plate is free in the real world. A country's plates repeat once all of them were used, which takes
+//! more than ten million cars.
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// One piece of a country's pattern.
+#[derive(Debug, Clone, Copy)]
+enum PatternPart {
+    /// One of these texts, such as the code of a district.
+    OneOf(&'static [&'static str]),
+    /// One of these letters.
+    Letter(&'static str),
+    /// A number from the first to the second, both included.
+    Number(u64, u64),
+    /// A separator, which only some cameras report.
+    Separator(&'static str),
+}
+
+impl PatternPart {
+    fn choices(self) -> u64 {
+        match self {
+            PatternPart::OneOf(texts) => texts.len() as u64,
+            PatternPart::Letter(letters) => letters.chars().count() as u64,
+            PatternPart::Number(first, last) => last - first + 1,
+            PatternPart::Separator(_) => 1,
+        }
+    }
+}
+
+/// How a country writes its plates.
+type Pattern = &'static [PatternPart];
+
+fn plates_of(pattern: Pattern) -> u64 {
+    pattern.iter().map(|part| part.choices()).product()
+}
+
+/// Appends the plate with this number, which is below [`plates_of`] the pattern.
+fn write_plate(pattern: Pattern, mut number: u64, reading: PlateReading, out: &mut String) {
+    for part in pattern {
+        let choice = number % part.choices();
+        number /= part.choices();
+        match *part {
+            PatternPart::OneOf(texts) => out.push_str(texts[choice as usize]),
+            PatternPart::Letter(letters) => out.extend(letters.chars().nth(choice as usize)),
+            PatternPart::Number(first, _) => out.push_str(&(first + choice).to_string()),
+            PatternPart::Separator(separator) if reading == PlateReading::Separated => {
+                out.push_str(separator);
+            }
+            PatternPart::Separator(_) => {}
+        }
+    }
+}
+
+/// How a camera reports a plate. Both readings name the same car.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlateReading {
+    /// As it is painted: `B-AB 123`.
+    Separated,
+    /// Only the letters and digits: `BAB123`.
+    Bare,
+}
+
+use PatternPart::{Letter, Number, OneOf, Separator};
+
+/// The system since 2001, without the letters I and Q. No plate is newer than 2016, the year of the recorded data.
+const BRITAIN: Pattern = &[
+    Letter("ABCDEFGHKLMNOPRSVWY"),
+    Letter("ABCDEFGHJKLMNOPRSTUVWXY"),
+    OneOf(&[
+        "02", "03", "04", "05", "06", "07", "08", "09", "51", "52", "53", "54", "55", "56", "57", "58", "59",
+    ]),
+    Separator(" "),
+    Letter("ABCDEFGHJKLMNOPRSTUVWXYZ"),
+    Letter("ABCDEFGHJKLMNOPRSTUVWXYZ"),
+    Letter("ABCDEFGHJKLMNOPRSTUVWXYZ"),
+];
+
+/// The first letter of the series leaves out those that would begin a pair that is not issued.
+const GERMANY: Pattern = &[
+    OneOf(&["B", "M", "K", "F", "H", "S", "HH", "KA", "MZ", "UL", "TÜ", "GÖ", "WÜ", "FÜ", "LÖ"]),
+    Separator("-"),
+    Letter("ACDEFGLMPRTUVWXYZ"),
+    Letter("ABCDEFGHJKLMNPRSTUVWXYZ"),
+    Separator(" "),
+    Number(1, 9_999),
+];
+
+/// Greek letters, not the Latin ones that look like them.
+const GREECE: Pattern = &[
+    Letter("ΑΒΕΖΗΙΚΜΝΟΡΤΥΧ"),
+    Letter("ΑΒΕΖΗΙΚΜΝΟΡΤΥΧ"),
+    Letter("ΑΒΕΖΗΙΚΜΝΟΡΤΥΧ"),
+    Separator("-"),
+    Number(1_000, 9_999),
+];
+
+/// Which cars are seen in a city.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlateMixture {
+    /// The cars of Birmingham, for the recorded data.
+    British,
+    /// The cars of a city on the Rhine, for the simulated one.
+    Continental,
+}
+
+impl PlateMixture {
+    /// Countries, and how many of a hundred cars come from each.
+    fn of_a_hundred(self) -> &'static [(Pattern, u64)] {
+        match self {
+            PlateMixture::British => &[(BRITAIN, 95), (GERMANY, 4), (GREECE, 1)],
+            PlateMixture::Continental => &[(BRITAIN, 4), (GERMANY, 92), (GREECE, 4)],
+        }
+    }
+}
+
+/// A sequence of all numbers below `length` in which each appears once before any repeats.
+#[derive(Debug, Clone, Copy)]
+struct NumberWalk {
+    length: u64,
+    start: u64,
+    stride: u64,
+}
+
+impl NumberWalk {
+    fn through(length: u64, rng: &mut ChaCha8Rng) -> NumberWalk {
+        let stride = loop {
+            let stride = rng.random_range(length / 4..length * 3 / 4);
+            if greatest_common_divisor(stride, length) == 1 {
+                break stride;
+            }
+        };
+        NumberWalk { length, start: rng.random_range(0..length), stride }
+    }
+
+    fn step(self, index: u64) -> u64 {
+        let far = u128::from(index) * u128::from(self.stride) + u128::from(self.start);
+        (far % u128::from(self.length)) as u64
+    }
+}
+
+fn greatest_common_divisor(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
+}
+
+/// Gives each car of a city its plate: car `n` of garage `g` always has the same one.
+#[derive(Debug)]
+pub struct PlateRegistry {
+    countries: &'static [(Pattern, u64)],
+    walks: Vec<NumberWalk>,
+    /// For each of a hundred cars in a row: its country, and its index among the cars of that country.
+    hundred: Vec<(usize, u64)>,
+    garages: u64,
+}
+
+impl PlateRegistry {
+    /// The plates of a city with this many garages, at least one. One seed gives one registry.
+    pub fn new(mixture: PlateMixture, seed: u64, garages: usize) -> PlateRegistry {
+        use rand::seq::SliceRandom;
+        assert!(garages > 0, "a city without garages has no cars");
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        // Garages use the streams from 0 on, faults the last but one.
+        rng.set_stream(u64::MAX);
+        let countries = mixture.of_a_hundred();
+        let walks =
+            countries.iter().map(|(pattern, _)| NumberWalk::through(plates_of(pattern), &mut rng)).collect();
+        let mut hundred: Vec<(usize, u64)> = countries
+            .iter()
+            .enumerate()
+            .flat_map(|(country, (_, cars))| (0..*cars).map(move |index| (country, index)))
+            .collect();
+        assert_eq!(hundred.len(), 100, "a mixture describes a hundred cars");
+        hundred.shuffle(&mut rng);
+        PlateRegistry { countries, walks, hundred, garages: garages as u64 }
+    }
+
+    /// Appends the plate of car `number` of garage `garage` to `out`, as this camera reads it.
+    pub fn write(&self, garage: usize, number: u64, reading: PlateReading, out: &mut String) {
+        let (country, index) = self.hundred[(number % 100) as usize];
+        let (pattern, cars) = self.countries[country];
+        let index = (number / 100) * cars + index;
+        let plate = self.walks[country].step(index * self.garages + garage as u64);
+        write_plate(pattern, plate, reading, out);
+    }
+}
+
+/// Appends `plate` without its separators to `out`. The plates here are in upper case and composed already, so this is the
+/// whole rule by which two readings are one car.
+pub fn write_key(plate: &str, out: &mut String) {
+    out.extend(plate.chars().filter(|letter| letter.is_alphanumeric()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+    use unicode_normalization::is_nfc;
+
+    fn plate(registry: &PlateRegistry, garage: usize, number: u64, reading: PlateReading) -> String {
+        let mut out = String::new();
+        registry.write(garage, number, reading, &mut out);
+        out
+    }
+
+    #[test]
+    fn no_two_cars_of_a_city_have_the_same_plate() {
+        for mixture in [PlateMixture::British, PlateMixture::Continental] {
+            let registry = PlateRegistry::new(mixture, 7, 30);
+            let mut seen = HashSet::new();
+            for garage in 0..30 {
+                for number in 0..10_000 {
+                    let bare = plate(&registry, garage, number, PlateReading::Bare);
+                    assert!(seen.insert(bare.clone()), "{bare} was used twice");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_plate_is_one_that_the_daemons_accept() {
+        let registry = PlateRegistry::new(PlateMixture::Continental, 3, 5);
+        let (mut greek, mut latin) = (0, 0);
+        for number in 0..20_000 {
+            let text = plate(&registry, 2, number, PlateReading::Separated);
+            let mut key = String::new();
+            write_key(&text, &mut key);
+            assert_eq!(key, plate(&registry, 2, number, PlateReading::Bare));
+            assert!((2..=16).contains(&key.chars().count()), "{text}");
+            assert!(is_nfc(&text) && text.to_uppercase() == text, "{text}");
+            let has = |of: fn(char) -> bool| key.chars().any(of);
+            match (has(|c| ('Α'..='Ω').contains(&c)), has(|c| c.is_ascii_alphabetic())) {
+                (true, false) => greek += 1,
+                (false, true) => latin += 1,
+                other => panic!("{text} mixes scripts: {other:?}"),
+            }
+        }
+        assert_eq!((greek, latin), (800, 19_200));
+    }
+
+    #[test]
+    fn one_seed_gives_one_registry_and_another_seed_another() {
+        let write =
+            |seed| plate(&PlateRegistry::new(PlateMixture::British, seed, 3), 1, 41, PlateReading::Bare);
+        assert_eq!(write(5), write(5));
+        assert_ne!(write(5), write(6));
+    }
+}
