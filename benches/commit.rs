@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use fogpost::daemon::clock;
 use fogpost::messaging::outbox::{Options, Outbox, Room};
-use fogpost::messaging::page::Record;
+use fogpost::messaging::page::Message;
 use fogpost::store::{
     Purpose,
     room::{self, Opened},

@@ -5,7 +5,7 @@
 //! measured for comparison, and the directory chooses the disk, default the package's target directory.
 
 use bytes::Bytes;
-use fogpost::messaging::page::{Content, Page, Message, SealedPage};
+use fogpost::messaging::page::{Content, Message, Page, SealedPage};
 use fogpost::messaging::wire::{Reply, Request, Verdict};
 use fogpost::messaging::{ClockReading, Epoch, Sequence, SiteName};
 use fogpost::parking::board::{BoardPart, BoardVersion, Gathered, earlier};

@@ -5,7 +5,7 @@
 //! directory. With 1 account all stays are of cars that nobody registered.
 
 use fogpost::daemon::admin::Caller;
-use fogpost::messaging::page::{Content, Page, Message, SealedPage};
+use fogpost::messaging::page::{Content, Message, Page, SealedPage};
 use fogpost::messaging::wire::Request as WireRequest;
 use fogpost::messaging::{ClockReading, Digest, Epoch, Sequence, SiteName};
 use fogpost::parking::Event;

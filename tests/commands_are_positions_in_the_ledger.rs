@@ -4,7 +4,7 @@
 
 use crate::common::peers::Caller;
 use crate::common::{Edge, Journal, Operator, Server, events_of, wait_until};
-use fogpost::messaging::page::{Content, Page, Message, SealedPage};
+use fogpost::messaging::page::{Content, Message, Page, SealedPage};
 use fogpost::messaging::wire::{Reply, Request, Verdict};
 use fogpost::messaging::{Epoch, Sequence, SiteName};
 use fogpost::parking::Event;

@@ -7,7 +7,7 @@
 //! fails here.
 
 use crate::common::{Edge, Http, Server, requires, wait_until};
-use fogpost::messaging::page::{Content, Page, Message, SealedPage};
+use fogpost::messaging::page::{Content, Message, Page, SealedPage};
 use fogpost::messaging::wire::{Reply, Request, Verdict};
 use fogpost::messaging::{Epoch, Sequence};
 use fogpost::parking::Event;

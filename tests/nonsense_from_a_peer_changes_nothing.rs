@@ -6,7 +6,7 @@
 use crate::common::peers::Caller;
 use crate::common::{Edge, Journal, Server, assert_exactly_once, events_of, seeded, wait_until};
 use bytes::Bytes;
-use fogpost::messaging::page::{Content, Page, Message, SealedPage};
+use fogpost::messaging::page::{Content, Message, Page, SealedPage};
 use fogpost::messaging::wire::{REQUEST_MAX, Reply, Request, Verdict, WireError};
 use fogpost::messaging::{Epoch, Sequence, SiteName};
 use fogpost::parking::Event;

@@ -4,7 +4,7 @@
 //! Above some 3,000 garages the board did not fit into a reply: a new edge never got one, and nobody said so.
 
 use crate::common::{Edge, Server, wait_until};
-use fogpost::messaging::page::{Content, Page, Message, SealedPage};
+use fogpost::messaging::page::{Content, Message, Page, SealedPage};
 use fogpost::messaging::wire::{Reply, Request, Verdict};
 use fogpost::messaging::{ClockReading, Epoch, Sequence, SiteName};
 use fogpost::parking::Event;

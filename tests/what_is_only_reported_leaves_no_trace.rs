@@ -6,7 +6,7 @@
 
 use crate::common::peers::Caller;
 use crate::common::{Server, wait_until};
-use fogpost::messaging::page::{Content, Page, Message, SealedPage};
+use fogpost::messaging::page::{Content, Message, Page, SealedPage};
 use fogpost::messaging::wire::{Reply, Request, Verdict};
 use fogpost::messaging::{ClockReading, Epoch, Sequence, SiteName};
 use fogpost::parking::{Event, Observation};

@@ -5,7 +5,7 @@
 //! `src/messaging/wire.rs`), and never an edit of these bytes.
 
 use bytes::Bytes;
-use fogpost::messaging::page::{Content, IdempotencyKey, Page, Message, SealedPage};
+use fogpost::messaging::page::{Content, IdempotencyKey, Message, Page, SealedPage};
 use fogpost::messaging::wire::{self, REPLY_MAX, REQUEST_MAX, Reply, Request, Verdict, WireError};
 use fogpost::messaging::{ClockReading, Digest, Epoch, LedgerId, Sequence, SiteName};
 use fogpost::parking::Event;

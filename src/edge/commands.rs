@@ -6,7 +6,7 @@
 //! the status of a large outbox is read from the note beside its store instead.
 
 use super::Shared;
-use super::sending::Told;
+use super::sending::SenderCommand;
 use crate::config::EdgeTask;
 use crate::daemon::admin::{self, Call, NotDone, Outcome, Reached};
 use crate::daemon::clock;
@@ -54,11 +54,11 @@ pub enum Request {
 /// Where a running edge takes commands.
 pub struct Desk {
     shared: Arc<Shared>,
-    tell: mpsc::Sender<Told>,
+    tell: mpsc::Sender<SenderCommand>,
 }
 
 impl Desk {
-    pub(super) fn new(shared: Arc<Shared>, tell: mpsc::Sender<Told>) -> Desk {
+    pub(super) fn new(shared: Arc<Shared>, tell: mpsc::Sender<SenderCommand>) -> Desk {
         Desk { shared, tell }
     }
 
@@ -71,7 +71,7 @@ impl Desk {
                 bound.map_err(|error| format!("the edge cannot write that down now: {error}. Try again"))?;
                 tracing::warn!(%ledger, former = former.map(|id| id.to_string()), by = call.caller.as_str(), "an operator decided that this garage delivers to another ledger");
                 // The sender may be ending: it reads the id at its next start.
-                let _ = self.tell.send(Told::Bound(ledger)).await;
+                let _ = self.tell.send(SenderCommand::Bound(ledger)).await;
                 Ok(adopted(former, ledger))
             }
             request => {
@@ -219,7 +219,8 @@ impl Offline {
         };
         let store = Store::open(&dir.join(STORE), Purpose::Edge).map_err(|error| error.to_string())?;
         // Without a machine: nobody who looks, or decides, is taken for the one that wrote last.
-        let options = Options { high_water_file: Some(dir.join(HIGH_WATER_FILE)), machine: None, ..Options::default() };
+        let options =
+            Options { high_water_file: Some(dir.join(HIGH_WATER_FILE)), machine: None, ..Options::default() };
         let outbox = Outbox::open(store, options, clock::read()).map_err(|error| error.to_string())?;
         Ok(Offline { outbox, _kept: kept })
     }

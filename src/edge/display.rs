@@ -331,7 +331,7 @@ fn decode(bytes: &[u8]) -> Option<Saved> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::messaging::page::{Content, Page, Message};
+    use crate::messaging::page::{Content, Message, Page};
     use crate::messaging::{ClockReading, Sequence};
     use crate::parking::EventKind;
     use crate::parking::board::{BoardVersion, PartLine};

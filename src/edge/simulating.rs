@@ -3,7 +3,7 @@
 use super::Shared;
 use crate::config::CarsPerHour;
 use crate::daemon::clock;
-use crate::messaging::page::Record;
+use crate::messaging::page::Message;
 use crate::parking::Event;
 use crate::parking::occupancy::Effect;
 use crate::traffic::steady::{SteadyGarage, cars};

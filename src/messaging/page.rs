@@ -171,7 +171,8 @@ impl Page {
     /// When the page has no more than `skipped` messages.
     pub fn without_first(self, skipped: u64, previous: Option<Digest>) -> Page {
         // Decoding refuses a page with a sequence that has no successor.
-        let later = |first: Sequence| Sequence::new(first.get() + skipped).expect("it is above another sequence");
+        let later =
+            |first: Sequence| Sequence::new(first.get() + skipped).expect("it is above another sequence");
         assert!(skipped < self.count());
         Page {
             epoch: self.epoch,
@@ -331,7 +332,11 @@ mod tests {
             begun: ClockReading::at_wall_ms(1_764_000_000_000),
             content: Content::Records(vec![
                 Message {
-                    key: Some(IdempotencyKey { text: Bytes::from_static(b"k"), body: Digest::of(b"body"), count: 1 }),
+                    key: Some(IdempotencyKey {
+                        text: Bytes::from_static(b"k"),
+                        body: Digest::of(b"body"),
+                        count: 1
+                    }),
                     after_ms: 7,
                     payload: Bytes::from_static(b"payload"),
                 };

@@ -6,7 +6,7 @@
 use super::ledger::Ledger;
 use super::view::tests::{fold, world};
 use super::view::{View, list};
-use crate::messaging::page::{IdempotencyKey, RECORDS_MAX, Message, SealedPage, VERSION};
+use crate::messaging::page::{IdempotencyKey, Message, RECORDS_MAX, SealedPage, VERSION};
 use crate::messaging::wire::Request;
 use crate::messaging::{ClockReading, Digest, Epoch, LedgerId, SiteName};
 use crate::parking::Event;

@@ -107,7 +107,7 @@ impl Server {
         let web_listener = http::listen(config.http).await?;
         let web_address =
             web_listener.local_addr().map_err(|error| DaemonError::Failed(error.to_string()))?;
-        let (waiting, replies, zmq_address) = front::listen(&config.listen, stop.clone()).await?;
+        let (waiting, replies, zmq_address) = router::listen(&config.listen, stop.clone()).await?;
 
         let mut metrics = Metrics::new("fogpost_server");
         let counters = Counters {

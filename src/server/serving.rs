@@ -13,7 +13,7 @@ use crate::messaging::wire::{self, Reply, Request, Verdict, WireError};
 use crate::parking::Observation;
 use crate::store::StoreError;
 use crate::store::room::{DiskRoom, WRITTEN_FOR_VALUES};
-use crate::transport::router::{Incoming, Peer, Replied, Replies};
+use crate::transport::router::{Incoming, Peer, ReplyFate, ReplySender};
 use prometheus_client::metrics::counter::Counter;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -67,7 +67,7 @@ pub struct Serving {
     pub signal: Arc<Signal>,
     pub seen: Arc<Mutex<BTreeMap<SiteName, Seen>>>,
     pub counters: Counters,
-    pub replies: Replies,
+    pub replies: ReplySender,
     /// What operators want to have recorded.
     pub orders: mpsc::Receiver<Order>,
     pub capacities: Capacities,
@@ -341,7 +341,7 @@ impl Serving {
     }
 
     fn reply(&mut self, peer: Peer, body: Vec<u8>) {
-        if self.replies.reply(peer, body) == Replied::Dropped {
+        if self.replies.reply(peer, body) == ReplyFate::Dropped {
             self.counters.replies_dropped.inc();
         }
     }

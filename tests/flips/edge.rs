@@ -39,7 +39,11 @@ fn open(dir: &Path) -> Result<Outbox, String> {
 }
 
 fn record(text: &str, key: Option<&str>) -> Message {
-    let key = key.map(|key| IdempotencyKey { text: key.to_owned().into(), body: Digest::of(key.as_bytes()), count: 1 });
+    let key = key.map(|key| IdempotencyKey {
+        text: key.to_owned().into(),
+        body: Digest::of(key.as_bytes()),
+        count: 1,
+    });
     Message { key, ..Message::of(format!("{text} {}", "x".repeat(text.len() * 7 % 90)).into_bytes()) }
 }
 
@@ -228,7 +232,8 @@ fn deliver(outbox: &Outbox, ledger: &Ledger) -> Result<(), String> {
         // The next epoch comes when this one is swept away.
         outbox.acknowledge(position.epoch_index, position.durable);
         let swept = async {
-            let next = |now: &fogpost::messaging::outbox::OutboxProgress| now.epoch_index != position.epoch_index;
+            let next =
+                |now: &fogpost::messaging::outbox::OutboxProgress| now.epoch_index != position.epoch_index;
             progress.wait_for(next).await.map(drop).map_err(|error| format!("lie: {error}"))
         };
         runtime().block_on(swept)?;

@@ -71,7 +71,7 @@ pub(super) fn check(records: &[Message]) -> Result<(), AppendError> {
             return Err(AppendError::Key { bytes: key });
         }
     }
-    let bytes = records.iter().map(Record::encoded_len_max).sum();
+    let bytes = records.iter().map(Message::encoded_len_max).sum();
     if bytes > APPEND_BYTES_MAX {
         return Err(AppendError::TooLarge { bytes });
     }
@@ -80,7 +80,7 @@ pub(super) fn check(records: &[Message]) -> Result<(), AppendError> {
 
 /// An upper bound of the number of pages that these messages touch: two neighbours hold more than one page's bytes or 64 messages together.
 fn pages_at_most(records: &[Message]) -> usize {
-    let bytes: usize = records.iter().map(Record::encoded_len_max).sum();
+    let bytes: usize = records.iter().map(Message::encoded_len_max).sum();
     let room = page::BYTES_MAX - page::Page::HEADER_MAX;
     2 * bytes / room + records.len() / page::RECORDS_MAX + 2
 }
@@ -249,7 +249,7 @@ impl Committer {
             return Ok(Some(CommitterCommand::Append { post, done }));
         }
         let messages = group.messages + post.records.len() as u64;
-        let bytes = group.bytes + post.records.iter().map(Record::encoded_len_max).sum::<usize>() as u64;
+        let bytes = group.bytes + post.records.iter().map(Message::encoded_len_max).sum::<usize>() as u64;
         if let Err(what) = shortage(&self.pages, self.limits, self.room.as_ref(), (messages, bytes)) {
             let _ = done.send(Err(AppendError::Full(what)));
             return Ok(None);

@@ -1,6 +1,6 @@
 //! What a damaged store loses, and what is delivered nevertheless.
 
-use super::tests::{NOW, beside, open, pages, payloads, post, records};
+use super::tests::{NOW, beside, open, pages, post, records};
 use super::*;
 use crate::messaging::page::{Content, SealedPage};
 use crate::store::simulated::Disk;

@@ -139,7 +139,10 @@ impl Keys {
                 continue;
             };
             for entry in &page.entries {
-                keys.index.insert(short(&entry.key), PackedLocation::of(KeyLocation::Acknowledged { page: number }));
+                keys.index.insert(
+                    short(&entry.key),
+                    PackedLocation::of(KeyLocation::Acknowledged { page: number }),
+                );
             }
             keys.acknowledged += page.entries.len() as u64;
             keys.ran_before_s = keys.ran_before_s.max(page.at_running_s);
@@ -226,7 +229,11 @@ impl Keys {
                     self.write_newest(store)?;
                 }
                 self.newest = Some(KeyPage { epoch, at_running_s: running_s, entries: Vec::new() });
-                self.pages.push_back(KeyPageInfo { number: self.next_page, entries: 0, at_running_s: running_s });
+                self.pages.push_back(KeyPageInfo {
+                    number: self.next_page,
+                    entries: 0,
+                    at_running_s: running_s,
+                });
                 self.next_page += 1;
             }
             let (page, info) = match (&mut self.newest, self.pages.back_mut()) {
@@ -239,7 +246,8 @@ impl Keys {
             info.entries += 1;
             page.entries.push(StoredKey { key: digest, body: key.body, first, count: key.count });
             self.acknowledged += 1;
-            self.index.insert(short(&digest), PackedLocation::of(KeyLocation::Acknowledged { page: info.number }));
+            self.index
+                .insert(short(&digest), PackedLocation::of(KeyLocation::Acknowledged { page: info.number }));
             dirty = true;
         }
         if dirty { self.write_newest(store) } else { Ok(()) }

@@ -100,7 +100,13 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { high_water_file: None, machine: None, limits: Limits::NONE, room: None, on_loss: OnLoss::Record }
+        Options {
+            high_water_file: None,
+            machine: None,
+            limits: Limits::NONE,
+            room: None,
+            on_loss: OnLoss::Record,
+        }
     }
 }
 
@@ -135,7 +141,7 @@ pub enum AppendError {
     TooLarge { bytes: usize },
     /// Nothing was stored.
     #[error("a key has 1 to {} bytes, this one {bytes}; nothing was stored", page::KEY_MAX)]
-    IdempotencyKey { bytes: usize },
+    Key { bytes: usize },
     /// Nothing was stored.
     #[error("this key was used before, for something else; nothing was stored. What is new needs a new key")]
     KeyReused,
@@ -242,7 +248,9 @@ impl Outbox {
                 Outbox::open(store, options, now)
             });
             let reason = match &opened {
-                Ok(Err(OutboxOpenError::Store(error @ StoreError::Damaged { .. }))) => Some(error.to_string()),
+                Ok(Err(OutboxOpenError::Store(error @ StoreError::Damaged { .. }))) => {
+                    Some(error.to_string())
+                }
                 Err(_) if *unreadable.borrow() => None,
                 _ => {
                     if let Ok(Ok(_)) = &opened {
@@ -306,7 +314,11 @@ impl Outbox {
     /// Moves what stands from sequence `from` on of the epoch that is being delivered to a new one, and returns that and how
     /// many messages it has; `None` when `epoch_index` is not the one that is being delivered any more. The receiver has what comes
     /// before `from`, and it is deleted.
-    pub async fn move_oldest(&self, epoch_index: EpochIndex, from: u64) -> Result<Option<(Epoch, u64)>, AppendError> {
+    pub async fn move_oldest(
+        &self,
+        epoch_index: EpochIndex,
+        from: u64,
+    ) -> Result<Option<(Epoch, u64)>, AppendError> {
         self.ask(|done| CommitterCommand::Move { epoch_index, from, done }).await
     }
 
@@ -361,7 +373,11 @@ impl Outbox {
     }
 
     /// Up to `limit` waiting messages, oldest first, after the one at `after`. Blocks on the disk.
-    pub fn peek(&self, after: Option<(EpochIndex, u64)>, limit: usize) -> Result<Vec<WaitingMessage>, StoreError> {
+    pub fn peek(
+        &self,
+        after: Option<(EpochIndex, u64)>,
+        limit: usize,
+    ) -> Result<Vec<WaitingMessage>, StoreError> {
         self.shared.pages.peek(after, limit)
     }
 

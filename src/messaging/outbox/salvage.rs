@@ -124,7 +124,8 @@ impl<'a> FoundEpochs<'a> {
             }
         }
         let delivering = hint.and_then(|(index, _)| Some((records.get(&index)?.rank, index)));
-        let took_over: BTreeSet<EpochIndex> = records.values().filter_map(|record| record.took_over).collect();
+        let took_over: BTreeSet<EpochIndex> =
+            records.values().filter_map(|record| record.took_over).collect();
         let mut live = records;
         live.retain(|index, record| {
             let is_delivered = delivering.is_some_and(|front| (record.rank, *index) < front);
@@ -146,7 +147,12 @@ impl<'a> FoundEpochs<'a> {
     }
 
     /// The pages of an epoch that are to be in the new store, in order.
-    fn pages_of(&self, index: EpochIndex, record: &EpochRecord, found: &Salvaged) -> Result<Vec<SalvagedPage>, StoreError> {
+    fn pages_of(
+        &self,
+        index: EpochIndex,
+        record: &EpochRecord,
+        found: &Salvaged,
+    ) -> Result<Vec<SalvagedPage>, StoreError> {
         let mut pages = read_pages(index, record.epoch, found)?;
         resolve_overlaps(index, record.epoch, &mut pages, found)?;
         if let Some(moved_through) = self.moved_through(index, found)? {

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 pub(super) fn record(n: u64, length: usize) -> Message {
     let mut payload = n.to_be_bytes().to_vec();
     payload.resize(length.max(8), 0xEE);
-    Record::of(payload)
+    Message::of(payload)
 }
 
 pub(super) fn records(count: u64) -> Vec<Message> {
@@ -383,7 +383,8 @@ fn keyed(n: u64, key: &str, count: u64) -> Vec<Message> {
     let mut records: Vec<_> = (0..count).map(|more| record(n + more, 20)).collect();
     let count = u32::try_from(count).unwrap();
     let text = Bytes::copy_from_slice(key.as_bytes());
-    records[0].key = Some(page::IdempotencyKey { text, body: crate::messaging::Digest::of(&n.to_be_bytes()), count });
+    records[0].key =
+        Some(page::IdempotencyKey { text, body: crate::messaging::Digest::of(&n.to_be_bytes()), count });
     records
 }
 

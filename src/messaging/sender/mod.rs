@@ -511,7 +511,12 @@ impl Sender {
 
     fn disconnect(&mut self, now: Duration, tries: u32) {
         let connect_at = now + reconnect_after(tries, &mut self.rng);
-        tracing::debug!(server = self.link.server, failed = self.link.failed_connects, ?connect_at, "sender: link is down");
+        tracing::debug!(
+            server = self.link.server,
+            failed = self.link.failed_connects,
+            ?connect_at,
+            "sender: link is down"
+        );
         self.link.state = LinkState::Down { connect_at };
     }
 

@@ -85,7 +85,11 @@ impl World {
     fn new(config: SenderConfig, fits: u64, connects: bool) -> World {
         World {
             config,
-            sender: Sender::new(config, OutboxRange { oldest: 1, acknowledged: 0, available: 0 }, Some(LEDGER)),
+            sender: Sender::new(
+                config,
+                OutboxRange { oldest: 1, acknowledged: 0, available: 0 },
+                Some(LEDGER),
+            ),
             now: Duration::ZERO,
             moved: 0,
             oldest: 1,

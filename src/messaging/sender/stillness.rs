@@ -87,7 +87,8 @@ mod tests {
         assert_eq!(alarmed_at(|second| queue(second / 29, 3), Duration::ZERO), None);
         assert_eq!(alarmed_at(|_| queue(7, 0), Duration::ZERO), None);
         assert_eq!(alarmed_at(|_| queue(7, 3), secs(60)), Some(90));
-        let next_epoch = |second| QueueState { epoch_index: (second / 29) as u32, acknowledged: 0, waiting: 3 };
+        let next_epoch =
+            |second| QueueState { epoch_index: (second / 29) as u32, acknowledged: 0, waiting: 3 };
         assert_eq!(alarmed_at(next_epoch, Duration::ZERO), None);
     }
 

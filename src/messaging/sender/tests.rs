@@ -26,7 +26,8 @@ pub(super) fn reply(id: u64, mark: u64) -> Reply {
 
 /// A sender with `available` messages, connected to its first server.
 fn connected(servers: usize, available: u64) -> Sender {
-    let mut sender = Sender::new(config(servers), OutboxRange { oldest: 1, acknowledged: 0, available }, Some(LEDGER));
+    let mut sender =
+        Sender::new(config(servers), OutboxRange { oldest: 1, acknowledged: 0, available }, Some(LEDGER));
     assert_eq!(sender.poll(Duration::ZERO), Action::Connect { server: 0 });
     sender.connected(Duration::ZERO);
     sender
@@ -127,7 +128,8 @@ fn a_silent_server_is_left_for_the_next_address_after_one_resend_time() {
 
 #[test]
 fn a_server_that_cannot_be_reached_is_left_for_the_next_address() {
-    let mut sender = Sender::new(config(3), OutboxRange { oldest: 1, acknowledged: 0, available: 1 }, Some(LEDGER));
+    let mut sender =
+        Sender::new(config(3), OutboxRange { oldest: 1, acknowledged: 0, available: 1 }, Some(LEDGER));
     let mut now = Duration::ZERO;
     let mut tried = Vec::new();
     while tried.len() < 6 {
@@ -200,7 +202,10 @@ fn a_receiver_that_is_ahead_of_everything_that_was_ever_sent_is_told_and_settles
     let (id, _) = send(&mut sender, secs(1), 5);
     let conflict = Reply { verdict: Verdict::Conflict { first: 11 }, ..reply(id, 20) };
     let replied = sender.replied(secs(1), &conflict);
-    assert_eq!(replied, ReplyEffect { outcome: Outcome::Conflict { first: 11, acknowledged: 10 }, ahead: Some(20) });
+    assert_eq!(
+        replied,
+        ReplyEffect { outcome: Outcome::Conflict { first: 11, acknowledged: 10 }, ahead: Some(20) }
+    );
     assert_eq!(sender.acknowledged(), 10);
     // It does not send them again in a tight loop either.
     while let Action::Send { id, pages_from, .. } = sender.poll(secs(1)) {
@@ -218,7 +223,10 @@ fn nothing_is_delivered_before_the_ledger_is_known() {
     let (id, pages) = send(&mut sender, Duration::ZERO, 0);
     assert_eq!(pages, None);
     assert!(matches!(sender.poll(Duration::ZERO), Action::Wait { .. }));
-    assert_eq!(sender.replied(Duration::ZERO, &reply(id, 0)).outcome, Outcome::LedgerFound { ledger: LEDGER });
+    assert_eq!(
+        sender.replied(Duration::ZERO, &reply(id, 0)).outcome,
+        Outcome::LedgerFound { ledger: LEDGER }
+    );
     assert!(matches!(sender.poll(Duration::ZERO), Action::Wait { .. }), "it is not on disk yet");
     sender.bind(LEDGER);
     assert_eq!(send(&mut sender, Duration::ZERO, 10).1, Some(1));
@@ -347,7 +355,8 @@ fn what_comes_before_a_conflict_is_settled_and_does_not_move() {
 /// alone once acknowledged what was never applied.
 #[test]
 fn a_mark_that_others_moved_settles_nothing_of_ours() {
-    let mut sender = Sender::new(config(1), OutboxRange { oldest: 51, acknowledged: 50, available: 60 }, Some(LEDGER));
+    let mut sender =
+        Sender::new(config(1), OutboxRange { oldest: 51, acknowledged: 50, available: 60 }, Some(LEDGER));
     sender.poll(Duration::ZERO);
     sender.connected(Duration::ZERO);
     let (id, from) = send(&mut sender, Duration::ZERO, 1);
@@ -425,7 +434,8 @@ fn a_conflict_stops_the_queue_but_not_the_questions() {
 
 #[test]
 fn a_receiver_restored_from_a_copy_gets_what_is_still_here() {
-    let mut sender = Sender::new(config(1), OutboxRange { oldest: 31, acknowledged: 40, available: 60 }, Some(LEDGER));
+    let mut sender =
+        Sender::new(config(1), OutboxRange { oldest: 31, acknowledged: 40, available: 60 }, Some(LEDGER));
     sender.poll(Duration::ZERO);
     sender.connected(Duration::ZERO);
     let (id, from) = send(&mut sender, Duration::ZERO, 10);

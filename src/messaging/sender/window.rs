@@ -70,7 +70,8 @@ impl Window {
 
     /// The size of the window and the count of resends go on in the next epoch.
     pub fn begin_epoch(&mut self, outbox: OutboxRange) {
-        *self = Window { limit: self.limit, wanted: self.wanted, resends: self.resends, ..Window::new(outbox) };
+        *self =
+            Window { limit: self.limit, wanted: self.wanted, resends: self.resends, ..Window::new(outbox) };
     }
 
     pub fn sent_through(&mut self, last: u64) {
@@ -95,7 +96,8 @@ impl Window {
     }
 
     pub fn has_room(&self, acknowledged: u64) -> bool {
-        let unacknowledged = self.in_flight.iter().filter(|request| request.has_unacknowledged_pages(acknowledged));
+        let unacknowledged =
+            self.in_flight.iter().filter(|request| request.has_unacknowledged_pages(acknowledged));
         unacknowledged.count() < self.limit
     }
 

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::messaging::outbox::{EpochIndex, Options, Outbox, Position};
-use crate::messaging::page::{Content, Page, Message, SealedPage};
+use crate::messaging::page::{Content, Message, Page, SealedPage};
 use crate::messaging::sender::backoff::RESEND_LEAST;
 use crate::messaging::sender::stillness::{QueueState, Stillness};
 use crate::messaging::sender::{Action, OutboxRange, Outcome, Sender, SenderConfig};
@@ -159,7 +159,8 @@ impl World {
     }
 
     fn start(&mut self) {
-        let options = Options { high_water_file: Some(self.dir.path().join("witness")), ..Options::default() };
+        let options =
+            Options { high_water_file: Some(self.dir.path().join("witness")), ..Options::default() };
         let outbox = Outbox::open(Store::on(self.disk.clone()), options, self.clock()).unwrap();
         self.outbox = Some(outbox);
         self.wait_for_the_committer();
@@ -284,13 +285,14 @@ impl World {
     }
 
     fn send(&mut self, id: u64, pages_from: Option<u64>, ask: bool) {
-        let taken = match pages_from.map(|from| self.outbox().take(self.epoch_index, from, self.request_bytes)) {
-            None => Default::default(),
-            Some(Ok(taken)) => taken,
-            // The daemon ends, and starts again.
-            Some(Err(StoreError::Damaged { .. })) => return self.restart(),
-            Some(Err(error)) => panic!("{error}"),
-        };
+        let taken =
+            match pages_from.map(|from| self.outbox().take(self.epoch_index, from, self.request_bytes)) {
+                None => Default::default(),
+                Some(Ok(taken)) => taken,
+                // The daemon ends, and starts again.
+                Some(Err(StoreError::Damaged { .. })) => return self.restart(),
+                Some(Err(error)) => panic!("{error}"),
+            };
         self.sender.sent(self.now, id, taken.last);
         for page in &taken.pages {
             let before = self.last_sent.insert(page.digest, self.now);
@@ -330,7 +332,11 @@ impl World {
         self.progress();
         let positions = self.outbox().positions();
         let waiting = positions.iter().map(|position| position.durable - position.acknowledged).sum();
-        let queue = QueueState { epoch_index: positions[0].epoch_index, acknowledged: positions[0].acknowledged, waiting };
+        let queue = QueueState {
+            epoch_index: positions[0].epoch_index,
+            acknowledged: positions[0].acknowledged,
+            waiting,
+        };
         self.stillness.answered(self.now, queue, self.sender.paused_until());
     }
 

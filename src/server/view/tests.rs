@@ -1,7 +1,7 @@
 use super::*;
 use crate::messaging::Sequence;
 use crate::messaging::page::Content;
-use crate::messaging::page::{Page, Message, SealedPage};
+use crate::messaging::page::{Message, Page, SealedPage};
 use crate::messaging::wire::Request;
 use crate::store::Store;
 use crate::store::simulated::Disk;

@@ -123,9 +123,7 @@ impl Opening<'_> {
     fn refuse_loss(&self, place: impl Into<String>, reason: &str) -> Result<(), StoreError> {
         match self.on_loss {
             OnLoss::Record => Ok(()),
-            OnLoss::Refuse => {
-                Err(StoreError::Damaged { place: place.into(), reason: reason.to_owned() })
-            }
+            OnLoss::Refuse => Err(StoreError::Damaged { place: place.into(), reason: reason.to_owned() }),
         }
     }
 
@@ -246,7 +244,8 @@ fn indexes_of_pages(store: &Store) -> Result<Vec<EpochIndex>, StoreError> {
     let mut from = b"p".to_vec();
     while let Some(entry) = store.range(&from, b"q").next() {
         let (key, _) = entry?;
-        let index = key.get(1..5).map(|index| EpochIndex::from_be_bytes(index.try_into().expect("four bytes")));
+        let index =
+            key.get(1..5).map(|index| EpochIndex::from_be_bytes(index.try_into().expect("four bytes")));
         let Some(index) = index else {
             // A key that is none of ours: what follows it may be.
             from = [&key[..], &[0]].concat();

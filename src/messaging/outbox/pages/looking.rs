@@ -16,7 +16,8 @@ impl Pages {
     ) -> Result<Vec<WaitingMessage>, StoreError> {
         let epochs: Vec<StoredEpoch> = {
             let state = self.state();
-            let first = after.and_then(|(index, _)| state.epochs.iter().position(|stored| stored.index == index));
+            let first =
+                after.and_then(|(index, _)| state.epochs.iter().position(|stored| stored.index == index));
             state.epochs.iter().skip(first.unwrap_or(0)).cloned().collect()
         };
         let mut found = Vec::new();

@@ -90,11 +90,7 @@ impl State {
 
 impl Pages {
     /// Reads what `store` holds, or begins a first epoch in it.
-    pub fn open(
-        store: Store,
-        options: &Options,
-        now: ClockReading,
-    ) -> Result<Pages, OutboxOpenError> {
+    pub fn open(store: Store, options: &Options, now: ClockReading) -> Result<Pages, OutboxOpenError> {
         let opened = options.high_water_file.as_deref().map(HighWaterFile::open::<OutboxHighWater>);
         let opened = opened.transpose().map_err(OutboxOpenError::HighWaterFile)?;
         let (high_water_file, mark) = opened.map_or((None, None), |(file, mark)| (Some(file), mark));
@@ -312,7 +308,8 @@ impl Pages {
     /// The key of the stored page that `sequence` stands in, or of the place where it would begin.
     fn key_of_page_with(&self, epoch_index: EpochIndex, sequence: u64) -> Result<Vec<u8>, StoreError> {
         let page = self.last_page_up_to(epoch_index, sequence)?;
-        let covers = page.filter(|(key, value)| read_page(key, value).is_ok_and(|page| page.last() >= sequence));
+        let covers =
+            page.filter(|(key, value)| read_page(key, value).is_ok_and(|page| page.last() >= sequence));
         Ok(covers.map_or_else(|| page_key(epoch_index, sequence), |(key, _)| key))
     }
 

@@ -32,7 +32,8 @@ impl Pages {
         {
             let mut state = self.state();
             state.growing = None;
-            let place = state.epochs.iter().position(|stored| stored.index == from).expect("it was the first");
+            let place =
+                state.epochs.iter().position(|stored| stored.index == from).expect("it was the first");
             state.epochs.insert(place + 1, stored);
         }
         self.continue_move(Moving { from, first, to })

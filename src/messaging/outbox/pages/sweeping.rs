@@ -1,6 +1,8 @@
 //! Acknowledging, taking an acknowledgement back, and deleting what is acknowledged.
 
-use super::super::layout::{self, EpochIndex, StoredEpoch, encode_acknowledged, epoch_key, first_in, page_key};
+use super::super::layout::{
+    self, EpochIndex, StoredEpoch, encode_acknowledged, epoch_key, first_in, page_key,
+};
 use super::{Pages, read_page};
 use crate::messaging::Epoch;
 use crate::messaging::page::IdempotencyKey;

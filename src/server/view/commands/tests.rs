@@ -1,6 +1,6 @@
 use super::*;
 use crate::messaging::Sequence;
-use crate::messaging::page::{Page, Message, SealedPage};
+use crate::messaging::page::{Message, Page, SealedPage};
 use crate::messaging::wire::Request;
 use crate::server::view::{Quarantined, Step};
 use crate::store::simulated::Disk;
