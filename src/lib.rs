@@ -6,13 +6,17 @@
 //! * [`messaging`]: outbox, wire, sender, receiver, for payloads of any kind;
 //! * [`parking`]: plates, events, occupancy: values and arithmetic. It and `messaging` know nothing of each other;
 //! * [`transport`]: ZeroMQ sockets;
+//! * [`codes`]: the stable codes of errors and alarms, which every floor uses;
 //! * [`config`], [`telemetry`]: settings and logs;
 //! * [`traffic`]: simulated and recorded cars; [`fault_proxy`]: connections that can be disturbed;
 //! * [`edge`], [`server`]: the daemons, which join the parts;
-//! * [`city`]: the whole system in one command.
+//! * [`cli`]: their command lines.
+//!
+//! The program `city` runs the whole system in one command, and is not part of the library.
 #![deny(unsafe_code)]
 
-pub mod city;
+pub mod cli;
+pub mod codes;
 pub mod config;
 pub mod daemon;
 pub mod edge;

@@ -76,7 +76,7 @@ impl Fault {
         mut start: impl FnMut(&[&str]) -> Result<(), String>,
     ) -> Fault {
         while let Err(why) = start(&words(&self.tracer(dir, trace))) {
-            assert!(why.contains("error: ") && !why.contains("panicked"), "{self:?}: {why}");
+            assert!(why.contains("error[") && !why.contains("panicked"), "{self:?}: {why}");
             println!("{self:?} met the start");
             self.from += 40;
             assert!(self.from < 1000, "it never starts: {why}");
@@ -211,7 +211,7 @@ fn a_daemon_that_cannot_write_while_it_starts_says_so_and_starts_later() {
             args.extend(settings.iter().map(ToString::to_string));
             let said = refused(&args[0], &words(&args[1..]));
             assert_eq!(said.code, Some(1), "{program} after {fault:?}: {}", said.stderr);
-            assert!(said.stderr.contains("error: "), "{program} after {fault:?}: {}", said.stderr);
+            assert!(said.stderr.contains("error["), "{program} after {fault:?}: {}", said.stderr);
             assert!(!said.stderr.contains("panicked"), "{program} after {fault:?}: {}", said.stderr);
             println!("{fault:?}: {}", said.stderr.lines().last().unwrap());
         }

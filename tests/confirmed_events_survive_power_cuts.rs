@@ -264,7 +264,7 @@ impl Campaign {
                     resume_unwind(panic);
                 }
                 let why = panic.downcast_ref::<String>().cloned().unwrap_or_default();
-                let why = why.lines().rfind(|line| line.starts_with("error:")).or(why.lines().next());
+                let why = why.lines().rfind(|line| line.starts_with("error[")).or(why.lines().next());
                 losses.push(format!("cut {}, {:?}: {}", self.cuts, self.drive(), why.unwrap_or_default()));
             }
         }

@@ -443,7 +443,7 @@ fn a_lost_server_is_replaced_when_an_operator_says_so_and_what_it_had_is_a_hole(
         assert_eq!(applied.union(&missing).copied().collect::<Vec<_>>(), (1..=11).collect::<Vec<_>>());
         assert!((7..=11).all(|sequence| applied.contains(&sequence)), "what was not delivered is not lost");
         assert!(missing.contains(&1));
-        logged(&empty, "events are missing for good and recorded as a hole");
+        logged(&empty, "events are missing for good and recorded as a missing range");
         edge.stop();
         empty.stop();
         let said = Operator::of(empty.dir()).says(&["verify"]).done();
@@ -473,7 +473,7 @@ fn a_server_put_back_from_a_backup_goes_on_and_reports_what_it_misses() {
     assert_eq!(applied.union(&missing).copied().collect::<Vec<_>>(), (1..=11).collect::<Vec<_>>());
     assert!((1..=4).chain(9..=11).all(|sequence| applied.contains(&sequence)));
     assert!(missing.contains(&5), "it was acknowledged and deleted");
-    logged(&restored, "events are missing for good and recorded as a hole");
+    logged(&restored, "events are missing for good and recorded as a missing range");
     edge.stop();
     restored.stop();
     let said = Operator::of(restored.dir()).says(&["verify"]).done();

@@ -15,6 +15,7 @@ mod flips;
 mod a_backlog_of_200000_events_is_delivered;
 mod a_backup_is_a_server;
 mod a_clock_that_jumps_loses_nothing;
+mod a_code_is_explained_by_both_programs;
 mod a_failing_disk_loses_nothing;
 mod a_flipped_byte_never_lies;
 mod a_full_disk_loses_nothing;

@@ -1,6 +1,7 @@
 //! `config.example.toml` shows every setting there is, and the values that hold without it.
 
-use fogpost::config::{EdgeCall, ServerConfig};
+use fogpost::cli::edge::EdgeCall;
+use fogpost::cli::server::ServerCall;
 use fogpost::parking::tariff::TariffSet;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -17,8 +18,8 @@ fn its_values_are_the_defaults() {
     let with = EdgeCall::from_args(args(&["edge", "--config", EXAMPLE])).unwrap();
     let without = EdgeCall::from_args(args(&["edge", "--garage-name", "1"])).unwrap();
     assert_eq!(format!("{with:?}"), format!("{without:?}"));
-    let with = ServerConfig::from_args(args(&["server", "--config", EXAMPLE])).unwrap();
-    let without = ServerConfig::from_args(args(&["server"])).unwrap();
+    let with = ServerCall::from_args(args(&["server", "--config", EXAMPLE])).unwrap();
+    let without = ServerCall::from_args(args(&["server"])).unwrap();
     assert_eq!(format!("{with:?}"), format!("{without:?}"));
 }
 

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    fogpost::edge::main(std::env::args_os().collect())
+    fogpost::cli::edge::main(std::env::args_os().collect())
 }

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    fogpost::server::main(std::env::args_os().collect())
+    fogpost::cli::server::main(std::env::args_os().collect())
 }

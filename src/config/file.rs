@@ -1,17 +1,11 @@
 //! The configuration file: one TOML file for all programs, each reading and checking its own tables.
 
-use super::ranges::{self, AtLeastOne, BoardIntervalMs, NotEmpty, Retention};
-use super::{CarsPerHour, ConfigError};
-
-use crate::messaging::SiteName;
+use super::{ConfigError, EdgeSettings, ServerSettings};
 use crate::parking::statement::Operator;
 use crate::parking::tariff::TariffSet;
-use crate::telemetry::LogFormat;
-use crate::transport::ServerAddress;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// What `edge` reads of the file. An unknown key is an error: a misspelt one would silently do nothing. What stands in the tables
 /// of other programs is their matter: a mistake in a tariff is no reason not to start a garage.
@@ -19,7 +13,7 @@ use std::path::{Path, PathBuf};
 #[serde(deny_unknown_fields)]
 struct EdgeFile {
     #[serde(default)]
-    edge: EdgeTable,
+    edge: EdgeSettings,
     #[serde(default, rename = "server")]
     _server: IgnoredAny,
     #[serde(default, rename = "operator")]
@@ -37,7 +31,7 @@ pub struct ServerFile {
     #[serde(default, rename = "edge")]
     _edge: IgnoredAny,
     #[serde(default)]
-    pub server: ServerTable,
+    pub server: ServerSettings,
     #[serde(default)]
     pub operator: OperatorTable,
     #[serde(default, rename = "calendar")]
@@ -47,38 +41,6 @@ pub struct ServerFile {
     /// What `[[calendar]]` and `[[tariff]]` say: they are read by themselves, so that each mistake in them has its line.
     #[serde(skip)]
     pub tariffs: TariffSet,
-}
-
-/// `[edge]`. The flags of `edge` have the same names, with dashes.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EdgeTable {
-    pub garage_name: Option<SiteName>,
-    #[serde(default, deserialize_with = "ranges::path")]
-    pub data_dir: Option<PathBuf>,
-    pub server: Option<Vec<ServerAddress>>,
-    pub http: Option<SocketAddr>,
-    pub capacity: Option<u32>,
-    pub simulate: Option<CarsPerHour>,
-    pub board_interval_ms: Option<BoardIntervalMs>,
-    pub max_events: Option<AtLeastOne>,
-    pub max_bytes: Option<AtLeastOne>,
-    pub reserve_bytes: Option<u64>,
-    pub machine_id: Option<NotEmpty>,
-    pub log_format: Option<LogFormat>,
-}
-
-/// `[server]`. The flags of `server` have the same names, with dashes.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ServerTable {
-    #[serde(default, deserialize_with = "ranges::path")]
-    pub data_dir: Option<PathBuf>,
-    pub listen: Option<ServerAddress>,
-    pub http: Option<SocketAddr>,
-    pub reserve_bytes: Option<u64>,
-    pub retention_days: Option<Retention>,
-    pub log_format: Option<LogFormat>,
 }
 
 /// `[operator]`: who sends the statements.
@@ -114,8 +76,8 @@ impl TryFrom<OperatorKeys> for OperatorTable {
 }
 
 /// Reads the table `[edge]` of `path`; an empty one when there is none to read.
-pub fn read_for_edge(path: Option<&Path>) -> Result<EdgeTable, ConfigError> {
-    let Some(path) = path else { return Ok(EdgeTable::default()) };
+pub fn read_for_edge(path: Option<&Path>) -> Result<EdgeSettings, ConfigError> {
+    let Some(path) = path else { return Ok(EdgeSettings::default()) };
     parse::<EdgeFile>(path, &text(path)?).map(|file| file.edge)
 }
 

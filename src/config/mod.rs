@@ -1,21 +1,18 @@
-//! Settings: flag, environment, file, default, in this order; typed and checked before anything is opened.
+//! The settings of the daemons. A flag wins over the environment, the environment over the file, the file over the default.
+//! All are typed and checked before anything is opened.
 
-pub mod books;
 mod cars_per_hour;
-pub mod edge;
+mod edge;
 pub mod file;
 pub mod ranges;
-pub mod server;
-mod stays;
+mod server;
 
-pub use books::BooksTask;
 pub use cars_per_hour::CarsPerHour;
-pub use edge::{EdgeCall, EdgeConfig, EdgeTask};
-pub use server::{ServerConfig, ServerTask};
+pub use edge::{EdgeConfig, EdgeSettings};
+pub use server::{ServerConfig, ServerSettings};
 
+use crate::codes::{self, Code, Coded};
 use crate::parking::tariff::TariffError;
-use clap::Parser;
-use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// Why a program does not start, or does nothing but answer. Nothing was opened or changed.
@@ -34,9 +31,16 @@ pub enum ConfigError {
     Setting { setting: &'static str, reason: String },
 }
 
-/// Parses a command line, leaving it to the caller to print and exit.
-fn parse<T: Parser>(args: Vec<OsString>) -> Result<T, ConfigError> {
-    Ok(T::try_parse_from(args)?)
+impl Coded for ConfigError {
+    fn code(&self) -> Code {
+        match self {
+            ConfigError::CommandLine(_) => codes::INVALID_COMMAND_LINE,
+            ConfigError::Unreadable { .. } => codes::CONFIGURATION_UNREADABLE,
+            ConfigError::Invalid { .. } => codes::CONFIGURATION_INVALID,
+            ConfigError::Tariffs { .. } => codes::TARIFFS_INVALID,
+            ConfigError::Setting { .. } => codes::INVALID_SETTING,
+        }
+    }
 }
 
 /// Each on a line of its own.

@@ -15,6 +15,7 @@
 //! | `{"progress":…}` | any number of them; `"working"` at least every 5 s, so that silence means trouble |
 //! | `{"ok":…}`, `{"error":"…"}` or `{"stopping":true}` | the last one; the third: nothing was begun, and the daemon ends |
 
+use crate::codes::{self, Code, Coded};
 use crate::store::directory::{DataDir, DirectoryError};
 use rustix::fs::Mode;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -110,9 +111,29 @@ pub enum NotDone {
     /// In words: what happened, what it means for the data, what to do.
     #[error("{0}")]
     Refused(String),
+    /// The same, with a code that says more than that it was refused.
+    #[error("{1}")]
+    Failed(Code, String),
     /// The daemon stops and has not begun with it: it can be given again at once.
     #[error("the daemon is stopping. Nothing was changed. Give the command again")]
     Stopping,
+}
+
+impl NotDone {
+    /// For a reason that has a code of its own.
+    pub fn because(error: &impl Coded) -> NotDone {
+        NotDone::Failed(error.code(), error.to_string())
+    }
+}
+
+impl Coded for NotDone {
+    fn code(&self) -> Code {
+        match self {
+            NotDone::Refused(_) => codes::COMMAND_REFUSED,
+            NotDone::Failed(code, _) => *code,
+            NotDone::Stopping => codes::COMMAND_NOT_TAKEN,
+        }
+    }
 }
 
 impl From<String> for NotDone {
@@ -201,7 +222,12 @@ impl AdminSocket {
                     });
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "a command could not be taken; trying on");
+                    tracing::warn!(
+                        code = %codes::COMMAND_NOT_ACCEPTED,
+                        %error,
+                        hint = "it is tried again; raise the limit of open files (ulimit -n) if this goes on",
+                        "a command could not be taken"
+                    );
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }
@@ -268,7 +294,7 @@ impl Client {
         }
         self.say(match outcome {
             Ok(answer) => json!({ "ok": answer }),
-            Err(NotDone::Refused(reason)) => json!({ "error": reason }),
+            Err(NotDone::Refused(reason) | NotDone::Failed(_, reason)) => json!({ "error": reason }),
             Err(NotDone::Stopping) => json!({ "stopping": true }),
         })
         .await
@@ -337,6 +363,20 @@ pub enum AskError {
     NothingThere { path: PathBuf },
     #[error(transparent)]
     Directory(#[from] DirectoryError),
+}
+
+impl Coded for AskError {
+    fn code(&self) -> Code {
+        match self {
+            AskError::Refused(_) => codes::COMMAND_REFUSED,
+            AskError::NotAllowed { .. } => codes::DAEMON_NOT_REACHABLE,
+            AskError::NotTaken { .. } => codes::COMMAND_NOT_TAKEN,
+            AskError::FateUnknown { .. } => codes::COMMAND_FATE_UNKNOWN,
+            AskError::InBetween { .. } => codes::DATA_DIRECTORY_IN_USE,
+            AskError::NothingThere { .. } => codes::NO_DATA_DIRECTORY,
+            AskError::Directory(error) => error.code(),
+        }
+    }
 }
 
 /// How a command can be done.

@@ -4,6 +4,7 @@
 //! only through `adjtimex`.
 #![allow(unsafe_code)]
 
+use crate::codes;
 use crate::messaging::ClockReading;
 use crate::messaging::clock::BootId;
 use std::sync::OnceLock;
@@ -58,8 +59,10 @@ pub async fn say_when_set() {
         let by_ms = before.wall_was_set_by(&now);
         if by_ms.unsigned_abs() >= SET_BY_LEAST_MS {
             tracing::warn!(
+                code = %codes::CLOCK_SET,
                 by_seconds = by_ms / 1000,
-                "the clock of this machine was set. Events keep the time that it told when they came; their order is that of their sequences, nothing expires, and nothing waits longer or shorter for it"
+                hint = "nothing is to be done: events keep the time at which they came, and the order of their sequences",
+                "the clock of this machine was set"
             );
         }
         before = now;

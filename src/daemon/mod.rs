@@ -7,6 +7,7 @@ pub mod tasks;
 
 pub use memory::keep_small;
 
+use crate::codes::{self, Code, Coded};
 use crate::config::ConfigError;
 use crate::store::directory::DirectoryError;
 use crate::store::salvage;
@@ -30,11 +31,17 @@ pub const EXIT_SETTING: u8 = 64;
 
 /// Prints why the settings are refused, or the help that was asked for.
 pub fn exit_for_config(error: &ConfigError) -> ExitCode {
-    if let ConfigError::CommandLine(error) = error {
-        let _ = error.print();
-        return if error.use_stderr() { ExitCode::from(EXIT_SETTING) } else { ExitCode::SUCCESS };
+    match error {
+        ConfigError::CommandLine(asked) if !asked.use_stderr() => {
+            let _ = asked.print();
+            return ExitCode::SUCCESS;
+        }
+        ConfigError::CommandLine(wrong) => {
+            let text = wrong.render().to_string();
+            codes::print_error(error.code(), &text.trim_start_matches("error: ").trim_end());
+        }
+        _ => codes::print_error(error.code(), error),
     }
-    eprintln!("error: {error}");
     ExitCode::from(EXIT_SETTING)
 }
 
@@ -42,8 +49,8 @@ pub fn exit_for_config(error: &ConfigError) -> ExitCode {
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
     /// A setting that only what is on the disk shows to be wrong.
-    #[error("{0}")]
-    Setting(String),
+    #[error("{1}")]
+    Setting(Code, String),
     #[error(transparent)]
     Directory(#[from] DirectoryError),
     #[error(transparent)]
@@ -56,8 +63,8 @@ pub enum DaemonError {
     Listen(#[from] crate::transport::router::RouterError),
     #[error(transparent)]
     Http(#[from] crate::http::ListenError),
-    #[error("{0}")]
-    Failed(String),
+    #[error("{1}")]
+    Failed(Code, String),
     /// A part of the store cannot be read. The process starts itself again, and salvages the store then.
     #[error(
         "a part of the store cannot be read: {0}. The process starts itself again, and rebuilds the store from what can be found"
@@ -65,10 +72,24 @@ pub enum DaemonError {
     Salvage(Box<DaemonError>),
 }
 
+impl Coded for DaemonError {
+    fn code(&self) -> Code {
+        match self {
+            DaemonError::Setting(code, _) | DaemonError::Failed(code, _) => *code,
+            DaemonError::Directory(error) => error.code(),
+            DaemonError::Open(error) => error.code(),
+            DaemonError::Store(error) => error.code(),
+            DaemonError::Outbox(error) => error.code(),
+            DaemonError::Listen(_) | DaemonError::Http(_) => codes::CANNOT_LISTEN,
+            DaemonError::Salvage(_) => codes::STORE_PARTLY_UNREADABLE,
+        }
+    }
+}
+
 impl DaemonError {
     fn exit_code(&self) -> i32 {
         match self {
-            DaemonError::Setting(_) | DaemonError::Open(crate::store::OpenError::OtherPurpose { .. }) => {
+            DaemonError::Setting(..) | DaemonError::Open(crate::store::OpenError::OtherPurpose { .. }) => {
                 i32::from(EXIT_SETTING)
             }
             _ => 1,
@@ -78,7 +99,7 @@ impl DaemonError {
 
 /// Prints why a command failed.
 pub fn exit_for(error: &DaemonError) -> ExitCode {
-    eprintln!("error: {error}");
+    codes::print_error(error.code(), error);
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1))
 }
 
@@ -102,8 +123,8 @@ pub fn run<D: Daemon>(open: impl Future<Output = Result<D, DaemonError>>) -> Exi
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: cannot start: {error}. Nothing was changed");
-            return ExitCode::FAILURE;
+            let reason = format!("cannot start: {error}. Nothing was changed");
+            return exit_for(&DaemonError::Failed(codes::CANNOT_START, reason));
         }
     };
     let ended = runtime.block_on(async {
@@ -132,8 +153,8 @@ pub fn run<D: Daemon>(open: impl Future<Output = Result<D, DaemonError>>) -> Exi
 }
 
 fn fail(error: &DaemonError) -> ! {
-    tracing::error!("{error}");
-    eprintln!("error: {error}");
+    tracing::error!(code = %error.code(), %error, "this program ends");
+    codes::print_error(error.code(), error);
     if matches!(error, DaemonError::Salvage(_)) {
         restart();
     }
@@ -151,7 +172,9 @@ fn bound_the_stop() {
     };
     after(STOP_SAID_AFTER, || {
         tracing::warn!(
-            "stopping takes too long: something does not answer, the disk perhaps. Ending without waiting for it; what was confirmed is on the disk, as after a kill"
+            code = %codes::STOP_TOO_SLOW,
+            hint = "look at the disk; what was confirmed is stored, as after a kill",
+            "stopping takes too long, so the program ends without waiting"
         );
     });
     after(STOPPED_WITHIN, || std::process::exit(0));
@@ -166,7 +189,12 @@ pub fn salvage_if_possible(dir: &Path, store: &StoreUnreadable, error: DaemonErr
     match salvage::request(dir) {
         Ok(()) => DaemonError::Salvage(Box::new(error)),
         Err(why) => {
-            tracing::error!(%why, "the store cannot be marked to be salvaged; nothing in it was changed");
+            tracing::error!(
+                code = %codes::SALVAGE_NOT_REQUESTED,
+                %why,
+                hint = "make room on the disk and start again; nothing in the store was changed",
+                "the store cannot be marked to be salvaged"
+            );
             error
         }
     }
@@ -183,7 +211,12 @@ const RESTARTS_MAX: u32 = 5;
 fn restart() {
     let restarts = std::env::var(RESTARTS).ok().and_then(|count| count.parse().ok()).unwrap_or(0);
     if restarts >= RESTARTS_MAX {
-        tracing::error!(restarts, "the store was salvaged again and again: the disk is failing. Replace it");
+        tracing::error!(
+            code = %codes::SALVAGED_TOO_OFTEN,
+            restarts,
+            hint = "the disk is failing: replace it",
+            "the store was salvaged again and again"
+        );
         return;
     }
     let mut args = std::env::args_os();
@@ -192,7 +225,12 @@ fn restart() {
         again.arg0(name);
     }
     let error = again.args(args).env(RESTARTS, (restarts + 1).to_string()).exec();
-    tracing::error!(%error, "this process cannot start itself again: start it");
+    tracing::error!(
+        code = %codes::RESTART_FAILED,
+        %error,
+        hint = "start it",
+        "this process cannot start itself again"
+    );
 }
 
 /// SIGTERM and SIGINT.
@@ -204,7 +242,8 @@ pub struct StopRequest {
 
 impl StopRequest {
     fn listen() -> Result<StopRequest, DaemonError> {
-        let failed = |error| DaemonError::Failed(format!("cannot listen for signals: {error}"));
+        let failed =
+            |error| DaemonError::Failed(codes::CANNOT_START, format!("cannot listen for signals: {error}"));
         Ok(StopRequest {
             terminate: signal(SignalKind::terminate()).map_err(failed)?,
             interrupt: signal(SignalKind::interrupt()).map_err(failed)?,

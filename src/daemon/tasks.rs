@@ -3,6 +3,7 @@
 //! **Promise.** A task that ends although nobody asked it to, is as loud as a signal: the daemon ends with 1 and says which it was.
 
 use super::DaemonError;
+use crate::codes;
 use std::collections::HashMap;
 use std::future::Future;
 use tokio::task::{Id, JoinError, JoinSet};
@@ -45,9 +46,12 @@ pub(super) fn ended_early(name: &str, ended: Result<(), JoinError>) -> DaemonErr
         Ok(()) => "ended by itself".to_owned(),
         Err(error) => format!("panicked ({error})"),
     };
-    DaemonError::Failed(format!(
-        "{name} {how}. What was confirmed is on the disk. Start it again, and please report this with the log"
-    ))
+    DaemonError::Failed(
+        codes::TASK_ENDED,
+        format!(
+            "{name} {how}. What was confirmed is on the disk. Start it again, and please report this with the log"
+        ),
+    )
 }
 
 #[cfg(test)]

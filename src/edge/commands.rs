@@ -1,13 +1,13 @@
-//! `edge outbox …` and `edge ledger …`: what a person at a garage may look at and decide.
+//! What `edge outbox …` and `edge ledger …` ask: a person at a garage reads the outbox, or chooses its ledger.
 //!
-//! **Promise.** Looking changes nothing, whether the edge runs or not, and keeps no edge from starting. What is decided is written
-//! into the directory itself, which is held meanwhile.
-//! **Kept by.** A running edge answers over `admin.sock`. Without one a copy is looked into, because sled writes whenever it opens;
+//! **Promise.** Reading changes nothing, whether the edge runs or not, and keeps no edge from starting. A choice is written into
+//! the directory itself, which is held meanwhile.
+//! **Kept by.** A running edge answers over `admin.sock`. Without one a copy is read, because sled writes whenever it opens;
 //! the status of a large outbox is read from the note beside its store instead.
 
 use super::Shared;
 use super::sending::SenderCommand;
-use crate::config::EdgeTask;
+use crate::codes;
 use crate::daemon::admin::{self, Call, NotDone, Outcome, Reached};
 use crate::daemon::clock;
 use crate::messaging::LedgerId;
@@ -19,28 +19,26 @@ use crate::store::directory::{DataDir, DirectoryError, Idle, STORE};
 use crate::store::{Purpose, Store};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::io::{self, Write};
 use std::path::Path;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
-/// How many events one answer carries.
-const PEEK_MOST: usize = 1000;
+/// Maximum number of events in one answer.
+pub const PEEK_MOST: usize = 1000;
 
-/// The status of a store above this size is not read from a copy.
+/// A store above this size is not copied for its status.
 const STATUS_COPIES_MOST: u64 = 64 << 20;
-/// How long an edge that is just starting or stopping is waited for. Above what a clean stop may take.
+/// How long a command waits for an edge that starts or stops: longer than a clean stop may take.
 const SETTLES_WITHIN: Duration = Duration::from_secs(6);
 
-/// What is asked over `admin.sock`.
+/// A request over `admin.sock`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Request {
+pub enum EdgeRequest {
     Status,
-    /// Waiting events behind a place: which epoch of the outbox, and which sequence.
+    /// The waiting events after this epoch (by its index in the outbox) and sequence.
     Peek {
         after: Option<(u32, u64)>,
         limit: usize,
@@ -51,58 +49,62 @@ pub enum Request {
     },
 }
 
-/// Where a running edge takes commands.
-pub struct Desk {
+/// Answers the commands to a running edge.
+pub struct EdgeDesk {
     shared: Arc<Shared>,
     tell: mpsc::Sender<SenderCommand>,
 }
 
-impl Desk {
-    pub(super) fn new(shared: Arc<Shared>, tell: mpsc::Sender<SenderCommand>) -> Desk {
-        Desk { shared, tell }
+impl EdgeDesk {
+    pub(super) fn new(shared: Arc<Shared>, tell: mpsc::Sender<SenderCommand>) -> EdgeDesk {
+        EdgeDesk { shared, tell }
     }
 
-    pub async fn answer(&self, call: Call<Request>) -> Outcome {
+    pub async fn answer(&self, call: Call<EdgeRequest>) -> Outcome {
         match call.request {
-            Request::Adopt { ledger } => {
+            EdgeRequest::Adopt { ledger } => {
                 let ledger = read_id(&ledger)?;
-                let former = self.shared.outbox.ledger();
+                let previous = self.shared.outbox.ledger();
                 let bound = self.shared.outbox.bind(ledger).await;
                 bound.map_err(|error| format!("the edge cannot write that down now: {error}. Try again"))?;
-                tracing::warn!(%ledger, former = former.map(|id| id.to_string()), by = call.caller.as_str(), "an operator decided that this garage delivers to another ledger");
+                tracing::warn!(
+                    code = %codes::LEDGER_ADOPTED,
+                    %ledger, former = previous.map(|id| id.to_string()), by = call.caller.as_str(),
+                    "an operator decided that this garage delivers to another ledger"
+                );
                 // The sender may be ending: it reads the id at its next start.
                 let _ = self.tell.send(SenderCommand::Bound(ledger)).await;
-                Ok(adopted(former, ledger))
+                Ok(adopted(previous, ledger))
             }
             request => {
                 let outbox = self.shared.outbox.clone();
-                let looked = tokio::task::spawn_blocking(move || look(&outbox, &request));
-                looked.await.unwrap_or_else(|error| Err(error.to_string().into()))
+                let reading = tokio::task::spawn_blocking(move || read(&outbox, &request));
+                reading.await.unwrap_or_else(|error| Err(error.to_string().into()))
             }
         }
     }
 }
 
 fn read_id(text: &str) -> Result<LedgerId, String> {
-    text.parse().map_err(|error| format!("{text:?} is no ledger's id: {error}. Nothing was changed"))
+    text.parse().map_err(|error| format!("{text:?} is not the id of a ledger: {error}. Nothing was changed"))
 }
 
-fn adopted(former: Option<LedgerId>, ledger: LedgerId) -> Value {
-    let from = match former {
-        Some(former) if former == ledger => "It did before.".to_owned(),
-        Some(former) => format!(
-            "It delivered to {former} before: what that ledger had acknowledged is deleted here, and the new one records it as missing"
+fn adopted(previous: Option<LedgerId>, ledger: LedgerId) -> Value {
+    let from = match previous {
+        Some(previous) if previous == ledger => "It did before.".to_owned(),
+        Some(previous) => format!(
+            "It delivered to {previous} before: what that ledger had acknowledged is deleted here, and the new one records it as missing"
         ),
         None => "It had not delivered to any ledger yet.".to_owned(),
     };
     json!({ "ledger": ledger.to_string(), "said": format!("This garage delivers to the ledger {ledger} from now on, and to no other. {from}") })
 }
 
-/// Everything that changes nothing.
-fn look(outbox: &Outbox, request: &Request) -> Outcome {
-    let failed = |error: crate::store::StoreError| NotDone::from(error.to_string());
+/// Answers a request that changes nothing.
+fn read(outbox: &Outbox, request: &EdgeRequest) -> Outcome {
+    let failed = |error: crate::store::StoreError| NotDone::because(&error);
     match request {
-        Request::Status => {
+        EdgeRequest::Status => {
             let status = outbox.status().map_err(failed)?;
             let now = clock::read();
             Ok(json!({
@@ -118,7 +120,7 @@ fn look(outbox: &Outbox, request: &Request) -> Outcome {
                 "keys_remembered": outbox.keys_remembered(),
             }))
         }
-        Request::Peek { after, limit } => {
+        EdgeRequest::Peek { after, limit } => {
             let limit = (*limit).min(PEEK_MOST);
             let mut found = outbox.peek(*after, limit + 1).map_err(failed)?;
             let more = found.len() > limit;
@@ -126,11 +128,11 @@ fn look(outbox: &Outbox, request: &Request) -> Outcome {
             let next = found.last().filter(|_| more).map(|last| (last.epoch_index, last.sequence));
             Ok(json!({ "events": found.into_iter().map(shown).collect::<Vec<_>>(), "next": next }))
         }
-        Request::Verify => {
+        EdgeRequest::Verify => {
             let found = outbox.inspect().map_err(failed)?;
             Ok(serde_json::to_value(found).map_err(|error| error.to_string())?)
         }
-        Request::Adopt { .. } => unreachable!("this changes something"),
+        EdgeRequest::Adopt { .. } => unreachable!("this request changes something"),
     }
 }
 
@@ -151,141 +153,113 @@ fn shown(waiting: WaitingMessage) -> Value {
     line
 }
 
-/// Does a task in a data directory; the answer goes to stdout, why not to stderr.
-pub fn run(data_dir: &Path, task: &EdgeTask) -> ExitCode {
-    let done = match task {
-        EdgeTask::Status { json } => one(data_dir, &Request::Status)
-            .map(|answer| print(&if *json { line(&answer) } else { fields(&answer) })),
-        EdgeTask::Peek { limit } => {
-            let request = Request::Peek { after: None, limit: *limit };
-            one(data_dir, &request).map(|answer| print(&events(&answer)))
+/// Asks the edge of a data directory: the daemon when it runs, else its directory, which is opened once for all requests.
+pub struct EdgeSession<'a> {
+    data_dir: &'a Path,
+    offline: Option<OfflineOutbox>,
+}
+
+impl EdgeSession<'_> {
+    pub fn of(data_dir: &Path) -> EdgeSession<'_> {
+        EdgeSession { data_dir, offline: None }
+    }
+
+    /// The error says in words what happened, what it means for the data and what to do.
+    pub fn ask(&mut self, request: &EdgeRequest) -> Outcome {
+        if let Some(offline) = &self.offline {
+            return offline.answer(request);
         }
-        EdgeTask::Export => export(data_dir),
-        EdgeTask::Verify { json } => return verify(data_dir, *json),
-        EdgeTask::Adopt { ledger } => one(data_dir, &Request::Adopt { ledger: ledger.to_string() })
-            .map(|answer| print(&format!("{}\n", answer["said"].as_str().unwrap_or_default()))),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(reason) => {
-            eprintln!("error: {reason}");
-            ExitCode::FAILURE
+        let dir = if matches!(request, EdgeRequest::Adopt { .. }) {
+            match admin::reach(self.data_dir, request, |_| {}).map_err(|error| NotDone::because(&error))? {
+                Reached::Daemon(answer) => return Ok(answer),
+                Reached::Directory(dir) => OpenedDir::Held(dir),
+            }
+        } else {
+            match self.read(request)? {
+                ReadFrom::Answer(answer) => return Ok(answer),
+                ReadFrom::Copy(copy) => OpenedDir::Copied(copy),
+            }
+        };
+        self.offline.insert(OfflineOutbox::open(dir)?).answer(request)
+    }
+
+    /// Asks the daemon or the note beside the store; makes a copy when neither answers.
+    fn read(&self, request: &EdgeRequest) -> Result<ReadFrom, NotDone> {
+        let began = Instant::now();
+        loop {
+            let asked = admin::ask(self.data_dir, request, |_| {});
+            if let Some(answer) = asked.map_err(|error| NotDone::because(&error))? {
+                return Ok(ReadFrom::Answer(answer));
+            }
+            if !self.data_dir.join(STORE).is_dir() {
+                let reason = format!("there is no data directory of an edge in {:?}", self.data_dir);
+                return Err(NotDone::Failed(codes::NO_DATA_DIRECTORY, reason));
+            }
+            if matches!(request, EdgeRequest::Status)
+                && let Some(answer) = noted(self.data_dir)
+            {
+                return Ok(ReadFrom::Answer(answer));
+            }
+            match copy::of_idle(self.data_dir, &[HIGH_WATER_FILE], Spare::ForOpening) {
+                Ok(copy) => return Ok(ReadFrom::Copy(copy)),
+                // An edge is just starting or stopping. It will answer, or be gone.
+                Err(CopyError::Used { .. } | CopyError::Directory(DirectoryError::Held { .. }))
+                    if began.elapsed() < SETTLES_WITHIN =>
+                {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                Err(error) => return Err(NotDone::because(&error)),
+            }
         }
     }
 }
 
-/// Whoever reads may have seen enough.
-fn print(text: &str) {
-    let _ = io::stdout().write_all(text.as_bytes());
+/// What [`EdgeSession::read`] found.
+enum ReadFrom {
+    Answer(Value),
+    Copy(TempDir),
 }
 
-fn line(answer: &Value) -> String {
-    format!("{answer}\n")
-}
-
-fn fields(answer: &Value) -> String {
-    let fields = answer.as_object().into_iter().flatten();
-    let text = |value: &Value| match value {
-        Value::Null => "--".to_owned(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
-    fields.map(|(name, value)| format!("{name:<20} {}\n", text(value))).collect()
-}
-
-fn events(answer: &Value) -> String {
-    answer["events"].as_array().into_iter().flatten().map(line).collect()
-}
-
-/// An outbox of a directory on which no edge runs, opened for one answer after another.
-struct Offline {
+/// The outbox of a directory on which no edge runs.
+struct OfflineOutbox {
     outbox: Outbox,
-    _kept: Kept,
+    _dir: OpenedDir,
 }
 
-/// What an outbox is opened in, until the end.
-enum Kept {
-    /// The directory itself, held.
+/// The directory in which an outbox is opened; it is released, or removed, after the outbox.
+enum OpenedDir {
     Held(DataDir),
-    /// A copy, removed then.
     Copied(TempDir),
 }
 
-impl Offline {
-    fn open(kept: Kept) -> Result<Offline, String> {
-        let dir = match &kept {
-            Kept::Held(dir) => dir.path(),
-            Kept::Copied(dir) => dir.path(),
+impl OfflineOutbox {
+    fn open(dir: OpenedDir) -> Result<OfflineOutbox, NotDone> {
+        let path = match &dir {
+            OpenedDir::Held(dir) => dir.path(),
+            OpenedDir::Copied(dir) => dir.path(),
         };
-        let store = Store::open(&dir.join(STORE), Purpose::Edge).map_err(|error| error.to_string())?;
-        // Without a machine: nobody who looks, or decides, is taken for the one that wrote last.
-        let options =
-            Options { high_water_file: Some(dir.join(HIGH_WATER_FILE)), machine: None, ..Options::default() };
-        let outbox = Outbox::open(store, options, clock::read()).map_err(|error| error.to_string())?;
-        Ok(Offline { outbox, _kept: kept })
+        let store =
+            Store::open(&path.join(STORE), Purpose::Edge).map_err(|error| NotDone::because(&error))?;
+        // Without a machine: the person who runs this command is not the machine that wrote last.
+        let options = Options { high_water_file: Some(path.join(HIGH_WATER_FILE)), machine: None, ..Options::default() };
+        let outbox = Outbox::open(store, options, clock::read()).map_err(|error| NotDone::because(&error))?;
+        Ok(OfflineOutbox { outbox, _dir: dir })
     }
 
-    fn answer(&self, request: &Request) -> Result<Value, String> {
-        let Request::Adopt { ledger } = request else {
-            return look(&self.outbox, request).map_err(|error| error.to_string());
+    fn answer(&self, request: &EdgeRequest) -> Outcome {
+        let EdgeRequest::Adopt { ledger } = request else {
+            return read(&self.outbox, request);
         };
         let ledger = read_id(ledger)?;
-        let former = self.outbox.ledger();
+        let previous = self.outbox.ledger();
         let runtime = tokio::runtime::Builder::new_current_thread().build();
         let runtime = runtime.map_err(|error| format!("{error}. Nothing was changed"))?;
         runtime.block_on(self.outbox.bind(ledger)).map_err(|error| error.to_string())?;
-        Ok(adopted(former, ledger))
+        Ok(adopted(previous, ledger))
     }
 }
 
-/// Where answers come from.
-enum Source {
-    Daemon,
-    Directory(Box<Offline>),
-    /// The note beside the store.
-    Note,
-}
-
-/// Asks once, and says who answered.
-fn first(data_dir: &Path, request: &Request) -> Result<(Source, Value), String> {
-    let from = |kept| -> Result<_, String> {
-        let offline = Offline::open(kept)?;
-        let answer = offline.answer(request)?;
-        Ok((Source::Directory(Box::new(offline)), answer))
-    };
-    if matches!(request, Request::Adopt { .. }) {
-        return match admin::reach(data_dir, request, |_| {}).map_err(|error| error.to_string())? {
-            Reached::Daemon(answer) => Ok((Source::Daemon, answer)),
-            Reached::Directory(dir) => from(Kept::Held(dir)),
-        };
-    }
-    let began = Instant::now();
-    loop {
-        if let Some(answer) = admin::ask(data_dir, request, |_| {}).map_err(|error| error.to_string())? {
-            return Ok((Source::Daemon, answer));
-        }
-        if !data_dir.join(STORE).is_dir() {
-            return Err(format!("there is no data directory of an edge in {data_dir:?}"));
-        }
-        if matches!(request, Request::Status)
-            && let Some(answer) = noted(data_dir)
-        {
-            return Ok((Source::Note, answer));
-        }
-        match copy::of_idle(data_dir, &[HIGH_WATER_FILE], Spare::ForOpening) {
-            Ok(copy) => return from(Kept::Copied(copy)),
-            // An edge is just starting or stopping. It will answer, or be gone.
-            Err(CopyError::Used { .. } | CopyError::Directory(DirectoryError::Held { .. }))
-                if began.elapsed() < SETTLES_WITHIN =>
-            {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            Err(error) => return Err(error.to_string()),
-        }
-    }
-}
-
-/// The status of a large outbox on which no edge runs, as far as the note beside the store tells it: without a copy.
+/// The status of a large outbox on which no edge runs, as far as the note beside the store knows it. Saves a copy.
 fn noted(data_dir: &Path) -> Option<Value> {
     if copy::size_of_store(data_dir).ok()? <= STATUS_COPIES_MOST || Idle::look(data_dir).is_err() {
         return None;
@@ -310,66 +284,4 @@ fn noted(data_dir: &Path) -> Option<Value> {
         "keys_remembered": null,
         "source": said,
     }))
-}
-
-fn one(data_dir: &Path, request: &Request) -> Result<Value, String> {
-    first(data_dir, request).map(|(_, answer)| answer)
-}
-
-/// All waiting events, a JSON object a line.
-fn export(data_dir: &Path) -> Result<(), String> {
-    let request = |after| Request::Peek { after, limit: PEEK_MOST };
-    let (source, mut answer) = first(data_dir, &request(None))?;
-    loop {
-        match io::stdout().write_all(events(&answer).as_bytes()) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()), // the reader has seen enough
-            written => written.map_err(|error| error.to_string())?,
-        }
-        let next: Option<(u32, u64)> =
-            serde_json::from_value(answer["next"].clone()).map_err(|error| error.to_string())?;
-        let Some(next) = next else { return Ok(()) };
-        answer = match &source {
-            Source::Daemon => one(data_dir, &request(Some(next)))?,
-            Source::Directory(offline) => offline.answer(&request(Some(next)))?,
-            Source::Note => unreachable!("it answers for the status alone"),
-        };
-    }
-}
-
-/// Ends with 0 when nothing is wrong, else with 1.
-fn verify(data_dir: &Path, as_json: bool) -> ExitCode {
-    let found = match one(data_dir, &Request::Verify) {
-        Ok(found) => found,
-        Err(reason) => {
-            eprintln!("error: {reason}");
-            return ExitCode::FAILURE;
-        }
-    };
-    let faults: Vec<&str> =
-        found["faults"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    if as_json {
-        print(&line(&found));
-    } else {
-        let count = |field: &str| found[field].as_u64().unwrap_or(0);
-        print(&format!(
-            "{} events in {} pages of {} epochs, {} of them wait; {} keys\n",
-            count("messages"),
-            count("pages"),
-            count("epochs"),
-            count("waiting"),
-            count("keys")
-        ));
-        if count("lost") > 0 || count("kept_aside") > 0 {
-            print(&format!(
-                "{} events are told to the server as lost, {} pages are kept aside: damage of the past\n",
-                count("lost"),
-                count("kept_aside")
-            ));
-        }
-        match faults.len() {
-            0 => print("nothing is wrong\n"),
-            n => print(&format!("{n} faults:\n{}\n", faults.join("\n"))),
-        }
-    }
-    if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

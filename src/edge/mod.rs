@@ -2,13 +2,14 @@
 //!
 //! HTTP takes events ([`web`]) into the outbox; [`sending`] delivers them; [`display`] is what the garage shows.
 
-mod commands;
+pub mod commands;
 mod display;
 mod sending;
 mod simulating;
 mod web;
 
-use crate::config::{EdgeCall, EdgeConfig};
+use crate::codes;
+use crate::config::EdgeConfig;
 use crate::daemon::admin::AdminSocket;
 use crate::daemon::tasks::Tasks;
 use crate::daemon::{self, Daemon, DaemonError, STOP_WITHIN, StopRequest, clock};
@@ -19,16 +20,14 @@ use crate::messaging::{Epoch, SiteName};
 use crate::parking::board::BoardLine;
 use crate::parking::occupancy::free_spaces;
 use crate::store::directory::DataDir;
-use crate::store::private::keep_what_we_create_private;
 use crate::store::room::DiskRoom;
 use crate::store::salvage;
 use crate::store::{Purpose, Store, StoreError};
 use crate::telemetry;
-use commands::Desk;
+use commands::EdgeDesk;
 use display::Display;
 use sending::SendingStatus;
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -52,17 +51,10 @@ const COUNTED_BYTES: usize = 128 * 1024;
 /// Where producers post when nothing else was said: the first free port from here.
 const HTTP_FROM: ([u8; 4], u16) = ([127, 0, 0, 1], 5581);
 
-/// Runs the program `edge`; `args` as a program gets them, its name first.
-pub fn main(args: Vec<OsString>) -> ExitCode {
-    keep_what_we_create_private();
-    match EdgeCall::from_args(args) {
-        Ok(EdgeCall::Run(config)) => {
-            telemetry::init(config.log_format);
-            daemon::run(Edge::open(*config))
-        }
-        Ok(EdgeCall::Task { data_dir, task }) => commands::run(&data_dir, &task),
-        Err(error) => daemon::exit_for_config(&error),
-    }
+/// Takes and delivers events until the process is told to stop.
+pub fn run(config: EdgeConfig) -> ExitCode {
+    telemetry::init(config.log_format);
+    daemon::run(Edge::open(config))
 }
 
 /// What the parts of an edge share.
@@ -97,13 +89,15 @@ impl Edge {
         let Opened { outbox, display, to_be_counted } = {
             let (path, config) = (dir.path().to_owned(), config.clone());
             let opened = tokio::task::spawn_blocking(move || open_outbox(&path, &config));
-            opened.await.map_err(|error| DaemonError::Failed(error.to_string()))??
+            opened.await.map_err(|error| DaemonError::Failed(codes::TASK_ENDED, error.to_string()))??
         };
         let listener = match config.http {
             Some(address) => http::listen(address).await?,
             None => http::listen_from(HTTP_FROM.into()).await?,
         };
-        let address = listener.local_addr().map_err(|error| DaemonError::Failed(error.to_string()))?;
+        let address = listener
+            .local_addr()
+            .map_err(|error| DaemonError::Failed(codes::CANNOT_LISTEN, error.to_string()))?;
         let shared =
             Arc::new(Shared { config, outbox, display: Mutex::new(display), sending: Mutex::default() });
         let stop = CancellationToken::new();
@@ -125,7 +119,7 @@ impl Edge {
         let http = tokio::spawn(http::serve(listener, router, stop.clone(), traffic));
         match AdminSocket::listen(&dir) {
             Ok(socket) => {
-                let desk = Arc::new(Desk::new(Arc::clone(&shared), tell));
+                let desk = Arc::new(EdgeDesk::new(Arc::clone(&shared), tell));
                 let answering = socket.serve(stop.clone(), move |call| {
                     let desk = Arc::clone(&desk);
                     async move { desk.answer(call).await }
@@ -133,7 +127,12 @@ impl Edge {
                 tasks.spawn("answering commands (admin.sock)", answering);
             }
             Err(error) => {
-                tracing::error!(%error, "admin.sock cannot be made: this edge takes no commands; events are taken and delivered as ever. Make room or give rights, and start it again");
+                tracing::error!(
+                    code = %codes::ADMIN_SOCKET_UNUSABLE,
+                    %error,
+                    hint = "make room or correct the permissions, then start the edge again; events are taken and delivered meanwhile",
+                    "admin.sock cannot be created, so this edge takes no commands"
+                );
             }
         }
         dir.publish("http.addr", format!("{address}\n"))?;
@@ -169,19 +168,19 @@ impl Edge {
             tokio::select! {
                 () = stop.requested() => break,
                 Ok(_) = unreadable.wait_for(|unreadable| *unreadable), if can_be_salvaged => {
-                    return Err(DaemonError::Failed("a part of the outbox".into()));
+                    return Err(DaemonError::Failed(codes::STORE_PARTLY_UNREADABLE, "a part of the outbox".into()));
                 }
                 failed = progress.wait_for(|progress| progress.failed) => {
                     drop(failed);
                     let ended = "the committer ended by itself. What was confirmed is on the disk. Start the edge again, and please report this with the log";
-                    return Err(DaemonError::Failed(self.shared.outbox.failure().unwrap_or(ended).to_owned()));
+                    return Err(DaemonError::Failed(codes::DISK_FAILED, self.shared.outbox.failure().unwrap_or(ended).to_owned()));
                 }
                 ended = &mut self.sending => return Err(match ended {
                     Ok(Err(error)) => DaemonError::Store(error),
-                    Ok(Ok(())) => DaemonError::Failed("sending ended by itself; events stay on disk".into()),
-                    Err(error) => DaemonError::Failed(format!("sending panicked: {error}; events stay on disk. Please report this with the log")),
+                    Ok(Ok(())) => DaemonError::Failed(codes::TASK_ENDED, "sending ended by itself; events stay on disk".into()),
+                    Err(error) => DaemonError::Failed(codes::TASK_ENDED, format!("sending panicked: {error}; events stay on disk. Please report this with the log")),
                 }),
-                _ = &mut self.http => return Err(DaemonError::Failed("HTTP ended by itself; events stay on disk".into())),
+                _ = &mut self.http => return Err(DaemonError::Failed(codes::TASK_ENDED, "HTTP ended by itself; events stay on disk".into())),
                 error = self.tasks.one_ended() => return Err(error),
                 _ = saving.tick() => {
                     save_board(&self.dir, &self.shared, &mut saved);
@@ -193,7 +192,11 @@ impl Edge {
         self.stop.cancel();
         let all = async { ((&mut self.sending).await, (&mut self.http).await, self.tasks.finish().await) };
         if timeout(STOP_WITHIN, all).await.is_err() {
-            tracing::warn!("a producer kept its connection open; everything that was confirmed is on disk");
+            tracing::warn!(
+                code = %codes::STOP_TOO_SLOW,
+                hint = "nothing is to be done: everything that was confirmed is on the disk",
+                "a producer kept its connection open while the edge stopped"
+            );
             self.http.abort();
         }
         save_board(&self.dir, &self.shared, &mut saved);
@@ -280,7 +283,10 @@ fn open_outbox(dir: &Path, config: &EdgeConfig) -> Result<Opened, DaemonError> {
     let outbox = Outbox::open_in(dir, Purpose::Edge, config.reserve_bytes, clock::read(), options)?;
     if let Some(what) = outbox.shortage() {
         tracing::error!(
-            "{what}; producers are refused (507) until there is room, and what was confirmed is delivered. Make room on the disk, or look why nothing is delivered"
+            code = %codes::OUTBOX_FULL,
+            reason = what,
+            hint = "make room on the disk, or look why nothing is delivered",
+            "producers are refused until there is room; what was confirmed is delivered"
         );
     }
     let mut display = new_display(garage, &outbox);
@@ -294,7 +300,12 @@ fn open_outbox(dir: &Path, config: &EdgeConfig) -> Result<Opened, DaemonError> {
         return Ok(Opened { outbox, display, to_be_counted: Some(saved) });
     }
     if let Err(error) = count_what_waits(&mut display, &outbox, &CancellationToken::new()) {
-        tracing::warn!(%error, "what waits cannot be counted: the garage's own count is shown when the server knows it");
+        tracing::warn!(
+            code = %codes::OWN_COUNT_UNKNOWN,
+            %error,
+            hint = "run: edge outbox verify",
+            "the waiting events cannot be counted; the garage's own count is shown once the server knows it"
+        );
         display.will_be_counted(newest.epoch, newest.durable);
         display.stays();
     }
@@ -314,12 +325,15 @@ fn check_garage(store: &Store, garage: &SiteName) -> Result<(), DaemonError> {
     const NAME: &[u8] = b"g";
     match store.get(NAME)? {
         Some(stored) if stored == garage.as_str().as_bytes() => Ok(()),
-        Some(stored) => Err(DaemonError::Setting(format!(
-            "this data directory belongs to garage {:?}, not to {:?}. Nothing was changed. Start it with --garage-name {:?}, or give this garage a --data-dir of its own",
-            String::from_utf8_lossy(&stored),
-            garage.as_str(),
-            String::from_utf8_lossy(&stored),
-        ))),
+        Some(stored) => Err(DaemonError::Setting(
+            codes::DATA_DIRECTORY_OF_OTHER_GARAGE,
+            format!(
+                "this data directory belongs to garage {:?}, not to {:?}. Nothing was changed. Start it with --garage-name {:?}, or give this garage a --data-dir of its own",
+                String::from_utf8_lossy(&stored),
+                garage.as_str(),
+                String::from_utf8_lossy(&stored),
+            ),
+        )),
         None => {
             store.put(NAME, garage.as_str().as_bytes())?;
             store.flush()?;
@@ -395,7 +409,12 @@ fn replace_display(shared: &Shared, saved: &[u8], moved: Option<Epoch>, stop: &C
         Ok(()) => {}
         Err(error) => {
             former.stays();
-            tracing::warn!(%error, "what waits cannot be counted: the garage's own count is shown as it was, or when the server knows it");
+            tracing::warn!(
+                code = %codes::OWN_COUNT_UNKNOWN,
+                %error,
+                hint = "run: edge outbox verify",
+                "the waiting events cannot be counted; the garage's own count is shown as it was"
+            );
         }
     }
 }

@@ -2,12 +2,11 @@
 //! [`Sender`] says.
 
 use super::Shared;
+use crate::codes::{self, Code};
 use crate::daemon::clock;
 use crate::messaging::outbox::{AppendError, EpochIndex, OutboxStatus, Position, Taken};
 use crate::messaging::sender::stillness::{QueueState, STANDS_STILL_AFTER, Stillness};
-use crate::messaging::sender::{
-    Action, OutboxRange, Outcome, PAGES_BYTES, ReplyEffect, Sender, SenderConfig,
-};
+use crate::messaging::sender::{Action, OutboxRange, Outcome, PAGES_BYTES, ReplyEffect, Sender, SenderConfig};
 use crate::messaging::wire::{Reply, Request, WireError};
 use crate::parking::board::BoardPart;
 use crate::parking::{BoardAnswer, Observation};
@@ -35,9 +34,9 @@ pub struct SendingStatus {
     pub ledger: Option<String>,
     pub last_acknowledged_at_ms: Option<i64>,
     /// Why the queue waits, when it does not wait for the network.
-    pub alarm: Option<String>,
+    pub alarm: Option<Alarm>,
     /// That it does not move although the server answers, and what to do.
-    pub stands_still: Option<String>,
+    pub stands_still: Option<Alarm>,
     /// What the server wants a person here to know.
     pub notice: Option<String>,
     /// The server's wall clock less ours, in milliseconds, halfway through the last exchange.
@@ -46,9 +45,16 @@ pub struct SendingStatus {
 
 impl SendingStatus {
     /// What a person should look at. What is known of the reason says more than that the queue stands still.
-    pub fn shown_alarm(&self) -> Option<&str> {
-        self.alarm.as_deref().or(self.stands_still.as_deref())
+    pub fn shown_alarm(&self) -> Option<&Alarm> {
+        self.alarm.as_ref().or(self.stands_still.as_ref())
     }
+}
+
+/// What a person should look at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alarm {
+    pub code: Code,
+    pub text: String,
 }
 
 /// What an operator tells the sender; see `edge ledger adopt`.
@@ -132,7 +138,12 @@ impl Shell {
             match action {
                 Action::Connect { server } => self.connect(server).await,
                 Action::Disconnect => {
-                    tracing::warn!(server = %self.shared.config.servers[self.sender.server()], "no useful reply in time; the socket is dropped, and what is not acknowledged will be resent there");
+                    tracing::warn!(
+                        code = %codes::NO_REPLY,
+                        server = %self.shared.config.servers[self.sender.server()],
+                        hint = "if this goes on, check the network and the server; what is not acknowledged is sent again",
+                        "no useful reply in time; the next connection goes to this server"
+                    );
                     self.link = None;
                 }
                 Action::Send { id, pages_from, ask } => self.send(id, pages_from, ask).await?,
@@ -183,7 +194,12 @@ impl Shell {
             }
             Err(error) => {
                 if !std::mem::replace(&mut self.unreachable, true) {
-                    tracing::warn!(%error, "events stay on this disk and are delivered when a server answers; it is tried again all the time");
+                    tracing::warn!(
+                        code = %codes::SERVER_UNREACHABLE,
+                        %error,
+                        hint = "check the network, the server and its address; events stay on this disk, and it is tried again all the time",
+                        "no server can be reached"
+                    );
                 }
                 self.sender.link_broke(self.now());
             }
@@ -257,11 +273,11 @@ impl Shell {
         };
         match Reply::decode(&body) {
             Ok(reply) => self.replied(reply).await,
-            Err(WireError::PeerSpeaks { lowest, highest }) => self.alarm(format!(
+            Err(WireError::PeerSpeaks { lowest, highest }) => self.alarm(codes::PROTOCOL_VERSION_MISMATCH, format!(
                 "the server speaks versions {lowest} to {highest} of the protocol, this edge version {}; events stay here. Bring both to one version",
                 crate::messaging::wire::VERSION
             )),
-            Err(error) => self.alarm(format!("what answers is no fogpost server: {error}; events stay here. Check the address")),
+            Err(error) => self.alarm(codes::NOT_A_SERVER, format!("what answers is no fogpost server: {error}; events stay here. Check the address")),
         }
     }
 
@@ -302,21 +318,22 @@ impl Shell {
                 if let Err(error) = self.shared.outbox.unacknowledge(self.epoch_index, mark).await {
                     return self.not_now(&error);
                 }
-                self.alarm(format!(
+                self.alarm(codes::SERVER_WENT_BACK, format!(
                     "the server has our events up to {mark} only, though it acknowledged {acknowledged}: was it restored from a copy? What is still here is sent again, the rest is recorded there as missing"
                 ));
             }
             Outcome::Conflict { first, acknowledged } => {
                 self.shared.outbox.acknowledge(self.epoch_index, acknowledged);
-                self.alarm(format!(
+                self.alarm(codes::CONFLICT, format!(
                     "the server has another page at sequence {first} of epoch {}; nothing is deleted, the queue waits. Does another edge use this name, or was this directory restored from a copy? When both sides are to count, tell the server: server garages adopt {:?}",
                     self.epoch,
                     self.shared.config.garage_name.as_str()
                 ));
             }
-            Outcome::Refused { reason } => self.alarm(format!(
-                "the server refuses what we send: {reason}; nothing is deleted, the queue waits"
-            )),
+            Outcome::Refused { reason } => self.alarm(
+                codes::REFUSED_BY_SERVER,
+                format!("the server refuses what we send: {reason}; nothing is deleted, the queue waits"),
+            ),
             Outcome::LedgerFound { ledger } => match self.shared.outbox.bind_first(ledger).await {
                 // An operator may have decided otherwise a moment ago.
                 Ok(bound) => {
@@ -328,7 +345,7 @@ impl Shell {
             Outcome::OtherLedger { found } => {
                 self.link = None;
                 let ours = self.sender.ledger().map(|ledger| ledger.to_string()).unwrap_or_default();
-                self.alarm(format!(
+                self.alarm(codes::OTHER_LEDGER, format!(
                     "what answers keeps the ledger {found}, and this garage delivers to the ledger {ours}: nothing is sent to it, nothing is deleted, the queue waits. Is the address right? If the other ledger is lost for good and this one is to take its place: edge ledger adopt {found}"
                 ));
             }
@@ -342,7 +359,11 @@ impl Shell {
                         let rebuild = move || super::rebuild_display(&shared, former, &stop);
                         // It reads all that waits. That it fails only leaves the count as it was.
                         let _ = tokio::task::spawn_blocking(rebuild).await;
-                        tracing::warn!(%epoch, events, "the server was told to take both sides of the conflict: what was not acknowledged was moved to a new epoch, and is delivered there");
+                        tracing::warn!(
+                            code = %codes::CONFLICT_DECIDED,
+                            %epoch, events,
+                            "a conflict was decided: what was not acknowledged was moved to a new epoch"
+                        );
                     }
                     self.shared.sending().alarm = None;
                 }
@@ -371,7 +392,7 @@ impl Shell {
             (true, false) => {
                 let hint = "look for the reason in the log of the server and in this one, and run: edge outbox verify. A restart of this edge reads its disk again. Please report this with both logs";
                 tracing::error!(
-                    code = "queue_stands_still",
+                    code = %codes::QUEUE_STANDS_STILL,
                     garage = %self.shared.config.garage_name,
                     epoch = %self.epoch,
                     acknowledged = queue.acknowledged,
@@ -379,15 +400,18 @@ impl Shell {
                     hint,
                     "the server answers, and the oldest event that waits is not acknowledged"
                 );
-                status.stands_still = Some(format!(
-                    "queue_stands_still: the server answers, and for {} s it has not acknowledged the event after sequence {} of epoch {}. Everything confirmed is kept on this disk, and it is tried again all the time. To find the reason, {hint}",
-                    STANDS_STILL_AFTER.as_secs(),
-                    queue.acknowledged,
-                    self.epoch,
-                ));
+                status.stands_still = Some(Alarm {
+                    code: codes::QUEUE_STANDS_STILL,
+                    text: format!(
+                        "queue_stands_still: the server answers, and for {} s it has not acknowledged the event after sequence {} of epoch {}. Everything confirmed is kept on this disk, and it is tried again all the time. To find the reason, {hint}",
+                        STANDS_STILL_AFTER.as_secs(),
+                        queue.acknowledged,
+                        self.epoch,
+                    ),
+                });
             }
             (false, true) => {
-                tracing::info!(code = "queue_stands_still", waiting = queue.waiting, "the queue moves again");
+                tracing::info!(code = %codes::QUEUE_STANDS_STILL, waiting = queue.waiting, "the queue moves again");
                 status.stands_still = None;
             }
             _ => {}
@@ -401,7 +425,12 @@ impl Shell {
         }
         match self.shared.outbox.begin_epoch(self.epoch).await {
             Ok(epoch) => {
-                tracing::error!(mark, former = %self.epoch, %epoch, "the server has events up to {mark} of this directory's epoch, more than were ever sent from here: this directory is an older copy, or another edge goes on from a copy of it. New events get a new epoch; what was confirmed here is delivered");
+                tracing::error!(
+                    code = %codes::SERVER_AHEAD_OF_OUTBOX,
+                    mark, former = %self.epoch, %epoch,
+                    hint = "make sure that no other edge uses this name; new events get a new epoch, and what was confirmed here is delivered",
+                    "the server is ahead of this outbox: this directory is an older copy, or another edge goes on from a copy of it"
+                );
                 self.go_on_with_the_oldest_epoch();
             }
             Err(error) => self.not_now(&error),
@@ -426,8 +455,10 @@ impl Shell {
         let skewed = skew_ms.saturating_abs() > uncertain_ms;
         if skewed && !self.skewed {
             tracing::error!(
+                code = %codes::CLOCKS_DIFFER,
                 skew_seconds = skew_ms / 1000,
-                "the clock of this machine and that of the server differ; one of them is wrong. Events keep the time that this machine told them, and the server's time of arrival beside it. Nothing is lost, nothing expires; check NTP on both"
+                hint = "check NTP on both; events keep the time of this machine, and the server's time of arrival beside it",
+                "the clock of this machine and that of the server differ"
             );
         } else if !skewed && self.skewed {
             tracing::info!("the clocks of this machine and of the server agree again");
@@ -436,16 +467,21 @@ impl Shell {
     }
 
     /// Said once in the log, and shown until an acknowledgement comes.
-    fn alarm(&self, text: String) {
+    fn alarm(&self, code: Code, text: String) {
         let mut status = self.shared.sending();
-        if status.alarm.as_ref() != Some(&text) {
-            tracing::error!("{text}");
+        if status.alarm.as_ref().is_none_or(|alarm| alarm.text != text) {
+            tracing::error!(%code, alarm = text, "an alarm is raised");
         }
-        status.alarm = Some(text);
+        status.alarm = Some(Alarm { code, text });
     }
 
     fn broke(&mut self, error: &dyn std::fmt::Display) {
-        tracing::warn!(%error, "the link to the server broke; what is not acknowledged will be resent");
+        tracing::warn!(
+            code = %codes::LINK_BROKE,
+            %error,
+            hint = "if this goes on, check the network; what is not acknowledged is sent again",
+            "the link to the server broke"
+        );
         self.link = None;
         self.sender.link_broke(self.now());
     }

@@ -1,6 +1,7 @@
 //! `--simulate`: simulated cars, to try an edge out without a camera.
 
 use super::Shared;
+use crate::codes;
 use crate::config::CarsPerHour;
 use crate::daemon::clock;
 use crate::messaging::page::Message;
@@ -23,7 +24,11 @@ pub async fn simulate_until_stopped(
     cars_per_hour: CarsPerHour,
     stop: CancellationToken,
 ) {
-    tracing::warn!("this edge makes cars up (--simulate): what it delivers happened nowhere");
+    tracing::warn!(
+        code = %codes::SIMULATED_CARS,
+        hint = "do not use --simulate in a garage that is billed",
+        "this edge makes cars up (--simulate): what it delivers happened nowhere"
+    );
     tokio::select! {
         () = stop.cancelled() => {}
         () = simulate(&shared, cars_per_hour) => {

@@ -3,6 +3,8 @@
 mod headers;
 
 use super::Shared;
+use super::sending::Alarm;
+use crate::codes::{self, Code};
 use crate::daemon::clock;
 use crate::http::bodies::Bodies;
 use crate::http::{self, Paging, Problem, bad_cursor, metrics::Metrics, query};
@@ -25,6 +27,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use serde::Serialize;
 use std::convert::Infallible;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -99,17 +102,17 @@ pub fn router(shared: Arc<Shared>, mut metrics: Metrics) -> Router {
 async fn readyz(State(web): SharedWeb) -> Result<&'static str, Problem> {
     if let Some(failure) = web.shared.outbox.failure() {
         let text = format!("{failure}. Events are refused until then");
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, text).code("disk_failed"));
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, text).code(codes::DISK_FAILED));
     }
     if let Some(now_at) = web.shared.outbox.moved_to() {
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, http::renamed(&now_at))
-            .code("data_directory_renamed"));
+            .code(codes::DATA_DIRECTORY_RENAMED));
     }
     let outbox = web.shared.outbox.clone();
     if let Some(what) = http::blocking(move || Ok::<_, Infallible>(outbox.shortage())).await? {
         let text =
             format!("{what}; events are refused until there is room, and what was confirmed is delivered");
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, text).code("outbox_full"));
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, text).code(codes::OUTBOX_FULL));
     }
     Ok("ready\n")
 }
@@ -207,7 +210,7 @@ impl Web {
             Ok(Err(_)) | Err(_) => {
                 let detail =
                     "other batches still wait for the disk. Nothing was stored; send it again in a moment";
-                Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).code("busy").retry_after(1))
+                Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).code(codes::BUSY).retry_after(1))
             }
         }
     }
@@ -265,22 +268,17 @@ fn bad(detail: impl Into<String>) -> Problem {
 /// An event that is not taken; `line` is where it stands in a batch.
 fn bad_event(error: &EventError, line: Option<usize>) -> Problem {
     let code = match error {
-        EventError::Encoding(_) => "invalid_encoding",
-        EventError::Syntax(_) => "invalid_json",
-        EventError::Field { .. } => "invalid_event",
+        EventError::Encoding(_) => codes::INVALID_ENCODING,
+        EventError::Syntax(_) => codes::INVALID_JSON,
+        EventError::Field { .. } => codes::INVALID_EVENT,
     };
     let line = line.map_or_else(String::new, |line| format!("line {line}: "));
     bad(format!("{line}{error}")).code(code)
 }
 
 /// What is compared when a key comes again is the body as it was sent, and where.
-fn read_key(
-    headers: &HeaderMap,
-    what: &str,
-    body: &[u8],
-    count: u32,
-) -> Result<Option<IdempotencyKey>, Problem> {
-    let wrong = |reason| bad(format!("Idempotency-Key: {reason}")).code("invalid_idempotency_key");
+fn read_key(headers: &HeaderMap, what: &str, body: &[u8], count: u32) -> Result<Option<IdempotencyKey>, Problem> {
+    let wrong = |reason| bad(format!("Idempotency-Key: {reason}")).code(codes::INVALID_IDEMPOTENCY_KEY);
     let text = headers::idempotency_key(headers).map_err(wrong)?;
     let body = Digest::of(&[what.as_bytes(), b"\n", body].concat());
     Ok(text.map(|text| IdempotencyKey { text, body, count }))
@@ -302,13 +300,13 @@ fn read_lines(body: &[u8], now: Timestamp) -> Result<Batch, Problem> {
         }
         if line.len() > EVENT_MAX {
             let detail = format!("line {number}: an event has at most {EVENT_MAX} bytes");
-            return Err(bad(detail).code("invalid_event"));
+            return Err(bad(detail).code(codes::INVALID_EVENT));
         }
         let event = Event::from_json(line, now).map_err(|error| bad_event(&error, Some(number)))?;
         batch.push(&event);
     }
     if batch.records.is_empty() {
-        return Err(bad("the body holds no event").code("empty_batch"));
+        return Err(bad("the body holds no event").code(codes::EMPTY_BATCH));
     }
     Ok(batch)
 }
@@ -322,14 +320,14 @@ fn refused(error: &AppendError) -> Problem {
         AppendError::Busy | AppendError::Failed | AppendError::KeysFull => StatusCode::SERVICE_UNAVAILABLE,
     };
     let code = match error {
-        AppendError::Count(_) => "empty_batch",
-        AppendError::Key { .. } => "invalid_idempotency_key",
-        AppendError::KeyReused => "idempotency_key_reused",
-        AppendError::Full(_) => "outbox_full",
-        AppendError::TooLong { .. } | AppendError::TooLarge { .. } => "too_large",
-        AppendError::Busy => "busy",
-        AppendError::KeysFull => "idempotency_keys_full",
-        AppendError::Failed => "disk_failed",
+        AppendError::Count(_) => codes::EMPTY_BATCH,
+        AppendError::Key { .. } => codes::INVALID_IDEMPOTENCY_KEY,
+        AppendError::KeyReused => codes::IDEMPOTENCY_KEY_REUSED,
+        AppendError::Full(_) => codes::OUTBOX_FULL,
+        AppendError::TooLong { .. } | AppendError::TooLarge { .. } => codes::TOO_LARGE,
+        AppendError::Busy => codes::BUSY,
+        AppendError::KeysFull => codes::IDEMPOTENCY_KEYS_FULL,
+        AppendError::Failed => codes::DISK_FAILED,
     };
     let problem = Problem::new(status, error.to_string()).code(code);
     match error {
@@ -358,6 +356,8 @@ async fn outbox(State(web): SharedWeb) -> Result<impl IntoResponse, Problem> {
         ledger: Option<String>,
         /// Why the queue waits, when it does not wait for the network.
         alarm: Option<String>,
+        /// The code of the alarm.
+        alarm_code: Option<Code>,
         /// What the server wants a person here to know.
         notice: Option<String>,
         /// Why nothing is taken at the moment.
@@ -384,7 +384,7 @@ async fn outbox(State(web): SharedWeb) -> Result<impl IntoResponse, Problem> {
     let asked = move || Ok::<_, StoreError>((outbox.status()?, outbox.shortage(), outbox.keys_remembered()));
     let (status, full, keys_remembered) = http::blocking(asked).await?;
     let sending = web.shared.sending().clone();
-    let alarm = alarm(&web.shared);
+    let (alarm, alarm_code) = alarm(&web.shared).map(|alarm| (alarm.text, alarm.code)).unzip();
     let now = clock::read();
     let age = |begun: ClockReading| begun.age_at(&now).as_secs_f64();
     let damages = web.shared.outbox.damages().iter();
@@ -403,6 +403,7 @@ async fn outbox(State(web): SharedWeb) -> Result<impl IntoResponse, Problem> {
         server: sending.server.map(|server| server.to_string()),
         ledger: sending.ledger,
         alarm,
+        alarm_code,
         notice: sending.notice,
         full,
         epochs: status.epochs,
@@ -525,7 +526,7 @@ async fn board(State(web): SharedWeb) -> Result<impl IntoResponse, Problem> {
         age_seconds: age.map(|(age, _)| age.as_secs_f64()),
         received_at: age.map(|(_, at_ms)| time(at_ms)),
         connected,
-        alarm: alarm(&web.shared),
+        alarm: alarm(&web.shared).map(|alarm| alarm.text),
         own: Own {
             name: web.shared.config.garage_name.to_string(),
             capacity,
@@ -538,9 +539,11 @@ async fn board(State(web): SharedWeb) -> Result<impl IntoResponse, Problem> {
 }
 
 /// What a person should look at, the most urgent first.
-fn alarm(shared: &Shared) -> Option<String> {
-    let moved = shared.outbox.moved_to().map(|now_at| http::renamed(&now_at));
-    moved.or_else(|| shared.sending().shown_alarm().map(str::to_owned))
+fn alarm(shared: &Shared) -> Option<Alarm> {
+    let renamed =
+        |now_at: PathBuf| Alarm { code: codes::DATA_DIRECTORY_RENAMED, text: http::renamed(&now_at) };
+    let moved = shared.outbox.moved_to().map(renamed);
+    moved.or_else(|| shared.sending().shown_alarm().cloned())
 }
 
 /// RFC 3339 in UTC.

@@ -7,6 +7,7 @@
 //! **Not promised.** Room beside complete bodies: those are being worked on, and a new one is refused until they are done.
 
 use super::Problem;
+use crate::codes;
 use axum::body::Body;
 use axum::http::StatusCode;
 use http_body_util::BodyExt;
@@ -117,7 +118,7 @@ fn broke_off(error: &axum::Error) -> Problem {
 
 fn gave_way() -> Problem {
     let detail = "more is being received than fits into memory, and this body was not complete. Nothing was stored; send it again in a moment";
-    Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).code("busy").retry_after(1)
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).code(codes::BUSY).retry_after(1)
 }
 
 /// A whole body; its memory is given back when this is dropped.

@@ -13,6 +13,7 @@ pub use connection::TimeLimits;
 pub use limits::ConnectionLimits;
 pub use serving::{Rules, serve, serve_by};
 
+use crate::codes::{self, Code};
 use axum::Json;
 use axum::Router;
 use axum::extract::rejection::QueryRejection;
@@ -27,8 +28,7 @@ use tokio::net::TcpListener;
 pub struct Problem {
     pub status: u16,
     pub title: &'static str,
-    /// What programs may tell problems apart by, in lower snake case. It stays the same.
-    pub code: &'static str,
+    pub code: Code,
     /// What happened, what it means for the data, what to do.
     pub detail: String,
     #[serde(skip)]
@@ -48,7 +48,7 @@ impl Problem {
     }
 
     /// With a code of its own, where programs may want to tell it apart from others of its status.
-    pub fn code(mut self, code: &'static str) -> Problem {
+    pub fn code(mut self, code: Code) -> Problem {
         self.code = code;
         self
     }
@@ -60,7 +60,12 @@ impl Problem {
 
     /// Something of ours failed; the details are in the log.
     pub fn internal(error: &dyn std::fmt::Display) -> Problem {
-        tracing::error!(%error, "a request could not be answered; stored events are not touched by it");
+        tracing::error!(
+            code = %codes::INTERNAL_ERROR,
+            %error,
+            hint = "report this with the log; stored events are not touched by it",
+            "a request could not be answered"
+        );
         Problem::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             format!("{error}. The request changed nothing; the log of this daemon says more"),
@@ -68,21 +73,18 @@ impl Problem {
     }
 }
 
-fn code_of(status: StatusCode) -> &'static str {
+fn code_of(status: StatusCode) -> Code {
     match status {
-        StatusCode::BAD_REQUEST => "bad_request",
-        StatusCode::NOT_FOUND => "not_found",
-        StatusCode::METHOD_NOT_ALLOWED => "method_not_allowed",
-        StatusCode::REQUEST_TIMEOUT => "request_timeout",
-        StatusCode::PAYLOAD_TOO_LARGE => "too_large",
-        StatusCode::UNSUPPORTED_MEDIA_TYPE => "unsupported_media_type",
-        StatusCode::UNPROCESSABLE_ENTITY => "unprocessable",
-        StatusCode::TOO_MANY_REQUESTS => "too_many_requests",
-        StatusCode::SERVICE_UNAVAILABLE => "unavailable",
-        StatusCode::INSUFFICIENT_STORAGE => "full",
-        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => "headers_too_large",
-        other if other.is_client_error() => "bad_request",
-        _ => "internal_error",
+        StatusCode::BAD_REQUEST => codes::BAD_REQUEST,
+        StatusCode::NOT_FOUND => codes::NOT_FOUND,
+        StatusCode::METHOD_NOT_ALLOWED => codes::METHOD_NOT_ALLOWED,
+        StatusCode::REQUEST_TIMEOUT => codes::REQUEST_TIMEOUT,
+        StatusCode::PAYLOAD_TOO_LARGE => codes::TOO_LARGE,
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => codes::UNSUPPORTED_MEDIA_TYPE,
+        StatusCode::SERVICE_UNAVAILABLE => codes::UNAVAILABLE,
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => codes::HEADERS_TOO_LARGE,
+        other if other.is_client_error() => codes::BAD_REQUEST,
+        _ => codes::INTERNAL_ERROR,
     }
 }
 
@@ -137,7 +139,7 @@ impl Paging {
                 StatusCode::BAD_REQUEST,
                 format!("limit: {limit} is not between 1 and 1000"),
             )
-            .code("invalid_query")),
+            .code(codes::INVALID_QUERY)),
         }
     }
 }
@@ -147,7 +149,7 @@ pub fn query<T>(query: Result<axum::extract::Query<T>, QueryRejection>) -> Resul
     match query {
         Ok(axum::extract::Query(query)) => Ok(query),
         Err(rejection) => {
-            Err(Problem::new(StatusCode::BAD_REQUEST, rejection.body_text()).code("invalid_query"))
+            Err(Problem::new(StatusCode::BAD_REQUEST, rejection.body_text()).code(codes::INVALID_QUERY))
         }
     }
 }
@@ -165,7 +167,7 @@ pub fn bad_cursor(cursor: &str) -> Problem {
         StatusCode::BAD_REQUEST,
         format!("after: {cursor:?} is no cursor. Use the value of \"next\" of the former answer"),
     )
-    .code("invalid_cursor")
+    .code(codes::INVALID_CURSOR)
 }
 
 /// Runs a read that blocks on the disk.

@@ -12,6 +12,7 @@ use super::Problem;
 use super::connection::{AnswerBody, LastWords, RequestBody, Stage, TimeLimits, Watch, Watched};
 use super::limits::{ConnectionLimits, Connections, Place, TooMany};
 use super::metrics::Traffic;
+use crate::codes;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, Response, StatusCode, header};
@@ -102,7 +103,12 @@ pub async fn serve_by(
             Err(error) if is_of_client(&error) => {}
             Err(error) => {
                 if logged.is_none_or(|at| at.elapsed() >= LOG_FAILED_ACCEPT_EVERY) {
-                    tracing::error!(%error, "a connection could not be accepted; others are closed for it. Raise the limit of open files (ulimit -n)");
+                    tracing::error!(
+                        code = %codes::CONNECTION_NOT_ACCEPTED,
+                        %error,
+                        hint = "raise the limit of open files (ulimit -n); others are closed for it",
+                        "a connection could not be accepted"
+                    );
                     logged = Some(Instant::now());
                 }
                 connections.free_a_descriptor(Instant::now());
@@ -122,15 +128,22 @@ pub async fn serve_by(
     if timeout(host.times.grace, answered).await.is_err() {
         let open = tasks.len();
         tracing::warn!(
+            code = %codes::STOP_TOO_SLOW,
             open,
-            "stopping: some requests were not answered in time; everything that was confirmed is on disk"
+            hint = "nothing is to be done: everything that was confirmed is on the disk",
+            "some requests were not answered in time while the daemon stopped"
         );
     }
 }
 
 fn say_if_panicked(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended {
-        tracing::error!(%error, "a connection ended by a mistake of ours. Please report this with the log");
+        tracing::error!(
+            code = %codes::CONNECTION_PANICKED,
+            %error,
+            hint = "report this with the log",
+            "a connection ended by a mistake of this program"
+        );
     }
 }
 

@@ -7,6 +7,7 @@
 
 use super::ledger::{Found, Ledger};
 use super::view::{self, Changes, Snapshot, Step, View};
+use crate::codes;
 use crate::store::{Store, StoreError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -150,8 +151,10 @@ pub fn open_view(ledger: &Ledger, store: &Store) -> Result<View, StoreError> {
         return Ok(view);
     }
     tracing::warn!(
+        code = %codes::VIEWS_AHEAD_OF_LEDGER,
         view = view.position,
-        "the views had come to a position that the ledger does not have; they are dropped and folded anew from what it has"
+        hint = "nothing is to be done if a backup was restored; else check the disk",
+        "the views are ahead of the ledger; they are rebuilt from it"
     );
     view::discard(store)?;
     view::base::begin(ledger, store)
@@ -163,20 +166,18 @@ fn report(ledger: &Ledger, step: &Step) {
     for loss in losses {
         let garage = ledger.stream(loss.stream).map(|stream| stream.site.to_string()).unwrap_or_default();
         tracing::error!(
-            position = loss.position,
-            garage,
-            first = loss.first,
-            last = loss.last,
-            reason = damage.reason,
-            "events that were applied cannot be read any more; they are shown as a hole of their garage, nothing was deleted, and the rest is folded on. Check the disk, and whether a backup has them"
+            code = %codes::APPLIED_EVENTS_UNREADABLE,
+            position = loss.position, garage, first = loss.first, last = loss.last, reason = damage.reason,
+            hint = "check the disk, and whether a backup has them",
+            "events that were applied cannot be read any more; they are shown as a missing range of their garage"
         );
     }
     if losses.is_empty() {
         tracing::error!(
-            from = damage.from,
-            last = damage.last,
-            reason = damage.reason,
-            "positions of the ledger cannot be read any more, and what stood there is not known; nothing was deleted, and the rest is folded on. Check the disk, and whether a backup has them"
+            code = %codes::LEDGER_POSITIONS_UNREADABLE,
+            from = damage.from, last = damage.last, reason = damage.reason,
+            hint = "check the disk, and whether a backup has them",
+            "positions of the ledger cannot be read any more; what they held is not known"
         );
     }
 }
@@ -209,13 +210,16 @@ pub fn fold_until_stopped(
     if let Err(error @ StoreError::Damaged { .. }) = &folded {
         match view::discard(store).and_then(|()| store.flush()) {
             Ok(()) => tracing::error!(
+                code = %codes::VIEWS_DROPPED,
                 %error,
-                "the views hold something unreadable and are dropped; the next start folds them anew from the ledger, which holds everything. Check the disk"
+                hint = "check the disk; the ledger holds everything",
+                "the views hold something unreadable; the next start rebuilds them from the ledger"
             ),
             Err(why) => tracing::error!(
-                %error,
-                %why,
-                "the views hold something unreadable and cannot be dropped either. The ledger was not changed. \"server verify\" says what it holds; restore a backup on another disk"
+                code = %codes::VIEWS_NOT_DROPPED,
+                %error, %why,
+                hint = "run: server verify; restore a backup on another disk",
+                "the views hold something unreadable, and cannot be dropped; the ledger was not changed"
             ),
         }
     }
@@ -307,7 +311,9 @@ impl<'a> Fold<'a> {
         for question in questions {
             if catch_unwind(AssertUnwindSafe(|| question(&self.view))).is_err() {
                 tracing::error!(
-                    "a question about the views broke off; nothing was changed, and folding goes on. Please report this with the log"
+                    code = %codes::VIEW_QUESTION_PANICKED,
+                    hint = "report this with the log",
+                    "a question about the views failed by a mistake of this program; nothing was changed"
                 );
             }
         }
@@ -322,7 +328,12 @@ impl<'a> Fold<'a> {
             self.view.save(&mut self.changes)?;
         }
         if let Some(aside) = self.view.apply(self.ledger, step, &mut self.changes)? {
-            tracing::warn!(garage = %aside.garage, position, first = aside.first, events = aside.count(), reason = aside.reason, "events that cannot be applied were accepted and set aside; they are kept in the ledger");
+            tracing::warn!(
+                code = %codes::EVENTS_QUARANTINED,
+                garage = %aside.garage, position, first = aside.first, events = aside.count(), reason = aside.reason,
+                hint = "run: server quarantine list",
+                "events that cannot be applied were accepted and quarantined"
+            );
         }
         self.unsaved = true;
         if self.shown_at.elapsed() >= SHOW_EVERY {

@@ -2,12 +2,12 @@
 //!
 //! One thread serves requests ([`serving`]), one folds the view behind it ([`folding`]), HTTP reads ([`web`]).
 
-mod backup;
+pub mod backup;
 mod boards;
 pub mod books;
 mod capacities;
 pub mod commands;
-mod compact;
+pub mod compact;
 pub mod folding;
 mod hex;
 #[cfg(test)]
@@ -24,14 +24,14 @@ pub mod verify;
 pub mod view;
 mod web;
 
-use crate::config::{ServerConfig, ServerTask};
+use crate::codes;
+use crate::config::ServerConfig;
 use crate::daemon::admin::AdminSocket;
 use crate::daemon::tasks::Tasks;
 use crate::daemon::{self, Daemon, DaemonError, STOP_WITHIN, StopRequest};
 use crate::http;
 use crate::http::metrics::{Metrics, Traffic};
 use crate::store::directory::DataDir;
-use crate::store::private::keep_what_we_create_private;
 use crate::store::salvage;
 use crate::telemetry;
 use crate::transport::router;
@@ -42,7 +42,6 @@ use folding::Signal;
 use opening::OpenedLedger;
 use seen::Strangers;
 use serving::{Counters, Serving};
-use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use tokio::runtime::Handle;
@@ -55,18 +54,8 @@ use web::Web;
 /// The file in the data directory that tells how far its ledger had come; see `ledger::Note`.
 pub const WITNESS: &str = "witness";
 
-/// Runs the program `server`; `args` as a program gets them, its name first.
-pub fn main(args: Vec<OsString>) -> ExitCode {
-    keep_what_we_create_private();
-    let config = match ServerConfig::from_args(args) {
-        Ok(config) => config,
-        Err(error) => return daemon::exit_for_config(&error),
-    };
-    if config.task != ServerTask::Serve {
-        daemon::keep_small(); // a backup holds two stores
-        telemetry::init_quiet(config.log_format);
-        return commands::cli::run(&config);
-    }
+/// Serves until the process is told to stop.
+pub fn run(config: ServerConfig) -> ExitCode {
     telemetry::init(config.log_format);
     daemon::run(Server::open(config))
 }
@@ -88,10 +77,13 @@ impl Server {
     async fn open(config: ServerConfig) -> Result<Server, DaemonError> {
         let dir = DataDir::hold(&config.data_dir)?;
         if backup::is_unfinished(&dir) {
-            return Err(DaemonError::Setting(format!(
-                "{:?} holds a backup that was never finished. Nothing was changed. Restore a backup that has a backup.json, or give another --data-dir",
-                dir.path()
-            )));
+            return Err(DaemonError::Setting(
+                codes::BACKUP_UNFINISHED,
+                format!(
+                    "{:?} holds a backup that was never finished. Nothing was changed. Restore a backup that has a backup.json, or give another --data-dir",
+                    dir.path()
+                ),
+            ));
         }
         let (store, room, ledger, view) = {
             let path = dir.path().to_owned();
@@ -101,12 +93,13 @@ impl Server {
                 commands::put_at_start(&ledger, &view, &room, &config.tariffs)?;
                 Ok((store, room, ledger, view))
             });
-            opened.await.map_err(|error| DaemonError::Failed(error.to_string()))??
+            opened.await.map_err(|error| DaemonError::Failed(codes::TASK_ENDED, error.to_string()))??
         };
         let stop = CancellationToken::new();
         let web_listener = http::listen(config.http).await?;
-        let web_address =
-            web_listener.local_addr().map_err(|error| DaemonError::Failed(error.to_string()))?;
+        let web_address = web_listener
+            .local_addr()
+            .map_err(|error| DaemonError::Failed(codes::CANNOT_LISTEN, error.to_string()))?;
         let (waiting, replies, zmq_address) = router::listen(&config.listen, stop.clone()).await?;
 
         let mut metrics = Metrics::new("fogpost_server");
@@ -178,7 +171,12 @@ impl Server {
                 tasks.spawn("answering commands (admin.sock)", answering);
             }
             Err(error) => {
-                tracing::error!(%error, "admin.sock cannot be made: this server takes no commands; edges are served as ever. Make room or give rights, and start it again");
+                tracing::error!(
+                    code = %codes::ADMIN_SOCKET_UNUSABLE,
+                    %error,
+                    hint = "make room or correct the permissions, then start the server again; edges are served meanwhile",
+                    "admin.sock cannot be created, so this server takes no commands"
+                );
             }
         }
 
@@ -212,12 +210,12 @@ impl Server {
         tokio::select! {
             () = stop.requested() => {}
             Ok(_) = unreadable.wait_for(|unreadable| *unreadable), if can_be_salvaged => {
-                return Err(DaemonError::Failed("a part of the ledger or of the views".into()));
+                return Err(DaemonError::Failed(codes::STORE_PARTLY_UNREADABLE, "a part of the ledger or of the views".into()));
             }
             ended = &mut self.serving_ended => return Err(ended_early("serving edges", ended)),
             ended = &mut self.folding_ended => return Err(ended_early("folding the view", ended)),
             error = self.tasks.one_ended() => return Err(error),
-            _ = &mut self.http => return Err(DaemonError::Failed("HTTP ended by itself".into())),
+            _ = &mut self.http => return Err(DaemonError::Failed(codes::TASK_ENDED, "HTTP ended by itself".into())),
         }
         tracing::info!("stopping: asked to; what is in flight is answered, edges keep the rest");
         self.stop.cancel();
@@ -233,7 +231,11 @@ impl Server {
         match timeout(STOP_WITHIN, ended).await {
             Ok((Ok(Err(error)), _) | (_, Ok(Err(error)))) => return Err(error.into()),
             Ok(_) => {}
-            Err(_) => tracing::warn!("stopping took too long; what is on disk is complete, as after a kill"),
+            Err(_) => tracing::warn!(
+                code = %codes::STOP_TOO_SLOW,
+                hint = "look at the disk; what is stored is complete, as after a kill",
+                "stopping took too long"
+            ),
         }
         // Open connections of browsers may stay; they hold nothing of value.
         let _ = timeout(std::time::Duration::from_millis(300), &mut self.http).await;
@@ -246,10 +248,15 @@ type Ended = Result<Result<(), crate::store::StoreError>, oneshot::error::RecvEr
 fn ended_early(what: &str, ended: Ended) -> DaemonError {
     match ended {
         Ok(Err(error)) => DaemonError::Store(error),
-        Ok(Ok(())) => DaemonError::Failed(format!("{what} ended by itself; edges keep their events")),
-        Err(_) => DaemonError::Failed(format!(
-            "{what} panicked; what is on disk is complete, edges keep the rest. Please report this with the log"
-        )),
+        Ok(Ok(())) => {
+            DaemonError::Failed(codes::TASK_ENDED, format!("{what} ended by itself; edges keep their events"))
+        }
+        Err(_) => DaemonError::Failed(
+            codes::TASK_ENDED,
+            format!(
+                "{what} panicked; what is on disk is complete, edges keep the rest. Please report this with the log"
+            ),
+        ),
     }
 }
 
@@ -263,7 +270,9 @@ fn in_thread(
         .spawn(move || {
             let _ = done.send(work()); // the daemon may have given up waiting
         })
-        .map_err(|error| DaemonError::Failed(format!("cannot start a thread: {error}")))?;
+        .map_err(|error| {
+            DaemonError::Failed(codes::CANNOT_START, format!("cannot start a thread: {error}"))
+        })?;
     Ok(ended)
 }
 

@@ -8,6 +8,7 @@
 
 use super::WITNESS;
 use super::ledger::{self, Ledger};
+use crate::codes;
 use crate::daemon::{DaemonError, clock};
 use crate::store::room::{self, Condition, DiskRoom, Opened};
 use crate::store::salvage::{self, OnLoss, Salvaged};
@@ -53,7 +54,12 @@ fn open_with(
     };
     match open_ledger(opened, on_loss, open) {
         Err(error @ StoreError::Damaged { .. }) if on_loss == OnLoss::Refuse => {
-            tracing::warn!(%error, "something of the ledger cannot be read; the store's file is searched for it");
+            tracing::warn!(
+                code = %codes::STORE_PARTLY_UNREADABLE,
+                %error,
+                hint = "check the disk",
+                "a part of the ledger cannot be read; the store's file is searched for it"
+            );
             salvage::request(dir).map_err(|source| OpenError::Io { path: dir.to_owned(), source })?;
             let opened = room::open_store(dir, Purpose::Server, reserve, &rebuild)?;
             Ok(open_ledger(opened, OnLoss::Record, open)?)
@@ -89,6 +95,11 @@ pub fn look_through_later(store: &Store, room: &DiskRoom) {
     let store = store.clone();
     let looking = std::thread::Builder::new().name("look-through".into()).spawn(move || look_through(&store));
     if let Err(error) = looking {
-        tracing::warn!(%error, "the store is not looked through; damage in it shows when it is read");
+        tracing::warn!(
+            code = %codes::STORE_NOT_CHECKED,
+            %error,
+            hint = "run: server verify",
+            "the store is not checked for damage; damage in it shows when it is read"
+        );
     }
 }

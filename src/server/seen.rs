@@ -3,6 +3,7 @@
 //! **Promise.** Whatever peers say, this takes memory for the garages whose events were applied, and for [`STRANGERS_MAX`] others.
 //! **Kept by.** A name under which no event was ever applied is a stranger: the one that was silent for longest goes first.
 
+use crate::codes;
 use crate::daemon::clock::SKEW_ALARM;
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::Observation;
@@ -112,7 +113,12 @@ impl Seen {
         let skewed = |ahead_ms: i64| ahead_ms.saturating_abs() > SKEW_ALARM_MS;
         let before = self.clock_ahead_ms.replace(ahead_ms).is_some_and(skewed);
         if skewed(ahead_ms) && !before {
-            tracing::error!(garage = %site, ahead_seconds = ahead_ms / 1000, "the clocks of this garage and of this server differ; one of them is wrong. Events keep the garage's time, and beside it when they came here; nothing is lost. Check NTP on both");
+            tracing::error!(
+                code = %codes::CLOCKS_DIFFER,
+                garage = %site, ahead_seconds = ahead_ms / 1000,
+                hint = "check NTP on both; events keep the garage's time, and the time of their arrival beside it",
+                "the clocks of this garage and of this server differ"
+            );
         } else if !skewed(ahead_ms) && before {
             tracing::info!(garage = %site, "the clocks of this garage and of this server agree again");
         }

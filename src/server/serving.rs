@@ -7,6 +7,7 @@ use super::folding::Signal;
 use super::ledger::{Applied, Ledger};
 use super::seen::Strangers;
 pub use super::seen::{SKEW_ALARM_MS, Seen};
+use crate::codes;
 use crate::daemon::clock::wall_ms;
 use crate::messaging::SiteName;
 use crate::messaging::wire::{self, Reply, Request, Verdict, WireError};
@@ -214,7 +215,10 @@ impl Serving {
         match (self.room.check(bytes * WRITTEN_FOR_VALUES), self.short_of_room) {
             (Err(what), false) => {
                 tracing::error!(
-                    "{what}; edges keep their events until there is room. Make some on the disk; nothing else is to be done"
+                    code = %codes::DISK_FULL,
+                    reason = what,
+                    hint = "make room on the disk; nothing else is to be done",
+                    "edges keep their events until there is room"
                 );
                 self.short_of_room = true;
             }
@@ -243,7 +247,12 @@ impl Serving {
     /// Keeps what was seen, and says what a person should know; returns what one at the garage should.
     fn observe(&mut self, request: &Request, answer: &Applied, now_ms: i64) -> Option<String> {
         if answer.verdict == Verdict::OtherLedger {
-            tracing::warn!(garage = %request.site, wanted = request.ledger.map(|ledger| ledger.to_string()), "a garage that delivers to another ledger knocked; nothing was taken from it. Was its address set wrong, or this server's directory replaced?");
+            tracing::warn!(
+                code = %codes::GARAGE_OF_OTHER_LEDGER,
+                garage = %request.site, wanted = request.ledger.map(|ledger| ledger.to_string()),
+                hint = "check the address in the edge, and whether the directory of this server was replaced",
+                "a garage that delivers to another ledger knocked; nothing was taken from it"
+            );
             return None;
         }
         let mut notice = None;
@@ -256,7 +265,12 @@ impl Serving {
             tracing::info!(garage = %site, epoch = %request.epoch, "a garage or epoch never seen before was accepted");
         }
         if answer.missing > 0 {
-            tracing::error!(garage = %site, epoch = %request.epoch, missing = answer.missing, "events are missing for good and recorded as a hole; look at the garage's page, and at the backups of this server");
+            tracing::error!(
+                code = %codes::EVENTS_MISSING,
+                garage = %site, epoch = %request.epoch, missing = answer.missing,
+                hint = "look at the page of the garage, and whether a backup of this server has them",
+                "events are missing for good and recorded as a missing range"
+            );
         }
         {
             let mut seen = self.seen.lock().expect("no thread panics while it holds what was seen");
@@ -275,7 +289,12 @@ impl Serving {
                 seen.heard_at_ms = now_ms;
                 let now = Instant::now();
                 if seen.spoke(request.instance, now) {
-                    tracing::error!(garage = %site, "two edges speak under this name at the same time; both are served, and what they deliver adds up. Was a data directory copied? Give one of them a name of its own");
+                    tracing::error!(
+                        code = %codes::TWO_EDGES,
+                        garage = %site,
+                        hint = "was a data directory copied? Give one of them a name of its own",
+                        "two edges speak under this name at the same time; what they deliver adds up"
+                    );
                 }
                 notice = seen.notice();
                 seen.watch_clock(site, request.clock_ms.saturating_sub(now_ms), now);
@@ -288,17 +307,31 @@ impl Serving {
                         seen.conflicts += 1;
                         let place = (request.epoch, *first);
                         if seen.in_conflict_at.replace(place) != Some(place) {
-                            tracing::error!(garage = %site, epoch = %request.epoch, first, "another page stands where this one belongs; nothing was applied, and the garage's queue waits. Two edges may use one name, or a directory was restored. When both sides are to count: server garages adopt {:?}", site.as_str());
+                            tracing::error!(
+                                code = %codes::CONFLICT,
+                                garage = %site, epoch = %request.epoch, first,
+                                hint = %format_args!("two edges may use one name, or a directory was restored. When both sides are to count: server garages adopt {:?}", site.as_str()),
+                                "another page stands where this one belongs; nothing was applied, and the garage's queue waits"
+                            );
                         }
                     }
                     Verdict::Refused { reason } => {
                         if seen.refused.as_ref() != Some(reason) {
-                            tracing::error!(garage = %site, reason, "what a garage sends was refused; its queue waits");
+                            tracing::error!(
+                                code = %codes::REFUSED_BY_SERVER,
+                                garage = %site, reason,
+                                hint = "see the reason; nothing is deleted",
+                                "what a garage sends was refused; its queue waits"
+                            );
                         }
                         seen.refused = Some(reason.clone());
                     }
                     Verdict::Move { .. } => {
-                        tracing::warn!(garage = %site, epoch = %request.epoch, "a conflict was decided: the garage was told to move what it had not delivered to a new epoch");
+                        tracing::warn!(
+                            code = %codes::CONFLICT_DECIDED,
+                            garage = %site, epoch = %request.epoch,
+                            "a conflict was decided: the garage moves what it has not delivered to a new epoch"
+                        );
                         seen.in_conflict_at = None;
                     }
                     Verdict::OtherLedger => {}

@@ -17,6 +17,7 @@ use super::ledger::{Ledger, Note};
 use super::opening::{self, OpenedLedger};
 use super::view::billing::list::check_sums;
 use super::view::{self, Changes, Step, View};
+use crate::codes::{self, Code, Coded};
 use crate::daemon::{self, DaemonError, EXIT_SETTING};
 use crate::store::copy::{self, Spare};
 use crate::store::directory::{DataDir, DirectoryError, STORE};
@@ -183,6 +184,18 @@ pub enum VerifyError {
     Scratch(String),
     #[error(transparent)]
     OtherProgram(crate::store::OpenError),
+}
+
+impl Coded for VerifyError {
+    fn code(&self) -> Code {
+        match self {
+            VerifyError::NoDirectory(_) => codes::NO_DATA_DIRECTORY,
+            VerifyError::Directory(error) => error.code(),
+            VerifyError::Copy(error) => error.code(),
+            VerifyError::Scratch(_) => codes::VERIFY_SPACE_UNUSABLE,
+            VerifyError::OtherProgram(error) => error.code(),
+        }
+    }
 }
 
 impl VerifyError {
@@ -389,7 +402,7 @@ pub fn main(data_dir: &Path, json: bool) -> ExitCode {
             report.exit_code()
         }
         Err(error) => {
-            eprintln!("error: {error}");
+            codes::print_error(error.code(), &error);
             error.exit_code()
         }
     }
@@ -398,7 +411,8 @@ pub fn main(data_dir: &Path, json: bool) -> ExitCode {
 /// `server refold`: drops the views of a directory that no server runs on, so that its next start folds them anew.
 pub fn refold(data_dir: &Path) -> Result<(), DaemonError> {
     if !data_dir.join("store").is_dir() {
-        return Err(DaemonError::Setting(VerifyError::NoDirectory(data_dir.to_owned()).to_string()));
+        let error = VerifyError::NoDirectory(data_dir.to_owned());
+        return Err(DaemonError::Setting(error.code(), error.to_string()));
     }
     let dir = DataDir::hold(data_dir)?;
     let OpenedLedger { store, .. } = opening::open(dir.path(), None)?;

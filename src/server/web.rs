@@ -13,6 +13,7 @@ use super::folding::Signal;
 use super::ledger::Ledger;
 use super::serving::Seen;
 use super::view::Snapshot;
+use crate::codes;
 use crate::http::{self, Problem, metrics::Metrics};
 use crate::messaging::SiteName;
 use crate::messaging::page::RECORDS_MAX;
@@ -180,12 +181,12 @@ async fn readyz(State(web): Shared) -> Result<&'static str, Problem> {
         let not_ready =
             |code, text: String| Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, text).code(code));
         if let Some(now_at) = web.store.moved_to() {
-            return not_ready("data_directory_renamed", http::renamed(&now_at));
+            return not_ready(codes::DATA_DIRECTORY_RENAMED, http::renamed(&now_at));
         }
         match web.room.check(0) {
             Ok(()) => Ok("ready\n"),
             Err(what) => not_ready(
-                "disk_full",
+                codes::DISK_FULL,
                 format!("{what}; edges keep their events until there is room, and what was applied is kept"),
             ),
         }
@@ -195,7 +196,7 @@ async fn readyz(State(web): Shared) -> Result<&'static str, Problem> {
         Ok(Err(error)) => Err(Problem::internal(&error)),
         Err(_) => {
             let text = "the disk does not answer; edges keep their events until it does. Look at the disk";
-            Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, text).code("disk_not_answering"))
+            Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, text).code(codes::DISK_NOT_ANSWERING))
         }
     }
 }

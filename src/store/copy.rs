@@ -5,6 +5,7 @@
 //! **Kept by.** Looking before and after whether somebody holds the directory, or has held it.
 
 use super::directory::{DirectoryError, Idle, STORE};
+use crate::codes::{self, Code, Coded};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,16 @@ pub enum CopyError {
     Used { path: PathBuf },
     #[error(transparent)]
     Directory(#[from] DirectoryError),
+}
+
+impl Coded for CopyError {
+    fn code(&self) -> Code {
+        match self {
+            CopyError::NoRoom { .. } | CopyError::Io { .. } => codes::COPY_FAILED,
+            CopyError::Used { .. } => codes::COMMAND_NOT_TAKEN,
+            CopyError::Directory(error) => error.code(),
+        }
+    }
 }
 
 /// How much room a copy must leave free in its place.

@@ -5,6 +5,7 @@
 //! **Not promised.** Protection against programs that do not ask, or against filesystems without locks.
 
 use super::private;
+use crate::codes::{self, Code, Coded};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::MetadataExt;
@@ -27,6 +28,15 @@ pub enum DirectoryError {
         "cannot use the data directory {path:?}: {source}. Nothing stored was changed. It must be a directory that this user may write to, on a disk with room"
     )]
     Unusable { path: PathBuf, source: io::Error },
+}
+
+impl Coded for DirectoryError {
+    fn code(&self) -> Code {
+        match self {
+            DirectoryError::Held { .. } => codes::DATA_DIRECTORY_IN_USE,
+            DirectoryError::Unusable { .. } => codes::DATA_DIRECTORY_UNUSABLE,
+        }
+    }
 }
 
 /// A directory that this process holds for itself until it is dropped.

@@ -43,6 +43,7 @@ mod sled_log;
 mod unframed;
 mod watchdog;
 
+use crate::codes::{self, Code, Coded};
 use presence::Presence;
 use room::DiskRoom;
 use std::fmt;
@@ -130,6 +131,20 @@ pub enum OpenError {
     NoBarrier,
 }
 
+impl Coded for OpenError {
+    fn code(&self) -> Code {
+        match self {
+            OpenError::Io { .. } => codes::STORE_UNUSABLE,
+            OpenError::Damaged { .. } => codes::STORE_DAMAGED,
+            OpenError::NewerFormat { .. } => codes::STORE_FORMAT_NEWER,
+            OpenError::OlderFormat { .. } => codes::STORE_FORMAT_UNRELEASED,
+            OpenError::OtherPurpose { .. } => codes::STORE_OF_OTHER_PROGRAM,
+            OpenError::Salvage { .. } => codes::SALVAGE_FAILED,
+            OpenError::NoBarrier => codes::NO_WRITE_BARRIER,
+        }
+    }
+}
+
 /// Why a read or write did not happen.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -165,6 +180,18 @@ pub enum StoreError {
         "the store holds something unreadable at {place}: {reason}. Nothing was deleted; keep a copy of the directory"
     )]
     Damaged { place: String, reason: String },
+}
+
+impl Coded for StoreError {
+    fn code(&self) -> Code {
+        match self {
+            StoreError::ValueTooLong { .. } | StoreError::BatchTooLong { .. } => codes::STORE_LIMIT_EXCEEDED,
+            StoreError::Poisoned { .. } | StoreError::Disk(_) => codes::DISK_FAILED,
+            StoreError::Removed { .. } => codes::DATA_DIRECTORY_REMOVED,
+            StoreError::Replaced { .. } => codes::DATA_DIRECTORY_REPLACED,
+            StoreError::Damaged { .. } => codes::STORE_PARTLY_UNREADABLE,
+        }
+    }
 }
 
 /// What a [`Store`] stands on: an ordered map of bytes whose writes become durable in the order in

@@ -2,6 +2,7 @@
 
 use super::room::DiskRoom;
 use super::{Backend, Batch, Entries, Entry, OpenError, barrier, runway::Runway};
+use crate::codes;
 use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -189,7 +190,12 @@ fn remove_half_made_snapshots(path: &Path) -> io::Result<()> {
         let name = entry.file_name();
         let name = name.to_string_lossy();
         if name.starts_with("snap.") && name.ends_with(".generating") {
-            tracing::warn!(file = %entry.path().display(), "removed a half-made snapshot of a crash; nothing was lost");
+            tracing::warn!(
+                code = %codes::SNAPSHOT_REMOVED,
+                file = %entry.path().display(),
+                hint = "nothing is to be done: nothing was lost",
+                "removed an unfinished snapshot that a crash left"
+            );
             fs::remove_file(entry.path())?;
         }
     }

@@ -7,6 +7,7 @@ use super::presence::Presence;
 use super::room::DiskRoom;
 use super::watchdog::{self, Watchdog};
 use super::{Backend, FORMAT, OpenError, Purpose, Store, StoreError, barrier, on_sled, sled_log};
+use crate::codes;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -47,7 +48,11 @@ impl Store {
                     if room.has_left(bytes + KEEPING_LEAVES) {
                         sled_log::keep_torn(path, &segments).map_err(failed)?;
                     } else {
-                        tracing::warn!("there is no room to keep the end of the log that a crash tore");
+                        tracing::warn!(
+                            code = %codes::TORN_END_NOT_KEPT,
+                            hint = "make room on the disk",
+                            "there is no room to keep the end of the log that a crash tore"
+                        );
                     }
                 }
             }

@@ -11,6 +11,7 @@
 
 use super::StoreError;
 use super::on_sled::LOG_FILE;
+use crate::codes;
 use rustix::fs::{Stat, fstat, stat};
 use std::fs::File;
 use std::io;
@@ -106,8 +107,10 @@ impl Presence {
         }
         match &moved_to {
             Some(now_at) => tracing::error!(
+                code = %codes::DATA_DIRECTORY_RENAMED,
                 opened_at = %self.path.display(), now_at = %now_at.display(),
-                "the store's directory was renamed while it is in use: events are taken and delivered in it as ever. The next start looks under the old name, and would begin with an empty store; rename it back, or start with the new name as --data-dir"
+                hint = "rename it back, or start with the new name as --data-dir: the next start would begin with an empty store",
+                "the store's directory was renamed while it is in use; events are taken and delivered as before"
             ),
             None => tracing::info!(path = %self.path.display(), "the store's directory has its name back"),
         }

@@ -8,6 +8,7 @@
 //! stay as they are, the files in it are narrowed.
 
 use super::directory::{LOCK, STORE};
+use crate::codes;
 use rustix::fs::Mode;
 use std::fs::{self, DirEntry, Metadata, Permissions};
 use std::io;
@@ -43,10 +44,20 @@ pub(super) fn tighten(dir: &Path) {
     });
     // A new directory, in which only the lock stands, had nothing to read.
     if narrowed > 0 && holds_something {
-        tracing::warn!(data_dir = %dir.display(), narrowed, "other users of this machine could read what is stored here, plates among it. Their rights are taken away: the directory is for its owner alone now. Look who may have read it");
+        tracing::warn!(
+            code = %codes::PERMISSIONS_NARROWED,
+            data_dir = %dir.display(), narrowed,
+            hint = "look who may have read it, plates among it",
+            "other users of this machine could read what is stored here; only its owner can now"
+        );
     }
     if let Err(error) = done {
-        tracing::warn!(data_dir = %dir.display(), %error, "other users of this machine may be able to read what is stored here, plates among it, and their rights cannot be taken away. Give the directory to the user that the daemon runs as, with mode 0700");
+        tracing::warn!(
+            code = %codes::PERMISSIONS_TOO_WIDE,
+            data_dir = %dir.display(), %error,
+            hint = "give the directory to the user that the daemon runs as, with mode 0700",
+            "other users of this machine may be able to read what is stored here"
+        );
     }
 }
 
@@ -76,7 +87,12 @@ pub(super) fn hand_over(dir: &Path) {
         })
     });
     if let Err(error) = handed {
-        tracing::warn!(data_dir = %dir.display(), %error, "files that this command wrote may belong to root instead of to the directory's owner. Give them to the user that the daemon runs as");
+        tracing::warn!(
+            code = %codes::FILES_OF_ROOT,
+            data_dir = %dir.display(), %error,
+            hint = "give them to the user that the daemon runs as (chown)",
+            "files that this command wrote may belong to root"
+        );
     }
 }
 

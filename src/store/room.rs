@@ -11,6 +11,7 @@
 //! A store never gives room back while it is open, but uses again what was deleted in it. So a full disk that only holds a
 //! large, empty store takes new values again: see [`DiskRoom::check_inside`].
 
+use crate::codes;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -126,7 +127,12 @@ pub fn open_store(
     } else {
         match open() {
             Err(OpenError::Damaged { path, reason }) => {
-                tracing::warn!(reason, "the store cannot be opened");
+                tracing::warn!(
+                    code = %codes::STORE_DAMAGED,
+                    reason,
+                    hint = "check the disk; a new store is built from what can be read, where that is possible",
+                    "the store cannot be opened"
+                );
                 if !salvage::salvage(dir, purpose, &room, rebuild)? {
                     return Err(OpenError::Damaged { path, reason });
                 }
@@ -245,11 +251,21 @@ impl DiskRoom {
         }
         match fs::remove_file(self.0.dir.join(BALLAST)) {
             Ok(()) => {
-                tracing::warn!(data_dir = %self.0.dir.display(), "the disk is full: the ballast of 4 MB is given up, so that what is stored can be opened and delivered. It is laid again when there is room");
+                tracing::warn!(
+                    code = %codes::BALLAST_GIVEN_UP,
+                    data_dir = %self.0.dir.display(),
+                    hint = "make room on the disk; the ballast is then created again",
+                    "the disk is full: the ballast is given up, so that what is stored can be opened and delivered"
+                );
                 true
             }
             Err(error) => {
-                tracing::warn!(%error, "the disk is full, and the ballast cannot be given up");
+                tracing::warn!(
+                    code = %codes::BALLAST_STUCK,
+                    %error,
+                    hint = "make room on the disk",
+                    "the disk is full, and the ballast cannot be given up"
+                );
                 false
             }
         }

@@ -17,6 +17,7 @@ use super::on_sled::{self, LOG_FILE};
 use super::room::DiskRoom;
 use super::sled_log::TORN_FILE;
 use super::{OpenError, Purpose, Store, StoreError, unframed};
+use crate::codes;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -332,7 +333,12 @@ pub(super) fn salvage(
     if found.is_empty() {
         return Ok(false);
     }
-    tracing::warn!(data_dir = %dir.display(), values = found.len(), "the store is damaged: a new one is built from all that can be read of it");
+    tracing::warn!(
+        code = %codes::STORE_SALVAGE_BEGUN,
+        data_dir = %dir.display(), values = found.len(),
+        hint = "check the disk",
+        "the store is damaged: a new one is built from everything that can be read of it"
+    );
     if new.exists() {
         fs::remove_dir_all(&new).map_err(failed)?; // left by a crash
     }
@@ -351,8 +357,10 @@ pub(super) fn salvage(
     };
     swapped().map_err(failed)?;
     tracing::error!(
+        code = %codes::STORE_SALVAGED,
         damaged = %aside.display(),
-        "the store was damaged, and is rebuilt from what could be read of it. The damaged one is kept; delete it when nobody needs to look into it. Check the disk"
+        hint = "check the disk; delete the damaged store when nobody needs to look into it",
+        "the store was damaged, and was rebuilt from what could be read of it"
     );
     Ok(true)
 }

@@ -11,6 +11,7 @@
 //! **Time counts only while the process runs.** It is measured in looks of the watching thread, and not by a clock: a process that
 //! was stopped for an hour (SIGSTOP, the freezer of a container, a machine that slept) has not waited for its disk.
 
+use crate::codes::{self, Code};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -88,12 +89,15 @@ fn watch(watchdog: &Weak<Watchdog>, failures: &dyn Fn() -> Option<String>) {
         let Some(watchdog) = watchdog.upgrade() else { return };
         if watchdog.look() {
             let seconds = PATIENCE.as_secs();
-            end(&format!("the disk has not answered for {seconds} s. {DISK_ADVICE}"));
+            end(
+                codes::DISK_NOT_ANSWERING,
+                &format!("the disk has not answered for {seconds} s. {DISK_ADVICE}"),
+            );
         }
         if let Some(failure) = failures() {
             looks_since_failure += 1;
             if looks_since_failure > looks(GRACE) {
-                end(&failure);
+                end(codes::DISK_FAILED, &failure);
             }
         }
     }
@@ -103,17 +107,20 @@ fn watch(watchdog: &Weak<Watchdog>, failures: &dyn Fn() -> Option<String>) {
 pub(super) fn start_thread(name: &'static str, work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
     let guarded = move || {
         if catch_unwind(AssertUnwindSafe(work)).is_err() {
-            end(&format!(
-                "the thread {name:?} of the store panicked. What was confirmed is kept. Start again, and please report this with the log"
-            ));
+            end(
+                codes::TASK_ENDED,
+                &format!(
+                    "the thread {name:?} of the store panicked. What was confirmed is kept. Start again, and please report this with the log"
+                ),
+            );
         }
     };
     std::thread::Builder::new().name(name.into()).spawn(guarded).map(drop)
 }
 
-fn end(what: &str) -> ! {
-    tracing::error!("{what}");
-    eprintln!("error: {what}");
+fn end(code: Code, what: &str) -> ! {
+    tracing::error!(%code, reason = what, "this program ends");
+    codes::print_error(code, &what);
     std::process::exit(1)
 }
 

@@ -1,6 +1,7 @@
 //! The server's side: one ROUTER socket for all edges.
 
 use super::ServerAddress;
+use crate::codes;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use std::io;
@@ -67,7 +68,12 @@ async fn receive(mut socket: RouterRecvHalf, queue: mpsc::Sender<Incoming>, stop
         let message = match message {
             Ok(message) => message,
             Err(error) => {
-                tracing::error!(%error, "the server's socket ended; edges keep their events until it is back");
+                tracing::error!(
+                    code = %codes::SOCKET_ENDED,
+                    %error,
+                    hint = "the server ends; start it again and report this with the log",
+                    "the server's socket ended; edges keep their events until it is back"
+                );
                 return; // dropping the queue ends the server
             }
         };

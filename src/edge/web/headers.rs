@@ -1,5 +1,6 @@
 //! What the headers of a post say of its body, and the key under which it may come again.
 
+use crate::codes;
 use crate::http::Problem;
 use crate::messaging::page::KEY_MAX;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -18,21 +19,21 @@ pub(super) fn check_content(headers: &HeaderMap, types: &[&str]) -> Result<(), P
             let detail = format!(
                 "Content-Encoding: {encoding:?} is not understood here: send the body as it is, without this header"
             );
-            return unsupported("unsupported_content_encoding", detail);
+            return unsupported(codes::UNSUPPORTED_CONTENT_ENCODING, detail);
         }
     }
     let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let mut parts = given.split(';').map(|part| part.trim().to_ascii_lowercase());
     if !parts.next().is_some_and(|essence| types.contains(&essence.as_str())) {
         let detail = format!("send it with \"Content-Type: {}\"", types[0]);
-        return unsupported("unsupported_media_type", detail);
+        return unsupported(codes::UNSUPPORTED_MEDIA_TYPE, detail);
     }
     let charset = parts.find_map(|part| Some(part.strip_prefix("charset=")?.trim_matches('"').to_owned()));
     match charset.as_deref() {
         None | Some("utf-8" | "utf8" | "us-ascii" | "") => Ok(()),
         Some(other) => {
             let detail = format!("Content-Type: JSON is written in UTF-8, not in {other:?}: send UTF-8");
-            unsupported("unsupported_charset", detail)
+            unsupported(codes::UNSUPPORTED_CHARSET, detail)
         }
     }
 }
@@ -155,7 +156,7 @@ mod tests {
             headers.for_each(|(name, value)| {
                 map.append(name, value);
             });
-            check_content(&map, &["application/json"]).map_err(|problem| problem.code)
+            check_content(&map, &["application/json"]).map_err(|problem| problem.code.as_str())
         };
         let json = ("content-type", "application/json");
         assert_eq!(check(&[json]), Ok(()));

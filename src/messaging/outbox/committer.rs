@@ -6,6 +6,7 @@ use super::pages::{Pages, Post};
 use super::{
     APPEND_BYTES_MAX, APPEND_MAX, AppendError, Appended, Limits, Options, OutboxProgress, QUEUE, Room,
 };
+use crate::codes;
 use crate::messaging::page::{self, Message};
 use crate::messaging::{Epoch, LedgerId, Sequence};
 use crate::store::{BATCH_MAX, StoreError};
@@ -165,7 +166,12 @@ impl Committer {
 
     /// Stops accepting. Called before the callers learn of the failure, by their dropped answers.
     fn fail(&self, error: &StoreError) {
-        tracing::error!(%error, "the outbox could not be written; nothing more is accepted until a restart finds out what the disk holds");
+        tracing::error!(
+            code = %codes::DISK_FAILED,
+            %error,
+            hint = "make room or replace the disk; a restart finds out what the disk holds",
+            "the outbox could not be written; nothing more is accepted"
+        );
         let _ = self.failure.set(error.to_string()); // the first one is the cause
         self.progress.send_modify(|progress| progress.failed = true);
     }
@@ -277,7 +283,10 @@ impl Committer {
         match (&is_there, std::mem::replace(&mut self.move_waits, is_there.is_err())) {
             (Err(what), false) => {
                 tracing::error!(
-                    "{what}; what the server wants to have moved to a new epoch waits until there is room. Make some on the disk: then it goes on by itself"
+                    code = %codes::MOVE_WAITS_FOR_ROOM,
+                    reason = what,
+                    hint = "make room on the disk: then it goes on by itself",
+                    "what the server wants to have moved to a new epoch waits until there is room"
                 );
             }
             (Ok(()), true) => {

@@ -13,6 +13,7 @@
 use super::super::page::IdempotencyKey;
 use super::super::{Digest, Epoch};
 use super::layout::EpochIndex;
+use crate::codes;
 use crate::store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
@@ -29,7 +30,9 @@ const ENTRY_MAX: usize = 16 + 16 + 10 + 5;
 const HEADER_MAX: usize = 1 + 16 + 10 + 3;
 const ENTRIES_MAX: usize = (crate::store::VALUE_MAX - HEADER_MAX) / ENTRY_MAX;
 
-const UNREADABLE: &str = "a page of idempotency keys cannot be read: producers that post one of them again store a second event. Nothing else is concerned";
+const UNREADABLE: &str = "a page of idempotency keys cannot be read";
+const UNREADABLE_HINT: &str =
+    "check the disk; a producer that repeats one of these keys stores a second event";
 
 /// What was stored under a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,7 +137,12 @@ impl Keys {
             let (key, value) = entry?;
             let number = key.get(1..).and_then(|number| Some(u64::from_be_bytes(number.try_into().ok()?)));
             let (Some(number), Some(page)) = (number, decode(&value)) else {
-                tracing::error!(key = %key.escape_ascii(), "{UNREADABLE}");
+                tracing::error!(
+                    code = %codes::IDEMPOTENCY_KEYS_UNREADABLE,
+                    key = %key.escape_ascii(),
+                    hint = UNREADABLE_HINT,
+                    "{UNREADABLE}"
+                );
                 keys.next_page = number.map_or(keys.next_page, |number| number + 1);
                 continue;
             };
@@ -301,7 +309,12 @@ fn stored(store: &Store, number: u64) -> Result<Option<KeyPage>, StoreError> {
     };
     let page = value.and_then(|value| decode(&value));
     if page.is_none() {
-        tracing::error!(number, "{UNREADABLE}");
+        tracing::error!(
+            code = %codes::IDEMPOTENCY_KEYS_UNREADABLE,
+            number,
+            hint = UNREADABLE_HINT,
+            "{UNREADABLE}"
+        );
     }
     Ok(page)
 }

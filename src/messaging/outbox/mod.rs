@@ -39,6 +39,7 @@ pub use pages::{Position, Taken};
 
 use super::page::{self, Message};
 use super::{ClockReading, Epoch, LedgerId, Sequence};
+use crate::codes::{self, Code, Coded};
 use crate::store::room::{self, Condition, DiskRoom, Opened};
 use crate::store::salvage::Salvaged;
 use crate::store::{self, Purpose, Store, StoreError};
@@ -125,6 +126,17 @@ pub enum OutboxOpenError {
     HighWaterFile(#[source] std::io::Error),
     #[error("cannot start the committer thread: {0}. Nothing was changed")]
     Thread(#[source] std::io::Error),
+}
+
+impl Coded for OutboxOpenError {
+    fn code(&self) -> Code {
+        match self {
+            OutboxOpenError::Store(error) => error.code(),
+            OutboxOpenError::Ledger => codes::LEDGER_BINDING_UNREADABLE,
+            OutboxOpenError::HighWaterFile(_) => codes::HIGH_WATER_FILE_UNUSABLE,
+            OutboxOpenError::Thread(_) => codes::CANNOT_START,
+        }
+    }
 }
 
 /// Why an append was not confirmed.
@@ -264,8 +276,10 @@ impl Outbox {
             }
             drop(opened);
             tracing::warn!(
+                code = %codes::STORE_PARTLY_UNREADABLE,
                 reason,
-                "something of the outbox cannot be read; the store's file is searched for it"
+                hint = "check the disk",
+                "a part of the outbox cannot be read; the store's file is searched for it"
             );
             let requested = store::salvage::request(dir);
             requested.map_err(|source| store::OpenError::Io { path: dir.to_owned(), source })?;

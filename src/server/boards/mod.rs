@@ -8,6 +8,7 @@
 
 use super::folding::Signal;
 use super::view::{Garage, Snapshot};
+use crate::codes;
 use crate::messaging::{LedgerId, SiteName, wire};
 use crate::parking::board::{BoardLine, BoardPart, BoardVersion, OwnLine, PartLine, Since, earlier};
 use crate::parking::{Board, BoardAnswer, BoardQuestion};
@@ -170,7 +171,12 @@ impl Boards {
         let answer = answer.to_bytes();
         if answer.len() > ANSWER_MAX {
             if !std::mem::replace(&mut self.said_too_large, true) {
-                tracing::warn!(garage = %asker, "an edge of an earlier version asks for the board, which is too large for it to get in one piece: it shows none. Its events are taken as ever; install this version there");
+                tracing::warn!(
+                    code = %codes::BOARD_TOO_LARGE_FOR_EDGE,
+                    garage = %asker,
+                    hint = "install this version there; its events are taken all the same",
+                    "an edge of an earlier version shows no board, because the board is too large for one reply"
+                );
             }
             return None;
         }

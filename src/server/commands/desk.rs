@@ -2,6 +2,7 @@
 
 use super::put::{self, Put};
 use super::{Request, reading};
+use crate::codes;
 use crate::daemon::admin::{Call, NotDone, Outcome};
 use crate::parking::statement::{Month, Operator};
 use crate::server::books::{Books, Question};
@@ -227,7 +228,12 @@ impl Desk {
                         tracing::info!(commands, %before, "the plates of stays that were charged for earlier months are forgotten");
                     }
                     Err(error) => {
-                        tracing::error!(%error, "plates that are older than retention_days were not all forgotten; it is tried again tomorrow");
+                        tracing::error!(
+                            code = %codes::PLATES_NOT_FORGOTTEN,
+                            %error,
+                            hint = "it is tried again tomorrow; see the error",
+                            "plates that are older than retention_days were not all forgotten"
+                        );
                     }
                 }
             }

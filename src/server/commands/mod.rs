@@ -7,16 +7,12 @@
 //! reached it.
 //! **Not promised.** That a command acts on events that an edge has not delivered yet in any other way than at their positions.
 
-mod books;
-pub mod cli;
 mod desk;
-mod export;
 mod intent;
 mod offline;
 mod put;
 mod reading;
 mod start;
-mod tariffs;
 
 pub use desk::{Desk, Order, not_recorded};
 pub use intent::{BadIntent, Intent};

@@ -3,6 +3,7 @@
 use super::desk::{fits_on, not_recorded};
 use super::put::{self, Put};
 use super::{Request, reading};
+use crate::codes;
 use crate::daemon::admin::{Caller, Outcome};
 use crate::daemon::{DaemonError, clock};
 use crate::parking::statement::Operator;
@@ -121,7 +122,12 @@ impl Offline {
         match catch_up(&self.ledger, &self.store, &mut self.view).and_then(|()| self.store.flush()) {
             Ok(()) => reading::done(&self.view.snapshot(), position, command),
             Err(error) => {
-                tracing::warn!(%error, "the view was not written; the next start folds it again");
+                tracing::warn!(
+                    code = %codes::VIEWS_NOT_WRITTEN,
+                    %error,
+                    hint = "nothing is to be done: the next start applies it to the views",
+                    "the command is recorded, and the views were not written"
+                );
                 Ok(reading::recorded(position))
             }
         }

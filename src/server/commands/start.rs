@@ -1,6 +1,7 @@
 //! The tariffs of the configuration, when a server starts.
 
 use super::put::in_pieces;
+use crate::codes;
 use crate::daemon::clock;
 use crate::parking::tariff::TariffSet;
 use crate::server::ledger::{Found, Ledger};
@@ -43,7 +44,10 @@ pub fn put_at_start(
     let bytes: usize = pieces.iter().map(Vec::len).sum();
     if let Err(what) = room.check(bytes as u64 * WRITTEN_FOR_VALUES) {
         tracing::error!(
-            "{what}; the tariffs of the configuration were not put in force, and stays are charged by those that were. Make room and start the server again"
+            code = %codes::TARIFFS_NOT_PUT_IN_FORCE,
+            reason = what,
+            hint = "make room and start the server again",
+            "the tariffs of the configuration were not put in force; stays are charged by those that were"
         );
         return Ok(());
     }

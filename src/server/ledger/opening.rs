@@ -14,6 +14,7 @@ use super::keys::{
 };
 use super::witness::Witness;
 use super::{Ledger, damaged};
+use crate::codes;
 use crate::messaging::receiver::Mark;
 use crate::server::record::Record;
 use crate::store::salvage::OnLoss;
@@ -35,7 +36,12 @@ impl Ledger {
         let (witness, note) = match Witness::open(witness) {
             Ok((witness, note)) => (Some(witness), note),
             Err(error) => {
-                tracing::error!(%error, file = %witness.display(), "the note of how far the ledger had come cannot be used, so that a lost end would not be noticed; everything else goes on. Give rights or make room, and start again");
+                tracing::error!(
+                    code = %codes::HIGH_WATER_FILE_UNUSABLE,
+                    %error, file = %witness.display(),
+                    hint = "correct the permissions or make room, then start again",
+                    "the file that says how far the ledger had come cannot be used, so a lost end would not be noticed"
+                );
                 (None, None)
             }
         };
@@ -54,7 +60,12 @@ impl Ledger {
         match note {
             Some(note) if note.ledger == ledger.id => known = note.position,
             Some(note) => {
-                tracing::warn!(former = %note.ledger, now = %ledger.id, positions = note.position, "another ledger was in this directory before; edges that delivered to it do not deliver to this one until they are told")
+                tracing::warn!(
+                    code = %codes::LEDGER_REPLACED,
+                    former = %note.ledger, now = %ledger.id, positions = note.position,
+                    hint = "put the old ledger back, or run on each edge: edge ledger adopt ID",
+                    "another ledger was in this directory before; its edges do not deliver to this one"
+                )
             }
             None => {}
         }
@@ -70,7 +81,12 @@ impl Ledger {
             }
             let record = Record::Truncated { received_at_ms: now_ms, from, to };
             ledger.store.put(&record_key(to + 1), &record.encode())?;
-            tracing::error!(from, to, ledger = %ledger.id, "the end of the ledger is lost: positions that were on disk are not there any more. The disk lost them, or an older copy was put in the place of this directory's store. The loss is recorded, and the rest is served; edges deliver again what they still have, and what nobody has is recorded as a hole of its garage. Check the disk, and whether a backup has more");
+            tracing::error!(
+                code = %codes::LEDGER_END_LOST,
+                from, to, ledger = %ledger.id,
+                hint = "check the disk, and whether a backup has more; was an older copy of the store put here?",
+                "the end of the ledger is lost; edges deliver again what they still have, and the rest is recorded as missing"
+            );
         }
         ledger.store.flush()?;
         ledger.shared.durable.store(end.max(if known > end { known + 1 } else { 0 }), Ordering::Release);
@@ -125,7 +141,12 @@ impl Ledger {
                 if on_loss == OnLoss::Refuse {
                     return Err(damaged("the mark of a garage"));
                 }
-                tracing::error!(garage = %stream.site, epoch = %stream.epoch, mark = stored.sequence, records = reached.sequence, "the mark of a garage does not fit to its records; it is set to where the records end. What the edge still has of the rest is delivered again, what it has not becomes a hole");
+                tracing::error!(
+                    code = %codes::MARK_CORRECTED,
+                    garage = %stream.site, epoch = %stream.epoch, mark = stored.sequence, records = reached.sequence,
+                    hint = "check the disk; the edge delivers again what it still has, and the rest becomes a missing range",
+                    "the mark of a garage did not match its records; it was set to where the records end"
+                );
                 self.store.put(&mark_key(number), &mark_value(reached, &stream.site, stream.epoch))?;
             }
             stream.mark = reached;

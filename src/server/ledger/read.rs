@@ -3,6 +3,7 @@
 use super::keys::{index_key, record_key, trailing_u64};
 use super::walk::Found;
 use super::{Ledger, Stream, Streams, damaged};
+use crate::codes;
 use crate::messaging::page::Page;
 use crate::messaging::receiver::Mark;
 use crate::messaging::{Digest, Epoch, SiteName};
@@ -247,10 +248,10 @@ impl Ledger {
             Ok(Some(_)) => Ok(None),
             Ok(None) | Err(StoreError::Damaged { .. }) => {
                 tracing::error!(
-                    position,
-                    stream,
-                    first,
-                    "a page came again whose record cannot be read any more; it is taken for the one that was applied. \"server verify\" says more"
+                    code = %codes::RESENT_PAGE_NOT_COMPARED,
+                    position, stream, first,
+                    hint = "run: server verify",
+                    "a page came again whose record cannot be read any more; it is taken for the one that was applied"
                 );
                 Ok(Some(offered))
             }

@@ -12,6 +12,7 @@
 
 use super::keys::{self, LEDGER_ID, index_key, mark_key, record_key, trailing_u64};
 use super::{Copy, Note, damaged};
+use crate::codes;
 use crate::messaging::receiver::Mark;
 use crate::messaging::{Epoch, SiteName};
 use crate::server::record::Record;
@@ -93,8 +94,10 @@ fn read_streams(found: &Salvaged, marks: &Marks) -> Result<Vec<(SiteName, Epoch)
         Some(stream) => stream,
         None => {
             tracing::error!(
+                code = %codes::GARAGE_NAME_UNREADABLE,
                 stream = number,
-                "the name of a garage cannot be read any more: its events are kept under a made-up name. \"server garages rename\" gives it its own"
+                hint = "give it its own name: server garages rename",
+                "the name of a garage cannot be read any more; its events are kept under a made-up name"
             );
             let name = SiteName::new(&format!("{NAMELESS}{number}"));
             let epoch = epochs.get(&number).copied().unwrap_or(NO_EPOCH);
@@ -285,7 +288,12 @@ fn write_losses(
         let (site, epoch) = &streams[stream as usize];
         // The earliest that fits: those that end later have more to choose from.
         let Some(position) = positions.range(after + 1..before.min(end + 1)).next().copied() else {
-            tracing::error!(garage = %site, %epoch, first, "sequences are missing from the ledger, and no lost position is left that they may have stood at");
+            tracing::error!(
+                code = %codes::SEQUENCES_WITHOUT_POSITION,
+                garage = %site, %epoch, first,
+                hint = "run: server verify; restore a backup if there is one",
+                "sequences are missing from the ledger, and no lost position is left where they may have been"
+            );
             continue;
         };
         positions.remove(&position);

@@ -18,6 +18,7 @@ use super::billing::NoOrder;
 use super::repairs::NoRepair;
 use super::shared::SharedMap;
 use super::{Changes, Garage, View, damaged, decode, encode, sized};
+use crate::codes;
 use crate::messaging::page::Content;
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::Event;
@@ -300,7 +301,8 @@ impl View {
         command: &Command,
         changes: &mut Changes,
     ) -> Result<(), StoreError> {
-        let came_between = "a command has no effect: an event came between its check and its place";
+        let came_between = "a command has no effect: an event came between its check and its position";
+        const REPEAT_COMMAND: &str = "give the command again if it still applies";
         let applied = match self.apply_order(ledger, position, command, changes)? {
             None => self.apply_repair(ledger, position, command, changes)?,
             applied => applied,
@@ -309,7 +311,12 @@ impl View {
             None => {}
             Some(Ok(())) => return Ok(()),
             Some(Err(why)) => {
-                tracing::warn!(position, why, "{came_between}");
+                tracing::warn!(
+                    code = %codes::COMMAND_WITHOUT_EFFECT,
+                    position, reason = why,
+                    hint = REPEAT_COMMAND,
+                    "{came_between}"
+                );
                 self.has_no_effect(position, why, changes);
                 return Ok(());
             }
@@ -318,7 +325,12 @@ impl View {
             Ok(effect) => effect,
             Err(JudgeError::Store(error)) => return Err(error),
             Err(JudgeError::Refused(refusal)) => {
-                tracing::warn!(position, %refusal, "{came_between}");
+                tracing::warn!(
+                    code = %codes::COMMAND_WITHOUT_EFFECT,
+                    position, reason = %refusal,
+                    hint = REPEAT_COMMAND,
+                    "{came_between}"
+                );
                 self.has_no_effect(position, refusal.to_string(), changes);
                 return Ok(());
             }
@@ -408,7 +420,12 @@ impl Garage {
     pub(super) fn counted(&mut self, name: &SiteName, events: u64) {
         if let Some(since) = &mut self.orders.decommissioned {
             if since.events_since == 0 {
-                tracing::warn!(garage = %name, "events come from a decommissioned garage; they are applied and counted as any others. If it is in use again: server garages decommission NAME --undo");
+                tracing::warn!(
+                    code = %codes::GARAGE_DECOMMISSIONED,
+                    garage = %name,
+                    hint = "if it is in use again: server garages decommission NAME --undo",
+                    "events of a decommissioned garage are applied and counted as any others"
+                );
             }
             since.events_since += events;
         }

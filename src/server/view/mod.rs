@@ -59,7 +59,7 @@ use super::ledger::{Ledger, Loss};
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::{Event, Occupancy};
 use crate::store::StoreError;
-use billing::{Billing, anomalies::Code};
+use billing::{Billing, anomalies::AnomalyCode};
 use serde::{Deserialize, Serialize};
 use stays::{Stays, Teller};
 use std::ops::{Deref, DerefMut};
@@ -231,7 +231,7 @@ impl View {
                 garage.counted(&key, events.len() as u64);
                 if !clock_set {
                     let number = garage.stays.number;
-                    changes.billing.note(Code::ClockNotSet, number, None, received_at_ms, position)?;
+                    changes.billing.note(AnomalyCode::ClockNotSet, number, None, received_at_ms, position)?;
                 }
                 for (index, event) in events.into_iter().enumerate() {
                     let sequence = first + index as u64;

@@ -10,7 +10,7 @@
 
 use super::Place;
 use super::aged::{self, Age, Filter, Open};
-use super::billing::anomalies::Code;
+use super::billing::anomalies::AnomalyCode;
 use super::billing::{self, Billing, Closed, Cover};
 use super::changes::Changes;
 use super::pages::{
@@ -196,7 +196,13 @@ impl Stays {
             }
             EventKind::Entry { plate: None } | EventKind::Exit { plate: None } => {
                 let at_ms = event.at.timestamp.as_millisecond();
-                changes.billing.note(Code::UnreadablePlate, book.number, None, at_ms, place.position)?;
+                changes.billing.note(
+                    AnomalyCode::UnreadablePlate,
+                    book.number,
+                    None,
+                    at_ms,
+                    place.position,
+                )?;
             }
             EventKind::Count { .. } => {}
         }
@@ -213,7 +219,7 @@ impl Stays {
     ) -> Result<(), StoreError> {
         if let Some(former) = self.take(book, plate, teller.billing, changes)? {
             changes.billing.note(
-                Code::EntryWhileOpen,
+                AnomalyCode::EntryWhileOpen,
                 book.number,
                 Some(plate),
                 entry.at_ms,
@@ -225,7 +231,7 @@ impl Stays {
         }
         if self.is_inside_anywhere(plate, changes)? {
             changes.billing.note(
-                Code::OpenInTwoGarages,
+                AnomalyCode::OpenInTwoGarages,
                 book.number,
                 Some(plate),
                 entry.at_ms,
@@ -259,7 +265,7 @@ impl Stays {
             None => {
                 self.append(book, true, plate, Cover::None, Visit::Exit(exit), changes)?;
                 changes.billing.note(
-                    Code::ExitWithoutEntry,
+                    AnomalyCode::ExitWithoutEntry,
                     book.number,
                     Some(plate),
                     exit.at_ms,

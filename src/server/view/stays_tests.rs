@@ -141,7 +141,7 @@ fn written(store: &Store) -> Vec<crate::store::Entry> {
 fn visits_and_money(store: &Store) -> Vec<crate::store::Entry> {
     let tells_when = |key: &[u8]| {
         [&b"vp"[..], b"vg", b"vq", b"vo", b"vj", b"vk", b"vt"].iter().any(|prefix| key.starts_with(prefix))
-            || key.starts_with(&[b'v', b'b', b'n', billing::anomalies::Code::ClockNotSet as u8])
+            || key.starts_with(&[b'v', b'b', b'n', billing::anomalies::AnomalyCode::ClockNotSet as u8])
     };
     written(store).into_iter().filter(|(key, _)| !tells_when(key)).collect()
 }
@@ -312,12 +312,12 @@ fn cars_that_are_inside_for_a_month_leave_memory_and_are_found_when_they_leave_o
     fold_saving(&mut view, &ledger, &store, || false);
     let book = view.garages[&SiteName::new("a").unwrap()].stays;
     assert_eq!((book.open, book.closed, book.exits_missed, book.exits_unmatched), (300, 1, 1, 0));
-    let noted = |code: billing::anomalies::Code| {
+    let noted = |code: billing::anomalies::AnomalyCode| {
         let key = [&b"vbn"[..], &[code as u8]].concat();
         store.range(&key, &[&b"vbn"[..], &[code as u8 + 1]].concat()).count()
     };
-    let code = billing::anomalies::Code::EntryWhileOpen;
-    assert_eq!((noted(code), noted(billing::anomalies::Code::OpenInTwoGarages)), (1, 1));
+    let code = billing::anomalies::AnomalyCode::EntryWhileOpen;
+    assert_eq!((noted(code), noted(billing::anomalies::AnomalyCode::OpenInTwoGarages)), (1, 1));
     assert_eq!(view.stays.in_memory(), 3, "NEW1, OLD8 and OLD9");
     assert_eq!(listed(&store, &view, &everything).len(), 301);
     assert_eq!(View::load(&store, &ledger).unwrap(), view);

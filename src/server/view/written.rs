@@ -3,6 +3,7 @@
 use super::billing::Billing;
 use super::stays::Stays;
 use super::{Changes, Damage, Shown, View, base, commands};
+use crate::codes;
 use crate::messaging::SiteName;
 use crate::server::ledger::Ledger;
 use crate::store::{BATCH_MAX, Batch, Store, StoreError};
@@ -176,8 +177,10 @@ impl View {
             None => "they are of another version of this program, or were being dropped".to_owned(),
         };
         tracing::warn!(
-            why,
-            "the views are dropped and folded anew from the ledger, which holds everything; this takes a moment for each million events, until then answers are behind"
+            code = %codes::VIEWS_REBUILT,
+            reason = why,
+            hint = "answers are behind until then; a million events take some seconds",
+            "the views are rebuilt from the ledger"
         );
         discard(store)?;
         base::begin(ledger, store)

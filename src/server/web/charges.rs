@@ -4,7 +4,7 @@ use super::{Shared, Web, time};
 use crate::http::{Paging, Problem, bad_cursor, query};
 use crate::parking::Plate;
 use crate::server::books::Asked;
-use crate::server::view::billing::anomalies::{self, Code, Noted, Wanted};
+use crate::server::view::billing::anomalies::{self, AnomalyCode, Noted, Wanted};
 use crate::server::view::written_position;
 use crate::store::StoreError;
 use axum::extract::rejection::QueryRejection;
@@ -83,7 +83,7 @@ pub(super) async fn anomalies(
         let position = written_position(&web.store)?.unwrap_or_default();
         let nothing = || Ok(Answer { position, ..Answer::default() });
         let code = match &asked.code {
-            Some(code) => match Code::parse(code) {
+            Some(code) => match AnomalyCode::parse(code) {
                 Some(code) => Some(code),
                 None => return nothing(),
             },

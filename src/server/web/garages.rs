@@ -1,6 +1,7 @@
 //! `GET /v1/occupancy`, `GET /v1/garages`, `GET /v1/garages/{name}`: from memory, at one position of the views each.
 
 use super::{Mark, Shared, Web, time};
+use crate::codes;
 use crate::daemon::clock;
 use crate::http::{Paging, Problem, bad_cursor, query};
 use crate::messaging::SiteName;
@@ -268,11 +269,12 @@ pub(super) async fn garage(
     State(web): Shared,
     name: Result<Path<String>, PathRejection>,
 ) -> Result<impl IntoResponse, Problem> {
-    let Path(name) =
-        name.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.body_text()).code("invalid_path"))?;
+    let Path(name) = name.map_err(|error| {
+        Problem::new(StatusCode::BAD_REQUEST, error.body_text()).code(codes::INVALID_PATH)
+    })?;
     let unknown = || {
         Problem::new(StatusCode::NOT_FOUND, format!("no garage named {name:?} was ever heard of"))
-            .code("no_such_garage")
+            .code(codes::NO_SUCH_GARAGE)
     };
     let site = SiteName::new(&name).map_err(|_| unknown())?;
     let view = web.view();

@@ -1,6 +1,7 @@
 //! `GET /v1/statements/{account or plate}`.
 
 use super::Shared;
+use crate::codes;
 use crate::http::{Problem, query};
 use crate::parking::statement::{Month, Statement};
 use crate::server::books::{BooksError, Whose};
@@ -41,7 +42,7 @@ fn format(name: Option<&str>) -> Result<Format, Problem> {
 }
 
 fn bad(detail: String) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, detail).code("invalid_query")
+    Problem::new(StatusCode::BAD_REQUEST, detail).code(codes::INVALID_QUERY)
 }
 
 enum Found {
@@ -102,13 +103,13 @@ pub(super) async fn statement(
                 "{whose:?} is neither an account nor a plate that was charged in {month}; GET /v1/charges shows what was"
             ),
         )
-        .code("no_such_statement")),
+        .code(codes::NO_SUCH_STATEMENT)),
         Found::TooLong => Err(Problem::new(
             StatusCode::UNPROCESSABLE_ENTITY,
             format!(
                 "the statement of {whose:?} for {month} has more than {LINES_MAX} lines. \"server statements export --month {month} --out DIR\" writes it into files, GET /v1/charges?account=&month= lists it"
             ),
         )
-        .code("statement_too_long")),
+        .code(codes::STATEMENT_TOO_LONG)),
     }
 }

@@ -2,6 +2,7 @@
 
 use super::super::layout::{self, StoredEpoch, aside_key, page_key, page_keys, parse_page_key};
 use super::{Opening, OutboxDamage};
+use crate::codes;
 use crate::messaging::page::{Content, IdempotencyKey, Page, RECORDS_MAX, SealedPage, shortened};
 use crate::messaging::{Digest, Epoch, Sequence};
 use crate::store::{BATCH_MAX, Batch, StoreError};
@@ -202,10 +203,20 @@ impl<'o, 'a> EpochReader<'o, 'a> {
             self.opening.wrote = true;
         }
         if place_of_loss.is_none() {
-            tracing::warn!(%epoch, last, reason, "pages that were delivered already cannot be read; nothing is lost");
+            tracing::warn!(
+                code = %codes::DELIVERED_PAGES_UNREADABLE,
+                %epoch, last, reason,
+                hint = "check the disk",
+                "pages that were delivered already cannot be read; nothing is lost"
+            );
             return Ok(());
         }
-        tracing::error!(%epoch, first, last, reason, "events that were confirmed cannot be read any more. What was found is kept in the store; the server is told that they are missing, and the rest is delivered");
+        tracing::error!(
+            code = %codes::CONFIRMED_EVENTS_UNREADABLE,
+            %epoch, first, last, reason,
+            hint = "check the disk; what was found is kept in the store, and the rest is delivered",
+            "events that were confirmed cannot be read any more; the server records them as missing"
+        );
         self.opening.contents.damages.push(OutboxDamage { epoch, first, last, reason });
         Ok(())
     }

@@ -41,6 +41,7 @@ use super::layout::{
     EpochIndex, EpochRecord, StoredEpoch, aside_key, epoch_key, page_key, page_keys, parse_epoch_key,
 };
 use super::{OnLoss, OutboxOpenError};
+use crate::codes;
 use crate::store::{Store, StoreError};
 use epoch_reader::{EpochReader, EpochRole};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -170,7 +171,12 @@ impl Opening<'_> {
                 // Its pages name their epoch.
                 _ => {
                     self.refuse_loss("the record of an epoch", "unreadable")?;
-                    tracing::error!(key = %key.escape_ascii(), "the record of an epoch cannot be read; it is rebuilt from its pages");
+                    tracing::error!(
+                        code = %codes::EPOCH_RECORD_UNREADABLE,
+                        key = %key.escape_ascii(),
+                        hint = "check the disk",
+                        "the record of an epoch cannot be read; it is rebuilt from its pages"
+                    );
                 }
             }
         }
@@ -201,8 +207,10 @@ impl Opening<'_> {
         let keys: Vec<Vec<u8>> =
             self.store.range(&from, &to).map(|entry| entry.map(|(key, _)| key)).collect::<Result<_, _>>()?;
         tracing::error!(
+            code = %codes::PAGES_KEPT_ASIDE,
             pages = keys.len(),
-            "pages of an epoch that is not known any more cannot be read; they are kept aside, and the server cannot learn their place. Keep a copy of the data directory"
+            hint = "keep a copy of the data directory, and report this with the log",
+            "pages of an unknown epoch cannot be read; they are kept aside and cannot be delivered"
         );
         for key in keys {
             if let Some(value) = self.store.get(&key)? {

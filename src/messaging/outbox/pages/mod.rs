@@ -16,6 +16,7 @@ use super::keys::{EPOCH_INDEX_MAX, KeyLocation, Keys, Remembered};
 use super::layout::{self, EpochIndex, StoredEpoch, epoch_key, page_key, page_keys};
 use super::opening::{self, OutboxDamage};
 use super::{Options, OutboxOpenError, OutboxProgress};
+use crate::codes;
 use crate::messaging::clock::BootId;
 use crate::messaging::page::{IdempotencyKey, Message, Page, PageError, SealedPage};
 use crate::messaging::{ClockReading, Epoch, LedgerId};
@@ -122,7 +123,12 @@ impl Pages {
             pages.begin_epoch()?;
         } else if found.tail_in_doubt {
             let epoch = pages.begin_epoch()?;
-            tracing::error!(%epoch, "the newest events are damaged, so that the next sequence is not certain; new events get a new epoch");
+            tracing::error!(
+                code = %codes::NEWEST_PAGE_DAMAGED,
+                %epoch,
+                hint = "check the disk",
+                "the newest events are damaged, so that the next sequence is not certain; new events get a new epoch"
+            );
         }
         if let Some(machine) = options.machine {
             pages.compare_machine(machine)?;
@@ -139,7 +145,12 @@ impl Pages {
         }
         if wrote_last.is_some() {
             let epoch = self.begin_epoch()?;
-            tracing::error!(%epoch, "this data directory was written on another machine, so it is a copy: new events get a new epoch, and what waits is delivered under the old one. Make sure that the other machine does not go on under this garage's name");
+            tracing::error!(
+                code = %codes::MACHINE_CHANGED,
+                %epoch,
+                hint = "make sure that the other machine does not go on under this garage's name",
+                "this data directory was written on another machine, so it is a copy: new events get a new epoch"
+            );
         }
         self.store.put(layout::MACHINE, &machine)?;
         self.store.flush()

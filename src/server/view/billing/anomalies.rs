@@ -7,6 +7,7 @@ use super::super::pages::{Head, is_token};
 use super::super::{at_one_position, decode, sized};
 use super::entries::{Entry, Number, PlateHeads, Stay, What};
 use super::list::Reader;
+use crate::codes;
 use crate::parking::Plate;
 use crate::store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
@@ -17,7 +18,7 @@ use std::sync::Mutex;
 /// What did not add up. Stands in keys: new ones are added at the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
-pub enum Code {
+pub enum AnomalyCode {
     /// An exit of a car that had not entered.
     ExitWithoutEntry = 1,
     /// A car entered that was inside: when it had left, nobody saw.
@@ -40,70 +41,71 @@ pub enum Code {
     Unregistered,
 }
 
-impl Code {
-    const ALL: [Code; 10] = [
-        Code::ExitWithoutEntry,
-        Code::EntryWhileOpen,
-        Code::ClockSkew,
-        Code::ExitBeforeEntry,
-        Code::OpenInTwoGarages,
-        Code::StayOver30Days,
-        Code::ClockNotSet,
-        Code::UnreadablePlate,
-        Code::NoTariff,
-        Code::Unregistered,
+impl AnomalyCode {
+    const ALL: [AnomalyCode; 10] = [
+        AnomalyCode::ExitWithoutEntry,
+        AnomalyCode::EntryWhileOpen,
+        AnomalyCode::ClockSkew,
+        AnomalyCode::ExitBeforeEntry,
+        AnomalyCode::OpenInTwoGarages,
+        AnomalyCode::StayOver30Days,
+        AnomalyCode::ClockNotSet,
+        AnomalyCode::UnreadablePlate,
+        AnomalyCode::NoTariff,
+        AnomalyCode::Unregistered,
     ];
 
     pub fn as_str(self) -> &'static str {
-        match self {
-            Code::ExitWithoutEntry => "exit_without_entry",
-            Code::EntryWhileOpen => "entry_while_open",
-            Code::ClockSkew => "clock_skew",
-            Code::ExitBeforeEntry => "exit_before_entry",
-            Code::OpenInTwoGarages => "open_in_two_garages",
-            Code::StayOver30Days => "stay_over_30_days",
-            Code::ClockNotSet => "clock_not_set",
-            Code::UnreadablePlate => "unreadable_plate",
-            Code::NoTariff => "no_tariff",
-            Code::Unregistered => "unregistered",
-        }
+        let code = match self {
+            AnomalyCode::ExitWithoutEntry => codes::EXIT_WITHOUT_ENTRY,
+            AnomalyCode::EntryWhileOpen => codes::ENTRY_WHILE_OPEN,
+            AnomalyCode::ClockSkew => codes::CLOCK_SKEW,
+            AnomalyCode::ExitBeforeEntry => codes::EXIT_BEFORE_ENTRY,
+            AnomalyCode::OpenInTwoGarages => codes::OPEN_IN_TWO_GARAGES,
+            AnomalyCode::StayOver30Days => codes::STAY_OVER_30_DAYS,
+            AnomalyCode::ClockNotSet => codes::CLOCK_NOT_SET,
+            AnomalyCode::UnreadablePlate => codes::UNREADABLE_PLATE,
+            AnomalyCode::NoTariff => codes::NO_TARIFF,
+            AnomalyCode::Unregistered => codes::UNREGISTERED,
+        };
+        code.as_str()
     }
 
-    pub fn parse(text: &str) -> Option<Code> {
-        Code::ALL.into_iter().find(|code| code.as_str() == text)
+    pub fn parse(text: &str) -> Option<AnomalyCode> {
+        AnomalyCode::ALL.into_iter().find(|code| code.as_str() == text)
     }
 
-    /// What it means, what became of it, and what a person can do; [`Code::command`] does it.
+    /// What it means, what became of it, and what a person can do; [`AnomalyCode::command`] does it.
     pub fn explanation(self) -> &'static str {
         match self {
-            Code::ExitWithoutEntry => {
+            AnomalyCode::ExitWithoutEntry => {
                 "a car left that had not entered, by its plate; nothing is charged. \"server stays review\" looks for an entry with a look-alike plate, \"server stays join\" makes one stay of the two"
             }
-            Code::EntryWhileOpen => {
+            AnomalyCode::EntryWhileOpen => {
                 "a car entered that was inside already: its exit was not seen. The former stay ends unresolved and is not charged; \"server stays close\" ends it at a time"
             }
-            Code::ClockSkew => {
+            AnomalyCode::ClockSkew => {
                 "a stay ended up to 5 minutes before it began, because two clocks differ; it counts as one without length. Where that is too little, set the clocks of the garage right; where it is too much, \"server charges void\" takes the charge back"
             }
-            Code::ExitBeforeEntry => {
+            AnomalyCode::ExitBeforeEntry => {
                 "a stay ended more than 5 minutes before it began; it is held and not charged. Set the clocks of the garage right; \"server stays close\" ends this stay at the time when the car left, and charges it"
             }
-            Code::OpenInTwoGarages => {
+            AnomalyCode::OpenInTwoGarages => {
                 "a car entered a garage while it was inside another: a plate was misread, or an exit was missed. \"server stays review\" shows the long stays of such cars; \"server stays close\" ends one whose exit was missed, \"server stays split\" parts one in two"
             }
-            Code::StayOver30Days => {
+            AnomalyCode::StayOver30Days => {
                 "a stay is longer than 30 days; it is held and not charged. \"server stays bill\" charges it as it is, \"server stays split\" makes two of it"
             }
-            Code::ClockNotSet => {
+            AnomalyCode::ClockNotSet => {
                 "the garage's clock was not known to be set when it took these events; what they cost may be wrong. Set the clock; \"server charges credit\" gives back what was too much"
             }
-            Code::UnreadablePlate => {
+            AnomalyCode::UnreadablePlate => {
                 "a plate could not be read; the car is counted, never matched or charged. A plate_correction for that event, posted to the garage's edge, says the plate where somebody knows it"
             }
-            Code::NoTariff => {
+            AnomalyCode::NoTariff => {
                 "no tariff has a price for this stay yet; it waits. Add one, restart the server or give it, then \"server tariffs apply\" prices it"
             }
-            Code::Unregistered => {
+            AnomalyCode::Unregistered => {
                 "nobody registered this plate; it is charged to the account \"unregistered\". \"server plates add\" says who pays from now on, \"server charges void\" takes a charge back"
             }
         }
@@ -112,18 +114,18 @@ impl Code {
     /// The command that resolves it, as it is typed, with what is to be filled in.
     pub fn command(self) -> &'static str {
         match self {
-            Code::ExitWithoutEntry => "server stays join ENTRY EXIT --reason TEXT",
-            Code::EntryWhileOpen | Code::ExitBeforeEntry | Code::OpenInTwoGarages => {
+            AnomalyCode::ExitWithoutEntry => "server stays join ENTRY EXIT --reason TEXT",
+            AnomalyCode::EntryWhileOpen | AnomalyCode::ExitBeforeEntry | AnomalyCode::OpenInTwoGarages => {
                 "server stays close ENTRY --left TIME --reason TEXT"
             }
-            Code::ClockSkew => "server charges void ID --reason TEXT",
-            Code::StayOver30Days => "server stays bill ID --reason TEXT",
-            Code::ClockNotSet => "server charges credit ID --amount MINOR_UNITS --reason TEXT",
-            Code::UnreadablePlate => {
+            AnomalyCode::ClockSkew => "server charges void ID --reason TEXT",
+            AnomalyCode::StayOver30Days => "server stays bill ID --reason TEXT",
+            AnomalyCode::ClockNotSet => "server charges credit ID --amount MINOR_UNITS --reason TEXT",
+            AnomalyCode::UnreadablePlate => {
                 r#"curl -H 'Content-Type: application/json' -d '{"kind":"plate_correction","epoch":"EPOCH","sequence":SEQUENCE,"plate":"PLATE"}' http://EDGE/v1/events"#
             }
-            Code::NoTariff => "server tariffs apply",
-            Code::Unregistered => "server plates add PLATE ACCOUNT NAME",
+            AnomalyCode::NoTariff => "server tariffs apply",
+            AnomalyCode::Unregistered => "server plates add PLATE ACCOUNT NAME",
         }
     }
 }
@@ -151,7 +153,7 @@ impl Anomaly {
 /// Where in a key the plate begins, or the token that stands for one.
 pub(super) const PLATE_AT: usize = 8;
 
-pub(super) fn key(code: Code, garage: u32, plate: Option<&Plate>) -> Vec<u8> {
+pub(super) fn key(code: AnomalyCode, garage: u32, plate: Option<&Plate>) -> Vec<u8> {
     let plate = plate.map_or("", Plate::as_str);
     [b"vbn", &[code as u8][..], &garage.to_be_bytes(), plate.as_bytes()].concat()
 }
@@ -159,7 +161,7 @@ pub(super) fn key(code: Code, garage: u32, plate: Option<&Plate>) -> Vec<u8> {
 /// One that is written down.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Noted {
-    pub code: Code,
+    pub code: AnomalyCode,
     /// By number.
     pub garage: u32,
     pub plate: Option<String>,
@@ -201,7 +203,7 @@ const LOOK_AT: usize = 20_000;
 /// What to list. `None` filters nothing.
 #[derive(Debug, Clone, Default)]
 pub struct Wanted {
-    pub code: Option<Code>,
+    pub code: Option<AnomalyCode>,
     /// By number.
     pub garage: Option<u32>,
     pub plate: Option<Plate>,
@@ -252,7 +254,7 @@ pub(super) fn list_now(
             None
         }
     };
-    let is_asked_for = wanted.code.is_none_or(|code| code == Code::Unregistered);
+    let is_asked_for = wanted.code.is_none_or(|code| code == AnomalyCode::Unregistered);
     let next = match unregistered.filter(|_| is_asked_for) {
         None => None,
         Some(_) if search.found.len() == wanted.limit => Some(Number::MAX),
@@ -285,7 +287,9 @@ impl Search<'_> {
     /// go on, when there may be more.
     fn written_down(&mut self, after: &[u8]) -> Result<Option<Cursor>, StoreError> {
         let mut last = after.to_vec();
-        for code in Code::ALL.into_iter().filter(|code| self.wanted.code.is_none_or(|its| its == *code)) {
+        for code in
+            AnomalyCode::ALL.into_iter().filter(|code| self.wanted.code.is_none_or(|its| its == *code))
+        {
             let (mut from, to) = keys_of(code, self.wanted);
             if *after >= *from {
                 from = [after, &[0]].concat();
@@ -397,7 +401,7 @@ impl Search<'_> {
 type Visited = (Number, Stay, u64);
 
 /// The keys under which anomalies of a code may stand that are wanted.
-fn keys_of(code: Code, wanted: &Wanted) -> (Vec<u8>, Vec<u8>) {
+fn keys_of(code: AnomalyCode, wanted: &Wanted) -> (Vec<u8>, Vec<u8>) {
     let of_code = |code: u8| [b"vbn", &[code][..]].concat();
     match (wanted.garage, &wanted.plate) {
         (Some(garage), Some(plate)) => {
@@ -434,12 +438,17 @@ fn unregistered(visits: &[Visited]) -> Noted {
         }
     }
     let (_, stay, _) = &visits[0];
-    Noted { code: Code::Unregistered, garage: stay.garage, plate: Some(stay.plate.to_string()), anomaly }
+    Noted {
+        code: AnomalyCode::Unregistered,
+        garage: stay.garage,
+        plate: Some(stay.plate.to_string()),
+        anomaly,
+    }
 }
 
 fn read(key: &[u8], value: &[u8]) -> Result<Noted, StoreError> {
     let damaged = || super::super::damaged(key);
-    let code = key.get(3).and_then(|code| Code::ALL.into_iter().find(|its| *its as u8 == *code));
+    let code = key.get(3).and_then(|code| AnomalyCode::ALL.into_iter().find(|its| *its as u8 == *code));
     let garage = u32::from_be_bytes(sized(key.get(4..PLATE_AT).unwrap_or_default())?);
     let plate = std::str::from_utf8(&key[PLATE_AT..]).map_err(|_| damaged())?;
     Ok(Noted {

@@ -1,7 +1,7 @@
 //! What the fold changed in the books of money and has not written yet, and reading through it.
 
 use super::Billing;
-use super::anomalies::{self, Anomaly, Code, key};
+use super::anomalies::{self, Anomaly, AnomalyCode, key};
 use super::entries::{self, Entry, MonthBook};
 use crate::parking::Plate;
 use crate::parking::statement::Month;
@@ -80,7 +80,7 @@ impl BillingChanges {
     /// Something did not add up.
     pub fn note(
         &mut self,
-        code: Code,
+        code: AnomalyCode,
         garage: u32,
         plate: Option<&Plate>,
         at_ms: i64,

@@ -36,7 +36,7 @@ use crate::parking::statement::Month;
 use crate::parking::tariff::{Amount, Money};
 use crate::server::ledger::Ledger;
 use crate::store::{Store, StoreError};
-use anomalies::Code;
+use anomalies::AnomalyCode;
 use entries::{AccountBook, Entry, Held, Number, PlateHeads, Stay, Terms, VoidedBecause, What};
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -176,15 +176,15 @@ impl Billing {
         let mut note =
             |code| changes.note(code, garage.number, Some(closed.plate), closed.exit.at_ms, position);
         if span_ms < -CLOCKS_DIFFER_MS {
-            note(Code::ExitBeforeEntry)?;
+            note(AnomalyCode::ExitBeforeEntry)?;
         } else if span_ms < 0 {
-            note(Code::ClockSkew)?;
+            note(AnomalyCode::ClockSkew)?;
         } else if span_ms > LONGEST_DAYS * 24 * 3_600_000 {
-            note(Code::StayOver30Days)?;
+            note(AnomalyCode::StayOver30Days)?;
         }
         let (terms, month) = self.rate(closed, false);
         if terms == Terms::Pending {
-            changes.note(Code::NoTariff, garage.number, None, closed.exit.at_ms, position)?;
+            changes.note(AnomalyCode::NoTariff, garage.number, None, closed.exit.at_ms, position)?;
         }
         self.charge(position, position, closed, terms, month, changes).map(drop)
     }

@@ -369,7 +369,7 @@ fn what_did_not_add_up_is_told_once_for_each_code_garage_and_plate() {
     };
     let told = tell(&anomalies::Wanted { limit: 2, ..Default::default() }, usize::MAX);
     // A filter read everything there was in one answer.
-    let codes = told.iter().map(|its| anomalies::Code::parse(its.0)).chain([None]);
+    let codes = told.iter().map(|its| anomalies::AnomalyCode::parse(its.0)).chain([None]);
     for code in codes {
         for garage in [None, Some(0), Some(1), Some(2)] {
             for plate in [None, Some("AB1"), Some("AB2"), Some("CD1")] {

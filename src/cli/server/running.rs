@@ -1,21 +1,28 @@
 //! `server garages …`, `server quarantine …`, `server backup …`: one command, then the end.
 
-use super::{Offline, Request, books, tariffs};
-use crate::config::{ServerConfig, ServerTask};
+use super::{ServerTask, books, tariffs};
+use crate::codes::{self, Coded};
+use crate::config::ServerConfig;
 use crate::daemon;
 use crate::daemon::admin::{self, Caller, NotDone, Outcome, Reached};
+use crate::server::commands::{Offline, Request};
 use crate::server::{backup, compact, verify};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// Does what `config.task` says, in the running server or in its directory; says on stdout what was done, on stderr why not.
-pub fn run(config: &ServerConfig) -> ExitCode {
-    let (request, json) = match &config.task {
+/// Does the task in the running server or in its directory; says on stdout what was done, on stderr why not.
+pub(super) fn run(config: &ServerConfig, task: &ServerTask) -> ExitCode {
+    let (request, json) = match task {
         ServerTask::Serve => unreachable!("a daemon is no command"),
         ServerTask::Backup { to, json } => {
-            return report(backup::run(&config.data_dir, to).map_err(NotDone::Refused), *json, print_said);
+            return report(
+                backup::run(&config.data_dir, to)
+                    .map_err(|reason| NotDone::Failed(codes::BACKUP_FAILED, reason)),
+                *json,
+                print_said,
+            );
         }
         ServerTask::CheckTariffs { file } => return tariffs::tell(&config.tariffs, file),
         ServerTask::PriceStay { garage, entry, exit, json } => {
@@ -23,6 +30,7 @@ pub fn run(config: &ServerConfig) -> ExitCode {
         }
         ServerTask::Verify { json } => return run_verify(&config.data_dir, *json),
         ServerTask::Refold => return run_refold(&config.data_dir),
+        ServerTask::Explain { code } => return crate::cli::explain(code.as_deref()),
         ServerTask::ListGarages { json } => (Request::Garages, *json),
         ServerTask::ListQuarantine { after, limit, json } => {
             (Request::Quarantine { after: *after, limit: *limit }, *json)
@@ -30,7 +38,8 @@ pub fn run(config: &ServerConfig) -> ExitCode {
         ServerTask::Books(task) => return books::run(config, task),
         ServerTask::ReviewStays { json } => (Request::Review, *json),
         ServerTask::Compact { to } => {
-            let done = compact::run(&config.data_dir, to).map_err(NotDone::Refused);
+            let done = compact::run(&config.data_dir, to)
+                .map_err(|reason| NotDone::Failed(codes::COMPACTION_FAILED, reason));
             return report(done.map(|said| json!({ "said": said })), false, print_said);
         }
         ServerTask::Command(intent) => (Request::Command(intent.clone()), false),
@@ -66,11 +75,11 @@ impl Session<'_> {
         match admin::reach(&self.config.data_dir, request, |_| {}) {
             Ok(Reached::Daemon(answer)) => Ok(answer),
             Ok(Reached::Directory(dir)) => {
-                let offline =
-                    Offline::open(dir, self.config.reserve_bytes).map_err(|error| error.to_string())?;
+                let offline = Offline::open(dir, self.config.reserve_bytes)
+                    .map_err(|error| NotDone::because(&error))?;
                 self.offline.insert(offline.for_operator(&self.config.operator)).answer(request, &caller)
             }
-            Err(error) => Err(error.to_string().into()),
+            Err(error) => Err(NotDone::because(&error)),
         }
     }
 }
@@ -81,7 +90,7 @@ fn run_verify(data_dir: &Path, json: bool) -> ExitCode {
         Ok(Some(answer)) => answer,
         Ok(None) => return verify::main(data_dir, json),
         Err(error) => {
-            eprintln!("error: {error}");
+            codes::print_error(error.code(), &error);
             return ExitCode::FAILURE;
         }
     };
@@ -112,7 +121,7 @@ pub(super) fn report(outcome: Outcome, json: bool, print: fn(&Value) -> String) 
             ExitCode::SUCCESS
         }
         Err(reason) => {
-            eprintln!("error: {reason}");
+            codes::print_error(reason.code(), &reason);
             ExitCode::FAILURE
         }
     }

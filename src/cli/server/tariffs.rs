@@ -1,6 +1,7 @@
 //! `server tariffs …`: what a configuration's tariffs are, and what a stay costs by them. Needs no server and no directory.
 
-use super::cli::table;
+use super::running::table;
+use crate::codes;
 use crate::parking::tariff::{Money, Priced, Tariff, TariffSet};
 use jiff::Timestamp;
 use std::io::Write;
@@ -40,7 +41,8 @@ fn row(tariff: &Tariff) -> [String; 5] {
 /// Prices a stay. Ends with 1 when the garage has no tariff.
 pub fn price(set: &TariffSet, garage: &str, entry: Timestamp, exit: Timestamp, json: bool) -> ExitCode {
     let Some(tariff) = set.for_stay(garage, entry) else {
-        eprintln!("error: the garage {garage:?} has no tariff for a stay that begins at {entry}");
+        let reason = format!("the garage {garage:?} has no tariff for a stay that begins at {entry}");
+        codes::print_error(codes::NO_TARIFF, &reason);
         return ExitCode::FAILURE;
     };
     let priced = tariff.price(entry, exit);
@@ -54,7 +56,7 @@ pub fn price(set: &TariffSet, garage: &str, entry: Timestamp, exit: Timestamp, j
             say(&format!("{shown}\n"))
         }
         Err(error) => {
-            eprintln!("error: {error}");
+            codes::print_error(codes::INTERNAL_ERROR, &error);
             ExitCode::FAILURE
         }
     }

@@ -9,7 +9,7 @@
 use super::children::{self, Child, ChildError, Spec};
 use super::plan::Site;
 use super::settings::Settings;
-use crate::fault_proxy::FaultProxy;
+use fogpost::fault_proxy::FaultProxy;
 use std::ffi::OsString;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -264,7 +264,7 @@ fn words(words: &[&str]) -> Vec<OsString> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::traffic::recording::MAX_GARAGES;
+    use fogpost::traffic::recording::MAX_GARAGES;
     use std::collections::HashSet;
 
     #[test]

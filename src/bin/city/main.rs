@@ -7,13 +7,13 @@
 //! (`client`), and compared with books that share no code with them (`books`).
 //! **Not promised.** That nothing confirmed is lost in a power cut: the city does not cut any. Tests do.
 //!
-//! The way of an event: [`crate::traffic`] makes it up, a `producer` posts it to the edge and, once confirmed,
+//! The way of an event: [`fogpost::traffic`] makes it up, a `producer` posts it to the edge and, once confirmed,
 //! enters it into the `books`; `history` reads it back from the server at the end, and `till` the charges. `run` leads through the phases. With
 //! `--chaos` the `chaos` kills daemons and cuts links meanwhile.
 
 mod books;
 mod chaos;
-pub mod children;
+mod children;
 mod client;
 mod console;
 mod example;
@@ -29,8 +29,8 @@ mod stays;
 mod till;
 mod watch;
 
-use crate::store::private::keep_what_we_create_private;
 use console::Console;
+use fogpost::store::private::keep_what_we_create_private;
 use report::Report;
 use run::Signals;
 use settings::{Settings, SettingsError};
@@ -43,8 +43,17 @@ use tokio::signal::unix::{SignalKind, signal};
 /// A setting makes no sense (EX_USAGE of sysexits.h).
 const BAD_SETTING: u8 = 64;
 
-/// Runs the city with this command line, the program's name first.
-pub fn main(args: Vec<OsString>) -> ExitCode {
+/// The city is its own server and edge as well, so that one binary is the whole system.
+fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    match args.get(1).and_then(|first| first.to_str()) {
+        Some(children::SERVER) => children::run_daemon("server", args, fogpost::cli::server::main),
+        Some(children::EDGE) => children::run_daemon("edge", args, fogpost::cli::edge::main),
+        _ => run_city(args),
+    }
+}
+
+fn run_city(args: Vec<OsString>) -> ExitCode {
     keep_what_we_create_private();
     let settings = match Settings::from_args(args) {
         Ok(settings) => settings,

@@ -10,9 +10,9 @@ use super::books::{Books, Draft, Receipt};
 use super::chaos::Toll;
 use super::chaos::gate::Pass;
 use super::client::DaemonClient;
-use crate::http::client::{HttpCallError, PostAnswer};
-use crate::traffic::{CarPassage, EventWriter, GarageTraffic};
 use bytes::Bytes;
+use fogpost::http::client::{HttpCallError, PostAnswer};
+use fogpost::traffic::{CarPassage, EventWriter, GarageTraffic};
 use hyper::StatusCode;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -295,12 +295,12 @@ async fn wait_until(due: Option<Instant>, stop: &CancellationToken) -> bool {
 mod tests {
     use super::super::books::{AtCentre, Baseline};
     use super::*;
-    use crate::traffic::plates::{PlateMixture, PlateRegistry};
-    use crate::traffic::recorded::{OccupancyRow, RecordedTraffic};
-    use crate::traffic::{Drivers, StartingState};
     use axum::extract::State;
     use axum::http::StatusCode;
     use axum::response::{IntoResponse, Response};
+    use fogpost::traffic::plates::{PlateMixture, PlateRegistry};
+    use fogpost::traffic::recorded::{OccupancyRow, RecordedTraffic};
+    use fogpost::traffic::{Drivers, StartingState};
     use std::collections::HashMap;
     use std::sync::Mutex;
 

@@ -8,7 +8,7 @@
 
 use super::money::Takings;
 use super::stays::{Charges, Stays};
-use crate::traffic::{CarPassage, Direction, StartingState};
+use fogpost::traffic::{CarPassage, Direction, StartingState};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -318,7 +318,7 @@ impl Books {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::traffic::LocalInstant;
+    use fogpost::traffic::LocalInstant;
 
     fn passage(nth: u64) -> (CarPassage, String) {
         let direction = if nth.is_multiple_of(3) { Direction::Exit } else { Direction::Entry };

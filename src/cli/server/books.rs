@@ -1,16 +1,17 @@
 //! `server plates …`, `contracts …`, `charges …`, `statements …`, `journal …`: what an operator does with the books of money.
 
-use super::cli::{Session, print_said, report, table, text};
+use super::books_flags::{BooksTask, Format, List};
 use super::export::{Directory, write_new};
-use super::{Put, Request};
+use super::running::{Session, print_said, report, table, text};
+use crate::codes::{self, Coded};
 use crate::config::ServerConfig;
-use crate::config::books::{BooksTask, Format, List};
 use crate::daemon::admin::{NotDone, Outcome};
 use crate::parking::Plate;
 use crate::parking::register::{self, Account};
 use crate::parking::statement::journal::{self, Chart};
 use crate::parking::statement::{Month, Statement};
 use crate::server::books::{Asked, Question, Together, Whose, read_answer};
+use crate::server::commands::{Put, Request};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::Write;
@@ -56,7 +57,7 @@ fn done(outcome: Result<(), NotDone>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
-            eprintln!("error: {reason}");
+            codes::print_error(reason.code(), &reason);
             ExitCode::FAILURE
         }
     }
@@ -69,8 +70,10 @@ fn say(text: &str) {
 }
 
 fn read_file(path: &Path) -> Result<String, NotDone> {
-    let bytes =
-        fs::read(path).map_err(|error| format!("cannot read {path:?}: {error}. Nothing was recorded"))?;
+    let bytes = fs::read(path).map_err(|error| {
+        let reason = format!("cannot read {path:?}: {error}. Nothing was recorded");
+        NotDone::Failed(codes::FILE_UNREADABLE, reason)
+    })?;
     let text = register::decode(&bytes).map_err(|error| format!("{error}\nNothing was recorded"))?;
     Ok(text.to_owned())
 }
@@ -285,17 +288,17 @@ fn show(session: &mut Session<'_>, whose: &[Whose], month: Month, format: Format
 }
 
 fn export(session: &mut Session<'_>, month: Month, out: &Path, formats: &[Format]) -> Outcome {
-    let mut directory = Directory::begin(out, month, formats).map_err(|error| error.to_string())?;
+    let mut directory = Directory::begin(out, month, formats).map_err(|error| NotDone::because(&error))?;
     let mut nameless = false;
     statements(session, month, &Whose::All, |statement| {
         nameless |= statement.head().operator.name.is_empty();
-        directory.add(&statement).map_err(|error| error.to_string().into())
+        directory.add(&statement).map_err(|error| NotDone::because(&error))
     })?;
     let (statements, lines) = (directory.statements, directory.lines);
     if statements == 0 {
         return Err(nothing_in(month));
     }
-    directory.finish().map_err(|error| error.to_string())?;
+    directory.finish().map_err(|error| NotDone::because(&error))?;
     let count = if statements == 1 { "1 statement".to_owned() } else { format!("{statements} statements") };
     let who = match nameless {
         true => " They do not say who sends them: the configuration has no [operator].",
@@ -347,7 +350,7 @@ fn export_journal(
     match out {
         None => say(&csv),
         Some(path) => {
-            write_new(path, &csv).map_err(|error| error.to_string())?;
+            write_new(path, &csv).map_err(|error| NotDone::because(&error))?;
             let of = month.map_or_else(|| format!("{} months", months.len()), |month| month.to_string());
             say(&format!("{} postings for {of} in {}\n", postings.len(), path.display()));
         }

@@ -5,7 +5,8 @@
 //! **Kept by.** The files are written beside it under another name, which is changed last.
 //! **Not promised.** That they survive a power cut of the next seconds: they can be written again.
 
-use crate::config::books::Format;
+use super::books_flags::Format;
+use crate::codes::{self, Code, Coded};
 use crate::parking::statement::overview::Overview;
 use crate::parking::statement::{Month, Statement};
 use std::collections::HashSet;
@@ -51,6 +52,12 @@ pub enum ExportError {
         "cannot write {path:?}: {source}. Nothing of that name was left, and the books are not touched by it"
     )]
     Io { path: PathBuf, source: io::Error },
+}
+
+impl Coded for ExportError {
+    fn code(&self) -> Code {
+        codes::EXPORT_FAILED
+    }
 }
 
 /// Statements on their way into a directory.

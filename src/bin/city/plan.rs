@@ -4,11 +4,11 @@
 
 use super::books::Baseline;
 use super::settings::{Cars, Settings};
-use crate::traffic::plates::{PlateMixture, PlateRegistry};
-use crate::traffic::recorded::RecordedTraffic;
-use crate::traffic::recording;
-use crate::traffic::simulated::{self, Demand, PLAN_STARTS_UNIX_MS, SimulatedTraffic};
-use crate::traffic::{Drivers, GarageTraffic, shares_of_the_first};
+use fogpost::traffic::plates::{PlateMixture, PlateRegistry};
+use fogpost::traffic::recorded::RecordedTraffic;
+use fogpost::traffic::recording;
+use fogpost::traffic::simulated::{self, Demand, PLAN_STARTS_UNIX_MS, SimulatedTraffic};
+use fogpost::traffic::{Drivers, GarageTraffic, shares_of_the_first};
 use jiff::tz::TimeZone;
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -3,7 +3,7 @@
 //! **Promise.** Nothing is rounded or converted. Shares no code with the daemons' arithmetic; only the way in which
 //! people write an amount comes from there.
 
-use crate::parking::tariff::{Amount, Currency, Money};
+use fogpost::parking::tariff::{Amount, Currency, Money};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;

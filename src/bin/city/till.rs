@@ -6,7 +6,7 @@
 use super::client::DaemonClient;
 use super::history::ReadBackError;
 use super::stays::Charges;
-use crate::http::client::percent_encoded;
+use fogpost::http::client::percent_encoded;
 use serde::Deserialize;
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -7,8 +7,8 @@
 use super::books::{Baseline, ReadBack};
 use super::client::DaemonClient;
 use super::stays::Stays;
-use crate::http::client::{HttpCallError, percent_encoded};
-use crate::traffic::StartingState;
+use fogpost::http::client::{HttpCallError, percent_encoded};
+use fogpost::traffic::StartingState;
 use serde::Deserialize;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};

@@ -17,8 +17,8 @@ pub mod gate;
 
 use super::client::DaemonClient;
 use super::fleet::{Berth, Fleet};
-use crate::fault_proxy::LinkFault;
 use faults::{Blow, ByProgress, ByTime, Fault};
+use fogpost::fault_proxy::LinkFault;
 use gate::{Gate, Pass};
 use serde::Serialize;
 use std::fs::File;

@@ -3,8 +3,8 @@
 //! **Promise.** A [`Settings`] that exists can be carried out as far as can be known before anything is
 //! started: files are there, numbers make sense, nothing is asked for that contradicts something else.
 
-use crate::traffic::recording::{MAX_GARAGES, Recording, RecordingError};
 use clap::{Parser, ValueEnum};
+use fogpost::traffic::recording::{MAX_GARAGES, Recording, RecordingError};
 use std::ffi::OsString;
 use std::path::PathBuf;
 

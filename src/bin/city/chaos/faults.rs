@@ -6,7 +6,7 @@
 //! used again; garages take turns.
 //! **Not promised.** What exactly a fault meets: the same plan finds other bytes on the way each time.
 
-use crate::fault_proxy::LinkFault;
+use fogpost::fault_proxy::LinkFault;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;

@@ -4,9 +4,9 @@
 
 use super::plan::Site;
 use super::settings::Cars;
-use crate::daemon::admin::{self, AskError};
-use crate::server::commands::{Put, Request};
-use crate::traffic::plates::{PlateMixture, PlateReading, PlateRegistry};
+use fogpost::daemon::admin::{self, AskError};
+use fogpost::server::commands::{Put, Request};
+use fogpost::traffic::plates::{PlateMixture, PlateReading, PlateRegistry};
 use std::fmt::Write;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -79,8 +79,8 @@ fn customers(garages: usize, seed: u64) -> (String, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::parking::register::{read_contracts, read_plates};
-    use crate::parking::tariff::TariffSet;
+    use fogpost::parking::register::{read_contracts, read_plates};
+    use fogpost::parking::tariff::TariffSet;
     use jiff::Timestamp;
 
     #[test]

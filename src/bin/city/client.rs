@@ -2,8 +2,8 @@
 
 use super::books::Receipt;
 use super::money::{Sum, Takings};
-use crate::http::client::{HttpCallError, HttpClient, PostAnswer, percent_encoded, read_json};
 use bytes::Bytes;
+use fogpost::http::client::{HttpCallError, HttpClient, PostAnswer, percent_encoded, read_json};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
