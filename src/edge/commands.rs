@@ -241,7 +241,11 @@ impl OfflineOutbox {
         let store =
             Store::open(&path.join(STORE), Purpose::Edge).map_err(|error| NotDone::because(&error))?;
         // Without a machine: the person who runs this command is not the machine that wrote last.
-        let options = Options { high_water_file: Some(path.join(HIGH_WATER_FILE)), machine: None, ..Options::default() };
+        let options = Options {
+            high_water_file: Some(path.join(HIGH_WATER_FILE)),
+            machine: None,
+            ..Options::default()
+        };
         let outbox = Outbox::open(store, options, clock::read()).map_err(|error| NotDone::because(&error))?;
         Ok(OfflineOutbox { outbox, _dir: dir })
     }

@@ -6,7 +6,9 @@ use crate::codes::{self, Code};
 use crate::daemon::clock;
 use crate::messaging::outbox::{AppendError, EpochIndex, OutboxStatus, Position, Taken};
 use crate::messaging::sender::stillness::{QueueState, STANDS_STILL_AFTER, Stillness};
-use crate::messaging::sender::{Action, OutboxRange, Outcome, PAGES_BYTES, ReplyEffect, Sender, SenderConfig};
+use crate::messaging::sender::{
+    Action, OutboxRange, Outcome, PAGES_BYTES, ReplyEffect, Sender, SenderConfig,
+};
 use crate::messaging::wire::{Reply, Request, WireError};
 use crate::parking::board::BoardPart;
 use crate::parking::{BoardAnswer, Observation};

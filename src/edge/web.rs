@@ -277,7 +277,12 @@ fn bad_event(error: &EventError, line: Option<usize>) -> Problem {
 }
 
 /// What is compared when a key comes again is the body as it was sent, and where.
-fn read_key(headers: &HeaderMap, what: &str, body: &[u8], count: u32) -> Result<Option<IdempotencyKey>, Problem> {
+fn read_key(
+    headers: &HeaderMap,
+    what: &str,
+    body: &[u8],
+    count: u32,
+) -> Result<Option<IdempotencyKey>, Problem> {
     let wrong = |reason| bad(format!("Idempotency-Key: {reason}")).code(codes::INVALID_IDEMPOTENCY_KEY);
     let text = headers::idempotency_key(headers).map_err(wrong)?;
     let body = Digest::of(&[what.as_bytes(), b"\n", body].concat());
