@@ -5,7 +5,7 @@
 //! directory. With 1 account all stays are of cars that nobody registered.
 
 use fogpost::config::{ServerConfig, ServerSettings};
-use fogpost::messaging::page::{Content, Page, Record, SealedPage};
+use fogpost::messaging::page::{Content, Message, Page, SealedPage};
 use fogpost::messaging::wire::Request as WireRequest;
 use fogpost::messaging::{ClockReading, Digest, Epoch, Sequence, SiteName};
 use fogpost::parking::Event;
@@ -126,7 +126,7 @@ fn fill(data: &Path, stays: u64, accounts: u64) -> Result<(), Failed> {
         for (kind, at) in [("entry", entry), ("exit", entry + length)] {
             let json =
                 serde_json::json!({"kind": kind, "plate": plate(car), "at": format!("{at}")}).to_string();
-            garage.tell(&ledger, Record::of(Event::from_json(json.as_bytes(), at)?.to_bytes()))?;
+            garage.tell(&ledger, Message::of(Event::from_json(json.as_bytes(), at)?.to_bytes()))?;
         }
     }
     for garage in &mut garages {
@@ -152,7 +152,7 @@ struct Garage {
     epoch: Epoch,
     next: u64,
     previous: Option<Digest>,
-    waiting: Vec<Record>,
+    waiting: Vec<Message>,
     pages: Vec<SealedPage>,
 }
 
@@ -169,7 +169,7 @@ impl Garage {
         }
     }
 
-    fn tell(&mut self, ledger: &Ledger, event: Record) -> Result<(), Failed> {
+    fn tell(&mut self, ledger: &Ledger, event: Message) -> Result<(), Failed> {
         self.waiting.push(event);
         if self.waiting.len() == RECORDS {
             self.seal();

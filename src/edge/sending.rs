@@ -4,15 +4,17 @@
 use super::Shared;
 use crate::codes::{self, Code};
 use crate::daemon::clock;
-use crate::messaging::outbox::{AppendError, Position, Status, Taken};
-use crate::messaging::sender::stillness::{Queue, STANDS_STILL_AFTER, Stillness};
-use crate::messaging::sender::{Action, Held, Outcome, PAGES_BYTES, Replied, Sender, SenderConfig};
+use crate::messaging::outbox::{AppendError, EpochIndex, OutboxStatus, Position, Taken};
+use crate::messaging::sender::stillness::{QueueState, STANDS_STILL_AFTER, Stillness};
+use crate::messaging::sender::{
+    Action, OutboxRange, Outcome, PAGES_BYTES, ReplyEffect, Sender, SenderConfig,
+};
 use crate::messaging::wire::{Reply, Request, WireError};
 use crate::parking::board::BoardPart;
 use crate::parking::{BoardAnswer, Observation};
 use crate::store::StoreError;
 use crate::transport::ServerAddress;
-use crate::transport::link::{Link, LinkError};
+use crate::transport::dealer::{Dealer, DealerError};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -59,7 +61,7 @@ pub struct Alarm {
 
 /// What an operator tells the sender; see `edge ledger adopt`.
 #[derive(Debug)]
-pub enum Told {
+pub enum SenderCommand {
     /// The outbox is bound to this ledger now.
     Bound(crate::messaging::LedgerId),
 }
@@ -67,7 +69,7 @@ pub enum Told {
 /// Delivers until `stop`. An error means that the outbox cannot be read.
 pub async fn send_until_stopped(
     shared: Arc<Shared>,
-    mut told: mpsc::Receiver<Told>,
+    mut told: mpsc::Receiver<SenderCommand>,
     stop: CancellationToken,
 ) -> Result<(), StoreError> {
     let config = SenderConfig {
@@ -79,7 +81,7 @@ pub async fn send_until_stopped(
     let position = shared.outbox.position();
     let mut shell = Shell {
         sender: Sender::new(config, held(&position), shared.outbox.ledger()),
-        life: position.life,
+        epoch_index: position.epoch_index,
         epoch: position.epoch,
         instance: rand::random(),
         link: None,
@@ -93,7 +95,7 @@ pub async fn send_until_stopped(
     };
     let waits = |position: &Position| position.acknowledged < position.durable;
     if shell.sender.ledger().is_some() && shell.shared.outbox.positions().iter().any(waits) {
-        shell.sender.goes_on_from_another_process(shell.now());
+        shell.sender.continues_another_process(shell.now());
     }
     tokio::select! {
         () = stop.cancelled() => Ok(()),
@@ -101,19 +103,19 @@ pub async fn send_until_stopped(
     }
 }
 
-fn held(position: &Position) -> Held {
-    Held { oldest: position.oldest, settled: position.acknowledged, available: position.durable }
+fn held(position: &Position) -> OutboxRange {
+    OutboxRange { oldest: position.oldest, acknowledged: position.acknowledged, available: position.durable }
 }
 
 struct Shell {
     shared: Arc<Shared>,
     sender: Sender,
     /// The epoch that is being delivered.
-    life: u32,
+    epoch_index: EpochIndex,
     epoch: crate::messaging::Epoch,
     /// Of this process.
     instance: u64,
-    link: Option<Link>,
+    link: Option<Dealer>,
     began: Instant,
     /// When the last requests left, by their ids.
     sent_at: VecDeque<(u64, Instant)>,
@@ -131,7 +133,7 @@ impl Shell {
         self.began.elapsed()
     }
 
-    async fn run(&mut self, told: &mut mpsc::Receiver<Told>) -> Result<(), StoreError> {
+    async fn run(&mut self, told: &mut mpsc::Receiver<SenderCommand>) -> Result<(), StoreError> {
         let mut progress = self.shared.outbox.progress();
         loop {
             let action = self.sender.poll(self.now());
@@ -158,13 +160,13 @@ impl Shell {
                                 return Ok(()); // the outbox closed: the daemon ends
                             }
                             let now = *progress.borrow_and_update();
-                            if now.life == self.life {
+                            if now.epoch_index == self.epoch_index {
                                 self.sender.outbox_holds(now.oldest, now.durable);
                             } else {
                                 self.go_on_with_the_oldest_epoch();
                             }
                         }
-                        Some(Told::Bound(ledger)) = told.recv() => {
+                        Some(SenderCommand::Bound(ledger)) = told.recv() => {
                             self.sender.bind(ledger);
                             self.shared.sending().alarm = None;
                         }
@@ -178,15 +180,15 @@ impl Shell {
     /// The epoch that was being delivered is delivered, or was moved.
     fn go_on_with_the_oldest_epoch(&mut self) {
         let position = self.shared.outbox.position();
-        if position.life != self.life {
-            (self.life, self.epoch) = (position.life, position.epoch);
+        if position.epoch_index != self.epoch_index {
+            (self.epoch_index, self.epoch) = (position.epoch_index, position.epoch);
             self.sender.begin_epoch(held(&position));
         }
     }
 
     async fn connect(&mut self, server: usize) {
         let address = &self.shared.config.servers[server];
-        match Link::connect(address).await {
+        match Dealer::connect(address).await {
             Ok(link) => {
                 self.link = Some(link);
                 self.sender.connected(self.now());
@@ -207,9 +209,9 @@ impl Shell {
     }
 
     async fn send(&mut self, id: u64, pages_from: Option<u64>, ask: bool) -> Result<(), StoreError> {
-        let (outbox, life) = (self.shared.outbox.clone(), self.life);
+        let (outbox, epoch_index) = (self.shared.outbox.clone(), self.epoch_index);
         let read = tokio::task::spawn_blocking(move || -> Result<_, StoreError> {
-            let taken = pages_from.map(|from| outbox.take(life, from, PAGES_BYTES)).transpose()?;
+            let taken = pages_from.map(|from| outbox.take(epoch_index, from, PAGES_BYTES)).transpose()?;
             // What asks the disk is asked here: a disk that does not answer must not take a thread from those who serve.
             let known =
                 ask.then(|| Ok::<_, StoreError>((outbox.status()?, outbox.shortage()))).transpose()?;
@@ -217,7 +219,7 @@ impl Shell {
         });
         let read = read.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
         let (taken, known): (Taken, _) = read?;
-        self.sender.sent(self.now(), id, taken.last, ask);
+        self.sender.sent(self.now(), id, taken.last);
         if taken.pages.is_empty() && !ask {
             return Ok(());
         }
@@ -249,7 +251,7 @@ impl Shell {
         Ok(())
     }
 
-    fn observation(&self, status: &Status, shortage: Option<String>) -> Bytes {
+    fn observation(&self, status: &OutboxStatus, shortage: Option<String>) -> Bytes {
         let now = clock::read();
         let age = |begun: crate::messaging::ClockReading| {
             u64::try_from(begun.age_at(&now).as_millis()).unwrap_or(u64::MAX)
@@ -266,7 +268,7 @@ impl Shell {
         Bytes::from(observation.to_bytes())
     }
 
-    async fn received(&mut self, received: Result<Bytes, LinkError>) {
+    async fn received(&mut self, received: Result<Bytes, DealerError>) {
         let body = match received {
             Ok(body) => body,
             Err(error) => return self.broke(&error),
@@ -286,7 +288,7 @@ impl Shell {
             tracing::info!(server = %self.shared.config.servers[self.sender.server()], ledger = %reply.ledger, "a server answers");
         }
         let epoch_asked = self.epoch;
-        let Replied { outcome, ahead } = self.sender.replied(self.now(), &reply);
+        let ReplyEffect { outcome, ahead } = self.sender.replied(self.now(), &reply);
         let is_ours = !matches!(outcome, Outcome::OtherLedger { .. });
         if is_ours {
             self.compare_clocks(&reply);
@@ -304,8 +306,8 @@ impl Shell {
             }
         }
         match outcome {
-            Outcome::Settled { through } => {
-                self.shared.outbox.settle(self.life, through);
+            Outcome::Acknowledged { through } => {
+                self.shared.outbox.acknowledge(self.epoch_index, through);
                 let mut status = self.shared.sending();
                 if status.alarm.take().is_some() {
                     tracing::info!(through, "events are acknowledged again");
@@ -313,17 +315,17 @@ impl Shell {
                 status.last_acknowledged_at_ms = Some(clock::wall_ms());
             }
             Outcome::Nothing => {}
-            Outcome::ReceiverWentBack { mark, settled } => {
+            Outcome::ReceiverWentBack { mark, acknowledged } => {
                 // An error means that the disk failed: the process ends, and learns it anew after a restart.
-                if let Err(error) = self.shared.outbox.unsettle(self.life, mark).await {
+                if let Err(error) = self.shared.outbox.unacknowledge(self.epoch_index, mark).await {
                     return self.not_now(&error);
                 }
                 self.alarm(codes::SERVER_WENT_BACK, format!(
-                    "the server has our events up to {mark} only, though it acknowledged {settled}: was it restored from a copy? What is still here is sent again, the rest is recorded there as missing"
+                    "the server has our events up to {mark} only, though it acknowledged {acknowledged}: was it restored from a copy? What is still here is sent again, the rest is recorded there as missing"
                 ));
             }
-            Outcome::Conflict { first, settled } => {
-                self.shared.outbox.settle(self.life, settled);
+            Outcome::Conflict { first, acknowledged } => {
+                self.shared.outbox.acknowledge(self.epoch_index, acknowledged);
                 self.alarm(codes::CONFLICT, format!(
                     "the server has another page at sequence {first} of epoch {}; nothing is deleted, the queue waits. Does another edge use this name, or was this directory restored from a copy? When both sides are to count, tell the server: server garages adopt {:?}",
                     self.epoch,
@@ -334,7 +336,7 @@ impl Shell {
                 codes::REFUSED_BY_SERVER,
                 format!("the server refuses what we send: {reason}; nothing is deleted, the queue waits"),
             ),
-            Outcome::Found { ledger } => match self.shared.outbox.bind_first(ledger).await {
+            Outcome::LedgerFound { ledger } => match self.shared.outbox.bind_first(ledger).await {
                 // An operator may have decided otherwise a moment ago.
                 Ok(bound) => {
                     tracing::info!(ledger = %bound, "this garage delivers to this ledger from now on, and to no other");
@@ -349,7 +351,7 @@ impl Shell {
                     "what answers keeps the ledger {found}, and this garage delivers to the ledger {ours}: nothing is sent to it, nothing is deleted, the queue waits. Is the address right? If the other ledger is lost for good and this one is to take its place: edge ledger adopt {found}"
                 ));
             }
-            Outcome::Move { from } => match self.shared.outbox.move_oldest(self.life, from).await {
+            Outcome::Move { from } => match self.shared.outbox.move_oldest(self.epoch_index, from).await {
                 Ok(moved) => {
                     let former = self.epoch;
                     self.go_on_with_the_oldest_epoch();
@@ -381,8 +383,8 @@ impl Shell {
     fn look_whether_the_queue_moves(&mut self) {
         let positions = self.shared.outbox.positions();
         let Some(front) = positions.first() else { return };
-        let queue = Queue {
-            life: front.life,
+        let queue = QueueState {
+            epoch_index: front.epoch_index,
             acknowledged: front.acknowledged,
             waiting: positions.iter().map(|position| position.durable - position.acknowledged).sum(),
         };
@@ -497,7 +499,7 @@ impl Shell {
     }
 }
 
-async fn recv(link: &mut Option<Link>) -> Result<Bytes, LinkError> {
+async fn recv(link: &mut Option<Dealer>) -> Result<Bytes, DealerError> {
     match link {
         Some(link) => link.recv().await,
         None => std::future::pending().await,

@@ -46,7 +46,7 @@ use crate::http::metrics::{Metrics, Traffic};
 use crate::store::directory::DataDir;
 use crate::store::salvage;
 use crate::telemetry;
-use crate::transport::front;
+use crate::transport::router;
 use applying::LiveViews;
 use boards::Boards;
 use capacities::Capacities;
@@ -104,7 +104,7 @@ impl Server {
         let web_address = web_listener
             .local_addr()
             .map_err(|error| DaemonError::Failed(codes::CANNOT_LISTEN, error.to_string()))?;
-        let (waiting, replies, zmq_address) = front::listen(&config.listen, stop.clone()).await?;
+        let (waiting, replies, zmq_address) = router::listen(&config.listen, stop.clone()).await?;
 
         let mut metrics = Metrics::new("fogpost_server");
         let counters = Counters::register(&mut metrics);

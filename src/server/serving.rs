@@ -15,7 +15,7 @@ use crate::messaging::wire::{self, Reply, Request, Verdict, WireError};
 use crate::parking::Observation;
 use crate::store::StoreError;
 use crate::store::room::{DiskRoom, WRITTEN_FOR_VALUES};
-use crate::transport::front::{Incoming, Peer, Replied, Replies};
+use crate::transport::router::{Incoming, Peer, ReplyFate, ReplySender};
 use prometheus_client::metrics::counter::Counter;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -85,7 +85,7 @@ pub struct Serving {
     pub live: Arc<LiveViews>,
     pub seen: Arc<Mutex<BTreeMap<SiteName, Seen>>>,
     pub counters: Counters,
-    pub replies: Replies,
+    pub replies: ReplySender,
     /// What operators want to have recorded.
     pub orders: mpsc::Receiver<PendingCommand>,
     pub capacities: Capacities,
@@ -391,7 +391,7 @@ impl Serving {
     }
 
     fn reply(&mut self, peer: Peer, body: Vec<u8>) {
-        if self.replies.reply(peer, body) == Replied::Dropped {
+        if self.replies.reply(peer, body) == ReplyFate::Dropped {
             self.counters.replies_dropped.inc();
         }
     }

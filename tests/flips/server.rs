@@ -1,7 +1,7 @@
 //! A small server store, and whether one that was damaged tells the truth.
 
 use super::{Store, copy};
-use fogpost::messaging::page::{Content, Page, Record as Message, SealedPage};
+use fogpost::messaging::page::{Content, Message, Page, SealedPage};
 use fogpost::messaging::wire::{Request, Verdict};
 use fogpost::messaging::{ClockReading, Epoch, Sequence, SiteName};
 use fogpost::parking::Event;

@@ -7,16 +7,16 @@
 use rand::{Rng, RngExt};
 use std::time::Duration;
 
-/// Never sooner than this after an event was last sent.
+/// The shortest resend time: events are never sent again sooner.
 pub const RESEND_LEAST: Duration = Duration::from_secs(2);
-/// Never later than this, however often it failed.
+/// The longest resend time, after any number of failures.
 pub const RESEND_MOST: Duration = Duration::from_secs(60);
 
 const RECONNECT_LEAST: Duration = Duration::from_millis(100);
 // With the two seconds that a connection may take, a link that returns is found within three.
 const RECONNECT_MOST: Duration = Duration::from_millis(1500);
 
-/// The resend time when `tries` in a row stayed without an answer.
+/// The resend time after `tries` in a row without a reply.
 pub fn resend_after(tries: u32, rng: &mut impl Rng) -> Duration {
     uniform(RESEND_LEAST, RESEND_MOST.min(doubled(RESEND_LEAST, tries)), rng)
 }

@@ -70,7 +70,7 @@ struct World {
     /// Messages that the epoch before gave to this one keep their number: it is their sequence plus this.
     moved: u64,
     oldest: u64,
-    settled: u64,
+    acknowledged: u64,
     stored: u64,
     /// How many messages fit into one request.
     fits: u64,
@@ -85,11 +85,15 @@ impl World {
     fn new(config: SenderConfig, fits: u64, connects: bool) -> World {
         World {
             config,
-            sender: Sender::new(config, Held { oldest: 1, settled: 0, available: 0 }, Some(LEDGER)),
+            sender: Sender::new(
+                config,
+                OutboxRange { oldest: 1, acknowledged: 0, available: 0 },
+                Some(LEDGER),
+            ),
             now: Duration::ZERO,
             moved: 0,
             oldest: 1,
-            settled: 0,
+            acknowledged: 0,
             stored: 0,
             fits,
             connects,
@@ -99,8 +103,8 @@ impl World {
         }
     }
 
-    fn held(&self) -> Held {
-        Held { oldest: self.oldest, settled: self.settled, available: self.stored }
+    fn held(&self) -> OutboxRange {
+        OutboxRange { oldest: self.oldest, acknowledged: self.acknowledged, available: self.stored }
     }
 
     /// Does what the sender wants now. Returns when it wants something again.
@@ -110,21 +114,21 @@ impl World {
                 Action::Connect { .. } if self.connects => self.sender.connected(self.now),
                 Action::Connect { .. } => self.sender.link_broke(self.now),
                 Action::Disconnect => {}
-                Action::Send { id, pages_from, ask } => self.send(id, pages_from, ask),
+                Action::Send { id, pages_from, .. } => self.send(id, pages_from),
                 Action::Wait { until } => return until,
             }
         }
         panic!("the sender does not come to rest at {:?}", self.now);
     }
 
-    fn send(&mut self, id: u64, pages_from: Option<u64>, ask: bool) {
+    fn send(&mut self, id: u64, pages_from: Option<u64>) {
         let carried = pages_from.map(|from| (from, self.stored.min(from + self.fits - 1)));
         for sequence in carried.into_iter().flat_map(|(from, last)| from..=last) {
             let before = self.last_sent.insert(self.moved + sequence, self.now);
             let since = before.map_or(RESEND_LEAST, |before| self.now - before);
             assert!(since >= RESEND_LEAST, "message {sequence} is sent again after {since:?}");
         }
-        self.sender.sent(self.now, id, carried.map(|(_, last)| last), ask);
+        self.sender.sent(self.now, id, carried.map(|(_, last)| last));
         self.asked.push(id);
         self.received.push((id, carried));
     }
@@ -144,26 +148,26 @@ impl World {
     }
 
     fn replied(&mut self, reply: &Reply) {
-        let Replied { outcome, .. } = self.sender.replied(self.now, reply);
+        let ReplyEffect { outcome, .. } = self.sender.replied(self.now, reply);
         match outcome {
-            Outcome::Settled { through } => {
-                self.settled = through;
+            Outcome::Acknowledged { through } => {
+                self.acknowledged = through;
                 self.oldest = through + 1; // all of it is deleted
                 self.sender.outbox_holds(self.oldest, self.stored);
             }
-            Outcome::Conflict { settled, .. } => self.settled = settled,
+            Outcome::Conflict { acknowledged, .. } => self.acknowledged = acknowledged,
             Outcome::ReceiverWentBack { mark, .. } => {
-                self.settled = self.settled.min(mark.max(self.oldest - 1))
+                self.acknowledged = self.acknowledged.min(mark.max(self.oldest - 1))
             }
             Outcome::Move { from } => {
                 self.moved += from - 1;
-                (self.oldest, self.settled, self.stored) = (1, 0, self.stored - (from - 1));
+                (self.oldest, self.acknowledged, self.stored) = (1, 0, self.stored - (from - 1));
                 self.sender.begin_epoch(self.held());
             }
-            Outcome::Found { ledger } => self.sender.bind(ledger),
+            Outcome::LedgerFound { ledger } => self.sender.bind(ledger),
             Outcome::Nothing | Outcome::Refused { .. } | Outcome::OtherLedger { .. } => {}
         }
-        assert!(self.settled <= self.stored && self.oldest <= self.settled + 1);
+        assert!(self.acknowledged <= self.stored && self.oldest <= self.acknowledged + 1);
     }
 
     fn take(&mut self, step: Step) {
@@ -182,7 +186,7 @@ impl World {
             Step::LinkBreaks => self.sender.link_broke(self.now),
             Step::Restart => {
                 self.sender = Sender::new(self.config, self.held(), self.sender.ledger());
-                self.sender.goes_on_from_another_process(self.now);
+                self.sender.continues_another_process(self.now);
             }
             Step::Bind { ledger } => self.sender.bind(ledger),
         }
@@ -195,7 +199,7 @@ impl World {
         let ledger = self.sender.ledger().unwrap_or(LEDGER);
         let mut mark = 0;
         let end = self.now + Duration::from_secs(600);
-        while self.now < end && self.settled < self.stored {
+        while self.now < end && self.acknowledged < self.stored {
             self.received.clear();
             let wake = self.act();
             for (id, carried) in std::mem::take(&mut self.received) {
@@ -238,6 +242,6 @@ proptest! {
             world.take(step);
         }
         world.serve_honestly();
-        prop_assert_eq!(world.settled, world.stored, "an honest receiver gets everything in the end");
+        prop_assert_eq!(world.acknowledged, world.stored, "an honest receiver gets everything in the end");
     }
 }

@@ -6,7 +6,7 @@ use super::keys::{
 };
 use super::{Applied, Ledger, Stream};
 use crate::messaging::page::{Content, Page, SealedPage};
-use crate::messaging::receiver::{Judgement, Mark, Place, judge};
+use crate::messaging::receiver::{Judgement, Mark, PageSpan, judge};
 use crate::messaging::wire::{Request, Verdict};
 use crate::messaging::{Digest, Epoch, Sequence, SiteName};
 use crate::server::record::{Command, Record};
@@ -72,7 +72,7 @@ impl<'a> Commit<'a> {
                 Ok(_) => return Ok(refused(answer, "a page belongs to another epoch than the request")),
                 Err(error) => return Ok(refused(answer, &format!("a page was refused: {error}"))),
             };
-            let place = Place {
+            let place = PageSpan {
                 first: page.first.get(),
                 last: page.last(),
                 digest: sealed.digest,

@@ -1,5 +1,5 @@
 use super::*;
-use crate::messaging::page::{Content, Page, Record as Message, SealedPage};
+use crate::messaging::page::{Content, Message, Page, SealedPage};
 use crate::messaging::{Digest, Sequence};
 use crate::store::simulated::Disk;
 use check::Meanwhile;
