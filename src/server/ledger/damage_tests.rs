@@ -148,7 +148,7 @@ fn a_ledger_that_lost_its_end_says_so_and_no_position_means_two_things() {
         let damage = &view.damages[&6];
         assert_eq!((view.position, damage.from, damage.last, damage.found_at_ms), (7, 2, 6, Some(9)));
         let report = verify(&ledger, &short.store).unwrap();
-        assert!(report.clean && report.truncated == 5, "what is recorded is known: {report}");
+        assert!(report.clean && report.counts.truncated == 5, "what is recorded is known: {report}");
         assert_eq!(ledger.pages(0, |_| false).unwrap().pages.len(), 1);
     }
     let ledger = short.open();
