@@ -173,7 +173,7 @@ async fn json(address: SocketAddr, path: &str) -> Value {
 /// While a record was applied, such as the pricing of 4,096 stays, it held a lock that each handler and the thread that serves
 /// edges took: HTTP, health and messaging stood still. Here the step stands still until everybody was answered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn everybody_is_answered_while_a_step_of_the_fold_stands_still() {
+async fn everybody_is_answered_while_the_applying_of_a_record_stands_still() {
     let town = Town::new();
     let (address, _stop, _dir) = town.serve().await;
     town.tell("a", "entry", "AB1");
@@ -214,7 +214,7 @@ async fn everybody_is_answered_while_a_step_of_the_fold_stands_still() {
 
 /// An operator's command is judged by the views themselves, between two records, and gets no answer once the applying thread has ended.
 #[tokio::test]
-async fn a_question_to_the_fold_is_answered_between_two_steps_or_never() {
+async fn a_question_to_the_views_is_answered_between_two_records_or_never() {
     let town = Town::new();
     town.tell("a", "entry", "AB1");
     town.caught_up().await;
