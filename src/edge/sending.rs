@@ -1,7 +1,7 @@
 //! The thin shell of the sender: it owns the socket and the outbox's read side, and does what
 //! [`Sender`] says.
 
-use super::Shared;
+use super::EdgeShared;
 use crate::codes::{self, Code};
 use crate::daemon::clock;
 use crate::messaging::outbox::{AppendError, EpochIndex, OutboxStatus, Position, Taken};
@@ -68,7 +68,7 @@ pub enum SenderCommand {
 
 /// Delivers until `stop`. An error means that the outbox cannot be read.
 pub async fn send_until_stopped(
-    shared: Arc<Shared>,
+    shared: Arc<EdgeShared>,
     mut told: mpsc::Receiver<SenderCommand>,
     stop: CancellationToken,
 ) -> Result<(), StoreError> {
@@ -108,7 +108,7 @@ fn held(position: &Position) -> OutboxRange {
 }
 
 struct Shell {
-    shared: Arc<Shared>,
+    shared: Arc<EdgeShared>,
     sender: Sender,
     /// The epoch that is being delivered.
     epoch_index: EpochIndex,
