@@ -97,9 +97,11 @@ pub async fn send_until_stopped(
     if shell.sender.ledger().is_some() && shell.shared.outbox.positions().iter().any(waits) {
         shell.sender.continues_another_process(shell.now());
     }
+    // Logs of several edges are read together.
+    let span = tracing::info_span!("sender", garage = %shell.shared.config.garage_name);
     tokio::select! {
         () = stop.cancelled() => Ok(()),
-        ended = shell.run(&mut told) => ended,
+        ended = tracing::Instrument::instrument(shell.run(&mut told), span) => ended,
     }
 }
 
@@ -195,6 +197,7 @@ impl Shell {
                 tracing::debug!(server = %address, "connected");
             }
             Err(error) => {
+                tracing::debug!(server = %address, %error, "not connected; it is tried again");
                 if !std::mem::replace(&mut self.unreachable, true) {
                     tracing::warn!(
                         code = %codes::SERVER_UNREACHABLE,
@@ -220,6 +223,7 @@ impl Shell {
         let read = read.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
         let (taken, known): (Taken, _) = read?;
         self.sender.sent(self.now(), id, taken.last);
+        tracing::debug!(id, epoch = %self.epoch, from = pages_from, through = taken.last, ask, "sending a request");
         if taken.pages.is_empty() && !ask {
             return Ok(());
         }
@@ -289,6 +293,15 @@ impl Shell {
         }
         let epoch_asked = self.epoch;
         let ReplyEffect { outcome, ahead } = self.sender.replied(self.now(), &reply);
+        tracing::debug!(
+            id = reply.id,
+            mark = reply.mark,
+            verdict = ?reply.verdict,
+            pause_ms = reply.pause_ms,
+            ?outcome,
+            ahead,
+            "a reply came"
+        );
         let is_ours = !matches!(outcome, Outcome::OtherLedger { .. });
         if is_ours {
             self.compare_clocks(&reply);

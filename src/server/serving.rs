@@ -263,6 +263,16 @@ impl Serving {
 
     /// Keeps what was seen, and says what a person should know; returns what one at the garage should.
     fn observe(&mut self, request: &Request, answer: &Applied, now_ms: i64) -> Option<String> {
+        let span =
+            tracing::debug_span!("request", garage = %request.site, epoch = %request.epoch, id = request.id);
+        let _entered = span.entered();
+        tracing::debug!(
+            pages = request.pages.len(),
+            oldest = request.oldest,
+            mark = answer.mark,
+            verdict = ?answer.verdict,
+            "a request was judged"
+        );
         if answer.verdict == Verdict::OtherLedger {
             tracing::warn!(
                 code = %codes::GARAGE_OF_OTHER_LEDGER,
