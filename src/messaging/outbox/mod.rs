@@ -33,9 +33,9 @@ mod tests;
 pub use crate::store::salvage::OnLoss;
 pub use high_water::LastKnownStatus;
 pub use inspect::Inspection;
-pub use layout::EpochIndex;
+pub use layout::{EpochIndex, Position};
 pub use opening::OutboxDamage;
-pub use pages::{Position, Taken};
+pub use pages::Taken;
 
 use super::page::{self, Message};
 use super::{ClockReading, Epoch, LedgerId, Sequence};
