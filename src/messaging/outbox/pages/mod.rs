@@ -57,7 +57,7 @@ struct PagesState {
     /// While a group is being written: the first sequence of the first page that it changes. What the store shows
     /// from there on may not be on disk yet.
     writing_from: Option<u64>,
-    /// The sender wants what is being written: the page is not to grow further.
+    /// The sender wants what is being written, so that the page must not grow further.
     seal_wanted: bool,
 }
 
@@ -266,12 +266,12 @@ impl Pages {
         self.state().front().position()
     }
 
-    /// Every epoch that is held, oldest first.
+    /// The ranges of all epochs that are held, oldest first.
     pub fn positions(&self) -> Vec<Position> {
         self.state().epochs.iter().map(StoredEpoch::position).collect()
     }
 
-    /// The epoch that new messages get.
+    /// The epoch of new messages.
     pub fn epoch(&self) -> Epoch {
         self.state().newest().epoch
     }
@@ -315,7 +315,7 @@ impl Pages {
         self.keys.lock().expect("no thread panics while it holds the keys")
     }
 
-    /// Never held while the disk is asked for anything: those who serve producers and people look here.
+    /// Locks the state. It is never held while the disk is read or written, because HTTP looks here.
     fn state(&self) -> MutexGuard<'_, PagesState> {
         self.state.lock().expect("no thread panics while it holds the outbox's state")
     }
