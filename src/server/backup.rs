@@ -22,6 +22,7 @@ use crate::store::{Purpose, Store};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::error::Error;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -34,6 +35,9 @@ const UNFINISHED: &str = "store.unfinished";
 pub fn is_unfinished(dir: &DataDir) -> bool {
     dir.path().join(UNFINISHED).exists() && !dir.store().exists()
 }
+
+/// Why a backup or a compacted ledger was not made.
+pub type Failure = Box<dyn Error>;
 
 /// What `backup.json` says.
 #[derive(Debug, Serialize)]
@@ -57,10 +61,10 @@ struct RecordsPart {
 }
 
 /// Asks for records, or for the base. A server may be stopped, or started, while they are read.
-fn ask<T: DeserializeOwned>(session: &mut ServerSession<'_>, request: ServerRequest) -> Result<T, String> {
-    let answer = session.ask(request).map_err(|error| error.to_string())?;
-    serde_json::from_value(answer).map_err(|error| {
+fn ask<T: DeserializeOwned>(session: &mut ServerSession<'_>, request: ServerRequest) -> Result<T, Failure> {
+    serde_json::from_value(session.ask(request)?).map_err(|error| {
         format!("the server's answer is not understood: {error}. Is it of another version than this program?")
+            .into()
     })
 }
 
@@ -68,7 +72,8 @@ fn ask<T: DeserializeOwned>(session: &mut ServerSession<'_>, request: ServerRequ
 pub fn run(config: &ServerConfig, to: &Path) -> Result<Value, String> {
     let mut session = ServerSession::of(config);
     // Whether there is anything to copy is found out before a directory is made.
-    let first = ask(&mut session, ServerRequest::Records { from: 1, through: None })?;
+    let first = ask(&mut session, ServerRequest::Records { from: 1, through: None });
+    let first = first.map_err(|error| error.to_string())?;
     into_new(to, "backup", |unfinished| copy(&mut session, first, unfinished), |copied| certify(to, copied))
 }
 
@@ -77,8 +82,8 @@ pub fn run(config: &ServerConfig, to: &Path) -> Result<Value, String> {
 pub fn into_new<T, U>(
     to: &Path,
     what: &str,
-    write: impl FnOnce(&Path) -> Result<T, String>,
-    finish: impl FnOnce(T) -> Result<U, String>,
+    write: impl FnOnce(&Path) -> Result<T, Failure>,
+    finish: impl FnOnce(T) -> Result<U, Failure>,
 ) -> Result<U, String> {
     let cannot =
         |error: io::Error| format!("cannot use {to:?} for a {what}: {error}. Nothing stored was changed");
@@ -98,8 +103,9 @@ pub fn into_new<T, U>(
     let unfinished = to.join(UNFINISHED);
     // Only what is complete and on disk gets its name.
     let written = write(&unfinished).and_then(|written| {
-        let named = fs::rename(&unfinished, target.store()).and_then(|()| sync(to));
-        named.map(|()| written).map_err(|error| error.to_string())
+        fs::rename(&unfinished, target.store())?;
+        sync(to)?;
+        Ok(written)
     });
     written.and_then(finish).map_err(|reason| {
         // Which of the two exists depends on how far it came; neither may be taken for a complete one.
@@ -121,7 +127,7 @@ fn copy(
     session: &mut ServerSession<'_>,
     first: RecordsPart,
     unfinished: &Path,
-) -> Result<Certificate, String> {
+) -> Result<Certificate, Failure> {
     let ledger: LedgerId = first.ledger.parse().map_err(|error| format!("the ledger's id: {error}"))?;
     let through = first.through;
     let streams: Result<Vec<(SiteName, Epoch)>, String> = first
@@ -129,23 +135,23 @@ fn copy(
         .iter()
         .map(|(site, epoch)| Ok((site.clone(), epoch.parse().map_err(|error| format!("an epoch: {error}"))?)))
         .collect();
-    let store = Store::open(unfinished, Purpose::Server).map_err(|error| error.to_string())?;
-    let mut copy = LedgerCopy::begin(&store, ledger, streams?).map_err(|error| error.to_string())?;
+    let store = Store::open(unfinished, Purpose::Server)?;
+    let mut copy = LedgerCopy::begin(&store, ledger, streams?)?;
     let mut records = first.records;
     while copy.position() < through {
         if records.is_empty() {
             let next: RecordsPart =
                 ask(session, ServerRequest::Records { from: copy.position() + 1, through: Some(through) })?;
             if next.ledger != first.ledger {
-                return Err(format!("another ledger was put in its place meanwhile: {}", next.ledger));
+                return Err(format!("another ledger was put in its place meanwhile: {}", next.ledger).into());
             }
             records = next.records;
         }
         for record in records.drain(..) {
-            copy.add(unhex(&record).ok_or(NOT_UNDERSTOOD)?).map_err(|error| error.to_string())?;
+            copy.add(unhex(&record).ok_or(NOT_UNDERSTOOD)?)?;
         }
     }
-    let counts = copy.finish().map_err(|error| error.to_string())?;
+    let counts = copy.finish()?;
     copy_base(session, &first.ledger, &store)?;
     open_copy(store, ledger, through).map_err(|error| format!("what was copied does not open: {error}"))?;
     Ok(Certificate {
@@ -158,9 +164,9 @@ fn copy(
 }
 
 /// Says in `backup.json` that the copy in `to` is complete; it has its name already.
-fn certify(to: &Path, certificate: Certificate) -> Result<Value, String> {
+fn certify(to: &Path, certificate: Certificate) -> Result<Value, Failure> {
     let text = serde_json::to_string_pretty(&certificate).expect("it always encodes");
-    write_synced(&to.join("backup.json"), &text).map_err(|error| error.to_string())?;
+    write_synced(&to.join("backup.json"), &text)?;
     let Certificate { position, counts, .. } = &certificate;
     let mut answer = serde_json::to_value(&certificate).expect("it always encodes");
     answer["said"] = json!(format!(
@@ -175,7 +181,7 @@ fn certify(to: &Path, certificate: Certificate) -> Result<Value, String> {
 }
 
 /// Copies the views from which a compacted ledger begins.
-fn copy_base(session: &mut ServerSession<'_>, ledger: &str, store: &Store) -> Result<(), String> {
+fn copy_base(session: &mut ServerSession<'_>, ledger: &str, store: &Store) -> Result<(), Failure> {
     #[derive(Deserialize)]
     struct BasePart {
         ledger: String,
@@ -186,15 +192,15 @@ fn copy_base(session: &mut ServerSession<'_>, ledger: &str, store: &Store) -> Re
     loop {
         let part: BasePart = ask(session, ServerRequest::Base { after })?;
         if part.ledger != ledger {
-            return Err(format!("another ledger was put in its place meanwhile: {}", part.ledger));
+            return Err(format!("another ledger was put in its place meanwhile: {}", part.ledger).into());
         }
         for (key, value) in part.entries {
             let (key, value) = (unhex(&key).ok_or(NOT_UNDERSTOOD)?, unhex(&value).ok_or(NOT_UNDERSTOOD)?);
-            store.put(&key, &value).map_err(|error| error.to_string())?;
+            store.put(&key, &value)?;
         }
         after = part.next;
         if after.is_none() {
-            return store.flush().map_err(|error| error.to_string());
+            return Ok(store.flush()?);
         }
     }
 }
@@ -202,14 +208,15 @@ fn copy_base(session: &mut ServerSession<'_>, ledger: &str, store: &Store) -> Re
 const NOT_UNDERSTOOD: &str = "the server's answer is not understood";
 
 /// Opens the copy as a server does: only what opens is a backup.
-fn open_copy(store: Store, ledger: LedgerId, through: u64) -> Result<(), String> {
-    let copied = Ledger::open(store).map_err(|error| error.to_string())?;
+fn open_copy(store: Store, ledger: LedgerId, through: u64) -> Result<(), Failure> {
+    let copied = Ledger::open(store)?;
     if (copied.id(), copied.position()) != (ledger, through) {
         return Err(format!(
             "it is ledger {} up to position {}, and not ledger {ledger} up to {through}",
             copied.id(),
             copied.position()
-        ));
+        )
+        .into());
     }
     Ok(())
 }
@@ -241,13 +248,14 @@ mod tests {
             let write = |unfinished: &Path| match fails_at {
                 1 => {
                     fs::create_dir(unfinished).unwrap();
-                    Err("no room".to_owned())
+                    Err(Failure::from("no room"))
                 }
                 // There is nothing to give a name to.
                 2 => Ok(()),
-                _ => fs::create_dir(unfinished).map_err(|error| error.to_string()),
+                _ => Ok(fs::create_dir(unfinished)?),
             };
-            let said = into_new(&to, "backup", write, |()| Err::<(), _>("no room".to_owned())).unwrap_err();
+            let said =
+                into_new(&to, "backup", write, |()| Err::<(), _>(Failure::from("no room"))).unwrap_err();
             assert!(said.contains("What was copied was removed"), "{name}: {said}");
             let left: Vec<_> = fs::read_dir(&to).unwrap().map(|entry| entry.unwrap().file_name()).collect();
             assert!(!left.iter().any(|name| name.to_string_lossy().starts_with("store")), "{name}: {left:?}");
@@ -261,7 +269,7 @@ mod tests {
         // In the place of the unfinished copy stands something that is no directory.
         let write = |unfinished: &Path| {
             fs::write(unfinished, "x").unwrap();
-            Err::<(), _>("no room".to_owned())
+            Err::<(), _>(Failure::from("no room"))
         };
         let said = into_new(&to, "backup", write, |()| Ok(())).unwrap_err();
         assert!(said.contains("still there") && said.contains("do not use it"), "{said}");

@@ -134,7 +134,7 @@ pub enum BooksError {
     Form(String),
 }
 
-/// See the module. `view` gives the views as readers see them now.
+/// Reads the books of money. `view` gives the views as readers see them now.
 pub struct BooksReader<'a, V> {
     pub ledger: &'a Ledger,
     pub store: &'a Store,
@@ -164,7 +164,7 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
     /// A list of charges.
     pub fn charges(&self, asked: &Asked) -> Result<ChargeList, StoreError> {
         let position = written_position(self.store)?.unwrap_or_default();
-        // What nobody has, nobody finds.
+        // A filter with an unknown value finds nothing.
         let nothing = || Ok(ChargeList { position, ..ChargeList::default() });
         let mut wanted = EntryFilter { after: asked.after, limit: asked.limit, ..EntryFilter::default() };
         if let Some(plate) = &asked.plate {
@@ -242,13 +242,8 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
             opening.iter().for_each(|opening| room.take(opening));
             let mut lines = Vec::new();
             while next != 0 && room.is_left() {
-                let mut listed = Vec::with_capacity(SLICE);
-                while next != 0 && listed.len() < SLICE {
-                    let entry = reader.known(next)?;
-                    let before = entry.before_in_month;
-                    listed.push(reader.listed(next, entry)?);
-                    next = before;
-                }
+                let listed = reader.of_month(next, SLICE)?;
+                next = listed.last().map_or(0, |oldest| oldest.entry.before_in_month);
                 self.add_lines(&listed, &mut lines, room)?;
             }
             if opening.is_some() || cursor.entry.is_some() {

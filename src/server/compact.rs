@@ -8,7 +8,7 @@
 //! **Not promised.** What an event that was never understood holds (quarantine), what people wrote as reasons, and what stands in
 //! backups and logs.
 
-use super::backup;
+use super::backup::{self, Failure};
 use super::commands::{OfflineServer, ServerRequest};
 use super::ledger::{Ledger, LedgerCopy};
 use super::record::{Command, Record};
@@ -63,29 +63,27 @@ pub fn run(config: &ServerConfig, to: &Path) -> Result<String, String> {
     )
 }
 
-fn write(books: &OfflineServer, unfinished: &Path) -> Result<Changed, String> {
-    let wrong = |error: StoreError| error.to_string();
+fn write(books: &OfflineServer, unfinished: &Path) -> Result<Changed, Failure> {
     let (ledger, view) = (books.ledger(), books.view());
-    let target = Store::open(unfinished, Purpose::Server).map_err(|error| error.to_string())?;
+    let target = Store::open(unfinished, Purpose::Server)?;
     let streams = ledger.numbered_streams().into_iter().map(|stream| (stream.site, stream.epoch));
-    let copy = LedgerCopy::begin(&target, ledger.id(), streams.collect()).map_err(wrong)?;
-    let forgotten = Forgotten::read(ledger, view).map_err(wrong)?;
+    let copy = LedgerCopy::begin(&target, ledger.id(), streams.collect())?;
+    let forgotten = Forgotten::read(ledger, view)?;
     let mut writer =
         CompactWriter { copy, forgotten: &forgotten, pieces: Vec::new(), changed: Changed::default() };
     let end = ledger.position();
     let mut position = 1;
     while position <= end {
-        for raw in ledger.raw_records(position, end, 1 << 20).map_err(wrong)? {
+        for raw in ledger.raw_records(position, end, 1 << 20)? {
             writer.add(position, raw)?;
             position += 1;
         }
     }
-    writer.add_pieces().map_err(wrong)?;
+    writer.add_pieces()?;
     let CompactWriter { copy, changed, .. } = writer;
-    copy.finish().map_err(wrong)?;
-    base::found(ledger.store(), &target, |key, value| forgotten.without_readings(key, value))
-        .map_err(wrong)?;
-    target.flush().map_err(wrong)?;
+    copy.finish()?;
+    base::found(ledger.store(), &target, |key, value| forgotten.without_readings(key, value))?;
+    target.flush()?;
     Ok(changed)
 }
 
@@ -98,8 +96,7 @@ struct CompactWriter<'a> {
 }
 
 impl CompactWriter<'_> {
-    fn add(&mut self, position: u64, raw: Vec<u8>) -> Result<(), String> {
-        let wrong = |error: StoreError| error.to_string();
+    fn add(&mut self, position: u64, raw: Vec<u8>) -> Result<(), Failure> {
         let record = match Record::decode(position, &raw) {
             Ok(Record::Command { command: Command::Piece { .. }, .. }) => {
                 self.pieces.push(raw);
@@ -112,10 +109,10 @@ impl CompactWriter<'_> {
             Err(_) => None,
             Ok(record) => Some(record),
         };
-        self.add_pieces().map_err(wrong)?;
+        self.add_pieces()?;
         let raw = match record {
             Some(Record::Page { stream, received_at_ms, page }) => {
-                match self.forgotten.page(stream, &page).map_err(wrong)? {
+                match self.forgotten.page(stream, &page)? {
                     Some((page, events)) => {
                         self.changed.events += events;
                         Record::Page { stream, received_at_ms, page }.encode()
@@ -125,27 +122,26 @@ impl CompactWriter<'_> {
             }
             _ => raw,
         };
-        self.copy.add(raw).map_err(wrong)
+        Ok(self.copy.add(raw)?)
     }
 
-    fn add_command(&mut self, received_at_ms: i64, by: &str, command: Command) -> Result<(), String> {
-        let wrong = |error: StoreError| error.to_string();
+    fn add_command(&mut self, received_at_ms: i64, by: &str, command: Command) -> Result<(), Failure> {
         let of = |command| Record::Command { received_at_ms, by: by.to_owned(), command }.encode();
         let before = command.clone();
         let (command, written) = self.forgotten.command(&self.pieces, command)?;
         self.changed.commands += u64::from(command != before);
         match written {
-            PiecesAfter::AsTheyAre => self.add_pieces().map_err(wrong)?,
+            PiecesAfter::AsTheyAre => self.add_pieces()?,
             // Positions stay what they are.
             PiecesAfter::Others(others) => {
                 let stray = self.pieces.len().saturating_sub(others.len());
                 self.pieces.clear();
                 for bytes in std::iter::repeat_n(Vec::new(), stray).chain(others) {
-                    self.copy.add(of(Command::Piece { bytes })).map_err(wrong)?;
+                    self.copy.add(of(Command::Piece { bytes }))?;
                 }
             }
         }
-        self.copy.add(of(command)).map_err(wrong)
+        Ok(self.copy.add(of(command))?)
     }
 
     /// Adds the pieces that wait, as they are.
@@ -213,7 +209,7 @@ impl Forgotten<'_> {
     }
 
     /// A command without what is forgotten, and what replaces the pieces before it.
-    fn command(&self, pieces: &[Vec<u8>], command: Command) -> Result<(Command, PiecesAfter), String> {
+    fn command(&self, pieces: &[Vec<u8>], command: Command) -> Result<(Command, PiecesAfter), Failure> {
         let in_force = &self.view.billing.in_force;
         let (count, digest) = match &command {
             Command::Tariffs { pieces, digest }
@@ -239,14 +235,12 @@ impl Forgotten<'_> {
         }
         let kept = match &command {
             Command::Plates { .. } => {
-                let plates: Vec<Registration> =
-                    postcard::from_bytes(&bytes).map_err(|error| error.to_string())?;
+                let plates: Vec<Registration> = postcard::from_bytes(&bytes)?;
                 let is_still = |its: &Registration| in_force.registration(&its.plate) == Some(its);
                 postcard::to_stdvec(&plates.into_iter().filter(is_still).collect::<Vec<_>>())
             }
             Command::Contracts { .. } => {
-                let mut contracts: Vec<Contract> =
-                    postcard::from_bytes(&bytes).map_err(|error| error.to_string())?;
+                let mut contracts: Vec<Contract> = postcard::from_bytes(&bytes)?;
                 for contract in &mut contracts {
                     // Its name stays: stays that it covered say it, and its number is its place.
                     let now = in_force.contracts().find(|its| its.name == contract.name);

@@ -1,4 +1,4 @@
-//! Readers do not wait for the fold, and what they are told is of one position.
+//! Readers do not wait for records to be applied, and each answer shows one position.
 
 use super::applying::{LiveViews, apply_until_stopped};
 use super::boards::Boards;
@@ -82,13 +82,13 @@ impl Backend for Latched {
     }
 }
 
-/// A ledger, the fold behind it, and who answers for them.
+/// A ledger, the thread that applies its records, and those who answer from its views.
 struct Town {
     disk: Disk,
     ledger: Ledger,
     live: Arc<LiveViews>,
     latch: Latch,
-    fold: Option<std::thread::JoinHandle<()>>,
+    applying: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Town {
@@ -97,13 +97,13 @@ impl Town {
         let ledger = Ledger::open(Store::on(disk.clone())).unwrap();
         let (live, latch) = (Arc::new(LiveViews::default()), Latch::default());
         let views = Store::on(Latched(disk.clone(), latch.clone()));
-        let fold = {
+        let applying = {
             let (ledger, live) = (ledger.clone(), Arc::clone(&live));
             std::thread::spawn(move || {
                 apply_until_stopped(&ledger, &views, View::default(), &live).unwrap();
             })
         };
-        Town { disk, ledger, live, latch, fold: Some(fold) }
+        Town { disk, ledger, live, latch, applying: Some(applying) }
     }
 
     /// One event, which is one record of the ledger.
@@ -113,9 +113,9 @@ impl Town {
         self.live.grown_to(self.ledger.position());
     }
 
-    async fn folded(&self) {
-        let folded = self.live.applied_to(self.ledger.position());
-        tokio::time::timeout(ENOUGH, folded).await.expect("the fold goes on");
+    async fn caught_up(&self) {
+        let caught_up = self.live.applied_to(self.ledger.position());
+        tokio::time::timeout(ENOUGH, caught_up).await.expect("records are applied");
     }
 
     /// Serves HTTP; gives where, and what must live as long.
@@ -144,8 +144,8 @@ impl Drop for Town {
     fn drop(&mut self) {
         self.latch.open();
         self.live.stop();
-        if let Some(fold) = self.fold.take() {
-            let _ = fold.join();
+        if let Some(applying) = self.applying.take() {
+            let _ = applying.join();
         }
     }
 }
@@ -170,14 +170,14 @@ async fn json(address: SocketAddr, path: &str) -> Value {
     serde_json::from_str(&get(address, path).await).unwrap()
 }
 
-/// While the fold was in a step, such as the pricing of 4,096 stays, it held a lock that each handler and the thread that serves
+/// While a record was applied, such as the pricing of 4,096 stays, it held a lock that each handler and the thread that serves
 /// edges took: HTTP, health and messaging stood still. Here the step stands still until everybody was answered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn everybody_is_answered_while_a_step_of_the_fold_stands_still() {
+async fn everybody_is_answered_while_the_applying_of_a_record_stands_still() {
     let town = Town::new();
     let (address, _stop, _dir) = town.serve().await;
     town.tell("a", "entry", "AB1");
-    town.folded().await;
+    town.caught_up().await;
 
     town.latch.shut();
     // An exit without an entry is noted under what was noted before, which is read.
@@ -207,17 +207,17 @@ async fn everybody_is_answered_while_a_step_of_the_fold_stands_still() {
     assert_eq!(town.ledger.position(), 3);
 
     town.latch.open();
-    town.folded().await;
+    town.caught_up().await;
     let occupancy = json(address, "/v1/occupancy").await;
     assert_eq!((&occupancy["version"], &occupancy["garages"][0]["occupied"]), (&3.into(), &2.into()));
 }
 
-/// An operator's command is judged by the views themselves, between two steps of the fold, and hears when there is no fold any more.
+/// An operator's command is judged by the views themselves, between two records, and gets no answer once the applying thread has ended.
 #[tokio::test]
-async fn a_question_to_the_fold_is_answered_between_two_steps_or_never() {
+async fn a_question_to_the_views_is_answered_between_two_records_or_never() {
     let town = Town::new();
     town.tell("a", "entry", "AB1");
-    town.folded().await;
+    town.caught_up().await;
     assert_eq!(town.live.ask(|view| view.garages.size()).await, Some(1));
     let broke_off: Option<()> = town.live.ask(|_| panic!("as sled does over damage")).await;
     assert_eq!(broke_off, None);

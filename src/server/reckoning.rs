@@ -1,4 +1,4 @@
-//! What the books of money say, in words: lines of charges, and statements. See [`super::books`].
+//! Entries of the books of money as lines of charges and of statements. See [`super::books`].
 //!
 //! The breakdown of a price is not stored: it follows from the entry, the exit and the tariff, which are.
 
@@ -61,7 +61,7 @@ struct Why {
     at_ms: i64,
 }
 
-/// See the module.
+/// Makes entries of the books of money into lines.
 pub struct Reckoner<'a> {
     view: &'a Snapshot,
     ledger: &'a Ledger,
@@ -106,8 +106,7 @@ impl<'a> Reckoner<'a> {
 
     fn priced(&self, stay: &BilledStay) -> Option<Priced> {
         let Terms::Charged { .. } = stay.terms else { return None };
-        let entry = Timestamp::from_millisecond(stay.entry.at_ms).ok()?;
-        let exit = Timestamp::from_millisecond(stay.exit.at_ms).ok()?;
+        let (entry, exit) = (stay.entry.timestamp()?, stay.exit.timestamp()?);
         Some(self.tariff(stay)?.price(entry, exit.max(entry)))
     }
 

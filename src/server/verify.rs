@@ -38,44 +38,54 @@ const FINDINGS_MAX: usize = 100;
 pub struct Finding {
     pub place: String,
     pub what: String,
+    #[serde(flatten)]
+    pub advice: Advice,
+}
+
+/// What a finding means for the data, and what to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Advice {
     pub means: &'static str,
     pub do_this: &'static str,
 }
 
-const LEDGER_MEANS: &str =
-    "what was applied there cannot be proven any more; the rest of the ledger is not affected";
-const LEDGER_DO: &str = "keep a copy of the data directory; look whether a backup is sound (`server verify --data-dir BACKUP`) and go on from it: edges deliver again what they still have, and what nobody has is recorded as a missing range";
-const VIEW_MEANS: &str =
-    "answers made from it may be wrong; the ledger, from which it follows, is checked apart from it";
-const SUMS_MEAN: &str =
-    "statements and the money taken, as they are shown, are not what the charges add up to";
-const VIEW_DO: &str = "stop the server and run `server rebuild-views`: its next start rebuilds all views from the ledger. If that does not help, please report it with this text";
-const BETTER_MEANS: &str = "they know more than the ledger does now; answers are made from them as before";
-const BETTER_DO: &str = "do not run `server rebuild-views`: it would forget what they know. Keep a copy of the data directory, and look whether a backup is sound";
-const END_MEANS: &str = "the disk lost the newest part of the ledger, or an older copy was put in the place of this directory's store; what was applied there is not in the books";
-const END_DO: &str = "keep a copy of the data directory; check the disk, and look whether a backup has more. A server that is started on the directory records the loss and goes on: edges deliver again what they still have, and what nobody has is recorded as a missing range";
-const STORE_DAMAGED_MEANS: &str =
-    "a part of the file cannot be read, or sled refuses it; nothing in it was changed";
-const STORE_DAMAGED_DO: &str = "start the server: it rebuilds the store from what can be found, and keeps the damaged one beside it. Check the disk";
-const STORE_MEANS: &str = "what the store holds is not known";
-const STORE_DO: &str =
-    "keep a copy of the data directory before anything else, check the disk, then restore a backup";
+const LEDGER_WRONG: Advice = Advice {
+    means: "what was applied there cannot be proven any more; the rest of the ledger is not affected",
+    do_this: "keep a copy of the data directory; look whether a backup is sound (`server verify --data-dir BACKUP`) and go on from it: edges deliver again what they still have, and what nobody has is recorded as a missing range",
+};
+const LEDGER_END_LOST: Advice = Advice {
+    means: "the disk lost the newest part of the ledger, or an older copy was put in the place of this directory's store; what was applied there is not in the books",
+    do_this: "keep a copy of the data directory; check the disk, and look whether a backup has more. A server that is started on the directory records the loss and goes on: edges deliver again what they still have, and what nobody has is recorded as a missing range",
+};
+const VIEW_WRONG: Advice = Advice {
+    means: "answers made from it may be wrong; the ledger, from which it follows, is checked apart from it",
+    do_this: "stop the server and run `server rebuild-views`: its next start rebuilds all views from the ledger. If that does not help, please report it with this text",
+};
+const VIEW_KNOWS_MORE: Advice = Advice {
+    means: "they know more than the ledger does now; answers are made from them as before",
+    do_this: "do not run `server rebuild-views`: it would forget what they know. Keep a copy of the data directory, and look whether a backup is sound",
+};
+const SUMS_WRONG: Advice = Advice {
+    means: "statements and the money taken, as they are shown, are not what the charges add up to",
+    do_this: "stop the server and run `server rebuild-views`: its next start rebuilds all views from the ledger. If that does not help, please report it with this text",
+};
+const STORE_DAMAGED: Advice = Advice {
+    means: "a part of the file cannot be read, or sled refuses it; nothing in it was changed",
+    do_this: "start the server: it rebuilds the store from what can be found, and keeps the damaged one beside it. Check the disk",
+};
+const STORE_UNREADABLE: Advice = Advice {
+    means: "what the store holds is not known",
+    do_this: "keep a copy of the data directory before anything else, check the disk, then restore a backup",
+};
 
 /// Counts of what was read, and findings.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct VerifyReport {
     /// Nothing is wrong.
     pub clean: bool,
     pub ledger: Option<String>,
-    /// The last position of the ledger that was read.
-    pub position: u64,
-    pub pages: u64,
-    pub events: u64,
-    pub missing_ranges: u64,
-    /// The sum of the events in all missing ranges.
-    pub missing_events: u64,
-    /// Positions that the ledger itself records as lost.
-    pub truncated: u64,
+    #[serde(flatten)]
+    pub counts: CheckedLedger,
     /// The position at which the views were compared; `None` when they could not be.
     pub views_position: Option<u64>,
     pub stays_open: u64,
@@ -91,38 +101,20 @@ pub struct VerifyReport {
 
 impl VerifyReport {
     fn new() -> VerifyReport {
-        VerifyReport {
-            clean: true,
-            ledger: None,
-            position: 0,
-            pages: 0,
-            events: 0,
-            missing_ranges: 0,
-            missing_events: 0,
-            truncated: 0,
-            views_position: None,
-            stays_open: 0,
-            stays_closed: 0,
-            exits_missed: 0,
-            exits_unmatched: 0,
-            quarantined: 0,
-            seconds: 0.0,
-            findings_total: 0,
-            findings: Vec::new(),
-        }
+        VerifyReport { clean: true, ..VerifyReport::default() }
     }
 
-    fn find(&mut self, place: String, what: String, means: &'static str, do_this: &'static str) {
+    fn find(&mut self, place: String, what: String, advice: Advice) {
         self.clean = false;
         self.findings_total += 1;
         if self.findings.len() < FINDINGS_MAX {
-            self.findings.push(Finding { place, what, means, do_this });
+            self.findings.push(Finding { place, what, advice });
         }
     }
 
     fn of_unreadable(error: &impl fmt::Display) -> VerifyReport {
         let mut report = VerifyReport::new();
-        report.find("the store".into(), error.to_string(), STORE_MEANS, STORE_DO);
+        report.find("the store".into(), error.to_string(), STORE_UNREADABLE);
         report
     }
 
@@ -134,19 +126,16 @@ impl VerifyReport {
 
 impl fmt::Display for VerifyReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let VerifyReport { pages, events, missing_ranges, missing_events, position, .. } = self;
+        let CheckedLedger { position, pages, events, missing_ranges, missing_events, truncated } =
+            self.counts;
         if let Some(ledger) = &self.ledger {
             writeln!(
                 f,
                 "ledger {ledger}: {position} positions, {pages} pages, {events} events, {missing_ranges} missing ranges ({missing_events} events)"
             )?;
         }
-        if self.truncated > 0 {
-            writeln!(
-                f,
-                "{} positions were lost at an earlier time; the ledger says so itself",
-                self.truncated
-            )?;
+        if truncated > 0 {
+            writeln!(f, "{truncated} positions were lost at an earlier time; the ledger says so itself")?;
         }
         if let Some(position) = self.views_position {
             let VerifyReport { stays_open, stays_closed, exits_missed, exits_unmatched, quarantined, .. } =
@@ -156,7 +145,7 @@ impl fmt::Display for VerifyReport {
                 "views at position {position}: {stays_closed} stays closed, {stays_open} open, {exits_missed} exits missed, {exits_unmatched} exits unmatched, {quarantined} events in quarantine"
             )?;
         }
-        for Finding { place, what, means, do_this } in &self.findings {
+        for Finding { place, what, advice: Advice { means, do_this } } in &self.findings {
             writeln!(f, "WRONG {place}: {what}.\n  It means: {means}.\n  What to do: {do_this}.")?;
         }
         let told = self.findings.len() as u64;
@@ -224,8 +213,7 @@ pub fn verify_directory(path: &Path) -> Result<VerifyReport, VerifyError> {
                 report.find(
                     "the store".into(),
                     "it is damaged; this report is about what can still be found in it".into(),
-                    STORE_DAMAGED_MEANS,
-                    STORE_DAMAGED_DO,
+                    STORE_DAMAGED,
                 );
             }
             check_end(&ledger, LedgerHighWater::read(&witness), &mut report);
@@ -252,8 +240,7 @@ fn check_end(ledger: &Ledger, note: Option<LedgerHighWater>, report: &mut Verify
         Some(note) if note.ledger == ledger.id() && note.position > end => report.find(
             format!("the end of the ledger, positions {} to {}", end + 1, note.position),
             format!("they were on disk, by the file {HIGH_WATER_FILE:?}, and are gone"),
-            END_MEANS,
-            END_DO,
+            LEDGER_END_LOST,
         ),
         _ => {}
     }
@@ -280,25 +267,21 @@ fn verify_with(
     report.ledger = Some(ledger.id().to_string());
     let meanwhile = if running.is_some() { Meanwhile::Growing } else { Meanwhile::Unchanged };
     let read = ledger.check(meanwhile, &mut |place, what| {
-        report.find(place, what, LEDGER_MEANS, LEDGER_DO);
+        report.find(place, what, LEDGER_WRONG);
     });
     match read {
-        Ok(CheckedLedger { through, pages, events, missing_ranges, missing_events, truncated }) => {
-            let position = through;
-            report =
-                VerifyReport { position, pages, events, missing_ranges, missing_events, truncated, ..report };
-        }
-        Err(error) => report.find("the ledger".into(), error.to_string(), STORE_MEANS, STORE_DO),
+        Ok(counts) => report.counts = counts,
+        Err(error) => report.find("the ledger".into(), error.to_string(), STORE_UNREADABLE),
     }
     match check_views(ledger, store, running, &mut report) {
         Ok(()) => {}
         Err(Stopped::Here(error)) => return Err(error),
         Err(Stopped::Ledger(error)) => {
             let what = format!("they were not compared, because the ledger cannot be read: {error}");
-            report.find("the views".into(), what, VIEW_MEANS, LEDGER_DO);
+            report.find("the views".into(), what, Advice { do_this: LEDGER_WRONG.do_this, ..VIEW_WRONG });
         }
         Err(Stopped::Views(error)) => {
-            report.find("the views".into(), error.to_string(), VIEW_MEANS, VIEW_DO);
+            report.find("the views".into(), error.to_string(), VIEW_WRONG);
         }
     }
     report.seconds = began.elapsed().as_secs_f64();
@@ -339,7 +322,7 @@ fn check_views(
         if store.range(from, to).next().is_some() {
             let what =
                 "they are of another version of the program, or only a part of them is there".to_owned();
-            report.find("the views".into(), what, VIEW_MEANS, VIEW_DO);
+            report.find("the views".into(), what, VIEW_WRONG);
         }
         return Ok(());
     };
@@ -349,7 +332,7 @@ fn check_views(
             "they say that they reached position {position}, and the ledger ends at {}",
             rebuilt.position
         );
-        report.find("the views".into(), what, VIEW_MEANS, VIEW_DO);
+        report.find("the views".into(), what, VIEW_WRONG);
         return Ok(());
     }
     let known = view::written_damages(store).map_err(Stopped::Views)?;
@@ -359,14 +342,13 @@ fn check_views(
             "they were not compared, because they were made while positions {} to {} of the ledger could still be read",
             damage.1.from, damage.0
         );
-        report.find("the views".into(), what, BETTER_MEANS, BETTER_DO);
+        report.find("the views".into(), what, VIEW_KNOWS_MORE);
         return Ok(());
     }
     rebuilt.save(&mut changes).map_err(|error| scratch_failed(&error))?;
-    view::compare(store, &rebuilt_store, &mut |place, what| report.find(place, what, VIEW_MEANS, VIEW_DO))
+    view::compare(store, &rebuilt_store, &mut |place, what| report.find(place, what, VIEW_WRONG))
         .map_err(Stopped::Views)?;
-    check_sums(store, &mut |place, what| report.find(place, what, SUMS_MEAN, VIEW_DO))
-        .map_err(Stopped::Views)?;
+    check_sums(store, &mut |place, what| report.find(place, what, SUMS_WRONG)).map_err(Stopped::Views)?;
     report.views_position = Some(position);
     for garage in rebuilt.garages.values() {
         report.stays_open += garage.stays.open;
@@ -444,15 +426,15 @@ mod tests {
             for _ in 0..20 {
                 let report = verify_live(&ledger, &store, &live).unwrap();
                 assert!(report.clean, "{report}");
-                assert!(report.position >= last);
-                last = report.position;
+                assert!(report.counts.position >= last);
+                last = report.counts.position;
             }
             enough.store(true, Ordering::Relaxed);
             live.stop();
         });
         let report = verify(&ledger, &store).unwrap();
         assert!(report.clean, "{report}");
-        assert!(report.events > 0 && report.views_position.is_some(), "{report}");
+        assert!(report.counts.events > 0 && report.views_position.is_some(), "{report}");
     }
 
     #[test]

@@ -134,9 +134,9 @@ impl ServerWeb {
         read: impl FnOnce(&ServerWeb) -> Result<T, E> + Send + 'static,
     ) -> Result<T, Problem> {
         let turn = match timeout(TURN_WITHIN, Arc::clone(turns).acquire_owned()).await {
-            Ok(turn) => turn.expect("nobody closes it"),
+            Ok(turn) => turn.expect("it is never closed"),
             Err(_) => {
-                let text = "the server is busy with longer answers; nothing was changed, and edges are served as ever. Ask again in a moment";
+                let text = "the server is busy with longer answers; nothing was changed, and edges are served meanwhile. Ask again in a moment";
                 return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, text).retry_after(1));
             }
         };
@@ -148,7 +148,7 @@ impl ServerWeb {
         .await
     }
 
-    /// The same, with an answer that is made into JSON there.
+    /// Reads in turn, and makes the answer into JSON on the same thread.
     async fn answer_in_turn<T: Serialize + 'static, E: fmt::Display + Send + 'static>(
         self: &Arc<Self>,
         turns: &Arc<Semaphore>,
@@ -161,12 +161,12 @@ impl ServerWeb {
 
     /// The answer about occupancy, if the last one that was made shows this position.
     fn occupancy_at(&self, position: u64) -> Option<Bytes> {
-        let kept = self.occupancy.lock().expect("nobody panics while he holds an answer");
+        let kept = self.occupancy.lock().expect("no thread panics while it holds an answer");
         kept.as_ref().filter(|(at, _)| *at == position).map(|(_, body)| body.clone())
     }
 
     fn keep_occupancy(&self, position: u64, body: Bytes) {
-        *self.occupancy.lock().expect("nobody panics while he holds an answer") = Some((position, body));
+        *self.occupancy.lock().expect("no thread panics while it holds an answer") = Some((position, body));
     }
 
     fn seen(&self, name: &SiteName) -> Seen {

@@ -26,7 +26,7 @@ const PAID_BACK: u32 = 20;
 /// How many bytes of encoded parts are kept for those who ask next.
 const KEPT_BYTES: usize = 8 * 1024 * 1024;
 
-/// See the module. The serving thread has it for itself.
+/// Answers edges that ask for the board. Only the serving thread has it.
 pub struct Boards {
     live: Arc<LiveViews>,
     ledger: LedgerId,

@@ -21,10 +21,10 @@ pub enum Meanwhile {
 }
 
 /// Counts of what was read.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct CheckedLedger {
     /// The last position that was looked at.
-    pub through: u64,
+    pub position: u64,
     pub pages: u64,
     pub events: u64,
     pub missing_ranges: u64,
@@ -55,7 +55,7 @@ impl Ledger {
         let through = self.position();
         let streams = self.read_streams().all.clone();
         let streams = streams.into_iter().map(|stream| (stream, Some(Mark::default()))).collect();
-        let read = CheckedLedger { through, ..CheckedLedger::default() };
+        let read = CheckedLedger { position: through, ..CheckedLedger::default() };
         let mut check = LedgerCheck { ledger: self, found, read, streams, indexed: 0 };
         check.stream_numbers()?;
         check.records()?;
@@ -85,7 +85,7 @@ impl LedgerCheck<'_> {
         let ledger = self.ledger;
         for entry in ledger.records(1) {
             let (position, found) = entry?;
-            if position > self.read.through {
+            if position > self.read.position {
                 break;
             }
             match found {
@@ -213,7 +213,7 @@ impl LedgerCheck<'_> {
     /// Reports index entries to which no record belongs.
     fn index(&mut self, meanwhile: Meanwhile) -> Result<(), StoreError> {
         let ledger = self.ledger;
-        let through = self.read.through;
+        let through = self.read.position;
         let mut entries = 0;
         for entry in ledger.store.range(b"x", b"y") {
             let position = trailing_u64(&entry?.1)?;

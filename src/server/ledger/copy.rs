@@ -15,7 +15,7 @@ use super::{Ledger, Stream};
 use crate::messaging::page::Content;
 use crate::messaging::receiver::Mark;
 use crate::messaging::{Epoch, LedgerId, SiteName};
-use crate::server::record::{Command, Record};
+use crate::server::record::{Command, Record, unreadable};
 use crate::store::{BATCH_MAX, Batch, Store, StoreError};
 use std::collections::BTreeMap;
 
@@ -107,8 +107,6 @@ impl<'a> LedgerCopy<'a> {
     /// the rest is worth a backup all the more. The index of the copy does not name it.
     pub fn add(&mut self, bytes: Vec<u8>) -> Result<(), StoreError> {
         let position = self.position + 1;
-        let damaged =
-            |reason: String| StoreError::Damaged { place: format!("ledger position {position}"), reason };
         if bytes.is_empty() {
             self.counts.damaged += 1;
             self.missing += 1;
@@ -125,7 +123,7 @@ impl<'a> LedgerCopy<'a> {
         }
         match record {
             None => self.counts.damaged += 1,
-            Some(record) => self.follow(position, &record).map_err(damaged)?,
+            Some(record) => self.follow(position, &record).map_err(|reason| unreadable(position, reason))?,
         }
         self.batch.put(record_key(position), bytes);
         self.missing = 0;

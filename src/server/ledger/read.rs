@@ -7,8 +7,9 @@ use crate::codes;
 use crate::messaging::page::Page;
 use crate::messaging::receiver::Mark;
 use crate::messaging::{Digest, Epoch, SiteName};
-use crate::server::record::Record;
+use crate::server::record::{Record, unreadable};
 use crate::store::StoreError;
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{RwLockReadGuard, RwLockWriteGuard};
 
@@ -135,52 +136,40 @@ impl Ledger {
             sites.iter().flat_map(of_site).collect()
         };
         let end = self.position();
-        let mut streams = Vec::new();
+        // The next position of each stream. Positions rise with sequences within a stream.
+        let mut next = BTreeMap::new();
         for number in numbers {
-            let first = self.first_sequence_from(number, from)?;
-            let from_key = index_key(number, first);
-            let positions = self.store.range(&from_key, &index_key(number, u64::MAX));
-            let positions = positions.map(|entry| trailing_u64(&entry?.1));
-            streams.push(positions.peekable());
+            let from = index_key(number, self.first_sequence_from(number, from)?);
+            let positions = self.store.range(&from, &index_key(number, u64::MAX));
+            let mut positions = positions.map(|entry| trailing_u64(&entry?.1));
+            if let Some(position) = positions.next().transpose()? {
+                next.insert((position, number), positions);
+            }
         }
         let mut found = LedgerPages::default();
-        loop {
-            // Few streams: an outbox begins an epoch once in its life.
-            let mut next: Option<(usize, u64)> = None;
-            for (index, positions) in streams.iter_mut().enumerate() {
-                let position = match positions.peek() {
-                    None => continue,
-                    Some(Ok(position)) => *position,
-                    Some(Err(_)) => return positions.next().expect("it was peeked").map(|_| found),
-                };
-                if position <= end && next.is_none_or(|(_, least)| position < least) {
-                    next = Some((index, position));
-                }
+        while let Some(((position, number), mut positions)) = next.pop_first() {
+            if position > end {
+                break;
             }
-            let Some((index, position)) = next else {
-                return Ok(found);
-            };
-            streams[index].next();
-            match self.record_at(position) {
-                Ok(None) => found.damaged(position, position, "there is no record".into()),
-                Ok(Some(record)) => {
+            if let Some(position) = positions.next().transpose()? {
+                next.insert((position, number), positions);
+            }
+            let page = match self.record_at(position) {
+                Ok(Some(record)) => match self.page_of(position, record) {
                     // The index may be damaged, so the page itself says whose it is.
-                    let page = match self.page_of(position, record) {
-                        Ok(Some(page)) if !sites.contains(&page.site) => Err(StoreError::Damaged {
-                            place: format!("ledger position {position}"),
-                            reason: "another garage's page stands there".into(),
-                        }),
-                        page => page,
-                    };
-                    if found.add(position, page, &mut enough)? {
-                        return Ok(found);
+                    Ok(Some(page)) if !sites.contains(&page.site) => {
+                        Err(unreadable(position, "another garage's page stands there"))
                     }
-                }
-                Err(error) => {
-                    found.add(position, Err(error), &mut enough)?;
-                }
+                    page => page,
+                },
+                Ok(None) => Err(unreadable(position, "there is no record")),
+                Err(error) => Err(error),
+            };
+            if found.add(position, page, &mut enough)? {
+                break;
             }
         }
+        Ok(found)
     }
 
     /// The applied page of a stream that `sequence` stands in.
@@ -301,10 +290,7 @@ impl Ledger {
         let Record::Page { stream, received_at_ms, page } = record else {
             return Ok(None);
         };
-        let page = page.read().map_err(|error| StoreError::Damaged {
-            place: format!("ledger position {position}"),
-            reason: error.to_string(),
-        })?;
+        let page = page.read().map_err(|error| unreadable(position, error))?;
         Ok(Some(PageAt { position, site: self.stream(stream)?.site, received_at_ms, page }))
     }
 

@@ -138,16 +138,16 @@ fn of_a_page_that_grew_only_what_is_new_is_applied() {
 }
 
 #[test]
-fn what_an_edge_no_longer_has_is_recorded_as_a_hole() {
+fn what_an_edge_no_longer_has_is_recorded_as_missing() {
     let (_, ledger) = ledger();
     commit(&ledger, request("a", 1, vec![page(1, 10)]));
     let answer = commit(&ledger, request("a", 21, vec![page(21, 10)]));
     assert_eq!((answer.missing, answer.applied, answer.mark), (10, 10, 30));
     let records: Vec<_> = ledger.records(2).map(|record| record.unwrap().1).collect();
-    let [RecordOrDamage::Record(hole), RecordOrDamage::Record(page)] = &records[..] else {
+    let [RecordOrDamage::Record(missing), RecordOrDamage::Record(page)] = &records[..] else {
         panic!("{records:?}")
     };
-    assert!(matches!(hole, Record::MissingRange { first: 11, last: 20, .. }));
+    assert!(matches!(missing, Record::MissingRange { first: 11, last: 20, .. }));
     assert!(matches!(page, Record::Page { .. }));
 }
 

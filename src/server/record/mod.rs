@@ -10,6 +10,7 @@ use crate::messaging::page::SealedPage;
 use crate::messaging::{Digest, SiteName};
 use crate::store::StoreError;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// Version of the records that this program writes.
 pub const VERSION: u8 = 2;
@@ -55,17 +56,21 @@ impl Record {
 
     /// Decodes what [`Record::encode`] made. Any other value is [`StoreError::Damaged`].
     pub fn decode(position: u64, bytes: &[u8]) -> Result<Record, StoreError> {
-        let damaged =
-            |reason: String| StoreError::Damaged { place: format!("ledger position {position}"), reason };
+        let damaged = |reason: &dyn fmt::Display| unreadable(position, reason);
         match bytes.split_first() {
             Some((&VERSION, rest)) => {
-                let body = summed(rest).ok_or_else(|| damaged("its checksum does not match".into()))?;
-                postcard::from_bytes(body).map_err(|error| damaged(error.to_string()))
+                let body = summed(rest).ok_or_else(|| damaged(&"its checksum does not match"))?;
+                postcard::from_bytes(body).map_err(|error| damaged(&error))
             }
-            Some((version, _)) => Err(damaged(format!("its form has version {version}"))),
-            None => Err(damaged("it is empty".into())),
+            Some((version, _)) => Err(damaged(&format_args!("its form has version {version}"))),
+            None => Err(damaged(&"it is empty")),
         }
     }
+}
+
+/// The record at a position cannot be read.
+pub fn unreadable(position: u64, reason: impl fmt::Display) -> StoreError {
+    StoreError::Damaged { place: format!("ledger position {position}"), reason: reason.to_string() }
 }
 
 pub fn checksum(bytes: &[u8]) -> [u8; CHECKSUM] {

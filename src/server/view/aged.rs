@@ -225,7 +225,7 @@ impl AgedChanges {
     }
 }
 
-/// The next garage, from number `from` to `to` (exclusive), in which somebody is inside.
+/// The next garage, from number `from` to `to` (exclusive), in which a car is inside.
 pub fn next_garage(store: &Store, from: u32, to: u32) -> Result<Option<u32>, StoreError> {
     let mut next = None;
     for prefix in [b"vk", b"vo"] {

@@ -4,6 +4,7 @@ use super::billing::anomalies::AnomalyCode;
 use super::changes::ViewChanges;
 use super::events::apply_to;
 use super::garages::{LedgerDamage, MissingRange, QuarantinedPage};
+use super::refusal::{ApplyEventError, NotApplied};
 use super::state::View;
 use super::stays::EventPlace;
 use super::step::{Preparation, PreparedPage, PreparedRecord};
@@ -136,13 +137,16 @@ impl View {
             let place =
                 EventPlace { site: &stream.site, stream: number, sequence: first + index as u64, position };
             let applied = match event {
-                Ok(event) => apply_to(&key, garage, (stays, billing), ledger, place, &event, changes)?
-                    .map_err(|why| why.to_string()),
-                Err(error) => Err(error.to_string()),
+                Ok(event) => apply_to(&key, garage, (stays, billing), ledger, place, &event, changes),
+                Err(error) => Err(NotApplied::NotUnderstood(error.to_string()).into()),
             };
-            if let Err(why) = applied {
-                set_aside |= 1 << index;
-                reason.get_or_insert(why);
+            match applied {
+                Ok(()) => {}
+                Err(ApplyEventError::Store(error)) => return Err(error),
+                Err(ApplyEventError::NotApplied(why)) => {
+                    set_aside |= 1 << index;
+                    reason.get_or_insert(why.to_string());
+                }
             }
         }
         garage.events += count;

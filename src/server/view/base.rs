@@ -44,7 +44,7 @@ struct Summary {
     /// The position that the views had reached.
     position: u64,
     pieces: u32,
-    /// Of all pieces together.
+    /// The digest of all pieces together.
     digest: Digest,
 }
 

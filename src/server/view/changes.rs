@@ -2,13 +2,11 @@
 
 use super::aged::AgedChanges;
 use super::billing::BillingChanges;
-use super::billing::anomalies::AnomalyCode;
 use super::chains::HEAD_PAGES;
 use super::codec::{LastPage, damaged, encode};
 use super::decisions::DecisionChanges;
 use super::pages::{self, PageChange, Readings, ReadingsOf, Slot, SlotAddress, StoredPassage};
 use crate::messaging::SiteName;
-use crate::parking::Plate;
 use crate::parking::stay::End;
 use crate::store::{BATCH_MAX, Batch, Store, StoreError};
 use std::collections::{BTreeMap, BTreeSet};
@@ -86,17 +84,6 @@ impl ViewChanges {
             && writes + self.pages.len() + self.readings.len() + HEAD_PAGES + position + more <= BATCH_MAX
     }
 
-    /// Something did not add up about a car when it entered or left.
-    pub(super) fn note(
-        &mut self,
-        code: AnomalyCode,
-        garage: u32,
-        plate: &Plate,
-        passage: StoredPassage,
-    ) -> Result<(), StoreError> {
-        self.billing.note(code, garage, Some(plate), passage.at_ms, passage.position)
-    }
-
     pub(super) fn append(&mut self, address: SlotAddress, slot: Slot) -> Result<(), StoreError> {
         self.change(address, PageChange::Append(slot))
     }
@@ -164,7 +151,7 @@ impl ViewChanges {
         Ok(self.readings.get_mut(&of).expect("it was just put there"))
     }
 
-    /// The same to be read.
+    /// The plate that was corrected last at a place of a ledger page.
     pub(super) fn reading(&self, of: ReadingsOf, place: u8) -> Result<Option<Box<str>>, StoreError> {
         match self.readings.get(&of) {
             Some(readings) => Ok(readings.get(&place).cloned()),

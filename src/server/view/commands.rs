@@ -11,7 +11,7 @@
 use super::changes::ViewChanges;
 use super::decisions::Decommissioned;
 use super::garages::GarageState;
-use super::refusal::{JudgeError, Refusal};
+use super::refusal::{ApplyEventError, JudgeError, Refusal};
 use super::state::View;
 use super::stays::EventPlace;
 use crate::codes;
@@ -47,7 +47,7 @@ enum GarageChange {
 /// Events of a page in quarantine that act from now on.
 #[derive(Debug)]
 struct ReleasedEvents {
-    /// Of the page.
+    /// The position of the page.
     position: u64,
     received_at_ms: i64,
     site: SiteName,
@@ -292,9 +292,10 @@ impl View {
         let (mut applied, mut why_not) = (0u64, None);
         for (index, sequence, event) in released.events {
             let place = EventPlace { site: &released.site, stream: released.stream, sequence, position };
-            match self.apply_event(ledger, place, released.received_at_ms, &event, changes)? {
+            match self.apply_event(ledger, place, released.received_at_ms, &event, changes) {
                 Ok(()) => applied |= 1 << index,
-                Err(why) => {
+                Err(ApplyEventError::Store(error)) => return Err(error.into()),
+                Err(ApplyEventError::NotApplied(why)) => {
                     why_not.get_or_insert(why);
                 }
             }

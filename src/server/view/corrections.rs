@@ -4,13 +4,11 @@
 //! **Not promised.** A correction that would have to look through more than [`LOOK_BACK`] visits: it goes to quarantine.
 
 use super::aged::OpenStay;
-use super::billing::ClosedStay;
 use super::changes::ViewChanges;
 use super::codec::damaged;
-use super::garages::GarageStays;
 use super::pages::{Cover, ReadingsOf, SlotAddress, StoredPassage, readings_key};
-use super::refusal::{LOOK_BACK, NotApplied};
-use super::stays::{BillingContext, EventPlace, StayIndex};
+use super::refusal::{ApplyEventError, LOOK_BACK, NotApplied};
+use super::stays::{AppendOrder, EventPlace, StayIndex, StayUpdate};
 use crate::messaging::page::Content;
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::stay::{self, End, Visit, Way};
@@ -21,52 +19,49 @@ use crate::store::StoreError;
 /// A run of visits of one car, ascending, each at its address.
 pub(super) type VisitRun = Vec<(SlotAddress, Visit<StoredPassage>)>;
 
+pub(super) fn visits(run: &VisitRun) -> Vec<Visit<StoredPassage>> {
+    run.iter().map(|(_, visit)| visit.clone()).collect()
+}
+
 impl StayIndex {
     /// Reads an earlier event with another plate from here on.
     pub(super) fn correct(
         &mut self,
         ledger: &Ledger,
-        book: &mut GarageStays,
         place: EventPlace<'_>,
         ((epoch, sequence), plate): ((Epoch, u64), &Plate),
-        mut teller: BillingContext<'_>,
-        changes: &mut ViewChanges,
-    ) -> Result<Result<(), NotApplied>, StoreError> {
+        mut update: StayUpdate<'_>,
+    ) -> Result<(), ApplyEventError> {
         let before = (place.position, place.sequence);
-        let known = match known_event(ledger, place.site, (epoch, sequence), before, changes)? {
-            Ok(known) => known,
-            Err(why) => return Ok(Err(why)),
-        };
+        let known = known_event(ledger, place.site, (epoch, sequence), before, update.changes)?;
         let KnownEvent { way, passage, plate: former, readings, index } = known;
         if former.as_ref() == Some(plate) {
-            return Ok(Ok(()));
+            return Ok(());
         }
         // Both are looked at before anything is changed: a correction is applied whole or not at all.
+        let garage = update.book.number;
+        let mut beside = |plate| {
+            self.beside(garage, plate, passage, update.changes)?
+                .ok_or(ApplyEventError::from(NotApplied::TooFarBack))
+        };
         let old = match &former {
-            Some(former) => match self.beside(book.number, former, passage, changes)? {
-                Some(run) => Some((former, run)),
-                None => return Ok(Err(NotApplied::TooFarBack)),
-            },
+            Some(former) => Some((former, beside(former)?)),
             None => None,
         };
-        let Some(new) = self.beside(book.number, plate, passage, changes)? else {
-            return Ok(Err(NotApplied::TooFarBack));
-        };
+        let new = beside(plate)?;
         if let Some((_, run)) = &old
             && !run.iter().any(|(_, visit)| visit.holds(&passage))
         {
-            return Ok(Err(NotApplied::AtAnotherPlace));
+            return Err(NotApplied::AtAnotherPlace.into());
         }
         if let Some((former, run)) = old {
-            let visits: Vec<_> = run.iter().map(|(_, visit)| visit.clone()).collect();
-            let after = stay::without(&visits, &passage);
-            self.replace(book, former, (&run, after), place.position, &mut teller, changes)?;
+            let after = stay::without(&visits(&run), &passage);
+            self.replace(former, (&run, after), place.position, &mut update)?;
         }
-        let visits: Vec<_> = new.iter().map(|(_, visit)| visit.clone()).collect();
-        let after = stay::with(&visits, way, passage);
-        self.replace(book, plate, (&new, after), place.position, &mut teller, changes)?;
-        changes.readings_mut(readings)?.insert(index, plate.as_str().into());
-        Ok(Ok(()))
+        let after = stay::with(&visits(&new), way, passage);
+        self.replace(plate, (&new, after), place.position, &mut update)?;
+        update.changes.readings_mut(readings)?.insert(index, plate.as_str().into());
+        Ok(())
     }
 
     /// The visits of a car beside an event: the last two that begin at or before it, and the first after it, as far
@@ -110,28 +105,27 @@ impl StayIndex {
     /// money follow every stay that is another one now.
     pub(super) fn replace(
         &mut self,
-        book: &mut GarageStays,
         plate: &Plate,
         (old, new): (&VisitRun, Vec<Visit<StoredPassage>>),
         position: u64,
-        teller: &mut BillingContext<'_>,
-        changes: &mut ViewChanges,
+        update: &mut StayUpdate<'_>,
     ) -> Result<(), StoreError> {
         let same = |one: &Visit<StoredPassage>, other: &Visit<StoredPassage>| {
             std::mem::discriminant(one) == std::mem::discriminant(other) && one.first() == other.first()
         };
         for (address, visit) in old {
-            *book.count(visit) -= 1;
+            *update.book.count(visit) -= 1;
             if visit.is_inside() {
-                self.take(book, plate, teller.billing, changes)?;
+                self.take(plate, update)?;
             }
             if let Visit::Stay { end: End::Left(exit), .. } = visit
                 && !new.contains(visit)
             {
-                teller.billing.undone(position, book.number, plate, *exit, &mut changes.billing)?;
+                let (garage, changes) = (update.book.number, &mut update.changes.billing);
+                update.billing.undone(position, garage, plate, *exit, changes)?;
             }
             if !new.iter().any(|new| same(new, visit)) {
-                changes.empty(*address)?;
+                update.changes.empty(*address)?;
             }
         }
         for visit in new {
@@ -139,34 +133,31 @@ impl StayIndex {
             let is_new = kept.is_none_or(|(_, old)| *old != visit);
             // A stay that was there keeps what its contract said.
             let cover = match (&visit, kept) {
-                (_, Some((address, _))) => changes.slot(address)?.cover,
+                (_, Some((address, _))) => update.changes.slot(address)?.cover,
                 (Visit::Stay { entry, .. }, None) => {
-                    let garage = teller.garage(book);
-                    let cover = teller.billing.entered(garage, plate, *entry);
-                    teller.billing.left(cover);
+                    let cover = update.billing.entered(update.garage(), plate, *entry);
+                    update.billing.left(cover);
                     cover
                 }
                 (Visit::Exit(_), None) => Cover::None,
             };
             let address = match kept {
-                None => self.append(book, false, plate, cover, visit.clone(), changes)?,
+                None => self.append(AppendOrder::Later, plate, cover, visit.clone(), update)?,
                 Some((address, _)) => {
-                    *book.count(&visit) += 1;
+                    *update.book.count(&visit) += 1;
                     if let (true, Visit::Stay { end, .. }) = (is_new, &visit) {
-                        changes.end(address, end.clone())?;
+                        update.changes.end(address, end.clone())?;
                     }
                     address
                 }
             };
             match visit {
                 Visit::Stay { entry, end: End::Inside } => {
-                    teller.billing.was_inside(cover);
-                    self.is_inside(plate, OpenStay { address, entry, cover }, changes)?;
+                    update.billing.was_inside(cover);
+                    self.is_inside(plate, OpenStay { address, entry, cover }, update.changes)?;
                 }
                 Visit::Stay { entry, end: End::Left(exit) } if is_new => {
-                    let garage = teller.garage(book);
-                    let closed = ClosedStay { garage, plate, entry, exit, cover };
-                    teller.billing.closed(position, closed, &mut changes.billing)?;
+                    update.closed(position, plate, OpenStay { address, entry, cover }, exit)?;
                 }
                 _ => {}
             }
@@ -186,16 +177,16 @@ pub(super) struct KnownEvent {
     index: u8,
 }
 
-/// Finds an event by its sequence, among those before a (position, sequence): the ledger may know later ones. `Err` inside: why
-/// it is none that a stay is made of.
+/// Finds an event by its sequence, among those before a (position, sequence): the ledger may know later ones. The
+/// event is one that a stay is made of.
 pub(super) fn known_event(
     ledger: &Ledger,
     site: &SiteName,
     (epoch, sequence): (Epoch, u64),
     before: (u64, u64),
     changes: &ViewChanges,
-) -> Result<Result<KnownEvent, NotApplied>, StoreError> {
-    let none = || Ok(Err(NotApplied::NoSuchEvent { epoch, sequence }));
+) -> Result<KnownEvent, ApplyEventError> {
+    let none = || Err(NotApplied::NoSuchEvent { epoch, sequence }.into());
     let Some((stream, page)) = ledger.page_with(site, epoch, sequence)? else { return none() };
     if (page.position, sequence) >= before {
         return none();
@@ -203,12 +194,12 @@ pub(super) fn known_event(
     let index = usize::try_from(sequence - page.page.first.get()).expect("it is within the page");
     let Content::Records(records) = &page.page.content else { return none() };
     let Ok(event) = Event::from_bytes(&records[index].payload) else {
-        return Ok(Err(NotApplied::InQuarantine));
+        return Err(NotApplied::InQuarantine.into());
     };
     let (way, read_first) = match &event.kind {
         EventKind::Entry { plate } => (Way::In, plate),
         EventKind::Exit { plate } => (Way::Out, plate),
-        other => return Ok(Err(NotApplied::NoPassage(other.name()))),
+        other => return Err(NotApplied::NoPassage(other.name()).into()),
     };
     let passage = EventPlace { site, stream, sequence, position: page.position }.passage(&event);
     let index = u8::try_from(index).expect("a page holds at most 64 events");
@@ -217,5 +208,5 @@ pub(super) fn known_event(
         Some(corrected) => Some(Plate::stored(&corrected).map_err(|_| damaged(&readings_key(readings)))?),
         None => read_first.clone(),
     };
-    Ok(Ok(KnownEvent { way, passage, plate, readings, index }))
+    Ok(KnownEvent { way, passage, plate, readings, index })
 }

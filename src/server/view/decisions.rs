@@ -37,7 +37,7 @@ pub struct Decommissioned {
 pub struct Decisions {
     /// Other names of garages, and whose they are.
     names: SharedMap<SiteName, SiteName>,
-    /// The same by owner, each in the order of the names.
+    /// The other names of each garage, in their order.
     of_owner: SharedMap<SiteName, Vec<SiteName>>,
     /// The position that last took a line from the board: a change since an earlier version cannot say it.
     reshaped_at: u64,

@@ -1,14 +1,13 @@
 //! Forgetting plates: a random token stands for one in stays and charges.
 //!
 //! **Promise.** Amounts, dates and garages stay, and so do all sums. Under one seed the same plate has the same token within a
-//! month, and nobody can tell from a token which plate it was once the seed is erased.
+//! month, and once the seed is erased a token does not tell which plate it was.
 //! **Kept by.** A token is drawn by a keyed hash; the key, the seed, stands in the command that ordered it, and `server compact`
 //! erases it.
 //! **Not promised.** That the events in the ledger lose their plates before that, or backups ever.
 
 use super::billing::entries::{BillingEntry, EntryKind, EntryNumber};
 use super::billing::list::FORGOTTEN_AT_ONCE;
-use super::billing::{date, stored_plate};
 use super::changes::ViewChanges;
 use super::pages::{TOKEN_LEN, is_token};
 use super::refusal::{JudgeError, Refusal};
@@ -77,7 +76,7 @@ impl View {
                 // What never became a charge.
                 for (address, visit) in self.stays.of_plate(&plate, changes)? {
                     let first = *visit.first();
-                    let month = Month::of(date(first, None)).unwrap_or(Month::EPOCH);
+                    let month = Month::of(first.date(None)).unwrap_or(Month::EPOCH);
                     changes.forget(address, &token(seed, plate.as_str(), month))?;
                 }
                 changes.billing.forget_anomalies(&plate, &token(seed, plate.as_str(), Month::EPOCH))?;
@@ -109,7 +108,7 @@ impl View {
             return Ok(());
         }
         let token = token(seed, &stay.plate, entry.month);
-        let plate = stored_plate(&stay.plate)?;
+        let plate = stay.plate()?;
         let visit = Visit::Stay { entry: stay.entry, end: End::Left(stay.exit) };
         for (address, its) in self.stays.of_plate(&plate, changes)? {
             if address.garage == stay.garage && its == visit {

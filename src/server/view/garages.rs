@@ -1,7 +1,7 @@
 //! What the views keep in memory of each garage, and of what could not be applied.
 
 use super::decisions::GarageDecisions;
-use super::pages::StoredPassage;
+use super::pages::{PAGE_MAX, SLOTS_MAX, SlotAddress, StoredPassage};
 use crate::codes;
 use crate::messaging::page::RECORDS_MAX;
 use crate::messaging::{Epoch, SiteName};
@@ -54,7 +54,7 @@ pub struct MissingRange {
     pub first: u64,
     pub last: u64,
     pub reason: String,
-    /// None for events that came, and cannot be read any more.
+    /// When the ledger recorded the range; `None` for events that were received, and cannot be read any more.
     pub received_at_ms: Option<i64>,
 }
 
@@ -79,7 +79,7 @@ pub struct QuarantinedPage {
     pub first: u64,
     /// Bit n: the n-th event of the page.
     pub(super) events: u64,
-    /// Of the first of them.
+    /// Why the first of them cannot be applied.
     pub reason: String,
     pub received_at_ms: i64,
 }
@@ -106,12 +106,12 @@ impl QuarantinedPage {
 /// What one garage's visits come to, and where the next one is put.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GarageStays {
-    /// Of the garage: in the order in which they were first seen.
+    /// The number of the garage, in the order in which garages were first seen.
     pub number: u32,
-    pub(super) page: u32,
-    pub(super) slots: u8,
+    page: u32,
+    slots: u8,
     /// What the slots of the page reserve.
-    pub(super) bytes: u32,
+    bytes: u32,
     /// Stays of cars that are inside.
     pub open: u64,
     /// Stays with an exit.
@@ -123,6 +123,17 @@ pub struct GarageStays {
 }
 
 impl GarageStays {
+    /// Where the next visit is put, which reserves this many bytes of its page.
+    pub(super) fn next_address(&mut self, reserve: usize) -> SlotAddress {
+        if self.bytes as usize + reserve > PAGE_MAX || self.slots == SLOTS_MAX {
+            (self.page, self.slots, self.bytes) = (self.page + 1, 0, 0);
+        }
+        let address = SlotAddress { garage: self.number, page: self.page, slot: self.slots };
+        self.bytes += u32::try_from(reserve).expect("a plate is short");
+        self.slots += 1;
+        address
+    }
+
     pub(super) fn count(&mut self, visit: &Visit<StoredPassage>) -> &mut u64 {
         match visit {
             Visit::Stay { end: End::Inside, .. } => &mut self.open,

@@ -1,7 +1,7 @@
 //! Stays as they are listed: read from the pages as they were written last, newest first within a garage.
 //!
 //! **Promise.** A list reads what it shows and little else: one plate's chain, one garage's pages, or the pages in which
-//! somebody is inside. A list that is followed to its end shows each stay once that was there all the while, and what one answer
+//! a car is inside. A list that is followed to its end shows each stay once that was there all the while, and what one answer
 //! shows is of one position. No answer reads more than [`LOOK_AT`] slots or pages: it gives what it has found, and where to go on.
 //! **Not promised.** One moment for a whole list: what ends or is corrected meanwhile shows as it is when it is read.
 

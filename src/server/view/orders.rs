@@ -2,7 +2,6 @@
 
 use super::billing::entries::{BilledStay, BillingEntry, EntryKind, EntryNumber, VoidedBecause};
 use super::billing::list::PRICED_AT_ONCE;
-use super::billing::stored_plate;
 use super::billing::terms::InForceChange;
 use super::changes::ViewChanges;
 use super::refusal::{JudgeError, Refusal, check_reason};
@@ -104,7 +103,7 @@ impl View {
         let found = self.charged(ledger, charge, changes)?;
         let EntryKind::Stay(stay) = &found.entry.what else { unreachable!("only a stay is charged") };
         let (money, _) = stay.terms.money().expect("it is charged");
-        let plate = stored_plate(&stay.plate)?;
+        let plate = stay.plate()?;
         let left = self.billing.left_of(found.number, money, &plate, &mut changes.billing)?;
         if amount <= 0 || amount > left.minor() {
             let left = Money { amount: left, ..money };

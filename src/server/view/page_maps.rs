@@ -44,7 +44,7 @@ impl Occupied {
     }
 }
 
-/// The pages of garages from number `from` to `to` (exclusive) in which somebody is inside for less than 30 days, as they
+/// The pages of garages from number `from` to `to` (exclusive) in which a car has been inside for less than 30 days, as they
 /// were written last, ascending.
 pub fn occupied_pages(store: &Store, from: u32, to: u32) -> Result<PagesOf, StoreError> {
     mapped_pages(store, *b"vo", from, to)

@@ -1,7 +1,7 @@
 //! The pages in which visits are kept, as bytes.
 //!
 //! Visits are appended to the newest page of their garage in the order of their first events, and stay where they are:
-//! an end is written into the slot. A page is thus rewritten while somebody of it is inside, and rests afterwards. A
+//! an end is written into the slot. A page is thus rewritten while a car of it is inside, and rests afterwards. A
 //! visit that a corrected plate undoes leaves an empty slot; the one that takes its place is appended.
 //!
 //! | key | value |
@@ -18,6 +18,9 @@ use super::chains::{ChainLink, walk};
 use super::codec::{LastPage, damaged, decode, encode, read};
 use crate::parking::stay::{End, Visit};
 use crate::store::{Store, StoreError, VALUE_MAX};
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::{Offset, TimeZone};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -71,6 +74,23 @@ impl StoredPassage {
     /// One that an operator says happened in the stay that begins with `self`.
     pub fn made(self, at_ms: i64, offset_minutes: i16) -> StoredPassage {
         StoredPassage { stream: self.stream | MADE, at_ms, offset_minutes, ..self }
+    }
+
+    /// `None` for a time that no calendar has.
+    pub fn timestamp(self) -> Option<Timestamp> {
+        Timestamp::from_millisecond(self.at_ms).ok()
+    }
+
+    /// The local date: in a tariff's time zone, else as its source wrote it.
+    pub fn date(self, zone: Option<&TimeZone>) -> Date {
+        let Some(timestamp) = self.timestamp() else { return Date::default() };
+        match zone {
+            Some(zone) => zone.to_datetime(timestamp).date(),
+            None => {
+                let offset = Offset::from_seconds(i32::from(self.offset_minutes) * 60).unwrap_or(Offset::UTC);
+                offset.to_datetime(timestamp).date()
+            }
+        }
     }
 
     pub fn is_made(&self) -> bool {

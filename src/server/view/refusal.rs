@@ -15,6 +15,9 @@ pub const LONGEST_BILLED_DAYS: i64 = 3_660;
 /// Why an event could not be applied. It goes to quarantine.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotApplied {
+    /// The program does not understand it.
+    #[error("{0}")]
+    NotUnderstood(String),
     #[error("it corrects an event of epoch {0:?}, which is no epoch: a UUID is expected")]
     NoEpoch(String),
     #[error(
@@ -31,6 +34,15 @@ pub enum NotApplied {
     AtAnotherPlace,
     #[error("it corrects an event that lies more than {LOOK_BACK} visits back")]
     TooFarBack,
+}
+
+/// Why an event was not applied: it goes to quarantine, or the disk failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyEventError {
+    #[error(transparent)]
+    NotApplied(#[from] NotApplied),
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// Why a command makes no sense. Nothing was recorded.
@@ -162,6 +174,15 @@ pub enum JudgeError {
     Refused(#[from] Refusal),
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl From<ApplyEventError> for JudgeError {
+    fn from(error: ApplyEventError) -> JudgeError {
+        match error {
+            ApplyEventError::NotApplied(why) => Refusal::NotApplied(why).into(),
+            ApplyEventError::Store(error) => error.into(),
+        }
+    }
 }
 
 pub fn check_reason(reason: &str) -> Result<(), Refusal> {

@@ -9,12 +9,12 @@
 use super::billing::CLOCKS_DIFFER_MS;
 use super::billing::entries::{EntryKind, HeldBecause, Terms};
 use super::changes::ViewChanges;
-use super::corrections::{KnownEvent, VisitRun, known_event};
+use super::corrections::{KnownEvent, VisitRun, known_event, visits};
 use super::orders::FoundCharge;
 use super::pages::StoredPassage;
-use super::refusal::{JudgeError, LONGEST_BILLED_DAYS, NotApplied, Refusal, check_reason};
+use super::refusal::{ApplyEventError, JudgeError, LONGEST_BILLED_DAYS, NotApplied, Refusal, check_reason};
 use super::state::View;
-use super::stays::{BillingContext, EventPlace};
+use super::stays::{EventPlace, StayUpdate};
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::stay::{self, End, Visit, Way};
 use crate::parking::{ChargeId, EventId, Plate};
@@ -74,11 +74,11 @@ impl View {
                 let (garage, stays, billing) = self.garage_mut(&key, changes);
                 let place = EventPlace { site: &site, stream: 0, sequence: 0, position };
                 let of = (Epoch::from_bytes(exit.epoch), exit.sequence);
-                let teller = BillingContext { billing, called: called.as_str() };
-                let joined =
-                    stays.correct(ledger, &mut garage.stays, place, (of, &plate), teller, changes)?;
+                let update =
+                    StayUpdate { book: &mut garage.stays, billing, called: called.as_str(), changes };
+                let joined = stays.correct(ledger, place, (of, &plate), update);
                 self.garage_changed(&key, position);
-                joined.map_err(Refusal::NotApplied)?;
+                joined?;
             }
             Command::BillStay { charge, .. } => {
                 let FoundCharge { number, entry } = self.judge_bill(ledger, charge, changes)?;
@@ -90,9 +90,9 @@ impl View {
                 let Repair { garage: key, plate, before, after } = self.repair(ledger, command, changes)?;
                 let called = self.name_of(&key).clone();
                 let (garage, stays, billing) = self.garage_mut(&key, changes);
-                let mut teller = BillingContext { billing, called: called.as_str() };
-                let book = &mut garage.stays;
-                stays.replace(book, &plate, (&before, after), position, &mut teller, changes)?;
+                let mut update =
+                    StayUpdate { book: &mut garage.stays, billing, called: called.as_str(), changes };
+                stays.replace(&plate, (&before, after), position, &mut update)?;
                 self.garage_changed(&key, position);
             }
         }
@@ -156,8 +156,7 @@ impl View {
         let Some(run) = self.stays.beside(number, &plate, known_exit.passage, changes)? else {
             return Err(Refusal::TooFarBack.into());
         };
-        let visits: Vec<_> = run.into_iter().map(|(_, visit)| visit).collect();
-        let after = stay::with(&visits, Way::Out, known_exit.passage);
+        let after = stay::with(&visits(&run), Way::Out, known_exit.passage);
         let joined = Visit::Stay { entry: known_entry.passage, end: End::Left(known_exit.passage) };
         if known_exit.plate.as_ref() == Some(&plate) || !after.contains(&joined) {
             let (entry, exit, plate) = (entry.clone(), exit.clone(), plate.to_string());
@@ -207,7 +206,7 @@ impl View {
             _ => None,
         });
         let Some((entry, end)) = stay else { return then("it begins later") };
-        let visits: Vec<_> = before.iter().map(|(_, visit)| visit.clone()).collect();
+        let visits = visits(&before);
         let after = match (entered_at_ms, end) {
             (None, End::Left(exit)) if exit.at_ms >= entry.at_ms.saturating_sub(CLOCKS_DIFFER_MS) => {
                 return Err(Refusal::HasEnded(id.clone()).into());
@@ -240,10 +239,13 @@ impl View {
         let mut refusal = unknown();
         let applied = (self.position + 1, 0);
         for site in self.sites_of(self.key_of(&name)) {
-            match known_event(ledger, &site, of, applied, changes)? {
+            match known_event(ledger, &site, of, applied, changes) {
                 Ok(known) => return Ok((site, known)),
-                Err(NotApplied::NoSuchEvent { .. }) => {}
-                Err(why) => refusal = Refusal::NotUsable { event: id.clone(), why },
+                Err(ApplyEventError::Store(error)) => return Err(error.into()),
+                Err(ApplyEventError::NotApplied(NotApplied::NoSuchEvent { .. })) => {}
+                Err(ApplyEventError::NotApplied(why)) => {
+                    refusal = Refusal::NotUsable { event: id.clone(), why }
+                }
             }
         }
         Err(refusal.into())

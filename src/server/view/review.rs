@@ -38,7 +38,7 @@ pub struct LongStay {
     pub elsewhere: (u32, StoredPassage, Option<StoredPassage>),
 }
 
-/// See the module.
+/// What a person may want to repair.
 #[derive(Debug, Default)]
 pub struct Review {
     pub pairs: Vec<LookalikePair>,

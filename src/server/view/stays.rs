@@ -3,20 +3,18 @@
 //! **Promise.** At any position the visits are what `parking::stay::pair` says of all entries and exits applied until
 //! there, each under its garage and the best plate known there.
 //! **Kept by.** An entry or exit follows the cars inside, which are in memory, or in the store when they are inside for more than 30
-//! days ([`aged`](super::aged)). A correction takes the event out of the
-//! visits beside it under its former plate, and puts it into those under the new one, which it finds through the chains
-//! of their plates.
-//! **Not promised.** A correction that would have to look through more than [`LOOK_BACK`] visits: it goes to quarantine.
+//! days ([`aged`](super::aged)). What corrected plates
+//! change is in [`corrections`](super::corrections).
 
 use super::aged::{self, Age, Filter, OpenStay};
 use super::billing::anomalies::AnomalyCode;
-use super::billing::{self, Billing, ClosedStay};
+use super::billing::{BilledGarage, Billing, ClosedStay, WRITES_OF_A_STAY};
 use super::chains::{ChainHeads, PlateChain, walk};
 use super::changes::ViewChanges;
 use super::codec::damaged;
 use super::garages::GarageStays;
 use super::page_maps::{Occupied, occupied_pages};
-use super::pages::{Cover, PAGE_MAX, SLOTS_MAX, Slot, SlotAddress, StoredPassage, page_key, read_page};
+use super::pages::{Cover, Slot, SlotAddress, StoredPassage, page_key, read_page};
 use crate::messaging::SiteName;
 use crate::parking::stay::{End, Inside, Visit};
 use crate::parking::{Event, Plate};
@@ -61,16 +59,45 @@ impl EventPlace<'_> {
     }
 }
 
-/// The books of money, which follow each change of the stays of a garage.
-pub struct BillingContext<'a> {
+/// When a visit is appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AppendOrder {
+    /// When its first event is applied.
+    InOrder,
+    /// When a later event changes what its first event belongs to.
+    Later,
+}
+
+/// What changes together with the stays of one garage.
+pub struct StayUpdate<'a> {
+    pub book: &'a mut GarageStays,
     pub billing: &'a mut Billing,
     /// What the garage is called.
     pub called: &'a str,
+    pub changes: &'a mut ViewChanges,
 }
 
-impl<'a> BillingContext<'a> {
-    pub(super) fn garage(&self, book: &GarageStays) -> billing::BilledGarage<'a> {
-        billing::BilledGarage { number: book.number, called: self.called }
+impl<'a> StayUpdate<'a> {
+    pub(super) fn garage(&self) -> BilledGarage<'a> {
+        BilledGarage { number: self.book.number, called: self.called }
+    }
+
+    /// A stay has ended, at `position`.
+    pub(super) fn closed(
+        &mut self,
+        position: u64,
+        plate: &Plate,
+        stay: OpenStay,
+        exit: StoredPassage,
+    ) -> Result<(), StoreError> {
+        let closed = ClosedStay { garage: self.garage(), plate, entry: stay.entry, exit, cover: stay.cover };
+        self.billing.closed(position, closed, &mut self.changes.billing)
+    }
+
+    /// Something did not add up about a car when it entered or left.
+    fn note(&mut self, code: AnomalyCode, plate: &Plate, passage: StoredPassage) -> Result<(), StoreError> {
+        let garage = self.book.number;
+        self.changes.billing.note(code, garage, Some(plate), passage.at_ms, passage.position)
     }
 }
 
@@ -137,51 +164,43 @@ impl StayIndex {
 
     pub fn enter(
         &mut self,
-        book: &mut GarageStays,
         plate: &Plate,
         entry: StoredPassage,
-        teller: BillingContext<'_>,
-        changes: &mut ViewChanges,
+        mut update: StayUpdate<'_>,
     ) -> Result<(), StoreError> {
-        if let Some(former) = self.take(book, plate, teller.billing, changes)? {
-            changes.note(AnomalyCode::EntryWhileOpen, book.number, plate, entry)?;
-            changes.end(former.address, End::Unseen)?;
-            book.open -= 1;
-            book.exits_missed += 1;
+        if let Some(former) = self.take(plate, &mut update)? {
+            update.note(AnomalyCode::EntryWhileOpen, plate, entry)?;
+            update.changes.end(former.address, End::Unseen)?;
+            update.book.open -= 1;
+            update.book.exits_missed += 1;
         }
-        if self.is_inside_anywhere(plate, changes)? {
-            changes.note(AnomalyCode::OpenInTwoGarages, book.number, plate, entry)?;
+        if self.is_inside_anywhere(plate, update.changes)? {
+            update.note(AnomalyCode::OpenInTwoGarages, plate, entry)?;
         }
-        let garage = teller.garage(book);
-        let cover = teller.billing.entered(garage, plate, entry);
+        let cover = update.billing.entered(update.garage(), plate, entry);
         let visit = Visit::Stay { entry, end: End::Inside };
-        let address = self.append(book, true, plate, cover, visit, changes)?;
-        self.is_inside(plate, OpenStay { address, entry, cover }, changes)
+        let address = self.append(AppendOrder::InOrder, plate, cover, visit, &mut update)?;
+        self.is_inside(plate, OpenStay { address, entry, cover }, update.changes)
     }
 
     pub fn leave(
         &mut self,
-        book: &mut GarageStays,
         plate: &Plate,
         exit: StoredPassage,
-        teller: BillingContext<'_>,
-        changes: &mut ViewChanges,
+        mut update: StayUpdate<'_>,
     ) -> Result<(), StoreError> {
-        match self.take(book, plate, teller.billing, changes)? {
+        match self.take(plate, &mut update)? {
             Some(stay) => {
-                changes.end(stay.address, End::Left(exit))?;
-                book.open -= 1;
-                book.closed += 1;
-                let garage = teller.garage(book);
-                let closed = ClosedStay { garage, plate, entry: stay.entry, exit, cover: stay.cover };
-                teller.billing.closed(exit.position, closed, &mut changes.billing)?;
+                update.changes.end(stay.address, End::Left(exit))?;
+                update.book.open -= 1;
+                update.book.closed += 1;
+                update.closed(exit.position, plate, stay, exit)
             }
             None => {
-                self.append(book, true, plate, Cover::None, Visit::Exit(exit), changes)?;
-                changes.note(AnomalyCode::ExitWithoutEntry, book.number, plate, exit)?;
+                self.append(AppendOrder::InOrder, plate, Cover::None, Visit::Exit(exit), &mut update)?;
+                update.note(AnomalyCode::ExitWithoutEntry, plate, exit)
             }
         }
-        Ok(())
     }
 
     /// A car is inside from now on; its stay stands at its address already.
@@ -205,22 +224,21 @@ impl StayIndex {
     /// Takes a car from those inside a garage, wherever it is kept. It is counted nowhere any more.
     pub(super) fn take(
         &mut self,
-        book: &GarageStays,
         plate: &Plate,
-        billing: &mut Billing,
-        changes: &mut ViewChanges,
+        update: &mut StayUpdate<'_>,
     ) -> Result<Option<OpenStay>, StoreError> {
-        let mut found = self.garages[book.number as usize].inside.leave(plate);
+        let garage = update.book.number;
+        let mut found = self.garages[garage as usize].inside.leave(plate);
         if let Some(open) = found {
-            self.forget_inside(plate, open, changes);
+            self.forget_inside(plate, open, update.changes);
         } else if self.filter.may_hold(plate.as_str()) {
-            found = changes.aged.get(changes.store(), plate, book.number)?;
+            found = update.changes.aged.get(update.changes.store(), plate, garage)?;
             if let Some(open) = found {
-                self.take_aged(plate, open, changes)?;
+                self.take_aged(plate, open, update.changes)?;
             }
         }
         if let Some(open) = found {
-            billing.left(open.cover);
+            update.billing.left(open.cover);
         }
         Ok(found)
     }
@@ -257,7 +275,8 @@ impl StayIndex {
 
     /// A car that was taken from those in memory leaves the counts there, too.
     fn forget_inside(&mut self, plate: &Plate, open: OpenStay, changes: &mut ViewChanges) {
-        self.nobody_more_in(open.address, changes);
+        let map = self.garages[open.address.garage as usize].occupied.leave(open.address.page);
+        changes.maps.extend(map.map(|map| (open.address.garage, map)));
         if let Some(garages) = self.garages_of.get_mut(plate) {
             *garages -= 1;
             if *garages == 0 {
@@ -269,33 +288,27 @@ impl StayIndex {
     /// Appends a visit to the pages of its garage and to the chain of its plate, and counts it.
     pub(super) fn append(
         &mut self,
-        book: &mut GarageStays,
-        in_order: bool,
+        appended: AppendOrder,
         plate: &Plate,
         cover: Cover,
         visit: Visit<StoredPassage>,
-        changes: &mut ViewChanges,
+        update: &mut StayUpdate<'_>,
     ) -> Result<SlotAddress, StoreError> {
+        let StayUpdate { book, changes, .. } = update;
         *book.count(&visit) += 1;
         let chain = PlateChain::of(plate);
         let visit = Some((plate.as_str().into(), visit));
-        let slot = Slot { previous: self.heads.get(chain), in_order, cover, visit };
-        let reserve = u32::try_from(slot.reserve()).expect("a plate is short");
-        if book.bytes as usize + reserve as usize > PAGE_MAX || book.slots == SLOTS_MAX {
-            (book.page, book.slots, book.bytes) = (book.page + 1, 0, 0);
-        }
-        let address = SlotAddress { garage: book.number, page: book.page, slot: book.slots };
-        book.bytes += reserve;
-        book.slots += 1;
+        let slot = Slot {
+            previous: self.heads.get(chain),
+            in_order: appended == AppendOrder::InOrder,
+            cover,
+            visit,
+        };
+        let address = book.next_address(slot.reserve());
         self.heads.set(chain, Some(address));
         changes.heads.insert(chain.head_page());
         changes.append(address, slot)?;
         Ok(address)
-    }
-
-    fn nobody_more_in(&mut self, address: SlotAddress, changes: &mut ViewChanges) {
-        let map = self.garages[address.garage as usize].occupied.leave(address.page);
-        changes.maps.extend(map.map(|map| (address.garage, map)));
     }
 
     pub fn is_inside_anywhere(&self, plate: &Plate, changes: &ViewChanges) -> Result<bool, StoreError> {
@@ -360,8 +373,8 @@ impl StayIndex {
 }
 
 /// How many writes one entry or exit adds at most: a page in which a stay ends, and what is said of it in the books of money.
-/// Appended visits share pages.
-pub const WRITES_OF_A_PASSAGE: usize = 1 + billing::WRITES_OF_A_STAY;
+/// AppendOrder visits share pages.
+pub const WRITES_OF_A_PASSAGE: usize = 1 + WRITES_OF_A_STAY;
 /// How many writes one correction adds, as a rule at most: visits under both plates, their charges, and its readings.
 pub const WRITES_OF_A_CORRECTION: usize = 10;
 

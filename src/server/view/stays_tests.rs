@@ -38,7 +38,7 @@ fn told() -> impl Strategy<Value = ToldEvent> {
     ]
 }
 
-/// What one garage is told, in pages of these sizes.
+/// What happens at one garage, in pages of these sizes.
 fn garage() -> impl Strategy<Value = Vec<Vec<ToldEvent>>> {
     prop::collection::vec(prop::collection::vec(told(), 1..=24), 0..30)
 }
@@ -216,9 +216,9 @@ proptest! {
 
         // From the beginning, into another store: the same, byte for byte.
         let other = Store::on(Disk::default());
-        let mut anew = View::default();
-        fold_saving(&mut anew, &ledger, &other, || false);
-        prop_assert_eq!(&anew, &view);
+        let mut rebuilt = View::default();
+        fold_saving(&mut rebuilt, &ledger, &other, || false);
+        prop_assert_eq!(&rebuilt, &view);
         prop_assert_eq!(written(&other), written(&store));
 
         // The same events on one day: nobody leaves memory, and the visits are the same, byte for byte.

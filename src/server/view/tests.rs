@@ -95,11 +95,11 @@ fn after_a_crash_the_view_catches_up_to_what_a_fold_from_the_beginning_gives() {
         let ledger = Ledger::open(store.clone()).unwrap();
         let mut caught_up = View::load(&store, &ledger).unwrap();
         fold(&mut caught_up, &ledger, &store);
-        let mut anew = View::default();
-        fold(&mut anew, &ledger, &store);
-        assert_eq!(caught_up, anew);
-        assert_eq!(anew.position, 3);
-        let a = &anew.garages[&SiteName::new("a").unwrap()];
+        let mut rebuilt = View::default();
+        fold(&mut rebuilt, &ledger, &store);
+        assert_eq!(caught_up, rebuilt);
+        assert_eq!(rebuilt.position, 3);
+        let a = &rebuilt.garages[&SiteName::new("a").unwrap()];
         assert_eq!((a.occupancy.occupied, a.capacity, a.events), (2, 9, 2));
     }
 }

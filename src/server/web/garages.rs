@@ -60,7 +60,7 @@ fn render_occupancy(web: &ServerWeb) -> Bytes {
         garages: Vec<OccupancyLine>,
     }
     let view = web.view();
-    // Somebody else may have made it while this one waited for its turn.
+    // Another request may have made it while this one waited for its turn.
     if let Some(body) = web.occupancy_at(view.position) {
         return body;
     }

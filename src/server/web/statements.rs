@@ -26,7 +26,7 @@ pub(super) struct StatementQuery {
     format: Option<String>,
 }
 
-/// A way to show a statement, with its media type.
+/// The media type of a format, and how a statement is rendered in it.
 type StatementFormat = (&'static str, fn(&Statement) -> String);
 
 fn format(name: Option<&str>) -> Result<StatementFormat, Problem> {

@@ -113,7 +113,7 @@ pub(super) async fn stays(
         _ => None,
     });
     let list = move |web: &ServerWeb| {
-        // What nobody has, nobody finds.
+        // A filter with an unknown value finds nothing.
         let (Some(garage), Some(plate), Some(open)) = (known(garage), known(plate), known(open)) else {
             let position = crate::server::view::written_position(&web.store)?.unwrap_or_default();
             return Ok(Answer { position, ..Answer::default() });

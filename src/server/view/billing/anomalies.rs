@@ -84,7 +84,7 @@ impl AnomalyCode {
                 "a car left that had not entered, by its plate; nothing is charged. \"server stays review\" looks for an entry with a look-alike plate, \"server stays join\" makes one stay of the two"
             }
             AnomalyCode::EntryWhileOpen => {
-                "a car entered that was inside already: its exit was not seen. The former stay ends unresolved and is not charged; \"server stays close\" ends it at a time"
+                "a car entered that was inside already: its exit was not seen. The earlier stay ends unresolved and is not charged; \"server stays close\" ends it at a time"
             }
             AnomalyCode::ClockSkew => {
                 "a stay ended up to 5 minutes before it began, because two clocks differ; it counts as one without length. Where that is too little, set the clocks of the garage right; where it is too much, \"server charges void\" takes the charge back"
@@ -349,7 +349,7 @@ impl AnomalySearch<'_> {
         }
     }
 
-    /// The same of one plate: only its chain is read.
+    /// Finds one plate among them: only its chain is read.
     fn of_unregistered_plate(
         &mut self,
         account: u32,

@@ -8,7 +8,7 @@ use crate::parking::statement::Month;
 use crate::store::{Batch, Store, StoreError};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// See the module.
+/// The changes of the books of money that wait.
 #[derive(Debug)]
 pub struct BillingChanges {
     store: Store,

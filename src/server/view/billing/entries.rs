@@ -15,6 +15,7 @@
 use super::super::chains::ChainLink;
 use super::super::codec::{damaged, encode, key_u32, key_u64, read, sized};
 use super::super::pages::{Cover, StoredPassage, longer_as_token};
+use crate::parking::Plate;
 use crate::parking::statement::Month;
 use crate::parking::tariff::{Money, VatRate};
 use crate::store::{Store, StoreError, VALUE_MAX};
@@ -38,7 +39,7 @@ pub fn link(number: EntryNumber) -> Option<EntryNumber> {
 /// One line of the books of money.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BillingEntry {
-    /// Of the ledger's record that made it.
+    /// The position of the ledger's record that made it.
     pub position: u64,
     pub account: u32,
     pub month: Month,
@@ -137,7 +138,21 @@ impl Terms {
     }
 }
 
+impl BilledStay {
+    pub fn plate(&self) -> Result<Plate, StoreError> {
+        Plate::stored(&self.plate).map_err(|_| damaged(b"vbe"))
+    }
+}
+
 impl BillingEntry {
+    /// The stay that it charges. Corrections name entries that have one.
+    pub fn stay(&self) -> Result<&BilledStay, StoreError> {
+        match &self.what {
+            EntryKind::Stay(stay) => Ok(stay),
+            _ => Err(damaged(b"vbe")),
+        }
+    }
+
     /// Whether its plate may be forgotten: it has a price, or nothing is to be had from it any more.
     pub fn is_done(&self) -> bool {
         match &self.what {

@@ -75,17 +75,27 @@ impl<'a> EntryReader<'a> {
     }
 
     /// An entry that another one names.
-    pub fn known(&mut self, number: EntryNumber) -> Result<BillingEntry, StoreError> {
+    fn known(&mut self, number: EntryNumber) -> Result<BillingEntry, StoreError> {
         self.entry(number)?.ok_or_else(|| damaged(&entries::page_key(place(number).0)))
     }
 
     /// An entry with the charge that it is about.
-    pub fn listed(&mut self, number: EntryNumber, entry: BillingEntry) -> Result<ListedEntry, StoreError> {
+    fn listed(&mut self, number: EntryNumber, entry: BillingEntry) -> Result<ListedEntry, StoreError> {
         let about = match &entry.what {
             EntryKind::Stay(_) => entry.clone(),
             EntryKind::Void { of, .. } | EntryKind::Credit { of, .. } => self.known(*of)?,
         };
         Ok(ListedEntry { number, entry, about })
+    }
+
+    /// Entries of the chain of an account's month, from `newest` on, at most `limit`.
+    pub fn of_month(&mut self, newest: EntryNumber, limit: usize) -> Result<Vec<ListedEntry>, StoreError> {
+        let chain = walk(link(newest), |number| {
+            let entry = self.known(number)?;
+            let before = link(entry.before_in_month);
+            Ok((self.listed(number, entry)?, before))
+        });
+        chain.take(limit).map(|found| found.map(|(_, listed)| listed)).collect()
     }
 
     /// The entry before this one in the order of all; the newest one when none is given.

@@ -38,9 +38,7 @@ use anomalies::AnomalyCode;
 use entries::{
     AccountBook, BilledStay, BillingEntry, EntryKind, EntryNumber, HeldBecause, Terms, VoidedBecause, link,
 };
-use jiff::Timestamp;
-use jiff::civil::Date;
-use jiff::tz::{Offset, TimeZone};
+use jiff::tz::TimeZone;
 use std::collections::HashMap;
 use std::ops::Deref;
 use terms::InForce;
@@ -49,7 +47,7 @@ use terms::InForce;
 pub const LONGEST_DAYS: i64 = 30;
 /// An exit may be so much earlier than its entry because two clocks differ; the stay has no length then.
 pub const CLOCKS_DIFFER_MS: i64 = 5 * 60 * 1000;
-/// Who pays for plates that nobody registered.
+/// The account of plates that are not registered.
 pub const UNREGISTERED: &str = "unregistered";
 /// How many writes a closed stay may add: its account, its month, an anomaly.
 pub const WRITES_OF_A_STAY: usize = 3;
@@ -70,6 +68,14 @@ pub struct ClosedStay<'a> {
     pub entry: StoredPassage,
     pub exit: StoredPassage,
     pub cover: Cover,
+}
+
+/// What becomes of stays that are longer than [`LONGEST_DAYS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LongStays {
+    AreHeld,
+    /// A person said that the length is right.
+    AreCharged,
 }
 
 /// What is kept in memory of the books of money.
@@ -125,7 +131,7 @@ impl Billing {
     /// A car enters: whether a contract covers its stay.
     pub fn entered(&mut self, garage: BilledGarage<'_>, plate: &Plate, entry: StoredPassage) -> Cover {
         let zone = self.zone(garage, entry);
-        let day = date(entry, zone.as_ref());
+        let day = entry.date(zone.as_ref());
         let mut cover = Cover::None;
         for (number, contract) in self.in_force.contracts_for(plate, garage.called, day) {
             if self.inside.get(&number).copied().unwrap_or_default() < contract.cars {
@@ -170,25 +176,25 @@ impl Billing {
         } else if span_ms > LONGEST_DAYS * 24 * 3_600_000 {
             note(AnomalyCode::StayOver30Days)?;
         }
-        let (terms, month) = self.rate(closed, false);
+        let (terms, month) = self.rate(closed, LongStays::AreHeld);
         if terms == Terms::Pending {
             changes.note(AnomalyCode::NoTariff, garage.number, None, closed.exit.at_ms, position)?;
         }
         self.charge(position, position, closed, terms, month, changes).map(drop)
     }
 
-    /// What a stay costs by what is in force now, and in which month. `looked_at`: a person said that its length is right.
-    pub fn rate(&self, closed: ClosedStay<'_>, looked_at: bool) -> (Terms, Month) {
+    /// What a stay costs by what is in force now, and in which month.
+    pub fn rate(&self, closed: ClosedStay<'_>, long: LongStays) -> (Terms, Month) {
         let ClosedStay { garage, entry, exit, cover, .. } = closed;
-        let tariff = timestamp(entry).and_then(|entry| self.in_force.tariff_for(garage.called, entry));
+        let tariff = entry.timestamp().and_then(|entry| self.in_force.tariff_for(garage.called, entry));
         let zone = tariff.map(|(_, tariff)| tariff.time_zone());
-        // Years before 0 are nobody's: such a stay is far too long, and held.
-        let month = Month::of(date(exit, zone)).unwrap_or(Month::EPOCH);
+        // A month of a year before 0 does not exist: such a stay is far too long, and held.
+        let month = Month::of(exit.date(zone)).unwrap_or(Month::EPOCH);
         let span_ms = exit.at_ms.saturating_sub(entry.at_ms);
         if span_ms < -CLOCKS_DIFFER_MS {
             return (Terms::Held(HeldBecause::EndsBeforeItBegins), month);
         }
-        let (Some((by, tariff)), Some(begins), Some(ends)) = (tariff, timestamp(entry), timestamp(exit))
+        let (Some((by, tariff)), Some(begins), Some(ends)) = (tariff, entry.timestamp(), exit.timestamp())
         else {
             return (Terms::Pending, month);
         };
@@ -199,7 +205,7 @@ impl Billing {
             let contract = contract_name(number).into();
             return (Terms::Covered { money, vat: tariff.vat(), by, contract }, month);
         }
-        if span_ms > LONGEST_DAYS * 24 * 3_600_000 && !looked_at {
+        if span_ms > LONGEST_DAYS * 24 * 3_600_000 && long == LongStays::AreHeld {
             return (Terms::Held(HeldBecause::TooLong), month);
         }
         let priced = tariff.price(begins, ends.max(begins));
@@ -300,8 +306,8 @@ impl Billing {
         why: VoidedBecause,
         changes: &mut BillingChanges,
     ) -> Result<EntryNumber, StoreError> {
-        let stay = stay_of(entry)?;
-        let plate = stored_plate(&stay.plate)?;
+        let stay = entry.stay()?;
+        let plate = stay.plate()?;
         let money = match stay.terms.money() {
             Some((money, _)) => {
                 Some(Money { amount: negative(self.left_of(number, money, &plate, changes)?), ..money })
@@ -325,8 +331,8 @@ impl Billing {
         amount: Amount,
         changes: &mut BillingChanges,
     ) -> Result<(), StoreError> {
-        let stay = stay_of(entry)?;
-        let plate = stored_plate(&stay.plate)?;
+        let stay = entry.stay()?;
+        let plate = stay.plate()?;
         let Some((money, vat)) = stay.terms.money() else { return Ok(()) };
         let money = Money { amount: negative(amount), ..money };
         let what = EntryKind::Credit { of: number, money, vat };
@@ -372,11 +378,11 @@ impl Billing {
                 continue;
             }
             let Some(called) = called(stay.garage) else { continue };
-            let plate = stored_plate(&stay.plate)?;
+            let plate = stay.plate()?;
             let garage = BilledGarage { number: stay.garage, called: &called };
             let closed =
                 ClosedStay { garage, plate: &plate, entry: stay.entry, exit: stay.exit, cover: stay.cover };
-            let (terms, month) = self.rate(closed, false);
+            let (terms, month) = self.rate(closed, LongStays::AreHeld);
             if terms == Terms::Pending {
                 continue;
             }
@@ -396,12 +402,12 @@ impl Billing {
         called: &str,
         changes: &mut BillingChanges,
     ) -> Result<(), StoreError> {
-        let stay = stay_of(entry)?;
-        let plate = stored_plate(&stay.plate)?;
+        let stay = entry.stay()?;
+        let plate = stay.plate()?;
         let garage = BilledGarage { number: stay.garage, called };
         let closed =
             ClosedStay { garage, plate: &plate, entry: stay.entry, exit: stay.exit, cover: stay.cover };
-        let (terms, month) = self.rate(closed, true);
+        let (terms, month) = self.rate(closed, LongStays::AreCharged);
         let charged = self.charge(position, stay.made_at, closed, terms, month, changes)?;
         self.settle(number, charged, changes)
     }
@@ -576,38 +582,11 @@ impl Billing {
     }
 
     fn zone(&self, garage: BilledGarage<'_>, entry: StoredPassage) -> Option<TimeZone> {
-        let (_, tariff) = self.in_force.tariff_for(garage.called, timestamp(entry)?)?;
+        let (_, tariff) = self.in_force.tariff_for(garage.called, entry.timestamp()?)?;
         Some(tariff.time_zone().clone())
     }
 }
 
-fn stay_of(entry: &BillingEntry) -> Result<&BilledStay, StoreError> {
-    match &entry.what {
-        EntryKind::Stay(stay) => Ok(stay),
-        _ => Err(damaged(b"vbe")),
-    }
-}
-
-pub(super) fn stored_plate(plate: &str) -> Result<Plate, StoreError> {
-    Plate::stored(plate).map_err(|_| damaged(b"vbe"))
-}
-
 fn negative(amount: Amount) -> Amount {
     Amount::of_minor(amount.minor().saturating_neg())
-}
-
-pub(super) fn timestamp(passage: StoredPassage) -> Option<Timestamp> {
-    Timestamp::from_millisecond(passage.at_ms).ok()
-}
-
-/// The local date of a passage: in a tariff's zone, else as its source wrote it.
-pub(super) fn date(passage: StoredPassage, zone: Option<&TimeZone>) -> Date {
-    let Some(timestamp) = timestamp(passage) else { return Date::default() };
-    match zone {
-        Some(zone) => zone.to_datetime(timestamp).date(),
-        None => {
-            let offset = Offset::from_seconds(i32::from(passage.offset_minutes) * 60).unwrap_or(Offset::UTC);
-            offset.to_datetime(timestamp).date()
-        }
-    }
 }

@@ -6,7 +6,7 @@ use super::terms::InForce;
 use crate::parking::tariff::Money;
 use std::sync::Arc;
 
-/// See the module.
+/// The books of money as readers see them.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ShownBooks {
     pub in_force: Arc<InForce>,

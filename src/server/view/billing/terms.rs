@@ -115,7 +115,7 @@ fn gather(
     Ok((Digest::of(&bytes) == digest).then_some(bytes))
 }
 
-/// See the module.
+/// What is in force.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct InForce {
     positions: Vec<u64>,

@@ -172,7 +172,7 @@ impl BillingWorld {
         entries.filter_map(|entry: BillingEntry| Some(entry.money()?.0.amount.minor())).sum()
     }
 
-    /// A crash now, then a fold of the rest, and a fold anew, come to the same.
+    /// A crash now and applying the rest, and rebuilding everything, come to the same.
     fn follows_from_the_ledger(mut self) {
         self.save();
         self.store.flush().unwrap();
@@ -716,7 +716,7 @@ fn what_cannot_be_read_of_the_views_is_dropped_and_folded_anew_at_the_next_start
     let folded = apply_until_stopped(&world.ledger, &world.store, view, &live);
     assert!(folded.unwrap_err().to_string().contains("unreadable"));
     world.view = open_view(&world.ledger, &world.store).unwrap();
-    assert_eq!(world.view.position, 0, "they are folded anew");
+    assert_eq!(world.view.position, 0, "they are rebuilt");
     world.changes = ViewChanges::on(&world.store);
     world.fold();
     let after = costs(&mut world);
@@ -794,7 +794,7 @@ proptest! {
     }
 
     /// Whatever happens: each closed stay has one entry that nothing settled, an account's month is the sum of its entries, what is
-    /// voided comes to nothing, and a fold anew gives the same bytes.
+    /// voided comes to nothing, and a rebuild gives the same bytes.
     #[test]
     fn every_closed_stay_is_charged_once_and_every_sum_is_that_of_its_entries(acts in acts()) {
         let mut world = BillingWorld::new();

@@ -106,7 +106,7 @@ impl CommandsWorld {
         lines.collect::<std::collections::BTreeMap<_, _>>().into_iter().collect()
     }
 
-    /// Folding anew, and loading what was written, both give this view.
+    /// Rebuilding, and loading what was written, both give this view.
     fn the_view_follows_from_the_ledger(mut self) {
         self.view.save(&mut self.changes).unwrap();
         self.store.flush().unwrap();
@@ -114,11 +114,11 @@ impl CommandsWorld {
         let store = Store::on(self.disk);
         let ledger = Ledger::open(store.clone()).unwrap();
         assert_eq!(View::load(&store, &ledger).unwrap(), self.view);
-        let mut anew = View::default();
+        let mut rebuilt = View::default();
         let scratch = Store::on(Disk::default());
         let mut changes = ViewChanges::on(&scratch);
-        catch_up(&mut anew, &ledger, u64::MAX, &mut changes, |_| {}).unwrap();
-        assert_eq!(anew, self.view);
+        catch_up(&mut rebuilt, &ledger, u64::MAX, &mut changes, |_| {}).unwrap();
+        assert_eq!(rebuilt, self.view);
     }
 }
 
