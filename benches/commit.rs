@@ -9,7 +9,7 @@ use fogpost::messaging::outbox::{Options, Outbox, Room};
 use fogpost::messaging::page::Message;
 use fogpost::store::{
     Purpose,
-    room::{self, Opened},
+    room::{self, OpenedStore},
 };
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let file = preallocated(&dir.path().join("plain"))?;
     let outbox = {
         // As an edge opens it: it asks for room before each write.
-        let Opened { store, room, .. } =
+        let OpenedStore { store, room, .. } =
             room::open_store(dir.path(), Purpose::Other("bench"), None, &|_, _| Ok(()))?;
         let room: Room = Arc::new(move |stored, coming| room.check_inside(stored, coming));
         Outbox::open(store, Options { room: Some(room), ..Options::default() }, clock::read())?

@@ -7,7 +7,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::http::StatusCode;
 use axum::routing::post;
-use fogpost::http::{Rules, metrics::Traffic, serve_by};
+use fogpost::http::{Rules, metrics::ConnectionMetrics, serve_by};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -32,7 +32,7 @@ fn main() {
         ];
         let addresses = listeners.each_ref().map(|listener| listener.local_addr().unwrap());
         let [ours, axums] = listeners;
-        let traffic = Traffic::default();
+        let traffic = ConnectionMetrics::default();
         tokio::spawn(serve_by(Rules::default(), ours, router(), CancellationToken::new(), traffic));
         tokio::spawn(async { axum::serve(axums, router()).await });
         addresses

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use fogpost::messaging::page::{Content, Message, Page, SealedPage};
 use fogpost::messaging::wire::{Reply, Request, Verdict};
 use fogpost::messaging::{ClockReading, Epoch, Sequence, SiteName};
-use fogpost::parking::board::{BoardPart, BoardVersion, Gathered, earlier};
+use fogpost::parking::board::{BoardPart, BoardVersion, GatheredBoard, earlier};
 use fogpost::parking::{BoardAnswer, Event};
 use fogpost::transport::ServerAddress;
 use fogpost::transport::dealer::DealerConnection;
@@ -246,7 +246,7 @@ async fn fill(server: &Running, events: u64) -> Result<(), Failed> {
 
 /// What an edge knows of the board, in the form of the server that is measured.
 enum Board {
-    Parts(Gathered),
+    Parts(GatheredBoard),
     Whole(Option<BoardVersion>),
 }
 
@@ -254,7 +254,7 @@ impl Board {
     fn question(&self) -> Bytes {
         match self {
             Board::Parts(gathered) => gathered.question().to_bytes().into(),
-            Board::Whole(have) => earlier::BoardQuestion { have: *have }.to_bytes().into(),
+            Board::Whole(have) => earlier::WholeBoardQuestion { have: *have }.to_bytes().into(),
         }
     }
 
@@ -267,8 +267,8 @@ impl Board {
                 Ok(gathered.whole().map(|board| board.garages.len()))
             }
             Board::Whole(have) => {
-                let (earlier::BoardAnswer::Whole(now) | earlier::BoardAnswer::Changed { now, .. }) =
-                    earlier::BoardAnswer::from_bytes(answer)?;
+                let (earlier::WholeBoardAnswer::Whole(now) | earlier::WholeBoardAnswer::Changed { now, .. }) =
+                    earlier::WholeBoardAnswer::from_bytes(answer)?;
                 *have = Some(now.version);
                 Ok(Some(now.garages.len()))
             }
@@ -296,7 +296,7 @@ fn ask_for_boards(runtime: &Runtime, server: &Running, count: usize) -> Result<(
     runtime.block_on(async {
         let mut sender = Sender::connect(server).await?;
         let newcomer = Garage::new(count);
-        let mut board = Board::Parts(Gathered::default());
+        let mut board = Board::Parts(GatheredBoard::default());
         let (mut questions, began) = (0, Instant::now());
         let found = loop {
             let reply = sender.exchange(&newcomer.request(1, Vec::new(), Some(board.question()))).await?;
@@ -342,7 +342,7 @@ fn ask_once_a_second(runtime: &Runtime, server: &Running) -> Result<(), Failed> 
         runtime.spawn(async move {
             let mut sender = Sender { link: DealerConnection::connect(&listen).await?, waiting: 0 };
             let garage = Garage::new(n);
-            let mut board = Board::Parts(Gathered::default());
+            let mut board = Board::Parts(GatheredBoard::default());
             connected.wait().await;
             for _ in 0..SECONDS {
                 let reply = sender.exchange(&garage.request(1, Vec::new(), Some(board.question()))).await?;
@@ -421,7 +421,7 @@ fn probe(
         runtime.spawn(async move {
             let mut sender = Sender { link: DealerConnection::connect(&listen).await?, waiting: 0 };
             let asker = Garage::new(GARAGES + 1);
-            let mut board = Board::Parts(Gathered::default());
+            let mut board = Board::Parts(GatheredBoard::default());
             let mut took = Vec::new();
             while !done.load(Ordering::Relaxed) {
                 let began = Instant::now();

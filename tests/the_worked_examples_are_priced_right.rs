@@ -58,10 +58,10 @@ fn wrong(set: &TariffSet, examples: &[Worked]) -> Vec<String> {
         let tariff = set.for_stay(garage_of(set, &example.tariff), entry).unwrap();
         assert_eq!(tariff.name(), example.tariff);
         let priced = tariff.price(entry, exit);
-        let of_lines: i64 = priced.working().iter().map(|line| line.total.minor()).sum();
+        let of_lines: i64 = priced.breakdown().iter().map(|line| line.total.minor()).sum();
         assert_eq!(of_lines, priced.amount.minor(), "the working adds up: {example:?}");
         let right = (priced.amount.minor(), priced.currency.code()) == (example.amount, &example.currency);
-        (!right).then(|| format!("{} and not {:#?}: {:#?}", priced.money(), example, priced.working()))
+        (!right).then(|| format!("{} and not {:#?}: {:#?}", priced.money(), example, priced.breakdown()))
     };
     examples.iter().filter_map(judge).collect()
 }
@@ -117,7 +117,7 @@ fn the_program_says_the_same() {
             assert_eq!(said["amount"], example.amount, "{example:?}: {said}");
             assert_eq!(said["currency"], example.currency.as_str());
             assert_eq!(said["tariff"], example.tariff.as_str());
-            let lines = said["working"].as_array().unwrap();
+            let lines = said["breakdown"].as_array().unwrap();
             let total: i64 = lines.iter().map(|line| line["total"].as_i64().unwrap()).sum();
             assert_eq!(total, example.amount, "{said}");
         }

@@ -1,7 +1,6 @@
 //! The command line of `edge`: the daemon, or one command and then the end.
 
-use super::{exit_codes, explain, print};
-use crate::codes::{self, Coded};
+use super::{OutputFlags, exit_codes, explain, failure, print};
 use crate::config::{ConfigError, EdgeConfig, EdgeSettings};
 use crate::daemon;
 use crate::daemon::admin::NotDone;
@@ -30,7 +29,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
 /// Stores the events of one garage on disk and delivers them to the server.
 #[derive(Debug, Parser)]
 #[command(name = "edge", version, about, max_term_width = 100, after_help = AFTER_HELP)]
-struct Flags {
+struct EdgeFlags {
     #[command(flatten)]
     settings: EdgeSettings,
     /// Configuration file; its table [edge] is read [default: none]
@@ -51,14 +50,36 @@ const AFTER_HELP: &str = concat!(
     exit_codes!()
 );
 
+const OUTBOX_HELP: &str = concat!(
+    "Examples:
+  edge --garage-name \"Bull Ring\" outbox status    Show how much waits, as text
+  edge --data-dir data/edge-1 outbox peek --limit 3 Show the next three events
+  edge --data-dir data/edge-1 outbox export | wc -l Count the events that wait
+
+",
+    exit_codes!()
+);
+
+const LEDGER_HELP: &str = concat!(
+    "Examples:
+  edge --garage-name 1 outbox status                                         Show the present ledger
+  edge --garage-name 1 ledger adopt 2f1c9a0e-8f0b-4b0e-9d5f-6a1f3c1f7f10     Deliver to a new ledger
+  edge --data-dir data/edge-1 ledger adopt 2f1c9a0e-8f0b-4b0e-9d5f-6a1f3c1f7f10
+
+The id of a ledger stands in the \"ready\" line of its server, after \"ledger=\".
+
+",
+    exit_codes!()
+);
+
 /// What to do instead of running.
 #[derive(Debug, PartialEq, Eq, Subcommand)]
 pub enum EdgeCommand {
     /// Show the events that wait to be delivered. Changes nothing, and works whether the edge runs or not
-    #[command(subcommand)]
+    #[command(subcommand, after_help = OUTBOX_HELP)]
     Outbox(OutboxCommand),
     /// Choose the ledger to which this garage delivers
-    #[command(subcommand)]
+    #[command(subcommand, after_help = LEDGER_HELP)]
     Ledger(LedgerCommand),
     /// Explain a code of a problem, an alarm, an error or a log line: what happened, what it means for the data, what to do
     Explain {
@@ -71,31 +92,36 @@ pub enum EdgeCommand {
 #[derive(Debug, PartialEq, Eq, Subcommand)]
 pub enum OutboxCommand {
     /// Show how many events wait, since when, and for which ledger
+    #[command(after_help = OUTBOX_HELP)]
     Status {
-        /// Print one JSON object instead of text
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        output: OutputFlags,
     },
     /// Show the oldest events that wait, one JSON object per line
+    #[command(after_help = OUTBOX_HELP)]
     Peek {
-        /// Maximum number of events
-        #[arg(long, value_name = "EVENTS", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=PEEK_MOST as i64))]
+        /// Maximum number of events: 1 to 1000
+        #[arg(long, value_name = "EVENTS", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
         limit: u16,
     },
     /// Print all events that wait, one JSON object per line
+    #[command(after_help = OUTBOX_HELP)]
     Export,
     /// Read all stored events and report what is damaged. Exits with 0 when nothing is
+    #[command(after_help = OUTBOX_HELP)]
     Verify {
-        /// Print one JSON object instead of text
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        output: OutputFlags,
     },
 }
 
 #[derive(Debug, PartialEq, Eq, Subcommand)]
 pub enum LedgerCommand {
-    /// Deliver to this ledger from now on, because the one before it is lost for good
+    /// Deliver to this ledger from now on, because the one before it is lost for good. Events that the lost ledger had
+    /// acknowledged are deleted here; the new one records them as missing
+    #[command(after_help = LEDGER_HELP)]
     Adopt {
+        /// Id of the new ledger
         #[arg(value_name = "ID")]
         ledger: LedgerId,
     },
@@ -112,7 +138,7 @@ pub enum EdgeCall {
 impl EdgeCall {
     /// `args` as a program gets them, its name first.
     pub fn from_args(args: Vec<OsString>) -> Result<EdgeCall, ConfigError> {
-        let flags = Flags::try_parse_from(args)?;
+        let flags = EdgeFlags::try_parse_from(args)?;
         if let Some(EdgeCommand::Explain { code }) = flags.command {
             // Before the file is read: what is wrong with a configuration file can be explained.
             return Ok(EdgeCall::Explain { code });
@@ -129,16 +155,16 @@ impl EdgeCall {
 fn run(data_dir: &Path, command: EdgeCommand) -> ExitCode {
     let mut session = EdgeSession::of(data_dir);
     let done = match command {
-        EdgeCommand::Outbox(OutboxCommand::Status { json }) => session
-            .ask(&EdgeRequest::Status)
-            .map(|answer| print(&if json { line(&answer) } else { fields(&answer) })),
+        EdgeCommand::Outbox(OutboxCommand::Status { output }) => {
+            session.ask(&EdgeRequest::Status).map(|answer| output.print(&answer, fields))
+        }
         EdgeCommand::Outbox(OutboxCommand::Peek { limit }) => {
             let request = EdgeRequest::Peek { after: None, limit: limit.into() };
             session.ask(&request).map(|answer| print(&events(&answer)))
         }
         EdgeCommand::Outbox(OutboxCommand::Export) => export(&mut session),
-        EdgeCommand::Outbox(OutboxCommand::Verify { json }) => match session.ask(&EdgeRequest::Verify) {
-            Ok(report) => return show_faults(&report, json),
+        EdgeCommand::Outbox(OutboxCommand::Verify { output }) => match session.ask(&EdgeRequest::Verify) {
+            Ok(report) => return show_faults(&report, output),
             Err(reason) => Err(reason),
         },
         EdgeCommand::Ledger(LedgerCommand::Adopt { ledger }) => session
@@ -148,10 +174,7 @@ fn run(data_dir: &Path, command: EdgeCommand) -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(reason) => {
-            codes::print_error(reason.code(), &reason);
-            ExitCode::FAILURE
-        }
+        Err(reason) => failure(&reason),
     }
 }
 
@@ -192,34 +215,36 @@ fn export(session: &mut EdgeSession<'_>) -> Result<(), NotDone> {
 }
 
 /// Prints the report of a verification. Exits with 1 when something is wrong.
-fn show_faults(report: &Value, json: bool) -> ExitCode {
+fn show_faults(report: &Value, output: OutputFlags) -> ExitCode {
+    output.print(report, report_in_words);
+    match report["faults"].as_array().is_none_or(Vec::is_empty) {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
+}
+
+fn report_in_words(report: &Value) -> String {
+    let count = |field: &str| report[field].as_u64().unwrap_or(0);
+    let mut text = format!(
+        "{} events in {} pages of {} epochs, {} of them wait; {} keys\n",
+        count("messages"),
+        count("pages"),
+        count("epochs"),
+        count("waiting"),
+        count("keys")
+    );
+    let (lost, aside) = (count("lost"), count("kept_aside"));
+    if lost > 0 || aside > 0 {
+        text += &format!(
+            "{lost} events are reported to the server as lost, {aside} pages are kept aside: damage of the past\n"
+        );
+    }
     let faults: Vec<&str> =
         report["faults"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    if json {
-        print(&line(report));
-    } else {
-        let count = |field: &str| report[field].as_u64().unwrap_or(0);
-        print(&format!(
-            "{} events in {} pages of {} epochs, {} of them wait; {} keys\n",
-            count("messages"),
-            count("pages"),
-            count("epochs"),
-            count("waiting"),
-            count("keys")
-        ));
-        if count("lost") > 0 || count("kept_aside") > 0 {
-            print(&format!(
-                "{} events are reported to the server as lost, {} pages are kept aside: damage of the past\n",
-                count("lost"),
-                count("kept_aside")
-            ));
-        }
-        match faults.len() {
-            0 => print("nothing is wrong\n"),
-            n => print(&format!("{n} faults:\n{}\n", faults.join("\n"))),
-        }
+    match faults.len() {
+        0 => text + "nothing is wrong\n",
+        n => text + &format!("{n} faults:\n{}\n", faults.join("\n")),
     }
-    if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 #[cfg(test)]

@@ -7,8 +7,26 @@ pub mod server;
 
 use crate::codes::{self, Coded};
 use crate::daemon::EXIT_SETTING;
+use clap::Args;
+use serde_json::Value;
 use std::io::Write;
 use std::process::ExitCode;
+
+/// How an answer is printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Args)]
+pub struct OutputFlags {
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+impl OutputFlags {
+    const TEXT: OutputFlags = OutputFlags { json: false };
+
+    fn print(self, answer: &Value, in_words: impl FnOnce(&Value) -> String) {
+        print(&if self.json { format!("{answer}\n") } else { in_words(answer) });
+    }
+}
 
 /// The end of a program's help.
 macro_rules! exit_codes {
@@ -20,6 +38,12 @@ macro_rules! exit_codes {
     };
 }
 use exit_codes;
+
+/// Says on stderr why a command failed.
+fn failure(error: &impl Coded) -> ExitCode {
+    codes::print_error(error.code(), error);
+    ExitCode::FAILURE
+}
 
 /// Writes to stdout. A reader that has seen enough, such as `head`, may have closed the pipe; that is not a failure.
 fn print(text: &str) {

@@ -1,7 +1,7 @@
 //! Commands to a running daemon, over `DATA_DIR/admin.sock`.
 //!
 //! **Promise.** Only the daemon's own user (and root) can give commands. A command that was answered with "ok" is done; one
-//! that was never taken has changed nothing; and a client is told which of the two it is, or that nobody knows.
+//! that was never taken has changed nothing; and a client learns which of the two holds, or that nobody knows.
 //! **Kept by.** The socket has mode 0600 before it listens. The daemon says `accepted` before it begins with a command, and
 //! what it has written to a Unix socket reaches the client even when the daemon dies a moment later: a client that
 //! never read it knows that nothing began.
@@ -50,14 +50,14 @@ const ANSWER_MAX: u64 = 64 * 1024 * 1024;
 const CLIENTS_MAX: usize = 16;
 /// How long a client may take for its request, and for taking a line of the answer.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(10);
-/// How often a daemon that is busy with a command says so.
+/// How often a daemon that works on a command sends a sign of life.
 const WORKING_EVERY: Duration = Duration::from_secs(5);
 /// How long a daemon may say nothing. Above what a slow disk takes.
 const DAEMON_PATIENCE: Duration = Duration::from_secs(60);
 /// How long [`reach`] waits for a daemon that starts or stops. Above what a clean stop may take.
 const SETTLES_WITHIN: Duration = Duration::from_secs(6);
 
-/// Who gives a command, as the kernel tells it.
+/// The user who gives a command, as the kernel reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller(String);
 
@@ -88,21 +88,21 @@ impl Caller {
 pub struct Call<R> {
     pub request: R,
     pub caller: Caller,
-    pub progress: Progress,
+    pub progress: CommandProgress,
 }
 
-/// Tells a waiting client how far its command is.
+/// Reports the progress of a command to the client that waits for it.
 #[derive(Debug, Clone)]
-pub struct Progress(mpsc::Sender<Value>);
+pub struct CommandProgress(mpsc::Sender<Value>);
 
-impl Progress {
-    /// Sends one line, or drops it when the client does not keep up. `false`: the client has gone.
+impl CommandProgress {
+    /// Sends one line, or drops it when the client does not keep up. Returns false when the client has disconnected.
     pub fn tell(&self, progress: Value) -> bool {
         !matches!(self.0.try_send(progress), Err(mpsc::error::TrySendError::Closed(_)))
     }
 }
 
-/// What a command came to: the content of `ok`, or why there is none.
+/// The outcome of a command: the content of `ok`, or the reason of a failure.
 pub type Outcome = Result<Value, NotDone>;
 
 /// Why a command was not done.
@@ -114,7 +114,7 @@ pub enum NotDone {
     /// The same, with a code that says more than that it was refused.
     #[error("{1}")]
     Failed(Code, String),
-    /// The daemon stops and has not begun with it: it can be given again at once.
+    /// The daemon stops and has not begun with the command, so it can be given again at once.
     #[error("the daemon is stopping. Nothing was changed. Give the command again")]
     Stopping,
 }
@@ -142,10 +142,10 @@ impl From<String> for NotDone {
     }
 }
 
-/// A daemon's ear for commands. Dropping it removes the socket.
+/// The socket on which a daemon listens for commands. Dropping it removes the socket.
 #[derive(Debug)]
 pub struct AdminSocket {
-    /// Goes before the listener does, so that a client finds either a daemon or none.
+    /// Dropped before the listener, so that a client finds either a daemon or no socket.
     name: Removed,
     listener: UnixListener,
     client_patience: Duration,
@@ -175,7 +175,7 @@ impl AdminSocket {
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
         let own_user_only = Mode::RUSR | Mode::WUSR;
         // Linux gives the name the rights of the socket. Elsewhere it has wider ones until the next call, while it does not
-        // listen: whoever tries is refused.
+        // listen: a client that tries is refused.
         rustix::fs::fchmod(&socket, own_user_only)?;
         rustix::net::bind(&socket, &SocketAddrUnix::new(&short)?)?;
         let name = Removed(path);
@@ -214,7 +214,7 @@ impl AdminSocket {
                 Ok((stream, _)) => {
                     let (handler, stop) = (Arc::clone(&handler), stop.clone());
                     clients.spawn(async move {
-                        let client = Client { stream, patience: client_patience };
+                        let client = AdminClient { stream, patience: client_patience };
                         if let Err(error) = client.serve(&*handler, &stop).await {
                             tracing::debug!(%error, "a client of admin.sock went away");
                         }
@@ -239,12 +239,12 @@ impl AdminSocket {
 }
 
 /// One connection to a daemon.
-struct Client {
+struct AdminClient {
     stream: UnixStream,
     patience: Duration,
 }
 
-impl Client {
+impl AdminClient {
     async fn serve<R, F>(
         mut self,
         handler: &impl Fn(Call<R>) -> F,
@@ -273,7 +273,7 @@ impl Client {
         };
         self.say(json!({"progress": "accepted"})).await?;
         let (progress, mut told) = mpsc::channel(64);
-        let mut outcome = pin!(handler(Call { request, caller, progress: Progress(progress) }));
+        let mut outcome = pin!(handler(Call { request, caller, progress: CommandProgress(progress) }));
         let mut working = tokio::time::interval(WORKING_EVERY);
         working.reset();
         let mut gone = Ok(());
@@ -300,7 +300,7 @@ impl Client {
         .await
     }
 
-    /// The request's line; the inner error is to be told to the client.
+    /// Reads the line of the request; the inner error is an answer to the client.
     async fn request(&mut self) -> io::Result<Result<Vec<u8>, String>> {
         let mut line = Vec::new();
         let mut limited = tokio::io::BufReader::new((&mut self.stream).take(REQUEST_MAX + 1));
@@ -340,7 +340,7 @@ async fn understand<R: DeserializeOwned + Send + 'static>(line: Vec<u8>) -> Resu
 /// Why a command has no answer, or a bad one.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
-    /// The daemon's own words.
+    /// The daemon refused the command, with this reason.
     #[error("{0}")]
     Refused(String),
     #[error(
@@ -379,12 +379,12 @@ impl Coded for AskError {
     }
 }
 
-/// How a command can be done.
+/// Who does a command.
 #[derive(Debug)]
-pub enum Reached {
-    /// The running daemon did it, and says this.
+pub enum DaemonOrDirectory {
+    /// The answer of the running daemon, which did the command.
     Daemon(Value),
-    /// No daemon runs: the directory is ours, to do it ourselves.
+    /// No daemon runs. This process holds the directory now and can do the command itself.
     Directory(DataDir),
 }
 
@@ -394,19 +394,19 @@ pub fn reach(
     data_dir: &Path,
     request: &impl Serialize,
     mut on_progress: impl FnMut(&Value),
-) -> Result<Reached, AskError> {
+) -> Result<DaemonOrDirectory, AskError> {
     let path = || data_dir.to_owned();
     let began = Instant::now();
     loop {
         let settling = match ask(data_dir, request, &mut on_progress) {
-            Ok(Some(answer)) => return Ok(Reached::Daemon(answer)),
+            Ok(Some(answer)) => return Ok(DaemonOrDirectory::Daemon(answer)),
             Err(not_taken @ AskError::NotTaken { .. }) => not_taken,
             Err(error) => return Err(error),
             Ok(None) if !data_dir.join("store").is_dir() => {
                 return Err(AskError::NothingThere { path: path() });
             }
             Ok(None) => match DataDir::hold(data_dir) {
-                Ok(dir) => return Ok(Reached::Directory(dir)),
+                Ok(dir) => return Ok(DaemonOrDirectory::Directory(dir)),
                 Err(DirectoryError::Held { holder, .. }) => AskError::InBetween { path: path(), holder },
                 Err(error) => return Err(error.into()),
             },

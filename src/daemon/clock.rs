@@ -1,4 +1,4 @@
-//! The clocks of this machine, and who it is.
+//! The clocks and the identity of this machine.
 //!
 //! With `store::barrier` and `daemon::memory` the only place with `unsafe` code: the kernel tells whether the wall clock is set
 //! only through `adjtimex`.
@@ -10,7 +10,7 @@ use crate::messaging::clock::BootId;
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// How often we look whether the wall clock was set, and by how much it must differ then.
+/// How often the wall clock is compared with the monotonic clock, and the smallest difference that is reported.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const SET_BY_LEAST_MS: u64 = 1000;
 
@@ -26,12 +26,12 @@ pub fn wall_ms() -> i64 {
     }
 }
 
-/// What all clocks show now.
+/// Reads all clocks.
 pub fn read() -> ClockReading {
     ClockReading { wall_ms: wall_ms(), monotonic_ms: monotonic_ms(), boot: boot(), set: is_set() }
 }
 
-/// Which boot this is; zeros when the kernel does not tell.
+/// The id of this boot; zeros when the kernel does not give one.
 pub fn boot() -> BootId {
     static BOOT: OnceLock<BootId> = OnceLock::new();
     *BOOT.get_or_init(|| {
@@ -85,7 +85,7 @@ fn is_set() -> bool {
     false
 }
 
-/// Which machine this is: `told` by a setting, or `/etc/machine-id`; `None` when there is neither.
+/// The identity of this machine, from the setting `told` or from `/etc/machine-id`; `None` when there is neither.
 ///
 /// As machine-id(5) asks, the id itself is not stored or shown: this is a hash of it for our use alone.
 pub fn machine(told: Option<&str>) -> Option<[u8; 16]> {

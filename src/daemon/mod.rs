@@ -1,4 +1,4 @@
-//! What every program needs of its life: exit codes, signals, the ready line, one deadline at the end.
+//! The life of a process: exit codes, signals, the ready line, and one deadline for the stop.
 
 pub mod admin;
 pub mod clock;
@@ -22,7 +22,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// How long a clean stop may take. What is left then stays on disk, as after a kill.
 pub const STOP_WITHIN: Duration = Duration::from_secs(4);
 /// After this time a daemon that was asked to stop ends wherever it is: a disk that hangs, or anything else that blocks a thread, must
-/// not hold it for more than 5 s. The word of it comes a moment before, since the log may hang as well.
+/// not hold it for more than 5 s. The warning is logged a moment before, because the log may hang as well.
 const STOPPED_WITHIN: Duration = Duration::from_millis(4500);
 const STOP_SAID_AFTER: Duration = Duration::from_millis(4300);
 
@@ -54,7 +54,7 @@ pub enum DaemonError {
     #[error(transparent)]
     Directory(#[from] DirectoryError),
     #[error(transparent)]
-    Open(#[from] crate::store::OpenError),
+    Open(#[from] crate::store::StoreOpenError),
     #[error(transparent)]
     Store(#[from] crate::store::StoreError),
     #[error(transparent)]
@@ -62,7 +62,7 @@ pub enum DaemonError {
     #[error(transparent)]
     Listen(#[from] crate::transport::router::RouterError),
     #[error(transparent)]
-    Http(#[from] crate::http::ListenError),
+    Http(#[from] crate::http::HttpListenError),
     #[error("{1}")]
     Failed(Code, String),
     /// A part of the store cannot be read. The process starts itself again, and salvages the store then.
@@ -89,9 +89,8 @@ impl Coded for DaemonError {
 impl DaemonError {
     fn exit_code(&self) -> i32 {
         match self {
-            DaemonError::Setting(..) | DaemonError::Open(crate::store::OpenError::OtherPurpose { .. }) => {
-                i32::from(EXIT_SETTING)
-            }
+            DaemonError::Setting(..)
+            | DaemonError::Open(crate::store::StoreOpenError::OtherPurpose { .. }) => i32::from(EXIT_SETTING),
             _ => 1,
         }
     }
@@ -103,7 +102,7 @@ pub fn exit_for(error: &DaemonError) -> ExitCode {
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1))
 }
 
-/// A program that serves until it is told to stop.
+/// A program that serves until it is asked to stop.
 pub trait Daemon: Sized {
     /// Serves until `stop`, then ends in order. On `Err` the process ends without dropping it.
     fn run(&mut self, stop: &mut StopRequest) -> impl Future<Output = Result<(), DaemonError>>;
@@ -128,7 +127,7 @@ pub fn run<D: Daemon>(open: impl Future<Output = Result<D, DaemonError>>) -> Exi
         }
     };
     let ended = runtime.block_on(async {
-        // Before anything is opened: whoever stops a daemon that is still starting gets a clean end too.
+        // Before anything is opened, so that a daemon that is still starting can be stopped cleanly.
         let mut stop = StopRequest::listen()?;
         let mut daemon = tokio::select! {
             daemon = open => daemon?,
@@ -180,8 +179,8 @@ fn bound_the_stop() {
     after(STOPPED_WITHIN, || std::process::exit(0));
 }
 
-/// What ended a daemon, when it found that a part of its store cannot be read: the store is salvaged at the next start, where
-/// that is possible.
+/// Turns the error that ended a daemon into [`DaemonError::Salvage`] when a part of its store cannot be read and salvaging is
+/// possible: the next start salvages the store.
 pub fn salvage_if_possible(dir: &Path, store: &StoreUnreadable, error: DaemonError) -> DaemonError {
     if !*store.borrow() || !salvage::is_possible(dir) {
         return error;
@@ -260,7 +259,7 @@ impl StopRequest {
     }
 }
 
-/// Prints the one line on stdout that says that the daemon serves. Whoever started it may have closed the pipe.
+/// Prints the one line on stdout that says that the daemon serves. The parent process may have closed the pipe.
 pub fn print_ready(line: &str) {
     let mut stdout = std::io::stdout().lock();
     let _ = writeln!(stdout, "ready {line}");

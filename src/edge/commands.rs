@@ -5,15 +5,15 @@
 //! **Kept by.** A running edge answers over `admin.sock`. Without one a copy is read, because sled writes whenever it opens;
 //! the status of a large outbox is read from the note beside its store instead.
 
-use super::Shared;
+use super::EdgeShared;
 use super::sending::SenderCommand;
 use crate::codes;
-use crate::daemon::admin::{self, Call, NotDone, Outcome, Reached};
+use crate::daemon::admin::{self, Call, DaemonOrDirectory, NotDone, Outcome};
 use crate::daemon::clock;
 use crate::messaging::LedgerId;
 use crate::messaging::outbox::{HIGH_WATER_FILE, LastKnownStatus, Options, Outbox, WaitingMessage};
 use crate::parking::Event;
-use crate::parking::event::Shown;
+use crate::parking::event::EventJson;
 use crate::store::copy::{self, CopyError, Spare};
 use crate::store::directory::{DataDir, DirectoryError, Idle, STORE};
 use crate::store::{Purpose, Store};
@@ -51,12 +51,12 @@ pub enum EdgeRequest {
 
 /// Answers the commands to a running edge.
 pub struct EdgeDesk {
-    shared: Arc<Shared>,
+    shared: Arc<EdgeShared>,
     tell: mpsc::Sender<SenderCommand>,
 }
 
 impl EdgeDesk {
-    pub(super) fn new(shared: Arc<Shared>, tell: mpsc::Sender<SenderCommand>) -> EdgeDesk {
+    pub(super) fn new(shared: Arc<EdgeShared>, tell: mpsc::Sender<SenderCommand>) -> EdgeDesk {
         EdgeDesk { shared, tell }
     }
 
@@ -139,7 +139,7 @@ fn read(outbox: &Outbox, request: &EdgeRequest) -> Outcome {
 /// A waiting event in JSON. One that this program does not understand is shown as its bytes.
 fn shown(waiting: WaitingMessage) -> Value {
     let mut line = match Event::from_bytes(&waiting.record.payload) {
-        Ok(event) => serde_json::to_value(Shown::from(event)).unwrap_or_default(),
+        Ok(event) => serde_json::to_value(EventJson::from(event)).unwrap_or_default(),
         Err(error) => {
             let hex: String = waiting.record.payload.iter().map(|byte| format!("{byte:02x}")).collect();
             json!({ "not_understood": error.to_string(), "bytes": hex })
@@ -171,8 +171,8 @@ impl EdgeSession<'_> {
         }
         let dir = if matches!(request, EdgeRequest::Adopt { .. }) {
             match admin::reach(self.data_dir, request, |_| {}).map_err(|error| NotDone::because(&error))? {
-                Reached::Daemon(answer) => return Ok(answer),
-                Reached::Directory(dir) => OpenedDir::Held(dir),
+                DaemonOrDirectory::Daemon(answer) => return Ok(answer),
+                DaemonOrDirectory::Directory(dir) => OpenedDir::Held(dir),
             }
         } else {
             match self.read(request)? {

@@ -14,7 +14,7 @@ use crate::daemon::admin::AdminSocket;
 use crate::daemon::tasks::Tasks;
 use crate::daemon::{self, Daemon, DaemonError, STOP_WITHIN, StopRequest, clock};
 use crate::http;
-use crate::http::metrics::{Metrics, Traffic};
+use crate::http::metrics::{ConnectionMetrics, Metrics};
 use crate::messaging::outbox::{Limits, Options, Outbox, Position};
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::board::BoardLine;
@@ -48,24 +48,24 @@ const LOG_BOARD_LINES: usize = 30;
 const COUNTED_AT_ONCE: u64 = 100_000;
 /// How many bytes of pages are in memory while they are counted.
 const COUNTED_BYTES: usize = 128 * 1024;
-/// Where producers post when nothing else was said: the first free port from here.
+/// The default HTTP address is the first free port from here.
 const HTTP_FROM: ([u8; 4], u16) = ([127, 0, 0, 1], 5581);
 
-/// Takes and delivers events until the process is told to stop.
+/// Takes and delivers events until the process is asked to stop.
 pub fn run(config: EdgeConfig) -> ExitCode {
     telemetry::init(config.log_format);
     daemon::run(Edge::open(config))
 }
 
 /// What the parts of an edge share.
-pub(crate) struct Shared {
+pub(crate) struct EdgeShared {
     config: EdgeConfig,
     outbox: Outbox,
     display: Mutex<Display>,
     sending: Mutex<SendingStatus>,
 }
 
-impl Shared {
+impl EdgeShared {
     fn display(&self) -> MutexGuard<'_, Display> {
         self.display.lock().expect("no thread panics while it holds the display")
     }
@@ -76,7 +76,7 @@ impl Shared {
 
 struct Edge {
     dir: DataDir,
-    shared: Arc<Shared>,
+    shared: Arc<EdgeShared>,
     stop: CancellationToken,
     sending: JoinHandle<Result<(), StoreError>>,
     tasks: Tasks,
@@ -86,7 +86,7 @@ struct Edge {
 impl Edge {
     async fn open(config: EdgeConfig) -> Result<Edge, DaemonError> {
         let dir = DataDir::hold(&config.data_dir)?;
-        let Opened { outbox, display, to_be_counted } = {
+        let OpenedOutbox { outbox, display, to_be_counted } = {
             let (path, config) = (dir.path().to_owned(), config.clone());
             let opened = tokio::task::spawn_blocking(move || open_outbox(&path, &config));
             opened.await.map_err(|error| DaemonError::Failed(codes::TASK_ENDED, error.to_string()))??
@@ -99,7 +99,7 @@ impl Edge {
             .local_addr()
             .map_err(|error| DaemonError::Failed(codes::CANNOT_LISTEN, error.to_string()))?;
         let shared =
-            Arc::new(Shared { config, outbox, display: Mutex::new(display), sending: Mutex::default() });
+            Arc::new(EdgeShared { config, outbox, display: Mutex::new(display), sending: Mutex::default() });
         let stop = CancellationToken::new();
         if let Some(saved) = to_be_counted {
             let (shared, stop) = (Arc::clone(&shared), stop.clone());
@@ -114,7 +114,7 @@ impl Edge {
             tasks.spawn("simulating cars", simulating);
         }
         let mut metrics = Metrics::new("fogpost_edge");
-        let traffic = Traffic::register(&mut metrics);
+        let traffic = ConnectionMetrics::register(&mut metrics);
         let router = web::router(Arc::clone(&shared), metrics);
         let http = tokio::spawn(http::serve(listener, router, stop.clone(), traffic));
         match AdminSocket::listen(&dir) {
@@ -214,7 +214,7 @@ struct BoardLog {
 }
 
 impl BoardLog {
-    fn look(&mut self, shared: &Shared) {
+    fn look(&mut self, shared: &EdgeShared) {
         if self.at.is_some_and(|at| at.elapsed() < LOG_BOARD_EVERY) {
             return;
         }
@@ -243,7 +243,7 @@ impl BoardLog {
         let more = changed.len().saturating_sub(LOG_BOARD_LINES);
         let shown = changed[..changed.len() - more].join(", ");
         if changed.is_empty() {
-            tracing::info!(garage = own_name, own_occupied = own, "this garage's own count changed");
+            tracing::info!(garage = own_name, own_occupied = own, "own count changed");
         } else {
             tracing::info!(garage = own_name, own_occupied = own, more, "the board changed: {shown}");
         }
@@ -251,8 +251,8 @@ impl BoardLog {
     }
 }
 
-/// A board is a convenience: not being able to keep it is no reason to stop.
-fn save_board(dir: &DataDir, shared: &Shared, saved: &mut Vec<u8>) {
+/// Saves the board for the next start. The board is a convenience, so a failure is only logged.
+fn save_board(dir: &DataDir, shared: &EdgeShared, saved: &mut Vec<u8>) {
     let bytes = {
         let display = shared.display();
         if display.is_uncounted() {
@@ -269,7 +269,7 @@ fn save_board(dir: &DataDir, shared: &Shared, saved: &mut Vec<u8>) {
     *saved = bytes;
 }
 
-fn open_outbox(dir: &Path, config: &EdgeConfig) -> Result<Opened, DaemonError> {
+fn open_outbox(dir: &Path, config: &EdgeConfig) -> Result<OpenedOutbox, DaemonError> {
     let garage = &config.garage_name;
     let options = |store: &Store, room: DiskRoom| -> Result<Options, DaemonError> {
         check_garage(store, garage)?;
@@ -297,7 +297,7 @@ fn open_outbox(dir: &Path, config: &EdgeConfig) -> Result<Opened, DaemonError> {
     let newest = positions.last().expect("an outbox always holds an epoch");
     if waiting > COUNTED_AT_ONCE {
         display.will_be_counted(newest.epoch, newest.durable);
-        return Ok(Opened { outbox, display, to_be_counted: Some(saved) });
+        return Ok(OpenedOutbox { outbox, display, to_be_counted: Some(saved) });
     }
     if let Err(error) = count_what_waits(&mut display, &outbox, &CancellationToken::new()) {
         tracing::warn!(
@@ -309,18 +309,18 @@ fn open_outbox(dir: &Path, config: &EdgeConfig) -> Result<Opened, DaemonError> {
         display.will_be_counted(newest.epoch, newest.durable);
         display.stays();
     }
-    Ok(Opened { outbox, display, to_be_counted: None })
+    Ok(OpenedOutbox { outbox, display, to_be_counted: None })
 }
 
-/// An outbox, and what the garage shows.
-struct Opened {
+/// An opened outbox with the display made from it.
+struct OpenedOutbox {
     outbox: Outbox,
     display: Display,
-    /// The display of the process before, when what waits is to be counted beside everything else.
+    /// What the earlier process saved of its display, when the waiting events are counted in the background.
     to_be_counted: Option<Vec<u8>>,
 }
 
-/// Refuses the directory of another garage.
+/// Refuses the data directory of another garage.
 fn check_garage(store: &Store, garage: &SiteName) -> Result<(), DaemonError> {
     const NAME: &[u8] = b"g";
     match store.get(NAME)? {
@@ -386,7 +386,7 @@ fn count_what_waits(
 }
 
 /// Events of the epoch `moved` have got other places: what the board of the server counts is compared with them once more.
-fn rebuild_display(shared: &Shared, moved: Epoch, stop: &CancellationToken) {
+fn rebuild_display(shared: &EdgeShared, moved: Epoch, stop: &CancellationToken) {
     let saved = {
         let mut display = shared.display();
         display.will_be_replaced();
@@ -396,7 +396,7 @@ fn rebuild_display(shared: &Shared, moved: Epoch, stop: &CancellationToken) {
 }
 
 /// Makes a display from what is on disk and `saved`, which replaces the one that was marked to be replaced.
-fn replace_display(shared: &Shared, saved: &[u8], moved: Option<Epoch>, stop: &CancellationToken) {
+fn replace_display(shared: &EdgeShared, saved: &[u8], moved: Option<Epoch>, stop: &CancellationToken) {
     let mut display = new_display(&shared.config.garage_name, &shared.outbox);
     display.restore(saved, Instant::now(), clock::wall_ms());
     let counted = count_what_waits(&mut display, &shared.outbox, stop);

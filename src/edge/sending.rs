@@ -1,6 +1,6 @@
 //! The shell of the sender: it owns the socket and reads the outbox, and does what [`Sender`] decides.
 
-use super::Shared;
+use super::EdgeShared;
 use crate::codes::{self, Code};
 use crate::daemon::clock;
 use crate::messaging::outbox::{AppendError, EpochIndex, OutboxStatus, Position, Taken};
@@ -69,7 +69,7 @@ pub enum SenderCommand {
 
 /// Delivers until `stop`. An error means that the outbox cannot be read.
 pub async fn send_until_stopped(
-    shared: Arc<Shared>,
+    shared: Arc<EdgeShared>,
     mut commands: mpsc::Receiver<SenderCommand>,
     stop: CancellationToken,
 ) -> Result<(), StoreError> {
@@ -109,7 +109,7 @@ fn held(position: &Position) -> OutboxRange {
 }
 
 struct Shell {
-    shared: Arc<Shared>,
+    shared: Arc<EdgeShared>,
     sender: Sender,
     /// The epoch that is being delivered.
     epoch_index: EpochIndex,

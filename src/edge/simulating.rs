@@ -1,12 +1,12 @@
 //! `--simulate`: simulated cars, to try an edge out without a camera.
 
-use super::Shared;
+use super::EdgeShared;
 use crate::codes;
 use crate::config::CarsPerHour;
 use crate::daemon::clock;
 use crate::messaging::page::Message;
 use crate::parking::Event;
-use crate::parking::occupancy::Effect;
+use crate::parking::occupancy::CountEffect;
 use crate::traffic::steady::{SteadyGarage, cars};
 use jiff::Timestamp;
 use serde_json::json;
@@ -20,7 +20,7 @@ const AT_THE_BARRIER: Duration = Duration::from_secs(1);
 
 /// Appends the events of cars as they come, until `stop`. They are treated like every other event.
 pub async fn simulate_until_stopped(
-    shared: Arc<Shared>,
+    shared: Arc<EdgeShared>,
     cars_per_hour: CarsPerHour,
     stop: CancellationToken,
 ) {
@@ -32,13 +32,13 @@ pub async fn simulate_until_stopped(
     tokio::select! {
         () = stop.cancelled() => {}
         () = simulate(&shared, cars_per_hour) => {
-            tracing::info!("no more cars come");
+            tracing::info!("the simulation has ended: no more cars come");
             stop.cancelled().await; // that is no reason to end
         }
     }
 }
 
-async fn simulate(shared: &Shared, cars_per_hour: CarsPerHour) {
+async fn simulate(shared: &EdgeShared, cars_per_hour: CarsPerHour) {
     let occupied = shared.display().own_occupied().unwrap_or(0).max(0);
     let garage = SteadyGarage {
         name: shared.config.garage_name.as_str(),
@@ -57,7 +57,7 @@ async fn simulate(shared: &Shared, cars_per_hour: CarsPerHour) {
         loop {
             match shared.outbox.append(vec![Message::of(event.to_bytes())], clock::read()).await {
                 Ok(appended) => {
-                    let effect = Effect::of(&event.kind);
+                    let effect = CountEffect::of(&event.kind);
                     shared.display().appended(appended.epoch, appended.last.get(), 1, effect);
                     break;
                 }

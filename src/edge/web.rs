@@ -1,19 +1,24 @@
-//! Where producers post, and what the garage shows.
+//! The HTTP interface of an edge: producers post events, people and programs read the outbox and the board.
 
+mod answers;
 mod headers;
 
-use super::Shared;
+use self::answers::{
+    BoardPage, ClockAnswer, ConfirmedBatch, ConfirmedEvent, DamagedRange, GarageOnBoard, OutboxAnswer,
+    OwnGarage, ShownVersion, WaitingEvent, WaitingEvents, time,
+};
+use super::EdgeShared;
 use super::sending::Alarm;
-use crate::codes::{self, Code};
+use crate::codes;
 use crate::daemon::clock;
 use crate::http::bodies::Bodies;
 use crate::http::{self, Paging, Problem, bad_cursor, metrics::Metrics, query};
 use crate::messaging::outbox::{APPEND_MAX, AppendError, Appended};
 use crate::messaging::page::{IdempotencyKey, Message};
-use crate::messaging::{ClockReading, Digest};
-use crate::parking::event::{EventError, Shown};
-use crate::parking::occupancy::{Effect, free_spaces};
-use crate::parking::{Event, Moment, json};
+use crate::messaging::{Digest, LedgerId};
+use crate::parking::event::{EventError, EventJson};
+use crate::parking::occupancy::{CountEffect, free_spaces};
+use crate::parking::{Event, json};
 use crate::store::StoreError;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
@@ -25,7 +30,6 @@ use axum::{Json, Router};
 use jiff::Timestamp;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
-use serde::Serialize;
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -49,8 +53,8 @@ const RECORD_BYTES: usize = 256;
 /// How long a batch waits for those before it is answered with 503.
 const BATCH_WAITS: Duration = Duration::from_secs(5);
 
-struct Web {
-    shared: Arc<Shared>,
+struct EdgeWeb {
+    shared: Arc<EdgeShared>,
     events: Bodies,
     batches: Bodies,
     /// A permit for each byte of [`APPENDS_BYTES_MAX`].
@@ -65,10 +69,10 @@ struct Web {
     stands_still: Gauge,
 }
 
-type SharedWeb = State<Arc<Web>>;
+type SharedWeb = State<Arc<EdgeWeb>>;
 
-pub fn router(shared: Arc<Shared>, mut metrics: Metrics) -> Router {
-    let web = Web {
+pub fn router(shared: Arc<EdgeShared>, mut metrics: Metrics) -> Router {
+    let web = EdgeWeb {
         events: Bodies::new("an event", EVENT_MAX, EVENTS_BYTES_MAX),
         batches: Bodies::new("a batch", BATCH_MAX, BATCHES_BYTES_MAX),
         appends: Arc::new(Semaphore::new(APPENDS_BYTES_MAX)),
@@ -136,13 +140,8 @@ async fn post_event(
     headers: HeaderMap,
     body: Body,
 ) -> Result<impl IntoResponse, Problem> {
-    #[derive(Serialize)]
-    struct Answer {
-        sequence: u64,
-        epoch: String,
-    }
     let appended = web.counted(web.take_event(&headers, body).await, 1)?;
-    let answer = Answer { sequence: appended.first.get(), epoch: appended.epoch.to_string() };
+    let answer = ConfirmedEvent { sequence: appended.first.get(), epoch: appended.epoch.to_string() };
     Ok((StatusCode::CREATED, Json(answer)))
 }
 
@@ -151,21 +150,15 @@ async fn post_batch(
     headers: HeaderMap,
     body: Body,
 ) -> Result<impl IntoResponse, Problem> {
-    #[derive(Serialize)]
-    struct Answer {
-        first: u64,
-        last: u64,
-        epoch: String,
-    }
     let appended = web.take_batch(&headers, body).await;
     let count = appended.as_ref().map_or(0, |a| a.last.get() - a.first.get() + 1);
     let appended = web.counted(appended, count)?;
-    let answer =
-        Answer { first: appended.first.get(), last: appended.last.get(), epoch: appended.epoch.to_string() };
+    let (first, last) = (appended.first.get(), appended.last.get());
+    let answer = ConfirmedBatch { first, last, epoch: appended.epoch.to_string() };
     Ok((StatusCode::CREATED, Json(answer)))
 }
 
-impl Web {
+impl EdgeWeb {
     fn counted(&self, result: Result<Appended, Problem>, events: u64) -> Result<Appended, Problem> {
         match &result {
             Ok(appended) if appended.repeated => self.repeated.inc(),
@@ -179,7 +172,7 @@ impl Web {
         headers::check_content(headers, &["application/json"])?;
         let body = self.events.read(body).await?;
         let event = Event::from_json(&body, now()).map_err(|error| bad_event(&error, None))?;
-        let mut batch = Batch::default();
+        let mut batch = EventBatch::default();
         batch.push(&event);
         batch.set_key(read_key(headers, "event", &body, 1)?);
         drop(body);
@@ -216,7 +209,11 @@ impl Web {
     }
 
     /// Stores the events. `permit` counts their memory until that is done, whether the producer waits for it or not.
-    async fn append(&self, batch: Batch, permit: Option<OwnedSemaphorePermit>) -> Result<Appended, Problem> {
+    async fn append(
+        &self,
+        batch: EventBatch,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Result<Appended, Problem> {
         let shared = Arc::clone(&self.shared);
         // A task of its own: it counts what it stores, also when the producer hangs up meanwhile.
         let appending = tokio::spawn(async move {
@@ -237,15 +234,15 @@ impl Web {
 
 /// Events that are stored together.
 #[derive(Default)]
-struct Batch {
+struct EventBatch {
     records: Vec<Message>,
     /// What they do to the own count.
-    effect: Effect,
+    effect: CountEffect,
 }
 
-impl Batch {
+impl EventBatch {
     fn push(&mut self, event: &Event) {
-        self.effect = self.effect.then(Effect::of(&event.kind));
+        self.effect = self.effect.then(CountEffect::of(&event.kind));
         self.records.push(Message::of(event.to_bytes()));
     }
 
@@ -290,9 +287,9 @@ fn read_key(
 }
 
 /// NDJSON: an event a line; the last line end may be missing, and so may what stands on an empty line.
-fn read_lines(body: &[u8], now: Timestamp) -> Result<Batch, Problem> {
+fn read_lines(body: &[u8], now: Timestamp) -> Result<EventBatch, Problem> {
     let body = json::without_mark(body).map_err(|error| bad_event(&error, None))?;
-    let mut batch = Batch::default();
+    let mut batch = EventBatch::default();
     for (number, line) in (1..).zip(body.split(|byte| *byte == b'\n')) {
         let line = line.trim_ascii();
         if line.is_empty() {
@@ -343,64 +340,22 @@ fn refused(error: &AppendError) -> Problem {
     }
 }
 
-async fn outbox(State(web): SharedWeb) -> Result<impl IntoResponse, Problem> {
-    #[derive(Serialize)]
-    struct Answer {
-        garage: String,
-        epoch: String,
-        next_sequence: u64,
-        acknowledged: u64,
-        depth: u64,
-        bytes: u64,
-        oldest_age_seconds: Option<f64>,
-        in_flight: u64,
-        resends: u64,
-        connected: bool,
-        last_acknowledged_at: Option<String>,
-        server: Option<String>,
-        ledger: Option<String>,
-        /// Why the queue waits, when it does not wait for the network.
-        alarm: Option<String>,
-        /// The code of the alarm.
-        alarm_code: Option<Code>,
-        /// What the server wants a person here to know.
-        notice: Option<String>,
-        /// Why nothing is taken at the moment.
-        full: Option<String>,
-        epochs: usize,
-        keys_remembered: u64,
-        clock: Clock,
-        /// Events that were confirmed and could not be read any more when this process started.
-        damages: Vec<Damaged>,
-    }
-    #[derive(Serialize)]
-    struct Clock {
-        set: bool,
-        server_ahead_seconds: Option<f64>,
-    }
-    #[derive(Serialize)]
-    struct Damaged {
-        epoch: String,
-        first: u64,
-        last: u64,
-        reason: String,
-    }
+async fn outbox(State(web): SharedWeb) -> Result<Json<OutboxAnswer>, Problem> {
     let outbox = web.shared.outbox.clone();
-    let asked = move || Ok::<_, StoreError>((outbox.status()?, outbox.shortage(), outbox.keys_remembered()));
-    let (status, full, keys_remembered) = http::blocking(asked).await?;
+    let read = move || Ok::<_, StoreError>((outbox.status()?, outbox.shortage(), outbox.keys_remembered()));
+    let (status, full, keys_remembered) = http::blocking(read).await?;
     let sending = web.shared.sending().clone();
     let (alarm, alarm_code) = alarm(&web.shared).map(|alarm| (alarm.text, alarm.code)).unzip();
     let now = clock::read();
-    let age = |begun: ClockReading| begun.age_at(&now).as_secs_f64();
     let damages = web.shared.outbox.damages().iter();
-    Ok(Json(Answer {
+    Ok(Json(OutboxAnswer {
         garage: web.shared.config.garage_name.to_string(),
         epoch: status.epoch.to_string(),
         next_sequence: status.next_sequence,
         acknowledged: status.acknowledged,
         depth: status.depth,
         bytes: status.bytes,
-        oldest_age_seconds: status.oldest_begun.map(age),
+        oldest_age_seconds: status.oldest_begun.map(|begun| begun.age_at(&now).as_secs_f64()),
         in_flight: sending.in_flight.min(status.depth),
         resends: sending.resends,
         connected: sending.connected,
@@ -413,12 +368,12 @@ async fn outbox(State(web): SharedWeb) -> Result<impl IntoResponse, Problem> {
         full,
         epochs: status.epochs,
         keys_remembered,
-        clock: Clock {
+        clock: ClockAnswer {
             set: now.set,
             server_ahead_seconds: sending.skew_ms.map(|skew_ms| skew_ms as f64 / 1000.0),
         },
         damages: damages
-            .map(|damage| Damaged {
+            .map(|damage| DamagedRange {
                 epoch: damage.epoch.to_string(),
                 first: damage.first,
                 last: damage.last,
@@ -431,20 +386,7 @@ async fn outbox(State(web): SharedWeb) -> Result<impl IntoResponse, Problem> {
 async fn outbox_events(
     State(web): SharedWeb,
     paging: Result<Query<Paging>, QueryRejection>,
-) -> Result<impl IntoResponse, Problem> {
-    #[derive(Serialize)]
-    struct Line {
-        epoch: String,
-        sequence: u64,
-        #[serde(flatten)]
-        event: Option<Shown>,
-    }
-    #[derive(Serialize)]
-    struct Answer {
-        epoch: String,
-        events: Vec<Line>,
-        next: Option<String>,
-    }
+) -> Result<Json<WaitingEvents>, Problem> {
     let paging = query(paging)?;
     let limit = paging.limit()?;
     let after = match &paging.after {
@@ -456,102 +398,52 @@ async fn outbox_events(
     let more = found.len() > limit;
     found.truncate(limit);
     let next = found.last().filter(|_| more).map(|found| format!("{}.{}", found.epoch_index, found.sequence));
-    let lines = found.into_iter().map(|waiting| Line {
+    let events = found.into_iter().map(|waiting| WaitingEvent {
         epoch: waiting.epoch.to_string(),
         sequence: waiting.sequence,
-        event: Event::from_bytes(&waiting.record.payload).ok().map(Shown::from),
+        event: Event::from_bytes(&waiting.record.payload).ok().map(EventJson::from),
     });
-    Ok(Json(Answer { epoch: web.shared.outbox.epoch().to_string(), events: lines.collect(), next }))
+    Ok(Json(WaitingEvents { epoch: web.shared.outbox.epoch().to_string(), events: events.collect(), next }))
 }
 
-/// Which epoch of the outbox, and which sequence in it.
+/// The index of an epoch in the outbox, and a sequence in it.
 fn cursor(text: &str) -> Option<(u32, u64)> {
     let (epoch_index, sequence) = text.split_once('.')?;
     Some((epoch_index.parse().ok()?, sequence.parse().ok()?))
 }
 
-async fn board(State(web): SharedWeb) -> Result<impl IntoResponse, Problem> {
-    #[derive(Serialize)]
-    struct Version {
-        ledger: String,
-        position: u64,
-    }
-    #[derive(Serialize)]
-    struct Own {
-        name: String,
-        capacity: u32,
-        occupied: Option<i64>,
-        free: Option<u32>,
-        pending: u64,
-    }
-    #[derive(Serialize)]
-    struct Line {
-        name: String,
-        /// What the server does not know yet is null.
-        capacity: Option<u32>,
-        occupied: Option<i64>,
-        free: Option<u32>,
-        as_of: Option<String>,
-    }
-    #[derive(Serialize)]
-    struct Answer {
-        version: Option<Version>,
-        age_seconds: Option<f64>,
-        received_at: Option<String>,
-        connected: bool,
-        /// The alarm of `/v1/outbox`.
-        alarm: Option<String>,
-        own: Own,
-        garages: Vec<Line>,
-    }
+async fn board(State(web): SharedWeb) -> Json<BoardPage> {
     let positions = web.shared.outbox.positions();
     let connected = web.shared.sending().connected;
     let capacity = web.shared.config.capacity;
     let display = web.shared.display();
     let age = display.age(Instant::now());
     let occupied = display.own_occupied();
-    let lines = display.board().map(|board| {
-        let line = |(name, line): (&String, &crate::parking::board::BoardLine)| Line {
-            name: name.clone(),
-            capacity: line.known_capacity(),
-            occupied: line.known_occupied(),
-            free: line
-                .known_occupied()
-                .zip(line.known_capacity())
-                .map(|(occupied, of)| free_spaces(of, occupied)),
-            as_of: line.as_of_ms.map(time),
-        };
-        board.garages.iter().map(line).collect()
-    });
-    Ok(Json(Answer {
-        version: display.board().map(|board| Version {
-            ledger: crate::messaging::LedgerId::from_bytes(board.version.ledger).to_string(),
+    let garages = display.board().map(|board| board.garages.iter().map(GarageOnBoard::from).collect());
+    Json(BoardPage {
+        version: display.board().map(|board| ShownVersion {
+            ledger: LedgerId::from_bytes(board.version.ledger).to_string(),
             position: board.version.position,
         }),
         age_seconds: age.map(|(age, _)| age.as_secs_f64()),
         received_at: age.map(|(_, at_ms)| time(at_ms)),
         connected,
         alarm: alarm(&web.shared).map(|alarm| alarm.text),
-        own: Own {
+        own: OwnGarage {
             name: web.shared.config.garage_name.to_string(),
             capacity,
             occupied,
             free: occupied.map(|occupied| free_spaces(capacity, occupied)),
             pending: positions.iter().map(|position| position.durable - position.acknowledged).sum(),
         },
-        garages: lines.unwrap_or_default(),
-    }))
+        garages: garages.unwrap_or_default(),
+    })
 }
 
 /// What a person should look at, the most urgent first.
-fn alarm(shared: &Shared) -> Option<Alarm> {
+fn alarm(shared: &EdgeShared) -> Option<Alarm> {
     let renamed =
         |now_at: PathBuf| Alarm { code: codes::DATA_DIRECTORY_RENAMED, text: http::renamed(&now_at) };
     let moved = shared.outbox.moved_to().map(renamed);
     moved.or_else(|| shared.sending().shown_alarm().cloned())
-}
-
-/// RFC 3339 in UTC.
-fn time(ms: i64) -> String {
-    Moment::from_ms(ms, 0).to_string()
 }

@@ -19,21 +19,21 @@ use tokio::sync::Notify;
 
 /// The bodies of one kind that are being read or worked on.
 #[derive(Debug, Clone)]
-pub struct Bodies(Arc<Shared>);
+pub struct Bodies(Arc<BodiesState>);
 
 #[derive(Debug)]
-struct Shared {
+struct BodiesState {
     /// For all bodies together.
     bytes_max: usize,
     /// For one.
     length_max: usize,
     /// What one is called, with its article.
     what: &'static str,
-    held: Mutex<Held>,
+    held: Mutex<BodyMemory>,
 }
 
 #[derive(Debug, Default)]
-struct Held {
+struct BodyMemory {
     bytes: usize,
     next_id: u64,
     /// Those that can give way.
@@ -47,7 +47,7 @@ struct Incomplete {
     gives_way: Arc<Notify>,
 }
 
-impl Held {
+impl BodyMemory {
     /// Which of them gives way to the body `id`.
     fn first_to_give_way(&self, id: u64, now: Instant) -> Option<u64> {
         let others = self.incomplete.iter().filter(|(other, _)| **other != id);
@@ -57,17 +57,17 @@ impl Held {
     }
 }
 
-/// No room, whoever gives way.
+/// There is no room, even if every other incomplete body gives way.
 #[derive(Debug)]
 struct NoRoom;
 
 impl Bodies {
     /// Bodies of at most `length_max` bytes each and `bytes_max` together; `what` is what one is called, with its article.
     pub fn new(what: &'static str, length_max: usize, bytes_max: usize) -> Bodies {
-        Bodies(Arc::new(Shared { bytes_max, length_max, what, held: Mutex::default() }))
+        Bodies(Arc::new(BodiesState { bytes_max, length_max, what, held: Mutex::default() }))
     }
 
-    fn held(&self) -> MutexGuard<'_, Held> {
+    fn held(&self) -> MutexGuard<'_, BodyMemory> {
         self.0.held.lock().expect("no thread panics while it holds the sizes of bodies")
     }
 
@@ -143,15 +143,15 @@ struct Share {
     id: u64,
     begun: Instant,
     bytes: usize,
-    state: State,
+    state: BodyState,
     gives_way: Arc<Notify>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum BodyState {
     /// Nothing has come yet.
     Empty,
-    /// In [`Held::incomplete`], unless it was taken out there because it has to give way.
+    /// In [`BodyMemory::incomplete`], unless it was taken out there because it has to give way.
     Incomplete,
     Complete,
 }
@@ -166,15 +166,15 @@ impl Share {
             id,
             begun: Instant::now(),
             bytes: 0,
-            state: State::Empty,
+            state: BodyState::Empty,
             gives_way: Arc::default(),
         }
     }
 
-    /// Takes more; others that are incomplete may have to give way for it.
+    /// Reserves memory for a body of this size. Other incomplete bodies may have to give way for it.
     fn grow_to(&mut self, bytes: usize) -> Result<(), NoRoom> {
         let mut held = self.bodies.held();
-        if self.state == State::Incomplete && !held.incomplete.contains_key(&self.id) {
+        if self.state == BodyState::Incomplete && !held.incomplete.contains_key(&self.id) {
             return Err(NoRoom);
         }
         while held.bytes - self.bytes + bytes > self.bodies.0.bytes_max {
@@ -188,16 +188,16 @@ impl Share {
         let gives_way = Arc::clone(&self.gives_way);
         held.incomplete.insert(self.id, Incomplete { bytes, begun: self.begun, gives_way });
         self.bytes = bytes;
-        self.state = State::Incomplete;
+        self.state = BodyState::Incomplete;
         Ok(())
     }
 
-    /// It does not give way from here on.
+    /// Marks the body as complete: from here on it does not give way.
     fn complete(&mut self) -> Result<(), NoRoom> {
-        if self.state == State::Incomplete {
+        if self.state == BodyState::Incomplete {
             self.bodies.held().incomplete.remove(&self.id).ok_or(NoRoom)?;
         }
-        self.state = State::Complete;
+        self.state = BodyState::Complete;
         Ok(())
     }
 }
@@ -206,9 +206,9 @@ impl Drop for Share {
     fn drop(&mut self) {
         let mut held = self.bodies.held();
         let counts = match self.state {
-            State::Empty => false,
-            State::Incomplete => held.incomplete.remove(&self.id).is_some(),
-            State::Complete => true,
+            BodyState::Empty => false,
+            BodyState::Incomplete => held.incomplete.remove(&self.id).is_some(),
+            BodyState::Complete => true,
         };
         if counts {
             held.bytes -= self.bytes;
@@ -284,7 +284,7 @@ mod tests {
         let incomplete =
             |bytes, seconds| Incomplete { bytes, begun: ago(seconds), gives_way: Arc::default() };
         let bodies = [(1, incomplete(100, 29)), (2, incomplete(900_000, 20)), (3, incomplete(1_000_000, 1))];
-        let mut held = Held { incomplete: BTreeMap::from(bodies), ..Held::default() };
+        let mut held = BodyMemory { incomplete: BTreeMap::from(bodies), ..BodyMemory::default() };
         assert_eq!(held.first_to_give_way(4, now), Some(2));
         assert_eq!(held.first_to_give_way(2, now), Some(3), "not itself");
         held.incomplete.retain(|id, _| *id == 1);

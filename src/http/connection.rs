@@ -1,4 +1,4 @@
-//! One HTTP connection: where it stands, how long it may stay there, and what is said when it has to end.
+//! One HTTP connection: its stage, how long a stage may last, and the last answer when the connection has to end.
 //!
 //! | stage | becomes | when | may last |
 //! | --- | --- | --- | --- |
@@ -7,7 +7,7 @@
 //! | Working | Answering | the handler has answered | as long as the handler needs |
 //! | Answering | Waiting | the answer is with the kernel | 30 s without progress, 10 min in all (reset) |
 //!
-//! hyper reads requests and writes answers; what it reads and writes passes through [`Watched`], which keeps the [`Progress`].
+//! hyper reads requests and writes answers; what it reads and writes passes through [`WatchedStream`], which keeps the [`ConnectionProgress`].
 //! The handler is a part of the connection's future: when the connection ends, so does the handler.
 
 use super::Problem;
@@ -59,16 +59,16 @@ impl Default for TimeLimits {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(super) enum ConnectionStage {
     Waiting,
     Receiving,
     Working,
     Answering,
 }
 
-/// What is known of the exchange that is going on.
+/// How far the present request is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Exchange {
+enum ExchangeState {
     /// The handler has not been called, so hyper has nothing of ours to write.
     None,
     /// The handler was called.
@@ -77,31 +77,31 @@ enum Exchange {
     Taken,
 }
 
-/// Where a connection stands. Decides nothing but time limits, and reads no clock.
+/// The state of a connection. It decides time limits only, and reads no clock.
 #[derive(Debug)]
-pub(super) struct Progress {
-    stage: Stage,
+pub(super) struct ConnectionProgress {
+    stage: ConnectionStage,
     /// When the stage began; of a first request, when the connection was accepted.
     since: Instant,
-    exchange: Exchange,
-    /// It was given an answer.
+    exchange: ExchangeState,
+    /// At least one request was answered.
     served: bool,
     /// Since when the client has not read what is written.
     stalled_since: Option<Instant>,
     /// What the answer takes that is being written.
     answer_bytes: u64,
-    /// The client sends no more.
+    /// The client has closed its sending direction.
     eof: bool,
-    /// The status of an answer that hyper made up itself; see [`Watched::poll_write`].
+    /// The status of an answer that hyper made up itself; see [`WatchedStream::poll_write`].
     hypers_own: Option<u16>,
 }
 
-impl Progress {
-    pub fn accepted(now: Instant) -> Progress {
-        Progress {
-            stage: Stage::Waiting,
+impl ConnectionProgress {
+    pub fn accepted(now: Instant) -> ConnectionProgress {
+        ConnectionProgress {
+            stage: ConnectionStage::Waiting,
             since: now,
-            exchange: Exchange::None,
+            exchange: ExchangeState::None,
             served: false,
             stalled_since: None,
             answer_bytes: 0,
@@ -110,51 +110,51 @@ impl Progress {
         }
     }
 
-    fn go(&mut self, stage: Stage, now: Instant) {
+    fn go(&mut self, stage: ConnectionStage, now: Instant) {
         self.stage = stage;
         self.since = now;
         self.stalled_since = None;
     }
 
     fn bytes_came(&mut self, now: Instant) {
-        if self.stage == Stage::Waiting {
+        if self.stage == ConnectionStage::Waiting {
             // The time of a first request runs from the accept: a silent connection cannot prolong it with one byte.
             let since = if self.served { now } else { self.since };
-            self.go(Stage::Receiving, since);
+            self.go(ConnectionStage::Receiving, since);
         }
     }
 
     fn handler_called(&mut self, now: Instant) {
-        self.exchange = Exchange::Called;
+        self.exchange = ExchangeState::Called;
         self.bytes_came(now); // it may have come together with the request before it,
-        if self.stage == Stage::Answering {
-            self.go(Stage::Receiving, now); // and be read before the answer to that one is written
+        if self.stage == ConnectionStage::Answering {
+            self.go(ConnectionStage::Receiving, now); // and be read before the answer to that one is written
         }
     }
 
     fn request_complete(&mut self, now: Instant) {
-        if self.stage == Stage::Receiving {
-            self.go(Stage::Working, now);
+        if self.stage == ConnectionStage::Receiving {
+            self.go(ConnectionStage::Working, now);
         }
     }
 
     pub fn handler_answered(&mut self, now: Instant, answer_bytes: u64) {
-        self.go(Stage::Answering, now);
+        self.go(ConnectionStage::Answering, now);
         self.answer_bytes = answer_bytes;
     }
 
     fn answer_taken(&mut self) {
-        if self.exchange == Exchange::Called {
-            self.exchange = Exchange::Taken;
+        if self.exchange == ExchangeState::Called {
+            self.exchange = ExchangeState::Taken;
         }
     }
 
     fn flushed(&mut self, now: Instant) {
-        if self.stage == Stage::Answering && self.exchange == Exchange::Taken {
+        if self.stage == ConnectionStage::Answering && self.exchange == ExchangeState::Taken {
             self.served = true;
-            self.exchange = Exchange::None;
+            self.exchange = ExchangeState::None;
             self.answer_bytes = 0;
-            self.go(Stage::Waiting, now);
+            self.go(ConnectionStage::Waiting, now);
         }
     }
 
@@ -169,82 +169,86 @@ impl Progress {
 
     /// Since when the client has not read its answer.
     pub fn stalled_since(&self) -> Option<Instant> {
-        self.stalled_since.filter(|_| self.stage == Stage::Answering)
+        self.stalled_since.filter(|_| self.stage == ConnectionStage::Answering)
     }
 
     /// Whether it can be ended without leaving a client that reads without the answer to a whole request.
     pub fn can_give_way(&self) -> bool {
         match self.stage {
-            Stage::Waiting | Stage::Receiving => true,
-            Stage::Working => false,
-            Stage::Answering => self.stalled_since.is_some(),
+            ConnectionStage::Waiting | ConnectionStage::Receiving => true,
+            ConnectionStage::Working => false,
+            ConnectionStage::Answering => self.stalled_since.is_some(),
         }
     }
 
-    pub fn stage(&self) -> Stage {
+    pub fn stage(&self) -> ConnectionStage {
         self.stage
     }
 
     /// When the connection has used up its time; `None` while only the handler can go on.
     pub fn deadline(&self, limits: &TimeLimits) -> Option<Instant> {
         match self.stage {
-            Stage::Waiting if self.served => Some(self.since + limits.idle),
-            Stage::Waiting | Stage::Receiving => Some(self.since + limits.request),
-            Stage::Working => None,
-            Stage::Answering => {
+            ConnectionStage::Waiting if self.served => Some(self.since + limits.idle),
+            ConnectionStage::Waiting | ConnectionStage::Receiving => Some(self.since + limits.request),
+            ConnectionStage::Working => None,
+            ConnectionStage::Answering => {
                 let whole = self.since + limits.answer;
                 Some(self.stalled_since.map_or(whole, |since| whole.min(since + limits.stalled)))
             }
         }
     }
 
-    /// Where it stands in the line of those that give way; `None` when it does not.
+    /// The rank among the connections that can be closed for another; `None` when this one cannot.
     pub fn standing(&self, now: Instant) -> Option<(Standing, Instant)> {
         /// A busy client may not read for a moment.
         const STALLED: Duration = Duration::from_secs(5);
         match self.stage {
-            Stage::Waiting | Stage::Receiving if !self.served => Some((Standing::NoRequestYet, self.since)),
-            Stage::Waiting => Some((Standing::Idle, self.since)),
-            Stage::Receiving => Some((Standing::Receiving, self.since)),
-            Stage::Working => None,
-            Stage::Answering => {
+            ConnectionStage::Waiting | ConnectionStage::Receiving if !self.served => {
+                Some((Standing::NoRequestYet, self.since))
+            }
+            ConnectionStage::Waiting => Some((Standing::Idle, self.since)),
+            ConnectionStage::Receiving => Some((Standing::Receiving, self.since)),
+            ConnectionStage::Working => None,
+            ConnectionStage::Answering => {
                 let since = self.stalled_since?;
                 (now.saturating_duration_since(since) >= STALLED).then_some((Standing::NotReading, since))
             }
         }
     }
 
-    /// What the client is told when the connection ends because its time is up.
+    /// The last answer when the connection ends because its time is up.
     pub fn timed_out(&self, limits: &TimeLimits) -> LastWords {
         match self.stage {
-            Stage::Waiting if self.served => LastWords::None,
-            Stage::Waiting | Stage::Receiving => {
+            ConnectionStage::Waiting if self.served => LastWords::None,
+            ConnectionStage::Waiting | ConnectionStage::Receiving => {
                 let seconds = limits.request.as_secs();
                 let detail = format!(
                     "a request has to be complete, header and body, within {seconds} s. Nothing was stored; send it again"
                 );
                 LastWords::Say(Problem::new(StatusCode::REQUEST_TIMEOUT, detail))
             }
-            Stage::Working | Stage::Answering => LastWords::Reset,
+            ConnectionStage::Working | ConnectionStage::Answering => LastWords::Reset,
         }
     }
 
-    /// What the client is told when the connection ends before its request was complete, through no fault of its own.
+    /// The last answer when the connection ends before its request was complete, through no fault of the client.
     pub fn cut_off(&self, why: &str) -> LastWords {
         match self.stage {
-            Stage::Waiting => LastWords::None,
-            Stage::Receiving => {
+            ConnectionStage::Waiting => LastWords::None,
+            ConnectionStage::Receiving => {
                 let detail =
                     format!("{why} before the request was complete. Nothing was stored; send it again");
                 LastWords::Say(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1))
             }
-            Stage::Working | Stage::Answering => LastWords::Reset,
+            ConnectionStage::Working | ConnectionStage::Answering => LastWords::Reset,
         }
     }
 
-    /// What the client is told when hyper has ended the connection.
+    /// The last answer when hyper has ended the connection.
     pub fn ended(&self, error: Option<&hyper::Error>) -> LastWords {
-        let Some(error) = error.filter(|_| self.exchange == Exchange::None) else { return LastWords::None };
+        let Some(error) = error.filter(|_| self.exchange == ExchangeState::None) else {
+            return LastWords::None;
+        };
         let status = self.hypers_own.and_then(|status| StatusCode::from_u16(status).ok());
         let (status, detail) = match status {
             Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE) => (
@@ -282,14 +286,14 @@ pub(super) enum LastWords {
 
 /// The progress of a connection, shared by those that make it and those that judge it.
 #[derive(Debug)]
-pub(super) struct Watch(Mutex<Progress>);
+pub(super) struct Watch(Mutex<ConnectionProgress>);
 
 impl Watch {
     pub fn new(now: Instant) -> Arc<Watch> {
-        Arc::new(Watch(Mutex::new(Progress::accepted(now))))
+        Arc::new(Watch(Mutex::new(ConnectionProgress::accepted(now))))
     }
 
-    pub fn progress(&self) -> MutexGuard<'_, Progress> {
+    pub fn progress(&self) -> MutexGuard<'_, ConnectionProgress> {
         self.0.lock().expect("no thread panics while it holds the progress of a connection")
     }
 
@@ -308,12 +312,12 @@ impl Watch {
 
 /// The stream of a connection, as hyper reads and writes it.
 #[derive(Debug)]
-pub(super) struct Watched<S> {
+pub(super) struct WatchedStream<S> {
     pub stream: S,
     pub watch: Arc<Watch>,
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for WatchedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -331,12 +335,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> Watched<S> {
+impl<S: AsyncWrite + Unpin> WatchedStream<S> {
     /// hyper answers what it cannot parse by itself, with an empty body. Ours says more: what hyper writes while there is no
-    /// exchange is dropped but for its status, and [`Progress::ended`] has the last word.
+    /// exchange is dropped but for its status, and [`ConnectionProgress::ended`] has the last word.
     fn is_hypers_own(&self, bytes: &[u8]) -> bool {
         let mut progress = self.watch.progress();
-        if progress.exchange != Exchange::None {
+        if progress.exchange != ExchangeState::None {
             return false;
         }
         let status = bytes.get("HTTP/1.1 ".len()..).and_then(|rest| rest.get(..3));
@@ -354,7 +358,7 @@ impl<S: AsyncWrite + Unpin> Watched<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WatchedStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.is_hypers_own(bytes) {
             return Poll::Ready(Ok(bytes.len()));
@@ -392,26 +396,23 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 }
 
-/// The body of a request. What its handler leaves unread goes to [`Leftover`].
+/// The body of a request. What its handler leaves unread goes to [`UnreadBody`].
 pub(super) struct RequestBody {
     incoming: Option<Incoming>,
-    leftover: Arc<Leftover>,
+    unread: Arc<UnreadBody>,
     watch: Arc<Watch>,
 }
 
 /// The rest of a body that a handler did not want.
 #[derive(Default)]
-pub(super) struct Leftover(Mutex<Option<Incoming>>);
+pub(super) struct UnreadBody(Mutex<Option<Incoming>>);
 
 impl RequestBody {
-    pub fn with_leftover(incoming: Incoming, watch: &Arc<Watch>) -> (Body, Arc<Leftover>) {
-        let leftover = Arc::default();
-        let body = RequestBody {
-            incoming: Some(incoming),
-            leftover: Arc::clone(&leftover),
-            watch: Arc::clone(watch),
-        };
-        (Body::new(body), leftover)
+    pub fn with_unread(incoming: Incoming, watch: &Arc<Watch>) -> (Body, Arc<UnreadBody>) {
+        let unread = Arc::default();
+        let body =
+            RequestBody { incoming: Some(incoming), unread: Arc::clone(&unread), watch: Arc::clone(watch) };
+        (Body::new(body), unread)
     }
 }
 
@@ -447,14 +448,14 @@ impl HttpBody for RequestBody {
 impl Drop for RequestBody {
     fn drop(&mut self) {
         if let Some(incoming) = self.incoming.take()
-            && let Ok(mut leftover) = self.leftover.0.lock()
+            && let Ok(mut unread) = self.unread.0.lock()
         {
-            *leftover = Some(incoming);
+            *unread = Some(incoming);
         }
     }
 }
 
-impl Leftover {
+impl UnreadBody {
     /// Reads the rest of a body that was refused, and drops it, so that the next request on its connection is heard, and so that a
     /// client that sends first and reads then learns the reason. Gives up on one that is endless or does not come.
     pub async fn drop_rest(&self, watch: &Watch, patience: Duration) {

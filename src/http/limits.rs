@@ -1,6 +1,6 @@
-//! How many connections there may be, and which of them gives way to a new one.
+//! Limits on the number of connections, and which connection is closed for a new one.
 //!
-//! **Promise.** Whoever holds connections without using them cannot keep others out: a new connection is taken as long as any
+//! **Promise.** A client that holds connections without using them cannot keep others out: a new connection is taken as long as any
 //! other waits for a request, has sent only a part of one, or does not read its answer.
 //! **Kept by.** A limit for all and one for each address. At a limit the connection that is of least use gives way: first those
 //! that never sent a whole request, then idle ones, then later requests that are not complete, then clients that do not read; of
@@ -11,7 +11,7 @@
 //! program of this machine, often a proxy.
 
 use super::connection::Watch;
-use super::metrics::Traffic;
+use super::metrics::ConnectionMetrics;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
@@ -49,36 +49,36 @@ pub(super) enum Standing {
     NotReading,
 }
 
-/// Who counts as one client.
+/// The address that counts as one client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Client {
+pub(super) enum ClientAddress {
     Loopback(IpAddr),
     /// An IPv4 address, or the first half of an IPv6 address: the rest is the client's own choice.
     Remote(IpAddr),
 }
 
-impl From<IpAddr> for Client {
-    fn from(address: IpAddr) -> Client {
+impl From<IpAddr> for ClientAddress {
+    fn from(address: IpAddr) -> ClientAddress {
         match address.to_canonical() {
-            address if address.is_loopback() => Client::Loopback(address),
+            address if address.is_loopback() => ClientAddress::Loopback(address),
             IpAddr::V6(address) => {
                 let [a, b, c, d, ..] = address.segments();
-                Client::Remote(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into())
+                ClientAddress::Remote(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into())
             }
-            address => Client::Remote(address),
+            address => ClientAddress::Remote(address),
         }
     }
 }
 
 struct Candidate {
     id: u64,
-    client: Client,
+    client: ClientAddress,
     standing: Standing,
     since: Instant,
 }
 
 /// Who gives way; `open` counts the connections of each client.
-fn first_to_give_way(candidates: Vec<Candidate>, open: &HashMap<Client, usize>) -> Option<u64> {
+fn first_to_give_way(candidates: Vec<Candidate>, open: &HashMap<ClientAddress, usize>) -> Option<u64> {
     let key = |candidate: &Candidate| {
         let of_client = open.get(&candidate.client).copied().unwrap_or(0);
         (candidate.standing, Reverse(of_client), candidate.since, candidate.id)
@@ -86,22 +86,22 @@ fn first_to_give_way(candidates: Vec<Candidate>, open: &HashMap<Client, usize>) 
     candidates.into_iter().min_by_key(key).map(|candidate| candidate.id)
 }
 
-struct Entry {
-    client: Client,
+struct OpenConnection {
+    client: ClientAddress,
     watch: Arc<Watch>,
     gives_way: Arc<Notify>,
 }
 
 #[derive(Default)]
-struct Table {
+struct ConnectionTable {
     next_id: u64,
     /// Those that were not asked to give way.
-    open: BTreeMap<u64, Entry>,
-    of_client: HashMap<Client, usize>,
+    open: BTreeMap<u64, OpenConnection>,
+    of_client: HashMap<ClientAddress, usize>,
 }
 
-impl Table {
-    fn remove(&mut self, id: u64) -> Option<Entry> {
+impl ConnectionTable {
+    fn remove(&mut self, id: u64) -> Option<OpenConnection> {
         let entry = self.open.remove(&id)?;
         if let Some(count) = self.of_client.get_mut(&entry.client) {
             *count -= 1;
@@ -113,7 +113,7 @@ impl Table {
     }
 
     /// Asks one connection to end, of `client` if one is given.
-    fn make_room(&mut self, client: Option<Client>, now: Instant) -> Made {
+    fn make_room(&mut self, client: Option<ClientAddress>, now: Instant) -> Made {
         let candidates =
             self.open.iter().filter(|(_, entry)| client.is_none_or(|client| client == entry.client));
         let candidates = candidates.filter_map(|(id, entry)| {
@@ -139,8 +139,8 @@ enum Made {
 /// All connections of one daemon.
 pub(super) struct Connections {
     limits: ConnectionLimits,
-    table: Mutex<Table>,
-    traffic: Traffic,
+    table: Mutex<ConnectionTable>,
+    traffic: ConnectionMetrics,
 }
 
 /// As many connections as there may be are being answered.
@@ -148,20 +148,21 @@ pub(super) struct Connections {
 pub(super) struct TooMany;
 
 impl Connections {
-    pub fn new(limits: ConnectionLimits, traffic: Traffic) -> Arc<Connections> {
+    pub fn new(limits: ConnectionLimits, traffic: ConnectionMetrics) -> Arc<Connections> {
         Arc::new(Connections { limits, table: Mutex::default(), traffic })
     }
 
-    fn table(&self) -> MutexGuard<'_, Table> {
+    fn table(&self) -> MutexGuard<'_, ConnectionTable> {
         self.table.lock().expect("no thread panics while it holds the connections")
     }
 
-    /// A place for a connection from `address`, if need be that of another.
-    pub fn admit(self: &Arc<Self>, address: IpAddr, now: Instant) -> Result<Place, TooMany> {
-        let client = Client::from(address);
+    /// Gives a connection from `address` a slot, if need be that of another connection.
+    pub fn admit(self: &Arc<Self>, address: IpAddr, now: Instant) -> Result<ConnectionSlot, TooMany> {
+        let client = ClientAddress::from(address);
         let mut table = self.table();
         let of_client = table.of_client.get(&client).copied().unwrap_or(0);
-        let too_many_of_client = matches!(client, Client::Remote(_)) && of_client >= self.limits.per_address;
+        let too_many_of_client =
+            matches!(client, ClientAddress::Remote(_)) && of_client >= self.limits.per_address;
         if too_many_of_client || table.open.len() >= self.limits.all {
             match table.make_room(too_many_of_client.then_some(client), now) {
                 Made::Room => _ = self.traffic.connections_evicted.inc(),
@@ -174,12 +175,12 @@ impl Connections {
         let id = table.next_id;
         table.next_id += 1;
         let (watch, gives_way) = (Watch::new(now), Arc::new(Notify::new()));
-        let entry = Entry { client, watch: Arc::clone(&watch), gives_way: Arc::clone(&gives_way) };
+        let entry = OpenConnection { client, watch: Arc::clone(&watch), gives_way: Arc::clone(&gives_way) };
         table.open.insert(id, entry);
         *table.of_client.entry(client).or_default() += 1;
         drop(table);
         self.traffic.connections_open.inc();
-        Ok(Place { connections: Arc::clone(self), id, watch, gives_way })
+        Ok(ConnectionSlot { connections: Arc::clone(self), id, watch, gives_way })
     }
 
     /// Ends connections whose clients do not read as long as all answers together take too much, the one of `id` aside: first the one
@@ -212,7 +213,7 @@ impl Connections {
 }
 
 /// A connection's place among all; given back when it is dropped.
-pub(super) struct Place {
+pub(super) struct ConnectionSlot {
     connections: Arc<Connections>,
     pub id: u64,
     pub watch: Arc<Watch>,
@@ -220,7 +221,7 @@ pub(super) struct Place {
     pub gives_way: Arc<Notify>,
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.connections.table().remove(self.id);
         self.connections.traffic.connections_open.dec();
@@ -234,7 +235,7 @@ mod tests {
     fn connections(all: usize, per_address: usize) -> Arc<Connections> {
         Connections::new(
             ConnectionLimits { all, per_address, ..ConnectionLimits::default() },
-            Traffic::default(),
+            ConnectionMetrics::default(),
         )
     }
 
@@ -243,7 +244,7 @@ mod tests {
     }
 
     /// Whether it was asked to give way.
-    fn is_leaving(place: &Place) -> bool {
+    fn is_leaving(place: &ConnectionSlot) -> bool {
         !place.connections.table().open.contains_key(&place.id)
     }
 
@@ -252,7 +253,7 @@ mod tests {
         let connections = connections(100, 3);
         let now = Instant::now();
         let other = connections.admit(address("10.0.0.1"), now).unwrap();
-        let mut greedy: Vec<Place> =
+        let mut greedy: Vec<ConnectionSlot> =
             (0..3).map(|_| connections.admit(address("10.0.0.2"), now).unwrap()).collect();
         greedy.push(connections.admit(address("::ffff:10.0.0.2"), now).unwrap());
         let leaving: Vec<bool> = greedy.iter().map(is_leaving).collect();
@@ -263,11 +264,11 @@ mod tests {
     fn hosts_of_one_ipv6_network_count_as_one_and_loopback_has_no_limit_of_its_own() {
         let connections = connections(100, 2);
         let now = Instant::now();
-        let network: Vec<Place> =
+        let network: Vec<ConnectionSlot> =
             (0..3).map(|n| connections.admit(address(&format!("2001:db8::{n}")), now).unwrap()).collect();
         assert_eq!(network.iter().filter(|place| is_leaving(place)).count(), 1);
         for loopback in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
-            let local: Vec<Place> =
+            let local: Vec<ConnectionSlot> =
                 (0..3).map(|_| connections.admit(address(loopback), now).unwrap()).collect();
             assert_eq!(local.iter().filter(|place| is_leaving(place)).count(), 0, "{loopback}");
         }
@@ -278,7 +279,7 @@ mod tests {
         let connections = connections(4, 4);
         let now = Instant::now();
         let honest = connections.admit(address("10.0.0.1"), now).unwrap();
-        let greedy: Vec<Place> =
+        let greedy: Vec<ConnectionSlot> =
             (0..3).map(|_| connections.admit(address("10.0.0.2"), now).unwrap()).collect();
         let newcomers = ["10.0.0.3", "10.0.0.4"].map(|text| connections.admit(address(text), now).unwrap());
         let leaving: Vec<bool> = greedy.iter().map(is_leaving).collect();
@@ -306,7 +307,7 @@ mod tests {
     #[test]
     fn answers_that_are_not_read_give_way_when_all_are_too_much() {
         let limits = ConnectionLimits { answer_bytes: 250, ..ConnectionLimits::default() };
-        let connections = Connections::new(limits, Traffic::default());
+        let connections = Connections::new(limits, ConnectionMetrics::default());
         let now = Instant::now();
         let ago = |seconds| now.checked_sub(std::time::Duration::from_secs(seconds)).unwrap();
         let place = |bytes, stalled: Option<u64>| {
@@ -327,7 +328,7 @@ mod tests {
     #[test]
     fn the_least_useful_gives_way_first() {
         let now = Instant::now();
-        let client = |text: &str| Client::from(address(text));
+        let client = |text: &str| ClientAddress::from(address(text));
         let ago = |seconds| now.checked_sub(std::time::Duration::from_secs(seconds)).unwrap();
         let all = [
             (1, "10.0.0.1", Standing::NotReading, 9),

@@ -40,7 +40,7 @@ impl Metrics {
 
 /// What the connections of a daemon did; see [`super::serving`].
 #[derive(Debug, Clone, Default)]
-pub struct Traffic {
+pub struct ConnectionMetrics {
     pub connections_open: Gauge,
     pub connections_refused: Counter,
     pub connections_evicted: Counter,
@@ -48,9 +48,9 @@ pub struct Traffic {
     pub answers_timed_out: Counter,
 }
 
-impl Traffic {
-    pub fn register(metrics: &mut Metrics) -> Traffic {
-        Traffic {
+impl ConnectionMetrics {
+    pub fn register(metrics: &mut Metrics) -> ConnectionMetrics {
+        ConnectionMetrics {
             connections_open: metrics.gauge("http_connections_open", "HTTP connections that are open"),
             connections_refused: metrics.counter(
                 "http_connections_refused",

@@ -1,4 +1,4 @@
-//! What both daemons need to speak HTTP: problems, lists, listening, connections and their limits.
+//! HTTP for both daemons: problems, lists, listening, connections and their limits.
 
 pub mod bodies;
 pub mod client;
@@ -23,11 +23,12 @@ use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use tokio::net::TcpListener;
 
-/// An error as a producer or a person gets it: `application/problem+json` (RFC 9457).
+/// An error answer: `application/problem+json` (RFC 9457).
 #[derive(Debug, Clone, Serialize)]
 pub struct Problem {
     pub status: u16,
     pub title: &'static str,
+    /// A stable code by which programs can distinguish problems, in lower snake case.
     pub code: Code,
     /// What happened, what it means for the data, what to do.
     pub detail: String,
@@ -47,7 +48,7 @@ impl Problem {
         }
     }
 
-    /// With a code of its own, where programs may want to tell it apart from others of its status.
+    /// Replaces the code, where programs may want to distinguish this problem from others with the same status.
     pub fn code(mut self, code: Code) -> Problem {
         self.code = code;
         self
@@ -58,7 +59,7 @@ impl Problem {
         self
     }
 
-    /// Something of ours failed; the details are in the log.
+    /// A failure of this daemon; the details are in the log.
     pub fn internal(error: &dyn std::fmt::Display) -> Problem {
         tracing::error!(
             code = %codes::INTERNAL_ERROR,
@@ -102,7 +103,7 @@ impl IntoResponse for Problem {
 }
 
 impl Problem {
-    /// The whole answer, for a connection that is closed after it and that hyper does not write to.
+    /// The whole answer as bytes, for a connection that hyper does not write to and that is closed after it.
     fn to_bytes(&self) -> Vec<u8> {
         let body = serde_json::to_vec(self).unwrap_or_default();
         let mut head = format!(
@@ -144,7 +145,7 @@ impl Paging {
     }
 }
 
-/// A query that does not parse, as a problem.
+/// The parsed query, or a problem.
 pub fn query<T>(query: Result<axum::extract::Query<T>, QueryRejection>) -> Result<T, Problem> {
     match query {
         Ok(axum::extract::Query(query)) => Ok(query),
@@ -154,18 +155,18 @@ pub fn query<T>(query: Result<axum::extract::Query<T>, QueryRejection>) -> Resul
     }
 }
 
-/// What a daemon says while its store's directory is under another name than the one it was opened under.
+/// The message of a daemon while the directory of its store has another name than at the start.
 pub fn renamed(now_at: &std::path::Path) -> String {
     format!(
         "the store's directory was renamed while it is in use: it is {now_at:?} now. Events are taken and delivered as ever, and the next start would not find them. Rename it back, or start with the new name as --data-dir"
     )
 }
 
-/// A cursor that was not given out by us.
+/// The problem of a cursor that this daemon did not give.
 pub fn bad_cursor(cursor: &str) -> Problem {
     Problem::new(
         StatusCode::BAD_REQUEST,
-        format!("after: {cursor:?} is no cursor. Use the value of \"next\" of the former answer"),
+        format!("after: {cursor:?} is no cursor. Use the value of \"next\" of the answer before"),
     )
     .code(codes::INVALID_CURSOR)
 }
@@ -181,13 +182,13 @@ pub async fn blocking<T: Send + 'static, E: std::fmt::Display + Send + 'static>(
     }
 }
 
-/// A page of ours. It loads nothing from elsewhere.
+/// An HTML page of the daemon. It loads nothing from other hosts.
 pub fn page(html: &'static str) -> impl IntoResponse {
     let policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:";
     ([(header::CONTENT_SECURITY_POLICY, policy)], Html(html))
 }
 
-/// What is not there, and what is there with another method.
+/// Answers unknown paths and wrong methods with a problem.
 pub fn with_fallbacks(router: Router) -> Router {
     router
         .fallback(|| async {
@@ -206,19 +207,19 @@ pub fn with_fallbacks(router: Router) -> Router {
 #[error(
     "cannot listen on {address}: {source}. No event was taken, and none is lost. Is another program there? Choose another --http"
 )]
-pub struct ListenError {
+pub struct HttpListenError {
     pub address: SocketAddr,
     pub source: std::io::Error,
 }
 
 /// Listens on exactly this address.
-pub async fn listen(address: SocketAddr) -> Result<TcpListener, ListenError> {
+pub async fn listen(address: SocketAddr) -> Result<TcpListener, HttpListenError> {
     let listener = TcpListener::bind(address).await;
-    listener.map_err(|source| ListenError { address, source })
+    listener.map_err(|source| HttpListenError { address, source })
 }
 
 /// Listens on the first free port from `address` on.
-pub async fn listen_from(address: SocketAddr) -> Result<TcpListener, ListenError> {
+pub async fn listen_from(address: SocketAddr) -> Result<TcpListener, HttpListenError> {
     let mut last = None;
     for port in address.port()..=u16::MAX {
         match listen(SocketAddr::new(address.ip(), port)).await {

@@ -9,9 +9,11 @@
 //! **Not promised.** An answer to a client that closes both directions, or that does not read.
 
 use super::Problem;
-use super::connection::{AnswerBody, LastWords, RequestBody, Stage, TimeLimits, Watch, Watched};
-use super::limits::{ConnectionLimits, Connections, Place, TooMany};
-use super::metrics::Traffic;
+use super::connection::{
+    AnswerBody, ConnectionStage, LastWords, RequestBody, TimeLimits, Watch, WatchedStream,
+};
+use super::limits::{ConnectionLimits, ConnectionSlot, Connections, TooMany};
+use super::metrics::ConnectionMetrics;
 use crate::codes;
 use axum::Router;
 use axum::body::Body;
@@ -58,7 +60,12 @@ pub struct Rules {
 }
 
 /// Serves `router` on `listener` until `stop`, and then answers what is complete.
-pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken, traffic: Traffic) {
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    stop: CancellationToken,
+    traffic: ConnectionMetrics,
+) {
     serve_by(Rules::default(), listener, router, stop, traffic).await;
 }
 
@@ -68,7 +75,7 @@ pub async fn serve_by(
     listener: TcpListener,
     router: Router,
     stop: CancellationToken,
-    traffic: Traffic,
+    traffic: ConnectionMetrics,
 ) {
     let connections = Connections::new(rules.connections, traffic.clone());
     let host = Arc::new(Host {
@@ -152,7 +159,7 @@ fn is_of_client(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-/// Tells a client that there is no place for it. It costs no task, so it is said only if it can be at once.
+/// Answers a client for which there is no slot. This costs no task, so the answer is sent only if that is possible at once.
 fn refuse(stream: &TcpStream, peer: SocketAddr) {
     tracing::debug!(%peer, "refused: all connections are being answered");
     let detail = "as many connections as this daemon can hold are being answered. Nothing was stored; send it again in a moment";
@@ -171,11 +178,11 @@ struct Host {
     connections: Arc<Connections>,
     times: TimeLimits,
     stop: CancellationToken,
-    traffic: Traffic,
+    traffic: ConnectionMetrics,
 }
 
 /// Why a connection ends.
-enum End {
+enum ConnectionEnd {
     /// hyper says so.
     Served(Result<(), hyper::Error>),
     TimedOut,
@@ -196,10 +203,10 @@ impl Resets for TcpStream {
 }
 
 impl Host {
-    async fn serve_connection<S: Resets>(self: Arc<Self>, stream: S, place: Place) {
+    async fn serve_connection<S: Resets>(self: Arc<Self>, stream: S, place: ConnectionSlot) {
         let watch = Arc::clone(&place.watch);
-        let io = TokioIo::new(Watched { stream, watch: Arc::clone(&watch) });
-        let exchange = Exchange { host: Arc::clone(&self), id: place.id, watch: Arc::clone(&watch) };
+        let io = TokioIo::new(WatchedStream { stream, watch: Arc::clone(&watch) });
+        let exchange = RequestService { host: Arc::clone(&self), id: place.id, watch: Arc::clone(&watch) };
         let mut connection = http1::Builder::new()
             .half_close(true)
             .header_read_timeout(None)
@@ -209,13 +216,13 @@ impl Host {
         let last_words = {
             let progress = watch.progress();
             match &end {
-                End::Served(result) => progress.ended(result.as_ref().err()),
-                End::TimedOut => progress.timed_out(&self.times),
-                End::GivesWay => progress.cut_off("other clients needed the connection"),
-                End::Stopped => progress.cut_off("this daemon was stopped"),
+                ConnectionEnd::Served(result) => progress.ended(result.as_ref().err()),
+                ConnectionEnd::TimedOut => progress.timed_out(&self.times),
+                ConnectionEnd::GivesWay => progress.cut_off("other clients needed the connection"),
+                ConnectionEnd::Stopped => progress.cut_off("this daemon was stopped"),
             }
         };
-        if let End::TimedOut = end {
+        if let ConnectionEnd::TimedOut = end {
             match last_words {
                 LastWords::Say(_) => _ = self.traffic.requests_timed_out.inc(),
                 LastWords::Reset => _ = self.traffic.answers_timed_out.inc(),
@@ -230,9 +237,9 @@ impl Host {
     /// Lets hyper serve the connection until something ends it.
     async fn drive<S: Resets>(
         &self,
-        connection: &mut http1::Connection<TokioIo<Watched<S>>, Exchange>,
-        place: &Place,
-    ) -> End {
+        connection: &mut http1::Connection<TokioIo<WatchedStream<S>>, RequestService>,
+        place: &ConnectionSlot,
+    ) -> ConnectionEnd {
         // Deadlines mostly move further away: the timer is set again when it fires, or when one is nearer.
         const FAR_AWAY: Duration = Duration::from_secs(24 * 60 * 60);
         let first = place.watch.progress().deadline(&self.times);
@@ -242,7 +249,7 @@ impl Host {
         let (mut asked_to_give_way, mut stopped_at) = (false, None);
         poll_fn(|cx| {
             if let Poll::Ready(result) = connection.poll_without_shutdown(cx) {
-                return Poll::Ready(End::Served(result));
+                return Poll::Ready(ConnectionEnd::Served(result));
             }
             let now = Instant::now();
             asked_to_give_way = asked_to_give_way || gives_way.as_mut().poll(cx).is_ready();
@@ -255,13 +262,15 @@ impl Host {
             };
             // Its request may have become complete meanwhile: then it is answered first.
             if asked_to_give_way && can_give_way {
-                return Poll::Ready(End::GivesWay);
+                return Poll::Ready(ConnectionEnd::GivesWay);
             }
             if let Some(stopped_at) = stopped_at {
                 match stage {
-                    Stage::Waiting => deadline = Some(stopped_at + SENT_BEFORE_STOP),
-                    Stage::Receiving => deadline = Some(stopped_at + self.times.rest_at_stop),
-                    Stage::Working | Stage::Answering => Pin::new(&mut *connection).graceful_shutdown(),
+                    ConnectionStage::Waiting => deadline = Some(stopped_at + SENT_BEFORE_STOP),
+                    ConnectionStage::Receiving => deadline = Some(stopped_at + self.times.rest_at_stop),
+                    ConnectionStage::Working | ConnectionStage::Answering => {
+                        Pin::new(&mut *connection).graceful_shutdown()
+                    }
                 }
             }
             let deadline = deadline.unwrap_or(now + FAR_AWAY);
@@ -270,7 +279,11 @@ impl Host {
             }
             while timer.as_mut().poll(cx).is_ready() {
                 if Instant::now() >= deadline {
-                    return Poll::Ready(if stopped_at.is_some() { End::Stopped } else { End::TimedOut });
+                    return Poll::Ready(if stopped_at.is_some() {
+                        ConnectionEnd::Stopped
+                    } else {
+                        ConnectionEnd::TimedOut
+                    });
                 }
                 timer.as_mut().reset(deadline.into());
             }
@@ -281,7 +294,13 @@ impl Host {
 
     /// Says the last words and closes. A client that still sends is heard for a while: closing with unread bytes is a reset,
     /// and may take the last words with it.
-    async fn close<S: Resets>(&self, mut stream: S, watch: &Watch, last_words: LastWords, place: &Place) {
+    async fn close<S: Resets>(
+        &self,
+        mut stream: S,
+        watch: &Watch,
+        last_words: LastWords,
+        place: &ConnectionSlot,
+    ) {
         match last_words {
             LastWords::Reset => return stream.drop_what_is_unsent(),
             LastWords::None => {}
@@ -308,14 +327,14 @@ impl Host {
 }
 
 /// Takes the requests of one connection to the router.
-struct Exchange {
+struct RequestService {
     host: Arc<Host>,
     /// Of its place.
     id: u64,
     watch: Arc<Watch>,
 }
 
-impl hyper::service::Service<Request<Incoming>> for Exchange {
+impl hyper::service::Service<Request<Incoming>> for RequestService {
     type Response = Response<AnswerBody>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response<AnswerBody>, Infallible>> + Send>>;
@@ -324,13 +343,13 @@ impl hyper::service::Service<Request<Incoming>> for Exchange {
         let watch = Arc::clone(&self.watch);
         watch.handler_called();
         let (head, incoming) = request.into_parts();
-        let (body, leftover) = if incoming.is_end_stream() {
+        let (body, unread) = if incoming.is_end_stream() {
             watch.request_complete();
             (Body::empty(), None)
         } else {
-            let (body, leftover) = RequestBody::with_leftover(incoming, &watch);
+            let (body, unread) = RequestBody::with_unread(incoming, &watch);
             // A client that asks first is answered first: it does not send what is not wanted.
-            (body, Some(leftover).filter(|_| !head.headers.contains_key(header::EXPECT)))
+            (body, Some(unread).filter(|_| !head.headers.contains_key(header::EXPECT)))
         };
         let answer = self.host.router.call(Request::from_parts(head, body));
         let patience = self.host.times.unwanted_body;
@@ -341,8 +360,8 @@ impl hyper::service::Service<Request<Incoming>> for Exchange {
                 Ok(Err(never)) => match never {},
                 Err(_) => panicked().into_response(),
             };
-            if let Some(leftover) = leftover {
-                leftover.drop_rest(&watch, patience).await;
+            if let Some(unread) = unread {
+                unread.drop_rest(&watch, patience).await;
             }
             let bytes = axum::body::HttpBody::size_hint(response.body()).lower();
             watch.progress().handler_answered(Instant::now(), bytes);

@@ -1,7 +1,7 @@
 //! The loop with short time limits, over loopback.
 
 use super::bodies::Bodies;
-use super::metrics::Traffic;
+use super::metrics::ConnectionMetrics;
 use super::{ConnectionLimits, Rules, TimeLimits, serve_by, with_fallbacks};
 use axum::Router;
 use axum::body::Body;
@@ -41,20 +41,20 @@ fn long_times() -> TimeLimits {
     }
 }
 
-struct Daemon {
+struct TestDaemon {
     address: SocketAddr,
     stop: CancellationToken,
-    traffic: Traffic,
+    traffic: ConnectionMetrics,
     /// Each permit lets one `GET /gate` be answered.
     gate: Arc<Semaphore>,
     serving: JoinHandle<()>,
 }
 
-async fn start(times: TimeLimits) -> Daemon {
+async fn start(times: TimeLimits) -> TestDaemon {
     start_with(Rules { times, connections: ConnectionLimits::default() }).await
 }
 
-async fn start_with(rules: Rules) -> Daemon {
+async fn start_with(rules: Rules) -> TestDaemon {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let gate = Arc::new(Semaphore::new(0));
@@ -74,12 +74,12 @@ async fn start_with(rules: Rules) -> Daemon {
         .route("/long", get(|| async { vec![b'x'; 64 * 1024 * 1024] }))
         .route("/mistake", post(async || -> &'static str { panic!("a mistake for the test") }));
     let router = with_fallbacks(router.with_state(Arc::clone(&gate)));
-    let (stop, traffic) = (CancellationToken::new(), Traffic::default());
+    let (stop, traffic) = (CancellationToken::new(), ConnectionMetrics::default());
     let serving = tokio::spawn(serve_by(rules, listener, router, stop.clone(), traffic.clone()));
-    Daemon { address, stop, traffic, gate, serving }
+    TestDaemon { address, stop, traffic, gate, serving }
 }
 
-impl Daemon {
+impl TestDaemon {
     /// A connection that has sent `text`.
     async fn send(&self, text: &str) -> TcpStream {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
@@ -91,7 +91,7 @@ impl Daemon {
         self.until(|traffic| traffic.connections_open.get() == connections).await;
     }
 
-    async fn until(&self, happened: impl Fn(&Traffic) -> bool) {
+    async fn until(&self, happened: impl Fn(&ConnectionMetrics) -> bool) {
         let waiting = async {
             while !happened(&self.traffic) {
                 tokio::time::sleep(Duration::from_millis(2)).await;

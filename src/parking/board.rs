@@ -1,12 +1,12 @@
-//! The board: the occupancy of all garages, as one garage shows it, and what rides along on requests.
+//! The board: the occupancy of all garages, as one garage shows it, and the data that travels with requests and replies.
 //!
 //! These travel as opaque bytes in `messaging`, encoded with postcard behind a version byte for each of them.
 //!
 //! **Promise.** An edge shows whole boards only: the lines of all garages of the city at one position, however many there are.
 //! **Kept by.** The server gives the lines in the order in which they changed last, in parts that fit into a reply. A line that
 //! changes while a board is gathered goes to the end of that order and comes again, so that the last part makes a board of its
-//! position whole, and the server keeps nothing about who gathers. What an edge has already is where it goes on from: "what
-//! changed since" and "the next part" are one question.
+//! position whole, and the server keeps nothing about who gathers. An edge continues from the lines that it has: "what changed
+//! since" and "the next part" are one question.
 //! **Not promised.** A board within one exchange: a city of 10,000 garages with long names takes three or four.
 
 use bytes::Bytes;
@@ -30,7 +30,7 @@ impl BoardLine {
         (self.as_of_ms.is_some() || self.through.is_some()).then_some(self.occupied)
     }
 
-    /// How many spaces there are; unknown until somebody told.
+    /// How many spaces there are; unknown until an edge or an operator has said it.
     pub fn known_capacity(&self) -> Option<u32> {
         (self.capacity > 0).then_some(self.capacity)
     }
@@ -38,8 +38,8 @@ impl BoardLine {
 
 /// What a board shows: a state of one ledger at one position, as one run of the server knew it.
 ///
-/// A ledger that was restored from a backup comes to the same positions again, with other events. So only what the same run
-/// has told is a version that changes can be told since.
+/// A ledger that was restored from a backup comes to the same positions again, with other events. So changes are given only since a
+/// version of the same run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BoardVersion {
     pub ledger: [u8; 16],
@@ -66,7 +66,7 @@ pub struct BoardQuestion {
 pub struct Since {
     /// It has every line that changed up to here.
     pub version: BoardVersion,
-    /// It knows of every line that was taken from the board up to this position.
+    /// It knows every line that was removed from the board up to this position.
     pub begun: u64,
 }
 
@@ -111,18 +111,18 @@ pub struct PartLine {
 }
 
 impl PartLine {
-    /// At most what it takes in an encoded part.
+    /// Upper bound of its size in an encoded part.
     pub fn size_at_most(&self) -> usize {
         self.name.len() + 2 + 5 + 10 + 11
     }
 }
 
 impl BoardPart {
-    /// At most what a part without lines takes.
+    /// Upper bound of the size of a part without lines.
     pub const EMPTY_AT_MOST: usize = 1 + 2 * (16 + 10 + 10) + 10 + 1 + 5;
 }
 
-/// What an edge knows now. An observation, never an event.
+/// The present state of an edge. An observation, never an event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Observation {
     pub capacity: u32,
@@ -164,20 +164,20 @@ macro_rules! rides_along {
 rides_along!(BoardQuestion in form 3, BoardAnswer in form 3, BoardPart in form 3);
 const OBSERVATION_FORM: u8 = 1;
 
-/// The board as edges of version 0.1.0 ask for it, and get it: in one piece, so only where the city is small enough for a reply.
+/// The board for edges of version 0.1.0: in one piece, so only where the city is small enough for a reply.
 pub mod earlier {
     use super::{Board, BoardVersion, UnknownForm, decode, encode};
     use serde::{Deserialize, Serialize};
 
     /// The board, given the version that the edge has.
     #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-    pub struct BoardQuestion {
+    pub struct WholeBoardQuestion {
         pub have: Option<BoardVersion>,
     }
 
     /// What the server answers.
     #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-    pub enum BoardAnswer {
+    pub enum WholeBoardAnswer {
         Whole(Board),
         /// The lines that changed since `from`, and the version that results.
         Changed {
@@ -186,7 +186,7 @@ pub mod earlier {
         },
     }
 
-    rides_along!(BoardQuestion in form 2, BoardAnswer in form 2);
+    rides_along!(WholeBoardQuestion in form 2, WholeBoardAnswer in form 2);
 }
 
 fn encode(version: u8, value: &impl Serialize) -> Vec<u8> {
@@ -214,14 +214,14 @@ fn decode<T: DeserializeOwned>(version: u8, bytes: &[u8]) -> Result<T, UnknownFo
 
 /// The board as an edge gathers it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Gathered {
+pub struct GatheredBoard {
     /// The last whole one: what is shown.
     whole: Option<Board>,
     /// What has come of the next one, and the position of the board with which that began.
     next: Option<(Board, u64)>,
 }
 
-/// What an answer made of the board.
+/// The effect of an answer on the board.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gathering {
     /// There is another whole board, or the same one is known to be of a later position.
@@ -232,10 +232,10 @@ pub enum Gathering {
     Ignored,
 }
 
-impl Gathered {
-    /// Goes on from a whole board that was kept.
-    pub fn from_whole(board: Board) -> Gathered {
-        Gathered { whole: Some(board), next: None }
+impl GatheredBoard {
+    /// Continues from a whole board that was saved.
+    pub fn from_whole(board: Board) -> GatheredBoard {
+        GatheredBoard { whole: Some(board), next: None }
     }
 
     /// The last whole board.
@@ -335,10 +335,10 @@ mod tests {
             let part = part(version(5), 7, true, &[("b", 3)]);
             BoardPart::from_bytes(&part.to_bytes()).unwrap()
         };
-        let mut gathered = Gathered::from_whole(board(5, &[("a", 1), ("b", 2)]));
+        let mut gathered = GatheredBoard::from_whole(board(5, &[("a", 1), ("b", 2)]));
         assert_eq!(gathered.take(change(), None, "x"), Gathering::Whole);
         assert_eq!(gathered.whole(), Some(&board(7, &[("a", 1), ("b", 3)])));
-        for mut other in [Gathered::from_whole(board(6, &[])), Gathered::default(), gathered] {
+        for mut other in [GatheredBoard::from_whole(board(6, &[])), GatheredBoard::default(), gathered] {
             let before = other.clone();
             assert_eq!(other.take(change(), None, "x"), Gathering::Ignored);
             assert_eq!(other, before);
@@ -349,7 +349,7 @@ mod tests {
     #[test]
     fn the_last_whole_board_is_shown_until_the_next_is_whole() {
         let former = board(2, &[("a", 1), ("gone", 2)]);
-        let mut gathered = Gathered::from_whole(former.clone());
+        let mut gathered = GatheredBoard::from_whole(former.clone());
         // The server was started again: it gives all lines, the first part of them twice.
         let restarted = |mut part: BoardPart| {
             part.upto.run = 8;

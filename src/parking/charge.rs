@@ -1,25 +1,25 @@
-//! What names a charge.
+//! The ids of charges and events.
 //!
 //! **Promise.** A charge's id follows from the exit that ended its stay: the garage, the epoch and the sequence of that event.
-//! Nobody gives numbers, so a fold of the same ledger gives the same ids, and an id can be traced to its event by hand.
+//! Nothing is numbered, so the same ledger always gives the same ids, and a person can trace an id to its event.
 
 use std::fmt;
 use std::str::FromStr;
 use uuid::Uuid;
 
-/// The id of a charge: `GARAGE/EPOCH/SEQUENCE`, and `@POSITION` when the stay came to be otherwise than by its exit: by a
-/// corrected plate, or by an operator's word, at that position of the ledger.
+/// The id of a charge: `GARAGE/EPOCH/SEQUENCE`, followed by `@POSITION` when a corrected plate or an operator made the stay, at that
+/// position of the ledger.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ChargeId {
-    /// The name under which the garage's events came first. It may hold slashes.
+    /// The first name of the garage. It may contain slashes.
     pub garage: String,
     pub epoch: [u8; 16],
     pub sequence: u64,
     pub made_at: Option<u64>,
 }
 
-/// A text that is no id of a charge.
+/// A text that is not the id of a charge.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{0:?} is no id of a charge: one looks like 1/d5947e0f-1414-4ac6-8009-21147bb78df6/623, as GET /v1/charges shows it"
@@ -66,7 +66,7 @@ impl From<ChargeId> for String {
     }
 }
 
-/// Names an event: `GARAGE/EPOCH/SEQUENCE`.
+/// The id of an event: `GARAGE/EPOCH/SEQUENCE`.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct EventId {
@@ -75,7 +75,7 @@ pub struct EventId {
     pub sequence: u64,
 }
 
-/// A text that is no id of an event.
+/// A text that is not the id of an event.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{0:?} is no id of an event: one looks like 1/d5947e0f-1414-4ac6-8009-21147bb78df6/623, its garage, epoch and sequence as GET /v1/events shows them"

@@ -8,13 +8,13 @@ use serde::Serialize;
 use std::borrow::Cow;
 use std::fmt;
 
-/// A car entered or left, or a person at the garage said something about it.
+/// A car entered or left, or a person at the garage corrected the record.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
     pub kind: EventKind,
     /// When it happened, as its source says: evidence, not truth.
     pub at: Moment,
-    /// What the source said of itself.
+    /// Details that the source gave about itself.
     pub seen: Sighting,
 }
 
@@ -105,7 +105,7 @@ const FIELDS: [&str; 11] = [
 ];
 
 /// The fields of all kinds, as they are written.
-struct Written<'a> {
+struct EventFields<'a> {
     kind: Option<Cow<'a, str>>,
     /// Outer `None`: absent. Inner: `null`.
     plate: Option<Option<Cow<'a, str>>>,
@@ -127,13 +127,13 @@ impl Event {
         if text.trim_start().chars().next().is_some_and(|c| c != '{') {
             return Err(EventError::Syntax("an event is an object in braces".into()));
         }
-        Written::of(json::fields(text, &FIELDS)?)?.check(now)
+        EventFields::of(json::fields(text, &FIELDS)?)?.check(now)
     }
 }
 
-impl<'a> Written<'a> {
+impl<'a> EventFields<'a> {
     /// Checks the types. `null` is as good as nothing, except for a plate.
-    fn of(values: [Option<Value<'a>>; FIELDS.len()]) -> Result<Written<'a>, EventError> {
+    fn of(values: [Option<Value<'a>>; FIELDS.len()]) -> Result<EventFields<'a>, EventError> {
         let [kind, plate, at, lane, camera, confidence, seen_at, occupied, reason, epoch, sequence] = values;
         fn typed<'a, T>(
             field: &str,
@@ -144,7 +144,7 @@ impl<'a> Written<'a> {
             value.map(read).transpose().map_err(|reason| EventError::field(field, reason))
         }
         let owned = |value: Value<'a>| value.text().map(Cow::into_owned);
-        Ok(Written {
+        Ok(EventFields {
             kind: typed("kind", kind, Value::text)?,
             plate: plate
                 .map(Value::text_or_null)
@@ -165,80 +165,19 @@ impl<'a> Written<'a> {
     }
 }
 
-impl Written<'_> {
-    fn check(self, now: Timestamp) -> Result<Event, EventError> {
-        let kind = self.kind.as_deref().ok_or_else(|| EventError::field("kind", "it is missing"))?;
-        let unused: &[(&str, bool)] = match kind {
-            "entry" | "exit" => &[
-                ("occupied", self.occupied.is_some()),
-                ("reason", self.reason.is_some()),
-                ("epoch", self.epoch.is_some()),
-                ("sequence", self.sequence.is_some()),
-            ],
-            "count" => &[
-                ("plate", self.plate.is_some()),
-                ("epoch", self.epoch.is_some()),
-                ("sequence", self.sequence.is_some()),
-            ],
-            "plate_correction" => &[("occupied", self.occupied.is_some()), ("reason", self.reason.is_some())],
-            other => {
-                return Err(EventError::field(
-                    "kind",
-                    format!("{other:?} is none of \"entry\", \"exit\", \"count\", \"plate_correction\""),
-                ));
-            }
-        };
-        if let Some((field, _)) = unused.iter().find(|(_, given)| *given) {
-            let reason = format!("an event of kind {kind:?} has no such field");
-            return Err(EventError::field(field, reason));
-        }
-        let read = |plate: &str| {
-            Plate::new(plate).map_err(|error: PlateError| {
-                let advice = match kind {
-                    "plate_correction" => "leave the event as it is when nobody can read the plate",
-                    _ => "send null when the plate cannot be read: the car is counted, and never billed",
-                };
-                EventError::field("plate", format!("{error}; {advice}"))
-            })
-        };
-        let some_plate = || match &self.plate {
-            None => Err(EventError::field("plate", "it is missing; null says that it could not be read")),
-            Some(plate) => plate.as_deref().map(read).transpose(),
-        };
-        let kind = match kind {
-            "entry" => EventKind::Entry { plate: some_plate()? },
-            "exit" => EventKind::Exit { plate: some_plate()? },
-            "count" => EventKind::Count {
-                occupied: self.occupied.ok_or_else(|| EventError::field("occupied", "it is missing"))?,
-                reason: text("reason", self.reason)?
-                    .ok_or_else(|| EventError::field("reason", "it is missing"))?,
-            },
-            _ => EventKind::PlateCorrection {
-                plate: some_plate()?
-                    .ok_or_else(|| EventError::field("plate", "a correction needs a readable plate"))?,
-                epoch: match self.epoch {
-                    None => return Err(EventError::field("epoch", "it is missing")),
-                    Some(epoch) => uuid::Uuid::try_parse(&epoch)
-                        .map_err(|error| EventError::field("epoch", error))?
-                        .to_string(),
-                },
-                sequence: match self.sequence {
-                    None => return Err(EventError::field("sequence", "it is missing")),
-                    Some(0) => {
-                        return Err(EventError::field("sequence", "sequences begin at 1"));
-                    }
-                    Some(sequence) => sequence,
-                },
-            },
-        };
+impl EventFields<'_> {
+    fn check(mut self, now: Timestamp) -> Result<Event, EventError> {
+        let kind = self.kind.take().ok_or_else(|| missing("kind"))?;
+        self.refuse_unused(&kind)?;
+        let moment =
+            |field: &str, text: &str| Moment::parse(text).map_err(|reason| EventError::field(field, reason));
+        let kind = self.kind(&kind)?;
         if let Some(confidence) = self.confidence
             && !(0.0..=1.0).contains(&confidence)
         {
             let reason = format!("it lies between 0 and 1, {confidence} does not");
             return Err(EventError::field("confidence", reason));
         }
-        let moment =
-            |field: &str, text: &str| Moment::parse(text).map_err(|reason| EventError::field(field, reason));
         Ok(Event {
             kind,
             at: match &self.at {
@@ -253,6 +192,73 @@ impl Written<'_> {
             },
         })
     }
+
+    /// Refuses fields that an event of this kind does not have, and unknown kinds.
+    fn refuse_unused(&self, kind: &str) -> Result<(), EventError> {
+        let plate = ("plate", self.plate.is_some());
+        let [occupied, reason] = [("occupied", self.occupied.is_some()), ("reason", self.reason.is_some())];
+        let [epoch, sequence] = [("epoch", self.epoch.is_some()), ("sequence", self.sequence.is_some())];
+        let unused: &[(&str, bool)] = match kind {
+            "entry" | "exit" => &[occupied, reason, epoch, sequence],
+            "count" => &[plate, epoch, sequence],
+            "plate_correction" => &[occupied, reason],
+            other => {
+                let reason =
+                    format!("{other:?} is none of \"entry\", \"exit\", \"count\", \"plate_correction\"");
+                return Err(EventError::field("kind", reason));
+            }
+        };
+        match unused.iter().find(|(_, given)| *given) {
+            Some((field, _)) => {
+                Err(EventError::field(field, format!("an event of kind {kind:?} has no such field")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// What happened, in an event of this kind, which is known.
+    fn kind(&mut self, kind: &str) -> Result<EventKind, EventError> {
+        Ok(match kind {
+            "entry" => EventKind::Entry { plate: self.plate(kind)? },
+            "exit" => EventKind::Exit { plate: self.plate(kind)? },
+            "count" => EventKind::Count {
+                occupied: self.occupied.ok_or_else(|| missing("occupied"))?,
+                reason: text("reason", self.reason.take())?.ok_or_else(|| missing("reason"))?,
+            },
+            _ => EventKind::PlateCorrection {
+                plate: self
+                    .plate(kind)?
+                    .ok_or_else(|| EventError::field("plate", "a correction needs a readable plate"))?,
+                epoch: uuid::Uuid::try_parse(self.epoch.as_deref().ok_or_else(|| missing("epoch"))?)
+                    .map_err(|error| EventError::field("epoch", error))?
+                    .to_string(),
+                sequence: match self.sequence.ok_or_else(|| missing("sequence"))? {
+                    0 => return Err(EventError::field("sequence", "sequences begin at 1")),
+                    sequence => sequence,
+                },
+            },
+        })
+    }
+
+    fn plate(&self, kind: &str) -> Result<Option<Plate>, EventError> {
+        let read = |plate: &str| {
+            Plate::new(plate).map_err(|error: PlateError| {
+                let advice = match kind {
+                    "plate_correction" => "leave the event as it is when nobody can read the plate",
+                    _ => "send null when the plate cannot be read: the car is counted, and never billed",
+                };
+                EventError::field("plate", format!("{error}; {advice}"))
+            })
+        };
+        match &self.plate {
+            None => Err(EventError::field("plate", "it is missing; null says that it could not be read")),
+            Some(plate) => plate.as_deref().map(read).transpose(),
+        }
+    }
+}
+
+fn missing(field: &str) -> EventError {
+    EventError::field(field, "it is missing")
 }
 
 fn text(field: &str, text: Option<String>) -> Result<Option<String>, EventError> {
@@ -269,7 +275,7 @@ fn text(field: &str, text: Option<String>) -> Result<Option<String>, EventError>
 
 /// An event as it is shown in JSON, with the fields that it has.
 #[derive(Debug, Serialize)]
-pub struct Shown {
+pub struct EventJson {
     pub kind: &'static str,
     pub plate: Option<String>,
     pub at: String,
@@ -296,9 +302,9 @@ pub struct Corrects {
     pub sequence: u64,
 }
 
-impl From<Event> for Shown {
-    fn from(event: Event) -> Shown {
-        let mut shown = Shown {
+impl From<Event> for EventJson {
+    fn from(event: Event) -> EventJson {
+        let mut shown = EventJson {
             kind: event.kind.name(),
             plate: event.kind.plate().map(ToString::to_string),
             at: event.at.to_string(),

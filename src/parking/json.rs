@@ -1,4 +1,4 @@
-//! One JSON object as a producer writes it: its fields by name, each once, and what is wrong with them in JSON's own words.
+//! Reads one JSON object from a producer: its fields by name, each once. Errors use the terms of JSON.
 
 use super::event::EventError;
 use serde::Deserialize;
@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
 
-/// What begins in an encoding that is not UTF-8, by its byte order mark or by its zeros: the name of that encoding.
+/// The name of the encoding when the bytes are not UTF-8 by their byte order mark or their zeros.
 pub(super) fn other_encoding(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
         [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => Some("UTF-32"),
@@ -18,7 +18,7 @@ pub(super) fn other_encoding(bytes: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// A body without the mark of UTF-8 at its beginning, which says nothing. Other encodings are refused by name.
+/// A body without the byte order mark of UTF-8. Other encodings are refused by name.
 pub fn without_mark(body: &[u8]) -> Result<&[u8], EventError> {
     match other_encoding(body) {
         Some(encoding) => Err(EventError::Encoding(format!("this looks like {encoding}"))),

@@ -1,19 +1,19 @@
 //! Plates that a camera may have misread: one look-alike letter apart.
 //!
 //! **Promise.** Two plates are one apart when they have the same length and differ in one place, by a pair that users report
-//! as misread: O0, I1, B8, S5, Z2, D0, G6. Leftovers that are one apart are proposed to a person, each at most once, and the
-//! same leftovers give the same proposals in whatever order they come.
+//! as misread: O0, I1, B8, S5, Z2, D0, G6. Unmatched entries and exits that are one apart are proposed to a person, each at most once, and the
+//! same ones give the same proposals in whatever order they come.
 //! **Kept by.** [`skeleton`] is equal for all plates that are one apart, so candidates are found by an index; [`one_apart`]
 //! decides.
-//! **Not promised.** That a proposal is right: it is never a bill. O and D both look like 0, but are no pair themselves.
-//! Other look-alikes, of Latin or of two scripts: the list is what users report.
+//! **Not promised.** That a proposal is right: it never leads to a charge by itself. O and D both look like 0, but are not a pair.
+//! Other look-alikes, of Latin or of two scripts, are not in the list: it holds what users report.
 
 use super::plate::Plate;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::ops::Sub;
 
-/// What cameras and people take for each other, either way.
+/// Characters that cameras and people take for each other, in both directions.
 pub const PAIRS: [(char, char); 7] =
     [('O', '0'), ('I', '1'), ('B', '8'), ('S', '5'), ('Z', '2'), ('D', '0'), ('G', '6')];
 
@@ -48,7 +48,7 @@ pub fn skeleton(plate: &Plate) -> String {
 
 /// An entry without an exit, or an exit without an entry, at one garage.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Leftover<I, T> {
+pub struct UnmatchedPassage<I, T> {
     pub id: I,
     pub plate: Plate,
     pub at: T,
@@ -68,13 +68,16 @@ pub struct Proposal<I> {
 /// Proposes pairs among the leftovers of one garage: an entry with a later exit, one look-alike apart. The pair that is
 /// nearest in time comes first, and takes both out of the question for others; of pairs equally near, the earlier entry's,
 /// then the smaller ids'. `T` is a time that can be subtracted, such as milliseconds.
-pub fn pair_leftovers<I, T>(entries: &[Leftover<I, T>], exits: &[Leftover<I, T>]) -> Vec<Proposal<I>>
+pub fn pair_leftovers<I, T>(
+    entries: &[UnmatchedPassage<I, T>],
+    exits: &[UnmatchedPassage<I, T>],
+) -> Vec<Proposal<I>>
 where
     I: Clone + Ord,
     T: Copy + Ord + Sub,
     T::Output: Copy + Ord,
 {
-    let mut by_skeleton: BTreeMap<String, Group<I, T>> = BTreeMap::new();
+    let mut by_skeleton: BTreeMap<String, LookalikeGroup<I, T>> = BTreeMap::new();
     for entry in entries {
         by_skeleton.entry(skeleton(&entry.plate)).or_default().entries.push(entry);
     }
@@ -85,26 +88,26 @@ where
         }
     }
     let mut found: Vec<(T::Output, T, Proposal<I>)> =
-        by_skeleton.into_values().flat_map(Group::pair).collect();
+        by_skeleton.into_values().flat_map(LookalikeGroup::pair).collect();
     found.sort_by(|(near, at, one), (other_near, other_at, other)| {
         (near, at, &one.entry, &one.exit).cmp(&(other_near, other_at, &other.entry, &other.exit))
     });
     found.into_iter().map(|(_, _, proposal)| proposal).collect()
 }
 
-/// Leftovers with one skeleton: the only ones among which there may be pairs.
-struct Group<'a, I, T> {
-    entries: Vec<&'a Leftover<I, T>>,
-    exits: Vec<&'a Leftover<I, T>>,
+/// Entries and exits with one skeleton. Pairs exist only within a group.
+struct LookalikeGroup<'a, I, T> {
+    entries: Vec<&'a UnmatchedPassage<I, T>>,
+    exits: Vec<&'a UnmatchedPassage<I, T>>,
 }
 
-impl<I, T> Default for Group<'_, I, T> {
+impl<I, T> Default for LookalikeGroup<'_, I, T> {
     fn default() -> Self {
-        Group { entries: Vec::new(), exits: Vec::new() }
+        LookalikeGroup { entries: Vec::new(), exits: Vec::new() }
     }
 }
 
-impl<I, T> Group<'_, I, T>
+impl<I, T> LookalikeGroup<'_, I, T>
 where
     I: Clone + Ord,
     T: Copy + Ord + Sub,
@@ -191,10 +194,10 @@ mod tests {
         }
     }
 
-    type One = Leftover<u32, i64>;
+    type One = UnmatchedPassage<u32, i64>;
 
     fn leftover(id: u32, text: &str, at: i64) -> One {
-        Leftover { id, plate: plate(text), at }
+        UnmatchedPassage { id, plate: plate(text), at }
     }
     fn pairs(entries: &[One], exits: &[One]) -> Vec<(u32, u32)> {
         pair_leftovers(entries, exits).into_iter().map(|its| (its.entry, its.exit)).collect()

@@ -9,6 +9,7 @@ pub mod event;
 pub mod json;
 pub mod lookalike;
 pub mod moment;
+pub mod money;
 pub mod occupancy;
 pub mod plate;
 pub mod register;

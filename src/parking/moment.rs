@@ -78,7 +78,7 @@ impl Moment {
         if text.starts_with(['+', '-']) || (digits > 4 && text[digits..].starts_with('-')) {
             return Err(MomentError::Year);
         }
-        let Written { text: cut, is_second_60 } = Written::of(text);
+        let MomentText { text: cut, is_second_60 } = MomentText::of(text);
         let pieces = DateTimeParser::new().parse_pieces(&cut).map_err(|error| {
             if has_large_offset(&cut) { MomentError::Offset } else { MomentError::Form(error.to_string()) }
         })?;
@@ -102,15 +102,15 @@ impl Moment {
 }
 
 /// A text as the parser below gets it.
-struct Written {
+struct MomentText {
     /// With milliseconds at most, and with second 59 for second 60.
     text: String,
     is_second_60: bool,
 }
 
-impl Written {
+impl MomentText {
     /// The parser knows nine digits of a fraction, and takes a second 60 anywhere, as 59: both are dealt with before it.
-    fn of(text: &str) -> Written {
+    fn of(text: &str) -> MomentText {
         let time = text.find(['T', 't', ' ']).map_or(text.len(), |at| at + 1);
         let (date, time) = text.split_at(time);
         // "hh:mm:ss" or "hhmmss".
@@ -122,11 +122,11 @@ impl Written {
             time.to_owned()
         };
         let Some(fraction) = time.find(['.', ',']).map(|at| at + 1) else {
-            return Written { text: format!("{date}{time}"), is_second_60 };
+            return MomentText { text: format!("{date}{time}"), is_second_60 };
         };
         let digits = time[fraction..].bytes().take_while(u8::is_ascii_digit).count();
         let (kept, rest) = (fraction + digits.min(3), fraction + digits);
-        Written { text: format!("{date}{}{}", &time[..kept], &time[rest..]), is_second_60 }
+        MomentText { text: format!("{date}{}{}", &time[..kept], &time[rest..]), is_second_60 }
     }
 }
 

@@ -29,28 +29,28 @@ pub fn free_spaces(capacity: u32, occupied: i64) -> u32 {
 
 /// What a run of events does to a count, whatever the count was: events that are not counted at the centre yet.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Effect {
+pub struct CountEffect {
     /// Set when staff counted within the run: the count then does not depend on what came before.
     absolute: bool,
     change: i64,
 }
 
-impl Effect {
-    pub fn of(kind: &EventKind) -> Effect {
+impl CountEffect {
+    pub fn of(kind: &EventKind) -> CountEffect {
         let mut occupancy = Occupancy::default();
         occupancy.apply(kind);
-        Effect { absolute: matches!(kind, EventKind::Count { .. }), change: occupancy.occupied }
+        CountEffect { absolute: matches!(kind, EventKind::Count { .. }), change: occupancy.occupied }
     }
 
     /// This run, then `later`.
-    pub fn then(self, later: Effect) -> Effect {
+    pub fn then(self, later: CountEffect) -> CountEffect {
         if later.absolute {
             return later;
         }
-        Effect { absolute: self.absolute, change: self.change.saturating_add(later.change) }
+        CountEffect { absolute: self.absolute, change: self.change.saturating_add(later.change) }
     }
 
-    /// The count after the run; `None` when it depends on an unknown one. A peer told the count before, which may be any number.
+    /// The count after the run; `None` when it depends on an unknown count. `before` comes from a peer and may be any number.
     pub fn on(self, before: Option<i64>) -> Option<i64> {
         if self.absolute {
             return Some(self.change);
@@ -97,14 +97,15 @@ mod tests {
         let exit = EventKind::Exit { plate: None };
         let kinds = [entry.clone(), count(9), exit, entry];
         for split in 0..=kinds.len() {
-            let run =
-                |kinds: &[EventKind]| kinds.iter().map(Effect::of).fold(Effect::default(), Effect::then);
+            let run = |kinds: &[EventKind]| {
+                kinds.iter().map(CountEffect::of).fold(CountEffect::default(), CountEffect::then)
+            };
             let both = run(&kinds[..split]).then(run(&kinds[split..]));
             let mut occupancy = Occupancy { occupied: 40 };
             kinds.iter().for_each(|kind| occupancy.apply(kind));
             assert_eq!(both.on(Some(40)), Some(occupancy.occupied));
             assert_eq!(both.on(None), Some(9), "a count needs no past");
         }
-        assert_eq!(Effect::of(&kinds[0]).on(None), None);
+        assert_eq!(CountEffect::of(&kinds[0]).on(None), None);
     }
 }

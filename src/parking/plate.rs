@@ -1,10 +1,12 @@
 //! Number plates.
 //!
-//! **Promise.** One car is one plate, in whatever width, case or digits of whatever script a camera or a person writes it, with whatever
-//! between the letters. Nothing is guessed: O is not 0, and Cyrillic А is not Latin A. Normalising twice changes nothing.
+//! **Promise.** One car is one plate, whatever the width, the case and the script of the digits in which a camera or a person writes it,
+//! and whatever separates the letters. Nothing is guessed: O is not 0, and Cyrillic А is not Latin A. Normalising twice changes nothing.
 //! **Kept by.** [`Plate::new`] where a plate comes in. What is stored is read as it stands ([`Plate::stored`]).
-//! **Not promised.** That a plate of letters that were apart is another than the same letters together: `B-NO 1` and `BN-O 1` are one.
+//! **Not promised.** That separators distinguish plates: `B-NO 1` and `BN-O 1` are one plate.
 
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use unicode_normalization::UnicodeNormalization;
 use unicode_properties::{
@@ -16,7 +18,7 @@ use unicode_properties::{
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Plate(String);
 
-/// As a text in quotes: messages to people quote it so, and none shows how we store it.
+/// As a text in quotes, for messages to people.
 impl fmt::Debug for Plate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.0, f)
@@ -98,6 +100,19 @@ impl Plate {
 
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// Stored plates are texts, read back by [`Plate::stored`].
+impl Serialize for Plate {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Plate {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Plate, D::Error> {
+        Plate::stored(&String::deserialize(deserializer)?).map_err(D::Error::custom)
     }
 }
 

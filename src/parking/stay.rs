@@ -14,7 +14,7 @@ use super::plate::Plate;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
-/// Which way a car went.
+/// The direction in which a car passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     In,
@@ -24,10 +24,10 @@ pub enum Way {
 /// What became of a car that entered. `P` is what the caller keeps of an event; it orders them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum End<P> {
-    /// It is inside.
+    /// The car is inside.
     Inside,
     Left(P),
-    /// It entered again, so it had left; when, nobody saw.
+    /// The car entered again, so it had left; nobody saw when.
     Unseen,
 }
 
@@ -73,8 +73,8 @@ impl<P> Visit<P> {
     }
 }
 
-/// The rule: the visits that the events of one car make, in order. `followed` says that the car has later events.
-pub fn pair<P>(events: impl IntoIterator<Item = (Way, P)>, followed: bool) -> Vec<Visit<P>> {
+/// The rule: the visits that the events of one car make, in order.
+pub fn pair<P>(events: impl IntoIterator<Item = (Way, P)>) -> Vec<Visit<P>> {
     let mut visits: Vec<Visit<P>> = Vec::new();
     for (way, event) in events {
         let last = match visits.last_mut() {
@@ -92,32 +92,34 @@ pub fn pair<P>(events: impl IntoIterator<Item = (Way, P)>, followed: bool) -> Ve
             }
         }
     }
-    if followed && let Some(Visit::Stay { end: end @ End::Inside, .. }) = visits.last_mut() {
+    visits
+}
+
+/// The visits that replace a run of visits. The last entry of the run may have been followed by another.
+fn pair_again<P>(run: &[Visit<P>], events: impl IntoIterator<Item = (Way, P)>) -> Vec<Visit<P>> {
+    let mut visits = pair(events);
+    let is_followed = matches!(run.last(), Some(Visit::Stay { end: End::Unseen, .. }));
+    if is_followed && let Some(Visit::Stay { end: end @ End::Inside, .. }) = visits.last_mut() {
         *end = End::Unseen;
     }
     visits
 }
 
-/// What a run of visits of one car becomes when `event` is not its. The run begins at least one visit before the one that
+/// The visits of a run of one car without `event`. The run begins at least one visit before the one that
 /// holds the event, and ends at least one after it, where there are such.
 pub fn without<P: Clone + PartialEq>(visits: &[Visit<P>], event: &P) -> Vec<Visit<P>> {
     let events = visits.iter().flat_map(Visit::events).filter(|(_, other)| *other != event);
-    pair(events.map(|(way, event)| (way, event.clone())), is_followed(visits))
+    pair_again(visits, events.map(|(way, event)| (way, event.clone())))
 }
 
-/// What a run of visits of one car becomes when `event` is its, too. The run begins with the last visit that begins before
+/// The visits of a run of one car with `event` added. The run begins with the last visit that begins before
 /// the event, and ends with the first that begins after it, where there are such.
 pub fn with<P: Clone + Ord>(visits: &[Visit<P>], way: Way, event: P) -> Vec<Visit<P>> {
     let mut events: Vec<_> =
         visits.iter().flat_map(Visit::events).map(|(way, event)| (way, event.clone())).collect();
     let place = events.partition_point(|(_, other)| *other < event);
     events.insert(place, (way, event));
-    pair(events, is_followed(visits))
-}
-
-/// Whether a run has a successor that matters: only its last entry asks for it, and says it.
-fn is_followed<P>(visits: &[Visit<P>]) -> bool {
-    matches!(visits.last(), Some(Visit::Stay { end: End::Unseen, .. }))
+    pair_again(visits, events)
 }
 
 /// The cars that are inside one garage, each with a note of its entry.
@@ -133,17 +135,17 @@ impl<N> Default for Inside<N> {
 }
 
 impl<N> Inside<N> {
-    /// A car entered. The answer is the note of its former entry when it was inside: that exit nobody saw.
+    /// A car entered. Returns the note of its earlier entry when it was inside: nobody saw that exit.
     pub fn enter(&mut self, plate: &Plate, entry: N) -> Option<N> {
         self.by_plate.insert(plate.clone(), entry)
     }
 
-    /// A car left. The answer is the note of the entry that this exit closes; `None`: it is unmatched.
+    /// A car left. Returns the note of the entry that this exit closes; `None`: the exit is unmatched.
     pub fn leave(&mut self, plate: &Plate) -> Option<N> {
         self.by_plate.remove(plate)
     }
 
-    /// Takes out the cars whose notes are so.
+    /// Removes the cars whose notes satisfy `is`, and returns them.
     pub fn take_all(&mut self, is: impl Fn(&N) -> bool) -> Vec<(Plate, N)> {
         let taken: Vec<_> = self.by_plate.extract_if(|_, note| is(note)).collect();
         if !taken.is_empty() {
@@ -168,7 +170,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn paired(ways: &[Way]) -> Vec<Visit<usize>> {
-        pair(ways.iter().enumerate().map(|(n, way)| (*way, n)), false)
+        pair(ways.iter().enumerate().map(|(n, way)| (*way, n)))
     }
 
     fn stay(entry: usize, end: End<usize>) -> Visit<usize> {
@@ -229,7 +231,7 @@ mod tests {
             let which = which.index(ways.len());
             let all = paired(&ways);
             let events = ways.iter().enumerate().map(|(n, way)| (*way, n));
-            let rest = pair(events.filter(|(_, n)| *n != which), false);
+            let rest = pair(events.filter(|(_, n)| *n != which));
 
             let its = all.iter().position(|visit| visit.holds(&which)).unwrap();
             let run = its.saturating_sub(1)..(its + 2).min(all.len());

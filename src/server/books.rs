@@ -16,8 +16,11 @@ use super::view::billing::list::{self, EntryFilter, EntryList, EntryReader};
 use super::view::{Snapshot, written_position};
 use crate::daemon::admin::{NotDone, Outcome};
 use crate::parking::Plate;
+use crate::parking::money::{Currency, VatRate};
 use crate::parking::register::Account;
-use crate::parking::statement::{Customer, Head, Line, Month, Operator, Statement, StatementError};
+use crate::parking::statement::{
+    Customer, Month, Operator, Statement, StatementError, StatementHead, StatementLine,
+};
 use crate::store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -30,7 +33,7 @@ const PIECE_BYTES: usize = 1024 * 1024;
 /// How many entries are read before their lines are made.
 const SLICE: usize = 128;
 /// What pieces of statements look like; another form is of another version of this program.
-const FORM: u32 = 1;
+const FORM: u32 = 2;
 
 /// What of the charges is asked for. What is unknown finds nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,13 +105,13 @@ impl BooksQuestion {
 pub struct StatementPiece {
     /// In the first piece of a statement.
     opening: Option<Opening>,
-    lines: Vec<Line>,
+    lines: Vec<StatementLine>,
     is_last: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Opening {
-    head: Head,
+    head: StatementHead,
     /// What the views keep; none for a look at one car.
     book: Option<MonthBook>,
 }
@@ -278,7 +281,7 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
             let account = view.billing.account_book(account);
             account.map_or(UNREGISTERED, |account| &account.name).to_owned()
         };
-        let head = Head {
+        let head = StatementHead {
             operator: operator.clone(),
             customer: Customer::Account { account: name, name: None },
             month,
@@ -350,7 +353,7 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
         if !is_known {
             return Ok((Vec::new(), None));
         }
-        let head = Head {
+        let head = StatementHead {
             operator: operator.clone(),
             customer: Customer::Plate(plate.as_str().to_owned()),
             month,
@@ -365,7 +368,7 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
     fn add_lines(
         &self,
         listed: &[list::ListedEntry],
-        lines: &mut Vec<Line>,
+        lines: &mut Vec<StatementLine>,
         room: &mut AnswerRoom,
     ) -> Result<(), StoreError> {
         let view = (self.view)();
@@ -450,7 +453,7 @@ fn normal(account: &str) -> String {
 /// Puts pieces together, in the order in which they came.
 #[derive(Debug)]
 pub struct StatementAssembler {
-    begun: Option<(Opening, Vec<Line>)>,
+    begun: Option<(Opening, Vec<StatementLine>)>,
     /// How many entries a statement may have.
     at_most: u64,
 }
@@ -491,16 +494,11 @@ impl StatementAssembler {
 /// The sums of the lines are the sums that the views keep, for each currency and rate.
 fn agree(statement: &Statement, book: &MonthBook) -> Result<(), BooksError> {
     let rates = statement.totals().iter().flat_map(|total| &total.rates);
-    let mut by_line: Vec<(String, Option<u32>, i64)> = rates
-        .map(|sum| (sum.gross.currency.code.to_string(), sum.rate.map(|rate| rate.0), sum.gross.minor))
-        .collect();
+    let mut by_line: Vec<(Currency, Option<VatRate>, i64)> =
+        rates.map(|sum| (sum.gross.currency, sum.rate, sum.gross.minor())).collect();
     let sums = book.totals.iter();
-    let mut by_book: Vec<(String, Option<u32>, i64)> = sums
-        .map(|(money, rate)| {
-            let rate = rate.map(|rate| rate.hundredths().into());
-            (money.currency.code().to_owned(), rate, money.amount.minor())
-        })
-        .collect();
+    let mut by_book: Vec<(Currency, Option<VatRate>, i64)> =
+        sums.map(|(money, rate)| (money.currency, *rate, money.minor())).collect();
     by_line.sort();
     by_book.sort();
     if by_line == by_book {
@@ -511,14 +509,15 @@ fn agree(statement: &Statement, book: &MonthBook) -> Result<(), BooksError> {
 }
 
 /// Sums in minor units, by currency and hundredths of a per cent of VAT.
-fn in_words(sums: &[(String, Option<u32>, i64)]) -> String {
+fn in_words(sums: &[(Currency, Option<VatRate>, i64)]) -> String {
     if sums.is_empty() {
         return "nothing".into();
     }
-    let in_words = |(currency, rate, minor): &(String, Option<u32>, i64)| match rate {
-        Some(rate) => format!("{minor} {currency} at {}.{:02} % VAT", rate / 100, rate % 100),
-        None => format!("{minor} {currency} without VAT"),
-    };
+    let in_words =
+        |(currency, rate, minor): &(Currency, Option<VatRate>, i64)| match rate.map(VatRate::hundredths) {
+            Some(rate) => format!("{minor} {currency} at {}.{:02} % VAT", rate / 100, rate % 100),
+            None => format!("{minor} {currency} without VAT"),
+        };
     sums.iter().map(in_words).collect::<Vec<_>>().join(", ")
 }
 

@@ -14,7 +14,7 @@ use super::ledger::{Ledger, LedgerCopy};
 use super::record::{Command, Record};
 use super::view::{View, base};
 use crate::config::ServerConfig;
-use crate::daemon::admin::{self, Reached};
+use crate::daemon::admin::{self, DaemonOrDirectory};
 use crate::messaging::page::{Content, Page, SealedPage};
 use crate::messaging::{Digest, Epoch};
 use crate::parking::register::{Contract, Registration};
@@ -39,10 +39,12 @@ pub fn run(config: &ServerConfig, to: &Path) -> Result<String, String> {
     let books = match admin::reach(data_dir, &ServerRequest::Garages, |_| {})
         .map_err(|error| error.to_string())?
     {
-        Reached::Daemon(_) => {
+        DaemonOrDirectory::Daemon(_) => {
             return Err("the server runs. Nothing was changed. Stop it first: what it would take meanwhile would be missing in the new directory".into());
         }
-        Reached::Directory(dir) => OfflineServer::open(dir, config).map_err(|error| error.to_string())?,
+        DaemonOrDirectory::Directory(dir) => {
+            OfflineServer::open(dir, config).map_err(|error| error.to_string())?
+        }
     };
     let said = |changed: Changed| {
         format!(

@@ -42,7 +42,7 @@ use crate::daemon::admin::AdminSocket;
 use crate::daemon::tasks::Tasks;
 use crate::daemon::{self, Daemon, DaemonError, STOP_WITHIN, StopRequest};
 use crate::http;
-use crate::http::metrics::{Metrics, Traffic};
+use crate::http::metrics::{ConnectionMetrics, Metrics};
 use crate::store::directory::DataDir;
 use crate::store::salvage;
 use crate::telemetry;
@@ -108,7 +108,7 @@ impl Server {
 
         let mut metrics = Metrics::new("fogpost_server");
         let counters = Counters::register(&mut metrics);
-        let traffic = Traffic::register(&mut metrics);
+        let traffic = ConnectionMetrics::register(&mut metrics);
         let live = Arc::new(LiveViews::showing(&view));
         let seen = Arc::default();
         let capacities = recorded_capacities(&view);

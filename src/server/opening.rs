@@ -10,9 +10,9 @@ use super::HIGH_WATER_FILE;
 use super::ledger::{self, Ledger};
 use crate::codes;
 use crate::daemon::{DaemonError, clock};
-use crate::store::room::{self, Condition, DiskRoom, Opened};
+use crate::store::room::{self, DiskRoom, OpenedStore, StoreCondition};
 use crate::store::salvage::{self, OnLoss, Salvaged};
-use crate::store::{OpenError, Purpose, Store, StoreError};
+use crate::store::{Purpose, Store, StoreError, StoreOpenError};
 use std::path::Path;
 
 /// Stores of up to this many bytes are read whole when they are opened, which takes a second or two.
@@ -23,7 +23,7 @@ pub struct OpenedLedger {
     pub store: Store,
     pub room: DiskRoom,
     pub ledger: Ledger,
-    pub condition: Condition,
+    pub condition: StoreCondition,
 }
 
 /// Opens the ledger of a directory that the caller holds. A loss is recorded and on disk when this returns.
@@ -49,7 +49,7 @@ fn open_with(
     let rebuild = |found: &Salvaged, new: &Store| ledger::salvage::rebuild(high_water, found, new);
     let opened = room::open_store(dir, Purpose::Server, reserve, &rebuild)?;
     let on_loss = match opened.condition {
-        Condition::Opened if salvage::is_possible(dir) => OnLoss::Refuse,
+        StoreCondition::Opened if salvage::is_possible(dir) => OnLoss::Refuse,
         _ => OnLoss::Record,
     };
     match open_ledger(opened, on_loss, open) {
@@ -60,7 +60,7 @@ fn open_with(
                 hint = "check the disk",
                 "a part of the ledger cannot be read; the store's file is searched for it"
             );
-            salvage::request(dir).map_err(|source| OpenError::Io { path: dir.to_owned(), source })?;
+            salvage::request(dir).map_err(|source| StoreOpenError::Io { path: dir.to_owned(), source })?;
             let opened = room::open_store(dir, Purpose::Server, reserve, &rebuild)?;
             Ok(open_ledger(opened, OnLoss::Record, open)?)
         }
@@ -72,8 +72,12 @@ fn open_with(
     }
 }
 
-fn open_ledger(opened: Opened, on_loss: OnLoss, open: OpenLedger<'_>) -> Result<OpenedLedger, StoreError> {
-    let Opened { store, room, condition } = opened;
+fn open_ledger(
+    opened: OpenedStore,
+    on_loss: OnLoss,
+    open: OpenLedger<'_>,
+) -> Result<OpenedLedger, StoreError> {
+    let OpenedStore { store, room, condition } = opened;
     if on_loss == OnLoss::Refuse && room.store_bytes() <= READ_AT_ONCE {
         look_through(&store)?;
     }

@@ -6,10 +6,10 @@ use super::ledger::Ledger;
 use super::view::View;
 use super::view::tests::{apply_to_each, event};
 use super::web::ServerWeb;
-use crate::http::metrics::{Metrics, Traffic};
+use crate::http::metrics::{ConnectionMetrics, Metrics};
 use crate::messaging::SiteName;
 use crate::parking::BoardAnswer;
-use crate::parking::board::{BoardPart, Gathered};
+use crate::parking::board::{BoardPart, GatheredBoard};
 use crate::parking::statement::Operator;
 use crate::store::simulated::Disk;
 use crate::store::{Backend, Batch, Entries, Entry, Purpose, Store, room};
@@ -135,7 +135,7 @@ impl Town {
         );
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
-        tokio::spawn(crate::http::serve(listener, web.router(), stop.clone(), Traffic::default()));
+        tokio::spawn(crate::http::serve(listener, web.router(), stop.clone(), ConnectionMetrics::default()));
         (address, stop, dir)
     }
 }
@@ -198,7 +198,7 @@ async fn everybody_is_answered_while_the_applying_of_a_record_stands_still() {
         json(address, path).await;
     }
     let mut boards = Boards::new(Arc::clone(&town.live), town.ledger.id(), 1);
-    let question = Gathered::default().question().to_bytes();
+    let question = GatheredBoard::default().question().to_bytes();
     let answer = boards.answer(&SiteName::new("a").unwrap(), &question).unwrap();
     let part = BoardPart::from_bytes(&BoardAnswer::from_bytes(&answer).unwrap().part).unwrap();
     assert_eq!((part.upto.position, part.garages.len()), (1, 1));

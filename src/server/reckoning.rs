@@ -1,6 +1,6 @@
 //! Entries of the books of money as lines of charges and of statements. See [`super::books`].
 //!
-//! The breakdown of a price is not stored: it follows from the entry, the exit and the tariff, which are.
+//! The breakdown of a charge is not stored: it follows from the entry, the exit and the tariff, which are.
 
 use super::ledger::Ledger;
 use super::view::billing::entries::{BilledStay, EntryKind, HeldBecause, Terms, VoidedBecause};
@@ -9,8 +9,8 @@ use super::view::billing::{CLOCKS_DIFFER_MS, UNREGISTERED};
 use super::view::{Snapshot, StoredPassage, is_token};
 use crate::parking::ChargeId;
 use crate::parking::event::Moment;
-use crate::parking::statement::{self, Car, Correction, Line};
-use crate::parking::tariff::{Money, Priced, Tariff, VatRate, WorkingLine};
+use crate::parking::statement::{self, Correction, StatementCar, StatementLine};
+use crate::parking::tariff::{BreakdownLine, Money, Priced, Tariff};
 use crate::server::record::{Command, Record};
 use crate::store::StoreError;
 use jiff::Timestamp;
@@ -51,7 +51,7 @@ pub struct ChargeLine {
     pub month: String,
     pub position: u64,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub breakdown: Vec<WorkingLine>,
+    pub breakdown: Vec<BreakdownLine>,
 }
 
 /// Why a correction was made, by whom and when.
@@ -209,7 +209,7 @@ impl<'a> Reckoner<'a> {
                     _ => None,
                 };
                 line.note = self.note(stay, priced.as_ref());
-                line.breakdown = priced.map(|priced| priced.working()).unwrap_or_default();
+                line.breakdown = priced.map(|priced| priced.breakdown()).unwrap_or_default();
             }
             EntryKind::Void { .. } | EntryKind::Credit { .. } => {
                 line.kind =
@@ -223,28 +223,25 @@ impl<'a> Reckoner<'a> {
     }
 
     /// A line of a statement; none for what has no price.
-    pub fn statement_line(&self, listed: &ListedEntry) -> Result<Option<Line>, StoreError> {
+    pub fn statement_line(&self, listed: &ListedEntry) -> Result<Option<StatementLine>, StoreError> {
         let Some((money, vat)) = listed.entry.money() else { return Ok(None) };
         let stay = stay_of(listed);
         let (id, charge) = self.id(listed)?;
         let entry = match &listed.entry.what {
             EntryKind::Stay(stay) => {
                 let priced = self.priced(stay);
-                statement::Entry::Charge(statement::Stay {
+                let breakdown = priced.iter().flat_map(Priced::breakdown);
+                statement::StatementEntry::Charge(statement::StatementStay {
                     garage: self.called(stay.garage),
                     car: if is_token(&stay.plate) {
-                        Car::Token(stay.plate.to_string())
+                        StatementCar::Token(stay.plate.to_string())
                     } else {
-                        Car::Plate(stay.plate.to_string())
+                        StatementCar::Plate(stay.plate.to_string())
                     },
                     entry: self.moment(stay, stay.entry),
                     exit: self.moment(stay, stay.exit),
                     tariff: self.tariff(stay).map(|tariff| tariff.name().to_owned()).unwrap_or_default(),
-                    working: priced
-                        .iter()
-                        .flat_map(Priced::working)
-                        .map(|line| in_words(&line, money))
-                        .collect(),
+                    breakdown: breakdown.map(|line| line.in_words(money.currency)).collect(),
                     note: self.note(stay, priced.as_ref()),
                 })
             }
@@ -256,12 +253,12 @@ impl<'a> Reckoner<'a> {
                 let at = Moment { timestamp: at, offset };
                 let correction = Correction { charge, reason, by, at };
                 match what {
-                    EntryKind::Void { .. } => statement::Entry::Void(correction),
-                    _ => statement::Entry::Credit(correction),
+                    EntryKind::Void { .. } => statement::StatementEntry::Void(correction),
+                    _ => statement::StatementEntry::Credit(correction),
                 }
             }
         };
-        Ok(Some(Line { id, amount: statement_money(money), vat: vat.map(statement_rate), entry }))
+        Ok(Some(StatementLine { id, amount: money, vat, entry }))
     }
 }
 
@@ -270,25 +267,4 @@ fn stay_of(listed: &ListedEntry) -> &BilledStay {
         EntryKind::Stay(stay) => stay,
         _ => unreachable!("a correction is about a stay"),
     }
-}
-
-fn in_words(line: &WorkingLine, money: Money) -> String {
-    let (from, offset) = line.from;
-    let from = offset.to_datetime(from).strftime("%Y-%m-%d %H:%M");
-    let currency = money.currency;
-    let total = currency.show(line.total);
-    match (line.units, line.each) {
-        (1, _) => format!("{from} {total}: {}", line.reason),
-        (units, Some(each)) => format!("{from} {units} × {} = {total}: {}", currency.show(each), line.reason),
-        (units, None) => format!("{from} {units} units, {total}: {}", line.reason),
-    }
-}
-
-fn statement_money(money: Money) -> statement::Money {
-    let exponent = u8::try_from(money.currency.decimals()).unwrap_or(2);
-    statement::Money::new(money.amount.minor(), &statement::Currency::new(money.currency.code(), exponent))
-}
-
-fn statement_rate(rate: VatRate) -> statement::VatRate {
-    statement::VatRate(rate.hundredths().into())
 }

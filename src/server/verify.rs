@@ -22,8 +22,8 @@ use crate::codes::{self, Code, Coded};
 use crate::daemon::{self, DaemonError, EXIT_SETTING};
 use crate::store::copy::{self, Spare};
 use crate::store::directory::{DataDir, DirectoryError, STORE};
-use crate::store::room::Condition;
-use crate::store::{OpenError, Store, StoreError, scratch};
+use crate::store::room::StoreCondition;
+use crate::store::{Store, StoreError, StoreOpenError, scratch};
 use serde::Serialize;
 use std::fmt;
 use std::path::Path;
@@ -174,7 +174,7 @@ pub enum VerifyError {
     )]
     Scratch(String),
     #[error(transparent)]
-    OtherProgram(crate::store::OpenError),
+    OtherProgram(crate::store::StoreOpenError),
 }
 
 impl Coded for VerifyError {
@@ -209,7 +209,7 @@ pub fn verify_directory(path: &Path) -> Result<VerifyReport, VerifyError> {
     let mut report = match opening::open_copy(copy.path(), &witness) {
         Ok(OpenedLedger { store, ledger, condition, .. }) => {
             let mut report = verify(&ledger, &store)?;
-            if condition == Condition::Salvaged {
+            if condition == StoreCondition::Salvaged {
                 report.find(
                     "the store".into(),
                     "it is damaged; this report is about what can still be found in it".into(),
@@ -219,7 +219,7 @@ pub fn verify_directory(path: &Path) -> Result<VerifyReport, VerifyError> {
             check_end(&ledger, LedgerHighWater::read(&witness), &mut report);
             report
         }
-        Err(DaemonError::Open(error @ OpenError::OtherPurpose { .. })) => {
+        Err(DaemonError::Open(error @ StoreOpenError::OtherPurpose { .. })) => {
             return Err(VerifyError::OtherProgram(error));
         }
         // The copy is gone by the time somebody reads this.

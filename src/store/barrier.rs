@@ -1,4 +1,4 @@
-//! The write barrier: what sled calls when it flushes, made to reach the disk.
+//! The write barrier: makes sled's flush reach the disk.
 //!
 //! **Promise.** When sled's `flush` returns `Ok`, the bytes survive a power cut.
 //! **Kept by.** sled 0.34 ends every write of its log in `sync_file_range(2)`, which by its own manual

@@ -1,8 +1,8 @@
-//! A copy of a store, to look into without touching the original: sled writes whenever it opens.
+//! A temporary copy of a store, to read it without changing the original: sled writes whenever it opens.
 //!
-//! **Promise.** The original is only read, and nobody is kept from using it: a daemon may start at any moment. What is copied is one
-//! state of it. The copy is gone when it is dropped.
-//! **Kept by.** Looking before and after whether somebody holds the directory, or has held it.
+//! **Promise.** The original is only read and stays usable: a daemon may start at any moment. The copy is one state of the original.
+//! It is removed when it is dropped.
+//! **Kept by.** Checking before and after whether a process holds the directory, or has held it.
 
 use super::directory::{DirectoryError, Idle, STORE};
 use crate::codes::{self, Code, Coded};
@@ -20,7 +20,7 @@ pub enum CopyError {
     NoRoom { path: PathBuf, in_dir: PathBuf, needed_mb: u64, free_mb: u64 },
     #[error("cannot copy {path:?} to {to:?}: {source}. Nothing was changed in it")]
     Io { path: PathBuf, to: PathBuf, source: io::Error },
-    /// It can be asked instead.
+    /// A daemon runs now, so it can be asked instead.
     #[error(
         "a daemon started in {path:?} while its store was copied. Nothing was changed. Give the command again"
     )]
@@ -39,16 +39,16 @@ impl Coded for CopyError {
     }
 }
 
-/// How much room a copy must leave free in its place.
+/// How much room must stay free beside a copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Spare {
-    /// What opening it writes.
+    /// The room that opening the copy needs.
     ForOpening,
-    /// As much again, for who rebuilds its content.
+    /// The size of the copy again, to rebuild its content.
     AsMuchAgain,
 }
 
-/// What opening a store writes at most beside what is there: a snapshot of where everything is, and a segment or two.
+/// The most that opening a store writes: a snapshot of the index, and a segment or two.
 const OPENING_WRITES: u64 = 64 << 20;
 
 /// Copies the store of a data directory on which no daemon runs, and the files `beside` it, to a directory of their own under

@@ -14,9 +14,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// Where the store stands in a data directory.
 pub const STORE: &str = "store";
-/// What is locked in a data directory.
+/// The file that is locked in a data directory.
 pub(super) const LOCK: &str = "lock";
-/// Longer than anybody who only looks whether a directory is held takes for it.
+/// Longer than a process needs that only checks whether a directory is held.
 const HELD_BY_A_LOOK: Duration = Duration::from_secs(1);
 
 /// Why a data directory is not ours. Nothing in it was changed.
@@ -68,7 +68,7 @@ impl DataDir {
         loop {
             match lock.try_lock() {
                 Ok(()) => break,
-                // Who only looks holds it for no time at all.
+                // A process that only checks holds the lock for a moment.
                 Err(TryLockError::WouldBlock) if began.elapsed() < HELD_BY_A_LOOK => {
                     std::thread::sleep(Duration::from_millis(10));
                 }
@@ -81,7 +81,7 @@ impl DataDir {
         lock.rewind()
             .and_then(|()| lock.write_all(format!("{:<15}\n", std::process::id()).as_bytes()))
             .map_err(unusable)?;
-        // What an earlier life told is not true any more.
+        // The addresses of an earlier process are no longer valid.
         for stale in ["http.addr", "listen.addr"] {
             match fs::remove_file(path.join(stale)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unusable(error)),
@@ -112,11 +112,11 @@ impl DataDir {
     }
 }
 
-/// A data directory that nobody held when it was looked at. Looking holds nobody up: a daemon may start at any moment.
+/// A data directory that no process held when it was checked. The check blocks nobody: a daemon may start at any moment.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Idle {
     path: PathBuf,
-    /// What the last holder wrote, and when: the next one changes it. `None` for a directory that nobody ever held: a backup.
+    /// What the last holder wrote, and when; the next holder changes it. `None` for a directory that was never held: a backup.
     written: Option<(String, SystemTime)>,
 }
 
@@ -141,7 +141,7 @@ impl Idle {
         Ok(Idle { path: path.to_owned(), written: Some((text, changed)) })
     }
 
-    /// Whether nobody has held it since: what was read meanwhile is of one state.
+    /// Whether nobody has held the directory since: then everything that was read meanwhile is of one state.
     pub fn is_still(&self) -> bool {
         Idle::look(&self.path).is_ok_and(|now| now == *self)
     }

@@ -1,11 +1,11 @@
 //! Frames: values that can be found in a damaged store without the help of sled.
 //!
-//! **Promise.** A framed value that stands anywhere in a file is found there, with its key, and told from everything else: from
+//! **Promise.** A framed value that stands anywhere in a file is found there, with its key, and distinguished from everything else: from
 //! other bytes, from a damaged copy of itself, from frames of other stores, and from text in a value that only looks like a frame.
 //! Of two frames under one key, the greater stamp was written later.
 //! **Kept by.** A frame carries a magic, its lengths, its key and a keyed hash over all of it; the key of the hash is
 //! drawn for each store. sled writes a value as consecutive bytes, whole, wherever it puts it.
-//! **Not promised.** That a value that was removed later is not found: whoever reads a damaged store decides which of the
+//! **Not promised.** That a value that was removed later is not found: the reader of a damaged store decides which of the
 //! values that were found still count.
 //!
 //! | bytes | what |

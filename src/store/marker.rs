@@ -1,7 +1,7 @@
-//! The file beside sled's log that says whose store this is.
+//! The marker file beside sled's log: to which program the store belongs, and its id.
 //!
-//! sled takes a log that it cannot read for an empty one; the marker tells a store that was in use from a new one. And it holds what
-//! must be known to read a log that sled refuses: the id by which the store knows its frames ([`super::frame`]).
+//! sled takes a log that it cannot read for an empty one; the marker distinguishes a store that was in use from a new one. It also holds
+//! the id of the store, without which the frames in a log that sled refuses cannot be read ([`super::frame`]).
 
 use super::frame::FrameKey;
 use super::sled_log;
@@ -33,9 +33,9 @@ impl StoreId {
 /// Whether everything that was written into a store reached its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Boot {
-    /// It did: what was written is as it was written, or damaged.
+    /// It did: bytes in the file are as they were written, or damaged.
     Same,
-    /// This is not known: the end may be torn.
+    /// That is not known: the end of the file may be torn.
     Other,
 }
 
@@ -119,7 +119,7 @@ fn checksum(text: &str) -> String {
     format!("{:08x}", crc32fast::hash(text.as_bytes()))
 }
 
-/// Writes down that the store is closed, and where its log ends, when it is dropped, after sled.
+/// When it is dropped, after sled, it records that the store was closed and where its log ends.
 pub(super) struct Closing {
     pub dir: PathBuf,
     pub failed: Arc<OnceLock<Arc<str>>>,
@@ -143,7 +143,7 @@ impl Drop for Closing {
     }
 }
 
-/// The store in `dir` is opened, and may be written from now on.
+/// Records that the store in `dir` is open and may be written from now on.
 pub(super) fn opened(dir: &Path) -> io::Result<()> {
     match fs::remove_file(dir.join(CLOSED)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -155,7 +155,7 @@ pub(super) fn opened(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// A write failed: what stands behind it in the log may be of no account. This needs no room.
+/// Records that a write failed, so the end of the log may be torn. This needs no room on the disk.
 pub(super) fn a_write_failed(dir: &Path) {
     // When it cannot be removed either, the next opening takes what a failed write left for damage, and salvages the store.
     let _ = fs::remove_file(dir.join(BOOT));

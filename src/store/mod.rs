@@ -13,7 +13,7 @@
 //! * a batch holds at most [`BATCH_MAX`] writes: more makes sled keep memory for good;
 //! * an operation that does not return, and a failure that no operation met, end the process (`watchdog`);
 //! * room is kept for deleting and for opening ([`room`]);
-//! * a failed write or flush poisons the store: nothing is accepted until the process starts anew;
+//! * a failed write or flush poisons the store: nothing is accepted until the process starts again;
 //! * a flush fails once the store's files have no name on disk, or another store has it ([`presence`]);
 //! * panics of sled's open become errors; sizes are set on purpose; the format has a version.
 //!
@@ -72,7 +72,7 @@ pub type Entry = (Vec<u8>, Vec<u8>);
 /// Entries in ascending order of their keys.
 pub type Entries<'a> = Box<dyn Iterator<Item = io::Result<Entry>> + 'a>;
 
-/// What a store is for. A directory of one purpose is refused by the other.
+/// The program that a store belongs to. A store of one program is refused by another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     Edge,
@@ -93,7 +93,7 @@ impl fmt::Display for Purpose {
 
 /// Why a store did not open. In every case nothing on the disk was changed that had been confirmed.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub enum StoreOpenError {
     /// The directory could not be created, read, written or synced.
     #[error(
         "cannot use {path:?}: {source}. Nothing stored was changed. Check that the disk is there, has room, and that this user may write to it, then start again"
@@ -131,16 +131,16 @@ pub enum OpenError {
     NoBarrier,
 }
 
-impl Coded for OpenError {
+impl Coded for StoreOpenError {
     fn code(&self) -> Code {
         match self {
-            OpenError::Io { .. } => codes::STORE_UNUSABLE,
-            OpenError::Damaged { .. } => codes::STORE_DAMAGED,
-            OpenError::NewerFormat { .. } => codes::STORE_FORMAT_NEWER,
-            OpenError::OlderFormat { .. } => codes::STORE_FORMAT_UNRELEASED,
-            OpenError::OtherPurpose { .. } => codes::STORE_OF_OTHER_PROGRAM,
-            OpenError::Salvage { .. } => codes::SALVAGE_FAILED,
-            OpenError::NoBarrier => codes::NO_WRITE_BARRIER,
+            StoreOpenError::Io { .. } => codes::STORE_UNUSABLE,
+            StoreOpenError::Damaged { .. } => codes::STORE_DAMAGED,
+            StoreOpenError::NewerFormat { .. } => codes::STORE_FORMAT_NEWER,
+            StoreOpenError::OlderFormat { .. } => codes::STORE_FORMAT_UNRELEASED,
+            StoreOpenError::OtherPurpose { .. } => codes::STORE_OF_OTHER_PROGRAM,
+            StoreOpenError::Salvage { .. } => codes::SALVAGE_FAILED,
+            StoreOpenError::NoBarrier => codes::NO_WRITE_BARRIER,
         }
     }
 }
@@ -263,11 +263,11 @@ impl Store {
     /// The caller must hold the directory for itself ([`directory::DataDir`]).
     ///
     /// Daemons open theirs with [`room::open_store`], which succeeds on a full disk too.
-    pub fn open(path: &Path, purpose: Purpose) -> Result<Store, OpenError> {
+    pub fn open(path: &Path, purpose: Purpose) -> Result<Store, StoreOpenError> {
         Store::open_with(path, purpose, &DiskRoom::of(path, None))
     }
 
-    fn open_with(path: &Path, purpose: Purpose, room: &DiskRoom) -> Result<Store, OpenError> {
+    fn open_with(path: &Path, purpose: Purpose, room: &DiskRoom) -> Result<Store, StoreOpenError> {
         Store::open_after(path, purpose, room, 0)
     }
 
@@ -352,7 +352,7 @@ impl Store {
     }
 
     /// An operation of the disk that the watchdog measures, until what this returns is dropped.
-    fn watch(&self) -> Option<watchdog::Watched<'_>> {
+    fn watch(&self) -> Option<watchdog::RunningOperation<'_>> {
         self.watchdog.as_ref().map(|watchdog| watchdog.begin())
     }
 
@@ -371,7 +371,7 @@ impl Store {
         })
     }
 
-    /// Nothing more is written.
+    /// Refuses all writes from now on.
     fn poison(&self, error: &StoreError) {
         self.poisoned.get_or_init(|| format!("{error}.").into());
     }
@@ -386,7 +386,7 @@ impl Store {
         self.unreadable.send_replace(true);
     }
 
-    /// A part of the store that is damaged is told from a disk that fails: what stands elsewhere can be read.
+    /// Distinguishes a damaged part of the store, beside which everything else can be read, from a disk that fails.
     fn failed(&self, error: io::Error) -> StoreError {
         match error.kind() {
             io::ErrorKind::InvalidData => {

@@ -1,7 +1,7 @@
 //! [`Backend`] on sled 0.34.7, with what we measured about it.
 
 use super::room::DiskRoom;
-use super::{Backend, Batch, Entries, Entry, OpenError, barrier, runway::Runway};
+use super::{Backend, Batch, Entries, Entry, StoreOpenError, barrier, runway::Runway};
 use crate::codes;
 use std::fs::{self, File};
 use std::io;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 /// sled looks whether its cache is too large only when 64 accesses have gathered in one of 256 shards, and a walk counts one
 /// access for a whole leaf. Walking through 263 MB thus kept 16,384 leaves, 200 MB, whatever the cache's size. So a walk
-/// accesses what it reads once more for each so many bytes, which keeps at most 16 MB beyond the cache.
+/// accesses what it reads once more after a number of bytes, which keeps at most 16 MB beyond the cache.
 const BYTES_FOR_AN_ACCESS: usize = 1024;
 /// Fixed when a store is created. A value must stay below a quarter of it, and an event's commit
 /// writes only what it changed, so a large segment costs nothing.
@@ -32,8 +32,8 @@ pub(super) struct OnSled {
 }
 
 impl OnSled {
-    pub(super) fn open(path: &Path, room: &DiskRoom) -> Result<OnSled, OpenError> {
-        let io_error = |source| OpenError::Io { path: path.to_owned(), source };
+    pub(super) fn open(path: &Path, room: &DiskRoom) -> Result<OnSled, StoreOpenError> {
+        let io_error = |source| StoreOpenError::Io { path: path.to_owned(), source };
         fs::create_dir_all(path).map_err(io_error)?;
         remove_half_made_snapshots(path).map_err(io_error)?;
         let config = sled::Config::new()
@@ -47,10 +47,10 @@ impl OnSled {
             Ok(Ok(db)) => db,
             Ok(Err(sled::Error::Io(source))) => return Err(io_error(in_words(source))),
             Ok(Err(error)) => {
-                return Err(OpenError::Damaged { path: path.to_owned(), reason: error.to_string() });
+                return Err(StoreOpenError::Damaged { path: path.to_owned(), reason: error.to_string() });
             }
             Err(panic) => {
-                return Err(OpenError::Damaged { path: path.to_owned(), reason: panic_text(&*panic) });
+                return Err(StoreOpenError::Damaged { path: path.to_owned(), reason: panic_text(&*panic) });
             }
         };
         let runway = Runway::ahead_of(&path.join(LOG_FILE), room.clone()).map_err(io_error)?;

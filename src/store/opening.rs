@@ -1,4 +1,4 @@
-//! Opening a store: who it is, and whether it is ours and sound.
+//! Opens a store: reads its identity, and checks that it belongs to this program and is sound.
 
 use super::frame::Stamp;
 use super::framed::Framed;
@@ -6,43 +6,43 @@ use super::marker::{self, Framing, Marker, StoreId};
 use super::presence::Presence;
 use super::room::DiskRoom;
 use super::watchdog::{self, Watchdog};
-use super::{Backend, FORMAT, OpenError, Purpose, Store, StoreError, barrier, on_sled, sled_log};
+use super::{Backend, FORMAT, Purpose, Store, StoreError, StoreOpenError, barrier, on_sled, sled_log};
 use crate::codes;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-/// The oldest format that is read. Its values are not framed; what is written into it is.
+/// The oldest format that can be read. Its values are not framed; values that are written now are.
 const FORMAT_OLDEST: u32 = 2;
 
-/// So much room is left for opening when the end of a torn log is kept.
+/// Room that must stay free for opening when the torn end of a log is kept.
 const KEEPING_LEAVES: u64 = 8 << 20;
 
-/// What a store says of itself: its format, its id, and whether all its values are framed.
+/// The key of the identity: the format, the id, and whether all values are framed.
 const FORMAT_KEY: &[u8] = b"\0format";
-/// How often it was opened, and something new each time.
+/// The key of the number of openings, with random bytes at each opening.
 const OPENED_KEY: &[u8] = b"\0opened";
 
 impl Store {
-    /// Opens the store in `path`; this is at least the opening with this number.
+    /// Opens the store in `path`. `opening` is the least number that this opening gets.
     pub(super) fn open_after(
         path: &Path,
         purpose: Purpose,
         room: &DiskRoom,
         opening: u32,
-    ) -> Result<Store, OpenError> {
-        let failed = |source| OpenError::Io { path: path.to_owned(), source };
+    ) -> Result<Store, StoreOpenError> {
+        let failed = |source| StoreOpenError::Io { path: path.to_owned(), source };
         let marker = match path.exists() {
             true => Marker::read(path).map_err(failed)?,
             false => None,
         };
         if marker.as_ref().is_some_and(|marker| marker.salvageable().is_some()) {
             match sled_log::check(path, marker::closed_at(path)).map_err(failed)? {
-                sled_log::Condition::Sound => {}
-                sled_log::Condition::Damaged(reason) => {
-                    return Err(OpenError::Damaged { path: path.to_owned(), reason });
+                sled_log::LogCondition::Sound => {}
+                sled_log::LogCondition::Damaged(reason) => {
+                    return Err(StoreOpenError::Damaged { path: path.to_owned(), reason });
                 }
-                sled_log::Condition::Torn(segments) => {
+                sled_log::LogCondition::Torn(segments) => {
                     let bytes = segments.len() as u64 * on_sled::SEGMENT_BYTES as u64;
                     // It is needed only should the torn end be damaged as well: opening itself needs the last of the room more.
                     if room.has_left(bytes + KEEPING_LEAVES) {
@@ -76,24 +76,24 @@ impl Store {
         store.closing =
             Some(Arc::new(marker::Closing { dir: path.to_owned(), failed: Arc::clone(&store.poisoned) }));
         marker::opened(path).map_err(failed)?;
-        store.settle_identity(path, purpose, &identity, marker)?;
+        store.write_identity(path, purpose, &identity, marker)?;
         Ok(store)
     }
 
-    /// Writes who the store is. At every opening something new is written, so that a first flush proves that the barrier is in
+    /// Writes the identity of the store. Every opening writes something new, so that a first flush proves that the barrier is in
     /// use: sled skips a write that changes nothing, and a flush after it has nothing to sync.
-    fn settle_identity(
+    fn write_identity(
         &self,
         path: &Path,
         purpose: Purpose,
         identity: &Identity,
         marker: Option<Marker>,
-    ) -> Result<(), OpenError> {
+    ) -> Result<(), StoreOpenError> {
         let before = barrier::calls();
         let opened = [&identity.opening.to_be_bytes()[..], uuid::Uuid::new_v4().as_bytes()].concat();
         let written =
             self.put(FORMAT_KEY, &identity.encode(purpose)).and_then(|()| self.put(OPENED_KEY, &opened));
-        written.and_then(|()| self.flush()).map_err(|error| OpenError::Io {
+        written.and_then(|()| self.flush()).map_err(|error| StoreOpenError::Io {
             path: path.to_owned(),
             source: match error {
                 StoreError::Disk(source) => source,
@@ -101,18 +101,18 @@ impl Store {
             },
         })?;
         if barrier::calls() == before {
-            return Err(OpenError::NoBarrier);
+            return Err(StoreOpenError::NoBarrier);
         }
         let now = Marker::now(purpose.to_string(), identity.id, identity.framing);
         if marker.as_ref() != Some(&now) {
             let synced = now.write(path).and_then(|()| on_sled::sync_tree(path));
-            synced.map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
+            synced.map_err(|source| StoreOpenError::Io { path: path.to_owned(), source })?;
         }
         Ok(())
     }
 }
 
-/// Who a store is.
+/// The identity of a store.
 struct Identity {
     id: StoreId,
     framing: Framing,
@@ -121,16 +121,16 @@ struct Identity {
 }
 
 impl Identity {
-    /// Reads who the store is, makes up who a new one is, and refuses one that is not ours to read. `opening`: the least number
-    /// of this opening.
+    /// Reads the identity, draws that of a new store, and refuses a store of another program or format. `opening` is the least
+    /// number that this opening gets.
     fn of(
         sled: &impl Backend,
         path: &Path,
         purpose: Purpose,
         marker: Option<&Marker>,
         opening: u32,
-    ) -> Result<Identity, OpenError> {
-        let damaged = |reason: String| OpenError::Damaged { path: path.to_owned(), reason };
+    ) -> Result<Identity, StoreOpenError> {
+        let damaged = |reason: String| StoreOpenError::Damaged { path: path.to_owned(), reason };
         let read = |key| sled.get(key).map_err(|error| damaged(error.to_string()));
         let Some(value) = read(FORMAT_KEY)? else {
             if marker.is_some() {
@@ -148,11 +148,13 @@ impl Identity {
                 let (all, owner) = rest.split_first().ok_or_else(too_short)?;
                 (StoreId(*id), if *all == 1 { Framing::All } else { Framing::Some }, owner)
             }
-            newer if newer > FORMAT => return Err(OpenError::NewerFormat { path: path.to_owned(), found }),
-            _ => return Err(OpenError::OlderFormat { path: path.to_owned(), found }),
+            newer if newer > FORMAT => {
+                return Err(StoreOpenError::NewerFormat { path: path.to_owned(), found });
+            }
+            _ => return Err(StoreOpenError::OlderFormat { path: path.to_owned(), found }),
         };
         if owner != purpose.to_string().as_bytes() {
-            return Err(OpenError::OtherPurpose {
+            return Err(StoreOpenError::OtherPurpose {
                 path: path.to_owned(),
                 found: String::from_utf8_lossy(owner).into_owned(),
                 wanted: purpose.to_string(),

@@ -34,7 +34,7 @@ pub(super) struct Presence {
 
 /// What became of the log's name.
 #[derive(Debug, PartialEq, Eq)]
-enum Found {
+enum LogName {
     InPlace,
     /// It has a name, and nothing has taken its old one.
     Moved,
@@ -54,14 +54,14 @@ impl Presence {
 
     /// An error once nothing may be confirmed any more.
     pub(super) fn check(&self) -> Result<(), StoreError> {
-        let found = self.find().unwrap_or(Found::InPlace); // a disk that does not tell does not write either
+        let found = self.find().unwrap_or(LogName::InPlace); // a disk that does not tell does not write either
         match found {
-            Found::InPlace => self.note(None),
-            Found::Moved => self.note(Some(self.path_now())),
-            Found::Replaced => {
+            LogName::InPlace => self.note(None),
+            LogName::Moved => self.note(Some(self.path_now())),
+            LogName::Replaced => {
                 return Err(StoreError::Replaced { path: self.path.clone(), now_at: self.path_now() });
             }
-            Found::Removed => return Err(StoreError::Removed { path: self.path.clone() }),
+            LogName::Removed => return Err(StoreError::Removed { path: self.path.clone() }),
         }
         Ok(())
     }
@@ -71,14 +71,14 @@ impl Presence {
         self.moved_to.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn find(&self) -> io::Result<Found> {
+    fn find(&self) -> io::Result<LogName> {
         let log = fstat(&self.log)?;
         if log.st_nlink == 0 {
-            return Ok(Found::Removed);
+            return Ok(LogName::Removed);
         }
         match stat(self.path.join(LOG_FILE)) {
-            Ok(named) if is_same(&named, &log) => return Ok(Found::InPlace),
-            Ok(_) => return Ok(Found::Replaced),
+            Ok(named) if is_same(&named, &log) => return Ok(LogName::InPlace),
+            Ok(_) => return Ok(LogName::Replaced),
             Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => {}
             Err(error) => return Err(error.into()),
         }
@@ -87,10 +87,10 @@ impl Presence {
         for (path, opened) in [self.path.as_path(), above].into_iter().zip(&self.directories) {
             if let Ok(named) = stat(path) {
                 let is_ours = is_same(&named, &fstat(opened)?);
-                return Ok(if is_ours { Found::Moved } else { Found::Replaced });
+                return Ok(if is_ours { LogName::Moved } else { LogName::Replaced });
             }
         }
-        Ok(Found::Moved)
+        Ok(LogName::Moved)
     }
 
     /// The kernel knows the name that an open file has now.

@@ -1,4 +1,4 @@
-//! Data directories hold plates and amounts: they are for the user alone that the daemon runs as.
+//! Data directories hold plates and amounts, so only the user of the daemon may read them.
 //!
 //! **Promise.** What this program creates has mode 0700 (directories) or 0600 (files). What is found with wider rights in a data
 //! directory is narrowed before it is used, and the log says so.
@@ -15,21 +15,21 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-/// What others may do, in a file's mode.
+/// The bits of a file's mode that give rights to other users.
 const OTHERS: u32 = 0o077;
-/// Who writes to a directory with this bit may only remove what is his own: it is shared.
+/// The sticky bit: in a directory with it, such as `/tmp`, users may remove only their own files.
 const STICKY: u32 = 0o1000;
 
-/// How the names begin that daemons give to files in a data directory.
+/// Prefixes of the names that daemons give to files in a data directory.
 const OURS: [&str; 9] =
     [STORE, LOCK, "ballast", "board", "witness", "http.addr", "listen.addr", "backup.json", "outbox"];
 
-/// From now on everything that this process, or a child of it, creates is for its user alone.
+/// Makes everything that this process and its children create from now on accessible to their user only.
 pub fn keep_what_we_create_private() {
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
 }
 
-/// Takes from others what rights they have in a data directory. It is no reason to stop when that fails.
+/// Removes the rights of other users in a data directory. A failure is logged and does not stop the daemon.
 pub(super) fn tighten(dir: &Path) {
     let (mut narrowed, mut holds_something) = (0, false);
     let done = narrow_root(dir, &mut narrowed).and_then(|()| {
@@ -75,7 +75,7 @@ fn narrow_root(dir: &Path, narrowed: &mut u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives what root wrote in a data directory to the user whose directory it is: a daemon could not start on it otherwise.
+/// Gives files that root wrote in a data directory to the owner of the directory, whose daemon could not start otherwise.
 pub(super) fn hand_over(dir: &Path) {
     if !rustix::process::geteuid().is_root() {
         return;
@@ -96,7 +96,7 @@ pub(super) fn hand_over(dir: &Path) {
     }
 }
 
-/// Everything of ours below a data directory, links left out.
+/// All files and directories of fogpost below a data directory, without links.
 fn each_of_ours(dir: &Path, act: &mut dyn FnMut(&Path, &Metadata) -> io::Result<()>) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;

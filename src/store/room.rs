@@ -1,7 +1,7 @@
 //! Room on the disk: what is left, what is kept free, and the ballast.
 //!
 //! **Promise.** A daemon that asks [`DiskRoom::check`] before it takes something new never fills the disk by itself: what is
-//! needed to deliver, to delete and to open anew stays free. When something else fills the disk to the last byte, the
+//! needed to deliver, to delete and to open again stays free. When something else fills the disk to the last byte, the
 //! next opening still finds room: it gives up the ballast.
 //! **Kept by.** The reserve: the smaller of 64 MB and 5 % of the filesystem, or what the operator set. And the ballast: a file of
 //! [`BALLAST_BYTES`] in the data directory, really written, laid when there is room and given up first.
@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use super::directory::STORE;
 use super::salvage::{self, Rebuild};
-use super::{OpenError, Purpose, Store, on_sled, watchdog};
+use super::{Purpose, Store, StoreOpenError, on_sled, watchdog};
 
 /// How much the ballast takes.
 pub const BALLAST_BYTES: u64 = 4 << 20;
@@ -31,13 +31,13 @@ const RESERVE_MOST: u64 = 64 << 20;
 const RESERVE_PART: u64 = 20;
 /// With less than this left, opening does not begin before the ballast is given up: sled writes a snapshot then, and we a note.
 const OPENING_NEEDS: u64 = 2 << 20;
-/// More than this is not written between two looks at the disk, and asking costs a system call once in so long.
+/// The age up to which a look at the disk is used again: little is written in this time, and a look costs a system call.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// What is written for a value, at most and for a while: it comes with the nodes of the tree that it changes.
 pub const WRITTEN_FOR_VALUES: u64 = 2;
 /// How often it is looked whether the ballast can be laid again.
 const LAY_AGAIN_EVERY: Duration = Duration::from_secs(1);
-/// So much more than needed must be there before the ballast is laid: two daemons on one disk do not take it from each other.
+/// Room that must be left beside the ballast before it is laid, so that two daemons on one disk do not take it from each other.
 const LAY_WITH: u64 = 1 << 20;
 /// sled begins to rewrite a segment when less than half of it is in use, and some are always on the way.
 const STORE_TO_VALUES: u64 = 3;
@@ -51,9 +51,9 @@ const BALLAST_NEW: &str = "ballast.new";
 
 /// What is left on the disk of a data directory. Cloning shares it. It costs next to nothing to ask.
 #[derive(Clone)]
-pub struct DiskRoom(Arc<Shared>);
+pub struct DiskRoom(Arc<RoomState>);
 
-struct Shared {
+struct RoomState {
     dir: PathBuf,
     /// As the operator set it.
     reserve: Option<u64>,
@@ -77,15 +77,15 @@ impl std::fmt::Debug for DiskRoom {
 }
 
 /// A store that was opened, and the room on its disk.
-pub struct Opened {
+pub struct OpenedStore {
     pub store: Store,
     pub room: DiskRoom,
-    pub condition: Condition,
+    pub condition: StoreCondition,
 }
 
 /// In which condition a store was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Condition {
+pub enum StoreCondition {
     /// sled could open it. That all of it can be read is not known.
     Opened,
     /// It was damaged, and is rebuilt from what could be found.
@@ -102,31 +102,31 @@ pub fn open_store(
     purpose: Purpose,
     reserve: Option<u64>,
     rebuild: Rebuild<'_>,
-) -> Result<Opened, OpenError> {
+) -> Result<OpenedStore, StoreOpenError> {
     let room = DiskRoom::of(dir, reserve);
     let path = dir.join(STORE);
-    let io_error = |source| OpenError::Io { path: dir.to_owned(), source };
+    let io_error = |source| StoreOpenError::Io { path: dir.to_owned(), source };
     salvage::finish_interrupted(dir).map_err(io_error)?;
     if room.look().left < OPENING_NEEDS {
         room.give_up_ballast();
     }
     let open = || match Store::open_with(&path, purpose, &room) {
-        Err(OpenError::Io { source, .. }) if is_shortage(&source) && room.give_up_ballast() => {
+        Err(StoreOpenError::Io { source, .. }) if is_shortage(&source) && room.give_up_ballast() => {
             Store::open_with(&path, purpose, &room)
         }
         opened => opened,
     };
-    let mut condition = Condition::Opened;
+    let mut condition = StoreCondition::Opened;
     let opened = if salvage::is_requested(dir) {
         if salvage::salvage(dir, purpose, &room, rebuild)? {
-            condition = Condition::Salvaged;
+            condition = StoreCondition::Salvaged;
         } else {
             salvage::withdraw_request(dir).map_err(io_error)?;
         }
         open()
     } else {
         match open() {
-            Err(OpenError::Damaged { path, reason }) => {
+            Err(StoreOpenError::Damaged { path, reason }) => {
                 tracing::warn!(
                     code = %codes::STORE_DAMAGED,
                     reason,
@@ -134,9 +134,9 @@ pub fn open_store(
                     "the store cannot be opened"
                 );
                 if !salvage::salvage(dir, purpose, &room, rebuild)? {
-                    return Err(OpenError::Damaged { path, reason });
+                    return Err(StoreOpenError::Damaged { path, reason });
                 }
-                condition = Condition::Salvaged;
+                condition = StoreCondition::Salvaged;
                 open()
             }
             opened => opened,
@@ -145,7 +145,7 @@ pub fn open_store(
     let store = opened?;
     let keeper = Arc::downgrade(&room.0);
     watchdog::start_thread("ballast", move || keep_ballast(&keeper)).map_err(io_error)?;
-    Ok(Opened { store, room, condition })
+    Ok(OpenedStore { store, room, condition })
 }
 
 /// Whether an error says that there is no room.
@@ -161,7 +161,7 @@ struct Look {
 }
 
 impl DiskRoom {
-    /// Whether the disk has so many bytes left.
+    /// Whether the disk has at least this many bytes left.
     pub(super) fn has_left(&self, bytes: u64) -> bool {
         self.look().left >= bytes
     }
@@ -170,7 +170,7 @@ impl DiskRoom {
     pub(super) fn of(dir: &Path, reserve: Option<u64>) -> DiskRoom {
         // Left by a crash.
         let _ = fs::remove_file(dir.join(BALLAST_NEW));
-        DiskRoom(Arc::new(Shared {
+        DiskRoom(Arc::new(RoomState {
             dir: dir.to_owned(),
             reserve,
             has_ballast: AtomicBool::new(dir.join(BALLAST).exists()),
@@ -208,8 +208,8 @@ impl DiskRoom {
         judge(look, self.wanted(look), bytes, Some(values)).map_err(|short| short.to_string())
     }
 
-    fn wanted(&self, look: Look) -> Wanted {
-        Wanted {
+    fn wanted(&self, look: Look) -> KeptFree {
+        KeptFree {
             reserve: self.0.reserve.unwrap_or_else(|| RESERVE_MOST.min(look.total / RESERVE_PART)),
             ballast: if self.0.has_ballast.load(Ordering::Relaxed) { 0 } else { BALLAST_BYTES },
         }
@@ -244,7 +244,7 @@ impl DiskRoom {
         Look { left, total, store }
     }
 
-    /// Returns whether there was one.
+    /// Returns whether there was a ballast.
     fn give_up_ballast(&self) -> bool {
         if !self.0.has_ballast.swap(false, Ordering::Relaxed) {
             return false;
@@ -294,23 +294,23 @@ impl DiskRoom {
     }
 }
 
-/// Until the last user is gone.
-fn keep_ballast(room: &Weak<Shared>) {
+/// Lays the ballast whenever it is missing, until the last user of the room is gone.
+fn keep_ballast(room: &Weak<RoomState>) {
     while let Some(shared) = room.upgrade() {
         DiskRoom(shared).lay_ballast();
         std::thread::sleep(LAY_AGAIN_EVERY);
     }
 }
 
-/// What is to be kept free.
+/// The room that is kept free.
 #[derive(Debug, Clone, Copy)]
-struct Wanted {
+struct KeptFree {
     reserve: u64,
     /// What the ballast takes when it is laid again.
     ballast: u64,
 }
 
-/// There is not enough room.
+/// The disk has not enough room.
 #[derive(Debug, PartialEq, Eq)]
 struct Short {
     left: u64,
@@ -333,8 +333,8 @@ fn megabytes(bytes: u64) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
 }
 
-/// `values`: what the values of a store that deletes will take.
-fn judge(look: Look, wanted: Wanted, bytes: u64, values: Option<u64>) -> Result<(), Short> {
+/// `values`: the bytes that the values of a store that deletes will take.
+fn judge(look: Look, wanted: KeptFree, bytes: u64, values: Option<u64>) -> Result<(), Short> {
     let kept = wanted.reserve.saturating_add(wanted.ballast);
     if look.left.saturating_sub(bytes) >= kept {
         return Ok(());
@@ -357,7 +357,7 @@ mod tests {
 
     fn short(left: u64, store: u64, ballast: u64, bytes: u64, values: Option<u64>) -> bool {
         let look = Look { left, total: 64 * MB, store };
-        judge(look, Wanted { reserve: 3 * MB, ballast }, bytes, values).is_err()
+        judge(look, KeptFree { reserve: 3 * MB, ballast }, bytes, values).is_err()
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! A sync of a file that has grown must also commit the filesystem's journal: with one producer we
 //! measured 0.59 of the rate of a plain preallocated file, and 0.82 with zeros ahead. sled cuts the
-//! tail off whenever it opens, so the runway is laid anew then.
+//! tail off whenever it opens, so the runway is laid again then.
 //!
 //! The zeros go through a descriptor opened with `O_APPEND`: the kernel chooses the place, after whatever
 //! sled's own threads have just written. An offset of our own could overwrite it.
@@ -43,7 +43,7 @@ impl Runway {
         Ok(runway)
     }
 
-    /// To be told how many bytes a flush wrote.
+    /// Call it with the number of bytes that a flush wrote.
     pub(super) fn used(&self, bytes: usize) -> io::Result<()> {
         let unseen = self.unseen.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
         if unseen < LOOK_EVERY {

@@ -1,12 +1,12 @@
-//! Building a new store from what can still be found in a damaged one.
+//! Builds a new store from the values that can still be found in a damaged one.
 //!
 //! **Promise.** A directory whose store sled refuses, or in which something cannot be read, gets a new store of all values that
 //! matter and can be found anywhere in the old one's file. The old one is kept aside under a name with the date. A crash in
 //! between leaves the old store, or the new one, whole.
 //! **Kept by.** Values are framed ([`super::frame`]), so that sled is not needed to find them. The new store is written and synced
 //! beside the old one, and then takes its name.
-//! **Not promised.** That what is found is what stood there last: it may hold values that had been removed, and older ones where the
-//! newest is damaged. A [`Rebuild`] knows what the values mean, and decides.
+//! **Not promised.** That the values are the last ones: some had been removed, and where the newest is damaged an older one is found.
+//! A [`Rebuild`] knows what the values mean, and decides which count.
 
 use super::directory::STORE;
 pub use super::frame::Stamp;
@@ -16,7 +16,7 @@ use super::marker::{self, Marker, StoreId};
 use super::on_sled::{self, LOG_FILE};
 use super::room::DiskRoom;
 use super::sled_log::TORN_FILE;
-use super::{OpenError, Purpose, Store, StoreError, unframed};
+use super::{Purpose, Store, StoreError, StoreOpenError, unframed};
 use crate::codes;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -25,64 +25,64 @@ use std::ops::Bound;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-/// The new store while it is being written, and the file in it that says that it is whole.
+/// The new store while it is written, and the file in it that marks it as complete.
 const NEW: &str = "store.new";
 const WHOLE: &str = "whole";
-/// Says that the store is to be salvaged at the next start.
+/// The file that requests salvage at the next start.
 const REQUEST: &str = "salvage";
 
-/// Puts what was found into a new store, as far as it still counts.
+/// Writes the values that still count into the new store.
 pub type Rebuild<'a> = &'a dyn Fn(&Salvaged, &Store) -> Result<(), StoreError>;
 
-/// What an opening does when something that was confirmed is not there.
+/// What opening a store does when confirmed data is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnLoss {
-    /// It records the loss, and goes on.
+    /// Record the loss and go on.
     Record,
-    /// It writes nothing and fails with [`StoreError::Damaged`]: what is missing may still be found in the store's file.
+    /// Write nothing and fail with [`StoreError::Damaged`]: the missing data may still be found in the file of the store.
     Refuse,
 }
 
-/// A value that was found, the newest under its key.
+/// The newest sound value under a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
+pub struct SalvagedValue {
     pub key: Vec<u8>,
     pub value: Vec<u8>,
     pub stamp: Stamp,
 }
 
-/// What a damaged store still holds: the newest sound value under each key. In memory is only where each stands.
+/// The newest sound value under each key of a damaged store. Only the places of the values are in memory.
 pub struct Salvaged {
     /// The log, and what was kept of its torn ends.
     files: Vec<File>,
     frames: FrameKey,
     boot: Boot,
-    places: BTreeMap<Key, Place>,
+    places: BTreeMap<CompactKey, FramePlace>,
 }
 
 /// A key in as few bytes as possible: there may be a million.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum Key {
+enum CompactKey {
     Short { bytes: [u8; 14], length: u8 },
     Long(Box<[u8]>),
 }
 
-impl Key {
-    fn of(key: &[u8]) -> Key {
+impl CompactKey {
+    fn of(key: &[u8]) -> CompactKey {
         let mut bytes = [0; 14];
         match bytes.get_mut(..key.len()) {
             Some(room) => {
                 room.copy_from_slice(key);
-                Key::Short { bytes, length: key.len() as u8 }
+                CompactKey::Short { bytes, length: key.len() as u8 }
             }
-            None => Key::Long(key.into()),
+            None => CompactKey::Long(key.into()),
         }
     }
 }
 
 /// Where a frame stands.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct FramePlace {
     stamp: Stamp,
     file: u8,
     at: u64,
@@ -106,7 +106,7 @@ impl Salvaged {
         let mut found = Salvaged { files, frames: id.frames(), boot, places: BTreeMap::new() };
         let mut places = BTreeMap::new();
         found.each_frame(&mut |place, frame| {
-            let known = places.entry(Key::of(frame.key)).or_insert(place);
+            let known = places.entry(CompactKey::of(frame.key)).or_insert(place);
             if known.stamp <= place.stamp {
                 *known = place;
             }
@@ -115,8 +115,8 @@ impl Salvaged {
         Ok(found)
     }
 
-    /// Gives each frame in the files, with its place. What stands within a frame is not looked at: a producer chose it.
-    fn each_frame(&self, give: &mut dyn FnMut(Place, Frame<'_>)) -> io::Result<()> {
+    /// Gives each frame in the files, with its place. It does not search within a frame, because a producer chose that content.
+    fn each_frame(&self, give: &mut dyn FnMut(FramePlace, Frame<'_>)) -> io::Result<()> {
         (0..).zip(&self.files).try_for_each(|(number, file)| self.each_frame_of(number, file, give))
     }
 
@@ -124,7 +124,7 @@ impl Salvaged {
         &self,
         number: u8,
         file: &File,
-        give: &mut dyn FnMut(Place, Frame<'_>),
+        give: &mut dyn FnMut(FramePlace, Frame<'_>),
     ) -> io::Result<()> {
         const CHUNK: usize = 1 << 20;
         let mut bytes = vec![0; CHUNK + FRAME_MAX];
@@ -140,7 +140,7 @@ impl Salvaged {
                 }
                 if let Some(frame) = self.frames.decode(&bytes[start..length]) {
                     next = place + frame.len() as u64;
-                    give(Place { stamp: frame.stamp, file: number, at: place }, frame);
+                    give(FramePlace { stamp: frame.stamp, file: number, at: place }, frame);
                 }
             }
             if is_last {
@@ -150,14 +150,14 @@ impl Salvaged {
         }
     }
 
-    /// What sled still gives of a store whose values are not framed: each is framed in a file that has no name.
+    /// The values that sled still reads from a store without frames, framed in a temporary file.
     fn of_unframed(
         path: &Path,
         purpose: Purpose,
         room: &DiskRoom,
         boot: Boot,
-    ) -> Result<Salvaged, OpenError> {
-        let failed = |source| OpenError::Io { path: path.to_owned(), source };
+    ) -> Result<Salvaged, StoreOpenError> {
+        let failed = |source| StoreOpenError::Io { path: path.to_owned(), source };
         let store = Store::open_after(path, purpose, room, 1)?;
         Salvaged::of_readable(&store, boot, |_| true).map_err(|error| failed(io::Error::other(error)))
     }
@@ -191,30 +191,35 @@ impl Salvaged {
         self.places.len()
     }
 
-    /// Whether all that was written before a crash is in the file, as far as it is sound: the machine did not restart.
+    /// Whether everything that was written is in the file, as far as it is sound: the machine did not restart.
     pub fn is_of_this_boot(&self) -> bool {
         self.boot == Boot::Same
     }
 
     /// The newest value under `key`.
-    pub fn get(&self, key: &[u8]) -> Result<Option<Found>, StoreError> {
-        self.places.get(&Key::of(key)).map(|place| self.read(*place)).transpose()
+    pub fn get(&self, key: &[u8]) -> Result<Option<SalvagedValue>, StoreError> {
+        self.places.get(&CompactKey::of(key)).map(|place| self.read(*place)).transpose()
     }
 
     /// The newest values from key `from` (inclusive) to `to` (exclusive). Keys of up to 14 bytes come first, in ascending order,
     /// then longer ones.
-    pub fn range(&self, from: &[u8], to: &[u8]) -> impl Iterator<Item = Result<Found, StoreError>> + '_ {
+    pub fn range(
+        &self,
+        from: &[u8],
+        to: &[u8],
+    ) -> impl Iterator<Item = Result<SalvagedValue, StoreError>> + '_ {
         let short = (Bound::Included(lowest(from)), Bound::Excluded(lowest(to)));
-        let long = (Bound::Included(Key::Long(from.into())), Bound::Excluded(Key::Long(to.into())));
+        let long =
+            (Bound::Included(CompactKey::Long(from.into())), Bound::Excluded(CompactKey::Long(to.into())));
         let places = self.places.range(short).chain(self.places.range(long));
         places.map(|(_, place)| self.read(*place))
     }
 
-    /// Every sound value that stands anywhere under one of `keys`, in no order: for the keys whose newest value turns out not to
-    /// count. Reads the whole file.
-    pub fn versions(&self, keys: &[Vec<u8>]) -> Result<Vec<Found>, StoreError> {
+    /// All sound values under any of `keys`, older ones too, in no order: for keys whose newest value does not count. Reads the
+    /// whole file.
+    pub fn versions(&self, keys: &[Vec<u8>]) -> Result<Vec<SalvagedValue>, StoreError> {
         let mut versions = Vec::new();
-        let mut keep = |_: Place, frame: Frame<'_>| {
+        let mut keep = |_: FramePlace, frame: Frame<'_>| {
             if keys.iter().any(|key| key == frame.key) {
                 versions.push(owned(frame));
             }
@@ -223,7 +228,7 @@ impl Salvaged {
         Ok(versions)
     }
 
-    fn read(&self, place: Place) -> Result<Found, StoreError> {
+    fn read(&self, place: FramePlace) -> Result<SalvagedValue, StoreError> {
         let mut bytes = vec![0; FRAME_MAX];
         let length = read_up_to(&self.files[usize::from(place.file)], &mut bytes, place.at)
             .map_err(StoreError::Disk)?;
@@ -239,18 +244,18 @@ impl Salvaged {
     }
 }
 
-fn owned(frame: Frame<'_>) -> Found {
-    Found { key: frame.key.to_vec(), value: frame.value.to_vec(), stamp: frame.stamp }
+fn owned(frame: Frame<'_>) -> SalvagedValue {
+    SalvagedValue { key: frame.key.to_vec(), value: frame.value.to_vec(), stamp: frame.stamp }
 }
 
 /// The least short key that is not below `key`.
-fn lowest(key: &[u8]) -> Key {
-    match Key::of(key) {
-        Key::Long(key) => {
+fn lowest(key: &[u8]) -> CompactKey {
+    match CompactKey::of(key) {
+        CompactKey::Long(key) => {
             // Cut: it sorts behind its own beginning.
             let mut bytes = [0; 14];
             bytes.copy_from_slice(&key[..14]);
-            Key::Short { bytes, length: 15 }
+            CompactKey::Short { bytes, length: 15 }
         }
         short => short,
     }
@@ -274,13 +279,13 @@ pub fn is_possible(dir: &Path) -> bool {
     Marker::read(&dir.join(STORE)).is_ok_and(|marker| marker.is_some())
 }
 
-/// Has the store of a data directory salvaged at the next start. On disk when this returns.
+/// Requests that the next start salvages the store of a data directory. The request is on disk when this returns.
 pub fn request(dir: &Path) -> io::Result<()> {
     File::create(dir.join(REQUEST))?.sync_all()?;
     File::open(dir)?.sync_all()
 }
 
-/// Whoever opened the store of a data directory has found all that was confirmed: what was kept of a torn end holds nothing more.
+/// The opening of the store found all that was confirmed, so what was kept of a torn end is removed.
 pub fn nothing_is_missing(dir: &Path) {
     // Left there it takes room, and is searched should the store be salvaged later: an old value is never taken for a newer one.
     let _ = fs::remove_file(dir.join(STORE).join(TORN_FILE));
@@ -294,7 +299,7 @@ pub(super) fn withdraw_request(dir: &Path) -> io::Result<()> {
     remove_if_there(&dir.join(REQUEST))
 }
 
-/// Ends what a crash interrupted: a new store that is whole takes the name of the one that was moved aside.
+/// Completes a salvage that a crash interrupted: a complete new store takes the name of the old one.
 pub(super) fn finish_interrupted(dir: &Path) -> io::Result<()> {
     let (store, new) = (dir.join(STORE), dir.join(NEW));
     if new.join(WHOLE).exists() && !store.exists() {
@@ -308,25 +313,25 @@ pub(super) fn finish_interrupted(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Puts a new store, of what can be found in the old one, in its place. `Ok(false)`, and nothing was changed, when it cannot be
-/// salvaged, or holds nothing that can be found.
+/// Replaces the store by a new one with all values that can be found in the old one. Returns `Ok(false)` and changes nothing when
+/// the store cannot be salvaged, or nothing can be found in it.
 ///
-/// Nobody may have the store open.
+/// The store must be closed.
 pub(super) fn salvage(
     dir: &Path,
     purpose: Purpose,
     room: &DiskRoom,
     rebuild: Rebuild<'_>,
-) -> Result<bool, OpenError> {
+) -> Result<bool, StoreOpenError> {
     let (store, new) = (dir.join(STORE), dir.join(NEW));
-    let failed = |source| OpenError::Io { path: store.clone(), source };
+    let failed = |source| StoreOpenError::Io { path: store.clone(), source };
     let marker = Marker::read(&store).map_err(failed)?;
     let Some(marker) = marker else { return Ok(false) };
     let boot = marker::written_in(&store);
     let found = match marker.salvageable() {
         Some(id) => Salvaged::scan(&store, id, boot).map_err(failed)?,
         None => match Salvaged::of_unframed(&store, purpose, room, boot) {
-            Err(OpenError::Damaged { .. }) => return Ok(false),
+            Err(StoreOpenError::Damaged { .. }) => return Ok(false),
             read => read?,
         },
     };
@@ -345,7 +350,7 @@ pub(super) fn salvage(
     {
         let target = Store::open_after(&new, purpose, room, found.next_opening())?;
         let built = rebuild(&found, &target).and_then(|()| target.flush());
-        built.map_err(|error| OpenError::Salvage { path: store.clone(), source: Box::new(error) })?;
+        built.map_err(|error| StoreOpenError::Salvage { path: store.clone(), source: Box::new(error) })?;
     }
     let aside = aside_name(dir);
     let swapped = || -> io::Result<()> {
@@ -365,7 +370,7 @@ pub(super) fn salvage(
     Ok(true)
 }
 
-/// A name that says when, and that is free.
+/// A free name with the date.
 fn aside_name(dir: &Path) -> PathBuf {
     let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H-%M-%SZ").to_string();
     let names = (1u32..).map(|n| match n {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::store::room::{Condition, Opened, open_store};
+use crate::store::room::{OpenedStore, StoreCondition, open_store};
 use proptest::prelude::*;
 use std::os::unix::fs::FileExt;
 
@@ -15,13 +15,13 @@ fn key(n: u32) -> Vec<u8> {
 
 fn all(found: &Salvaged, new: &Store) -> Result<(), StoreError> {
     for entry in found.range(&[1], &[u8::MAX]) {
-        let Found { key, value, .. } = entry?;
+        let SalvagedValue { key, value, .. } = entry?;
         new.put(&key, &value)?;
     }
     Ok(())
 }
 
-fn open(dir: &Path) -> Result<Opened, OpenError> {
+fn open(dir: &Path) -> Result<OpenedStore, StoreOpenError> {
     open_store(dir, Purpose::Edge, Some(0), &all)
 }
 
@@ -74,7 +74,7 @@ fn missing(dir: &Path) -> u32 {
     match read(&opened.store) {
         Ok(0) => 0,
         first => {
-            assert!(first.is_err() || opened.condition == Condition::Salvaged || first.unwrap() > 0);
+            assert!(first.is_err() || opened.condition == StoreCondition::Salvaged || first.unwrap() > 0);
             drop(opened);
             request(dir).unwrap();
             let opened = open(dir).unwrap();
@@ -135,7 +135,7 @@ fn a_log_that_was_cut_short_gives_what_is_left() {
             whole.versions(&[key(*n)]).is_ok()
                 && whole
                     .places
-                    .get(&Key::of(&key(*n)))
+                    .get(&CompactKey::of(&key(*n)))
                     .is_some_and(|place| place.at + FRAME_MAX as u64 <= cut)
         });
         let left = left.count() as u32;
@@ -148,7 +148,7 @@ fn a_lost_log_is_refused_and_stays_as_it_is() {
     let dir = filled();
     fs::remove_file(dir.path().join(STORE).join(LOG_FILE)).unwrap();
     for _ in 0..2 {
-        assert!(matches!(open(dir.path()), Err(OpenError::Damaged { .. })));
+        assert!(matches!(open(dir.path()), Err(StoreOpenError::Damaged { .. })));
     }
     assert!(
         fs::read_dir(dir.path())
@@ -161,10 +161,10 @@ fn a_lost_log_is_refused_and_stays_as_it_is() {
 fn the_damaged_store_is_kept_aside_under_a_name_with_the_date() {
     let dir = filled();
     request(dir.path()).unwrap();
-    let Opened { condition, store, .. } = open(dir.path()).unwrap();
-    assert_eq!(condition, Condition::Salvaged);
+    let OpenedStore { condition, store, .. } = open(dir.path()).unwrap();
+    assert_eq!(condition, StoreCondition::Salvaged);
     drop(store);
-    assert_eq!(open(dir.path()).unwrap().condition, Condition::Opened, "it is done once");
+    assert_eq!(open(dir.path()).unwrap().condition, StoreCondition::Opened, "it is done once");
     let today = jiff::Timestamp::now().strftime("%Y-%m-").to_string();
     let names = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
     let kept: Vec<String> = names

@@ -11,7 +11,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::{Mutex, MutexGuard};
 
-/// A place in the file is a multiple of this, so that a value that grows often stays where it is.
+/// A location in the file is a multiple of this, so that a value that grows often stays where it is.
 const STEP: usize = 1024;
 
 struct Scratch {
@@ -21,12 +21,12 @@ struct Scratch {
 
 #[derive(Default)]
 struct Index {
-    places: BTreeMap<Vec<u8>, Place>,
+    locations: BTreeMap<Vec<u8>, ValueLocation>,
     end: u64,
 }
 
 #[derive(Clone, Copy)]
-struct Place {
+struct ValueLocation {
     at: u64,
     length: usize,
     room: usize,
@@ -42,38 +42,38 @@ impl Scratch {
         self.index.lock().expect("nobody panics while it holds the index")
     }
 
-    fn read(&self, place: Place) -> io::Result<Vec<u8>> {
-        let mut value = vec![0; place.length];
-        self.file.read_exact_at(&mut value, place.at)?;
+    fn read(&self, location: ValueLocation) -> io::Result<Vec<u8>> {
+        let mut value = vec![0; location.length];
+        self.file.read_exact_at(&mut value, location.at)?;
         Ok(value)
     }
 }
 
 impl Backend for Scratch {
     fn get(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
-        let place = self.index().places.get(key).copied();
-        place.map(|place| self.read(place)).transpose()
+        let location = self.index().locations.get(key).copied();
+        location.map(|location| self.read(location)).transpose()
     }
 
     fn put(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
         let mut index = self.index();
-        let fits = |place: &&Place| place.room >= value.len();
-        let place = match index.places.get(key).filter(fits) {
-            Some(place) => Place { length: value.len(), ..*place },
+        let fits = |location: &&ValueLocation| location.room >= value.len();
+        let location = match index.locations.get(key).filter(fits) {
+            Some(location) => ValueLocation { length: value.len(), ..*location },
             None => {
                 let room = value.len().next_multiple_of(STEP);
                 let at = index.end;
                 index.end += room as u64;
-                Place { at, length: value.len(), room }
+                ValueLocation { at, length: value.len(), room }
             }
         };
-        self.file.write_all_at(value, place.at)?;
-        index.places.insert(key.to_vec(), place);
+        self.file.write_all_at(value, location.at)?;
+        index.locations.insert(key.to_vec(), location);
         Ok(())
     }
 
     fn remove(&self, key: &[u8]) -> io::Result<()> {
-        self.index().places.remove(key);
+        self.index().locations.remove(key);
         Ok(())
     }
 
@@ -92,12 +92,12 @@ impl Backend for Scratch {
         if from >= to {
             return Box::new(std::iter::empty());
         }
-        let places: Vec<_> = {
+        let locations: Vec<_> = {
             let index = self.index();
-            let range = index.places.range(from.to_vec()..to.to_vec());
-            range.map(|(key, place)| (key.clone(), *place)).collect()
+            let range = index.locations.range(from.to_vec()..to.to_vec());
+            range.map(|(key, location)| (key.clone(), *location)).collect()
         };
-        Box::new(places.into_iter().map(|(key, place)| Ok((key, self.read(place)?))))
+        Box::new(locations.into_iter().map(|(key, location)| Ok((key, self.read(location)?))))
     }
 
     fn last(&self, from: &[u8], to: &[u8]) -> io::Result<Option<Entry>> {
@@ -106,10 +106,10 @@ impl Backend for Scratch {
         }
         let last = {
             let index = self.index();
-            let mut range = index.places.range(from.to_vec()..to.to_vec());
-            range.next_back().map(|(key, place)| (key.clone(), *place))
+            let mut range = index.locations.range(from.to_vec()..to.to_vec());
+            range.next_back().map(|(key, location)| (key.clone(), *location))
         };
-        last.map(|(key, place)| Ok((key, self.read(place)?))).transpose()
+        last.map(|(key, location)| Ok((key, self.read(location)?))).transpose()
     }
 }
 

@@ -10,10 +10,10 @@ type Write = (Vec<u8>, Option<Vec<u8>>);
 
 /// What survives, and what does not yet. Clones share the disk.
 #[derive(Clone, Default)]
-pub struct Disk(Arc<Mutex<State>>);
+pub struct Disk(Arc<Mutex<DiskState>>);
 
 #[derive(Default)]
-struct State {
+struct DiskState {
     durable: Map,
     visible: Map,
     /// Since the last flush, in order; each entry survives whole or not at all.
@@ -22,7 +22,7 @@ struct State {
     powered_off: bool,
 }
 
-impl State {
+impl DiskState {
     fn step(&mut self) -> io::Result<()> {
         if let Some(steps) = &mut self.steps_to_cut {
             if *steps == 0 {
@@ -81,7 +81,7 @@ impl Disk {
         state.powered_off = false;
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, DiskState> {
         self.0.lock().expect("no test panics while it holds the disk")
     }
 }

@@ -1,13 +1,13 @@
-//! Looking at sled's log before sled does.
+//! Checks the log of a store before sled opens it.
 //!
 //! sled 0.34 takes a message that it cannot read for the end of its segment, or of its log, and zeroes what stands behind it:
-//! opening a damaged log destroys what could still be read in it. So what sled is about to replay is read here first, in the same
-//! way, and a log with damage in it is salvaged ([`super::salvage`]) instead of opened.
+//! opening a damaged log destroys what could still be read in it. So this module first reads the part that sled will replay, in the
+//! same way, and a damaged log is salvaged ([`super::salvage`]) instead of opened.
 //!
 //! **Promise.** [`check`] only reads. It finds each message that sled would stumble over and that was not left by a crash.
 //! **Kept by.** A crash leaves a torn end: nothing behind it was synced. Damage shows where a message cannot be read that was synced
 //! for certain: a later segment says so, or the store was closed in order, and its end written down. A torn end may be damaged, too:
-//! it is kept ([`keep_torn`]) until whoever opens the store has found all that was confirmed.
+//! it is kept ([`keep_torn`]) until the opening of the store has found all that was confirmed.
 //! **Not promised.** That what the last snapshot covers is sound: sled does not replay it, and damage there shows when it is read.
 //! Nor that a torn end is kept on a disk that is nearly full: opening needs the room.
 //!
@@ -19,7 +19,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// What stood in segments that sled zeroed, until it is known that nothing is missing.
+/// The file that keeps the segments that sled zeroed, until it is known that nothing is missing.
 pub(super) const TORN_FILE: &str = "torn";
 
 const SEGMENT: u64 = SEGMENT_BYTES as u64;
@@ -30,39 +30,39 @@ const KIND_CORRUPTED: u8 = 0;
 const KIND_CAP: u8 = 2;
 const KIND_LAST: u8 = 11;
 
-/// What a log is like before sled opens it.
+/// The condition of a log before sled opens it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Condition {
+pub(super) enum LogCondition {
     Sound,
     /// Its end is torn, as a crash leaves it, or damaged: sled will zero the segments at these bytes of the file.
     Torn(Vec<u64>),
-    /// What is wrong, in words for people.
+    /// The log is damaged, for this reason in words.
     Damaged(String),
 }
 
-/// Reads what sled will replay from the log in `dir`. `closed_at` is where the log ended when the store was closed in order, see
+/// Reads the part of the log in `dir` that sled will replay. `closed_at` is where the log ended when the store was closed in order, see
 /// [`end`].
-pub(super) fn check(dir: &Path, closed_at: Option<u64>) -> io::Result<Condition> {
+pub(super) fn check(dir: &Path, closed_at: Option<u64>) -> io::Result<LogCondition> {
     let log = match File::open(dir.join(LOG_FILE)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Condition::Sound),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(LogCondition::Sound),
         opened => opened?,
     };
     let replayed_from = snapshot_lsn(dir)? / SEGMENT * SEGMENT;
     let Segments { mut by_lsn, unreadable, synced } = Segments::of(&log)?;
     by_lsn.retain(|(lsn, _)| *lsn >= replayed_from);
     if let Some(two) = by_lsn.windows(2).find(|two| two[0].0 == two[1].0) {
-        return Ok(Condition::Damaged(format!("two segments of it claim the same place, {}", two[0].0)));
+        return Ok(LogCondition::Damaged(format!("two segments of it claim the same place, {}", two[0].0)));
     }
     // Up to here everything was on disk.
     let written = synced.max(closed_at.unwrap_or(0));
     let mut torn = Vec::new();
     for (lsn, at) in &by_lsn {
         let bytes = read_segment(&log, *at)?;
-        if let End::Stopped(stopped) = messages_end(&bytes, lsn / SEGMENT) {
+        if let SegmentEnd::Stopped(stopped) = messages_end(&bytes, lsn / SEGMENT) {
             let end = lsn + stopped as u64;
             if end < written {
                 let place = at + stopped as u64;
-                return Ok(Condition::Damaged(format!(
+                return Ok(LogCondition::Damaged(format!(
                     "a message at byte {place} of its file cannot be read"
                 )));
             }
@@ -83,15 +83,15 @@ pub(super) fn check(dir: &Path, closed_at: Option<u64>) -> io::Result<Condition>
         let lsn = message.segment.saturating_mul(SEGMENT);
         if lsn >= replayed_from && lsn < written {
             let reason = format!("the header of a segment at byte {at} of its file cannot be read");
-            return Ok(Condition::Damaged(reason));
+            return Ok(LogCondition::Damaged(reason));
         }
         torn.push(at);
     }
     let last = closed_at.map(|end| end.saturating_sub(1) / SEGMENT * SEGMENT);
     if last.is_some_and(|last| !by_lsn.iter().any(|(lsn, _)| *lsn == last)) {
-        return Ok(Condition::Damaged("its last segment is missing".into()));
+        return Ok(LogCondition::Damaged("its last segment is missing".into()));
     }
-    Ok(if torn.is_empty() { Condition::Sound } else { Condition::Torn(torn) })
+    Ok(if torn.is_empty() { LogCondition::Sound } else { LogCondition::Torn(torn) })
 }
 
 /// Keeps the segments that sled will zero in a file beside the log, behind what the file holds already: should something that was
@@ -107,13 +107,13 @@ pub(super) fn keep_torn(dir: &Path, segments: &[u64]) -> io::Result<()> {
 }
 
 /// Where the log in `dir` ends, as a place in all that was ever written into it: the end of the last message that can be read.
-/// Nobody may be writing.
+/// The store must be closed.
 pub(super) fn end(dir: &Path) -> io::Result<u64> {
     let log = File::open(dir.join(LOG_FILE))?;
     let Some((lsn, at)) = Segments::of(&log)?.by_lsn.pop() else { return Ok(0) };
     Ok(match messages_end(&read_segment(&log, at)?, lsn / SEGMENT) {
-        End::Whole => lsn + SEGMENT,
-        End::Stopped(stopped) => lsn + stopped as u64,
+        SegmentEnd::Whole => lsn + SEGMENT,
+        SegmentEnd::Stopped(stopped) => lsn + stopped as u64,
     })
 }
 
@@ -195,28 +195,28 @@ fn read_segment(log: &File, at: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-enum End {
+enum SegmentEnd {
     /// All messages of the segment can be read.
     Whole,
-    /// What stands here is not a message that can be read, of this segment as it was written last.
+    /// The bytes here are not a readable message of this segment as it was last written.
     Stopped(usize),
 }
 
 /// Goes through the messages of a segment as sled does.
-fn messages_end(bytes: &[u8], segment_number: u64) -> End {
+fn messages_end(bytes: &[u8], segment_number: u64) -> SegmentEnd {
     let mut at = SEGMENT_HEADER;
     while SEGMENT_BYTES - at >= MESSAGE_HEADER_MAX {
         // Of another segment: what stood here before the segment was used again.
         let message = bytes.get(at..).and_then(message).filter(|message| message.segment == segment_number);
         let Some(message) = message else {
-            return End::Stopped(at.min(bytes.len()));
+            return SegmentEnd::Stopped(at.min(bytes.len()));
         };
         if message.kind == KIND_CAP {
             break;
         }
         at += message.length;
     }
-    End::Whole
+    SegmentEnd::Whole
 }
 
 struct SledMessage {

@@ -77,7 +77,7 @@ fn a_newer_format_is_refused_and_left_as_it_is() {
     for _ in 0..2 {
         assert!(matches!(
             Store::open(dir.path(), Purpose::Edge),
-            Err(OpenError::NewerFormat { found, .. }) if found == FORMAT + 1
+            Err(StoreOpenError::NewerFormat { found, .. }) if found == FORMAT + 1
         ));
     }
 }
@@ -128,7 +128,7 @@ fn damage_becomes_an_error_not_a_panic() {
     drop(store);
     fs::write(dir.path().join("db"), vec![0xB7; 1 << 20]).unwrap();
     let error = Store::open(dir.path(), Purpose::Edge).unwrap_err();
-    assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
+    assert!(matches!(error, StoreOpenError::Damaged { .. }), "{error}");
 }
 
 /// The ledger of a city is such a store: many ranges of keys that grow at the same time. sled puts leaves that

@@ -1,6 +1,6 @@
-//! Reading all that sled still gives of a damaged store whose values are not framed: an earlier version began it.
+//! Reads everything that sled still gives of a damaged store without frames, which an earlier version began.
 //!
-//! **Promise.** Every value that a walk comes to, or that can be had by its key, is given. Nothing else is.
+//! **Promise.** Every value that a walk reaches, or that sled finds by its key, is read. Nothing else is.
 //! **Not promised.** That a store which sled does not open can be read: without frames, only sled knows where its values stand.
 //!
 //! A walk and a look by key take different ways through sled's tree, and damage cuts them at different places. Keys that end in a
@@ -8,10 +8,10 @@
 
 use super::{Store, StoreError};
 
-/// Is given a key and its value.
+/// Receives a key and its value.
 pub(super) type Give<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError> + 'a;
 
-/// A gap in the numbers of keys that is longer is none: another epoch, or another kind of key.
+/// A longer gap in the numbers of keys is not a gap but another epoch, or another kind of key.
 const GAP_MAX: u64 = 1 << 17;
 
 /// Gives every value of `store` that can be read. The same key may be given twice.

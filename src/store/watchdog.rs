@@ -6,7 +6,7 @@
 //! is fatal: a restart finds out what the disk holds.
 //!
 //! And a write of sled's own threads can fail while nobody writes, or while the one who waits for it is not woken. sled keeps that
-//! error, so it is looked for: who has not ended [`GRACE`] after it was seen is ended here.
+//! error, so the watchdog looks for it: a process that still runs [`GRACE`] after it was seen is ended here.
 //!
 //! **Time counts only while the process runs.** It is measured in looks of the watching thread, and not by a clock: a process that
 //! was stopped for an hour (SIGSTOP, the freezer of a container, a machine that slept) has not waited for its disk.
@@ -42,7 +42,7 @@ pub(super) struct Watchdog {
 }
 
 /// An operation that is being watched, until it is dropped.
-pub(super) struct Watched<'a>(&'a Watchdog, Looks);
+pub(super) struct RunningOperation<'a>(&'a Watchdog, Looks);
 
 impl Watchdog {
     /// Watches until the last user is gone. `failures` tells what failed while nobody looked, what that means and what to do.
@@ -55,10 +55,10 @@ impl Watchdog {
         Ok(watchdog)
     }
 
-    pub(super) fn begin(&self) -> Watched<'_> {
+    pub(super) fn begin(&self) -> RunningOperation<'_> {
         let began = self.looked.load(Ordering::Relaxed);
         self.running().push(began);
-        Watched(self, began)
+        RunningOperation(self, began)
     }
 
     /// One more look. Whether an operation runs for too long.
@@ -73,7 +73,7 @@ impl Watchdog {
     }
 }
 
-impl Drop for Watched<'_> {
+impl Drop for RunningOperation<'_> {
     fn drop(&mut self) {
         let mut running = self.0.running();
         if let Some(place) = running.iter().position(|began| *began == self.1) {

@@ -1,72 +1,102 @@
 //! `server plates …`, `contracts …`, `charges …`, `statements …`, `journal …`: what an operator does with the books of money.
 
-use super::books_flags::{BooksTask, Format, List};
 use super::export::{Directory, write_new};
-use super::running::{print_said, report, table, text};
-use crate::codes::{self, Coded};
-use crate::config::ServerConfig;
+use super::flags::{
+    ChargesCommand, ContractsCommand, JournalCommand, PlatesCommand, StatementFormat, StatementOf,
+    StatementsCommand,
+};
+use super::running::{elements, more, print_said, record, report, table, text};
+use crate::cli::{OutputFlags, failure, print};
+use crate::codes;
 use crate::daemon::admin::{NotDone, Outcome};
 use crate::parking::Plate;
+use crate::parking::money::{Currency, Money};
 use crate::parking::register::{self, Account};
 use crate::parking::statement::journal::{self, Chart};
 use crate::parking::statement::{Month, Statement};
 use crate::server::books::{Asked, BooksQuestion, StatementAssembler, Whose, read_answer};
-use crate::server::commands::{Put, ServerRequest, ServerSession};
+use crate::server::commands::{Intent, Put, ServerRequest, ServerSession};
+use clap::ValueEnum;
 use serde_json::{Value, json};
 use std::fs;
-use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// Does it, in the running server or in its directory; says on stdout what was done, on stderr why not.
-pub(super) fn run(config: &ServerConfig, task: &BooksTask) -> ExitCode {
-    let mut session = ServerSession::of(config);
-    match task {
-        BooksTask::Import { what, file, dry_run, json } => {
-            let put = read_file(file).map(|text| match what {
-                List::Plates => Put::Plates(text),
-                List::Contracts => Put::Contracts(text),
-            });
-            done(put.and_then(|put| import(&mut session, put, *dry_run, *json)))
+pub(super) fn run_plates(session: &mut ServerSession<'_>, command: PlatesCommand) -> ExitCode {
+    match command {
+        PlatesCommand::Import { file, dry_run, output } => {
+            let put = read_file(&file).map(Put::Plates);
+            done(put.and_then(|put| import(session, put, Import::of(dry_run), output)))
         }
-        BooksTask::Add { plate, account, name } => done(
-            csv_of(plate, account, name).and_then(|csv| import(&mut session, Put::Plates(csv), false, false)),
+        PlatesCommand::List { output } => report(plates(session), output, print_plates),
+        PlatesCommand::Add { plate, account, name } => done(
+            csv_of(&plate, &account, &name)
+                .and_then(|csv| import(session, Put::Plates(csv), Import::Record, OutputFlags::TEXT)),
         ),
-        BooksTask::List { what: List::Plates, json } => report(plates(&mut session), *json, print_plates),
-        BooksTask::List { what: List::Contracts, json } => {
-            report(session.ask(ServerRequest::Contracts), *json, print_contracts)
-        }
-        BooksTask::ApplyTariffs => report(session.ask(ServerRequest::ApplyTariffs), false, print_said),
-        BooksTask::ShowTariffs => {
-            report(session.ask(ServerRequest::Books(BooksQuestion::Tariffs)), false, print_tariffs)
-        }
-        BooksTask::ListCharges { asked, json } => {
-            report(charges(&mut session, asked.clone()), *json, print_charges)
-        }
-        BooksTask::ShowStatement { whose, month, format } => {
-            done(show(&mut session, whose, *month, *format).map(|text| say(&text)))
-        }
-        BooksTask::ExportStatements { month, out, formats, json } => {
-            report(export(&mut session, *month, out, formats), *json, print_said)
-        }
-        BooksTask::ExportJournal { month, out } => done(export_journal(&mut session, *month, out.as_deref())),
+        PlatesCommand::Remove { plate } => record(session, Intent::RemovePlate { plate: plate.to_string() }),
     }
+}
+
+pub(super) fn run_contracts(session: &mut ServerSession<'_>, command: ContractsCommand) -> ExitCode {
+    match command {
+        ContractsCommand::Import { file, dry_run, output } => {
+            let put = read_file(&file).map(Put::Contracts);
+            done(put.and_then(|put| import(session, put, Import::of(dry_run), output)))
+        }
+        ContractsCommand::List { output } => {
+            report(session.ask(ServerRequest::Contracts), output, print_contracts)
+        }
+        ContractsCommand::Remove { contract } => record(session, Intent::RemoveContract { contract }),
+    }
+}
+
+pub(super) fn run_charges(session: &mut ServerSession<'_>, command: ChargesCommand) -> ExitCode {
+    match command {
+        ChargesCommand::List { plate, garage, account, month, after, limit, output } => {
+            let plate = plate.map(|plate| plate.to_string());
+            let month = month.map(|month| month.to_string());
+            let asked = Asked { plate, garage, account, month, after, limit: limit as usize };
+            report(charges(session, asked), output, print_charges)
+        }
+        ChargesCommand::Void { charge, reason } => record(session, Intent::Void { charge, reason }),
+        ChargesCommand::Credit { charge, amount, reason } => {
+            record(session, Intent::Credit { charge, amount, reason })
+        }
+    }
+}
+
+pub(super) fn run_statements(session: &mut ServerSession<'_>, command: StatementsCommand) -> ExitCode {
+    match command {
+        StatementsCommand::Show { whose, month, format, of } => {
+            let whose = match of {
+                None => vec![Whose::Account(whose.clone()), Whose::Plate(whose)],
+                Some(StatementOf::Account) => vec![Whose::Account(whose)],
+                Some(StatementOf::Plate) => vec![Whose::Plate(whose)],
+            };
+            done(show(session, &whose, month, format).map(|text| print(&text)))
+        }
+        StatementsCommand::Export { month, out, formats, output } => {
+            let all = StatementFormat::value_variants();
+            let formats = if formats.is_empty() { all } else { &formats };
+            report(export(session, month, &out, formats), output, print_said)
+        }
+    }
+}
+
+pub(super) fn run_journal(session: &mut ServerSession<'_>, command: JournalCommand) -> ExitCode {
+    let JournalCommand::Export { month, out } = command;
+    done(export_journal(session, month, out.as_deref()))
+}
+
+pub(super) fn show_tariffs(session: &mut ServerSession<'_>) -> ExitCode {
+    report(session.ask(ServerRequest::Books(BooksQuestion::Tariffs)), OutputFlags::TEXT, print_tariffs)
 }
 
 fn done(outcome: Result<(), NotDone>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(reason) => {
-            codes::print_error(reason.code(), &reason);
-            ExitCode::FAILURE
-        }
+        Err(reason) => failure(&reason),
     }
-}
-
-fn say(text: &str) {
-    let mut stdout = std::io::stdout();
-    // Whoever reads may have seen enough.
-    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 
 fn read_file(path: &Path) -> Result<String, NotDone> {
@@ -94,28 +124,44 @@ fn csv_of(plate: &Plate, account: &Account, name: &str) -> Result<String, NotDon
     Ok(file)
 }
 
+/// Whether an import is recorded, or only shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Import {
+    Record,
+    DryRun,
+}
+
+impl Import {
+    fn of(dry_run: bool) -> Import {
+        if dry_run { Import::DryRun } else { Import::Record }
+    }
+}
+
 /// Shows what a file changes, records it, and says where.
-fn import(session: &mut ServerSession<'_>, put: Put, dry_run: bool, as_json: bool) -> Result<(), NotDone> {
+fn import(
+    session: &mut ServerSession<'_>,
+    put: Put,
+    import: Import,
+    output: OutputFlags,
+) -> Result<(), NotDone> {
     let shown = session.ask(ServerRequest::Put { put: put.clone(), dry_run: true })?;
     let nothing_to_do = shown["changes"].as_array().is_none_or(Vec::is_empty);
-    if !as_json {
-        say(&changes(&shown));
+    if !output.json {
+        print(&changes(&shown));
     }
-    let result = match dry_run || nothing_to_do {
-        true => shown,
-        false => {
-            let recorded = session.ask(ServerRequest::Put { put, dry_run: false })?;
-            let differs = |field: &str| recorded[field] != shown[field];
-            if !as_json && (differs("changes") || differs("changes_total")) {
-                let recorded = changes(&recorded);
-                say(&format!(
-                    "Somebody else changed the registry meanwhile. What was recorded is this:\n{recorded}"
-                ));
-            }
-            recorded
-        }
-    };
-    say(&if as_json { format!("{result}\n") } else { print_said(&result) });
+    if import == Import::DryRun || nothing_to_do {
+        output.print(&shown, print_said);
+        return Ok(());
+    }
+    let recorded = session.ask(ServerRequest::Put { put, dry_run: false })?;
+    let differs = |field: &str| recorded[field] != shown[field];
+    if !output.json && (differs("changes") || differs("changes_total")) {
+        let recorded = changes(&recorded);
+        print(&format!(
+            "Somebody else changed the registry meanwhile. What was recorded is this:\n{recorded}"
+        ));
+    }
+    output.print(&recorded, print_said);
     Ok(())
 }
 
@@ -128,7 +174,7 @@ fn changes(answer: &Value) -> String {
         shown.push_str(&format!("and {more} more changes\n"));
     }
     let total = answer["unnamed_total"].as_u64().unwrap_or_default();
-    let named: Vec<String> = answer["unnamed"].as_array().into_iter().flatten().map(text).collect();
+    let named: Vec<String> = elements(answer, "unnamed").map(text).collect();
     if total > 0 {
         let more = match total - named.len() as u64 {
             0 => String::new(),
@@ -162,29 +208,20 @@ fn plates(session: &mut ServerSession<'_>) -> Outcome {
 }
 
 fn print_plates(answer: &Value) -> String {
-    let head = ["PLATE", "ACCOUNT", "NAME"].map(str::to_owned);
-    let lines = answer["plates"].as_array().into_iter().flatten();
-    let lines = lines.map(|line| ["plate", "account", "name"].map(|field| text(&line[field])));
-    table(std::iter::once(head).chain(lines).collect())
+    let rows =
+        elements(answer, "plates").map(|line| ["plate", "account", "name"].map(|field| text(&line[field])));
+    table(["PLATE", "ACCOUNT", "NAME"], rows)
 }
 
 fn print_contracts(answer: &Value) -> String {
-    let head = ["CONTRACT", "ACCOUNT", "CARS", "FROM", "TO", "GARAGES", "PLATES"].map(str::to_owned);
-    let all = |list: &Value| list.as_array().into_iter().flatten().map(text).collect::<Vec<_>>().join(", ");
-    let lines = answer["contracts"].as_array().into_iter().flatten().map(|line| {
+    let rows = elements(answer, "contracts").map(|line| {
         let cell = |field: &str| text(&line[field]);
-        let [name, account, cars] = ["contract", "account", "cars"].map(cell);
-        [
-            name,
-            account,
-            cars,
-            cell("valid_from"),
-            cell("valid_to"),
-            all(&line["garages"]),
-            all(&line["plates"]),
-        ]
+        let all = |field: &str| elements(line, field).map(text).collect::<Vec<_>>().join(", ");
+        let [name, account, cars, from, to] =
+            ["contract", "account", "cars", "valid_from", "valid_to"].map(cell);
+        [name, account, cars, from, to, all("garages"), all("plates")]
     });
-    table(std::iter::once(head).chain(lines).collect())
+    table(["CONTRACT", "ACCOUNT", "CARS", "FROM", "TO", "GARAGES", "PLATES"], rows)
 }
 
 fn print_tariffs(answer: &Value) -> String {
@@ -212,9 +249,7 @@ fn charges(session: &mut ServerSession<'_>, mut asked: Asked) -> Outcome {
 }
 
 fn print_charges(answer: &Value) -> String {
-    let head = ["ENTERED", "LEFT", "GARAGE", "PLATE", "ACCOUNT", "AMOUNT", "STATE", "ID", "REMARK"]
-        .map(str::to_owned);
-    let lines = answer["charges"].as_array().into_iter().flatten().map(|line| {
+    let rows = elements(answer, "charges").map(|line| {
         let cell = |field: &str| if line[field].is_null() { String::new() } else { text(&line[field]) };
         let state = if line["state"].is_null() { cell("kind") } else { cell("state") };
         let [entered, left, garage, plate, account, id] =
@@ -225,11 +260,8 @@ fn print_charges(answer: &Value) -> String {
         };
         [entered, left, garage, plate, account, amount(line), state, id, remark]
     });
-    let mut shown = table(std::iter::once(head).chain(lines).collect());
-    if !answer["next"].is_null() {
-        shown.push_str(&format!("there are more: --after {}\n", text(&answer["next"])));
-    }
-    shown
+    let head = ["ENTERED", "LEFT", "GARAGE", "PLATE", "ACCOUNT", "AMOUNT", "STATE", "ID", "REMARK"];
+    table(head, rows) + &more(answer)
 }
 
 /// As people write it: 3.50 EUR.
@@ -237,9 +269,10 @@ fn amount(line: &Value) -> String {
     let (Some(minor), Some(code)) = (line["amount"].as_i64(), line["currency"].as_str()) else {
         return String::new();
     };
-    let decimals = crate::parking::tariff::Currency::new(code).map_or(0, |currency| currency.decimals());
-    let currency = crate::parking::statement::Currency::new(code, u8::try_from(decimals).unwrap_or(0));
-    crate::parking::statement::Money::new(minor, &currency).to_string()
+    match Currency::new(code) {
+        Ok(currency) => Money::of_minor(minor, currency).to_string(),
+        Err(_) => format!("{minor} {code}"), // of a later program
+    }
 }
 
 /// Gives each statement to `take`, as soon as its last piece has come.
@@ -271,7 +304,7 @@ fn show(
     session: &mut ServerSession<'_>,
     whose: &[Whose],
     month: Month,
-    format: Format,
+    format: StatementFormat,
 ) -> Result<String, NotDone> {
     for whose in whose {
         let mut shown = None;
@@ -292,7 +325,7 @@ fn show(
     )))
 }
 
-fn export(session: &mut ServerSession<'_>, month: Month, out: &Path, formats: &[Format]) -> Outcome {
+fn export(session: &mut ServerSession<'_>, month: Month, out: &Path, formats: &[StatementFormat]) -> Outcome {
     let mut directory = Directory::begin(out, month, formats).map_err(|error| NotDone::because(&error))?;
     let mut nameless = false;
     statements(session, month, &Whose::All, |statement| {
@@ -353,11 +386,11 @@ fn export_journal(
     }
     let csv = journal::to_csv(&postings);
     match out {
-        None => say(&csv),
+        None => print(&csv),
         Some(path) => {
             write_new(path, &csv).map_err(|error| NotDone::because(&error))?;
             let of = month.map_or_else(|| format!("{} months", months.len()), |month| month.to_string());
-            say(&format!("{} postings for {of} in {}\n", postings.len(), path.display()));
+            print(&format!("{} postings for {of} in {}\n", postings.len(), path.display()));
         }
     }
     Ok(())
@@ -365,7 +398,5 @@ fn export_journal(
 
 fn all_months(session: &mut ServerSession<'_>) -> Result<Vec<Month>, NotDone> {
     let answer = session.ask(ServerRequest::Books(BooksQuestion::Months))?;
-    let months =
-        answer["months"].as_array().into_iter().flatten().filter_map(|month| month.as_str()?.parse().ok());
-    Ok(months.collect())
+    Ok(elements(&answer, "months").filter_map(|month| month.as_str()?.parse().ok()).collect())
 }

@@ -5,7 +5,7 @@
 //! **Kept by.** The files are written beside it under another name, which is changed last.
 //! **Not promised.** That they survive a power cut of the next seconds: they can be written again.
 
-use super::books_flags::Format;
+use super::flags::StatementFormat;
 use crate::codes::{self, Code, Coded};
 use crate::parking::statement::overview::Overview;
 use crate::parking::statement::{Month, Statement};
@@ -18,25 +18,25 @@ use tempfile::{NamedTempFile, TempDir};
 /// The table of contents.
 const INDEX: &str = "index.csv";
 
-impl Format {
+impl StatementFormat {
     fn ending(self) -> &'static str {
         match self {
-            Format::Text => "txt",
-            Format::Json => "json",
-            Format::Csv => "csv",
-            Format::Html => "html",
+            StatementFormat::Text => "txt",
+            StatementFormat::Json => "json",
+            StatementFormat::Csv => "csv",
+            StatementFormat::Html => "html",
         }
     }
 
     pub(super) fn render(self, statement: &Statement) -> String {
         match self {
-            Format::Text => statement.to_text(),
-            Format::Json => {
+            StatementFormat::Text => statement.to_text(),
+            StatementFormat::Json => {
                 let json = serde_json::to_string_pretty(&statement.to_json());
                 json.expect("a statement always encodes") + "\n"
             }
-            Format::Csv => statement.to_csv(),
-            Format::Html => statement.to_html(),
+            StatementFormat::Csv => statement.to_csv(),
+            StatementFormat::Html => statement.to_html(),
         }
     }
 }
@@ -64,7 +64,7 @@ impl Coded for ExportError {
 pub(super) struct Directory {
     out: PathBuf,
     month: Month,
-    formats: Vec<Format>,
+    formats: Vec<StatementFormat>,
     /// Gone with us, unless it got its name.
     unfinished: TempDir,
     names: HashSet<String>,
@@ -75,7 +75,11 @@ pub(super) struct Directory {
 
 impl Directory {
     /// `out` must not exist, or be empty.
-    pub(super) fn begin(out: &Path, month: Month, formats: &[Format]) -> Result<Directory, ExportError> {
+    pub(super) fn begin(
+        out: &Path,
+        month: Month,
+        formats: &[StatementFormat],
+    ) -> Result<Directory, ExportError> {
         let failed = |source| ExportError::Io { path: out.to_owned(), source };
         match fs::read_dir(out) {
             Ok(mut entries) => {
@@ -185,10 +189,10 @@ pub(super) fn write_new(path: &Path, content: &str) -> Result<(), ExportError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::parking::statement::{Customer, Head};
+    use crate::parking::statement::{Customer, StatementHead};
 
     fn statement(account: &str) -> Statement {
-        let head = Head {
+        let head = StatementHead {
             operator: Default::default(),
             customer: Customer::Account { account: account.to_owned(), name: None },
             month: "2026-11".parse().unwrap(),
@@ -211,7 +215,8 @@ mod tests {
     fn every_account_gets_files_of_its_own_whatever_it_is_called() {
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("new/out");
-        let mut export = Directory::begin(&out, "2026-11".parse().unwrap(), &[Format::Text]).unwrap();
+        let mut export =
+            Directory::begin(&out, "2026-11".parse().unwrap(), &[StatementFormat::Text]).unwrap();
         for account in
             ["../../etc/passwd", "Miller", "miller", "-rf", "Süd & Co.", "index", "a/b", "a b", "京"]
         {
@@ -242,7 +247,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("out");
         fs::create_dir(&out).unwrap();
-        let mut export = Directory::begin(&out, "2026-11".parse().unwrap(), &[Format::Text]).unwrap();
+        let mut export =
+            Directory::begin(&out, "2026-11".parse().unwrap(), &[StatementFormat::Text]).unwrap();
         export.add(&statement("a")).unwrap();
         fs::write(out.join("theirs"), "x").unwrap();
         assert!(matches!(export.finish(), Err(ExportError::NotEmpty(_))));

@@ -1,91 +1,143 @@
-//! `server garages …`, `server quarantine …`, `server backup …`: one command, then the end.
+//! Runs one command of `server`, and prints its answer.
 
-use super::{ServerTask, books, tariffs};
-use crate::codes::{self, Coded};
+use super::flags::{GaragesCommand, QuarantineCommand, ServerCommand, StaysCommand, TariffsCommand};
+use super::{books, tariffs};
+use crate::cli::{OutputFlags, failure, print};
+use crate::codes;
 use crate::config::ServerConfig;
 use crate::daemon;
 use crate::daemon::admin::{self, NotDone, Outcome};
-use crate::server::commands::{ServerRequest, ServerSession};
+use crate::parking::Moment;
+use crate::server::commands::{Intent, ServerRequest, ServerSession};
 use crate::server::{backup, compact, verify};
 use serde_json::{Value, json};
-use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
+use unicode_width::UnicodeWidthStr;
 
-/// Does the task in the running server or in its directory; says on stdout what was done, on stderr why not.
-pub(super) fn run(config: &ServerConfig, task: &ServerTask) -> ExitCode {
-    let (request, json, print): (_, _, fn(&Value) -> String) = match task {
-        ServerTask::Serve => unreachable!("a daemon is no command"),
-        ServerTask::Backup { to, json } => {
-            return report(
-                backup::run(config, to).map_err(|reason| NotDone::Failed(codes::BACKUP_FAILED, reason)),
-                *json,
-                print_said,
-            );
+/// Does what the command says, in the running server or in its directory. The answer goes to stdout, the reason of a failure to
+/// stderr.
+pub(super) fn run(config: &ServerConfig, command: ServerCommand) -> ExitCode {
+    let session = &mut ServerSession::of(config);
+    match command {
+        ServerCommand::Garages(command) => run_garages(session, command),
+        ServerCommand::Quarantine(command) => run_quarantine(session, command),
+        ServerCommand::Stays(command) => run_stays(session, command),
+        ServerCommand::Tariffs(TariffsCommand::Check { file }) => tariffs::tell(&config.tariffs, &file),
+        ServerCommand::Tariffs(TariffsCommand::Price { garage, entry, exit, output }) => {
+            tariffs::price(&config.tariffs, garage.as_str(), entry, exit, output)
         }
-        ServerTask::CheckTariffs { file } => return tariffs::tell(&config.tariffs, file),
-        ServerTask::PriceStay { garage, entry, exit, json } => {
-            return tariffs::price(&config.tariffs, garage.as_str(), *entry, *exit, *json);
+        ServerCommand::Tariffs(TariffsCommand::Apply) => {
+            report(session.ask(ServerRequest::ApplyTariffs), OutputFlags::TEXT, print_said)
         }
-        ServerTask::Verify { json } => return run_verify(&config.data_dir, *json),
-        ServerTask::RebuildViews => return run_rebuild_views(&config.data_dir),
-        ServerTask::Explain { code } => return crate::cli::explain(code.as_deref()),
-        ServerTask::ListGarages { json } => (ServerRequest::Garages, *json, print_garages),
-        ServerTask::ListQuarantine { after, limit, json } => {
-            (ServerRequest::Quarantine { after: *after, limit: *limit }, *json, print_quarantine)
-        }
-        ServerTask::Books(task) => return books::run(config, task),
-        ServerTask::ReviewStays { json } => (ServerRequest::Review, *json, print_review),
-        ServerTask::Compact { to } => {
+        ServerCommand::Tariffs(TariffsCommand::Show) => books::show_tariffs(session),
+        ServerCommand::Plates(command) => books::run_plates(session, command),
+        ServerCommand::Contracts(command) => books::run_contracts(session, command),
+        ServerCommand::Charges(command) => books::run_charges(session, command),
+        ServerCommand::Statements(command) => books::run_statements(session, command),
+        ServerCommand::Journal(command) => books::run_journal(session, command),
+        ServerCommand::Forget { plate } => record(session, Intent::Forget { plate: plate.to_string() }),
+        ServerCommand::Compact { to } => {
             let done =
-                compact::run(config, to).map_err(|reason| NotDone::Failed(codes::COMPACTION_FAILED, reason));
-            return report(done.map(|said| json!({ "said": said })), false, print_said);
+                compact::run(config, &to).map_err(|reason| NotDone::Failed(codes::COMPACTION_FAILED, reason));
+            report(done.map(|said| json!({ "said": said })), OutputFlags::TEXT, print_said)
         }
-        ServerTask::Command(intent) => (ServerRequest::Command(intent.clone()), false, print_said),
+        ServerCommand::Verify { output } => run_verify(&config.data_dir, output),
+        ServerCommand::Explain { code } => crate::cli::explain(code.as_deref()),
+        ServerCommand::RebuildViews => rebuild_views(&config.data_dir),
+        ServerCommand::Backup { to, output } => {
+            let done =
+                backup::run(config, &to).map_err(|reason| NotDone::Failed(codes::BACKUP_FAILED, reason));
+            report(done, output, print_said)
+        }
+    }
+}
+
+fn run_garages(session: &mut ServerSession<'_>, command: GaragesCommand) -> ExitCode {
+    let intent = match command {
+        GaragesCommand::List { output } => {
+            return report(session.ask(ServerRequest::Garages), output, print_garages);
+        }
+        GaragesCommand::Rename { old, new } => Intent::Rename { garage: old, to: new },
+        GaragesCommand::Decommission { name, undo } => Intent::Decommission { garage: name, undo },
+        GaragesCommand::Adopt { name } => Intent::Adopt { garage: name },
+        GaragesCommand::Capacity { name, spaces, as_told: _ } => Intent::Capacity { garage: name, spaces },
     };
-    report(ServerSession::of(config).ask(request), json, print)
+    record(session, intent)
+}
+
+fn run_quarantine(session: &mut ServerSession<'_>, command: QuarantineCommand) -> ExitCode {
+    let intent = match command {
+        QuarantineCommand::List { after, limit, output } => {
+            let request = ServerRequest::Quarantine { after, limit: limit as usize };
+            return report(session.ask(request), output, print_quarantine);
+        }
+        QuarantineCommand::Release { place } => Intent::Release { place },
+        QuarantineCommand::Discard { place, reason } => Intent::Discard { place, reason },
+    };
+    record(session, intent)
+}
+
+fn run_stays(session: &mut ServerSession<'_>, command: StaysCommand) -> ExitCode {
+    let intent = match command {
+        StaysCommand::Review { output } => {
+            return report(session.ask(ServerRequest::Review), output, print_review);
+        }
+        StaysCommand::Join { entry, exit, reason } => Intent::JoinStay { entry, exit, reason },
+        StaysCommand::Close { entry, left, reason } => {
+            let (left_at_ms, offset_minutes) = stored(left);
+            Intent::CloseStay { entry, left_at_ms, offset_minutes, reason }
+        }
+        StaysCommand::Split { entry, left, entered, reason } => {
+            let ((left_at_ms, offset_minutes), (entered_at_ms, _)) = (stored(left), stored(entered));
+            Intent::SplitStay { entry, left_at_ms, entered_at_ms, offset_minutes, reason }
+        }
+        StaysCommand::Bill { charge, reason } => Intent::BillStay { charge, reason },
+    };
+    record(session, intent)
+}
+
+/// A moment as the ledger stores it: milliseconds since 1970, and the offset in minutes.
+fn stored(moment: Moment) -> (i64, i16) {
+    let minutes = moment.offset.seconds() / 60;
+    (moment.timestamp.as_millisecond(), i16::try_from(minutes).expect("an offset is below 26 hours"))
+}
+
+/// Records an operator's decision, and says where.
+pub(super) fn record(session: &mut ServerSession<'_>, intent: Intent) -> ExitCode {
+    report(session.ask(ServerRequest::Command(intent)), OutputFlags::TEXT, print_said)
 }
 
 /// Asks the running server, or looks into a copy of its directory.
-fn run_verify(data_dir: &Path, json: bool) -> ExitCode {
+fn run_verify(data_dir: &Path, output: OutputFlags) -> ExitCode {
     let answer = match admin::ask(data_dir, &ServerRequest::Verify, |_| {}) {
         Ok(Some(answer)) => answer,
-        Ok(None) => return verify::main(data_dir, json),
-        Err(error) => {
-            codes::print_error(error.code(), &error);
-            return ExitCode::FAILURE;
-        }
+        Ok(None) => return verify::main(data_dir, output.json),
+        Err(error) => return failure(&error),
     };
-    let shown = if json { &answer["report"] } else { &answer["text"] };
-    let _ = writeln!(std::io::stdout(), "{}", text(shown));
+    let shown = if output.json { &answer["report"] } else { &answer["text"] };
+    print(&format!("{}\n", text(shown)));
     if answer["clean"] == true { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn run_rebuild_views(data_dir: &Path) -> ExitCode {
+fn rebuild_views(data_dir: &Path) -> ExitCode {
     match verify::discard_views(data_dir) {
         Ok(()) => {
-            let _ = writeln!(
-                std::io::stdout(),
-                "the views are dropped; the next start rebuilds them from the ledger"
-            );
+            print("the views are dropped; the next start rebuilds them from the ledger\n");
             ExitCode::SUCCESS
         }
         Err(error) => daemon::exit_for(&error),
     }
 }
 
-pub(super) fn report(outcome: Outcome, json: bool, print: fn(&Value) -> String) -> ExitCode {
+/// Prints an answer as JSON or in words, or the reason why there is none.
+pub(super) fn report(outcome: Outcome, output: OutputFlags, in_words: fn(&Value) -> String) -> ExitCode {
     match outcome {
         Ok(answer) => {
-            let text = if json { format!("{answer}\n") } else { print(&answer) };
-            // Whoever reads may have seen enough.
-            let _ = std::io::stdout().write_all(text.as_bytes());
+            output.print(&answer, in_words);
             ExitCode::SUCCESS
         }
-        Err(reason) => {
-            codes::print_error(reason.code(), &reason);
-            ExitCode::FAILURE
-        }
+        Err(reason) => failure(&reason),
     }
 }
 
@@ -94,8 +146,7 @@ pub(super) fn print_said(answer: &Value) -> String {
 }
 
 fn print_garages(answer: &Value) -> String {
-    let head = ["NAME", "OCCUPIED", "CAPACITY", "EVENTS", "REMARKS"].map(str::to_owned);
-    let lines = answer["garages"].as_array().into_iter().flatten().map(|garage| {
+    let rows = elements(answer, "garages").map(|garage| {
         let mut remarks = Vec::new();
         if garage["decommissioned"] == true {
             let events = match garage["events_since_decommissioned"].as_u64() {
@@ -116,12 +167,12 @@ fn print_garages(answer: &Value) -> String {
         };
         [cell("name"), cell("occupied"), cell("capacity"), cell("events"), remarks.join("; ")]
     });
-    table(std::iter::once(head).chain(lines).collect())
+    table(["NAME", "OCCUPIED", "CAPACITY", "EVENTS", "REMARKS"], rows)
 }
 
 fn print_review(answer: &Value) -> String {
     let mut shown = format!("{}\n", text(&answer["said"]));
-    for pair in answer["pairs"].as_array().into_iter().flatten() {
+    for pair in elements(answer, "pairs") {
         let [entry, exit] = ["entry", "exit"].map(|end| &pair[end]);
         shown.push_str(&format!(
             "\n{}: {} entered at {}, {} left at {}\n  {}\n",
@@ -133,7 +184,7 @@ fn print_review(answer: &Value) -> String {
             text(&pair["command"])
         ));
     }
-    for long in answer["long"].as_array().into_iter().flatten() {
+    for long in elements(answer, "long") {
         let left = match long["left_at"].as_str() {
             Some(left) => format!("left at {left}"),
             None => "is inside, or left unseen".to_owned(),
@@ -155,24 +206,18 @@ fn print_review(answer: &Value) -> String {
 }
 
 fn print_quarantine(answer: &Value) -> String {
-    let head = ["PLACE", "GARAGE", "SEQUENCE", "RECEIVED", "REASON"].map(str::to_owned);
-    let lines = answer["quarantine"].as_array().into_iter().flatten();
-    let lines = lines
+    let rows = elements(answer, "quarantine")
         .map(|line| ["place", "garage", "sequence", "received_at", "reason"].map(|field| text(&line[field])));
-    let mut shown = table(std::iter::once(head).chain(lines).collect());
-    if !answer["next"].is_null() {
-        shown.push_str(&format!("there are more: --after {}\n", text(&answer["next"])));
-    }
-    shown
+    table(["PLACE", "GARAGE", "SEQUENCE", "RECEIVED", "REASON"], rows) + &more(answer)
 }
 
 pub(super) fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// Columns as wide as their widest cell.
-pub(super) fn table<const N: usize>(rows: Vec<[String; N]>) -> String {
-    use unicode_width::UnicodeWidthStr;
+/// A table whose columns are as wide as their widest cell.
+pub(super) fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
+    let rows: Vec<[String; N]> = std::iter::once(head.map(str::to_owned)).chain(rows).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].width()).max().unwrap_or(0);
     let widths: [usize; N] = std::array::from_fn(width);
     let line = |row: &[String; N]| {
@@ -181,4 +226,17 @@ pub(super) fn table<const N: usize>(rows: Vec<[String; N]>) -> String {
         format!("{}\n", padded.collect::<Vec<_>>().join("  ").trim_end())
     };
     rows.iter().map(line).collect()
+}
+
+/// The elements of a list in an answer.
+pub(super) fn elements<'a>(answer: &'a Value, list: &str) -> impl Iterator<Item = &'a Value> + use<'a> {
+    answer[list].as_array().into_iter().flatten()
+}
+
+/// The line below a list that goes on.
+pub(super) fn more(answer: &Value) -> String {
+    match &answer["next"] {
+        Value::Null => String::new(),
+        next => format!("there are more: --after {}\n", text(next)),
+    }
 }

@@ -1,10 +1,11 @@
 //! `server tariffs …`: what a configuration's tariffs are, and what a stay costs by them. Needs no server and no directory.
 
 use super::running::table;
+use crate::cli::{OutputFlags, failure, print};
 use crate::codes;
+use crate::daemon::admin::NotDone;
 use crate::parking::tariff::{Money, Priced, Tariff, TariffSet};
 use jiff::Timestamp;
-use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -19,8 +20,7 @@ pub fn tell(set: &TariffSet, file: &Path) -> ExitCode {
         count(calendars, "calendar")
     );
     if !tariffs.is_empty() {
-        let head = ["TARIFF", "FROM", "CURRENCY", "TIME ZONE", "GARAGES"].map(str::to_owned);
-        text.push_str(&table(std::iter::once(head).chain(tariffs.iter().map(row)).collect()));
+        text += &table(["TARIFF", "FROM", "CURRENCY", "TIME ZONE", "GARAGES"], tariffs.iter().map(row));
     }
     for tariff in tariffs.iter().filter(|tariff| tariff.misses_a_calendar()) {
         let (name, from) = (tariff.name(), tariff.valid_from());
@@ -28,7 +28,8 @@ pub fn tell(set: &TariffSet, file: &Path) -> ExitCode {
             "note: the tariff {name:?} of {from} names holiday and has no calendar, so that no day is one\n"
         ));
     }
-    say(&text)
+    print(&text);
+    ExitCode::SUCCESS
 }
 
 fn row(tariff: &Tariff) -> [String; 5] {
@@ -39,30 +40,34 @@ fn row(tariff: &Tariff) -> [String; 5] {
 }
 
 /// Prices a stay. Ends with 1 when the garage has no tariff.
-pub fn price(set: &TariffSet, garage: &str, entry: Timestamp, exit: Timestamp, json: bool) -> ExitCode {
+pub fn price(
+    set: &TariffSet,
+    garage: &str,
+    entry: Timestamp,
+    exit: Timestamp,
+    output: OutputFlags,
+) -> ExitCode {
     let Some(tariff) = set.for_stay(garage, entry) else {
         let reason = format!("the garage {garage:?} has no tariff for a stay that begins at {entry}");
-        codes::print_error(codes::NO_TARIFF, &reason);
-        return ExitCode::FAILURE;
+        return failure(&NotDone::Failed(codes::NO_TARIFF, reason));
     };
     let priced = tariff.price(entry, exit);
-    if !json {
-        return say(&told(&priced));
+    if !output.json {
+        print(&told(&priced));
+        return ExitCode::SUCCESS;
     }
     match serde_json::to_value(priced.shown()) {
         Ok(mut shown) => {
             shown["garage"] = garage.into();
             (shown["entry"], shown["exit"]) = (priced.local(entry).into(), priced.local(exit).into());
-            say(&format!("{shown}\n"))
+            print(&format!("{shown}\n"));
+            ExitCode::SUCCESS
         }
-        Err(error) => {
-            codes::print_error(codes::INTERNAL_ERROR, &error);
-            ExitCode::FAILURE
-        }
+        Err(error) => failure(&NotDone::Failed(codes::INTERNAL_ERROR, error.to_string())),
     }
 }
 
-/// The price and its working, for people.
+/// The price and its breakdown, for people.
 fn told(priced: &Priced) -> String {
     let vat = priced.vat.map_or_else(String::new, |vat| format!(", {vat} % VAT included"));
     let mut text =
@@ -71,21 +76,14 @@ fn told(priced: &Priced) -> String {
         return text + &format!("{why}\n");
     }
     let show = |amount| priced.currency.show(amount);
-    let lines = priced.working().into_iter().map(|line| {
+    let lines = priced.breakdown().into_iter().map(|line| {
         let units = match line.units {
             1 => line.unit.to_string(),
             more => format!("{}-{}", line.unit, line.unit + more - 1),
         };
         [units, line.started(), line.each.map_or_else(String::new, show), show(line.total), line.reason]
     });
-    let head = ["UNIT", "FROM", "EACH", "TOTAL", "REASON"].map(str::to_owned);
-    text.push_str(&table(std::iter::once(head).chain(lines).collect()));
+    text += &table(["UNIT", "FROM", "EACH", "TOTAL", "REASON"], lines);
     text.push_str(&format!("{} in all\n", Money { amount: priced.amount, currency: priced.currency }));
     text
-}
-
-fn say(text: &str) -> ExitCode {
-    // Whoever reads may have seen enough.
-    let _ = std::io::stdout().write_all(text.as_bytes());
-    ExitCode::SUCCESS
 }

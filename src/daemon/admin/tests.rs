@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::task::JoinHandle;
 
 /// A daemon that adds up what it is told.
-struct Daemon {
+struct AddingDaemon {
     dir: PathBuf,
     sum: Arc<AtomicU64>,
     stop: CancellationToken,
@@ -12,12 +12,12 @@ struct Daemon {
     _held: DataDir,
 }
 
-impl Daemon {
-    fn start(dir: &Path) -> Daemon {
-        Daemon::start_with(dir, CLIENT_PATIENCE)
+impl AddingDaemon {
+    fn start(dir: &Path) -> AddingDaemon {
+        AddingDaemon::start_with(dir, CLIENT_PATIENCE)
     }
 
-    fn start_with(dir: &Path, client_patience: Duration) -> Daemon {
+    fn start_with(dir: &Path, client_patience: Duration) -> AddingDaemon {
         let held = DataDir::hold(dir).unwrap();
         let socket = AdminSocket { client_patience, ..AdminSocket::listen(&held).unwrap() };
         let (sum, stop) = (Arc::new(AtomicU64::new(0)), CancellationToken::new());
@@ -36,7 +36,7 @@ impl Daemon {
             }
         };
         let serving = tokio::spawn(socket.serve(stop.clone(), add));
-        Daemon { dir: dir.to_owned(), sum, stop, serving, _held: held }
+        AddingDaemon { dir: dir.to_owned(), sum, stop, serving, _held: held }
     }
 
     fn sum(&self) -> u64 {
@@ -73,7 +73,7 @@ impl Daemon {
 #[tokio::test]
 async fn only_the_own_user_may_give_commands() {
     let dir = tempfile::tempdir().unwrap();
-    let daemon = Daemon::start(dir.path());
+    let daemon = AddingDaemon::start(dir.path());
     let mode = std::fs::metadata(dir.path().join(NAME)).unwrap().permissions().mode();
     assert_eq!(mode & 0o7777, 0o600);
     let (answer, _) = daemon.ask(1).await;
@@ -85,7 +85,7 @@ async fn only_the_own_user_may_give_commands() {
 #[tokio::test]
 async fn a_command_is_answered_after_what_it_told_on_its_way() {
     let dir = tempfile::tempdir().unwrap();
-    let daemon = Daemon::start(dir.path());
+    let daemon = AddingDaemon::start(dir.path());
     let (answer, progress) = daemon.ask(4).await;
     assert_eq!(answer.unwrap().unwrap()["sum"], 4);
     assert_eq!(progress, ["accepted", "adding"]);
@@ -98,7 +98,7 @@ async fn a_command_is_answered_after_what_it_told_on_its_way() {
 async fn a_data_directory_with_a_long_path_takes_commands_too() {
     let dir = tempfile::tempdir().unwrap();
     let long = dir.path().join("x".repeat(120)).join("y".repeat(200));
-    let daemon = Daemon::start(&long);
+    let daemon = AddingDaemon::start(&long);
     assert!(long.join(NAME).exists());
     assert_eq!(daemon.ask(4).await.0.unwrap().unwrap()["sum"], 4);
     daemon.stop.cancel();
@@ -113,7 +113,7 @@ async fn the_socket_of_a_dead_daemon_is_nobody_and_is_replaced() {
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     assert!(path.exists());
     assert!(ask(dir.path(), &1, |_| {}).unwrap().is_none());
-    let daemon = Daemon::start(dir.path());
+    let daemon = AddingDaemon::start(dir.path());
     assert_eq!(daemon.ask(4).await.0.unwrap().unwrap()["sum"], 4);
 }
 
@@ -124,24 +124,26 @@ async fn without_a_daemon_the_directory_is_opened_and_with_one_in_between_it_is_
     assert!(matches!(error, AskError::NothingThere { .. }), "{error}");
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "asking left something behind");
     std::fs::create_dir(dir.path().join("store")).unwrap();
-    let Reached::Directory(held) = reach(dir.path(), &1, |_| {}).unwrap() else { panic!("nobody listens") };
+    let DaemonOrDirectory::Directory(held) = reach(dir.path(), &1, |_| {}).unwrap() else {
+        panic!("nobody listens")
+    };
     let path = dir.path().to_owned();
     // Somebody holds it and does not listen: a daemon that starts.
     let starting = tokio::task::spawn_blocking(move || reach(&path, &1, |_| {}));
     let error = starting.await.unwrap().unwrap_err().to_string();
     assert!(error.contains("Try again") && error.contains(&std::process::id().to_string()), "{error}");
     drop(held);
-    let daemon = Daemon::start(dir.path());
+    let daemon = AddingDaemon::start(dir.path());
     let path = dir.path().to_owned();
     let reached = tokio::task::spawn_blocking(move || reach(&path, &5, |_| {})).await.unwrap().unwrap();
-    assert!(matches!(reached, Reached::Daemon(_)));
+    assert!(matches!(reached, DaemonOrDirectory::Daemon(_)));
     assert_eq!(daemon.sum(), 5);
 }
 
 #[tokio::test]
 async fn a_daemon_that_stops_is_no_daemon_and_what_it_had_begun_is_finished() {
     let dir = tempfile::tempdir().unwrap();
-    let daemon = Daemon::start(dir.path());
+    let daemon = AddingDaemon::start(dir.path());
     let idle = UnixStream::connect(dir.path().join(NAME)).await.unwrap();
     let (begun, mut begins) = mpsc::unbounded_channel();
     let path = dir.path().to_owned();
@@ -158,7 +160,7 @@ async fn a_daemon_that_stops_is_no_daemon_and_what_it_had_begun_is_finished() {
 #[tokio::test]
 async fn nonsense_is_refused_and_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let daemon = Daemon::start(dir.path());
+    let daemon = AddingDaemon::start(dir.path());
     let too_long = vec![b' '; REQUEST_MAX as usize + 2];
     let cases: [(&[u8], &str); 8] = [
         (b"\n", "not understood"),
@@ -182,7 +184,7 @@ async fn nonsense_is_refused_and_changes_nothing() {
 #[tokio::test]
 async fn slow_clients_lose_their_place_and_hold_up_nobody_for_long() {
     let dir = tempfile::tempdir().unwrap();
-    let daemon = Daemon::start_with(dir.path(), Duration::from_millis(100));
+    let daemon = AddingDaemon::start_with(dir.path(), Duration::from_millis(100));
     let mut idle = Vec::new();
     for _ in 0..CLIENTS_MAX * 2 {
         let mut stream = UnixStream::connect(dir.path().join(NAME)).await.unwrap();

@@ -40,7 +40,7 @@ pub use pages::Taken;
 use super::page::{self, Message};
 use super::{ClockReading, Epoch, LedgerId, Sequence};
 use crate::codes::{self, Code, Coded};
-use crate::store::room::{self, Condition, DiskRoom, Opened};
+use crate::store::room::{self, DiskRoom, OpenedStore, StoreCondition};
 use crate::store::salvage::Salvaged;
 use crate::store::{self, Purpose, Store, StoreError};
 use committer::{Binding, Committer, CommitterCommand, Done, check};
@@ -246,14 +246,14 @@ impl Outbox {
         check: impl Fn(&Store, DiskRoom) -> Result<Options, E>,
     ) -> Result<Outbox, E>
     where
-        E: From<crate::store::OpenError> + From<OutboxOpenError>,
+        E: From<crate::store::StoreOpenError> + From<OutboxOpenError>,
     {
         let high_water_file = dir.join(HIGH_WATER_FILE);
         let rebuild = |found: &Salvaged, new: &Store| salvage::rebuild(&high_water_file, found, new);
         let mut first_try = if store::salvage::is_possible(dir) { OnLoss::Refuse } else { OnLoss::Record };
         loop {
-            let Opened { store, room, condition } = room::open_store(dir, purpose, reserve, &rebuild)?;
-            let on_loss = if condition == Condition::Salvaged { OnLoss::Record } else { first_try };
+            let OpenedStore { store, room, condition } = room::open_store(dir, purpose, reserve, &rebuild)?;
+            let on_loss = if condition == StoreCondition::Salvaged { OnLoss::Record } else { first_try };
             let unreadable = store.unreadable();
             let opened = check(&store, room).map(|options| {
                 let options = Options { high_water_file: Some(high_water_file.clone()), on_loss, ..options };
@@ -282,7 +282,7 @@ impl Outbox {
                 "a part of the outbox cannot be read; the store's file is searched for it"
             );
             let requested = store::salvage::request(dir);
-            requested.map_err(|source| store::OpenError::Io { path: dir.to_owned(), source })?;
+            requested.map_err(|source| store::StoreOpenError::Io { path: dir.to_owned(), source })?;
             first_try = OnLoss::Record;
         }
     }

@@ -17,7 +17,7 @@ use super::layout::{
     self, EpochIndex, EpochRecord, decode_acknowledged, epoch_key, page_key, page_keys, parse_epoch_key,
     parse_page_key,
 };
-use crate::store::salvage::{Found, Salvaged, Stamp};
+use crate::store::salvage::{Salvaged, SalvagedValue, Stamp};
 use crate::store::{Batch, Store, StoreError, high_water};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -32,7 +32,7 @@ pub fn rebuild(high_water_file: &Path, found: &Salvaged, new: &Store) -> Result<
     // Whose outbox it is, where it delivers to, keys of what was delivered, and what was kept aside.
     let mut rest = Writer::of(new);
     for entry in found.range(&[1], &[u8::MAX]) {
-        let Found { key, value, .. } = entry?;
+        let SalvagedValue { key, value, .. } = entry?;
         if !matches!(key[0], b'p' | b'e') {
             rest.put(key, value)?;
         }
@@ -108,7 +108,7 @@ impl<'a> FoundEpochs<'a> {
     fn of(found: &Salvaged, mark: Option<&'a OutboxHighWater>) -> Result<FoundEpochs<'a>, StoreError> {
         let mut records: BTreeMap<EpochIndex, EpochRecord> = BTreeMap::new();
         for entry in found.range(b"e", b"f") {
-            let Found { key, value, .. } = entry?;
+            let SalvagedValue { key, value, .. } = entry?;
             if let (Some(index), Some(record)) = (parse_epoch_key(&key), EpochRecord::decode(&value)) {
                 records.insert(index, record);
             }
@@ -213,7 +213,7 @@ fn read_pages(index: EpochIndex, epoch: Epoch, found: &Salvaged) -> Result<Vec<S
     let mut pages = Vec::new();
     let (begin, end) = page_keys(index);
     for entry in found.range(&begin, &end) {
-        let Found { key, value, stamp } = entry?;
+        let SalvagedValue { key, value, stamp } = entry?;
         if let (Some((_, first)), Some(page)) = (parse_page_key(&key), open(&value))
             && page.first.get() == first
             && page.epoch == epoch
@@ -250,7 +250,7 @@ fn resolve_overlaps(
     let keys: Vec<Vec<u8>> = undone.iter().map(|page| page_key(index, page.first)).collect();
     let mut versions = found.versions(&keys)?;
     versions.sort_by_key(|version| std::cmp::Reverse(version.stamp));
-    for Found { value, stamp, .. } in versions {
+    for SalvagedValue { value, stamp, .. } in versions {
         let Some(page) = open(&value).filter(|page| page.epoch == epoch) else { continue };
         let (first, last) = (page.first.get(), page.last());
         let place = pages.partition_point(|other| other.first < first);

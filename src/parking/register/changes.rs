@@ -1,4 +1,4 @@
-//! What an import of plates would do, to be shown before it is done.
+//! The changes that an import of plates would make, to be shown before it is done.
 
 use super::Registration;
 use crate::parking::Plate;
@@ -7,28 +7,28 @@ use std::fmt;
 
 /// What becomes of one plate.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
+pub enum PlateChange {
     Added(Registration),
     Changed { before: Registration, after: Registration },
 }
 
-impl Change {
+impl PlateChange {
     /// The registration that results.
     pub fn after(&self) -> &Registration {
         match self {
-            Change::Added(after) | Change::Changed { after, .. } => after,
+            PlateChange::Added(after) | PlateChange::Changed { after, .. } => after,
         }
     }
 }
 
 /// `+ BAB123  account miller, name "Jo"` or `~ BAB123  account miller -> smith`.
-impl fmt::Display for Change {
+impl fmt::Display for PlateChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Change::Added(Registration { plate, account, name }) => {
+            PlateChange::Added(Registration { plate, account, name }) => {
                 write!(f, "+ {plate}  account {account}, name {name:?}")
             }
-            Change::Changed { before, after } => {
+            PlateChange::Changed { before, after } => {
                 write!(f, "~ {}  account {}", after.plate, before.account)?;
                 if before.account != after.account {
                     write!(f, " -> {}", after.account)?;
@@ -48,16 +48,16 @@ impl fmt::Display for Change {
 pub fn changes<'a>(
     old: impl Fn(&Plate) -> Option<&'a Registration>,
     new: &'a [Registration],
-) -> impl Iterator<Item = Change> {
+) -> impl Iterator<Item = PlateChange> {
     new.iter().filter_map(move |after| match old(&after.plate) {
-        None => Some(Change::Added(after.clone())),
+        None => Some(PlateChange::Added(after.clone())),
         Some(before) if before == after => None,
-        Some(before) => Some(Change::Changed { before: before.clone(), after: after.clone() }),
+        Some(before) => Some(PlateChange::Changed { before: before.clone(), after: after.clone() }),
     })
 }
 
-/// The registered plates that `new` does not name, in their order: they stay, which may surprise who thinks of `new` as the
-/// whole registry.
+/// The registered plates that `new` does not name, in their order. They stay, which may surprise an operator who thinks
+/// that `new` is the whole registry.
 pub fn unnamed<'a>(
     old: impl Iterator<Item = &'a Registration>,
     new: &[Registration],

@@ -1,7 +1,7 @@
 //! Season tickets: which cars of an account may stand in which garages without paying, and how many at once.
 
 use super::name::label;
-use super::table::{Row, read};
+use super::table::{CsvRow, read};
 use super::{Account, BadLine, ImportError};
 use crate::parking::Plate;
 use jiff::civil::Date;
@@ -13,7 +13,6 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Contract {
     pub name: String,
     pub account: Account,
-    #[serde(with = "super::plate_text::set")]
     pub plates: BTreeSet<Plate>,
     pub garages: Garages,
     /// Local dates, both included.
@@ -57,7 +56,7 @@ impl Contract {
 }
 
 /// A line of the file.
-struct Part {
+struct ContractLine {
     line: usize,
     name: String,
     account: Account,
@@ -75,7 +74,7 @@ struct Part {
 pub fn read_contracts(text: &str) -> Result<Vec<Contract>, ImportError> {
     let columns = ["contract", "account", "plate", "garage", "valid_from", "valid_to", "cars"];
     let (rows, mut bad) = read(text, columns)?;
-    let mut contracts: BTreeMap<String, (Part, Contract)> = BTreeMap::new();
+    let mut contracts: BTreeMap<String, (ContractLine, Contract)> = BTreeMap::new();
     for row in rows {
         let Some(part) = check(&row, &mut bad) else { continue };
         match contracts.get_mut(&part.name) {
@@ -94,7 +93,7 @@ pub fn read_contracts(text: &str) -> Result<Vec<Contract>, ImportError> {
 }
 
 /// The line by itself.
-fn check(row: &Row<7>, bad: &mut Vec<BadLine>) -> Option<Part> {
+fn check(row: &CsvRow<7>, bad: &mut Vec<BadLine>) -> Option<ContractLine> {
     let [name, account, plate, garage, valid_from, valid_to, cars] = &row.cells;
     let before = bad.len();
     let mut refuse = |field, reason: String| bad.push(BadLine::new(row.line, field, reason));
@@ -120,7 +119,7 @@ fn check(row: &Row<7>, bad: &mut Vec<BadLine>) -> Option<Part> {
     if bad.len() > before {
         return None;
     }
-    Some(Part {
+    Some(ContractLine {
         line: row.line,
         name: name.ok()?,
         account: account.ok()?,
@@ -142,7 +141,7 @@ fn date(text: &str) -> Result<Date, String> {
     text.parse().map_err(|_| no_date())
 }
 
-fn begin(part: &Part) -> Contract {
+fn begin(part: &ContractLine) -> Contract {
     Contract {
         name: part.name.clone(),
         account: part.account.clone(),
@@ -158,7 +157,7 @@ fn begin(part: &Part) -> Contract {
 }
 
 /// Adds a further line to a contract that begins with the line `first`.
-fn join(first: &Part, contract: &mut Contract, part: Part, bad: &mut Vec<BadLine>) {
+fn join(first: &ContractLine, contract: &mut Contract, part: ContractLine, bad: &mut Vec<BadLine>) {
     let mut agree = |field, same: bool, its: &dyn std::fmt::Display, other: &dyn std::fmt::Display| {
         if !same {
             let reason = format!("{its} here, but {other} in line {} of the same contract", first.line);

@@ -4,7 +4,7 @@
 //! **Promise.** A file is read whole or not at all; when it is not, every bad line is named with its number, its field and
 //! the reason. What two lines say about one thing must agree, else both are named. A plate is the same however it is written.
 //! **Kept by.** Every line is checked alone, then against those before it, and only then anything is given out.
-//! **Not promised.** That the accounts, plates and garages are known to anybody: a garage may open later.
+//! **Not promised.** That the accounts, plates and garages exist: a garage may open later.
 
 mod changes;
 mod contracts;
@@ -12,41 +12,9 @@ mod name;
 mod plates;
 mod table;
 
-pub use changes::{Change, changes, unnamed};
+pub use changes::{PlateChange, changes, unnamed};
 pub use contracts::{Contract, Garages, read_contracts};
-pub use name::{Account, NameError};
+pub(in crate::parking) use name::is_unprintable;
+pub use name::{Account, LabelError};
 pub use plates::{Registration, read_plates};
 pub use table::{BadLine, ImportError, decode};
-
-/// Plates as texts: what is read is checked again.
-mod plate_text {
-    use crate::parking::Plate;
-    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
-    use std::collections::BTreeSet;
-
-    pub(super) fn serialize<S: Serializer>(plate: &Plate, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(plate.as_str())
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Plate, D::Error> {
-        Plate::stored(&String::deserialize(deserializer)?).map_err(D::Error::custom)
-    }
-
-    pub(super) mod set {
-        use super::*;
-
-        pub(in super::super) fn serialize<S: Serializer>(
-            plates: &BTreeSet<Plate>,
-            serializer: S,
-        ) -> Result<S::Ok, S::Error> {
-            plates.iter().map(Plate::as_str).collect::<Vec<_>>().serialize(serializer)
-        }
-
-        pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
-            deserializer: D,
-        ) -> Result<BTreeSet<Plate>, D::Error> {
-            let texts = Vec::<String>::deserialize(deserializer)?;
-            texts.iter().map(|text| Plate::stored(text).map_err(D::Error::custom)).collect()
-        }
-    }
-}

@@ -5,9 +5,9 @@ use std::fmt;
 use std::str::FromStr;
 use unicode_normalization::UnicodeNormalization;
 
-/// Why a text is no name.
+/// Why a text is not a valid name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NameError {
+pub enum LabelError {
     #[error("it is empty")]
     Empty,
     #[error("it has {bytes} bytes, the limit is {limit}")]
@@ -18,12 +18,12 @@ pub enum NameError {
     Reserved(String),
 }
 
-/// Whom stays are billed to: 1 to 64 bytes of printable UTF-8 in normal form C, without spaces at the ends.
+/// The account to which stays are charged: 1 to 64 bytes of printable UTF-8 in normal form C, without spaces at the ends.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Account(String);
 
-/// As a text in quotes: messages to people quote it so, and none shows how we store it.
+/// As a text in quotes, for messages to people.
 impl fmt::Debug for Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.0, f)
@@ -31,17 +31,16 @@ impl fmt::Debug for Account {
 }
 
 impl Account {
-    /// What stands in the place of an account for plates that are not registered. No [`Account`] is called so, in whatever
-    /// case.
+    /// The name shown for plates that are not registered. No [`Account`] has this name, in any case of the letters.
     pub const UNREGISTERED: &str = "unregistered";
     pub const MAX_BYTES: usize = 64;
 
     /// Brings `text` into normal form C, removes spaces at its ends, and checks it.
-    pub fn new(text: &str) -> Result<Account, NameError> {
+    pub fn new(text: &str) -> Result<Account, LabelError> {
         let name = printable(text, Self::MAX_BYTES)?;
         match name.as_str() {
-            "" => Err(NameError::Empty),
-            _ if name.eq_ignore_ascii_case(Self::UNREGISTERED) => Err(NameError::Reserved(name)),
+            "" => Err(LabelError::Empty),
+            _ if name.eq_ignore_ascii_case(Self::UNREGISTERED) => Err(LabelError::Reserved(name)),
             _ => Ok(Account(name)),
         }
     }
@@ -57,14 +56,14 @@ impl fmt::Display for Account {
     }
 }
 impl FromStr for Account {
-    type Err = NameError;
-    fn from_str(text: &str) -> Result<Account, NameError> {
+    type Err = LabelError;
+    fn from_str(text: &str) -> Result<Account, LabelError> {
         Account::new(text)
     }
 }
 impl TryFrom<String> for Account {
-    type Error = NameError;
-    fn try_from(text: String) -> Result<Account, NameError> {
+    type Error = LabelError;
+    fn try_from(text: String) -> Result<Account, LabelError> {
         Account::new(&text)
     }
 }
@@ -75,25 +74,25 @@ impl From<Account> for String {
 }
 
 /// A name of 1 to 64 bytes, as garages and contracts have.
-pub(super) fn label(text: &str) -> Result<String, NameError> {
+pub(super) fn label(text: &str) -> Result<String, LabelError> {
     let name = printable(text, Account::MAX_BYTES)?;
-    if name.is_empty() { Err(NameError::Empty) } else { Ok(name) }
+    if name.is_empty() { Err(LabelError::Empty) } else { Ok(name) }
 }
 
 /// A text in normal form C without spaces at its ends. It may be empty.
-pub(super) fn printable(text: &str, limit: usize) -> Result<String, NameError> {
+pub(super) fn printable(text: &str, limit: usize) -> Result<String, LabelError> {
     let name: String = text.trim().nfc().collect();
     if name.len() > limit {
-        return Err(NameError::Long { bytes: name.len(), limit });
+        return Err(LabelError::Long { bytes: name.len(), limit });
     }
     match name.chars().find(|c| is_unprintable(*c)) {
-        Some(odd) => Err(NameError::Unprintable(odd)),
+        Some(odd) => Err(LabelError::Unprintable(odd)),
         None => Ok(name),
     }
 }
 
 /// Control characters, line ends, and the invisible ones that make two names look alike.
-fn is_unprintable(c: char) -> bool {
+pub(in crate::parking) fn is_unprintable(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
             | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff0}'..='\u{ffff}' | '\u{e0000}'..='\u{e0fff}')
@@ -120,12 +119,12 @@ mod tests {
 
     #[test]
     fn what_is_no_account_is_refused_with_the_reason() {
-        assert_eq!(Account::new("  "), Err(NameError::Empty));
-        assert_eq!(Account::new(&"ä".repeat(33)), Err(NameError::Long { bytes: 66, limit: 64 }));
-        assert_eq!(Account::new("a\u{202e}b"), Err(NameError::Unprintable('\u{202e}')));
-        assert_eq!(Account::new("a\nb"), Err(NameError::Unprintable('\n')));
+        assert_eq!(Account::new("  "), Err(LabelError::Empty));
+        assert_eq!(Account::new(&"ä".repeat(33)), Err(LabelError::Long { bytes: 66, limit: 64 }));
+        assert_eq!(Account::new("a\u{202e}b"), Err(LabelError::Unprintable('\u{202e}')));
+        assert_eq!(Account::new("a\nb"), Err(LabelError::Unprintable('\n')));
         for text in ["unregistered", "Unregistered", " UNREGISTERED "] {
-            assert!(matches!(Account::new(text), Err(NameError::Reserved(_))), "{text}");
+            assert!(matches!(Account::new(text), Err(LabelError::Reserved(_))), "{text}");
         }
     }
 

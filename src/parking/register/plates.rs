@@ -1,4 +1,4 @@
-//! Which account a plate is billed to.
+//! Registrations: to which account a plate is charged.
 
 use super::name::printable;
 use super::table::read;
@@ -11,7 +11,6 @@ use std::collections::btree_map::Entry;
 /// A registered car.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registration {
-    #[serde(with = "super::plate_text")]
     pub plate: Plate,
     pub account: Account,
     /// Who holds the account or drives the car, as statements show it; may be empty.
@@ -32,8 +31,8 @@ impl Registration {
     }
 }
 
-/// Reads a file of plates: `plate,account,name`. Each plate comes out once, in the order of the file; a line that says again
-/// what another said adds nothing.
+/// Reads a file of plates: `plate,account,name`. Each plate comes out once, in the order of the file; a line that
+/// repeats another adds nothing.
 pub fn read_plates(text: &str) -> Result<Vec<Registration>, ImportError> {
     let (rows, mut bad) = read(text, ["plate", "account", "name"])?;
     let mut registrations = Vec::new();

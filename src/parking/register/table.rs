@@ -1,4 +1,4 @@
-//! A CSV file with a header, line by line, with everything that is wrong with it.
+//! Reads a CSV file with a header line by line, and collects everything that is wrong with it.
 
 use crate::parking::json::other_encoding;
 use std::fmt;
@@ -31,7 +31,7 @@ impl fmt::Display for BadLine {
     }
 }
 
-/// Nothing of the file was taken. At least one line is bad; all that are stand here, in order.
+/// Nothing of the file was used. Contains all bad lines in order, at least one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImportError(pub Vec<BadLine>);
 
@@ -47,7 +47,7 @@ impl fmt::Display for ImportError {
     }
 }
 
-/// The text of a file. Spreadsheets like to save other encodings: those are named, or said with the line.
+/// The text of a file. Spreadsheets often save other encodings: the error names the encoding, or the line.
 pub fn decode(bytes: &[u8]) -> Result<&str, ImportError> {
     if let Some(encoding) = other_encoding(bytes) {
         let reason = format!("it looks like {encoding}; save the file as \"CSV UTF-8\"");
@@ -62,18 +62,18 @@ pub fn decode(bytes: &[u8]) -> Result<&str, ImportError> {
 
 /// One record: a cell for each column, in the order of the columns that were asked for.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Row<const N: usize> {
+pub(super) struct CsvRow<const N: usize> {
     pub(super) line: usize,
     pub(super) cells: [String; N],
 }
 
-/// The records below the header, and the lines that are none. The header names `columns`, in any order; the separator is what a first
+/// The records below the header, and the bad lines. The header names `columns`, in any order; the separator is what a first
 /// line `sep=;` says, else the one of comma, semicolon and tab that the header has most of. Spreadsheets save empty rows, and
 /// empty columns without a name: they say nothing and are passed over.
 pub(super) fn read<const N: usize>(
     text: &str,
     columns: [&'static str; N],
-) -> Result<(Vec<Row<N>>, Vec<BadLine>), ImportError> {
+) -> Result<(Vec<CsvRow<N>>, Vec<BadLine>), ImportError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let (separator, table_at) = separator(text);
     let mut reader = csv::ReaderBuilder::new()
@@ -109,7 +109,7 @@ pub(super) fn read<const N: usize>(
             bad.push(BadLine::whole(line, reason));
             continue;
         }
-        rows.push(Row { line, cells: std::array::from_fn(|n| record[places[n]].trim().to_owned()) });
+        rows.push(CsvRow { line, cells: std::array::from_fn(|n| record[places[n]].trim().to_owned()) });
     }
     match places {
         None => Err(ImportError(vec![no_header(1, &columns, "the file is empty")])),
@@ -169,7 +169,7 @@ fn no_header(line: usize, columns: &[&str], what: &str) -> BadLine {
     BadLine::whole(line, format!("{what}; the first line names the columns {}", columns.join(",")))
 }
 
-/// Counts lines up to places that only ever move on.
+/// Counts lines up to places that never move back.
 struct Lines {
     line: usize,
     place: usize,

@@ -27,7 +27,7 @@ pub(super) mod moment {
 #[cfg(test)]
 mod tests {
     use super::super::samples::{any_lines, head};
-    use super::super::{Customer, Head, Line};
+    use super::super::{Customer, StatementHead, StatementLine};
     use proptest::prelude::*;
 
     proptest! {
@@ -35,7 +35,7 @@ mod tests {
         fn what_is_carried_arrives_as_it_was(lines in any_lines()) {
             let sent = (head(Customer::Plate("AB1".into())), lines);
             let bytes = postcard::to_stdvec(&sent).unwrap();
-            prop_assert_eq!(postcard::from_bytes::<(Head, Vec<Line>)>(&bytes), Ok(sent));
+            prop_assert_eq!(postcard::from_bytes::<(StatementHead, Vec<StatementLine>)>(&bytes), Ok(sent));
         }
     }
 }

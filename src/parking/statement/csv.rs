@@ -1,7 +1,7 @@
 //! A statement as a table: one row for each line.
 
-use super::sheet::{Table, text};
-use super::{Entry, Line, Statement};
+use super::sheet::{CsvTable, text};
+use super::{Statement, StatementEntry, StatementLine};
 use std::borrow::Cow;
 
 /// Amounts have the decimals of their currency and a point. What a kind of line does not have is empty.
@@ -28,21 +28,21 @@ const HEADER: [&str; 19] = [
 ];
 
 pub(super) fn render(statement: &Statement) -> String {
-    let mut table = Table::new(&HEADER);
+    let mut table = CsvTable::new(&HEADER);
     for line in statement.lines() {
         table.row(row(statement, line).iter().map(|cell| cell.as_bytes()));
     }
     table.finish()
 }
 
-fn row<'a>(statement: &'a Statement, line: &'a Line) -> [Cow<'a, str>; HEADER.len()] {
+fn row<'a>(statement: &'a Statement, line: &'a StatementLine) -> [Cow<'a, str>; HEADER.len()] {
     let head = statement.head();
     let none = || Cow::Borrowed("");
     let (stay, correction) = match &line.entry {
-        Entry::Charge(stay) => (Some(stay), None),
-        Entry::Void(correction) | Entry::Credit(correction) => (None, Some(correction)),
+        StatementEntry::Charge(stay) => (Some(stay), None),
+        StatementEntry::Void(correction) | StatementEntry::Credit(correction) => (None, Some(correction)),
     };
-    let of_stay = |part: fn(&super::Stay) -> &str| stay.map_or_else(none, |stay| text(part(stay)));
+    let of_stay = |part: fn(&super::StatementStay) -> &str| stay.map_or_else(none, |stay| text(part(stay)));
     let of_correction = |part: fn(&super::Correction) -> &str| {
         correction.map_or_else(none, |correction| text(part(correction)))
     };
@@ -58,14 +58,14 @@ fn row<'a>(statement: &'a Statement, line: &'a Line) -> [Cow<'a, str>; HEADER.le
         stay.map_or_else(none, |stay| stay.entry.to_string().into()),
         stay.map_or_else(none, |stay| stay.exit.to_string().into()),
         of_stay(|stay| &stay.tariff),
-        line.amount.number().to_string().into(),
-        text(&line.amount.currency.code),
-        line.vat.map_or_else(none, |rate| rate.percent().into()),
+        line.amount.number().into(),
+        line.amount.currency.code().into(),
+        line.vat.map_or_else(none, |rate| rate.to_string().into()),
         of_stay(|stay| stay.note.as_deref().unwrap_or_default()),
         of_correction(|correction| &correction.reason),
         of_correction(|correction| &correction.by),
         correction.map_or_else(none, |correction| correction.at.to_string().into()),
-        stay.map_or_else(none, |stay| text(&stay.working.join("; ")).into_owned().into()),
+        stay.map_or_else(none, |stay| text(&stay.breakdown.join("; ")).into_owned().into()),
     ]
 }
 
@@ -107,7 +107,7 @@ mod tests {
             for (row, line) in rows.iter().zip(statement.lines()) {
                 for (cell, name) in row.iter().zip(HEADER) {
                     if name == "amount" {
-                        prop_assert_eq!(cell.replace('.', "").parse::<i64>(), Ok(line.amount.minor));
+                        prop_assert_eq!(cell.replace('.', "").parse::<i64>(), Ok(line.amount.minor()));
                     } else {
                         prop_assert!(!cell.starts_with(['=', '+', '-', '@', '\t', '\r']), "{name}: {cell:?}");
                     }

@@ -2,7 +2,10 @@
 
 use super::escape::{StyleText, Text};
 use super::words::{duration, local, offset};
-use super::{Car, Correction, Customer, Entry, Head, Line, Moment, Money, Statement, Stay, Total};
+use super::{
+    Correction, Customer, Moment, Money, Statement, StatementCar, StatementEntry, StatementHead,
+    StatementLine, StatementStay, Total,
+};
 use std::fmt::{self, Display, Write};
 
 const STYLE: &str = include_str!("page.css");
@@ -14,11 +17,11 @@ pub(super) fn render(statement: &Statement) -> String {
 }
 
 /// An amount with a proper minus.
-struct Amount<'a>(&'a Money);
+struct AmountCell(Money);
 
-impl Display for Amount<'_> {
+impl Display for AmountCell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.number().to_string().replace('-', "\u{2212}"))
+        f.write_str(&self.0.number().replace('-', "\u{2212}"))
     }
 }
 
@@ -47,7 +50,7 @@ fn write_page(page: &mut String, statement: &Statement) -> fmt::Result {
 }
 
 fn write_head(page: &mut String, statement: &Statement) -> fmt::Result {
-    let Head { operator, customer, month, number, position } = statement.head();
+    let StatementHead { operator, customer, month, number, position } = statement.head();
     write!(page, "<header>\n<address><strong>{}</strong>", Text(&operator.name))?;
     operator.address.iter().try_for_each(|line| write!(page, "<br>{}", Text(line)))?;
     if let Some(id) = &operator.vat_id {
@@ -73,7 +76,7 @@ fn write_head(page: &mut String, statement: &Statement) -> fmt::Result {
     for total in statement.totals() {
         fact(
             "Total",
-            &format_args!("<strong>{} {}</strong>", Amount(&total.gross), Text(&total.gross.currency.code)),
+            &format_args!("<strong>{} {}</strong>", AmountCell(total.gross), total.gross.currency),
         )?;
     }
     page.push_str("</dl>\n");
@@ -89,7 +92,7 @@ fn write_lines(page: &mut String, statement: &Statement) -> fmt::Result {
     let rates = || statement.totals().iter().flat_map(|total| &total.rates).map(|sum| sum.rate);
     let common = rates().next().filter(|first| rates().all(|rate| rate == *first));
     let amount = match common {
-        Some(Some(rate)) => format!("Amount, with {rate} VAT"),
+        Some(Some(rate)) => format!("Amount, with {rate} % VAT"),
         Some(None) | None => "Amount".to_owned(),
     };
     write!(
@@ -100,9 +103,9 @@ fn write_lines(page: &mut String, statement: &Statement) -> fmt::Result {
     let each = common.is_none();
     for line in statement.lines() {
         match &line.entry {
-            Entry::Charge(stay) => write_stay(page, line, stay, each)?,
-            Entry::Void(correction) => write_correction(page, line, "Void", correction, each)?,
-            Entry::Credit(correction) => write_correction(page, line, "Credit", correction, each)?,
+            StatementEntry::Charge(stay) => write_stay(page, line, stay, each)?,
+            StatementEntry::Void(correction) => write_correction(page, line, "Void", correction, each)?,
+            StatementEntry::Credit(correction) => write_correction(page, line, "Credit", correction, each)?,
         }
     }
     page.push_str("</table>\n");
@@ -127,10 +130,10 @@ impl Display for When {
 }
 
 /// `each`: with its own rate.
-fn write_amount(page: &mut String, line: &Line, each: bool) -> fmt::Result {
-    write!(page, "<td class=\"n\"><b>{} {}</b>", Amount(&line.amount), Text(&line.amount.currency.code))?;
+fn write_amount(page: &mut String, line: &StatementLine, each: bool) -> fmt::Result {
+    write!(page, "<td class=\"n\"><b>{} {}</b>", AmountCell(line.amount), line.amount.currency)?;
     match line.vat {
-        Some(rate) if each => write!(page, "<br><small>with {rate} VAT</small>")?,
+        Some(rate) if each => write!(page, "<br><small>with {rate} % VAT</small>")?,
         None if each => page.push_str("<br><small>outside of VAT</small>"),
         _ => {}
     }
@@ -138,9 +141,9 @@ fn write_amount(page: &mut String, line: &Line, each: bool) -> fmt::Result {
     Ok(())
 }
 
-fn write_stay(page: &mut String, line: &Line, stay: &Stay, each: bool) -> fmt::Result {
+fn write_stay(page: &mut String, line: &StatementLine, stay: &StatementStay, each: bool) -> fmt::Result {
     // A short one stays on one sheet; a long one would leave the rest of a sheet empty.
-    let long = if stay.working.len() > 12 { " class=\"long\"" } else { "" };
+    let long = if stay.breakdown.len() > 12 { " class=\"long\"" } else { "" };
     write!(
         page,
         "<tbody{long}>\n<tr><td>{}</td><td>{}</td><td>{}<br>",
@@ -149,9 +152,9 @@ fn write_stay(page: &mut String, line: &Line, stay: &Stay, each: bool) -> fmt::R
         Text(&stay.garage)
     )?;
     match &stay.car {
-        Car::Plate(plate) => write!(page, "<b>{}</b>", Text(plate))?,
-        Car::Token(token) => write!(page, "<small>plate forgotten: {}</small>", Text(token))?,
-        Car::Unknown => page.push_str("<small>plate unknown</small>"),
+        StatementCar::Plate(plate) => write!(page, "<b>{}</b>", Text(plate))?,
+        StatementCar::Token(token) => write!(page, "<small>plate forgotten: {}</small>", Text(token))?,
+        StatementCar::Unknown => page.push_str("<small>plate unknown</small>"),
     }
     write!(page, "</td><td>{}", Text(&stay.tariff))?;
     if let Some(lasted) = duration(stay.entry, stay.exit) {
@@ -163,10 +166,10 @@ fn write_stay(page: &mut String, line: &Line, stay: &Stay, each: bool) -> fmt::R
     if let Some(note) = &stay.note {
         write!(page, "<p class=\"note\">{}</p>", Text(note))?;
     }
-    if !stay.working.is_empty() {
-        let class = if stay.working.len() > 5 { " class=\"many\"" } else { "" };
+    if !stay.breakdown.is_empty() {
+        let class = if stay.breakdown.len() > 5 { " class=\"many\"" } else { "" };
         write!(page, "<ul{class}>")?;
-        stay.working.iter().try_for_each(|step| write!(page, "<li>{}</li>", Text(step)))?;
+        stay.breakdown.iter().try_for_each(|step| write!(page, "<li>{}</li>", Text(step)))?;
         page.push_str("</ul>");
     }
     write!(page, "<p class=\"id\">Charge {}</p></td></tr>\n</tbody>\n", Text(&line.id))
@@ -174,7 +177,7 @@ fn write_stay(page: &mut String, line: &Line, stay: &Stay, each: bool) -> fmt::R
 
 fn write_correction(
     page: &mut String,
-    line: &Line,
+    line: &StatementLine,
     what: &str,
     correction: &Correction,
     each: bool,
@@ -196,7 +199,7 @@ fn write_correction(
 }
 
 fn write_total(page: &mut String, total: &Total) -> fmt::Result {
-    let code = Text(&total.gross.currency.code);
+    let code = total.gross.currency;
     write!(
         page,
         "<table class=\"sums\">\n<thead><tr><th>Sums in {code}</th><th class=\"n\">Net</th><th class=\"n\">VAT</th>\
@@ -204,17 +207,17 @@ fn write_total(page: &mut String, total: &Total) -> fmt::Result {
     )?;
     for sum in &total.rates {
         match sum.rate {
-            Some(rate) => write!(page, "<tr><td>{rate} VAT</td>")?,
+            Some(rate) => write!(page, "<tr><td>{rate} % VAT</td>")?,
             None => page.push_str("<tr><td>Outside of VAT</td>"),
         }
-        for part in [&sum.net, &sum.vat, &sum.gross] {
-            write!(page, "<td class=\"n\">{}</td>", Amount(part))?;
+        for part in [sum.net, sum.vat, sum.gross] {
+            write!(page, "<td class=\"n\">{}</td>", AmountCell(part))?;
         }
         page.push_str("</tr>\n");
     }
     page.push_str("</tbody>\n<tfoot><tr><td>Total</td>");
-    for part in [&total.net, &total.vat, &total.gross] {
-        write!(page, "<td class=\"n\">{}</td>", Amount(part))?;
+    for part in [total.net, total.vat, total.gross] {
+        write!(page, "<td class=\"n\">{}</td>", AmountCell(part))?;
     }
     page.push_str("</tr></tfoot>\n</table>\n");
     Ok(())
@@ -266,7 +269,7 @@ mod tests {
             .collect()
     }
 
-    fn with_texts(lines: Vec<Line>, change: fn(&str) -> String) -> String {
+    fn with_texts(lines: Vec<StatementLine>, change: fn(&str) -> String) -> String {
         let mut head = head(account(&change("<b>")));
         head.operator.name = change("<script>alert(1)</script>");
         head.operator.address = vec![change("\"><img src=x>")];
@@ -275,17 +278,17 @@ mod tests {
             line.id = change(&line.id);
             let part = |text: &mut String| *text = change(text);
             match &mut line.entry {
-                Entry::Charge(stay) => {
+                StatementEntry::Charge(stay) => {
                     part(&mut stay.garage);
                     part(&mut stay.tariff);
-                    stay.working.iter_mut().for_each(part);
+                    stay.breakdown.iter_mut().for_each(part);
                     stay.note.iter_mut().for_each(part);
                     match &mut stay.car {
-                        Car::Plate(text) | Car::Token(text) => part(text),
-                        Car::Unknown => {}
+                        StatementCar::Plate(text) | StatementCar::Token(text) => part(text),
+                        StatementCar::Unknown => {}
                     }
                 }
-                Entry::Void(correction) | Entry::Credit(correction) => {
+                StatementEntry::Void(correction) | StatementEntry::Credit(correction) => {
                     part(&mut correction.charge);
                     part(&mut correction.reason);
                     part(&mut correction.by);

@@ -27,8 +27,8 @@
 //! | `customer` | for programs that keep one receivables account and a ledger of persons beside it |
 //! | `text` | what a person reads in the account |
 
-use super::sheet::{self, Table};
-use super::{Customer, Money, RateTotal, Statement};
+use super::sheet::{self, CsvTable};
+use super::{Customer, Money, RateTotal, Statement, VatRate};
 use jiff::civil::Date;
 
 /// The names of accounts. `{customer}` in one stands for the customer, `{rate}` for the percentage, as in `19`.
@@ -76,7 +76,7 @@ pub struct Posting {
     pub side: Side,
     /// Never negative.
     pub amount: Money,
-    pub vat: Option<super::VatRate>,
+    pub vat: Option<VatRate>,
     pub customer: String,
     pub text: String,
 }
@@ -95,8 +95,8 @@ pub fn postings(statements: &[Statement], chart: &Chart) -> Vec<Posting> {
 fn entry(all: &mut Vec<Posting>, statement: &Statement, sum: &RateTotal, chart: &Chart) {
     let head = statement.head();
     let customer = head.customer.id();
-    let percent = sum.rate.map(super::VatRate::percent);
-    let code = &sum.gross.currency.code;
+    let percent = sum.rate.map(|rate| rate.to_string());
+    let code = sum.gross.currency.code();
     // A month, a customer and a rate name one sum, whether the statement is numbered or not.
     let kind = match head.customer {
         Customer::Account { .. } => "account",
@@ -106,25 +106,25 @@ fn entry(all: &mut Vec<Posting>, statement: &Statement, sum: &RateTotal, chart: 
     let document = format!("{} {kind} {customer} {code} {rate}", head.month);
     let number = head.number.map_or_else(String::new, |number| format!(" no. {number}"));
     let text = format!("Parking {}, statement{number}", head.month);
-    let mut post = |account: &str, side: Side, amount: &Money| {
-        let side = if amount.minor < 0 { side.other() } else { side };
+    let mut post = |account: &str, side: Side, amount: Money| {
+        let side = if amount.minor() < 0 { side.other() } else { side };
         all.push(Posting {
             date: head.month.last_day(),
             document: document.clone(),
             account: account.replace("{rate}", rate).replace("{customer}", customer),
             side,
-            amount: Money::new(amount.minor.abs(), &amount.currency), // a total has an opposite
+            amount: Money::of_minor(amount.minor().abs(), amount.currency), // a total has an opposite
             vat: sum.rate,
             customer: customer.to_owned(),
             text: text.clone(),
         });
     };
     for (account, side, amount) in [
-        (&chart.receivables, Side::Debit, &sum.gross),
-        (&chart.revenue, Side::Credit, &sum.net),
-        (&chart.vat, Side::Credit, &sum.vat),
+        (&chart.receivables, Side::Debit, sum.gross),
+        (&chart.revenue, Side::Credit, sum.net),
+        (&chart.vat, Side::Credit, sum.vat),
     ] {
-        if amount.minor != 0 {
+        if amount.minor() != 0 {
             post(account, side, amount);
         }
     }
@@ -135,9 +135,9 @@ const HEADER: [&str; 9] =
 
 /// The postings as CSV by RFC 4180, with a header, safe against formulas.
 pub fn to_csv(postings: &[Posting]) -> String {
-    let mut table = Table::new(&HEADER);
+    let mut table = CsvTable::new(&HEADER);
     for posting in postings {
-        let amount = posting.amount.number().to_string();
+        let amount = posting.amount.number();
         let (debit, credit) = match posting.side {
             Side::Debit => (amount.as_str(), ""),
             Side::Credit => ("", amount.as_str()),
@@ -148,8 +148,8 @@ pub fn to_csv(postings: &[Posting]) -> String {
             &sheet::text(&posting.account),
             debit,
             credit,
-            &sheet::text(&posting.amount.currency.code),
-            &posting.vat.map_or_else(String::new, super::VatRate::percent),
+            &sheet::text(posting.amount.currency.code()),
+            &posting.vat.map_or_else(String::new, |rate| rate.to_string()),
             &sheet::text(&posting.customer),
             &sheet::text(&posting.text),
         ]);
@@ -159,22 +159,20 @@ pub fn to_csv(postings: &[Posting]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::{a_month, account, any_lines, credit, euro, head, yen};
-    use super::super::{Currency, Total, VatRate};
+    use super::super::Total;
+    use super::super::samples::{a_month, account, any_lines, credit, euro, head, vat, yen};
     use super::*;
+    use crate::parking::money::Currency;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
-    fn of(customer: Customer, lines: Vec<super::super::Line>) -> Statement {
+    fn of(customer: Customer, lines: Vec<super::super::StatementLine>) -> Statement {
         Statement::new(head(customer), lines).unwrap()
     }
 
     #[test]
     fn a_month_is_booked_gross_to_the_customer_and_net_and_tax_apart() {
-        let back = of(
-            account("=evil"),
-            vec![credit(-500, &yen(), None), credit(-119, &euro(), Some(VatRate(1900)))],
-        );
+        let back = of(account("=evil"), vec![credit(-500, yen(), None), credit(-119, euro(), vat(1900))]);
         let table = to_csv(&postings(&[a_month(3), back], &Chart::default()));
         let expected = "\
 date,document,account,debit,credit,currency,vat_percent,customer,text
@@ -199,7 +197,7 @@ date,document,account,debit,credit,currency,vat_percent,customer,text
 
     #[test]
     fn what_came_to_nothing_is_not_booked() {
-        let lines = vec![credit(-5, &euro(), None), credit(5, &euro(), None)];
+        let lines = vec![credit(-5, euro(), None), credit(5, euro(), None)];
         assert_eq!(postings(&[of(account("a"), lines), of(account("b"), vec![])], &Chart::default()), []);
     }
 
@@ -208,8 +206,8 @@ date,document,account,debit,credit,currency,vat_percent,customer,text
         let mut balances = BTreeMap::new();
         for row in rows {
             let sign = if row.side == Side::Debit { 1 } else { -1 };
-            *balances.entry((row.amount.currency.clone(), row.account.as_str())).or_default() +=
-                sign * i128::from(row.amount.minor);
+            *balances.entry((row.amount.currency, row.account.as_str())).or_default() +=
+                sign * i128::from(row.amount.minor());
         }
         balances
     }
@@ -221,14 +219,14 @@ date,document,account,debit,credit,currency,vat_percent,customer,text
             let statements: Vec<Statement> =
                 months.into_iter().enumerate().map(|(n, lines)| of(name(n), lines)).collect();
             let rows = postings(&statements, &Chart::default());
-            prop_assert!(rows.iter().all(|row| row.amount.minor > 0));
+            prop_assert!(rows.iter().all(|row| row.amount.minor() > 0));
 
             let mut entries: BTreeMap<&str, (i128, &str)> = BTreeMap::new();
             for row in &rows {
                 let sign = if row.side == Side::Debit { 1 } else { -1 };
-                let (sum, currency) = entries.entry(&row.document).or_insert((0, &row.amount.currency.code));
-                *sum += sign * i128::from(row.amount.minor);
-                prop_assert_eq!(*currency, &*row.amount.currency.code, "an entry has one currency");
+                let (sum, currency) = entries.entry(&row.document).or_insert((0, row.amount.currency.code()));
+                *sum += sign * i128::from(row.amount.minor());
+                prop_assert_eq!(*currency, row.amount.currency.code(), "an entry has one currency");
             }
             prop_assert!(entries.values().all(|(sum, _)| *sum == 0));
 
@@ -245,14 +243,14 @@ date,document,account,debit,credit,currency,vat_percent,customer,text
                     .collect();
                 for (statement, total) in &totals {
                     let name = format!("receivables:{}", statement.head().customer.id());
-                    prop_assert_eq!(held(&currency, &|account| account == name), i128::from(total.gross.minor));
+                    prop_assert_eq!(held(&currency, &|account| account == name), i128::from(total.gross.minor()));
                 }
-                let net: i128 = totals.iter().map(|(_, total)| i128::from(total.net.minor)).sum();
+                let net: i128 = totals.iter().map(|(_, total)| i128::from(total.net.minor())).sum();
                 prop_assert_eq!(held(&currency, &|account| account == "revenue:parking"), -net);
                 let mut by_rate: BTreeMap<String, i128> = BTreeMap::new();
                 for rate in totals.iter().flat_map(|(_, total)| &total.rates) {
-                    let name = rate.rate.map_or("none".to_owned(), VatRate::percent);
-                    *by_rate.entry(name).or_default() += i128::from(rate.vat.minor);
+                    let name = rate.rate.map_or("none".to_owned(), |rate| rate.to_string());
+                    *by_rate.entry(name).or_default() += i128::from(rate.vat.minor());
                 }
                 for (rate, vat) in by_rate {
                     let name = format!("vat:{rate}");

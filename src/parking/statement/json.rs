@@ -1,12 +1,13 @@
 //! A statement as JSON.
 
-use super::{Car, Entry, Line, Money, RateTotal, Statement, Total, VatRate};
-use serde::{Serialize, Serializer};
+use super::{Operator, RateTotal, Statement, StatementCar, StatementEntry, StatementLine, Total};
+use crate::parking::money::{Money, VatRate, as_percent};
+use serde::Serialize;
 
 /// A statement as programs read it. Amounts are integers in minor units, times RFC 3339 with offset.
 #[derive(Debug, Serialize)]
-pub struct Shown<'a> {
-    operator: Operator<'a>,
+pub struct StatementJson<'a> {
+    operator: &'a Operator,
     /// `null` in a look at one plate.
     account: Option<&'a str>,
     account_name: Option<&'a str>,
@@ -18,13 +19,6 @@ pub struct Shown<'a> {
     totals: Vec<ShownTotal<'a>>,
 }
 
-#[derive(Debug, Serialize)]
-struct Operator<'a> {
-    name: &'a str,
-    address: &'a [String],
-    vat_id: Option<&'a str>,
-}
-
 /// Every line has the first five fields; which others, its kind says.
 #[derive(Debug, Serialize)]
 struct ShownLine<'a> {
@@ -32,7 +26,8 @@ struct ShownLine<'a> {
     id: &'a str,
     amount: i64,
     currency: &'a str,
-    vat_percent: Option<Percent>,
+    #[serde(serialize_with = "as_percent")]
+    vat_percent: Option<VatRate>,
     #[serde(flatten)]
     entry: ShownEntry<'a>,
 }
@@ -48,7 +43,7 @@ enum ShownEntry<'a> {
         entry: String,
         exit: String,
         tariff: &'a str,
-        working: &'a [String],
+        breakdown: &'a [String],
         note: Option<&'a str>,
     },
     Correction {
@@ -62,52 +57,20 @@ enum ShownEntry<'a> {
 #[derive(Debug, Serialize)]
 struct ShownTotal<'a> {
     currency: &'a str,
-    gross: Amount<'a>,
-    net: Amount<'a>,
-    vat: Amount<'a>,
-    rates: Vec<ShownRate<'a>>,
+    gross: Money,
+    net: Money,
+    vat: Money,
+    rates: &'a [RateTotal],
 }
 
-#[derive(Debug, Serialize)]
-struct ShownRate<'a> {
-    vat_percent: Option<Percent>,
-    gross: Amount<'a>,
-    net: Amount<'a>,
-    vat: Amount<'a>,
-}
-
-#[derive(Debug, Serialize)]
-struct Amount<'a> {
-    amount: i64,
-    currency: &'a str,
-}
-
-/// A number of percent: 19, 7.7.
-#[derive(Debug)]
-struct Percent(VatRate);
-
-impl Serialize for Percent {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.0.0 {
-            hundredths if hundredths % 100 == 0 => serializer.serialize_u32(hundredths / 100),
-            // The nearest binary fraction is written with its two decimals again.
-            hundredths => serializer.serialize_f64(f64::from(hundredths) / 100.0),
-        }
-    }
-}
-
-pub(super) fn shown(statement: &Statement) -> Shown<'_> {
+pub(super) fn shown(statement: &Statement) -> StatementJson<'_> {
     let head = statement.head();
     let (account, account_name, plate) = match &head.customer {
         super::Customer::Account { account, name } => (Some(account.as_str()), name.as_deref(), None),
         super::Customer::Plate(plate) => (None, None, Some(plate.as_str())),
     };
-    Shown {
-        operator: Operator {
-            name: &head.operator.name,
-            address: &head.operator.address,
-            vat_id: head.operator.vat_id.as_deref(),
-        },
+    StatementJson {
+        operator: &head.operator,
         account,
         account_name,
         plate,
@@ -119,13 +82,13 @@ pub(super) fn shown(statement: &Statement) -> Shown<'_> {
     }
 }
 
-fn line(line: &Line) -> ShownLine<'_> {
+fn line(line: &StatementLine) -> ShownLine<'_> {
     let entry = match &line.entry {
-        Entry::Charge(stay) => {
+        StatementEntry::Charge(stay) => {
             let (plate, token) = match &stay.car {
-                Car::Plate(plate) => (Some(plate.as_str()), None),
-                Car::Token(token) => (None, Some(token.as_str())),
-                Car::Unknown => (None, None),
+                StatementCar::Plate(plate) => (Some(plate.as_str()), None),
+                StatementCar::Token(token) => (None, Some(token.as_str())),
+                StatementCar::Unknown => (None, None),
             };
             ShownEntry::Charge {
                 garage: &stay.garage,
@@ -134,11 +97,11 @@ fn line(line: &Line) -> ShownLine<'_> {
                 entry: stay.entry.to_string(),
                 exit: stay.exit.to_string(),
                 tariff: &stay.tariff,
-                working: &stay.working,
+                breakdown: &stay.breakdown,
                 note: stay.note.as_deref(),
             }
         }
-        Entry::Void(correction) | Entry::Credit(correction) => ShownEntry::Correction {
+        StatementEntry::Void(correction) | StatementEntry::Credit(correction) => ShownEntry::Correction {
             charge: &correction.charge,
             reason: &correction.reason,
             by: &correction.by,
@@ -148,40 +111,26 @@ fn line(line: &Line) -> ShownLine<'_> {
     ShownLine {
         kind: line.entry.kind(),
         id: &line.id,
-        amount: line.amount.minor,
-        currency: &line.amount.currency.code,
-        vat_percent: line.vat.map(Percent),
+        amount: line.amount.minor(),
+        currency: line.amount.currency.code(),
+        vat_percent: line.vat,
         entry,
     }
 }
 
 fn total(total: &Total) -> ShownTotal<'_> {
     ShownTotal {
-        currency: &total.gross.currency.code,
-        gross: amount(&total.gross),
-        net: amount(&total.net),
-        vat: amount(&total.vat),
-        rates: total.rates.iter().map(rate).collect(),
+        currency: total.gross.currency.code(),
+        gross: total.gross,
+        net: total.net,
+        vat: total.vat,
+        rates: &total.rates,
     }
-}
-
-fn rate(sum: &RateTotal) -> ShownRate<'_> {
-    ShownRate {
-        vat_percent: sum.rate.map(Percent),
-        gross: amount(&sum.gross),
-        net: amount(&sum.net),
-        vat: amount(&sum.vat),
-    }
-}
-
-fn amount(money: &Money) -> Amount<'_> {
-    Amount { amount: money.minor, currency: &money.currency.code }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::samples::{a_month, any_lines, statement};
-    use super::*;
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
@@ -206,13 +155,6 @@ mod tests {
         let gross = &json["totals"][0]["gross"];
         assert_eq!(gross["currency"], "EUR");
         assert_eq!(gross["amount"], json["totals"][0]["rates"][0]["gross"]["amount"]);
-    }
-
-    #[test]
-    fn a_percentage_keeps_its_decimals() {
-        for (hundredths, shown) in [(1900, "19"), (770, "7.7"), (255, "2.55"), (1, "0.01"), (0, "0")] {
-            assert_eq!(serde_json::to_string(&Percent(VatRate(hundredths))).unwrap(), shown);
-        }
     }
 
     proptest! {

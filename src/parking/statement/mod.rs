@@ -14,7 +14,6 @@ mod escape;
 mod html;
 pub mod journal;
 mod json;
-mod money;
 mod month;
 pub mod overview;
 #[cfg(test)]
@@ -24,12 +23,12 @@ mod text;
 mod totals;
 mod words;
 
-pub use json::Shown;
-pub use money::{Currency, Money, Number, VatRate};
+pub use json::StatementJson;
 pub use month::{Month, MonthError};
 pub use totals::{RateTotal, StatementError, Total};
 
 use super::event::Moment;
+use super::money::{Money, VatRate};
 use serde::{Deserialize, Serialize};
 
 /// Who sends the statement.
@@ -65,7 +64,7 @@ impl Customer {
 
 /// What stands above the lines.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Head {
+pub struct StatementHead {
     pub operator: Operator,
     pub customer: Customer,
     /// The local month of the exits.
@@ -78,28 +77,28 @@ pub struct Head {
 
 /// Which car a charge is for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Car {
+pub enum StatementCar {
     Plate(String),
     /// Its plate was forgotten; a random token stands for it.
     Token(String),
     Unknown,
 }
 
-impl Car {
+impl StatementCar {
     /// What is shown for it.
     pub fn label(&self) -> Option<&str> {
         match self {
-            Car::Plate(text) | Car::Token(text) => Some(text),
-            Car::Unknown => None,
+            StatementCar::Plate(text) | StatementCar::Token(text) => Some(text),
+            StatementCar::Unknown => None,
         }
     }
 }
 
 /// A stay that was charged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stay {
+pub struct StatementStay {
     pub garage: String,
-    pub car: Car,
+    pub car: StatementCar,
     /// With the offset of the garage's local time.
     #[serde(with = "carried::moment")]
     pub entry: Moment,
@@ -107,7 +106,7 @@ pub struct Stay {
     pub exit: Moment,
     pub tariff: String,
     /// How the amount came about, line by line.
-    pub working: Vec<String>,
+    pub breakdown: Vec<String>,
     /// What else explains the amount: free by a contract, one car too many.
     pub note: Option<String>,
 }
@@ -125,55 +124,55 @@ pub struct Correction {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Entry {
-    Charge(Stay),
+pub enum StatementEntry {
+    Charge(StatementStay),
     /// Takes a whole charge back.
     Void(Correction),
     /// Gives a part back.
     Credit(Correction),
 }
 
-impl Entry {
+impl StatementEntry {
     pub fn kind(&self) -> &'static str {
         match self {
-            Entry::Charge(_) => "charge",
-            Entry::Void(_) => "void",
-            Entry::Credit(_) => "credit",
+            StatementEntry::Charge(_) => "charge",
+            StatementEntry::Void(_) => "void",
+            StatementEntry::Credit(_) => "credit",
         }
     }
 }
 
 /// One entry of the books.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Line {
+pub struct StatementLine {
     /// Its own id, by which others speak of it.
     pub id: String,
     /// What it adds to the debt: negative for what is given back.
     pub amount: Money,
     /// The rate that the amount includes; `None`: outside of VAT.
     pub vat: Option<VatRate>,
-    pub entry: Entry,
+    pub entry: StatementEntry,
 }
 
 /// A statement that adds up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Statement {
-    head: Head,
-    lines: Vec<Line>,
+    head: StatementHead,
+    lines: Vec<StatementLine>,
     totals: Vec<Total>,
 }
 
 impl Statement {
     /// Adds up `lines`, whose order is kept. On `Err` a sum has no place in an `i64`, or lines contradict each other.
-    pub fn new(head: Head, lines: Vec<Line>) -> Result<Statement, StatementError> {
+    pub fn new(head: StatementHead, lines: Vec<StatementLine>) -> Result<Statement, StatementError> {
         let totals = totals::add_up(&lines)?;
         Ok(Statement { head, lines, totals })
     }
 
-    pub fn head(&self) -> &Head {
+    pub fn head(&self) -> &StatementHead {
         &self.head
     }
-    pub fn lines(&self) -> &[Line] {
+    pub fn lines(&self) -> &[StatementLine] {
         &self.lines
     }
     /// For each currency, in the order of their codes.
@@ -186,7 +185,7 @@ impl Statement {
         text::render(self)
     }
     /// For programs: serialises to the object that `GET /v1/statements/…` answers with.
-    pub fn to_json(&self) -> Shown<'_> {
+    pub fn to_json(&self) -> StatementJson<'_> {
         json::shown(self)
     }
     /// For spreadsheets: RFC 4180, one row for each line of the statement.

@@ -1,17 +1,17 @@
 //! The table of contents of a month's statements: which customer, which number, how much, in which file.
 
-use super::sheet::{Table, text};
+use super::sheet::{CsvTable, text};
 use super::{Customer, Statement};
 
 const HEADER: [&str; 11] =
     ["month", "account", "name", "number", "lines", "currency", "gross", "net", "vat", "position", "file"];
 
 /// Grows by one statement after the other: none of them has to be kept.
-pub struct Overview(Table);
+pub struct Overview(CsvTable);
 
 impl Default for Overview {
     fn default() -> Overview {
-        Overview(Table::new(&HEADER))
+        Overview(CsvTable::new(&HEADER))
     }
 }
 
@@ -41,9 +41,8 @@ impl Overview {
             ]);
         };
         for total in statement.totals() {
-            let amount = |money: &super::Money| money.number().to_string();
-            let (gross, net, vat) = (amount(&total.gross), amount(&total.net), amount(&total.vat));
-            row([&total.gross.currency.code, &gross, &net, &vat]);
+            let (gross, net, vat) = (total.gross.number(), total.net.number(), total.vat.number());
+            row([total.gross.currency.code(), &gross, &net, &vat]);
         }
         if statement.totals().is_empty() {
             row([""; 4]);

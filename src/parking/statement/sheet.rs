@@ -36,12 +36,12 @@ pub(super) fn text(text: &str) -> Cow<'_, str> {
 }
 
 /// A table in memory.
-pub(super) struct Table(csv::Writer<Vec<u8>>);
+pub(super) struct CsvTable(csv::Writer<Vec<u8>>);
 
-impl Table {
-    pub(super) fn new(header: &[&str]) -> Table {
+impl CsvTable {
+    pub(super) fn new(header: &[&str]) -> CsvTable {
         let mut table =
-            Table(csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new()));
+            CsvTable(csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new()));
         table.row(header);
         table
     }
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn rows_follow_rfc_4180() {
-        let mut table = Table::new(&["a", "b"]);
+        let mut table = CsvTable::new(&["a", "b"]);
         table.row(["x, y", "say \"hi\""]);
         table.row(["", "1\n2"]);
         assert_eq!(table.finish(), "a,b\r\n\"x, y\",\"say \"\"hi\"\"\"\r\n,\"1\n2\"\r\n");

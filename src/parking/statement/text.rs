@@ -1,7 +1,10 @@
 //! A statement as plain text, 78 columns wide where what people wrote allows it.
 
 use super::words::{duration, local, offset, visible};
-use super::{Car, Correction, Customer, Entry, Line, Moment, Statement, Stay, Total};
+use super::{
+    Correction, Customer, Moment, Statement, StatementCar, StatementEntry, StatementLine, StatementStay,
+    Total,
+};
 use std::fmt::Write;
 use unicode_width::UnicodeWidthStr;
 
@@ -58,44 +61,44 @@ fn time(moment: Moment) -> String {
     format!("{} {} {}", local.date(), local.time(), offset(moment))
 }
 
-fn entry(out: &mut String, line: &Line) {
+fn entry(out: &mut String, line: &StatementLine) {
     match &line.entry {
-        Entry::Charge(stay) => charge(out, line, stay),
-        Entry::Void(correction) => corrected(out, line, "Void", correction),
-        Entry::Credit(correction) => corrected(out, line, "Credit", correction),
+        StatementEntry::Charge(stay) => charge(out, line, stay),
+        StatementEntry::Void(correction) => corrected(out, line, "Void", correction),
+        StatementEntry::Credit(correction) => corrected(out, line, "Credit", correction),
     }
     put(out, format_args!("    id {}", visible(&line.id)));
 }
 
-fn charge(out: &mut String, line: &Line, stay: &Stay) {
+fn charge(out: &mut String, line: &StatementLine, stay: &StatementStay) {
     let car = match &stay.car {
-        Car::Plate(plate) => visible(plate),
-        Car::Token(token) => format!("plate forgotten ({})", visible(token)),
-        Car::Unknown => "plate unknown".to_owned(),
+        StatementCar::Plate(plate) => visible(plate),
+        StatementCar::Token(token) => format!("plate forgotten ({})", visible(token)),
+        StatementCar::Unknown => "plate unknown".to_owned(),
     };
     with_amount(out, line, &format!("{}, {car}", visible(&stay.garage)));
     let lasted = duration(stay.entry, stay.exit).map_or_else(String::new, |time| format!(", after {time}"));
     put(out, format_args!("    in  {}", time(stay.entry)));
     put(out, format_args!("    out {}{lasted}", time(stay.exit)));
-    let rate = line.vat.map_or_else(String::new, |rate| format!(", with {rate} VAT"));
+    let rate = line.vat.map_or_else(String::new, |rate| format!(", with {rate} % VAT"));
     put(out, format_args!("    tariff {}{rate}", visible(&stay.tariff)));
     if let Some(note) = &stay.note {
         put(out, format_args!("    {}", visible(note)));
     }
-    for step in &stay.working {
+    for step in &stay.breakdown {
         put(out, format_args!("      {}", visible(step)));
     }
 }
 
-fn corrected(out: &mut String, line: &Line, what: &str, correction: &Correction) {
+fn corrected(out: &mut String, line: &StatementLine, what: &str, correction: &Correction) {
     with_amount(out, line, &format!("{what}: {}", visible(&correction.reason)));
-    let rate = line.vat.map_or_else(String::new, |rate| format!(", with {rate} VAT"));
+    let rate = line.vat.map_or_else(String::new, |rate| format!(", with {rate} % VAT"));
     put(out, format_args!("    by {}, {}{rate}", visible(&correction.by), time(correction.at)));
     put(out, format_args!("    of {}", visible(&correction.charge)));
 }
 
 /// The amount stands at the right edge, on a line of its own when there is no room.
-fn with_amount(out: &mut String, line: &Line, text: &str) {
+fn with_amount(out: &mut String, line: &StatementLine, text: &str) {
     let amount = line.amount.to_string();
     match WIDTH.checked_sub(text.width() + 1) {
         Some(room) if room >= amount.width() => put(out, format_args!("{text} {amount:>room$}")),
@@ -104,24 +107,21 @@ fn with_amount(out: &mut String, line: &Line, text: &str) {
 }
 
 fn sums(out: &mut String, total: &Total) {
-    let code = &total.gross.currency.code;
+    let code = total.gross.currency.code();
     let row = |out: &mut String, label: &str, net: String, vat: String, gross: String| {
         put(out, format_args!("{label:<21}{net:>19}{vat:>19}{gross:>19}"));
     };
     row(out, &format!("Sums in {code}"), "net".into(), "VAT".into(), "with VAT".into());
     for sum in &total.rates {
-        let label = sum.rate.map_or("outside of VAT".to_owned(), |rate| format!("{rate} VAT"));
-        let number = |money: &super::Money| money.number().to_string();
-        row(out, &label, number(&sum.net), number(&sum.vat), number(&sum.gross));
+        let label = sum.rate.map_or("outside of VAT".to_owned(), |rate| format!("{rate} % VAT"));
+        row(out, &label, sum.net.number(), sum.vat.number(), sum.gross.number());
     }
-    let number = |money: &super::Money| money.number().to_string();
-    row(out, "Total", number(&total.net), number(&total.vat), number(&total.gross));
+    row(out, "Total", total.net.number(), total.vat.number(), total.gross.number());
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::VatRate;
-    use super::super::samples::{a_month, any_lines, credit, euro, head as sample_head, statement, yen};
+    use super::super::samples::{a_month, any_lines, credit, euro, head as sample_head, statement, vat, yen};
     use super::*;
     use proptest::prelude::*;
 
@@ -159,7 +159,7 @@ Bull Ring, SML1234                                                   10.00 EUR
 
     #[test]
     fn every_currency_has_sums_of_its_own() {
-        let lines = vec![credit(-1190, &euro(), Some(VatRate(1900))), credit(500, &yen(), None)];
+        let lines = vec![credit(-1190, euro(), vat(1900)), credit(500, yen(), None)];
         let text = statement(lines).to_text();
         let sums: Vec<String> = text
             .lines()

@@ -5,7 +5,7 @@ use super::days::{DayKind, number_of};
 use super::window::ClockTime;
 use std::collections::BTreeSet;
 
-/// More than so many spans help nobody.
+/// Maximum number of spans in a message: more help nobody.
 const SHOWN_MAX: usize = 12;
 
 /// The hours for which no band has a price, in words. `None`: there are none.

@@ -62,7 +62,7 @@ impl Days {
         self == Days::ALL || self.0 & (1 << kind as u8) != 0
     }
 
-    /// Whether it says `holiday` in so many letters; `all` does not.
+    /// Whether it contains the word `holiday`; `all` does not.
     pub fn name_holiday(self) -> bool {
         self.0 & Days::HOLIDAY != 0
     }

@@ -1,11 +1,11 @@
 //! What a stay costs: tariffs as garages publish them, read from a configuration, checked, and applied to an entry and an exit.
 //!
-//! **Promise.** The same tariff, entry and exit give the same amount and the same working, on every machine and for ever. A
+//! **Promise.** The same tariff, entry and exit give the same amount and the same breakdown, on every machine and for ever. A
 //! longer stay never costs less. No cap is exceeded. A [`TariffSet`] that exists prices every moment of every stay.
 //! **Kept by.** Amounts are whole minor units. Units are counted in elapsed time and priced one after the other, each by the local
 //! wall time of its start and by what is left under the caps, and never by what comes after it. The rules of local time are those of the IANA database
 //! that is compiled into the program ([`time_zone`]). [`TariffSet::parse`] refuses what leaves an hour of the week without a price.
-//! **Not promised.** That a later release knows no better rules of local time: what was charged keeps its working.
+//! **Not promised.** That a later release knows no better rules of local time: what was charged keeps its breakdown.
 //!
 //! # The rules
 //!
@@ -18,7 +18,6 @@
 //! * A date of the calendar is `holiday` and no weekday; in a tariff that names `holiday` nowhere it is `sun`. `all` includes both.
 //! * The version of a tariff is that of the local date of the entry, for the whole stay.
 
-mod amount;
 mod coverage;
 mod days;
 mod parse;
@@ -32,10 +31,10 @@ mod set;
 mod tests;
 mod window;
 
-pub use amount::{Amount, Currency, Money, NoCurrency, VatRate};
+pub use super::money::{Amount, Currency, Money, NoCurrency, VatRate};
 pub use days::{Calendar, Days, NoDays};
-pub use priced::{Free, Priced, Shown, WorkingLine};
-pub use problem::{Problem, TariffError};
+pub use priced::{BreakdownLine, Free, PriceJson, Priced};
+pub use problem::{TariffError, TariffProblem};
 pub use set::TariffSet;
 pub use window::{ClockTime, Window};
 
@@ -67,7 +66,7 @@ pub struct Tariff {
     ready: Ready,
 }
 
-/// What pricing needs and the rest of a tariff says already.
+/// Values derived from the rest of a tariff, for pricing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Ready {
     names_holiday: bool,
@@ -98,19 +97,19 @@ enum BandPrice {
     Flat(Amount),
 }
 
-/// The most that units cost together that start within a span.
+/// The most that the units starting within a span cost together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Cap {
     span: Span,
     amount: Amount,
 }
 
-/// Within what a cap counts.
+/// The span within which a cap applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 enum Span {
     /// Each occurrence by itself.
     Window(Window),
-    /// Each started so many hours from the entry.
+    /// Each started span of this many hours from the entry.
     Hours(u32),
     Stay,
 }
@@ -150,7 +149,7 @@ impl Tariff {
         self.vat
     }
 
-    /// The day on which a stay begins or ends, where its garages are.
+    /// The local date of a moment at its garages.
     pub fn local_date(&self, at: Timestamp) -> Date {
         self.time_zone.to_datetime(at).date()
     }
@@ -160,7 +159,7 @@ impl Tariff {
         self.ready.names_holiday && self.calendar.is_none()
     }
 
-    /// With what follows from its other fields.
+    /// The tariff with its derived values.
     fn ready(mut self) -> Tariff {
         let named = self.windows().any(|window| window.days.name_holiday());
         let daily = self.daily_cap.map(|amount| Cap { span: Span::Window(Window::ALWAYS), amount });
@@ -183,7 +182,7 @@ impl Tariff {
         self.bands.iter().map(|band| band.window).chain(of_caps)
     }
 
-    /// What the day so many days after 1970-01-01 is to this tariff.
+    /// The kind of the day with this number, counted from 1970-01-01, in this tariff.
     fn kind_of(&self, day: i64) -> DayKind {
         match &self.calendar {
             Some(calendar) if calendar.holds(day) && self.ready.names_holiday => DayKind::Holiday,

@@ -1,8 +1,8 @@
-//! From text to tariffs, or to everything that is wrong with it.
+//! Reads tariffs from a text, or reports everything that is wrong with it.
 
 use super::coverage;
 use super::days::Calendar;
-use super::problem::{Problem, TariffError};
+use super::problem::{TariffError, TariffProblem};
 use super::read::{Notes, Table, type_of};
 use super::{Amount, Band, BandPrice, Cap, Currency, FALLBACK, First, Span, Tariff, TariffSet, VatRate};
 use std::collections::BTreeMap;
@@ -34,23 +34,30 @@ const TARIFF_KEYS: [&str; 14] = [
     "stay_cap",
 ];
 
-/// The whole text is tariffs and calendars, or, if `beside`, they stand beside tables of other kinds, which are passed over.
-pub(super) fn parse(text: &str, beside: bool) -> Result<TariffSet, Vec<TariffError>> {
+/// What is done with tables of other kinds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OtherTables {
+    Refuse,
+    PassOver,
+}
+
+/// Reads the tariffs and calendars of a text.
+pub(super) fn parse(text: &str, others: OtherTables) -> Result<TariffSet, Vec<TariffError>> {
     let notes = Notes::new(text);
     let document = match DeTable::parse(text) {
         Ok(document) => document,
         Err(error) => {
             let line = error.span().map_or(1, |span| notes.line_at(span.start));
-            notes.note(line, "", Problem::Syntax(error.message().trim().replace('\n', ", ")));
+            notes.note(line, "", TariffProblem::Syntax(error.message().trim().replace('\n', ", ")));
             return Err(notes.into_errors());
         }
     };
     let document = document.get_ref();
-    for key in document.keys().filter(|_| !beside) {
+    for key in document.keys().filter(|_| others == OtherTables::Refuse) {
         if ![CALENDAR, TARIFF].contains(&key.get_ref().as_ref()) {
             let (key, known) = (key.get_ref().to_string(), format!("{CALENDAR}, {TARIFF}"));
             let line = document.get_key_value(key.as_str()).map_or(0, |(key, _)| key.span().start);
-            notes.note(notes.line_at(line), "", Problem::UnknownKey { key, known });
+            notes.note(notes.line_at(line), "", TariffProblem::UnknownKey { key, known });
         }
     }
     let mut calendars = BTreeMap::new();
@@ -81,7 +88,7 @@ fn elements<'a>(
     let wrong = |value: &Spanned<DeValue<'_>>| {
         let expected = if key == TARIFF { "tables under [[tariff]]" } else { "tables under [[calendar]]" };
         let found = type_of(value.get_ref());
-        notes.note(notes.line_at(value.span().start), "", Problem::WrongType { key, expected, found });
+        notes.note(notes.line_at(value.span().start), "", TariffProblem::WrongType { key, expected, found });
     };
     let Some(list) = value.get_ref().as_array() else {
         wrong(value);
@@ -97,7 +104,7 @@ fn elements<'a>(
         .collect()
 }
 
-/// How errors call the table: by its name, where it has one.
+/// The table as errors name it: with its own name, where it has one.
 fn called(kind: &str, value: &Spanned<DeValue<'_>>) -> String {
     match value.get_ref().get("name").and_then(|name| name.get_ref().as_str()) {
         Some(name) => format!("{kind} {name:?}: "),
@@ -116,12 +123,12 @@ fn read_calendar(notes: &Notes, value: &Spanned<DeValue<'_>>, calendars: &mut Ca
     let mut seen = std::collections::BTreeSet::new();
     for (date, line) in &holidays {
         if !seen.insert(*date) {
-            table.note(*line, Problem::HolidayTwice(*date));
+            table.note(*line, TariffProblem::HolidayTwice(*date));
         }
     }
     let Some(name) = name else { return };
     if let Some((_, line)) = calendars.get(&name) {
-        return table.note(table.line, Problem::CalendarTwice(*line));
+        return table.note(table.line, TariffProblem::CalendarTwice(*line));
     }
     let calendar = Calendar::new(name.clone(), seen.into_iter().collect());
     calendars.insert(name, (Arc::new(calendar), table.line));
@@ -141,12 +148,12 @@ fn read_tariff(
         table.needs("garages", table.names("garages")).and_then(|garages| read_garages(&table, garages));
     let currency = table.needs("currency", table.text("currency")).and_then(|code| {
         let line = table.line_of("currency");
-        Currency::new(code).map_err(|_| table.note(line, Problem::Currency(code.to_owned()))).ok()
+        Currency::new(code).map_err(|_| table.note(line, TariffProblem::Currency(code.to_owned()))).ok()
     });
     let time_zone = table.needs("time_zone", table.text("time_zone")).and_then(|name| {
         let zone = super::time_zone(name);
         if zone.is_none() {
-            table.note(table.line_of("time_zone"), Problem::Zone(name.to_owned()));
+            table.note(table.line_of("time_zone"), TariffProblem::Zone(name.to_owned()));
         }
         zone
     });
@@ -154,14 +161,14 @@ fn read_tariff(
     let calendar = table.name("calendar").and_then(|name| {
         let calendar = calendars.get(&name).map(|(calendar, _)| Arc::clone(calendar));
         if calendar.is_none() {
-            table.note(table.line_of("calendar"), Problem::NoCalendar(name));
+            table.note(table.line_of("calendar"), TariffProblem::NoCalendar(name));
         }
         calendar
     });
     let unit_minutes = table.needs("unit_minutes", table.count("unit_minutes", 1..=MINUTES_MAX));
     let bands = table.needs("bands", table.tables("bands")).and_then(|bands| {
         if bands.is_empty() {
-            table.note(table.line_of("bands"), Problem::Empty("bands"));
+            table.note(table.line_of("bands"), TariffProblem::Empty("bands"));
         }
         all(bands, read_band)
     });
@@ -189,7 +196,7 @@ fn read_tariff(
     }
     .ready();
     if let Some(hours) = coverage::uncovered(&tariff) {
-        table.note(table.line_of("bands"), Problem::NotCovered(hours));
+        table.note(table.line_of("bands"), TariffProblem::NotCovered(hours));
     }
     Some((tariff, table.line))
 }
@@ -197,17 +204,17 @@ fn read_tariff(
 fn read_garages(table: &Table<'_>, mut garages: Vec<(String, usize)>) -> Option<Vec<String>> {
     garages.sort();
     if garages.is_empty() {
-        table.note(table.line_of("garages"), Problem::Empty("garages"));
+        table.note(table.line_of("garages"), TariffProblem::Empty("garages"));
         return None;
     }
     for pair in garages.windows(2) {
         if pair[0].0 == pair[1].0 {
-            table.note(pair[1].1, Problem::GarageTwice(pair[1].0.clone()));
+            table.note(pair[1].1, TariffProblem::GarageTwice(pair[1].0.clone()));
         }
     }
     let fallback = garages.iter().find(|(name, _)| name == FALLBACK);
     if let Some((_, line)) = fallback.filter(|_| garages.len() > 1) {
-        table.note(*line, Problem::FallbackNotAlone);
+        table.note(*line, TariffProblem::FallbackNotAlone);
     }
     Some(garages.into_iter().map(|(name, _)| name).collect())
 }
@@ -225,7 +232,7 @@ fn read_band(table: Table<'_>) -> Option<Band> {
         (true, false) => table.amount("per_unit").map(BandPrice::PerUnit),
         (false, true) => table.amount("flat").map(BandPrice::Flat),
         _ => {
-            table.note(table.line, Problem::BandPrice);
+            table.note(table.line, TariffProblem::BandPrice);
             None
         }
     };
@@ -239,7 +246,7 @@ fn read_cap(table: Table<'_>) -> Option<Cap> {
         (true, false) => table.count("every_hours", 1..=HOURS_MAX).map(Span::Hours),
         (false, true) => table.window().map(Span::Window),
         _ => {
-            table.note(table.line, Problem::CapSpan);
+            table.note(table.line, TariffProblem::CapSpan);
             None
         }
     };

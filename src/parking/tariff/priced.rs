@@ -1,4 +1,4 @@
-//! What a stay costs, and why: small to store, and told unit by unit.
+//! What a stay costs and why: small to store, and shown unit by unit.
 
 use super::pricing::second_of;
 use super::{Amount, Currency, Money, Span, Tariff, VatRate, Window, time_zone};
@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, tz};
 use serde::{Deserialize, Serialize, Serializer};
 
-/// The price of a stay with its working. Stands in the ledger: at most [`Priced::BYTES_MAX`] in postcard.
+/// The price of a stay with its breakdown. Stands in the ledger: at most [`Priced::BYTES_MAX`] in postcard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Priced {
     pub amount: Amount,
@@ -25,7 +25,7 @@ pub struct Priced {
     unit_minutes: u32,
     /// The rules that lines name by their place, each once.
     rules: Vec<Rule>,
-    lines: Vec<Line>,
+    lines: Vec<BreakdownRun>,
 }
 
 /// Why a stay has no units, and costs nothing.
@@ -33,7 +33,7 @@ pub struct Priced {
 pub enum Free {
     /// It did not last.
     NoTime,
-    /// It lasted at most so long.
+    /// It lasted at most this long.
     Grace { minutes: u32 },
 }
 
@@ -48,13 +48,13 @@ pub(super) enum Rule {
     /// An earlier unit paid the flat price.
     FlatPaid(Window),
     Cap(Span, Amount),
-    /// Units at several prices, told together: the working has too many lines.
+    /// Units at several prices in one line, because the breakdown has too many lines.
     Rest,
 }
 
 /// Consecutive units of one price for one reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct Line {
+struct BreakdownRun {
     units: u64,
     /// Of each unit; of all together under [`Rule::Rest`].
     price: Amount,
@@ -63,12 +63,12 @@ struct Line {
     held: Option<u8>,
 }
 
-/// One line of a working, told in full.
+/// One line of a breakdown with all that is shown of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct WorkingLine {
+pub struct BreakdownLine {
     /// The first unit's number in the stay, from 1.
     pub unit: u64,
-    /// How many consecutive units it tells of.
+    /// The number of consecutive units in this line.
     pub units: u64,
     /// When the first of them started, to the second, with the local offset.
     #[serde(serialize_with = "with_offset")]
@@ -82,28 +82,28 @@ pub struct WorkingLine {
 
 /// A price as the outside sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Shown<'a> {
+pub struct PriceJson<'a> {
     pub amount: Amount,
     pub currency: Currency,
     pub tariff: &'a str,
     pub valid_from: Date,
-    #[serde(serialize_with = "as_percent")]
+    #[serde(serialize_with = "crate::parking::money::as_percent")]
     pub vat_percent: Option<VatRate>,
     /// How many units were charged.
     pub units: u64,
     /// Why there are none.
     pub free: Option<String>,
-    pub working: Vec<WorkingLine>,
+    pub breakdown: Vec<BreakdownLine>,
 }
 
 impl Priced {
-    /// The most lines of a working. What comes behind is one line, so that a charge fits into a value of the store.
+    /// The most lines of a breakdown. What comes behind is one line, so that a charge fits into a value of the store.
     pub const LINES_MAX: usize = 300;
     pub const BYTES_MAX: usize = 5 * 1024;
 
-    pub(super) fn new(tariff: &Tariff, entry: Timestamp, free: Option<Free>, working: Working) -> Priced {
+    pub(super) fn new(tariff: &Tariff, entry: Timestamp, free: Option<Free>, breakdown: Breakdown) -> Priced {
         Priced {
-            amount: working.amount,
+            amount: breakdown.amount,
             currency: tariff.currency,
             tariff: tariff.name.clone(),
             valid_from: tariff.valid_from,
@@ -112,8 +112,8 @@ impl Priced {
             time_zone: tariff.time_zone.iana_name().unwrap_or_default().to_owned(),
             entry_second: second_of(entry),
             unit_minutes: tariff.unit_minutes,
-            rules: working.rules,
-            lines: working.lines,
+            rules: breakdown.rules,
+            lines: breakdown.lines,
         }
     }
 
@@ -134,8 +134,8 @@ impl Priced {
         })
     }
 
-    /// The working, line by line: consecutive units of one price for one reason are one line.
-    pub fn working(&self) -> Vec<WorkingLine> {
+    /// The breakdown, line by line: consecutive units of one price for one reason are one line.
+    pub fn breakdown(&self) -> Vec<BreakdownLine> {
         let zone = self.time_zone();
         let mut before = 0u64;
         let lines = self.lines.iter().map(|line| {
@@ -154,7 +154,7 @@ impl Priced {
             }
             let unit = before.saturating_add(1);
             before = before.saturating_add(line.units);
-            WorkingLine { unit, units: line.units, from: (from, zone.to_offset(from)), each, total, reason }
+            BreakdownLine { unit, units: line.units, from: (from, zone.to_offset(from)), each, total, reason }
         });
         lines.collect()
     }
@@ -169,8 +169,8 @@ impl Priced {
         Moment { timestamp: at, offset: self.time_zone().to_offset(at) }.to_string()
     }
 
-    pub fn shown(&self) -> Shown<'_> {
-        Shown {
+    pub fn shown(&self) -> PriceJson<'_> {
+        PriceJson {
             amount: self.amount,
             currency: self.currency,
             tariff: &self.tariff,
@@ -178,7 +178,7 @@ impl Priced {
             vat_percent: self.vat,
             units: self.units(),
             free: self.free_because(),
-            working: self.working(),
+            breakdown: self.breakdown(),
         }
     }
 
@@ -207,7 +207,19 @@ impl Priced {
     }
 }
 
-impl WorkingLine {
+impl BreakdownLine {
+    /// The line as a statement shows it: `2026-11-23 08:15 3 × 2.50 = 7.50: mon-fri 07:00-19:00`.
+    pub fn in_words(&self, currency: Currency) -> String {
+        let (from, offset) = self.from;
+        let from = offset.to_datetime(from).strftime("%Y-%m-%d %H:%M");
+        let (total, reason) = (currency.show(self.total), &self.reason);
+        match (self.units, self.each) {
+            (1, _) => format!("{from} {total}: {reason}"),
+            (units, Some(each)) => format!("{from} {units} × {} = {total}: {reason}", currency.show(each)),
+            (units, None) => format!("{from} {units} units, {total}: {reason}"),
+        }
+    }
+
     /// When the first of its units started, as RFC 3339 has it, with the local offset.
     pub fn started(&self) -> String {
         moment(self.from).to_string()
@@ -222,23 +234,15 @@ fn with_offset<S: Serializer>(from: &(Timestamp, tz::Offset), serializer: S) -> 
     serializer.collect_str(&moment(*from))
 }
 
-fn as_percent<S: Serializer>(vat: &Option<VatRate>, serializer: S) -> Result<S::Ok, S::Error> {
-    match vat.map(VatRate::hundredths) {
-        None => serializer.serialize_none(),
-        Some(hundredths) if hundredths % 100 == 0 => serializer.serialize_u16(hundredths / 100),
-        Some(hundredths) => serializer.serialize_f64(f64::from(hundredths) / 100.0),
-    }
-}
-
-/// A working that is being written.
+/// A breakdown that is being written.
 #[derive(Debug, Default)]
-pub(super) struct Working {
+pub(super) struct Breakdown {
     pub(super) amount: Amount,
     rules: Vec<Rule>,
-    lines: Vec<Line>,
+    lines: Vec<BreakdownRun>,
 }
 
-impl Working {
+impl Breakdown {
     /// `units` at the price of `each`, by `rule`, made cheaper by the cap `held`.
     pub(super) fn add(&mut self, units: u64, each: Amount, rule: Rule, held: Option<Rule>) {
         if units == 0 {
@@ -253,14 +257,18 @@ impl Working {
             rest.price = rest.price.saturating_add(total);
             return;
         }
-        let line =
-            Line { units, price: each, rule: self.place_of(rule), held: held.map(|cap| self.place_of(cap)) };
+        let line = BreakdownRun {
+            units,
+            price: each,
+            rule: self.place_of(rule),
+            held: held.map(|cap| self.place_of(cap)),
+        };
         let is_last = self.lines.len() == Priced::LINES_MAX - 1;
         match self.lines.last_mut() {
-            Some(last) if *last == (Line { units: last.units, ..line }) => last.units += units,
+            Some(last) if *last == (BreakdownRun { units: last.units, ..line }) => last.units += units,
             _ if is_last => {
                 let rule = self.place_of(Rule::Rest);
-                self.lines.push(Line { units, price: total, rule, held: None });
+                self.lines.push(BreakdownRun { units, price: total, rule, held: None });
             }
             _ => self.lines.push(line),
         }

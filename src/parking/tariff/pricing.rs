@@ -5,7 +5,7 @@
 //! days cost, not its minutes. What comes out is what one unit after the other gives: a test holds it against that.
 
 use super::days::DayKind;
-use super::priced::{Free, Priced, Rule, Working};
+use super::priced::{Breakdown, Free, Priced, Rule};
 use super::{Amount, BandPrice, Span, Tariff};
 use crate::parking::moment::millisecond_of;
 use jiff::Timestamp;
@@ -30,7 +30,7 @@ impl Tariff {
             let unit = milliseconds(self.unit_minutes);
             meter.run(u64::try_from((lasted + unit - 1) / unit).expect("the stay has a length"));
         }
-        Priced::new(self, entry, free, meter.working)
+        Priced::new(self, entry, free, meter.breakdown)
     }
 }
 
@@ -48,7 +48,7 @@ struct Meter<'t> {
     tariff: &'t Tariff,
     entry: i64,
     clock: LocalClock<'t>,
-    working: Working,
+    breakdown: Breakdown,
     /// What was taken under each cap.
     spent: Vec<Recent<Amount>>,
     /// Whether the flat price of each band was taken.
@@ -80,7 +80,7 @@ impl<T: Copy + Default> Recent<T> {
 }
 
 /// Where a unit starts, in local terms.
-struct Moment {
+struct UnitStart {
     /// Since 1970-01-01.
     day: i64,
     minute: u16,
@@ -96,7 +96,7 @@ impl<'t> Meter<'t> {
             tariff,
             entry,
             clock: LocalClock { zone: &tariff.time_zone, offset: 0, until: i64::MIN },
-            working: Working::default(),
+            breakdown: Breakdown::default(),
             spent: vec![Recent::new(); tariff.ready.limits.len()],
             paid: vec![Recent::new(); tariff.bands.len()],
         }
@@ -118,12 +118,12 @@ impl<'t> Meter<'t> {
         }
     }
 
-    fn moment(&mut self, start: i64) -> Moment {
+    fn moment(&mut self, start: i64) -> UnitStart {
         let local = start + self.clock.offset_at(start);
         let (day, second) = (local.div_euclid(DAY), local.rem_euclid(DAY));
         let borders = &self.tariff.ready.borders;
         let border = borders[borders.partition_point(|border| *border <= second)];
-        Moment {
+        UnitStart {
             day,
             minute: (second / 60) as u16,
             yesterday: self.tariff.kind_of(day - 1),
@@ -133,7 +133,7 @@ impl<'t> Meter<'t> {
     }
 
     /// Puts the caps that hold a unit into `caps`, each with its occurrence; the answer is when that changes by hours from the entry.
-    fn caps_at(&self, moment: &Moment, start: i64, caps: &mut Vec<(usize, i64)>) -> i64 {
+    fn caps_at(&self, moment: &UnitStart, start: i64, caps: &mut Vec<(usize, i64)>) -> i64 {
         caps.clear();
         let mut until = i64::MAX;
         for (place, cap) in self.tariff.ready.limits.iter().enumerate() {
@@ -155,7 +155,7 @@ impl<'t> Meter<'t> {
     }
 
     /// What the unit behind `done` others costs before caps, by which rule, and for how many units in a row that holds at most.
-    fn price_at(&mut self, moment: &Moment, done: u64) -> (Amount, Rule, u64) {
+    fn price_at(&mut self, moment: &UnitStart, done: u64) -> (Amount, Rule, u64) {
         let mut steps = 0u64;
         for first in &self.tariff.first {
             steps += u64::from(first.units);
@@ -197,15 +197,15 @@ impl<'t> Meter<'t> {
             Amount::ZERO => units,
             price => units.min((left.minor() / price.minor()) as u64),
         };
-        let before = self.working.amount;
-        self.working.add(whole, price, rule, None);
+        let before = self.breakdown.amount;
+        self.breakdown.add(whole, price, rule, None);
         if whole < units {
             let part = left.less_at_most(price.saturating_times(whole));
             let parts = u64::from(part > Amount::ZERO);
-            self.working.add(parts, part, rule, holder);
-            self.working.add(units - whole - parts, Amount::ZERO, rule, holder);
+            self.breakdown.add(parts, part, rule, holder);
+            self.breakdown.add(units - whole - parts, Amount::ZERO, rule, holder);
         }
-        let taken = self.working.amount.less_at_most(before);
+        let taken = self.breakdown.amount.less_at_most(before);
         for &(place, occurrence) in caps {
             let spent = self.spent[place].of(occurrence);
             *spent = spent.saturating_add(taken);

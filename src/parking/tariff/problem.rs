@@ -12,11 +12,11 @@ pub struct TariffError {
     pub line: usize,
     /// The table that it stands in, such as `tariff "centre": `; empty outside of one.
     pub at: String,
-    pub problem: Problem,
+    pub problem: TariffProblem,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Problem {
+pub enum TariffProblem {
     #[error("not TOML: {0}")]
     Syntax(String),
     #[error("the key {key:?} is not known here. Known are {known}")]

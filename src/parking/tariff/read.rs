@@ -1,9 +1,10 @@
-//! Reading tables of TOML with their lines: every problem is noted, so that a person sees all of them at once.
+//! Reads TOML tables with their line numbers. Every problem is noted, so that a person sees all of them at once.
 
 use super::days::Days;
-use super::problem::{Problem, TariffError};
+use super::problem::{TariffError, TariffProblem};
 use super::window::{ClockTime, Window};
 use super::{Amount, Tariff};
+use crate::parking::register::is_unprintable;
 use jiff::civil::Date;
 use std::cell::RefCell;
 use std::ops::RangeInclusive;
@@ -27,7 +28,7 @@ impl Notes {
         self.line_starts.partition_point(|start| *start <= byte)
     }
 
-    pub(super) fn note(&self, line: usize, at: &str, problem: Problem) {
+    pub(super) fn note(&self, line: usize, at: &str, problem: TariffProblem) {
         self.errors.borrow_mut().push(TariffError { line, at: at.to_owned(), problem });
     }
 
@@ -43,7 +44,7 @@ impl Notes {
     }
 }
 
-/// One table. A method answers `None` when its key is absent, and when what stands there is wrong: that is noted.
+/// One table. A method returns `None` when its key is absent or its value is wrong; a wrong value is noted.
 #[derive(Clone, Copy)]
 pub(super) struct Table<'a> {
     notes: &'a Notes,
@@ -61,7 +62,7 @@ impl<'a> Table<'a> {
         Some(Table { notes, table, line, at })
     }
 
-    pub(super) fn note(&self, line: usize, problem: Problem) {
+    pub(super) fn note(&self, line: usize, problem: TariffProblem) {
         self.notes.note(line, self.at, problem);
     }
 
@@ -70,7 +71,7 @@ impl<'a> Table<'a> {
             if !known.contains(&key.get_ref().as_ref()) {
                 let line = self.notes.line_at(key.span().start);
                 let (key, known) = (key.get_ref().to_string(), known.join(", "));
-                self.note(line, Problem::UnknownKey { key, known });
+                self.note(line, TariffProblem::UnknownKey { key, known });
             }
         }
     }
@@ -91,13 +92,13 @@ impl<'a> Table<'a> {
     /// Notes that `key` is missing, if it is.
     pub(super) fn needs<T>(&self, key: &'static str, value: Option<T>) -> Option<T> {
         if !self.has(key) {
-            self.note(self.line, Problem::Missing(key));
+            self.note(self.line, TariffProblem::Missing(key));
         }
         value
     }
 
     fn wrong_type(&self, key: &'static str, expected: &'static str, value: &DeValue<'_>) {
-        self.note(self.line_of(key), Problem::WrongType { key, expected, found: type_of(value) });
+        self.note(self.line_of(key), TariffProblem::WrongType { key, expected, found: type_of(value) });
     }
 
     pub(super) fn text(&self, key: &'static str) -> Option<&'a str> {
@@ -124,7 +125,7 @@ impl<'a> Table<'a> {
             () if name.trim() != name => "it begins or ends with a space",
             () => return Some(name),
         };
-        self.note(line, Problem::Name { key, found: text.to_owned(), reason });
+        self.note(line, TariffProblem::Name { key, found: text.to_owned(), reason });
         None
     }
 
@@ -138,7 +139,7 @@ impl<'a> Table<'a> {
         let number = number.filter(|number| range.contains(number));
         if number.is_none() {
             let (least, most, found) = (*range.start(), *range.end(), integer.to_string());
-            self.note(self.line_of(key), Problem::OutOfRange { key, least, most, found });
+            self.note(self.line_of(key), TariffProblem::OutOfRange { key, least, most, found });
         }
         number
     }
@@ -170,7 +171,7 @@ impl<'a> Table<'a> {
         let hundredths = hundredths.and_then(|()| format!("{whole}{part:0<2}").parse::<u16>().ok());
         let hundredths = hundredths.filter(|hundredths| *hundredths <= 10_000);
         if hundredths.is_none() {
-            self.note(self.line_of(key), Problem::Vat(written));
+            self.note(self.line_of(key), TariffProblem::Vat(written));
         }
         hundredths
     }
@@ -188,7 +189,7 @@ impl<'a> Table<'a> {
             _ => None,
         };
         if date.is_none() {
-            self.note(self.notes.line_at(value.span().start), Problem::Date { key });
+            self.note(self.notes.line_at(value.span().start), TariffProblem::Date { key });
         }
         date
     }
@@ -210,7 +211,10 @@ impl<'a> Table<'a> {
             let line = self.notes.line_at(value.span().start);
             let Some(text) = value.get_ref().as_str() else {
                 let found = type_of(value.get_ref());
-                self.note(line, Problem::WrongType { key, expected: "a list of texts in quotes", found });
+                self.note(
+                    line,
+                    TariffProblem::WrongType { key, expected: "a list of texts in quotes", found },
+                );
                 return None;
             };
             self.as_name(key, text, line).map(|name| (name, line))
@@ -228,7 +232,7 @@ impl<'a> Table<'a> {
     pub(super) fn tables(&self, key: &'static str) -> Option<Vec<Table<'a>>> {
         let list = self.list(key)?;
         if list.len() > Tariff::RULES_MAX {
-            self.note(self.line_of(key), Problem::TooMany { key, found: list.len() });
+            self.note(self.line_of(key), TariffProblem::TooMany { key, found: list.len() });
             return None;
         }
         let tables = list.into_iter().filter_map(|value| {
@@ -236,7 +240,7 @@ impl<'a> Table<'a> {
             if table.is_none() {
                 let (expected, found) = ("a list of tables in braces", type_of(value.get_ref()));
                 let line = self.notes.line_at(value.span().start);
-                self.note(line, Problem::WrongType { key, expected, found });
+                self.note(line, TariffProblem::WrongType { key, expected, found });
             }
             table
         });
@@ -252,7 +256,7 @@ impl<'a> Table<'a> {
         let from = self.needs("from", self.time("from")).filter(|from| {
             let end = *from == ClockTime::END_OF_DAY;
             if end {
-                self.note(self.line_of("from"), Problem::FromEndOfDay);
+                self.note(self.line_of("from"), TariffProblem::FromEndOfDay);
             }
             !end
         });
@@ -264,17 +268,10 @@ impl<'a> Table<'a> {
         let text = self.text(key)?;
         let time = ClockTime::new(text);
         if time.is_none() {
-            self.note(self.line_of(key), Problem::Time { key, found: text.to_owned() });
+            self.note(self.line_of(key), TariffProblem::Time { key, found: text.to_owned() });
         }
         time
     }
-}
-
-/// Control characters, line ends, and the invisible ones that make two names look alike: no garage is called so.
-fn is_unprintable(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff0}'..='\u{ffff}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 pub(super) fn type_of(value: &DeValue<'_>) -> &'static str {

@@ -1,7 +1,8 @@
-//! All tariffs of a configuration, and which of them a stay pays by.
+//! All tariffs of a configuration, and the choice of the tariff for a stay.
 
 use super::days::Calendar;
-use super::problem::{Problem, TariffError};
+use super::parse::OtherTables;
+use super::problem::{TariffError, TariffProblem};
 use super::read::Notes;
 use super::{FALLBACK, Tariff, is_one_zone, parse, print};
 use jiff::Timestamp;
@@ -22,12 +23,12 @@ pub struct TariffSet {
 impl TariffSet {
     /// Reads a text that is tariffs and calendars, such as [`TariffSet::to_toml`] writes; all that is wrong in it, by line.
     pub fn parse(text: &str) -> Result<TariffSet, Vec<TariffError>> {
-        parse::parse(text, false)
+        parse::parse(text, OtherTables::Refuse)
     }
 
-    /// Reads the tariffs and calendars of a whole configuration file. What else stands in it is passed over, and not judged.
+    /// Reads the tariffs and calendars of a whole configuration file. Other tables are passed over.
     pub fn parse_config(text: &str) -> Result<TariffSet, Vec<TariffError>> {
-        parse::parse(text, true)
+        parse::parse(text, OtherTables::PassOver)
     }
 
     pub(super) fn new(calendars: Vec<Arc<Calendar>>, tariffs: Vec<Tariff>) -> TariffSet {
@@ -85,9 +86,9 @@ impl TariffSet {
     }
 }
 
-/// What only shows when tariffs are seen together. They come sorted by name and date, each with its line.
+/// Checks the tariffs against each other. They come sorted by name and date, each with its line.
 pub(super) fn check_together(tariffs: &[(Tariff, usize)], notes: &Notes) {
-    let note = |place: usize, problem: Problem| {
+    let note = |place: usize, problem: TariffProblem| {
         let (tariff, line) = &tariffs[place];
         notes.note(*line, &format!("tariff {:?}: ", tariff.name), problem);
     };
@@ -98,7 +99,7 @@ pub(super) fn check_together(tariffs: &[(Tariff, usize)], notes: &Notes) {
         let next = tariffs.get(place + 1).filter(|(next, _)| next.name == tariff.name);
         if next.is_some_and(|(next, _)| next.valid_from == tariff.valid_from) {
             let (first, second) = in_order_of_lines(place, place + 1, line);
-            note(second, Problem::VersionTwice { date: tariff.valid_from, line: line(first) });
+            note(second, TariffProblem::VersionTwice { date: tariff.valid_from, line: line(first) });
         }
     }
     // When a later version of the same name replaces it, on the date that this gives.
@@ -115,7 +116,7 @@ pub(super) fn check_together(tariffs: &[(Tariff, usize)], notes: &Notes) {
                 let holds_then = |place| until(place).is_none_or(|until| date < until);
                 if one.name != other.name && holds_then(a) && holds_then(b) {
                     let (garage, other) = (garage.to_owned(), other.name.clone());
-                    note(second, Problem::TwoTariffs { garage, date, other, line: line(first) });
+                    note(second, TariffProblem::TwoTariffs { garage, date, other, line: line(first) });
                 }
             }
         }
@@ -124,7 +125,7 @@ pub(super) fn check_together(tariffs: &[(Tariff, usize)], notes: &Notes) {
             let (first, second) = in_order_of_lines(places[0], b, line);
             let (here, there) = (zone(second).to_owned(), zone(first).to_owned());
             let garage = garage.to_owned();
-            note(second, Problem::TwoZones { garage, here, there, line: line(first) });
+            note(second, TariffProblem::TwoZones { garage, here, there, line: line(first) });
         }
     }
 }

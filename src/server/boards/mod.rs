@@ -74,7 +74,7 @@ impl Boards {
             let answer = BoardAnswer { own: self.own_line(asker), part: self.part(since) };
             return Some(answer.to_bytes().into());
         }
-        let earlier::BoardQuestion { have } = earlier::BoardQuestion::from_bytes(ask).ok()?;
+        let earlier::WholeBoardQuestion { have } = earlier::WholeBoardQuestion::from_bytes(ask).ok()?;
         self.answer_earlier(asker, have)
     }
 
@@ -165,8 +165,8 @@ impl Boards {
         }
         let now = Board { version: self.version(self.view.position), garages };
         let answer = match from {
-            Some(from) => earlier::BoardAnswer::Changed { from, now },
-            None => earlier::BoardAnswer::Whole(now),
+            Some(from) => earlier::WholeBoardAnswer::Changed { from, now },
+            None => earlier::WholeBoardAnswer::Whole(now),
         };
         let answer = answer.to_bytes();
         if answer.len() > ANSWER_MAX {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::parking::board::{Gathered, Gathering};
+use crate::parking::board::{GatheredBoard, Gathering};
 use crate::server::ledger::Ledger;
 use crate::server::record::Command;
 use crate::server::view::tests::{apply_to_each, event, fold, world};
@@ -63,7 +63,7 @@ impl City {
         self.command(Command::Rename { garage: site(garage), to: site(to) });
     }
 
-    fn ask(&mut self, asker: &str, gathered: &Gathered) -> BoardAnswer {
+    fn ask(&mut self, asker: &str, gathered: &GatheredBoard) -> BoardAnswer {
         // Encoding is paid for at once, so that a test need not wait.
         self.boards.encoding = Duration::ZERO;
         let answer = self.boards.answer(&site(asker), &gathered.question().to_bytes()).unwrap();
@@ -84,7 +84,7 @@ impl City {
     }
 }
 
-fn take(gathered: &mut Gathered, answer: &BoardAnswer, asker: &str) -> Gathering {
+fn take(gathered: &mut GatheredBoard, answer: &BoardAnswer, asker: &str) -> Gathering {
     gathered.take(BoardPart::from_bytes(&answer.part).unwrap(), answer.own.as_ref(), asker)
 }
 
@@ -92,7 +92,7 @@ fn lines(board: &Board) -> BTreeMap<String, i64> {
     board.garages.iter().map(|(name, line)| (name.clone(), line.occupied)).collect()
 }
 
-fn gather(city: &mut City, gathered: &mut Gathered, asker: &str) -> usize {
+fn gather(city: &mut City, gathered: &mut GatheredBoard, asker: &str) -> usize {
     for questions in 1..100 {
         let answer = city.ask(asker, gathered);
         if take(gathered, &answer, asker) == Gathering::Whole {
@@ -106,7 +106,7 @@ fn gather(city: &mut City, gathered: &mut Gathered, asker: &str) -> usize {
 fn the_board_carries_what_changed_since_the_version_that_an_edge_has() {
     let mut city = City::new();
     city.enter("a");
-    let mut edge = Gathered::default();
+    let mut edge = GatheredBoard::default();
     gather(&mut city, &mut edge, "c");
     city.enter("b");
     let answer = city.ask("c", &edge);
@@ -129,7 +129,7 @@ fn an_edge_never_keeps_a_line_that_is_gone() {
     let mut city = City::new();
     city.enter("a");
     city.enter("b");
-    let mut edge = Gathered::default();
+    let mut edge = GatheredBoard::default();
     gather(&mut city, &mut edge, "b");
     city.rename("a", "c");
     let answer = city.ask("b", &edge);
@@ -155,7 +155,7 @@ fn an_edge_finds_its_own_line_whatever_became_of_its_garage() {
     city.rename("a", "c");
     city.command(Command::Decommission { garage: site("c"), undo: false });
     for asker in ["a", "c"] {
-        let mut edge = Gathered::default();
+        let mut edge = GatheredBoard::default();
         gather(&mut city, &mut edge, asker);
         assert_eq!(
             lines(edge.whole().unwrap()),
@@ -173,7 +173,7 @@ fn a_board_of_ten_thousand_garages_is_encoded_once_and_reaches_everybody() {
     let mut city = City::new();
     let name = |n: usize| format!("{n:05} {}", "a long name of a garage".repeat(2));
     city.enter_each(&(0..10_000).map(name).collect::<Vec<_>>());
-    let mut edges: Vec<Gathered> = (0..20).map(|_| Gathered::default()).collect();
+    let mut edges: Vec<GatheredBoard> = (0..20).map(|_| GatheredBoard::default()).collect();
     for (n, edge) in edges.iter_mut().enumerate() {
         let questions = gather(&mut city, edge, &name(n));
         assert_eq!(edge.whole().unwrap().garages.len(), 10_000);
@@ -199,15 +199,17 @@ fn an_edge_of_the_version_before_gets_its_board_where_it_fits() {
     city.enter("b");
     let ask = |city: &mut City, have| {
         city.boards.encoding = Duration::ZERO;
-        let question = earlier::BoardQuestion { have }.to_bytes();
+        let question = earlier::WholeBoardQuestion { have }.to_bytes();
         let answer = city.boards.answer(&site("a"), &question)?;
-        Some(earlier::BoardAnswer::from_bytes(&answer).unwrap())
+        Some(earlier::WholeBoardAnswer::from_bytes(&answer).unwrap())
     };
-    let Some(earlier::BoardAnswer::Whole(board)) = ask(&mut city, None) else { panic!("it gets the whole") };
+    let Some(earlier::WholeBoardAnswer::Whole(board)) = ask(&mut city, None) else {
+        panic!("it gets the whole")
+    };
     assert_eq!(lines(&board), city.expected("a"));
     assert!(board.garages["a"].through.is_some());
     city.enter("b");
-    let Some(earlier::BoardAnswer::Changed { from, now }) = ask(&mut city, Some(board.version)) else {
+    let Some(earlier::WholeBoardAnswer::Changed { from, now }) = ask(&mut city, Some(board.version)) else {
         panic!("it gets what changed")
     };
     assert_eq!(from, board.version);
@@ -248,7 +250,7 @@ proptest! {
         let mut city = City::new();
         city.boards.part_max = BoardPart::EMPTY_AT_MOST + 3 * 30;
         let name = |n: u8| format!("g{n}");
-        let mut edges: Vec<(Gathered, Option<BoardAnswer>)> = vec![Default::default(); 3];
+        let mut edges: Vec<(GatheredBoard, Option<BoardAnswer>)> = vec![Default::default(); 3];
         let mut had: HashMap<(usize, u64), BTreeMap<String, i64>> = HashMap::new();
         let mut runs = 1;
         for step in steps {

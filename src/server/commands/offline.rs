@@ -5,7 +5,7 @@ use super::desk::{fits_on, not_recorded};
 use super::operate::{self, Backend, CaughtUp, OpenBooks};
 use crate::codes;
 use crate::config::ServerConfig;
-use crate::daemon::admin::{self, Caller, NotDone, Outcome, Reached};
+use crate::daemon::admin::{self, Caller, DaemonOrDirectory, NotDone, Outcome};
 use crate::daemon::{DaemonError, clock};
 use crate::parking::statement::Operator;
 use crate::server::applying::{catch_up, open_view};
@@ -105,8 +105,8 @@ impl ServerSession<'_> {
         let offline = match &mut self.offline {
             Some(offline) => offline,
             None => match admin::reach(&self.config.data_dir, &request, |_| {}) {
-                Ok(Reached::Daemon(answer)) => return Ok(answer),
-                Ok(Reached::Directory(dir)) => {
+                Ok(DaemonOrDirectory::Daemon(answer)) => return Ok(answer),
+                Ok(DaemonOrDirectory::Directory(dir)) => {
                     let opened =
                         OfflineServer::open(dir, self.config).map_err(|error| NotDone::because(&error))?;
                     self.offline.insert(opened)

@@ -17,7 +17,7 @@ use crate::codes;
 use crate::messaging::receiver::Mark;
 use crate::messaging::{Epoch, SiteName};
 use crate::server::record::Record;
-use crate::store::salvage::{Found, Salvaged, Stamp};
+use crate::store::salvage::{Salvaged, SalvagedValue, Stamp};
 use crate::store::{BATCH_MAX, Batch, Store, StoreError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -57,7 +57,7 @@ type Marks = BTreeMap<u32, (Mark, Option<(SiteName, Epoch)>)>;
 fn read_marks(found: &Salvaged) -> Result<Marks, StoreError> {
     let mut marks = Marks::new();
     for entry in found.range(b"m", b"n") {
-        let Found { key, value, .. } = entry?;
+        let SalvagedValue { key, value, .. } = entry?;
         if let (Some(number), Ok(mark)) = (stream_in(&key), keys::decode_mark(&value)) {
             marks.insert(number, (mark, keys::decode_mark_of(&value)));
         }
@@ -83,7 +83,7 @@ fn read_streams(found: &Salvaged, marks: &Marks) -> Result<Vec<(SiteName, Epoch)
         named.extend(of.clone().map(|of| (*number, of)));
     }
     for entry in found.range(b"s", b"t") {
-        let Found { key, value, .. } = entry?;
+        let SalvagedValue { key, value, .. } = entry?;
         if let (Some(number), Some(stream)) = (stream_in(&key), keys::decode_stream(&value)) {
             named.insert(number, stream);
         }
@@ -112,7 +112,7 @@ fn read_streams(found: &Salvaged, marks: &Marks) -> Result<Vec<(SiteName, Epoch)
 fn epochs_of_pages(found: &Salvaged) -> Result<BTreeMap<u32, Epoch>, StoreError> {
     let mut epochs = BTreeMap::new();
     for entry in found.range(b"r", b"s") {
-        let Found { key, value, .. } = entry?;
+        let SalvagedValue { key, value, .. } = entry?;
         let Ok(Record::Page { stream, page, .. }) = Record::decode(trailing_u64(&key)?, &value) else {
             continue;
         };
@@ -179,7 +179,7 @@ impl<'a> RecordReader<'a> {
         // Nothing after this position was answered: an incomplete write after it was under way.
         let confirmed = self.note.filter(|_| self.found.is_of_this_boot()).map(|note| note.position);
         for entry in self.found.range(b"r", b"s") {
-            let Found { key, value, stamp } = entry?;
+            let SalvagedValue { key, value, stamp } = entry?;
             let position = trailing_u64(&key)?;
             if self.not_counted.contains(&position) {
                 continue;
@@ -312,7 +312,7 @@ fn write_losses(
 fn copy_base(found: &Salvaged, new: &Store) -> Result<(), StoreError> {
     let mut batch = Batch::default();
     for entry in found.range(b"b", b"c") {
-        let Found { key, value, .. } = entry?;
+        let SalvagedValue { key, value, .. } = entry?;
         batch.put(key, value);
         if batch.len() == BATCH_MAX {
             new.apply(&std::mem::take(&mut batch))?;

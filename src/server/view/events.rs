@@ -51,7 +51,8 @@ pub(super) fn apply_to(
         }
         EventKind::Entry { plate: None } | EventKind::Exit { plate: None } => {
             let (number, at_ms) = (update.book.number, event.at.timestamp.as_millisecond());
-            changes.billing.note(AnomalyCode::UnreadablePlate, number, None, at_ms, place.position)?;
+            let changes = &mut update.changes.billing;
+            changes.note(AnomalyCode::UnreadablePlate, number, None, at_ms, place.position)?;
         }
         EventKind::Count { .. } => {}
     }

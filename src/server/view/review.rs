@@ -8,7 +8,7 @@ use super::chains::{ChainHeads, PlateChain};
 use super::codec::{damaged, read_range, sized};
 use super::pages::{PageReader, Slot, StoredPassage};
 use crate::parking::Plate;
-use crate::parking::lookalike::{Leftover, Proposal, pair_leftovers};
+use crate::parking::lookalike::{Proposal, UnmatchedPassage, pair_leftovers};
 use crate::parking::stay::{End, Visit};
 use crate::store::{Store, StoreError};
 use std::collections::BTreeMap;
@@ -49,8 +49,8 @@ pub struct Review {
 
 #[derive(Default)]
 struct Leftovers {
-    entries: Vec<Leftover<StoredPassage, i64>>,
-    exits: Vec<Leftover<StoredPassage, i64>>,
+    entries: Vec<UnmatchedPassage<StoredPassage, i64>>,
+    exits: Vec<UnmatchedPassage<StoredPassage, i64>>,
 }
 
 /// Looks through all stays.
@@ -63,7 +63,7 @@ pub fn review(store: &Store) -> Result<Review, StoreError> {
         for (plate, visit) in slots.into_iter().filter_map(|slot| slot.visit) {
             let of = |passage: StoredPassage| {
                 let plate = Plate::stored(&plate).map_err(|_| damaged(&key))?;
-                Ok::<_, StoreError>(Leftover { id: passage, plate, at: passage.at_ms })
+                Ok::<_, StoreError>(UnmatchedPassage { id: passage, plate, at: passage.at_ms })
             };
             let its = leftovers.entry(garage).or_default();
             match &visit {
@@ -92,7 +92,7 @@ pub fn review(store: &Store) -> Result<Review, StoreError> {
         }
     }
     for (garage, Leftovers { entries, exits }) in leftovers {
-        let plate_of = |all: &[Leftover<StoredPassage, i64>], id: StoredPassage| {
+        let plate_of = |all: &[UnmatchedPassage<StoredPassage, i64>], id: StoredPassage| {
             all.iter().find(|its| its.id == id).map(|its| its.plate.to_string()).unwrap_or_default()
         };
         // Without an exit that is left over there is nothing to pair, and cars that are inside are many.

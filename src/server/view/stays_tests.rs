@@ -90,7 +90,7 @@ fn oracle(pages: &[Vec<ToldEvent>]) -> (Vec<(String, Visit<u64>)>, Vec<u64>) {
             Some((way, Some(plate))) if *plate == number => Some((*way, sequence)),
             _ => None,
         });
-        visits.extend(pair(its, false).into_iter().map(|visit| ((*plate).to_owned(), visit)));
+        visits.extend(pair(its).into_iter().map(|visit| ((*plate).to_owned(), visit)));
     }
     (visits, set_aside)
 }

@@ -5,7 +5,7 @@ use crate::http::{Paging, Problem, query};
 use crate::messaging::SiteName;
 use crate::messaging::page::Content;
 use crate::parking::Event;
-use crate::parking::event::Shown;
+use crate::parking::event::EventJson;
 use crate::server::ledger::{LedgerPages, PageAt};
 use crate::store::StoreError;
 use axum::extract::rejection::QueryRejection;
@@ -51,7 +51,7 @@ struct EventLine {
     sequence: u64,
     position: u64,
     #[serde(flatten)]
-    event: Option<Shown>,
+    event: Option<EventJson>,
     #[serde(skip_serializing_if = "Option::is_none")]
     not_understood: Option<String>,
     received_at: String,
@@ -135,7 +135,7 @@ fn read(
                 sequence: page.page.first.get() + index as u64,
                 position: page.position,
                 not_understood: event.as_ref().err().map(ToString::to_string),
-                event: event.ok().map(Shown::from),
+                event: event.ok().map(EventJson::from),
                 received_at: time(page.received_at_ms),
                 moved_from: page.page.moved_from.map(|(epoch, first)| StreamMark {
                     epoch: epoch.to_string(),

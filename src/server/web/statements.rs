@@ -103,7 +103,7 @@ pub(super) async fn statement(
                 "{whose:?} is neither an account nor a plate that was charged in {month}; GET /v1/charges shows what was"
             ),
         )
-        .code("no_such_statement")),
+        .code(codes::NO_SUCH_STATEMENT)),
         StatementAnswer::TooLong => Err(Problem::new(
             StatusCode::UNPROCESSABLE_ENTITY,
             format!(

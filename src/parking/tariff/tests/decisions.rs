@@ -40,7 +40,7 @@ fn grace_is_exact_and_what_is_longer_pays_from_the_entry() {
     let set = with(&format!("grace_minutes = 10\n{HOURLY}"));
     let priced = price(&set, "2026-03-02T08:00:00.5+01:00", "2026-03-02T08:10:00.5+01:00");
     assert_eq!((priced.amount, priced.free), (Amount::ZERO, Some(Free::Grace { minutes: 10 })));
-    assert!(priced.working().is_empty());
+    assert!(priced.breakdown().is_empty());
     assert_eq!(cents(&set, "2026-03-02T08:00:00.5+01:00", "2026-03-02T08:10:00.501+01:00"), 200);
     let zero = price(&set, "2026-03-02T08:00:00+01:00", "2026-03-02T08:00:00+01:00");
     assert_eq!((zero.amount, zero.free), (Amount::ZERO, Some(Free::NoTime)));
@@ -58,9 +58,9 @@ fn a_flat_price_stays_due_behind_the_first_units_and_a_cap_holds_it_once() {
     let set = with(&format!("{flat}stay_cap = 300\n"));
     let priced = price(&set, "2026-03-02T19:00:00+01:00", "2026-03-02T23:00:00+01:00");
     let told: Vec<_> =
-        priced.working().into_iter().map(|line| (line.unit, line.units, line.total.minor())).collect();
+        priced.breakdown().into_iter().map(|line| (line.unit, line.units, line.total.minor())).collect();
     assert_eq!(told, [(1, 1, 50), (2, 1, 250), (3, 2, 0)]);
-    let reasons: Vec<_> = priced.working().into_iter().map(|line| line.reason).collect();
+    let reasons: Vec<_> = priced.breakdown().into_iter().map(|line| line.reason).collect();
     assert_eq!(
         reasons,
         [
@@ -141,9 +141,9 @@ fn a_long_stay_has_a_short_working_that_still_adds_up() {
     );
     for exit in ["2026-02-01T00:00:00Z", "2027-01-01T00:00:00Z", "2126-01-01T00:00:00Z"] {
         let priced = price(&set, "2026-01-01T00:00:00Z", exit);
-        let working = priced.working();
-        assert!(working.len() <= Priced::LINES_MAX);
-        assert_eq!(working.iter().map(|line| line.total.minor()).sum::<i64>(), priced.amount.minor());
+        let breakdown = priced.breakdown();
+        assert!(breakdown.len() <= Priced::LINES_MAX);
+        assert_eq!(breakdown.iter().map(|line| line.total.minor()).sum::<i64>(), priced.amount.minor());
         let minutes = (at(exit).as_second() - at("2026-01-01T00:00:00Z").as_second()) / 60;
         assert_eq!(priced.units(), minutes as u64);
         let stored = postcard::to_stdvec(&priced).unwrap();
@@ -161,7 +161,7 @@ fn a_price_is_shown_as_the_contract_says() {
         shown,
         serde_json::json!({
             "amount": 400, "currency": "EUR", "tariff": "t", "valid_from": "2020-01-01", "vat_percent": 8.1, "units": 2, "free": null,
-            "working": [{
+            "breakdown": [{
                 "unit": 1, "units": 2, "from": "2026-03-02T08:00:00+01:00", "each": 200, "total": 400, "reason": "all 00:00-24:00",
             }],
         })

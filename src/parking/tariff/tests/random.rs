@@ -41,33 +41,33 @@ const DAYS_OF_NOTE: [Date; 8] = [
 ];
 
 #[derive(Debug, Clone)]
-struct Window {
+struct RandomWindow {
     days: usize,
     from: u32,
     to: u32,
 }
 
 #[derive(Debug, Clone)]
-struct Plan {
+struct TariffPlan {
     zone: usize,
     holidays: Vec<Date>,
     grace: u32,
     unit: u32,
     first: Vec<(u32, i64)>,
     /// A window, its price, and whether it is flat.
-    bands: Vec<(Window, i64, bool)>,
-    caps: Vec<(Window, i64)>,
+    bands: Vec<(RandomWindow, i64, bool)>,
+    caps: Vec<(RandomWindow, i64)>,
     hours: Option<(u32, i64)>,
     daily: Option<i64>,
     stay: Option<i64>,
 }
 
-fn window() -> impl Strategy<Value = Window> {
+fn window() -> impl Strategy<Value = RandomWindow> {
     let time = prop_oneof![(0..24u32).prop_map(|hour| 60 * hour), 0..1440u32];
-    (0..DAYS.len(), time.clone(), time).prop_map(|(days, from, to)| Window { days, from, to })
+    (0..DAYS.len(), time.clone(), time).prop_map(|(days, from, to)| RandomWindow { days, from, to })
 }
 
-fn plan() -> impl Strategy<Value = Plan> {
+fn plan() -> impl Strategy<Value = TariffPlan> {
     let holiday = (0..DAYS_OF_NOTE.len(), -1..3i64)
         .prop_map(|(day, after)| DAYS_OF_NOTE[day].checked_add(after.days()).unwrap());
     let unit = prop_oneof![Just(15u32), Just(20), Just(60), Just(1440), 1..300u32];
@@ -85,8 +85,8 @@ fn plan() -> impl Strategy<Value = Plan> {
         (proptest::option::of((1..50u32, 0..4000i64)), some(4000), some(9000)),
     )
         .prop_map(|((zone, holidays, grace, unit), first, mut bands, caps, (hours, daily, stay))| {
-            bands.push((Window { days: 0, from: 0, to: 1440 }, 120, false));
-            Plan {
+            bands.push((RandomWindow { days: 0, from: 0, to: 1440 }, 120, false));
+            TariffPlan {
                 zone,
                 holidays: holidays.into_iter().collect(),
                 grace,
@@ -113,7 +113,7 @@ fn stay() -> impl Strategy<Value = (Timestamp, i64)> {
     })
 }
 
-impl Window {
+impl RandomWindow {
     fn text(&self) -> String {
         let time = |minutes: u32| format!("{:02}:{:02}", minutes / 60, minutes % 60);
         format!(
@@ -125,7 +125,7 @@ impl Window {
     }
 }
 
-impl Plan {
+impl TariffPlan {
     fn text(&self) -> String {
         let holidays: Vec<_> = self.holidays.iter().map(Date::to_string).collect();
         let first: Vec<_> = self
@@ -133,7 +133,7 @@ impl Plan {
             .iter()
             .map(|(units, price)| format!("{{ units = {units}, per_unit = {price} }}"))
             .collect();
-        let band = |(window, price, flat): &(Window, i64, bool)| {
+        let band = |(window, price, flat): &(RandomWindow, i64, bool)| {
             format!("{{ {}, {} = {price} }}", window.text(), if *flat { "flat" } else { "per_unit" })
         };
         let caps =
@@ -171,7 +171,7 @@ impl Plan {
     }
 
     /// The date of the occurrence of a window that holds a local time.
-    fn occurrence(&self, window: &Window, local: DateTime) -> Option<Date> {
+    fn occurrence(&self, window: &RandomWindow, local: DateTime) -> Option<Date> {
         [local.date().yesterday().unwrap(), local.date()].into_iter().find(|began| {
             let midnight = began.at(0, 0, 0, 0);
             let from = midnight + i64::from(window.from).minutes();
@@ -239,10 +239,10 @@ impl Plan {
     }
 }
 
-/// The price of each unit, as the working tells it.
+/// The price of each unit, as the breakdown tells it.
 fn told(priced: &Priced) -> Vec<i64> {
-    let working = priced.working();
-    working
+    let breakdown = priced.breakdown();
+    breakdown
         .iter()
         .flat_map(|line| std::iter::repeat_n(line.each.unwrap().minor(), line.units as usize))
         .collect()
@@ -258,7 +258,7 @@ proptest! {
         let tariff = set.for_stay("1", entry).unwrap();
         let exit = Timestamp::from_millisecond(entry.as_millisecond() + lasts).unwrap();
         let priced = tariff.price(entry, exit);
-        if priced.working().iter().any(|line| line.each.is_none()) {
+        if priced.breakdown().iter().any(|line| line.each.is_none()) {
             return Ok(()); // too many lines to tell units apart
         }
         let told = told(&priced);

@@ -417,7 +417,7 @@ fn the_statement_of_a_month_is_the_sum_of_its_charges() {
     let of = |month: &str| {
         let statement = world.statement("one", month);
         statement.map(|statement| {
-            (statement.head().number, statement.lines().len(), statement.totals()[0].gross.minor)
+            (statement.head().number, statement.lines().len(), statement.totals()[0].gross.minor())
         })
     };
     assert_eq!(of("2026-12"), Some((Some(1), 1, 46_000)));
@@ -431,7 +431,7 @@ fn id(garage: &str, sequence: u64) -> crate::parking::EventId {
 }
 
 fn ms(text: &str) -> i64 {
-    text.parse::<Timestamp>().unwrap().as_millisecond()
+    text.parse::<jiff::Timestamp>().unwrap().as_millisecond()
 }
 
 fn close(sequence: u64, at: &str) -> Command {
@@ -878,7 +878,7 @@ proptest! {
         for account in (0..world.view.billing.accounts_end()).filter_map(|n| world.view.billing.account_book(n)) {
             for month in ["2026-11", "2026-12"] {
                 let statement = world.statement(&account.name, month);
-                sum += statement.iter().flat_map(|its| its.totals()).map(|total| total.gross.minor).sum::<i64>();
+                sum += statement.iter().flat_map(|its| its.totals()).map(|total| total.gross.minor()).sum::<i64>();
             }
         }
         prop_assert_eq!(sum, by_charge.values().sum::<i64>());

@@ -1,4 +1,4 @@
-//! Money: whole minor units of a currency of ISO 4217, and the part of it that is tax.
+//! Money: whole minor units of a currency of ISO 4217, and the tax within them.
 //!
 //! **Promise.** No amount is ever rounded, wraps around or changes its currency in silence.
 //! **Kept by.** An amount is an integer; where a sum may not fit, the method's name says what happens then; the one place that
@@ -6,6 +6,7 @@
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
@@ -27,22 +28,16 @@ impl Amount {
     }
 
     /// `None` when the sum does not fit.
-    pub const fn checked_add(self, other: Amount) -> Option<Amount> {
-        match self.0.checked_add(other.0) {
-            Some(sum) => Some(Amount(sum)),
-            None => None,
-        }
+    pub fn checked_add(self, other: Amount) -> Option<Amount> {
+        self.0.checked_add(other.0).map(Amount)
     }
 
     /// `None` when the difference does not fit.
-    pub const fn checked_sub(self, other: Amount) -> Option<Amount> {
-        match self.0.checked_sub(other.0) {
-            Some(difference) => Some(Amount(difference)),
-            None => None,
-        }
+    pub fn checked_sub(self, other: Amount) -> Option<Amount> {
+        self.0.checked_sub(other.0).map(Amount)
     }
 
-    /// So many times this amount; the greatest amount there is when that is more.
+    /// This amount `count` times, or the greatest amount there is when that is more.
     pub fn saturating_times(self, count: u64) -> Amount {
         Amount(self.0.saturating_mul(i64::try_from(count).unwrap_or(i64::MAX)))
     }
@@ -59,7 +54,7 @@ impl Amount {
 }
 
 /// A currency of ISO 4217 that has coins or notes: the standard says how many decimals it is written with.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Currency(iso_currency::Currency);
 
 /// A text that is no currency's code.
@@ -93,6 +88,19 @@ impl Currency {
                 format!("{sign}{}.{:0decimals$}", minor / one, minor % one)
             }
         }
+    }
+}
+
+/// In the order of the codes.
+impl Ord for Currency {
+    fn cmp(&self, other: &Currency) -> Ordering {
+        self.code().cmp(other.code())
+    }
+}
+
+impl PartialOrd for Currency {
+    fn partial_cmp(&self, other: &Currency) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -135,9 +143,24 @@ pub struct Money {
     pub currency: Currency,
 }
 
+impl Money {
+    pub const fn of_minor(minor: i64, currency: Currency) -> Money {
+        Money { amount: Amount::of_minor(minor), currency }
+    }
+
+    pub const fn minor(self) -> i64 {
+        self.amount.minor()
+    }
+
+    /// The number alone, with all decimals of its currency and a point: `-3.50`.
+    pub fn number(self) -> String {
+        self.currency.show(self.amount)
+    }
+}
+
 impl fmt::Display for Money {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.currency.show(self.amount), self.currency)
+        f.pad(&format!("{} {}", self.number(), self.currency))
     }
 }
 
@@ -166,6 +189,16 @@ impl VatRate {
     }
 }
 
+/// As a number of percent, for `serialize_with`: 19, 8.1 or null.
+pub(super) fn as_percent<S: Serializer>(rate: &Option<VatRate>, serializer: S) -> Result<S::Ok, S::Error> {
+    match rate.map(VatRate::hundredths) {
+        None => serializer.serialize_none(),
+        Some(hundredths) if hundredths % 100 == 0 => serializer.serialize_u16(hundredths / 100),
+        // The nearest binary fraction is written with its two decimals again.
+        Some(hundredths) => serializer.serialize_f64(f64::from(hundredths) / 100.0),
+    }
+}
+
 /// `19` or `8.1`, as it stands in a configuration.
 impl fmt::Display for VatRate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -180,17 +213,24 @@ impl fmt::Display for VatRate {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn shown(code: &str, minor: i64) -> String {
-        Money { amount: Amount::of_minor(minor), currency: Currency::new(code).unwrap() }.to_string()
-    }
+    use proptest::prelude::*;
 
     #[test]
     fn each_currency_has_its_own_decimals() {
-        assert_eq!(shown("EUR", 350), "3.50 EUR");
-        assert_eq!(shown("EUR", -5), "-0.05 EUR");
-        assert_eq!(shown("JPY", 350), "350 JPY");
-        assert_eq!(shown("KWD", 1050), "1.050 KWD");
+        for (minor, code, shown) in [
+            (350, "EUR", "3.50 EUR"),
+            (350, "JPY", "350 JPY"),
+            (350, "KWD", "0.350 KWD"),
+            (1050, "KWD", "1.050 KWD"),
+            (0, "EUR", "0.00 EUR"),
+            (-5, "EUR", "-0.05 EUR"),
+            (-350, "EUR", "-3.50 EUR"),
+            (-100_000, "EUR", "-1000.00 EUR"),
+            (-1, "JPY", "-1 JPY"),
+            (i64::MIN, "EUR", "-92233720368547758.08 EUR"),
+        ] {
+            assert_eq!(Money::of_minor(minor, Currency::new(code).unwrap()).to_string(), shown);
+        }
     }
 
     #[test]
@@ -207,10 +247,12 @@ mod tests {
         };
         assert_eq!(tax(1900, 11900), 1900);
         assert_eq!(tax(1900, 350), 56); // 55.88
+        assert_eq!(tax(770, 1_000), 71); // 71.49
         assert_eq!(tax(810, 25), 2); // 1.873
         assert_eq!(tax(10_000, 1), 1); // 0.5
         assert_eq!(tax(10_000, -1), -1);
         assert_eq!(tax(10_000, 3), 2); // 1.5
+        assert_eq!(tax(10_000, -3), -2);
         assert_eq!(tax(0, 350), 0);
         assert_eq!(tax(10_000, i64::MAX), i64::MAX / 2 + 1);
         assert_eq!(VatRate::of_hundredths(10_001), None);
@@ -219,7 +261,17 @@ mod tests {
     #[test]
     fn a_rate_is_shown_as_it_was_written() {
         let shown = |hundredths| VatRate::of_hundredths(hundredths).unwrap().to_string();
-        assert_eq!([1900, 810, 255, 505, 0].map(shown), ["19", "8.1", "2.55", "5.05", "0"]);
+        assert_eq!([1900, 810, 255, 505, 5, 0].map(shown), ["19", "8.1", "2.55", "5.05", "0.05", "0"]);
+    }
+
+    #[test]
+    fn a_percentage_keeps_its_decimals() {
+        for (hundredths, shown) in [(1900, "19"), (770, "7.7"), (255, "2.55"), (1, "0.01"), (0, "0")] {
+            let mut json = Vec::new();
+            as_percent(&VatRate::of_hundredths(hundredths), &mut serde_json::Serializer::new(&mut json))
+                .unwrap();
+            assert_eq!(String::from_utf8(json).unwrap(), shown);
+        }
     }
 
     #[test]
@@ -229,5 +281,30 @@ mod tests {
         let bytes = postcard::to_stdvec(&money).unwrap();
         assert_eq!(bytes.len(), 6);
         assert_eq!(postcard::from_bytes::<Money>(&bytes).unwrap(), money);
+    }
+
+    proptest! {
+        /// The oracle is the definition of rounding: no whole number is nearer to the exact quotient, and of two that are
+        /// equally near it is the one farther from zero.
+        #[test]
+        fn tax_is_the_nearest_whole_number(gross in any::<i64>(), rate in 0u16..=10_000) {
+            let tax = VatRate::of_hundredths(rate).unwrap().within(Amount::of_minor(gross)).minor();
+            let (numerator, denominator) = (i128::from(gross) * i128::from(rate), 10_000 + i128::from(rate));
+            let error = 2 * (i128::from(tax) * denominator - numerator);
+            prop_assert!(error.abs() <= denominator);
+            if error.abs() == denominator {
+                prop_assert_eq!(error.signum(), numerator.signum(), "a half goes away from zero");
+            }
+            prop_assert!(tax.unsigned_abs() <= gross.unsigned_abs() && tax.signum() * gross.signum() >= 0);
+        }
+
+        #[test]
+        fn a_shown_number_is_the_amount(minor in any::<i64>(), code in prop::sample::select(&["EUR", "JPY", "KWD"])) {
+            let currency = Currency::new(code).unwrap();
+            let shown = Money::of_minor(minor, currency).number();
+            let decimals = shown.split_once('.').map_or(0, |(_, fraction)| fraction.len());
+            prop_assert_eq!(decimals, currency.decimals());
+            prop_assert_eq!(shown.replace('.', "").parse::<i64>(), Ok(minor));
+        }
     }
 }

@@ -1,0 +1,140 @@
+//! The JSON of the answers of an edge.
+
+use crate::codes::Code;
+use crate::parking::Moment;
+use crate::parking::board::BoardLine;
+use crate::parking::event::EventJson;
+use crate::parking::occupancy::free_spaces;
+use serde::Serialize;
+
+#[derive(Serialize)]
+pub(super) struct ConfirmedEvent {
+    pub sequence: u64,
+    pub epoch: String,
+}
+
+#[derive(Serialize)]
+pub(super) struct ConfirmedBatch {
+    pub first: u64,
+    pub last: u64,
+    pub epoch: String,
+}
+
+/// `GET /v1/outbox`.
+#[derive(Serialize)]
+pub(super) struct OutboxAnswer {
+    pub garage: String,
+    pub epoch: String,
+    pub next_sequence: u64,
+    pub acknowledged: u64,
+    pub depth: u64,
+    pub bytes: u64,
+    pub oldest_age_seconds: Option<f64>,
+    pub in_flight: u64,
+    pub resends: u64,
+    pub connected: bool,
+    pub last_acknowledged_at: Option<String>,
+    pub server: Option<String>,
+    pub ledger: Option<String>,
+    /// Why the queue waits, when it does not wait for the network.
+    pub alarm: Option<String>,
+    /// The code of the alarm.
+    pub alarm_code: Option<Code>,
+    /// What the server wants a person here to know.
+    pub notice: Option<String>,
+    /// Why events are refused at the moment.
+    pub full: Option<String>,
+    pub epochs: usize,
+    pub keys_remembered: u64,
+    pub clock: ClockAnswer,
+    /// Events that were confirmed and could not be read any more when this process started.
+    pub damages: Vec<DamagedRange>,
+}
+
+#[derive(Serialize)]
+pub(super) struct ClockAnswer {
+    pub set: bool,
+    pub server_ahead_seconds: Option<f64>,
+}
+
+#[derive(Serialize)]
+pub(super) struct DamagedRange {
+    pub epoch: String,
+    pub first: u64,
+    pub last: u64,
+    pub reason: String,
+}
+
+/// `GET /v1/outbox/events`.
+#[derive(Serialize)]
+pub(super) struct WaitingEvents {
+    pub epoch: String,
+    pub events: Vec<WaitingEvent>,
+    pub next: Option<String>,
+}
+
+#[derive(Serialize)]
+pub(super) struct WaitingEvent {
+    pub epoch: String,
+    pub sequence: u64,
+    /// `None`: this program does not understand the event.
+    #[serde(flatten)]
+    pub event: Option<EventJson>,
+}
+
+/// `GET /v1/board`.
+#[derive(Serialize)]
+pub(super) struct BoardPage {
+    pub version: Option<ShownVersion>,
+    pub age_seconds: Option<f64>,
+    pub received_at: Option<String>,
+    pub connected: bool,
+    /// The alarm of `GET /v1/outbox`.
+    pub alarm: Option<String>,
+    pub own: OwnGarage,
+    pub garages: Vec<GarageOnBoard>,
+}
+
+#[derive(Serialize)]
+pub(super) struct ShownVersion {
+    pub ledger: String,
+    pub position: u64,
+}
+
+/// The garage of this edge; its count includes the events that are not delivered yet.
+#[derive(Serialize)]
+pub(super) struct OwnGarage {
+    pub name: String,
+    pub capacity: u32,
+    pub occupied: Option<i64>,
+    pub free: Option<u32>,
+    pub pending: u64,
+}
+
+/// A garage as the server knows it; what the server does not know yet is null.
+#[derive(Serialize)]
+pub(super) struct GarageOnBoard {
+    name: String,
+    capacity: Option<u32>,
+    occupied: Option<i64>,
+    free: Option<u32>,
+    as_of: Option<String>,
+}
+
+impl From<(&String, &BoardLine)> for GarageOnBoard {
+    fn from((name, line): (&String, &BoardLine)) -> GarageOnBoard {
+        let (capacity, occupied) = (line.known_capacity(), line.known_occupied());
+        GarageOnBoard {
+            name: name.clone(),
+            capacity,
+            occupied,
+            free: capacity.zip(occupied).map(|(capacity, occupied)| free_spaces(capacity, occupied)),
+            as_of: line.as_of_ms.map(time),
+        }
+    }
+}
+
+/// RFC 3339 in UTC.
+pub(super) fn time(ms: i64) -> String {
+    Moment::from_ms(ms, 0).to_string()
+}
