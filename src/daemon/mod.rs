@@ -38,7 +38,7 @@ pub fn exit_for_config(error: &ConfigError) -> ExitCode {
         }
         ConfigError::CommandLine(wrong) => {
             let text = wrong.render().to_string();
-            codes::print_error(error.code(), &text.trim_start_matches("error: ").trim_end());
+            codes::print_error(error.code(), &text.strip_prefix("error: ").unwrap_or(&text).trim_end());
         }
         _ => codes::print_error(error.code(), error),
     }

@@ -351,15 +351,18 @@ impl hyper::service::Service<Request<Incoming>> for RequestService {
             // A client that asks first is answered first: it does not send what is not wanted.
             (body, Some(unread).filter(|_| !head.headers.contains_key(header::EXPECT)))
         };
+        // At the level debug only: a path may hold a plate.
+        let span = tracing::debug_span!("http", method = %head.method, path = head.uri.path());
         let answer = self.host.router.call(Request::from_parts(head, body));
         let patience = self.host.times.unwanted_body;
         let (host, id) = (Arc::clone(&self.host), self.id);
-        Box::pin(async move {
+        let answering = async move {
             let response = match AssertUnwindSafe(answer).catch_unwind().await {
                 Ok(Ok(response)) => response,
                 Ok(Err(never)) => match never {},
                 Err(_) => panicked().into_response(),
             };
+            tracing::debug!(status = response.status().as_u16(), "answered");
             if let Some(unread) = unread {
                 unread.drop_rest(&watch, patience).await;
             }
@@ -369,6 +372,7 @@ impl hyper::service::Service<Request<Incoming>> for RequestService {
                 host.connections.make_room_for_answers(id, Instant::now());
             }
             Ok(response.map(|body| AnswerBody { body, watch }))
-        })
+        };
+        Box::pin(tracing::Instrument::instrument(answering, span))
     }
 }

@@ -271,6 +271,13 @@ impl Serving {
         let site = &request.site;
         let span = tracing::info_span!("request", garage = %site, epoch = %request.epoch, id = request.id);
         let _entered = span.enter();
+        tracing::debug!(
+            pages = request.pages.len(),
+            oldest = request.oldest,
+            mark = answer.mark,
+            verdict = ?answer.verdict,
+            "serving: a request was judged"
+        );
         if answer.verdict == Verdict::OtherLedger {
             tracing::warn!(
                 code = %codes::GARAGE_OF_OTHER_LEDGER,

@@ -323,7 +323,15 @@ impl Sender {
         }
         let ahead = (reply.mark > self.window.ever_sent).then_some(reply.mark);
         let outcome = self.judge(now, &request, reply);
-        tracing::debug!(id = reply.id, mark = reply.mark, ahead, ?outcome, "sender: reply");
+        tracing::debug!(
+            id = reply.id,
+            mark = reply.mark,
+            verdict = ?reply.verdict,
+            pause_ms = reply.pause_ms,
+            ahead,
+            ?outcome,
+            "sender: reply"
+        );
         ReplyEffect { outcome, ahead }
     }
 
