@@ -11,7 +11,7 @@ use fogpost::messaging::{ClockReading, Epoch, Sequence, SiteName};
 use fogpost::parking::board::{BoardPart, BoardVersion, GatheredBoard, earlier};
 use fogpost::parking::{BoardAnswer, Event};
 use fogpost::transport::ServerAddress;
-use fogpost::transport::dealer::Dealer;
+use fogpost::transport::dealer::DealerConnection;
 use jiff::Timestamp;
 use std::error::Error;
 use std::io::{BufRead, BufReader};
@@ -180,13 +180,13 @@ fn event(kind: &str, plate: &str, at: Timestamp) -> Result<Message, Failed> {
 
 /// Sends requests, some at a time, and waits for their replies.
 struct Sender {
-    link: Dealer,
+    link: DealerConnection,
     waiting: usize,
 }
 
 impl Sender {
     async fn connect(server: &Running) -> Result<Sender, Failed> {
-        Ok(Sender { link: Dealer::connect(&server.listen).await?, waiting: 0 })
+        Ok(Sender { link: DealerConnection::connect(&server.listen).await?, waiting: 0 })
     }
 
     async fn send(&mut self, request: &Request, window: usize) -> Result<(), Failed> {
@@ -340,7 +340,7 @@ fn ask_once_a_second(runtime: &Runtime, server: &Running) -> Result<(), Failed> 
     let edges = (0..EDGES).map(|n| {
         let (connected, listen) = (Arc::clone(&connected), server.listen.clone());
         runtime.spawn(async move {
-            let mut sender = Sender { link: Dealer::connect(&listen).await?, waiting: 0 };
+            let mut sender = Sender { link: DealerConnection::connect(&listen).await?, waiting: 0 };
             let garage = Garage::new(n);
             let mut board = Board::Parts(GatheredBoard::default());
             connected.wait().await;
@@ -419,7 +419,7 @@ fn probe(
     let board = {
         let (done, listen) = (Arc::clone(&done), server.listen.clone());
         runtime.spawn(async move {
-            let mut sender = Sender { link: Dealer::connect(&listen).await?, waiting: 0 };
+            let mut sender = Sender { link: DealerConnection::connect(&listen).await?, waiting: 0 };
             let asker = Garage::new(GARAGES + 1);
             let mut board = Board::Parts(GatheredBoard::default());
             let mut took = Vec::new();

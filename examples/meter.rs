@@ -23,16 +23,14 @@ impl Utility {
     fn receive(&mut self, id: u64, oldest: u64, pages: &[SealedPage]) -> Reply {
         for sealed in pages {
             let page = sealed.open().expect("nobody damages pages here");
-            let (first, last, digest) = (page.first.get(), page.last(), sealed.digest);
-            let is_lost = matches!(page.content, Content::Lost { .. });
-            let place = PageSpan { first, last, digest, previous: page.previous, is_lost };
+            let span = PageSpan::of(&page, sealed.digest);
             let taken = |first| Ok::<_, Infallible>(self.taken.get(&first).copied());
-            if judge(place, self.mark, oldest, taken) == Ok(Judgement::Next) {
+            if judge(span, self.mark, oldest, taken) == Ok(Judgement::Next) {
                 let Content::Records(records) = page.content else { continue };
                 let text = |record: Message| String::from_utf8_lossy(&record.payload).into_owned();
                 self.readings.extend(records.into_iter().map(text));
-                self.taken.insert(first, digest);
-                self.mark = Mark { sequence: last, digest: Some(digest) };
+                self.taken.insert(span.first, span.digest);
+                self.mark = Mark { sequence: span.last, digest: Some(span.digest) };
             }
         }
         let (mark, verdict) = (self.mark.sequence, Verdict::Accepted);

@@ -8,7 +8,7 @@ use fogpost::messaging::page::{Content, Message, Page, SealedPage};
 use fogpost::messaging::wire::{Reply, Request, Verdict};
 use fogpost::messaging::{ClockReading, Epoch, Sequence, SiteName};
 use fogpost::parking::Event;
-use fogpost::transport::dealer::Dealer;
+use fogpost::transport::dealer::DealerConnection;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -49,7 +49,7 @@ fn entry(garage: &str) -> Request {
 }
 
 async fn deliver(server: &Server, requests: impl Iterator<Item = Request>) {
-    let mut link = Dealer::connect(&server.address().parse().unwrap()).await.unwrap();
+    let mut link = DealerConnection::connect(&server.address().parse().unwrap()).await.unwrap();
     let mut waiting = 0;
     let mut requests = requests.fuse();
     loop {

@@ -1,5 +1,4 @@
-//! The thin shell of the sender: it owns the socket and the outbox's read side, and does what
-//! [`Sender`] says.
+//! The shell of the sender: it owns the socket and reads the outbox, and does what [`Sender`] decides.
 
 use super::EdgeShared;
 use crate::codes::{self, Code};
@@ -9,24 +8,26 @@ use crate::messaging::sender::stillness::{QueueState, STANDS_STILL_AFTER, Stilln
 use crate::messaging::sender::{
     Action, OutboxRange, Outcome, PAGES_BYTES, ReplyEffect, Sender, SenderConfig,
 };
-use crate::messaging::wire::{Reply, Request, WireError};
+use crate::messaging::wire::{self, Reply, Request, WireError};
+use crate::messaging::{ClockReading, Epoch, LedgerId};
 use crate::parking::board::BoardPart;
 use crate::parking::{BoardAnswer, Observation};
 use crate::store::StoreError;
 use crate::transport::ServerAddress;
-use crate::transport::dealer::{Dealer, DealerError};
+use crate::transport::dealer::{DealerConnection, DealerError};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
-/// Requests that may be unanswered at a time: enough to keep the link and the server's disk busy. With a city of garages
+/// The maximum number of unanswered requests: enough to keep the link and the server's disk busy. With a city of garages
 /// behind one server, more would only wait in its memory.
 const WINDOW: usize = 4;
 
-/// What the sender shows of itself.
+/// The state of delivery, for people.
 #[derive(Debug, Clone, Default)]
 pub struct SendingStatus {
     pub connected: bool,
@@ -37,39 +38,39 @@ pub struct SendingStatus {
     pub last_acknowledged_at_ms: Option<i64>,
     /// Why the queue waits, when it does not wait for the network.
     pub alarm: Option<Alarm>,
-    /// That it does not move although the server answers, and what to do.
+    /// The queue does not move although the server answers.
     pub stands_still: Option<Alarm>,
-    /// What the server wants a person here to know.
+    /// A message of the server to the person here.
     pub notice: Option<String>,
-    /// The server's wall clock less ours, in milliseconds, halfway through the last exchange.
+    /// Clock offset: the server's wall clock minus ours, in milliseconds, halfway through the last exchange.
     pub skew_ms: Option<i64>,
 }
 
 impl SendingStatus {
-    /// What a person should look at. What is known of the reason says more than that the queue stands still.
+    /// The alarm to show: a known reason says more than that the queue stands still.
     pub fn shown_alarm(&self) -> Option<&Alarm> {
         self.alarm.as_ref().or(self.stands_still.as_ref())
     }
 }
 
-/// What a person should look at.
+/// A problem that a person should look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alarm {
     pub code: Code,
     pub text: String,
 }
 
-/// What an operator tells the sender; see `edge ledger adopt`.
+/// A decision of an operator that the sender acts on; see `edge ledger adopt`.
 #[derive(Debug)]
 pub enum SenderCommand {
     /// The outbox is bound to this ledger now.
-    Bound(crate::messaging::LedgerId),
+    Bound(LedgerId),
 }
 
 /// Delivers until `stop`. An error means that the outbox cannot be read.
 pub async fn send_until_stopped(
     shared: Arc<EdgeShared>,
-    mut told: mpsc::Receiver<SenderCommand>,
+    mut commands: mpsc::Receiver<SenderCommand>,
     stop: CancellationToken,
 ) -> Result<(), StoreError> {
     let config = SenderConfig {
@@ -84,11 +85,10 @@ pub async fn send_until_stopped(
         epoch_index: position.epoch_index,
         epoch: position.epoch,
         instance: rand::random(),
-        link: None,
+        dealer: None,
         began: Instant::now(),
-        sent_at: VecDeque::new(),
-        unreachable: false,
-        skewed: false,
+        is_unreachable: false,
+        clocks: ClockComparison::default(),
         stillness: Stillness::default(),
         stop: stop.clone(),
         shared,
@@ -97,11 +97,10 @@ pub async fn send_until_stopped(
     if shell.sender.ledger().is_some() && shell.shared.outbox.positions().iter().any(waits) {
         shell.sender.continues_another_process(shell.now());
     }
-    // Logs of several edges are read together.
     let span = tracing::info_span!("sender", garage = %shell.shared.config.garage_name);
     tokio::select! {
         () = stop.cancelled() => Ok(()),
-        ended = tracing::Instrument::instrument(shell.run(&mut told), span) => ended,
+        ended = shell.run(&mut commands).instrument(span) => ended,
     }
 }
 
@@ -114,18 +113,15 @@ struct Shell {
     sender: Sender,
     /// The epoch that is being delivered.
     epoch_index: EpochIndex,
-    epoch: crate::messaging::Epoch,
-    /// Of this process.
+    epoch: Epoch,
+    /// A random number for this process.
     instance: u64,
-    link: Option<Dealer>,
+    dealer: Option<DealerConnection>,
+    /// The zero of the sender's time.
     began: Instant,
-    /// When the last requests left, by their ids.
-    sent_at: VecDeque<(u64, Instant)>,
-    /// Said in the log once, not at every try.
-    unreachable: bool,
-    /// Whether the clock's alarm was said.
-    skewed: bool,
-    /// Whether the queue moves while the server answers.
+    /// No server could be reached, which is logged once and not at every try.
+    is_unreachable: bool,
+    clocks: ClockComparison,
     stillness: Stillness,
     stop: CancellationToken,
 }
@@ -135,7 +131,7 @@ impl Shell {
         self.began.elapsed()
     }
 
-    async fn run(&mut self, told: &mut mpsc::Receiver<SenderCommand>) -> Result<(), StoreError> {
+    async fn run(&mut self, commands: &mut mpsc::Receiver<SenderCommand>) -> Result<(), StoreError> {
         let mut progress = self.shared.outbox.progress();
         loop {
             let action = self.sender.poll(self.now());
@@ -148,7 +144,7 @@ impl Shell {
                         hint = "if this goes on, check the network and the server; what is not acknowledged is sent again",
                         "no useful reply in time; the next connection goes to this server"
                     );
-                    self.link = None;
+                    self.dealer = None;
                 }
                 Action::Send { id, pages_from, ask } => self.send(id, pages_from, ask).await?,
                 Action::Wait { until } => {
@@ -156,7 +152,7 @@ impl Shell {
                     let until = self.began.checked_add(until.min(Duration::from_secs(3600)));
                     let until = until.unwrap_or_else(Instant::now);
                     tokio::select! {
-                        received = recv(&mut self.link) => self.received(received).await,
+                        received = recv(&mut self.dealer) => self.received(received).await,
                         changed = progress.changed() => {
                             if changed.is_err() {
                                 return Ok(()); // the outbox closed: the daemon ends
@@ -165,10 +161,10 @@ impl Shell {
                             if now.epoch_index == self.epoch_index {
                                 self.sender.outbox_holds(now.oldest, now.durable);
                             } else {
-                                self.go_on_with_the_oldest_epoch();
+                                self.deliver_the_oldest_epoch();
                             }
                         }
-                        Some(SenderCommand::Bound(ledger)) = told.recv() => {
+                        Some(SenderCommand::Bound(ledger)) = commands.recv() => {
                             self.sender.bind(ledger);
                             self.shared.sending().alarm = None;
                         }
@@ -179,8 +175,8 @@ impl Shell {
         }
     }
 
-    /// The epoch that was being delivered is delivered, or was moved.
-    fn go_on_with_the_oldest_epoch(&mut self) {
+    /// Goes on when the epoch that was being delivered is delivered, or was moved.
+    fn deliver_the_oldest_epoch(&mut self) {
         let position = self.shared.outbox.position();
         if position.epoch_index != self.epoch_index {
             (self.epoch_index, self.epoch) = (position.epoch_index, position.epoch);
@@ -190,15 +186,15 @@ impl Shell {
 
     async fn connect(&mut self, server: usize) {
         let address = &self.shared.config.servers[server];
-        match Dealer::connect(address).await {
-            Ok(link) => {
-                self.link = Some(link);
+        match DealerConnection::connect(address).await {
+            Ok(dealer) => {
+                self.dealer = Some(dealer);
                 self.sender.connected(self.now());
-                tracing::debug!(server = %address, "connected");
+                tracing::debug!(server = %address, "sender: connected");
             }
             Err(error) => {
-                tracing::debug!(server = %address, %error, "not connected; it is tried again");
-                if !std::mem::replace(&mut self.unreachable, true) {
+                tracing::debug!(server = %address, %error, "sender: cannot connect");
+                if !std::mem::replace(&mut self.is_unreachable, true) {
                     tracing::warn!(
                         code = %codes::SERVER_UNREACHABLE,
                         %error,
@@ -215,7 +211,7 @@ impl Shell {
         let (outbox, epoch_index) = (self.shared.outbox.clone(), self.epoch_index);
         let read = tokio::task::spawn_blocking(move || -> Result<_, StoreError> {
             let taken = pages_from.map(|from| outbox.take(epoch_index, from, PAGES_BYTES)).transpose()?;
-            // What asks the disk is asked here: a disk that does not answer must not take a thread from those who serve.
+            // All reading is done here: a disk that does not answer must not take a thread from HTTP.
             let known =
                 ask.then(|| Ok::<_, StoreError>((outbox.status()?, outbox.shortage()))).transpose()?;
             Ok((taken.unwrap_or_default(), known))
@@ -231,7 +227,7 @@ impl Shell {
             id,
             site: self.shared.config.garage_name.clone(),
             epoch: self.epoch,
-            // What is told with pages must be as old as they are.
+            // With pages it must be as old as they are.
             oldest: if taken.pages.is_empty() { self.sender.oldest() } else { taken.oldest },
             ledger: self.sender.ledger(),
             instance: self.instance,
@@ -241,12 +237,9 @@ impl Shell {
             observation: known.map(|(status, shortage)| self.observation(&status, shortage)),
         }
         .encode();
-        if self.sent_at.len() >= 4 * WINDOW {
-            self.sent_at.pop_front();
-        }
-        self.sent_at.push_back((id, Instant::now()));
-        let sent = match &mut self.link {
-            Some(link) => link.send(body).await,
+        self.clocks.sent(id);
+        let sent = match &mut self.dealer {
+            Some(dealer) => dealer.send(body).await,
             None => return Ok(()),
         };
         if let Err(error) = sent {
@@ -257,9 +250,7 @@ impl Shell {
 
     fn observation(&self, status: &OutboxStatus, shortage: Option<String>) -> Bytes {
         let now = clock::read();
-        let age = |begun: crate::messaging::ClockReading| {
-            u64::try_from(begun.age_at(&now).as_millis()).unwrap_or(u64::MAX)
-        };
+        let age = |begun: ClockReading| u64::try_from(begun.age_at(&now).as_millis()).unwrap_or(u64::MAX);
         let observation = Observation {
             capacity: self.shared.config.capacity,
             occupied: self.shared.display().own_occupied(),
@@ -281,14 +272,14 @@ impl Shell {
             Ok(reply) => self.replied(reply).await,
             Err(WireError::PeerSpeaks { lowest, highest }) => self.alarm(codes::PROTOCOL_VERSION_MISMATCH, format!(
                 "the server speaks versions {lowest} to {highest} of the protocol, this edge version {}; events stay here. Bring both to one version",
-                crate::messaging::wire::VERSION
+                wire::VERSION
             )),
             Err(error) => self.alarm(codes::NOT_A_SERVER, format!("what answers is no fogpost server: {error}; events stay here. Check the address")),
         }
     }
 
     async fn replied(&mut self, reply: Reply) {
-        if std::mem::take(&mut self.unreachable) {
+        if std::mem::take(&mut self.is_unreachable) {
             tracing::info!(server = %self.shared.config.servers[self.sender.server()], ledger = %reply.ledger, "a server answers");
         }
         let epoch_asked = self.epoch;
@@ -304,20 +295,38 @@ impl Shell {
         );
         let is_ours = !matches!(outcome, Outcome::OtherLedger { .. });
         if is_ours {
-            self.compare_clocks(&reply);
-            self.shared.sending().notice.clone_from(&reply.notice);
-            if let Some(answer) = &reply.answer {
-                let read = BoardAnswer::from_bytes(answer)
-                    .and_then(|answer| Ok((BoardPart::from_bytes(&answer.part)?, answer.own)));
-                match read {
-                    Ok((part, own)) => {
-                        let mut display = self.shared.display();
-                        display.answered(part, own.as_ref(), Instant::now(), clock::wall_ms());
-                    }
-                    Err(error) => tracing::debug!(%error, "the board is shown as it was"),
-                }
+            let skew_ms = self.clocks.compare(&reply);
+            {
+                let mut status = self.shared.sending();
+                status.skew_ms = skew_ms.or(status.skew_ms);
+                status.notice.clone_from(&reply.notice);
             }
+            self.show_board(&reply);
         }
+        self.apply(outcome).await;
+        if let Some(mark) = ahead.filter(|_| is_ours && self.epoch == epoch_asked) {
+            self.receiver_is_ahead(mark).await;
+        }
+        if is_ours && self.sender.ledger().is_some() {
+            self.look_whether_the_queue_moves();
+        }
+    }
+
+    fn show_board(&self, reply: &Reply) {
+        let Some(answer) = &reply.answer else { return };
+        let read = BoardAnswer::from_bytes(answer)
+            .and_then(|answer| Ok((BoardPart::from_bytes(&answer.part)?, answer.own)));
+        match read {
+            Ok((part, own)) => {
+                let mut display = self.shared.display();
+                display.answered(part, own.as_ref(), Instant::now(), clock::wall_ms());
+            }
+            Err(error) => tracing::debug!(%error, "sender: the board cannot be read and is shown as it was"),
+        }
+    }
+
+    /// Does what a reply means for the outbox, and shows what it means for people.
+    async fn apply(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Acknowledged { through } => {
                 self.shared.outbox.acknowledge(self.epoch_index, through);
@@ -329,7 +338,7 @@ impl Shell {
             }
             Outcome::Nothing => {}
             Outcome::ReceiverWentBack { mark, acknowledged } => {
-                // An error means that the disk failed: the process ends, and learns it anew after a restart.
+                // An error means that the disk failed: the process ends, and the server says it again after a restart.
                 if let Err(error) = self.shared.outbox.unacknowledge(self.epoch_index, mark).await {
                     return self.not_now(&error);
                 }
@@ -358,39 +367,36 @@ impl Shell {
                 Err(error) => self.not_now(&error),
             },
             Outcome::OtherLedger { found } => {
-                self.link = None;
+                self.dealer = None;
                 let ours = self.sender.ledger().map(|ledger| ledger.to_string()).unwrap_or_default();
                 self.alarm(codes::OTHER_LEDGER, format!(
                     "what answers keeps the ledger {found}, and this garage delivers to the ledger {ours}: nothing is sent to it, nothing is deleted, the queue waits. Is the address right? If the other ledger is lost for good and this one is to take its place: edge ledger adopt {found}"
                 ));
             }
-            Outcome::Move { from } => match self.shared.outbox.move_oldest(self.epoch_index, from).await {
-                Ok(moved) => {
-                    let former = self.epoch;
-                    self.go_on_with_the_oldest_epoch();
-                    if let Some((epoch, events)) = moved {
-                        let shared = Arc::clone(&self.shared);
-                        let stop = self.stop.clone();
-                        let rebuild = move || super::rebuild_display(&shared, former, &stop);
-                        // It reads all that waits. That it fails only leaves the count as it was.
-                        let _ = tokio::task::spawn_blocking(rebuild).await;
-                        tracing::warn!(
-                            code = %codes::CONFLICT_DECIDED,
-                            %epoch, events,
-                            "a conflict was decided: what was not acknowledged was moved to a new epoch"
-                        );
-                    }
-                    self.shared.sending().alarm = None;
-                }
-                Err(error) => self.not_now(&error),
-            },
+            Outcome::Move { from } => self.move_to_a_new_epoch(from).await,
         }
-        if let Some(mark) = ahead.filter(|_| is_ours && self.epoch == epoch_asked) {
-            self.receiver_is_ahead(mark).await;
+    }
+
+    async fn move_to_a_new_epoch(&mut self, from: u64) {
+        let moved = match self.shared.outbox.move_oldest(self.epoch_index, from).await {
+            Ok(moved) => moved,
+            Err(error) => return self.not_now(&error),
+        };
+        let former = self.epoch;
+        self.deliver_the_oldest_epoch();
+        if let Some((epoch, events)) = moved {
+            let shared = Arc::clone(&self.shared);
+            let stop = self.stop.clone();
+            let rebuild = move || super::rebuild_display(&shared, former, &stop);
+            // It reads all that waits. A failure only leaves the count as it was.
+            let _ = tokio::task::spawn_blocking(rebuild).await;
+            tracing::warn!(
+                code = %codes::CONFLICT_DECIDED,
+                %epoch, events,
+                "a conflict was decided: what was not acknowledged was moved to a new epoch"
+            );
         }
-        if is_ours && self.sender.ledger().is_some() {
-            self.look_whether_the_queue_moves();
-        }
+        self.shared.sending().alarm = None;
     }
 
     fn look_whether_the_queue_moves(&mut self) {
@@ -408,7 +414,6 @@ impl Shell {
                 let hint = "look for the reason in the log of the server and in this one, and run: edge outbox verify. A restart of this edge reads its disk again. Please report this with both logs";
                 tracing::error!(
                     code = %codes::QUEUE_STANDS_STILL,
-                    garage = %self.shared.config.garage_name,
                     epoch = %self.epoch,
                     acknowledged = queue.acknowledged,
                     waiting = queue.waiting,
@@ -433,7 +438,7 @@ impl Shell {
         }
     }
 
-    /// Somebody else has sent under our epoch. New events get a new one; what is here of the old one is sent as it is.
+    /// Another process has sent under our epoch. New events get a new one; what is here of the old one is sent as it is.
     async fn receiver_is_ahead(&mut self, mark: u64) {
         if self.shared.outbox.epoch() != self.epoch {
             return; // new events have another epoch already
@@ -446,42 +451,19 @@ impl Shell {
                     hint = "make sure that no other edge uses this name; new events get a new epoch, and what was confirmed here is delivered",
                     "the server is ahead of this outbox: this directory is an older copy, or another edge goes on from a copy of it"
                 );
-                self.go_on_with_the_oldest_epoch();
+                self.deliver_the_oldest_epoch();
             }
             Err(error) => self.not_now(&error),
         }
     }
 
-    /// The outbox is busy or its disk failed: in the first case the server's next reply brings us here again, in the second
-    /// the process ends.
+    /// Puts a change of the outbox off. If the outbox is busy, the next reply of the server brings us here again; if its disk
+    /// failed, the process ends.
     fn not_now(&self, error: &AppendError) {
-        tracing::debug!(%error, "the outbox does not change now");
+        tracing::debug!(%error, "sender: the outbox does not change now");
     }
 
-    fn compare_clocks(&mut self, reply: &Reply) {
-        let Some(place) = self.sent_at.iter().position(|(id, _)| *id == reply.id) else { return };
-        let (_, sent_at) = self.sent_at.remove(place).expect("it was just found");
-        // Halfway through the exchange, as NTP does (RFC 5905); a long one says little.
-        let took_ms = i64::try_from(sent_at.elapsed().as_millis()).unwrap_or(i64::MAX);
-        let skew_ms = reply.clock_ms.saturating_sub(clock::wall_ms().saturating_sub(took_ms / 2));
-        self.shared.sending().skew_ms = Some(skew_ms);
-        let uncertain_ms =
-            i64::try_from(clock::SKEW_ALARM.as_millis()).unwrap_or(i64::MAX).saturating_add(took_ms / 2);
-        let skewed = skew_ms.saturating_abs() > uncertain_ms;
-        if skewed && !self.skewed {
-            tracing::error!(
-                code = %codes::CLOCKS_DIFFER,
-                skew_seconds = skew_ms / 1000,
-                hint = "check NTP on both; events keep the time of this machine, and the server's time of arrival beside it",
-                "the clock of this machine and that of the server differ"
-            );
-        } else if !skewed && self.skewed {
-            tracing::info!("the clocks of this machine and of the server agree again");
-        }
-        self.skewed = skewed;
-    }
-
-    /// Said once in the log, and shown until an acknowledgement comes.
+    /// Raises an alarm, which is shown until an acknowledgement comes, and logged once.
     fn alarm(&self, code: Code, text: String) {
         let mut status = self.shared.sending();
         if status.alarm.as_ref().is_none_or(|alarm| alarm.text != text) {
@@ -497,7 +479,7 @@ impl Shell {
             hint = "if this goes on, check the network; what is not acknowledged is sent again",
             "the link to the server broke"
         );
-        self.link = None;
+        self.dealer = None;
         self.sender.link_broke(self.now());
     }
 
@@ -512,9 +494,50 @@ impl Shell {
     }
 }
 
-async fn recv(link: &mut Option<Dealer>) -> Result<Bytes, DealerError> {
-    match link {
-        Some(link) => link.recv().await,
+async fn recv(dealer: &mut Option<DealerConnection>) -> Result<Bytes, DealerError> {
+    match dealer {
+        Some(dealer) => dealer.recv().await,
         None => std::future::pending().await,
+    }
+}
+
+/// Compares the clock of this machine with the server's at each exchange.
+#[derive(Default)]
+struct ClockComparison {
+    /// When the last requests left, by their ids.
+    sent_at: VecDeque<(u64, Instant)>,
+    /// The clocks differed at the last comparison.
+    is_skewed: bool,
+}
+
+impl ClockComparison {
+    fn sent(&mut self, id: u64) {
+        if self.sent_at.len() >= 4 * WINDOW {
+            self.sent_at.pop_front();
+        }
+        self.sent_at.push_back((id, Instant::now()));
+    }
+
+    /// The server's clock minus ours in milliseconds, if the request of this reply is still known. Logs when the clocks begin or
+    /// cease to differ.
+    fn compare(&mut self, reply: &Reply) -> Option<i64> {
+        let index = self.sent_at.iter().position(|(id, _)| *id == reply.id)?;
+        let (_, sent_at) = self.sent_at.remove(index)?;
+        // Halfway through the exchange, as NTP does (RFC 5905); a long one says little.
+        let took_ms = i64::try_from(sent_at.elapsed().as_millis()).unwrap_or(i64::MAX);
+        let skew_ms = reply.clock_ms.saturating_sub(clock::wall_ms().saturating_sub(took_ms / 2));
+        let alarm_ms = i64::try_from(clock::SKEW_ALARM.as_millis()).unwrap_or(i64::MAX);
+        let is_skewed = skew_ms.saturating_abs() > alarm_ms.saturating_add(took_ms / 2);
+        match (is_skewed, std::mem::replace(&mut self.is_skewed, is_skewed)) {
+            (true, false) => tracing::error!(
+                code = %codes::CLOCKS_DIFFER,
+                skew_seconds = skew_ms / 1000,
+                hint = "check NTP on both; events keep the time of this machine, and the server's time of arrival beside it",
+                "the clock of this machine and that of the server differ"
+            ),
+            (false, true) => tracing::info!("the clocks of this machine and of the server agree again"),
+            _ => {}
+        }
+        Some(skew_ms)
     }
 }

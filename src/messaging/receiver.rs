@@ -35,6 +35,19 @@ pub struct PageSpan {
     pub is_lost: bool,
 }
 
+impl PageSpan {
+    /// The range of a page that arrived with this digest.
+    pub fn of<P>(page: &Page<P>, digest: Digest) -> PageSpan {
+        PageSpan {
+            first: page.first.get(),
+            last: page.last(),
+            digest,
+            previous: page.previous,
+            is_lost: page.is_lost(),
+        }
+    }
+}
+
 /// The high-water mark of a stream: how far it was applied.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Mark {
@@ -156,9 +169,9 @@ mod tests {
     }
 
     #[test]
-    fn what_the_sender_has_deleted_as_acknowledged_is_a_hole() {
-        let hole = Judgement::AfterMissingRange { from: 11, to: 20 };
-        assert_eq!(judged(21, 30, 10, 21), hole);
+    fn what_the_sender_has_deleted_as_acknowledged_is_a_missing_range() {
+        let missing = Judgement::AfterMissingRange { from: 11, to: 20 };
+        assert_eq!(judged(21, 30, 10, 21), missing);
         assert_eq!(judged(21, 30, 0, 21), Judgement::AfterMissingRange { from: 1, to: 20 });
     }
 

@@ -52,7 +52,7 @@ use boards::Boards;
 use capacities::Capacities;
 use commands::CommandDesk;
 use opening::OpenedLedger;
-use seen::Strangers;
+use seen::UnknownSites;
 use serving::{Counters, Serving};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
@@ -127,7 +127,7 @@ impl Server {
             replies,
             orders: ordered,
             capacities,
-            strangers: Strangers::default(),
+            unknown_sites: UnknownSites::default(),
             room: room.clone(),
             short_of_room: false,
         };

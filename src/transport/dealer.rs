@@ -18,7 +18,7 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 const QUEUE_WITHIN: Duration = Duration::from_secs(2);
 
 /// A connected socket. Dropping it closes the connection.
-pub struct Dealer {
+pub struct DealerConnection {
     send: DealerSendHalf,
     recv: DealerRecvHalf,
     /// Reports that the peer closed: `recv` itself would wait for ever.
@@ -42,9 +42,9 @@ pub enum DealerError {
     Framing,
 }
 
-impl Dealer {
+impl DealerConnection {
     /// Connects within [`CONNECT_WITHIN`], the handshake included.
-    pub async fn connect(address: &ServerAddress) -> Result<Dealer, DealerError> {
+    pub async fn connect(address: &ServerAddress) -> Result<DealerConnection, DealerError> {
         let mut options = SocketOptions::default();
         options.connect_timeout(CONNECT_WITHIN);
         // No identity of our own: a fast reconnect under one name would cut itself off.
@@ -54,7 +54,7 @@ impl Dealer {
             Ok(Ok(())) => {
                 let monitor = socket.monitor().boxed();
                 let (send, recv) = socket.split();
-                Ok(Dealer { send, recv, monitor })
+                Ok(DealerConnection { send, recv, monitor })
             }
             Ok(Err(source)) => Err(DealerError::Connect { address: address.clone(), source }),
             Err(_) => Err(DealerError::ConnectTimeout { address: address.clone() }),

@@ -120,7 +120,7 @@ pub(super) struct Committer {
 #[derive(Default)]
 pub(super) struct AppendGroup {
     posts: Vec<Post>,
-    answers: Vec<Answer>,
+    answers: Vec<GroupAnswer>,
     /// The posts that have a key, by their keys.
     keys: HashMap<bytes::Bytes, usize>,
     pages: usize,
@@ -129,7 +129,7 @@ pub(super) struct AppendGroup {
 }
 
 /// An append that waits for the group. Several may wait for one post, when a producer posts again before it was answered.
-struct Answer {
+struct GroupAnswer {
     /// The index of the post.
     post: usize,
     repeated: bool,
@@ -212,7 +212,7 @@ impl Committer {
         };
         self.pages.sweep()?;
         self.progress.send_replace(self.pages.progress());
-        for Answer { post, repeated, done } in group.answers.drain(..) {
+        for GroupAnswer { post, repeated, done } in group.answers.drain(..) {
             let _ = done.send(Ok(Appended { repeated, ..places[post] })); // the producer may have disconnected
         }
         Ok(())
@@ -230,7 +230,7 @@ impl Committer {
             if let Some(index) = group.keys.get(&key.text) {
                 let first = group.posts[*index].records.first().and_then(|record| record.key.as_ref());
                 if first.is_some_and(|first| first.body == key.body) {
-                    group.answers.push(Answer { post: *index, repeated: true, done });
+                    group.answers.push(GroupAnswer { post: *index, repeated: true, done });
                 } else {
                     let _ = done.send(Err(AppendError::KeyReused));
                 }
@@ -267,7 +267,7 @@ impl Committer {
         if let Some(key) = key {
             group.keys.insert(key.text, group.posts.len());
         }
-        group.answers.push(Answer { post: group.posts.len(), repeated: false, done });
+        group.answers.push(GroupAnswer { post: group.posts.len(), repeated: false, done });
         group.pages += pages;
         group.messages = messages;
         group.bytes = bytes;

@@ -42,7 +42,7 @@ async fn large_appends_that_wait_together_stay_within_what_the_store_takes() {
 }
 
 #[tokio::test]
-async fn after_a_failed_flush_every_producer_is_told_and_nothing_more_is_accepted() {
+async fn after_a_failed_flush_every_producer_is_answered_and_nothing_more_is_accepted() {
     let disk = Disk::default();
     let outbox = open_outbox(&disk);
     outbox.append(records(1), NOW).await.unwrap();
@@ -69,11 +69,11 @@ fn a_group_ends_although_more_keeps_coming() {
     assert_eq!(waiting.len(), 2 * QUEUE + 1);
 }
 
-/// A disk on which reads wait while it is told to.
+/// A disk on which reads wait while it hangs.
 #[derive(Clone, Default)]
 struct Slow {
     disk: Disk,
-    /// Whether reads wait, and how many do.
+    /// True while reads wait, and the number of reads that came.
     reads: Arc<(std::sync::Mutex<(bool, usize)>, std::sync::Condvar)>,
 }
 

@@ -21,7 +21,7 @@ fn lost(page: &SealedPage) -> Option<(u64, u64)> {
 }
 
 #[test]
-fn a_damaged_page_is_told_as_lost_and_kept_and_the_rest_is_delivered() {
+fn a_damaged_page_is_reported_as_lost_and_kept_and_the_rest_is_delivered() {
     let (disk, pages) = pages();
     pages.commit(&[post(records(200))]).unwrap();
     let before = pages.take(0, 1, usize::MAX).unwrap().pages;
@@ -41,7 +41,7 @@ fn a_damaged_page_is_told_as_lost_and_kept_and_the_rest_is_delivered() {
 }
 
 #[test]
-fn pages_that_are_not_there_are_told_as_lost() {
+fn pages_that_are_not_there_are_reported_as_lost() {
     let (disk, pages) = pages();
     pages.commit(&[post(records(300))]).unwrap();
     let store = Store::on(disk.clone());
@@ -70,11 +70,11 @@ fn when_the_newest_page_is_damaged_new_messages_get_a_new_epoch() {
 }
 
 #[test]
-fn a_tail_and_a_beginning_that_vanished_are_noticed_by_the_witness() {
+fn a_tail_and_a_beginning_that_vanished_are_noticed_by_the_high_water_file() {
     let dir = tempfile::tempdir().unwrap();
-    let witness = dir.path().join("witness");
+    let file = dir.path().join("witness");
     let disk = Disk::default();
-    let open = || Pages::open(Store::on(disk.clone()), &beside(&witness), NOW).unwrap();
+    let open = || Pages::open(Store::on(disk.clone()), &beside(&file), NOW).unwrap();
     let pages = open();
     pages.commit(&[post(records(300))]).unwrap();
     pages.acknowledge(0, 64);

@@ -103,7 +103,7 @@ pub(super) fn kept_aside(store: &Store) -> Result<u64, StoreError> {
 pub(super) fn faults_of(damages: &[OutboxDamage]) -> impl Iterator<Item = String> + '_ {
     damages.iter().map(|damage| {
         format!(
-            "epoch {}, sequences {} to {}: {}. They were confirmed and cannot be read; what was found is kept, and the server is told",
+            "epoch {}, sequences {} to {}: {}. They were confirmed and cannot be read; what was found is kept, and the server records them as missing",
             damage.epoch, damage.first, damage.last, damage.reason
         )
     })

@@ -13,12 +13,11 @@
 //! Numbers are big-endian. Epochs are delivered in the order of their rank, oldest first; new messages belong to the last one.
 
 use super::super::{Digest, Epoch};
-use super::pages::Position;
 use crate::store::StoreError;
 use serde::{Deserialize, Serialize};
 
 /// The number that an outbox gave to one of its epochs. It is given again at the earliest after 32,767
-/// others, when nothing of the former epoch is stored.
+/// others, when nothing of its last epoch is stored.
 pub type EpochIndex = u32;
 
 pub(super) const ACKNOWLEDGED: &[u8] = b"a";
@@ -55,6 +54,19 @@ impl EpochRecord {
             _ => None,
         }
     }
+}
+
+/// What the outbox holds of an epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    pub epoch_index: EpochIndex,
+    pub epoch: Epoch,
+    /// The oldest sequence stored, or the next one.
+    pub oldest: u64,
+    /// The highest acknowledged sequence that is known, 0 for none.
+    pub acknowledged: u64,
+    /// The last sequence on disk, 0 for none.
+    pub durable: u64,
 }
 
 /// An epoch of this outbox, as far as its pages go.

@@ -33,9 +33,9 @@ mod tests;
 pub use crate::store::salvage::OnLoss;
 pub use high_water::LastKnownStatus;
 pub use inspect::Inspection;
-pub use layout::EpochIndex;
+pub use layout::{EpochIndex, Position};
 pub use opening::OutboxDamage;
-pub use pages::{Position, Taken};
+pub use pages::Taken;
 
 use super::page::{self, Message};
 use super::{ClockReading, Epoch, LedgerId, Sequence};
@@ -176,8 +176,8 @@ pub enum AppendError {
     Failed,
 }
 
-/// How far the outbox has come with the epoch that is being delivered. Sequences are plain numbers, 0 standing before the
-/// first.
+/// How far the outbox has come with the epoch that is being delivered. Sequences are plain numbers, and 0 stands before the
+/// first one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutboxProgress {
     pub epoch_index: EpochIndex,
@@ -207,7 +207,7 @@ pub struct OutboxStatus {
     pub oldest_begun: Option<ClockReading>,
 }
 
-/// A message that waits, where it stands now.
+/// A message that waits, with its present place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WaitingMessage {
     pub epoch_index: EpochIndex,
@@ -287,7 +287,7 @@ impl Outbox {
         }
     }
 
-    /// Opens what `store` holds, or begins a first epoch in it. `now` is what the clocks show.
+    /// Opens what `store` holds, or begins a first epoch in it. `now` is a reading of the clocks.
     pub fn open(store: Store, options: Options, now: ClockReading) -> Result<Outbox, OutboxOpenError> {
         let pages = Arc::new(Pages::open(store, &options, now)?);
         let (queue, waiting) = mpsc::channel(QUEUE);
@@ -313,8 +313,8 @@ impl Outbox {
 
     /// Stores `records` under consecutive sequences and returns once they are on disk, all or none.
     ///
-    /// When the first of them has a key that is remembered, nothing is stored, and the answer is the first one's. `at` is what
-    /// the clocks show. If the future is dropped, they may or may not be stored.
+    /// When the first of them has a key that is remembered, nothing is stored, and the answer is the first one's. `at` is a reading
+    /// of the clocks. If the future is dropped, they may or may not be stored.
     pub async fn append(&self, records: Vec<Message>, at: ClockReading) -> Result<Appended, AppendError> {
         check(&records)?;
         self.ask(|done| CommitterCommand::Append { post: Post { records, at }, done }).await
@@ -400,28 +400,28 @@ impl Outbox {
         self.shared.pages.inspect()
     }
 
-    /// Blocks on the disk for a moment.
+    /// What the outbox holds. Blocks on the disk for a moment.
     pub fn status(&self) -> Result<OutboxStatus, StoreError> {
         self.shared.pages.status()
     }
 
-    /// Why nothing more is taken at the moment, if so: a limit is reached, or the disk is short of room. Blocks on the disk.
+    /// The reason why nothing more is taken at the moment, if there is one: a limit is reached, or the disk is short of room. Blocks on the disk.
     pub fn shortage(&self) -> Option<String> {
         let one = (1, page::PAYLOAD_MAX as u64);
         committer::shortage(&self.shared.pages, self.shared.limits, self.shared.room.as_ref(), one).err()
     }
 
-    /// Why nothing more is accepted until a restart, if writing failed: what happened, what it means, what to do.
+    /// The reason why nothing more is accepted until a restart, if writing failed: what happened, what it means, what to do.
     pub fn failure(&self) -> Option<&str> {
         self.shared.failure.get().map(String::as_str)
     }
 
-    /// Where the store's directory is now, if it was renamed since it was opened; see [`Store::moved_to`].
+    /// The present path of the store's directory, if it was renamed since it was opened; see [`Store::moved_to`].
     pub fn moved_to(&self) -> Option<PathBuf> {
         self.shared.pages.store().moved_to()
     }
 
-    /// Turns true when a part of the store could not be read; see [`Store::unreadable`].
+    /// A flag that turns true when a part of the store could not be read; see [`Store::unreadable`].
     pub fn unreadable(&self) -> watch::Receiver<bool> {
         self.shared.pages.unreadable()
     }

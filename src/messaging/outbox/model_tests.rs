@@ -9,22 +9,22 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 #[derive(Debug, Clone)]
-enum Step {
-    /// A group of appends, each of so many messages of so many bytes.
+enum OutboxStep {
+    /// A group of appends, each with a number of messages and their size in bytes.
     Commit(Vec<(u8, u16)>),
     Take {
         skip: u8,
         max_bytes: u16,
     },
-    /// Acknowledge so many of the pages that were taken.
+    /// Acknowledge this number of the pages that were taken.
     Acknowledge {
         pages: u8,
     },
-    /// The receiver has so many fewer than it acknowledged.
+    /// The receiver has this many messages fewer than it acknowledged.
     Unacknowledge {
         messages: u8,
     },
-    /// The power goes after so many more writes of the steps to come; of what is in doubt, a part survives.
+    /// The power goes after this many more writes of the steps to come; of what is in doubt, a part survives.
     CutPower {
         after_steps: u8,
         survivors: u8,
@@ -32,15 +32,15 @@ enum Step {
     Reopen,
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = OutboxStep> {
     prop_oneof![
-        5 => proptest::collection::vec((1u8..150, 8u16..300), 1..5).prop_map(Step::Commit),
-        1 => proptest::collection::vec((1u8..20, 3000u16..4096), 1..3).prop_map(Step::Commit),
-        4 => (0u8..4, 1u16..20_000).prop_map(|(skip, max_bytes)| Step::Take { skip, max_bytes }),
-        3 => (0u8..10).prop_map(|pages| Step::Acknowledge { pages }),
-        1 => (1u8..200).prop_map(|messages| Step::Unacknowledge { messages }),
-        3 => (0u8..8, 0u8..8).prop_map(|(after_steps, survivors)| Step::CutPower { after_steps, survivors }),
-        1 => Just(Step::Reopen),
+        5 => proptest::collection::vec((1u8..150, 8u16..300), 1..5).prop_map(OutboxStep::Commit),
+        1 => proptest::collection::vec((1u8..20, 3000u16..4096), 1..3).prop_map(OutboxStep::Commit),
+        4 => (0u8..4, 1u16..20_000).prop_map(|(skip, max_bytes)| OutboxStep::Take { skip, max_bytes }),
+        3 => (0u8..10).prop_map(|pages| OutboxStep::Acknowledge { pages }),
+        1 => (1u8..200).prop_map(|messages| OutboxStep::Unacknowledge { messages }),
+        3 => (0u8..8, 0u8..8).prop_map(|(after_steps, survivors)| OutboxStep::CutPower { after_steps, survivors }),
+        1 => Just(OutboxStep::Reopen),
     ]
 }
 
@@ -119,7 +119,7 @@ proptest! {
         let mut interrupted = None;
         for step in steps {
             match &step {
-                Step::Commit(sizes) => {
+                OutboxStep::Commit(sizes) => {
                     let group = model.group(sizes);
                     let posts: Vec<_> = group.iter().cloned().map(post).collect();
                     match pages.commit(&posts) {
@@ -133,7 +133,7 @@ proptest! {
                         Err(_) => interrupted = Some(group),
                     }
                 }
-                Step::Take { skip, max_bytes } => {
+                OutboxStep::Take { skip, max_bytes } => {
                     let oldest = pages.position().acknowledged + 1;
                     taken = pages.take(0, oldest, (*max_bytes).into()).unwrap();
                     model.check_pages(oldest, &taken);
@@ -142,7 +142,7 @@ proptest! {
                         model.check_pages(last + 1, &more);
                     }
                 }
-                Step::Acknowledge { pages: count } => {
+                OutboxStep::Acknowledge { pages: count } => {
                     let last = taken.pages.iter().take((*count).into()).next_back();
                     if let Some(last) = last {
                         let through = last.open().unwrap().last();
@@ -151,7 +151,7 @@ proptest! {
                         let _ = pages.sweep(); // the power may be off
                     }
                 }
-                Step::Unacknowledge { messages } => {
+                OutboxStep::Unacknowledge { messages } => {
                     let mark = model.acknowledged.saturating_sub((*messages).into());
                     let oldest = pages.position().oldest;
                     if pages.unacknowledge(0, mark).is_ok() {
@@ -159,13 +159,13 @@ proptest! {
                         prop_assert!(pages.position().acknowledged <= model.acknowledged);
                     }
                 }
-                Step::CutPower { after_steps, survivors: some } => {
+                OutboxStep::CutPower { after_steps, survivors: some } => {
                     disk.cut_power_after((*after_steps).into());
                     survivors = usize::from(*some);
                 }
-                Step::Reopen => {}
+                OutboxStep::Reopen => {}
             }
-            if disk.is_off() || matches!(step, Step::Reopen) {
+            if disk.is_off() || matches!(step, OutboxStep::Reopen) {
                 let survivors = if disk.is_off() { survivors } else { disk.in_doubt() };
                 disk.power_on(survivors);
                 pages = open(Store::on(disk.clone())).unwrap();

@@ -165,7 +165,7 @@ impl<'a> FoundEpochs<'a> {
         if self.mark_is_exact
             && let Some(next) = self.mark.and_then(|mark| mark.next_of(record.epoch))
         {
-            // Nothing from there on was confirmed: what is not complete is none of ours.
+            // Nothing from there on was confirmed: what is not complete does not count.
             let mut due = next;
             pages.retain(|page| {
                 let joins = page.first < next || page.first == due;

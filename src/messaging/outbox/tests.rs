@@ -17,8 +17,8 @@ pub(super) fn records(count: u64) -> Vec<Message> {
 
 pub(super) const NOW: ClockReading = ClockReading { wall_ms: 0, monotonic_ms: 0, boot: [1; 16], set: true };
 
-pub(super) fn beside(witness: &std::path::Path) -> Options {
-    Options { high_water_file: Some(witness.to_owned()), ..Options::default() }
+pub(super) fn beside(file: &std::path::Path) -> Options {
+    Options { high_water_file: Some(file.to_owned()), ..Options::default() }
 }
 
 pub(super) fn open(store: Store) -> Result<Pages, OutboxOpenError> {
@@ -58,7 +58,7 @@ fn sequences_begin_at_one_and_have_no_gaps() {
     assert_eq!(places, [(1, 3), (4, 103), (104, 104)]);
 }
 
-/// Looking over an edge that was deleting what a server had acknowledged told of gaps between pages.
+/// An inspection of an edge that was deleting what a server had acknowledged reported gaps between pages.
 #[test]
 fn what_is_just_being_deleted_is_no_fault_and_what_waits_is_missed() {
     for (acknowledged, faults) in [(128, 0), (127, 1)] {
@@ -125,10 +125,10 @@ fn what_a_receiver_lost_waits_after_a_restart_too() {
     {
         let case = format!("moves: {moves}, cut after {steps}, {survivors} survive");
         let dir = tempfile::tempdir().unwrap();
-        let witness = dir.path().join("witness");
+        let file = dir.path().join("witness");
         let disk = Disk::default();
         let open = || {
-            let pages = Pages::open(Store::on(disk.clone()), &beside(&witness), NOW).unwrap();
+            let pages = Pages::open(Store::on(disk.clone()), &beside(&file), NOW).unwrap();
             pages.sweep().unwrap();
             pages
         };
@@ -409,7 +409,7 @@ async fn a_key_gives_the_first_answer_whatever_happened_since() {
     drop(outbox);
     let outbox = open();
     same(&outbox).await;
-    // Moved to another epoch: the producer is told where it was first.
+    // Moved to another epoch: the producer is answered with its first place.
     let (epoch, _) = outbox.move_oldest(0, 1).await.unwrap().unwrap();
     assert_ne!(epoch, first.epoch);
     same(&outbox).await;

@@ -9,22 +9,22 @@ use std::collections::{BTreeMap, BinaryHeap};
 
 /// The link of the property test: what it does with one message.
 #[derive(Debug, Clone, Copy)]
-enum Fate {
+enum MessageFate {
     Lost,
     Arrives { after_ms: u64 },
     Twice { first_ms: u64, second_ms: u64 },
 }
 
-fn fate() -> impl Strategy<Value = Fate> {
+fn fate() -> impl Strategy<Value = MessageFate> {
     prop_oneof![
-        2 => Just(Fate::Lost),
-        7 => (1u64..3000).prop_map(|after_ms| Fate::Arrives { after_ms }),
-        2 => (1u64..3000, 1u64..9000).prop_map(|(first_ms, second_ms)| Fate::Twice { first_ms, second_ms }),
+        2 => Just(MessageFate::Lost),
+        7 => (1u64..3000).prop_map(|after_ms| MessageFate::Arrives { after_ms }),
+        2 => (1u64..3000, 1u64..9000).prop_map(|(first_ms, second_ms)| MessageFate::Twice { first_ms, second_ms }),
     ]
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Clone)]
-enum Arrival {
+enum LinkArrival {
     Request { id: u64, oldest: u64, pages: Vec<(u64, u64)> },
     Reply { id: u64, mark: u64, gap: bool },
     Append { through: u64 },
@@ -32,7 +32,7 @@ enum Arrival {
 }
 
 /// A world of one sender, one receiver, and a link that loses, repeats and reorders until it is healed.
-struct World {
+struct AnyLinkWorld {
     sender: Sender,
     /// Messages 1..=appended exist; pages were cut when first sent.
     appended: u64,
@@ -42,32 +42,32 @@ struct World {
     applied_pages: BTreeMap<u64, u64>,
     mark: u64,
     clock: Duration,
-    events: BinaryHeap<std::cmp::Reverse<(Duration, u64, Arrival)>>,
+    events: BinaryHeap<std::cmp::Reverse<(Duration, u64, LinkArrival)>>,
     scheduled: u64,
-    fates: Vec<Fate>,
+    fates: Vec<MessageFate>,
     next_fate: usize,
     healed_at: Duration,
     wake_at: Duration,
 }
 
-impl World {
-    fn schedule(&mut self, at: Duration, arrival: Arrival) {
+impl AnyLinkWorld {
+    fn schedule(&mut self, at: Duration, arrival: LinkArrival) {
         self.scheduled += 1;
         self.events.push(std::cmp::Reverse((at, self.scheduled, arrival)));
     }
 
-    fn post(&mut self, arrival: Arrival) {
+    fn post(&mut self, arrival: LinkArrival) {
         let fate = if self.clock >= self.healed_at || self.fates.is_empty() {
-            Fate::Arrives { after_ms: 5 }
+            MessageFate::Arrives { after_ms: 5 }
         } else {
             self.next_fate += 1;
             self.fates[self.next_fate % self.fates.len()]
         };
         let ms = Duration::from_millis;
         match fate {
-            Fate::Lost => {}
-            Fate::Arrives { after_ms } => self.schedule(self.clock + ms(after_ms), arrival),
-            Fate::Twice { first_ms, second_ms } => {
+            MessageFate::Lost => {}
+            MessageFate::Arrives { after_ms } => self.schedule(self.clock + ms(after_ms), arrival),
+            MessageFate::Twice { first_ms, second_ms } => {
                 self.schedule(self.clock + ms(first_ms), arrival.clone());
                 self.schedule(self.clock + ms(second_ms), arrival);
             }
@@ -90,7 +90,7 @@ impl World {
                     let wake_is_due = self.wake_at <= self.clock;
                     if until < Duration::MAX && (wake_is_due || until < self.wake_at) {
                         self.wake_at = until;
-                        self.schedule(until, Arrival::Append { through: 0 });
+                        self.schedule(until, LinkArrival::Append { through: 0 });
                     }
                     return;
                 }
@@ -104,7 +104,7 @@ impl World {
                     let last = pages.last().map(|(_, last)| *last);
                     self.sender.sent(self.clock, id, last);
                     let oldest = self.sender.oldest();
-                    self.post(Arrival::Request { id, oldest, pages });
+                    self.post(LinkArrival::Request { id, oldest, pages });
                 }
             }
         }
@@ -136,7 +136,7 @@ impl World {
             }
         }
         let mark = self.mark;
-        self.post(Arrival::Reply { id, mark, gap });
+        self.post(LinkArrival::Reply { id, mark, gap });
     }
 
     fn run(&mut self) {
@@ -148,8 +148,8 @@ impl World {
             }
             self.clock = self.clock.max(at);
             match arrival {
-                Arrival::Request { id, oldest, pages } => self.receive(id, oldest, pages),
-                Arrival::Reply { id, mark, gap } => {
+                LinkArrival::Request { id, oldest, pages } => self.receive(id, oldest, pages),
+                LinkArrival::Reply { id, mark, gap } => {
                     let verdict = if gap { Verdict::Gap } else { Verdict::Accepted };
                     let answer = Reply { verdict, ..reply(id, mark) };
                     let acknowledged_before = self.sender.acknowledged();
@@ -163,12 +163,12 @@ impl World {
                         wrong => panic!("{wrong:?}"),
                     }
                 }
-                Arrival::Append { through } => {
+                LinkArrival::Append { through } => {
                     self.appended = self.appended.max(through);
                     let oldest = self.sender.acknowledged() + 1;
                     self.sender.outbox_holds(oldest, self.appended);
                 }
-                Arrival::LinkBreaks => self.sender.link_broke(self.clock),
+                LinkArrival::LinkBreaks => self.sender.link_broke(self.clock),
             }
             self.let_the_sender_act();
         }
@@ -190,7 +190,7 @@ proptest! {
         seed: u64,
     ) {
         let config = SenderConfig { window, servers, seed, ..config(1) };
-        let mut world = World {
+        let mut world = AnyLinkWorld {
             sender: Sender::new(config, OutboxRange { oldest: 1, acknowledged: 0, available: 0 }, Some(LEDGER)),
             appended: 0, pages: BTreeMap::new(), applied: Vec::new(), applied_pages: BTreeMap::new(), mark: 0,
             clock: Duration::ZERO, events: BinaryHeap::new(), scheduled: 0, fates, next_fate: 0,
@@ -201,10 +201,10 @@ proptest! {
         appends.sort_unstable();
         for (at, count) in appends {
             through += count;
-            world.schedule(Duration::from_millis(at), Arrival::Append { through });
+            world.schedule(Duration::from_millis(at), LinkArrival::Append { through });
         }
         for at in breaks {
-            world.schedule(Duration::from_millis(at), Arrival::LinkBreaks);
+            world.schedule(Duration::from_millis(at), LinkArrival::LinkBreaks);
         }
         world.run();
         prop_assert_eq!(&world.applied, &(1..=through).collect::<Vec<_>>());

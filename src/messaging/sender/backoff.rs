@@ -1,7 +1,7 @@
 //! How long to wait before repeating.
 //!
 //! The resend time of the n-th try is uniform between 2 s and min(60 s, 2 s × 2ⁿ): never sooner than 2 s, growing
-//! while nobody answers, and spread, so that a city of garages that lost its server together does not return together
+//! while no reply comes, and spread, so that a city of garages that lost its server together does not return together
 //! ("full jitter" above a floor; M. Brooker, "Exponential Backoff And Jitter", AWS 2015).
 
 use rand::{Rng, RngExt};

@@ -1,4 +1,4 @@
-//! A receiver whose replies are well-formed and whose numbers are made to do harm: the sender never settles what it has not
+//! A receiver whose replies are well-formed and whose numbers are made to do harm: the sender never acknowledges what it has not
 //! sent, and never ends.
 
 use super::*;
@@ -58,7 +58,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
-    fn no_reply_ends_the_sender_or_lets_it_settle_what_it_has_not_sent(
+    fn no_reply_ends_the_sender_or_acknowledges_what_was_not_sent(
         is_bound in any::<bool>(),
         story in prop::collection::vec(happens(), 1..60),
         takes in prop::collection::vec(1..12u64, 1..20),

@@ -57,13 +57,13 @@ mod window;
 use super::LedgerId;
 use super::wire::{self, Reply, Verdict};
 use backoff::{RESEND_LEAST, reconnect_after};
-use pace::Pace;
+use pace::SendingPace;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::time::Duration;
-use window::{SentRequest, Window};
+use window::{SendWindow, SentRequest};
 
-/// How many bytes of pages go into one request: enough to make the cost of a message small, and few enough that a window
+/// The size of the pages in one request: enough to make the cost of a message small, and few enough that a window
 /// of them from every garage of a city is served well within the resend time.
 pub const PAGES_BYTES: usize = wire::REQUEST_MAX / 8;
 
@@ -148,7 +148,7 @@ pub struct SenderConfig {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum LinkState {
+enum ConnectionState {
     Down { connect_at: Duration },
     Connecting,
     Up,
@@ -157,7 +157,7 @@ enum LinkState {
 /// The connection to one of the servers.
 #[derive(Debug, Clone)]
 struct Link {
-    state: LinkState,
+    state: ConnectionState,
     /// The index of the address that is in use or tried next.
     server: usize,
     /// Failed connections in a row, a connection that got no reply among them.
@@ -174,8 +174,8 @@ pub struct Sender {
     next_id: u64,
     link: Link,
     outbox: OutboxRange,
-    window: Window,
-    pace: Pace,
+    window: SendWindow,
+    pace: SendingPace,
     /// When the question is asked next.
     ask_at: Duration,
     /// The ledger that we deliver to.
@@ -195,14 +195,14 @@ impl Sender {
             next_id: rng.random::<u64>() >> 1 | 1,
             rng,
             link: Link {
-                state: LinkState::Down { connect_at: Duration::ZERO },
+                state: ConnectionState::Down { connect_at: Duration::ZERO },
                 server: 0,
                 failed_connects: 0,
                 heard_at: None,
             },
             outbox,
-            window: Window::new(outbox),
-            pace: Pace::default(),
+            window: SendWindow::new(outbox),
+            pace: SendingPace::default(),
             ask_at: Duration::ZERO,
             bound: ledger,
         }
@@ -248,16 +248,16 @@ impl Sender {
 
     /// The socket is connected, as [`Action::Connect`] asked.
     pub fn connected(&mut self, _now: Duration) {
-        debug_assert_eq!(self.link.state, LinkState::Connecting);
-        self.link.state = LinkState::Up;
+        debug_assert_eq!(self.link.state, ConnectionState::Connecting);
+        self.link.state = ConnectionState::Up;
     }
 
     /// Connecting failed, or the socket reported an error. Nothing is known about what was in flight.
     pub fn link_broke(&mut self, now: Duration) {
         match self.link.state {
-            LinkState::Down { .. } => return,
-            LinkState::Connecting => self.use_next_server(),
-            LinkState::Up => {
+            ConnectionState::Down { .. } => return,
+            ConnectionState::Connecting => self.use_next_server(),
+            ConnectionState::Up => {
                 // It may be resent when its time has come, on whichever socket there is then.
                 if let Some(overdue_at) = self.window.oldest_overdue_at(self.outbox.acknowledged) {
                     self.pace.hold_until(overdue_at);
@@ -323,7 +323,15 @@ impl Sender {
         }
         let ahead = (reply.mark > self.window.ever_sent).then_some(reply.mark);
         let outcome = self.judge(now, &request, reply);
-        tracing::debug!(id = reply.id, mark = reply.mark, ahead, ?outcome, "sender: reply");
+        tracing::debug!(
+            id = reply.id,
+            mark = reply.mark,
+            verdict = ?reply.verdict,
+            pause_ms = reply.pause_ms,
+            ahead,
+            ?outcome,
+            "sender: reply"
+        );
         ReplyEffect { outcome, ahead }
     }
 
@@ -384,13 +392,13 @@ impl Sender {
     /// Says what to do now. Call it again after doing that, until it says to wait.
     pub fn poll(&mut self, now: Duration) -> Action {
         match self.link.state {
-            LinkState::Down { connect_at } if connect_at <= now => {
-                self.link.state = LinkState::Connecting;
+            ConnectionState::Down { connect_at } if connect_at <= now => {
+                self.link.state = ConnectionState::Connecting;
                 Action::Connect { server: self.link.server }
             }
-            LinkState::Down { connect_at } => Action::Wait { until: connect_at },
-            LinkState::Connecting => Action::Wait { until: Duration::MAX },
-            LinkState::Up => self.poll_up(now),
+            ConnectionState::Down { connect_at } => Action::Wait { until: connect_at },
+            ConnectionState::Connecting => Action::Wait { until: Duration::MAX },
+            ConnectionState::Up => self.poll_up(now),
         }
     }
 
@@ -400,7 +408,7 @@ impl Sender {
             // Lazy Pirate: a socket that stays silent is of no use; the next address may be.
             self.no_reply_came();
             self.forget_requests();
-            self.link.state = LinkState::Down { connect_at: now };
+            self.link.state = ConnectionState::Down { connect_at: now };
             return Action::Disconnect;
         }
         self.window.forget_answered(acknowledged, now);
@@ -425,7 +433,7 @@ impl Sender {
         if ask || pages_from.is_some() {
             let id = self.next_id;
             self.next_id += 1;
-            self.window.wanted = window::Wanted { pages: pages_from.is_some(), ask };
+            self.window.wanted = window::WantedRequest { pages: pages_from.is_some(), ask };
             return Action::Send { id, pages_from, ask };
         }
         Action::Wait { until: wake.unwrap_or(Duration::MAX) }
@@ -442,7 +450,7 @@ impl Sender {
     /// Returns true when a socket is up and a reply came lately: within twice the asking interval and a resend time.
     pub fn is_connected(&self, now: Duration) -> bool {
         let patience = self.config.ask_every * 2 + RESEND_LEAST;
-        self.link.state == LinkState::Up && self.link.heard_at.is_some_and(|at| now - at <= patience)
+        self.link.state == ConnectionState::Up && self.link.heard_at.is_some_and(|at| now - at <= patience)
     }
     /// The ledger that we deliver to, once it is known.
     pub fn ledger(&self) -> Option<LedgerId> {
@@ -517,7 +525,7 @@ impl Sender {
             ?connect_at,
             "sender: link is down"
         );
-        self.link.state = LinkState::Down { connect_at };
+        self.link.state = ConnectionState::Down { connect_at };
     }
 
     fn use_next_server(&mut self) {

@@ -6,7 +6,7 @@ use rand::Rng;
 use std::time::Duration;
 
 #[derive(Debug, Clone, Default)]
-pub(super) struct Pace {
+pub(super) struct SendingPace {
     /// Requests in a row that got no reply at all.
     silent_tries: u32,
     /// Requests with pages in a row that were not accepted.
@@ -21,7 +21,7 @@ pub(super) struct Pace {
     events_sent_at: Option<Duration>,
 }
 
-impl Pace {
+impl SendingPace {
     pub fn events_may_go_at(&self) -> Duration {
         self.hold_until.max(self.pause_until).max(self.resend_at)
     }

@@ -9,10 +9,10 @@ const OTHER: LedgerId = LedgerId::from_bytes([8; 16]);
 
 /// What happens, one after the other.
 #[derive(Debug, Clone)]
-enum Step {
+enum ResendStep {
     Pass { ms: u64 },
     Append { count: u64 },
-    Answer(Answer),
+    ResendAnswer(ResendAnswer),
     LinkBreaks,
     Restart,
     Bind { ledger: LedgerId },
@@ -20,7 +20,7 @@ enum Step {
 
 /// A reply to a request that was sent, or to one that never was.
 #[derive(Debug, Clone)]
-struct Answer {
+struct ResendAnswer {
     /// Which of the requests, the last one first; one that is long forgotten, too.
     to: usize,
     ledger: LedgerId,
@@ -44,26 +44,27 @@ fn verdict() -> impl Strategy<Value = Verdict> {
     ]
 }
 
-fn answer() -> impl Strategy<Value = Answer> {
+fn answer() -> impl Strategy<Value = ResendAnswer> {
     let ledger = prop_oneof![9 => Just(LEDGER), 1 => Just(OTHER)];
     let pause_ms = prop_oneof![8 => Just(0), 1 => 0u32..3000, 1 => any::<u32>()];
-    (0usize..6, ledger, number(), verdict(), pause_ms)
-        .prop_map(|(to, ledger, mark, verdict, pause_ms)| Answer { to, ledger, mark, verdict, pause_ms })
+    (0usize..6, ledger, number(), verdict(), pause_ms).prop_map(|(to, ledger, mark, verdict, pause_ms)| {
+        ResendAnswer { to, ledger, mark, verdict, pause_ms }
+    })
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = ResendStep> {
     prop_oneof![
-        6 => (0u64..2500).prop_map(|ms| Step::Pass { ms }),
-        2 => (1u64..20).prop_map(|count| Step::Append { count }),
-        9 => answer().prop_map(Step::Answer),
-        1 => Just(Step::LinkBreaks),
-        1 => Just(Step::Restart),
-        1 => prop_oneof![2 => Just(LEDGER), 1 => Just(OTHER)].prop_map(|ledger| Step::Bind { ledger }),
+        6 => (0u64..2500).prop_map(|ms| ResendStep::Pass { ms }),
+        2 => (1u64..20).prop_map(|count| ResendStep::Append { count }),
+        9 => answer().prop_map(ResendStep::ResendAnswer),
+        1 => Just(ResendStep::LinkBreaks),
+        1 => Just(ResendStep::Restart),
+        1 => prop_oneof![2 => Just(LEDGER), 1 => Just(OTHER)].prop_map(|ledger| ResendStep::Bind { ledger }),
     ]
 }
 
 /// A sender, the outbox behind it, and when each message of it was sent last.
-struct World {
+struct ResendWorld {
     config: SenderConfig,
     sender: Sender,
     now: Duration,
@@ -72,7 +73,7 @@ struct World {
     oldest: u64,
     acknowledged: u64,
     stored: u64,
-    /// How many messages fit into one request.
+    /// The number of messages that fit into one request.
     fits: u64,
     connects: bool,
     asked: Vec<u64>,
@@ -81,9 +82,9 @@ struct World {
     received: Vec<(u64, Option<(u64, u64)>)>,
 }
 
-impl World {
-    fn new(config: SenderConfig, fits: u64, connects: bool) -> World {
-        World {
+impl ResendWorld {
+    fn new(config: SenderConfig, fits: u64, connects: bool) -> ResendWorld {
+        ResendWorld {
             config,
             sender: Sender::new(
                 config,
@@ -170,25 +171,25 @@ impl World {
         assert!(self.acknowledged <= self.stored && self.oldest <= self.acknowledged + 1);
     }
 
-    fn take(&mut self, step: Step) {
+    fn take(&mut self, step: ResendStep) {
         match step {
-            Step::Pass { ms } => self.pass(Duration::from_millis(ms)),
-            Step::Append { count } => {
+            ResendStep::Pass { ms } => self.pass(Duration::from_millis(ms)),
+            ResendStep::Append { count } => {
                 self.stored += count;
                 self.sender.outbox_holds(self.oldest, self.stored);
             }
-            Step::Answer(answer) => {
-                let Answer { to, ledger, mark, verdict, pause_ms } = answer;
+            ResendStep::ResendAnswer(answer) => {
+                let ResendAnswer { to, ledger, mark, verdict, pause_ms } = answer;
                 let id = self.asked.iter().rev().nth(to).copied().unwrap_or(77);
                 let (notice, answer) = (None, None);
                 self.replied(&Reply { id, ledger, mark, verdict, pause_ms, clock_ms: 0, notice, answer });
             }
-            Step::LinkBreaks => self.sender.link_broke(self.now),
-            Step::Restart => {
+            ResendStep::LinkBreaks => self.sender.link_broke(self.now),
+            ResendStep::Restart => {
                 self.sender = Sender::new(self.config, self.held(), self.sender.ledger());
                 self.sender.continues_another_process(self.now);
             }
-            Step::Bind { ledger } => self.sender.bind(ledger),
+            ResendStep::Bind { ledger } => self.sender.bind(ledger),
         }
         self.act();
     }
@@ -236,8 +237,8 @@ proptest! {
         seed: u64,
     ) {
         let config = SenderConfig { servers, window, ask_every: Duration::from_secs(1), seed };
-        let mut world = World::new(config, fits, connects || seed % 4 > 0);
-        world.take(Step::Append { count: 10 });
+        let mut world = ResendWorld::new(config, fits, connects || seed % 4 > 0);
+        world.take(ResendStep::Append { count: 10 });
         for step in steps {
             world.take(step);
         }

@@ -74,7 +74,7 @@ fn the_oldest_goes_first_and_the_window_opens_as_answers_come() {
 }
 
 #[test]
-fn after_silence_the_window_begins_anew() {
+fn after_silence_the_window_begins_with_one_again() {
     let mut sender = opened(1, 1000);
     for _ in 0..4 {
         send(&mut sender, secs(1), 10);
@@ -87,7 +87,7 @@ fn after_silence_the_window_begins_anew() {
 }
 
 #[test]
-fn only_an_acknowledgement_settles_and_it_counts_for_all_before() {
+fn only_a_reply_acknowledges_and_it_counts_for_all_before() {
     let mut sender = opened(1, 30);
     let (first, _) = send(&mut sender, Duration::ZERO, 10);
     let (second, _) = send(&mut sender, Duration::ZERO, 10);
@@ -191,9 +191,10 @@ fn a_pause_that_the_server_asks_for_is_kept_up_to_a_minute() {
     }
 }
 
-/// Somebody else has sent under this epoch: this directory is an older copy, or the other one is.
+/// Another process has sent under this epoch: this directory is an older copy, or the other one is.
 #[test]
-fn a_receiver_that_is_ahead_of_everything_that_was_ever_sent_is_told_and_settles_only_what_it_has_of_ours() {
+fn a_receiver_that_is_ahead_of_everything_that_was_ever_sent_is_reported_and_acknowledges_only_what_it_has_of_ours()
+ {
     let mut sender = connected(1, 10);
     let (id, _) = send(&mut sender, Duration::ZERO, 10);
     let replied = sender.replied(secs(1), &reply(id, 11));
@@ -302,7 +303,7 @@ fn a_wrong_address_in_the_list_does_not_hold_up_what_goes_to_the_right_one() {
 }
 
 #[test]
-fn the_next_epoch_begins_anew_and_replies_to_the_former_one_count_no_more() {
+fn the_next_epoch_begins_afresh_and_replies_to_the_one_before_are_ignored() {
     let mut sender = opened(1, 30);
     let (id, _) = send(&mut sender, Duration::ZERO, 10);
     sender.begin_epoch(OutboxRange { oldest: 1, acknowledged: 0, available: 5 });
@@ -334,7 +335,7 @@ fn a_move_waits_for_the_new_epoch() {
 
 /// What the receiver has of a request before the conflict in it was once moved too, and counted twice.
 #[test]
-fn what_comes_before_a_conflict_is_settled_and_does_not_move() {
+fn what_comes_before_a_conflict_is_acknowledged_and_does_not_move() {
     let mut sender = opened(1, 30);
     let (id, from) = send(&mut sender, Duration::ZERO, 10);
     assert_eq!(from, Some(4));
@@ -354,7 +355,7 @@ fn what_comes_before_a_conflict_is_settled_and_does_not_move() {
 /// Another edge goes on from a copy of this directory, and its messages stand at the receiver where ours belong. A mark
 /// alone once acknowledged what was never applied.
 #[test]
-fn a_mark_that_others_moved_settles_nothing_of_ours() {
+fn a_mark_that_others_moved_acknowledges_nothing_of_ours() {
     let mut sender =
         Sender::new(config(1), OutboxRange { oldest: 51, acknowledged: 50, available: 60 }, Some(LEDGER));
     sender.poll(Duration::ZERO);

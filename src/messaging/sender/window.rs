@@ -30,13 +30,13 @@ impl SentRequest {
 
 /// What the last [`Action::Send`](super::Action::Send) asked the shell to send.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Wanted {
+pub(super) struct WantedRequest {
     pub pages: bool,
     pub ask: bool,
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Window {
+pub(super) struct SendWindow {
     /// The highest sequence sent on this socket.
     pub sent: u64,
     /// The highest sequence that this process has sent, on any socket.
@@ -47,22 +47,22 @@ pub(super) struct Window {
     pub in_flight: VecDeque<SentRequest>,
     /// The maximum number of unanswered requests with pages at present.
     pub limit: usize,
-    pub wanted: Wanted,
+    pub wanted: WantedRequest,
     /// The mark of the last gap, to notice that it comes again.
     last_gap: Option<u64>,
     pub resends: u64,
 }
 
-impl Window {
-    pub fn new(outbox: OutboxRange) -> Window {
-        Window {
+impl SendWindow {
+    pub fn new(outbox: OutboxRange) -> SendWindow {
+        SendWindow {
             sent: outbox.acknowledged,
             sent_before: outbox.acknowledged,
             // What an earlier process sent is not known, and may have been all.
             ever_sent: outbox.available,
             in_flight: VecDeque::new(),
             limit: 1,
-            wanted: Wanted::default(),
+            wanted: WantedRequest::default(),
             last_gap: None,
             resends: 0,
         }
@@ -70,8 +70,12 @@ impl Window {
 
     /// The size of the window and the count of resends go on in the next epoch.
     pub fn begin_epoch(&mut self, outbox: OutboxRange) {
-        *self =
-            Window { limit: self.limit, wanted: self.wanted, resends: self.resends, ..Window::new(outbox) };
+        *self = SendWindow {
+            limit: self.limit,
+            wanted: self.wanted,
+            resends: self.resends,
+            ..SendWindow::new(outbox)
+        };
     }
 
     pub fn sent_through(&mut self, last: u64) {

@@ -39,7 +39,7 @@ impl Advance {
                 first: *first,
                 last: *last,
                 // The next page names the one that was lost, which nobody has.
-                mark: Mark { sequence: *last, digest: None },
+                mark: Mark::after_missing(*last),
                 is_indexed: told_by.is_some(),
                 page: None,
             }),

@@ -34,9 +34,9 @@ use crate::messaging::receiver::Mark;
 use crate::messaging::wire::{Request, Verdict};
 use crate::messaging::{Epoch, LedgerId, SiteName};
 use crate::server::record::{Command, Record};
+use crate::store::high_water::HighWaterFile;
 use crate::store::{Store, StoreError, VALUE_MAX};
 use commit::Commit;
-use high_water::LedgerHighWaterFile;
 use keys::{mark_key, trailing_u64};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -76,7 +76,7 @@ pub struct Ledger {
     store: Store,
     id: LedgerId,
     shared: Arc<LedgerState>,
-    high_water: Option<Arc<LedgerHighWaterFile>>,
+    high_water: Option<Arc<HighWaterFile>>,
 }
 
 struct LedgerState {
@@ -157,7 +157,7 @@ impl Ledger {
     /// Notes beside the store how far the ledger is on disk.
     fn note(&self) {
         if let Some(file) = &self.high_water {
-            file.write(LedgerHighWater { ledger: self.id, position: self.position() });
+            file.write(&LedgerHighWater { ledger: self.id, position: self.position() });
         }
     }
 

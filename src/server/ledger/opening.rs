@@ -10,7 +10,7 @@
 //!   position after them.
 
 use super::follow::Advance;
-use super::high_water::LedgerHighWaterFile;
+use super::high_water::LedgerHighWater;
 use super::keys::{
     LEDGER_ID, decode_mark, index_key, ledger_id_value, mark_key, mark_value, record_key, trailing_u64,
 };
@@ -18,6 +18,7 @@ use super::{Ledger, damaged};
 use crate::codes;
 use crate::messaging::receiver::Mark;
 use crate::server::record::Record;
+use crate::store::high_water::HighWaterFile;
 use crate::store::salvage::OnLoss;
 use crate::store::{Store, StoreError};
 use std::path::Path;
@@ -34,7 +35,7 @@ impl Ledger {
         on_loss: OnLoss,
         now_ms: i64,
     ) -> Result<Ledger, StoreError> {
-        let (file, note) = match LedgerHighWaterFile::open(high_water) {
+        let (file, note) = match HighWaterFile::open::<LedgerHighWater>(high_water) {
             Ok((file, note)) => (Some(file), note),
             Err(error) => {
                 tracing::error!(

@@ -1,7 +1,7 @@
 //! Reading the pages of one epoch in order, and reporting what is missing between them.
 
 use super::super::layout::{self, StoredEpoch, aside_key, page_key, page_keys, parse_page_key};
-use super::{Opening, OutboxDamage};
+use super::{OutboxDamage, OutboxOpening};
 use crate::codes;
 use crate::messaging::page::{Content, IdempotencyKey, Page, RECORDS_MAX, SealedPage, shortened};
 use crate::messaging::{Digest, Epoch, Sequence};
@@ -42,7 +42,7 @@ pub(super) struct EpochRole {
 
 /// The state machine of the module [`super`].
 pub(super) struct EpochReader<'o, 'a> {
-    opening: &'o mut Opening<'a>,
+    opening: &'o mut OutboxOpening<'a>,
     stored: StoredEpoch,
     role: EpochRole,
     /// Up to here everything is known to be acknowledged, and may be gone.
@@ -58,7 +58,7 @@ pub(super) struct EpochReader<'o, 'a> {
 
 impl<'o, 'a> EpochReader<'o, 'a> {
     pub(super) fn begin(
-        opening: &'o mut Opening<'a>,
+        opening: &'o mut OutboxOpening<'a>,
         stored: StoredEpoch,
         role: EpochRole,
     ) -> Result<EpochReader<'o, 'a>, StoreError> {
@@ -80,7 +80,7 @@ impl<'o, 'a> EpochReader<'o, 'a> {
 
     /// The reader of an epoch of which nothing is left.
     pub(super) fn vanished(
-        opening: &'o mut Opening<'a>,
+        opening: &'o mut OutboxOpening<'a>,
         stored: StoredEpoch,
         acknowledged: u64,
     ) -> EpochReader<'o, 'a> {

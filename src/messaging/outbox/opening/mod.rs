@@ -14,7 +14,7 @@
 //! | the store has | the high-water mark has | action |
 //! | --- | --- | --- |
 //! | a record and perhaps pages | anything | read the pages (below) |
-//! | readable pages without a record | anything | write the record anew from a page, read the pages |
+//! | readable pages without a record | anything | write the record again from a page, read the pages |
 //! | only unreadable pages, without a record | anything | set them aside: not even their epoch is known; tail in doubt |
 //! | nothing | the epoch, with messages that were not acknowledged | loss of all of it; tail in doubt, if it is the newest |
 //! | nothing | the epoch, acknowledged | none: it was delivered and deleted; tail in doubt, if it is the newest |
@@ -93,7 +93,7 @@ pub(super) fn read(
         tail_in_doubt: false,
         moving: None,
     };
-    let mut opening = Opening { store, mark, on_loss, now, contents, wrote: false };
+    let mut opening = OutboxOpening { store, mark, on_loss, now, contents, wrote: false };
     opening.read_epochs()?;
     opening.report_vanished_epochs()?;
     if opening.wrote {
@@ -104,7 +104,7 @@ pub(super) fn read(
     Ok(contents)
 }
 
-struct Opening<'a> {
+struct OutboxOpening<'a> {
     store: &'a Store,
     mark: Option<&'a OutboxHighWater>,
     on_loss: OnLoss,
@@ -114,7 +114,7 @@ struct Opening<'a> {
     wrote: bool,
 }
 
-impl Opening<'_> {
+impl OutboxOpening<'_> {
     /// The mark is the last one that was written: it is of this boot.
     fn mark_is_exact(&self) -> bool {
         self.mark.is_some_and(|mark| mark.boot == self.now.boot && self.now.boot != [0; 16])
@@ -255,7 +255,7 @@ fn indexes_of_pages(store: &Store) -> Result<Vec<EpochIndex>, StoreError> {
         let index =
             key.get(1..5).map(|index| EpochIndex::from_be_bytes(index.try_into().expect("four bytes")));
         let Some(index) = index else {
-            // A key that is none of ours: what follows it may be.
+            // Not a key of a page: what follows it may be one.
             from = [&key[..], &[0]].concat();
             continue;
         };

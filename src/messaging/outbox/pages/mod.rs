@@ -13,7 +13,7 @@ pub use taking::Taken;
 
 use super::high_water::{ENDS_MAX, OutboxHighWater};
 use super::keys::{EPOCH_INDEX_MAX, KeyLocation, Keys, Remembered};
-use super::layout::{self, EpochIndex, StoredEpoch, epoch_key, page_key, page_keys};
+use super::layout::{self, EpochIndex, Position, StoredEpoch, epoch_key, page_key, page_keys};
 use super::opening::{self, OutboxDamage};
 use super::{Options, OutboxOpenError, OutboxProgress};
 use crate::codes;
@@ -28,19 +28,6 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 use tokio::sync::watch;
 
-/// What the outbox holds of the epoch that is being delivered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Position {
-    pub epoch_index: EpochIndex,
-    pub epoch: Epoch,
-    /// The oldest sequence stored, or the next one.
-    pub oldest: u64,
-    /// The highest acknowledged sequence that is known, 0 for none.
-    pub acknowledged: u64,
-    /// The last sequence on disk, 0 for none.
-    pub durable: u64,
-}
-
 /// Messages of one producer's post, to be stored together.
 #[derive(Debug, Clone)]
 pub(super) struct Post {
@@ -51,7 +38,7 @@ pub(super) struct Post {
 
 pub(super) struct Pages {
     store: Store,
-    state: Mutex<State>,
+    state: Mutex<PagesState>,
     /// Used by the committer only.
     keys: Mutex<Keys>,
     ledger: Mutex<Option<LedgerId>>,
@@ -61,7 +48,7 @@ pub(super) struct Pages {
     damages: Vec<OutboxDamage>,
 }
 
-struct State {
+struct PagesState {
     /// Oldest first. New messages belong to the last one; there always is one.
     epochs: VecDeque<StoredEpoch>,
     next_index: u32,
@@ -70,11 +57,11 @@ struct State {
     /// While a group is being written: the first sequence of the first page that it changes. What the store shows
     /// from there on may not be on disk yet.
     writing_from: Option<u64>,
-    /// The sender wants what is being written: the page is not to grow further.
+    /// The sender wants what is being written, so that the page must not grow further.
     seal_wanted: bool,
 }
 
-impl State {
+impl PagesState {
     fn front(&self) -> &StoredEpoch {
         self.epochs.front().expect("there always is an epoch")
     }
@@ -101,7 +88,7 @@ impl Pages {
             None => None,
         };
         let pages = Pages {
-            state: Mutex::new(State {
+            state: Mutex::new(PagesState {
                 epochs: found.epochs,
                 next_index: found.next_index,
                 growing: None,
@@ -279,12 +266,12 @@ impl Pages {
         self.state().front().position()
     }
 
-    /// Every epoch that is held, oldest first.
+    /// The ranges of all epochs that are held, oldest first.
     pub fn positions(&self) -> Vec<Position> {
         self.state().epochs.iter().map(StoredEpoch::position).collect()
     }
 
-    /// The epoch that new messages get.
+    /// The epoch of new messages.
     pub fn epoch(&self) -> Epoch {
         self.state().newest().epoch
     }
@@ -328,8 +315,8 @@ impl Pages {
         self.keys.lock().expect("no thread panics while it holds the keys")
     }
 
-    /// Never held while the disk is asked for anything: those who serve producers and people look here.
-    fn state(&self) -> MutexGuard<'_, State> {
+    /// Locks the state. It is never held while the disk is read or written, because HTTP looks here.
+    fn state(&self) -> MutexGuard<'_, PagesState> {
         self.state.lock().expect("no thread panics while it holds the outbox's state")
     }
 }

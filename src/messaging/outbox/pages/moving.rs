@@ -52,7 +52,7 @@ impl Pages {
             to.took_over = Some(from);
             (to.record(), to.next - 1)
         };
-        // An opening must not take what is moved for lost: the high-water mark forgets the former epoch before the store does, and
+        // An opening must not take what is moved for lost: the high-water mark forgets the epoch before the store does, and
         // only when the new one is on disk.
         self.store.flush()?;
         self.write_high_water();
