@@ -6,7 +6,7 @@ use super::events::apply_to;
 use super::garages::{LedgerDamage, MissingRange, QuarantinedPage};
 use super::refusal::{ApplyEventError, NotApplied};
 use super::state::View;
-use super::stays::EventPlace;
+use super::stays::EventPosition;
 use super::step::{Preparation, PreparedPage, PreparedRecord};
 use crate::server::ledger::{Ledger, Loss};
 use crate::store::StoreError;
@@ -134,8 +134,12 @@ impl View {
         }
         let (mut set_aside, mut reason) = (0u64, None);
         for (index, event) in events.into_iter().enumerate() {
-            let place =
-                EventPlace { site: &stream.site, stream: number, sequence: first + index as u64, position };
+            let place = EventPosition {
+                site: &stream.site,
+                stream: number,
+                sequence: first + index as u64,
+                position,
+            };
             let applied = match event {
                 Ok(event) => apply_to(&key, garage, (stays, billing), ledger, place, &event, changes),
                 Err(error) => Err(NotApplied::NotUnderstood(error.to_string()).into()),

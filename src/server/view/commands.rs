@@ -13,7 +13,7 @@ use super::decisions::Decommissioned;
 use super::garages::GarageState;
 use super::refusal::{ApplyEventError, JudgeError, Refusal};
 use super::state::View;
-use super::stays::EventPlace;
+use super::stays::EventPosition;
 use crate::codes;
 use crate::messaging::SiteName;
 use crate::messaging::page::Content;
@@ -291,7 +291,7 @@ impl View {
     ) -> Result<(), JudgeError> {
         let (mut applied, mut why_not) = (0u64, None);
         for (index, sequence, event) in released.events {
-            let place = EventPlace { site: &released.site, stream: released.stream, sequence, position };
+            let place = EventPosition { site: &released.site, stream: released.stream, sequence, position };
             match self.apply_event(ledger, place, released.received_at_ms, &event, changes) {
                 Ok(()) => applied |= 1 << index,
                 Err(ApplyEventError::Store(error)) => return Err(error.into()),

@@ -8,7 +8,7 @@ use super::changes::ViewChanges;
 use super::codec::damaged;
 use super::pages::{Cover, ReadingsOf, SlotAddress, StoredPassage, readings_key};
 use super::refusal::{ApplyEventError, LOOK_BACK, NotApplied};
-use super::stays::{AppendOrder, EventPlace, StayIndex, StayUpdate};
+use super::stays::{AppendOrder, EventPosition, StayIndex, StayUpdate};
 use crate::messaging::page::Content;
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::stay::{self, End, Visit, Way};
@@ -28,7 +28,7 @@ impl StayIndex {
     pub(super) fn correct(
         &mut self,
         ledger: &Ledger,
-        place: EventPlace<'_>,
+        place: EventPosition<'_>,
         ((epoch, sequence), plate): ((Epoch, u64), &Plate),
         mut update: StayUpdate<'_>,
     ) -> Result<(), ApplyEventError> {
@@ -201,7 +201,7 @@ pub(super) fn known_event(
         EventKind::Exit { plate } => (Way::Out, plate),
         other => return Err(NotApplied::NoPassage(other.name()).into()),
     };
-    let passage = EventPlace { site, stream, sequence, position: page.position }.passage(&event);
+    let passage = EventPosition { site, stream, sequence, position: page.position }.passage(&event);
     let index = u8::try_from(index).expect("a page holds at most 64 events");
     let readings: ReadingsOf = (page.position, index / 16);
     let plate = match changes.reading(readings, index)? {

@@ -6,7 +6,7 @@ use super::changes::ViewChanges;
 use super::garages::GarageState;
 use super::refusal::{ApplyEventError, NotApplied};
 use super::state::View;
-use super::stays::{EventPlace, StayIndex, StayUpdate};
+use super::stays::{EventPosition, StayIndex, StayUpdate};
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::{Event, EventKind};
 use crate::server::ledger::Ledger;
@@ -16,7 +16,7 @@ impl View {
     pub(super) fn apply_event(
         &mut self,
         ledger: &Ledger,
-        place: EventPlace<'_>,
+        place: EventPosition<'_>,
         received_at_ms: i64,
         event: &Event,
         changes: &mut ViewChanges,
@@ -36,7 +36,7 @@ pub(super) fn apply_to(
     garage: &mut GarageState,
     (stays, billing): (&mut StayIndex, &mut Billing),
     ledger: &Ledger,
-    place: EventPlace<'_>,
+    place: EventPosition<'_>,
     event: &Event,
     changes: &mut ViewChanges,
 ) -> Result<(), ApplyEventError> {

@@ -123,6 +123,11 @@ pub struct GarageStays {
 }
 
 impl GarageStays {
+    /// Those of a garage that has none yet.
+    pub(super) fn of_garage(number: u32) -> GarageStays {
+        GarageStays { number, ..GarageStays::default() }
+    }
+
     /// Where the next visit is put, which reserves this many bytes of its page.
     pub(super) fn next_address(&mut self, reserve: usize) -> SlotAddress {
         if self.bytes as usize + reserve > PAGE_MAX || self.slots == SLOTS_MAX {

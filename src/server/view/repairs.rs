@@ -14,7 +14,7 @@ use super::orders::FoundCharge;
 use super::pages::StoredPassage;
 use super::refusal::{ApplyEventError, JudgeError, LONGEST_BILLED_DAYS, NotApplied, Refusal, check_reason};
 use super::state::View;
-use super::stays::{EventPlace, StayUpdate};
+use super::stays::{EventPosition, StayUpdate};
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::stay::{self, End, Visit, Way};
 use crate::parking::{ChargeId, EventId, Plate};
@@ -72,7 +72,7 @@ impl View {
                 let key = self.key_of(&site).clone();
                 let called = self.name_of(&key).clone();
                 let (garage, stays, billing) = self.garage_mut(&key, changes);
-                let place = EventPlace { site: &site, stream: 0, sequence: 0, position };
+                let place = EventPosition { site: &site, stream: 0, sequence: 0, position };
                 let of = (Epoch::from_bytes(exit.epoch), exit.sequence);
                 let update =
                     StayUpdate { book: &mut garage.stays, billing, called: called.as_str(), changes };

@@ -42,7 +42,7 @@ struct CarsInside {
 
 /// Where an event is applied. One that is released from quarantine is applied at the position of its release.
 #[derive(Debug, Clone, Copy)]
-pub struct EventPlace<'a> {
+pub struct EventPosition<'a> {
     pub site: &'a SiteName,
     /// The ledger's number of the event's (garage, epoch).
     pub stream: u32,
@@ -50,7 +50,7 @@ pub struct EventPlace<'a> {
     pub position: u64,
 }
 
-impl EventPlace<'_> {
+impl EventPosition<'_> {
     pub fn passage(self, event: &Event) -> StoredPassage {
         let minutes = event.at.offset.seconds() / 60;
         let minutes = i16::try_from(minutes).expect("an offset is below 26 hours");
@@ -159,7 +159,7 @@ impl StayIndex {
     pub fn begin_garage(&mut self) -> GarageStays {
         self.garages.push(CarsInside::default());
         let number = u32::try_from(self.garages.len() - 1).expect("there are fewer garages than people");
-        GarageStays { number, ..GarageStays::default() }
+        GarageStays::of_garage(number)
     }
 
     pub fn enter(
