@@ -68,6 +68,13 @@ pub(super) enum AppendOrder {
     Later,
 }
 
+/// A visit in the chain of its plate.
+pub(super) struct ChainedVisit {
+    pub visit: Visit<StoredPassage>,
+    /// See [`Slot::in_order`].
+    pub in_order: bool,
+}
+
 /// What changes together with the stays of one garage.
 pub struct StayUpdate<'a> {
     pub book: &'a mut GarageStays,
@@ -327,18 +334,18 @@ impl StayIndex {
         self.garages.iter().map(|garage| garage.inside.len()).sum()
     }
 
-    /// The chain of a plate, newest first: each address with the visit there, if it is of this plate, and whether it was
-    /// appended in order.
+    /// The chain of a plate, newest first; where the visit is of another plate, without it.
     pub(super) fn chain<'a>(
         &self,
         plate: &'a Plate,
         changes: &'a mut ViewChanges,
-    ) -> impl Iterator<Item = Result<(SlotAddress, Option<(Visit<StoredPassage>, bool)>), StoreError>> + use<'a>
-    {
+    ) -> impl Iterator<Item = Result<(SlotAddress, Option<ChainedVisit>), StoreError>> + use<'a> {
         walk(self.heads.get(PlateChain::of(plate)), move |address| {
             let slot = changes.slot(address)?;
             let visit = slot.visit.as_ref().filter(|(text, _)| **text == *plate.as_str());
-            Ok((visit.map(|(_, visit)| (visit.clone(), slot.in_order)), slot.previous))
+            let visit =
+                visit.map(|(_, visit)| ChainedVisit { visit: visit.clone(), in_order: slot.in_order });
+            Ok((visit, slot.previous))
         })
     }
 
@@ -349,7 +356,7 @@ impl StayIndex {
         changes: &mut ViewChanges,
     ) -> Result<Vec<(SlotAddress, Visit<StoredPassage>)>, StoreError> {
         let found = self.chain(plate, changes).filter_map(|found| match found {
-            Ok((address, visit)) => visit.map(|(visit, _)| Ok((address, visit))),
+            Ok((address, chained)) => chained.map(|chained| Ok((address, chained.visit))),
             Err(error) => Some(Err(error)),
         });
         found.collect()
