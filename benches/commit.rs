@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use fogpost::daemon::clock;
 use fogpost::messaging::outbox::{Options, Outbox, Room};
-use fogpost::messaging::page::Record;
+use fogpost::messaging::page::Message;
 use fogpost::store::{
     Purpose,
     room::{self, OpenedStore},
@@ -40,7 +40,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         plain.push(plain_syncs(&file)?);
         one.push(runtime.block_on(appends(&outbox, 1)));
         many.push(runtime.block_on(appends(&outbox, 64)));
-        outbox.settle(outbox.position().life, outbox.position().durable);
+        outbox.acknowledge(outbox.position().epoch_index, outbox.position().durable);
     }
     let (plain, one, many) = (median(plain), median(one), median(many));
     println!("plain file, one write and one fdatasync: {plain:>8.0} /s");
@@ -78,7 +78,7 @@ async fn appends(outbox: &Outbox, producers: usize) -> f64 {
                 let mut count = 0u64;
                 while began.elapsed() < ROUND {
                     let payload = Bytes::from_static(&[0x5A; 40]);
-                    outbox.append(vec![Record::of(payload)], clock::read()).await.expect("the disk works");
+                    outbox.append(vec![Message::of(payload)], clock::read()).await.expect("the disk works");
                     count += 1;
                 }
                 count

@@ -5,13 +5,13 @@
 //! measured for comparison, and the directory chooses the disk, default the package's target directory.
 
 use bytes::Bytes;
-use fogpost::messaging::page::{Content, Page, Record, SealedPage};
+use fogpost::messaging::page::{Content, Message, Page, SealedPage};
 use fogpost::messaging::wire::{Reply, Request, Verdict};
 use fogpost::messaging::{ClockReading, Epoch, Sequence, SiteName};
 use fogpost::parking::board::{BoardPart, BoardVersion, GatheredBoard, earlier};
 use fogpost::parking::{BoardAnswer, Event};
 use fogpost::transport::ServerAddress;
-use fogpost::transport::link::Link;
+use fogpost::transport::dealer::DealerConnection;
 use jiff::Timestamp;
 use std::error::Error;
 use std::io::{BufRead, BufReader};
@@ -86,9 +86,9 @@ fn main() -> Result<(), Failed> {
         println!("{events} events applied and folded in {:.1} s", began.elapsed().as_secs_f64());
         running.stop()?;
     }
-    let refolded = Command::new(&server).args(["refold", "--data-dir"]).arg(dir.path()).output()?;
-    if !refolded.status.success() {
-        return Err(String::from_utf8_lossy(&refolded.stderr).into());
+    let rebuilt = Command::new(&server).args(["rebuild-views", "--data-dir"]).arg(dir.path()).output()?;
+    if !rebuilt.status.success() {
+        return Err(String::from_utf8_lossy(&rebuilt.stderr).into());
     }
     let running = Running::start(&server, dir.path())?;
     probe(&runtime, &running, "while the views are rebuilt", || running.wait_until_folded())?;
@@ -157,7 +157,7 @@ impl Garage {
         }
     }
 
-    fn page(&mut self, records: Vec<Record>) -> SealedPage {
+    fn page(&mut self, records: Vec<Message>) -> SealedPage {
         let count = records.len() as u64;
         let page = SealedPage::seal(&Page {
             epoch: self.epoch,
@@ -173,20 +173,20 @@ impl Garage {
     }
 }
 
-fn event(kind: &str, plate: &str, at: Timestamp) -> Result<Record, Failed> {
+fn event(kind: &str, plate: &str, at: Timestamp) -> Result<Message, Failed> {
     let json = serde_json::json!({ "kind": kind, "plate": plate, "at": at.to_string() }).to_string();
-    Ok(Record::of(Event::from_json(json.as_bytes(), at)?.to_bytes()))
+    Ok(Message::of(Event::from_json(json.as_bytes(), at)?.to_bytes()))
 }
 
 /// Sends requests, some at a time, and waits for their replies.
 struct Sender {
-    link: Link,
+    link: DealerConnection,
     waiting: usize,
 }
 
 impl Sender {
     async fn connect(server: &Running) -> Result<Sender, Failed> {
-        Ok(Sender { link: Link::connect(&server.listen).await?, waiting: 0 })
+        Ok(Sender { link: DealerConnection::connect(&server.listen).await?, waiting: 0 })
     }
 
     async fn send(&mut self, request: &Request, window: usize) -> Result<(), Failed> {
@@ -340,7 +340,7 @@ fn ask_once_a_second(runtime: &Runtime, server: &Running) -> Result<(), Failed> 
     let edges = (0..EDGES).map(|n| {
         let (connected, listen) = (Arc::clone(&connected), server.listen.clone());
         runtime.spawn(async move {
-            let mut sender = Sender { link: Link::connect(&listen).await?, waiting: 0 };
+            let mut sender = Sender { link: DealerConnection::connect(&listen).await?, waiting: 0 };
             let garage = Garage::new(n);
             let mut board = Board::Parts(GatheredBoard::default());
             connected.wait().await;
@@ -419,7 +419,7 @@ fn probe(
     let board = {
         let (done, listen) = (Arc::clone(&done), server.listen.clone());
         runtime.spawn(async move {
-            let mut sender = Sender { link: Link::connect(&listen).await?, waiting: 0 };
+            let mut sender = Sender { link: DealerConnection::connect(&listen).await?, waiting: 0 };
             let asker = Garage::new(GARAGES + 1);
             let mut board = Board::Parts(GatheredBoard::default());
             let mut took = Vec::new();

@@ -4,14 +4,14 @@
 //! `cargo bench --bench statements [-- STAYS ACCOUNTS [DIRECTORY]]`; the directory chooses the disk, default the package's target
 //! directory. With 1 account all stays are of cars that nobody registered.
 
-use fogpost::daemon::admin::Caller;
-use fogpost::messaging::page::{Content, Page, Record, SealedPage};
+use fogpost::config::{ServerConfig, ServerSettings};
+use fogpost::messaging::page::{Content, Message, Page, SealedPage};
 use fogpost::messaging::wire::Request as WireRequest;
 use fogpost::messaging::{ClockReading, Digest, Epoch, Sequence, SiteName};
 use fogpost::parking::Event;
-use fogpost::server::WITNESS;
-use fogpost::server::commands::{Offline, Put, Request};
-use fogpost::server::folding::{catch_up, open_view};
+use fogpost::server::HIGH_WATER_FILE;
+use fogpost::server::applying::{catch_up, open_view};
+use fogpost::server::commands::{Put, ServerRequest, ServerSession};
 use fogpost::server::ledger::Ledger;
 use fogpost::store::directory::DataDir;
 use fogpost::store::salvage::OnLoss;
@@ -93,7 +93,9 @@ fn main() -> Result<(), Failed> {
 
 /// A server's directory with tariffs, registered plates, and stays all over a month.
 fn fill(data: &Path, stays: u64, accounts: u64) -> Result<(), Failed> {
-    let mut books = Offline::open(DataDir::hold(data)?, None)?;
+    let settings = ServerSettings { data_dir: Some(data.to_owned()), ..ServerSettings::default() };
+    let config = ServerConfig::new(settings, None)?;
+    let mut books = ServerSession::of(&config);
     let mut puts = vec![Put::Tariffs(TARIFF.to_owned())];
     if accounts > 1 {
         let lines = (0..cars(accounts))
@@ -101,13 +103,13 @@ fn fill(data: &Path, stays: u64, accounts: u64) -> Result<(), Failed> {
         puts.push(Put::Plates(format!("plate,account,name\n{}", lines.collect::<String>())));
     }
     for put in puts {
-        books.answer(&Request::Put { put, dry_run: false }, &Caller::this_process())?;
+        books.ask(ServerRequest::Put { put, dry_run: false })?;
     }
     drop(books);
 
     let dir = DataDir::hold(data)?;
     let store = Store::open(&dir.store(), Purpose::Server)?;
-    let ledger = Ledger::open_beside(store.clone(), &dir.path().join(WITNESS), OnLoss::Record, 0)?;
+    let ledger = Ledger::open_beside(store.clone(), &dir.path().join(HIGH_WATER_FILE), OnLoss::Record, 0)?;
     let month: Timestamp = "2026-11-01T00:00:00+01:00".parse()?;
     let mut garages: Vec<Garage> = (0..GARAGES).map(Garage::new).collect();
     // Each car has left before it comes again.
@@ -124,7 +126,7 @@ fn fill(data: &Path, stays: u64, accounts: u64) -> Result<(), Failed> {
         for (kind, at) in [("entry", entry), ("exit", entry + length)] {
             let json =
                 serde_json::json!({"kind": kind, "plate": plate(car), "at": format!("{at}")}).to_string();
-            garage.tell(&ledger, Record::of(Event::from_json(json.as_bytes(), at)?.to_bytes()))?;
+            garage.tell(&ledger, Message::of(Event::from_json(json.as_bytes(), at)?.to_bytes()))?;
         }
     }
     for garage in &mut garages {
@@ -150,7 +152,7 @@ struct Garage {
     epoch: Epoch,
     next: u64,
     previous: Option<Digest>,
-    waiting: Vec<Record>,
+    waiting: Vec<Message>,
     pages: Vec<SealedPage>,
 }
 
@@ -167,7 +169,7 @@ impl Garage {
         }
     }
 
-    fn tell(&mut self, ledger: &Ledger, event: Record) -> Result<(), Failed> {
+    fn tell(&mut self, ledger: &Ledger, event: Message) -> Result<(), Failed> {
         self.waiting.push(event);
         if self.waiting.len() == RECORDS {
             self.seal();

@@ -2,9 +2,9 @@
 //! Nothing here is parking: `fogpost::messaging` carries any bytes. Run it with `cargo run --example meter`.
 
 use fogpost::messaging::outbox::{Options, Outbox};
-use fogpost::messaging::page::{Content, Record, SealedPage};
-use fogpost::messaging::receiver::{Judgement, Mark, Place, judge};
-use fogpost::messaging::sender::{Action, Held, Outcome, Sender, SenderConfig};
+use fogpost::messaging::page::{Content, Message, SealedPage};
+use fogpost::messaging::receiver::{Judgement, Mark, PageSpan, judge};
+use fogpost::messaging::sender::{Action, OutboxRange, Outcome, Sender, SenderConfig};
 use fogpost::messaging::wire::{Reply, Verdict};
 use fogpost::messaging::{ClockReading, Digest, LedgerId};
 use fogpost::store::{Purpose, Store};
@@ -23,16 +23,14 @@ impl Utility {
     fn receive(&mut self, id: u64, oldest: u64, pages: &[SealedPage]) -> Reply {
         for sealed in pages {
             let page = sealed.open().expect("nobody damages pages here");
-            let (first, last, digest) = (page.first.get(), page.last(), sealed.digest);
-            let is_lost = matches!(page.content, Content::Lost { .. });
-            let place = Place { first, last, digest, previous: page.previous, is_lost };
+            let span = PageSpan::of(&page, sealed.digest);
             let taken = |first| Ok::<_, Infallible>(self.taken.get(&first).copied());
-            if judge(place, self.mark, oldest, taken) == Ok(Judgement::Next) {
+            if judge(span, self.mark, oldest, taken) == Ok(Judgement::Next) {
                 let Content::Records(records) = page.content else { continue };
-                let text = |record: Record| String::from_utf8_lossy(&record.payload).into_owned();
+                let text = |record: Message| String::from_utf8_lossy(&record.payload).into_owned();
                 self.readings.extend(records.into_iter().map(text));
-                self.taken.insert(first, digest);
-                self.mark = Mark { sequence: last, digest: Some(digest) };
+                self.taken.insert(span.first, span.digest);
+                self.mark = Mark { sequence: span.last, digest: Some(span.digest) };
             }
         }
         let (mark, verdict) = (self.mark.sequence, Verdict::Accepted);
@@ -47,11 +45,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let store = Store::open(dir.path(), Purpose::Other("meter"))?;
     let outbox = Outbox::open(store, Options::default(), ClockReading::at_wall_ms(0))?;
     for hour in 0..500 {
-        let reading = Record::of(format!("meter 4711, hour {hour}: {} Wh", hour * 230));
+        let reading = Message::of(format!("meter 4711, hour {hour}: {} Wh", hour * 230));
         outbox.append(vec![reading], ClockReading::at_wall_ms(0)).await?;
     }
     let config = SenderConfig { servers: 1, window: 3, ask_every: Duration::from_secs(900), seed: 1 };
-    let held = Held { oldest: 1, settled: 0, available: outbox.position().durable };
+    let held = OutboxRange { oldest: 1, acknowledged: 0, available: outbox.position().durable };
     let (mut sender, mut utility) = (Sender::new(config, held, Some(BOOK)), Utility::default());
     let (mut now, mut messages) = (Duration::ZERO, 0);
     while outbox.status()?.depth > 0 {
@@ -59,15 +57,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             Action::Connect { .. } => sender.connected(now),
             Action::Disconnect => println!("{:>4} s: no answer, a new connection", now.as_secs()),
             Action::Wait { until } => now = until, // time is a value: no need to sit it out
-            Action::Send { id, pages_from, ask } => {
+            Action::Send { id, pages_from, .. } => {
                 let taken = pages_from.map(|from| outbox.take(0, from, 4096)).transpose()?;
                 let taken = taken.unwrap_or_default();
-                sender.sent(now, id, taken.last, ask);
+                sender.sent(now, id, taken.last);
                 messages += 1;
                 if messages % 3 > 0 {
                     let reply = utility.receive(id, sender.oldest(), &taken.pages);
-                    if let Outcome::Settled { through } = sender.replied(now, &reply).outcome {
-                        outbox.settle(0, through);
+                    if let Outcome::Acknowledged { through } = sender.replied(now, &reply).outcome {
+                        outbox.acknowledge(0, through);
                     }
                 } // else it was lost
             }

@@ -4,7 +4,7 @@
 use crate::common::scale::{Scale, runs_from};
 use crate::common::{Edge, Http, Server, wait_until};
 use fogpost::messaging::outbox::{Options, Outbox, keys::KEPT_MOST};
-use fogpost::messaging::page::{Key, Record};
+use fogpost::messaging::page::{IdempotencyKey, Message};
 use fogpost::messaging::{ClockReading, Digest};
 use fogpost::parking::Event;
 use fogpost::store::directory::STORE;
@@ -22,12 +22,12 @@ fn body(n: u64) -> String {
 }
 
 /// As the edge stores what is posted under a key; it has to know these again.
-fn record(n: u64) -> Record {
+fn record(n: u64) -> Message {
     let body = body(n);
     let event = Event::from_json(body.as_bytes(), "2026-01-01T00:00:00Z".parse().unwrap()).unwrap();
     let digest = Digest::of(format!("event\n{body}").as_bytes());
-    let key = Key { text: format!("key-{n}").into(), body: digest, count: 1 };
-    Record { key: Some(key), ..Record::of(event.to_bytes()) }
+    let key = IdempotencyKey { text: format!("key-{n}").into(), body: digest, count: 1 };
+    Message { key: Some(key), ..Message::of(event.to_bytes()) }
 }
 
 /// Posting a million times over HTTP would take minutes: the outbox itself takes them here.

@@ -4,7 +4,7 @@
 
 use crate::common::peers::Caller;
 use crate::common::{Edge, Journal, Operator, Server, events_of, wait_until};
-use fogpost::messaging::page::{Content, Page, Record, SealedPage};
+use fogpost::messaging::page::{Content, Message, Page, SealedPage};
 use fogpost::messaging::wire::{Reply, Request, Verdict};
 use fogpost::messaging::{Epoch, Sequence, SiteName};
 use fogpost::parking::Event;
@@ -112,7 +112,7 @@ fn send_unknown(server: &Server, site: &str) -> Epoch {
         Event::from_json(json.as_bytes(), jiff::Timestamp::UNIX_EPOCH).unwrap().to_bytes()
     };
     let events = [known("NEW1"), vec![9, 1, 2, 3], vec![8, 7], known("NEW2")];
-    let record = |payload: Vec<u8>| Record::of(payload);
+    let record = |payload: Vec<u8>| Message::of(payload);
     let page = SealedPage::seal(&Page {
         epoch,
         first: Sequence::FIRST,

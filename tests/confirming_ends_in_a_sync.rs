@@ -7,11 +7,11 @@
 //! fails here.
 
 use crate::common::{Edge, Http, Server, requires, wait_until};
-use fogpost::messaging::page::{Content, Page, Record, SealedPage};
+use fogpost::messaging::page::{Content, Message, Page, SealedPage};
 use fogpost::messaging::wire::{Reply, Request, Verdict};
 use fogpost::messaging::{Epoch, Sequence};
 use fogpost::parking::Event;
-use fogpost::transport::link::Link;
+use fogpost::transport::dealer::DealerConnection;
 use serde_json::json;
 use std::collections::HashMap;
 use std::path::Path;
@@ -80,7 +80,7 @@ fn a_server_acknowledges_after_a_sync_that_follows_the_write() {
     let mut replies = Vec::new();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let mut link = Link::connect(&server.address().parse().unwrap()).await.unwrap();
+        let mut link = DealerConnection::connect(&server.address().parse().unwrap()).await.unwrap();
         for n in 1..=10 {
             link.send(request(epoch, n, &format!("TRACED{n:02}")).encode()).await.unwrap();
             let body = tokio::time::timeout(Duration::from_secs(20), link.recv()).await.unwrap().unwrap();
@@ -108,7 +108,7 @@ fn request(epoch: Epoch, n: u64, plate: &str) -> Request {
         previous: None,
         moved_from: None,
         begun: fogpost::messaging::ClockReading::at_wall_ms(0),
-        content: Content::Records(vec![Record::of(event.to_bytes())]),
+        content: Content::Records(vec![Message::of(event.to_bytes())]),
     };
     Request {
         id: n,

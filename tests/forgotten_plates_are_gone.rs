@@ -102,7 +102,7 @@ fn a_forgotten_plate_is_a_token_and_after_compacting_its_bytes_are_gone() {
     town.settle();
     let before = all(&town);
     assert_eq!(town.server.stop().0, Some(0));
-    town.operator.says(&["refold"]).done();
+    town.operator.says(&["rebuild-views"]).done();
     town.server.restart();
     town.settle();
     assert_eq!(all(&town), before);

@@ -6,7 +6,7 @@
 use crate::common::peers::Caller;
 use crate::common::{Edge, Journal, Server, assert_exactly_once, events_of, seeded, wait_until};
 use bytes::Bytes;
-use fogpost::messaging::page::{Content, Page, Record, SealedPage};
+use fogpost::messaging::page::{Content, Message, Page, SealedPage};
 use fogpost::messaging::wire::{REQUEST_MAX, Reply, Request, Verdict, WireError};
 use fogpost::messaging::{Epoch, Sequence, SiteName};
 use fogpost::parking::Event;
@@ -65,7 +65,7 @@ fn page(epoch: Epoch, first: u64) -> SealedPage {
     let record = |n: u64| {
         let event = json!({"kind": "entry", "plate": format!("HAND{n}"), "at": "2026-11-23T08:15:00Z"});
         let event = Event::from_json(event.to_string().as_bytes(), jiff::Timestamp::UNIX_EPOCH).unwrap();
-        Record::of(event.to_bytes())
+        Message::of(event.to_bytes())
     };
     SealedPage::seal(&Page {
         epoch,

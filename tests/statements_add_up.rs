@@ -207,7 +207,7 @@ fn the_files_of_a_month_are_its_charges_to_the_cent() {
     town.kill_all();
     town.settle();
     town.server.stop();
-    town.operator.says(&["refold"]).done();
+    town.operator.says(&["rebuild-views"]).done();
     let again = town.dir.path().join("again");
     export(&town, "2026-11", &again);
     assert_eq!(files(&again), files(&out));

@@ -251,8 +251,8 @@ fn stays_are_the_same_after_a_kill_and_after_a_fold_from_the_beginning() {
     assert_eq!(world.stays(""), stays);
     world.server.stop();
     let dir = world.server.dir().to_str().unwrap().to_owned();
-    let refold = command(SERVER, &["refold".into(), "--data-dir".into(), dir]).output().unwrap();
-    assert!(refold.status.success(), "{refold:?}");
+    let rebuild = command(SERVER, &["rebuild-views".into(), "--data-dir".into(), dir]).output().unwrap();
+    assert!(rebuild.status.success(), "{rebuild:?}");
     world.server.restart();
     world.settle();
     assert_eq!(world.stays(""), stays);

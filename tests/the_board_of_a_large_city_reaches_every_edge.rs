@@ -4,11 +4,11 @@
 //! Above some 3,000 garages the board did not fit into a reply: a new edge never got one, and nobody said so.
 
 use crate::common::{Edge, Server, wait_until};
-use fogpost::messaging::page::{Content, Page, Record, SealedPage};
+use fogpost::messaging::page::{Content, Message, Page, SealedPage};
 use fogpost::messaging::wire::{Reply, Request, Verdict};
 use fogpost::messaging::{ClockReading, Epoch, Sequence, SiteName};
 use fogpost::parking::Event;
-use fogpost::transport::link::Link;
+use fogpost::transport::dealer::DealerConnection;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -32,7 +32,7 @@ fn entry(garage: &str) -> Request {
         previous: None,
         moved_from: None,
         begun: ClockReading::at_wall_ms(0),
-        content: Content::Records(vec![Record::of(event.to_bytes())]),
+        content: Content::Records(vec![Message::of(event.to_bytes())]),
     });
     Request {
         id: 1,
@@ -49,7 +49,7 @@ fn entry(garage: &str) -> Request {
 }
 
 async fn deliver(server: &Server, requests: impl Iterator<Item = Request>) {
-    let mut link = Link::connect(&server.address().parse().unwrap()).await.unwrap();
+    let mut link = DealerConnection::connect(&server.address().parse().unwrap()).await.unwrap();
     let mut waiting = 0;
     let mut requests = requests.fuse();
     loop {

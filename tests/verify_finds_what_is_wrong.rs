@@ -110,7 +110,7 @@ fn sound_books_agree_and_the_directory_stays_as_it_is() {
     let before = files(dir);
     let verified = verify(dir, &[]);
     assert_eq!(verified.code, Some(0), "{}{}", verified.said, verified.error);
-    assert!(verified.said.contains("300 events, 0 holes"), "{}", verified.said);
+    assert!(verified.said.contains("300 events, 0 missing ranges"), "{}", verified.said);
     assert!(verified.said.contains("150 stays closed, 0 open"), "{}", verified.said);
     assert!(verified.said.contains("everything agrees"), "{}", verified.said);
     let report: Value = serde_json::from_str(&verify(dir, &["--json"]).said).unwrap();
@@ -150,7 +150,7 @@ fn damage_is_told_with_its_place_its_meaning_and_what_to_do() {
                 "events 65 to 1",
                 "its checksum does not match",
                 "not compared",
-                "do not run `server refold`",
+                "do not run `server rebuild-views`",
                 "a backup is sound",
             ],
         ),
@@ -179,7 +179,7 @@ fn damage_is_told_with_its_place_its_meaning_and_what_to_do() {
                 value[1] += 1;
                 store.put(&garage.0, &value).unwrap();
             },
-            &["the view of garage \"Bull Ring\"", "not what the ledger gives", "server refold"],
+            &["the view of garage \"Bull Ring\"", "not what the ledger gives", "server rebuild-views"],
         ),
         (
             "a page of stays",
@@ -187,7 +187,7 @@ fn damage_is_told_with_its_place_its_meaning_and_what_to_do() {
                 let page = store.last(b"vs", b"vt").unwrap().unwrap();
                 store.remove(&page.0).unwrap();
             },
-            &["page 1 of the stays of garage number 0: it is missing", "server refold"],
+            &["page 1 of the stays of garage number 0: it is missing", "server rebuild-views"],
         ),
         (
             "the position of the views",
@@ -196,7 +196,7 @@ fn damage_is_told_with_its_place_its_meaning_and_what_to_do() {
                 value[1..].copy_from_slice(&999u64.to_be_bytes());
                 store.put(b"vp", &value).unwrap();
             },
-            &["they say that they reached position 999", "server refold"],
+            &["they say that they reached position 999", "server rebuild-views"],
         ),
     ];
     for (name, damage, words) in cases {
@@ -212,14 +212,14 @@ fn damage_is_told_with_its_place_its_meaning_and_what_to_do() {
 }
 
 #[test]
-fn after_a_refold_damaged_views_agree_again() {
+fn after_rebuilding_damaged_views_agree_again() {
     let world = World::new().stopped();
     let dir = world.damaged("views", |store| {
         let garage = store.last(b"vg", b"vh").unwrap().unwrap();
         store.put(&garage.0, &[&garage.1[..], &[0]].concat()).unwrap();
     });
     assert_eq!(verify(&dir, &[]).code, Some(1));
-    let args = ["refold".to_owned(), "--data-dir".to_owned(), dir.to_str().unwrap().to_owned()];
+    let args = ["rebuild-views".to_owned(), "--data-dir".to_owned(), dir.to_str().unwrap().to_owned()];
     assert!(command(SERVER, &args).status().unwrap().success());
     let mut server = Server::start(&dir, &[]);
     wait_until("the views are folded anew", Duration::from_secs(20), &[&server], || {

@@ -6,7 +6,7 @@
 
 use crate::common::peers::Caller;
 use crate::common::{Server, wait_until};
-use fogpost::messaging::page::{Content, Page, Record, SealedPage};
+use fogpost::messaging::page::{Content, Message, Page, SealedPage};
 use fogpost::messaging::wire::{Reply, Request, Verdict};
 use fogpost::messaging::{ClockReading, Epoch, Sequence, SiteName};
 use fogpost::parking::{Event, Observation};
@@ -49,7 +49,7 @@ fn entry() -> SealedPage {
         previous: None,
         moved_from: None,
         begun: ClockReading::at_wall_ms(1_764_000_000_000),
-        content: Content::Records(vec![Record::of(event.to_bytes())]),
+        content: Content::Records(vec![Message::of(event.to_bytes())]),
     })
 }
 

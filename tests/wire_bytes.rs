@@ -5,7 +5,7 @@
 //! `src/messaging/wire.rs`), and never an edit of these bytes.
 
 use bytes::Bytes;
-use fogpost::messaging::page::{Content, Key, Page, Record, SealedPage};
+use fogpost::messaging::page::{Content, IdempotencyKey, Message, Page, SealedPage};
 use fogpost::messaging::wire::{self, REPLY_MAX, REQUEST_MAX, Reply, Request, Verdict, WireError};
 use fogpost::messaging::{ClockReading, Digest, Epoch, LedgerId, Sequence, SiteName};
 use fogpost::parking::Event;
@@ -151,8 +151,8 @@ fn every_example_is_checked_by_a_test_of_this_file() {
 }
 
 fn events_300_and_301() -> Page {
-    let record = |key: Option<&'static [u8]>, after_ms: u32, payload: &'static [u8]| Record {
-        key: key.map(|text| Key {
+    let record = |key: Option<&'static [u8]>, after_ms: u32, payload: &'static [u8]| Message {
+        key: key.map(|text| IdempotencyKey {
             text: Bytes::from_static(text),
             body: Digest::from_bytes([0xB0; 16]),
             count: 1,

@@ -58,9 +58,9 @@ pub enum DaemonError {
     #[error(transparent)]
     Store(#[from] crate::store::StoreError),
     #[error(transparent)]
-    Outbox(#[from] crate::messaging::outbox::OpenError),
+    Outbox(#[from] crate::messaging::outbox::OutboxOpenError),
     #[error(transparent)]
-    Listen(#[from] crate::transport::front::ListenError),
+    Listen(#[from] crate::transport::router::RouterError),
     #[error(transparent)]
     Http(#[from] crate::http::HttpListenError),
     #[error("{1}")]

@@ -6,12 +6,12 @@
 //! the status of a large outbox is read from the note beside its store instead.
 
 use super::EdgeShared;
-use super::sending::Told;
+use super::sending::SenderCommand;
 use crate::codes;
 use crate::daemon::admin::{self, Call, DaemonOrDirectory, NotDone, Outcome};
 use crate::daemon::clock;
 use crate::messaging::LedgerId;
-use crate::messaging::outbox::{Noted, Options, Outbox, WITNESS, Waiting};
+use crate::messaging::outbox::{HIGH_WATER_FILE, LastKnownStatus, Options, Outbox, WaitingMessage};
 use crate::parking::Event;
 use crate::parking::event::EventJson;
 use crate::store::copy::{self, CopyError, Spare};
@@ -52,11 +52,11 @@ pub enum EdgeRequest {
 /// Answers the commands to a running edge.
 pub struct EdgeDesk {
     shared: Arc<EdgeShared>,
-    tell: mpsc::Sender<Told>,
+    tell: mpsc::Sender<SenderCommand>,
 }
 
 impl EdgeDesk {
-    pub(super) fn new(shared: Arc<EdgeShared>, tell: mpsc::Sender<Told>) -> EdgeDesk {
+    pub(super) fn new(shared: Arc<EdgeShared>, tell: mpsc::Sender<SenderCommand>) -> EdgeDesk {
         EdgeDesk { shared, tell }
     }
 
@@ -73,7 +73,7 @@ impl EdgeDesk {
                     "an operator decided that this garage delivers to another ledger"
                 );
                 // The sender may be ending: it reads the id at its next start.
-                let _ = self.tell.send(Told::Bound(ledger)).await;
+                let _ = self.tell.send(SenderCommand::Bound(ledger)).await;
                 Ok(adopted(previous, ledger))
             }
             request => {
@@ -125,7 +125,7 @@ fn read(outbox: &Outbox, request: &EdgeRequest) -> Outcome {
             let mut found = outbox.peek(*after, limit + 1).map_err(failed)?;
             let more = found.len() > limit;
             found.truncate(limit);
-            let next = found.last().filter(|_| more).map(|last| (last.life, last.sequence));
+            let next = found.last().filter(|_| more).map(|last| (last.epoch_index, last.sequence));
             Ok(json!({ "events": found.into_iter().map(shown).collect::<Vec<_>>(), "next": next }))
         }
         EdgeRequest::Verify => {
@@ -137,7 +137,7 @@ fn read(outbox: &Outbox, request: &EdgeRequest) -> Outcome {
 }
 
 /// A waiting event in JSON. One that this program does not understand is shown as its bytes.
-fn shown(waiting: Waiting) -> Value {
+fn shown(waiting: WaitingMessage) -> Value {
     let mut line = match Event::from_bytes(&waiting.record.payload) {
         Ok(event) => serde_json::to_value(EventJson::from(event)).unwrap_or_default(),
         Err(error) => {
@@ -200,7 +200,7 @@ impl EdgeSession<'_> {
             {
                 return Ok(ReadFrom::Answer(answer));
             }
-            match copy::of_idle(self.data_dir, &[WITNESS], Spare::ForOpening) {
+            match copy::of_idle(self.data_dir, &[HIGH_WATER_FILE], Spare::ForOpening) {
                 Ok(copy) => return Ok(ReadFrom::Copy(copy)),
                 // An edge is just starting or stopping. It will answer, or be gone.
                 Err(CopyError::Used { .. } | CopyError::Directory(DirectoryError::Held { .. }))
@@ -241,7 +241,11 @@ impl OfflineOutbox {
         let store =
             Store::open(&path.join(STORE), Purpose::Edge).map_err(|error| NotDone::because(&error))?;
         // Without a machine: the person who runs this command is not the machine that wrote last.
-        let options = Options { witness: Some(path.join(WITNESS)), machine: None, ..Options::default() };
+        let options = Options {
+            high_water_file: Some(path.join(HIGH_WATER_FILE)),
+            machine: None,
+            ..Options::default()
+        };
         let outbox = Outbox::open(store, options, clock::read()).map_err(|error| NotDone::because(&error))?;
         Ok(OfflineOutbox { outbox, _dir: dir })
     }
@@ -264,7 +268,7 @@ fn noted(data_dir: &Path) -> Option<Value> {
     if copy::size_of_store(data_dir).ok()? <= STATUS_COPIES_MOST || Idle::look(data_dir).is_err() {
         return None;
     }
-    let noted = Noted::read(&data_dir.join(WITNESS)).ok()??;
+    let noted = LastKnownStatus::read(&data_dir.join(HIGH_WATER_FILE)).ok()??;
     let said = match noted.boot == clock::boot() {
         true => "what the edge noted last; \"edge outbox verify\" reads all of it",
         false => {

@@ -7,7 +7,7 @@
 //! **Not promised.** That board and count survive a `kill -9` to the second: they are written every second. A count that may
 //! lack something is not shown until the server answers.
 
-use crate::messaging::page::ContentView;
+use crate::messaging::page::Content;
 use crate::messaging::{Digest, Epoch, SiteName, page::SealedPage};
 use crate::parking::board::{BoardLine, BoardPart, GatheredBoard, Gathering, OwnLine};
 use crate::parking::occupancy::CountEffect;
@@ -146,7 +146,7 @@ impl Display {
     /// Events that were found on disk, in order; those up to `through` count. No append ends behind it and begins before.
     pub fn found(&mut self, page: &SealedPage, through: u64) {
         if let Ok(page) = page.view()
-            && let ContentView::Records(records) = &page.content
+            && let Content::Records(records) = &page.content
         {
             // A page may have grown after the count was saved.
             let place = self.place(page.epoch.to_bytes(), 0);

@@ -355,14 +355,14 @@ fn count_what_waits(
     stop: &CancellationToken,
 ) -> Result<(), StoreError> {
     let mut progress = outbox.progress();
-    for Position { life, epoch, oldest, durable, .. } in outbox.positions() {
+    for Position { epoch_index, epoch, oldest, durable, .. } in outbox.positions() {
         let mut counted = oldest - 1;
         while counted < durable && !stop.is_cancelled() {
             progress.mark_unchanged();
-            let taken = outbox.take(life, counted + 1, COUNTED_BYTES)?;
+            let taken = outbox.take(epoch_index, counted + 1, COUNTED_BYTES)?;
             let first = taken.pages.first().and_then(|page| Some(page.view().ok()?.first.get()));
             let begins = first.unwrap_or_else(|| {
-                let now = outbox.positions().into_iter().find(|position| position.life == life);
+                let now = outbox.positions().into_iter().find(|position| position.epoch_index == epoch_index);
                 now.map_or(durable + 1, |position| position.oldest)
             });
             if begins > counted + 1 {

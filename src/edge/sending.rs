@@ -1,30 +1,33 @@
-//! The thin shell of the sender: it owns the socket and the outbox's read side, and does what
-//! [`Sender`] says.
+//! The shell of the sender: it owns the socket and reads the outbox, and does what [`Sender`] decides.
 
 use super::EdgeShared;
 use crate::codes::{self, Code};
 use crate::daemon::clock;
-use crate::messaging::outbox::{AppendError, Position, Status, Taken};
-use crate::messaging::sender::stillness::{Queue, STANDS_STILL_AFTER, Stillness};
-use crate::messaging::sender::{Action, Held, Outcome, PAGES_BYTES, Replied, Sender, SenderConfig};
-use crate::messaging::wire::{Reply, Request, WireError};
+use crate::messaging::outbox::{AppendError, EpochIndex, OutboxStatus, Position, Taken};
+use crate::messaging::sender::stillness::{QueueState, STANDS_STILL_AFTER, Stillness};
+use crate::messaging::sender::{
+    Action, OutboxRange, Outcome, PAGES_BYTES, ReplyEffect, Sender, SenderConfig,
+};
+use crate::messaging::wire::{self, Reply, Request, WireError};
+use crate::messaging::{ClockReading, Epoch, LedgerId};
 use crate::parking::board::BoardPart;
 use crate::parking::{BoardAnswer, Observation};
 use crate::store::StoreError;
 use crate::transport::ServerAddress;
-use crate::transport::link::{Link, LinkError};
+use crate::transport::dealer::{DealerConnection, DealerError};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
-/// Requests that may be unanswered at a time: enough to keep the link and the server's disk busy. With a city of garages
+/// The maximum number of unanswered requests: enough to keep the link and the server's disk busy. With a city of garages
 /// behind one server, more would only wait in its memory.
 const WINDOW: usize = 4;
 
-/// What the sender shows of itself.
+/// The state of delivery, for people.
 #[derive(Debug, Clone, Default)]
 pub struct SendingStatus {
     pub connected: bool,
@@ -35,39 +38,39 @@ pub struct SendingStatus {
     pub last_acknowledged_at_ms: Option<i64>,
     /// Why the queue waits, when it does not wait for the network.
     pub alarm: Option<Alarm>,
-    /// That it does not move although the server answers, and what to do.
+    /// The queue does not move although the server answers.
     pub stands_still: Option<Alarm>,
-    /// What the server wants a person here to know.
+    /// A message of the server to the person here.
     pub notice: Option<String>,
-    /// The server's wall clock less ours, in milliseconds, halfway through the last exchange.
+    /// Clock offset: the server's wall clock minus ours, in milliseconds, halfway through the last exchange.
     pub skew_ms: Option<i64>,
 }
 
 impl SendingStatus {
-    /// What a person should look at. What is known of the reason says more than that the queue stands still.
+    /// The alarm to show: a known reason says more than that the queue stands still.
     pub fn shown_alarm(&self) -> Option<&Alarm> {
         self.alarm.as_ref().or(self.stands_still.as_ref())
     }
 }
 
-/// What a person should look at.
+/// A problem that a person should look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alarm {
     pub code: Code,
     pub text: String,
 }
 
-/// What an operator tells the sender; see `edge ledger adopt`.
+/// A decision of an operator that the sender acts on; see `edge ledger adopt`.
 #[derive(Debug)]
-pub enum Told {
+pub enum SenderCommand {
     /// The outbox is bound to this ledger now.
-    Bound(crate::messaging::LedgerId),
+    Bound(LedgerId),
 }
 
 /// Delivers until `stop`. An error means that the outbox cannot be read.
 pub async fn send_until_stopped(
     shared: Arc<EdgeShared>,
-    mut told: mpsc::Receiver<Told>,
+    mut commands: mpsc::Receiver<SenderCommand>,
     stop: CancellationToken,
 ) -> Result<(), StoreError> {
     let config = SenderConfig {
@@ -79,51 +82,46 @@ pub async fn send_until_stopped(
     let position = shared.outbox.position();
     let mut shell = Shell {
         sender: Sender::new(config, held(&position), shared.outbox.ledger()),
-        life: position.life,
+        epoch_index: position.epoch_index,
         epoch: position.epoch,
         instance: rand::random(),
-        link: None,
+        dealer: None,
         began: Instant::now(),
-        sent_at: VecDeque::new(),
-        unreachable: false,
-        skewed: false,
+        is_unreachable: false,
+        clocks: ClockComparison::default(),
         stillness: Stillness::default(),
         stop: stop.clone(),
         shared,
     };
     let waits = |position: &Position| position.acknowledged < position.durable;
     if shell.sender.ledger().is_some() && shell.shared.outbox.positions().iter().any(waits) {
-        shell.sender.goes_on_from_another_process(shell.now());
+        shell.sender.continues_another_process(shell.now());
     }
-    // Logs of several edges are read together.
     let span = tracing::info_span!("sender", garage = %shell.shared.config.garage_name);
     tokio::select! {
         () = stop.cancelled() => Ok(()),
-        ended = tracing::Instrument::instrument(shell.run(&mut told), span) => ended,
+        ended = shell.run(&mut commands).instrument(span) => ended,
     }
 }
 
-fn held(position: &Position) -> Held {
-    Held { oldest: position.oldest, settled: position.acknowledged, available: position.durable }
+fn held(position: &Position) -> OutboxRange {
+    OutboxRange { oldest: position.oldest, acknowledged: position.acknowledged, available: position.durable }
 }
 
 struct Shell {
     shared: Arc<EdgeShared>,
     sender: Sender,
     /// The epoch that is being delivered.
-    life: u32,
-    epoch: crate::messaging::Epoch,
-    /// Of this process.
+    epoch_index: EpochIndex,
+    epoch: Epoch,
+    /// A random number for this process.
     instance: u64,
-    link: Option<Link>,
+    dealer: Option<DealerConnection>,
+    /// The zero of the sender's time.
     began: Instant,
-    /// When the last requests left, by their ids.
-    sent_at: VecDeque<(u64, Instant)>,
-    /// Said in the log once, not at every try.
-    unreachable: bool,
-    /// Whether the clock's alarm was said.
-    skewed: bool,
-    /// Whether the queue moves while the server answers.
+    /// No server could be reached, which is logged once and not at every try.
+    is_unreachable: bool,
+    clocks: ClockComparison,
     stillness: Stillness,
     stop: CancellationToken,
 }
@@ -133,7 +131,7 @@ impl Shell {
         self.began.elapsed()
     }
 
-    async fn run(&mut self, told: &mut mpsc::Receiver<Told>) -> Result<(), StoreError> {
+    async fn run(&mut self, commands: &mut mpsc::Receiver<SenderCommand>) -> Result<(), StoreError> {
         let mut progress = self.shared.outbox.progress();
         loop {
             let action = self.sender.poll(self.now());
@@ -146,7 +144,7 @@ impl Shell {
                         hint = "if this goes on, check the network and the server; what is not acknowledged is sent again",
                         "no useful reply in time; the next connection goes to this server"
                     );
-                    self.link = None;
+                    self.dealer = None;
                 }
                 Action::Send { id, pages_from, ask } => self.send(id, pages_from, ask).await?,
                 Action::Wait { until } => {
@@ -154,19 +152,19 @@ impl Shell {
                     let until = self.began.checked_add(until.min(Duration::from_secs(3600)));
                     let until = until.unwrap_or_else(Instant::now);
                     tokio::select! {
-                        received = recv(&mut self.link) => self.received(received).await,
+                        received = recv(&mut self.dealer) => self.received(received).await,
                         changed = progress.changed() => {
                             if changed.is_err() {
                                 return Ok(()); // the outbox closed: the daemon ends
                             }
                             let now = *progress.borrow_and_update();
-                            if now.life == self.life {
+                            if now.epoch_index == self.epoch_index {
                                 self.sender.outbox_holds(now.oldest, now.durable);
                             } else {
-                                self.go_on_with_the_oldest_epoch();
+                                self.deliver_the_oldest_epoch();
                             }
                         }
-                        Some(Told::Bound(ledger)) = told.recv() => {
+                        Some(SenderCommand::Bound(ledger)) = commands.recv() => {
                             self.sender.bind(ledger);
                             self.shared.sending().alarm = None;
                         }
@@ -177,26 +175,26 @@ impl Shell {
         }
     }
 
-    /// The epoch that was being delivered is delivered, or was moved.
-    fn go_on_with_the_oldest_epoch(&mut self) {
+    /// Goes on when the epoch that was being delivered is delivered, or was moved.
+    fn deliver_the_oldest_epoch(&mut self) {
         let position = self.shared.outbox.position();
-        if position.life != self.life {
-            (self.life, self.epoch) = (position.life, position.epoch);
+        if position.epoch_index != self.epoch_index {
+            (self.epoch_index, self.epoch) = (position.epoch_index, position.epoch);
             self.sender.begin_epoch(held(&position));
         }
     }
 
     async fn connect(&mut self, server: usize) {
         let address = &self.shared.config.servers[server];
-        match Link::connect(address).await {
-            Ok(link) => {
-                self.link = Some(link);
+        match DealerConnection::connect(address).await {
+            Ok(dealer) => {
+                self.dealer = Some(dealer);
                 self.sender.connected(self.now());
-                tracing::debug!(server = %address, "connected");
+                tracing::debug!(server = %address, "sender: connected");
             }
             Err(error) => {
-                tracing::debug!(server = %address, %error, "not connected; it is tried again");
-                if !std::mem::replace(&mut self.unreachable, true) {
+                tracing::debug!(server = %address, %error, "sender: cannot connect");
+                if !std::mem::replace(&mut self.is_unreachable, true) {
                     tracing::warn!(
                         code = %codes::SERVER_UNREACHABLE,
                         %error,
@@ -210,17 +208,17 @@ impl Shell {
     }
 
     async fn send(&mut self, id: u64, pages_from: Option<u64>, ask: bool) -> Result<(), StoreError> {
-        let (outbox, life) = (self.shared.outbox.clone(), self.life);
+        let (outbox, epoch_index) = (self.shared.outbox.clone(), self.epoch_index);
         let read = tokio::task::spawn_blocking(move || -> Result<_, StoreError> {
-            let taken = pages_from.map(|from| outbox.take(life, from, PAGES_BYTES)).transpose()?;
-            // What asks the disk is asked here: a disk that does not answer must not take a thread from those who serve.
+            let taken = pages_from.map(|from| outbox.take(epoch_index, from, PAGES_BYTES)).transpose()?;
+            // All reading is done here: a disk that does not answer must not take a thread from HTTP.
             let known =
                 ask.then(|| Ok::<_, StoreError>((outbox.status()?, outbox.shortage()))).transpose()?;
             Ok((taken.unwrap_or_default(), known))
         });
         let read = read.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
         let (taken, known): (Taken, _) = read?;
-        self.sender.sent(self.now(), id, taken.last, ask);
+        self.sender.sent(self.now(), id, taken.last);
         tracing::debug!(id, epoch = %self.epoch, from = pages_from, through = taken.last, ask, "sending a request");
         if taken.pages.is_empty() && !ask {
             return Ok(());
@@ -229,7 +227,7 @@ impl Shell {
             id,
             site: self.shared.config.garage_name.clone(),
             epoch: self.epoch,
-            // What is told with pages must be as old as they are.
+            // With pages it must be as old as they are.
             oldest: if taken.pages.is_empty() { self.sender.oldest() } else { taken.oldest },
             ledger: self.sender.ledger(),
             instance: self.instance,
@@ -239,12 +237,9 @@ impl Shell {
             observation: known.map(|(status, shortage)| self.observation(&status, shortage)),
         }
         .encode();
-        if self.sent_at.len() >= 4 * WINDOW {
-            self.sent_at.pop_front();
-        }
-        self.sent_at.push_back((id, Instant::now()));
-        let sent = match &mut self.link {
-            Some(link) => link.send(body).await,
+        self.clocks.sent(id);
+        let sent = match &mut self.dealer {
+            Some(dealer) => dealer.send(body).await,
             None => return Ok(()),
         };
         if let Err(error) = sent {
@@ -253,11 +248,9 @@ impl Shell {
         Ok(())
     }
 
-    fn observation(&self, status: &Status, shortage: Option<String>) -> Bytes {
+    fn observation(&self, status: &OutboxStatus, shortage: Option<String>) -> Bytes {
         let now = clock::read();
-        let age = |begun: crate::messaging::ClockReading| {
-            u64::try_from(begun.age_at(&now).as_millis()).unwrap_or(u64::MAX)
-        };
+        let age = |begun: ClockReading| u64::try_from(begun.age_at(&now).as_millis()).unwrap_or(u64::MAX);
         let observation = Observation {
             capacity: self.shared.config.capacity,
             occupied: self.shared.display().own_occupied(),
@@ -270,7 +263,7 @@ impl Shell {
         Bytes::from(observation.to_bytes())
     }
 
-    async fn received(&mut self, received: Result<Bytes, LinkError>) {
+    async fn received(&mut self, received: Result<Bytes, DealerError>) {
         let body = match received {
             Ok(body) => body,
             Err(error) => return self.broke(&error),
@@ -279,18 +272,18 @@ impl Shell {
             Ok(reply) => self.replied(reply).await,
             Err(WireError::PeerSpeaks { lowest, highest }) => self.alarm(codes::PROTOCOL_VERSION_MISMATCH, format!(
                 "the server speaks versions {lowest} to {highest} of the protocol, this edge version {}; events stay here. Bring both to one version",
-                crate::messaging::wire::VERSION
+                wire::VERSION
             )),
             Err(error) => self.alarm(codes::NOT_A_SERVER, format!("what answers is no fogpost server: {error}; events stay here. Check the address")),
         }
     }
 
     async fn replied(&mut self, reply: Reply) {
-        if std::mem::take(&mut self.unreachable) {
+        if std::mem::take(&mut self.is_unreachable) {
             tracing::info!(server = %self.shared.config.servers[self.sender.server()], ledger = %reply.ledger, "a server answers");
         }
         let epoch_asked = self.epoch;
-        let Replied { outcome, ahead } = self.sender.replied(self.now(), &reply);
+        let ReplyEffect { outcome, ahead } = self.sender.replied(self.now(), &reply);
         tracing::debug!(
             id = reply.id,
             mark = reply.mark,
@@ -302,23 +295,41 @@ impl Shell {
         );
         let is_ours = !matches!(outcome, Outcome::OtherLedger { .. });
         if is_ours {
-            self.compare_clocks(&reply);
-            self.shared.sending().notice.clone_from(&reply.notice);
-            if let Some(answer) = &reply.answer {
-                let read = BoardAnswer::from_bytes(answer)
-                    .and_then(|answer| Ok((BoardPart::from_bytes(&answer.part)?, answer.own)));
-                match read {
-                    Ok((part, own)) => {
-                        let mut display = self.shared.display();
-                        display.answered(part, own.as_ref(), Instant::now(), clock::wall_ms());
-                    }
-                    Err(error) => tracing::debug!(%error, "the board is shown as it was"),
-                }
+            let skew_ms = self.clocks.compare(&reply);
+            {
+                let mut status = self.shared.sending();
+                status.skew_ms = skew_ms.or(status.skew_ms);
+                status.notice.clone_from(&reply.notice);
             }
+            self.show_board(&reply);
         }
+        self.apply(outcome).await;
+        if let Some(mark) = ahead.filter(|_| is_ours && self.epoch == epoch_asked) {
+            self.receiver_is_ahead(mark).await;
+        }
+        if is_ours && self.sender.ledger().is_some() {
+            self.look_whether_the_queue_moves();
+        }
+    }
+
+    fn show_board(&self, reply: &Reply) {
+        let Some(answer) = &reply.answer else { return };
+        let read = BoardAnswer::from_bytes(answer)
+            .and_then(|answer| Ok((BoardPart::from_bytes(&answer.part)?, answer.own)));
+        match read {
+            Ok((part, own)) => {
+                let mut display = self.shared.display();
+                display.answered(part, own.as_ref(), Instant::now(), clock::wall_ms());
+            }
+            Err(error) => tracing::debug!(%error, "sender: the board cannot be read and is shown as it was"),
+        }
+    }
+
+    /// Does what a reply means for the outbox, and shows what it means for people.
+    async fn apply(&mut self, outcome: Outcome) {
         match outcome {
-            Outcome::Settled { through } => {
-                self.shared.outbox.settle(self.life, through);
+            Outcome::Acknowledged { through } => {
+                self.shared.outbox.acknowledge(self.epoch_index, through);
                 let mut status = self.shared.sending();
                 if status.alarm.take().is_some() {
                     tracing::info!(through, "events are acknowledged again");
@@ -326,17 +337,17 @@ impl Shell {
                 status.last_acknowledged_at_ms = Some(clock::wall_ms());
             }
             Outcome::Nothing => {}
-            Outcome::ReceiverWentBack { mark, settled } => {
-                // An error means that the disk failed: the process ends, and learns it anew after a restart.
-                if let Err(error) = self.shared.outbox.unsettle(self.life, mark).await {
+            Outcome::ReceiverWentBack { mark, acknowledged } => {
+                // An error means that the disk failed: the process ends, and the server says it again after a restart.
+                if let Err(error) = self.shared.outbox.unacknowledge(self.epoch_index, mark).await {
                     return self.not_now(&error);
                 }
                 self.alarm(codes::SERVER_WENT_BACK, format!(
-                    "the server has our events up to {mark} only, though it acknowledged {settled}: was it restored from a copy? What is still here is sent again, the rest is recorded there as missing"
+                    "the server has our events up to {mark} only, though it acknowledged {acknowledged}: was it restored from a copy? What is still here is sent again, the rest is recorded there as missing"
                 ));
             }
-            Outcome::Conflict { first, settled } => {
-                self.shared.outbox.settle(self.life, settled);
+            Outcome::Conflict { first, acknowledged } => {
+                self.shared.outbox.acknowledge(self.epoch_index, acknowledged);
                 self.alarm(codes::CONFLICT, format!(
                     "the server has another page at sequence {first} of epoch {}; nothing is deleted, the queue waits. Does another edge use this name, or was this directory restored from a copy? When both sides are to count, tell the server: server garages adopt {:?}",
                     self.epoch,
@@ -347,7 +358,7 @@ impl Shell {
                 codes::REFUSED_BY_SERVER,
                 format!("the server refuses what we send: {reason}; nothing is deleted, the queue waits"),
             ),
-            Outcome::Found { ledger } => match self.shared.outbox.bind_first(ledger).await {
+            Outcome::LedgerFound { ledger } => match self.shared.outbox.bind_first(ledger).await {
                 // An operator may have decided otherwise a moment ago.
                 Ok(bound) => {
                     tracing::info!(ledger = %bound, "this garage delivers to this ledger from now on, and to no other");
@@ -356,46 +367,43 @@ impl Shell {
                 Err(error) => self.not_now(&error),
             },
             Outcome::OtherLedger { found } => {
-                self.link = None;
+                self.dealer = None;
                 let ours = self.sender.ledger().map(|ledger| ledger.to_string()).unwrap_or_default();
                 self.alarm(codes::OTHER_LEDGER, format!(
                     "what answers keeps the ledger {found}, and this garage delivers to the ledger {ours}: nothing is sent to it, nothing is deleted, the queue waits. Is the address right? If the other ledger is lost for good and this one is to take its place: edge ledger adopt {found}"
                 ));
             }
-            Outcome::Move { from } => match self.shared.outbox.move_oldest(self.life, from).await {
-                Ok(moved) => {
-                    let former = self.epoch;
-                    self.go_on_with_the_oldest_epoch();
-                    if let Some((epoch, events)) = moved {
-                        let shared = Arc::clone(&self.shared);
-                        let stop = self.stop.clone();
-                        let rebuild = move || super::rebuild_display(&shared, former, &stop);
-                        // It reads all that waits. That it fails only leaves the count as it was.
-                        let _ = tokio::task::spawn_blocking(rebuild).await;
-                        tracing::warn!(
-                            code = %codes::CONFLICT_DECIDED,
-                            %epoch, events,
-                            "a conflict was decided: what was not acknowledged was moved to a new epoch"
-                        );
-                    }
-                    self.shared.sending().alarm = None;
-                }
-                Err(error) => self.not_now(&error),
-            },
+            Outcome::Move { from } => self.move_to_a_new_epoch(from).await,
         }
-        if let Some(mark) = ahead.filter(|_| is_ours && self.epoch == epoch_asked) {
-            self.receiver_is_ahead(mark).await;
+    }
+
+    async fn move_to_a_new_epoch(&mut self, from: u64) {
+        let moved = match self.shared.outbox.move_oldest(self.epoch_index, from).await {
+            Ok(moved) => moved,
+            Err(error) => return self.not_now(&error),
+        };
+        let former = self.epoch;
+        self.deliver_the_oldest_epoch();
+        if let Some((epoch, events)) = moved {
+            let shared = Arc::clone(&self.shared);
+            let stop = self.stop.clone();
+            let rebuild = move || super::rebuild_display(&shared, former, &stop);
+            // It reads all that waits. A failure only leaves the count as it was.
+            let _ = tokio::task::spawn_blocking(rebuild).await;
+            tracing::warn!(
+                code = %codes::CONFLICT_DECIDED,
+                %epoch, events,
+                "a conflict was decided: what was not acknowledged was moved to a new epoch"
+            );
         }
-        if is_ours && self.sender.ledger().is_some() {
-            self.look_whether_the_queue_moves();
-        }
+        self.shared.sending().alarm = None;
     }
 
     fn look_whether_the_queue_moves(&mut self) {
         let positions = self.shared.outbox.positions();
         let Some(front) = positions.first() else { return };
-        let queue = Queue {
-            life: front.life,
+        let queue = QueueState {
+            epoch_index: front.epoch_index,
             acknowledged: front.acknowledged,
             waiting: positions.iter().map(|position| position.durable - position.acknowledged).sum(),
         };
@@ -406,7 +414,6 @@ impl Shell {
                 let hint = "look for the reason in the log of the server and in this one, and run: edge outbox verify. A restart of this edge reads its disk again. Please report this with both logs";
                 tracing::error!(
                     code = %codes::QUEUE_STANDS_STILL,
-                    garage = %self.shared.config.garage_name,
                     epoch = %self.epoch,
                     acknowledged = queue.acknowledged,
                     waiting = queue.waiting,
@@ -431,7 +438,7 @@ impl Shell {
         }
     }
 
-    /// Somebody else has sent under our epoch. New events get a new one; what is here of the old one is sent as it is.
+    /// Another process has sent under our epoch. New events get a new one; what is here of the old one is sent as it is.
     async fn receiver_is_ahead(&mut self, mark: u64) {
         if self.shared.outbox.epoch() != self.epoch {
             return; // new events have another epoch already
@@ -444,42 +451,19 @@ impl Shell {
                     hint = "make sure that no other edge uses this name; new events get a new epoch, and what was confirmed here is delivered",
                     "the server is ahead of this outbox: this directory is an older copy, or another edge goes on from a copy of it"
                 );
-                self.go_on_with_the_oldest_epoch();
+                self.deliver_the_oldest_epoch();
             }
             Err(error) => self.not_now(&error),
         }
     }
 
-    /// The outbox is busy or its disk failed: in the first case the server's next reply brings us here again, in the second
-    /// the process ends.
+    /// Puts a change of the outbox off. If the outbox is busy, the next reply of the server brings us here again; if its disk
+    /// failed, the process ends.
     fn not_now(&self, error: &AppendError) {
-        tracing::debug!(%error, "the outbox does not change now");
+        tracing::debug!(%error, "sender: the outbox does not change now");
     }
 
-    fn compare_clocks(&mut self, reply: &Reply) {
-        let Some(place) = self.sent_at.iter().position(|(id, _)| *id == reply.id) else { return };
-        let (_, sent_at) = self.sent_at.remove(place).expect("it was just found");
-        // Halfway through the exchange, as NTP does (RFC 5905); a long one says little.
-        let took_ms = i64::try_from(sent_at.elapsed().as_millis()).unwrap_or(i64::MAX);
-        let skew_ms = reply.clock_ms.saturating_sub(clock::wall_ms().saturating_sub(took_ms / 2));
-        self.shared.sending().skew_ms = Some(skew_ms);
-        let uncertain_ms =
-            i64::try_from(clock::SKEW_ALARM.as_millis()).unwrap_or(i64::MAX).saturating_add(took_ms / 2);
-        let skewed = skew_ms.saturating_abs() > uncertain_ms;
-        if skewed && !self.skewed {
-            tracing::error!(
-                code = %codes::CLOCKS_DIFFER,
-                skew_seconds = skew_ms / 1000,
-                hint = "check NTP on both; events keep the time of this machine, and the server's time of arrival beside it",
-                "the clock of this machine and that of the server differ"
-            );
-        } else if !skewed && self.skewed {
-            tracing::info!("the clocks of this machine and of the server agree again");
-        }
-        self.skewed = skewed;
-    }
-
-    /// Said once in the log, and shown until an acknowledgement comes.
+    /// Raises an alarm, which is shown until an acknowledgement comes, and logged once.
     fn alarm(&self, code: Code, text: String) {
         let mut status = self.shared.sending();
         if status.alarm.as_ref().is_none_or(|alarm| alarm.text != text) {
@@ -495,7 +479,7 @@ impl Shell {
             hint = "if this goes on, check the network; what is not acknowledged is sent again",
             "the link to the server broke"
         );
-        self.link = None;
+        self.dealer = None;
         self.sender.link_broke(self.now());
     }
 
@@ -510,9 +494,50 @@ impl Shell {
     }
 }
 
-async fn recv(link: &mut Option<Link>) -> Result<Bytes, LinkError> {
-    match link {
-        Some(link) => link.recv().await,
+async fn recv(dealer: &mut Option<DealerConnection>) -> Result<Bytes, DealerError> {
+    match dealer {
+        Some(dealer) => dealer.recv().await,
         None => std::future::pending().await,
+    }
+}
+
+/// Compares the clock of this machine with the server's at each exchange.
+#[derive(Default)]
+struct ClockComparison {
+    /// When the last requests left, by their ids.
+    sent_at: VecDeque<(u64, Instant)>,
+    /// The clocks differed at the last comparison.
+    is_skewed: bool,
+}
+
+impl ClockComparison {
+    fn sent(&mut self, id: u64) {
+        if self.sent_at.len() >= 4 * WINDOW {
+            self.sent_at.pop_front();
+        }
+        self.sent_at.push_back((id, Instant::now()));
+    }
+
+    /// The server's clock minus ours in milliseconds, if the request of this reply is still known. Logs when the clocks begin or
+    /// cease to differ.
+    fn compare(&mut self, reply: &Reply) -> Option<i64> {
+        let index = self.sent_at.iter().position(|(id, _)| *id == reply.id)?;
+        let (_, sent_at) = self.sent_at.remove(index)?;
+        // Halfway through the exchange, as NTP does (RFC 5905); a long one says little.
+        let took_ms = i64::try_from(sent_at.elapsed().as_millis()).unwrap_or(i64::MAX);
+        let skew_ms = reply.clock_ms.saturating_sub(clock::wall_ms().saturating_sub(took_ms / 2));
+        let alarm_ms = i64::try_from(clock::SKEW_ALARM.as_millis()).unwrap_or(i64::MAX);
+        let is_skewed = skew_ms.saturating_abs() > alarm_ms.saturating_add(took_ms / 2);
+        match (is_skewed, std::mem::replace(&mut self.is_skewed, is_skewed)) {
+            (true, false) => tracing::error!(
+                code = %codes::CLOCKS_DIFFER,
+                skew_seconds = skew_ms / 1000,
+                hint = "check NTP on both; events keep the time of this machine, and the server's time of arrival beside it",
+                "the clock of this machine and that of the server differ"
+            ),
+            (false, true) => tracing::info!("the clocks of this machine and of the server agree again"),
+            _ => {}
+        }
+        Some(skew_ms)
     }
 }

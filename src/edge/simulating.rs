@@ -4,7 +4,7 @@ use super::EdgeShared;
 use crate::codes;
 use crate::config::CarsPerHour;
 use crate::daemon::clock;
-use crate::messaging::page::Record;
+use crate::messaging::page::Message;
 use crate::parking::Event;
 use crate::parking::occupancy::CountEffect;
 use crate::traffic::steady::{SteadyGarage, cars};
@@ -55,7 +55,7 @@ async fn simulate(shared: &EdgeShared, cars_per_hour: CarsPerHour) {
         let now = Timestamp::from_millisecond(clock::wall_ms()).unwrap_or(Timestamp::UNIX_EPOCH);
         let event = Event::from_json(event.as_bytes(), now).expect("simulated cars are events");
         loop {
-            match shared.outbox.append(vec![Record::of(event.to_bytes())], clock::read()).await {
+            match shared.outbox.append(vec![Message::of(event.to_bytes())], clock::read()).await {
                 Ok(appended) => {
                     let effect = CountEffect::of(&event.kind);
                     shared.display().appended(appended.epoch, appended.last.get(), 1, effect);

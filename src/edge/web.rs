@@ -14,7 +14,7 @@ use crate::daemon::clock;
 use crate::http::bodies::Bodies;
 use crate::http::{self, Paging, Problem, bad_cursor, metrics::Metrics, query};
 use crate::messaging::outbox::{APPEND_MAX, AppendError, Appended};
-use crate::messaging::page::{Key, Record};
+use crate::messaging::page::{IdempotencyKey, Message};
 use crate::messaging::{Digest, LedgerId};
 use crate::parking::event::{EventError, EventJson};
 use crate::parking::occupancy::{CountEffect, free_spaces};
@@ -235,7 +235,7 @@ impl EdgeWeb {
 /// Events that are stored together.
 #[derive(Default)]
 struct EventBatch {
-    records: Vec<Record>,
+    records: Vec<Message>,
     /// What they do to the own count.
     effect: CountEffect,
 }
@@ -243,10 +243,10 @@ struct EventBatch {
 impl EventBatch {
     fn push(&mut self, event: &Event) {
         self.effect = self.effect.then(CountEffect::of(&event.kind));
-        self.records.push(Record::of(event.to_bytes()));
+        self.records.push(Message::of(event.to_bytes()));
     }
 
-    fn set_key(&mut self, key: Option<Key>) {
+    fn set_key(&mut self, key: Option<IdempotencyKey>) {
         if let Some(first) = self.records.first_mut() {
             first.key = key;
         }
@@ -274,11 +274,16 @@ fn bad_event(error: &EventError, line: Option<usize>) -> Problem {
 }
 
 /// What is compared when a key comes again is the body as it was sent, and where.
-fn read_key(headers: &HeaderMap, what: &str, body: &[u8], count: u32) -> Result<Option<Key>, Problem> {
+fn read_key(
+    headers: &HeaderMap,
+    what: &str,
+    body: &[u8],
+    count: u32,
+) -> Result<Option<IdempotencyKey>, Problem> {
     let wrong = |reason| bad(format!("Idempotency-Key: {reason}")).code(codes::INVALID_IDEMPOTENCY_KEY);
     let text = headers::idempotency_key(headers).map_err(wrong)?;
     let body = Digest::of(&[what.as_bytes(), b"\n", body].concat());
-    Ok(text.map(|text| Key { text, body, count }))
+    Ok(text.map(|text| IdempotencyKey { text, body, count }))
 }
 
 /// NDJSON: an event a line; the last line end may be missing, and so may what stands on an empty line.
@@ -392,7 +397,7 @@ async fn outbox_events(
     let mut found = http::blocking(move || outbox.peek(after, limit + 1)).await?;
     let more = found.len() > limit;
     found.truncate(limit);
-    let next = found.last().filter(|_| more).map(|found| format!("{}.{}", found.life, found.sequence));
+    let next = found.last().filter(|_| more).map(|found| format!("{}.{}", found.epoch_index, found.sequence));
     let events = found.into_iter().map(|waiting| WaitingEvent {
         epoch: waiting.epoch.to_string(),
         sequence: waiting.sequence,
@@ -403,8 +408,8 @@ async fn outbox_events(
 
 /// The index of an epoch in the outbox, and a sequence in it.
 fn cursor(text: &str) -> Option<(u32, u64)> {
-    let (life, sequence) = text.split_once('.')?;
-    Some((life.parse().ok()?, sequence.parse().ok()?))
+    let (epoch_index, sequence) = text.split_once('.')?;
+    Some((epoch_index.parse().ok()?, sequence.parse().ok()?))
 }
 
 async fn board(State(web): SharedWeb) -> Json<BoardPage> {

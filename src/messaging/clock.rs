@@ -7,19 +7,19 @@
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// Which boot of which machine a monotonic reading belongs to: on Linux `/proc/sys/kernel/random/boot_id`. Zeros when that is
+/// The boot of a machine that a monotonic reading belongs to: on Linux `/proc/sys/kernel/random/boot_id`. Zeros when that is
 /// not known.
 pub type BootId = [u8; 16];
 
-/// What the clocks showed at one moment.
+/// A reading of all clocks at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClockReading {
-    /// Milliseconds since 1970, as the wall clock had it.
+    /// The wall clock in milliseconds since 1970.
     pub wall_ms: i64,
-    /// Milliseconds of a clock that never goes back, since any moment of this boot.
+    /// A clock that never goes back, in milliseconds since any moment of this boot.
     pub monotonic_ms: u64,
     pub boot: BootId,
-    /// Whether the wall clock was known to be set (by NTP or the like).
+    /// The wall clock was known to be set, by NTP for example.
     pub set: bool,
 }
 

@@ -6,12 +6,12 @@ use std::str::FromStr;
 use unicode_normalization::UnicodeNormalization;
 use uuid::Uuid;
 
-/// An event's place in its epoch: 1, 2, 3, … without gaps. 0 does not decode.
+/// The number of a message in its epoch: 1, 2, 3, … without gaps. 0 does not decode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u64", into = "u64")]
 pub struct Sequence(u64);
 
-/// The number 0 where a sequence is expected.
+/// The error for 0 where a sequence is expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("0 is not a sequence; the first is 1")]
 pub struct NotASequence;
@@ -19,9 +19,9 @@ pub struct NotASequence;
 impl Sequence {
     pub const FIRST: Sequence = Sequence(1);
 
-    /// `None` for 0, which is no place.
-    pub fn new(place: u64) -> Option<Sequence> {
-        (place > 0).then_some(Sequence(place))
+    /// `None` for 0, which is not a sequence.
+    pub fn new(number: u64) -> Option<Sequence> {
+        (number > 0).then_some(Sequence(number))
     }
     pub fn get(self) -> u64 {
         self.0
@@ -30,8 +30,8 @@ impl Sequence {
 
 impl TryFrom<u64> for Sequence {
     type Error = NotASequence;
-    fn try_from(place: u64) -> Result<Sequence, NotASequence> {
-        Sequence::new(place).ok_or(NotASequence)
+    fn try_from(number: u64) -> Result<Sequence, NotASequence> {
+        Sequence::new(number).ok_or(NotASequence)
     }
 }
 impl From<Sequence> for u64 {
@@ -46,20 +46,19 @@ impl fmt::Display for Sequence {
     }
 }
 
-/// One life of one data directory: a random UUID, drawn when the outbox is created.
+/// The id of a run of sequences of one outbox: a random UUID. A data directory begins with one epoch, and begins another when its
+/// next sequence is not certain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Epoch(uuid16::Bytes);
+pub struct Epoch(UuidBytes);
 
-/// Which ledger a server keeps: a random UUID, drawn when the ledger is created.
+/// The id of a ledger: a random UUID, drawn when the ledger is created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct LedgerId(uuid16::Bytes);
+pub struct LedgerId(UuidBytes);
 
 /// UUIDs are sixteen plain bytes in our formats; `uuid`'s own serde form adds a length.
-mod uuid16 {
-    pub type Bytes = [u8; 16];
-}
+type UuidBytes = [u8; 16];
 
 macro_rules! identified_by_uuid {
     ($name:ident) => {
@@ -125,16 +124,16 @@ impl fmt::Debug for Digest {
 #[serde(try_from = "String", into = "String")]
 pub struct SiteName(String);
 
-/// As a text in quotes: messages to people quote it so, and none shows how we store it.
+/// A text in quotes, as messages to people quote it: none shows how we store it.
 impl fmt::Debug for SiteName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.0, f)
     }
 }
 
-/// Why a text is no name.
+/// Why a text is not a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NameError {
+pub enum SiteNameError {
     #[error("a name needs 1 to 64 bytes, this one has {0}")]
     Length(usize),
     #[error("a name is made of printable characters, {0:?} is none")]
@@ -147,16 +146,16 @@ impl SiteName {
     pub const MAX_BYTES: usize = 64;
 
     /// Brings `text` into normal form C, then checks it.
-    pub fn new(text: &str) -> Result<SiteName, NameError> {
+    pub fn new(text: &str) -> Result<SiteName, SiteNameError> {
         let name: String = text.nfc().collect();
         if name.is_empty() || name.len() > Self::MAX_BYTES {
-            return Err(NameError::Length(name.len()));
+            return Err(SiteNameError::Length(name.len()));
         }
         if let Some(odd) = name.chars().find(|c| is_unprintable(*c)) {
-            return Err(NameError::Unprintable(odd));
+            return Err(SiteNameError::Unprintable(odd));
         }
         if name.trim() != name {
-            return Err(NameError::Space);
+            return Err(SiteNameError::Space);
         }
         Ok(SiteName(name))
     }
@@ -165,7 +164,7 @@ impl SiteName {
     }
 }
 
-/// Control characters, line ends, and the invisible ones that make two names look alike.
+/// Returns true for control characters, line ends, and the invisible characters that make two names look alike.
 fn is_unprintable(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
@@ -178,14 +177,14 @@ impl fmt::Display for SiteName {
     }
 }
 impl FromStr for SiteName {
-    type Err = NameError;
-    fn from_str(text: &str) -> Result<SiteName, NameError> {
+    type Err = SiteNameError;
+    fn from_str(text: &str) -> Result<SiteName, SiteNameError> {
         SiteName::new(text)
     }
 }
 impl TryFrom<String> for SiteName {
-    type Error = NameError;
-    fn try_from(text: String) -> Result<SiteName, NameError> {
+    type Error = SiteNameError;
+    fn try_from(text: String) -> Result<SiteName, SiteNameError> {
         SiteName::new(&text)
     }
 }
@@ -213,10 +212,10 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_on_a_sign_is_no_name() {
-        assert_eq!(SiteName::new(""), Err(NameError::Length(0)));
-        assert_eq!(SiteName::new(&"x".repeat(65)), Err(NameError::Length(65)));
-        assert_eq!(SiteName::new("a\nb"), Err(NameError::Unprintable('\n')));
-        assert_eq!(SiteName::new("a\u{202e}b"), Err(NameError::Unprintable('\u{202e}')));
-        assert_eq!(SiteName::new(" a"), Err(NameError::Space));
+        assert_eq!(SiteName::new(""), Err(SiteNameError::Length(0)));
+        assert_eq!(SiteName::new(&"x".repeat(65)), Err(SiteNameError::Length(65)));
+        assert_eq!(SiteName::new("a\nb"), Err(SiteNameError::Unprintable('\n')));
+        assert_eq!(SiteName::new("a\u{202e}b"), Err(SiteNameError::Unprintable('\u{202e}')));
+        assert_eq!(SiteName::new(" a"), Err(SiteNameError::Space));
     }
 }

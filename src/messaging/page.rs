@@ -7,7 +7,7 @@
 //!
 //! | field | type | meaning |
 //! | --- | --- | --- |
-//! | epoch | 16 bytes | the life of the outbox |
+//! | epoch | 16 bytes | the epoch of the outbox |
 //! | first | u64 | the first sequence |
 //! | previous | option of 16 bytes | the digest of the page before it |
 //! | moved_from | option of (16 bytes, u64) | the epoch and first sequence under which these messages stood before |
@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 pub const VERSION: u8 = 2;
 /// In the place of a version: what follows is no longer what was received.
 const REPLACED: u8 = u8::MAX;
-/// The most messages in a page.
+/// The maximum number of messages in a page.
 pub const RECORDS_MAX: usize = 64;
 /// The longest encoded page, in bytes. Below the store's limit of 6 KB by what an outbox and a ledger
 /// put around it (a digest, a name, an epoch, a time).
@@ -37,34 +37,34 @@ pub const PAYLOAD_MAX: usize = 4 * 1024;
 /// The longest key of a producer, in bytes.
 pub const KEY_MAX: usize = 255;
 
-/// Under which a producer would post the same again, in case it missed the answer: an idempotency key.
+/// Under this key a producer posts the same again, in case it missed the answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Key {
+pub struct IdempotencyKey {
     /// 1 to [`KEY_MAX`] bytes, chosen by the producer.
     pub text: Bytes,
-    /// Of what was posted under it: the same key with another body is a mistake of the producer.
+    /// The digest of what was posted under it: the same key with another body is a mistake of the producer.
     pub body: Digest,
-    /// How many messages were posted under it together, from the one that carries it on.
+    /// The number of messages that were posted under it together, from the one that carries it on.
     pub count: u32,
 }
 
-/// One message.
+/// One message. `P` is how its payload is held: `&[u8]` where it is looked at in place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
-    /// Of the first message of an append that has one.
-    pub key: Option<Key>,
-    /// How long after the page was begun it was taken, in milliseconds of the sender's monotonic clock.
+pub struct Message<P = Bytes> {
+    /// The first message of an append carries its key, if there is one.
+    pub key: Option<IdempotencyKey>,
+    /// The time since the page was begun, in milliseconds of the sender's monotonic clock.
     pub after_ms: u32,
-    pub payload: Bytes,
+    pub payload: P,
 }
 
-impl Record {
+impl Message {
     /// A message without a key, taken when its page is begun.
-    pub fn of(payload: impl Into<Bytes>) -> Record {
-        Record { key: None, after_ms: 0, payload: payload.into() }
+    pub fn of(payload: impl Into<Bytes>) -> Message {
+        Message { key: None, after_ms: 0, payload: payload.into() }
     }
 
-    /// At most what this record takes in an encoded page.
+    /// An upper bound of what this message takes in an encoded page.
     pub fn encoded_len_max(&self) -> usize {
         let key = self.key.as_ref().map_or(0, |key| key.text.len() + 2 + Digest::LEN + 5);
         1 + key + 5 + 3 + self.payload.len()
@@ -73,29 +73,32 @@ impl Record {
 
 /// What stands under a range of sequences.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Content {
+pub enum Content<P = Bytes> {
     /// Messages, in order.
-    Records(Vec<Record>),
+    Records(Vec<Message<P>>),
     /// Messages that the sender had confirmed and can no longer read.
     Lost { last: Sequence, reason: String },
 }
 
 /// A run of consecutive sequences of one epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Page {
+pub struct Page<P = Bytes> {
     pub epoch: Epoch,
     pub first: Sequence,
     /// The digest of the page before it in its epoch: a chain, by which a receiver knows that it continues what it has.
-    /// None for the first page, and after one whose digest is not known any more.
+    /// None for the first page, and after a page whose digest is not known any more.
     pub previous: Option<Digest>,
-    /// Where its messages stood before, when they were moved from another epoch: that epoch, and the sequence of the first.
+    /// The epoch and first sequence under which these messages stood before, when they were moved from another epoch.
     pub moved_from: Option<(Epoch, Sequence)>,
-    /// What the sender's clocks showed when the page was begun.
+    /// The sender's clocks when the page was begun.
     pub begun: ClockReading,
-    pub content: Content,
+    pub content: Content<P>,
 }
 
-/// Why bytes are no page.
+/// A page whose messages stay where they are: none of them is copied to look through a backlog of millions.
+pub type PageView<'a> = Page<&'a [u8]>;
+
+/// Why bytes are not a page.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PageError {
     #[error("it is {0} bytes long; a page has 1 to {BYTES_MAX}")]
@@ -110,22 +113,47 @@ pub enum PageError {
     Sequences(&'static str),
 }
 
-impl Page {
-    /// At most what a page takes without its records.
-    pub const HEADER_MAX: usize = 1 + 16 + 10 + 17 + 27 + ClockReading::ENCODED_MAX + 1 + 2;
-
-    /// The last sequence that the page speaks of. A page without records cannot be made by decoding.
+impl<P> Page<P> {
+    /// The last sequence that the page covers. A page without messages cannot be made by decoding.
     pub fn last(&self) -> u64 {
         match &self.content {
-            Content::Records(records) => self.first.get() + records.len() as u64 - 1,
+            Content::Records(messages) => self.first.get() + messages.len() as u64 - 1,
             Content::Lost { last, .. } => last.get(),
         }
     }
 
-    /// How many sequences it covers.
+    /// The number of sequences that it covers.
     pub fn count(&self) -> u64 {
         self.last() - self.first.get() + 1
     }
+
+    pub fn is_lost(&self) -> bool {
+        matches!(self.content, Content::Lost { .. })
+    }
+
+    /// The keys in it, with the sequences of the messages that carry them.
+    pub fn keys(&self) -> Vec<(u64, IdempotencyKey)> {
+        match &self.content {
+            Content::Records(messages) => (self.first.get()..)
+                .zip(messages)
+                .filter_map(|(sequence, message)| Some((sequence, message.key.clone()?)))
+                .collect(),
+            Content::Lost { .. } => Vec::new(),
+        }
+    }
+
+    /// The epoch and sequence that the producer of the message at `sequence` was answered with.
+    pub fn first_answer(&self, sequence: u64) -> (Epoch, u64) {
+        match self.moved_from {
+            Some((epoch, first)) => (epoch, first.get() + (sequence - self.first.get())),
+            None => (self.epoch, sequence),
+        }
+    }
+}
+
+impl Page {
+    /// An upper bound of what a page takes without its messages.
+    pub const HEADER_MAX: usize = 1 + 16 + 10 + 17 + 27 + ClockReading::ENCODED_MAX + 1 + 2;
 
     pub fn encode(&self) -> Vec<u8> {
         let bytes = vec![VERSION];
@@ -134,40 +162,35 @@ impl Page {
 
     /// Decodes what [`Page::encode`] made, and refuses everything else.
     pub fn decode(bytes: &[u8]) -> Result<Page, PageError> {
-        PageView::decode(bytes).map(PageView::into_page)
+        PageView::decode_in_place(bytes).map(PageView::into_page)
+    }
+
+    /// The rest of the page from its message `skipped` on, with another digest before it.
+    ///
+    /// # Panics
+    /// When the page has no more than `skipped` messages.
+    pub fn without_first(self, skipped: u64, previous: Option<Digest>) -> Page {
+        // Decoding refuses a page with a sequence that has no successor.
+        let later =
+            |first: Sequence| Sequence::new(first.get() + skipped).expect("it is above another sequence");
+        assert!(skipped < self.count());
+        Page {
+            epoch: self.epoch,
+            first: later(self.first),
+            previous,
+            moved_from: self.moved_from.map(|(epoch, first)| (epoch, later(first))),
+            begun: self.begun,
+            content: match self.content {
+                Content::Records(mut messages) => Content::Records(messages.split_off(skipped as usize)),
+                lost @ Content::Lost { .. } => lost,
+            },
+        }
     }
 }
 
-/// A page whose messages stay where they are: to look through a backlog of millions, none of them is copied.
-#[derive(Debug, Deserialize)]
-pub struct PageView<'a> {
-    pub epoch: Epoch,
-    pub first: Sequence,
-    pub previous: Option<Digest>,
-    pub moved_from: Option<(Epoch, Sequence)>,
-    pub begun: ClockReading,
-    #[serde(borrow)]
-    pub content: ContentView<'a>,
-}
-
-/// See [`Content`].
-#[derive(Debug, Deserialize)]
-pub enum ContentView<'a> {
-    Records(#[serde(borrow)] Vec<RecordView<'a>>),
-    Lost { last: Sequence, reason: &'a str },
-}
-
-/// See [`Record`].
-#[derive(Debug, Deserialize)]
-pub struct RecordView<'a> {
-    pub key: Option<Key>,
-    pub after_ms: u32,
-    pub payload: &'a [u8],
-}
-
 impl<'a> PageView<'a> {
-    /// See [`Page::decode`].
-    pub fn decode(bytes: &'a [u8]) -> Result<PageView<'a>, PageError> {
+    /// Decodes like [`Page::decode`].
+    pub fn decode_in_place(bytes: &'a [u8]) -> Result<PageView<'a>, PageError> {
         if bytes.len() > BYTES_MAX {
             return Err(PageError::Length(bytes.len()));
         }
@@ -175,27 +198,27 @@ impl<'a> PageView<'a> {
         if *version != VERSION {
             return Err(PageError::Version(*version));
         }
-        let (page, rest) = postcard::take_from_bytes::<PageView>(body).map_err(PageError::Malformed)?;
+        let (page, rest) = postcard::take_from_bytes::<PageView<'_>>(body).map_err(PageError::Malformed)?;
         if !rest.is_empty() {
             return Err(PageError::Sequences("bytes follow its end"));
         }
-        let places = match &page.content {
-            ContentView::Records(records) if records.is_empty() => {
+        let after_first = match &page.content {
+            Content::Records(messages) if messages.is_empty() => {
                 return Err(PageError::Sequences("it holds no message"));
             }
-            ContentView::Records(records) if records.len() > RECORDS_MAX => {
+            Content::Records(messages) if messages.len() > RECORDS_MAX => {
                 return Err(PageError::Sequences("it holds more than 64 messages"));
             }
-            ContentView::Records(records) => records.len() as u64 - 1,
-            ContentView::Lost { last, .. } => last
+            Content::Records(messages) => messages.len() as u64 - 1,
+            Content::Lost { last, .. } => last
                 .get()
                 .checked_sub(page.first.get())
                 .ok_or(PageError::Sequences("its last is before its first"))?,
         };
-        // Each sequence that a page speaks of has a successor, so that nobody who counts on from it overflows.
+        // Each sequence that a page speaks of has a successor, so that counting on from it never overflows.
         let moved_from = page.moved_from.map(|(_, first)| first);
         for first in [Some(page.first), moved_from].into_iter().flatten() {
-            let successor = places.checked_add(1).and_then(|count| first.get().checked_add(count));
+            let successor = after_first.checked_add(1).and_then(|count| first.get().checked_add(count));
             if successor.is_none() {
                 return Err(PageError::Sequences("a sequence is out of range"));
             }
@@ -203,40 +226,11 @@ impl<'a> PageView<'a> {
         Ok(page)
     }
 
-    /// See [`Page::last`].
-    pub fn last(&self) -> u64 {
-        match &self.content {
-            ContentView::Records(records) => self.first.get() + records.len() as u64 - 1,
-            ContentView::Lost { last, .. } => last.get(),
-        }
-    }
-
-    pub fn is_lost(&self) -> bool {
-        matches!(self.content, ContentView::Lost { .. })
-    }
-
-    /// The keys in it, with the places of the messages that carry them.
-    pub fn keys(&self) -> Vec<(u64, Key)> {
-        match &self.content {
-            ContentView::Records(records) => (self.first.get()..)
-                .zip(records)
-                .filter_map(|(place, record)| Some((place, record.key.clone()?)))
-                .collect(),
-            ContentView::Lost { .. } => Vec::new(),
-        }
-    }
-
     fn into_page(self) -> Page {
-        let content = match self.content {
-            ContentView::Records(records) => {
-                let owned = |record: RecordView<'_>| Record {
-                    key: record.key,
-                    after_ms: record.after_ms,
-                    payload: Bytes::copy_from_slice(record.payload),
-                };
-                Content::Records(records.into_iter().map(owned).collect())
-            }
-            ContentView::Lost { last, reason } => Content::Lost { last, reason: reason.to_owned() },
+        let owned = |message: Message<&[u8]>| Message {
+            key: message.key,
+            after_ms: message.after_ms,
+            payload: Bytes::copy_from_slice(message.payload),
         };
         Page {
             epoch: self.epoch,
@@ -244,9 +238,18 @@ impl<'a> PageView<'a> {
             previous: self.previous,
             moved_from: self.moved_from,
             begun: self.begun,
-            content,
+            content: match self.content {
+                Content::Records(messages) => Content::Records(messages.into_iter().map(owned).collect()),
+                Content::Lost { last, reason } => Content::Lost { last, reason },
+            },
         }
     }
+}
+
+/// The beginning of a text, at most `bytes` long.
+pub fn shortened(text: &str, bytes: usize) -> &str {
+    let end = (0..=text.len().min(bytes)).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or(0)]
 }
 
 /// A page as it is stored and sent: its bytes and their digest.
@@ -272,7 +275,7 @@ impl SealedPage {
         if Digest::of(&self.bytes) != self.digest {
             return Err(PageError::Digest);
         }
-        PageView::decode(&self.bytes)
+        PageView::decode_in_place(&self.bytes)
     }
 
     /// Checks a value that [`SealedPage::to_stored`] made, and looks into the page where it is.
@@ -283,10 +286,10 @@ impl SealedPage {
         if Digest::of(bytes) != digest {
             return Err(PageError::Digest);
         }
-        Ok((digest, PageView::decode(bytes)?))
+        Ok((digest, PageView::decode_in_place(bytes)?))
     }
 
-    /// The same page with other content, under the digest that it was received with: whoever keeps it had to forget some of it.
+    /// The same page with other content, under the digest that it was received with: the receiver had to forget some of it.
     /// [`SealedPage::open`] refuses it, so that it is never taken for what was received.
     pub fn replaced_by(&self, page: &Page) -> SealedPage {
         SealedPage { digest: self.digest, bytes: [&[REPLACED], &page.encode()[..]].concat().into() }
@@ -328,8 +331,12 @@ mod tests {
             moved_from: None,
             begun: ClockReading::at_wall_ms(1_764_000_000_000),
             content: Content::Records(vec![
-                Record {
-                    key: Some(Key { text: Bytes::from_static(b"k"), body: Digest::of(b"body"), count: 1 }),
+                Message {
+                    key: Some(IdempotencyKey {
+                        text: Bytes::from_static(b"k"),
+                        body: Digest::of(b"body"),
+                        count: 1
+                    }),
                     after_ms: 7,
                     payload: Bytes::from_static(b"payload"),
                 };
@@ -356,7 +363,7 @@ mod tests {
             let (digest, view) = SealedPage::view_stored(&stored).unwrap();
             assert_eq!((digest, view.last()), (sealed.digest, page.last()));
             assert_eq!(view.is_lost(), matches!(page.content, Content::Lost { .. }));
-            let places: Vec<u64> = view.keys().into_iter().map(|(place, _)| place).collect();
+            let places: Vec<u64> = view.keys().into_iter().map(|(sequence, _)| sequence).collect();
             let expected = if view.is_lost() { Vec::new() } else { (41..=page.last()).collect() };
             assert_eq!(places, expected);
             assert_eq!(view.into_page(), page);
@@ -434,7 +441,7 @@ mod tests {
     fn the_upper_bounds_hold() {
         let full = page(RECORDS_MAX);
         let Content::Records(records) = &full.content else { unreachable!() };
-        let bound: usize = records.iter().map(Record::encoded_len_max).sum();
+        let bound: usize = records.iter().map(Message::encoded_len_max).sum();
         assert!(full.encode().len() <= Page::HEADER_MAX + bound);
     }
 }

@@ -2,32 +2,58 @@
 //!
 //! **Promise.** For a site and epoch exactly `mark + 1` is applied, whatever order, repetition or loss the
 //! link makes of the pages.
-//! **Kept by.** [`judge`] alone decides; whoever keeps the book applies what it says and nothing else,
+//! **Kept by.** [`judge`] alone decides; the ledger applies what it says and nothing else,
 //! moves the mark in the same atomic write, and replies after the flush.
 //! **Not promised.** A choice between two different pages of one place: that is a [`Judgement::Conflict`], and a
 //! person must look.
+//!
+//! # One page
+//!
+//! `mark` is the highest sequence applied of the stream. A page has sequences `first` to `last`; the sender still has everything from
+//! `oldest` on. "Continues" means that the page names the digest of the page that was applied last, as far as both are known.
+//!
+//! | page | with messages | of lost messages |
+//! | --- | --- | --- |
+//! | `last ≤ mark` | the same was applied: `Duplicate`; else `Conflict` | `Duplicate`: the ledger has better |
+//! | `first ≤ mark < last` | `Conflict` | `Missing` from `mark + 1` |
+//! | `first = mark + 1` | continues: `Next`, mark := last; else `Conflict` | `Missing`, mark := last |
+//! | `mark + 1 < first ≤ oldest` | `AfterMissingRange`: the sender has deleted what lies between, as acknowledged; mark := last | `Missing` from `mark + 1` |
+//! | beyond | `Gap`: wait for `mark + 1` | `Missing` if `first = oldest`, else `Gap` |
 
 use super::identity::Digest;
 use super::page::Page;
 
-/// Where a page stands in its stream.
+/// The range of a page in its stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct PageSpan {
     pub first: u64,
     pub last: u64,
     pub digest: Digest,
-    /// Of the page before it, as the sender has it.
+    /// The digest of the page before it, as the sender has it.
     pub previous: Option<Digest>,
-    /// It only says that the sender has lost these.
+    /// The page only says that the sender has lost these messages.
     pub is_lost: bool,
 }
 
-/// How far a stream was applied.
+impl PageSpan {
+    /// The range of a page that arrived with this digest.
+    pub fn of<P>(page: &Page<P>, digest: Digest) -> PageSpan {
+        PageSpan {
+            first: page.first.get(),
+            last: page.last(),
+            digest,
+            previous: page.previous,
+            is_lost: page.is_lost(),
+        }
+    }
+}
+
+/// The high-water mark of a stream: how far it was applied.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Mark {
     /// The highest sequence applied, 0 for a stream never seen.
     pub sequence: u64,
-    /// The digest of the page that ended there, where the next page is sure to name it.
+    /// The digest of the page that ended there, if the next page is sure to name it.
     pub digest: Option<Digest>,
 }
 
@@ -35,10 +61,15 @@ impl Mark {
     /// The mark when a page of messages with this digest was applied.
     ///
     /// A page that names none before it, beyond the first, may be the rest of a page whose beginning was applied already: the
-    /// next page names the whole one. Whoever derives a mark from what was applied does it here, so that it is the same mark.
+    /// next page names the whole one. All code that derives a mark from what was applied calls this, so that it is the same mark.
     pub fn after(page: &Page, digest: Digest) -> Mark {
         let whole = page.previous.is_some() || page.first.get() == 1;
         Mark { sequence: page.last(), digest: whole.then_some(digest) }
+    }
+
+    /// The mark when everything up to `last` was recorded as missing. The next page names the one that was lost.
+    pub fn after_missing(last: u64) -> Mark {
+        Mark { sequence: last, digest: None }
     }
 }
 
@@ -47,12 +78,12 @@ impl Mark {
 pub enum Judgement {
     /// Apply it and move the mark to its last sequence.
     Next,
-    /// First record that `from..=to` are missing for good, then apply the page. The sender was once told
-    /// that they are safe and has deleted them, so this book was restored from an older copy, or is new.
-    AfterHole { from: u64, to: u64 },
+    /// First record that `from..=to` are missing for good, then apply the page. They were once acknowledged to the sender, which
+    /// has deleted them, so this ledger was restored from an older copy, or is new.
+    AfterMissingRange { from: u64, to: u64 },
     /// It was applied before, with the same content. Acknowledge again.
     Duplicate,
-    /// The sender has lost this page. The book lacks `from..=to` of it: record them as missing, and move the mark, without a
+    /// The sender has lost this page. The ledger lacks `from..=to` of it: record them as missing, and move the mark, without a
     /// digest, because the next page names the one that was lost.
     Missing { from: u64, to: u64 },
     /// Something between is still to come. Apply nothing; expect this sequence.
@@ -61,41 +92,41 @@ pub enum Judgement {
     Conflict,
 }
 
-/// Judges the page at `place`.
+/// Judges a page.
 ///
 /// `mark` says how far this site and epoch was applied. `oldest` is the oldest
-/// sequence that the sender still has. `applied` tells the digest of the page that was applied with
-/// this first sequence; it is asked only for places at or below the mark.
+/// sequence that the sender still has. `applied` gives the digest of the page that was applied with
+/// this first sequence; it is called only for sequences at or below the mark.
 pub fn judge<E>(
-    place: Place,
+    page: PageSpan,
     mark: Mark,
     oldest: u64,
     applied: impl FnOnce(u64) -> Result<Option<Digest>, E>,
 ) -> Result<Judgement, E> {
-    debug_assert!(place.first > 0 && place.first <= place.last);
-    let continues = match (place.previous, mark.digest) {
+    debug_assert!(page.first > 0 && page.first <= page.last);
+    let continues = match (page.previous, mark.digest) {
         (Some(previous), Some(digest)) => previous == digest,
         _ => true,
     };
     let mark = mark.sequence;
-    if place.is_lost && place.last <= mark {
-        return Ok(Judgement::Duplicate); // what the book has is better
+    if page.is_lost && page.last <= mark {
+        return Ok(Judgement::Duplicate); // what the ledger has is better
     }
-    if place.is_lost && place.first <= mark.max(oldest.saturating_sub(1)) + 1 {
-        return Ok(Judgement::Missing { from: mark + 1, to: place.last });
+    if page.is_lost && page.first <= mark.max(oldest.saturating_sub(1)) + 1 {
+        return Ok(Judgement::Missing { from: mark + 1, to: page.last });
     }
-    Ok(if place.first <= mark {
-        if place.last <= mark && applied(place.first)? == Some(place.digest) {
+    Ok(if page.first <= mark {
+        if page.last <= mark && applied(page.first)? == Some(page.digest) {
             Judgement::Duplicate
         } else {
             Judgement::Conflict
         }
-    } else if place.first == mark + 1 {
+    } else if page.first == mark + 1 {
         // Two sites may go on from one copied directory: only one of them can be the one that stands here.
         if continues { Judgement::Next } else { Judgement::Conflict }
-    } else if place.first <= oldest {
+    } else if page.first <= oldest {
         // Nothing older is coming: the sender has deleted it, as acknowledged.
-        Judgement::AfterHole { from: mark + 1, to: place.first - 1 }
+        Judgement::AfterMissingRange { from: mark + 1, to: page.first - 1 }
     } else {
         Judgement::Gap { expected: mark + 1 }
     })
@@ -114,7 +145,7 @@ mod tests {
     }
 
     fn judged(first: u64, last: u64, mark: u64, oldest: u64) -> Judgement {
-        let place = Place { first, last, digest: A, previous: None, is_lost: false };
+        let place = PageSpan { first, last, digest: A, previous: None, is_lost: false };
         let pages_of_ten = |first| Ok::<_, Infallible>((first % 10 == 1).then_some(A));
         judge(place, marked(mark), oldest, pages_of_ten).unwrap()
     }
@@ -138,15 +169,15 @@ mod tests {
     }
 
     #[test]
-    fn what_the_sender_has_deleted_as_acknowledged_is_a_hole() {
-        let hole = Judgement::AfterHole { from: 11, to: 20 };
-        assert_eq!(judged(21, 30, 10, 21), hole);
-        assert_eq!(judged(21, 30, 0, 21), Judgement::AfterHole { from: 1, to: 20 });
+    fn what_the_sender_has_deleted_as_acknowledged_is_a_missing_range() {
+        let missing = Judgement::AfterMissingRange { from: 11, to: 20 };
+        assert_eq!(judged(21, 30, 10, 21), missing);
+        assert_eq!(judged(21, 30, 0, 21), Judgement::AfterMissingRange { from: 1, to: 20 });
     }
 
     #[test]
     fn another_content_at_an_applied_place_is_a_conflict() {
-        let place = Place { first: 1, last: 10, digest: B, previous: None, is_lost: false };
+        let place = PageSpan { first: 1, last: 10, digest: B, previous: None, is_lost: false };
         let judgement = judge(place, marked(20), 1, |_| Ok::<_, Infallible>(Some(A)));
         assert_eq!(judgement, Ok(Judgement::Conflict));
     }
@@ -160,7 +191,7 @@ mod tests {
     #[test]
     fn a_page_of_lost_messages_gives_way_to_what_the_book_has() {
         let judged = |first, last, mark: u64, oldest| {
-            let place = Place { first, last, digest: B, previous: Some(A), is_lost: true };
+            let place = PageSpan { first, last, digest: B, previous: Some(A), is_lost: true };
             let mark = Mark { sequence: mark, digest: Some(A) };
             judge(place, mark, oldest, |_| Ok::<_, Infallible>(Some(A))).unwrap()
         };
@@ -175,7 +206,7 @@ mod tests {
     fn a_page_that_continues_another_one_than_the_applied_is_a_conflict() {
         let mark = Mark { sequence: 10, digest: Some(A) };
         let judged = |previous| {
-            let place = Place { first: 11, last: 20, digest: B, previous, is_lost: false };
+            let place = PageSpan { first: 11, last: 20, digest: B, previous, is_lost: false };
             judge(place, mark, 1, |_| Ok::<_, Infallible>(None)).unwrap()
         };
         assert_eq!(judged(Some(A)), Judgement::Next);

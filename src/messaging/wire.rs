@@ -21,15 +21,15 @@
 //! | field | type | meaning |
 //! | --- | --- | --- |
 //! | id | u64 | chosen by the sender, given back in the reply |
-//! | site | string | who sends: 1 to 64 bytes of printable UTF-8, NFC |
-//! | epoch | 16 bytes | the life of the outbox that `pages` belong to |
+//! | site | string | the name of the sender: 1 to 64 bytes of printable UTF-8, NFC |
+//! | epoch | 16 bytes | the epoch of the outbox that `pages` belong to |
 //! | oldest | u64 | the oldest sequence that the sender still has in this epoch, or its next one when it has none |
 //! | ledger | option of 16 bytes | the ledger that the pages are for; a receiver that keeps another one applies nothing |
 //! | instance | u64 | drawn when the sender's process started: two at a time under one name are noticed by it |
 //! | clock_ms | i64 | the sender's wall clock when it sent this, milliseconds since 1970 |
 //! | pages | sequence of (digest 16 bytes, byte string) | consecutive pages, oldest first; may be empty |
 //! | ask | option of byte string | a question that rides along; its meaning is the application's |
-//! | observation | option of byte string | what the sender knows now; likewise |
+//! | observation | option of byte string | what the sender reports; likewise |
 //!
 //! A page's bytes are described in [`super::page`]; its digest is the first 16 bytes of their BLAKE3 hash. A page names the
 //! digest of the one before it, so that a receiver can refuse one that continues another page than it has.
@@ -38,10 +38,10 @@
 //! | field | type | meaning |
 //! | --- | --- | --- |
 //! | id | u64 | of the request; 0 when that could not be read |
-//! | ledger | 16 bytes | which ledger answers |
+//! | ledger | 16 bytes | the id of the ledger that answers |
 //! | mark | u64 | the highest sequence applied of (site, epoch), on disk; 0 for none. All up to it may be deleted |
 //! | verdict | enum | 0 accepted · 1 gap: `mark + 1` is expected · 2 conflict (first: u64): from this sequence on another page stands there, or the page continues another one than the applied; the request's pages before it are applied · 3 refused (reason: string) · 4 other ledger: the request is for another one · 5 move (from: u64): give what stands from this sequence on a new epoch, and send it there; what comes before is applied |
-//! | pause_ms | u32 | the sender is asked to send no events for so long; at most 60,000 counts |
+//! | pause_ms | u32 | how long the sender is asked to send no events, in milliseconds; at most 60,000 counts |
 //! | clock_ms | i64 | the receiver's wall clock when it answered |
 //! | notice | option of string | what the person at the sender's site should know |
 //! | answer | option of byte string | to `ask` |
@@ -118,7 +118,7 @@ pub enum Verdict {
     },
 }
 
-/// Why bytes are no message of ours.
+/// Why bytes are not a message of this protocol.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
     #[error("it is {0} bytes long, more than the protocol allows")]

@@ -1,26 +1,28 @@
-//! `server backup DIR`: the ledger as it stands, in a directory that is a server's data directory.
+//! `server backup DIR`: copies the ledger into a directory that is a server's data directory.
 //!
 //! **Promise.** The copy holds everything that was acknowledged before the command, and nothing that was not. It counts as
 //! a backup once `backup.json` is in it: that is written last, after everything else is on disk.
 //! **Kept by.** Records up to a position on disk never change. They are read through the running server, a part at a time, or
 //! from its directory when none runs; the copy is written by this program: what a slow or broken backup disk does to it never
 //! reaches the server. It gets its final name when it is complete.
-//! **Not promised.** The view: it follows from the ledger, and the first start of the copy folds it.
+//! **Not promised.** The views: they follow from the ledger, and the first start of the copy rebuilds them.
 //!
-//! The way back: stop the server, and start one on the copy. It has the same ledger's id, so that edges go on. What was
-//! acknowledged after the backup is missing in it; edges that have deleted it make that known, and it is recorded as a hole.
+//! To restore, stop the server, and start one on the copy. It has the same ledger id, so that edges go on. What was acknowledged after
+//! the backup is missing in it; edges that have deleted it make that known, and it is recorded as a missing range.
 
-use super::commands::{Offline, Request};
+use super::commands::{ServerRequest, ServerSession};
 use super::hex::unhex;
-use super::ledger::{Copy, Counts, Ledger};
-use crate::daemon::admin::{self, Caller, DaemonOrDirectory};
+use super::ledger::{CopyCounts, Ledger, LedgerCopy};
+use crate::config::ServerConfig;
+use crate::daemon::clock;
 use crate::messaging::{Epoch, LedgerId, SiteName};
+use crate::parking::Moment;
 use crate::store::directory::DataDir;
 use crate::store::{Purpose, Store};
-use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::error::Error;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -34,6 +36,9 @@ pub fn is_unfinished(dir: &DataDir) -> bool {
     dir.path().join(UNFINISHED).exists() && !dir.store().exists()
 }
 
+/// Why a backup or a compacted ledger was not made.
+pub type Failure = Box<dyn Error>;
+
 /// What `backup.json` says.
 #[derive(Debug, Serialize)]
 struct Certificate {
@@ -43,66 +48,42 @@ struct Certificate {
     position: u64,
     made_at: String,
     #[serde(flatten)]
-    counts: Counts,
+    counts: CopyCounts,
 }
 
-/// One answer to [`Request::Records`].
+/// One answer to [`ServerRequest::Records`].
 #[derive(Debug, Deserialize)]
-struct Part {
+struct RecordsPart {
     ledger: String,
     through: u64,
     streams: Vec<(SiteName, String)>,
     records: Vec<String>,
 }
 
-/// Where the records come from. A server may be stopped, or started, while they are read.
-struct Source<'a> {
-    data_dir: &'a Path,
-    offline: Option<Offline>,
+/// Asks for records, or for the base. A server may be stopped, or started, while they are read.
+fn ask<T: DeserializeOwned>(session: &mut ServerSession<'_>, request: ServerRequest) -> Result<T, Failure> {
+    serde_json::from_value(session.ask(request)?).map_err(|error| {
+        format!("the server's answer is not understood: {error}. Is it of another version than this program?")
+            .into()
+    })
 }
 
-impl Source<'_> {
-    fn read(&mut self, from: u64, through: Option<u64>) -> Result<Part, String> {
-        self.ask(&Request::Records { from, through })
-    }
-
-    fn ask<T: DeserializeOwned>(&mut self, request: &Request) -> Result<T, String> {
-        let answer = match &mut self.offline {
-            Some(books) => {
-                books.answer(request, &Caller::this_process()).map_err(|error| error.to_string())?
-            }
-            None => match admin::reach(self.data_dir, request, |_| {}).map_err(|error| error.to_string())? {
-                DaemonOrDirectory::Daemon(answer) => answer,
-                DaemonOrDirectory::Directory(dir) => {
-                    let books = Offline::open(dir, None).map_err(|error| error.to_string())?;
-                    let books = self.offline.insert(books);
-                    books.answer(request, &Caller::this_process()).map_err(|error| error.to_string())?
-                }
-            },
-        };
-        serde_json::from_value(answer).map_err(|error| {
-            format!(
-                "the server's answer is not understood: {error}. Is it of another version than this program?"
-            )
-        })
-    }
-}
-
-/// Copies the ledger of `data_dir` into `to`.
-pub fn run(data_dir: &Path, to: &Path) -> Result<Value, String> {
-    let mut source = Source { data_dir, offline: None };
+/// Copies the ledger of the server into `to`.
+pub fn run(config: &ServerConfig, to: &Path) -> Result<Value, String> {
+    let mut session = ServerSession::of(config);
     // Whether there is anything to copy is found out before a directory is made.
-    let first = source.read(1, None)?;
-    into_new(to, "backup", |unfinished| copy(&mut source, first, unfinished), |copied| certify(to, copied))
+    let first = ask(&mut session, ServerRequest::Records { from: 1, through: None });
+    let first = first.map_err(|error| error.to_string())?;
+    into_new(to, "backup", |unfinished| copy(&mut session, first, unfinished), |copied| certify(to, copied))
 }
 
-/// Lets `write` write a store, and makes it that of a server's data directory `to`, which is new or empty, when it is
-/// complete and on disk; then `finish`. `what` it is say the errors.
+/// Lets `write` write a store, and once it is complete and on disk makes it the store of `to`, which must be new or empty; then calls
+/// `finish`. Errors call it `what`.
 pub fn into_new<T, U>(
     to: &Path,
     what: &str,
-    write: impl FnOnce(&Path) -> Result<T, String>,
-    finish: impl FnOnce(T) -> Result<U, String>,
+    write: impl FnOnce(&Path) -> Result<T, Failure>,
+    finish: impl FnOnce(T) -> Result<U, Failure>,
 ) -> Result<U, String> {
     let cannot =
         |error: io::Error| format!("cannot use {to:?} for a {what}: {error}. Nothing stored was changed");
@@ -117,16 +98,17 @@ pub fn into_new<T, U>(
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(cannot(error)),
     }
-    // Held until the end: no server starts on a half of it.
+    // Held until the end, so that no server starts on an incomplete copy.
     let target = DataDir::hold(to).map_err(|error| error.to_string())?;
     let unfinished = to.join(UNFINISHED);
     // Only what is complete and on disk gets its name.
     let written = write(&unfinished).and_then(|written| {
-        let named = fs::rename(&unfinished, target.store()).and_then(|()| sync(to));
-        named.map(|()| written).map_err(|error| error.to_string())
+        fs::rename(&unfinished, target.store())?;
+        sync(to)?;
+        Ok(written)
     });
     written.and_then(finish).map_err(|reason| {
-        // Which of the two there is depends on how far it came; neither is to be taken for a whole one.
+        // Which of the two exists depends on how far it came; neither may be taken for a complete one.
         let removed = [unfinished, target.store()].map(|store| match fs::remove_dir_all(&store) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(format!("{store:?}: {error}")),
             _ => Ok(()),
@@ -141,7 +123,11 @@ pub fn into_new<T, U>(
     })
 }
 
-fn copy(source: &mut Source, first: Part, unfinished: &Path) -> Result<Certificate, String> {
+fn copy(
+    session: &mut ServerSession<'_>,
+    first: RecordsPart,
+    unfinished: &Path,
+) -> Result<Certificate, Failure> {
     let ledger: LedgerId = first.ledger.parse().map_err(|error| format!("the ledger's id: {error}"))?;
     let through = first.through;
     let streams: Result<Vec<(SiteName, Epoch)>, String> = first
@@ -149,71 +135,72 @@ fn copy(source: &mut Source, first: Part, unfinished: &Path) -> Result<Certifica
         .iter()
         .map(|(site, epoch)| Ok((site.clone(), epoch.parse().map_err(|error| format!("an epoch: {error}"))?)))
         .collect();
-    let store = Store::open(unfinished, Purpose::Server).map_err(|error| error.to_string())?;
-    let mut copy = Copy::begin(&store, ledger, streams?).map_err(|error| error.to_string())?;
+    let store = Store::open(unfinished, Purpose::Server)?;
+    let mut copy = LedgerCopy::begin(&store, ledger, streams?)?;
     let mut records = first.records;
     while copy.position() < through {
         if records.is_empty() {
-            let next = source.read(copy.position() + 1, Some(through))?;
+            let next: RecordsPart =
+                ask(session, ServerRequest::Records { from: copy.position() + 1, through: Some(through) })?;
             if next.ledger != first.ledger {
-                return Err(format!("another ledger was put in its place meanwhile: {}", next.ledger));
+                return Err(format!("another ledger was put in its place meanwhile: {}", next.ledger).into());
             }
             records = next.records;
         }
         for record in records.drain(..) {
-            copy.add(unhex(&record).ok_or(NOT_UNDERSTOOD)?).map_err(|error| error.to_string())?;
+            copy.add(unhex(&record).ok_or(NOT_UNDERSTOOD)?)?;
         }
     }
-    let counts = copy.finish().map_err(|error| error.to_string())?;
-    copy_base(source, &first.ledger, &store)?;
+    let counts = copy.finish()?;
+    copy_base(session, &first.ledger, &store)?;
     open_copy(store, ledger, through).map_err(|error| format!("what was copied does not open: {error}"))?;
     Ok(Certificate {
         fogpost: env!("CARGO_PKG_VERSION"),
         ledger: first.ledger,
         position: through,
-        made_at: Timestamp::now().to_string(),
+        made_at: Moment::from_ms(clock::wall_ms(), 0).to_string(),
         counts,
     })
 }
 
 /// Says in `backup.json` that the copy in `to` is complete; it has its name already.
-fn certify(to: &Path, certificate: Certificate) -> Result<Value, String> {
+fn certify(to: &Path, certificate: Certificate) -> Result<Value, Failure> {
     let text = serde_json::to_string_pretty(&certificate).expect("it always encodes");
-    write_synced(&to.join("backup.json"), &text).map_err(|error| error.to_string())?;
+    write_synced(&to.join("backup.json"), &text)?;
     let Certificate { position, counts, .. } = &certificate;
     let mut answer = serde_json::to_value(&certificate).expect("it always encodes");
     answer["said"] = json!(format!(
-        "The ledger is copied up to position {position}: {} events in {} pages, {} holes, {} commands. The way back: stop the server, then server --data-dir {}",
+        "The ledger is copied up to position {position}: {} events in {} pages, {} missing ranges, {} commands. To restore, stop the server and run: server --data-dir {}",
         counts.events,
         counts.pages,
-        counts.holes,
+        counts.missing_ranges,
         counts.commands,
         to.display()
     ));
     Ok(answer)
 }
 
-/// What a compacted ledger is folded from.
-fn copy_base(source: &mut Source, ledger: &str, store: &Store) -> Result<(), String> {
+/// Copies the views from which a compacted ledger begins.
+fn copy_base(session: &mut ServerSession<'_>, ledger: &str, store: &Store) -> Result<(), Failure> {
     #[derive(Deserialize)]
-    struct Part {
+    struct BasePart {
         ledger: String,
         entries: Vec<(String, String)>,
         next: Option<String>,
     }
     let mut after = None;
     loop {
-        let part: Part = source.ask(&Request::Base { after })?;
+        let part: BasePart = ask(session, ServerRequest::Base { after })?;
         if part.ledger != ledger {
-            return Err(format!("another ledger was put in its place meanwhile: {}", part.ledger));
+            return Err(format!("another ledger was put in its place meanwhile: {}", part.ledger).into());
         }
         for (key, value) in part.entries {
             let (key, value) = (unhex(&key).ok_or(NOT_UNDERSTOOD)?, unhex(&value).ok_or(NOT_UNDERSTOOD)?);
-            store.put(&key, &value).map_err(|error| error.to_string())?;
+            store.put(&key, &value)?;
         }
         after = part.next;
         if after.is_none() {
-            return store.flush().map_err(|error| error.to_string());
+            return Ok(store.flush()?);
         }
     }
 }
@@ -221,14 +208,15 @@ fn copy_base(source: &mut Source, ledger: &str, store: &Store) -> Result<(), Str
 const NOT_UNDERSTOOD: &str = "the server's answer is not understood";
 
 /// Opens the copy as a server does: only what opens is a backup.
-fn open_copy(store: Store, ledger: LedgerId, through: u64) -> Result<(), String> {
-    let copied = Ledger::open(store).map_err(|error| error.to_string())?;
+fn open_copy(store: Store, ledger: LedgerId, through: u64) -> Result<(), Failure> {
+    let copied = Ledger::open(store)?;
     if (copied.id(), copied.position()) != (ledger, through) {
         return Err(format!(
             "it is ledger {} up to position {}, and not ledger {ledger} up to {through}",
             copied.id(),
             copied.position()
-        ));
+        )
+        .into());
     }
     Ok(())
 }
@@ -260,13 +248,14 @@ mod tests {
             let write = |unfinished: &Path| match fails_at {
                 1 => {
                     fs::create_dir(unfinished).unwrap();
-                    Err("no room".to_owned())
+                    Err(Failure::from("no room"))
                 }
                 // There is nothing to give a name to.
                 2 => Ok(()),
-                _ => fs::create_dir(unfinished).map_err(|error| error.to_string()),
+                _ => Ok(fs::create_dir(unfinished)?),
             };
-            let said = into_new(&to, "backup", write, |()| Err::<(), _>("no room".to_owned())).unwrap_err();
+            let said =
+                into_new(&to, "backup", write, |()| Err::<(), _>(Failure::from("no room"))).unwrap_err();
             assert!(said.contains("What was copied was removed"), "{name}: {said}");
             let left: Vec<_> = fs::read_dir(&to).unwrap().map(|entry| entry.unwrap().file_name()).collect();
             assert!(!left.iter().any(|name| name.to_string_lossy().starts_with("store")), "{name}: {left:?}");
@@ -280,7 +269,7 @@ mod tests {
         // In the place of the unfinished copy stands something that is no directory.
         let write = |unfinished: &Path| {
             fs::write(unfinished, "x").unwrap();
-            Err::<(), _>("no room".to_owned())
+            Err::<(), _>(Failure::from("no room"))
         };
         let said = into_new(&to, "backup", write, |()| Ok(())).unwrap_err();
         assert!(said.contains("still there") && said.contains("do not use it"), "{said}");

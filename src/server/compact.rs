@@ -1,18 +1,19 @@
-//! `server compact DIR`: the ledger once more, without the plates that were forgotten.
+//! `server compact DIR`: writes the ledger into a new directory without the plates that were forgotten.
 //!
 //! **Promise.** The new directory is the same ledger: same id, same positions, same amounts, dates and garages, and edges go on with it.
 //! Plates that were forgotten, what the commands said that forgot them, and registrations that were taken out are not in it.
 //! Pages keep the digests that they were received with. The old directory is not changed.
 //! **Kept by.** Each record is copied, changed where it names what is forgotten. The first records do not give the views any
-//! more, so the views at the end become the base of the new ledger (`view::base`), from which they are folded on.
+//! more, so the views at the end become the base of the new ledger (`view::base`), to which later records are applied.
 //! **Not promised.** What an event that was never understood holds (quarantine), what people wrote as reasons, and what stands in
 //! backups and logs.
 
-use super::backup;
-use super::commands::{Offline, Request};
-use super::ledger::{Copy, Ledger};
+use super::backup::{self, Failure};
+use super::commands::{OfflineServer, ServerRequest};
+use super::ledger::{Ledger, LedgerCopy};
 use super::record::{Command, Record};
 use super::view::{View, base};
+use crate::config::ServerConfig;
 use crate::daemon::admin::{self, DaemonOrDirectory};
 use crate::messaging::page::{Content, Page, SealedPage};
 use crate::messaging::{Digest, Epoch};
@@ -22,23 +23,28 @@ use crate::store::{Purpose, Store, StoreError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// What stands for the plate of a correction that was forgotten.
+/// Stands for the plate of a correction that was forgotten.
 const FORGOTTEN: &str = "FORGOTTEN";
 
-/// What was written.
+/// Counts of what was changed.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Changed {
     events: u64,
     commands: u64,
 }
 
-/// Writes the ledger of `data_dir`, on which no server runs, into `to` without what was forgotten.
-pub fn run(data_dir: &Path, to: &Path) -> Result<String, String> {
-    let books = match admin::reach(data_dir, &Request::Garages, |_| {}).map_err(|error| error.to_string())? {
+/// Writes the ledger of a directory on which no server runs into `to` without what was forgotten.
+pub fn run(config: &ServerConfig, to: &Path) -> Result<String, String> {
+    let data_dir = &config.data_dir;
+    let books = match admin::reach(data_dir, &ServerRequest::Garages, |_| {})
+        .map_err(|error| error.to_string())?
+    {
         DaemonOrDirectory::Daemon(_) => {
             return Err("the server runs. Nothing was changed. Stop it first: what it would take meanwhile would be missing in the new directory".into());
         }
-        DaemonOrDirectory::Directory(dir) => Offline::open(dir, None).map_err(|error| error.to_string())?,
+        DaemonOrDirectory::Directory(dir) => {
+            OfflineServer::open(dir, config).map_err(|error| error.to_string())?
+        }
     };
     let said = |changed: Changed| {
         format!(
@@ -59,95 +65,101 @@ pub fn run(data_dir: &Path, to: &Path) -> Result<String, String> {
     )
 }
 
-fn write(books: &Offline, unfinished: &Path) -> Result<Changed, String> {
-    let wrong = |error: StoreError| error.to_string();
+fn write(books: &OfflineServer, unfinished: &Path) -> Result<Changed, Failure> {
     let (ledger, view) = (books.ledger(), books.view());
-    let target = Store::open(unfinished, Purpose::Server).map_err(|error| error.to_string())?;
+    let target = Store::open(unfinished, Purpose::Server)?;
     let streams = ledger.numbered_streams().into_iter().map(|stream| (stream.site, stream.epoch));
-    let mut copy = Copy::begin(&target, ledger.id(), streams.collect()).map_err(wrong)?;
-    let forgotten = Forgotten::read(ledger, view).map_err(wrong)?;
-    let mut changed = Changed::default();
+    let copy = LedgerCopy::begin(&target, ledger.id(), streams.collect())?;
+    let forgotten = Forgotten::read(ledger, view)?;
+    let mut writer =
+        CompactWriter { copy, forgotten: &forgotten, pieces: Vec::new(), changed: Changed::default() };
     let end = ledger.position();
     let mut position = 1;
-    // Pieces wait for the command that says what they are.
-    let mut pieces: Vec<Vec<u8>> = Vec::new();
     while position <= end {
-        for raw in ledger.raw_records(position, end, 1 << 20).map_err(wrong)? {
-            let at = position;
+        for raw in ledger.raw_records(position, end, 1 << 20)? {
+            writer.add(position, raw)?;
             position += 1;
-            let record = match Record::decode(at, &raw) {
-                Ok(record) => record,
-                // What cannot be read is copied as it is: nobody knows what it holds.
-                Err(_) => {
-                    for raw in pieces.drain(..).chain([raw]) {
-                        copy.add(raw).map_err(wrong)?;
-                    }
-                    continue;
-                }
-            };
-            match record {
-                Record::Command { command: Command::Piece { .. }, .. } => pieces.push(raw),
-                Record::Command { received_at_ms, by, command } => {
-                    let of = |command| Record::Command { received_at_ms, by: by.clone(), command }.encode();
-                    let before = command.clone();
-                    let (command, written) = forgotten.command(&pieces, command)?;
-                    changed.commands += u64::from(command != before);
-                    match written {
-                        Written::AsTheyAre => {
-                            for piece in pieces.drain(..) {
-                                copy.add(piece).map_err(wrong)?;
-                            }
-                        }
-                        // Positions stay what they are.
-                        Written::Others(others) => {
-                            let stray = pieces.len().saturating_sub(others.len());
-                            pieces.clear();
-                            for bytes in std::iter::repeat_n(Vec::new(), stray).chain(others) {
-                                copy.add(of(Command::Piece { bytes })).map_err(wrong)?;
-                            }
-                        }
-                    }
-                    copy.add(of(command)).map_err(wrong)?;
-                }
-                other => {
-                    for piece in pieces.drain(..) {
-                        copy.add(piece).map_err(wrong)?;
-                    }
-                    let raw = match other {
-                        Record::Page { stream, received_at_ms, page } => {
-                            match forgotten.page(stream, &page).map_err(wrong)? {
-                                Some((page, events)) => {
-                                    changed.events += events;
-                                    Record::Page { stream, received_at_ms, page }.encode()
-                                }
-                                None => raw,
-                            }
-                        }
-                        _ => raw,
-                    };
-                    copy.add(raw).map_err(wrong)?;
-                }
-            }
         }
     }
-    for piece in pieces {
-        copy.add(piece).map_err(wrong)?;
-    }
-    copy.finish().map_err(wrong)?;
-    base::found(ledger.store(), &target, |key, value| forgotten.without_readings(key, value))
-        .map_err(wrong)?;
-    target.flush().map_err(wrong)?;
+    writer.add_pieces()?;
+    let CompactWriter { copy, changed, .. } = writer;
+    copy.finish()?;
+    base::found(ledger.store(), &target, |key, value| forgotten.without_readings(key, value))?;
+    target.flush()?;
     Ok(changed)
 }
 
-/// What becomes of the pieces before a command.
-enum Written {
+struct CompactWriter<'a> {
+    copy: LedgerCopy<'a>,
+    forgotten: &'a Forgotten<'a>,
+    /// Pieces wait for the command that says what they are.
+    pieces: Vec<Vec<u8>>,
+    changed: Changed,
+}
+
+impl CompactWriter<'_> {
+    fn add(&mut self, position: u64, raw: Vec<u8>) -> Result<(), Failure> {
+        let record = match Record::decode(position, &raw) {
+            Ok(Record::Command { command: Command::Piece { .. }, .. }) => {
+                self.pieces.push(raw);
+                return Ok(());
+            }
+            Ok(Record::Command { received_at_ms, by, command }) => {
+                return self.add_command(received_at_ms, &by, command);
+            }
+            // What cannot be read is copied as it is: its content is unknown.
+            Err(_) => None,
+            Ok(record) => Some(record),
+        };
+        self.add_pieces()?;
+        let raw = match record {
+            Some(Record::Page { stream, received_at_ms, page }) => {
+                match self.forgotten.page(stream, &page)? {
+                    Some((page, events)) => {
+                        self.changed.events += events;
+                        Record::Page { stream, received_at_ms, page }.encode()
+                    }
+                    None => raw,
+                }
+            }
+            _ => raw,
+        };
+        Ok(self.copy.add(raw)?)
+    }
+
+    fn add_command(&mut self, received_at_ms: i64, by: &str, command: Command) -> Result<(), Failure> {
+        let of = |command| Record::Command { received_at_ms, by: by.to_owned(), command }.encode();
+        let before = command.clone();
+        let (command, written) = self.forgotten.command(&self.pieces, command)?;
+        self.changed.commands += u64::from(command != before);
+        match written {
+            PiecesAfter::AsTheyAre => self.add_pieces()?,
+            // Positions stay what they are.
+            PiecesAfter::Others(others) => {
+                let stray = self.pieces.len().saturating_sub(others.len());
+                self.pieces.clear();
+                for bytes in std::iter::repeat_n(Vec::new(), stray).chain(others) {
+                    self.copy.add(of(Command::Piece { bytes }))?;
+                }
+            }
+        }
+        Ok(self.copy.add(of(command))?)
+    }
+
+    /// Adds the pieces that wait, as they are.
+    fn add_pieces(&mut self) -> Result<(), StoreError> {
+        self.pieces.drain(..).try_for_each(|piece| self.copy.add(piece))
+    }
+}
+
+/// What replaces the pieces before a command.
+enum PiecesAfter {
     AsTheyAre,
-    /// These take their places, the last ones; those before are emptied.
+    /// These take the last of their places; the places before are emptied.
     Others(Vec<Vec<u8>>),
 }
 
-/// What is forgotten.
+/// What is to be forgotten.
 struct Forgotten<'a> {
     ledger: &'a Ledger,
     view: &'a View,
@@ -168,7 +180,7 @@ impl Forgotten<'_> {
         self.events.get(&stream).is_some_and(|sequences| sequences.contains(&sequence))
     }
 
-    /// A page without the plates that are forgotten, and of how many events; none when it has no such.
+    /// A page without the plates that are forgotten, and the number of events that lost one; `None` when there is none.
     fn page(&self, stream: u32, sealed: &SealedPage) -> Result<Option<(SealedPage, u64)>, StoreError> {
         let Ok(page) = sealed.read() else { return Ok(None) };
         let Content::Records(records) = &page.content else { return Ok(None) };
@@ -198,17 +210,17 @@ impl Forgotten<'_> {
         Ok((changed > 0).then(|| (sealed.replaced_by(&page), changed)))
     }
 
-    /// A command without what is forgotten, and what becomes of the pieces before it.
-    fn command(&self, pieces: &[Vec<u8>], command: Command) -> Result<(Command, Written), String> {
+    /// A command without what is forgotten, and what replaces the pieces before it.
+    fn command(&self, pieces: &[Vec<u8>], command: Command) -> Result<(Command, PiecesAfter), Failure> {
         let in_force = &self.view.billing.in_force;
         let (count, digest) = match &command {
             Command::Tariffs { pieces, digest }
             | Command::Plates { pieces, digest }
             | Command::Contracts { pieces, digest } => (*pieces, *digest),
             Command::Forget { .. } | Command::RemovePlate { .. } => {
-                return Ok((Command::Erased, Written::Others(Vec::new())));
+                return Ok((Command::Erased, PiecesAfter::Others(Vec::new())));
             }
-            _ => return Ok((command, Written::Others(Vec::new()))),
+            _ => return Ok((command, PiecesAfter::Others(Vec::new()))),
         };
         let stray = pieces.len().saturating_sub(count as usize);
         let mut bytes = Vec::new();
@@ -220,19 +232,17 @@ impl Forgotten<'_> {
             }
         }
         if Digest::of(&bytes) != digest {
-            // It had no effect: nobody knows what it was about.
-            return Ok((command, Written::Others(vec![Vec::new(); count as usize])));
+            // The command had no effect, and what it was about is unknown.
+            return Ok((command, PiecesAfter::Others(vec![Vec::new(); count as usize])));
         }
         let kept = match &command {
             Command::Plates { .. } => {
-                let plates: Vec<Registration> =
-                    postcard::from_bytes(&bytes).map_err(|error| error.to_string())?;
+                let plates: Vec<Registration> = postcard::from_bytes(&bytes)?;
                 let is_still = |its: &Registration| in_force.registration(&its.plate) == Some(its);
                 postcard::to_stdvec(&plates.into_iter().filter(is_still).collect::<Vec<_>>())
             }
             Command::Contracts { .. } => {
-                let mut contracts: Vec<Contract> =
-                    postcard::from_bytes(&bytes).map_err(|error| error.to_string())?;
+                let mut contracts: Vec<Contract> = postcard::from_bytes(&bytes)?;
                 for contract in &mut contracts {
                     // Its name stays: stays that it covered say it, and its number is its place.
                     let now = in_force.contracts().find(|its| its.name == contract.name);
@@ -240,13 +250,13 @@ impl Forgotten<'_> {
                 }
                 postcard::to_stdvec(&contracts)
             }
-            _ => return Ok((command, Written::AsTheyAre)),
+            _ => return Ok((command, PiecesAfter::AsTheyAre)),
         };
         let kept = kept.expect("it always encodes");
         if kept == bytes {
-            return Ok((command, Written::AsTheyAre));
+            return Ok((command, PiecesAfter::AsTheyAre));
         }
-        let (digest, written) = (Digest::of(&kept), Written::Others(cut(&kept, count)));
+        let (digest, written) = (Digest::of(&kept), PiecesAfter::Others(cut(&kept, count)));
         Ok(match command {
             Command::Plates { .. } => (Command::Plates { pieces: count, digest }, written),
             _ => (Command::Contracts { pieces: count, digest }, written),

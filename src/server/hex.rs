@@ -1,11 +1,11 @@
-//! Bytes as text, for answers that are JSON.
+//! Bytes as hexadecimal text, for answers in JSON.
 
 pub fn hex(bytes: &[u8]) -> String {
     let digit = |value: u8| char::from(b"0123456789abcdef"[usize::from(value)]);
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
-/// `None`: it is not what [`hex`] gave.
+/// `None`: the text was not made by [`hex`].
 pub fn unhex(text: &str) -> Option<Vec<u8>> {
     let digit = |c: u8| char::from(c).to_digit(16).map(|value| value as u8);
     let (pairs, rest) = text.as_bytes().as_chunks::<2>();

@@ -4,9 +4,10 @@
 //! Debug builds check every addition, so that a sum of a peer's numbers that could overflow fails here.
 
 use super::ledger::Ledger;
+use super::ledger::check::Meanwhile;
 use super::view::tests::{fold, world};
 use super::view::{View, list};
-use crate::messaging::page::{Key, RECORDS_MAX, Record as Message, SealedPage, VERSION};
+use crate::messaging::page::{IdempotencyKey, Message, RECORDS_MAX, SealedPage, VERSION};
 use crate::messaging::wire::Request;
 use crate::messaging::{ClockReading, Digest, Epoch, LedgerId, SiteName};
 use crate::parking::Event;
@@ -65,7 +66,7 @@ fn message(sequence: u64, variant: u8, of: u64) -> Message {
     };
     let event = Event::from_json(json.as_bytes(), jiff::Timestamp::UNIX_EPOCH);
     let payload = event.map_or_else(|_| vec![1, 0, 0], |event| event.to_bytes());
-    let key = sequence.is_multiple_of(5).then(|| Key {
+    let key = sequence.is_multiple_of(5).then(|| IdempotencyKey {
         text: Bytes::from_static(b"k"),
         body: Digest::of(b"body"),
         count: u32::MAX,
@@ -162,7 +163,7 @@ impl Said {
 
 fn no_faults(ledger: &Ledger) -> Vec<String> {
     let mut faults = Vec::new();
-    ledger.check(false, &mut |place, what| faults.push(format!("{place}: {what}"))).unwrap();
+    ledger.check(Meanwhile::Unchanged, &mut |place, what| faults.push(format!("{place}: {what}"))).unwrap();
     faults
 }
 

@@ -1,14 +1,26 @@
-//! The server: applies the events of every garage once, and knows the occupancy of the city.
+//! The server: applies the events of all garages exactly once, and counts the free spaces of the city.
 //!
-//! One thread serves requests ([`serving`]), one folds the view behind it ([`folding`]), HTTP reads ([`web`]).
+//! One thread serves requests ([`serving`]), one applies the records to the views behind it ([`applying`]), HTTP reads ([`web`]).
+//! A module uses only those above it in this list:
+//!
+//! | layer | modules |
+//! | --- | --- |
+//! | facts as values and bytes | [`record`] |
+//! | the log | [`ledger`], [`opening`] |
+//! | the views | [`view`], [`applying`] |
+//! | reading | [`reckoning`], [`books`], [`boards`], [`verify`] |
+//! | operating | [`commands`] |
+//! | serving | [`seen`], [`capacities`], [`serving`] |
+//! | upkeep | [`backup`], [`compact`] |
+//! | HTTP | [`web`] |
 
+pub mod applying;
 pub mod backup;
 mod boards;
 pub mod books;
 mod capacities;
 pub mod commands;
 pub mod compact;
-pub mod folding;
 mod hex;
 #[cfg(test)]
 mod hostile_peer_tests;
@@ -34,13 +46,13 @@ use crate::http::metrics::{ConnectionMetrics, Metrics};
 use crate::store::directory::DataDir;
 use crate::store::salvage;
 use crate::telemetry;
-use crate::transport::front;
+use crate::transport::router;
+use applying::LiveViews;
 use boards::Boards;
 use capacities::Capacities;
-use commands::Desk;
-use folding::Signal;
+use commands::CommandDesk;
 use opening::OpenedLedger;
-use seen::Strangers;
+use seen::UnknownSites;
 use serving::{Counters, Serving};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
@@ -49,12 +61,13 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use view::View;
 use web::ServerWeb;
 
-/// The file in the data directory that tells how far its ledger had come; see `ledger::Note`.
-pub const WITNESS: &str = "witness";
+/// Name of the file in the data directory that notes how far its ledger had come; see `ledger::LedgerHighWater`.
+pub const HIGH_WATER_FILE: &str = "witness";
 
-/// Serves until the process is told to stop.
+/// Serves until the process is asked to stop.
 pub fn run(config: ServerConfig) -> ExitCode {
     telemetry::init(config.log_format);
     daemon::run(Server::open(config))
@@ -65,9 +78,9 @@ struct Server {
     /// Held until the daemon ends: another process on the same directory is refused with a message.
     _dir: DataDir,
     stop: CancellationToken,
-    signal: Arc<Signal>,
+    live: Arc<LiveViews>,
     serving_ended: oneshot::Receiver<Result<(), crate::store::StoreError>>,
-    folding_ended: oneshot::Receiver<Result<(), crate::store::StoreError>>,
+    applying_ended: oneshot::Receiver<Result<(), crate::store::StoreError>>,
     http: JoinHandle<()>,
     tasks: Tasks,
     unreadable: daemon::StoreUnreadable,
@@ -85,105 +98,50 @@ impl Server {
                 ),
             ));
         }
-        let (store, room, ledger, view) = {
-            let path = dir.path().to_owned();
-            let opened = tokio::task::spawn_blocking(move || -> Result<_, DaemonError> {
-                let OpenedLedger { store, room, ledger, .. } = opening::open(&path, config.reserve_bytes)?;
-                let view = folding::open_view(&ledger, &store)?;
-                commands::put_at_start(&ledger, &view, &room, &config.tariffs)?;
-                Ok((store, room, ledger, view))
-            });
-            opened.await.map_err(|error| DaemonError::Failed(codes::TASK_ENDED, error.to_string()))??
-        };
+        let (OpenedLedger { store, room, ledger, .. }, view) = open_books(&dir, &config).await?;
         let stop = CancellationToken::new();
         let web_listener = http::listen(config.http).await?;
         let web_address = web_listener
             .local_addr()
             .map_err(|error| DaemonError::Failed(codes::CANNOT_LISTEN, error.to_string()))?;
-        let (waiting, replies, zmq_address) = front::listen(&config.listen, stop.clone()).await?;
+        let (waiting, replies, zmq_address) = router::listen(&config.listen, stop.clone()).await?;
 
         let mut metrics = Metrics::new("fogpost_server");
-        let counters = Counters {
-            requests: metrics.counter("requests", "Requests received from edges"),
-            applied: metrics.counter("events_applied", "Events applied to the ledger"),
-            duplicates: metrics.counter("duplicates_refused", "Events received again and not applied again"),
-            gaps: metrics.counter("gaps", "Requests that came before an earlier one"),
-            conflicts: metrics.counter("conflicts", "Requests with another content at an applied place"),
-            refused: metrics.counter("refused", "Requests that were not understood"),
-            commits: metrics.counter("commits", "Groups of requests committed together"),
-            replies_dropped: metrics
-                .counter("replies_dropped", "Replies whose peer had gone or did not read"),
-        };
+        let counters = Counters::register(&mut metrics);
         let traffic = ConnectionMetrics::register(&mut metrics);
-        let signal = Arc::new(Signal::showing(&view));
+        let live = Arc::new(LiveViews::showing(&view));
         let seen = Arc::default();
-        let capacities = {
-            // What the fold has not reached yet is told again, and recorded again: the same value, harmless.
-            let told = view.garages.iter().filter(|(_, garage)| garage.told_capacity > 0);
-            let of_sites = told.flat_map(|(key, garage)| {
-                view.sites_of(key).into_iter().map(|site| (site, garage.told_capacity))
-            });
-            Capacities::of_ledger(of_sites)
-        };
+        let capacities = recorded_capacities(&view);
         let (orders, ordered) = mpsc::channel(1);
-        signal.grown_to(ledger.position());
-        let folding_ended = {
-            let (ledger, store, signal) = (ledger.clone(), store.clone(), Arc::clone(&signal));
-            in_thread("fold", move || folding::fold_until_stopped(&ledger, &store, view, &signal))?
+        live.grown_to(ledger.position());
+        let applying_ended = {
+            let (ledger, store, live) = (ledger.clone(), store.clone(), Arc::clone(&live));
+            in_thread("apply", move || applying::apply_until_stopped(&ledger, &store, view, &live))?
         };
         let serving = Serving {
             ledger: ledger.clone(),
-            boards: Boards::new(Arc::clone(&signal), ledger.id(), rand::random()),
-            signal: Arc::clone(&signal),
+            boards: Boards::new(Arc::clone(&live), ledger.id(), rand::random()),
+            live: Arc::clone(&live),
             seen: Arc::clone(&seen),
             counters,
             replies,
             orders: ordered,
             capacities,
-            strangers: Strangers::default(),
+            unknown_sites: UnknownSites::default(),
             room: room.clone(),
             short_of_room: false,
         };
         let runtime = Handle::current();
         let serving_ended = in_thread("serve", move || serving.serve_until_closed(waiting, &runtime))?;
-        let desk = Arc::new(Desk::new(
-            ledger.clone(),
-            store.clone(),
-            Arc::clone(&signal),
-            orders,
-            config.operator.clone(),
-            stop.clone(),
-        ));
-        let mut tasks = Tasks::default();
-        if let Some(days) = config.retention_days {
-            let desk = Arc::clone(&desk);
-            tasks.spawn(
-                "forgetting old plates (retention_days)",
-                async move { desk.retire_daily(days).await },
-            );
-        }
-        match AdminSocket::listen(&dir) {
-            Ok(socket) => {
-                let answering = socket.serve(stop.clone(), move |call| {
-                    let desk = Arc::clone(&desk);
-                    async move { desk.answer(call).await }
-                });
-                tasks.spawn("answering commands (admin.sock)", answering);
-            }
-            Err(error) => {
-                tracing::error!(
-                    code = %codes::ADMIN_SOCKET_UNUSABLE,
-                    %error,
-                    hint = "make room or correct the permissions, then start the server again; edges are served meanwhile",
-                    "admin.sock cannot be created, so this server takes no commands"
-                );
-            }
-        }
+        let (operator, stops) = (config.operator.clone(), stop.clone());
+        let desk =
+            CommandDesk::new(ledger.clone(), store.clone(), Arc::clone(&live), orders, operator, stops);
+        let tasks = take_commands(desk, &dir, config.retention_days, &stop);
 
         let unreadable = store.unreadable();
         opening::look_through_later(&store, &room);
         let web =
-            ServerWeb::new(ledger.clone(), store, Arc::clone(&signal), seen, room, config.operator, metrics);
+            ServerWeb::new(ledger.clone(), store, Arc::clone(&live), seen, room, config.operator, metrics);
         let http = tokio::spawn(http::serve(web_listener, web.router(), stop.clone(), traffic));
         dir.publish("http.addr", format!("{web_address}\n"))?;
         dir.publish("listen.addr", format!("{zmq_address}\n"))?;
@@ -192,8 +150,63 @@ impl Server {
             "server listen=tcp://{zmq_address} http=http://{web_address} ledger={}",
             ledger.id()
         ));
-        Ok(Server { _dir: dir, stop, signal, serving_ended, folding_ended, http, tasks, unreadable })
+        Ok(Server { _dir: dir, stop, live, serving_ended, applying_ended, http, tasks, unreadable })
     }
+}
+
+/// Opens the ledger and its views, and puts the configured tariffs in force: what an edge delivers right after is charged by them.
+async fn open_books(dir: &DataDir, config: &ServerConfig) -> Result<(OpenedLedger, View), DaemonError> {
+    let (path, reserve, tariffs) = (dir.path().to_owned(), config.reserve_bytes, config.tariffs.clone());
+    let opened = tokio::task::spawn_blocking(move || {
+        let opened = opening::open(&path, reserve)?;
+        let view = applying::open_view(&opened.ledger, &opened.store)?;
+        commands::put_at_start(&opened.ledger, &view, &opened.room, &tariffs)?;
+        Ok((opened, view))
+    });
+    opened.await.map_err(|error| DaemonError::Failed(codes::TASK_ENDED, error.to_string()))?
+}
+
+/// The capacities that stand in the ledger. One that the view has not reached yet is recorded a second time: the same value, harmless.
+fn recorded_capacities(view: &View) -> Capacities {
+    let told = view.garages.iter().filter(|(_, garage)| garage.told_capacity > 0);
+    Capacities::of_ledger(
+        told.flat_map(|(key, garage)| {
+            view.sites_of(key).into_iter().map(|site| (site, garage.told_capacity))
+        }),
+    )
+}
+
+/// Takes commands from operators, and from the setting `retention_days`.
+fn take_commands(
+    desk: CommandDesk,
+    dir: &DataDir,
+    retention_days: Option<u32>,
+    stop: &CancellationToken,
+) -> Tasks {
+    let desk = Arc::new(desk);
+    let mut tasks = Tasks::default();
+    if let Some(days) = retention_days {
+        let desk = Arc::clone(&desk);
+        tasks.spawn("forgetting old plates (retention_days)", async move { desk.retire_daily(days).await });
+    }
+    match AdminSocket::listen(dir) {
+        Ok(socket) => {
+            let answering = socket.serve(stop.clone(), move |call| {
+                let desk = Arc::clone(&desk);
+                async move { desk.answer(call).await }
+            });
+            tasks.spawn("answering commands (admin.sock)", answering);
+        }
+        Err(error) => {
+            tracing::error!(
+                code = %codes::ADMIN_SOCKET_UNUSABLE,
+                %error,
+                hint = "make room or correct the permissions, then start the server again; edges are served meanwhile",
+                "admin.sock cannot be created, so this server takes no commands"
+            );
+        }
+    }
+    tasks
 }
 
 impl Daemon for Server {
@@ -214,19 +227,19 @@ impl Server {
                 return Err(DaemonError::Failed(codes::STORE_PARTLY_UNREADABLE, "a part of the ledger or of the views".into()));
             }
             ended = &mut self.serving_ended => return Err(ended_early("serving edges", ended)),
-            ended = &mut self.folding_ended => return Err(ended_early("folding the view", ended)),
+            ended = &mut self.applying_ended => return Err(ended_early("applying records to the views", ended)),
             error = self.tasks.one_ended() => return Err(error),
             _ = &mut self.http => return Err(DaemonError::Failed(codes::TASK_ENDED, "HTTP ended by itself".into())),
         }
         tracing::info!("stopping: asked to; what is in flight is answered, edges keep the rest");
         self.stop.cancel();
-        let signal = Arc::clone(&self.signal);
+        let live = Arc::clone(&self.live);
         let ended = async {
             let served = (&mut self.serving_ended).await;
-            // Who has given a command hears of it, or that it was not taken.
+            // Operators get the answer to the command that they have given, or that it was not taken.
             self.tasks.finish().await;
-            signal.stop();
-            let folded = (&mut self.folding_ended).await;
+            live.stop();
+            let folded = (&mut self.applying_ended).await;
             (served, folded)
         };
         match timeout(STOP_WITHIN, ended).await {

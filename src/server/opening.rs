@@ -1,4 +1,4 @@
-//! Opening the ledger of a data directory, whatever happened to it.
+//! Opens the ledger of a data directory, whatever happened to it.
 //!
 //! **Promise.** A ledger of which anything can be read opens. All records that can be found are in it.
 //! **Kept by.** Where sled refuses the store, a part of it cannot be read, or its end is missing, the store is rebuilt from what
@@ -6,7 +6,7 @@
 //! **Not promised.** That a large store is read whole before it is served: above [`READ_AT_ONCE`] bytes that is done behind it
 //! ([`look_through`]), and what cannot be read is salvaged at the next start.
 
-use super::WITNESS;
+use super::HIGH_WATER_FILE;
 use super::ledger::{self, Ledger};
 use crate::codes;
 use crate::daemon::{DaemonError, clock};
@@ -18,7 +18,7 @@ use std::path::Path;
 /// Stores of up to this many bytes are read whole when they are opened, which takes a second or two.
 pub const READ_AT_ONCE: u64 = 256 << 20;
 
-/// A ledger that was opened.
+/// An open ledger with its store.
 pub struct OpenedLedger {
     pub store: Store,
     pub room: DiskRoom,
@@ -26,16 +26,16 @@ pub struct OpenedLedger {
     pub condition: StoreCondition,
 }
 
-/// Opens the ledger of a directory that the caller holds. What is lost is recorded and on disk when this returns.
+/// Opens the ledger of a directory that the caller holds. A loss is recorded and on disk when this returns.
 pub fn open(dir: &Path, reserve: Option<u64>) -> Result<OpenedLedger, DaemonError> {
-    let witness = dir.join(WITNESS);
-    let open = |store, on_loss| Ledger::open_beside(store, &witness, on_loss, clock::wall_ms());
-    open_with(dir, reserve, &witness, &open)
+    let high_water = dir.join(HIGH_WATER_FILE);
+    let open = |store, on_loss| Ledger::open_beside(store, &high_water, on_loss, clock::wall_ms());
+    open_with(dir, reserve, &high_water, &open)
 }
 
-/// Opens the ledger of a copy of a data directory, to look into it. `witness` is the file beside the original.
-pub fn open_copy(dir: &Path, witness: &Path) -> Result<OpenedLedger, DaemonError> {
-    open_with(dir, None, witness, &|store, _| Ledger::open(store))
+/// Opens the ledger of a copy of a data directory, to look into it. `high_water` is the file beside the original.
+pub fn open_copy(dir: &Path, high_water: &Path) -> Result<OpenedLedger, DaemonError> {
+    open_with(dir, None, high_water, &|store, _| Ledger::open(store))
 }
 
 type OpenLedger<'a> = &'a dyn Fn(Store, OnLoss) -> Result<Ledger, StoreError>;
@@ -43,10 +43,10 @@ type OpenLedger<'a> = &'a dyn Fn(Store, OnLoss) -> Result<Ledger, StoreError>;
 fn open_with(
     dir: &Path,
     reserve: Option<u64>,
-    witness: &Path,
+    high_water: &Path,
     open: OpenLedger<'_>,
 ) -> Result<OpenedLedger, DaemonError> {
-    let rebuild = |found: &Salvaged, new: &Store| ledger::salvage::rebuild(witness, found, new);
+    let rebuild = |found: &Salvaged, new: &Store| ledger::salvage::rebuild(high_water, found, new);
     let opened = room::open_store(dir, Purpose::Server, reserve, &rebuild)?;
     let on_loss = match opened.condition {
         StoreCondition::Opened if salvage::is_possible(dir) => OnLoss::Refuse,

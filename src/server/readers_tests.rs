@@ -1,7 +1,7 @@
-//! Readers do not wait for the fold, and what they are told is of one position.
+//! Readers do not wait for records to be applied, and each answer shows one position.
 
+use super::applying::{LiveViews, apply_until_stopped};
 use super::boards::Boards;
-use super::folding::{Signal, fold_until_stopped};
 use super::ledger::Ledger;
 use super::view::View;
 use super::view::tests::{apply_to_each, event};
@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 const ENOUGH: Duration = Duration::from_secs(30);
 
-/// A latch: a thread that comes to it while it is shut waits, and is seen to wait.
+/// A latch: a thread that comes to it while it is shut waits, and can be seen waiting.
 #[derive(Clone, Default)]
 struct Latch(Arc<(Mutex<(bool, bool)>, Condvar)>);
 
@@ -82,40 +82,40 @@ impl Backend for Latched {
     }
 }
 
-/// A ledger, the fold behind it, and who answers for them.
+/// A ledger, the thread that applies its records, and those who answer from its views.
 struct Town {
     disk: Disk,
     ledger: Ledger,
-    signal: Arc<Signal>,
+    live: Arc<LiveViews>,
     latch: Latch,
-    fold: Option<std::thread::JoinHandle<()>>,
+    applying: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Town {
     fn new() -> Town {
         let disk = Disk::default();
         let ledger = Ledger::open(Store::on(disk.clone())).unwrap();
-        let (signal, latch) = (Arc::new(Signal::default()), Latch::default());
+        let (live, latch) = (Arc::new(LiveViews::default()), Latch::default());
         let views = Store::on(Latched(disk.clone(), latch.clone()));
-        let fold = {
-            let (ledger, signal) = (ledger.clone(), Arc::clone(&signal));
+        let applying = {
+            let (ledger, live) = (ledger.clone(), Arc::clone(&live));
             std::thread::spawn(move || {
-                fold_until_stopped(&ledger, &views, View::default(), &signal).unwrap();
+                apply_until_stopped(&ledger, &views, View::default(), &live).unwrap();
             })
         };
-        Town { disk, ledger, signal, latch, fold: Some(fold) }
+        Town { disk, ledger, live, latch, applying: Some(applying) }
     }
 
     /// One event, which is one record of the ledger.
     fn tell(&self, garage: &str, kind: &str, plate: &str) {
         let event = event(&format!(r#"{{"kind":"{kind}","plate":"{plate}"}}"#));
         apply_to_each(&self.ledger, std::iter::once(garage), &[event]);
-        self.signal.grown_to(self.ledger.position());
+        self.live.grown_to(self.ledger.position());
     }
 
-    async fn folded(&self) {
-        let folded = self.signal.folded_to(self.ledger.position());
-        tokio::time::timeout(ENOUGH, folded).await.expect("the fold goes on");
+    async fn caught_up(&self) {
+        let caught_up = self.live.applied_to(self.ledger.position());
+        tokio::time::timeout(ENOUGH, caught_up).await.expect("records are applied");
     }
 
     /// Serves HTTP; gives where, and what must live as long.
@@ -123,11 +123,11 @@ impl Town {
         let dir = tempfile::tempdir().unwrap();
         let room = room::open_store(dir.path(), Purpose::Server, None, &|_, _| Ok(())).unwrap().room;
         let store = Store::on(self.disk.clone());
-        let (signal, metrics) = (Arc::clone(&self.signal), Metrics::new("test"));
+        let (live, metrics) = (Arc::clone(&self.live), Metrics::new("test"));
         let web = ServerWeb::new(
             self.ledger.clone(),
             store,
-            signal,
+            live,
             Arc::default(),
             room,
             Operator::default(),
@@ -143,9 +143,9 @@ impl Town {
 impl Drop for Town {
     fn drop(&mut self) {
         self.latch.open();
-        self.signal.stop();
-        if let Some(fold) = self.fold.take() {
-            let _ = fold.join();
+        self.live.stop();
+        if let Some(applying) = self.applying.take() {
+            let _ = applying.join();
         }
     }
 }
@@ -170,14 +170,14 @@ async fn json(address: SocketAddr, path: &str) -> Value {
     serde_json::from_str(&get(address, path).await).unwrap()
 }
 
-/// While the fold was in a step, such as the pricing of 4,096 stays, it held a lock that each handler and the thread that serves
+/// While a record was applied, such as the pricing of 4,096 stays, it held a lock that each handler and the thread that serves
 /// edges took: HTTP, health and messaging stood still. Here the step stands still until everybody was answered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn everybody_is_answered_while_a_step_of_the_fold_stands_still() {
+async fn everybody_is_answered_while_the_applying_of_a_record_stands_still() {
     let town = Town::new();
     let (address, _stop, _dir) = town.serve().await;
     town.tell("a", "entry", "AB1");
-    town.folded().await;
+    town.caught_up().await;
 
     town.latch.shut();
     // An exit without an entry is noted under what was noted before, which is read.
@@ -197,7 +197,7 @@ async fn everybody_is_answered_while_a_step_of_the_fold_stands_still() {
     for path in ["/v1/stays", "/v1/charges", "/v1/anomalies", "/v1/quarantine", "/v1/damages", "/v1/events"] {
         json(address, path).await;
     }
-    let mut boards = Boards::new(Arc::clone(&town.signal), town.ledger.id(), 1);
+    let mut boards = Boards::new(Arc::clone(&town.live), town.ledger.id(), 1);
     let question = GatheredBoard::default().question().to_bytes();
     let answer = boards.answer(&SiteName::new("a").unwrap(), &question).unwrap();
     let part = BoardPart::from_bytes(&BoardAnswer::from_bytes(&answer).unwrap().part).unwrap();
@@ -207,24 +207,24 @@ async fn everybody_is_answered_while_a_step_of_the_fold_stands_still() {
     assert_eq!(town.ledger.position(), 3);
 
     town.latch.open();
-    town.folded().await;
+    town.caught_up().await;
     let occupancy = json(address, "/v1/occupancy").await;
     assert_eq!((&occupancy["version"], &occupancy["garages"][0]["occupied"]), (&3.into(), &2.into()));
 }
 
-/// An operator's command is judged by the views themselves, between two steps of the fold, and hears when there is no fold any more.
+/// An operator's command is judged by the views themselves, between two records, and gets no answer once the applying thread has ended.
 #[tokio::test]
-async fn a_question_to_the_fold_is_answered_between_two_steps_or_never() {
+async fn a_question_to_the_views_is_answered_between_two_records_or_never() {
     let town = Town::new();
     town.tell("a", "entry", "AB1");
-    town.folded().await;
-    assert_eq!(town.signal.ask(|view| view.garages.size()).await, Some(1));
-    let broke_off: Option<()> = town.signal.ask(|_| panic!("as sled does over damage")).await;
+    town.caught_up().await;
+    assert_eq!(town.live.ask(|view| view.garages.size()).await, Some(1));
+    let broke_off: Option<()> = town.live.ask(|_| panic!("as sled does over damage")).await;
     assert_eq!(broke_off, None);
-    assert_eq!(town.signal.ask(|view| view.position).await, Some(1), "it goes on");
-    let signal = Arc::clone(&town.signal);
+    assert_eq!(town.live.ask(|view| view.position).await, Some(1), "it goes on");
+    let live = Arc::clone(&town.live);
     drop(town);
-    assert_eq!(signal.ask(|view| view.position).await, None);
+    assert_eq!(live.ask(|view| view.position).await, None);
 }
 
 /// Each record of this ledger is one car that enters, so that an answer's position says how many cars it must show.
@@ -246,8 +246,8 @@ async fn all_that_an_answer_shows_is_of_the_position_that_it_names() {
         let town = Arc::clone(&town);
         tokio::spawn(async move {
             for position in 1..=CARS {
-                town.signal.folded_to(position).await;
-                town.signal.saved_to(position).await;
+                town.live.applied_to(position).await;
+                town.live.saved_to(position).await;
             }
         })
     };

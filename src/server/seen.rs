@@ -1,7 +1,9 @@
-//! What the server sees of garages while it serves them: no view, and forgotten at a restart.
+//! What the server sees of garages while it serves them: not a view, and forgotten at a restart.
 //!
-//! **Promise.** Whatever peers say, this takes memory for the garages whose events were applied, and for [`STRANGERS_MAX`] others.
-//! **Kept by.** A name under which no event was ever applied is a stranger: the one that was silent for longest goes first.
+//! **Promise.** Whatever peers report, this takes memory for the garages whose events were applied, and for [`UNKNOWN_SITES_MAX`]
+//! others.
+//! **Kept by.** A name under which no event was ever applied is an unknown site: the one that was silent for longest is forgotten
+//! first.
 
 use crate::codes;
 use crate::daemon::clock::SKEW_ALARM;
@@ -10,41 +12,41 @@ use crate::parking::Observation;
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
-/// What is merely seen of a site: no view, and forgotten at a restart.
+/// What is seen of one site.
 #[derive(Debug, Clone, Default)]
 pub struct Seen {
     pub heard_at_ms: i64,
     pub observation: Option<Observation>,
     pub duplicates_refused: u64,
     pub conflicts: u64,
-    /// The epoch and the first sequence of the page in conflict, while it is.
+    /// The epoch and sequence from which its pages are in conflict, while they are.
     pub in_conflict_at: Option<(Epoch, u64)>,
     pub refused: Option<String>,
-    /// Its wall clock less ours, in milliseconds, when its last request came that was not in doubt.
+    /// Clock offset: its wall clock minus ours, in milliseconds, by its last request that was not in doubt.
     pub clock_ahead_ms: Option<i64>,
-    /// Since when each request said that its clock is behind, and how many did.
+    /// The requests in a row that said that its clock is behind: when the first one came, and their number.
     behind: Option<(Instant, u32)>,
-    /// The processes that spoke under this name, in the order in which they were first heard.
-    instances: Vec<Spoke>,
-    /// How many requests came.
-    words: u64,
-    /// When it was last seen that two of them speak by turns.
+    /// The processes that sent requests under this name, in the order in which they were first heard.
+    instances: Vec<Instance>,
+    /// The number of requests that came.
+    requests: u64,
+    /// When two of the processes were last seen to send by turns.
     two_at: Option<Instant>,
 }
 
 /// A process of a site.
 #[derive(Debug, Clone)]
-struct Spoke {
-    instance: u64,
-    /// The last of its requests, counted among all of the site.
-    word: u64,
-    /// Since when, and when last, it spoke again after a younger one had.
+struct Instance {
+    id: u64,
+    /// The number of its last request among all requests of the site.
+    request_no: u64,
+    /// When it first, and when it last, sent again after a younger process had.
     back: Option<(Instant, Instant)>,
 }
 
-/// How many processes of a site are told apart.
-const INSTANCES: usize = 4;
-/// For how long two edges under one name are an alarm after they were last seen to speak by turns.
+/// The maximum number of processes of a site that are distinguished.
+const INSTANCES_MAX: usize = 4;
+/// For how long two edges under one name are an alarm after they were last seen to send by turns.
 const TWO_EDGES_FOR: Duration = Duration::from_secs(60);
 /// For how long an older process must come back after younger ones. What a killed one had sent may arrive late, but at once.
 const BY_TURNS_FOR: Duration = Duration::from_secs(5);
@@ -56,43 +58,39 @@ const BEHIND_FOR: Duration = Duration::from_secs(3);
 const BEHIND_TIMES: u32 = 3;
 
 impl Seen {
-    /// Whether two live edges speak under one name.
+    /// Returns true if two live edges use one name.
     pub fn two_edges(&self) -> bool {
         self.two_at.is_some_and(|at| at.elapsed() < TWO_EDGES_FOR)
     }
 
-    /// Returns whether it has just come out that there are two.
+    /// Counts a request of a process. Returns true the first time two live edges are detected.
     ///
-    /// A process that was started in the place of another speaks as the younger one from then on. Only two live ones both go on:
-    /// the older one comes back after the younger, and that again and again.
-    pub fn spoke(&mut self, instance: u64, now: Instant) -> bool {
-        self.words += 1;
-        let word = self.words;
-        let Some(place) = self.instances.iter().position(|known| known.instance == instance) else {
-            if self.instances.len() == INSTANCES {
-                let (silent, _) = self
-                    .instances
-                    .iter()
-                    .enumerate()
-                    .min_by_key(|(_, its)| its.word)
-                    .expect("there are some");
-                self.instances.remove(silent);
+    /// A process that was started in the place of another sends as the younger one from then on. Only two live ones both go on:
+    /// the older one comes back after the younger, again and again.
+    pub fn request_came(&mut self, id: u64, now: Instant) -> bool {
+        self.requests += 1;
+        let request_no = self.requests;
+        let Some(index) = self.instances.iter().position(|instance| instance.id == id) else {
+            if self.instances.len() == INSTANCES_MAX {
+                let numbers = self.instances.iter().enumerate();
+                let silent = numbers.min_by_key(|(_, instance)| instance.request_no).map(|(index, _)| index);
+                self.instances.remove(silent.expect("there are some"));
             }
-            self.instances.push(Spoke { instance, word, back: None });
+            self.instances.push(Instance { id, request_no, back: None });
             return false;
         };
-        let (older, younger) = self.instances.split_at_mut(place + 1);
-        let its = older.last_mut().expect("it is among them");
-        let came_back = younger.iter().any(|younger| younger.word > its.word);
-        its.word = word;
+        let (older, younger) = self.instances.split_at_mut(index + 1);
+        let instance = older.last_mut().expect("it is among them");
+        let came_back = younger.iter().any(|younger| younger.request_no > instance.request_no);
+        instance.request_no = request_no;
         if !came_back {
             return false;
         }
-        let since = match its.back {
+        let since = match instance.back {
             Some((since, last)) if now.saturating_duration_since(last) < TWO_EDGES_FOR => since,
             _ => now,
         };
-        its.back = Some((since, now));
+        instance.back = Some((since, now));
         now.saturating_duration_since(since) >= BY_TURNS_FOR && {
             let news = !self.two_edges();
             self.two_at = Some(now);
@@ -100,7 +98,8 @@ impl Seen {
         }
     }
 
-    pub fn watch_clock(&mut self, site: &SiteName, ahead_ms: i64, now: Instant) {
+    /// Compares the site's wall clock with ours, and logs when they begin or cease to differ.
+    pub fn watch_clock(&mut self, ahead_ms: i64, now: Instant) {
         if ahead_ms < -SKEW_ALARM_MS {
             let (since, times) = self.behind.get_or_insert((now, 0));
             *times = times.saturating_add(1);
@@ -115,12 +114,12 @@ impl Seen {
         if skewed(ahead_ms) && !before {
             tracing::error!(
                 code = %codes::CLOCKS_DIFFER,
-                garage = %site, ahead_seconds = ahead_ms / 1000,
+                ahead_seconds = ahead_ms / 1000,
                 hint = "check NTP on both; events keep the garage's time, and the time of their arrival beside it",
                 "the clocks of this garage and of this server differ"
             );
         } else if !skewed(ahead_ms) && before {
-            tracing::info!(garage = %site, "the clocks of this garage and of this server agree again");
+            tracing::info!("the clocks of this garage and of this server agree again");
         }
     }
 
@@ -132,25 +131,25 @@ impl Seen {
     }
 }
 
-/// Of how many garages without an event that was applied it is kept what they say.
-pub const STRANGERS_MAX: usize = 1_000;
+/// The maximum number of garages that are remembered although no event of them was applied.
+pub const UNKNOWN_SITES_MAX: usize = 1_000;
 
-/// The garages that only say something, in the order in which they were heard last.
+/// The garages that report something and have no applied event, in the order of their last requests.
 #[derive(Debug, Default)]
-pub struct Strangers {
+pub struct UnknownSites {
     in_order: BTreeMap<u64, SiteName>,
     places: HashMap<SiteName, u64>,
     next: u64,
 }
 
-impl Strangers {
-    /// One of them said something. Gives the one to forget for it: there are too many.
+impl UnknownSites {
+    /// Remembers one of them. Returns the one to forget for it if there are too many.
     pub fn heard(&mut self, site: &SiteName) -> Option<SiteName> {
         self.forget(site);
         self.in_order.insert(self.next, site.clone());
         self.places.insert(site.clone(), self.next);
         self.next += 1;
-        if self.places.len() <= STRANGERS_MAX {
+        if self.places.len() <= UNKNOWN_SITES_MAX {
             return None;
         }
         let (_, silent) = self.in_order.pop_first()?;
@@ -158,7 +157,7 @@ impl Strangers {
         Some(silent)
     }
 
-    /// It is none any more: an event of it was applied.
+    /// Forgets one: an event of it was applied.
     pub fn forget(&mut self, site: &SiteName) {
         if let Some(place) = self.places.remove(site) {
             self.in_order.remove(&place);
@@ -171,30 +170,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_strangers_the_one_that_was_silent_for_longest_is_forgotten() {
+    fn of_unknown_sites_the_one_that_was_silent_for_longest_is_forgotten() {
         let name = |n: usize| SiteName::new(&format!("s{n}")).unwrap();
-        let mut strangers = Strangers::default();
-        for n in 0..STRANGERS_MAX {
-            assert_eq!(strangers.heard(&name(n)), None);
+        let mut unknown = UnknownSites::default();
+        for n in 0..UNKNOWN_SITES_MAX {
+            assert_eq!(unknown.heard(&name(n)), None);
         }
-        assert_eq!(strangers.heard(&name(0)), None, "it is one of them");
-        assert_eq!(strangers.heard(&name(5000)), Some(name(1)));
-        strangers.forget(&name(2));
-        assert_eq!(strangers.heard(&name(5001)), None);
-        assert_eq!(strangers.heard(&name(5002)), Some(name(3)));
+        assert_eq!(unknown.heard(&name(0)), None, "it is one of them");
+        assert_eq!(unknown.heard(&name(5000)), Some(name(1)));
+        unknown.forget(&name(2));
+        assert_eq!(unknown.heard(&name(5001)), None);
+        assert_eq!(unknown.heard(&name(5002)), Some(name(3)));
         for n in 0..10_000 {
-            strangers.heard(&name(10_000 + n));
+            unknown.heard(&name(10_000 + n));
         }
-        assert_eq!((strangers.in_order.len(), strangers.places.len()), (STRANGERS_MAX, STRANGERS_MAX));
+        assert_eq!((unknown.in_order.len(), unknown.places.len()), (UNKNOWN_SITES_MAX, UNKNOWN_SITES_MAX));
     }
 
-    /// Who speaks at which millisecond; what came out, and when.
-    fn two_edges_at(words: &[(u64, u64)]) -> Option<u64> {
+    /// The millisecond at which two edges are detected, when these instances send at these milliseconds.
+    fn two_edges_at(requests: &[(u64, u64)]) -> Option<u64> {
         let began = Instant::now();
         let mut seen = Seen::default();
-        words
+        requests
             .iter()
-            .find(|(at, instance)| seen.spoke(*instance, began + Duration::from_millis(*at)))
+            .find(|(at, instance)| seen.request_came(*instance, began + Duration::from_millis(*at)))
             .map(|(at, _)| *at)
     }
 
@@ -211,16 +210,16 @@ mod tests {
     /// taken for a second edge, and a new capacity was not recorded.
     #[test]
     fn late_requests_of_killed_processes_are_no_second_edge() {
-        let mut words = vec![(0, 1)];
+        let mut requests = vec![(0, 1)];
         for killed in 1..30 {
             let at = killed * 10_000;
-            words.extend([(at, killed + 1), (at + 400, killed + 1)]);
+            requests.extend([(at, killed + 1), (at + 400, killed + 1)]);
             // Four were in flight; they come between those of the new one.
-            words.extend((0..4).flat_map(|n| [(at + 500 + n, killed), (at + 500 + n, killed + 1)]));
-            words.extend((1..9).map(|second| (at + second * 1000, killed + 1)));
+            requests.extend((0..4).flat_map(|n| [(at + 500 + n, killed), (at + 500 + n, killed + 1)]));
+            requests.extend((1..9).map(|second| (at + second * 1000, killed + 1)));
         }
-        assert_eq!(two_edges_at(&words), None);
-        // The server was started anew and heard the new process first.
+        assert_eq!(two_edges_at(&requests), None);
+        // The server was restarted and heard the new process first.
         let later = (0..100).map(|n| (n * 1000, 2));
         assert_eq!(
             two_edges_at(&[&[(0, 2), (1, 1), (2, 2), (3, 1)][..], &later.collect::<Vec<_>>()].concat()),
@@ -230,10 +229,10 @@ mod tests {
 
     /// What the clock of a site is said to be after requests that came at these milliseconds and looked so far ahead.
     fn ahead_after(requests: &[(u64, i64)]) -> Option<i64> {
-        let (began, site) = (Instant::now(), SiteName::new("a").unwrap());
+        let began = Instant::now();
         let mut seen = Seen::default();
         for (at, ahead_ms) in requests {
-            seen.watch_clock(&site, *ahead_ms, began + Duration::from_millis(*at));
+            seen.watch_clock(*ahead_ms, began + Duration::from_millis(*at));
         }
         seen.clock_ahead_ms
     }

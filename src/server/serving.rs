@@ -1,20 +1,21 @@
 //! The thread that serves requests: decode, commit together, answer.
 
+use super::applying::LiveViews;
 use super::boards::Boards;
 use super::capacities::Capacities;
-use super::commands::{Order, not_recorded};
-use super::folding::Signal;
+use super::commands::{PendingCommand, not_recorded};
 use super::ledger::{Applied, Ledger};
-use super::seen::Strangers;
+use super::seen::UnknownSites;
 pub use super::seen::{SKEW_ALARM_MS, Seen};
 use crate::codes;
 use crate::daemon::clock::wall_ms;
+use crate::http::metrics::Metrics;
 use crate::messaging::SiteName;
 use crate::messaging::wire::{self, Reply, Request, Verdict, WireError};
 use crate::parking::Observation;
 use crate::store::StoreError;
 use crate::store::room::{DiskRoom, WRITTEN_FOR_VALUES};
-use crate::transport::front::{Incoming, Peer, Replied, Replies};
+use crate::transport::router::{Incoming, Peer, ReplyFate, ReplySender};
 use prometheus_client::metrics::counter::Counter;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -24,7 +25,7 @@ use tokio::sync::mpsc;
 
 /// A commit takes what waits, up to this many bytes, so that the first of them does not wait for long.
 const GATHER_BYTES: usize = 2 * 1024 * 1024;
-/// How long an edge is asked to send no events while the disk is full.
+/// The pause that an edge is asked for while the disk is full.
 const PAUSE_WHEN_FULL_MS: u32 = 5_000;
 
 /// What the serving thread counts.
@@ -40,11 +41,27 @@ pub struct Counters {
     pub replies_dropped: Counter,
 }
 
+impl Counters {
+    pub fn register(metrics: &mut Metrics) -> Counters {
+        Counters {
+            requests: metrics.counter("requests", "Requests received from edges"),
+            applied: metrics.counter("events_applied", "Events applied to the ledger"),
+            duplicates: metrics.counter("duplicates_refused", "Events received again and not applied again"),
+            gaps: metrics.counter("gaps", "Requests that came before an earlier one"),
+            conflicts: metrics.counter("conflicts", "Requests with another content at an applied place"),
+            refused: metrics.counter("refused", "Requests that were not understood"),
+            commits: metrics.counter("commits", "Groups of requests committed together"),
+            replies_dropped: metrics
+                .counter("replies_dropped", "Replies whose peer had gone or did not read"),
+        }
+    }
+}
+
 /// What the serving thread does next.
 enum Next {
     Request(Incoming),
-    Order(Order),
-    /// A capacity that was told some time ago is to be recorded.
+    Command(PendingCommand),
+    /// A capacity that was reported some time ago is to be recorded.
     Capacities,
     Closed,
 }
@@ -61,89 +78,94 @@ async fn until(moment: Option<Instant>) {
     }
 }
 
-/// Everything that the serving thread works with.
+/// The state of the serving thread.
 pub struct Serving {
     pub ledger: Ledger,
     pub boards: Boards,
-    pub signal: Arc<Signal>,
+    pub live: Arc<LiveViews>,
     pub seen: Arc<Mutex<BTreeMap<SiteName, Seen>>>,
     pub counters: Counters,
-    pub replies: Replies,
-    /// What operators want to have recorded.
-    pub orders: mpsc::Receiver<Order>,
+    pub replies: ReplySender,
+    /// Commands of operators that are to be recorded.
+    pub orders: mpsc::Receiver<PendingCommand>,
     pub capacities: Capacities,
-    pub strangers: Strangers,
+    pub unknown_sites: UnknownSites,
     pub room: DiskRoom,
-    /// Whether the disk had no room when it was last asked for.
+    /// The disk had no room at the last check.
     pub short_of_room: bool,
 }
 
 impl Serving {
-    /// Serves until the queue closes. On `Err` the disk failed: nobody was answered, and the process must end.
+    /// Serves until the queue closes. On `Err` the disk failed: no request of the group was answered, and the process must end.
     pub fn serve_until_closed(
         mut self,
         mut waiting: mpsc::Receiver<Incoming>,
         runtime: &Handle,
     ) -> Result<(), StoreError> {
         loop {
-            let waits = !self.short_of_room;
-            let capacities_due = waits.then(|| self.capacities.next_due(Instant::now())).flatten();
+            let may_record = !self.short_of_room;
+            let capacities_due = may_record.then(|| self.capacities.next_due(Instant::now())).flatten();
             let next = runtime.block_on(async {
                 tokio::select! {
-                    Some(order) = self.orders.recv() => Next::Order(order),
+                    Some(order) = self.orders.recv() => Next::Command(order),
                     () = until(capacities_due) => Next::Capacities,
                     first = waiting.recv() => first.map_or(Next::Closed, Next::Request),
                 }
             });
-            let first = match next {
-                Next::Request(first) => first,
-                Next::Order(order) => {
-                    self.carry_out(order)?;
-                    continue;
+            match next {
+                Next::Request(first) => {
+                    let (peers, requests) = self.gather(first, &mut waiting);
+                    self.serve(peers, &requests)?;
                 }
+                Next::Command(order) => self.carry_out(order)?,
                 Next::Capacities => {
                     self.look_for_room(&[]);
                     if !self.short_of_room {
                         self.commit(&[], wall_ms())?;
-                        self.signal.grown_to(self.ledger.position());
+                        self.live.grown_to(self.ledger.position());
                     }
-                    continue;
                 }
                 Next::Closed => return Ok(()),
-            };
-            let mut peers = Vec::new();
-            let mut requests = Vec::new();
-            let mut bytes = 0;
-            let mut incoming = Some(first);
-            while let Some(Incoming { peer, body }) = incoming {
-                bytes += body.len();
-                self.counters.requests.inc();
-                match Request::decode(&body) {
-                    Ok(request) => {
-                        peers.push(peer);
-                        requests.push(request);
-                    }
-                    Err(error) => self.answer_nonsense(peer, &error),
-                }
-                incoming = (bytes < GATHER_BYTES).then(|| waiting.try_recv().ok()).flatten();
             }
-            self.serve(peers, &requests)?;
         }
+    }
+
+    /// Decodes the requests that wait, up to [`GATHER_BYTES`]. What is not a request is answered at once.
+    fn gather(
+        &mut self,
+        first: Incoming,
+        waiting: &mut mpsc::Receiver<Incoming>,
+    ) -> (Vec<Peer>, Vec<Request>) {
+        let (mut peers, mut requests, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let mut incoming = Some(first);
+        while let Some(Incoming { peer, body }) = incoming {
+            bytes += body.len();
+            self.counters.requests.inc();
+            match Request::decode(&body) {
+                Ok(request) => {
+                    peers.push(peer);
+                    requests.push(request);
+                }
+                Err(error) => self.answer_nonsense(peer, &error),
+            }
+            incoming = (bytes < GATHER_BYTES).then(|| waiting.try_recv().ok()).flatten();
+        }
+        (peers, requests)
     }
 
     /// Records a command. The caller may have disconnected; the command is recorded anyway. What the disk has no room for is
     /// refused, as events are.
-    fn carry_out(&mut self, order: Order) -> Result<(), StoreError> {
+    fn carry_out(&mut self, order: PendingCommand) -> Result<(), StoreError> {
         if let Err(refusal) = order.fits_on(&self.room) {
             let _ = order.recorded_at.send(Err(refusal));
             return Ok(());
         }
         let recorded = self.ledger.record_order(&order.by, order.pieces, order.command, wall_ms());
-        let told = recorded.as_ref().map(|position| *position).map_err(not_recorded);
-        if let Ok(position) = told {
-            self.signal.grown_to(position);
+        let answer = recorded.as_ref().map(|position| *position).map_err(not_recorded);
+        if let Ok(position) = answer {
+            self.live.grown_to(position);
         }
-        let _ = order.recorded_at.send(told);
+        let _ = order.recorded_at.send(answer);
         match recorded {
             // The store took nothing and is as well as before.
             Ok(_) | Err(StoreError::ValueTooLong { .. }) => Ok(()),
@@ -163,7 +185,7 @@ impl Serving {
         for (request, answer) in requests.iter().zip(&answers) {
             notices.push(self.observe(request, answer, now_ms));
         }
-        self.signal.grown_to(self.ledger.position());
+        self.live.grown_to(self.ledger.position());
         // A group of duplicates is acknowledged without a flush, which would have asked this.
         self.ledger.store().check_in_place()?;
         for (((peer, request), answer), notice) in peers.into_iter().zip(requests).zip(answers).zip(notices) {
@@ -186,7 +208,7 @@ impl Serving {
     fn commit(&mut self, requests: &[Request], now_ms: i64) -> Result<Vec<Applied>, StoreError> {
         let now = Instant::now();
         let (capacities, seen) = (&mut self.capacities, &self.seen);
-        let told = |answers: &[Applied]| {
+        let due = |answers: &[Applied]| {
             let seen = seen.lock().expect("no thread panics while it holds what was seen");
             for (request, answer) in requests.iter().zip(answers) {
                 let site = &request.site;
@@ -204,7 +226,7 @@ impl Serving {
             }
             capacities.due(now)
         };
-        let (answers, recorded) = self.ledger.commit_with_capacities(requests, now_ms, told)?;
+        let (answers, recorded) = self.ledger.commit_with_capacities(requests, now_ms, due)?;
         self.capacities.are_recorded(recorded, now);
         Ok(answers)
     }
@@ -244,128 +266,87 @@ impl Serving {
         Ok(answers)
     }
 
-    /// Keeps what was seen, and says what a person should know; returns what one at the garage should.
+    /// Counts, logs and remembers what a request brought. Returns what the person at the garage should know.
     fn observe(&mut self, request: &Request, answer: &Applied, now_ms: i64) -> Option<String> {
-        let span =
-            tracing::debug_span!("request", garage = %request.site, epoch = %request.epoch, id = request.id);
-        let _entered = span.entered();
+        let site = &request.site;
+        let span = tracing::info_span!("request", garage = %site, epoch = %request.epoch, id = request.id);
+        let _entered = span.enter();
         tracing::debug!(
             pages = request.pages.len(),
             oldest = request.oldest,
             mark = answer.mark,
             verdict = ?answer.verdict,
-            "a request was judged"
+            "serving: a request was judged"
         );
         if answer.verdict == Verdict::OtherLedger {
             tracing::warn!(
                 code = %codes::GARAGE_OF_OTHER_LEDGER,
-                garage = %request.site, wanted = request.ledger.map(|ledger| ledger.to_string()),
+                wanted = request.ledger.map(|ledger| ledger.to_string()),
                 hint = "check the address in the edge, and whether the directory of this server was replaced",
                 "a garage that delivers to another ledger knocked; nothing was taken from it"
             );
             return None;
         }
-        let mut notice = None;
-        let site = &request.site;
-        let observation = observation_of(request);
-        let count = |counter: &Counter, n: u64| counter.inc_by(n);
-        count(&self.counters.applied, answer.applied);
-        count(&self.counters.duplicates, answer.duplicates);
+        self.count(answer);
         if answer.new_epoch {
-            tracing::info!(garage = %site, epoch = %request.epoch, "a garage or epoch never seen before was accepted");
+            tracing::info!("a garage or epoch never seen before was accepted");
         }
         if answer.missing > 0 {
             tracing::error!(
                 code = %codes::EVENTS_MISSING,
-                garage = %site, epoch = %request.epoch, missing = answer.missing,
+                missing = answer.missing,
                 hint = "look at the page of the garage, and whether a backup of this server has them",
                 "events are missing for good and recorded as a missing range"
             );
         }
+        let observation = observation_of(request);
+        let mut seen = self.seen.lock().expect("no thread panics while it holds what was seen");
+        // A site that only asks leaves no trace; of those that report something without ever delivering the last ones are
+        // remembered, so that requests under many names fill nothing.
+        let delivers = answer.mark > 0 || self.capacities.knows(site);
+        if delivers {
+            self.unknown_sites.forget(site);
+        } else if observation.is_some()
+            && let Some(silent) = self.unknown_sites.heard(site)
         {
-            let mut seen = self.seen.lock().expect("no thread panics while it holds what was seen");
-            // Who only asks leaves no trace; of those who say something without ever delivering the last ones are kept, so
-            // that speaking under many names fills nothing.
-            let delivers = answer.mark > 0 || self.capacities.knows(site);
-            if delivers {
-                self.strangers.forget(site);
-            } else if observation.is_some()
-                && let Some(silent) = self.strangers.heard(site)
-            {
-                seen.remove(&silent);
-            }
-            if delivers || seen.contains_key(site) || observation.is_some() {
-                let seen = seen.entry(site.clone()).or_default();
-                seen.heard_at_ms = now_ms;
-                let now = Instant::now();
-                if seen.spoke(request.instance, now) {
-                    tracing::error!(
-                        code = %codes::TWO_EDGES,
-                        garage = %site,
-                        hint = "was a data directory copied? Give one of them a name of its own",
-                        "two edges speak under this name at the same time; what they deliver adds up"
-                    );
-                }
-                notice = seen.notice();
-                seen.watch_clock(site, request.clock_ms.saturating_sub(now_ms), now);
-                seen.duplicates_refused = seen.duplicates_refused.saturating_add(answer.duplicates);
-                if observation.is_some() {
-                    seen.observation.clone_from(&observation);
-                }
-                match &answer.verdict {
-                    Verdict::Conflict { first } => {
-                        seen.conflicts += 1;
-                        let place = (request.epoch, *first);
-                        if seen.in_conflict_at.replace(place) != Some(place) {
-                            tracing::error!(
-                                code = %codes::CONFLICT,
-                                garage = %site, epoch = %request.epoch, first,
-                                hint = %format_args!("two edges may use one name, or a directory was restored. When both sides are to count: server garages adopt {:?}", site.as_str()),
-                                "another page stands where this one belongs; nothing was applied, and the garage's queue waits"
-                            );
-                        }
-                    }
-                    Verdict::Refused { reason } => {
-                        if seen.refused.as_ref() != Some(reason) {
-                            tracing::error!(
-                                code = %codes::REFUSED_BY_SERVER,
-                                garage = %site, reason,
-                                hint = "see the reason; nothing is deleted",
-                                "what a garage sends was refused; its queue waits"
-                            );
-                        }
-                        seen.refused = Some(reason.clone());
-                    }
-                    Verdict::Move { .. } => {
-                        tracing::warn!(
-                            code = %codes::CONFLICT_DECIDED,
-                            garage = %site, epoch = %request.epoch,
-                            "a conflict was decided: the garage moves what it has not delivered to a new epoch"
-                        );
-                        seen.in_conflict_at = None;
-                    }
-                    Verdict::OtherLedger => {}
-                    Verdict::Accepted | Verdict::Gap => {
-                        if !request.pages.is_empty() {
-                            seen.in_conflict_at = None;
-                            seen.refused = None;
-                        }
-                    }
-                }
-            }
+            seen.remove(&silent);
         }
+        if !delivers && observation.is_none() && !seen.contains_key(site) {
+            return None;
+        }
+        let seen = seen.entry(site.clone()).or_default();
+        seen.heard_at_ms = now_ms;
+        let now = Instant::now();
+        if seen.request_came(request.instance, now) {
+            tracing::error!(
+                code = %codes::TWO_EDGES,
+                hint = "was a data directory copied? Give one of them a name of its own",
+                "two edges speak under this name at the same time; what they deliver adds up"
+            );
+        }
+        seen.watch_clock(request.clock_ms.saturating_sub(now_ms), now);
+        seen.duplicates_refused = seen.duplicates_refused.saturating_add(answer.duplicates);
+        if observation.is_some() {
+            seen.observation = observation;
+        }
+        remember_verdict(seen, request, &answer.verdict);
+        seen.notice()
+    }
+
+    fn count(&self, answer: &Applied) {
+        self.counters.applied.inc_by(answer.applied);
+        self.counters.duplicates.inc_by(answer.duplicates);
         match &answer.verdict {
-            Verdict::Gap => count(&self.counters.gaps, 1),
-            Verdict::Conflict { .. } | Verdict::Move { .. } => count(&self.counters.conflicts, 1),
-            Verdict::Refused { .. } => count(&self.counters.refused, 1),
+            Verdict::Gap => self.counters.gaps.inc(),
+            Verdict::Conflict { .. } | Verdict::Move { .. } => self.counters.conflicts.inc(),
+            Verdict::Refused { .. } => self.counters.refused.inc(),
             Verdict::Accepted | Verdict::OtherLedger => 0,
         };
-        notice
     }
 
     fn answer_nonsense(&mut self, peer: Peer, error: &WireError) {
         self.counters.refused.inc();
-        tracing::debug!(%error, "a request that is none of ours was refused");
+        tracing::debug!(%error, "serving: refused what is not a valid request");
         let body = match error {
             WireError::Version(_) => wire::versions_known(),
             _ => Reply {
@@ -384,8 +365,51 @@ impl Serving {
     }
 
     fn reply(&mut self, peer: Peer, body: Vec<u8>) {
-        if self.replies.reply(peer, body) == Replied::Dropped {
+        if self.replies.reply(peer, body) == ReplyFate::Dropped {
             self.counters.replies_dropped.inc();
+        }
+    }
+}
+
+/// Remembers why a site's queue waits, and logs it when that is new.
+fn remember_verdict(seen: &mut Seen, request: &Request, verdict: &Verdict) {
+    match verdict {
+        Verdict::Conflict { first } => {
+            seen.conflicts += 1;
+            let place = (request.epoch, *first);
+            if seen.in_conflict_at.replace(place) != Some(place) {
+                tracing::error!(
+                    code = %codes::CONFLICT,
+                    first,
+                    hint = %format_args!("two edges may use one name, or a directory was restored. When both sides are to count: server garages adopt {:?}", request.site.as_str()),
+                    "another page stands where this one belongs; nothing was applied, and the garage's queue waits"
+                );
+            }
+        }
+        Verdict::Refused { reason } => {
+            if seen.refused.as_ref() != Some(reason) {
+                tracing::error!(
+                    code = %codes::REFUSED_BY_SERVER,
+                    reason,
+                    hint = "see the reason; nothing is deleted",
+                    "what a garage sends was refused; its queue waits"
+                );
+            }
+            seen.refused = Some(reason.clone());
+        }
+        Verdict::Move { .. } => {
+            tracing::warn!(
+                code = %codes::CONFLICT_DECIDED,
+                "a conflict was decided: the garage moves what it has not delivered to a new epoch"
+            );
+            seen.in_conflict_at = None;
+        }
+        Verdict::OtherLedger => {}
+        Verdict::Accepted | Verdict::Gap => {
+            if !request.pages.is_empty() {
+                seen.in_conflict_at = None;
+                seen.refused = None;
+            }
         }
     }
 }

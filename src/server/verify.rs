@@ -1,19 +1,20 @@
-//! Whether the books are right: `server verify`.
+//! `server verify`: checks the ledger, and whether the views follow from it.
 //!
-//! **Promise.** Every record of the ledger is read and compared with what else is said of it, and every view is folded anew
-//! and compared with the written one, byte for byte. What does not agree is told with its place, what it means
-//! and what to do. Nothing is written into the store.
-//! **Kept by.** The new fold goes into a file of its own under TMPDIR, which is gone afterwards. A directory that no
-//! server runs on is copied first, because sled writes when it opens. A running server goes on meanwhile: it
-//! waits with writing its views, for the moment in which they are compared.
-//! A ledger that lost its end agrees with itself; the note beside the store (`ledger::Note`) tells that it ended later.
-//! **Not promised.** That what agrees with itself is what happened: that is between an edge and its producers. Nor that a lost
-//! end is found when the note is lost, too. The edges find that out, since they know what was acknowledged: it becomes a hole.
+//! **Promise.** Every record of the ledger is read and compared with the index and the marks, and every view is rebuilt and compared with
+//! the written one, byte for byte. What does not agree is reported with its place, what it means and what to do. Nothing is written
+//! into the store.
+//! **Kept by.** The views are rebuilt in a file of their own under TMPDIR, which is removed afterwards. A directory that no server
+//! runs on is copied first, because sled writes when it opens. A running server goes on; it waits with writing its views while they
+//! are compared.
+//! A ledger that lost its end agrees with itself; the high-water file beside it (`ledger::LedgerHighWater`) says that it ended later.
+//! **Not promised.** That what agrees with itself is what happened: that is between an edge and its producers. Nor that a lost end is
+//! found when the high-water file is lost as well. Then the edges find it, since they know what was acknowledged, and it becomes a
+//! missing range.
 
-use super::WITNESS;
-use super::folding::Signal;
-use super::ledger::check::Read;
-use super::ledger::{Ledger, Note};
+use super::HIGH_WATER_FILE;
+use super::applying::LiveViews;
+use super::ledger::check::{CheckedLedger, Meanwhile};
+use super::ledger::{Ledger, LedgerHighWater};
 use super::opening::{self, OpenedLedger};
 use super::view::billing::list::check_sums;
 use super::view::{self, CatchUpError, View, ViewChanges};
@@ -29,7 +30,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
-/// More are counted, not told: the first ones say where to look.
+/// More findings are counted and not listed: the first ones say where to look.
 const FINDINGS_MAX: usize = 100;
 
 /// One thing that is wrong.
@@ -37,45 +38,55 @@ const FINDINGS_MAX: usize = 100;
 pub struct Finding {
     pub place: String,
     pub what: String,
+    #[serde(flatten)]
+    pub advice: Advice,
+}
+
+/// What a finding means for the data, and what to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Advice {
     pub means: &'static str,
     pub do_this: &'static str,
 }
 
-const LEDGER_MEANS: &str =
-    "what was applied there cannot be proven any more; the rest of the ledger is not affected";
-const LEDGER_DO: &str = "keep a copy of the data directory; look whether a backup is sound (`server verify --data-dir BACKUP`) and go on from it: edges deliver again what they still have, and what nobody has is recorded as a hole";
-const VIEW_MEANS: &str =
-    "answers made from it may be wrong; the ledger, from which it follows, is another matter";
-const SUMS_MEAN: &str =
-    "statements and the money taken, as they are shown, are not what the charges add up to";
-const VIEW_DO: &str = "stop the server and run `server refold`: its next start folds all views anew from the ledger. If that does not help, please report it with this text";
-const BETTER_MEANS: &str = "they know more than the ledger does now; answers are made from them as before";
-const BETTER_DO: &str = "do not run `server refold`: it would forget what they know. Keep a copy of the data directory, and look whether a backup is sound";
-const END_MEANS: &str = "the disk lost the newest part of the ledger, or an older copy was put in the place of this directory's store; what was applied there is not in the books";
-const END_DO: &str = "keep a copy of the data directory; check the disk, and look whether a backup has more. A server that is started on the directory records the loss and goes on: edges deliver again what they still have, and what nobody has is recorded as a hole";
-const STORE_DAMAGED_MEANS: &str =
-    "a part of the file cannot be read, or sled refuses it; nothing in it was changed";
-const STORE_DAMAGED_DO: &str = "start the server: it rebuilds the store from what can be found, and keeps the damaged one beside it. Check the disk";
-const STORE_MEANS: &str = "what the store holds cannot be told";
-const STORE_DO: &str =
-    "keep a copy of the data directory before anything else, check the disk, then restore a backup";
+const LEDGER_WRONG: Advice = Advice {
+    means: "what was applied there cannot be proven any more; the rest of the ledger is not affected",
+    do_this: "keep a copy of the data directory; look whether a backup is sound (`server verify --data-dir BACKUP`) and go on from it: edges deliver again what they still have, and what nobody has is recorded as a missing range",
+};
+const LEDGER_END_LOST: Advice = Advice {
+    means: "the disk lost the newest part of the ledger, or an older copy was put in the place of this directory's store; what was applied there is not in the books",
+    do_this: "keep a copy of the data directory; check the disk, and look whether a backup has more. A server that is started on the directory records the loss and goes on: edges deliver again what they still have, and what nobody has is recorded as a missing range",
+};
+const VIEW_WRONG: Advice = Advice {
+    means: "answers made from it may be wrong; the ledger, from which it follows, is checked apart from it",
+    do_this: "stop the server and run `server rebuild-views`: its next start rebuilds all views from the ledger. If that does not help, please report it with this text",
+};
+const VIEW_KNOWS_MORE: Advice = Advice {
+    means: "they know more than the ledger does now; answers are made from them as before",
+    do_this: "do not run `server rebuild-views`: it would forget what they know. Keep a copy of the data directory, and look whether a backup is sound",
+};
+const SUMS_WRONG: Advice = Advice {
+    means: "statements and the money taken, as they are shown, are not what the charges add up to",
+    do_this: "stop the server and run `server rebuild-views`: its next start rebuilds all views from the ledger. If that does not help, please report it with this text",
+};
+const STORE_DAMAGED: Advice = Advice {
+    means: "a part of the file cannot be read, or sled refuses it; nothing in it was changed",
+    do_this: "start the server: it rebuilds the store from what can be found, and keeps the damaged one beside it. Check the disk",
+};
+const STORE_UNREADABLE: Advice = Advice {
+    means: "what the store holds is not known",
+    do_this: "keep a copy of the data directory before anything else, check the disk, then restore a backup",
+};
 
-/// What was read and what was found.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Report {
+/// Counts of what was read, and findings.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct VerifyReport {
     /// Nothing is wrong.
     pub clean: bool,
     pub ledger: Option<String>,
-    /// The last position of the ledger that was read.
-    pub position: u64,
-    pub pages: u64,
-    pub events: u64,
-    pub holes: u64,
-    /// Events that will never come, by the holes.
-    pub missing: u64,
-    /// Positions that the ledger lost, and says so.
-    pub truncated: u64,
-    /// The position at which the views were compared; none when they could not be.
+    #[serde(flatten)]
+    pub counts: CheckedLedger,
+    /// The position at which the views were compared; `None` when they could not be.
     pub views_position: Option<u64>,
     pub stays_open: u64,
     pub stays_closed: u64,
@@ -88,73 +99,53 @@ pub struct Report {
     pub findings: Vec<Finding>,
 }
 
-impl Report {
-    fn new() -> Report {
-        Report {
-            clean: true,
-            ledger: None,
-            position: 0,
-            pages: 0,
-            events: 0,
-            holes: 0,
-            missing: 0,
-            truncated: 0,
-            views_position: None,
-            stays_open: 0,
-            stays_closed: 0,
-            exits_missed: 0,
-            exits_unmatched: 0,
-            quarantined: 0,
-            seconds: 0.0,
-            findings_total: 0,
-            findings: Vec::new(),
-        }
+impl VerifyReport {
+    fn new() -> VerifyReport {
+        VerifyReport { clean: true, ..VerifyReport::default() }
     }
 
-    fn find(&mut self, place: String, what: String, means: &'static str, do_this: &'static str) {
+    fn find(&mut self, place: String, what: String, advice: Advice) {
         self.clean = false;
         self.findings_total += 1;
         if self.findings.len() < FINDINGS_MAX {
-            self.findings.push(Finding { place, what, means, do_this });
+            self.findings.push(Finding { place, what, advice });
         }
     }
 
-    fn of_unreadable(error: &impl fmt::Display) -> Report {
-        let mut report = Report::new();
-        report.find("the store".into(), error.to_string(), STORE_MEANS, STORE_DO);
+    fn of_unreadable(error: &impl fmt::Display) -> VerifyReport {
+        let mut report = VerifyReport::new();
+        report.find("the store".into(), error.to_string(), STORE_UNREADABLE);
         report
     }
 
-    /// 0 when nothing is wrong, else 1.
+    /// 0 when nothing is wrong, otherwise 1.
     pub fn exit_code(&self) -> ExitCode {
         if self.clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for VerifyReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Report { pages, events, holes, missing, position, .. } = self;
+        let CheckedLedger { position, pages, events, missing_ranges, missing_events, truncated } =
+            self.counts;
         if let Some(ledger) = &self.ledger {
             writeln!(
                 f,
-                "ledger {ledger}: {position} positions, {pages} pages, {events} events, {holes} holes ({missing} events missing)"
+                "ledger {ledger}: {position} positions, {pages} pages, {events} events, {missing_ranges} missing ranges ({missing_events} events)"
             )?;
         }
-        if self.truncated > 0 {
-            writeln!(
-                f,
-                "{} positions were lost at an earlier time; the ledger says so itself",
-                self.truncated
-            )?;
+        if truncated > 0 {
+            writeln!(f, "{truncated} positions were lost at an earlier time; the ledger says so itself")?;
         }
         if let Some(position) = self.views_position {
-            let Report { stays_open, stays_closed, exits_missed, exits_unmatched, quarantined, .. } = self;
+            let VerifyReport { stays_open, stays_closed, exits_missed, exits_unmatched, quarantined, .. } =
+                self;
             writeln!(
                 f,
                 "views at position {position}: {stays_closed} stays closed, {stays_open} open, {exits_missed} exits missed, {exits_unmatched} exits unmatched, {quarantined} events in quarantine"
             )?;
         }
-        for Finding { place, what, means, do_this } in &self.findings {
+        for Finding { place, what, advice: Advice { means, do_this } } in &self.findings {
             writeln!(f, "WRONG {place}: {what}.\n  It means: {means}.\n  What to do: {do_this}.")?;
         }
         let told = self.findings.len() as u64;
@@ -179,7 +170,7 @@ pub enum VerifyError {
     #[error(transparent)]
     Copy(#[from] copy::CopyError),
     #[error(
-        "the views are folded anew in a file under TMPDIR, and that failed: {0}. Nothing was changed in the data directory. Set TMPDIR to a directory on a disk with room"
+        "the views are rebuilt in a file under TMPDIR, and that failed: {0}. Nothing was changed in the data directory. Set TMPDIR to a directory on a disk with room"
     )]
     Scratch(String),
     #[error(transparent)]
@@ -208,25 +199,24 @@ impl VerifyError {
 }
 
 /// Verifies the store of a data directory that no server runs on. Nothing in it changes.
-pub fn verify_directory(path: &Path) -> Result<Report, VerifyError> {
+pub fn verify_directory(path: &Path) -> Result<VerifyReport, VerifyError> {
     let began = Instant::now();
     if !path.join("store").is_dir() {
         return Err(VerifyError::NoDirectory(path.to_owned()));
     }
-    let copy = copy::of_idle(path, &[WITNESS], Spare::AsMuchAgain)?;
-    let witness = copy.path().join(WITNESS);
+    let copy = copy::of_idle(path, &[HIGH_WATER_FILE], Spare::AsMuchAgain)?;
+    let witness = copy.path().join(HIGH_WATER_FILE);
     let mut report = match opening::open_copy(copy.path(), &witness) {
         Ok(OpenedLedger { store, ledger, condition, .. }) => {
             let mut report = verify(&ledger, &store)?;
             if condition == StoreCondition::Salvaged {
                 report.find(
                     "the store".into(),
-                    "it is damaged; what is told here is of what can still be found in it".into(),
-                    STORE_DAMAGED_MEANS,
-                    STORE_DAMAGED_DO,
+                    "it is damaged; this report is about what can still be found in it".into(),
+                    STORE_DAMAGED,
                 );
             }
-            check_end(&ledger, Note::read(&witness), &mut report);
+            check_end(&ledger, LedgerHighWater::read(&witness), &mut report);
             report
         }
         Err(DaemonError::Open(error @ StoreOpenError::OtherPurpose { .. })) => {
@@ -236,60 +226,62 @@ pub fn verify_directory(path: &Path) -> Result<Report, VerifyError> {
         Err(error) => {
             let copied = format!("{:?}", copy.path().join(STORE));
             let text = error.to_string().replace(&copied, &format!("{:?}", path.join(STORE)));
-            Report::of_unreadable(&text)
+            VerifyReport::of_unreadable(&text)
         }
     };
     report.seconds = began.elapsed().as_secs_f64();
     Ok(report)
 }
 
-/// Whether the ledger ends where it had come to.
-fn check_end(ledger: &Ledger, note: Option<Note>, report: &mut Report) {
+/// Reports positions that were on disk and are missing at the end of the ledger.
+fn check_end(ledger: &Ledger, note: Option<LedgerHighWater>, report: &mut VerifyReport) {
     let end = ledger.position();
     match note {
         Some(note) if note.ledger == ledger.id() && note.position > end => report.find(
             format!("the end of the ledger, positions {} to {}", end + 1, note.position),
-            format!("they were on disk, by the note in the file {WITNESS:?}, and are gone"),
-            END_MEANS,
-            END_DO,
+            format!("they were on disk, by the file {HIGH_WATER_FILE:?}, and are gone"),
+            LEDGER_END_LOST,
         ),
         _ => {}
     }
 }
 
 /// Verifies a store that nobody writes to.
-pub fn verify(ledger: &Ledger, store: &Store) -> Result<Report, VerifyError> {
+pub fn verify(ledger: &Ledger, store: &Store) -> Result<VerifyReport, VerifyError> {
     verify_with(ledger, store, None)
 }
 
-/// Verifies while the server runs. As long as the views are compared they are not written: the fold waits with what it has to
-/// write, and with it whatever shows its position (boards, lists, the answer to a command). Edges are served all the while.
-pub fn verify_live(ledger: &Ledger, store: &Store, signal: &Signal) -> Result<Report, VerifyError> {
-    verify_with(ledger, store, Some(signal))
+/// Verifies while the server runs. The views are not written while they are compared; if more changes gather than one batch holds,
+/// records wait to be applied as well. Edges are served all the while.
+pub fn verify_live(ledger: &Ledger, store: &Store, live: &LiveViews) -> Result<VerifyReport, VerifyError> {
+    verify_with(ledger, store, Some(live))
 }
 
-fn verify_with(ledger: &Ledger, store: &Store, running: Option<&Signal>) -> Result<Report, VerifyError> {
+fn verify_with(
+    ledger: &Ledger,
+    store: &Store,
+    running: Option<&LiveViews>,
+) -> Result<VerifyReport, VerifyError> {
     let began = Instant::now();
-    let mut report = Report::new();
+    let mut report = VerifyReport::new();
     report.ledger = Some(ledger.id().to_string());
-    let read = ledger.check(running.is_some(), &mut |place, what| {
-        report.find(place, what, LEDGER_MEANS, LEDGER_DO);
+    let meanwhile = if running.is_some() { Meanwhile::Growing } else { Meanwhile::Unchanged };
+    let read = ledger.check(meanwhile, &mut |place, what| {
+        report.find(place, what, LEDGER_WRONG);
     });
     match read {
-        Ok(Read { through, pages, events, holes, missing, truncated }) => {
-            report = Report { position: through, pages, events, holes, missing, truncated, ..report };
-        }
-        Err(error) => report.find("the ledger".into(), error.to_string(), STORE_MEANS, STORE_DO),
+        Ok(counts) => report.counts = counts,
+        Err(error) => report.find("the ledger".into(), error.to_string(), STORE_UNREADABLE),
     }
     match check_views(ledger, store, running, &mut report) {
         Ok(()) => {}
         Err(Stopped::Here(error)) => return Err(error),
         Err(Stopped::Ledger(error)) => {
-            let what = format!("they were not compared, because the ledger cannot be folded: {error}");
-            report.find("the views".into(), what, VIEW_MEANS, LEDGER_DO);
+            let what = format!("they were not compared, because the ledger cannot be read: {error}");
+            report.find("the views".into(), what, Advice { do_this: LEDGER_WRONG.do_this, ..VIEW_WRONG });
         }
         Err(Stopped::Views(error)) => {
-            report.find("the views".into(), error.to_string(), VIEW_MEANS, VIEW_DO);
+            report.find("the views".into(), error.to_string(), VIEW_WRONG);
         }
     }
     report.seconds = began.elapsed().as_secs_f64();
@@ -298,7 +290,7 @@ fn verify_with(ledger: &Ledger, store: &Store, running: Option<&Signal>) -> Resu
 
 /// Why the views were not compared.
 enum Stopped {
-    /// The new fold has no place.
+    /// The views cannot be rebuilt under TMPDIR.
     Here(VerifyError),
     Ledger(StoreError),
     Views(StoreError),
@@ -307,13 +299,13 @@ enum Stopped {
 fn check_views(
     ledger: &Ledger,
     store: &Store,
-    running: Option<&Signal>,
-    report: &mut Report,
+    running: Option<&LiveViews>,
+    report: &mut VerifyReport,
 ) -> Result<(), Stopped> {
     let scratch_failed = |error: &dyn fmt::Display| Stopped::Here(VerifyError::Scratch(error.to_string()));
-    let anew = scratch::store().map_err(|error| scratch_failed(&error))?;
-    let mut rebuilt = View::begin(ledger, &anew).map_err(Stopped::Views)?;
-    let mut changes = ViewChanges::on(&anew);
+    let rebuilt_store = scratch::store().map_err(|error| scratch_failed(&error))?;
+    let mut rebuilt = View::begin(ledger, &rebuilt_store).map_err(Stopped::Views)?;
+    let mut changes = ViewChanges::on(&rebuilt_store);
     let catch_up = |view: &mut View, changes: &mut ViewChanges, position: u64| {
         view::catch_up(view, ledger, position, changes, |_| {}).map_err(|error| match error {
             CatchUpError::Ledger(error) => Stopped::Ledger(error),
@@ -323,14 +315,14 @@ fn check_views(
     let written = || view::written_position(store).map_err(Stopped::Views);
 
     catch_up(&mut rebuilt, &mut changes, written()?.unwrap_or_default())?;
-    // From here on the server does not write its views; the few records since are folded meanwhile.
-    let _held = running.map(Signal::hold_saving);
+    // From here on the server does not write its views; the few records since are applied now.
+    let _held = running.map(LiveViews::hold_saving);
     let Some(position) = written()? else {
         let (from, to) = view::KEYS;
         if store.range(from, to).next().is_some() {
             let what =
                 "they are of another version of the program, or only a part of them is there".to_owned();
-            report.find("the views".into(), what, VIEW_MEANS, VIEW_DO);
+            report.find("the views".into(), what, VIEW_WRONG);
         }
         return Ok(());
     };
@@ -340,24 +332,23 @@ fn check_views(
             "they say that they reached position {position}, and the ledger ends at {}",
             rebuilt.position
         );
-        report.find("the views".into(), what, VIEW_MEANS, VIEW_DO);
+        report.find("the views".into(), what, VIEW_WRONG);
         return Ok(());
     }
     let known = view::written_damages(store).map_err(Stopped::Views)?;
     if let Some(damage) = rebuilt.damages.iter().find(|(last, its)| known.get(*last) != Some(*its)) {
-        // What they made of it then is worth more than what a fold makes of it now.
+        // What they made of the records then is worth more than what a rebuild makes of the damaged ledger now.
         let what = format!(
-            "they were not compared, because they were folded while positions {} to {} of the ledger could still be read",
+            "they were not compared, because they were made while positions {} to {} of the ledger could still be read",
             damage.1.from, damage.0
         );
-        report.find("the views".into(), what, BETTER_MEANS, BETTER_DO);
+        report.find("the views".into(), what, VIEW_KNOWS_MORE);
         return Ok(());
     }
     rebuilt.save(&mut changes).map_err(|error| scratch_failed(&error))?;
-    view::compare(store, &anew, &mut |place, what| report.find(place, what, VIEW_MEANS, VIEW_DO))
+    view::compare(store, &rebuilt_store, &mut |place, what| report.find(place, what, VIEW_WRONG))
         .map_err(Stopped::Views)?;
-    check_sums(store, &mut |place, what| report.find(place, what, SUMS_MEAN, VIEW_DO))
-        .map_err(Stopped::Views)?;
+    check_sums(store, &mut |place, what| report.find(place, what, SUMS_WRONG)).map_err(Stopped::Views)?;
     report.views_position = Some(position);
     for garage in rebuilt.garages.values() {
         report.stays_open += garage.stays.open;
@@ -389,8 +380,8 @@ pub fn main(data_dir: &Path, json: bool) -> ExitCode {
     }
 }
 
-/// `server refold`: drops the views of a directory that no server runs on, so that its next start folds them anew.
-pub fn refold(data_dir: &Path) -> Result<(), DaemonError> {
+/// `server rebuild-views`: drops the views of a directory that no server runs on, so that its next start rebuilds them.
+pub fn discard_views(data_dir: &Path) -> Result<(), DaemonError> {
     if !data_dir.join("store").is_dir() {
         let error = VerifyError::NoDirectory(data_dir.to_owned());
         return Err(DaemonError::Setting(error.code(), error.to_string()));
@@ -406,7 +397,7 @@ pub fn refold(data_dir: &Path) -> Result<(), DaemonError> {
 mod tests {
     use super::*;
     use crate::messaging::SiteName;
-    use crate::server::folding::fold_until_stopped;
+    use crate::server::applying::apply_until_stopped;
     use crate::server::view::tests::{apply, event, page_after, world};
     use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -415,10 +406,10 @@ mod tests {
     fn a_running_server_is_verified_without_being_stopped() {
         let (_, store, ledger) = world();
         let view = View::open(&store, &ledger).unwrap();
-        let signal = Signal::showing(&view);
+        let live = LiveViews::showing(&view);
         let enough = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            scope.spawn(|| fold_until_stopped(&ledger, &store, view, &signal).unwrap());
+            scope.spawn(|| apply_until_stopped(&ledger, &store, view, &live).unwrap());
             scope.spawn(|| {
                 for n in 0u64.. {
                     if enough.load(Ordering::Relaxed) {
@@ -428,22 +419,22 @@ mod tests {
                     let events = [event(&format!(r#"{{"kind":"{kind}","plate":"AB{}"}}"#, n % 7))];
                     apply(&ledger, "a", vec![page_after(n + 1, &events)]);
                     ledger.record_capacity(&SiteName::new("b").unwrap(), n as u32, 5).unwrap();
-                    signal.grown_to(ledger.position());
+                    live.grown_to(ledger.position());
                 }
             });
             let mut last = 0;
             for _ in 0..20 {
-                let report = verify_live(&ledger, &store, &signal).unwrap();
+                let report = verify_live(&ledger, &store, &live).unwrap();
                 assert!(report.clean, "{report}");
-                assert!(report.position >= last);
-                last = report.position;
+                assert!(report.counts.position >= last);
+                last = report.counts.position;
             }
             enough.store(true, Ordering::Relaxed);
-            signal.stop();
+            live.stop();
         });
         let report = verify(&ledger, &store).unwrap();
         assert!(report.clean, "{report}");
-        assert!(report.events > 0 && report.views_position.is_some(), "{report}");
+        assert!(report.counts.events > 0 && report.views_position.is_some(), "{report}");
     }
 
     #[test]

@@ -8,8 +8,8 @@ mod statements;
 mod stays;
 
 use super::SharedSeen;
+use super::applying::LiveViews;
 use super::books::BooksReader;
-use super::folding::Signal;
 use super::ledger::Ledger;
 use super::serving::Seen;
 use super::view::Snapshot;
@@ -49,7 +49,7 @@ pub struct ServerWeb {
     ledger: Ledger,
     /// The stays are read from it: they are too many to be kept in memory.
     store: Store,
-    signal: Arc<Signal>,
+    live: Arc<LiveViews>,
     seen: SharedSeen,
     room: DiskRoom,
     /// Who sends statements.
@@ -74,7 +74,7 @@ impl ServerWeb {
     pub fn new(
         ledger: Ledger,
         store: Store,
-        signal: Arc<Signal>,
+        live: Arc<LiveViews>,
         seen: SharedSeen,
         room: DiskRoom,
         operator: Operator,
@@ -86,7 +86,7 @@ impl ServerWeb {
             garages: metrics.gauge("garages", "Garages known"),
             ledger,
             store,
-            signal,
+            live,
             seen,
             room,
             operator,
@@ -119,11 +119,11 @@ impl ServerWeb {
 
     /// The views as they are now.
     fn view(&self) -> Arc<Snapshot> {
-        self.signal.snapshot()
+        self.live.snapshot()
     }
 
     fn books(&self) -> BooksReader<'_, impl Fn() -> Arc<Snapshot>> {
-        let saving = Some(self.signal.saving());
+        let saving = Some(self.live.saving());
         BooksReader { ledger: &self.ledger, store: &self.store, saving, view: || self.view() }
     }
 

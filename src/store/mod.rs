@@ -27,6 +27,7 @@ pub mod copy;
 pub mod directory;
 mod frame;
 mod framed;
+pub mod high_water;
 mod marker;
 mod on_sled;
 mod opening;

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use std::fmt;
 use std::str::FromStr;
 
-/// Where a server listens, or is reached. The host may be a name, an IPv4 address, or an IPv6 one in brackets.
+/// The address where a server listens, or is reached. The host may be a name, an IPv4 address, or an IPv6 one in brackets.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct ServerAddress {
@@ -12,7 +12,7 @@ pub struct ServerAddress {
     port: u16,
 }
 
-/// Why a text is no address.
+/// Why a text is not an address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is no address: {reason}. One looks like \"tcp://127.0.0.1:5555\"")]
 pub struct AddressError {

@@ -3,10 +3,10 @@
 use super::{Store, copy};
 use fogpost::daemon::DaemonError;
 use fogpost::messaging::outbox::{Options, Outbox};
-use fogpost::messaging::page::{Content, Key, Record, SealedPage};
+use fogpost::messaging::page::{Content, IdempotencyKey, Message, SealedPage};
 use fogpost::messaging::wire::{Request, Verdict};
 use fogpost::messaging::{ClockReading, Digest, Epoch, SiteName};
-use fogpost::server::ledger::{Found, Ledger};
+use fogpost::server::ledger::{Ledger, RecordOrDamage};
 use fogpost::server::record::Record as Entry;
 use fogpost::store::{self, Purpose, scratch};
 use serde::{Deserialize, Serialize};
@@ -38,9 +38,13 @@ fn open(dir: &Path) -> Result<Outbox, String> {
     opened.map_err(|error| error.to_string())
 }
 
-fn record(text: &str, key: Option<&str>) -> Record {
-    let key = key.map(|key| Key { text: key.to_owned().into(), body: Digest::of(key.as_bytes()), count: 1 });
-    Record { key, ..Record::of(format!("{text} {}", "x".repeat(text.len() * 7 % 90)).into_bytes()) }
+fn record(text: &str, key: Option<&str>) -> Message {
+    let key = key.map(|key| IdempotencyKey {
+        text: key.to_owned().into(),
+        body: Digest::of(key.as_bytes()),
+        count: 1,
+    });
+    Message { key, ..Message::of(format!("{text} {}", "x".repeat(text.len() * 7 % 90)).into_bytes()) }
 }
 
 /// Two data directories of one history: as a kill leaves it, and as a stop does and another start.
@@ -56,7 +60,7 @@ pub fn make(dir: &Path) -> Vec<PathBuf> {
         for size in (1..=posts).map(|post| 1 + post % 25) {
             n += 1;
             let key = (n % 3 == 0).then(|| format!("key-{n}"));
-            let records: Vec<Record> = (0..size)
+            let records: Vec<Message> = (0..size)
                 .map(|index| record(&format!("{n}/{index}"), key.as_deref().filter(|_| index == 0)))
                 .collect();
             let place = runtime().block_on(outbox.append(records.clone(), NOW)).unwrap();
@@ -67,13 +71,13 @@ pub fn make(dir: &Path) -> Vec<PathBuf> {
         }
     };
     post(&outbox, 30, &mut content);
-    let life = outbox.position().life;
-    let taken = outbox.take(life, 1, usize::MAX).unwrap();
+    let epoch_index = outbox.position().epoch_index;
+    let taken = outbox.take(epoch_index, 1, usize::MAX).unwrap();
     let delivered: Vec<_> =
         taken.pages.into_iter().take_while(|page| page.open().unwrap().last() <= ACKNOWLEDGED).collect();
     let through = delivered.last().unwrap().open().unwrap().last();
     content.acknowledged.push((first, delivered));
-    outbox.settle(life, through);
+    outbox.acknowledge(epoch_index, through);
     post(&outbox, 20, &mut content);
     runtime().block_on(outbox.begin_epoch(first)).unwrap();
     post(&outbox, 12, &mut content);
@@ -132,7 +136,7 @@ pub fn look_into(store: &Store) -> String {
     let (mut missing, mut applied) = (0, BTreeSet::new());
     let streams = ledger.numbered_streams();
     for found in ledger.records(1) {
-        let (position, Found::Record(entry)) = found.unwrap() else { panic!("the server is sound") };
+        let (position, RecordOrDamage::Record(entry)) = found.unwrap() else { panic!("the server is sound") };
         match entry {
             Entry::Page { stream, page, .. } => {
                 let page = page.open().unwrap();
@@ -147,7 +151,7 @@ pub fn look_into(store: &Store) -> String {
                     }
                 }
             }
-            Entry::Hole { stream, first, last, .. } => {
+            Entry::MissingRange { stream, first, last, .. } => {
                 for sequence in first..=last {
                     let place = (streams[stream as usize].epoch, sequence);
                     if !applied.insert(place) {
@@ -212,7 +216,7 @@ fn deliver(outbox: &Outbox, ledger: &Ledger) -> Result<(), String> {
     loop {
         let position = outbox.position();
         let taken = outbox
-            .take(position.life, position.acknowledged + 1, usize::MAX)
+            .take(position.epoch_index, position.acknowledged + 1, usize::MAX)
             .map_err(|error| format!("lie: {error}"))?;
         if let Some(last) = taken.last {
             let request = request(position.epoch, taken.oldest, taken.pages);
@@ -220,15 +224,16 @@ fn deliver(outbox: &Outbox, ledger: &Ledger) -> Result<(), String> {
             if answer.verdict != Verdict::Accepted || answer.mark < last {
                 return Err(format!("lie: the server answers {answer:?} to {position:?} through {last}"));
             }
-            outbox.settle(position.life, last);
+            outbox.acknowledge(position.epoch_index, last);
         }
         if outbox.positions().len() == 1 {
             return Ok(());
         }
         // The next epoch comes when this one is swept away.
-        outbox.settle(position.life, position.durable);
+        outbox.acknowledge(position.epoch_index, position.durable);
         let swept = async {
-            let next = |now: &fogpost::messaging::outbox::Progress| now.life != position.life;
+            let next =
+                |now: &fogpost::messaging::outbox::OutboxProgress| now.epoch_index != position.epoch_index;
             progress.wait_for(next).await.map(drop).map_err(|error| format!("lie: {error}"))
         };
         runtime().block_on(swept)?;

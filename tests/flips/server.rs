@@ -1,12 +1,12 @@
 //! A small server store, and whether one that was damaged tells the truth.
 
 use super::{Store, copy};
-use fogpost::messaging::page::{Content, Page, Record as Message, SealedPage};
+use fogpost::messaging::page::{Content, Message, Page, SealedPage};
 use fogpost::messaging::wire::{Request, Verdict};
 use fogpost::messaging::{ClockReading, Epoch, Sequence, SiteName};
 use fogpost::parking::Event;
-use fogpost::server::folding::{catch_up, open_view};
-use fogpost::server::ledger::{Found, Ledger};
+use fogpost::server::applying::{catch_up, open_view};
+use fogpost::server::ledger::{Ledger, RecordOrDamage};
 use fogpost::server::opening::{self, OpenedLedger};
 use fogpost::server::record::{Command, Record};
 use fogpost::server::verify::verify;
@@ -247,9 +247,9 @@ fn look(store: &Store) -> Result<String, String> {
     for found in books.1.records(1) {
         let (position, found) = found.map_err(|error| format!("lie: {error}"))?;
         match found {
-            Found::Damaged { reason, .. } => words.push(reason),
-            Found::Record(Record::Truncated { .. }) => words.push("the end is lost".into()),
-            Found::Record(record) => match sound.records.get(position as usize - 1) {
+            RecordOrDamage::Damaged { reason, .. } => words.push(reason),
+            RecordOrDamage::Record(Record::Truncated { .. }) => words.push("the end is lost".into()),
+            RecordOrDamage::Record(record) => match sound.records.get(position as usize - 1) {
                 Some(its) if *its == record.encode() => beyond = position,
                 Some(_) => return Err(format!("lie: another record stands at position {position}")),
                 None => return Err(format!("lie: a record stands at position {position}, behind the end")),

@@ -5,7 +5,7 @@ use super::flags::{
     ChargesCommand, ContractsCommand, JournalCommand, PlatesCommand, StatementFormat, StatementOf,
     StatementsCommand,
 };
-use super::running::{Session, elements, more, print_said, report, table, text};
+use super::running::{elements, more, print_said, record, report, table, text};
 use crate::cli::{OutputFlags, failure, print};
 use crate::codes;
 use crate::daemon::admin::{NotDone, Outcome};
@@ -15,14 +15,14 @@ use crate::parking::register::{self, Account};
 use crate::parking::statement::journal::{self, Chart};
 use crate::parking::statement::{Month, Statement};
 use crate::server::books::{Asked, BooksQuestion, StatementAssembler, Whose, read_answer};
-use crate::server::commands::{Intent, Put, Request};
+use crate::server::commands::{Intent, Put, ServerRequest, ServerSession};
 use clap::ValueEnum;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
-pub(super) fn run_plates(session: &mut Session<'_>, command: PlatesCommand) -> ExitCode {
+pub(super) fn run_plates(session: &mut ServerSession<'_>, command: PlatesCommand) -> ExitCode {
     match command {
         PlatesCommand::Import { file, dry_run, output } => {
             let put = read_file(&file).map(Put::Plates);
@@ -33,24 +33,24 @@ pub(super) fn run_plates(session: &mut Session<'_>, command: PlatesCommand) -> E
             csv_of(&plate, &account, &name)
                 .and_then(|csv| import(session, Put::Plates(csv), Import::Record, OutputFlags::TEXT)),
         ),
-        PlatesCommand::Remove { plate } => session.record(Intent::RemovePlate { plate: plate.to_string() }),
+        PlatesCommand::Remove { plate } => record(session, Intent::RemovePlate { plate: plate.to_string() }),
     }
 }
 
-pub(super) fn run_contracts(session: &mut Session<'_>, command: ContractsCommand) -> ExitCode {
+pub(super) fn run_contracts(session: &mut ServerSession<'_>, command: ContractsCommand) -> ExitCode {
     match command {
         ContractsCommand::Import { file, dry_run, output } => {
             let put = read_file(&file).map(Put::Contracts);
             done(put.and_then(|put| import(session, put, Import::of(dry_run), output)))
         }
         ContractsCommand::List { output } => {
-            report(session.ask(&Request::Contracts), output, print_contracts)
+            report(session.ask(ServerRequest::Contracts), output, print_contracts)
         }
-        ContractsCommand::Remove { contract } => session.record(Intent::RemoveContract { contract }),
+        ContractsCommand::Remove { contract } => record(session, Intent::RemoveContract { contract }),
     }
 }
 
-pub(super) fn run_charges(session: &mut Session<'_>, command: ChargesCommand) -> ExitCode {
+pub(super) fn run_charges(session: &mut ServerSession<'_>, command: ChargesCommand) -> ExitCode {
     match command {
         ChargesCommand::List { plate, garage, account, month, after, limit, output } => {
             let plate = plate.map(|plate| plate.to_string());
@@ -58,14 +58,14 @@ pub(super) fn run_charges(session: &mut Session<'_>, command: ChargesCommand) ->
             let asked = Asked { plate, garage, account, month, after, limit: limit as usize };
             report(charges(session, asked), output, print_charges)
         }
-        ChargesCommand::Void { charge, reason } => session.record(Intent::Void { charge, reason }),
+        ChargesCommand::Void { charge, reason } => record(session, Intent::Void { charge, reason }),
         ChargesCommand::Credit { charge, amount, reason } => {
-            session.record(Intent::Credit { charge, amount, reason })
+            record(session, Intent::Credit { charge, amount, reason })
         }
     }
 }
 
-pub(super) fn run_statements(session: &mut Session<'_>, command: StatementsCommand) -> ExitCode {
+pub(super) fn run_statements(session: &mut ServerSession<'_>, command: StatementsCommand) -> ExitCode {
     match command {
         StatementsCommand::Show { whose, month, format, of } => {
             let whose = match of {
@@ -83,13 +83,13 @@ pub(super) fn run_statements(session: &mut Session<'_>, command: StatementsComma
     }
 }
 
-pub(super) fn run_journal(session: &mut Session<'_>, command: JournalCommand) -> ExitCode {
+pub(super) fn run_journal(session: &mut ServerSession<'_>, command: JournalCommand) -> ExitCode {
     let JournalCommand::Export { month, out } = command;
     done(export_journal(session, month, out.as_deref()))
 }
 
-pub(super) fn show_tariffs(session: &mut Session<'_>) -> ExitCode {
-    report(session.ask(&Request::Books(BooksQuestion::Tariffs)), OutputFlags::TEXT, print_tariffs)
+pub(super) fn show_tariffs(session: &mut ServerSession<'_>) -> ExitCode {
+    report(session.ask(ServerRequest::Books(BooksQuestion::Tariffs)), OutputFlags::TEXT, print_tariffs)
 }
 
 fn done(outcome: Result<(), NotDone>) -> ExitCode {
@@ -138,8 +138,13 @@ impl Import {
 }
 
 /// Shows what a file changes, records it, and says where.
-fn import(session: &mut Session<'_>, put: Put, import: Import, output: OutputFlags) -> Result<(), NotDone> {
-    let shown = session.ask(&Request::Put { put: put.clone(), dry_run: true })?;
+fn import(
+    session: &mut ServerSession<'_>,
+    put: Put,
+    import: Import,
+    output: OutputFlags,
+) -> Result<(), NotDone> {
+    let shown = session.ask(ServerRequest::Put { put: put.clone(), dry_run: true })?;
     let nothing_to_do = shown["changes"].as_array().is_none_or(Vec::is_empty);
     if !output.json {
         print(&changes(&shown));
@@ -148,7 +153,7 @@ fn import(session: &mut Session<'_>, put: Put, import: Import, output: OutputFla
         output.print(&shown, print_said);
         return Ok(());
     }
-    let recorded = session.ask(&Request::Put { put, dry_run: false })?;
+    let recorded = session.ask(ServerRequest::Put { put, dry_run: false })?;
     let differs = |field: &str| recorded[field] != shown[field];
     if !output.json && (differs("changes") || differs("changes_total")) {
         let recorded = changes(&recorded);
@@ -186,11 +191,11 @@ fn changes(answer: &Value) -> String {
 }
 
 /// The whole registry, a part at a time.
-fn plates(session: &mut Session<'_>) -> Outcome {
+fn plates(session: &mut ServerSession<'_>) -> Outcome {
     let mut all = Vec::new();
     let mut after = None;
     loop {
-        let mut answer = session.ask(&Request::Plates { after })?;
+        let mut answer = session.ask(ServerRequest::Plates { after })?;
         if let Value::Array(plates) = answer["plates"].take() {
             all.extend(plates);
         }
@@ -227,10 +232,10 @@ fn print_tariffs(answer: &Value) -> String {
 }
 
 /// Asks until there are as many as wanted: an answer looks at so many entries, whether they are wanted or not.
-fn charges(session: &mut Session<'_>, mut asked: Asked) -> Outcome {
+fn charges(session: &mut ServerSession<'_>, mut asked: Asked) -> Outcome {
     let mut all = Vec::new();
     loop {
-        let mut answer = session.ask(&Request::Books(BooksQuestion::Charges(asked.clone())))?;
+        let mut answer = session.ask(ServerRequest::Books(BooksQuestion::Charges(asked.clone())))?;
         if let Value::Array(charges) = answer["charges"].take() {
             asked.limit -= charges.len().min(asked.limit);
             all.extend(charges);
@@ -272,7 +277,7 @@ fn amount(line: &Value) -> String {
 
 /// Gives each statement to `take`, as soon as its last piece has come.
 fn statements(
-    session: &mut Session<'_>,
+    session: &mut ServerSession<'_>,
     month: Month,
     whose: &Whose,
     mut take: impl FnMut(Statement) -> Result<(), NotDone>,
@@ -281,7 +286,7 @@ fn statements(
     let mut from = None;
     loop {
         let question = BooksQuestion::Statements { month, whose: whose.clone(), from };
-        let answer = session.ask(&Request::Books(question))?;
+        let answer = session.ask(ServerRequest::Books(question))?;
         let (pieces, next) = read_answer(&answer).map_err(|error| error.to_string())?;
         for piece in pieces {
             if let Some(statement) = together.add(piece).map_err(|error| error.to_string())? {
@@ -296,7 +301,7 @@ fn statements(
 }
 
 fn show(
-    session: &mut Session<'_>,
+    session: &mut ServerSession<'_>,
     whose: &[Whose],
     month: Month,
     format: StatementFormat,
@@ -320,7 +325,7 @@ fn show(
     )))
 }
 
-fn export(session: &mut Session<'_>, month: Month, out: &Path, formats: &[StatementFormat]) -> Outcome {
+fn export(session: &mut ServerSession<'_>, month: Month, out: &Path, formats: &[StatementFormat]) -> Outcome {
     let mut directory = Directory::begin(out, month, formats).map_err(|error| NotDone::because(&error))?;
     let mut nameless = false;
     statements(session, month, &Whose::All, |statement| {
@@ -353,7 +358,7 @@ fn nothing_in(month: Month) -> NotDone {
 
 /// The postings of a month, or of all months.
 fn export_journal(
-    session: &mut Session<'_>,
+    session: &mut ServerSession<'_>,
     month: Option<Month>,
     out: Option<&Path>,
 ) -> Result<(), NotDone> {
@@ -391,7 +396,7 @@ fn export_journal(
     Ok(())
 }
 
-fn all_months(session: &mut Session<'_>) -> Result<Vec<Month>, NotDone> {
-    let answer = session.ask(&Request::Books(BooksQuestion::Months))?;
+fn all_months(session: &mut ServerSession<'_>) -> Result<Vec<Month>, NotDone> {
+    let answer = session.ask(ServerRequest::Books(BooksQuestion::Months))?;
     Ok(elements(&answer, "months").filter_map(|month| month.as_str()?.parse().ok()).collect())
 }

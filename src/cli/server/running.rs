@@ -6,9 +6,9 @@ use crate::cli::{OutputFlags, failure, print};
 use crate::codes;
 use crate::config::ServerConfig;
 use crate::daemon;
-use crate::daemon::admin::{self, Caller, DaemonOrDirectory, NotDone, Outcome};
+use crate::daemon::admin::{self, NotDone, Outcome};
 use crate::parking::Moment;
-use crate::server::commands::{Intent, Offline, Request};
+use crate::server::commands::{Intent, ServerRequest, ServerSession};
 use crate::server::{backup, compact, verify};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -18,68 +18,70 @@ use unicode_width::UnicodeWidthStr;
 /// Does what the command says, in the running server or in its directory. The answer goes to stdout, the reason of a failure to
 /// stderr.
 pub(super) fn run(config: &ServerConfig, command: ServerCommand) -> ExitCode {
-    let mut session = Session::of(config);
+    let session = &mut ServerSession::of(config);
     match command {
-        ServerCommand::Garages(command) => run_garages(&mut session, command),
-        ServerCommand::Quarantine(command) => run_quarantine(&mut session, command),
-        ServerCommand::Stays(command) => run_stays(&mut session, command),
+        ServerCommand::Garages(command) => run_garages(session, command),
+        ServerCommand::Quarantine(command) => run_quarantine(session, command),
+        ServerCommand::Stays(command) => run_stays(session, command),
         ServerCommand::Tariffs(TariffsCommand::Check { file }) => tariffs::tell(&config.tariffs, &file),
         ServerCommand::Tariffs(TariffsCommand::Price { garage, entry, exit, output }) => {
             tariffs::price(&config.tariffs, garage.as_str(), entry, exit, output)
         }
         ServerCommand::Tariffs(TariffsCommand::Apply) => {
-            report(session.ask(&Request::ApplyTariffs), OutputFlags::TEXT, print_said)
+            report(session.ask(ServerRequest::ApplyTariffs), OutputFlags::TEXT, print_said)
         }
-        ServerCommand::Tariffs(TariffsCommand::Show) => books::show_tariffs(&mut session),
-        ServerCommand::Plates(command) => books::run_plates(&mut session, command),
-        ServerCommand::Contracts(command) => books::run_contracts(&mut session, command),
-        ServerCommand::Charges(command) => books::run_charges(&mut session, command),
-        ServerCommand::Statements(command) => books::run_statements(&mut session, command),
-        ServerCommand::Journal(command) => books::run_journal(&mut session, command),
-        ServerCommand::Forget { plate } => session.record(Intent::Forget { plate: plate.to_string() }),
+        ServerCommand::Tariffs(TariffsCommand::Show) => books::show_tariffs(session),
+        ServerCommand::Plates(command) => books::run_plates(session, command),
+        ServerCommand::Contracts(command) => books::run_contracts(session, command),
+        ServerCommand::Charges(command) => books::run_charges(session, command),
+        ServerCommand::Statements(command) => books::run_statements(session, command),
+        ServerCommand::Journal(command) => books::run_journal(session, command),
+        ServerCommand::Forget { plate } => record(session, Intent::Forget { plate: plate.to_string() }),
         ServerCommand::Compact { to } => {
-            let done = compact::run(&config.data_dir, &to)
-                .map_err(|reason| NotDone::Failed(codes::COMPACTION_FAILED, reason));
+            let done =
+                compact::run(config, &to).map_err(|reason| NotDone::Failed(codes::COMPACTION_FAILED, reason));
             report(done.map(|said| json!({ "said": said })), OutputFlags::TEXT, print_said)
         }
         ServerCommand::Verify { output } => run_verify(&config.data_dir, output),
         ServerCommand::Explain { code } => crate::cli::explain(code.as_deref()),
         ServerCommand::RebuildViews => rebuild_views(&config.data_dir),
         ServerCommand::Backup { to, output } => {
-            let done = backup::run(&config.data_dir, &to)
-                .map_err(|reason| NotDone::Failed(codes::BACKUP_FAILED, reason));
+            let done =
+                backup::run(config, &to).map_err(|reason| NotDone::Failed(codes::BACKUP_FAILED, reason));
             report(done, output, print_said)
         }
     }
 }
 
-fn run_garages(session: &mut Session<'_>, command: GaragesCommand) -> ExitCode {
-    session.record(match command {
+fn run_garages(session: &mut ServerSession<'_>, command: GaragesCommand) -> ExitCode {
+    let intent = match command {
         GaragesCommand::List { output } => {
-            return report(session.ask(&Request::Garages), output, print_garages);
+            return report(session.ask(ServerRequest::Garages), output, print_garages);
         }
         GaragesCommand::Rename { old, new } => Intent::Rename { garage: old, to: new },
         GaragesCommand::Decommission { name, undo } => Intent::Decommission { garage: name, undo },
         GaragesCommand::Adopt { name } => Intent::Adopt { garage: name },
         GaragesCommand::Capacity { name, spaces, as_told: _ } => Intent::Capacity { garage: name, spaces },
-    })
+    };
+    record(session, intent)
 }
 
-fn run_quarantine(session: &mut Session<'_>, command: QuarantineCommand) -> ExitCode {
-    session.record(match command {
+fn run_quarantine(session: &mut ServerSession<'_>, command: QuarantineCommand) -> ExitCode {
+    let intent = match command {
         QuarantineCommand::List { after, limit, output } => {
-            let request = Request::Quarantine { after, limit: limit as usize };
-            return report(session.ask(&request), output, print_quarantine);
+            let request = ServerRequest::Quarantine { after, limit: limit as usize };
+            return report(session.ask(request), output, print_quarantine);
         }
         QuarantineCommand::Release { place } => Intent::Release { place },
         QuarantineCommand::Discard { place, reason } => Intent::Discard { place, reason },
-    })
+    };
+    record(session, intent)
 }
 
-fn run_stays(session: &mut Session<'_>, command: StaysCommand) -> ExitCode {
-    session.record(match command {
+fn run_stays(session: &mut ServerSession<'_>, command: StaysCommand) -> ExitCode {
+    let intent = match command {
         StaysCommand::Review { output } => {
-            return report(session.ask(&Request::Review), output, print_review);
+            return report(session.ask(ServerRequest::Review), output, print_review);
         }
         StaysCommand::Join { entry, exit, reason } => Intent::JoinStay { entry, exit, reason },
         StaysCommand::Close { entry, left, reason } => {
@@ -91,7 +93,8 @@ fn run_stays(session: &mut Session<'_>, command: StaysCommand) -> ExitCode {
             Intent::SplitStay { entry, left_at_ms, entered_at_ms, offset_minutes, reason }
         }
         StaysCommand::Bill { charge, reason } => Intent::BillStay { charge, reason },
-    })
+    };
+    record(session, intent)
 }
 
 /// A moment as the ledger stores it: milliseconds since 1970, and the offset in minutes.
@@ -100,42 +103,14 @@ fn stored(moment: Moment) -> (i64, i16) {
     (moment.timestamp.as_millisecond(), i16::try_from(minutes).expect("an offset is below 26 hours"))
 }
 
-/// Sends requests to the running server, or answers them in its directory, which is held from the first request on.
-pub(super) struct Session<'a> {
-    config: &'a ServerConfig,
-    offline: Option<Offline>,
-}
-
-impl Session<'_> {
-    pub(super) fn of(config: &ServerConfig) -> Session<'_> {
-        Session { config, offline: None }
-    }
-
-    /// Records an operator's decision, and says where.
-    pub(super) fn record(&mut self, intent: Intent) -> ExitCode {
-        report(self.ask(&Request::Command(intent)), OutputFlags::TEXT, print_said)
-    }
-
-    pub(super) fn ask(&mut self, request: &Request) -> Outcome {
-        let caller = Caller::this_process();
-        if let Some(offline) = &mut self.offline {
-            return offline.answer(request, &caller);
-        }
-        match admin::reach(&self.config.data_dir, request, |_| {}) {
-            Ok(DaemonOrDirectory::Daemon(answer)) => Ok(answer),
-            Ok(DaemonOrDirectory::Directory(dir)) => {
-                let offline = Offline::open(dir, self.config.reserve_bytes)
-                    .map_err(|error| NotDone::because(&error))?;
-                self.offline.insert(offline.for_operator(&self.config.operator)).answer(request, &caller)
-            }
-            Err(error) => Err(NotDone::because(&error)),
-        }
-    }
+/// Records an operator's decision, and says where.
+pub(super) fn record(session: &mut ServerSession<'_>, intent: Intent) -> ExitCode {
+    report(session.ask(ServerRequest::Command(intent)), OutputFlags::TEXT, print_said)
 }
 
 /// Asks the running server, or looks into a copy of its directory.
 fn run_verify(data_dir: &Path, output: OutputFlags) -> ExitCode {
-    let answer = match admin::ask(data_dir, &Request::Verify, |_| {}) {
+    let answer = match admin::ask(data_dir, &ServerRequest::Verify, |_| {}) {
         Ok(Some(answer)) => answer,
         Ok(None) => return verify::main(data_dir, output.json),
         Err(error) => return failure(&error),
@@ -146,7 +121,7 @@ fn run_verify(data_dir: &Path, output: OutputFlags) -> ExitCode {
 }
 
 fn rebuild_views(data_dir: &Path) -> ExitCode {
-    match verify::refold(data_dir) {
+    match verify::discard_views(data_dir) {
         Ok(()) => {
             print("the views are dropped; the next start rebuilds them from the ledger\n");
             ExitCode::SUCCESS

@@ -1,5 +1,5 @@
 use super::*;
-use crate::messaging::page::{Content, Page, Record};
+use crate::messaging::page::{Content, Message, Page};
 use crate::messaging::{ClockReading, Sequence};
 use crate::parking::EventKind;
 use crate::parking::board::{BoardVersion, PartLine};
@@ -183,7 +183,7 @@ fn page(epoch: Epoch, first: u64, entries: u64) -> SealedPage {
         previous: None,
         moved_from: None,
         begun: ClockReading::at_wall_ms(0),
-        content: Content::Records(vec![Record::of(event.to_bytes()); entries as usize]),
+        content: Content::Records(vec![Message::of(event.to_bytes()); entries as usize]),
     })
 }
 

@@ -1,50 +1,51 @@
-//! Looking an outbox over, page by page, without changing anything.
+//! Inspecting an outbox page by page, without changing anything.
 
 use super::super::page::{Content, Page, SealedPage};
 use super::super::{Digest, Epoch};
-use super::Damage;
-use super::life::page_key;
+use super::OutboxDamage;
+use super::layout::{EpochIndex, page_key};
 use crate::store::{Store, StoreError};
 use serde::Serialize;
 
-/// What looking over found.
+/// What an inspection found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Inspection {
     pub epochs: u64,
     pub pages: u64,
-    /// Messages stored, acknowledged ones that are not deleted yet among them.
+    /// Messages stored, among them acknowledged ones that are not deleted yet.
     pub messages: u64,
     pub waiting: u64,
     /// Idempotency keys that are remembered.
     pub keys: u64,
-    /// Pages that tell the receiver that messages are lost, and pages that were kept aside because they could not be read.
+    /// Messages that are lost, as pages tell the receiver.
     pub lost: u64,
+    /// Pages that were kept aside because they could not be read.
     pub kept_aside: u64,
     /// What is wrong, in words.
     pub faults: Vec<String>,
 }
 
-/// A run of pages to be looked over: an epoch, where it begins and what it ends before.
-pub(super) struct Stretch {
-    pub life: u32,
+/// The pages of an epoch that begin before the sequence `end`.
+pub(super) struct EpochPages {
+    pub epoch_index: EpochIndex,
     pub epoch: Epoch,
     pub end: u64,
 }
 
-/// Reads all pages of a stretch: whether each can be read, begins where the one before it ends, and names it. What is missing
-/// up to `acknowledged`, as it stands when it is met, is no fault: it was delivered, and is just being deleted.
-pub(super) fn look_over(
+/// Checks that each page can be read, begins where the one before it ends, and names it. What is missing
+/// up to `acknowledged`, as it stands at that moment, is no fault: it was delivered, and is just being deleted.
+pub(super) fn inspect_pages(
     store: &Store,
-    stretch: &Stretch,
+    pages: &EpochPages,
     acknowledged: impl Fn() -> u64,
     found: &mut Inspection,
 ) -> Result<(), StoreError> {
     found.epochs += 1;
     let mut before: Option<(u64, Option<Digest>)> = None;
-    for entry in store.range(&page_key(stretch.life, 0), &page_key(stretch.life, stretch.end)) {
+    for entry in store.range(&page_key(pages.epoch_index, 0), &page_key(pages.epoch_index, pages.end)) {
         let (key, value) = entry?;
         let fault =
-            |what: String| format!("epoch {}, page {:02x?}: {what}", stretch.epoch, &key[5.min(key.len())..]);
+            |what: String| format!("epoch {}, page {:02x?}: {what}", pages.epoch, &key[5.min(key.len())..]);
         let sealed = SealedPage::from_stored(&value);
         let page = match sealed.as_ref().map_err(Clone::clone).and_then(SealedPage::open) {
             Ok(page) => page,
@@ -60,7 +61,7 @@ pub(super) fn look_over(
         if swept {
             before = None;
         }
-        if let Some(wrong) = wrong(&page, stretch.epoch, before) {
+        if let Some(wrong) = wrong(&page, pages.epoch, before) {
             found.faults.push(fault(wrong));
         }
         match &page.content {
@@ -93,16 +94,16 @@ fn wrong(page: &Page, epoch: Epoch, before: Option<(u64, Option<Digest>)>) -> Op
     }
 }
 
-/// How many pages are kept aside.
+/// The number of pages that are kept aside.
 pub(super) fn kept_aside(store: &Store) -> Result<u64, StoreError> {
     store.range(b"d", b"e").try_fold(0, |count, entry| entry.map(|_| count + 1))
 }
 
 /// What an opening found, as faults.
-pub(super) fn faults_of(damages: &[Damage]) -> impl Iterator<Item = String> + '_ {
+pub(super) fn faults_of(damages: &[OutboxDamage]) -> impl Iterator<Item = String> + '_ {
     damages.iter().map(|damage| {
         format!(
-            "epoch {}, sequences {} to {}: {}. They were confirmed and cannot be read; what was found is kept, and the server is told",
+            "epoch {}, sequences {} to {}: {}. They were confirmed and cannot be read; what was found is kept, and the server records them as missing",
             damage.epoch, damage.first, damage.last, damage.reason
         )
     })

@@ -3,28 +3,29 @@
 //! **Promise.** A key is remembered while its messages wait, and after that as long as it is one of the last
 //! [`KEPT_LEAST`], or its messages were acknowledged less than [`KEPT_FOR_S`] of running time ago. Nothing else forgets one:
 //! at [`KEPT_MOST`] new keys are refused.
-//! **Kept by.** The key of a waiting message is a field of its record. When the record is deleted, the key moves into a page
-//! of keys (`k` + number), which is written before. This index holds 16 bytes for each key and is rebuilt at opening.
+//! **Kept by.** The key of a waiting message is a field of it. When the message is deleted, its key moves into a page
+//! of keys (`k` + number), which is written before. The index holds 16 bytes for each key and is rebuilt at opening.
 //! **Not promised.** Wall time: running time is that of a monotonic clock while the process runs. A crash sets it back
 //! to when the last key was acknowledged, which only keeps keys for longer.
 //!
-//! A page of keys is a version byte, then [`Page`] as postcard.
+//! A page of keys is a version byte, then [`KeyPage`] as postcard.
 
-use super::super::page::Key;
+use super::super::page::IdempotencyKey;
 use super::super::{Digest, Epoch};
+use super::layout::EpochIndex;
 use crate::codes;
 use crate::store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 
-/// So many of the last acknowledged keys are kept, however old.
+/// This number of the last acknowledged keys is kept, however old they are.
 pub const KEPT_LEAST: u64 = 100_000;
-/// All are kept for so long after they were acknowledged, in seconds of running time.
+/// Every key is kept for this long after it was acknowledged, in seconds of running time.
 pub const KEPT_FOR_S: u64 = 24 * 3600;
-/// No more than so many are remembered, waiting or acknowledged.
+/// The maximum number of keys that are remembered, waiting or acknowledged.
 pub const KEPT_MOST: u64 = 1_000_000;
 
-/// The most that an entry takes, and what a page of them takes without.
+/// The longest encoding of an entry, and of a page without entries.
 const ENTRY_MAX: usize = 16 + 16 + 10 + 5;
 const HEADER_MAX: usize = 1 + 16 + 10 + 3;
 const ENTRIES_MAX: usize = (crate::store::VALUE_MAX - HEADER_MAX) / ENTRY_MAX;
@@ -39,94 +40,94 @@ pub(super) struct Remembered {
     pub epoch: Epoch,
     pub first: u64,
     pub count: u32,
-    /// Of what was posted.
+    /// The digest of what was posted.
     pub body: Digest,
 }
 
-/// Where a key's record is.
+/// Where the record of a key is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
-    /// In the waiting message at this sequence of this life.
-    Waiting { life: u32, sequence: u64 },
+pub(super) enum KeyLocation {
+    /// In the waiting message at this sequence of this epoch.
+    Waiting { epoch_index: EpochIndex, sequence: u64 },
     /// In this page of keys.
     Acknowledged { page: u64 },
 }
 
-/// A place in eight bytes: there may be a million.
+/// A location in eight bytes: there may be a million.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Packed(u64);
+struct PackedLocation(u64);
 
-/// Lives above this cannot be told apart in the index. After it, numbers of epochs that were delivered are given again.
-pub(super) const LIFE_MAX: u32 = 0x7FFF;
+/// Epoch indexes above this do not fit into a [`PackedLocation`]. After it, indexes of epochs that were delivered are given again.
+pub(super) const EPOCH_INDEX_MAX: EpochIndex = 0x7FFF;
 
-impl Packed {
+impl PackedLocation {
     const ACKNOWLEDGED: u64 = 1 << 63;
-    fn of(place: Place) -> Packed {
-        match place {
-            Place::Waiting { life, sequence } => {
-                debug_assert!(life <= LIFE_MAX && sequence < 1 << 48);
-                Packed(u64::from(life) << 48 | sequence)
+    fn of(location: KeyLocation) -> PackedLocation {
+        match location {
+            KeyLocation::Waiting { epoch_index, sequence } => {
+                debug_assert!(epoch_index <= EPOCH_INDEX_MAX && sequence < 1 << 48);
+                PackedLocation(u64::from(epoch_index) << 48 | sequence)
             }
-            Place::Acknowledged { page } => Packed(Self::ACKNOWLEDGED | page),
+            KeyLocation::Acknowledged { page } => PackedLocation(Self::ACKNOWLEDGED | page),
         }
     }
-    fn place(self) -> Place {
+    fn location(self) -> KeyLocation {
         if self.0 & Self::ACKNOWLEDGED != 0 {
-            Place::Acknowledged { page: self.0 & !Self::ACKNOWLEDGED }
+            KeyLocation::Acknowledged { page: self.0 & !Self::ACKNOWLEDGED }
         } else {
-            Place::Waiting { life: (self.0 >> 48) as u32, sequence: self.0 & ((1 << 48) - 1) }
+            KeyLocation::Waiting { epoch_index: (self.0 >> 48) as u32, sequence: self.0 & ((1 << 48) - 1) }
         }
     }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Page {
-    /// Of all its entries.
+struct KeyPage {
+    /// The epoch of all its entries.
     epoch: Epoch,
     /// Running time when the last of them was acknowledged, in seconds.
     at_running_s: u64,
-    entries: Vec<Entry>,
+    entries: Vec<StoredKey>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Entry {
+struct StoredKey {
     key: Digest,
     body: Digest,
     first: u64,
     count: u32,
 }
 
-/// How many entries a page of keys has, and how old it is.
+/// The number of entries in a page of keys, and its age.
 #[derive(Debug, Clone, Copy)]
-struct Shelf {
+struct KeyPageInfo {
     number: u64,
     entries: u64,
     at_running_s: u64,
 }
 
-/// See the module.
+/// The keys that an outbox remembers.
 #[derive(Debug)]
 pub(super) struct Keys {
-    /// By the first eight bytes of the key's digest. What is found is compared whole, in the record.
-    index: BTreeMap<u64, Packed>,
+    /// Locations by the first eight bytes of the key's digest. The whole key is compared where it stands.
+    index: BTreeMap<u64, PackedLocation>,
     /// The pages of keys, oldest first.
-    shelves: VecDeque<Shelf>,
+    pages: VecDeque<KeyPageInfo>,
     acknowledged: u64,
     /// The newest page of keys, which may grow.
-    newest: Option<Page>,
+    newest: Option<KeyPage>,
     next_page: u64,
     /// Running time before this process, in seconds.
     ran_before_s: u64,
 }
 
 impl Keys {
-    /// Reads the pages of keys. What waits is told with [`Keys::found_waiting`].
+    /// Reads the pages of keys. Waiting messages are added with [`Keys::found_waiting`].
     ///
-    /// A page that cannot be read is left where it is, and its keys are forgotten, loudly.
+    /// A page that cannot be read is left where it is, and its keys are forgotten, with an error in the log.
     pub fn load(store: &Store) -> Result<Keys, StoreError> {
         let mut keys = Keys {
             index: BTreeMap::new(),
-            shelves: VecDeque::new(),
+            pages: VecDeque::new(),
             acknowledged: 0,
             newest: None,
             next_page: 0,
@@ -146,11 +147,14 @@ impl Keys {
                 continue;
             };
             for entry in &page.entries {
-                keys.index.insert(short(&entry.key), Packed::of(Place::Acknowledged { page: number }));
+                keys.index.insert(
+                    short(&entry.key),
+                    PackedLocation::of(KeyLocation::Acknowledged { page: number }),
+                );
             }
             keys.acknowledged += page.entries.len() as u64;
             keys.ran_before_s = keys.ran_before_s.max(page.at_running_s);
-            keys.shelves.push_back(Shelf {
+            keys.pages.push_back(KeyPageInfo {
                 number,
                 entries: page.entries.len() as u64,
                 at_running_s: page.at_running_s,
@@ -170,33 +174,33 @@ impl Keys {
         self.index.len() as u64
     }
 
-    /// Whether any key is remembered, so that a message that is deleted may have one.
+    /// Returns true if no key is remembered, so that no message that is deleted can have one.
     pub fn is_empty(&self) -> bool {
         self.index.is_empty()
     }
 
-    /// A message with this key waits here.
-    pub fn waits(&mut self, key: &Key, life: u32, sequence: u64) {
-        let place = Place::Waiting { life, sequence };
-        self.index.insert(short(&Digest::of(&key.text)), Packed::of(place));
+    /// Adds the key of a message that waits here.
+    pub fn waits(&mut self, key: &IdempotencyKey, epoch_index: EpochIndex, sequence: u64) {
+        let location = KeyLocation::Waiting { epoch_index, sequence };
+        self.index.insert(short(&Digest::of(&key.text)), PackedLocation::of(location));
     }
 
-    /// A message with this key was found at opening. When a crash came between writing the key down and deleting the message,
+    /// Adds the key of a message that was found at opening. When a crash came between writing the key down and deleting the message,
     /// it stands in a page of keys already, and stays there.
-    pub fn found_waiting(&mut self, key: &Key, life: u32, sequence: u64) {
+    pub fn found_waiting(&mut self, key: &IdempotencyKey, epoch_index: EpochIndex, sequence: u64) {
         if !self.is_written_down(key) {
-            self.waits(key, life, sequence);
+            self.waits(key, epoch_index, sequence);
         }
     }
 
-    /// Whether the key stands in a page of keys.
-    pub fn is_written_down(&self, key: &Key) -> bool {
-        matches!(self.place_of(&key.text), Some(Place::Acknowledged { .. }))
+    /// Returns true if the key stands in a page of keys.
+    pub fn is_written_down(&self, key: &IdempotencyKey) -> bool {
+        matches!(self.location_of(&key.text), Some(KeyLocation::Acknowledged { .. }))
     }
 
     /// Where to look for what was stored under `text`. Another key may stand there: compare.
-    pub fn place_of(&self, text: &[u8]) -> Option<Place> {
-        self.index.get(&short(&Digest::of(text))).map(|packed| packed.place())
+    pub fn location_of(&self, text: &[u8]) -> Option<KeyLocation> {
+        self.index.get(&short(&Digest::of(text))).map(|packed| packed.location())
     }
 
     /// What stands under `text` in a page of keys.
@@ -214,12 +218,12 @@ impl Keys {
         }))
     }
 
-    /// The messages with these keys are about to be deleted: writes the keys down, before. No flush: writes keep their order.
+    /// Writes down the keys of messages that are about to be deleted. It does not flush: writes keep their order.
     pub fn acknowledged(
         &mut self,
         store: &Store,
         epoch: Epoch,
-        keys: impl IntoIterator<Item = (u64, Key)>,
+        keys: impl IntoIterator<Item = (u64, IdempotencyKey)>,
         running_s: u64,
     ) -> Result<(), StoreError> {
         let mut dirty = false;
@@ -227,26 +231,31 @@ impl Keys {
             if self.is_written_down(&key) {
                 continue;
             }
-            let fits = |page: &Page| page.epoch == epoch && page.entries.len() < ENTRIES_MAX;
+            let fits = |page: &KeyPage| page.epoch == epoch && page.entries.len() < ENTRIES_MAX;
             if !self.newest.as_ref().is_some_and(fits) {
                 if std::mem::take(&mut dirty) {
                     self.write_newest(store)?;
                 }
-                self.newest = Some(Page { epoch, at_running_s: running_s, entries: Vec::new() });
-                self.shelves.push_back(Shelf { number: self.next_page, entries: 0, at_running_s: running_s });
+                self.newest = Some(KeyPage { epoch, at_running_s: running_s, entries: Vec::new() });
+                self.pages.push_back(KeyPageInfo {
+                    number: self.next_page,
+                    entries: 0,
+                    at_running_s: running_s,
+                });
                 self.next_page += 1;
             }
-            let (page, shelf) = match (&mut self.newest, self.shelves.back_mut()) {
-                (Some(page), Some(shelf)) => (page, shelf),
+            let (page, info) = match (&mut self.newest, self.pages.back_mut()) {
+                (Some(page), Some(info)) => (page, info),
                 _ => unreachable!("there is a newest page now"),
             };
             let digest = Digest::of(&key.text);
             page.at_running_s = running_s;
-            shelf.at_running_s = running_s;
-            shelf.entries += 1;
-            page.entries.push(Entry { key: digest, body: key.body, first, count: key.count });
+            info.at_running_s = running_s;
+            info.entries += 1;
+            page.entries.push(StoredKey { key: digest, body: key.body, first, count: key.count });
             self.acknowledged += 1;
-            self.index.insert(short(&digest), Packed::of(Place::Acknowledged { page: shelf.number }));
+            self.index
+                .insert(short(&digest), PackedLocation::of(KeyLocation::Acknowledged { page: info.number }));
             dirty = true;
         }
         if dirty { self.write_newest(store) } else { Ok(()) }
@@ -254,13 +263,13 @@ impl Keys {
 
     /// Forgets what need not be remembered any more. Cheap when there is nothing.
     pub fn forget_old(&mut self, store: &Store, running_s: u64) -> Result<(), StoreError> {
-        while let Some(shelf) = self.shelves.front().copied()
-            && self.shelves.len() > 1
-            && self.acknowledged - shelf.entries >= KEPT_LEAST
-            && running_s.saturating_sub(shelf.at_running_s) >= KEPT_FOR_S
+        while let Some(info) = self.pages.front().copied()
+            && self.pages.len() > 1
+            && self.acknowledged - info.entries >= KEPT_LEAST
+            && running_s.saturating_sub(info.at_running_s) >= KEPT_FOR_S
         {
-            let here = Packed::of(Place::Acknowledged { page: shelf.number });
-            match stored(store, shelf.number)? {
+            let here = PackedLocation::of(KeyLocation::Acknowledged { page: info.number });
+            match stored(store, info.number)? {
                 Some(page) => {
                     for entry in page.entries {
                         let short = short(&entry.key);
@@ -270,21 +279,21 @@ impl Keys {
                     }
                 }
                 // Which keys stood in it is not known any more; it takes a walk through all.
-                None => self.index.retain(|_, place| *place != here),
+                None => self.index.retain(|_, location| *location != here),
             }
-            store.remove(&page_key(shelf.number))?;
-            self.shelves.pop_front();
-            self.acknowledged -= shelf.entries;
+            store.remove(&page_key(info.number))?;
+            self.pages.pop_front();
+            self.acknowledged -= info.entries;
         }
         Ok(())
     }
 
     fn write_newest(&self, store: &Store) -> Result<(), StoreError> {
-        let (Some(page), Some(shelf)) = (&self.newest, self.shelves.back()) else {
+        let (Some(page), Some(info)) = (&self.newest, self.pages.back()) else {
             return Ok(());
         };
         let value = postcard::to_extend(page, vec![1]).expect("a page of keys always encodes");
-        store.put(&page_key(shelf.number), &value)
+        store.put(&page_key(info.number), &value)
     }
 }
 
@@ -292,8 +301,8 @@ fn page_key(number: u64) -> Vec<u8> {
     [b"k", &number.to_be_bytes()[..]].concat()
 }
 
-/// A page of keys; `None`, loudly, when it is not there or cannot be read.
-fn stored(store: &Store, number: u64) -> Result<Option<Page>, StoreError> {
+/// A page of keys; `None`, with an error in the log, when it is not there or cannot be read.
+fn stored(store: &Store, number: u64) -> Result<Option<KeyPage>, StoreError> {
     let value = match store.get(&page_key(number)) {
         Err(StoreError::Damaged { .. }) => None,
         value => value?,
@@ -310,7 +319,7 @@ fn stored(store: &Store, number: u64) -> Result<Option<Page>, StoreError> {
     Ok(page)
 }
 
-fn decode(value: &[u8]) -> Option<Page> {
+fn decode(value: &[u8]) -> Option<KeyPage> {
     match value.split_first() {
         Some((1, body)) => postcard::from_bytes(body).ok(),
         _ => None,
@@ -330,8 +339,8 @@ mod tests {
 
     const EPOCH: Epoch = Epoch::from_bytes([4; 16]);
 
-    fn key(n: u64) -> Key {
-        Key { text: Bytes::from(format!("key-{n}")), body: Digest::of(&n.to_be_bytes()), count: 1 }
+    fn key(n: u64) -> IdempotencyKey {
+        IdempotencyKey { text: Bytes::from(format!("key-{n}")), body: Digest::of(&n.to_be_bytes()), count: 1 }
     }
 
     fn acknowledge(keys: &mut Keys, store: &Store, range: std::ops::Range<u64>, running_s: u64) {
@@ -339,11 +348,11 @@ mod tests {
     }
 
     fn remembered(keys: &Keys, store: &Store, n: u64) -> Option<u64> {
-        match keys.place_of(&key(n).text)? {
-            Place::Acknowledged { page } => {
+        match keys.location_of(&key(n).text)? {
+            KeyLocation::Acknowledged { page } => {
                 keys.read(store, page, &key(n).text).unwrap().map(|found| found.first)
             }
-            Place::Waiting { sequence, .. } => Some(sequence),
+            KeyLocation::Waiting { sequence, .. } => Some(sequence),
         }
     }
 
@@ -352,7 +361,7 @@ mod tests {
         let store = Store::on(Disk::default());
         let mut keys = Keys::load(&store).unwrap();
         keys.waits(&key(1), 3, 77);
-        assert_eq!(keys.place_of(b"key-1"), Some(Place::Waiting { life: 3, sequence: 77 }));
+        assert_eq!(keys.location_of(b"key-1"), Some(KeyLocation::Waiting { epoch_index: 3, sequence: 77 }));
         acknowledge(&mut keys, &store, 0..500, 9);
         for keys in [keys, Keys::load(&store).unwrap()] {
             assert_eq!(remembered(&keys, &store, 1), Some(2));
@@ -405,20 +414,20 @@ mod tests {
         store.put(&page_key(0), b"nonsense").unwrap();
         assert_eq!(remembered(&keys, &store, 0), None);
         keys.forget_old(&store, KEPT_FOR_S).unwrap();
-        let kept: u64 = keys.shelves.iter().map(|shelf| shelf.entries).sum();
+        let kept: u64 = keys.pages.iter().map(|info| info.entries).sum();
         assert_eq!((keys.len(), keys.acknowledged), (kept, kept));
         assert_eq!(store.get(&page_key(0)).unwrap(), None);
         assert_eq!(remembered(&keys, &store, KEPT_LEAST), Some(KEPT_LEAST + 1));
     }
 
     #[test]
-    fn a_place_fits_into_eight_bytes() {
-        for place in [
-            Place::Waiting { life: LIFE_MAX, sequence: (1 << 48) - 1 },
-            Place::Waiting { life: 0, sequence: 1 },
-            Place::Acknowledged { page: 1 << 60 },
+    fn a_location_fits_into_eight_bytes() {
+        for location in [
+            KeyLocation::Waiting { epoch_index: EPOCH_INDEX_MAX, sequence: (1 << 48) - 1 },
+            KeyLocation::Waiting { epoch_index: 0, sequence: 1 },
+            KeyLocation::Acknowledged { page: 1 << 60 },
         ] {
-            assert_eq!(Packed::of(place).place(), place);
+            assert_eq!(PackedLocation::of(location).location(), location);
         }
     }
 }

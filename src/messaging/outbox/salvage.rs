@@ -4,7 +4,7 @@
 //! delivered. Nothing is delivered under two epochs.
 //! **Kept by.** Sealed pages never change, so an old copy of one is as good as the newest; of a page that was growing the copy
 //! with the greatest stamp counts. Removed pages are found too: those of epochs that were delivered or moved are left out by what the
-//! entries, the hint of the last acknowledgement and the [`witness`](super::witness) say; a page that the receiver has nevertheless is a
+//! records of epochs, the hint of the last acknowledgement and the [high-water mark](super::high_water) say; a page that the receiver has nevertheless is a
 //! duplicate to it.
 //! **Not promised.** That an append of several pages that was not confirmed is found whole or not at all.
 //!
@@ -12,20 +12,23 @@
 
 use super::super::Epoch;
 use super::super::page::{Page, SealedPage};
-use super::life::{self, Entry, decode_acknowledged, entry_key, page_key, parse_page_key};
-use super::witness::{ENDS_MAX, Note, Witness};
+use super::high_water::{ENDS_MAX, OutboxHighWater};
+use super::layout::{
+    self, EpochIndex, EpochRecord, decode_acknowledged, epoch_key, page_key, page_keys, parse_epoch_key,
+    parse_page_key,
+};
 use crate::store::salvage::{Salvaged, SalvagedValue, Stamp};
-use crate::store::{Batch, Store, StoreError};
+use crate::store::{Batch, Store, StoreError, high_water};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// So many pages are written at once.
+/// How many pages are written at once.
 const WRITTEN_AT_ONCE: usize = 256;
 
-/// Puts the outbox that was found into `new`. `witness` is the file beside the damaged store.
-pub fn rebuild(witness: &Path, found: &Salvaged, new: &Store) -> Result<(), StoreError> {
-    let note = Witness::read(witness);
-    let lives = Lives::of(found, note.as_ref())?;
+/// Puts the outbox that was found into `new`. `high_water_file` stands beside the damaged store.
+pub fn rebuild(high_water_file: &Path, found: &Salvaged, new: &Store) -> Result<(), StoreError> {
+    let mark: Option<OutboxHighWater> = high_water::read(high_water_file).ok().flatten();
+    let epochs = FoundEpochs::of(found, mark.as_ref())?;
     // Whose outbox it is, where it delivers to, keys of what was delivered, and what was kept aside.
     let mut rest = Writer::of(new);
     for entry in found.range(&[1], &[u8::MAX]) {
@@ -34,22 +37,21 @@ pub fn rebuild(witness: &Path, found: &Salvaged, new: &Store) -> Result<(), Stor
             rest.put(key, value)?;
         }
     }
-    for (number, entry) in &lives.live {
-        rest.put(entry_key(*number), entry.encode())?;
+    for (index, record) in &epochs.live {
+        rest.put(epoch_key(*index), record.encode())?;
     }
     rest.finish()?;
-    for (number, entry) in &lives.live {
-        let pages = lives.pages_of(*number, entry, found)?;
+    for (index, record) in &epochs.live {
+        let pages = epochs.pages_of(*index, record, found)?;
         let mut writer = Writer::of(new);
         for page in pages {
-            match page.older {
-                Some(value) => writer.put(page_key(*number, page.first), value)?,
-                None => {
-                    let key = page_key(*number, page.first);
-                    if let Some(SalvagedValue { value, .. }) = found.get(&key)? {
-                        writer.put(key, value)?;
-                    }
-                }
+            let key = page_key(*index, page.first);
+            let value = match page.older {
+                Some(value) => Some(value),
+                None => found.get(&key)?.map(|newest| newest.value),
+            };
+            if let Some(value) = value {
+                writer.put(key, value)?;
             }
         }
         writer.finish()?;
@@ -82,19 +84,19 @@ impl Writer<'_> {
 }
 
 /// The epochs that were found, and what is known of them.
-struct Lives<'a> {
-    /// Those that were not delivered or moved.
-    live: BTreeMap<u32, Entry>,
-    /// The life that was delivered last, and up to where.
-    hint: Option<(u32, u64)>,
-    note: Option<&'a Note>,
-    newest: Option<u32>,
-    /// The note is the last one that was written.
-    note_is_exact: bool,
+struct FoundEpochs<'a> {
+    /// The epochs that were not delivered or moved.
+    live: BTreeMap<EpochIndex, EpochRecord>,
+    /// The epoch that was delivered last, and up to where.
+    hint: Option<(EpochIndex, u64)>,
+    mark: Option<&'a OutboxHighWater>,
+    newest: Option<EpochIndex>,
+    /// The mark is the last one that was written.
+    mark_is_exact: bool,
 }
 
 /// A page that was found, without its content.
-struct PageFound {
+struct SalvagedPage {
     first: u64,
     last: u64,
     stamp: Stamp,
@@ -102,64 +104,68 @@ struct PageFound {
     older: Option<Vec<u8>>,
 }
 
-impl<'a> Lives<'a> {
-    fn of(found: &Salvaged, note: Option<&'a Note>) -> Result<Lives<'a>, StoreError> {
-        let mut entries: BTreeMap<u32, Entry> = BTreeMap::new();
+impl<'a> FoundEpochs<'a> {
+    fn of(found: &Salvaged, mark: Option<&'a OutboxHighWater>) -> Result<FoundEpochs<'a>, StoreError> {
+        let mut records: BTreeMap<EpochIndex, EpochRecord> = BTreeMap::new();
         for entry in found.range(b"e", b"f") {
             let SalvagedValue { key, value, .. } = entry?;
-            let number = key.get(1..).and_then(|number| Some(u32::from_be_bytes(number.try_into().ok()?)));
-            if let (Some(number), Some(entry)) = (number, Entry::decode(&value)) {
-                entries.insert(number, entry);
+            if let (Some(index), Some(record)) = (parse_epoch_key(&key), EpochRecord::decode(&value)) {
+                records.insert(index, record);
             }
         }
-        let hint = found.get(life::ACKNOWLEDGED)?.and_then(|hint| decode_acknowledged(&hint.value));
-        let note_is_exact = found.is_of_this_boot() && note.is_some();
-        // Pages name their epoch, should its entry be lost.
-        for (number, epoch) in epochs_in_pages(found)? {
-            let entry = Entry { epoch, rank: u64::from(number), takes_over: None, took_over: None };
-            let known = hint.is_none_or(|(delivering, _)| number >= delivering)
-                || note.is_some_and(|note| note.next_of(epoch).is_some());
-            if known {
-                entries.entry(number).or_insert(entry);
+        let hint = found.get(layout::ACKNOWLEDGED)?.and_then(|hint| decode_acknowledged(&hint.value));
+        let mark_is_exact = found.is_of_this_boot() && mark.is_some();
+        // Pages name their epoch, should its record be lost.
+        for (index, epoch) in epochs_in_pages(found)? {
+            let is_known = hint.is_none_or(|(delivering, _)| index >= delivering)
+                || mark.is_some_and(|mark| mark.next_of(epoch).is_some());
+            if is_known {
+                records.entry(index).or_insert(EpochRecord::new(epoch, u64::from(index)));
             }
         }
-        let delivering = hint.and_then(|(number, _)| Some((entries.get(&number)?.rank, number)));
-        let took_over: BTreeSet<u32> = entries.values().filter_map(|entry| entry.took_over).collect();
-        let mut live = entries;
-        live.retain(|number, entry| {
-            let delivered = delivering.is_some_and(|front| (entry.rank, *number) < front);
-            let is_noted = note.is_none_or(|note| {
-                !note_is_exact || note.ends.len() >= ENDS_MAX || note.next_of(entry.epoch).is_some()
+        let delivering = hint.and_then(|(index, _)| Some((records.get(&index)?.rank, index)));
+        let took_over: BTreeSet<EpochIndex> =
+            records.values().filter_map(|record| record.took_over).collect();
+        let mut live = records;
+        live.retain(|index, record| {
+            let is_delivered = delivering.is_some_and(|front| (record.rank, *index) < front);
+            let is_marked = mark.is_none_or(|mark| {
+                !mark_is_exact || mark.ends.len() >= ENDS_MAX || mark.next_of(record.epoch).is_some()
             });
-            // The note forgets an epoch that is moved before the last of it is moved on the disk.
-            !took_over.contains(number) && !delivered && (is_noted || entry.takes_over.is_some())
+            // The mark forgets an epoch that is moved before the last of it is moved on the disk.
+            !took_over.contains(index) && !is_delivered && (is_marked || record.takes_over.is_some())
         });
-        let newest = live.iter().max_by_key(|(number, entry)| (entry.rank, **number));
-        let newest = newest.map(|(number, _)| *number);
-        Ok(Lives { live, hint, note, newest, note_is_exact })
+        let newest = live.iter().max_by_key(|(index, record)| (record.rank, **index));
+        let newest = newest.map(|(index, _)| *index);
+        Ok(FoundEpochs { live, hint, mark, newest, mark_is_exact })
     }
 
-    /// The highest sequence of a life that is known to be acknowledged.
-    fn acknowledged(&self, number: u32, epoch: Epoch) -> u64 {
-        let hinted = self.hint.filter(|(its, _)| *its == number).map_or(0, |(_, through)| through);
-        hinted.max(self.note.map_or(0, |note| note.acknowledged_of(epoch)))
+    /// The highest sequence of an epoch that is known to be acknowledged.
+    fn acknowledged(&self, index: EpochIndex, epoch: Epoch) -> u64 {
+        let hinted = self.hint.filter(|(of, _)| *of == index).map_or(0, |(_, through)| through);
+        hinted.max(self.mark.map_or(0, |mark| mark.acknowledged_of(epoch)))
     }
 
-    /// The pages of a life that are to be in the new store, in order.
-    fn pages_of(&self, number: u32, entry: &Entry, found: &Salvaged) -> Result<Vec<PageFound>, StoreError> {
-        let mut pages = read_pages(number, entry.epoch, found)?;
-        resolve_overlaps(number, entry.epoch, &mut pages, found)?;
-        if let Some(moved_through) = self.moved_through(number, found)? {
+    /// The pages of an epoch that are to be in the new store, in order.
+    fn pages_of(
+        &self,
+        index: EpochIndex,
+        record: &EpochRecord,
+        found: &Salvaged,
+    ) -> Result<Vec<SalvagedPage>, StoreError> {
+        let mut pages = read_pages(index, record.epoch, found)?;
+        resolve_overlaps(index, record.epoch, &mut pages, found)?;
+        if let Some(moved_through) = self.moved_through(index, found)? {
             pages.retain(|page| page.last > moved_through);
         }
-        let acknowledged = self.acknowledged(number, entry.epoch);
-        let newest = pages.last().map(|page| page.first).filter(|_| self.newest == Some(number));
+        let acknowledged = self.acknowledged(index, record.epoch);
+        let newest = pages.last().map(|page| page.first).filter(|_| self.newest == Some(index));
         // The newest page remembers the next sequence.
         pages.retain(|page| page.last > acknowledged || Some(page.first) == newest);
-        if self.note_is_exact
-            && let Some(next) = self.note.and_then(|note| note.next_of(entry.epoch))
+        if self.mark_is_exact
+            && let Some(next) = self.mark.and_then(|mark| mark.next_of(record.epoch))
         {
-            // Nothing from there on was confirmed: what is not complete is none of ours.
+            // Nothing from there on was confirmed: what is not complete does not count.
             let mut due = next;
             pages.retain(|page| {
                 let joins = page.first < next || page.first == due;
@@ -170,47 +176,49 @@ impl<'a> Lives<'a> {
         Ok(pages)
     }
 
-    /// Up to where the messages of a life stand in another one that takes over; they have the same order there.
-    fn moved_through(&self, number: u32, found: &Salvaged) -> Result<Option<u64>, StoreError> {
-        let mover = self.live.iter().find_map(|(to, entry)| {
-            let (from, first) = entry.takes_over?;
-            (from == number).then_some((*to, entry.epoch, first))
+    /// The sequence up to which the messages of an epoch stand in another one that takes over; they have the same order there.
+    fn moved_through(&self, index: EpochIndex, found: &Salvaged) -> Result<Option<u64>, StoreError> {
+        let mover = self.live.iter().find_map(|(to, record)| {
+            let (from, first) = record.takes_over?;
+            (from == index).then_some((*to, record.epoch, first))
         });
         let Some((to, epoch, first)) = mover else { return Ok(None) };
         let last = read_pages(to, epoch, found)?.last().map_or(0, |page| page.last);
-        let noted = self.note.and_then(|note| note.next_of(epoch)).map_or(0, |next| next - 1);
-        let arrived = last.max(noted).max(self.acknowledged(to, epoch));
+        let marked = self.mark.and_then(|mark| mark.next_of(epoch)).map_or(0, |next| next - 1);
+        let arrived = last.max(marked).max(self.acknowledged(to, epoch));
         Ok(Some((first - 1).saturating_add(arrived)))
     }
 }
 
-/// The lives that pages were found of, and their epochs.
-fn epochs_in_pages(found: &Salvaged) -> Result<BTreeMap<u32, Epoch>, StoreError> {
+/// The epochs of which pages were found.
+fn epochs_in_pages(found: &Salvaged) -> Result<BTreeMap<EpochIndex, Epoch>, StoreError> {
     let mut epochs = BTreeMap::new();
     let mut from = b"p".to_vec();
     while let Some(first) = found.range(&from, b"q").next() {
-        let Some((number, _)) = parse_page_key(&first?.key) else { break };
-        for entry in found.range(&page_key(number, 0), &page_key(number, u64::MAX)) {
+        let Some((index, _)) = parse_page_key(&first?.key) else { break };
+        let (begin, end) = page_keys(index);
+        for entry in found.range(&begin, &end) {
             if let Some(page) = open(&entry?.value) {
-                epochs.insert(number, page.epoch);
+                epochs.insert(index, page.epoch);
                 break;
             }
         }
-        let Some(next) = number.checked_add(1) else { break };
+        let Some(next) = index.checked_add(1) else { break };
         from = page_key(next, 0);
     }
     Ok(epochs)
 }
 
-fn read_pages(number: u32, epoch: Epoch, found: &Salvaged) -> Result<Vec<PageFound>, StoreError> {
+fn read_pages(index: EpochIndex, epoch: Epoch, found: &Salvaged) -> Result<Vec<SalvagedPage>, StoreError> {
     let mut pages = Vec::new();
-    for entry in found.range(&page_key(number, 0), &page_key(number, u64::MAX)) {
+    let (begin, end) = page_keys(index);
+    for entry in found.range(&begin, &end) {
         let SalvagedValue { key, value, stamp } = entry?;
         if let (Some((_, first)), Some(page)) = (parse_page_key(&key), open(&value))
             && page.first.get() == first
             && page.epoch == epoch
         {
-            pages.push(PageFound { first, last: page.last(), stamp, older: None });
+            pages.push(SalvagedPage { first, last: page.last(), stamp, older: None });
         }
     }
     Ok(pages)
@@ -219,13 +227,13 @@ fn read_pages(number: u32, epoch: Epoch, found: &Salvaged) -> Result<Vec<PageFou
 /// Two pages claim the same sequences when a crash undid a write that was under way, and other events got the sequences: the
 /// page that was written later counts, and of the other one an older copy that ends before it.
 fn resolve_overlaps(
-    number: u32,
+    index: EpochIndex,
     epoch: Epoch,
-    pages: &mut Vec<PageFound>,
+    pages: &mut Vec<SalvagedPage>,
     found: &Salvaged,
 ) -> Result<(), StoreError> {
-    let mut kept: Vec<PageFound> = Vec::with_capacity(pages.len());
-    let mut undone: Vec<PageFound> = Vec::new();
+    let mut kept: Vec<SalvagedPage> = Vec::with_capacity(pages.len());
+    let mut undone: Vec<SalvagedPage> = Vec::new();
     for page in std::mem::take(pages) {
         while let Some(before) = kept.pop_if(|before| before.last >= page.first && before.stamp < page.stamp)
         {
@@ -239,7 +247,7 @@ fn resolve_overlaps(
     if undone.is_empty() {
         return Ok(());
     }
-    let keys: Vec<Vec<u8>> = undone.iter().map(|page| page_key(number, page.first)).collect();
+    let keys: Vec<Vec<u8>> = undone.iter().map(|page| page_key(index, page.first)).collect();
     let mut versions = found.versions(&keys)?;
     versions.sort_by_key(|version| std::cmp::Reverse(version.stamp));
     for SalvagedValue { value, stamp, .. } in versions {
@@ -248,7 +256,7 @@ fn resolve_overlaps(
         let place = pages.partition_point(|other| other.first < first);
         let free_before = place == 0 || pages[place - 1].last < first;
         if free_before && pages.get(place).is_none_or(|next| last < next.first) {
-            pages.insert(place, PageFound { first, last, stamp, older: Some(value) });
+            pages.insert(place, SalvagedPage { first, last, stamp, older: Some(value) });
         }
     }
     Ok(())

@@ -1,22 +1,22 @@
 //! How long to wait before repeating.
 //!
 //! The resend time of the n-th try is uniform between 2 s and min(60 s, 2 s × 2ⁿ): never sooner than 2 s, growing
-//! while nobody answers, and spread, so that a city of garages that lost its server together does not return together
+//! while no reply comes, and spread, so that a city of garages that lost its server together does not return together
 //! ("full jitter" above a floor; M. Brooker, "Exponential Backoff And Jitter", AWS 2015).
 
 use rand::{Rng, RngExt};
 use std::time::Duration;
 
-/// Never sooner than this after an event was last sent.
+/// The shortest resend time: events are never sent again sooner.
 pub const RESEND_LEAST: Duration = Duration::from_secs(2);
-/// Never later than this, however often it failed.
+/// The longest resend time, after any number of failures.
 pub const RESEND_MOST: Duration = Duration::from_secs(60);
 
 const RECONNECT_LEAST: Duration = Duration::from_millis(100);
 // With the two seconds that a connection may take, a link that returns is found within three.
 const RECONNECT_MOST: Duration = Duration::from_millis(1500);
 
-/// The resend time when `tries` in a row stayed without an answer.
+/// The resend time after `tries` in a row without a reply.
 pub fn resend_after(tries: u32, rng: &mut impl Rng) -> Duration {
     uniform(RESEND_LEAST, RESEND_MOST.min(doubled(RESEND_LEAST, tries)), rng)
 }

@@ -1,4 +1,4 @@
-//! A receiver whose replies are well-formed and whose numbers are made to do harm: the sender never settles what it has not
+//! A receiver whose replies are well-formed and whose numbers are made to do harm: the sender never acknowledges what it has not
 //! sent, and never ends.
 
 use super::*;
@@ -58,14 +58,14 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
-    fn no_reply_ends_the_sender_or_lets_it_settle_what_it_has_not_sent(
+    fn no_reply_ends_the_sender_or_acknowledges_what_was_not_sent(
         is_bound in any::<bool>(),
         story in prop::collection::vec(happens(), 1..60),
         takes in prop::collection::vec(1..12u64, 1..20),
     ) {
         let config = SenderConfig { servers: 2, window: 4, ask_every: Duration::from_secs(1), seed: 7 };
         let mut available = 20;
-        let held = Held { oldest: 1, settled: 0, available };
+        let held = OutboxRange { oldest: 1, acknowledged: 0, available };
         let mut sender = Sender::new(config, held, is_bound.then_some(OURS));
         let mut now = Duration::ZERO;
         let mut ids = Vec::new();
@@ -77,11 +77,11 @@ proptest! {
                 match sender.poll(now) {
                     Action::Connect { .. } => sender.connected(now),
                     Action::Disconnect => {}
-                    Action::Send { id, pages_from, ask } => {
+                    Action::Send { id, pages_from, .. } => {
                         let last = pages_from.map(|from| (from - 1 + takes.next().unwrap()).min(available));
                         let last = last.filter(|last| *last >= pages_from.unwrap());
                         sent = sent.max(last.unwrap_or(0));
-                        sender.sent(now, id, last, ask);
+                        sender.sent(now, id, last);
                         ids.push(id);
                     }
                     Action::Wait { .. } => break,
@@ -108,8 +108,8 @@ proptest! {
                         answer: None,
                     };
                     match sender.replied(now, &reply).outcome {
-                        Outcome::Found { ledger } => sender.bind(ledger),
-                        Outcome::Settled { through } | Outcome::Conflict { settled: through, .. } => {
+                        Outcome::LedgerFound { ledger } => sender.bind(ledger),
+                        Outcome::Acknowledged { through } | Outcome::Conflict { acknowledged: through, .. } => {
                             prop_assert!(through <= sent, "{} of {} sent", through, sent);
                             deleted = deleted.max(through);
                             sender.outbox_holds(deleted + 1, available);
@@ -119,14 +119,14 @@ proptest! {
                             available -= from - 1;
                             (sent, deleted) = (0, 0);
                             ids.clear();
-                            sender.begin_epoch(Held { oldest: 1, settled: 0, available });
+                            sender.begin_epoch(OutboxRange { oldest: 1, acknowledged: 0, available });
                         }
-                        Outcome::ReceiverWentBack { settled, .. } => prop_assert!(settled <= sent),
+                        Outcome::ReceiverWentBack { acknowledged, .. } => prop_assert!(acknowledged <= sent),
                         Outcome::Nothing | Outcome::Refused { .. } | Outcome::OtherLedger { .. } => {}
                     }
                 }
             }
-            prop_assert!(sender.settled() <= available);
+            prop_assert!(sender.acknowledged() <= available);
             prop_assert!(sender.in_flight() <= available);
         }
     }

@@ -1,457 +1,431 @@
 //! Delivers the pages of an outbox, oldest first, until they are acknowledged: the Lazy Pirate pattern
 //! (P. Hintjens, "Code Connected", chapter 4) with a window.
 //!
-//! **Promise.** Only an acknowledgement settles a page, and no page is sent again sooner than
-//! [`backoff::RESEND_LEAST`] after it was last sent, whatever the receiver answers. It never gives up, and a queue that
+//! **Promise.** Only a reply acknowledges a page, and no page is sent again sooner than
+//! [`backoff::RESEND_LEAST`] after it was last sent, whatever the receiver answers. The sender never gives up, and a queue that
 //! does not move while the receiver answers is noticed ([`stillness`]).
-//! **Kept by.** A state machine that sees only values: it is told what happened and what time it is, and
+//! **Kept by.** A state machine that sees only values: it is given what happened and the time, and
 //! [`Sender::poll`] answers what to do next. A thin shell owns the sockets and the outbox. Pages are sent in order; going
-//! back to an earlier one happens in one place ([`Sender::forget_flights`]), which waits for the resend time.
-//! **Not promised.** That the server list is tried in order of distance: it is walked round.
+//! back to an earlier one happens in one place ([`Sender::forget_requests`]), which waits for the resend time.
+//! **Not promised.** That the nearest server is tried first: the list of servers is tried in turn.
 //!
-//! Time is a [`Duration`] since any fixed moment, of a clock that never goes back.
+//! Time is a [`Duration`] since any fixed moment, of a clock that never goes back. Sequences are plain numbers here, and 0 stands
+//! before the first one.
+//!
+//! # The link
+//!
+//! Each cell says: next state / action. "Next server" means that the following connection goes to the next address.
+//!
+//! | state | time passes ([`Sender::poll`]) | connected | link broke | reply |
+//! | --- | --- | --- | --- | --- |
+//! | Down | at `connect_at`: Connecting / `Connect` | – | – | ignored: nothing is in flight |
+//! | Connecting | – / `Wait` | Up | Down / next server, connect later | ignored |
+//! | Up, all answered in time | – / `Send` or `Wait` | – | Down / resend after the resend time; next server, if anything was unanswered | see below |
+//! | Up, a request is overdue | Down / `Disconnect`, next server, window of 1 | – | as above | as above |
+//!
+//! # A reply while the link is up
+//!
+//! "Hold" means: no events before the next resend time, which grows with each refusal, and a window of 1. "Resend" means: go on
+//! from the first sequence that is not acknowledged, as soon as the resend time allows. The first row that fits counts.
+//!
+//! | reply | effect | [`Outcome`] |
+//! | --- | --- | --- |
+//! | its request is not in flight any more | none | `Nothing` |
+//! | from another ledger than ours | resend; link Down, next server | `OtherLedger` |
+//! | we are not bound to a ledger yet | none until [`Sender::bind`] | `LedgerFound` |
+//! | its mark is below what was acknowledged when the request was sent | acknowledged := mark, resend; nothing older is stored: hold | `ReceiverWentBack` |
+//! | accepted, all pages are at or below the mark | acknowledged := the last of them; window + 1 | `Acknowledged` |
+//! | accepted, without pages | none | `Nothing` |
+//! | gap, or accepted with a mark within the pages | resend; hold if the gap is the same as before | `Nothing` |
+//! | conflict at `first` | acknowledge what comes before; hold | `Conflict` |
+//! | refused, or its verdict says that the request names another ledger | hold | `Refused`, `Nothing` |
+//! | move from `from` | acknowledge what comes before; hold | `Move` if all before is acknowledged, else `Nothing` |
 
+#[cfg(test)]
+mod any_link_tests;
 pub mod backoff;
 #[cfg(test)]
 mod hostile_receiver_tests;
+mod pace;
 #[cfg(test)]
 mod resend_tests;
 pub mod stillness;
 #[cfg(test)]
 mod tests;
+mod window;
 
-use super::wire::{PAUSE_MAX_MS, Reply, Verdict};
-use super::{LedgerId, wire};
-use backoff::{RESEND_LEAST, reconnect_after, resend_after};
+use super::LedgerId;
+use super::wire::{self, Reply, Verdict};
+use backoff::{RESEND_LEAST, reconnect_after};
+use pace::SendingPace;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use std::collections::VecDeque;
 use std::time::Duration;
+use window::{SendWindow, SentRequest};
 
-/// What the shell is to do next.
+/// The size of the pages in one request: enough to make the cost of a message small, and few enough that a window
+/// of them from every garage of a city is served well within the resend time.
+pub const PAGES_BYTES: usize = wire::REQUEST_MAX / 8;
+
+/// What the shell does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// Make a new socket to the server of this index, then tell [`Sender::connected`] or [`Sender::link_broke`].
+    /// Open a new socket to the server with this index, then call [`Sender::connected`] or [`Sender::link_broke`].
     Connect { server: usize },
-    /// Nobody answered in time: drop the socket. A [`Action::Connect`] follows in its time.
+    /// No reply came in time: drop the socket. A [`Action::Connect`] follows.
     Disconnect,
-    /// Send a request with this id: pages from `pages_from` on, when given, and the question when `ask`. Then tell
+    /// Send a request with this id: with pages from `pages_from` on, when given, and with the question when `ask`. Then call
     /// [`Sender::sent`].
     Send { id: u64, pages_from: Option<u64>, ask: bool },
-    /// Nothing until something happens or this moment comes.
+    /// Do nothing until something happens or this moment comes.
     Wait { until: Duration },
 }
 
-/// What the shell is to do with the outbox after a reply.
+/// What the shell does with the outbox after a reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// Everything up to here is safe at the receiver. Delete it.
-    Settled { through: u64 },
-    /// The reply moved nothing.
+    /// The receiver has everything up to here on its disk. Delete it.
+    Acknowledged { through: u64 },
+    /// The reply changed nothing in the outbox.
     Nothing,
     /// The receiver has less than it once acknowledged: it was restored from a copy, or is another one. What is still
-    /// here is sent again; the rest is a hole there.
-    ReceiverWentBack { mark: u64, settled: u64 },
-    /// From `first` on other messages stand in the receiver's book where ours belong. What comes before, up to `settled`, is
-    /// safe there. The queue waits and asks again.
-    Conflict { first: u64, settled: u64 },
-    /// The receiver will not take what we send, and says why. The queue waits and asks again.
+    /// here is sent again; the rest is missing there.
+    ReceiverWentBack { mark: u64, acknowledged: u64 },
+    /// From `first` on the receiver's ledger has other messages in our place. It has ours up to `acknowledged`. The queue waits,
+    /// and the sender asks again.
+    Conflict { first: u64, acknowledged: u64 },
+    /// The receiver does not take what we send, for this reason. The queue waits, and the sender asks again.
     Refused { reason: String },
-    /// The first answer ever. Nothing is delivered before this ledger is remembered on disk and told to [`Sender::bind`].
-    Found { ledger: LedgerId },
-    /// What answers keeps another ledger than the one that we deliver to. Nothing else of the reply counts. Drop the socket;
+    /// The first reply ever. Nothing is delivered before this ledger is remembered on disk and given to [`Sender::bind`].
+    LedgerFound { ledger: LedgerId },
+    /// The server keeps another ledger than the one that we deliver to. Nothing else of the reply counts. Drop the socket;
     /// the next address is tried.
     OtherLedger { found: LedgerId },
-    /// An operator decided that our side of a conflict counts too: move what stands from this sequence on to a new epoch, then
-    /// tell [`Sender::begin_epoch`]. What comes before is safe at the receiver.
+    /// An operator decided that our side of a conflict counts too: move the messages from this sequence on to a new epoch, then
+    /// call [`Sender::begin_epoch`]. The receiver has what comes before.
     Move { from: u64 },
 }
 
 /// What a reply means.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Replied {
+pub struct ReplyEffect {
     pub outcome: Outcome,
-    /// The receiver has applied more of this epoch, up to here, than was ever sent from here: somebody else has sent
-    /// under it. This directory is an older copy, or another site goes on from a copy of it. New messages need a new epoch.
+    /// The receiver has applied more of this epoch, up to this mark, than was ever sent from here: another process has sent
+    /// under it. This directory is an older copy, or another site uses a copy of it. New messages need a new epoch.
     pub ahead: Option<u64>,
 }
 
-impl From<Outcome> for Replied {
-    fn from(outcome: Outcome) -> Replied {
-        Replied { outcome, ahead: None }
+impl From<Outcome> for ReplyEffect {
+    fn from(outcome: Outcome) -> ReplyEffect {
+        ReplyEffect { outcome, ahead: None }
     }
 }
 
-/// What the outbox holds of the epoch that is being delivered. Sequences are plain numbers, 0 standing before the first.
+/// What the outbox holds of the epoch that is being delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Held {
-    /// The oldest sequence stored, or the next one.
+pub struct OutboxRange {
+    /// The oldest sequence stored, or the next one when none is.
     pub oldest: u64,
-    /// The highest that is acknowledged, as far as we know.
-    pub settled: u64,
-    /// The last that is on disk.
+    /// The highest acknowledged sequence that is known.
+    pub acknowledged: u64,
+    /// The last sequence on disk.
     pub available: u64,
-}
-
-#[derive(Debug, Clone)]
-struct Flight {
-    id: u64,
-    /// The last sequence in it, when it carries pages, and the last one before them.
-    last: Option<u64>,
-    after: u64,
-    asks: bool,
-    overdue_at: Duration,
-    settled_when_sent: u64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Link {
-    Down {
-        connect_at: Duration,
-    },
-    Connecting,
-    Up,
-    /// The shell has yet to drop the socket.
-    Doubtful {
-        connect_at: Duration,
-    },
 }
 
 /// The settings of a [`Sender`].
 #[derive(Debug, Clone, Copy)]
 pub struct SenderConfig {
-    /// How many addresses lead to the receiver. At least 1.
+    /// The number of addresses that lead to the receiver. At least 1.
     pub servers: usize,
-    /// How many requests may be unanswered at a time. At least 1.
-    /// It begins with one, grows by one with each that settles something, and begins anew when answers stay away:
+    /// The maximum number of unanswered requests with pages. At least 1.
+    /// The window begins with one, grows by one with each request that is acknowledged, and shrinks to one when replies stay away:
     /// a city of garages that comes back together must not drown its server (slow start, RFC 5681).
     pub window: usize,
-    /// How often the question is asked, backlog or none.
+    /// How often the question is asked, with or without a backlog.
     pub ask_every: Duration,
-    /// Of the jitter.
+    /// Seed of the jitter.
     pub seed: u64,
 }
 
-/// See the module. Sequences are plain numbers here, 0 standing before the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ConnectionState {
+    Down { connect_at: Duration },
+    Connecting,
+    Up,
+}
+
+/// The connection to one of the servers.
+#[derive(Debug, Clone)]
+struct Link {
+    state: ConnectionState,
+    /// The index of the address that is in use or tried next.
+    server: usize,
+    /// Failed connections in a row, a connection that got no reply among them.
+    failed_connects: u32,
+    /// When a reply from our ledger last came.
+    heard_at: Option<Duration>,
+}
+
+/// The state machine of the module documentation.
 #[derive(Debug, Clone)]
 pub struct Sender {
     config: SenderConfig,
     rng: ChaCha8Rng,
-    link: Link,
-    server: usize,
     next_id: u64,
-    /// The oldest sequence that the outbox can still give.
-    oldest: u64,
-    settled: u64,
-    /// Sent on this socket.
-    sent: u64,
-    /// The highest that this process has sent, on any socket.
-    sent_before: u64,
-    /// The highest that may ever have been sent, by an earlier process too.
-    ever_sent: u64,
-    /// What the outbox is able to give, as far as we know.
-    available: u64,
-    /// Whether the last request that we asked for was to carry pages.
-    pages_wanted: bool,
-    in_flight: VecDeque<Flight>,
-    /// How many requests with pages may be unanswered now.
-    window: usize,
-    /// Requests in a row that stayed without any answer.
-    silent_tries: u32,
-    /// Requests with pages in a row that were not accepted.
-    refused_tries: u32,
-    failed_connects: u32,
-    /// No events before this: how long to wait after an answer that did not come, or a refusal.
-    hold_until: Duration,
-    /// No events before this: some of those that come next were sent less than [`RESEND_LEAST`] before it.
-    resend_at: Duration,
-    /// No events before this: the receiver asked for a pause.
-    pause_until: Duration,
-    /// When events were last sent, whoever got them.
-    events_sent_at: Option<Duration>,
+    link: Link,
+    outbox: OutboxRange,
+    window: SendWindow,
+    pace: SendingPace,
+    /// When the question is asked next.
     ask_at: Duration,
-    /// Where the receiver's last gap made us go back to, to notice going round in circles.
-    last_gap: Option<u64>,
-    resends: u64,
     /// The ledger that we deliver to.
     bound: Option<LedgerId>,
-    heard_at: Option<Duration>,
 }
 
 impl Sender {
-    /// A sender for an outbox that holds this of its oldest epoch, and delivers to `ledger`; without one it asks first.
-    pub fn new(config: SenderConfig, held: Held, ledger: Option<LedgerId>) -> Sender {
+    /// Creates the sender for an outbox that holds `outbox` of its oldest epoch, and delivers to `ledger`. Without a ledger the
+    /// sender asks for one first.
+    pub fn new(config: SenderConfig, outbox: OutboxRange, ledger: Option<LedgerId>) -> Sender {
         assert!(config.servers > 0 && config.window > 0);
-        let Held { oldest, settled, available } = held;
-        assert!(settled <= available && oldest <= settled + 1);
+        outbox.check();
         let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
         Sender {
             config,
-            link: Link::Down { connect_at: Duration::ZERO },
-            server: 0,
-            // Starting anywhere keeps a late reply to a former process from being taken for one to this.
+            // Starting anywhere keeps a late reply to an earlier process from being taken for one to this.
             next_id: rng.random::<u64>() >> 1 | 1,
             rng,
-            oldest,
-            settled,
-            sent: settled,
-            sent_before: settled,
-            // What an earlier process sent is not known, and may have been all.
-            ever_sent: available,
-            available,
-            pages_wanted: false,
-            in_flight: VecDeque::new(),
-            window: 1,
-            silent_tries: 0,
-            refused_tries: 0,
-            failed_connects: 0,
-            hold_until: Duration::ZERO,
-            resend_at: Duration::ZERO,
-            pause_until: Duration::ZERO,
-            events_sent_at: None,
+            link: Link {
+                state: ConnectionState::Down { connect_at: Duration::ZERO },
+                server: 0,
+                failed_connects: 0,
+                heard_at: None,
+            },
+            outbox,
+            window: SendWindow::new(outbox),
+            pace: SendingPace::default(),
             ask_at: Duration::ZERO,
-            last_gap: None,
-            resends: 0,
             bound: ledger,
-            heard_at: None,
         }
     }
 
-    /// An earlier process may have sent what waits here until now.
-    pub fn goes_on_from_another_process(&mut self, now: Duration) {
-        self.resend_at = self.resend_at.max(now + RESEND_LEAST);
+    /// Says that an earlier process may have sent what waits here a moment ago.
+    pub fn continues_another_process(&mut self, now: Duration) {
+        self.pace.do_not_resend_before(now + RESEND_LEAST);
     }
 
-    /// From now on the next epoch of the outbox is delivered. What is in flight counts no more: a reply to it is about the
+    /// Delivers the next epoch of the outbox from now on. What is in flight is forgotten: a reply to it is about the
     /// epoch before.
-    pub fn begin_epoch(&mut self, held: Held) {
-        let Held { oldest, settled, available } = held;
-        assert!(settled <= available && oldest <= settled + 1);
-        // What was sent and is not settled was moved here: these are the same messages.
-        self.forget_flights();
-        self.oldest = oldest;
-        self.settled = settled;
-        self.sent_before = settled;
-        self.ever_sent = available;
-        self.available = available;
-        self.last_gap = None;
-        self.refused_tries = 0;
-        // A request that was held back belonged to the epoch before; a socket that was silent stays in doubt.
-        self.hold_until = Duration::ZERO;
-        self.sent = settled;
+    pub fn begin_epoch(&mut self, outbox: OutboxRange) {
+        outbox.check();
+        tracing::debug!(?outbox, "sender: delivering the next epoch");
+        // What was sent and is not acknowledged was moved here: these are the same messages.
+        self.forget_requests();
+        self.outbox = outbox;
+        self.window.begin_epoch(outbox);
+        // A request that was held back belonged to the epoch before. Silence does not: a silent server stays in doubt.
+        self.pace.forget_refusals();
     }
 
     /// Delivers to this ledger from now on, and to no other.
     pub fn bind(&mut self, ledger: LedgerId) {
         if self.bound.replace(ledger) != Some(ledger) {
-            self.hold_until = Duration::ZERO;
-            self.refused_tries = 0;
+            tracing::debug!(%ledger, "sender: bound to a ledger");
+            self.pace.forget_refusals();
         }
     }
 
-    /// The outbox now holds flushed messages up to `available`, and none older than `oldest`.
+    /// Says that the outbox now holds flushed messages up to `available`, and none older than `oldest`.
     pub fn outbox_holds(&mut self, oldest: u64, available: u64) {
-        debug_assert!(available >= self.settled);
-        self.oldest = oldest;
-        self.available = self.available.max(available);
+        debug_assert!(available >= self.outbox.acknowledged);
+        self.outbox.oldest = oldest;
+        self.outbox.available = self.outbox.available.max(available);
     }
 
     /// The oldest sequence that a request says we have.
     pub fn oldest(&self) -> u64 {
-        self.oldest
+        self.outbox.oldest
     }
 
+    /// The socket is connected, as [`Action::Connect`] asked.
     pub fn connected(&mut self, _now: Duration) {
-        debug_assert_eq!(self.link, Link::Connecting);
-        self.link = Link::Up;
+        debug_assert_eq!(self.link.state, ConnectionState::Connecting);
+        self.link.state = ConnectionState::Up;
     }
 
     /// Connecting failed, or the socket reported an error. Nothing is known about what was in flight.
     pub fn link_broke(&mut self, now: Duration) {
-        match self.link {
-            Link::Down { .. } => return,
-            Link::Connecting => {
-                self.failed_connects = self.failed_connects.saturating_add(1);
-                self.next_server();
-            }
-            Link::Up | Link::Doubtful { .. } => {
+        match self.link.state {
+            ConnectionState::Down { .. } => return,
+            ConnectionState::Connecting => self.use_next_server(),
+            ConnectionState::Up => {
                 // It may be resent when its time has come, on whichever socket there is then.
-                let oldest = self.unsettled_flights().next();
-                if let Some(overdue_at) = oldest.map(|f| f.overdue_at) {
-                    self.hold_until = self.hold_until.max(overdue_at);
+                if let Some(overdue_at) = self.window.oldest_overdue_at(self.outbox.acknowledged) {
+                    self.pace.hold_until(overdue_at);
                 }
-                if self.unanswered().next().is_some() {
-                    // A way that breaks under what is asked of it is as good as a silent one.
-                    self.nobody_answered();
+                if self.window.is_waiting_for_a_reply(self.outbox.acknowledged) {
+                    // A link that breaks under what is asked of it is as good as a silent one.
+                    self.no_reply_came();
                 }
-                self.failed_connects = self.failed_connects.saturating_add(1);
             }
         }
-        self.forget_flights();
-        let wait = match self.failed_connects {
-            0 => Duration::ZERO,
-            tries => reconnect_after(tries - 1, &mut self.rng),
-        };
-        self.link = Link::Down { connect_at: now + wait };
+        self.link.failed_connects = self.link.failed_connects.saturating_add(1);
+        self.forget_requests();
+        self.disconnect(now, self.link.failed_connects - 1);
     }
 
-    /// The request `id` went out, with pages up to `last` if it carries any. When pages were wanted and none could be
-    /// had, they come after the next [`Sender::outbox_holds`]; the request then counts as not sent unless it asks.
-    pub fn sent(&mut self, now: Duration, id: u64, last: Option<u64>, asks: bool) {
-        let after = self.sent;
+    /// The request of the last [`Action::Send`] went out, with pages up to `last` if it carries any. When pages were wanted and
+    /// none could be read, they come after the next [`Sender::outbox_holds`]; the request then counts as not sent unless it asks.
+    pub fn sent(&mut self, now: Duration, id: u64, last: Option<u64>) {
+        let after = self.window.sent;
+        let asks = self.window.wanted.ask;
         match last {
             Some(last) => {
-                debug_assert!(last > self.sent);
-                self.resends += last.min(self.sent_before).saturating_sub(self.sent);
-                self.sent = last;
-                self.sent_before = self.sent_before.max(last);
-                self.ever_sent = self.ever_sent.max(last);
-                self.available = self.available.max(last);
-                self.events_sent_at = Some(now);
+                self.window.sent_through(last);
+                self.outbox.available = self.outbox.available.max(last);
+                self.pace.events_sent_at(now);
             }
-            None if self.pages_wanted => self.available = self.sent,
+            None if self.window.wanted.pages => self.outbox.available = self.window.sent,
             None => {}
         }
         if last.is_none() && !asks {
             return;
         }
         if asks {
-            // Nothing is delivered before the first answer: a lost one must not cost a long interval.
+            // Nothing is delivered before the first reply: a lost one must not cost a long interval.
             let unbound = self.bound.is_none().then_some(RESEND_LEAST);
             self.ask_at = now + self.config.ask_every.min(unbound.unwrap_or(Duration::MAX));
         }
-        let overdue_at = now + self.resend_time();
-        let settled_when_sent = self.settled;
-        self.in_flight.push_back(Flight { id, last, after, asks, overdue_at, settled_when_sent });
+        let overdue_at = now + self.pace.resend_time(&mut self.rng);
+        let acknowledged_when_sent = self.outbox.acknowledged;
+        tracing::debug!(id, after, last, asks, ?overdue_at, "sender: request sent");
+        let request = SentRequest { id, last, after, asks, overdue_at, acknowledged_when_sent };
+        self.window.in_flight.push_back(request);
     }
 
     /// A reply came.
     ///
-    /// One to a request that is no longer waited for is ignored. Only an
-    /// accepted request that carried pages settles, and only what it carried and what came before: the receiver compared
+    /// A reply to a request that is no longer waited for is ignored. Only an
+    /// accepted request that carried pages acknowledges, and only what it carried and what came before: the receiver compared
     /// their digests, and each names the one before it. A mark alone proves nothing about the content behind it.
-    pub fn replied(&mut self, now: Duration, reply: &Reply) -> Replied {
-        let Some(place) = self.in_flight.iter().position(|f| f.id == reply.id) else {
+    pub fn replied(&mut self, now: Duration, reply: &Reply) -> ReplyEffect {
+        let Some(request) = self.window.take(reply.id) else {
+            tracing::debug!(id = reply.id, "sender: ignored a reply to a request that is not in flight");
             return Outcome::Nothing.into();
         };
-        let flight = self.in_flight.remove(place).expect("it was just found");
-        match self.bound {
-            Some(bound) if bound != reply.ledger => {
-                // It took nothing, and says nothing about our own server: that one need not be spared.
-                self.forget_flights();
-                self.next_server();
-                self.failed_connects = self.failed_connects.saturating_add(1);
-                let connect_at = now + reconnect_after(self.failed_connects, &mut self.rng);
-                self.link = Link::Down { connect_at };
-                return Outcome::OtherLedger { found: reply.ledger }.into();
-            }
-            _ => {}
+        if self.bound.is_some_and(|bound| bound != reply.ledger) {
+            // It took nothing, and says nothing about our own server: that one need not be spared.
+            tracing::debug!(found = %reply.ledger, "sender: another ledger answers; disconnecting");
+            self.forget_requests();
+            self.use_next_server();
+            self.link.failed_connects = self.link.failed_connects.saturating_add(1);
+            self.disconnect(now, self.link.failed_connects);
+            return Outcome::OtherLedger { found: reply.ledger }.into();
         }
-        let ahead = (reply.mark > self.ever_sent).then_some(reply.mark);
-        Replied { outcome: self.judged(now, &flight, reply), ahead }
+        let ahead = (reply.mark > self.window.ever_sent).then_some(reply.mark);
+        let outcome = self.judge(now, &request, reply);
+        tracing::debug!(
+            id = reply.id,
+            mark = reply.mark,
+            verdict = ?reply.verdict,
+            pause_ms = reply.pause_ms,
+            ahead,
+            ?outcome,
+            "sender: reply"
+        );
+        ReplyEffect { outcome, ahead }
     }
 
-    fn judged(&mut self, now: Duration, flight: &Flight, reply: &Reply) -> Outcome {
-        self.heard_at = Some(now);
-        self.failed_connects = 0;
-        if reply.pause_ms > 0 {
-            let pause = Duration::from_millis(reply.pause_ms.min(PAUSE_MAX_MS).into());
-            self.pause_until = self.pause_until.max(now + pause);
-        }
-        if std::mem::take(&mut self.silent_tries) > 0
-            && self.refused_tries == 0
-            && let Some(sent_at) = self.events_sent_at
-        {
-            // Somebody answers again: no need to sit out a long resend time.
-            self.hold_until = self.hold_until.min(sent_at + RESEND_LEAST);
-        }
+    /// Decides what a reply from our ledger means, and goes back or holds back accordingly.
+    fn judge(&mut self, now: Duration, request: &SentRequest, reply: &Reply) -> Outcome {
+        self.link.heard_at = Some(now);
+        self.link.failed_connects = 0;
+        self.pace.heard(now, reply.pause_ms);
         if self.bound.is_none() {
-            return Outcome::Found { ledger: reply.ledger };
+            return Outcome::LedgerFound { ledger: reply.ledger };
         }
-        if reply.mark < flight.settled_when_sent {
-            return self.receiver_went_back(now, flight, reply);
+        if reply.mark < request.acknowledged_when_sent {
+            return self.receiver_went_back(now, request, reply);
         }
-        match (&reply.verdict, flight.last) {
+        match (&reply.verdict, request.last) {
             (Verdict::Accepted, Some(last)) if reply.mark >= last => {
-                self.refused_tries = 0;
-                if last <= self.settled {
+                self.pace.accepted();
+                if last <= self.outbox.acknowledged {
                     return Outcome::Nothing;
                 }
-                self.settled = last;
-                self.sent = self.sent.max(last);
-                self.window = (self.window + 1).min(self.config.window);
-                Outcome::Settled { through: last }
+                self.outbox.acknowledged = last;
+                self.window.sent = self.window.sent.max(last);
+                self.window.limit = (self.window.limit + 1).min(self.config.window);
+                Outcome::Acknowledged { through: last }
             }
             (Verdict::Accepted, None) => Outcome::Nothing,
             // Accepted, but not applied as far as it went: as good as a gap.
             (Verdict::Gap | Verdict::Accepted, _) => {
-                self.go_back(now, reply.mark);
+                if self.window.is_repeated_gap(reply.mark) {
+                    // The same again is no accident: the resend time grows.
+                    self.hold(now);
+                }
+                self.forget_requests();
                 Outcome::Nothing
             }
             (Verdict::Conflict { first }, _) => {
-                self.settle_before(flight, *first);
-                self.refused(now);
-                Outcome::Conflict { first: *first, settled: self.settled }
+                self.acknowledge_before(request, *first);
+                self.hold(now);
+                Outcome::Conflict { first: *first, acknowledged: self.outbox.acknowledged }
             }
             (Verdict::Refused { reason }, _) => {
-                self.refused(now);
+                self.hold(now);
                 Outcome::Refused { reason: reason.clone() }
             }
             (Verdict::OtherLedger, _) => {
-                self.refused(now);
+                self.hold(now);
                 Outcome::Nothing
             }
             (Verdict::Move { from }, _) => {
-                let begins_there = self.settle_before(flight, *from);
-                self.refused(now);
-                // Otherwise an earlier request is still to say what became of the pages before.
-                if begins_there { Outcome::Move { from: *from } } else { Outcome::Nothing }
+                let all_before_is_acknowledged = self.acknowledge_before(request, *from);
+                self.hold(now);
+                // Otherwise the reply to an earlier request must first say what became of the pages before.
+                if all_before_is_acknowledged { Outcome::Move { from: *from } } else { Outcome::Nothing }
             }
         }
     }
 
-    /// What to do now. Ask again after doing it, until it says to wait.
+    /// Says what to do now. Call it again after doing that, until it says to wait.
     pub fn poll(&mut self, now: Duration) -> Action {
-        match self.link {
-            Link::Doubtful { connect_at } => {
-                self.link = Link::Down { connect_at };
-                Action::Disconnect
+        match self.link.state {
+            ConnectionState::Down { connect_at } if connect_at <= now => {
+                self.link.state = ConnectionState::Connecting;
+                Action::Connect { server: self.link.server }
             }
-            Link::Down { connect_at } if connect_at <= now => {
-                self.link = Link::Connecting;
-                Action::Connect { server: self.server }
-            }
-            Link::Down { connect_at } => Action::Wait { until: connect_at },
-            Link::Connecting => Action::Wait { until: Duration::MAX },
-            Link::Up => self.poll_up(now),
+            ConnectionState::Down { connect_at } => Action::Wait { until: connect_at },
+            ConnectionState::Connecting => Action::Wait { until: Duration::MAX },
+            ConnectionState::Up => self.poll_up(now),
         }
     }
 
     fn poll_up(&mut self, now: Duration) -> Action {
-        if self.unanswered().any(|f| f.overdue_at <= now) {
+        let acknowledged = self.outbox.acknowledged;
+        if self.window.is_overdue(acknowledged, now) {
             // Lazy Pirate: a socket that stays silent is of no use; the next address may be.
-            self.nobody_answered();
-            self.forget_flights();
-            self.link = Link::Doubtful { connect_at: now };
-            return self.poll(now);
+            self.no_reply_came();
+            self.forget_requests();
+            self.link.state = ConnectionState::Down { connect_at: now };
+            return Action::Disconnect;
         }
-        // Acknowledged by a later reply, while its own was lost.
-        let settled = self.settled;
-        self.in_flight.retain(|f| f.asks || f.overdue_at > now || f.last.is_none_or(|last| last > settled));
-        let mut wake = self.unanswered().map(|f| f.overdue_at).min();
+        self.window.forget_answered(acknowledged, now);
+        let mut wake = self.window.first_overdue_at(acknowledged);
         let mut wake_at = |moment: Duration| wake = Some(wake.map_or(moment, |w| w.min(moment)));
 
-        let asking = self.in_flight.iter().any(|f| f.asks);
-        let ask = !asking && self.ask_at <= now;
-        if !asking && !ask {
+        let is_asking = self.window.in_flight.iter().any(|request| request.asks);
+        let ask = !is_asking && self.ask_at <= now;
+        if !is_asking && !ask {
             wake_at(self.ask_at);
         }
-        let with_pages = self.unsettled_flights().count();
         let mut pages_from = None;
-        if self.bound.is_some() && with_pages < self.window && self.sent < self.available {
-            let may_at = self.hold_until.max(self.pause_until).max(self.resend_at);
+        let has_pages = self.window.sent < self.outbox.available;
+        if self.bound.is_some() && self.window.has_room(acknowledged) && has_pages {
+            let may_at = self.pace.events_may_go_at();
             if may_at <= now {
-                pages_from = Some(self.sent + 1);
+                pages_from = Some(self.window.sent + 1);
             } else {
                 wake_at(may_at);
             }
@@ -459,123 +433,108 @@ impl Sender {
         if ask || pages_from.is_some() {
             let id = self.next_id;
             self.next_id += 1;
-            self.pages_wanted = pages_from.is_some();
+            self.window.wanted = window::WantedRequest { pages: pages_from.is_some(), ask };
             return Action::Send { id, pages_from, ask };
         }
         Action::Wait { until: wake.unwrap_or(Duration::MAX) }
     }
 
-    /// How many messages were sent again.
+    /// The number of messages that were sent again.
     pub fn resends(&self) -> u64 {
-        self.resends
+        self.window.resends
     }
-    /// How many messages are sent and not yet answered.
+    /// The number of messages that are sent and not yet acknowledged.
     pub fn in_flight(&self) -> u64 {
-        self.sent - self.settled.min(self.sent)
+        self.window.sent.saturating_sub(self.outbox.acknowledged)
     }
-    /// Whether a socket is up and was answered through lately: within twice the asking interval and a resend time.
+    /// Returns true when a socket is up and a reply came lately: within twice the asking interval and a resend time.
     pub fn is_connected(&self, now: Duration) -> bool {
         let patience = self.config.ask_every * 2 + RESEND_LEAST;
-        self.link == Link::Up && self.heard_at.is_some_and(|at| now - at <= patience)
+        self.link.state == ConnectionState::Up && self.link.heard_at.is_some_and(|at| now - at <= patience)
     }
     /// The ledger that we deliver to, once it is known.
     pub fn ledger(&self) -> Option<LedgerId> {
         self.bound
     }
-    /// The address that is in use or tried next.
+    /// The index of the address that is in use or tried next.
     pub fn server(&self) -> usize {
-        self.server
+        self.link.server
     }
-    pub fn settled(&self) -> u64 {
-        self.settled
+    /// The highest acknowledged sequence.
+    pub fn acknowledged(&self) -> u64 {
+        self.outbox.acknowledged
     }
-    /// Up to when the receiver asked for a pause, now or before.
+    /// The end of the last pause that the receiver asked for; it may have passed.
     pub fn paused_until(&self) -> Duration {
-        self.pause_until
+        self.pace.paused_until()
     }
 
-    fn receiver_went_back(&mut self, now: Duration, flight: &Flight, reply: &Reply) -> Outcome {
-        let settled = self.settled;
-        let begin_after = reply.mark.max(self.oldest - 1);
-        if begin_after < settled {
-            self.settled = begin_after;
-            self.forget_flights();
-        } else if flight.last.is_some() {
+    fn receiver_went_back(&mut self, now: Duration, request: &SentRequest, reply: &Reply) -> Outcome {
+        let acknowledged = self.outbox.acknowledged;
+        let begin_after = reply.mark.max(self.outbox.oldest - 1);
+        if begin_after < acknowledged {
+            self.outbox.acknowledged = begin_after;
+            self.forget_requests();
+        } else if request.last.is_some() {
             // It was not applied, although there is nothing older to send.
-            self.refused(now);
+            self.hold(now);
         }
-        Outcome::ReceiverWentBack { mark: reply.mark, settled }
+        Outcome::ReceiverWentBack { mark: reply.mark, acknowledged }
     }
 
-    /// The receiver compared the pages of a request and found them the same up to `first`. Returns whether everything before
-    /// `first` is settled then: earlier requests may still be unanswered.
-    fn settle_before(&mut self, flight: &Flight, first: u64) -> bool {
-        let carried = flight.last.is_some_and(|last| (flight.after + 1..=last).contains(&first));
-        if !carried || flight.after > self.settled {
+    /// Acknowledges what comes before `first`: the receiver compared the pages of the request and found them the same up to there.
+    /// Returns true if everything before `first` is acknowledged then: earlier requests may still be unanswered.
+    fn acknowledge_before(&mut self, request: &SentRequest, first: u64) -> bool {
+        let carried = request.last.is_some_and(|last| (request.after + 1..=last).contains(&first));
+        if !carried || request.after > self.outbox.acknowledged {
             return false;
         }
-        self.settled = self.settled.max(first - 1);
-        self.settled == first - 1
+        self.outbox.acknowledged = self.outbox.acknowledged.max(first - 1);
+        self.outbox.acknowledged == first - 1
     }
 
-    /// The receiver misses something that we have sent. If it says the same again, the loss is not an accident, and the resend
-    /// time grows.
-    fn go_back(&mut self, now: Duration, mark: u64) {
-        if self.last_gap == Some(mark) {
-            self.refused(now);
-        }
-        self.last_gap = Some(mark);
-        self.forget_flights();
+    /// Sends no events for a resend time, which grows: the receiver did not accept them.
+    fn hold(&mut self, now: Duration) {
+        let until = self.pace.refused(now, &mut self.rng);
+        tracing::debug!(?until, "sender: not accepted; holding events back");
+        self.window.limit = 1;
+        self.forget_requests();
     }
 
-    fn refused(&mut self, now: Duration) {
-        self.refused_tries = self.refused_tries.saturating_add(1);
-        self.hold_until = self.hold_until.max(now + self.resend_time());
-        self.window = 1;
-        self.forget_flights();
+    fn no_reply_came(&mut self) {
+        self.pace.silent();
+        self.window.limit = 1;
+        self.use_next_server();
+        tracing::debug!(next_server = self.link.server, "sender: no reply to what was sent");
     }
 
-    /// The resend time of the next try.
-    fn resend_time(&mut self) -> Duration {
-        let tries = self.silent_tries.max(self.refused_tries.saturating_sub(1));
-        resend_after(tries, &mut self.rng)
-    }
-
-    /// Requests whose pages are not settled yet, oldest first.
-    fn unsettled_flights(&self) -> impl Iterator<Item = &Flight> {
-        let settled = self.settled;
-        self.in_flight.iter().filter(move |f| f.last.is_some_and(|last| last > settled))
-    }
-
-    /// Requests that still lack the reply they are waiting for.
-    fn unanswered(&self) -> impl Iterator<Item = &Flight> {
-        let settled = self.settled;
-        self.in_flight.iter().filter(move |f| f.asks || f.last.is_none_or(|last| last > settled))
-    }
-
-    fn nobody_answered(&mut self) {
-        self.silent_tries = self.silent_tries.saturating_add(1);
-        self.window = 1;
-        self.next_server();
-    }
-
-    /// Goes back to the first message that is not settled. This is the only way in which anything is sent again, so that the
+    /// Goes back to the first message that is not acknowledged. This is the only way in which anything is sent again, so that the
     /// least resend time is kept here: it runs from the last sending, because a page is not always sent beside the same others.
-    fn forget_flights(&mut self) {
-        self.in_flight.clear();
-        self.sent = self.settled;
-        if let Some(sent_at) = self.events_sent_at
-            && self.sent_before > self.settled
-        {
-            self.resend_at = self.resend_at.max(sent_at + RESEND_LEAST);
+    fn forget_requests(&mut self) {
+        let may_be_resent = self.window.go_back_to(self.outbox.acknowledged);
+        if may_be_resent {
+            self.pace.wait_for_the_least_resend_time();
         }
     }
 
-    fn next_server(&mut self) {
-        self.server = (self.server + 1) % self.config.servers;
+    fn disconnect(&mut self, now: Duration, tries: u32) {
+        let connect_at = now + reconnect_after(tries, &mut self.rng);
+        tracing::debug!(
+            server = self.link.server,
+            failed = self.link.failed_connects,
+            ?connect_at,
+            "sender: link is down"
+        );
+        self.link.state = ConnectionState::Down { connect_at };
+    }
+
+    fn use_next_server(&mut self) {
+        self.link.server = (self.link.server + 1) % self.config.servers;
     }
 }
 
-/// How many bytes of pages go into one request: enough to make the cost of a message small, and few enough that a window
-/// of them from every garage of a city is served well within the resend time.
-pub const PAGES_BYTES: usize = wire::REQUEST_MAX / 8;
+impl OutboxRange {
+    fn check(self) {
+        assert!(self.acknowledged <= self.available && self.oldest <= self.acknowledged + 1);
+    }
+}

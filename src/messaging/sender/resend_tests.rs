@@ -9,10 +9,10 @@ const OTHER: LedgerId = LedgerId::from_bytes([8; 16]);
 
 /// What happens, one after the other.
 #[derive(Debug, Clone)]
-enum Step {
+enum ResendStep {
     Pass { ms: u64 },
     Append { count: u64 },
-    Answer(Answer),
+    ResendAnswer(ResendAnswer),
     LinkBreaks,
     Restart,
     Bind { ledger: LedgerId },
@@ -20,7 +20,7 @@ enum Step {
 
 /// A reply to a request that was sent, or to one that never was.
 #[derive(Debug, Clone)]
-struct Answer {
+struct ResendAnswer {
     /// Which of the requests, the last one first; one that is long forgotten, too.
     to: usize,
     ledger: LedgerId,
@@ -44,35 +44,36 @@ fn verdict() -> impl Strategy<Value = Verdict> {
     ]
 }
 
-fn answer() -> impl Strategy<Value = Answer> {
+fn answer() -> impl Strategy<Value = ResendAnswer> {
     let ledger = prop_oneof![9 => Just(LEDGER), 1 => Just(OTHER)];
     let pause_ms = prop_oneof![8 => Just(0), 1 => 0u32..3000, 1 => any::<u32>()];
-    (0usize..6, ledger, number(), verdict(), pause_ms)
-        .prop_map(|(to, ledger, mark, verdict, pause_ms)| Answer { to, ledger, mark, verdict, pause_ms })
+    (0usize..6, ledger, number(), verdict(), pause_ms).prop_map(|(to, ledger, mark, verdict, pause_ms)| {
+        ResendAnswer { to, ledger, mark, verdict, pause_ms }
+    })
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = ResendStep> {
     prop_oneof![
-        6 => (0u64..2500).prop_map(|ms| Step::Pass { ms }),
-        2 => (1u64..20).prop_map(|count| Step::Append { count }),
-        9 => answer().prop_map(Step::Answer),
-        1 => Just(Step::LinkBreaks),
-        1 => Just(Step::Restart),
-        1 => prop_oneof![2 => Just(LEDGER), 1 => Just(OTHER)].prop_map(|ledger| Step::Bind { ledger }),
+        6 => (0u64..2500).prop_map(|ms| ResendStep::Pass { ms }),
+        2 => (1u64..20).prop_map(|count| ResendStep::Append { count }),
+        9 => answer().prop_map(ResendStep::ResendAnswer),
+        1 => Just(ResendStep::LinkBreaks),
+        1 => Just(ResendStep::Restart),
+        1 => prop_oneof![2 => Just(LEDGER), 1 => Just(OTHER)].prop_map(|ledger| ResendStep::Bind { ledger }),
     ]
 }
 
 /// A sender, the outbox behind it, and when each message of it was sent last.
-struct World {
+struct ResendWorld {
     config: SenderConfig,
     sender: Sender,
     now: Duration,
     /// Messages that the epoch before gave to this one keep their number: it is their sequence plus this.
     moved: u64,
     oldest: u64,
-    settled: u64,
+    acknowledged: u64,
     stored: u64,
-    /// How many messages fit into one request.
+    /// The number of messages that fit into one request.
     fits: u64,
     connects: bool,
     asked: Vec<u64>,
@@ -81,15 +82,19 @@ struct World {
     received: Vec<(u64, Option<(u64, u64)>)>,
 }
 
-impl World {
-    fn new(config: SenderConfig, fits: u64, connects: bool) -> World {
-        World {
+impl ResendWorld {
+    fn new(config: SenderConfig, fits: u64, connects: bool) -> ResendWorld {
+        ResendWorld {
             config,
-            sender: Sender::new(config, Held { oldest: 1, settled: 0, available: 0 }, Some(LEDGER)),
+            sender: Sender::new(
+                config,
+                OutboxRange { oldest: 1, acknowledged: 0, available: 0 },
+                Some(LEDGER),
+            ),
             now: Duration::ZERO,
             moved: 0,
             oldest: 1,
-            settled: 0,
+            acknowledged: 0,
             stored: 0,
             fits,
             connects,
@@ -99,8 +104,8 @@ impl World {
         }
     }
 
-    fn held(&self) -> Held {
-        Held { oldest: self.oldest, settled: self.settled, available: self.stored }
+    fn held(&self) -> OutboxRange {
+        OutboxRange { oldest: self.oldest, acknowledged: self.acknowledged, available: self.stored }
     }
 
     /// Does what the sender wants now. Returns when it wants something again.
@@ -110,21 +115,21 @@ impl World {
                 Action::Connect { .. } if self.connects => self.sender.connected(self.now),
                 Action::Connect { .. } => self.sender.link_broke(self.now),
                 Action::Disconnect => {}
-                Action::Send { id, pages_from, ask } => self.send(id, pages_from, ask),
+                Action::Send { id, pages_from, .. } => self.send(id, pages_from),
                 Action::Wait { until } => return until,
             }
         }
         panic!("the sender does not come to rest at {:?}", self.now);
     }
 
-    fn send(&mut self, id: u64, pages_from: Option<u64>, ask: bool) {
+    fn send(&mut self, id: u64, pages_from: Option<u64>) {
         let carried = pages_from.map(|from| (from, self.stored.min(from + self.fits - 1)));
         for sequence in carried.into_iter().flat_map(|(from, last)| from..=last) {
             let before = self.last_sent.insert(self.moved + sequence, self.now);
             let since = before.map_or(RESEND_LEAST, |before| self.now - before);
             assert!(since >= RESEND_LEAST, "message {sequence} is sent again after {since:?}");
         }
-        self.sender.sent(self.now, id, carried.map(|(_, last)| last), ask);
+        self.sender.sent(self.now, id, carried.map(|(_, last)| last));
         self.asked.push(id);
         self.received.push((id, carried));
     }
@@ -144,47 +149,47 @@ impl World {
     }
 
     fn replied(&mut self, reply: &Reply) {
-        let Replied { outcome, .. } = self.sender.replied(self.now, reply);
+        let ReplyEffect { outcome, .. } = self.sender.replied(self.now, reply);
         match outcome {
-            Outcome::Settled { through } => {
-                self.settled = through;
+            Outcome::Acknowledged { through } => {
+                self.acknowledged = through;
                 self.oldest = through + 1; // all of it is deleted
                 self.sender.outbox_holds(self.oldest, self.stored);
             }
-            Outcome::Conflict { settled, .. } => self.settled = settled,
+            Outcome::Conflict { acknowledged, .. } => self.acknowledged = acknowledged,
             Outcome::ReceiverWentBack { mark, .. } => {
-                self.settled = self.settled.min(mark.max(self.oldest - 1))
+                self.acknowledged = self.acknowledged.min(mark.max(self.oldest - 1))
             }
             Outcome::Move { from } => {
                 self.moved += from - 1;
-                (self.oldest, self.settled, self.stored) = (1, 0, self.stored - (from - 1));
+                (self.oldest, self.acknowledged, self.stored) = (1, 0, self.stored - (from - 1));
                 self.sender.begin_epoch(self.held());
             }
-            Outcome::Found { ledger } => self.sender.bind(ledger),
+            Outcome::LedgerFound { ledger } => self.sender.bind(ledger),
             Outcome::Nothing | Outcome::Refused { .. } | Outcome::OtherLedger { .. } => {}
         }
-        assert!(self.settled <= self.stored && self.oldest <= self.settled + 1);
+        assert!(self.acknowledged <= self.stored && self.oldest <= self.acknowledged + 1);
     }
 
-    fn take(&mut self, step: Step) {
+    fn take(&mut self, step: ResendStep) {
         match step {
-            Step::Pass { ms } => self.pass(Duration::from_millis(ms)),
-            Step::Append { count } => {
+            ResendStep::Pass { ms } => self.pass(Duration::from_millis(ms)),
+            ResendStep::Append { count } => {
                 self.stored += count;
                 self.sender.outbox_holds(self.oldest, self.stored);
             }
-            Step::Answer(answer) => {
-                let Answer { to, ledger, mark, verdict, pause_ms } = answer;
+            ResendStep::ResendAnswer(answer) => {
+                let ResendAnswer { to, ledger, mark, verdict, pause_ms } = answer;
                 let id = self.asked.iter().rev().nth(to).copied().unwrap_or(77);
                 let (notice, answer) = (None, None);
                 self.replied(&Reply { id, ledger, mark, verdict, pause_ms, clock_ms: 0, notice, answer });
             }
-            Step::LinkBreaks => self.sender.link_broke(self.now),
-            Step::Restart => {
+            ResendStep::LinkBreaks => self.sender.link_broke(self.now),
+            ResendStep::Restart => {
                 self.sender = Sender::new(self.config, self.held(), self.sender.ledger());
-                self.sender.goes_on_from_another_process(self.now);
+                self.sender.continues_another_process(self.now);
             }
-            Step::Bind { ledger } => self.sender.bind(ledger),
+            ResendStep::Bind { ledger } => self.sender.bind(ledger),
         }
         self.act();
     }
@@ -195,7 +200,7 @@ impl World {
         let ledger = self.sender.ledger().unwrap_or(LEDGER);
         let mut mark = 0;
         let end = self.now + Duration::from_secs(600);
-        while self.now < end && self.settled < self.stored {
+        while self.now < end && self.acknowledged < self.stored {
             self.received.clear();
             let wake = self.act();
             for (id, carried) in std::mem::take(&mut self.received) {
@@ -232,12 +237,12 @@ proptest! {
         seed: u64,
     ) {
         let config = SenderConfig { servers, window, ask_every: Duration::from_secs(1), seed };
-        let mut world = World::new(config, fits, connects || seed % 4 > 0);
-        world.take(Step::Append { count: 10 });
+        let mut world = ResendWorld::new(config, fits, connects || seed % 4 > 0);
+        world.take(ResendStep::Append { count: 10 });
         for step in steps {
             world.take(step);
         }
         world.serve_honestly();
-        prop_assert_eq!(world.settled, world.stored, "an honest receiver gets everything in the end");
+        prop_assert_eq!(world.acknowledged, world.stored, "an honest receiver gets everything in the end");
     }
 }

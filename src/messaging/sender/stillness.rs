@@ -4,8 +4,9 @@
 //! [`STANDS_STILL_AFTER`], that is an alarm, whatever the reason; it ends with the first message that is acknowledged.
 //! **Kept by.** Only time that lies before an answer counts, at most [`ANSWERS_WITHIN`] for each: a receiver that was away
 //! keeps a queue waiting, but that is no fault of the queue. A pause that the receiver asked for does not count.
-//! **Not promised.** That it is known why. What is known has an alarm of its own, which says more.
+//! **Not promised.** A reason. What is known of it has an alarm of its own, which says more.
 
+use crate::messaging::outbox::EpochIndex;
 use std::time::Duration;
 
 /// How long a queue may stand while the receiver answers: 15 times the least resend time.
@@ -15,20 +16,19 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 
 /// How far a queue has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Queue {
-    /// The epoch that is being delivered, as a number that is never given again.
-    pub life: u32,
+pub struct QueueState {
+    pub epoch_index: EpochIndex,
     /// The highest sequence of it that is acknowledged.
     pub acknowledged: u64,
-    /// How many messages wait, of all epochs.
+    /// The number of messages that wait, of all epochs.
     pub waiting: u64,
 }
 
-/// See the module.
+/// Counts how long the queue has stood still.
 #[derive(Debug, Clone, Default)]
 pub struct Stillness {
-    /// Where the queue stood at the last answer.
-    at: Option<(u32, u64)>,
+    /// The epoch and acknowledged sequence at the last answer.
+    at: Option<(EpochIndex, u64)>,
     /// How long it has stood there.
     stood: Duration,
     /// Up to when that was counted.
@@ -38,8 +38,8 @@ pub struct Stillness {
 impl Stillness {
     /// The receiver answered, and this is the queue after it. `paused_until` is a moment up to which the receiver wants no
     /// messages, or wanted none.
-    pub fn answered(&mut self, now: Duration, queue: Queue, paused_until: Duration) {
-        let at = Some((queue.life, queue.acknowledged));
+    pub fn answered(&mut self, now: Duration, queue: QueueState, paused_until: Duration) {
+        let at = Some((queue.epoch_index, queue.acknowledged));
         if queue.waiting == 0 || self.at != at {
             *self = Stillness { at, stood: Duration::ZERO, counted_until: now };
             return;
@@ -49,7 +49,7 @@ impl Stillness {
         self.counted_until = self.counted_until.max(now);
     }
 
-    /// Whether the queue stands still.
+    /// Returns true if the queue stands still.
     pub fn is_alarming(&self) -> bool {
         self.stood >= STANDS_STILL_AFTER
     }
@@ -63,12 +63,12 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    fn queue(acknowledged: u64, waiting: u64) -> Queue {
-        Queue { life: 0, acknowledged, waiting }
+    fn queue(acknowledged: u64, waiting: u64) -> QueueState {
+        QueueState { epoch_index: 0, acknowledged, waiting }
     }
 
     /// The second at which the alarm is raised, when something is answered each second.
-    fn alarmed_at(queue_at: impl Fn(u64) -> Queue, paused_until: Duration) -> Option<u64> {
+    fn alarmed_at(queue_at: impl Fn(u64) -> QueueState, paused_until: Duration) -> Option<u64> {
         let mut stillness = Stillness::default();
         (0..200).find(|second| {
             stillness.answered(secs(*second), queue_at(*second), paused_until);
@@ -87,7 +87,8 @@ mod tests {
         assert_eq!(alarmed_at(|second| queue(second / 29, 3), Duration::ZERO), None);
         assert_eq!(alarmed_at(|_| queue(7, 0), Duration::ZERO), None);
         assert_eq!(alarmed_at(|_| queue(7, 3), secs(60)), Some(90));
-        let next_epoch = |second| Queue { life: (second / 29) as u32, acknowledged: 0, waiting: 3 };
+        let next_epoch =
+            |second| QueueState { epoch_index: (second / 29) as u32, acknowledged: 0, waiting: 3 };
         assert_eq!(alarmed_at(next_epoch, Duration::ZERO), None);
     }
 

@@ -1,12 +1,9 @@
 use super::*;
-use crate::messaging::receiver::{Judgement, Mark, Place, judge};
-use crate::messaging::{Digest, LedgerId};
-use proptest::prelude::*;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::VecDeque;
 
-const LEDGER: LedgerId = LedgerId::from_bytes([9; 16]);
+pub(super) const LEDGER: LedgerId = LedgerId::from_bytes([9; 16]);
 
-fn config(servers: usize) -> SenderConfig {
+pub(super) fn config(servers: usize) -> SenderConfig {
     SenderConfig { servers, window: 4, ask_every: Duration::from_secs(1), seed: 7 }
 }
 
@@ -14,7 +11,7 @@ fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-fn reply(id: u64, mark: u64) -> Reply {
+pub(super) fn reply(id: u64, mark: u64) -> Reply {
     Reply {
         id,
         ledger: LEDGER,
@@ -29,13 +26,14 @@ fn reply(id: u64, mark: u64) -> Reply {
 
 /// A sender with `available` messages, connected to its first server.
 fn connected(servers: usize, available: u64) -> Sender {
-    let mut sender = Sender::new(config(servers), Held { oldest: 1, settled: 0, available }, Some(LEDGER));
+    let mut sender =
+        Sender::new(config(servers), OutboxRange { oldest: 1, acknowledged: 0, available }, Some(LEDGER));
     assert_eq!(sender.poll(Duration::ZERO), Action::Connect { server: 0 });
     sender.connected(Duration::ZERO);
     sender
 }
 
-/// One whose window is open: some messages were settled before, and the question was asked a moment ago.
+/// One whose window is open: some messages were acknowledged before, and the question was asked a moment ago.
 fn opened(servers: usize, available: u64) -> Sender {
     let mut sender = connected(servers, available);
     for _ in 0..3 {
@@ -48,9 +46,9 @@ fn opened(servers: usize, available: u64) -> Sender {
 /// Takes the next action, which must be a request, and sends up to `count` messages in it.
 fn send(sender: &mut Sender, now: Duration, count: u64) -> (u64, Option<u64>) {
     match sender.poll(now) {
-        Action::Send { id, pages_from, ask } => {
+        Action::Send { id, pages_from, .. } => {
             let last = pages_from.map(|from| from + count - 1);
-            sender.sent(now, id, last, ask);
+            sender.sent(now, id, last);
             (id, pages_from)
         }
         other => panic!("expected a request, got {other:?}"),
@@ -76,7 +74,7 @@ fn the_oldest_goes_first_and_the_window_opens_as_answers_come() {
 }
 
 #[test]
-fn after_silence_the_window_begins_anew() {
+fn after_silence_the_window_begins_with_one_again() {
     let mut sender = opened(1, 1000);
     for _ in 0..4 {
         send(&mut sender, secs(1), 10);
@@ -89,14 +87,14 @@ fn after_silence_the_window_begins_anew() {
 }
 
 #[test]
-fn only_an_acknowledgement_settles_and_it_counts_for_all_before() {
+fn only_a_reply_acknowledges_and_it_counts_for_all_before() {
     let mut sender = opened(1, 30);
     let (first, _) = send(&mut sender, Duration::ZERO, 10);
     let (second, _) = send(&mut sender, Duration::ZERO, 10);
     let outcome = sender.replied(secs(1), &reply(second, 23));
-    assert_eq!(outcome, Outcome::Settled { through: 23 }.into());
+    assert_eq!(outcome, Outcome::Acknowledged { through: 23 }.into());
     assert_eq!(sender.replied(secs(1), &reply(first, 23)), Outcome::Nothing.into());
-    assert_eq!(sender.settled(), 23);
+    assert_eq!(sender.acknowledged(), 23);
 }
 
 #[test]
@@ -130,7 +128,8 @@ fn a_silent_server_is_left_for_the_next_address_after_one_resend_time() {
 
 #[test]
 fn a_server_that_cannot_be_reached_is_left_for_the_next_address() {
-    let mut sender = Sender::new(config(3), Held { oldest: 1, settled: 0, available: 1 }, Some(LEDGER));
+    let mut sender =
+        Sender::new(config(3), OutboxRange { oldest: 1, acknowledged: 0, available: 1 }, Some(LEDGER));
     let mut now = Duration::ZERO;
     let mut tried = Vec::new();
     while tried.len() < 6 {
@@ -178,8 +177,8 @@ fn a_pause_that_the_server_asks_for_is_kept_up_to_a_minute() {
     let mut now = secs(1);
     loop {
         match sender.poll(now) {
-            Action::Send { id, pages_from: None, ask } => {
-                sender.sent(now, id, None, ask);
+            Action::Send { id, pages_from: None, .. } => {
+                sender.sent(now, id, None);
                 sender.replied(now, &reply(id, 10));
             }
             Action::Send { pages_from, .. } => {
@@ -192,36 +191,43 @@ fn a_pause_that_the_server_asks_for_is_kept_up_to_a_minute() {
     }
 }
 
-/// Somebody else has sent under this epoch: this directory is an older copy, or the other one is.
+/// Another process has sent under this epoch: this directory is an older copy, or the other one is.
 #[test]
-fn a_receiver_that_is_ahead_of_everything_that_was_ever_sent_is_told_and_settles_only_what_it_has_of_ours() {
+fn a_receiver_that_is_ahead_of_everything_that_was_ever_sent_is_reported_and_acknowledges_only_what_it_has_of_ours()
+ {
     let mut sender = connected(1, 10);
     let (id, _) = send(&mut sender, Duration::ZERO, 10);
     let replied = sender.replied(secs(1), &reply(id, 11));
-    assert_eq!(replied, Replied { outcome: Outcome::Settled { through: 10 }, ahead: Some(11) });
+    assert_eq!(replied, ReplyEffect { outcome: Outcome::Acknowledged { through: 10 }, ahead: Some(11) });
     sender.outbox_holds(11, 15);
     let (id, _) = send(&mut sender, secs(1), 5);
     let conflict = Reply { verdict: Verdict::Conflict { first: 11 }, ..reply(id, 20) };
     let replied = sender.replied(secs(1), &conflict);
-    assert_eq!(replied, Replied { outcome: Outcome::Conflict { first: 11, settled: 10 }, ahead: Some(20) });
-    assert_eq!(sender.settled(), 10);
+    assert_eq!(
+        replied,
+        ReplyEffect { outcome: Outcome::Conflict { first: 11, acknowledged: 10 }, ahead: Some(20) }
+    );
+    assert_eq!(sender.acknowledged(), 10);
     // It does not send them again in a tight loop either.
-    while let Action::Send { id, pages_from, ask } = sender.poll(secs(1)) {
+    while let Action::Send { id, pages_from, .. } = sender.poll(secs(1)) {
         assert_eq!(pages_from, None);
-        sender.sent(secs(1), id, None, ask);
+        sender.sent(secs(1), id, None);
     }
 }
 
 #[test]
 fn nothing_is_delivered_before_the_ledger_is_known() {
-    let held = Held { oldest: 1, settled: 0, available: 10 };
+    let held = OutboxRange { oldest: 1, acknowledged: 0, available: 10 };
     let mut sender = Sender::new(config(1), held, None);
     sender.poll(Duration::ZERO);
     sender.connected(Duration::ZERO);
     let (id, pages) = send(&mut sender, Duration::ZERO, 0);
     assert_eq!(pages, None);
     assert!(matches!(sender.poll(Duration::ZERO), Action::Wait { .. }));
-    assert_eq!(sender.replied(Duration::ZERO, &reply(id, 0)).outcome, Outcome::Found { ledger: LEDGER });
+    assert_eq!(
+        sender.replied(Duration::ZERO, &reply(id, 0)).outcome,
+        Outcome::LedgerFound { ledger: LEDGER }
+    );
     assert!(matches!(sender.poll(Duration::ZERO), Action::Wait { .. }), "it is not on disk yet");
     sender.bind(LEDGER);
     assert_eq!(send(&mut sender, Duration::ZERO, 10).1, Some(1));
@@ -230,7 +236,7 @@ fn nothing_is_delivered_before_the_ledger_is_known() {
 /// The board may be asked for once an hour; the first delivery must not wait for that when the first answer was lost.
 #[test]
 fn who_does_not_know_the_ledger_asks_again_soon() {
-    let held = Held { oldest: 1, settled: 0, available: 10 };
+    let held = OutboxRange { oldest: 1, acknowledged: 0, available: 10 };
     let mut sender = Sender::new(SenderConfig { ask_every: secs(3600), ..config(1) }, held, None);
     let mut now = Duration::ZERO;
     let mut asked = 0;
@@ -240,7 +246,7 @@ fn who_does_not_know_the_ledger_asks_again_soon() {
             Action::Disconnect => {}
             Action::Send { id, ask, .. } => {
                 asked += u32::from(ask);
-                sender.sent(now, id, None, ask);
+                sender.sent(now, id, None);
             }
             Action::Wait { until } => now = until,
         }
@@ -255,7 +261,7 @@ fn another_ledger_gets_nothing_and_the_next_address_is_tried() {
     let found = LedgerId::from_bytes([8; 16]);
     let other = Reply { ledger: found, ..reply(id, 10) };
     assert_eq!(sender.replied(Duration::ZERO, &other).outcome, Outcome::OtherLedger { found });
-    assert_eq!(sender.settled(), 0);
+    assert_eq!(sender.acknowledged(), 0);
     let Action::Wait { until } = sender.poll(Duration::ZERO) else { panic!("not in a tight loop") };
     assert!(until > Duration::ZERO);
     assert_eq!(sender.poll(until), Action::Connect { server: 1 });
@@ -266,7 +272,7 @@ fn another_ledger_gets_nothing_and_the_next_address_is_tried() {
     let (id, from) = send(&mut sender, secs(2), 10);
     assert_eq!(from, Some(1));
     let replied = sender.replied(secs(2), &Reply { ledger: found, ..reply(id, 10) });
-    assert_eq!(replied.outcome, Outcome::Settled { through: 10 });
+    assert_eq!(replied.outcome, Outcome::Acknowledged { through: 10 });
 }
 
 /// Each answer from a wrong address once counted as a refusal by our own server, so that the right one, when it was there
@@ -281,8 +287,8 @@ fn a_wrong_address_in_the_list_does_not_hold_up_what_goes_to_the_right_one() {
             Action::Connect { server: 0 } => sender.connected(now),
             Action::Connect { .. } if wrong < 20 => sender.link_broke(now), // the right one does not run yet
             Action::Connect { .. } => break,
-            Action::Send { id, pages_from, ask } => {
-                sender.sent(now, id, pages_from.map(|from| from + 9), ask);
+            Action::Send { id, pages_from, .. } => {
+                sender.sent(now, id, pages_from.map(|from| from + 9));
                 sent_at = if pages_from.is_some() { now } else { sent_at };
                 sender.replied(now, &other(id));
                 wrong += 1;
@@ -297,19 +303,19 @@ fn a_wrong_address_in_the_list_does_not_hold_up_what_goes_to_the_right_one() {
 }
 
 #[test]
-fn the_next_epoch_begins_anew_and_replies_to_the_former_one_count_no_more() {
+fn the_next_epoch_begins_afresh_and_replies_to_the_one_before_are_ignored() {
     let mut sender = opened(1, 30);
     let (id, _) = send(&mut sender, Duration::ZERO, 10);
-    sender.begin_epoch(Held { oldest: 1, settled: 0, available: 5 });
+    sender.begin_epoch(OutboxRange { oldest: 1, acknowledged: 0, available: 5 });
     assert_eq!(sender.replied(Duration::ZERO, &reply(id, 13)), Outcome::Nothing.into());
     assert_eq!(
         send(&mut sender, secs(1), 0).1,
         None,
-        "what was sent and not settled may be in the new epoch"
+        "what was sent and not acknowledged may be in the new epoch"
     );
     let (id, from) = send(&mut sender, secs(2), 5);
     assert_eq!(from, Some(1));
-    assert_eq!(sender.replied(secs(2), &reply(id, 5)).outcome, Outcome::Settled { through: 5 });
+    assert_eq!(sender.replied(secs(2), &reply(id, 5)).outcome, Outcome::Acknowledged { through: 5 });
 }
 
 #[test]
@@ -322,20 +328,20 @@ fn a_move_waits_for_the_new_epoch() {
         sender.poll(Duration::ZERO),
         Action::Wait { .. } | Action::Send { pages_from: None, .. }
     ));
-    sender.begin_epoch(Held { oldest: 1, settled: 0, available: 27 });
+    sender.begin_epoch(OutboxRange { oldest: 1, acknowledged: 0, available: 27 });
     assert_eq!(send(&mut sender, secs(1), 0).1, None, "they were sent a moment ago, under the epoch before");
     assert_eq!(send(&mut sender, secs(2), 27).1, Some(1));
 }
 
 /// What the receiver has of a request before the conflict in it was once moved too, and counted twice.
 #[test]
-fn what_comes_before_a_conflict_is_settled_and_does_not_move() {
+fn what_comes_before_a_conflict_is_acknowledged_and_does_not_move() {
     let mut sender = opened(1, 30);
     let (id, from) = send(&mut sender, Duration::ZERO, 10);
     assert_eq!(from, Some(4));
     let conflict = Reply { verdict: Verdict::Conflict { first: 9 }, ..reply(id, 20) };
     let outcome = sender.replied(Duration::ZERO, &conflict).outcome;
-    assert_eq!(outcome, Outcome::Conflict { first: 9, settled: 8 });
+    assert_eq!(outcome, Outcome::Conflict { first: 9, acknowledged: 8 });
     // An earlier request that is not answered yet keeps what comes after it from moving.
     let mut sender = opened(1, 30);
     send(&mut sender, Duration::ZERO, 10);
@@ -343,29 +349,30 @@ fn what_comes_before_a_conflict_is_settled_and_does_not_move() {
     assert_eq!(from, Some(14));
     let answer = Reply { verdict: Verdict::Move { from: 14 }, ..reply(second, 20) };
     assert_eq!(sender.replied(Duration::ZERO, &answer).outcome, Outcome::Nothing);
-    assert_eq!(sender.settled(), 3);
+    assert_eq!(sender.acknowledged(), 3);
 }
 
 /// Another edge goes on from a copy of this directory, and its messages stand at the receiver where ours belong. A mark
-/// alone once settled what was never applied.
+/// alone once acknowledged what was never applied.
 #[test]
-fn a_mark_that_others_moved_settles_nothing_of_ours() {
-    let mut sender = Sender::new(config(1), Held { oldest: 51, settled: 50, available: 60 }, Some(LEDGER));
+fn a_mark_that_others_moved_acknowledges_nothing_of_ours() {
+    let mut sender =
+        Sender::new(config(1), OutboxRange { oldest: 51, acknowledged: 50, available: 60 }, Some(LEDGER));
     sender.poll(Duration::ZERO);
     sender.connected(Duration::ZERO);
     let (id, from) = send(&mut sender, Duration::ZERO, 1);
     assert_eq!(from, Some(51));
     let conflict = Reply { verdict: Verdict::Conflict { first: 51 }, ..reply(id, 55) };
-    assert_eq!(sender.replied(secs(1), &conflict), Outcome::Conflict { first: 51, settled: 50 }.into());
+    assert_eq!(sender.replied(secs(1), &conflict), Outcome::Conflict { first: 51, acknowledged: 50 }.into());
     let (id, pages) = send(&mut sender, secs(1), 0);
     assert_eq!(pages, None, "a question");
     assert_eq!(sender.replied(secs(1), &reply(id, 55)), Outcome::Nothing.into());
-    assert_eq!(sender.settled(), 50);
+    assert_eq!(sender.acknowledged(), 50);
     let (id, from) = send(&mut sender, secs(9), 1);
     assert_eq!(from, Some(51), "it asks again for the same place");
     let conflict = Reply { verdict: Verdict::Conflict { first: 51 }, ..reply(id, 56) };
     sender.replied(secs(9), &conflict);
-    assert_eq!(sender.settled(), 50);
+    assert_eq!(sender.acknowledged(), 50);
 }
 
 #[test]
@@ -375,8 +382,8 @@ fn the_resend_time_grows_while_a_conflict_lasts() {
     let mut sent_at = Vec::new();
     while sent_at.len() < 12 {
         match sender.poll(now) {
-            Action::Send { id, pages_from, ask } => {
-                sender.sent(now, id, pages_from.map(|_| 10), ask);
+            Action::Send { id, pages_from, .. } => {
+                sender.sent(now, id, pages_from.map(|_| 10));
                 let verdict = match pages_from {
                     Some(_) => Verdict::Conflict { first: 1 },
                     None => Verdict::Accepted,
@@ -419,7 +426,7 @@ fn a_conflict_stops_the_queue_but_not_the_questions() {
     let (id, _) = send(&mut sender, Duration::ZERO, 10);
     let conflict = Reply { verdict: Verdict::Conflict { first: 1 }, ..reply(id, 0) };
     let outcome = sender.replied(secs(1), &conflict);
-    assert_eq!(outcome, Outcome::Conflict { first: 1, settled: 0 }.into());
+    assert_eq!(outcome, Outcome::Conflict { first: 1, acknowledged: 0 }.into());
     let (id, pages) = send(&mut sender, secs(2), 0);
     assert_eq!(pages, None, "a question goes out alone");
     sender.replied(secs(2), &reply(id, 0));
@@ -428,219 +435,15 @@ fn a_conflict_stops_the_queue_but_not_the_questions() {
 
 #[test]
 fn a_receiver_restored_from_a_copy_gets_what_is_still_here() {
-    let mut sender = Sender::new(config(1), Held { oldest: 31, settled: 40, available: 60 }, Some(LEDGER));
+    let mut sender =
+        Sender::new(config(1), OutboxRange { oldest: 31, acknowledged: 40, available: 60 }, Some(LEDGER));
     sender.poll(Duration::ZERO);
     sender.connected(Duration::ZERO);
     let (id, from) = send(&mut sender, Duration::ZERO, 10);
     assert_eq!(from, Some(41));
     let outcome = sender.replied(secs(1), &reply(id, 10));
-    let went_back = Outcome::ReceiverWentBack { mark: 10, settled: 40 };
+    let went_back = Outcome::ReceiverWentBack { mark: 10, acknowledged: 40 };
     assert_eq!(outcome, went_back.into());
     assert_eq!(send(&mut sender, secs(1), 0).1, None, "some of them were sent a moment ago");
     assert_eq!(send(&mut sender, secs(2), 10).1, Some(31));
-}
-
-/// The link of the property test: what it does with one message.
-#[derive(Debug, Clone, Copy)]
-enum Fate {
-    Lost,
-    Arrives { after_ms: u64 },
-    Twice { first_ms: u64, second_ms: u64 },
-}
-
-fn fate() -> impl Strategy<Value = Fate> {
-    prop_oneof![
-        2 => Just(Fate::Lost),
-        7 => (1u64..3000).prop_map(|after_ms| Fate::Arrives { after_ms }),
-        2 => (1u64..3000, 1u64..9000).prop_map(|(first_ms, second_ms)| Fate::Twice { first_ms, second_ms }),
-    ]
-}
-
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Clone)]
-enum Arrival {
-    Request { id: u64, oldest: u64, pages: Vec<(u64, u64)> },
-    Reply { id: u64, mark: u64, gap: bool },
-    Append { through: u64 },
-    LinkBreaks,
-}
-
-/// A world of one sender, one receiver, and a link that loses, repeats and reorders until it is healed.
-struct World {
-    sender: Sender,
-    /// Messages 1..=appended exist; pages were cut when first sent.
-    appended: u64,
-    pages: BTreeMap<u64, u64>,
-    /// The oracle: every application, in order.
-    applied: Vec<u64>,
-    applied_pages: BTreeMap<u64, u64>,
-    mark: u64,
-    clock: Duration,
-    events: BinaryHeap<std::cmp::Reverse<(Duration, u64, Arrival)>>,
-    scheduled: u64,
-    fates: Vec<Fate>,
-    next_fate: usize,
-    healed_at: Duration,
-    wake_at: Duration,
-}
-
-impl World {
-    fn schedule(&mut self, at: Duration, arrival: Arrival) {
-        self.scheduled += 1;
-        self.events.push(std::cmp::Reverse((at, self.scheduled, arrival)));
-    }
-
-    fn post(&mut self, arrival: Arrival) {
-        let fate = if self.clock >= self.healed_at || self.fates.is_empty() {
-            Fate::Arrives { after_ms: 5 }
-        } else {
-            self.next_fate += 1;
-            self.fates[self.next_fate % self.fates.len()]
-        };
-        let ms = Duration::from_millis;
-        match fate {
-            Fate::Lost => {}
-            Fate::Arrives { after_ms } => self.schedule(self.clock + ms(after_ms), arrival),
-            Fate::Twice { first_ms, second_ms } => {
-                self.schedule(self.clock + ms(first_ms), arrival.clone());
-                self.schedule(self.clock + ms(second_ms), arrival);
-            }
-        }
-    }
-
-    /// The page that begins at `from`: as it was cut before, or cut now.
-    fn page(&mut self, from: u64) -> (u64, u64) {
-        let appended = self.appended;
-        let last = *self.pages.entry(from).or_insert_with(|| appended.min(from + 6));
-        (from, last)
-    }
-
-    fn let_the_sender_act(&mut self) {
-        loop {
-            match self.sender.poll(self.clock) {
-                Action::Connect { .. } => self.sender.connected(self.clock),
-                Action::Disconnect => {}
-                Action::Wait { until } => {
-                    let wake_is_due = self.wake_at <= self.clock;
-                    if until < Duration::MAX && (wake_is_due || until < self.wake_at) {
-                        self.wake_at = until;
-                        self.schedule(until, Arrival::Append { through: 0 });
-                    }
-                    return;
-                }
-                Action::Send { id, pages_from, ask } => {
-                    let mut pages = Vec::new();
-                    let mut next = pages_from;
-                    while let Some(from) = next.filter(|n| *n <= self.appended && pages.len() < 3) {
-                        pages.push(self.page(from));
-                        next = pages.last().map(|(_, last)| last + 1);
-                    }
-                    let last = pages.last().map(|(_, last)| *last);
-                    self.sender.sent(self.clock, id, last, ask);
-                    let oldest = self.sender.oldest();
-                    self.post(Arrival::Request { id, oldest, pages });
-                }
-            }
-        }
-    }
-
-    fn receive(&mut self, id: u64, oldest: u64, pages: Vec<(u64, u64)>) {
-        let mut gap = false;
-        for (first, last) in pages {
-            let digest = Digest::of(&[first.to_be_bytes(), last.to_be_bytes()].concat());
-            let place = Place { first, last, digest, previous: None, is_lost: false };
-            let applied = |first: u64| {
-                let last = self.applied_pages.get(&first);
-                Ok::<_, ()>(last.map(|last| Digest::of(&[first.to_be_bytes(), last.to_be_bytes()].concat())))
-            };
-            let mark = Mark { sequence: self.mark, digest: None };
-            match judge(place, mark, oldest, applied).unwrap() {
-                Judgement::Next => {
-                    self.applied.extend(first..=last);
-                    self.applied_pages.insert(first, last);
-                    self.mark = last;
-                }
-                Judgement::Duplicate => {}
-                Judgement::Gap { expected } => {
-                    assert_eq!(expected, self.mark + 1);
-                    gap = true;
-                    break;
-                }
-                wrong => panic!("{wrong:?} of {first}..={last} at mark {}", self.mark),
-            }
-        }
-        let mark = self.mark;
-        self.post(Arrival::Reply { id, mark, gap });
-    }
-
-    fn run(&mut self) {
-        self.let_the_sender_act();
-        let end = self.healed_at + Duration::from_secs(130);
-        while let Some(std::cmp::Reverse((at, _, arrival))) = self.events.pop() {
-            if at > end {
-                break;
-            }
-            self.clock = self.clock.max(at);
-            match arrival {
-                Arrival::Request { id, oldest, pages } => self.receive(id, oldest, pages),
-                Arrival::Reply { id, mark, gap } => {
-                    let verdict = if gap { Verdict::Gap } else { Verdict::Accepted };
-                    let answer = Reply { verdict, ..reply(id, mark) };
-                    let settled_before = self.sender.settled();
-                    match self.sender.replied(self.clock, &answer).outcome {
-                        Outcome::Settled { through } => {
-                            assert!(through <= self.mark, "settled what is not applied");
-                            assert!(through > settled_before);
-                            self.sender.outbox_holds(through + 1, self.appended);
-                        }
-                        Outcome::Nothing => {}
-                        wrong => panic!("{wrong:?}"),
-                    }
-                }
-                Arrival::Append { through } => {
-                    self.appended = self.appended.max(through);
-                    let oldest = self.sender.settled() + 1;
-                    self.sender.outbox_holds(oldest, self.appended);
-                }
-                Arrival::LinkBreaks => self.sender.link_broke(self.clock),
-            }
-            self.let_the_sender_act();
-        }
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
-
-    /// Whatever the link does to requests and replies: each message is applied once, in order, and when the link is
-    /// well again everything arrives and is settled.
-    #[test]
-    fn every_message_is_applied_once_and_in_order_over_any_link(
-        fates in proptest::collection::vec(fate(), 0..40),
-        appends in proptest::collection::vec((0u64..30_000, 1u64..40), 1..12),
-        breaks in proptest::collection::vec(0u64..30_000, 0..6),
-        window in 1usize..6,
-        servers in 1usize..3,
-        seed: u64,
-    ) {
-        let config = SenderConfig { window, servers, seed, ..config(1) };
-        let mut world = World {
-            sender: Sender::new(config, Held { oldest: 1, settled: 0, available: 0 }, Some(LEDGER)),
-            appended: 0, pages: BTreeMap::new(), applied: Vec::new(), applied_pages: BTreeMap::new(), mark: 0,
-            clock: Duration::ZERO, events: BinaryHeap::new(), scheduled: 0, fates, next_fate: 0,
-            healed_at: Duration::from_secs(30), wake_at: Duration::ZERO,
-        };
-        let mut through = 0;
-        let mut appends = appends;
-        appends.sort_unstable();
-        for (at, count) in appends {
-            through += count;
-            world.schedule(Duration::from_millis(at), Arrival::Append { through });
-        }
-        for at in breaks {
-            world.schedule(Duration::from_millis(at), Arrival::LinkBreaks);
-        }
-        world.run();
-        prop_assert_eq!(&world.applied, &(1..=through).collect::<Vec<_>>());
-        prop_assert_eq!(world.sender.settled(), through);
-    }
 }

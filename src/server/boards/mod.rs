@@ -6,7 +6,7 @@
 //! most a twentieth of the time goes into encoding ([`PAID_BACK`]).
 //! **Not promised.** The newest position: a board may lack what was applied in the last milliseconds.
 
-use super::folding::Signal;
+use super::applying::LiveViews;
 use super::view::{GarageState, Snapshot};
 use crate::codes;
 use crate::messaging::{LedgerId, SiteName, wire};
@@ -28,7 +28,7 @@ const KEPT_BYTES: usize = 8 * 1024 * 1024;
 
 /// Answers edges that ask for the board. Only the serving thread has it.
 pub struct Boards {
-    signal: Arc<Signal>,
+    live: Arc<LiveViews>,
     ledger: LedgerId,
     /// Drawn at each start: what a version of an earlier run meant is not known; see [`BoardVersion`].
     run: u64,
@@ -49,10 +49,10 @@ pub struct Boards {
 }
 
 impl Boards {
-    pub fn new(signal: Arc<Signal>, ledger: LedgerId, run: u64) -> Boards {
-        let view = signal.snapshot();
+    pub fn new(live: Arc<LiveViews>, ledger: LedgerId, run: u64) -> Boards {
+        let view = live.snapshot();
         Boards {
-            signal,
+            live,
             ledger,
             run,
             view,
@@ -81,7 +81,7 @@ impl Boards {
     /// Goes on to the views as they are now, unless the board was just encoded.
     fn renew(&mut self) {
         let now = Instant::now();
-        let view = self.signal.snapshot();
+        let view = self.live.snapshot();
         if view.position == self.view.position
             || now.saturating_duration_since(self.made_at) < PAID_BACK * self.encoding
         {

@@ -12,7 +12,7 @@ struct City {
     store: Store,
     ledger: Ledger,
     view: View,
-    signal: Arc<Signal>,
+    live: Arc<LiveViews>,
     boards: Boards,
 }
 
@@ -23,22 +23,22 @@ fn site(name: &str) -> SiteName {
 impl City {
     fn new() -> City {
         let (_, store, ledger) = world();
-        let signal = Arc::new(Signal::default());
-        let boards = Boards::new(Arc::clone(&signal), ledger.id(), 1);
-        City { store, ledger, view: View::default(), signal, boards }
+        let live = Arc::new(LiveViews::default());
+        let boards = Boards::new(Arc::clone(&live), ledger.id(), 1);
+        City { store, ledger, view: View::default(), live, boards }
     }
 
     /// The server was started again.
     fn restart(&mut self, run: u64) {
         let part_max = self.boards.part_max;
-        self.boards = Boards::new(Arc::clone(&self.signal), self.ledger.id(), run);
+        self.boards = Boards::new(Arc::clone(&self.live), self.ledger.id(), run);
         self.boards.part_max = part_max;
     }
 
     fn follow(&mut self) {
         let mut changes: ViewChanges = fold(&mut self.view, &self.ledger, &self.store);
         self.view.save(&mut changes).unwrap();
-        self.signal.show(&self.view);
+        self.live.show(&self.view);
     }
 
     fn enter(&mut self, garage: &str) {

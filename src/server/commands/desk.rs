@@ -1,55 +1,54 @@
 //! Commands to a running server.
 
-use super::put::{self, Put};
-use super::{Request, reading};
+use super::ServerRequest;
+use super::operate::{self, Backend, CaughtUp, OpenBooks};
 use crate::codes;
 use crate::daemon::admin::{Call, NotDone, Outcome};
+use crate::daemon::clock;
 use crate::parking::statement::{Month, Operator};
-use crate::server::books::{BooksQuestion, BooksReader};
-use crate::server::folding::Signal;
+use crate::server::applying::LiveViews;
 use crate::server::ledger::Ledger;
-use crate::server::record::{Command, ToForget};
-use crate::server::verify::verify_live;
-use crate::server::view::Snapshot;
-use crate::server::view::billing::list::{pending, to_forget};
-use crate::server::view::review::review;
+use crate::server::record::Command;
+use crate::server::verify::{VerifyError, VerifyReport, verify_live};
+use crate::server::view::{JudgeError, Snapshot};
 use crate::store::room::{DiskRoom, WRITTEN_FOR_VALUES};
 use crate::store::{Store, StoreError};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-/// How long a server that stops waits until what it has recorded is folded, too.
-const FOLDED_WITHIN: Duration = Duration::from_secs(1);
+/// How long a server that stops waits until the views show what it has recorded.
+const APPLIED_WITHIN: Duration = Duration::from_secs(1);
 
-/// How often plates are looked for that are to be forgotten.
+/// How often old plates are forgotten.
 const RETIRE_EVERY: Duration = Duration::from_secs(24 * 3600);
-/// Who gives the commands that forget old plates.
+/// The user that is recorded for the commands that forget old plates.
 const RETENTION: &str = "the setting retention_days";
 
 /// A command on its way to the committing thread.
 #[derive(Debug)]
-pub struct Order {
-    /// What stands right before the command.
+pub struct PendingCommand {
+    /// Pieces that stand right before the command.
     pub pieces: Vec<Vec<u8>>,
     pub command: Command,
-    /// Who gave it.
+    /// The user who gave it.
     pub by: String,
-    /// Told its position when it is on disk, or why nobody knows whether it is. Dropped: it was never begun.
+    /// Gets its position once it is on disk, or the reason why that is not known. Dropped: the command was not taken.
     pub recorded_at: oneshot::Sender<Result<u64, String>>,
 }
 
-impl Order {
+impl PendingCommand {
     /// Refuses what the disk has no room for, before any of it is written.
     pub fn fits_on(&self, room: &DiskRoom) -> Result<(), String> {
         fits_on(room, &self.pieces)
     }
 }
 
-/// What a command takes that has no pieces, in bytes.
+/// Size of a command without pieces, in bytes.
 const COMMAND_BYTES: u64 = 8 * 1024;
 
 /// Whether the disk has room for a command with `pieces` and for what the views keep of it; if not, why, and what to do.
@@ -73,153 +72,47 @@ pub fn not_recorded(error: &StoreError) -> String {
     }
 }
 
-/// What an operator reads when a read met damage that sled panics over, or a mistake of ours.
-fn broke_off(what: &str, do_this: &str) -> NotDone {
-    NotDone::Refused(format!(
-        "{what} broke off; the server goes on, and nothing was changed. {do_this}. The server's log says more, please report this with it"
-    ))
+/// Takes the commands of operators.
+pub struct CommandDesk {
+    running: Running,
+    /// One command is judged, recorded and applied before the next is judged.
+    turn: Arc<Mutex<()>>,
 }
 
-/// Where operators come to.
-pub struct Desk {
-    books: Arc<Open>,
-    orders: mpsc::Sender<Order>,
-    stop: CancellationToken,
-    /// One command is judged, recorded and folded before the next is judged.
-    turn: Mutex<()>,
-}
-
-/// What is read for operators.
-struct Open {
-    ledger: Ledger,
-    store: Store,
-    signal: Arc<Signal>,
-    /// Who sends statements.
-    operator: Operator,
-}
-
-impl Open {
-    /// The views as they are now.
-    fn view(&self) -> Arc<Snapshot> {
-        self.signal.snapshot()
-    }
-}
-
-impl Desk {
+impl CommandDesk {
     pub fn new(
         ledger: Ledger,
         store: Store,
-        signal: Arc<Signal>,
-        orders: mpsc::Sender<Order>,
+        live: Arc<LiveViews>,
+        orders: mpsc::Sender<PendingCommand>,
         operator: Operator,
         stop: CancellationToken,
-    ) -> Desk {
-        let books = Arc::new(Open { ledger, store, signal, operator });
-        Desk { books, orders, stop, turn: Mutex::new(()) }
+    ) -> CommandDesk {
+        let running = Running { ledger, store, live, operator, orders, stop, runtime: Handle::current() };
+        CommandDesk { running, turn: Arc::default() }
     }
 
-    pub async fn answer(&self, call: Call<Request>) -> Outcome {
-        match call.request {
-            Request::Command(intent) => {
-                let command = intent.command().map_err(|bad| format!("{bad}. Nothing was recorded"))?;
-                let _turn = self.turn.lock().await;
-                self.carry_out(Vec::new(), command, call.caller.as_str()).await
-            }
-            Request::Books(question) => self.look(question).await,
-            Request::Put { put, dry_run } => self.put(put, dry_run, call.caller.as_str()).await,
-            Request::ApplyTariffs => self.apply_tariffs(call.caller.as_str()).await,
-            Request::Review => self.review().await,
-            Request::Plates { after } => {
-                self.read(move |books| Ok(reading::plates(&books.view(), after.as_deref()))).await?
-            }
-            Request::Contracts => self.read(|books| Ok(reading::contracts(&books.view()))).await?,
-            Request::Garages => {
-                self.read(|books| Ok(reading::garages(&books.view(), &books.ledger.streams()))).await?
-            }
-            Request::Quarantine { after, limit } => {
-                self.read(move |books| Ok(reading::quarantine(&books.view(), after, limit))).await?
-            }
-            Request::Verify => {
-                let verified = self
-                    .read(|books| reading::verified(verify_live(&books.ledger, &books.store, &books.signal)));
-                verified.await.unwrap_or_else(|_| {
-                    Err(broke_off(
-                        "verifying",
-                        "Stop the server and verify again: then its directory is looked into as it is",
-                    ))
-                })
-            }
-            Request::Base { after } => {
-                self.read(move |books| reading::base(&books.ledger, after.as_deref())).await?
-            }
-            Request::Records { from, through } => {
-                let read = self.read(move |books| reading::records(&books.ledger, from, through));
-                read.await.unwrap_or_else(|_| {
-                    Err(broke_off("reading the ledger", "Ask server verify what is wrong with it"))
-                })
-            }
-        }
-    }
-
-    /// Reads on a thread that may wait for the disk, or compute for long.
-    async fn read<T: Send + 'static>(
-        &self,
-        read: impl FnOnce(&Open) -> T + Send + 'static,
-    ) -> Result<T, NotDone> {
-        let books = Arc::clone(&self.books);
-        let read = tokio::task::spawn_blocking(move || read(&books));
-        read.await.map_err(|_| broke_off("reading", "Ask server verify what is wrong with the store"))
-    }
-
-    /// Reads in the books of money as they are now.
-    async fn look(&self, question: BooksQuestion) -> Outcome {
-        if question.is_a_beginning() {
-            self.written().await?;
-        }
-        let read = self.read(move |books| {
-            let Open { ledger, store, operator, .. } = books;
-            let saving = Some(books.signal.saving());
-            BooksReader { ledger, store, saving, view: || books.view() }.answer(operator, &question)
+    pub async fn answer(&self, call: Call<ServerRequest>) -> Outcome {
+        let Call { request, caller, .. } = call;
+        let broke_off = broke_off(&request);
+        // The thread holds the turn: a client that disconnects must not let another command in before this one is done.
+        let turn = match request.may_record() {
+            true => Some(Arc::clone(&self.turn).lock_owned().await),
+            false => None,
+        };
+        let mut running = self.running.clone();
+        let answered = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            operate::answer(&mut running, request, caller.as_str())
         });
-        read.await?
+        answered.await.unwrap_or(Err(broke_off))
     }
 
-    async fn put(&self, put: Put, dry_run: bool, by: &str) -> Outcome {
-        let _turn = self.turn.lock().await;
-        self.folded().await?;
-        let prepared = self.read(move |books| put::prepare(&books.view(), &put)).await?;
-        let mut prepared = prepared.map_err(|error| format!("{error}\nNothing was recorded"))?;
-        if dry_run || prepared.changes.is_empty() {
-            return Ok(reading::put(&prepared, None));
-        }
-        let pieces = std::mem::take(&mut prepared.pieces);
-        let done = self.carry_out(pieces, prepared.command.clone(), by).await?;
-        Ok(reading::put(&prepared, done["position"].as_u64()))
-    }
-
-    /// Prices what waits, some thousand entries with each command.
-    async fn apply_tariffs(&self, by: &str) -> Outcome {
-        let _turn = self.turn.lock().await;
-        let mut commands = 0;
-        let mut from = 1;
-        loop {
-            self.written().await?;
-            let found = self.read(move |books| {
-                let _held = books.signal.hold_saving();
-                pending(&books.store, from)
-            });
-            let Some((first, to)) = found.await?.map_err(|error| error.to_string())? else { break };
-            self.carry_out(Vec::new(), Command::Price { from: first, to }, by).await?;
-            (commands, from) = (commands + 1, to);
-        }
-        self.written().await?;
-        self.read(move |books| reading::applied(&books.store, commands)).await?
-    }
-
-    /// Lets plates be forgotten for as long as the server runs: at its start, then once a day.
+    /// Forgets old plates for as long as the server runs: at its start, then once a day.
     pub async fn retire_daily(&self, days: u32) {
         loop {
-            let today = TimeZone::UTC.to_datetime(Timestamp::now()).date();
+            let now = Timestamp::from_millisecond(clock::wall_ms()).unwrap_or_default();
+            let today = TimeZone::UTC.to_datetime(now).date();
             let month = today.saturating_sub(i64::from(days).days());
             if let Some(before) = Month::of(month) {
                 match self.retire(before).await {
@@ -239,88 +132,120 @@ impl Desk {
             }
             tokio::select! {
                 () = tokio::time::sleep(RETIRE_EVERY) => {}
-                () = self.stop.cancelled() => return,
+                () = self.running.stop.cancelled() => return,
             }
         }
     }
 
-    /// Lets the plates of stays be forgotten that were charged for a month before this one. Gives by how many commands.
+    /// Forgets the plates of stays that were charged for a month before this one. Returns the number of commands for it.
     async fn retire(&self, before: Month) -> Result<u64, NotDone> {
         let seed = rand::random();
         let (mut commands, mut from) = (0, 1);
         loop {
-            let _turn = self.turn.lock().await;
-            self.written().await?;
-            let found = self.read(move |books| to_forget(&books.store, from, before));
-            let found = found.await?.map_err(|error| error.to_string())?;
-            let Some((first, to)) = found else { return Ok(commands) };
-            let whose = ToForget::Charged { from: first, to, before };
-            self.carry_out(Vec::new(), Command::Forget { whose, seed }, RETENTION).await?;
-            (commands, from) = (commands + 1, to);
+            let turn = Arc::clone(&self.turn).lock_owned().await;
+            let mut running = self.running.clone();
+            let forgotten = tokio::task::spawn_blocking(move || {
+                let _turn = turn;
+                operate::forget_some(&mut running, (from, before), seed, RETENTION)
+            });
+            let next = forgotten.await.unwrap_or_else(|error| Err(error.to_string().into()))?;
+            let Some(next) = next else { return Ok(commands) };
+            (commands, from) = (commands + 1, next);
         }
     }
+}
 
-    async fn review(&self) -> Outcome {
-        self.written().await?;
-        let found = self.read(|books| {
-            let found = review(&books.store).map_err(|error| error.to_string())?;
-            reading::review(&books.view(), &books.ledger, &found)
-        });
-        found.await?
-    }
+/// What an operator reads when a request met damage that sled panics over, or a mistake of ours.
+fn broke_off(request: &ServerRequest) -> NotDone {
+    let (what, hint) = match request {
+        ServerRequest::Verify => (
+            "verifying broke off; the server goes on, and nothing was changed",
+            "Stop the server and verify again: then its directory is looked into as it is",
+        ),
+        _ if request.may_record() => (
+            "the command broke off; the server goes on",
+            "Whether it was recorded is not known: look, and if it was not, give it again. Ask server verify what is wrong with the store",
+        ),
+        _ => (
+            "reading broke off; the server goes on, and nothing was changed",
+            "Ask server verify what is wrong with the store",
+        ),
+    };
+    NotDone::Refused(format!("{what}. {hint}. The server's log says more, please report this with it"))
+}
 
-    /// Waits until everything that is recorded is folded.
-    async fn folded(&self) -> Result<(), NotDone> {
-        tokio::select! {
-            () = self.books.signal.folded_to(self.books.ledger.position()) => Ok(()),
-            () = self.stop.cancelled() => Err(NotDone::Stopping),
-        }
-    }
+/// A running server. Everything that waits here runs on a thread that may block.
+#[derive(Clone)]
+struct Running {
+    ledger: Ledger,
+    store: Store,
+    live: Arc<LiveViews>,
+    operator: Operator,
+    orders: mpsc::Sender<PendingCommand>,
+    stop: CancellationToken,
+    runtime: Handle,
+}
 
-    /// Waits until everything that is recorded is folded and written: the entries of charges are read from the store.
-    async fn written(&self) -> Result<(), NotDone> {
-        let position = self.books.ledger.position();
-        self.folded().await?;
-        tokio::select! {
-            () = self.books.signal.saved_to(position) => Ok(()),
-            () = self.stop.cancelled() => Err(NotDone::Stopping),
-        }
-    }
-
-    /// One command, with what stands right before it. The caller has the turn.
-    async fn carry_out(&self, pieces: Vec<Vec<u8>>, command: Command, by: &str) -> Outcome {
-        match command.is_about_entries() {
-            true => self.written().await?,
-            false => self.folded().await?,
-        }
-        let (ledger, asked) = (self.books.ledger.clone(), command.clone());
-        let judged = self.books.signal.ask(move |view| view.judge(&ledger, &asked)).await;
-        match judged {
-            Some(judged) => judged.map_err(|error| format!("{error}. Nothing was recorded"))?,
-            None if self.stop.is_cancelled() => return Err(NotDone::Stopping),
-            None => {
-                return Err(broke_off(
-                    "judging the command",
-                    "Ask server verify what is wrong with the store",
-                ));
+impl Running {
+    /// Waits, unless the server is to stop.
+    fn wait_for<T>(&self, what: impl Future<Output = T>) -> Result<T, NotDone> {
+        self.runtime.block_on(async {
+            tokio::select! {
+                waited = what => Ok(waited),
+                () = self.stop.cancelled() => Err(NotDone::Stopping),
             }
+        })
+    }
+}
+
+impl Backend for Running {
+    fn open(&self) -> OpenBooks<'_> {
+        let Running { ledger, store, live, operator, .. } = self;
+        OpenBooks { ledger, store, saving: Some(live.saving()), operator }
+    }
+    fn view(&self) -> Arc<Snapshot> {
+        self.live.snapshot()
+    }
+    fn verify(&self) -> Result<VerifyReport, VerifyError> {
+        verify_live(&self.ledger, &self.store, &self.live)
+    }
+
+    fn catch_up(&self, until: CaughtUp) -> Result<(), NotDone> {
+        let position = self.ledger.position();
+        self.wait_for(self.live.applied_to(position))?;
+        match until {
+            CaughtUp::InMemory => Ok(()),
+            CaughtUp::OnDisk => self.wait_for(self.live.saved_to(position)),
         }
+    }
+
+    fn judge(&self, command: &Command) -> Result<Result<(), JudgeError>, NotDone> {
+        let (ledger, asked) = (self.ledger.clone(), command.clone());
+        let judged = self.runtime.block_on(self.live.ask(move |view| view.judge(&ledger, &asked)));
+        judged.ok_or_else(|| match self.stop.is_cancelled() {
+            true => NotDone::Stopping,
+            false => NotDone::Refused("judging the command broke off; the server goes on, and nothing was changed. Ask server verify what is wrong with the store. The server's log says more, please report this with it".into()),
+        })
+    }
+
+    fn record(&mut self, pieces: Vec<Vec<u8>>, command: &Command, by: &str) -> Result<u64, NotDone> {
         let (recorded_at, recorded) = oneshot::channel();
-        let order = Order { pieces, command: command.clone(), by: by.to_owned(), recorded_at };
-        if self.orders.send(order).await.is_err() {
-            return Err(NotDone::Stopping);
-        }
-        let position = match recorded.await {
-            Ok(recorded) => recorded?,
-            Err(_) => return Err(NotDone::Stopping),
-        };
+        let order = PendingCommand { pieces, command: command.clone(), by: by.to_owned(), recorded_at };
+        self.orders.blocking_send(order).map_err(|_| NotDone::Stopping)?;
+        // Once it is taken, its position comes even while the server stops.
+        Ok(recorded.blocking_recv().map_err(|_| NotDone::Stopping)??)
+    }
+
+    fn shows(&mut self, position: u64) -> bool {
         let stopped = async {
             self.stop.cancelled().await;
-            tokio::time::sleep(FOLDED_WITHIN).await;
+            tokio::time::sleep(APPLIED_WITHIN).await;
         };
-        tokio::select! {
-            () = self.books.signal.folded_to(position) => reading::done(&self.books.view(), position, &command),
-            () = stopped => Ok(reading::recorded(position)),
-        }
+        self.runtime.block_on(async {
+            tokio::select! {
+                () = self.live.applied_to(position) => true,
+                () = stopped => false,
+            }
+        })
     }
 }

@@ -1,7 +1,7 @@
-//! What an operator wants done, as the command line and `admin.sock` say it.
+//! What an operator wants, as the command line and `admin.sock` say it.
 //!
-//! **Promise.** A record of the ledger is made by this program alone, from what was checked here: nobody gives one, and whoever
-//! writes to the socket by hand is refused where the command line would refuse.
+//! **Promise.** Records are made by this program alone, from what was checked here. A request that was written to the socket by hand
+//! is refused where the command line would refuse it.
 //! **Kept by.** [`Intent`] has no form for what only the program records (pieces of lists, numbers of entries, erased commands),
 //! and [`Intent::command`] is the one way from it to a [`Command`].
 
@@ -203,7 +203,7 @@ mod tests {
         intent.command().map_err(|bad| bad.to_string())
     }
 
-    /// Whoever could write to the socket could write any record: one priced 2^64 entries and hung the server for ever.
+    /// A program that could write to the socket could write any record: one priced 2^64 entries and hung the server for ever.
     #[test]
     fn what_only_the_program_records_cannot_be_asked_for() {
         for json in [

@@ -1,28 +1,26 @@
 //! Commands to a directory on which no server runs.
 
+use super::ServerRequest;
 use super::desk::{fits_on, not_recorded};
-use super::put::{self, Put};
-use super::{Request, reading};
+use super::operate::{self, Backend, CaughtUp, OpenBooks};
 use crate::codes;
-use crate::daemon::admin::{Caller, Outcome};
+use crate::config::ServerConfig;
+use crate::daemon::admin::{self, Caller, DaemonOrDirectory, NotDone, Outcome};
 use crate::daemon::{DaemonError, clock};
 use crate::parking::statement::Operator;
-use crate::server::books::BooksReader;
-use crate::server::folding::{catch_up, open_view};
+use crate::server::applying::{catch_up, open_view};
 use crate::server::ledger::Ledger;
 use crate::server::opening::{self, OpenedLedger};
 use crate::server::record::Command;
-use crate::server::verify::verify;
-use crate::server::view::View;
-use crate::server::view::billing::list::pending;
-use crate::server::view::review::review;
+use crate::server::verify::{VerifyError, VerifyReport, verify};
+use crate::server::view::{JudgeError, Snapshot, View};
 use crate::store::Store;
 use crate::store::directory::DataDir;
 use crate::store::room::DiskRoom;
 use std::sync::Arc;
 
 /// The books of a directory that this process holds.
-pub struct Offline {
+pub struct OfflineServer {
     store: Store,
     ledger: Ledger,
     view: View,
@@ -32,18 +30,13 @@ pub struct Offline {
     _dir: DataDir,
 }
 
-impl Offline {
-    /// Opens the store and folds what the view lacks. On a full disk the ballast is given up first, as by a server; `reserve`
-    /// bytes are kept free, or what is kept where nothing is set.
-    pub fn open(dir: DataDir, reserve: Option<u64>) -> Result<Offline, DaemonError> {
-        let OpenedLedger { store, ledger, room, .. } = opening::open(dir.path(), reserve)?;
+impl OfflineServer {
+    /// Opens the store and applies what the view lacks. On a full disk the ballast is given up first, as by a server.
+    pub fn open(dir: DataDir, config: &ServerConfig) -> Result<OfflineServer, DaemonError> {
+        let OpenedLedger { store, ledger, room, .. } = opening::open(dir.path(), config.reserve_bytes)?;
         let mut view = open_view(&ledger, &store)?;
         catch_up(&ledger, &store, &mut view)?;
-        Ok(Offline { store, ledger, view, room, operator: Operator::default(), _dir: dir })
-    }
-
-    pub fn for_operator(self, operator: &Operator) -> Offline {
-        Offline { operator: operator.clone(), ..self }
+        Ok(OfflineServer { store, ledger, view, room, operator: config.operator.clone(), _dir: dir })
     }
 
     pub fn ledger(&self) -> &Ledger {
@@ -54,82 +47,73 @@ impl Offline {
     pub fn view(&self) -> &View {
         &self.view
     }
+}
 
-    /// What a running server would do and answer.
-    pub fn answer(&mut self, request: &Request, by: &Caller) -> Outcome {
-        let intent = match request {
-            Request::Garages => return Ok(reading::garages(&self.view.snapshot(), &self.ledger.streams())),
-            Request::Quarantine { after, limit } => {
-                return Ok(reading::quarantine(&self.view.snapshot(), *after, *limit));
-            }
-            Request::Base { after } => return reading::base(&self.ledger, after.as_deref()),
-            Request::Records { from, through } => return reading::records(&self.ledger, *from, *through),
-            Request::Verify => return reading::verified(verify(&self.ledger, &self.store)),
-            Request::Review => {
-                let found = review(&self.store).map_err(|error| error.to_string())?;
-                return reading::review(&self.view.snapshot(), &self.ledger, &found);
-            }
-            Request::Plates { after } => return Ok(reading::plates(&self.view.snapshot(), after.as_deref())),
-            Request::Contracts => return Ok(reading::contracts(&self.view.snapshot())),
-            Request::Books(question) => {
-                let view = Arc::new(self.view.snapshot());
-                let books = BooksReader {
-                    ledger: &self.ledger,
-                    store: &self.store,
-                    saving: None,
-                    view: || Arc::clone(&view),
-                };
-                return books.answer(&self.operator, question);
-            }
-            Request::Put { put, dry_run } => return self.put(put, *dry_run, by),
-            Request::ApplyTariffs => return self.apply_tariffs(by),
-            Request::Command(intent) => intent,
-        };
-        let command = intent.clone().command().map_err(|bad| format!("{bad}. Nothing was recorded"))?;
-        self.carry_out(Vec::new(), &command, by)
+impl Backend for OfflineServer {
+    fn open(&self) -> OpenBooks<'_> {
+        OpenBooks { ledger: &self.ledger, store: &self.store, saving: None, operator: &self.operator }
+    }
+    fn view(&self) -> Arc<Snapshot> {
+        Arc::new(self.view.snapshot())
+    }
+    fn verify(&self) -> Result<VerifyReport, VerifyError> {
+        verify(&self.ledger, &self.store)
     }
 
-    fn put(&mut self, put: &Put, dry_run: bool, by: &Caller) -> Outcome {
-        let mut prepared = put::prepare(&self.view.snapshot(), put)
-            .map_err(|error| format!("{error}\nNothing was recorded"))?;
-        if dry_run || prepared.changes.is_empty() {
-            return Ok(reading::put(&prepared, None));
-        }
-        let pieces = std::mem::take(&mut prepared.pieces);
-        let done = self.carry_out(pieces, &prepared.command, by)?;
-        Ok(reading::put(&prepared, done["position"].as_u64()))
+    /// The view is at the ledger's end, and written, between any two requests.
+    fn catch_up(&self, _until: CaughtUp) -> Result<(), NotDone> {
+        Ok(())
     }
 
-    fn apply_tariffs(&mut self, by: &Caller) -> Outcome {
-        let (mut commands, mut from) = (0, 1);
-        while let Some((first, to)) = pending(&self.store, from).map_err(|error| error.to_string())? {
-            self.carry_out(Vec::new(), &Command::Price { from: first, to }, by)?;
-            (commands, from) = (commands + 1, to);
-        }
-        reading::applied(&self.store, commands)
+    fn judge(&self, command: &Command) -> Result<Result<(), JudgeError>, NotDone> {
+        Ok(self.view.judge(&self.ledger, command))
     }
 
-    /// One command, with what stands right before it.
-    fn carry_out(&mut self, pieces: Vec<Vec<u8>>, command: &Command, by: &Caller) -> Outcome {
-        let judged = self.view.judge(&self.ledger, command);
-        judged.map_err(|error| format!("{error}. Nothing was recorded"))?;
+    fn record(&mut self, pieces: Vec<Vec<u8>>, command: &Command, by: &str) -> Result<u64, NotDone> {
         fits_on(&self.room, &pieces)?;
-        let position = self
-            .ledger
-            .record_order(by.as_str(), pieces, command.clone(), clock::wall_ms())
-            .map_err(|error| not_recorded(&error))?;
-        // It is recorded: a view that cannot be written is folded again at the next start.
-        match catch_up(&self.ledger, &self.store, &mut self.view).and_then(|()| self.store.flush()) {
-            Ok(()) => reading::done(&self.view.snapshot(), position, command),
-            Err(error) => {
-                tracing::warn!(
-                    code = %codes::VIEWS_NOT_WRITTEN,
-                    %error,
-                    hint = "nothing is to be done: the next start applies it to the views",
-                    "the command is recorded, and the views were not written"
-                );
-                Ok(reading::recorded(position))
-            }
+        let recorded = self.ledger.record_order(by, pieces, command.clone(), clock::wall_ms());
+        Ok(recorded.map_err(|error| not_recorded(&error))?)
+    }
+
+    fn shows(&mut self, _position: u64) -> bool {
+        // It is recorded: a view that cannot be written is caught up with at the next start.
+        let written = catch_up(&self.ledger, &self.store, &mut self.view).and_then(|()| self.store.flush());
+        if let Err(error) = &written {
+            tracing::warn!(
+                code = %codes::VIEWS_NOT_WRITTEN,
+                %error,
+                hint = "nothing is to be done: the next start applies it to the views",
+                "the command is recorded, and the views were not written"
+            );
         }
+        written.is_ok()
+    }
+}
+
+/// Several requests: to the running server, or to its directory, which is held from the first request on that finds no server.
+pub struct ServerSession<'a> {
+    config: &'a ServerConfig,
+    offline: Option<OfflineServer>,
+}
+
+impl ServerSession<'_> {
+    pub fn of(config: &ServerConfig) -> ServerSession<'_> {
+        ServerSession { config, offline: None }
+    }
+
+    pub fn ask(&mut self, request: ServerRequest) -> Outcome {
+        let offline = match &mut self.offline {
+            Some(offline) => offline,
+            None => match admin::reach(&self.config.data_dir, &request, |_| {}) {
+                Ok(DaemonOrDirectory::Daemon(answer)) => return Ok(answer),
+                Ok(DaemonOrDirectory::Directory(dir)) => {
+                    let opened =
+                        OfflineServer::open(dir, self.config).map_err(|error| NotDone::because(&error))?;
+                    self.offline.insert(opened)
+                }
+                Err(error) => return Err(NotDone::because(&error)),
+            },
+        };
+        operate::answer(offline, request, Caller::this_process().as_str())
     }
 }

@@ -46,7 +46,7 @@ pub struct Prepared {
 pub fn prepare(view: &Snapshot, put: &Put) -> Result<Prepared, String> {
     let in_force = &view.billing.in_force;
     let mut unnamed = Vec::new();
-    let mut changes = Changes::default();
+    let mut changes = ImportChanges::default();
     let bytes = match put {
         Put::Tariffs(text) => {
             let set = TariffSet::parse(text).map_err(|errors| all(&errors))?;
@@ -87,18 +87,18 @@ pub fn prepare(view: &Snapshot, put: &Put) -> Result<Prepared, String> {
     };
     let unnamed_total = unnamed.len();
     let unnamed = unnamed.into_iter().take(UNNAMED_SHOWN).map(|its| its.plate.to_string()).collect();
-    let Changes { first: changes, total: changes_total } = changes;
+    let ImportChanges { first: changes, total: changes_total } = changes;
     Ok(Prepared { changes, changes_total, unnamed, unnamed_total, pieces, command })
 }
 
-/// Changes in words. Of a whole city's registry they would fill the memory.
+/// ImportChanges in words. Of a whole city's registry they would fill the memory.
 #[derive(Default)]
-struct Changes {
+struct ImportChanges {
     first: Vec<String>,
     total: usize,
 }
 
-impl Changes {
+impl ImportChanges {
     fn add(&mut self, change: impl FnOnce() -> String) {
         if self.total < CHANGES_SHOWN {
             self.first.push(change());

@@ -4,7 +4,7 @@ use super::put::in_pieces;
 use crate::codes;
 use crate::daemon::clock;
 use crate::parking::tariff::TariffSet;
-use crate::server::ledger::{Found, Ledger};
+use crate::server::ledger::{Ledger, RecordOrDamage};
 use crate::server::record::{Command, Record};
 use crate::server::view::View;
 use crate::server::view::billing::terms::InForceChange;
@@ -66,7 +66,8 @@ fn in_force(ledger: &Ledger, view: &View) -> Result<Option<(u64, TariffSet)>, St
     let mut in_force = view.billing.in_force.tariffs().map(|(position, set)| (position, set.clone()));
     for found in ledger.records(view.position + 1) {
         let (position, found) = found?;
-        if let Found::Record(Record::Command { command: command @ Command::Tariffs { .. }, .. }) = found
+        if let RecordOrDamage::Record(Record::Command { command: command @ Command::Tariffs { .. }, .. }) =
+            found
             && let Some(Ok(InForceChange::Tariffs(set))) = InForceChange::read(ledger, position, &command)?
         {
             in_force = Some((position, set));

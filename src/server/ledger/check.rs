@@ -1,62 +1,71 @@
-//! Reading the whole ledger and comparing what it says twice.
+//! Reads the whole ledger and compares what it says in two places.
 
+use super::follow::Advance;
 use super::keys::{decode_mark, index_key, mark_key, trailing_u64};
 use super::walk::index_place;
-use super::{Found, Ledger, Stream};
-use crate::messaging::page::Content;
+use super::{Ledger, RecordOrDamage, Stream};
+use crate::messaging::page::{Content, Page};
 use crate::messaging::receiver::Mark;
 use crate::server::record::Record;
 use crate::store::StoreError;
 
-/// Something that does not agree: where, and what.
+/// Reports something that does not agree: where, and what.
 pub type Tell<'a> = &'a mut dyn FnMut(String, String);
 
-/// What was read.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Read {
+/// Whether somebody commits while the ledger is checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meanwhile {
+    Unchanged,
+    /// What is committed after the check has begun is not looked at.
+    Growing,
+}
+
+/// Counts of what was read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct CheckedLedger {
     /// The last position that was looked at.
-    pub through: u64,
+    pub position: u64,
     pub pages: u64,
     pub events: u64,
-    pub holes: u64,
-    /// Events that will never come, by the holes.
-    pub missing: u64,
+    pub missing_ranges: u64,
+    /// The sum of the events in all missing ranges.
+    pub missing_events: u64,
     /// Positions that are recorded as lost.
     pub truncated: u64,
 }
 
-/// How far a stream was followed; `None` after something unreadable.
+/// The mark that a stream has by the records so far; `None` after something unreadable.
 type Followed = Option<Mark>;
 
-struct Check<'a> {
+struct LedgerCheck<'a> {
     ledger: &'a Ledger,
     found: Tell<'a>,
-    read: Read,
+    read: CheckedLedger,
     streams: Vec<(Stream, Followed)>,
-    /// Index entries that there should be.
+    /// Number of index entries that there should be.
     indexed: u64,
 }
 
 impl Ledger {
-    /// Reads every record up to the last position on disk, and tells `found` where positions, sequences, digests, index
-    /// and marks do not agree. With `growing` somebody commits meanwhile: what is beyond is let be.
+    /// Reads every record up to the last position on disk, and reports to `found` where positions, sequences, digests, index
+    /// and marks do not agree.
     ///
     /// Nothing is written. An error is one of the disk.
-    pub fn check(&self, growing: bool, found: Tell<'_>) -> Result<Read, StoreError> {
+    pub fn check(&self, meanwhile: Meanwhile, found: Tell<'_>) -> Result<CheckedLedger, StoreError> {
         let through = self.position();
         let streams = self.read_streams().all.clone();
         let streams = streams.into_iter().map(|stream| (stream, Some(Mark::default()))).collect();
-        let read = Read { through, ..Read::default() };
-        let mut check = Check { ledger: self, found, read, streams, indexed: 0 };
+        let read = CheckedLedger { position: through, ..CheckedLedger::default() };
+        let mut check = LedgerCheck { ledger: self, found, read, streams, indexed: 0 };
         check.stream_numbers()?;
         check.records()?;
-        check.index(growing)?;
-        check.marks(growing)?;
+        check.index(meanwhile)?;
+        check.marks(meanwhile)?;
         Ok(check.read)
     }
 }
 
-impl Check<'_> {
+impl LedgerCheck<'_> {
     fn say(&mut self, place: impl Into<String>, what: impl Into<String>) {
         (self.found)(place.into(), what.into());
     }
@@ -76,72 +85,81 @@ impl Check<'_> {
         let ledger = self.ledger;
         for entry in ledger.records(1) {
             let (position, found) = entry?;
-            if position > self.read.through {
+            if position > self.read.position {
                 break;
             }
             match found {
-                Found::Record(record) => self.record(position, record)?,
-                Found::Damaged { from, reason } => self.unreadable(from, position, &reason)?,
+                RecordOrDamage::Record(record) => self.record(position, &record)?,
+                RecordOrDamage::Damaged { from, reason } => self.unreadable(from, position, &reason)?,
             }
         }
         Ok(())
     }
 
-    fn record(&mut self, position: u64, record: Record) -> Result<(), StoreError> {
-        match record {
-            Record::Page { stream, page, .. } => match page.read() {
-                Err(error) => {
-                    self.unreadable(position, position, &format!("the page cannot be trusted: {error}"))?
-                }
-                Ok(open) => {
-                    let first = open.first.get();
-                    let place = self.place(position, stream);
-                    if self.stream(stream).is_some_and(|stream| stream.epoch != open.epoch) {
-                        self.say(&place, format!("the page says that it is of epoch {}", open.epoch));
-                    }
-                    if matches!(open.content, Content::Lost { .. }) {
-                        self.say(&place, "a page without events stands where events were applied");
-                    }
-                    if let Some(Some(mark)) = self.followed(stream)
-                        && let (Some(previous), Some(digest)) = (open.previous, mark.digest)
-                        && previous != digest
-                    {
-                        self.say(&place, "the page continues another page than the one before it");
-                    }
-                    self.read.pages += 1;
-                    self.read.events += open.count();
-                    self.follow(position, stream, first, open.last());
-                    self.indexed_at(position, stream, first)?;
-                    self.set(stream, Mark::after(&open, page.digest));
-                }
-            },
-            Record::Hole { stream, first, last, told_by, .. } => {
-                self.read.holes += 1;
+    fn record(&mut self, position: u64, record: &Record) -> Result<(), StoreError> {
+        let advance = match Advance::of(record) {
+            Ok(advance) => advance,
+            Err(error) => {
+                let what = format!("the page cannot be trusted: {error}");
+                return self.unreadable(position, position, &what);
+            }
+        };
+        if let Some(advance) = advance {
+            return self.advance(position, &advance);
+        }
+        // What belongs to no stream has a position and nothing else to agree with.
+        if let Record::Truncated { from, to, .. } = record {
+            self.read.truncated += (to + 1).saturating_sub(*from);
+            if to + 1 != position || from > to {
+                let what =
+                    format!("it says that positions {from} to {to} are lost, which is not what it follows");
+                self.say(format!("position {position}"), what);
+            }
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, position: u64, advance: &Advance) -> Result<(), StoreError> {
+        let Advance { stream, first, last, mark, is_indexed, .. } = *advance;
+        match &advance.page {
+            Some(page) => {
+                self.page(position, stream, page);
+                self.read.pages += 1;
+                self.read.events += page.count();
+            }
+            None => {
+                self.read.missing_ranges += 1;
                 let missing = last.saturating_sub(first).saturating_add(1);
-                self.read.missing = self.read.missing.saturating_add(missing);
-                self.follow(position, stream, first, last);
-                if told_by.is_some() {
-                    self.indexed_at(position, stream, first)?;
-                }
-                // The next page names the one that was lost.
-                self.set(stream, Mark { sequence: last, digest: None });
+                self.read.missing_events = self.read.missing_events.saturating_add(missing);
             }
-            Record::Truncated { from, to, .. } => {
-                self.read.truncated += (to + 1).saturating_sub(from);
-                if to + 1 != position || from > to {
-                    let what = format!(
-                        "it says that positions {from} to {to} are lost, which is not what it follows"
-                    );
-                    self.say(format!("position {position}"), what);
-                }
-            }
-            // What belongs to no stream has a position and nothing else to agree with.
-            _ => {}
+        }
+        self.follow(position, stream, first, last);
+        if is_indexed {
+            self.indexed_at(position, stream, first)?;
+        }
+        if let Some((_, followed)) = self.streams.get_mut(stream as usize) {
+            *followed = Some(mark);
         }
         Ok(())
     }
 
-    /// The index still says whose page it was.
+    fn page(&mut self, position: u64, stream: u32, page: &Page) {
+        let place = self.place(position, stream);
+        if self.stream(stream).is_some_and(|stream| stream.epoch != page.epoch) {
+            self.say(&place, format!("the page says that it is of epoch {}", page.epoch));
+        }
+        if matches!(page.content, Content::Lost { .. }) {
+            self.say(&place, "a page without events stands where events were applied");
+        }
+        if let Some(Some(mark)) = self.followed(stream)
+            && let (Some(previous), Some(digest)) = (page.previous, mark.digest)
+            && previous != digest
+        {
+            self.say(&place, "the page continues another page than the one before it");
+        }
+    }
+
+    /// Reports positions that cannot be read; the index still says whose page stood there.
     fn unreadable(&mut self, from: u64, to: u64, what: &str) -> Result<(), StoreError> {
         let losses = self.ledger.losses(from, to)?;
         for loss in &losses {
@@ -192,14 +210,14 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Whether the index has entries beside those that were found.
-    fn index(&mut self, growing: bool) -> Result<(), StoreError> {
+    /// Reports index entries to which no record belongs.
+    fn index(&mut self, meanwhile: Meanwhile) -> Result<(), StoreError> {
         let ledger = self.ledger;
-        let through = self.read.through;
+        let through = self.read.position;
         let mut entries = 0;
         for entry in ledger.store.range(b"x", b"y") {
             let position = trailing_u64(&entry?.1)?;
-            entries += u64::from(position <= through || !growing);
+            entries += u64::from(position <= through || meanwhile == Meanwhile::Unchanged);
         }
         if entries <= self.indexed {
             return Ok(());
@@ -211,15 +229,13 @@ impl Check<'_> {
                 self.say("the index", format!("the key {key:02x?} has the wrong form"));
                 continue;
             };
-            if growing && position > through {
+            if meanwhile == Meanwhile::Growing && position > through {
                 continue;
             }
             let agrees = match ledger.record_at(position) {
-                Ok(Some(Record::Page { stream: its, page, .. })) => {
-                    its == stream && page.read().is_ok_and(|page| page.first.get() == first)
-                }
-                Ok(Some(Record::Hole { stream: its, first: begins, .. })) => its == stream && begins == first,
-                Ok(_) => false,
+                Ok(Some(record)) => Advance::of(&record)
+                    .is_ok_and(|its| its.is_some_and(|its| (its.stream, its.first) == (stream, first))),
+                Ok(None) => false,
                 Err(_) => true, // said already
             };
             if !agrees {
@@ -231,7 +247,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    fn marks(&mut self, growing: bool) -> Result<(), StoreError> {
+    fn marks(&mut self, meanwhile: Meanwhile) -> Result<(), StoreError> {
         for stream in 0..u32::try_from(self.streams.len()).expect("streams have numbers") {
             let Some(Some(followed)) = self.followed(stream) else {
                 continue;
@@ -246,7 +262,7 @@ impl Check<'_> {
                     continue;
                 }
             };
-            let ahead = growing && stored.sequence > followed.sequence;
+            let ahead = meanwhile == Meanwhile::Growing && stored.sequence > followed.sequence;
             if stored.sequence != followed.sequence && !ahead {
                 let what = format!("it is {}, and the records reach {}", stored.sequence, followed.sequence);
                 self.say(place, what);
@@ -263,12 +279,6 @@ impl Check<'_> {
 
     fn followed(&self, stream: u32) -> Option<Followed> {
         self.streams.get(stream as usize).map(|(_, followed)| *followed)
-    }
-
-    fn set(&mut self, stream: u32, mark: Mark) {
-        if let Some((_, followed)) = self.streams.get_mut(stream as usize) {
-            *followed = Some(mark);
-        }
     }
 
     fn name(&self, stream: u32) -> String {

@@ -1,4 +1,4 @@
-//! Copying the beginning of a ledger into another store.
+//! Copies the beginning of a ledger into another store.
 //!
 //! **Promise.** The copy is the ledger as it stood at the position through which it was copied: same id, same records, and
 //! what follows from them. Opened, it goes on from there.
@@ -6,6 +6,7 @@
 //! Streams, index and marks of the copy are derived from the records, so that they fit to that position; each page is
 //! compared with its digest on the way.
 
+use super::follow::Advance;
 use super::keys::{
     LEDGER_ID, adoption_key, index_key, ledger_id_value, mark_key, mark_value, moved_key, record_key,
     stream_key, stream_value,
@@ -14,27 +15,27 @@ use super::{Ledger, Stream};
 use crate::messaging::page::Content;
 use crate::messaging::receiver::Mark;
 use crate::messaging::{Epoch, LedgerId, SiteName};
-use crate::server::record::{Command, Record};
+use crate::server::record::{Command, Record, unreadable};
 use crate::store::{BATCH_MAX, Batch, Store, StoreError};
 use std::collections::BTreeMap;
 
 /// What a copy holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Counts {
+pub struct CopyCounts {
     pub events: u64,
     pub pages: u64,
-    pub holes: u64,
+    pub missing_ranges: u64,
     pub commands: u64,
     pub streams: u64,
     /// Positions whose record is missing, or cannot be read and was copied as it is.
     pub damaged: u64,
-    /// Positions that were lost at an earlier time, as the ledger says itself.
+    /// Positions that the ledger itself records as lost.
     pub truncated: u64,
 }
 
 impl Ledger {
-    /// The records from position `from` to `through` as they are stored, the first of them and then as many as stay within
-    /// `bytes`. Empty ones stand where there is none, or none that can be read.
+    /// The stored records from position `from` to `through`: the first one, and as many more as stay within `bytes`. A record that
+    /// is missing or cannot be read is empty.
     pub fn raw_records(&self, from: u64, through: u64, bytes: usize) -> Result<Vec<Vec<u8>>, StoreError> {
         let mut records = Vec::new();
         let mut taken = 0;
@@ -58,42 +59,42 @@ impl Ledger {
     }
 }
 
-/// A copy in the making, in an empty store.
-pub struct Copy<'a> {
+/// A copy that is being made in an empty store.
+pub struct LedgerCopy<'a> {
     store: &'a Store,
-    /// What the numbers of streams in the records mean.
+    /// The streams that the numbers in the records mean.
     streams: Vec<(SiteName, Epoch)>,
     marks: BTreeMap<u32, Mark>,
-    /// At which positions streams began, and at which they were told to move and have not yet.
+    /// Positions at which streams began, and at which streams were asked to move that have not moved yet.
     began: BTreeMap<u32, u64>,
     told_to_move: BTreeMap<u32, u64>,
-    /// Of each stream the hole whose page has not come: its first and last sequence, and its position.
-    open_holes: BTreeMap<u32, (u64, u64, u64)>,
+    /// Missing ranges that the page after them does not follow yet, by stream: first and last sequence, and position.
+    open_ranges: BTreeMap<u32, (u64, u64, u64)>,
     batch: Batch,
     position: u64,
-    /// So many positions in a row, up to the last one, have no record.
+    /// Number of positions in a row, up to the last one, that have no record.
     missing: u64,
-    counts: Counts,
+    counts: CopyCounts,
 }
 
-impl<'a> Copy<'a> {
+impl<'a> LedgerCopy<'a> {
     pub fn begin(
         store: &'a Store,
         ledger: LedgerId,
         streams: Vec<(SiteName, Epoch)>,
-    ) -> Result<Copy<'a>, StoreError> {
+    ) -> Result<LedgerCopy<'a>, StoreError> {
         store.put(LEDGER_ID, &ledger_id_value(ledger))?;
-        Ok(Copy {
+        Ok(LedgerCopy {
             store,
             streams,
             marks: BTreeMap::new(),
             began: BTreeMap::new(),
             told_to_move: BTreeMap::new(),
-            open_holes: BTreeMap::new(),
+            open_ranges: BTreeMap::new(),
             batch: Batch::default(),
             position: 0,
             missing: 0,
-            counts: Counts::default(),
+            counts: CopyCounts::default(),
         })
     }
 
@@ -102,12 +103,10 @@ impl<'a> Copy<'a> {
         self.position
     }
 
-    /// Adds the record of the next position, an empty one where there is none. A damaged one is copied as it is, and counted:
-    /// the rest is worth a backup, now more than ever. What it was, the index of the copy does not know.
+    /// Adds the record of the next position, an empty one where there is none. A damaged record is copied as it is and counted:
+    /// the rest is worth a backup all the more. The index of the copy does not name it.
     pub fn add(&mut self, bytes: Vec<u8>) -> Result<(), StoreError> {
         let position = self.position + 1;
-        let damaged =
-            |reason: String| StoreError::Damaged { place: format!("ledger position {position}"), reason };
         if bytes.is_empty() {
             self.counts.damaged += 1;
             self.missing += 1;
@@ -124,7 +123,7 @@ impl<'a> Copy<'a> {
         }
         match record {
             None => self.counts.damaged += 1,
-            Some(record) => self.follow(position, record).map_err(damaged)?,
+            Some(record) => self.follow(position, &record).map_err(|reason| unreadable(position, reason))?,
         }
         self.batch.put(record_key(position), bytes);
         self.missing = 0;
@@ -132,53 +131,16 @@ impl<'a> Copy<'a> {
         Ok(())
     }
 
-    /// Derives what follows from a record.
-    fn follow(&mut self, position: u64, record: Record) -> Result<(), String> {
+    /// Derives what follows from a record: index, marks, and decisions about conflicts.
+    fn follow(&mut self, position: u64, record: &Record) -> Result<(), String> {
+        if let Some(advance) = Advance::of(record).map_err(|error| error.to_string())? {
+            return self.advance(position, advance);
+        }
         match record {
-            Record::Page { stream, page, .. } => {
-                let opened = page.read().map_err(|error| error.to_string())?;
-                let Content::Records(records) = &opened.content else {
-                    return Err("a page of it tells of a loss".into());
-                };
-                self.counts.pages += 1;
-                self.counts.events += records.len() as u64;
-                let mark = Mark::after(&opened, page.digest);
-                if let Some((former, _)) = opened.moved_from
-                    && let Some((site, _)) = self.streams.get(stream as usize)
-                    && let Some(former) =
-                        self.streams.iter().position(|other| *other == (site.clone(), former))
-                {
-                    let former = u32::try_from(former).map_err(|error| error.to_string())?;
-                    // One that began before is of an earlier move.
-                    let began = self.began.get(&stream).copied().unwrap_or(position);
-                    if self.told_to_move.get(&former).is_some_and(|told| began > *told) {
-                        self.told_to_move.remove(&former);
-                        self.batch.remove(moved_key(former));
-                    }
-                }
-                self.mark(stream, opened.first.get(), mark, position)?;
-            }
-            Record::Hole { stream, first, last, told_by, .. } => {
-                self.counts.holes += 1;
-                match told_by {
-                    Some(_) => {
-                        // The next page names the one that was lost.
-                        let mark = Mark { sequence: last, digest: None };
-                        self.mark(stream, first, mark, position)?;
-                    }
-                    None => {
-                        // The page behind it moves the mark, and is in the index; it may be lost.
-                        self.know(stream)?;
-                        self.stand_for_itself(stream);
-                        self.open_holes.insert(stream, (first, last, position));
-                    }
-                }
-            }
-            Record::Capacity { .. } => {}
             Record::Truncated { from, to, .. } => {
-                // Nothing stands there by right.
+                // These positions are rightly empty: their loss is recorded.
                 if to + 1 == position {
-                    let known = self.missing.min((to + 1).saturating_sub(from));
+                    let known = self.missing.min((to + 1).saturating_sub(*from));
                     self.counts.damaged -= known;
                     self.counts.truncated += known;
                 }
@@ -186,18 +148,66 @@ impl<'a> Copy<'a> {
             Record::Command { command, .. } => {
                 self.counts.commands += 1;
                 if let Command::Adopt { garage } = command {
-                    self.batch.put(adoption_key(&garage), position.to_be_bytes());
+                    self.batch.put(adoption_key(garage), position.to_be_bytes());
                 }
             }
             Record::Moved { stream, .. } => {
-                self.know(stream)?;
-                self.told_to_move.insert(stream, position);
-                self.batch.put(moved_key(stream), position.to_be_bytes());
+                self.know(*stream)?;
+                self.told_to_move.insert(*stream, position);
+                self.batch.put(moved_key(*stream), position.to_be_bytes());
                 // The decision is used up.
-                self.batch.remove(adoption_key(&self.streams[stream as usize].0));
+                self.batch.remove(adoption_key(&self.streams[*stream as usize].0));
             }
+            Record::Page { .. } | Record::MissingRange { .. } | Record::Capacity { .. } => {}
         }
         Ok(())
+    }
+
+    fn advance(&mut self, position: u64, advance: Advance) -> Result<(), String> {
+        let Advance { stream, first, last, mark, is_indexed, page } = advance;
+        self.know(stream)?;
+        match page {
+            Some(page) => {
+                let Content::Records(records) = &page.content else {
+                    return Err("a page of it tells of a loss".into());
+                };
+                self.counts.pages += 1;
+                self.counts.events += records.len() as u64;
+                if let Some((former, _)) = page.moved_from {
+                    self.arrive(position, stream, former);
+                }
+            }
+            None => self.counts.missing_ranges += 1,
+        }
+        if is_indexed && self.open_ranges.get(&stream).is_some_and(|(_, last, _)| first == last + 1) {
+            self.open_ranges.remove(&stream);
+        }
+        self.stand_for_itself(stream);
+        if is_indexed {
+            self.marks.insert(stream, mark);
+            self.began.entry(stream).or_insert(position);
+            self.batch.put(index_key(stream, first), position.to_be_bytes());
+        } else {
+            // The page behind it moves the mark, and is in the index; it may be lost.
+            self.open_ranges.insert(stream, (first, last, position));
+        }
+        Ok(())
+    }
+
+    /// Notes that a stream moved from `former`, if it began after `former` was asked to move.
+    fn arrive(&mut self, position: u64, stream: u32, former: Epoch) {
+        let site = &self.streams[stream as usize].0;
+        let Some(former) = self.streams.iter().position(|(its, epoch)| (its, *epoch) == (site, former))
+        else {
+            return;
+        };
+        let former = u32::try_from(former).expect("streams have numbers");
+        // One that began before is of an earlier move.
+        let began = self.began.get(&stream).copied().unwrap_or(position);
+        if self.told_to_move.get(&former).is_some_and(|told| began > *told) {
+            self.told_to_move.remove(&former);
+            self.batch.remove(moved_key(former));
+        }
     }
 
     fn know(&mut self, stream: u32) -> Result<(), String> {
@@ -208,41 +218,29 @@ impl<'a> Copy<'a> {
         Ok(())
     }
 
-    fn mark(&mut self, stream: u32, first: u64, mark: Mark, position: u64) -> Result<(), String> {
-        self.know(stream)?;
-        if self.open_holes.get(&stream).is_some_and(|(_, last, _)| first == last + 1) {
-            self.open_holes.remove(&stream);
-        }
-        self.stand_for_itself(stream);
-        self.marks.insert(stream, mark);
-        self.began.entry(stream).or_insert(position);
-        self.batch.put(index_key(stream, first), position.to_be_bytes());
-        Ok(())
-    }
-
-    /// A hole whose page is not there moves the mark, and is in the index: nothing else tells that its sequences are known to be
-    /// missing.
+    /// Lets a missing range whose page is not there move the mark, and puts it into the index: nothing else says that its sequences
+    /// are known to be missing.
     fn stand_for_itself(&mut self, stream: u32) {
-        if let Some((first, last, position)) = self.open_holes.remove(&stream) {
+        if let Some((first, last, position)) = self.open_ranges.remove(&stream) {
             self.marks.insert(stream, Mark { sequence: last, digest: None });
             self.batch.put(index_key(stream, first), position.to_be_bytes());
         }
     }
 
-    /// Writes what is left, and flushes: the copy is on disk.
-    pub fn finish(mut self) -> Result<Counts, StoreError> {
+    /// Writes what is left, and flushes. The copy is on disk when this returns.
+    pub fn finish(mut self) -> Result<CopyCounts, StoreError> {
         if self.missing > 0 {
             // The last position keeps its number even if nothing of it can be read: it must never mean something else.
             self.store.apply(&std::mem::take(&mut self.batch))?;
             self.batch.put(record_key(self.position), Vec::new());
         }
-        for stream in self.open_holes.keys().copied().collect::<Vec<_>>() {
+        for stream in self.open_ranges.keys().copied().collect::<Vec<_>>() {
             if self.batch.len() + 1 > BATCH_MAX {
                 self.store.apply(&std::mem::take(&mut self.batch))?;
             }
             self.stand_for_itself(stream);
         }
-        // A stream is known by its place: one of which nothing can be read any more keeps its own before those that follow.
+        // A stream is known by its number: one of which nothing can be read keeps its number, or those after it would change theirs.
         let streams = self.marks.last_key_value().map_or(0, |(last, _)| last + 1);
         for number in 0..streams {
             if self.batch.len() + 2 > BATCH_MAX {

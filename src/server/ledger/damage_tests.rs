@@ -3,7 +3,7 @@
 use super::tests::{EPOCH, commit, marked_page, page, request};
 use super::*;
 use crate::messaging::page::SealedPage;
-use crate::server::folding::{catch_up, open_view};
+use crate::server::applying::{catch_up, open_view};
 use crate::server::verify::verify;
 use crate::server::view::View;
 use crate::store::salvage::{Boot, OnLoss, Salvaged};
@@ -33,7 +33,7 @@ impl World {
         value[middle] ^= 4;
         self.store.put(&record_key(position), &value).unwrap();
     }
-    fn folded(&self, ledger: &Ledger) -> View {
+    fn views_of(&self, ledger: &Ledger) -> View {
         let mut view = open_view(ledger, &self.store).unwrap();
         catch_up(ledger, &self.store, &mut view).unwrap();
         view
@@ -44,8 +44,8 @@ fn site(name: &str) -> SiteName {
     SiteName::new(name).unwrap()
 }
 
-fn holes(view: &View) -> Vec<(&str, u64, u64)> {
-    view.missing_ranges().values().map(|hole| (hole.garage.as_str(), hole.first, hole.last)).collect()
+fn missing_ranges(view: &View) -> Vec<(&str, u64, u64)> {
+    view.missing_ranges().values().map(|range| (range.garage.as_str(), range.first, range.last)).collect()
 }
 
 /// Six positions: pages of two garages, a capacity, a command.
@@ -59,35 +59,35 @@ fn fill(ledger: &Ledger) {
 }
 
 #[test]
-fn a_damaged_page_becomes_a_hole_of_its_garage_and_the_rest_is_folded() {
-    for (position, hole) in [(1, ("a", 1, 10)), (2, ("a", 11, 15)), (4, ("b", 1, 3)), (6, ("a", 16, 19))] {
+fn a_damaged_page_becomes_a_missing_range_of_its_garage_and_the_rest_is_applied() {
+    for (position, range) in [(1, ("a", 1, 10)), (2, ("a", 11, 15)), (4, ("b", 1, 3)), (6, ("a", 16, 19))] {
         let world = World::new();
         let ledger = world.open();
         fill(&ledger);
         world.flip(position);
         let ledger = world.open();
-        let view = world.folded(&ledger);
-        assert_eq!((view.position, holes(&view)), (6, vec![hole]), "position {position}");
+        let view = world.views_of(&ledger);
+        assert_eq!((view.position, missing_ranges(&view)), (6, vec![range]), "position {position}");
         assert_eq!(view.damages.keys().copied().collect::<Vec<_>>(), [position]);
         let events: u64 = view.garages.values().map(|garage| garage.events).sum();
-        assert_eq!(events, 22 - (hole.2 - hole.1 + 1));
+        assert_eq!(events, 22 - (range.2 - range.1 + 1));
         let pages = ledger.pages(0, |_| false).unwrap();
         assert_eq!((pages.pages.len(), pages.damaged[0].0), (3, position));
-        let of_garage = ledger.pages_of(&[site(hole.0)], 0, |_| false).unwrap();
+        let of_garage = ledger.pages_of(&[site(range.0)], 0, |_| false).unwrap();
         assert_eq!(of_garage.damaged.len(), 1);
         // What comes later does not change what was told.
         commit(&ledger, request("a", 31, vec![page(31, 1)]));
         assert_eq!(
-            world.folded(&ledger).missing_ranges().values().next(),
+            world.views_of(&ledger).missing_ranges().values().next(),
             view.missing_ranges().values().next()
         );
         crate::server::view::discard(&world.store).unwrap();
         assert_eq!(
-            world.folded(&ledger).missing_ranges().values().next(),
+            world.views_of(&ledger).missing_ranges().values().next(),
             view.missing_ranges().values().next()
         );
         let report = verify(&ledger, &world.store).unwrap();
-        let told = format!("events {} to {}", hole.1, hole.2);
+        let told = format!("events {} to {}", range.1, range.2);
         assert!(!report.clean && report.to_string().contains(&told), "{report}");
         assert_eq!(report.findings.len(), 1, "{report}");
     }
@@ -100,8 +100,8 @@ fn damage_of_what_belongs_to_no_garage_is_told_by_its_position() {
     world.flip(3);
     world.flip(5);
     let ledger = world.open();
-    let view = world.folded(&ledger);
-    assert_eq!((holes(&view), view.damages.size()), (vec![], 2));
+    let view = world.views_of(&ledger);
+    assert_eq!((missing_ranges(&view), view.damages.size()), (vec![], 2));
     assert_eq!(
         view.garages[&site("a")].capacity,
         0,
@@ -140,15 +140,15 @@ fn a_ledger_that_lost_its_end_says_so_and_no_position_means_two_things() {
         std::fs::copy(world.witness(), short.witness()).unwrap();
         short
     };
-    assert_eq!(Note::read(&short.witness()).unwrap().position, 6);
+    assert_eq!(LedgerHighWater::read(&short.witness()).unwrap().position, 6);
     for _ in 0..2 {
         let ledger = short.open();
         assert_eq!((ledger.position(), ledger.streams()[&site("a")][0].mark.sequence), (7, 10));
-        let view = short.folded(&ledger);
+        let view = short.views_of(&ledger);
         let damage = &view.damages[&6];
         assert_eq!((view.position, damage.from, damage.last, damage.found_at_ms), (7, 2, 6, Some(9)));
         let report = verify(&ledger, &short.store).unwrap();
-        assert!(report.clean && report.truncated == 5, "what is recorded is known: {report}");
+        assert!(report.clean && report.counts.truncated == 5, "what is recorded is known: {report}");
         assert_eq!(ledger.pages(0, |_| false).unwrap().pages.len(), 1);
     }
     let ledger = short.open();
@@ -158,11 +158,11 @@ fn a_ledger_that_lost_its_end_says_so_and_no_position_means_two_things() {
     let answer = commit(&ledger, request("b", 4, vec![page(4, 1)]));
     assert_eq!((answer.mark, answer.missing), (4, 3));
     assert_eq!(ledger.position(), 11);
-    assert_eq!(holes(&short.folded(&ledger)), [("b", 1, 3)]);
+    assert_eq!(missing_ranges(&short.views_of(&ledger)), [("b", 1, 3)]);
     // A backup has the same gap.
     let copied = Store::on(Disk::default());
     let streams = ledger.numbered_streams().into_iter().map(|stream| (stream.site, stream.epoch));
-    let mut copy = Copy::begin(&copied, ledger.id(), streams.collect()).unwrap();
+    let mut copy = LedgerCopy::begin(&copied, ledger.id(), streams.collect()).unwrap();
     ledger.raw_records(1, 11, usize::MAX).unwrap().into_iter().for_each(|record| copy.add(record).unwrap());
     let counts = copy.finish().unwrap();
     assert_eq!((counts.damaged, counts.truncated), (0, 5));
@@ -193,17 +193,17 @@ fn a_garage_whose_name_is_lost_is_known_by_its_epoch() {
     assert!(report.clean, "{report}");
 }
 
-/// The page behind a hole was lost with the end of the log: the mark stayed before the hole, and the next page told the same
+/// The page behind a missing range was lost with the end of the log: the mark stayed before the range, and the next page told the same
 /// sequences as missing again.
 #[test]
-fn a_hole_whose_page_is_lost_is_told_once() {
+fn a_missing_range_whose_page_is_lost_is_reported_once() {
     let world = World::new();
     let ledger = world.open();
     commit(&ledger, request("a", 1, vec![page(1, 10)]));
     commit(&ledger, request("a", 16, vec![page(16, 4)]));
-    assert_eq!(holes(&world.folded(&ledger)), [("a", 11, 15)]);
+    assert_eq!(missing_ranges(&world.views_of(&ledger)), [("a", 11, 15)]);
     let copied = World::new();
-    let mut copy = Copy::begin(&copied.store, ledger.id(), vec![(site("a"), EPOCH)]).unwrap();
+    let mut copy = LedgerCopy::begin(&copied.store, ledger.id(), vec![(site("a"), EPOCH)]).unwrap();
     ledger.raw_records(1, 2, usize::MAX).unwrap().into_iter().for_each(|record| copy.add(record).unwrap());
     copy.add(Vec::new()).unwrap();
     copy.finish().unwrap();
@@ -214,7 +214,7 @@ fn a_hole_whose_page_is_lost_is_told_once() {
     let ledger = copied.open();
     let answer = commit(&ledger, request("a", 20, vec![page(20, 1)]));
     assert_eq!((answer.mark, answer.missing), (20, 4));
-    assert_eq!(holes(&copied.folded(&ledger)), [("a", 11, 15), ("a", 16, 19)]);
+    assert_eq!(missing_ranges(&copied.views_of(&ledger)), [("a", 11, 15), ("a", 16, 19)]);
 }
 
 /// A stream of which no record could be read was left out of the list of streams, and the copy was certified, and refused when
@@ -236,18 +236,18 @@ fn a_copy_of_a_damaged_ledger_opens_whatever_is_damaged() {
         }
         let copied = World::new();
         let streams = original.numbered_streams().into_iter().map(|stream| (stream.site, stream.epoch));
-        let mut copy = Copy::begin(&copied.store, original.id(), streams.collect()).unwrap();
+        let mut copy = LedgerCopy::begin(&copied.store, original.id(), streams.collect()).unwrap();
         records.into_iter().for_each(|record| copy.add(record).unwrap());
         assert_eq!(copy.finish().unwrap().damaged, u64::from(damaged.count_ones()));
         let ledger = copied.open();
         assert_eq!((ledger.id(), ledger.position()), (original.id(), 6), "damaged: {damaged:06b}");
         let read = ledger.records(1).map(Result::unwrap);
-        let sound = read.filter(|(_, found)| matches!(found, Found::Record(_))).map(|(at, _)| at);
+        let sound = read.filter(|(_, found)| matches!(found, RecordOrDamage::Record(_))).map(|(at, _)| at);
         assert!(sound.eq((1..=6).filter(|position| !is_damaged(*position))), "damaged: {damaged:06b}");
         // Its garages go on, under their own streams.
         let answer = commit(&ledger, request("b", 4, vec![page(4, 1)]));
         assert_eq!((answer.verdict, answer.mark), (Verdict::Accepted, 4));
-        copied.folded(&ledger);
+        copied.views_of(&ledger);
     }
 }
 
@@ -273,13 +273,13 @@ fn a_mark_is_what_the_records_say() {
         let again: Vec<SealedPage> = vec![page(11, 5), page(16, 4)];
         let answer = commit(&ledger, request("a", 1, again));
         assert_eq!((answer.verdict, answer.mark, answer.applied), (Verdict::Accepted, 19, 19 - mark));
-        world.folded(&ledger);
+        world.views_of(&ledger);
         assert!(verify(&ledger, &world.store).unwrap().clean, "after {mark}");
     }
 }
 
 /// A copy of an edge's directory delivered [1..5], the original [1..10], of which the rest was applied. The server was started
-/// anew, took the rest for the whole page, and refused what the original sent next: it names the whole one.
+/// again, took the rest for the whole page, and refused what the original sent next: it names the whole one.
 #[test]
 fn a_restart_between_the_rest_of_a_page_and_the_next_one_makes_no_conflict() {
     let world = World::new();
@@ -296,7 +296,7 @@ fn a_restart_between_the_rest_of_a_page_and_the_next_one_makes_no_conflict() {
     assert_eq!(ledger.streams(), before, "a sound mark is left as it is");
     let answer = commit(&ledger, request("a", 11, vec![next]));
     assert_eq!((answer.verdict, answer.mark), (Verdict::Accepted, 13));
-    world.folded(&ledger);
+    world.views_of(&ledger);
     assert!(verify(&ledger, &world.store).unwrap().clean);
 }
 
@@ -321,7 +321,7 @@ fn the_note_of_another_ledger_says_nothing() {
     let ledger = new.open();
     assert_eq!((ledger.id(), ledger.position()), (id, 0));
     commit(&ledger, request("a", 1, vec![marked_page(1, 1, 7)]));
-    assert_eq!(Note::read(&new.witness()), Some(Note { ledger: id, position: 1 }));
+    assert_eq!(LedgerHighWater::read(&new.witness()), Some(LedgerHighWater { ledger: id, position: 1 }));
 }
 
 /// Nothing at all is left of the store. Its edges know no other ledger, so it is still that one, with a loss.
@@ -333,6 +333,6 @@ fn a_store_that_lost_everything_is_still_the_ledger_of_its_note() {
     std::fs::copy(old.witness(), new.witness()).unwrap();
     let ledger = new.open();
     assert_eq!((ledger.id(), ledger.position()), (lost.id(), 7));
-    let damage = &new.folded(&ledger).damages[&6];
+    let damage = &new.views_of(&ledger).damages[&6];
     assert_eq!((damage.from, damage.last), (1, 6));
 }

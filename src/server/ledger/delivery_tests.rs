@@ -2,11 +2,11 @@
 //! ledger, on simulated disks and a simulated clock.
 
 use super::*;
-use crate::messaging::outbox::{Options, Outbox, Position};
-use crate::messaging::page::{Content, Page, Record as Message, SealedPage};
+use crate::messaging::outbox::{EpochIndex, Options, Outbox, Position};
+use crate::messaging::page::{Content, Message, Page, SealedPage};
 use crate::messaging::sender::backoff::RESEND_LEAST;
-use crate::messaging::sender::stillness::{Queue, Stillness};
-use crate::messaging::sender::{Action, Held, Outcome, Sender, SenderConfig};
+use crate::messaging::sender::stillness::{QueueState, Stillness};
+use crate::messaging::sender::{Action, OutboxRange, Outcome, Sender, SenderConfig};
 use crate::messaging::wire::Reply;
 use crate::messaging::{ClockReading, Digest};
 use crate::store::simulated::Disk;
@@ -86,7 +86,7 @@ struct World {
     disk: Disk,
     outbox: Option<Outbox>,
     sender: Sender,
-    life: u32,
+    epoch_index: EpochIndex,
     epoch: Epoch,
     stillness: Stillness,
     ledger: Ledger,
@@ -113,22 +113,22 @@ fn range_of(value: &[u8]) -> Option<(Page, u64, u64)> {
     Some((page, first, last))
 }
 
-fn held(position: &Position) -> Held {
-    Held { oldest: position.oldest, settled: position.acknowledged, available: position.durable }
+fn held(position: &Position) -> OutboxRange {
+    OutboxRange { oldest: position.oldest, acknowledged: position.acknowledged, available: position.durable }
 }
 
 impl World {
     fn new(fates: Vec<Fate>, window: usize, request_bytes: usize) -> World {
         let ledger = Ledger::open(Store::on(Disk::default())).unwrap();
         let config = SenderConfig { servers: 1, window, ask_every: Duration::from_secs(1), seed: 1 };
-        let empty = Held { oldest: 1, settled: 0, available: 0 };
+        let empty = OutboxRange { oldest: 1, acknowledged: 0, available: 0 };
         let mut world = World {
             runtime: tokio::runtime::Builder::new_current_thread().build().unwrap(),
             dir: tempfile::tempdir().unwrap(),
             disk: Disk::default(),
             outbox: None,
             sender: Sender::new(config, empty, Some(ledger.id())),
-            life: 0,
+            epoch_index: 0,
             epoch: Epoch::from_bytes([0; 16]),
             stillness: Stillness::default(),
             ledger,
@@ -159,17 +159,18 @@ impl World {
     }
 
     fn start(&mut self) {
-        let options = Options { witness: Some(self.dir.path().join("witness")), ..Options::default() };
+        let options =
+            Options { high_water_file: Some(self.dir.path().join("witness")), ..Options::default() };
         let outbox = Outbox::open(Store::on(self.disk.clone()), options, self.clock()).unwrap();
         self.outbox = Some(outbox);
-        self.settle_down();
+        self.wait_for_the_committer();
         let position = self.outbox().position();
         let seed = self.now.as_millis() as u64;
         let config =
             SenderConfig { servers: 1, window: self.window, ask_every: Duration::from_secs(1), seed };
         self.sender = Sender::new(config, held(&position), Some(self.ledger.id()));
-        self.sender.goes_on_from_another_process(self.now);
-        (self.life, self.epoch) = (position.life, position.epoch);
+        self.sender.continues_another_process(self.now);
+        (self.epoch_index, self.epoch) = (position.epoch_index, position.epoch);
         self.stillness = Stillness::default();
     }
 
@@ -179,18 +180,18 @@ impl World {
     }
 
     /// Waits until the committer has done what it was told before.
-    fn settle_down(&self) {
+    fn wait_for_the_committer(&self) {
         self.runtime.block_on(self.outbox().bind_first(self.ledger.id())).unwrap();
     }
 
     /// What the outbox tells the sender when something changed.
     fn progress(&mut self) {
-        self.settle_down();
+        self.wait_for_the_committer();
         let position = self.outbox().position();
-        if position.life == self.life {
+        if position.epoch_index == self.epoch_index {
             self.sender.outbox_holds(position.oldest, position.durable);
         } else {
-            (self.life, self.epoch) = (position.life, position.epoch);
+            (self.epoch_index, self.epoch) = (position.epoch_index, position.epoch);
             self.sender.begin_epoch(held(&position));
         }
     }
@@ -284,14 +285,15 @@ impl World {
     }
 
     fn send(&mut self, id: u64, pages_from: Option<u64>, ask: bool) {
-        let taken = match pages_from.map(|from| self.outbox().take(self.life, from, self.request_bytes)) {
-            None => Default::default(),
-            Some(Ok(taken)) => taken,
-            // The daemon ends, and starts again.
-            Some(Err(StoreError::Damaged { .. })) => return self.restart(),
-            Some(Err(error)) => panic!("{error}"),
-        };
-        self.sender.sent(self.now, id, taken.last, ask);
+        let taken =
+            match pages_from.map(|from| self.outbox().take(self.epoch_index, from, self.request_bytes)) {
+                None => Default::default(),
+                Some(Ok(taken)) => taken,
+                // The daemon ends, and starts again.
+                Some(Err(StoreError::Damaged { .. })) => return self.restart(),
+                Some(Err(error)) => panic!("{error}"),
+            };
+        self.sender.sent(self.now, id, taken.last);
         for page in &taken.pages {
             let before = self.last_sent.insert(page.digest, self.now);
             let since = before.map_or(RESEND_LEAST, |before| self.now - before);
@@ -322,7 +324,7 @@ impl World {
     fn replied(&mut self, reply: &Reply) {
         let replied = self.sender.replied(self.now, reply);
         match replied.outcome {
-            Outcome::Settled { through } => self.outbox().settle(self.life, through),
+            Outcome::Acknowledged { through } => self.outbox().acknowledge(self.epoch_index, through),
             Outcome::Nothing => {}
             wrong => panic!("{wrong:?} to {reply:?}"),
         }
@@ -330,7 +332,11 @@ impl World {
         self.progress();
         let positions = self.outbox().positions();
         let waiting = positions.iter().map(|position| position.durable - position.acknowledged).sum();
-        let queue = Queue { life: positions[0].life, acknowledged: positions[0].acknowledged, waiting };
+        let queue = QueueState {
+            epoch_index: positions[0].epoch_index,
+            acknowledged: positions[0].acknowledged,
+            waiting,
+        };
         self.stillness.answered(self.now, queue, self.sender.paused_until());
     }
 
@@ -387,7 +393,7 @@ impl World {
         let (mut applied, mut missing) = (BTreeSet::new(), BTreeSet::new());
         for found in self.ledger.records(1) {
             match found.unwrap() {
-                (_, Found::Record(Record::Page { page, .. })) => {
+                (_, RecordOrDamage::Record(Record::Page { page, .. })) => {
                     let page = page.open().unwrap();
                     let Content::Records(records) = &page.content else { panic!("{page:?}") };
                     for (sequence, record) in (page.first.get()..).zip(records) {
@@ -396,7 +402,7 @@ impl World {
                         assert!(applied.insert(place), "{place:?} is applied twice");
                     }
                 }
-                (_, Found::Record(Record::Hole { stream, first, last, .. })) => {
+                (_, RecordOrDamage::Record(Record::MissingRange { stream, first, last, .. })) => {
                     for sequence in first..=last {
                         let place = (streams[stream as usize].epoch, sequence);
                         assert!(missing.insert(place), "{place:?} is reported twice");

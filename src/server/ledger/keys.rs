@@ -1,12 +1,12 @@
-//! Under which keys the ledger stands in its store.
+//! The keys of the ledger in its store, and the values that are not records.
 //!
 //! | key | value |
 //! | --- | --- |
 //! | `i` | a checksum, then the ledger's id, 16 bytes |
 //! | `s` + stream (u32) | the checksum of what follows, the epoch's 16 bytes, the site's name |
 //! | `m` + stream (u32) | the mark: the highest sequence applied (u64), whether a digest follows (u8), the digest of its page (16 bytes), the epoch's 16 bytes, the site's name |
-//! | `t` + stream (u32) | the position at which this stream was told to move what is in conflict to a new epoch |
-//! | `q` + site's name | the position of the command that the next conflict of this site is to be answered so |
+//! | `t` + stream (u32) | the position at which this stream was asked to move what is in conflict to a new epoch |
+//! | `q` + site's name | the position of the command by which the next conflict of this site is answered so |
 //! | `r` + position (u64) | a [`Record`](crate::server::record::Record) |
 //! | `x` + stream (u32) + first sequence (u64) | the position of that page (u64) |
 //!
@@ -57,7 +57,7 @@ pub fn index_key(stream: u32, first: u64) -> Vec<u8> {
     [b"x", &stream.to_be_bytes()[..], &first.to_be_bytes()].concat()
 }
 
-/// A mark, with whose it is: one of a thousand copies of it is found in a store that lost its list of streams.
+/// A mark with the stream it belongs to: one of its many copies in the log is found when a store has lost its list of streams.
 pub fn mark_value(mark: Mark, site: &SiteName, epoch: Epoch) -> Vec<u8> {
     let mut value = mark.sequence.to_be_bytes().to_vec();
     value.push(u8::from(mark.digest.is_some()));
@@ -70,7 +70,7 @@ pub fn mark_value(mark: Mark, site: &SiteName, epoch: Epoch) -> Vec<u8> {
 /// The parts of a stored mark.
 struct MarkParts<'a> {
     mark: Mark,
-    /// The epoch and the site's name; nothing in a mark as it was written before version 3 of the store.
+    /// The epoch and the site's name; empty in a mark that was written before version 3 of the store.
     of: &'a [u8],
 }
 
@@ -96,7 +96,7 @@ pub fn decode_mark(value: &[u8]) -> Result<Mark, StoreError> {
     })
 }
 
-/// Whose mark it is, where it says so.
+/// The site and epoch of a mark, if it names them.
 pub fn decode_mark_of(value: &[u8]) -> Option<(SiteName, Epoch)> {
     let (epoch, name) = mark_parts(value)?.of.split_first_chunk::<16>()?;
     Some((SiteName::new(std::str::from_utf8(name).ok()?).ok()?, Epoch::from_bytes(*epoch)))

@@ -1,12 +1,12 @@
-//! The durable, append-only record of everything that was applied.
+//! The durable, append-only log of everything that was applied.
 //!
 //! **Promise.** A page stands in the ledger once, at one position, after all earlier pages of its stream. What
 //! [`Ledger::commit`] reports is on disk.
 //! **Kept by.** `receiver::judge` decides over every page; a page, its place in the index and the mark of its stream are
 //! written in one atomic batch; one flush covers all requests that were waiting; only then is anybody answered.
 //! One thread commits; any thread reads, and reads only what was flushed.
-//! **Not promised.** That a position stays free of damage. A record that cannot be read is told where it is met
-//! ([`Found::Damaged`]), stays where it is, and holds up nothing; [`Ledger::check`] looks for all.
+//! **Not promised.** That a position stays free of damage. A record that cannot be read is reported where it is met
+//! ([`RecordOrDamage::Damaged`]), stays where it is, and holds up nothing; [`Ledger::check`] finds all of them.
 
 pub mod check;
 mod commit;
@@ -15,6 +15,8 @@ mod copy;
 mod damage_tests;
 #[cfg(test)]
 mod delivery_tests;
+mod follow;
+mod high_water;
 mod keys;
 mod opening;
 mod read;
@@ -22,63 +24,62 @@ pub mod salvage;
 #[cfg(test)]
 mod tests;
 mod walk;
-mod witness;
 
-pub use copy::{Copy, Counts};
-pub use read::{PageAt, Pages};
-pub use walk::{Found, Loss};
-pub use witness::Note;
+pub use copy::{CopyCounts, LedgerCopy};
+pub use high_water::LedgerHighWater;
+pub use read::{LedgerPages, PageAt};
+pub use walk::{Loss, RecordOrDamage};
 
 use crate::messaging::receiver::Mark;
 use crate::messaging::wire::{Request, Verdict};
 use crate::messaging::{Epoch, LedgerId, SiteName};
 use crate::server::record::{Command, Record};
+use crate::store::high_water::HighWaterFile;
 use crate::store::{Store, StoreError, VALUE_MAX};
 use commit::Commit;
 use keys::{mark_key, trailing_u64};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
-use witness::Witness;
 
-/// One life of one site, as this ledger knows it.
+/// One (site, epoch), as this ledger knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stream {
     pub site: SiteName,
     pub epoch: Epoch,
-    /// How far it was applied, on disk.
+    /// The highest sequence applied and on disk.
     pub mark: Mark,
-    /// It was told to move what is in conflict to a new epoch, and is told so again until it has.
+    /// The edge was asked to move what is in conflict to a new epoch; it is asked again until it has done so.
     pub moved: bool,
 }
 
-/// What became of one request. To be told to its sender only after [`Ledger::commit`] returned.
+/// The outcome of one request. Its sender may learn it only after [`Ledger::commit`] has returned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Applied {
     pub mark: u64,
     pub verdict: Verdict,
-    /// How many messages were applied, and how many were known already.
+    /// Number of messages applied, and of those that were known already.
     pub applied: u64,
     pub duplicates: u64,
-    /// Messages that the sender can no longer give.
+    /// Number of messages that the sender no longer has.
     pub missing: u64,
     /// This was the first page of a (site, epoch) never seen.
     pub new_epoch: bool,
 }
 
-/// Capacities that garages told.
-pub type Told = Vec<(SiteName, u32)>;
+/// Capacities that garages reported.
+pub type CapacityReports = Vec<(SiteName, u32)>;
 
 /// See the module. Cloning shares it.
 #[derive(Clone)]
 pub struct Ledger {
     store: Store,
     id: LedgerId,
-    shared: Arc<Shared>,
-    witness: Option<Arc<Witness>>,
+    shared: Arc<LedgerState>,
+    high_water: Option<Arc<HighWaterFile>>,
 }
 
-struct Shared {
+struct LedgerState {
     streams: RwLock<Streams>,
     /// The last position that is on disk.
     durable: AtomicU64,
@@ -88,10 +89,10 @@ struct Shared {
 struct Streams {
     all: Vec<Stream>,
     numbers: HashMap<(SiteName, Epoch), u32>,
-    /// Streams whose site a damaged store no longer told: an epoch belongs to one site.
+    /// Streams whose site was lost with a damaged store; they are found by their epoch, which belongs to one site.
     nameless: HashMap<Epoch, u32>,
     by_site: BTreeMap<SiteName, Vec<u32>>,
-    /// Sites whose next conflict is to be answered by "move".
+    /// Sites whose next conflict is answered by "move".
     adoptions: BTreeSet<SiteName>,
 }
 
@@ -109,11 +110,11 @@ impl Streams {
 }
 
 impl Ledger {
-    /// Opens the ledger in `store` as it is, or begins a new one. To serve with it: [`Ledger::open_beside`].
+    /// Opens the ledger in `store` as it is, or begins a new one. A server uses [`Ledger::open_beside`].
     pub fn open(store: Store) -> Result<Ledger, StoreError> {
         let id = match store.get(keys::LEDGER_ID)? {
             Some(bytes) => keys::decode_ledger_id(&bytes).ok_or_else(|| damaged("the ledger's id"))?,
-            // One that lost its id must not go on under another: its edges would be sent away.
+            // A ledger that lost its id must not go on under another one: its edges would be refused.
             None if store.range(b"m", b"t").next().is_some() => return Err(damaged("the ledger's id")),
             None => {
                 let id = LedgerId::random();
@@ -125,7 +126,7 @@ impl Ledger {
         let mut streams = Streams::default();
         for (expected, entry) in (0u32..).zip(store.range(b"s", b"t")) {
             let (key, value) = entry?;
-            // A stream is known by its place: one that is missing would give its events to another garage.
+            // A stream is known by its number: a missing one would give its events to another garage.
             if key[1..] != expected.to_be_bytes() {
                 return Err(damaged("the list of streams, which lacks one"));
             }
@@ -148,15 +149,15 @@ impl Ledger {
         Ok(Ledger {
             store,
             id,
-            shared: Arc::new(Shared { streams: RwLock::new(streams), durable: AtomicU64::new(durable) }),
-            witness: None,
+            shared: Arc::new(LedgerState { streams: RwLock::new(streams), durable: AtomicU64::new(durable) }),
+            high_water: None,
         })
     }
 
-    /// Writes down beside the store how far the ledger is on disk.
+    /// Notes beside the store how far the ledger is on disk.
     fn note(&self) {
-        if let Some(witness) = &self.witness {
-            witness.write(Note { ledger: self.id, position: self.position() });
+        if let Some(file) = &self.high_water {
+            file.write(&LedgerHighWater { ledger: self.id, position: self.position() });
         }
     }
 
@@ -164,7 +165,7 @@ impl Ledger {
         self.id
     }
 
-    /// Where the views of this ledger stand, too.
+    /// The store, which holds the views of this ledger as well.
     pub fn store(&self) -> &Store {
         &self.store
     }
@@ -174,7 +175,7 @@ impl Ledger {
         self.shared.durable.load(Ordering::Acquire)
     }
 
-    /// Every site, with its streams in the order in which they were first seen.
+    /// All sites, each with its streams in the order in which they began.
     pub fn streams(&self) -> BTreeMap<SiteName, Vec<Stream>> {
         let streams = self.read_streams();
         let of = |numbers: &Vec<u32>| {
@@ -184,20 +185,20 @@ impl Ledger {
         streams.by_site.iter().map(|(site, numbers)| (site.clone(), of(numbers))).collect()
     }
 
-    /// Applies the pages of all `requests`, as far as each goes, and flushes once. Called by one thread.
+    /// Applies the pages of all `requests`, each as far as it can be applied, and flushes once. Called by one thread.
     ///
-    /// On `Ok` everything that the answers say is on disk. On `Err` the store is poisoned and nobody may be answered.
+    /// On `Ok` everything that the answers say is on disk. On `Err` the store is poisoned and no request may be answered.
     pub fn commit(&self, requests: &[Request], now_ms: i64) -> Result<Vec<Applied>, StoreError> {
         Ok(self.commit_with_capacities(requests, now_ms, |_| Vec::new())?.0)
     }
 
-    /// The same, and records the capacities that `told` gives for what was applied. Gives what it gave.
+    /// Does the same, and records the capacities that `told` returns for what was applied. Returns them, too.
     pub fn commit_with_capacities(
         &self,
         requests: &[Request],
         now_ms: i64,
-        told: impl FnOnce(&[Applied]) -> Told,
-    ) -> Result<(Vec<Applied>, Told), StoreError> {
+        told: impl FnOnce(&[Applied]) -> CapacityReports,
+    ) -> Result<(Vec<Applied>, CapacityReports), StoreError> {
         let mut commit = Commit::begin(self, now_ms);
         let mut answers = Vec::with_capacity(requests.len());
         for request in requests {
@@ -221,12 +222,12 @@ impl Ledger {
         Ok(())
     }
 
-    /// Records what an operator did, on disk when this returns, and gives its position. Called by the committing thread.
+    /// Records a command and returns its position; it is on disk then. Called by the committing thread.
     pub fn record_command(&self, by: &str, command: Command, now_ms: i64) -> Result<u64, StoreError> {
         self.record_order(by, Vec::new(), command, now_ms)
     }
 
-    /// The same of a command that is about `pieces`: they stand right before it. Pieces without their command say nothing.
+    /// Records a command that is about `pieces`, which are recorded right before it. Pieces without their command have no effect.
     ///
     /// [`StoreError::ValueTooLong`]: a record would be longer than the store takes. Nothing was written, and the ledger goes on.
     pub fn record_order(
@@ -236,7 +237,7 @@ impl Ledger {
         command: Command,
         now_ms: i64,
     ) -> Result<u64, StoreError> {
-        // What is too long is found before anything is written: the store takes no such value, and is not to blame.
+        // A record that is too long is found before anything is written: the store would refuse it, and a refused write poisons it.
         let record = |command| Record::Command { received_at_ms: now_ms, by: by.to_owned(), command };
         let pieces = pieces.into_iter().map(|bytes| record(Command::Piece { bytes }));
         let records: Vec<(Record, Vec<u8>)> = pieces

@@ -1,44 +1,46 @@
-//! Opening a ledger for service: what does not agree is settled, so that nothing is acknowledged that is not there, and nothing
+//! Opens a ledger for service, and repairs what does not agree, so that nothing is acknowledged that is not there, and nothing
 //! is applied twice.
 //!
-//! Nothing of a record is changed or removed. What is settled follows from the records:
+//! No record is changed or removed. What is repaired follows from the records:
 //!
-//! * A mark is what the last record of its stream says. One that were too high would acknowledge what is lost, one that were
-//!   too low would apply it twice.
-//! * The index names no position behind the end.
-//! * What the [`witness`](super::witness), or an index entry, says of positions behind the end is recorded as lost, at the
+//! * A mark is what the last record of its stream says. One that is too high would acknowledge what is lost, one that is too low
+//!   would apply events twice.
+//! * The index names no position after the end.
+//! * Positions after the end that the [high-water file](super::high_water) or an index entry names are recorded as lost, at the
 //!   position after them.
 
+use super::follow::Advance;
+use super::high_water::LedgerHighWater;
 use super::keys::{
     LEDGER_ID, decode_mark, index_key, ledger_id_value, mark_key, mark_value, record_key, trailing_u64,
 };
-use super::witness::Witness;
 use super::{Ledger, damaged};
 use crate::codes;
 use crate::messaging::receiver::Mark;
 use crate::server::record::Record;
+use crate::store::high_water::HighWaterFile;
 use crate::store::salvage::OnLoss;
 use crate::store::{Store, StoreError};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
 impl Ledger {
-    /// Opens the ledger in `store` to serve with it. `witness` is a file beside the store: from now on it follows the ledger.
+    /// Opens the ledger in `store` to serve with it. `high_water` is a file beside the store, which follows the ledger from now on.
     ///
     /// When the ledger ends before a position that was on disk once, the loss is recorded ([`Record::Truncated`]) and on disk
     /// when this returns.
     pub fn open_beside(
         store: Store,
-        witness: &Path,
+        high_water: &Path,
         on_loss: OnLoss,
         now_ms: i64,
     ) -> Result<Ledger, StoreError> {
-        let (witness, note) = match Witness::open(witness) {
-            Ok((witness, note)) => (Some(witness), note),
+        let (file, note) = match HighWaterFile::open::<LedgerHighWater>(high_water) {
+            Ok((file, note)) => (Some(file), note),
             Err(error) => {
                 tracing::error!(
                     code = %codes::HIGH_WATER_FILE_UNUSABLE,
-                    %error, file = %witness.display(),
+                    %error, file = %high_water.display(),
                     hint = "correct the permissions or make room, then start again",
                     "the file that says how far the ledger had come cannot be used, so a lost end would not be noticed"
                 );
@@ -52,7 +54,7 @@ impl Ledger {
             if on_loss == OnLoss::Refuse {
                 return Err(damaged("the ledger's id"));
             }
-            // Everything is lost, the id with it. The directory is still that ledger's: its edges know no other.
+            // Everything is lost, the id with it. The directory still belongs to that ledger: its edges deliver to no other.
             store.put(LEDGER_ID, &ledger_id_value(note.ledger))?;
         }
         let ledger = Ledger::open(store)?;
@@ -69,7 +71,7 @@ impl Ledger {
             }
             None => {}
         }
-        known = known.max(ledger.settle_streams(on_loss)?);
+        known = known.max(ledger.repair_streams(on_loss)?);
         let end = ledger.position();
         if known > end {
             let (from, to) = (end + 1, known);
@@ -90,21 +92,21 @@ impl Ledger {
         }
         ledger.store.flush()?;
         ledger.shared.durable.store(end.max(if known > end { known + 1 } else { 0 }), Ordering::Release);
-        let ledger = Ledger { witness: witness.map(std::sync::Arc::new), ..ledger };
+        let ledger = Ledger { high_water: file.map(std::sync::Arc::new), ..ledger };
         ledger.note();
         Ok(ledger)
     }
 
-    /// Lets marks and index say what the records say. Returns the last position that the index knew.
-    fn settle_streams(&self, on_loss: OnLoss) -> Result<u64, StoreError> {
+    /// Makes marks and index agree with the records. Returns the last position that the index named.
+    fn repair_streams(&self, on_loss: OnLoss) -> Result<u64, StoreError> {
         let end = self.position();
         let mut known = 0;
         let mut streams = self.write_streams();
-        // What says who has delivered what is short, and must be readable as a whole.
+        // What says who has delivered what is small, and must be readable as a whole.
         for (from, to) in [(b"m", b"r"), (b"s", b"v"), (b"x", b"y")] {
             self.store.range(from, to).try_for_each(|entry| entry.map(drop))?;
         }
-        // A stream that is not in the list would get its number a second time.
+        // The number of a stream that is not in the list would be given a second time.
         let count = streams.all.len();
         for prefix in [b"m", b"x", b"t"] {
             let last = self.store.last(prefix, &[prefix[0] + 1])?;
@@ -126,7 +128,7 @@ impl Ledger {
                 if position <= end {
                     match self.reach(position, number, first)? {
                         Some(mark) => break mark,
-                        // What stood there cannot be read; that it was applied, and how far it went, only the mark says.
+                        // The record cannot be read; only the mark says that it was applied, and how far it went.
                         None if stored.sequence >= first => break stored,
                         None => {}
                     }
@@ -154,24 +156,14 @@ impl Ledger {
         Ok(known)
     }
 
-    /// How far the record of a stream at a position reaches; `None` when it cannot be read, or is not what is looked for.
+    /// The mark by the record at a position; `None` when it cannot be read, or is not of that stream and sequence.
     fn reach(&self, position: u64, stream: u32, first: u64) -> Result<Option<Mark>, StoreError> {
         let record = match self.record_at(position) {
             Ok(record) => record,
             Err(StoreError::Damaged { .. }) => None,
             Err(error) => return Err(error),
         };
-        Ok(match record {
-            Some(Record::Page { stream: its, page, .. }) if its == stream => match page.read() {
-                Ok(open) if open.first.get() == first => Some(Mark::after(&open, page.digest)),
-                _ => None,
-            },
-            Some(Record::Hole { stream: its, first: begins, last, .. })
-                if its == stream && begins == first =>
-            {
-                Some(Mark { sequence: last, digest: None })
-            }
-            _ => None,
-        })
+        let advance = record.and_then(|record| Advance::of(&record).ok().flatten());
+        Ok(advance.filter(|its| (its.stream, its.first) == (stream, first)).map(|its| its.mark))
     }
 }

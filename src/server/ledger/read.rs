@@ -1,31 +1,33 @@
-//! Reading the ledger: by position, by garage, by (garage, epoch, sequence).
+//! Reads the ledger by position, by garage, and by (garage, epoch, sequence).
 
 use super::keys::{index_key, record_key, trailing_u64};
-use super::walk::Found;
+use super::walk::RecordOrDamage;
 use super::{Ledger, Stream, Streams, damaged};
 use crate::codes;
 use crate::messaging::page::Page;
 use crate::messaging::receiver::Mark;
 use crate::messaging::{Digest, Epoch, SiteName};
-use crate::server::record::Record;
+use crate::server::record::{Record, unreadable};
 use crate::store::StoreError;
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{RwLockReadGuard, RwLockWriteGuard};
 
 /// Pages in order, and what could not be read between them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Pages {
+pub struct LedgerPages {
     pub pages: Vec<PageAt>,
-    /// The first and the last position of each stretch, and why. The first hundred.
+    /// First and last position of each unreadable stretch, and the reason. At most a hundred.
     pub damaged: Vec<(u64, u64, String)>,
-    /// More may stand behind this position: what was asked for was not all found in what one answer looks at.
+    /// Continue after this position: an answer looks at a limited number of records.
     pub go_on_after: Option<u64>,
 }
 
-/// How many records one answer looks at: between two pages there may be commands without end, such as a registry in pieces.
+/// Maximum number of records that one answer looks at: between two pages there may be any number of commands, such as a registry in
+/// pieces.
 const LOOK_AT: usize = 20_000;
 
-impl Pages {
+impl LedgerPages {
     const DAMAGED_MAX: usize = 100;
 
     fn damaged(&mut self, from: u64, to: u64, reason: String) {
@@ -38,7 +40,7 @@ impl Pages {
         }
     }
 
-    /// Adds what stands at a position. Returns whether it is enough.
+    /// Adds what stands at a position. Returns true when it is enough.
     fn add(
         &mut self,
         position: u64,
@@ -78,14 +80,14 @@ impl Ledger {
         stream.cloned().ok_or_else(|| damaged("the number of a stream"))
     }
 
-    /// The streams of a garage, over all the names that it sent under.
+    /// The streams of a garage, under all names that it had.
     pub fn streams_of(&self, sites: &[SiteName]) -> Vec<Stream> {
         let streams = self.read_streams();
         let numbers = sites.iter().flat_map(|site| streams.by_site.get(site).into_iter().flatten());
         numbers.map(|number| streams.all[*number as usize].clone()).collect()
     }
 
-    /// The names of sites behind `after`, in their order, at most so many.
+    /// The names of at most `at_most` sites after `after`, in order.
     pub fn sites_after(&self, after: Option<&SiteName>, at_most: usize) -> Vec<SiteName> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let streams = self.read_streams();
@@ -93,18 +95,21 @@ impl Ledger {
         sites.take(at_most).map(|(site, _)| site.clone()).collect()
     }
 
-    /// The pages of all garages from position `from` on, oldest first, until `enough` says so, or for as many records as one
-    /// answer looks at.
-    pub fn pages(&self, from: u64, mut enough: impl FnMut(&PageAt) -> bool) -> Result<Pages, StoreError> {
-        let mut pages = Pages::default();
+    /// The pages of all garages from position `from` on, oldest first, until `enough` returns true or [`LOOK_AT`] records are read.
+    pub fn pages(
+        &self,
+        from: u64,
+        mut enough: impl FnMut(&PageAt) -> bool,
+    ) -> Result<LedgerPages, StoreError> {
+        let mut pages = LedgerPages::default();
         for (looked_at, entry) in self.records(from).enumerate() {
             let (position, found) = entry?;
             if looked_at == LOOK_AT {
                 pages.go_on_after = Some(position);
             }
             match found {
-                Found::Damaged { from, reason } => pages.damaged(from, position, reason),
-                Found::Record(record) => {
+                RecordOrDamage::Damaged { from, reason } => pages.damaged(from, position, reason),
+                RecordOrDamage::Record(record) => {
                     if pages.add(position, self.page_of(position, record), &mut enough)? {
                         break;
                     }
@@ -117,66 +122,54 @@ impl Ledger {
         Ok(pages)
     }
 
-    /// The pages of one garage, over all the names that it sent under and all its epochs, from position `from` on, until
-    /// `enough` says so. It does not read those of other garages.
+    /// The pages of one garage, under all its names and in all its epochs, from position `from` on, until `enough` returns true. Pages
+    /// of other garages are not read.
     pub fn pages_of(
         &self,
         sites: &[SiteName],
         from: u64,
         mut enough: impl FnMut(&PageAt) -> bool,
-    ) -> Result<Pages, StoreError> {
+    ) -> Result<LedgerPages, StoreError> {
         let numbers: Vec<u32> = {
             let streams = self.read_streams();
             let of_site = |site| streams.by_site.get(site).into_iter().flatten().copied();
             sites.iter().flat_map(of_site).collect()
         };
         let end = self.position();
-        let mut streams = Vec::new();
+        // The next position of each stream. Positions rise with sequences within a stream.
+        let mut next = BTreeMap::new();
         for number in numbers {
-            let first = self.first_sequence_from(number, from)?;
-            let from_key = index_key(number, first);
-            let positions = self.store.range(&from_key, &index_key(number, u64::MAX));
-            let positions = positions.map(|entry| trailing_u64(&entry?.1));
-            streams.push(positions.peekable());
-        }
-        let mut found = Pages::default();
-        loop {
-            // Few streams: an outbox begins an epoch once in its life.
-            let mut next: Option<(usize, u64)> = None;
-            for (index, positions) in streams.iter_mut().enumerate() {
-                let position = match positions.peek() {
-                    None => continue,
-                    Some(Ok(position)) => *position,
-                    Some(Err(_)) => return positions.next().expect("it was peeked").map(|_| found),
-                };
-                if position <= end && next.is_none_or(|(_, least)| position < least) {
-                    next = Some((index, position));
-                }
+            let from = index_key(number, self.first_sequence_from(number, from)?);
+            let positions = self.store.range(&from, &index_key(number, u64::MAX));
+            let mut positions = positions.map(|entry| trailing_u64(&entry?.1));
+            if let Some(position) = positions.next().transpose()? {
+                next.insert((position, number), positions);
             }
-            let Some((index, position)) = next else {
-                return Ok(found);
-            };
-            streams[index].next();
-            match self.record_at(position) {
-                Ok(None) => found.damaged(position, position, "there is no record".into()),
-                Ok(Some(record)) => {
-                    // What the index says of a position is not taken on trust.
-                    let page = match self.page_of(position, record) {
-                        Ok(Some(page)) if !sites.contains(&page.site) => Err(StoreError::Damaged {
-                            place: format!("ledger position {position}"),
-                            reason: "another garage's page stands there".into(),
-                        }),
-                        page => page,
-                    };
-                    if found.add(position, page, &mut enough)? {
-                        return Ok(found);
+        }
+        let mut found = LedgerPages::default();
+        while let Some(((position, number), mut positions)) = next.pop_first() {
+            if position > end {
+                break;
+            }
+            if let Some(position) = positions.next().transpose()? {
+                next.insert((position, number), positions);
+            }
+            let page = match self.record_at(position) {
+                Ok(Some(record)) => match self.page_of(position, record) {
+                    // The index may be damaged, so the page itself says whose it is.
+                    Ok(Some(page)) if !sites.contains(&page.site) => {
+                        Err(unreadable(position, "another garage's page stands there"))
                     }
-                }
-                Err(error) => {
-                    found.add(position, Err(error), &mut enough)?;
-                }
+                    page => page,
+                },
+                Ok(None) => Err(unreadable(position, "there is no record")),
+                Err(error) => Err(error),
+            };
+            if found.add(position, page, &mut enough)? {
+                break;
             }
         }
+        Ok(found)
     }
 
     /// The applied page of a stream that `sequence` stands in.
@@ -230,7 +223,7 @@ impl Ledger {
     }
 
     /// The digest of the page that begins with `first` in a stream. When its record cannot be read any more, `offered` is: it
-    /// was applied, its loss is told elsewhere, and its sender must not wait for ever.
+    /// was applied, its loss is reported elsewhere, and its sender must not wait for ever.
     pub(super) fn digest_at(
         &self,
         stream: u32,
@@ -244,7 +237,7 @@ impl Ledger {
         let position = trailing_u64(&position)?;
         match self.record_at(position) {
             Ok(Some(Record::Page { page, .. })) if begins_there => Ok(Some(page.digest)),
-            Ok(Some(Record::Hole { told_by, .. })) if begins_there => Ok(told_by),
+            Ok(Some(Record::MissingRange { told_by, .. })) if begins_there => Ok(told_by),
             Ok(Some(_)) => Ok(None),
             Ok(None) | Err(StoreError::Damaged { .. }) => {
                 tracing::error!(
@@ -297,10 +290,7 @@ impl Ledger {
         let Record::Page { stream, received_at_ms, page } = record else {
             return Ok(None);
         };
-        let page = page.read().map_err(|error| StoreError::Damaged {
-            place: format!("ledger position {position}"),
-            reason: error.to_string(),
-        })?;
+        let page = page.read().map_err(|error| unreadable(position, error))?;
         Ok(Some(PageAt { position, site: self.stream(stream)?.site, received_at_ms, page }))
     }
 

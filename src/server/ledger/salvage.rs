@@ -1,17 +1,18 @@
-//! A ledger from what could be found in a damaged store.
+//! Rebuilds a ledger from what could be found in a damaged store.
 //!
 //! **Promise.** Every record that can be found stands at its position in the new store. A position whose record cannot be found
 //! keeps its number; the garage, the epoch and the sequences that are missing for it are in the index, as they were.
 //! **Kept by.** A record at a position never changes, so an old copy is as good as the newest. Streams, index and marks follow
-//! from the records ([`Copy`]). Sequences have no gaps: a page that does not continue the one before it shows what is missing
+//! from the records ([`LedgerCopy`]). Sequences have no gaps: a page that does not continue the one before it shows what is missing
 //! between them. A stored mark shows what is missing at the end, and names the garage should the list of streams be lost. A stream
 //! that nothing names is found by its epoch, which its pages tell: what its edge delivers again is known.
-//! **Not promised.** That it is known which of several lost positions held which lost sequences: they are told in order.
+//! **Not promised.** Which of several lost positions held which lost sequences: they are assigned in order.
 //!
 //! The views are not kept: they follow from the ledger.
 
+use super::follow::Advance;
 use super::keys::{self, LEDGER_ID, index_key, mark_key, record_key, trailing_u64};
-use super::{Copy, Note, damaged};
+use super::{LedgerCopy, LedgerHighWater, damaged};
 use crate::codes;
 use crate::messaging::receiver::Mark;
 use crate::messaging::{Epoch, SiteName};
@@ -21,19 +22,19 @@ use crate::store::{BATCH_MAX, Batch, Store, StoreError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// Puts the ledger that was found into `new`. `witness` is the file beside the damaged store.
-pub fn rebuild(witness: &Path, found: &Salvaged, new: &Store) -> Result<(), StoreError> {
-    let note = Note::read(witness);
+/// Puts the ledger that was found into `new`. `high_water` is the file beside the damaged store.
+pub fn rebuild(high_water: &Path, found: &Salvaged, new: &Store) -> Result<(), StoreError> {
+    let note = LedgerHighWater::read(high_water);
     let id = found.get(LEDGER_ID)?.and_then(|id| keys::decode_ledger_id(&id.value));
     let id = id.or(note.map(|note| note.ledger)).ok_or_else(|| damaged("the ledger's id"))?;
     let note = note.filter(|note| note.ledger == id);
     let marks = read_marks(found)?;
     let streams = read_streams(found, &marks)?;
     let mut not_counted = BTreeSet::new();
-    // Each round finds at most a few records of writes that a crash undid.
+    // A round ends at a record of a write that a crash undid; there are few of them.
     let losses = loop {
-        let mut reader = Reader::begin(found, &streams, note, &not_counted);
-        let mut copy = Copy::begin(new, id, streams.clone())?;
+        let mut reader = RecordReader::begin(found, &streams, note, &not_counted);
+        let mut copy = LedgerCopy::begin(new, id, streams.clone())?;
         match reader.read_into(&mut copy, &marks)? {
             Ok(losses) => {
                 copy.finish()?;
@@ -50,7 +51,7 @@ pub fn rebuild(witness: &Path, found: &Salvaged, new: &Store) -> Result<(), Stor
     copy_base(found, new)
 }
 
-/// The stored marks, by stream, with who the stream is.
+/// The stored marks by stream, with the site and epoch that they name.
 type Marks = BTreeMap<u32, (Mark, Option<(SiteName, Epoch)>)>;
 
 fn read_marks(found: &Salvaged) -> Result<Marks, StoreError> {
@@ -64,18 +65,18 @@ fn read_marks(found: &Salvaged) -> Result<Marks, StoreError> {
     Ok(marks)
 }
 
-/// The name of a garage of which none is left. Its stream is known by its epoch.
+/// Made-up name of a garage whose name is lost. Its stream is found by its epoch.
 const NAMELESS: &str = "unknown garage ";
 
-/// Of a stream of which neither the name nor a page is left: its records say nothing of any garage.
+/// Epoch of a stream of which neither the name nor a page is left: its records say nothing of any garage.
 const NO_EPOCH: Epoch = Epoch::from_bytes([0; 16]);
 
 pub(super) fn is_nameless(site: &SiteName) -> bool {
     site.as_str().starts_with(NAMELESS)
 }
 
-/// Who each stream is, by its number. One that nothing names any more gets a name of its own, so that its events count; its pages
-/// tell its epoch, by which it is found again when its edge comes.
+/// The site and epoch of each stream, by its number. A stream that nothing names gets a made-up name, so that its events count; its
+/// pages say its epoch, by which it is found when its edge delivers again.
 fn read_streams(found: &Salvaged, marks: &Marks) -> Result<Vec<(SiteName, Epoch)>, StoreError> {
     let mut named: BTreeMap<u32, (SiteName, Epoch)> = BTreeMap::new();
     for (number, (_, of)) in marks {
@@ -124,9 +125,9 @@ fn epochs_of_pages(found: &Salvaged) -> Result<BTreeMap<u32, Epoch>, StoreError>
     Ok(epochs)
 }
 
-/// Sequences of a stream that stand nowhere any more, and between which positions they stood.
+/// Sequences of a stream that were not found, and the positions between which they stood.
 #[derive(Debug, Clone, Copy)]
-struct Lost {
+struct LostRange {
     stream: u32,
     first: u64,
     after: u64,
@@ -135,43 +136,47 @@ struct Lost {
 
 /// What is missing.
 struct Losses {
-    lost: Vec<Lost>,
+    lost: Vec<LostRange>,
     /// Positions without a record.
     positions: BTreeSet<u64>,
     end: u64,
 }
 
-/// How far a stream was followed.
+/// The end of a stream as far as it was followed.
 #[derive(Debug, Clone, Copy, Default)]
-struct Reached {
+struct StreamEnd {
     sequence: u64,
     position: u64,
 }
 
-struct Reader<'a> {
+struct RecordReader<'a> {
     found: &'a Salvaged,
     streams: &'a [(SiteName, Epoch)],
-    note: Option<Note>,
+    note: Option<LedgerHighWater>,
     not_counted: &'a BTreeSet<u64>,
-    reached: BTreeMap<u32, Reached>,
+    reached: BTreeMap<u32, StreamEnd>,
     losses: Losses,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> RecordReader<'a> {
     fn begin(
         found: &'a Salvaged,
         streams: &'a [(SiteName, Epoch)],
-        note: Option<Note>,
+        note: Option<LedgerHighWater>,
         not_counted: &'a BTreeSet<u64>,
-    ) -> Reader<'a> {
+    ) -> RecordReader<'a> {
         let losses = Losses { lost: Vec::new(), positions: BTreeSet::new(), end: 0 };
-        Reader { found, streams, note, not_counted, reached: BTreeMap::new(), losses }
+        RecordReader { found, streams, note, not_counted, reached: BTreeMap::new(), losses }
     }
 
-    /// Adds all records to the copy, and tells what is missing. `Err` inside: the record at this position is of a write that a crash
-    /// undid, and does not count.
-    fn read_into(&mut self, copy: &mut Copy<'_>, marks: &Marks) -> Result<Result<Losses, u64>, StoreError> {
-        // Nothing from there on was answered: what is not complete is of a write that was under way.
+    /// Adds all records to the copy, and returns what is missing. `Err` inside: the record at this position belongs to a write that a
+    /// crash undid, and does not count.
+    fn read_into(
+        &mut self,
+        copy: &mut LedgerCopy<'_>,
+        marks: &Marks,
+    ) -> Result<Result<Losses, u64>, StoreError> {
+        // Nothing after this position was answered: an incomplete write after it was under way.
         let confirmed = self.note.filter(|_| self.found.is_of_this_boot()).map(|note| note.position);
         for entry in self.found.range(b"r", b"s") {
             let SalvagedValue { key, value, stamp } = entry?;
@@ -197,13 +202,13 @@ impl<'a> Reader<'a> {
         self.skip_to(copy, end + 1)?;
         for (number, (mark, _)) in marks {
             let reached = self.reached.get(number).copied().unwrap_or_default();
-            // A mark of a write that a crash undid is found, too: it counts where a position that was confirmed is lost.
+            // The mark may belong to a write that a crash undid: it counts only where a confirmed position is lost.
             let end = confirmed.unwrap_or(u64::MAX - 1);
             let is_lost = self.losses.positions.range(reached.position + 1..=end.max(reached.position + 1));
             let is_lost = confirmed.is_none() || is_lost.into_iter().any(|lost| *lost <= end);
             if mark.sequence > reached.sequence && is_lost {
                 let (first, after) = (reached.sequence + 1, reached.position);
-                self.losses.lost.push(Lost { stream: *number, first, after, before: u64::MAX });
+                self.losses.lost.push(LostRange { stream: *number, first, after, before: u64::MAX });
             }
         }
         let at_the_end = self.losses.lost.iter().filter(|lost| lost.before == u64::MAX);
@@ -218,8 +223,8 @@ impl<'a> Reader<'a> {
         Ok(Ok(Losses { end, ..std::mem::replace(&mut self.losses, empty) }))
     }
 
-    /// The positions before this one have no record.
-    fn skip_to(&mut self, copy: &mut Copy<'_>, position: u64) -> Result<(), StoreError> {
+    /// Adds the positions before this one, which have no record.
+    fn skip_to(&mut self, copy: &mut LedgerCopy<'_>, position: u64) -> Result<(), StoreError> {
         while copy.position() + 1 < position {
             self.losses.positions.insert(copy.position() + 1);
             copy.add(Vec::new())?;
@@ -227,25 +232,18 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Whether a record continues its stream.
+    /// Decides whether a record continues its stream.
     fn follow(&mut self, position: u64, stamp: Stamp, record: &Record) -> Result<Follows, StoreError> {
-        let (stream, first, last) = match record {
-            Record::Page { stream, page, .. } => match page.read() {
-                Ok(page) => (*stream, page.first.get(), page.last()),
-                Err(_) => return Ok(Follows::No),
-            },
-            Record::Hole { stream, first, last, .. } => (*stream, *first, *last),
-            Record::Moved { stream, .. } => {
-                let is_known = (*stream as usize) < self.streams.len();
-                return Ok(if is_known { Follows::Yes } else { Follows::No });
-            }
-            Record::Truncated { from, to, .. } => {
-                for lost in *from..=*to {
-                    self.losses.positions.remove(&lost);
+        let Ok(advance) = Advance::of(record) else { return Ok(Follows::No) };
+        let Some(Advance { stream, first, last, .. }) = advance else {
+            return Ok(match record {
+                Record::Moved { stream, .. } if *stream as usize >= self.streams.len() => Follows::No,
+                Record::Truncated { from, to, .. } => {
+                    self.losses.positions.retain(|lost| !(*from..=*to).contains(lost));
+                    Follows::Yes
                 }
-                return Ok(Follows::Yes);
-            }
-            Record::Capacity { .. } | Record::Command { .. } => return Ok(Follows::Yes),
+                _ => Follows::Yes,
+            });
         };
         let is_known = self.streams.get(stream as usize).is_some_and(|(_, epoch)| *epoch != NO_EPOCH);
         if !is_known || last < first {
@@ -253,17 +251,17 @@ impl<'a> Reader<'a> {
         }
         let reached = self.reached.entry(stream).or_default();
         if first <= reached.sequence {
-            // Both cannot count. What was written later does: the other one was undone by a crash before it was answered.
+            // Only one of the two can count. It is the later one: a crash undid the other before it was answered.
             let other = self.found.get(&record_key(reached.position))?;
             let is_later = other.is_some_and(|other| other.stamp < stamp);
             return Ok(if is_later { Follows::InsteadOf(reached.position) } else { Follows::No });
         }
         if first > reached.sequence + 1 {
             let lost =
-                Lost { stream, first: reached.sequence + 1, after: reached.position, before: position };
+                LostRange { stream, first: reached.sequence + 1, after: reached.position, before: position };
             self.losses.lost.push(lost);
         }
-        *reached = Reached { sequence: last, position };
+        *reached = StreamEnd { sequence: last, position };
         Ok(Follows::Yes)
     }
 }
@@ -274,7 +272,7 @@ enum Follows {
     InsteadOf(u64),
 }
 
-/// Lets the index say which sequences stood at positions that are lost, and sets the marks behind them.
+/// Puts the lost sequences into the index, each at a lost position, and sets the marks after them.
 fn write_losses(
     new: &Store,
     streams: &[(SiteName, Epoch)],
@@ -284,9 +282,9 @@ fn write_losses(
     let Losses { mut lost, mut positions, end } = losses;
     lost.sort_by_key(|lost| (lost.before, lost.after));
     let mut batch = Batch::default();
-    for Lost { stream, first, after, before } in lost {
+    for LostRange { stream, first, after, before } in lost {
         let (site, epoch) = &streams[stream as usize];
-        // The earliest that fits: those that end later have more to choose from.
+        // The earliest that fits, because ranges that end later have more to choose from.
         let Some(position) = positions.range(after + 1..before.min(end + 1)).next().copied() else {
             tracing::error!(
                 code = %codes::SEQUENCES_WITHOUT_POSITION,
@@ -323,7 +321,7 @@ fn copy_base(found: &Salvaged, new: &Store) -> Result<(), StoreError> {
     new.apply(&batch)
 }
 
-/// Takes everything out of a store that is being made.
+/// Empties a store that is being made.
 fn clear(new: &Store) -> Result<(), StoreError> {
     let keys: Vec<Vec<u8>> =
         new.range(&[1], &[u8::MAX]).map(|entry| entry.map(|(key, _)| key)).collect::<Result<_, _>>()?;

@@ -1,7 +1,8 @@
 use super::*;
-use crate::messaging::page::{Content, Page, Record as Message, SealedPage};
+use crate::messaging::page::{Content, Message, Page, SealedPage};
 use crate::messaging::{Digest, Sequence};
 use crate::store::simulated::Disk;
+use check::Meanwhile;
 
 pub const EPOCH: Epoch = Epoch::from_bytes([3; 16]);
 
@@ -46,7 +47,7 @@ pub fn commit(ledger: &Ledger, request: Request) -> Applied {
     ledger.commit(&[request], 5).unwrap().remove(0)
 }
 
-fn places(pages: Pages) -> Vec<(u64, u64)> {
+fn places(pages: LedgerPages) -> Vec<(u64, u64)> {
     let place = |page: PageAt| (page.position, page.page.first.get());
     pages.pages.into_iter().map(place).collect()
 }
@@ -127,7 +128,7 @@ fn of_a_page_that_grew_only_what_is_new_is_applied() {
     let found = places(ledger.pages_of(&site, 0, |_| false).unwrap());
     assert_eq!(found, [(1, 1), (2, 11), (3, 16), (4, 20)]);
     let mut faults = Vec::new();
-    ledger.check(false, &mut |place, what| faults.push(format!("{place}: {what}"))).unwrap();
+    ledger.check(Meanwhile::Unchanged, &mut |place, what| faults.push(format!("{place}: {what}"))).unwrap();
     assert_eq!(faults, [] as [String; 0]);
     // The other one goes on, too: what it has now is its own.
     let theirs = marked_page(16, 2, 7);
@@ -137,14 +138,16 @@ fn of_a_page_that_grew_only_what_is_new_is_applied() {
 }
 
 #[test]
-fn what_an_edge_no_longer_has_is_recorded_as_a_hole() {
+fn what_an_edge_no_longer_has_is_recorded_as_missing() {
     let (_, ledger) = ledger();
     commit(&ledger, request("a", 1, vec![page(1, 10)]));
     let answer = commit(&ledger, request("a", 21, vec![page(21, 10)]));
     assert_eq!((answer.missing, answer.applied, answer.mark), (10, 10, 30));
     let records: Vec<_> = ledger.records(2).map(|record| record.unwrap().1).collect();
-    let [Found::Record(hole), Found::Record(page)] = &records[..] else { panic!("{records:?}") };
-    assert!(matches!(hole, Record::Hole { first: 11, last: 20, .. }));
+    let [RecordOrDamage::Record(missing), RecordOrDamage::Record(page)] = &records[..] else {
+        panic!("{records:?}")
+    };
+    assert!(matches!(missing, Record::MissingRange { first: 11, last: 20, .. }));
     assert!(matches!(page, Record::Page { .. }));
 }
 
@@ -201,7 +204,7 @@ fn large_commits_stay_within_the_batches_that_the_store_takes() {
 }
 
 /// A directory was copied: both edges go on under one name and epoch from the same place. Judged by sequences alone, the
-/// one that is told of a conflict at 51 could go on with 52 behind the 51 of the other.
+/// one that learns of a conflict at 51 could go on with 52 behind the 51 of the other.
 #[test]
 fn an_edge_that_goes_on_from_a_copied_directory_does_not_slip_in_between() {
     let (_, ledger) = ledger();
@@ -272,7 +275,7 @@ fn a_late_page_of_an_earlier_move_does_not_undo_a_later_decision() {
     // A backup knows as much.
     let copied = Store::on(Disk::default());
     let streams = ledger.numbered_streams().into_iter().map(|stream| (stream.site, stream.epoch));
-    let mut copy = Copy::begin(&copied, ledger.id(), streams.collect()).unwrap();
+    let mut copy = LedgerCopy::begin(&copied, ledger.id(), streams.collect()).unwrap();
     let records = ledger.raw_records(1, ledger.position(), usize::MAX).unwrap();
     records.into_iter().for_each(|record| copy.add(record).unwrap());
     copy.finish().unwrap();

@@ -1,4 +1,4 @@
-//! Going through the ledger in order of position, over whatever cannot be read.
+//! Goes through the ledger in order of position, past everything that cannot be read.
 //!
 //! **Promise.** Every position is accounted for: by its record, or as damaged, with what the index still says of it. Going through
 //! the same ledger again tells the same.
@@ -9,14 +9,14 @@ use crate::server::record::Record;
 use crate::store::{Entry, StoreError};
 use std::iter::Peekable;
 
-/// How many missing positions are told at once.
+/// Maximum number of missing positions that are reported at once.
 const STRETCH_MAX: u64 = 256;
 
 /// What stands at a position.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Found {
+pub enum RecordOrDamage {
     Record(Record),
-    /// From this position on to the one that it is told with, nothing can be read.
+    /// Nothing can be read from this position to the one that this comes with.
     Damaged {
         from: u64,
         reason: String,
@@ -35,10 +35,10 @@ pub struct Loss {
 impl Ledger {
     /// What stands at each position from `from` on, up to the last one on disk when this was called. Positions that are recorded
     /// as lost ([`Record::Truncated`]) are passed over. An error is one of the disk.
-    pub fn records(&self, from: u64) -> impl Iterator<Item = Result<(u64, Found), StoreError>> + '_ {
+    pub fn records(&self, from: u64) -> impl Iterator<Item = Result<(u64, RecordOrDamage), StoreError>> + '_ {
         let end = self.position();
         let entries: Entries<'_> = Box::new(self.store.range(&record_key(from), &record_key(end + 1)));
-        Walk { ledger: self, entries: Some(entries.peekable()), expected: from.max(1), end }
+        LedgerWalk { ledger: self, entries: Some(entries.peekable()), expected: from.max(1), end }
     }
 
     /// What the index says of records at positions `from..=to`, by position.
@@ -63,9 +63,9 @@ impl Ledger {
             let Some((key, position)) = next else { continue };
             let Some((_, first)) = index_place(&key) else { continue };
             loss.last = first - 1;
-            // What a sender had deleted already stands right before the page that told it, and is a hole of its own.
+            // Sequences that the sender had deleted stand right before the page that showed it, as a missing range of their own.
             let before = trailing_u64(&position)?.saturating_sub(1);
-            if let Ok(Some(Record::Hole { stream, first, last, .. })) = self.record_at(before)
+            if let Ok(Some(Record::MissingRange { stream, first, last, .. })) = self.record_at(before)
                 && (stream, last) == (loss.stream, loss.last)
                 && first > loss.first
             {
@@ -88,7 +88,7 @@ type Entries<'a> = Box<dyn Iterator<Item = Result<Entry, StoreError>> + 'a>;
 /// A position, and its record if it can be read.
 type At = (u64, Result<Record, StoreError>);
 
-struct Walk<'a> {
+struct LedgerWalk<'a> {
     ledger: &'a Ledger,
     /// None once a part of the store could not be read: from there on each position is asked for by itself.
     entries: Option<Peekable<Entries<'a>>>,
@@ -97,7 +97,7 @@ struct Walk<'a> {
     end: u64,
 }
 
-impl Walk<'_> {
+impl LedgerWalk<'_> {
     /// The next position that something stands at, or that cannot be read.
     fn look(&mut self) -> Option<Result<At, StoreError>> {
         if let Some(entries) = &mut self.entries {
@@ -120,8 +120,8 @@ impl Walk<'_> {
     }
 }
 
-impl Iterator for Walk<'_> {
-    type Item = Result<(u64, Found), StoreError>;
+impl Iterator for LedgerWalk<'_> {
+    type Item = Result<(u64, RecordOrDamage), StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let (position, decoded) = match self.look()? {
@@ -131,14 +131,17 @@ impl Iterator for Walk<'_> {
         let from = self.expected;
         if position > from {
             let told = match &decoded {
-                // Whoever begins in the middle of what is lost goes on behind it.
+                // A walk that begins in the middle of what is lost goes on after it.
                 Ok(Record::Truncated { from: lost, to, .. }) => *lost <= from && *to == position - 1,
                 _ => false,
             };
             if !told {
                 let through = (from + STRETCH_MAX - 1).min(position - 1);
                 self.expected = through + 1;
-                return Some(Ok((through, Found::Damaged { from, reason: "there is no record".into() })));
+                return Some(Ok((
+                    through,
+                    RecordOrDamage::Damaged { from, reason: "there is no record".into() },
+                )));
             }
         }
         if let Some(entries) = &mut self.entries {
@@ -146,9 +149,9 @@ impl Iterator for Walk<'_> {
         }
         self.expected = position + 1;
         Some(match decoded {
-            Ok(record) => Ok((position, Found::Record(record))),
+            Ok(record) => Ok((position, RecordOrDamage::Record(record))),
             Err(StoreError::Damaged { reason, .. }) => {
-                Ok((position, Found::Damaged { from: position, reason }))
+                Ok((position, RecordOrDamage::Damaged { from: position, reason }))
             }
             Err(error) => Err(error),
         })

@@ -1,4 +1,4 @@
-//! What an operator did, as it stands in the ledger. Data only: `commands` decides what is recorded, the views what it changes.
+//! Commands of operators as they stand in the ledger. Data only: `commands` decides what is recorded, the views what it changes.
 
 use crate::messaging::page::RECORDS_MAX;
 use crate::messaging::{Digest, SiteName};
@@ -8,39 +8,39 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// What an operator did. Stands in the ledger: new kinds are added at the end.
+/// A command of an operator. New kinds are added at the end: a kind is stored as its number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Command {
-    /// The garage is called `to` from now on. Its edge may go on under the old name.
+    /// Rename the garage to `to`. Its edge may go on under the old name.
     Rename {
         garage: SiteName,
         to: SiteName,
     },
-    /// Leave the garage out of boards and of the city's numbers, or take it in again.
+    /// Leave the garage out of boards and of the city's numbers, or include it again.
     Decommission {
         garage: SiteName,
         undo: bool,
     },
-    /// The garage has so many spaces, whatever its edge tells; `None`: what its edge tells counts again.
+    /// Set the number of spaces, whatever the edge reports. `None`: the number that the edge reports counts again.
     Capacity {
         garage: SiteName,
         spaces: Option<u32>,
     },
-    /// What waits there acts now, if it is understood now.
+    /// Apply what waits there, if it is understood now.
     Release {
         place: QuarantinePlace,
     },
-    /// What waits there is given up.
+    /// Give up what waits there.
     Discard {
         place: QuarantinePlace,
         reason: String,
     },
-    /// The next conflict of this garage is to be answered by "move what is not acknowledged to a new epoch": both sides count.
+    /// Answer the next conflict of this garage by "move what is not acknowledged to a new epoch", so that both sides count.
     Adopt {
         garage: SiteName,
     },
-    /// A piece of what is too long for one record. It says nothing until the command that comes right after the last piece.
+    /// A piece of something too long for one record. It has no effect until the command that comes right after the last piece.
     Piece {
         bytes: Vec<u8>,
     },
@@ -49,7 +49,7 @@ pub enum Command {
         pieces: u32,
         digest: Digest,
     },
-    /// The registrations in the pieces before (postcard) are added; one of a known plate takes the place of the former.
+    /// The registrations in the pieces before (postcard) are added; one of a known plate replaces the earlier one.
     Plates {
         pieces: u32,
         digest: Digest,
@@ -57,7 +57,7 @@ pub enum Command {
     RemovePlate {
         plate: String,
     },
-    /// The contracts in the pieces before (postcard) are added; one of a known name takes the place of the former.
+    /// The contracts in the pieces before (postcard) are added; one of a known name replaces the earlier one.
     Contracts {
         pieces: u32,
         digest: Digest,
@@ -70,31 +70,31 @@ pub enum Command {
         from: u64,
         to: u64,
     },
-    /// A charge is taken back whole, less what was credited before.
+    /// Take a charge back, less what was credited before.
     Void {
         charge: ChargeId,
         reason: String,
     },
-    /// Some of a charge is given back, in minor units of its currency.
+    /// Give a part of a charge back, in minor units of its currency.
     Credit {
         charge: ChargeId,
         amount: i64,
         reason: String,
     },
-    /// This exit is of the car of that entry: a plate was misread.
+    /// Match the exit with the entry: a plate was misread.
     JoinStay {
         entry: EventId,
         exit: EventId,
         reason: String,
     },
-    /// The car of this entry left at that time, and nobody saw it.
+    /// The car of this entry left unseen at that time.
     CloseStay {
         entry: EventId,
         left_at_ms: i64,
         offset_minutes: i16,
         reason: String,
     },
-    /// The car of this entry left and came again in the midst of its stay, and nobody saw it.
+    /// The car of this entry left and came back unseen during its stay.
     SplitStay {
         entry: EventId,
         left_at_ms: i64,
@@ -102,17 +102,17 @@ pub enum Command {
         offset_minutes: i16,
         reason: String,
     },
-    /// A stay that is held for its length is charged as it is.
+    /// Charge a stay that is on hold for its length.
     BillStay {
         charge: ChargeId,
         reason: String,
     },
-    /// Random tokens stand for plates from here on; the same one for a plate and a month under one seed.
+    /// Replace plates by random tokens from here on: one token for a plate and a month under one seed.
     Forget {
         whose: ToForget,
         seed: [u8; 16],
     },
-    /// What stood here was forgotten: the ledger was compacted.
+    /// The command that stood here was removed when the ledger was compacted.
     Erased,
 }
 
@@ -120,7 +120,7 @@ impl Command {
     /// The longest reason, in bytes: a record must fit into a value of the store.
     pub const REASON_MAX: usize = 1024;
 
-    /// What it is called in logs. What it says may be a plate, or what somebody wrote about a person.
+    /// Its name in logs, which show nothing else of it: a command may hold a plate, or what somebody wrote about a person.
     pub fn name(&self) -> &'static str {
         match self {
             Command::Rename { .. } => "rename",
@@ -147,7 +147,7 @@ impl Command {
         }
     }
 
-    /// Whether it is judged by stays and charges, which are read as they were written last.
+    /// Whether it is judged by stays and charges, which are read from the written views.
     pub fn is_about_entries(&self) -> bool {
         !matches!(
             self,
@@ -161,21 +161,21 @@ impl Command {
     }
 }
 
-/// Which stays are to lose their plates.
+/// The stays that lose their plates.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToForget {
-    /// All of this plate.
+    /// All stays of this plate.
     Plate(String),
-    /// Those that were charged, among the entries of these numbers, for a month before this one.
+    /// Stays that were charged for a month before this one, among the entries of these numbers.
     Charged { from: u64, to: u64, before: Month },
 }
 
-/// Where an event waits in quarantine: a page's position in the ledger, and a place in the page.
+/// The place of an event in quarantine: the position of its page in the ledger, and its index in the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QuarantinePlace {
     pub position: u64,
-    /// From 0; `None`: all that wait of the page.
+    /// From 0; `None`: all events of the page that wait.
     pub index: Option<u8>,
 }
 
@@ -188,7 +188,7 @@ impl fmt::Display for QuarantinePlace {
     }
 }
 
-/// A text that names no place.
+/// The text is not a place in quarantine.
 #[derive(Debug, thiserror::Error)]
 #[error("a place looks like 17 or 17.3: a position of the ledger, and an event of the page there, from 0 to {}", RECORDS_MAX - 1)]
 pub struct BadPlace;

@@ -10,20 +10,21 @@ use crate::messaging::page::SealedPage;
 use crate::messaging::{Digest, SiteName};
 use crate::store::StoreError;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
-/// The form of a record that this program writes.
+/// Version of the records that this program writes.
 pub const VERSION: u8 = 2;
 
-/// How long a [`checksum`] is.
+/// Length of a [`checksum`].
 const CHECKSUM: usize = 8;
 
-/// One entry of the ledger. New kinds are added at the end.
+/// What stands at one position of the ledger. New kinds are added at the end: a kind is stored as its number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Record {
     /// A page as it was received.
     Page { stream: u32, received_at_ms: i64, page: SealedPage },
     /// `first..=last` will never come: the site was told that they are safe, and this ledger does not have them.
-    Hole {
+    MissingRange {
         stream: u32,
         received_at_ms: i64,
         first: u64,
@@ -32,14 +33,14 @@ pub enum Record {
         /// Of the page that told it; none when the ledger found it out itself.
         told_by: Option<Digest>,
     },
-    /// A garage told a capacity that it had not told before.
+    /// A garage reported a capacity that it had not reported before.
     Capacity { site: SiteName, received_at_ms: i64, capacity: u32 },
-    /// A stream in conflict was told to move what it had not delivered to a new epoch, as an operator had decided.
+    /// A stream in conflict was asked to move what it had not delivered to a new epoch, as an operator had decided.
     Moved { stream: u32, received_at_ms: i64 },
-    /// What an operator did, and who gave the command.
+    /// A command of an operator, and the user who gave it.
     Command { received_at_ms: i64, by: String, command: Command },
-    /// What stood at positions `from..=to`, the ones before this, was on disk once, and is gone: the disk lost it, or an
-    /// older copy was put in its place. Their numbers are never used again, so that a position means one thing for ever.
+    /// The records at positions `from..=to`, right before this one, were on disk once and are lost: the disk lost them, or an older
+    /// copy was put in their place. Their numbers are never used again, so that a position means one thing for ever.
     Truncated { received_at_ms: i64, from: u64, to: u64 },
 }
 
@@ -53,19 +54,23 @@ impl Record {
         bytes
     }
 
-    /// Decodes what [`Record::encode`] made. Every other value is [`StoreError::Damaged`].
+    /// Decodes what [`Record::encode`] made. Any other value is [`StoreError::Damaged`].
     pub fn decode(position: u64, bytes: &[u8]) -> Result<Record, StoreError> {
-        let damaged =
-            |reason: String| StoreError::Damaged { place: format!("ledger position {position}"), reason };
+        let damaged = |reason: &dyn fmt::Display| unreadable(position, reason);
         match bytes.split_first() {
             Some((&VERSION, rest)) => {
-                let body = summed(rest).ok_or_else(|| damaged("its checksum does not match".into()))?;
-                postcard::from_bytes(body).map_err(|error| damaged(error.to_string()))
+                let body = summed(rest).ok_or_else(|| damaged(&"its checksum does not match"))?;
+                postcard::from_bytes(body).map_err(|error| damaged(&error))
             }
-            Some((version, _)) => Err(damaged(format!("its form has version {version}"))),
-            None => Err(damaged("it is empty".into())),
+            Some((version, _)) => Err(damaged(&format_args!("its form has version {version}"))),
+            None => Err(damaged(&"it is empty")),
         }
     }
+}
+
+/// The record at a position cannot be read.
+pub fn unreadable(position: u64, reason: impl fmt::Display) -> StoreError {
+    StoreError::Damaged { place: format!("ledger position {position}"), reason: reason.to_string() }
 }
 
 pub fn checksum(bytes: &[u8]) -> [u8; CHECKSUM] {
@@ -73,7 +78,7 @@ pub fn checksum(bytes: &[u8]) -> [u8; CHECKSUM] {
     *hash.as_bytes().first_chunk().expect("a hash is longer")
 }
 
-/// What follows a checksum, if it matches.
+/// The bytes after a checksum, if the checksum matches.
 pub fn summed(bytes: &[u8]) -> Option<&[u8]> {
     let (sum, body) = bytes.split_first_chunk::<CHECKSUM>()?;
     (*sum == checksum(body)).then_some(body)

@@ -260,7 +260,7 @@ mod tests {
     use super::super::written::{VERSION, discard};
     use super::*;
     use crate::messaging::SiteName;
-    use crate::server::folding::{catch_up, open_view};
+    use crate::server::applying::{catch_up, open_view};
     use crate::server::ledger::Ledger;
     use crate::server::record::Command;
     use crate::server::view::View;

@@ -7,7 +7,7 @@ use crate::messaging::{Digest, SiteName};
 use crate::parking::register::{Account, Contract, Garages, Registration};
 use crate::parking::statement::Month;
 use crate::parking::{ChargeId, EventId, Plate};
-use crate::server::folding::catch_up;
+use crate::server::applying::catch_up;
 use crate::server::ledger::Ledger;
 use crate::server::record::{Command, QuarantinePlace, Record, ToForget};
 use crate::store::Store;
@@ -157,7 +157,14 @@ fn record() -> impl Strategy<Value = Vec<Record>> {
     let stream = prop_oneof![4 => Just(0u32), 1 => Just(1), 1 => any::<u32>()];
     let hole = (stream.clone(), number(), number(), any::<i64>()).prop_map(
         |(stream, first, last, received_at_ms)| {
-            vec![Record::Hole { stream, received_at_ms, first, last, reason: "r".into(), told_by: None }]
+            vec![Record::MissingRange {
+                stream,
+                received_at_ms,
+                first,
+                last,
+                reason: "r".into(),
+                told_by: None,
+            }]
         },
     );
     let page = (stream.clone(), number(), any::<i64>(), any::<i64>()).prop_map(

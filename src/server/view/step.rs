@@ -6,7 +6,7 @@ use crate::messaging::SiteName;
 use crate::messaging::page::{Content, RECORDS_MAX};
 use crate::parking::stored::StoredError;
 use crate::parking::{Event, EventKind};
-use crate::server::ledger::{Found, Ledger, Loss};
+use crate::server::ledger::{Ledger, Loss, RecordOrDamage};
 use crate::server::record::{Command, Record};
 use crate::store::StoreError;
 
@@ -56,11 +56,11 @@ pub(super) struct PreparedPage {
 
 impl PreparedRecord {
     /// Checks what stands at `position` and reads its events. What cannot be read becomes missing ranges of the garages that the index names.
-    pub fn read(ledger: &Ledger, position: u64, found: Found) -> Result<PreparedRecord, StoreError> {
+    pub fn read(ledger: &Ledger, position: u64, found: RecordOrDamage) -> Result<PreparedRecord, StoreError> {
         let (from, told) = match found {
-            Found::Damaged { from, reason } => (from, Err(reason)),
+            RecordOrDamage::Damaged { from, reason } => (from, Err(reason)),
             // A record that says something else than what it follows is as good as one that cannot be read.
-            Found::Record(Record::Truncated { from, to, .. })
+            RecordOrDamage::Record(Record::Truncated { from, to, .. })
                 if from == 0 || from > to || to != position - 1 =>
             {
                 (
@@ -68,7 +68,7 @@ impl PreparedRecord {
                     Err(format!("it says that positions {from} to {to} are lost, which it does not follow")),
                 )
             }
-            Found::Record(Record::Truncated { received_at_ms, from, to }) => {
+            RecordOrDamage::Record(Record::Truncated { received_at_ms, from, to }) => {
                 let reason = format!("positions {from} to {to} were on disk and are lost");
                 let damage = LedgerDamage { from, last: to, reason, found_at_ms: Some(received_at_ms) };
                 return Ok(PreparedRecord {
@@ -77,7 +77,7 @@ impl PreparedRecord {
                     what: Preparation::Damaged { damage, losses: Vec::new() },
                 });
             }
-            Found::Record(record) => (position, Self::what(ledger, record)),
+            RecordOrDamage::Record(record) => (position, Self::what(ledger, record)),
         };
         let what = match told {
             Ok(what) => what,
@@ -102,7 +102,7 @@ impl PreparedRecord {
                 let (first, clock_set) = (page.first.get(), page.begun.set);
                 Preparation::Page(PreparedPage { stream, received_at_ms, first, clock_set, events })
             }
-            Record::Hole { stream, received_at_ms, first, last, reason, .. } => {
+            Record::MissingRange { stream, received_at_ms, first, last, reason, .. } => {
                 known(stream)?;
                 Preparation::MissingRange { stream, received_at_ms, first, last, reason }
             }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::messaging::Sequence;
 use crate::messaging::page::Content;
-use crate::messaging::page::{Page, Record as Message, SealedPage};
+use crate::messaging::page::{Message, Page, SealedPage};
 use crate::messaging::wire::Request;
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::Event;

@@ -101,7 +101,7 @@ pub(super) async fn anomalies(
         let garage = garage.flatten();
         let wanted = AnomalyFilter { code, garage, plate, after, limit };
         let anomalies::AnomalyList { position, anomalies, next } =
-            anomalies::list(&web.store, Some(web.signal.saving()), unregistered, &wanted)?;
+            anomalies::list(&web.store, Some(web.live.saving()), unregistered, &wanted)?;
         let view = web.view();
         let lines = anomalies.into_iter().map(|NotedAnomaly { code, garage, plate, anomaly }| AnomalyLine {
             code: code.as_str(),

@@ -6,7 +6,7 @@ use crate::messaging::SiteName;
 use crate::messaging::page::Content;
 use crate::parking::Event;
 use crate::parking::event::EventJson;
-use crate::server::ledger::{PageAt, Pages};
+use crate::server::ledger::{LedgerPages, PageAt};
 use crate::store::StoreError;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
@@ -106,7 +106,7 @@ fn read(
         wanted = wanted.saturating_sub(page.page.count() as usize);
         wanted == 0
     };
-    let Pages { pages, damaged, go_on_after } = match &garage {
+    let LedgerPages { pages, damaged, go_on_after } = match &garage {
         None => web.ledger.pages(from, enough)?,
         Some(sites) => web.ledger.pages_of(sites, from, enough)?,
     };

@@ -120,7 +120,7 @@ pub(super) async fn stays(
         };
         let list = list::list(
             &web.store,
-            Some(web.signal.saving()),
+            Some(web.live.saving()),
             &StayFilter { plate, garage, open, after, limit },
         )?;
         // After the list: a garage that it shows is known by now.

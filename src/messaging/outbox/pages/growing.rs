@@ -1,9 +1,9 @@
 //! The page that grows, and the group of appends that is written into it.
 
 use super::super::Appended;
-use super::super::life::page_key;
+use super::super::layout::{EpochIndex, page_key};
 use super::{Pages, Post};
-use crate::messaging::page::{self, Content, Page, Record, SealedPage};
+use crate::messaging::page::{self, Content, Message, Page, SealedPage};
 use crate::messaging::{ClockReading, Digest, Epoch, Sequence};
 use crate::store::{Batch, StoreError};
 
@@ -13,12 +13,12 @@ const WALL_DRIFT_MS: u64 = 1000;
 #[derive(Clone)]
 pub(super) struct Growing {
     pub(super) page: Page,
-    /// At most the length of its encoding.
-    pub(super) len_max: usize,
-    /// The length of what is stored, 0 while it is not.
+    /// An upper bound of the length of its encoding.
+    len_max: usize,
+    /// The length of what is stored, 0 while nothing is.
     pub(super) stored_len: usize,
-    /// Whether it holds more than what is stored.
-    pub(super) grew: bool,
+    /// It holds more than what is stored.
+    grew: bool,
 }
 
 /// A page to be written.
@@ -29,7 +29,7 @@ struct Writing {
 }
 
 impl Growing {
-    pub(super) fn begin(epoch: Epoch, first: u64, previous: Option<Digest>, begun: ClockReading) -> Growing {
+    fn begin(epoch: Epoch, first: u64, previous: Option<Digest>, begun: ClockReading) -> Growing {
         Growing {
             page: Page {
                 epoch,
@@ -44,14 +44,14 @@ impl Growing {
             grew: false,
         }
     }
-    pub(super) fn records(&mut self) -> &mut Vec<Record> {
+    fn records(&mut self) -> &mut Vec<Message> {
         match &mut self.page.content {
             Content::Records(records) => records,
             Content::Lost { .. } => unreachable!("a growing page was begun with records"),
         }
     }
-    /// Whether the record still fits, taken at `at`; the first always does.
-    pub(super) fn fits(&self, record: &Record, at: &ClockReading) -> bool {
+    /// Returns true if a message that was taken at `at` still fits; the first one always does.
+    fn fits(&self, record: &Message, at: &ClockReading) -> bool {
         if self.page.begun.wall_was_set_by(at).unsigned_abs() > WALL_DRIFT_MS {
             return false; // the times in a page follow from when it was begun
         }
@@ -61,26 +61,65 @@ impl Growing {
         };
         held < page::RECORDS_MAX && self.len_max + record.encoded_len_max() <= page::BYTES_MAX
     }
-    pub(super) fn push(&mut self, mut record: Record, at: &ClockReading) {
+    fn push(&mut self, mut record: Message, at: &ClockReading) {
         let after = at.monotonic_ms.saturating_sub(self.page.begun.monotonic_ms);
         record.after_ms = u32::try_from(after).unwrap_or(u32::MAX);
         self.len_max += record.encoded_len_max();
         self.records().push(record);
         self.grew = true;
     }
+}
 
-    /// Queues the page for writing when it holds more than what is stored. Returns its digest.
-    fn write_out(&mut self, life: u32, writing: &mut Vec<Writing>, bytes_added: &mut u64) -> Option<Digest> {
-        let sealed = SealedPage::seal(&self.page);
-        // A page that only made room for the next one is stored as it is.
-        if std::mem::take(&mut self.grew) {
-            let stored = sealed.to_stored();
-            *bytes_added += stored.len() as u64 - self.stored_len as u64;
-            self.stored_len = stored.len();
-            let first = self.page.first.get();
-            writing.push(Writing { key: page_key(life, first), stored, first });
+/// Fills the growing page and those that follow it with a group of posts.
+struct PageWriter {
+    epoch: Epoch,
+    epoch_index: EpochIndex,
+    growing: Option<Growing>,
+    /// The sequence of the next message.
+    next: u64,
+    newest_digest: Option<Digest>,
+    writing: Vec<Writing>,
+    bytes_added: u64,
+}
+
+impl PageWriter {
+    /// Adds the messages of one post. Returns where they stand, and how many pages before the growing one hold some of them.
+    fn add(&mut self, post: &Post) -> (Appended, usize) {
+        let first = self.next;
+        let mut full_pages = 0;
+        for record in &post.records {
+            if !self.growing.as_ref().is_some_and(|page| page.fits(record, &post.at)) {
+                if let Some(last) = self.write_out() {
+                    full_pages += usize::from(last >= first);
+                }
+                self.growing = Some(Growing::begin(self.epoch, self.next, self.newest_digest, post.at));
+            }
+            self.growing.as_mut().expect("it was just begun").push(record.clone(), &post.at);
+            self.next += 1;
         }
-        Some(sealed.digest)
+        let appended = Appended {
+            epoch: self.epoch,
+            first: Sequence::new(first).expect("sequences begin at 1"),
+            last: Sequence::new(self.next - 1).expect("an append holds a message"),
+            repeated: false,
+        };
+        (appended, full_pages)
+    }
+
+    /// Queues the growing page for writing when it holds more than what is stored. Returns its last sequence.
+    fn write_out(&mut self) -> Option<u64> {
+        let growing = self.growing.as_mut()?;
+        let sealed = SealedPage::seal(&growing.page);
+        self.newest_digest = Some(sealed.digest);
+        // A page that only made room for the next one is stored as it is.
+        if std::mem::take(&mut growing.grew) {
+            let stored = sealed.to_stored();
+            self.bytes_added += stored.len() as u64 - growing.stored_len as u64;
+            growing.stored_len = stored.len();
+            let first = growing.page.first.get();
+            self.writing.push(Writing { key: page_key(self.epoch_index, first), stored, first });
+        }
+        Some(growing.page.last())
     }
 }
 
@@ -88,83 +127,72 @@ impl Pages {
     /// Writes a group of posts and flushes once. Called by the committer only.
     ///
     /// On `Ok` all of the group is on disk. On `Err` the store is poisoned.
-    pub(in crate::messaging::outbox) fn commit(&self, group: &[Post]) -> Result<Vec<Appended>, StoreError> {
-        let (mut current, mut next, mut newest_digest, epoch, life) = {
-            let mut state = self.state();
-            let growing = state.growing.take();
-            let newest = state.newest();
-            let (next, digest, epoch, life) =
-                (newest.next, newest.newest_digest, newest.epoch, newest.number);
-            state.writing_from = Some(growing.as_ref().map_or(next, |growing| growing.page.first.get()));
-            (growing, next, digest, epoch, life)
-        };
-        let mut writing: Vec<Writing> = Vec::new();
-        let mut bytes_added = 0;
-        let mut places = Vec::with_capacity(group.len());
+    pub fn commit(&self, group: &[Post]) -> Result<Vec<Appended>, StoreError> {
+        let mut writer = self.begin_writing();
         // An append whose messages stand in several pages must survive whole or not at all. Appends within one page do
         // by themselves, and writing pages one by one saves a sync: a batch costs two in sled.
         let mut needs_batch = false;
-        for Post { records, at } in group {
-            let first = next;
-            let mut pages = 0;
-            for record in records {
-                let page = match &mut current {
-                    Some(page) if page.fits(record, at) => page,
-                    _ => {
-                        if let Some(mut full) = current.take() {
-                            newest_digest = full.write_out(life, &mut writing, &mut bytes_added);
-                            pages += usize::from(full.page.last() >= first);
-                        }
-                        current.insert(Growing::begin(epoch, next, newest_digest, *at))
-                    }
-                };
-                page.push(record.clone(), at);
-                next += 1;
-            }
-            needs_batch |= pages > 0;
-            places.push(Appended {
-                epoch,
-                first: Sequence::new(first).expect("sequences begin at 1"),
-                last: Sequence::new(next - 1).expect("an append holds a message"),
-                repeated: false,
-            });
+        let mut places = Vec::with_capacity(group.len());
+        for post in group {
+            let (appended, full_pages) = writer.add(post);
+            needs_batch |= full_pages > 0;
+            places.push(appended);
         }
-        let mut newest = current.expect("a group holds a message");
-        newest_digest = newest.write_out(life, &mut writing, &mut bytes_added);
-        let first_written = writing.first().map_or(next, |page| page.first);
+        writer.write_out();
         if needs_batch {
             let mut batch = Batch::default();
-            for page in writing {
-                batch.put(page.key, page.stored);
+            for page in &mut writer.writing {
+                batch.put(std::mem::take(&mut page.key), std::mem::take(&mut page.stored));
             }
             self.store.apply(&batch)?;
         } else {
-            for page in &writing {
+            for page in &writer.writing {
                 self.store.put(&page.key, &page.stored)?;
             }
         }
         self.store.flush()?;
-        {
-            let mut keys = self.keys();
-            for (post, place) in group.iter().zip(&places) {
-                if let Some(key) = post.records.first().and_then(|record| record.key.as_ref()) {
-                    keys.waits(key, life, place.first.get());
-                }
+        let mut keys = self.keys();
+        for (post, place) in group.iter().zip(&places) {
+            if let Some(key) = post.records.first().and_then(|record| record.key.as_ref()) {
+                keys.waits(key, writer.epoch_index, place.first.get());
             }
         }
-        {
-            let mut state = self.state();
-            let newest_first = newest.page.first.get();
-            let life = state.newest_mut();
-            life.next = next;
-            life.bytes += bytes_added;
-            life.newest_digest = newest_digest;
-            life.oldest_first.get_or_insert(first_written);
-            life.newest_first = Some(newest_first);
-            state.writing_from = None;
-            state.growing = (!std::mem::take(&mut state.seal_wanted)).then_some(newest);
-        }
-        self.note();
+        drop(keys);
+        self.end_writing(writer);
+        self.write_high_water();
         Ok(places)
+    }
+
+    fn begin_writing(&self) -> PageWriter {
+        let mut state = self.state();
+        let growing = state.growing.take();
+        let newest = state.newest();
+        let writer = PageWriter {
+            epoch: newest.epoch,
+            epoch_index: newest.index,
+            next: newest.next,
+            newest_digest: newest.newest_digest,
+            growing,
+            writing: Vec::new(),
+            bytes_added: 0,
+        };
+        let first_written = writer.growing.as_ref().map_or(writer.next, |growing| growing.page.first.get());
+        state.writing_from = Some(first_written);
+        writer
+    }
+
+    /// Shows what was written, which is on disk.
+    fn end_writing(&self, writer: PageWriter) {
+        let growing = writer.growing.expect("a group holds a message");
+        let mut state = self.state();
+        let newest = state.newest_mut();
+        let first_written = writer.writing.first().map_or(writer.next, |page| page.first);
+        newest.oldest_first.get_or_insert(first_written);
+        newest.newest_first = Some(growing.page.first.get());
+        newest.newest_digest = writer.newest_digest;
+        newest.next = writer.next;
+        newest.bytes += writer.bytes_added;
+        state.writing_from = None;
+        state.growing = (!std::mem::take(&mut state.seal_wanted)).then_some(growing);
     }
 }

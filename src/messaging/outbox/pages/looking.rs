@@ -1,33 +1,31 @@
 //! Looking at what an outbox holds, without changing it.
 
-use super::super::Status;
-use super::super::inspect::{self, Inspection, Stretch};
-use super::super::life::{Life, page_key};
+use super::super::inspect::{self, EpochPages, Inspection};
+use super::super::layout::{EpochIndex, StoredEpoch, page_key};
+use super::super::{OutboxStatus, WaitingMessage};
 use super::{Pages, read_page};
-use crate::messaging::Epoch;
 use crate::messaging::page::{Content, SealedPage};
 use crate::store::StoreError;
 
 impl Pages {
-    /// Waiting messages after a place, with the epoch and sequence that they have now.
-    pub(in crate::messaging::outbox) fn peek(
+    /// Up to `limit` waiting messages after a place, with the epoch and sequence that they have now.
+    pub fn peek(
         &self,
-        after: Option<(u32, u64)>,
+        after: Option<(EpochIndex, u64)>,
         limit: usize,
-    ) -> Result<Vec<crate::messaging::outbox::Waiting>, StoreError> {
-        let lives: Vec<(u32, Epoch, u64, u64)> = {
+    ) -> Result<Vec<WaitingMessage>, StoreError> {
+        let epochs: Vec<StoredEpoch> = {
             let state = self.state();
-            let skipped =
-                after.and_then(|(number, _)| state.lives.iter().position(|life| life.number == number));
-            let lives = state.lives.iter().skip(skipped.unwrap_or(0));
-            lives.map(|life| (life.number, life.epoch, life.acknowledged, life.next)).collect()
+            let first =
+                after.and_then(|(index, _)| state.epochs.iter().position(|stored| stored.index == index));
+            state.epochs.iter().skip(first.unwrap_or(0)).cloned().collect()
         };
         let mut found = Vec::new();
-        for (number, epoch, acknowledged, end) in lives {
-            // A cursor is what somebody sent us: it may lie beyond everything.
-            let after = after.filter(|(life, _)| *life == number).map_or(0, |(_, after)| after);
+        for StoredEpoch { index, epoch, acknowledged, next: end, .. } in epochs {
+            // A cursor comes from outside: it may lie beyond everything.
+            let after = after.filter(|(of, _)| *of == index).map_or(0, |(_, after)| after);
             let from = after.min(end).max(acknowledged) + 1;
-            for entry in self.store.range(&self.key_of_page_with(number, from)?, &page_key(number, end)) {
+            for entry in self.store.range(&self.key_of_page_with(index, from)?, &page_key(index, end)) {
                 let (key, value) = entry?;
                 let page = read_page(&key, &value)?;
                 let Content::Records(records) = page.content else {
@@ -40,62 +38,62 @@ impl Pages {
                     if found.len() == limit {
                         return Ok(found);
                     }
-                    found.push(crate::messaging::outbox::Waiting { life: number, epoch, sequence, record });
+                    found.push(WaitingMessage { epoch_index: index, epoch, sequence, record });
                 }
             }
         }
         Ok(found)
     }
 
-    pub(in crate::messaging::outbox) fn status(&self) -> Result<Status, StoreError> {
+    pub fn status(&self) -> Result<OutboxStatus, StoreError> {
         let (status, oldest_waiting) = {
             let state = self.state();
             let newest = state.newest();
-            let waiting = state.lives.iter().find(|life| life.depth() > 0);
-            let status = Status {
+            let waiting = state.epochs.iter().find(|stored| stored.depth() > 0);
+            let status = OutboxStatus {
                 epoch: newest.epoch,
                 next_sequence: newest.next,
                 acknowledged: newest.acknowledged,
-                depth: state.lives.iter().map(Life::depth).sum(),
-                bytes: state.lives.iter().map(|life| life.bytes).sum(),
-                epochs: state.lives.len(),
+                depth: state.epochs.iter().map(StoredEpoch::depth).sum(),
+                bytes: state.epochs.iter().map(|stored| stored.bytes).sum(),
+                epochs: state.epochs.len(),
                 oldest_begun: None,
             };
-            (status, waiting.map(|life| (life.number, life.acknowledged + 1)))
+            (status, waiting.map(|stored| (stored.index, stored.acknowledged + 1)))
         };
         let begun = match oldest_waiting {
-            Some((life, sequence)) => {
-                let key = self.key_of_page_with(life, sequence)?;
+            Some((epoch_index, sequence)) => {
+                let key = self.key_of_page_with(epoch_index, sequence)?;
                 let page = self.store.get(&key)?;
                 page.and_then(|value| SealedPage::from_stored(&value).ok()?.open().ok())
                     .map(|page| page.begun)
             }
             None => None,
         };
-        Ok(Status { oldest_begun: begun, ..status })
+        Ok(OutboxStatus { oldest_begun: begun, ..status })
     }
 
-    pub(in crate::messaging::outbox) fn inspect(&self) -> Result<Inspection, StoreError> {
-        let (stretches, waiting) = {
+    pub fn inspect(&self) -> Result<Inspection, StoreError> {
+        let (epochs, waiting) = {
             let state = self.state();
-            let newest = state.newest().number;
-            let stretch = |life: &Life| {
-                let end = state.writing_from.filter(|_| life.number == newest).unwrap_or(life.next);
-                Stretch { life: life.number, epoch: life.epoch, end }
+            let newest = state.newest().index;
+            let pages_of = |stored: &StoredEpoch| {
+                let end = state.writing_from.filter(|_| stored.index == newest).unwrap_or(stored.next);
+                EpochPages { epoch_index: stored.index, epoch: stored.epoch, end }
             };
-            let stretches: Vec<_> = state.lives.iter().map(stretch).collect();
-            (stretches, state.lives.iter().map(Life::depth).sum())
+            let epochs: Vec<_> = state.epochs.iter().map(pages_of).collect();
+            (epochs, state.epochs.iter().map(StoredEpoch::depth).sum())
         };
         let mut found = Inspection { waiting, keys: self.keys_remembered(), ..Inspection::default() };
         found.faults.extend(inspect::faults_of(&self.damages));
-        for stretch in &stretches {
-            // One that is gone was delivered whole.
+        for pages in &epochs {
+            // An epoch that is gone was delivered whole.
             let acknowledged = || {
                 let state = self.state();
-                let life = state.lives.iter().find(|life| life.number == stretch.life);
-                life.map_or(stretch.end, |life| life.acknowledged)
+                let stored = state.epochs.iter().find(|stored| stored.index == pages.epoch_index);
+                stored.map_or(pages.end, |stored| stored.acknowledged)
             };
-            inspect::look_over(&self.store, stretch, acknowledged, &mut found)?;
+            inspect::inspect_pages(&self.store, pages, acknowledged, &mut found)?;
         }
         found.kept_aside = inspect::kept_aside(&self.store)?;
         Ok(found)

@@ -1,136 +1,112 @@
 //! The pages of an outbox, in a store: what is appended, given to the sender, acknowledged and deleted.
 //!
-//! What stands under which key: see [`super::life`]. One file for each thing that happens to them: [`growing`], [`sweeping`],
-//! [`moving`], [`looking`].
+//! The keys of the store are listed in [`super::layout`]. One file for each thing that happens to pages: [`growing`], [`taking`],
+//! [`sweeping`], [`moving`], [`looking`].
 
 mod growing;
 mod looking;
 mod moving;
 mod sweeping;
+mod taking;
 
-use super::keys::{Keys, LIFE_MAX, Place, Remembered};
-use super::life::{self, Life, entry_key, page_key};
-use super::opening::{self, Damage};
-use super::witness::{self, Note, Witness};
-use super::{OpenError, Options, Progress};
+pub use taking::Taken;
+
+use super::high_water::{ENDS_MAX, OutboxHighWater};
+use super::keys::{EPOCH_INDEX_MAX, KeyLocation, Keys, Remembered};
+use super::layout::{self, EpochIndex, Position, StoredEpoch, epoch_key, page_key, page_keys};
+use super::opening::{self, OutboxDamage};
+use super::{Options, OutboxOpenError, OutboxProgress};
 use crate::codes;
-use crate::messaging::page::{self, Content, Key, Page, Record, SealedPage};
+use crate::messaging::clock::BootId;
+use crate::messaging::page::{IdempotencyKey, Message, Page, PageError, SealedPage};
 use crate::messaging::{ClockReading, Epoch, LedgerId};
-use crate::store::{Store, StoreError};
+use crate::store::high_water::HighWaterFile;
+use crate::store::{Entry, Store, StoreError};
 use growing::Growing;
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 use tokio::sync::watch;
 
-/// What the outbox holds of the epoch that is being delivered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Position {
-    /// Which of the epochs it is: a number that this outbox gives again at the earliest after 32,767 others.
-    pub life: u32,
-    pub epoch: Epoch,
-    /// The oldest sequence stored, or the next one.
-    pub oldest: u64,
-    /// The highest acknowledged sequence that is known, 0 for none.
-    pub acknowledged: u64,
-    /// The last sequence on disk, 0 for none.
-    pub durable: u64,
-}
-
-/// Pages to be sent.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Taken {
-    pub pages: Vec<SealedPage>,
-    /// The last sequence in them.
-    pub last: Option<u64>,
-    /// The oldest sequence that the outbox had when they were read, or its next one.
-    pub oldest: u64,
-}
-
 /// Messages of one producer's post, to be stored together.
 #[derive(Debug, Clone)]
-pub(in crate::messaging::outbox) struct Post {
-    pub records: Vec<Record>,
-    /// When they were taken.
+pub(super) struct Post {
+    pub records: Vec<Message>,
+    /// The clocks when they were taken.
     pub at: ClockReading,
 }
 
-pub(in crate::messaging::outbox) struct Pages {
+pub(super) struct Pages {
     store: Store,
-    state: Mutex<State>,
+    state: Mutex<PagesState>,
     /// Used by the committer only.
     keys: Mutex<Keys>,
     ledger: Mutex<Option<LedgerId>>,
-    witness: Option<Witness>,
-    boot: crate::messaging::clock::BootId,
+    high_water_file: Option<HighWaterFile>,
+    boot: BootId,
     opened: Instant,
-    damages: Vec<Damage>,
+    damages: Vec<OutboxDamage>,
 }
 
-struct State {
+struct PagesState {
     /// Oldest first. New messages belong to the last one; there always is one.
-    lives: VecDeque<Life>,
-    next_number: u32,
+    epochs: VecDeque<StoredEpoch>,
+    next_index: u32,
     /// The newest page while it may still grow. Its content is on disk.
     growing: Option<Growing>,
     /// While a group is being written: the first sequence of the first page that it changes. What the store shows
     /// from there on may not be on disk yet.
     writing_from: Option<u64>,
-    /// The sender wants what is being written: the page is not to grow further.
+    /// The sender wants what is being written, so that the page must not grow further.
     seal_wanted: bool,
 }
 
-impl State {
-    fn front(&self) -> &Life {
-        self.lives.front().expect("there always is an epoch")
+impl PagesState {
+    fn front(&self) -> &StoredEpoch {
+        self.epochs.front().expect("there always is an epoch")
     }
-    fn newest(&self) -> &Life {
-        self.lives.back().expect("there always is an epoch")
+    fn newest(&self) -> &StoredEpoch {
+        self.epochs.back().expect("there always is an epoch")
     }
-    fn newest_mut(&mut self) -> &mut Life {
-        self.lives.back_mut().expect("there always is an epoch")
+    fn newest_mut(&mut self) -> &mut StoredEpoch {
+        self.epochs.back_mut().expect("there always is an epoch")
     }
-    fn life_mut(&mut self, number: u32) -> Option<&mut Life> {
-        self.lives.iter_mut().find(|life| life.number == number)
+    fn epoch_mut(&mut self, index: EpochIndex) -> Option<&mut StoredEpoch> {
+        self.epochs.iter_mut().find(|stored| stored.index == index)
     }
 }
 
 impl Pages {
     /// Reads what `store` holds, or begins a first epoch in it.
-    pub(in crate::messaging::outbox) fn open(
-        store: Store,
-        options: &Options,
-        now: ClockReading,
-    ) -> Result<Pages, OpenError> {
-        let witness =
-            options.witness.as_deref().map(Witness::open).transpose().map_err(OpenError::Witness)?;
-        let (witness, note) = witness.map_or((None, None), |(witness, note)| (Some(witness), note));
-        let same_boot = note.as_ref().is_some_and(|note| note.boot == now.boot && now.boot != [0; 16]);
-        let found = opening::read(&store, note.as_ref(), same_boot, options.on_loss, now)?;
-        let ledger = match store.get(life::LEDGER)? {
-            Some(id) => Some(LedgerId::from_bytes(id[..].try_into().map_err(|_| OpenError::Ledger)?)),
+    pub fn open(store: Store, options: &Options, now: ClockReading) -> Result<Pages, OutboxOpenError> {
+        let opened = options.high_water_file.as_deref().map(HighWaterFile::open::<OutboxHighWater>);
+        let opened = opened.transpose().map_err(OutboxOpenError::HighWaterFile)?;
+        let (high_water_file, mark) = opened.map_or((None, None), |(file, mark)| (Some(file), mark));
+        let found = opening::read(&store, mark.as_ref(), options.on_loss, now)?;
+        let ledger = match store.get(layout::LEDGER)? {
+            Some(id) => Some(LedgerId::from_bytes(id[..].try_into().map_err(|_| OutboxOpenError::Ledger)?)),
             None => None,
         };
         let pages = Pages {
-            state: Mutex::new(State {
-                lives: found.lives,
-                next_number: found.next_number,
+            state: Mutex::new(PagesState {
+                epochs: found.epochs,
+                next_index: found.next_index,
                 growing: None,
                 writing_from: None,
                 seal_wanted: false,
             }),
             keys: Mutex::new(found.keys),
             ledger: Mutex::new(ledger),
-            witness,
+            high_water_file,
             boot: now.boot,
             opened: Instant::now(),
             damages: found.damages,
             store,
         };
         if let Some(moving) = found.moving {
-            pages.go_on_moving(moving)?;
+            pages.continue_move(moving)?;
         }
-        if pages.state().lives.is_empty() {
+        if pages.state().epochs.is_empty() {
             pages.begin_epoch()?;
         } else if found.tail_in_doubt {
             let epoch = pages.begin_epoch()?;
@@ -142,85 +118,92 @@ impl Pages {
             );
         }
         if let Some(machine) = options.machine {
-            let wrote_last = pages.store.get(life::MACHINE)?;
-            if wrote_last.as_deref() != Some(&machine[..]) {
-                if wrote_last.is_some() {
-                    let epoch = pages.begin_epoch()?;
-                    tracing::error!(
-                        code = %codes::MACHINE_CHANGED,
-                        %epoch,
-                        hint = "make sure that the other machine does not go on under this garage's name",
-                        "this data directory was written on another machine, so it is a copy: new events get a new epoch"
-                    );
-                }
-                pages.store.put(life::MACHINE, &machine)?;
-                pages.store.flush()?;
-            }
+            pages.compare_machine(machine)?;
         }
-        pages.note();
+        pages.write_high_water();
         Ok(pages)
     }
 
-    pub(in crate::messaging::outbox) fn store(&self) -> &Store {
+    /// Begins a new epoch if another machine wrote last: this directory is a copy.
+    fn compare_machine(&self, machine: [u8; 16]) -> Result<(), StoreError> {
+        let wrote_last = self.store.get(layout::MACHINE)?;
+        if wrote_last.as_deref() == Some(&machine[..]) {
+            return Ok(());
+        }
+        if wrote_last.is_some() {
+            let epoch = self.begin_epoch()?;
+            tracing::error!(
+                code = %codes::MACHINE_CHANGED,
+                %epoch,
+                hint = "make sure that the other machine does not go on under this garage's name",
+                "this data directory was written on another machine, so it is a copy: new events get a new epoch"
+            );
+        }
+        self.store.put(layout::MACHINE, &machine)?;
+        self.store.flush()
+    }
+
+    pub fn store(&self) -> &Store {
         &self.store
     }
 
-    pub(in crate::messaging::outbox) fn unreadable(&self) -> watch::Receiver<bool> {
+    pub fn unreadable(&self) -> watch::Receiver<bool> {
         self.store.unreadable()
     }
 
     /// What was found to be damaged at opening.
-    pub(in crate::messaging::outbox) fn damages(&self) -> &[Damage] {
+    pub fn damages(&self) -> &[OutboxDamage] {
         &self.damages
     }
 
-    /// New messages belong to a new epoch from now on, which is on disk when this returns. Called by the committer only.
-    pub(in crate::messaging::outbox) fn begin_epoch(&self) -> Result<Epoch, StoreError> {
-        let number = self.new_number()?;
-        let rank = self.state().lives.back().map_or(0, |life| life.rank + 1);
-        let life = Life::begin(number, rank, Epoch::random());
-        self.store.put(&entry_key(number), &life.entry().encode())?;
+    /// Gives new messages a new epoch, which is on disk when this returns. Called by the committer only.
+    pub fn begin_epoch(&self) -> Result<Epoch, StoreError> {
+        let index = self.new_index()?;
+        let rank = self.state().epochs.back().map_or(0, |stored| stored.rank + 1);
+        let stored = StoredEpoch::begin(index, rank, Epoch::random());
+        self.store.put(&epoch_key(index), &stored.record().encode())?;
         self.store.flush()?;
-        let epoch = life.epoch;
+        let epoch = stored.epoch;
         let mut state = self.state();
-        state.next_number = number + 1;
+        state.next_index = index + 1;
         state.growing = None;
-        state.lives.push_back(life);
+        state.epochs.push_back(stored);
         Ok(epoch)
     }
 
-    /// A number for a new life: the one after the last that was given, and after the greatest one the first that is free. Nothing is
+    /// The index of a new epoch: the one after the last that was given, and after the greatest one the first that is free. Nothing is
     /// stored under it when this returns. Called by the committer only.
-    fn new_number(&self) -> Result<u32, StoreError> {
+    fn new_index(&self) -> Result<EpochIndex, StoreError> {
         let (next, held) = {
             let state = self.state();
-            (state.next_number, state.lives.iter().map(|life| life.number).collect::<Vec<_>>())
+            (state.next_index, state.epochs.iter().map(|stored| stored.index).collect::<Vec<_>>())
         };
-        let numbers = (next..=LIFE_MAX).chain(0..next.min(LIFE_MAX + 1));
-        for number in numbers.filter(|number| !held.contains(number)) {
-            if self.is_stored(number)? {
+        let indexes = (next..=EPOCH_INDEX_MAX).chain(0..next.min(EPOCH_INDEX_MAX + 1));
+        for index in indexes.filter(|index| !held.contains(index)) {
+            if self.is_stored(index)? {
                 continue;
             }
-            // The hint of what was acknowledged of an epoch that had the number before must not be taken for this one's.
-            let hint = self.store.get(life::ACKNOWLEDGED)?.and_then(|hint| life::decode_acknowledged(&hint));
-            if hint.is_some_and(|(of, _)| of == number) {
-                self.store.remove(life::ACKNOWLEDGED)?;
+            // The hint of what was acknowledged of an epoch that had the index before must not be taken for this one's.
+            let hint = self.store.get(layout::ACKNOWLEDGED)?;
+            let hint = hint.and_then(|hint| layout::decode_acknowledged(&hint));
+            if hint.is_some_and(|(of, _)| of == index) {
+                self.store.remove(layout::ACKNOWLEDGED)?;
             }
-            return Ok(number);
+            return Ok(index);
         }
         Err(StoreError::Damaged {
             place: "the epochs of the outbox".into(),
-            reason: format!("{LIFE_MAX} of them wait to be delivered, and no more can be told apart"),
+            reason: format!("{EPOCH_INDEX_MAX} of them wait to be delivered, and no more can be told apart"),
         })
     }
 
-    /// Whether anything is stored of the life with this number, pages that were kept aside among it.
-    fn is_stored(&self, number: u32) -> Result<bool, StoreError> {
-        if self.store.get(&entry_key(number))?.is_some() {
+    /// Returns true if anything is stored of the epoch with this index, pages that were kept aside among it.
+    fn is_stored(&self, index: EpochIndex) -> Result<bool, StoreError> {
+        if self.store.get(&epoch_key(index))?.is_some() {
             return Ok(true);
         }
-        let (first, last) = (page_key(number, 0), page_key(number, u64::MAX));
-        for (first, last) in [(life::aside_key(&first), life::aside_key(&last)), (first, last)] {
+        let (first, last) = page_keys(index);
+        for (first, last) in [(layout::aside_key(&first), layout::aside_key(&last)), (first, last)] {
             if let Some(entry) = self.store.range(&first, &last).next() {
                 return entry.map(|_| true);
             }
@@ -228,14 +211,14 @@ impl Pages {
         Ok(false)
     }
 
-    pub(in crate::messaging::outbox) fn ledger(&self) -> Option<LedgerId> {
+    pub fn ledger(&self) -> Option<LedgerId> {
         *self.ledger.lock().expect("no thread panics while it holds the ledger's id")
     }
 
     /// Delivers to this ledger from now on; on disk when this returns. Called by the committer only.
-    pub(in crate::messaging::outbox) fn bind(&self, ledger: LedgerId) -> Result<(), StoreError> {
+    pub fn bind(&self, ledger: LedgerId) -> Result<(), StoreError> {
         if self.ledger() != Some(ledger) {
-            self.store.put(life::LEDGER, &ledger.to_bytes())?;
+            self.store.put(layout::LEDGER, &ledger.to_bytes())?;
             self.store.flush()?;
             *self.ledger.lock().expect("no thread panics while it holds the ledger's id") = Some(ledger);
         }
@@ -243,137 +226,53 @@ impl Pages {
     }
 
     /// What was stored under this key. Called by the committer only.
-    pub(in crate::messaging::outbox) fn remembered(
-        &self,
-        key: &Key,
-    ) -> Result<Option<Remembered>, StoreError> {
+    pub fn remembered(&self, key: &IdempotencyKey) -> Result<Option<Remembered>, StoreError> {
         let keys = self.keys();
-        match keys.place_of(&key.text) {
+        match keys.location_of(&key.text) {
             None => Ok(None),
-            Some(Place::Acknowledged { page }) => keys.read(&self.store, page, &key.text),
-            Some(Place::Waiting { life, sequence }) => {
-                let Some((stored_key, value)) =
-                    self.store.last(&page_key(life, 0), &page_key(life, sequence + 1))?
-                else {
+            Some(KeyLocation::Acknowledged { page }) => keys.read(&self.store, page, &key.text),
+            Some(KeyLocation::Waiting { epoch_index, sequence }) => {
+                let Some((stored_key, value)) = self.last_page_up_to(epoch_index, sequence)? else {
                     return Ok(None);
                 };
                 let page = read_page(&stored_key, &value)?;
-                let found = keys_of(&page).into_iter().find(|(_, found)| found.text == key.text);
-                Ok(found.map(|(place, found)| {
-                    let (epoch, first) = first_told(&page, place);
+                let found = page.keys().into_iter().find(|(_, found)| found.text == key.text);
+                Ok(found.map(|(sequence, found)| {
+                    let (epoch, first) = page.first_answer(sequence);
                     Remembered { epoch, first, count: found.count, body: found.body }
                 }))
             }
         }
     }
 
-    /// How many keys are remembered.
-    pub(in crate::messaging::outbox) fn keys_remembered(&self) -> u64 {
+    /// The number of keys that are remembered.
+    pub fn keys_remembered(&self) -> u64 {
         self.keys().len()
     }
 
-    /// The state is not held while pages are read, so that a disk that does not answer holds up the sender alone. What is read
-    /// cannot change meanwhile: it lies before the page that grows or is being written, and was flushed. The growing page is
-    /// sealed first, when everything before it is taken; what is appended from then on begins a page behind it.
-    pub(in crate::messaging::outbox) fn take(
-        &self,
-        life: u32,
-        from: u64,
-        max_bytes: usize,
-    ) -> Result<Taken, StoreError> {
-        let mut read: Vec<Read> = Vec::new();
-        let mut bytes = 0;
-        let mut next = None;
-        'reading: loop {
-            let room = if read.is_empty() { usize::MAX } else { max_bytes.saturating_sub(bytes) };
-            let Some((after, end)) = self.unchanging(life, next.unwrap_or(from), room) else { break };
-            let begin = match next {
-                None => self.key_of_page_with(life, after)?,
-                Some(_) => page_key(life, after),
-            };
-            for entry in self.store.range(&begin, &page_key(life, end)) {
-                let (key, value) = entry?;
-                bytes += value.len();
-                if !read.is_empty() && bytes > max_bytes {
-                    break 'reading;
-                }
-                let opened = SealedPage::from_stored(&value).and_then(|sealed| {
-                    let page = sealed.open()?;
-                    Ok(Read { first: page.first.get(), last: page.last(), sealed })
-                });
-                read.push(opened.map_err(|error| unreadable(&key, &error))?);
-            }
-            next = Some(end);
-        }
-        let mut state = self.state();
-        let Some(its) = state.life_mut(life) else {
-            return Ok(Taken { oldest: from, ..Taken::default() }); // it is delivered or moved: nothing of it is left
-        };
-        // A sweep says first what it deletes: from its oldest on, everything was there while we read.
-        let (epoch, oldest) = (its.epoch, its.oldest());
-        drop(state);
-        let pages: Vec<Read> = read.into_iter().skip_while(|page| page.last < oldest).collect();
-        if let Some((first, last)) = first_gap(&pages, from.max(oldest), next) {
-            self.store.contradicts_itself();
-            return Err(StoreError::Damaged {
-                place: format!("sequences {first} to {last} of epoch {epoch} in the outbox"),
-                reason: "their pages were there and cannot be found any more".into(),
-            });
-        }
-        let last = pages.last().map(|page| page.last);
-        Ok(Taken { pages: pages.into_iter().map(|page| page.sealed).collect(), last, oldest })
-    }
-
-    /// Where reading begins, and up to where pages never change again, when something is there from `from` on. Up to `room`
-    /// bytes are wanted: when they reach beyond the sealed pages, the growing page is sealed, or will be once it is written.
-    fn unchanging(&self, life: u32, from: u64, room: usize) -> Option<(u64, u64)> {
-        let mut state = self.state();
-        let is_newest = state.newest().number == life;
-        let its = state.life_mut(life)?;
-        let (from, next) = (from.max(its.oldest()), its.next);
-        let end = match (state.writing_from, &state.growing) {
-            (Some(writing), _) if is_newest => {
-                state.seal_wanted |= from >= writing;
-                writing
-            }
-            (None, Some(growing)) if is_newest => {
-                let first = growing.page.first.get();
-                if (first..next).contains(&from) && growing.stored_len <= room {
-                    state.growing = None;
-                    next
-                } else {
-                    first
-                }
-            }
-            _ => next,
-        };
-        (from < end).then_some((from, end))
-    }
-
-    /// How many messages wait, and how many bytes their pages take.
-    pub(in crate::messaging::outbox) fn size(&self) -> (u64, u64) {
+    /// The number of messages that wait, and the bytes of their pages.
+    pub fn size(&self) -> (u64, u64) {
         let state = self.state();
-        let lives = state.lives.iter();
-        lives.fold((0, 0), |(depth, bytes), life| (depth + life.depth(), bytes + life.bytes))
+        let epochs = state.epochs.iter();
+        epochs.fold((0, 0), |(depth, bytes), stored| (depth + stored.depth(), bytes + stored.bytes))
     }
 
-    pub(in crate::messaging::outbox) fn progress(&self) -> Progress {
-        let position = self.position();
-        let Position { life, oldest, durable, .. } = position;
-        Progress { life, oldest, durable, failed: false }
+    pub fn progress(&self) -> OutboxProgress {
+        let Position { epoch_index, oldest, durable, .. } = self.position();
+        OutboxProgress { epoch_index, oldest, durable, failed: false }
     }
 
-    pub(in crate::messaging::outbox) fn position(&self) -> Position {
+    pub fn position(&self) -> Position {
         self.state().front().position()
     }
 
-    /// Every epoch that is held, oldest first.
-    pub(in crate::messaging::outbox) fn positions(&self) -> Vec<Position> {
-        self.state().lives.iter().map(Life::position).collect()
+    /// The ranges of all epochs that are held, oldest first.
+    pub fn positions(&self) -> Vec<Position> {
+        self.state().epochs.iter().map(StoredEpoch::position).collect()
     }
 
-    /// The epoch that new messages get.
-    pub(in crate::messaging::outbox) fn epoch(&self) -> Epoch {
+    /// The epoch of new messages.
+    pub fn epoch(&self) -> Epoch {
         self.state().newest().epoch
     }
 
@@ -382,84 +281,43 @@ impl Pages {
         self.keys().ran_before_s() + self.opened.elapsed().as_secs()
     }
 
-    /// Writes down beside the store how far we are. Called by the committer only: an older note must not follow a newer one.
-    fn note(&self) {
-        let Some(witness) = &self.witness else { return };
-        let note = {
+    /// Writes down beside the store how far we are. Called by the committer only: an older mark must not follow a newer one.
+    fn write_high_water(&self) {
+        let Some(file) = &self.high_water_file else { return };
+        let mark = {
             let state = self.state();
             let front = state.front();
-            let skipped = state.lives.len().saturating_sub(witness::ENDS_MAX);
-            Note {
-                ends: state.lives.iter().skip(skipped).map(|life| (life.epoch, life.next)).collect(),
+            let skipped = state.epochs.len().saturating_sub(ENDS_MAX);
+            OutboxHighWater {
+                ends: state.epochs.iter().skip(skipped).map(|stored| (stored.epoch, stored.next)).collect(),
                 oldest: front.epoch,
                 acknowledged: front.acknowledged,
                 boot: self.boot,
             }
         };
-        witness.write(&note);
+        file.write(&mark);
+    }
+
+    /// The last page that begins at or before `sequence`.
+    fn last_page_up_to(&self, epoch_index: EpochIndex, sequence: u64) -> Result<Option<Entry>, StoreError> {
+        self.store.last(&page_key(epoch_index, 0), &page_key(epoch_index, sequence + 1))
     }
 
     /// The key of the stored page that `sequence` stands in, or of the place where it would begin.
-    fn key_of_page_with(&self, life: u32, sequence: u64) -> Result<Vec<u8>, StoreError> {
-        let page = self.store.last(&page_key(life, 0), &page_key(life, sequence + 1))?;
-        match page {
-            Some((key, value)) => {
-                let covers = read_page(&key, &value).is_ok_and(|page| page.last() >= sequence);
-                Ok(if covers { key } else { page_key(life, sequence) })
-            }
-            None => Ok(page_key(life, sequence)),
-        }
+    fn key_of_page_with(&self, epoch_index: EpochIndex, sequence: u64) -> Result<Vec<u8>, StoreError> {
+        let page = self.last_page_up_to(epoch_index, sequence)?;
+        let covers =
+            page.filter(|(key, value)| read_page(key, value).is_ok_and(|page| page.last() >= sequence));
+        Ok(covers.map_or_else(|| page_key(epoch_index, sequence), |(key, _)| key))
     }
 
     fn keys(&self) -> MutexGuard<'_, Keys> {
         self.keys.lock().expect("no thread panics while it holds the keys")
     }
 
-    /// Never held while the disk is asked for anything: those who serve producers and people look here.
-    fn state(&self) -> MutexGuard<'_, State> {
+    /// Locks the state. It is never held while the disk is read or written, because HTTP looks here.
+    fn state(&self) -> MutexGuard<'_, PagesState> {
         self.state.lock().expect("no thread panics while it holds the outbox's state")
-    }
-}
-
-/// A page that was read to be sent.
-struct Read {
-    first: u64,
-    last: u64,
-    sealed: SealedPage,
-}
-
-/// The first sequences that `pages`, which were read from `from` on, do not cover: up to the next one of them, or up to `end`,
-/// when everything before it was read.
-///
-/// A store whose index is damaged gives out pages that do not follow each other. A receiver would ask for what is between
-/// them for ever.
-fn first_gap(pages: &[Read], from: u64, end: Option<u64>) -> Option<(u64, u64)> {
-    let mut due = from;
-    for page in pages {
-        if page.first > due {
-            return Some((due, page.first - 1));
-        }
-        due = due.max(page.last + 1);
-    }
-    end.filter(|end| due < *end).map(|end| (due, end - 1))
-}
-
-/// The keys in a page, with the places of the messages that carry them.
-pub(in crate::messaging::outbox) fn keys_of(page: &Page) -> Vec<(u64, Key)> {
-    match &page.content {
-        Content::Records(records) => (page.first.get()..)
-            .zip(records)
-            .filter_map(|(place, record)| Some((place, record.key.clone()?)))
-            .collect(),
-        Content::Lost { .. } => Vec::new(),
-    }
-}
-
-/// Where the message at `place` was when its producer was answered.
-fn first_told(page: &Page, place: u64) -> (Epoch, u64) {
-    match page.moved_from {
-        Some((epoch, first)) => (epoch, first.get() + (place - page.first.get())),
-        None => (page.epoch, place),
     }
 }
 
@@ -468,6 +326,6 @@ fn read_page(key: &[u8], value: &[u8]) -> Result<Page, StoreError> {
     page.map_err(|error| unreadable(key, &error))
 }
 
-fn unreadable(key: &[u8], error: &page::PageError) -> StoreError {
+fn unreadable(key: &[u8], error: &PageError) -> StoreError {
     StoreError::Damaged { place: format!("page {key:02x?} of the outbox"), reason: error.to_string() }
 }

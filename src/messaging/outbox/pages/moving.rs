@@ -1,10 +1,10 @@
 //! Moving what is not acknowledged from the oldest epoch to the newest.
 
-use super::super::life::{Entry, Life, entry_key, page_key};
+use super::super::layout::{EpochRecord, StoredEpoch, epoch_key, page_key, page_keys};
 use super::super::opening::Moving;
-use super::{Pages, first_told, keys_of, read_page};
+use super::{Pages, read_page};
 use crate::messaging::page::{Content, Page, SealedPage};
-use crate::messaging::{Epoch, Sequence};
+use crate::messaging::{Digest, Epoch, Sequence};
 use crate::store::{Batch, StoreError};
 
 /// How many pages one step of a move takes: each is a removal and a new page in one batch.
@@ -12,129 +12,127 @@ const MOVED_AT_ONCE: usize = 400;
 
 impl Pages {
     /// Moves what is not acknowledged of the epoch that is being delivered to a new one, in its place in the order. Each page
-    /// remembers where it stood. Called by the committer only; a crash in between goes on at the next opening.
-    pub(in crate::messaging::outbox) fn move_oldest(&self, first: u64) -> Result<(Epoch, u64), StoreError> {
-        let life = self.position().life;
-        self.acknowledge(life, first.saturating_sub(1));
+    /// remembers where it stood. Returns the new epoch and its number of messages. Called by the committer only; the next opening
+    /// continues a move that a crash interrupted.
+    pub fn move_oldest(&self, first: u64) -> Result<(Epoch, u64), StoreError> {
+        let from = self.position().epoch_index;
+        self.acknowledge(from, first.saturating_sub(1));
         // Keys of what is delivered are written down, and its pages are gone before the move is begun.
         self.sweep()?;
-        let number = self.new_number()?;
-        let (from, to) = {
+        let to = self.new_index()?;
+        let (from, stored) = {
             let mut state = self.state();
-            let from = state.front().number;
-            let to = Life::begin(number, state.front().rank, Epoch::random());
-            state.next_number = number + 1;
-            (from, to)
+            state.next_index = to + 1;
+            let front = state.front();
+            (front.index, StoredEpoch::begin(to, front.rank, Epoch::random()))
         };
-        let entry = Entry { takes_over: Some((from, first)), ..to.entry() };
-        self.store.put(&entry_key(to.number), &entry.encode())?;
+        let record = EpochRecord { takes_over: Some((from, first)), ..stored.record() };
+        self.store.put(&epoch_key(to), &record.encode())?;
         self.store.flush()?;
-        let number = to.number;
         {
             let mut state = self.state();
             state.growing = None;
-            let place = state.lives.iter().position(|life| life.number == from).expect("it was the first");
-            state.lives.insert(place + 1, to);
+            let place =
+                state.epochs.iter().position(|stored| stored.index == from).expect("it was the first");
+            state.epochs.insert(place + 1, stored);
         }
-        self.go_on_moving(Moving { from, first, to: number })
+        self.continue_move(Moving { from, first, to })
     }
 
-    pub(super) fn go_on_moving(&self, moving: Moving) -> Result<(Epoch, u64), StoreError> {
-        let Moving { from, first: first_moved, to } = moving;
-        loop {
-            let (acknowledged, mut next, mut digest, epoch) = {
-                let mut state = self.state();
-                let acknowledged = state.life_mut(from).map_or(0, |life| life.acknowledged);
-                let acknowledged = acknowledged.max(first_moved.saturating_sub(1));
-                let to = state.life_mut(to).expect("the life that takes over is there");
-                (acknowledged, to.next, to.newest_digest, to.epoch)
-            };
-            let mut batch = Batch::default();
-            let mut moved = Vec::new();
-            let entries = self.store.range(&page_key(from, 0), &page_key(from, u64::MAX));
-            for entry in entries.take(MOVED_AT_ONCE) {
-                let (key, value) = entry?;
-                let page = read_page(&key, &value)?;
-                batch.remove(key);
-                if page.last() <= acknowledged {
-                    continue;
-                }
-                // The beginning of the first page may be delivered, in a page that was cut differently.
-                let delivered = (acknowledged + 1).saturating_sub(page.first.get());
-                let later = |first: Sequence| {
-                    Sequence::new(first.get() + delivered).expect("it lies between two sequences of a page")
-                };
-                let count = page.count() - delivered;
-                if delivered > 0 {
-                    let keys = keys_of(&page).into_iter().filter(|(place, _)| *place <= acknowledged);
-                    let told = keys.map(|(place, key)| (first_told(&page, place), key));
-                    for ((epoch, first), key) in told.collect::<Vec<_>>() {
-                        let running_s = self.running_s();
-                        self.keys().acknowledged(&self.store, epoch, [(first, key)], running_s)?;
-                    }
-                }
-                let (former_epoch, former_first) = page.moved_from.unwrap_or((page.epoch, page.first));
-                let first = Sequence::new(next).expect("sequences begin at 1");
-                let last = Sequence::new(next + count - 1).expect("it is not before the first");
-                let page = Page {
-                    epoch,
-                    first,
-                    previous: digest,
-                    moved_from: Some((former_epoch, later(former_first))),
-                    begun: page.begun,
-                    content: match page.content {
-                        Content::Lost { reason, .. } => Content::Lost { last, reason },
-                        Content::Records(mut records) => {
-                            Content::Records(records.split_off(delivered as usize))
-                        }
-                    },
-                };
-                let sealed = SealedPage::seal(&page);
-                let stored = sealed.to_stored();
-                digest = Some(sealed.digest);
-                next += count;
-                moved.push((first.get(), stored.len() as u64, keys_of(&page)));
-                batch.put(page_key(to, first.get()), stored);
-            }
-            if batch.is_empty() {
-                break;
-            }
-            self.store.apply(&batch)?;
-            let mut keys = self.keys();
-            let mut state = self.state();
-            let life = state.life_mut(to).expect("the life that takes over is there");
-            for (first, length, its_keys) in moved {
-                life.oldest_first.get_or_insert(first);
-                life.newest_first = Some(first);
-                life.bytes += length;
-                for (sequence, key) in its_keys {
-                    keys.waits(&key, to, sequence);
-                }
-            }
-            life.next = next;
-            life.newest_digest = digest;
-            drop((state, keys));
+    pub(super) fn continue_move(&self, moving: Moving) -> Result<(Epoch, u64), StoreError> {
+        while self.move_some(moving)? {
             // sled takes writes faster than a busy disk, and keeps them all in memory; and only what is on the disk frees room.
             self.store.flush()?;
         }
-        let entry = {
+        let Moving { from, to, .. } = moving;
+        let (record, moved) = {
             let mut state = self.state();
-            state.lives.retain(|life| life.number != from);
-            let to = state.life_mut(to).expect("the life that takes over is there");
+            state.epochs.retain(|stored| stored.index != from);
+            let to = state.epoch_mut(to).expect("the epoch that takes over is there");
             to.took_over = Some(from);
-            to.entry()
+            (to.record(), to.next - 1)
         };
-        // An opening must not take what is moved for lost: the note forgets the former epoch before the store does, and only
-        // when the new one is on disk.
+        // An opening must not take what is moved for lost: the high-water mark forgets the epoch before the store does, and
+        // only when the new one is on disk.
         self.store.flush()?;
-        self.note();
+        self.write_high_water();
         let mut batch = Batch::default();
-        batch.remove(entry_key(from));
-        batch.put(entry_key(to), entry.encode());
+        batch.remove(epoch_key(from));
+        batch.put(epoch_key(to), record.encode());
         self.store.apply(&batch)?;
         self.store.flush()?;
-        self.note();
-        let moved = self.state().life_mut(to).map_or(0, |life| life.next - 1);
-        Ok((entry.epoch, moved))
+        self.write_high_water();
+        tracing::debug!(epoch = %record.epoch, moved, "outbox: moved what waits to a new epoch");
+        Ok((record.epoch, moved))
     }
+
+    /// Moves up to [`MOVED_AT_ONCE`] pages in one batch. Returns false if there are none.
+    fn move_some(&self, Moving { from, first, to }: Moving) -> Result<bool, StoreError> {
+        let (acknowledged, epoch, mut next, mut digest) = {
+            let mut state = self.state();
+            let acknowledged = state.epoch_mut(from).map_or(0, |stored| stored.acknowledged);
+            let to = state.epoch_mut(to).expect("the epoch that takes over is there");
+            (acknowledged.max(first.saturating_sub(1)), to.epoch, to.next, to.newest_digest)
+        };
+        let mut batch = Batch::default();
+        let mut moved = Vec::new();
+        let (begin, end) = page_keys(from);
+        for entry in self.store.range(&begin, &end).take(MOVED_AT_ONCE) {
+            let (key, value) = entry?;
+            let page = read_page(&key, &value)?;
+            batch.remove(key);
+            if page.last() <= acknowledged {
+                continue;
+            }
+            // The beginning of the first page may be delivered, in a page that was cut differently.
+            let delivered = (acknowledged + 1).saturating_sub(page.first.get());
+            if delivered > 0 {
+                self.write_keys_down(&page, acknowledged)?;
+            }
+            let page = moved_to(page, delivered, epoch, next, digest);
+            let sealed = SealedPage::seal(&page);
+            let stored = sealed.to_stored();
+            (next, digest) = (page.last() + 1, Some(sealed.digest));
+            let key = page_key(to, page.first.get());
+            moved.push((page, sealed.digest, stored.len() as u64));
+            batch.put(key, stored);
+        }
+        if batch.is_empty() {
+            return Ok(false);
+        }
+        self.store.apply(&batch)?;
+        let mut keys = self.keys();
+        let mut state = self.state();
+        let stored = state.epoch_mut(to).expect("the epoch that takes over is there");
+        for (page, digest, length) in moved {
+            stored.push_page(page.first.get(), page.last(), digest, length);
+            for (sequence, key) in page.keys() {
+                keys.waits(&key, to, sequence);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Writes down the keys of a page's messages that are acknowledged.
+    fn write_keys_down(&self, page: &Page, acknowledged: u64) -> Result<(), StoreError> {
+        for (sequence, key) in page.keys().into_iter().filter(|(sequence, _)| *sequence <= acknowledged) {
+            let (epoch, first) = page.first_answer(sequence);
+            let running_s = self.running_s();
+            self.keys().acknowledged(&self.store, epoch, [(first, key)], running_s)?;
+        }
+        Ok(())
+    }
+}
+
+/// The page from its message `delivered` on, at the sequence `first` of another epoch.
+fn moved_to(page: Page, delivered: u64, epoch: Epoch, first: u64, previous: Option<Digest>) -> Page {
+    let stood_at = page.moved_from.unwrap_or((page.epoch, page.first));
+    let page = Page { moved_from: Some(stood_at), ..page }.without_first(delivered, previous);
+    let last = Sequence::new(first + page.count() - 1).expect("it is not before the first");
+    let first = Sequence::new(first).expect("sequences begin at 1");
+    let content = match page.content {
+        Content::Lost { reason, .. } => Content::Lost { last, reason },
+        records => records,
+    };
+    Page { epoch, first, content, ..page }
 }

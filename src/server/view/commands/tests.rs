@@ -1,7 +1,7 @@
 use super::*;
 use crate::messaging::Epoch;
 use crate::messaging::Sequence;
-use crate::messaging::page::{Page, Record as Message, SealedPage};
+use crate::messaging::page::{Message, Page, SealedPage};
 use crate::messaging::wire::Request;
 use crate::server::view::catch_up;
 use crate::server::view::garages::QuarantinedPage;

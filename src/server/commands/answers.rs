@@ -1,4 +1,20 @@
-//! What operators read: lists, and what became of a command. The same from a running server and from a directory.
+//! The answers to operators, the same from a running server and from a directory. `--json` prints them as they are:
+//!
+//! | command | answer |
+//! | --- | --- |
+//! | `garages list` | `{"garages":[{name, formerly, capacity, capacity_told, occupied, events, epochs, decommissioned, events_since_decommissioned}],"position"}` |
+//! | `quarantine list` | `{"quarantine":[{place, garage, epoch, sequence, reason, received_at}],"next","position"}` |
+//! | `plates list` | `{"plates":[{plate, account, name}],"next","position"}` |
+//! | `contracts list` | `{"contracts":[{contract, account, plates, garages, valid_from, valid_to, cars}],"position"}` |
+//! | `plates import`, `contracts import` | `{"changes","changes_total","unnamed","unnamed_total","position","said"}`; `position` is null when nothing was recorded |
+//! | `stays review` | `{"pairs":[{garage, entry, exit, command}],"long":[{garage, plate, entry, entered_at, left_at, elsewhere, command}],"more","said","position"}` |
+//! | `charges list` | `{"charges":[…],"next","position"}`, as `GET /v1/charges` |
+//! | `statements export` | `{"statements","lines","out","said"}` |
+//! | `tariffs price` | the price with its breakdown, `garage`, `entry` and `exit` |
+//! | `verify` | the report: see `server::verify::VerifyReport` |
+//! | `backup` | what `backup.json` says, and `said` |
+//!
+//! `said` is a sentence for people; a command that records something is answered with `{"position","said"}`.
 
 use super::put::Prepared;
 use crate::daemon::admin::{NotDone, Outcome};
@@ -8,7 +24,7 @@ use crate::parking::{EventId, Moment, Plate};
 use crate::server::hex::{hex, unhex};
 use crate::server::ledger::{Ledger, Stream};
 use crate::server::record::{Command, QuarantinePlace, ToForget};
-use crate::server::verify::{Report, VerifyError};
+use crate::server::verify::{VerifyError, VerifyReport};
 use crate::server::view::base::BASE;
 use crate::server::view::billing::UNREGISTERED;
 use crate::server::view::billing::list::pending;
@@ -19,12 +35,12 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-/// How many bytes of records one answer carries.
+/// Maximum size of the records in one answer, in bytes.
 const RECORDS_BYTES: usize = 1024 * 1024;
-/// How many events of the quarantine one answer lists at most.
+/// Maximum number of events that one answer about the quarantine lists.
 const QUARANTINE_MAX: usize = 10_000;
 
-/// All garages, as an object of lists.
+/// Lists all garages.
 pub fn garages(view: &Snapshot, streams: &BTreeMap<SiteName, Vec<Stream>>) -> Value {
     let garages = view.garages.iter().map(|(key, garage)| {
         let sites = view.sites_of(key);
@@ -45,7 +61,7 @@ pub fn garages(view: &Snapshot, streams: &BTreeMap<SiteName, Vec<Stream>>) -> Va
     json!({ "garages": garages.collect::<Vec<_>>(), "position": view.position })
 }
 
-/// What waits in quarantine behind `after`.
+/// Lists what waits in quarantine after `after`.
 pub fn quarantine(view: &Snapshot, after: Option<QuarantinePlace>, limit: usize) -> Value {
     let after = after.map(|after| (after.position, after.index.map_or(usize::MAX, usize::from)));
     let mut waiting = view.waiting_events(after);
@@ -65,8 +81,8 @@ pub fn quarantine(view: &Snapshot, after: Option<QuarantinePlace>, limit: usize)
     json!({ "quarantine": shown, "next": next, "position": view.position })
 }
 
-/// What verifying came to: the report, and the same for people.
-pub fn verified(report: Result<Report, VerifyError>) -> Outcome {
+/// The report of `verify`, as JSON and as text.
+pub fn verified(report: Result<VerifyReport, VerifyError>) -> Outcome {
     let report = report.map_err(|error| error.to_string())?;
     let whole = serde_json::to_value(&report).map_err(|error| error.to_string())?;
     Ok(json!({ "clean": report.clean, "report": whole, "text": report.to_string() }))
@@ -92,7 +108,7 @@ pub fn records(ledger: &Ledger, from: u64, through: Option<u64>) -> Outcome {
     }))
 }
 
-/// The base of a compacted ledger behind a key, as much as one answer holds; `next` is none at its end.
+/// The base of a compacted ledger after a key, as much as one answer holds; `next` is null at its end.
 pub fn base(ledger: &Ledger, after: Option<&str>) -> Outcome {
     let (first, end) = BASE;
     let from = match after {
@@ -112,15 +128,15 @@ pub fn base(ledger: &Ledger, after: Option<&str>) -> Outcome {
     Ok(json!({ "ledger": ledger.id().to_string(), "entries": entries, "next": next }))
 }
 
-/// The answer to a command that the fold has not reached yet.
+/// The answer to a command that the views do not show yet.
 pub fn recorded(position: u64) -> Value {
     json!({
         "position": position,
-        "said": format!("The command is recorded at position {position}. It acts as soon as the books are folded: the server was just stopped"),
+        "said": format!("The command is recorded at position {position}. It acts as soon as the views are brought up to date: the server was just stopped"),
     })
 }
 
-/// What the command at `position` did, once the view has reached it.
+/// Says what the command at `position` did, once the views show it.
 pub fn done(view: &Snapshot, position: u64, command: &Command) -> Outcome {
     if let Some(reason) = view.without_effect(position) {
         return Err(NotDone::Refused(format!(
@@ -131,52 +147,23 @@ pub fn done(view: &Snapshot, position: u64, command: &Command) -> Outcome {
         Command::Rename { garage, to } => format!(
             "The garage \"{garage}\" is called \"{to}\" from position {position} on. Its edge may go on as it is; what comes under either name counts for \"{to}\""
         ),
-        Command::Capacity { garage, spaces: Some(spaces) } => {
-            let told = view.garages.get(view.key_of(garage)).map_or(0, |garage| garage.told_capacity);
-            let told = if told == *spaces { String::new() } else { format!(" Its edge tells {told}.") };
-            format!(
-                "The garage \"{garage}\" has {spaces} spaces from position {position} on, whatever its edge tells.{told}"
-            )
-        }
-        Command::Capacity { garage, spaces: None } => {
-            format!(
-                "The capacity of the garage \"{garage}\" is what its edge tells, from position {position} on"
-            )
-        }
+        Command::Capacity { garage, spaces } => capacity_is_set(view, position, garage, *spaces),
         Command::Decommission { garage, undo: false } => format!(
             "The garage \"{garage}\" is decommissioned from position {position} on: boards and the city's numbers leave it out. Events that still come are applied and counted as before, and reported"
         ),
         Command::Decommission { garage, undo: true } => {
             format!("The garage \"{garage}\" is in use again from position {position} on")
         }
-        Command::Release { place } => {
-            let waiting = match place.index {
-                None => view.quarantine.get(&place.position).map_or(0, |page| page.places().count()),
-                Some(_) => 0,
-            };
-            let rest = match waiting {
-                0 => String::new(),
-                n => format!(" Of the same page {n} are still not understood and stay in quarantine."),
-            };
-            format!("What waited at {place} acts from position {position} on.{rest}")
-        }
         Command::Adopt { garage } => format!(
             "The next conflict of the garage \"{garage}\" is decided: its edge moves what it has not delivered to a new epoch, so that both sides count. Recorded at position {position}"
         ),
+        Command::Release { place } => released(view, position, *place),
         Command::Discard { place, .. } => format!(
             "What waited at {place} is given up from position {position} on. Its bytes, and the reason, stay in the ledger"
         ),
         Command::Forget { whose: ToForget::Plate(_), .. } => format!(
             "Tokens stand for the plate in stays and charges, from position {position} on. The events themselves keep it until \"server compact\" has rewritten the store, and backups made before keep it for good"
         ),
-        Command::Forget { whose: ToForget::Charged { .. }, .. } | Command::Erased => {
-            format!("It acts from position {position} on")
-        }
-        Command::Piece { .. }
-        | Command::Tariffs { .. }
-        | Command::Plates { .. }
-        | Command::Contracts { .. }
-        | Command::Price { .. } => format!("It acts from position {position} on"),
         Command::RemovePlate { plate } => format!(
             "The plate {plate} is not registered any more, from position {position} on: what it is charged goes to the account \"{UNREGISTERED}\""
         ),
@@ -186,30 +173,58 @@ pub fn done(view: &Snapshot, position: u64, command: &Command) -> Outcome {
         Command::JoinStay { entry, exit, .. } => format!(
             "From position {position} on the exit {exit} ends the stay that began with {entry}; it is charged by its length"
         ),
-        Command::CloseStay { entry, .. } => {
-            format!(
-                "From position {position} on the stay that began with {entry} has ended; it is charged by its length"
-            )
-        }
+        Command::CloseStay { entry, .. } => format!(
+            "From position {position} on the stay that began with {entry} has ended; it is charged by its length"
+        ),
         Command::SplitStay { entry, .. } => format!(
             "From position {position} on the stay that began with {entry} is two; what was charged is taken back, and each is charged by its length"
         ),
         Command::BillStay { charge, .. } => {
             format!("The stay {charge} is charged as it is, from position {position} on")
         }
-        Command::Void { charge, .. } => {
-            format!(
-                "The charge {charge} is taken back at position {position}; it stays in the books, with the reason"
-            )
-        }
+        Command::Void { charge, .. } => format!(
+            "The charge {charge} is taken back at position {position}; it stays in the books, with the reason"
+        ),
         Command::Credit { charge, .. } => {
             format!("Some of the charge {charge} is given back at position {position}, with the reason")
         }
+        Command::Piece { .. }
+        | Command::Tariffs { .. }
+        | Command::Plates { .. }
+        | Command::Contracts { .. }
+        | Command::Price { .. }
+        | Command::Forget { whose: ToForget::Charged { .. }, .. }
+        | Command::Erased => format!("It acts from position {position} on"),
     };
     Ok(json!({ "position": position, "said": said }))
 }
 
-/// What a list that was given changes, and at which position it was recorded; none: nothing was.
+fn capacity_is_set(view: &Snapshot, position: u64, garage: &SiteName, spaces: Option<u32>) -> String {
+    let Some(spaces) = spaces else {
+        return format!(
+            "The capacity of the garage \"{garage}\" is what its edge tells, from position {position} on"
+        );
+    };
+    let told = view.garages.get(view.key_of(garage)).map_or(0, |garage| garage.told_capacity);
+    let told = if told == spaces { String::new() } else { format!(" Its edge tells {told}.") };
+    format!(
+        "The garage \"{garage}\" has {spaces} spaces from position {position} on, whatever its edge tells.{told}"
+    )
+}
+
+fn released(view: &Snapshot, position: u64, place: QuarantinePlace) -> String {
+    let waiting = match place.index {
+        None => view.quarantine.get(&place.position).map_or(0, |page| page.places().count()),
+        Some(_) => 0,
+    };
+    let rest = match waiting {
+        0 => String::new(),
+        n => format!(" Of the same page {n} are still not understood and stay in quarantine."),
+    };
+    format!("What waited at {place} acts from position {position} on.{rest}")
+}
+
+/// Says what an import changes, and at which position it was recorded; `None`: nothing was recorded.
 pub fn put(prepared: &Prepared, position: Option<u64>) -> Value {
     let Prepared { changes, changes_total, unnamed, unnamed_total, .. } = prepared;
     let count = match changes_total {
@@ -231,10 +246,10 @@ pub fn put(prepared: &Prepared, position: Option<u64>) -> Value {
     })
 }
 
-/// How many registered plates one answer lists at most.
+/// Maximum number of registered plates in one answer.
 const PLATES_MAX: usize = 5_000;
 
-/// The registered plates behind `after`, in their order.
+/// Lists the registered plates after `after`, in order.
 pub fn plates(view: &Snapshot, after: Option<&str>) -> Value {
     let registered = view.billing.in_force.plates();
     let from = match after.map(Plate::stored) {
@@ -251,7 +266,7 @@ pub fn plates(view: &Snapshot, after: Option<&str>) -> Value {
     json!({ "plates": shown, "next": next, "position": view.position })
 }
 
-/// All contracts.
+/// Lists all contracts.
 pub fn contracts(view: &Snapshot) -> Value {
     let contracts = view.billing.in_force.contracts().map(|contract| {
         let garages = match &contract.garages {
@@ -271,7 +286,7 @@ pub fn contracts(view: &Snapshot) -> Value {
     json!({ "contracts": contracts.collect::<Vec<_>>(), "position": view.position })
 }
 
-/// What pricing came to.
+/// Says what `tariffs apply` did.
 pub fn applied(store: &Store, commands: u64) -> Outcome {
     let waits = pending(store, 1).map_err(|error| error.to_string())?.is_some();
     let rest =
@@ -283,7 +298,7 @@ pub fn applied(store: &Store, commands: u64) -> Outcome {
     Ok(json!({ "commands": commands, "said": said }))
 }
 
-/// What a person may want to repair, each with the command that would do it.
+/// Lists the stays that may need a repair, each with the command that repairs it.
 pub fn review(view: &Snapshot, ledger: &Ledger, found: &Review) -> Outcome {
     let garage = |number: u32| view.name_of_number(number);
     let id = |number: u32, passage: &StoredPassage| {

@@ -1,11 +1,11 @@
-//! The thread that folds the view behind the ledger, and what it shows to readers.
+//! The thread that applies the records of the ledger to the views, and what it shows to readers.
 //!
-//! **Promise.** Nobody who reads the views waits for a step of the fold, however long it takes.
-//! **Kept by.** The thread alone has the [`View`]. What readers see is a [`Snapshot`] of it, which takes the place of the one before
-//! after each step, or every [`SHOW_EVERY`] while many follow each other; they wait for nothing but the copying of a pointer. What
-//! needs the view itself is asked of the thread ([`Signal::ask`]), and answered between two steps.
+//! **Promise.** A reader of the views never waits for a record to be applied, however long that takes.
+//! **Kept by.** Only the thread has the [`View`]. Readers see a [`Snapshot`] of it, which is replaced after each record, or every
+//! [`SHOW_EVERY`] while many follow each other; they wait for nothing but the copy of a pointer. A question that needs the view itself
+//! goes to the thread ([`LiveViews::ask`]), which answers between two records.
 
-use super::ledger::{Found, Ledger};
+use super::ledger::{Ledger, RecordOrDamage};
 use super::view::{self, PreparedRecord, Snapshot, View, ViewChanges};
 use crate::codes;
 use crate::store::{Store, StoreError};
@@ -14,55 +14,55 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 
-/// How often the view is written while events flow. Folding what a crash lost takes a moment.
+/// How often the views are written while events arrive. After a crash, a second of records is applied again, which takes a moment.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 
-/// How often readers get what was folded meanwhile, while the fold catches up.
+/// How often readers get a new snapshot while the thread catches up.
 const SHOW_EVERY: Duration = Duration::from_millis(20);
 
-/// After how many records a fold looks up.
+/// Number of records after which the thread looks for something else to do.
 const LOOK_EVERY: u64 = 256;
 
-/// What the fold and all others tell each other.
+/// What the applying thread shares with all others.
 #[derive(Default)]
-pub struct Signal {
-    state: Mutex<State>,
+pub struct LiveViews {
+    state: Mutex<LiveState>,
     changed: Condvar,
     /// What readers see.
     shown: watch::Sender<Arc<Snapshot>>,
-    /// The position that the written view has reached.
+    /// The position of the written views.
     saved: watch::Sender<u64>,
     saving: Mutex<()>,
 }
 
-/// What needs the view itself.
-type Question = Box<dyn FnOnce(&View) + Send>;
+/// A question that needs the view itself.
+type ViewQuestion = Box<dyn FnOnce(&View) + Send>;
 
 #[derive(Default)]
-struct State {
-    /// The ledger's end.
+struct LiveState {
+    /// The last position of the ledger.
     position: u64,
     stop: bool,
-    /// Somebody waits for the view to be written.
+    /// Somebody waits for the views to be written.
     save: bool,
-    questions: Vec<Question>,
-    /// Nobody answers questions any more.
+    questions: Vec<ViewQuestion>,
+    /// The thread has ended, so that no question is answered any more.
     ended: bool,
 }
 
-/// Why the fold woke up, beside what the ledger has.
+/// Why the thread woke up, apart from new records.
 struct Woken {
     stop: bool,
     save: bool,
-    questions: Vec<Question>,
+    questions: Vec<ViewQuestion>,
 }
 
-impl Signal {
+impl LiveViews {
     /// Shows `view` from the beginning.
-    pub fn showing(view: &View) -> Signal {
-        Signal { shown: watch::Sender::new(Arc::new(view.snapshot())), ..Signal::default() }
+    pub fn showing(view: &View) -> LiveViews {
+        LiveViews { shown: watch::Sender::new(Arc::new(view.snapshot())), ..LiveViews::default() }
     }
-    /// Lets readers see what `view` is now. What was shown before is given back.
+    /// Shows `view` to readers. Returns what was shown before.
     pub(super) fn show(&self, view: &View) -> Arc<Snapshot> {
         self.shown.send_replace(Arc::new(view.snapshot()))
     }
@@ -72,31 +72,31 @@ impl Signal {
     pub fn stop(&self) {
         self.set(|state| state.stop = true);
     }
-    /// The views as they are now. Nobody waits here for more than the copying of a pointer.
+    /// The views as they are now. This takes no longer than the copy of a pointer.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.shown.borrow())
     }
     /// Resolves when readers see `position`, or a later one.
-    pub async fn folded_to(&self, position: u64) {
+    pub async fn applied_to(&self, position: u64) {
         let reached = self.shown.subscribe().wait_for(|shown| shown.position >= position).await.is_ok();
         assert!(reached, "the sender lives as long as we");
     }
-    /// Resolves when the view was written that has reached `position`; asks for it.
+    /// Asks for the views to be written, and resolves when they are written at `position` or a later one.
     pub async fn saved_to(&self, position: u64) {
         let mut saved = self.saved.subscribe();
         self.set(|state| state.save = true);
         let reached = saved.wait_for(|saved| *saved >= position).await.is_ok();
         assert!(reached, "the sender lives as long as we");
     }
-    /// Has the fold answer a question between two of its steps. `None`: the fold has ended, or the question met damage over which
-    /// sled panics.
+    /// Lets the thread answer a question between two records. `None`: the thread has ended, or the question met damage over which sled
+    /// panics.
     pub async fn ask<A: Send + 'static>(
         &self,
         question: impl FnOnce(&View) -> A + Send + 'static,
     ) -> Option<A> {
         let (answer, answered) = oneshot::channel();
-        let question: Question = Box::new(move |view| {
-            let _ = answer.send(question(view)); // who asked may have gone
+        let question: ViewQuestion = Box::new(move |view| {
+            let _ = answer.send(question(view)); // the asker may have disconnected
         });
         self.set(|state| {
             if !state.ended {
@@ -105,16 +105,16 @@ impl Signal {
         });
         answered.await.ok()
     }
-    /// While this is held the written views stay as they are; the fold goes on, and waits with its next writing.
+    /// While this is held the written views do not change. Records are still applied; the next writing waits.
     pub fn hold_saving(&self) -> MutexGuard<'_, ()> {
         // sled may panic over a damaged store while somebody compares: that changed nothing here.
         self.saving.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    /// The lock that [`Signal::hold_saving`] holds.
+    /// The lock that [`LiveViews::hold_saving`] holds.
     pub fn saving(&self) -> &Mutex<()> {
         &self.saving
     }
-    /// The same, unless somebody else holds it.
+    /// Holds the lock unless somebody else does.
     fn try_hold_saving(&self) -> Option<MutexGuard<'_, ()>> {
         match self.saving.try_lock() {
             Ok(held) => Some(held),
@@ -122,20 +122,20 @@ impl Signal {
             Err(TryLockError::WouldBlock) => None,
         }
     }
-    fn set(&self, change: impl FnOnce(&mut State)) {
-        change(&mut self.state.lock().expect("no thread panics while it holds the signal"));
+    fn set(&self, change: impl FnOnce(&mut LiveState)) {
+        change(&mut self.state.lock().expect("no thread panics while it holds the live views"));
         self.changed.notify_all();
     }
-    /// Waits until the ledger is beyond `position`, the fold is to do something else, or the time is up.
+    /// Waits until the ledger is past `position`, there is something else to do, or the time is up.
     fn wait(&self, position: u64, at_most: Duration) -> Woken {
-        let state = self.state.lock().expect("no thread panics while it holds the signal");
-        let waits = |state: &mut State| {
+        let state = self.state.lock().expect("no thread panics while it holds the live views");
+        let waits = |state: &mut LiveState| {
             state.position <= position && !state.stop && !state.save && state.questions.is_empty()
         };
         let (mut state, _) = self
             .changed
             .wait_timeout_while(state, at_most, waits)
-            .expect("no thread panics while it holds the signal");
+            .expect("no thread panics while it holds the live views");
         Woken {
             stop: state.stop,
             save: std::mem::take(&mut state.save),
@@ -144,7 +144,7 @@ impl Signal {
     }
 }
 
-/// The view of a ledger as it was written last. One that is of positions that the ledger lost is dropped, to be folded anew.
+/// The views of a ledger as they were written last. Views at a position that the ledger has lost are dropped and rebuilt.
 pub fn open_view(ledger: &Ledger, store: &Store) -> Result<View, StoreError> {
     let view = View::open(store, ledger)?;
     if view.position == 0 || ledger.has_record(view.position)? {
@@ -160,7 +160,7 @@ pub fn open_view(ledger: &Ledger, store: &Store) -> Result<View, StoreError> {
     View::begin(ledger, store)
 }
 
-/// Says what the ledger cannot give any more. The rest is folded as if nothing were.
+/// Logs what of the ledger cannot be read any more. The rest is applied all the same.
 fn report(ledger: &Ledger, step: &PreparedRecord) {
     let Some((damage, losses)) = step.damage() else { return };
     for loss in losses {
@@ -182,23 +182,23 @@ fn report(ledger: &Ledger, step: &PreparedRecord) {
     }
 }
 
-/// Folds what the ledger has beyond the view, and writes it. For a program that has the directory for itself.
+/// Applies the records that the view lacks, and writes it. For a program that has the directory to itself.
 pub fn catch_up(ledger: &Ledger, store: &Store, view: &mut View) -> Result<(), StoreError> {
     let mut changes = ViewChanges::on(store);
     view::catch_up(view, ledger, u64::MAX, &mut changes, |step| report(ledger, step))?;
     view.save(&mut changes)
 }
 
-/// Folds until told to stop; then writes what it has. An error means that the ledger cannot be read or written, or that the
+/// Applies records until asked to stop, then writes the views. An error means that the ledger cannot be read or written, or that the
 /// views hold something unreadable: then they are dropped, so that the next start does not meet it again.
-pub fn fold_until_stopped(
+pub fn apply_until_stopped(
     ledger: &Ledger,
     store: &Store,
     view: View,
-    signal: &Signal,
+    live: &LiveViews,
 ) -> Result<(), StoreError> {
-    let _ended = Ended(signal);
-    let folded = Fold::new(ledger, store, view, signal).run();
+    let _ended = ReleaseAskers(live);
+    let folded = Applier::new(ledger, store, view, live).run();
     if let Err(error @ StoreError::Damaged { .. }) = &folded {
         match view::discard(store).and_then(|()| store.flush()) {
             Ok(()) => tracing::error!(
@@ -218,10 +218,10 @@ pub fn fold_until_stopped(
     folded
 }
 
-/// However the fold ends: those who wait for an answer of it hear of it.
-struct Ended<'a>(&'a Signal);
+/// When the thread ends, in whatever way, those who wait for an answer get none.
+struct ReleaseAskers<'a>(&'a LiveViews);
 
-impl Drop for Ended<'_> {
+impl Drop for ReleaseAskers<'_> {
     fn drop(&mut self) {
         self.0.set(|state| {
             state.ended = true;
@@ -230,28 +230,28 @@ impl Drop for Ended<'_> {
     }
 }
 
-/// What the folding thread works with.
-struct Fold<'a> {
+/// State of the applying thread.
+struct Applier<'a> {
     ledger: &'a Ledger,
-    signal: &'a Signal,
+    live: &'a LiveViews,
     view: View,
     changes: ViewChanges,
     shown_at: Instant,
-    /// What was shown and is still read.
+    /// Snapshots that were shown and are still read.
     retired: Vec<Arc<Snapshot>>,
-    /// When the view was written last, or that was put off.
+    /// When the views were written last, or writing was put off.
     saved_at: Instant,
     unsaved: bool,
-    /// Somebody waits for the view to be written.
+    /// Somebody waits for the views to be written.
     save_asked: bool,
 }
 
-impl<'a> Fold<'a> {
-    fn new(ledger: &'a Ledger, store: &Store, view: View, signal: &'a Signal) -> Fold<'a> {
+impl<'a> Applier<'a> {
+    fn new(ledger: &'a Ledger, store: &Store, view: View, live: &'a LiveViews) -> Applier<'a> {
         let now = Instant::now();
-        Fold {
+        Applier {
             ledger,
-            signal,
+            live,
             view,
             changes: ViewChanges::on(store),
             shown_at: now,
@@ -273,10 +273,10 @@ impl<'a> Fold<'a> {
             let mut stop = self.look_up(self.view.position, patience);
             for found in self.ledger.records(self.view.position + 1) {
                 let (position, found) = found?;
-                // A long catch-up is told to stop like anything else, and its progress is kept.
+                // A long catch-up can be stopped, and its progress is kept.
                 if position % LOOK_EVERY == 0 {
                     stop = self.look_up(0, Duration::ZERO);
-                    // Only for what is to be saved: after a quiet hour there is nothing, and this record is folded first.
+                    // Only where something is unsaved: after a quiet hour nothing is, and this record must be applied first.
                     if stop || self.unsaved && self.saved_at.elapsed() >= SAVE_EVERY {
                         break;
                     }
@@ -288,7 +288,7 @@ impl<'a> Fold<'a> {
             }
             if !self.unsaved {
                 self.save_asked = false;
-                self.signal.saved.send_replace(self.view.position);
+                self.live.saved.send_replace(self.view.position);
             }
             if stop {
                 return Ok(());
@@ -296,9 +296,9 @@ impl<'a> Fold<'a> {
         }
     }
 
-    /// Waits as [`Signal::wait`] does, and answers what is asked. Returns whether the fold is to stop.
+    /// Waits as [`LiveViews::wait`] does, and answers questions. Returns true when the thread is to stop.
     fn look_up(&mut self, position: u64, at_most: Duration) -> bool {
-        let Woken { stop, save, questions } = self.signal.wait(position, at_most);
+        let Woken { stop, save, questions } = self.live.wait(position, at_most);
         self.save_asked |= save;
         for question in questions {
             if catch_unwind(AssertUnwindSafe(|| question(&self.view))).is_err() {
@@ -312,11 +312,11 @@ impl<'a> Fold<'a> {
         stop
     }
 
-    fn step(&mut self, position: u64, found: Found) -> Result<(), StoreError> {
+    fn step(&mut self, position: u64, found: RecordOrDamage) -> Result<(), StoreError> {
         let step = PreparedRecord::read(self.ledger, position, found)?;
         report(self.ledger, &step);
         if !self.changes.have_room_for(step.writes_at_most()) {
-            let _nobody_compares = self.signal.hold_saving();
+            let _nobody_compares = self.live.hold_saving();
             self.view.save(&mut self.changes)?;
         }
         if let Some(aside) = self.view.apply(self.ledger, step, &mut self.changes)? {
@@ -334,24 +334,24 @@ impl<'a> Fold<'a> {
         Ok(())
     }
 
-    /// Lets readers see what the view is now.
+    /// Shows the view as it is now to readers.
     fn show(&mut self) {
         self.shown_at = Instant::now();
-        if self.signal.shown.borrow().position == self.view.position {
+        if self.live.shown.borrow().position == self.view.position {
             return;
         }
-        let former = self.signal.show(&self.view);
-        // Who lets the last one go frees what only that one had. After an import that is a lot, and no reader's work.
+        let former = self.live.show(&self.view);
+        // Dropping the last reference frees what only that snapshot had. After an import that is much work, which no reader should do.
         self.retired.push(former);
         self.retired.retain(|snapshot| Arc::strong_count(snapshot) > 1);
     }
 
-    /// Writes the view. While somebody compares what is written it is put off, unless this is the end.
-    fn save_if_nobody_compares(&mut self, is_the_end: bool) -> Result<(), StoreError> {
+    /// Writes the views. While somebody compares the written views this is put off, unless the thread is to stop.
+    fn save_if_nobody_compares(&mut self, stopping: bool) -> Result<(), StoreError> {
         self.saved_at = Instant::now();
-        let held = match is_the_end {
-            true => Some(self.signal.hold_saving()),
-            false => self.signal.try_hold_saving(),
+        let held = match stopping {
+            true => Some(self.live.hold_saving()),
+            false => self.live.try_hold_saving(),
         };
         if held.is_some() {
             self.view.save(&mut self.changes)?;
@@ -372,13 +372,13 @@ mod tests {
     /// `verify` of a damaged store panics in sled while it holds the views. The server ended with it, at its next save.
     #[test]
     fn the_fold_survives_whoever_panics_while_comparing_the_views() {
-        let signal = Signal::default();
+        let live = LiveViews::default();
         let compared = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let _held = signal.hold_saving();
+            let _held = live.hold_saving();
             panic!("as sled does");
         }));
         assert!(compared.is_err());
-        drop(signal.hold_saving());
+        drop(live.hold_saving());
     }
 
     /// The fold looked up at each 256th record whether it was time to save, before it had folded it. After a quiet second there
@@ -386,18 +386,18 @@ mod tests {
     #[test]
     fn the_fold_goes_on_when_the_record_at_which_it_looks_up_comes_after_a_quiet_time() {
         let (_, store, ledger) = world();
-        let signal = Signal::default();
+        let live = LiveViews::default();
         let site = SiteName::new("a").unwrap();
         let record = |capacity: u64| {
             ledger.record_capacity(&site, u32::try_from(capacity).unwrap(), 5).unwrap();
-            signal.grown_to(ledger.position());
+            live.grown_to(ledger.position());
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let reached = |position| {
-            runtime.block_on(async { tokio::time::timeout(ENOUGH, signal.folded_to(position)).await.is_ok() })
+            runtime.block_on(async { tokio::time::timeout(ENOUGH, live.applied_to(position)).await.is_ok() })
         };
         std::thread::scope(|scope| {
-            let fold = scope.spawn(|| fold_until_stopped(&ledger, &store, View::default(), &signal));
+            let fold = scope.spawn(|| apply_until_stopped(&ledger, &store, View::default(), &live));
             (1..LOOK_EVERY).for_each(record);
             let before = reached(LOOK_EVERY - 1);
             let began = Instant::now();
@@ -409,7 +409,7 @@ mod tests {
             std::thread::sleep(SAVE_EVERY);
             record(LOOK_EVERY);
             let after = reached(LOOK_EVERY);
-            signal.stop();
+            live.stop();
             fold.join().unwrap().unwrap();
             assert_eq!((before, after), (true, true));
         });

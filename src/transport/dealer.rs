@@ -18,16 +18,16 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 const QUEUE_WITHIN: Duration = Duration::from_secs(2);
 
 /// A connected socket. Dropping it closes the connection.
-pub struct Link {
+pub struct DealerConnection {
     send: DealerSendHalf,
     recv: DealerRecvHalf,
-    /// Tells when the peer closed: `recv` itself would wait for ever.
+    /// Reports that the peer closed: `recv` itself would wait for ever.
     monitor: BoxStream<'static, SocketEvent>,
 }
 
-/// Why a link is of no use any more. What was sent through it may or may not have arrived.
+/// Why a socket is of no use any more. What was sent through it may or may not have arrived.
 #[derive(Debug, thiserror::Error)]
-pub enum LinkError {
+pub enum DealerError {
     #[error("no server answers at {address}: {source}")]
     Connect { address: ServerAddress, source: ZmqError },
     #[error("no server answers at {address} within {} s", CONNECT_WITHIN.as_secs())]
@@ -42,8 +42,9 @@ pub enum LinkError {
     Framing,
 }
 
-impl Link {
-    pub async fn connect(address: &ServerAddress) -> Result<Link, LinkError> {
+impl DealerConnection {
+    /// Connects within [`CONNECT_WITHIN`], the handshake included.
+    pub async fn connect(address: &ServerAddress) -> Result<DealerConnection, DealerError> {
         let mut options = SocketOptions::default();
         options.connect_timeout(CONNECT_WITHIN);
         // No identity of our own: a fast reconnect under one name would cut itself off.
@@ -53,40 +54,40 @@ impl Link {
             Ok(Ok(())) => {
                 let monitor = socket.monitor().boxed();
                 let (send, recv) = socket.split();
-                Ok(Link { send, recv, monitor })
+                Ok(DealerConnection { send, recv, monitor })
             }
-            Ok(Err(source)) => Err(LinkError::Connect { address: address.clone(), source }),
-            Err(_) => Err(LinkError::ConnectTimeout { address: address.clone() }),
+            Ok(Err(source)) => Err(DealerError::Connect { address: address.clone(), source }),
+            Err(_) => Err(DealerError::ConnectTimeout { address: address.clone() }),
         }
     }
 
     /// Queues one message. `Ok` does not say that it left.
-    pub async fn send(&mut self, body: Vec<u8>) -> Result<(), LinkError> {
+    pub async fn send(&mut self, body: Vec<u8>) -> Result<(), DealerError> {
         let mut message = ZmqMessage::from(Bytes::from(body));
         message.push_front(Bytes::new());
         match tokio::time::timeout(QUEUE_WITHIN, self.send.send(message)).await {
             Ok(sent) => Ok(sent?),
-            Err(_) => Err(LinkError::Stuck),
+            Err(_) => Err(DealerError::Stuck),
         }
     }
 
-    /// The next message. May wait for ever on a link that is cut without a word: the caller has a timer. Dropping the
+    /// The next message. It may wait for ever on a link that is cut silently: the caller has a timer. Dropping the
     /// future loses nothing.
-    pub async fn recv(&mut self) -> Result<Bytes, LinkError> {
+    pub async fn recv(&mut self) -> Result<Bytes, DealerError> {
         let message = loop {
             tokio::select! {
                 biased;
                 message = self.recv.recv() => break message?,
                 event = self.monitor.next() => match event {
-                    Some(SocketEvent::Disconnected(_)) | None => return Err(LinkError::Closed),
-                    Some(_) => {}
+                    Some(SocketEvent::Disconnected(_)) | None => return Err(DealerError::Closed),
+                    Some(event) => tracing::debug!(?event, "dealer: socket event"),
                 },
             }
         };
         let frames = message.into_vec();
         match <[Bytes; 2]>::try_from(frames) {
             Ok([delimiter, body]) if delimiter.is_empty() => Ok(body),
-            _ => Err(LinkError::Framing),
+            _ => Err(DealerError::Framing),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The server's side: one ROUTER socket for every edge.
+//! The server's side: one ROUTER socket for all edges.
 
 use super::ServerAddress;
 use crate::codes;
@@ -10,17 +10,17 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use zeromq::{RouterRecvHalf, RouterSendHalf, RouterSocket, Socket, SocketRecv, SocketSend, ZmqMessage};
 
-/// How many requests wait between the socket and whoever serves them. Beyond it TCP holds the peers back.
+/// The maximum number of requests that wait between the socket and the serving thread. Beyond it TCP holds the peers back.
 const QUEUE: usize = 128;
 
 /// How often a reply is offered before its peer counts as one that does not read.
 const TRIES: usize = 8;
 
-/// Where a reply goes.
+/// The peer that a reply goes to.
 #[derive(Debug, Clone)]
 pub struct Peer(Vec<Bytes>);
 
-/// A request's body as it came, and who waits for the reply.
+/// A request's body as it came, and the peer that waits for the reply.
 #[derive(Debug)]
 pub struct Incoming {
     pub peer: Peer,
@@ -29,11 +29,11 @@ pub struct Incoming {
 
 /// Sends replies. Cloning shares the socket.
 #[derive(Clone)]
-pub struct Replies(RouterSendHalf);
+pub struct ReplySender(RouterSendHalf);
 
 /// Why the server cannot listen. Nothing was accepted.
 #[derive(Debug, thiserror::Error)]
-pub enum ListenError {
+pub enum RouterError {
     #[error(
         "cannot listen on {address}: {source}. No event was taken, and none is lost. Is another server running there? Choose another --listen"
     )]
@@ -42,12 +42,12 @@ pub enum ListenError {
     Socket(#[from] zeromq::ZmqError),
 }
 
-/// Listens on `address` (port 0 picks one) until `stop`. Returns the requests, the way to reply, and where it listens.
+/// Listens on `address` (port 0 picks one) until `stop`. Returns the requests, the sender of replies, and the address.
 pub async fn listen(
     address: &ServerAddress,
     stop: CancellationToken,
-) -> Result<(mpsc::Receiver<Incoming>, Replies, SocketAddr), ListenError> {
-    let bind = |source| ListenError::Bind { address: address.clone(), source };
+) -> Result<(mpsc::Receiver<Incoming>, ReplySender, SocketAddr), RouterError> {
+    let bind = |source| RouterError::Bind { address: address.clone(), source };
     let listener = tokio::net::TcpListener::bind(address.host_and_port()).await.map_err(bind)?;
     let local = listener.local_addr().map_err(bind)?;
     let listener = listener.into_std().map_err(bind)?;
@@ -56,7 +56,7 @@ pub async fn listen(
     let (send, recv) = socket.split();
     let (queue, waiting) = mpsc::channel(QUEUE);
     tokio::spawn(receive(recv, queue, stop));
-    Ok((waiting, Replies(send), local))
+    Ok((waiting, ReplySender(send), local))
 }
 
 async fn receive(mut socket: RouterRecvHalf, queue: mpsc::Sender<Incoming>, stop: CancellationToken) {
@@ -78,7 +78,7 @@ async fn receive(mut socket: RouterRecvHalf, queue: mpsc::Sender<Incoming>, stop
             }
         };
         let Some(incoming) = open_envelope(message) else {
-            tracing::debug!("a message without an envelope was dropped; its sender waits for nothing");
+            tracing::debug!("router: dropped a message without an envelope; its sender waits for nothing");
             continue;
         };
         tokio::select! {
@@ -88,7 +88,7 @@ async fn receive(mut socket: RouterRecvHalf, queue: mpsc::Sender<Incoming>, stop
     }
 }
 
-/// The frames up to and including the empty delimiter are the way back; one body follows.
+/// The frames up to and including the empty delimiter name the peer; one body follows.
 fn open_envelope(message: ZmqMessage) -> Option<Incoming> {
     let mut frames = message.into_vec();
     let body = frames.pop()?;
@@ -98,29 +98,33 @@ fn open_envelope(message: ZmqMessage) -> Option<Incoming> {
 
 /// What became of a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Replied {
+pub enum ReplyFate {
     Queued,
-    /// The peer has gone, or does not read. If it lives, it asks again.
+    /// The peer has gone, or does not read. If it still runs, it asks again.
     Dropped,
 }
 
-impl Replies {
+impl ReplySender {
     /// Queues a reply, or drops it when its peer does not read: waiting for it would freeze every other peer, and an
     /// edge that misses a reply asks again.
-    pub fn reply(&mut self, peer: Peer, body: Vec<u8>) -> Replied {
+    pub fn reply(&mut self, peer: Peer, body: Vec<u8>) -> ReplyFate {
         let mut frames = peer.0;
         frames.push(Bytes::from(body));
         let Ok(message) = ZmqMessage::try_from(frames) else {
-            return Replied::Dropped;
+            return ReplyFate::Dropped;
         };
         // `None` may only mean that a peer is coming or going at this moment, and holds the table of peers.
         for _ in 0..TRIES {
             match self.0.send(message.clone()).now_or_never() {
-                Some(Ok(())) => return Replied::Queued,
-                Some(Err(_)) => return Replied::Dropped,
+                Some(Ok(())) => return ReplyFate::Queued,
+                Some(Err(error)) => {
+                    tracing::debug!(%error, "router: dropped a reply; its peer has gone");
+                    return ReplyFate::Dropped;
+                }
                 None => std::thread::yield_now(),
             }
         }
-        Replied::Dropped
+        tracing::debug!("router: dropped a reply; its peer does not read");
+        ReplyFate::Dropped
     }
 }

@@ -1,0 +1,103 @@
+//! How far an outbox had come, in the high-water file beside its store: by it, an outbox that lost its newest or oldest pages to
+//! damage knows that it did.
+
+use super::super::Epoch;
+use super::super::clock::BootId;
+use crate::store::high_water::{self, HighWaterMark};
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::path::Path;
+
+/// The ends of this number of epochs fit into the file: those of the newest ones.
+pub(super) const ENDS_MAX: usize = 14;
+
+/// What was confirmed and what was acknowledged when it was written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct OutboxHighWater {
+    /// The epochs that were held, oldest first, each with the sequence that its next message would have got. New messages belonged
+    /// to the last one.
+    pub ends: Vec<(Epoch, u64)>,
+    /// The epoch that was being delivered, and the highest sequence acknowledged. Whatever was deleted lies at or below it.
+    pub oldest: Epoch,
+    pub acknowledged: u64,
+    /// A mark of this boot is the last one that was written. A mark of an earlier boot may be older than what the disk holds.
+    pub boot: BootId,
+}
+
+impl HighWaterMark for OutboxHighWater {
+    const LENGTH_BYTES: usize = 2;
+    const OF: &'static str = "outbox";
+}
+
+impl OutboxHighWater {
+    /// The sequence that the next message of an epoch would have got.
+    pub fn next_of(&self, epoch: Epoch) -> Option<u64> {
+        self.ends.iter().find(|(its, _)| *its == epoch).map(|(_, next)| *next)
+    }
+
+    /// The sequence up to which an epoch is known to have been acknowledged.
+    pub fn acknowledged_of(&self, epoch: Epoch) -> u64 {
+        if self.oldest == epoch { self.acknowledged } else { 0 }
+    }
+}
+
+/// How far an outbox had come that no process has open, by its high-water file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastKnownStatus {
+    /// The epoch of new messages, and the sequence that the next one would have had.
+    pub epoch: Epoch,
+    pub next_sequence: u64,
+    /// The highest acknowledged sequence of that epoch, 0 for none.
+    pub acknowledged: u64,
+    /// The number of messages that wait, of the newest epochs.
+    pub depth: u64,
+    /// The number of epochs held, of the newest ones.
+    pub epochs: usize,
+    /// The boot of the machine in which this was written. In the present one it is exact.
+    pub boot: BootId,
+}
+
+impl LastKnownStatus {
+    /// Reads the file; `None` if it holds nothing that can be read.
+    pub fn read(path: &Path) -> io::Result<Option<LastKnownStatus>> {
+        let mark: Option<OutboxHighWater> = high_water::read(path)?;
+        Ok(mark.and_then(|mark| {
+            let (epoch, next_sequence) = *mark.ends.last()?;
+            let waiting = mark
+                .ends
+                .iter()
+                .map(|(epoch, next)| next.saturating_sub(1).saturating_sub(mark.acknowledged_of(*epoch)));
+            Some(LastKnownStatus {
+                epoch,
+                next_sequence,
+                acknowledged: mark.acknowledged_of(epoch),
+                depth: waiting.fold(0, u64::saturating_add),
+                epochs: mark.ends.len(),
+                boot: mark.boot,
+            })
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::high_water::HighWaterFile;
+
+    #[test]
+    fn the_longest_mark_fits_and_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("witness");
+        let (file, mark) = HighWaterFile::open::<OutboxHighWater>(&path).unwrap();
+        assert_eq!(mark, None);
+        let mark = OutboxHighWater {
+            ends: vec![(Epoch::from_bytes([1; 16]), u64::MAX); ENDS_MAX],
+            oldest: Epoch::from_bytes([2; 16]),
+            acknowledged: u64::MAX,
+            boot: [3; 16],
+        };
+        file.write(&mark);
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 512);
+        assert_eq!(HighWaterFile::open(&path).unwrap().1, Some(mark));
+    }
+}

@@ -1,0 +1,92 @@
+//! When events may be sent: resend times, refusals, and pauses that the receiver asks for.
+
+use super::backoff::{RESEND_LEAST, resend_after};
+use crate::messaging::wire::PAUSE_MAX_MS;
+use rand::Rng;
+use std::time::Duration;
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct SendingPace {
+    /// Requests in a row that got no reply at all.
+    silent_tries: u32,
+    /// Requests with pages in a row that were not accepted.
+    refused_tries: u32,
+    /// No events before this: a reply that did not come, or a refusal.
+    hold_until: Duration,
+    /// No events before this: some of the next ones were sent less than [`RESEND_LEAST`] before it.
+    resend_at: Duration,
+    /// No events before this: the receiver asked for a pause.
+    pause_until: Duration,
+    /// When events were last sent, to any server.
+    events_sent_at: Option<Duration>,
+}
+
+impl SendingPace {
+    pub fn events_may_go_at(&self) -> Duration {
+        self.hold_until.max(self.pause_until).max(self.resend_at)
+    }
+
+    pub fn paused_until(&self) -> Duration {
+        self.pause_until
+    }
+
+    pub fn events_sent_at(&mut self, now: Duration) {
+        self.events_sent_at = Some(now);
+    }
+
+    pub fn hold_until(&mut self, moment: Duration) {
+        self.hold_until = self.hold_until.max(moment);
+    }
+
+    pub fn do_not_resend_before(&mut self, moment: Duration) {
+        self.resend_at = self.resend_at.max(moment);
+    }
+
+    pub fn wait_for_the_least_resend_time(&mut self) {
+        if let Some(sent_at) = self.events_sent_at {
+            self.do_not_resend_before(sent_at + RESEND_LEAST);
+        }
+    }
+
+    /// A reply came, whatever it says.
+    pub fn heard(&mut self, now: Duration, pause_ms: u32) {
+        if pause_ms > 0 {
+            let pause = Duration::from_millis(pause_ms.min(PAUSE_MAX_MS).into());
+            self.pause_until = self.pause_until.max(now + pause);
+        }
+        if std::mem::take(&mut self.silent_tries) > 0
+            && self.refused_tries == 0
+            && let Some(sent_at) = self.events_sent_at
+        {
+            // The receiver answers again: no need to sit out a long resend time.
+            self.hold_until = self.hold_until.min(sent_at + RESEND_LEAST);
+        }
+    }
+
+    pub fn silent(&mut self) {
+        self.silent_tries = self.silent_tries.saturating_add(1);
+    }
+
+    pub fn accepted(&mut self) {
+        self.refused_tries = 0;
+    }
+
+    /// A request with pages was not accepted. Returns until when no events are sent.
+    pub fn refused(&mut self, now: Duration, rng: &mut impl Rng) -> Duration {
+        self.refused_tries = self.refused_tries.saturating_add(1);
+        let resend_time = self.resend_time(rng);
+        self.hold_until(now + resend_time);
+        self.hold_until
+    }
+
+    /// What was refused is not what is sent next.
+    pub fn forget_refusals(&mut self) {
+        self.hold_until = Duration::ZERO;
+        self.refused_tries = 0;
+    }
+
+    /// The resend time of the next try.
+    pub fn resend_time(&self, rng: &mut impl Rng) -> Duration {
+        resend_after(self.silent_tries.max(self.refused_tries.saturating_sub(1)), rng)
+    }
+}

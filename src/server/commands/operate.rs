@@ -1,0 +1,145 @@
+//! What a request of an operator comes to: the same in a running server and in a directory on which none runs.
+
+use super::put::{self, Put};
+use super::{ServerRequest, answers};
+use crate::daemon::admin::{NotDone, Outcome};
+use crate::parking::statement::{Month, Operator};
+use crate::server::books::BooksReader;
+use crate::server::ledger::Ledger;
+use crate::server::record::{Command, ToForget};
+use crate::server::verify::{VerifyError, VerifyReport};
+use crate::server::view::billing::list::{pending, to_forget};
+use crate::server::view::review::review;
+use crate::server::view::{JudgeError, Snapshot};
+use crate::store::Store;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// How far the views must be before something is read or judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CaughtUp {
+    /// They show everything that is recorded.
+    InMemory,
+    /// They are written as well: stays and charges are read from the store.
+    OnDisk,
+}
+
+/// What is read to answer.
+#[derive(Clone, Copy)]
+pub(super) struct OpenBooks<'a> {
+    pub ledger: &'a Ledger,
+    pub store: &'a Store,
+    /// While this lock is held the written views do not change. `None`: nobody writes them meanwhile.
+    pub saving: Option<&'a Mutex<()>>,
+    /// Who sends statements.
+    pub operator: &'a Operator,
+}
+
+/// A ledger and its views, to which commands are given one at a time.
+pub(super) trait Backend {
+    fn open(&self) -> OpenBooks<'_>;
+    /// The views as readers see them now.
+    fn view(&self) -> Arc<Snapshot>;
+    fn verify(&self) -> Result<VerifyReport, VerifyError>;
+    /// Returns once the views have caught up with what is recorded now.
+    fn catch_up(&self, until: CaughtUp) -> Result<(), NotDone>;
+    /// Asks the view itself whether the command makes sense.
+    fn judge(&self, command: &Command) -> Result<Result<(), JudgeError>, NotDone>;
+    /// Records a command with the pieces that stand right before it, and gives its position once it is on disk.
+    fn record(&mut self, pieces: Vec<Vec<u8>>, command: &Command, by: &str) -> Result<u64, NotDone>;
+    /// Returns whether the views show this position, after having waited for it.
+    fn shows(&mut self, position: u64) -> bool;
+}
+
+/// Answers one request of `by`. The caller lets nobody else give a command meanwhile.
+pub(super) fn answer(backend: &mut impl Backend, request: ServerRequest, by: &str) -> Outcome {
+    let OpenBooks { ledger, store, saving, operator } = backend.open();
+    match request {
+        ServerRequest::Garages => Ok(answers::garages(&backend.view(), &ledger.streams())),
+        ServerRequest::Quarantine { after, limit } => Ok(answers::quarantine(&backend.view(), after, limit)),
+        ServerRequest::Plates { after } => Ok(answers::plates(&backend.view(), after.as_deref())),
+        ServerRequest::Contracts => Ok(answers::contracts(&backend.view())),
+        ServerRequest::Base { after } => answers::base(ledger, after.as_deref()),
+        ServerRequest::Records { from, through } => answers::records(ledger, from, through),
+        ServerRequest::Verify => answers::verified(backend.verify()),
+        ServerRequest::Review => {
+            backend.catch_up(CaughtUp::OnDisk)?;
+            let found = review(store).map_err(|error| error.to_string())?;
+            answers::review(&backend.view(), ledger, &found)
+        }
+        ServerRequest::Books(question) => {
+            if question.is_a_beginning() {
+                backend.catch_up(CaughtUp::OnDisk)?;
+            }
+            BooksReader { ledger, store, saving, view: || backend.view() }.answer(operator, &question)
+        }
+        ServerRequest::Command(intent) => {
+            let command = intent.command().map_err(|bad| format!("{bad}. Nothing was recorded"))?;
+            carry_out(backend, Vec::new(), &command, by)
+        }
+        ServerRequest::Put { put, dry_run } => put_in_force(backend, &put, dry_run, by),
+        ServerRequest::ApplyTariffs => apply_tariffs(backend, by),
+    }
+}
+
+/// Judges one command, records it, and says what it did.
+fn carry_out(backend: &mut impl Backend, pieces: Vec<Vec<u8>>, command: &Command, by: &str) -> Outcome {
+    backend.catch_up(match command.is_about_entries() {
+        true => CaughtUp::OnDisk,
+        false => CaughtUp::InMemory,
+    })?;
+    backend.judge(command)?.map_err(|error| format!("{error}. Nothing was recorded"))?;
+    let position = backend.record(pieces, command, by)?;
+    match backend.shows(position) {
+        true => answers::done(&backend.view(), position, command),
+        false => Ok(answers::recorded(position)),
+    }
+}
+
+fn put_in_force(backend: &mut impl Backend, put: &Put, dry_run: bool, by: &str) -> Outcome {
+    backend.catch_up(CaughtUp::InMemory)?;
+    let mut prepared =
+        put::prepare(&backend.view(), put).map_err(|error| format!("{error}\nNothing was recorded"))?;
+    if dry_run || prepared.changes.is_empty() {
+        return Ok(answers::put(&prepared, None));
+    }
+    let pieces = std::mem::take(&mut prepared.pieces);
+    let done = carry_out(backend, pieces, &prepared.command, by)?;
+    Ok(answers::put(&prepared, done["position"].as_u64()))
+}
+
+/// Prices the stays that wait for a price, some thousand entries with each command.
+fn apply_tariffs(backend: &mut impl Backend, by: &str) -> Outcome {
+    let (mut commands, mut from) = (0, 1);
+    loop {
+        backend.catch_up(CaughtUp::OnDisk)?;
+        let found = {
+            let OpenBooks { store, saving, .. } = backend.open();
+            let _held = saving.map(hold);
+            pending(store, from).map_err(|error| error.to_string())?
+        };
+        let Some((first, to)) = found else { return answers::applied(backend.open().store, commands) };
+        carry_out(backend, Vec::new(), &Command::Price { from: first, to }, by)?;
+        (commands, from) = (commands + 1, to);
+    }
+}
+
+/// Forgets the plates of some thousand stays that were charged for a month before this one, from entry `from` on. Gives the entry
+/// to go on from; `None`: there are no more.
+pub(super) fn forget_some(
+    backend: &mut impl Backend,
+    (from, before): (u64, Month),
+    seed: [u8; 16],
+    by: &str,
+) -> Result<Option<u64>, NotDone> {
+    backend.catch_up(CaughtUp::OnDisk)?;
+    let found = to_forget(backend.open().store, from, before).map_err(|error| error.to_string())?;
+    let Some((first, to)) = found else { return Ok(None) };
+    let whose = ToForget::Charged { from: first, to, before };
+    carry_out(backend, Vec::new(), &Command::Forget { whose, seed }, by)?;
+    Ok(Some(to))
+}
+
+/// sled may panic over a damaged store while somebody holds the lock: that changed nothing here.
+fn hold(saving: &Mutex<()>) -> MutexGuard<'_, ()> {
+    saving.lock().unwrap_or_else(PoisonError::into_inner)
+}

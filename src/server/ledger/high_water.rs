@@ -1,0 +1,26 @@
+//! How far a ledger had come, in the high-water file beside its store: by it, a ledger that lost its end knows that it did.
+
+use crate::messaging::LedgerId;
+use crate::store::high_water::{self, HighWaterMark};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// The position that a ledger had reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerHighWater {
+    pub ledger: LedgerId,
+    /// The last position that was on disk, with all before it.
+    pub position: u64,
+}
+
+impl HighWaterMark for LedgerHighWater {
+    const LENGTH_BYTES: usize = 1;
+    const OF: &'static str = "ledger";
+}
+
+impl LedgerHighWater {
+    /// Reads the mark in a file without changing the file. `None`: there is none that can be read.
+    pub fn read(path: &Path) -> Option<LedgerHighWater> {
+        high_water::read(path).ok().flatten()
+    }
+}
