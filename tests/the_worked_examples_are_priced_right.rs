@@ -117,7 +117,7 @@ fn the_program_says_the_same() {
             assert_eq!(said["amount"], example.amount, "{example:?}: {said}");
             assert_eq!(said["currency"], example.currency.as_str());
             assert_eq!(said["tariff"], example.tariff.as_str());
-            let lines = said["working"].as_array().unwrap();
+            let lines = said["breakdown"].as_array().unwrap();
             let total: i64 = lines.iter().map(|line| line["total"].as_i64().unwrap()).sum();
             assert_eq!(total, example.amount, "{said}");
         }

@@ -171,7 +171,7 @@ mod tests {
         {"id":"x/void@9","kind":"void","charge":"x","garage":"A","plate":"P1","account":"unregistered","entered_at":"2016-11-01T10:00:00Z",
          "left_at":"2016-11-01T11:00:00Z","amount":-300,"currency":"GBP","month":"2016-11","position":9},
         {"id":"y","kind":"charge","state":"charged","garage":"A","plate":"P2","account":"unregistered","entered_at":"2016-10-01T11:00:00.5+01:00",
-         "left_at":"2016-10-01T12:00:00+01:00","amount":200,"currency":"GBP","month":"2016-10","position":8,"working":[{"units":2}]},
+         "left_at":"2016-10-01T12:00:00+01:00","amount":200,"currency":"GBP","month":"2016-10","position":8,"breakdown":[{"units":2}]},
         {"id":"z","kind":"charge","state":"held","garage":"B","plate":"P3","account":"works","entered_at":"2016-11-01T10:00:00Z",
          "left_at":"2016-11-01T11:00:00Z","month":"2016-11","position":7},
         {"id":"x","kind":"charge","state":"voided","garage":"A","plate":"P1","account":"unregistered","entered_at":"2016-11-01T10:00:00Z",

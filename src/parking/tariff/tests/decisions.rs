@@ -161,7 +161,7 @@ fn a_price_is_shown_as_the_contract_says() {
         shown,
         serde_json::json!({
             "amount": 400, "currency": "EUR", "tariff": "t", "valid_from": "2020-01-01", "vat_percent": 8.1, "units": 2, "free": null,
-            "working": [{
+            "breakdown": [{
                 "unit": 1, "units": 2, "from": "2026-03-02T08:00:00+01:00", "each": 200, "total": 400, "reason": "all 00:00-24:00",
             }],
         })
