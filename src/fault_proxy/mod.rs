@@ -1,4 +1,4 @@
-//! A TCP proxy whose connections can be disturbed, for the city's bad weather and for tests.
+//! A TCP proxy whose connections can be disturbed, for the city's chaos and for tests.
 //!
 //! **Promise.** Whatever fault is set, what arrives on a connection is what was sent on it, from the first byte on and without
 //! a gap: that is what TCP promises on the worst network. A connection that lost bytes never carries any again. A healed

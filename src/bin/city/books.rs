@@ -58,7 +58,7 @@ impl RollingHash {
 
 /// The events of one request, in the form in which the books take them once they are confirmed.
 #[derive(Debug, Default)]
-pub struct EventBatch {
+pub struct PostedEvents {
     events: Vec<BatchedEvent>,
     /// The letters and digits of all plates, one after another.
     plates: String,
@@ -72,7 +72,7 @@ struct BatchedEvent {
     plate: Option<(usize, usize)>,
 }
 
-impl EventBatch {
+impl PostedEvents {
     pub fn clear(&mut self) {
         self.events.clear();
         self.plates.clear();
@@ -187,7 +187,7 @@ impl CityBooks {
     }
 
     /// The edge has confirmed `batch` with `receipt`.
-    pub fn confirm(&mut self, batch: &EventBatch, receipt: Receipt) {
+    pub fn confirm(&mut self, batch: &PostedEvents, receipt: Receipt) {
         for BatchedEvent { direction, unix_ms, plate } in &batch.events {
             let plate = plate.map(|(begin, end)| &batch.plates[begin..end]);
             self.hash.record(direction.kind(), plate, i128::from(*unix_ms) * 1_000_000);
@@ -336,7 +336,7 @@ mod tests {
         let mut server = ServerAccount { depth: Some(0), ..ServerAccount::default() };
         let mut events = ListedEvents::default();
         for nth_batch in 0..3 {
-            let mut batch = EventBatch::default();
+            let mut batch = PostedEvents::default();
             for nth in nth_batch * 1_000 + 1..=nth_batch * 1_000 + 1_000 {
                 let (passage, plate) = passage(nth);
                 let plate = (nth != 7).then_some(plate.as_str());
@@ -384,7 +384,7 @@ mod tests {
     #[test]
     fn a_stay_without_its_charge_and_money_without_one_are_named() {
         let mut books = CityBooks::new("1".to_owned(), Baseline { closed: 7, ..Baseline::default() });
-        let mut batch = EventBatch::default();
+        let mut batch = PostedEvents::default();
         let at = |unix_ms| LocalInstant { unix_ms, offset_seconds: 0 };
         for (direction, unix_ms) in [(Direction::Entry, 1_000), (Direction::Exit, 9_000)] {
             batch.push(&CarPassage { direction, car: None, at: at(unix_ms) }, Some("AB1"));
@@ -431,7 +431,7 @@ mod tests {
     #[test]
     fn a_gap_between_two_confirmations_is_named() {
         let mut books = CityBooks::new("1".to_owned(), Baseline::default());
-        let mut batch = EventBatch::default();
+        let mut batch = PostedEvents::default();
         batch.push(&passage(1).0, None);
         books.confirm(&batch, Receipt { epoch: "e".to_owned(), first: 1, last: 1 });
         books.confirm(&batch, Receipt { epoch: "e".to_owned(), first: 3, last: 3 });
@@ -446,7 +446,7 @@ mod tests {
         let state = StartingState { occupied: 40, ..StartingState::default() };
         let marks = BTreeMap::from([("a".to_owned(), 100), ("b".to_owned(), 20)]);
         let mut books = CityBooks::new("1".to_owned(), Baseline { state, marks, ..Baseline::default() });
-        let mut batch = EventBatch::default();
+        let mut batch = PostedEvents::default();
         batch.push(&passage(1).0, None);
         books.confirm(&batch, Receipt { epoch: "b".to_owned(), first: 21, last: 21 });
         assert_eq!((books.occupied(), books.applied_when_settled()), (41, 121));

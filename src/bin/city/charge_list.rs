@@ -88,12 +88,12 @@ impl StatementLink {
 
 /// All listed charges, by garage.
 #[derive(Debug, Default)]
-pub struct ChargeList {
+pub struct ChargesByGarage {
     garages: BTreeMap<String, GarageCharges>,
     pub statement: Option<StatementLink>,
 }
 
-impl ChargeList {
+impl ChargesByGarage {
     pub fn of(&self, garage: &str) -> GarageCharges {
         self.garages.get(garage).cloned().unwrap_or_default()
     }
@@ -126,8 +126,12 @@ impl ChargeList {
 }
 
 /// Reads all charges. Those at positions after `begins` are of this run.
-pub async fn read(client: &DaemonClient, server: &str, begins: u64) -> Result<ChargeList, HttpCallError> {
-    let mut list = ChargeList::default();
+pub async fn read(
+    client: &DaemonClient,
+    server: &str,
+    begins: u64,
+) -> Result<ChargesByGarage, HttpCallError> {
+    let mut list = ChargesByGarage::default();
     let url = format!("{server}/v1/charges?limit=1000");
     client
         .each_page(&url, &mut None, |url, body| {
@@ -149,7 +153,7 @@ pub async fn newest_statement(
 ) -> Result<Option<StatementLink>, HttpCallError> {
     let url = format!("{server}/v1/charges?limit={LOOK_AT}");
     let body = client.get(&url).await?;
-    let mut list = ChargeList::default();
+    let mut list = ChargesByGarage::default();
     read_json::<ChargesPage>(&url, &body)?.charges.iter().for_each(|charge| list.consider_statement(charge));
     Ok(list.statement)
 }
@@ -182,7 +186,7 @@ mod tests {
     #[test]
     fn what_is_listed_is_summed_and_each_stay_counts_once() {
         let page = read_json::<ChargesPage>("x", LIST.as_bytes()).expect("it is a list");
-        let mut list = ChargeList::default();
+        let mut list = ChargesByGarage::default();
         for charge in &page.charges {
             list.add(charge, 5);
             list.consider_statement(charge);

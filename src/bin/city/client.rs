@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 /// `GET /v1/outbox` of an edge.
 #[derive(Debug, Clone, Deserialize)]
-pub struct OutboxAnswer {
+pub struct OutboxAtEdge {
     pub depth: u64,
     #[serde(default)]
     pub resends: u64,
@@ -71,7 +71,7 @@ pub struct DaemonClient(HttpClient);
 
 impl DaemonClient {
     /// `GET /v1/outbox` of the edge at `edge`, such as `http://127.0.0.1:5581`.
-    pub async fn outbox(&self, edge: &str) -> Result<OutboxAnswer, HttpCallError> {
+    pub async fn outbox(&self, edge: &str) -> Result<OutboxAtEdge, HttpCallError> {
         self.0.get_json(&format!("{edge}/v1/outbox")).await
     }
 

@@ -6,7 +6,7 @@
 //! breaks off without an answer ends the run. Under chaos edges are killed, so each request has an idempotency key, and is
 //! made again with the same key and the same body until it is answered 201.
 
-use super::books::{CityBooks, EventBatch, Receipt};
+use super::books::{CityBooks, PostedEvents, Receipt};
 use super::chaos::SharedFaultCounts;
 use super::chaos::gate::GatePass;
 use super::client::DaemonClient;
@@ -144,7 +144,7 @@ impl CityProducer {
     }
 
     async fn feed(&mut self, stop: &CancellationToken) -> Result<(), HttpCallError> {
-        let mut batch = EventBatch::default();
+        let mut batch = PostedEvents::default();
         let mut size = 0;
         let mut next = self.next_passage();
         while let Some(first) = next {
@@ -180,7 +180,7 @@ impl CityProducer {
         &mut self,
         first: CarPassage,
         most: u64,
-        batch: &mut EventBatch,
+        batch: &mut PostedEvents,
         lines: &mut String,
     ) -> Option<CarPassage> {
         let now_unix_ms = self.clock.map_or(i64::MAX, |clock| clock.now_unix_ms());
@@ -201,7 +201,7 @@ impl CityProducer {
     /// Posts the batch until it is confirmed. Under chaos with the same key and the same bytes, whatever happens to the edge.
     async fn deliver(
         &mut self,
-        batch: &EventBatch,
+        batch: &PostedEvents,
         lines: Bytes,
         stop: &CancellationToken,
     ) -> Result<Delivery, HttpCallError> {
@@ -249,7 +249,7 @@ impl CityProducer {
         }
     }
 
-    fn book(&mut self, batch: &EventBatch, receipt: Receipt) {
+    fn book(&mut self, batch: &PostedEvents, receipt: Receipt) {
         self.books.confirm(batch, receipt);
         self.counts.confirmed.store(self.books.confirmed(), Ordering::Relaxed);
     }

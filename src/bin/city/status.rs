@@ -1,6 +1,6 @@
 //! What the daemons say of themselves while the city runs.
 
-use super::client::{DaemonClient, GarageAtServer, OutboxAnswer};
+use super::client::{DaemonClient, GarageAtServer, OutboxAtEdge};
 use super::display::Picture;
 use super::fleet::{DaemonSlot, Fleet};
 use super::money::{Takings, grouped};
@@ -83,7 +83,7 @@ impl CityStatus {
     }
 
     /// What each edge says of its outbox.
-    pub async fn outboxes(&self) -> Vec<Result<OutboxAnswer, HttpCallError>> {
+    pub async fn outboxes(&self) -> Vec<Result<OutboxAtEdge, HttpCallError>> {
         let ask = |edge: &DaemonSlot| {
             let (client, url) = (self.client.clone(), edge.http.clone());
             async move { client.outbox(&url).await }
@@ -141,19 +141,19 @@ fn applied_of(garage: Option<&GarageAtServer>, counts: &ProducerCounts) -> u64 {
     applied.saturating_sub(counts.applied_before.load(Ordering::Relaxed))
 }
 
-fn garage_line(site: &GarageSite, garage: Option<&GarageAtServer>, outbox: Option<&OutboxAnswer>) -> String {
+fn garage_line(site: &GarageSite, garage: Option<&GarageAtServer>, outbox: Option<&OutboxAtEdge>) -> String {
     let occupied = garage.map_or_else(|| "–".to_owned(), |garage| garage.occupied.to_string());
     let taken = garage.map(GarageAtServer::taken).unwrap_or_default();
     let state = match outbox {
         None => "edge silent".to_owned(),
-        Some(OutboxAnswer { connected: false, depth, .. }) => {
+        Some(OutboxAtEdge { connected: false, depth, .. }) => {
             format!("no server, {} waiting", grouped(*depth))
         }
-        Some(OutboxAnswer { depth: 0, .. }) => "up to date".to_owned(),
-        Some(OutboxAnswer { depth, .. }) => format!("delivering, {} waiting", grouped(*depth)),
+        Some(OutboxAtEdge { depth: 0, .. }) => "up to date".to_owned(),
+        Some(OutboxAtEdge { depth, .. }) => format!("delivering, {} waiting", grouped(*depth)),
     };
     let resends = match outbox {
-        Some(OutboxAnswer { resends: resends @ 1.., .. }) => format!(", {} resends", grouped(*resends)),
+        Some(OutboxAtEdge { resends: resends @ 1.., .. }) => format!(", {} resends", grouped(*resends)),
         _ => String::new(),
     };
     let (name, capacity) = (&site.name, site.capacity);
@@ -169,7 +169,7 @@ mod tests {
         let site = GarageSite { name: "Λιμάνι".to_owned(), capacity: 150 };
         let garage = r#"{"name":"Λιμάνι","occupied":-4,"taken":[{"amount":123450,"currency":"EUR"}]}"#;
         let garage: GarageAtServer = serde_json::from_str(garage).expect("a garage");
-        let outbox = OutboxAnswer { depth: 12_345, resends: 3, connected: true };
+        let outbox = OutboxAtEdge { depth: 12_345, resends: 3, connected: true };
         let line = garage_line(&site, Some(&garage), Some(&outbox));
         assert_eq!(
             line,

@@ -3,7 +3,7 @@
 use super::settle::VIEWS_CATCH_UP;
 use super::{ASK_EVERY, CityRun, RunError};
 use crate::books::{CityBooks, ListedEvents, ServerAccount};
-use crate::charge_list::{self, ChargeList, StatementLink};
+use crate::charge_list::{self, ChargesByGarage, StatementLink};
 use crate::client::GarageAtServer;
 use crate::event_list;
 use crate::money::grouped;
@@ -80,7 +80,7 @@ impl CityRun<'_> {
     }
 
     /// All charges, once the list has come as far as the counts.
-    async fn read_charges(&self, begins: u64) -> Result<ChargeList, RunError> {
+    async fn read_charges(&self, begins: u64) -> Result<ChargesByGarage, RunError> {
         let client = &self.status.client;
         let garages = self.status.garages().await?;
         let counted = garages.values().map(|garage| garage.position).max().unwrap_or(0);
