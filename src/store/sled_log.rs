@@ -219,7 +219,7 @@ fn messages_end(bytes: &[u8], segment_number: u64) -> SegmentEnd {
     SegmentEnd::Whole
 }
 
-struct Message {
+struct LogMessage {
     kind: u8,
     /// The number of the segment that it was written into.
     segment: u64,
@@ -228,7 +228,7 @@ struct Message {
 }
 
 /// The message that `bytes` begin with, if it is sound.
-fn message(bytes: &[u8]) -> Option<Message> {
+fn message(bytes: &[u8]) -> Option<LogMessage> {
     let (sum, hashed) = bytes.split_first_chunk::<4>()?;
     let (kind, rest) = hashed.split_first()?;
     let (length, rest) = number(rest)?;
@@ -243,11 +243,11 @@ fn message(bytes: &[u8]) -> Option<Message> {
     hasher.update(body);
     hasher.update(header);
     let is_sound = hasher.finalize() ^ u32::MAX == u32::from_le_bytes(*sum);
-    is_sound.then(|| Message { kind: *kind, segment, length: 4 + header.len() + body.len() })
+    is_sound.then(|| LogMessage { kind: *kind, segment, length: 4 + header.len() + body.len() })
 }
 
 /// The first message in a segment that can be read, wherever it begins.
-fn first_message(bytes: &[u8]) -> Option<Message> {
+fn first_message(bytes: &[u8]) -> Option<LogMessage> {
     (SEGMENT_HEADER..bytes.len()).find_map(|at| message(&bytes[at..]))
 }
 
