@@ -43,7 +43,6 @@ enum ShownEntry<'a> {
         entry: String,
         exit: String,
         tariff: &'a str,
-        #[serde(rename = "working")]
         breakdown: &'a [String],
         note: Option<&'a str>,
     },

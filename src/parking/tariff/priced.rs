@@ -93,7 +93,6 @@ pub struct PriceJson<'a> {
     pub units: u64,
     /// Why there are none.
     pub free: Option<String>,
-    #[serde(rename = "working")]
     pub breakdown: Vec<BreakdownLine>,
 }
 

@@ -131,7 +131,7 @@ fn a_repeated_evening_counts_for_the_caps_of_its_day() {
 }
 
 #[test]
-fn a_long_stay_has_a_short_working_that_still_adds_up() {
+fn a_long_stay_has_a_short_breakdown_that_still_adds_up() {
     let set = with(
         "calendar = \"bw\"\nunit_minutes = 1\nfirst = [{ units = 7, per_unit = 99999999 }]\ndaily_cap = 99999999\n\
          bands = [{ days = \"mon,wed,fri\", from = \"08:01\", to = \"17:59\", per_unit = 7654321 },\n\
@@ -161,7 +161,7 @@ fn a_price_is_shown_as_the_contract_says() {
         shown,
         serde_json::json!({
             "amount": 400, "currency": "EUR", "tariff": "t", "valid_from": "2020-01-01", "vat_percent": 8.1, "units": 2, "free": null,
-            "working": [{
+            "breakdown": [{
                 "unit": 1, "units": 2, "from": "2026-03-02T08:00:00+01:00", "each": 200, "total": 400, "reason": "all 00:00-24:00",
             }],
         })
