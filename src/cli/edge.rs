@@ -26,9 +26,8 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     }
 }
 
-/// Stores the events of one garage on disk and delivers them to the server.
 #[derive(Debug, Parser)]
-#[command(name = "edge", version, about, max_term_width = 100, after_help = AFTER_HELP)]
+#[command(name = "edge", version, about = ABOUT, max_term_width = 100, after_help = AFTER_HELP)]
 struct EdgeFlags {
     #[command(flatten)]
     settings: EdgeSettings,
@@ -40,6 +39,9 @@ struct EdgeFlags {
     command: Option<EdgeCommand>,
 }
 
+// Not a doc comment of the flags: the flattened settings would replace it.
+const ABOUT: &str = "Stores the events of one garage on disk and delivers them to the server";
+
 const AFTER_HELP: &str = examples!(
     "  edge --garage-name \"Bull Ring\"                      Run with the server on this machine
   edge --garage-name 1 --server tcp://10.0.0.5:5555    Run with a server elsewhere
@@ -47,7 +49,7 @@ const AFTER_HELP: &str = examples!(
 );
 
 const OUTBOX_HELP: &str = examples!(
-    "  edge --garage-name \"Bull Ring\" outbox status    Show how much waits, as text
+    "  edge --garage-name \"Bull Ring\" outbox status     Show how much waits, as text
   edge --data-dir data/edge-1 outbox peek --limit 3 Show the next three events
   edge --data-dir data/edge-1 outbox export | wc -l Count the events that wait"
 );

@@ -12,9 +12,8 @@ use clap::{Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
 use std::path::PathBuf;
 
-/// Applies the events of all garages exactly once, counts free spaces and charges stays.
 #[derive(Debug, Parser)]
-#[command(name = "server", version, about, max_term_width = 100, after_help = AFTER_HELP)]
+#[command(name = "server", version, about = ABOUT, max_term_width = 100, after_help = AFTER_HELP)]
 pub(super) struct ServerFlags {
     #[command(flatten)]
     pub settings: ServerSettings,
@@ -25,6 +24,9 @@ pub(super) struct ServerFlags {
     #[command(subcommand)]
     pub command: Option<ServerCommand>,
 }
+
+// Not a doc comment of the flags: the flattened settings would replace it.
+const ABOUT: &str = "Applies the events of all garages exactly once, counts free spaces and charges stays";
 
 const AFTER_HELP: &str = examples!(
     "  server                                             Run with data/server and the default addresses
