@@ -10,9 +10,15 @@ use std::time::{Duration, Instant};
 
 const RECORDING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/birmingham/birmingham.csv");
 
+const CITY: &str = env!("CARGO_BIN_EXE_city");
+
 fn start(arguments: &[&str]) -> Child {
+    start_program(Path::new(CITY), arguments)
+}
+
+fn start_program(program: &Path, arguments: &[&str]) -> Child {
     let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
-    let mut command = command(env!("CARGO_BIN_EXE_city"), &arguments);
+    let mut command = command(program.to_str().unwrap(), &arguments);
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
@@ -118,6 +124,28 @@ fn a_daemon_that_ends_by_itself_in_bad_weather_is_a_failure_that_is_told() {
     assert_eq!((code, &result["books_right"]), (Some(1), &false.into()));
     let error = result["error"].as_str().unwrap();
     assert!(error.contains("edge-2 ended by itself (exit code 0)"), "{error}");
+}
+
+/// A city once started the daemons that it had killed from the path of its program. When this was built again during the run,
+/// they were of another version, or did not start at all.
+#[test]
+fn a_city_whose_program_is_replaced_goes_on_with_the_version_that_it_is_of() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let (program, data) = (dir.path().join("city"), dir.path().join("data"));
+    // As a build does it: another name of the file, which is taken away and given to another file.
+    std::fs::hard_link(CITY, &program).unwrap();
+    let replay = ["--replay", RECORDING, "--limit", "3000", "--chaos", "--exit-when-settled", "--json"];
+    let arguments = [&replay[..], &["--data-dir", data.to_str().unwrap()]].concat();
+    let child = start_program(&program, &arguments);
+    wait_until("the server is up", || data.join("server/http.addr").exists());
+    std::fs::remove_file(&program).unwrap();
+    std::fs::write(&program, "another version").unwrap();
+    let (code, result) = result(&child.wait_with_output().unwrap());
+    assert_eq!((code, &result["books_right"]), (Some(0), &true.into()), "{result}");
+    assert_eq!(result["ledger_verified"], true);
+    // All of them came back after the program was replaced.
+    let killed = [number(&result["chaos"]["edges_killed"]), number(&result["chaos"]["server_killed"])];
+    assert_eq!(killed, [8, 4]);
 }
 
 #[test]

@@ -27,7 +27,7 @@ pub async fn simulate_until_stopped(
     tracing::warn!(
         code = %codes::SIMULATED_CARS,
         hint = "do not use --simulate in a garage that is billed",
-        "this edge makes cars up (--simulate): what it delivers happened nowhere"
+        "this edge simulates cars (--simulate): its events did not happen"
     );
     tokio::select! {
         () = stop.cancelled() => {}
@@ -53,7 +53,7 @@ async fn simulate(shared: &EdgeShared, cars_per_hour: CarsPerHour) {
         sleep_until(next).await;
         let event = json!({ "kind": car.kind, "plate": car.plate, "lane": "simulated" }).to_string();
         let now = Timestamp::from_millisecond(clock::wall_ms()).unwrap_or(Timestamp::UNIX_EPOCH);
-        let event = Event::from_json(event.as_bytes(), now).expect("made-up cars are events");
+        let event = Event::from_json(event.as_bytes(), now).expect("simulated cars are events");
         loop {
             match shared.outbox.append(vec![Record::of(event.to_bytes())], clock::read()).await {
                 Ok(appended) => {
@@ -62,7 +62,7 @@ async fn simulate(shared: &EdgeShared, cars_per_hour: CarsPerHour) {
                     break;
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "a made-up car waits at the barrier");
+                    tracing::debug!(%error, "a simulated car waits at the barrier");
                     sleep(AT_THE_BARRIER).await;
                 }
             }

@@ -259,10 +259,6 @@ async fn accept(listener: &Option<TcpListener>, refuses: bool) -> io::Result<Tcp
 async fn connection(mut near: TcpStream, shared: Arc<ProxyShared>) {
     let born = *shared.state.borrow();
     let _ = near.set_nodelay(true);
-    if born.fault == Some(LinkFault::BlackHole) {
-        swallow(&mut near, born, &shared).await;
-        return reset(&near);
-    }
     let mut far = match TcpStream::connect(shared.to).await {
         Ok(far) => far,
         // The server is dead. The connection that was accepted on its behalf ends.
@@ -287,22 +283,6 @@ async fn connection(mut near: TcpStream, shared: Arc<ProxyShared>) {
     if carried.is_err() {
         reset(&near);
         reset(&far);
-    }
-}
-
-/// Reads and drops what a connection sends that was made in a black hole, until that fault is over.
-async fn swallow(near: &mut TcpStream, born: LinkState, shared: &ProxyShared) {
-    let mut state = shared.state.subscribe();
-    let mut piece = vec![0; PIECE_BYTES];
-    loop {
-        tokio::select! {
-            biased;
-            _ = state.wait_for(|now| *now != born) => return,
-            read = near.read(&mut piece) => match read {
-                Ok(1..) => shared.note_affected(born),
-                Ok(0) | Err(_) => return,
-            }
-        }
     }
 }
 

@@ -1,18 +1,18 @@
 //! The books of money as they are read: lists of charges, and statements in pieces. The same for HTTP, for a running server's
 //! operators, and for a directory on which no server runs.
 //!
-//! **Promise.** A statement that is put together adds up, and agrees with the sums that the fold kept; else there is none. It
+//! **Promise.** A statement that is put together adds up, and agrees with the sums that the views keep; else there is none. It
 //! shows one state of the books, however many pieces it came in and whatever was charged meanwhile.
 //! **Kept by.** The first piece fixes the newest entry of the account's month; entries before it never change, and each names the
-//! one before it. So pieces come newest first, and whoever puts them together turns them around.
+//! one before it. So pieces come newest first, and [`StatementAssembler`] turns them around.
 //! **Not promised.** One state for the statements of several accounts: each names the position that it shows.
 
 use super::hex::{hex, unhex};
 use super::ledger::Ledger;
 use super::reckoning::{ChargeLine, Reckoner};
 use super::view::billing::UNREGISTERED;
-use super::view::billing::entries::{self, Entry, MonthBook, Number, Terms, What};
-use super::view::billing::list::{self, List, Reader, Wanted};
+use super::view::billing::entries::{self, BillingEntry, EntryKind, EntryNumber, MonthBook, Terms};
+use super::view::billing::list::{self, EntryFilter, EntryList, EntryReader};
 use super::view::{Snapshot, written_position};
 use crate::daemon::admin::{NotDone, Outcome};
 use crate::parking::Plate;
@@ -42,13 +42,13 @@ pub struct Asked {
     pub garage: Option<String>,
     pub account: Option<String>,
     pub month: Option<String>,
-    pub after: Option<Number>,
+    pub after: Option<EntryNumber>,
     pub limit: usize,
 }
 
 /// Charges, stays that wait for a price or are held, voids and credits; newest first.
 #[derive(Debug, Default, Serialize)]
-pub struct Charges {
+pub struct ChargeList {
     /// The views' position: later events are not shown yet.
     pub position: u64,
     pub charges: Vec<ChargeLine>,
@@ -67,21 +67,21 @@ pub enum Whose {
 
 /// Where the next piece begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cursor {
+pub struct StatementCursor {
     account: u32,
     /// The entry to go on from; `None`: the account is not begun.
-    entry: Option<Number>,
+    entry: Option<EntryNumber>,
 }
 
 /// What can be asked of the books of money over `admin.sock`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Question {
+pub enum BooksQuestion {
     Charges(Asked),
     Statements {
         month: Month,
         whose: Whose,
-        from: Option<Cursor>,
+        from: Option<StatementCursor>,
     },
     /// The tariffs that are in force.
     Tariffs,
@@ -89,20 +89,20 @@ pub enum Question {
     Months,
 }
 
-impl Question {
+impl BooksQuestion {
     /// Whether what was done so far is to be seen in the answer: not where the answer goes on from a former one.
     pub fn is_a_beginning(&self) -> bool {
         match self {
-            Question::Charges(asked) => asked.after.is_none(),
-            Question::Statements { from, .. } => from.is_none(),
-            Question::Tariffs | Question::Months => true,
+            BooksQuestion::Charges(asked) => asked.after.is_none(),
+            BooksQuestion::Statements { from, .. } => from.is_none(),
+            BooksQuestion::Tariffs | BooksQuestion::Months => true,
         }
     }
 }
 
 /// Some lines of one statement, newest first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Piece {
+pub struct StatementPiece {
     /// In the first piece of a statement.
     opening: Option<Opening>,
     lines: Vec<StatementLine>,
@@ -112,7 +112,7 @@ pub struct Piece {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Opening {
     head: StatementHead,
-    /// What the fold kept; none for a look at one car.
+    /// What the views keep; none for a look at one car.
     book: Option<MonthBook>,
 }
 
@@ -137,22 +137,22 @@ pub enum BooksError {
     Form(String),
 }
 
-/// See the module. `view` gives the views as readers see them now.
-pub struct Books<'a, V> {
+/// Reads the books of money. `view` gives the views as readers see them now.
+pub struct BooksReader<'a, V> {
     pub ledger: &'a Ledger,
     pub store: &'a Store,
-    /// What keeps the fold from writing, where one runs.
+    /// While it is held the views are not written, where a server runs.
     pub saving: Option<&'a Mutex<()>>,
     pub view: V,
 }
 
 /// How much an answer may still carry.
-struct Room {
+struct AnswerRoom {
     lines: usize,
     bytes: usize,
 }
 
-impl Room {
+impl AnswerRoom {
     fn take(&mut self, what: &impl Serialize) {
         let size = postcard::serialize_with_flavor(what, postcard::ser_flavors::Size::default());
         self.bytes = self.bytes.saturating_sub(size.expect("it always encodes"));
@@ -163,13 +163,13 @@ impl Room {
     }
 }
 
-impl<V: Fn() -> Arc<Snapshot>> Books<'_, V> {
+impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
     /// A list of charges.
-    pub fn charges(&self, asked: &Asked) -> Result<Charges, StoreError> {
+    pub fn charges(&self, asked: &Asked) -> Result<ChargeList, StoreError> {
         let position = written_position(self.store)?.unwrap_or_default();
-        // What nobody has, nobody finds.
-        let nothing = || Ok(Charges { position, ..Charges::default() });
-        let mut wanted = Wanted { after: asked.after, limit: asked.limit, ..Wanted::default() };
+        // A filter with an unknown value finds nothing.
+        let nothing = || Ok(ChargeList { position, ..ChargeList::default() });
+        let mut wanted = EntryFilter { after: asked.after, limit: asked.limit, ..EntryFilter::default() };
         if let Some(plate) = &asked.plate {
             let Ok(plate) = Plate::new(plate) else { return nothing() };
             wanted.plate = Some(plate);
@@ -189,12 +189,12 @@ impl<V: Fn() -> Arc<Snapshot>> Books<'_, V> {
                 wanted.account = Some(account);
             }
         }
-        let List { position, entries, next } = list::list(self.store, self.saving, &wanted)?;
+        let EntryList { position, entries, next } = list::list(self.store, self.saving, &wanted)?;
         let view = (self.view)();
         let reckoner = Reckoner::new(&view, self.ledger);
         let shown = entries.iter().filter(|listed| is_shown(&listed.entry));
         let charges = shown.map(|listed| reckoner.line(listed)).collect::<Result<_, StoreError>>()?;
-        Ok(Charges { position, charges, next: next.map(|next| next.to_string()) })
+        Ok(ChargeList { position, charges, next: next.map(|next| next.to_string()) })
     }
 
     /// The next pieces of statements, and where to go on.
@@ -203,21 +203,21 @@ impl<V: Fn() -> Arc<Snapshot>> Books<'_, V> {
         operator: &Operator,
         month: Month,
         whose: &Whose,
-        from: Option<Cursor>,
-    ) -> Result<(Vec<Piece>, Option<Cursor>), StoreError> {
+        from: Option<StatementCursor>,
+    ) -> Result<(Vec<StatementPiece>, Option<StatementCursor>), StoreError> {
         self.pieces_within(PIECE_LINES, PIECE_BYTES, operator, (month, whose), from)
     }
 
-    /// The same, of about so many lines and bytes.
+    /// The same, of about `lines` lines and `bytes` bytes.
     pub(in crate::server) fn pieces_within(
         &self,
         lines: usize,
         bytes: usize,
         operator: &Operator,
         (month, whose): (Month, &Whose),
-        from: Option<Cursor>,
-    ) -> Result<(Vec<Piece>, Option<Cursor>), StoreError> {
-        let room = &mut Room { lines, bytes };
+        from: Option<StatementCursor>,
+    ) -> Result<(Vec<StatementPiece>, Option<StatementCursor>), StoreError> {
+        let room = &mut AnswerRoom { lines, bytes };
         let (first, end) = match whose {
             Whose::Plate(plate) => {
                 let Ok(plate) = Plate::new(plate) else { return Ok((Vec::new(), None)) };
@@ -229,9 +229,9 @@ impl<V: Fn() -> Arc<Snapshot>> Books<'_, V> {
             },
             Whose::All => (0, (self.view)().billing.accounts_end()),
         };
-        let mut cursor = from.unwrap_or(Cursor { account: first, entry: None });
+        let mut cursor = from.unwrap_or(StatementCursor { account: first, entry: None });
         let mut pieces = Vec::new();
-        let mut reader = Reader::new(self.store);
+        let mut reader = EntryReader::new(self.store);
         while cursor.account < end && room.is_left() {
             let opening = match cursor.entry {
                 Some(_) => None,
@@ -245,21 +245,16 @@ impl<V: Fn() -> Arc<Snapshot>> Books<'_, V> {
             opening.iter().for_each(|opening| room.take(opening));
             let mut lines = Vec::new();
             while next != 0 && room.is_left() {
-                let mut listed = Vec::with_capacity(SLICE);
-                while next != 0 && listed.len() < SLICE {
-                    let entry = reader.known(next)?;
-                    let before = entry.before_in_month;
-                    listed.push(reader.listed(next, entry)?);
-                    next = before;
-                }
+                let listed = reader.of_month(next, SLICE)?;
+                next = listed.last().map_or(0, |oldest| oldest.entry.before_in_month);
                 self.add_lines(&listed, &mut lines, room)?;
             }
             if opening.is_some() || cursor.entry.is_some() {
-                pieces.push(Piece { opening, lines, is_last: next == 0 });
+                pieces.push(StatementPiece { opening, lines, is_last: next == 0 });
             }
             cursor = match next {
-                0 => Cursor { account: cursor.account + 1, entry: None },
-                _ => Cursor { entry: Some(next), ..cursor },
+                0 => StatementCursor { account: cursor.account + 1, entry: None },
+                _ => StatementCursor { entry: Some(next), ..cursor },
             };
         }
         self.name_customers(&mut pieces);
@@ -276,7 +271,7 @@ impl<V: Fn() -> Arc<Snapshot>> Books<'_, V> {
         let (position, book) = loop {
             let position = written_position(self.store)?.unwrap_or_default();
             let Some(book) = entries::read_month(self.store, account, month)? else { return Ok(None) };
-            // The fold may have written between the two; it does so once a second.
+            // The views may have been written between the two; that happens once a second.
             if written_position(self.store)?.unwrap_or_default() == position {
                 break (position, book);
             }
@@ -297,7 +292,7 @@ impl<V: Fn() -> Arc<Snapshot>> Books<'_, V> {
     }
 
     /// What the customers of the accounts are called: the registry is looked through once.
-    fn name_customers(&self, pieces: &mut [Piece]) {
+    fn name_customers(&self, pieces: &mut [StatementPiece]) {
         let mut nameless: HashMap<String, &mut Option<String>> = HashMap::new();
         for piece in pieces {
             if let Some(Opening { head, .. }) = &mut piece.opening
@@ -325,15 +320,15 @@ impl<V: Fn() -> Arc<Snapshot>> Books<'_, V> {
         operator: &Operator,
         month: Month,
         plate: &Plate,
-        from: Option<Cursor>,
-        room: &mut Room,
-    ) -> Result<(Vec<Piece>, Option<Cursor>), StoreError> {
-        let wanted = |after| Wanted {
+        from: Option<StatementCursor>,
+        room: &mut AnswerRoom,
+    ) -> Result<(Vec<StatementPiece>, Option<StatementCursor>), StoreError> {
+        let wanted = |after| EntryFilter {
             plate: Some(plate.clone()),
             month: Some(month),
             after,
             limit: SLICE,
-            ..Wanted::default()
+            ..EntryFilter::default()
         };
         let (position, mut found) = loop {
             let position = written_position(self.store)?.unwrap_or_default();
@@ -366,15 +361,15 @@ impl<V: Fn() -> Arc<Snapshot>> Books<'_, V> {
             position,
         };
         let opening = from.is_none().then_some(Opening { head, book: None });
-        let piece = Piece { opening, lines, is_last: next.is_none() };
-        Ok((vec![piece], next.map(|entry| Cursor { account: 0, entry: Some(entry) })))
+        let piece = StatementPiece { opening, lines, is_last: next.is_none() };
+        Ok((vec![piece], next.map(|entry| StatementCursor { account: 0, entry: Some(entry) })))
     }
 
     fn add_lines(
         &self,
-        listed: &[list::Listed],
+        listed: &[list::ListedEntry],
         lines: &mut Vec<StatementLine>,
-        room: &mut Room,
+        room: &mut AnswerRoom,
     ) -> Result<(), StoreError> {
         let view = (self.view)();
         let reckoner = Reckoner::new(&view, self.ledger);
@@ -388,7 +383,7 @@ impl<V: Fn() -> Arc<Snapshot>> Books<'_, V> {
         Ok(())
     }
 
-    /// One statement of at most so many entries, put together here; none when there is none.
+    /// One statement of at most `at_most` entries, put together here; none when there is none.
     pub fn statement(
         &self,
         operator: &Operator,
@@ -396,7 +391,7 @@ impl<V: Fn() -> Arc<Snapshot>> Books<'_, V> {
         whose: &Whose,
         at_most: u64,
     ) -> Result<Option<Statement>, BooksError> {
-        let mut together = Together { begun: None, at_most };
+        let mut together = StatementAssembler { begun: None, at_most };
         let (mut from, mut statement) = (None, None);
         loop {
             let (pieces, next) = self.pieces(operator, month, whose, from)?;
@@ -411,23 +406,23 @@ impl<V: Fn() -> Arc<Snapshot>> Books<'_, V> {
     }
 
     /// Answers an operator.
-    pub fn answer(&self, operator: &Operator, question: &Question) -> Outcome {
+    pub fn answer(&self, operator: &Operator, question: &BooksQuestion) -> Outcome {
         let failed = |error: StoreError| {
             NotDone::Refused(format!("{error}. Nothing was changed. \"server verify\" says more"))
         };
         match question {
-            Question::Charges(asked) => serde_json::to_value(self.charges(asked).map_err(failed)?)
+            BooksQuestion::Charges(asked) => serde_json::to_value(self.charges(asked).map_err(failed)?)
                 .map_err(|error| error.to_string().into()),
-            Question::Statements { month, whose, from } => {
+            BooksQuestion::Statements { month, whose, from } => {
                 let (pieces, next) = self.pieces(operator, *month, whose, *from).map_err(failed)?;
                 let bytes = postcard::to_stdvec(&pieces).expect("pieces always encode");
                 Ok(json!({ "form": FORM, "pieces": hex(&bytes), "next": next }))
             }
-            Question::Months => {
+            BooksQuestion::Months => {
                 let months = list::months(self.store).map_err(failed)?;
                 Ok(json!({ "months": months.iter().map(ToString::to_string).collect::<Vec<_>>() }))
             }
-            Question::Tariffs => {
+            BooksQuestion::Tariffs => {
                 let view = (self.view)();
                 let tariffs = view.billing.in_force.tariffs();
                 Ok(json!({
@@ -440,11 +435,13 @@ impl<V: Fn() -> Arc<Snapshot>> Books<'_, V> {
 }
 
 /// What was only a step on the way to something that is shown is not.
-fn is_shown(entry: &Entry) -> bool {
+fn is_shown(entry: &BillingEntry) -> bool {
     match &entry.what {
-        What::Stay(stay) => entry.settled_by == 0 || !matches!(stay.terms, Terms::Pending | Terms::Held(_)),
-        What::Void { money, .. } => money.is_some(),
-        What::Credit { .. } => true,
+        EntryKind::Stay(stay) => {
+            entry.settled_by == 0 || !matches!(stay.terms, Terms::Pending | Terms::Held(_))
+        }
+        EntryKind::Void { money, .. } => money.is_some(),
+        EntryKind::Credit { .. } => true,
     }
 }
 
@@ -455,26 +452,26 @@ fn normal(account: &str) -> String {
 
 /// Puts pieces together, in the order in which they came.
 #[derive(Debug)]
-pub struct Together {
+pub struct StatementAssembler {
     begun: Option<(Opening, Vec<StatementLine>)>,
     /// How many entries a statement may have.
     at_most: u64,
 }
 
-impl Default for Together {
-    fn default() -> Together {
-        Together { begun: None, at_most: u64::MAX }
+impl Default for StatementAssembler {
+    fn default() -> StatementAssembler {
+        StatementAssembler { begun: None, at_most: u64::MAX }
     }
 }
 
-impl Together {
+impl StatementAssembler {
     /// Takes one more piece; gives the statement when it was its last.
-    pub fn add(&mut self, piece: Piece) -> Result<Option<Statement>, BooksError> {
+    pub fn add(&mut self, piece: StatementPiece) -> Result<Option<Statement>, BooksError> {
         let broken = |what: &str| BooksError::Form(what.to_owned());
         match (piece.opening, &mut self.begun) {
             (Some(opening), None) => self.begun = Some((opening, piece.lines)),
             (None, Some((_, lines))) => lines.extend(piece.lines),
-            (Some(_), Some(_)) => return Err(broken("a statement begins before the former has ended")),
+            (Some(_), Some(_)) => return Err(broken("a statement begins before the one before has ended")),
             (None, None) => return Err(broken("a statement goes on that never began")),
         }
         let (Opening { book, .. }, lines) = self.begun.as_ref().expect("it has just begun or gone on");
@@ -494,7 +491,7 @@ impl Together {
     }
 }
 
-/// The sums of the lines are the sums that the fold kept, for each currency and rate.
+/// The sums of the lines are the sums that the views keep, for each currency and rate.
 fn agree(statement: &Statement, book: &MonthBook) -> Result<(), BooksError> {
     let rates = statement.totals().iter().flat_map(|total| &total.rates);
     let mut by_line: Vec<(Currency, Option<VatRate>, i64)> =
@@ -524,15 +521,17 @@ fn in_words(sums: &[(Currency, Option<VatRate>, i64)]) -> String {
     sums.iter().map(in_words).collect::<Vec<_>>().join(", ")
 }
 
-/// An answer to [`Question::Statements`], as the one who asked reads it.
-pub fn read_answer(answer: &serde_json::Value) -> Result<(Vec<Piece>, Option<Cursor>), BooksError> {
+/// An answer to [`BooksQuestion::Statements`], as the one who asked reads it.
+pub fn read_answer(
+    answer: &serde_json::Value,
+) -> Result<(Vec<StatementPiece>, Option<StatementCursor>), BooksError> {
     if answer["form"] != FORM {
         return Err(BooksError::Form(format!("they have the form {}, not {FORM}", answer["form"])));
     }
     let bytes = answer["pieces"].as_str().and_then(unhex);
     let bytes = bytes.ok_or_else(|| BooksError::Form("they are no bytes".into()))?;
     let pieces = postcard::from_bytes(&bytes).map_err(|error| BooksError::Form(error.to_string()))?;
-    let next = Option::<Cursor>::deserialize(&answer["next"])
+    let next = Option::<StatementCursor>::deserialize(&answer["next"])
         .map_err(|error| BooksError::Form(error.to_string()))?;
     Ok((pieces, next))
 }

@@ -1,28 +1,28 @@
-//! The capacities that garages tell, on their way into the ledger.
+//! The capacities that edges report, on their way into the ledger.
 //!
-//! **Promise.** What a garage tells of its capacity stands in the ledger once events of it were applied: what it told last, at
-//! most once in [`RECORD_EVERY`] for each garage. A garage that only says something leaves no record.
-//! **Kept by.** What is told sooner waits, and what is told after it takes its place. A first capacity goes into the commit of the
-//! garage's first events, so that no board shows the one without the other.
+//! **Promise.** The capacity that an edge reported last is recorded in the ledger once events of its garage were applied, at
+//! most once in [`RECORD_EVERY`] for each garage. A garage that delivers no events leaves no record.
+//! **Kept by.** A capacity that is reported sooner waits, and one that is reported after it replaces it. A first capacity goes into the
+//! commit of the garage's first events, so that no board shows the one without the other.
 
 use crate::messaging::SiteName;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// How often a garage's capacity is recorded at most.
+/// Minimum time between two records of a garage's capacity.
 pub const RECORD_EVERY: Duration = Duration::from_secs(60);
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Capacities {
-    /// What the ledger has, and when this process recorded it; none: an earlier one did.
+    /// The capacity that the ledger has, and when this process recorded it; `None`: an earlier process did.
     recorded: BTreeMap<SiteName, (u32, Option<Instant>)>,
-    /// What was told last and is not recorded.
+    /// The capacity that was reported last and is not recorded.
     waiting: BTreeMap<SiteName, u32>,
 }
 
 impl Capacities {
-    /// With what the ledger has.
+    /// Starts from the capacities that the ledger has.
     pub fn of_ledger(recorded: impl IntoIterator<Item = (SiteName, u32)>) -> Capacities {
         let recorded = recorded.into_iter().map(|(site, capacity)| (site, (capacity, None)));
         Capacities { recorded: recorded.collect(), waiting: BTreeMap::new() }
@@ -33,7 +33,7 @@ impl Capacities {
         self.recorded.contains_key(site)
     }
 
-    /// A garage whose events were applied tells its capacity.
+    /// The edge of a garage whose events were applied reports its capacity.
     pub fn told(&mut self, site: &SiteName, capacity: u32) {
         match self.recorded.get(site) {
             Some((known, _)) if *known == capacity => {
@@ -45,23 +45,23 @@ impl Capacities {
         }
     }
 
-    /// Two edges speak under this name, and may tell two capacities by turns: nothing is recorded for now.
+    /// Two edges send under this name, and may report two capacities by turns: nothing is recorded for now.
     pub fn is_in_doubt(&mut self, site: &SiteName) {
         self.waiting.remove(site);
     }
 
-    /// What is to be recorded now.
+    /// The capacities that are to be recorded now.
     pub fn due(&self, now: Instant) -> Vec<(SiteName, u32)> {
         let due = self.waiting.iter().filter(|(site, _)| self.due_at(site).is_none_or(|at| at <= now));
         due.map(|(site, capacity)| (site.clone(), *capacity)).collect()
     }
 
-    /// When the next of those that wait is to be recorded; none when nothing waits.
+    /// When the next capacity that waits is to be recorded; `None` when none waits.
     pub fn next_due(&self, now: Instant) -> Option<Instant> {
         self.waiting.keys().map(|site| self.due_at(site).unwrap_or(now)).min()
     }
 
-    /// These stand in the ledger now.
+    /// These capacities are recorded in the ledger now.
     pub fn are_recorded(&mut self, recorded: Vec<(SiteName, u32)>, now: Instant) {
         for (site, capacity) in recorded {
             self.waiting.remove(&site);
@@ -69,7 +69,7 @@ impl Capacities {
         }
     }
 
-    /// None: at once.
+    /// When a garage's capacity may be recorded again; `None`: at once.
     fn due_at(&self, site: &SiteName) -> Option<Instant> {
         let (_, at) = self.recorded.get(site)?;
         at.map(|at| at + RECORD_EVERY)

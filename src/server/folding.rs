@@ -6,7 +6,7 @@
 //! needs the view itself is asked of the thread ([`Signal::ask`]), and answered between two steps.
 
 use super::ledger::{Found, Ledger};
-use super::view::{self, Changes, Snapshot, Step, View};
+use super::view::{self, PreparedRecord, Snapshot, View, ViewChanges};
 use crate::codes;
 use crate::store::{Store, StoreError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -157,11 +157,11 @@ pub fn open_view(ledger: &Ledger, store: &Store) -> Result<View, StoreError> {
         "the views are ahead of the ledger; they are rebuilt from it"
     );
     view::discard(store)?;
-    view::base::begin(ledger, store)
+    View::begin(ledger, store)
 }
 
 /// Says what the ledger cannot give any more. The rest is folded as if nothing were.
-fn report(ledger: &Ledger, step: &Step) {
+fn report(ledger: &Ledger, step: &PreparedRecord) {
     let Some((damage, losses)) = step.damage() else { return };
     for loss in losses {
         let garage = ledger.stream(loss.stream).map(|stream| stream.site.to_string()).unwrap_or_default();
@@ -184,16 +184,8 @@ fn report(ledger: &Ledger, step: &Step) {
 
 /// Folds what the ledger has beyond the view, and writes it. For a program that has the directory for itself.
 pub fn catch_up(ledger: &Ledger, store: &Store, view: &mut View) -> Result<(), StoreError> {
-    let mut changes = Changes::on(store);
-    for found in ledger.records(view.position + 1) {
-        let (position, found) = found?;
-        let step = Step::read(ledger, position, found)?;
-        report(ledger, &step);
-        if !changes.have_room_for(step.writes_at_most()) {
-            view.save(&mut changes)?;
-        }
-        view.apply(ledger, step, &mut changes)?;
-    }
+    let mut changes = ViewChanges::on(store);
+    view::catch_up(view, ledger, u64::MAX, &mut changes, |step| report(ledger, step))?;
     view.save(&mut changes)
 }
 
@@ -243,7 +235,7 @@ struct Fold<'a> {
     ledger: &'a Ledger,
     signal: &'a Signal,
     view: View,
-    changes: Changes,
+    changes: ViewChanges,
     shown_at: Instant,
     /// What was shown and is still read.
     retired: Vec<Arc<Snapshot>>,
@@ -261,7 +253,7 @@ impl<'a> Fold<'a> {
             ledger,
             signal,
             view,
-            changes: Changes::on(store),
+            changes: ViewChanges::on(store),
             shown_at: now,
             retired: Vec::new(),
             saved_at: now,
@@ -321,7 +313,7 @@ impl<'a> Fold<'a> {
     }
 
     fn step(&mut self, position: u64, found: Found) -> Result<(), StoreError> {
-        let step = Step::read(self.ledger, position, found)?;
+        let step = PreparedRecord::read(self.ledger, position, found)?;
         report(self.ledger, &step);
         if !self.changes.have_room_for(step.writes_at_most()) {
             let _nobody_compares = self.signal.hold_saving();

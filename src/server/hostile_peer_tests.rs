@@ -195,7 +195,7 @@ proptest! {
         view.save(&mut changes).unwrap();
         prop_assert_eq!(view.position, ledger.position());
         prop_assert_eq!(&View::load(&store, &ledger).unwrap(), &view);
-        let wanted = list::Wanted { plate: None, garage: None, open: None, after: None, limit: 1000 };
+        let wanted = list::StayFilter { plate: None, garage: None, open: None, after: None, limit: 1000 };
         list::list(&store, None, &wanted).unwrap();
     }
 }

@@ -49,7 +49,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use web::Web;
+use web::ServerWeb;
 
 /// The file in the data directory that tells how far its ledger had come; see `ledger::Note`.
 pub const WITNESS: &str = "witness";
@@ -182,7 +182,8 @@ impl Server {
 
         let unreadable = store.unreadable();
         opening::look_through_later(&store, &room);
-        let web = Web::new(ledger.clone(), store, Arc::clone(&signal), seen, room, config.operator, metrics);
+        let web =
+            ServerWeb::new(ledger.clone(), store, Arc::clone(&signal), seen, room, config.operator, metrics);
         let http = tokio::spawn(http::serve(web_listener, web.router(), stop.clone(), traffic));
         dir.publish("http.addr", format!("{web_address}\n"))?;
         dir.publish("listen.addr", format!("{zmq_address}\n"))?;

@@ -5,7 +5,7 @@ use super::folding::{Signal, fold_until_stopped};
 use super::ledger::Ledger;
 use super::view::View;
 use super::view::tests::{apply_to_each, event};
-use super::web::Web;
+use super::web::ServerWeb;
 use crate::http::metrics::{ConnectionMetrics, Metrics};
 use crate::messaging::SiteName;
 use crate::parking::BoardAnswer;
@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 const ENOUGH: Duration = Duration::from_secs(30);
 
-/// A latch: whoever comes to it while it is shut waits, and is seen to wait.
+/// A latch: a thread that comes to it while it is shut waits, and is seen to wait.
 #[derive(Clone, Default)]
 struct Latch(Arc<(Mutex<(bool, bool)>, Condvar)>);
 
@@ -124,8 +124,15 @@ impl Town {
         let room = room::open_store(dir.path(), Purpose::Server, None, &|_, _| Ok(())).unwrap().room;
         let store = Store::on(self.disk.clone());
         let (signal, metrics) = (Arc::clone(&self.signal), Metrics::new("test"));
-        let web =
-            Web::new(self.ledger.clone(), store, signal, Arc::default(), room, Operator::default(), metrics);
+        let web = ServerWeb::new(
+            self.ledger.clone(),
+            store,
+            signal,
+            Arc::default(),
+            room,
+            Operator::default(),
+            metrics,
+        );
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
         tokio::spawn(crate::http::serve(listener, web.router(), stop.clone(), ConnectionMetrics::default()));
@@ -211,7 +218,7 @@ async fn a_question_to_the_fold_is_answered_between_two_steps_or_never() {
     let town = Town::new();
     town.tell("a", "entry", "AB1");
     town.folded().await;
-    assert_eq!(town.signal.ask(|view| view.garages.len()).await, Some(1));
+    assert_eq!(town.signal.ask(|view| view.garages.size()).await, Some(1));
     let broke_off: Option<()> = town.signal.ask(|_| panic!("as sled does over damage")).await;
     assert_eq!(broke_off, None);
     assert_eq!(town.signal.ask(|view| view.position).await, Some(1), "it goes on");

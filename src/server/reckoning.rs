@@ -1,12 +1,12 @@
-//! What the books of money say, in words: lines of charges, and statements. See [`super::books`].
+//! Entries of the books of money as lines of charges and of statements. See [`super::books`].
 //!
 //! The breakdown of a charge is not stored: it follows from the entry, the exit and the tariff, which are.
 
 use super::ledger::Ledger;
-use super::view::billing::entries::{Held, Stay, Terms, VoidedBecause, What};
-use super::view::billing::list::Listed;
+use super::view::billing::entries::{BilledStay, EntryKind, HeldBecause, Terms, VoidedBecause};
+use super::view::billing::list::ListedEntry;
 use super::view::billing::{CLOCKS_DIFFER_MS, UNREGISTERED};
-use super::view::{Passage, Snapshot, is_token};
+use super::view::{Snapshot, StoredPassage, is_token};
 use crate::parking::ChargeId;
 use crate::parking::event::Moment;
 use crate::parking::statement::{self, Correction, StatementCar, StatementLine};
@@ -51,7 +51,6 @@ pub struct ChargeLine {
     pub month: String,
     pub position: u64,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[serde(rename = "working")]
     pub breakdown: Vec<BreakdownLine>,
 }
 
@@ -62,7 +61,7 @@ struct Why {
     at_ms: i64,
 }
 
-/// See the module.
+/// Makes entries of the books of money into lines.
 pub struct Reckoner<'a> {
     view: &'a Snapshot,
     ledger: &'a Ledger,
@@ -73,7 +72,7 @@ impl<'a> Reckoner<'a> {
         Reckoner { view, ledger }
     }
 
-    pub fn charge_id(&self, stay: &Stay) -> Result<ChargeId, StoreError> {
+    pub fn charge_id(&self, stay: &BilledStay) -> Result<ChargeId, StoreError> {
         Ok(ChargeId {
             garage: self.view.key_of_number(stay.garage).map(ToString::to_string).unwrap_or_default(),
             epoch: self.ledger.stream(stay.exit.stream())?.epoch.to_bytes(),
@@ -92,28 +91,27 @@ impl<'a> Reckoner<'a> {
     }
 
     /// An entry's own id: that of the charge; a correction is known by its position, too.
-    fn id(&self, listed: &Listed) -> Result<(String, String), StoreError> {
+    fn id(&self, listed: &ListedEntry) -> Result<(String, String), StoreError> {
         let charge = self.charge_id(stay_of(listed))?.to_string();
         Ok(match &listed.entry.what {
-            What::Stay(_) => (charge.clone(), charge),
-            What::Void { .. } => (format!("{charge}/void@{}", listed.entry.position), charge),
-            What::Credit { .. } => (format!("{charge}/credit@{}", listed.entry.position), charge),
+            EntryKind::Stay(_) => (charge.clone(), charge),
+            EntryKind::Void { .. } => (format!("{charge}/void@{}", listed.entry.position), charge),
+            EntryKind::Credit { .. } => (format!("{charge}/credit@{}", listed.entry.position), charge),
         })
     }
 
-    fn tariff(&self, stay: &Stay) -> Option<&Tariff> {
+    fn tariff(&self, stay: &BilledStay) -> Option<&Tariff> {
         self.view.billing.in_force.tariff(stay.terms.by()?)
     }
 
-    fn priced(&self, stay: &Stay) -> Option<Priced> {
+    fn priced(&self, stay: &BilledStay) -> Option<Priced> {
         let Terms::Charged { .. } = stay.terms else { return None };
-        let entry = Timestamp::from_millisecond(stay.entry.at_ms).ok()?;
-        let exit = Timestamp::from_millisecond(stay.exit.at_ms).ok()?;
+        let (entry, exit) = (stay.entry.timestamp()?, stay.exit.timestamp()?);
         Some(self.tariff(stay)?.price(entry, exit.max(entry)))
     }
 
     /// A moment with the offset of the garage's local time, where a tariff knows it.
-    fn moment(&self, stay: &Stay, passage: Passage) -> Moment {
+    fn moment(&self, stay: &BilledStay, passage: StoredPassage) -> Moment {
         let told = Moment::from_ms(passage.at_ms, passage.offset_minutes);
         match self.tariff(stay) {
             Some(tariff) => Moment { offset: tariff.time_zone().to_offset(told.timestamp), ..told },
@@ -122,7 +120,7 @@ impl<'a> Reckoner<'a> {
     }
 
     /// What else explains what a stay costs.
-    fn note(&self, stay: &Stay, priced: Option<&Priced>) -> Option<String> {
+    fn note(&self, stay: &BilledStay, priced: Option<&Priced>) -> Option<String> {
         match &stay.terms {
             Terms::Covered { contract, .. } => Some(format!("covered by the contract {contract}")),
             Terms::Charged { beyond: Some(contract), .. } => Some(format!(
@@ -133,17 +131,17 @@ impl<'a> Reckoner<'a> {
             }
             Terms::Charged { .. } => priced.and_then(Priced::free_because),
             Terms::Pending => Some("no tariff has a price for it yet; \"server tariffs apply\" prices it when one has".into()),
-            Terms::Held(Held::EndsBeforeItBegins) => {
+            Terms::Held(HeldBecause::EndsBeforeItBegins) => {
                 Some("it ended before it began and is not charged; \"server stays close\" ends it at another time".into())
             }
-            Terms::Held(Held::TooLong) => {
+            Terms::Held(HeldBecause::TooLong) => {
                 Some("it is longer than 30 days and is not charged; \"server stays bill\" charges it, \"server stays split\" makes two of it".into())
             }
         }
     }
 
     /// Why a correction was made.
-    fn why(&self, listed: &Listed) -> Result<Why, StoreError> {
+    fn why(&self, listed: &ListedEntry) -> Result<Why, StoreError> {
         let by_plate = "the plate was corrected, so the stay is another one";
         Ok(match (self.ledger.record_at(listed.entry.position)?, &listed.entry.what) {
             (Some(Record::Command { received_at_ms, by, command }), what) => {
@@ -154,7 +152,7 @@ impl<'a> Reckoner<'a> {
                     | Command::CloseStay { reason, .. }
                     | Command::SplitStay { reason, .. }
                     | Command::BillStay { reason, .. } => reason,
-                    _ if matches!(what, What::Void { why: VoidedBecause::StayChanged, .. }) => {
+                    _ if matches!(what, EntryKind::Void { why: VoidedBecause::StayChanged, .. }) => {
                         "an operator joined, closed, split or released what the stay was made of".to_owned()
                     }
                     _ => String::new(),
@@ -170,7 +168,7 @@ impl<'a> Reckoner<'a> {
     }
 
     /// An entry, as programs read it.
-    pub fn line(&self, listed: &Listed) -> Result<ChargeLine, StoreError> {
+    pub fn line(&self, listed: &ListedEntry) -> Result<ChargeLine, StoreError> {
         let stay = stay_of(listed);
         let (id, charge) = self.id(listed)?;
         let money = listed.entry.money();
@@ -196,7 +194,7 @@ impl<'a> Reckoner<'a> {
             breakdown: Vec::new(),
         };
         match &listed.entry.what {
-            What::Stay(stay) => {
+            EntryKind::Stay(stay) => {
                 let priced = self.priced(stay);
                 line.state = Some(match (&stay.terms, listed.entry.settled_by) {
                     (Terms::Pending, _) => "pending",
@@ -213,8 +211,9 @@ impl<'a> Reckoner<'a> {
                 line.note = self.note(stay, priced.as_ref());
                 line.breakdown = priced.map(|priced| priced.breakdown()).unwrap_or_default();
             }
-            What::Void { .. } | What::Credit { .. } => {
-                line.kind = if matches!(listed.entry.what, What::Void { .. }) { "void" } else { "credit" };
+            EntryKind::Void { .. } | EntryKind::Credit { .. } => {
+                line.kind =
+                    if matches!(listed.entry.what, EntryKind::Void { .. }) { "void" } else { "credit" };
                 line.charge = Some(charge);
                 let why = self.why(listed)?;
                 (line.reason, line.by) = (Some(why.reason), Some(why.by));
@@ -224,12 +223,12 @@ impl<'a> Reckoner<'a> {
     }
 
     /// A line of a statement; none for what has no price.
-    pub fn statement_line(&self, listed: &Listed) -> Result<Option<StatementLine>, StoreError> {
+    pub fn statement_line(&self, listed: &ListedEntry) -> Result<Option<StatementLine>, StoreError> {
         let Some((money, vat)) = listed.entry.money() else { return Ok(None) };
         let stay = stay_of(listed);
         let (id, charge) = self.id(listed)?;
         let entry = match &listed.entry.what {
-            What::Stay(stay) => {
+            EntryKind::Stay(stay) => {
                 let priced = self.priced(stay);
                 let breakdown = priced.iter().flat_map(Priced::breakdown);
                 statement::StatementEntry::Charge(statement::StatementStay {
@@ -254,7 +253,7 @@ impl<'a> Reckoner<'a> {
                 let at = Moment { timestamp: at, offset };
                 let correction = Correction { charge, reason, by, at };
                 match what {
-                    What::Void { .. } => statement::StatementEntry::Void(correction),
+                    EntryKind::Void { .. } => statement::StatementEntry::Void(correction),
                     _ => statement::StatementEntry::Credit(correction),
                 }
             }
@@ -263,9 +262,9 @@ impl<'a> Reckoner<'a> {
     }
 }
 
-fn stay_of(listed: &Listed) -> &Stay {
+fn stay_of(listed: &ListedEntry) -> &BilledStay {
     match &listed.about.what {
-        What::Stay(stay) => stay,
+        EntryKind::Stay(stay) => stay,
         _ => unreachable!("a correction is about a stay"),
     }
 }

@@ -16,7 +16,7 @@ use super::ledger::check::Read;
 use super::ledger::{Ledger, Note};
 use super::opening::{self, OpenedLedger};
 use super::view::billing::list::check_sums;
-use super::view::{self, Changes, Step, View};
+use super::view::{self, CatchUpError, View, ViewChanges};
 use crate::codes::{self, Code, Coded};
 use crate::daemon::{self, DaemonError, EXIT_SETTING};
 use crate::store::copy::{self, Spare};
@@ -312,11 +312,17 @@ fn check_views(
 ) -> Result<(), Stopped> {
     let scratch_failed = |error: &dyn fmt::Display| Stopped::Here(VerifyError::Scratch(error.to_string()));
     let anew = scratch::store().map_err(|error| scratch_failed(&error))?;
-    let view = view::base::begin(ledger, &anew).map_err(Stopped::Views)?;
-    let mut fold = Fold { ledger, view, changes: Changes::on(&anew) };
+    let mut rebuilt = View::begin(ledger, &anew).map_err(Stopped::Views)?;
+    let mut changes = ViewChanges::on(&anew);
+    let catch_up = |view: &mut View, changes: &mut ViewChanges, position: u64| {
+        view::catch_up(view, ledger, position, changes, |_| {}).map_err(|error| match error {
+            CatchUpError::Ledger(error) => Stopped::Ledger(error),
+            CatchUpError::Views(error) => scratch_failed(&error),
+        })
+    };
     let written = || view::written_position(store).map_err(Stopped::Views);
 
-    fold.go_on_to(written()?.unwrap_or_default())?;
+    catch_up(&mut rebuilt, &mut changes, written()?.unwrap_or_default())?;
     // From here on the server does not write its views; the few records since are folded meanwhile.
     let _held = running.map(Signal::hold_saving);
     let Some(position) = written()? else {
@@ -328,17 +334,17 @@ fn check_views(
         }
         return Ok(());
     };
-    fold.go_on_to(position)?;
-    if fold.view.position < position {
+    catch_up(&mut rebuilt, &mut changes, position)?;
+    if rebuilt.position < position {
         let what = format!(
             "they say that they reached position {position}, and the ledger ends at {}",
-            fold.view.position
+            rebuilt.position
         );
         report.find("the views".into(), what, VIEW_MEANS, VIEW_DO);
         return Ok(());
     }
     let known = view::written_damages(store).map_err(Stopped::Views)?;
-    if let Some(damage) = fold.view.damages.iter().find(|(last, its)| known.get(*last) != Some(*its)) {
+    if let Some(damage) = rebuilt.damages.iter().find(|(last, its)| known.get(*last) != Some(*its)) {
         // What they made of it then is worth more than what a fold makes of it now.
         let what = format!(
             "they were not compared, because they were folded while positions {} to {} of the ledger could still be read",
@@ -347,45 +353,20 @@ fn check_views(
         report.find("the views".into(), what, BETTER_MEANS, BETTER_DO);
         return Ok(());
     }
-    fold.view.save(&mut fold.changes).map_err(|error| scratch_failed(&error))?;
+    rebuilt.save(&mut changes).map_err(|error| scratch_failed(&error))?;
     view::compare(store, &anew, &mut |place, what| report.find(place, what, VIEW_MEANS, VIEW_DO))
         .map_err(Stopped::Views)?;
     check_sums(store, &mut |place, what| report.find(place, what, SUMS_MEAN, VIEW_DO))
         .map_err(Stopped::Views)?;
     report.views_position = Some(position);
-    for garage in fold.view.garages.values() {
+    for garage in rebuilt.garages.values() {
         report.stays_open += garage.stays.open;
         report.stays_closed += garage.stays.closed;
         report.exits_missed += garage.stays.exits_missed;
         report.exits_unmatched += garage.stays.exits_unmatched;
     }
-    report.quarantined = fold.view.quarantine.values().map(|page| page.places().count() as u64).sum();
+    report.quarantined = rebuilt.quarantine.values().map(|page| page.places().count() as u64).sum();
     Ok(())
-}
-
-/// All views, folded from the beginning.
-struct Fold<'a> {
-    ledger: &'a Ledger,
-    view: View,
-    changes: Changes,
-}
-
-impl Fold<'_> {
-    fn go_on_to(&mut self, position: u64) -> Result<(), Stopped> {
-        for found in self.ledger.records(self.view.position + 1) {
-            let (at, found) = found.map_err(Stopped::Ledger)?;
-            if at > position {
-                break;
-            }
-            let step = Step::read(self.ledger, at, found).map_err(Stopped::Ledger)?;
-            if !self.changes.have_room_for(step.writes_at_most()) {
-                let saved = self.view.save(&mut self.changes);
-                saved.map_err(|error| Stopped::Here(VerifyError::Scratch(error.to_string())))?;
-            }
-            self.view.apply(self.ledger, step, &mut self.changes).map_err(Stopped::Ledger)?;
-        }
-        Ok(())
-    }
 }
 
 /// `server verify`.

@@ -8,13 +8,13 @@ mod statements;
 mod stays;
 
 use super::SharedSeen;
-use super::books::Books;
+use super::books::BooksReader;
 use super::folding::Signal;
 use super::ledger::Ledger;
 use super::serving::Seen;
 use super::view::Snapshot;
 use crate::codes;
-use crate::http::{self, Problem, metrics::Metrics};
+use crate::http::{self, Problem, bad_cursor, metrics::Metrics};
 use crate::messaging::SiteName;
 use crate::messaging::page::RECORDS_MAX;
 use crate::parking::Moment;
@@ -44,8 +44,8 @@ const DISK_ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 /// How long a request waits for its turn.
 const TURN_WITHIN: Duration = Duration::from_secs(10);
 
-/// What the handlers read. None of them waits for the fold, or blocks a thread that serves others.
-pub struct Web {
+/// What the handlers read. None of them waits for records to be applied, or blocks a thread that serves others.
+pub struct ServerWeb {
     ledger: Ledger,
     /// The stays are read from it: they are too many to be kept in memory.
     store: Store,
@@ -64,13 +64,13 @@ pub struct Web {
     occupancy: Mutex<Option<(u64, Bytes)>>,
     metrics: Metrics,
     position: Gauge,
-    folded: Gauge,
+    view_position: Gauge,
     garages: Gauge,
 }
 
-type Shared = State<Arc<Web>>;
+type SharedWeb = State<Arc<ServerWeb>>;
 
-impl Web {
+impl ServerWeb {
     pub fn new(
         ledger: Ledger,
         store: Store,
@@ -79,10 +79,10 @@ impl Web {
         room: DiskRoom,
         operator: Operator,
         mut metrics: Metrics,
-    ) -> Web {
-        Web {
+    ) -> ServerWeb {
+        ServerWeb {
             position: metrics.gauge("ledger_position", "The last position of the ledger on disk"),
-            folded: metrics.gauge("view_position", "The position that the view has reached"),
+            view_position: metrics.gauge("view_position", "The position that the view has reached"),
             garages: metrics.gauge("garages", "Garages known"),
             ledger,
             store,
@@ -122,21 +122,21 @@ impl Web {
         self.signal.snapshot()
     }
 
-    fn books(&self) -> Books<'_, impl Fn() -> Arc<Snapshot>> {
+    fn books(&self) -> BooksReader<'_, impl Fn() -> Arc<Snapshot>> {
         let saving = Some(self.signal.saving());
-        Books { ledger: &self.ledger, store: &self.store, saving, view: || self.view() }
+        BooksReader { ledger: &self.ledger, store: &self.store, saving, view: || self.view() }
     }
 
     /// Reads or computes on a thread that nobody else waits for, when it is this request's turn.
     async fn in_turn<T: Send + 'static, E: fmt::Display + Send + 'static>(
         self: &Arc<Self>,
         turns: &Arc<Semaphore>,
-        read: impl FnOnce(&Web) -> Result<T, E> + Send + 'static,
+        read: impl FnOnce(&ServerWeb) -> Result<T, E> + Send + 'static,
     ) -> Result<T, Problem> {
         let turn = match timeout(TURN_WITHIN, Arc::clone(turns).acquire_owned()).await {
-            Ok(turn) => turn.expect("nobody closes it"),
+            Ok(turn) => turn.expect("it is never closed"),
             Err(_) => {
-                let text = "the server is busy with longer answers; nothing was changed, and edges are served as ever. Ask again in a moment";
+                let text = "the server is busy with longer answers; nothing was changed, and edges are served meanwhile. Ask again in a moment";
                 return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, text).retry_after(1));
             }
         };
@@ -148,11 +148,11 @@ impl Web {
         .await
     }
 
-    /// The same, with an answer that is made into JSON there.
+    /// Reads in turn, and makes the answer into JSON on the same thread.
     async fn answer_in_turn<T: Serialize + 'static, E: fmt::Display + Send + 'static>(
         self: &Arc<Self>,
         turns: &Arc<Semaphore>,
-        read: impl FnOnce(&Web) -> Result<T, E> + Send + 'static,
+        read: impl FnOnce(&ServerWeb) -> Result<T, E> + Send + 'static,
     ) -> Result<Response, Problem> {
         let encode = |answer: T| Bytes::from(serde_json::to_vec(&answer).expect("an answer always encodes"));
         let body = self.in_turn(turns, move |web| read(web).map(encode)).await?;
@@ -161,12 +161,12 @@ impl Web {
 
     /// The answer about occupancy, if the last one that was made shows this position.
     fn occupancy_at(&self, position: u64) -> Option<Bytes> {
-        let kept = self.occupancy.lock().expect("nobody panics while he holds an answer");
+        let kept = self.occupancy.lock().expect("no thread panics while it holds an answer");
         kept.as_ref().filter(|(at, _)| *at == position).map(|(_, body)| body.clone())
     }
 
     fn keep_occupancy(&self, position: u64, body: Bytes) {
-        *self.occupancy.lock().expect("nobody panics while he holds an answer") = Some((position, body));
+        *self.occupancy.lock().expect("no thread panics while it holds an answer") = Some((position, body));
     }
 
     fn seen(&self, name: &SiteName) -> Seen {
@@ -175,7 +175,7 @@ impl Web {
     }
 }
 
-async fn readyz(State(web): Shared) -> Result<&'static str, Problem> {
+async fn readyz(State(web): SharedWeb) -> Result<&'static str, Problem> {
     // A disk that does not answer must not take a thread from those who serve.
     let looked = tokio::task::spawn_blocking(move || {
         let not_ready =
@@ -201,47 +201,52 @@ async fn readyz(State(web): Shared) -> Result<&'static str, Problem> {
     }
 }
 
-async fn show_metrics(State(web): Shared) -> impl IntoResponse {
+async fn show_metrics(State(web): SharedWeb) -> impl IntoResponse {
     let gauge = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     web.position.set(gauge(web.ledger.position()));
     {
         let view = web.view();
-        web.folded.set(gauge(view.position));
-        web.garages.set(gauge(view.garages.len() as u64));
+        web.view_position.set(gauge(view.position));
+        web.garages.set(gauge(view.garages.size() as u64));
     }
     web.metrics.render()
 }
 
 #[derive(Serialize)]
-struct Mark {
+struct StreamMark {
     epoch: String,
     sequence: u64,
 }
 
 /// A place between two events of the ledger: after the event of this page at this index.
 #[derive(Clone, Copy)]
-struct Cursor {
+struct EventCursor {
     position: u64,
     index: usize,
 }
 
-impl Cursor {
+impl EventCursor {
     /// Behind all events of the page at a position.
-    fn behind(position: u64) -> Cursor {
-        Cursor { position, index: RECORDS_MAX - 1 }
+    fn behind(position: u64) -> EventCursor {
+        EventCursor { position, index: RECORDS_MAX - 1 }
     }
 
-    fn parse(text: &str) -> Option<Cursor> {
+    fn parse(text: &str) -> Option<EventCursor> {
         let (position, index) = text.split_once('.')?;
         let index = index.parse().ok().filter(|index| *index < RECORDS_MAX)?;
-        Some(Cursor { position: position.parse().ok()?, index })
+        Some(EventCursor { position: position.parse().ok()?, index })
     }
 }
 
-impl fmt::Display for Cursor {
+impl fmt::Display for EventCursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.position, self.index)
     }
+}
+
+/// The cursor of a query, where it has one.
+fn parse_cursor<T>(after: Option<&str>, parse: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, Problem> {
+    after.map(|text| parse(text).ok_or_else(|| bad_cursor(text))).transpose()
 }
 
 /// RFC 3339 in UTC.

@@ -2,8 +2,8 @@
 //!
 //! **Promise.** Within one seed, no two cars of a city have the same plate, whatever their garages, also after spaces and
 //! dashes are removed. Each plate is one that its country could have issued.
-//! **Kept by.** A country is a pattern with a known number of plates, and a car's number selects one of them by a walk that
-//! visits each plate once. The patterns of two countries never give the same letters and digits: British plates end in
+//! **Kept by.** A country is a pattern with a known number of plates, and a car's number selects one of them by steps
+//! that visit each plate once. The patterns of two countries never give the same letters and digits: British plates end in
 //! letters, German ones in digits, and Greek letters are not Latin ones.
 //! **Not promised.** That a plate is free in the real world. A country's plates repeat once all of them were used, which takes
 //! more than ten million cars.
@@ -121,40 +121,15 @@ impl PlateMixture {
     }
 }
 
-/// A sequence of all numbers below `length` in which each appears once before any repeats.
-#[derive(Debug, Clone, Copy)]
-struct NumberWalk {
-    length: u64,
-    start: u64,
-    stride: u64,
-}
-
-impl NumberWalk {
-    fn through(length: u64, rng: &mut ChaCha8Rng) -> NumberWalk {
-        let stride = loop {
-            let stride = rng.random_range(length / 4..length * 3 / 4);
-            if greatest_common_divisor(stride, length) == 1 {
-                break stride;
-            }
-        };
-        NumberWalk { length, start: rng.random_range(0..length), stride }
-    }
-
-    fn step(self, index: u64) -> u64 {
-        let far = u128::from(index) * u128::from(self.stride) + u128::from(self.start);
-        (far % u128::from(self.length)) as u64
-    }
-}
-
-fn greatest_common_divisor(a: u64, b: u64) -> u64 {
-    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
-}
+/// A prime above the number of plates of each country: steps of this length visit each plate once before any repeats.
+const STRIDE: u128 = (1 << 31) - 1;
 
 /// Gives each car of a city its plate: car `n` of garage `g` always has the same one.
 #[derive(Debug)]
 pub struct PlateRegistry {
     countries: &'static [(Pattern, u64)],
-    walks: Vec<NumberWalk>,
+    /// For each country: the plate of its first car.
+    first_plates: Vec<u64>,
     /// For each of a hundred cars in a row: its country, and its index among the cars of that country.
     hundred: Vec<(usize, u64)>,
     garages: u64,
@@ -169,8 +144,8 @@ impl PlateRegistry {
         // Garages use the streams from 0 on, faults the last but one.
         rng.set_stream(u64::MAX);
         let countries = mixture.of_a_hundred();
-        let walks =
-            countries.iter().map(|(pattern, _)| NumberWalk::through(plates_of(pattern), &mut rng)).collect();
+        let first_plates =
+            countries.iter().map(|(pattern, _)| rng.random_range(0..plates_of(pattern))).collect();
         let mut hundred: Vec<(usize, u64)> = countries
             .iter()
             .enumerate()
@@ -178,16 +153,16 @@ impl PlateRegistry {
             .collect();
         assert_eq!(hundred.len(), 100, "a mixture describes a hundred cars");
         hundred.shuffle(&mut rng);
-        PlateRegistry { countries, walks, hundred, garages: garages as u64 }
+        PlateRegistry { countries, first_plates, hundred, garages: garages as u64 }
     }
 
     /// Appends the plate of car `number` of garage `garage` to `out`, as this camera reads it.
     pub fn write(&self, garage: usize, number: u64, reading: PlateReading, out: &mut String) {
         let (country, index) = self.hundred[(number % 100) as usize];
         let (pattern, cars) = self.countries[country];
-        let index = (number / 100) * cars + index;
-        let plate = self.walks[country].step(index * self.garages + garage as u64);
-        write_plate(pattern, plate, reading, out);
+        let index = ((number / 100) * cars + index) * self.garages + garage as u64;
+        let plate = u128::from(self.first_plates[country]) + u128::from(index) * STRIDE;
+        write_plate(pattern, (plate % u128::from(plates_of(pattern))) as u64, reading, out);
     }
 }
 

@@ -14,9 +14,12 @@ use rand_distr::{Distribution, Exp1, LogNormal};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// The plan of a fresh city begins here: Monday, 1 June 2026, 07:00 in the city. It is a fixed instant, since one
-/// seed is to give one plan, and a past one, since no event should claim to be of tomorrow.
-pub const PLAN_STARTS_UNIX_MS: i64 = 1_780_290_000_000;
+/// The plan of a new city begins here, with empty garages: Monday, 1 June 2026, 00:00 in the city. It is a fixed instant, since
+/// one seed is to give one plan, and a past one, since no event should claim to be of tomorrow.
+pub const PLAN_STARTS_UNIX_MS: i64 = 1_780_264_800_000;
+
+/// The noon of that day, when garages are busy.
+pub const NOON_UNIX_MS: i64 = PLAN_STARTS_UNIX_MS + 12 * 3_600_000;
 
 /// The time zone of the simulated city.
 pub const ZONE: &str = "Europe/Berlin";
@@ -308,10 +311,10 @@ mod tests {
     }
 
     #[test]
-    fn the_plan_begins_on_a_monday_morning() {
+    fn the_plan_begins_on_a_monday() {
         let zone = TimeZone::get(ZONE).expect("bundled");
         let start = Timestamp::from_millisecond(PLAN_STARTS_UNIX_MS).expect("in range");
-        assert_eq!(start.to_zoned_datetime(zone).to_string(), "2026-06-01T07:00:00+02:00[Europe/Berlin]");
+        assert_eq!(start.to_zoned_datetime(zone).to_string(), "2026-06-01T00:00:00+02:00[Europe/Berlin]");
     }
 
     #[test]
@@ -332,7 +335,7 @@ mod tests {
                 occupied += passage.direction.change();
                 most = most.max(occupied);
                 let hours = (passage.at.unix_ms - PLAN_STARTS_UNIX_MS) / 3_600_000;
-                if hours > 17 {
+                if hours > 24 {
                     least = least.min(occupied);
                 }
                 assert!((0..=i64::from(capacity)).contains(&occupied), "{name}: {occupied}");

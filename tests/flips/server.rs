@@ -10,7 +10,7 @@ use fogpost::server::ledger::{Found, Ledger};
 use fogpost::server::opening::{self, OpenedLedger};
 use fogpost::server::record::{Command, Record};
 use fogpost::server::verify::verify;
-use fogpost::server::view::billing::list::{self, Wanted};
+use fogpost::server::view::billing::list::{self, EntryFilter};
 use fogpost::server::view::{self, View};
 use fogpost::store;
 use serde::{Deserialize, Serialize};
@@ -125,7 +125,11 @@ pub fn make(dir: &Path) -> Vec<PathBuf> {
             let sound = Sound {
                 pages: senders.iter().map(|s| (s.site.clone(), s.epoch, s.pages.clone())).collect(),
                 records: ledger.raw_records(1, ledger.position(), usize::MAX).unwrap(),
-                missing: view.holes().values().map(|hole| (hole.last - hole.first + 1) as usize).sum(),
+                missing: view
+                    .missing_ranges()
+                    .values()
+                    .map(|hole| (hole.last - hole.first + 1) as usize)
+                    .sum(),
                 occupied: view.garages.iter().map(|(site, g)| (site.clone(), g.occupancy.occupied)).collect(),
             };
             assert!(verify(&ledger, &store).unwrap().clean);
@@ -171,7 +175,7 @@ fn told(books: &Books, sound: &Sound, lost: &mut Vec<u64>) -> Result<Told, Strin
             tell((named(&page.site), sequence), Some(record.payload.to_vec()))?;
         }
     }
-    for hole in view.holes().values() {
+    for hole in view.missing_ranges().values() {
         for sequence in hole.first..=hole.last {
             tell((named(&hole.garage), sequence), None)?;
         }
@@ -185,8 +189,9 @@ fn told(books: &Books, sound: &Sound, lost: &mut Vec<u64>) -> Result<Told, Strin
 /// and the ledger gives all of it anew, or the views are refused in words.
 fn only_charges_are_damaged(books: Books, report: &str) -> Result<String, String> {
     let (store, ledger, view) = books;
-    let all =
-        |store: &store::Store| list::list(store, None, &Wanted { limit: usize::MAX, ..Wanted::default() });
+    let all = |store: &store::Store| {
+        list::list(store, None, &EntryFilter { limit: usize::MAX, ..EntryFilter::default() })
+    };
     let before = all(&store);
     if let Err(error) = view::discard(&store) {
         return Ok(format!("refused {error}"));

@@ -1,13 +1,14 @@
 //! The daemons of a city, as child processes.
 //!
-//! **Promise.** A child that is up has said so itself. One that ends before it was told to, or killed on purpose, is
+//! **Promise.** A child that is up has said so itself. A child that ends before it was told to end, or killed on purpose, is
 //! noticed at once, and reported with its status and the end of its log. No child outlives the city, however the city ends.
-//! **Kept by.** Waiting for the `ready` line; one task that waits for each process; on Linux the kernel's death
-//! signal, which each child asks for before it does anything else.
+//! The program may be built again, or deleted, while the city runs: all children are of the version that the city is of.
+//! **Kept by.** Waiting for the `ready` line; one task that waits for each process; on Linux the kernel's death signal, which
+//! each child asks for before it does anything else, and the kernel's own reference to the program.
 //! **Not promised.** On other systems than Linux, children of a city that is killed with SIGKILL go on.
 //!
-//! Children are in a process group of their own, since Ctrl-C in a terminal goes to the whole group: the city has
-//! to stop the cars, let the events arrive and check the books before it stops the daemons.
+//! Children are in a process group of their own, since Ctrl-C in a terminal goes to the whole group: the city has to stop the
+//! cars, let the events arrive and check the books before it stops the daemons.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -29,8 +30,8 @@ pub const EDGE: &str = "__edge";
 /// In the environment of each child: the process that it must not outlive.
 const PARENT: &str = "FOGPOST_CITY_PID";
 
-/// Settings that the user's shell has for daemons started by hand. Children get theirs from the city alone, since
-/// one like `FOGPOST_SIMULATE` would put cars on the road that are in nobody's books.
+/// Settings that the user's shell has for daemons started by hand. Children get theirs from the city alone, since a setting
+/// like `FOGPOST_SIMULATE` would create cars that are in nobody's books.
 const SETTINGS_PREFIX: &str = "FOGPOST_";
 
 /// Daemons promise to end within 5 s of SIGTERM. One that takes twice as long is killed.
@@ -39,10 +40,10 @@ const STOP_WITHIN: Duration = Duration::from_secs(10);
 /// A daemon that takes longer to get ready will not get there.
 const READY_WITHIN: Duration = Duration::from_secs(120);
 
-/// SIGKILL, by which a child of bad weather ends.
+/// SIGKILL, by which chaos ends a child.
 const KILL_SIGNAL: i32 = rustix::process::Signal::KILL.as_raw();
 
-/// How much of a log is shown when its daemon ended.
+/// How many lines of a log are shown when its daemon ended.
 const LOG_LINES_SHOWN: usize = 8;
 
 /// Why a daemon is not running.
@@ -52,7 +53,7 @@ pub enum ChildError {
     NotStarted { name: String, source: io::Error },
     #[error("{name} did not get ready within {} s. Its log is {log:?}", READY_WITHIN.as_secs())]
     NeverReady { name: String, log: PathBuf },
-    #[error("{name} ended by itself ({}). What it had confirmed is on its disk. {}", tell(*.status), last_words(.log))]
+    #[error("{name} ended by itself ({}). What it had confirmed is on its disk. {}", in_words(*.status), end_of_log(.log))]
     Ended { name: String, status: ExitStatus, log: PathBuf },
     #[error("{name} could not be killed: {source}. What it had confirmed is on its disk")]
     NotKilled { name: String, source: io::Error },
@@ -60,8 +61,8 @@ pub enum ChildError {
     NoAddress { name: String, path: PathBuf, source: io::Error },
 }
 
-/// How a process ended, in words.
-fn tell(status: ExitStatus) -> String {
+/// How a process ended.
+fn in_words(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(signal)) => format!("killed by signal {signal}"),
@@ -69,7 +70,7 @@ fn tell(status: ExitStatus) -> String {
     }
 }
 
-fn last_words(log: &Path) -> String {
+fn end_of_log(log: &Path) -> String {
     let text = std::fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().collect();
@@ -82,8 +83,8 @@ fn last_words(log: &Path) -> String {
 
 /// What to start.
 #[derive(Debug, Clone)]
-pub struct Spec {
-    /// How it is called in messages and how its log is named: `server`, `edge-3`.
+pub struct ChildSpec {
+    /// Its name in messages and the name of its log: `server`, `edge-3`.
     pub name: String,
     /// [`SERVER`] or [`EDGE`].
     pub role: &'static str,
@@ -92,8 +93,8 @@ pub struct Spec {
     pub arguments: Vec<OsString>,
 }
 
-impl Spec {
-    pub fn with(mut self, arguments: Vec<OsString>) -> Spec {
+impl ChildSpec {
+    pub fn with(mut self, arguments: Vec<OsString>) -> ChildSpec {
         self.arguments.extend(arguments);
         self
     }
@@ -101,43 +102,37 @@ impl Spec {
 
 /// A daemon that is running, or was.
 #[derive(Debug)]
-pub struct Child {
+pub struct ChildDaemon {
     pub name: String,
     pub pid: u32,
     /// `http://127.0.0.1:5581`
     pub http: String,
     data_dir: PathBuf,
     log: PathBuf,
-    end: oneshot::Sender<Ending>,
+    end: oneshot::Sender<EndBy>,
     ended: oneshot::Receiver<io::Result<ExitStatus>>,
 }
 
 /// How a daemon is to end.
 #[derive(Debug, Clone, Copy)]
-enum Ending {
+enum EndBy {
     /// SIGTERM, and time to heed it.
-    Told,
-    /// SIGKILL, as bad weather has it.
-    Killed,
+    Stop,
+    /// SIGKILL.
+    Kill,
 }
 
-/// A child that was started and has not said that it is ready.
-#[derive(Debug)]
-pub struct Starting {
-    child: Child,
-    ready: oneshot::Receiver<()>,
-}
-
-/// Starts the daemon; its death before [`Child::stop`] or [`Child::kill`] is told to `deaths`.
+/// Starts the daemon, and returns once it serves. Its death before [`ChildDaemon::stop`] or [`ChildDaemon::kill`] is sent to
+/// `deaths`.
 ///
-/// To be called on a thread that lives as long as the city: the kernel sends the death signal when the *thread* ends
-/// that started the child.
-pub fn start(
-    spec: Spec,
+/// To be called on a thread that lives as long as the city: the kernel sends the death signal when the *thread* ends that
+/// started the child.
+pub async fn start(
+    spec: ChildSpec,
     logs: &Path,
     deaths: mpsc::UnboundedSender<ChildError>,
-) -> Result<Starting, ChildError> {
-    let Spec { name, role, data_dir, arguments } = spec;
+) -> Result<ChildDaemon, ChildError> {
+    let ChildSpec { name, role, data_dir, arguments } = spec;
     let log = logs.join(format!("{name}.log"));
     let not_started = |source| ChildError::NotStarted { name: name.clone(), source };
     let stderr = File::options().create(true).append(true).open(&log).map_err(not_started)?;
@@ -150,46 +145,58 @@ pub fn start(
     command.arg("--data-dir").arg(&data_dir).args(arguments);
     command.stdout(Stdio::piped()).stderr(stderr);
     let mut process = command.spawn().map_err(not_started)?;
-    let pid = process.id().expect("it was not waited for yet");
+    let pid = process.id().expect("nobody has waited for it yet");
     let stdout = process.stdout.take().expect("it is piped");
-    let (end, told) = oneshot::channel();
-    let (say_ready, ready) = oneshot::channel();
-    let (say_ended, ended) = oneshot::channel();
-    tokio::spawn(listen(stdout, say_ready));
+    let (end, end_requested) = oneshot::channel();
+    let (send_ready, ready) = oneshot::channel();
+    let (send_ended, ended) = oneshot::channel();
+    tokio::spawn(read_output(stdout, send_ready));
     tokio::spawn({
         let (name, log) = (name.clone(), log.clone());
         async move {
             let status = tokio::select! {
                 status = process.wait() => {
                     if let Ok(status) = status {
-                        // The city may be gone already; then nobody needs to know.
+                        // It fails when the city is gone already; then nobody needs to know.
                         let _ = deaths.send(ChildError::Ended { name, status, log });
                     }
                     status
                 }
-                Ok(ending) = told => match ending {
-                    Ending::Told => stop(process).await,
-                    Ending::Killed => kill(process).await,
+                Ok(end_by) = end_requested => match end_by {
+                    EndBy::Stop => stop(process).await,
+                    EndBy::Kill => kill(process).await,
                 },
             };
-            let _ = say_ended.send(status);
+            let _ = send_ended.send(status);
         }
     });
-    let child = Child { name, pid, http: String::new(), data_dir, log, end, ended };
-    Ok(Starting { child, ready })
+    let mut child = ChildDaemon { name, pid, http: String::new(), data_dir, log, end, ended };
+    let (name, log) = (child.name.clone(), child.log.clone());
+    tokio::select! {
+        biased;
+        Ok(()) = ready => {}
+        Ok(Ok(status)) = &mut child.ended => return Err(ChildError::Ended { name, status, log }),
+        () = tokio::time::sleep(READY_WITHIN) => return Err(ChildError::NeverReady { name, log }),
+    }
+    child.http = format!("http://{}", child.address("http.addr")?);
+    Ok(child)
 }
 
-/// Runs one task of the program `role` on a data directory that no daemon holds, to its end.
+/// Runs a command of the program `role` on this data directory to its end.
 ///
 /// To be called on a thread that lives as long as the city, as [`start`].
-pub async fn run_task(role: &str, task: &str, data_dir: &Path) -> io::Result<Output> {
-    ourselves_as(role)?.arg(task).arg("--data-dir").arg(data_dir).output().await
+pub async fn run_command(role: &str, arguments: &[&str], data_dir: &Path) -> io::Result<Output> {
+    ourselves_as(role)?.args(arguments).arg("--data-dir").arg(data_dir).output().await
 }
 
-/// The city itself, as another program that does not outlive it and has settings from nobody else.
+/// This very program as another one, which does not outlive the city and has settings from nobody else.
 fn ourselves_as(role: &str) -> io::Result<Command> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command.arg(role);
+    // The kernel holds the file of a running program open under this name, whatever has become of its path: a child of a
+    // version that was built meanwhile could speak another protocol. The child's link is that of its parent until it
+    // executes another program.
+    let program = if cfg!(target_os = "linux") { "/proc/self/exe".into() } else { std::env::current_exe()? };
+    let mut command = Command::new(program);
+    command.arg0("city").arg(role);
     for (variable, _) in std::env::vars_os() {
         if variable.to_string_lossy().starts_with(SETTINGS_PREFIX) {
             command.env_remove(variable);
@@ -200,8 +207,8 @@ fn ourselves_as(role: &str) -> io::Result<Command> {
     Ok(command)
 }
 
-/// Reads what a daemon prints until it ends, so that it never waits for a reader; tells of the `ready` line.
-async fn listen(stdout: ChildStdout, ready: oneshot::Sender<()>) {
+/// Reads what a daemon prints until it ends, so that it never waits for a reader; reports the `ready` line.
+async fn read_output(stdout: ChildStdout, ready: oneshot::Sender<()>) {
     let mut lines = BufReader::new(stdout).lines();
     let mut ready = Some(ready);
     while let Ok(Some(line)) = lines.next_line().await {
@@ -229,71 +236,39 @@ async fn kill(mut process: tokio::process::Child) -> io::Result<ExitStatus> {
     process.wait().await
 }
 
-impl Starting {
-    /// Returns once the daemon serves.
-    pub async fn ready(self) -> Result<Child, ChildError> {
-        let Starting { mut child, ready } = self;
-        let name = || child.name.clone();
-        tokio::select! {
-            biased;
-            Ok(()) = ready => {}
-            Ok(Ok(status)) = &mut child.ended => {
-                return Err(ChildError::Ended { name: name(), status, log: child.log.clone() });
-            }
-            () = tokio::time::sleep(READY_WITHIN) => {
-                return Err(ChildError::NeverReady { name: name(), log: child.log.clone() });
-            }
-        }
-        child.http = format!("http://{}", child.address("http.addr")?);
-        Ok(child)
-    }
-}
-
-impl Child {
-    /// What the daemon wrote into `file` of its data directory: `127.0.0.1:5581`.
-    pub fn address(&self, file: &str) -> Result<String, ChildError> {
+impl ChildDaemon {
+    /// The address that the daemon wrote into `file` of its data directory.
+    pub fn address(&self, file: &str) -> Result<SocketAddr, ChildError> {
         let path = self.data_dir.join(file);
-        match std::fs::read_to_string(&path) {
-            Ok(address) => Ok(address.trim().to_owned()),
-            Err(source) => Err(ChildError::NoAddress { name: self.name.clone(), path, source }),
-        }
+        let text = std::fs::read_to_string(&path);
+        let address = text.and_then(|text| text.trim().parse().map_err(io::Error::other));
+        address.map_err(|source| ChildError::NoAddress { name: self.name.clone(), path, source })
     }
 
-    /// The same, as an address to connect to.
-    pub fn socket_address(&self, file: &str) -> Result<SocketAddr, ChildError> {
-        self.address(file)?.parse().map_err(|error| ChildError::NoAddress {
-            name: self.name.clone(),
-            path: self.data_dir.join(file),
-            source: io::Error::new(io::ErrorKind::InvalidData, error),
-        })
-    }
-
-    /// The most memory that the process ever held, as the kernel counts it. `None` where it does not tell.
+    /// The most memory that the process ever held, as the kernel counts it. `None` where the kernel does not count it.
     pub fn peak_rss_bytes(&self) -> Option<u64> {
         peak_rss_bytes(&self.pid.to_string())
     }
 
-    /// Tells the daemon to end, and returns once it has. `Err` says how it ended then, if not with code 0.
+    /// Tells the daemon to end, and returns once it has. `Err` says how it ended, if not with code 0.
     pub async fn stop(self) -> Result<(), String> {
-        if self.end.send(Ending::Told).is_err() {
-            return Ok(()); // It ended before, which `deaths` was told.
+        if self.end.send(EndBy::Stop).is_err() {
+            return Ok(()); // It ended before, and `deaths` was told.
         }
         match self.ended.await {
             Ok(Ok(status)) if status.success() => Ok(()),
             Ok(Ok(status)) => {
-                Err(format!("{} ended with {} when it was told to stop", self.name, tell(status)))
+                Err(format!("{} ended with {} when it was told to stop", self.name, in_words(status)))
             }
             Ok(Err(error)) => Err(format!("{} could not be stopped: {error}", self.name)),
-            Err(_) => Err(format!("{} was lost sight of", self.name)),
+            Err(_) => Err(format!("{} was lost from sight", self.name)),
         }
     }
-}
 
-impl Child {
     /// SIGKILL; returns once the process is gone. `Err`: it had ended by itself before, which no kill explains.
     pub async fn kill(self) -> Result<(), ChildError> {
-        let Child { name, log, end, ended, .. } = self;
-        let _ = end.send(Ending::Killed); // Who ended before gets nothing any more, and `ended` tells how.
+        let ChildDaemon { name, log, end, ended, .. } = self;
+        let _ = end.send(EndBy::Kill); // It fails when the child has ended already; `ended` says how.
         match ended.await {
             Ok(Ok(status)) if status.signal() == Some(KILL_SIGNAL) => Ok(()),
             Ok(Ok(status)) => Err(ChildError::Ended { name, status, log }),
@@ -322,6 +297,8 @@ pub fn run_daemon(
         eprintln!("{name}: cannot tie its life to that of the city: {error}. Nothing was started");
         return ExitCode::FAILURE;
     }
+    // `ps` and `top` would call it "exe". That it stays so is no reason to stop.
+    let _ = std::fs::write("/proc/self/comm", name);
     daemon(std::iter::once(OsString::from(name)).chain(args.into_iter().skip(2)).collect())
 }
 
@@ -330,7 +307,7 @@ pub fn run_daemon(
 fn die_with_parent() -> io::Result<()> {
     use rustix::process::{Signal, getppid, set_parent_process_death_signal};
     set_parent_process_death_signal(Some(Signal::KILL))?;
-    // The city may have ended before the kernel knew of the wish. Then the parent is another one already.
+    // The city may have ended before the kernel knew of the wish. Then the parent is another process already.
     let expected = std::env::var(PARENT).ok().and_then(|pid| pid.parse().ok());
     let parent = getppid().map(rustix::process::Pid::as_raw_pid);
     match expected {
@@ -351,8 +328,8 @@ mod tests {
     }
 
     #[test]
-    fn an_end_is_told_in_words() {
-        assert_eq!(tell(ExitStatus::from_raw(64 << 8)), "exit code 64");
-        assert_eq!(tell(ExitStatus::from_raw(9)), "killed by signal 9");
+    fn the_end_of_a_process_is_described_in_words() {
+        assert_eq!(in_words(ExitStatus::from_raw(64 << 8)), "exit code 64");
+        assert_eq!(in_words(ExitStatus::from_raw(9)), "killed by signal 9");
     }
 }

@@ -1,7 +1,7 @@
 //! The daemons' HTTP contracts, as far as the city uses them.
 
 use super::books::Receipt;
-use super::money::{Sum, Takings};
+use super::money::{AmountAtServer, Takings};
 use bytes::Bytes;
 use fogpost::http::client::{HttpCallError, HttpClient, PostAnswer, percent_encoded, read_json};
 use serde::Deserialize;
@@ -34,7 +34,7 @@ pub struct GarageAtServer {
     #[serde(default)]
     pub stays: StaysAtServer,
     #[serde(default)]
-    taken: Vec<Sum>,
+    taken: Vec<AmountAtServer>,
 }
 
 /// How many stays of a garage have ended.

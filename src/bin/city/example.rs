@@ -1,34 +1,33 @@
-//! What stays cost in a city whose user gave no configuration: an example, put into the data directory and given to the server.
+//! What stays cost, and who the customers are, in a city whose user gave no configuration: examples.
 //!
-//! **Promise.** The files are valid, and say the same in every run. Who gave a configuration gets nothing of this.
+//! **Promise.** The files are valid, and say the same in every run. A user who gave a configuration gets none of this.
 
-use super::plan::Site;
+use super::fleet::DaemonSlot;
+use super::plan::{GarageSite, simulated_plates};
 use super::settings::Cars;
-use fogpost::daemon::admin::{self, AskError};
-use fogpost::server::commands::{Put, Request};
-use fogpost::traffic::plates::{PlateMixture, PlateReading, PlateRegistry};
+use fogpost::traffic::plates::PlateReading;
 use std::fmt::Write;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The name of the file in the data directory.
+/// The name of the configuration file in the data directory.
 const CONFIG: &str = "city.toml";
 
 const RECORDED: &str = include_str!("tariffs/recorded.toml");
 const SIMULATED: &str = include_str!("tariffs/simulated.toml");
 
-/// Writes the example for these cars; returns where.
-pub fn write(place: &Path, cars: &Cars) -> io::Result<PathBuf> {
+/// Writes the example configuration for these cars; returns where.
+pub fn write_config(dir: &Path, cars: &Cars) -> io::Result<PathBuf> {
     let text = match cars {
         Cars::Recorded(_) => RECORDED,
         Cars::Simulated { .. } => SIMULATED,
     };
-    let path = place.join(CONFIG);
+    let path = dir.join(CONFIG);
     std::fs::write(&path, text)?;
     Ok(path)
 }
 
-/// Accounts of the simulated city, with what their customers are called.
+/// Accounts of the simulated city, with the names of their customers.
 const ACCOUNTS: &[(&str, &str)] = &[
     ("stadtwerke", "Stadtwerke am Rhein"),
     ("kanzlei-vogt", "Kanzlei Vogt und Partner"),
@@ -43,22 +42,36 @@ const REGISTERED: u64 = 32;
 const COVERED: &str = "dienstwagen,stadtwerke";
 const COVERED_AT_ONCE: u32 = 3;
 
-/// Registers some cars of the simulated city, and gives some of them a contract. Blocks until the server has recorded it; what
-/// it knows already is not recorded again.
-pub fn register(data_dir: &Path, sites: &[Site], seed: u64) -> Result<(), AskError> {
+/// Why the example's customers could not be registered.
+#[derive(Debug, thiserror::Error)]
+pub enum CustomersError {
+    #[error("cannot write the example's customers: {0}")]
+    Write(#[from] io::Error),
+    #[error("the server did not take the example's customers: {0}")]
+    Refused(String),
+}
+
+/// Registers some cars of the simulated city, and gives some of them a contract, as an operator would: by importing files
+/// from `dir`. What the server knows already is not recorded again.
+pub async fn register_customers(
+    server: &DaemonSlot,
+    dir: &Path,
+    sites: &[GarageSite],
+    seed: u64,
+) -> Result<(), CustomersError> {
     let (plates, contracts) = customers(sites.len(), seed);
-    for put in [Put::Plates(plates), Put::Contracts(contracts)] {
-        let request = Request::Put { put, dry_run: false };
-        if admin::ask(data_dir, &request, |_| ())?.is_none() {
-            return Err(AskError::NotTaken { path: data_dir.to_owned() });
-        }
+    for (of, text) in [("plates", plates), ("contracts", contracts)] {
+        let path = dir.join(format!("{of}.csv"));
+        std::fs::write(&path, text)?;
+        let imported = server.run_command(&[of, "import", &path.to_string_lossy()]).await;
+        imported.map_err(CustomersError::Refused)?;
     }
     Ok(())
 }
 
-/// Plates and contracts, as a person would import them.
+/// Plates and contracts as CSV.
 fn customers(garages: usize, seed: u64) -> (String, String) {
-    let registry = PlateRegistry::new(PlateMixture::Continental, seed, garages);
+    let registry = simulated_plates(seed, garages);
     let mut plates = "plate,account,name\n".to_owned();
     let mut contracts = "contract,account,plate,garage,valid_from,valid_to,cars\n".to_owned();
     for garage in 0..garages {

@@ -1,38 +1,38 @@
-//! The whole thing in one command: a server, the edges of its garages, cars, and an oracle that keeps books of its
-//! own.
+//! `city`: the whole system in one command: a server, the edges of its garages, cars, and an oracle with books of its own.
 //!
-//! **Promise.** `city` ends with code 0 only if every event that an edge confirmed is at the server once, in
-//! order, each garage holds what these events leave in it, each stay that ended has one charge, and what was taken is their sum.
-//! **Kept by.** Real daemons as child processes ([`children`]), spoken to by their contracts alone
-//! (`client`), and compared with books that share no code with them (`books`).
-//! **Not promised.** That nothing confirmed is lost in a power cut: the city does not cut any. Tests do.
+//! **Promise.** `city` ends with code 0 only if every event that an edge confirmed is at the server once, in order, each garage
+//! holds what these events leave in it, each stay that ended has one charge, and what was taken is their sum.
+//! **Kept by.** Real daemons as child processes ([`children`]), which the city talks to by their contracts alone ([`client`]),
+//! and compares with books that share no code with them ([`books`]).
+//! **Not promised.** That nothing confirmed is lost in a power cut: the city does not cut the power. Tests do.
 //!
-//! The way of an event: [`fogpost::traffic`] makes it up, a `producer` posts it to the edge and, once confirmed,
-//! enters it into the `books`; `history` reads it back from the server at the end, and `till` the charges. `run` leads through the phases. With
-//! `--chaos` the `chaos` kills daemons and cuts links meanwhile.
+//! The way of an event: [`fogpost::traffic`] produces it, a [`producer`] posts it to the edge and, once it is confirmed, enters
+//! it into the [`books`]. At the end [`event_list`] reads it back from the server, and [`charge_list`] the charges. [`run`]
+//! leads through the phases. With `--chaos`, [`chaos`] kills daemons and cuts links meanwhile.
 
 mod books;
 mod chaos;
+mod charge_list;
 mod children;
 mod client;
-mod console;
+mod display;
+mod event_list;
 mod example;
 mod fleet;
-mod history;
 mod money;
 mod plan;
 mod producer;
 mod report;
 mod run;
 mod settings;
+mod status;
 mod stays;
-mod till;
-mod watch;
 
-use console::Console;
+use display::{CityDisplay, LinesTo};
+use fogpost::cli;
 use fogpost::store::private::keep_what_we_create_private;
-use report::Report;
-use run::Signals;
+use report::CityReport;
+use run::CitySignals;
 use settings::{Settings, SettingsError};
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -47,8 +47,8 @@ const BAD_SETTING: u8 = 64;
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
     match args.get(1).and_then(|first| first.to_str()) {
-        Some(children::SERVER) => children::run_daemon("server", args, fogpost::cli::server::main),
-        Some(children::EDGE) => children::run_daemon("edge", args, fogpost::cli::edge::main),
+        Some(children::SERVER) => children::run_daemon("server", args, cli::server::main),
+        Some(children::EDGE) => children::run_daemon("edge", args, cli::edge::main),
         _ => run_city(args),
     }
 }
@@ -59,7 +59,13 @@ fn run_city(args: Vec<OsString>) -> ExitCode {
         Ok(settings) => settings,
         Err(error) => return refuse(&error),
     };
-    match tokio::runtime::Runtime::new().and_then(|runtime| runtime.block_on(conduct(&settings))) {
+    let running = async {
+        let signals = listen_to_signals()?;
+        let mut display =
+            CityDisplay::new(if settings.flags.json { LinesTo::Stderr } else { LinesTo::Stdout });
+        Ok(run::run(&settings, &signals, &mut display).await)
+    };
+    match tokio::runtime::Runtime::new().and_then(|runtime| runtime.block_on(running)) {
         Ok(report) => conclude(&settings, &report),
         Err(error) => {
             eprintln!("city: cannot start: {error}. Nothing was confirmed");
@@ -71,13 +77,9 @@ fn run_city(args: Vec<OsString>) -> ExitCode {
 /// `--help` and `--version` are no errors, and go to stdout.
 fn refuse(error: &SettingsError) -> ExitCode {
     match error {
-        SettingsError::Flags(error) if !error.use_stderr() => {
-            let _ = error.print();
-            ExitCode::SUCCESS
-        }
         SettingsError::Flags(error) => {
             let _ = error.print();
-            ExitCode::from(BAD_SETTING)
+            if error.use_stderr() { ExitCode::from(BAD_SETTING) } else { ExitCode::SUCCESS }
         }
         other => {
             eprintln!("city: {other}");
@@ -86,20 +88,14 @@ fn refuse(error: &SettingsError) -> ExitCode {
     }
 }
 
-async fn conduct(settings: &Settings) -> io::Result<Report> {
-    let signals = listen_to_signals()?;
-    let mut console = Console::new(settings.json);
-    Ok(run::run(settings, &signals, &mut console).await)
-}
-
-/// Signals that come so soon after the first are the same wish: `timeout` sends one to the process and one to its group.
-const ONE_WISH: Duration = Duration::from_millis(300);
+/// Signals that come this soon after the first mean the same: `timeout` sends one to the process and one to its group.
+const SAME_SIGNAL_WITHIN: Duration = Duration::from_millis(300);
 
 /// The first signal stops the cars, the second everything.
-fn listen_to_signals() -> io::Result<Signals> {
+fn listen_to_signals() -> io::Result<CitySignals> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let signals = Signals::default();
+    let signals = CitySignals::default();
     tokio::spawn({
         let signals = signals.clone();
         async move {
@@ -110,7 +106,7 @@ fn listen_to_signals() -> io::Result<Signals> {
                     _ = terminate.recv() => {}
                 }
                 let first = *first.get_or_insert_with(Instant::now);
-                if signals.stop.is_cancelled() && first.elapsed() > ONE_WISH {
+                if signals.stop.is_cancelled() && first.elapsed() > SAME_SIGNAL_WITHIN {
                     signals.abort.cancel();
                 }
                 signals.stop.cancel();
@@ -120,8 +116,8 @@ fn listen_to_signals() -> io::Result<Signals> {
     Ok(signals)
 }
 
-fn conclude(settings: &Settings, report: &Report) -> ExitCode {
-    let text = if settings.json {
+fn conclude(settings: &Settings, report: &CityReport) -> ExitCode {
+    let text = if settings.flags.json {
         eprintln!("{report}");
         report.to_json()
     } else {
@@ -129,13 +125,12 @@ fn conclude(settings: &Settings, report: &Report) -> ExitCode {
     };
     let written = writeln!(io::stdout(), "{text}");
     match (report.books_right, written) {
-        (true, Ok(())) => ExitCode::SUCCESS,
-        // Who asked for the result as JSON did not get it.
-        (true, Err(error)) if settings.json => {
+        // The user who asked for the result as JSON did not get it.
+        (true, Err(error)) if settings.flags.json => {
             eprintln!("city: cannot write the result: {error}");
             ExitCode::FAILURE
         }
-        (true, Err(_)) => ExitCode::SUCCESS,
+        (true, _) => ExitCode::SUCCESS,
         (false, _) => ExitCode::FAILURE,
     }
 }

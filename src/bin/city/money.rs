@@ -1,21 +1,19 @@
 //! Money as the city counts it: whole minor units of each currency.
 //!
-//! **Promise.** Nothing is rounded or converted. Shares no code with the daemons' arithmetic; only the way in which
-//! people write an amount comes from there.
+//! **Promise.** Nothing is rounded or converted. Shares no code with the daemons' arithmetic.
 
-use fogpost::parking::tariff::{Amount, Currency, Money};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 
 /// An amount in an answer of the server: `{"amount":350,"currency":"GBP"}`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sum {
-    pub amount: i64,
-    pub currency: String,
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct AmountAtServer {
+    amount: i64,
+    currency: String,
 }
 
-/// What was taken, less what was given back. A currency of which nothing is left is as none.
+/// What was taken minus what was given back. A currency of which nothing is left is not listed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Takings(BTreeMap<String, i128>);
 
@@ -25,6 +23,7 @@ impl Takings {
     }
 
     fn add_minor(&mut self, minor: i128, currency: &str) {
+        // No entry(): it would copy the currency of each of a million charges.
         let total = match self.0.get_mut(currency) {
             Some(total) => total,
             None => self.0.entry(currency.to_owned()).or_default(),
@@ -35,31 +34,19 @@ impl Takings {
         }
     }
 
+    pub fn add_all(&mut self, other: &Takings) {
+        other.0.iter().for_each(|(currency, minor)| self.add_minor(*minor, currency));
+    }
+
     pub fn is_nothing(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-impl<'a> Extend<&'a Takings> for Takings {
-    fn extend<T: IntoIterator<Item = &'a Takings>>(&mut self, all: T) {
-        for takings in all {
-            takings.0.iter().for_each(|(currency, minor)| self.add_minor(*minor, currency));
-        }
-    }
-}
-
-impl<'a> FromIterator<&'a Takings> for Takings {
-    fn from_iter<T: IntoIterator<Item = &'a Takings>>(all: T) -> Takings {
+impl From<&[AmountAtServer]> for Takings {
+    fn from(amounts: &[AmountAtServer]) -> Takings {
         let mut takings = Takings::default();
-        takings.extend(all);
-        takings
-    }
-}
-
-impl From<&[Sum]> for Takings {
-    fn from(sums: &[Sum]) -> Takings {
-        let mut takings = Takings::default();
-        sums.iter().for_each(|sum| takings.add(sum.amount, &sum.currency));
+        amounts.iter().for_each(|one| takings.add(one.amount, &one.currency));
         takings
     }
 }
@@ -67,11 +54,12 @@ impl From<&[Sum]> for Takings {
 impl Serialize for Takings {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
-        struct Line<'a> {
+        struct TakingsLine<'a> {
             amount: i128,
             currency: &'a str,
         }
-        serializer.collect_seq(self.0.iter().map(|(currency, amount)| Line { amount: *amount, currency }))
+        serializer
+            .collect_seq(self.0.iter().map(|(currency, amount)| TakingsLine { amount: *amount, currency }))
     }
 }
 
@@ -79,40 +67,45 @@ impl Serialize for Takings {
 impl fmt::Display for Takings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {
-            return f.write_str("0");
+            return f.pad("0");
         }
-        for (nth, (code, minor)) in self.0.iter().enumerate() {
-            let shown = match (Currency::new(code), i64::try_from(*minor)) {
-                (Ok(currency), Ok(minor)) => Money { amount: Amount::of_minor(minor), currency }.to_string(),
-                _ => format!("{minor} {code}"),
-            };
-            write!(f, "{}{}", if nth > 0 { " + " } else { "" }, grouped(&shown))?;
-        }
-        Ok(())
+        let shown: Vec<String> = self.0.iter().map(|(currency, minor)| shown(*minor, currency)).collect();
+        f.pad(&shown.join(" + "))
     }
 }
 
-/// `1204.50 GBP` as `1,204.50 GBP`.
-fn grouped(shown: &str) -> String {
-    let first = shown.find(|c: char| c.is_ascii_digit()).unwrap_or(0);
-    let digits = shown[first..].find(|c: char| !c.is_ascii_digit()).unwrap_or(shown.len() - first);
-    let mut out = shown[..first].to_owned();
-    for (place, digit) in shown[first..first + digits].chars().enumerate() {
-        if place > 0 && (digits - place).is_multiple_of(3) {
+fn shown(minor: i128, currency: &str) -> String {
+    let decimals = iso_currency::Currency::from_code(currency).and_then(|known| known.exponent());
+    let decimals = usize::from(decimals.unwrap_or(0));
+    let (sign, minor) = (if minor < 0 { "-" } else { "" }, minor.unsigned_abs());
+    let unit = 10_u128.pow(decimals as u32);
+    let whole = grouped(minor / unit);
+    if decimals == 0 {
+        return format!("{sign}{whole} {currency}");
+    }
+    format!("{sign}{whole}.{:0decimals$} {currency}", minor % unit)
+}
+
+/// 1234567 as `1,234,567`.
+pub fn grouped(number: impl Into<u128>) -> String {
+    let digits = number.into().to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);
     }
-    out + &shown[first + digits..]
+    out
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn takings(sums: &[(i64, &str)]) -> Takings {
+    fn takings(amounts: &[(i64, &str)]) -> Takings {
         let mut takings = Takings::default();
-        sums.iter().for_each(|(amount, currency)| takings.add(*amount, currency));
+        amounts.iter().for_each(|(amount, currency)| takings.add(*amount, currency));
         takings
     }
 
@@ -126,13 +119,18 @@ mod tests {
     }
 
     #[test]
-    fn sums_are_kept_by_currency() {
-        let total: Takings =
-            [&takings(&[(1, "EUR"), (2, "GBP")]), &takings(&[(3, "EUR")])].into_iter().collect();
+    fn numbers_are_grouped() {
+        assert_eq!(["0", "999", "1,000", "2,239,705"], [0_u32, 999, 1_000, 2_239_705].map(grouped));
+    }
+
+    #[test]
+    fn amounts_are_added_by_currency() {
+        let mut total = takings(&[(1, "EUR"), (2, "GBP")]);
+        total.add_all(&takings(&[(3, "EUR")]));
         assert_eq!(total, takings(&[(4, "EUR"), (2, "GBP")]));
         let json = serde_json::to_string(&total).expect("JSON");
         assert_eq!(json, r#"[{"amount":4,"currency":"EUR"},{"amount":2,"currency":"GBP"}]"#);
-        let again: Vec<Sum> = serde_json::from_str(&json).expect("JSON");
+        let again: Vec<AmountAtServer> = serde_json::from_str(&json).expect("JSON");
         assert_eq!(Takings::from(&again[..]), total);
         assert!(takings(&[(7, "EUR"), (-7, "EUR")]).is_nothing());
     }

@@ -1,14 +1,14 @@
-//! Gives one garage's events to its edge.
+//! Posts one garage's events to its edge.
 //!
-//! **Promise.** Events are offered in order, each until it is confirmed, and are in the [`Books`] from then on
-//! and not before. What the edge refused for now is offered again when it asks for it.
-//! **Kept by.** One request at a time. In good weather nothing is offered twice of which it is unknown what became: an
-//! edge that breaks off without an answer ends the run. In bad weather edges are killed, so that each request
-//! carries an idempotency key, and is made again with the same key and the same body until it is answered 201.
+//! **Promise.** Events are posted in order, each until it is confirmed, and are in the [`CityBooks`] from then on and not
+//! before. What the edge refused for now is posted again when the edge asks for it.
+//! **Kept by.** One request at a time. Without chaos nothing is posted twice of which it is unknown what became: an edge that
+//! breaks off without an answer ends the run. Under chaos edges are killed, so each request has an idempotency key, and is
+//! made again with the same key and the same body until it is answered 201.
 
-use super::books::{Books, Draft, Receipt};
-use super::chaos::Toll;
-use super::chaos::gate::Pass;
+use super::books::{CityBooks, EventBatch, Receipt};
+use super::chaos::SharedFaultCounts;
+use super::chaos::gate::GatePass;
 use super::client::DaemonClient;
 use bytes::Bytes;
 use fogpost::http::client::{HttpCallError, PostAnswer};
@@ -22,143 +22,148 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// The most lines in one request: what an edge takes at most.
+/// The maximum number of lines in one request that an edge takes.
 const BATCH_EVENTS: u64 = 10_000;
 
-/// The most bytes in one request, less than the 1 MiB that an edge takes by more than a line.
+/// The maximum number of bytes in one request. An edge takes 1 MiB; the last line may go beyond this.
 const BATCH_BYTES: usize = (1 << 20) - 1_024;
 
-/// The time of the city, which goes faster than ours.
+/// The maximum number of lines in one request under chaos: few, so that there is always a request for a fault to hit.
+const CHAOS_BATCH_EVENTS: u64 = 64;
+
+/// How long a producer waits before it repeats a request that had no answer: the first time, and at most. It doubles.
+const FIRST_RETRY_AFTER: Duration = Duration::from_millis(10);
+const MAX_RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// A request that an edge did not confirm for this long will not be confirmed: an edge is dead for some seconds at most, and
+/// full until it has delivered.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(300);
+
+/// The time in the city, which goes faster than ours.
 #[derive(Debug, Clone, Copy)]
-pub struct Clock {
+pub struct CityClock {
     started: Instant,
     started_unix_ms: i64,
-    times: f64,
+    speed: f64,
 }
 
-impl Clock {
-    /// It is `unix_ms` in the city now.
-    pub fn starting(unix_ms: i64, times: f64) -> Clock {
-        Clock { started: Instant::now(), started_unix_ms: unix_ms, times }
+impl CityClock {
+    /// A clock that shows `unix_ms` now and goes this many times faster than ours.
+    pub fn starting(unix_ms: i64, speed: f64) -> CityClock {
+        CityClock { started: Instant::now(), started_unix_ms: unix_ms, speed }
     }
 
     pub fn now_unix_ms(&self) -> i64 {
-        let passed_ms = self.started.elapsed().as_secs_f64() * 1_000.0 * self.times;
+        let passed_ms = self.started.elapsed().as_secs_f64() * 1_000.0 * self.speed;
         self.started_unix_ms.saturating_add(passed_ms as i64)
     }
 
-    /// Our instant at which it is `unix_ms` there; an instant years ahead comes sooner, and must be asked for again.
+    /// Our instant at which it is `unix_ms` there. For an instant years ahead it is an earlier one.
     fn when(&self, unix_ms: i64) -> Instant {
         const FAR: f64 = 1e7;
-        let wait_s = (unix_ms - self.started_unix_ms) as f64 / 1_000.0 / self.times;
+        let wait_s = (unix_ms - self.started_unix_ms) as f64 / 1_000.0 / self.speed;
         self.started + Duration::from_secs_f64(wait_s.clamp(0.0, FAR))
     }
 }
 
 /// How far a producer is, for others to look at.
 #[derive(Debug, Default)]
-pub struct Tally {
-    /// What the centre had applied before this run.
+pub struct ProducerCounts {
+    /// What the server had applied before this run.
     pub applied_before: AtomicU64,
     pub confirmed: AtomicU64,
     /// How often the edge asked to come back later.
     pub held_back: AtomicU64,
 }
 
-/// The most lines in one request in bad weather: so few that there is always a request for a fault to meet.
-const BATCH_EVENTS_IN_CHAOS: u64 = 64;
-
-/// How long a producer waits before it makes a request again that brought no answer, the first time; then twice as
-/// long each time, up to the most.
-const AGAIN_LEAST: Duration = Duration::from_millis(10);
-const AGAIN_MOST: Duration = Duration::from_millis(500);
-
-/// A request that an edge did not confirm for so long will not be confirmed: it is not dead for longer than some
-/// seconds, and full until it has delivered.
-const GIVE_UP_AFTER: Duration = Duration::from_secs(300);
-
-/// What a producer needs in bad weather.
+/// What a producer needs under chaos.
 #[derive(Debug)]
-pub struct Endurance {
-    pass: Pass,
-    /// Keys begin with it. No other producer's do, whenever and wherever it runs.
-    run: String,
+pub struct ChaosProducer {
+    pass: GatePass,
+    /// The beginning of all keys. No other producer has the same, whenever and wherever it runs.
+    key_prefix: String,
     requests: u64,
     rng: ChaCha8Rng,
-    toll: Arc<Toll>,
+    counts: SharedFaultCounts,
 }
 
-impl Endurance {
-    /// `seed` decides how many events go into each request.
-    pub fn new(pass: Pass, seed: u64, toll: Arc<Toll>) -> Endurance {
-        let run = uuid::Uuid::new_v4().simple().to_string();
-        Endurance { pass, run, requests: 0, rng: ChaCha8Rng::seed_from_u64(seed), toll }
+impl ChaosProducer {
+    /// `seed` decides how many events are in each request.
+    pub fn new(pass: GatePass, seed: u64, counts: SharedFaultCounts) -> ChaosProducer {
+        let key_prefix = uuid::Uuid::new_v4().simple().to_string();
+        ChaosProducer { pass, key_prefix, requests: 0, rng: ChaCha8Rng::seed_from_u64(seed), counts }
     }
 
-    fn key(&self) -> String {
-        format!("{}-{}", self.run, self.requests)
+    fn next_key(&mut self) -> String {
+        self.requests += 1;
+        format!("{}-{}", self.key_prefix, self.requests)
     }
 
-    /// How many events the next request may hold. `None`: it is not to be made.
+    /// How many events the next request may hold. `None`: no request is to be made.
     async fn room(&mut self, stop: &CancellationToken) -> Option<u64> {
-        let most =
-            if self.rng.random_bool(0.2) { 1 } else { self.rng.random_range(1..=BATCH_EVENTS_IN_CHAOS) };
+        let most = if self.rng.random_bool(0.2) { 1 } else { self.rng.random_range(1..=CHAOS_BATCH_EVENTS) };
         Some(self.pass.room(stop).await?.min(most))
     }
 }
 
 /// One garage's producer.
 #[derive(Debug)]
-pub struct Producer {
-    pub http: DaemonClient,
+pub struct CityProducer {
+    pub client: DaemonClient,
     /// The edge's address: `http://127.0.0.1:5581`.
     pub edge: String,
     pub traffic: GarageTraffic,
-    /// How many events to give at most.
+    /// Maximum number of events to post.
     pub limit: u64,
     pub writer: EventWriter,
-    pub books: Books,
-    pub tally: Arc<Tally>,
+    pub books: CityBooks,
+    pub counts: Arc<ProducerCounts>,
     /// `None`: as fast as it can.
-    pub clock: Option<Clock>,
-    /// `None`: the weather is good.
-    pub endurance: Option<Endurance>,
+    pub clock: Option<CityClock>,
+    /// `None`: there is no chaos.
+    pub chaos: Option<ChaosProducer>,
 }
 
-impl Producer {
-    /// Runs until the traffic or the limit ends, `stop` is cancelled, or the edge fails. What was offered when `stop`
+/// What a producer leaves: the books of what was confirmed, and why it ended early, if it did.
+pub type ProducerResult = (CityBooks, Result<(), HttpCallError>);
+
+/// What became of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Delivery {
+    Confirmed,
+    /// `stop` came while it was certain that nothing was stored.
+    Stopped,
+}
+
+impl CityProducer {
+    /// Runs until the traffic or the limit ends, `stop` is cancelled, or the edge fails. A request that was begun when `stop`
     /// is cancelled is still brought to an end.
-    pub async fn run(mut self, stop: CancellationToken) -> (Books, Result<(), HttpCallError>) {
+    pub async fn run(mut self, stop: CancellationToken) -> ProducerResult {
         let result = self.feed(&stop).await;
         (self.books, result)
     }
 
     async fn feed(&mut self, stop: &CancellationToken) -> Result<(), HttpCallError> {
-        let mut draft = Draft::default();
+        let mut batch = EventBatch::default();
         let mut size = 0;
         let mut next = self.next_passage();
-        while let Some(first) = &next {
+        while let Some(first) = next {
             let due = self.clock.map(|clock| clock.when(first.at.unix_ms));
             if !wait_until(due, stop).await {
                 return Ok(());
             }
-            let most = match &mut self.endurance {
+            let most = match &mut self.chaos {
                 None => BATCH_EVENTS,
-                Some(endurance) => match endurance.room(stop).await {
+                Some(chaos) => match chaos.room(stop).await {
                     Some(room) => room,
                     None => return Ok(()),
                 },
             };
-            // As long as the last one, so that it does not grow by doubling.
+            // As large as the last request, so that it does not grow by doubling.
             let mut lines = String::with_capacity(size);
-            next = self.gather(next, most, &mut draft, &mut lines);
+            next = self.gather(first, most, &mut batch, &mut lines);
             size = lines.len();
-            let lines = Bytes::from(lines);
-            let delivered = match &mut self.endurance {
-                None => self.deliver(&draft, lines, stop).await?,
-                Some(_) => self.deliver_in_chaos(&draft, lines, stop).await?,
-            };
-            if !delivered {
+            if self.deliver(&batch, Bytes::from(lines), stop).await? == Delivery::Stopped {
                 return Ok(());
             }
         }
@@ -170,110 +175,87 @@ impl Producer {
         self.traffic.next()
     }
 
-    /// Fills `draft` and `lines` with the events that are due, `first` at any rate, `most` at most; returns the one after
-    /// them.
+    /// Fills `batch` and `lines` with `first` and the events after it that are due, at most `most`. Returns the one after them.
     fn gather(
         &mut self,
-        first: Option<CarPassage>,
+        first: CarPassage,
         most: u64,
-        draft: &mut Draft,
+        batch: &mut EventBatch,
         lines: &mut String,
     ) -> Option<CarPassage> {
         let now_unix_ms = self.clock.map_or(i64::MAX, |clock| clock.now_unix_ms());
         let mut key = String::new();
-        let mut next = first;
-        draft.clear();
-        while let Some(passage) = &next {
-            let due = draft.events() == 0 || passage.at.unix_ms <= now_unix_ms;
-            if !due || draft.events() == most || lines.len() > BATCH_BYTES {
-                break;
+        let mut passage = first;
+        batch.clear();
+        loop {
+            let plate = self.writer.write(&passage, &mut key, lines);
+            batch.push(&passage, plate);
+            passage = self.next_passage()?;
+            let due = passage.at.unix_ms <= now_unix_ms;
+            if !due || batch.count() >= most || lines.len() > BATCH_BYTES {
+                return Some(passage);
             }
-            let plate = self.writer.write(passage, &mut key, lines);
-            draft.push(passage, plate);
-            next = self.next_passage();
         }
-        next
     }
 
-    /// Returns whether the events are on the edge's disk; `false` only if `stop` came while the edge refused them.
+    /// Posts the batch until it is confirmed. Under chaos with the same key and the same bytes, whatever happens to the edge.
     async fn deliver(
         &mut self,
-        draft: &Draft,
+        batch: &EventBatch,
         lines: Bytes,
         stop: &CancellationToken,
-    ) -> Result<bool, HttpCallError> {
-        loop {
-            match self.http.post_events(&self.edge, draft.events(), lines.clone(), None).await? {
-                PostAnswer::Created(receipt) => {
-                    self.book(draft, receipt);
-                    return Ok(true);
-                }
-                PostAnswer::RetryAfter(pause) => {
-                    self.tally.held_back.fetch_add(1, Ordering::Relaxed);
-                    if !wait_until(Some(Instant::now() + pause), stop).await {
-                        return Ok(false);
-                    }
-                }
+    ) -> Result<Delivery, HttpCallError> {
+        let mut key = None;
+        if let Some(chaos) = &mut self.chaos {
+            key = Some(chaos.next_key());
+            if !chaos.pass.request(batch.count(), stop).await {
+                return Ok(Delivery::Stopped);
             }
         }
-    }
-
-    /// Like [`Producer::deliver`], whatever happens to the edge: the same key and the same bytes until they are
-    /// confirmed. `stop` ends it only while it is certain that nothing was stored.
-    async fn deliver_in_chaos(
-        &mut self,
-        draft: &Draft,
-        lines: Bytes,
-        stop: &CancellationToken,
-    ) -> Result<bool, HttpCallError> {
-        let Some(endurance) = &mut self.endurance else {
-            unreachable!("this is called in bad weather only");
-        };
-        endurance.requests += 1;
-        let key = endurance.key();
-        if !endurance.pass.offering(draft.events(), stop).await {
-            return Ok(false);
-        }
         let begun = Instant::now();
-        let mut again = AGAIN_LEAST;
+        let mut retry_after = FIRST_RETRY_AFTER;
         let mut maybe_stored = false;
         loop {
-            let offer = self.http.post_events(&self.edge, draft.events(), lines.clone(), Some(&key)).await;
-            let pause = match offer {
+            let posted = self.client.post_events(&self.edge, batch.count(), lines.clone(), key.as_deref());
+            let pause = match posted.await {
                 Ok(PostAnswer::Created(receipt)) => {
-                    self.book(draft, receipt);
-                    return Ok(true);
+                    self.book(batch, receipt);
+                    return Ok(Delivery::Confirmed);
                 }
                 Ok(PostAnswer::RetryAfter(pause)) => {
-                    self.tally.held_back.fetch_add(1, Ordering::Relaxed);
-                    pause.min(AGAIN_MOST)
+                    self.counts.held_back.fetch_add(1, Ordering::Relaxed);
+                    if self.chaos.is_some() { pause.min(MAX_RETRY_AFTER) } else { pause }
                 }
-                Err(error) if !is_passing(&error) || begun.elapsed() > GIVE_UP_AFTER => return Err(error),
+                Err(error)
+                    if self.chaos.is_none() || !is_passing(&error) || begun.elapsed() > GIVE_UP_AFTER =>
+                {
+                    return Err(error);
+                }
                 Err(error) => {
                     maybe_stored |= !matches!(error, HttpCallError::Refused { .. });
-                    let doubled = (again * 2).min(AGAIN_MOST);
-                    std::mem::replace(&mut again, doubled)
+                    let doubled = (retry_after * 2).min(MAX_RETRY_AFTER);
+                    std::mem::replace(&mut retry_after, doubled)
                 }
             };
             if maybe_stored {
                 tokio::time::sleep(pause).await;
             } else if !wait_until(Some(Instant::now() + pause), stop).await {
-                return Ok(false);
+                return Ok(Delivery::Stopped);
             }
-            if let Some(endurance) = &self.endurance {
-                endurance.toll.repeated.fetch_add(1, Ordering::Relaxed);
-                endurance.pass.leaves();
+            if let Some(chaos) = &self.chaos {
+                chaos.counts.lock().posts_repeated += 1;
+                chaos.pass.notify_request();
             }
         }
     }
 
-    fn book(&mut self, draft: &Draft, receipt: Receipt) {
-        self.books.confirm(draft, receipt);
-        self.tally.confirmed.store(self.books.confirmed(), Ordering::Relaxed);
+    fn book(&mut self, batch: &EventBatch, receipt: Receipt) {
+        self.books.confirm(batch, receipt);
+        self.counts.confirmed.store(self.books.confirmed(), Ordering::Relaxed);
     }
 }
 
-/// Whether an answer says that the same request may be confirmed later. A full edge is one that could not deliver.
+/// Whether the same request may be confirmed later. A full edge is one that could not deliver.
 fn is_passing(error: &HttpCallError) -> bool {
     match error {
         HttpCallError::NoAnswer { .. } | HttpCallError::TooSlow { .. } => true,
@@ -293,7 +275,7 @@ async fn wait_until(due: Option<Instant>, stop: &CancellationToken) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::books::{AtCentre, Baseline};
+    use super::super::books::{Baseline, ServerAccount};
     use super::*;
     use axum::extract::State;
     use axum::http::StatusCode;
@@ -306,7 +288,7 @@ mod tests {
 
     #[test]
     fn an_hour_of_the_city_passes_in_a_minute() {
-        let clock = Clock::starting(1_000_000, 60.0);
+        let clock = CityClock::starting(1_000_000, 60.0);
         assert_eq!(clock.when(1_000_000 + 3_600_000) - clock.started, Duration::from_secs(60));
         assert_eq!(clock.when(5), clock.started, "what is past is due");
         let (before, city, after) = (Instant::now(), clock.now_unix_ms(), Instant::now());
@@ -316,7 +298,7 @@ mod tests {
 
     /// What an edge does with one request.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    enum Mood {
+    enum EdgeMood {
         Accept,
         /// 503, with `Retry-After: 0`.
         Busy,
@@ -329,21 +311,21 @@ mod tests {
 
     /// An edge with moods, the next one last; when there are none left it accepts.
     #[derive(Debug, Default)]
-    struct Edge {
-        moods: Vec<Mood>,
+    struct TestEdge {
+        moods: Vec<EdgeMood>,
         lines: Vec<String>,
         largest: usize,
         /// The answer and the body of each key.
         keys: HashMap<String, (String, String)>,
     }
 
-    type SharedEdge = Arc<Mutex<Edge>>;
+    type SharedEdge = Arc<Mutex<TestEdge>>;
 
-    impl Edge {
+    impl TestEdge {
         /// Stores the events, unless they are there under this key; returns the answer.
         fn store(&mut self, key: Option<&str>, path: &str, body: String) -> String {
-            if let Some((answer, former)) = key.and_then(|key| self.keys.get(key)) {
-                assert_eq!(*former, body, "the body under a key is always the same");
+            if let Some((answer, earlier)) = key.and_then(|key| self.keys.get(key)) {
+                assert_eq!(*earlier, body, "the body under a key is always the same");
                 return answer.clone();
             }
             let first = self.lines.len() + 1;
@@ -377,15 +359,15 @@ mod tests {
     ) -> Response {
         let key = headers.get("idempotency-key").map(|key| key.to_str().expect("visible ASCII"));
         let mut edge = edge.lock().expect("no test panics with it");
-        match edge.moods.pop().unwrap_or(Mood::Accept) {
-            Mood::Busy => (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "0")]).into_response(),
-            Mood::Full => StatusCode::INSUFFICIENT_STORAGE.into_response(),
-            Mood::DieBefore => broken_off(),
-            Mood::DieAfter => {
+        match edge.moods.pop().unwrap_or(EdgeMood::Accept) {
+            EdgeMood::Busy => (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "0")]).into_response(),
+            EdgeMood::Full => StatusCode::INSUFFICIENT_STORAGE.into_response(),
+            EdgeMood::DieBefore => broken_off(),
+            EdgeMood::DieAfter => {
                 edge.store(key, path.path(), body);
                 broken_off()
             }
-            Mood::Accept => {
+            EdgeMood::Accept => {
                 let answer = edge.store(key, path.path(), body);
                 (StatusCode::CREATED, answer).into_response()
             }
@@ -393,17 +375,17 @@ mod tests {
     }
 
     /// Lets a producer give `cars` entries to an edge with these moods.
-    async fn produce(cars: i64, moods: &[Mood]) -> (Edge, Books, Result<(), HttpCallError>) {
+    async fn produce(cars: i64, moods: &[EdgeMood]) -> (TestEdge, CityBooks, Result<(), HttpCallError>) {
         produce_with(None, cars, moods).await
     }
 
     async fn produce_with(
-        endurance: Option<Endurance>,
+        chaos: Option<ChaosProducer>,
         cars: i64,
-        moods: &[Mood],
-    ) -> (Edge, Books, Result<(), HttpCallError>) {
+        moods: &[EdgeMood],
+    ) -> (TestEdge, CityBooks, Result<(), HttpCallError>) {
         let moods = moods.iter().rev().copied().collect();
-        let edge: SharedEdge = Arc::new(Mutex::new(Edge { moods, ..Edge::default() }));
+        let edge: SharedEdge = Arc::new(Mutex::new(TestEdge { moods, ..TestEdge::default() }));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         let router = axum::Router::new()
@@ -417,16 +399,16 @@ mod tests {
         let zone = jiff::tz::TimeZone::UTC;
         let start = StartingState::default();
         let recorded = RecordedTraffic::new(rows.into(), &start, drivers, 1, zone);
-        let producer = Producer {
-            http: DaemonClient::default(),
+        let producer = CityProducer {
+            client: DaemonClient::default(),
             edge: format!("http://{address}"),
             traffic: GarageTraffic::Recorded(Box::new(recorded)),
             limit: u64::MAX,
             writer: EventWriter::new(registry, 0),
-            books: Books::new("1".to_owned(), Baseline::default()),
-            tally: Arc::default(),
+            books: CityBooks::new("1".to_owned(), Baseline::default()),
+            counts: Arc::default(),
             clock: None,
-            endurance,
+            chaos,
         };
         let (books, result) = producer.run(CancellationToken::new()).await;
         serving.abort();
@@ -440,20 +422,21 @@ mod tests {
         result.expect("the edge accepts all");
         assert_eq!(edge.lines.len(), 25_001);
         assert_eq!(edge.largest, 10_000);
-        let centre = AtCentre { applied: 25_001, occupied: 25_001, depth: Some(0), ..AtCentre::default() };
-        assert_eq!(books.compare(&centre), []);
+        let server =
+            ServerAccount { applied: 25_001, occupied: 25_001, depth: Some(0), ..ServerAccount::default() };
+        assert_eq!(books.compare(&server), []);
     }
 
     #[tokio::test]
-    async fn a_single_event_goes_to_the_door_for_single_events() {
+    async fn a_single_event_goes_to_the_route_for_single_events() {
         let (edge, books, result) = produce(10_001, &[]).await;
         result.expect("the edge accepts all");
         assert_eq!((edge.lines.len(), books.confirmed()), (10_001, 10_001));
     }
 
     #[tokio::test]
-    async fn what_the_edge_refused_for_now_is_offered_again_and_booked_once() {
-        use Mood::{Accept, Busy};
+    async fn what_the_edge_refused_for_now_is_posted_again_and_booked_once() {
+        use EdgeMood::{Accept, Busy};
         let (edge, books, result) = produce(15_000, &[Busy, Accept, Busy, Busy]).await;
         result.expect("the edge accepts all in the end");
         assert_eq!((edge.lines.len(), books.confirmed()), (15_000, 15_000));
@@ -461,35 +444,36 @@ mod tests {
 
     #[tokio::test]
     async fn an_edge_that_is_full_ends_the_run_and_nothing_it_refused_is_booked() {
-        let (edge, books, result) = produce(15_000, &[Mood::Accept, Mood::Full]).await;
+        let (edge, books, result) = produce(15_000, &[EdgeMood::Accept, EdgeMood::Full]).await;
         let said = result.expect_err("the edge is full").to_string();
         assert!(said.contains("507"), "{said}");
         assert_eq!((edge.lines.len(), books.confirmed()), (10_000, 10_000));
     }
 
-    fn endurance(toll: &Arc<Toll>) -> Endurance {
+    fn chaos(counts: &SharedFaultCounts) -> ChaosProducer {
         let (_, mut passes) = super::super::chaos::gate::by_time(1);
-        Endurance::new(passes.remove(0), 1, toll.clone())
+        ChaosProducer::new(passes.remove(0), 1, counts.clone())
     }
 
     #[tokio::test]
-    async fn in_bad_weather_what_brought_no_answer_is_offered_again_under_its_key_and_booked_once() {
-        use Mood::{Accept, Busy, DieAfter, DieBefore, Full};
-        let toll = Arc::default();
+    async fn under_chaos_what_had_no_answer_is_posted_again_under_its_key_and_booked_once() {
+        use EdgeMood::{Accept, Busy, DieAfter, DieBefore, Full};
+        let counts = SharedFaultCounts::default();
         let moods = [Accept, DieAfter, DieBefore, DieAfter, Accept, DieBefore, Busy, Full, DieAfter, Busy];
-        let (edge, books, result) = produce_with(Some(endurance(&toll)), 2_000, &moods).await;
+        let (edge, books, result) = produce_with(Some(chaos(&counts)), 2_000, &moods).await;
         result.expect("the edge accepts all in the end");
         assert_eq!((edge.lines.len(), books.confirmed()), (2_000, 2_000));
-        let centre = AtCentre { applied: 2_000, occupied: 2_000, depth: Some(0), ..AtCentre::default() };
-        assert_eq!(books.compare(&centre), []);
-        assert_eq!(toll.repeated.load(Ordering::Relaxed), 8);
-        assert!(edge.largest <= BATCH_EVENTS_IN_CHAOS as usize && edge.keys.len() > 2_000 / 64);
+        let server =
+            ServerAccount { applied: 2_000, occupied: 2_000, depth: Some(0), ..ServerAccount::default() };
+        assert_eq!(books.compare(&server), []);
+        assert_eq!(counts.lock().posts_repeated, 8);
+        assert!(edge.largest <= CHAOS_BATCH_EVENTS as usize && edge.keys.len() > 2_000 / 64);
     }
 
     #[tokio::test]
     async fn two_producers_never_share_a_key() {
-        let toll = Arc::default();
-        let (one, other) = (endurance(&toll).key(), endurance(&toll).key());
+        let counts = SharedFaultCounts::default();
+        let (one, other) = (chaos(&counts).next_key(), chaos(&counts).next_key());
         assert_ne!(one, other);
         assert!(one.len() <= 255 && one.bytes().all(|byte| byte.is_ascii_graphic()), "{one}");
     }

@@ -1,24 +1,24 @@
 //! What a run came to, for people and for programs.
 //!
-//! **Promise.** `books_right` is true only if everything that was confirmed is at the centre once, in order, no
-//! process ended before its time except those that bad weather killed, and each daemon ended well when told to.
+//! **Promise.** `books_right` is true only if everything that was confirmed is at the server once, in order, no process ended
+//! before its time except those that chaos killed, and each daemon ended well when it was told to.
 
 use super::books::Discrepancy;
-use super::chaos::Count;
-use super::console::grouped;
-use super::money::Takings;
+use super::chaos::FaultCounts;
+use super::money::{Takings, grouped};
 use super::settings::Verify;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use std::fmt;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
-/// One garage at the end, as the centre tells it.
+/// One garage at the end, as the server tells it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct GarageTotal {
     pub name: String,
     pub capacity: u32,
     pub occupied: i64,
-    /// The money, that of earlier runs too.
+    /// Money, including earlier runs.
     pub taken: Takings,
     /// Events confirmed in this run.
     pub events: u64,
@@ -26,36 +26,98 @@ pub struct GarageTotal {
 
 /// The most memory that processes held, in bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Peaks {
+pub struct PeakMemory {
     pub server: Option<u64>,
     /// Of the edge that held most.
     pub edges_max: Option<u64>,
     pub city: Option<u64>,
 }
 
-/// How long each part took, in seconds.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct Phases {
-    /// Starting the daemons, until all were ready and what earlier runs had left was delivered.
-    pub start: f64,
+/// A part of a run. Each moment of a run belongs to one of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Starting the daemons, until all are ready and what earlier runs had left is delivered.
+    Start,
     /// From the first car to the last confirmation.
-    pub feed: f64,
-    /// From there until all was applied.
-    pub settle: f64,
+    Feed,
+    /// From there until all is applied.
+    Settle,
     /// Comparing the books.
-    pub check: f64,
+    Check,
+    /// Staying up to be looked at.
+    Linger,
     /// Stopping the daemons.
-    pub stop: f64,
+    Stop,
+    /// `server verify`.
+    Verify,
+}
+
+impl Phase {
+    const ALL: [(Phase, &'static str); 7] = [
+        (Phase::Start, "start"),
+        (Phase::Feed, "feed"),
+        (Phase::Settle, "settle"),
+        (Phase::Check, "check"),
+        (Phase::Linger, "linger"),
+        (Phase::Stop, "stop"),
+        (Phase::Verify, "verify"),
+    ];
+}
+
+/// How long each phase took. They add up to the total.
+#[derive(Debug, Clone)]
+pub struct PhaseTimes {
+    current: Phase,
+    since: Instant,
+    hundredths: [u64; Phase::ALL.len()],
+}
+
+impl Default for PhaseTimes {
+    /// The first phase begins now.
+    fn default() -> PhaseTimes {
+        PhaseTimes { current: Phase::Start, since: Instant::now(), hundredths: Default::default() }
+    }
+}
+
+impl PhaseTimes {
+    /// The current phase ends, and another one begins.
+    pub fn begin(&mut self, phase: Phase) {
+        self.begin_at(phase, Instant::now());
+    }
+
+    fn begin_at(&mut self, phase: Phase, now: Instant) {
+        // Counted in hundredths of a second, what remains in the next phase, so that what is shown adds up, too.
+        let hundredths = now.duration_since(self.since).as_millis() as u64 / 10;
+        self.since += Duration::from_millis(hundredths * 10);
+        self.hundredths[self.current as usize] += hundredths;
+        self.current = phase;
+    }
+
+    /// Of all phases that have ended.
+    pub fn total_seconds(&self) -> f64 {
+        self.hundredths.iter().sum::<u64>() as f64 / 100.0
+    }
+
+    fn each(&self) -> impl Iterator<Item = (&'static str, f64)> {
+        Phase::ALL.into_iter().map(|(phase, name)| (name, self.hundredths[phase as usize] as f64 / 100.0))
+    }
+}
+
+/// `{"start":0.31,"feed":2.07,…}`
+impl Serialize for PhaseTimes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.each())
+    }
 }
 
 /// A whole run.
-#[derive(Debug, Clone, Serialize)]
-pub struct Report {
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct CityReport {
     /// Confirmed by the edges in this run.
     pub events: u64,
     /// Applied by the server since the run began.
     pub applied: u64,
-    /// Resent events that the server had already, since it was started. In bad weather at least so many: what a daemon
+    /// Resent events that the server had already, since it was started. Under chaos at least this many: what a daemon
     /// counted between the last look at it and its death is lost.
     pub duplicates_refused: u64,
     /// Everything, from the first process to the last.
@@ -71,59 +133,36 @@ pub struct Report {
     pub books_right: bool,
     /// How they were compared: `full` or `counts`.
     pub verified: &'static str,
-    /// What `server verify` said of the ledger after the run; `None` if it was not asked, or this server cannot be.
+    /// The result of `server verify` after the run; `None` if it was not run.
     pub ledger_verified: Option<bool>,
     pub discrepancies: Vec<Discrepancy>,
     /// Why the run could not be brought to an end.
     pub error: Option<String>,
     /// A signal ended it before the cars did.
     pub interrupted: bool,
-    /// Events that edges sent again; in bad weather at least so many.
+    /// Events that edges sent again; under chaos at least this many.
     pub resends: u64,
     /// How often an edge asked its producer to come back later.
     pub held_back: u64,
-    /// What the bad weather did; absent in good weather.
+    /// The faults, if there was chaos.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub chaos: Option<Count>,
-    pub peak_rss_bytes: Peaks,
-    pub phases: Phases,
+    pub chaos: Option<FaultCounts>,
+    pub peak_rss_bytes: PeakMemory,
+    pub phases: PhaseTimes,
     pub seed: u64,
     /// Where data and logs are; `None` if they were removed.
     pub data_dir: Option<PathBuf>,
-    /// What shows a statement when the city has ended.
+    /// The command that shows a statement when the city has ended.
     pub statement_command: Option<String>,
 }
 
-impl Report {
-    pub fn empty(seed: u64, verify: Verify) -> Report {
-        Report {
-            events: 0,
-            applied: 0,
-            duplicates_refused: 0,
-            seconds: 0.0,
-            events_per_second: 0.0,
-            garages: Vec::new(),
-            taken: Takings::default(),
-            stays: 0,
-            statement: None,
-            books_right: false,
-            verified: match verify {
-                Verify::Full => "full",
-                Verify::Counts => "counts",
-            },
-            ledger_verified: None,
-            discrepancies: Vec::new(),
-            error: None,
-            interrupted: false,
-            resends: 0,
-            held_back: 0,
-            chaos: None,
-            peak_rss_bytes: Peaks::default(),
-            phases: Phases::default(),
-            seed,
-            data_dir: None,
-            statement_command: None,
-        }
+impl CityReport {
+    pub fn empty(seed: u64, verify: Verify) -> CityReport {
+        let verified = match verify {
+            Verify::Full => "full",
+            Verify::Counts => "counts",
+        };
+        CityReport { seed, verified, ..CityReport::default() }
     }
 
     /// One line of JSON.
@@ -136,16 +175,15 @@ fn megabytes(bytes: Option<u64>) -> String {
     bytes.map_or_else(|| "?".to_owned(), |bytes| format!("{} MB", bytes.div_ceil(1 << 20)))
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for CityReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Phases { start, feed, settle, check, stop } = self.phases;
+        let events = grouped(self.events);
         if self.error.is_some() && self.applied == 0 {
-            writeln!(f, "{} events confirmed; how many are applied is not known", grouped(self.events))?;
+            writeln!(f, "{events} events confirmed; how many are applied is not known")?;
         } else {
             writeln!(
                 f,
-                "{} events confirmed, {} applied, {} duplicates refused, {} resends",
-                grouped(self.events),
+                "{events} events confirmed, {} applied, {} duplicates refused, {} resends",
                 grouped(self.applied),
                 grouped(self.duplicates_refused),
                 grouped(self.resends)
@@ -154,27 +192,17 @@ impl fmt::Display for Report {
         if let Some(chaos) = &self.chaos {
             writeln!(f, "{chaos}; {} posts repeated", grouped(chaos.posts_repeated))?;
         }
-        writeln!(
-            f,
-            "{:.1} s ({:.0} events/s): start {start:.1}, feed {feed:.1}, settle {settle:.1}, check {check:.1}, stop {stop:.1}",
-            self.seconds, self.events_per_second
-        )?;
+        let phases = self.phases.each().filter(|(_, seconds)| *seconds > 0.0);
+        let phases: Vec<String> = phases.map(|(name, seconds)| format!("{name} {seconds:.2}")).collect();
+        writeln!(f, "{:.2} s ({:.0} events/s): {}", self.seconds, self.events_per_second, phases.join(", "))?;
         if !self.taken.is_nothing() {
             writeln!(f, "{} taken for {} stays", self.taken, grouped(self.stays))?;
         }
-        let Peaks { server, edges_max, city } = self.peak_rss_bytes;
-        writeln!(
-            f,
-            "memory at most: server {}, edges {}, city {}",
-            megabytes(server),
-            megabytes(edges_max),
-            megabytes(city)
-        )?;
-        for Discrepancy { garage, what } in &self.discrepancies {
-            match garage {
-                Some(garage) => writeln!(f, "{garage}: {what}")?,
-                None => writeln!(f, "{what}")?,
-            }
+        let PeakMemory { server, edges_max, city } = self.peak_rss_bytes;
+        let [server, edges, city] = [server, edges_max, city].map(megabytes);
+        writeln!(f, "memory at most: server {server}, edges {edges}, city {city}")?;
+        for discrepancy in &self.discrepancies {
+            writeln!(f, "{discrepancy}")?;
         }
         if let Some(error) = &self.error {
             writeln!(f, "{error}")?;
@@ -185,13 +213,11 @@ impl fmt::Display for Report {
         if let Some(command) = &self.statement_command {
             writeln!(f, "a statement: {command}")?;
         }
-        match (self.books_right, self.verified) {
-            (true, "full") => {
-                write!(f, "The books are right: each confirmed event is at the centre once, in order.")
-            }
-            (true, _) => write!(f, "The books are right, as far as numbers and occupancies tell."),
-            (false, _) => write!(f, "THE BOOKS ARE NOT RIGHT, or could not be checked."),
-        }
+        f.write_str(match (self.books_right, self.verified) {
+            (true, "full") => "The books are right: each confirmed event is at the server once, in order.",
+            (true, _) => "The books are right, as far as numbers and occupancies tell.",
+            (false, _) => "THE BOOKS ARE NOT RIGHT, or could not be checked.",
+        })
     }
 }
 
@@ -201,7 +227,7 @@ mod tests {
 
     #[test]
     fn the_json_has_the_fields_of_the_contract() {
-        let mut report = Report::empty(1, Verify::Full);
+        let mut report = CityReport::empty(1, Verify::Full);
         report.garages.push(GarageTotal {
             name: "NIA North".to_owned(),
             capacity: 480,
@@ -222,9 +248,27 @@ mod tests {
 
     #[test]
     fn only_right_books_are_called_right() {
-        let mut report = Report::empty(1, Verify::Full);
+        let mut report = CityReport::empty(1, Verify::Full);
         assert!(report.to_string().contains("NOT RIGHT"));
         report.books_right = true;
         assert!(report.to_string().ends_with("once, in order."));
+    }
+
+    #[test]
+    fn the_phases_add_up_to_the_total() {
+        let mut phases = PhaseTimes::default();
+        let began = phases.since;
+        for (next, at_ms) in
+            [(Phase::Feed, 1_234), (Phase::Settle, 1_801), (Phase::Check, 1_809), (Phase::Stop, 4_001)]
+        {
+            phases.begin_at(next, began + Duration::from_millis(at_ms));
+        }
+        let mut report = CityReport::empty(1, Verify::Full);
+        (report.seconds, report.phases) = (phases.total_seconds(), phases);
+        let said = report.to_string();
+        assert!(said.contains("\n4.00 s (0 events/s): start 1.23, feed 0.57, check 2.20\n"), "{said}");
+        let json: serde_json::Value = serde_json::from_str(&report.to_json()).expect("JSON");
+        let parts: f64 = json["phases"].as_object().expect("a map").values().filter_map(|v| v.as_f64()).sum();
+        assert!((parts - report.seconds).abs() < 1e-9, "{json}");
     }
 }

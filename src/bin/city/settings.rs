@@ -1,70 +1,85 @@
 //! What the city is asked to do.
 //!
-//! **Promise.** A [`Settings`] that exists can be carried out as far as can be known before anything is
-//! started: files are there, numbers make sense, nothing is asked for that contradicts something else.
+//! **Promise.** [`Settings`] that exist can be carried out, as far as can be known before anything is started: files are there,
+//! numbers make sense, no flag contradicts another.
 
 use clap::{Parser, ValueEnum};
+use fogpost::telemetry::LogFormat;
 use fogpost::traffic::recording::{MAX_GARAGES, Recording, RecordingError};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// Runs a whole city: a server, the edges of its garages, and the cars; checks the books at the end.
+/// Runs a whole city: a server, the edges of its garages, and cars. Checks the books at the end.
 ///
-/// Without --replay the cars are simulated, by the hour and the day of the week. Exit codes: 0 the books are right, 64 a
-/// setting makes no sense, 1 anything else.
+/// Without --replay the cars are simulated, from a weekday's noon on.
 #[derive(Debug, Parser)]
-#[command(name = "city", version, max_term_width = 100)]
-struct Flags {
-    /// Garages of the simulated city [default: 5].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MAX_GARAGES as i64), conflicts_with = "replay")]
+#[command(name = "city", version, max_term_width = 100, after_help = EXAMPLES)]
+pub struct CityFlags {
+    /// Number of garages of the simulated city [default: 5].
+    #[arg(long, value_name = "N", help_heading = CARS, conflicts_with = "replay",
+        value_parser = clap::value_parser!(u16).range(1..=MAX_GARAGES as i64))]
     garages: Option<u16>,
 
-    /// What all randomness derives from: one seed, one plan of cars, one plan of faults.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    seed: u64,
-
-    /// Where the daemons keep their data and logs. It is kept, and a later run goes on from it [default: a temporary
-    /// directory, removed when the books are right].
-    #[arg(long, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
-
-    /// Recorded occupancy to replay: a CSV with the columns SystemCodeNumber, Capacity, Occupancy and LastUpdated.
-    #[arg(long, value_name = "FILE")]
+    /// Recorded occupancy to replay: a CSV file with the columns SystemCodeNumber, Capacity, Occupancy and LastUpdated
+    /// [default: none].
+    #[arg(long, value_name = "FILE", help_heading = CARS)]
     replay: Option<PathBuf>,
 
-    /// Stop the cars after so many events of all garages together, in order of time.
-    #[arg(long, value_name = "N")]
-    limit: Option<u64>,
+    /// Seed of all random numbers: one seed, one plan of cars, one plan of faults.
+    #[arg(long, value_name = "N", help_heading = CARS, default_value_t = 1)]
+    pub seed: u64,
 
-    /// How much faster than the clocks in the city [default: 60; with --replay as fast as it can].
-    #[arg(long, value_name = "X", value_parser = speed)]
+    /// How many times faster time goes in the city [default: 60; with --replay as fast as possible].
+    #[arg(long, value_name = "X", help_heading = CARS, value_parser = speed)]
     speed: Option<f64>,
 
-    /// End when all events are applied and checked. Needs --replay or --limit: simulated cars have no end.
-    #[arg(long)]
-    exit_when_settled: bool,
+    /// Maximum number of events of all garages together, in order of time [default: none].
+    #[arg(long, value_name = "N", help_heading = CARS)]
+    pub limit: Option<u64>,
 
-    /// Bad weather: kill edges and the server and cut their links all the time, and check the books all the same. With
-    /// --replay and without --speed faults come at certain numbers of events, else every few seconds. The logs tell which.
-    #[arg(long)]
-    chaos: bool,
+    /// Kill edges and the server and cut their links all the time, and check the books all the same. With --replay and
+    /// without --speed faults come at certain numbers of events, else every few seconds. logs/weather.log lists them.
+    #[arg(long, help_heading = CARS)]
+    pub chaos: bool,
+
+    /// Directory of the daemons' data and logs. It is kept, and a later run goes on from it [default: a temporary directory,
+    /// removed when the books are right].
+    #[arg(long, value_name = "DIR", help_heading = DAEMONS)]
+    pub data_dir: Option<PathBuf>,
+
+    /// Configuration file of the server [default: an example with tariffs, city.toml in the data directory].
+    #[arg(long, value_name = "FILE", help_heading = DAEMONS)]
+    pub config: Option<PathBuf>,
+
+    /// Format of the daemons' logs.
+    #[arg(long, value_name = "FORMAT", help_heading = DAEMONS, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+
+    /// End when all events are applied and checked. Needs --replay or --limit, since simulated cars have no end.
+    #[arg(long, help_heading = RESULT)]
+    pub exit_when_settled: bool,
+
+    /// What is compared at the end.
+    #[arg(long, value_name = "HOW", help_heading = RESULT, value_enum, default_value_t = Verify::Full)]
+    pub verify: Verify,
 
     /// Write the result to stdout as one JSON object, and everything else to stderr.
-    #[arg(long)]
-    json: bool,
-
-    /// Read back every event at the end, or compare numbers and occupancies only.
-    #[arg(long, value_name = "HOW", value_enum, default_value_t = Verify::Full)]
-    verify: Verify,
-
-    /// The server's configuration file [default: an example with tariffs, city.toml in the data directory].
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-
-    /// How the daemons write their logs.
-    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
-    log_format: LogFormat,
+    #[arg(long, help_heading = RESULT)]
+    pub json: bool,
 }
+
+const CARS: &str = "Cars";
+const DAEMONS: &str = "Daemons";
+const RESULT: &str = "Result";
+
+const EXAMPLES: &str = "\
+Examples:
+  city                                             five garages at noon; Ctrl-C checks the books and ends
+  city --chaos --data-dir ./mycity                 the same under chaos, with data and logs to look into
+  city --replay birmingham.csv --exit-when-settled --json
+                                                   a recorded year as fast as possible, and its result
+
+Exit codes: 0 the books are right, 64 a setting makes no sense, 1 anything else.";
 
 fn speed(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
@@ -74,7 +89,7 @@ fn speed(text: &str) -> Result<f64, String> {
     }
 }
 
-/// How thoroughly the books are compared at the end.
+/// What is compared at the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Verify {
     /// Each event is read back from the server and compared with what was confirmed, in order, and each charge with the
@@ -82,22 +97,6 @@ pub enum Verify {
     Full,
     /// Per garage: how many events were applied, how many cars are inside, and how many stays have ended.
     Counts,
-}
-
-/// How the daemons write their logs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    Text,
-    Json,
-}
-
-impl LogFormat {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            LogFormat::Text => "text",
-            LogFormat::Json => "json",
-        }
-    }
 }
 
 /// Where the cars come from.
@@ -110,26 +109,17 @@ pub enum Cars {
 /// How fast the clocks of the city go.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Pace {
-    AsFastAsItCan,
-    /// So many times faster than ours.
+    AsFastAsPossible,
+    /// This many times faster than ours.
     Times(f64),
 }
 
 /// Everything that was asked for, checked.
 #[derive(Debug)]
 pub struct Settings {
+    pub flags: CityFlags,
     pub cars: Cars,
-    pub seed: u64,
-    /// `None`: a temporary one.
-    pub data_dir: Option<PathBuf>,
-    pub limit: Option<u64>,
     pub pace: Pace,
-    pub exit_when_settled: bool,
-    pub chaos: bool,
-    pub json: bool,
-    pub verify: Verify,
-    pub config: Option<PathBuf>,
-    pub log_format: LogFormat,
 }
 
 /// Why there are no settings. Nothing was started.
@@ -154,7 +144,7 @@ const DEFAULT_SPEED: f64 = 60.0;
 impl Settings {
     /// From a whole command line, the program's name first. Reads the recording too.
     pub fn from_args(args: Vec<OsString>) -> Result<Settings, SettingsError> {
-        let flags = Flags::try_parse_from(args)?;
+        let flags = CityFlags::try_parse_from(args)?;
         if flags.exit_when_settled && flags.replay.is_none() && flags.limit.is_none() {
             return Err(SettingsError::NoEnd);
         }
@@ -169,21 +159,9 @@ impl Settings {
         let pace = match (flags.speed, &cars) {
             (Some(times), _) => Pace::Times(times),
             (None, Cars::Simulated { .. }) => Pace::Times(DEFAULT_SPEED),
-            (None, Cars::Recorded(_)) => Pace::AsFastAsItCan,
+            (None, Cars::Recorded(_)) => Pace::AsFastAsPossible,
         };
-        Ok(Settings {
-            cars,
-            seed: flags.seed,
-            data_dir: flags.data_dir,
-            limit: flags.limit,
-            pace,
-            exit_when_settled: flags.exit_when_settled,
-            chaos: flags.chaos,
-            json: flags.json,
-            verify: flags.verify,
-            config: flags.config,
-            log_format: flags.log_format,
-        })
+        Ok(Settings { flags, cars, pace })
     }
 }
 
@@ -200,16 +178,16 @@ mod tests {
         let settings = settings("city").expect("it needs nothing");
         assert!(matches!(settings.cars, Cars::Simulated { garages: 5 }));
         assert_eq!(settings.pace, Pace::Times(60.0));
-        assert_eq!(settings.verify, Verify::Full);
-        assert!(!settings.chaos);
+        assert_eq!(settings.flags.verify, Verify::Full);
+        assert!(!settings.flags.chaos);
     }
 
     #[test]
-    fn a_replay_goes_as_fast_as_it_can_unless_told() {
+    fn a_replay_goes_as_fast_as_possible_without_a_speed() {
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/birmingham/birmingham.csv");
         let replay = format!("city --replay {file} --exit-when-settled --json");
-        assert_eq!(settings(&replay).expect("it is right").pace, Pace::AsFastAsItCan);
-        assert!(settings(&format!("{replay} --chaos")).expect("it is right").chaos);
+        assert_eq!(settings(&replay).expect("it is right").pace, Pace::AsFastAsPossible);
+        assert!(settings(&format!("{replay} --chaos")).expect("it is right").flags.chaos);
         let slow = format!("{replay} --speed 600");
         assert_eq!(settings(&slow).expect("it is right").pace, Pace::Times(600.0));
     }

@@ -1,8 +1,8 @@
 //! The oracle's own pairing: which stays ended, so that each can be looked for among the charges.
 //!
-//! **Promise.** [`Ended`] is the same for the same stays in whatever order, and another one for others.
-//! **Kept by.** A sum of hashes. An exit ends the stay of the last entry of its plate in the same garage; what else could happen
-//! (two entries in a row, an exit of a car that is not inside) the city's cars do only when they were here before it.
+//! **Promise.** [`EndedStays`] is equal for the same stays in whatever order, and differs for others.
+//! **Kept by.** A sum of hashes. An exit ends the stay of the last entry of its plate in the same garage. Two entries in a row,
+//! or an exit of a car that is not inside, happen only to cars that were here before the city began.
 
 use super::money::Takings;
 use std::collections::HashMap;
@@ -10,12 +10,12 @@ use std::sync::Arc;
 
 /// Stays that ended, in any order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Ended {
+pub struct EndedStays {
     pub count: u64,
     sum: u128,
 }
 
-impl Ended {
+impl EndedStays {
     pub fn record(&mut self, plate: &str, entered_unix_ms: i64, left_unix_ms: i64) {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&entered_unix_ms.to_le_bytes());
@@ -28,18 +28,18 @@ impl Ended {
     }
 }
 
-/// The stays of one garage, as its confirmed events tell them.
+/// The stays of one garage, by its confirmed events.
 #[derive(Debug, Clone, Default)]
-pub struct Stays {
+pub struct StayPairing {
     /// Since when the cars are inside, by the letters and digits of their plates.
     inside: HashMap<Arc<str>, i64>,
-    ended: Ended,
+    ended: EndedStays,
 }
 
-impl Stays {
+impl StayPairing {
     /// Goes on from the cars that were inside before.
-    pub fn of_cars(inside: HashMap<Arc<str>, i64>) -> Stays {
-        Stays { inside, ended: Ended::default() }
+    pub fn of_cars(inside: HashMap<Arc<str>, i64>) -> StayPairing {
+        StayPairing { inside, ended: EndedStays::default() }
     }
 
     pub fn entered(&mut self, plate: &str, unix_ms: i64) {
@@ -55,20 +55,20 @@ impl Stays {
         }
     }
 
-    pub fn ended(&self) -> &Ended {
+    pub fn ended(&self) -> &EndedStays {
         &self.ended
     }
 }
 
-/// The charges of one garage, as the centre lists them.
+/// The charges of one garage, as the server lists them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Charges {
+pub struct GarageCharges {
     /// The sum of all: charges, voids and credits.
     pub taken: Takings,
-    /// Stays with a charge that stands, or that wait for one; of earlier runs, too.
+    /// Stays with a charge that is valid, or that wait for one; including earlier runs.
     pub stays: u64,
     /// Those that were charged since this run began.
-    pub of_this_run: Ended,
+    pub of_this_run: EndedStays,
 }
 
 #[cfg(test)]
@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn the_order_of_stays_makes_no_difference_and_everything_else_does() {
         let of = |stays: &[(&str, i64, i64)]| {
-            let mut ended = Ended::default();
+            let mut ended = EndedStays::default();
             stays.iter().for_each(|(plate, entered, left)| ended.record(plate, *entered, *left));
             ended
         };
@@ -98,14 +98,14 @@ mod tests {
 
     #[test]
     fn an_exit_ends_the_last_entry_of_its_plate() {
-        let mut stays = Stays::of_cars(HashMap::from([(Arc::from("FOUND"), 5)]));
+        let mut stays = StayPairing::of_cars(HashMap::from([(Arc::from("FOUND"), 5)]));
         stays.entered("A", 10);
         stays.entered("A", 20);
         stays.left("B", 25);
         stays.left("A", 30);
         stays.left("A", 40);
         stays.left("FOUND", 50);
-        let mut expected = Ended::default();
+        let mut expected = EndedStays::default();
         expected.record("A", 20, 30);
         expected.record("FOUND", 5, 50);
         assert_eq!(*stays.ended(), expected);

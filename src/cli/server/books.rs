@@ -14,7 +14,7 @@ use crate::parking::money::{Currency, Money};
 use crate::parking::register::{self, Account};
 use crate::parking::statement::journal::{self, Chart};
 use crate::parking::statement::{Month, Statement};
-use crate::server::books::{Asked, Question, Together, Whose, read_answer};
+use crate::server::books::{Asked, BooksQuestion, StatementAssembler, Whose, read_answer};
 use crate::server::commands::{Intent, Put, Request};
 use clap::ValueEnum;
 use serde_json::{Value, json};
@@ -89,7 +89,7 @@ pub(super) fn run_journal(session: &mut Session<'_>, command: JournalCommand) ->
 }
 
 pub(super) fn show_tariffs(session: &mut Session<'_>) -> ExitCode {
-    report(session.ask(&Request::Books(Question::Tariffs)), OutputFlags::TEXT, print_tariffs)
+    report(session.ask(&Request::Books(BooksQuestion::Tariffs)), OutputFlags::TEXT, print_tariffs)
 }
 
 fn done(outcome: Result<(), NotDone>) -> ExitCode {
@@ -230,7 +230,7 @@ fn print_tariffs(answer: &Value) -> String {
 fn charges(session: &mut Session<'_>, mut asked: Asked) -> Outcome {
     let mut all = Vec::new();
     loop {
-        let mut answer = session.ask(&Request::Books(Question::Charges(asked.clone())))?;
+        let mut answer = session.ask(&Request::Books(BooksQuestion::Charges(asked.clone())))?;
         if let Value::Array(charges) = answer["charges"].take() {
             asked.limit -= charges.len().min(asked.limit);
             all.extend(charges);
@@ -277,10 +277,10 @@ fn statements(
     whose: &Whose,
     mut take: impl FnMut(Statement) -> Result<(), NotDone>,
 ) -> Result<(), NotDone> {
-    let mut together = Together::default();
+    let mut together = StatementAssembler::default();
     let mut from = None;
     loop {
-        let question = Question::Statements { month, whose: whose.clone(), from };
+        let question = BooksQuestion::Statements { month, whose: whose.clone(), from };
         let answer = session.ask(&Request::Books(question))?;
         let (pieces, next) = read_answer(&answer).map_err(|error| error.to_string())?;
         for piece in pieces {
@@ -392,6 +392,6 @@ fn export_journal(
 }
 
 fn all_months(session: &mut Session<'_>) -> Result<Vec<Month>, NotDone> {
-    let answer = session.ask(&Request::Books(Question::Months))?;
+    let answer = session.ask(&Request::Books(BooksQuestion::Months))?;
     Ok(elements(&answer, "months").filter_map(|month| month.as_str()?.parse().ok()).collect())
 }

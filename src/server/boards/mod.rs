@@ -1,13 +1,13 @@
 //! Answers to questions about the board.
 //!
 //! **Promise.** An answer costs the same in a city of ten thousand garages as in one of ten: what changed since the asker's version
-//! is looked up by position, encoded once for all who ask since the same version, and fits into a reply. Nothing waits for the fold.
+//! is looked up by position, encoded once for all who ask since the same version, and fits into a reply. Nothing waits for records to be applied.
 //! **Kept by.** A board is made from a snapshot of the views, and kept until there is a later one and its encoding is paid for: at
 //! most a twentieth of the time goes into encoding ([`PAID_BACK`]).
-//! **Not promised.** The newest position: a board may lack what was folded in the last milliseconds.
+//! **Not promised.** The newest position: a board may lack what was applied in the last milliseconds.
 
 use super::folding::Signal;
-use super::view::{Garage, Snapshot};
+use super::view::{GarageState, Snapshot};
 use crate::codes;
 use crate::messaging::{LedgerId, SiteName, wire};
 use crate::parking::board::{BoardLine, BoardPart, BoardVersion, OwnLine, PartLine, Since, earlier};
@@ -26,7 +26,7 @@ const PAID_BACK: u32 = 20;
 /// How many bytes of encoded parts are kept for those who ask next.
 const KEPT_BYTES: usize = 8 * 1024 * 1024;
 
-/// See the module. The serving thread has it for itself.
+/// Answers edges that ask for the board. Only the serving thread has it.
 pub struct Boards {
     signal: Arc<Signal>,
     ledger: LedgerId,
@@ -78,7 +78,7 @@ impl Boards {
         self.answer_earlier(asker, have)
     }
 
-    /// Goes on to what the fold shows now, unless the board was just encoded.
+    /// Goes on to the views as they are now, unless the board was just encoded.
     fn renew(&mut self) {
         let now = Instant::now();
         let view = self.signal.snapshot();
@@ -184,7 +184,7 @@ impl Boards {
     }
 }
 
-fn part_line(view: &Snapshot, key: &SiteName, garage: &Garage) -> PartLine {
+fn part_line(view: &Snapshot, key: &SiteName, garage: &GarageState) -> PartLine {
     PartLine {
         name: view.name_of(key).to_string(),
         capacity: garage.capacity,
@@ -193,7 +193,7 @@ fn part_line(view: &Snapshot, key: &SiteName, garage: &Garage) -> PartLine {
     }
 }
 
-fn line(garage: &Garage) -> BoardLine {
+fn line(garage: &GarageState) -> BoardLine {
     BoardLine {
         capacity: garage.capacity,
         occupied: garage.occupancy.occupied,

@@ -3,7 +3,7 @@ use crate::parking::board::{GatheredBoard, Gathering};
 use crate::server::ledger::Ledger;
 use crate::server::record::Command;
 use crate::server::view::tests::{apply_to_each, event, fold, world};
-use crate::server::view::{Changes, View};
+use crate::server::view::{View, ViewChanges};
 use crate::store::Store;
 use proptest::prelude::*;
 
@@ -36,7 +36,7 @@ impl City {
     }
 
     fn follow(&mut self) {
-        let mut changes: Changes = fold(&mut self.view, &self.ledger, &self.store);
+        let mut changes: ViewChanges = fold(&mut self.view, &self.ledger, &self.store);
         self.view.save(&mut changes).unwrap();
         self.signal.show(&self.view);
     }
@@ -219,7 +219,7 @@ fn an_edge_of_the_version_before_gets_its_board_where_it_fits() {
 }
 
 #[derive(Debug, Clone)]
-enum Step {
+enum BoardStep {
     Enter(u8),
     Rename(u8, u8),
     Decommission(u8, bool),
@@ -230,14 +230,14 @@ enum Step {
     Again(u8),
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = BoardStep> {
     prop_oneof![
-        8 => (0u8..12).prop_map(Step::Enter),
-        1 => (0u8..12, 0u8..16).prop_map(|(from, to)| Step::Rename(from, to)),
-        1 => (0u8..12, any::<bool>()).prop_map(|(garage, undo)| Step::Decommission(garage, undo)),
-        1 => Just(Step::Restart),
-        8 => (0u8..3, prop::bool::weighted(0.8)).prop_map(|(edge, comes)| Step::Ask(edge, comes)),
-        2 => (0u8..3).prop_map(Step::Again),
+        8 => (0u8..12).prop_map(BoardStep::Enter),
+        1 => (0u8..12, 0u8..16).prop_map(|(from, to)| BoardStep::Rename(from, to)),
+        1 => (0u8..12, any::<bool>()).prop_map(|(garage, undo)| BoardStep::Decommission(garage, undo)),
+        1 => Just(BoardStep::Restart),
+        8 => (0u8..3, prop::bool::weighted(0.8)).prop_map(|(edge, comes)| BoardStep::Ask(edge, comes)),
+        2 => (0u8..3).prop_map(BoardStep::Again),
     ]
 }
 
@@ -255,16 +255,16 @@ proptest! {
         let mut runs = 1;
         for step in steps {
             match step {
-                Step::Enter(garage) => city.enter(&name(garage)),
-                Step::Rename(garage, to) => city.rename(&name(garage), &name(to)),
-                Step::Decommission(garage, undo) => {
+                BoardStep::Enter(garage) => city.enter(&name(garage)),
+                BoardStep::Rename(garage, to) => city.rename(&name(garage), &name(to)),
+                BoardStep::Decommission(garage, undo) => {
                     city.command(Command::Decommission { garage: site(&name(garage)), undo });
                 }
-                Step::Restart => {
+                BoardStep::Restart => {
                     runs += 1;
                     city.restart(runs);
                 }
-                Step::Ask(edge, comes) => {
+                BoardStep::Ask(edge, comes) => {
                     let (gathered, last) = &mut edges[usize::from(edge)];
                     let answer = city.ask(&name(edge), gathered);
                     if comes {
@@ -272,7 +272,7 @@ proptest! {
                     }
                     *last = Some(answer);
                 }
-                Step::Again(edge) => {
+                BoardStep::Again(edge) => {
                     let (gathered, last) = &mut edges[usize::from(edge)];
                     if let Some(answer) = last {
                         take(gathered, answer, &name(edge));

@@ -5,7 +5,7 @@ use super::{Request, reading};
 use crate::codes;
 use crate::daemon::admin::{Call, NotDone, Outcome};
 use crate::parking::statement::{Month, Operator};
-use crate::server::books::{Books, Question};
+use crate::server::books::{BooksQuestion, BooksReader};
 use crate::server::folding::Signal;
 use crate::server::ledger::Ledger;
 use crate::server::record::{Command, ToForget};
@@ -172,14 +172,14 @@ impl Desk {
     }
 
     /// Reads in the books of money as they are now.
-    async fn look(&self, question: Question) -> Outcome {
+    async fn look(&self, question: BooksQuestion) -> Outcome {
         if question.is_a_beginning() {
             self.written().await?;
         }
         let read = self.read(move |books| {
             let Open { ledger, store, operator, .. } = books;
             let saving = Some(books.signal.saving());
-            Books { ledger, store, saving, view: || books.view() }.answer(operator, &question)
+            BooksReader { ledger, store, saving, view: || books.view() }.answer(operator, &question)
         });
         read.await?
     }

@@ -20,7 +20,7 @@ pub use offline::Offline;
 pub use put::Put;
 pub use start::put_at_start;
 
-use crate::server::books::Question;
+use crate::server::books::BooksQuestion;
 use crate::server::record::QuarantinePlace;
 use serde::{Deserialize, Serialize};
 
@@ -47,7 +47,7 @@ pub enum Request {
     },
     Contracts,
     /// Read in the books of money.
-    Books(Question),
+    Books(BooksQuestion),
     /// Price what waits for a price.
     ApplyTariffs,
     /// What a person may want to repair.

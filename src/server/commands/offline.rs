@@ -7,7 +7,7 @@ use crate::codes;
 use crate::daemon::admin::{Caller, Outcome};
 use crate::daemon::{DaemonError, clock};
 use crate::parking::statement::Operator;
-use crate::server::books::Books;
+use crate::server::books::BooksReader;
 use crate::server::folding::{catch_up, open_view};
 use crate::server::ledger::Ledger;
 use crate::server::opening::{self, OpenedLedger};
@@ -73,7 +73,7 @@ impl Offline {
             Request::Contracts => return Ok(reading::contracts(&self.view.snapshot())),
             Request::Books(question) => {
                 let view = Arc::new(self.view.snapshot());
-                let books = Books {
+                let books = BooksReader {
                     ledger: &self.ledger,
                     store: &self.store,
                     saving: None,

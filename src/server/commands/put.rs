@@ -158,7 +158,7 @@ mod tests {
         let recorded: Vec<Contract> = postcard::from_bytes(&bytes).unwrap();
         assert_eq!((changes, recorded.len(), recorded[0].name.as_str()), (1, 1, "c1"));
         let in_force = &view.billing.in_force;
-        assert_eq!((in_force.plates().len(), in_force.contracts().count()), (3, 2));
+        assert_eq!((in_force.plates().size(), in_force.contracts().count()), (3, 2));
         let account =
             |plate: &str| in_force.registration(&Plate::new(plate).unwrap()).map(|its| its.account.as_str());
         assert_eq!((account("AB1"), account("AB2")), (Some("a"), Some("b")));

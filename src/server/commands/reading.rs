@@ -13,7 +13,7 @@ use crate::server::view::base::BASE;
 use crate::server::view::billing::UNREGISTERED;
 use crate::server::view::billing::list::pending;
 use crate::server::view::review::Review;
-use crate::server::view::{Passage, Snapshot};
+use crate::server::view::{Snapshot, StoredPassage};
 use crate::store::Store;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -38,8 +38,8 @@ pub fn garages(view: &Snapshot, streams: &BTreeMap<SiteName, Vec<Stream>>) -> Va
             "occupied": garage.known_occupied(),
             "events": garage.events,
             "epochs": epochs,
-            "decommissioned": garage.orders.decommissioned.is_some(),
-            "events_since_decommissioned": garage.orders.decommissioned.as_ref().map(|since| since.events_since),
+            "decommissioned": garage.decisions.decommissioned.is_some(),
+            "events_since_decommissioned": garage.decisions.decommissioned.as_ref().map(|since| since.events_since),
         })
     });
     json!({ "garages": garages.collect::<Vec<_>>(), "position": view.position })
@@ -47,18 +47,8 @@ pub fn garages(view: &Snapshot, streams: &BTreeMap<SiteName, Vec<Stream>>) -> Va
 
 /// What waits in quarantine behind `after`.
 pub fn quarantine(view: &Snapshot, after: Option<QuarantinePlace>, limit: usize) -> Value {
-    let behind = |position: u64, place: usize| match after {
-        None => true,
-        Some(after) => {
-            let index = after.index.map_or(usize::MAX, usize::from);
-            (position, place) > (after.position, index)
-        }
-    };
-    let from = after.map_or(0, |after| after.position);
-    let waiting = view.quarantine.range(from..);
-    let waiting =
-        waiting.flat_map(|(position, page)| page.places().map(move |place| (*position, place, page)));
-    let mut waiting = waiting.filter(|(position, place, _)| behind(*position, *place));
+    let after = after.map(|after| (after.position, after.index.map_or(usize::MAX, usize::from)));
+    let mut waiting = view.waiting_events(after);
     let shown = waiting.by_ref().take(limit.min(QUARANTINE_MAX)).map(|(position, place, page)| {
         let (epoch, sequence) = page.sequence(place);
         json!({
@@ -296,14 +286,14 @@ pub fn applied(store: &Store, commands: u64) -> Outcome {
 /// What a person may want to repair, each with the command that would do it.
 pub fn review(view: &Snapshot, ledger: &Ledger, found: &Review) -> Outcome {
     let garage = |number: u32| view.name_of_number(number);
-    let id = |number: u32, passage: &Passage| {
+    let id = |number: u32, passage: &StoredPassage| {
         let key = view.key_of_number(number).map(ToString::to_string).unwrap_or_default();
         let stream = ledger.stream(passage.stream()).map_err(|error| error.to_string())?;
         Ok::<_, String>(
             EventId { garage: key, epoch: stream.epoch.to_bytes(), sequence: passage.sequence }.to_string(),
         )
     };
-    let at = |passage: &Passage| Moment::from_ms(passage.at_ms, 0).to_string();
+    let at = |passage: &StoredPassage| Moment::from_ms(passage.at_ms, 0).to_string();
     let pairs = found.pairs.iter().map(|pair| {
         let (entry, exit) = (id(pair.garage, &pair.entry.1)?, id(pair.garage, &pair.exit.1)?);
         Ok(json!({

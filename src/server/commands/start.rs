@@ -7,7 +7,7 @@ use crate::parking::tariff::TariffSet;
 use crate::server::ledger::{Found, Ledger};
 use crate::server::record::{Command, Record};
 use crate::server::view::View;
-use crate::server::view::billing::terms::Order;
+use crate::server::view::billing::terms::InForceChange;
 use crate::store::StoreError;
 use crate::store::room::{DiskRoom, WRITTEN_FOR_VALUES};
 
@@ -67,7 +67,7 @@ fn in_force(ledger: &Ledger, view: &View) -> Result<Option<(u64, TariffSet)>, St
     for found in ledger.records(view.position + 1) {
         let (position, found) = found?;
         if let Found::Record(Record::Command { command: command @ Command::Tariffs { .. }, .. }) = found
-            && let Some(Ok(Order::Tariffs(set))) = Order::read(ledger, position, &command)?
+            && let Some(Ok(InForceChange::Tariffs(set))) = InForceChange::read(ledger, position, &command)?
         {
             in_force = Some((position, set));
         }

@@ -45,7 +45,7 @@ fn site(name: &str) -> SiteName {
 }
 
 fn holes(view: &View) -> Vec<(&str, u64, u64)> {
-    view.holes().values().map(|hole| (hole.garage.as_str(), hole.first, hole.last)).collect()
+    view.missing_ranges().values().map(|hole| (hole.garage.as_str(), hole.first, hole.last)).collect()
 }
 
 /// Six positions: pages of two garages, a capacity, a command.
@@ -77,9 +77,15 @@ fn a_damaged_page_becomes_a_hole_of_its_garage_and_the_rest_is_folded() {
         assert_eq!(of_garage.damaged.len(), 1);
         // What comes later does not change what was told.
         commit(&ledger, request("a", 31, vec![page(31, 1)]));
-        assert_eq!(world.folded(&ledger).holes().values().next(), view.holes().values().next());
+        assert_eq!(
+            world.folded(&ledger).missing_ranges().values().next(),
+            view.missing_ranges().values().next()
+        );
         crate::server::view::discard(&world.store).unwrap();
-        assert_eq!(world.folded(&ledger).holes().values().next(), view.holes().values().next());
+        assert_eq!(
+            world.folded(&ledger).missing_ranges().values().next(),
+            view.missing_ranges().values().next()
+        );
         let report = verify(&ledger, &world.store).unwrap();
         let told = format!("events {} to {}", hole.1, hole.2);
         assert!(!report.clean && report.to_string().contains(&told), "{report}");
@@ -95,7 +101,7 @@ fn damage_of_what_belongs_to_no_garage_is_told_by_its_position() {
     world.flip(5);
     let ledger = world.open();
     let view = world.folded(&ledger);
-    assert_eq!((holes(&view), view.damages.len()), (vec![], 2));
+    assert_eq!((holes(&view), view.damages.size()), (vec![], 2));
     assert_eq!(
         view.garages[&site("a")].capacity,
         0,

@@ -1,20 +1,20 @@
 //! The cars that are inside for more than 30 days: most are misread plates, whose exits never come. They leave memory, and are found
 //! in the store when their exit comes after all, or when they are listed.
 //!
-//! **Promise.** What the fold makes of events does not depend on whether a car is in memory or here. Memory holds the cars that
+//! **Promise.** What events come to does not depend on whether a car is in memory or here. Memory holds the cars that
 //! entered within [`KEEP_DAYS`] days, however long a server has run.
 //! **Kept by.** A car is here exactly when the event of its entry stands before [`Age::before`], a position that follows from the
 //! days on which pages were received. Looking for one costs a read only for plates that [`Filter`] does not rule out.
 //!
 //! | key | value |
 //! | --- | --- |
-//! | `vj` + plate + 0 (u8) + garage (u32) | an [`Open`] stay |
+//! | `vj` + plate + 0 (u8) + garage (u32) | an [`OpenStay`] stay |
 //! | `vk` + garage (u32) + n (u32) | a bit for each of 8,192 pages of the garage: one of these stays is in it |
 //! | `vt` | an [`Age`] |
 
-use super::billing::Cover;
-use super::pages::{Address, PagesOf, Passage, mapped_pages, place_in_map};
-use super::{damaged, decode, encode, sized};
+use super::codec::{damaged, encode, read, read_range, sized};
+use super::page_maps::{PagesOf, mapped_pages, place_in_map};
+use super::pages::{Cover, SlotAddress, StoredPassage};
 use crate::parking::Plate;
 use crate::store::{Batch, Store, StoreError};
 use serde::{Deserialize, Serialize};
@@ -27,9 +27,9 @@ const DAY_MS: i64 = 24 * 3_600_000;
 
 /// The stay of a car that is inside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Open {
-    pub address: Address,
-    pub entry: Passage,
+pub struct OpenStay {
+    pub address: SlotAddress,
+    pub entry: StoredPassage,
     pub cover: Cover,
 }
 
@@ -66,7 +66,7 @@ impl Age {
     }
 
     pub fn load(store: &Store) -> Result<Age, StoreError> {
-        store.get(b"vt")?.map_or(Ok(Age::default()), |value| decode(b"vt", &value))
+        Ok(read(store, b"vt")?.unwrap_or_default())
     }
 }
 
@@ -123,12 +123,11 @@ fn map_key(garage: u32, map: u32) -> Vec<u8> {
 }
 
 /// All of them, each with its plate.
-pub fn all(store: &Store) -> impl Iterator<Item = Result<(String, Open), StoreError>> {
-    store.range(b"vj", b"vk").map(|entry| {
-        let (key, value) = entry?;
+pub fn all(store: &Store) -> impl Iterator<Item = Result<(String, OpenStay), StoreError>> {
+    read_range(store, b"vj", b"vk").map(|entry| {
+        let (key, open) = entry?;
         let plate = key.get(2..key.len().saturating_sub(5)).and_then(|plate| std::str::from_utf8(plate).ok());
-        let plate = plate.ok_or_else(|| damaged(&key))?.to_owned();
-        Ok((plate, decode(&key, &value)?))
+        Ok((plate.ok_or_else(|| damaged(&key))?.to_owned(), open))
     })
 }
 
@@ -141,7 +140,7 @@ pub fn pages(store: &Store, garage: u32) -> Result<PagesOf, StoreError> {
 #[derive(Debug, Default)]
 pub struct AgedChanges {
     /// `None`: it left.
-    stays: BTreeMap<Vec<u8>, Option<Open>>,
+    stays: BTreeMap<Vec<u8>, Option<OpenStay>>,
     maps: BTreeMap<(u32, u32), Vec<u8>>,
     pub age: bool,
 }
@@ -151,11 +150,11 @@ impl AgedChanges {
         self.stays.len() + self.maps.len() + usize::from(self.age)
     }
 
-    pub fn get(&self, store: &Store, plate: &Plate, garage: u32) -> Result<Option<Open>, StoreError> {
+    pub fn get(&self, store: &Store, plate: &Plate, garage: u32) -> Result<Option<OpenStay>, StoreError> {
         let key = key(plate.as_str(), garage);
         match self.stays.get(&key) {
             Some(changed) => Ok(*changed),
-            None => store.get(&key)?.map(|value| decode(&key, &value)).transpose(),
+            None => read(store, &key),
         }
     }
 
@@ -174,7 +173,7 @@ impl AgedChanges {
         Ok(false)
     }
 
-    pub fn put(&mut self, store: &Store, plate: &Plate, open: Open) -> Result<(), StoreError> {
+    pub fn put(&mut self, store: &Store, plate: &Plate, open: OpenStay) -> Result<(), StoreError> {
         self.stays.insert(key(plate.as_str(), open.address.garage), Some(open));
         let (map, byte, bit) = place_in_map(open.address.page);
         let bits = self.map(store, open.address.garage, map)?;
@@ -188,7 +187,7 @@ impl AgedChanges {
         &mut self,
         store: &Store,
         plate: &Plate,
-        open: Open,
+        open: OpenStay,
         is_last: bool,
     ) -> Result<(), StoreError> {
         self.stays.insert(key(plate.as_str(), open.address.garage), None);
@@ -226,16 +225,14 @@ impl AgedChanges {
     }
 }
 
-/// The next garage, from number `from` to `to` (exclusive), in which somebody is inside.
+/// The next garage, from number `from` to `to` (exclusive), in which a car is inside.
 pub fn next_garage(store: &Store, from: u32, to: u32) -> Result<Option<u32>, StoreError> {
     let mut next = None;
     for prefix in [b"vk", b"vo"] {
         let key = |garage: u32| [&prefix[..], &garage.to_be_bytes()].concat();
         if let Some(entry) = store.range(&key(from), &key(to)).next() {
             let (key, _) = entry?;
-            let place: [u8; 8] = sized(&key[2..])?;
-            let [a, b, c, d, ..] = place;
-            let garage = u32::from_be_bytes([a, b, c, d]);
+            let garage = u32::from_be_bytes(sized(&key, 2..6)?);
             next = Some(next.map_or(garage, |its: u32| its.min(garage)));
         }
     }
@@ -296,21 +293,21 @@ mod tests {
     #[test]
     #[ignore = "a measure, to be run alone: cargo test --lib what_each_item_takes -- --ignored --nocapture --test-threads 1"]
     fn what_each_item_takes_in_memory() {
-        use super::super::shared::SharedMap;
-        use super::super::{Hole, Quarantined};
+        use super::super::garages::{MissingRange, QuarantinedPage};
+        use super::super::shared_map::SharedMap;
         use crate::messaging::{Epoch, SiteName};
         use crate::parking::register::{Account, Registration};
         use crate::parking::stay::Inside;
         use std::collections::HashMap;
         const COUNT: usize = 400_000;
         let plate = |n: usize| Plate::new(&format!("BAB{n:06}")).unwrap();
-        let open = |n: usize| Open {
-            address: Address { garage: 1, page: n as u32, slot: 3 },
-            entry: Passage::new(n as u64, (1, 7), (0, 60)),
+        let open = |n: usize| OpenStay {
+            address: SlotAddress { garage: 1, page: n as u32, slot: 3 },
+            entry: StoredPassage::new(n as u64, (1, 7), (0, 60)),
             cover: Cover::None,
         };
         let cars = bytes_each(COUNT, || {
-            let mut garages: Vec<Inside<Open>> = (0..200).map(|_| Inside::default()).collect();
+            let mut garages: Vec<Inside<OpenStay>> = (0..200).map(|_| Inside::default()).collect();
             let mut garages_of: HashMap<Plate, u32> = HashMap::new();
             for n in 0..COUNT {
                 garages[n % 200].enter(&plate(n), open(n));
@@ -323,8 +320,10 @@ mod tests {
             let mut plates: SharedMap<Plate, Registration> = SharedMap::default();
             for n in 0..COUNT {
                 let account = Account::new(&format!("account {n}")).unwrap();
-                plates
-                    .insert(plate(n), Registration { plate: plate(n), account, name: "A. Customer".into() });
+                plates.insert_mut(
+                    plate(n),
+                    Registration { plate: plate(n), account, name: "A. Customer".into() },
+                );
             }
             plates
         });
@@ -332,25 +331,34 @@ mod tests {
         let site = SiteName::new("Bull Ring").unwrap();
         let epoch = Epoch::from_bytes([7; 16]);
         let holes = bytes_each(COUNT, || {
-            let mut holes: SharedMap<u64, Hole> = SharedMap::default();
+            let mut holes: SharedMap<u64, MissingRange> = SharedMap::default();
             for n in 0..COUNT as u64 {
                 let reason =
                     "the site was told that they are safe, and this ledger does not have them".into();
-                holes.insert(
+                holes.insert_mut(
                     n,
-                    Hole { garage: site.clone(), epoch, first: n, last: n, reason, received_at_ms: None },
+                    MissingRange {
+                        garage: site.clone(),
+                        epoch,
+                        first: n,
+                        last: n,
+                        reason,
+                        received_at_ms: None,
+                    },
                 );
             }
             holes
         });
-        println!("a hole: {holes} bytes");
+        println!("a missing range: {holes} bytes");
         let quarantined = bytes_each(COUNT, || {
-            let mut pages: SharedMap<u64, Quarantined> = SharedMap::default();
+            let mut pages: SharedMap<u64, QuarantinedPage> = SharedMap::default();
             for n in 0..COUNT as u64 {
                 let reason = "it corrects an event that is itself in quarantine".into();
                 let garage = site.clone();
-                pages
-                    .insert(n, Quarantined { garage, epoch, first: n, events: 1, reason, received_at_ms: 0 });
+                pages.insert_mut(
+                    n,
+                    QuarantinedPage { garage, epoch, first: n, events: 1, reason, received_at_ms: 0 },
+                );
             }
             pages
         });

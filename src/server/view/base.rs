@@ -1,15 +1,15 @@
-//! The base: the views at a position, from which they are folded when what came before cannot be folded any more.
+//! The base: the views at a position, from which they are rebuilt when the records before it do not give them any more.
 //!
 //! A compacted ledger has lost plates on purpose, so that its first records do not say any more what the views were. It keeps
-//! the views at the position of its compaction beside them; folding anew begins there.
+//! the views at the position of its compaction beside them; rebuilding begins there.
 //!
-//! **Promise.** A base that reads gives the views at its position, whatever version of the fold goes on from there. One that does not
-//! read, or is of a form that this program does not know, is refused: nothing is folded on top of it.
+//! **Promise.** A base that reads gives the views at its position, whichever version of the views goes on from there. A base that cannot be
+//! read, or whose form this program does not know, is refused: no record is applied on top of it.
 //! **Kept by.** It has a form of its own, [`FORM`], which says what its keys and values are; the position in it is a number, and not the
 //! views' own note of it. Each record says its form and carries a checksum, and the first one says how many there are and what
 //! they are together.
-//! **Not promised.** That a later form of the values is understood. Whoever changes a value that [`super`] lists, or a key, raises
-//! [`FORM`] and writes what becomes of a base of the former one; `the_form_of_a_base_is_this` fails until then.
+//! **Not promised.** That a later form of the values is understood. A change of a value or key that [`super`] lists raises
+//! [`FORM`] and says what becomes of a base of the form before; `the_form_of_a_base_is_this` fails until then.
 //!
 //! | key | value |
 //! | --- | --- |
@@ -20,12 +20,11 @@
 //! entries are those of the views in the order of their keys, without the position: the length of the key (u16), the key, the
 //! length of the value (u16), the value; cut into pieces of at most [`PIECE`] bytes.
 
+use super::codec::{decode, encode, read_range};
 use super::pages::{Readings, Slot, is_token};
-use super::written::POSITION;
-use super::{KEYS, View, decode, encode, written};
+use super::written::{KEYS, POSITION, position_value, written_position};
 use crate::messaging::Digest;
 use crate::parking::stay::{End, Visit};
-use crate::server::ledger::Ledger;
 use crate::store::{BATCH_MAX, Batch, Store, StoreError};
 use serde::{Deserialize, Serialize};
 
@@ -45,7 +44,7 @@ struct Summary {
     /// The position that the views had reached.
     position: u64,
     pieces: u32,
-    /// Of all pieces together.
+    /// The digest of all pieces together.
     digest: Digest,
 }
 
@@ -85,25 +84,23 @@ fn unreadable(reason: String) -> StoreError {
     StoreError::Damaged {
         place: "the base of this compacted ledger".into(),
         reason: format!(
-            "{reason}; without it the views cannot be folded, and a backup of the ledger has it, too"
+            "{reason}; without it the views cannot be rebuilt, and a backup of the ledger has it, too"
         ),
     }
 }
 
-/// The views at the beginning of the fold: those of the base, if there is one, put into `store`; else none.
-pub fn begin(ledger: &Ledger, store: &Store) -> Result<View, StoreError> {
-    let base = ledger.store();
-    match base.get(BASE.0)? {
+/// Puts the views of the base of a ledger into `store`. Returns false where the ledger has no base.
+pub fn copy_into(ledger: &Store, store: &Store) -> Result<bool, StoreError> {
+    match ledger.get(BASE.0)? {
         Some(summary) => {
             let summary = read(BASE.0, &summary)?;
             let summary = postcard::from_bytes(summary).map_err(|error| unreadable(error.to_string()))?;
-            copy(base, &summary, store)?;
-            View::load(store, ledger)
+            copy(ledger, &summary, store).map(|()| true)
         }
-        None if base.range(BASE.0, BASE.1).next().is_some() => {
+        None if ledger.range(BASE.0, BASE.1).next().is_some() => {
             Err(unreadable("its first record is missing".into()))
         }
-        None => Ok(View::default()),
+        None => Ok(false),
     }
 }
 
@@ -113,7 +110,7 @@ pub fn found(
     store: &Store,
     keep: impl Fn(&[u8], Vec<u8>) -> Result<Option<Vec<u8>>, StoreError>,
 ) -> Result<(), StoreError> {
-    let Some(position) = super::written_position(views)? else { return Ok(()) };
+    let Some(position) = written_position(views)? else { return Ok(()) };
     let mut pieces = Pieces { store, entries: Vec::new(), hash: blake3::Hasher::new(), count: 0 };
     let mut batch = Batch::default();
     for entry in views.range(KEYS.0, KEYS.1) {
@@ -129,7 +126,7 @@ pub fn found(
         }
     }
     store.apply(&batch)?;
-    store.put(POSITION, &written::position_value(position))?;
+    store.put(POSITION, &position_value(position))?;
     let summary = pieces.finish(position)?;
     let summary = postcard::to_stdvec(&summary).expect("it always encodes");
     store.put(BASE.0, &record(BASE.0, &summary))
@@ -202,7 +199,7 @@ fn copy(from: &Store, summary: &Summary, to: &Store) -> Result<(), StoreError> {
         return Err(unreadable("its pieces are not those that it says".into()));
     }
     to.apply(&batch)?;
-    to.put(POSITION, &written::position_value(summary.position))
+    to.put(POSITION, &position_value(summary.position))
 }
 
 /// The first entry in these bytes, and how long it is; none when its end is in the next piece.
@@ -220,9 +217,8 @@ fn first_entry(bytes: &[u8]) -> Option<(&[u8], &[u8], usize)> {
 
 /// Tells the stream and the sequence of each event of a visit whose plate a token stands for, as the views are written.
 pub fn forgotten(views: &Store, tell: &mut dyn FnMut(u32, u64)) -> Result<(), StoreError> {
-    for entry in views.range(b"vs", b"vt") {
-        let (key, value) = entry?;
-        let slots: Vec<Slot> = decode(&key, &value)?;
+    for entry in read_range::<Vec<Slot>>(views, b"vs", b"vt") {
+        let (_, slots) = entry?;
         let visits = slots.into_iter().filter_map(|slot| slot.visit);
         for (_, visit) in visits.filter(|(plate, _)| is_token(plate)) {
             let (first, last) = match visit {
@@ -261,11 +257,13 @@ pub fn without_readings(
 #[cfg(test)]
 mod tests {
     use super::super::tests::{apply, event, fold, page_after, world};
-    use super::super::written::VERSION;
+    use super::super::written::{VERSION, discard};
     use super::*;
     use crate::messaging::SiteName;
     use crate::server::folding::{catch_up, open_view};
+    use crate::server::ledger::Ledger;
     use crate::server::record::Command;
+    use crate::server::view::View;
 
     const TARIFFS: &str = r#"
         [[tariff]]
@@ -323,7 +321,7 @@ mod tests {
     #[test]
     fn a_base_of_another_form_or_with_damage_is_refused_and_says_why() {
         let (store, ledger, _) = compacted();
-        super::super::discard(&store).unwrap();
+        discard(&store).unwrap();
         let records: Vec<_> = store.range(BASE.0, BASE.1).map(Result::unwrap).collect();
         assert!(records.len() > 2, "a summary and pieces");
         let refused = |reason: &str| {
@@ -351,7 +349,7 @@ mod tests {
     }
 
     /// The ledgers that were compacted keep these bytes for good. When this fails, a value or a key of the views has another form: raise
-    /// [`FORM`], write what becomes of a base of the former one, and put the new digest here.
+    /// [`FORM`], write what becomes of a base of the form before, and put the new digest here.
     #[test]
     fn the_form_of_a_base_is_this() {
         let (store, ..) = compacted();

@@ -1,10 +1,11 @@
-//! What a fold changed and has not written yet, and reading through it.
+//! What applying records changed and is not written yet, and reading through it.
 
 use super::aged::AgedChanges;
 use super::billing::BillingChanges;
-use super::commands::CommandsChanges;
-use super::pages::{self, Address, Change, HEAD_PAGES, Passage, Readings, ReadingsOf, Slot};
-use super::{damaged, encode};
+use super::chains::HEAD_PAGES;
+use super::codec::{LastPage, damaged, encode};
+use super::decisions::DecisionChanges;
+use super::pages::{self, PageChange, Readings, ReadingsOf, Slot, SlotAddress, StoredPassage};
 use crate::messaging::SiteName;
 use crate::parking::stay::End;
 use crate::store::{BATCH_MAX, Batch, Store, StoreError};
@@ -15,13 +16,13 @@ const WAITING_MAX: usize = 1 << 15;
 
 /// What changed since the view was last written. Everything in it goes into one batch, with the position reached.
 #[derive(Debug)]
-pub struct Changes {
+pub struct ViewChanges {
     store: Store,
     pub(super) garages: BTreeSet<SiteName>,
-    pub(super) holes: BTreeSet<u64>,
+    pub(super) missing_ranges: BTreeSet<u64>,
     pub(super) damages: BTreeSet<u64>,
     pub(super) quarantine: BTreeSet<u64>,
-    pub(super) commands: CommandsChanges,
+    pub(super) decisions: DecisionChanges,
     pub(super) billing: BillingChanges,
     pub(super) heads: BTreeSet<u16>,
     /// (garage, map).
@@ -32,13 +33,13 @@ pub struct Changes {
     waiting: usize,
     readings: BTreeMap<ReadingsOf, Readings>,
     /// The page that was read last and is not changed: chains often stay in one.
-    seen: Option<((u32, u32), Vec<Slot>)>,
+    last_read: LastPage<(u32, u32), Slot>,
 }
 
-/// What is to happen to a page. It is read when it is written, or when somebody looks into it before.
+/// The changes of a page that wait. The page is read when it is written, or when a chain leads into it before that.
 #[derive(Debug)]
 enum Pending {
-    Changes(Vec<Change>),
+    Changes(Vec<PageChange>),
     Whole(Vec<Slot>),
 }
 
@@ -46,16 +47,16 @@ fn misfit(garage: u32, page: u32) -> StoreError {
     damaged(&pages::page_key(garage, page))
 }
 
-impl Changes {
-    /// None yet, to what `store` holds.
-    pub fn on(store: &Store) -> Changes {
-        Changes {
+impl ViewChanges {
+    /// No changes yet to what `store` holds.
+    pub fn on(store: &Store) -> ViewChanges {
+        ViewChanges {
             store: store.clone(),
             garages: BTreeSet::new(),
-            holes: BTreeSet::new(),
+            missing_ranges: BTreeSet::new(),
             damages: BTreeSet::new(),
             quarantine: BTreeSet::new(),
-            commands: CommandsChanges::default(),
+            decisions: DecisionChanges::default(),
             billing: BillingChanges::on(store),
             heads: BTreeSet::new(),
             maps: BTreeSet::new(),
@@ -63,43 +64,47 @@ impl Changes {
             pages: BTreeMap::new(),
             waiting: 0,
             readings: BTreeMap::new(),
-            seen: None,
+            last_read: LastPage::default(),
         }
     }
 
-    /// Whether what a step probably adds, so many writes, still fits into the batch, and into memory. A step that comes alone
+    /// Whether this many further writes still fit into the batch, and into memory. What one record adds
     /// always does: see [`View::save`](super::View::save).
     pub fn have_room_for(&self, more: usize) -> bool {
         let writes = self.garages.len()
-            + self.holes.len()
+            + self.missing_ranges.len()
             + self.damages.len()
             + self.quarantine.len()
             + self.maps.len()
             + self.aged.writes()
-            + self.commands.writes()
+            + self.decisions.writes()
             + self.billing.writes();
         let position = 1;
         self.waiting < WAITING_MAX
             && writes + self.pages.len() + self.readings.len() + HEAD_PAGES + position + more <= BATCH_MAX
     }
 
-    pub(super) fn append(&mut self, address: Address, slot: Slot) -> Result<(), StoreError> {
-        self.change(address, Change::Append(slot))
+    pub(super) fn append(&mut self, address: SlotAddress, slot: Slot) -> Result<(), StoreError> {
+        self.change(address, PageChange::Append(slot))
     }
 
-    pub(super) fn end(&mut self, address: Address, end: End<Passage>) -> Result<(), StoreError> {
-        self.change(address, Change::End(address.slot, end))
+    pub(super) fn end(&mut self, address: SlotAddress, end: End<StoredPassage>) -> Result<(), StoreError> {
+        self.change(address, PageChange::End(address.slot, end))
     }
 
-    pub(super) fn forget(&mut self, address: Address, token: &str) -> Result<(), StoreError> {
-        self.change(address, Change::Forget(address.slot, token.into()))
+    pub(super) fn forget(&mut self, address: SlotAddress, token: &str) -> Result<(), StoreError> {
+        self.change(address, PageChange::Forget(address.slot, token.into()))
     }
 
-    pub(super) fn empty(&mut self, address: Address) -> Result<(), StoreError> {
-        self.change(address, Change::Empty(address.slot))
+    pub(super) fn empty(&mut self, address: SlotAddress) -> Result<(), StoreError> {
+        self.change(address, PageChange::Empty(address.slot))
     }
 
-    fn change(&mut self, Address { garage, page, .. }: Address, change: Change) -> Result<(), StoreError> {
+    fn change(
+        &mut self,
+        SlotAddress { garage, page, .. }: SlotAddress,
+        change: PageChange,
+    ) -> Result<(), StoreError> {
         let pending = self.pages.entry((garage, page)).or_insert_with(|| Pending::Changes(Vec::new()));
         match pending {
             Pending::Changes(changes) => {
@@ -110,43 +115,32 @@ impl Changes {
                 pages::make(slots, &change).ok_or_else(|| misfit(garage, page))?;
             }
         }
-        if self.seen.as_ref().is_some_and(|(place, _)| *place == (garage, page)) {
-            self.seen = None;
-        }
+        self.last_read.forget();
         Ok(())
     }
 
     /// A slot as it is now, written or not.
-    pub(super) fn slot(&mut self, address: Address) -> Result<&Slot, StoreError> {
+    pub(super) fn slot(&mut self, address: SlotAddress) -> Result<&Slot, StoreError> {
         let slots = self.slots(address.garage, address.page)?;
         slots.get(usize::from(address.slot)).ok_or_else(|| misfit(address.garage, address.page))
     }
 
     /// The slots of a page as they are now, written or not.
     pub(super) fn slots(&mut self, garage: u32, page: u32) -> Result<&[Slot], StoreError> {
-        let place = (garage, page);
-        let slots = match self.pages.get_mut(&place) {
-            Some(pending) => {
-                if let Pending::Changes(changes) = pending {
-                    let mut slots = pages::read_page(&self.store, place.0, place.1)?;
-                    for change in changes {
-                        pages::make(&mut slots, change).ok_or_else(|| misfit(place.0, place.1))?;
-                    }
-                    *pending = Pending::Whole(slots);
-                }
-                match pending {
-                    Pending::Whole(slots) => &*slots,
-                    Pending::Changes(_) => unreachable!("it was made whole"),
-                }
-            }
-            None => {
-                if self.seen.as_ref().is_none_or(|(seen, _)| *seen != place) {
-                    self.seen = Some((place, pages::read_page(&self.store, place.0, place.1)?));
-                }
-                &self.seen.as_ref().expect("it was just read").1
-            }
+        let Some(pending) = self.pages.get_mut(&(garage, page)) else {
+            return self.last_read.get((garage, page), || pages::read_page(&self.store, garage, page));
         };
-        Ok(slots)
+        if let Pending::Changes(changes) = pending {
+            let mut slots = pages::read_page(&self.store, garage, page)?;
+            for change in changes {
+                pages::make(&mut slots, change).ok_or_else(|| misfit(garage, page))?;
+            }
+            *pending = Pending::Whole(slots);
+        }
+        match pending {
+            Pending::Whole(slots) => Ok(slots),
+            Pending::Changes(_) => unreachable!("it was made whole"),
+        }
     }
 
     /// The plates corrected last in a part of a ledger page, to be changed.
@@ -157,7 +151,7 @@ impl Changes {
         Ok(self.readings.get_mut(&of).expect("it was just put there"))
     }
 
-    /// The same to be read.
+    /// The plate that was corrected last at a place of a ledger page.
     pub(super) fn reading(&self, of: ReadingsOf, place: u8) -> Result<Option<Box<str>>, StoreError> {
         match self.readings.get(&of) {
             Some(readings) => Ok(readings.get(&place).cloned()),
@@ -167,7 +161,7 @@ impl Changes {
 
     /// Puts the pages and readings into `batch`; they are changes no more.
     pub(super) fn drain_pages(&mut self, batch: &mut Batch) -> Result<(), StoreError> {
-        self.seen = None;
+        self.last_read.forget();
         self.waiting = 0;
         for ((garage, page), pending) in std::mem::take(&mut self.pages) {
             let key = pages::page_key(garage, page);

@@ -5,149 +5,37 @@
 //! under the new name count for it, too. So nothing is moved, and an edge may go on under the old name for as long as it likes.
 //!
 //! [`View::judge`] alone says what a command does. It is asked twice: before a command is recorded, so that what makes no sense
-//! leaves no trace, and when the fold reaches it. Between the two an event may have come that changes the judgement; then the
+//! leaves no trace, and when it is applied. Between the two an event may have come that changes the judgement; then the
 //! command stands in the ledger without effect, and the view remembers why.
-//!
-//! | key | value |
-//! | --- | --- |
-//! | `vcn` + name | the key of the garage that has this name as well |
-//! | `vcr` + position (u64) | why the command there has no effect |
-//! | `vcs` | the position that last took a line from the board (u64) |
 
-use super::billing::NoOrder;
-use super::repairs::NoRepair;
-use super::shared::SharedMap;
-use super::{Changes, Garage, View, damaged, decode, encode, sized};
+use super::changes::ViewChanges;
+use super::decisions::Decommissioned;
+use super::garages::GarageState;
+use super::refusal::{ApplyEventError, JudgeError, Refusal};
+use super::state::View;
+use super::stays::EventPosition;
 use crate::codes;
+use crate::messaging::SiteName;
 use crate::messaging::page::Content;
-use crate::messaging::{Epoch, SiteName};
 use crate::parking::Event;
 use crate::server::ledger::Ledger;
 use crate::server::record::{Command, QuarantinePlace};
-use crate::store::{Batch, Store, StoreError};
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
-
-/// What operators said of one garage.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Orders {
-    /// What it is called since it was renamed.
-    pub called: Option<SiteName>,
-    /// How many spaces it has, whatever its edge tells.
-    pub capacity: Option<u32>,
-    pub decommissioned: Option<Decommissioned>,
-}
-
-/// A garage that is left out of boards and of the city's numbers. What it sends is applied like anything else.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Decommissioned {
-    /// The position of the command.
-    pub position: u64,
-    /// Events that came later.
-    pub events_since: u64,
-}
-
-/// What commands changed, beside the garages and the quarantine themselves.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct CommandsView {
-    /// Other names of garages, and whose they are.
-    names: SharedMap<SiteName, SiteName>,
-    /// The same by owner, each in the order of the names.
-    of_owner: SharedMap<SiteName, Vec<SiteName>>,
-    /// The position that last took a line from the board: a change since an earlier version cannot say it.
-    reshaped_at: u64,
-    /// By position: why a command that was recorded has no effect.
-    without_effect: SharedMap<u64, String>,
-}
-
-/// What of it changed since the view was last written.
-#[derive(Debug, Default)]
-pub(super) struct CommandsChanges {
-    names: BTreeSet<SiteName>,
-    reshaped: bool,
-    without_effect: BTreeSet<u64>,
-}
-
-impl CommandsChanges {
-    pub(super) fn writes(&self) -> usize {
-        self.names.len() + self.without_effect.len() + usize::from(self.reshaped)
-    }
-}
-
-/// Why a command makes no sense. Nothing was recorded.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    #[error("no garage named {:?} was ever heard of; \"server garages list\" shows those that there are", .0.as_str())]
-    UnknownGarage(SiteName),
-    #[error(
-        "the name {:?} belongs to the garage {:?}: its edge may send under it. Take another name",
-        .name.as_str(),
-        .owner.as_str()
-    )]
-    NameTaken { name: SiteName, owner: SiteName },
-    #[error("the garage is called {:?} already", .0.as_str())]
-    SameName(SiteName),
-    #[error("the garage {:?} has {capacity} spaces by an operator's word already", .garage.as_str())]
-    SameCapacity { garage: SiteName, capacity: u32 },
-    #[error("the capacity of the garage {:?} is what its edge tells already", .0.as_str())]
-    NoCapacitySet(SiteName),
-    #[error("the garage {:?} is decommissioned already, since position {position}", .garage.as_str())]
-    Decommissioned { garage: SiteName, position: u64 },
-    #[error("the garage {:?} is not decommissioned", .0.as_str())]
-    NotDecommissioned(SiteName),
-    #[error(
-        "no event waits in quarantine at {0}: it was never set aside, or was released or discarded before; \"server quarantine list\" shows those that wait"
-    )]
-    NothingWaits(QuarantinePlace),
-    #[error(
-        "what waits at {place} is still not understood: {reason}. It stays in quarantine. A later version of fogpost may know it; \"server quarantine discard\" gives it up"
-    )]
-    NotUnderstood { place: QuarantinePlace, reason: String },
-    #[error(
-        "no edge ever sent under the name {:?}, so that nothing of it can be in conflict; its edge sends under {}",
-        .garage.as_str(),
-        in_quotes(.sites)
-    )]
-    NotSentUnder { garage: SiteName, sites: Vec<SiteName> },
-    #[error(
-        "what waits at {0} cannot be read any more: its record in the ledger is damaged. It was not released; \"server verify\" says more"
-    )]
-    Unreadable(QuarantinePlace),
-    #[error("a reason needs 1 to {max} bytes, this one has {bytes}", max = Command::REASON_MAX)]
-    Reason { bytes: usize },
-    #[error(transparent)]
-    Order(#[from] NoOrder),
-    #[error(transparent)]
-    Repair(#[from] NoRepair),
-}
-
-fn in_quotes(sites: &[SiteName]) -> String {
-    let quoted: Vec<String> = sites.iter().map(|site| format!("{:?}", site.as_str())).collect();
-    quoted.join(", ")
-}
+use crate::store::StoreError;
 
 /// What a command does, once it is judged.
 #[derive(Debug)]
-struct Effect {
+struct CommandEffect {
     /// The garage's key.
     garage: SiteName,
-    change: Change,
+    change: GarageChange,
 }
 
 #[derive(Debug)]
-enum Change {
+enum GarageChange {
     Called(SiteName),
     Capacity(Option<u32>),
     Decommissioned(bool),
-    /// These events of the page act now. Bit n: the n-th of the page waits no longer.
-    Released {
-        position: u64,
-        received_at_ms: i64,
-        site: SiteName,
-        stream: u32,
-        /// Each with its place in the page and its sequence.
-        events: Vec<(u32, u64, Event)>,
-    },
+    Released(ReleasedEvents),
     Discarded {
         position: u64,
         places: u64,
@@ -156,30 +44,93 @@ enum Change {
     Adopted,
 }
 
-/// Why a command was not judged: it is refused, or the disk failed.
-#[derive(Debug, thiserror::Error)]
-pub enum JudgeError {
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    #[error(transparent)]
-    Store(#[from] StoreError),
+/// Events of a page in quarantine that act from now on.
+#[derive(Debug)]
+struct ReleasedEvents {
+    /// The position of the page.
+    position: u64,
+    received_at_ms: i64,
+    site: SiteName,
+    stream: u32,
+    /// Each with its place in the page and its sequence.
+    events: Vec<(u32, u64, Event)>,
+}
+
+/// Which part of the views a command is about.
+enum Subject {
+    Garages,
+    Stays,
+    Charges,
+}
+
+fn subject(command: &Command) -> Subject {
+    match command {
+        Command::Rename { .. }
+        | Command::Decommission { .. }
+        | Command::Capacity { .. }
+        | Command::Release { .. }
+        | Command::Discard { .. }
+        | Command::Adopt { .. } => Subject::Garages,
+        Command::JoinStay { .. }
+        | Command::CloseStay { .. }
+        | Command::SplitStay { .. }
+        | Command::BillStay { .. } => Subject::Stays,
+        Command::Piece { .. }
+        | Command::Tariffs { .. }
+        | Command::Plates { .. }
+        | Command::RemovePlate { .. }
+        | Command::Contracts { .. }
+        | Command::RemoveContract { .. }
+        | Command::Price { .. }
+        | Command::Void { .. }
+        | Command::Credit { .. }
+        | Command::Forget { .. }
+        | Command::Erased => Subject::Charges,
+    }
 }
 
 impl View {
     /// Whether `command` makes sense now. Of the books of money only what is written is seen.
     pub fn judge(&self, ledger: &Ledger, command: &Command) -> Result<(), JudgeError> {
-        let mut written = Changes::on(ledger.store());
-        if let Some(judged) = self.judge_order(ledger, command, &mut written)? {
-            return Ok(judged?);
+        let mut written = ViewChanges::on(ledger.store());
+        match subject(command) {
+            Subject::Garages => self.effect(ledger, command).map(drop),
+            Subject::Stays => self.judge_repair(ledger, command, &mut written),
+            Subject::Charges => self.judge_order(ledger, command, &mut written),
         }
-        match self.judge_repair(ledger, command, &mut written)? {
-            Some(judged) => Ok(judged?),
-            None => self.effect(ledger, command).map(drop),
+    }
+
+    /// Applies the command at `position`.
+    pub(super) fn apply_command(
+        &mut self,
+        ledger: &Ledger,
+        position: u64,
+        command: &Command,
+        changes: &mut ViewChanges,
+    ) -> Result<(), StoreError> {
+        let applied = match subject(command) {
+            Subject::Garages => self.apply_effect(ledger, position, command, changes),
+            Subject::Stays => self.apply_repair(ledger, position, command, changes),
+            Subject::Charges => self.apply_order(ledger, position, command, changes),
+        };
+        match applied {
+            Ok(()) => Ok(()),
+            Err(JudgeError::Store(error)) => Err(error),
+            Err(JudgeError::Refused(refusal)) => {
+                tracing::warn!(
+                    code = %codes::COMMAND_WITHOUT_EFFECT,
+                    position, reason = %refusal,
+                    hint = "give the command again if it still applies",
+                    "a command has no effect: an event came between its check and its position"
+                );
+                self.decisions.has_no_effect(position, refusal.to_string(), &mut changes.decisions);
+                Ok(())
+            }
         }
     }
 
     /// What a command about garages and their events would do now.
-    fn effect(&self, ledger: &Ledger, command: &Command) -> Result<Effect, JudgeError> {
+    fn effect(&self, ledger: &Ledger, command: &Command) -> Result<CommandEffect, JudgeError> {
         Ok(match command {
             Command::Rename { garage, to } => {
                 let (key, _) = self.known_garage(garage)?;
@@ -191,24 +142,24 @@ impl View {
                     let owner = self.name_of(owner).clone();
                     return Err(Refusal::NameTaken { name: to.clone(), owner }.into());
                 }
-                Effect { garage: key.clone(), change: Change::Called(to.clone()) }
+                CommandEffect { garage: key.clone(), change: GarageChange::Called(to.clone()) }
             }
             Command::Capacity { garage, spaces } => {
                 let (key, known) = self.known_garage(garage)?;
                 let garage = || self.name_of(key).clone();
-                match (known.orders.capacity, *spaces) {
+                match (known.decisions.capacity, *spaces) {
                     (None, None) => return Err(Refusal::NoCapacitySet(garage()).into()),
                     (Some(capacity), Some(new)) if capacity == new => {
                         return Err(Refusal::SameCapacity { garage: garage(), capacity }.into());
                     }
                     _ => {}
                 }
-                Effect { garage: key.clone(), change: Change::Capacity(*spaces) }
+                CommandEffect { garage: key.clone(), change: GarageChange::Capacity(*spaces) }
             }
             Command::Decommission { garage, undo } => {
                 let (key, known) = self.known_garage(garage)?;
                 let garage = self.name_of(key).clone();
-                match &known.orders.decommissioned {
+                match &known.decisions.decommissioned {
                     Some(since) if !undo => {
                         let position = since.position;
                         return Err(Refusal::Decommissioned { garage, position }.into());
@@ -216,18 +167,18 @@ impl View {
                     None if *undo => return Err(Refusal::NotDecommissioned(garage).into()),
                     _ => {}
                 }
-                Effect { garage: key.clone(), change: Change::Decommissioned(!undo) }
+                CommandEffect { garage: key.clone(), change: GarageChange::Decommissioned(!undo) }
             }
             Command::Release { place } => {
                 let (garage, waiting) = self.waiting(*place)?;
-                Effect { garage, change: self.understood(ledger, *place, waiting)? }
+                CommandEffect { garage, change: self.understood(ledger, *place, waiting)? }
             }
             Command::Discard { place, reason } => {
                 if reason.is_empty() || reason.len() > Command::REASON_MAX {
                     return Err(Refusal::Reason { bytes: reason.len() }.into());
                 }
                 let (garage, places) = self.waiting(*place)?;
-                Effect { garage, change: Change::Discarded { position: place.position, places } }
+                CommandEffect { garage, change: GarageChange::Discarded { position: place.position, places } }
             }
             Command::Adopt { garage } => {
                 let (key, _) = self.known_garage(garage)?;
@@ -235,13 +186,13 @@ impl View {
                     let sites = self.sites_of(key);
                     return Err(Refusal::NotSentUnder { garage: garage.clone(), sites }.into());
                 }
-                Effect { garage: key.clone(), change: Change::Adopted }
+                CommandEffect { garage: key.clone(), change: GarageChange::Adopted }
             }
-            _ => unreachable!("it is an order in the books of money, or a repair of a stay"),
+            _ => unreachable!("it is about stays or charges"),
         })
     }
 
-    fn known_garage<'a>(&'a self, name: &'a SiteName) -> Result<(&'a SiteName, &'a Garage), Refusal> {
+    fn known_garage<'a>(&'a self, name: &'a SiteName) -> Result<(&'a SiteName, &'a GarageState), Refusal> {
         let key = self.key_of(name);
         let garage = self.garages.get(key).ok_or_else(|| Refusal::UnknownGarage(name.clone()))?;
         Ok((key, garage))
@@ -264,7 +215,7 @@ impl View {
         ledger: &Ledger,
         place: QuarantinePlace,
         waiting: u64,
-    ) -> Result<Change, JudgeError> {
+    ) -> Result<GarageChange, JudgeError> {
         let missing = || Refusal::Unreadable(place);
         let page = ledger.page_at(place.position)?.ok_or_else(missing)?;
         let first = page.page.first.get();
@@ -283,226 +234,87 @@ impl View {
         }
         match reason {
             Some(reason) if events.is_empty() => Err(Refusal::NotUnderstood { place, reason }.into()),
-            _ => Ok(Change::Released {
+            _ => Ok(GarageChange::Released(ReleasedEvents {
                 position: place.position,
                 received_at_ms: page.received_at_ms,
                 site: page.site,
                 stream,
                 events,
-            }),
+            })),
         }
     }
 
-    /// Folds the command at `position`.
-    pub(super) fn apply_command(
+    fn apply_effect(
         &mut self,
         ledger: &Ledger,
         position: u64,
         command: &Command,
-        changes: &mut Changes,
-    ) -> Result<(), StoreError> {
-        let came_between = "a command has no effect: an event came between its check and its position";
-        const REPEAT_COMMAND: &str = "give the command again if it still applies";
-        let applied = match self.apply_order(ledger, position, command, changes)? {
-            None => self.apply_repair(ledger, position, command, changes)?,
-            applied => applied,
-        };
-        match applied {
-            None => {}
-            Some(Ok(())) => return Ok(()),
-            Some(Err(why)) => {
-                tracing::warn!(
-                    code = %codes::COMMAND_WITHOUT_EFFECT,
-                    position, reason = why,
-                    hint = REPEAT_COMMAND,
-                    "{came_between}"
-                );
-                self.has_no_effect(position, why, changes);
-                return Ok(());
-            }
-        }
-        let Effect { garage: key, change } = match self.effect(ledger, command) {
-            Ok(effect) => effect,
-            Err(JudgeError::Store(error)) => return Err(error),
-            Err(JudgeError::Refused(refusal)) => {
-                tracing::warn!(
-                    code = %codes::COMMAND_WITHOUT_EFFECT,
-                    position, reason = %refusal,
-                    hint = REPEAT_COMMAND,
-                    "{came_between}"
-                );
-                self.has_no_effect(position, refusal.to_string(), changes);
-                return Ok(());
-            }
-        };
+        changes: &mut ViewChanges,
+    ) -> Result<(), JudgeError> {
+        let CommandEffect { garage: key, change } = self.effect(ledger, command)?;
         tracing::info!(position, garage = %self.name_of(&key), command = command.name(), "a command takes effect");
         match change {
-            Change::Called(name) => {
+            GarageChange::Called(name) => {
                 let (garage, ..) = self.garage_mut(&key, changes);
-                garage.orders.called = (name != key).then(|| name.clone());
+                garage.decisions.called = (name != key).then(|| name.clone());
                 if name != key {
-                    self.commands.put_name(name.clone(), key.clone());
-                    changes.commands.names.insert(name);
+                    self.decisions.add_name(name, key.clone(), &mut changes.decisions);
                 }
-                self.reshape_board(position, changes);
+                self.decisions.reshape_board(position, &mut changes.decisions);
             }
-            Change::Capacity(spaces) => {
+            GarageChange::Capacity(spaces) => {
                 let (garage, ..) = self.garage_mut(&key, changes);
-                garage.orders.capacity = spaces;
+                garage.decisions.capacity = spaces;
                 garage.capacity = spaces.unwrap_or(garage.told_capacity);
             }
-            Change::Decommissioned(yes) => {
+            GarageChange::Decommissioned(yes) => {
                 let (garage, ..) = self.garage_mut(&key, changes);
-                garage.orders.decommissioned = yes.then_some(Decommissioned { position, events_since: 0 });
-                self.reshape_board(position, changes);
+                garage.decisions.decommissioned = yes.then_some(Decommissioned { position, events_since: 0 });
+                self.decisions.reshape_board(position, &mut changes.decisions);
             }
-            Change::Released { position: page, received_at_ms, site, stream, events } => {
-                let (mut applied, mut why) = (0u64, None);
-                for (index, sequence, event) in events {
-                    let place = super::Place { site: &site, stream, sequence, position };
-                    match self.apply_event(ledger, place, received_at_ms, &event, changes)? {
-                        Ok(()) => applied |= 1 << index,
-                        Err(error) => {
-                            why.get_or_insert_with(|| error.to_string());
-                        }
-                    }
-                }
-                if let Some(why) = why.filter(|_| applied == 0) {
-                    self.has_no_effect(
-                        position,
-                        format!("what waits there cannot be applied yet: {why}"),
-                        changes,
-                    );
-                    return Ok(());
-                }
-                self.no_longer_waits(page, applied, changes);
-            }
-            Change::Discarded { position: page, places } => self.no_longer_waits(page, places, changes),
-            Change::Adopted => return Ok(()),
+            GarageChange::Released(released) => self.release(ledger, position, released, changes)?,
+            GarageChange::Discarded { position: page, places } => self.no_longer_waits(page, places, changes),
+            GarageChange::Adopted => return Ok(()),
         }
         self.garage_changed(&key, position);
         changes.garages.insert(key);
         Ok(())
     }
 
-    fn has_no_effect(&mut self, position: u64, why: String, changes: &mut Changes) {
-        self.commands.without_effect.insert(position, why);
-        changes.commands.without_effect.insert(position);
+    /// Applies events that waited in quarantine.
+    fn release(
+        &mut self,
+        ledger: &Ledger,
+        position: u64,
+        released: ReleasedEvents,
+        changes: &mut ViewChanges,
+    ) -> Result<(), JudgeError> {
+        let (mut applied, mut why_not) = (0u64, None);
+        for (index, sequence, event) in released.events {
+            let place = EventPosition { site: &released.site, stream: released.stream, sequence, position };
+            match self.apply_event(ledger, place, released.received_at_ms, &event, changes) {
+                Ok(()) => applied |= 1 << index,
+                Err(ApplyEventError::Store(error)) => return Err(error.into()),
+                Err(ApplyEventError::NotApplied(why)) => {
+                    why_not.get_or_insert(why);
+                }
+            }
+        }
+        if let Some(why) = why_not.filter(|_| applied == 0) {
+            return Err(Refusal::NotAppliedYet(why).into());
+        }
+        self.no_longer_waits(released.position, applied, changes);
+        Ok(())
     }
 
-    fn reshape_board(&mut self, position: u64, changes: &mut Changes) {
-        self.commands.reshaped_at = position;
-        changes.commands.reshaped = true;
-    }
-
-    fn no_longer_waits(&mut self, page: u64, places: u64, changes: &mut Changes) {
+    fn no_longer_waits(&mut self, page: u64, places: u64, changes: &mut ViewChanges) {
         if let Some(waiting) = self.quarantine.get_mut(&page) {
             waiting.events &= !places;
             if waiting.events == 0 {
-                self.quarantine.remove(&page);
+                self.quarantine.remove_mut(&page);
             }
         }
         changes.quarantine.insert(page);
-    }
-}
-
-impl Garage {
-    /// Its edge told how many spaces it has.
-    pub(super) fn was_told(&mut self, name: &SiteName, capacity: u32) {
-        self.told_capacity = capacity;
-        self.capacity = self.orders.capacity.unwrap_or(capacity);
-        if self.capacity != capacity {
-            tracing::info!(garage = %name, told = capacity, stands = self.capacity, "an edge tells another capacity than an operator set; the operator's stands");
-        }
-    }
-
-    /// Events came; a decommissioned garage should have none.
-    pub(super) fn counted(&mut self, name: &SiteName, events: u64) {
-        if let Some(since) = &mut self.orders.decommissioned {
-            if since.events_since == 0 {
-                tracing::warn!(
-                    code = %codes::GARAGE_DECOMMISSIONED,
-                    garage = %name,
-                    hint = "if it is in use again: server garages decommission NAME --undo",
-                    "events of a decommissioned garage are applied and counted as any others"
-                );
-            }
-            since.events_since += events;
-        }
-    }
-
-    /// Whether boards and the city's numbers have it.
-    pub fn is_shown(&self) -> bool {
-        self.orders.decommissioned.is_none()
-    }
-}
-
-impl super::Quarantined {
-    /// The sequence of the event at a place of the page.
-    pub fn sequence(&self, place: usize) -> (Epoch, u64) {
-        (self.epoch, self.first + place as u64)
-    }
-}
-
-const RESHAPED: &[u8] = b"vcs";
-
-impl CommandsView {
-    /// Whose a name is that belongs to a garage beside its key.
-    pub(super) fn key_of(&self, site: &SiteName) -> Option<&SiteName> {
-        self.names.get(site)
-    }
-
-    /// The names that belong to a garage beside its key.
-    pub(super) fn other_names(&self, key: &SiteName) -> &[SiteName] {
-        self.of_owner.get(key).map_or(&[], Vec::as_slice)
-    }
-
-    pub(super) fn without_effect(&self, position: u64) -> Option<&str> {
-        self.without_effect.get(&position).map(String::as_str)
-    }
-
-    pub(super) fn is_same_board_since(&self, position: u64) -> bool {
-        self.reshaped_at <= position
-    }
-
-    fn put_name(&mut self, name: SiteName, owner: SiteName) {
-        let mut names = self.other_names(&owner).to_vec();
-        if let Err(place) = names.binary_search(&name) {
-            names.insert(place, name.clone());
-        }
-        self.of_owner.insert(owner.clone(), names);
-        self.names.insert(name, owner);
-    }
-
-    pub(super) fn load(store: &Store) -> Result<CommandsView, StoreError> {
-        let mut commands = CommandsView::default();
-        for entry in store.range(b"vcn", b"vco") {
-            let (key, value) = entry?;
-            let name = std::str::from_utf8(&key[3..]).ok();
-            let name = name.and_then(|name| SiteName::new(name).ok());
-            commands.put_name(name.ok_or_else(|| damaged(&key))?, decode(&key, &value)?);
-        }
-        for entry in store.range(b"vcr", b"vcs") {
-            let (key, value) = entry?;
-            commands.without_effect.insert(u64::from_be_bytes(sized(&key[3..])?), decode(&key, &value)?);
-        }
-        if let Some(value) = store.get(RESHAPED)? {
-            commands.reshaped_at = u64::from_be_bytes(sized(&value)?);
-        }
-        Ok(commands)
-    }
-
-    pub(super) fn save(&self, changes: &CommandsChanges, batch: &mut Batch) {
-        for name in &changes.names {
-            batch.put([b"vcn", name.as_str().as_bytes()].concat(), encode(&self.names[name]));
-        }
-        for position in &changes.without_effect {
-            let key = [b"vcr", &position.to_be_bytes()[..]].concat();
-            batch.put(key, encode(&self.without_effect[position]));
-        }
-        if changes.reshaped {
-            batch.put(RESHAPED, self.reshaped_at.to_be_bytes());
-        }
     }
 }
 

@@ -1,13 +1,14 @@
 //! Whatever stands in a ledger, however it got there, a rebuild of the views comes to its end and gives views that load.
 
+use super::View;
 use super::tests::{EPOCH, apply, event, page_after, world};
-use super::*;
-use crate::messaging::Digest;
 use crate::messaging::page::SealedPage;
+use crate::messaging::{Digest, SiteName};
 use crate::parking::register::{Account, Contract, Garages, Registration};
 use crate::parking::statement::Month;
 use crate::parking::{ChargeId, EventId, Plate};
 use crate::server::folding::catch_up;
+use crate::server::ledger::Ledger;
 use crate::server::record::{Command, QuarantinePlace, Record, ToForget};
 use crate::store::Store;
 use jiff::civil::date;

@@ -1,104 +1,198 @@
 //! Stays as they are listed: read from the pages as they were written last, newest first within a garage.
 //!
 //! **Promise.** A list reads what it shows and little else: one plate's chain, one garage's pages, or the pages in which
-//! somebody is inside. A list that is followed to its end shows each stay once that was there all the while, and what one answer
+//! a car is inside. A list that is followed to its end shows each stay once that was there all the while, and what one answer
 //! shows is of one position. No answer reads more than [`LOOK_AT`] slots or pages: it gives what it has found, and where to go on.
 //! **Not promised.** One moment for a whole list: what ends or is corrected meanwhile shows as it is when it is read.
 
 use super::aged;
-use super::pages::{Address, Head, Heads, Passage, Slot, occupied_pages, page_key, read_page};
-use super::{at_one_position, damaged};
+use super::chains::{ChainHeads, PlateChain};
+use super::codec::{damaged, sized, u32_from};
+use super::page_maps::occupied_pages;
+use super::pages::{PageReader, Slot, SlotAddress, StoredPassage, page_key};
+use super::written::at_one_position;
 use crate::parking::Plate;
 use crate::parking::stay::{End, Visit};
 use crate::store::{Store, StoreError};
 use std::sync::Mutex;
 
-/// How many slots of a plate's chain, or pages of garages, one answer looks at.
+/// Maximum number of slots of a plate's chain, or of pages of garages, that one answer looks at.
 const LOOK_AT: usize = 4_000;
 
 /// What to list. `None` filters nothing.
 #[derive(Debug, Clone)]
-pub struct Wanted {
+pub struct StayFilter {
     pub plate: Option<Plate>,
     /// By number.
     pub garage: Option<u32>,
     /// Stays of cars that are inside, or all others.
     pub open: Option<bool>,
     /// Where the list before ended.
-    pub after: Option<Address>,
+    pub after: Option<SlotAddress>,
     pub limit: usize,
 }
 
 /// One stay.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listed {
-    pub address: Address,
+pub struct ListedStay {
+    pub address: SlotAddress,
     pub plate: Box<str>,
-    pub entry: Passage,
-    pub end: End<Passage>,
+    pub entry: StoredPassage,
+    pub end: End<StoredPassage>,
 }
 
 /// Stays, and the position that they show.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct List {
+pub struct StayList {
     pub position: u64,
-    pub stays: Vec<Listed>,
+    pub stays: Vec<ListedStay>,
     /// Where to go on; `None` at the end.
-    pub next: Option<Address>,
+    pub next: Option<SlotAddress>,
 }
 
 /// Lists stays: of one plate newest first; else garage by garage in the order in which they were first seen, newest first.
 /// A stay that a corrected plate changed counts as new.
-/// `saving` keeps the fold from writing.
-pub fn list(store: &Store, saving: Option<&Mutex<()>>, wanted: &Wanted) -> Result<List, StoreError> {
+/// While `saving` is held the views are not written.
+pub fn list(store: &Store, saving: Option<&Mutex<()>>, wanted: &StayFilter) -> Result<StayList, StoreError> {
     let (position, list) = at_one_position(store, saving, || list_now(store, wanted, LOOK_AT))?;
-    Ok(List { position, ..list })
+    Ok(StayList { position, ..list })
 }
 
-fn list_now(store: &Store, wanted: &Wanted, look_at: usize) -> Result<List, StoreError> {
-    let mut list = List { position: 0, stays: Vec::new(), next: None };
-    let mut pages = Pages { store, read: None, look_at };
+fn list_now(store: &Store, wanted: &StayFilter, look_at: usize) -> Result<StayList, StoreError> {
+    let list = StayList { position: 0, stays: Vec::new(), next: None };
+    let mut search = StaySearch { wanted, pages: PageReader::new(store), look_at, list };
     match &wanted.plate {
-        Some(plate) => of_plate(&mut pages, plate, wanted, &mut list)?,
-        None if wanted.open == Some(true) => of_cars_inside(&mut pages, wanted, &mut list)?,
-        None => of_garages(&mut pages, wanted, &mut list)?,
+        Some(plate) => search.of_plate(plate)?,
+        None if wanted.open == Some(true) => search.of_cars_inside()?,
+        None => search.of_garages()?,
     }
-    Ok(list)
+    Ok(search.list)
 }
 
-/// The page that was read last stays: the next slot is often in it.
-struct Pages<'a> {
-    store: &'a Store,
-    read: Option<((u32, u32), Vec<Slot>)>,
+/// A list in the making.
+struct StaySearch<'a> {
+    wanted: &'a StayFilter,
+    pages: PageReader<'a>,
     /// How much more this answer may look at.
     look_at: usize,
+    list: StayList,
 }
 
-impl Pages<'_> {
-    fn page(&mut self, garage: u32, page: u32) -> Result<&[Slot], StoreError> {
-        if self.read.as_ref().is_none_or(|(place, _)| *place != (garage, page)) {
-            self.read = Some(((garage, page), read_page(self.store, garage, page)?));
-        }
-        Ok(&self.read.as_ref().expect("it was just read").1)
-    }
-
+impl StaySearch<'_> {
     /// Whether this answer may look at one more.
     fn look(&mut self) -> bool {
         let more = self.look_at > 0;
         self.look_at = self.look_at.saturating_sub(1);
         more
     }
+
+    fn of_plate(&mut self, plate: &Plate) -> Result<(), StoreError> {
+        let newest = match self.wanted.after {
+            // A cursor that no answer gave leads nowhere.
+            Some(after) => self.pages.slot(after)?.and_then(|slot| slot.previous),
+            None => ChainHeads::read(self.pages.store(), PlateChain::of(plate))?,
+        };
+        let mut last = None;
+        for (looked_at, found) in self.pages.chain(newest).enumerate() {
+            let (address, slot) = found?;
+            // A chain is of all plates with one hash: a slot of another plate is a place to go on from as well.
+            if looked_at == self.look_at {
+                self.list.next = last;
+                break;
+            }
+            if !add(self.wanted, &mut self.list, address, &slot) {
+                break;
+            }
+            last = Some(address);
+        }
+        Ok(())
+    }
+
+    /// The numbers of the garages that are wanted, from the one on in which the list before ended.
+    fn garages(&self) -> (u32, u32) {
+        let from = self.wanted.after.map_or(0, |after| after.garage);
+        match self.wanted.garage {
+            Some(garage) => (from.max(garage), garage.saturating_add(1)),
+            None => (from, u32::MAX),
+        }
+    }
+
+    fn of_garages(&mut self) -> Result<(), StoreError> {
+        let store = self.pages.store();
+        let (mut from, to) = self.garages();
+        // The garages that have pages, one after the other.
+        while from < to {
+            let Some(entry) = store.range(&page_key(from, 0), &page_key(to, 0)).next() else { break };
+            let garage = u32::from_be_bytes(sized(&entry?.0, 2..6)?);
+            let newest = store.last(&page_key(garage, 0), &page_key(garage.saturating_add(1), 0))?;
+            let newest = newest.map_or(Ok(0), |(key, _)| u32_from(&key, 6))?;
+            let after = self.wanted.after.filter(|after| after.garage == garage);
+            // Behind the first slot of a page the one before it comes.
+            let upto = match after {
+                None => Some(newest),
+                Some(SlotAddress { page, slot: 0, .. }) => page.checked_sub(1),
+                Some(after) => Some(after.page),
+            };
+            for page in upto.map(|upto| 0..=upto.min(newest)).into_iter().flatten().rev() {
+                if !self.look() {
+                    // Behind the whole page before.
+                    self.list.next = Some(SlotAddress { garage, page: page.saturating_add(1), slot: 0 });
+                    return Ok(());
+                }
+                if !self.add_page(garage, page)? {
+                    return Ok(());
+                }
+            }
+            from = garage.saturating_add(1);
+        }
+        Ok(())
+    }
+
+    fn of_cars_inside(&mut self) -> Result<(), StoreError> {
+        let store = self.pages.store();
+        let (mut from, to) = self.garages();
+        // One garage after the other: of all of them the pages are many.
+        while let Some(garage) = aged::next_garage(store, from, to)? {
+            let mut occupied = occupied_pages(store, garage, garage.saturating_add(1))?;
+            occupied.extend(aged::pages(store, garage)?);
+            occupied.sort_unstable_by_key(|(_, page)| std::cmp::Reverse(*page));
+            occupied.dedup();
+            let after = self.wanted.after.filter(|after| after.garage == garage);
+            for (_, page) in occupied {
+                let is_done = after.is_some_and(|after| page > after.page);
+                if !is_done && !self.add_page(garage, page)? {
+                    return Ok(());
+                }
+            }
+            from = garage.saturating_add(1);
+        }
+        Ok(())
+    }
+
+    /// Adds the stays of a page that come after those that are known. `false`: the list is full.
+    fn add_page(&mut self, garage: u32, page: u32) -> Result<bool, StoreError> {
+        let known = self.wanted.after.filter(|after| (after.garage, after.page) == (garage, page));
+        for (slot, its) in self.pages.page(garage, page)?.iter().enumerate().rev() {
+            let slot = u8::try_from(slot).map_err(|_| damaged(&page_key(garage, page)))?;
+            if known.is_some_and(|after| slot >= after.slot) {
+                continue;
+            }
+            if !add(self.wanted, &mut self.list, SlotAddress { garage, page, slot }, its) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
 }
 
 /// Adds a slot when it is wanted. `false`: the list is full.
-fn add(wanted: &Wanted, list: &mut List, address: Address, slot: &Slot) -> bool {
+fn add(wanted: &StayFilter, list: &mut StayList, address: SlotAddress, slot: &Slot) -> bool {
     let Some((plate, Visit::Stay { entry, end })) = &slot.visit else {
         return true;
     };
-    let is = slot.is_inside();
     if wanted.plate.as_ref().is_some_and(|wanted| *wanted.as_str() != **plate)
         || wanted.garage.is_some_and(|garage| garage != address.garage)
-        || wanted.open.is_some_and(|open| open != is)
+        || wanted.open.is_some_and(|open| open != slot.is_inside())
     {
         return true;
     }
@@ -106,124 +200,8 @@ fn add(wanted: &Wanted, list: &mut List, address: Address, slot: &Slot) -> bool 
         list.next = list.stays.last().map(|stay| stay.address);
         return false;
     }
-    list.stays.push(Listed { address, plate: plate.clone(), entry: *entry, end: end.clone() });
+    list.stays.push(ListedStay { address, plate: plate.clone(), entry: *entry, end: end.clone() });
     true
-}
-
-fn of_plate(
-    pages: &mut Pages<'_>,
-    plate: &Plate,
-    wanted: &Wanted,
-    list: &mut List,
-) -> Result<(), StoreError> {
-    let mut next = match wanted.after {
-        // A cursor that nobody gave leads nowhere.
-        Some(after) => {
-            let slots = pages.page(after.garage, after.page)?;
-            slots.get(usize::from(after.slot)).and_then(|slot| slot.previous)
-        }
-        None => Heads::read(pages.store, Head::of(plate))?,
-    };
-    let mut last = None;
-    while let Some(address) = next {
-        // A chain is of all plates with one hash: a slot of another plate is a place to go on from as well.
-        if !pages.look() {
-            list.next = last;
-            break;
-        }
-        let slots = pages.page(address.garage, address.page)?;
-        let slot = slots.get(usize::from(address.slot));
-        let slot = slot.ok_or_else(|| damaged(&page_key(address.garage, address.page)))?;
-        if !add(wanted, list, address, slot) {
-            break;
-        }
-        (last, next) = (Some(address), slot.previous);
-    }
-    Ok(())
-}
-
-fn of_garages(pages: &mut Pages<'_>, wanted: &Wanted, list: &mut List) -> Result<(), StoreError> {
-    let from = wanted.after.map_or(0, |after| after.garage);
-    let (mut from, to) = match wanted.garage {
-        Some(garage) => (from.max(garage), garage.saturating_add(1)),
-        None => (from, u32::MAX),
-    };
-    // The garages that have pages, one after the other.
-    while from < to {
-        let Some(entry) = pages.store.range(&page_key(from, 0), &page_key(to, 0)).next() else {
-            break;
-        };
-        let (key, _) = entry?;
-        let garage = u32::from_be_bytes(key[2..6].try_into().expect("its keys have ten bytes"));
-        let newest = pages.store.last(&page_key(garage, 0), &page_key(garage.saturating_add(1), 0))?;
-        let newest = newest.map_or(0, |(key, _)| {
-            u32::from_be_bytes(key[6..10].try_into().expect("its keys have ten bytes"))
-        });
-        let after = wanted.after.filter(|after| after.garage == garage);
-        // Behind the first slot of a page the one before it comes.
-        let upto = match after {
-            None => Some(newest),
-            Some(Address { page, slot: 0, .. }) => page.checked_sub(1),
-            Some(after) => Some(after.page),
-        };
-        for page in upto.map(|upto| 0..=upto.min(newest)).into_iter().flatten().rev() {
-            if !pages.look() {
-                // Behind the whole page before.
-                list.next = Some(Address { garage, page: page.saturating_add(1), slot: 0 });
-                return Ok(());
-            }
-            if !add_page(pages, wanted, list, garage, page)? {
-                return Ok(());
-            }
-        }
-        from = garage.saturating_add(1);
-    }
-    Ok(())
-}
-
-fn of_cars_inside(pages: &mut Pages<'_>, wanted: &Wanted, list: &mut List) -> Result<(), StoreError> {
-    let after = wanted.after.map_or(0, |after| after.garage);
-    let (mut from, to) = match wanted.garage {
-        Some(garage) => (garage.max(after), garage.saturating_add(1)),
-        None => (after, u32::MAX),
-    };
-    // One garage after the other: of all of them the pages are many.
-    while let Some(garage) = aged::next_garage(pages.store, from, to)? {
-        let mut occupied = occupied_pages(pages.store, garage, garage.saturating_add(1))?;
-        occupied.extend(aged::pages(pages.store, garage)?);
-        occupied.sort_unstable_by_key(|(_, page)| std::cmp::Reverse(*page));
-        occupied.dedup();
-        let is_done =
-            |page: u32| wanted.after.is_some_and(|after| after.garage == garage && page > after.page);
-        for (_, page) in occupied.into_iter().filter(|(_, page)| !is_done(*page)) {
-            if !add_page(pages, wanted, list, garage, page)? {
-                return Ok(());
-            }
-        }
-        from = garage.saturating_add(1);
-    }
-    Ok(())
-}
-
-/// Adds the stays of a page that come after those that are known.
-fn add_page(
-    pages: &mut Pages<'_>,
-    wanted: &Wanted,
-    list: &mut List,
-    garage: u32,
-    page: u32,
-) -> Result<bool, StoreError> {
-    let known = wanted.after.filter(|after| (after.garage, after.page) == (garage, page));
-    for (slot, its) in pages.page(garage, page)?.iter().enumerate().rev() {
-        let slot = u8::try_from(slot).map_err(|_| damaged(&page_key(garage, page)))?;
-        if known.is_some_and(|after| slot >= after.slot) {
-            continue;
-        }
-        if !add(wanted, list, Address { garage, page, slot }, its) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }
 
 #[cfg(test)]
@@ -252,10 +230,10 @@ mod tests {
         let mut view = View::default();
         let mut changes = fold(&mut view, &ledger, &store);
         view.save(&mut changes).unwrap();
-        let all = Wanted { plate: None, garage: None, open: None, after: None, limit: 1000 };
-        let one = Wanted { plate: Some(Plate::new("AB1").unwrap()), ..all.clone() };
-        let none = Wanted { open: Some(true), garage: Some(0), ..all.clone() };
-        let closed = Wanted { open: Some(false), limit: 7, ..all.clone() };
+        let all = StayFilter { plate: None, garage: None, open: None, after: None, limit: 1000 };
+        let one = StayFilter { plate: Some(Plate::new("AB1").unwrap()), ..all.clone() };
+        let none = StayFilter { open: Some(true), garage: Some(0), ..all.clone() };
+        let closed = StayFilter { open: Some(false), limit: 7, ..all.clone() };
         for (wanted, stays) in [(all, 1200), (one, 1), (none, 0), (closed, 1200)] {
             for look_at in [1, 2, 5, usize::MAX] {
                 let (mut wanted, mut found) = (wanted.clone(), Vec::new());

@@ -4,64 +4,64 @@
 //! **Promise.** Nothing is guessed: a review proposes, with the command that would do it, and changes nothing.
 //! **Not promised.** That it is at the ledger's end: it reads the stays as they were written last, all of them.
 
-use super::pages::{Head, Heads, Passage, page_key, read_page};
-use super::{damaged, decode};
+use super::chains::{ChainHeads, PlateChain};
+use super::codec::{damaged, read_range, sized};
+use super::pages::{PageReader, Slot, StoredPassage};
 use crate::parking::Plate;
 use crate::parking::lookalike::{Proposal, UnmatchedPassage, pair_leftovers};
 use crate::parking::stay::{End, Visit};
 use crate::store::{Store, StoreError};
 use std::collections::BTreeMap;
 
-/// A stay that is at least so long is looked at.
+/// Shorter stays are not looked at.
 const LONG_MS: i64 = 20 * 3_600_000;
-/// At most so many of each kind are told.
+/// Maximum number of each kind in one answer.
 pub const TOLD_MAX: usize = 1000;
 
 /// An entry and an exit that may be one stay.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pair {
+pub struct LookalikePair {
     /// By number.
     pub garage: u32,
-    pub entry: (String, Passage),
-    pub exit: (String, Passage),
+    pub entry: (String, StoredPassage),
+    pub exit: (String, StoredPassage),
 }
 
 /// A long stay, and when its car was read in another garage meanwhile.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Long {
+pub struct LongStay {
     pub garage: u32,
     pub plate: String,
-    pub entry: Passage,
-    pub exit: Option<Passage>,
+    pub entry: StoredPassage,
+    pub exit: Option<StoredPassage>,
     /// The garage, when the car came there, and when it left.
-    pub elsewhere: (u32, Passage, Option<Passage>),
+    pub elsewhere: (u32, StoredPassage, Option<StoredPassage>),
 }
 
-/// See the module.
+/// What a person may want to repair.
 #[derive(Debug, Default)]
 pub struct Review {
-    pub pairs: Vec<Pair>,
-    pub long: Vec<Long>,
+    pub pairs: Vec<LookalikePair>,
+    pub long: Vec<LongStay>,
     /// Whether there is more than [`TOLD_MAX`] of one kind.
     pub more: bool,
 }
 
 #[derive(Default)]
 struct Leftovers {
-    entries: Vec<UnmatchedPassage<Passage, i64>>,
-    exits: Vec<UnmatchedPassage<Passage, i64>>,
+    entries: Vec<UnmatchedPassage<StoredPassage, i64>>,
+    exits: Vec<UnmatchedPassage<StoredPassage, i64>>,
 }
 
 /// Looks through all stays.
 pub fn review(store: &Store) -> Result<Review, StoreError> {
     let mut review = Review::default();
     let mut leftovers: BTreeMap<u32, Leftovers> = BTreeMap::new();
-    for entry in store.range(b"vs", b"vt") {
-        let (key, value) = entry?;
-        let garage = u32::from_be_bytes(super::sized(key.get(2..6).unwrap_or_default())?);
-        let slots: Vec<super::pages::Slot> = decode(&key, &value)?;
+    for entry in read_range::<Vec<Slot>>(store, b"vs", b"vt") {
+        let (key, slots) = entry?;
+        let garage = u32::from_be_bytes(sized(&key, 2..6)?);
         for (plate, visit) in slots.into_iter().filter_map(|slot| slot.visit) {
-            let of = |passage: Passage| {
+            let of = |passage: StoredPassage| {
                 let plate = Plate::stored(&plate).map_err(|_| damaged(&key))?;
                 Ok::<_, StoreError>(UnmatchedPassage { id: passage, plate, at: passage.at_ms })
             };
@@ -80,7 +80,7 @@ pub fn review(store: &Store) -> Result<Review, StoreError> {
                 if long && review.long.len() <= TOLD_MAX {
                     let elsewhere = read_elsewhere(store, garage, &plate, entry, exit)?;
                     let plate = plate.to_string();
-                    review.long.extend(elsewhere.map(|elsewhere| Long {
+                    review.long.extend(elsewhere.map(|elsewhere| LongStay {
                         garage,
                         plate,
                         entry,
@@ -92,7 +92,7 @@ pub fn review(store: &Store) -> Result<Review, StoreError> {
         }
     }
     for (garage, Leftovers { entries, exits }) in leftovers {
-        let plate_of = |all: &[UnmatchedPassage<Passage, i64>], id: Passage| {
+        let plate_of = |all: &[UnmatchedPassage<StoredPassage, i64>], id: StoredPassage| {
             all.iter().find(|its| its.id == id).map(|its| its.plate.to_string()).unwrap_or_default()
         };
         // Without an exit that is left over there is nothing to pair, and cars that are inside are many.
@@ -102,7 +102,7 @@ pub fn review(store: &Store) -> Result<Review, StoreError> {
         for Proposal { entry, exit, .. } in pair_leftovers(&entries, &exits) {
             let entry = (plate_of(&entries, entry), entry);
             let exit = (plate_of(&exits, exit), exit);
-            review.pairs.push(Pair { garage, entry, exit });
+            review.pairs.push(LookalikePair { garage, entry, exit });
         }
     }
     review.more = review.pairs.len() > TOLD_MAX || review.long.len() > TOLD_MAX;
@@ -116,17 +116,14 @@ fn read_elsewhere(
     store: &Store,
     garage: u32,
     plate: &str,
-    entry: Passage,
-    exit: Option<Passage>,
-) -> Result<Option<(u32, Passage, Option<Passage>)>, StoreError> {
+    entry: StoredPassage,
+    exit: Option<StoredPassage>,
+) -> Result<Option<(u32, StoredPassage, Option<StoredPassage>)>, StoreError> {
     let its = Plate::stored(plate).map_err(|_| damaged(b"vs"))?;
-    let mut next = Heads::read(store, Head::of(&its))?;
-    let mut found: Option<(u32, Passage, Option<Passage>)> = None;
-    while let Some(address) = next {
-        let slots = read_page(store, address.garage, address.page)?;
-        let slot = slots.get(usize::from(address.slot));
-        let slot = slot.ok_or_else(|| damaged(&page_key(address.garage, address.page)))?;
-        next = slot.previous;
+    let newest = ChainHeads::read(store, PlateChain::of(&its))?;
+    let mut found: Option<(u32, StoredPassage, Option<StoredPassage>)> = None;
+    for member in PageReader::new(store).chain(newest) {
+        let (address, slot) = member?;
         let Some((other, Visit::Stay { entry: came, end })) = &slot.visit else { continue };
         let within = came.at_ms > entry.at_ms && exit.is_none_or(|exit| came.at_ms < exit.at_ms);
         if **other == *plate && address.garage != garage && within {

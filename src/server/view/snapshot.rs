@@ -1,41 +1,41 @@
 //! The views as readers see them: what they show at one position.
 //!
-//! **Promise.** A snapshot never changes, and all that it shows is of one position. To take one costs next to nothing, and nobody
-//! who reads it waits for the fold, nor the fold for him.
-//! **Kept by.** It is made of [`SharedMap`]s: the fold goes on with its own copy, and copies what it changes.
+//! **Promise.** A snapshot never changes, and all that it shows is of one position. Taking one costs next to nothing. Readers
+//! do not wait for the thread that applies records, nor that thread for readers.
+//! **Kept by.** It is made of [`SharedMap`]s: the thread goes on with its own copy, and copies what it changes.
 //! **Not promised.** Stays, charges and anomalies: they are read from the store as they were written last.
 
 use super::billing::ShownBooks;
-use super::commands::CommandsView;
-use super::shared::SharedMap;
-use super::{Damage, Garage, Hole, Quarantined};
+use super::decisions::Decisions;
+use super::garages::{GarageState, LedgerDamage, MissingRange, QuarantinedPage};
+use super::shared_map::SharedMap;
 use crate::messaging::SiteName;
 use std::collections::BTreeMap;
 use std::ops::Deref;
 
 /// What of the views is in memory and is shown to readers.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Shown {
+pub struct VisibleState {
     pub position: u64,
-    /// Each under its key: see [`commands`](super::commands).
-    pub garages: SharedMap<SiteName, Garage>,
+    /// Each under its key: see [`decisions`](super::decisions).
+    pub garages: SharedMap<SiteName, GarageState>,
     /// The keys of the garages by their numbers.
     keys: SharedMap<u32, SiteName>,
     /// The keys of the garages by the position that changed each last, and its number.
     changed: SharedMap<(u64, u32), SiteName>,
-    holes: SharedMap<u64, Hole>,
-    /// The holes of each site.
-    holes_of: SharedMap<SiteName, HolesOf>,
+    missing_ranges: SharedMap<u64, MissingRange>,
+    /// The missing_ranges of each site.
+    missing_ranges_of: SharedMap<SiteName, SiteMissingRanges>,
     /// By the last position.
-    pub damages: SharedMap<u64, Damage>,
+    pub damages: SharedMap<u64, LedgerDamage>,
     /// By position.
-    pub quarantine: SharedMap<u64, Quarantined>,
-    pub commands: CommandsView,
+    pub quarantine: SharedMap<u64, QuarantinedPage>,
+    pub decisions: Decisions,
 }
 
-/// The holes of one site.
+/// The missing_ranges of one site.
 #[derive(Debug, Clone, Default, PartialEq)]
-struct HolesOf {
+struct SiteMissingRanges {
     positions: SharedMap<u64, ()>,
     /// The sum of the events in all of them.
     events: u64,
@@ -44,29 +44,29 @@ struct HolesOf {
 /// The views at a position, as readers see them.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Snapshot {
-    pub(super) shown: Shown,
+    pub(super) shown: VisibleState,
     pub billing: ShownBooks,
 }
 
 impl Deref for Snapshot {
-    type Target = Shown;
-    fn deref(&self) -> &Shown {
+    type Target = VisibleState;
+    fn deref(&self) -> &VisibleState {
         &self.shown
     }
 }
 
-impl Shown {
-    /// Nothing but a position.
-    pub(super) fn at(position: u64) -> Shown {
-        Shown { position, ..Shown::default() }
+impl VisibleState {
+    /// Empty views at a position.
+    pub(super) fn at(position: u64) -> VisibleState {
+        VisibleState { position, ..VisibleState::default() }
     }
 
     /// Adds a garage that was never seen, or as it was written.
-    pub(super) fn put_garage(&mut self, key: SiteName, garage: Garage) {
+    pub(super) fn put_garage(&mut self, key: SiteName, garage: GarageState) {
         let number = garage.stays.number;
-        self.keys.insert(number, key.clone());
-        self.changed.insert((garage.changed_at, number), key.clone());
-        self.garages.insert(key, garage);
+        self.keys.insert_mut(number, key.clone());
+        self.changed.insert_mut((garage.changed_at, number), key.clone());
+        self.garages.insert_mut(key, garage);
     }
 
     /// A garage was changed by what stands at `position`: boards tell it to those who have an earlier one.
@@ -74,13 +74,13 @@ impl Shown {
         let Some(garage) = self.garages.get_mut(key) else { return };
         let before = std::mem::replace(&mut garage.changed_at, position);
         let number = garage.stays.number;
-        self.changed.remove(&(before, number));
-        self.changed.insert((position, number), key.clone());
+        self.changed.remove_mut(&(before, number));
+        self.changed.insert_mut((position, number), key.clone());
     }
 
     /// The garages that were changed after `position`, with their keys, in the order in which each was changed last; all of them
     /// for `None`.
-    pub fn changed_since(&self, position: Option<u64>) -> impl Iterator<Item = (&SiteName, &Garage)> {
+    pub fn changed_since(&self, position: Option<u64>) -> impl Iterator<Item = (&SiteName, &GarageState)> {
         let from = position.map_or(0, |position| position.saturating_add(1));
         let changed = self.changed.range((from, 0)..);
         changed.filter_map(|(_, key)| Some((key, self.garages.get(key)?)))
@@ -102,54 +102,65 @@ impl Shown {
         Some(self.garages.get(self.key_of(&site))?.stays.number)
     }
 
-    pub(super) fn put_hole(&mut self, position: u64, hole: Hole) {
-        let mut of_site = self.holes_of.get(&hole.garage).cloned().unwrap_or_default();
-        of_site.positions.insert(position, ());
-        let events = hole.last.saturating_sub(hole.first).saturating_add(1);
+    pub(super) fn put_missing_range(&mut self, position: u64, range: MissingRange) {
+        let mut of_site = self.missing_ranges_of.get(&range.garage).cloned().unwrap_or_default();
+        of_site.positions.insert_mut(position, ());
+        let events = range.last.saturating_sub(range.first).saturating_add(1);
         of_site.events = of_site.events.saturating_add(events);
-        self.holes_of.insert(hole.garage.clone(), of_site);
-        self.holes.insert(position, hole);
+        self.missing_ranges_of.insert_mut(range.garage.clone(), of_site);
+        self.missing_ranges.insert_mut(position, range);
     }
 
     /// By position.
-    pub fn holes(&self) -> &SharedMap<u64, Hole> {
-        &self.holes
+    pub fn missing_ranges(&self) -> &SharedMap<u64, MissingRange> {
+        &self.missing_ranges
     }
 
     /// How many ranges of events are missing of the garage of this key, how many events in all of them, and the first ranges.
-    pub fn holes_of(&self, key: &SiteName, at_most: usize) -> (usize, u64, Vec<&Hole>) {
+    pub fn missing_ranges_of(&self, key: &SiteName, at_most: usize) -> (usize, u64, Vec<&MissingRange>) {
         let sites = self.sites_of(key);
-        let of_sites: Vec<_> = sites.iter().filter_map(|site| self.holes_of.get(site)).collect();
-        let count = of_sites.iter().map(|of_site| of_site.positions.len()).sum();
+        let of_sites: Vec<_> = sites.iter().filter_map(|site| self.missing_ranges_of.get(site)).collect();
+        let count = of_sites.iter().map(|of_site| of_site.positions.size()).sum();
         let events = of_sites.iter().map(|of_site| of_site.events).fold(0, u64::saturating_add);
         let firsts = of_sites.iter().flat_map(|of_site| of_site.positions.keys().take(at_most));
-        let firsts: BTreeMap<u64, &Hole> =
-            firsts.filter_map(|position| Some((*position, self.holes.get(position)?))).collect();
+        let firsts: BTreeMap<u64, &MissingRange> =
+            firsts.filter_map(|position| Some((*position, self.missing_ranges.get(position)?))).collect();
         (count, events, firsts.into_values().take(at_most).collect())
+    }
+
+    /// The events that wait in quarantine behind a position and a place in the page there, each with both, oldest first.
+    pub fn waiting_events(
+        &self,
+        after: Option<(u64, usize)>,
+    ) -> impl Iterator<Item = (u64, usize, &QuarantinedPage)> {
+        let pages = self.quarantine.range(after.map_or(0, |(position, _)| position)..);
+        let events =
+            pages.flat_map(|(position, page)| page.places().map(move |place| (*position, place, page)));
+        events.filter(move |(position, place, _)| after.is_none_or(|after| (*position, *place) > after))
     }
 
     /// The key of the garage whose events come under `site`.
     pub fn key_of<'a>(&'a self, site: &'a SiteName) -> &'a SiteName {
-        self.commands.key_of(site).unwrap_or(site)
+        self.decisions.key_of(site).unwrap_or(site)
     }
 
     /// What the garage of this key is called.
     pub fn name_of<'a>(&'a self, key: &'a SiteName) -> &'a SiteName {
-        self.garages.get(key).and_then(|garage| garage.orders.called.as_ref()).unwrap_or(key)
+        self.garages.get(key).and_then(|garage| garage.decisions.called.as_ref()).unwrap_or(key)
     }
 
     /// All names under which events of the garage of this key may come.
     pub fn sites_of(&self, key: &SiteName) -> Vec<SiteName> {
-        std::iter::once(key).chain(self.commands.other_names(key)).cloned().collect()
+        std::iter::once(key).chain(self.decisions.other_names(key)).cloned().collect()
     }
 
     /// Why the command at `position` has no effect, when it has none.
     pub fn without_effect(&self, position: u64) -> Option<&str> {
-        self.commands.without_effect(position)
+        self.decisions.without_effect(position)
     }
 
     /// Whether what was on the board at `position` is all there still, so that a change can be told.
     pub fn is_same_board_since(&self, position: u64) -> bool {
-        self.commands.is_same_board_since(position)
+        self.decisions.is_same_board_since(position)
     }
 }

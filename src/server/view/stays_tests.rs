@@ -1,10 +1,12 @@
 //! The stays against an oracle that is too simple to be wrong: all events at once, each with its best reading.
 
-use super::list::{self, Listed, Wanted};
+use super::list::{self, ListedStay, StayFilter};
 use super::tests::{EPOCH, apply, apply_at, event, fold, page_after, world};
 use super::*;
+use crate::messaging::SiteName;
 use crate::parking::Plate;
 use crate::parking::stay::{End, Visit, Way, pair};
+use crate::server::ledger::Ledger;
 use crate::store::Store;
 use crate::store::simulated::Disk;
 use proptest::prelude::*;
@@ -14,7 +16,7 @@ const GARAGES: [&str; 2] = ["a", "b"];
 const PLATES: [&str; 4] = ["AA1", "BB2", "CC3", "ΙΒΝ1234"];
 
 #[derive(Debug, Clone)]
-enum Told {
+enum ToldEvent {
     Passed(Way, Option<usize>),
     /// Of the event that many places back; 0 and less is none that came before.
     Corrected(i64, usize),
@@ -22,62 +24,63 @@ enum Told {
     OfANewerProgram,
 }
 
-fn told() -> impl Strategy<Value = Told> {
+fn told() -> impl Strategy<Value = ToldEvent> {
     let plate = 0..PLATES.len();
-    let passed = |way| prop::option::weighted(0.9, 0..PLATES.len()).prop_map(move |p| Told::Passed(way, p));
+    let passed =
+        |way| prop::option::weighted(0.9, 0..PLATES.len()).prop_map(move |p| ToldEvent::Passed(way, p));
     prop_oneof![
         8 => passed(Way::In),
         8 => passed(Way::Out),
-        6 => (-2i64..12, plate.clone()).prop_map(|(back, plate)| Told::Corrected(back, plate)),
-        2 => (0i64..400, plate).prop_map(|(back, plate)| Told::Corrected(back, plate)),
-        1 => Just(Told::Counted),
-        1 => Just(Told::OfANewerProgram),
+        6 => (-2i64..12, plate.clone()).prop_map(|(back, plate)| ToldEvent::Corrected(back, plate)),
+        2 => (0i64..400, plate).prop_map(|(back, plate)| ToldEvent::Corrected(back, plate)),
+        1 => Just(ToldEvent::Counted),
+        1 => Just(ToldEvent::OfANewerProgram),
     ]
 }
 
-/// What one garage is told, in pages of these sizes.
-fn garage() -> impl Strategy<Value = Vec<Vec<Told>>> {
+/// What happens at one garage, in pages of these sizes.
+fn garage() -> impl Strategy<Value = Vec<Vec<ToldEvent>>> {
     prop::collection::vec(prop::collection::vec(told(), 1..=24), 0..30)
 }
 
-fn bytes(told: &Told, sequence: u64) -> Vec<u8> {
+fn bytes(told: &ToldEvent, sequence: u64) -> Vec<u8> {
     let kind = |way| if way == Way::In { "entry" } else { "exit" };
     match told {
-        Told::Passed(way, Some(plate)) => {
+        ToldEvent::Passed(way, Some(plate)) => {
             event(&format!(r#"{{"kind":"{}","plate":"{}"}}"#, kind(*way), PLATES[*plate]))
         }
-        Told::Passed(way, None) => event(&format!(r#"{{"kind":"{}","plate":null}}"#, kind(*way))),
-        Told::Corrected(back, plate) => {
+        ToldEvent::Passed(way, None) => event(&format!(r#"{{"kind":"{}","plate":null}}"#, kind(*way))),
+        ToldEvent::Corrected(back, plate) => {
             let of = (sequence as i64 - back).max(1);
             let plate = PLATES[*plate];
             event(&format!(
                 r#"{{"kind":"plate_correction","epoch":"{EPOCH}","sequence":{of},"plate":"{plate}"}}"#
             ))
         }
-        Told::Counted => event(r#"{"kind":"count","occupied":5,"reason":"rounds"}"#),
-        Told::OfANewerProgram => vec![9, 9],
+        ToldEvent::Counted => event(r#"{"kind":"count","occupied":5,"reason":"rounds"}"#),
+        ToldEvent::OfANewerProgram => vec![9, 9],
     }
 }
 
-type Line = (String, String, u64, Option<u64>, &'static str);
+type StayLine = (String, String, u64, Option<u64>, &'static str);
 
 /// The visits of one garage by plate, by sequences; and which events cannot be applied.
-fn oracle(pages: &[Vec<Told>]) -> (Vec<(String, Visit<u64>)>, Vec<u64>) {
+fn oracle(pages: &[Vec<ToldEvent>]) -> (Vec<(String, Visit<u64>)>, Vec<u64>) {
     let mut read: Vec<Option<(Way, Option<usize>)>> = Vec::new();
     let mut set_aside = Vec::new();
     for (sequence, told) in (1..).zip(pages.iter().flatten()) {
         let mut passed = None;
         match told {
-            Told::Passed(way, plate) => passed = Some((*way, *plate)),
-            Told::Corrected(back, plate) => {
+            ToldEvent::Passed(way, plate) => passed = Some((*way, *plate)),
+            ToldEvent::Corrected(back, plate) => {
                 let of = (sequence as i64 - back).max(1) as usize;
                 match read.get_mut(of - 1) {
                     Some(Some((_, its))) => *its = Some(*plate),
                     _ => set_aside.push(sequence),
                 }
             }
-            Told::Counted => {}
-            Told::OfANewerProgram => set_aside.push(sequence),
+            ToldEvent::Counted => {}
+            ToldEvent::OfANewerProgram => set_aside.push(sequence),
         }
         read.push(passed);
     }
@@ -92,7 +95,7 @@ fn oracle(pages: &[Vec<Told>]) -> (Vec<(String, Visit<u64>)>, Vec<u64>) {
     (visits, set_aside)
 }
 
-fn line(garage: &str, plate: &str, visit: &Visit<u64>) -> Option<Line> {
+fn line(garage: &str, plate: &str, visit: &Visit<u64>) -> Option<StayLine> {
     let Visit::Stay { entry, end } = visit else {
         return None;
     };
@@ -105,13 +108,13 @@ fn line(garage: &str, plate: &str, visit: &Visit<u64>) -> Option<Line> {
 }
 
 /// All that a filter finds, in pieces of three.
-fn listed(store: &Store, view: &View, wanted: &Wanted) -> Vec<Line> {
-    let mut wanted = Wanted { limit: 3, ..wanted.clone() };
+fn listed(store: &Store, view: &View, wanted: &StayFilter) -> Vec<StayLine> {
+    let mut wanted = StayFilter { limit: 3, ..wanted.clone() };
     let mut lines = Vec::new();
     loop {
         let part = list::list(store, None, &wanted).unwrap();
         assert_eq!(part.position, view.position);
-        for Listed { address, plate, entry, end } in &part.stays {
+        for ListedStay { address, plate, entry, end } in &part.stays {
             let end = match end {
                 End::Inside => End::Inside,
                 End::Left(exit) => End::Left(exit.sequence),
@@ -127,7 +130,7 @@ fn listed(store: &Store, view: &View, wanted: &Wanted) -> Vec<Line> {
     }
 }
 
-fn sorted(mut lines: Vec<Line>) -> Vec<Line> {
+fn sorted(mut lines: Vec<StayLine>) -> Vec<StayLine> {
     lines.sort();
     lines
 }
@@ -148,10 +151,10 @@ fn visits_and_money(store: &Store) -> Vec<crate::store::Entry> {
 
 /// Folds what the ledger has, saving as often as `save` says, and writes what is left.
 fn fold_saving(view: &mut View, ledger: &Ledger, store: &Store, mut save: impl FnMut() -> bool) {
-    let mut changes = Changes::on(store);
+    let mut changes = ViewChanges::on(store);
     for record in ledger.records(view.position + 1) {
         let (position, record) = record.unwrap();
-        let step = Step::read(ledger, position, record).unwrap();
+        let step = PreparedRecord::read(ledger, position, record).unwrap();
         if !changes.have_room_for(step.writes_at_most()) || save() {
             view.save(&mut changes).unwrap();
         }
@@ -213,9 +216,9 @@ proptest! {
 
         // From the beginning, into another store: the same, byte for byte.
         let other = Store::on(Disk::default());
-        let mut anew = View::default();
-        fold_saving(&mut anew, &ledger, &other, || false);
-        prop_assert_eq!(&anew, &view);
+        let mut rebuilt = View::default();
+        fold_saving(&mut rebuilt, &ledger, &other, || false);
+        prop_assert_eq!(&rebuilt, &view);
         prop_assert_eq!(written(&other), written(&store));
 
         // The same events on one day: nobody leaves memory, and the visits are the same, byte for byte.
@@ -239,19 +242,19 @@ proptest! {
             prop_assert_eq!(book.exits_missed, count(|v| matches!(v, Visit::Stay { end: End::Unseen, .. })));
             prop_assert_eq!(book.exits_unmatched, count(|v| matches!(v, Visit::Exit(_))));
         }
-        let everything = Wanted { plate: None, garage: None, open: None, after: None, limit: 3 };
+        let everything = StayFilter { plate: None, garage: None, open: None, after: None, limit: 3 };
         for open in [None, Some(true), Some(false)] {
-            let of_state = |line: &&Line| open.is_none_or(|open| open == (line.4 == "inside"));
-            let wanted = Wanted { open, ..everything.clone() };
+            let of_state = |line: &&StayLine| open.is_none_or(|open| open == (line.4 == "inside"));
+            let wanted = StayFilter { open, ..everything.clone() };
             let expected: Vec<_> = all.iter().filter(of_state).cloned().collect();
             prop_assert_eq!(sorted(listed(&store, &view, &wanted)), sorted(expected.clone()));
             for (name, garage) in view.garages.iter() {
-                let wanted = Wanted { garage: Some(garage.stays.number), ..wanted.clone() };
+                let wanted = StayFilter { garage: Some(garage.stays.number), ..wanted.clone() };
                 let expected = expected.iter().filter(|line| line.0 == name.as_str()).cloned().collect();
                 prop_assert_eq!(sorted(listed(&store, &view, &wanted)), sorted(expected));
             }
             for plate in PLATES {
-                let wanted = Wanted { plate: Some(Plate::new(plate).unwrap()), ..wanted.clone() };
+                let wanted = StayFilter { plate: Some(Plate::new(plate).unwrap()), ..wanted.clone() };
                 let expected = expected.iter().filter(|line| line.1 == plate).cloned().collect();
                 prop_assert_eq!(sorted(listed(&store, &view, &wanted)), sorted(expected));
             }
@@ -290,7 +293,7 @@ fn passed(kind: &str, plate: &str) -> Vec<u8> {
 #[test]
 fn cars_that_are_inside_for_a_month_leave_memory_and_are_found_when_they_leave_or_are_listed() {
     let (_, store, ledger) = world();
-    let everything = Wanted { plate: None, garage: None, open: Some(true), after: None, limit: 3 };
+    let everything = StayFilter { plate: None, garage: None, open: Some(true), after: None, limit: 3 };
     let mut view = View::default();
     let entered: Vec<_> = (0..300).map(|n| passed("entry", &format!("OLD{n}"))).collect();
     for (page, events) in (0u64..).zip(entered.chunks(60)) {
@@ -302,7 +305,7 @@ fn cars_that_are_inside_for_a_month_leave_memory_and_are_found_when_they_leave_o
     fold_saving(&mut view, &ledger, &store, || false);
     assert_eq!(view.stays.in_memory(), 1);
     assert_eq!(listed(&store, &view, &everything).len(), 301);
-    let of_plate = Wanted { plate: Some(Plate::new("OLD7").unwrap()), ..everything.clone() };
+    let of_plate = StayFilter { plate: Some(Plate::new("OLD7").unwrap()), ..everything.clone() };
     assert_eq!(listed(&store, &view, &of_plate).len(), 1);
 
     // One leaves, one enters again without having left, one enters another garage.

@@ -1,6 +1,7 @@
-//! A record that is ready to be folded.
+//! A record that is ready to be applied.
 
-use super::{Damage, stays};
+use super::garages::LedgerDamage;
+use super::stays;
 use crate::messaging::SiteName;
 use crate::messaging::page::{Content, RECORDS_MAX};
 use crate::parking::stored::StoredError;
@@ -9,52 +10,53 @@ use crate::server::ledger::{Found, Ledger, Loss};
 use crate::server::record::{Command, Record};
 use crate::store::StoreError;
 
-/// A record that is ready to be folded: what needs no view was done before anybody has to wait for it.
+/// A record that is ready to be applied: what needs no view is done already, so that nothing waits for it.
 #[derive(Debug)]
-pub struct Step {
+pub struct PreparedRecord {
     /// It is about one position, or about a stretch that cannot be read, or that is lost and the position that says so.
     pub(super) from: u64,
     pub(super) position: u64,
-    pub(super) what: What,
+    pub(super) what: Preparation,
 }
 
 #[derive(Debug)]
-pub(super) enum What {
-    Page {
+pub(super) enum Preparation {
+    Page(PreparedPage),
+    /// Events of a stream that will never come.
+    MissingRange {
         stream: u32,
         received_at_ms: i64,
         first: u64,
-        /// Whether the edge's clock was known to be set when the page was begun.
-        clock_set: bool,
-        events: Vec<Result<Event, StoredError>>,
+        last: u64,
+        reason: String,
     },
-    Hole(HoleIn),
     Capacity {
         site: SiteName,
         capacity: u32,
     },
     Command(Command),
     Damaged {
-        damage: Damage,
+        damage: LedgerDamage,
         losses: Vec<Loss>,
     },
     /// It changes no view.
     Nothing,
 }
 
-/// A [`Hole`] that names its stream.
+/// A page of events.
 #[derive(Debug)]
-pub(super) struct HoleIn {
-    pub(super) stream: u32,
-    pub(super) received_at_ms: i64,
-    pub(super) first: u64,
-    pub(super) last: u64,
-    pub(super) reason: String,
+pub(super) struct PreparedPage {
+    pub stream: u32,
+    pub received_at_ms: i64,
+    pub first: u64,
+    /// Whether the edge's clock was known to be set when the page was begun.
+    pub clock_set: bool,
+    pub events: Vec<Result<Event, StoredError>>,
 }
 
-impl Step {
-    /// Checks what stands at `position` and reads its events. What cannot be read becomes a hole of whom the index names.
-    pub fn read(ledger: &Ledger, position: u64, found: Found) -> Result<Step, StoreError> {
+impl PreparedRecord {
+    /// Checks what stands at `position` and reads its events. What cannot be read becomes missing ranges of the garages that the index names.
+    pub fn read(ledger: &Ledger, position: u64, found: Found) -> Result<PreparedRecord, StoreError> {
         let (from, told) = match found {
             Found::Damaged { from, reason } => (from, Err(reason)),
             // A record that says something else than what it follows is as good as one that cannot be read.
@@ -68,22 +70,26 @@ impl Step {
             }
             Found::Record(Record::Truncated { received_at_ms, from, to }) => {
                 let reason = format!("positions {from} to {to} were on disk and are lost");
-                let damage = Damage { from, last: to, reason, found_at_ms: Some(received_at_ms) };
-                return Ok(Step { from, position, what: What::Damaged { damage, losses: Vec::new() } });
+                let damage = LedgerDamage { from, last: to, reason, found_at_ms: Some(received_at_ms) };
+                return Ok(PreparedRecord {
+                    from,
+                    position,
+                    what: Preparation::Damaged { damage, losses: Vec::new() },
+                });
             }
             Found::Record(record) => (position, Self::what(ledger, record)),
         };
         let what = match told {
             Ok(what) => what,
             Err(reason) => {
-                let damage = Damage { from, last: position, reason, found_at_ms: None };
-                What::Damaged { damage, losses: ledger.losses(from, position)? }
+                let damage = LedgerDamage { from, last: position, reason, found_at_ms: None };
+                Preparation::Damaged { damage, losses: ledger.losses(from, position)? }
             }
         };
-        Ok(Step { from, position, what })
+        Ok(PreparedRecord { from, position, what })
     }
 
-    fn what(ledger: &Ledger, record: Record) -> Result<What, String> {
+    fn what(ledger: &Ledger, record: Record) -> Result<Preparation, String> {
         let known = |stream| ledger.stream(stream).map(drop).map_err(|error| error.to_string());
         Ok(match record {
             Record::Page { stream, received_at_ms, page } => {
@@ -94,31 +100,31 @@ impl Step {
                 };
                 let events = records.iter().map(|record| Event::from_bytes(&record.payload)).collect();
                 let (first, clock_set) = (page.first.get(), page.begun.set);
-                What::Page { stream, received_at_ms, first, clock_set, events }
+                Preparation::Page(PreparedPage { stream, received_at_ms, first, clock_set, events })
             }
             Record::Hole { stream, received_at_ms, first, last, reason, .. } => {
                 known(stream)?;
-                What::Hole(HoleIn { stream, received_at_ms, first, last, reason })
+                Preparation::MissingRange { stream, received_at_ms, first, last, reason }
             }
-            Record::Capacity { site, capacity, .. } => What::Capacity { site, capacity },
-            Record::Command { command, .. } => What::Command(command),
-            Record::Moved { .. } => What::Nothing,
+            Record::Capacity { site, capacity, .. } => Preparation::Capacity { site, capacity },
+            Record::Command { command, .. } => Preparation::Command(command),
+            Record::Moved { .. } => Preparation::Nothing,
             Record::Truncated { .. } => unreachable!("it is about more positions than its own"),
         })
     }
 
     /// What it says of positions that cannot be read, and whose events are known to be among them.
-    pub fn damage(&self) -> Option<(&Damage, &[Loss])> {
+    pub fn damage(&self) -> Option<(&LedgerDamage, &[Loss])> {
         match &self.what {
-            What::Damaged { damage, losses } => Some((damage, losses)),
+            Preparation::Damaged { damage, losses } => Some((damage, losses)),
             _ => None,
         }
     }
 
-    /// The most writes that folding it may add to the changes.
+    /// Maximum number of writes that applying it adds to the changes.
     pub fn writes_at_most(&self) -> usize {
         match &self.what {
-            What::Page { events, .. } => {
+            Preparation::Page(PreparedPage { events, .. }) => {
                 let of = |event: &Result<Event, StoredError>| match event {
                     Ok(Event { kind: EventKind::PlateCorrection { .. }, .. }) => {
                         stays::WRITES_OF_A_CORRECTION
@@ -128,13 +134,13 @@ impl Step {
                 let garage_and_quarantine = 2;
                 events.iter().map(of).sum::<usize>() + stays::WRITES_OF_A_PAGE + garage_and_quarantine
             }
-            What::Command(Command::Release { .. }) => {
+            Preparation::Command(Command::Release { .. }) => {
                 RECORDS_MAX * stays::WRITES_OF_A_CORRECTION + stays::WRITES_OF_A_PAGE + 4
             }
-            What::Command(_) => 4,
-            What::Hole(_) | What::Capacity { .. } => 1,
-            What::Damaged { losses, .. } => 1 + losses.len(),
-            What::Nothing => 0,
+            Preparation::Command(_) => 4,
+            Preparation::MissingRange { .. } | Preparation::Capacity { .. } => 1,
+            Preparation::Damaged { losses, .. } => 1 + losses.len(),
+            Preparation::Nothing => 0,
         }
     }
 }

@@ -3,6 +3,9 @@ use crate::messaging::Sequence;
 use crate::messaging::page::Content;
 use crate::messaging::page::{Page, Record as Message, SealedPage};
 use crate::messaging::wire::Request;
+use crate::messaging::{Epoch, SiteName};
+use crate::parking::Event;
+use crate::server::ledger::Ledger;
 use crate::store::Store;
 use crate::store::simulated::Disk;
 
@@ -60,13 +63,9 @@ pub fn apply_to_each<'a>(ledger: &Ledger, garages: impl Iterator<Item = &'a str>
     ledger.commit(&requests, 77).unwrap();
 }
 
-pub fn fold(view: &mut View, ledger: &Ledger, store: &Store) -> Changes {
-    let mut changes = Changes::on(store);
-    for record in ledger.records(view.position + 1) {
-        let (position, record) = record.unwrap();
-        let step = Step::read(ledger, position, record).unwrap();
-        view.apply(ledger, step, &mut changes).unwrap();
-    }
+pub fn fold(view: &mut View, ledger: &Ledger, store: &Store) -> ViewChanges {
+    let mut changes = ViewChanges::on(store);
+    catch_up(view, ledger, u64::MAX, &mut changes, |_| {}).unwrap();
     changes
 }
 
@@ -96,11 +95,11 @@ fn after_a_crash_the_view_catches_up_to_what_a_fold_from_the_beginning_gives() {
         let ledger = Ledger::open(store.clone()).unwrap();
         let mut caught_up = View::load(&store, &ledger).unwrap();
         fold(&mut caught_up, &ledger, &store);
-        let mut anew = View::default();
-        fold(&mut anew, &ledger, &store);
-        assert_eq!(caught_up, anew);
-        assert_eq!(anew.position, 3);
-        let a = &anew.garages[&SiteName::new("a").unwrap()];
+        let mut rebuilt = View::default();
+        fold(&mut rebuilt, &ledger, &store);
+        assert_eq!(caught_up, rebuilt);
+        assert_eq!(rebuilt.position, 3);
+        let a = &rebuilt.garages[&SiteName::new("a").unwrap()];
         assert_eq!((a.occupancy.occupied, a.capacity, a.events), (2, 9, 2));
     }
 }

@@ -1,10 +1,10 @@
 //! `GET /v1/charges`, `GET /v1/anomalies`.
 
-use super::{Shared, Web, time};
-use crate::http::{Paging, Problem, bad_cursor, query};
+use super::{ServerWeb, SharedWeb, parse_cursor, time};
+use crate::http::{Paging, Problem, query};
 use crate::parking::Plate;
 use crate::server::books::Asked;
-use crate::server::view::billing::anomalies::{self, AnomalyCode, Noted, Wanted};
+use crate::server::view::billing::anomalies::{self, AnomalyCode, AnomalyFilter, NotedAnomaly};
 use crate::server::view::written_position;
 use crate::store::StoreError;
 use axum::extract::rejection::QueryRejection;
@@ -24,15 +24,12 @@ pub(super) struct ChargesQuery {
 
 /// Charges, stays that wait for a price or are held, voids and credits; newest first.
 pub(super) async fn charges(
-    State(web): Shared,
+    State(web): SharedWeb,
     asked: Result<Query<ChargesQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let asked = query(asked)?;
     let limit = Paging { after: None, limit: asked.limit }.limit()?;
-    let after = match &asked.after {
-        Some(text) => Some(text.parse::<u64>().ok().filter(|n| *n > 0).ok_or_else(|| bad_cursor(text))?),
-        None => None,
-    };
+    let after = parse_cursor(asked.after.as_deref(), |text| text.parse().ok().filter(|n: &u64| *n > 0))?;
     let ChargesQuery { plate, garage, account, month, .. } = asked;
     let asked = Asked { plate, garage, account, month, after, limit };
     web.answer_in_turn(&web.readers, move |web| web.books().charges(&asked)).await
@@ -64,7 +61,7 @@ struct AnomalyLine {
 
 /// What did not add up: once for each code, garage and plate. Plates that nobody registered come last.
 pub(super) async fn anomalies(
-    State(web): Shared,
+    State(web): SharedWeb,
     asked: Result<Query<AnomaliesQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     #[derive(Serialize, Default)]
@@ -75,11 +72,8 @@ pub(super) async fn anomalies(
     }
     let asked = query(asked)?;
     let limit = Paging { after: None, limit: asked.limit }.limit()?;
-    let after = match &asked.after {
-        Some(text) => Some(anomalies::Cursor::parse(text).ok_or_else(|| bad_cursor(text))?),
-        None => None,
-    };
-    let list = move |web: &Web| {
+    let after = parse_cursor(asked.after.as_deref(), anomalies::AnomalyCursor::parse)?;
+    let list = move |web: &ServerWeb| {
         let position = written_position(&web.store)?.unwrap_or_default();
         let nothing = || Ok(Answer { position, ..Answer::default() });
         let code = match &asked.code {
@@ -105,11 +99,11 @@ pub(super) async fn anomalies(
             return nothing();
         }
         let garage = garage.flatten();
-        let wanted = Wanted { code, garage, plate, after, limit };
-        let anomalies::List { position, anomalies, next } =
+        let wanted = AnomalyFilter { code, garage, plate, after, limit };
+        let anomalies::AnomalyList { position, anomalies, next } =
             anomalies::list(&web.store, Some(web.signal.saving()), unregistered, &wanted)?;
         let view = web.view();
-        let lines = anomalies.into_iter().map(|Noted { code, garage, plate, anomaly }| AnomalyLine {
+        let lines = anomalies.into_iter().map(|NotedAnomaly { code, garage, plate, anomaly }| AnomalyLine {
             code: code.as_str(),
             garage: view.name_of_number(garage),
             plate,

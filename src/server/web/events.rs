@@ -1,7 +1,7 @@
 //! `GET /v1/events`.
 
-use super::{Cursor, Mark, Shared, Web, time};
-use crate::http::{Paging, Problem, bad_cursor, query};
+use super::{EventCursor, ServerWeb, SharedWeb, StreamMark, parse_cursor, time};
+use crate::http::{Paging, Problem, query};
 use crate::messaging::SiteName;
 use crate::messaging::page::Content;
 use crate::parking::Event;
@@ -57,7 +57,7 @@ struct EventLine {
     received_at: String,
     /// Where it was confirmed, when a decided conflict moved it to another epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
-    moved_from: Option<Mark>,
+    moved_from: Option<StreamMark>,
     #[serde(skip_serializing_if = "Option::is_none")]
     evidence: Option<Evidence>,
 }
@@ -70,7 +70,7 @@ struct Damaged {
     reason: String,
 }
 #[derive(Serialize)]
-struct Answer {
+struct EventsAnswer {
     events: Vec<EventLine>,
     next: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -78,21 +78,22 @@ struct Answer {
 }
 
 pub(super) async fn events(
-    State(web): Shared,
+    State(web): SharedWeb,
     asked: Result<Query<EventsQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let asked = query(asked)?;
-    let paging = Paging { after: asked.after.clone(), limit: asked.limit };
-    let limit = paging.limit()?;
-    let after = match &paging.after {
-        Some(text) => Some(Cursor::parse(text).ok_or_else(|| bad_cursor(text))?),
-        None => None,
-    };
+    let limit = Paging { after: None, limit: asked.limit }.limit()?;
+    let after = parse_cursor(asked.after.as_deref(), EventCursor::parse)?;
     web.answer_in_turn(&web.readers, move |web| read(web, &asked, after, limit)).await
 }
 
-/// The events behind `after`, at most `limit`. What was delivered and folded meanwhile may be among them.
-fn read(web: &Web, asked: &EventsQuery, after: Option<Cursor>, limit: usize) -> Result<Answer, StoreError> {
+/// The events behind `after`, at most `limit`. What was delivered and applied meanwhile may be among them.
+fn read(
+    web: &ServerWeb,
+    asked: &EventsQuery,
+    after: Option<EventCursor>,
+    limit: usize,
+) -> Result<EventsAnswer, StoreError> {
     let garage = asked.garage.as_deref().map(|name| SiteName::new(name).ok());
     let garage = garage.map(|site| {
         let view = web.view();
@@ -118,7 +119,7 @@ fn read(web: &Web, asked: &EventsQuery, after: Option<Cursor>, limit: usize) -> 
             continue;
         };
         for (index, record) in records.iter().enumerate() {
-            let known = |cursor: Cursor| page.position == cursor.position && index <= cursor.index;
+            let known = |cursor: EventCursor| page.position == cursor.position && index <= cursor.index;
             if after.is_some_and(known) {
                 continue;
             }
@@ -136,7 +137,7 @@ fn read(web: &Web, asked: &EventsQuery, after: Option<Cursor>, limit: usize) -> 
                 not_understood: event.as_ref().err().map(ToString::to_string),
                 event: event.ok().map(EventJson::from),
                 received_at: time(page.received_at_ms),
-                moved_from: page.page.moved_from.map(|(epoch, first)| Mark {
+                moved_from: page.page.moved_from.map(|(epoch, first)| StreamMark {
                     epoch: epoch.to_string(),
                     sequence: first.get() + index as u64,
                 }),
@@ -147,7 +148,7 @@ fn read(web: &Web, asked: &EventsQuery, after: Option<Cursor>, limit: usize) -> 
     let damaged = damaged.into_iter().map(|(from, last, reason)| Damaged { from, last, reason }).collect();
     let next = match (more, go_on_after) {
         (true, _) => last,
-        (false, at) => at.map(|position| Cursor::behind(position).to_string()),
+        (false, at) => at.map(|position| EventCursor::behind(position).to_string()),
     };
-    Ok(Answer { events: lines, next, damaged })
+    Ok(EventsAnswer { events: lines, next, damaged })
 }

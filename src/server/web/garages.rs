@@ -1,14 +1,14 @@
 //! `GET /v1/occupancy`, `GET /v1/garages`, `GET /v1/garages/{name}`: from memory, at one position of the views each.
 
-use super::{Mark, Shared, Web, time};
+use super::{ServerWeb, SharedWeb, StreamMark, parse_cursor, time};
 use crate::codes;
 use crate::daemon::clock;
-use crate::http::{Paging, Problem, bad_cursor, query};
+use crate::http::{Paging, Problem, query};
 use crate::messaging::SiteName;
 use crate::parking::tariff::Money;
 use crate::server::ledger::Stream;
 use crate::server::serving::SKEW_ALARM_MS;
-use crate::server::view::{Book, Garage, Hole, Snapshot};
+use crate::server::view::{GarageState, GarageStays, MissingRange, Snapshot};
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
@@ -31,7 +31,7 @@ struct OccupancyLine {
 }
 
 impl OccupancyLine {
-    fn new(name: &SiteName, garage: &Garage) -> OccupancyLine {
+    fn new(name: &SiteName, garage: &GarageState) -> OccupancyLine {
         OccupancyLine {
             name: name.to_string(),
             capacity: garage.known_capacity(),
@@ -43,7 +43,7 @@ impl OccupancyLine {
 }
 
 /// All garages that boards show. It is made once for each position, and on no thread that others wait for.
-pub(super) async fn occupancy(State(web): Shared) -> Result<Response, Problem> {
+pub(super) async fn occupancy(State(web): SharedWeb) -> Result<Response, Problem> {
     let position = web.view().position;
     let body = match web.occupancy_at(position) {
         Some(body) => body,
@@ -52,7 +52,7 @@ pub(super) async fn occupancy(State(web): Shared) -> Result<Response, Problem> {
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
-fn render_occupancy(web: &Web) -> Bytes {
+fn render_occupancy(web: &ServerWeb) -> Bytes {
     #[derive(Serialize)]
     struct Answer {
         version: u64,
@@ -60,7 +60,7 @@ fn render_occupancy(web: &Web) -> Bytes {
         garages: Vec<OccupancyLine>,
     }
     let view = web.view();
-    // Somebody else may have made it while this one waited for its turn.
+    // Another request may have made it while this one waited for its turn.
     if let Some(body) = web.occupancy_at(view.position) {
         return body;
     }
@@ -90,17 +90,17 @@ struct GarageAnswer {
     events_since_decommissioned: Option<u64>,
     position: u64,
     events: u64,
-    stays: Stays,
+    stays: StayCounts,
     /// What was charged, less what was taken back; once for each currency.
     taken: Vec<Money>,
-    marks: Vec<Mark>,
+    marks: Vec<StreamMark>,
     last_heard_at: Option<String>,
     last_heard_seconds_ago: Option<f64>,
     backlog: Option<u64>,
     oldest_age_seconds: Option<f64>,
     duplicates_refused: u64,
     conflicts: u64,
-    conflict_at: Option<Mark>,
+    conflict_at: Option<StreamMark>,
     refused: Option<String>,
     /// Two live edges speak under this name.
     two_edges: bool,
@@ -114,7 +114,7 @@ struct GarageAnswer {
     /// Confirmed events that the garage could not read any more when it started.
     damaged: Option<u64>,
     /// The first hundred; the two counts are of all.
-    missing_ranges: Vec<HoleLine>,
+    missing_ranges: Vec<MissingRangeLine>,
     missing_ranges_total: usize,
     /// The sum of the events in all missing ranges.
     missing_events: u64,
@@ -122,16 +122,16 @@ struct GarageAnswer {
 
 /// How many there are.
 #[derive(Serialize)]
-struct Stays {
+struct StayCounts {
     open: u64,
     closed: u64,
     exits_missed: u64,
     exits_unmatched: u64,
 }
 
-impl From<Book> for Stays {
-    fn from(book: Book) -> Stays {
-        Stays {
+impl From<GarageStays> for StayCounts {
+    fn from(book: GarageStays) -> StayCounts {
+        StayCounts {
             open: book.open,
             closed: book.closed,
             exits_missed: book.exits_missed,
@@ -141,7 +141,7 @@ impl From<Book> for Stays {
 }
 
 #[derive(Serialize)]
-struct HoleLine {
+struct MissingRangeLine {
     epoch: String,
     first: u64,
     last: u64,
@@ -149,9 +149,9 @@ struct HoleLine {
     received_at: Option<String>,
 }
 
-impl From<&Hole> for HoleLine {
-    fn from(hole: &Hole) -> HoleLine {
-        HoleLine {
+impl From<&MissingRange> for MissingRangeLine {
+    fn from(hole: &MissingRange) -> MissingRangeLine {
+        MissingRangeLine {
             epoch: hole.epoch.to_string(),
             first: hole.first,
             last: hole.last,
@@ -161,25 +161,25 @@ impl From<&Hole> for HoleLine {
     }
 }
 
-fn mark(stream: &Stream) -> Mark {
-    Mark { epoch: stream.epoch.to_string(), sequence: stream.mark.sequence }
+fn mark(stream: &Stream) -> StreamMark {
+    StreamMark { epoch: stream.epoch.to_string(), sequence: stream.mark.sequence }
 }
 
 /// The answer for the garage of this key.
-fn garage_answer(web: &Web, view: &Snapshot, key: &SiteName) -> GarageAnswer {
+fn garage_answer(web: &ServerWeb, view: &Snapshot, key: &SiteName) -> GarageAnswer {
     let sites = view.sites_of(key);
     let name = view.name_of(key);
     let streams = web.ledger.streams_of(&sites);
-    // An edge that was set up anew has another name than before.
+    // An edge that was set up again may have another name than before.
     let seen =
         sites.iter().map(|site| web.seen(site)).max_by_key(|seen| seen.heard_at_ms).unwrap_or_default();
     let heard = (seen.heard_at_ms > 0).then_some(seen.heard_at_ms);
     let observed = seen.observation.as_ref();
-    let unknown = Garage::default();
+    let unknown = GarageState::default();
     let garage = view.garages.get(key).unwrap_or(&unknown);
-    let retired = garage.orders.decommissioned.as_ref();
+    let retired = garage.decisions.decommissioned.as_ref();
     let seconds = |ms: u64| ms as f64 / 1000.0;
-    let (missing_ranges_total, missing_events, missing_ranges) = view.holes_of(key, 100);
+    let (missing_ranges_total, missing_events, missing_ranges) = view.missing_ranges_of(key, 100);
     GarageAnswer {
         occupancy: OccupancyLine::new(name, garage),
         capacity_told: (garage.told_capacity != garage.capacity).then_some(garage.told_capacity),
@@ -200,7 +200,9 @@ fn garage_answer(web: &Web, view: &Snapshot, key: &SiteName) -> GarageAnswer {
         oldest_age_seconds: observed.and_then(|observed| observed.oldest_age_ms).map(seconds),
         duplicates_refused: seen.duplicates_refused,
         conflicts: seen.conflicts,
-        conflict_at: seen.in_conflict_at.map(|(epoch, sequence)| Mark { epoch: epoch.to_string(), sequence }),
+        conflict_at: seen
+            .in_conflict_at
+            .map(|(epoch, sequence)| StreamMark { epoch: epoch.to_string(), sequence }),
         two_edges: seen.two_edges(),
         clock_set: observed.map(|observed| observed.clock_set),
         clock_ahead_seconds: seen.clock_ahead_ms.map(|ahead_ms| ahead_ms as f64 / 1000.0),
@@ -209,14 +211,14 @@ fn garage_answer(web: &Web, view: &Snapshot, key: &SiteName) -> GarageAnswer {
         full: observed.and_then(|observed| observed.shortage.clone()),
         damaged: observed.map(|observed| observed.damaged),
         refused: seen.refused.clone(),
-        missing_ranges: missing_ranges.into_iter().map(HoleLine::from).collect(),
+        missing_ranges: missing_ranges.into_iter().map(MissingRangeLine::from).collect(),
         missing_ranges_total,
         missing_events,
     }
 }
 
 pub(super) async fn garages(
-    State(web): Shared,
+    State(web): SharedWeb,
     paging: Result<Query<Paging>, QueryRejection>,
 ) -> Result<Response, Problem> {
     #[derive(Serialize)]
@@ -226,11 +228,8 @@ pub(super) async fn garages(
     }
     let paging = query(paging)?;
     let limit = paging.limit()?;
-    let after = match &paging.after {
-        Some(after) => Some(SiteName::new(after).map_err(|_| bad_cursor(after))?),
-        None => None,
-    };
-    let list = move |web: &Web| {
+    let after = parse_cursor(paging.after.as_deref(), |name| SiteName::new(name).ok())?;
+    let list = move |web: &ServerWeb| {
         let view = web.view();
         let mut keys = keys_after(web, &view, after, limit + 1);
         let more = keys.len() > limit;
@@ -242,11 +241,11 @@ pub(super) async fn garages(
     web.answer_in_turn(&web.renderers, list).await
 }
 
-/// The keys of garages behind `after`, in their order, at most so many. A garage that only told its capacity has no stream yet;
-/// one whose first page is not folded yet has no view.
-fn keys_after(web: &Web, view: &Snapshot, after: Option<SiteName>, at_most: usize) -> Vec<SiteName> {
+/// The keys of garages behind `after`, in their order, at most `at_most`. A garage that only reported its capacity has no stream yet;
+/// one whose first page is not applied yet has no view.
+fn keys_after(web: &ServerWeb, view: &Snapshot, after: Option<SiteName>, at_most: usize) -> Vec<SiteName> {
     let behind = |after: &Option<SiteName>| after.clone().map_or(Bound::Unbounded, Bound::Excluded);
-    let seen = view.garages.range::<SiteName>((behind(&after), Bound::Unbounded));
+    let seen = view.garages.range::<SiteName, _>((behind(&after), Bound::Unbounded));
     let mut keys: BTreeSet<SiteName> = seen.take(at_most).map(|(key, _)| key.clone()).collect();
     let mut from = after;
     loop {
@@ -266,7 +265,7 @@ fn keys_after(web: &Web, view: &Snapshot, after: Option<SiteName>, at_most: usiz
 }
 
 pub(super) async fn garage(
-    State(web): Shared,
+    State(web): SharedWeb,
     name: Result<Path<String>, PathRejection>,
 ) -> Result<impl IntoResponse, Problem> {
     let Path(name) = name.map_err(|error| {

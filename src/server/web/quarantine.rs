@@ -1,7 +1,7 @@
 //! `GET /v1/quarantine`, `GET /v1/damages`: from memory, at one position of the views each.
 
-use super::{Cursor, Shared, time};
-use crate::http::{Paging, Problem, bad_cursor, query};
+use super::{EventCursor, SharedWeb, parse_cursor, time};
+use crate::http::{Paging, Problem, query};
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
@@ -10,7 +10,7 @@ use serde::Serialize;
 
 /// Events that wait, oldest first.
 pub(super) async fn quarantine(
-    State(web): Shared,
+    State(web): SharedWeb,
     paging: Result<Query<Paging>, QueryRejection>,
 ) -> Result<impl IntoResponse, Problem> {
     #[derive(Serialize)]
@@ -29,17 +29,9 @@ pub(super) async fn quarantine(
     }
     let paging = query(paging)?;
     let limit = paging.limit()?;
-    let after = match &paging.after {
-        None => None,
-        Some(text) => Some(Cursor::parse(text).ok_or_else(|| bad_cursor(text))?),
-    };
+    let after = parse_cursor(paging.after.as_deref(), EventCursor::parse)?;
     let view = web.view();
-    let known = |position: u64, index: usize| {
-        after.is_some_and(|after| (position, index) <= (after.position, after.index))
-    };
-    let pages = view.quarantine.range(after.map_or(0, |after| after.position)..);
-    let events = pages.flat_map(|(position, page)| page.places().map(move |index| (*position, index, page)));
-    let mut waiting = events.filter(|(position, index, _)| !known(*position, *index));
+    let mut waiting = view.waiting_events(after.map(|after| (after.position, after.index)));
     let shown: Vec<_> = waiting.by_ref().take(limit).collect();
     let last = shown.last().map(|(position, index, _)| format!("{position}.{index}"));
     let next = waiting.next().and(last);
@@ -56,7 +48,7 @@ pub(super) async fn quarantine(
 
 /// What the ledger cannot give any more, oldest first.
 pub(super) async fn damages(
-    State(web): Shared,
+    State(web): SharedWeb,
     paging: Result<Query<Paging>, QueryRejection>,
 ) -> Result<impl IntoResponse, Problem> {
     #[derive(Serialize)]
@@ -73,10 +65,8 @@ pub(super) async fn damages(
     }
     let paging = query(paging)?;
     let limit = paging.limit()?;
-    let from = match &paging.after {
-        None => 0,
-        Some(text) => text.parse::<u64>().map_err(|_| bad_cursor(text))?.saturating_add(1),
-    };
+    let after = parse_cursor(paging.after.as_deref(), |text| text.parse::<u64>().ok())?;
+    let from = after.map_or(0, |after| after.saturating_add(1));
     let view = web.view();
     let mut wanted = view.damages.range(from..).map(|(_, damage)| damage);
     let damages: Vec<Line> = wanted

@@ -1,6 +1,6 @@
 //! `GET /v1/statements/{account or plate}`.
 
-use super::Shared;
+use super::SharedWeb;
 use crate::codes;
 use crate::http::{Problem, query};
 use crate::parking::statement::{Month, Statement};
@@ -26,10 +26,10 @@ pub(super) struct StatementQuery {
     format: Option<String>,
 }
 
-/// A way to show a statement, with its media type.
-type Format = (&'static str, fn(&Statement) -> String);
+/// The media type of a format, and how a statement is rendered in it.
+type StatementFormat = (&'static str, fn(&Statement) -> String);
 
-fn format(name: Option<&str>) -> Result<Format, Problem> {
+fn format(name: Option<&str>) -> Result<StatementFormat, Problem> {
     Ok(match name.unwrap_or("json") {
         "json" => ("application/json", |its| {
             serde_json::to_string(&its.to_json()).expect("a statement always encodes")
@@ -45,7 +45,7 @@ fn bad(detail: String) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, detail).code(codes::INVALID_QUERY)
 }
 
-enum Found {
+enum StatementAnswer {
     Nothing,
     TooLong,
     Body(String),
@@ -53,7 +53,7 @@ enum Found {
 
 /// The statement of an account for a month, else the look at one car.
 pub(super) async fn statement(
-    State(web): Shared,
+    State(web): SharedWeb,
     whose: Result<Path<String>, PathRejection>,
     asked: Result<Query<StatementQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
@@ -86,25 +86,25 @@ pub(super) async fn statement(
         for whose in wanted {
             match books.statement(&web.operator, month, &whose, LINES_MAX) {
                 Ok(None) => {}
-                Ok(Some(statement)) => return Ok(Found::Body(render(&statement))),
-                Err(BooksError::TooLong { .. }) => return Ok(Found::TooLong),
+                Ok(Some(statement)) => return Ok(StatementAnswer::Body(render(&statement))),
+                Err(BooksError::TooLong { .. }) => return Ok(StatementAnswer::TooLong),
                 Err(error) => return Err(error),
             }
         }
-        Ok::<_, BooksError>(Found::Nothing)
+        Ok::<_, BooksError>(StatementAnswer::Nothing)
     });
     let found = found.await?;
     drop(turn);
     match found {
-        Found::Body(body) => Ok(([(header::CONTENT_TYPE, media_type)], Body::from(body)).into_response()),
-        Found::Nothing => Err(Problem::new(
+        StatementAnswer::Body(body) => Ok(([(header::CONTENT_TYPE, media_type)], Body::from(body)).into_response()),
+        StatementAnswer::Nothing => Err(Problem::new(
             StatusCode::NOT_FOUND,
             format!(
                 "{whose:?} is neither an account nor a plate that was charged in {month}; GET /v1/charges shows what was"
             ),
         )
         .code(codes::NO_SUCH_STATEMENT)),
-        Found::TooLong => Err(Problem::new(
+        StatementAnswer::TooLong => Err(Problem::new(
             StatusCode::UNPROCESSABLE_ENTITY,
             format!(
                 "the statement of {whose:?} for {month} has more than {LINES_MAX} lines. \"server statements export --month {month} --out DIR\" writes it into files, GET /v1/charges?account=&month= lists it"

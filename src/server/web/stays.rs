@@ -1,13 +1,13 @@
 //! `GET /v1/stays`.
 
-use super::{Shared, Web};
-use crate::http::{Paging, Problem, bad_cursor, query};
+use super::{ServerWeb, SharedWeb, parse_cursor};
+use crate::http::{Paging, Problem, query};
 use crate::parking::Plate;
 use crate::parking::event::Moment;
 use crate::parking::stay::End;
 use crate::server::ledger::Ledger;
-use crate::server::view::list::{self, Listed, Wanted};
-use crate::server::view::{Address, Passage};
+use crate::server::view::list::{self, ListedStay, StayFilter};
+use crate::server::view::{SlotAddress, StoredPassage};
 use crate::store::StoreError;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
@@ -24,27 +24,27 @@ pub(super) struct StaysQuery {
 }
 
 #[derive(Serialize)]
-struct Line {
+struct StayLine {
     garage: String,
     plate: String,
     entered_at: String,
     left_at: Option<String>,
-    entry: Event,
-    exit: Option<Event>,
+    entry: EventRef,
+    exit: Option<EventRef>,
     state: &'static str,
 }
 
 /// Which event it was.
 #[derive(Serialize)]
-struct Event {
+struct EventRef {
     epoch: String,
     sequence: u64,
     position: u64,
 }
 
-impl Event {
-    fn new(ledger: &Ledger, passage: &Passage) -> Result<Event, StoreError> {
-        Ok(Event {
+impl EventRef {
+    fn new(ledger: &Ledger, passage: &StoredPassage) -> Result<EventRef, StoreError> {
+        Ok(EventRef {
             epoch: ledger.stream(passage.stream())?.epoch.to_string(),
             sequence: passage.sequence,
             position: passage.position,
@@ -52,37 +52,37 @@ impl Event {
     }
 }
 
-impl Line {
-    fn new(ledger: &Ledger, garage: String, stay: &Listed) -> Result<Line, StoreError> {
+impl StayLine {
+    fn new(ledger: &Ledger, garage: String, stay: &ListedStay) -> Result<StayLine, StoreError> {
         let exit = match &stay.end {
             End::Left(exit) => Some(exit),
             End::Inside | End::Unseen => None,
         };
-        Ok(Line {
+        Ok(StayLine {
             garage,
             plate: stay.plate.to_string(),
             entered_at: at(&stay.entry),
             left_at: exit.map(at),
-            entry: Event::new(ledger, &stay.entry)?,
+            entry: EventRef::new(ledger, &stay.entry)?,
             // One that an operator made has no event.
-            exit: exit.filter(|exit| !exit.is_made()).map(|exit| Event::new(ledger, exit)).transpose()?,
+            exit: exit.filter(|exit| !exit.is_made()).map(|exit| EventRef::new(ledger, exit)).transpose()?,
             state: if stay.end == End::Inside { "open" } else { "closed" },
         })
     }
 }
 
 /// As its source wrote it.
-fn at(passage: &Passage) -> String {
+fn at(passage: &StoredPassage) -> String {
     Moment::from_ms(passage.at_ms, passage.offset_minutes).to_string()
 }
 
-fn cursor(Address { garage, page, slot }: Address) -> String {
+fn cursor(SlotAddress { garage, page, slot }: SlotAddress) -> String {
     format!("{garage}.{page}.{slot}")
 }
 
-fn parse_cursor(text: &str) -> Option<Address> {
+fn parse_address(text: &str) -> Option<SlotAddress> {
     let mut parts = text.split('.');
-    let address = Address {
+    let address = SlotAddress {
         garage: parts.next()?.parse().ok()?,
         page: parts.next()?.parse().ok()?,
         slot: parts.next()?.parse().ok()?,
@@ -92,22 +92,19 @@ fn parse_cursor(text: &str) -> Option<Address> {
 
 /// Stays of one plate, one garage, open or closed, or all; the newest first within a garage or of a plate.
 pub(super) async fn stays(
-    State(web): Shared,
+    State(web): SharedWeb,
     asked: Result<Query<StaysQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     #[derive(Serialize, Default)]
     struct Answer {
         /// The views' position: later events are not shown yet.
         position: u64,
-        stays: Vec<Line>,
+        stays: Vec<StayLine>,
         next: Option<String>,
     }
     let asked = query(asked)?;
     let limit = Paging { after: None, limit: asked.limit }.limit()?;
-    let after = match &asked.after {
-        Some(text) => Some(parse_cursor(text).ok_or_else(|| bad_cursor(text))?),
-        None => None,
-    };
+    let after = parse_cursor(asked.after.as_deref(), parse_address)?;
     let garage = asked.garage.as_ref().map(|name| web.view().number_of(name));
     let plate = asked.plate.as_ref().map(|plate| Plate::new(plate).ok());
     let open = asked.state.as_deref().map(|state| match state {
@@ -115,19 +112,22 @@ pub(super) async fn stays(
         "closed" => Some(false),
         _ => None,
     });
-    let list = move |web: &Web| {
-        // What nobody has, nobody finds.
+    let list = move |web: &ServerWeb| {
+        // A filter with an unknown value finds nothing.
         let (Some(garage), Some(plate), Some(open)) = (known(garage), known(plate), known(open)) else {
             let position = crate::server::view::written_position(&web.store)?.unwrap_or_default();
             return Ok(Answer { position, ..Answer::default() });
         };
-        let list =
-            list::list(&web.store, Some(web.signal.saving()), &Wanted { plate, garage, open, after, limit })?;
+        let list = list::list(
+            &web.store,
+            Some(web.signal.saving()),
+            &StayFilter { plate, garage, open, after, limit },
+        )?;
         // After the list: a garage that it shows is known by now.
         let view = web.view();
-        let name = |stay: &Listed| view.name_of_number(stay.address.garage);
+        let name = |stay: &ListedStay| view.name_of_number(stay.address.garage);
         let next = list.next.map(cursor);
-        let lines = list.stays.iter().map(|stay| Line::new(&web.ledger, name(stay), stay));
+        let lines = list.stays.iter().map(|stay| StayLine::new(&web.ledger, name(stay), stay));
         let stays = lines.collect::<Result<_, StoreError>>()?;
         Ok::<_, StoreError>(Answer { position: list.position, stays, next })
     };

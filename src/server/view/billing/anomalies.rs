@@ -3,10 +3,12 @@
 //! A plate that nobody registered is not written down here: a city may have millions. The entries of the account
 //! `unregistered` say it, and listing reads them.
 
-use super::super::pages::{Head, is_token};
-use super::super::{at_one_position, decode, sized};
-use super::entries::{Entry, Number, PlateHeads, Stay, What};
-use super::list::Reader;
+use super::super::chains::{ChainHeads, PlateChain, walk};
+use super::super::codec::{damaged, decode, sized};
+use super::super::pages::is_token;
+use super::super::written::at_one_position;
+use super::entries::{BilledStay, BillingEntry, EntryKind, EntryNumber, link};
+use super::list::EntryReader;
 use crate::codes;
 use crate::parking::Plate;
 use crate::store::{Store, StoreError};
@@ -82,7 +84,7 @@ impl AnomalyCode {
                 "a car left that had not entered, by its plate; nothing is charged. \"server stays review\" looks for an entry with a look-alike plate, \"server stays join\" makes one stay of the two"
             }
             AnomalyCode::EntryWhileOpen => {
-                "a car entered that was inside already: its exit was not seen. The former stay ends unresolved and is not charged; \"server stays close\" ends it at a time"
+                "a car entered that was inside already: its exit was not seen. The earlier stay ends unresolved and is not charged; \"server stays close\" ends it at a time"
             }
             AnomalyCode::ClockSkew => {
                 "a stay ended up to 5 minutes before it began, because two clocks differ; it counts as one without length. Where that is too little, set the clocks of the garage right; where it is too much, \"server charges void\" takes the charge back"
@@ -160,7 +162,7 @@ pub(super) fn key(code: AnomalyCode, garage: u32, plate: Option<&Plate>) -> Vec<
 
 /// One that is written down.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Noted {
+pub struct NotedAnomaly {
     pub code: AnomalyCode,
     /// By number.
     pub garage: u32,
@@ -170,30 +172,31 @@ pub struct Noted {
 
 /// Where a list goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Cursor {
+pub enum AnomalyCursor {
     /// Behind this key.
     Key(Vec<u8>),
     /// Before this entry of the account `unregistered`; none: from its newest on.
-    Entry(Number),
+    Entry(EntryNumber),
 }
 
-impl fmt::Display for Cursor {
+impl fmt::Display for AnomalyCursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Cursor::Key(key) => key.iter().try_for_each(|byte| write!(f, "{byte:02x}")),
-            Cursor::Entry(number) => write!(f, "e{number}"),
+            AnomalyCursor::Key(key) => key.iter().try_for_each(|byte| write!(f, "{byte:02x}")),
+            AnomalyCursor::Entry(number) => write!(f, "e{number}"),
         }
     }
 }
 
-impl Cursor {
-    pub fn parse(text: &str) -> Option<Cursor> {
+impl AnomalyCursor {
+    pub fn parse(text: &str) -> Option<AnomalyCursor> {
         if let Some(number) = text.strip_prefix('e') {
-            return number.parse().ok().map(Cursor::Entry);
+            return number.parse().ok().map(AnomalyCursor::Entry);
         }
         let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
         let even = text.len().is_multiple_of(2) && text.len() >= 16;
-        even.then(|| text.as_bytes().chunks(2).map(pair).collect::<Option<Vec<u8>>>())?.map(Cursor::Key)
+        even.then(|| text.as_bytes().chunks(2).map(pair).collect::<Option<Vec<u8>>>())?
+            .map(AnomalyCursor::Key)
     }
 }
 
@@ -202,54 +205,54 @@ const LOOK_AT: usize = 20_000;
 
 /// What to list. `None` filters nothing.
 #[derive(Debug, Clone, Default)]
-pub struct Wanted {
+pub struct AnomalyFilter {
     pub code: Option<AnomalyCode>,
     /// By number.
     pub garage: Option<u32>,
     pub plate: Option<Plate>,
     /// Where the list before ended.
-    pub after: Option<Cursor>,
+    pub after: Option<AnomalyCursor>,
     pub limit: usize,
 }
 
 /// Anomalies, and the position that they show.
 #[derive(Debug, Default)]
-pub struct List {
+pub struct AnomalyList {
     pub position: u64,
-    pub anomalies: Vec<Noted>,
+    pub anomalies: Vec<NotedAnomaly>,
     /// Where to go on; `None` at the end.
-    pub next: Option<Cursor>,
+    pub next: Option<AnomalyCursor>,
 }
 
 /// Those that are wanted: first what is written down, then the plates of the entries of the account `unregistered`, whose number is
-/// given if there is one. `saving` keeps the fold from writing.
+/// given if there is one. While `saving` is held the views are not written.
 pub fn list(
     store: &Store,
     saving: Option<&Mutex<()>>,
     unregistered: Option<u32>,
-    wanted: &Wanted,
-) -> Result<List, StoreError> {
+    wanted: &AnomalyFilter,
+) -> Result<AnomalyList, StoreError> {
     let (position, list) = at_one_position(store, saving, || list_now(store, unregistered, wanted, LOOK_AT))?;
-    Ok(List { position, ..list })
+    Ok(AnomalyList { position, ..list })
 }
 
 pub(super) fn list_now(
     store: &Store,
     unregistered: Option<u32>,
-    wanted: &Wanted,
+    wanted: &AnomalyFilter,
     look_at: usize,
-) -> Result<List, StoreError> {
-    let mut search = Search { store, wanted, look_at, found: Vec::new() };
+) -> Result<AnomalyList, StoreError> {
+    let mut search = AnomalySearch { store, wanted, look_at, found: Vec::new() };
     let before = match &wanted.after {
-        Some(Cursor::Entry(number)) => Some(*number).filter(|number| *number != Number::MAX),
+        Some(AnomalyCursor::Entry(number)) => Some(*number).filter(|number| *number != EntryNumber::MAX),
         after => {
             let after = match after {
-                Some(Cursor::Key(key)) => &key[..],
+                Some(AnomalyCursor::Key(key)) => &key[..],
                 _ => &[],
             };
             let next = search.written_down(after)?;
             if next.is_some() {
-                return Ok(List { anomalies: search.found, next, ..List::default() });
+                return Ok(AnomalyList { anomalies: search.found, next, ..AnomalyList::default() });
             }
             None
         }
@@ -257,25 +260,29 @@ pub(super) fn list_now(
     let is_asked_for = wanted.code.is_none_or(|code| code == AnomalyCode::Unregistered);
     let next = match unregistered.filter(|_| is_asked_for) {
         None => None,
-        Some(_) if search.found.len() == wanted.limit => Some(Number::MAX),
+        Some(_) if search.found.len() == wanted.limit => Some(EntryNumber::MAX),
         Some(account) => match &wanted.plate {
             Some(plate) => search.of_unregistered_plate(account, plate, before)?,
             None => search.of_unregistered(account, before)?,
         },
     };
-    Ok(List { anomalies: search.found, next: next.map(Cursor::Entry), ..List::default() })
+    Ok(AnomalyList {
+        anomalies: search.found,
+        next: next.map(AnomalyCursor::Entry),
+        ..AnomalyList::default()
+    })
 }
 
 /// An answer in the making.
-struct Search<'a> {
+struct AnomalySearch<'a> {
     store: &'a Store,
-    wanted: &'a Wanted,
+    wanted: &'a AnomalyFilter,
     /// How much more it may look at.
     look_at: usize,
-    found: Vec<Noted>,
+    found: Vec<NotedAnomaly>,
 }
 
-impl Search<'_> {
+impl AnomalySearch<'_> {
     /// Whether the answer has room for one more, and may look for it.
     fn goes_on(&mut self) -> bool {
         let goes_on = self.look_at > 0 && self.found.len() < self.wanted.limit;
@@ -285,7 +292,7 @@ impl Search<'_> {
 
     /// Finds what is written down behind a key, code by code, and only under a garage or a plate where that is asked for. Where to
     /// go on, when there may be more.
-    fn written_down(&mut self, after: &[u8]) -> Result<Option<Cursor>, StoreError> {
+    fn written_down(&mut self, after: &[u8]) -> Result<Option<AnomalyCursor>, StoreError> {
         let mut last = after.to_vec();
         for code in
             AnomalyCode::ALL.into_iter().filter(|code| self.wanted.code.is_none_or(|its| its == *code))
@@ -300,7 +307,7 @@ impl Search<'_> {
             for entry in self.store.range(&from, &to) {
                 let (key, value) = entry?;
                 if !self.goes_on() {
-                    return Ok(Some(Cursor::Key(last)));
+                    return Ok(Some(AnomalyCursor::Key(last)));
                 }
                 let noted = read(&key, &value)?;
                 let plate = self.wanted.plate.as_ref();
@@ -317,10 +324,10 @@ impl Search<'_> {
     fn of_unregistered(
         &mut self,
         account: u32,
-        before: Option<Number>,
-    ) -> Result<Option<Number>, StoreError> {
+        before: Option<EntryNumber>,
+    ) -> Result<Option<EntryNumber>, StoreError> {
         // Two, because each keeps the page that it read last.
-        let (mut reader, mut chains) = (Reader::new(self.store), Reader::new(self.store));
+        let (mut reader, mut chains) = (EntryReader::new(self.store), EntryReader::new(self.store));
         let mut next = before;
         loop {
             next = reader.before(next)?;
@@ -333,7 +340,7 @@ impl Search<'_> {
             if self.wanted.garage.is_some_and(|garage| garage != stay.garage) {
                 continue;
             }
-            let plate = Plate::new(&stay.plate).map_err(|_| super::super::damaged(b"vbe"))?;
+            let plate = Plate::new(&stay.plate).map_err(|_| damaged(b"vbe"))?;
             // Empty: it was told at its newest entry.
             let visits = self.visits(&mut chains, account, &plate, Some((stay.garage, number)))?;
             if !visits.is_empty() {
@@ -342,15 +349,15 @@ impl Search<'_> {
         }
     }
 
-    /// The same of one plate: only its chain is read.
+    /// Finds one plate among them: only its chain is read.
     fn of_unregistered_plate(
         &mut self,
         account: u32,
         plate: &Plate,
-        before: Option<Number>,
-    ) -> Result<Option<Number>, StoreError> {
+        before: Option<EntryNumber>,
+    ) -> Result<Option<EntryNumber>, StoreError> {
         let mut of_garages: BTreeMap<u32, Vec<Visited>> = BTreeMap::new();
-        for visited in self.visits(&mut Reader::new(self.store), account, plate, None)? {
+        for visited in self.visits(&mut EntryReader::new(self.store), account, plate, None)? {
             of_garages.entry(visited.1.garage).or_default().push(visited);
         }
         let newest = |visits: &Vec<Visited>| visits[0].0;
@@ -372,36 +379,40 @@ impl Search<'_> {
     /// The stays of a plate that the account pays for, newest first; or those in one garage, if the newest has that number.
     fn visits(
         &mut self,
-        reader: &mut Reader<'_>,
+        reader: &mut EntryReader<'_>,
         account: u32,
         plate: &Plate,
-        only: Option<(u32, Number)>,
+        only: Option<(u32, EntryNumber)>,
     ) -> Result<Vec<Visited>, StoreError> {
-        let mut chain = PlateHeads::read(self.store, Head::of(plate))?;
-        let mut visits = Vec::new();
-        while chain != 0 {
+        let newest = link(ChainHeads::<EntryNumber>::read(self.store, PlateChain::of(plate))?);
+        let chain = walk(newest, |number| {
             self.look_at = self.look_at.saturating_sub(1);
-            let Some(entry) = reader.entry(chain)? else { break };
-            let is_of = |stay: &Stay| {
+            let entry = reader.entry(number)?;
+            let before = entry.as_ref().and_then(|entry| link(entry.before_of_plate));
+            Ok((entry, before))
+        });
+        let mut visits = Vec::new();
+        for found in chain {
+            let (number, Some(entry)) = found? else { break };
+            let is_of = |stay: &BilledStay| {
                 *stay.plate == *plate.as_str() && only.is_none_or(|(garage, _)| garage == stay.garage)
             };
             if let Some(stay) = stay_of(&entry, account).filter(is_of) {
-                if visits.is_empty() && only.is_some_and(|(_, newest)| newest != chain) {
+                if visits.is_empty() && only.is_some_and(|(_, newest)| newest != number) {
                     break;
                 }
-                visits.push((chain, stay, entry.position));
+                visits.push((number, stay, entry.position));
             }
-            chain = entry.before_of_plate;
         }
         Ok(visits)
     }
 }
 
 /// An entry of a stay, its number and its position.
-type Visited = (Number, Stay, u64);
+type Visited = (EntryNumber, BilledStay, u64);
 
 /// The keys under which anomalies of a code may stand that are wanted.
-fn keys_of(code: AnomalyCode, wanted: &Wanted) -> (Vec<u8>, Vec<u8>) {
+fn keys_of(code: AnomalyCode, wanted: &AnomalyFilter) -> (Vec<u8>, Vec<u8>) {
     let of_code = |code: u8| [b"vbn", &[code][..]].concat();
     match (wanted.garage, &wanted.plate) {
         (Some(garage), Some(plate)) => {
@@ -419,15 +430,15 @@ fn keys_of(code: AnomalyCode, wanted: &Wanted) -> (Vec<u8>, Vec<u8>) {
 }
 
 /// The stay of an entry that an account pays for. A plate that is forgotten is nobody's any more.
-fn stay_of(entry: &Entry, account: u32) -> Option<Stay> {
+fn stay_of(entry: &BillingEntry, account: u32) -> Option<BilledStay> {
     match &entry.what {
-        What::Stay(stay) if entry.account == account && !is_token(&stay.plate) => Some(stay.clone()),
+        EntryKind::Stay(stay) if entry.account == account && !is_token(&stay.plate) => Some(stay.clone()),
         _ => None,
     }
 }
 
-/// What is told of an unregistered plate in a garage, by its stays there, newest first.
-fn unregistered(visits: &[Visited]) -> Noted {
+/// The anomaly of an unregistered plate in a garage, from its stays there, newest first.
+fn unregistered(visits: &[Visited]) -> NotedAnomaly {
     let mut anomaly = Anomaly::default();
     let mut exits = HashSet::new();
     for (_, stay, position) in visits.iter().rev() {
@@ -438,7 +449,7 @@ fn unregistered(visits: &[Visited]) -> Noted {
         }
     }
     let (_, stay, _) = &visits[0];
-    Noted {
+    NotedAnomaly {
         code: AnomalyCode::Unregistered,
         garage: stay.garage,
         plate: Some(stay.plate.to_string()),
@@ -446,13 +457,12 @@ fn unregistered(visits: &[Visited]) -> Noted {
     }
 }
 
-fn read(key: &[u8], value: &[u8]) -> Result<Noted, StoreError> {
-    let damaged = || super::super::damaged(key);
+fn read(key: &[u8], value: &[u8]) -> Result<NotedAnomaly, StoreError> {
     let code = key.get(3).and_then(|code| AnomalyCode::ALL.into_iter().find(|its| *its as u8 == *code));
-    let garage = u32::from_be_bytes(sized(key.get(4..PLATE_AT).unwrap_or_default())?);
-    let plate = std::str::from_utf8(&key[PLATE_AT..]).map_err(|_| damaged())?;
-    Ok(Noted {
-        code: code.ok_or_else(damaged)?,
+    let garage = u32::from_be_bytes(sized(key, 4..PLATE_AT)?);
+    let plate = std::str::from_utf8(&key[PLATE_AT..]).map_err(|_| damaged(key))?;
+    Ok(NotedAnomaly {
+        code: code.ok_or_else(|| damaged(key))?,
         garage,
         plate: (!plate.is_empty()).then(|| plate.to_owned()),
         anomaly: decode(key, value)?,

@@ -1,14 +1,14 @@
-//! What the fold changed in the books of money and has not written yet, and reading through it.
+//! What changed in the books of money and is not written yet, and reading through it.
 
-use super::Billing;
+use super::super::codec::{LastPage, encode, read, read_range};
 use super::anomalies::{self, Anomaly, AnomalyCode, key};
-use super::entries::{self, Entry, MonthBook};
+use super::entries::{self, BillingEntry, MonthBook};
 use crate::parking::Plate;
 use crate::parking::statement::Month;
 use crate::store::{Batch, Store, StoreError};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// See the module.
+/// The changes of the books of money that wait.
 #[derive(Debug)]
 pub struct BillingChanges {
     store: Store,
@@ -17,16 +17,16 @@ pub struct BillingChanges {
     /// Garages in which money was taken.
     pub(super) taken: BTreeSet<u32>,
     /// Whole pages that are not the newest.
-    pub(super) pages: BTreeMap<u64, Vec<Entry>>,
+    pub(super) pages: BTreeMap<u64, Vec<BillingEntry>>,
     /// Whether the newest page changed.
     pub(super) tail: bool,
     /// Pages of what is in force.
     pub(super) in_force: BTreeSet<u32>,
     months: BTreeMap<(u32, Month), MonthBook>,
-    /// `None`: it is told under a token now.
+    /// `None`: it is listed under a token now.
     anomalies: BTreeMap<Vec<u8>, Option<Anomaly>>,
     /// The page that was read last and is not changed: chains often stay in one.
-    seen: Option<(u64, Vec<Entry>)>,
+    last_read: LastPage<u64, BillingEntry>,
 }
 
 impl BillingChanges {
@@ -41,7 +41,7 @@ impl BillingChanges {
             in_force: BTreeSet::new(),
             months: BTreeMap::new(),
             anomalies: BTreeMap::new(),
-            seen: None,
+            last_read: LastPage::default(),
         }
     }
 
@@ -51,18 +51,15 @@ impl BillingChanges {
         books + self.heads.len() + self.pages.len() + usize::from(self.tail) + self.in_force.len()
     }
 
-    pub(super) fn page(&mut self, page: u64) -> Result<&[Entry], StoreError> {
+    pub(super) fn page(&mut self, page: u64) -> Result<&[BillingEntry], StoreError> {
         if let Some(changed) = self.pages.get(&page) {
             return Ok(changed);
         }
-        if self.seen.as_ref().is_none_or(|(seen, _)| *seen != page) {
-            self.seen = Some((page, entries::read_page(&self.store, page)?));
-        }
-        Ok(&self.seen.as_ref().expect("it was just read").1)
+        self.last_read.get(page, || entries::read_page(&self.store, page))
     }
 
-    pub(super) fn page_mut(&mut self, page: u64) -> Result<&mut Vec<Entry>, StoreError> {
-        self.seen = None;
+    pub(super) fn page_mut(&mut self, page: u64) -> Result<&mut Vec<BillingEntry>, StoreError> {
+        self.last_read.forget();
         if !self.pages.contains_key(&page) {
             self.pages.insert(page, entries::read_page(&self.store, page)?);
         }
@@ -75,6 +72,11 @@ impl BillingChanges {
             self.months.insert((account, month), book);
         }
         Ok(self.months.get_mut(&(account, month)).expect("it was just put there"))
+    }
+
+    /// What is in force changed; its last positions stand in this page.
+    pub fn in_force_changed(&mut self, page: u32) {
+        self.in_force.insert(page);
     }
 
     /// Something did not add up.
@@ -90,12 +92,8 @@ impl BillingChanges {
         let anomaly = match self.anomalies.get_mut(&key) {
             Some(anomaly) => anomaly.get_or_insert_default(),
             None => {
-                let known =
-                    self.store.get(&key)?.map(|value| super::super::decode(&key, &value)).transpose()?;
-                self.anomalies
-                    .entry(key)
-                    .or_insert_with(|| Some(known.unwrap_or_default()))
-                    .get_or_insert_default()
+                let known = read(&self.store, &key)?.unwrap_or_default();
+                self.anomalies.entry(key).or_insert(Some(known)).get_or_insert_default()
             }
         };
         anomaly.happened(at_ms, position);
@@ -103,13 +101,12 @@ impl BillingChanges {
     }
 
     /// Lets a token stand for a plate in what did not add up.
-    pub(super) fn forget_anomalies(&mut self, plate: &Plate, token: &str) -> Result<(), StoreError> {
+    pub fn forget_anomalies(&mut self, plate: &Plate, token: &str) -> Result<(), StoreError> {
         let is_of = |key: &[u8]| key.get(anomalies::PLATE_AT..) == Some(plate.as_str().as_bytes());
         let mut found: BTreeMap<Vec<u8>, Anomaly> = BTreeMap::new();
-        for entry in self.store.range(b"vbn", b"vbo") {
-            let (key, value) = entry?;
+        for entry in read_range(&self.store, b"vbn", b"vbo") {
+            let (key, anomaly) = entry?;
             if is_of(&key) && !self.anomalies.contains_key(&key) {
-                let anomaly = super::super::decode(&key, &value)?;
                 found.insert(key, anomaly);
             }
         }
@@ -123,40 +120,18 @@ impl BillingChanges {
         Ok(())
     }
 
-    /// Puts everything that changed into `batch`; it is changed no more.
-    pub fn drain(&mut self, billing: &Billing, batch: &mut Batch) {
-        self.seen = None;
-        for account in std::mem::take(&mut self.accounts) {
-            batch.put(
-                entries::account_key(account),
-                super::super::encode(
-                    billing.account_book(account).expect("an account that changed is known"),
-                ),
-            );
-        }
-        for garage in std::mem::take(&mut self.taken) {
-            let key = [b"vbg", &garage.to_be_bytes()[..]].concat();
-            batch.put(key, super::super::encode(&billing.taken(garage)));
-        }
-        for page in std::mem::take(&mut self.heads) {
-            let (key, value) = billing.heads.entry(page);
-            batch.put(key, value);
-        }
+    /// Puts the pages, months and anomalies into `batch`; they are changes no more.
+    pub(super) fn save_pages(&mut self, batch: &mut Batch) {
+        self.last_read.forget();
         for (page, entries) in std::mem::take(&mut self.pages) {
             batch.put(entries::page_key(page), entries::encode_page(&entries));
         }
-        if std::mem::take(&mut self.tail) {
-            batch.put(entries::page_key(billing.tail_page), entries::encode_page(&billing.tail));
-        }
-        for page in std::mem::take(&mut self.in_force) {
-            billing.in_force.save(page, batch);
-        }
         for ((account, month), book) in std::mem::take(&mut self.months) {
-            batch.put(entries::month_key(account, month), super::super::encode(&book));
+            batch.put(entries::month_key(account, month), encode(&book));
         }
         for (key, anomaly) in std::mem::take(&mut self.anomalies) {
             match anomaly {
-                Some(anomaly) => batch.put(key, super::super::encode(&anomaly)),
+                Some(anomaly) => batch.put(key, encode(&anomaly)),
                 None => batch.remove(key),
             }
         }

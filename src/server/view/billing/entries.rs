@@ -7,54 +7,64 @@
 //!
 //! | key | value |
 //! | --- | --- |
-//! | `vbe` + page (u64) | up to [`IN_A_PAGE`] [`Entry`]s |
+//! | `vbe` + page (u64) | up to [`IN_A_PAGE`] [`BillingEntry`]s |
 //! | `vbi` + n (u16) | heads `512 n` to `512 n + 511` of the chains of plates, each the number of the newest entry, or 0 |
 //! | `vba` + account (u32) | an [`AccountBook`] |
 //! | `vbm` + account (u32) + year (i16) + month (u8) | a [`MonthBook`] |
 
-use super::super::pages::{Head, Passage, longer_as_token};
-use super::super::{damaged, decode, encode};
-use super::Cover;
+use super::super::chains::ChainLink;
+use super::super::codec::{damaged, encode, key_u32, key_u64, read, sized};
+use super::super::pages::{Cover, StoredPassage, longer_as_token};
+use crate::parking::Plate;
 use crate::parking::statement::Month;
 use crate::parking::tariff::{Money, VatRate};
 use crate::store::{Store, StoreError, VALUE_MAX};
 use serde::{Deserialize, Serialize};
 
-/// At most so many entries stand in one page.
+/// Maximum number of entries in one page.
 pub const IN_A_PAGE: u64 = 64;
 
 /// The number of an entry: 64 times its page, and its place there from 1. 0 for none.
-pub type Number = u64;
+pub type EntryNumber = u64;
+
+impl ChainLink for EntryNumber {
+    const PREFIX: &'static [u8] = b"vbi";
+}
+
+/// A number that an entry or a head names; `None` for 0.
+pub fn link(number: EntryNumber) -> Option<EntryNumber> {
+    (number != 0).then_some(number)
+}
 
 /// One line of the books of money.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
-    /// Of the ledger's record that made it.
+pub struct BillingEntry {
+    /// The position of the ledger's record that made it.
     pub position: u64,
     pub account: u32,
     pub month: Month,
     /// The one before it of the same account and month.
-    pub before_in_month: Number,
+    pub before_in_month: EntryNumber,
     /// The one before it in the chain of its plate's head.
-    pub before_of_plate: Number,
+    pub before_of_plate: EntryNumber,
     /// The void that took it back, or the charge that priced it.
-    pub settled_by: Number,
-    pub what: What,
+    pub settled_by: EntryNumber,
+    pub what: EntryKind,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum What {
-    Stay(Stay),
+pub enum EntryKind {
+    Stay(BilledStay),
     /// Takes the charge `of` back: what was left of it, as a negative amount. None: it had no price.
     Void {
-        of: Number,
+        of: EntryNumber,
         money: Option<Money>,
         vat: Option<VatRate>,
         why: VoidedBecause,
     },
     /// Gives back some of the charge `of`: a negative amount.
     Credit {
-        of: Number,
+        of: EntryNumber,
         money: Money,
         vat: Option<VatRate>,
     },
@@ -71,12 +81,12 @@ pub enum VoidedBecause {
 
 /// A closed stay, and what it costs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stay {
+pub struct BilledStay {
     /// By number.
     pub garage: u32,
     pub plate: Box<str>,
-    pub entry: Passage,
-    pub exit: Passage,
+    pub entry: StoredPassage,
+    pub exit: StoredPassage,
     /// The position at which it came to be.
     pub made_at: u64,
     pub cover: Cover,
@@ -87,25 +97,25 @@ pub struct Stay {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Terms {
     /// By a tariff; `beyond` names the contract of which it is one car too many.
-    Charged { money: Money, vat: Option<VatRate>, by: By, beyond: Option<Box<str>> },
+    Charged { money: Money, vat: Option<VatRate>, by: TariffRef, beyond: Option<Box<str>> },
     /// A contract covers it. The tariff says the currency, and of which month it is.
-    Covered { money: Money, vat: Option<VatRate>, by: By, contract: Box<str> },
+    Covered { money: Money, vat: Option<VatRate>, by: TariffRef, contract: Box<str> },
     /// There is no price yet.
     Pending,
     /// It does not add up; a person must look.
-    Held(Held),
+    Held(HeldBecause),
 }
 
 /// Which tariff: the set that was put in force at a position of the ledger, and the place in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct By {
+pub struct TariffRef {
     pub set: u64,
     pub tariff: u16,
 }
 
 /// Why a stay is not billed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Held {
+pub enum HeldBecause {
     /// It ended before it began, by more than clocks differ.
     EndsBeforeItBegins,
     /// It is longer than [`super::LONGEST_DAYS`].
@@ -120,7 +130,7 @@ impl Terms {
         }
     }
 
-    pub fn by(&self) -> Option<By> {
+    pub fn by(&self) -> Option<TariffRef> {
         match self {
             Terms::Charged { by, .. } | Terms::Covered { by, .. } => Some(*by),
             Terms::Pending | Terms::Held(_) => None,
@@ -128,13 +138,37 @@ impl Terms {
     }
 }
 
-impl Entry {
+impl BilledStay {
+    pub fn plate(&self) -> Result<Plate, StoreError> {
+        Plate::stored(&self.plate).map_err(|_| damaged(b"vbe"))
+    }
+}
+
+impl BillingEntry {
+    /// The stay that it charges. Corrections name entries that have one.
+    pub fn stay(&self) -> Result<&BilledStay, StoreError> {
+        match &self.what {
+            EntryKind::Stay(stay) => Ok(stay),
+            _ => Err(damaged(b"vbe")),
+        }
+    }
+
+    /// Whether its plate may be forgotten: it has a price, or nothing is to be had from it any more.
+    pub fn is_done(&self) -> bool {
+        match &self.what {
+            EntryKind::Stay(stay) => {
+                self.settled_by != 0 || !matches!(stay.terms, Terms::Pending | Terms::Held(_))
+            }
+            EntryKind::Void { .. } | EntryKind::Credit { .. } => false, // they name no plate
+        }
+    }
+
     /// What it adds to what the account owes: negative for what is given back; none when it has no price.
     pub fn money(&self) -> Option<(Money, Option<VatRate>)> {
         match &self.what {
-            What::Stay(stay) => stay.terms.money(),
-            What::Void { money, vat, .. } => money.map(|money| (money, *vat)),
-            What::Credit { money, vat, .. } => Some((*money, *vat)),
+            EntryKind::Stay(stay) => stay.terms.money(),
+            EntryKind::Void { money, vat, .. } => money.map(|money| (money, *vat)),
+            EntryKind::Credit { money, vat, .. } => Some((*money, *vat)),
         }
     }
 }
@@ -153,7 +187,7 @@ pub struct MonthBook {
     /// The statement's number within the account.
     pub number: u32,
     /// Its newest entry.
-    pub last: Number,
+    pub last: EntryNumber,
     pub entries: u64,
     /// By currency and rate.
     pub totals: Vec<(Money, Option<VatRate>)>,
@@ -173,24 +207,24 @@ impl MonthBook {
 }
 
 /// The page of an entry and its place there, from 0. No entry has the number 0.
-pub fn place(number: Number) -> (u64, usize) {
+pub fn place(number: EntryNumber) -> (u64, usize) {
     let before = number.saturating_sub(1);
     (before / IN_A_PAGE, (before % IN_A_PAGE) as usize)
 }
 
-pub fn number(page: u64, place: usize) -> Number {
+pub fn number(page: u64, place: usize) -> EntryNumber {
     page * IN_A_PAGE + place as u64 + 1
 }
 
 /// The longest encoded page; the rest is room for its version and length.
 pub const PAGE_MAX: usize = VALUE_MAX - 8;
 
-impl Entry {
+impl BillingEntry {
     /// At most what it takes in a page, whatever settles it.
     pub fn reserve(&self) -> usize {
         let token = match &self.what {
-            What::Stay(stay) => longer_as_token(&stay.plate),
-            What::Void { .. } | What::Credit { .. } => 0,
+            EntryKind::Stay(stay) => longer_as_token(&stay.plate),
+            EntryKind::Void { .. } | EntryKind::Credit { .. } => 0,
         };
         size(self) - size(&self.settled_by) + size(&u64::MAX) + token
     }
@@ -202,22 +236,21 @@ fn size(value: &impl Serialize) -> usize {
 }
 
 pub fn page_key(page: u64) -> Vec<u8> {
-    [b"vbe", &page.to_be_bytes()[..]].concat()
+    key_u64(b"vbe", page)
 }
 
-pub fn read_page(store: &Store, page: u64) -> Result<Vec<Entry>, StoreError> {
-    let key = page_key(page);
-    store.get(&key)?.map_or(Ok(Vec::new()), |value| decode(&key, &value))
+pub fn read_page(store: &Store, page: u64) -> Result<Vec<BillingEntry>, StoreError> {
+    Ok(read(store, &page_key(page))?.unwrap_or_default())
 }
 
-pub fn encode_page(entries: &[Entry]) -> Vec<u8> {
+pub fn encode_page(entries: &[BillingEntry]) -> Vec<u8> {
     let value = encode(&entries);
     assert!(value.len() <= VALUE_MAX, "the longest entries fit, {} do not: {}", entries.len(), value.len());
     value
 }
 
 pub fn account_key(account: u32) -> Vec<u8> {
-    [b"vba", &account.to_be_bytes()[..]].concat()
+    key_u32(b"vba", account)
 }
 
 pub fn month_key(account: u32, month: Month) -> Vec<u8> {
@@ -227,71 +260,13 @@ pub fn month_key(account: u32, month: Month) -> Vec<u8> {
 
 /// The account and month of a key that [`month_key`] made.
 pub fn of_month_key(key: &[u8]) -> Result<(u32, Month), StoreError> {
-    let place: [u8; 7] = super::super::sized(key.get(3..).unwrap_or_default())?;
-    let [a, b, c, d, century, year, month] = place;
+    let [century, year, month] = sized(key, 7..key.len())?;
     let month = Month::new(i16::from_be_bytes([century, year]), month as i8);
-    Ok((u32::from_be_bytes([a, b, c, d]), month.map_err(|_| damaged(key))?))
+    Ok((u32::from_be_bytes(sized(key, 3..7)?), month.map_err(|_| damaged(key))?))
 }
 
 pub fn read_month(store: &Store, account: u32, month: Month) -> Result<Option<MonthBook>, StoreError> {
-    let key = month_key(account, month);
-    store.get(&key)?.map(|value| decode(&key, &value)).transpose()
-}
-
-const HEADS_IN_A_PAGE: usize = 512;
-/// How many keys the heads take.
-pub const HEAD_PAGES: usize = super::super::pages::HEADS / HEADS_IN_A_PAGE;
-
-/// The newest entry of each chain of plates.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PlateHeads(Vec<Number>);
-
-impl Default for PlateHeads {
-    fn default() -> PlateHeads {
-        PlateHeads(vec![0; super::super::pages::HEADS])
-    }
-}
-
-fn heads_key(page: u16) -> Vec<u8> {
-    [b"vbi", &page.to_be_bytes()[..]].concat()
-}
-
-impl PlateHeads {
-    pub fn load(store: &Store) -> Result<PlateHeads, StoreError> {
-        let mut heads = PlateHeads::default();
-        for entry in store.range(b"vbi", b"vbj") {
-            let (key, value) = entry?;
-            let page = u16::from_be_bytes(super::super::sized(&key[3..])?);
-            let of_page: Vec<Number> = decode(&key, &value)?;
-            match heads.0.chunks_exact_mut(HEADS_IN_A_PAGE).nth(usize::from(page)) {
-                Some(place) if of_page.len() == place.len() => place.copy_from_slice(&of_page),
-                _ => return Err(damaged(&key)),
-            }
-        }
-        Ok(heads)
-    }
-
-    pub fn get(&self, head: Head) -> Number {
-        self.0[head.index()]
-    }
-
-    pub fn set(&mut self, head: Head, newest: Number) {
-        self.0[head.index()] = newest;
-    }
-
-    /// A page of heads as a key and a value.
-    pub fn entry(&self, page: u16) -> (Vec<u8>, Vec<u8>) {
-        let from = usize::from(page) * HEADS_IN_A_PAGE;
-        (heads_key(page), encode(&&self.0[from..from + HEADS_IN_A_PAGE]))
-    }
-
-    /// The head of one plate as it was written last.
-    pub fn read(store: &Store, head: Head) -> Result<Number, StoreError> {
-        let key = heads_key(head.page());
-        let Some(value) = store.get(&key)? else { return Ok(0) };
-        let of_page: Vec<Number> = decode(&key, &value)?;
-        of_page.get(head.index() % HEADS_IN_A_PAGE).copied().ok_or_else(|| damaged(&key))
-    }
+    read(store, &month_key(account, month))
 }
 
 #[cfg(test)]
@@ -301,9 +276,10 @@ mod tests {
 
     #[test]
     fn a_page_of_the_longest_entries_fits_into_a_value() {
-        let worst = Passage::new(u64::MAX, (u32::MAX, u64::MAX), (i64::from(u32::MAX) * -100_000, -1_560));
+        let worst =
+            StoredPassage::new(u64::MAX, (u32::MAX, u64::MAX), (i64::from(u32::MAX) * -100_000, -1_560));
         let money = Money { amount: Amount::of_minor(i64::MIN), currency: Currency::new("EUR").unwrap() };
-        let stay = Stay {
+        let stay = BilledStay {
             garage: u32::MAX,
             plate: "京".repeat(48).into(),
             entry: worst,
@@ -313,20 +289,20 @@ mod tests {
             terms: Terms::Charged {
                 money,
                 vat: VatRate::of_hundredths(10_000),
-                by: By { set: u64::MAX, tariff: u16::MAX },
+                by: TariffRef { set: u64::MAX, tariff: u16::MAX },
                 beyond: Some("x".repeat(64).into()),
             },
         };
-        let entry = Entry {
+        let entry = BillingEntry {
             position: u64::MAX,
             account: u32::MAX,
             month: Month::new(9999, 12).unwrap(),
             before_in_month: u64::MAX,
             before_of_plate: u64::MAX,
             settled_by: u64::MAX,
-            what: What::Stay(stay),
+            what: EntryKind::Stay(stay),
         };
-        let unsettled = Entry { settled_by: 0, ..entry.clone() };
+        let unsettled = BillingEntry { settled_by: 0, ..entry.clone() };
         let fit = PAGE_MAX / unsettled.reserve();
         assert!(fit > 10);
         assert!(encode_page(&vec![entry; fit]).len() <= VALUE_MAX);

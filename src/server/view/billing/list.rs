@@ -4,9 +4,11 @@
 //! **Kept by.** A cursor is the number of an entry. A list reads one plate's chain, one month of one account, or all entries from
 //! the newest on; of the last it looks at [`LOOK_AT`] at most before it gives what it has, with a cursor to go on from.
 
-use super::super::at_one_position;
-use super::super::pages::{Head, is_token};
-use super::entries::{self, Entry, MonthBook, Number, PlateHeads, Terms, What, place};
+use super::super::chains::{ChainHeads, PlateChain, walk};
+use super::super::codec::{LastPage, damaged, read_range, u32_from, u64_from};
+use super::super::pages::is_token;
+use super::super::written::at_one_position;
+use super::entries::{self, BillingEntry, EntryKind, EntryNumber, MonthBook, Terms, link, place};
 use crate::parking::Plate;
 use crate::parking::statement::Month;
 use crate::parking::tariff::{Money, VatRate};
@@ -19,55 +21,52 @@ const LOOK_AT: usize = 50_000;
 
 /// What to list. `None` filters nothing.
 #[derive(Debug, Clone, Default)]
-pub struct Wanted {
+pub struct EntryFilter {
     pub plate: Option<Plate>,
     /// By number.
     pub garage: Option<u32>,
     pub account: Option<u32>,
     pub month: Option<Month>,
     /// The last one of the list before.
-    pub after: Option<Number>,
+    pub after: Option<EntryNumber>,
     pub limit: usize,
 }
 
 /// One entry with the stay that it is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listed {
-    pub number: Number,
-    pub entry: Entry,
+pub struct ListedEntry {
+    pub number: EntryNumber,
+    pub entry: BillingEntry,
     /// The charge that is voided or credited; the entry itself when it is one.
-    pub about: Entry,
+    pub about: BillingEntry,
 }
 
 /// Entries, and the position that they show.
 #[derive(Debug, Default)]
-pub struct List {
+pub struct EntryList {
     pub position: u64,
-    pub entries: Vec<Listed>,
+    pub entries: Vec<ListedEntry>,
     /// Where to go on; `None` at the end.
-    pub next: Option<Number>,
+    pub next: Option<EntryNumber>,
 }
 
 /// Reads entries; the page that was read last stays.
-pub struct Reader<'a> {
+pub struct EntryReader<'a> {
     store: &'a Store,
-    read: Option<(u64, Vec<Entry>)>,
+    last_read: LastPage<u64, BillingEntry>,
 }
 
-impl<'a> Reader<'a> {
-    pub fn new(store: &'a Store) -> Reader<'a> {
-        Reader { store, read: None }
+impl<'a> EntryReader<'a> {
+    pub fn new(store: &'a Store) -> EntryReader<'a> {
+        EntryReader { store, last_read: LastPage::default() }
     }
 
     /// The entries of one page; none when there is no such page.
-    pub fn page(&mut self, page: u64) -> Result<&[Entry], StoreError> {
-        if self.read.as_ref().is_none_or(|(read, _)| *read != page) {
-            self.read = Some((page, entries::read_page(self.store, page)?));
-        }
-        Ok(&self.read.as_ref().expect("it was just read").1)
+    pub fn page(&mut self, page: u64) -> Result<&[BillingEntry], StoreError> {
+        self.last_read.get(page, || entries::read_page(self.store, page))
     }
 
-    pub fn entry(&mut self, number: Number) -> Result<Option<Entry>, StoreError> {
+    pub fn entry(&mut self, number: EntryNumber) -> Result<Option<BillingEntry>, StoreError> {
         if number == 0 {
             return Ok(None);
         }
@@ -76,32 +75,38 @@ impl<'a> Reader<'a> {
     }
 
     /// An entry that another one names.
-    pub fn known(&mut self, number: Number) -> Result<Entry, StoreError> {
-        let damaged = || super::super::damaged(&entries::page_key(place(number).0));
-        self.entry(number)?.ok_or_else(damaged)
+    fn known(&mut self, number: EntryNumber) -> Result<BillingEntry, StoreError> {
+        self.entry(number)?.ok_or_else(|| damaged(&entries::page_key(place(number).0)))
     }
 
     /// An entry with the charge that it is about.
-    pub fn listed(&mut self, number: Number, entry: Entry) -> Result<Listed, StoreError> {
+    fn listed(&mut self, number: EntryNumber, entry: BillingEntry) -> Result<ListedEntry, StoreError> {
         let about = match &entry.what {
-            What::Stay(_) => entry.clone(),
-            What::Void { of, .. } | What::Credit { of, .. } => self.known(*of)?,
+            EntryKind::Stay(_) => entry.clone(),
+            EntryKind::Void { of, .. } | EntryKind::Credit { of, .. } => self.known(*of)?,
         };
-        Ok(Listed { number, entry, about })
+        Ok(ListedEntry { number, entry, about })
+    }
+
+    /// Entries of the chain of an account's month, from `newest` on, at most `limit`.
+    pub fn of_month(&mut self, newest: EntryNumber, limit: usize) -> Result<Vec<ListedEntry>, StoreError> {
+        let chain = walk(link(newest), |number| {
+            let entry = self.known(number)?;
+            let before = link(entry.before_in_month);
+            Ok((self.listed(number, entry)?, before))
+        });
+        chain.take(limit).map(|found| found.map(|(_, listed)| listed)).collect()
     }
 
     /// The entry before this one in the order of all; the newest one when none is given.
-    pub fn before(&mut self, number: Option<Number>) -> Result<Option<Number>, StoreError> {
+    pub fn before(&mut self, number: Option<EntryNumber>) -> Result<Option<EntryNumber>, StoreError> {
         if number == Some(0) {
             return Ok(None);
         }
         let page = match number.map(place) {
             Some((_, slot @ 1..)) => return Ok(number.filter(|_| slot > 0).map(|number| number - 1)),
             Some((page, _)) => page.checked_sub(1),
-            None => {
-                let last = self.store.last(b"vbe", b"vbf")?;
-                last.map(|(key, _)| Ok(u64::from_be_bytes(super::super::sized(&key[3..])?))).transpose()?
-            }
+            None => self.store.last(b"vbe", b"vbf")?.map(|(key, _)| u64_from(&key, 3)).transpose()?,
         };
         let Some(page) = page else { return Ok(None) };
         let entries = self.page(page)?.len();
@@ -109,53 +114,57 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Lists entries, newest first. `saving` keeps the fold from writing.
-pub fn list(store: &Store, saving: Option<&Mutex<()>>, wanted: &Wanted) -> Result<List, StoreError> {
+/// Lists entries, newest first. While `saving` is held the views are not written.
+pub fn list(
+    store: &Store,
+    saving: Option<&Mutex<()>>,
+    wanted: &EntryFilter,
+) -> Result<EntryList, StoreError> {
     let (position, list) = at_one_position(store, saving, || list_now(store, wanted))?;
-    Ok(List { position, ..list })
+    Ok(EntryList { position, ..list })
 }
 
-fn list_now(store: &Store, wanted: &Wanted) -> Result<List, StoreError> {
-    let mut list = List::default();
-    let mut reader = Reader::new(store);
-    let matches = |listed: &Listed| {
-        let What::Stay(stay) = &listed.about.what else { return false };
+fn list_now(store: &Store, wanted: &EntryFilter) -> Result<EntryList, StoreError> {
+    let mut list = EntryList::default();
+    let mut reader = EntryReader::new(store);
+    let matches = |listed: &ListedEntry| {
+        let EntryKind::Stay(stay) = &listed.about.what else { return false };
         wanted.plate.as_ref().is_none_or(|plate| *plate.as_str() == *stay.plate)
             && wanted.garage.is_none_or(|garage| garage == stay.garage)
             && wanted.account.is_none_or(|account| account == listed.entry.account)
             && wanted.month.is_none_or(|month| month == listed.entry.month)
     };
-    let mut looked_at = 0;
     let of_month = wanted.account.zip(wanted.month).filter(|_| wanted.plate.is_none());
-    let mut next = match (&wanted.plate, of_month, wanted.after) {
-        (Some(plate), _, None) => PlateHeads::read(store, Head::of(plate))?,
-        (Some(_), _, Some(after)) => reader.entry(after)?.map_or(0, |entry| entry.before_of_plate),
+    let newest = match (&wanted.plate, of_month, wanted.after) {
+        (Some(plate), _, None) => link(ChainHeads::<EntryNumber>::read(store, PlateChain::of(plate))?),
+        (Some(_), _, Some(after)) => reader.entry(after)?.and_then(|entry| link(entry.before_of_plate)),
         (None, Some((account, month)), None) => {
-            entries::read_month(store, account, month)?.map_or(0, |book| book.last)
+            entries::read_month(store, account, month)?.and_then(|book| link(book.last))
         }
-        (None, Some(_), Some(after)) => reader.entry(after)?.map_or(0, |entry| entry.before_in_month),
-        (None, None, after) => reader.before(after)?.unwrap_or(0),
+        (None, Some(_), Some(after)) => reader.entry(after)?.and_then(|entry| link(entry.before_in_month)),
+        (None, None, after) => reader.before(after)?,
     };
-    let mut last = 0;
-    while next != 0 {
+    let chain = walk(newest, |number| {
+        let Some(entry) = reader.entry(number)? else { return Ok((None, None)) };
+        let before = match (&wanted.plate, of_month) {
+            (Some(_), _) => link(entry.before_of_plate),
+            (None, Some(_)) => link(entry.before_in_month),
+            (None, None) => reader.before(Some(number))?,
+        };
+        Ok((Some(reader.listed(number, entry)?), before))
+    });
+    let mut last = None;
+    for (looked_at, found) in chain.enumerate() {
+        let (number, Some(listed)) = found? else { break };
         if looked_at == LOOK_AT || list.entries.len() == wanted.limit {
-            // Is there any more that is wanted? Whoever asks again finds out.
-            list.next = Some(last);
+            // Whether there is any more that is wanted shows when somebody asks for it.
+            list.next = last;
             break;
         }
-        looked_at += 1;
-        last = next;
-        let Some(entry) = reader.entry(next)? else { break };
-        let before_it = match (&wanted.plate, of_month) {
-            (Some(_), _) => entry.before_of_plate,
-            (None, Some(_)) => entry.before_in_month,
-            (None, None) => reader.before(Some(next))?.unwrap_or(0),
-        };
-        let listed = reader.listed(next, entry)?;
+        last = Some(number);
         if matches(&listed) {
             list.entries.push(listed);
         }
-        next = before_it;
     }
     Ok(list)
 }
@@ -170,9 +179,9 @@ pub fn months(store: &Store) -> Result<BTreeSet<Month>, StoreError> {
 pub const PRICED_AT_ONCE: u64 = 4096;
 
 /// The next stretch of numbers, from `from` on, that begins with a stay that waits for a price. Read as it was written last.
-pub fn pending(store: &Store, from: Number) -> Result<Option<(Number, Number)>, StoreError> {
-    let waits = |entry: &Entry| {
-        entry.settled_by == 0 && matches!(&entry.what, What::Stay(stay) if stay.terms == Terms::Pending)
+pub fn pending(store: &Store, from: EntryNumber) -> Result<Option<(EntryNumber, EntryNumber)>, StoreError> {
+    let waits = |entry: &BillingEntry| {
+        entry.settled_by == 0 && matches!(&entry.what, EntryKind::Stay(stay) if stay.terms == Terms::Pending)
     };
     stretch(store, from, PRICED_AT_ONCE, waits)
 }
@@ -181,27 +190,30 @@ pub fn pending(store: &Store, from: Number) -> Result<Option<(Number, Number)>, 
 pub const FORGOTTEN_AT_ONCE: u64 = 256;
 
 /// The next stretch of numbers, from `from` on, that begins with a charge for a month before this one that names its plate.
-pub fn to_forget(store: &Store, from: Number, before: Month) -> Result<Option<(Number, Number)>, StoreError> {
-    let names = |entry: &Entry| {
+pub fn to_forget(
+    store: &Store,
+    from: EntryNumber,
+    before: Month,
+) -> Result<Option<(EntryNumber, EntryNumber)>, StoreError> {
+    let names = |entry: &BillingEntry| {
         entry.month < before
-            && super::forget::is_done(entry)
-            && matches!(&entry.what, What::Stay(stay) if !is_token(&stay.plate))
+            && entry.is_done()
+            && matches!(&entry.what, EntryKind::Stay(stay) if !is_token(&stay.plate))
     };
     stretch(store, from, FORGOTTEN_AT_ONCE, names)
 }
 
-/// The next stretch of so many numbers, from `from` on, that begins with an entry that is wanted.
+/// The next stretch of this many numbers, from `from` on, that begins with an entry that is wanted.
 fn stretch(
     store: &Store,
-    from: Number,
+    from: EntryNumber,
     numbers: u64,
-    wanted: impl Fn(&Entry) -> bool,
-) -> Result<Option<(Number, Number)>, StoreError> {
+    wanted: impl Fn(&BillingEntry) -> bool,
+) -> Result<Option<(EntryNumber, EntryNumber)>, StoreError> {
     let (page, _) = place(from.max(1));
-    for entry in store.range(&entries::page_key(page), b"vbf") {
-        let (key, value) = entry?;
-        let page = u64::from_be_bytes(super::super::sized(&key[3..])?);
-        let found: Vec<Entry> = super::super::decode(&key, &value)?;
+    for entry in read_range::<Vec<BillingEntry>>(store, &entries::page_key(page), b"vbf") {
+        let (key, found) = entry?;
+        let page = u64_from(&key, 3)?;
         for (slot, entry) in found.iter().enumerate() {
             let number = entries::number(page, slot);
             if number >= from && wanted(entry) {
@@ -217,10 +229,9 @@ pub fn check_sums(store: &Store, wrong: &mut dyn FnMut(String, String)) -> Resul
     type Sums = BTreeMap<(&'static str, Option<VatRate>), i128>;
     let mut months: BTreeMap<(u32, Month), (u64, Sums)> = BTreeMap::new();
     let mut garages: BTreeMap<u32, BTreeMap<&'static str, i128>> = BTreeMap::new();
-    let mut reader = Reader::new(store);
-    for entry in store.range(b"vbe", b"vbf") {
-        let (key, value) = entry?;
-        let page: Vec<Entry> = super::super::decode(&key, &value)?;
+    let mut reader = EntryReader::new(store);
+    for entry in read_range::<Vec<BillingEntry>>(store, b"vbe", b"vbf") {
+        let (key, page) = entry?;
         for entry in page {
             let (count, sums) = months.entry((entry.account, entry.month)).or_default();
             *count += 1;
@@ -228,19 +239,18 @@ pub fn check_sums(store: &Store, wrong: &mut dyn FnMut(String, String)) -> Resul
             let (code, minor) = (money.currency.code(), i128::from(money.amount.minor()));
             *sums.entry((code, vat)).or_default() += minor;
             let garage = match &entry.what {
-                What::Stay(stay) => stay.garage,
-                What::Void { of, .. } | What::Credit { of, .. } => match reader.known(*of)?.what {
-                    What::Stay(stay) => stay.garage,
-                    _ => return Err(super::super::damaged(&key)),
+                EntryKind::Stay(stay) => stay.garage,
+                EntryKind::Void { of, .. } | EntryKind::Credit { of, .. } => match reader.known(*of)?.what {
+                    EntryKind::Stay(stay) => stay.garage,
+                    _ => return Err(damaged(&key)),
                 },
             };
             *garages.entry(garage).or_default().entry(code).or_default() += minor;
         }
     }
-    for entry in store.range(b"vbm", b"vbn") {
-        let (key, value) = entry?;
+    for entry in read_range::<MonthBook>(store, b"vbm", b"vbn") {
+        let (key, book) = entry?;
         let (account, month) = entries::of_month_key(&key)?;
-        let book: MonthBook = super::super::decode(&key, &value)?;
         let kept: Sums = book
             .totals
             .iter()
@@ -255,10 +265,9 @@ pub fn check_sums(store: &Store, wrong: &mut dyn FnMut(String, String)) -> Resul
     for (account, month) in months.into_keys() {
         wrong(format!("the sums of account number {account} for {month}"), "they are missing".into());
     }
-    for entry in store.range(b"vbg", b"vbh") {
-        let (key, value) = entry?;
-        let garage = u32::from_be_bytes(super::super::sized(&key[3..])?);
-        let taken: Vec<Money> = super::super::decode(&key, &value)?;
+    for entry in read_range::<Vec<Money>>(store, b"vbg", b"vbh") {
+        let (key, taken) = entry?;
+        let garage = u32_from(&key, 3)?;
         let kept: BTreeMap<&'static str, i128> =
             taken.iter().map(|money| (money.currency.code(), i128::from(money.amount.minor()))).collect();
         if garages.remove(&garage).unwrap_or_default() != kept {

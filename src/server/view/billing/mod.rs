@@ -1,11 +1,11 @@
-//! What stays cost: a fold of closed stays, and of what operators put in force, into entries that are never taken back in silence.
+//! What stays cost: closed stays, and what operators put in force, give entries that are never taken back in silence.
 //!
 //! **Promise.** Every closed stay has one entry that is not settled: a charge, a stay that waits for a price, or one that is held
 //! because it does not add up. A charge never changes; what corrects it is a further entry. The sum of an account's
 //! month is the sum of its entries.
-//! **Kept by.** [`Billing::closed`] and [`Billing::undone`] are told of every stay that comes to be or is another one now. What a stay
+//! **Kept by.** [`Billing::closed`] and [`Billing::undone`] are called for every stay that comes to be or is another one now. What a stay
 //! costs is decided by [`Billing::rate`] from what is in force at that position, and written down.
-//! **Not promised.** That the working is stored: it follows from the entry, the exit and the tariff set, and is computed when it is shown.
+//! **Not promised.** That the breakdown of a price is stored: it follows from the entry, the exit and the tariff set, and is computed when it is shown.
 //!
 //! | key | value |
 //! | --- | --- |
@@ -17,31 +17,28 @@
 pub mod anomalies;
 mod changes;
 pub mod entries;
-mod forget;
 pub mod list;
-mod orders;
 mod shown;
 pub mod terms;
 #[cfg(test)]
 mod tests;
 
 pub use changes::BillingChanges;
-pub(super) use orders::check_reason;
-pub use orders::{Found, NoOrder};
 pub use shown::ShownBooks;
 
-use super::pages::{Head, Passage};
+use super::chains::{ChainHeads, PlateChain, walk};
+use super::codec::{damaged, encode, key_u32, read_range, u32_from, u64_from};
+use super::pages::{Cover, StoredPassage};
 use crate::parking::Plate;
 use crate::parking::statement::Month;
 use crate::parking::tariff::{Amount, Money};
 use crate::server::ledger::Ledger;
-use crate::store::{Store, StoreError};
+use crate::store::{Batch, Store, StoreError};
 use anomalies::AnomalyCode;
-use entries::{AccountBook, Entry, Held, Number, PlateHeads, Stay, Terms, VoidedBecause, What};
-use jiff::Timestamp;
-use jiff::civil::Date;
-use jiff::tz::{Offset, TimeZone};
-use serde::{Deserialize, Serialize};
+use entries::{
+    AccountBook, BilledStay, BillingEntry, EntryKind, EntryNumber, HeldBecause, Terms, VoidedBecause, link,
+};
+use jiff::tz::TimeZone;
 use std::collections::HashMap;
 use std::ops::Deref;
 use terms::InForce;
@@ -50,24 +47,14 @@ use terms::InForce;
 pub const LONGEST_DAYS: i64 = 30;
 /// An exit may be so much earlier than its entry because two clocks differ; the stay has no length then.
 pub const CLOCKS_DIFFER_MS: i64 = 5 * 60 * 1000;
-/// Who pays for plates that nobody registered.
+/// The account of plates that are not registered.
 pub const UNREGISTERED: &str = "unregistered";
 /// How many writes a closed stay may add: its account, its month, an anomaly.
 pub const WRITES_OF_A_STAY: usize = 3;
-/// Whether a contract covers a stay; decided when it begins.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Cover {
-    #[default]
-    None,
-    /// By number.
-    Contract(u32),
-    /// There is one, and as many of its cars as it allows are inside already.
-    OneTooMany(u32),
-}
 
 /// The garage of a stay.
 #[derive(Debug, Clone, Copy)]
-pub struct Garage<'a> {
+pub struct BilledGarage<'a> {
     pub number: u32,
     /// What it is called: tariffs and contracts name it so.
     pub called: &'a str,
@@ -75,23 +62,31 @@ pub struct Garage<'a> {
 
 /// A stay that ended.
 #[derive(Debug, Clone, Copy)]
-pub struct Closed<'a> {
-    pub garage: Garage<'a>,
+pub struct ClosedStay<'a> {
+    pub garage: BilledGarage<'a>,
     pub plate: &'a Plate,
-    pub entry: Passage,
-    pub exit: Passage,
+    pub entry: StoredPassage,
+    pub exit: StoredPassage,
     pub cover: Cover,
 }
 
-/// The state of the fold that is kept in memory.
+/// What becomes of stays that are longer than [`LONGEST_DAYS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LongStays {
+    AreHeld,
+    /// A person said that the length is right.
+    AreCharged,
+}
+
+/// What is kept in memory of the books of money.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Billing {
     shown: ShownBooks,
     /// The newest page of entries, its number, and what its entries reserve.
-    tail: Vec<Entry>,
+    tail: Vec<BillingEntry>,
     tail_page: u64,
     tail_bytes: usize,
-    heads: PlateHeads,
+    heads: ChainHeads<EntryNumber>,
     /// How many covered cars of each contract are inside.
     inside: HashMap<u32, u32>,
 }
@@ -106,23 +101,22 @@ impl Deref for Billing {
 impl Billing {
     pub fn load(store: &Store, ledger: &Ledger) -> Result<Billing, StoreError> {
         let shown = ShownBooks::of(InForce::load(store, ledger)?);
-        let mut billing = Billing { shown, heads: PlateHeads::load(store)?, ..Billing::default() };
-        for (expected, entry) in (0u32..).zip(store.range(b"vba", b"vbb")) {
-            let (key, value) = entry?;
-            if key[3..] != expected.to_be_bytes() {
-                return Err(super::damaged(&key));
+        let mut billing = Billing { shown, heads: ChainHeads::load(store)?, ..Billing::default() };
+        for (expected, entry) in (0u32..).zip(read_range(store, b"vba", b"vbb")) {
+            let (key, account) = entry?;
+            if u32_from(&key, 3)? != expected {
+                return Err(damaged(&key));
             }
-            billing.shown.add_account(super::decode(&key, &value)?);
+            billing.shown.add_account(account);
         }
-        for entry in store.range(b"vbg", b"vbh") {
-            let (key, value) = entry?;
-            let garage = u32::from_be_bytes(super::sized(&key[3..])?);
-            billing.shown.put_taken(garage, super::decode(&key, &value)?);
+        for entry in read_range(store, b"vbg", b"vbh") {
+            let (key, taken) = entry?;
+            billing.shown.put_taken(u32_from(&key, 3)?, taken);
         }
         if let Some((key, value)) = store.last(b"vbe", b"vbf")? {
-            billing.tail_page = u64::from_be_bytes(super::sized(&key[3..])?);
-            billing.tail = super::decode(&key, &value)?;
-            billing.tail_bytes = billing.tail.iter().map(Entry::reserve).sum();
+            billing.tail_page = u64_from(&key, 3)?;
+            billing.tail = super::codec::decode(&key, &value)?;
+            billing.tail_bytes = billing.tail.iter().map(BillingEntry::reserve).sum();
         }
         Ok(billing)
     }
@@ -135,9 +129,9 @@ impl Billing {
     }
 
     /// A car enters: whether a contract covers its stay.
-    pub fn entered(&mut self, garage: Garage<'_>, plate: &Plate, entry: Passage) -> Cover {
+    pub fn entered(&mut self, garage: BilledGarage<'_>, plate: &Plate, entry: StoredPassage) -> Cover {
         let zone = self.zone(garage, entry);
-        let day = date(entry, zone.as_ref());
+        let day = entry.date(zone.as_ref());
         let mut cover = Cover::None;
         for (number, contract) in self.in_force.contracts_for(plate, garage.called, day) {
             if self.inside.get(&number).copied().unwrap_or_default() < contract.cars {
@@ -168,7 +162,7 @@ impl Billing {
     pub fn closed(
         &mut self,
         position: u64,
-        closed: Closed<'_>,
+        closed: ClosedStay<'_>,
         changes: &mut BillingChanges,
     ) -> Result<(), StoreError> {
         let garage = closed.garage;
@@ -182,25 +176,25 @@ impl Billing {
         } else if span_ms > LONGEST_DAYS * 24 * 3_600_000 {
             note(AnomalyCode::StayOver30Days)?;
         }
-        let (terms, month) = self.rate(closed, false);
+        let (terms, month) = self.rate(closed, LongStays::AreHeld);
         if terms == Terms::Pending {
             changes.note(AnomalyCode::NoTariff, garage.number, None, closed.exit.at_ms, position)?;
         }
         self.charge(position, position, closed, terms, month, changes).map(drop)
     }
 
-    /// What a stay costs by what is in force now, and in which month. `looked_at`: a person said that its length is right.
-    pub fn rate(&self, closed: Closed<'_>, looked_at: bool) -> (Terms, Month) {
-        let Closed { garage, entry, exit, cover, .. } = closed;
-        let tariff = timestamp(entry).and_then(|entry| self.in_force.tariff_for(garage.called, entry));
+    /// What a stay costs by what is in force now, and in which month.
+    pub fn rate(&self, closed: ClosedStay<'_>, long: LongStays) -> (Terms, Month) {
+        let ClosedStay { garage, entry, exit, cover, .. } = closed;
+        let tariff = entry.timestamp().and_then(|entry| self.in_force.tariff_for(garage.called, entry));
         let zone = tariff.map(|(_, tariff)| tariff.time_zone());
-        // Years before 0 are nobody's: such a stay is far too long, and held.
-        let month = Month::of(date(exit, zone)).unwrap_or(Month::EPOCH);
+        // A month of a year before 0 does not exist: such a stay is far too long, and held.
+        let month = Month::of(exit.date(zone)).unwrap_or(Month::EPOCH);
         let span_ms = exit.at_ms.saturating_sub(entry.at_ms);
         if span_ms < -CLOCKS_DIFFER_MS {
-            return (Terms::Held(Held::EndsBeforeItBegins), month);
+            return (Terms::Held(HeldBecause::EndsBeforeItBegins), month);
         }
-        let (Some((by, tariff)), Some(begins), Some(ends)) = (tariff, timestamp(entry), timestamp(exit))
+        let (Some((by, tariff)), Some(begins), Some(ends)) = (tariff, entry.timestamp(), exit.timestamp())
         else {
             return (Terms::Pending, month);
         };
@@ -211,8 +205,8 @@ impl Billing {
             let contract = contract_name(number).into();
             return (Terms::Covered { money, vat: tariff.vat(), by, contract }, month);
         }
-        if span_ms > LONGEST_DAYS * 24 * 3_600_000 && !looked_at {
-            return (Terms::Held(Held::TooLong), month);
+        if span_ms > LONGEST_DAYS * 24 * 3_600_000 && long == LongStays::AreHeld {
+            return (Terms::Held(HeldBecause::TooLong), month);
         }
         let priced = tariff.price(begins, ends.max(begins));
         let beyond = match cover {
@@ -228,13 +222,13 @@ impl Billing {
         &mut self,
         position: u64,
         made_at: u64,
-        closed: Closed<'_>,
+        closed: ClosedStay<'_>,
         terms: Terms,
         month: Month,
         changes: &mut BillingChanges,
-    ) -> Result<Number, StoreError> {
+    ) -> Result<EntryNumber, StoreError> {
         let account = self.account_of(closed.plate, closed.cover, changes);
-        let stay = Stay {
+        let stay = BilledStay {
             garage: closed.garage.number,
             plate: closed.plate.as_str().into(),
             entry: closed.entry,
@@ -244,7 +238,7 @@ impl Billing {
             terms,
         };
         let of = (closed.garage.number, closed.plate);
-        self.append(position, (account, month), of, What::Stay(stay), changes)
+        self.append(position, (account, month), of, EntryKind::Stay(stay), changes)
     }
 
     /// A stay is another one now, or none: its charge is taken back at `position`.
@@ -253,10 +247,12 @@ impl Billing {
         position: u64,
         garage: u32,
         plate: &Plate,
-        exit: Passage,
+        exit: StoredPassage,
         changes: &mut BillingChanges,
     ) -> Result<(), StoreError> {
-        let same = |stay: &Stay| stay.garage == garage && stay.exit == exit;
+        let same = |entry: &BillingEntry, stay: &BilledStay| {
+            entry.settled_by == 0 && stay.garage == garage && stay.exit == exit
+        };
         match self.find(plate, same, changes)? {
             Some((number, entry)) => {
                 self.take_back(position, number, &entry, VoidedBecause::StayChanged, changes).map(drop)
@@ -265,46 +261,61 @@ impl Billing {
         }
     }
 
-    /// The newest entry of a stay of this plate that nothing has settled.
+    /// The chain of a plate, newest first. Entries of other plates with the same hash are in it, too.
+    fn chain<'a>(
+        &'a self,
+        plate: &Plate,
+        changes: &'a mut BillingChanges,
+    ) -> impl Iterator<Item = Result<(EntryNumber, BillingEntry), StoreError>> + use<'a> {
+        walk(link(self.heads.get(PlateChain::of(plate))), move |number| {
+            let entry = self.entry(number, changes)?;
+            let before = link(entry.before_of_plate);
+            Ok((entry, before))
+        })
+    }
+
+    /// The entries of stays of a plate, newest first.
+    pub fn stays_of<'a>(
+        &'a self,
+        plate: &'a Plate,
+        changes: &'a mut BillingChanges,
+    ) -> impl Iterator<Item = Result<(EntryNumber, BillingEntry), StoreError>> + use<'a> {
+        let is_of = |entry: &BillingEntry| matches!(&entry.what, EntryKind::Stay(stay) if *stay.plate == *plate.as_str());
+        self.chain(plate, changes).filter(move |found| found.as_ref().map_or(true, |(_, entry)| is_of(entry)))
+    }
+
+    /// The newest entry of a stay of this plate that is wanted.
     pub fn find(
         &self,
         plate: &Plate,
-        wanted: impl Fn(&Stay) -> bool,
+        wanted: impl Fn(&BillingEntry, &BilledStay) -> bool,
         changes: &mut BillingChanges,
-    ) -> Result<Option<(Number, Entry)>, StoreError> {
-        let mut next = self.heads.get(Head::of(plate));
-        while next != 0 {
-            let entry = self.entry(next, changes)?;
-            if let What::Stay(stay) = &entry.what
-                && entry.settled_by == 0
-                && *stay.plate == *plate.as_str()
-                && wanted(stay)
-            {
-                return Ok(Some((next, entry)));
-            }
-            next = entry.before_of_plate;
-        }
-        Ok(None)
+    ) -> Result<Option<(EntryNumber, BillingEntry)>, StoreError> {
+        let is_wanted =
+            |entry: &BillingEntry| matches!(&entry.what, EntryKind::Stay(stay) if wanted(entry, stay));
+        let mut stays = self.stays_of(plate, changes);
+        stays.find(|found| found.as_ref().map_or(true, |(_, entry)| is_wanted(entry))).transpose()
     }
 
     /// Takes back what is left of a charge, or ends a stay that has no price: one more entry, whose number this gives.
     pub fn take_back(
         &mut self,
         position: u64,
-        number: Number,
-        entry: &Entry,
+        number: EntryNumber,
+        entry: &BillingEntry,
         why: VoidedBecause,
         changes: &mut BillingChanges,
-    ) -> Result<Number, StoreError> {
-        let stay = stay_of(entry)?;
-        let plate = stored_plate(&stay.plate)?;
+    ) -> Result<EntryNumber, StoreError> {
+        let stay = entry.stay()?;
+        let plate = stay.plate()?;
         let money = match stay.terms.money() {
             Some((money, _)) => {
                 Some(Money { amount: negative(self.left_of(number, money, &plate, changes)?), ..money })
             }
             None => None,
         };
-        let what = What::Void { of: number, money, vat: stay.terms.money().and_then(|(_, vat)| vat), why };
+        let what =
+            EntryKind::Void { of: number, money, vat: stay.terms.money().and_then(|(_, vat)| vat), why };
         let voided =
             self.append(position, (entry.account, entry.month), (stay.garage, &plate), what, changes)?;
         self.settle(number, voided, changes)?;
@@ -315,36 +326,38 @@ impl Billing {
     pub fn credit(
         &mut self,
         position: u64,
-        number: Number,
-        entry: &Entry,
+        number: EntryNumber,
+        entry: &BillingEntry,
         amount: Amount,
         changes: &mut BillingChanges,
     ) -> Result<(), StoreError> {
-        let stay = stay_of(entry)?;
-        let plate = stored_plate(&stay.plate)?;
+        let stay = entry.stay()?;
+        let plate = stay.plate()?;
         let Some((money, vat)) = stay.terms.money() else { return Ok(()) };
         let money = Money { amount: negative(amount), ..money };
-        let what = What::Credit { of: number, money, vat };
+        let what = EntryKind::Credit { of: number, money, vat };
         self.append(position, (entry.account, entry.month), (stay.garage, &plate), what, changes).map(drop)
     }
 
     /// What was not given back of a charge of `money`.
     pub fn left_of(
         &self,
-        number: Number,
+        number: EntryNumber,
         money: Money,
         plate: &Plate,
         changes: &mut BillingChanges,
     ) -> Result<Amount, StoreError> {
-        let (mut left, mut next) = (money.amount, self.heads.get(Head::of(plate)));
-        while next > number {
-            let entry = self.entry(next, changes)?;
-            if let What::Credit { of, money, .. } = entry.what
+        let mut left = money.amount;
+        for found in self.chain(plate, changes) {
+            let (later, entry) = found?;
+            if later <= number {
+                break;
+            }
+            if let EntryKind::Credit { of, money, .. } = entry.what
                 && of == number
             {
                 left = left.saturating_add(money.amount);
             }
-            next = entry.before_of_plate;
         }
         Ok(left)
     }
@@ -353,23 +366,23 @@ impl Billing {
     pub fn price(
         &mut self,
         position: u64,
-        (from, to): (Number, Number),
+        (from, to): (EntryNumber, EntryNumber),
         called: impl Fn(u32) -> Option<String>,
         changes: &mut BillingChanges,
     ) -> Result<u64, StoreError> {
         let mut priced = 0;
         for number in from.max(1)..to.min(self.end()) {
             let Some(entry) = self.entry_if_any(number, changes)? else { continue };
-            let What::Stay(stay) = &entry.what else { continue };
+            let EntryKind::Stay(stay) = &entry.what else { continue };
             if stay.terms != Terms::Pending || entry.settled_by != 0 {
                 continue;
             }
             let Some(called) = called(stay.garage) else { continue };
-            let plate = stored_plate(&stay.plate)?;
-            let garage = Garage { number: stay.garage, called: &called };
+            let plate = stay.plate()?;
+            let garage = BilledGarage { number: stay.garage, called: &called };
             let closed =
-                Closed { garage, plate: &plate, entry: stay.entry, exit: stay.exit, cover: stay.cover };
-            let (terms, month) = self.rate(closed, false);
+                ClosedStay { garage, plate: &plate, entry: stay.entry, exit: stay.exit, cover: stay.cover };
+            let (terms, month) = self.rate(closed, LongStays::AreHeld);
             if terms == Terms::Pending {
                 continue;
             }
@@ -384,16 +397,17 @@ impl Billing {
     pub fn release(
         &mut self,
         position: u64,
-        number: Number,
-        entry: &Entry,
+        number: EntryNumber,
+        entry: &BillingEntry,
         called: &str,
         changes: &mut BillingChanges,
     ) -> Result<(), StoreError> {
-        let stay = stay_of(entry)?;
-        let plate = stored_plate(&stay.plate)?;
-        let garage = Garage { number: stay.garage, called };
-        let closed = Closed { garage, plate: &plate, entry: stay.entry, exit: stay.exit, cover: stay.cover };
-        let (terms, month) = self.rate(closed, true);
+        let stay = entry.stay()?;
+        let plate = stay.plate()?;
+        let garage = BilledGarage { number: stay.garage, called };
+        let closed =
+            ClosedStay { garage, plate: &plate, entry: stay.entry, exit: stay.exit, cover: stay.cover };
+        let (terms, month) = self.rate(closed, LongStays::AreCharged);
         let charged = self.charge(position, stay.made_at, closed, terms, month, changes)?;
         self.settle(number, charged, changes)
     }
@@ -403,12 +417,34 @@ impl Billing {
         changes.taken.insert(garage);
     }
 
+    /// Puts everything that changed into `batch`; it is changed no more.
+    pub fn save(&self, changes: &mut BillingChanges, batch: &mut Batch) {
+        for account in std::mem::take(&mut changes.accounts) {
+            let book = self.account_book(account).expect("an account that changed is known");
+            batch.put(entries::account_key(account), encode(book));
+        }
+        for garage in std::mem::take(&mut changes.taken) {
+            batch.put(key_u32(b"vbg", garage), encode(&self.taken(garage)));
+        }
+        for page in std::mem::take(&mut changes.heads) {
+            let (key, value) = self.heads.entry(page);
+            batch.put(key, value);
+        }
+        if std::mem::take(&mut changes.tail) {
+            batch.put(entries::page_key(self.tail_page), entries::encode_page(&self.tail));
+        }
+        for page in std::mem::take(&mut changes.in_force) {
+            self.in_force.save(page, batch);
+        }
+        changes.save_pages(batch);
+    }
+
     /// One past the number of the newest entry.
-    pub fn end(&self) -> Number {
+    pub fn end(&self) -> EntryNumber {
         entries::number(self.tail_page, self.tail.len())
     }
 
-    pub(super) fn put_in_force(&mut self, position: u64, order: terms::Order) {
+    pub(super) fn put_in_force(&mut self, position: u64, order: terms::InForceChange) {
         self.shown.in_force_mut().put(position, order);
     }
 
@@ -440,13 +476,14 @@ impl Billing {
         position: u64,
         (account, month): (u32, Month),
         (garage, plate): (u32, &Plate),
-        what: What,
+        what: EntryKind,
         changes: &mut BillingChanges,
-    ) -> Result<Number, StoreError> {
-        let head = Head::of(plate);
+    ) -> Result<EntryNumber, StoreError> {
+        let chain = PlateChain::of(plate);
         let before_in_month = changes.month_mut(account, month)?.last;
-        let before_of_plate = self.heads.get(head);
-        let entry = Entry { position, account, month, before_in_month, before_of_plate, settled_by: 0, what };
+        let before_of_plate = self.heads.get(chain);
+        let entry =
+            BillingEntry { position, account, month, before_in_month, before_of_plate, settled_by: 0, what };
         let money = entry.money();
         let number = self.push(entry, changes);
         let of_month = changes.month_mut(account, month)?;
@@ -465,13 +502,13 @@ impl Billing {
         if is_first {
             changes.accounts.insert(account);
         }
-        self.heads.set(head, number);
-        changes.heads.insert(head.page());
+        self.heads.set(chain, number);
+        changes.heads.insert(chain.head_page());
         Ok(number)
     }
 
     /// Appends to the newest page.
-    fn push(&mut self, entry: Entry, changes: &mut BillingChanges) -> Number {
+    fn push(&mut self, entry: BillingEntry, changes: &mut BillingChanges) -> EntryNumber {
         let reserve = entry.reserve();
         if self.tail_bytes + reserve > entries::PAGE_MAX || self.tail.len() as u64 == entries::IN_A_PAGE {
             changes.pages.insert(self.tail_page, std::mem::take(&mut self.tail));
@@ -484,19 +521,24 @@ impl Billing {
         number
     }
 
-    fn settle(&mut self, number: Number, by: Number, changes: &mut BillingChanges) -> Result<(), StoreError> {
+    fn settle(
+        &mut self,
+        number: EntryNumber,
+        by: EntryNumber,
+        changes: &mut BillingChanges,
+    ) -> Result<(), StoreError> {
         self.entry_mut(number, changes)?.settled_by = by;
         Ok(())
     }
 
     /// Lets a token stand for the plate of a stay's entry.
-    fn put_token(
+    pub fn put_token(
         &mut self,
-        number: Number,
+        number: EntryNumber,
         token: &str,
         changes: &mut BillingChanges,
     ) -> Result<(), StoreError> {
-        if let What::Stay(stay) = &mut self.entry_mut(number, changes)?.what {
+        if let EntryKind::Stay(stay) = &mut self.entry_mut(number, changes)?.what {
             stay.plate = token.into();
         }
         Ok(())
@@ -504,9 +546,9 @@ impl Billing {
 
     fn entry_mut<'a>(
         &'a mut self,
-        number: Number,
+        number: EntryNumber,
         changes: &'a mut BillingChanges,
-    ) -> Result<&'a mut Entry, StoreError> {
+    ) -> Result<&'a mut BillingEntry, StoreError> {
         let (page, place) = entries::place(number);
         let entry = if page == self.tail_page {
             changes.tail = true;
@@ -514,20 +556,24 @@ impl Billing {
         } else {
             changes.page_mut(page)?.get_mut(place)
         };
-        entry.ok_or_else(|| super::damaged(&entries::page_key(page)))
+        entry.ok_or_else(|| damaged(&entries::page_key(page)))
     }
 
     /// An entry as it is now, written or not.
-    pub fn entry(&self, number: Number, changes: &mut BillingChanges) -> Result<Entry, StoreError> {
+    pub fn entry(
+        &self,
+        number: EntryNumber,
+        changes: &mut BillingChanges,
+    ) -> Result<BillingEntry, StoreError> {
         let (page, _) = entries::place(number);
-        self.entry_if_any(number, changes)?.ok_or_else(|| super::damaged(&entries::page_key(page)))
+        self.entry_if_any(number, changes)?.ok_or_else(|| damaged(&entries::page_key(page)))
     }
 
-    fn entry_if_any(
+    pub fn entry_if_any(
         &self,
-        number: Number,
+        number: EntryNumber,
         changes: &mut BillingChanges,
-    ) -> Result<Option<Entry>, StoreError> {
+    ) -> Result<Option<BillingEntry>, StoreError> {
         let (page, place) = entries::place(number);
         if page == self.tail_page {
             return Ok(self.tail.get(place).cloned());
@@ -535,39 +581,12 @@ impl Billing {
         Ok(changes.page(page)?.get(place).cloned())
     }
 
-    fn zone(&self, garage: Garage<'_>, entry: Passage) -> Option<TimeZone> {
-        let (_, tariff) = self.in_force.tariff_for(garage.called, timestamp(entry)?)?;
+    fn zone(&self, garage: BilledGarage<'_>, entry: StoredPassage) -> Option<TimeZone> {
+        let (_, tariff) = self.in_force.tariff_for(garage.called, entry.timestamp()?)?;
         Some(tariff.time_zone().clone())
     }
 }
 
-fn stay_of(entry: &Entry) -> Result<&Stay, StoreError> {
-    match &entry.what {
-        What::Stay(stay) => Ok(stay),
-        _ => Err(super::damaged(b"vbe")),
-    }
-}
-
-fn stored_plate(plate: &str) -> Result<Plate, StoreError> {
-    Plate::stored(plate).map_err(|_| super::damaged(b"vbe"))
-}
-
 fn negative(amount: Amount) -> Amount {
     Amount::of_minor(amount.minor().saturating_neg())
-}
-
-pub(super) fn timestamp(passage: Passage) -> Option<Timestamp> {
-    Timestamp::from_millisecond(passage.at_ms).ok()
-}
-
-/// The local date of a passage: in a tariff's zone, else as its source wrote it.
-fn date(passage: Passage, zone: Option<&TimeZone>) -> Date {
-    let Some(timestamp) = timestamp(passage) else { return Date::default() };
-    match zone {
-        Some(zone) => zone.to_datetime(timestamp).date(),
-        None => {
-            let offset = Offset::from_seconds(i32::from(passage.offset_minutes) * 60).unwrap_or(Offset::UTC);
-            offset.to_datetime(timestamp).date()
-        }
-    }
 }

@@ -1,12 +1,12 @@
 //! What of the books of money is in memory and is shown to readers; see [`super::super::snapshot`].
 
+use super::super::shared_map::SharedMap;
 use super::entries::AccountBook;
 use super::terms::InForce;
 use crate::parking::tariff::Money;
-use crate::server::view::shared::SharedMap;
 use std::sync::Arc;
 
-/// See the module.
+/// The books of money as readers see them.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ShownBooks {
     pub in_force: Arc<InForce>,
@@ -30,8 +30,8 @@ impl ShownBooks {
     /// Adds an account with the next number, and gives that.
     pub(super) fn add_account(&mut self, book: AccountBook) -> u32 {
         let number = self.accounts_end();
-        self.account_numbers.insert(book.name.clone(), number);
-        self.accounts.insert(number, book);
+        self.account_numbers.insert_mut(book.name.clone(), number);
+        self.accounts.insert_mut(number, book);
         number
     }
 
@@ -51,7 +51,7 @@ impl ShownBooks {
 
     /// One more than the greatest number of an account.
     pub fn accounts_end(&self) -> u32 {
-        u32::try_from(self.accounts.len()).expect("there are fewer accounts than people")
+        u32::try_from(self.accounts.size()).expect("there are fewer accounts than people")
     }
 
     /// What was taken in a garage, less what was given back; once for each currency.
@@ -60,12 +60,12 @@ impl ShownBooks {
     }
 
     pub(super) fn put_taken(&mut self, garage: u32, taken: Vec<Money>) {
-        self.taken.insert(garage, taken);
+        self.taken.insert_mut(garage, taken);
     }
 
     pub(super) fn take(&mut self, garage: u32, money: Money) {
         if !self.taken.contains_key(&garage) {
-            self.taken.insert(garage, Vec::new());
+            self.taken.insert_mut(garage, Vec::new());
         }
         let taken = self.taken.get_mut(&garage).expect("it is there");
         match taken.iter_mut().find(|sum| sum.currency == money.currency) {

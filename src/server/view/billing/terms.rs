@@ -7,9 +7,9 @@
 //! | --- | --- |
 //! | `vbo` + n (u32) | the positions (u64) of commands `500 n` to `500 n + 499` of these, in order |
 
-use super::super::shared::SharedMap;
-use super::super::{damaged, decode, encode};
-use super::entries::By;
+use super::super::codec::{damaged, encode, key_u32, read_range};
+use super::super::shared_map::SharedMap;
+use super::entries::TariffRef;
 use crate::messaging::Digest;
 use crate::parking::Plate;
 use crate::parking::register::{Contract, Registration};
@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 /// What one command puts in force.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Order {
+pub enum InForceChange {
     Tariffs(TariffSet),
     Plates(Vec<Registration>),
     RemovePlate(Plate),
@@ -35,27 +35,27 @@ pub enum Order {
     Erased,
 }
 
-impl Order {
+impl InForceChange {
     /// What the command at `position` puts in force; `None` for one that is about something else. `Err`: its pieces do not
     /// give what it says.
     pub fn read(
         ledger: &Ledger,
         position: u64,
         command: &Command,
-    ) -> Result<Option<Result<Order, String>>, StoreError> {
+    ) -> Result<Option<Result<InForceChange, String>>, StoreError> {
         let (pieces, digest) = match command {
             Command::Tariffs { pieces, digest }
             | Command::Plates { pieces, digest }
             | Command::Contracts { pieces, digest } => (*pieces, *digest),
             Command::RemovePlate { plate } => {
                 return Ok(Some(
-                    Plate::stored(plate).map(Order::RemovePlate).map_err(|error| error.to_string()),
+                    Plate::stored(plate).map(InForceChange::RemovePlate).map_err(|error| error.to_string()),
                 ));
             }
             Command::RemoveContract { contract } => {
-                return Ok(Some(Ok(Order::RemoveContract(contract.clone()))));
+                return Ok(Some(Ok(InForceChange::RemoveContract(contract.clone()))));
             }
-            Command::Erased => return Ok(Some(Ok(Order::Erased))),
+            Command::Erased => return Ok(Some(Ok(InForceChange::Erased))),
             _ => return Ok(None),
         };
         let Some(bytes) = gather(ledger, position, pieces, digest)? else {
@@ -67,9 +67,11 @@ impl Order {
             Command::Tariffs { .. } => String::from_utf8(bytes)
                 .map_err(|error| said(error.to_string()))
                 .and_then(|text| TariffSet::parse(&text).map_err(|errors| said(first(&errors))))
-                .map(Order::Tariffs),
-            Command::Plates { .. } => read_list(&bytes, Registration::check).map(Order::Plates).map_err(said),
-            _ => read_list(&bytes, Contract::check).map(Order::Contracts).map_err(said),
+                .map(InForceChange::Tariffs),
+            Command::Plates { .. } => {
+                read_list(&bytes, Registration::check).map(InForceChange::Plates).map_err(said)
+            }
+            _ => read_list(&bytes, Contract::check).map(InForceChange::Contracts).map_err(said),
         }))
     }
 }
@@ -113,7 +115,7 @@ fn gather(
     Ok((Digest::of(&bytes) == digest).then_some(bytes))
 }
 
-/// See the module.
+/// What is in force.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct InForce {
     positions: Vec<u64>,
@@ -129,23 +131,23 @@ pub struct InForce {
 const POSITIONS_IN_A_PAGE: usize = 500;
 
 impl InForce {
-    pub fn put(&mut self, position: u64, order: Order) {
+    pub fn put(&mut self, position: u64, order: InForceChange) {
         self.positions.push(position);
         match order {
-            Order::Tariffs(set) => {
+            InForceChange::Tariffs(set) => {
                 self.sets.insert(position, Arc::new(set));
             }
-            Order::Plates(plates) => {
-                self.plates.extend(plates.into_iter().map(|its| (its.plate.clone(), its)));
+            InForceChange::Plates(plates) => {
+                plates.into_iter().for_each(|its| self.plates.insert_mut(its.plate.clone(), its));
             }
-            Order::RemovePlate(plate) => {
-                self.plates.remove(&plate);
+            InForceChange::RemovePlate(plate) => {
+                self.plates.remove_mut(&plate);
             }
-            Order::Contracts(contracts) => {
+            InForceChange::Contracts(contracts) => {
                 contracts.into_iter().for_each(|contract| self.put_contract(contract))
             }
-            Order::Erased => {}
-            Order::RemoveContract(name) => {
+            InForceChange::Erased => {}
+            InForceChange::RemoveContract(name) => {
                 if let Some(number) = self.contract_numbers.get(&name).copied() {
                     self.replace_contract(number, None);
                 }
@@ -155,9 +157,9 @@ impl InForce {
 
     fn put_contract(&mut self, contract: Contract) {
         let number = self.contract_numbers.get(&contract.name).copied().unwrap_or_else(|| {
-            let next = self.contract_numbers.len();
+            let next = self.contract_numbers.size();
             let next = u32::try_from(next).expect("there are fewer contracts than people");
-            self.contract_numbers.insert(contract.name.clone(), next);
+            self.contract_numbers.insert_mut(contract.name.clone(), next);
             next
         });
         self.replace_contract(number, Some(contract));
@@ -168,18 +170,18 @@ impl InForce {
             if let Some(numbers) = self.contracts_of.get_mut(plate) {
                 numbers.remove(&number);
                 if numbers.is_empty() {
-                    self.contracts_of.remove(plate);
+                    self.contracts_of.remove_mut(plate);
                 }
             }
         }
         for plate in contract.iter().flat_map(|contract| &contract.plates) {
             let mut numbers = self.contracts_of.get(plate).cloned().unwrap_or_default();
             numbers.insert(number);
-            self.contracts_of.insert(plate.clone(), numbers);
+            self.contracts_of.insert_mut(plate.clone(), numbers);
         }
         match contract {
-            Some(contract) => self.contracts.insert(number, contract),
-            None => self.contracts.remove(&number),
+            Some(contract) => self.contracts.insert_mut(number, contract),
+            None => drop(self.contracts.remove_mut(&number)),
         }
     }
 
@@ -224,29 +226,28 @@ impl InForce {
     }
 
     /// The tariff of a garage for a stay that begins at `entry`, and where it stands.
-    pub fn tariff_for(&self, garage: &str, entry: Timestamp) -> Option<(By, &Tariff)> {
+    pub fn tariff_for(&self, garage: &str, entry: Timestamp) -> Option<(TariffRef, &Tariff)> {
         let (set, tariffs) = self.tariffs()?;
         let tariff = tariffs.for_stay(garage, entry)?;
         let place = tariffs.tariffs().iter().position(|its| std::ptr::eq(its, tariff))?;
-        Some((By { set, tariff: u16::try_from(place).ok()? }, tariff))
+        Some((TariffRef { set, tariff: u16::try_from(place).ok()? }, tariff))
     }
 
     /// The tariff that stands there.
-    pub fn tariff(&self, by: By) -> Option<&Tariff> {
+    pub fn tariff(&self, by: TariffRef) -> Option<&Tariff> {
         self.sets.get(&by.set)?.tariffs().get(usize::from(by.tariff))
     }
 
     pub fn load(store: &Store, ledger: &Ledger) -> Result<InForce, StoreError> {
         let mut in_force = InForce::default();
-        for entry in store.range(b"vbo", b"vbp") {
-            let (key, value) = entry?;
-            let positions: Vec<u64> = decode(&key, &value)?;
+        for entry in read_range::<Vec<u64>>(store, b"vbo", b"vbp") {
+            let (key, positions) = entry?;
             for position in positions {
                 let command = match ledger.record_at(position)? {
                     Some(Record::Command { command, .. }) => command,
                     _ => return Err(damaged(&key)),
                 };
-                match Order::read(ledger, position, &command)? {
+                match InForceChange::read(ledger, position, &command)? {
                     Some(Ok(order)) => in_force.put(position, order),
                     _ => return Err(damaged(&key)),
                 }
@@ -263,9 +264,8 @@ impl InForce {
 
     /// Puts a page of positions into `batch`.
     pub fn save(&self, page: u32, batch: &mut Batch) {
-        let key = [b"vbo", &page.to_be_bytes()[..]].concat();
         let from = page as usize * POSITIONS_IN_A_PAGE;
         let to = self.positions.len().min(from + POSITIONS_IN_A_PAGE);
-        batch.put(key, encode(&&self.positions[from..to]));
+        batch.put(key_u32(b"vbo", page), encode(&&self.positions[from..to]));
     }
 }

@@ -1,17 +1,17 @@
 //! Money follows from the ledger alone.
 
-use super::entries::{Entry, Held, Terms, What};
-use super::list::{List, Listed, Wanted, list};
+use super::entries::{BillingEntry, EntryKind, HeldBecause, Terms};
+use super::list::{EntryFilter, EntryList, ListedEntry, list};
 use super::*;
 use crate::messaging::{Digest, SiteName};
 use crate::parking::statement::{Operator, Statement};
-use crate::server::books::{Books, Together, Whose};
+use crate::server::books::{BooksReader, StatementAssembler, Whose};
 use crate::server::folding::{Signal, fold_until_stopped, open_view};
 use crate::server::ledger::Ledger;
 use crate::server::reckoning::{ChargeLine, Reckoner};
 use crate::server::record::{Command, ToForget};
 use crate::server::view::tests::{apply, event, page_after, world};
-use crate::server::view::{Changes, JudgeError, Step, View};
+use crate::server::view::{JudgeError, View, ViewChanges, catch_up};
 use crate::store::simulated::Disk;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -30,24 +30,24 @@ const TARIFFS: &str = r#"
     bands = [{ days = "all", from = "00:00", to = "24:00", per_unit = 250 }]
 "#;
 
-struct World {
+struct BillingWorld {
     disk: Disk,
     store: Store,
     ledger: Ledger,
     view: View,
-    changes: Changes,
+    changes: ViewChanges,
     sequences: BTreeMap<String, u64>,
 }
 
-impl World {
-    fn new() -> World {
+impl BillingWorld {
+    fn new() -> BillingWorld {
         let (disk, store, ledger) = world();
-        let changes = Changes::on(&store);
-        World { disk, store, ledger, view: View::default(), changes, sequences: BTreeMap::new() }
+        let changes = ViewChanges::on(&store);
+        BillingWorld { disk, store, ledger, view: View::default(), changes, sequences: BTreeMap::new() }
     }
 
-    fn with_tariffs() -> World {
-        let mut world = World::new();
+    fn with_tariffs() -> BillingWorld {
+        let mut world = BillingWorld::new();
         world.put(TARIFFS);
         world
     }
@@ -80,11 +80,7 @@ impl World {
     }
 
     fn fold(&mut self) {
-        for record in self.ledger.records(self.view.position + 1) {
-            let (position, record) = record.unwrap();
-            let step = Step::read(&self.ledger, position, record).unwrap();
-            self.view.apply(&self.ledger, step, &mut self.changes).unwrap();
-        }
+        catch_up(&mut self.view, &self.ledger, u64::MAX, &mut self.changes, |_| {}).unwrap();
     }
 
     fn save(&mut self) {
@@ -93,7 +89,7 @@ impl World {
 
     /// The statement of an account, put together from its pieces.
     fn statement(&self, account: &str, month: &str) -> Option<Statement> {
-        let books = Books {
+        let books = BooksReader {
             ledger: &self.ledger,
             store: &self.store,
             saving: None,
@@ -143,10 +139,10 @@ impl World {
         Ok(())
     }
 
-    fn listed(&mut self) -> Vec<Listed> {
+    fn listed(&mut self) -> Vec<ListedEntry> {
         self.save();
-        let List { mut entries, next, .. } =
-            list(&self.store, None, &Wanted { limit: 10_000, ..Wanted::default() }).unwrap();
+        let EntryList { mut entries, next, .. } =
+            list(&self.store, None, &EntryFilter { limit: 10_000, ..EntryFilter::default() }).unwrap();
         assert_eq!(next, None);
         entries.reverse();
         entries
@@ -173,10 +169,10 @@ impl World {
 
     fn sum(&mut self) -> i64 {
         let entries = self.listed().into_iter().map(|listed| listed.entry);
-        entries.filter_map(|entry: Entry| Some(entry.money()?.0.amount.minor())).sum()
+        entries.filter_map(|entry: BillingEntry| Some(entry.money()?.0.amount.minor())).sum()
     }
 
-    /// A crash now, then a fold of the rest, and a fold anew, come to the same.
+    /// A crash now and applying the rest, and rebuilding everything, come to the same.
     fn follows_from_the_ledger(mut self) {
         self.save();
         self.store.flush().unwrap();
@@ -199,7 +195,7 @@ const TEN_PAST: &str = "2026-11-23T10:00:01+01:00";
 
 #[test]
 fn a_stay_is_charged_by_the_tariff_in_force_when_it_ends() {
-    let mut world = World::with_tariffs();
+    let mut world = BillingWorld::with_tariffs();
     world.events("a", &[("entry", "AB1", NINE), ("exit", "AB1", TEN_PAST)]);
     assert_eq!(world.books(), books(&[("AB1", "charged", Some(500))]));
     let dearer = TARIFFS.replace("per_unit = 250", "per_unit = 300");
@@ -215,7 +211,7 @@ fn a_stay_is_charged_by_the_tariff_in_force_when_it_ends() {
 
 #[test]
 fn a_stay_without_a_tariff_waits_and_is_priced_when_there_is_one() {
-    let mut world = World::new();
+    let mut world = BillingWorld::new();
     world.events("a", &[("entry", "AB1", NINE), ("exit", "AB1", TEN), ("entry", "AB1", TEN)]);
     assert_eq!(world.books(), books(&[("AB1", "pending", None)]));
     let refused = world.order(Command::Price { from: 1, to: 100 }).unwrap_err();
@@ -232,7 +228,7 @@ fn a_stay_without_a_tariff_waits_and_is_priced_when_there_is_one() {
 
 #[test]
 fn corrections_are_further_entries() {
-    let mut world = World::with_tariffs();
+    let mut world = BillingWorld::with_tariffs();
     world.events("a", &[("entry", "AB1", NINE), ("exit", "AB1", TEN_PAST)]);
     let id: crate::parking::ChargeId = world.lines()[0].id.parse().unwrap();
     let credit = |amount| Command::Credit { charge: id.clone(), amount, reason: "a lift was broken".into() };
@@ -259,7 +255,7 @@ fn corrections_are_further_entries() {
 
 #[test]
 fn a_charge_that_is_not_there_cannot_be_corrected() {
-    let mut world = World::with_tariffs();
+    let mut world = BillingWorld::with_tariffs();
     world.events("a", &[("entry", "AB1", NINE), ("exit", "AB1", TEN)]);
     let line = world.lines()[0].id.clone();
     for id in
@@ -273,7 +269,7 @@ fn a_charge_that_is_not_there_cannot_be_corrected() {
 
 #[test]
 fn a_corrected_plate_rerates_by_void_and_new_charge() {
-    let mut world = World::with_tariffs();
+    let mut world = BillingWorld::with_tariffs();
     world.register("plate,account,name\nAB1,one,One\nAB8,eight,Eight\n");
     let first = world.events("a", &[("entry", "AB1", NINE), ("exit", "AB1", TEN)]);
     let id = world.lines()[0].id.clone();
@@ -293,7 +289,7 @@ fn a_corrected_plate_rerates_by_void_and_new_charge() {
 
 #[test]
 fn a_contract_covers_as_many_cars_as_it_says_and_one_too_many_pays() {
-    let mut world = World::with_tariffs();
+    let mut world = BillingWorld::with_tariffs();
     world.contracts(
         "contract,account,plate,garage,valid_from,valid_to,cars\n\
          Fleet,acme,AB1,*,2026-01-01,2026-12-31,1\nFleet,acme,AB2,*,2026-01-01,2026-12-31,1\n\
@@ -326,7 +322,7 @@ fn a_contract_covers_as_many_cars_as_it_says_and_one_too_many_pays() {
 
 #[test]
 fn a_stay_that_does_not_add_up_is_not_billed_by_guess() {
-    let mut world = World::with_tariffs();
+    let mut world = BillingWorld::with_tariffs();
     world.events("a", &[("entry", "AB1", TEN), ("exit", "AB1", "2026-11-23T09:55:00+01:00")]);
     world.events("a", &[("entry", "AB2", TEN), ("exit", "AB2", "2026-11-23T09:54:59+01:00")]);
     world.events("a", &[("entry", "AB3", TEN), ("exit", "AB3", "2026-12-23T10:00:00+01:00")]);
@@ -336,16 +332,15 @@ fn a_stay_that_does_not_add_up_is_not_billed_by_guess() {
     assert_eq!(states[1], ("held", None));
     assert_eq!(states[2], ("charged", Some(30 * 24 * 250)));
     assert_eq!(states[3], ("held", None));
-    let held =
-        |entry: &Listed, why| matches!(&entry.entry.what, What::Stay(stay) if stay.terms == Terms::Held(why));
+    let held = |entry: &ListedEntry, why| matches!(&entry.entry.what, EntryKind::Stay(stay) if stay.terms == Terms::Held(why));
     let listed = world.listed();
-    assert!(held(&listed[1], Held::EndsBeforeItBegins) && held(&listed[3], Held::TooLong));
+    assert!(held(&listed[1], HeldBecause::EndsBeforeItBegins) && held(&listed[3], HeldBecause::TooLong));
     world.follows_from_the_ledger();
 }
 
 #[test]
 fn what_did_not_add_up_is_told_once_for_each_code_garage_and_plate() {
-    let mut world = World::with_tariffs();
+    let mut world = BillingWorld::with_tariffs();
     world.register("plate,account,name\nAB1,one,One\n");
     world.events(
         "a",
@@ -355,7 +350,7 @@ fn what_did_not_add_up_is_told_once_for_each_code_garage_and_plate() {
     world.events("b", &[("entry", "AB2", NINE), ("exit", "AB2", TEN)]);
     world.save();
     let unregistered = world.view.billing.account(UNREGISTERED);
-    let tell = |wanted: &anomalies::Wanted, look_at| {
+    let tell = |wanted: &anomalies::AnomalyFilter, look_at| {
         let (mut wanted, mut told) = (wanted.clone(), Vec::new());
         loop {
             let list = anomalies::list_now(&world.store, unregistered, &wanted, look_at).unwrap();
@@ -364,17 +359,17 @@ fn what_did_not_add_up_is_told_once_for_each_code_garage_and_plate() {
             }));
             let Some(next) = list.next else { return told };
             assert_ne!(wanted.after.as_ref(), Some(&next), "each answer goes on");
-            wanted.after = Some(anomalies::Cursor::parse(&next.to_string()).unwrap());
+            wanted.after = Some(anomalies::AnomalyCursor::parse(&next.to_string()).unwrap());
         }
     };
-    let told = tell(&anomalies::Wanted { limit: 2, ..Default::default() }, usize::MAX);
+    let told = tell(&anomalies::AnomalyFilter { limit: 2, ..Default::default() }, usize::MAX);
     // A filter read everything there was in one answer.
     let codes = told.iter().map(|its| anomalies::AnomalyCode::parse(its.0)).chain([None]);
     for code in codes {
         for garage in [None, Some(0), Some(1), Some(2)] {
             for plate in [None, Some("AB1"), Some("AB2"), Some("CD1")] {
                 for (look_at, limit) in [(1, 2), (3, 2), (usize::MAX, 1), (usize::MAX, 100)] {
-                    let wanted = anomalies::Wanted {
+                    let wanted = anomalies::AnomalyFilter {
                         code,
                         garage,
                         plate: plate.map(|plate| Plate::new(plate).unwrap()),
@@ -410,7 +405,7 @@ fn what_did_not_add_up_is_told_once_for_each_code_garage_and_plate() {
 
 #[test]
 fn the_statement_of_a_month_is_the_sum_of_its_charges() {
-    let mut world = World::with_tariffs();
+    let mut world = BillingWorld::with_tariffs();
     world.register("plate,account,name\nAB1,one,One Ltd\nAB2,one,One Ltd\n");
     // In Berlin the first hour of December.
     world.events("a", &[("entry", "AB1", NINE), ("exit", "AB1", "2026-11-30T23:30:00Z")]);
@@ -436,7 +431,7 @@ fn id(garage: &str, sequence: u64) -> crate::parking::EventId {
 }
 
 fn ms(text: &str) -> i64 {
-    text.parse::<Timestamp>().unwrap().as_millisecond()
+    text.parse::<jiff::Timestamp>().unwrap().as_millisecond()
 }
 
 fn close(sequence: u64, at: &str) -> Command {
@@ -463,7 +458,7 @@ const TWELVE: &str = "2026-11-23T12:00:00+01:00";
 
 #[test]
 fn a_misread_exit_is_joined_to_its_entry_and_the_stay_is_charged() {
-    let mut world = World::with_tariffs();
+    let mut world = BillingWorld::with_tariffs();
     world.events("a", &[("entry", "AB0", NINE), ("exit", "ABO", TEN), ("exit", "AB0", ELEVEN)]);
     let join = |entry, exit| Command::JoinStay {
         entry: id("a", entry),
@@ -489,7 +484,7 @@ fn a_misread_exit_is_joined_to_its_entry_and_the_stay_is_charged() {
 
 #[test]
 fn a_stay_whose_exit_nobody_saw_is_closed_at_a_time() {
-    let mut world = World::with_tariffs();
+    let mut world = BillingWorld::with_tariffs();
     world.events("a", &[("entry", "AB1", NINE), ("entry", "AB1", TWELVE), ("entry", "AB2", NINE)]);
     let refused = world.order(close(1, "2026-11-23T08:59:59+01:00")).unwrap_err();
     assert!(refused.contains("it begins later"), "{refused}");
@@ -509,7 +504,7 @@ fn a_stay_whose_exit_nobody_saw_is_closed_at_a_time() {
 
 #[test]
 fn a_stay_that_was_two_visits_is_split_and_each_is_charged() {
-    let mut world = World::with_tariffs();
+    let mut world = BillingWorld::with_tariffs();
     world.events("a", &[("entry", "AB1", NINE), ("exit", "AB1", TWELVE), ("entry", "AB2", NINE)]);
     assert!(world.order(split(1, ELEVEN, TEN)).unwrap_err().contains("before it had left"));
     assert!(world.order(split(1, TEN, "2026-11-23T12:00:01+01:00")).unwrap_err().contains("had ended"));
@@ -536,7 +531,7 @@ fn a_stay_that_was_two_visits_is_split_and_each_is_charged() {
 
 #[test]
 fn a_stay_that_is_held_is_charged_as_it_is_or_made_another() {
-    let mut world = World::with_tariffs();
+    let mut world = BillingWorld::with_tariffs();
     world.events("a", &[("entry", "AB1", TEN), ("exit", "AB1", "2026-12-23T10:00:01+01:00")]);
     world.events("a", &[("entry", "AB2", TEN), ("exit", "AB2", NINE)]);
     let held = world.lines();
@@ -561,7 +556,7 @@ fn forget(whose: ToForget) -> Command {
 
 #[test]
 fn a_forgotten_plate_is_a_token_in_stays_charges_and_anomalies_and_every_sum_stays() {
-    let mut world = World::with_tariffs();
+    let mut world = BillingWorld::with_tariffs();
     world.events("a", &[("exit", "AB1", NINE), ("entry", "AB1", NINE), ("exit", "AB1", TEN)]);
     world.events(
         "b",
@@ -587,14 +582,14 @@ fn a_forgotten_plate_is_a_token_in_stays_charges_and_anomalies_and_every_sum_sta
     assert!(world.order(of("AB4")).unwrap_err().contains("is registered"));
     // A later reading of a forgotten event finds no stay.
     world.correct("a", registered - 6, "AB7");
-    assert_eq!(world.view.quarantine.len(), 1);
+    assert_eq!(world.view.quarantine.size(), 1);
     assert_eq!(world.sum(), before + 250);
     world.follows_from_the_ledger();
 }
 
 #[test]
 fn charged_stays_of_old_months_lose_their_plates_and_what_is_open_keeps_them() {
-    let mut world = World::new();
+    let mut world = BillingWorld::new();
     world.events("a", &[("entry", "AB0", NINE), ("exit", "AB0", TEN)]);
     world.put(TARIFFS);
     world.events(
@@ -613,9 +608,9 @@ fn charged_stays_of_old_months_lose_their_plates_and_what_is_open_keeps_them() {
 
 #[test]
 fn a_statement_in_pieces_shows_one_state_of_the_books_whatever_is_charged_meanwhile() {
-    let mut world = World::with_tariffs();
+    let mut world = BillingWorld::with_tariffs();
     world.register("plate,account,name\nAB1,one,\nAB2,one,One Ltd\nCD1,two,Two Ltd\n");
-    let visits = |plate, from: &mut World, n| {
+    let visits = |plate, from: &mut BillingWorld, n| {
         for _ in 0..n {
             from.events("a", &[("entry", plate, NINE), ("exit", plate, TEN)]);
         }
@@ -628,10 +623,10 @@ fn a_statement_in_pieces_shows_one_state_of_the_books_whatever_is_charged_meanwh
     for (lines, bytes) in [(1, usize::MAX), (usize::MAX, 1), (250, usize::MAX), (usize::MAX, usize::MAX)] {
         let whole: Vec<Statement> =
             ["one", "two", UNREGISTERED].iter().filter_map(|its| world.statement(its, "2026-11")).collect();
-        let mut together = Together::default();
+        let mut together = StatementAssembler::default();
         let (mut from, mut found) = (None, Vec::new());
         loop {
-            let books = Books {
+            let books = BooksReader {
                 ledger: &world.ledger,
                 store: &world.store,
                 saving: None,
@@ -696,7 +691,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
 }
 
 /// What a split of the same events into pages must not change: what each charge costs, by its id.
-fn costs(world: &mut World) -> BTreeMap<String, (Option<i64>, &'static str)> {
+fn costs(world: &mut BillingWorld) -> BTreeMap<String, (Option<i64>, &'static str)> {
     let lines = world.lines().into_iter();
     lines
         .map(|line| {
@@ -708,7 +703,7 @@ fn costs(world: &mut World) -> BTreeMap<String, (Option<i64>, &'static str)> {
 /// A page of money was damaged on the disk. A server that met it ended, and met it again at each start.
 #[test]
 fn what_cannot_be_read_of_the_views_is_dropped_and_folded_anew_at_the_next_start() {
-    let mut world = World::with_tariffs();
+    let mut world = BillingWorld::with_tariffs();
     world.events("a", &[("entry", "AB1", NINE), ("exit", "AB1", TEN), ("entry", "AB1", TEN)]);
     world.save();
     let expected = costs(&mut world);
@@ -721,8 +716,8 @@ fn what_cannot_be_read_of_the_views_is_dropped_and_folded_anew_at_the_next_start
     let folded = fold_until_stopped(&world.ledger, &world.store, view, &signal);
     assert!(folded.unwrap_err().to_string().contains("unreadable"));
     world.view = open_view(&world.ledger, &world.store).unwrap();
-    assert_eq!(world.view.position, 0, "they are folded anew");
-    world.changes = Changes::on(&world.store);
+    assert_eq!(world.view.position, 0, "they are rebuilt");
+    world.changes = ViewChanges::on(&world.store);
     world.fold();
     let after = costs(&mut world);
     assert!(after.len() == 2 && expected.iter().all(|(id, cost)| after.get(id) == Some(cost)), "{after:?}");
@@ -731,7 +726,7 @@ fn what_cannot_be_read_of_the_views_is_dropped_and_folded_anew_at_the_next_start
 
 #[test]
 fn sums_that_do_not_agree_with_their_entries_are_found() {
-    let mut world = World::with_tariffs();
+    let mut world = BillingWorld::with_tariffs();
     world.events("a", &[("entry", "AB1", NINE), ("exit", "AB1", TEN)]);
     world.save();
     for prefix in [&b"vbm"[..], b"vbg"] {
@@ -767,11 +762,11 @@ proptest! {
         let of = |n: std::ops::Range<usize>| -> Vec<(&str, &str, &str)> {
             written[n].iter().map(|(kind, plate, at)| (*kind, plate.as_str(), at.as_str())).collect()
         };
-        let mut whole = World::with_tariffs();
+        let mut whole = BillingWorld::with_tariffs();
         for n in 0..written.len() {
             whole.events("a", &of(n..n + 1));
         }
-        let mut split = World::with_tariffs();
+        let mut split = BillingWorld::with_tariffs();
         let mut from = 0;
         for (size, save, again) in &cuts {
             let to = (from + size).min(written.len());
@@ -787,7 +782,7 @@ proptest! {
                 *split.sequences.get_mut("a").unwrap() -= (to - from) as u64;
                 split.events("a", &of(from..to));
                 split.view = View::open(&split.store, &split.ledger).unwrap();
-                split.changes = Changes::on(&split.store);
+                split.changes = ViewChanges::on(&split.store);
                 split.fold();
             }
             from = to;
@@ -799,10 +794,10 @@ proptest! {
     }
 
     /// Whatever happens: each closed stay has one entry that nothing settled, an account's month is the sum of its entries, what is
-    /// voided comes to nothing, and a fold anew gives the same bytes.
+    /// voided comes to nothing, and a rebuild gives the same bytes.
     #[test]
     fn every_closed_stay_is_charged_once_and_every_sum_is_that_of_its_entries(acts in acts()) {
-        let mut world = World::new();
+        let mut world = BillingWorld::new();
         let mut events = 0u64;
         for (n, act) in acts.iter().enumerate() {
             let at = format!("2026-11-{:02}T{:02}:00:00Z", n / 24 + 1, n % 24);
@@ -853,28 +848,28 @@ proptest! {
             }
         }
         let listed = world.listed();
-        let unsettled = |listed: &&Listed| {
-            matches!(listed.entry.what, What::Stay(_)) && listed.entry.settled_by == 0
+        let unsettled = |listed: &&ListedEntry| {
+            matches!(listed.entry.what, EntryKind::Stay(_)) && listed.entry.settled_by == 0
         };
         let voided_by_command = listed.iter().filter(|listed| {
-            matches!(listed.entry.what, What::Void { why: VoidedBecause::Command, .. })
+            matches!(listed.entry.what, EntryKind::Void { why: VoidedBecause::Command, .. })
         }).count() as u64;
         let closed = world.view.garages.get(&SiteName::new("a").unwrap()).map_or(0, |garage| garage.stays.closed);
         let open_entries = listed.iter().filter(unsettled).count() as u64;
         prop_assert!(open_entries <= closed && closed <= open_entries + voided_by_command,
             "{open_entries} entries of {closed} stays, {voided_by_command} voided");
-        let mut by_charge: BTreeMap<Number, i64> = BTreeMap::new();
+        let mut by_charge: BTreeMap<EntryNumber, i64> = BTreeMap::new();
         for its in &listed {
             let Some((money, _)) = its.entry.money() else { continue };
             let of = match its.entry.what {
-                What::Stay(_) => its.number,
-                What::Void { of, .. } | What::Credit { of, .. } => of,
+                EntryKind::Stay(_) => its.number,
+                EntryKind::Void { of, .. } | EntryKind::Credit { of, .. } => of,
             };
             *by_charge.entry(of).or_default() += money.amount.minor();
         }
         for its in &listed {
-            if matches!(its.entry.what, What::Void { .. }) {
-                let What::Void { of, .. } = its.entry.what else { unreachable!() };
+            if matches!(its.entry.what, EntryKind::Void { .. }) {
+                let EntryKind::Void { of, .. } = its.entry.what else { unreachable!() };
                 prop_assert_eq!(by_charge.get(&of).copied().unwrap_or_default(), 0);
             }
         }

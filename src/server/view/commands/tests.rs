@@ -1,8 +1,11 @@
 use super::*;
+use crate::messaging::Epoch;
 use crate::messaging::Sequence;
 use crate::messaging::page::{Page, Record as Message, SealedPage};
 use crate::messaging::wire::Request;
-use crate::server::view::{Quarantined, Step};
+use crate::server::view::catch_up;
+use crate::server::view::garages::QuarantinedPage;
+use crate::store::Store;
 use crate::store::simulated::Disk;
 
 const OF_A_NEWER_VERSION: &[u8] = &[9, 1, 2, 3];
@@ -17,28 +20,24 @@ fn entry() -> Vec<u8> {
 }
 
 /// A ledger and the view that follows it.
-struct World {
+struct CommandsWorld {
     disk: Disk,
     store: Store,
     ledger: Ledger,
     view: View,
-    changes: Changes,
+    changes: ViewChanges,
 }
 
-impl World {
-    fn new() -> World {
+impl CommandsWorld {
+    fn new() -> CommandsWorld {
         let disk = Disk::default();
         let store = Store::on(disk.clone());
         let ledger = Ledger::open(store.clone()).unwrap();
-        World { disk, changes: Changes::on(&store), store, ledger, view: View::default() }
+        CommandsWorld { disk, changes: ViewChanges::on(&store), store, ledger, view: View::default() }
     }
 
     fn fold(&mut self) {
-        for record in self.ledger.records(self.view.position + 1) {
-            let (position, record) = record.unwrap();
-            let step = Step::read(&self.ledger, position, record).unwrap();
-            self.view.apply(&self.ledger, step, &mut self.changes).unwrap();
-        }
+        catch_up(&mut self.view, &self.ledger, u64::MAX, &mut self.changes, |_| {}).unwrap();
     }
 
     /// An edge of `site` sends these events as one page of an epoch of its own.
@@ -96,7 +95,7 @@ impl World {
         self.command(Command::Rename { garage: name(garage), to: name(to) })
     }
 
-    fn garage(&self, key: &str) -> &Garage {
+    fn garage(&self, key: &str) -> &GarageState {
         &self.view.garages[&name(key)]
     }
 
@@ -107,7 +106,7 @@ impl World {
         lines.collect::<std::collections::BTreeMap<_, _>>().into_iter().collect()
     }
 
-    /// Folding anew, and loading what was written, both give this view.
+    /// Rebuilding, and loading what was written, both give this view.
     fn the_view_follows_from_the_ledger(mut self) {
         self.view.save(&mut self.changes).unwrap();
         self.store.flush().unwrap();
@@ -115,21 +114,17 @@ impl World {
         let store = Store::on(self.disk);
         let ledger = Ledger::open(store.clone()).unwrap();
         assert_eq!(View::load(&store, &ledger).unwrap(), self.view);
-        let mut anew = View::default();
+        let mut rebuilt = View::default();
         let scratch = Store::on(Disk::default());
-        let mut changes = Changes::on(&scratch);
-        for record in ledger.records(1) {
-            let (position, record) = record.unwrap();
-            let step = Step::read(&ledger, position, record).unwrap();
-            anew.apply(&ledger, step, &mut changes).unwrap();
-        }
-        assert_eq!(anew, self.view);
+        let mut changes = ViewChanges::on(&scratch);
+        catch_up(&mut rebuilt, &ledger, u64::MAX, &mut changes, |_| {}).unwrap();
+        assert_eq!(rebuilt, self.view);
     }
 }
 
 #[test]
 fn a_renamed_garage_goes_on_under_both_names() {
-    let mut world = World::new();
+    let mut world = CommandsWorld::new();
     world.send("a", &[entry(), entry()]);
     world.rename("a", "b").unwrap();
     world.send("a", &[entry()]);
@@ -141,7 +136,7 @@ fn a_renamed_garage_goes_on_under_both_names() {
 
 #[test]
 fn a_garage_can_be_renamed_on_and_back_and_its_names_stay_its_own() {
-    let mut world = World::new();
+    let mut world = CommandsWorld::new();
     world.send("a", &[entry()]);
     world.send("z", &[entry()]);
     world.rename("a", "b").unwrap();
@@ -163,7 +158,7 @@ fn a_garage_can_be_renamed_on_and_back_and_its_names_stay_its_own() {
 
 #[test]
 fn an_operators_capacity_stands_whatever_the_edge_tells() {
-    let mut world = World::new();
+    let mut world = CommandsWorld::new();
     world.tell_capacity("a", 500);
     let set = |spaces| Command::Capacity { garage: name("a"), spaces };
     world.command(set(Some(300))).unwrap();
@@ -179,7 +174,7 @@ fn an_operators_capacity_stands_whatever_the_edge_tells() {
 
 #[test]
 fn a_decommissioned_garage_is_hidden_and_still_counted() {
-    let mut world = World::new();
+    let mut world = CommandsWorld::new();
     world.send("a", &[entry()]);
     world.send("b", &[entry()]);
     let order = |undo| Command::Decommission { garage: name("a"), undo };
@@ -190,7 +185,7 @@ fn a_decommissioned_garage_is_hidden_and_still_counted() {
     world.send("a", &[entry(), entry()]);
     assert_eq!(world.board(), [("b".to_owned(), 1)]);
     assert_eq!(world.garage("a").occupancy.occupied, 3);
-    let since = world.garage("a").orders.decommissioned.clone();
+    let since = world.garage("a").decisions.decommissioned.clone();
     assert_eq!(since, Some(Decommissioned { position, events_since: 2 }));
     world.command(order(true)).unwrap();
     assert_eq!(world.board(), [("a".to_owned(), 3), ("b".to_owned(), 1)]);
@@ -199,7 +194,7 @@ fn a_decommissioned_garage_is_hidden_and_still_counted() {
 
 #[test]
 fn what_is_still_not_understood_is_not_released_and_can_be_given_up_once() {
-    let mut world = World::new();
+    let mut world = CommandsWorld::new();
     let position = world.send("a", &[entry(), OF_A_NEWER_VERSION.to_vec(), OF_A_NEWER_VERSION.to_vec()]);
     let place = |index| QuarantinePlace { position, index };
     let Err(Refusal::NotUnderstood { reason, .. }) =
@@ -229,10 +224,10 @@ fn what_is_still_not_understood_is_not_released_and_can_be_given_up_once() {
 /// As a later version does it, that understands what an earlier one has set aside.
 #[test]
 fn what_is_understood_now_acts_at_the_position_of_its_release() {
-    let mut world = World::new();
+    let mut world = CommandsWorld::new();
     let position = world.send("a", &[entry(), entry(), OF_A_NEWER_VERSION.to_vec()]);
-    let set_aside = Quarantined { events: 0b110, ..world.view.quarantine[&position].clone() };
-    world.view.quarantine.insert(position, set_aside);
+    let set_aside = QuarantinedPage { events: 0b110, ..world.view.quarantine[&position].clone() };
+    world.view.quarantine.insert_mut(position, set_aside);
     world.view.garages.get_mut(&name("a")).unwrap().occupancy.occupied = 1;
     let released =
         world.command(Command::Release { place: QuarantinePlace { position, index: None } }).unwrap();
@@ -244,7 +239,7 @@ fn what_is_understood_now_acts_at_the_position_of_its_release() {
 /// Two operators, or an event between check and place: the ledger has it, and nothing happens.
 #[test]
 fn a_command_that_makes_no_sense_any_more_has_no_effect_and_the_view_says_why() {
-    let mut world = World::new();
+    let mut world = CommandsWorld::new();
     world.send("a", &[entry()]);
     world.send("b", &[entry()]);
     let before = world.view.garages.clone();

@@ -1,16 +1,17 @@
 //! Forgetting plates: a random token stands for one in stays and charges.
 //!
 //! **Promise.** Amounts, dates and garages stay, and so do all sums. Under one seed the same plate has the same token within a
-//! month, and nobody can tell from a token which plate it was once the seed is erased.
+//! month, and once the seed is erased a token does not tell which plate it was.
 //! **Kept by.** A token is drawn by a keyed hash; the key, the seed, stands in the command that ordered it, and `server compact`
 //! erases it.
 //! **Not promised.** That the events in the ledger lose their plates before that, or backups ever.
 
-use super::super::pages::{Head, TOKEN_LEN, is_token};
-use super::super::{Changes, View};
-use super::entries::{Entry, Number, Terms, What};
-use super::list::FORGOTTEN_AT_ONCE;
-use super::orders::NoOrder;
+use super::billing::entries::{BillingEntry, EntryKind, EntryNumber};
+use super::billing::list::FORGOTTEN_AT_ONCE;
+use super::changes::ViewChanges;
+use super::pages::{TOKEN_LEN, is_token};
+use super::refusal::{JudgeError, Refusal};
+use super::state::View;
 use crate::parking::Plate;
 use crate::parking::statement::Month;
 use crate::parking::stay::{End, Visit};
@@ -30,42 +31,32 @@ fn token(seed: &[u8; 16], plate: &str, month: Month) -> String {
     std::iter::once('~').chain(letters).collect()
 }
 
-/// Whether an entry may be forgotten: it has a price, or nothing is to be had from it any more.
-pub(super) fn is_done(entry: &Entry) -> bool {
-    match &entry.what {
-        What::Stay(stay) => entry.settled_by != 0 || !matches!(stay.terms, Terms::Pending | Terms::Held(_)),
-        What::Void { .. } | What::Credit { .. } => false, // they name no plate
-    }
-}
-
 impl View {
     /// Whether a plate may be forgotten now.
-    pub(super) fn judge_forget(
-        &self,
-        whose: &ToForget,
-        changes: &mut Changes,
-    ) -> Result<Result<(), NoOrder>, StoreError> {
+    pub(super) fn judge_forget(&self, whose: &ToForget, changes: &mut ViewChanges) -> Result<(), JudgeError> {
         let text = match whose {
             ToForget::Plate(text) => text,
             ToForget::Charged { from, to, .. } if to.saturating_sub(*from) > FORGOTTEN_AT_ONCE => {
-                return Ok(Err(NoOrder::TooManyEntries { from: *from, to: *to }));
+                return Err(Refusal::TooManyEntries { from: *from, to: *to }.into());
             }
-            ToForget::Charged { .. } => return Ok(Ok(())),
+            ToForget::Charged { .. } => return Ok(()),
         };
-        let Ok(plate) = Plate::stored(text) else { return Ok(Err(NoOrder::NothingToForget(text.clone()))) };
+        let Ok(plate) = Plate::stored(text) else {
+            return Err(Refusal::NothingToForget(text.clone()).into());
+        };
         if self.billing.in_force.names(&plate) {
-            return Ok(Err(NoOrder::Registered(text.clone())));
+            return Err(Refusal::Registered(text.clone()).into());
         }
         if self.stays.is_inside_anywhere(&plate, changes)? {
-            return Ok(Err(NoOrder::Inside(text.clone())));
+            return Err(Refusal::Inside(text.clone()).into());
         }
-        let entries = self.of_plate(&plate, changes)?;
-        if entries.iter().any(|(_, entry)| matches!(entry.what, What::Stay(_)) && !is_done(entry)) {
-            return Ok(Err(NoOrder::Unbilled(text.clone())));
+        let entries = self.entries_of(&plate, changes)?;
+        if entries.iter().any(|(_, entry)| !entry.is_done()) {
+            return Err(Refusal::Unbilled(text.clone()).into());
         }
         match entries.is_empty() && self.stays.of_plate(&plate, changes)?.is_empty() {
-            true => Ok(Err(NoOrder::NothingToForget(text.clone()))),
-            false => Ok(Ok(())),
+            true => Err(Refusal::NothingToForget(text.clone()).into()),
+            false => Ok(()),
         }
     }
 
@@ -74,18 +65,18 @@ impl View {
         &mut self,
         whose: &ToForget,
         seed: &[u8; 16],
-        changes: &mut Changes,
+        changes: &mut ViewChanges,
     ) -> Result<(), StoreError> {
         match whose {
             ToForget::Plate(text) => {
                 let Ok(plate) = Plate::stored(text) else { return Ok(()) };
-                for (number, entry) in self.of_plate(&plate, changes)? {
+                for (number, entry) in self.entries_of(&plate, changes)? {
                     self.forget_entry(number, &entry, seed, changes)?;
                 }
                 // What never became a charge.
                 for (address, visit) in self.stays.of_plate(&plate, changes)? {
                     let first = *visit.first();
-                    let month = Month::of(super::date(first, None)).unwrap_or(Month::EPOCH);
+                    let month = Month::of(first.date(None)).unwrap_or(Month::EPOCH);
                     changes.forget(address, &token(seed, plate.as_str(), month))?;
                 }
                 changes.billing.forget_anomalies(&plate, &token(seed, plate.as_str(), Month::EPOCH))?;
@@ -95,7 +86,7 @@ impl View {
                     let Some(entry) = self.billing.entry_if_any(number, &mut changes.billing)? else {
                         continue;
                     };
-                    if entry.month < *before && is_done(&entry) {
+                    if entry.month < *before && entry.is_done() {
                         self.forget_entry(number, &entry, seed, changes)?;
                     }
                 }
@@ -107,17 +98,17 @@ impl View {
     /// Lets a token stand for the plate of an entry, and of its stay.
     fn forget_entry(
         &mut self,
-        number: Number,
-        entry: &Entry,
+        number: EntryNumber,
+        entry: &BillingEntry,
         seed: &[u8; 16],
-        changes: &mut Changes,
+        changes: &mut ViewChanges,
     ) -> Result<(), StoreError> {
-        let What::Stay(stay) = &entry.what else { return Ok(()) };
+        let EntryKind::Stay(stay) = &entry.what else { return Ok(()) };
         if is_token(&stay.plate) {
             return Ok(());
         }
         let token = token(seed, &stay.plate, entry.month);
-        let plate = super::stored_plate(&stay.plate)?;
+        let plate = stay.plate()?;
         let visit = Visit::Stay { entry: stay.entry, end: End::Left(stay.exit) };
         for (address, its) in self.stays.of_plate(&plate, changes)? {
             if address.garage == stay.garage && its == visit {
@@ -128,17 +119,11 @@ impl View {
     }
 
     /// The entries of stays of a plate.
-    fn of_plate(&self, plate: &Plate, changes: &mut Changes) -> Result<Vec<(Number, Entry)>, StoreError> {
-        let mut found = Vec::new();
-        let mut next = self.billing.heads.get(Head::of(plate));
-        while next != 0 {
-            let entry = self.billing.entry(next, &mut changes.billing)?;
-            let before = entry.before_of_plate;
-            if matches!(&entry.what, What::Stay(stay) if *stay.plate == *plate.as_str()) {
-                found.push((next, entry));
-            }
-            next = before;
-        }
-        Ok(found)
+    fn entries_of(
+        &self,
+        plate: &Plate,
+        changes: &mut ViewChanges,
+    ) -> Result<Vec<(EntryNumber, BillingEntry)>, StoreError> {
+        self.billing.stays_of(plate, &mut changes.billing).collect()
     }
 }

@@ -1,0 +1,108 @@
+//! Posting the events of the cars, under chaos or without.
+
+use super::{CityRun, RunError, ticks};
+use crate::books::{Baseline, CityBooks};
+use crate::chaos::gate::GatePass;
+use crate::chaos::{Chaos, FaultLog};
+use crate::plan::CarPlan;
+use crate::producer::{ChaosProducer, CityProducer, ProducerResult};
+use crate::settings::Pace;
+use crate::status::CityTime;
+use fogpost::traffic::EventWriter;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+const STOPPING: &str =
+    "the cars stop; the city ends when all is delivered and checked (once more to end it at once)";
+
+impl CityRun<'_> {
+    /// Lets the cars drive until they end or the user stops them; returns what was confirmed.
+    pub(super) async fn feed(
+        &mut self,
+        plan: CarPlan,
+        baselines: Vec<Baseline>,
+        time: &CityTime,
+    ) -> Result<Vec<CityBooks>, RunError> {
+        let chaos_over = CancellationToken::new();
+        let mut chaos_runs = JoinSet::new();
+        let mut passes = Vec::new();
+        if self.settings.flags.chaos {
+            let chaos;
+            (chaos, passes) = self.plan_chaos(&plan);
+            let log = FaultLog::begin(&self.dir.join("logs"))
+                .map_err(|source| RunError::Directory { path: self.dir.to_owned(), source })?;
+            let (fleet, client) = (self.fleet.clone(), self.status.client.clone());
+            chaos_runs.spawn(chaos.run(fleet, client, log, chaos_over.clone()));
+        }
+        let mut producers = self.start_producers(plan, baselines, passes, time);
+
+        let mut done: Vec<Option<CityBooks>> = self.sites.iter().map(|_| None).collect();
+        let mut stopping = false;
+        let mut show = ticks(self.display.show_every());
+        loop {
+            tokio::select! {
+                biased;
+                () = self.signals.stop.cancelled(), if !stopping => {
+                    stopping = true;
+                    self.display.say(STOPPING);
+                    chaos_over.cancel();
+                }
+                ended = producers.join_next() => match ended {
+                    None => break,
+                    Some(ended) => {
+                        let (index, (books, result)) = ended.expect("a producer does not panic");
+                        let garage = || self.sites[index].name.clone();
+                        result.map_err(|source| RunError::Feed { garage: garage(), source })?;
+                        done[index] = Some(books);
+                    }
+                },
+                _ = show.tick() => self.show(time).await,
+            }
+        }
+        // Before the books are settled all daemons are up again, and every link works.
+        chaos_over.cancel();
+        while let Some(ended) = chaos_runs.join_next().await {
+            ended.expect("chaos does not panic");
+        }
+        Ok(done.into_iter().map(|books| books.expect("each producer has ended")).collect())
+    }
+
+    fn plan_chaos(&self, plan: &CarPlan) -> (Chaos, Vec<GatePass>) {
+        let (seed, counts) = (self.settings.flags.seed, self.fault_counts.clone());
+        match self.settings.pace {
+            Pace::AsFastAsPossible => Chaos::by_progress(seed, &plan.limits, counts),
+            Pace::Times(_) => Chaos::by_time(seed, plan.limits.len(), counts),
+        }
+    }
+
+    fn start_producers(
+        &self,
+        plan: CarPlan,
+        baselines: Vec<Baseline>,
+        passes: Vec<GatePass>,
+        time: &CityTime,
+    ) -> JoinSet<(usize, ProducerResult)> {
+        let mut producers = JoinSet::new();
+        let mut passes = passes.into_iter();
+        let garages = plan.traffic.into_iter().zip(plan.limits).zip(baselines).enumerate();
+        for (index, ((traffic, limit), baseline)) in garages {
+            let producer = CityProducer {
+                client: self.status.client.clone(),
+                edge: self.fleet.edges[index].http.clone(),
+                traffic,
+                limit,
+                writer: EventWriter::new(plan.registry.clone(), index),
+                books: CityBooks::new(self.sites[index].name.clone(), baseline),
+                counts: self.status.counts_of(index).clone(),
+                clock: time.clock,
+                chaos: passes.next().map(|pass| {
+                    let seed = self.settings.flags.seed.wrapping_add(index as u64);
+                    ChaosProducer::new(pass, seed, self.fault_counts.clone())
+                }),
+            };
+            let stop = self.signals.stop.clone();
+            producers.spawn(async move { (index, producer.run(stop).await) });
+        }
+        producers
+    }
+}

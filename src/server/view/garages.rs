@@ -1,0 +1,181 @@
+//! What the views keep in memory of each garage, and of what could not be applied.
+
+use super::decisions::GarageDecisions;
+use super::pages::{PAGE_MAX, SLOTS_MAX, SlotAddress, StoredPassage};
+use crate::codes;
+use crate::messaging::page::RECORDS_MAX;
+use crate::messaging::{Epoch, SiteName};
+use crate::parking::Occupancy;
+use crate::parking::occupancy::free_spaces;
+use crate::parking::stay::{End, Visit};
+use serde::{Deserialize, Serialize};
+
+/// What the events of one garage add up to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GarageState {
+    /// What an operator set, else what the edge told.
+    pub capacity: u32,
+    pub told_capacity: u32,
+    pub occupancy: Occupancy,
+    /// How many events were applied.
+    pub events: u64,
+    /// When the last of them was received.
+    pub as_of_ms: Option<i64>,
+    /// The position that changed it last.
+    pub changed_at: u64,
+    /// The last event applied.
+    pub through: Option<(Epoch, u64)>,
+    pub stays: GarageStays,
+    pub decisions: GarageDecisions,
+}
+
+impl GarageState {
+    /// How many cars are inside; unknown before its first event is applied.
+    pub fn known_occupied(&self) -> Option<i64> {
+        (self.events > 0).then_some(self.occupancy.occupied)
+    }
+
+    /// How many spaces it has; unknown until an operator or its edge says so.
+    pub fn known_capacity(&self) -> Option<u32> {
+        (self.capacity > 0 || self.decisions.capacity.is_some()).then_some(self.capacity)
+    }
+
+    /// Free spaces, where both are known.
+    pub fn known_free(&self) -> Option<u32> {
+        Some(free_spaces(self.known_capacity()?, self.known_occupied()?))
+    }
+}
+
+/// Events that will never come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MissingRange {
+    pub garage: SiteName,
+    pub epoch: Epoch,
+    pub first: u64,
+    pub last: u64,
+    pub reason: String,
+    /// When the ledger recorded the range; `None` for events that were received, and cannot be read any more.
+    pub received_at_ms: Option<i64>,
+}
+
+/// Positions of the ledger that cannot be read any more, or are lost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerDamage {
+    /// The first of them.
+    pub from: u64,
+    pub last: u64,
+    pub reason: String,
+    /// When it was recorded, where that is known.
+    pub found_at_ms: Option<i64>,
+}
+
+/// Events of one page that were accepted and cannot be applied. Their bytes are in the ledger. Kept by page, because a
+/// garage with a newer program may send very many.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuarantinedPage {
+    pub garage: SiteName,
+    pub epoch: Epoch,
+    /// The first sequence of the page.
+    pub first: u64,
+    /// Bit n: the n-th event of the page.
+    pub(super) events: u64,
+    /// Why the first of them cannot be applied.
+    pub reason: String,
+    pub received_at_ms: i64,
+}
+
+const _: () = assert!(RECORDS_MAX <= 64, "a bit for each event of a page");
+
+impl QuarantinedPage {
+    pub fn count(&self) -> u32 {
+        self.events.count_ones()
+    }
+
+    /// The sequence of the event at a place of the page.
+    pub fn sequence(&self, place: usize) -> (Epoch, u64) {
+        (self.epoch, self.first + place as u64)
+    }
+
+    /// The places in the page, from 0.
+    pub fn places(&self) -> impl Iterator<Item = usize> + use<> {
+        let events = self.events;
+        (0..64).filter(move |place| events >> place & 1 == 1)
+    }
+}
+
+/// What one garage's visits come to, and where the next one is put.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GarageStays {
+    /// The number of the garage, in the order in which garages were first seen.
+    pub number: u32,
+    page: u32,
+    slots: u8,
+    /// What the slots of the page reserve.
+    bytes: u32,
+    /// Stays of cars that are inside.
+    pub open: u64,
+    /// Stays with an exit.
+    pub closed: u64,
+    /// Stays whose exit nobody saw.
+    pub exits_missed: u64,
+    /// Exits without an entry.
+    pub exits_unmatched: u64,
+}
+
+impl GarageStays {
+    /// Those of a garage that has none yet.
+    pub(super) fn of_garage(number: u32) -> GarageStays {
+        GarageStays { number, ..GarageStays::default() }
+    }
+
+    /// Where the next visit is put, which reserves this many bytes of its page.
+    pub(super) fn next_address(&mut self, reserve: usize) -> SlotAddress {
+        if self.bytes as usize + reserve > PAGE_MAX || self.slots == SLOTS_MAX {
+            (self.page, self.slots, self.bytes) = (self.page + 1, 0, 0);
+        }
+        let address = SlotAddress { garage: self.number, page: self.page, slot: self.slots };
+        self.bytes += u32::try_from(reserve).expect("a plate is short");
+        self.slots += 1;
+        address
+    }
+
+    pub(super) fn count(&mut self, visit: &Visit<StoredPassage>) -> &mut u64 {
+        match visit {
+            Visit::Stay { end: End::Inside, .. } => &mut self.open,
+            Visit::Stay { end: End::Left(_), .. } => &mut self.closed,
+            Visit::Stay { end: End::Unseen, .. } => &mut self.exits_missed,
+            Visit::Exit(_) => &mut self.exits_unmatched,
+        }
+    }
+}
+
+impl GarageState {
+    /// Its edge told how many spaces it has.
+    pub(super) fn was_told(&mut self, name: &SiteName, capacity: u32) {
+        self.told_capacity = capacity;
+        self.capacity = self.decisions.capacity.unwrap_or(capacity);
+        if self.capacity != capacity {
+            tracing::info!(garage = %name, told = capacity, stands = self.capacity, "an edge tells another capacity than an operator set; the operator's stands");
+        }
+    }
+
+    /// Events came; a decommissioned garage should have none.
+    pub(super) fn counted(&mut self, name: &SiteName, events: u64) {
+        if let Some(since) = &mut self.decisions.decommissioned {
+            if since.events_since == 0 {
+                tracing::warn!(
+                    code = %codes::GARAGE_DECOMMISSIONED,
+                    garage = %name,
+                    hint = "if it is in use again: server garages decommission NAME --undo",
+                    "events of a decommissioned garage are applied and counted as any others"
+                );
+            }
+            since.events_since += events;
+        }
+    }
+
+    /// Whether boards and the city's numbers have it.
+    pub fn is_shown(&self) -> bool {
+        self.decisions.decommissioned.is_none()
+    }
+}

@@ -1,0 +1,167 @@
+//! What operators order in the books of money: judged before it is recorded, and applied at its position.
+
+use super::billing::entries::{BilledStay, BillingEntry, EntryKind, EntryNumber, VoidedBecause};
+use super::billing::list::PRICED_AT_ONCE;
+use super::billing::terms::InForceChange;
+use super::changes::ViewChanges;
+use super::refusal::{JudgeError, Refusal, check_reason};
+use super::state::View;
+use crate::messaging::page::Content;
+use crate::messaging::{Epoch, SiteName};
+use crate::parking::tariff::{Amount, Money};
+use crate::parking::{ChargeId, Event, Plate};
+use crate::server::ledger::Ledger;
+use crate::server::record::Command;
+use crate::store::StoreError;
+
+/// A charge that was found by its id.
+pub(super) struct FoundCharge {
+    pub number: EntryNumber,
+    pub entry: BillingEntry,
+}
+
+impl View {
+    /// Whether an order makes sense now. What is not written yet is not seen.
+    pub(super) fn judge_order(
+        &self,
+        ledger: &Ledger,
+        command: &Command,
+        changes: &mut ViewChanges,
+    ) -> Result<(), JudgeError> {
+        let in_force = &self.billing.in_force;
+        match command {
+            Command::RemovePlate { plate } => match Plate::stored(plate) {
+                Ok(its) if in_force.registration(&its).is_some() => Ok(()),
+                _ => Err(Refusal::NoSuchPlate(plate.clone()).into()),
+            },
+            Command::RemoveContract { contract } => {
+                match in_force.contracts().any(|known| known.name == *contract) {
+                    true => Ok(()),
+                    false => Err(Refusal::NoSuchContract(contract.clone()).into()),
+                }
+            }
+            Command::Price { from, to } if to.saturating_sub(*from) > PRICED_AT_ONCE => {
+                Err(Refusal::TooManyEntries { from: *from, to: *to }.into())
+            }
+            Command::Price { .. } if in_force.tariffs().is_none() => Err(Refusal::NoTariffs.into()),
+            Command::Void { charge, reason } => {
+                check_reason(reason)?;
+                self.charged(ledger, charge, changes).map(drop)
+            }
+            Command::Credit { charge, amount, reason } => {
+                check_reason(reason)?;
+                self.judge_credit(ledger, charge, *amount, changes).map(drop)
+            }
+            Command::Forget { whose, .. } => self.judge_forget(whose, changes),
+            _ => Ok(()),
+        }
+    }
+
+    /// Applies the order at `position`. An order that is refused has no effect.
+    pub(super) fn apply_order(
+        &mut self,
+        ledger: &Ledger,
+        position: u64,
+        command: &Command,
+        changes: &mut ViewChanges,
+    ) -> Result<(), JudgeError> {
+        self.judge_order(ledger, command, changes)?;
+        if let Some(order) = InForceChange::read(ledger, position, command)? {
+            self.billing.put_in_force(position, order.map_err(Refusal::List)?);
+            changes.billing.in_force_changed(self.billing.in_force.last_page());
+            return Ok(());
+        }
+        match command {
+            Command::Price { from, to } => {
+                let View { shown, billing, .. } = self;
+                let called = |number| shown.key_of_number(number).map(|key| shown.name_of(key).to_string());
+                billing.price(position, (*from, *to), called, &mut changes.billing)?;
+            }
+            Command::Void { charge, .. } => {
+                let FoundCharge { number, entry } = self.charged(ledger, charge, changes)?;
+                let why = VoidedBecause::Command;
+                self.billing.take_back(position, number, &entry, why, &mut changes.billing)?;
+            }
+            Command::Credit { charge, amount, .. } => {
+                let FoundCharge { number, entry } = self.judge_credit(ledger, charge, *amount, changes)?;
+                let amount = Amount::of_minor(*amount);
+                self.billing.credit(position, number, &entry, amount, &mut changes.billing)?;
+            }
+            Command::Forget { whose, seed } => self.forget(whose, seed, changes)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn judge_credit(
+        &self,
+        ledger: &Ledger,
+        charge: &ChargeId,
+        amount: i64,
+        changes: &mut ViewChanges,
+    ) -> Result<FoundCharge, JudgeError> {
+        let found = self.charged(ledger, charge, changes)?;
+        let EntryKind::Stay(stay) = &found.entry.what else { unreachable!("only a stay is charged") };
+        let (money, _) = stay.terms.money().expect("it is charged");
+        let plate = stay.plate()?;
+        let left = self.billing.left_of(found.number, money, &plate, &mut changes.billing)?;
+        if amount <= 0 || amount > left.minor() {
+            let left = Money { amount: left, ..money };
+            let asked = Money { amount: Amount::of_minor(amount), ..money };
+            return Err(Refusal::TooMuch { charge: charge.clone(), left, asked }.into());
+        }
+        Ok(found)
+    }
+
+    /// The charge of an id, if it is one that nothing took back.
+    fn charged(
+        &self,
+        ledger: &Ledger,
+        id: &ChargeId,
+        changes: &mut ViewChanges,
+    ) -> Result<FoundCharge, JudgeError> {
+        let found =
+            self.find_charge(ledger, id, changes)?.ok_or_else(|| Refusal::NoSuchCharge(id.clone()))?;
+        let EntryKind::Stay(stay) = &found.entry.what else { unreachable!("an id names a stay") };
+        match (stay.terms.money(), found.entry.settled_by) {
+            (None, _) => Err(Refusal::NotCharged(id.clone()).into()),
+            (Some(_), 1..) => Err(Refusal::TakenBack(id.clone()).into()),
+            (Some(_), 0) => Ok(found),
+        }
+    }
+
+    /// The newest entry of the stay that an id names.
+    pub(super) fn find_charge(
+        &self,
+        ledger: &Ledger,
+        id: &ChargeId,
+        changes: &mut ViewChanges,
+    ) -> Result<Option<FoundCharge>, StoreError> {
+        let Ok(garage) = SiteName::new(&id.garage) else { return Ok(None) };
+        let key = self.key_of(&garage);
+        let Some(number) = self.garages.get(key).map(|garage| garage.stays.number) else { return Ok(None) };
+        let epoch = Epoch::from_bytes(id.epoch);
+        for site in self.sites_of(key) {
+            let Some((stream, page)) = ledger.page_with(&site, epoch, id.sequence)? else { continue };
+            let Content::Records(records) = &page.page.content else { continue };
+            let Some(index) = id.sequence.checked_sub(page.page.first.get()) else { continue };
+            let Some(record) = records.get(index as usize) else { continue };
+            let read_first =
+                Event::from_bytes(&record.payload).ok().and_then(|event| event.kind.plate().cloned());
+            let corrected = changes.reading((page.position, (index / 16) as u8), index as u8)?;
+            let corrected = corrected.and_then(|plate| Plate::stored(&plate).ok());
+            for plate in corrected.iter().chain(&read_first) {
+                let is = |_: &BillingEntry, stay: &BilledStay| {
+                    stay.garage == number
+                        && stay.exit.stream() == stream
+                        && stay.exit.sequence == id.sequence
+                        && (stay.made_at != stay.exit.position).then_some(stay.made_at) == id.made_at
+                };
+                if let Some((number, entry)) = self.billing.find(plate, is, &mut changes.billing)? {
+                    return Ok(Some(FoundCharge { number, entry }));
+                }
+            }
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,117 @@
+//! The views as a whole: opened, loaded and saved.
+
+use super::base;
+use super::billing::Billing;
+use super::changes::ViewChanges;
+use super::codec::{encode, key_u64, name_in, read_range, u64_from};
+use super::decisions::Decisions;
+use super::snapshot::VisibleState;
+use super::state::View;
+use super::stays::StayIndex;
+use super::written::{KEYS, POSITION, discard, position_value, written_damages, written_position};
+use crate::codes;
+use crate::server::ledger::Ledger;
+use crate::store::{BATCH_MAX, Batch, Store, StoreError};
+
+impl View {
+    /// Reads the views as they were written last; the records behind them are applied later. Views of another version, and views
+    /// that cannot be read, are dropped and rebuilt.
+    pub fn open(store: &Store, ledger: &Ledger) -> Result<View, StoreError> {
+        let why = match written_position(store)? {
+            Some(_) => match View::load(store, ledger) {
+                Err(error @ StoreError::Damaged { .. }) => error.to_string(),
+                loaded => return loaded,
+            },
+            None if store.range(KEYS.0, KEYS.1).next().is_none() => return View::begin(ledger, store),
+            None => "they are of another version of this program, or were being dropped".to_owned(),
+        };
+        tracing::warn!(
+            code = %codes::VIEWS_REBUILT,
+            reason = why,
+            hint = "answers are behind until then; a million events take some seconds",
+            "the views are rebuilt from the ledger"
+        );
+        discard(store)?;
+        View::begin(ledger, store)
+    }
+
+    /// The views before anything is applied to them: those of the ledger's base, if it has one, put into `store`; else none.
+    pub fn begin(ledger: &Ledger, store: &Store) -> Result<View, StoreError> {
+        match base::copy_into(ledger.store(), store)? {
+            true => View::load(store, ledger),
+            false => Ok(View::default()),
+        }
+    }
+
+    /// Reads the views as they were written last.
+    pub fn load(store: &Store, ledger: &Ledger) -> Result<View, StoreError> {
+        let shown = VisibleState::at(written_position(store)?.unwrap_or_default());
+        let mut view = View { shown, ..View::default() };
+        for entry in read_range(store, b"vg", b"vh") {
+            let (key, garage) = entry?;
+            view.put_garage(name_in(&key, 2)?, garage);
+        }
+        for entry in read_range(store, b"vh", b"vi") {
+            let (key, range) = entry?;
+            view.put_missing_range(u64_from(&key, 2)?, range);
+        }
+        view.damages = written_damages(store)?.into_iter().collect();
+        for entry in read_range(store, b"vq", b"vr") {
+            let (key, quarantined) = entry?;
+            view.quarantine.insert_mut(u64_from(&key, 2)?, quarantined);
+        }
+        view.decisions = Decisions::load(store)?;
+        let garages = view.garages.values().map(|garage| garage.stays.number as usize + 1).max();
+        view.billing = Billing::load(store, ledger)?;
+        view.stays = StayIndex::load(store, garages.unwrap_or_default(), &mut view.billing)?;
+        Ok(view)
+    }
+
+    /// Writes what changed together with the position reached. It is durable with the next flush; after a crash before that the records are applied again.
+    pub fn save(&self, changes: &mut ViewChanges) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        for name in std::mem::take(&mut changes.garages) {
+            let key = [b"vg", name.as_str().as_bytes()].concat();
+            batch.put(key, encode(&self.garages[&name]));
+        }
+        for position in std::mem::take(&mut changes.missing_ranges) {
+            let key = key_u64(b"vh", position);
+            batch.put(key, encode(&self.missing_ranges()[&position]));
+        }
+        for position in std::mem::take(&mut changes.damages) {
+            let key = key_u64(b"vd", position);
+            batch.put(key, encode(&self.damages[&position]));
+        }
+        for position in std::mem::take(&mut changes.quarantine) {
+            let key = key_u64(b"vq", position);
+            match self.quarantine.get(&position) {
+                Some(waiting) => batch.put(key, encode(waiting)),
+                None => batch.remove(key),
+            }
+        }
+        self.decisions.save(&std::mem::take(&mut changes.decisions), &mut batch);
+        self.stays.drain(changes, &mut batch)?;
+        self.billing.save(&mut changes.billing, &mut batch);
+        let reached = position_value(self.position);
+        let store = changes.store();
+        if batch.len() < BATCH_MAX {
+            batch.put(POSITION, reached);
+            return store.apply(&batch);
+        }
+        // One step may change more than a batch holds: a page of corrections that re-rate, the pricing of what waited. Until the
+        // last batch is written the views have no position: a crash in between drops them, and they are rebuilt.
+        store.remove(POSITION)?;
+        let mut writes = batch.writes().peekable();
+        while writes.peek().is_some() {
+            let mut part = Batch::default();
+            for (key, value) in writes.by_ref().take(BATCH_MAX) {
+                match value {
+                    Some(value) => part.put(key, value),
+                    None => part.remove(key),
+                }
+            }
+            store.apply(&part)?;
+        }
+        store.put(POSITION, &reached)
+    }
+}
