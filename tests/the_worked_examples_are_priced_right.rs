@@ -59,7 +59,7 @@ fn wrong(set: &TariffSet, examples: &[Worked]) -> Vec<String> {
         assert_eq!(tariff.name(), example.tariff);
         let priced = tariff.price(entry, exit);
         let of_lines: i64 = priced.breakdown().iter().map(|line| line.total.minor()).sum();
-        assert_eq!(of_lines, priced.amount.minor(), "the working adds up: {example:?}");
+        assert_eq!(of_lines, priced.amount.minor(), "the breakdown adds up: {example:?}");
         let right = (priced.amount.minor(), priced.currency.code()) == (example.amount, &example.currency);
         (!right).then(|| format!("{} and not {:#?}: {:#?}", priced.money(), example, priced.breakdown()))
     };
@@ -125,7 +125,7 @@ fn the_program_says_the_same() {
 }
 
 #[test]
-fn people_see_the_working_unit_by_unit() {
+fn people_see_the_breakdown_unit_by_unit() {
     let stay = ["--entry", "2026-03-06T17:00:00+01:00", "--exit", "2026-03-07T12:00:00+01:00"];
     let args = ["tariffs", "price", "--config", TARIFFS, "--garage", "centre"];
     let output = server(&[&args[..], &stay].concat());

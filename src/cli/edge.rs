@@ -1,6 +1,6 @@
 //! The command line of `edge`: the daemon, or one command and then the end.
 
-use super::{OutputFlags, exit_codes, explain, failure, print};
+use super::{OutputFlags, examples, explain, failure, parse, print};
 use crate::config::{ConfigError, EdgeConfig, EdgeSettings};
 use crate::daemon;
 use crate::daemon::admin::NotDone;
@@ -26,9 +26,8 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     }
 }
 
-/// Stores the events of one garage on disk and delivers them to the server.
 #[derive(Debug, Parser)]
-#[command(name = "edge", version, about, max_term_width = 100, after_help = AFTER_HELP)]
+#[command(name = "edge", version, about = ABOUT, max_term_width = 100, after_help = AFTER_HELP)]
 struct EdgeFlags {
     #[command(flatten)]
     settings: EdgeSettings,
@@ -40,36 +39,27 @@ struct EdgeFlags {
     command: Option<EdgeCommand>,
 }
 
-const AFTER_HELP: &str = concat!(
-    "Examples:
-  edge --garage-name \"Bull Ring\"                      Run with the server on this machine
+// Not a doc comment of the flags: the flattened settings would replace it.
+const ABOUT: &str = "Stores the events of one garage on disk and delivers them to the server";
+
+const AFTER_HELP: &str = examples!(
+    "  edge --garage-name \"Bull Ring\"                      Run with the server on this machine
   edge --garage-name 1 --server tcp://10.0.0.5:5555    Run with a server elsewhere
-  edge --data-dir data/edge-1 outbox status            Show how many events wait
-
-",
-    exit_codes!()
+  edge --data-dir data/edge-1 outbox status            Show how many events wait"
 );
 
-const OUTBOX_HELP: &str = concat!(
-    "Examples:
-  edge --garage-name \"Bull Ring\" outbox status    Show how much waits, as text
+const OUTBOX_HELP: &str = examples!(
+    "  edge --garage-name \"Bull Ring\" outbox status     Show how much waits, as text
   edge --data-dir data/edge-1 outbox peek --limit 3 Show the next three events
-  edge --data-dir data/edge-1 outbox export | wc -l Count the events that wait
-
-",
-    exit_codes!()
+  edge --data-dir data/edge-1 outbox export | wc -l Count the events that wait"
 );
 
-const LEDGER_HELP: &str = concat!(
-    "Examples:
-  edge --garage-name 1 outbox status                                         Show the present ledger
+const LEDGER_HELP: &str = examples!(
+    "  edge --garage-name 1 outbox status                                         Show the present ledger
   edge --garage-name 1 ledger adopt 2f1c9a0e-8f0b-4b0e-9d5f-6a1f3c1f7f10     Deliver to a new ledger
   edge --data-dir data/edge-1 ledger adopt 2f1c9a0e-8f0b-4b0e-9d5f-6a1f3c1f7f10
 
-The id of a ledger stands in the \"ready\" line of its server, after \"ledger=\".
-
-",
-    exit_codes!()
+The id of a ledger stands in the \"ready\" line of its server, after \"ledger=\"."
 );
 
 /// What to do instead of running.
@@ -92,23 +82,19 @@ pub enum EdgeCommand {
 #[derive(Debug, PartialEq, Eq, Subcommand)]
 pub enum OutboxCommand {
     /// Show how many events wait, since when, and for which ledger
-    #[command(after_help = OUTBOX_HELP)]
     Status {
         #[command(flatten)]
         output: OutputFlags,
     },
     /// Show the oldest events that wait, one JSON object per line
-    #[command(after_help = OUTBOX_HELP)]
     Peek {
         /// Maximum number of events: 1 to 1000
         #[arg(long, value_name = "EVENTS", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
         limit: u16,
     },
     /// Print all events that wait, one JSON object per line
-    #[command(after_help = OUTBOX_HELP)]
     Export,
     /// Read all stored events and report what is damaged. Exits with 0 when nothing is
-    #[command(after_help = OUTBOX_HELP)]
     Verify {
         #[command(flatten)]
         output: OutputFlags,
@@ -119,7 +105,6 @@ pub enum OutboxCommand {
 pub enum LedgerCommand {
     /// Deliver to this ledger from now on, because the one before it is lost for good. Events that the lost ledger had
     /// acknowledged are deleted here; the new one records them as missing
-    #[command(after_help = LEDGER_HELP)]
     Adopt {
         /// Id of the new ledger
         #[arg(value_name = "ID")]
@@ -138,7 +123,7 @@ pub enum EdgeCall {
 impl EdgeCall {
     /// `args` as a program gets them, its name first.
     pub fn from_args(args: Vec<OsString>) -> Result<EdgeCall, ConfigError> {
-        let flags = EdgeFlags::try_parse_from(args)?;
+        let flags = parse::<EdgeFlags>(args)?;
         if let Some(EdgeCommand::Explain { code }) = flags.command {
             // Before the file is read: what is wrong with a configuration file can be explained.
             return Ok(EdgeCall::Explain { code });

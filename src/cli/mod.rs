@@ -7,8 +7,9 @@ pub mod server;
 
 use crate::codes::{self, Coded};
 use crate::daemon::EXIT_SETTING;
-use clap::Args;
+use clap::{Args, Command, Parser};
 use serde_json::Value;
+use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -28,16 +29,35 @@ impl OutputFlags {
     }
 }
 
-/// The end of a program's help.
-macro_rules! exit_codes {
-    () => {
-        "Exit codes:
+/// The end of a help text: these examples, and the exit codes.
+macro_rules! examples {
+    ($examples:literal) => {
+        concat!(
+            "Examples:\n",
+            $examples,
+            "\n\nExit codes:
    0  done, or stopped on request
    1  failed, or something is wrong with the data; stderr says what and what to do
   64  a flag, an environment variable or the configuration file is not valid; nothing was changed"
+        )
     };
 }
-use exit_codes;
+use examples;
+
+/// Parses a command line. Commands without examples of their own show those of the command above them.
+fn parse<T: Parser>(args: Vec<OsString>) -> Result<T, clap::Error> {
+    let mut command = inherit_examples(T::command());
+    let mut matches = command.try_get_matches_from_mut(args)?;
+    T::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+}
+
+fn inherit_examples(command: Command) -> Command {
+    let examples = command.get_after_help().cloned().unwrap_or_default();
+    command.mut_subcommands(|below| match below.get_after_help() {
+        Some(_) => inherit_examples(below),
+        None => inherit_examples(below.after_help(examples.clone())),
+    })
+}
 
 /// Says on stderr why a command failed.
 fn failure(error: &impl Coded) -> ExitCode {

@@ -4,7 +4,7 @@ mod answers;
 mod headers;
 
 use self::answers::{
-    BoardPage, ClockAnswer, ConfirmedBatch, ConfirmedEvent, DamagedRange, GarageOnBoard, OutboxAnswer,
+    BoardPage, ClockAnswer, ConfirmedBatch, ConfirmedEvent, DamagedRange, GarageOnBoard, OutboxState,
     OwnGarage, ShownVersion, WaitingEvent, WaitingEvents, time,
 };
 use super::EdgeShared;
@@ -340,7 +340,7 @@ fn refused(error: &AppendError) -> Problem {
     }
 }
 
-async fn outbox(State(web): SharedWeb) -> Result<Json<OutboxAnswer>, Problem> {
+async fn outbox(State(web): SharedWeb) -> Result<Json<OutboxState>, Problem> {
     let outbox = web.shared.outbox.clone();
     let read = move || Ok::<_, StoreError>((outbox.status()?, outbox.shortage(), outbox.keys_remembered()));
     let (status, full, keys_remembered) = http::blocking(read).await?;
@@ -348,7 +348,7 @@ async fn outbox(State(web): SharedWeb) -> Result<Json<OutboxAnswer>, Problem> {
     let (alarm, alarm_code) = alarm(&web.shared).map(|alarm| (alarm.text, alarm.code)).unzip();
     let now = clock::read();
     let damages = web.shared.outbox.damages().iter();
-    Ok(Json(OutboxAnswer {
+    Ok(Json(OutboxState {
         garage: web.shared.config.garage_name.to_string(),
         epoch: status.epoch.to_string(),
         next_sequence: status.next_sequence,

@@ -3,7 +3,7 @@
 //! **Promise.** A whole request is answered, also when its client has closed its own direction. Nobody holds a connection longer
 //! than [`TimeLimits`] says, and nobody keeps others out ([`super::limits`]). What we refuse, we refuse with a problem that says why,
 //! also what never reaches a handler. A stop answers whole requests and takes about as long as the longest of them, at most the grace.
-//! **Kept by.** One task for each connection, which owns its stream, its handler and its one timer. hyper is told to go on at half
+//! **Kept by.** One task for each connection, which owns its stream, its handler and its one timer. hyper goes on at half
 //! close; so it does not see a client leave while a handler works, and the handler works to its end: each must be bounded, and what it
 //! has begun must be right without its client.
 //! **Not promised.** An answer to a client that closes both directions, or that does not read.

@@ -412,7 +412,7 @@ async fn a_stop_does_not_wait_longer_than_the_grace() {
     assert_eq!(rest(&mut gate).await, "");
 }
 
-/// Whoever sends the rest of a request while the daemon stops is still answered.
+/// A client that sends the rest of its request while the daemon stops is still answered.
 #[tokio::test]
 async fn a_request_that_is_complete_just_after_the_stop_is_answered() {
     let daemon = start(TimeLimits { rest_at_stop: PATIENCE, ..long_times() }).await;

@@ -152,7 +152,7 @@ fn thirty_interleaved_garages_leave_no_unsynced_blobs() {
     assert!(left.is_empty(), "{left:?}");
 }
 
-/// The runway must never cost data: it is cut off and laid anew at each opening, and the log grows into it.
+/// The runway must never cost data: it is cut off and laid again at each opening, and the log grows into it.
 #[test]
 fn what_was_written_into_the_runway_is_there_after_each_opening() {
     let dir = tempfile::tempdir().unwrap();

@@ -231,7 +231,7 @@ fn print_tariffs(answer: &Value) -> String {
     }
 }
 
-/// Asks until there are as many as wanted: an answer looks at so many entries, whether they are wanted or not.
+/// Asks until `limit` charges have come: each answer reads a limited number of entries, whether they match or not.
 fn charges(session: &mut ServerSession<'_>, mut asked: Asked) -> Outcome {
     let mut all = Vec::new();
     loop {

@@ -1,6 +1,6 @@
 //! The flags and commands of `server`, as its help shows them.
 
-use crate::cli::{OutputFlags, exit_codes};
+use crate::cli::{OutputFlags, examples};
 use crate::config::ServerSettings;
 use crate::messaging::SiteName;
 use crate::parking::moment::MomentError;
@@ -12,9 +12,8 @@ use clap::{Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
 use std::path::PathBuf;
 
-/// Applies the events of all garages exactly once, counts free spaces and charges stays.
 #[derive(Debug, Parser)]
-#[command(name = "server", version, about, max_term_width = 100, after_help = AFTER_HELP)]
+#[command(name = "server", version, about = ABOUT, max_term_width = 100, after_help = AFTER_HELP)]
 pub(super) struct ServerFlags {
     #[command(flatten)]
     pub settings: ServerSettings,
@@ -26,14 +25,13 @@ pub(super) struct ServerFlags {
     pub command: Option<ServerCommand>,
 }
 
-const AFTER_HELP: &str = concat!(
-    "Examples:
-  server                                             Run with data/server and the default addresses
-  server --listen tcp://0.0.0.0:5555 --config c.toml Run for edges elsewhere, with tariffs
-  server verify                                      Check everything that is stored
+// Not a doc comment of the flags: the flattened settings would replace it.
+const ABOUT: &str = "Applies the events of all garages exactly once, counts free spaces and charges stays";
 
-",
-    exit_codes!()
+const AFTER_HELP: &str = examples!(
+    "  server                                             Run with data/server and the default addresses
+  server --listen tcp://0.0.0.0:5555 --config c.toml Run for edges elsewhere, with tariffs
+  server verify                                      Check everything that is stored"
 );
 
 /// What to do instead of serving.
@@ -101,10 +99,11 @@ pub enum ServerCommand {
     },
 }
 
-const GARAGES_HELP: &str = "Examples:
-  server garages list
+const GARAGES_HELP: &str = examples!(
+    "  server garages list
   server garages rename \"Bull Ring\" \"Bull Ring North\"
-  server garages capacity \"Bull Ring\" 577";
+  server garages capacity \"Bull Ring\" 577"
+);
 
 #[derive(Debug, PartialEq, Eq, Subcommand)]
 pub enum GaragesCommand {
@@ -145,10 +144,11 @@ pub enum GaragesCommand {
     },
 }
 
-const QUARANTINE_HELP: &str = "Examples:
-  server quarantine list
+const QUARANTINE_HELP: &str = examples!(
+    "  server quarantine list
   server quarantine release 184220.3
-  server quarantine discard 184220.3 --reason \"test events of the installer\"";
+  server quarantine discard 184220.3 --reason \"test events of the installer\""
+);
 
 #[derive(Debug, PartialEq, Eq, Subcommand)]
 pub enum QuarantineCommand {
@@ -178,10 +178,11 @@ pub enum QuarantineCommand {
     },
 }
 
-const TARIFFS_HELP: &str = "Examples:
-  server tariffs check examples/tariffs.toml
+const TARIFFS_HELP: &str = examples!(
+    "  server tariffs check examples/tariffs.toml
   server tariffs price --config c.toml --garage 1 --entry 2026-11-23T08:15:00+01:00 --exit 2026-11-23T11:20:00+01:00
-  server tariffs show";
+  server tariffs show"
+);
 
 #[derive(Debug, PartialEq, Eq, Subcommand)]
 pub enum TariffsCommand {
@@ -213,10 +214,11 @@ fn timestamp(text: &str) -> Result<Timestamp, MomentError> {
     Moment::parse(text).map(|moment| moment.timestamp)
 }
 
-const PLATES_HELP: &str = "Examples:
-  server plates import plates.csv --dry-run
+const PLATES_HELP: &str = examples!(
+    "  server plates import plates.csv --dry-run
   server plates add B-AB123 miller \"Miller Logistik GmbH\"
-  server plates remove B-AB123";
+  server plates remove B-AB123"
+);
 
 #[derive(Debug, PartialEq, Eq, Subcommand)]
 pub enum PlatesCommand {
@@ -252,10 +254,11 @@ pub enum PlatesCommand {
     },
 }
 
-const CONTRACTS_HELP: &str = "Examples:
-  server contracts import contracts.csv --dry-run
+const CONTRACTS_HELP: &str = examples!(
+    "  server contracts import contracts.csv --dry-run
   server contracts list
-  server contracts remove miller-day";
+  server contracts remove miller-day"
+);
 
 #[derive(Debug, PartialEq, Eq, Subcommand)]
 pub enum ContractsCommand {
@@ -281,10 +284,11 @@ pub enum ContractsCommand {
     },
 }
 
-const CHARGES_HELP: &str = "Examples:
-  server charges list --account miller --month 2026-11
+const CHARGES_HELP: &str = examples!(
+    "  server charges list --account miller --month 2026-11
   server charges void 1/d5947e0f-1414-4ac6-8009-21147bb78df6/623 --reason \"barrier open\"
-  server charges credit 1/d5947e0f-1414-4ac6-8009-21147bb78df6/623 --amount 150 --reason \"waited at the exit\"";
+  server charges credit 1/d5947e0f-1414-4ac6-8009-21147bb78df6/623 --amount 150 --reason \"waited at the exit\""
+);
 
 #[derive(Debug, PartialEq, Eq, Subcommand)]
 pub enum ChargesCommand {
@@ -332,10 +336,11 @@ pub enum ChargesCommand {
     },
 }
 
-const STATEMENTS_HELP: &str = "Examples:
-  server statements show miller --month 2026-11
+const STATEMENTS_HELP: &str = examples!(
+    "  server statements show miller --month 2026-11
   server statements show B-AB123 --month 2026-11 --format html
-  server statements export --month 2026-11 --out november";
+  server statements export --month 2026-11 --out november"
+);
 
 #[derive(Debug, PartialEq, Eq, Subcommand)]
 pub enum StatementsCommand {
@@ -388,10 +393,11 @@ pub enum StatementOf {
     Plate,
 }
 
-const JOURNAL_HELP: &str = "Examples:
-  server journal export --month 2026-11
+const JOURNAL_HELP: &str = examples!(
+    "  server journal export --month 2026-11
   server journal export --month 2026-11 --out november.csv
-  server journal export --out all.csv";
+  server journal export --out all.csv"
+);
 
 #[derive(Debug, PartialEq, Eq, Subcommand)]
 pub enum JournalCommand {
@@ -406,10 +412,11 @@ pub enum JournalCommand {
     },
 }
 
-const STAYS_HELP: &str = "Examples:
-  server stays review
+const STAYS_HELP: &str = examples!(
+    "  server stays review
   server stays join 1/d5947e0f-1414-4ac6-8009-21147bb78df6/7 1/d5947e0f-1414-4ac6-8009-21147bb78df6/9 --reason \"O was read as 0\"
-  server stays close 1/d5947e0f-1414-4ac6-8009-21147bb78df6/7 --left 2026-11-23T08:15:00+01:00 --reason \"barrier open\"";
+  server stays close 1/d5947e0f-1414-4ac6-8009-21147bb78df6/7 --left 2026-11-23T08:15:00+01:00 --reason \"barrier open\""
+);
 
 #[derive(Debug, PartialEq, Eq, Subcommand)]
 pub enum StaysCommand {

@@ -6,10 +6,10 @@ mod flags;
 mod running;
 mod tariffs;
 
+use crate::cli::parse;
 use crate::config::{ConfigError, ServerConfig, file};
 use crate::store::private::keep_what_we_create_private;
 use crate::{daemon, server, telemetry};
-use clap::Parser;
 use flags::{ServerCommand, ServerFlags, TariffsCommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -41,7 +41,7 @@ pub struct ServerCall {
 impl ServerCall {
     /// `args` as a program gets them, its name first.
     pub fn from_args(args: Vec<OsString>) -> Result<ServerCall, ConfigError> {
-        let ServerFlags { settings, config: file, command } = ServerFlags::try_parse_from(args)?;
+        let ServerFlags { settings, config: file, command } = parse(args)?;
         let file = match &command {
             // Mistakes in a configuration file can be explained, so it is not read here.
             Some(ServerCommand::Explain { .. }) => None,

@@ -3,7 +3,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::task::JoinHandle;
 
-/// A daemon that adds up what it is told.
+/// A daemon that adds up the numbers it receives.
 struct AddingDaemon {
     dir: PathBuf,
     sum: Arc<AtomicU64>,

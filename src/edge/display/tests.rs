@@ -187,7 +187,7 @@ fn page(epoch: Epoch, first: u64, entries: u64) -> SealedPage {
     })
 }
 
-/// After a move the count is made from the disk anew. Events that came meanwhile once were missing in it, or counted twice,
+/// After a move the count is made from the disk again. Events that came meanwhile once were missing in it, or counted twice,
 /// until they were delivered.
 #[test]
 fn a_display_that_takes_the_place_of_another_counts_what_came_meanwhile_once() {

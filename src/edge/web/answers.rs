@@ -22,7 +22,7 @@ pub(super) struct ConfirmedBatch {
 
 /// `GET /v1/outbox`.
 #[derive(Serialize)]
-pub(super) struct OutboxAnswer {
+pub(super) struct OutboxState {
     pub garage: String,
     pub epoch: String,
     pub next_sequence: u64,

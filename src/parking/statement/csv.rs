@@ -24,7 +24,7 @@ const HEADER: [&str; 19] = [
     "reason",
     "by",
     "at",
-    "working",
+    "breakdown",
 ];
 
 pub(super) fn render(statement: &Statement) -> String {

@@ -5,7 +5,7 @@
 //! **Kept by.** One entry for each statement, currency and rate, from the statement's own totals: VAT is computed once on
 //! the sum of a rate, so that no split over single charges could agree with it. The statement is the voucher, and tells the
 //! charges.
-//! **Not promised.** Payments: the books here know nothing of them. That each stay appears once: whoever gives statements of
+//! **Not promised.** Payments: the books here know nothing of them. That each stay appears once: a caller that gives statements of
 //! an account and of its plates gives them twice.
 //!
 //! # The columns

@@ -5,7 +5,7 @@
 //! same lines and totals, and the same statement gives the same bytes. What people wrote (names, reasons, tariffs) is shown
 //! as text: it is never markup in the page, and never a formula in a spreadsheet.
 //! **Kept by.** Totals come from the lines alone, in checked integers, when the statement is made; renderers only show.
-//! **Not promised.** That the lines are all that belong to the month: whoever folds the ledger chooses them and their
+//! **Not promised.** That the lines are all that belong to the month: the caller chooses them and their
 //! order, which is kept. A date of issue: nothing here reads a clock.
 
 mod carried;

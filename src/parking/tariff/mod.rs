@@ -36,7 +36,7 @@ pub use days::{Calendar, Days, NoDays};
 pub use priced::{BreakdownLine, Free, PriceJson, Priced};
 pub use problem::{TariffError, TariffProblem};
 pub use set::TariffSet;
-pub use window::{ClockTime, Window};
+pub use window::{ClockTime, TimeWindow};
 
 use days::DayKind;
 use jiff::Timestamp;
@@ -86,7 +86,7 @@ struct First {
 /// What a unit costs that starts within a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Band {
-    window: Window,
+    window: TimeWindow,
     price: BandPrice,
 }
 
@@ -108,7 +108,7 @@ struct Cap {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 enum Span {
     /// Each occurrence by itself.
-    Window(Window),
+    TimeWindow(TimeWindow),
     /// Each started span of this many hours from the entry.
     Hours(u32),
     Stay,
@@ -162,7 +162,7 @@ impl Tariff {
     /// The tariff with its derived values.
     fn ready(mut self) -> Tariff {
         let named = self.windows().any(|window| window.days.name_holiday());
-        let daily = self.daily_cap.map(|amount| Cap { span: Span::Window(Window::ALWAYS), amount });
+        let daily = self.daily_cap.map(|amount| Cap { span: Span::TimeWindow(TimeWindow::ALWAYS), amount });
         let of_stay = self.stay_cap.map(|amount| Cap { span: Span::Stay, amount });
         let mut borders: Vec<i64> =
             self.windows().flat_map(|window| [window.from, window.to]).map(seconds).collect();
@@ -174,9 +174,9 @@ impl Tariff {
         self
     }
 
-    fn windows(&self) -> impl Iterator<Item = Window> {
+    fn windows(&self) -> impl Iterator<Item = TimeWindow> {
         let of_caps = self.caps.iter().filter_map(|cap| match cap.span {
-            Span::Window(window) => Some(window),
+            Span::TimeWindow(window) => Some(window),
             _ => None,
         });
         self.bands.iter().map(|band| band.window).chain(of_caps)

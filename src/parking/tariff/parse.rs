@@ -244,7 +244,7 @@ fn read_cap(table: Table<'_>) -> Option<Cap> {
     let amount: Option<Amount> = table.needs("amount", table.amount("amount"));
     let span = match (table.has("every_hours"), ["days", "from", "to"].iter().any(|key| table.has(key))) {
         (true, false) => table.count("every_hours", 1..=HOURS_MAX).map(Span::Hours),
-        (false, true) => table.window().map(Span::Window),
+        (false, true) => table.window().map(Span::TimeWindow),
         _ => {
             table.note(table.line, TariffProblem::CapSpan);
             None

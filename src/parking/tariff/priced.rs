@@ -1,7 +1,7 @@
 //! What a stay costs and why: small to store, and shown unit by unit.
 
 use super::pricing::second_of;
-use super::{Amount, Currency, Money, Span, Tariff, VatRate, Window, time_zone};
+use super::{Amount, Currency, Money, Span, Tariff, TimeWindow, VatRate, time_zone};
 use crate::parking::Moment;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -42,11 +42,11 @@ pub enum Free {
 pub(super) enum Rule {
     /// It is one of the first units of the stay.
     First,
-    PerUnit(Window),
+    PerUnit(TimeWindow),
     /// It is the first of its occurrence of the window, and pays for all.
-    Flat(Window),
+    Flat(TimeWindow),
     /// An earlier unit paid the flat price.
-    FlatPaid(Window),
+    FlatPaid(TimeWindow),
     Cap(Span, Amount),
     /// Units at several prices in one line, because the breakdown has too many lines.
     Rest,
@@ -196,8 +196,8 @@ impl Priced {
             Rule::Cap(span, amount) => {
                 let most = Money { amount, currency: self.currency };
                 match span {
-                    Span::Window(Window::ALWAYS) => format!("the cap of {most} a day"),
-                    Span::Window(window) => format!("the cap of {most} for {window}"),
+                    Span::TimeWindow(TimeWindow::ALWAYS) => format!("the cap of {most} a day"),
+                    Span::TimeWindow(window) => format!("the cap of {most} for {window}"),
                     Span::Hours(hours) => format!("the cap of {most} for each {hours} h from the entry"),
                     Span::Stay => format!("the cap of {most} for the stay"),
                 }

@@ -145,7 +145,7 @@ impl<'t> Meter<'t> {
                     until = until.min(self.entry + (nth + 1) * span);
                     Some(nth)
                 }
-                Span::Window(window) => window
+                Span::TimeWindow(window) => window
                     .occurrence(moment.yesterday, moment.today, moment.minute)
                     .map(|days_ago| moment.day - days_ago),
             };

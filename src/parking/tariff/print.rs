@@ -1,6 +1,6 @@
 //! From tariffs to their canonical text.
 
-use super::{Band, BandPrice, Cap, First, Span, Tariff, TariffSet, Window};
+use super::{Band, BandPrice, Cap, First, Span, Tariff, TariffSet, TimeWindow};
 use std::fmt::{self, Write};
 
 pub(super) fn print(set: &TariffSet) -> String {
@@ -65,14 +65,14 @@ fn band(band: &Band) -> String {
 
 fn cap(cap: &Cap) -> String {
     let span = match cap.span {
-        Span::Window(of) => window(of),
+        Span::TimeWindow(of) => window(of),
         Span::Hours(hours) => format!("every_hours = {hours}"),
         Span::Stay => unreachable!("the cap of the stay is no rule of the list"),
     };
     format!("{span}, amount = {}", cap.amount.minor())
 }
 
-fn window(Window { days, from, to }: Window) -> String {
+fn window(TimeWindow { days, from, to }: TimeWindow) -> String {
     format!("days = \"{days}\", from = \"{from}\", to = \"{to}\"")
 }
 

@@ -2,7 +2,7 @@
 
 use super::days::Days;
 use super::problem::{TariffError, TariffProblem};
-use super::window::{ClockTime, Window};
+use super::window::{ClockTime, TimeWindow};
 use super::{Amount, Tariff};
 use crate::parking::register::is_unprintable;
 use jiff::civil::Date;
@@ -248,7 +248,7 @@ impl<'a> Table<'a> {
     }
 
     /// Its `days`, `from` and `to`, all of which are needed.
-    pub(super) fn window(&self) -> Option<Window> {
+    pub(super) fn window(&self) -> Option<TimeWindow> {
         let days = self.needs("days", self.text("days")).and_then(|text| {
             let days = text.parse::<Days>();
             days.map_err(|problem| self.note(self.line_of("days"), problem.into())).ok()
@@ -261,7 +261,7 @@ impl<'a> Table<'a> {
             !end
         });
         let to = self.needs("to", self.time("to"));
-        Some(Window { days: days?, from: from?, to: to? })
+        Some(TimeWindow { days: days?, from: from?, to: to? })
     }
 
     fn time(&self, key: &'static str) -> Option<ClockTime> {

@@ -42,16 +42,16 @@ impl fmt::Display for ClockTime {
 /// From a time of day to another, on some days. When `to` is not after `from` it runs into the next day, and all of it
 /// belongs to the day on which it begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Window {
+pub struct TimeWindow {
     pub days: Days,
     pub from: ClockTime,
     pub to: ClockTime,
 }
 
-impl Window {
+impl TimeWindow {
     /// Every day, from midnight to midnight.
-    pub const ALWAYS: Window =
-        Window { days: Days::ALL, from: ClockTime::START_OF_DAY, to: ClockTime::END_OF_DAY };
+    pub const ALWAYS: TimeWindow =
+        TimeWindow { days: Days::ALL, from: ClockTime::START_OF_DAY, to: ClockTime::END_OF_DAY };
 
     /// How many days before `today` its occurrence began that holds this time of today: 0 or 1. `None`: it is outside.
     pub(super) fn occurrence(self, yesterday: DayKind, today: DayKind, minute: u16) -> Option<i64> {
@@ -64,7 +64,7 @@ impl Window {
     }
 }
 
-impl fmt::Display for Window {
+impl fmt::Display for TimeWindow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}-{}", self.days, self.from, self.to)
     }
@@ -75,9 +75,9 @@ mod tests {
     use super::*;
     use DayKind::{Holiday, Mon, Sat, Sun, Tue};
 
-    fn window(days: &str, from: &str, to: &str) -> Window {
+    fn window(days: &str, from: &str, to: &str) -> TimeWindow {
         let time = |text| ClockTime::new(text).unwrap();
-        Window { days: days.parse().unwrap(), from: time(from), to: time(to) }
+        TimeWindow { days: days.parse().unwrap(), from: time(from), to: time(to) }
     }
 
     fn minute(text: &str) -> u16 {

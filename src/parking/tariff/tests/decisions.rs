@@ -131,7 +131,7 @@ fn a_repeated_evening_counts_for_the_caps_of_its_day() {
 }
 
 #[test]
-fn a_long_stay_has_a_short_working_that_still_adds_up() {
+fn a_long_stay_has_a_short_breakdown_that_still_adds_up() {
     let set = with(
         "calendar = \"bw\"\nunit_minutes = 1\nfirst = [{ units = 7, per_unit = 99999999 }]\ndaily_cap = 99999999\n\
          bands = [{ days = \"mon,wed,fri\", from = \"08:01\", to = \"17:59\", per_unit = 7654321 },\n\
