@@ -252,6 +252,37 @@ fn a_server_whose_disk_is_full_leaves_events_with_the_edges_and_goes_on_by_itsel
     garage.settle(&server);
 }
 
+/// Each answer to a question for the board once asked for another pause of a minute. So an edge that had not been refused before its
+/// server's disk was full sent none while it was, and did not say why they waited.
+#[test]
+fn an_edge_that_asks_for_boards_all_the_time_says_that_the_server_is_full() {
+    if !requires::root_and_loop_mounts() {
+        return;
+    }
+    crate::common::disk::with_own_mounts();
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::small());
+    let server = Server::start(disk.path(), &[]);
+    let garage = Garage::start(dir.path(), "1", &[server.address()], &[]);
+    let post = || {
+        let answer = garage.edge.http().post_event(&json!({"kind": "entry", "plate": "AB 1"})).unwrap();
+        assert_eq!(answer.status, 201, "{answer:?}");
+    };
+    post();
+    wait_until("it is delivered", WITHIN, &[&server, &garage.edge], || garage.edge.depth() == 0);
+    disk.fill("others");
+    wait_until("the server is full", WITHIN, &[&server], || {
+        server.http().get("/readyz").unwrap().status == 503
+    });
+    post();
+    wait_until("the edge says why", WITHIN, &[&server, &garage.edge], || {
+        let alarm = garage.edge.http().get_json("/v1/outbox")["alarm"].to_string();
+        alarm.contains("the server's disk is full")
+    });
+    disk.give_back("others");
+    wait_until("the edge delivers", WITHIN, &[&server, &garage.edge], || garage.edge.depth() == 0);
+    assert_eq!(garage.edge.http().get_json("/v1/outbox")["alarm"], serde_json::Value::Null);
+}
+
 /// Without a reserve it meets the end of the disk in the middle of a write.
 #[test]
 fn a_server_that_met_the_end_of_its_disk_ends_and_a_restart_goes_on() {

@@ -14,14 +14,14 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Each camera posts at least this many rounds: 20,000 posts in all, of which `./test --quick` makes 1,600.
+/// Each camera posts at least this many rounds: 12,000 posts in all, of which `./test --quick` makes 1,600.
 fn rounds() -> usize {
-    by_scale(2, 25, 25)
+    by_scale(2, 15, 25)
 }
 
 /// On a fast machine the cameras go on until this many kills and lost answers were met, for at most 50 times as many rounds.
 fn met_least() -> u64 {
-    by_scale(3, 20, 20)
+    by_scale(3, 12, 20)
 }
 
 const CAMERAS: usize = 16;

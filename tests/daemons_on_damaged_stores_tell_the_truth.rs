@@ -14,7 +14,7 @@ const WITHIN: Duration = Duration::from_secs(30);
 
 /// How many damaged stores of each kind are tried.
 fn places() -> usize {
-    by_scale(4, 20, 60)
+    by_scale(4, 12, 60)
 }
 
 fn plates(from: usize, count: usize) -> Vec<String> {

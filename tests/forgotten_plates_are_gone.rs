@@ -2,7 +2,6 @@
 //! `server compact` writes a ledger without its bytes, with which server and edges go on, of which a backup works, and of
 //! which the books agree.
 
-use crate::common::Operator;
 use crate::common::money::{TARIFFS, Town};
 use serde_json::json;
 use std::path::Path;
@@ -23,7 +22,7 @@ fn holds(dir: &Path, needle: &str) -> bool {
 fn a_forgotten_plate_is_a_token_and_after_compacting_its_bytes_are_gone() {
     let mut town = Town::new(TARIFFS, &["a", "b"]);
     let secret = "QXQXZ77";
-    town.operator.says(&["plates", "add", secret, "qx", "Mr. Qx of Zq"]).done();
+    town.operator().says(&["plates", "add", secret, "qx", "Mr. Qx of Zq"]).done();
     town.stay("a", secret, 3, "08:00", "10:30");
     town.stay("b", secret, 4, "08:00", "08:30");
     town.stay("a", "AA 1", 3, "08:00", "09:30");
@@ -34,19 +33,19 @@ fn a_forgotten_plate_is_a_token_and_after_compacting_its_bytes_are_gone() {
     let owed = town.owes("qx");
     let void = town.id("&plate=AA1");
 
-    let refused = town.operator.says(&["forget", secret]).refused();
+    let refused = town.operator().says(&["forget", secret]).refused();
     assert!(refused.contains("is registered") && refused.contains("Nothing was recorded"), "{refused}");
-    town.operator.says(&["plates", "remove", secret]).done();
+    town.operator().says(&["plates", "remove", secret]).done();
     town.tell("a", &json!({"kind": "entry", "plate": secret, "at": "2026-11-07T08:00:00+01:00"}));
     town.settle();
-    let refused = town.operator.says(&["forget", secret]).refused();
+    let refused = town.operator().says(&["forget", secret]).refused();
     assert!(refused.contains("is inside a garage"), "{refused}");
     town.tell("a", &json!({"kind": "exit", "plate": secret, "at": "2026-11-07T08:05:00+01:00"}));
     town.settle();
-    let said = town.operator.says(&["forget", secret]).done();
+    let said = town.operator().says(&["forget", secret]).done();
     assert!(said.contains("server compact"), "{said}");
     // What it was misread as is another plate, and was charged for a moment.
-    town.operator.says(&["forget", "QXQXZ78"]).done();
+    town.operator().says(&["forget", "QXQXZ78"]).done();
     assert_eq!(town.short(&format!("&plate={secret}")), Vec::<String>::new());
     assert_eq!(town.owes("qx"), owed);
     let tokens: std::collections::BTreeSet<String> =
@@ -61,7 +60,7 @@ fn a_forgotten_plate_is_a_token_and_after_compacting_its_bytes_are_gone() {
     // Until the store is rewritten the events say it.
     let events = town.server.http().get_json("/v1/events?garage=a&limit=1000").to_string();
     assert!(events.contains(secret));
-    let refused = town.operator.says(&["compact", town.dir.path().join("new").to_str().unwrap()]).refused();
+    let refused = town.operator().says(&["compact", town.dir.path().join("new").to_str().unwrap()]).refused();
     assert!(refused.contains("the server runs") && refused.contains("Nothing was changed"), "{refused}");
 
     let all = |town: &Town| {
@@ -81,7 +80,7 @@ fn a_forgotten_plate_is_a_token_and_after_compacting_its_bytes_are_gone() {
     let before = all(&town);
     assert_eq!(town.server.stop().0, Some(0));
     let new = town.dir.path().join("new");
-    let said = town.operator.says(&["compact", new.to_str().unwrap()]).done();
+    let said = town.operator().says(&["compact", new.to_str().unwrap()]).done();
     assert!(said.contains("lost what was forgotten") && said.contains("remove the old directory"), "{said}");
     assert!(holds(town.server.dir(), secret), "the test cannot see the plate");
     for needle in [secret, "QXQXZ78", "Mr. Qx of Zq"] {
@@ -89,7 +88,7 @@ fn a_forgotten_plate_is_a_token_and_after_compacting_its_bytes_are_gone() {
     }
     let compacted = town.server.start_in_its_place(&new);
     town.server = compacted;
-    town.operator = Operator::of(&new);
+    town.operate(&new);
     town.settle();
     assert_eq!(all(&town), before);
     town.verify();
@@ -98,21 +97,21 @@ fn a_forgotten_plate_is_a_token_and_after_compacting_its_bytes_are_gone() {
 
     // Edges go on, charges are corrected, and a fold anew begins at the base.
     town.stay("a", "AA 2", 8, "08:00", "09:30");
-    town.operator.says(&["charges", "void", &void, "--reason", "a gift"]).done();
+    town.operator().says(&["charges", "void", &void, "--reason", "a gift"]).done();
     town.settle();
     let before = all(&town);
     assert_eq!(town.server.stop().0, Some(0));
-    town.operator.says(&["rebuild-views"]).done();
+    town.operator().says(&["rebuild-views"]).done();
     town.server.restart();
     town.settle();
     assert_eq!(all(&town), before);
     town.verify();
     let backup = town.dir.path().join("backup");
-    town.operator.says(&["backup", backup.to_str().unwrap()]).done();
+    town.operator().says(&["backup", backup.to_str().unwrap()]).done();
     assert_eq!(town.server.stop().0, Some(0));
     let restored = town.server.start_in_its_place(&backup);
     town.server = restored;
-    town.operator = Operator::of(&backup);
+    town.operate(&backup);
     town.settle();
     assert_eq!(all(&town), before);
     town.verify();

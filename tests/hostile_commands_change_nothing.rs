@@ -102,7 +102,7 @@ fn commands_and_imports_are_refused_while_the_disk_has_no_room() {
     let add = ["plates", "add", "AB1", "miller"];
     for args in [&rename[..], &import, &add] {
         // An import shows what it would change, and is refused then.
-        let said = town.operator.says(args);
+        let said = town.operator().says(args);
         assert_eq!(said.code, Some(1), "{said:?}");
         for words in ["the disk has", "Nothing was recorded", "Make room"] {
             assert!(said.stderr.contains(words), "{args:?}: {said:?}");
@@ -112,13 +112,13 @@ fn commands_and_imports_are_refused_while_the_disk_has_no_room() {
     // The same without a server.
     assert_eq!(town.server.stop().0, Some(0));
     for args in [&rename[..], &import, &add] {
-        let said = town.operator.says(&[args, &["--config", &config]].concat());
+        let said = town.operator().says(&[args, &["--config", &config]].concat());
         assert!(said.code == Some(1) && said.stderr.contains("Make room"), "{args:?}: {said:?}");
     }
     town.configure(TARIFFS);
     town.server.restart();
     assert_eq!(town.server.position(), before);
-    town.operator.says(&import).done();
-    town.operator.says(&rename).done();
+    town.operator().says(&import).done();
+    town.operator().says(&rename).done();
     town.verify();
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 #[test]
 fn a_stay_is_charged_once_and_stands_in_the_statement_through_a_kill_of_everything() {
     let mut town = Town::new(TARIFFS, &["a", "b"]);
-    town.operator.says(&["plates", "add", "B-AB 1", "acme", "Acme, \"Parts\" Ltd"]).done();
+    town.operator().says(&["plates", "add", "B-AB 1", "acme", "Acme, \"Parts\" Ltd"]).done();
     town.stay("a", "b ab 1", 3, "08:00", "10:30");
     town.stay("a", "B-AB 1", 4, "08:00", "08:09");
     town.stay("b", "ZZ 9", 4, "08:00", "08:30");
@@ -52,7 +52,7 @@ fn a_stay_is_charged_once_and_stands_in_the_statement_through_a_kill_of_everythi
     town.verify();
     // The same without a server.
     let shown = |town: &Town| {
-        town.operator.says(&["statements", "show", "acme", "--month", "2026-11", "--format", "json"]).json()
+        town.operator().says(&["statements", "show", "acme", "--month", "2026-11", "--format", "json"]).json()
     };
     let running = shown(&town);
     assert_eq!(town.server.stop().0, Some(0));
@@ -72,10 +72,10 @@ fn corrections_are_further_entries() {
     town.stay("a", "AA 2", 3, "08:00", "10:30");
     let exit = town.stay("a", "AA 3", 3, "08:00", "10:30");
     let (first, second) = (town.id("&plate=AA1"), town.id("&plate=AA2"));
-    let said = town.operator.says(&["charges", "void", &first, "--reason", "barrier stuck"]).done();
+    let said = town.operator().says(&["charges", "void", &first, "--reason", "barrier stuck"]).done();
     assert!(said.contains("taken back at position"), "{said}");
-    town.operator.says(&["charges", "credit", &second, "--amount", "150", "--reason", "waited"]).done();
-    town.operator
+    town.operator().says(&["charges", "credit", &second, "--amount", "150", "--reason", "waited"]).done();
+    town.operator()
         .says(&["charges", "credit", &second, "--amount", "100", "--reason", "waited longer"])
         .done();
     let corrected = ["AA1 unregistered 750 voided", "AA1 unregistered -750 void"];
@@ -100,20 +100,21 @@ fn corrections_are_further_entries() {
     town.kill_all();
     assert_eq!(town.charges(""), before);
     // What is left of a charge is taken back with it.
-    town.operator.says(&["charges", "void", &second, "--reason", "all of it"]).done();
+    town.operator().says(&["charges", "void", &second, "--reason", "all of it"]).done();
     assert_eq!(town.short("&plate=AA2")[3], "AA2 unregistered -500 void");
     assert_eq!(town.owes("unregistered"), (750, 9));
-    let list = town.operator.says(&["charges", "list", "--plate", "aa-2"]).done();
+    let list = town.operator().says(&["charges", "list", "--plate", "aa-2"]).done();
     for part in ["7.50 EUR", "-1.50 EUR", "-5.00 EUR", "waited longer", "all of it", second.as_str()] {
         assert!(list.contains(part), "{part}: {list}");
     }
-    let json = town.operator.says(&["charges", "list", "--plate", "aa-2", "--limit", "1", "--json"]).json();
+    let json = town.operator().says(&["charges", "list", "--plate", "aa-2", "--limit", "1", "--json"]).json();
     assert_eq!(
         (json["charges"].as_array().unwrap().len(), json["charges"][0]["kind"].as_str()),
         (1, Some("void"))
     );
     let next = json["next"].as_str().unwrap();
-    let more = town.operator.says(&["charges", "list", "--plate", "aa-2", "--after", next, "--json"]).json();
+    let more =
+        town.operator().says(&["charges", "list", "--plate", "aa-2", "--after", next, "--json"]).json();
     assert_eq!(more["charges"].as_array().unwrap().len(), 3);
     town.verify();
 }
@@ -125,7 +126,7 @@ fn corrections_that_make_no_sense_are_refused_and_leave_no_trace() {
     town.stay("a", "AA 2", 3, "08:00", "10:30");
     let id = town.id("&plate=AA1");
     let other = town.id("&plate=AA2");
-    town.operator.says(&["charges", "void", &other, "--reason", "once"]).done();
+    town.operator().says(&["charges", "void", &other, "--reason", "once"]).done();
     let unknown = id.replace("/2", "/9");
     let position = town.server.position();
     for (args, says) in [
@@ -139,7 +140,7 @@ fn corrections_that_make_no_sense_are_refused_and_leave_no_trace() {
         (vec!["credit", &id, "--amount", "9223372036854775807", "--reason", "x"], "7.50 EUR are left"),
     ] {
         let args: Vec<&str> = ["charges"].into_iter().chain(args).collect();
-        let refused = town.operator.says(&args).refused();
+        let refused = town.operator().says(&args).refused();
         assert!(refused.contains(says) && refused.contains("Nothing was recorded"), "{args:?}: {refused}");
     }
     for (args, says) in [
@@ -157,7 +158,7 @@ fn corrections_that_make_no_sense_are_refused_and_leave_no_trace() {
         (&["plates", "add", "AA1", "unregistered"], "that nobody registered"),
         (&["plates", "import"], "FILE"),
     ] {
-        let said = town.operator.says(args);
+        let said = town.operator().says(args);
         assert_eq!((said.code, said.stdout.as_str()), (Some(64), ""), "{args:?}: {said:?}");
         assert!(said.stderr.contains(says), "{args:?}: {said:?}");
     }
@@ -177,7 +178,7 @@ fn corrections_that_make_no_sense_are_refused_and_leave_no_trace() {
         (&["plates", "import", "/nonexistent.csv"], "cannot read"),
         (&["plates", "add", "AA 1", "acme", "a\u{7}b"], "name: it is made of printable characters"),
     ] {
-        let refused = town.operator.says(args).refused();
+        let refused = town.operator().says(args).refused();
         assert!(refused.contains(says) && refused.contains("Nothing was"), "{args:?}: {refused}");
     }
     assert_eq!(town.server.position(), position);
@@ -195,10 +196,10 @@ fn contracts_cover_as_many_cars_as_they_name() {
             "{header}Day,acme,AA 1,a,2026-11-01,2026-11-30,1\nDay,acme,AA 2,a,2026-11-01,2026-11-30,1\n"
         ),
     );
-    let dry = town.operator.says(&["contracts", "import", &file, "--dry-run"]).done();
+    let dry = town.operator().says(&["contracts", "import", &file, "--dry-run"]).done();
     assert!(dry.contains("\"Day\" of acme: AA1 AA2") && dry.contains("nothing was recorded"), "{dry}");
-    assert_eq!(town.operator.says(&["contracts", "list", "--json"]).json()["contracts"], json!([]));
-    let said = town.operator.says(&["contracts", "import", &file]).done();
+    assert_eq!(town.operator().says(&["contracts", "list", "--json"]).json()["contracts"], json!([]));
+    let said = town.operator().says(&["contracts", "import", &file]).done();
     assert!(said.starts_with("contract \"Day\"") && said.contains("1 change, from position"), "{said}");
     let at = |kind: &str, plate: &str, time: &str| json!({"kind": kind, "plate": plate, "at": format!("2026-11-03T{time}:00+01:00")});
     for (kind, plate, time) in [
@@ -217,13 +218,13 @@ fn contracts_cover_as_many_cars_as_they_name() {
         "bad.csv",
         &format!("{header}Day,acme,AA 1,a,2026-11-01,2026-11-30,1\nNight,acme,-,a,2026-11-01,2026-10-30,0\n"),
     );
-    let refused = town.operator.says(&["contracts", "import", &bad]).refused();
+    let refused = town.operator().says(&["contracts", "import", &bad]).refused();
     for part in ["line 3, plate:", "line 3, valid_to:", "line 3, cars:", "Nothing was recorded"] {
         assert!(refused.contains(part), "{refused}");
     }
-    let list = town.operator.says(&["contracts", "list"]).done();
+    let list = town.operator().says(&["contracts", "list"]).done();
     assert!(list.contains("Day") && list.contains("AA1, AA2") && !list.contains("Night"), "{list}");
-    town.operator.says(&["contracts", "remove", "Day"]).done();
+    town.operator().says(&["contracts", "remove", "Day"]).done();
     town.stay("a", "AA 1", 4, "08:00", "09:30");
     assert_eq!(town.short("")[2], "AA1 unregistered 500 charged");
     town.kill_all();
@@ -237,9 +238,9 @@ fn a_stay_without_a_tariff_waits_until_one_is_in_force_and_applied() {
     town.stay("a", "AA 1", 3, "08:00", "10:30");
     assert_eq!(town.short(""), ["AA1 unregistered null pending"]);
     assert_eq!(town.anomalies(), ["no_tariff -", "unregistered AA1"]);
-    let refused = town.operator.says(&["tariffs", "apply"]).refused();
+    let refused = town.operator().says(&["tariffs", "apply"]).refused();
     assert!(refused.contains("no tariffs are in force"), "{refused}");
-    assert!(town.operator.says(&["tariffs", "show"]).done().contains("No tariffs are in force"));
+    assert!(town.operator().says(&["tariffs", "show"]).done().contains("No tariffs are in force"));
     let statement = town.server.http().get_json("/v1/statements/unregistered?month=2026-11");
     assert_eq!((&statement["lines"], &statement["totals"]), (&json!([]), &json!([])));
 
@@ -249,12 +250,12 @@ fn a_stay_without_a_tariff_waits_until_one_is_in_force_and_applied() {
     let in_force = town.server.position();
     assert!(in_force > position, "the tariffs are a command of their own");
     assert_eq!(town.short(""), ["AA1 unregistered null pending"], "what came before waits for the word");
-    let said = town.operator.says(&["tariffs", "apply"]).done();
+    let said = town.operator().says(&["tariffs", "apply"]).done();
     assert!(said.contains("charged now"), "{said}");
     assert_eq!(town.short(""), ["AA1 unregistered 750 charged"]);
     assert_eq!(town.owes("unregistered"), (750, 1));
-    assert!(town.operator.says(&["tariffs", "apply"]).done().contains("No stay waits"));
-    let shown = town.operator.says(&["tariffs", "show"]).done();
+    assert!(town.operator().says(&["tariffs", "apply"]).done().contains("No stay waits"));
+    let shown = town.operator().says(&["tariffs", "show"]).done();
     assert!(shown.starts_with(&format!("# In force since position {in_force}")), "{shown}");
 
     // The same again is no news, also when it is written otherwise; nor is a configuration without tariffs.
@@ -297,18 +298,18 @@ fn what_an_edge_delivers_right_after_a_start_is_charged_by_the_tariffs_of_that_s
 #[test]
 fn the_registry_takes_a_file_whole_or_not_at_all() {
     let mut town = Town::new(TARIFFS, &["a"]);
-    let list = |town: &Town| town.operator.says(&["plates", "list", "--json"]).json()["plates"].clone();
+    let list = |town: &Town| town.operator().says(&["plates", "list", "--json"]).json()["plates"].clone();
     let file = town
         .file("plates.csv", "plate,account,name\nAA-1,acme,Acme Ltd\nAA 2,acme,\"Acme, Ltd\"\nBB 1,bolt,\n");
-    let dry = town.operator.says(&["plates", "import", &file, "--dry-run"]).done();
+    let dry = town.operator().says(&["plates", "import", &file, "--dry-run"]).done();
     assert!(dry.contains("+ AA1  account acme") && dry.contains("3 changes; nothing was recorded"), "{dry}");
     assert_eq!(list(&town), json!([]));
-    let said = town.operator.says(&["plates", "import", &file]).done();
+    let said = town.operator().says(&["plates", "import", &file]).done();
     assert!(said.contains("+ BB1  account bolt") && said.contains("3 changes, from position"), "{said}");
     let registered = list(&town);
     assert_eq!(registered[1], json!({"plate": "AA2", "account": "acme", "name": "Acme, Ltd"}));
     let position = town.server.position();
-    let again = town.operator.says(&["plates", "import", &file]).done();
+    let again = town.operator().says(&["plates", "import", &file]).done();
     assert!(again.contains("Nothing changes"), "{again}");
 
     let bad = town.file("bad.csv", "plate,account,name\nCC 1,acme,x\n?,acme,x\nCC 2,,x\nCC 3\nCC-1,bolt,x\n");
@@ -317,7 +318,7 @@ fn the_registry_takes_a_file_whole_or_not_at_all() {
         &["plates", "import", &bad, "--dry-run"],
         &["plates", "import", &bad, "--json"],
     ] {
-        let refused = town.operator.says(args).refused();
+        let refused = town.operator().says(args).refused();
         for part in [
             "line 3, plate:",
             "line 4, account:",
@@ -330,24 +331,24 @@ fn the_registry_takes_a_file_whole_or_not_at_all() {
     }
     let latin = town.dir.path().join("latin.csv");
     std::fs::write(&latin, b"plate,account,name\nAA 1,acme,M\xfcller\n").unwrap();
-    let refused = town.operator.says(&["plates", "import", latin.to_str().unwrap()]).refused();
+    let refused = town.operator().says(&["plates", "import", latin.to_str().unwrap()]).refused();
     assert!(refused.contains("line 2: it is not UTF-8"), "{refused}");
     assert_eq!((list(&town), town.server.position()), (registered, position));
 
     // A file is no whole registry: what it does not name stays, and that is said.
     let some = town.file("some.csv", "plate;account;name\nAA 1;bolt;Bolt\n");
-    let said = town.operator.says(&["plates", "import", &some]).done();
+    let said = town.operator().says(&["plates", "import", &some]).done();
     assert!(said.contains("~ AA1  account acme -> bolt"), "{said}");
     assert!(said.contains("2 registered plates not named here stay as they are: AA2 BB1"), "{said}");
     town.stay("a", "AA 1", 3, "08:00", "08:30");
-    town.operator.says(&["plates", "remove", "aa·1"]).done();
+    town.operator().says(&["plates", "remove", "aa·1"]).done();
     town.stay("a", "AA 1", 3, "09:00", "09:30");
-    town.operator.says(&["plates", "add", "AA 1", "=cmd|' /C calc'!A0", "x, \"y\""]).done();
+    town.operator().says(&["plates", "add", "AA 1", "=cmd|' /C calc'!A0", "x, \"y\""]).done();
     town.stay("a", "AA 1", 3, "10:00", "10:30");
     let expected =
         ["AA1 bolt 250 charged", "AA1 unregistered 250 charged", "AA1 =cmd|' /C calc'!A0 250 charged"];
     assert_eq!(town.short(""), expected);
-    let json = town.operator.says(&["plates", "import", &file, "--json"]).json();
+    let json = town.operator().says(&["plates", "import", &file, "--json"]).json();
     assert_eq!(
         json["changes"],
         json!(["~ AA1  account =cmd|' /C calc'!A0 -> acme, name \"x, \\\"y\\\"\" -> \"Acme Ltd\""])
@@ -358,10 +359,10 @@ fn the_registry_takes_a_file_whole_or_not_at_all() {
     town.verify();
     // The same without a server.
     town.server.stop();
-    town.operator.says(&["plates", "add", "DD 4", "late"]).done();
-    assert!(town.operator.says(&["plates", "list"]).done().contains("DD4"));
+    town.operator().says(&["plates", "add", "DD 4", "late"]).done();
+    assert!(town.operator().says(&["plates", "list"]).done().contains("DD4"));
     town.server.restart();
-    assert!(town.operator.says(&["plates", "list"]).done().contains("DD4    late"));
+    assert!(town.operator().says(&["plates", "list"]).done().contains("DD4    late"));
     town.verify();
 }
 

@@ -18,10 +18,10 @@ fn a_town() -> Town {
         "plate,account,name\nAA 1,acme,Acme Ltd\nAA 2,acme,Acme Ltd\nBB 1,bolt,\"Bolt & \"\"Sons\"\"\"\nCC 1,\"{EVIL}\",\"{MARKUP}\"\nDD 1,../../etc/passwd,\nEE 1,Acme,Another Acme\nFF 1,BB1,A tricky name\n"
     );
     let file = town.file("plates.csv", &plates);
-    town.operator.says(&["plates", "import", &file]).done();
+    town.operator().says(&["plates", "import", &file]).done();
     let contracts = "contract,account,plate,garage,valid_from,valid_to,cars\nSeason,bolt,BB 1,b,2026-11-01,2026-11-30,1\n";
     let file = town.file("contracts.csv", contracts);
-    town.operator.says(&["contracts", "import", &file]).done();
+    town.operator().says(&["contracts", "import", &file]).done();
     for day in 1..=9 {
         for (n, plate) in ["AA 1", "AA 2", "BB 1", "CC 1", "DD 1", "EE 1", "FF 1", "ZZ 9"].iter().enumerate()
         {
@@ -39,9 +39,9 @@ fn a_town() -> Town {
         town.charges(&format!("&plate={plate}"))[n]["id"].as_str().unwrap().to_owned()
     };
     let void = id(&town, "AA1", 0);
-    town.operator.says(&["charges", "void", &void, "--reason", "+1 =evil"]).done();
+    town.operator().says(&["charges", "void", &void, "--reason", "+1 =evil"]).done();
     let credit = id(&town, "AA2", 0);
-    town.operator
+    town.operator()
         .says(&["charges", "credit", &credit, "--amount", "1", "--reason", "@\"quoted\", <b>bold</b>"])
         .done();
     town
@@ -63,7 +63,7 @@ fn charged(town: &Town, month: &str) -> Sums {
 }
 
 fn export(town: &Town, month: &str, out: &Path) -> Value {
-    town.operator
+    town.operator()
         .says(&["statements", "export", "--month", month, "--out", out.to_str().unwrap(), "--json"])
         .json()
 }
@@ -197,7 +197,7 @@ fn the_files_of_a_month_are_its_charges_to_the_cent() {
     // An account that is called like a plate: the account is meant, unless it is said.
     let show = |args: &[&str]| {
         let all = [&["statements", "show", "BB1", "--month", "2026-11", "--format", "json"], args].concat();
-        town.operator.says(&all).json()
+        town.operator().says(&all).json()
     };
     assert_eq!((&show(&[])["account"], &show(&["--of", "plate"])["plate"]), (&"BB1".into(), &"BB1".into()));
     assert!(show(&["--of", "plate"])["lines"].as_array().unwrap().iter().any(|line| line["amount"] == 0));
@@ -207,7 +207,7 @@ fn the_files_of_a_month_are_its_charges_to_the_cent() {
     town.kill_all();
     town.settle();
     town.server.stop();
-    town.operator.says(&["rebuild-views"]).done();
+    town.operator().says(&["rebuild-views"]).done();
     let again = town.dir.path().join("again");
     export(&town, "2026-11", &again);
     assert_eq!(files(&again), files(&out));
@@ -249,8 +249,8 @@ fn statements_are_numbered_without_gaps() {
 fn the_journal_balances_and_is_what_the_statements_say() {
     let town = a_town();
     town.settle();
-    let journal = town.operator.says(&["journal", "export", "--month", "2026-11"]).done();
-    let of_all_months = town.operator.says(&["journal", "export"]).done();
+    let journal = town.operator().says(&["journal", "export", "--month", "2026-11"]).done();
+    let of_all_months = town.operator().says(&["journal", "export"]).done();
     assert!(journal.lines().all(|row| of_all_months.lines().any(|other| other == row)), "{of_all_months}");
     let rows = rows(&journal);
     let mut entries: BTreeMap<&str, i64> = BTreeMap::new();
@@ -273,9 +273,9 @@ fn the_journal_balances_and_is_what_the_statements_say() {
     assert_eq!(owed, statements);
     let file = town.dir.path().join("journal.csv");
     let to = ["journal", "export", "--month", "2026-11", "--out", file.to_str().unwrap()];
-    assert!(town.operator.says(&to).done().contains(&format!("{} postings", rows.len())));
+    assert!(town.operator().says(&to).done().contains(&format!("{} postings", rows.len())));
     assert_eq!(fs::read_to_string(&file).unwrap(), journal);
-    let refused = town.operator.says(&to).refused();
+    let refused = town.operator().says(&to).refused();
     assert!(refused.contains("is there already. Nothing was written"), "{refused}");
     assert_eq!(fs::read_to_string(&file).unwrap(), journal);
 }
@@ -289,7 +289,7 @@ fn a_directory_with_something_in_it_is_refused_and_not_touched() {
     fs::create_dir(&out).unwrap();
     fs::write(out.join("theirs"), "x").unwrap();
     let to = |out: &Path, format: &str| {
-        town.operator.says(&[
+        town.operator().says(&[
             "statements",
             "export",
             "--month",
@@ -356,7 +356,7 @@ fn a_statement_of_very_many_lines_comes_in_pieces_and_not_over_http() {
     // A list of the account's month, followed on the command line.
     let list =
         ["charges", "list", "--account", "unregistered", "--month", "2026-11", "--json", "--limit", "3"];
-    let list = town.operator.says(&list).json();
+    let list = town.operator().says(&list).json();
     assert_eq!(list["charges"].as_array().unwrap().len(), 3);
     assert!(list["next"].is_string());
 }

@@ -19,7 +19,7 @@ fn words(command: &str, times: &[(&str, &str)]) -> Vec<String> {
 }
 
 fn run(town: &Town, words: &[String]) -> String {
-    town.operator.says(&words.iter().map(String::as_str).collect::<Vec<_>>()).done()
+    town.operator().says(&words.iter().map(String::as_str).collect::<Vec<_>>()).done()
 }
 
 #[test]
@@ -28,10 +28,10 @@ fn a_misread_exit_is_joined_as_the_review_says() {
     town.tell("a", &json!({"kind": "entry", "plate": "B-OO 1", "at": "2026-11-03T08:00:00+01:00"}));
     town.tell("a", &json!({"kind": "exit", "plate": "B-O0 1", "at": "2026-11-03T10:30:00+01:00"}));
     assert_eq!(town.anomalies(), ["exit_without_entry BO01"]);
-    let review = town.operator.says(&["stays", "review", "--json"]).json();
+    let review = town.operator().says(&["stays", "review", "--json"]).json();
     let [pair] = review["pairs"].as_array().unwrap().as_slice() else { panic!("{review}") };
     assert_eq!((&pair["entry"]["plate"], &pair["exit"]["plate"]), (&json!("BOO1"), &json!("BO01")));
-    let text = town.operator.says(&["stays", "review"]).done();
+    let text = town.operator().says(&["stays", "review"]).done();
     assert!(text.contains("BOO1 entered at") && text.contains("server stays join"), "{text}");
     let said = run(&town, &words(pair["command"].as_str().unwrap(), &[]));
     assert!(said.contains("it is charged by its length"), "{said}");
@@ -40,7 +40,7 @@ fn a_misread_exit_is_joined_as_the_review_says() {
     assert_eq!(town.short(""), ["BOO1 unregistered 750 charged"]);
     let stays = town.server.http().get_json("/v1/stays?plate=BOO1");
     assert_eq!(stays["stays"][0]["state"], "closed");
-    let review = town.operator.says(&["stays", "review", "--json"]).json();
+    let review = town.operator().says(&["stays", "review", "--json"]).json();
     assert_eq!(review["pairs"], json!([]));
     town.verify();
 }
@@ -55,14 +55,14 @@ fn a_stay_whose_exit_nobody_saw_is_closed_and_one_that_was_two_visits_is_split()
     town.tell("b", &json!({"kind": "entry", "plate": "AA 1", "at": day(3, "12:00")}));
     town.tell("b", &json!({"kind": "exit", "plate": "AA 1", "at": day(3, "13:00")}));
     town.settle();
-    let inside = town.operator.says(&["stays", "review", "--json"]).json();
+    let inside = town.operator().says(&["stays", "review", "--json"]).json();
     let close = inside["long"][0]["command"].as_str().unwrap().to_owned();
     assert!(close.starts_with("server stays close"), "{inside}");
     town.tell("a", &json!({"kind": "exit", "plate": "AA 1", "at": day(4, "10:00")}));
     assert_eq!(town.short(""), ["AA1 unregistered 250 charged", "AA1 unregistered 6500 charged"]);
     assert!(town.anomalies().contains(&"open_in_two_garages AA1".to_owned()));
 
-    let review = town.operator.says(&["stays", "review", "--json"]).json();
+    let review = town.operator().says(&["stays", "review", "--json"]).json();
     let [long] = review["long"].as_array().unwrap().as_slice() else { panic!("{review}") };
     assert_eq!((&long["garage"], &long["elsewhere"]["garage"]), (&json!("a"), &json!("b")));
     let split = words(
@@ -89,14 +89,14 @@ fn a_stay_whose_exit_nobody_saw_is_closed_and_one_that_was_two_visits_is_split()
     let id = format!("a/{}/{}", entry["epoch"].as_str().unwrap(), entry["sequence"]);
     let at = day(5, "09:30");
     let close = ["stays", "close", &id, "--left", &at, "--reason", "seen on the tape"];
-    let said = town.operator.says(&close).done();
+    let said = town.operator().says(&close).done();
     assert!(said.contains("has ended; it is charged by its length"), "{said}");
-    let refused = town.operator.says(&close).refused();
+    let refused = town.operator().says(&close).refused();
     assert!(refused.contains("has ended already") && refused.contains("Nothing was recorded"), "{refused}");
     assert_eq!(town.short("&plate=AA2"), ["AA2 unregistered 500 charged"]);
     let charge = &town.charges("&plate=AA2")[0];
     assert_eq!(charge["left_at"], at);
-    town.operator.says(&["charges", "void", charge["id"].as_str().unwrap(), "--reason", "a gift"]).done();
+    town.operator().says(&["charges", "void", charge["id"].as_str().unwrap(), "--reason", "a gift"]).done();
     assert_eq!(town.short("&plate=AA2"), ["AA2 unregistered 500 voided", "AA2 unregistered -500 void"]);
     town.verify();
 }
@@ -134,11 +134,11 @@ fn what_does_not_add_up_is_told_and_not_billed_by_guess() {
     let states = ["BB2 unregistered 0 charged", "BB3 unregistered null held", "BB4 unregistered null held"];
     assert_eq!(town.short(""), states);
     let held = town.id("&plate=BB4");
-    let said = town.operator.says(&["stays", "bill", &held, "--reason", "he was away"]).done();
+    let said = town.operator().says(&["stays", "bill", &held, "--reason", "he was away"]).done();
     assert!(said.contains("is charged as it is"), "{said}");
     let days_and_hour = 33 * 24 + 1;
     assert_eq!(town.short("&plate=BB4"), [format!("BB4 unregistered {} charged", days_and_hour * 250)]);
-    let refused = town.operator.says(&["stays", "bill", &town.id("&plate=BB3"), "--reason", "x"]).refused();
+    let refused = town.operator().says(&["stays", "bill", &town.id("&plate=BB3"), "--reason", "x"]).refused();
     assert!(refused.contains("is not held") && refused.contains("Nothing was recorded"), "{refused}");
     town.verify();
 }

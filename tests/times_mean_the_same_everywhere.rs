@@ -28,11 +28,11 @@ fn a_time_that_is_not_rfc_3339_is_refused_with_the_true_reason() {
             assert!(detail.starts_with(&format!("{field}: ")) && detail.contains(reason), "{at}: {detail}");
         }
         let price = ["tariffs", "price", "--config", &config, "--garage", "a", "--entry=2026-01-01T00:00Z"];
-        let said = town.operator.says(&[&price[..], &[&format!("--exit={at}")]].concat());
+        let said = town.operator().says(&[&price[..], &[&format!("--exit={at}")]].concat());
         assert!(said.code == Some(64) && said.stderr.contains(reason), "{at}: {said:?}");
         let id = "a/d5947e0f-1414-4ac6-8009-21147bb78df6/1";
         let left = format!("--left={at}");
-        let said = town.operator.says(&["stays", "close", id, &left, "--reason", "r"]);
+        let said = town.operator().says(&["stays", "close", id, &left, "--reason", "r"]);
         assert!(said.code == Some(64) && said.stderr.contains(reason), "{at}: {said:?}");
     }
     assert_eq!(town.server.applied_of("a"), 0);
@@ -58,7 +58,7 @@ fn what_a_stay_costs_is_the_same_for_the_bill_and_for_the_price_list() {
         let charged = format!("{plate} unregistered {amount} charged");
         assert_eq!(town.short(&format!("&plate={plate}")), [charged], "{entered} to {left}");
         let price = ["tariffs", "price", "--config", &config, "--garage", "a", "--json", "--entry", entered];
-        let said = town.operator.says(&[&price[..], &["--exit", left]].concat()).json();
+        let said = town.operator().says(&[&price[..], &["--exit", left]].concat()).json();
         assert_eq!(said["amount"], amount, "{entered} to {left}: {said}");
     }
     let charge = &town.charges("&plate=AA5")[0];

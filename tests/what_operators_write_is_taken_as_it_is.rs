@@ -19,13 +19,13 @@ fn a_table_is_read_as_spreadsheets_save_it() {
     .enumerate()
     {
         let file = town.file("plates.csv", text);
-        town.operator.says(&["plates", "import", &file]).done();
-        let list = town.operator.says(&["plates", "list", "--json"]).json();
+        town.operator().says(&["plates", "import", &file]).done();
+        let list = town.operator().says(&["plates", "list", "--json"]).json();
         let line = json!({"plate": format!("AB{number}"), "account": "acme", "name": "Acme; Ltd"});
         assert_eq!(list["plates"][number], line, "{text:?}: {list}");
     }
     let file = town.file("plates.csv", "plate,account,name,\nAB9,acme,Acme,why\n");
-    let said = town.operator.says(&["plates", "import", &file]).refused();
+    let said = town.operator().says(&["plates", "import", &file]).refused();
     assert!(said.contains("line 2: it has 4 fields, the header has 3"), "{said}");
 }
 
@@ -35,10 +35,10 @@ fn a_text_may_begin_with_a_dash() {
     let mut town = Town::new(TARIFFS, &["a"]);
     town.stay("a", "AA 1", 3, "08:00", "10:30");
     let id = town.id("&plate=AA1");
-    let said = town.operator.says(&["charges", "credit", &id, "--amount", "-5", "--reason", "x"]).refused();
+    let said = town.operator().says(&["charges", "credit", &id, "--amount", "-5", "--reason", "x"]).refused();
     assert!(!said.contains("unexpected argument"), "{said}");
-    town.operator.says(&["charges", "credit", &id, "--amount", "5", "--reason", "-5 for the wait"]).done();
-    town.operator.says(&["charges", "void", &id, "--reason", "--"]).done();
+    town.operator().says(&["charges", "credit", &id, "--amount", "5", "--reason", "-5 for the wait"]).done();
+    town.operator().says(&["charges", "void", &id, "--reason", "--"]).done();
     let reasons: Vec<Value> = town
         .charges("&plate=AA1")
         .iter()
@@ -46,11 +46,11 @@ fn a_text_may_begin_with_a_dash() {
         .filter(|r| !r.is_null())
         .collect();
     assert_eq!(reasons, ["-5 for the wait", "--"]);
-    town.operator.says(&["plates", "add", "AA1", "-7", "- & Sons -"]).done();
-    town.operator.says(&["garages", "rename", "a", "-a-"]).done();
-    town.operator.says(&["garages", "capacity", "-a-", "30"]).done();
-    assert_eq!(town.operator.garage("-a-").unwrap()["capacity"], 30);
-    let plates = town.operator.says(&["plates", "list", "--json"]).json();
+    town.operator().says(&["plates", "add", "AA1", "-7", "- & Sons -"]).done();
+    town.operator().says(&["garages", "rename", "a", "-a-"]).done();
+    town.operator().says(&["garages", "capacity", "-a-", "30"]).done();
+    assert_eq!(town.operator().garage("-a-").unwrap()["capacity"], 30);
+    let plates = town.operator().says(&["plates", "list", "--json"]).json();
     assert_eq!(plates["plates"][0], json!({"plate": "AA1", "account": "-7", "name": "- & Sons -"}));
     // The edge's names are texts, too.
     let dir = town.dir.path().join("edge-dash");
@@ -99,7 +99,7 @@ fn answers_and_logs_show_no_forms_of_our_language() {
         &["tariffs", "apply"],
         &["verify"],
     ] {
-        let answer = town.operator.says(command);
+        let answer = town.operator().says(command);
         assert!(!answer.stdout.is_empty() || !answer.stderr.is_empty(), "{command:?}");
         said.push(format!("{command:?}: {}{}", answer.stdout, answer.stderr));
     }
@@ -171,7 +171,7 @@ fn what_did_not_add_up_is_resolved_by_the_command_that_it_names() {
             .skip(1)
             .map(|word| words.iter().find(|(name, _)| *name == word).map_or(word, |(_, value)| *value))
             .collect();
-        town.operator.says(&args).done();
+        town.operator().says(&args).done();
     };
     let reason = ("TEXT", "somebody looked");
     let left = day(3, "12:30");

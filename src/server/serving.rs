@@ -194,7 +194,12 @@ impl Serving {
                 ledger: self.ledger.id(),
                 mark: answer.mark,
                 verdict: answer.verdict,
-                pause_ms: if self.short_of_room { PAUSE_WHEN_FULL_MS } else { 0 },
+                // A question must not put off the next events for ever: an edge learns from their refusal why they wait.
+                pause_ms: if self.short_of_room && !request.pages.is_empty() {
+                    PAUSE_WHEN_FULL_MS
+                } else {
+                    0
+                },
                 clock_ms: wall_ms(),
                 notice,
                 answer: request.ask.as_ref().and_then(|ask| self.boards.answer(&request.site, ask)),

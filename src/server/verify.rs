@@ -400,6 +400,7 @@ mod tests {
     use crate::server::applying::apply_until_stopped;
     use crate::server::view::tests::{apply, event, page_after, world};
     use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::mpsc;
 
     /// The ledger grows and the views are written all the while.
     #[test]
@@ -408,23 +409,27 @@ mod tests {
         let view = View::open(&store, &ledger).unwrap();
         let live = LiveViews::showing(&view);
         let enough = AtomicBool::new(false);
+        let (written, pages) = mpsc::channel();
         std::thread::scope(|scope| {
             scope.spawn(|| apply_until_stopped(&ledger, &store, view, &live).unwrap());
-            scope.spawn(|| {
+            let (enough, ledger, live) = (&enough, &ledger, &live);
+            scope.spawn(move || {
                 for n in 0u64.. {
                     if enough.load(Ordering::Relaxed) {
                         break;
                     }
                     let kind = if n % 3 == 2 { "exit" } else { "entry" };
                     let events = [event(&format!(r#"{{"kind":"{kind}","plate":"AB{}"}}"#, n % 7))];
-                    apply(&ledger, "a", vec![page_after(n + 1, &events)]);
+                    apply(ledger, "a", vec![page_after(n + 1, &events)]);
                     ledger.record_capacity(&SiteName::new("b").unwrap(), n as u32, 5).unwrap();
                     live.grown_to(ledger.position());
+                    written.send(()).unwrap();
                 }
             });
             let mut last = 0;
             for _ in 0..20 {
-                let report = verify_live(&ledger, &store, &live).unwrap();
+                pages.recv().unwrap();
+                let report = verify_live(ledger, &store, live).unwrap();
                 assert!(report.clean, "{report}");
                 assert!(report.counts.position >= last);
                 last = report.counts.position;

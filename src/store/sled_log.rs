@@ -9,7 +9,7 @@
 //! for certain: a later segment says so, or the store was closed in order, and its end written down. A torn end may be damaged, too:
 //! it is kept ([`keep_torn`]) until the opening of the store has found all that was confirmed.
 //! **Not promised.** That what the last snapshot covers is sound: sled does not replay it, and damage there shows when it is read.
-//! Nor that a torn end is kept on a disk that is nearly full: opening needs the room.
+//! Nor that a torn end is kept on a disk that is nearly full, or behind 32 MB of others: opening needs the room.
 //!
 //! The format is that of sled 0.34.7 (`src/pagecache/{iterator,logger}.rs`, `src/serialization.rs` there).
 
@@ -21,6 +21,9 @@ use std::path::Path;
 
 /// The file that keeps the segments that sled zeroed, until it is known that nothing is missing.
 pub(super) const TORN_FILE: &str = "torn";
+/// Nothing is added to that file once it holds so much: the first torn end may hold what was confirmed, and those of starts that end
+/// before the store is found whole hold only what such a start writes.
+const TORN_BYTES_MAX: u64 = 32 << 20;
 
 const SEGMENT: u64 = SEGMENT_BYTES as u64;
 const SEGMENT_HEADER: usize = 20;
@@ -99,6 +102,9 @@ pub(super) fn check(dir: &Path, closed_at: Option<u64>) -> io::Result<LogConditi
 pub(super) fn keep_torn(dir: &Path, segments: &[u64]) -> io::Result<()> {
     let log = File::open(dir.join(LOG_FILE))?;
     let mut kept = File::options().create(true).append(true).open(dir.join(TORN_FILE))?;
+    if kept.metadata()?.len() >= TORN_BYTES_MAX {
+        return Ok(());
+    }
     for at in segments {
         kept.write_all(&read_segment(&log, *at)?)?;
     }
@@ -272,4 +278,29 @@ fn number(bytes: &[u8]) -> Option<(u64, &[u8])> {
             (u64::from_le_bytes(eight), rest)
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A start that is killed before the store is found whole leaves what was kept, and the next one keeps another end.
+    #[test]
+    fn a_store_that_never_gets_up_does_not_fill_the_disk_with_torn_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = || fs::metadata(dir.path().join(TORN_FILE)).unwrap().len();
+        File::create(dir.path().join(LOG_FILE)).unwrap().set_len(SEGMENT).unwrap();
+        for start in 1..=2 {
+            keep_torn(dir.path(), &[0]).unwrap();
+            assert_eq!(kept(), start * SEGMENT);
+        }
+        File::options()
+            .write(true)
+            .open(dir.path().join(TORN_FILE))
+            .unwrap()
+            .set_len(TORN_BYTES_MAX)
+            .unwrap();
+        keep_torn(dir.path(), &[0]).unwrap();
+        assert_eq!(kept(), TORN_BYTES_MAX);
+    }
 }

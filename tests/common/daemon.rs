@@ -120,6 +120,10 @@ impl Server {
         self.process.kill();
     }
 
+    pub fn runs(&self) -> bool {
+        self.process.runs()
+    }
+
     /// The exit code, once it has ended by itself or by somebody else's hand; `None` when it still runs after so long.
     pub fn ended_within(&mut self, within: Duration) -> Option<i32> {
         let status = self.process.wait(within)?;

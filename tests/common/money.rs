@@ -40,7 +40,7 @@ bands = [{ days = "all", from = "00:00", to = "24:00", per_unit = 100 }]
 pub struct Town {
     pub server: Server,
     pub edges: BTreeMap<String, Edge>,
-    pub operator: Operator,
+    operator: Operator,
     pub dir: TempDir,
     /// How many events each garage was told.
     told: BTreeMap<String, u64>,
@@ -101,6 +101,20 @@ impl Town {
             garage,
             &json!({"kind": "plate_correction", "epoch": epoch, "sequence": sequence, "plate": plate}),
         );
+    }
+
+    /// Who gives commands. What was told before has its position in the ledger first, unless no server runs: a garage delivers in
+    /// its own time, and a plate that was removed meanwhile was not registered for its stay.
+    pub fn operator(&self) -> &Operator {
+        if self.server.runs() {
+            self.settle();
+        }
+        &self.operator
+    }
+
+    /// Commands go to this directory from now on.
+    pub fn operate(&mut self, dir: &Path) {
+        self.operator = Operator::of(dir);
     }
 
     /// Waits until the books show everything that was told.
