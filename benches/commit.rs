@@ -2,6 +2,7 @@
 //! one `fdatasync` at a time. All figures are taken in one run, alternating, because disks and machines differ and change.
 //!
 //! `cargo bench --bench commit [-- DIRECTORY]`: the directory chooses the disk, default the package's target directory.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a measurement is not a daemon")]
 
 use bytes::Bytes;
 use fogpost::daemon::clock;

@@ -2,6 +2,7 @@
 //! `cargo bench --bench http`
 //!
 //! Each client has one connection and sends the next `POST` of an event's size when the one before is answered.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a measurement is not a daemon")]
 
 use axum::Router;
 use axum::body::Bytes;

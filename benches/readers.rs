@@ -3,6 +3,7 @@
 //!
 //! `cargo bench --bench readers [-- [--server PROGRAM] [--events N] [--garages N,N,…] [DIRECTORY]]`: another program `server` can be
 //! measured for comparison, and the directory chooses the disk, default the package's target directory.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a measurement is not a daemon")]
 
 use bytes::Bytes;
 use fogpost::messaging::page::{Content, Message, Page, SealedPage};

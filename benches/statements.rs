@@ -3,6 +3,7 @@
 //!
 //! `cargo bench --bench statements [-- STAYS ACCOUNTS [DIRECTORY]]`; the directory chooses the disk, default the package's target
 //! directory. With 1 account all stays are of cars that nobody registered.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a measurement is not a daemon")]
 
 use fogpost::config::{ServerConfig, ServerSettings};
 use fogpost::messaging::page::{Content, Message, Page, SealedPage};

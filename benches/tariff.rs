@@ -1,6 +1,7 @@
 //! How long pricing takes, with the working: a stay of an hour, of a day and of a month, by a tariff with everything in it.
 //!
 //! `cargo bench --bench tariff`
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a measurement is not a daemon")]
 
 use fogpost::parking::tariff::{Priced, TariffSet};
 use jiff::{SignedDuration, Timestamp};

@@ -13,7 +13,6 @@
 //! * [`cli`]: their command lines.
 //!
 //! The program `city` runs the whole system in one command, and is not part of the library.
-#![deny(unsafe_code)]
 
 pub mod cli;
 pub mod codes;

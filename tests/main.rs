@@ -9,6 +9,9 @@
 //!
 //! One file runs with `cargo test --test promises NAME::`, one test with `cargo test --test promises NAME::TEST`.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails may say so in few words")]
+#![allow(clippy::disallowed_methods, reason = "tests are other programs: they have no clock of a daemon")]
+
 mod common;
 mod flips;
 
@@ -51,6 +54,7 @@ mod stays_that_do_not_add_up_are_repaired;
 mod the_board_does_not_wait_behind_a_million_events;
 mod the_board_of_a_large_city_reaches_every_edge;
 mod the_city_in_bad_weather;
+mod the_code_is_tidy;
 mod the_example_configuration_is_true;
 mod the_example_meter_runs;
 mod the_oracle_sees_what_is_wrong;

@@ -2,7 +2,7 @@
 //!
 //! With `store::barrier` and `daemon::memory` the only place with `unsafe` code: the kernel tells whether the wall clock is set
 //! only through `adjtimex`.
-#![allow(unsafe_code)]
+#![allow(unsafe_code, reason = "adjtimex has no safe wrapper")]
 
 use crate::codes;
 use crate::messaging::ClockReading;
@@ -18,6 +18,7 @@ const SET_BY_LEAST_MS: u64 = 1000;
 pub const SKEW_ALARM: Duration = Duration::from_secs(5);
 
 /// Wall time in milliseconds since 1970: evidence, not truth.
+#[expect(clippy::disallowed_methods, reason = "everybody else asks this module")]
 pub fn wall_ms() -> i64 {
     let signed = |ms: u128| i64::try_from(ms).unwrap_or(i64::MAX);
     match SystemTime::now().duration_since(UNIX_EPOCH) {

@@ -2,7 +2,7 @@
 //!
 //! glibc gives each thread an arena of its own and keeps freed pieces below 32 MB in them. Pages come and go in sizes that
 //! fit none of the holes: replaying 2.24 million events the server peaked at 92 to 126 MB, with these settings at 66 to 80.
-#![allow(unsafe_code)]
+#![allow(unsafe_code, reason = "mallopt has no safe wrapper")]
 
 /// To be called before the first thread starts. Does nothing with other C libraries.
 pub fn keep_small() {

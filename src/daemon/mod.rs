@@ -157,6 +157,7 @@ fn fail(error: &DaemonError) -> ! {
     if matches!(error, DaemonError::Salvage(_)) {
         restart();
     }
+    #[expect(clippy::disallowed_methods, reason = "the store must not be closed: closing would write again")]
     std::process::exit(error.exit_code())
 }
 
@@ -176,6 +177,7 @@ fn bound_the_stop() {
             "stopping takes too long, so the program ends without waiting"
         );
     });
+    #[expect(clippy::disallowed_methods, reason = "something hangs: nothing can be closed in order")]
     after(STOPPED_WITHIN, || std::process::exit(0));
 }
 

@@ -112,6 +112,7 @@ impl Problem {
             self.title,
             body.len()
         );
+        #[expect(clippy::disallowed_methods, reason = "this layer knows no daemon")]
         let now = jiff::Timestamp::now();
         if let Ok(date) = jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&now) {
             head += &format!("Date: {date}\r\n");

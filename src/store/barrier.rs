@@ -17,7 +17,7 @@
 //! **Not promised.** Anything against a disk that lies about having written.
 //!
 //! With `daemon::memory` and `daemon::clock` the only place with `unsafe` code.
-#![allow(unsafe_code)]
+#![allow(unsafe_code, reason = "a symbol that sled calls has to be defined for the linker")]
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};

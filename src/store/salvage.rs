@@ -372,6 +372,7 @@ pub(super) fn salvage(
 
 /// A free name with the date.
 fn aside_name(dir: &Path) -> PathBuf {
+    #[expect(clippy::disallowed_methods, reason = "the store knows no daemon, and this is only a name")]
     let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H-%M-%SZ").to_string();
     let names = (1u32..).map(|n| match n {
         1 => format!("{STORE}.damaged-{now}"),

@@ -165,6 +165,7 @@ fn the_damaged_store_is_kept_aside_under_a_name_with_the_date() {
     assert_eq!(condition, StoreCondition::Salvaged);
     drop(store);
     assert_eq!(open(dir.path()).unwrap().condition, StoreCondition::Opened, "it is done once");
+    #[expect(clippy::disallowed_methods, reason = "the name is made from the same clock")]
     let today = jiff::Timestamp::now().strftime("%Y-%m-").to_string();
     let names = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
     let kept: Vec<String> = names

@@ -121,6 +121,7 @@ pub(super) fn start_thread(name: &'static str, work: impl FnOnce() + Send + 'sta
 fn end(code: Code, what: &str) -> ! {
     tracing::error!(%code, reason = what, "this program ends");
     codes::print_error(code, &what);
+    #[expect(clippy::disallowed_methods, reason = "the store must not be closed: closing would write again")]
     std::process::exit(1)
 }
 

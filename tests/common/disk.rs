@@ -58,7 +58,7 @@ pub struct Disk {
 /// [`super::requires::root_and_loop_mounts`] let pass.
 pub fn with_own_mounts() {
     // SAFETY: it takes no pointer, and changes only what paths mean to this thread.
-    #[allow(unsafe_code)]
+    #[allow(unsafe_code, reason = "the call has no safe wrapper")]
     let left = unsafe { libc::unshare(libc::CLONE_NEWNS) };
     assert_eq!(left, 0, "cannot have mounts of our own: {}", io::Error::last_os_error());
     run(Command::new("mount").args(["--make-rprivate", "/"])).unwrap();
@@ -195,7 +195,7 @@ impl Image {
         // Not by the C library's name for it: in this program that is our barrier.
         let sync = |from: u64, bytes: u64, flags: libc::c_uint| {
             // SAFETY: the kernel checks the arguments of a system call.
-            #[allow(unsafe_code)]
+            #[allow(unsafe_code, reason = "the call has no safe wrapper")]
             let done =
                 unsafe { libc::syscall(libc::SYS_sync_file_range, image.as_raw_fd(), from, bytes, flags) };
             assert_eq!(done, 0, "cannot write the cache: {}", io::Error::last_os_error());
@@ -210,7 +210,7 @@ impl Image {
         let root = File::open(&self.place).unwrap();
         let flags = NO_LOG_FLUSH;
         // SAFETY: the descriptor is open, and this request reads one u32, which lives to the end of the call.
-        #[allow(unsafe_code)]
+        #[allow(unsafe_code, reason = "the call has no safe wrapper")]
         let cut = unsafe { libc::ioctl(root.as_raw_fd(), EXT4_IOC_SHUTDOWN, &raw const flags) };
         assert_eq!(cut, 0, "cannot cut the power: {}", io::Error::last_os_error());
     }
