@@ -65,7 +65,7 @@ fn the_books_after_the_replay_are_right_and_the_server_is_small() {
     );
     assert_eq!((&said["clean"], number(&said, "events")), (&true.into(), events), "{said}");
     assert_eq!(said["position"], said["views_position"], "a server that was stopped has folded everything");
-    for nothing in ["missing_ranges", "missing_events", "truncated", "quarantined"] {
+    for nothing in ["holes", "missing", "truncated", "quarantined"] {
         assert_eq!(said[nothing], 0, "{nothing}: {said}");
     }
     let stays = ["stays_closed", "stays_open", "exits_missed", "exits_unmatched"];

@@ -1,4 +1,4 @@
-//! Reads the whole ledger and compares what it says in two places.
+//! Reads the whole ledger and compares its records with the index and the marks.
 
 use super::follow::Advance;
 use super::keys::{decode_mark, index_key, mark_key, trailing_u64};
@@ -12,11 +12,11 @@ use crate::store::StoreError;
 /// Reports something that does not agree: where, and what.
 pub type Tell<'a> = &'a mut dyn FnMut(String, String);
 
-/// Whether somebody commits while the ledger is checked.
+/// Says whether commits may happen while the ledger is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Meanwhile {
     Unchanged,
-    /// What is committed after the check has begun is not looked at.
+    /// What is committed after the check has begun is not checked.
     Growing,
 }
 
@@ -27,8 +27,11 @@ pub struct CheckedLedger {
     pub position: u64,
     pub pages: u64,
     pub events: u64,
+    /// Fields of `verify --json` keep their names.
+    #[serde(rename = "holes")]
     pub missing_ranges: u64,
     /// The sum of the events in all missing ranges.
+    #[serde(rename = "missing")]
     pub missing_events: u64,
     /// Positions that are recorded as lost.
     pub truncated: u64,
@@ -42,7 +45,7 @@ struct LedgerCheck<'a> {
     found: Tell<'a>,
     read: CheckedLedger,
     streams: Vec<(Stream, Followed)>,
-    /// Number of index entries that there should be.
+    /// Expected number of index entries.
     indexed: u64,
 }
 
@@ -50,7 +53,7 @@ impl Ledger {
     /// Reads every record up to the last position on disk, and reports to `found` where positions, sequences, digests, index
     /// and marks do not agree.
     ///
-    /// Nothing is written. An error is one of the disk.
+    /// Nothing is written. An error means that the disk failed.
     pub fn check(&self, meanwhile: Meanwhile, found: Tell<'_>) -> Result<CheckedLedger, StoreError> {
         let through = self.position();
         let streams = self.read_streams().all.clone();

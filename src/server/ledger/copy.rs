@@ -1,10 +1,10 @@
 //! Copies the beginning of a ledger into another store.
 //!
-//! **Promise.** The copy is the ledger as it stood at the position through which it was copied: same id, same records, and
-//! what follows from them. Opened, it goes on from there.
-//! **Kept by.** A ledger is append-only: its records up to a position on disk never change, whatever is added meanwhile.
-//! Streams, index and marks of the copy are derived from the records, so that they fit to that position; each page is
-//! compared with its digest on the way.
+//! **Promise.** The copy is the ledger as it stood at the position through which it was copied: it has the same id, the same
+//! records, and what follows from them. When it is opened, it continues from that position.
+//! **Kept by.** A ledger is append-only: its records up to a position on disk never change, whatever is added meanwhile. Streams,
+//! index and marks of the copy are derived from the records, so that they match that position; each page is compared with its
+//! digest while it is copied.
 
 use super::follow::Advance;
 use super::keys::{
@@ -24,6 +24,8 @@ use std::collections::BTreeMap;
 pub struct CopyCounts {
     pub events: u64,
     pub pages: u64,
+    /// Fields of `backup.json` keep their names.
+    #[serde(rename = "holes")]
     pub missing_ranges: u64,
     pub commands: u64,
     pub streams: u64,
@@ -62,13 +64,13 @@ impl Ledger {
 /// A copy that is being made in an empty store.
 pub struct LedgerCopy<'a> {
     store: &'a Store,
-    /// The streams that the numbers in the records mean.
+    /// The streams to which the numbers in the records refer.
     streams: Vec<(SiteName, Epoch)>,
     marks: BTreeMap<u32, Mark>,
-    /// Positions at which streams began, and at which streams were asked to move that have not moved yet.
+    /// Positions at which streams began, and positions at which streams that have not moved yet were asked to move.
     began: BTreeMap<u32, u64>,
     told_to_move: BTreeMap<u32, u64>,
-    /// Missing ranges that the page after them does not follow yet, by stream: first and last sequence, and position.
+    /// Missing ranges whose following page is not copied yet, by stream: first and last sequence, and position.
     open_ranges: BTreeMap<u32, (u64, u64, u64)>,
     batch: Batch,
     position: u64,
@@ -103,8 +105,8 @@ impl<'a> LedgerCopy<'a> {
         self.position
     }
 
-    /// Adds the record of the next position, an empty one where there is none. A damaged record is copied as it is and counted:
-    /// the rest is worth a backup all the more. The index of the copy does not name it.
+    /// Adds the record of the next position, an empty one where there is none. A damaged record is copied as it is and counted,
+    /// because the rest needs a backup even more. The index of the copy does not name it.
     pub fn add(&mut self, bytes: Vec<u8>) -> Result<(), StoreError> {
         let position = self.position + 1;
         if bytes.is_empty() {
@@ -227,7 +229,7 @@ impl<'a> LedgerCopy<'a> {
         }
     }
 
-    /// Writes what is left, and flushes. The copy is on disk when this returns.
+    /// Writes the rest, and flushes. The copy is on disk when this returns.
     pub fn finish(mut self) -> Result<CopyCounts, StoreError> {
         if self.missing > 0 {
             // The last position keeps its number even if nothing of it can be read: it must never mean something else.
