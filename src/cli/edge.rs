@@ -1,4 +1,4 @@
-//! The command line of `edge`: the daemon, or one command and then the end.
+//! The command line of `edge`: runs the daemon, or carries out one command and exits.
 
 use super::{OutputFlags, examples, explain, failure, parse, print};
 use crate::config::{ConfigError, EdgeConfig, EdgeSettings};

@@ -1,6 +1,7 @@
 //! The command lines of `edge` and `server`.
 //!
-//! Each parses its arguments, then runs the daemon, or gives one command to the daemon that runs or does it in the data directory.
+//! Each parses its arguments and then either runs the daemon or carries out one command: the running daemon does it, or, when
+//! none runs, it is done directly in the data directory.
 
 pub mod edge;
 pub mod server;

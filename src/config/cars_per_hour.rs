@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use std::str::FromStr;
 
-/// A rate above zero that a machine can keep up with.
+/// A rate above zero that a machine can sustain.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(try_from = "f64")]
 pub struct CarsPerHour(f64);
@@ -14,9 +14,9 @@ pub struct CarsPerHour(f64);
 pub struct CarsPerHourError(String);
 
 impl CarsPerHour {
-    /// A car in six weeks: times between cars must stay within what clocks count.
+    /// One car in six weeks: the time between cars must fit into the types that count it.
     pub const MIN: f64 = 0.001;
-    /// A thousand cars a second.
+    /// One thousand cars per second.
     pub const MAX: f64 = 3_600_000.0;
 
     pub fn get(self) -> f64 {

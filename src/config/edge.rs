@@ -96,7 +96,7 @@ impl EdgeSettings {
         })
     }
 
-    /// The data directory of a command that needs nothing else.
+    /// The data directory, for a command that needs no other setting.
     pub fn data_dir(self) -> Result<PathBuf, ConfigError> {
         let default = || self.garage_name.as_ref().map(default_data_dir);
         self.data_dir.or_else(default).ok_or(ConfigError::Setting {
@@ -167,7 +167,7 @@ impl TryFrom<EdgeSettings> for EdgeConfig {
     }
 }
 
-/// The directory of a garage whose settings name none. A name may hold characters that have a meaning in a path; these are
+/// The default data directory of a garage. A name may hold characters that have a meaning in a path; these are
 /// written as `%` and their bytes, so that two names never share a directory.
 fn default_data_dir(garage: &SiteName) -> PathBuf {
     let mut name = String::from("edge-");

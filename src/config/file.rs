@@ -7,8 +7,8 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use std::path::Path;
 
-/// What `edge` reads of the file. An unknown key is an error: a misspelt one would silently do nothing. What stands in the tables
-/// of other programs is their matter: a mistake in a tariff is no reason not to start a garage.
+/// What `edge` reads of the file. An unknown key is an error: a misspelt one would silently do nothing. The tables of other
+/// programs are not checked: a mistake in a tariff is no reason not to start a garage.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct EdgeFile {
@@ -38,7 +38,8 @@ pub struct ServerFile {
     _calendar: IgnoredAny,
     #[serde(default, rename = "tariff")]
     _tariff: IgnoredAny,
-    /// What `[[calendar]]` and `[[tariff]]` say: they are read by themselves, so that each mistake in them has its line.
+    /// The content of `[[calendar]]` and `[[tariff]]`. They are read separately, so that each mistake in them is reported with
+    /// its line.
     #[serde(skip)]
     pub tariffs: TariffSet,
 }
@@ -75,13 +76,13 @@ impl TryFrom<OperatorKeys> for OperatorTable {
     }
 }
 
-/// Reads the table `[edge]` of `path`; an empty one when there is none to read.
+/// Reads the table `[edge]` of `path`; an empty table when there is no file to read.
 pub fn read_for_edge(path: Option<&Path>) -> Result<EdgeSettings, ConfigError> {
     let Some(path) = path else { return Ok(EdgeSettings::default()) };
     parse::<EdgeFile>(path, &text(path)?).map(|file| file.edge)
 }
 
-/// Reads what concerns a server in `path`; nothing when there is none to read.
+/// Reads the tables for a server from `path`; empty when there is no file to read.
 pub fn read_for_server(path: Option<&Path>) -> Result<ServerFile, ConfigError> {
     let Some(path) = path else { return Ok(ServerFile::default()) };
     let text = text(path)?;

@@ -1,5 +1,5 @@
-//! The settings of the daemons. A flag wins over the environment, the environment over the file, the file over the default.
-//! All are typed and checked before anything is opened.
+//! The settings of the daemons. A flag overrides the environment, the environment overrides the file, and the file overrides the
+//! default. All settings are typed and checked before anything is opened.
 
 mod cars_per_hour;
 mod edge;
@@ -15,7 +15,7 @@ use crate::codes::{self, Code, Coded};
 use crate::parking::tariff::TariffError;
 use std::path::PathBuf;
 
-/// Why a program does not start, or does nothing but answer. Nothing was opened or changed.
+/// Why a program does not start, or only prints an answer. Nothing was opened or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// A flag that clap refuses, or `--help` and `--version`.
@@ -43,7 +43,7 @@ impl Coded for ConfigError {
     }
 }
 
-/// Each on a line of its own.
+/// Writes each problem on a line of its own.
 fn listed(errors: &[TariffError]) -> String {
     errors.iter().map(|error| format!("\n{error}")).collect()
 }

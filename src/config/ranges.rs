@@ -1,7 +1,7 @@
-//! Numbers that make sense only within a range, and texts that may not be empty.
+//! Numbers with a valid range, and texts that may not be empty.
 //!
 //! **Promise.** A value is checked in the same way wherever it comes from: a flag, the environment, or the file.
-//! **Kept by.** The check is how the value's type is read: clap and serde have no other way to make one.
+//! **Kept by.** The check is part of parsing the type: clap and serde have no other way to create a value.
 
 use serde::Deserialize;
 use serde::de::Error as _;
@@ -9,7 +9,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// A number that is out of its range, or none.
+/// The error for a text that is not a number, or a number outside its range.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OutOfRange {
     #[error("{value} is not from {least} to {most}")]
@@ -132,7 +132,7 @@ impl fmt::Display for NotEmpty {
     }
 }
 
-/// A path in the file, which may be as little empty as clap lets one be on the command line.
+/// A path in the file. It must not be empty, as clap requires on the command line.
 pub fn path<'de, D: serde::Deserializer<'de>>(path: D) -> Result<Option<PathBuf>, D::Error> {
     let path = PathBuf::deserialize(path)?;
     if path.as_os_str().is_empty() { Err(D::Error::custom(Empty)) } else { Ok(Some(path)) }

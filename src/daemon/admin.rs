@@ -1,11 +1,11 @@
 //! Commands to a running daemon, over `DATA_DIR/admin.sock`.
 //!
-//! **Promise.** Only the daemon's own user (and root) can give commands. A command that was answered with "ok" is done; one
-//! that was never taken has changed nothing; and a client learns which of the two holds, or that nobody knows.
+//! **Promise.** Only the daemon's own user (and root) can give commands. A command that was answered with "ok" is done. A command
+//! that was never accepted has changed nothing. A client learns which of the two holds, or that it is unknown.
 //! **Kept by.** The socket has mode 0600 before it listens. The daemon says `accepted` before it begins with a command, and
 //! what it has written to a Unix socket reaches the client even when the daemon dies a moment later: a client that
 //! never read it knows that nothing began.
-//! **Not promised.** That two commands given at once are done in the order in which they were given.
+//! **Not promised.** That two commands given at the same time are carried out in the order in which they were given.
 //!
 //! The client sends one line of JSON, a request. The daemon answers with lines of JSON:
 //!

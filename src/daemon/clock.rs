@@ -1,7 +1,7 @@
 //! The clocks and the identity of this machine.
 //!
-//! With `store::barrier` and `daemon::memory` the only place with `unsafe` code: the kernel tells whether the wall clock is set
-//! only through `adjtimex`.
+//! This module, `store::barrier` and `daemon::memory` are the only places with `unsafe` code: `adjtimex` is the only way to learn
+//! from the kernel whether the wall clock is set.
 #![allow(unsafe_code, reason = "adjtimex has no safe wrapper")]
 
 use crate::codes;

@@ -1,7 +1,8 @@
-//! Keeps the memory of a daemon near what it uses.
+//! Keeps the memory that a daemon occupies close to the memory that it uses.
 //!
-//! glibc gives each thread an arena of its own and keeps freed pieces below 32 MB in them. Pages come and go in sizes that
-//! fit none of the holes: replaying 2.24 million events the server peaked at 92 to 126 MB, with these settings at 66 to 80.
+//! glibc gives each thread an arena of its own and keeps freed pieces below 32 MB in them. Pages are allocated and freed in sizes
+//! that do not fit the freed pieces. When replaying 2.24 million events, the server peaked at 92 to 126 MB; with these settings
+//! it peaked at 66 to 80 MB.
 #![allow(unsafe_code, reason = "mallopt has no safe wrapper")]
 
 /// To be called before the first thread starts. Does nothing with other C libraries.

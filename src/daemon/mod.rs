@@ -1,4 +1,4 @@
-//! The life of a process: exit codes, signals, the ready line, and one deadline for the stop.
+//! The lifecycle of a process: exit codes, signals, the ready line, and one deadline for shutdown.
 
 pub mod admin;
 pub mod clock;

@@ -1,6 +1,7 @@
-//! The tasks of a daemon that run beside what it serves.
+//! The background tasks of a daemon.
 //!
-//! **Promise.** A task that ends although nobody asked it to, is as loud as a signal: the daemon ends with 1 and says which it was.
+//! **Promise.** A task that ends without being asked to stops the daemon, as a signal does: the daemon exits with code 1 and
+//! names the task.
 
 use super::DaemonError;
 use crate::codes;

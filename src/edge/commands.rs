@@ -1,7 +1,7 @@
-//! What `edge outbox …` and `edge ledger …` ask: a person at a garage reads the outbox, or chooses its ledger.
+//! The commands `edge outbox …` and `edge ledger …`, with which a person at a garage reads the outbox or chooses its ledger.
 //!
-//! **Promise.** Reading changes nothing, whether the edge runs or not, and keeps no edge from starting. A choice is written into
-//! the directory itself, which is held meanwhile.
+//! **Promise.** Reading changes nothing, whether the edge runs or not, and keeps no edge from starting. The choice of a ledger is
+//! written into the directory itself, which is locked meanwhile.
 //! **Kept by.** A running edge answers over `admin.sock`. Without one a copy is read, because sled writes whenever it opens;
 //! the status of a large outbox is read from the note beside its store instead.
 
@@ -263,7 +263,7 @@ impl OfflineOutbox {
     }
 }
 
-/// The status of a large outbox on which no edge runs, as far as the note beside the store knows it. Saves a copy.
+/// The status of a large outbox on which no edge runs, as far as the note beside the store knows it. This avoids a copy.
 fn noted(data_dir: &Path) -> Option<Value> {
     if copy::size_of_store(data_dir).ok()? <= STATUS_COPIES_MOST || Idle::look(data_dir).is_err() {
         return None;

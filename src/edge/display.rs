@@ -3,7 +3,7 @@
 //!
 //! **Promise.** The own count is that of the server's ledger after every event that this edge confirmed, as long as it
 //! knows where the server's count stands.
-//! **Kept by.** The board says through which of our events it counts; we add the effect of those after.
+//! **Kept by.** The board says up to which of our events it counts; we add the effect of the later ones.
 //! **Not promised.** That board and count survive a `kill -9` to the second: they are written every second. A count that may
 //! lack something is not shown until the server answers.
 
@@ -32,7 +32,7 @@ struct Saved {
     own: Option<([u8; 16], u64, i64)>,
 }
 
-/// After an event: its epoch, by the order in which epochs are delivered, and its sequence. Places are in order.
+/// The place after an event: its epoch, by the order in which epochs are delivered, and its sequence. Places are ordered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct EventPlace {
     epoch: usize,
@@ -51,10 +51,10 @@ struct EventRun {
 #[derive(Debug)]
 pub struct Display {
     own: String,
-    /// Those that this outbox holds or held, in the order in which they are delivered.
+    /// The epochs that this outbox holds or held, in the order in which they are delivered.
     epochs: Vec<[u8; 16]>,
     board: GatheredBoard,
-    /// When the whole board that is shown came, or was known to be right still.
+    /// When the whole shown board arrived, or was last known to be still correct.
     received_at: Option<(Instant, i64)>,
     /// Our count after our event `base.1`, from the server; `None` when the server never gave one.
     base: (Option<i64>, EventPlace),
@@ -77,8 +77,8 @@ pub struct Display {
 impl Display {
     /// `epochs` are those of the outbox, oldest first, each with the oldest sequence still stored.
     ///
-    /// The count is unknown until the server tells it, staff counted, or an earlier process saved it ([`Display::restore`]): a
-    /// directory without a past may be that of a new garage, or have taken the place of one that was lost.
+    /// The count is unknown until the server reports it, staff counts, or a count saved by an earlier process is restored
+    /// ([`Display::restore`]): a directory without a history may belong to a new garage, or replace one that was lost.
     pub fn new(own: &SiteName, epochs: &[(Epoch, u64)]) -> Display {
         let oldest = epochs.first().map_or(1, |(_, oldest)| *oldest);
         Display {
@@ -96,7 +96,7 @@ impl Display {
         }
     }
 
-    /// What waits is counted later, in a display that takes the place of this one: up to this event, the last on disk.
+    /// The waiting events up to this one, the last on disk, are counted later, in a display that replaces this one.
     pub fn will_be_counted(&mut self, epoch: Epoch, through: u64) {
         self.will_be_replaced();
         self.uncounted_through = Some(self.place(epoch.to_bytes(), through));
@@ -134,7 +134,7 @@ impl Display {
     }
 
     /// Events up to `through` were acknowledged and deleted before they were found: the server has counted them, and its next
-    /// answer tells the count.
+    /// answer contains the count.
     pub fn passed_over(&mut self, epoch: Epoch, through: u64) {
         let place = self.place(epoch.to_bytes(), through);
         if place > self.base.1 {
@@ -143,7 +143,8 @@ impl Display {
         }
     }
 
-    /// Events that were found on disk, in order; those up to `through` count. No append ends behind it and begins before.
+    /// Events that were found on disk, in order; those up to `through` count. No append begins before `through` and ends after
+    /// it.
     pub fn found(&mut self, page: &SealedPage, through: u64) {
         if let Ok(page) = page.view()
             && let Content::Records(records) = &page.content
@@ -170,7 +171,7 @@ impl Display {
         }
     }
 
-    /// This number of events up to `last` were confirmed; `effect` is that of all of them.
+    /// Counts this number of confirmed events up to `last`; `effect` is their combined effect.
     pub fn appended(&mut self, epoch: Epoch, last: u64, events: u64, effect: CountEffect) {
         if let Some(since) = &mut self.since {
             since.push((epoch, last, events, effect));
@@ -218,7 +219,7 @@ impl Display {
         EventPlace { epoch, sequence }
     }
 
-    /// What to ask the server for.
+    /// The question for the server.
     pub fn question(&self) -> BoardQuestion {
         self.board.question()
     }
@@ -264,7 +265,7 @@ impl Display {
         }
     }
 
-    /// Our own count, with what is not delivered yet.
+    /// Our own count, including events that are not delivered yet.
     pub fn own_occupied(&self) -> Option<i64> {
         if self.is_uncounted() {
             return None;
@@ -324,7 +325,7 @@ impl Display {
     }
 }
 
-/// What was saved, if these are the bytes that were written.
+/// Decodes the saved state, if the bytes are intact.
 fn decode(bytes: &[u8]) -> Option<Saved> {
     let Some((&SAVED_VERSION, rest)) = bytes.split_first() else { return None };
     let (digest, body) = rest.split_first_chunk::<{ Digest::LEN }>()?;

@@ -39,14 +39,15 @@ use tokio_util::sync::CancellationToken;
 
 /// Where the last board is kept, in the data directory.
 const BOARD_FILE: &str = "board";
-/// How often it is written.
+/// How often the board is saved.
 const SAVE_BOARD_EVERY: Duration = Duration::from_secs(1);
 /// How often the board may go into the log, and how many of its lines.
 const LOG_BOARD_EVERY: Duration = Duration::from_secs(10);
 const LOG_BOARD_LINES: usize = 30;
-/// Up to this number of waiting events are counted before the edge is ready: it takes 30 ms. Ten millions take seconds.
+/// Up to this number of waiting events are counted before the edge is ready, which takes 30 ms. Counting ten million takes
+/// seconds.
 const COUNTED_AT_ONCE: u64 = 100_000;
-/// How many bytes of pages are in memory while they are counted.
+/// The bytes of pages held in memory while they are counted.
 const COUNTED_BYTES: usize = 128 * 1024;
 /// The default HTTP address is the first free port from here.
 const HTTP_FROM: ([u8; 4], u16) = ([127, 0, 0, 1], 5581);
@@ -57,7 +58,7 @@ pub fn run(config: EdgeConfig) -> ExitCode {
     daemon::run(Edge::open(config))
 }
 
-/// What the parts of an edge share.
+/// The state that the parts of an edge share.
 pub(crate) struct EdgeShared {
     config: EdgeConfig,
     outbox: Outbox,
@@ -348,7 +349,7 @@ fn new_display(garage: &SiteName, outbox: &Outbox) -> Display {
     Display::new(garage, &epochs)
 }
 
-/// Counts what is on disk, until `stop`. What is delivered and deleted meanwhile is left to the server's count.
+/// Counts the events on disk, until `stop`. Events that are delivered and deleted meanwhile are included in the server's count.
 fn count_what_waits(
     display: &mut Display,
     outbox: &Outbox,
@@ -385,7 +386,7 @@ fn count_what_waits(
     Ok(())
 }
 
-/// Events of the epoch `moved` have got other places: what the board of the server counts is compared with them once more.
+/// Events of the epoch `moved` have new places, so the server's count on the board is compared with them again.
 fn rebuild_display(shared: &EdgeShared, moved: Epoch, stop: &CancellationToken) {
     let saved = {
         let mut display = shared.display();

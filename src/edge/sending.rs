@@ -1,4 +1,4 @@
-//! The shell of the sender: it owns the socket and reads the outbox, and does what [`Sender`] decides.
+//! The I/O shell of the sender: it owns the socket, reads the outbox, and does what [`Sender`] decides.
 
 use super::EdgeShared;
 use crate::codes::{self, Code};
@@ -23,8 +23,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-/// The maximum number of unanswered requests: enough to keep the link and the server's disk busy. With a city of garages
-/// behind one server, more would only wait in its memory.
+/// The maximum number of unanswered requests: enough to keep the link and the server's disk busy. When one server serves all
+/// garages of a city, more requests would only wait in its memory.
 const WINDOW: usize = 4;
 
 /// The state of delivery, for people.
@@ -117,9 +117,9 @@ struct Shell {
     /// A random number for this process.
     instance: u64,
     dealer: Option<DealerConnection>,
-    /// The zero of the sender's time.
+    /// The origin of the sender's time.
     began: Instant,
-    /// No server could be reached, which is logged once and not at every try.
+    /// True while no server can be reached, which is logged once and not at every attempt.
     is_unreachable: bool,
     clocks: ClockComparison,
     stillness: Stillness,
@@ -175,7 +175,7 @@ impl Shell {
         }
     }
 
-    /// Goes on when the epoch that was being delivered is delivered, or was moved.
+    /// Continues with the next epoch when the current one is delivered or was moved.
     fn deliver_the_oldest_epoch(&mut self) {
         let position = self.shared.outbox.position();
         if position.epoch_index != self.epoch_index {
@@ -438,7 +438,7 @@ impl Shell {
         }
     }
 
-    /// Another process has sent under our epoch. New events get a new one; what is here of the old one is sent as it is.
+    /// Another process has sent under our epoch. New events get a new epoch; the events of the old epoch here are sent unchanged.
     async fn receiver_is_ahead(&mut self, mark: u64) {
         if self.shared.outbox.epoch() != self.epoch {
             return; // new events have another epoch already
@@ -457,7 +457,7 @@ impl Shell {
         }
     }
 
-    /// Puts a change of the outbox off. If the outbox is busy, the next reply of the server brings us here again; if its disk
+    /// Postpones a change of the outbox. If the outbox is busy, the change is tried again at the server's next reply; if its disk
     /// failed, the process ends.
     fn not_now(&self, error: &AppendError) {
         tracing::debug!(%error, "sender: the outbox does not change now");
@@ -519,7 +519,7 @@ impl ClockComparison {
     }
 
     /// The server's clock minus ours in milliseconds, if the request of this reply is still known. Logs when the clocks begin or
-    /// cease to differ.
+    /// stop differing.
     fn compare(&mut self, reply: &Reply) -> Option<i64> {
         let index = self.sent_at.iter().position(|(id, _)| *id == reply.id)?;
         let (_, sent_at) = self.sent_at.remove(index)?;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-/// How long a car waits at the barrier when the outbox takes nothing.
+/// How long a car waits at the barrier when the outbox refuses events.
 const AT_THE_BARRIER: Duration = Duration::from_secs(1);
 
 /// Appends the events of cars as they come, until `stop`. They are treated like every other event.

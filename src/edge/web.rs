@@ -41,16 +41,16 @@ use tokio::time::timeout;
 const EVENT_MAX: usize = 4 * 1024;
 /// The longest batch.
 const BATCH_MAX: usize = 1024 * 1024;
-/// What all batches take together while they come in: some that are as long as they may be, or hundreds of usual ones.
+/// Memory for all batches together while they are received: enough for a few of maximum length, or hundreds of usual ones.
 const BATCHES_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// The same of single events: more than one for each connection.
+/// The same for single events: more than one for each connection.
 const EVENTS_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// What all batches take together that are being parsed or wait for the disk. Single events that wait are at most as many as the
-/// outbox lets wait.
+/// Memory for all batches together that are being parsed or wait for the disk. The number of waiting single events is limited by
+/// the outbox.
 const APPENDS_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// What a line of a batch takes beside its bytes, once it is a record.
+/// Memory that a line of a batch takes in addition to its bytes, once it is a record.
 const RECORD_BYTES: usize = 256;
-/// How long a batch waits for those before it is answered with 503.
+/// How long a batch waits for that memory before it is answered with 503.
 const BATCH_WAITS: Duration = Duration::from_secs(5);
 
 struct EdgeWeb {
@@ -232,11 +232,11 @@ impl EdgeWeb {
     }
 }
 
-/// Events that are stored together.
+/// Events to be stored together.
 #[derive(Default)]
 struct EventBatch {
     records: Vec<Message>,
-    /// What they do to the own count.
+    /// Their effect on the garage's own count.
     effect: CountEffect,
 }
 
@@ -262,7 +262,7 @@ fn bad(detail: impl Into<String>) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, format!("{detail}. Nothing was stored"))
 }
 
-/// An event that is not taken; `line` is where it stands in a batch.
+/// An event that is refused; `line` is its line in a batch.
 fn bad_event(error: &EventError, line: Option<usize>) -> Problem {
     let code = match error {
         EventError::Encoding(_) => codes::INVALID_ENCODING,
@@ -273,7 +273,7 @@ fn bad_event(error: &EventError, line: Option<usize>) -> Problem {
     bad(format!("{line}{error}")).code(code)
 }
 
-/// What is compared when a key comes again is the body as it was sent, and where.
+/// When a key is used again, the body as sent and the endpoint are compared.
 fn read_key(
     headers: &HeaderMap,
     what: &str,
@@ -286,7 +286,7 @@ fn read_key(
     Ok(text.map(|text| IdempotencyKey { text, body, count }))
 }
 
-/// NDJSON: an event a line; the last line end may be missing, and so may what stands on an empty line.
+/// Reads NDJSON, one event per line. The last line end may be missing, and lines may be empty.
 fn read_lines(body: &[u8], now: Timestamp) -> Result<EventBatch, Problem> {
     let body = json::without_mark(body).map_err(|error| bad_event(&error, None))?;
     let mut batch = EventBatch::default();
@@ -440,7 +440,7 @@ async fn board(State(web): SharedWeb) -> Json<BoardPage> {
     })
 }
 
-/// What a person should look at, the most urgent first.
+/// Problems that a person should look at, the most urgent first.
 fn alarm(shared: &EdgeShared) -> Option<Alarm> {
     let renamed =
         |now_at: PathBuf| Alarm { code: codes::DATA_DIRECTORY_RENAMED, text: http::renamed(&now_at) };

@@ -5,7 +5,7 @@
 //! proxy takes new connections.
 //! **Kept by.** A connection that lost bytes is reset when the proxy heals, as a gateway resets one that it forgot.
 //! **Not promised.** That a fault disturbs anything: an idle connection carries nothing that could be lost.
-//! [`FaultProxy::affected`] tells.
+//! [`FaultProxy::affected`] says whether it did.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;

@@ -1,10 +1,12 @@
-//! The memory that bodies of requests take while they come in.
+//! Limits the memory that bodies of requests take while they are received.
 //!
-//! **Promise.** Bodies that are long, slow, or never complete take no more memory than [`Bodies::new`] allows, and keep nobody else's
-//! from being read.
-//! **Kept by.** Each byte that is kept of a body is counted. When there is no room for more, incomplete bodies give way: first the one
-//! with the largest product of its size and its age, which is neither a small one nor one that has just begun. (When it may come at most is for the connection to say: [`super::TimeLimits`].)
-//! **Not promised.** Room beside complete bodies: those are being worked on, and a new one is refused until they are done.
+//! **Promise.** Bodies that are long, slow, or never complete take no more memory than [`Bodies::new`] allows, and do not prevent
+//! other bodies from being read.
+//! **Kept by.** Each byte that is kept of a body is counted. When there is no room for more, incomplete bodies give way: first
+//! the one with the largest product of its size and its age, which is neither a small one nor one that has just begun. (The
+//! connection limits how long a body may take: [`super::TimeLimits`].)
+//! **Not promised.** That there is room for a new body while complete ones fill the memory: those are being handled, and a new
+//! one is refused until they are done.
 
 use super::Problem;
 use crate::codes;
@@ -23,11 +25,11 @@ pub struct Bodies(Arc<BodiesState>);
 
 #[derive(Debug)]
 struct BodiesState {
-    /// For all bodies together.
+    /// Maximum number of bytes of all bodies together.
     bytes_max: usize,
-    /// For one.
+    /// Maximum number of bytes of one body.
     length_max: usize,
-    /// What one is called, with its article.
+    /// What such a body is called in messages, with its article.
     what: &'static str,
     held: Mutex<BodyMemory>,
 }
@@ -36,7 +38,7 @@ struct BodiesState {
 struct BodyMemory {
     bytes: usize,
     next_id: u64,
-    /// Those that can give way.
+    /// The bodies that can give way.
     incomplete: BTreeMap<u64, Incomplete>,
 }
 
@@ -48,7 +50,7 @@ struct Incomplete {
 }
 
 impl BodyMemory {
-    /// Which of them gives way to the body `id`.
+    /// Selects the body that gives way to the body `id`.
     fn first_to_give_way(&self, id: u64, now: Instant) -> Option<u64> {
         let others = self.incomplete.iter().filter(|(other, _)| **other != id);
         let cost =
@@ -57,7 +59,7 @@ impl BodyMemory {
     }
 }
 
-/// There is no room, even if every other incomplete body gives way.
+/// The error when there is no room even if every other incomplete body gives way.
 #[derive(Debug)]
 struct NoRoom;
 
@@ -71,7 +73,7 @@ impl Bodies {
         self.0.held.lock().expect("no thread panics while it holds the sizes of bodies")
     }
 
-    /// Reads a whole body. Nothing is kept of one that is refused.
+    /// Reads a whole body. A refused body takes no memory afterwards.
     pub async fn read(&self, mut body: Body) -> Result<Received, Problem> {
         let length_max = self.0.length_max;
         let announced = hyper::body::Body::size_hint(&body).lower();
@@ -149,9 +151,9 @@ struct Share {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum BodyState {
-    /// Nothing has come yet.
+    /// A body of which nothing has arrived yet.
     Empty,
-    /// In [`BodyMemory::incomplete`], unless it was taken out there because it has to give way.
+    /// In [`BodyMemory::incomplete`], unless it was removed from there because it has to give way.
     Incomplete,
     Complete,
 }
@@ -310,7 +312,7 @@ mod tests {
         assert_eq!(bodies.read(Body::empty()).await.unwrap().len(), 0);
     }
 
-    /// Doubling must not take more than is counted, nor more than a body may have.
+    /// Doubling the buffer must not take more memory than is counted, nor more than a body may have.
     #[tokio::test]
     async fn what_a_body_takes_is_what_is_counted() {
         let bodies = Bodies::new("a body", 1000, 1000);

@@ -2,7 +2,7 @@
 //!
 //! **Promise.** Each call ends: with an answer, or with an error that says who was asked for what and what was wrong.
 //! **Kept by.** A time limit on every exchange, and errors that carry the URL.
-//! **Not promised.** That anything is repeated. Only the caller knows whether that is safe.
+//! **Not promised.** That a failed request is repeated. Only the caller knows whether that is safe.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -15,7 +15,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 
-/// The slowest answer waits for one flush of a busy disk. What takes longer will not come.
+/// Time limit of an exchange. The slowest answer waits for one flush of a busy disk; an answer that takes longer than this will
+/// not come.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
 /// How long to wait after a 429 or 503 that has no `Retry-After`.
@@ -52,9 +53,9 @@ pub enum HttpCallError {
 /// What a daemon answered to a `POST`.
 #[derive(Debug)]
 pub enum PostAnswer<T> {
-    /// It is done, and on disk.
+    /// The request was carried out, and its effect is on disk.
     Created(T),
-    /// Nothing was done. The daemon asks to come back after this time.
+    /// Nothing was done. The daemon asks the client to retry after this time.
     RetryAfter(Duration),
 }
 
@@ -131,7 +132,7 @@ impl HttpClient {
     }
 }
 
-/// Reads an answer as JSON. Texts can be borrowed from the body.
+/// Reads an answer as JSON. Strings can be borrowed from the body.
 pub fn read_json<'a, T: Deserialize<'a>>(url: &str, body: &'a [u8]) -> Result<T, HttpCallError> {
     serde_json::from_slice(body).map_err(|source| HttpCallError::Malformed { url: url.to_owned(), source })
 }
@@ -150,7 +151,7 @@ fn refused(url: &str, status: StatusCode, body: &[u8]) -> HttpCallError {
     HttpCallError::Refused { url: url.to_owned(), status, detail }
 }
 
-/// `text` as one segment of a path or one value of a query.
+/// Percent-encodes `text` as one segment of a path or one value of a query.
 pub fn percent_encoded(text: &str) -> String {
     use std::fmt::Write;
     let mut out = String::with_capacity(text.len());

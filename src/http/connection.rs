@@ -22,24 +22,24 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// How long a connection may take for what.
+/// The time limits of a connection.
 #[derive(Debug, Clone)]
 pub struct TimeLimits {
-    /// For a whole request, header and body.
+    /// Limit for receiving a whole request, header and body.
     pub request: Duration,
-    /// Between an answer and the next request.
+    /// Limit between an answer and the next request.
     pub idle: Duration,
-    /// For a client that does not read its answer.
+    /// Limit for a client that does not read its answer.
     pub stalled: Duration,
-    /// For a whole answer.
+    /// Limit for sending a whole answer.
     pub answer: Duration,
-    /// For the rest of a body that its handler did not want, from one part to the next.
+    /// Limit between two parts of the rest of a body that its handler did not read.
     pub unwanted_body: Duration,
-    /// For the client to close after our last answer: closing while it still sends would make its kernel drop the answer.
+    /// Limit for the client to close after our last answer: if we closed while it still sends, its kernel would drop the answer.
     pub linger: Duration,
-    /// For the rest of a request when the daemon stops.
+    /// Limit for receiving the rest of a request when the daemon stops.
     pub rest_at_stop: Duration,
-    /// For the answers to whole requests when the daemon stops.
+    /// Limit for answering whole requests when the daemon stops.
     pub grace: Duration,
 }
 
@@ -66,7 +66,7 @@ pub(super) enum ConnectionStage {
     Answering,
 }
 
-/// How far the present request is.
+/// The progress of the current request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ExchangeState {
     /// The handler has not been called, so hyper has nothing of ours to write.
@@ -84,7 +84,7 @@ pub(super) struct ConnectionProgress {
     /// When the stage began; of a first request, when the connection was accepted.
     since: Instant,
     exchange: ExchangeState,
-    /// At least one request was answered.
+    /// True once at least one request was answered.
     served: bool,
     /// Since when the client has not read what is written.
     stalled_since: Option<Instant>,
@@ -172,7 +172,7 @@ impl ConnectionProgress {
         self.stalled_since.filter(|_| self.stage == ConnectionStage::Answering)
     }
 
-    /// Whether it can be ended without leaving a client that reads without the answer to a whole request.
+    /// Whether the connection can be closed without losing the answer to a whole request of a client that reads.
     pub fn can_give_way(&self) -> bool {
         match self.stage {
             ConnectionStage::Waiting | ConnectionStage::Receiving => true,
@@ -185,7 +185,7 @@ impl ConnectionProgress {
         self.stage
     }
 
-    /// When the connection has used up its time; `None` while only the handler can go on.
+    /// When the time of the connection runs out; `None` while it waits only for the handler.
     pub fn deadline(&self, limits: &TimeLimits) -> Option<Instant> {
         match self.stage {
             ConnectionStage::Waiting if self.served => Some(self.since + limits.idle),
@@ -284,7 +284,7 @@ pub(super) enum LastWords {
     Reset,
 }
 
-/// The progress of a connection, shared by those that make it and those that judge it.
+/// The progress of a connection, shared by the code that advances it and the code that checks it against the limits.
 #[derive(Debug)]
 pub(super) struct Watch(Mutex<ConnectionProgress>);
 
@@ -336,8 +336,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for WatchedStream<S> {
 }
 
 impl<S: AsyncWrite + Unpin> WatchedStream<S> {
-    /// hyper answers what it cannot parse by itself, with an empty body. Ours says more: what hyper writes while there is no
-    /// exchange is dropped but for its status, and [`ConnectionProgress::ended`] has the last word.
+    /// hyper answers what it cannot parse by itself, with an empty body. Our answer says more: of what hyper writes while there
+    /// is no exchange only the status is kept, and [`ConnectionProgress::ended`] makes the final answer.
     fn is_hypers_own(&self, bytes: &[u8]) -> bool {
         let mut progress = self.watch.progress();
         if progress.exchange != ExchangeState::None {
@@ -396,14 +396,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WatchedStream<S> {
     }
 }
 
-/// The body of a request. What its handler leaves unread goes to [`UnreadBody`].
+/// The body of a request. The part that its handler leaves unread goes to [`UnreadBody`].
 pub(super) struct RequestBody {
     incoming: Option<Incoming>,
     unread: Arc<UnreadBody>,
     watch: Arc<Watch>,
 }
 
-/// The rest of a body that a handler did not want.
+/// The rest of a body that its handler did not read.
 #[derive(Default)]
 pub(super) struct UnreadBody(Mutex<Option<Incoming>>);
 
@@ -456,8 +456,8 @@ impl Drop for RequestBody {
 }
 
 impl UnreadBody {
-    /// Reads the rest of a body that was refused, and drops it, so that the next request on its connection is heard, and so that a
-    /// client that sends first and reads then learns the reason. Gives up on one that is endless or does not come.
+    /// Reads the rest of a body that was refused, and drops it, so that the next request on its connection is read, and so that a
+    /// client that reads only after sending everything learns the reason. Gives up on a body that is endless or does not arrive.
     pub async fn drop_rest(&self, watch: &Watch, patience: Duration) {
         const REST_MAX: usize = 64 * 1024 * 1024;
         let Some(mut rest) = self.0.lock().ok().and_then(|mut rest| rest.take()) else { return };

@@ -2,13 +2,13 @@
 //!
 //! **Promise.** A client that holds connections without using them cannot keep others out: a new connection is taken as long as any
 //! other waits for a request, has sent only a part of one, or does not read its answer.
-//! **Kept by.** A limit for all and one for each address. At a limit the connection that is of least use gives way: first those
-//! that never sent a whole request, then idle ones, then later requests that are not complete, then clients that do not read; of
-//! those the ones of the address with the most connections; of those the oldest.
-//! Answers that are not read take 64 MB together: beyond that those give way that have kept the most for the longest.
-//! **Not promised.** A connection when all others are being answered: then a new one is refused with 503. Fairness among the
-//! clients of one reverse proxy, which all have its address. Loopback has no limit of its own: what connects from there is a
-//! program of this machine, often a proxy.
+//! **Kept by.** A limit for all and one for each address. At a limit the least useful connection gives way: first those that
+//! never sent a whole request, then idle ones, then later requests that are not complete, then clients that do not read their
+//! answers; among equals the ones of the address with the most connections, and of those the oldest. Unread answers may take 64
+//! MB together: beyond that, the connections whose unread answers have the largest product of size and waiting time give way.
+//! **Not promised.** That a new connection is taken when all others are being answered: then it is refused with 503. Fairness
+//! among the clients behind one reverse proxy, which all have its address. Loopback has no limit of its own: clients there are
+//! programs on this machine, often a proxy.
 
 use super::connection::Watch;
 use super::metrics::ConnectionMetrics;
@@ -22,11 +22,11 @@ use tokio::sync::Notify;
 /// How many connections there may be at the same time.
 #[derive(Debug, Clone, Copy)]
 pub struct ConnectionLimits {
-    /// Each takes a file descriptor, of which a process has 1,024 where nobody raised that, and about 20 KB.
+    /// Maximum number of all connections. Each takes about 20 KB and a file descriptor, of which a process has 1,024 by default.
     pub all: usize,
     /// A reverse proxy needs one for each request that it forwards at the same time.
     pub per_address: usize,
-    /// What all answers may take that wait for their clients to read them.
+    /// Maximum number of bytes of all answers that wait for their clients to read them.
     pub answer_bytes: u64,
 }
 
@@ -49,7 +49,7 @@ pub(super) enum Standing {
     NotReading,
 }
 
-/// The address that counts as one client.
+/// The address by which connections are counted as one client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum ClientAddress {
     Loopback(IpAddr),
@@ -77,7 +77,7 @@ struct Candidate {
     since: Instant,
 }
 
-/// Who gives way; `open` counts the connections of each client.
+/// Selects the connection that gives way; `open` counts the connections of each client.
 fn first_to_give_way(candidates: Vec<Candidate>, open: &HashMap<ClientAddress, usize>) -> Option<u64> {
     let key = |candidate: &Candidate| {
         let of_client = open.get(&candidate.client).copied().unwrap_or(0);
@@ -95,7 +95,7 @@ struct OpenConnection {
 #[derive(Default)]
 struct ConnectionTable {
     next_id: u64,
-    /// Those that were not asked to give way.
+    /// The connections that were not asked to give way.
     open: BTreeMap<u64, OpenConnection>,
     of_client: HashMap<ClientAddress, usize>,
 }
@@ -143,7 +143,7 @@ pub(super) struct Connections {
     traffic: ConnectionMetrics,
 }
 
-/// As many connections as there may be are being answered.
+/// The error when the maximum number of connections are being answered.
 #[derive(Debug)]
 pub(super) struct TooMany;
 
@@ -156,7 +156,7 @@ impl Connections {
         self.table.lock().expect("no thread panics while it holds the connections")
     }
 
-    /// Gives a connection from `address` a slot, if need be that of another connection.
+    /// Gives a connection from `address` a slot, if necessary that of another connection.
     pub fn admit(self: &Arc<Self>, address: IpAddr, now: Instant) -> Result<ConnectionSlot, TooMany> {
         let client = ClientAddress::from(address);
         let mut table = self.table();
@@ -212,12 +212,12 @@ impl Connections {
     }
 }
 
-/// A connection's place among all; given back when it is dropped.
+/// The slot of a connection, released when this is dropped.
 pub(super) struct ConnectionSlot {
     connections: Arc<Connections>,
     pub id: u64,
     pub watch: Arc<Watch>,
-    /// Notified once when the connection is to end for another.
+    /// Notified once when the connection has to end to make room for another.
     pub gives_way: Arc<Notify>,
 }
 

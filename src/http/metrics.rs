@@ -6,7 +6,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-/// The metrics of one daemon, and what must be read at the moment of asking.
+/// The metrics of one daemon, and the values that are read when a scrape comes.
 pub struct Metrics {
     registry: Registry,
 }
@@ -38,7 +38,7 @@ impl Metrics {
     }
 }
 
-/// What the connections of a daemon did; see [`super::serving`].
+/// Counters of a daemon's connections; see [`super::serving`].
 #[derive(Debug, Clone, Default)]
 pub struct ConnectionMetrics {
     pub connections_open: Gauge,

@@ -37,7 +37,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// With the code that goes with the status; see [`Problem::code`].
+    /// A problem with the default code of its status; see [`Problem::code`].
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Problem {
         Problem {
             status: status.as_u16(),
@@ -156,7 +156,7 @@ pub fn query<T>(query: Result<axum::extract::Query<T>, QueryRejection>) -> Resul
     }
 }
 
-/// The message of a daemon while the directory of its store has another name than at the start.
+/// The message of a daemon whose store directory was renamed since the start.
 pub fn renamed(now_at: &std::path::Path) -> String {
     format!(
         "the store's directory was renamed while it is in use: it is {now_at:?} now. Events are taken and delivered as ever, and the next start would not find them. Rename it back, or start with the new name as --data-dir"
@@ -219,7 +219,7 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, HttpListenError>
     listener.map_err(|source| HttpListenError { address, source })
 }
 
-/// Listens on the first free port from `address` on.
+/// Listens on the first free port, beginning with that of `address`.
 pub async fn listen_from(address: SocketAddr) -> Result<TcpListener, HttpListenError> {
     let mut last = None;
     for port in address.port()..=u16::MAX {

@@ -1,11 +1,12 @@
 //! The accept loop and the life of each connection.
 //!
-//! **Promise.** A whole request is answered, also when its client has closed its own direction. Nobody holds a connection longer
-//! than [`TimeLimits`] says, and nobody keeps others out ([`super::limits`]). What we refuse, we refuse with a problem that says why,
-//! also what never reaches a handler. A stop answers whole requests and takes about as long as the longest of them, at most the grace.
-//! **Kept by.** One task for each connection, which owns its stream, its handler and its one timer. hyper goes on at half
-//! close; so it does not see a client leave while a handler works, and the handler works to its end: each must be bounded, and what it
-//! has begun must be right without its client.
+//! **Promise.** A whole request is answered, even when its client has closed its sending direction. No client holds a connection
+//! longer than [`TimeLimits`] says, and no client keeps others out ([`super::limits`]). Every refusal is a problem that says why,
+//! also for requests that never reach a handler. A stop still answers whole requests. It takes about as long as the longest of
+//! them, and at most the grace period.
+//! **Kept by.** One task for each connection, which owns its stream, its handler and its one timer. hyper continues after a half
+//! close, so it does not notice that a client leaves while a handler works, and the handler runs to its end. So each handler must
+//! be bounded, and its effects must be correct without its client.
 //! **Not promised.** An answer to a client that closes both directions, or that does not read.
 
 use super::Problem;
@@ -41,18 +42,18 @@ use tokio_util::sync::CancellationToken;
 
 /// The longest header of a request; also how much of a body hyper reads at a time.
 const HEADER_MAX: usize = 16 * 1024;
-/// From which length on an answer is looked at for what all answers take together.
+/// Only answers of at least this length count toward the memory of all answers together.
 const LARGE_ANSWER: u64 = 16 * 1024;
 /// How long the loop waits after the system had no descriptor or memory for a connection.
 const AFTER_FAILED_ACCEPT: Duration = Duration::from_millis(100);
-/// How often that is logged.
+/// Minimum interval between two log lines about that.
 const LOG_FAILED_ACCEPT_EVERY: Duration = Duration::from_secs(60);
-/// How long after a stop an idle connection is still looked at: a request that was sent before may not have been read yet.
+/// How long after a stop an idle connection is still read: a request that was sent before the stop may not have been read yet.
 const SENT_BEFORE_STOP: Duration = Duration::from_millis(20);
-/// How long our own last words may take to be written.
+/// How long writing our own final answer may take.
 const LAST_WORDS_WITHIN: Duration = Duration::from_secs(1);
 
-/// What a daemon allows its clients.
+/// The limits that a daemon sets for its clients.
 #[derive(Debug, Clone, Default)]
 pub struct Rules {
     pub times: TimeLimits,
@@ -69,7 +70,7 @@ pub async fn serve(
     serve_by(Rules::default(), listener, router, stop, traffic).await;
 }
 
-/// The same by other rules than ours, for tests.
+/// Serves with limits other than the defaults, for tests.
 pub async fn serve_by(
     rules: Rules,
     listener: TcpListener,
@@ -183,15 +184,15 @@ struct Host {
 
 /// Why a connection ends.
 enum ConnectionEnd {
-    /// hyper says so.
+    /// hyper ended it.
     Served(Result<(), hyper::Error>),
     TimedOut,
-    /// Another connection needs its place.
+    /// Another connection needs its slot.
     GivesWay,
     Stopped,
 }
 
-/// A stream that can be closed without what waits to be sent.
+/// A stream that can be closed without sending the data that is still queued.
 trait Resets: AsyncRead + AsyncWrite + Unpin {
     fn drop_what_is_unsent(&self);
 }
@@ -292,8 +293,8 @@ impl Host {
         .await
     }
 
-    /// Says the last words and closes. A client that still sends is heard for a while: closing with unread bytes is a reset,
-    /// and may take the last words with it.
+    /// Sends the final answer and closes. Data from a client that still sends is read for a while: closing with unread bytes
+    /// causes a reset, which may destroy the final answer.
     async fn close<S: Resets>(
         &self,
         mut stream: S,
@@ -326,10 +327,10 @@ impl Host {
     }
 }
 
-/// Takes the requests of one connection to the router.
+/// Passes the requests of one connection to the router.
 struct RequestService {
     host: Arc<Host>,
-    /// Of its place.
+    /// The number of its slot.
     id: u64,
     watch: Arc<Watch>,
 }

@@ -1,8 +1,8 @@
 //! What the clocks of a site showed: evidence, not truth.
 //!
-//! A wall clock may be wrong by years and may be set at any time; a monotonic clock only says how much time lies between
-//! two moments of one boot of one machine. Together, with the boot that they belong to and whether the wall clock was known
-//! to be set, they let a person find out afterwards what happened when. Nothing here decides anything by itself.
+//! A wall clock may be wrong by years and may be set at any time; a monotonic clock only says how much time passed between two
+//! moments within one boot of one machine. Together, with the boot that they belong to and whether the wall clock was known to be
+//! set, they let a person find out afterwards what happened when. No decision depends on a reading.
 
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -32,8 +32,8 @@ impl ClockReading {
         ClockReading { wall_ms, monotonic_ms: 0, boot: [0; 16], set: false }
     }
 
-    /// How long before `now` this was read. Within one boot a wall clock that was set meanwhile does not matter; across
-    /// boots it is all there is, and a moment in the future counts as now.
+    /// How long before `now` this was read. Within one boot a wall clock that was set meanwhile does not matter; across boots
+    /// only the wall clock is known, and a moment in the future counts as now.
     pub fn age_at(&self, now: &ClockReading) -> Duration {
         let ms = match self.same_boot(now) {
             true => now.monotonic_ms.saturating_sub(self.monotonic_ms),

@@ -1,4 +1,4 @@
-//! The names of things that travel.
+//! The identifiers used in messages: sites, epochs, sequences, ledgers and digests.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -124,7 +124,7 @@ impl fmt::Debug for Digest {
 #[serde(try_from = "String", into = "String")]
 pub struct SiteName(String);
 
-/// A text in quotes, as messages to people quote it: none shows how we store it.
+/// A text in quotes, as it appears in messages to people; it does not show how we store it.
 impl fmt::Debug for SiteName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.0, f)

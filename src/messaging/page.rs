@@ -1,7 +1,7 @@
-//! A page: up to 64 consecutive messages of one epoch, or the account of some that are lost.
+//! A page: up to 64 consecutive messages of one epoch, or a record that some messages are lost.
 //!
-//! What one key of a store holds, and what one place in the ledger holds. A page is immutable once it
-//! is sealed, and its [`Digest`] is its identity: the same (epoch, first sequence) never has two.
+//! A page is the value of one key of a store, and of one position in the ledger. It is immutable once it is sealed, and its
+//! [`Digest`] is its identity: the same (epoch, first sequence) never has two.
 //!
 //! Encoded: one byte with the version of this form ([`VERSION`]), then [`Page`] as postcard (see [`super::wire`]):
 //!
@@ -14,7 +14,8 @@
 //! | begun | clock | what the sender's clocks showed when the page was begun: wall_ms i64, monotonic_ms u64, boot 16 bytes, set bool |
 //! | content | enum | 0 records: a sequence of (key: option of key, after_ms: u32, payload: byte string) · 1 lost (last: u64, reason: string) |
 //!
-//! A sequence is at least 1. A page is refused when a sequence of it, or of where its messages stood before, is above 2^64 - 2.
+//! A sequence is at least 1. A page is refused when one of its sequences, or one under which its messages stood before, is above
+//! 2^64 - 2.
 //!
 //! A key is (text: byte string, body: 16 bytes, count: u32): under it the producer would post the same again.
 
@@ -25,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 /// The form of an encoded page that this program writes.
 pub const VERSION: u8 = 2;
-/// In the place of a version: what follows is no longer what was received.
+/// Stands in the place of a version: what follows is no longer what was received.
 const REPLACED: u8 = u8::MAX;
 /// The maximum number of messages in a page.
 pub const RECORDS_MAX: usize = 64;
@@ -95,7 +96,7 @@ pub struct Page<P = Bytes> {
     pub content: Content<P>,
 }
 
-/// A page whose messages stay where they are: none of them is copied to look through a backlog of millions.
+/// A page that borrows its messages (zero-copy): looking through a backlog of millions copies none of them.
 pub type PageView<'a> = Page<&'a [u8]>;
 
 /// Why bytes are not a page.

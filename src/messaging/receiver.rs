@@ -1,11 +1,10 @@
-//! What the centre does with a page that arrives: a judgement on values.
+//! Decides what the receiver does with a page that arrives, from values alone.
 //!
-//! **Promise.** For a site and epoch exactly `mark + 1` is applied, whatever order, repetition or loss the
-//! link makes of the pages.
+//! **Promise.** For a site and epoch exactly `mark + 1` is applied, whatever the link reorders, repeats or loses.
 //! **Kept by.** [`judge`] alone decides; the ledger applies what it says and nothing else,
 //! moves the mark in the same atomic write, and replies after the flush.
-//! **Not promised.** A choice between two different pages of one place: that is a [`Judgement::Conflict`], and a
-//! person must look.
+//! **Not promised.** A choice between two different pages for the same sequences: that is a [`Judgement::Conflict`], and a person
+//! must decide.
 //!
 //! # One page
 //!
@@ -86,9 +85,10 @@ pub enum Judgement {
     /// The sender has lost this page. The ledger lacks `from..=to` of it: record them as missing, and move the mark, without a
     /// digest, because the next page names the one that was lost.
     Missing { from: u64, to: u64 },
-    /// Something between is still to come. Apply nothing; expect this sequence.
+    /// Pages before this one are still missing. Apply nothing; expect this sequence.
     Gap { expected: u64 },
-    /// Its place is taken by another content, or it continues another page than the one that was applied. Apply nothing.
+    /// Its sequences are already taken by other content, or it follows a different page from the one that was applied. Apply
+    /// nothing.
     Conflict,
 }
 

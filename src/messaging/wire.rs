@@ -1,4 +1,4 @@
-//! The protocol between a sender and a receiver, version 2. This page is its specification.
+//! The protocol between a sender and a receiver, version 2. This documentation is its specification.
 //!
 //! # Transport
 //! Every exchange is begun by the sender: one request, one reply. Over ZeroMQ both are multipart messages of an
@@ -46,16 +46,15 @@
 //! | notice | option of string | what the person at the sender's site should know |
 //! | answer | option of byte string | to `ask` |
 //!
-//! A sender that has not delivered anything yet asks without pages first, and stays with the ledger that answers.
-//! A page of lost messages ([`super::page::Content::Lost`]) gives way to messages that the receiver has: it is acknowledged, and what
-//! it covers above the mark is recorded as missing.
+//! A sender that has not delivered anything yet first asks without pages, and delivers only to the ledger that answers. A page of
+//! lost messages ([`super::page::Content::Lost`]) gives way to messages that the receiver has: it is acknowledged, and what it
+//! covers above the mark is recorded as missing.
 //!
 //! A reply comes only after everything up to `mark` is on the receiver's disk.
 //!
 //! # Versions
-//! A receiver that does not know a request's version answers with version 0, whose form never changes:
-//! `"fogp" 00 lowest highest`, the two bytes being the versions that it knows. The sender then keeps its messages
-//! and says so.
+//! A receiver that does not know a request's version answers with version 0, whose form never changes: `"fogp" 00 lowest
+//! highest`, the two bytes being the versions that it knows. The sender then keeps its messages and reports the problem.
 //!
 //! Byte examples that every implementation must reproduce stand in `tests/wire/*.hex`.
 

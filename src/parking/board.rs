@@ -4,10 +4,10 @@
 //!
 //! **Promise.** An edge shows whole boards only: the lines of all garages of the city at one position, however many there are.
 //! **Kept by.** The server gives the lines in the order in which they changed last, in parts that fit into a reply. A line that
-//! changes while a board is gathered goes to the end of that order and comes again, so that the last part makes a board of its
-//! position whole, and the server keeps nothing about who gathers. An edge continues from the lines that it has: "what changed
-//! since" and "the next part" are one question.
-//! **Not promised.** A board within one exchange: a city of 10,000 garages with long names takes three or four.
+//! changes while a board is gathered goes to the end of that order and comes again, so that the last part completes a board at
+//! its position, and the server keeps no state about the edges that gather one. An edge continues from the lines that it has:
+//! "what changed since" and "the next part" are one question.
+//! **Not promised.** That a board fits into one exchange: a city of 10,000 garages with long names takes three or four.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};

@@ -1,4 +1,4 @@
-//! Reads one JSON object from a producer: its fields by name, each once. Errors use the terms of JSON.
+//! Reads one JSON object from a producer: each field is found by its name and may occur once. Errors use the terms of JSON.
 
 use super::event::EventError;
 use serde::Deserialize;

@@ -1,9 +1,9 @@
 //! Moments: RFC 3339 in, RFC 3339 out, milliseconds in between.
 //!
-//! **Promise.** What [`Moment::parse`] takes is kept to the millisecond and shown as RFC 3339, and what it refuses it refuses with
-//! the true reason. The order of two moments is never turned around.
+//! **Promise.** What [`Moment::parse`] accepts is kept to the millisecond and shown as RFC 3339. What it refuses, it refuses with
+//! the true reason. The order of two moments is never reversed.
 //! **Kept by.** Fractions are cut, never rounded. A leap second is read as the first instant of the second after it.
-//! **Not promised.** That two moments of one millisecond keep their order.
+//! **Not promised.** That two moments within one millisecond keep their order.
 
 use jiff::Timestamp;
 use jiff::fmt::temporal::{DateTimeParser, PiecesOffset};

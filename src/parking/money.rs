@@ -1,8 +1,8 @@
-//! Money: whole minor units of a currency of ISO 4217, and the tax within them.
+//! Money: whole minor units of an ISO 4217 currency, and the tax within them.
 //!
 //! **Promise.** No amount is ever rounded, wraps around or changes its currency in silence.
 //! **Kept by.** An amount is an integer; where a sum may not fit, the method's name says what happens then; the one place that
-//! rounds is [`VatRate::within`]. Amounts meet their currency in [`Money`].
+//! rounds is [`VatRate::within`]. [`Money`] combines an amount with its currency.
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};

@@ -1,4 +1,4 @@
-//! How many cars are inside a garage: a fold over its events, in order.
+//! How many cars are inside a garage: counted from its events, in order.
 
 use super::event::EventKind;
 use serde::{Deserialize, Serialize};

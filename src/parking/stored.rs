@@ -1,7 +1,7 @@
-//! Events as bytes: what an edge stores, what travels, what the ledger keeps for good.
+//! Events as bytes: what an edge stores, what is sent, and what the ledger keeps forever.
 //!
-//! One byte with the version of this form, then the event in postcard. A reader that does not know a version or a
-//! kind keeps the bytes and says so; it never guesses.
+//! An encoded event is one byte with the version of the format, then the event in postcard. A reader that does not know a version
+//! or a kind keeps the bytes and says so; it never guesses.
 
 use super::event::{Event, EventKind, Moment, Sighting};
 use super::plate::Plate;

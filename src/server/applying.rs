@@ -2,8 +2,8 @@
 //!
 //! **Promise.** A reader of the views never waits for a record to be applied, however long that takes.
 //! **Kept by.** Only the thread has the [`View`]. Readers see a [`Snapshot`] of it, which is replaced after each record, or every
-//! [`SHOW_EVERY`] while many follow each other; they wait for nothing but the copy of a pointer. A question that needs the view itself
-//! goes to the thread ([`LiveViews::ask`]), which answers between two records.
+//! [`SHOW_EVERY`] while many records follow each other; readers wait only for a pointer to be copied. A question that needs the
+//! view itself goes to the thread ([`LiveViews::ask`]), which answers between two records.
 
 use super::ledger::{Ledger, RecordOrDamage};
 use super::view::{self, PreparedRecord, Snapshot, View, ViewChanges};

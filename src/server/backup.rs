@@ -3,12 +3,13 @@
 //! **Promise.** The copy holds everything that was acknowledged before the command, and nothing that was not. It counts as
 //! a backup once `backup.json` is in it: that is written last, after everything else is on disk.
 //! **Kept by.** Records up to a position on disk never change. They are read through the running server, a part at a time, or
-//! from its directory when none runs; the copy is written by this program: what a slow or broken backup disk does to it never
-//! reaches the server. It gets its final name when it is complete.
+//! from its directory when none runs. The command writes the copy itself, so a slow or broken backup disk never affects the
+//! server. It gets its final name when it is complete.
 //! **Not promised.** The views: they follow from the ledger, and the first start of the copy rebuilds them.
 //!
-//! To restore, stop the server, and start one on the copy. It has the same ledger id, so that edges go on. What was acknowledged after
-//! the backup is missing in it; edges that have deleted it make that known, and it is recorded as a missing range.
+//! To restore, stop the server, and start one on the copy. It has the same ledger id, so edges continue with it. What was
+//! acknowledged after the backup is missing in it; where edges have deleted it, their requests show that, and it is recorded as a
+//! missing range.
 
 use super::commands::{ServerRequest, ServerSession};
 use super::hex::unhex;

@@ -1,11 +1,11 @@
-//! The books of money as they are read: lists of charges, and statements in pieces. The same for HTTP, for a running server's
-//! operators, and for a directory on which no server runs.
+//! Reads the billing data: lists of charges, and statements in pieces. HTTP, the operators of a running server, and commands to a
+//! directory on which no server runs all use this module.
 //!
-//! **Promise.** A statement that is put together adds up, and agrees with the sums that the views keep; else there is none. It
-//! shows one state of the books, however many pieces it came in and whatever was charged meanwhile.
+//! **Promise.** An assembled statement adds up and agrees with the sums that the views keep; otherwise no statement is returned.
+//! It shows one state of the books, however many pieces it came in and whatever was charged meanwhile.
 //! **Kept by.** The first piece fixes the newest entry of the account's month; entries before it never change, and each names the
-//! one before it. So pieces come newest first, and [`StatementAssembler`] turns them around.
-//! **Not promised.** One state for the statements of several accounts: each names the position that it shows.
+//! one before it. So pieces come newest first, and [`StatementAssembler`] reverses them.
+//! **Not promised.** That the statements of several accounts show one state: each names the position that it shows.
 
 use super::hex::{hex, unhex};
 use super::ledger::Ledger;

@@ -2,8 +2,8 @@
 //!
 //! **Promise.** The capacity that an edge reported last is recorded in the ledger once events of its garage were applied, at
 //! most once in [`RECORD_EVERY`] for each garage. A garage that delivers no events leaves no record.
-//! **Kept by.** A capacity that is reported sooner waits, and one that is reported after it replaces it. A first capacity goes into the
-//! commit of the garage's first events, so that no board shows the one without the other.
+//! **Kept by.** A capacity that is reported sooner waits, and one that is reported after it replaces it. A first capacity goes
+//! into the commit of the garage's first events, so that no board shows the garage without its capacity.
 
 use crate::messaging::SiteName;
 use std::collections::BTreeMap;

@@ -1,12 +1,12 @@
 //! `server compact DIR`: writes the ledger into a new directory without the plates that were forgotten.
 //!
-//! **Promise.** The new directory is the same ledger: same id, same positions, same amounts, dates and garages, and edges go on with it.
-//! Plates that were forgotten, what the commands said that forgot them, and registrations that were taken out are not in it.
-//! Pages keep the digests that they were received with. The old directory is not changed.
-//! **Kept by.** Each record is copied, changed where it names what is forgotten. The first records do not give the views any
-//! more, so the views at the end become the base of the new ledger (`view::base`), to which later records are applied.
-//! **Not promised.** What an event that was never understood holds (quarantine), what people wrote as reasons, and what stands in
-//! backups and logs.
+//! **Promise.** The new directory is the same ledger: it has the same id, positions, amounts, dates and garages, and edges
+//! continue with it. It does not hold the plates that were forgotten, the content of the commands that forgot them, or
+//! registrations that were removed. Pages keep the digests that they were received with. The old directory is not changed.
+//! **Kept by.** Each record is copied, changed where it names what is forgotten. The views can no longer be rebuilt from the
+//! first records, so the views at the end become the base of the new ledger (`view::base`), to which later records are applied.
+//! **Not promised.** That plates disappear from events that were never understood (quarantine), from reasons that people wrote,
+//! or from backups and logs.
 
 use super::backup::{self, Failure};
 use super::commands::{OfflineServer, ServerRequest};

@@ -1,5 +1,5 @@
-//! Peers whose requests are well-formed and whose numbers are made to do harm: whatever they send, the server answers, its books
-//! stay what they are, and a rebuild of the views comes to its end.
+//! Peers whose requests are well-formed but contain hostile numbers: whatever they send, the server answers, its books do not
+//! change, and a rebuild of the views completes.
 //!
 //! Debug builds check every addition, so that a sum of a peer's numbers that could overflow fails here.
 

@@ -1,10 +1,10 @@
 //! Opens the ledger of a data directory, whatever happened to it.
 //!
 //! **Promise.** A ledger of which anything can be read opens. All records that can be found are in it.
-//! **Kept by.** Where sled refuses the store, a part of it cannot be read, or its end is missing, the store is rebuilt from what
-//! stands anywhere in its file (`ledger::salvage`), once, before a loss is recorded.
-//! **Not promised.** That a large store is read whole before it is served: above [`READ_AT_ONCE`] bytes that is done behind it
-//! ([`look_through`]), and what cannot be read is salvaged at the next start.
+//! **Kept by.** Where sled refuses the store, a part of it cannot be read, or its end is missing, the store is rebuilt from the
+//! records found anywhere in its file (`ledger::salvage`); this happens once, before a loss is recorded.
+//! **Not promised.** That a large store is read whole before it is served: above [`READ_AT_ONCE`] bytes it is read in the
+//! background ([`look_through`]), and what cannot be read is salvaged at the next start.
 
 use super::HIGH_WATER_FILE;
 use super::ledger::{self, Ledger};

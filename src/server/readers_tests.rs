@@ -1,4 +1,4 @@
-//! Readers do not wait for records to be applied, and each answer shows one position.
+//! Tests that readers do not wait for records to be applied, and that each answer shows one position.
 
 use super::applying::{LiveViews, apply_until_stopped};
 use super::boards::Boards;

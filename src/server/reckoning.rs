@@ -1,6 +1,6 @@
-//! Entries of the books of money as lines of charges and of statements. See [`super::books`].
+//! Turns entries of the billing views into lines of charges and of statements. See [`super::books`].
 //!
-//! The breakdown of a charge is not stored: it follows from the entry, the exit and the tariff, which are.
+//! The breakdown of a charge is not stored. It is computed from the entry, the exit and the tariff, which are stored.
 
 use super::ledger::Ledger;
 use super::view::billing::entries::{BilledStay, EntryKind, HeldBecause, Terms, VoidedBecause};

@@ -1,7 +1,7 @@
-//! What the server sees of garages while it serves them: not a view, and forgotten at a restart.
+//! What the server observes about garages while it serves them. This is not a view, and is lost at a restart.
 //!
-//! **Promise.** Whatever peers report, this takes memory for the garages whose events were applied, and for [`UNKNOWN_SITES_MAX`]
-//! others.
+//! **Promise.** Whatever peers report, memory is used only for the garages whose events were applied, and for at most
+//! [`UNKNOWN_SITES_MAX`] others.
 //! **Kept by.** A name under which no event was ever applied is an unknown site: the one that was silent for longest is forgotten
 //! first.
 

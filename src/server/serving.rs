@@ -1,4 +1,4 @@
-//! The thread that serves requests: decode, commit together, answer.
+//! The thread that serves requests: it decodes them, commits them together, and answers.
 
 use super::applying::LiveViews;
 use super::boards::Boards;

@@ -3,13 +3,13 @@
 //! **Promise.** Every record of the ledger is read and compared with the index and the marks, and every view is rebuilt and compared with
 //! the written one, byte for byte. What does not agree is reported with its place, what it means and what to do. Nothing is written
 //! into the store.
-//! **Kept by.** The views are rebuilt in a file of their own under TMPDIR, which is removed afterwards. A directory that no server
-//! runs on is copied first, because sled writes when it opens. A running server goes on; it waits with writing its views while they
-//! are compared.
-//! A ledger that lost its end agrees with itself; the high-water file beside it (`ledger::LedgerHighWater`) says that it ended later.
-//! **Not promised.** That what agrees with itself is what happened: that is between an edge and its producers. Nor that a lost end is
-//! found when the high-water file is lost as well. Then the edges find it, since they know what was acknowledged, and it becomes a
-//! missing range.
+//! **Kept by.** The views are rebuilt in a file of their own under TMPDIR, which is removed afterwards. A directory on which no
+//! server runs is copied first, because sled writes when it opens. A running server continues; it only postpones writing its
+//! views while they are compared. A ledger that lost its end agrees with itself; the high-water file beside it
+//! (`ledger::LedgerHighWater`) says that it ended later.
+//! **Not promised.** That consistent books show what really happened: only an edge and its producers can know that. Nor that a
+//! lost end is found when the high-water file is lost as well. Then the edges find it, since they know what was acknowledged, and
+//! it becomes a missing range.
 
 use super::HIGH_WATER_FILE;
 use super::applying::LiveViews;

@@ -1,4 +1,4 @@
-//! What the server shows over HTTP. Nothing here changes anything.
+//! The server's HTTP interface. It is read-only.
 
 mod charges;
 mod events;

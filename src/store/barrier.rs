@@ -16,7 +16,7 @@
 //! refuses to run otherwise; `tests/confirming_ends_in_a_sync.rs` sees it in a trace of system calls.
 //! **Not promised.** Anything against a disk that lies about having written.
 //!
-//! With `daemon::memory` and `daemon::clock` the only place with `unsafe` code.
+//! This module, `daemon::memory` and `daemon::clock` are the only places with `unsafe` code.
 #![allow(unsafe_code, reason = "a symbol that sled calls has to be defined for the linker")]
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,15 +24,16 @@ use std::sync::{Mutex, PoisonError};
 
 static CALLS: AtomicU64 = AtomicU64::new(0);
 static FAILED: AtomicBool = AtomicBool::new(false);
-/// One sync at a time: a flush must not pass between the failure of another sync and its being noted.
+/// Allows one sync at a time: a flush must not succeed between the failure of another sync and the moment that failure is
+/// recorded.
 static TURN: Mutex<()> = Mutex::new(());
 
-/// How often the barrier was used since the process began.
+/// The number of calls of the barrier since the process began.
 pub fn calls() -> u64 {
     CALLS.load(Ordering::Acquire)
 }
 
-/// Whether a sync failed: then all later ones fail.
+/// True once a sync has failed: all later ones fail too.
 pub fn has_failed() -> bool {
     FAILED.load(Ordering::Acquire)
 }

@@ -2,7 +2,7 @@
 //!
 //! **Promise.** The original is only read and stays usable: a daemon may start at any moment. The copy is one state of the original.
 //! It is removed when it is dropped.
-//! **Kept by.** Checking before and after whether a process holds the directory, or has held it.
+//! **Kept by.** Checking, before and after copying, whether a process holds the directory or held it meanwhile.
 
 use super::directory::{DirectoryError, Idle, STORE};
 use crate::codes::{self, Code, Coded};
@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-/// Why there is no copy. The original was not touched.
+/// Why no copy was made. The original was not touched.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
     #[error(
@@ -44,7 +44,7 @@ impl Coded for CopyError {
 pub enum Spare {
     /// The room that opening the copy needs.
     ForOpening,
-    /// The size of the copy again, to rebuild its content.
+    /// As opening, plus the size of the copy once more, to rebuild its content.
     AsMuchAgain,
 }
 
@@ -52,7 +52,7 @@ pub enum Spare {
 const OPENING_WRITES: u64 = 64 << 20;
 
 /// Copies the store of a data directory on which no daemon runs, and the files `beside` it, to a directory of their own under
-/// TMPDIR, where they have the same names. A daemon may start meanwhile: then there is no copy ([`CopyError::Used`]).
+/// TMPDIR, where they have the same names. If a daemon starts meanwhile, no copy is made ([`CopyError::Used`]).
 pub fn of_idle(data_dir: &Path, beside: &[&str], spare: Spare) -> Result<TempDir, CopyError> {
     let idle = Idle::look(data_dir)?;
     let store = data_dir.join(STORE);

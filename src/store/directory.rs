@@ -1,6 +1,6 @@
 //! A data directory, held by one process.
 //!
-//! **Promise.** While a [`DataDir`] lives, no other process that asks through it has the directory.
+//! **Promise.** While a [`DataDir`] lives, no other process that uses [`DataDir`] holds the directory.
 //! **Kept by.** An advisory lock of the kernel on `DIR/lock`, which ends with the process however it ends.
 //! **Not promised.** Protection against programs that do not ask, or against filesystems without locks.
 
@@ -16,10 +16,10 @@ use std::time::{Duration, Instant, SystemTime};
 pub const STORE: &str = "store";
 /// The file that is locked in a data directory.
 pub(super) const LOCK: &str = "lock";
-/// Longer than a process needs that only checks whether a directory is held.
+/// How long to wait for the lock: longer than a process takes that only checks whether a directory is held.
 const HELD_BY_A_LOOK: Duration = Duration::from_secs(1);
 
-/// Why a data directory is not ours. Nothing in it was changed.
+/// Why a data directory could not be held. Nothing in it was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum DirectoryError {
     #[error("the data directory {path:?} is in use by another process{}. Nothing was changed. Stop that process, or give this one a --data-dir of its own", .holder.map(|pid| format!(" (pid {pid})")).unwrap_or_default())]
@@ -141,7 +141,7 @@ impl Idle {
         Ok(Idle { path: path.to_owned(), written: Some((text, changed)) })
     }
 
-    /// Whether nobody has held the directory since: then everything that was read meanwhile is of one state.
+    /// Whether nobody has held the directory since: if so, everything that was read meanwhile belongs to one state.
     pub fn is_still(&self) -> bool {
         Idle::look(&self.path).is_ok_and(|now| now == *self)
     }
@@ -155,8 +155,8 @@ fn held(path: &Path, lock: &File) -> DirectoryError {
     DirectoryError::Held { path: path.to_owned(), holder: holder_of(lock) }
 }
 
-/// Which process holds the lock, as the kernel tells it: what stands in the file may be the number of one that has ended. `None`
-/// where the kernel does not tell, as in some containers.
+/// Which process holds the lock, as the kernel tells it: the file may contain the id of a process that has ended. `None` where
+/// the kernel does not say, as in some containers.
 fn holder_of(lock: &File) -> Option<u32> {
     let inode = lock.metadata().ok()?.ino().to_string();
     let locks = fs::read_to_string("/proc/locks").ok()?;
@@ -170,8 +170,8 @@ fn holder_of(lock: &File) -> Option<u32> {
     })
 }
 
-/// Creates what is missing of a path, and syncs the directories that got a new entry: a power cut must not take away the
-/// directory under what was confirmed.
+/// Creates what is missing of a path, and syncs the directories that got a new entry: a power cut must not remove the directory
+/// that holds confirmed data.
 fn create_and_sync(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());

@@ -1,11 +1,11 @@
-//! Frames: values that can be found in a damaged store without the help of sled.
+//! Frames: encoded values that can be found in a damaged store without sled.
 //!
 //! **Promise.** A framed value that stands anywhere in a file is found there, with its key, and distinguished from everything else: from
 //! other bytes, from a damaged copy of itself, from frames of other stores, and from text in a value that only looks like a frame.
 //! Of two frames under one key, the greater stamp was written later.
 //! **Kept by.** A frame carries a magic, its lengths, its key and a keyed hash over all of it; the key of the hash is
 //! drawn for each store. sled writes a value as consecutive bytes, whole, wherever it puts it.
-//! **Not promised.** That a value that was removed later is not found: the reader of a damaged store decides which of the
+//! **Not promised.** That removed values are not found: the reader of a damaged store decides which of the
 //! values that were found still count.
 //!
 //! | bytes | what |
@@ -44,7 +44,7 @@ impl Stamp {
     }
 }
 
-/// The secret by which a store knows its own frames.
+/// The key with which a store recognises its own frames.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct FrameKey([u8; 32]);
 
@@ -68,7 +68,7 @@ impl FrameKey {
     }
 
     /// # Panics
-    /// When the key is longer than 255 bytes or the value longer than 65,535: a store refuses both before.
+    /// When the key is longer than 255 bytes or the value longer than 65,535: a store refuses both earlier.
     pub fn encode(&self, stamp: Stamp, key: &[u8], value: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEADER + key.len() + value.len());
         bytes.extend(MAGIC);
@@ -101,7 +101,8 @@ impl FrameKey {
     }
 }
 
-/// The value of a frame that holds the value of `key` and nothing else, without a look at its hash. Another one is given back.
+/// The value of a frame that holds the value of `key` and nothing else, without checking its hash. A frame of another key is
+/// returned as the error.
 pub(super) fn unwrapped(key: &[u8], mut frame: Vec<u8>) -> Result<Vec<u8>, Vec<u8>> {
     let Some(key_len) = u8::try_from(key.len()).ok() else { return Err(frame) };
     let value_at = HEADER + key.len();

@@ -1,11 +1,12 @@
-//! A file beside a store that says how far the store had come: by it, a store that lost its end to damage knows that it did.
+//! A file beside a store that records the store's progress. From it, a store whose end was lost to damage can detect the loss.
 //!
-//! sled recovers a log that lost its end to a shorter one that agrees with itself in everything. Nothing inside the store shows it.
+//! When a log has lost its end, sled recovers a shorter log that is consistent in itself. Nothing inside the store shows the
+//! loss.
 //!
-//! **Promise.** What the file says was true once: the store had come that far. It may be old.
-//! **Kept by.** It is written after the flush, over itself, with a checksum, and never synced: a kill leaves the last
-//! mark, a power cut an older one. A file that cannot be read says nothing.
-//! **Not promised.** That it is there: a backup has none.
+//! **Promise.** The store did once reach the position in the file. The file may be out of date.
+//! **Kept by.** It is written after the flush, over itself, with a checksum, and never synced: a kill leaves the last mark, and a
+//! power cut may leave an older one. A file that cannot be read is treated as absent.
+//! **Not promised.** That the file exists: a backup has none.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

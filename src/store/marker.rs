@@ -1,7 +1,7 @@
-//! The marker file beside sled's log: to which program the store belongs, and its id.
+//! The marker file beside sled's log: it says to which program the store belongs, and the store's id.
 //!
-//! sled takes a log that it cannot read for an empty one; the marker distinguishes a store that was in use from a new one. It also holds
-//! the id of the store, without which the frames in a log that sled refuses cannot be read ([`super::frame`]).
+//! sled treats a log that it cannot read as an empty one; the marker distinguishes a store that was in use from a new one. It
+//! also holds the id of the store, without which the frames in a log that sled refuses cannot be read ([`super::frame`]).
 
 use super::frame::FrameKey;
 use super::sled_log;
@@ -33,9 +33,9 @@ impl StoreId {
 /// Whether everything that was written into a store reached its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Boot {
-    /// It did: bytes in the file are as they were written, or damaged.
+    /// Everything did: bytes in the file are as they were written, or damaged.
     Same,
-    /// That is not known: the end of the file may be torn.
+    /// Unknown: the end of the file may be torn.
     Other,
 }
 

@@ -11,11 +11,11 @@
 //! * left-overs of a crash during opening are removed before sled sees them;
 //! * after opening, every file, the directory and its parent are synced before anything is confirmed;
 //! * a batch holds at most [`BATCH_MAX`] writes: more makes sled keep memory for good;
-//! * an operation that does not return, and a failure that no operation met, end the process (`watchdog`);
+//! * an operation that does not return, and a failure that no operation noticed, end the process (`watchdog`);
 //! * room is kept for deleting and for opening ([`room`]);
 //! * a failed write or flush poisons the store: nothing is accepted until the process starts again;
 //! * a flush fails once the store's files have no name on disk, or another store has it ([`presence`]);
-//! * panics of sled's open become errors; sizes are set on purpose; the format has a version.
+//! * panics of sled's open become errors; sizes are set explicitly; the format has a version.
 //!
 //! **Not promised.** Protection against a disk that lies; that the file shrinks while it is open.
 //!
@@ -91,7 +91,7 @@ impl fmt::Display for Purpose {
     }
 }
 
-/// Why a store did not open. In every case nothing on the disk was changed that had been confirmed.
+/// Why a store did not open. In no case was confirmed data on the disk changed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreOpenError {
     /// The directory could not be created, read, written or synced.
@@ -194,7 +194,7 @@ impl Coded for StoreError {
     }
 }
 
-/// What a [`Store`] stands on: an ordered map of bytes whose writes become durable in the order in
+/// The storage below a [`Store`]: an ordered map of bytes whose writes become durable in the order in
 /// which they were made. Errors are those of the disk.
 pub trait Backend: Send + Sync + 'static {
     fn get(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>>;
@@ -239,11 +239,11 @@ impl Batch {
 #[derive(Clone)]
 pub struct Store {
     backend: Arc<dyn Backend>,
-    /// What failed, once something did.
+    /// The reason for the failure, once something failed.
     poisoned: Arc<OnceLock<Arc<str>>>,
     /// Whether a part of it could not be read.
     unreadable: Arc<watch::Sender<bool>>,
-    /// Of stores on a disk: a simulated one always answers, and has no name.
+    /// Present for stores on a real disk: a simulated disk always answers, and has no name.
     watchdog: Option<Arc<Watchdog>>,
     presence: Option<Arc<Presence>>,
     path: Option<Arc<Path>>,
@@ -314,20 +314,20 @@ impl Store {
 
     /// Returns once every write made before this call is on the disk, in files that still have their name.
     ///
-    /// On `Err` nobody knows what the disk holds, and the store takes nothing more: the process should end.
+    /// On `Err` the content of the disk is unknown, and the store accepts nothing more: the process should end.
     pub fn flush(&self) -> Result<(), StoreError> {
         self.write(|| self.backend.flush())?;
         self.check_in_place()
     }
 
-    /// An error once the store's files have lost their name: to be asked before something is confirmed that is on the disk
-    /// already, so that no flush is needed. Two system calls.
+    /// Fails once the store's files have lost their name. Call it before confirming something that is on the disk already and
+    /// needs no flush. It costs two system calls.
     pub fn check_in_place(&self) -> Result<(), StoreError> {
         let Some(presence) = &self.presence else { return Ok(()) };
         presence.check().inspect_err(|error| self.poison(error))
     }
 
-    /// Where the store's directory is now, if it was renamed since it was opened. It works on as ever.
+    /// Where the store's directory is now, if it was renamed since it was opened. The store continues to work.
     pub fn moved_to(&self) -> Option<PathBuf> {
         self.presence.as_ref().and_then(|presence| presence.moved_to())
     }
@@ -351,7 +351,7 @@ impl Store {
         self.backend.last(from, to).map_err(|error| self.failed(error))
     }
 
-    /// An operation of the disk that the watchdog measures, until what this returns is dropped.
+    /// Starts a disk operation that the watchdog times until the returned value is dropped.
     fn watch(&self) -> Option<watchdog::RunningOperation<'_>> {
         self.watchdog.as_ref().map(|watchdog| watchdog.begin())
     }

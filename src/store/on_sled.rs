@@ -15,7 +15,7 @@ const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 /// access for a whole leaf. Walking through 263 MB thus kept 16,384 leaves, 200 MB, whatever the cache's size. So a walk
 /// accesses what it reads once more after a number of bytes, which keeps at most 16 MB beyond the cache.
 const BYTES_FOR_AN_ACCESS: usize = 1024;
-/// Fixed when a store is created. A value must stay below a quarter of it, and an event's commit
+/// The size of a segment, fixed when a store is created. A value must stay below a quarter of it, and an event's commit
 /// writes only what it changed, so a large segment costs nothing.
 pub(super) const SEGMENT_BYTES: usize = 512 * 1024;
 /// sled's collector of free segments runs only on this tick.
@@ -61,8 +61,8 @@ impl OnSled {
     }
 }
 
-/// A store that was closed a moment ago by this process is locked until sled's last thread has let go of it, and nothing tells when
-/// that is.
+/// A store that was closed a moment ago by this process is locked until sled's last thread has released it, and nothing signals
+/// when that happens.
 fn open_once_unlocked<T>(
     mut open: impl FnMut() -> Result<sled::Result<T>, Panic>,
 ) -> Result<sled::Result<T>, Panic> {
@@ -142,7 +142,7 @@ impl Backend for OnSled {
 }
 
 impl OnSled {
-    /// Tells what went wrong in sled's threads, if something did. It does not keep the store open.
+    /// Tells what went wrong in sled's threads, if something did. This reference does not keep the store open.
     pub(super) fn failures(&self) -> impl Fn() -> Option<String> + Send + 'static {
         let config = self.config.clone();
         move || match config.global_error() {

@@ -1,13 +1,13 @@
-//! Whether the files of an open store are still where they were opened.
+//! Checks whether the files of an open store are still where they were opened.
 //!
 //! **Promise.** A flush is not confirmed once the log has no name on disk, or once another store has its name: what was written
 //! then would be gone, or forgotten, at the next start. The daemon ends with 1.
 //! **Kept by.** The log and its directory are held open. After each flush two system calls tell whether the log still has a name,
-//! and whether its path still leads to it. The watchdog asks the same while nobody writes.
+//! and whether its path still leads to it. The watchdog makes the same check while nothing is written.
 //! **A directory that was only renamed** keeps all that is in it, so the daemon goes on in it: it takes and delivers events, says in
 //! the log and in `/readyz` where the directory is now, and is ready again once the name is back. Ending would be worse: a
 //! supervisor would start the daemon again, on a new and empty directory, and what waits in the renamed one would stay there.
-//! **Not promised.** Anything about what was confirmed before the directory was removed.
+//! **Not promised.** That events which were confirmed before the directory was removed are kept.
 
 use super::StoreError;
 use super::on_sled::LOG_FILE;

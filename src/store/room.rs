@@ -1,11 +1,11 @@
-//! Room on the disk: what is left, what is kept free, and the ballast.
+//! Disk space: what is left, what is kept free, and the ballast.
 //!
 //! **Promise.** A daemon that asks [`DiskRoom::check`] before it takes something new never fills the disk by itself: what is
 //! needed to deliver, to delete and to open again stays free. When something else fills the disk to the last byte, the
 //! next opening still finds room: it gives up the ballast.
 //! **Kept by.** The reserve: the smaller of 64 MB and 5 % of the filesystem, or what the operator set. And the ballast: a file of
-//! [`BALLAST_BYTES`] in the data directory, really written, laid when there is room and given up first.
-//! **Not promised.** Anything against a program that takes what the ballast gave free before we could use it: then opening
+//! [`BALLAST_BYTES`] in the data directory, really written, created when there is room and deleted first.
+//! **Not promised.** Protection against a program that uses the space freed by the ballast before we can: then opening
 //! fails and says so, and the next try may succeed.
 //!
 //! A store never gives room back while it is open, but uses again what was deleted in it. So a full disk that only holds a
@@ -31,11 +31,12 @@ const RESERVE_MOST: u64 = 64 << 20;
 const RESERVE_PART: u64 = 20;
 /// With less than this left, opening does not begin before the ballast is given up: sled writes a snapshot then, and we a note.
 const OPENING_NEEDS: u64 = 2 << 20;
-/// The age up to which a look at the disk is used again: little is written in this time, and a look costs a system call.
+/// The age up to which the last reading of the free space is reused: little is written in this time, and a reading costs a system
+/// call.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// What is written for a value, at most and for a while: it comes with the nodes of the tree that it changes.
 pub const WRITTEN_FOR_VALUES: u64 = 2;
-/// How often it is looked whether the ballast can be laid again.
+/// How often it is checked whether the ballast can be created again.
 const LAY_AGAIN_EVERY: Duration = Duration::from_secs(1);
 /// Room that must be left beside the ballast before it is laid, so that two daemons on one disk do not take it from each other.
 const LAY_WITH: u64 = 1 << 20;
@@ -59,7 +60,7 @@ struct RoomState {
     reserve: Option<u64>,
     has_ballast: AtomicBool,
     began: Instant,
-    /// When it was last looked, in milliseconds since `began`; 0 for never.
+    /// When the free space was last read, in milliseconds since `began`; 0 for never.
     looked: AtomicU64,
     left: AtomicU64,
     total: AtomicU64,
@@ -83,7 +84,7 @@ pub struct OpenedStore {
     pub condition: StoreCondition,
 }
 
-/// In which condition a store was found.
+/// The condition in which a store was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreCondition {
     /// sled could open it. That all of it can be read is not known.
@@ -148,7 +149,7 @@ pub fn open_store(
     Ok(OpenedStore { store, room, condition })
 }
 
-/// Whether an error says that there is no room.
+/// Whether an error means that there is no room.
 fn is_shortage(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
@@ -182,8 +183,8 @@ impl DiskRoom {
         }))
     }
 
-    /// How many bytes are left, as it was a moment ago. A disk that does not tell counts as one with room: writing to it
-    /// will tell.
+    /// How many bytes are left, as it was a moment ago. A disk that does not report its free space counts as one with room: a
+    /// write will show the truth.
     pub fn left(&self) -> u64 {
         self.recent().left
     }
@@ -310,7 +311,7 @@ struct KeptFree {
     ballast: u64,
 }
 
-/// The disk has not enough room.
+/// The error when the disk does not have enough room.
 #[derive(Debug, PartialEq, Eq)]
 struct Short {
     left: u64,

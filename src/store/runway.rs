@@ -18,9 +18,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How many zeros are laid at a time.
 const LENGTH: usize = 4 * 1024 * 1024;
-/// The least that stays ahead of the log.
+/// The minimum length that stays ahead of the log.
 const LEAST: u64 = 2 * 1024 * 1024;
-/// After how many flushed bytes we look again. Below [`LEAST`], so that the log does not reach the end between two looks.
+/// After how many flushed bytes we check again. Below [`LEAST`], so that the log does not reach the end between two checks.
 const LOOK_EVERY: u64 = 512 * 1024;
 
 /// sled's segments begin at multiples of this; see `on_sled`.

@@ -1,12 +1,12 @@
 //! Builds a new store from the values that can still be found in a damaged one.
 //!
 //! **Promise.** A directory whose store sled refuses, or in which something cannot be read, gets a new store of all values that
-//! matter and can be found anywhere in the old one's file. The old one is kept aside under a name with the date. A crash in
-//! between leaves the old store, or the new one, whole.
+//! matter and can be found anywhere in the old one's file. The old one is kept aside under a name with the date. A crash
+//! meanwhile leaves either the old store or the new one whole.
 //! **Kept by.** Values are framed ([`super::frame`]), so that sled is not needed to find them. The new store is written and synced
 //! beside the old one, and then takes its name.
-//! **Not promised.** That the values are the last ones: some had been removed, and where the newest is damaged an older one is found.
-//! A [`Rebuild`] knows what the values mean, and decides which count.
+//! **Not promised.** That the values are the latest ones: some had been removed, and where the newest is damaged an older one is
+//! found. A [`Rebuild`] knows what the values mean, and decides which count.
 
 use super::directory::STORE;
 pub use super::frame::Stamp;
@@ -34,7 +34,7 @@ const REQUEST: &str = "salvage";
 /// Writes the values that still count into the new store.
 pub type Rebuild<'a> = &'a dyn Fn(&Salvaged, &Store) -> Result<(), StoreError>;
 
-/// What opening a store does when confirmed data is missing.
+/// What to do at opening when confirmed data is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnLoss {
     /// Record the loss and go on.
@@ -80,7 +80,7 @@ impl CompactKey {
     }
 }
 
-/// Where a frame stands.
+/// The location of a frame.
 #[derive(Debug, Clone, Copy)]
 struct FramePlace {
     stamp: Stamp,
@@ -370,7 +370,7 @@ pub(super) fn salvage(
     Ok(true)
 }
 
-/// A free name with the date.
+/// An unused name that contains the date.
 fn aside_name(dir: &Path) -> PathBuf {
     #[expect(clippy::disallowed_methods, reason = "the store knows no daemon, and this is only a name")]
     let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H-%M-%SZ").to_string();

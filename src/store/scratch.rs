@@ -1,8 +1,8 @@
-//! A store for what need not outlive the process: one file without a name, and in memory only where each value is.
+//! A store for data that need not outlive the process: one file without a name, with only the location of each value in memory.
 //!
-//! sled would do, but keeps some fifty megabytes of its leaves in memory. Here a key takes about a hundred bytes.
+//! sled would work too, but keeps about fifty megabytes of its leaves in memory. Here a key takes about a hundred bytes.
 //!
-//! **Not promised.** That anything survives: the file has no name, and the kernel takes it back.
+//! **Not promised.** That anything survives the process: the file has no name, and the kernel frees it.
 
 use super::{Backend, Batch, Entries, Entry, Store};
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! A disk that tests own: power can be cut between any two steps.
+//! A simulated disk for tests: power can be cut between any two steps.
 
 use super::{Backend, Batch, Entries, Entry};
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 type Map = BTreeMap<Vec<u8>, Vec<u8>>;
 type Write = (Vec<u8>, Option<Vec<u8>>);
 
-/// What survives, and what does not yet. Clones share the disk.
+/// What would survive a power cut, and what would not yet. Clones share the disk.
 #[derive(Clone, Default)]
 pub struct Disk(Arc<Mutex<DiskState>>);
 
@@ -55,7 +55,7 @@ fn replay(map: &mut Map, writes: &[Write]) {
 }
 
 impl Disk {
-    /// The power goes after `steps` more writes or flushes.
+    /// Cuts the power after `steps` more writes or flushes.
     pub fn cut_power_after(&self, steps: usize) {
         self.state().steps_to_cut = Some(steps);
     }
@@ -64,12 +64,12 @@ impl Disk {
         self.state().powered_off
     }
 
-    /// How many writes a cut would put in doubt now.
+    /// How many writes a power cut now could lose.
     pub fn in_doubt(&self) -> usize {
         self.state().waiting.len()
     }
 
-    /// Power is back: what was flushed is there, and the first `survivors` writes since.
+    /// Restores power: the disk holds what was flushed, and the first `survivors` writes since.
     pub fn power_on(&self, survivors: usize) {
         let mut state = self.state();
         let waiting = std::mem::take(&mut state.waiting);

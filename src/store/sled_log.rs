@@ -1,15 +1,16 @@
 //! Checks the log of a store before sled opens it.
 //!
-//! sled 0.34 takes a message that it cannot read for the end of its segment, or of its log, and zeroes what stands behind it:
-//! opening a damaged log destroys what could still be read in it. So this module first reads the part that sled will replay, in the
-//! same way, and a damaged log is salvaged ([`super::salvage`]) instead of opened.
+//! sled 0.34 treats a message that it cannot read as the end of its segment or of its log, and zeroes everything after it, so
+//! opening a damaged log destroys data that could still be read. So this module first reads the part that sled will replay, in
+//! the same way, and a damaged log is salvaged ([`super::salvage`]) instead of opened.
 //!
 //! **Promise.** [`check`] only reads. It finds each message that sled would stumble over and that was not left by a crash.
 //! **Kept by.** A crash leaves a torn end: nothing behind it was synced. Damage shows where a message cannot be read that was synced
 //! for certain: a later segment says so, or the store was closed in order, and its end written down. A torn end may be damaged, too:
 //! it is kept ([`keep_torn`]) until the opening of the store has found all that was confirmed.
-//! **Not promised.** That what the last snapshot covers is sound: sled does not replay it, and damage there shows when it is read.
-//! Nor that a torn end is kept on a disk that is nearly full, or behind 32 MB of others: opening needs the room.
+//! **Not promised.** That what the last snapshot covers is sound: sled does not replay it, and damage there shows when it is
+//! read. Nor that a torn end is kept on a disk that is nearly full, or when 32 MB of others are kept already: opening needs the
+//! room.
 //!
 //! The format is that of sled 0.34.7 (`src/pagecache/{iterator,logger}.rs`, `src/serialization.rs` there).
 
@@ -229,7 +230,7 @@ struct SledMessage {
     kind: u8,
     /// The number of the segment that it was written into.
     segment: u64,
-    /// With its header.
+    /// The length of the message with its header.
     length: usize,
 }
 
@@ -252,12 +253,12 @@ fn message(bytes: &[u8]) -> Option<SledMessage> {
     is_sound.then(|| SledMessage { kind: *kind, segment, length: 4 + header.len() + body.len() })
 }
 
-/// The first message in a segment that can be read, wherever it begins.
+/// The first readable message in a segment, wherever it begins.
 fn first_message(bytes: &[u8]) -> Option<SledMessage> {
     (SEGMENT_HEADER..bytes.len()).find_map(|at| message(&bytes[at..]))
 }
 
-/// A number in sled's variable length.
+/// Decodes a number in sled's variable-length encoding.
 fn number(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let (first, rest) = bytes.split_first()?;
     let first = u64::from(*first);

@@ -1,10 +1,10 @@
-//! Reads everything that sled still gives of a damaged store without frames, which an earlier version began.
+//! Reads everything that sled can still return from a damaged store without frames, which an earlier version created.
 //!
 //! **Promise.** Every value that a walk reaches, or that sled finds by its key, is read. Nothing else is.
 //! **Not promised.** That a store which sled does not open can be read: without frames, only sled knows where its values stand.
 //!
-//! A walk and a look by key take different ways through sled's tree, and damage cuts them at different places. Keys that end in a
-//! number of eight bytes, as pages and records have, are counted through where a walk shows a gap.
+//! A walk and a lookup by key take different paths through sled's tree, and damage interrupts them at different places. Keys that
+//! end in a number of eight bytes, as pages and records have, are looked up one by one where a walk shows a gap.
 
 use super::{Store, StoreError};
 

@@ -1,15 +1,15 @@
 //! Ends the process when the disk does not answer.
 //!
-//! A read or write that never returns would be worse than one that fails: nobody is answered, and nothing restarts the daemon. sled
-//! 0.34 can also miss its own failure: when a write of its log fails while the flushing thread already waits for a later
-//! part, that thread is not woken. So an operation that runs longer than [`PATIENCE`] is taken for a failed one, and doubt
+//! A read or write that never returns would be worse than one that fails: no request is answered, and nothing restarts the
+//! daemon. sled 0.34 can also miss its own failure: when a write of its log fails while the flushing thread already waits for a
+//! later part, that thread is not woken. So an operation that runs longer than [`PATIENCE`] is taken for a failed one, and doubt
 //! is fatal: a restart finds out what the disk holds.
 //!
 //! And a write of sled's own threads can fail while nobody writes, or while the one who waits for it is not woken. sled keeps that
 //! error, so the watchdog looks for it: a process that still runs [`GRACE`] after it was seen is ended here.
 //!
-//! **Time counts only while the process runs.** It is measured in looks of the watching thread, and not by a clock: a process that
-//! was stopped for an hour (SIGSTOP, the freezer of a container, a machine that slept) has not waited for its disk.
+//! **Time counts only while the process runs.** It is measured in checks by the watching thread, and not by a clock: a process
+//! that was stopped for an hour (SIGSTOP, the freezer of a container, a machine that slept) has not waited for its disk.
 
 use crate::codes::{self, Code};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,24 +17,24 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-/// Longer than any disk that works takes for one operation, even behind a full queue of others.
+/// The time limit of an operation: longer than any working disk takes for one, even behind a full queue.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How often it is looked.
+/// The interval between two checks.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// An operation that meets the failure ends the daemon in this time by itself, with words of its own.
+/// An operation that notices the failure ends the daemon within this time, with its own message.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// What a failure of the disk means, and what to do.
 pub(super) const DISK_ADVICE: &str = "What was confirmed is kept. Make room on the disk or replace it, then start again: that finds out what it holds";
 
-/// A time in looks of the watching thread.
+/// A time in checks of the watching thread.
 type Looks = u64;
 
 const fn looks(time: Duration) -> Looks {
     (time.as_millis() / LOOK_EVERY.as_millis()) as Looks
 }
 
-/// At which look each running operation began.
+/// The check at which each running operation began.
 #[derive(Debug, Default)]
 pub(super) struct Watchdog {
     looked: AtomicU64,
@@ -45,7 +45,7 @@ pub(super) struct Watchdog {
 pub(super) struct RunningOperation<'a>(&'a Watchdog, Looks);
 
 impl Watchdog {
-    /// Watches until the last user is gone. `failures` tells what failed while nobody looked, what that means and what to do.
+    /// Watches until the last user is gone. `failures` returns what failed unnoticed, what that means and what to do.
     pub(super) fn start(
         failures: impl Fn() -> Option<String> + Send + 'static,
     ) -> std::io::Result<Arc<Watchdog>> {
@@ -61,7 +61,7 @@ impl Watchdog {
         RunningOperation(self, began)
     }
 
-    /// One more look. Whether an operation runs for too long.
+    /// Makes one more check. Returns whether an operation runs for too long.
     fn look(&self) -> bool {
         let now = self.looked.fetch_add(1, Ordering::Relaxed) + 1;
         let oldest = self.running().iter().min().copied();

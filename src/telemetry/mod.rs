@@ -1,4 +1,4 @@
-//! Logs: what happened to whose data and what happens next, on stderr.
+//! Logs on stderr: what happened, whose data it affects, and what happens next.
 
 use clap::ValueEnum;
 use serde::Deserialize;

@@ -1,4 +1,4 @@
-//! Events as an edge takes them: one JSON object a line.
+//! Events in the form that an edge accepts: one JSON object per line.
 
 use super::plates::PlateRegistry;
 use super::{CarPassage, LocalInstant, write_key, write_plate_of};

@@ -1,4 +1,4 @@
-//! Cars that nobody drives: simulated ones, and those that explain a recorded occupancy.
+//! Artificial cars: simulated ones, and ones derived from a recorded occupancy.
 //!
 //! **Promise.** One seed, one list of garages and one starting state give one plan: the same cars at the same instants,
 //! whatever the machine's speed and in whatever order the garages are asked. Within a garage time never goes back. A car is

@@ -1,4 +1,4 @@
-//! Cars that come as the day and the hour of the week let one expect, stay as long as people do, and leave.
+//! Simulated cars: they arrive at rates typical of the day and the hour, stay for realistic times, and leave.
 //!
 //! **Promise.** Arrivals follow the curve of the garage's usage (a Poisson process whose rate changes with the hour) or a given
 //! rate, stays are log-normal, and a full garage turns cars away. About one plate in a hundred is unreadable, as with real

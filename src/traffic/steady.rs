@@ -1,4 +1,4 @@
-//! Cars for one garage that is not part of a simulated city, such as an edge that is tried out.
+//! Cars for one garage that is not part of a simulated city, such as an edge that somebody tries out.
 //!
 //! **Promise.** Cars want to come at the given rate, at random instants (a Poisson process), whatever the hour. They stay as
 //! long as people do, and leave. About one plate in a hundred is unreadable. The garage is never overfull, and on average at

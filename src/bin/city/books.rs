@@ -1,10 +1,11 @@
 //! The oracle: what must be true at the server, by the events that the city's edges confirmed.
 //!
 //! **Promise.** The books of a garage hold each event that its edge confirmed, once, in order, and nothing else.
-//! [`CityBooks::compare`] names every way in which the server differs from them.
+//! [`CityBooks::compare`] names every difference between the server and them.
 //! **Kept by.** Simplicity. The oracle counts, adds, and hashes what was confirmed. It shares no code with the programs that it
 //! checks, and computes neither plates nor occupancy as they do.
-//! **Not promised.** To say which event differs, only among which [`RollingHash::EVERY`].
+//! **Not promised.** That it names the event that differs: it only says which [`RollingHash::EVERY`] events the difference is
+//! among.
 
 use super::money::Takings;
 use super::stays::{GarageCharges, StayPairing};

@@ -1,11 +1,12 @@
 //! The daemons of a city, as child processes.
 //!
-//! **Promise.** A child that is up has said so itself. A child that ends before it was told to end, or killed on purpose, is
-//! noticed at once, and reported with its status and the end of its log. No child outlives the city, however the city ends.
-//! The program may be built again, or deleted, while the city runs: all children are of the version that the city is of.
+//! **Promise.** A child counts as running only after it has said so itself. A child that ends before it was asked to, and was not
+//! killed on purpose, is noticed at once, and reported with its status and the end of its log. No child outlives the city,
+//! however the city ends. The program may be built again, or deleted, while the city runs: all children are of the same version
+//! as the city.
 //! **Kept by.** Waiting for the `ready` line; one task that waits for each process; on Linux the kernel's death signal, which
 //! each child asks for before it does anything else, and the kernel's own reference to the program.
-//! **Not promised.** On other systems than Linux, children of a city that is killed with SIGKILL go on.
+//! **Not promised.** That children end when the city is killed with SIGKILL on a system other than Linux: there they continue.
 //!
 //! Children are in a process group of their own, since Ctrl-C in a terminal goes to the whole group: the city has to stop the
 //! cars, let the events arrive and check the books before it stops the daemons.

@@ -2,7 +2,7 @@
 //!
 //! **Promise.** On a terminal the state of the city is shown in place; elsewhere as plain lines now and then. All of that goes
 //! to stderr. With `--json` nothing but the result goes to stdout.
-//! **Not promised.** That everything is seen: when nobody reads any more, the city goes on in silence.
+//! **Not promised.** That all output is seen: when nobody reads it any more, the city continues silently.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{IsTerminal, Write};

@@ -2,7 +2,7 @@
 //!
 //! **Promise.** Each has one data directory and one set of addresses for the whole run, however often it is killed and started
 //! again.
-//! **Kept by.** A [`DaemonSlot`], in which one process after another lives. Its addresses are those that the first one picked.
+//! **Kept by.** A [`DaemonSlot`], which runs one process after another. Its addresses are those that the first one picked.
 //! Under chaos they are on a loopback address of their own: outgoing connections come from 127.0.0.1, so that none of them can
 //! take the port that a killed daemon comes back to.
 

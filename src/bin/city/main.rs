@@ -6,7 +6,7 @@
 //! and compares with books that share no code with them ([`books`]).
 //! **Not promised.** That nothing confirmed is lost in a power cut: the city does not cut the power. Tests do.
 //!
-//! The way of an event: [`fogpost::traffic`] produces it, a [`producer`] posts it to the edge and, once it is confirmed, enters
+//! The path of an event: [`fogpost::traffic`] produces it, a [`producer`] posts it to the edge and, once it is confirmed, enters
 //! it into the [`books`]. At the end [`event_list`] reads it back from the server, and [`charge_list`] the charges. [`run`]
 //! leads through the phases. With `--chaos`, [`chaos`] kills daemons and cuts links meanwhile.
 

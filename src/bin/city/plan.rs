@@ -1,4 +1,4 @@
-//! The cars of each garage, by what was asked for and what the server has already.
+//! Plans the cars of each garage from what the user requested and what the server already has.
 //!
 //! **Promise.** One seed, one request and one state of the server give one plan.
 

@@ -2,9 +2,9 @@
 //!
 //! **Promise.** Events are posted in order, each until it is confirmed, and are in the [`CityBooks`] from then on and not
 //! before. What the edge refused for now is posted again when the edge asks for it.
-//! **Kept by.** One request at a time. Without chaos nothing is posted twice of which it is unknown what became: an edge that
-//! breaks off without an answer ends the run. Under chaos edges are killed, so each request has an idempotency key, and is
-//! made again with the same key and the same body until it is answered 201.
+//! **Kept by.** One request at a time. Without chaos, a request whose outcome is unknown is not repeated: an edge that
+//! disconnects without an answer ends the run. Under chaos edges are killed, so each request has an idempotency key, and is made
+//! again with the same key and the same body until it is answered 201.
 
 use super::books::{CityBooks, PostedEvents, Receipt};
 use super::chaos::SharedFaultCounts;

@@ -1,7 +1,7 @@
-//! What a run came to, for people and for programs.
+//! The result of a run, for people and for programs.
 //!
 //! **Promise.** `books_right` is true only if everything that was confirmed is at the server once, in order, no process ended
-//! before its time except those that chaos killed, and each daemon ended well when it was told to.
+//! early except those that chaos killed, and each daemon exited with success when it was asked to stop.
 
 use super::books::Discrepancy;
 use super::chaos::FaultCounts;

@@ -1,4 +1,4 @@
-//! What the daemons say of themselves while the city runs.
+//! The status that the daemons report while the city runs.
 
 use super::client::{DaemonClient, GarageAtServer, OutboxAtEdge};
 use super::display::Picture;

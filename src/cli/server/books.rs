@@ -1,4 +1,5 @@
-//! `server plates …`, `contracts …`, `charges …`, `statements …`, `journal …`: what an operator does with the books of money.
+//! `server plates …`, `contracts …`, `charges …`, `statements …`, `journal …`: the commands with which an operator reads and
+//! changes billing.
 
 use super::export::{Directory, write_new};
 use super::flags::{

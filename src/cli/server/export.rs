@@ -1,9 +1,9 @@
 //! The files of a month: statements in a directory of their own, the journal in one file.
 //!
-//! **Promise.** What has the name that was asked for is complete: every account's statement in every format, and an index that
-//! names them all. On an error nothing of that name is left, and nothing that was there is touched.
-//! **Kept by.** The files are written beside it under another name, which is changed last.
-//! **Not promised.** That they survive a power cut of the next seconds: they can be written again.
+//! **Promise.** A file or directory under the requested name is complete: every account's statement in every format, and an index
+//! that names them all. On an error nothing is left under that name, and nothing that was there before is touched.
+//! **Kept by.** The files are written next to it under another name, and renamed as the last step.
+//! **Not promised.** That the files survive a power cut within the next seconds: they can be written again.
 
 use super::flags::StatementFormat;
 use crate::codes::{self, Code, Coded};

@@ -1,4 +1,4 @@
-//! The command line of `server`: the daemon, or one command and then the end.
+//! The command line of `server`: runs the daemon, or carries out one command and exits.
 
 mod books;
 mod export;

@@ -1,4 +1,5 @@
-//! `server tariffs …`: what a configuration's tariffs are, and what a stay costs by them. Needs no server and no directory.
+//! `server tariffs …`: shows the tariffs of a configuration, and what a stay costs by them. It needs no server and no data
+//! directory.
 
 use super::running::table;
 use crate::cli::{OutputFlags, failure, print};

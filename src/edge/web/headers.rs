@@ -1,4 +1,4 @@
-//! What the headers of a post say of its body, and the key under which it may come again.
+//! The headers of a POST request that describe its body, and its idempotency key.
 
 use crate::codes;
 use crate::http::Problem;
@@ -38,8 +38,8 @@ pub(super) fn check_content(headers: &HeaderMap, types: &[&str]) -> Result<(), P
     }
 }
 
-/// The header `Idempotency-Key`, as it stands (1 to 255 visible ASCII characters) or as the quoted string of the draft standard
-/// (RFC 8941, section 3.3.3; spaces are allowed there). Both forms of one key are one key.
+/// The header `Idempotency-Key`, either as plain text (1 to 255 visible ASCII characters) or as the quoted string of the draft
+/// standard (RFC 8941, section 3.3.3; spaces are allowed there). Both forms of one key are one key.
 pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<Bytes>, String> {
     let mut given = headers.get_all("idempotency-key").iter();
     let Some(value) = given.next() else { return Ok(None) };
@@ -64,7 +64,7 @@ pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<Bytes>, Stri
     }
 }
 
-/// What stands between quotes; `rest` is what follows the first of them.
+/// The text between quotes; `rest` is what follows the opening quote.
 fn unquoted(rest: &[u8]) -> Result<Vec<u8>, String> {
     let mut key = Vec::with_capacity(rest.len());
     let mut rest = rest.iter();

@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 /// A group is closed when it may take this number of pages: they must fit into one batch of the store.
 const GROUP_PAGES: usize = BATCH_MAX;
-/// A move to another epoch is not begun with less room than this, or than its pages take.
+/// A move to another epoch begins only when at least this much room is left, and at least as much as its pages take.
 const MOVE_NEEDS: u64 = 32 << 20;
 
 pub(super) type Done<T> = oneshot::Sender<Result<T, AppendError>>;
@@ -110,7 +110,7 @@ pub(super) struct Committer {
     room: Option<Room>,
     progress: watch::Sender<OutboxProgress>,
     failure: Arc<OnceLock<String>>,
-    /// A move waits for room on the disk, which is logged once.
+    /// True while a move waits for room on the disk, which is logged once.
     move_waits: bool,
     /// The command that did not fit into the group before.
     carried: Option<CommitterCommand>,
@@ -176,8 +176,9 @@ impl Committer {
         self.progress.send_modify(|progress| progress.failed = true);
     }
 
-    /// Serves `first` and what waits with it, no more than the queue holds: a producer that is answered at once may come again for
-    /// ever, and those before it wait for the end of the group. After an error nothing more is served.
+    /// Serves `first` and the commands that wait with it, at most as many as the queue holds. Without that limit, a producer that
+    /// is answered at once and returns again and again could keep the others waiting for the end of the group. After an error
+    /// nothing more is served.
     pub(super) fn serve(
         &mut self,
         first: CommitterCommand,
@@ -218,7 +219,7 @@ impl Committer {
         Ok(())
     }
 
-    /// Adds a post to the group, or answers it. Gives it back when it belongs into the next group.
+    /// Adds a post to the group, or answers it. Returns the post when it belongs to the next group.
     fn gather(
         &self,
         group: &mut AppendGroup,
@@ -275,7 +276,7 @@ impl Committer {
         Ok(None)
     }
 
-    /// Checks that a move has room: what is moved is written again before its former place is free.
+    /// Checks that a move has room: what is moved is written again before its old place is freed.
     fn room_to_move(&mut self) -> Result<(), String> {
         let Some(room) = &self.room else { return Ok(()) };
         let (_, stored) = self.pages.size();

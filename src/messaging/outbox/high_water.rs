@@ -1,5 +1,5 @@
-//! How far an outbox had come, in the high-water file beside its store: by it, an outbox that lost its newest or oldest pages to
-//! damage knows that it did.
+//! The progress of an outbox, recorded in the high-water file beside its store. From it, an outbox whose newest or oldest pages
+//! were lost to damage can detect the loss.
 
 use super::super::Epoch;
 use super::super::clock::BootId;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::Path;
 
-/// The ends of this number of epochs fit into the file: those of the newest ones.
+/// The number of epochs whose ends fit into the file: the newest ones.
 pub(super) const ENDS_MAX: usize = 14;
 
 /// What was confirmed and what was acknowledged when it was written.
@@ -20,7 +20,8 @@ pub(super) struct OutboxHighWater {
     /// The epoch that was being delivered, and the highest sequence acknowledged. Whatever was deleted lies at or below it.
     pub oldest: Epoch,
     pub acknowledged: u64,
-    /// A mark of this boot is the last one that was written. A mark of an earlier boot may be older than what the disk holds.
+    /// The boot of the machine when this was written. A mark of the current boot is the last one that was written; a mark of an
+    /// earlier boot may be older than what the disk holds.
     pub boot: BootId,
 }
 
@@ -41,7 +42,7 @@ impl OutboxHighWater {
     }
 }
 
-/// How far an outbox had come that no process has open, by its high-water file.
+/// The progress of an outbox that no process has open, read from its high-water file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LastKnownStatus {
     /// The epoch of new messages, and the sequence that the next one would have had.

@@ -17,7 +17,7 @@ pub struct Inspection {
     pub waiting: u64,
     /// Idempotency keys that are remembered.
     pub keys: u64,
-    /// Messages that are lost, as pages tell the receiver.
+    /// Number of lost messages, as recorded in pages for the receiver.
     pub lost: u64,
     /// Pages that were kept aside because they could not be read.
     pub kept_aside: u64,
@@ -32,8 +32,8 @@ pub(super) struct EpochPages {
     pub end: u64,
 }
 
-/// Checks that each page can be read, begins where the one before it ends, and names it. What is missing
-/// up to `acknowledged`, as it stands at that moment, is no fault: it was delivered, and is just being deleted.
+/// Checks that each page can be read, begins where the one before it ends, and names it. Pages missing up to the current
+/// `acknowledged` are no fault: they were delivered and are being deleted.
 pub(super) fn inspect_pages(
     store: &Store,
     pages: &EpochPages,
@@ -99,7 +99,7 @@ pub(super) fn kept_aside(store: &Store) -> Result<u64, StoreError> {
     store.range(b"d", b"e").try_fold(0, |count, entry| entry.map(|_| count + 1))
 }
 
-/// What an opening found, as faults.
+/// The damage found at opening, as faults.
 pub(super) fn faults_of(damages: &[OutboxDamage]) -> impl Iterator<Item = String> + '_ {
     damages.iter().map(|damage| {
         format!(

@@ -1,12 +1,12 @@
 //! The keys under which producers post: what was stored under each, so that posting again stores nothing.
 //!
-//! **Promise.** A key is remembered while its messages wait, and after that as long as it is one of the last
-//! [`KEPT_LEAST`], or its messages were acknowledged less than [`KEPT_FOR_S`] of running time ago. Nothing else forgets one:
-//! at [`KEPT_MOST`] new keys are refused.
+//! **Promise.** A key is remembered while its messages wait, and after that as long as it is one of the last [`KEPT_LEAST`], or
+//! its messages were acknowledged less than [`KEPT_FOR_S`] of running time ago. No key is forgotten for any other reason: at
+//! [`KEPT_MOST`] keys, new ones are refused.
 //! **Kept by.** The key of a waiting message is a field of it. When the message is deleted, its key moves into a page
 //! of keys (`k` + number), which is written before. The index holds 16 bytes for each key and is rebuilt at opening.
-//! **Not promised.** Wall time: running time is that of a monotonic clock while the process runs. A crash sets it back
-//! to when the last key was acknowledged, which only keeps keys for longer.
+//! **Not promised.** That the time is wall time: running time is measured by a monotonic clock while the process runs. A crash
+//! sets it back to when the last key was acknowledged, which only keeps keys longer.
 //!
 //! A page of keys is a version byte, then [`KeyPage`] as postcard.
 
@@ -57,7 +57,7 @@ pub(super) enum KeyLocation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct PackedLocation(u64);
 
-/// Epoch indexes above this do not fit into a [`PackedLocation`]. After it, indexes of epochs that were delivered are given again.
+/// Epoch indexes above this do not fit into a [`PackedLocation`]. After it, indexes of delivered epochs are reused.
 pub(super) const EPOCH_INDEX_MAX: EpochIndex = 0x7FFF;
 
 impl PackedLocation {

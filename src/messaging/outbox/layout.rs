@@ -16,8 +16,8 @@ use super::super::{Digest, Epoch};
 use crate::store::StoreError;
 use serde::{Deserialize, Serialize};
 
-/// The number that an outbox gave to one of its epochs. It is given again at the earliest after 32,767
-/// others, when nothing of its last epoch is stored.
+/// The number that an outbox gave to one of its epochs. It is reused after 32,767 others at the earliest, and only when nothing
+/// of its last epoch is stored.
 pub type EpochIndex = u32;
 
 pub(super) const ACKNOWLEDGED: &[u8] = b"a";
@@ -32,12 +32,12 @@ pub(super) struct EpochRecord {
     /// The epoch whose messages are being moved here, and the first sequence that moves. The next opening continues a move that a
     /// crash interrupted.
     pub takes_over: Option<(EpochIndex, u64)>,
-    /// The epoch whose messages were moved here, once all of them were: whatever is found of it does not count.
+    /// The epoch whose messages were moved here, once all of them were moved: any remains of that epoch are ignored.
     pub took_over: Option<EpochIndex>,
 }
 
 impl EpochRecord {
-    /// The record of an epoch that takes nothing over.
+    /// The record of an epoch that takes over no other epoch.
     pub fn new(epoch: Epoch, rank: u64) -> EpochRecord {
         EpochRecord { epoch, rank, takes_over: None, took_over: None }
     }

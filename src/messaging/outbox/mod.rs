@@ -2,11 +2,10 @@
 //!
 //! **Promise.** Once [`Outbox::append`] returns `Ok`, its messages survive `kill -9` and a power cut, under
 //! consecutive sequences that nothing else ever gets; those of one append are kept all or none.
-//! **Kept by.** One committer thread owns the writes: it takes all waiting appends, writes the pages that
-//! they fill, flushes once, then answers them all (group commit). All that a commit needs is in the page itself, so
-//! that it costs one key. Only flushed messages are given to the sender, and a page that was given out
-//! never changes again. Only [`Outbox::acknowledge`] leads to a deletion, and the newest page always stays: it remembers the
-//! next sequence.
+//! **Kept by.** One committer thread owns the writes: it takes all waiting appends, writes the pages that they fill, flushes
+//! once, then answers them all (group commit). All data of a commit is in the page itself, so that a commit writes one key. Only
+//! flushed messages are given to the sender, and a page that was given out never changes again. Only [`Outbox::acknowledge`]
+//! leads to a deletion, and the newest page always stays: it remembers the next sequence.
 //!
 //! It may hold several epochs; they are delivered one after the other, oldest first, and new messages belong to the newest.
 //! A post with a key that is remembered ([`keys`]) stores nothing, and gets the first answer.
@@ -50,7 +49,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use tokio::sync::{mpsc, oneshot, watch};
 
-/// The file in a data directory that says how far its outbox had come; see [`crate::store::high_water`].
+/// The file in a data directory that records the progress of its outbox; see [`crate::store::high_water`].
 pub const HIGH_WATER_FILE: &str = "witness";
 
 /// The maximum number of appends that wait for the committer. Beyond it producers are asked to come back.
@@ -66,7 +65,7 @@ pub struct Appended {
     pub epoch: Epoch,
     pub first: Sequence,
     pub last: Sequence,
-    /// Nothing was stored: they were stored when they were first posted, under the same key.
+    /// True if this append stored nothing, because its messages had been stored by an earlier append with the same key.
     pub repeated: bool,
 }
 
@@ -90,7 +89,7 @@ pub type Room = Arc<dyn Fn(u64, u64) -> Result<(), String> + Send + Sync>;
 /// The settings of an outbox.
 #[derive(Clone)]
 pub struct Options {
-    /// A file beside the store that says how far it had come.
+    /// A file beside the store that records its progress.
     pub high_water_file: Option<PathBuf>,
     /// The id of this machine. When another one wrote last, the directory is a copy, and a new epoch begins.
     pub machine: Option<[u8; 16]>,
@@ -313,8 +312,8 @@ impl Outbox {
 
     /// Stores `records` under consecutive sequences and returns once they are on disk, all or none.
     ///
-    /// When the first of them has a key that is remembered, nothing is stored, and the answer is the first one's. `at` is a reading
-    /// of the clocks. If the future is dropped, they may or may not be stored.
+    /// When the first of them has a key that is remembered, nothing is stored, and the result of the first append with that key
+    /// is returned. `at` is a reading of the clocks. If the future is dropped, they may or may not be stored.
     pub async fn append(&self, records: Vec<Message>, at: ClockReading) -> Result<Appended, AppendError> {
         check(&records)?;
         self.ask(|done| CommitterCommand::Append { post: Post { records, at }, done }).await
@@ -325,9 +324,9 @@ impl Outbox {
         self.ask(|done| CommitterCommand::BeginEpoch { expected, done }).await
     }
 
-    /// Moves what stands from sequence `from` on of the epoch that is being delivered to a new one, and returns that and how
-    /// many messages it has; `None` when `epoch_index` is not the one that is being delivered any more. The receiver has what comes
-    /// before `from`, and it is deleted.
+    /// Moves the messages from sequence `from` on, of the epoch that is being delivered, to a new epoch. Returns the new epoch
+    /// and its number of messages; `None` when `epoch_index` is not the one that is being delivered any more. The receiver has
+    /// the messages before `from`, so they are deleted.
     pub async fn move_oldest(
         &self,
         epoch_index: EpochIndex,
@@ -351,9 +350,9 @@ impl Outbox {
         self.shared.pages.ledger()
     }
 
-    /// Takes acknowledgements above `mark` back: the receiver has no more, though it acknowledged more. What is still here waits
-    /// again, and a restart knows it when this returns. Waits for the committer however busy it is: as long as this is not done,
-    /// what the receiver lacks may be deleted as acknowledged.
+    /// Takes back acknowledgements above `mark`: the receiver has nothing above it, though it acknowledged more. What is still
+    /// here waits again, and this is on disk when the call returns. It waits for the committer however busy that is: until it is
+    /// done, messages that the receiver lacks may be deleted as acknowledged.
     pub async fn unacknowledge(&self, epoch_index: EpochIndex, mark: u64) -> Result<(), AppendError> {
         let (done, answer) = oneshot::channel();
         let sent = self.queue().send(CommitterCommand::Unacknowledge { epoch_index, mark, done }).await;

@@ -1,7 +1,7 @@
-//! An outbox from what could be found in a damaged store.
+//! Rebuilds an outbox from what could be found in a damaged store.
 //!
-//! **Promise.** Every page that waits and can be found is in the new store, once. What was acknowledged and is known to be stays
-//! delivered. Nothing is delivered under two epochs.
+//! **Promise.** Every page that waits and can be found is in the new store, once. Messages that are known to be acknowledged stay
+//! acknowledged. Nothing is delivered under two epochs.
 //! **Kept by.** Sealed pages never change, so an old copy of one is as good as the newest; of a page that was growing the copy
 //! with the greatest stamp counts. Removed pages are found too: those of epochs that were delivered or moved are left out by what the
 //! records of epochs, the hint of the last acknowledgement and the [high-water mark](super::high_water) say; a page that the receiver has nevertheless is a
@@ -224,8 +224,8 @@ fn read_pages(index: EpochIndex, epoch: Epoch, found: &Salvaged) -> Result<Vec<S
     Ok(pages)
 }
 
-/// Two pages claim the same sequences when a crash undid a write that was under way, and other events got the sequences: the
-/// page that was written later counts, and of the other one an older copy that ends before it.
+/// Two pages claim the same sequences when a crash undid a write that was under way, and other events got the sequences: the page
+/// that was written later counts, and the other page is replaced by an older copy of it that ends before that page.
 fn resolve_overlaps(
     index: EpochIndex,
     epoch: Epoch,

@@ -4,9 +4,9 @@
 //! **Promise.** Only a reply acknowledges a page, and no page is sent again sooner than
 //! [`backoff::RESEND_LEAST`] after it was last sent, whatever the receiver answers. The sender never gives up, and a queue that
 //! does not move while the receiver answers is noticed ([`stillness`]).
-//! **Kept by.** A state machine that sees only values: it is given what happened and the time, and
-//! [`Sender::poll`] answers what to do next. A thin shell owns the sockets and the outbox. Pages are sent in order; going
-//! back to an earlier one happens in one place ([`Sender::forget_requests`]), which waits for the resend time.
+//! **Kept by.** A state machine that sees only values: it receives events and the time as values, and [`Sender::poll`] returns
+//! what to do next. A thin shell owns the sockets and the outbox. Pages are sent in order; going back to an earlier one happens
+//! in one place ([`Sender::forget_requests`]), which waits for the resend time.
 //! **Not promised.** That the nearest server is tried first: the list of servers is tried in turn.
 //!
 //! Time is a [`Duration`] since any fixed moment, of a clock that never goes back. Sequences are plain numbers here, and 0 stands
@@ -72,7 +72,7 @@ pub const PAGES_BYTES: usize = wire::REQUEST_MAX / 8;
 pub enum Action {
     /// Open a new socket to the server with this index, then call [`Sender::connected`] or [`Sender::link_broke`].
     Connect { server: usize },
-    /// No reply came in time: drop the socket. A [`Action::Connect`] follows.
+    /// No reply came in time: drop the socket. An [`Action::Connect`] follows.
     Disconnect,
     /// Send a request with this id: with pages from `pages_from` on, when given, and with the question when `ask`. Then call
     /// [`Sender::sent`].
@@ -154,13 +154,13 @@ enum ConnectionState {
     Up,
 }
 
-/// The connection to one of the servers.
+/// The state of the connection to one of the servers.
 #[derive(Debug, Clone)]
 struct Link {
     state: ConnectionState,
     /// The index of the address that is in use or tried next.
     server: usize,
-    /// Failed connections in a row, a connection that got no reply among them.
+    /// Failed connections in a row, including connections that got no reply.
     failed_connects: u32,
     /// When a reply from our ledger last came.
     heard_at: Option<Duration>,
@@ -208,7 +208,7 @@ impl Sender {
         }
     }
 
-    /// Says that an earlier process may have sent what waits here a moment ago.
+    /// Notes that an earlier process may have sent the waiting messages a moment ago.
     pub fn continues_another_process(&mut self, now: Duration) {
         self.pace.do_not_resend_before(now + RESEND_LEAST);
     }
@@ -493,7 +493,7 @@ impl Sender {
         self.outbox.acknowledged == first - 1
     }
 
-    /// Sends no events for a resend time, which grows: the receiver did not accept them.
+    /// Sends no events for a resend time, which grows with each refusal, because the receiver did not accept them.
     fn hold(&mut self, now: Duration) {
         let until = self.pace.refused(now, &mut self.rng);
         tracing::debug!(?until, "sender: not accepted; holding events back");
@@ -509,7 +509,8 @@ impl Sender {
     }
 
     /// Goes back to the first message that is not acknowledged. This is the only way in which anything is sent again, so that the
-    /// least resend time is kept here: it runs from the last sending, because a page is not always sent beside the same others.
+    /// least resend time is kept here: it runs from the last time that anything was sent, because a page is not always sent
+    /// together with the same other pages.
     fn forget_requests(&mut self) {
         let may_be_resent = self.window.go_back_to(self.outbox.acknowledged);
         if may_be_resent {

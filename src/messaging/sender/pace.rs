@@ -11,7 +11,7 @@ pub(super) struct SendingPace {
     silent_tries: u32,
     /// Requests with pages in a row that were not accepted.
     refused_tries: u32,
-    /// No events before this: a reply that did not come, or a refusal.
+    /// No events before this, because a reply did not come or was a refusal.
     hold_until: Duration,
     /// No events before this: some of the next ones were sent less than [`RESEND_LEAST`] before it.
     resend_at: Duration,
@@ -48,7 +48,7 @@ impl SendingPace {
         }
     }
 
-    /// A reply came, whatever it says.
+    /// Called when a reply came, whatever it says.
     pub fn heard(&mut self, now: Duration, pause_ms: u32) {
         if pause_ms > 0 {
             let pause = Duration::from_millis(pause_ms.min(PAUSE_MAX_MS).into());
@@ -79,7 +79,7 @@ impl SendingPace {
         self.hold_until
     }
 
-    /// What was refused is not what is sent next.
+    /// Called when the next pages are not the refused ones.
     pub fn forget_refusals(&mut self) {
         self.hold_until = Duration::ZERO;
         self.refused_tries = 0;

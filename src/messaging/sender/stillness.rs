@@ -4,14 +4,14 @@
 //! [`STANDS_STILL_AFTER`], that is an alarm, whatever the reason; it ends with the first message that is acknowledged.
 //! **Kept by.** Only time that lies before an answer counts, at most [`ANSWERS_WITHIN`] for each: a receiver that was away
 //! keeps a queue waiting, but that is no fault of the queue. A pause that the receiver asked for does not count.
-//! **Not promised.** A reason. What is known of it has an alarm of its own, which says more.
+//! **Not promised.** A reason. A known reason has an alarm of its own, which says more.
 
 use crate::messaging::outbox::EpochIndex;
 use std::time::Duration;
 
 /// How long a queue may stand while the receiver answers: 15 times the least resend time.
 pub const STANDS_STILL_AFTER: Duration = Duration::from_secs(30);
-/// A receiver that has not answered for longer was away, and the time counts only in part.
+/// A receiver that has not answered for longer than this was away, and the time counts only in part.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 
 /// How far a queue has come.

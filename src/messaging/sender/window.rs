@@ -1,4 +1,4 @@
-//! What was sent of the outbox, and what of it is still without a reply.
+//! Tracks what was sent of the outbox, and which requests are still unanswered.
 
 use super::OutboxRange;
 use std::collections::VecDeque;

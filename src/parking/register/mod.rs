@@ -3,7 +3,7 @@
 //!
 //! **Promise.** A file is read whole or not at all; when it is not, every bad line is named with its number, its field and
 //! the reason. What two lines say about one thing must agree, else both are named. A plate is the same however it is written.
-//! **Kept by.** Every line is checked alone, then against those before it, and only then anything is given out.
+//! **Kept by.** Every line is checked alone, then against those before it, and nothing is returned before all lines have passed.
 //! **Not promised.** That the accounts, plates and garages exist: a garage may open later.
 
 mod changes;

@@ -5,13 +5,14 @@
 //! **Kept by.** Amounts are whole minor units. Units are counted in elapsed time and priced one after the other, each by the local
 //! wall time of its start and by what is left under the caps, and never by what comes after it. The rules of local time are those of the IANA database
 //! that is compiled into the program ([`time_zone`]). [`TariffSet::parse`] refuses what leaves an hour of the week without a price.
-//! **Not promised.** That a later release knows no better rules of local time: what was charged keeps its breakdown.
+//! **Not promised.** That the rules of local time stay the same in a later release: what was charged keeps its breakdown.
 //!
 //! # The rules
 //!
 //! * Unit k of a stay starts at the entry + k × `unit_minutes`, in elapsed time, and is charged if it starts before the exit.
 //! * A stay of at most `grace_minutes` costs nothing; a longer one pays from its entry.
-//! * The `first` units have prices of their own, whatever the hour. Caps hold them, too; a flat price stays due behind them.
+//! * The `first` units have prices of their own, whatever the hour. Caps apply to them, too; a flat price is still due after
+//!   them.
 //! * Every other unit costs what the first matching band says: `per_unit`, or `flat` once for each occurrence of the band's window.
 //! * A unit costs no more than what is left under every cap in whose window it starts.
 //! * A window whose `to` is not after its `from` runs into the next day, and belongs to the day on which it begins.

@@ -1,4 +1,4 @@
-//! What a stay costs and why: small to store, and shown unit by unit.
+//! What a stay costs and why, in a form that is small to store and can be shown unit by unit.
 
 use super::pricing::second_of;
 use super::{Amount, Currency, Money, Span, Tariff, TimeWindow, VatRate, time_zone};

@@ -2,7 +2,7 @@
 //!
 //! Between two moments at which anything could change (a border of a window, midnight, a change of the clocks, a new span
 //! of hours), units cost the same until a cap is reached. So they are taken together, and a year costs what its
-//! days cost, not its minutes. What comes out is what one unit after the other gives: a test holds it against that.
+//! days cost, not its minutes. The result equals pricing one unit after the other: a test compares the two.
 
 use super::days::DayKind;
 use super::priced::{Breakdown, Free, Priced, Rule};

@@ -1,4 +1,4 @@
-//! From tariffs to their canonical text.
+//! Writes tariffs as their canonical text.
 
 use super::{Band, BandPrice, Cap, First, Span, Tariff, TariffSet, TimeWindow};
 use std::fmt::{self, Write};

@@ -2,8 +2,8 @@
 //!
 //! **Promise.** An answer costs the same in a city of ten thousand garages as in one of ten: what changed since the asker's version
 //! is looked up by position, encoded once for all who ask since the same version, and fits into a reply. Nothing waits for records to be applied.
-//! **Kept by.** A board is made from a snapshot of the views, and kept until there is a later one and its encoding is paid for: at
-//! most a twentieth of the time goes into encoding ([`PAID_BACK`]).
+//! **Kept by.** A board is made from a snapshot of the views, and kept until there is a later snapshot and enough time has
+//! passed: at most a twentieth of the time goes into encoding ([`PAID_BACK`]).
 //! **Not promised.** The newest position: a board may lack what was applied in the last milliseconds.
 
 use super::applying::LiveViews;

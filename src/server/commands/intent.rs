@@ -2,8 +2,8 @@
 //!
 //! **Promise.** Records are made by this program alone, from what was checked here. A request that was written to the socket by hand
 //! is refused where the command line would refuse it.
-//! **Kept by.** [`Intent`] has no form for what only the program records (pieces of lists, numbers of entries, erased commands),
-//! and [`Intent::command`] is the one way from it to a [`Command`].
+//! **Kept by.** [`Intent`] has no variant for what only the program records (pieces of lists, numbers of entries, erased
+//! commands), and [`Intent::command`] is the only function that turns it into a [`Command`].
 
 use crate::messaging::SiteName;
 use crate::messaging::page::RECORDS_MAX;

@@ -5,7 +5,8 @@
 //! **Kept by.** What an operator wants is an [`Intent`], and records are made from it here alone. Commands come over `admin.sock`, or
 //! from a program that holds the directory, one at a time. Each is judged by the view at the ledger's end (`View::judge`), recorded
 //! by the one committing thread, and answered once the views show it ([`operate`]).
-//! **Not promised.** That a command acts on events that are delivered later in any other way than at their positions.
+//! **Not promised.** That a command treats events that are delivered later as if they had an earlier position: it acts on them at
+//! their positions.
 
 mod answers;
 mod desk;

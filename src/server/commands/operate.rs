@@ -1,4 +1,4 @@
-//! What a request of an operator comes to: the same in a running server and in a directory on which none runs.
+//! Carries out a request of an operator, in the same way in a running server and in a directory on which none runs.
 
 use super::put::{self, Put};
 use super::{ServerRequest, answers};

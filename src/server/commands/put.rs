@@ -1,4 +1,4 @@
-//! What is too long for one record: tariffs, registrations, contracts. Read and compared before anything is recorded.
+//! Data that is too long for one record: tariffs, registrations, contracts. It is read and compared before anything is recorded.
 
 use crate::messaging::Digest;
 use crate::parking::Plate;

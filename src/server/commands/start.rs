@@ -1,4 +1,4 @@
-//! The tariffs of the configuration, when a server starts.
+//! Records the tariffs of the configuration when a server starts.
 
 use super::put::in_pieces;
 use crate::codes;

@@ -1,9 +1,9 @@
-//! One commit: the pages of all requests that were waiting, judged, written, flushed, and only then shown.
+//! One commit: the pages of all waiting requests are judged, written and flushed, and only then visible to readers.
 //!
 //! # A page of a request
 //!
-//! [`judge`] decides by the mark. What is written for one page survives a crash as a whole or not at all. After any answer but
-//! "accepted" the rest of the request is not looked at.
+//! [`judge`] decides by the mark. What is written for one page survives a crash as a whole or not at all. After any answer except
+//! "accepted", the rest of the request is ignored.
 //!
 //! | judgement | written | answer |
 //! | --- | --- | --- |
@@ -38,10 +38,11 @@ use crate::store::{BATCH_MAX, Batch, StoreError};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
-/// The longest reason in the record of a missing range: a site chooses the words, and a record must fit into a value of the store.
+/// The longest reason in the record of a missing range: the site chooses the text, and a record must fit into a value of the
+/// store.
 const REASON_MAX: usize = 1024;
 
-/// A commit in the making. Readers see nothing of it before [`Commit::finish`].
+/// A commit in progress. Readers see nothing of it before [`Commit::finish`].
 pub(super) struct Commit<'a> {
     ledger: &'a Ledger,
     now_ms: i64,
@@ -51,7 +52,7 @@ pub(super) struct Commit<'a> {
     moves: ChangedMoves,
 }
 
-/// What changes in the streams. The store may not show it yet.
+/// Changes to the streams. They may not be visible in the store yet.
 struct ChangedStreams {
     /// The number of streams before this commit. Those that begin in it follow.
     known: usize,
@@ -61,7 +62,7 @@ struct ChangedStreams {
     pages: HashMap<(u32, u64), Digest>,
 }
 
-/// What changes in the decisions about conflicts.
+/// Changes to the decisions about conflicts.
 #[derive(Default)]
 struct ChangedMoves {
     /// Streams whose sender is asked to move from now on.
@@ -213,9 +214,9 @@ impl<'a> Commit<'a> {
         })
     }
 
-    /// Returns the number of messages of a page in conflict that are the same as those applied in its place, before they differ. A
-    /// copy of a site's outbox ends in a page that had not grown yet: it was begun at the same moment by the same clocks, and the
-    /// one page begins as the other does.
+    /// Returns the number of messages of a page in conflict that are the same as those applied in its place, before they differ.
+    /// A copy of a site's outbox ends in a page that had not grown yet: both pages were begun at the same moment by the same
+    /// clocks, and begin with the same messages.
     fn known_part(&mut self, stream: Option<u32>, page: &Page) -> Result<usize, StoreError> {
         let (Some(stream), Content::Records(records)) = (stream, &page.content) else {
             return Ok(0);
@@ -260,7 +261,7 @@ impl<'a> Commit<'a> {
         Ok(())
     }
 
-    /// The number of the request's stream. If it begins now, what is to be written for that.
+    /// The number of the request's stream. If the stream begins now, also returns the writes that this needs.
     fn stream_for(&mut self, applying: &mut Applying<'_>) -> (u32, Vec<Write>) {
         let mut writes = Vec::with_capacity(5);
         let number = applying.stream.unwrap_or_else(|| {
@@ -308,7 +309,7 @@ impl<'a> Commit<'a> {
         Ok(true)
     }
 
-    /// Ends the move of the stream that a page comes from: what comes under that stream from now on is another conflict.
+    /// Ends the move of the stream that a page comes from: pages that arrive under that stream from now on are a new conflict.
     fn end_move(&mut self, applying: &Applying<'_>, stream: u32, page: &Page) -> Result<(), StoreError> {
         if let Some((former, _)) = page.moved_from
             && let Some(former) = self.ledger.stream_number(&applying.request.site, former)
@@ -325,8 +326,8 @@ impl<'a> Commit<'a> {
         Ok(())
     }
 
-    /// Returns true if a stream began after the sender of `former` was asked to move. A stream that began before belongs to an earlier
-    /// move, whatever it brings.
+    /// Returns true if a stream began after the sender of `former` was asked to move. A stream that began before that belongs to
+    /// an earlier move, whatever pages it contains.
     fn began_after_move_of(&self, stream: u32, former: u32) -> Result<bool, StoreError> {
         if stream as usize >= self.streams.known {
             return Ok(true);

@@ -1,4 +1,4 @@
-//! What a record says of its stream. A mark is what the last record of its stream says, and follows here alone.
+//! What a record says about its stream. The mark of a stream follows from its last record, and is derived only here.
 
 use crate::messaging::page::{Page, PageError};
 use crate::messaging::receiver::Mark;
@@ -12,8 +12,8 @@ pub(super) struct Advance {
     pub last: u64,
     /// The mark of the stream with this record.
     pub mark: Mark,
-    /// Whether the index names the record. A missing range that the ledger found out itself stands right before a page that is
-    /// named.
+    /// Whether the index names the record. A missing range that the ledger detected itself is directly before a page that the
+    /// index names.
     pub is_indexed: bool,
     /// What was applied; `None` for a missing range.
     pub page: Option<Page>,

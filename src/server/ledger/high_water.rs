@@ -1,4 +1,5 @@
-//! How far a ledger had come, in the high-water file beside its store: by it, a ledger that lost its end knows that it did.
+//! The progress of a ledger, recorded in the high-water file beside its store. From it, a ledger that lost its end can detect the
+//! loss.
 
 use crate::messaging::LedgerId;
 use crate::store::high_water::{self, HighWaterMark};
@@ -19,7 +20,7 @@ impl HighWaterMark for LedgerHighWater {
 }
 
 impl LedgerHighWater {
-    /// Reads the mark in a file without changing the file. `None`: there is none that can be read.
+    /// Reads the mark in a file without changing the file. Returns `None` if no mark can be read.
     pub fn read(path: &Path) -> Option<LedgerHighWater> {
         high_water::read(path).ok().flatten()
     }

@@ -57,7 +57,8 @@ pub fn index_key(stream: u32, first: u64) -> Vec<u8> {
     [b"x", &stream.to_be_bytes()[..], &first.to_be_bytes()].concat()
 }
 
-/// A mark with the stream it belongs to: one of its many copies in the log is found when a store has lost its list of streams.
+/// A mark with the stream it belongs to: when a store has lost its list of streams, one of the mark's many copies in the log can
+/// still be found.
 pub fn mark_value(mark: Mark, site: &SiteName, epoch: Epoch) -> Vec<u8> {
     let mut value = mark.sequence.to_be_bytes().to_vec();
     value.push(u8::from(mark.digest.is_some()));

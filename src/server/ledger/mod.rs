@@ -2,11 +2,11 @@
 //!
 //! **Promise.** A page stands in the ledger once, at one position, after all earlier pages of its stream. What
 //! [`Ledger::commit`] reports is on disk.
-//! **Kept by.** `receiver::judge` decides over every page; a page, its place in the index and the mark of its stream are
-//! written in one atomic batch; one flush covers all requests that were waiting; only then is anybody answered.
+//! **Kept by.** `receiver::judge` decides about every page; a page, its place in the index and the mark of its stream are
+//! written in one atomic batch; one flush covers all requests that were waiting; only then are requests answered.
 //! One thread commits; any thread reads, and reads only what was flushed.
-//! **Not promised.** That a position stays free of damage. A record that cannot be read is reported where it is met
-//! ([`RecordOrDamage::Damaged`]), stays where it is, and holds up nothing; [`Ledger::check`] finds all of them.
+//! **Not promised.** That no record is ever damaged. A record that cannot be read is reported by the reader that finds it
+//! ([`RecordOrDamage::Damaged`]), stays where it is, and blocks nothing; [`Ledger::check`] finds all of them.
 
 pub mod check;
 mod commit;
@@ -154,7 +154,7 @@ impl Ledger {
         })
     }
 
-    /// Notes beside the store how far the ledger is on disk.
+    /// Writes the last position on disk into the file beside the store.
     fn note(&self) {
         if let Some(file) = &self.high_water {
             file.write(&LedgerHighWater { ledger: self.id, position: self.position() });
@@ -192,7 +192,8 @@ impl Ledger {
         Ok(self.commit_with_capacities(requests, now_ms, |_| Vec::new())?.0)
     }
 
-    /// Does the same, and records the capacities that `told` returns for what was applied. Returns them, too.
+    /// Does the same as [`Ledger::commit`], and records the capacities that `told` returns for the applied pages. Returns these
+    /// capacities too.
     pub fn commit_with_capacities(
         &self,
         requests: &[Request],
@@ -222,7 +223,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Records a command and returns its position; it is on disk then. Called by the committing thread.
+    /// Records a command and returns its position; the command is on disk when this returns. Called by the committing thread.
     pub fn record_command(&self, by: &str, command: Command, now_ms: i64) -> Result<u64, StoreError> {
         self.record_order(by, Vec::new(), command, now_ms)
     }

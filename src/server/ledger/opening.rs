@@ -1,10 +1,10 @@
-//! Opens a ledger for service, and repairs what does not agree, so that nothing is acknowledged that is not there, and nothing
+//! Opens a ledger for service and repairs inconsistencies, so that nothing is acknowledged that is not in the ledger, and nothing
 //! is applied twice.
 //!
 //! No record is changed or removed. What is repaired follows from the records:
 //!
-//! * A mark is what the last record of its stream says. One that is too high would acknowledge what is lost, one that is too low
-//!   would apply events twice.
+//! * A mark follows from the last record of its stream. A mark that is too high would acknowledge lost events; one that is too
+//!   low would apply events twice.
 //! * The index names no position after the end.
 //! * Positions after the end that the [high-water file](super::high_water) or an index entry names are recorded as lost, at the
 //!   position after them.

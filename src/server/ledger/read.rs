@@ -19,7 +19,7 @@ pub struct LedgerPages {
     pub pages: Vec<PageAt>,
     /// First and last position of each unreadable stretch, and the reason. At most a hundred.
     pub damaged: Vec<(u64, u64, String)>,
-    /// Continue after this position: an answer looks at a limited number of records.
+    /// Continue after this position, because an answer reads a limited number of records.
     pub go_on_after: Option<u64>,
 }
 
@@ -40,7 +40,7 @@ impl LedgerPages {
         }
     }
 
-    /// Adds what stands at a position. Returns true when it is enough.
+    /// Adds the content of a position. Returns true when nothing more is wanted.
     fn add(
         &mut self,
         position: u64,
@@ -222,8 +222,8 @@ impl Ledger {
         Ok(self.page_in(stream, sequence)?.map(|page| (stream, page)))
     }
 
-    /// The digest of the page that begins with `first` in a stream. When its record cannot be read any more, `offered` is: it
-    /// was applied, its loss is reported elsewhere, and its sender must not wait for ever.
+    /// The digest of the page that begins with `first` in a stream. When its record cannot be read any more, returns `offered`:
+    /// the page was applied, its loss is reported elsewhere, and its sender must not wait forever.
     pub(super) fn digest_at(
         &self,
         stream: u32,
@@ -295,7 +295,7 @@ impl Ledger {
     }
 
     /// The first sequence of the first page of a stream that stands at position `from` or later. Positions rise with
-    /// sequences within a stream, so that halving finds it.
+    /// sequences within a stream, so a binary search finds it.
     fn first_sequence_from(&self, stream: u32, from: u64) -> Result<u64, StoreError> {
         let start = index_key(stream, 0);
         let (mut low, mut high) = (0, self.mark(stream).sequence + 1);

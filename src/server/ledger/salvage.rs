@@ -3,10 +3,11 @@
 //! **Promise.** Every record that can be found stands at its position in the new store. A position whose record cannot be found
 //! keeps its number; the garage, the epoch and the sequences that are missing for it are in the index, as they were.
 //! **Kept by.** A record at a position never changes, so an old copy is as good as the newest. Streams, index and marks follow
-//! from the records ([`LedgerCopy`]). Sequences have no gaps: a page that does not continue the one before it shows what is missing
-//! between them. A stored mark shows what is missing at the end, and names the garage should the list of streams be lost. A stream
-//! that nothing names is found by its epoch, which its pages tell: what its edge delivers again is known.
-//! **Not promised.** Which of several lost positions held which lost sequences: they are assigned in order.
+//! from the records ([`LedgerCopy`]). Sequences have no gaps: a page that does not continue the one before it shows what is
+//! missing between them. A stored mark shows what is missing at the end, and names the garage if the list of streams is lost. A
+//! stream without any name left is identified by the epoch in its pages, so that pages its edge delivers again are recognised.
+//! **Not promised.** That each lost sequence gets the position that it had, when several positions are lost: they are assigned in
+//! order.
 //!
 //! The views are not kept: they follow from the ledger.
 
@@ -22,7 +23,7 @@ use crate::store::{BATCH_MAX, Batch, Store, StoreError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// Puts the ledger that was found into `new`. `high_water` is the file beside the damaged store.
+/// Writes the ledger that was found into `new`. `high_water` is the file beside the damaged store.
 pub fn rebuild(high_water: &Path, found: &Salvaged, new: &Store) -> Result<(), StoreError> {
     let note = LedgerHighWater::read(high_water);
     let id = found.get(LEDGER_ID)?.and_then(|id| keys::decode_ledger_id(&id.value));
@@ -68,7 +69,7 @@ fn read_marks(found: &Salvaged) -> Result<Marks, StoreError> {
 /// Made-up name of a garage whose name is lost. Its stream is found by its epoch.
 const NAMELESS: &str = "unknown garage ";
 
-/// Epoch of a stream of which neither the name nor a page is left: its records say nothing of any garage.
+/// Epoch of a stream of which neither the name nor a page is left: its records cannot be assigned to any garage.
 const NO_EPOCH: Epoch = Epoch::from_bytes([0; 16]);
 
 pub(super) fn is_nameless(site: &SiteName) -> bool {
@@ -321,7 +322,7 @@ fn copy_base(found: &Salvaged, new: &Store) -> Result<(), StoreError> {
     new.apply(&batch)
 }
 
-/// Empties a store that is being made.
+/// Empties a store that is being built.
 fn clear(new: &Store) -> Result<(), StoreError> {
     let keys: Vec<Vec<u8>> =
         new.range(&[1], &[u8::MAX]).map(|entry| entry.map(|(key, _)| key)).collect::<Result<_, _>>()?;

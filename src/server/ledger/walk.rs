@@ -1,7 +1,7 @@
-//! Goes through the ledger in order of position, past everything that cannot be read.
+//! Walks through the ledger in order of position, and continues after everything that cannot be read.
 //!
-//! **Promise.** Every position is accounted for: by its record, or as damaged, with what the index still says of it. Going through
-//! the same ledger again tells the same.
+//! **Promise.** Every position is accounted for: by its record, or as damaged, with what the index still says about it. Walking
+//! through the same ledger again gives the same result.
 
 use super::Ledger;
 use super::keys::{index_key, record_key, trailing_u64};
@@ -16,7 +16,7 @@ const STRETCH_MAX: u64 = 256;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RecordOrDamage {
     Record(Record),
-    /// Nothing can be read from this position to the one that this comes with.
+    /// Nothing can be read from this position up to the position that is reported with this value.
     Damaged {
         from: u64,
         reason: String,
@@ -34,7 +34,7 @@ pub struct Loss {
 
 impl Ledger {
     /// What stands at each position from `from` on, up to the last one on disk when this was called. Positions that are recorded
-    /// as lost ([`Record::Truncated`]) are passed over. An error is one of the disk.
+    /// as lost ([`Record::Truncated`]) are skipped. An error means that the disk failed.
     pub fn records(&self, from: u64) -> impl Iterator<Item = Result<(u64, RecordOrDamage), StoreError>> + '_ {
         let end = self.position();
         let entries: Entries<'_> = Box::new(self.store.range(&record_key(from), &record_key(end + 1)));
@@ -90,7 +90,7 @@ type At = (u64, Result<Record, StoreError>);
 
 struct LedgerWalk<'a> {
     ledger: &'a Ledger,
-    /// None once a part of the store could not be read: from there on each position is asked for by itself.
+    /// `None` once a part of the store could not be read: from there on each position is looked up individually.
     entries: Option<Peekable<Entries<'a>>>,
     expected: u64,
     /// The last position.

@@ -1,4 +1,5 @@
-//! Commands of operators as they stand in the ledger. Data only: `commands` decides what is recorded, the views what it changes.
+//! Commands of operators as recorded in the ledger. This module holds data only: `commands` decides what is recorded, and the
+//! views decide what a command changes.
 
 use crate::messaging::page::RECORDS_MAX;
 use crate::messaging::{Digest, SiteName};
@@ -27,11 +28,11 @@ pub enum Command {
         garage: SiteName,
         spaces: Option<u32>,
     },
-    /// Apply what waits there, if it is understood now.
+    /// Apply the quarantined events at this place, if they are understood now.
     Release {
         place: QuarantinePlace,
     },
-    /// Give up what waits there.
+    /// Discard the quarantined events at this place.
     Discard {
         place: QuarantinePlace,
         reason: String,
@@ -70,12 +71,12 @@ pub enum Command {
         from: u64,
         to: u64,
     },
-    /// Take a charge back, less what was credited before.
+    /// Void a charge: credit its amount minus what was credited before.
     Void {
         charge: ChargeId,
         reason: String,
     },
-    /// Give a part of a charge back, in minor units of its currency.
+    /// Credit a part of a charge, in minor units of its currency.
     Credit {
         charge: ChargeId,
         amount: i64,
@@ -87,14 +88,14 @@ pub enum Command {
         exit: EventId,
         reason: String,
     },
-    /// The car of this entry left unseen at that time.
+    /// Record that the car of this entry left unseen at that time.
     CloseStay {
         entry: EventId,
         left_at_ms: i64,
         offset_minutes: i16,
         reason: String,
     },
-    /// The car of this entry left and came back unseen during its stay.
+    /// Record that the car of this entry left and came back unseen during its stay.
     SplitStay {
         entry: EventId,
         left_at_ms: i64,
@@ -120,7 +121,8 @@ impl Command {
     /// The longest reason, in bytes: a record must fit into a value of the store.
     pub const REASON_MAX: usize = 1024;
 
-    /// Its name in logs, which show nothing else of it: a command may hold a plate, or what somebody wrote about a person.
+    /// The command's name for logs. They show nothing else of it, because a command may hold a plate, or what somebody wrote
+    /// about a person.
     pub fn name(&self) -> &'static str {
         match self {
             Command::Rename { .. } => "rename",
@@ -147,7 +149,7 @@ impl Command {
         }
     }
 
-    /// Whether it is judged by stays and charges, which are read from the written views.
+    /// Whether judging the command needs stays and charges, which are read from the stored views.
     pub fn is_about_entries(&self) -> bool {
         !matches!(
             self,
@@ -188,7 +190,7 @@ impl fmt::Display for QuarantinePlace {
     }
 }
 
-/// The text is not a place in quarantine.
+/// The error for a text that is not a place in quarantine.
 #[derive(Debug, thiserror::Error)]
 #[error("a place looks like 17 or 17.3: a position of the ledger, and an event of the page there, from 0 to {}", RECORDS_MAX - 1)]
 pub struct BadPlace;

@@ -1,4 +1,4 @@
-//! The facts of the ledger as values and as bytes: what stands at a position.
+//! The facts of the ledger as values and as bytes: the content of each position.
 //!
 //! A record is a version byte, the checksum of what follows, then postcard. A checksum is the first 8 bytes of BLAKE3.
 
@@ -23,14 +23,14 @@ const CHECKSUM: usize = 8;
 pub enum Record {
     /// A page as it was received.
     Page { stream: u32, received_at_ms: i64, page: SealedPage },
-    /// `first..=last` will never come: the site was told that they are safe, and this ledger does not have them.
+    /// `first..=last` will never come: they were acknowledged to the site, and this ledger does not have them.
     MissingRange {
         stream: u32,
         received_at_ms: i64,
         first: u64,
         last: u64,
         reason: String,
-        /// Of the page that told it; none when the ledger found it out itself.
+        /// Digest of the page that reported it; none when the ledger detected it itself.
         told_by: Option<Digest>,
     },
     /// A garage reported a capacity that it had not reported before.
@@ -39,8 +39,8 @@ pub enum Record {
     Moved { stream: u32, received_at_ms: i64 },
     /// A command of an operator, and the user who gave it.
     Command { received_at_ms: i64, by: String, command: Command },
-    /// The records at positions `from..=to`, right before this one, were on disk once and are lost: the disk lost them, or an older
-    /// copy was put in their place. Their numbers are never used again, so that a position means one thing for ever.
+    /// The records at positions `from..=to`, right before this one, were on disk once and are lost: the disk lost them, or an
+    /// older copy was put in their place. Their numbers are never used again, so a position always means the same record.
     Truncated { received_at_ms: i64, from: u64, to: u64 },
 }
 

@@ -1,7 +1,7 @@
 //! The cars that are inside for more than 30 days: most are misread plates, whose exits never come. They leave memory, and are found
 //! in the store when their exit comes after all, or when they are listed.
 //!
-//! **Promise.** What events come to does not depend on whether a car is in memory or here. Memory holds the cars that
+//! **Promise.** The result of applying events does not depend on whether a car is in memory or here. Memory holds the cars that
 //! entered within [`KEEP_DAYS`] days, however long a server has run.
 //! **Kept by.** A car is here exactly when the event of its entry stands before [`Age::before`], a position that follows from the
 //! days on which pages were received. Looking for one costs a read only for plates that [`Filter`] does not rule out.

@@ -1,10 +1,11 @@
-//! The base: the views at a position, from which they are rebuilt when the records before it do not give them any more.
+//! The base: the views at a position, from which they are rebuilt when the records before it are no longer enough to rebuild
+//! them.
 //!
-//! A compacted ledger has lost plates on purpose, so that its first records do not say any more what the views were. It keeps
+//! A compacted ledger has lost plates on purpose, so the views can no longer be rebuilt from its first records. It keeps
 //! the views at the position of its compaction beside them; rebuilding begins there.
 //!
-//! **Promise.** A base that reads gives the views at its position, whichever version of the views goes on from there. A base that cannot be
-//! read, or whose form this program does not know, is refused: no record is applied on top of it.
+//! **Promise.** A base that can be read gives the views at its position, whatever version of the views continues from there. A
+//! base that cannot be read, or whose form this program does not know, is refused: no record is applied on top of it.
 //! **Kept by.** It has a form of its own, [`FORM`], which says what its keys and values are; the position in it is a number, and not the
 //! views' own note of it. Each record says its form and carries a checksum, and the first one says how many there are and what
 //! they are together.

@@ -1,9 +1,9 @@
 //! Chains of everything that belongs to one plate, newest first.
 //!
 //! Plates are found through a hash table of a fixed size ([`CHAINS`]): a head names the newest member of its chain, and each
-//! member the one before it, as in a log with an index of heads (FASTER, Bitcask's ancestors): an append costs one
-//! head in memory, and looking for a plate reads the members of its chain, one of 65,536, and nothing else. Sorted runs would
-//! need merging, and pages sorted by plate a rewrite for every event, because cars come in no order.
+//! member the one before it, as in a log with an index of heads (FASTER, Bitcask's ancestors). An append costs one head in
+//! memory, and looking for a plate reads the members of its chain, one of 65,536, and nothing else. Sorted runs would need
+//! merging, and pages sorted by plate a rewrite for every event, because cars come in no order.
 
 use super::codec::{damaged, encode, read, read_range, sized};
 use crate::parking::Plate;

@@ -1,4 +1,4 @@
-//! What applying records changed and is not written yet, and reading through it.
+//! The changes made by applying records that are not written yet, and reads that take them into account.
 
 use super::aged::AgedChanges;
 use super::billing::BillingChanges;

@@ -1,4 +1,4 @@
-//! How the views lie in the store: encoded values, numbers in keys, and reading both.
+//! How the views are stored: encoded values, numbers in keys, and functions that read both.
 
 use crate::messaging::SiteName;
 use crate::store::{Store, StoreError};

@@ -1,8 +1,9 @@
 //! What the commands of operators do to the view.
 //!
 //! A garage is known for good by the name under which its events came first: that is its key in [`View::garages`], in stays,
-//! holes and quarantine, and no command changes it. A rename changes what the garage is *called*, and lets events that come
-//! under the new name count for it, too. So nothing is moved, and an edge may go on under the old name for as long as it likes.
+//! missing ranges and quarantine, and no command changes it. A rename changes what the garage is *called*, and lets events that
+//! come under the new name count for it, too. So nothing is moved, and an edge may go on under the old name for as long as it
+//! likes.
 //!
 //! [`View::judge`] alone says what a command does. It is asked twice: before a command is recorded, so that what makes no sense
 //! leaves no trace, and when it is applied. Between the two an event may have come that changes the judgement; then the

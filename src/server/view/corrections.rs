@@ -1,7 +1,9 @@
-//! Corrected plates: an event is taken out of the visits beside it under its former plate, and put into those under the new one.
+//! Corrected plates: an event is removed from the visits next to it under its old plate, and inserted into those under the new
+//! one.
 //!
 //! **Promise.** A correction is applied whole or not at all.
-//! **Not promised.** A correction that would have to look through more than [`LOOK_BACK`] visits: it goes to quarantine.
+//! **Not promised.** That every correction is applied: one that would have to look through more than [`LOOK_BACK`] visits goes to
+//! quarantine.
 
 use super::aged::OpenStay;
 use super::changes::ViewChanges;

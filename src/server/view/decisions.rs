@@ -1,4 +1,4 @@
-//! What operators' commands changed, beside the garages and the quarantine themselves.
+//! What operators' commands changed, apart from the garages and the quarantine themselves.
 //!
 //! | key | value |
 //! | --- | --- |

@@ -1,4 +1,4 @@
-//! Applying one event: the one door to occupancy and stays, for a page as for what is released from quarantine.
+//! Applies one event. Occupancy and stays change only here, both for the events of a page and for those released from quarantine.
 
 use super::billing::Billing;
 use super::billing::anomalies::AnomalyCode;

@@ -1,10 +1,10 @@
-//! Forgetting plates: a random token stands for one in stays and charges.
+//! Forgetting plates: a random token replaces a plate in stays and charges.
 //!
 //! **Promise.** Amounts, dates and garages stay, and so do all sums. Under one seed the same plate has the same token within a
 //! month, and once the seed is erased a token does not tell which plate it was.
-//! **Kept by.** A token is drawn by a keyed hash; the key, the seed, stands in the command that ordered it, and `server compact`
-//! erases it.
-//! **Not promised.** That the events in the ledger lose their plates before that, or backups ever.
+//! **Kept by.** A token is drawn by a keyed hash; its key is the seed, which is stored in the command that ordered the
+//! forgetting, and `server compact` erases it.
+//! **Not promised.** That the events in the ledger lose their plates before that, or that backups ever lose them.
 
 use super::billing::entries::{BillingEntry, EntryKind, EntryNumber};
 use super::billing::list::FORGOTTEN_AT_ONCE;

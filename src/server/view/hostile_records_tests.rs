@@ -1,4 +1,4 @@
-//! Whatever stands in a ledger, however it got there, a rebuild of the views comes to its end and gives views that load.
+//! Tests that a rebuild of the views completes and gives views that load, whatever the ledger contains and however it got there.
 
 use super::View;
 use super::tests::{EPOCH, apply, event, page_after, world};

@@ -1,9 +1,10 @@
-//! Stays as they are listed: read from the pages as they were written last, newest first within a garage.
+//! Lists stays: they are read from the pages as last written, newest first within a garage.
 //!
-//! **Promise.** A list reads what it shows and little else: one plate's chain, one garage's pages, or the pages in which
-//! a car is inside. A list that is followed to its end shows each stay once that was there all the while, and what one answer
-//! shows is of one position. No answer reads more than [`LOOK_AT`] slots or pages: it gives what it has found, and where to go on.
-//! **Not promised.** One moment for a whole list: what ends or is corrected meanwhile shows as it is when it is read.
+//! **Promise.** A list reads what it shows and little else: one plate's chain, one garage's pages, or the pages in which a car is
+//! inside. A list that is read to its end shows once each stay that existed during the whole reading, and each answer shows one
+//! position. No answer reads more than [`LOOK_AT`] slots or pages: it returns what it has found, and a cursor to continue from.
+//! **Not promised.** That a whole list shows one moment: a stay that ends or is corrected meanwhile is shown as it is when it is
+//! read.
 
 use super::aged;
 use super::chains::{ChainHeads, PlateChain};

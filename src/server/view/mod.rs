@@ -1,13 +1,13 @@
-//! The views of the garages: what the ledger's records give, applied in order of position.
+//! The views of the garages: the result of applying the ledger's records in order of position.
 //!
 //! **Promise.** At any position the views are what rebuilding them from the ledger's beginning gives, byte for byte.
-//! **Kept by.** [`View::apply`] sees records only. What it changed is written in one batch together with the position it
-//! has reached; after a crash the records behind it are applied. A view never holds up the ledger: it follows behind. A view of
+//! **Kept by.** [`View::apply`] sees records only. What it changed is written in one batch together with the position it has
+//! reached; after a crash the records behind it are applied. A view never delays the ledger: it is updated afterwards. A view of
 //! another version, or one that cannot be read, is dropped and rebuilt.
-//! **Not promised.** That it is at the ledger's end: every answer says the position that it shows.
+//! **Not promised.** That a view has reached the ledger's end: every answer says the position that it shows.
 //!
 //! Occupancy, missing ranges and quarantine are kept in memory. Stays are too many: they are in [`pages`], and only the cars that
-//! are inside for less than 30 days are in memory ([`stays`]). What is in pages is read as it was written last, at most a second behind.
+//! are inside for less than 30 days are in memory ([`stays`]). Pages are read as last written, at most a second behind.
 //!
 //! | key | value |
 //! | --- | --- |

@@ -1,4 +1,4 @@
-//! What operators order in the books of money: judged before it is recorded, and applied at its position.
+//! Operators' billing commands: each is judged before it is recorded, and applied at its position.
 
 use super::billing::entries::{BilledStay, BillingEntry, EntryKind, EntryNumber, VoidedBecause};
 use super::billing::list::PRICED_AT_ONCE;

@@ -1,7 +1,7 @@
 //! The pages in which visits are kept, as bytes.
 //!
 //! Visits are appended to the newest page of their garage in the order of their first events, and stay where they are:
-//! an end is written into the slot. A page is thus rewritten while a car of it is inside, and rests afterwards. A
+//! an end is written into the slot. A page is thus rewritten while one of its cars is inside, and not changed afterwards. A
 //! visit that a corrected plate undoes leaves an empty slot; the one that takes its place is appended.
 //!
 //! | key | value |

@@ -1,10 +1,10 @@
-//! What operators say of stays that do not add up: joined, closed, split, charged as they are.
+//! Operators' repairs of stays that do not add up: they are joined, closed, split, or charged as they are.
 //!
-//! **Promise.** A repair is a record at its position; no event is changed by it. Every stay that is another one afterwards has its
-//! charge voided, and what it is then is charged.
-//! **Kept by.** A repair is judged by the visits that it would give, before it is recorded and again when it is applied.
-//! What a person says happened is a [`StoredPassage`] that is [made](Passage::made); it stands right after the entry of its stay, and pairs
-//! like any other (`parking::stay::pair`).
+//! **Promise.** A repair is a record at its position; no event is changed by it. For every stay that a repair changes, the old
+//! charge is voided and the changed stay is charged.
+//! **Kept by.** A repair is judged by the visits that would result, before it is recorded and again when it is applied. What a
+//! person says happened is a [`StoredPassage`] that is [made](Passage::made); it stands right after the entry of its stay, and
+//! pairs like any other (`parking::stay::pair`).
 
 use super::billing::CLOCKS_DIFFER_MS;
 use super::billing::entries::{EntryKind, HeldBecause, Terms};

@@ -1,8 +1,8 @@
-//! What a person may want to repair: leftovers that are one look-alike letter apart, and long stays of a car that was read elsewhere
-//! meanwhile.
+//! What a person may want to repair: unmatched entries and exits whose plates differ by one look-alike letter, and long stays of
+//! a car that was read elsewhere meanwhile.
 //!
-//! **Promise.** Nothing is guessed: a review proposes, with the command that would do it, and changes nothing.
-//! **Not promised.** That it is at the ledger's end: it reads the stays as they were written last, all of them.
+//! **Promise.** Nothing is guessed: a review proposes a repair together with its command, and changes nothing.
+//! **Not promised.** That it includes the end of the ledger: it reads all stays as last written.
 
 use super::chains::{ChainHeads, PlateChain};
 use super::codec::{damaged, read_range, sized};

@@ -1,4 +1,4 @@
-//! The views as a whole: opened, loaded and saved.
+//! Opens, loads and saves the views as a whole.
 
 use super::base;
 use super::billing::Billing;

@@ -1,4 +1,4 @@
-//! Sorted maps of which a copy costs nothing: a copy shares with its origin what is the same in both.
+//! Sorted maps that cost nothing to copy: a copy shares with the original what is the same in both (persistent data structures).
 //!
 //! The views that readers see are such copies. What the views change afterwards is copied along the path to it, a few nodes of a
 //! tree, and a reader never sees it.

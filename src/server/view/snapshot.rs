@@ -2,8 +2,9 @@
 //!
 //! **Promise.** A snapshot never changes, and all that it shows is of one position. Taking one costs next to nothing. Readers
 //! do not wait for the thread that applies records, nor that thread for readers.
-//! **Kept by.** It is made of [`SharedMap`]s: the thread goes on with its own copy, and copies what it changes.
-//! **Not promised.** Stays, charges and anomalies: they are read from the store as they were written last.
+//! **Kept by.** It is made of [`SharedMap`]s: the thread continues with its own copy, and copies only the parts that it changes
+//! (copy-on-write).
+//! **Not promised.** Stays, charges and anomalies: they are not in a snapshot, but read from the store as last written.
 
 use super::billing::ShownBooks;
 use super::decisions::Decisions;

@@ -1,4 +1,4 @@
-//! The views as they are built: what readers see, and what only applying records needs.
+//! The state of the views while they are built: what readers see, and what only the applying of records needs.
 
 use super::billing::Billing;
 use super::changes::ViewChanges;

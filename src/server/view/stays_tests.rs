@@ -1,4 +1,4 @@
-//! The stays against an oracle that is too simple to be wrong: all events at once, each with its best reading.
+//! The stays against an oracle that is too simple to be wrong: it takes all events at once, each with the best plate known.
 
 use super::list::{self, ListedStay, StayFilter};
 use super::tests::{EPOCH, apply, apply_at, event, fold, page_after, world};

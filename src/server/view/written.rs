@@ -1,4 +1,4 @@
-//! The views as they are written: their position, reading them at one position, comparing and dropping them.
+//! The views as stored: their position, and how they are read at one position, compared and dropped.
 
 use super::codec::{read_range, u64_from};
 use super::garages::LedgerDamage;

@@ -1,4 +1,5 @@
-//! `GET /v1/occupancy`, `GET /v1/garages`, `GET /v1/garages/{name}`: from memory, at one position of the views each.
+//! `GET /v1/occupancy`, `GET /v1/garages`, `GET /v1/garages/{name}`: each answer comes from memory and shows one position of the
+//! views.
 
 use super::{ServerWeb, SharedWeb, StreamMark, parse_cursor, time};
 use crate::codes;

@@ -1,4 +1,4 @@
-//! `GET /v1/quarantine`, `GET /v1/damages`: from memory, at one position of the views each.
+//! `GET /v1/quarantine`, `GET /v1/damages`: each answer comes from memory and shows one position of the views.
 
 use super::{EventCursor, SharedWeb, parse_cursor, time};
 use crate::http::{Paging, Problem, query};

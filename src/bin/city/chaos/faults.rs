@@ -1,4 +1,4 @@
-//! Which fault comes when: values and arithmetic, without any clock.
+//! Decides which fault comes when, from values alone; it reads no clock.
 //!
 //! **Promise.** One seed and one list of shares give one plan by progress; one seed and one number of garages give one plan by
 //! time. Of any five faults in a row that begin at a multiple of five, two kill edges, one kills the server and two cut links,

@@ -6,8 +6,9 @@
 //! victims, order, and numbers of events at which they strike. In any other run they give the same faults, victims, order and
 //! waits, for as long as the run goes on.
 //! **Kept by.** A gate ([`gate`]) between producers and faults: each fault strikes while a certain request is on its way.
-//! **Not promised.** What the same fault hits in another run. That a cut has an effect, when its edge is dead or holds its
-//! events back by itself just then: after [`EFFECT_WITHIN`] it heals without. [`FaultCounts`] say how many had one.
+//! **Not promised.** That the same fault hits the same bytes in another run. That a cut has an effect: if its edge is dead or is
+//! holding its events back at that time, the cut heals after [`EFFECT_WITHIN`] without one. [`FaultCounts`] says how many had an
+//! effect.
 //!
 //! Victims recover while the next faults come. A fault waits for a victim that still suffers from an earlier one.
 

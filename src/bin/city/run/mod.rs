@@ -1,9 +1,9 @@
 //! One run of the city: start, feed, settle, check, stop.
 //!
-//! **Promise.** The report tells what became of each confirmed event. Whatever goes wrong ends up in it, and the daemons are
-//! stopped in every case.
-//! **Kept by.** The phases are one future, which is dropped when a daemon dies or the user insists; stopping stands outside of
-//! it.
+//! **Promise.** The report says what happened to each confirmed event. It includes everything that went wrong, and the daemons
+//! are stopped in every case.
+//! **Kept by.** The phases are one future, which is dropped when a daemon dies or the user interrupts again; stopping the daemons
+//! is not part of it.
 
 mod check;
 mod feed;

@@ -32,7 +32,7 @@ struct UnreadablePage {
     reason: String,
 }
 
-/// What an epoch is among the others.
+/// The role of an epoch among the others.
 #[derive(Clone, Copy, Default)]
 pub(super) struct EpochRole {
     pub is_newest: bool,

@@ -1,11 +1,11 @@
 //! Reading what a directory holds, whatever has happened to it.
 //!
 //! **Promise.** Every page that can be read is delivered. What was confirmed, is not acknowledged and cannot be read is
-//! reported as lost, with its place and the reason, and what was found there is kept. Nothing is made up.
+//! reported as lost, with its place and the reason, and what was found there is kept. No content is invented.
 //! **Kept by.** Sequences have no gaps: a page that does not begin where the one before it ends shows what is missing. The end
 //! and the beginning are checked against the [high-water mark](super::high_water) and the hint of the last acknowledgement.
-//! **Not promised.** That a tail which the disk took away is noticed when a power cut took the high-water mark with it; the
-//! receiver's mark shows it then (`sender::ReplyEffect::ahead`).
+//! **Not promised.** That a lost tail is noticed here when a power cut destroyed the high-water mark too; the receiver's mark
+//! shows it then (`sender::ReplyEffect::ahead`).
 //!
 //! # The epochs
 //!
@@ -29,7 +29,8 @@
 //! | Following: the next page is due at a sequence | take it | loss of what lies between, take it | / Damaged | mark says more: loss, tail in doubt |
 //! | Damaged: unreadable pages since then | loss up to it, take it / Following | loss up to it, take it / Following | – | loss, tail in doubt |
 //!
-//! What was acknowledged is no loss, and the epoch that another one takes over from has lost its first pages to that one.
+//! Missing pages that were acknowledged are no loss. When another epoch takes over from an epoch, the first pages of the latter
+//! are missing because they were moved.
 
 mod epoch_reader;
 
@@ -120,7 +121,7 @@ impl OutboxOpening<'_> {
         self.mark.is_some_and(|mark| mark.boot == self.now.boot && self.now.boot != [0; 16])
     }
 
-    /// An opening that may not record losses is refused here, before it writes anything.
+    /// Returns an error, before anything is written, if this opening is not allowed to record losses.
     fn refuse_loss(&self, place: impl Into<String>, reason: &str) -> Result<(), StoreError> {
         match self.on_loss {
             OnLoss::Record => Ok(()),

@@ -181,7 +181,7 @@ impl Pages {
         writer
     }
 
-    /// Shows what was written, which is on disk.
+    /// Makes visible what was written; it is on disk.
     fn end_writing(&self, writer: PageWriter) {
         let growing = writer.growing.expect("a group holds a message");
         let mut state = self.state();

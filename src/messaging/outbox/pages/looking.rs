@@ -1,4 +1,4 @@
-//! Looking at what an outbox holds, without changing it.
+//! Lists what an outbox holds, without changing it.
 
 use super::super::inspect::{self, EpochPages, Inspection};
 use super::super::layout::{EpochIndex, StoredEpoch, page_key};

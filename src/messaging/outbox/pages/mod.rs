@@ -1,6 +1,6 @@
 //! The pages of an outbox, in a store: what is appended, given to the sender, acknowledged and deleted.
 //!
-//! The keys of the store are listed in [`super::layout`]. One file for each thing that happens to pages: [`growing`], [`taking`],
+//! The keys of the store are listed in [`super::layout`]. Each operation on pages has a file: [`growing`], [`taking`],
 //! [`sweeping`], [`moving`], [`looking`].
 
 mod growing;
@@ -57,7 +57,7 @@ struct PagesState {
     /// While a group is being written: the first sequence of the first page that it changes. What the store shows
     /// from there on may not be on disk yet.
     writing_from: Option<u64>,
-    /// The sender wants what is being written, so that the page must not grow further.
+    /// True when the sender wants what is being written, so the page must not grow further.
     seal_wanted: bool,
 }
 
@@ -171,8 +171,8 @@ impl Pages {
         Ok(epoch)
     }
 
-    /// The index of a new epoch: the one after the last that was given, and after the greatest one the first that is free. Nothing is
-    /// stored under it when this returns. Called by the committer only.
+    /// The index of a new epoch: the one after the last assigned index or, after the greatest index, the first free one. Nothing
+    /// is stored under it when this returns. Called by the committer only.
     fn new_index(&self) -> Result<EpochIndex, StoreError> {
         let (next, held) = {
             let state = self.state();
@@ -197,7 +197,7 @@ impl Pages {
         })
     }
 
-    /// Returns true if anything is stored of the epoch with this index, pages that were kept aside among it.
+    /// Returns true if anything is stored of the epoch with this index, including pages that were kept aside.
     fn is_stored(&self, index: EpochIndex) -> Result<bool, StoreError> {
         if self.store.get(&epoch_key(index))?.is_some() {
             return Ok(true);
@@ -281,7 +281,8 @@ impl Pages {
         self.keys().ran_before_s() + self.opened.elapsed().as_secs()
     }
 
-    /// Writes down beside the store how far we are. Called by the committer only: an older mark must not follow a newer one.
+    /// Writes our progress into the file beside the store. Called by the committer only: an older mark must not overwrite a newer
+    /// one.
     fn write_high_water(&self) {
         let Some(file) = &self.high_water_file else { return };
         let mark = {

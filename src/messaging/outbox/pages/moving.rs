@@ -11,9 +11,9 @@ use crate::store::{Batch, StoreError};
 const MOVED_AT_ONCE: usize = 400;
 
 impl Pages {
-    /// Moves what is not acknowledged of the epoch that is being delivered to a new one, in its place in the order. Each page
-    /// remembers where it stood. Returns the new epoch and its number of messages. Called by the committer only; the next opening
-    /// continues a move that a crash interrupted.
+    /// Moves the unacknowledged messages of the epoch that is being delivered to a new epoch, which takes its place in the order.
+    /// Each page records its old place. Returns the new epoch and its number of messages. Called by the committer only; the
+    /// next opening continues a move that a crash interrupted.
     pub fn move_oldest(&self, first: u64) -> Result<(Epoch, u64), StoreError> {
         let from = self.position().epoch_index;
         self.acknowledge(from, first.saturating_sub(1));

@@ -25,9 +25,9 @@ struct TakenPage {
 impl Pages {
     /// Reads pages to be sent.
     ///
-    /// The state is not held while pages are read, so that a disk that does not answer holds up the sender alone. What is read
+    /// The state is not locked while pages are read, so a disk that does not answer delays only the sender. What is read
     /// cannot change meanwhile: it lies before the page that grows or is being written, and was flushed. The growing page is
-    /// sealed first, when everything before it is taken; what is appended from then on begins a page behind it.
+    /// sealed first, when everything before it is taken; what is appended after that begins a new page after it.
     pub(in crate::messaging::outbox) fn take(
         &self,
         epoch_index: EpochIndex,

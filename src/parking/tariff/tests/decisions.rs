@@ -1,4 +1,4 @@
-//! What the rules come to at their edges.
+//! What the rules give in boundary cases.
 
 use super::*;
 use crate::parking::tariff::{Amount, Free};

@@ -1,4 +1,4 @@
-//! Random tariffs and stays against an oracle that knows one way: unit by unit, date by date.
+//! Random tariffs and stays against an oracle that prices in one way only: unit by unit, date by date.
 
 use super::*;
 use crate::parking::tariff::{Amount, time_zone};
