@@ -50,7 +50,7 @@ fn monotonic_ms() -> u64 {
 
 /// Writes into the log when the wall clock was set while this process runs. Never ends.
 ///
-/// When the clocks of all machines are set together no comparison between them tells; the monotonic clock does.
+/// When the clocks of all machines are set together, a comparison between them does not show it; the monotonic clock does.
 pub async fn say_when_set() {
     let mut looking = tokio::time::interval(LOOK_EVERY);
     let mut before = read();

@@ -23,7 +23,7 @@ impl Tasks {
         self.names.insert(id, name);
     }
 
-    /// Returns when one of them has ended, and says which. Waits for ever when there is none.
+    /// Returns when one of them has ended, and says which. Waits forever when there is none.
     pub async fn one_ended(&mut self) -> DaemonError {
         let Some(ended) = self.running.join_next_with_id().await else {
             return std::future::pending().await;

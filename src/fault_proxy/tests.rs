@@ -147,7 +147,7 @@ async fn a_reset_link_breaks_what_it_carries_and_soon_what_comes_new() {
     let (mut read, mut write) = connect(&link).await.into_split();
     let writing = tokio::spawn(async move { while write.write_all(&[7; 1_000]).await.is_ok() {} });
     let mut rest = Vec::new();
-    // The kernel tells of a reset once: to the reader or to the writer.
+    // The kernel reports a reset once: to the reader or to the writer.
     let _ = tokio::time::timeout(PATIENCE, read.read_to_end(&mut rest)).await.expect("the end comes");
     assert!(rest.len() <= 2_000, "{} bytes came back", rest.len());
     tokio::time::timeout(PATIENCE, writing).await.expect("it breaks").expect("it does not panic");

@@ -37,7 +37,7 @@ enum StoredKind {
     PlateCorrection { epoch: String, sequence: u64, plate: String },
 }
 
-/// Milliseconds since 1970 and the offset in minutes: what a camera's clock can tell.
+/// Milliseconds since 1970 and the offset in minutes: what a camera's clock provides.
 #[derive(Serialize, Deserialize, Clone, Copy)]
 struct StoredMoment(i64, i16);
 

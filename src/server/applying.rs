@@ -381,8 +381,9 @@ mod tests {
         drop(live.hold_saving());
     }
 
-    /// The fold looked up at each 256th record whether it was time to save, before it had folded it. After a quiet second there
-    /// was nothing to save, so that it was still time when it came back to the same record, and so for ever.
+    /// The thread checked at each 256th record whether it was time to save, before it had applied that record. After a quiet
+    /// second there was nothing to save, so it was still time to save when the thread returned to the same record, and it looped
+    /// forever.
     #[test]
     fn the_fold_goes_on_when_the_record_at_which_it_looks_up_comes_after_a_quiet_time() {
         let (_, store, ledger) = world();

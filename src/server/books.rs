@@ -90,7 +90,7 @@ pub enum BooksQuestion {
 }
 
 impl BooksQuestion {
-    /// Whether what was done so far is to be seen in the answer: not where the answer goes on from a former one.
+    /// Whether the answer must show everything recorded so far: true unless it continues an earlier answer.
     pub fn is_a_beginning(&self) -> bool {
         match self {
             BooksQuestion::Charges(asked) => asked.after.is_none(),

@@ -91,7 +91,7 @@ mod tests {
         due.into_iter().map(|(_, capacity)| capacity).collect()
     }
 
-    /// Each change wrote a record and flushed: an edge that told two capacities by turns filled the ledger.
+    /// Each change wrote a record and flushed: an edge that reported two capacities alternately filled the ledger.
     #[test]
     fn a_capacity_that_changes_all_the_time_is_recorded_once_a_minute_as_it_was_told_last() {
         let began = Instant::now();
@@ -121,7 +121,7 @@ mod tests {
         assert_eq!(record(&mut capacities, began + RECORD_EVERY), [] as [u32; 0]);
     }
 
-    /// After 10,000 names the capacity of a new garage was never recorded, and nobody was told.
+    /// After 10,000 names the capacity of a new garage was never recorded, and nothing reported it.
     #[test]
     fn however_many_garages_there_are_the_capacity_of_each_is_recorded() {
         let now = Instant::now();

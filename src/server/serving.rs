@@ -194,7 +194,7 @@ impl Serving {
                 ledger: self.ledger.id(),
                 mark: answer.mark,
                 verdict: answer.verdict,
-                // A question must not put off the next events for ever: an edge learns from their refusal why they wait.
+                // A question must not delay the next events forever: an edge learns from their refusal why they wait.
                 pause_ms: if self.short_of_room && !request.pages.is_empty() {
                     PAUSE_WHEN_FULL_MS
                 } else {

@@ -155,7 +155,7 @@ fn held(path: &Path, lock: &File) -> DirectoryError {
     DirectoryError::Held { path: path.to_owned(), holder: holder_of(lock) }
 }
 
-/// Which process holds the lock, as the kernel tells it: the file may contain the id of a process that has ended. `None` where
+/// Which process holds the lock, as the kernel reports it: the file may contain the id of a process that has ended. `None` where
 /// the kernel does not say, as in some containers.
 fn holder_of(lock: &File) -> Option<u32> {
     let inode = lock.metadata().ok()?.ino().to_string();

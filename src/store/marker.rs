@@ -161,7 +161,7 @@ pub(super) fn a_write_failed(dir: &Path) {
     let _ = fs::remove_file(dir.join(BOOT));
 }
 
-/// Which boot of the machine this is, as far as the kernel tells.
+/// The id of the machine's current boot, if the kernel provides one.
 fn boot_id() -> Option<String> {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     uuid::Uuid::try_parse(text.trim()).ok().map(|id| id.to_string())

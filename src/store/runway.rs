@@ -53,7 +53,7 @@ impl Runway {
         if self.is_short()? { self.lay() } else { Ok(()) }
     }
 
-    /// Whether something was written within [`LEAST`] of the end. One block of each sled segment tells:
+    /// Whether something was written within [`LEAST`] of the end. One block of each sled segment shows it:
     /// a segment in use begins with a header that is not zero.
     fn is_short(&self) -> io::Result<bool> {
         let length = self.file.metadata()?.len();

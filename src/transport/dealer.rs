@@ -21,7 +21,7 @@ const QUEUE_WITHIN: Duration = Duration::from_secs(2);
 pub struct DealerConnection {
     send: DealerSendHalf,
     recv: DealerRecvHalf,
-    /// Reports that the peer closed: `recv` itself would wait for ever.
+    /// Reports that the peer closed: `recv` itself would wait forever.
     monitor: BoxStream<'static, SocketEvent>,
 }
 
@@ -71,7 +71,7 @@ impl DealerConnection {
         }
     }
 
-    /// The next message. It may wait for ever on a link that is cut silently: the caller has a timer. Dropping the
+    /// The next message. It may wait forever on a link that is cut silently: the caller has a timer. Dropping the
     /// future loses nothing.
     pub async fn recv(&mut self) -> Result<Bytes, DealerError> {
         let message = loop {

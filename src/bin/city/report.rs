@@ -12,7 +12,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// One garage at the end, as the server tells it.
+/// One garage at the end, as the server reports it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct GarageTotal {
     pub name: String,

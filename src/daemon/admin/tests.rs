@@ -43,7 +43,7 @@ impl AddingDaemon {
         self.sum.load(Ordering::SeqCst)
     }
 
-    /// The answer, and the progress that was told before it.
+    /// The answer, and the progress that was reported before it.
     async fn ask(
         &self,
         request: impl Serialize + Send + 'static,

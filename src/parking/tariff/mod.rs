@@ -1,6 +1,6 @@
 //! What a stay costs: tariffs as garages publish them, read from a configuration, checked, and applied to an entry and an exit.
 //!
-//! **Promise.** The same tariff, entry and exit give the same amount and the same breakdown, on every machine and for ever. A
+//! **Promise.** The same tariff, entry and exit give the same amount and the same breakdown, on every machine and forever. A
 //! longer stay never costs less. No cap is exceeded. A [`TariffSet`] that exists prices every moment of every stay.
 //! **Kept by.** Amounts are whole minor units. Units are counted in elapsed time and priced one after the other, each by the local
 //! wall time of its start and by what is left under the caps, and never by what comes after it. The rules of local time are those of the IANA database

@@ -37,7 +37,7 @@ pub struct Boards {
     made_at: Instant,
     /// How long encoding its parts took.
     encoding: Duration,
-    /// Its encoded parts, by the position since which they tell.
+    /// Its encoded parts, by the position since which each lists the changes.
     parts: HashMap<Option<u64>, Bytes>,
     kept_bytes: usize,
     /// How many parts were encoded ever.

@@ -37,7 +37,8 @@ pub struct PendingCommand {
     pub command: Command,
     /// The user who gave it.
     pub by: String,
-    /// Gets its position once it is on disk, or the reason why that is not known. Dropped: the command was not taken.
+    /// Receives the command's position once it is on disk, or the reason why that is unknown. If the channel is dropped, the
+    /// command was not accepted.
     pub recorded_at: oneshot::Sender<Result<u64, String>>,
 }
 

@@ -16,26 +16,26 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Intent {
-    /// The garage is called `to` from now on. Its edge may go on under the old name.
+    /// Rename the garage to `to`. Its edge may go on under the old name.
     Rename {
         garage: SiteName,
         to: SiteName,
     },
-    /// Leave the garage out of boards and of the city's numbers, or take it in again.
+    /// Leave the garage out of boards and of the city's numbers, or include it again.
     Decommission {
         garage: SiteName,
         undo: bool,
     },
-    /// How many spaces the garage has, whatever its edge tells; `None`: what its edge tells counts again.
+    /// Set the number of spaces, whatever the edge reports; `None`: the number that the edge reports counts again.
     Capacity {
         garage: SiteName,
         spaces: Option<u32>,
     },
-    /// What waits in quarantine there acts now, if it is understood now.
+    /// Apply the quarantined events at this place, if they are understood now.
     Release {
         place: QuarantinePlace,
     },
-    /// What waits in quarantine there is given up.
+    /// Discard the quarantined events at this place.
     Discard {
         place: QuarantinePlace,
         reason: String,
@@ -50,31 +50,31 @@ pub enum Intent {
     RemoveContract {
         contract: String,
     },
-    /// Take a charge back whole, less what was credited before.
+    /// Void a charge: credit its amount minus what was credited before.
     Void {
         charge: ChargeId,
         reason: String,
     },
-    /// Give some of a charge back, in minor units of its currency.
+    /// Credit a part of a charge, in minor units of its currency.
     Credit {
         charge: ChargeId,
         amount: i64,
         reason: String,
     },
-    /// This exit is of the car of that entry: a plate was misread.
+    /// Match the exit with the entry: a plate was misread.
     JoinStay {
         entry: EventId,
         exit: EventId,
         reason: String,
     },
-    /// The car of this entry left at that time, and nobody saw it.
+    /// Record that the car of this entry left unseen at that time.
     CloseStay {
         entry: EventId,
         left_at_ms: i64,
         offset_minutes: i16,
         reason: String,
     },
-    /// The car of this entry left and came again in the midst of its stay, and nobody saw it.
+    /// Record that the car of this entry left and came back unseen during its stay.
     SplitStay {
         entry: EventId,
         left_at_ms: i64,
@@ -82,18 +82,18 @@ pub enum Intent {
         offset_minutes: i16,
         reason: String,
     },
-    /// Charge a stay that is held for its length as it is.
+    /// Charge a stay that is on hold for its length.
     BillStay {
         charge: ChargeId,
         reason: String,
     },
-    /// Let random tokens stand for a plate.
+    /// Replace a plate by random tokens.
     Forget {
         plate: String,
     },
 }
 
-/// Why an intent becomes no command. Nothing was recorded.
+/// Why an intent cannot become a command. Nothing was recorded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadIntent {
     #[error("a reason needs 1 to {max} bytes, this one has {bytes}", max = Command::REASON_MAX)]
@@ -111,7 +111,7 @@ pub enum BadIntent {
 }
 
 impl Intent {
-    /// The command that is recorded for it. Whether it makes sense in the books as they are, the view judges.
+    /// The command that is recorded for it. The view judges whether it makes sense at present.
     pub fn command(self) -> Result<Command, BadIntent> {
         Ok(match self {
             Intent::Rename { garage, to } => Command::Rename { garage, to },
@@ -203,7 +203,7 @@ mod tests {
         intent.command().map_err(|bad| bad.to_string())
     }
 
-    /// A program that could write to the socket could write any record: one priced 2^64 entries and hung the server for ever.
+    /// A program that could write to the socket could write any record: one priced 2^64 entries and hung the server forever.
     #[test]
     fn what_only_the_program_records_cannot_be_asked_for() {
         for json in [

@@ -25,7 +25,7 @@ pub struct OfflineServer {
     ledger: Ledger,
     view: View,
     room: DiskRoom,
-    /// Who sends statements.
+    /// The sender of the statements.
     operator: Operator,
     _dir: DataDir,
 }

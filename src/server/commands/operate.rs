@@ -14,7 +14,7 @@ use crate::server::view::{JudgeError, Snapshot};
 use crate::store::Store;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// How far the views must be before something is read or judged.
+/// How far the views must have caught up before something is read or judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CaughtUp {
     /// They show everything that is recorded.
@@ -30,7 +30,7 @@ pub(super) struct OpenBooks<'a> {
     pub store: &'a Store,
     /// While this lock is held the written views do not change. `None`: nobody writes them meanwhile.
     pub saving: Option<&'a Mutex<()>>,
-    /// Who sends statements.
+    /// The sender of the statements.
     pub operator: &'a Operator,
 }
 
@@ -50,7 +50,7 @@ pub(super) trait Backend {
     fn shows(&mut self, position: u64) -> bool;
 }
 
-/// Answers one request of `by`. The caller lets nobody else give a command meanwhile.
+/// Answers one request of `by`. The caller ensures that no other command is given meanwhile.
 pub(super) fn answer(backend: &mut impl Backend, request: ServerRequest, by: &str) -> Outcome {
     let OpenBooks { ledger, store, saving, operator } = backend.open();
     match request {
@@ -139,7 +139,7 @@ pub(super) fn forget_some(
     Ok(Some(to))
 }
 
-/// sled may panic over a damaged store while somebody holds the lock: that changed nothing here.
+/// sled may panic on a damaged store while a thread holds the lock: the state that the lock protects is unchanged then.
 fn hold(saving: &Mutex<()>) -> MutexGuard<'_, ()> {
     saving.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -12,12 +12,12 @@ use std::fmt::Display;
 
 /// How many bytes one record holds, beside its name.
 const PIECE: usize = 5 * 1024;
-/// How many of the plates are named that a file does not name.
+/// How many of the registered plates that are missing in a file are listed.
 const UNNAMED_SHOWN: usize = 20;
 /// How many changes are shown one by one.
 const CHANGES_SHOWN: usize = 10_000;
 
-/// What an operator gives, as it was written.
+/// The operator's input, as it was written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Put {
@@ -91,7 +91,7 @@ pub fn prepare(view: &Snapshot, put: &Put) -> Result<Prepared, String> {
     Ok(Prepared { changes, changes_total, unnamed, unnamed_total, pieces, command })
 }
 
-/// ImportChanges in words. Of a whole city's registry they would fill the memory.
+/// The changes of an import in words, limited in number: those of a whole city's registry would fill the memory.
 #[derive(Default)]
 struct ImportChanges {
     first: Vec<String>,

@@ -75,7 +75,7 @@ fn a_damaged_page_becomes_a_missing_range_of_its_garage_and_the_rest_is_applied(
         assert_eq!((pages.pages.len(), pages.damaged[0].0), (3, position));
         let of_garage = ledger.pages_of(&[site(range.0)], 0, |_| false).unwrap();
         assert_eq!(of_garage.damaged.len(), 1);
-        // What comes later does not change what was told.
+        // What comes later does not change what was reported.
         commit(&ledger, request("a", 31, vec![page(31, 1)]));
         assert_eq!(
             world.views_of(&ledger).missing_ranges().values().next(),
@@ -193,8 +193,8 @@ fn a_garage_whose_name_is_lost_is_known_by_its_epoch() {
     assert!(report.clean, "{report}");
 }
 
-/// The page behind a missing range was lost with the end of the log: the mark stayed before the range, and the next page told the same
-/// sequences as missing again.
+/// The page behind a missing range was lost with the end of the log: the mark stayed before the range, and the next page reported
+/// the same sequences as missing again.
 #[test]
 fn a_missing_range_whose_page_is_lost_is_reported_once() {
     let world = World::new();

@@ -179,12 +179,12 @@ impl World {
         self.start();
     }
 
-    /// Waits until the committer has done what it was told before.
+    /// Waits until the committer has carried out all earlier commands.
     fn wait_for_the_committer(&self) {
         self.runtime.block_on(self.outbox().bind_first(self.ledger.id())).unwrap();
     }
 
-    /// What the outbox tells the sender when something changed.
+    /// What the outbox reports to the sender when something changed.
     fn progress(&mut self) {
         self.wait_for_the_committer();
         let position = self.outbox().position();
@@ -422,9 +422,8 @@ impl World {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
-    /// One flipped byte once left a store that gave out pages which did not follow each other: what had been written down as
-    /// lost between them was found by its key and not by a walk. The server asked for it for ever, and the garage's queue stood
-    /// still.
+    /// One flipped byte once left a store that gave out pages which did not follow each other: what had been written down as lost
+    /// between them was found by its key and not by a walk. The server asked for it forever, and the garage's queue did not move.
     #[test]
     fn an_outbox_that_lost_pages_anywhere_delivers_the_rest_and_reports_the_loss_once(
         steps in proptest::collection::vec(step(), 1..25),

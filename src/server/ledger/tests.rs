@@ -247,8 +247,8 @@ fn a_power_cut_anywhere_in_a_commit_costs_a_resend_and_no_event() {
     }
 }
 
-/// Two edges on copies of one directory were told to move, one after the other. A late page of the first one's move made the
-/// server forget that it had told the second one, whose reply was lost: it needed a second decision.
+/// Two edges on copies of one directory were asked to move, one after the other. A late page of the first edge's move made the
+/// server forget that it had asked the second edge, whose reply was lost: a second decision was needed.
 #[test]
 fn a_late_page_of_an_earlier_move_does_not_undo_a_later_decision() {
     let (_, ledger) = ledger();

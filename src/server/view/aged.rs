@@ -70,8 +70,8 @@ impl Age {
     }
 }
 
-/// Which plates are surely not here. Two bits for each that is, of 16 million: 2 MB that are touched as they are used; with a
-/// million plates one of 70 others is looked for in vain.
+/// Says which plates are certainly not here. Two bits for each that is, of 16 million: 2 MB that are touched as they are used;
+/// with a million plates, one of 70 others is looked up in vain (a Bloom filter).
 #[derive(Debug, Clone, Default)]
 pub struct Filter(Vec<u64>);
 

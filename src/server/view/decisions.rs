@@ -13,12 +13,12 @@ use crate::store::{Batch, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
-/// What operators said of one garage.
+/// What operators decided about one garage.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GarageDecisions {
-    /// What it is called since it was renamed.
+    /// The name of the garage since it was renamed.
     pub called: Option<SiteName>,
-    /// How many spaces it has, whatever its edge tells.
+    /// The number of spaces that an operator set, whatever its edge reports.
     pub capacity: Option<u32>,
     pub decommissioned: Option<Decommissioned>,
 }
@@ -62,7 +62,7 @@ impl DecisionChanges {
 const RESHAPED: &[u8] = b"vcs";
 
 impl Decisions {
-    /// Whose a name is that belongs to a garage beside its key.
+    /// The owner of a name that belongs to a garage in addition to its key.
     pub(super) fn key_of(&self, site: &SiteName) -> Option<&SiteName> {
         self.names.get(site)
     }
@@ -82,7 +82,7 @@ impl Decisions {
         changes.without_effect.insert(position);
     }
 
-    /// What stands at `position` takes a line from the board, or renames one.
+    /// Notes that the record at `position` removes a line from the board, or renames one.
     pub(super) fn reshape_board(&mut self, position: u64, changes: &mut DecisionChanges) {
         self.reshaped_at = position;
         changes.reshaped = true;

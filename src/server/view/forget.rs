@@ -1,7 +1,7 @@
 //! Forgetting plates: a random token replaces a plate in stays and charges.
 //!
 //! **Promise.** Amounts, dates and garages stay, and so do all sums. Under one seed the same plate has the same token within a
-//! month, and once the seed is erased a token does not tell which plate it was.
+//! month, and once the seed is erased a token does not reveal which plate it was.
 //! **Kept by.** A token is drawn by a keyed hash; its key is the seed, which is stored in the command that ordered the
 //! forgetting, and `server compact` erases it.
 //! **Not promised.** That the events in the ledger lose their plates before that, or that backups ever lose them.
@@ -60,7 +60,7 @@ impl View {
         }
     }
 
-    /// Lets tokens stand for the plates.
+    /// Replaces the plates by tokens.
     pub(super) fn forget(
         &mut self,
         whose: &ToForget,
@@ -95,7 +95,7 @@ impl View {
         Ok(())
     }
 
-    /// Lets a token stand for the plate of an entry, and of its stay.
+    /// Replaces the plate of an entry, and of its stay, by a token.
     fn forget_entry(
         &mut self,
         number: EntryNumber,

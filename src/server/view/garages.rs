@@ -10,10 +10,10 @@ use crate::parking::occupancy::free_spaces;
 use crate::parking::stay::{End, Visit};
 use serde::{Deserialize, Serialize};
 
-/// What the events of one garage add up to.
+/// The state of one garage after its events.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GarageState {
-    /// What an operator set, else what the edge told.
+    /// The capacity that an operator set, else the one that the edge reported.
     pub capacity: u32,
     pub told_capacity: u32,
     pub occupancy: Occupancy,
@@ -103,7 +103,7 @@ impl QuarantinedPage {
     }
 }
 
-/// What one garage's visits come to, and where the next one is put.
+/// Counts of one garage's visits, and where the next one is put.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GarageStays {
     /// The number of the garage, in the order in which garages were first seen.
@@ -150,7 +150,7 @@ impl GarageStays {
 }
 
 impl GarageState {
-    /// Its edge told how many spaces it has.
+    /// Applies the number of spaces that its edge reported.
     pub(super) fn was_told(&mut self, name: &SiteName, capacity: u32) {
         self.told_capacity = capacity;
         self.capacity = self.decisions.capacity.unwrap_or(capacity);

@@ -248,7 +248,8 @@ fn ordered(command: Command) -> Record {
     Record::Command { received_at_ms: 5, by: "me".into(), command }
 }
 
-/// `price` from 1 to 2^64 - 1, written to admin.sock by hand, hung the fold for ever, and after each restart again.
+/// `price` from 1 to 2^64 - 1, written to admin.sock by hand, hung the thread that applies records forever, and again after each
+/// restart.
 #[test]
 fn pricing_or_forgetting_all_numbers_that_there_are_has_no_effect_and_is_told() {
     let before = Month::new(9999, 12).unwrap();
@@ -262,8 +263,8 @@ fn pricing_or_forgetting_all_numbers_that_there_are_has_no_effect_and_is_told() 
     }
 }
 
-/// Entries of charges repeat the name of their contract. One of 5,000 bytes made an entry that fits into no page, and the fold
-/// ended at it.
+/// Entries of charges repeat the name of their contract. A name of 5,000 bytes made an entry that fits into no page, and applying
+/// records stopped there.
 #[test]
 fn a_contract_with_a_name_that_no_file_can_give_is_not_put_in_force() {
     let bytes = postcard::to_stdvec(&vec![contract("c".repeat(5000), "account")]).unwrap();

@@ -47,7 +47,7 @@ pub struct ListedStay {
 pub struct StayList {
     pub position: u64,
     pub stays: Vec<ListedStay>,
-    /// Where to go on; `None` at the end.
+    /// Where to continue; `None` at the end.
     pub next: Option<SlotAddress>,
 }
 
@@ -70,7 +70,7 @@ fn list_now(store: &Store, wanted: &StayFilter, look_at: usize) -> Result<StayLi
     Ok(search.list)
 }
 
-/// A list in the making.
+/// A list that is being built.
 struct StaySearch<'a> {
     wanted: &'a StayFilter,
     pages: PageReader<'a>,

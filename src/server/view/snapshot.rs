@@ -70,7 +70,7 @@ impl VisibleState {
         self.garages.insert_mut(key, garage);
     }
 
-    /// A garage was changed by what stands at `position`: boards tell it to those who have an earlier one.
+    /// Notes that the record at `position` changed a garage: boards then report it to edges whose board is older.
     pub(super) fn garage_changed(&mut self, key: &SiteName, position: u64) {
         let Some(garage) = self.garages.get_mut(key) else { return };
         let before = std::mem::replace(&mut garage.changed_at, position);
@@ -160,7 +160,7 @@ impl VisibleState {
         self.decisions.without_effect(position)
     }
 
-    /// Whether what was on the board at `position` is all there still, so that a change can be told.
+    /// Whether everything on the board at `position` is still on it, so that a list of changes is enough.
     pub fn is_same_board_since(&self, position: u64) -> bool {
         self.decisions.is_same_board_since(position)
     }

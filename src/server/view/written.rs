@@ -92,7 +92,8 @@ pub fn discard(store: &Store) -> Result<(), StoreError> {
     }
 }
 
-/// Compares all keys of the views in two stores, and tells `found` the place and what is wrong with the written one.
+/// Compares all keys of the views in two stores, and reports each difference to `found`: the place, and what is wrong with the
+/// stored views.
 pub fn compare(
     written: &Store,
     rebuilt: &Store,

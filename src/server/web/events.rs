@@ -18,7 +18,7 @@ pub(super) struct EventsQuery {
     garage: Option<String>,
     after: Option<String>,
     limit: Option<usize>,
-    /// Whether to tell what the garage's clocks showed.
+    /// Whether to include the readings of the garage's clocks.
     #[serde(default)]
     evidence: bool,
 }
@@ -100,7 +100,7 @@ fn read(
         site.map_or_else(Vec::new, |site| view.sites_of(view.key_of(&site)))
     });
     let from = after.map_or(0, |cursor| cursor.position);
-    // One event more than asked for tells whether there is a next page. The first page may be read already.
+    // One event more than requested shows whether there is a next page. The first page may be read already.
     let mut wanted = limit + 1 + after.map_or(0, |cursor| cursor.index + 1);
     let enough = |page: &PageAt| {
         wanted = wanted.saturating_sub(page.page.count() as usize);

@@ -24,7 +24,7 @@ use std::ops::Bound;
 #[derive(Serialize)]
 struct OccupancyLine {
     name: String,
-    /// What is not known yet is null, never 0: a garage that has told nothing is not an empty one.
+    /// What is not known yet is null, never 0: a garage that has reported nothing is not necessarily empty.
     capacity: Option<u32>,
     occupied: Option<i64>,
     free: Option<u32>,
@@ -80,7 +80,7 @@ fn render_occupancy(web: &ServerWeb) -> Bytes {
 struct GarageAnswer {
     #[serde(flatten)]
     occupancy: OccupancyLine,
-    /// What the edge tells, where an operator set another capacity.
+    /// The capacity that the edge reports, where an operator set another one.
     #[serde(skip_serializing_if = "Option::is_none")]
     capacity_told: Option<u32>,
     /// The name under which it came first, where it was renamed.
@@ -279,7 +279,7 @@ pub(super) async fn garage(
     let site = SiteName::new(&name).map_err(|_| unknown())?;
     let view = web.view();
     let key = view.key_of(&site);
-    // One that has told something and delivered nothing yet is shown while it is remembered.
+    // A garage that has reported something but delivered nothing yet is shown while it is remembered.
     let is_heard = web.seen(key).heard_at_ms > 0;
     let has_delivered = || !web.ledger.streams_of(std::slice::from_ref(key)).is_empty();
     if !is_heard && !view.garages.contains_key(key) && !has_delivered() {

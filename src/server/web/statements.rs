@@ -68,7 +68,7 @@ pub(super) async fn statement(
         Some(other) => return Err(bad(format!("of: {other:?} is none. There are account and plate"))),
     };
     let (media_type, render) = format(asked.format.as_deref())?;
-    // One that its client no longer waits for cannot be told from another, so that none waits long.
+    // A request whose client has left cannot be distinguished from others, so no request waits long.
     let Ok(turn) = timeout(WAITS, web.statements.lock()).await else {
         let detail = "other statements are being made. Nothing was changed; ask again in a moment";
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(5));

@@ -59,7 +59,7 @@ impl CityRun<'_> {
                 _ = show.tick() => self.show(time).await,
             }
         }
-        // Before the books are settled all daemons are up again, and every link works.
+        // Before the books are checked all daemons are up again, and every link works.
         chaos_over.cancel();
         while let Some(ended) = chaos_runs.join_next().await {
             ended.expect("chaos does not panic");

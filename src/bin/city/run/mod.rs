@@ -1,4 +1,4 @@
-//! One run of the city: start, feed, settle, check, stop.
+//! One run of the city: start, feed, wait until all events have arrived, check, stop.
 //!
 //! **Promise.** The report says what happened to each confirmed event. It includes everything that went wrong, and the daemons
 //! are stopped in every case.
@@ -81,7 +81,7 @@ struct CityRun<'a> {
     fleet: Arc<Fleet>,
     status: CityStatus,
     fault_counts: SharedFaultCounts,
-    /// A statement to look at: the one that the user was told of last, at the end the best.
+    /// A statement to look at: the last one shown to the user, and at the end the best one.
     statement: Option<StatementLink>,
 }
 

@@ -17,7 +17,7 @@ const NO_PROGRESS_AFTER_CHAOS: Duration = Duration::from_secs(240);
 /// When all events are applied, the views follow at once, or they are wrong.
 pub(super) const VIEWS_CATCH_UP: Duration = Duration::from_secs(10);
 
-/// How long a run that was interrupted may take to settle.
+/// How long an interrupted run may wait for confirmed events to arrive.
 const SETTLE_WHEN_INTERRUPTED: Duration = Duration::from_secs(30);
 
 /// Occupancies that did not change for this long after a backlog have caught up with it.

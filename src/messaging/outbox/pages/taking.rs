@@ -108,7 +108,7 @@ impl Pages {
 /// when everything before it was read.
 ///
 /// A store whose index is damaged gives out pages that do not follow each other. A receiver would ask for what is between
-/// them for ever.
+/// them forever.
 fn first_gap(pages: &[TakenPage], from: u64, end: Option<u64>) -> Option<(u64, u64)> {
     let mut due = from;
     for page in pages {

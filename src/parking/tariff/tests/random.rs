@@ -239,7 +239,7 @@ impl TariffPlan {
     }
 }
 
-/// The price of each unit, as the breakdown tells it.
+/// The price of each unit according to the breakdown.
 fn told(priced: &Priced) -> Vec<i64> {
     let breakdown = priced.breakdown();
     breakdown
