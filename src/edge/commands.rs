@@ -3,7 +3,7 @@
 //! **Promise.** Reading changes nothing, whether the edge runs or not, and keeps no edge from starting. The choice of a ledger is
 //! written into the directory itself, which is locked meanwhile.
 //! **Kept by.** A running edge answers over `admin.sock`. Without one a copy is read, because sled writes whenever it opens;
-//! the status of a large outbox is read from the note beside its store instead.
+//! the status of a large outbox is read from the high-water file beside its store instead.
 
 use super::EdgeShared;
 use super::sending::SenderCommand;
@@ -183,7 +183,7 @@ impl EdgeSession<'_> {
         self.offline.insert(OfflineOutbox::open(dir)?).answer(request)
     }
 
-    /// Asks the daemon or the note beside the store; makes a copy when neither answers.
+    /// Asks the daemon or reads the high-water file beside the store; makes a copy when neither gives an answer.
     fn read(&self, request: &EdgeRequest) -> Result<ReadFrom, NotDone> {
         let began = Instant::now();
         loop {
@@ -263,7 +263,8 @@ impl OfflineOutbox {
     }
 }
 
-/// The status of a large outbox on which no edge runs, as far as the note beside the store knows it. This avoids a copy.
+/// The status of a large outbox on which no edge runs, as far as the high-water file beside the store contains it. This avoids a
+/// copy.
 fn noted(data_dir: &Path) -> Option<Value> {
     if copy::size_of_store(data_dir).ok()? <= STATUS_COPIES_MOST || Idle::look(data_dir).is_err() {
         return None;

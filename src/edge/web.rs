@@ -215,7 +215,7 @@ impl EdgeWeb {
         permit: Option<OwnedSemaphorePermit>,
     ) -> Result<Appended, Problem> {
         let shared = Arc::clone(&self.shared);
-        // A task of its own: it counts what it stores, also when the producer hangs up meanwhile.
+        // A separate task: it counts what it stores, even when the producer disconnects meanwhile.
         let appending = tokio::spawn(async move {
             let appended = shared.outbox.append(batch.records, clock::read()).await?;
             if !appended.repeated {

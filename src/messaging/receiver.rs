@@ -122,7 +122,7 @@ pub fn judge<E>(
             Judgement::Conflict
         }
     } else if page.first == mark + 1 {
-        // Two sites may go on from one copied directory: only one of them can be the one that stands here.
+        // Two sites may continue from one copied directory: only one of them can be the one recorded here.
         if continues { Judgement::Next } else { Judgement::Conflict }
     } else if page.first <= oldest {
         // Nothing older is coming: the sender has deleted it, as acknowledged.

@@ -56,7 +56,7 @@
 //! A receiver that does not know a request's version answers with version 0, whose form never changes: `"fogp" 00 lowest
 //! highest`, the two bytes being the versions that it knows. The sender then keeps its messages and reports the problem.
 //!
-//! Byte examples that every implementation must reproduce stand in `tests/wire/*.hex`.
+//! `tests/wire/*.hex` contains byte examples that every implementation must reproduce.
 
 use super::identity::{Epoch, LedgerId, SiteName};
 use super::page::SealedPage;
@@ -111,7 +111,8 @@ pub enum Verdict {
     },
     /// The pages are for another ledger than this one.
     OtherLedger,
-    /// An operator decided that both sides of a conflict count: what is not acknowledged is to go on under a new epoch.
+    /// An operator decided that both sides of a conflict count: messages that are not acknowledged have to continue under a new
+    /// epoch.
     Move {
         from: u64,
     },

@@ -112,7 +112,8 @@ impl DataDir {
     }
 }
 
-/// A data directory that no process held when it was checked. The check blocks nobody: a daemon may start at any moment.
+/// A data directory that no process held when it was checked. The check blocks no other process: a daemon may start at any
+/// moment.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Idle {
     path: PathBuf,
@@ -141,7 +142,7 @@ impl Idle {
         Ok(Idle { path: path.to_owned(), written: Some((text, changed)) })
     }
 
-    /// Whether nobody has held the directory since: if so, everything that was read meanwhile belongs to one state.
+    /// Whether no process has held the directory since: if so, everything that was read meanwhile belongs to one state.
     pub fn is_still(&self) -> bool {
         Idle::look(&self.path).is_ok_and(|now| now == *self)
     }

@@ -10,7 +10,7 @@
 //! * no value is longer than [`VALUE_MAX`]: sled puts larger ones into files that it never syncs;
 //! * left-overs of a crash during opening are removed before sled sees them;
 //! * after opening, every file, the directory and its parent are synced before anything is confirmed;
-//! * a batch holds at most [`BATCH_MAX`] writes: more makes sled keep memory for good;
+//! * a batch holds at most [`BATCH_MAX`] writes: larger ones make sled keep memory permanently;
 //! * an operation that does not return, and a failure that no operation noticed, end the process (`watchdog`);
 //! * room is kept for deleting and for opening ([`room`]);
 //! * a failed write or flush poisons the store: nothing is accepted until the process starts again;
@@ -60,7 +60,7 @@ use watchdog::Watchdog;
 /// 19 power cuts were bad, with at most 6 KB none of 30.
 pub const VALUE_MAX: usize = 6 * 1024;
 
-/// The most writes in one [`Batch`]. sled keeps memory for good after batches of more than about 1,000.
+/// Maximum number of writes in one [`Batch`]. sled keeps memory permanently after batches of more than about 1,000.
 pub const BATCH_MAX: usize = 900;
 
 /// The version of the layout of keys and values that this program writes.
@@ -376,7 +376,7 @@ impl Store {
         self.poisoned.get_or_init(|| format!("{error}.").into());
     }
 
-    /// Turns true, for good, when a part of the store could not be read. It can be salvaged then ([`salvage::request`]).
+    /// Turns true permanently when a part of the store could not be read. It can be salvaged then ([`salvage::request`]).
     pub fn unreadable(&self) -> watch::Receiver<bool> {
         self.unreadable.subscribe()
     }
@@ -386,7 +386,7 @@ impl Store {
         self.unreadable.send_replace(true);
     }
 
-    /// Distinguishes a damaged part of the store, beside which everything else can be read, from a disk that fails.
+    /// Distinguishes a damaged part of the store, where everything else can still be read, from a disk that fails.
     fn failed(&self, error: io::Error) -> StoreError {
         match error.kind() {
             io::ErrorKind::InvalidData => {

@@ -169,7 +169,7 @@ fn guarded<T>(read: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
 pub(super) fn disk(error: sled::Error) -> io::Error {
     match error {
         sled::Error::Io(error) => in_words(error),
-        // A part of the log, with all keys that stand in it; the rest can be read.
+        // A part of the log, with all keys in it; the rest can be read.
         damaged @ sled::Error::Corruption { .. } => io::Error::new(io::ErrorKind::InvalidData, damaged),
         other => io::Error::other(other),
     }

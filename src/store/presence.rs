@@ -4,7 +4,7 @@
 //! then would be gone, or forgotten, at the next start. The daemon ends with 1.
 //! **Kept by.** The log and its directory are held open. After each flush two system calls check whether the log still has a
 //! name, and whether its path still leads to it. The watchdog makes the same check while nothing is written.
-//! **A directory that was only renamed** keeps all that is in it, so the daemon goes on in it: it takes and delivers events, says in
+//! **A directory that was only renamed** keeps its content, so the daemon continues in it: it takes and delivers events, says in
 //! the log and in `/readyz` where the directory is now, and is ready again once the name is back. Ending would be worse: a
 //! supervisor would start the daemon again, on a new and empty directory, and what waits in the renamed one would stay there.
 //! **Not promised.** That events which were confirmed before the directory was removed are kept.

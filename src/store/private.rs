@@ -2,10 +2,10 @@
 //!
 //! **Promise.** What this program creates has mode 0700 (directories) or 0600 (files). What is found with wider rights in a data
 //! directory is narrowed before it is used, and the log says so.
-//! **Kept by.** The file mode creation mask, set before anything is created; and a walk over the names of ours when a directory is
-//! held. What root leaves behind in the directory of another user is handed to that user, who could not read it otherwise.
-//! **Not promised.** Anything about a directory that belongs to somebody else, or that others write to (`/tmp`): its own rights
-//! stay as they are, the files in it are narrowed.
+//! **Kept by.** The file mode creation mask, set before anything is created; and a walk over our own file names when a directory
+//! is locked. What root leaves behind in the directory of another user is handed to that user, who could not read it otherwise.
+//! **Not promised.** Protection of a directory that belongs to another user, or that other users may write to (`/tmp`): its own
+//! rights stay as they are, and only the rights of the files in it are narrowed.
 
 use super::directory::{LOCK, STORE};
 use crate::codes;

@@ -25,11 +25,11 @@ use super::{Purpose, Store, StoreOpenError, on_sled, watchdog};
 
 /// How much the ballast takes.
 pub const BALLAST_BYTES: u64 = 4 << 20;
-/// The most that is kept free when nothing was set.
+/// The maximum that is kept free by default.
 const RESERVE_MOST: u64 = 64 << 20;
-/// The part of the filesystem that is kept free of a small one.
+/// The part of a small filesystem that is kept free.
 const RESERVE_PART: u64 = 20;
-/// With less than this left, opening does not begin before the ballast is given up: sled writes a snapshot then, and we a note.
+/// With less than this left, the ballast is deleted before opening begins: opening writes a snapshot (sled) and a note (ours).
 const OPENING_NEEDS: u64 = 2 << 20;
 /// The age up to which the last reading of the free space is reused: little is written in this time, and a reading costs a system
 /// call.
@@ -38,7 +38,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 pub const WRITTEN_FOR_VALUES: u64 = 2;
 /// How often it is checked whether the ballast can be created again.
 const LAY_AGAIN_EVERY: Duration = Duration::from_secs(1);
-/// Room that must be left beside the ballast before it is laid, so that two daemons on one disk do not take it from each other.
+/// Room that must be left in addition to the ballast before it is created, so that two daemons on one disk do not take it from
+/// each other.
 const LAY_WITH: u64 = 1 << 20;
 /// sled begins to rewrite a segment when less than half of it is in use, and some are always on the way.
 const STORE_TO_VALUES: u64 = 3;
@@ -94,7 +95,7 @@ pub enum StoreCondition {
 }
 
 /// Opens the store of a data directory that the caller holds, also on a full disk: then the ballast is given up first. It is
-/// laid, or laid again, as soon as there is room for it.
+/// created (again) as soon as there is room for it.
 ///
 /// A store that sled refuses, or that is to be salvaged ([`salvage::request`]), is rebuilt by `rebuild` first, where that is
 /// possible.
@@ -245,7 +246,7 @@ impl DiskRoom {
         Look { left, total, store }
     }
 
-    /// Returns whether there was a ballast.
+    /// Deletes the ballast. Returns whether there was one.
     fn give_up_ballast(&self) -> bool {
         if !self.0.has_ballast.swap(false, Ordering::Relaxed) {
             return false;
@@ -272,7 +273,7 @@ impl DiskRoom {
         }
     }
 
-    /// Lays the ballast if it is missing and there is room.
+    /// Creates the ballast if it is missing and there is room.
     fn lay_ballast(&self) {
         if self.0.has_ballast.load(Ordering::Relaxed) || self.check(LAY_WITH).is_err() {
             return;
@@ -295,7 +296,7 @@ impl DiskRoom {
     }
 }
 
-/// Lays the ballast whenever it is missing, until the last user of the room is gone.
+/// Creates the ballast whenever it is missing, until the last user of the room is gone.
 fn keep_ballast(room: &Weak<RoomState>) {
     while let Some(shared) = room.upgrade() {
         DiskRoom(shared).lay_ballast();
@@ -307,7 +308,7 @@ fn keep_ballast(room: &Weak<RoomState>) {
 #[derive(Debug, Clone, Copy)]
 struct KeptFree {
     reserve: u64,
-    /// What the ballast takes when it is laid again.
+    /// The bytes that the ballast takes when it is created again.
     ballast: u64,
 }
 

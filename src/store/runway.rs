@@ -2,7 +2,7 @@
 //!
 //! A sync of a file that has grown must also commit the filesystem's journal: with one producer we
 //! measured 0.59 of the rate of a plain preallocated file, and 0.82 with zeros ahead. sled cuts the
-//! tail off whenever it opens, so the runway is laid again then.
+//! tail off whenever it opens, so the zeros are written again then.
 //!
 //! The zeros go through a descriptor opened with `O_APPEND`: the kernel chooses the place, after whatever
 //! sled's own threads have just written. An offset of our own could overwrite it.
@@ -16,7 +16,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How many zeros are laid at a time.
+/// How many zeros are written at a time.
 const LENGTH: usize = 4 * 1024 * 1024;
 /// The minimum length that stays ahead of the log.
 const LEAST: u64 = 2 * 1024 * 1024;

@@ -37,7 +37,7 @@ pub type Rebuild<'a> = &'a dyn Fn(&Salvaged, &Store) -> Result<(), StoreError>;
 /// What to do at opening when confirmed data is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnLoss {
-    /// Record the loss and go on.
+    /// Record the loss and continue.
     Record,
     /// Write nothing and fail with [`StoreError::Damaged`]: the missing data may still be found in the file of the store.
     Refuse,
@@ -89,7 +89,7 @@ struct FramePlace {
 }
 
 impl Salvaged {
-    /// Looks through the log of the store in `path` for frames of its own.
+    /// Looks through the log of the store in `path` for the store's own frames.
     fn scan(path: &Path, id: StoreId, boot: Boot) -> io::Result<Salvaged> {
         let mut files = Vec::new();
         for name in [LOG_FILE, TORN_FILE] {

@@ -98,8 +98,8 @@ pub(super) fn check(dir: &Path, closed_at: Option<u64>) -> io::Result<LogConditi
     Ok(if torn.is_empty() { LogCondition::Sound } else { LogCondition::Torn(torn) })
 }
 
-/// Keeps the segments that sled will zero in a file beside the log, behind what the file holds already: should something that was
-/// confirmed be missing then, it is searched for there, too. On disk when this returns.
+/// Keeps the segments that sled will zero in a file beside the log, after what that file already holds. If confirmed data turns
+/// out to be missing, it is searched for there, too. On disk when this returns.
 pub(super) fn keep_torn(dir: &Path, segments: &[u64]) -> io::Result<()> {
     let log = File::open(dir.join(LOG_FILE))?;
     let mut kept = File::options().create(true).append(true).open(dir.join(TORN_FILE))?;

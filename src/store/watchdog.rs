@@ -5,8 +5,8 @@
 //! later part, that thread is not woken. So an operation that runs longer than [`PATIENCE`] is taken for a failed one, and doubt
 //! is fatal: a restart finds out what the disk holds.
 //!
-//! And a write of sled's own threads can fail while nobody writes, or while the one who waits for it is not woken. sled keeps that
-//! error, so the watchdog looks for it: a process that still runs [`GRACE`] after it was seen is ended here.
+//! A write by sled's own threads can also fail while no caller writes, or while the caller that waits for it is not woken. sled
+//! keeps that error, so the watchdog looks for it: a process that still runs [`GRACE`] after it was seen is ended here.
 //!
 //! **Time counts only while the process runs.** It is measured in checks by the watching thread, and not by a clock: a process
 //! that was stopped for an hour (SIGSTOP, the freezer of a container, a machine that slept) has not waited for its disk.

@@ -185,25 +185,25 @@ impl Keys {
         self.index.insert(short(&Digest::of(&key.text)), PackedLocation::of(location));
     }
 
-    /// Adds the key of a message that was found at opening. When a crash came between writing the key down and deleting the message,
-    /// it stands in a page of keys already, and stays there.
+    /// Adds the key of a message that was found at opening. When a crash came between writing the key down and deleting the
+    /// message, the key is already in a page of keys, and stays there.
     pub fn found_waiting(&mut self, key: &IdempotencyKey, epoch_index: EpochIndex, sequence: u64) {
         if !self.is_written_down(key) {
             self.waits(key, epoch_index, sequence);
         }
     }
 
-    /// Returns true if the key stands in a page of keys.
+    /// Returns true if the key is in a page of keys.
     pub fn is_written_down(&self, key: &IdempotencyKey) -> bool {
         matches!(self.location_of(&key.text), Some(KeyLocation::Acknowledged { .. }))
     }
 
-    /// Where to look for what was stored under `text`. Another key may stand there: compare.
+    /// Where to look for what was stored under `text`. The record found there may belong to another key, so compare it.
     pub fn location_of(&self, text: &[u8]) -> Option<KeyLocation> {
         self.index.get(&short(&Digest::of(text))).map(|packed| packed.location())
     }
 
-    /// What stands under `text` in a page of keys.
+    /// The record of `text` in a page of keys.
     pub fn read(&self, store: &Store, page: u64, text: &[u8]) -> Result<Option<Remembered>, StoreError> {
         let Some(page) = stored(store, page)? else {
             return Ok(None);

@@ -24,7 +24,7 @@ pub(super) const ACKNOWLEDGED: &[u8] = b"a";
 pub(super) const LEDGER: &[u8] = b"l";
 pub(super) const MACHINE: &[u8] = b"h";
 
-/// What is stored of an epoch beside its pages.
+/// What is stored of an epoch in addition to its pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct EpochRecord {
     pub epoch: Epoch,

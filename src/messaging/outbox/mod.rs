@@ -175,8 +175,7 @@ pub enum AppendError {
     Failed,
 }
 
-/// How far the outbox has come with the epoch that is being delivered. Sequences are plain numbers, and 0 stands before the
-/// first one.
+/// The range of sequences in the epoch that is being delivered. Sequences are plain numbers, and 0 means before the first one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutboxProgress {
     pub epoch_index: EpochIndex,

@@ -25,7 +25,7 @@ use std::path::Path;
 /// How many pages are written at once.
 const WRITTEN_AT_ONCE: usize = 256;
 
-/// Puts the outbox that was found into `new`. `high_water_file` stands beside the damaged store.
+/// Writes the outbox that was found into `new`. `high_water_file` is the file beside the damaged store.
 pub fn rebuild(high_water_file: &Path, found: &Salvaged, new: &Store) -> Result<(), StoreError> {
     let mark: Option<OutboxHighWater> = high_water::read(high_water_file).ok().flatten();
     let epochs = FoundEpochs::of(found, mark.as_ref())?;
@@ -176,7 +176,7 @@ impl<'a> FoundEpochs<'a> {
         Ok(pages)
     }
 
-    /// The sequence up to which the messages of an epoch stand in another one that takes over; they have the same order there.
+    /// The sequence up to which the messages of an epoch are in another epoch that takes over; they have the same order there.
     fn moved_through(&self, index: EpochIndex, found: &Salvaged) -> Result<Option<u64>, StoreError> {
         let mover = self.live.iter().find_map(|(to, record)| {
             let (from, first) = record.takes_over?;

@@ -9,7 +9,7 @@
 //! in one place ([`Sender::forget_requests`]), which waits for the resend time.
 //! **Not promised.** That the nearest server is tried first: the list of servers is tried in turn.
 //!
-//! Time is a [`Duration`] since any fixed moment, of a clock that never goes back. Sequences are plain numbers here, and 0 stands
+//! Time is a [`Duration`] since any fixed moment, of a clock that never goes back. Sequences are plain numbers here, and 0 means
 //! before the first one.
 //!
 //! # The link
@@ -25,8 +25,8 @@
 //!
 //! # A reply while the link is up
 //!
-//! "Hold" means: no events before the next resend time, which grows with each refusal, and a window of 1. "Resend" means: go on
-//! from the first sequence that is not acknowledged, as soon as the resend time allows. The first row that fits counts.
+//! "Hold" means: no events before the next resend time, which grows with each refusal, and a window of 1. "Resend" means:
+//! continue from the first sequence that is not acknowledged, as soon as the resend time allows. The first row that fits counts.
 //!
 //! | reply | effect | [`Outcome`] |
 //! | --- | --- | --- |

@@ -4,7 +4,7 @@
 //! [`STANDS_STILL_AFTER`], that is an alarm, whatever the reason; it ends with the first message that is acknowledged.
 //! **Kept by.** Only time that lies before an answer counts, at most [`ANSWERS_WITHIN`] for each: a receiver that was away
 //! keeps a queue waiting, but that is no fault of the queue. A pause that the receiver asked for does not count.
-//! **Not promised.** A reason. A known reason has an alarm of its own, which says more.
+//! **Not promised.** That the alarm gives a reason. A known reason has an alarm of its own, which says more.
 
 use crate::messaging::outbox::EpochIndex;
 use std::time::Duration;

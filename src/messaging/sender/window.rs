@@ -68,7 +68,7 @@ impl SendWindow {
         }
     }
 
-    /// The size of the window and the count of resends go on in the next epoch.
+    /// The size of the window and the count of resends carry over into the next epoch.
     pub fn begin_epoch(&mut self, outbox: OutboxRange) {
         *self = SendWindow {
             limit: self.limit,

@@ -199,7 +199,7 @@ impl<'a> Commit<'a> {
         let parts_at = page.first.get() + known;
         let mark = self.mark(applying.stream).sequence;
         if let (Some(stream), 1.., true) = (applying.stream, known, parts_at == mark + 1) {
-            // The rest names no page before it, by which `Mark::after` knows for good that the next page names the whole one.
+            // The rest names no page before it. From that, `Mark::after` always knows that the next page names the whole one.
             let rest = page.without_first(known, None);
             let sealed = SealedPage::seal(&rest);
             applying.answer.applied += rest.count();
@@ -278,7 +278,7 @@ impl<'a> Commit<'a> {
     }
 
     /// Returns true if an operator decided that this side of a conflict counts too, now or before. Then the sender of this stream
-    /// is asked to move for good, and the decision is used up.
+    /// is asked to move until it has done so, and the decision is used up.
     fn may_move(&mut self, stream: Option<u32>, site: &SiteName) -> Result<bool, StoreError> {
         let Some(stream) = stream else { return Ok(false) };
         {

@@ -38,7 +38,7 @@ impl Advance {
                 stream: *stream,
                 first: *first,
                 last: *last,
-                // The next page names the one that was lost, which nobody has.
+                // The next page names the digest of the lost page, which is not available.
                 mark: Mark::after_missing(*last),
                 is_indexed: told_by.is_some(),
                 page: None,

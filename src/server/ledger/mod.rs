@@ -1,6 +1,6 @@
 //! The durable, append-only log of everything that was applied.
 //!
-//! **Promise.** A page stands in the ledger once, at one position, after all earlier pages of its stream. What
+//! **Promise.** A page is in the ledger once, at one position, after all earlier pages of its stream. What
 //! [`Ledger::commit`] reports is on disk.
 //! **Kept by.** `receiver::judge` decides about every page; a page, its place in the index and the mark of its stream are
 //! written in one atomic batch; one flush covers all requests that were waiting; only then are requests answered.
@@ -114,7 +114,7 @@ impl Ledger {
     pub fn open(store: Store) -> Result<Ledger, StoreError> {
         let id = match store.get(keys::LEDGER_ID)? {
             Some(bytes) => keys::decode_ledger_id(&bytes).ok_or_else(|| damaged("the ledger's id"))?,
-            // A ledger that lost its id must not go on under another one: its edges would be refused.
+            // A ledger that lost its id must not continue under another one: its edges would be refused.
             None if store.range(b"m", b"t").next().is_some() => return Err(damaged("the ledger's id")),
             None => {
                 let id = LedgerId::random();
@@ -230,7 +230,8 @@ impl Ledger {
 
     /// Records a command that is about `pieces`, which are recorded right before it. Pieces without their command have no effect.
     ///
-    /// [`StoreError::ValueTooLong`]: a record would be longer than the store takes. Nothing was written, and the ledger goes on.
+    /// [`StoreError::ValueTooLong`]: a record would be longer than the store takes. Nothing was written, and the ledger continues
+    /// to work.
     pub fn record_order(
         &self,
         by: &str,

@@ -25,7 +25,8 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 
 impl Ledger {
-    /// Opens the ledger in `store` to serve with it. `high_water` is a file beside the store, which follows the ledger from now on.
+    /// Opens the ledger in `store` to serve with it. `high_water` is a file beside the store, which is kept up to date from now
+    /// on.
     ///
     /// When the ledger ends before a position that was on disk once, the loss is recorded ([`Record::Truncated`]) and on disk
     /// when this returns.

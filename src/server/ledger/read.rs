@@ -172,7 +172,7 @@ impl Ledger {
         Ok(found)
     }
 
-    /// The applied page of a stream that `sequence` stands in.
+    /// The applied page of a stream that contains `sequence`.
     fn page_in(&self, stream: u32, sequence: u64) -> Result<Option<PageAt>, StoreError> {
         let found = self.store.last(&index_key(stream, 0), &index_key(stream, sequence.saturating_add(1)))?;
         let Some((_, position)) = found else { return Ok(None) };
@@ -195,7 +195,7 @@ impl Ledger {
         }
     }
 
-    /// The page at a position; `None` when something else stands there, or nothing, or nothing that can be read.
+    /// The page at a position; `None` when the position holds something else, nothing, or nothing that can be read.
     pub fn page_at(&self, position: u64) -> Result<Option<PageAt>, StoreError> {
         let page = match self.record_at(position) {
             Ok(Some(record)) => self.page_of(position, record),
@@ -278,7 +278,7 @@ impl Ledger {
         value.map(|value| Record::decode(position, &value)).transpose()
     }
 
-    /// Whether something stands at a position, readable or not.
+    /// Whether a position holds anything, readable or not.
     pub fn has_record(&self, position: u64) -> Result<bool, StoreError> {
         match self.store.get(&record_key(position)) {
             Err(StoreError::Damaged { .. }) => Ok(true),
@@ -294,12 +294,12 @@ impl Ledger {
         Ok(Some(PageAt { position, site: self.stream(stream)?.site, received_at_ms, page }))
     }
 
-    /// The first sequence of the first page of a stream that stands at position `from` or later. Positions rise with
+    /// The first sequence of the first page of a stream that is at position `from` or later. Positions rise with
     /// sequences within a stream, so a binary search finds it.
     fn first_sequence_from(&self, stream: u32, from: u64) -> Result<u64, StoreError> {
         let start = index_key(stream, 0);
         let (mut low, mut high) = (0, self.mark(stream).sequence + 1);
-        // Every page that begins at or before `low` stands before `from`; none that begins after `high` does.
+        // Every page that begins at or before `low` is before `from`; none that begins after `high` does.
         while low + 1 < high {
             let middle = low + (high - low) / 2;
             let page = self.store.last(&start, &index_key(stream, middle + 1))?;

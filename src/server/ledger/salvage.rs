@@ -1,6 +1,6 @@
 //! Rebuilds a ledger from what could be found in a damaged store.
 //!
-//! **Promise.** Every record that can be found stands at its position in the new store. A position whose record cannot be found
+//! **Promise.** Every record that can be found is at its position in the new store. A position whose record cannot be found
 //! keeps its number; the garage, the epoch and the sequences that are missing for it are in the index, as they were.
 //! **Kept by.** A record at a position never changes, so an old copy is as good as the newest. Streams, index and marks follow
 //! from the records ([`LedgerCopy`]). Sequences have no gaps: a page that does not continue the one before it shows what is

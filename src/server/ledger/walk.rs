@@ -12,7 +12,7 @@ use std::iter::Peekable;
 /// Maximum number of missing positions that are reported at once.
 const STRETCH_MAX: u64 = 256;
 
-/// What stands at a position.
+/// The content of a position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RecordOrDamage {
     Record(Record),
@@ -33,7 +33,7 @@ pub struct Loss {
 }
 
 impl Ledger {
-    /// What stands at each position from `from` on, up to the last one on disk when this was called. Positions that are recorded
+    /// The content of each position from `from` on, up to the last one on disk when this was called. Positions that are recorded
     /// as lost ([`Record::Truncated`]) are skipped. An error means that the disk failed.
     pub fn records(&self, from: u64) -> impl Iterator<Item = Result<(u64, RecordOrDamage), StoreError>> + '_ {
         let end = self.position();
@@ -98,7 +98,7 @@ struct LedgerWalk<'a> {
 }
 
 impl LedgerWalk<'_> {
-    /// The next position that something stands at, or that cannot be read.
+    /// The next position that has content, or that cannot be read.
     fn look(&mut self) -> Option<Result<At, StoreError>> {
         if let Some(entries) = &mut self.entries {
             match entries.peek()? {
@@ -131,7 +131,7 @@ impl Iterator for LedgerWalk<'_> {
         let from = self.expected;
         if position > from {
             let told = match &decoded {
-                // A walk that begins in the middle of what is lost goes on after it.
+                // A walk that begins within a lost range continues after it.
                 Ok(Record::Truncated { from: lost, to, .. }) => *lost <= from && *to == position - 1,
                 _ => false,
             };

@@ -13,7 +13,7 @@ use std::str::FromStr;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Command {
-    /// Rename the garage to `to`. Its edge may go on under the old name.
+    /// Rename the garage to `to`. Its edge may keep using the old name.
     Rename {
         garage: SiteName,
         to: SiteName,

@@ -18,7 +18,7 @@ pub const VERSION: u8 = 2;
 /// Length of a [`checksum`].
 const CHECKSUM: usize = 8;
 
-/// What stands at one position of the ledger. New kinds are added at the end: a kind is stored as its number.
+/// The content of one position of the ledger. New kinds are added at the end: a kind is stored as its number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Record {
     /// A page as it was received.

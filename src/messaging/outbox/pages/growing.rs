@@ -129,7 +129,7 @@ impl Pages {
     /// On `Ok` all of the group is on disk. On `Err` the store is poisoned.
     pub fn commit(&self, group: &[Post]) -> Result<Vec<Appended>, StoreError> {
         let mut writer = self.begin_writing();
-        // An append whose messages stand in several pages must survive whole or not at all. Appends within one page do
+        // An append whose messages are in several pages must survive whole or not at all. Appends within one page do
         // by themselves, and writing pages one by one saves a sync: a batch costs two in sled.
         let mut needs_batch = false;
         let mut places = Vec::with_capacity(group.len());

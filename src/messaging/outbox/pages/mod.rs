@@ -304,7 +304,7 @@ impl Pages {
         self.store.last(&page_key(epoch_index, 0), &page_key(epoch_index, sequence + 1))
     }
 
-    /// The key of the stored page that `sequence` stands in, or of the place where it would begin.
+    /// The key of the stored page that contains `sequence`, or of the place where it would begin.
     fn key_of_page_with(&self, epoch_index: EpochIndex, sequence: u64) -> Result<Vec<u8>, StoreError> {
         let page = self.last_page_up_to(epoch_index, sequence)?;
         let covers =

@@ -177,7 +177,7 @@ impl Pages {
             stored.acknowledged
         };
         tracing::debug!(mark, acknowledged, "outbox: took acknowledgements back");
-        // An opening believes the hint and the high-water mark: neither may go on saying what was taken back.
+        // An opening relies on the hint and the high-water mark: neither may still contain what was taken back.
         let hint = self.store.get(layout::ACKNOWLEDGED)?;
         if hint
             .and_then(|hint| layout::decode_acknowledged(&hint))
