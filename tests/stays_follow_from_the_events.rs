@@ -207,10 +207,14 @@ fn a_corrected_plate_changes_the_stays_and_what_cannot_be_corrected_is_kept_with
     assert_eq!(world.short(""), ["CC3 1..6 closed".replace('6', &unread.to_string())]);
 
     let before = world.counts("a");
+    // Quarantine keeps one reason for a page, that of its first event: each of these has a page of its own.
     world.correct(0, 100, "DD 4");
+    world.settle();
     world.correct(0, 3, "DD 4");
+    world.settle();
     let count = world.tell(0, json!({"kind": "count", "occupied": 3, "reason": "rounds"}));
     world.correct(0, count, "DD 4");
+    world.settle();
     let foreign = "6b8cd2f8-0c38-4f0e-9a5a-5fd6b1d4c9b0";
     world.tell(0, json!({"kind": "plate_correction", "epoch": foreign, "sequence": 1, "plate": "DD 4"}));
     world.settle();
