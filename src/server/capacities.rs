@@ -45,7 +45,7 @@ impl Capacities {
         }
     }
 
-    /// Two edges send under this name, and may report two capacities by turns: nothing is recorded for now.
+    /// Two edges send under this name, and may report two capacities by turns: nothing is recorded until only one sends.
     pub fn is_in_doubt(&mut self, site: &SiteName) {
         self.waiting.remove(site);
     }

@@ -192,7 +192,7 @@ pub async fn run_command(role: &str, arguments: &[&str], data_dir: &Path) -> io:
 
 /// This very program as another one, which does not outlive the city and has settings from nobody else.
 fn ourselves_as(role: &str) -> io::Result<Command> {
-    // The kernel holds the file of a running program open under this name, whatever has become of its path: a child of a
+    // The kernel holds the file of a running program open under this name, even when its path was replaced or removed: a child of a
     // version that was built meanwhile could speak another protocol. The child's link is that of its parent until it
     // executes another program.
     let program = if cfg!(target_os = "linux") { "/proc/self/exe".into() } else { std::env::current_exe()? };
@@ -254,7 +254,7 @@ impl ChildDaemon {
     /// Tells the daemon to end, and returns once it has. `Err` says how it ended, if not with code 0.
     pub async fn stop(self) -> Result<(), String> {
         if self.end.send(EndBy::Stop).is_err() {
-            return Ok(()); // It ended before, and `deaths` was told.
+            return Ok(()); // It ended before, and `deaths` has its death.
         }
         match self.ended.await {
             Ok(Ok(status)) if status.success() => Ok(()),

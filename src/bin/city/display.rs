@@ -32,7 +32,7 @@ pub enum LinesTo {
     Stderr,
 }
 
-/// A terminal, or whatever is in its place.
+/// A terminal, or a file or pipe in its place.
 #[derive(Debug)]
 pub struct CityDisplay {
     lines_to: LinesTo,

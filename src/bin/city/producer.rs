@@ -1,7 +1,7 @@
 //! Posts one garage's events to its edge.
 //!
 //! **Promise.** Events are posted in order, each until it is confirmed, and are in the [`CityBooks`] from then on and not
-//! before. What the edge refused for now is posted again when the edge asks for it.
+//! before. A refused post is repeated after the time that the edge gives.
 //! **Kept by.** One request at a time. Without chaos, a request whose outcome is unknown is not repeated: an edge that
 //! disconnects without an answer ends the run. Under chaos edges are killed, so each request has an idempotency key, and is made
 //! again with the same key and the same body until it is answered 201.
@@ -198,7 +198,7 @@ impl CityProducer {
         }
     }
 
-    /// Posts the batch until it is confirmed. Under chaos with the same key and the same bytes, whatever happens to the edge.
+    /// Posts the batch until it is confirmed. Under chaos with the same key and the same bytes, even when the edge is killed in between.
     async fn deliver(
         &mut self,
         batch: &PostedEvents,

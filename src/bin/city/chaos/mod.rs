@@ -67,7 +67,7 @@ pub struct FaultCounts {
     pub edges_killed: u64,
     pub server_killed: u64,
     pub cuts: CutCounts,
-    /// How often a request was repeated, since it had no answer or the edge refused it for now.
+    /// How often a request was repeated, since it had no answer, or the edge asked for it later.
     pub posts_repeated: u64,
 }
 

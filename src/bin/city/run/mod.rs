@@ -210,7 +210,7 @@ async fn after_failure(
     reason
 }
 
-/// Stops the daemons, and lets `server verify` judge what they leave. Whatever is wrong becomes a discrepancy.
+/// Stops the daemons, and lets `server verify` judge what they leave. Each fault becomes a discrepancy.
 async fn end(
     fleet: &Fleet,
     settings: &Settings,
