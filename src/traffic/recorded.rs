@@ -4,10 +4,8 @@
 //! beginning. Between two rows there are as many events as the difference of their occupancies, spread over the time between.
 //! **Not promised.** Cars that came and went between two rows: a record of occupancy does not show them.
 
-use super::{CarPassage, Direction, Drivers, LocalInstant, PlannedCar, StartingState, garage_rng};
-use jiff::tz::TimeZone;
+use super::{CarPassage, CarStream, Direction, Drivers, StartingState};
 use rand::RngExt;
-use rand_chacha::ChaCha8Rng;
 use std::sync::Arc;
 
 /// What a garage was seen to hold at one instant.
@@ -20,57 +18,40 @@ pub struct OccupancyRow {
 /// The cars of the first row came in during this time before it: there is no row before it.
 pub const BEFORE_FIRST_ROW_MS: i64 = 3_600_000;
 
-/// The changes between two rows, of which some were produced already.
-#[derive(Debug, Clone, Copy)]
+/// The changes up to one row, of which some were produced already.
+#[derive(Debug)]
 struct RowChange {
-    from: LocalInstant,
-    to: LocalInstant,
+    from_ms: i64,
+    to_ms: i64,
     direction: Direction,
     produced: u64,
     total: u64,
 }
 
 /// One garage's recorded traffic.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct RecordedTraffic {
     rows: Arc<[OccupancyRow]>,
     next_row: usize,
     change: Option<RowChange>,
     occupancy: i64,
-    inside: Vec<PlannedCar>,
+    inside: Vec<Arc<str>>,
     drivers: Drivers,
-    rng: ChaCha8Rng,
-    zone: TimeZone,
+}
+
+/// The cars that explain `rows`, which are in order of time. The garage goes on from `start`: the first events lead from what it
+/// holds to the first row.
+pub fn recorded_cars(rows: Arc<[OccupancyRow]>, start: &StartingState, drivers: Drivers) -> CarStream {
+    let (occupancy, inside) = (start.occupied, start.inside.clone());
+    Box::new(RecordedTraffic { rows, next_row: 0, change: None, occupancy, inside, drivers })
 }
 
 impl RecordedTraffic {
-    /// `rows` are in order of time. The garage goes on from `start`: the first events lead from what it
-    /// holds to the first row.
-    pub fn new(
-        rows: Arc<[OccupancyRow]>,
-        start: &StartingState,
-        drivers: Drivers,
-        seed: u64,
-        zone: TimeZone,
-    ) -> RecordedTraffic {
-        let garage = drivers.garage;
-        RecordedTraffic {
-            rows,
-            next_row: 0,
-            change: None,
-            occupancy: start.occupied,
-            inside: start.inside.iter().cloned().map(PlannedCar::Found).collect(),
-            drivers,
-            rng: garage_rng(seed, garage),
-            zone,
-        }
-    }
-
     /// The change to the next row that differs from what the garage holds.
     fn next_change(&mut self) -> Option<RowChange> {
         loop {
             let row = *self.rows.get(self.next_row)?;
-            let previous_ms = match self.next_row.checked_sub(1) {
+            let from_ms = match self.next_row.checked_sub(1) {
                 Some(previous) => self.rows[previous].unix_ms,
                 None => row.unix_ms - BEFORE_FIRST_ROW_MS,
             };
@@ -78,40 +59,24 @@ impl RecordedTraffic {
             let difference = row.occupancy - self.occupancy;
             self.occupancy = row.occupancy;
             if difference != 0 {
-                return Some(RowChange {
-                    from: LocalInstant::in_zone(&self.zone, previous_ms),
-                    to: LocalInstant::in_zone(&self.zone, row.unix_ms),
-                    direction: if difference > 0 { Direction::Entry } else { Direction::Exit },
-                    produced: 0,
-                    total: difference.unsigned_abs(),
-                });
+                let direction = if difference > 0 { Direction::Entry } else { Direction::Exit };
+                let total = difference.unsigned_abs();
+                return Some(RowChange { from_ms, to_ms: row.unix_ms, direction, produced: 0, total });
             }
         }
     }
 
-    /// When the next event of `change` happens: somewhere in its own share of the time.
-    fn when(&mut self, change: &RowChange) -> LocalInstant {
-        let place = (change.produced as f64 + self.rng.random::<f64>()) / change.total as f64;
-        let span_ms = (change.to.unix_ms - change.from.unix_ms) as f64;
-        let unix_ms = change.from.unix_ms + (span_ms * place) as i64;
-        if change.from.offset_seconds == change.to.offset_seconds {
-            LocalInstant { unix_ms, ..change.from }
-        } else {
-            LocalInstant::in_zone(&self.zone, unix_ms)
-        }
-    }
-
-    fn car(&mut self, direction: Direction) -> PlannedCar {
+    fn car(&mut self, direction: Direction) -> Arc<str> {
         match direction {
             Direction::Entry => {
-                let car = self.drivers.arrive(&mut self.rng);
+                let car = self.drivers.arrive();
                 self.inside.push(car.clone());
                 car
             }
             // The record shows more exits than cars that it saw come: this one was never seen.
             Direction::Exit if self.inside.is_empty() => self.drivers.new_car(),
             Direction::Exit => {
-                let which = self.rng.random_range(0..self.inside.len());
+                let which = self.drivers.rng.random_range(0..self.inside.len());
                 let car = self.inside.swap_remove(which);
                 self.drivers.leave(&car);
                 car
@@ -128,13 +93,14 @@ impl Iterator for RecordedTraffic {
             Some(change) => change,
             None => self.next_change()?,
         };
-        let at = self.when(&change);
-        let car = Some(self.car(change.direction));
+        // Each event happens somewhere in its own share of the time.
+        let place = (change.produced as f64 + self.drivers.rng.random::<f64>()) / change.total as f64;
+        let unix_ms = change.from_ms + ((change.to_ms - change.from_ms) as f64 * place) as i64;
+        let direction = change.direction;
+        let plate = Some(self.car(direction));
         change.produced += 1;
-        if change.produced < change.total {
-            self.change = Some(change);
-        }
-        Some(CarPassage { direction: change.direction, car, at })
+        self.change = Some(change).filter(|change| change.produced < change.total);
+        Some(CarPassage { direction, plate, unix_ms })
     }
 }
 
@@ -144,7 +110,7 @@ mod tests {
     use super::*;
     use std::collections::HashSet;
 
-    fn traffic(rows: &[(i64, i64)], start: StartingState) -> RecordedTraffic {
+    fn traffic(rows: &[(i64, i64)], start: StartingState) -> CarStream {
         let rows: Vec<OccupancyRow> = rows
             .iter()
             .map(|&(minute, occupancy)| OccupancyRow {
@@ -154,8 +120,7 @@ mod tests {
             .collect();
         let registry = Arc::new(PlateRegistry::new(PlateMixture::British, 1, 1));
         let drivers = Drivers::new(registry, 0, 50, Arc::default());
-        let zone = TimeZone::get("Europe/London").expect("bundled");
-        RecordedTraffic::new(rows.into(), &start, drivers, 1, zone)
+        recorded_cars(rows.into(), &start, drivers)
     }
 
     #[test]
@@ -163,12 +128,12 @@ mod tests {
         let rows = [(0, 5), (30, 9), (60, 9), (60, 4), (90, 12), (120, 0)];
         let events: Vec<CarPassage> = traffic(&rows, StartingState::default()).collect();
         assert_eq!(events.len(), 5 + 4 + 5 + 8 + 12);
-        assert!(events.is_sorted_by_key(|event| event.at.unix_ms));
+        assert!(events.is_sorted_by_key(|event| event.unix_ms));
         let mut occupancy = 0;
         let mut events = events.iter().peekable();
         for (minute, expected) in [(0, 5), (30, 9), (90, 12), (120, 0)] {
             let until = 1_475_000_000_000 + minute * 60_000;
-            while let Some(event) = events.next_if(|event| event.at.unix_ms <= until) {
+            while let Some(event) = events.next_if(|event| event.unix_ms <= until) {
                 occupancy += event.direction.change();
             }
             assert_eq!(occupancy, expected, "at minute {minute}");
@@ -180,7 +145,7 @@ mod tests {
         let rows: Vec<(i64, i64)> = (0..200).map(|n| (n * 30, (n * 37) % 60)).collect();
         let mut inside = HashSet::new();
         for event in traffic(&rows, StartingState::default()) {
-            let car = event.car.expect("recorded cars are all readable");
+            let car = event.plate.expect("recorded cars are all readable");
             match event.direction {
                 Direction::Entry => assert!(inside.insert(car.clone()), "{car:?} is inside"),
                 Direction::Exit => assert!(inside.remove(&car), "{car:?} is not inside"),
@@ -195,7 +160,7 @@ mod tests {
         let mut seen = HashSet::new();
         let mut unmatched = 0;
         for event in traffic(&rows, StartingState::default()) {
-            let new = seen.insert(event.car);
+            let new = seen.insert(event.plate);
             unmatched += usize::from(event.direction == Direction::Exit && new);
         }
         assert_eq!(unmatched, 8);
@@ -208,10 +173,11 @@ mod tests {
             inside: vec!["AB51DVC".into(), "СА1234АВ".into()],
             latest_unix_ms: None,
         };
-        let events: Vec<CarPassage> = traffic(&[(0, 1), (30, 2)], start).collect();
+        let events: Vec<CarPassage> = traffic(&[(0, 1), (30, 2)], start.clone()).collect();
         let exits = events.iter().filter(|event| event.direction == Direction::Exit);
         assert_eq!(exits.clone().count(), 3);
-        let found = exits.filter(|event| matches!(event.car, Some(PlannedCar::Found(_))));
+        let found =
+            exits.filter(|event| event.plate.as_ref().is_some_and(|plate| start.inside.contains(plate)));
         assert_eq!(found.count(), 2, "the two that are known to be inside leave first");
         assert_eq!(events.len(), 4);
     }

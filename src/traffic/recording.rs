@@ -33,8 +33,6 @@ const MAX_OCCUPANCY: i64 = 1_000_000;
 pub struct Recording {
     /// In the order in which the file first names them.
     pub garages: Vec<RecordedGarage>,
-    /// The garages of all rows, merged by time; rows of the same instant stay in the order of the file.
-    merged: Vec<u16>,
 }
 
 /// One garage of the file.
@@ -43,8 +41,19 @@ pub struct RecordedGarage {
     pub name: SiteName,
     /// Of its last row.
     pub capacity: u32,
-    /// In order of time.
+    /// In order of time; rows of the same instant stay in the order of the file.
     pub rows: Arc<[OccupancyRow]>,
+}
+
+impl RecordedGarage {
+    /// How many events its rows stand for when it begins with this occupancy.
+    pub fn events_from(&self, mut occupied: i64) -> u64 {
+        let changes = self
+            .rows
+            .iter()
+            .map(|row| row.occupancy.abs_diff(std::mem::replace(&mut occupied, row.occupancy)));
+        changes.sum()
+    }
 }
 
 /// Why a file was refused. Nothing was started.
@@ -78,55 +87,46 @@ fn find_columns(header: &csv::StringRecord) -> Result<[usize; 4], String> {
     Ok(found)
 }
 
-/// One line, checked as far as it can be without the others.
-struct RecordingLine {
-    name: SiteName,
-    capacity: u32,
-    occupancy: i64,
-    updated: DateTime,
-}
-
-impl RecordingLine {
-    fn parse(columns: [usize; 4], record: &csv::StringRecord) -> Result<RecordingLine, String> {
-        let [name, capacity, occupancy, updated] = columns.map(|index| record.get(index).unwrap_or_default());
-        let name = SiteName::new(name).map_err(|reason| format!("SystemCodeNumber is {name:?}: {reason}"))?;
-        let capacity = whole_number("Capacity", capacity, 1..=MAX_OCCUPANCY)? as u32;
-        let occupancy = whole_number("Occupancy", occupancy, -MAX_OCCUPANCY..=MAX_OCCUPANCY)?;
-        let updated = DateTime::strptime("%Y-%m-%d %H:%M:%S", updated)
-            .ok()
-            .filter(|updated| (1900..=2999).contains(&updated.year()))
-            .ok_or_else(|| {
-                format!("LastUpdated is {updated:?}, not a date and time such as \"2016-10-04 07:59:42\"")
-            })?;
-        Ok(RecordingLine { name, capacity, occupancy, updated })
-    }
-}
-
 fn whole_number(column: &str, text: &str, range: RangeInclusive<i64>) -> Result<i64, String> {
     text.parse().ok().filter(|number| range.contains(number)).ok_or_else(|| {
         format!("{column} is {text:?}, not a whole number from {} to {}", range.start(), range.end())
     })
 }
 
-/// A garage while its rows are read. Rows carry the number of their line.
+/// A garage while its rows are read.
 struct GarageRows {
     name: SiteName,
     /// Of the latest row, and the time of that row.
     capacity: u32,
-    capacity_of_ms: i64,
-    rows: Vec<(OccupancyRow, u64)>,
+    latest_ms: i64,
+    rows: Vec<OccupancyRow>,
 }
 
 impl GarageRows {
-    fn add(&mut self, line: &RecordingLine, number: u64, zone: &TimeZone) -> Result<(), String> {
-        let unix_ms = instant(zone.to_ambiguous_timestamp(line.updated), self.capacity_of_ms)?;
-        if unix_ms >= self.capacity_of_ms {
-            self.capacity = line.capacity;
-            self.capacity_of_ms = unix_ms;
+    /// Adds a row with these values of the columns after the name. `Err` says what is wrong with it.
+    fn add(&mut self, [capacity, occupancy, updated]: [&str; 3], zone: &TimeZone) -> Result<(), String> {
+        let capacity = whole_number("Capacity", capacity, 1..=MAX_OCCUPANCY)? as u32;
+        let occupancy = whole_number("Occupancy", occupancy, -MAX_OCCUPANCY..=MAX_OCCUPANCY)?;
+        let local = DateTime::strptime("%Y-%m-%d %H:%M:%S", updated).ok();
+        let local = local.filter(|local| (1900..=2999).contains(&local.year())).ok_or_else(|| {
+            format!("LastUpdated is {updated:?}, not a date and time such as \"2016-10-04 07:59:42\"")
+        })?;
+        let unix_ms = instant_after(self.latest_ms, zone.to_ambiguous_timestamp(local))
+            .map_err(|error| format!("LastUpdated is not an instant: {error}"))?;
+        if unix_ms >= self.latest_ms {
+            (self.capacity, self.latest_ms) = (capacity, unix_ms);
         }
-        self.rows.push((OccupancyRow { unix_ms, occupancy: line.occupancy }, number));
+        self.rows.push(OccupancyRow { unix_ms, occupancy });
         Ok(())
     }
+}
+
+/// The instant that a local time names, when the latest row of its garage is of `latest_ms`.
+fn instant_after(latest_ms: i64, local: AmbiguousTimestamp) -> Result<i64, jiff::Error> {
+    let first = local.clone().compatible()?.as_millisecond();
+    let second = local.later()?.as_millisecond();
+    // In autumn both readings are one hour apart. The second is taken only when the first would go back in time.
+    Ok(if first < latest_ms && second >= latest_ms { second } else { first })
 }
 
 impl Recording {
@@ -140,66 +140,37 @@ impl Recording {
     fn parse(path: &Path, input: impl io::Read) -> Result<Recording, RecordingError> {
         let zone = TimeZone::get(ZONE).expect("the time zones are part of the program");
         let refuse = |line, reason| RecordingError::Line { path: path.to_owned(), line, reason };
-        let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(input);
-        let mut record = csv::StringRecord::new();
-        let mut columns = None;
+        let mut reader = csv::Reader::from_reader(input);
+        let header = reader.headers().map_err(|error| read_error(path, error))?;
+        if header.is_empty() {
+            return Err(RecordingError::Empty { path: path.to_owned() });
+        }
+        let columns = find_columns(header).map_err(|reason| refuse(1, reason))?;
         let mut garages: Vec<GarageRows> = Vec::new();
         let mut by_name = HashMap::new();
-        while reader.read_record(&mut record).map_err(|error| read_error(path, error))? {
-            let number = record.position().map_or(0, csv::Position::line);
-            let Some(columns) = columns else {
-                columns = Some(find_columns(&record).map_err(|reason| refuse(number, reason))?);
-                continue;
-            };
-            let line = RecordingLine::parse(columns, &record).map_err(|reason| refuse(number, reason))?;
-            let index = *by_name.entry(line.name.clone()).or_insert_with(|| {
-                let name = line.name.clone();
-                garages.push(GarageRows { name, capacity: 0, capacity_of_ms: i64::MIN, rows: Vec::new() });
+        for record in reader.records() {
+            let record = record.map_err(|error| read_error(path, error))?;
+            let refuse = |reason| refuse(record.position().map_or(0, csv::Position::line), reason);
+            let [name, values @ ..] = columns.map(|index| record.get(index).unwrap_or_default());
+            let name = SiteName::new(name)
+                .map_err(|reason| refuse(format!("SystemCodeNumber is {name:?}: {reason}")))?;
+            let index = *by_name.entry(name.clone()).or_insert_with(|| {
+                garages.push(GarageRows { name, capacity: 0, latest_ms: i64::MIN, rows: Vec::new() });
                 garages.len() - 1
             });
             if garages.len() > MAX_GARAGES {
                 return Err(RecordingError::TooManyGarages { path: path.to_owned() });
             }
-            garages[index].add(&line, number, &zone).map_err(|reason| refuse(number, reason))?;
+            garages[index].add(values, &zone).map_err(refuse)?;
         }
         if garages.is_empty() {
             return Err(RecordingError::Empty { path: path.to_owned() });
         }
-        Ok(Recording::merge(garages))
-    }
-
-    fn merge(read: Vec<GarageRows>) -> Recording {
-        let mut merged: Vec<(i64, u64, u16)> = Vec::new();
-        let mut garages = Vec::with_capacity(read.len());
-        for (index, mut garage) in (0..).zip(read) {
-            garage.rows.sort_by_key(|(row, _)| row.unix_ms);
-            merged.extend(garage.rows.iter().map(|(row, line)| (row.unix_ms, *line, index)));
-            garages.push(RecordedGarage {
-                name: garage.name,
-                capacity: garage.capacity,
-                rows: garage.rows.into_iter().map(|(row, _)| row).collect(),
-            });
-        }
-        merged.sort_unstable();
-        Recording { garages, merged: merged.into_iter().map(|(_, _, garage)| garage).collect() }
-    }
-
-    /// How many events each garage has, of the first `limit` of the whole file in order of its rows, when the garages begin
-    /// with these occupancies.
-    pub fn shares(&self, starting: &[i64], limit: u64) -> Vec<u64> {
-        let mut occupancies = starting.to_vec();
-        let mut next_row = vec![0; self.garages.len()];
-        let mut shares = vec![0; self.garages.len()];
-        let mut left = limit;
-        for garage in self.merged.iter().map(|garage| usize::from(*garage)) {
-            let row = self.garages[garage].rows[next_row[garage]];
-            next_row[garage] += 1;
-            let changes = row.occupancy.abs_diff(occupancies[garage]).min(left);
-            occupancies[garage] = row.occupancy;
-            shares[garage] += changes;
-            left -= changes;
-        }
-        shares
+        let garage = |mut read: GarageRows| {
+            read.rows.sort_by_key(|row| row.unix_ms);
+            RecordedGarage { name: read.name, capacity: read.capacity, rows: read.rows.into() }
+        };
+        Ok(Recording { garages: garages.into_iter().map(garage).collect() })
     }
 
     /// When the first car of the first row may come.
@@ -223,18 +194,6 @@ fn read_error(path: &Path, error: csv::Error) -> RecordingError {
         _ => "it cannot be read".to_owned(),
     };
     RecordingError::Line { path, line, reason }
-}
-
-/// The instant that a local time names, when the latest row of its garage is of `latest_ms`.
-fn instant(local: AmbiguousTimestamp, latest_ms: i64) -> Result<i64, String> {
-    let ms = |read: Result<jiff::Timestamp, jiff::Error>| {
-        read.map(|instant| instant.as_millisecond())
-            .map_err(|error| format!("LastUpdated is not an instant: {error}"))
-    };
-    let first = ms(local.compatible())?;
-    let second = ms(local.later())?;
-    // In autumn both readings are one hour apart. The second is taken only when the first would go back in time.
-    Ok(if first < latest_ms && second >= latest_ms { second } else { first })
 }
 
 #[cfg(test)]
@@ -287,19 +246,17 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_merged_by_time_and_the_limit_counts_along_them() {
+    fn each_change_between_two_rows_is_an_event() {
         let recording = parse(&format!(
             "{HEADER}A,10,3,2016-10-04 08:00:00\nA,12,5,2016-10-04 09:00:00\n\
              B,20,7,2016-10-04 08:00:00\nB,20,1,2016-10-04 08:30:00\nB,20,1,2016-10-04 09:30:00\n"
         ))
         .expect("it is right");
         assert_eq!(recording.garages[0].capacity, 12);
-        assert_eq!(recording.merged, [0, 1, 1, 0, 1]);
-        assert_eq!(recording.shares(&[0, 0], u64::MAX), [5, 13]);
-        for (limit, shares) in [(0, [0, 0]), (2, [2, 0]), (9, [3, 6]), (17, [4, 13])] {
-            assert_eq!(recording.shares(&[0, 0], limit), shares, "the first {limit}");
-        }
-        assert_eq!(recording.shares(&[5, 0], u64::MAX), [4, 13]);
+        let events =
+            |starting: [i64; 2]| [0, 1].map(|garage| recording.garages[garage].events_from(starting[garage]));
+        assert_eq!(events([0, 0]), [5, 13]);
+        assert_eq!(events([5, 0]), [4, 13]);
     }
 
     #[test]
@@ -324,9 +281,8 @@ mod tests {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/birmingham/birmingham.csv");
         let recording = Recording::read(&path).expect("it is right");
         assert_eq!(recording.garages.len(), 30);
-        assert_eq!(recording.merged.len(), 35_717);
-        let shares = recording.shares(&[0; 30], u64::MAX);
-        assert_eq!(shares.iter().sum::<u64>(), 2_239_705);
+        assert_eq!(recording.garages.iter().map(|garage| garage.rows.len()).sum::<usize>(), 35_717);
+        assert_eq!(recording.garages.iter().map(|garage| garage.events_from(0)).sum::<u64>(), 2_239_705);
         let lowest = |garage: &RecordedGarage| garage.rows.iter().map(|row| row.occupancy).min();
         let unmatched: i64 = recording.garages.iter().filter_map(lowest).map(|low| low.min(0)).sum();
         assert_eq!(unmatched, -8, "only \"NIA North\" shows more exits than cars that came");

@@ -9,7 +9,7 @@
 
 use super::money::Takings;
 use super::stays::{GarageCharges, StayPairing};
-use fogpost::traffic::{CarPassage, Direction, StartingState};
+use fogpost::traffic::{Direction, StartingState};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -57,40 +57,13 @@ impl RollingHash {
     }
 }
 
-/// The events of one request, in the form in which the books take them once they are confirmed.
-#[derive(Debug, Default)]
-pub struct PostedEvents {
-    events: Vec<BatchedEvent>,
-    /// The letters and digits of all plates, one after another.
-    plates: String,
-}
-
+/// An event as the books take it once it is confirmed.
 #[derive(Debug)]
-struct BatchedEvent {
-    direction: Direction,
-    unix_ms: i64,
-    /// Where in `plates` its plate begins and ends.
-    plate: Option<(usize, usize)>,
-}
-
-impl PostedEvents {
-    pub fn clear(&mut self) {
-        self.events.clear();
-        self.plates.clear();
-    }
-
-    pub fn count(&self) -> u64 {
-        self.events.len() as u64
-    }
-
-    pub fn push(&mut self, passage: &CarPassage, plate: Option<&str>) {
-        let begin = self.plates.len();
-        let plate = plate.map(|plate| {
-            self.plates.push_str(plate);
-            (begin, self.plates.len())
-        });
-        self.events.push(BatchedEvent { direction: passage.direction, unix_ms: passage.at.unix_ms, plate });
-    }
+pub struct PostedEvent {
+    pub direction: Direction,
+    pub unix_ms: i64,
+    /// The letters and digits of its plate.
+    pub key: Option<String>,
 }
 
 /// An edge's answer: the events are on its disk under these numbers.
@@ -188,9 +161,9 @@ impl CityBooks {
     }
 
     /// The edge has confirmed `batch` with `receipt`.
-    pub fn confirm(&mut self, batch: &PostedEvents, receipt: Receipt) {
-        for BatchedEvent { direction, unix_ms, plate } in &batch.events {
-            let plate = plate.map(|(begin, end)| &batch.plates[begin..end]);
+    pub fn confirm(&mut self, batch: &[PostedEvent], receipt: Receipt) {
+        for PostedEvent { direction, unix_ms, key } in batch {
+            let plate = key.as_deref();
             self.hash.record(direction.kind(), plate, i128::from(*unix_ms) * 1_000_000);
             self.change += direction.change();
             match (direction, plate) {
@@ -200,10 +173,10 @@ impl CityBooks {
             }
         }
         let numbers = receipt.last.checked_sub(receipt.first).map_or(0, |between| between + 1);
-        if numbers != batch.count() {
+        if numbers != batch.len() as u64 {
             self.irregular.push(format!(
                 "{} events were confirmed with the numbers {} to {}",
-                batch.count(),
+                batch.len(),
                 receipt.first,
                 receipt.last
             ));
@@ -323,12 +296,15 @@ impl CityBooks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fogpost::traffic::LocalInstant;
 
-    fn passage(nth: u64) -> (CarPassage, String) {
+    fn event(nth: u64) -> PostedEvent {
         let direction = if nth.is_multiple_of(3) { Direction::Exit } else { Direction::Entry };
-        let at = LocalInstant { unix_ms: 1_000 * nth as i64, offset_seconds: 0 };
-        (CarPassage { direction, car: None, at }, format!("БAB{nth}"))
+        let key = (nth != 7).then(|| format!("БAB{nth}"));
+        PostedEvent { direction, unix_ms: 1_000 * nth as i64, key }
+    }
+
+    fn record(hash: &mut RollingHash, event: &PostedEvent) {
+        hash.record(event.direction.kind(), event.key.as_deref(), i128::from(event.unix_ms) * 1_000_000);
     }
 
     /// A garage whose edge confirmed the events 1 to 3,000 in three batches, and a server that knows them all.
@@ -337,16 +313,12 @@ mod tests {
         let mut server = ServerAccount { depth: Some(0), ..ServerAccount::default() };
         let mut events = ListedEvents::default();
         for nth_batch in 0..3 {
-            let mut batch = PostedEvents::default();
-            for nth in nth_batch * 1_000 + 1..=nth_batch * 1_000 + 1_000 {
-                let (passage, plate) = passage(nth);
-                let plate = (nth != 7).then_some(plate.as_str());
-                batch.push(&passage, plate);
-                let ns = i128::from(passage.at.unix_ms) * 1_000_000;
-                events.hash.record(passage.direction.kind(), plate, ns);
-                server.occupied += passage.direction.change();
-            }
             let (first, last) = (nth_batch * 1_000 + 1, nth_batch * 1_000 + 1_000);
+            let batch: Vec<PostedEvent> = (first..=last).map(event).collect();
+            for event in &batch {
+                record(&mut events.hash, event);
+                server.occupied += event.direction.change();
+            }
             books.confirm(&batch, Receipt { epoch: "e".to_owned(), first, last });
         }
         server.applied = 3_000;
@@ -385,11 +357,8 @@ mod tests {
     #[test]
     fn a_stay_without_its_charge_and_money_without_one_are_named() {
         let mut books = CityBooks::new("1".to_owned(), Baseline { closed: 7, ..Baseline::default() });
-        let mut batch = PostedEvents::default();
-        let at = |unix_ms| LocalInstant { unix_ms, offset_seconds: 0 };
-        for (direction, unix_ms) in [(Direction::Entry, 1_000), (Direction::Exit, 9_000)] {
-            batch.push(&CarPassage { direction, car: None, at: at(unix_ms) }, Some("AB1"));
-        }
+        let batch = [(Direction::Entry, 1_000), (Direction::Exit, 9_000)]
+            .map(|(direction, unix_ms)| PostedEvent { direction, unix_ms, key: Some("AB1".to_owned()) });
         books.confirm(&batch, Receipt { epoch: "e".to_owned(), first: 1, last: 2 });
         let mut charges = GarageCharges { stays: 8, ..GarageCharges::default() };
         charges.taken.add(250, "EUR");
@@ -420,9 +389,7 @@ mod tests {
         let (books, mut server) = confirmed();
         let mut hash = RollingHash::default();
         for nth in (1..=2_100).chain([2_102, 2_101]).chain(2_103..=3_000) {
-            let (passage, plate) = passage(nth);
-            let plate = (nth != 7).then_some(plate.as_str());
-            hash.record(passage.direction.kind(), plate, i128::from(passage.at.unix_ms) * 1_000_000);
+            record(&mut hash, &event(nth));
         }
         server.events = Some(ListedEvents { hash, irregular: None });
         let said = said(&books, &server);
@@ -432,8 +399,7 @@ mod tests {
     #[test]
     fn a_gap_between_two_confirmations_is_named() {
         let mut books = CityBooks::new("1".to_owned(), Baseline::default());
-        let mut batch = PostedEvents::default();
-        batch.push(&passage(1).0, None);
+        let batch = [event(1)];
         books.confirm(&batch, Receipt { epoch: "e".to_owned(), first: 1, last: 1 });
         books.confirm(&batch, Receipt { epoch: "e".to_owned(), first: 3, last: 3 });
         books.confirm(&batch, Receipt { epoch: "e".to_owned(), first: 4, last: 5 });
@@ -447,8 +413,7 @@ mod tests {
         let state = StartingState { occupied: 40, ..StartingState::default() };
         let marks = BTreeMap::from([("a".to_owned(), 100), ("b".to_owned(), 20)]);
         let mut books = CityBooks::new("1".to_owned(), Baseline { state, marks, ..Baseline::default() });
-        let mut batch = PostedEvents::default();
-        batch.push(&passage(1).0, None);
+        let batch = [event(1)];
         books.confirm(&batch, Receipt { epoch: "b".to_owned(), first: 21, last: 21 });
         assert_eq!((books.occupied(), books.applied_when_settled()), (41, 121));
     }

@@ -3,9 +3,9 @@
 //! **Promise.** The files are valid, and say the same in every run. A user who gave a configuration gets none of this.
 
 use super::fleet::DaemonSlot;
-use super::plan::{GarageSite, simulated_plates};
+use super::plan::GarageSite;
 use super::settings::Cars;
-use fogpost::traffic::plates::PlateReading;
+use fogpost::traffic::plates::{PlateMixture, PlateRegistry};
 use std::fmt::Write;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -71,13 +71,12 @@ pub async fn register_customers(
 
 /// Plates and contracts as CSV.
 fn customers(garages: usize, seed: u64) -> (String, String) {
-    let registry = simulated_plates(seed, garages);
+    let registry = PlateRegistry::new(PlateMixture::Continental, seed, garages);
     let mut plates = "plate,account,name\n".to_owned();
     let mut contracts = "contract,account,plate,garage,valid_from,valid_to,cars\n".to_owned();
     for garage in 0..garages {
         for number in 0..REGISTERED {
-            let mut plate = String::new();
-            registry.write(garage, number, PlateReading::Separated, &mut plate);
+            let plate = registry.plate(garage, number);
             let (account, name) = ACCOUNTS[(number % ACCOUNTS.len() as u64) as usize];
             writeln!(plates, "{plate},{account},{name}").expect("a String takes all");
             if number == 0 {

@@ -6,14 +6,15 @@
 //! disconnects without an answer ends the run. Under chaos edges are killed, so each request has an idempotency key, and is made
 //! again with the same key and the same body until it is answered 201.
 
-use super::books::{CityBooks, PostedEvents, Receipt};
+use super::books::{CityBooks, PostedEvent, Receipt};
 use super::chaos::SharedFaultCounts;
 use super::chaos::gate::GatePass;
 use super::client::DaemonClient;
 use bytes::Bytes;
 use fogpost::http::client::{HttpCallError, PostAnswer};
-use fogpost::traffic::{CarPassage, EventWriter, GarageTraffic};
+use fogpost::traffic::{CarPassage, CarStream};
 use hyper::StatusCode;
+use jiff::tz::TimeZone;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::sync::Arc;
@@ -107,15 +108,14 @@ impl ChaosProducer {
 }
 
 /// One garage's producer.
-#[derive(Debug)]
 pub struct CityProducer {
     pub client: DaemonClient,
     /// The edge's address: `http://127.0.0.1:5581`.
     pub edge: String,
-    pub traffic: GarageTraffic,
+    pub traffic: CarStream,
     /// Maximum number of events to post.
     pub limit: u64,
-    pub writer: EventWriter,
+    pub zone: TimeZone,
     pub books: CityBooks,
     pub counts: Arc<ProducerCounts>,
     /// `None`: as fast as it can.
@@ -144,11 +144,11 @@ impl CityProducer {
     }
 
     async fn feed(&mut self, stop: &CancellationToken) -> Result<(), HttpCallError> {
-        let mut batch = PostedEvents::default();
+        let mut batch = Vec::new();
         let mut size = 0;
         let mut next = self.next_passage();
         while let Some(first) = next {
-            let due = self.clock.map(|clock| clock.when(first.at.unix_ms));
+            let due = self.clock.map(|clock| clock.when(first.unix_ms));
             if !wait_until(due, stop).await {
                 return Ok(());
             }
@@ -180,19 +180,19 @@ impl CityProducer {
         &mut self,
         first: CarPassage,
         most: u64,
-        batch: &mut PostedEvents,
+        batch: &mut Vec<PostedEvent>,
         lines: &mut String,
     ) -> Option<CarPassage> {
         let now_unix_ms = self.clock.map_or(i64::MAX, |clock| clock.now_unix_ms());
-        let mut key = String::new();
         let mut passage = first;
         batch.clear();
         loop {
-            let plate = self.writer.write(&passage, &mut key, lines);
-            batch.push(&passage, plate);
+            let key = passage.key();
+            passage.write_event(key.as_deref(), &self.zone, lines);
+            batch.push(PostedEvent { direction: passage.direction, unix_ms: passage.unix_ms, key });
             passage = self.next_passage()?;
-            let due = passage.at.unix_ms <= now_unix_ms;
-            if !due || batch.count() >= most || lines.len() > BATCH_BYTES {
+            let due = passage.unix_ms <= now_unix_ms;
+            if !due || batch.len() as u64 >= most || lines.len() > BATCH_BYTES {
                 return Some(passage);
             }
         }
@@ -201,14 +201,14 @@ impl CityProducer {
     /// Posts the batch until it is confirmed. Under chaos with the same key and the same bytes, even when the edge is killed in between.
     async fn deliver(
         &mut self,
-        batch: &PostedEvents,
+        batch: &[PostedEvent],
         lines: Bytes,
         stop: &CancellationToken,
     ) -> Result<Delivery, HttpCallError> {
         let mut key = None;
         if let Some(chaos) = &mut self.chaos {
             key = Some(chaos.next_key());
-            if !chaos.pass.request(batch.count(), stop).await {
+            if !chaos.pass.request(batch.len() as u64, stop).await {
                 return Ok(Delivery::Stopped);
             }
         }
@@ -216,7 +216,8 @@ impl CityProducer {
         let mut retry_after = FIRST_RETRY_AFTER;
         let mut maybe_stored = false;
         loop {
-            let posted = self.client.post_events(&self.edge, batch.count(), lines.clone(), key.as_deref());
+            let posted =
+                self.client.post_events(&self.edge, batch.len() as u64, lines.clone(), key.as_deref());
             let pause = match posted.await {
                 Ok(PostAnswer::Created(receipt)) => {
                     self.book(batch, receipt);
@@ -249,7 +250,7 @@ impl CityProducer {
         }
     }
 
-    fn book(&mut self, batch: &PostedEvents, receipt: Receipt) {
+    fn book(&mut self, batch: &[PostedEvent], receipt: Receipt) {
         self.books.confirm(batch, receipt);
         self.counts.confirmed.store(self.books.confirmed(), Ordering::Relaxed);
     }
@@ -281,7 +282,7 @@ mod tests {
     use axum::http::StatusCode;
     use axum::response::{IntoResponse, Response};
     use fogpost::traffic::plates::{PlateMixture, PlateRegistry};
-    use fogpost::traffic::recorded::{OccupancyRow, RecordedTraffic};
+    use fogpost::traffic::recorded::{OccupancyRow, recorded_cars};
     use fogpost::traffic::{Drivers, StartingState};
     use std::collections::HashMap;
     use std::sync::Mutex;
@@ -395,16 +396,13 @@ mod tests {
         let serving = tokio::spawn(async { axum::serve(listener, router).await });
         let registry = Arc::new(PlateRegistry::new(PlateMixture::British, 1, 1));
         let rows = [OccupancyRow { unix_ms: 1_475_000_000_000, occupancy: cars }];
-        let drivers = Drivers::new(registry.clone(), 0, 100, Arc::default());
-        let zone = jiff::tz::TimeZone::UTC;
-        let start = StartingState::default();
-        let recorded = RecordedTraffic::new(rows.into(), &start, drivers, 1, zone);
+        let drivers = Drivers::new(registry, 0, 100, Arc::default());
         let producer = CityProducer {
             client: DaemonClient::default(),
             edge: format!("http://{address}"),
-            traffic: GarageTraffic::Recorded(Box::new(recorded)),
+            traffic: recorded_cars(rows.into(), &StartingState::default(), drivers),
             limit: u64::MAX,
-            writer: EventWriter::new(registry, 0),
+            zone: TimeZone::UTC,
             books: CityBooks::new("1".to_owned(), Baseline::default()),
             counts: Arc::default(),
             clock: None,

@@ -8,7 +8,7 @@ use super::plan::{CarPlan, GarageSite};
 use super::producer::{CityClock, ProducerCounts};
 use super::settings::Pace;
 use fogpost::http::client::HttpCallError;
-use fogpost::traffic::LocalInstant;
+use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -57,8 +57,8 @@ impl CityTime {
 
     /// What a clock in the city shows.
     fn local(&self) -> Option<String> {
-        let at = LocalInstant::in_zone(&self.zone, self.clock?.now_unix_ms());
-        Some(at.local_time().strftime("%a %Y-%m-%d %H:%M").to_string())
+        let at = Timestamp::from_millisecond(self.clock?.now_unix_ms()).ok()?;
+        Some(self.zone.to_datetime(at).strftime("%a %Y-%m-%d %H:%M").to_string())
     }
 }
 

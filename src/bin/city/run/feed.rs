@@ -8,7 +8,6 @@ use crate::plan::CarPlan;
 use crate::producer::{ChaosProducer, CityProducer, ProducerResult};
 use crate::settings::Pace;
 use crate::status::CityTime;
-use fogpost::traffic::EventWriter;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -91,7 +90,7 @@ impl CityRun<'_> {
                 edge: self.fleet.edges[index].http.clone(),
                 traffic,
                 limit,
-                writer: EventWriter::new(plan.registry.clone(), index),
+                zone: plan.zone.clone(),
                 books: CityBooks::new(self.sites[index].name.clone(), baseline),
                 counts: self.status.counts_of(index).clone(),
                 clock: time.clock,
