@@ -155,6 +155,12 @@ codes! {
     FILE_UNREADABLE = "file_unreadable";
     VERIFY_SPACE_UNUSABLE = "verify_space_unusable";
 
+    // Error exits: the city.
+    BOOKS_NOT_RIGHT = "books_not_right";
+    CHILD_FAILED = "child_failed";
+    RESULT_NOT_WRITTEN = "result_not_written";
+    RUN_UNFINISHED = "run_unfinished";
+
     // Log lines.
     ADMIN_SOCKET_UNUSABLE = "admin_socket_unusable";
     APPLIED_EVENTS_UNREADABLE = "applied_events_unreadable";

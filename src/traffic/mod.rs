@@ -187,12 +187,11 @@ pub fn shares_of_the_first(limit: u64, mut garages: Vec<CarStream>) -> Vec<u64> 
 
 #[cfg(test)]
 mod tests {
-    use super::plates::PlateMixture;
     use super::*;
 
     #[test]
     fn a_plate_that_is_inside_somewhere_is_given_to_no_new_car() {
-        let registry = Arc::new(PlateRegistry::new(PlateMixture::British, 9, 1));
+        let registry = Arc::new(PlateRegistry::new(9, 1));
         let inside = letters_and_digits(&registry.plate(0, 1));
         let mut drivers = Drivers::new(registry.clone(), 0, 10, Arc::new(HashSet::from([inside.into()])));
         assert_eq!(drivers.new_car(), registry.plate(0, 0));

@@ -93,24 +93,8 @@ const GREECE: Pattern = &[
     Number(1_000, 9_999),
 ];
 
-/// Which cars are seen in a city.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PlateMixture {
-    /// The cars of Birmingham, for the recorded data.
-    British,
-    /// The cars of a city on the Rhine, for the simulated one.
-    Continental,
-}
-
-impl PlateMixture {
-    /// Countries, and how many of a hundred cars come from each.
-    fn of_a_hundred(self) -> &'static [(Pattern, u64)] {
-        match self {
-            PlateMixture::British => &[(BRITAIN, 95), (GERMANY, 4), (GREECE, 1)],
-            PlateMixture::Continental => &[(BRITAIN, 4), (GERMANY, 92), (GREECE, 4)],
-        }
-    }
-}
+/// Countries, and how many of a hundred cars come from each.
+const OF_A_HUNDRED: &[(Pattern, u64)] = &[(BRITAIN, 40), (GERMANY, 56), (GREECE, 4)];
 
 /// A prime above the number of plates of each country: steps of this length visit each plate once before any repeats.
 const STRIDE: u128 = (1 << 31) - 1;
@@ -119,7 +103,6 @@ const STRIDE: u128 = (1 << 31) - 1;
 #[derive(Debug)]
 pub struct PlateRegistry {
     pub(super) seed: u64,
-    mixture: PlateMixture,
     /// For each country: the number of its first car's plate.
     first_plates: Vec<u64>,
     garages: u64,
@@ -127,21 +110,21 @@ pub struct PlateRegistry {
 
 impl PlateRegistry {
     /// The plates of a city with this many garages, at least one. One seed gives one registry.
-    pub fn new(mixture: PlateMixture, seed: u64, garages: usize) -> PlateRegistry {
+    pub fn new(seed: u64, garages: usize) -> PlateRegistry {
         assert!(garages > 0, "a city without garages has no cars");
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         // Garages use the streams from 0 on, faults the last but one.
         rng.set_stream(u64::MAX);
-        let countries = mixture.of_a_hundred().iter();
-        let first_plates = countries.map(|(pattern, _)| rng.random_range(0..plates_of(pattern))).collect();
-        PlateRegistry { seed, mixture, first_plates, garages: garages as u64 }
+        let first_plates =
+            OF_A_HUNDRED.iter().map(|(pattern, _)| rng.random_range(0..plates_of(pattern))).collect();
+        PlateRegistry { seed, first_plates, garages: garages as u64 }
     }
 
     /// The plate of car `number` of garage `garage` as it is painted: `B-AB 123`.
     pub fn plate(&self, garage: usize, number: u64) -> Arc<str> {
         // The countries take turns: 37 and 100 have no factor in common, so each of a hundred cars in a row has its own place.
         let mut place = number % 100 * 37 % 100;
-        for ((pattern, cars), first) in self.mixture.of_a_hundred().iter().zip(&self.first_plates) {
+        for ((pattern, cars), first) in OF_A_HUNDRED.iter().zip(&self.first_plates) {
             if place < *cars {
                 let index = (number / 100 * cars + place) * self.garages + garage as u64;
                 let plate = u128::from(*first) + u128::from(index) * STRIDE;
@@ -149,7 +132,7 @@ impl PlateRegistry {
             }
             place -= cars;
         }
-        unreachable!("a mixture describes a hundred cars")
+        unreachable!("the countries have a hundred cars together")
     }
 }
 
@@ -167,21 +150,19 @@ mod tests {
 
     #[test]
     fn no_two_cars_of_a_city_have_the_same_plate() {
-        for mixture in [PlateMixture::British, PlateMixture::Continental] {
-            let registry = PlateRegistry::new(mixture, 7, 30);
-            let mut seen = HashSet::new();
-            for garage in 0..30 {
-                for number in 0..10_000 {
-                    let bare = letters_and_digits(&registry.plate(garage, number));
-                    assert!(seen.insert(bare.clone()), "{bare} was used twice");
-                }
+        let registry = PlateRegistry::new(7, 30);
+        let mut seen = HashSet::new();
+        for garage in 0..30 {
+            for number in 0..10_000 {
+                let bare = letters_and_digits(&registry.plate(garage, number));
+                assert!(seen.insert(bare.clone()), "{bare} was used twice");
             }
         }
     }
 
     #[test]
     fn every_plate_is_one_that_the_daemons_accept() {
-        let registry = PlateRegistry::new(PlateMixture::Continental, 3, 5);
+        let registry = PlateRegistry::new(3, 5);
         let (mut greek, mut latin) = (0, 0);
         for number in 0..20_000 {
             let text = registry.plate(2, number);
@@ -200,7 +181,7 @@ mod tests {
 
     #[test]
     fn one_seed_gives_one_registry_and_another_seed_another() {
-        let plate = |seed| PlateRegistry::new(PlateMixture::British, seed, 3).plate(1, 41);
+        let plate = |seed| PlateRegistry::new(seed, 3).plate(1, 41);
         assert_eq!(plate(5), plate(5));
         assert_ne!(plate(5), plate(6));
     }

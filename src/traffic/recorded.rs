@@ -106,7 +106,7 @@ impl Iterator for RecordedTraffic {
 
 #[cfg(test)]
 mod tests {
-    use super::super::plates::{PlateMixture, PlateRegistry};
+    use super::super::plates::PlateRegistry;
     use super::*;
     use std::collections::HashSet;
 
@@ -118,7 +118,7 @@ mod tests {
                 occupancy,
             })
             .collect();
-        let registry = Arc::new(PlateRegistry::new(PlateMixture::British, 1, 1));
+        let registry = Arc::new(PlateRegistry::new(1, 1));
         let drivers = Drivers::new(registry, 0, 50, Arc::default());
         recorded_cars(rows.into(), &start, drivers)
     }

@@ -123,7 +123,7 @@ impl GarageRows {
 
 /// The instant that a local time names, when the latest row of its garage is of `latest_ms`.
 fn instant_after(latest_ms: i64, local: AmbiguousTimestamp) -> Result<i64, jiff::Error> {
-    let first = local.clone().compatible()?.as_millisecond();
+    let first = local.compatible()?.as_millisecond();
     let second = local.later()?.as_millisecond();
     // In autumn both readings are one hour apart. The second is taken only when the first would go back in time.
     Ok(if first < latest_ms && second >= latest_ms { second } else { first })

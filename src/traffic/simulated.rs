@@ -35,9 +35,8 @@ pub struct GarageUsage {
     median_stay_hours: f64,
     /// The deviation of the stay's logarithm.
     stay_spread: f64,
-    /// Arrivals per hour in percent of the capacity, for each hour of a working day, and of a weekend's.
-    working_day: [u8; 24],
-    weekend: [u8; 24],
+    /// Arrivals in each hour of a day in percent of the capacity.
+    hours: [u8; 24],
     /// How busy each day is, Monday first.
     days: [f64; 7],
 }
@@ -45,43 +44,35 @@ pub struct GarageUsage {
 const SHOPPING: GarageUsage = GarageUsage {
     median_stay_hours: 1.4,
     stay_spread: 0.6,
-    working_day: [0, 0, 0, 0, 0, 1, 3, 8, 16, 28, 40, 46, 48, 46, 45, 44, 42, 34, 20, 9, 4, 2, 1, 0],
-    weekend: [0, 0, 0, 0, 0, 1, 2, 6, 14, 32, 48, 56, 58, 58, 56, 52, 44, 32, 18, 8, 4, 2, 1, 0],
+    hours: [0, 0, 0, 0, 0, 1, 3, 8, 16, 28, 40, 46, 48, 46, 45, 44, 42, 34, 20, 9, 4, 2, 1, 0],
     days: [0.85, 0.85, 0.9, 0.95, 1.1, 1.1, 0.15],
 };
 
 const OFFICES: GarageUsage = GarageUsage {
     median_stay_hours: 8.2,
     stay_spread: 0.25,
-    working_day: [0, 0, 0, 0, 1, 3, 10, 26, 30, 13, 4, 3, 4, 6, 3, 2, 1, 1, 1, 0, 0, 0, 0, 0],
-    weekend: [0, 0, 0, 0, 0, 0, 1, 2, 3, 3, 2, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0],
-    days: [1.0, 1.0, 0.95, 1.0, 0.75, 0.8, 0.4],
+    hours: [0, 0, 0, 0, 1, 3, 10, 26, 30, 13, 4, 3, 4, 6, 3, 2, 1, 1, 1, 0, 0, 0, 0, 0],
+    days: [1.0, 1.0, 0.95, 1.0, 0.75, 0.1, 0.05],
 };
 
 const STATION: GarageUsage = GarageUsage {
     median_stay_hours: 6.5,
     stay_spread: 0.9,
-    working_day: [1, 0, 0, 1, 4, 9, 14, 15, 11, 7, 5, 4, 4, 4, 4, 4, 5, 6, 5, 3, 2, 2, 1, 1],
-    weekend: [1, 1, 0, 0, 2, 3, 5, 7, 9, 9, 8, 7, 6, 5, 5, 5, 5, 5, 4, 3, 2, 2, 2, 1],
-    days: [1.05, 0.95, 0.95, 1.0, 1.15, 0.9, 0.85],
+    hours: [1, 0, 0, 1, 4, 9, 14, 15, 11, 7, 5, 4, 4, 4, 4, 4, 5, 6, 5, 3, 2, 2, 1, 1],
+    days: [1.05, 0.95, 0.95, 1.0, 1.15, 0.6, 0.5],
 };
 
 impl GarageUsage {
     /// Cars an hour for each space, at this hour of this day.
     fn arrivals(&self, weekday: Weekday, hour: i8) -> f64 {
-        let hours = match weekday {
-            Weekday::Saturday | Weekday::Sunday => &self.weekend,
-            _ => &self.working_day,
-        };
         let day = weekday.to_monday_zero_offset().unsigned_abs();
-        f64::from(hours[usize::from(hour.unsigned_abs())]) / 100.0 * self.days[usize::from(day)]
+        f64::from(self.hours[usize::from(hour.unsigned_abs())]) / 100.0 * self.days[usize::from(day)]
     }
 
     /// No hour has more.
     fn most_arrivals(&self) -> f64 {
-        let most = self.working_day.iter().chain(&self.weekend).copied().max();
-        let busiest = self.days.iter().copied().fold(0.0, f64::max);
-        f64::from(most.unwrap_or(0)) / 100.0 * busiest
+        let most = self.hours.iter().copied().max().unwrap_or(0);
+        f64::from(most) / 100.0 * self.days.iter().copied().fold(0.0, f64::max)
     }
 }
 
@@ -135,15 +126,17 @@ pub fn simulated_garage(index: usize) -> (String, u32, &'static GarageUsage) {
     }
 }
 
+/// When which car leaves. The number keeps cars that leave at the same instant in the order in which they came. No car: it was
+/// inside from the start, and nobody knows its plate.
+type Departure = (i64, u64, Option<Arc<str>>);
+
 /// One garage's simulated traffic, which has no end.
 #[derive(Debug, Clone)]
 pub struct SimulatedTraffic {
     demand: Demand,
     occupied: i64,
     next_arrival_ms: f64,
-    /// When which car leaves. The number keeps cars that leave at the same instant in the order in which they came. No car:
-    /// it was inside from the start, and nobody knows its plate.
-    leaving: BinaryHeap<Reverse<(i64, u64, Option<Arc<str>>)>>,
+    leaving: BinaryHeap<Reverse<Departure>>,
     came: u64,
     drivers: Drivers,
     stay_hours: LogNormal<f64>,
@@ -255,14 +248,14 @@ impl Iterator for SimulatedTraffic {
 
 #[cfg(test)]
 mod tests {
-    use super::super::plates::{PlateMixture, PlateRegistry};
+    use super::super::plates::PlateRegistry;
     use super::super::{CarStream, shares_of_the_first};
     use super::*;
     use jiff::Timestamp;
     use std::collections::HashSet;
 
     fn traffic(garage: usize, seed: u64, start: StartingState) -> SimulatedTraffic {
-        let registry = Arc::new(PlateRegistry::new(PlateMixture::Continental, seed, 5));
+        let registry = Arc::new(PlateRegistry::new(seed, 5));
         let (_, capacity, usage) = simulated_garage(garage);
         let found = Arc::new(start.inside.iter().cloned().collect());
         let drivers = Drivers::new(registry, garage, capacity, found);

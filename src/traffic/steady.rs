@@ -19,7 +19,7 @@
 //! }
 //! ```
 
-use super::plates::{PlateMixture, PlateRegistry};
+use super::plates::PlateRegistry;
 use super::simulated::{Demand, SimulatedTraffic};
 use super::{Drivers, StartingState};
 use crate::config::CarsPerHour;
@@ -47,7 +47,7 @@ pub fn cars(garage: &SteadyGarage) -> SimulatedTraffic {
     let SteadyGarage { name, capacity, cars_per_hour, seed, occupied } = *garage;
     let hash = blake3::hash(name.as_bytes());
     let plates_of = usize::from(u16::from_le_bytes([hash.as_bytes()[0], hash.as_bytes()[1]])) % GARAGES;
-    let registry = Arc::new(PlateRegistry::new(PlateMixture::Continental, seed, GARAGES));
+    let registry = Arc::new(PlateRegistry::new(seed, GARAGES));
     let drivers = Drivers::new(registry, plates_of, capacity, Arc::default());
     let start = StartingState { occupied: occupied.max(0), ..StartingState::default() };
     let demand = Demand::Steady { cars_per_hour: cars_per_hour.get() };

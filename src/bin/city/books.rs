@@ -172,23 +172,20 @@ impl CityBooks {
                 (_, None) => {}
             }
         }
-        let numbers = receipt.last.checked_sub(receipt.first).map_or(0, |between| between + 1);
-        if numbers != batch.len() as u64 {
-            self.irregular.push(format!(
-                "{} events were confirmed with the numbers {} to {}",
-                batch.len(),
-                receipt.first,
-                receipt.last
-            ));
+        let Receipt { first, last, .. } = receipt;
+        let (events, numbers) =
+            (batch.len() as u64, last.checked_sub(first).map_or(0, |between| between + 1));
+        if numbers != events {
+            self.irregular.push(format!("{events} events were confirmed with the numbers {first} to {last}"));
         }
         // There is one producer and no other: its events must follow one another without a gap.
         if let Some(previous) = &self.last_receipt
             && previous.epoch == receipt.epoch
-            && previous.last + 1 != receipt.first
+            && previous.last + 1 != first
         {
             self.irregular.push(format!(
-                "number {} was confirmed after number {}: numbers are missing, or someone else posts to this edge",
-                receipt.first, previous.last
+                "number {first} was confirmed after number {}: numbers are missing, or someone else posts to this edge",
+                previous.last
             ));
         }
         self.last_receipt = Some(receipt);
@@ -211,85 +208,72 @@ impl CityBooks {
 
     /// Every way in which the server differs from these books, in plain words.
     pub fn compare(&self, server: &ServerAccount) -> Vec<Discrepancy> {
+        let ServerAccount { applied, occupied, closed, taken, .. } = server;
         let mut found = self.irregular.clone();
-        let ServerAccount { applied, occupied, closed, .. } = server;
-        let owed = self.applied_when_settled();
-        if *applied < owed {
-            let missing = owed - applied;
-            found.push(format!(
-                "{missing} confirmed events are missing at the server: it applied {applied} of {owed}"
-            ));
-        } else if *applied > owed {
-            found.push(format!(
-                "the server applied {} events more than the {owed} that were confirmed",
-                applied - owed
-            ));
-        }
-        if *occupied != self.occupied() {
-            found.push(format!(
-                "the server counts {occupied} cars, the confirmed events leave {}",
-                self.occupied()
-            ));
-        }
+        let mut demand = |holds: bool, otherwise: String| {
+            if !holds {
+                found.push(otherwise);
+            }
+        };
+        let (owed, expected, ended) = (self.applied_when_settled(), self.occupied(), self.stays.ended());
+        let (missing, more) = (owed.saturating_sub(*applied), applied.saturating_sub(owed));
+        demand(
+            missing == 0,
+            format!("{missing} confirmed events are missing at the server: it applied {applied} of {owed}"),
+        );
+        demand(
+            more == 0,
+            format!("the server applied {more} events more than the {owed} that were confirmed"),
+        );
+        demand(
+            *occupied == expected,
+            format!("the server counts {occupied} cars, the confirmed events leave {expected}"),
+        );
         match server.depth {
-            Some(0) => {}
-            Some(depth) => found.push(format!("{depth} events still wait in the edge's outbox")),
-            None => found.push("the edge did not say what still waits in its outbox".to_owned()),
+            Some(depth) => demand(depth == 0, format!("{depth} events still wait in the edge's outbox")),
+            None => demand(false, "the edge did not say what still waits in its outbox".to_owned()),
         }
-        let must_be_closed = self.baseline.closed + self.stays.ended().count;
-        if *closed != must_be_closed {
-            found.push(format!(
+        let must_be_closed = self.baseline.closed + ended.count;
+        demand(
+            *closed == must_be_closed,
+            format!(
                 "the server counts {closed} stays that ended, the confirmed events make {must_be_closed}"
-            ));
+            ),
+        );
+        if let Some(GarageCharges { taken: listed, stays, of_this_run }) = &server.charges {
+            demand(
+                listed == taken,
+                format!("the server lists charges of {listed}, and says that {taken} was taken"),
+            );
+            demand(
+                stays == closed,
+                format!("the server lists charges of {stays} stays, and {closed} have ended"),
+            );
+            let (charged, ended_count) = (of_this_run.count, ended.count);
+            demand(
+                of_this_run == ended,
+                format!(
+                    "the {charged} charges of this run are not those of the {ended_count} stays that ended in it"
+                ),
+            );
         }
-        if let Some(charges) = &server.charges {
-            self.compare_charges(server, charges, &mut found);
-        }
-        if let Some(events) = &server.events {
-            self.compare_events(events, &mut found);
+        if let Some(ListedEvents { hash, irregular }) = &server.events {
+            let (listed, confirmed) = (hash.events, self.confirmed());
+            demand(
+                listed == confirmed,
+                format!("the server lists {listed} events of this run, {confirmed} were confirmed"),
+            );
+            if let Some(first) = self.hash.first_difference(hash) {
+                found.push(format!(
+                    "the events that the server lists differ in content or order from the confirmed ones, \
+                     first among number {first} to {} of this run",
+                    first + RollingHash::EVERY - 1
+                ));
+            }
+            found.extend(irregular.clone());
         }
         let garage = || Some(self.garage.clone());
         found.into_iter().map(|what| Discrepancy { garage: garage(), what }).collect()
-    }
-
-    fn compare_charges(&self, server: &ServerAccount, charges: &GarageCharges, found: &mut Vec<String>) {
-        if charges.taken != server.taken {
-            found.push(format!(
-                "the server lists charges of {}, and says that {} was taken",
-                charges.taken, server.taken
-            ));
-        }
-        if charges.stays != server.closed {
-            found.push(format!(
-                "the server lists charges of {} stays, and {} have ended",
-                charges.stays, server.closed
-            ));
-        }
-        let ended = self.stays.ended();
-        if charges.of_this_run != *ended {
-            found.push(format!(
-                "the {} charges of this run are not those of the {} stays that ended in it",
-                charges.of_this_run.count, ended.count
-            ));
-        }
-    }
-
-    fn compare_events(&self, listed: &ListedEvents, found: &mut Vec<String>) {
-        if listed.hash.events != self.confirmed() {
-            found.push(format!(
-                "the server lists {} events of this run, {} were confirmed",
-                listed.hash.events,
-                self.confirmed()
-            ));
-        }
-        if let Some(first) = self.hash.first_difference(&listed.hash) {
-            found.push(format!(
-                "the events that the server lists differ in content or order from the confirmed ones, \
-                 first among number {first} to {} of this run",
-                first + RollingHash::EVERY - 1
-            ));
-        }
-        found.extend(listed.irregular.clone());
     }
 }
 

@@ -3,11 +3,10 @@
 //! **Promise.** Each listed charge is counted once, with the garage under which it is listed.
 //! **Not promised.** That the list is right: the oracle judges that.
 
-use super::client::DaemonClient;
+use super::client::{DaemonClient, ListPage};
 use super::stays::GarageCharges;
-use fogpost::http::client::{HttpCallError, percent_encoded, read_json};
+use fogpost::http::client::{HttpCallError, percent_encoded};
 use serde::Deserialize;
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// The account of plates that nobody registered. Its month has more lines than a page should have.
@@ -18,34 +17,18 @@ const LOOK_AT: usize = 100;
 
 /// An entry of `GET /v1/charges`.
 #[derive(Debug, Deserialize)]
-struct ListedCharge<'a> {
-    #[serde(borrow)]
-    kind: Cow<'a, str>,
-    #[serde(default, borrow)]
-    state: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    garage: Cow<'a, str>,
-    #[serde(borrow)]
-    plate: Cow<'a, str>,
-    #[serde(borrow)]
-    account: Cow<'a, str>,
+struct ListedCharge {
+    kind: String,
+    state: Option<String>,
+    garage: String,
+    plate: String,
+    account: String,
     entered_at: jiff::Timestamp,
     left_at: jiff::Timestamp,
-    #[serde(default)]
     amount: Option<i64>,
-    #[serde(default, borrow)]
-    currency: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    month: Cow<'a, str>,
+    currency: Option<String>,
+    month: String,
     position: u64,
-}
-
-#[derive(Debug, Deserialize)]
-struct ChargesPage<'a> {
-    position: u64,
-    #[serde(borrow)]
-    charges: Vec<ListedCharge<'a>>,
-    next: Option<String>,
 }
 
 /// A statement that is worth a look.
@@ -55,24 +38,9 @@ pub struct StatementLink {
     of: String,
     pub of_account: bool,
     month: String,
-    amount: i64,
 }
 
 impl StatementLink {
-    fn to(charge: &ListedCharge<'_>) -> Option<StatementLink> {
-        let charged = charge.state.as_deref() == Some("charged");
-        let amount = charge.amount.filter(|amount| *amount > 0 && charged)?;
-        let of_account = charge.account != UNREGISTERED;
-        let of = if of_account { &charge.account } else { &charge.plate };
-        let (of, month) = (of.clone().into_owned(), charge.month.clone().into_owned());
-        Some(StatementLink { of, of_account, month, amount })
-    }
-
-    /// Accounts are shown rather than single cars, and then what cost most.
-    fn rank(&self) -> (bool, i64) {
-        (self.of_account, self.amount)
-    }
-
     /// The arguments by which `server` prints it, apart from the data directory.
     pub fn command(&self) -> String {
         let plain = self.of.chars().all(|c| c.is_alphanumeric() || c == '-');
@@ -88,24 +56,18 @@ impl StatementLink {
 
 /// All listed charges, by garage.
 #[derive(Debug, Default)]
-pub struct ChargesByGarage {
-    garages: BTreeMap<String, GarageCharges>,
-    pub statement: Option<StatementLink>,
-}
+pub struct ChargesByGarage(BTreeMap<String, GarageCharges>);
 
 impl ChargesByGarage {
     pub fn of(&self, garage: &str) -> GarageCharges {
-        self.garages.get(garage).cloned().unwrap_or_default()
+        self.0.get(garage).cloned().unwrap_or_default()
     }
 
     /// Charges at positions after `begins` are of this run.
-    fn add(&mut self, charge: &ListedCharge<'_>, begins: u64) {
-        let garage = match self.garages.get_mut(charge.garage.as_ref()) {
-            Some(garage) => garage,
-            None => self.garages.entry(charge.garage.clone().into_owned()).or_default(),
-        };
+    fn add(&mut self, charge: ListedCharge, begins: u64) {
+        let garage = self.0.entry(charge.garage).or_default();
         if let (Some(amount), Some(currency)) = (charge.amount, &charge.currency) {
-            garage.taken.add(amount, currency);
+            garage.taken.add(amount.into(), currency);
         }
         if charge.kind == "charge" && charge.state.as_deref() != Some("voided") {
             garage.stays += 1;
@@ -113,14 +75,6 @@ impl ChargesByGarage {
                 let (entered, left) = (charge.entered_at.as_millisecond(), charge.left_at.as_millisecond());
                 garage.of_this_run.record(&charge.plate, entered, left);
             }
-        }
-    }
-
-    fn consider_statement(&mut self, charge: &ListedCharge<'_>) {
-        if let Some(link) = StatementLink::to(charge)
-            && self.statement.as_ref().is_none_or(|best| best.rank() < link.rank())
-        {
-            self.statement = Some(link);
         }
     }
 }
@@ -132,16 +86,8 @@ pub async fn read(
     begins: u64,
 ) -> Result<ChargesByGarage, HttpCallError> {
     let mut list = ChargesByGarage::default();
-    let url = format!("{server}/v1/charges?limit=1000");
     client
-        .each_page(&url, &mut None, |url, body| {
-            let page: ChargesPage = read_json(url, body)?;
-            for charge in &page.charges {
-                list.add(charge, begins);
-                list.consider_statement(charge);
-            }
-            Ok(page.next)
-        })
+        .each(&format!("{server}/v1/charges?limit=1000"), &mut None, |charge| list.add(charge, begins))
         .await?;
     Ok(list)
 }
@@ -151,18 +97,28 @@ pub async fn newest_statement(
     client: &DaemonClient,
     server: &str,
 ) -> Result<Option<StatementLink>, HttpCallError> {
-    let url = format!("{server}/v1/charges?limit={LOOK_AT}");
-    let body = client.get(&url).await?;
-    let mut list = ChargesByGarage::default();
-    read_json::<ChargesPage>(&url, &body)?.charges.iter().for_each(|charge| list.consider_statement(charge));
-    Ok(list.statement)
+    let page: ListPage<ListedCharge> = client.get(&format!("{server}/v1/charges?limit={LOOK_AT}")).await?;
+    Ok(statement_of(page.items))
+}
+
+/// Accounts are shown rather than single cars, and then what cost most.
+fn statement_of(charges: Vec<ListedCharge>) -> Option<StatementLink> {
+    let charged = charges.into_iter().filter(|charge| {
+        charge.state.as_deref() == Some("charged") && charge.amount.is_some_and(|amount| amount > 0)
+    });
+    let best = charged.max_by_key(|charge| (charge.account != UNREGISTERED, charge.amount))?;
+    let of_account = best.account != UNREGISTERED;
+    let of = if of_account { best.account } else { best.plate };
+    Some(StatementLink { of, of_account, month: best.month })
 }
 
 /// The position in the ledger up to which the list of charges goes.
 pub async fn position(client: &DaemonClient, server: &str) -> Result<u64, HttpCallError> {
-    let url = format!("{server}/v1/charges?limit=1");
-    let body = client.get(&url).await?;
-    Ok(read_json::<ChargesPage>(&url, &body)?.position)
+    #[derive(Deserialize)]
+    struct Position {
+        position: u64,
+    }
+    Ok(client.get::<Position>(&format!("{server}/v1/charges?limit=1")).await?.position)
 }
 
 #[cfg(test)]
@@ -185,12 +141,9 @@ mod tests {
 
     #[test]
     fn what_is_listed_is_summed_and_each_stay_counts_once() {
-        let page = read_json::<ChargesPage>("x", LIST.as_bytes()).expect("it is a list");
+        let page = || serde_json::from_str::<ListPage<ListedCharge>>(LIST).expect("it is a list").items;
         let mut list = ChargesByGarage::default();
-        for charge in &page.charges {
-            list.add(charge, 5);
-            list.consider_statement(charge);
-        }
+        page().into_iter().for_each(|charge| list.add(charge, 5));
         let mut taken = Takings::default();
         taken.add(300, "GBP");
         let mut of_this_run = EndedStays::default();
@@ -198,7 +151,7 @@ mod tests {
         assert_eq!(list.of("A"), GarageCharges { taken, stays: 2, of_this_run });
         assert_eq!((list.of("B").stays, list.of("B").taken), (1, Takings::default()));
         assert_eq!(list.of("C"), GarageCharges::default());
-        let statement = list.statement.expect("there are two");
+        let statement = statement_of(page()).expect("there are two");
         assert_eq!(statement.path(), "/v1/statements/city%20works?month=2016-11&format=html");
         assert_eq!(statement.command(), "statements show 'city works' --month 2016-11");
     }

@@ -7,27 +7,22 @@
 use super::books::{Baseline, ListedEvents};
 use super::client::{DaemonClient, GarageAtServer};
 use super::stays::StayPairing;
-use fogpost::http::client::{HttpCallError, percent_encoded, read_json};
+use fogpost::http::client::{HttpCallError, percent_encoded};
 use fogpost::traffic::StartingState;
 use serde::Deserialize;
-use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// An event in `GET /v1/events`.
 #[derive(Debug, Deserialize)]
-struct ListedEvent<'a> {
-    #[serde(borrow)]
-    garage: Cow<'a, str>,
-    #[serde(borrow)]
-    epoch: Cow<'a, str>,
+struct ListedEvent {
+    garage: String,
+    epoch: String,
     sequence: u64,
     /// Empty for an event that the server keeps without understanding it.
-    #[serde(default, borrow)]
-    kind: Cow<'a, str>,
-    #[serde(default, borrow)]
-    plate: Option<Cow<'a, str>>,
     #[serde(default)]
+    kind: String,
+    plate: Option<String>,
     at: Option<jiff::Timestamp>,
 }
 
@@ -37,21 +32,10 @@ async fn read(
     server: &str,
     garage: &str,
     after: &mut Option<String>,
-    mut visit: impl FnMut(&ListedEvent<'_>),
+    visit: impl FnMut(ListedEvent),
 ) -> Result<(), HttpCallError> {
-    #[derive(Deserialize)]
-    struct EventsPage<'a> {
-        #[serde(borrow)]
-        events: Vec<ListedEvent<'a>>,
-        next: Option<String>,
-    }
-    let list = format!("{server}/v1/events?limit=1000&garage={}", percent_encoded(garage));
     client
-        .each_page(&list, after, |url, body| {
-            let page: EventsPage = read_json(url, body)?;
-            page.events.iter().for_each(&mut visit);
-            Ok(page.next)
-        })
+        .each(&format!("{server}/v1/events?limit=1000&garage={}", percent_encoded(garage)), after, visit)
         .await
 }
 
@@ -63,11 +47,8 @@ struct SequenceCheck {
 }
 
 impl SequenceCheck {
-    fn see(&mut self, garage: &str, event: &ListedEvent<'_>) {
-        let last = match self.last.get_mut(event.epoch.as_ref()) {
-            Some(last) => last,
-            None => self.last.entry(event.epoch.clone().into_owned()).or_insert(0),
-        };
+    fn see(&mut self, garage: &str, event: &ListedEvent) {
+        let last = self.last.entry(event.epoch.clone()).or_insert(0);
         if self.irregular.is_none() {
             if event.garage != garage {
                 self.irregular = Some(format!("an event of {:?} is listed under it", event.garage));
@@ -97,9 +78,9 @@ pub async fn baseline(
         number += 1;
         let at = event.at.map(|at| at.as_millisecond());
         latest_unix_ms = latest_unix_ms.max(at);
-        match (event.kind.as_ref(), &event.plate) {
-            ("entry", Some(plate)) => _ = inside.insert(Arc::from(plate.as_ref()), (number, at)),
-            ("exit", Some(plate)) => _ = inside.remove(plate.as_ref()),
+        match (event.kind.as_str(), event.plate) {
+            ("entry", Some(plate)) => _ = inside.insert(plate.into(), (number, at)),
+            ("exit", Some(plate)) => _ = inside.remove(plate.as_str()),
             _ => {}
         }
     })
@@ -130,11 +111,11 @@ pub async fn read_back(
     let mut numbers = SequenceCheck { last: baseline.marks.clone(), irregular: None };
     let mut timeless = None;
     read(client, server, garage, &mut after, |event| {
-        let before = baseline.marks.get(event.epoch.as_ref());
+        let before = baseline.marks.get(&event.epoch);
         if before.is_some_and(|mark| event.sequence <= *mark) {
             return; // The page on which the baseline ended begins with events from before it.
         }
-        numbers.see(garage, event);
+        numbers.see(garage, &event);
         let Some(at) = event.at else {
             timeless.get_or_insert_with(|| format!("number {} is listed without a time", event.sequence));
             return;
@@ -150,7 +131,7 @@ pub async fn read_back(
 mod tests {
     use super::*;
 
-    fn listed(garage: &'static str, sequence: u64) -> ListedEvent<'static> {
+    fn listed(garage: &str, sequence: u64) -> ListedEvent {
         ListedEvent {
             garage: garage.into(),
             epoch: "e".into(),

@@ -4,7 +4,7 @@
 
 use super::books::Baseline;
 use super::settings::{Cars, Settings};
-use fogpost::traffic::plates::{PlateMixture, PlateRegistry};
+use fogpost::traffic::plates::PlateRegistry;
 use fogpost::traffic::recorded::recorded_cars;
 use fogpost::traffic::recording;
 use fogpost::traffic::simulated::{self, Demand, NOON_UNIX_MS, PLAN_STARTS_UNIX_MS, SimulatedTraffic};
@@ -52,15 +52,13 @@ pub struct CarPlan {
 pub fn plan(settings: &Settings, baselines: &[Baseline]) -> CarPlan {
     let latest = baselines.iter().filter_map(|baseline| baseline.state.latest_unix_ms).max();
     let simulated_from_unix_ms = latest.map_or(PLAN_STARTS_UNIX_MS, |latest| latest + 1);
-    let (zone, plates, clock_starts_unix_ms) = match &settings.cars {
+    let (zone, clock_starts_unix_ms) = match &settings.cars {
         // A new city opens at noon with the cars of its morning.
-        Cars::Simulated { .. } => {
-            (simulated::ZONE, PlateMixture::Continental, simulated_from_unix_ms.max(NOON_UNIX_MS))
-        }
-        Cars::Recorded(recording) => (recording::ZONE, PlateMixture::British, recording.starts_unix_ms()),
+        Cars::Simulated { .. } => (simulated::ZONE, simulated_from_unix_ms.max(NOON_UNIX_MS)),
+        Cars::Recorded(recording) => (recording::ZONE, recording.starts_unix_ms()),
     };
     let zone = TimeZone::get(zone).expect("the time zones are part of the program");
-    let registry = Arc::new(PlateRegistry::new(plates, settings.flags.seed, baselines.len()));
+    let registry = Arc::new(PlateRegistry::new(settings.flags.seed, baselines.len()));
     let inside = baselines.iter().flat_map(|baseline| baseline.state.inside.iter().cloned());
     let inside: Arc<HashSet<Arc<str>>> = Arc::new(inside.collect());
     let cars = |(index, baseline): (usize, &Baseline)| -> CarStream {

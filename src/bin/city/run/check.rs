@@ -1,6 +1,6 @@
 //! Comparing the city's books with the server's lists.
 
-use super::settle::VIEWS_CATCH_UP;
+use super::delivery::VIEWS_CATCH_UP;
 use super::{ASK_EVERY, CityRun, RunError};
 use crate::books::{CityBooks, ListedEvents, ServerAccount};
 use crate::charge_list::{self, ChargesByGarage, StatementLink};
@@ -9,11 +9,9 @@ use crate::event_list;
 use crate::money::grouped;
 use crate::report::GarageTotal;
 use crate::settings::Verify;
-use std::sync::Arc;
+use futures_util::{StreamExt, TryStreamExt};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 
 /// How many garages are read back at a time. The server's processors are the limit: more readers make nothing faster.
 const READERS: usize = 4;
@@ -36,15 +34,11 @@ impl CityRun<'_> {
                 tokio::join!(self.read_events(books, cursors), self.read_charges(begins));
             (events, charges) = (read_events?, Some(read_charges?));
         }
-        let statement = match &charges {
-            Some(charges) => charges.statement.clone(),
-            None => charge_list::newest_statement(&self.status.client, self.server()).await?,
-        };
-        let garages = self.status.garages().await?;
-        let occupancy = self.status.client.occupancy(self.server()).await?;
-        let outboxes = self.status.outboxes().await;
+        let statement = charge_list::newest_statement(&self.client, self.server()).await?;
+        let garages = self.garages().await?;
+        let occupancy = self.client.occupancy(self.server()).await?;
+        let outboxes = self.outboxes().await;
         let report = &mut *self.report;
-        report.duplicates_refused += self.fleet.server.earlier_count();
         for (index, books) in books.iter().enumerate() {
             let garage = garages.get(&books.garage);
             let occupied = occupancy.get(&books.garage).copied().unwrap_or(0);
@@ -54,7 +48,7 @@ impl CityRun<'_> {
                 occupied,
                 depth: outbox.map(|outbox| outbox.depth),
                 closed: garage.map_or(0, |garage| garage.stays.closed),
-                taken: garage.map(GarageAtServer::taken).unwrap_or_default(),
+                taken: garage.map(|garage| garage.taken.clone()).unwrap_or_default(),
                 charges: charges.as_ref().map(|charges| charges.of(&books.garage)),
                 events: events[index].take(),
             };
@@ -62,8 +56,7 @@ impl CityRun<'_> {
             report.applied += account.applied.saturating_sub(books.baseline.applied());
             report.duplicates_refused += garage.map_or(0, |garage| garage.duplicates_refused);
             report.resends += outbox.map_or(0, |outbox| outbox.resends);
-            report.resends += self.fleet.edges[index].earlier_count();
-            report.held_back += self.status.counts_of(index).held_back.load(Ordering::Relaxed);
+            report.held_back += self.counts[index].held_back.load(Ordering::Relaxed);
             report.taken.add_all(&account.taken);
             report.stays += account.closed;
             report.garages.push(GarageTotal {
@@ -81,8 +74,8 @@ impl CityRun<'_> {
 
     /// All charges, once the list has come as far as the counts.
     async fn read_charges(&self, begins: u64) -> Result<ChargesByGarage, RunError> {
-        let client = &self.status.client;
-        let garages = self.status.garages().await?;
+        let client = &self.client;
+        let garages = self.garages().await?;
         let counted = garages.values().map(|garage| garage.position).max().unwrap_or(0);
         let began = Instant::now();
         // A list that stays behind is compared as it is.
@@ -100,21 +93,10 @@ impl CityRun<'_> {
         books: &[CityBooks],
         cursors: Vec<Option<String>>,
     ) -> Result<Vec<Option<ListedEvents>>, RunError> {
-        let readers = Arc::new(Semaphore::new(READERS));
-        let mut reading = JoinSet::new();
-        for (index, (books, cursor)) in books.iter().zip(cursors).enumerate() {
-            let (client, server) = (self.status.client.clone(), self.server().to_owned());
-            let (garage, baseline, readers) = (books.garage.clone(), books.baseline.clone(), readers.clone());
-            reading.spawn(async move {
-                let _turn = readers.acquire().await.expect("nobody closes it");
-                (index, event_list::read_back(&client, &server, &garage, &baseline, cursor).await)
-            });
-        }
-        let mut all: Vec<Option<ListedEvents>> = books.iter().map(|_| None).collect();
-        while let Some(read) = reading.join_next().await {
-            let (index, events) = read.expect("a reader does not panic");
-            all[index] = Some(events?);
-        }
-        Ok(all)
+        let reading = books.iter().zip(cursors).map(|(books, cursor)| {
+            event_list::read_back(&self.client, self.server(), &books.garage, &books.baseline, cursor)
+        });
+        let reading = futures_util::stream::iter(reading).buffered(READERS);
+        Ok(reading.map_ok(Some).try_collect().await?)
     }
 }

@@ -1,11 +1,10 @@
 //! Waiting for what is on its way: before the cars drive, and after.
 
-use super::{ASK_EVERY, CityRun, ProgressWatch, RunError, ticks};
+use super::{ASK_EVERY, CityRun, RunError, ticks};
 use crate::books::{Baseline, CityBooks};
 use crate::client::GarageAtServer;
 use crate::event_list;
 use crate::money::grouped;
-use crate::status::CityTime;
 use std::time::{Duration, Instant};
 
 /// After this long without any progress, more waiting is no use.
@@ -16,9 +15,6 @@ const NO_PROGRESS_AFTER_CHAOS: Duration = Duration::from_secs(240);
 
 /// When all events are applied, the views follow at once, or they are wrong.
 pub(super) const VIEWS_CATCH_UP: Duration = Duration::from_secs(10);
-
-/// How long an interrupted run may wait for confirmed events to arrive.
-const SETTLE_WHEN_INTERRUPTED: Duration = Duration::from_secs(30);
 
 /// Occupancies that did not change for this long after a backlog have caught up with it.
 const VIEWS_REST: Duration = Duration::from_secs(1);
@@ -32,17 +28,47 @@ pub(super) struct BeforeRun {
     pub position: u64,
 }
 
+/// How far the events of all garages have come.
+#[derive(Debug, PartialEq)]
+struct DeliveryState {
+    applied: u64,
+    /// How many wait at the edges.
+    depth: u64,
+    /// By the server's views, in the order of the garages.
+    occupied: Vec<i64>,
+}
+
+/// Whether anything moves.
+struct ProgressWatch {
+    last: Option<DeliveryState>,
+    since: Instant,
+}
+
+impl ProgressWatch {
+    fn new() -> ProgressWatch {
+        ProgressWatch { last: None, since: Instant::now() }
+    }
+
+    /// For how long nothing has moved.
+    fn still_for(&mut self, now: DeliveryState) -> Duration {
+        if self.last.as_ref() != Some(&now) {
+            *self = ProgressWatch { last: Some(now), since: Instant::now() };
+        }
+        self.since.elapsed()
+    }
+}
+
 impl CityRun<'_> {
     /// What the server has of each garage, once everything that earlier runs had left is delivered.
     pub(super) async fn before(&mut self) -> Result<BeforeRun, RunError> {
         self.deliver_left_overs().await?;
-        let garages = self.status.garages().await?;
+        let garages = self.garages().await?;
         let position = garages.values().map(|garage| garage.position).max().unwrap_or(0);
         let mut before = BeforeRun { baselines: Vec::new(), cursors: Vec::new(), position };
         for site in self.sites {
             let (baseline, cursor) = match garages.get(&site.name) {
                 Some(garage) if garage.applied() > 0 => {
-                    event_list::baseline(&self.status.client, self.server(), garage).await?
+                    event_list::baseline(&self.client, self.server(), garage).await?
                 }
                 _ => Default::default(),
             };
@@ -56,19 +82,30 @@ impl CityRun<'_> {
         Ok(before)
     }
 
+    async fn delivery_state(&self) -> Result<DeliveryState, RunError> {
+        let garages = self.garages().await?;
+        let depth = self.waiting().await?;
+        let found: Vec<Option<&GarageAtServer>> =
+            self.sites.iter().map(|site| garages.get(&site.name)).collect();
+        Ok(DeliveryState {
+            applied: found.iter().flatten().map(|garage| garage.applied()).sum(),
+            depth,
+            occupied: found.iter().map(|garage| garage.map_or(0, |garage| garage.occupied)).collect(),
+        })
+    }
+
     async fn deliver_left_overs(&mut self) -> Result<(), RunError> {
         let mut progress = ProgressWatch::new();
         let mut backlog_seen = false;
         loop {
-            let depth = self.status.waiting().await?;
+            let state = self.delivery_state().await?;
+            let depth = state.depth;
             // The views follow the ledger: they have caught up when nothing changes any more.
-            let occupied: Vec<i64> =
-                self.status.garages().await?.values().map(|garage| garage.occupied).collect();
-            progress.observe((depth, occupied));
-            if depth == 0 && (!backlog_seen || progress.still_for(VIEWS_REST)) {
+            let still_for = progress.still_for(state);
+            if depth == 0 && (!backlog_seen || still_for >= VIEWS_REST) {
                 return Ok(());
             }
-            if progress.still_for(NO_PROGRESS) {
+            if still_for >= NO_PROGRESS {
                 return Err(RunError::LeftOvers { depth });
             }
             if !backlog_seen {
@@ -82,46 +119,33 @@ impl CityRun<'_> {
     /// Waits until the server has all that was confirmed, as long as there is progress.
     ///
     /// Does not judge: what is missing then is found by [`CityRun::check`].
-    pub(super) async fn settle(&mut self, books: &[CityBooks], time: &CityTime) -> Result<(), RunError> {
+    pub(super) async fn deliver(&mut self, books: &[CityBooks]) -> Result<(), RunError> {
         let mut progress = ProgressWatch::new();
         let mut show = ticks(self.display.show_every());
         let mut ask = ticks(ASK_EVERY);
-        let mut interrupted_since = None;
-        let (no_progress, when_interrupted) = if self.settings.flags.chaos {
-            (NO_PROGRESS_AFTER_CHAOS, NO_PROGRESS_AFTER_CHAOS)
-        } else {
-            (NO_PROGRESS, SETTLE_WHEN_INTERRUPTED)
-        };
+        let patience = if self.settings.flags.chaos { NO_PROGRESS_AFTER_CHAOS } else { NO_PROGRESS };
         let owed: u64 = books.iter().map(CityBooks::applied_when_settled).sum();
+        let expected: Vec<i64> = books.iter().map(CityBooks::occupied).collect();
         loop {
             tokio::select! {
                 biased;
                 _ = show.tick() => {
-                    self.show(time).await;
+                    self.show().await;
                     continue;
                 }
                 _ = ask.tick() => {}
             }
-            let garages = self.status.garages().await?;
-            let at_server = |books: &CityBooks| garages.get(&books.garage);
-            let applied: u64 = books.iter().filter_map(at_server).map(GarageAtServer::applied).sum();
-            let depth = self.status.waiting().await?;
-            let occupied = |books: &CityBooks| at_server(books).map_or(0, |garage| garage.occupied);
+            let state = self.delivery_state().await?;
+            let (applied, depth) = (state.applied, state.depth);
             let all_applied = applied >= owed && depth == 0;
-            if all_applied && books.iter().all(|books| occupied(books) == books.occupied()) {
+            if all_applied && state.occupied == expected {
                 return Ok(());
             }
-            progress.observe((applied, depth, books.iter().map(occupied).collect::<Vec<_>>()));
-            if self.signals.stop.is_cancelled() {
-                interrupted_since.get_or_insert_with(Instant::now);
-            }
-            let late = interrupted_since.is_some_and(|since| since.elapsed() > when_interrupted);
-            if late || progress.still_for(if all_applied { VIEWS_CATCH_UP } else { no_progress }) {
+            if progress.still_for(state) >= if all_applied { VIEWS_CATCH_UP } else { patience } {
+                let [applied, owed, depth] = [applied, owed, depth].map(grouped);
                 self.display.say(&format!(
-                    "not settled: {} of {} events are applied, {} wait at the edges; comparing the books as they are",
-                    grouped(applied),
-                    grouped(owed),
-                    grouped(depth)
+                    "not all is delivered: {applied} of {owed} events are applied, {depth} wait at the edges; \
+                     comparing the books as they are"
                 ));
                 return Ok(());
             }
