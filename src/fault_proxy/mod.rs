@@ -7,12 +7,12 @@
 //! **Not promised.** That a fault disturbs anything: an idle connection carries nothing that could be lost.
 //! [`FaultProxy::affected`] says whether it did.
 
+use std::io;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use std::{fmt, io};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -26,7 +26,7 @@ pub enum LinkDirection {
     ToEdge,
 }
 
-/// What a proxy does to its connections; shown as a word.
+/// What a proxy does to its connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkFault {
     /// Each piece arrives late.
@@ -41,20 +41,6 @@ pub enum LinkFault {
     HalfOpen(LinkDirection),
     /// Connections break, and new ones are refused.
     Refuse,
-}
-
-impl fmt::Display for LinkFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            LinkFault::Delay => "delay",
-            LinkFault::Stall => "stall",
-            LinkFault::Reset => "reset",
-            LinkFault::BlackHole => "black hole",
-            LinkFault::HalfOpen(LinkDirection::ToServer) => "half open, to the server",
-            LinkFault::HalfOpen(LinkDirection::ToEdge) => "half open, to the edge",
-            LinkFault::Refuse => "refused",
-        })
-    }
 }
 
 impl LinkFault {

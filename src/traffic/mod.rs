@@ -7,11 +7,10 @@
 //! events one by one when they are asked for: a plan of any length takes no more memory than the cars that are inside.
 //! **Not promised.** That a car visits more than one garage: each returns to one garage only.
 //!
-//! [`simulated`] invents cars, [`recorded`] derives them from a [`recording`]. `edge --simulate` takes its cars from
+//! [`simulated`] invents cars, [`recording`] derives them from a file. `edge --simulate` takes its cars from
 //! [`steady`]. Nothing here reads a clock.
 
 pub mod plates;
-pub mod recorded;
 pub mod recording;
 pub mod simulated;
 pub mod steady;

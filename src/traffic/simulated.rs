@@ -25,7 +25,6 @@ pub const NOON_UNIX_MS: i64 = PLAN_STARTS_UNIX_MS + 12 * 3_600_000;
 pub const ZONE: &str = "Europe/Berlin";
 
 const HOUR_MS: f64 = 3_600_000.0;
-const SHORTEST_STAY_MS: f64 = 3.0 * 60_000.0;
 const LONGEST_STAY_MS: f64 = 4.0 * 24.0 * HOUR_MS;
 const UNREADABLE: f64 = 0.01;
 
@@ -140,7 +139,6 @@ pub struct SimulatedTraffic {
     came: u64,
     drivers: Drivers,
     stay_hours: LogNormal<f64>,
-    shortest_stay_ms: f64,
     zone: TimeZone,
 }
 
@@ -164,7 +162,6 @@ impl SimulatedTraffic {
             came: 0,
             drivers,
             stay_hours,
-            shortest_stay_ms: SHORTEST_STAY_MS.min(median_hours * HOUR_MS / 4.0),
             zone,
         };
         let unknown = usize::try_from(start.occupied).unwrap_or(0).saturating_sub(start.inside.len());
@@ -178,7 +175,7 @@ impl SimulatedTraffic {
 
     fn stay(&mut self, from_unix_ms: i64, car: Option<Arc<str>>) {
         let stay_ms = self.stay_hours.sample(&mut self.drivers.rng) * HOUR_MS;
-        let until = from_unix_ms + stay_ms.clamp(self.shortest_stay_ms, LONGEST_STAY_MS) as i64;
+        let until = from_unix_ms + stay_ms.min(LONGEST_STAY_MS) as i64;
         self.leaving.push(Reverse((until, self.came, car)));
         self.came += 1;
     }

@@ -84,6 +84,8 @@ pub struct Baseline {
     pub stays: StayPairing,
     /// How many stays had ended.
     pub closed: u64,
+    /// From where the events of this run are listed.
+    pub cursor: Option<String>,
 }
 
 impl Baseline {

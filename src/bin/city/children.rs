@@ -93,7 +93,7 @@ impl ChildSpec {
     ///
     /// To be called on a thread that lives as long as the city: the kernel sends the death signal when the *thread* ends that
     /// started the child.
-    pub async fn start(&self) -> Result<ChildDaemon, ChildError> {
+    pub async fn start(&self) -> Result<Child, ChildError> {
         let not_started = |source| ChildError::NotStarted { name: self.name.clone(), source };
         let stderr = File::options().create(true).append(true).open(&self.log).map_err(not_started)?;
         // An address from an earlier run must not be taken for this one's.
@@ -105,7 +105,6 @@ impl ChildSpec {
         command.arg("--data-dir").arg(&self.data_dir).args(&self.arguments);
         command.stdout(Stdio::piped()).stderr(stderr);
         let mut process = command.spawn().map_err(not_started)?;
-        let pid = process.id().expect("nobody has waited for it yet");
         let mut lines = BufReader::new(process.stdout.take().expect("it is piped")).lines();
         let ready = async {
             while let Ok(Some(line)) = lines.next_line().await {
@@ -123,7 +122,7 @@ impl ChildSpec {
         }
         // What it prints is read until it ends, so that it never waits for a reader.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Ok(ChildDaemon { process, pid })
+        Ok(process)
     }
 
     /// The address that the daemon wrote into `file` of its data directory.
@@ -173,39 +172,26 @@ fn ourselves_as(role: &str) -> Command {
     command
 }
 
-/// A daemon that got ready.
-#[derive(Debug)]
-pub struct ChildDaemon {
-    process: Child,
-    pid: u32,
+/// SIGTERM, and SIGKILL if it does not heed it; returns once the process is gone.
+pub async fn stop(process: &mut Child) -> io::Result<ExitStatus> {
+    if let Some(pid) = process.id().and_then(|pid| rustix::process::Pid::from_raw(pid as i32)) {
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+    }
+    match timeout(STOP_WITHIN, process.wait()).await {
+        Ok(status) => status,
+        Err(_) => kill(process).await,
+    }
 }
 
-impl ChildDaemon {
-    /// How it ended, if it has.
-    pub fn status(&mut self) -> io::Result<Option<ExitStatus>> {
-        self.process.try_wait()
-    }
+/// SIGKILL; returns once the process is gone. If it had ended by itself before, its status is another one.
+pub async fn kill(process: &mut Child) -> io::Result<ExitStatus> {
+    process.start_kill()?;
+    process.wait().await
+}
 
-    /// The most memory that the process ever held, as the kernel counts it.
-    pub fn peak_rss_bytes(&self) -> Option<u64> {
-        peak_rss_bytes(&self.pid.to_string())
-    }
-
-    /// SIGTERM, and SIGKILL if it does not heed it; returns once the process is gone.
-    pub async fn stop(&mut self) -> io::Result<ExitStatus> {
-        let pid = rustix::process::Pid::from_raw(self.pid as i32).expect("no process has the id 0");
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
-        match timeout(STOP_WITHIN, self.process.wait()).await {
-            Ok(status) => status,
-            Err(_) => self.kill().await,
-        }
-    }
-
-    /// SIGKILL; returns once the process is gone. If it had ended by itself before, its status is another one.
-    pub async fn kill(&mut self) -> io::Result<ExitStatus> {
-        self.process.start_kill()?;
-        self.process.wait().await
-    }
+/// The most memory that the process ever held, as the kernel counts it.
+pub fn peak_rss_of(process: &Child) -> Option<u64> {
+    peak_rss_bytes(&process.id()?.to_string())
 }
 
 /// `VmHWM` of a process, by its id or `self`.

@@ -7,7 +7,7 @@
 //! then. Under chaos daemons listen on a loopback address of their own, at ports from which no outgoing connection comes: nobody can
 //! take the port that a killed daemon comes back to.
 
-use super::children::{self, ChildDaemon, ChildError, ChildSpec};
+use super::children::{self, ChildError, ChildSpec};
 use super::plan::GarageSite;
 use super::settings::Settings;
 use fogpost::fault_proxy::FaultProxy;
@@ -18,6 +18,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::process::Child;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 /// How often daemons are looked at.
@@ -32,7 +33,7 @@ const KILL_SIGNAL: i32 = rustix::process::Signal::KILL.as_raw();
 
 #[derive(Debug)]
 enum SlotState {
-    Up(ChildDaemon),
+    Up(Child),
     Down,
     /// It ended by itself, or could not be started again. Nobody knows yet.
     Failed(ChildError),
@@ -72,8 +73,8 @@ impl DaemonSlot {
         let SlotState::Up(child) = &mut *state else {
             return None;
         };
-        self.earlier_peak_rss.fetch_max(child.peak_rss_bytes().unwrap_or(0), Ordering::Relaxed);
-        match child.kill().await {
+        self.earlier_peak_rss.fetch_max(children::peak_rss_of(child).unwrap_or(0), Ordering::Relaxed);
+        match children::kill(child).await {
             Ok(status) if status.signal() == Some(KILL_SIGNAL) => {
                 *state = SlotState::Down;
                 Some(KilledDaemon(state))
@@ -100,7 +101,7 @@ impl DaemonSlot {
     fn take_death(&self) -> Option<ChildError> {
         let mut state = self.state.try_lock().ok()?;
         if let SlotState::Up(child) = &mut *state {
-            *state = SlotState::Failed(self.spec.ended(Ok(child.status().ok()??)));
+            *state = SlotState::Failed(self.spec.ended(Ok(child.try_wait().ok()??)));
         }
         match std::mem::replace(&mut *state, SlotState::Down) {
             SlotState::Failed(error) => Some(error),
@@ -111,7 +112,7 @@ impl DaemonSlot {
     /// The most memory that any of its processes held.
     pub async fn peak_rss_bytes(&self) -> Option<u64> {
         let now = match &*self.state.lock().await {
-            SlotState::Up(child) => child.peak_rss_bytes(),
+            SlotState::Up(child) => children::peak_rss_of(child),
             SlotState::Down | SlotState::Failed(_) => None,
         };
         now.max(Some(self.earlier_peak_rss.load(Ordering::Relaxed)).filter(|peak| *peak > 0))
@@ -124,7 +125,7 @@ impl DaemonSlot {
         }
         let name = &self.spec.name;
         match &mut *self.state.lock().await {
-            SlotState::Up(child) => match child.stop().await {
+            SlotState::Up(child) => match children::stop(child).await {
                 Ok(status) if status.success() => Ok(()),
                 Ok(status) => {
                     Err(format!("{name} was asked to stop, and ended with {}", children::in_words(status)))

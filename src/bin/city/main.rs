@@ -7,18 +7,17 @@
 //! **Not promised.** That nothing confirmed is lost in a power cut: the city does not cut the power. Tests do.
 //!
 //! The path of an event: [`fogpost::traffic`] produces it, a [`producer`] posts it to the edge and, once it is confirmed, enters
-//! it into the [`books`]. At the end [`event_list`] reads it back from the server, and [`charge_list`] the charges. [`run`]
-//! leads through the phases. With `--chaos`, [`chaos`] kills daemons and cuts links meanwhile.
+//! it into the [`books`]. At the end [`lists`] reads it and the charges back from the server. [`run`] leads through the
+//! phases. With `--chaos`, [`chaos`] kills daemons and cuts links meanwhile.
 
 mod books;
 mod chaos;
-mod charge_list;
 mod children;
 mod client;
 mod display;
-mod event_list;
 mod example;
 mod fleet;
+mod lists;
 mod money;
 mod plan;
 mod producer;

@@ -5,8 +5,7 @@
 use super::books::Baseline;
 use super::settings::{Cars, Settings};
 use fogpost::traffic::plates::PlateRegistry;
-use fogpost::traffic::recorded::recorded_cars;
-use fogpost::traffic::recording;
+use fogpost::traffic::recording::{self, recorded_cars};
 use fogpost::traffic::simulated::{self, Demand, NOON_UNIX_MS, PLAN_STARTS_UNIX_MS, SimulatedTraffic};
 use fogpost::traffic::{CarStream, Drivers, shares_of_the_first};
 use jiff::tz::TimeZone;

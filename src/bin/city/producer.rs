@@ -78,8 +78,6 @@ impl CityClock {
 /// How far a producer is, for others to look at.
 #[derive(Debug, Default)]
 pub struct ProducerCounts {
-    /// What the server had applied before this run.
-    pub applied_before: AtomicU64,
     pub confirmed: AtomicU64,
     /// How often the edge asked to come back later.
     pub held_back: AtomicU64,
@@ -279,7 +277,7 @@ mod tests {
     use axum::http::StatusCode;
     use axum::response::{IntoResponse, Response};
     use fogpost::traffic::plates::PlateRegistry;
-    use fogpost::traffic::recorded::{OccupancyRow, recorded_cars};
+    use fogpost::traffic::recording::{OccupancyRow, recorded_cars};
     use fogpost::traffic::{Drivers, StartingState};
     use std::collections::HashMap;
     use std::sync::Mutex;

@@ -106,7 +106,7 @@ impl SharedFaultCounts {
 
 /// When a fault strikes.
 #[derive(Debug, Clone, Copy)]
-enum Moment {
+enum FaultMoment {
     /// When the producers have posted this number of events.
     AtEvent(u64),
     /// This long after the fault before it.
@@ -115,7 +115,7 @@ enum Moment {
 
 /// The chaos of one run, before it begins.
 pub struct Chaos {
-    faults: Box<dyn Iterator<Item = (Moment, Fault)> + Send>,
+    faults: Box<dyn Iterator<Item = (FaultMoment, Fault)> + Send>,
     gate: FaultGate,
     counts: SharedFaultCounts,
 }
@@ -127,14 +127,14 @@ impl Chaos {
         let triggers: Vec<usize> = plan.faults.iter().map(|fault| fault.garage).collect();
         let (gate, passes) = gate::by_progress(&triggers, plan.quotas);
         counts.lock().planned = Some(plan.faults.len() as u64);
-        let faults = plan.points.into_iter().map(Moment::AtEvent).zip(plan.faults);
+        let faults = plan.points.into_iter().map(FaultMoment::AtEvent).zip(plan.faults);
         (Chaos { faults: Box::new(faults), gate, counts }, passes)
     }
 
     /// Faults every few seconds, without an end.
     pub fn by_time(seed: u64, garages: usize, counts: SharedFaultCounts) -> (Chaos, Vec<GatePass>) {
         let (gate, passes) = gate::by_time(garages);
-        let faults = faults_by_time(seed, garages).map(|(waits, fault)| (Moment::After(waits), fault));
+        let faults = faults_by_time(seed, garages).map(|(waits, fault)| (FaultMoment::After(waits), fault));
         (Chaos { faults: Box::new(faults), gate, counts }, passes)
     }
 
@@ -148,8 +148,8 @@ impl Chaos {
             let trigger = async {
                 run.victim_recovered(&fault).await;
                 match moment {
-                    Moment::AtEvent(_) => self.gate.meet(number).await,
-                    Moment::After(pause) => {
+                    FaultMoment::AtEvent(_) => self.gate.meet(number).await,
+                    FaultMoment::After(pause) => {
                         tokio::time::sleep(pause).await;
                         let _ = timeout(REQUEST_WITHIN, self.gate.request_of(fault.garage)).await;
                     }
@@ -184,18 +184,18 @@ impl FaultLog {
     }
 
     /// Errors are ignored: a log that cannot be written does not end the chaos.
-    fn note(&mut self, fault: &Fault, moment: Moment) {
+    fn note(&mut self, fault: &Fault, moment: FaultMoment) {
         let Fault { action, garage, delay, lasts } = fault;
         let seconds = self.begun.elapsed().as_secs_f64();
         let edge = format!("edge-{}", garage + 1);
         let what = match action {
             FaultAction::KillServer => "the server is killed".to_owned(),
             FaultAction::KillEdge => format!("{edge} is killed"),
-            FaultAction::CutLink(cut) => format!("the link of {edge} is cut: {cut}"),
+            FaultAction::CutLink(cut) => format!("the link of {edge} is cut: {cut:?}"),
         };
         let at = match moment {
-            Moment::AtEvent(number) => format!(" at event {number}:"),
-            Moment::After(_) => String::new(),
+            FaultMoment::AtEvent(number) => format!(" at event {number}:"),
+            FaultMoment::After(_) => String::new(),
         };
         let (delay, lasts) = (delay.as_secs_f64(), lasts.as_secs_f64());
         let _ = writeln!(

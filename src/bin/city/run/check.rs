@@ -3,13 +3,14 @@
 use super::delivery::VIEWS_CATCH_UP;
 use super::{ASK_EVERY, CityRun, RunError};
 use crate::books::{CityBooks, ListedEvents, ServerAccount};
-use crate::charge_list::{self, ChargesByGarage, StatementLink};
 use crate::client::GarageAtServer;
-use crate::event_list;
+use crate::lists::{self, StatementLink};
 use crate::money::grouped;
 use crate::report::GarageTotal;
 use crate::settings::Verify;
+use crate::stays::GarageCharges;
 use futures_util::{StreamExt, TryStreamExt};
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -17,24 +18,18 @@ use std::time::Instant;
 const READERS: usize = 4;
 
 impl CityRun<'_> {
-    /// Compares the books with the server, and notes what differs. `cursors` and `begins` say where this run began.
-    pub(super) async fn check(
-        &mut self,
-        books: &[CityBooks],
-        cursors: Vec<Option<String>>,
-        begins: u64,
-    ) -> Result<(), RunError> {
+    /// Compares the books with the server, and notes what differs.
+    pub(super) async fn check(&mut self, books: &[CityBooks]) -> Result<(), RunError> {
         let mut events: Vec<Option<ListedEvents>> = books.iter().map(|_| None).collect();
         let mut charges = None;
         if self.settings.flags.verify == Verify::Full {
             let confirmed: u64 = books.iter().map(CityBooks::confirmed).sum();
             self.display
                 .say(&format!("reading {} events back from the server, and all charges", grouped(confirmed)));
-            let (read_events, read_charges) =
-                tokio::join!(self.read_events(books, cursors), self.read_charges(begins));
+            let (read_events, read_charges) = tokio::join!(self.read_events(books), self.read_charges());
             (events, charges) = (read_events?, Some(read_charges?));
         }
-        let statement = charge_list::newest_statement(&self.client, self.server()).await?;
+        let statement = lists::newest_statement(&self.client, self.server()).await?;
         let garages = self.garages().await?;
         let occupancy = self.client.occupancy(self.server()).await?;
         let outboxes = self.outboxes().await;
@@ -49,7 +44,9 @@ impl CityRun<'_> {
                 depth: outbox.map(|outbox| outbox.depth),
                 closed: garage.map_or(0, |garage| garage.stays.closed),
                 taken: garage.map(|garage| garage.taken.clone()).unwrap_or_default(),
-                charges: charges.as_ref().map(|charges| charges.of(&books.garage)),
+                charges: charges
+                    .as_ref()
+                    .map(|charges| charges.get(&books.garage).cloned().unwrap_or_default()),
                 events: events[index].take(),
             };
             report.discrepancies.extend(books.compare(&account));
@@ -72,30 +69,24 @@ impl CityRun<'_> {
         Ok(())
     }
 
-    /// All charges, once the list has come as far as the counts.
-    async fn read_charges(&self, begins: u64) -> Result<ChargesByGarage, RunError> {
-        let client = &self.client;
+    /// All charges by garage, once the list has come as far as the counts.
+    async fn read_charges(&self) -> Result<BTreeMap<String, GarageCharges>, RunError> {
+        let (client, server) = (&self.client, self.server());
         let garages = self.garages().await?;
         let counted = garages.values().map(|garage| garage.position).max().unwrap_or(0);
         let began = Instant::now();
         // A list that stays behind is compared as it is.
-        while charge_list::position(client, self.server()).await? < counted
-            && began.elapsed() < VIEWS_CATCH_UP
-        {
+        while lists::charges_position(client, server).await? < counted && began.elapsed() < VIEWS_CATCH_UP {
             tokio::time::sleep(ASK_EVERY).await;
         }
-        Ok(charge_list::read(client, self.server(), begins).await?)
+        Ok(lists::charges(client, server, self.begins).await?)
     }
 
     /// The events of this run as the server lists them, by garage.
-    async fn read_events(
-        &self,
-        books: &[CityBooks],
-        cursors: Vec<Option<String>>,
-    ) -> Result<Vec<Option<ListedEvents>>, RunError> {
-        let reading = books.iter().zip(cursors).map(|(books, cursor)| {
-            event_list::read_back(&self.client, self.server(), &books.garage, &books.baseline, cursor)
-        });
+    async fn read_events(&self, books: &[CityBooks]) -> Result<Vec<Option<ListedEvents>>, RunError> {
+        let reading = books
+            .iter()
+            .map(|books| lists::events_after(&self.client, self.server(), &books.garage, &books.baseline));
         let reading = futures_util::stream::iter(reading).buffered(READERS);
         Ok(reading.map_ok(Some).try_collect().await?)
     }

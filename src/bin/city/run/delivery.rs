@@ -3,12 +3,12 @@
 use super::{ASK_EVERY, CityRun, RunError, ticks};
 use crate::books::{Baseline, CityBooks};
 use crate::client::GarageAtServer;
-use crate::event_list;
+use crate::lists;
 use crate::money::grouped;
 use std::time::{Duration, Instant};
 
 /// After this long without any progress, more waiting is no use.
-pub(super) const NO_PROGRESS: Duration = Duration::from_secs(120);
+const NO_PROGRESS: Duration = Duration::from_secs(120);
 
 /// Under chaos an edge may have begun to wait for 60 s right before the last fault was over, and twice in a row.
 const NO_PROGRESS_AFTER_CHAOS: Duration = Duration::from_secs(240);
@@ -18,15 +18,6 @@ pub(super) const VIEWS_CATCH_UP: Duration = Duration::from_secs(10);
 
 /// Occupancies that did not change for this long after a backlog have caught up with it.
 const VIEWS_REST: Duration = Duration::from_secs(1);
-
-/// What the server has before this run.
-pub(super) struct BeforeRun {
-    pub baselines: Vec<Baseline>,
-    /// For each garage, the cursor from which the events of this run are listed.
-    pub cursors: Vec<Option<String>>,
-    /// The server's position in its ledger.
-    pub position: u64,
-}
 
 /// How far the events of all garages have come.
 #[derive(Debug, PartialEq)]
@@ -60,26 +51,25 @@ impl ProgressWatch {
 
 impl CityRun<'_> {
     /// What the server has of each garage, once everything that earlier runs had left is delivered.
-    pub(super) async fn before(&mut self) -> Result<BeforeRun, RunError> {
+    pub(super) async fn baselines(&mut self) -> Result<Vec<Baseline>, RunError> {
         self.deliver_left_overs().await?;
         let garages = self.garages().await?;
-        let position = garages.values().map(|garage| garage.position).max().unwrap_or(0);
-        let mut before = BeforeRun { baselines: Vec::new(), cursors: Vec::new(), position };
+        self.begins = garages.values().map(|garage| garage.position).max().unwrap_or(0);
+        let mut baselines = Vec::new();
         for site in self.sites {
-            let (baseline, cursor) = match garages.get(&site.name) {
+            baselines.push(match garages.get(&site.name) {
                 Some(garage) if garage.applied() > 0 => {
-                    event_list::baseline(&self.client, self.server(), garage).await?
+                    lists::baseline(&self.client, self.server(), garage).await?
                 }
-                _ => Default::default(),
-            };
-            before.baselines.push(baseline);
-            before.cursors.push(cursor);
+                _ => Baseline::default(),
+            });
         }
-        let found: u64 = before.baselines.iter().map(Baseline::applied).sum();
-        if found > 0 {
-            self.display.say(&format!("going on from {} events of earlier runs\n", grouped(found)));
+        self.applied_before = baselines.iter().map(Baseline::applied).sum();
+        if self.applied_before > 0 {
+            self.display
+                .say(&format!("going on from {} events of earlier runs\n", grouped(self.applied_before)));
         }
-        Ok(before)
+        Ok(baselines)
     }
 
     async fn delivery_state(&self) -> Result<DeliveryState, RunError> {
@@ -106,7 +96,11 @@ impl CityRun<'_> {
                 return Ok(());
             }
             if still_for >= NO_PROGRESS {
-                return Err(RunError::LeftOvers { depth });
+                let waited = NO_PROGRESS.as_secs();
+                return Err(RunError::Unfinished(format!(
+                    "what earlier runs had left was not delivered: nothing moved for {waited} s, {depth} events wait at the \
+                     edges. They stay on disk"
+                )));
             }
             if !backlog_seen {
                 backlog_seen = true;

@@ -12,12 +12,12 @@ mod status;
 
 use super::books::Discrepancy;
 use super::chaos::SharedFaultCounts;
-use super::charge_list::StatementLink;
 use super::children::{ChildError, peak_rss_bytes};
 use super::client::DaemonClient;
 use super::display::CityDisplay;
 use super::example;
 use super::fleet::Fleet;
+use super::lists::StatementLink;
 use super::plan::{GarageSite, plan, sites};
 use super::producer::{CityClock, ProducerCounts};
 use super::report::{CityReport, Phase};
@@ -26,7 +26,6 @@ use fogpost::codes::{self, Code, Coded};
 use fogpost::http::client::HttpCallError;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -41,14 +40,10 @@ pub enum RunError {
     Child(#[from] ChildError),
     #[error(transparent)]
     Call(#[from] HttpCallError),
-    #[error("{0}")]
-    Customers(String),
     #[error("{garage}: its edge failed its producer: {source}")]
     Feed { garage: String, source: HttpCallError },
-    #[error("what earlier runs had left was not delivered: nothing moved for {} s, {depth} events wait at the edges. They stay on disk", delivery::NO_PROGRESS.as_secs())]
-    LeftOvers { depth: u64 },
-    #[error("ended at once, as asked; the books were not checked")]
-    Aborted,
+    #[error("{0}")]
+    Unfinished(String),
 }
 
 impl Coded for RunError {
@@ -58,6 +53,12 @@ impl Coded for RunError {
             RunError::Child(_) => codes::CHILD_FAILED,
             _ => codes::RUN_UNFINISHED,
         }
+    }
+}
+
+impl RunError {
+    fn aborted() -> RunError {
+        RunError::Unfinished("ended at once, as asked; the books were not checked".to_owned())
     }
 }
 
@@ -93,6 +94,9 @@ struct CityRun<'a> {
     sites: &'a [GarageSite],
     fleet: Arc<Fleet>,
     client: DaemonClient,
+    /// The server's position in its ledger and how many events it had applied when this run began.
+    begins: u64,
+    applied_before: u64,
     /// What the producer of each garage counts.
     counts: Vec<Arc<ProducerCounts>>,
     fault_counts: SharedFaultCounts,
@@ -157,7 +161,7 @@ async fn run_in_directory(
     let sites = sites(&settings.cars);
     let fleet = tokio::select! {
         fleet = Fleet::start(settings, &config, &dir, &sites) => Arc::new(fleet?),
-        () = signals.stop.cancelled() => return Err(RunError::Aborted),
+        () = signals.stop.cancelled() => return Err(RunError::aborted()),
     };
     let mut run = CityRun {
         settings,
@@ -168,6 +172,8 @@ async fn run_in_directory(
         sites: &sites,
         fleet: fleet.clone(),
         client: DaemonClient::default(),
+        begins: 0,
+        applied_before: 0,
         counts: sites.iter().map(|_| Arc::default()).collect(),
         fault_counts: SharedFaultCounts::default(),
         clock: None,
@@ -178,7 +184,7 @@ async fn run_in_directory(
     let result = tokio::select! {
         result = run.phases() => result,
         death = fleet.first_death() => Err(death.into()),
-        () = signals.abort.cancelled() => Err(RunError::Aborted),
+        () = signals.abort.cancelled() => Err(RunError::aborted()),
     };
     run.end(result, &config).await;
     Ok(())
@@ -198,24 +204,21 @@ impl CityRun<'_> {
         if self.has_customers() {
             let (server, seed) = (&self.fleet.server.spec, self.settings.flags.seed);
             let registered = example::register_customers(server, self.dir, self.sites, seed).await;
-            registered.map_err(RunError::Customers)?;
+            registered.map_err(RunError::Unfinished)?;
         }
-        let before = self.before().await?;
-        let plan = plan(self.settings, &before.baselines);
-        for (counts, baseline) in self.counts.iter().zip(&before.baselines) {
-            counts.applied_before.store(baseline.applied(), Ordering::Relaxed);
-        }
+        let baselines = self.baselines().await?;
+        let plan = plan(self.settings, &baselines);
 
         self.report.phases.begin(Phase::Feed);
         let clock = |speed| CityClock::starting(plan.clock_starts_unix_ms, speed, plan.zone.clone());
         (self.clock, self.planned) = (self.settings.speed.map(clock), plan.total);
-        let books = self.feed(plan, before.baselines).await?;
+        let books = self.feed(plan, baselines).await?;
 
         self.report.phases.begin(Phase::Settle);
         self.deliver(&books).await?;
 
         self.report.phases.begin(Phase::Check);
-        self.check(&books, before.cursors, before.position).await?;
+        self.check(&books).await?;
 
         self.report.phases.begin(Phase::Linger);
         self.linger().await

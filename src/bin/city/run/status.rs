@@ -1,11 +1,11 @@
 //! What the daemons report while the city runs, and how it is shown.
 
 use super::CityRun;
-use crate::charge_list::{self, StatementLink};
 use crate::client::{GarageAtServer, OutboxAtEdge};
+use crate::lists;
 use crate::money::{Takings, grouped};
 use crate::plan::GarageSite;
-use crate::producer::{CityClock, ProducerCounts};
+use crate::producer::CityClock;
 use fogpost::http::client::HttpCallError;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -35,9 +35,8 @@ impl CityRun<'_> {
 
     /// How many events of this run the server has applied.
     pub(super) async fn applied(&self) -> Result<u64, HttpCallError> {
-        let garages = self.garages().await?;
-        let sites = self.sites.iter().zip(&self.counts);
-        Ok(sites.map(|(site, counts)| applied_of(garages.get(&site.name), counts)).sum())
+        let applied: u64 = self.garages().await?.values().map(GarageAtServer::applied).sum();
+        Ok(applied.saturating_sub(self.applied_before))
     }
 
     /// Shows how far the run is.
@@ -54,13 +53,14 @@ impl CityRun<'_> {
     async fn picture(&self) -> (Vec<String>, u64) {
         let (garages, outboxes) = tokio::join!(self.garages(), self.outboxes());
         let garages = garages.unwrap_or_default();
-        let (mut applied, mut taken, mut lines) = (0, Takings::default(), vec![String::new()]);
+        let applied: u64 = garages.values().map(GarageAtServer::applied).sum();
+        let applied = applied.saturating_sub(self.applied_before);
+        let (mut taken, mut lines) = (Takings::default(), vec![String::new()]);
         if self.settings.flags.chaos {
             lines.push(format!("  {}", *self.fault_counts.lock()));
         }
-        for ((site, counts), outbox) in self.sites.iter().zip(&self.counts).zip(outboxes) {
+        for (site, outbox) in self.sites.iter().zip(outboxes) {
             let garage = garages.get(&site.name);
-            applied += applied_of(garage, counts);
             garage.iter().for_each(|garage| taken.add_all(&garage.taken));
             lines.push(garage_line(site, garage, outbox.ok().as_ref()));
         }
@@ -76,25 +76,17 @@ impl CityRun<'_> {
         (lines, applied)
     }
 
-    /// Says where a statement can be opened, as soon as there is one, and once more when there is one of an account.
+    /// Says where a statement can be opened, as soon as there is one.
     async fn offer_statement(&mut self) {
-        let enough = |link: &StatementLink| link.of_account || !self.has_customers();
-        if self.statement.as_ref().is_some_and(enough) {
+        if self.statement.is_some() {
             return;
         }
         // Under chaos the server may be dead. The next picture asks again.
-        if let Ok(Some(link)) = charge_list::newest_statement(&self.client, self.server()).await
-            && (self.statement.is_none() || link.of_account)
-        {
+        if let Ok(Some(link)) = lists::newest_statement(&self.client, self.server()).await {
             self.display.say(&format!("open a statement in a browser: {}{}", self.server(), link.path()));
             self.statement = Some(link);
         }
     }
-}
-
-fn applied_of(garage: Option<&GarageAtServer>, counts: &ProducerCounts) -> u64 {
-    let applied = garage.map_or(0, GarageAtServer::applied);
-    applied.saturating_sub(counts.applied_before.load(Ordering::Relaxed))
 }
 
 fn garage_line(site: &GarageSite, garage: Option<&GarageAtServer>, outbox: Option<&OutboxAtEdge>) -> String {
