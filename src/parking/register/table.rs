@@ -49,7 +49,8 @@ pub fn decode(bytes: &[u8]) -> Result<&str, ImportError> {
         return Err(ImportError(vec![BadLine::whole(1, reason)]));
     }
     std::str::from_utf8(bytes).map_err(|error| {
-        let line = Lines::FIRST.at(&bytes[..error.valid_up_to()], error.valid_up_to());
+        let mut lines = Lines::FIRST;
+        let line = lines.at(&bytes[..error.valid_up_to()], error.valid_up_to());
         ImportError(vec![BadLine::whole(line, "it is not UTF-8; save the file as \"CSV UTF-8\"")])
     })
 }
