@@ -4,9 +4,8 @@
 //! the garage under which it is listed.
 //! **Not promised.** That the lists are right: [`SequenceCheck`] and the oracle judge that.
 
-use super::books::{Baseline, ListedEvents};
+use super::books::{Baseline, GarageCharges, ListedEvents, StayPairing};
 use super::client::{DaemonClient, GarageAtServer, ListPage};
-use super::stays::{GarageCharges, StayPairing};
 use fogpost::http::client::{HttpCallError, percent_encoded};
 use fogpost::traffic::StartingState;
 use serde::Deserialize;
@@ -219,8 +218,8 @@ pub async fn charges_position(client: &DaemonClient, server: &str) -> Result<u64
 
 #[cfg(test)]
 mod tests {
+    use super::super::books::EndedStays;
     use super::super::money::Takings;
-    use super::super::stays::EndedStays;
     use super::*;
 
     fn listed(garage: &str, sequence: u64) -> ListedEvent {

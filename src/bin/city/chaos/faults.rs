@@ -1,10 +1,8 @@
 //! Decides which fault comes when, from values alone; it reads no clock.
 //!
-//! **Promise.** One seed and one list of shares give one plan by progress; one seed and one number of garages give one plan by
-//! time. Of any five faults in a row that begin at a multiple of five, two kill edges, one kills the server and two cut links,
-//! so that each part of a run has its share of each kind. Each way to cut a link is used before any is used again. Garages
-//! take turns.
-//! **Not promised.** What exactly a fault hits: the same plan finds other bytes on the way each time.
+//! **Promise.** One seed and one list of garages give one plan. Of any five faults in a row that begin at a multiple of five, two
+//! kill edges, one kills the server and two cut links. Each way to cut a link is used before any is used again. Garages take
+//! turns.
 
 use fogpost::fault_proxy::LinkFault;
 use rand::seq::SliceRandom;
@@ -36,27 +34,15 @@ pub struct Fault {
     pub lasts: Duration,
 }
 
-/// How late faults strike.
+/// How late faults strike, and how long they last. Some cuts outlast the first resend times.
 const DELAY_US: RangeInclusive<u64> = 0..=6_000;
-
-/// How long faults last.
-#[derive(Debug)]
-struct FaultTimes {
-    dead_ms: RangeInclusive<u64>,
-    cut_ms: RangeInclusive<u64>,
-}
-
-/// For a run of seconds: faults are short, so that there is time for many.
-const SHORT: FaultTimes = FaultTimes { dead_ms: 0..=600, cut_ms: 200..=2_500 };
-
-/// For a run of hours: some cuts outlast the first resend times.
-const LONG: FaultTimes = FaultTimes { dead_ms: 0..=4_000, cut_ms: 500..=9_000 };
+const DEAD_MS: RangeInclusive<u64> = 0..=1_500;
+const CUT_MS: RangeInclusive<u64> = 200..=4_000;
 
 /// Deals faults, one after another.
 #[derive(Debug)]
 struct FaultDealer {
     rng: ChaCha8Rng,
-    times: &'static FaultTimes,
     deck: Vec<FaultAction>,
     cuts: Vec<LinkFault>,
     /// The garage that was a victim longest ago is first.
@@ -64,13 +50,13 @@ struct FaultDealer {
 }
 
 impl FaultDealer {
-    fn new(seed: u64, garages: usize, times: &'static FaultTimes) -> FaultDealer {
+    fn new(seed: u64, garages: usize) -> FaultDealer {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         // Garages have the streams from 0 on, plates the last.
         rng.set_stream(u64::MAX - 1);
         let mut order: Vec<usize> = (0..garages).collect();
         order.shuffle(&mut rng);
-        FaultDealer { rng, times, deck: Vec::new(), cuts: Vec::new(), garages: order.into() }
+        FaultDealer { rng, deck: Vec::new(), cuts: Vec::new(), garages: order.into() }
     }
 
     /// The next fault, for a garage that `has_traffic`. `None`: there is no such garage.
@@ -93,10 +79,10 @@ impl FaultDealer {
         let action = self.deck.pop().expect("the deck was just filled");
         let delay = Duration::from_micros(self.rng.random_range(DELAY_US));
         let lasts_ms = match action {
-            FaultAction::CutLink(_) => &self.times.cut_ms,
-            FaultAction::KillServer | FaultAction::KillEdge => &self.times.dead_ms,
+            FaultAction::CutLink(_) => CUT_MS,
+            FaultAction::KillServer | FaultAction::KillEdge => DEAD_MS,
         };
-        let lasts = Duration::from_millis(self.rng.random_range(lasts_ms.clone()));
+        let lasts = Duration::from_millis(self.rng.random_range(lasts_ms));
         Some(Fault { action, garage, delay, lasts })
     }
 
@@ -134,7 +120,7 @@ impl FaultsByProgress {
         let total: u64 = shares.iter().sum();
         // A whole number of decks, so that each kind has exactly its share.
         let wanted = ((total / EVENTS_PER_FAULT).clamp(MIN_FAULTS, MAX_FAULTS) / 5 * 5).min(total);
-        let mut dealer = FaultDealer::new(seed, shares.len(), &SHORT);
+        let mut dealer = FaultDealer::new(seed, shares.len());
         let mut plan = FaultsByProgress { faults: Vec::new(), points: Vec::new(), quotas: Vec::new() };
         plan.quotas = vec![Vec::new(); shares.len()];
         // What remains of a division falls to the garages at different points, so that of many with one event each not
@@ -171,7 +157,7 @@ const BETWEEN_FAULTS: Duration = Duration::from_secs(3);
 
 /// Faults without an end, each with the time to wait after the previous one has struck.
 pub fn faults_by_time(seed: u64, garages: usize) -> impl Iterator<Item = (Duration, Fault)> {
-    let mut dealer = FaultDealer::new(seed, garages, &LONG);
+    let mut dealer = FaultDealer::new(seed, garages);
     std::iter::from_fn(move || {
         let waits: f64 = Exp1.sample(&mut dealer.rng);
         Some((BETWEEN_FAULTS.mul_f64(waits), dealer.deal(|_| true)?))

@@ -2,13 +2,12 @@
 
 use super::delivery::VIEWS_CATCH_UP;
 use super::{ASK_EVERY, CityRun, RunError};
-use crate::books::{CityBooks, ListedEvents, ServerAccount};
+use crate::books::{CityBooks, GarageCharges, ListedEvents, ServerAccount};
 use crate::client::GarageAtServer;
 use crate::lists::{self, StatementLink};
 use crate::money::grouped;
 use crate::report::GarageTotal;
 use crate::settings::Verify;
-use crate::stays::GarageCharges;
 use futures_util::{StreamExt, TryStreamExt};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
