@@ -129,8 +129,6 @@ impl FaultProxy {
         serving.spawn(serve(listener, address, shared.clone()));
         Ok(FaultProxy { address, shared, _serving: serving })
     }
-
-    /// The address to connect to.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -144,8 +142,6 @@ impl FaultProxy {
         });
         number
     }
-
-    /// Ends the fault.
     pub fn heal(&self) {
         self.set(None);
     }
@@ -154,8 +150,6 @@ impl FaultProxy {
     pub fn limit_speed(&self, bytes_per_s: u64) {
         self.shared.bytes_per_s.store(bytes_per_s, Ordering::Relaxed);
     }
-
-    /// How many bytes have arrived at the server.
     pub fn bytes_to_server(&self) -> u64 {
         self.shared.bytes_to_server.load(Ordering::Relaxed)
     }

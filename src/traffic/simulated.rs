@@ -64,8 +64,6 @@ impl GarageUsage {
         f64::from(self.hours.iter().copied().max().unwrap_or(0)) / 100.0
     }
 }
-
-/// How many cars want to come.
 #[derive(Debug, Clone, Copy)]
 pub enum Demand {
     /// As the hour lets one expect.

@@ -101,7 +101,6 @@ pub struct ServerAccount {
     pub occupied: i64,
     /// Events that its edge still holds; `None` if the edge did not answer.
     pub depth: Option<u64>,
-    /// Stays that ended.
     pub closed: u64,
     pub taken: Takings,
     /// The listed charges, if they were read.
@@ -248,8 +247,6 @@ impl CityBooks {
         }
         self.last_number = Some((receipt.epoch, last));
     }
-
-    /// Events confirmed in this run.
     pub fn confirmed(&self) -> u64 {
         self.hash.events
     }

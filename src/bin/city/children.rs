@@ -38,8 +38,6 @@ const STOP_WITHIN: Duration = Duration::from_secs(10);
 
 /// A daemon that takes longer to get ready will not get there.
 const READY_WITHIN: Duration = Duration::from_secs(120);
-
-/// How many lines of a log are shown when its daemon ended.
 const LOG_LINES_SHOWN: usize = 8;
 
 /// Why a daemon is not running.
@@ -52,8 +50,6 @@ pub enum ChildError {
     #[error("{name} could not be ended: {source}. What it had confirmed is on its disk")]
     NotEnded { name: String, source: io::Error },
 }
-
-/// How a process ended.
 pub fn in_words(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit code {code}"),
@@ -72,8 +68,6 @@ fn end_of_log(log: &Path) -> String {
     let shown = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];
     format!("Its log {log:?} ends with:\n  {}", shown.join("\n  "))
 }
-
-/// What to start.
 #[derive(Debug)]
 pub struct ChildSpec {
     /// Its name in messages: `server`, `edge-3`.

@@ -62,13 +62,10 @@ pub struct ListPage<T> {
     pub items: Vec<T>,
     next: Option<String>,
 }
-
-/// Talks to the server and the edges.
 #[derive(Debug, Clone, Default)]
 pub struct DaemonClient(HttpClient);
 
 impl DaemonClient {
-    /// The answer to a `GET`, read as JSON.
     pub async fn get<T: DeserializeOwned>(&self, url: &str) -> Result<T, HttpCallError> {
         self.0.get_json(url).await
     }

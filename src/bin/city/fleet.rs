@@ -19,8 +19,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::process::Child;
 use tokio::sync::{Mutex, OwnedMutexGuard};
-
-/// How often daemons are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Where daemons listen under chaos: Linux gives ports from 61,000 on to nobody who does not ask for them.
@@ -53,7 +51,6 @@ pub struct DaemonSlot {
 pub struct KilledDaemon(OwnedMutexGuard<SlotState>);
 
 impl DaemonSlot {
-    /// Starts a daemon, and returns once it serves.
     async fn start(spec: ChildSpec) -> Result<Arc<DaemonSlot>, ChildError> {
         let child = spec.start().await?;
         let http = format!("http://{}", spec.address("http.addr")?);
@@ -105,8 +102,6 @@ impl DaemonSlot {
             SlotState::Up(_) | SlotState::Down => None,
         }
     }
-
-    /// The most memory that any of its processes held.
     pub async fn peak_rss_bytes(&self) -> Option<u64> {
         let now = match &*self.state.lock().await {
             SlotState::Up(child) => children::peak_rss_of(child),
@@ -133,8 +128,6 @@ impl DaemonSlot {
         }
     }
 }
-
-/// Daemons that serve.
 #[derive(Debug)]
 pub struct Fleet {
     pub server: Arc<DaemonSlot>,

@@ -24,8 +24,6 @@ struct ListedEvent {
     plate: Option<String>,
     at: Option<jiff::Timestamp>,
 }
-
-/// The list of a garage's events.
 fn events_of(server: &str, garage: &str) -> String {
     format!("{server}/v1/events?limit=1000&garage={}", percent_encoded(garage))
 }

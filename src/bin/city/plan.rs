@@ -18,8 +18,6 @@ pub struct GarageSite {
     pub name: String,
     pub capacity: u32,
 }
-
-/// The garages that were asked for.
 pub fn sites(settings: &Settings) -> Vec<GarageSite> {
     let simulated = |index| {
         let (name, capacity, _) = simulated::simulated_garage(index);

@@ -93,14 +93,11 @@ impl ChaosProducer {
         self.pass.room().await.min(most)
     }
 }
-
-/// One garage's producer.
 pub struct CityProducer {
     pub client: DaemonClient,
     /// The edge's address: `http://127.0.0.1:5581`.
     pub edge: String,
     pub traffic: CarStream,
-    /// Maximum number of events to post.
     pub limit: u64,
     pub zone: TimeZone,
     pub books: CityBooks,

@@ -56,8 +56,6 @@ pub struct CityFlags {
     /// End when all events are applied and checked. Needs --replay or --limit, since simulated cars have no end.
     #[arg(long, help_heading = RESULT, requires = "end of the cars")]
     pub exit_when_settled: bool,
-
-    /// What is compared at the end.
     #[arg(long, value_name = "HOW", help_heading = RESULT, value_enum, default_value_t = Verify::Full)]
     pub verify: Verify,
 

@@ -12,16 +12,12 @@ use rand_distr::{Distribution, Exp1};
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 use std::time::Duration;
-
-/// What a fault does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultAction {
     KillServer,
     KillEdge,
     CutLink(LinkFault),
 }
-
-/// One fault of a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fault {
     pub action: FaultAction,
@@ -107,9 +103,8 @@ const MAX_FAULTS: u64 = 200;
 /// events of the stage, and the next stage begins when it has struck.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FaultsByProgress {
-    pub faults: Vec<Fault>,
-    /// Of all garages together: how many events there are when each fault strikes.
-    pub points: Vec<u64>,
+    /// Each fault with the number of events, of all garages together, at which it strikes.
+    pub faults: Vec<(u64, Fault)>,
     /// For each garage: how many events it may have posted at the end of each stage.
     pub quotas: Vec<Vec<u64>>,
 }
@@ -121,8 +116,7 @@ impl FaultsByProgress {
         // A whole number of decks, so that each kind has exactly its share.
         let wanted = ((total / EVENTS_PER_FAULT).clamp(MIN_FAULTS, MAX_FAULTS) / 5 * 5).min(total);
         let mut dealer = FaultDealer::new(seed, shares.len());
-        let mut plan = FaultsByProgress { faults: Vec::new(), points: Vec::new(), quotas: Vec::new() };
-        plan.quotas = vec![Vec::new(); shares.len()];
+        let mut plan = FaultsByProgress { faults: Vec::new(), quotas: vec![Vec::new(); shares.len()] };
         // What remains of a division falls to the garages at different points, so that of many with one event each not
         // all are to wait for the last stage.
         let share_until = |garage: usize, point: u64| {
@@ -138,8 +132,7 @@ impl FaultsByProgress {
             let Some(fault) = dealer.deal(has_traffic) else {
                 continue; // So few events that nobody has one between these points.
             };
-            plan.faults.push(fault);
-            plan.points.push(point);
+            plan.faults.push((point, fault));
             for (garage, quotas) in plan.quotas.iter_mut().enumerate() {
                 quotas.push(share_until(garage, point));
             }
@@ -176,6 +169,10 @@ mod tests {
         shares
     }
 
+    fn faults_of(plan: &FaultsByProgress) -> Vec<Fault> {
+        plan.faults.iter().map(|(_, fault)| *fault).collect()
+    }
+
     fn kills_and_cuts(faults: &[Fault]) -> (usize, usize, usize) {
         let count = |of: fn(&FaultAction) -> bool| faults.iter().filter(|fault| of(&fault.action)).count();
         (
@@ -197,7 +194,7 @@ mod tests {
     #[test]
     fn the_replay_of_the_contract_has_as_many_faults_as_it_asks_for() {
         for seed in 0..100 {
-            let (edges, server, cuts) = kills_and_cuts(&FaultsByProgress::plan(seed, &shares()).faults);
+            let (edges, server, cuts) = kills_and_cuts(&faults_of(&FaultsByProgress::plan(seed, &shares())));
             assert!(edges >= 20 && server >= 10 && cuts >= 20, "{edges} {server} {cuts}");
         }
     }
@@ -206,16 +203,11 @@ mod tests {
     fn each_fifth_of_a_run_has_its_share_of_each_kind() {
         for seed in 0..100 {
             let plan = FaultsByProgress::plan(seed, &shares());
-            assert!(plan.points.is_sorted());
+            assert!(plan.faults.is_sorted_by_key(|(point, _)| *point));
             for fifth in 0..5 {
                 let inside = |point: u64| (fifth * 40_000..(fifth + 1) * 40_000).contains(&point);
-                let faults: Vec<Fault> = plan
-                    .faults
-                    .iter()
-                    .zip(&plan.points)
-                    .filter(|(_, point)| inside(**point))
-                    .map(|(fault, _)| *fault)
-                    .collect();
+                let inside = plan.faults.iter().filter(|(point, _)| inside(*point));
+                let faults: Vec<Fault> = inside.map(|(_, fault)| *fault).collect();
                 let (edges, server, cuts) = kills_and_cuts(&faults);
                 assert!(edges >= 3 && server >= 1 && cuts >= 3, "{seed} {fifth}: {edges} {server} {cuts}");
             }
@@ -234,7 +226,7 @@ mod tests {
         ] {
             let plan = FaultsByProgress::plan(seed, &shares);
             assert!(!plan.faults.is_empty());
-            for (stage, fault) in plan.faults.iter().enumerate() {
+            for (stage, (_, fault)) in plan.faults.iter().enumerate() {
                 let quotas = &plan.quotas[fault.garage];
                 let before = stage.checked_sub(1).map_or(0, |previous| quotas[previous]);
                 assert!(quotas[stage] > before, "{shares:?}, fault {stage}");

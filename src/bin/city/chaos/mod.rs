@@ -36,8 +36,6 @@ const STRIKE_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long a fault by time waits for a request that it can hit. Without any, at night, it strikes all the same.
 const REQUEST_WITHIN: Duration = Duration::from_secs(2);
-
-/// Cuts of links, by kind.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct CutCounts {
     pub total: u64,
@@ -50,8 +48,6 @@ pub struct CutCounts {
     pub half_open: u64,
     pub refused: u64,
 }
-
-/// The faults of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct FaultCounts {
     /// How many faults were planned; `None` in a run by time.
@@ -89,8 +85,6 @@ impl fmt::Display for FaultCounts {
         )
     }
 }
-
-/// The counts of a run that goes on.
 #[derive(Debug, Clone, Default)]
 pub struct SharedFaultCounts(Arc<std::sync::Mutex<FaultCounts>>);
 
@@ -132,10 +126,10 @@ impl Chaos {
             return (Chaos { faults: Box::new(faults), gate, counts }, passes);
         }
         let plan = FaultsByProgress::plan(seed, shares);
-        let triggers: Vec<usize> = plan.faults.iter().map(|fault| fault.garage).collect();
+        let triggers: Vec<usize> = plan.faults.iter().map(|(_, fault)| fault.garage).collect();
         let (gate, passes) = gate::by_progress(&triggers, plan.quotas);
         counts.lock().planned = Some(plan.faults.len() as u64);
-        let faults = plan.points.into_iter().map(FaultMoment::AtEvent).zip(plan.faults);
+        let faults = plan.faults.into_iter().map(|(point, fault)| (FaultMoment::AtEvent(point), fault));
         (Chaos { faults: Box::new(faults), gate, counts }, passes)
     }
 
@@ -205,8 +199,6 @@ impl FaultLog {
         );
     }
 }
-
-/// Chaos while it goes on.
 struct ChaosRun {
     fleet: Arc<Fleet>,
     counts: SharedFaultCounts,

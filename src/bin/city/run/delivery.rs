@@ -5,6 +5,7 @@ use crate::books::{Baseline, CityBooks};
 use crate::client::GarageAtServer;
 use crate::lists;
 use crate::money::grouped;
+use crate::plan::GarageSite;
 use std::time::{Duration, Instant};
 
 /// After this long without any progress, more waiting is no use.
@@ -53,15 +54,12 @@ impl CityRun<'_> {
     }
 
     async fn delivery_state(&self) -> Result<DeliveryState, RunError> {
-        let garages = self.garages().await?;
+        let mut garages = self.garages().await?;
         let depth = self.waiting().await?;
-        let found: Vec<Option<&GarageAtServer>> =
-            self.sites.iter().map(|site| garages.get(&site.name)).collect();
-        Ok(DeliveryState {
-            applied: found.iter().flatten().map(|garage| garage.applied()).sum(),
-            depth,
-            occupied: found.iter().map(|garage| garage.map_or(0, |garage| garage.occupied)).collect(),
-        })
+        let garage = |site: &GarageSite| garages.remove(&site.name).unwrap_or_default();
+        let found: Vec<GarageAtServer> = self.sites.iter().map(garage).collect();
+        let applied = found.iter().map(GarageAtServer::applied).sum();
+        Ok(DeliveryState { applied, depth, occupied: found.iter().map(|garage| garage.occupied).collect() })
     }
 
     async fn deliver_left_overs(&mut self) -> Result<(), RunError> {
