@@ -166,29 +166,21 @@ impl AnswerRoom {
 impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
     /// A list of charges.
     pub fn charges(&self, asked: &Asked) -> Result<ChargesAnswer, StoreError> {
-        let position = written_position(self.store)?.unwrap_or_default();
-        // A filter with an unknown value finds nothing.
-        let nothing = || Ok(ChargesAnswer { position, ..ChargesAnswer::default() });
-        let mut wanted = EntryFilter { after: asked.after, limit: asked.limit, ..EntryFilter::default() };
-        if let Some(plate) = &asked.plate {
-            let Ok(plate) = Plate::new(plate) else { return nothing() };
-            wanted.plate = Some(plate);
-        }
-        if let Some(month) = &asked.month {
-            let Ok(month) = month.parse::<Month>() else { return nothing() };
-            wanted.month = Some(month);
-        }
-        {
-            let view = (self.view)();
-            if let Some(garage) = &asked.garage {
-                let Some(number) = view.number_of(garage) else { return nothing() };
-                wanted.garage = Some(number);
-            }
-            if let Some(account) = &asked.account {
-                let Some(account) = view.billing.account(&normal(account)) else { return nothing() };
-                wanted.account = Some(account);
-            }
-        }
+        let view = (self.view)();
+        let wanted = || {
+            Some(EntryFilter {
+                plate: known(&asked.plate, |plate| Plate::new(plate).ok())?,
+                garage: known(&asked.garage, |name| view.number_of(name))?,
+                account: known(&asked.account, |name| view.billing.account(&normal(name)))?,
+                month: known(&asked.month, |month| month.parse().ok())?,
+                after: asked.after,
+                limit: asked.limit,
+            })
+        };
+        let Some(wanted) = wanted() else {
+            let position = written_position(self.store)?.unwrap_or_default();
+            return Ok(ChargesAnswer { position, ..ChargesAnswer::default() });
+        };
         let EntryList { position, entries, next } = list::list(self.store, self.saving, &wanted)?;
         let view = (self.view)();
         let reckoner = Reckoner::new(&view, self.ledger);
@@ -431,6 +423,14 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
                 }))
             }
         }
+    }
+}
+
+/// The value that a filter names, if the filter was given. `None`: its value is unknown, so that nothing matches.
+pub fn known<T>(filter: &Option<String>, read: impl FnOnce(&str) -> Option<T>) -> Option<Option<T>> {
+    match filter {
+        None => Some(None),
+        Some(text) => read(text).map(Some),
     }
 }
 

@@ -14,10 +14,9 @@ use super::ledger::Ledger;
 use super::serving::Seen;
 use super::view::Snapshot;
 use crate::codes;
-use crate::http::{self, Problem, bad_cursor, metrics::Metrics};
+use crate::http::{self, Problem, metrics::Metrics};
 use crate::messaging::SiteName;
 use crate::messaging::page::RECORDS_MAX;
-use crate::parking::Moment;
 use crate::parking::statement::Operator;
 use crate::store::Store;
 use crate::store::room::DiskRoom;
@@ -242,14 +241,4 @@ impl fmt::Display for EventCursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.position, self.index)
     }
-}
-
-/// The cursor of a query, where it has one.
-fn parse_cursor<T>(after: Option<&str>, parse: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, Problem> {
-    after.map(|text| parse(text).ok_or_else(|| bad_cursor(text))).transpose()
-}
-
-/// RFC 3339 in UTC.
-fn time(ms: i64) -> String {
-    Moment::from_ms(ms, 0).to_string()
 }

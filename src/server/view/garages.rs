@@ -91,11 +91,6 @@ impl QuarantinedPage {
         self.events.count_ones()
     }
 
-    /// The sequence of the event at a place of the page.
-    pub fn sequence(&self, place: usize) -> (Epoch, u64) {
-        (self.epoch, self.first + place as u64)
-    }
-
     /// The places in the page, from 0.
     pub fn places(&self) -> impl Iterator<Item = usize> + use<> {
         let events = self.events;
@@ -112,6 +107,11 @@ pub struct GarageStays {
     slots: u8,
     /// What the slots of the page reserve.
     bytes: u32,
+    pub counts: StayCounts,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StayCounts {
     /// Stays of cars that are inside.
     pub open: u64,
     /// Stays with an exit.
@@ -141,10 +141,10 @@ impl GarageStays {
 
     pub(super) fn count(&mut self, visit: &Visit<StoredPassage>) -> &mut u64 {
         match visit {
-            Visit::Stay { end: End::Inside, .. } => &mut self.open,
-            Visit::Stay { end: End::Left(_), .. } => &mut self.closed,
-            Visit::Stay { end: End::Unseen, .. } => &mut self.exits_missed,
-            Visit::Exit(_) => &mut self.exits_unmatched,
+            Visit::Stay { end: End::Inside, .. } => &mut self.counts.open,
+            Visit::Stay { end: End::Left(_), .. } => &mut self.counts.closed,
+            Visit::Stay { end: End::Unseen, .. } => &mut self.counts.exits_missed,
+            Visit::Exit(_) => &mut self.counts.exits_unmatched,
         }
     }
 }

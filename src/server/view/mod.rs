@@ -57,7 +57,7 @@ mod written;
 
 pub use apply::{CatchUpError, catch_up};
 pub use changes::ViewChanges;
-pub use garages::{GarageState, GarageStays, LedgerDamage, MissingRange, QuarantinedPage};
+pub use garages::{GarageState, LedgerDamage, MissingRange, QuarantinedPage, StayCounts};
 pub use pages::{SlotAddress, StoredPassage, is_token};
 pub use refusal::JudgeError;
 pub use snapshot::Snapshot;

@@ -178,8 +178,8 @@ impl StayIndex {
         if let Some(former) = self.take(plate, &mut update)? {
             update.note(AnomalyCode::EntryWhileOpen, plate, entry)?;
             update.changes.end(former.address, End::Unseen)?;
-            update.book.open -= 1;
-            update.book.exits_missed += 1;
+            update.book.counts.open -= 1;
+            update.book.counts.exits_missed += 1;
         }
         if self.is_inside_anywhere(plate, update.changes)? {
             update.note(AnomalyCode::OpenInTwoGarages, plate, entry)?;
@@ -199,8 +199,8 @@ impl StayIndex {
         match self.take(plate, &mut update)? {
             Some(stay) => {
                 update.changes.end(stay.address, End::Left(exit))?;
-                update.book.open -= 1;
-                update.book.closed += 1;
+                update.book.counts.open -= 1;
+                update.book.counts.closed += 1;
                 update.closed(exit.position, plate, stay, exit)
             }
             None => {
