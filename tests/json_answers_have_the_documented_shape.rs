@@ -1,7 +1,6 @@
 //! **Promise.** What a command prints with `--json` has the shape that the table at the head of `server::commands::answers` and
 //! the head of `edge::commands` document: these names, of these types, and no others.
 
-use crate::common::Program;
 use crate::common::daemon::{EDGE, command};
 use crate::common::money::{TARIFFS, Town};
 use serde_json::{Value, json};

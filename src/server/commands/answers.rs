@@ -124,7 +124,7 @@ pub fn recorded(position: u64) -> Value {
 
 /// Says what the command at `position` did, once the views show it.
 pub fn done(view: &Snapshot, position: u64, command: &Command) -> Outcome {
-    if let Some(reason) = view.without_effect(position) {
+    if let Some(reason) = view.decisions.without_effect(position) {
         return Err(NotDone::Refused(format!(
             "{reason}. The command is recorded at position {position} and has no effect: an event came between its check and its place"
         )));

@@ -9,7 +9,7 @@
 use super::aged;
 use super::chains::{ChainHeads, PlateChain};
 use super::codec::{damaged, sized, u32_from};
-use super::page_maps::occupied_pages;
+use super::page_maps::{AGED, OCCUPIED, mapped_pages};
 use super::pages::{PageReader, Slot, SlotAddress, StoredPassage, page_key};
 use super::written::at_one_position;
 use crate::parking::Plate;
@@ -154,8 +154,8 @@ impl StaySearch<'_> {
         let (mut from, to) = self.garages();
         // One garage after the other: of all of them the pages are many.
         while let Some(garage) = aged::next_garage(store, from, to)? {
-            let mut occupied = occupied_pages(store, garage, garage.saturating_add(1))?;
-            occupied.extend(aged::pages(store, garage)?);
+            let mut occupied = mapped_pages(store, OCCUPIED, garage, garage.saturating_add(1))?;
+            occupied.extend(mapped_pages(store, AGED, garage, garage.saturating_add(1))?);
             occupied.sort_unstable_by_key(|(_, page)| std::cmp::Reverse(*page));
             occupied.dedup();
             let after = self.wanted.after.filter(|after| after.garage == garage);

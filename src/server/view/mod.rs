@@ -32,16 +32,13 @@ mod commands;
 mod corrections;
 mod decisions;
 mod events;
-mod forget;
 mod garages;
 #[cfg(test)]
 mod hostile_records_tests;
 pub mod list;
-mod orders;
 mod page_maps;
 mod pages;
 mod refusal;
-mod repairs;
 pub mod review;
 mod saving;
 mod shared_map;

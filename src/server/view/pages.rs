@@ -142,15 +142,15 @@ impl Slot {
     }
 }
 
-/// What happens to a slot after it was appended.
+/// What happens to a slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PageChange {
+pub enum SlotChange {
     Append(Slot),
-    End(u8, End<StoredPassage>),
+    End(End<StoredPassage>),
     /// A corrected plate undid the visit.
-    Empty(u8),
+    Empty,
     /// A token stands for the plate from now on.
-    Forget(u8, Box<str>),
+    Forget(Box<str>),
 }
 
 /// How much longer than a plate the token is that may stand for it.
@@ -167,32 +167,31 @@ pub fn is_token(plate: &str) -> bool {
 }
 
 /// Makes a change to the slots of a page. `None` when it does not fit to them: the page is damaged.
-pub fn make<'a, T: From<&'a str>>(slots: &mut Vec<Slot<T>>, change: &'a PageChange) -> Option<()> {
+pub fn make<'a, T: From<&'a str>>(slots: &mut Vec<Slot<T>>, slot: u8, change: &'a SlotChange) -> Option<()> {
+    let changed = slots.get_mut(usize::from(slot));
     match change {
-        PageChange::Append(Slot { previous, in_order, cover, visit }) => {
+        SlotChange::Append(Slot { previous, in_order, cover, visit }) => {
             let visit = visit.as_ref().map(|(plate, visit)| (T::from(&**plate), visit.clone()));
             slots.push(Slot { previous: *previous, in_order: *in_order, cover: *cover, visit });
         }
-        PageChange::End(slot, new) => match &mut slots.get_mut(usize::from(*slot))?.visit {
+        SlotChange::End(new) => match &mut changed?.visit {
             Some((_, Visit::Stay { end, .. })) => end.clone_from(new),
             _ => return None,
         },
-        PageChange::Empty(slot) => slots.get_mut(usize::from(*slot))?.visit = None,
-        PageChange::Forget(slot, token) => {
-            slots.get_mut(usize::from(*slot))?.visit.as_mut()?.0 = T::from(&**token);
-        }
+        SlotChange::Empty => changed?.visit = None,
+        SlotChange::Forget(token) => changed?.visit.as_mut()?.0 = T::from(&**token),
     }
     Some(())
 }
 
 /// The value of a page after `changes`, from the one before it, if there was one. `None`: they do not fit to it.
-pub fn change_page(before: Option<&[u8]>, changes: &[PageChange]) -> Option<Vec<u8>> {
+pub fn change_page(before: Option<&[u8]>, changes: &[(u8, SlotChange)]) -> Option<Vec<u8>> {
     let mut slots: Vec<Slot<&str>> = match before {
         Some(value) => decode(b"vs", value).ok()?,
         None => Vec::new(),
     };
-    for change in changes {
-        make(&mut slots, change)?;
+    for (slot, change) in changes {
+        make(&mut slots, *slot, change)?;
     }
     Some(encode_page(&slots))
 }
@@ -287,7 +286,7 @@ mod tests {
         }
         assert!(slots.len() > 10);
         for slot in 0..slots.len() {
-            make(&mut slots, &PageChange::End(slot as u8, End::Left(worst))).unwrap();
+            make(&mut slots, slot as u8, &SlotChange::End(End::Left(worst))).unwrap();
         }
         assert!(encode_page(&slots).len() <= VALUE_MAX);
     }

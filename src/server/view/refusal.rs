@@ -184,8 +184,3 @@ impl From<ApplyEventError> for JudgeError {
         }
     }
 }
-
-pub fn check_reason(reason: &str) -> Result<(), Refusal> {
-    let bytes = reason.trim().len();
-    if bytes == 0 || reason.len() > Command::REASON_MAX { Err(Refusal::Reason { bytes }) } else { Ok(()) }
-}

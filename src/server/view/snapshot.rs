@@ -25,7 +25,6 @@ pub struct VisibleState {
     /// The keys of the garages by the position that changed each last, and its number.
     changed: SharedMap<(u64, u32), SiteName>,
     missing_ranges: SharedMap<u64, MissingRange>,
-    /// The missing_ranges of each site.
     missing_ranges_of: SharedMap<SiteName, SiteMissingRanges>,
     /// By the last position.
     pub damages: SharedMap<u64, LedgerDamage>,
@@ -34,7 +33,6 @@ pub struct VisibleState {
     pub decisions: Decisions,
 }
 
-/// The missing_ranges of one site.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct SiteMissingRanges {
     positions: SharedMap<u64, ()>,
@@ -57,11 +55,6 @@ impl Deref for Snapshot {
 }
 
 impl VisibleState {
-    /// Empty views at a position.
-    pub(super) fn at(position: u64) -> VisibleState {
-        VisibleState { position, ..VisibleState::default() }
-    }
-
     /// Adds a garage that was never seen, or as it was written.
     pub(super) fn put_garage(&mut self, key: SiteName, garage: GarageState) {
         let number = garage.stays.number;
@@ -142,7 +135,7 @@ impl VisibleState {
 
     /// The key of the garage whose events come under `site`.
     pub fn key_of<'a>(&'a self, site: &'a SiteName) -> &'a SiteName {
-        self.decisions.key_of(site).unwrap_or(site)
+        self.decisions.names.get(site).unwrap_or(site)
     }
 
     /// What the garage of this key is called.
@@ -153,15 +146,5 @@ impl VisibleState {
     /// All names under which events of the garage of this key may come.
     pub fn sites_of(&self, key: &SiteName) -> Vec<SiteName> {
         std::iter::once(key).chain(self.decisions.other_names(key)).cloned().collect()
-    }
-
-    /// Why the command at `position` has no effect, when it has none.
-    pub fn without_effect(&self, position: u64) -> Option<&str> {
-        self.decisions.without_effect(position)
-    }
-
-    /// Whether everything on the board at `position` is still on it, so that a list of changes is enough.
-    pub fn is_same_board_since(&self, position: u64) -> bool {
-        self.decisions.is_same_board_since(position)
     }
 }

@@ -13,8 +13,8 @@ use super::chains::{ChainHeads, PlateChain, walk};
 use super::changes::ViewChanges;
 use super::codec::damaged;
 use super::garages::GarageStays;
-use super::page_maps::{Occupied, occupied_pages};
-use super::pages::{Cover, Slot, SlotAddress, StoredPassage, page_key, read_page};
+use super::page_maps::{OCCUPIED, Occupied, mapped_pages};
+use super::pages::{Cover, Slot, SlotAddress, SlotChange, StoredPassage, page_key, read_page};
 use crate::messaging::SiteName;
 use crate::parking::stay::{End, Inside, Visit};
 use crate::parking::{Event, Plate};
@@ -114,7 +114,7 @@ impl StayIndex {
         let garages = vec![CarsInside::default(); garages];
         let (heads, age) = (ChainHeads::load(store)?, Age::load(store)?);
         let mut stays = StayIndex { heads, garages, age, ..StayIndex::default() };
-        for (garage, page) in occupied_pages(store, 0, u32::MAX)? {
+        for (garage, page) in mapped_pages(store, OCCUPIED, 0, u32::MAX)? {
             let misfit = || damaged(&page_key(garage, page));
             let of_garage = stays.garages.get_mut(garage as usize).ok_or_else(misfit)?;
             for (slot, its) in read_page(store, garage, page)?.into_iter().enumerate() {
@@ -177,7 +177,7 @@ impl StayIndex {
     ) -> Result<(), StoreError> {
         if let Some(former) = self.take(plate, &mut update)? {
             update.note(AnomalyCode::EntryWhileOpen, plate, entry)?;
-            update.changes.end(former.address, End::Unseen)?;
+            update.changes.change(former.address, SlotChange::End(End::Unseen))?;
             update.book.counts.open -= 1;
             update.book.counts.exits_missed += 1;
         }
@@ -198,7 +198,7 @@ impl StayIndex {
     ) -> Result<(), StoreError> {
         match self.take(plate, &mut update)? {
             Some(stay) => {
-                update.changes.end(stay.address, End::Left(exit))?;
+                update.changes.change(stay.address, SlotChange::End(End::Left(exit)))?;
                 update.book.counts.open -= 1;
                 update.book.counts.closed += 1;
                 update.closed(exit.position, plate, stay, exit)
@@ -314,7 +314,7 @@ impl StayIndex {
         let address = book.next_address(slot.reserve());
         self.heads.set(chain, Some(address));
         changes.heads.insert(chain.head_page());
-        changes.append(address, slot)?;
+        changes.change(address, SlotChange::Append(slot))?;
         Ok(address)
     }
 

@@ -54,10 +54,7 @@ impl EventRef {
 
 impl StayLine {
     fn new(ledger: &Ledger, garage: String, stay: &ListedStay) -> Result<StayLine, StoreError> {
-        let exit = match &stay.end {
-            End::Left(exit) => Some(exit),
-            End::Inside | End::Unseen => None,
-        };
+        let exit = stay.end.exit();
         Ok(StayLine {
             garage,
             plate: stay.plate.to_string(),

@@ -135,7 +135,7 @@ impl BillingWorld {
         }
         let position = self.ledger.record_command("me", command, 5).unwrap();
         self.fold();
-        assert_eq!(self.view.without_effect(position), None);
+        assert_eq!(self.view.decisions.without_effect(position), None);
         Ok(())
     }
 

@@ -6,16 +6,16 @@
 //! forgetting, and `server compact` erases it.
 //! **Not promised.** That the events in the ledger lose their plates before that, or that backups ever lose them.
 
-use super::billing::entries::{BillingEntry, EntryKind, EntryNumber};
-use super::billing::list::FORGOTTEN_AT_ONCE;
-use super::changes::ViewChanges;
-use super::pages::{TOKEN_LEN, is_token};
-use super::refusal::{JudgeError, Refusal};
-use super::state::View;
 use crate::parking::Plate;
 use crate::parking::statement::Month;
 use crate::parking::stay::{End, Visit};
 use crate::server::record::ToForget;
+use crate::server::view::billing::entries::{BillingEntry, EntryKind, EntryNumber};
+use crate::server::view::billing::list::FORGOTTEN_AT_ONCE;
+use crate::server::view::changes::ViewChanges;
+use crate::server::view::pages::{SlotChange, TOKEN_LEN, is_token};
+use crate::server::view::refusal::{JudgeError, Refusal};
+use crate::server::view::state::View;
 use crate::store::StoreError;
 
 /// The token of a plate in a month.
@@ -77,7 +77,7 @@ impl View {
                 for (address, visit) in self.stays.of_plate(&plate, changes)? {
                     let first = *visit.first();
                     let month = Month::of(first.date(None)).unwrap_or(Month::EPOCH);
-                    changes.forget(address, &token(seed, plate.as_str(), month))?;
+                    changes.change(address, SlotChange::Forget(token(seed, plate.as_str(), month).into()))?;
                 }
                 changes.billing.forget_anomalies(&plate, &token(seed, plate.as_str(), Month::EPOCH))?;
             }
@@ -112,7 +112,7 @@ impl View {
         let visit = Visit::Stay { entry: stay.entry, end: End::Left(stay.exit) };
         for (address, its) in self.stays.of_plate(&plate, changes)? {
             if address.garage == stay.garage && its == visit {
-                changes.forget(address, &token)?;
+                changes.change(address, SlotChange::Forget(token.as_str().into()))?;
             }
         }
         self.billing.put_token(number, &token, &mut changes.billing)
