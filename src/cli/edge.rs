@@ -130,7 +130,6 @@ impl EdgeCall {
     }
 }
 
-/// Does what the command says. The answer goes to stdout, the reason of a failure to stderr.
 fn run(data_dir: &Path, command: EdgeCommand) -> ExitCode {
     let mut session = EdgeSession::of(data_dir);
     let done = match command {
@@ -161,19 +160,16 @@ fn line(content: &impl std::fmt::Display) -> String {
     format!("{content}\n")
 }
 
-/// The fields of an answer, one per line.
 fn fields(answer: &Value) -> String {
     let fields = answer.as_object().into_iter().flatten();
     let known = |value: &Value| if value.is_null() { "--".to_owned() } else { text(value) };
     fields.map(|(name, value)| format!("{name:<20} {}\n", known(value))).collect()
 }
 
-/// The events of an answer, one JSON object per line.
 fn events(answer: &Value) -> String {
     elements(answer, "events").map(line).collect()
 }
 
-/// Prints all waiting events, one JSON object per line.
 fn export(session: &mut EdgeSession<'_>) -> Result<(), NotDone> {
     let mut after = None;
     loop {

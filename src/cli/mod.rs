@@ -40,7 +40,6 @@ fn text(value: &Value) -> String {
     }
 }
 
-/// The elements of a list in an answer.
 fn elements<'a>(answer: &'a Value, list: &str) -> impl Iterator<Item = &'a Value> + use<'a> {
     answer[list].as_array().into_iter().flatten()
 }
@@ -102,7 +101,6 @@ fn inherit_examples(command: Command) -> Command {
     })
 }
 
-/// Says on stderr why a command failed.
 fn failure(error: &impl Coded) -> ExitCode {
     codes::print_error(error.code(), error);
     ExitCode::FAILURE

@@ -55,7 +55,6 @@ pub struct ChargesAnswer {
     pub next: Option<String>,
 }
 
-/// Whose statements.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Whose {
     /// All accounts that have an entry in the month.
@@ -65,7 +64,6 @@ pub enum Whose {
     Plate(String),
 }
 
-/// Where the next piece begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatementCursor {
     account: u32,
@@ -77,12 +75,10 @@ pub struct StatementCursor {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BooksQuestion {
+    /// A list of charges.
     Charges(Asked),
-    Statements {
-        month: Month,
-        whose: Whose,
-        from: Option<StatementCursor>,
-    },
+    /// The next pieces of statements.
+    Statements { month: Month, whose: Whose, from: Option<StatementCursor> },
     /// The tariffs that are in force.
     Tariffs,
     /// The months in which anything was charged.
@@ -306,7 +302,6 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
         }
     }
 
-    /// What one car was charged in a month.
     fn of_plate(
         &self,
         operator: &Operator,
@@ -383,7 +378,7 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
         whose: &Whose,
         at_most: u64,
     ) -> Result<Option<Statement>, BooksError> {
-        let mut together = StatementAssembler { begun: None, at_most };
+        let mut together = StatementAssembler::new(at_most);
         let (mut from, mut statement) = (None, None);
         loop {
             let (pieces, next) = self.pieces(operator, month, whose, from)?;
@@ -397,7 +392,6 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
         }
     }
 
-    /// Answers an operator.
     pub fn answer(&self, operator: &Operator, question: &BooksQuestion) -> Outcome {
         let failed = |error: StoreError| {
             NotDone::Refused(format!("{error}. Nothing was changed. \"server verify\" says more"))
@@ -454,17 +448,15 @@ fn normal(account: &str) -> String {
 #[derive(Debug)]
 pub struct StatementAssembler {
     begun: Option<(Opening, Vec<StatementLine>)>,
-    /// How many entries a statement may have.
     at_most: u64,
 }
 
-impl Default for StatementAssembler {
-    fn default() -> StatementAssembler {
-        StatementAssembler { begun: None, at_most: u64::MAX }
-    }
-}
-
 impl StatementAssembler {
+    /// Each statement may have this many entries.
+    pub fn new(at_most: u64) -> StatementAssembler {
+        StatementAssembler { begun: None, at_most }
+    }
+
     /// Takes one more piece; gives the statement when it was its last.
     pub fn add(&mut self, piece: StatementPiece) -> Result<Option<Statement>, BooksError> {
         let broken = |what: &str| BooksError::Form(what.to_owned());

@@ -40,7 +40,6 @@ const READERS: usize = 4;
 const RENDERERS: usize = 2;
 /// How long the disk may take to say how much room there is.
 const DISK_ANSWERS_WITHIN: Duration = Duration::from_secs(5);
-/// How long a request waits for its turn.
 const TURN_WITHIN: Duration = Duration::from_secs(10);
 
 /// What the handlers read. None of them waits for records to be applied, or blocks a thread that serves others.
@@ -51,13 +50,10 @@ pub struct ServerWeb {
     live: Arc<LiveViews>,
     seen: SharedSeen,
     room: DiskRoom,
-    /// Who sends statements.
     operator: Operator,
     /// One statement is made at a time: it may be long.
     statements: tokio::sync::Mutex<()>,
-    /// Turns to read the store.
     readers: Arc<Semaphore>,
-    /// Turns to make a long answer from memory.
     renderers: Arc<Semaphore>,
     /// The last answer about occupancy, and the position that it shows.
     occupancy: Mutex<Option<(u64, Bytes)>>,
@@ -116,7 +112,6 @@ impl ServerWeb {
         http::with_fallbacks(router.with_state(Arc::new(self)))
     }
 
-    /// The views as they are now.
     fn view(&self) -> Arc<Snapshot> {
         self.live.snapshot()
     }

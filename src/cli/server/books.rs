@@ -105,7 +105,6 @@ fn read_file(path: &Path) -> Result<String, NotDone> {
     Ok(text.to_owned())
 }
 
-/// A file of one plate.
 fn csv_of(plate: &Plate, account: &Account, name: &str) -> Result<String, NotDone> {
     let mut file = csv::Writer::from_writer(Vec::new());
     for row in [["plate", "account", "name"], [plate.as_str(), account.as_str(), name]] {
@@ -165,7 +164,6 @@ fn import(
     Ok(())
 }
 
-/// What an import changes, and what it leaves.
 fn changes(answer: &Value) -> String {
     let mut shown: String = elements(answer, "changes").map(|line| format!("{}\n", text(line))).collect();
     let count = elements(answer, "changes").count() as u64;
@@ -276,7 +274,7 @@ fn statements(
     whose: &Whose,
     mut take: impl FnMut(Statement) -> Result<(), NotDone>,
 ) -> Result<(), NotDone> {
-    let mut together = StatementAssembler::default();
+    let mut together = StatementAssembler::new(u64::MAX);
     let mut from = None;
     loop {
         let question = BooksQuestion::Statements { month, whose: whose.clone(), from };
@@ -350,7 +348,6 @@ fn nothing_in(month: Month) -> NotDone {
     ))
 }
 
-/// The postings of a month, or of all months.
 fn export_journal(
     session: &mut ServerSession<'_>,
     month: Option<Month>,

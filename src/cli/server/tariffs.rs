@@ -37,7 +37,6 @@ fn row(tariff: &Tariff) -> [String; 5] {
     [tariff.name().to_owned(), from, tariff.currency().to_string(), zone, garages]
 }
 
-/// Prices a stay.
 pub fn price(
     set: &TariffSet,
     garage: &str,
@@ -58,7 +57,6 @@ pub fn price(
     Ok(())
 }
 
-/// The price and its breakdown, for people.
 fn told(priced: &Priced) -> String {
     let vat = priced.vat.map_or_else(String::new, |vat| format!(", {vat} % VAT included"));
     let mut text =

@@ -26,7 +26,6 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 pub const KEEP_DAYS: i64 = 30;
 const DAY_MS: i64 = 24 * 3_600_000;
 
-/// The stay of a car that is inside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenStay {
     pub address: SlotAddress,
@@ -76,7 +75,6 @@ impl Age {
 #[derive(Debug, Clone, Default)]
 pub struct Filter(Vec<u64>);
 
-/// It changes no answer.
 impl PartialEq for Filter {
     fn eq(&self, _: &Filter) -> bool {
         true
@@ -121,7 +119,6 @@ fn map_key(garage: u32, map: u32) -> Vec<u8> {
     [AGED, &garage.to_be_bytes(), &map.to_be_bytes()].concat()
 }
 
-/// All of them, each with its plate.
 pub fn all(store: &Store) -> impl Iterator<Item = Result<(String, OpenStay), StoreError>> {
     read_range(store, b"vj", b"vk").map(|entry| {
         let (key, open) = entry?;
@@ -130,7 +127,6 @@ pub fn all(store: &Store) -> impl Iterator<Item = Result<(String, OpenStay), Sto
     })
 }
 
-/// What changed of them and is not written yet.
 #[derive(Debug, Default)]
 pub struct AgedChanges {
     /// `None`: it left.
@@ -286,8 +282,8 @@ mod tests {
     #[test]
     #[ignore = "a measure, to be run alone: cargo test --lib what_each_item_takes -- --ignored --nocapture --test-threads 1"]
     fn what_each_item_takes_in_memory() {
+        use super::super::SharedMap;
         use super::super::garages::{MissingRange, QuarantinedPage};
-        use super::super::shared_map::SharedMap;
         use crate::messaging::{Epoch, SiteName};
         use crate::parking::register::{Account, Registration};
         use crate::parking::stay::Inside;

@@ -24,14 +24,11 @@ pub struct ViewChanges {
     pub(super) decisions: DecisionChanges,
     pub(super) billing: BillingChanges,
     pub(super) heads: BTreeSet<u16>,
-    /// (garage, map).
     pub(super) maps: BTreeSet<(u32, u32)>,
     pub(super) aged: AgedChanges,
     pages: BTreeMap<(u32, u32), Pending>,
-    /// How many changes of pages wait, for the sake of memory.
     waiting: usize,
     readings: BTreeMap<ReadingsOf, Readings>,
-    /// The page that was read last and is not changed: chains often stay in one.
     last_read: LastPage<(u32, u32), Slot>,
 }
 
@@ -47,7 +44,6 @@ fn misfit(garage: u32, page: u32) -> StoreError {
 }
 
 impl ViewChanges {
-    /// No changes yet to what `store` holds.
     pub fn on(store: &Store) -> ViewChanges {
         ViewChanges {
             store: store.clone(),

@@ -37,27 +37,15 @@ use repairs::Repair;
 /// What a command does, once it is judged.
 #[derive(Debug)]
 enum Effect {
-    /// Of the garage of this key.
     Garage(SiteName, GarageChange),
-    /// An exit of a site is read by another plate.
-    JoinStay {
-        site: SiteName,
-        exit: (Epoch, u64),
-        plate: Plate,
-    },
+    JoinStay { site: SiteName, exit: (Epoch, u64), plate: Plate },
     RepairStay(Repair),
     BillStay(FoundCharge),
     PutInForce,
-    Price {
-        from: EntryNumber,
-        to: EntryNumber,
-    },
+    Price { from: EntryNumber, to: EntryNumber },
     TakeBack(FoundCharge),
     Credit(FoundCharge, Amount),
-    Forget {
-        whose: ToForget,
-        seed: [u8; 16],
-    },
+    Forget { whose: ToForget, seed: [u8; 16] },
     Nothing,
 }
 
@@ -65,15 +53,9 @@ enum Effect {
 enum GarageChange {
     Called(SiteName),
     Capacity(Option<u32>),
-    Decommissioned {
-        undo: bool,
-    },
+    Decommissioned { undo: bool },
     Released(ReleasedEvents),
-    Discarded {
-        position: u64,
-        places: u64,
-    },
-    /// The ledger answers the next conflict; the books do not change.
+    Discarded { position: u64, places: u64 },
     Adopted,
 }
 
@@ -95,7 +77,6 @@ impl View {
         self.effect(ledger, command, &mut ViewChanges::on(ledger.store())).map(drop)
     }
 
-    /// Applies the command at `position`.
     pub(super) fn apply_command(
         &mut self,
         ledger: &Ledger,
@@ -122,7 +103,6 @@ impl View {
         }
     }
 
-    /// What a command would do now.
     fn effect(
         &self,
         ledger: &Ledger,
@@ -305,13 +285,12 @@ impl View {
             }
             GarageChange::Released(released) => self.release(ledger, position, released, changes)?,
             GarageChange::Discarded { position: page, places } => self.no_longer_waits(page, places, changes),
-            GarageChange::Adopted => return Ok(()),
+            GarageChange::Adopted => return Ok(()), // the ledger answers the next conflict; the books do not change
         }
         self.garage_changed(&key, position);
         Ok(())
     }
 
-    /// Applies events that waited in quarantine.
     fn release(
         &mut self,
         ledger: &Ledger,

@@ -168,7 +168,6 @@ impl StayIndex {
     }
 }
 
-/// An entry or exit that was applied.
 pub(super) struct KnownEvent {
     pub way: Way,
     pub passage: StoredPassage,

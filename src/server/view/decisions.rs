@@ -6,14 +6,13 @@
 //! | `vcr` + position (u64) | why the command there has no effect |
 //! | `vcs` | the position that last took a line from the board (u64) |
 
+use super::SharedMap;
 use super::codec::{encode, key_u64, name_in, read_range, u64_from};
-use super::shared_map::SharedMap;
 use crate::messaging::SiteName;
 use crate::store::{Batch, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
-/// What operators decided about one garage.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GarageDecisions {
     /// The name of the garage since it was renamed.
@@ -26,13 +25,10 @@ pub struct GarageDecisions {
 /// A garage that is left out of boards and of the city's numbers. What it sends is applied like anything else.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decommissioned {
-    /// The position of the command.
     pub position: u64,
-    /// Events that came later.
     pub events_since: u64,
 }
 
-/// What commands changed, beside the garages and the quarantine themselves.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Decisions {
     /// Other names of garages, and whose they are.
@@ -45,7 +41,6 @@ pub struct Decisions {
     without_effect: SharedMap<u64, String>,
 }
 
-/// What of it changed since the view was last written.
 #[derive(Debug, Default)]
 pub(super) struct DecisionChanges {
     names: BTreeSet<SiteName>,
@@ -62,7 +57,6 @@ impl DecisionChanges {
 const RESHAPED: &[u8] = b"vcs";
 
 impl Decisions {
-    /// The names that belong to a garage beside its key.
     pub(super) fn other_names(&self, key: &SiteName) -> &[SiteName] {
         self.of_owner.get(key).map_or(&[], Vec::as_slice)
     }
@@ -72,7 +66,6 @@ impl Decisions {
         self.without_effect.get(&position).map(String::as_str)
     }
 
-    /// The command at `position` has no effect.
     pub(super) fn has_no_effect(&mut self, position: u64, why: String, changes: &mut DecisionChanges) {
         self.without_effect.insert_mut(position, why);
         changes.without_effect.insert(position);

@@ -41,8 +41,6 @@ mod pages;
 mod refusal;
 pub mod review;
 mod saving;
-mod shared_map;
-mod snapshot;
 mod state;
 mod stays;
 #[cfg(test)]
@@ -57,7 +55,9 @@ pub use changes::ViewChanges;
 pub use garages::{GarageState, LedgerDamage, MissingRange, QuarantinedPage, StayCounts};
 pub use pages::{SlotAddress, StoredPassage, is_token};
 pub use refusal::JudgeError;
-pub use snapshot::Snapshot;
-pub use state::View;
+pub use state::{Snapshot, View};
 pub use step::PreparedRecord;
 pub use written::{KEYS, at_one_position, compare, discard, written_damages, written_position};
+
+/// A sorted map that costs nothing to copy: a copy shares with the original what is the same in both (a persistent data structure).
+pub type SharedMap<K, V> = rpds::RedBlackTreeMapSync<K, V>;

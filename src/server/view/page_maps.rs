@@ -25,7 +25,6 @@ impl Occupied {
         (*count == 1).then_some(page / PAGES_IN_A_MAP)
     }
 
-    /// Counts one car less.
     pub fn leave(&mut self, page: u32) -> Option<u32> {
         let count = self.0.get_mut(&page)?;
         *count -= 1;

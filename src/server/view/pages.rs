@@ -24,7 +24,6 @@ use jiff::tz::{Offset, TimeZone};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Where a visit is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SlotAddress {
     pub garage: u32,
@@ -41,7 +40,6 @@ impl ChainLink for Option<SlotAddress> {
 pub enum Cover {
     #[default]
     None,
-    /// By the contract of this number.
     Contract(u32),
     /// The contract of this number has the plate, and as many of its cars as it allows are inside already.
     OneTooMany(u32),
@@ -50,7 +48,6 @@ pub enum Cover {
 /// What is kept of an entry or exit. Ordered as the events of one garage are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct StoredPassage {
-    /// Where it was applied.
     pub position: u64,
     pub sequence: u64,
     /// The ledger's number of its (garage, epoch), and a bit: see [`StoredPassage::made`].
@@ -112,13 +109,11 @@ pub struct Slot<T = Box<str>> {
     /// It was appended when its first event was applied. So whatever is further down the chain, of the same garage,
     /// began before it.
     pub in_order: bool,
-    /// Whether a contract covers its stay.
     pub cover: Cover,
     /// `None`: a corrected plate undid it.
     pub visit: Option<(T, Visit<StoredPassage>)>,
 }
 
-/// The longest encoded page; the rest is room for its version and length.
 pub const PAGE_MAX: usize = VALUE_MAX - 8;
 /// An address counts slots in a byte, and in one byte of its encoding.
 pub const SLOTS_MAX: u8 = 127;
@@ -142,7 +137,6 @@ impl Slot {
     }
 }
 
-/// What happens to a slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SlotChange {
     Append(Slot),
@@ -161,7 +155,6 @@ pub fn longer_as_token(plate: &str) -> usize {
 /// How long a token is, in bytes. It begins with `~`, as no plate does.
 pub const TOKEN_LEN: usize = 11;
 
-/// Whether a token stands for a plate.
 pub fn is_token(plate: &str) -> bool {
     plate.starts_with('~')
 }
@@ -200,7 +193,6 @@ pub fn page_key(garage: u32, page: u32) -> Vec<u8> {
     [b"vs", &garage.to_be_bytes()[..], &page.to_be_bytes()].concat()
 }
 
-/// The slots of a page; none when there is no such page.
 pub fn read_page(store: &Store, garage: u32, page: u32) -> Result<Vec<Slot>, StoreError> {
     Ok(read(store, &page_key(garage, page))?.unwrap_or_default())
 }
@@ -224,7 +216,6 @@ impl<'a> PageReader<'a> {
         self.last_read.get((garage, page), || read_page(self.store, garage, page))
     }
 
-    /// The slot at an address; `None` when there is no such slot.
     pub fn slot(&mut self, address: SlotAddress) -> Result<Option<&Slot>, StoreError> {
         Ok(self.page(address.garage, address.page)?.get(usize::from(address.slot)))
     }

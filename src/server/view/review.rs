@@ -18,10 +18,8 @@ const LONG_MS: i64 = 20 * 3_600_000;
 /// Maximum number of each kind in one answer.
 pub const TOLD_MAX: usize = 1000;
 
-/// An entry and an exit that may be one stay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LookalikePair {
-    /// By number.
     pub garage: u32,
     pub entry: (String, StoredPassage),
     pub exit: (String, StoredPassage),
@@ -38,7 +36,6 @@ pub struct LongStay {
     pub elsewhere: (u32, StoredPassage, Option<StoredPassage>),
 }
 
-/// What a person may want to repair.
 #[derive(Debug, Default)]
 pub struct Review {
     pub pairs: Vec<LookalikePair>,

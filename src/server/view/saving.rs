@@ -42,7 +42,6 @@ impl View {
         }
     }
 
-    /// Reads the views as they were written last.
     pub fn load(store: &Store, ledger: &Ledger) -> Result<View, StoreError> {
         let mut view = View::default();
         view.position = written_position(store)?.unwrap_or_default();

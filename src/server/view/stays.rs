@@ -21,11 +21,9 @@ use crate::parking::{Event, Plate};
 use crate::store::{Batch, Store, StoreError};
 use std::collections::HashMap;
 
-/// What is kept in memory of the stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StayIndex {
     heads: ChainHeads<Option<SlotAddress>>,
-    /// By the number of the garage.
     garages: Vec<CarsInside>,
     /// In how many garages each car is inside.
     garages_of: HashMap<Plate, u32>,
@@ -40,7 +38,6 @@ struct CarsInside {
     occupied: Occupied,
 }
 
-/// Where an event is applied. One that is released from quarantine is applied at the position of its release.
 #[derive(Debug, Clone, Copy)]
 pub struct EventPosition<'a> {
     pub site: &'a SiteName,
@@ -59,7 +56,6 @@ impl EventPosition<'_> {
     }
 }
 
-/// When a visit is appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AppendOrder {
     /// When its first event is applied.
@@ -68,18 +64,15 @@ pub(super) enum AppendOrder {
     Later,
 }
 
-/// A visit in the chain of its plate.
 pub(super) struct ChainedVisit {
     pub visit: Visit<StoredPassage>,
     /// See [`Slot::in_order`].
     pub in_order: bool,
 }
 
-/// What changes together with the stays of one garage.
 pub struct StayUpdate<'a> {
     pub book: &'a mut GarageStays,
     pub billing: &'a mut Billing,
-    /// What the garage is called.
     pub called: &'a str,
     pub changes: &'a mut ViewChanges,
 }
@@ -89,7 +82,6 @@ impl<'a> StayUpdate<'a> {
         BilledGarage { number: self.book.number, called: self.called }
     }
 
-    /// A stay has ended, at `position`.
     pub(super) fn closed(
         &mut self,
         position: u64,
@@ -101,7 +93,6 @@ impl<'a> StayUpdate<'a> {
         self.billing.closed(position, closed, &mut self.changes.billing)
     }
 
-    /// Something did not add up about a car when it entered or left.
     fn note(&mut self, code: AnomalyCode, plate: &Plate, passage: StoredPassage) -> Result<(), StoreError> {
         let garage = self.book.number;
         self.changes.billing.note(code, garage, Some(plate), passage.at_ms, passage.position)
@@ -109,7 +100,6 @@ impl<'a> StayUpdate<'a> {
 }
 
 impl StayIndex {
-    /// What was written last, for as many garages.
     pub fn load(store: &Store, garages: usize, billing: &mut Billing) -> Result<StayIndex, StoreError> {
         let garages = vec![CarsInside::default(); garages];
         let (heads, age) = (ChainHeads::load(store)?, Age::load(store)?);
@@ -250,7 +240,6 @@ impl StayIndex {
         Ok(found)
     }
 
-    /// Puts a car beside memory.
     fn keep_aged(
         &mut self,
         plate: &Plate,
@@ -362,7 +351,6 @@ impl StayIndex {
         found.collect()
     }
 
-    /// Puts everything that changed into `batch`.
     pub fn drain(&self, changes: &mut ViewChanges, batch: &mut Batch) -> Result<(), StoreError> {
         for page in std::mem::take(&mut changes.heads) {
             let (key, value) = self.heads.entry(page);

@@ -55,7 +55,6 @@ struct AnomalyLine {
     first_position: u64,
     last_position: u64,
     explanation: &'static str,
-    /// The command that resolves it.
     command: &'static str,
 }
 

@@ -71,7 +71,6 @@ struct GarageAnswer {
     conflicts: u64,
     conflict_at: Option<StreamMark>,
     refused: Option<String>,
-    /// Two live edges speak under this name.
     two_edges: bool,
     clock_set: Option<bool>,
     clock_ahead_seconds: Option<f64>,
@@ -85,7 +84,6 @@ struct GarageAnswer {
     /// The first hundred; the two counts are of all.
     missing_ranges: Vec<MissingRangeLine>,
     missing_ranges_total: usize,
-    /// The sum of the events in all missing ranges.
     missing_events: u64,
 }
 
@@ -98,7 +96,6 @@ struct MissingRangeLine {
     received_at: Option<String>,
 }
 
-/// The answer for the garage of this key.
 fn garage_answer(web: &ServerWeb, view: &Snapshot, key: &SiteName) -> GarageAnswer {
     let sites = view.sites_of(key);
     let streams = web.ledger.streams_of(&sites);

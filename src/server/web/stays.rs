@@ -34,7 +34,6 @@ struct StayLine {
     state: &'static str,
 }
 
-/// Which event it was.
 #[derive(Serialize)]
 struct EventRef {
     epoch: String,

@@ -626,7 +626,7 @@ fn a_statement_in_pieces_shows_one_state_of_the_books_whatever_is_charged_meanwh
     for (lines, bytes) in [(1, usize::MAX), (usize::MAX, 1), (250, usize::MAX), (usize::MAX, usize::MAX)] {
         let whole: Vec<Statement> =
             ["one", "two", UNREGISTERED].iter().filter_map(|its| world.statement(its, "2026-11")).collect();
-        let mut together = StatementAssembler::default();
+        let mut together = StatementAssembler::new(u64::MAX);
         let (mut from, mut found) = (None, Vec::new());
         loop {
             let books = BooksReader {

@@ -18,7 +18,6 @@ use crate::server::view::refusal::{JudgeError, Refusal};
 use crate::server::view::state::View;
 use crate::store::StoreError;
 
-/// The token of a plate in a month.
 fn token(seed: &[u8; 16], plate: &str, month: Month) -> String {
     const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
     let mut key = [0; 32];
@@ -32,7 +31,6 @@ fn token(seed: &[u8; 16], plate: &str, month: Month) -> String {
 }
 
 impl View {
-    /// Whether a plate may be forgotten now.
     pub(super) fn judge_forget(&self, whose: &ToForget, changes: &mut ViewChanges) -> Result<(), JudgeError> {
         let text = match whose {
             ToForget::Plate(text) => text,
@@ -60,7 +58,6 @@ impl View {
         }
     }
 
-    /// Replaces the plates by tokens.
     pub(super) fn forget(
         &mut self,
         whose: &ToForget,
@@ -118,7 +115,6 @@ impl View {
         self.billing.put_token(number, &token, &mut changes.billing)
     }
 
-    /// The entries of stays of a plate.
     fn entries_of(
         &self,
         plate: &Plate,

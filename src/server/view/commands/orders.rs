@@ -14,7 +14,6 @@ use crate::server::view::refusal::{JudgeError, Refusal};
 use crate::server::view::state::View;
 use crate::store::StoreError;
 
-/// A charge that was found by its id.
 #[derive(Debug)]
 pub(super) struct FoundCharge {
     pub number: EntryNumber,
