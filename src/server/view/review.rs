@@ -67,10 +67,11 @@ pub fn review(store: &Store) -> Result<Review, StoreError> {
             if let Visit::Stay { entry, end } = visit {
                 let exit = end.exit().copied();
                 let long = exit.is_none_or(|exit| exit.at_ms.saturating_sub(entry.at_ms) >= LONG_MS);
-                if long && review.long.len() <= TOLD_MAX {
-                    if let Some(elsewhere) = read_elsewhere(store, garage, &plate, entry, exit)? {
-                        review.long.push(LongStay { garage, plate: plate.into(), entry, exit, elsewhere });
-                    }
+                if long
+                    && review.long.len() <= TOLD_MAX
+                    && let Some(elsewhere) = read_elsewhere(store, garage, &plate, entry, exit)?
+                {
+                    review.long.push(LongStay { garage, plate: plate.into(), entry, exit, elsewhere });
                 }
             }
         }
@@ -107,10 +108,9 @@ fn read_elsewhere(
         let (address, slot) = member?;
         let Some((other, Visit::Stay { entry: came, end })) = &slot.visit else { continue };
         let within = came.at_ms > entry.at_ms && exit.is_none_or(|exit| came.at_ms < exit.at_ms);
-        if **other == *plate && address.garage != garage && within {
-            if found.is_none_or(|(_, first, _)| came.at_ms < first.at_ms) {
-                found = Some((address.garage, *came, end.exit().copied()));
-            }
+        let is_first = found.is_none_or(|(_, first, _)| came.at_ms < first.at_ms);
+        if **other == *plate && address.garage != garage && within && is_first {
+            found = Some((address.garage, *came, end.exit().copied()));
         }
     }
     Ok(found)
