@@ -11,7 +11,7 @@ mod tests;
 
 pub use connection::TimeLimits;
 pub use limits::ConnectionLimits;
-pub use serving::{Rules, serve, serve_by};
+pub use serving::{Rules, serve};
 
 use crate::codes::{self, Code};
 use axum::Json;

@@ -7,7 +7,7 @@ mod running;
 mod tariffs;
 
 use crate::cli::{parse, print, text};
-use crate::config::{ConfigError, ServerConfig, file};
+use crate::config::{ConfigError, EdgeSettings, ServerConfig};
 use crate::daemon::admin::NotDone;
 use crate::server::commands::{Intent, ServerRequest, ServerSession};
 use crate::store::private::keep_what_we_create_private;
@@ -49,7 +49,8 @@ impl ServerCall {
             // Mistakes in a configuration file can be explained, so it is not read here.
             Some(ServerCommand::Explain { .. }) => None,
             Some(ServerCommand::Tariffs(TariffsCommand::Check { file })) => {
-                file::read_for_edge(Some(file))?; // a person who checks a file wants to see every mistake in it
+                // A person who checks a file wants to see every mistake in it.
+                EdgeSettings::default().completed_by(Some(file))?;
                 Some(file)
             }
             Some(ServerCommand::Tariffs(TariffsCommand::Price { entry, exit, .. })) => {

@@ -44,7 +44,7 @@ pub struct Review {
     pub more: bool,
 }
 
-type Leftover = UnmatchedPassage<StoredPassage, i64>;
+type Leftover = UnmatchedPassage<StoredPassage>;
 
 pub fn review(store: &Store) -> Result<Review, StoreError> {
     let mut review = Review::default();
@@ -56,7 +56,7 @@ pub fn review(store: &Store) -> Result<Review, StoreError> {
         for (plate, visit) in slots.into_iter().filter_map(|slot| slot.visit) {
             let of = |passage: StoredPassage| {
                 let plate = Plate::stored(&plate).map_err(|_| damaged(&key))?;
-                Ok::<_, StoreError>(UnmatchedPassage { id: passage, plate, at: passage.at_ms })
+                Ok::<_, StoreError>(UnmatchedPassage { id: passage, plate, at_ms: passage.at_ms })
             };
             let (entries, exits) = leftovers.entry(garage).or_default();
             match &visit {
@@ -82,7 +82,7 @@ pub fn review(store: &Store) -> Result<Review, StoreError> {
             let its = all.iter().find(|its| its.id == id);
             (its.map(|its| its.plate.to_string()).unwrap_or_default(), id)
         };
-        for Proposal { entry, exit, .. } in pair_leftovers(&entries, &exits) {
+        for Proposal { entry, exit } in pair_leftovers(&entries, &exits) {
             let (entry, exit) = (with_plate(&entries, entry), with_plate(&exits, exit));
             review.pairs.push(LookalikePair { garage, entry, exit });
         }
