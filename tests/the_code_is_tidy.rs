@@ -62,16 +62,6 @@ const CIRCLES: &[(&str, &[&str], &str)] = &[
         &["parse", "priced", "pricing", "print", "set"],
         "a set is parsed and printed by its own methods",
     ),
-    (
-        "store",
-        &["directory", "private"],
-        "a data directory is made private, and private files are made in one",
-    ),
-    (
-        "store",
-        &["marker", "on_sled", "room", "runway", "salvage", "sled_log"],
-        "opening on a disk with little room has to know the log, and a salvaged store is opened again",
-    ),
 ];
 
 /// Phrases that no native engineer would write, or that the field has another word for.

@@ -59,17 +59,6 @@ impl<B: Backend> Backend for Framed<B> {
         self.inner.get(key)?.map(|value| self.unframed(key, value)).transpose()
     }
 
-    fn put(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
-        match self.framed(key, value) {
-            Some(frame) => self.inner.put(key, &frame),
-            None => self.inner.put(key, value),
-        }
-    }
-
-    fn remove(&self, key: &[u8]) -> io::Result<()> {
-        self.inner.remove(key)
-    }
-
     fn apply(&self, batch: &Batch) -> io::Result<()> {
         let mut framed = Batch::default();
         for (key, value) in batch.writes() {

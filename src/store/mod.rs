@@ -198,8 +198,6 @@ impl Coded for StoreError {
 /// which they were made. Errors are those of the disk.
 pub trait Backend: Send + Sync + 'static {
     fn get(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>>;
-    fn put(&self, key: &[u8], value: &[u8]) -> io::Result<()>;
-    fn remove(&self, key: &[u8]) -> io::Result<()>;
     /// All or none, also through a power cut.
     fn apply(&self, batch: &Batch) -> io::Result<()>;
     /// Returns once every write made before is durable.
@@ -243,12 +241,25 @@ pub struct Store {
     poisoned: Arc<OnceLock<Arc<str>>>,
     /// Whether a part of it could not be read.
     unreadable: Arc<watch::Sender<bool>>,
-    /// Present for stores on a real disk: a simulated disk always answers, and has no name.
-    watchdog: Option<Arc<Watchdog>>,
-    presence: Option<Arc<Presence>>,
-    path: Option<Arc<Path>>,
-    /// The last field: it is dropped after sled is closed.
-    closing: Option<Arc<marker::Closing>>,
+    /// Present for stores of sled. The last field: it is dropped after sled is closed.
+    files: Option<Arc<StoreFiles>>,
+}
+
+/// What a store on a real disk needs: a simulated disk always answers, and has no name.
+struct StoreFiles {
+    path: PathBuf,
+    watchdog: Arc<Watchdog>,
+    presence: Arc<Presence>,
+    poisoned: Arc<OnceLock<Arc<str>>>,
+}
+
+impl Drop for StoreFiles {
+    fn drop(&mut self) {
+        if self.poisoned.get().is_none() && self.path.exists() {
+            // Without it the next opening is only less certain of what it sees.
+            let _ = marker::closed(&self.path);
+        }
+    }
 }
 
 impl fmt::Debug for Store {
@@ -262,13 +273,9 @@ impl Store {
     ///
     /// The caller must hold the directory for itself ([`directory::DataDir`]).
     ///
-    /// Daemons open theirs with [`room::open_store`], which succeeds on a full disk too.
+    /// Daemons open theirs with [`salvage::open_store`], which succeeds on a full disk and with a damaged store too.
     pub fn open(path: &Path, purpose: Purpose) -> Result<Store, StoreOpenError> {
-        Store::open_with(path, purpose, &DiskRoom::of(path, None))
-    }
-
-    fn open_with(path: &Path, purpose: Purpose, room: &DiskRoom) -> Result<Store, StoreOpenError> {
-        Store::open_after(path, purpose, room, 0)
+        Store::open_after(path, purpose, &DiskRoom::of(path, None), 0)
     }
 
     /// A store on any backend.
@@ -277,10 +284,7 @@ impl Store {
             backend: Arc::new(backend),
             poisoned: Arc::default(),
             unreadable: Arc::new(watch::Sender::new(false)),
-            watchdog: None,
-            presence: None,
-            path: None,
-            closing: None,
+            files: None,
         }
     }
 
@@ -292,13 +296,16 @@ impl Store {
 
     /// Writes one value. Durable after the next [`Store::flush`].
     pub fn put(&self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
-        check_length(value)?;
-        self.write(|| self.backend.put(key, value))
+        let mut batch = Batch::default();
+        batch.put(key, value);
+        self.apply(&batch)
     }
 
     /// Removes one key. Durable after the next [`Store::flush`].
     pub fn remove(&self, key: &[u8]) -> Result<(), StoreError> {
-        self.write(|| self.backend.remove(key))
+        let mut batch = Batch::default();
+        batch.remove(key);
+        self.apply(&batch)
     }
 
     /// Makes all writes of `batch`, or none. Durable after the next [`Store::flush`].
@@ -307,7 +314,10 @@ impl Store {
             return Err(StoreError::BatchTooLong { writes: batch.len() });
         }
         for (_, value) in batch.writes() {
-            check_length(value.unwrap_or_default())?;
+            let bytes = value.map_or(0, <[u8]>::len);
+            if bytes > VALUE_MAX {
+                return Err(StoreError::ValueTooLong { bytes });
+            }
         }
         self.write(|| self.backend.apply(batch))
     }
@@ -323,13 +333,13 @@ impl Store {
     /// Fails once the store's files have lost their name. Call it before confirming something that is on the disk already and
     /// needs no flush. It costs two system calls.
     pub fn check_in_place(&self) -> Result<(), StoreError> {
-        let Some(presence) = &self.presence else { return Ok(()) };
-        presence.check().inspect_err(|error| self.poison(error))
+        let Some(files) = &self.files else { return Ok(()) };
+        files.presence.check().inspect_err(|error| self.poison(error))
     }
 
     /// Where the store's directory is now, if it was renamed since it was opened. The store continues to work.
     pub fn moved_to(&self) -> Option<PathBuf> {
-        self.presence.as_ref().and_then(|presence| presence.moved_to())
+        self.files.as_ref()?.presence.moved_to()
     }
 
     /// All entries from `from` (inclusive) to `to` (exclusive), ascending.
@@ -353,7 +363,7 @@ impl Store {
 
     /// Starts a disk operation that the watchdog times until the returned value is dropped.
     fn watch(&self) -> Option<watchdog::RunningOperation<'_>> {
-        self.watchdog.as_ref().map(|watchdog| watchdog.begin())
+        self.files.as_ref().map(|files| files.watchdog.begin())
     }
 
     fn write<T>(&self, action: impl FnOnce() -> io::Result<T>) -> Result<T, StoreError> {
@@ -362,8 +372,8 @@ impl Store {
         }
         let _watched = self.watch();
         action().map_err(|error| {
-            if let Some(path) = &self.path {
-                marker::a_write_failed(path);
+            if let Some(files) = &self.files {
+                marker::a_write_failed(&files.path);
             }
             let error = self.failed(error);
             self.poison(&error);
@@ -398,11 +408,11 @@ impl Store {
     }
 }
 
-fn check_length(value: &[u8]) -> Result<(), StoreError> {
-    if value.len() > VALUE_MAX {
-        return Err(StoreError::ValueTooLong { bytes: value.len() });
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
     }
-    Ok(())
 }
 
 #[cfg(test)]

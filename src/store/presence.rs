@@ -10,7 +10,7 @@
 //! **Not promised.** That events which were confirmed before the directory was removed are kept.
 
 use super::StoreError;
-use super::on_sled::LOG_FILE;
+use super::sled_log::LOG_FILE;
 use crate::codes;
 use rustix::fs::{Stat, fstat, stat};
 use std::fs::File;

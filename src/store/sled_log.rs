@@ -14,19 +14,24 @@
 //!
 //! The format is that of sled 0.34.7 (`src/pagecache/{iterator,logger}.rs`, `src/serialization.rs` there).
 
-use super::on_sled::{LOG_FILE, SEGMENT_BYTES};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+/// sled's name for the file that holds everything.
+pub(super) const LOG_FILE: &str = "db";
+/// The size of a segment, fixed when a store is created. A value must stay below a quarter of it, and an event's commit
+/// writes only what it changed, so a large segment costs nothing.
+pub(super) const SEGMENT_BYTES: usize = 512 * 1024;
 /// The file that keeps the segments that sled zeroed, until it is known that nothing is missing.
 pub(super) const TORN_FILE: &str = "torn";
 /// Nothing is added to that file once it holds so much: the first torn end may hold what was confirmed, and those of starts that end
 /// before the store is found whole hold only what such a start writes.
 const TORN_BYTES_MAX: u64 = 32 << 20;
 
-const SEGMENT: u64 = SEGMENT_BYTES as u64;
+/// sled's segments begin at multiples of this.
+pub(super) const SEGMENT: u64 = SEGMENT_BYTES as u64;
 const SEGMENT_HEADER: usize = 20;
 /// With less than this left, a segment holds no further message.
 const MESSAGE_HEADER_MAX: usize = 32;
@@ -189,17 +194,23 @@ fn segment_header(log: &File, at: u64) -> io::Result<Header> {
 
 fn read_segment(log: &File, at: u64) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; SEGMENT_BYTES];
+    let read = read_up_to(log, &mut bytes, at)?;
+    bytes.truncate(read);
+    Ok(bytes)
+}
+
+/// Fills `bytes` from a place in a file, as far as the file goes. Returns how many were read.
+pub(super) fn read_up_to(file: &File, bytes: &mut [u8], at: u64) -> io::Result<usize> {
     let mut read = 0;
     while read < bytes.len() {
-        match log.read_at(&mut bytes[read..], at + read as u64) {
+        match file.read_at(&mut bytes[read..], at + read as u64) {
             Ok(0) => break,
             Ok(more) => read += more,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
-    bytes.truncate(read);
-    Ok(bytes)
+    Ok(read)
 }
 
 enum SegmentEnd {

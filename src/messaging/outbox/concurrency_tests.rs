@@ -100,12 +100,6 @@ impl crate::store::Backend for Slow {
         self.read();
         self.disk.get(key)
     }
-    fn put(&self, key: &[u8], value: &[u8]) -> std::io::Result<()> {
-        self.disk.put(key, value)
-    }
-    fn remove(&self, key: &[u8]) -> std::io::Result<()> {
-        self.disk.remove(key)
-    }
     fn apply(&self, batch: &crate::store::Batch) -> std::io::Result<()> {
         self.disk.apply(batch)
     }

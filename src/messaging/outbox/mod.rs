@@ -39,8 +39,8 @@ pub use pages::Taken;
 use super::page::{self, Message};
 use super::{ClockReading, Epoch, LedgerId, Sequence};
 use crate::codes::{self, Code, Coded};
-use crate::store::room::{self, DiskRoom, OpenedStore, StoreCondition};
-use crate::store::salvage::Salvaged;
+use crate::store::room::DiskRoom;
+use crate::store::salvage::{OpenedStore, Salvaged, StoreCondition, open_store};
 use crate::store::{self, Purpose, Store, StoreError};
 use committer::{Binding, Committer, CommitterCommand, Done, check};
 use pages::{Pages, Post};
@@ -250,7 +250,7 @@ impl Outbox {
         let rebuild = |found: &Salvaged, new: &Store| salvage::rebuild(&high_water_file, found, new);
         let mut first_try = if store::salvage::is_possible(dir) { OnLoss::Refuse } else { OnLoss::Record };
         loop {
-            let OpenedStore { store, room, condition } = room::open_store(dir, purpose, reserve, &rebuild)?;
+            let OpenedStore { store, room, condition } = open_store(dir, purpose, reserve, &rebuild)?;
             let on_loss = if condition == StoreCondition::Salvaged { OnLoss::Record } else { first_try };
             let unreadable = store.unreadable();
             let opened = check(&store, room).map(|options| {
