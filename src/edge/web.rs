@@ -104,19 +104,18 @@ pub fn router(shared: Arc<EdgeShared>, mut metrics: Metrics) -> Router {
 }
 
 async fn readyz(State(web): SharedWeb) -> Result<&'static str, Problem> {
+    let unready = |code, text: String| Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, text).code(code));
     if let Some(failure) = web.shared.outbox.failure() {
-        let text = format!("{failure}. Events are refused until then");
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, text).code(codes::DISK_FAILED));
+        return unready(codes::DISK_FAILED, format!("{failure}. Events are refused until then"));
     }
     if let Some(now_at) = web.shared.outbox.moved_to() {
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, http::renamed(&now_at))
-            .code(codes::DATA_DIRECTORY_RENAMED));
+        return unready(codes::DATA_DIRECTORY_RENAMED, http::renamed(&now_at));
     }
     let outbox = web.shared.outbox.clone();
     if let Some(what) = http::blocking(move || Ok::<_, Infallible>(outbox.shortage())).await? {
         let text =
             format!("{what}; events are refused until there is room, and what was confirmed is delivered");
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, text).code(codes::OUTBOX_FULL));
+        return unready(codes::OUTBOX_FULL, text);
     }
     Ok("ready\n")
 }
@@ -314,29 +313,22 @@ fn read_lines(body: &[u8], now: Timestamp) -> Result<EventBatch, Problem> {
 }
 
 fn refused(error: &AppendError) -> Problem {
-    let status = match error {
-        AppendError::Count(_) | AppendError::Key { .. } => StatusCode::BAD_REQUEST,
-        AppendError::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
-        AppendError::Full(_) => StatusCode::INSUFFICIENT_STORAGE,
-        AppendError::TooLong { .. } | AppendError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-        AppendError::Busy | AppendError::Failed | AppendError::KeysFull => StatusCode::SERVICE_UNAVAILABLE,
-    };
-    let code = match error {
-        AppendError::Count(_) => codes::EMPTY_BATCH,
-        AppendError::Key { .. } => codes::INVALID_IDEMPOTENCY_KEY,
-        AppendError::KeyReused => codes::IDEMPOTENCY_KEY_REUSED,
-        AppendError::Full(_) => codes::OUTBOX_FULL,
-        AppendError::TooLong { .. } | AppendError::TooLarge { .. } => codes::TOO_LARGE,
-        AppendError::Busy => codes::BUSY,
-        AppendError::KeysFull => codes::IDEMPOTENCY_KEYS_FULL,
-        AppendError::Failed => codes::DISK_FAILED,
+    let (status, code, retry_after) = match error {
+        AppendError::Count(_) => (StatusCode::BAD_REQUEST, codes::EMPTY_BATCH, None),
+        AppendError::Key { .. } => (StatusCode::BAD_REQUEST, codes::INVALID_IDEMPOTENCY_KEY, None),
+        AppendError::KeyReused => (StatusCode::UNPROCESSABLE_ENTITY, codes::IDEMPOTENCY_KEY_REUSED, None),
+        AppendError::Full(_) => (StatusCode::INSUFFICIENT_STORAGE, codes::OUTBOX_FULL, Some(60)),
+        AppendError::TooLong { .. } | AppendError::TooLarge { .. } => {
+            (StatusCode::PAYLOAD_TOO_LARGE, codes::TOO_LARGE, None)
+        }
+        AppendError::Busy => (StatusCode::SERVICE_UNAVAILABLE, codes::BUSY, Some(1)),
+        AppendError::KeysFull => (StatusCode::SERVICE_UNAVAILABLE, codes::IDEMPOTENCY_KEYS_FULL, Some(60)),
+        AppendError::Failed => (StatusCode::SERVICE_UNAVAILABLE, codes::DISK_FAILED, Some(5)),
     };
     let problem = Problem::new(status, error.to_string()).code(code);
-    match error {
-        AppendError::Busy => problem.retry_after(1),
-        AppendError::Failed => problem.retry_after(5),
-        AppendError::KeysFull | AppendError::Full(_) => problem.retry_after(60),
-        _ => problem,
+    match retry_after {
+        Some(seconds) => problem.retry_after(seconds),
+        None => problem,
     }
 }
 
@@ -413,7 +405,6 @@ fn cursor(text: &str) -> Option<(u32, u64)> {
 }
 
 async fn board(State(web): SharedWeb) -> Json<BoardPage> {
-    let positions = web.shared.outbox.positions();
     let connected = web.shared.sending().connected;
     let capacity = web.shared.config.capacity;
     let display = web.shared.display();
@@ -434,7 +425,7 @@ async fn board(State(web): SharedWeb) -> Json<BoardPage> {
             capacity,
             occupied,
             free: occupied.map(|occupied| free_spaces(capacity, occupied)),
-            pending: positions.iter().map(|position| position.durable - position.acknowledged).sum(),
+            pending: web.shared.outbox.waiting(),
         },
         garages: garages.unwrap_or_default(),
     })

@@ -14,7 +14,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// Where the store stands in a data directory.
 pub const STORE: &str = "store";
-/// The file that is locked in a data directory.
 const LOCK: &str = "lock";
 /// How long to wait for the lock: longer than a process takes that only checks whether a directory is held.
 const HELD_BY_A_LOOK: Duration = Duration::from_secs(1);
@@ -92,7 +91,6 @@ impl DataDir {
         &self.path
     }
 
-    /// Where the store stands in a data directory.
     pub fn store(&self) -> PathBuf {
         self.path.join(STORE)
     }

@@ -17,6 +17,9 @@ const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 /// access for a whole leaf. Walking through 263 MB thus kept 16,384 leaves, 200 MB, whatever the cache's size. So a walk
 /// accesses what it reads once more after a number of bytes, which keeps at most 16 MB beyond the cache.
 const BYTES_FOR_AN_ACCESS: usize = 1024;
+/// A store that was closed a moment ago by this process is locked until sled's last thread has released it, and nothing signals
+/// when that happens.
+const UNLOCKED_WITHIN: Duration = Duration::from_secs(5);
 /// sled's collector of free segments runs only on this tick.
 const TICK_MS: u64 = 500;
 
@@ -37,16 +40,21 @@ impl OnSled {
             .cache_capacity(CACHE_BYTES)
             .segment_size(SEGMENT_BYTES)
             .flush_every_ms(Some(TICK_MS));
-        // sled panics on some kinds of damage. Nothing of ours is shared with it yet, so nothing is
-        // left half changed.
-        let db = match open_once_unlocked(|| catch_unwind(AssertUnwindSafe(|| config.open()))) {
-            Ok(Ok(db)) => db,
-            Ok(Err(sled::Error::Io(source))) => return Err(io_error(in_words(source))),
-            Ok(Err(error)) => {
-                return Err(StoreOpenError::Damaged { path: path.to_owned(), reason: error.to_string() });
-            }
-            Err(panic) => {
-                return Err(StoreOpenError::Damaged { path: path.to_owned(), reason: panic_text(&*panic) });
+        let damaged = |reason| StoreOpenError::Damaged { path: path.to_owned(), reason };
+        let began = Instant::now();
+        let db = loop {
+            // sled panics on some kinds of damage. Nothing of ours is shared with it yet, so nothing is left half changed.
+            match catch_unwind(AssertUnwindSafe(|| config.open())) {
+                Ok(Ok(db)) => break db,
+                Ok(Err(sled::Error::Io(error)))
+                    if error.to_string().starts_with("could not acquire lock")
+                        && began.elapsed() < UNLOCKED_WITHIN =>
+                {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Ok(Err(sled::Error::Io(source))) => return Err(io_error(in_words(source))),
+                Ok(Err(error)) => return Err(damaged(error.to_string())),
+                Err(panic) => return Err(damaged(panic_text(&*panic))),
             }
         };
         let runway = Runway::ahead_of(&path.join(LOG_FILE), room.clone()).map_err(io_error)?;
@@ -56,27 +64,6 @@ impl OnSled {
         Ok(OnSled { db, config, runway })
     }
 }
-
-/// A store that was closed a moment ago by this process is locked until sled's last thread has released it, and nothing signals
-/// when that happens.
-fn open_once_unlocked<T>(
-    mut open: impl FnMut() -> Result<sled::Result<T>, Panic>,
-) -> Result<sled::Result<T>, Panic> {
-    const PATIENCE: Duration = Duration::from_secs(5);
-    let began = Instant::now();
-    loop {
-        match open() {
-            Ok(Err(sled::Error::Io(error)))
-                if error.to_string().starts_with("could not acquire lock") && began.elapsed() < PATIENCE =>
-            {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            opened => return opened,
-        }
-    }
-}
-
-type Panic = Box<dyn std::any::Any + Send>;
 
 impl Backend for OnSled {
     fn get(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {

@@ -111,7 +111,6 @@ impl Store {
     }
 }
 
-/// The identity of a store.
 struct Identity {
     id: StoreId,
     framing: Framing,

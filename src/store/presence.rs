@@ -4,9 +4,8 @@
 //! then would be gone, or forgotten, at the next start. The daemon ends with 1.
 //! **Kept by.** The log and its directory are held open. After each flush two system calls check whether the log still has a
 //! name, and whether its path still leads to it. The watchdog makes the same check while nothing is written.
-//! **A directory that was only renamed** keeps its content, so the daemon continues in it: it takes and delivers events, says in
-//! the log and in `/readyz` where the directory is now, and is ready again once the name is back. Ending would be worse: a
-//! supervisor would start the daemon again, on a new and empty directory, and what waits in the renamed one would stay there.
+//! **A directory that was only renamed** keeps its content, so the daemon continues in it, and says in the log and in `/readyz`
+//! where it is now. Ending would be worse: a supervisor would start the daemon again, on a new and empty directory.
 //! **Not promised.** That events which were confirmed before the directory was removed are kept.
 
 use super::StoreError;
@@ -19,7 +18,6 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-/// The files of an open store.
 #[derive(Debug)]
 pub(super) struct Presence {
     /// The store's directory, absolute: what a relative path means may change.
@@ -56,8 +54,8 @@ impl Presence {
     pub(super) fn check(&self) -> Result<(), StoreError> {
         let found = self.find().unwrap_or(LogName::InPlace); // a disk that does not tell does not write either
         match found {
-            LogName::InPlace => self.note(None),
-            LogName::Moved => self.note(Some(self.path_now())),
+            LogName::InPlace => self.set_moved_to(None),
+            LogName::Moved => self.set_moved_to(Some(self.path_now())),
             LogName::Replaced => {
                 return Err(StoreError::Replaced { path: self.path.clone(), now_at: self.path_now() });
             }
@@ -66,7 +64,6 @@ impl Presence {
         Ok(())
     }
 
-    /// Where the directory is now, while it is not where it was opened.
     pub(super) fn moved_to(&self) -> Option<PathBuf> {
         self.moved_to.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -100,9 +97,9 @@ impl Presence {
         log.parent().map_or_else(|| self.path.clone(), Path::to_path_buf)
     }
 
-    fn note(&self, moved_to: Option<PathBuf>) {
-        let mut noted = self.moved_to.lock().unwrap_or_else(PoisonError::into_inner);
-        if *noted == moved_to {
+    fn set_moved_to(&self, moved_to: Option<PathBuf>) {
+        let mut known = self.moved_to.lock().unwrap_or_else(PoisonError::into_inner);
+        if *known == moved_to {
             return;
         }
         match &moved_to {
@@ -114,7 +111,7 @@ impl Presence {
             ),
             None => tracing::info!(path = %self.path.display(), "the store's directory has its name back"),
         }
-        *noted = moved_to;
+        *known = moved_to;
     }
 }
 

@@ -22,7 +22,6 @@ use std::time::{Duration, Instant};
 use super::directory::STORE;
 use super::{sled_log, watchdog};
 
-/// How much the ballast takes.
 pub const BALLAST_BYTES: u64 = 4 << 20;
 /// The maximum that is kept free by default.
 const RESERVE_MOST: u64 = 64 << 20;
@@ -71,7 +70,6 @@ struct Look {
 }
 
 impl DiskRoom {
-    /// Whether the disk has at least this many bytes left.
     pub(super) fn has_left(&self, bytes: u64) -> bool {
         self.look().left >= bytes
     }

@@ -35,9 +35,9 @@ const OPENING_NEEDS: u64 = 2 << 20;
 pub type Rebuild<'a> = &'a dyn Fn(&Salvaged, &Store) -> Result<(), StoreError>;
 
 /// What to do at opening when confirmed data is missing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum OnLoss {
-    /// Record the loss and continue.
+    #[default]
     Record,
     /// Write nothing and fail with [`StoreError::Damaged`]: the missing data may still be found in the file of the store.
     Refuse,
@@ -80,7 +80,6 @@ impl CompactKey {
     }
 }
 
-/// The location of a frame.
 #[derive(Debug, Clone, Copy)]
 struct FramePlace {
     stamp: Stamp,
@@ -405,5 +404,5 @@ fn aside_name(dir: &Path) -> PathBuf {
 }
 
 #[cfg(test)]
-#[path = "salvage_tests.rs"]
+#[path = "tests/salvage.rs"]
 mod tests;

@@ -30,7 +30,6 @@ pub(super) const TORN_FILE: &str = "torn";
 /// before the store is found whole hold only what such a start writes.
 const TORN_BYTES_MAX: u64 = 32 << 20;
 
-/// sled's segments begin at multiples of this.
 pub(super) const SEGMENT: u64 = SEGMENT_BYTES as u64;
 const SEGMENT_HEADER: usize = 20;
 /// With less than this left, a segment holds no further message.
@@ -45,7 +44,6 @@ pub(super) enum LogCondition {
     Sound,
     /// Its end is torn, as a crash leaves it, or damaged: sled will zero the segments at these bytes of the file.
     Torn(Vec<u64>),
-    /// The log is damaged, for this reason in words.
     Damaged(String),
 }
 
@@ -91,8 +89,9 @@ pub(super) fn check(dir: &Path, closed_at: Option<u64>) -> io::Result<LogConditi
         let Some(message) = first_message(&bytes) else { continue };
         let lsn = message.segment.saturating_mul(SEGMENT);
         if lsn >= replayed_from && lsn < written {
-            let reason = format!("the header of a segment at byte {at} of its file cannot be read");
-            return Ok(LogCondition::Damaged(reason));
+            return Ok(LogCondition::Damaged(format!(
+                "the header of a segment at byte {at} of its file cannot be read"
+            )));
         }
         torn.push(at);
     }
@@ -144,11 +143,11 @@ impl Segments {
         let mut segments = Segments { by_lsn: Vec::new(), unreadable: Vec::new(), synced: 0 };
         for at in (0..log.metadata()?.len()).step_by(SEGMENT_BYTES) {
             match segment_header(log, at)? {
-                Header::Sound { lsn, synced } => {
+                Some((lsn, synced)) => {
                     segments.synced = segments.synced.max(synced);
                     segments.by_lsn.push((lsn, at));
                 }
-                Header::Unreadable => segments.unreadable.push(at),
+                None => segments.unreadable.push(at),
             }
         }
         segments.by_lsn.sort_unstable();
@@ -167,29 +166,18 @@ fn snapshot_lsn(dir: &Path) -> io::Result<u64> {
     Ok(newest)
 }
 
-enum Header {
-    Sound {
-        lsn: u64,
-        /// Everything before this was synced when the segment was begun.
-        synced: u64,
-    },
-    Unreadable,
-}
-
-fn segment_header(log: &File, at: u64) -> io::Result<Header> {
+/// Where a segment begins in all that was ever written, and up to where everything was synced when it was begun; `None` if its
+/// header cannot be read.
+fn segment_header(log: &File, at: u64) -> io::Result<Option<(u64, u64)>> {
     let mut bytes = [0; SEGMENT_HEADER];
-    match log.read_exact_at(&mut bytes, at) {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Header::Unreadable),
-        read => read?,
+    if read_up_to(log, &mut bytes, at)? < SEGMENT_HEADER {
+        return Ok(None);
     }
     let number = |from: usize| u64::from_le_bytes(bytes[from..from + 8].try_into().expect("eight bytes"));
     let sum = u32::from_le_bytes(bytes[..4].try_into().expect("four bytes")) ^ u32::MAX;
-    if crc32fast::hash(&bytes[4..]) != sum {
-        return Ok(Header::Unreadable);
-    }
     // Places in the log are signed: -1 is that of a log in which nothing was synced yet.
-    let place = |from: usize| (number(from) ^ i64::MAX as u64).cast_signed();
-    Ok(Header::Sound { lsn: place(4).max(0).cast_unsigned(), synced: place(12).max(0).cast_unsigned() })
+    let place = |from: usize| (number(from) ^ i64::MAX as u64).cast_signed().max(0).cast_unsigned();
+    Ok((crc32fast::hash(&bytes[4..]) == sum).then(|| (place(4), place(12))))
 }
 
 fn read_segment(log: &File, at: u64) -> io::Result<Vec<u8>> {

@@ -59,7 +59,7 @@ async fn after_a_failed_flush_every_producer_is_answered_and_nothing_more_is_acc
 fn a_group_ends_although_more_keeps_coming() {
     let (_, pages) = pages();
     let (progress, _) = watch::channel(pages.progress());
-    let mut committer = Committer::new(Arc::new(pages), &Options::default(), progress, Arc::default());
+    let mut committer = Committer::new(Arc::new(pages), progress);
     let (queue, mut waiting) = mpsc::channel(3 * QUEUE);
     let (done, mut answer) = oneshot::channel();
     (0..3 * QUEUE).for_each(|_| queue.try_send(CommitterCommand::Sweep).unwrap());

@@ -1,6 +1,6 @@
 //! A simulated disk for tests: power can be cut between any two steps.
 
-use super::{Backend, Batch, Entries, Entry};
+use crate::store::{Backend, Batch, Entries, Entry};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
