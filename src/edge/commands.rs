@@ -10,7 +10,7 @@ use crate::codes;
 use crate::daemon::admin::{self, Call, DaemonOrDirectory, NotDone, Outcome};
 use crate::daemon::clock;
 use crate::messaging::LedgerId;
-use crate::messaging::outbox::{HIGH_WATER_FILE, LastKnownStatus, Options, Outbox, WaitingMessage};
+use crate::messaging::outbox::{self, HIGH_WATER_FILE, Options, Outbox, OutboxStatus, WaitingMessage};
 use crate::parking::Event;
 use crate::parking::event::EventJson;
 use crate::store::copy::{self, CopyError, Spare};
@@ -106,20 +106,12 @@ fn read(outbox: &Outbox, request: &EdgeRequest) -> Outcome {
     let failed = |error: crate::store::StoreError| NotDone::because(&error);
     match request {
         EdgeRequest::Status => {
-            let status = outbox.status().map_err(failed)?;
-            let now = clock::read();
-            Ok(json!({
-                "epoch": status.epoch.to_string(),
-                "next_sequence": status.next_sequence,
-                "acknowledged": status.acknowledged,
-                "depth": status.depth,
-                "bytes": status.bytes,
-                "epochs": status.epochs,
-                "damaged": outbox.damages().iter().map(|damage| damage.last - damage.first + 1).sum::<u64>(),
-                "oldest_age_seconds": status.oldest_begun.map(|begun| begun.age_at(&now).as_secs_f64()),
-                "ledger": outbox.ledger().map(|ledger| ledger.to_string()),
-                "keys_remembered": outbox.keys_remembered(),
-            }))
+            let mut answer = status_json(&outbox.status().map_err(failed)?);
+            let damaged = outbox.damages().iter().map(|damage| damage.last - damage.first + 1);
+            answer["damaged"] = damaged.sum::<u64>().into();
+            answer["ledger"] = outbox.ledger().map(|ledger| ledger.to_string()).into();
+            answer["keys_remembered"] = outbox.keys_remembered().into();
+            Ok(answer)
         }
         EdgeRequest::Peek { after, limit } => {
             let limit = (*limit).min(PEEK_MOST);
@@ -261,24 +253,30 @@ fn last_known_status(data_dir: &Path) -> Option<Value> {
     if copy::size_of_store(data_dir).ok()? <= STATUS_COPIES_MOST || Idle::look(data_dir).is_err() {
         return None;
     }
-    let status = LastKnownStatus::read(&data_dir.join(HIGH_WATER_FILE)).ok()??;
-    let said = match status.boot == clock::boot() {
+    let (status, boot) = outbox::last_known_status(&data_dir.join(HIGH_WATER_FILE)).ok()??;
+    let said = match boot == clock::boot() {
         true => "what the edge noted last; \"edge outbox verify\" reads all of it",
         false => {
             "what the edge noted last, before this machine was started again; after a power cut it may be a moment older than what is stored. \"edge outbox verify\" reads all of it"
         }
     };
-    Some(json!({
+    let mut answer = status_json(&status);
+    for unknown in ["bytes", "damaged", "oldest_age_seconds", "ledger", "keys_remembered"] {
+        answer[unknown] = Value::Null;
+    }
+    answer["source"] = said.into();
+    Some(answer)
+}
+
+fn status_json(status: &OutboxStatus) -> Value {
+    let now = clock::read();
+    json!({
         "epoch": status.epoch.to_string(),
         "next_sequence": status.next_sequence,
         "acknowledged": status.acknowledged,
         "depth": status.depth,
-        "bytes": null,
+        "bytes": status.bytes,
         "epochs": status.epochs,
-        "damaged": null,
-        "oldest_age_seconds": null,
-        "ledger": null,
-        "keys_remembered": null,
-        "source": said,
-    }))
+        "oldest_age_seconds": status.oldest_begun.map(|begun| begun.age_at(&now).as_secs_f64()),
+    })
 }

@@ -22,8 +22,6 @@ const CHECKSUM: usize = 16;
 pub trait HighWaterMark: Serialize + DeserializeOwned {
     /// How many bytes the length takes. Files that exist depend on it.
     const LENGTH_BYTES: usize;
-    /// What the mark is about, for the log.
-    const OF: &'static str;
 }
 
 #[derive(Debug)]
@@ -45,7 +43,7 @@ impl HighWaterFile {
     /// Replaces the mark. A failure is no reason to stop.
     pub fn write<M: HighWaterMark>(&self, mark: &M) {
         if let Err(error) = self.file.write_all_at(&encode(mark), 0) {
-            tracing::debug!(%error, of = M::OF, "the high-water mark was not written; what is stored is not concerned");
+            tracing::debug!(%error, "the high-water mark was not written; what is stored is not concerned");
         }
     }
 }
@@ -89,7 +87,6 @@ mod tests {
     }
     impl HighWaterMark for Mark {
         const LENGTH_BYTES: usize = 1;
-        const OF: &'static str = "a test";
     }
 
     #[test]

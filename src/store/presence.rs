@@ -30,18 +30,6 @@ pub(super) struct Presence {
     moved_to: Mutex<Option<PathBuf>>,
 }
 
-/// What became of the log's name.
-#[derive(Debug, PartialEq, Eq)]
-enum LogName {
-    InPlace,
-    /// It has a name, and nothing has taken its old one.
-    Moved,
-    /// Something else has its old name.
-    Replaced,
-    /// It has no name any more.
-    Removed,
-}
-
 impl Presence {
     pub(super) fn of(path: &Path) -> io::Result<Presence> {
         let path = std::path::absolute(path)?;
@@ -52,15 +40,8 @@ impl Presence {
 
     /// An error once nothing may be confirmed any more.
     pub(super) fn check(&self) -> Result<(), StoreError> {
-        let found = self.find().unwrap_or(LogName::InPlace); // a disk that does not tell does not write either
-        match found {
-            LogName::InPlace => self.set_moved_to(None),
-            LogName::Moved => self.set_moved_to(Some(self.path_now())),
-            LogName::Replaced => {
-                return Err(StoreError::Replaced { path: self.path.clone(), now_at: self.path_now() });
-            }
-            LogName::Removed => return Err(StoreError::Removed { path: self.path.clone() }),
-        }
+        let moved_to = self.find()?;
+        self.set_moved_to(moved_to);
         Ok(())
     }
 
@@ -68,26 +49,31 @@ impl Presence {
         self.moved_to.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn find(&self) -> io::Result<LogName> {
-        let log = fstat(&self.log)?;
+    /// Where the directory is now, if it is not where it was opened. A disk that does not tell does not write either.
+    fn find(&self) -> Result<Option<PathBuf>, StoreError> {
+        let replaced = || StoreError::Replaced { path: self.path.clone(), now_at: self.path_now() };
+        let Ok(log) = fstat(&self.log) else { return Ok(None) };
         if log.st_nlink == 0 {
-            return Ok(LogName::Removed);
+            return Err(StoreError::Removed { path: self.path.clone() });
         }
         match stat(self.path.join(LOG_FILE)) {
-            Ok(named) if is_same(&named, &log) => return Ok(LogName::InPlace),
-            Ok(_) => return Ok(LogName::Replaced),
+            Ok(named) if is_same(&named, &log) => return Ok(None),
+            Ok(_) => return Err(replaced()),
             Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => {}
-            Err(error) => return Err(error.into()),
+            Err(_) => return Ok(None),
         }
         // A new directory under the old name is another one, although it is empty.
         let above = self.path.parent().unwrap_or(&self.path);
         for (path, opened) in [self.path.as_path(), above].into_iter().zip(&self.directories) {
             if let Ok(named) = stat(path) {
-                let is_ours = is_same(&named, &fstat(opened)?);
-                return Ok(if is_ours { LogName::Moved } else { LogName::Replaced });
+                match fstat(opened) {
+                    Ok(opened) if is_same(&named, &opened) => break,
+                    Ok(_) => return Err(replaced()),
+                    Err(_) => return Ok(None),
+                }
             }
         }
-        Ok(LogName::Moved)
+        Ok(Some(self.path_now()))
     }
 
     /// The kernel knows the name that an open file has now.

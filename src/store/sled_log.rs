@@ -65,7 +65,7 @@ pub(super) fn check(dir: &Path, closed_at: Option<u64>) -> io::Result<LogConditi
     let mut torn = Vec::new();
     for (lsn, at) in &by_lsn {
         let bytes = read_segment(&log, *at)?;
-        if let SegmentEnd::Stopped(stopped) = messages_end(&bytes, lsn / SEGMENT) {
+        if let Some(stopped) = unreadable_from(&bytes, lsn / SEGMENT) {
             let end = lsn + stopped as u64;
             if end < written {
                 let place = at + stopped as u64;
@@ -122,10 +122,8 @@ pub(super) fn keep_torn(dir: &Path, segments: &[u64]) -> io::Result<()> {
 pub(super) fn end(dir: &Path) -> io::Result<u64> {
     let log = File::open(dir.join(LOG_FILE))?;
     let Some((lsn, at)) = Segments::of(&log)?.by_lsn.pop() else { return Ok(0) };
-    Ok(match messages_end(&read_segment(&log, at)?, lsn / SEGMENT) {
-        SegmentEnd::Whole => lsn + SEGMENT,
-        SegmentEnd::Stopped(stopped) => lsn + stopped as u64,
-    })
+    let end = unreadable_from(&read_segment(&log, at)?, lsn / SEGMENT);
+    Ok(lsn + end.map_or(SEGMENT, |end| end as u64))
 }
 
 /// The segments of a log, by their headers.
@@ -201,28 +199,22 @@ pub(super) fn read_up_to(file: &File, bytes: &mut [u8], at: u64) -> io::Result<u
     Ok(read)
 }
 
-enum SegmentEnd {
-    /// All messages of the segment can be read.
-    Whole,
-    /// The bytes here are not a readable message of this segment as it was last written.
-    Stopped(usize),
-}
-
-/// Goes through the messages of a segment as sled does.
-fn messages_end(bytes: &[u8], segment_number: u64) -> SegmentEnd {
+/// Goes through the messages of a segment as sled does. Returns the place of the first bytes that are not a readable message of this
+/// segment as it was last written, if there are any.
+fn unreadable_from(bytes: &[u8], segment_number: u64) -> Option<usize> {
     let mut at = SEGMENT_HEADER;
     while SEGMENT_BYTES - at >= MESSAGE_HEADER_MAX {
         // Of another segment: what stood here before the segment was used again.
         let message = bytes.get(at..).and_then(message).filter(|message| message.segment == segment_number);
         let Some(message) = message else {
-            return SegmentEnd::Stopped(at.min(bytes.len()));
+            return Some(at.min(bytes.len()));
         };
         if message.kind == KIND_CAP {
             break;
         }
         at += message.length;
     }
-    SegmentEnd::Whole
+    None
 }
 
 struct SledMessage {

@@ -29,7 +29,7 @@ mod salvage;
 mod tests;
 
 pub use crate::store::salvage::OnLoss;
-pub use high_water::LastKnownStatus;
+pub use high_water::last_known_status;
 pub use layout::{EpochIndex, Position};
 pub use opening::OutboxDamage;
 pub use pages::{Inspection, Taken};

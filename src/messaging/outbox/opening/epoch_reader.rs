@@ -5,7 +5,7 @@ use super::{OutboxDamage, OutboxOpening};
 use crate::codes;
 use crate::messaging::page::{Content, Page, PageView, RECORDS_MAX, SealedPage, shortened};
 use crate::messaging::{Digest, Epoch, Sequence};
-use crate::store::{BATCH_MAX, Batch, StoreError};
+use crate::store::StoreError;
 
 /// The maximum number of messages in a page of unknown content.
 const PAGE_MOST: u64 = RECORDS_MAX as u64;
@@ -188,8 +188,8 @@ impl<'o, 'a> EpochReader<'o, 'a> {
         self.keep_unreadable_aside()?;
         let unreadable = std::mem::take(&mut self.unreadable);
         let place_of_loss = (first <= last).then(|| page_key(self.stored.index, first));
-        if let Some(place) = &place_of_loss {
-            self.write_lost_page(place, first, last, &reason)?;
+        if place_of_loss.is_some() {
+            self.write_lost_page(first, last, &reason)?;
         }
         for page in unreadable.iter().filter(|page| Some(&page.key) != place_of_loss.as_ref()) {
             self.opening.store.remove(&page.key)?;
@@ -216,26 +216,14 @@ impl<'o, 'a> EpochReader<'o, 'a> {
 
     fn keep_unreadable_aside(&mut self) -> Result<(), StoreError> {
         let store = self.opening.store;
-        for pages in self.unreadable.chunks(BATCH_MAX) {
-            let mut batch = Batch::default();
-            for page in pages {
-                if let Some(value) = store.get(&page.key)? {
-                    batch.put(aside_key(&page.key), value);
-                }
-            }
-            store.apply(&batch)?;
-            self.opening.wrote = true;
-        }
-        Ok(())
+        self.opening.wrote |= !self.unreadable.is_empty();
+        store.put_all(self.unreadable.iter().filter_map(|page| {
+            let value = store.get(&page.key).transpose()?;
+            Some(value.map(|value| (aside_key(&page.key), value)))
+        }))
     }
 
-    fn write_lost_page(
-        &mut self,
-        place: &[u8],
-        first: u64,
-        last: u64,
-        reason: &str,
-    ) -> Result<(), StoreError> {
+    fn write_lost_page(&mut self, first: u64, last: u64, reason: &str) -> Result<(), StoreError> {
         let page = SealedPage::seal(&Page {
             epoch: self.stored.epoch,
             first: Sequence::new(first).expect("sequences begin at 1"),
@@ -250,7 +238,7 @@ impl<'o, 'a> EpochReader<'o, 'a> {
             },
         });
         let value = page.to_stored();
-        self.opening.store.put(place, &value)?;
+        self.opening.store.put(&page_key(self.stored.index, first), &value)?;
         self.opening.wrote = true;
         self.stored.push_page(first, last, page.digest, value.len() as u64);
         Ok(())
