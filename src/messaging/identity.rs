@@ -111,7 +111,6 @@ impl fmt::Debug for SiteName {
     }
 }
 
-/// Why a text is not a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SiteNameError {
     #[error("a name needs 1 to 64 bytes, this one has {0}")]

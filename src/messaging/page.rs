@@ -72,13 +72,14 @@ impl Message {
     }
 }
 
-/// What stands under a range of sequences.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Content<P = Bytes> {
-    /// Messages, in order.
     Records(Vec<Message<P>>),
     /// Messages that the sender had confirmed and can no longer read.
-    Lost { last: Sequence, reason: String },
+    Lost {
+        last: Sequence,
+        reason: String,
+    },
 }
 
 /// A run of consecutive sequences of one epoch.
@@ -99,7 +100,6 @@ pub struct Page<P = Bytes> {
 /// A page that borrows its messages (zero-copy): looking through a backlog of millions copies none of them.
 pub type PageView<'a> = Page<&'a [u8]>;
 
-/// Why bytes are not a page.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PageError {
     #[error("it is {0} bytes long; a page has 1 to {BYTES_MAX}")]
@@ -123,7 +123,6 @@ impl<P> Page<P> {
         }
     }
 
-    /// The number of sequences that it covers.
     pub fn count(&self) -> u64 {
         self.last() - self.first.get() + 1
     }
@@ -190,7 +189,6 @@ impl Page {
 }
 
 impl<'a> PageView<'a> {
-    /// Decodes like [`Page::decode`].
     pub fn decode_in_place(bytes: &'a [u8]) -> Result<PageView<'a>, PageError> {
         if bytes.len() > BYTES_MAX {
             return Err(PageError::Length(bytes.len()));

@@ -90,8 +90,6 @@ pub enum Judgement {
     Conflict,
 }
 
-/// Judges a page.
-///
 /// `mark` says how far this site and epoch was applied. `oldest` is the oldest sequence that the sender still has. `applied` gives
 /// the digest of the page that was applied with this first sequence; it is called only for sequences at or below the mark.
 pub fn judge<E>(

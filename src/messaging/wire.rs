@@ -109,7 +109,6 @@ pub enum Verdict {
     Move { from: u64 },
 }
 
-/// Why bytes are not a message of this protocol.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
     #[error("it is {0} bytes long, more than the protocol allows")]

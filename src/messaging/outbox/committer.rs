@@ -62,7 +62,6 @@ fn pages_at_most(records: &[Message]) -> usize {
     2 * bytes / room + records.len() / page::RECORDS_MAX + 2
 }
 
-/// The one thread that writes.
 pub(super) struct Committer {
     pub(super) pages: Arc<Pages>,
     progress: watch::Sender<OutboxProgress>,
@@ -72,7 +71,6 @@ pub(super) struct Committer {
     carried: Option<CommitterCommand>,
 }
 
-/// Appends that are written together.
 #[derive(Default)]
 pub(super) struct AppendGroup {
     posts: Vec<Post>,
@@ -86,7 +84,6 @@ pub(super) struct AppendGroup {
 
 /// An append that waits for the group. Several may wait for one post, when a producer posts again before it was answered.
 struct GroupAnswer {
-    /// The index of the post.
     post: usize,
     repeated: bool,
     done: Done<Appended>,

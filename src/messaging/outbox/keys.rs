@@ -40,11 +40,9 @@ pub(super) struct Remembered {
     pub epoch: Epoch,
     pub first: u64,
     pub count: u32,
-    /// The digest of what was posted.
     pub body: Digest,
 }
 
-/// Where the record of a key is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum KeyLocation {
     /// In the waiting message at this sequence of this epoch.
@@ -108,7 +106,6 @@ struct KeyPageInfo {
     at_running_s: u64,
 }
 
-/// The keys that an outbox remembers.
 #[derive(Debug, Default)]
 pub(super) struct Keys {
     /// Locations by the first eight bytes of the key's digest. The whole key is compared where it stands.
@@ -158,7 +155,6 @@ impl Keys {
         Ok(keys)
     }
 
-    /// Running time before this process began.
     pub fn ran_before_s(&self) -> u64 {
         self.ran_before_s
     }
@@ -172,7 +168,6 @@ impl Keys {
         self.index.is_empty()
     }
 
-    /// Adds the key of a message that waits here.
     pub fn waits(&mut self, key: &IdempotencyKey, epoch_index: EpochIndex, sequence: u64) {
         let location = KeyLocation::Waiting { epoch_index, sequence };
         self.index.insert(short(&Digest::of(&key.text)), PackedLocation::of(location));
@@ -186,7 +181,6 @@ impl Keys {
         }
     }
 
-    /// Returns true if the key is in a page of keys.
     pub fn is_written_down(&self, key: &IdempotencyKey) -> bool {
         matches!(self.location_of(&key.text), Some(KeyLocation::Acknowledged { .. }))
     }
@@ -196,7 +190,6 @@ impl Keys {
         self.index.get(&short(&Digest::of(text))).map(|packed| packed.location())
     }
 
-    /// The record of `text` in a page of keys.
     pub fn read(&self, store: &Store, page: u64, text: &[u8]) -> Result<Option<Remembered>, StoreError> {
         let Some(page) = stored(store, page)? else {
             return Ok(None);

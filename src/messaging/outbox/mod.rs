@@ -68,12 +68,9 @@ pub struct Appended {
     pub repeated: bool,
 }
 
-/// How much an outbox may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// The maximum number of messages that wait.
     pub messages: u64,
-    /// The maximum size of the stored pages.
     pub bytes: u64,
 }
 
@@ -87,7 +84,6 @@ impl Default for Limits {
 /// error says what is short, for people.
 pub type Room = Arc<dyn Fn(u64, u64) -> Result<(), String> + Send + Sync>;
 
-/// The settings of an outbox.
 #[derive(Clone, Default)]
 pub struct Options {
     /// A file beside the store that records its progress.
@@ -179,7 +175,6 @@ pub struct OutboxStatus {
     pub depth: u64,
     /// The size of the stored pages in bytes.
     pub bytes: u64,
-    /// The number of epochs held.
     pub epochs: usize,
     /// The clocks when the oldest waiting page was begun.
     pub oldest_begun: Option<ClockReading>,

@@ -45,7 +45,6 @@ pub fn rebuild(high_water_file: &Path, found: &Salvaged, new: &Store) -> Result<
     Ok(())
 }
 
-/// The epochs that were found, and what is known of them.
 struct FoundEpochs<'a> {
     /// The epochs that were not delivered or moved.
     live: BTreeMap<EpochIndex, EpochRecord>,
@@ -152,7 +151,6 @@ impl<'a> FoundEpochs<'a> {
     }
 }
 
-/// The epochs of which pages were found.
 fn epochs_in_pages(found: &Salvaged) -> Result<BTreeMap<EpochIndex, Epoch>, StoreError> {
     let mut epochs = BTreeMap::new();
     let mut from = b"p".to_vec();

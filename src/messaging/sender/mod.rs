@@ -141,7 +141,6 @@ enum ConnectionState {
     Up,
 }
 
-/// The state of the connection to one of the servers.
 #[derive(Debug, Clone)]
 struct Link {
     state: ConnectionState,
@@ -164,9 +163,7 @@ pub struct Sender {
     outbox: Position,
     window: SendWindow,
     pace: SendingPace,
-    /// When the question is asked next.
     ask_at: Duration,
-    /// The ledger that we deliver to.
     bound: Option<LedgerId>,
 }
 
@@ -290,9 +287,7 @@ impl Sender {
         self.window.in_flight.push_back(request);
     }
 
-    /// A reply came.
-    ///
-    /// Only an accepted request that carried pages acknowledges, and only what it carried and what came before: the receiver compared
+    /// A reply came. Only an accepted request that carried pages acknowledges, and only what it carried and what came before: the receiver compared
     /// their digests, and each names the one before it. A mark alone proves nothing about the content behind it.
     pub fn replied(&mut self, now: Duration, reply: &Reply) -> ReplyEffect {
         let Some(request) = self.window.take(reply.id) else {

@@ -90,7 +90,6 @@ impl SendWindow {
         self.sent_before > acknowledged
     }
 
-    /// Takes the request with this id out of the window.
     pub fn take(&mut self, id: u64) -> Option<SentRequest> {
         let index = self.in_flight.iter().position(|request| request.id == id)?;
         self.in_flight.remove(index)
