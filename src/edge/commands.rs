@@ -19,7 +19,7 @@ use crate::store::{Purpose, Store};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::any::Any;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -49,7 +49,6 @@ pub enum EdgeRequest {
     },
 }
 
-/// Answers the commands to a running edge.
 pub struct EdgeDesk {
     shared: Arc<EdgeShared>,
     /// Where the sender learns of a ledger that was adopted.
@@ -165,12 +164,12 @@ impl EdgeSession<'_> {
         let offline = if matches!(request, EdgeRequest::Adopt { .. }) {
             match admin::reach(self.data_dir, request, |_| {}).map_err(|error| NotDone::because(&error))? {
                 DaemonOrDirectory::Daemon(answer) => return Ok(answer),
-                DaemonOrDirectory::Directory(dir) => OfflineOutbox::open(&dir.path().to_owned(), dir)?,
+                DaemonOrDirectory::Directory(dir) => OfflineOutbox::open(dir.path().to_owned(), dir)?,
             }
         } else {
             match self.read(request)? {
                 ReadFrom::Answer(answer) => return Ok(answer),
-                ReadFrom::Copy(copy) => OfflineOutbox::open(&copy.path().to_owned(), copy)?,
+                ReadFrom::Copy(copy) => OfflineOutbox::open(copy.path().to_owned(), copy)?,
             }
         };
         self.offline.insert(offline).answer(request)
@@ -221,7 +220,7 @@ struct OfflineOutbox {
 }
 
 impl OfflineOutbox {
-    fn open(path: &Path, dir: impl Any) -> Result<OfflineOutbox, NotDone> {
+    fn open(path: PathBuf, dir: impl Any) -> Result<OfflineOutbox, NotDone> {
         let store =
             Store::open(&path.join(STORE), Purpose::Edge).map_err(|error| NotDone::because(&error))?;
         // Without a machine: the person who runs this command is not the machine that wrote last.

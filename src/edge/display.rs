@@ -23,7 +23,6 @@ const RUNS_MAX: usize = 4096;
 /// The form of what is written to disk: this version, a digest of the rest, and [`Saved`] as postcard.
 const SAVED_VERSION: u8 = 2;
 
-/// What is written to disk for the next process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Saved {
     /// The board, and when it came.
@@ -47,7 +46,6 @@ struct EventRun {
     effect: CountEffect,
 }
 
-/// See the module.
 #[derive(Debug, Default)]
 pub struct Display {
     own: String,
@@ -208,7 +206,6 @@ impl Display {
         EventPlace { epoch, sequence }
     }
 
-    /// The question for the server.
     pub fn question(&self) -> BoardQuestion {
         self.board.question()
     }
@@ -270,7 +267,6 @@ impl Display {
         self.received_at.map(|(at, at_ms)| (now.saturating_duration_since(at), at_ms))
     }
 
-    /// What to write to disk for the next process.
     pub fn save(&self) -> Vec<u8> {
         let board = self.board.whole().cloned().zip(self.received_at.map(|(_, at_ms)| at_ms));
         let through = self.runs.back().map_or(self.base.1, |run| run.last);

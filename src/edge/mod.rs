@@ -39,7 +39,6 @@ use tokio_util::sync::CancellationToken;
 
 /// Where the last board is kept, in the data directory.
 const BOARD_FILE: &str = "board";
-/// How often the board is saved.
 const SAVE_BOARD_EVERY: Duration = Duration::from_secs(1);
 /// How often the board may go into the log, and how many of its lines.
 const LOG_BOARD_EVERY: Duration = Duration::from_secs(10);
@@ -211,7 +210,6 @@ impl Edge {
 /// Writes the board into the log when it changed, and not more often than every [`LOG_BOARD_EVERY`].
 #[derive(Default)]
 struct BoardLog {
-    /// What was written last.
     lines: BTreeMap<String, BoardLine>,
     own: Option<i64>,
     at: Option<Instant>,

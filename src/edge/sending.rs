@@ -44,13 +44,6 @@ pub struct SendingStatus {
     pub skew_ms: Option<i64>,
 }
 
-impl SendingStatus {
-    /// The alarm to show: a known reason says more than that the queue stands still.
-    pub fn shown_alarm(&self) -> Option<&Alarm> {
-        self.alarm.as_ref().or(self.stands_still.as_ref())
-    }
-}
-
 /// A problem that a person should look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alarm {

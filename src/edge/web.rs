@@ -4,8 +4,8 @@ mod answers;
 mod headers;
 
 use self::answers::{
-    BoardPage, ClockAnswer, ConfirmedBatch, ConfirmedEvent, DamagedRange, GarageOnBoard, OutboxState,
-    OwnGarage, ShownVersion, WaitingEvent, WaitingEvents, time,
+    BoardPage, ClockAnswer, ConfirmedBatch, ConfirmedEvent, GarageOnBoard, OutboxState, OwnGarage,
+    ShownVersion, WaitingEvent, WaitingEvents, time,
 };
 use super::EdgeShared;
 use super::sending::Alarm;
@@ -31,15 +31,13 @@ use jiff::Timestamp;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use std::convert::Infallible;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-/// The longest event in JSON.
+/// In bytes.
 const EVENT_MAX: usize = 4 * 1024;
-/// The longest batch.
 const BATCH_MAX: usize = 1024 * 1024;
 /// Memory for all batches together while they are received: enough for a few of maximum length, or hundreds of usual ones.
 const BATCHES_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -231,7 +229,6 @@ impl EdgeWeb {
     }
 }
 
-/// Events to be stored together.
 #[derive(Default)]
 struct EventBatch {
     records: Vec<Message>,
@@ -339,7 +336,6 @@ async fn outbox(State(web): SharedWeb) -> Result<Json<OutboxState>, Problem> {
     let sending = web.shared.sending().clone();
     let (alarm, alarm_code) = alarm(&web.shared).map(|alarm| (alarm.text, alarm.code)).unzip();
     let now = clock::read();
-    let damages = web.shared.outbox.damages().iter();
     Ok(Json(OutboxState {
         garage: web.shared.config.garage_name.to_string(),
         epoch: status.epoch.to_string(),
@@ -364,14 +360,7 @@ async fn outbox(State(web): SharedWeb) -> Result<Json<OutboxState>, Problem> {
             set: now.set,
             server_ahead_seconds: sending.skew_ms.map(|skew_ms| skew_ms as f64 / 1000.0),
         },
-        damages: damages
-            .map(|damage| DamagedRange {
-                epoch: damage.epoch.to_string(),
-                first: damage.first,
-                last: damage.last,
-                reason: damage.reason.clone(),
-            })
-            .collect(),
+        damages: web.shared.outbox.damages().to_vec(),
     }))
 }
 
@@ -431,10 +420,12 @@ async fn board(State(web): SharedWeb) -> Json<BoardPage> {
     })
 }
 
-/// Problems that a person should look at, the most urgent first.
+/// A problem that a person should look at, the most urgent one.
 fn alarm(shared: &EdgeShared) -> Option<Alarm> {
-    let renamed =
-        |now_at: PathBuf| Alarm { code: codes::DATA_DIRECTORY_RENAMED, text: http::renamed(&now_at) };
-    let moved = shared.outbox.moved_to().map(renamed);
-    moved.or_else(|| shared.sending().shown_alarm().cloned())
+    if let Some(now_at) = shared.outbox.moved_to() {
+        return Some(Alarm { code: codes::DATA_DIRECTORY_RENAMED, text: http::renamed(&now_at) });
+    }
+    let sending = shared.sending();
+    // A known reason says more than that the queue stands still.
+    sending.alarm.as_ref().or(sending.stands_still.as_ref()).cloned()
 }

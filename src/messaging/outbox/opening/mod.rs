@@ -45,15 +45,21 @@ use super::{OnLoss, OutboxOpenError};
 use crate::codes;
 use crate::store::{Store, StoreError};
 use epoch_reader::{EpochReader, EpochRole};
+use serde::{Serialize, Serializer};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Messages that were confirmed and cannot be read any more.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct OutboxDamage {
+    #[serde(serialize_with = "as_text")]
     pub epoch: Epoch,
     pub first: u64,
     pub last: u64,
     pub reason: String,
+}
+
+fn as_text<S: Serializer>(epoch: &Epoch, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(epoch)
 }
 
 /// What a directory holds.
