@@ -141,10 +141,6 @@ impl Idle {
     pub fn is_still(&self) -> bool {
         Idle::look(&self.path).is_ok_and(|now| now == *self)
     }
-
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
 }
 
 fn held(path: &Path, lock: &File) -> DirectoryError {

@@ -163,11 +163,6 @@ impl Keys {
         self.index.len() as u64
     }
 
-    /// Returns true if no key is remembered, so that no message that is deleted can have one.
-    pub fn is_empty(&self) -> bool {
-        self.index.is_empty()
-    }
-
     pub fn waits(&mut self, key: &IdempotencyKey, epoch_index: EpochIndex, sequence: u64) {
         let location = KeyLocation::Waiting { epoch_index, sequence };
         self.index.insert(short(&Digest::of(&key.text)), PackedLocation::of(location));

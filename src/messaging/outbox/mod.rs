@@ -377,10 +377,7 @@ impl Outbox {
 
 impl std::fmt::Debug for Outbox {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Outbox")
-            .field("epoch", &self.epoch())
-            .field("position", &self.position())
-            .finish_non_exhaustive()
+        write!(f, "Outbox {{ epoch: {}, position: {:?} }}", self.epoch(), self.position())
     }
 }
 

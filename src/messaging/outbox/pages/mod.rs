@@ -254,12 +254,9 @@ impl Pages {
             return Ok(true);
         }
         let (first, last) = page_keys(index);
-        for (first, last) in [(layout::aside_key(&first), layout::aside_key(&last)), (first, last)] {
-            if let Some(entry) = self.store.range(&first, &last).next() {
-                return entry.map(|_| true);
-            }
-        }
-        Ok(false)
+        let aside =
+            self.store.range(&layout::aside_key(&first), &layout::aside_key(&last)).next().transpose()?;
+        Ok(aside.is_some() || self.store.range(&first, &last).next().transpose()?.is_some())
     }
 
     /// The ledger that this outbox delivers to, once it is known.

@@ -109,7 +109,7 @@ impl Pages {
     /// ones begin, if there are more.
     fn delete(&self, stored: &StoredEpoch, oldest: u64, which: Delete) -> Result<Option<u64>, StoreError> {
         let mut oldest_left = oldest;
-        let mut doomed = Doomed { keep_keys: !self.keys().is_empty(), ..Doomed::default() };
+        let mut doomed = Doomed { keep_keys: self.keys().len() > 0, ..Doomed::default() };
         let mut more = None;
         let end = match (which, stored.newest_first) {
             (Delete::AllButNewest, Some(newest)) => newest,
