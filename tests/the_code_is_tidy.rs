@@ -40,29 +40,11 @@ const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[];
 const SHARED_NAMES: &[(&str, &str)] = &[];
 
 /// Neighbours that import each other in a circle: (folder, modules, reason). To be untangled, one after the other.
-const CIRCLES: &[(&str, &[&str], &str)] = &[
-    (
-        "cli::server",
-        &["books", "running", "tariffs"],
-        "one session serves all commands, and prints by theirs",
-    ),
-    (
-        "config",
-        &["edge", "file", "server"],
-        "a file has the sections of both, and each names the file in its errors",
-    ),
-    (
-        "http",
-        &["connection", "limits"],
-        "a connection that needs room is given that of another, which it ends",
-    ),
-    ("parking", &["event", "json"], "an event is read from JSON, which is made of an event's parts"),
-    (
-        "parking::tariff",
-        &["parse", "priced", "pricing", "print", "set"],
-        "a set is parsed and printed by its own methods",
-    ),
-];
+const CIRCLES: &[(&str, &[&str], &str)] = &[(
+    "cli::server",
+    &["books", "running", "tariffs"],
+    "one session serves all commands, and prints by theirs",
+)];
 
 /// Phrases that no native engineer would write, or that the field has another word for.
 const PHRASES: &[&str] = &["anew", "whoever", "so many", "the former", "is told"];

@@ -104,7 +104,7 @@ impl ServerSession<'_> {
     pub fn ask(&mut self, request: ServerRequest) -> Outcome {
         let offline = match &mut self.offline {
             Some(offline) => offline,
-            None => match admin::reach(&self.config.data_dir, &request, |_| {}) {
+            None => match admin::reach(&self.config.data_dir, &request) {
                 Ok(DaemonOrDirectory::Daemon(answer)) => return Ok(answer),
                 Ok(DaemonOrDirectory::Directory(dir)) => {
                     let opened =
