@@ -104,14 +104,13 @@ impl ServerSession<'_> {
     pub fn ask(&mut self, request: ServerRequest) -> Outcome {
         let offline = match &mut self.offline {
             Some(offline) => offline,
-            None => match admin::reach(&self.config.data_dir, &request) {
-                Ok(DaemonOrDirectory::Daemon(answer)) => return Ok(answer),
-                Ok(DaemonOrDirectory::Directory(dir)) => {
+            None => match admin::reach(&self.config.data_dir, &request)? {
+                DaemonOrDirectory::Daemon(answer) => return Ok(answer),
+                DaemonOrDirectory::Directory(dir) => {
                     let opened =
                         OfflineServer::open(dir, self.config).map_err(|error| NotDone::because(&error))?;
                     self.offline.insert(opened)
                 }
-                Err(error) => return Err(NotDone::because(&error)),
             },
         };
         operate::answer(offline, request, Caller::this_process().as_str())

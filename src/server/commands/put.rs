@@ -52,8 +52,7 @@ pub fn prepare(view: &Snapshot, put: &Put) -> Result<Prepared, String> {
             let set = TariffSet::parse(text).map_err(|errors| all(&errors))?;
             let bytes = set.to_toml().into_bytes();
             let known = in_force.tariffs().is_some_and(|(_, known)| *known == set);
-            let name =
-                |tariff: &Tariff| format!("tariff {:?} from {} on", tariff.name(), tariff.valid_from());
+            let name = |tariff: &Tariff| format!("tariff {:?} from {} on", tariff.name, tariff.valid_from);
             set.tariffs().iter().filter(|_| !known).for_each(|tariff| changes.add(|| name(tariff)));
             bytes
         }
@@ -64,7 +63,7 @@ pub fn prepare(view: &Snapshot, put: &Put) -> Result<Prepared, String> {
             unnamed = register::unnamed(in_force.plates().values(), &plates);
             // Only what is new is recorded: a city's registry is given again whole for one change.
             let news = register::changes(|plate| in_force.registration(plate), &plates);
-            let news: Vec<Registration> = news.map(|change| change.after().clone()).collect();
+            let news: Vec<Registration> = news.map(|change| change.after).collect();
             postcard::to_stdvec(&news).expect("registrations always encode")
         }
         Put::Contracts(text) => {
