@@ -22,7 +22,7 @@ use crate::codes::{self, Code, Coded};
 use crate::daemon::{self, DaemonError, EXIT_SETTING};
 use crate::store::copy::{self, Spare};
 use crate::store::directory::{DataDir, DirectoryError, STORE};
-use crate::store::room::StoreCondition;
+use crate::store::salvage::StoreCondition;
 use crate::store::{Store, StoreError, StoreOpenError, scratch};
 use serde::Serialize;
 use std::fmt;
@@ -351,10 +351,10 @@ fn check_views(
     check_sums(store, &mut |place, what| report.find(place, what, SUMS_WRONG)).map_err(Stopped::Views)?;
     report.views_position = Some(position);
     for garage in rebuilt.garages.values() {
-        report.stays_open += garage.stays.open;
-        report.stays_closed += garage.stays.closed;
-        report.exits_missed += garage.stays.exits_missed;
-        report.exits_unmatched += garage.stays.exits_unmatched;
+        report.stays_open += garage.stays.counts.open;
+        report.stays_closed += garage.stays.counts.closed;
+        report.exits_missed += garage.stays.counts.exits_missed;
+        report.exits_unmatched += garage.stays.counts.exits_unmatched;
     }
     report.quarantined = rebuilt.quarantine.values().map(|page| page.places().count() as u64).sum();
     Ok(())
