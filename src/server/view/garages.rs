@@ -40,7 +40,6 @@ impl GarageState {
         Some(free_spaces(self.known_capacity()?, self.known_occupied()?))
     }
 
-    /// Applies the number of spaces that its edge reported.
     pub(super) fn was_told(&mut self, name: &SiteName, capacity: u32) {
         self.told_capacity = capacity;
         self.capacity = self.decisions.capacity.unwrap_or(capacity);
@@ -82,7 +81,6 @@ pub struct MissingRange {
     pub received_at_ms: Option<i64>,
 }
 
-/// Positions of the ledger that cannot be read any more, or are lost.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LedgerDamage {
     pub from: u64,

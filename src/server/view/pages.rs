@@ -142,11 +142,9 @@ pub enum SlotChange {
     End(End<StoredPassage>),
     /// A corrected plate undid the visit.
     Empty,
-    /// A token stands for the plate from now on.
     Forget(Box<str>),
 }
 
-/// How much longer than a plate the token is that may stand for it.
 pub fn longer_as_token(plate: &str) -> usize {
     TOKEN_LEN.saturating_sub(plate.len())
 }

@@ -195,7 +195,6 @@ pub struct AnomalyFilter {
     pub code: Option<AnomalyCode>,
     pub garage: Option<u32>,
     pub plate: Option<Plate>,
-    /// Where the list before ended.
     pub after: Option<AnomalyCursor>,
     pub limit: usize,
 }
