@@ -190,8 +190,9 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
         operator: &Operator,
         (month, whose): (Month, &Whose),
         from: Option<StatementCursor>,
-        room: &mut AnswerRoom,
+        mut room: AnswerRoom,
     ) -> Result<(Vec<StatementPiece>, Option<StatementCursor>), StoreError> {
+        let room = &mut room;
         let (first, end) = match whose {
             Whose::Plate(plate) => {
                 let Ok(plate) = Plate::new(plate) else { return Ok((Vec::new(), None)) };
@@ -367,7 +368,7 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
         let mut together = StatementAssembler::new(at_most);
         let (mut from, mut statement) = (None, None);
         loop {
-            let (pieces, next) = self.pieces(operator, (month, whose), from, &mut AnswerRoom::DEFAULT)?;
+            let (pieces, next) = self.pieces(operator, (month, whose), from, AnswerRoom::DEFAULT)?;
             for piece in pieces {
                 statement = together.add(piece)?;
             }
@@ -386,9 +387,8 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
             BooksQuestion::Charges(asked) => serde_json::to_value(self.charges(asked).map_err(failed)?)
                 .map_err(|error| error.to_string().into()),
             BooksQuestion::Statements { month, whose, from } => {
-                let (pieces, next) = self
-                    .pieces(operator, (*month, whose), *from, &mut AnswerRoom::DEFAULT)
-                    .map_err(failed)?;
+                let (pieces, next) =
+                    self.pieces(operator, (*month, whose), *from, AnswerRoom::DEFAULT).map_err(failed)?;
                 let bytes = postcard::to_stdvec(&pieces).expect("pieces always encode");
                 Ok(json!({ "form": FORM, "pieces": hex(&bytes), "next": next }))
             }

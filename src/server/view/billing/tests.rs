@@ -636,7 +636,7 @@ fn a_statement_in_pieces_shows_one_state_of_the_books_whatever_is_charged_meanwh
                 view: || Arc::new(world.view.snapshot()),
             };
             let (pieces, next) = books
-                .pieces(&Operator::default(), (month, whose), from, &mut AnswerRoom { lines, bytes })
+                .pieces(&Operator::default(), (month, whose), from, AnswerRoom { lines, bytes })
                 .unwrap();
             for piece in pieces {
                 found.extend(together.add(piece).unwrap());
