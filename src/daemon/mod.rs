@@ -101,14 +101,12 @@ pub fn exit_for(error: &DaemonError) -> ExitCode {
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1))
 }
 
-/// A program that serves until it is asked to stop.
 pub trait Daemon: Sized {
     /// Serves until `stop`, then ends in order. On `Err` the process ends without dropping it.
     fn run(&mut self, stop: &mut StopRequest) -> impl Future<Output = Result<(), DaemonError>>;
 }
 
 /// Opens a daemon and runs it to its end, on a runtime of its own.
-///
 /// A failure ends the process at once, without closing the store: after a failed flush, closing would write again.
 pub fn run<D: Daemon>(open: impl Future<Output = Result<D, DaemonError>>) -> ExitCode {
     memory::keep_small();

@@ -162,7 +162,6 @@ fn panicked() -> Problem {
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
 }
 
-/// What all connections of a daemon share.
 struct Host {
     router: TowerToHyperService<Router>,
     connections: Arc<Connections>,
@@ -293,7 +292,6 @@ impl Host {
 /// Passes the requests of one connection to the router.
 struct RequestService {
     host: Arc<Host>,
-    /// The number of its slot.
     id: u64,
     watch: Arc<Watch>,
 }

@@ -22,7 +22,7 @@ use crate::codes::{self, Code, Coded};
 use crate::daemon::{self, DaemonError, EXIT_SETTING};
 use crate::store::copy::{self, Spare};
 use crate::store::directory::{DataDir, DirectoryError, STORE};
-use crate::store::room::StoreCondition;
+use crate::store::salvage::StoreCondition;
 use crate::store::{Store, StoreError, StoreOpenError, scratch};
 use serde::Serialize;
 use std::fmt;

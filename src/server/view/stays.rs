@@ -317,7 +317,7 @@ impl StayIndex {
     /// How many of the cars inside are in memory.
     #[cfg(test)]
     pub fn in_memory(&self) -> usize {
-        self.garages.iter().map(|garage| garage.inside.len()).sum()
+        self.garages.iter().map(|garage| garage.inside.by_plate.len()).sum()
     }
 
     /// The chain of a plate, newest first; where the visit is of another plate, without it.
