@@ -161,13 +161,12 @@ pub fn open_view(ledger: &Ledger, store: &Store) -> Result<View, StoreError> {
 }
 
 /// Logs what of the ledger cannot be read any more. The rest is applied all the same.
-fn report(ledger: &Ledger, step: &PreparedRecord) {
+fn report(step: &PreparedRecord) {
     let Some((damage, losses)) = step.damage() else { return };
     for loss in losses {
-        let garage = ledger.stream(loss.stream).map(|stream| stream.site.to_string()).unwrap_or_default();
         tracing::error!(
             code = %codes::APPLIED_EVENTS_UNREADABLE,
-            position = loss.position, garage, first = loss.first, last = loss.last, reason = damage.reason,
+            position = loss.position, garage = %loss.stream.site, first = loss.first, last = loss.last, reason = damage.reason,
             hint = "check the disk, and whether a backup has them",
             "events that were applied cannot be read any more; they are shown as a missing range of their garage"
         );
@@ -185,7 +184,7 @@ fn report(ledger: &Ledger, step: &PreparedRecord) {
 /// Applies the records that the view lacks, and writes it. For a program that has the directory to itself.
 pub fn catch_up(ledger: &Ledger, store: &Store, view: &mut View) -> Result<(), StoreError> {
     let mut changes = ViewChanges::on(store);
-    view::catch_up(view, ledger, u64::MAX, &mut changes, |step| report(ledger, step))?;
+    view::catch_up(view, ledger, u64::MAX, &mut changes, report)?;
     view.save(&mut changes)
 }
 
@@ -314,7 +313,7 @@ impl<'a> Applier<'a> {
 
     fn step(&mut self, position: u64, found: RecordOrDamage) -> Result<(), StoreError> {
         let step = PreparedRecord::read(self.ledger, position, found)?;
-        report(self.ledger, &step);
+        report(&step);
         if !self.changes.have_room_for(step.writes_at_most()) {
             let _nobody_compares = self.live.hold_saving();
             self.view.save(&mut self.changes)?;

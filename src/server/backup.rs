@@ -16,7 +16,8 @@ use super::hex::unhex;
 use super::ledger::{CopyCounts, Ledger, LedgerCopy};
 use crate::config::ServerConfig;
 use crate::daemon::clock;
-use crate::messaging::{Epoch, LedgerId, SiteName};
+use super::record::StreamId;
+use crate::messaging::{LedgerId, SiteName};
 use crate::parking::Moment;
 use crate::store::directory::DataDir;
 use crate::store::{Purpose, Store};
@@ -131,11 +132,11 @@ fn copy(
 ) -> Result<Certificate, Failure> {
     let ledger: LedgerId = first.ledger.parse().map_err(|error| format!("the ledger's id: {error}"))?;
     let through = first.through;
-    let streams: Result<Vec<(SiteName, Epoch)>, String> = first
-        .streams
-        .iter()
-        .map(|(site, epoch)| Ok((site.clone(), epoch.parse().map_err(|error| format!("an epoch: {error}"))?)))
-        .collect();
+    let stream = |(site, epoch): (SiteName, String)| {
+        let epoch = epoch.parse().map_err(|error| format!("an epoch: {error}"))?;
+        Ok::<_, String>(StreamId { site, epoch })
+    };
+    let streams: Result<Vec<StreamId>, String> = first.streams.into_iter().map(stream).collect();
     let store = Store::open(unfinished, Purpose::Server)?;
     let mut copy = LedgerCopy::begin(&store, ledger, streams?)?;
     let mut records = first.records;

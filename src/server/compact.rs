@@ -11,7 +11,7 @@
 use super::backup::{self, Failure};
 use super::commands::{OfflineServer, ServerRequest};
 use super::ledger::{Ledger, LedgerCopy};
-use super::record::{Command, Record};
+use super::record::{Command, Record, StreamId};
 use super::view::{View, base};
 use crate::config::ServerConfig;
 use crate::daemon::admin::{self, DaemonOrDirectory};
@@ -68,8 +68,7 @@ pub fn run(config: &ServerConfig, to: &Path) -> Result<String, String> {
 fn write(books: &OfflineServer, unfinished: &Path) -> Result<Changed, Failure> {
     let (ledger, view) = (books.ledger(), books.view());
     let target = Store::open(unfinished, Purpose::Server)?;
-    let streams = ledger.numbered_streams().into_iter().map(|stream| (stream.site, stream.epoch));
-    let copy = LedgerCopy::begin(&target, ledger.id(), streams.collect())?;
+    let copy = LedgerCopy::begin(&target, ledger.id(), ledger.numbered_streams())?;
     let forgotten = Forgotten::read(ledger, view)?;
     let mut writer =
         CompactWriter { copy, forgotten: &forgotten, pieces: Vec::new(), changed: Changed::default() };
@@ -99,7 +98,7 @@ struct CompactWriter<'a> {
 
 impl CompactWriter<'_> {
     fn add(&mut self, position: u64, raw: Vec<u8>) -> Result<(), Failure> {
-        let record = match Record::decode(position, &raw) {
+        let record = match self.forgotten.ledger.decode(position, &raw) {
             Ok(Record::Command { command: Command::Piece { .. }, .. }) => {
                 self.pieces.push(raw);
                 return Ok(());
@@ -114,7 +113,7 @@ impl CompactWriter<'_> {
         self.add_pieces()?;
         let raw = match record {
             Some(Record::Page { stream, received_at_ms, page }) => {
-                match self.forgotten.page(stream, &page)? {
+                match self.forgotten.page(&stream, &page)? {
                     Some((page, events)) => {
                         self.changed.events += events;
                         Record::Page { stream, received_at_ms, page }.encode()
@@ -181,19 +180,19 @@ impl Forgotten<'_> {
     }
 
     /// A page without the plates that are forgotten, and the number of events that lost one; `None` when there is none.
-    fn page(&self, stream: u32, sealed: &SealedPage) -> Result<Option<(SealedPage, u64)>, StoreError> {
+    fn page(&self, stream: &StreamId, sealed: &SealedPage) -> Result<Option<(SealedPage, u64)>, StoreError> {
         let Ok(page) = sealed.read() else { return Ok(None) };
         let Content::Records(records) = &page.content else { return Ok(None) };
-        let site = self.ledger.stream(stream)?.site;
+        let Some(number) = self.ledger.number_of(stream) else { return Ok(None) };
         let (mut kept, mut changed) = (records.clone(), 0);
         for (sequence, record) in (page.first.get()..).zip(&mut kept) {
             let Ok(event) = Event::from_bytes(&record.payload) else { continue };
             let kind = match &event.kind {
-                EventKind::Entry { .. } if self.holds(stream, sequence) => EventKind::Entry { plate: None },
-                EventKind::Exit { .. } if self.holds(stream, sequence) => EventKind::Exit { plate: None },
+                EventKind::Entry { .. } if self.holds(number, sequence) => EventKind::Entry { plate: None },
+                EventKind::Exit { .. } if self.holds(number, sequence) => EventKind::Exit { plate: None },
                 EventKind::PlateCorrection { epoch, sequence: of, .. } => {
                     let Ok(of_epoch) = epoch.parse::<Epoch>() else { continue };
-                    let found = self.ledger.page_with(&site, of_epoch, *of)?;
+                    let found = self.ledger.page_with(&stream.site, of_epoch, *of)?;
                     if !found.is_some_and(|(stream, _)| self.holds(stream, *of)) {
                         continue;
                     }
@@ -226,7 +225,7 @@ impl Forgotten<'_> {
         let mut bytes = Vec::new();
         for raw in &pieces[stray..] {
             if let Ok(Record::Command { command: Command::Piece { bytes: piece }, .. }) =
-                Record::decode(0, raw)
+                self.ledger.decode(0, raw)
             {
                 bytes.extend(piece);
             }

@@ -75,7 +75,7 @@ impl<'a> Reckoner<'a> {
     pub fn charge_id(&self, stay: &BilledStay) -> Result<ChargeId, StoreError> {
         Ok(ChargeId {
             garage: self.view.key_of_number(stay.garage).map(ToString::to_string).unwrap_or_default(),
-            epoch: self.ledger.stream(stay.exit.stream())?.epoch.to_bytes(),
+            epoch: self.ledger.epoch_of(stay.exit.stream())?.to_bytes(),
             sequence: stay.exit.sequence,
             made_at: (stay.made_at != stay.exit.position).then_some(stay.made_at),
         })

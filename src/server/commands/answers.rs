@@ -103,7 +103,7 @@ pub fn records(ledger: &Ledger, from: u64, through: Option<u64>) -> Outcome {
     Ok(json!({
         "ledger": ledger.id().to_string(),
         "through": through,
-        "streams": streams.map(|stream| json!([stream.site, stream.epoch.to_string()])).collect::<Vec<_>>(),
+        "streams": streams.map(|its| json!([its.site, its.epoch.to_string()])).collect::<Vec<_>>(),
         "records": records.iter().map(|record| hex(record)).collect::<Vec<_>>(),
     }))
 }
@@ -303,10 +303,8 @@ pub fn review(view: &Snapshot, ledger: &Ledger, found: &Review) -> Outcome {
     let garage = |number: u32| view.name_of_number(number);
     let id = |number: u32, passage: &StoredPassage| {
         let key = view.key_of_number(number).map(ToString::to_string).unwrap_or_default();
-        let stream = ledger.stream(passage.stream()).map_err(|error| error.to_string())?;
-        Ok::<_, String>(
-            EventId { garage: key, epoch: stream.epoch.to_bytes(), sequence: passage.sequence }.to_string(),
-        )
+        let epoch = ledger.epoch_of(passage.stream()).map_err(|error| error.to_string())?.to_bytes();
+        Ok::<_, String>(EventId { garage: key, epoch, sequence: passage.sequence }.to_string())
     };
     let at = |passage: &StoredPassage| Moment::from_ms(passage.at_ms, 0).to_string();
     let pairs = found.pairs.iter().map(|pair| {

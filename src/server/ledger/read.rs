@@ -5,12 +5,10 @@ use super::walk::RecordOrDamage;
 use super::{Ledger, Stream, Streams, damaged};
 use crate::codes;
 use crate::messaging::page::Page;
-use crate::messaging::receiver::Mark;
 use crate::messaging::{Digest, Epoch, SiteName};
-use crate::server::record::{Record, unreadable};
+use crate::server::record::{Record, StreamId, unreadable};
 use crate::store::StoreError;
 use std::collections::BTreeMap;
-use std::ops::Bound;
 use std::sync::{RwLockReadGuard, RwLockWriteGuard};
 
 /// Pages in order, and what could not be read between them.
@@ -73,26 +71,32 @@ pub struct PageAt {
 }
 
 impl Ledger {
-    /// The site and epoch of a stream that a record names.
-    pub fn stream(&self, number: u32) -> Result<Stream, StoreError> {
-        let streams = self.read_streams();
-        let stream = streams.all.get(number as usize);
-        stream.cloned().ok_or_else(|| damaged("the number of a stream"))
+    /// The epoch of the stream with a number that the views have.
+    pub fn epoch_of(&self, number: u32) -> Result<Epoch, StoreError> {
+        let stream = self.read_streams().get(number).map(|stream| stream.id.epoch);
+        stream.ok_or_else(|| damaged("the number of a stream"))
+    }
+
+    /// The number of a stream, under which the views keep its events.
+    pub fn number_of(&self, stream: &StreamId) -> Option<u32> {
+        self.read_streams().number(stream)
+    }
+
+    /// Every stream, by its number.
+    pub fn numbered_streams(&self) -> Vec<StreamId> {
+        self.read_streams().iter().map(|stream| stream.id.clone()).collect()
     }
 
     /// The streams of a garage, under all names that it had.
     pub fn streams_of(&self, sites: &[SiteName]) -> Vec<Stream> {
         let streams = self.read_streams();
-        let numbers = sites.iter().flat_map(|site| streams.by_site.get(site).into_iter().flatten());
-        numbers.map(|number| streams.all[*number as usize].clone()).collect()
+        let numbers = sites.iter().flat_map(|site| streams.of_site(site));
+        numbers.filter_map(|number| streams.get(number).cloned()).collect()
     }
 
     /// The names of at most `at_most` sites after `after`, in order.
     pub fn sites_after(&self, after: Option<&SiteName>, at_most: usize) -> Vec<SiteName> {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let streams = self.read_streams();
-        let sites = streams.by_site.range::<SiteName, _>((from, Bound::Unbounded));
-        sites.take(at_most).map(|(site, _)| site.clone()).collect()
+        self.read_streams().sites_after(after, at_most)
     }
 
     /// The pages of all garages from position `from` on, oldest first, until `enough` returns true or [`LOOK_AT`] records are read.
@@ -110,7 +114,7 @@ impl Ledger {
             match found {
                 RecordOrDamage::Damaged { from, reason } => pages.damaged(from, position, reason),
                 RecordOrDamage::Record(record) => {
-                    if pages.add(position, self.page_of(position, record), &mut enough)? {
+                    if pages.add(position, page_of(position, record), &mut enough)? {
                         break;
                     }
                 }
@@ -130,15 +134,11 @@ impl Ledger {
         from: u64,
         mut enough: impl FnMut(&PageAt) -> bool,
     ) -> Result<LedgerPages, StoreError> {
-        let numbers: Vec<u32> = {
-            let streams = self.read_streams();
-            let of_site = |site| streams.by_site.get(site).into_iter().flatten().copied();
-            sites.iter().flat_map(of_site).collect()
-        };
+        let streams = self.read_streams().clone();
         let end = self.position();
         // The next position of each stream. Positions rise with sequences within a stream.
         let mut next = BTreeMap::new();
-        for number in numbers {
+        for number in sites.iter().flat_map(|site| streams.of_site(site)) {
             let from = index_key(number, self.first_sequence_from(number, from)?);
             let positions = self.store.range(&from, &index_key(number, u64::MAX));
             let mut positions = positions.map(|entry| trailing_u64(&entry?.1));
@@ -155,7 +155,7 @@ impl Ledger {
                 next.insert((position, number), positions);
             }
             let page = match self.record_at(position) {
-                Ok(Some(record)) => match self.page_of(position, record) {
+                Ok(Some(record)) => match page_of(position, record) {
                     // The index may be damaged, so the page itself says whose it is.
                     Ok(Some(page)) if !sites.contains(&page.site) => {
                         Err(unreadable(position, "another garage's page stands there"))
@@ -172,18 +172,6 @@ impl Ledger {
         Ok(found)
     }
 
-    /// The applied page of a stream that contains `sequence`.
-    fn page_in(&self, stream: u32, sequence: u64) -> Result<Option<PageAt>, StoreError> {
-        let found = self.store.last(&index_key(stream, 0), &index_key(stream, sequence.saturating_add(1)))?;
-        let Some((_, position)) = found else { return Ok(None) };
-        let page = self.page_at(trailing_u64(&position)?)?;
-        let its = self.stream(stream)?;
-        Ok(page.filter(|page| {
-            (&page.site, page.page.epoch) == (&its.site, its.epoch)
-                && (page.page.first.get()..=page.page.last()).contains(&sequence)
-        }))
-    }
-
     /// The page that was applied under this first sequence of a stream, also while the stream is just being begun.
     pub(super) fn page_beginning(&self, stream: u32, first: u64) -> Result<Option<Page>, StoreError> {
         let Some(position) = self.store.get(&index_key(stream, first))? else { return Ok(None) };
@@ -198,7 +186,7 @@ impl Ledger {
     /// The page at a position; `None` when the position holds something else, nothing, or nothing that can be read.
     pub fn page_at(&self, position: u64) -> Result<Option<PageAt>, StoreError> {
         let page = match self.record_at(position) {
-            Ok(Some(record)) => self.page_of(position, record),
+            Ok(Some(record)) => page_of(position, record),
             Ok(None) => Ok(None),
             Err(error) => Err(error),
         };
@@ -216,10 +204,17 @@ impl Ledger {
         epoch: Epoch,
         sequence: u64,
     ) -> Result<Option<(u32, PageAt)>, StoreError> {
-        let Some(stream) = self.stream_number(site, epoch) else {
-            return Ok(None);
-        };
-        Ok(self.page_in(stream, sequence)?.map(|page| (stream, page)))
+        let stream = StreamId { site: site.clone(), epoch };
+        let Some(number) = self.read_streams().meant_by(&stream) else { return Ok(None) };
+        let found = self.store.last(&index_key(number, 0), &index_key(number, sequence.saturating_add(1)))?;
+        let Some((_, position)) = found else { return Ok(None) };
+        let page = self.page_at(trailing_u64(&position)?)?;
+        // The index may be damaged, so the page itself says what it holds.
+        let page = page.filter(|PageAt { site, page, .. }| {
+            let its = StreamId { site: site.clone(), epoch: page.epoch };
+            self.number_of(&its) == Some(number) && (page.first.get()..=page.last()).contains(&sequence)
+        });
+        Ok(page.map(|page| (number, page)))
     }
 
     /// The digest of the page that begins with `first` in a stream. When its record cannot be read any more, returns `offered`:
@@ -252,16 +247,6 @@ impl Ledger {
         }
     }
 
-    pub(super) fn stream_number(&self, site: &SiteName, epoch: Epoch) -> Option<u32> {
-        let streams = self.read_streams();
-        let of_site = streams.numbers.get(&(site.clone(), epoch));
-        of_site.or_else(|| streams.nameless.get(&epoch)).copied()
-    }
-
-    pub(super) fn mark(&self, stream: u32) -> Mark {
-        self.read_streams().all[stream as usize].mark
-    }
-
     pub(super) fn read_streams(&self) -> RwLockReadGuard<'_, Streams> {
         let streams = self.shared.streams.read();
         streams.expect("no thread panics while it changes the streams")
@@ -275,7 +260,12 @@ impl Ledger {
     /// The record at a position, when there is one.
     pub fn record_at(&self, position: u64) -> Result<Option<Record>, StoreError> {
         let value = self.store.get(&record_key(position))?;
-        value.map(|value| Record::decode(position, &value)).transpose()
+        value.map(|value| self.decode(position, &value)).transpose()
+    }
+
+    /// The record that is stored at a position as these bytes.
+    pub fn decode(&self, position: u64, value: &[u8]) -> Result<Record, StoreError> {
+        Record::decode(position, value, |number| self.read_streams().get(number).map(|its| its.id.clone()))
     }
 
     /// Whether a position holds anything, readable or not.
@@ -286,19 +276,12 @@ impl Ledger {
         }
     }
 
-    fn page_of(&self, position: u64, record: Record) -> Result<Option<PageAt>, StoreError> {
-        let Record::Page { stream, received_at_ms, page } = record else {
-            return Ok(None);
-        };
-        let page = page.read().map_err(|error| unreadable(position, error))?;
-        Ok(Some(PageAt { position, site: self.stream(stream)?.site, received_at_ms, page }))
-    }
-
     /// The first sequence of the first page of a stream that is at position `from` or later. Positions rise with
     /// sequences within a stream, so a binary search finds it.
     fn first_sequence_from(&self, stream: u32, from: u64) -> Result<u64, StoreError> {
         let start = index_key(stream, 0);
-        let (mut low, mut high) = (0, self.mark(stream).sequence + 1);
+        let mark = self.read_streams().get(stream).map_or(0, |stream| stream.mark.sequence);
+        let (mut low, mut high) = (0, mark + 1);
         // Every page that begins at or before `low` is before `from`; none that begins after `high` does.
         while low + 1 < high {
             let middle = low + (high - low) / 2;
@@ -310,4 +293,10 @@ impl Ledger {
         }
         Ok(low + 1)
     }
+}
+
+fn page_of(position: u64, record: Record) -> Result<Option<PageAt>, StoreError> {
+    let Record::Page { stream, received_at_ms, page } = record else { return Ok(None) };
+    let page = page.read().map_err(|error| unreadable(position, error))?;
+    Ok(Some(PageAt { position, site: stream.site, received_at_ms, page }))
 }

@@ -1,6 +1,9 @@
 use super::*;
+use crate::messaging::Epoch;
 use crate::messaging::page::{Content, Message, Page, SealedPage};
 use crate::messaging::{Digest, Sequence};
+use crate::server::record::StreamId;
+use crate::store::Batch;
 use crate::store::simulated::Disk;
 use check::Meanwhile;
 
@@ -274,8 +277,7 @@ fn a_late_page_of_an_earlier_move_does_not_undo_a_later_decision() {
     assert_eq!(in_conflict(2), told, "its reply may be lost");
     // A backup knows as much.
     let copied = Store::on(Disk::default());
-    let streams = ledger.numbered_streams().into_iter().map(|stream| (stream.site, stream.epoch));
-    let mut copy = LedgerCopy::begin(&copied, ledger.id(), streams.collect()).unwrap();
+    let mut copy = LedgerCopy::begin(&copied, ledger.id(), ledger.numbered_streams()).unwrap();
     let records = ledger.raw_records(1, ledger.position(), usize::MAX).unwrap();
     records.into_iter().for_each(|record| copy.add(record).unwrap());
     copy.finish().unwrap();
@@ -311,7 +313,7 @@ fn what_an_epoch_takes_in_memory() {
     let mut streams = Streams::default();
     for n in 0..COUNT {
         let site = SiteName::new(&format!("garage {}", n % 200)).unwrap();
-        streams.add(Stream { site, epoch: Epoch::random(), mark: Mark::default(), moved: false });
+        streams.begin(StreamId { site, epoch: Epoch::random() }, &mut Batch::default());
     }
     println!("an epoch: {} bytes", (resident() - before) / COUNT);
     drop(streams);

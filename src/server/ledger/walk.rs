@@ -4,8 +4,8 @@
 //! through the same ledger again gives the same result.
 
 use super::Ledger;
-use super::keys::{index_key, record_key, trailing_u64};
-use crate::server::record::Record;
+use super::keys::{index_key, index_place, record_key, trailing_u64};
+use crate::server::record::{Record, StreamId};
 use crate::store::{Entry, StoreError};
 use std::iter::Peekable;
 
@@ -24,10 +24,10 @@ pub enum RecordOrDamage {
 }
 
 /// Applied events whose record cannot be read any more, by the index.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loss {
     pub position: u64,
-    pub stream: u32,
+    pub stream: StreamId,
     pub first: u64,
     pub last: u64,
 }
@@ -46,41 +46,37 @@ impl Ledger {
     /// It reads the whole index: damage is rare.
     pub fn losses(&self, from: u64, to: u64) -> Result<Vec<Loss>, StoreError> {
         // Before the index: a mark that is read later could belong to a page behind the damaged one.
-        let marks: Vec<u64> = self.read_streams().all.iter().map(|stream| stream.mark.sequence).collect();
+        let streams = self.read_streams().clone();
         let mut losses: Vec<Loss> = Vec::new();
         for entry in self.store.range(b"x", b"y") {
             let (key, position) = entry?;
             let position = trailing_u64(&position)?;
-            let Some((stream, first)) = index_place(&key) else { continue };
-            if (from..=to).contains(&position) {
-                let marked = marks.get(stream as usize).copied().unwrap_or_default();
-                losses.push(Loss { position, stream, first, last: marked.max(first) });
+            if !(from..=to).contains(&position) {
+                continue;
             }
-        }
-        for loss in &mut losses {
-            let next = index_key(loss.stream, loss.first + 1);
-            let next = self.store.range(&next, &index_key(loss.stream, u64::MAX)).next().transpose()?;
-            let Some((key, position)) = next else { continue };
-            let Some((_, first)) = index_place(&key) else { continue };
-            loss.last = first - 1;
-            // Sequences that the sender had deleted stand right before the page that showed it, as a missing range of their own.
-            let before = trailing_u64(&position)?.saturating_sub(1);
-            if let Ok(Some(Record::MissingRange { stream, first, last, .. })) = self.record_at(before)
-                && (stream, last) == (loss.stream, loss.last)
-                && first > loss.first
+            let Some((number, first)) = index_place(&key) else { continue };
+            let Some(stream) = streams.get(number) else { continue };
+            let mut last = stream.mark.sequence.max(first);
+            let next = self.store.range(&index_key(number, first + 1), &index_key(number, u64::MAX)).next();
+            if let Some((key, position)) = next.transpose()?
+                && let Some((_, next)) = index_place(&key)
             {
-                loss.last = first - 1;
+                last = next - 1;
+                // Sequences that the sender had deleted stand right before the page that showed it, as a missing range of their own.
+                let before = trailing_u64(&position)?.saturating_sub(1);
+                if let Ok(Some(Record::MissingRange { stream: its, first: missing, last: end, .. })) =
+                    self.record_at(before)
+                    && (&its, end) == (&stream.id, last)
+                    && missing > first
+                {
+                    last = missing - 1;
+                }
             }
+            losses.push(Loss { position, stream: stream.id.clone(), first, last });
         }
         losses.sort_by_key(|loss| loss.position);
         Ok(losses)
     }
-}
-
-/// The stream and the first sequence in a key of the index.
-pub(super) fn index_place(key: &[u8]) -> Option<(u32, u64)> {
-    let (stream, first) = key.get(1..)?.split_first_chunk::<4>()?;
-    Some((u32::from_be_bytes(*stream), u64::from_be_bytes(first.try_into().ok()?)))
 }
 
 type Entries<'a> = Box<dyn Iterator<Item = Result<Entry, StoreError>> + 'a>;
@@ -103,7 +99,7 @@ impl LedgerWalk<'_> {
         if let Some(entries) = &mut self.entries {
             match entries.peek()? {
                 Ok((key, value)) => {
-                    return Some(trailing_u64(key).map(|at| (at, Record::decode(at, value))));
+                    return Some(trailing_u64(key).map(|at| (at, self.ledger.decode(at, value))));
                 }
                 Err(StoreError::Damaged { .. }) => self.entries = None,
                 Err(_) => {

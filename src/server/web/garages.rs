@@ -163,7 +163,7 @@ impl From<&MissingRange> for MissingRangeLine {
 }
 
 fn mark(stream: &Stream) -> StreamMark {
-    StreamMark { epoch: stream.epoch.to_string(), sequence: stream.mark.sequence }
+    StreamMark { epoch: stream.id.epoch.to_string(), sequence: stream.mark.sequence }
 }
 
 /// The answer for the garage of this key.
