@@ -133,9 +133,16 @@ impl Server {
         };
         let runtime = Handle::current();
         let serving_ended = in_thread("serve", move || serving.serve_until_closed(waiting, &runtime))?;
-        let (operator, stops) = (config.operator.clone(), stop.clone());
-        let desk =
-            CommandDesk::new(ledger.clone(), store.clone(), Arc::clone(&live), orders, operator, stops);
+        let desk = CommandDesk {
+            ledger: ledger.clone(),
+            store: store.clone(),
+            live: Arc::clone(&live),
+            operator: config.operator.clone(),
+            orders,
+            stop: stop.clone(),
+            runtime: Handle::current(),
+            turn: Arc::default(),
+        };
         let tasks = take_commands(desk, &dir, config.retention_days, &stop);
 
         let unreadable = store.unreadable();

@@ -3,7 +3,7 @@
 use super::applying::LiveViews;
 use super::boards::Boards;
 use super::capacities::Capacities;
-use super::commands::{PendingCommand, not_recorded};
+use super::commands::{PendingCommand, fits_on, not_recorded};
 use super::ledger::{Applied, Ledger};
 use super::seen::UnknownSites;
 pub use super::seen::{SKEW_ALARM_MS, Seen};
@@ -156,7 +156,7 @@ impl Serving {
     /// Records a command. The caller may have disconnected; the command is recorded anyway. What the disk has no room for is
     /// refused, as events are.
     fn carry_out(&mut self, order: PendingCommand) -> Result<(), StoreError> {
-        if let Err(refusal) = order.fits_on(&self.room) {
+        if let Err(refusal) = fits_on(&self.room, &order.pieces) {
             let _ = order.recorded_at.send(Err(refusal));
             return Ok(());
         }

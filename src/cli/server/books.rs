@@ -16,7 +16,8 @@ use crate::parking::register::{self, Account};
 use crate::parking::statement::journal::{self, Chart};
 use crate::parking::statement::{Month, Statement};
 use crate::server::books::{Asked, BooksQuestion, StatementAssembler, Whose, read_answer};
-use crate::server::commands::{Intent, Put, ServerRequest, ServerSession};
+use crate::server::commands::{Put, ServerRequest, ServerSession};
+use crate::server::record::Command;
 use clap::ValueEnum;
 use serde_json::{Value, json};
 use std::fs;
@@ -34,7 +35,7 @@ pub(super) fn run_plates(session: &mut ServerSession<'_>, command: PlatesCommand
             csv_of(&plate, &account, &name)
                 .and_then(|csv| import(session, Put::Plates(csv), Import::Record, OutputFlags::TEXT)),
         ),
-        PlatesCommand::Remove { plate } => record(session, Intent::RemovePlate { plate: plate.to_string() }),
+        PlatesCommand::Remove { plate } => record(session, Command::RemovePlate { plate: plate.to_string() }),
     }
 }
 
@@ -47,7 +48,7 @@ pub(super) fn run_contracts(session: &mut ServerSession<'_>, command: ContractsC
         ContractsCommand::List { output } => {
             report(session.ask(ServerRequest::Contracts), output, print_contracts)
         }
-        ContractsCommand::Remove { contract } => record(session, Intent::RemoveContract { contract }),
+        ContractsCommand::Remove { contract } => record(session, Command::RemoveContract { contract }),
     }
 }
 
@@ -59,9 +60,9 @@ pub(super) fn run_charges(session: &mut ServerSession<'_>, command: ChargesComma
             let asked = Asked { plate, garage, account, month, after, limit: limit as usize };
             report(charges(session, asked), output, print_charges)
         }
-        ChargesCommand::Void { charge, reason } => record(session, Intent::Void { charge, reason }),
+        ChargesCommand::Void { charge, reason } => record(session, Command::Void { charge, reason }),
         ChargesCommand::Credit { charge, amount, reason } => {
-            record(session, Intent::Credit { charge, amount, reason })
+            record(session, Command::Credit { charge, amount, reason })
         }
     }
 }

@@ -8,7 +8,8 @@ use crate::config::ServerConfig;
 use crate::daemon;
 use crate::daemon::admin::{self, NotDone, Outcome};
 use crate::parking::Moment;
-use crate::server::commands::{Intent, ServerRequest, ServerSession};
+use crate::server::commands::{ServerRequest, ServerSession};
+use crate::server::record::Command;
 use crate::server::{backup, compact, verify};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -36,7 +37,10 @@ pub(super) fn run(config: &ServerConfig, command: ServerCommand) -> ExitCode {
         ServerCommand::Charges(command) => books::run_charges(session, command),
         ServerCommand::Statements(command) => books::run_statements(session, command),
         ServerCommand::Journal(command) => books::run_journal(session, command),
-        ServerCommand::Forget { plate } => record(session, Intent::Forget { plate: plate.to_string() }),
+        ServerCommand::Forget { plate } => {
+            let request = ServerRequest::Forget { plate: plate.to_string() };
+            report(session.ask(request), OutputFlags::TEXT, print_said)
+        }
         ServerCommand::Compact { to } => {
             let done =
                 compact::run(config, &to).map_err(|reason| NotDone::Failed(codes::COMPACTION_FAILED, reason));
@@ -54,47 +58,47 @@ pub(super) fn run(config: &ServerConfig, command: ServerCommand) -> ExitCode {
 }
 
 fn run_garages(session: &mut ServerSession<'_>, command: GaragesCommand) -> ExitCode {
-    let intent = match command {
+    let command = match command {
         GaragesCommand::List { output } => {
             return report(session.ask(ServerRequest::Garages), output, print_garages);
         }
-        GaragesCommand::Rename { old, new } => Intent::Rename { garage: old, to: new },
-        GaragesCommand::Decommission { name, undo } => Intent::Decommission { garage: name, undo },
-        GaragesCommand::Adopt { name } => Intent::Adopt { garage: name },
-        GaragesCommand::Capacity { name, spaces, as_told: _ } => Intent::Capacity { garage: name, spaces },
+        GaragesCommand::Rename { old, new } => Command::Rename { garage: old, to: new },
+        GaragesCommand::Decommission { name, undo } => Command::Decommission { garage: name, undo },
+        GaragesCommand::Adopt { name } => Command::Adopt { garage: name },
+        GaragesCommand::Capacity { name, spaces, as_told: _ } => Command::Capacity { garage: name, spaces },
     };
-    record(session, intent)
+    record(session, command)
 }
 
 fn run_quarantine(session: &mut ServerSession<'_>, command: QuarantineCommand) -> ExitCode {
-    let intent = match command {
+    let command = match command {
         QuarantineCommand::List { after, limit, output } => {
             let request = ServerRequest::Quarantine { after, limit: limit as usize };
             return report(session.ask(request), output, print_quarantine);
         }
-        QuarantineCommand::Release { place } => Intent::Release { place },
-        QuarantineCommand::Discard { place, reason } => Intent::Discard { place, reason },
+        QuarantineCommand::Release { place } => Command::Release { place },
+        QuarantineCommand::Discard { place, reason } => Command::Discard { place, reason },
     };
-    record(session, intent)
+    record(session, command)
 }
 
 fn run_stays(session: &mut ServerSession<'_>, command: StaysCommand) -> ExitCode {
-    let intent = match command {
+    let command = match command {
         StaysCommand::Review { output } => {
             return report(session.ask(ServerRequest::Review), output, print_review);
         }
-        StaysCommand::Join { entry, exit, reason } => Intent::JoinStay { entry, exit, reason },
+        StaysCommand::Join { entry, exit, reason } => Command::JoinStay { entry, exit, reason },
         StaysCommand::Close { entry, left, reason } => {
             let (left_at_ms, offset_minutes) = stored(left);
-            Intent::CloseStay { entry, left_at_ms, offset_minutes, reason }
+            Command::CloseStay { entry, left_at_ms, offset_minutes, reason }
         }
         StaysCommand::Split { entry, left, entered, reason } => {
             let ((left_at_ms, offset_minutes), (entered_at_ms, _)) = (stored(left), stored(entered));
-            Intent::SplitStay { entry, left_at_ms, entered_at_ms, offset_minutes, reason }
+            Command::SplitStay { entry, left_at_ms, entered_at_ms, offset_minutes, reason }
         }
-        StaysCommand::Bill { charge, reason } => Intent::BillStay { charge, reason },
+        StaysCommand::Bill { charge, reason } => Command::BillStay { charge, reason },
     };
-    record(session, intent)
+    record(session, command)
 }
 
 /// A moment as the ledger stores it: milliseconds since 1970, and the offset in minutes.
@@ -104,8 +108,8 @@ fn stored(moment: Moment) -> (i64, i16) {
 }
 
 /// Records an operator's decision, and says where.
-pub(super) fn record(session: &mut ServerSession<'_>, intent: Intent) -> ExitCode {
-    report(session.ask(ServerRequest::Command(intent)), OutputFlags::TEXT, print_said)
+pub(super) fn record(session: &mut ServerSession<'_>, command: Command) -> ExitCode {
+    report(session.ask(ServerRequest::Command(command)), OutputFlags::TEXT, print_said)
 }
 
 /// Asks the running server, or looks into a copy of its directory.

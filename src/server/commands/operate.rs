@@ -1,5 +1,6 @@
 //! Carries out a request of an operator, in the same way in a running server and in a directory on which none runs.
 
+use super::checks::{self, BadCommand};
 use super::put::{self, Put};
 use super::{ServerRequest, answers};
 use crate::daemon::admin::{NotDone, Outcome};
@@ -72,13 +73,16 @@ pub(super) fn answer(backend: &mut impl Backend, request: ServerRequest, by: &st
             }
             BooksReader { ledger, store, saving, view: || backend.view() }.answer(operator, &question)
         }
-        ServerRequest::Command(intent) => {
-            let command = intent.command().map_err(|bad| format!("{bad}. Nothing was recorded"))?;
-            carry_out(backend, Vec::new(), &command, by)
-        }
+        ServerRequest::Command(command) => carry_out_checked(backend, checks::checked(command), by),
+        ServerRequest::Forget { plate } => carry_out_checked(backend, checks::forget(&plate), by),
         ServerRequest::Put { put, dry_run } => put_in_force(backend, &put, dry_run, by),
         ServerRequest::ApplyTariffs => apply_tariffs(backend, by),
     }
+}
+
+fn carry_out_checked(backend: &mut impl Backend, checked: Result<Command, BadCommand>, by: &str) -> Outcome {
+    let command = checked.map_err(|bad| format!("{bad}. Nothing was recorded"))?;
+    carry_out(backend, Vec::new(), &command, by)
 }
 
 /// Judges one command, records it, and says what it did.

@@ -11,7 +11,7 @@ use std::str::FromStr;
 
 /// A command of an operator. New kinds are added at the end: a kind is stored as its number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Command {
     /// Rename the garage to `to`. Its edge may keep using the old name.
     Rename {
