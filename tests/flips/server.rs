@@ -115,9 +115,10 @@ pub fn make(dir: &Path) -> Vec<PathBuf> {
             assert_eq!(answer[0].verdict, Verdict::Accepted);
         }
         if round % 6 == 0 {
-            ledger.record_capacity(&senders[0].site, 100 + round, 6).unwrap();
+            let told = |_: &[_]| vec![(senders[0].site.clone(), 100 + round)];
+            ledger.commit_with_capacities(&[], 6, told).unwrap();
             let command = Command::Capacity { garage: senders[2].site.clone(), spaces: Some(7 + round) };
-            ledger.record_command("a test", command, 6).unwrap();
+            ledger.record_order("a test", Vec::new(), command, 6).unwrap();
         }
         catch_up(&ledger, &store, &mut view).unwrap();
         store.flush().unwrap();

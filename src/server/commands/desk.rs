@@ -4,12 +4,12 @@ use super::ServerRequest;
 use super::operate::{self, Backend, CaughtUp, OpenBooks};
 use crate::codes;
 use crate::daemon::admin::{Call, NotDone, Outcome};
-use crate::daemon::clock;
+use crate::daemon::{DaemonError, clock};
 use crate::parking::statement::{Month, Operator};
 use crate::server::applying::LiveViews;
 use crate::server::ledger::Ledger;
 use crate::server::record::Command;
-use crate::server::verify::{VerifyError, VerifyReport, verify_live};
+use crate::server::verify::{VerifyReport, verify_live};
 use crate::server::view::{JudgeError, Snapshot};
 use crate::store::room::{DiskRoom, WRITTEN_FOR_VALUES};
 use crate::store::{Store, StoreError};
@@ -182,7 +182,7 @@ impl Backend for CommandDesk {
     fn view(&self) -> Arc<Snapshot> {
         self.live.snapshot()
     }
-    fn verify(&self) -> Result<VerifyReport, VerifyError> {
+    fn verify(&self) -> Result<VerifyReport, DaemonError> {
         verify_live(&self.ledger, &self.store, &self.live)
     }
 

@@ -16,6 +16,7 @@ mod operate;
 mod put;
 mod start;
 
+pub use answers::{BasePart, RecordsPart, unpacked};
 pub use desk::{CommandDesk, PendingCommand, fits_on, not_recorded};
 pub use offline::{OfflineServer, ServerSession};
 pub use put::Put;
@@ -27,8 +28,9 @@ use serde::{Deserialize, Serialize};
 
 /// A request of an operator, as it comes over `admin.sock`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum ServerRequest {
+    /// List all garages.
     Garages,
     /// At most `limit` events in quarantine after `after`.
     Quarantine {
@@ -50,6 +52,7 @@ pub enum ServerRequest {
     Plates {
         after: Option<String>,
     },
+    /// List all contracts.
     Contracts,
     /// Ask a question about money.
     Books(BooksQuestion),
@@ -59,9 +62,9 @@ pub enum ServerRequest {
     Review,
     /// Verify the ledger and the views.
     Verify,
-    /// Read the base of a compacted ledger after a key in hexadecimal digits, as much as one answer holds.
+    /// Read the base of a compacted ledger after a key, as much as one answer holds.
     Base {
-        after: Option<String>,
+        after: Option<Vec<u8>>,
     },
     /// Read the records from this position on, as many as one answer holds, for a backup.
     Records {

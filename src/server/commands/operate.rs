@@ -3,12 +3,13 @@
 use super::checks::{self, BadCommand};
 use super::put::{self, Put};
 use super::{ServerRequest, answers};
+use crate::daemon::DaemonError;
 use crate::daemon::admin::{NotDone, Outcome};
 use crate::parking::statement::{Month, Operator};
 use crate::server::books::BooksReader;
 use crate::server::ledger::Ledger;
 use crate::server::record::{Command, ToForget};
-use crate::server::verify::{VerifyError, VerifyReport};
+use crate::server::verify::VerifyReport;
 use crate::server::view::billing::list::{pending, to_forget};
 use crate::server::view::review::review;
 use crate::server::view::{JudgeError, Snapshot};
@@ -40,7 +41,7 @@ pub(super) trait Backend {
     fn open(&self) -> OpenBooks<'_>;
     /// The views as readers see them now.
     fn view(&self) -> Arc<Snapshot>;
-    fn verify(&self) -> Result<VerifyReport, VerifyError>;
+    fn verify(&self) -> Result<VerifyReport, DaemonError>;
     /// Returns once the views have caught up with what is recorded now.
     fn catch_up(&self, until: CaughtUp) -> Result<(), NotDone>;
     /// Asks the view itself whether the command makes sense.
@@ -59,7 +60,7 @@ pub(super) fn answer(backend: &mut impl Backend, request: ServerRequest, by: &st
         ServerRequest::Quarantine { after, limit } => Ok(answers::quarantine(&backend.view(), after, limit)),
         ServerRequest::Plates { after } => Ok(answers::plates(&backend.view(), after.as_deref())),
         ServerRequest::Contracts => Ok(answers::contracts(&backend.view())),
-        ServerRequest::Base { after } => answers::base(ledger, after.as_deref()),
+        ServerRequest::Base { after } => answers::base(ledger, after),
         ServerRequest::Records { from, through } => answers::records(ledger, from, through),
         ServerRequest::Verify => answers::verified(backend.verify()),
         ServerRequest::Review => {

@@ -57,7 +57,6 @@ impl Ledger {
         let streams = self.read_streams().clone();
         let followed = vec![Some(Mark::default()); streams.count() as usize];
         let mut check = LedgerCheck { ledger: self, found, read, streams, followed, indexed: 0 };
-        check.stream_numbers()?;
         check.records()?;
         check.index(meanwhile)?;
         check.marks(meanwhile)?;
@@ -70,17 +69,6 @@ impl LedgerCheck<'_> {
         (self.found)(place.into(), what.into());
     }
 
-    fn stream_numbers(&mut self) -> Result<(), StoreError> {
-        for (expected, entry) in (0u32..).zip(self.ledger.store.range(b"s", b"t")) {
-            let (key, _) = entry?;
-            if key[1..] != expected.to_be_bytes() {
-                self.say("the list of streams", format!("the entry of stream {expected} is missing"));
-                break;
-            }
-        }
-        Ok(())
-    }
-
     fn records(&mut self) -> Result<(), StoreError> {
         let ledger = self.ledger;
         for entry in ledger.records(1) {
@@ -89,31 +77,22 @@ impl LedgerCheck<'_> {
                 break;
             }
             match found {
-                RecordOrDamage::Record(record) => self.record(position, &record)?,
                 RecordOrDamage::Damaged { from, reason } => self.unreadable(from, position, &reason)?,
-            }
-        }
-        Ok(())
-    }
-
-    fn record(&mut self, position: u64, record: &Record) -> Result<(), StoreError> {
-        let advance = match Advance::of(record) {
-            Ok(advance) => advance,
-            Err(error) => {
-                let what = format!("the page cannot be trusted: {error}");
-                return self.unreadable(position, position, &what);
-            }
-        };
-        if let Some(advance) = advance {
-            return self.advance(position, &advance);
-        }
-        // What belongs to no stream has a position and nothing else to agree with.
-        if let Record::Truncated { from, to, .. } = record {
-            self.read.truncated += (to + 1).saturating_sub(*from);
-            if to + 1 != position || from > to {
-                let what =
-                    format!("it says that positions {from} to {to} are lost, which is not what it follows");
-                self.say(format!("position {position}"), what);
+                // What belongs to no stream has a position and nothing else to agree with.
+                RecordOrDamage::Record(Record::Truncated { from, to, .. }) => {
+                    self.read.truncated += (to + 1).saturating_sub(from);
+                    if to + 1 != position || from > to {
+                        let what = format!("it says that positions {from} to {to} are lost, which is not what it follows");
+                        self.say(format!("position {position}"), what);
+                    }
+                }
+                RecordOrDamage::Record(record) => match Advance::of(&record) {
+                    Ok(advance) => advance.map_or(Ok(()), |advance| self.advance(position, &advance))?,
+                    Err(error) => {
+                        let what = format!("the page cannot be trusted: {error}");
+                        self.unreadable(position, position, &what)?;
+                    }
+                },
             }
         }
         Ok(())
@@ -202,12 +181,11 @@ impl LedgerCheck<'_> {
 
     /// Reports index entries to which no record belongs.
     fn index(&mut self, meanwhile: Meanwhile) -> Result<(), StoreError> {
-        let ledger = self.ledger;
-        let through = self.read.position;
+        let (ledger, through) = (self.ledger, self.read.position);
+        let is_checked = |position| position <= through || meanwhile == Meanwhile::Unchanged;
         let mut entries = 0;
         for entry in ledger.store.range(b"x", b"y") {
-            let position = trailing_u64(&entry?.1)?;
-            entries += u64::from(position <= through || meanwhile == Meanwhile::Unchanged);
+            entries += u64::from(is_checked(trailing_u64(&entry?.1)?));
         }
         if entries <= self.indexed {
             return Ok(());
@@ -219,14 +197,13 @@ impl LedgerCheck<'_> {
                 self.say("the index", format!("the key {key:02x?} has the wrong form"));
                 continue;
             };
-            if meanwhile == Meanwhile::Growing && position > through {
+            if !is_checked(position) {
                 continue;
             }
             let stream = self.streams.get(number).map(|stream| &stream.id);
+            let is_its = |its: Advance| (Some(&its.stream), its.first) == (stream, first);
             let agrees = match ledger.record_at(position) {
-                Ok(Some(record)) => Advance::of(&record).is_ok_and(|its| {
-                    its.is_some_and(|its| (Some(&its.stream), its.first) == (stream, first))
-                }),
+                Ok(Some(record)) => Advance::of(&record).ok().flatten().is_some_and(is_its),
                 Ok(None) => false,
                 Err(_) => true, // said already
             };

@@ -30,7 +30,7 @@ use super::{Applied, Ledger};
 use crate::messaging::page::{Content, Page, SealedPage, shortened};
 use crate::messaging::receiver::{Judgement, Mark, PageSpan, judge};
 use crate::messaging::wire::{Request, Verdict};
-use crate::messaging::{Digest, SiteName};
+use crate::messaging::Digest;
 use crate::server::record::{Record, StreamId};
 use crate::store::{BATCH_MAX, Batch, StoreError};
 use std::collections::HashMap;
@@ -258,25 +258,18 @@ impl<'a> Commit<'a> {
             return Ok(stream.moving.is_some());
         }
         tracing::debug!(stream = %stream.id, "commit: a conflict is decided; the sender is asked to move");
-        let record = Record::Moved { stream: stream.id.clone(), received_at_ms: self.now_ms };
-        let bytes = record.encode();
-        self.add(&record, bytes)?;
+        let stream = stream.id.clone();
+        self.add(&Record::Moved { stream, received_at_ms: self.now_ms })?;
         Ok(true)
     }
 
-    pub(super) fn record_capacity(&mut self, site: &SiteName, capacity: u32) -> Result<(), StoreError> {
-        let record = Record::Capacity { site: site.clone(), received_at_ms: self.now_ms, capacity };
-        let bytes = record.encode();
-        self.add(&record, bytes).map(drop)
-    }
-
-    /// Adds a record that moves no mark, encoded as `bytes`, and returns its position.
-    pub(super) fn add(&mut self, record: &Record, bytes: Vec<u8>) -> Result<u64, StoreError> {
+    /// Adds a record that moves no mark.
+    pub(super) fn add(&mut self, record: &Record) -> Result<(), StoreError> {
         self.make_room()?;
         let position = self.take_position();
-        self.batch.put(record_key(position), bytes);
+        self.batch.put(record_key(position), record.encode());
         self.streams.decide(position, record, &mut self.batch);
-        Ok(position)
+        Ok(())
     }
 
     /// Flushes, then shows what changed to readers.

@@ -1,5 +1,13 @@
 //! The durable, append-only log of everything that was applied.
 //!
+//! | others need | from |
+//! | --- | --- |
+//! | to append | [`Ledger::commit`], [`Ledger::record_order`] |
+//! | its end | [`Ledger::position`] |
+//! | to read by position | [`Ledger::records`], [`Ledger::record_at`], [`Ledger::losses`], [`Ledger::pages`] |
+//! | to read by site, epoch and sequence | [`Ledger::page_with`], [`Ledger::pages_of`] |
+//! | marks | [`Ledger::streams`], [`Ledger::number_of`] |
+//!
 //! **Promise.** A page is in the ledger once, at one position, after all earlier pages of its stream. What
 //! [`Ledger::commit`] reports is on disk.
 //! **Kept by.** `receiver::judge` decides about every page; a page, its place in the index and the mark of its stream are
@@ -15,7 +23,6 @@ mod copy;
 mod damage_tests;
 #[cfg(test)]
 mod delivery_tests;
-mod high_water;
 mod keys;
 mod opening;
 mod read;
@@ -26,7 +33,7 @@ mod tests;
 mod walk;
 
 pub use copy::{CopyCounts, LedgerCopy};
-pub use high_water::LedgerHighWater;
+pub use opening::LedgerHighWater;
 pub use read::{LedgerPages, PageAt};
 pub use streams::Stream;
 pub use walk::{Loss, RecordOrDamage};
@@ -148,26 +155,15 @@ impl Ledger {
         }
         let capacities = told(&answers);
         for (site, capacity) in &capacities {
-            commit.record_capacity(site, *capacity)?;
+            let (site, capacity) = (site.clone(), *capacity);
+            commit.add(&Record::Capacity { site, received_at_ms: now_ms, capacity })?;
         }
         commit.finish()?;
         Ok((answers, capacities))
     }
 
-    /// Records that `site` has `capacity` spaces, on disk when this returns. Called by the committing thread.
-    pub fn record_capacity(&self, site: &SiteName, capacity: u32, now_ms: i64) -> Result<(), StoreError> {
-        let mut commit = Commit::begin(self, now_ms);
-        commit.record_capacity(site, capacity)?;
-        commit.finish()?;
-        Ok(())
-    }
-
-    /// Records a command and returns its position; the command is on disk when this returns. Called by the committing thread.
-    pub fn record_command(&self, by: &str, command: Command, now_ms: i64) -> Result<u64, StoreError> {
-        self.record_order(by, Vec::new(), command, now_ms)
-    }
-
-    /// Records a command that is about `pieces`, which are recorded right before it. Pieces without their command have no effect.
+    /// Records a command and returns its position; `pieces` that it is about are recorded right before it. Called by the committing
+    /// thread.
     ///
     /// [`StoreError::ValueTooLong`]: a record would be longer than the store takes. Nothing was written, and the ledger continues
     /// to work.
@@ -178,26 +174,17 @@ impl Ledger {
         command: Command,
         now_ms: i64,
     ) -> Result<u64, StoreError> {
-        // A record that is too long is found before anything is written: the store would refuse it, and a refused write poisons it.
+        let pieces = pieces.into_iter().map(|bytes| Command::Piece { bytes });
         let record = |command| Record::Command { received_at_ms: now_ms, by: by.to_owned(), command };
-        let pieces = pieces.into_iter().map(|bytes| record(Command::Piece { bytes }));
-        let records: Vec<(Record, Vec<u8>)> = pieces
-            .chain([record(command)])
-            .map(|record| {
-                let bytes = record.encode();
-                (record, bytes)
-            })
-            .collect();
-        if let Some((_, bytes)) = records.iter().find(|(_, bytes)| bytes.len() > VALUE_MAX) {
-            return Err(StoreError::ValueTooLong { bytes: bytes.len() });
+        let records: Vec<Record> = pieces.chain([command]).map(record).collect();
+        // A record that is too long is found before anything is written: the store would refuse it, and a refused write poisons it.
+        if let Some(bytes) = records.iter().map(|record| record.encode().len()).find(|bytes| *bytes > VALUE_MAX) {
+            return Err(StoreError::ValueTooLong { bytes });
         }
         let mut commit = Commit::begin(self, now_ms);
-        let mut position = 0;
-        for (record, bytes) in records {
-            position = commit.add(&record, bytes)?;
-        }
+        records.iter().try_for_each(|record| commit.add(record))?;
         commit.finish()?;
-        Ok(position)
+        Ok(self.position())
     }
 }
 

@@ -6,21 +6,41 @@
 //! * A mark follows from the last record of its stream. A mark that is too high would acknowledge lost events; one that is too
 //!   low would apply events twice.
 //! * The index names no position after the end.
-//! * Positions after the end that the [high-water file](super::high_water) or an index entry names are recorded as lost, at the
-//!   position after them.
+//! * Positions after the end that the high-water file or an index entry names are recorded as lost, at the position after them.
 
-use super::high_water::LedgerHighWater;
 use super::streams::Advance;
 use super::keys::{LEDGER_ID, index_key, ledger_id_value, mark_key, mark_value, record_key, trailing_u64};
 use super::{Ledger, Stream, damaged};
 use crate::codes;
 use crate::messaging::receiver::Mark;
 use crate::server::record::{Record, StreamId};
-use crate::store::high_water::HighWaterFile;
+use crate::store::high_water::{self, HighWaterFile, HighWaterMark};
 use crate::store::salvage::OnLoss;
 use crate::store::{Store, StoreError};
+use crate::messaging::LedgerId;
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::sync::atomic::Ordering;
+
+/// The position that a ledger had reached, in the high-water file beside its store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerHighWater {
+    pub ledger: LedgerId,
+    /// The last position that was on disk, with all before it.
+    pub position: u64,
+}
+
+impl HighWaterMark for LedgerHighWater {
+    const LENGTH_BYTES: usize = 1;
+    const OF: &'static str = "ledger";
+}
+
+impl LedgerHighWater {
+    /// Reads the mark in a file without changing the file. Returns `None` if no mark can be read.
+    pub fn read(path: &Path) -> Option<LedgerHighWater> {
+        high_water::read(path).ok().flatten()
+    }
+}
 
 impl Ledger {
     /// Opens the ledger in `store` to serve with it. `high_water` is a file beside the store, which is kept up to date from now
@@ -57,20 +77,17 @@ impl Ledger {
             store.put(LEDGER_ID, &ledger_id_value(note.ledger))?;
         }
         let ledger = Ledger::open(store)?;
-        let mut known = 0;
+        let mut known = ledger.repair_streams(on_loss)?;
         match note {
-            Some(note) if note.ledger == ledger.id => known = note.position,
-            Some(note) => {
-                tracing::warn!(
-                    code = %codes::LEDGER_REPLACED,
-                    former = %note.ledger, now = %ledger.id, positions = note.position,
-                    hint = "put the old ledger back, or run on each edge: edge ledger adopt ID",
-                    "another ledger was in this directory before; its edges do not deliver to this one"
-                )
-            }
+            Some(note) if note.ledger == ledger.id => known = known.max(note.position),
+            Some(note) => tracing::warn!(
+                code = %codes::LEDGER_REPLACED,
+                former = %note.ledger, now = %ledger.id, positions = note.position,
+                hint = "put the old ledger back, or run on each edge: edge ledger adopt ID",
+                "another ledger was in this directory before; its edges do not deliver to this one"
+            ),
             None => {}
         }
-        known = known.max(ledger.repair_streams(on_loss)?);
         let end = ledger.position();
         if known > end {
             let (from, to) = (end + 1, known);
@@ -90,7 +107,7 @@ impl Ledger {
             );
         }
         ledger.store.flush()?;
-        ledger.shared.durable.store(end.max(if known > end { known + 1 } else { 0 }), Ordering::Release);
+        ledger.shared.durable.store(if known > end { known + 1 } else { end }, Ordering::Release);
         let ledger = Ledger { high_water: file.map(std::sync::Arc::new), ..ledger };
         ledger.note();
         Ok(ledger)
@@ -157,11 +174,7 @@ impl Ledger {
 
     /// The mark by the record at a position; `None` when it cannot be read, or is not of that stream and sequence.
     fn reach(&self, position: u64, stream: &StreamId, first: u64) -> Result<Option<Mark>, StoreError> {
-        let record = match self.record_at(position) {
-            Ok(record) => record,
-            Err(StoreError::Damaged { .. }) => None,
-            Err(error) => return Err(error),
-        };
+        let record = self.readable_at(position)?;
         let advance = record.and_then(|record| Advance::of(&record).ok().flatten());
         Ok(advance.filter(|its| (&its.stream, its.first) == (stream, first)).map(|its| its.mark))
     }

@@ -6,7 +6,7 @@ use super::{Ledger, Stream, Streams, damaged};
 use crate::codes;
 use crate::messaging::page::Page;
 use crate::messaging::{Digest, Epoch, SiteName};
-use crate::server::record::{Record, StreamId, unreadable};
+use crate::server::record::{Record, StreamId};
 use crate::store::StoreError;
 use std::collections::BTreeMap;
 use std::sync::{RwLockReadGuard, RwLockWriteGuard};
@@ -25,38 +25,46 @@ pub struct LedgerPages {
 /// pieces.
 const LOOK_AT: usize = 20_000;
 
+/// First and last position of what was found, and the page there if it is one, or why it cannot be read.
+type Found = (u64, u64, Result<Option<PageAt>, String>);
+
 impl LedgerPages {
     const DAMAGED_MAX: usize = 100;
 
-    fn damaged(&mut self, from: u64, to: u64, reason: String) {
+    /// Takes what is found until `enough` returns true, or [`LOOK_AT`] records are read.
+    fn take(
+        found: impl Iterator<Item = Result<Found, StoreError>>,
+        mut enough: impl FnMut(&PageAt) -> bool,
+    ) -> Result<LedgerPages, StoreError> {
+        let mut pages = LedgerPages::default();
+        for (looked_at, found) in found.enumerate() {
+            let (from, position, page) = found?;
+            match page {
+                Ok(None) => {}
+                Ok(Some(page)) => {
+                    let done = enough(&page);
+                    pages.pages.push(page);
+                    if done {
+                        return Ok(pages);
+                    }
+                }
+                Err(reason) => pages.add_damaged(from, position, reason),
+            }
+            if looked_at == LOOK_AT {
+                pages.go_on_after = Some(position);
+                break;
+            }
+        }
+        Ok(pages)
+    }
+
+    fn add_damaged(&mut self, from: u64, to: u64, reason: String) {
         if let Some((_, last, its)) = self.damaged.last_mut()
             && (*last + 1, &*its) == (from, &reason)
         {
             *last = to;
         } else if self.damaged.len() < Self::DAMAGED_MAX {
             self.damaged.push((from, to, reason));
-        }
-    }
-
-    /// Adds the content of a position. Returns true when nothing more is wanted.
-    fn add(
-        &mut self,
-        position: u64,
-        page: Result<Option<PageAt>, StoreError>,
-        enough: &mut impl FnMut(&PageAt) -> bool,
-    ) -> Result<bool, StoreError> {
-        match page {
-            Ok(None) => Ok(false),
-            Ok(Some(page)) => {
-                let done = enough(&page);
-                self.pages.push(page);
-                Ok(done)
-            }
-            Err(StoreError::Damaged { reason, .. }) => {
-                self.damaged(position, position, reason);
-                Ok(false)
-            }
-            Err(error) => Err(error),
         }
     }
 }
@@ -99,31 +107,20 @@ impl Ledger {
         self.read_streams().sites_after(after, at_most)
     }
 
-    /// The pages of all garages from position `from` on, oldest first, until `enough` returns true or [`LOOK_AT`] records are read.
+    /// The pages of all garages from position `from` on, oldest first, until `enough` returns true.
     pub fn pages(
         &self,
         from: u64,
-        mut enough: impl FnMut(&PageAt) -> bool,
+        enough: impl FnMut(&PageAt) -> bool,
     ) -> Result<LedgerPages, StoreError> {
-        let mut pages = LedgerPages::default();
-        for (looked_at, entry) in self.records(from).enumerate() {
+        let found = self.records(from).map(|entry| {
             let (position, found) = entry?;
-            if looked_at == LOOK_AT {
-                pages.go_on_after = Some(position);
-            }
-            match found {
-                RecordOrDamage::Damaged { from, reason } => pages.damaged(from, position, reason),
-                RecordOrDamage::Record(record) => {
-                    if pages.add(position, page_of(position, record), &mut enough)? {
-                        break;
-                    }
-                }
-            }
-            if pages.go_on_after.is_some() {
-                break;
-            }
-        }
-        Ok(pages)
+            Ok(match found {
+                RecordOrDamage::Damaged { from, reason } => (from, position, Err(reason)),
+                RecordOrDamage::Record(record) => (position, position, page_of(position, record)),
+            })
+        });
+        LedgerPages::take(found, enough)
     }
 
     /// The pages of one garage, under all its names and in all its epochs, from position `from` on, until `enough` returns true. Pages
@@ -132,7 +129,7 @@ impl Ledger {
         &self,
         sites: &[SiteName],
         from: u64,
-        mut enough: impl FnMut(&PageAt) -> bool,
+        enough: impl FnMut(&PageAt) -> bool,
     ) -> Result<LedgerPages, StoreError> {
         let streams = self.read_streams().clone();
         let end = self.position();
@@ -146,54 +143,43 @@ impl Ledger {
                 next.insert((position, number), positions);
             }
         }
-        let mut found = LedgerPages::default();
-        while let Some(((position, number), mut positions)) = next.pop_first() {
+        let mut step = || -> Result<Option<Found>, StoreError> {
+            let Some(((position, number), mut positions)) = next.pop_first() else { return Ok(None) };
             if position > end {
-                break;
+                return Ok(None);
             }
             if let Some(position) = positions.next().transpose()? {
                 next.insert((position, number), positions);
             }
             let page = match self.record_at(position) {
-                Ok(Some(record)) => match page_of(position, record) {
-                    // The index may be damaged, so the page itself says whose it is.
-                    Ok(Some(page)) if !sites.contains(&page.site) => {
-                        Err(unreadable(position, "another garage's page stands there"))
-                    }
-                    page => page,
-                },
-                Ok(None) => Err(unreadable(position, "there is no record")),
-                Err(error) => Err(error),
+                Ok(Some(record)) => page_of(position, record),
+                Ok(None) => Err("there is no record".into()),
+                Err(StoreError::Damaged { reason, .. }) => Err(reason),
+                Err(error) => return Err(error),
             };
-            if found.add(position, page, &mut enough)? {
-                break;
-            }
-        }
-        Ok(found)
+            // The index may be damaged, so the page itself says whose it is.
+            let page = match page {
+                Ok(Some(page)) if !sites.contains(&page.site) => {
+                    Err("another garage's page stands there".into())
+                }
+                page => page,
+            };
+            Ok(Some((position, position, page)))
+        };
+        LedgerPages::take(std::iter::from_fn(|| step().transpose()), enough)
     }
 
     /// The page that was applied under this first sequence of a stream, also while the stream is just being begun.
     pub(super) fn page_beginning(&self, stream: u32, first: u64) -> Result<Option<Page>, StoreError> {
         let Some(position) = self.store.get(&index_key(stream, first))? else { return Ok(None) };
-        match self.record_at(trailing_u64(&position)?) {
-            // What cannot be read is not known to be the same.
-            Ok(Some(Record::Page { page, .. })) => Ok(page.read().ok()),
-            Ok(_) | Err(StoreError::Damaged { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
+        // What cannot be read is not known to be the same.
+        Ok(self.page_at(trailing_u64(&position)?)?.map(|at| at.page))
     }
 
     /// The page at a position; `None` when the position holds something else, nothing, or nothing that can be read.
     pub fn page_at(&self, position: u64) -> Result<Option<PageAt>, StoreError> {
-        let page = match self.record_at(position) {
-            Ok(Some(record)) => page_of(position, record),
-            Ok(None) => Ok(None),
-            Err(error) => Err(error),
-        };
-        match page {
-            Err(StoreError::Damaged { .. }) => Ok(None),
-            page => page,
-        }
+        let record = self.readable_at(position)?;
+        Ok(record.and_then(|record| page_of(position, record).ok().flatten()))
     }
 
     /// The page of a site that holds a sequence of an epoch, with the number of its stream; `None` when there is none on
@@ -263,6 +249,14 @@ impl Ledger {
         value.map(|value| self.decode(position, &value)).transpose()
     }
 
+    /// The record at a position, when there is one that can be read.
+    pub(super) fn readable_at(&self, position: u64) -> Result<Option<Record>, StoreError> {
+        match self.record_at(position) {
+            Err(StoreError::Damaged { .. }) => Ok(None),
+            record => record,
+        }
+    }
+
     /// The record that is stored at a position as these bytes.
     pub fn decode(&self, position: u64, value: &[u8]) -> Result<Record, StoreError> {
         Record::decode(position, value, |number| self.read_streams().get(number).map(|its| its.id.clone()))
@@ -295,8 +289,9 @@ impl Ledger {
     }
 }
 
-fn page_of(position: u64, record: Record) -> Result<Option<PageAt>, StoreError> {
+/// The page in a record if it is one, or why it cannot be read.
+fn page_of(position: u64, record: Record) -> Result<Option<PageAt>, String> {
     let Record::Page { stream, received_at_ms, page } = record else { return Ok(None) };
-    let page = page.read().map_err(|error| unreadable(position, error))?;
+    let page = page.read().map_err(|error| error.to_string())?;
     Ok(Some(PageAt { position, site: stream.site, received_at_ms, page }))
 }

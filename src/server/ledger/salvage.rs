@@ -38,7 +38,9 @@ pub fn rebuild(high_water: &Path, found: &Salvaged, new: &Store) -> Result<(), S
     let mut not_counted = BTreeSet::new();
     // A round ends at a record of a write that a crash undid; there are few of them.
     let losses = loop {
-        let mut reader = RecordReader::begin(found, &streams, note, &not_counted);
+        let (reached, losses) = (BTreeMap::new(), Losses::default());
+        let reader =
+            RecordReader { found, streams: &streams, note, not_counted: &not_counted, reached, losses };
         let mut copy = LedgerCopy::begin(new, id, streams.clone())?;
         match reader.read_into(&mut copy, &marks)? {
             Ok(losses) => {
@@ -179,11 +181,11 @@ struct LostRange {
 }
 
 /// What is missing.
+#[derive(Default)]
 struct Losses {
     lost: Vec<LostRange>,
     /// Positions without a record.
     positions: BTreeSet<u64>,
-    end: u64,
 }
 
 /// The end of a stream as far as it was followed.
@@ -202,21 +204,11 @@ struct RecordReader<'a> {
     losses: Losses,
 }
 
-impl<'a> RecordReader<'a> {
-    fn begin(
-        found: &'a Salvaged,
-        streams: &'a [StreamId],
-        note: Option<LedgerHighWater>,
-        not_counted: &'a BTreeSet<u64>,
-    ) -> RecordReader<'a> {
-        let losses = Losses { lost: Vec::new(), positions: BTreeSet::new(), end: 0 };
-        RecordReader { found, streams, note, not_counted, reached: BTreeMap::new(), losses }
-    }
-
+impl RecordReader<'_> {
     /// Adds all records to the copy, and returns what is missing. `Err` inside: the record at this position belongs to a write that a
     /// crash undid, and does not count.
     fn read_into(
-        &mut self,
+        mut self,
         copy: &mut LedgerCopy<'_>,
         marks: &Marks,
     ) -> Result<Result<Losses, u64>, StoreError> {
@@ -264,9 +256,7 @@ impl<'a> RecordReader<'a> {
             let next = copy.position() + 1;
             self.skip_to(copy, next + 1)?;
         }
-        let end = copy.position();
-        let empty = Losses { lost: Vec::new(), positions: BTreeSet::new(), end: 0 };
-        Ok(Ok(Losses { end, ..std::mem::replace(&mut self.losses, empty) }))
+        Ok(Ok(self.losses))
     }
 
     /// Adds the positions before this one, which have no record.
@@ -320,12 +310,12 @@ fn write_losses(
     marks: &Marks,
     losses: Losses,
 ) -> Result<(), StoreError> {
-    let Losses { mut lost, mut positions, end } = losses;
+    let Losses { mut lost, mut positions } = losses;
     lost.sort_by_key(|lost| (lost.before, lost.after));
     let mut batch = Batch::default();
     for LostRange { stream, first, after, before } in lost {
         // The earliest that fits, because ranges that end later have more to choose from.
-        let Some(position) = positions.range(after + 1..before.min(end + 1)).next().copied() else {
+        let Some(position) = positions.range(after + 1..before).next().copied() else {
             tracing::error!(
                 code = %codes::SEQUENCES_WITHOUT_POSITION,
                 garage = %stream.site, epoch = %stream.epoch, first,

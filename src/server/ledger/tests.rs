@@ -7,6 +7,16 @@ use crate::store::Batch;
 use crate::store::simulated::Disk;
 use check::Meanwhile;
 
+impl Ledger {
+    pub fn record_capacity(&self, site: &SiteName, capacity: u32, now_ms: i64) -> Result<(), StoreError> {
+        self.commit_with_capacities(&[], now_ms, |_| vec![(site.clone(), capacity)]).map(drop)
+    }
+
+    pub fn record_command(&self, by: &str, command: Command, now_ms: i64) -> Result<u64, StoreError> {
+        self.record_order(by, Vec::new(), command, now_ms)
+    }
+}
+
 pub const EPOCH: Epoch = Epoch::from_bytes([3; 16]);
 
 pub fn page(first: u64, count: usize) -> SealedPage {

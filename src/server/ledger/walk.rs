@@ -7,7 +7,6 @@ use super::Ledger;
 use super::keys::{index_key, index_place, record_key, trailing_u64};
 use crate::server::record::{Record, StreamId};
 use crate::store::{Entry, StoreError};
-use std::iter::Peekable;
 
 /// Maximum number of missing positions that are reported at once.
 const STRETCH_MAX: u64 = 256;
@@ -15,6 +14,7 @@ const STRETCH_MAX: u64 = 256;
 /// The content of a position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RecordOrDamage {
+    /// The record at the position.
     Record(Record),
     /// Nothing can be read from this position up to the position that is reported with this value.
     Damaged {
@@ -38,7 +38,7 @@ impl Ledger {
     pub fn records(&self, from: u64) -> impl Iterator<Item = Result<(u64, RecordOrDamage), StoreError>> + '_ {
         let end = self.position();
         let entries: Entries<'_> = Box::new(self.store.range(&record_key(from), &record_key(end + 1)));
-        LedgerWalk { ledger: self, entries: Some(entries.peekable()), expected: from.max(1), end }
+        LedgerWalk { ledger: self, entries: Some(entries), ahead: None, expected: from.max(1), end }
     }
 
     /// What the index says of records at positions `from..=to`, by position.
@@ -87,7 +87,9 @@ type At = (u64, Result<Record, StoreError>);
 struct LedgerWalk<'a> {
     ledger: &'a Ledger,
     /// `None` once a part of the store could not be read: from there on each position is looked up individually.
-    entries: Option<Peekable<Entries<'a>>>,
+    entries: Option<Entries<'a>>,
+    /// What was found after positions without content, which are reported first.
+    ahead: Option<At>,
     expected: u64,
     /// The last position.
     end: u64,
@@ -96,23 +98,44 @@ struct LedgerWalk<'a> {
 impl LedgerWalk<'_> {
     /// The next position that has content, or that cannot be read.
     fn look(&mut self) -> Option<Result<At, StoreError>> {
+        if let Some(ahead) = self.ahead.take() {
+            return Some(Ok(ahead));
+        }
         if let Some(entries) = &mut self.entries {
-            match entries.peek()? {
+            match entries.next()? {
                 Ok((key, value)) => {
-                    return Some(trailing_u64(key).map(|at| (at, self.ledger.decode(at, value))));
+                    return Some(trailing_u64(&key).map(|at| (at, self.ledger.decode(at, &value))));
                 }
                 Err(StoreError::Damaged { .. }) => self.entries = None,
-                Err(_) => {
-                    return entries.next().map(|entry| entry.map(|_| unreachable!("it was an error")));
-                }
+                Err(error) => return Some(Err(error)),
             }
         }
         (self.expected..=self.end).find_map(|position| match self.ledger.record_at(position) {
-            Ok(None) => None,
-            Ok(Some(record)) => Some(Ok((position, Ok(record)))),
+            Ok(record) => record.map(|record| Ok((position, Ok(record)))),
             Err(error @ StoreError::Damaged { .. }) => Some(Ok((position, Err(error)))),
             Err(error) => Some(Err(error)),
         })
+    }
+
+    /// The content of the next position, or of a stretch without any.
+    fn step(&mut self, (position, decoded): At) -> Result<(u64, RecordOrDamage), StoreError> {
+        let from = self.expected;
+        // A walk that begins within a lost range continues after it.
+        let is_told = matches!(&decoded, Ok(Record::Truncated { from: lost, to, .. }) if *lost <= from && *to == position - 1);
+        if position > from && !is_told {
+            self.ahead = Some((position, decoded));
+            let through = (from + STRETCH_MAX - 1).min(position - 1);
+            self.expected = through + 1;
+            return Ok((through, RecordOrDamage::Damaged { from, reason: "there is no record".into() }));
+        }
+        self.expected = position + 1;
+        match decoded {
+            Ok(record) => Ok((position, RecordOrDamage::Record(record))),
+            Err(StoreError::Damaged { reason, .. }) => {
+                Ok((position, RecordOrDamage::Damaged { from: position, reason }))
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -120,36 +143,7 @@ impl Iterator for LedgerWalk<'_> {
     type Item = Result<(u64, RecordOrDamage), StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let (position, decoded) = match self.look()? {
-            Ok(found) => found,
-            Err(error) => return Some(Err(error)),
-        };
-        let from = self.expected;
-        if position > from {
-            let told = match &decoded {
-                // A walk that begins within a lost range continues after it.
-                Ok(Record::Truncated { from: lost, to, .. }) => *lost <= from && *to == position - 1,
-                _ => false,
-            };
-            if !told {
-                let through = (from + STRETCH_MAX - 1).min(position - 1);
-                self.expected = through + 1;
-                return Some(Ok((
-                    through,
-                    RecordOrDamage::Damaged { from, reason: "there is no record".into() },
-                )));
-            }
-        }
-        if let Some(entries) = &mut self.entries {
-            entries.next();
-        }
-        self.expected = position + 1;
-        Some(match decoded {
-            Ok(record) => Ok((position, RecordOrDamage::Record(record))),
-            Err(StoreError::Damaged { reason, .. }) => {
-                Ok((position, RecordOrDamage::Damaged { from: position, reason }))
-            }
-            Err(error) => Err(error),
-        })
+        let found = self.look()?;
+        Some(found.and_then(|at| self.step(at)))
     }
 }

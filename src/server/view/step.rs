@@ -21,6 +21,7 @@ pub struct PreparedRecord {
 
 #[derive(Debug)]
 pub(super) enum Preparation {
+    /// A page of events.
     Page(PreparedPage),
     /// Events of a stream that will never come.
     MissingRange {
@@ -30,11 +31,14 @@ pub(super) enum Preparation {
         last: u64,
         reason: String,
     },
+    /// An edge reported its number of spaces.
     Capacity {
         site: SiteName,
         capacity: u32,
     },
+    /// An operator's command.
     Command(Command),
+    /// Positions that cannot be read, or are lost.
     Damaged {
         damage: LedgerDamage,
         losses: Vec<Loss>,
