@@ -90,7 +90,10 @@ impl Server {
     async fn open(config: ServerConfig) -> Result<Server, DaemonError> {
         let dir = DataDir::hold(&config.data_dir)?;
         if backup::is_unfinished(&dir) {
-            let reason = format!("{:?} holds a backup that was never finished. Nothing was changed. Restore a backup that has a backup.json, or give another --data-dir", dir.path());
+            let reason = format!(
+                "{:?} holds a backup that was never finished. Nothing was changed. Restore a backup that has a backup.json, or give another --data-dir",
+                dir.path()
+            );
             return Err(DaemonError::Setting(codes::BACKUP_UNFINISHED, reason));
         }
         let (OpenedLedger { store, room, ledger, .. }, view) = open_books(&dir, &config).await?;
@@ -149,7 +152,9 @@ impl Server {
         dir.publish("listen.addr", format!("{zmq_address}\n"))?;
         tracing::info!(data_dir = %dir.path().display(), ledger = %ledger.id(), position = ledger.position(), "the server is ready");
         let id = ledger.id();
-        daemon::print_ready(&format!("server listen=tcp://{zmq_address} http=http://{web_address} ledger={id}"));
+        daemon::print_ready(&format!(
+            "server listen=tcp://{zmq_address} http=http://{web_address} ledger={id}"
+        ));
         Ok(Server { _dir: dir, stop, live, serving_ended, applying_ended, http, tasks, unreadable })
     }
 }

@@ -106,7 +106,6 @@ impl VerifyReport {
             self.findings.push(Finding { place, what, advice });
         }
     }
-
 }
 
 impl fmt::Display for VerifyReport {
@@ -151,7 +150,9 @@ fn no_directory(path: &Path) -> DaemonError {
 }
 
 fn no_scratch(error: &impl fmt::Display) -> DaemonError {
-    let reason = format!("the views are rebuilt in a file under TMPDIR, and that failed: {error}. Nothing was changed in the data directory. Set TMPDIR to a directory on a disk with room");
+    let reason = format!(
+        "the views are rebuilt in a file under TMPDIR, and that failed: {error}. Nothing was changed in the data directory. Set TMPDIR to a directory on a disk with room"
+    );
     DaemonError::Failed(codes::VERIFY_SPACE_UNUSABLE, reason)
 }
 
@@ -294,7 +295,9 @@ fn check_views(
     if let Some(damage) = rebuilt.damages.iter().find(|(last, its)| known.get(*last) != Some(*its)) {
         // What they made of the records then is worth more than what a rebuild makes of the damaged ledger now.
         let (from, to) = (damage.1.from, damage.0);
-        let what = format!("they were not compared, because they were made while positions {from} to {to} of the ledger could still be read");
+        let what = format!(
+            "they were not compared, because they were made while positions {from} to {to} of the ledger could still be read"
+        );
         find(what, VIEW_KNOWS_MORE);
         return Ok(());
     }

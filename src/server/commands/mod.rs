@@ -33,25 +33,15 @@ pub enum ServerRequest {
     /// List all garages.
     Garages,
     /// At most `limit` events in quarantine after `after`.
-    Quarantine {
-        after: Option<QuarantinePlace>,
-        limit: usize,
-    },
+    Quarantine { after: Option<QuarantinePlace>, limit: usize },
     /// Record this command.
     Command(Command),
     /// Replace a plate by random tokens.
-    Forget {
-        plate: String,
-    },
+    Forget { plate: String },
     /// Put a list in force, or say what that would change.
-    Put {
-        put: Put,
-        dry_run: bool,
-    },
+    Put { put: Put, dry_run: bool },
     /// Registered plates after `after`, as many as one answer holds.
-    Plates {
-        after: Option<String>,
-    },
+    Plates { after: Option<String> },
     /// List all contracts.
     Contracts,
     /// Ask a question about money.
@@ -63,14 +53,9 @@ pub enum ServerRequest {
     /// Verify the ledger and the views.
     Verify,
     /// Read the base of a compacted ledger after a key, as much as one answer holds.
-    Base {
-        after: Option<Vec<u8>>,
-    },
+    Base { after: Option<Vec<u8>> },
     /// Read the records from this position on, as many as one answer holds, for a backup.
-    Records {
-        from: u64,
-        through: Option<u64>,
-    },
+    Records { from: u64, through: Option<u64> },
 }
 
 impl ServerRequest {

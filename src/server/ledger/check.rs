@@ -82,7 +82,9 @@ impl LedgerCheck<'_> {
                 RecordOrDamage::Record(Record::Truncated { from, to, .. }) => {
                     self.read.truncated += (to + 1).saturating_sub(from);
                     if to + 1 != position || from > to {
-                        let what = format!("it says that positions {from} to {to} are lost, which is not what it follows");
+                        let what = format!(
+                            "it says that positions {from} to {to} are lost, which is not what it follows"
+                        );
                         self.say(format!("position {position}"), what);
                     }
                 }

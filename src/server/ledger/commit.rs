@@ -27,10 +27,10 @@
 use super::keys::record_key;
 use super::streams::{Advance, Streams};
 use super::{Applied, Ledger};
+use crate::messaging::Digest;
 use crate::messaging::page::{Content, Page, SealedPage, shortened};
 use crate::messaging::receiver::{Judgement, Mark, PageSpan, judge};
 use crate::messaging::wire::{Request, Verdict};
-use crate::messaging::Digest;
 use crate::server::record::{Record, StreamId};
 use crate::store::{BATCH_MAX, Batch, StoreError};
 use std::collections::HashMap;

@@ -85,7 +85,10 @@ pub fn decode_mark(value: &[u8]) -> Result<(Mark, Option<StreamId>), StoreError>
         let digest = digest.map(|digest| Digest::from_bytes(digest.try_into().expect("it has its length")));
         Some((Mark { sequence: u64::from_be_bytes(*sequence), digest }, name.and_then(stream_id)))
     };
-    parts().ok_or_else(|| StoreError::Damaged { place: "a mark".into(), reason: "it has the wrong length".into() })
+    parts().ok_or_else(|| StoreError::Damaged {
+        place: "a mark".into(),
+        reason: "it has the wrong length".into(),
+    })
 }
 
 /// The stream and the first sequence in a key of the index.

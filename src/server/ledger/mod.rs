@@ -178,7 +178,9 @@ impl Ledger {
         let record = |command| Record::Command { received_at_ms: now_ms, by: by.to_owned(), command };
         let records: Vec<Record> = pieces.chain([command]).map(record).collect();
         // A record that is too long is found before anything is written: the store would refuse it, and a refused write poisons it.
-        if let Some(bytes) = records.iter().map(|record| record.encode().len()).find(|bytes| *bytes > VALUE_MAX) {
+        if let Some(bytes) =
+            records.iter().map(|record| record.encode().len()).find(|bytes| *bytes > VALUE_MAX)
+        {
             return Err(StoreError::ValueTooLong { bytes });
         }
         let mut commit = Commit::begin(self, now_ms);

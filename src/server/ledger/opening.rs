@@ -8,16 +8,16 @@
 //! * The index names no position after the end.
 //! * Positions after the end that the high-water file or an index entry names are recorded as lost, at the position after them.
 
-use super::streams::Advance;
 use super::keys::{LEDGER_ID, index_key, ledger_id_value, mark_key, mark_value, record_key, trailing_u64};
+use super::streams::Advance;
 use super::{Ledger, Stream, damaged};
 use crate::codes;
+use crate::messaging::LedgerId;
 use crate::messaging::receiver::Mark;
 use crate::server::record::{Record, StreamId};
 use crate::store::high_water::{self, HighWaterFile, HighWaterMark};
 use crate::store::salvage::OnLoss;
 use crate::store::{Store, StoreError};
-use crate::messaging::LedgerId;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::sync::atomic::Ordering;

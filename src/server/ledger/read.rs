@@ -108,11 +108,7 @@ impl Ledger {
     }
 
     /// The pages of all garages from position `from` on, oldest first, until `enough` returns true.
-    pub fn pages(
-        &self,
-        from: u64,
-        enough: impl FnMut(&PageAt) -> bool,
-    ) -> Result<LedgerPages, StoreError> {
+    pub fn pages(&self, from: u64, enough: impl FnMut(&PageAt) -> bool) -> Result<LedgerPages, StoreError> {
         let found = self.records(from).map(|entry| {
             let (position, found) = entry?;
             Ok(match found {

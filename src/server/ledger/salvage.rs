@@ -15,7 +15,7 @@
 //! The views are not kept: they follow from the ledger.
 
 use super::keys::{self, LEDGER_ID, index_key, mark_key, record_key, trailing_u64};
-use super::streams::Advance;
+use super::streams::{Advance, NAMELESS};
 use super::{LedgerCopy, LedgerHighWater, damaged};
 use crate::codes;
 use crate::messaging::receiver::Mark;
@@ -73,21 +73,8 @@ fn read_marks(found: &Salvaged) -> Result<Marks, StoreError> {
     Ok(marks)
 }
 
-/// Made-up name of a garage whose name is lost. Its stream is found by its epoch.
-const NAMELESS: &str = "unknown garage ";
-
 /// Epoch of a stream of which neither the name nor a page is left: its records cannot be assigned to any garage.
 const NO_EPOCH: Epoch = Epoch::from_bytes([0; 16]);
-
-pub(super) fn is_nameless(site: &SiteName) -> bool {
-    site.as_str().starts_with(NAMELESS)
-}
-
-/// A stream in front of those whose names are lost, in their order.
-pub(super) fn before_nameless() -> StreamId {
-    let site = SiteName::new(NAMELESS.trim_end()).expect("it is short and can be printed");
-    StreamId { site, epoch: Epoch::from_bytes([u8::MAX; 16]) }
-}
 
 /// Each stream, by its number. A stream that nothing names gets a made-up name, so that its events count; its pages say its epoch, by
 /// which it is found when its edge delivers again.
@@ -304,12 +291,7 @@ enum Follows {
 }
 
 /// Puts the lost sequences into the index, each at a lost position, and sets the marks after them.
-fn write_losses(
-    new: &Store,
-    streams: &[StreamId],
-    marks: &Marks,
-    losses: Losses,
-) -> Result<(), StoreError> {
+fn write_losses(new: &Store, streams: &[StreamId], marks: &Marks, losses: Losses) -> Result<(), StoreError> {
     let Losses { mut lost, mut positions } = losses;
     lost.sort_by_key(|lost| (lost.before, lost.after));
     let mut batch = Batch::default();
@@ -325,7 +307,8 @@ fn write_losses(
             continue;
         };
         positions.remove(&position);
-        let Some(number) = (0..).zip(streams).find_map(|(number, its)| (*its == stream).then_some(number)) else {
+        let Some(number) = (0..).zip(streams).find_map(|(number, its)| (*its == stream).then_some(number))
+        else {
             continue;
         };
         batch.put(index_key(number, first), position.to_be_bytes());

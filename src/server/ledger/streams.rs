@@ -1,11 +1,11 @@
 //! The streams of the ledger, and what a record says about them. Marks, index and decisions about conflicts follow from the records,
 //! and are derived only here: by a commit, at opening, by a check, by a copy and by a salvage.
 
+use super::damaged;
 use super::keys::{
     adoption_key, decode_mark, decode_stream, index_key, mark_key, mark_value, moved_key, stream_key,
     stream_value, trailing_u64,
 };
-use super::{damaged, salvage};
 use crate::messaging::page::{Page, PageError};
 use crate::messaging::receiver::Mark;
 use crate::messaging::{Digest, Epoch, SiteName};
@@ -14,6 +14,12 @@ use crate::store::{Batch, Store, StoreError};
 use rpds::{RedBlackTreeMapSync, RedBlackTreeSetSync, VectorSync};
 use std::collections::BTreeMap;
 use std::ops::Bound;
+
+/// The last of all epochs in their order.
+const LAST_EPOCH: Epoch = Epoch::from_bytes([u8::MAX; 16]);
+
+/// Made-up name of a garage whose name was lost with a damaged store.
+pub(super) const NAMELESS: &str = "unknown garage ";
 
 /// One (site, epoch), as this ledger knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,8 +136,10 @@ impl Streams {
     /// The stream that a peer means. One whose site was lost with a damaged store is found by its epoch, which belongs to one site.
     pub fn meant_by(&self, stream: &StreamId) -> Option<u32> {
         let nameless = || {
-            let all = self.numbers.range((Bound::Excluded(salvage::before_nameless()), Bound::Unbounded));
-            let mut nameless = all.take_while(|(its, _)| salvage::is_nameless(&its.site));
+            let before = SiteName::new(NAMELESS.trim_end()).expect("it is short and can be printed");
+            let before = StreamId { site: before, epoch: LAST_EPOCH };
+            let all = self.numbers.range((Bound::Excluded(before), Bound::Unbounded));
+            let mut nameless = all.take_while(|(its, _)| its.site.as_str().starts_with(NAMELESS));
             nameless.find(|(its, _)| its.epoch == stream.epoch).map(|(_, number)| *number)
         };
         self.number(stream).or_else(nameless)
@@ -139,8 +147,8 @@ impl Streams {
 
     /// The numbers of a site's streams, in the order in which they began.
     pub fn of_site(&self, site: &SiteName) -> Vec<u32> {
-        let [first, last] = [[0; 16], [u8::MAX; 16]]
-            .map(|epoch| StreamId { site: site.clone(), epoch: Epoch::from_bytes(epoch) });
+        let [first, last] =
+            [Epoch::from_bytes([0; 16]), LAST_EPOCH].map(|epoch| StreamId { site: site.clone(), epoch });
         let mut numbers: Vec<u32> = self.numbers.range(first..=last).map(|(_, number)| *number).collect();
         numbers.sort_unstable();
         numbers
@@ -148,8 +156,7 @@ impl Streams {
 
     /// The names of at most `at_most` sites after `after`, in order.
     pub fn sites_after(&self, after: Option<&SiteName>, at_most: usize) -> Vec<SiteName> {
-        let last = Epoch::from_bytes([u8::MAX; 16]);
-        let from = after.map(|site| StreamId { site: site.clone(), epoch: last });
+        let from = after.map(|site| StreamId { site: site.clone(), epoch: LAST_EPOCH });
         let from = from.map_or(Bound::Unbounded, Bound::Excluded);
         let mut sites: Vec<SiteName> = Vec::new();
         for (StreamId { site, .. }, _) in self.numbers.range((from, Bound::Unbounded)) {

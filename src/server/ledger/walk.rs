@@ -17,10 +17,7 @@ pub enum RecordOrDamage {
     /// The record at the position.
     Record(Record),
     /// Nothing can be read from this position up to the position that is reported with this value.
-    Damaged {
-        from: u64,
-        reason: String,
-    },
+    Damaged { from: u64, reason: String },
 }
 
 /// Applied events whose record cannot be read any more, by the index.

@@ -105,7 +105,9 @@ impl<S> Record<S> {
             Record::Capacity { site, received_at_ms, capacity } => {
                 Record::Capacity { site, received_at_ms, capacity }
             }
-            Record::Command { received_at_ms, by, command } => Record::Command { received_at_ms, by, command },
+            Record::Command { received_at_ms, by, command } => {
+                Record::Command { received_at_ms, by, command }
+            }
             Record::Truncated { received_at_ms, from, to } => Record::Truncated { received_at_ms, from, to },
         })
     }
@@ -140,9 +142,9 @@ impl Record {
     /// The stream that the record is of.
     pub fn stream(&self) -> Option<&StreamId> {
         match self {
-            Record::Page { stream, .. } | Record::MissingRange { stream, .. } | Record::Moved { stream, .. } => {
-                Some(stream)
-            }
+            Record::Page { stream, .. }
+            | Record::MissingRange { stream, .. }
+            | Record::Moved { stream, .. } => Some(stream),
             Record::Capacity { .. } | Record::Command { .. } | Record::Truncated { .. } => None,
         }
     }

@@ -24,25 +24,13 @@ pub(super) enum Preparation {
     /// A page of events.
     Page(PreparedPage),
     /// Events of a stream that will never come.
-    MissingRange {
-        stream: StreamId,
-        received_at_ms: i64,
-        first: u64,
-        last: u64,
-        reason: String,
-    },
+    MissingRange { stream: StreamId, received_at_ms: i64, first: u64, last: u64, reason: String },
     /// An edge reported its number of spaces.
-    Capacity {
-        site: SiteName,
-        capacity: u32,
-    },
+    Capacity { site: SiteName, capacity: u32 },
     /// An operator's command.
     Command(Command),
     /// Positions that cannot be read, or are lost.
-    Damaged {
-        damage: LedgerDamage,
-        losses: Vec<Loss>,
-    },
+    Damaged { damage: LedgerDamage, losses: Vec<Loss> },
     /// It changes no view.
     Nothing,
 }
@@ -96,7 +84,9 @@ impl PreparedRecord {
     }
 
     fn what(ledger: &Ledger, record: Record) -> Result<Preparation, String> {
-        let number_of = |stream| ledger.number_of(stream).ok_or_else(|| format!("{stream} is not in the list of streams"));
+        let number_of = |stream| {
+            ledger.number_of(stream).ok_or_else(|| format!("{stream} is not in the list of streams"))
+        };
         Ok(match record {
             Record::Page { stream, received_at_ms, page } => {
                 let stream_number = number_of(&stream)?;
@@ -106,7 +96,14 @@ impl PreparedRecord {
                 };
                 let events = records.iter().map(|record| Event::from_bytes(&record.payload)).collect();
                 let (first, clock_set) = (page.first.get(), page.begun.set);
-                Preparation::Page(PreparedPage { stream, stream_number, received_at_ms, first, clock_set, events })
+                Preparation::Page(PreparedPage {
+                    stream,
+                    stream_number,
+                    received_at_ms,
+                    first,
+                    clock_set,
+                    events,
+                })
             }
             Record::MissingRange { stream, received_at_ms, first, last, reason, .. } => {
                 number_of(&stream)?;
