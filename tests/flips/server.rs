@@ -158,7 +158,7 @@ fn told(books: &Books, sound: &Sound, lost: &mut Vec<u64>) -> Result<Told, Strin
     let streams = ledger.streams();
     let named = |site: &SiteName| {
         let nameless = streams.get(site).filter(|_| site.as_str().starts_with("unknown garage "));
-        let epoch = nameless.map(|streams| streams[0].epoch);
+        let epoch = nameless.map(|streams| streams[0].id.epoch);
         let its = sound.pages.iter().find(|(_, its, _)| Some(*its) == epoch);
         its.map_or(site, |(its, _, _)| its).clone()
     };
