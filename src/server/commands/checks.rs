@@ -65,7 +65,13 @@ pub(super) fn checked(mut command: Command) -> Result<Command, BadCommand> {
             time(*entered_at_ms, *offset_minutes)?;
             has_length(reason)?;
         }
-        _ => return Err(BadCommand::NotAskable(command.name())),
+        Command::Piece { .. }
+        | Command::Tariffs { .. }
+        | Command::Plates { .. }
+        | Command::Contracts { .. }
+        | Command::Price { .. }
+        | Command::Forget { .. }
+        | Command::Erased => return Err(BadCommand::NotAskable(command.name())),
     }
     Ok(command)
 }

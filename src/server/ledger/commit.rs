@@ -27,10 +27,10 @@
 use super::keys::record_key;
 use super::streams::{Advance, Streams};
 use super::{Applied, Ledger};
-use crate::messaging::Digest;
 use crate::messaging::page::{Content, Page, SealedPage, shortened};
 use crate::messaging::receiver::{Judgement, Mark, PageSpan, judge};
 use crate::messaging::wire::{Request, Verdict};
+use crate::messaging::{Digest, Epoch};
 use crate::server::record::{Record, StreamId};
 use crate::store::{BATCH_MAX, Batch, StoreError};
 use std::collections::HashMap;
@@ -133,7 +133,8 @@ impl<'a> Commit<'a> {
                 let Content::Lost { reason, .. } = &page.content else {
                     unreachable!("only pages of lost messages are judged to be missing")
                 };
-                self.append_missing(applying, (from, to), reason, Some(sealed.digest))?;
+                let moved_from = page.moved_from.map(|(former, _)| former);
+                self.append_missing(applying, (from, to), reason, Some((sealed.digest, moved_from)))?;
             }
             Judgement::AfterMissingRange { from, to } => {
                 let reason = "the site was told that they are safe, and this ledger does not have them";
@@ -215,20 +216,23 @@ impl<'a> Commit<'a> {
         self.append(applying, &record, &advance, Some(digest));
     }
 
-    /// Adds the record of a missing range, which the page with the digest `told_by` reported, or which precedes a page.
+    /// Adds the record of a missing range, which precedes a page, or which a page reported: its digest, and the epoch that it was moved
+    /// from.
     fn append_missing(
         &mut self,
         applying: &mut Applying<'_>,
         (first, last): (u64, u64),
         reason: &str,
-        told_by: Option<Digest>,
+        reported: Option<(Digest, Option<Epoch>)>,
     ) -> Result<(), StoreError> {
         applying.answer.missing += last - first + 1;
         self.make_room()?;
         let (stream, reason) = (applying.stream.clone(), shortened(reason, REASON_MAX).to_owned());
+        let (told_by, moved_from) = reported.unzip();
         let record =
             Record::MissingRange { stream, received_at_ms: self.now_ms, first, last, reason, told_by };
         let advance = Advance::of(&record).ok().flatten().expect("a missing range is of a stream");
+        let advance = Advance { moved_from: moved_from.flatten(), ..advance };
         self.append(applying, &record, &advance, told_by);
         Ok(())
     }

@@ -181,9 +181,9 @@ impl<'a> LedgerCopy<'a> {
         }
         let number = self.names.iter().position(|its| its == stream).unwrap_or(self.names.len());
         let begun = self.streams.count() as usize;
-        for before in self.names[begun.min(number)..number].to_vec() {
+        for before in begun..number {
             self.make_room()?;
-            self.streams.begin(before, &mut self.batch);
+            self.streams.begin(self.names[before].clone(), &mut self.batch);
         }
         self.make_room()?;
         self.streams.begin(stream.clone(), &mut self.batch);

@@ -233,6 +233,18 @@ fn a_salvaged_ledger_knows_its_streams_by_a_mark_a_record_or_the_index() {
     assert_eq!(missing_ranges(&view), [("c", 3, 4)], "its mark says how far it had come");
 }
 
+/// The list of streams and the index, which lie side by side, were lost together: the marks seemed to be those of other garages.
+#[test]
+fn a_mark_without_list_and_index_belongs_to_the_stream_of_its_page() {
+    let world = World::new();
+    commit(&world.open(), request("a", 1, vec![page(1, 10)]));
+    commit(&world.open(), request("b", 1, vec![page(1, 3)]));
+    let (salvaged, ledger) = salvaged(&world, |key| key.starts_with(b"s") || key.starts_with(b"x"));
+    let marks = ledger.streams().into_iter().map(|(site, its)| (site.to_string(), its[0].mark.sequence));
+    assert_eq!(marks.collect::<Vec<_>>(), [("a".into(), 10), ("b".into(), 3)]);
+    assert_eq!(missing_ranges(&salvaged.views_of(&ledger)), []);
+}
+
 /// All that was left of a garage was its mark: the rebuilt list of streams lacked it, and the ledger did not open.
 #[test]
 fn a_garage_of_which_only_the_mark_is_left_has_a_missing_range() {

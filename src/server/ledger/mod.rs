@@ -1,12 +1,16 @@
 //! The durable, append-only log of everything that was applied.
 //!
+//! This is all that others use; ARCHITECTURE.md says why it is no trait, and where a replicated log would be.
+//!
 //! | others need | from |
 //! | --- | --- |
-//! | to append | [`Ledger::commit`], [`Ledger::record_order`] |
+//! | to append | [`Ledger::commit`], [`Ledger::commit_with_capacities`], [`Ledger::record_order`] |
 //! | its end | [`Ledger::position`] |
-//! | to read by position | [`Ledger::records`], [`Ledger::record_at`], [`Ledger::losses`], [`Ledger::pages`] |
+//! | to read by position | [`Ledger::records`], [`Ledger::record_at`], [`Ledger::page_at`], [`Ledger::losses`], [`Ledger::pages`] |
 //! | to read by site, epoch and sequence | [`Ledger::page_with`], [`Ledger::pages_of`] |
-//! | marks | [`Ledger::streams`], [`Ledger::number_of`] |
+//! | streams and their marks | [`Ledger::streams`], [`Ledger::streams_of`], [`Ledger::sites_after`] |
+//! | the numbers of streams, for views | [`Ledger::number_of`], [`Ledger::epoch_of`], [`Ledger::numbered_streams`] |
+//! | to copy and to verify it | [`Ledger::raw_records`], [`LedgerCopy`], [`Ledger::check`] |
 //!
 //! **Promise.** A page is in the ledger once, at one position, after all earlier pages of its stream. What
 //! [`Ledger::commit`] reports is on disk.

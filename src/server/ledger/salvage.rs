@@ -7,8 +7,9 @@
 //! it shows what is missing between them. A stored mark shows what is missing at the end.
 //!
 //! Records of version 2 say the number of their stream. If the list of streams is lost, a mark that was written beside them names
-//! it, or a later record does. A stream without any name left is identified by the epoch in its pages, so that pages its edge
-//! delivers again are recognised.
+//! it, or a later record does. A mark beside records of version 3 belongs to the stream to which the index leads, or to the one of the
+//! page with its digest. A stream without any name left is identified by the epoch in its pages, so that pages its edge delivers
+//! again are recognised.
 //! **Not promised.** That each lost sequence gets the position that it had, when several positions are lost: they are assigned in
 //! order.
 //!
@@ -19,12 +20,12 @@ use super::streams::{Advance, NAMELESS};
 use super::{LedgerCopy, LedgerHighWater, damaged};
 use crate::codes;
 use crate::messaging::receiver::Mark;
-use crate::messaging::{Epoch, SiteName};
+use crate::messaging::{Digest, Epoch, SiteName};
 use crate::server::record::{Record, StoredRecord, StreamId};
 use crate::store::salvage::{Salvaged, SalvagedValue, Stamp};
 use crate::store::{BATCH_MAX, Batch, Store, StoreError};
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 /// Writes the ledger that was found into `new`. `high_water` is the file beside the damaged store.
@@ -89,7 +90,7 @@ fn read_streams(found: &Salvaged, marks: &Marks) -> Result<Vec<StreamId>, StoreE
             named.insert(number, stream);
         }
     }
-    let InRecords { epochs, streams } = read_records(found)?;
+    let InRecords { epochs, streams, mut by_mark } = read_records(found, marks)?;
     let next = |last: Option<&u32>| last.map_or(0, |last| last + 1);
     let count = [named.keys().last(), marks.keys().last(), epochs.keys().last()].map(next).into_iter().max();
     for number in 0..count.unwrap_or(0) {
@@ -98,8 +99,9 @@ fn read_streams(found: &Salvaged, marks: &Marks) -> Result<Vec<StreamId>, StoreE
         }
         let epoch = epochs.get(&number).copied().unwrap_or(NO_EPOCH);
         let is_its = |stream: &&StreamId| stream.epoch == epoch && !named.values().any(|its| its == *stream);
-        let later = streams.iter().find(is_its).cloned();
-        let stream = match named_by_index(found, number)?.or(later) {
+        let by_record = by_mark.remove(&number).filter(|stream| !named.values().any(|its| its == stream));
+        let by_record = by_record.or_else(|| streams.iter().find(is_its).cloned());
+        let stream = match named_by_index(found, number)?.or(by_record) {
             Some(stream) => stream,
             None => {
                 tracing::error!(
@@ -124,14 +126,25 @@ struct InRecords {
     /// In version 2: the epoch of each numbered stream of which a page can be read.
     epochs: BTreeMap<u32, Epoch>,
     streams: BTreeSet<StreamId>,
+    /// The stream of the page that a mark ends with, by the number of the mark.
+    by_mark: BTreeMap<u32, StreamId>,
 }
 
-fn read_records(found: &Salvaged) -> Result<InRecords, StoreError> {
+fn read_records(found: &Salvaged, marks: &Marks) -> Result<InRecords, StoreError> {
+    let ends = marks.iter().filter_map(|(number, (mark, _))| Some((mark.digest?, *number)));
+    let ends: HashMap<Digest, u32> = ends.collect();
     let mut said = InRecords::default();
     for entry in found.range(b"r", b"s") {
         let SalvagedValue { key, value, .. } = entry?;
         match StoredRecord::read(trailing_u64(&key)?, &value) {
-            Ok(StoredRecord::Named(record)) => said.streams.extend(record.stream().cloned()),
+            Ok(StoredRecord::Named(record)) => {
+                said.streams.extend(record.stream().cloned());
+                if let Record::Page { stream, page, .. } = record
+                    && let Some(number) = ends.get(&page.digest)
+                {
+                    said.by_mark.insert(*number, stream);
+                }
+            }
             Ok(StoredRecord::Numbered(Record::Page { stream, page, .. })) => {
                 if let Entry::Vacant(new) = said.epochs.entry(stream)
                     && let Ok(page) = page.read()

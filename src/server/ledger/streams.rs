@@ -46,6 +46,9 @@ pub(super) struct Advance {
     pub is_indexed: bool,
     /// What was applied; `None` for a missing range.
     pub page: Option<Page>,
+    /// The epoch in which the events were before the edge moved them. The record of a missing range does not say it: where only
+    /// records are read, the next page ends the move.
+    pub moved_from: Option<Epoch>,
 }
 
 impl Advance {
@@ -63,6 +66,7 @@ impl Advance {
                 mark: Mark::after_missing(*last),
                 is_indexed: told_by.is_some(),
                 page: None,
+                moved_from: None,
             }),
             _ => None,
         })
@@ -76,6 +80,7 @@ impl Advance {
             last: page.last(),
             mark: Mark::after(&page, digest),
             is_indexed: true,
+            moved_from: page.moved_from.map(|(former, _)| former),
             page: Some(page),
         }
     }
@@ -208,7 +213,7 @@ impl Streams {
     /// Follows the record at `position`, which moves the mark of its stream. Adds at most 4 writes to the batch: the stream if it
     /// begins, the index entry, the mark, and the end of a move. Returns the number of the stream.
     pub fn advance(&mut self, position: u64, advance: &Advance, batch: &mut Batch) -> u32 {
-        let Advance { stream, first, mark, is_indexed, .. } = advance;
+        let Advance { stream, first, mark, is_indexed, moved_from, .. } = advance;
         let number = self.number(stream).unwrap_or_else(|| self.begin(stream.clone(), batch));
         if *is_indexed {
             batch.put(index_key(number, *first), position.to_be_bytes());
@@ -220,8 +225,8 @@ impl Streams {
                 stream.mark = *mark;
             });
         }
-        if let Some((former, _)) = advance.page.as_ref().and_then(|page| page.moved_from) {
-            self.end_move(number, former, batch);
+        if let Some(former) = moved_from {
+            self.end_move(number, *former, batch);
         }
         number
     }

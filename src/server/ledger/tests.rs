@@ -296,6 +296,24 @@ fn a_late_page_of_an_earlier_move_does_not_undo_a_later_decision() {
     assert_eq!(in_conflict(3), Verdict::Conflict { first: 1 });
 }
 
+#[test]
+fn a_move_of_nothing_but_lost_events_ends_too() {
+    let (_, ledger) = ledger();
+    let site = SiteName::new("a").unwrap();
+    commit(&ledger, request("a", 1, vec![page(1, 10)]));
+    let in_conflict = || commit(&ledger, request("a", 1, vec![marked_page(1, 10, 1)])).verdict;
+    ledger.record_command("me", Command::Adopt { garage: site }, 5).unwrap();
+    assert_eq!(in_conflict(), Verdict::Move { from: 1 });
+    let mut moved = page(1, 1).open().unwrap();
+    let lost = Content::Lost { last: Sequence::new(10).unwrap(), reason: "damage".into() };
+    (moved.epoch, moved.moved_from, moved.content) =
+        (Epoch::from_bytes([5; 16]), Some((EPOCH, moved.first)), lost);
+    let request = request("a", 1, vec![SealedPage::seal(&moved)]);
+    let answer = commit(&ledger, Request { epoch: moved.epoch, ..request });
+    assert_eq!((answer.verdict, answer.missing), (Verdict::Accepted, 10));
+    assert_eq!(in_conflict(), Verdict::Conflict { first: 1 });
+}
+
 /// A piece of 7,000 bytes, given over admin.sock, was refused by the store after the ledger had begun to write, and the server
 /// ended.
 #[test]
