@@ -4,7 +4,7 @@
 //! **Kept by.** A [`Code`] can be declared only in this file, and a test pairs each with its entry in `docs/codes.md` and with the places
 //! that use it.
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use std::fmt;
 
 /// The page, one entry for each code.
@@ -13,7 +13,8 @@ const PAGE: &str = include_str!("../docs/codes.md");
 const SUGGESTIONS_MAX: usize = 3;
 
 /// A stable name in lower snake case, such as `outbox_full`.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
 pub struct Code(&'static str);
 
 impl Code {
@@ -28,18 +29,6 @@ impl fmt::Display for Code {
     }
 }
 
-impl fmt::Debug for Code {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
-    }
-}
-
-impl Serialize for Code {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.0)
-    }
-}
-
 /// An error that can end a program.
 pub trait Coded: fmt::Display {
     fn code(&self) -> Code;
@@ -50,172 +39,71 @@ pub fn print_error(code: Code, message: &dyn fmt::Display) {
     eprintln!("error[{code}]: {message}");
 }
 
+/// Declares each code as a constant, whose text is its name in lower case: `OUTBOX_FULL` is `outbox_full`.
 macro_rules! codes {
-    ($($name:ident = $text:literal;)*) => {
-        $(pub const $name: Code = Code($text);)*
+    ($($name:ident)*) => {
+        $(pub const $name: Code = {
+            const TEXT: [u8; stringify!($name).len()] = in_lower_case(stringify!($name));
+            match str::from_utf8(&TEXT) {
+                Ok(text) => Code(text),
+                Err(_) => panic!("an identifier is a text"),
+            }
+        };)*
         /// Every code that this version knows.
         pub const ALL: &[Code] = &[$($name),*];
     };
 }
 
+const fn in_lower_case<const LENGTH: usize>(name: &str) -> [u8; LENGTH] {
+    let mut text = *name.as_bytes().first_chunk().expect("it has this length");
+    text.make_ascii_lowercase();
+    text
+}
+
 codes! {
     // Problems over HTTP.
-    BAD_REQUEST = "bad_request";
-    BUSY = "busy";
-    DISK_FULL = "disk_full";
-    EMPTY_BATCH = "empty_batch";
-    HEADERS_TOO_LARGE = "headers_too_large";
-    IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused";
-    IDEMPOTENCY_KEYS_FULL = "idempotency_keys_full";
-    INTERNAL_ERROR = "internal_error";
-    INVALID_CURSOR = "invalid_cursor";
-    INVALID_ENCODING = "invalid_encoding";
-    INVALID_EVENT = "invalid_event";
-    INVALID_IDEMPOTENCY_KEY = "invalid_idempotency_key";
-    INVALID_JSON = "invalid_json";
-    INVALID_PATH = "invalid_path";
-    INVALID_QUERY = "invalid_query";
-    METHOD_NOT_ALLOWED = "method_not_allowed";
-    NO_SUCH_GARAGE = "no_such_garage";
-    NO_SUCH_STATEMENT = "no_such_statement";
-    NOT_FOUND = "not_found";
-    OUTBOX_FULL = "outbox_full";
-    REQUEST_TIMEOUT = "request_timeout";
-    STATEMENT_TOO_LONG = "statement_too_long";
-    TOO_LARGE = "too_large";
-    UNAVAILABLE = "unavailable";
-    UNSUPPORTED_CHARSET = "unsupported_charset";
-    UNSUPPORTED_CONTENT_ENCODING = "unsupported_content_encoding";
-    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type";
+    BAD_REQUEST BUSY DISK_FULL EMPTY_BATCH HEADERS_TOO_LARGE IDEMPOTENCY_KEY_REUSED IDEMPOTENCY_KEYS_FULL
+    INTERNAL_ERROR INVALID_CURSOR INVALID_ENCODING INVALID_EVENT INVALID_IDEMPOTENCY_KEY INVALID_JSON
+    INVALID_PATH INVALID_QUERY METHOD_NOT_ALLOWED NO_SUCH_GARAGE NO_SUCH_STATEMENT NOT_FOUND OUTBOX_FULL
+    REQUEST_TIMEOUT STATEMENT_TOO_LONG TOO_LARGE UNAVAILABLE UNSUPPORTED_CHARSET
+    UNSUPPORTED_CONTENT_ENCODING UNSUPPORTED_MEDIA_TYPE
 
     // Alarms of an edge; most are log lines too.
-    CONFLICT = "conflict";
-    NOT_A_SERVER = "not_a_server";
-    OTHER_LEDGER = "other_ledger";
-    PROTOCOL_VERSION_MISMATCH = "protocol_version_mismatch";
-    QUEUE_STANDS_STILL = "queue_stands_still";
-    REFUSED_BY_SERVER = "refused_by_server";
-    SERVER_WENT_BACK = "server_went_back";
+    CONFLICT NOT_A_SERVER OTHER_LEDGER PROTOCOL_VERSION_MISMATCH QUEUE_STANDS_STILL REFUSED_BY_SERVER
+    SERVER_WENT_BACK
 
     // Anomalies of stays.
-    CLOCK_NOT_SET = "clock_not_set";
-    CLOCK_SKEW = "clock_skew";
-    ENTRY_WHILE_OPEN = "entry_while_open";
-    EXIT_BEFORE_ENTRY = "exit_before_entry";
-    EXIT_WITHOUT_ENTRY = "exit_without_entry";
-    NO_TARIFF = "no_tariff";
-    OPEN_IN_TWO_GARAGES = "open_in_two_garages";
-    STAY_OVER_30_DAYS = "stay_over_30_days";
-    UNREADABLE_PLATE = "unreadable_plate";
-    UNREGISTERED = "unregistered";
+    CLOCK_NOT_SET CLOCK_SKEW ENTRY_WHILE_OPEN EXIT_BEFORE_ENTRY EXIT_WITHOUT_ENTRY NO_TARIFF
+    OPEN_IN_TWO_GARAGES STAY_OVER_30_DAYS UNREADABLE_PLATE UNREGISTERED
 
     // Error exits: settings.
-    CONFIGURATION_INVALID = "configuration_invalid";
-    CONFIGURATION_UNREADABLE = "configuration_unreadable";
-    INVALID_COMMAND_LINE = "invalid_command_line";
-    INVALID_SETTING = "invalid_setting";
-    TARIFFS_INVALID = "tariffs_invalid";
-    UNKNOWN_CODE = "unknown_code";
+    CONFIGURATION_INVALID CONFIGURATION_UNREADABLE INVALID_COMMAND_LINE INVALID_SETTING TARIFFS_INVALID
+    UNKNOWN_CODE
 
     // Error exits: starting, and what ends a daemon.
-    BACKUP_UNFINISHED = "backup_unfinished";
-    CANNOT_LISTEN = "cannot_listen";
-    CANNOT_START = "cannot_start";
-    DATA_DIRECTORY_IN_USE = "data_directory_in_use";
-    DATA_DIRECTORY_OF_OTHER_GARAGE = "data_directory_of_other_garage";
-    DATA_DIRECTORY_REMOVED = "data_directory_removed";
-    DATA_DIRECTORY_RENAMED = "data_directory_renamed";
-    DATA_DIRECTORY_REPLACED = "data_directory_replaced";
-    DATA_DIRECTORY_UNUSABLE = "data_directory_unusable";
-    DISK_FAILED = "disk_failed";
-    DISK_NOT_ANSWERING = "disk_not_answering";
-    HIGH_WATER_FILE_UNUSABLE = "high_water_file_unusable";
-    LEDGER_BINDING_UNREADABLE = "ledger_binding_unreadable";
-    NO_DATA_DIRECTORY = "no_data_directory";
-    NO_WRITE_BARRIER = "no_write_barrier";
-    SALVAGE_FAILED = "salvage_failed";
-    STORE_DAMAGED = "store_damaged";
-    STORE_FORMAT_NEWER = "store_format_newer";
-    STORE_FORMAT_UNRELEASED = "store_format_unreleased";
-    STORE_LIMIT_EXCEEDED = "store_limit_exceeded";
-    STORE_OF_OTHER_PROGRAM = "store_of_other_program";
-    STORE_PARTLY_UNREADABLE = "store_partly_unreadable";
-    STORE_UNUSABLE = "store_unusable";
-    TASK_ENDED = "task_ended";
+    BACKUP_UNFINISHED CANNOT_LISTEN CANNOT_START DATA_DIRECTORY_IN_USE DATA_DIRECTORY_OF_OTHER_GARAGE
+    DATA_DIRECTORY_REMOVED DATA_DIRECTORY_RENAMED DATA_DIRECTORY_REPLACED DATA_DIRECTORY_UNUSABLE
+    DISK_FAILED DISK_NOT_ANSWERING HIGH_WATER_FILE_UNUSABLE LEDGER_BINDING_UNREADABLE NO_DATA_DIRECTORY
+    NO_WRITE_BARRIER SALVAGE_FAILED STORE_DAMAGED STORE_FORMAT_NEWER STORE_FORMAT_UNRELEASED
+    STORE_LIMIT_EXCEEDED STORE_OF_OTHER_PROGRAM STORE_PARTLY_UNREADABLE STORE_UNUSABLE TASK_ENDED
 
     // Error exits: commands.
-    BACKUP_FAILED = "backup_failed";
-    COMMAND_FATE_UNKNOWN = "command_fate_unknown";
-    COMMAND_NOT_TAKEN = "command_not_taken";
-    COMMAND_REFUSED = "command_refused";
-    COMPACTION_FAILED = "compaction_failed";
-    COPY_FAILED = "copy_failed";
-    DAEMON_NOT_REACHABLE = "daemon_not_reachable";
-    EXPORT_FAILED = "export_failed";
-    FILE_UNREADABLE = "file_unreadable";
-    VERIFY_SPACE_UNUSABLE = "verify_space_unusable";
+    BACKUP_FAILED COMMAND_FATE_UNKNOWN COMMAND_NOT_TAKEN COMMAND_REFUSED COMPACTION_FAILED COPY_FAILED
+    DAEMON_NOT_REACHABLE EXPORT_FAILED FILE_UNREADABLE VERIFY_SPACE_UNUSABLE
 
     // Log lines.
-    ADMIN_SOCKET_UNUSABLE = "admin_socket_unusable";
-    APPLIED_EVENTS_UNREADABLE = "applied_events_unreadable";
-    BALLAST_GIVEN_UP = "ballast_given_up";
-    BALLAST_STUCK = "ballast_stuck";
-    BOARD_TOO_LARGE_FOR_EDGE = "board_too_large_for_edge";
-    CLOCK_SET = "clock_set";
-    CLOCKS_DIFFER = "clocks_differ";
-    COMMAND_NOT_ACCEPTED = "command_not_accepted";
-    COMMAND_WITHOUT_EFFECT = "command_without_effect";
-    CONFIRMED_EVENTS_UNREADABLE = "confirmed_events_unreadable";
-    CONFLICT_DECIDED = "conflict_decided";
-    CONNECTION_NOT_ACCEPTED = "connection_not_accepted";
-    CONNECTION_PANICKED = "connection_panicked";
-    DELIVERED_PAGES_UNREADABLE = "delivered_pages_unreadable";
-    EPOCH_RECORD_UNREADABLE = "epoch_record_unreadable";
-    EVENTS_MISSING = "events_missing";
-    EVENTS_QUARANTINED = "events_quarantined";
-    FILES_OF_ROOT = "files_of_root";
-    GARAGE_DECOMMISSIONED = "garage_decommissioned";
-    GARAGE_NAME_UNREADABLE = "garage_name_unreadable";
-    GARAGE_OF_OTHER_LEDGER = "garage_of_other_ledger";
-    IDEMPOTENCY_KEYS_UNREADABLE = "idempotency_keys_unreadable";
-    LEDGER_ADOPTED = "ledger_adopted";
-    LEDGER_END_LOST = "ledger_end_lost";
-    LEDGER_POSITIONS_UNREADABLE = "ledger_positions_unreadable";
-    LEDGER_REPLACED = "ledger_replaced";
-    LINK_BROKE = "link_broke";
-    MACHINE_CHANGED = "machine_changed";
-    MARK_CORRECTED = "mark_corrected";
-    MOVE_WAITS_FOR_ROOM = "move_waits_for_room";
-    NEWEST_PAGE_DAMAGED = "newest_page_damaged";
-    NO_REPLY = "no_reply";
-    OWN_COUNT_UNKNOWN = "own_count_unknown";
-    PAGES_KEPT_ASIDE = "pages_kept_aside";
-    PERMISSIONS_NARROWED = "permissions_narrowed";
-    PERMISSIONS_TOO_WIDE = "permissions_too_wide";
-    PLATES_NOT_FORGOTTEN = "plates_not_forgotten";
-    RESENT_PAGE_NOT_COMPARED = "resent_page_not_compared";
-    RESTART_FAILED = "restart_failed";
-    SALVAGE_NOT_REQUESTED = "salvage_not_requested";
-    SALVAGED_TOO_OFTEN = "salvaged_too_often";
-    SEQUENCES_WITHOUT_POSITION = "sequences_without_position";
-    SERVER_AHEAD_OF_OUTBOX = "server_ahead_of_outbox";
-    SERVER_UNREACHABLE = "server_unreachable";
-    SIMULATED_CARS = "simulated_cars";
-    SNAPSHOT_REMOVED = "snapshot_removed";
-    SOCKET_ENDED = "socket_ended";
-    STOP_TOO_SLOW = "stop_too_slow";
-    STORE_NOT_CHECKED = "store_not_checked";
-    STORE_SALVAGE_BEGUN = "store_salvage_begun";
-    STORE_SALVAGED = "store_salvaged";
-    TARIFFS_NOT_PUT_IN_FORCE = "tariffs_not_put_in_force";
-    TORN_END_NOT_KEPT = "torn_end_not_kept";
-    TWO_EDGES = "two_edges";
-    VIEW_QUESTION_PANICKED = "view_question_panicked";
-    VIEWS_AHEAD_OF_LEDGER = "views_ahead_of_ledger";
-    VIEWS_DROPPED = "views_dropped";
-    VIEWS_NOT_DROPPED = "views_not_dropped";
-    VIEWS_NOT_WRITTEN = "views_not_written";
-    VIEWS_REBUILT = "views_rebuilt";
+    ADMIN_SOCKET_UNUSABLE APPLIED_EVENTS_UNREADABLE BALLAST_GIVEN_UP BALLAST_STUCK BOARD_TOO_LARGE_FOR_EDGE
+    CLOCK_SET CLOCKS_DIFFER COMMAND_NOT_ACCEPTED COMMAND_WITHOUT_EFFECT CONFIRMED_EVENTS_UNREADABLE
+    CONFLICT_DECIDED CONNECTION_NOT_ACCEPTED CONNECTION_PANICKED DELIVERED_PAGES_UNREADABLE
+    EPOCH_RECORD_UNREADABLE EVENTS_MISSING EVENTS_QUARANTINED FILES_OF_ROOT GARAGE_DECOMMISSIONED
+    GARAGE_NAME_UNREADABLE GARAGE_OF_OTHER_LEDGER IDEMPOTENCY_KEYS_UNREADABLE LEDGER_ADOPTED LEDGER_END_LOST
+    LEDGER_POSITIONS_UNREADABLE LEDGER_REPLACED LINK_BROKE MACHINE_CHANGED MARK_CORRECTED
+    MOVE_WAITS_FOR_ROOM NEWEST_PAGE_DAMAGED NO_REPLY OWN_COUNT_UNKNOWN PAGES_KEPT_ASIDE PERMISSIONS_NARROWED
+    PERMISSIONS_TOO_WIDE PLATES_NOT_FORGOTTEN RESENT_PAGE_NOT_COMPARED RESTART_FAILED SALVAGE_NOT_REQUESTED
+    SALVAGED_TOO_OFTEN SEQUENCES_WITHOUT_POSITION SERVER_AHEAD_OF_OUTBOX SERVER_UNREACHABLE SIMULATED_CARS
+    SNAPSHOT_REMOVED SOCKET_ENDED STOP_TOO_SLOW STORE_NOT_CHECKED STORE_SALVAGE_BEGUN STORE_SALVAGED
+    TARIFFS_NOT_PUT_IN_FORCE TORN_END_NOT_KEPT TWO_EDGES VIEW_QUESTION_PANICKED VIEWS_AHEAD_OF_LEDGER
+    VIEWS_DROPPED VIEWS_NOT_DROPPED VIEWS_NOT_WRITTEN VIEWS_REBUILT
 }
 
 /// What `docs/codes.md` says of one code.
@@ -229,12 +117,6 @@ pub struct CodeEntry {
 impl CodeEntry {
     pub fn code(&self) -> &'static str {
         self.heading.split(' ').next().unwrap_or_default()
-    }
-
-    /// One or more of problem, alarm, anomaly, exit and log.
-    pub fn kinds(&self) -> impl Iterator<Item = &'static str> {
-        let kinds = self.heading.split_once('(').map_or("", |(_, kinds)| kinds.trim_end_matches(')'));
-        kinds.split(", ")
     }
 
     /// What happened, in one sentence.

@@ -47,22 +47,6 @@ const CIRCLES: &[(&str, &[&str], &str)] = &[
         "one session serves all commands, and prints by theirs",
     ),
     (
-        "config",
-        &["edge", "file", "server"],
-        "a file has the sections of both, and each names the file in its errors",
-    ),
-    (
-        "http",
-        &["connection", "limits"],
-        "a connection that needs room is given that of another, which it ends",
-    ),
-    ("parking", &["event", "json"], "an event is read from JSON, which is made of an event's parts"),
-    (
-        "parking::tariff",
-        &["parse", "priced", "pricing", "print", "set"],
-        "a set is parsed and printed by its own methods",
-    ),
-    (
         "store",
         &["directory", "private"],
         "a data directory is made private, and private files are made in one",

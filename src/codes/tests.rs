@@ -5,6 +5,14 @@ use std::path::Path;
 
 const KINDS: [&str; 5] = ["problem", "alarm", "anomaly", "exit", "log"];
 
+impl CodeEntry {
+    /// One or more of [`KINDS`].
+    fn kinds(&self) -> impl Iterator<Item = &'static str> {
+        let kinds = self.heading.split_once('(').map_or("", |(_, kinds)| kinds.trim_end_matches(')'));
+        kinds.split(", ")
+    }
+}
+
 /// Each source file of the library and its text, this module's apart.
 fn sources() -> Vec<(String, String)> {
     fn walk(dir: &Path, found: &mut Vec<(String, String)>) {

@@ -1,13 +1,14 @@
 //! The settings of `edge`.
 
-use super::file;
-use super::ranges::{self, AtLeastOne, BoardIntervalMs, NotEmpty};
-use super::{CarsPerHour, ConfigError};
+use super::file::{self, ConfigFile};
+use super::ranges::{self, AtLeastOne, BoardIntervalMs};
+use super::{CarsPerHour, ConfigError, GARAGE, GLOBAL, NETWORK, STORAGE};
 use crate::messaging::SiteName;
 use crate::telemetry::LogFormat;
 use crate::transport::ServerAddress;
 use clap::Args;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,83 +18,57 @@ use std::time::Duration;
 #[serde(deny_unknown_fields)]
 pub struct EdgeSettings {
     /// Name of the garage: 1 to 64 bytes of printable UTF-8 [required for an edge that runs]
-    #[arg(
-        long,
-        global = true,
-        value_name = "NAME",
-        env = "FOGPOST_GARAGE_NAME",
-        help_heading = "Global options"
-    )]
+    #[arg(long, global = true, value_name = "NAME", env = "FOGPOST_GARAGE_NAME", help_heading = GLOBAL)]
     #[arg(allow_hyphen_values = true)]
     pub garage_name: Option<SiteName>,
     /// Directory in which events are kept [default: data/edge-NAME]
-    #[arg(
-        long,
-        global = true,
-        value_name = "DIR",
-        env = "FOGPOST_DATA_DIR",
-        help_heading = "Global options"
-    )]
+    #[arg(long, global = true, value_name = "DIR", env = "FOGPOST_DATA_DIR", help_heading = GLOBAL)]
     #[serde(default, deserialize_with = "ranges::path")]
     pub data_dir: Option<PathBuf>,
     /// Format of the log on stderr [default: text on a terminal, else json]
-    #[arg(
-        long,
-        global = true,
-        value_name = "FORMAT",
-        env = "FOGPOST_LOG_FORMAT",
-        help_heading = "Global options"
-    )]
+    #[arg(long, global = true, value_name = "FORMAT", env = "FOGPOST_LOG_FORMAT", help_heading = GLOBAL)]
     pub log_format: Option<LogFormat>,
     /// Server address, tcp://HOST:PORT; repeat it in order of preference [default: tcp://127.0.0.1:5555]
-    #[arg(long, value_name = "ADDRESS", env = "FOGPOST_SERVER", help_heading = "Network options")]
+    #[arg(long, value_name = "ADDRESS", env = "FOGPOST_SERVER", help_heading = NETWORK)]
     #[arg(value_delimiter = ',')]
     pub server: Option<Vec<ServerAddress>>,
     /// HTTP address for producers and browsers [default: the first free port from 127.0.0.1:5581]
-    #[arg(long, value_name = "ADDR:PORT", env = "FOGPOST_HTTP", help_heading = "Network options")]
+    #[arg(long, value_name = "ADDR:PORT", env = "FOGPOST_HTTP", help_heading = NETWORK)]
     pub http: Option<SocketAddr>,
     /// Interval between two requests for the city's board, in milliseconds: 100 to 3600000 [default: 1000]
-    #[arg(long, value_name = "MS", env = "FOGPOST_BOARD_INTERVAL_MS", help_heading = "Network options")]
+    #[arg(long, value_name = "MS", env = "FOGPOST_BOARD_INTERVAL_MS", help_heading = NETWORK)]
     pub board_interval_ms: Option<BoardIntervalMs>,
     /// Number of parking spaces of the garage [default: 500]
-    #[arg(long, value_name = "SPACES", env = "FOGPOST_CAPACITY", help_heading = "Garage options")]
+    #[arg(long, value_name = "SPACES", env = "FOGPOST_CAPACITY", help_heading = GARAGE)]
     pub capacity: Option<u32>,
     /// Simulate this many cars per hour, to try an edge out without a camera [default: none]
-    #[arg(long, value_name = "CARS_PER_HOUR", env = "FOGPOST_SIMULATE", help_heading = "Garage options")]
+    #[arg(long, value_name = "CARS_PER_HOUR", env = "FOGPOST_SIMULATE", help_heading = GARAGE)]
     pub simulate: Option<CarsPerHour>,
     /// Maximum number of waiting events; producers are refused (507) above it [default: 10000000]
-    #[arg(long, value_name = "EVENTS", env = "FOGPOST_MAX_EVENTS", help_heading = "Storage options")]
+    #[arg(long, value_name = "EVENTS", env = "FOGPOST_MAX_EVENTS", help_heading = STORAGE)]
     pub max_events: Option<AtLeastOne>,
     /// Maximum size of the waiting events on disk; producers are refused (507) above it [default: 4294967296]
-    #[arg(long, value_name = "BYTES", env = "FOGPOST_MAX_BYTES", help_heading = "Storage options")]
+    #[arg(long, value_name = "BYTES", env = "FOGPOST_MAX_BYTES", help_heading = STORAGE)]
     pub max_bytes: Option<AtLeastOne>,
     /// Disk space to keep free; producers are refused (507) below it [default: 64 MB, or 5 % of a smaller disk]
-    #[arg(long, value_name = "BYTES", env = "FOGPOST_RESERVE_BYTES", help_heading = "Storage options")]
+    #[arg(long, value_name = "BYTES", env = "FOGPOST_RESERVE_BYTES", help_heading = STORAGE)]
     pub reserve_bytes: Option<u64>,
     /// Identity of this machine, any text; a data directory from another machine begins a new epoch [default: the content of /etc/machine-id]
-    #[arg(long, value_name = "ID", env = "FOGPOST_MACHINE_ID", help_heading = "Storage options")]
-    #[arg(allow_hyphen_values = true)]
-    pub machine_id: Option<NotEmpty>,
+    #[arg(long, value_name = "ID", env = "FOGPOST_MACHINE_ID", help_heading = STORAGE)]
+    #[arg(allow_hyphen_values = true, value_parser = ranges::not_empty)]
+    #[serde(default, deserialize_with = "ranges::text")]
+    pub machine_id: Option<String>,
 }
 
 impl EdgeSettings {
     /// These settings, completed by the table `[edge]` of `file` where they say nothing.
     pub fn completed_by(self, file: Option<&Path>) -> Result<EdgeSettings, ConfigError> {
-        let table = file::read_for_edge(file)?;
-        Ok(EdgeSettings {
-            garage_name: self.garage_name.or(table.garage_name),
-            data_dir: self.data_dir.or(table.data_dir),
-            log_format: self.log_format.or(table.log_format),
-            server: self.server.or(table.server),
-            http: self.http.or(table.http),
-            board_interval_ms: self.board_interval_ms.or(table.board_interval_ms),
-            capacity: self.capacity.or(table.capacity),
-            simulate: self.simulate.or(table.simulate),
-            max_events: self.max_events.or(table.max_events),
-            max_bytes: self.max_bytes.or(table.max_bytes),
-            reserve_bytes: self.reserve_bytes.or(table.reserve_bytes),
-            machine_id: self.machine_id.or(table.machine_id),
-        })
+        let Some(file) = file else { return Ok(self) };
+        let (file, _) = file::read::<ConfigFile<EdgeSettings, IgnoredAny, IgnoredAny>>(file)?;
+        Ok(first_given!(self, file.edge; EdgeSettings {
+            garage_name, data_dir, log_format, server, http, board_interval_ms,
+            capacity, simulate, max_events, max_bytes, reserve_bytes, machine_id,
+        }))
     }
 
     /// The data directory, for a command that needs no other setting.
@@ -161,7 +136,7 @@ impl TryFrom<EdgeSettings> for EdgeConfig {
             max_events: settings.max_events.map_or(10_000_000, AtLeastOne::get),
             max_bytes: settings.max_bytes.map_or(4 << 30, AtLeastOne::get),
             reserve_bytes: settings.reserve_bytes,
-            machine_id: settings.machine_id.map(|id| id.to_string()),
+            machine_id: settings.machine_id,
             log_format: settings.log_format.unwrap_or_else(LogFormat::default_here),
         })
     }

@@ -1,47 +1,27 @@
 //! The configuration file: one TOML file for all programs, each reading and checking its own tables.
 
-use super::{ConfigError, EdgeSettings, ServerSettings};
+use super::ConfigError;
 use crate::parking::statement::Operator;
-use crate::parking::tariff::TariffSet;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use std::path::Path;
 
-/// What `edge` reads of the file. An unknown key is an error: a misspelt one would silently do nothing. The tables of other
-/// programs are not checked: a mistake in a tariff is no reason not to start a garage.
+/// The file as one program reads it. An unknown key is an error: a misspelt one would silently do nothing. A table of another
+/// program is [`IgnoredAny`], which is not checked: a mistake in a tariff is no reason not to start a garage.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct EdgeFile {
+pub struct ConfigFile<E, S, O> {
     #[serde(default)]
-    edge: EdgeSettings,
-    #[serde(default, rename = "server")]
-    _server: IgnoredAny,
-    #[serde(default, rename = "operator")]
-    _operator: IgnoredAny,
+    pub edge: E,
+    #[serde(default)]
+    pub server: S,
+    #[serde(default)]
+    pub operator: O,
+    // These are read separately, so that each mistake in them is reported with its line.
     #[serde(default, rename = "calendar")]
     _calendar: IgnoredAny,
     #[serde(default, rename = "tariff")]
     _tariff: IgnoredAny,
-}
-
-/// What `server` reads of the file.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ServerFile {
-    #[serde(default, rename = "edge")]
-    _edge: IgnoredAny,
-    #[serde(default)]
-    pub server: ServerSettings,
-    #[serde(default)]
-    pub operator: OperatorTable,
-    #[serde(default, rename = "calendar")]
-    _calendar: IgnoredAny,
-    #[serde(default, rename = "tariff")]
-    _tariff: IgnoredAny,
-    /// The content of `[[calendar]]` and `[[tariff]]`. They are read separately, so that each mistake in them is reported with
-    /// its line.
-    #[serde(skip)]
-    pub tariffs: TariffSet,
 }
 
 /// `[operator]`: who sends the statements.
@@ -76,27 +56,12 @@ impl TryFrom<OperatorKeys> for OperatorTable {
     }
 }
 
-/// Reads the table `[edge]` of `path`; an empty table when there is no file to read.
-pub fn read_for_edge(path: Option<&Path>) -> Result<EdgeSettings, ConfigError> {
-    let Some(path) = path else { return Ok(EdgeSettings::default()) };
-    parse::<EdgeFile>(path, &text(path)?).map(|file| file.edge)
-}
-
-/// Reads the tables for a server from `path`; empty when there is no file to read.
-pub fn read_for_server(path: Option<&Path>) -> Result<ServerFile, ConfigError> {
-    let Some(path) = path else { return Ok(ServerFile::default()) };
-    let text = text(path)?;
-    let file: ServerFile = parse(path, &text)?;
-    let tariffs = TariffSet::parse_config(&text)
-        .map_err(|errors| ConfigError::Tariffs { path: path.to_owned(), errors })?;
-    Ok(ServerFile { tariffs, ..file })
-}
-
-fn text(path: &Path) -> Result<String, ConfigError> {
-    std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })
-}
-
-fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigError> {
-    toml::from_str(text)
-        .map_err(|error| ConfigError::Invalid { path: path.to_owned(), reason: error.to_string() })
+/// Reads the file, and returns its text as well.
+pub fn read<File: DeserializeOwned>(path: &Path) -> Result<(File, String), ConfigError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+    match toml::from_str(&text) {
+        Ok(file) => Ok((file, text)),
+        Err(error) => Err(ConfigError::Invalid { path: path.to_owned(), reason: error.to_string() }),
+    }
 }

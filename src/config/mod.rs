@@ -1,9 +1,16 @@
 //! The settings of the daemons. A flag overrides the environment, the environment overrides the file, and the file overrides the
 //! default. All settings are typed and checked before anything is opened.
 
+/// The value of each setting from the first source that gives it.
+macro_rules! first_given {
+    ($first:expr, $second:expr; $Settings:ident { $($name:ident),* $(,)? }) => {
+        $Settings { $($name: $first.$name.or($second.$name)),* }
+    };
+}
+
 mod cars_per_hour;
 mod edge;
-pub mod file;
+mod file;
 pub mod ranges;
 mod server;
 
@@ -14,6 +21,12 @@ pub use server::{ServerConfig, ServerSettings};
 use crate::codes::{self, Code, Coded};
 use crate::parking::tariff::TariffError;
 use std::path::PathBuf;
+
+// The headings of `--help`, which are the same for both daemons.
+const GLOBAL: &str = "Global options";
+const NETWORK: &str = "Network options";
+const GARAGE: &str = "Garage options";
+const STORAGE: &str = "Storage options";
 
 /// Why a program does not start, or only prints an answer. Nothing was opened or changed.
 #[derive(Debug, thiserror::Error)]

@@ -5,7 +5,6 @@
 
 use serde::Deserialize;
 use serde::de::Error as _;
-use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -89,10 +88,9 @@ impl FromStr for Retention {
     type Err = OutOfRange;
     fn from_str(text: &str) -> Result<Retention, OutOfRange> {
         match text.parse::<Days>() {
-            Ok(days) => Ok(days.into()),
-            Err(OutOfRange::NoNumber(_)) if text == NEVER => Ok(Retention::Forever),
+            _ if text == NEVER => Ok(Retention::Forever),
             Err(OutOfRange::NoNumber(text)) => Err(OutOfRange::NoDays(text)),
-            Err(error) => Err(error),
+            days => days.map(Retention::from),
         }
     }
 }
@@ -103,33 +101,18 @@ impl From<Days> for Retention {
     }
 }
 
-/// A text with something visible in it.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct NotEmpty(String);
-
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("it is empty")]
 pub struct Empty;
 
-impl TryFrom<String> for NotEmpty {
-    type Error = Empty;
-    fn try_from(text: String) -> Result<NotEmpty, Empty> {
-        if text.trim().is_empty() { Err(Empty) } else { Ok(NotEmpty(text)) }
-    }
+/// A text with something visible in it.
+pub fn not_empty(text: &str) -> Result<String, Empty> {
+    if text.trim().is_empty() { Err(Empty) } else { Ok(text.to_owned()) }
 }
 
-impl FromStr for NotEmpty {
-    type Err = Empty;
-    fn from_str(text: &str) -> Result<NotEmpty, Empty> {
-        text.to_owned().try_into()
-    }
-}
-
-impl fmt::Display for NotEmpty {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+/// The same in the file.
+pub fn text<'de, D: serde::Deserializer<'de>>(text: D) -> Result<Option<String>, D::Error> {
+    not_empty(&String::deserialize(text)?).map(Some).map_err(D::Error::custom)
 }
 
 /// A path in the file. It must not be empty, as clap requires on the command line.

@@ -1,14 +1,15 @@
 //! The settings of `server`.
 
-use super::ConfigError;
-use super::file::{self, ServerFile};
+use super::file::{self, ConfigFile, OperatorTable};
 use super::ranges::{self, Retention};
+use super::{ConfigError, GLOBAL, NETWORK, STORAGE};
 use crate::parking::statement::Operator;
 use crate::parking::tariff::TariffSet;
 use crate::telemetry::LogFormat;
 use crate::transport::ServerAddress;
 use clap::Args;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -17,35 +18,23 @@ use std::path::{Path, PathBuf};
 #[serde(deny_unknown_fields)]
 pub struct ServerSettings {
     /// Directory of the ledger [default: data/server]
-    #[arg(
-        long,
-        global = true,
-        value_name = "DIR",
-        env = "FOGPOST_DATA_DIR",
-        help_heading = "Global options"
-    )]
+    #[arg(long, global = true, value_name = "DIR", env = "FOGPOST_DATA_DIR", help_heading = GLOBAL)]
     #[serde(default, deserialize_with = "ranges::path")]
     pub data_dir: Option<PathBuf>,
     /// Format of the log on stderr [default: text on a terminal, else json]
-    #[arg(
-        long,
-        global = true,
-        value_name = "FORMAT",
-        env = "FOGPOST_LOG_FORMAT",
-        help_heading = "Global options"
-    )]
+    #[arg(long, global = true, value_name = "FORMAT", env = "FOGPOST_LOG_FORMAT", help_heading = GLOBAL)]
     pub log_format: Option<LogFormat>,
     /// Address to which edges connect, tcp://ADDR:PORT [default: tcp://127.0.0.1:5555]
-    #[arg(long, value_name = "ADDRESS", env = "FOGPOST_LISTEN", help_heading = "Network options")]
+    #[arg(long, value_name = "ADDRESS", env = "FOGPOST_LISTEN", help_heading = NETWORK)]
     pub listen: Option<ServerAddress>,
     /// HTTP address for people and programs [default: 127.0.0.1:5580]
-    #[arg(long, value_name = "ADDR:PORT", env = "FOGPOST_HTTP", help_heading = "Network options")]
+    #[arg(long, value_name = "ADDR:PORT", env = "FOGPOST_HTTP", help_heading = NETWORK)]
     pub http: Option<SocketAddr>,
     /// Disk space to keep free; edges keep their events below it [default: 64 MB, or 5 % of a smaller disk]
-    #[arg(long, value_name = "BYTES", env = "FOGPOST_RESERVE_BYTES", help_heading = "Storage options")]
+    #[arg(long, value_name = "BYTES", env = "FOGPOST_RESERVE_BYTES", help_heading = STORAGE)]
     pub reserve_bytes: Option<u64>,
     /// Days after which charged stays lose their plates, counted from the end of the month of their exit: 1 to 36500, or "never" [default: never]
-    #[arg(long, value_name = "DAYS", env = "FOGPOST_RETENTION_DAYS", help_heading = "Storage options")]
+    #[arg(long, value_name = "DAYS", env = "FOGPOST_RETENTION_DAYS", help_heading = STORAGE)]
     pub retention_days: Option<Retention>,
 }
 
@@ -68,22 +57,30 @@ pub struct ServerConfig {
 
 impl ServerConfig {
     /// `settings`, completed by `file` where they say nothing.
-    pub fn new(settings: ServerSettings, file: Option<&Path>) -> Result<ServerConfig, ConfigError> {
-        let ServerFile { server: table, tariffs, operator, .. } = file::read_for_server(file)?;
-        let listen = settings.listen.or(table.listen);
-        let retention_days = settings.retention_days.or(table.retention_days);
+    pub fn new(mut settings: ServerSettings, file: Option<&Path>) -> Result<ServerConfig, ConfigError> {
+        let (mut operator, mut tariffs) = (Operator::default(), TariffSet::default());
+        if let Some(path) = file {
+            let (file, text) = file::read::<ConfigFile<IgnoredAny, ServerSettings, OperatorTable>>(path)?;
+            settings = first_given!(settings, file.server; ServerSettings {
+                data_dir, log_format, listen, http, reserve_bytes, retention_days,
+            });
+            operator = file.operator.0;
+            tariffs = TariffSet::parse_config(&text)
+                .map_err(|errors| ConfigError::Tariffs { path: path.to_owned(), errors })?;
+        }
+        let default_listen = || "tcp://127.0.0.1:5555".parse().expect("it is an address");
         Ok(ServerConfig {
-            data_dir: settings.data_dir.or(table.data_dir).unwrap_or_else(|| "data/server".into()),
-            listen: listen.unwrap_or_else(|| "tcp://127.0.0.1:5555".parse().expect("it is an address")),
-            http: settings.http.or(table.http).unwrap_or_else(|| ([127, 0, 0, 1], 5580).into()),
-            reserve_bytes: settings.reserve_bytes.or(table.reserve_bytes),
-            retention_days: match retention_days {
+            data_dir: settings.data_dir.unwrap_or_else(|| "data/server".into()),
+            listen: settings.listen.unwrap_or_else(default_listen),
+            http: settings.http.unwrap_or_else(|| ([127, 0, 0, 1], 5580).into()),
+            reserve_bytes: settings.reserve_bytes,
+            retention_days: match settings.retention_days {
                 Some(Retention::Days(days)) => Some(days),
                 Some(Retention::Forever) | None => None,
             },
-            log_format: settings.log_format.or(table.log_format).unwrap_or_else(LogFormat::default_here),
+            log_format: settings.log_format.unwrap_or_else(LogFormat::default_here),
             tariffs,
-            operator: operator.0,
+            operator,
         })
     }
 }

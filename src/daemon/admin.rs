@@ -12,7 +12,7 @@
 //! | line | meaning |
 //! | --- | --- |
 //! | `{"progress":"accepted"}` | the request was read and understood; the daemon begins |
-//! | `{"progress":…}` | any number of them; `"working"` at least every 5 s, so that silence means trouble |
+//! | `{"progress":"working"}` | every 5 s, so that silence means trouble |
 //! | `{"ok":…}`, `{"error":"…"}` or `{"stopping":true}` | the last one; the third: nothing was begun, and the daemon ends |
 
 use crate::codes::{self, Code, Coded};
@@ -33,7 +33,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -88,18 +88,6 @@ impl Caller {
 pub struct Call<R> {
     pub request: R,
     pub caller: Caller,
-    pub progress: CommandProgress,
-}
-
-/// Reports the progress of a command to the client that waits for it.
-#[derive(Debug, Clone)]
-pub struct CommandProgress(mpsc::Sender<Value>);
-
-impl CommandProgress {
-    /// Sends one line, or drops it when the client does not keep up. Returns false when the client has disconnected.
-    pub fn tell(&self, progress: Value) -> bool {
-        !matches!(self.0.try_send(progress), Err(mpsc::error::TrySendError::Closed(_)))
-    }
 }
 
 /// The outcome of a command: the content of `ok`, or the reason of a failure.
@@ -272,26 +260,17 @@ impl AdminClient {
             Err(reason) => return self.say(json!({"error": format!("{reason}. Nothing was changed")})).await,
         };
         self.say(json!({"progress": "accepted"})).await?;
-        let (progress, mut told) = mpsc::channel(64);
-        let mut outcome = pin!(handler(Call { request, caller, progress: CommandProgress(progress) }));
+        let mut outcome = pin!(handler(Call { request, caller }));
         let mut working = tokio::time::interval(WORKING_EVERY);
         working.reset();
         let mut gone = Ok(());
         let outcome = loop {
-            let line = tokio::select! {
+            tokio::select! {
                 outcome = &mut outcome => break outcome,
-                Some(progress) = told.recv(), if gone.is_ok() => progress,
-                _ = working.tick(), if gone.is_ok() => "working".into(),
-            };
-            gone = self.say(json!({ "progress": line })).await;
-            if gone.is_err() {
-                told.close();
+                _ = working.tick(), if gone.is_ok() => gone = self.say(json!({"progress": "working"})).await,
             }
         };
         gone?;
-        while let Ok(progress) = told.try_recv() {
-            self.say(json!({ "progress": progress })).await?;
-        }
         self.say(match outcome {
             Ok(answer) => json!({ "ok": answer }),
             Err(NotDone::Refused(reason) | NotDone::Failed(_, reason)) => json!({ "error": reason }),
@@ -390,15 +369,11 @@ pub enum DaemonOrDirectory {
 
 /// Gives a command to the daemon of `data_dir`, or holds the directory when no daemon runs there. Waits a while for a
 /// daemon that is just starting or stopping. Blocks.
-pub fn reach(
-    data_dir: &Path,
-    request: &impl Serialize,
-    mut on_progress: impl FnMut(&Value),
-) -> Result<DaemonOrDirectory, AskError> {
+pub fn reach(data_dir: &Path, request: &impl Serialize) -> Result<DaemonOrDirectory, AskError> {
     let path = || data_dir.to_owned();
     let began = Instant::now();
     loop {
-        let settling = match ask(data_dir, request, &mut on_progress) {
+        let settling = match ask(data_dir, request) {
             Ok(Some(answer)) => return Ok(DaemonOrDirectory::Daemon(answer)),
             Err(not_taken @ AskError::NotTaken { .. }) => not_taken,
             Err(error) => return Err(error),
@@ -420,11 +395,7 @@ pub fn reach(
 
 /// Gives a command to the daemon of `data_dir` and returns what it answers; `None` when no daemon listens there, so that
 /// nothing was changed. Blocks.
-pub fn ask(
-    data_dir: &Path,
-    request: &impl Serialize,
-    mut on_progress: impl FnMut(&Value),
-) -> Result<Option<Value>, AskError> {
+pub fn ask(data_dir: &Path, request: &impl Serialize) -> Result<Option<Value>, AskError> {
     let path = || data_dir.to_owned();
     let connected = short_path(data_dir).and_then(|(_directory, short)| BlockingStream::connect(short));
     let mut stream = match connected {
@@ -469,10 +440,7 @@ pub fn ask(
                 if answer.contains_key("stopping") {
                     return Err(AskError::NotTaken { path: path() });
                 }
-                if let Some(progress) = answer.remove("progress") {
-                    accepted = true;
-                    on_progress(&progress);
-                }
+                accepted |= answer.contains_key("progress");
             }
             _ => return Err(unknown("its answer is none".into())),
         }

@@ -170,7 +170,7 @@ impl EdgeSession<'_> {
             return offline.answer(request);
         }
         let dir = if matches!(request, EdgeRequest::Adopt { .. }) {
-            match admin::reach(self.data_dir, request, |_| {}).map_err(|error| NotDone::because(&error))? {
+            match admin::reach(self.data_dir, request).map_err(|error| NotDone::because(&error))? {
                 DaemonOrDirectory::Daemon(answer) => return Ok(answer),
                 DaemonOrDirectory::Directory(dir) => OpenedDir::Held(dir),
             }
@@ -187,7 +187,7 @@ impl EdgeSession<'_> {
     fn read(&self, request: &EdgeRequest) -> Result<ReadFrom, NotDone> {
         let began = Instant::now();
         loop {
-            let asked = admin::ask(self.data_dir, request, |_| {});
+            let asked = admin::ask(self.data_dir, request);
             if let Some(answer) = asked.map_err(|error| NotDone::because(&error))? {
                 return Ok(ReadFrom::Answer(answer));
             }

@@ -117,7 +117,7 @@ impl Edge {
         let mut metrics = Metrics::new("fogpost_edge");
         let traffic = ConnectionMetrics::register(&mut metrics);
         let router = web::router(Arc::clone(&shared), metrics);
-        let http = tokio::spawn(http::serve(listener, router, stop.clone(), traffic));
+        let http = tokio::spawn(http::serve(Default::default(), listener, router, stop.clone(), traffic));
         match AdminSocket::listen(&dir) {
             Ok(socket) => {
                 let desk = Arc::new(EdgeDesk::new(Arc::clone(&shared), tell));

@@ -52,16 +52,12 @@ struct Incomplete {
 impl BodyMemory {
     /// Selects the body that gives way to the body `id`.
     fn first_to_give_way(&self, id: u64, now: Instant) -> Option<u64> {
-        let others = self.incomplete.iter().filter(|(other, _)| **other != id);
+        let others = self.incomplete.iter().filter(|(other, body)| **other != id && body.bytes > 0);
         let cost =
             |body: &Incomplete| body.bytes as u128 * now.saturating_duration_since(body.begun).as_micros();
         others.max_by_key(|(_, body)| cost(body)).map(|(other, _)| *other)
     }
 }
-
-/// The error when there is no room even if every other incomplete body gives way.
-#[derive(Debug)]
-struct NoRoom;
 
 impl Bodies {
     /// Bodies of at most `length_max` bytes each and `bytes_max` together; `what` is what one is called, with its article.
@@ -97,12 +93,12 @@ impl Bodies {
             }
             if length > bytes.capacity() {
                 let capacity = (2 * bytes.capacity()).clamp(length, length_max);
-                share.grow_to(capacity).map_err(|NoRoom| gave_way())?;
+                share.grow_to(capacity).ok_or_else(gave_way)?;
                 bytes.reserve_exact(capacity - bytes.len());
             }
             bytes.extend_from_slice(&data);
         }
-        share.complete().map_err(|NoRoom| gave_way())?;
+        share.complete().ok_or_else(gave_way)?;
         Ok(Received { bytes, _share: share })
     }
 
@@ -143,19 +139,10 @@ impl Deref for Received {
 struct Share {
     bodies: Bodies,
     id: u64,
-    begun: Instant,
     bytes: usize,
-    state: BodyState,
+    /// Until then it is in [`BodyMemory::incomplete`], unless it was removed from there because it has to give way.
+    is_complete: bool,
     gives_way: Arc<Notify>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum BodyState {
-    /// A body of which nothing has arrived yet.
-    Empty,
-    /// In [`BodyMemory::incomplete`], unless it was removed from there because it has to give way.
-    Incomplete,
-    Complete,
 }
 
 impl Share {
@@ -163,56 +150,42 @@ impl Share {
         let mut held = bodies.held();
         let id = held.next_id;
         held.next_id += 1;
-        Share {
-            bodies: bodies.clone(),
-            id,
-            begun: Instant::now(),
-            bytes: 0,
-            state: BodyState::Empty,
-            gives_way: Arc::default(),
-        }
+        let gives_way = Arc::<Notify>::default();
+        let incomplete = Incomplete { bytes: 0, begun: Instant::now(), gives_way: Arc::clone(&gives_way) };
+        held.incomplete.insert(id, incomplete);
+        Share { bodies: bodies.clone(), id, bytes: 0, is_complete: false, gives_way }
     }
 
-    /// Reserves memory for a body of this size. Other incomplete bodies may have to give way for it.
-    fn grow_to(&mut self, bytes: usize) -> Result<(), NoRoom> {
+    /// Reserves memory for a body of this size. Other incomplete bodies may have to give way for it. `None` when it had to give
+    /// way itself, or when there is no room even if all others do.
+    fn grow_to(&mut self, bytes: usize) -> Option<()> {
         let mut held = self.bodies.held();
-        if self.state == BodyState::Incomplete && !held.incomplete.contains_key(&self.id) {
-            return Err(NoRoom);
-        }
+        held.incomplete.get(&self.id)?;
         while held.bytes - self.bytes + bytes > self.bodies.0.bytes_max {
-            let other = held.first_to_give_way(self.id, Instant::now()).ok_or(NoRoom)?;
+            let other = held.first_to_give_way(self.id, Instant::now())?;
             if let Some(other) = held.incomplete.remove(&other) {
                 held.bytes -= other.bytes;
                 other.gives_way.notify_one();
             }
         }
         held.bytes += bytes - self.bytes;
-        let gives_way = Arc::clone(&self.gives_way);
-        held.incomplete.insert(self.id, Incomplete { bytes, begun: self.begun, gives_way });
+        held.incomplete.entry(self.id).and_modify(|own| own.bytes = bytes);
         self.bytes = bytes;
-        self.state = BodyState::Incomplete;
-        Ok(())
+        Some(())
     }
 
-    /// Marks the body as complete: from here on it does not give way.
-    fn complete(&mut self) -> Result<(), NoRoom> {
-        if self.state == BodyState::Incomplete {
-            self.bodies.held().incomplete.remove(&self.id).ok_or(NoRoom)?;
-        }
-        self.state = BodyState::Complete;
-        Ok(())
+    /// Marks the body as complete: from here on it does not give way. `None` when it had to.
+    fn complete(&mut self) -> Option<()> {
+        self.bodies.held().incomplete.remove(&self.id)?;
+        self.is_complete = true;
+        Some(())
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
         let mut held = self.bodies.held();
-        let counts = match self.state {
-            BodyState::Empty => false,
-            BodyState::Incomplete => held.incomplete.remove(&self.id).is_some(),
-            BodyState::Complete => true,
-        };
-        if counts {
+        if held.incomplete.remove(&self.id).is_some() || self.is_complete {
             held.bytes -= self.bytes;
         }
     }

@@ -30,11 +30,7 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 pub enum HttpCallError {
     /// Whether the daemon acted is unknown.
     #[error("{url} did not answer: {source}. Its log tells more")]
-    NoAnswer {
-        url: String,
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
+    NoAnswer { url: String, source: Box<dyn std::error::Error + Send + Sync> },
     /// Whether the daemon acted is unknown.
     #[error("{url} did not answer within {} s. Its log tells more", ANSWER_WITHIN.as_secs())]
     TooSlow { url: String },
@@ -43,11 +39,7 @@ pub enum HttpCallError {
     Refused { url: String, status: StatusCode, detail: String },
     /// The daemon did what it was asked, but its answer is not what its contract says.
     #[error("{url} answered something else than its contract says: {source}")]
-    Malformed {
-        url: String,
-        #[source]
-        source: serde_json::Error,
-    },
+    Malformed { url: String, source: serde_json::Error },
 }
 
 /// What a daemon answered to a `POST`.

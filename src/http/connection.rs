@@ -11,7 +11,6 @@
 //! The handler is a part of the connection's future: when the connection ends, so does the handler.
 
 use super::Problem;
-use super::limits::Standing;
 use axum::body::Body;
 use axum::http::StatusCode;
 use hyper::body::{Body as HttpBody, Bytes, Frame, Incoming, SizeHint};
@@ -21,6 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 
 /// The time limits of a connection.
 #[derive(Debug, Clone)]
@@ -66,6 +66,19 @@ pub(super) enum ConnectionStage {
     Answering,
 }
 
+/// What a connection does that can give way, least useful first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Standing {
+    /// It never sent a whole request.
+    NoRequestYet,
+    /// It was given an answer and has not sent anything since.
+    Idle,
+    /// It was given an answer and has sent a part of the next request.
+    Receiving,
+    /// It does not read its answer.
+    NotReading,
+}
+
 /// The progress of the current request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ExchangeState {
@@ -80,7 +93,7 @@ enum ExchangeState {
 /// The state of a connection. It decides time limits only, and reads no clock.
 #[derive(Debug)]
 pub(super) struct ConnectionProgress {
-    stage: ConnectionStage,
+    pub stage: ConnectionStage,
     /// When the stage began; of a first request, when the connection was accepted.
     since: Instant,
     exchange: ExchangeState,
@@ -89,9 +102,9 @@ pub(super) struct ConnectionProgress {
     /// Since when the client has not read what is written.
     stalled_since: Option<Instant>,
     /// What the answer takes that is being written.
-    answer_bytes: u64,
+    pub answer_bytes: u64,
     /// The client has closed its sending direction.
-    eof: bool,
+    pub eof: bool,
     /// The status of an answer that hyper made up itself; see [`WatchedStream::poll_write`].
     hypers_own: Option<u16>,
 }
@@ -124,7 +137,7 @@ impl ConnectionProgress {
         }
     }
 
-    fn handler_called(&mut self, now: Instant) {
+    pub fn handler_called(&mut self, now: Instant) {
         self.exchange = ExchangeState::Called;
         self.bytes_came(now); // it may have come together with the request before it,
         if self.stage == ConnectionStage::Answering {
@@ -132,7 +145,7 @@ impl ConnectionProgress {
         }
     }
 
-    fn request_complete(&mut self, now: Instant) {
+    pub fn request_complete(&mut self, now: Instant) {
         if self.stage == ConnectionStage::Receiving {
             self.go(ConnectionStage::Working, now);
         }
@@ -162,11 +175,6 @@ impl ConnectionProgress {
         self.stalled_since.get_or_insert(now);
     }
 
-    /// What the answer takes that is being written.
-    pub fn answer_bytes(&self) -> u64 {
-        self.answer_bytes
-    }
-
     /// Since when the client has not read its answer.
     pub fn stalled_since(&self) -> Option<Instant> {
         self.stalled_since.filter(|_| self.stage == ConnectionStage::Answering)
@@ -179,10 +187,6 @@ impl ConnectionProgress {
             ConnectionStage::Working => false,
             ConnectionStage::Answering => self.stalled_since.is_some(),
         }
-    }
-
-    pub fn stage(&self) -> ConnectionStage {
-        self.stage
     }
 
     /// When the time of the connection runs out; `None` while it waits only for the handler.
@@ -296,28 +300,16 @@ impl Watch {
     pub fn progress(&self) -> MutexGuard<'_, ConnectionProgress> {
         self.0.lock().expect("no thread panics while it holds the progress of a connection")
     }
-
-    pub fn handler_called(&self) {
-        self.progress().handler_called(Instant::now());
-    }
-
-    pub fn request_complete(&self) {
-        self.progress().request_complete(Instant::now());
-    }
-
-    pub fn is_at_eof(&self) -> bool {
-        self.progress().eof
-    }
 }
 
 /// The stream of a connection, as hyper reads and writes it.
 #[derive(Debug)]
-pub(super) struct WatchedStream<S> {
-    pub stream: S,
+pub(super) struct WatchedStream {
+    pub stream: TcpStream,
     pub watch: Arc<Watch>,
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for WatchedStream<S> {
+impl AsyncRead for WatchedStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -335,7 +327,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for WatchedStream<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> WatchedStream<S> {
+impl WatchedStream {
     /// hyper answers what it cannot parse by itself, with an empty body. Our answer says more: of what hyper writes while there
     /// is no exchange only the status is kept, and [`ConnectionProgress::ended`] makes the final answer.
     fn is_hypers_own(&self, bytes: &[u8]) -> bool {
@@ -358,7 +350,7 @@ impl<S: AsyncWrite + Unpin> WatchedStream<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for WatchedStream<S> {
+impl AsyncWrite for WatchedStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.is_hypers_own(bytes) {
             return Poll::Ready(Ok(bytes.len()));
@@ -428,7 +420,7 @@ impl HttpBody for RequestBody {
         let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
         let complete = frame.is_none() || incoming.is_end_stream();
         if complete {
-            self.watch.request_complete();
+            self.watch.progress().request_complete(Instant::now());
         }
         if complete || matches!(frame, Some(Err(_))) {
             self.incoming = None;
@@ -466,7 +458,7 @@ impl UnreadBody {
             let next = std::future::poll_fn(|cx| Pin::new(&mut rest).poll_frame(cx));
             match tokio::time::timeout(patience, next).await {
                 Ok(Some(Ok(frame))) => length += frame.data_ref().map_or(0, Bytes::len),
-                Ok(None) => return watch.request_complete(),
+                Ok(None) => return watch.progress().request_complete(Instant::now()),
                 Ok(Some(Err(_))) | Err(_) => return,
             }
         }

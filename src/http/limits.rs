@@ -10,7 +10,7 @@
 //! among the clients behind one reverse proxy, which all have its address. Loopback has no limit of its own: clients there are
 //! programs on this machine, often a proxy.
 
-use super::connection::Watch;
+use super::connection::{Standing, Watch};
 use super::metrics::ConnectionMetrics;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -34,19 +34,6 @@ impl Default for ConnectionLimits {
     fn default() -> ConnectionLimits {
         ConnectionLimits { all: 512, per_address: 256, answer_bytes: 64 * 1024 * 1024 }
     }
-}
-
-/// What a connection does that can give way, least useful first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Standing {
-    /// It never sent a whole request.
-    NoRequestYet,
-    /// It was given an answer and has not sent anything since.
-    Idle,
-    /// It was given an answer and has sent a part of the next request.
-    Receiving,
-    /// It does not read its answer.
-    NotReading,
 }
 
 /// The address by which connections are counted as one client.
@@ -112,28 +99,17 @@ impl ConnectionTable {
         Some(entry)
     }
 
-    /// Asks one connection to end, of `client` if one is given.
-    fn make_room(&mut self, client: Option<ClientAddress>, now: Instant) -> Made {
+    /// Asks one connection to end, of `client` if one is given. False when none can.
+    fn make_room(&mut self, client: Option<ClientAddress>, now: Instant) -> bool {
         let candidates =
             self.open.iter().filter(|(_, entry)| client.is_none_or(|client| client == entry.client));
         let candidates = candidates.filter_map(|(id, entry)| {
             let (standing, since) = entry.watch.progress().standing(now)?;
             Some(Candidate { id: *id, client: entry.client, standing, since })
         });
-        let Some(entry) =
-            first_to_give_way(candidates.collect(), &self.of_client).and_then(|id| self.remove(id))
-        else {
-            return Made::NoRoom;
-        };
-        entry.gives_way.notify_one();
-        Made::Room
+        let leaving = first_to_give_way(candidates.collect(), &self.of_client).and_then(|id| self.remove(id));
+        leaving.inspect(|entry| entry.gives_way.notify_one()).is_some()
     }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Made {
-    Room,
-    NoRoom,
 }
 
 /// All connections of one daemon.
@@ -142,10 +118,6 @@ pub(super) struct Connections {
     table: Mutex<ConnectionTable>,
     traffic: ConnectionMetrics,
 }
-
-/// The error when the maximum number of connections are being answered.
-#[derive(Debug)]
-pub(super) struct TooMany;
 
 impl Connections {
     pub fn new(limits: ConnectionLimits, traffic: ConnectionMetrics) -> Arc<Connections> {
@@ -156,21 +128,20 @@ impl Connections {
         self.table.lock().expect("no thread panics while it holds the connections")
     }
 
-    /// Gives a connection from `address` a slot, if necessary that of another connection.
-    pub fn admit(self: &Arc<Self>, address: IpAddr, now: Instant) -> Result<ConnectionSlot, TooMany> {
+    /// Gives a connection from `address` a slot, if necessary that of another connection. `None` when all others are being
+    /// answered.
+    pub fn admit(self: &Arc<Self>, address: IpAddr, now: Instant) -> Option<ConnectionSlot> {
         let client = ClientAddress::from(address);
         let mut table = self.table();
         let of_client = table.of_client.get(&client).copied().unwrap_or(0);
         let too_many_of_client =
             matches!(client, ClientAddress::Remote(_)) && of_client >= self.limits.per_address;
         if too_many_of_client || table.open.len() >= self.limits.all {
-            match table.make_room(too_many_of_client.then_some(client), now) {
-                Made::Room => _ = self.traffic.connections_evicted.inc(),
-                Made::NoRoom => {
-                    self.traffic.connections_refused.inc();
-                    return Err(TooMany);
-                }
+            if !table.make_room(too_many_of_client.then_some(client), now) {
+                self.traffic.connections_refused.inc();
+                return None;
             }
+            self.traffic.connections_evicted.inc();
         }
         let id = table.next_id;
         table.next_id += 1;
@@ -180,19 +151,19 @@ impl Connections {
         *table.of_client.entry(client).or_default() += 1;
         drop(table);
         self.traffic.connections_open.inc();
-        Ok(ConnectionSlot { connections: Arc::clone(self), id, watch, gives_way })
+        Some(ConnectionSlot { connections: Arc::clone(self), id, watch, gives_way })
     }
 
     /// Ends connections whose clients do not read as long as all answers together take too much, the one of `id` aside: first the one
     /// with the largest product of its answer's size and the time for which it was not read.
     pub fn make_room_for_answers(&self, id: u64, now: Instant) {
         let mut table = self.table();
-        let mut bytes: u64 = table.open.values().map(|entry| entry.watch.progress().answer_bytes()).sum();
+        let mut bytes: u64 = table.open.values().map(|entry| entry.watch.progress().answer_bytes).sum();
         while bytes > self.limits.answer_bytes {
             let unread = table.open.iter().filter(|(other, _)| **other != id).filter_map(|(other, entry)| {
                 let progress = entry.watch.progress();
                 let unread_for = now.saturating_duration_since(progress.stalled_since()?);
-                let its_bytes = progress.answer_bytes();
+                let its_bytes = progress.answer_bytes;
                 Some((u128::from(its_bytes) * (unread_for.as_micros() + 1), its_bytes, *other))
             });
             let Some((_, its_bytes, other)) = unread.max() else { return };
@@ -206,7 +177,7 @@ impl Connections {
 
     /// Asks the least useful connection to end, because the process has no more file descriptors.
     pub fn free_a_descriptor(&self, now: Instant) {
-        if self.table().make_room(None, now) == Made::Room {
+        if self.table().make_room(None, now) {
             self.traffic.connections_evicted.inc();
         }
     }

@@ -11,7 +11,7 @@ mod tests;
 
 pub use connection::TimeLimits;
 pub use limits::ConnectionLimits;
-pub use serving::{Rules, serve, serve_by};
+pub use serving::{Rules, serve};
 
 use crate::codes::{self, Code};
 use axum::Json;
@@ -137,23 +137,19 @@ impl Paging {
         match self.limit {
             None => Ok(100),
             Some(limit @ 1..=1000) => Ok(limit),
-            Some(limit) => Err(Problem::new(
-                StatusCode::BAD_REQUEST,
-                format!("limit: {limit} is not between 1 and 1000"),
-            )
-            .code(codes::INVALID_QUERY)),
+            Some(limit) => {
+                let detail = format!("limit: {limit} is not between 1 and 1000");
+                Err(Problem::new(StatusCode::BAD_REQUEST, detail).code(codes::INVALID_QUERY))
+            }
         }
     }
 }
 
 /// The parsed query, or a problem.
 pub fn query<T>(query: Result<axum::extract::Query<T>, QueryRejection>) -> Result<T, Problem> {
-    match query {
-        Ok(axum::extract::Query(query)) => Ok(query),
-        Err(rejection) => {
-            Err(Problem::new(StatusCode::BAD_REQUEST, rejection.body_text()).code(codes::INVALID_QUERY))
-        }
-    }
+    query.map(|axum::extract::Query(query)| query).map_err(|rejection| {
+        Problem::new(StatusCode::BAD_REQUEST, rejection.body_text()).code(codes::INVALID_QUERY)
+    })
 }
 
 /// The message of a daemon whose store directory was renamed since the start.

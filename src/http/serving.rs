@@ -13,7 +13,7 @@ use super::Problem;
 use super::connection::{
     AnswerBody, ConnectionStage, LastWords, RequestBody, TimeLimits, Watch, WatchedStream,
 };
-use super::limits::{ConnectionLimits, ConnectionSlot, Connections, TooMany};
+use super::limits::{ConnectionLimits, ConnectionSlot, Connections};
 use super::metrics::ConnectionMetrics;
 use crate::codes;
 use axum::Router;
@@ -34,7 +34,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until, timeout};
@@ -62,16 +62,6 @@ pub struct Rules {
 
 /// Serves `router` on `listener` until `stop`, and then answers what is complete.
 pub async fn serve(
-    listener: TcpListener,
-    router: Router,
-    stop: CancellationToken,
-    traffic: ConnectionMetrics,
-) {
-    serve_by(Rules::default(), listener, router, stop, traffic).await;
-}
-
-/// Serves with limits other than the defaults, for tests.
-pub async fn serve_by(
     rules: Rules,
     listener: TcpListener,
     router: Router,
@@ -100,12 +90,12 @@ pub async fn serve_by(
         };
         match accepted {
             Ok((stream, peer)) => match connections.admit(peer.ip(), Instant::now()) {
-                Ok(place) => {
+                Some(place) => {
                     // Without it the second part of an answer may wait for the client's delayed acknowledgement.
                     let _ = stream.set_nodelay(true);
                     tasks.spawn(Arc::clone(&host).serve_connection(stream, place));
                 }
-                Err(TooMany) => refuse(&stream, peer),
+                None => refuse(&stream, peer),
             },
             // The client has gone already.
             Err(error) if is_of_client(&error) => {}
@@ -192,19 +182,8 @@ enum ConnectionEnd {
     Stopped,
 }
 
-/// A stream that can be closed without sending the data that is still queued.
-trait Resets: AsyncRead + AsyncWrite + Unpin {
-    fn drop_what_is_unsent(&self);
-}
-
-impl Resets for TcpStream {
-    fn drop_what_is_unsent(&self) {
-        let _ = self.set_zero_linger();
-    }
-}
-
 impl Host {
-    async fn serve_connection<S: Resets>(self: Arc<Self>, stream: S, place: ConnectionSlot) {
+    async fn serve_connection(self: Arc<Self>, stream: TcpStream, place: ConnectionSlot) {
         let watch = Arc::clone(&place.watch);
         let io = TokioIo::new(WatchedStream { stream, watch: Arc::clone(&watch) });
         let exchange = RequestService { host: Arc::clone(&self), id: place.id, watch: Arc::clone(&watch) };
@@ -236,9 +215,9 @@ impl Host {
     }
 
     /// Lets hyper serve the connection until something ends it.
-    async fn drive<S: Resets>(
+    async fn drive(
         &self,
-        connection: &mut http1::Connection<TokioIo<WatchedStream<S>>, RequestService>,
+        connection: &mut http1::Connection<TokioIo<WatchedStream>, RequestService>,
         place: &ConnectionSlot,
     ) -> ConnectionEnd {
         // Deadlines mostly move further away: the timer is set again when it fires, or when one is nearer.
@@ -259,7 +238,7 @@ impl Host {
             }
             let (stage, mut deadline, can_give_way) = {
                 let progress = place.watch.progress();
-                (progress.stage(), progress.deadline(&self.times), progress.can_give_way())
+                (progress.stage, progress.deadline(&self.times), progress.can_give_way())
             };
             // Its request may have become complete meanwhile: then it is answered first.
             if asked_to_give_way && can_give_way {
@@ -295,15 +274,18 @@ impl Host {
 
     /// Sends the final answer and closes. Data from a client that still sends is read for a while: closing with unread bytes
     /// causes a reset, which may destroy the final answer.
-    async fn close<S: Resets>(
+    async fn close(
         &self,
-        mut stream: S,
+        mut stream: TcpStream,
         watch: &Watch,
         last_words: LastWords,
         place: &ConnectionSlot,
     ) {
         match last_words {
-            LastWords::Reset => return stream.drop_what_is_unsent(),
+            LastWords::Reset => {
+                let _ = stream.set_zero_linger(); // what is unsent is dropped
+                return;
+            }
             LastWords::None => {}
             LastWords::Say(problem) => {
                 let bytes = problem.to_bytes();
@@ -312,7 +294,7 @@ impl Host {
                 }
             }
         }
-        if stream.shutdown().await.is_err() || watch.is_at_eof() {
+        if stream.shutdown().await.is_err() || watch.progress().eof {
             return;
         }
         let patience = if self.stop.is_cancelled() { self.times.rest_at_stop } else { self.times.linger };
@@ -342,10 +324,10 @@ impl hyper::service::Service<Request<Incoming>> for RequestService {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let watch = Arc::clone(&self.watch);
-        watch.handler_called();
+        watch.progress().handler_called(Instant::now());
         let (head, incoming) = request.into_parts();
         let (body, unread) = if incoming.is_end_stream() {
-            watch.request_complete();
+            watch.progress().request_complete(Instant::now());
             (Body::empty(), None)
         } else {
             let (body, unread) = RequestBody::with_unread(incoming, &watch);

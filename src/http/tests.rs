@@ -2,7 +2,7 @@
 
 use super::bodies::Bodies;
 use super::metrics::ConnectionMetrics;
-use super::{ConnectionLimits, Rules, TimeLimits, serve_by, with_fallbacks};
+use super::{ConnectionLimits, Rules, TimeLimits, serve, with_fallbacks};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
@@ -75,7 +75,7 @@ async fn start_with(rules: Rules) -> TestDaemon {
         .route("/mistake", post(async || -> &'static str { panic!("a mistake for the test") }));
     let router = with_fallbacks(router.with_state(Arc::clone(&gate)));
     let (stop, traffic) = (CancellationToken::new(), ConnectionMetrics::default());
-    let serving = tokio::spawn(serve_by(rules, listener, router, stop.clone(), traffic.clone()));
+    let serving = tokio::spawn(serve(rules, listener, router, stop.clone(), traffic.clone()));
     TestDaemon { address, stop, traffic, gate, serving }
 }
 

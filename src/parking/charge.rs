@@ -9,8 +9,7 @@ use uuid::Uuid;
 
 /// The id of a charge: `GARAGE/EPOCH/SEQUENCE`, followed by `@POSITION` when a corrected plate or an operator made the stay, at that
 /// position of the ledger.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChargeId {
     /// The first name of the garage. It may contain slashes.
     pub garage: String,
@@ -53,22 +52,10 @@ impl FromStr for ChargeId {
     }
 }
 
-impl TryFrom<String> for ChargeId {
-    type Error = NoChargeId;
-    fn try_from(text: String) -> Result<ChargeId, NoChargeId> {
-        text.parse()
-    }
-}
-
-impl From<ChargeId> for String {
-    fn from(id: ChargeId) -> String {
-        id.to_string()
-    }
-}
+serialize_as_text!(ChargeId);
 
 /// The id of an event: `GARAGE/EPOCH/SEQUENCE`.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventId {
     pub garage: String,
     pub epoch: [u8; 16],
@@ -100,18 +87,7 @@ impl FromStr for EventId {
     }
 }
 
-impl TryFrom<String> for EventId {
-    type Error = NoEventId;
-    fn try_from(text: String) -> Result<EventId, NoEventId> {
-        text.parse()
-    }
-}
-
-impl From<EventId> for String {
-    fn from(id: EventId) -> String {
-        id.to_string()
-    }
-}
+serialize_as_text!(EventId);
 
 #[cfg(test)]
 mod tests {

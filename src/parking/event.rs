@@ -1,11 +1,13 @@
 //! What happens at a garage, and how it is written in JSON.
 
-use super::json::{self, Value};
+pub use super::json::EventError;
+use super::json::{self, Expected, Value};
 pub use super::moment::Moment;
 use super::plate::{Plate, PlateError};
 use jiff::Timestamp;
-use serde::Serialize;
-use std::borrow::Cow;
+use serde::de::IntoDeserializer;
+use serde::de::value::Error as NoName;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// A car entered or left, or a person at the garage corrected the record.
@@ -18,7 +20,8 @@ pub struct Event {
     pub seen: Sighting,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+/// It is stored as well ([`Event::to_bytes`]): a new kind goes to the end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum EventKind {
     /// `None`: a car whose plate could not be read. Counted, never matched or billed.
     Entry {
@@ -41,12 +44,12 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    pub fn name(&self) -> &'static str {
+    pub fn name(&self) -> KindName {
         match self {
-            EventKind::Entry { .. } => "entry",
-            EventKind::Exit { .. } => "exit",
-            EventKind::Count { .. } => "count",
-            EventKind::PlateCorrection { .. } => "plate_correction",
+            EventKind::Entry { .. } => KindName::Entry,
+            EventKind::Exit { .. } => KindName::Exit,
+            EventKind::Count { .. } => KindName::Count,
+            EventKind::PlateCorrection { .. } => KindName::PlateCorrection,
         }
     }
 
@@ -59,8 +62,24 @@ impl EventKind {
     }
 }
 
+/// A kind of event by its name in JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KindName {
+    Entry,
+    Exit,
+    Count,
+    PlateCorrection,
+}
+
+impl fmt::Display for KindName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
+}
+
 /// Optional facts about where and how an event was seen.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sighting {
     pub lane: Option<String>,
     pub camera: Option<String>,
@@ -70,55 +89,22 @@ pub struct Sighting {
 }
 
 /// The longest text in an event: a lane, a camera, a reason. In bytes.
-pub const TEXT_MAX: usize = 256;
+const TEXT_MAX: usize = 256;
 
-/// Why a JSON text is no event. Nothing was stored.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum EventError {
-    #[error("JSON is written in UTF-8, and {0}: send UTF-8")]
-    Encoding(String),
-    #[error("this is no JSON of an event: {0}")]
-    Syntax(String),
-    #[error("{field}: {reason}")]
-    Field { field: String, reason: String },
-}
-
-impl EventError {
-    pub(super) fn field(field: &str, reason: impl fmt::Display) -> EventError {
-        EventError::Field { field: field.to_owned(), reason: reason.to_string() }
-    }
-}
-
-/// The names of the fields of all kinds.
-const FIELDS: [&str; 11] = [
-    "kind",
-    "plate",
-    "at",
-    "lane",
-    "camera",
-    "confidence",
-    "seen_at",
-    "occupied",
-    "reason",
-    "epoch",
-    "sequence",
+/// The fields of all kinds, and what they hold.
+const FIELDS: [(&str, Expected); 11] = [
+    ("kind", Expected::Text),
+    ("plate", Expected::TextOrNull),
+    ("at", Expected::Text),
+    ("lane", Expected::Text),
+    ("camera", Expected::Text),
+    ("confidence", Expected::Number),
+    ("seen_at", Expected::Text),
+    ("occupied", Expected::Whole(u32::MAX as u64)),
+    ("reason", Expected::Text),
+    ("epoch", Expected::Text),
+    ("sequence", Expected::Whole(u64::MAX)),
 ];
-
-/// The fields of all kinds, as they are written.
-struct EventFields<'a> {
-    kind: Option<Cow<'a, str>>,
-    /// Outer `None`: absent. Inner: `null`.
-    plate: Option<Option<Cow<'a, str>>>,
-    at: Option<Cow<'a, str>>,
-    lane: Option<String>,
-    camera: Option<String>,
-    confidence: Option<f64>,
-    seen_at: Option<Cow<'a, str>>,
-    occupied: Option<u32>,
-    reason: Option<String>,
-    epoch: Option<Cow<'a, str>>,
-    sequence: Option<u64>,
-}
 
 impl Event {
     /// Reads one event as producers write it. `now` stands in for a missing `at`.
@@ -127,112 +113,79 @@ impl Event {
         if text.trim_start().chars().next().is_some_and(|c| c != '{') {
             return Err(EventError::Syntax("an event is an object in braces".into()));
         }
-        EventFields::of(json::fields(text, &FIELDS)?)?.check(now)
+        EventFields::of(json::fields(text, &FIELDS.map(|(name, _)| name))?)?.event(now)
     }
 }
+
+/// The values of [`FIELDS`] that were given. `null` is as good as nothing, except for a plate.
+struct EventFields<'a>([Option<Value<'a>>; FIELDS.len()]);
 
 impl<'a> EventFields<'a> {
-    /// Checks the types. `null` is as good as nothing, except for a plate.
-    fn of(values: [Option<Value<'a>>; FIELDS.len()]) -> Result<EventFields<'a>, EventError> {
-        let [kind, plate, at, lane, camera, confidence, seen_at, occupied, reason, epoch, sequence] = values;
-        fn typed<'a, T>(
-            field: &str,
-            value: Option<Value<'a>>,
-            read: impl FnOnce(Value<'a>) -> Result<T, String>,
-        ) -> Result<Option<T>, EventError> {
-            let value = value.filter(|value| *value != Value::Null);
-            value.map(read).transpose().map_err(|reason| EventError::field(field, reason))
+    /// Checks the types.
+    fn of(mut values: [Option<Value<'a>>; FIELDS.len()]) -> Result<EventFields<'a>, EventError> {
+        for ((field, expected), value) in FIELDS.iter().zip(&mut values) {
+            value.take_if(|value| *value == Value::Null && *expected != Expected::TextOrNull);
+            if let Some(value) = value {
+                value.check(*expected).map_err(|reason| EventError::field(field, reason))?;
+            }
         }
-        let owned = |value: Value<'a>| value.text().map(Cow::into_owned);
-        Ok(EventFields {
-            kind: typed("kind", kind, Value::text)?,
-            plate: plate
-                .map(Value::text_or_null)
-                .transpose()
-                .map_err(|reason| EventError::field("plate", reason))?,
-            at: typed("at", at, Value::text)?,
-            lane: typed("lane", lane, owned)?,
-            camera: typed("camera", camera, owned)?,
-            confidence: typed("confidence", confidence, Value::number)?,
-            seen_at: typed("seen_at", seen_at, Value::text)?,
-            occupied: typed("occupied", occupied, |value| {
-                value.whole(u32::MAX.into()).map(|number| u32::try_from(number).unwrap_or(u32::MAX))
-            })?,
-            reason: typed("reason", reason, owned)?,
-            epoch: typed("epoch", epoch, Value::text)?,
-            sequence: typed("sequence", sequence, |value| value.whole(u64::MAX))?,
-        })
+        Ok(EventFields(values))
     }
-}
 
-impl EventFields<'_> {
-    fn check(mut self, now: Timestamp) -> Result<Event, EventError> {
-        let kind = self.kind.take().ok_or_else(|| missing("kind"))?;
-        self.refuse_unused(&kind)?;
-        let moment =
-            |field: &str, text: &str| Moment::parse(text).map_err(|reason| EventError::field(field, reason));
-        let kind = self.kind(&kind)?;
-        if let Some(confidence) = self.confidence
+    fn get(&self, field: &str) -> Option<&Value<'a>> {
+        let place = FIELDS.iter().position(|(name, _)| *name == field)?;
+        self.0[place].as_ref()
+    }
+
+    fn text(&self, field: &str) -> Option<&str> {
+        self.get(field)?.as_text()
+    }
+
+    fn event(&self, now: Timestamp) -> Result<Event, EventError> {
+        let kind = self.kind()?;
+        let confidence = self.get("confidence").and_then(Value::as_number);
+        if let Some(confidence) = confidence
             && !(0.0..=1.0).contains(&confidence)
         {
             let reason = format!("it lies between 0 and 1, {confidence} does not");
             return Err(EventError::field("confidence", reason));
         }
-        Ok(Event {
-            kind,
-            at: match &self.at {
-                Some(at) => moment("at", at)?,
-                None => Moment::utc(now),
-            },
-            seen: Sighting {
-                lane: text("lane", self.lane)?,
-                camera: text("camera", self.camera)?,
-                confidence: self.confidence,
-                seen_at: self.seen_at.as_deref().map(|text| moment("seen_at", text)).transpose()?,
-            },
-        })
+        let at = self.moment("at")?.unwrap_or_else(|| Moment::utc(now));
+        let (lane, camera) = (self.short_text("lane")?, self.short_text("camera")?);
+        Ok(Event { kind, at, seen: Sighting { lane, camera, confidence, seen_at: self.moment("seen_at")? } })
     }
 
-    /// Refuses fields that an event of this kind does not have, and unknown kinds.
-    fn refuse_unused(&self, kind: &str) -> Result<(), EventError> {
-        let plate = ("plate", self.plate.is_some());
-        let [occupied, reason] = [("occupied", self.occupied.is_some()), ("reason", self.reason.is_some())];
-        let [epoch, sequence] = [("epoch", self.epoch.is_some()), ("sequence", self.sequence.is_some())];
-        let unused: &[(&str, bool)] = match kind {
-            "entry" | "exit" => &[occupied, reason, epoch, sequence],
-            "count" => &[plate, epoch, sequence],
-            "plate_correction" => &[occupied, reason],
-            other => {
-                let reason =
-                    format!("{other:?} is none of \"entry\", \"exit\", \"count\", \"plate_correction\"");
-                return Err(EventError::field("kind", reason));
-            }
+    /// What happened. Fields that an event of this kind does not have are refused.
+    fn kind(&self) -> Result<EventKind, EventError> {
+        let name = self.text("kind").ok_or_else(|| missing("kind"))?;
+        let kind = KindName::deserialize(name.into_deserializer()).map_err(|_: NoName| {
+            let reason = format!("{name:?} is none of \"entry\", \"exit\", \"count\", \"plate_correction\"");
+            EventError::field("kind", reason)
+        })?;
+        let unused: &[&str] = match kind {
+            KindName::Entry | KindName::Exit => &["occupied", "reason", "epoch", "sequence"],
+            KindName::Count => &["plate", "epoch", "sequence"],
+            KindName::PlateCorrection => &["occupied", "reason"],
         };
-        match unused.iter().find(|(_, given)| *given) {
-            Some((field, _)) => {
-                Err(EventError::field(field, format!("an event of kind {kind:?} has no such field")))
-            }
-            None => Ok(()),
+        if let Some(field) = unused.iter().find(|field| self.get(field).is_some()) {
+            return Err(EventError::field(field, format!("an event of kind {name:?} has no such field")));
         }
-    }
-
-    /// What happened, in an event of this kind, which is known.
-    fn kind(&mut self, kind: &str) -> Result<EventKind, EventError> {
+        let whole = |field| self.get(field).and_then(Value::as_whole).ok_or_else(|| missing(field));
         Ok(match kind {
-            "entry" => EventKind::Entry { plate: self.plate(kind)? },
-            "exit" => EventKind::Exit { plate: self.plate(kind)? },
-            "count" => EventKind::Count {
-                occupied: self.occupied.ok_or_else(|| missing("occupied"))?,
-                reason: text("reason", self.reason.take())?.ok_or_else(|| missing("reason"))?,
+            KindName::Entry => EventKind::Entry { plate: self.plate(kind)? },
+            KindName::Exit => EventKind::Exit { plate: self.plate(kind)? },
+            KindName::Count => EventKind::Count {
+                occupied: u32::try_from(whole("occupied")?).expect("its greatest value was checked"),
+                reason: self.short_text("reason")?.ok_or_else(|| missing("reason"))?,
             },
-            _ => EventKind::PlateCorrection {
+            KindName::PlateCorrection => EventKind::PlateCorrection {
                 plate: self
                     .plate(kind)?
                     .ok_or_else(|| EventError::field("plate", "a correction needs a readable plate"))?,
-                epoch: uuid::Uuid::try_parse(self.epoch.as_deref().ok_or_else(|| missing("epoch"))?)
+                epoch: uuid::Uuid::try_parse(self.text("epoch").ok_or_else(|| missing("epoch"))?)
                     .map_err(|error| EventError::field("epoch", error))?
                     .to_string(),
-                sequence: match self.sequence.ok_or_else(|| missing("sequence"))? {
+                sequence: match whole("sequence")? {
                     0 => return Err(EventError::field("sequence", "sequences begin at 1")),
                     sequence => sequence,
                 },
@@ -240,19 +193,37 @@ impl EventFields<'_> {
         })
     }
 
-    fn plate(&self, kind: &str) -> Result<Option<Plate>, EventError> {
+    fn plate(&self, kind: KindName) -> Result<Option<Plate>, EventError> {
+        let Some(plate) = self.get("plate") else {
+            return Err(EventError::field("plate", "it is missing; null says that it could not be read"));
+        };
         let read = |plate: &str| {
             Plate::new(plate).map_err(|error: PlateError| {
                 let advice = match kind {
-                    "plate_correction" => "leave the event as it is when nobody can read the plate",
+                    KindName::PlateCorrection => "leave the event as it is when nobody can read the plate",
                     _ => "send null when the plate cannot be read: the car is counted, and never billed",
                 };
                 EventError::field("plate", format!("{error}; {advice}"))
             })
         };
-        match &self.plate {
-            None => Err(EventError::field("plate", "it is missing; null says that it could not be read")),
-            Some(plate) => plate.as_deref().map(read).transpose(),
+        plate.as_text().map(read).transpose()
+    }
+
+    fn moment(&self, field: &str) -> Result<Option<Moment>, EventError> {
+        let read = |text| Moment::parse(text).map_err(|reason| EventError::field(field, reason));
+        self.text(field).map(read).transpose()
+    }
+
+    fn short_text(&self, field: &str) -> Result<Option<String>, EventError> {
+        match self.text(field) {
+            Some(text) if text.len() > TEXT_MAX => {
+                let reason = format!("it is {} bytes long, the limit is {TEXT_MAX}", text.len());
+                Err(EventError::field(field, reason))
+            }
+            Some(text) if text.chars().any(char::is_control) => {
+                Err(EventError::field(field, "it holds a control character"))
+            }
+            text => Ok(text.map(str::to_owned)),
         }
     }
 }
@@ -261,22 +232,10 @@ fn missing(field: &str) -> EventError {
     EventError::field(field, "it is missing")
 }
 
-fn text(field: &str, text: Option<String>) -> Result<Option<String>, EventError> {
-    match text {
-        Some(text) if text.len() > TEXT_MAX => {
-            Err(EventError::field(field, format!("it is {} bytes long, the limit is {TEXT_MAX}", text.len())))
-        }
-        Some(text) if text.chars().any(char::is_control) => {
-            Err(EventError::field(field, "it holds a control character"))
-        }
-        other => Ok(other),
-    }
-}
-
 /// An event as it is shown in JSON, with the fields that it has.
 #[derive(Debug, Serialize)]
 pub struct EventJson {
-    pub kind: &'static str,
+    pub kind: KindName,
     pub plate: Option<String>,
     pub at: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -303,30 +262,27 @@ pub struct Corrects {
 }
 
 impl From<Event> for EventJson {
-    fn from(event: Event) -> EventJson {
-        let mut shown = EventJson {
-            kind: event.kind.name(),
-            plate: event.kind.plate().map(ToString::to_string),
-            at: event.at.to_string(),
-            lane: event.seen.lane,
-            camera: event.seen.camera,
-            confidence: event.seen.confidence,
-            seen_at: event.seen.seen_at.map(|at| at.to_string()),
-            occupied: None,
-            reason: None,
-            corrects: None,
-        };
-        match event.kind {
-            EventKind::Count { occupied, reason } => {
-                shown.occupied = Some(occupied);
-                shown.reason = Some(reason);
-            }
+    fn from(Event { kind, at, seen }: Event) -> EventJson {
+        let (name, plate) = (kind.name(), kind.plate().map(ToString::to_string));
+        let (occupied, reason, corrects) = match kind {
+            EventKind::Count { occupied, reason } => (Some(occupied), Some(reason), None),
             EventKind::PlateCorrection { epoch, sequence, .. } => {
-                shown.corrects = Some(Corrects { epoch, sequence })
+                (None, None, Some(Corrects { epoch, sequence }))
             }
-            EventKind::Entry { .. } | EventKind::Exit { .. } => {}
+            EventKind::Entry { .. } | EventKind::Exit { .. } => (None, None, None),
+        };
+        EventJson {
+            kind: name,
+            plate,
+            at: at.to_string(),
+            lane: seen.lane,
+            camera: seen.camera,
+            confidence: seen.confidence,
+            seen_at: seen.seen_at.map(|at| at.to_string()),
+            occupied,
+            reason,
+            corrects,
         }
-        shown
     }
 }
 

@@ -1,11 +1,27 @@
 //! Reads one JSON object from a producer: each field is found by its name and may occur once. Errors use the terms of JSON.
 
-use super::event::EventError;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
+
+/// Why a JSON text is no event. Nothing was stored.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EventError {
+    #[error("JSON is written in UTF-8, and {0}: send UTF-8")]
+    Encoding(String),
+    #[error("this is no JSON of an event: {0}")]
+    Syntax(String),
+    #[error("{field}: {reason}")]
+    Field { field: String, reason: String },
+}
+
+impl EventError {
+    pub(super) fn field(field: &str, reason: impl fmt::Display) -> EventError {
+        EventError::Field { field: field.to_owned(), reason: reason.to_string() }
+    }
+}
 
 /// The name of the encoding when the bytes are not UTF-8 by their byte order mark or their zeros.
 pub(super) fn other_encoding(bytes: &[u8]) -> Option<&'static str> {
@@ -62,40 +78,53 @@ impl fmt::Display for Value<'_> {
     }
 }
 
-impl<'a> Value<'a> {
-    fn instead_of<T>(&self, expected: &str) -> Result<T, String> {
-        Err(format!("{self} stands where {expected} belongs"))
+/// What a field is to hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Expected {
+    Text,
+    TextOrNull,
+    Number,
+    /// From 0 to this.
+    Whole(u64),
+}
+
+impl fmt::Display for Expected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Expected::Text => f.write_str("a text in quotes"),
+            Expected::TextOrNull => f.write_str("a text in quotes, or null,"),
+            Expected::Number => f.write_str("a number"),
+            Expected::Whole(most) => write!(f, "a whole number from 0 to {most}"),
+        }
+    }
+}
+
+impl Value<'_> {
+    /// On `Err` it is another value, in words.
+    pub(super) fn check(&self, expected: Expected) -> Result<(), String> {
+        let is_expected = match expected {
+            Expected::Text => self.as_text().is_some(),
+            Expected::TextOrNull => self.as_text().is_some() || *self == Value::Null,
+            Expected::Number => self.as_number().is_some(),
+            Expected::Whole(most) => self.as_whole().is_some_and(|number| number <= most),
+        };
+        if is_expected { Ok(()) } else { Err(format!("{self} stands where {expected} belongs")) }
     }
 
-    pub(super) fn text_or_null(self) -> Result<Option<Cow<'a, str>>, String> {
+    pub(super) fn as_text(&self) -> Option<&str> {
+        if let Value::Text(text) = self { Some(text) } else { None }
+    }
+
+    pub(super) fn as_number(&self) -> Option<f64> {
         match self {
-            Value::Text(text) => Ok(Some(text)),
-            Value::Null => Ok(None),
-            other => other.instead_of("a text in quotes, or null,"),
+            Value::Whole(number) => Some(*number as f64),
+            Value::Number(number) => number.as_f64(),
+            _ => None,
         }
     }
 
-    pub(super) fn text(self) -> Result<Cow<'a, str>, String> {
-        match self {
-            Value::Text(text) => Ok(text),
-            other => other.instead_of("a text in quotes"),
-        }
-    }
-
-    pub(super) fn number(self) -> Result<f64, String> {
-        match self {
-            Value::Whole(number) => Ok(number as f64),
-            Value::Number(number) => number.as_f64().ok_or_else(|| format!("{number} is too large")),
-            other => other.instead_of("a number"),
-        }
-    }
-
-    /// From 0 to `most`.
-    pub(super) fn whole(self, most: u64) -> Result<u64, String> {
-        match self {
-            Value::Whole(number) if number <= most => Ok(number),
-            other => other.instead_of(&format!("a whole number from 0 to {most}")),
-        }
+    pub(super) fn as_whole(&self) -> Option<u64> {
+        if let Value::Whole(number) = self { Some(*number) } else { None }
     }
 }
 
@@ -240,15 +269,16 @@ mod tests {
             let error = read(text).unwrap_err();
             assert!(error.contains(reason), "{text}: {error}");
         }
-        let said = |value: Value<'_>| value.text().unwrap_err();
-        assert_eq!(said(Value::Whole(7)), "the number 7 stands where a text in quotes belongs");
-        let whole = |value: Value<'_>| value.whole(9).unwrap_err();
+        let said = |value: Value<'_>, expected| value.check(expected).unwrap_err();
+        let text = said(Value::Whole(7), Expected::Text);
+        assert_eq!(text, "the number 7 stands where a text in quotes belongs");
+        let whole = |value| said(value, Expected::Whole(9));
         let less = Value::Number((-1).into());
         assert_eq!(whole(less), "the number -1 stands where a whole number from 0 to 9 belongs");
         assert_eq!(whole(Value::Whole(10)), "the number 10 stands where a whole number from 0 to 9 belongs");
         assert_eq!(whole(Value::Null), "null stands where a whole number from 0 to 9 belongs");
-        let number = Value::Text("x".into()).number();
-        assert_eq!(number.unwrap_err(), "a text stands where a number belongs");
+        let number = said(Value::Text("x".into()), Expected::Number);
+        assert_eq!(number, "a text stands where a number belongs");
     }
 
     /// UTF-16 was "not an object in braces", and so was an object behind a byte order mark.

@@ -11,28 +11,18 @@
 use super::plate::Plate;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
-use std::ops::Sub;
 
 /// Characters that cameras and people take for each other, in both directions.
-pub const PAIRS: [(char, char); 7] =
+const PAIRS: [(char, char); 7] =
     [('O', '0'), ('I', '1'), ('B', '8'), ('S', '5'), ('Z', '2'), ('D', '0'), ('G', '6')];
 
-/// A place, counted in letters from 0, and what two plates have there.
-type Difference = (usize, char, char);
-
-/// Where two plates differ, when they are one look-alike apart: the place, counted in letters from 0, and what each has there.
-pub fn one_apart(a: &Plate, b: &Plate) -> Option<Difference> {
-    let (mut left, mut right) = (a.as_str().chars(), b.as_str().chars());
-    let mut found = None;
-    for place in 0.. {
-        match (left.next(), right.next()) {
-            (None, None) => break,
-            (Some(x), Some(y)) if x == y => {}
-            (Some(x), Some(y)) if found.is_none() && is_pair(x, y) => found = Some((place, x, y)),
-            _ => return None,
-        }
-    }
-    found
+/// Whether two plates are one look-alike apart.
+fn one_apart(a: &Plate, b: &Plate) -> bool {
+    let (a, b) = (a.as_str(), b.as_str());
+    let mut different = a.chars().zip(b.chars()).filter(|(x, y)| x != y);
+    a.chars().count() == b.chars().count()
+        && different.next().is_some_and(|(x, y)| is_pair(x, y))
+        && different.next().is_none()
 }
 
 fn is_pair(x: char, y: char) -> bool {
@@ -41,17 +31,17 @@ fn is_pair(x: char, y: char) -> bool {
 
 /// The plate with each look-alike letter as the digit it resembles. Plates that are one apart have the same; not all that
 /// have the same are one apart.
-pub fn skeleton(plate: &Plate) -> String {
+fn skeleton(plate: &Plate) -> String {
     let digit = |c| PAIRS.iter().find(|(letter, _)| *letter == c).map_or(c, |(_, digit)| *digit);
     plate.as_str().chars().map(digit).collect()
 }
 
 /// An entry without an exit, or an exit without an entry, at one garage.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UnmatchedPassage<I, T> {
+pub struct UnmatchedPassage<I> {
     pub id: I,
     pub plate: Plate,
-    pub at: T,
+    pub at_ms: i64,
 }
 
 /// An entry and a later exit that may be one stay.
@@ -59,25 +49,16 @@ pub struct UnmatchedPassage<I, T> {
 pub struct Proposal<I> {
     pub entry: I,
     pub exit: I,
-    /// Where the plates differ, and what the entry and the exit have there.
-    pub place: usize,
-    pub at_entry: char,
-    pub at_exit: char,
 }
 
 /// Proposes pairs among the leftovers of one garage: an entry with a later exit, one look-alike apart. The pair that is
 /// nearest in time comes first, and takes both out of the question for others; of pairs equally near, the earlier entry's,
-/// then the smaller ids'. `T` is a time that can be subtracted, such as milliseconds.
-pub fn pair_leftovers<I, T>(
-    entries: &[UnmatchedPassage<I, T>],
-    exits: &[UnmatchedPassage<I, T>],
-) -> Vec<Proposal<I>>
-where
-    I: Clone + Ord,
-    T: Copy + Ord + Sub,
-    T::Output: Copy + Ord,
-{
-    let mut by_skeleton: BTreeMap<String, LookalikeGroup<I, T>> = BTreeMap::new();
+/// then the smaller ids'.
+pub fn pair_leftovers<I: Clone + Ord>(
+    entries: &[UnmatchedPassage<I>],
+    exits: &[UnmatchedPassage<I>],
+) -> Vec<Proposal<I>> {
+    let mut by_skeleton: BTreeMap<String, LookalikeGroup<I>> = BTreeMap::new();
     for entry in entries {
         by_skeleton.entry(skeleton(&entry.plate)).or_default().entries.push(entry);
     }
@@ -87,7 +68,7 @@ where
             group.exits.push(exit);
         }
     }
-    let mut found: Vec<(T::Output, T, Proposal<I>)> =
+    let mut found: Vec<(i64, i64, Proposal<I>)> =
         by_skeleton.into_values().flat_map(LookalikeGroup::pair).collect();
     found.sort_by(|(near, at, one), (other_near, other_at, other)| {
         (near, at, &one.entry, &one.exit).cmp(&(other_near, other_at, &other.entry, &other.exit))
@@ -96,59 +77,51 @@ where
 }
 
 /// Entries and exits with one skeleton. Pairs exist only within a group.
-struct LookalikeGroup<'a, I, T> {
-    entries: Vec<&'a UnmatchedPassage<I, T>>,
-    exits: Vec<&'a UnmatchedPassage<I, T>>,
+struct LookalikeGroup<'a, I> {
+    entries: Vec<&'a UnmatchedPassage<I>>,
+    exits: Vec<&'a UnmatchedPassage<I>>,
 }
 
-impl<I, T> Default for LookalikeGroup<'_, I, T> {
+impl<I> Default for LookalikeGroup<'_, I> {
     fn default() -> Self {
         LookalikeGroup { entries: Vec::new(), exits: Vec::new() }
     }
 }
 
-impl<I, T> LookalikeGroup<'_, I, T>
-where
-    I: Clone + Ord,
-    T: Copy + Ord + Sub,
-    T::Output: Copy + Ord,
-{
-    /// The nearest pair of all, then the nearest of what is left, and so on.
-    fn pair(mut self) -> Vec<(T::Output, T, Proposal<I>)> {
-        self.entries.sort_by(|a, b| (a.at, &a.id).cmp(&(b.at, &b.id)));
-        self.exits.sort_by(|a, b| (a.at, &a.id).cmp(&(b.at, &b.id)));
-        let mut apart: HashMap<(&Plate, &Plate), Option<Difference>> = HashMap::new();
+impl<I: Clone + Ord> LookalikeGroup<'_, I> {
+    /// The nearest pair of all, then the nearest of what is left, and so on; each with its distance and the time of its entry.
+    fn pair(mut self) -> Vec<(i64, i64, Proposal<I>)> {
+        self.entries.sort_by(|a, b| (a.at_ms, &a.id).cmp(&(b.at_ms, &b.id)));
+        self.exits.sort_by(|a, b| (a.at_ms, &a.id).cmp(&(b.at_ms, &b.id)));
+        let mut apart: HashMap<(&Plate, &Plate), bool> = HashMap::new();
         let mut used = vec![false; self.exits.len()];
         // Each entry waits with the nearest exit that it may still have: the heap stays as small as the entries are many.
         let mut next = |entry: usize, from: usize, used: &[bool]| {
             let its = self.entries[entry];
             (from..self.exits.len()).find_map(|exit| {
                 let candidate = self.exits[exit];
-                if used[exit] || candidate.at <= its.at {
-                    return None;
-                }
-                let apart = apart
-                    .entry((&its.plate, &candidate.plate))
-                    .or_insert_with(|| one_apart(&its.plate, &candidate.plate));
-                apart.map(|apart| Reverse((candidate.at - its.at, entry, exit, apart)))
+                let is_possible = !used[exit] && candidate.at_ms > its.at_ms;
+                let is_pair = is_possible
+                    && *apart
+                        .entry((&its.plate, &candidate.plate))
+                        .or_insert_with(|| one_apart(&its.plate, &candidate.plate));
+                is_pair.then(|| Reverse((candidate.at_ms - its.at_ms, entry, exit)))
             })
         };
         let mut waiting = BinaryHeap::new();
         for (entry, its) in self.entries.iter().enumerate() {
-            let first = self.exits.partition_point(|exit| exit.at <= its.at);
+            let first = self.exits.partition_point(|exit| exit.at_ms <= its.at_ms);
             waiting.extend(next(entry, first, &used));
         }
         let mut found = Vec::new();
-        while let Some(Reverse((near, entry, exit, (place, at_entry, at_exit)))) = waiting.pop() {
+        while let Some(Reverse((near, entry, exit))) = waiting.pop() {
             if used[exit] {
                 waiting.extend(next(entry, exit + 1, &used));
                 continue;
             }
             used[exit] = true;
             let (entry, exit) = (self.entries[entry], self.exits[exit]);
-            let proposal =
-                Proposal { entry: entry.id.clone(), exit: exit.id.clone(), place, at_entry, at_exit };
-            found.push((near, entry.at, proposal));
+            found.push((near, entry.at_ms, Proposal { entry: entry.id.clone(), exit: exit.id.clone() }));
         }
         found
     }
@@ -166,22 +139,22 @@ mod tests {
     #[test]
     fn plates_are_one_apart_by_a_pair_of_the_list() {
         for (a, b, apart) in [
-            ("BO1", "B01", Some((1, 'O', '0'))),
-            ("B01", "BO1", Some((1, '0', 'O'))),
-            ("AI1", "A11", Some((1, 'I', '1'))),
-            ("AB1", "A81", Some((1, 'B', '8'))),
-            ("S1", "51", Some((0, 'S', '5'))),
-            ("A12", "A1Z", Some((2, '2', 'Z'))),
-            ("D1", "01", Some((0, 'D', '0'))),
-            ("AG1", "A61", Some((1, 'G', '6'))),
-            ("ÄÖO1", "ÄÖ01", Some((2, 'O', '0'))),
-            ("BO1", "BO1", None),
-            ("BO1", "BD1", None),
-            ("BO1", "BQ1", None),
-            ("BOO1", "B001", None),
-            ("BO1", "B0", None),
-            ("BO1", "BO10", None),
-            ("А0", "АО", None), // Cyrillic О
+            ("BO1", "B01", true),
+            ("B01", "BO1", true),
+            ("AI1", "A11", true),
+            ("AB1", "A81", true),
+            ("S1", "51", true),
+            ("A12", "A1Z", true),
+            ("D1", "01", true),
+            ("AG1", "A61", true),
+            ("ÄÖO1", "ÄÖ01", true),
+            ("BO1", "BO1", false),
+            ("BO1", "BD1", false),
+            ("BO1", "BQ1", false),
+            ("BOO1", "B001", false),
+            ("BO1", "B0", false),
+            ("BO1", "BO10", false),
+            ("А0", "АО", false), // Cyrillic О
         ] {
             assert_eq!(one_apart(&plate(a), &plate(b)), apart, "{a} {b}");
         }
@@ -194,10 +167,10 @@ mod tests {
         }
     }
 
-    type One = UnmatchedPassage<u32, i64>;
+    type One = UnmatchedPassage<u32>;
 
     fn leftover(id: u32, text: &str, at: i64) -> One {
-        UnmatchedPassage { id, plate: plate(text), at }
+        UnmatchedPassage { id, plate: plate(text), at_ms: at }
     }
     fn pairs(entries: &[One], exits: &[One]) -> Vec<(u32, u32)> {
         pair_leftovers(entries, exits).into_iter().map(|its| (its.entry, its.exit)).collect()
@@ -209,8 +182,6 @@ mod tests {
             [leftover(1, "BO1", 0), leftover(2, "BO1", 50), leftover(3, "BO1", 200), leftover(4, "XY1", 0)];
         let exits = [leftover(11, "B01", 60), leftover(12, "B01", 100), leftover(13, "BO1", 10)];
         assert_eq!(pairs(&entries, &exits), [(2, 11), (1, 12)]);
-        let proposal = &pair_leftovers(&entries, &exits)[0];
-        assert_eq!((proposal.place, proposal.at_entry, proposal.at_exit), (1, 'O', '0'));
     }
 
     #[test]
@@ -240,8 +211,8 @@ mod tests {
         let mut all = Vec::new();
         for entry in entries {
             for exit in exits {
-                if one_apart(&entry.plate, &exit.plate).is_some() && entry.at < exit.at {
-                    all.push((exit.at - entry.at, entry.at, entry.id, exit.id));
+                if one_apart(&entry.plate, &exit.plate) && entry.at_ms < exit.at_ms {
+                    all.push((exit.at_ms - entry.at_ms, entry.at_ms, entry.id, exit.id));
                 }
             }
         }
@@ -282,7 +253,7 @@ mod tests {
                 let text: String = text.chars().enumerate().map(|(n, old)| if n == place { c } else { old }).collect();
                 plate(&text)
             };
-            prop_assert_eq!(one_apart(&with(was), &with(is)), Some((place, was, is)));
+            prop_assert!(one_apart(&with(was), &with(is)));
             prop_assert_eq!(skeleton(&with(was)), skeleton(&with(is)));
         }
     }

@@ -3,6 +3,23 @@
 //! Nothing here reads a clock, a file or a socket; time arrives with the event. Nothing here knows how
 //! events travel.
 
+/// Serialises a type as the text that it displays, and reads it back with its `FromStr`.
+macro_rules! serialize_as_text {
+    ($type:ty) => {
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<$type, D::Error> {
+                let text = <String as serde::Deserialize>::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
 pub mod board;
 pub mod charge;
 pub mod event;

@@ -8,10 +8,13 @@
 use jiff::Timestamp;
 use jiff::fmt::temporal::{DateTimeParser, PiecesOffset};
 use jiff::tz::Offset;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// A moment with the offset from UTC that its source wrote.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A moment with the offset from UTC that its source wrote. Stored as milliseconds since 1970 and the offset in minutes: what the
+/// clock of a camera provides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "(i64, i16)", try_from = "(i64, i16)")]
 pub struct Moment {
     pub timestamp: Timestamp,
     pub offset: Offset,
@@ -78,7 +81,7 @@ impl Moment {
         if text.starts_with(['+', '-']) || (digits > 4 && text[digits..].starts_with('-')) {
             return Err(MomentError::Year);
         }
-        let MomentText { text: cut, is_second_60 } = MomentText::of(text);
+        let (cut, is_second_60) = cut(text);
         let pieces = DateTimeParser::new().parse_pieces(&cut).map_err(|error| {
             if has_large_offset(&cut) { MomentError::Offset } else { MomentError::Form(error.to_string()) }
         })?;
@@ -101,33 +104,37 @@ impl Moment {
     }
 }
 
-/// A text as the parser below gets it.
-struct MomentText {
-    /// With milliseconds at most, and with second 59 for second 60.
-    text: String,
-    is_second_60: bool,
+impl From<Moment> for (i64, i16) {
+    fn from(moment: Moment) -> (i64, i16) {
+        let minutes = moment.offset.seconds() / 60; // RFC 3339 knows no seconds of offset
+        (moment.timestamp.as_millisecond(), i16::try_from(minutes).expect("an offset is below 26 hours"))
+    }
 }
 
-impl MomentText {
-    /// The parser knows nine digits of a fraction, and takes a second 60 anywhere, as 59: both are dealt with before it.
-    fn of(text: &str) -> MomentText {
-        let time = text.find(['T', 't', ' ']).map_or(text.len(), |at| at + 1);
-        let (date, time) = text.split_at(time);
-        // "hh:mm:ss" or "hhmmss".
-        let second = if time.as_bytes().get(2) == Some(&b':') { 6 } else { 4 };
-        let is_second_60 = time.get(second..second + 2) == Some("60");
-        let time = if is_second_60 {
-            format!("{}59{}", &time[..second], &time[second + 2..])
-        } else {
-            time.to_owned()
-        };
-        let Some(fraction) = time.find(['.', ',']).map(|at| at + 1) else {
-            return MomentText { text: format!("{date}{time}"), is_second_60 };
-        };
-        let digits = time[fraction..].bytes().take_while(u8::is_ascii_digit).count();
-        let (kept, rest) = (fraction + digits.min(3), fraction + digits);
-        MomentText { text: format!("{date}{}{}", &time[..kept], &time[rest..]), is_second_60 }
+impl TryFrom<(i64, i16)> for Moment {
+    type Error = jiff::Error;
+    fn try_from((at_ms, minutes): (i64, i16)) -> Result<Moment, jiff::Error> {
+        let offset = Offset::from_seconds(i32::from(minutes) * 60)?;
+        Ok(Moment { timestamp: Timestamp::from_millisecond(at_ms)?, offset })
     }
+}
+
+/// The text with milliseconds at most and with second 59 for second 60, and whether it had that: the parser knows nine digits of a
+/// fraction, and takes a second 60 anywhere, as 59.
+fn cut(text: &str) -> (String, bool) {
+    let time = text.find(['T', 't', ' ']).map_or(text.len(), |at| at + 1);
+    let (date, time) = text.split_at(time);
+    // "hh:mm:ss" or "hhmmss".
+    let second = if time.as_bytes().get(2) == Some(&b':') { 6 } else { 4 };
+    let is_second_60 = time.get(second..second + 2) == Some("60");
+    let time = match is_second_60 {
+        true => format!("{}59{}", &time[..second], &time[second + 2..]),
+        false => time.to_owned(),
+    };
+    let fraction = time.find(['.', ',']).map_or(time.len(), |at| at + 1);
+    let digits = time[fraction..].bytes().take_while(u8::is_ascii_digit).count();
+    let (kept, rest) = (fraction + digits.min(3), fraction + digits);
+    (format!("{date}{}{}", &time[..kept], &time[rest..]), is_second_60)
 }
 
 /// The parser knows no hours of an offset above 25, nor minutes above 59.

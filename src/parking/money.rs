@@ -4,8 +4,7 @@
 //! **Kept by.** An amount is an integer; where a sum may not fit, the method's name says what happens then; the one place that
 //! rounds is [`VatRate::within`]. [`Money`] combines an amount with its currency.
 
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
@@ -54,7 +53,7 @@ impl Amount {
 }
 
 /// A currency of ISO 4217 that has coins or notes: the standard says how many decimals it is written with.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Currency(iso_currency::Currency);
 
 /// A text that is no currency's code.
@@ -117,24 +116,7 @@ impl fmt::Display for Currency {
     }
 }
 
-impl fmt::Debug for Currency {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.code())
-    }
-}
-
-impl Serialize for Currency {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.code())
-    }
-}
-
-impl<'de> Deserialize<'de> for Currency {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Currency, D::Error> {
-        let code = String::deserialize(deserializer)?;
-        Currency::new(&code).map_err(D::Error::custom)
-    }
-}
+serialize_as_text!(Currency);
 
 /// An amount of a currency: `{"amount":350,"currency":"EUR"}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -41,7 +41,7 @@ impl Plate {
     /// Normalises `text` as it comes from a camera or a person: NFKC, decimal digits of any script as ASCII, Unicode upper case;
     /// spaces, dashes, dots, middle dots and what is invisible are removed.
     pub fn new(text: &str) -> Result<Plate, PlateError> {
-        if is_plain(text, Self::MIN) {
+        if is_plain(text) {
             return Ok(Plate(text.to_owned()));
         }
         check_bytes(text)?;
@@ -92,7 +92,7 @@ impl Plate {
     /// A plate that this program or an earlier release stored. The rule was another once, and what it made of a plate stays a plate, so
     /// that the same records give the same books.
     pub fn stored(text: &str) -> Result<Plate, PlateError> {
-        if is_plain(text, Self::MIN) {
+        if is_plain(text) {
             return Ok(Plate(text.to_owned()));
         }
         by_first_rule(text).or_else(|_| Plate::new(text))
@@ -117,8 +117,8 @@ impl<'de> Deserialize<'de> for Plate {
 }
 
 /// Most plates come as they should be: the ledger's all do.
-fn is_plain(text: &str, least: usize) -> bool {
-    let fits = (least..=Plate::MAX).contains(&text.len());
+fn is_plain(text: &str) -> bool {
+    let fits = (Plate::MIN..=Plate::MAX).contains(&text.len());
     fits && text.bytes().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit())
 }
 
@@ -139,7 +139,7 @@ fn normalised(text: &str) -> String {
 }
 
 fn is_removed(c: char) -> bool {
-    c.is_whitespace() || is_dash(c) || is_dot(c) || is_invisible(c)
+    c.is_whitespace() || is_dash(c) || DOTS.contains(c) || is_invisible(c)
 }
 
 fn is_dash(c: char) -> bool {
@@ -147,44 +147,15 @@ fn is_dash(c: char) -> bool {
 }
 
 /// Dots at the foot of a line and in its middle.
-fn is_dot(c: char) -> bool {
-    matches!(
-        c,
-        '.' | '\u{b7}'
-            | '\u{2022}'
-            | '\u{2027}'
-            | '\u{2219}'
-            | '\u{22c5}'
-            | '\u{2e31}'
-            | '\u{3002}'
-            | '\u{30fb}'
-    )
-}
+const DOTS: &str = ".\u{b7}\u{2022}\u{2027}\u{2219}\u{22c5}\u{2e31}\u{3002}\u{30fb}";
 
 /// Format characters, and the code points that Unicode calls default ignorable: among them variation selectors, the marks and the
 /// letters that show nothing.
 fn is_invisible(c: char) -> bool {
     c.general_category() == Category::Format
-        || matches!(
-            c,
-            '\u{ad}'
-                | '\u{34f}'
-                | '\u{61c}'
-                | '\u{115f}'..='\u{1160}'
-                | '\u{17b4}'..='\u{17b5}'
-                | '\u{180b}'..='\u{180f}'
-                | '\u{200b}'..='\u{200f}'
-                | '\u{202a}'..='\u{202e}'
-                | '\u{2060}'..='\u{206f}'
-                | '\u{3164}'
-                | '\u{fe00}'..='\u{fe0f}'
-                | '\u{feff}'
-                | '\u{ffa0}'
-                | '\u{fff0}'..='\u{fff8}'
-                | '\u{1bca0}'..='\u{1bca3}'
-                | '\u{1d173}'..='\u{1d17a}'
-                | '\u{e0000}'..='\u{e0fff}'
-        )
+        || matches!(u32::from(c), 0xad | 0x34f | 0x61c | 0x115f..=0x1160 | 0x17b4..=0x17b5 | 0x180b..=0x180f
+            | 0x200b..=0x200f | 0x202a..=0x202e | 0x2060..=0x206f | 0x3164 | 0xfe00..=0xfe0f | 0xfeff | 0xffa0
+            | 0xfff0..=0xfff8 | 0x1bca0..=0x1bca3 | 0x1d173..=0x1d17a | 0xe0000..=0xe0fff)
 }
 
 /// Decimal digits stand in Unicode in runs from 0 to 9, and where two runs touch, ten by ten.
@@ -219,23 +190,9 @@ fn by_first_rule(text: &str) -> Result<Plate, PlateError> {
 }
 
 fn was_separator(c: char) -> bool {
-    c.is_whitespace()
-        || matches!(
-            c,
-            '-' | '\u{ad}' | '\u{2010}'
-                ..='\u{2015}'
-                    | '\u{2212}'
-                    | '\u{fe58}'
-                    | '\u{fe63}'
-                    | '\u{ff0d}'
-                    | '.'
-                    | '\u{b7}'
-                    | '\u{2022}'
-                    | '\u{2219}'
-                    | '\u{22c5}'
-                    | '\u{30fb}'
-                    | '\u{ff65}'
-        )
+    const SEPARATORS: &str =
+        "-\u{ad}\u{2212}\u{fe58}\u{fe63}\u{ff0d}.\u{b7}\u{2022}\u{2219}\u{22c5}\u{30fb}\u{ff65}";
+    c.is_whitespace() || matches!(c, '\u{2010}'..='\u{2015}') || SEPARATORS.contains(c)
 }
 
 impl fmt::Display for Plate {

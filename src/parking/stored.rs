@@ -4,10 +4,6 @@
 //! or a kind keeps the bytes and says so; it never guesses.
 
 use super::event::{Event, EventKind, Moment, Sighting};
-use super::plate::Plate;
-use jiff::Timestamp;
-use jiff::tz::Offset;
-use serde::{Deserialize, Serialize};
 
 /// The form that this program writes.
 pub const VERSION: u8 = 1;
@@ -21,120 +17,34 @@ pub enum StoredError {
     Malformed(String),
 }
 
-/// Fields are only ever added at the end of the enum, as new kinds.
-#[derive(Serialize, Deserialize)]
-struct Stored {
-    kind: StoredKind,
-    at: StoredMoment,
-    seen: Option<StoredSighting>,
-}
-
-#[derive(Serialize, Deserialize)]
-enum StoredKind {
-    Entry(Option<String>),
-    Exit(Option<String>),
-    Count { occupied: u32, reason: String },
-    PlateCorrection { epoch: String, sequence: u64, plate: String },
-}
-
-/// Milliseconds since 1970 and the offset in minutes: what a camera's clock provides.
-#[derive(Serialize, Deserialize, Clone, Copy)]
-struct StoredMoment(i64, i16);
-
-#[derive(Serialize, Deserialize)]
-struct StoredSighting {
-    lane: Option<String>,
-    camera: Option<String>,
-    confidence: Option<f64>,
-    seen_at: Option<StoredMoment>,
-}
-
-impl From<Moment> for StoredMoment {
-    fn from(moment: Moment) -> StoredMoment {
-        let minutes = moment.offset.seconds() / 60; // RFC 3339 knows no seconds of offset
-        StoredMoment(
-            moment.timestamp.as_millisecond(),
-            i16::try_from(minutes).expect("an offset is below 26 hours"),
-        )
-    }
-}
-
-impl TryFrom<StoredMoment> for Moment {
-    type Error = StoredError;
-    fn try_from(stored: StoredMoment) -> Result<Moment, StoredError> {
-        let malformed = |error: jiff::Error| StoredError::Malformed(error.to_string());
-        Ok(Moment {
-            timestamp: Timestamp::from_millisecond(stored.0).map_err(malformed)?,
-            offset: Offset::from_seconds(i32::from(stored.1) * 60).map_err(malformed)?,
-        })
-    }
-}
-
 impl Event {
     pub fn to_bytes(&self) -> Vec<u8> {
-        let text = |plate: &Option<Plate>| plate.as_ref().map(ToString::to_string);
-        let stored = Stored {
-            kind: match &self.kind {
-                EventKind::Entry { plate } => StoredKind::Entry(text(plate)),
-                EventKind::Exit { plate } => StoredKind::Exit(text(plate)),
-                EventKind::Count { occupied, reason } => {
-                    StoredKind::Count { occupied: *occupied, reason: reason.clone() }
-                }
-                EventKind::PlateCorrection { epoch, sequence, plate } => StoredKind::PlateCorrection {
-                    epoch: epoch.clone(),
-                    sequence: *sequence,
-                    plate: plate.to_string(),
-                },
-            },
-            at: self.at.into(),
-            seen: (self.seen != Sighting::default()).then(|| StoredSighting {
-                lane: self.seen.lane.clone(),
-                camera: self.seen.camera.clone(),
-                confidence: self.seen.confidence,
-                seen_at: self.seen.seen_at.map(Into::into),
-            }),
-        };
-        postcard::to_extend(&stored, vec![VERSION]).expect("an event always encodes")
+        let seen = (self.seen != Sighting::default()).then_some(&self.seen);
+        postcard::to_extend(&(&self.kind, self.at, seen), vec![VERSION]).expect("an event always encodes")
     }
 
     pub fn from_bytes(bytes: &[u8]) -> Result<Event, StoredError> {
-        let malformed = |error: String| StoredError::Malformed(error);
-        let (version, body) = bytes.split_first().ok_or_else(|| malformed("it is empty".into()))?;
+        let malformed = |reason: &str| StoredError::Malformed(reason.to_owned());
+        let (version, body) = bytes.split_first().ok_or_else(|| malformed("it is empty"))?;
         if *version != VERSION {
             return Err(StoredError::Version(*version));
         }
-        let (stored, rest) =
-            postcard::take_from_bytes::<Stored>(body).map_err(|error| malformed(error.to_string()))?;
+        let stored = postcard::take_from_bytes::<(EventKind, Moment, Option<Sighting>)>(body);
+        let ((kind, at, seen), rest) = stored.map_err(|error| match error {
+            postcard::Error::SerdeDeCustom => malformed("it holds a plate or a time that is none"),
+            error => malformed(&error.to_string()),
+        })?;
         if !rest.is_empty() {
-            return Err(malformed("bytes follow its end".into()));
+            return Err(malformed("bytes follow its end"));
         }
-        let plate = |text: String| Plate::stored(&text).map_err(|error| malformed(error.to_string()));
-        Ok(Event {
-            kind: match stored.kind {
-                StoredKind::Entry(text) => EventKind::Entry { plate: text.map(plate).transpose()? },
-                StoredKind::Exit(text) => EventKind::Exit { plate: text.map(plate).transpose()? },
-                StoredKind::Count { occupied, reason } => EventKind::Count { occupied, reason },
-                StoredKind::PlateCorrection { epoch, sequence, plate: text } => {
-                    EventKind::PlateCorrection { epoch, sequence, plate: plate(text)? }
-                }
-            },
-            at: stored.at.try_into()?,
-            seen: match stored.seen {
-                None => Sighting::default(),
-                Some(seen) => Sighting {
-                    lane: seen.lane,
-                    camera: seen.camera,
-                    confidence: seen.confidence,
-                    seen_at: seen.seen_at.map(TryInto::try_into).transpose()?,
-                },
-            },
-        })
+        Ok(Event { kind, at, seen: seen.unwrap_or_default() })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use jiff::Timestamp;
 
     fn event(json: &str) -> Event {
         Event::from_json(json.as_bytes(), Timestamp::UNIX_EPOCH).unwrap()

@@ -447,7 +447,7 @@ fn is_shown(entry: &BillingEntry) -> bool {
 
 /// An account's name as the registry has it. That of unregistered cars is no account of the registry.
 fn normal(account: &str) -> String {
-    Account::new(account).map_or_else(|_| account.trim().to_owned(), String::from)
+    Account::new(account).map_or_else(|_| account.trim().to_owned(), |account| account.to_string())
 }
 
 /// Puts pieces together, in the order in which they came.

@@ -35,7 +35,7 @@ struct Changed {
 /// Writes the ledger of a directory on which no server runs into `to` without what was forgotten.
 pub fn run(config: &ServerConfig, to: &Path) -> Result<String, String> {
     let data_dir = &config.data_dir;
-    let reached = admin::reach(data_dir, &ServerRequest::Garages, |_| {});
+    let reached = admin::reach(data_dir, &ServerRequest::Garages);
     let books = match reached.map_err(|error| error.to_string())? {
         DaemonOrDirectory::Daemon(_) => {
             return Err("the server runs. Nothing was changed. Stop it first: what it would take meanwhile would be missing in the new directory".into());

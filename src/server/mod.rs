@@ -147,7 +147,8 @@ impl Server {
         opening::look_through_later(&store, &room);
         let web =
             ServerWeb::new(ledger.clone(), store, Arc::clone(&live), seen, room, config.operator, metrics);
-        let http = tokio::spawn(http::serve(web_listener, web.router(), stop.clone(), traffic));
+        let http =
+            tokio::spawn(http::serve(Default::default(), web_listener, web.router(), stop.clone(), traffic));
         dir.publish("http.addr", format!("{web_address}\n"))?;
         dir.publish("listen.addr", format!("{zmq_address}\n"))?;
         tracing::info!(data_dir = %dir.path().display(), ledger = %ledger.id(), position = ledger.position(), "the server is ready");

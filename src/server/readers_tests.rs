@@ -135,7 +135,13 @@ impl Town {
         );
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
-        tokio::spawn(crate::http::serve(listener, web.router(), stop.clone(), ConnectionMetrics::default()));
+        tokio::spawn(crate::http::serve(
+            Default::default(),
+            listener,
+            web.router(),
+            stop.clone(),
+            ConnectionMetrics::default(),
+        ));
         (address, stop, dir)
     }
 }

@@ -7,7 +7,7 @@ mod running;
 mod tariffs;
 
 use crate::cli::parse;
-use crate::config::{ConfigError, ServerConfig, file};
+use crate::config::{ConfigError, EdgeSettings, ServerConfig};
 use crate::store::private::keep_what_we_create_private;
 use crate::{daemon, server, telemetry};
 use flags::{ServerCommand, ServerFlags, TariffsCommand};
@@ -46,7 +46,8 @@ impl ServerCall {
             // Mistakes in a configuration file can be explained, so it is not read here.
             Some(ServerCommand::Explain { .. }) => None,
             Some(ServerCommand::Tariffs(TariffsCommand::Check { file })) => {
-                file::read_for_edge(Some(file))?; // a person who checks a file wants to see every mistake in it
+                // A person who checks a file wants to see every mistake in it.
+                EdgeSettings::default().completed_by(Some(file))?;
                 Some(file)
             }
             Some(ServerCommand::Tariffs(TariffsCommand::Price { entry, exit, .. })) => {

@@ -114,7 +114,7 @@ pub(super) fn record(session: &mut ServerSession<'_>, command: Command) -> ExitC
 
 /// Asks the running server, or looks into a copy of its directory.
 fn run_verify(data_dir: &Path, output: OutputFlags) -> ExitCode {
-    let answer = match admin::ask(data_dir, &ServerRequest::Verify, |_| {}) {
+    let answer = match admin::ask(data_dir, &ServerRequest::Verify) {
         Ok(Some(answer)) => answer,
         Ok(None) => return verify::main(data_dir, output.json),
         Err(error) => return failure(&error),

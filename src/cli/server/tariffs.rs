@@ -82,7 +82,13 @@ fn told(priced: &Priced) -> String {
             1 => line.unit.to_string(),
             more => format!("{}-{}", line.unit, line.unit + more - 1),
         };
-        [units, line.started(), line.each.map_or_else(String::new, show), show(line.total), line.reason]
+        [
+            units,
+            line.from.to_string(),
+            line.each.map_or_else(String::new, show),
+            show(line.total),
+            line.reason,
+        ]
     });
     text += &table(["UNIT", "FROM", "EACH", "TOTAL", "REASON"], lines);
     text.push_str(&format!("{} in all\n", Money { amount: priced.amount, currency: priced.currency }));

@@ -1,12 +1,15 @@
 use super::*;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 /// A daemon that adds up the numbers it receives.
 struct AddingDaemon {
     dir: PathBuf,
     sum: Arc<AtomicU64>,
+    /// Notified when a command is begun.
+    begun: Arc<Notify>,
     stop: CancellationToken,
     serving: JoinHandle<()>,
     _held: DataDir,
@@ -21,39 +24,32 @@ impl AddingDaemon {
         let held = DataDir::hold(dir).unwrap();
         let socket = AdminSocket { client_patience, ..AdminSocket::listen(&held).unwrap() };
         let (sum, stop) = (Arc::new(AtomicU64::new(0)), CancellationToken::new());
-        let (adds, stopping) = (Arc::clone(&sum), stop.clone());
+        let begun = Arc::new(Notify::new());
+        let (adds, begins, stopping) = (Arc::clone(&sum), Arc::clone(&begun), stop.clone());
         let add = move |call: Call<u64>| {
             let (adds, stopping) = (Arc::clone(&adds), stopping.clone());
+            begins.notify_one();
             async move {
                 match call.request {
                     13 => return Err("13 brings bad luck. Nothing was changed".to_owned().into()),
                     99 => stopping.cancelled().await,
                     _ => {}
                 }
-                assert!(call.progress.tell("adding".into()));
                 let sum = adds.fetch_add(call.request, Ordering::SeqCst) + call.request;
                 Ok(json!({"sum": sum, "by": call.caller.as_str()}))
             }
         };
         let serving = tokio::spawn(socket.serve(stop.clone(), add));
-        AddingDaemon { dir: dir.to_owned(), sum, stop, serving, _held: held }
+        AddingDaemon { dir: dir.to_owned(), sum, begun, stop, serving, _held: held }
     }
 
     fn sum(&self) -> u64 {
         self.sum.load(Ordering::SeqCst)
     }
 
-    /// The answer, and the progress that was reported before it.
-    async fn ask(
-        &self,
-        request: impl Serialize + Send + 'static,
-    ) -> (Result<Option<Value>, AskError>, Vec<Value>) {
+    async fn ask(&self, request: impl Serialize + Send + 'static) -> Result<Option<Value>, AskError> {
         let dir = self.dir.clone();
-        let asked = tokio::task::spawn_blocking(move || {
-            let mut progress = Vec::new();
-            (ask(&dir, &request, |line| progress.push(line.clone())), progress)
-        });
-        asked.await.unwrap()
+        tokio::task::spawn_blocking(move || ask(&dir, &request)).await.unwrap()
     }
 
     /// Sends these bytes and gives back all that comes until the daemon closes.
@@ -76,20 +72,21 @@ async fn only_the_own_user_may_give_commands() {
     let daemon = AddingDaemon::start(dir.path());
     let mode = std::fs::metadata(dir.path().join(NAME)).unwrap().permissions().mode();
     assert_eq!(mode & 0o7777, 0o600);
-    let (answer, _) = daemon.ask(1).await;
-    let by = answer.unwrap().unwrap()["by"].as_str().unwrap().to_owned();
+    let by = daemon.ask(1).await.unwrap().unwrap()["by"].as_str().unwrap().to_owned();
     assert_eq!(by, Caller::this_process().as_str());
     assert!(by.contains(&format!("uid {}", rustix::process::getuid().as_raw())), "{by:?}");
 }
 
 #[tokio::test]
-async fn a_command_is_answered_after_what_it_told_on_its_way() {
+async fn a_command_is_accepted_and_then_answered() {
     let dir = tempfile::tempdir().unwrap();
     let daemon = AddingDaemon::start(dir.path());
-    let (answer, progress) = daemon.ask(4).await;
-    assert_eq!(answer.unwrap().unwrap()["sum"], 4);
-    assert_eq!(progress, ["accepted", "adding"]);
-    let (answer, _) = daemon.ask(13).await;
+    let said = daemon.say(b"3\n", false).await;
+    let (progress, answer) = said.split_once('\n').unwrap();
+    assert_eq!(progress, r#"{"progress":"accepted"}"#);
+    assert!(answer.starts_with(r#"{"ok":{"#) && answer.ends_with("\"sum\":3}}\n"), "{answer}");
+    assert_eq!(daemon.ask(1).await.unwrap().unwrap()["sum"], 4);
+    let answer = daemon.ask(13).await;
     assert!(matches!(answer, Err(AskError::Refused(reason)) if reason.contains("bad luck")));
     assert_eq!(daemon.sum(), 4);
 }
@@ -100,7 +97,7 @@ async fn a_data_directory_with_a_long_path_takes_commands_too() {
     let long = dir.path().join("x".repeat(120)).join("y".repeat(200));
     let daemon = AddingDaemon::start(&long);
     assert!(long.join(NAME).exists());
-    assert_eq!(daemon.ask(4).await.0.unwrap().unwrap()["sum"], 4);
+    assert_eq!(daemon.ask(4).await.unwrap().unwrap()["sum"], 4);
     daemon.stop.cancel();
     daemon.serving.await.unwrap();
     assert!(!long.join(NAME).exists());
@@ -112,30 +109,28 @@ async fn the_socket_of_a_dead_daemon_is_nobody_and_is_replaced() {
     let path = dir.path().join(NAME);
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     assert!(path.exists());
-    assert!(ask(dir.path(), &1, |_| {}).unwrap().is_none());
+    assert!(ask(dir.path(), &1).unwrap().is_none());
     let daemon = AddingDaemon::start(dir.path());
-    assert_eq!(daemon.ask(4).await.0.unwrap().unwrap()["sum"], 4);
+    assert_eq!(daemon.ask(4).await.unwrap().unwrap()["sum"], 4);
 }
 
 #[tokio::test]
 async fn without_a_daemon_the_directory_is_opened_and_with_one_in_between_it_is_said() {
     let dir = tempfile::tempdir().unwrap();
-    let error = reach(dir.path(), &1, |_| {}).unwrap_err();
+    let error = reach(dir.path(), &1).unwrap_err();
     assert!(matches!(error, AskError::NothingThere { .. }), "{error}");
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "asking left something behind");
     std::fs::create_dir(dir.path().join("store")).unwrap();
-    let DaemonOrDirectory::Directory(held) = reach(dir.path(), &1, |_| {}).unwrap() else {
-        panic!("nobody listens")
-    };
+    let DaemonOrDirectory::Directory(held) = reach(dir.path(), &1).unwrap() else { panic!("nobody listens") };
     let path = dir.path().to_owned();
     // Somebody holds it and does not listen: a daemon that starts.
-    let starting = tokio::task::spawn_blocking(move || reach(&path, &1, |_| {}));
+    let starting = tokio::task::spawn_blocking(move || reach(&path, &1));
     let error = starting.await.unwrap().unwrap_err().to_string();
     assert!(error.contains("Try again") && error.contains(&std::process::id().to_string()), "{error}");
     drop(held);
     let daemon = AddingDaemon::start(dir.path());
     let path = dir.path().to_owned();
-    let reached = tokio::task::spawn_blocking(move || reach(&path, &5, |_| {})).await.unwrap().unwrap();
+    let reached = tokio::task::spawn_blocking(move || reach(&path, &5)).await.unwrap().unwrap();
     assert!(matches!(reached, DaemonOrDirectory::Daemon(_)));
     assert_eq!(daemon.sum(), 5);
 }
@@ -145,16 +140,15 @@ async fn a_daemon_that_stops_is_no_daemon_and_what_it_had_begun_is_finished() {
     let dir = tempfile::tempdir().unwrap();
     let daemon = AddingDaemon::start(dir.path());
     let idle = UnixStream::connect(dir.path().join(NAME)).await.unwrap();
-    let (begun, mut begins) = mpsc::unbounded_channel();
     let path = dir.path().to_owned();
-    let long = tokio::task::spawn_blocking(move || ask(&path, &99, |line| begun.send(line.clone()).unwrap()));
-    assert_eq!(begins.recv().await.unwrap(), "accepted");
+    let long = tokio::task::spawn_blocking(move || ask(&path, &99));
+    daemon.begun.notified().await;
     daemon.stop.cancel();
     daemon.serving.await.unwrap();
     drop(idle);
     assert_eq!(long.await.unwrap().unwrap().unwrap()["sum"], 99);
     assert!(!dir.path().join(NAME).exists());
-    assert!(ask(dir.path(), &1, |_| {}).unwrap().is_none());
+    assert!(ask(dir.path(), &1).unwrap().is_none());
 }
 
 #[tokio::test]
@@ -178,7 +172,7 @@ async fn nonsense_is_refused_and_changes_nothing() {
         assert_eq!(said.lines().count(), 1, "{said:?}");
     }
     assert_eq!(daemon.sum(), 0);
-    assert_eq!(daemon.ask(4).await.0.unwrap().unwrap()["sum"], 4);
+    assert_eq!(daemon.ask(4).await.unwrap().unwrap()["sum"], 4);
 }
 
 #[tokio::test]
@@ -191,7 +185,7 @@ async fn slow_clients_lose_their_place_and_hold_up_nobody_for_long() {
         stream.write_all(b"1").await.unwrap();
         idle.push(stream);
     }
-    assert_eq!(daemon.ask(4).await.0.unwrap().unwrap()["sum"], 4);
+    assert_eq!(daemon.ask(4).await.unwrap().unwrap()["sum"], 4);
     for mut stream in idle {
         let mut said = String::new();
         stream.read_to_string(&mut said).await.unwrap();
@@ -212,7 +206,7 @@ async fn a_daemon_that_dies_leaves_no_doubt_where_there_is_none() {
             lines.read_until(b'\n', &mut Vec::new()).unwrap();
             lines.get_mut().write_all(says).unwrap();
         });
-        let answer = ask(&path, &1, |_| {});
+        let answer = ask(&path, &1);
         daemon.join().unwrap();
         answer.unwrap_err()
     };

@@ -1,12 +1,13 @@
 //! Season tickets: which cars of an account may stand in which garages without paying, and how many at once.
 
 use super::name::label;
-use super::table::{CsvRow, read};
+use super::table::{CsvRow, read, whole};
 use super::{Account, BadLine, ImportError};
 use crate::parking::Plate;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 /// A contract covers each of its plates in each of its garages.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +28,18 @@ pub struct Contract {
 pub enum Garages {
     All,
     Named(BTreeSet<String>),
+}
+
+/// As a file writes it: the garages, or `*`.
+impl fmt::Display for Garages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Garages::All => f.write_str("*"),
+            Garages::Named(names) => {
+                f.write_str(&Vec::from_iter(names.iter().map(String::as_str)).join(", "))
+            }
+        }
+    }
 }
 
 impl Contract {
@@ -55,54 +68,37 @@ impl Contract {
     }
 }
 
-/// A line of the file.
-struct ContractLine {
-    line: usize,
-    name: String,
-    account: Account,
-    plate: Plate,
-    /// `None`: all.
-    garage: Option<String>,
-    valid_from: Date,
-    valid_to: Date,
-    cars: u32,
-}
-
 /// Reads a file of contracts: `contract,account,plate,garage or *,valid_from,valid_to,cars`; the column of the garage is
 /// called `garage`. Lines of one contract add plates and garages to it, and agree in all else. The contracts come out in the
 /// order of their names.
 pub fn read_contracts(text: &str) -> Result<Vec<Contract>, ImportError> {
     let columns = ["contract", "account", "plate", "garage", "valid_from", "valid_to", "cars"];
     let (rows, mut bad) = read(text, columns)?;
-    let mut contracts: BTreeMap<String, (ContractLine, Contract)> = BTreeMap::new();
+    // By name: the line with which it begins, what that line says, and the whole.
+    let mut contracts: BTreeMap<String, (usize, Contract, Contract)> = BTreeMap::new();
     for row in rows {
         let Some(part) = check(&row, &mut bad) else { continue };
         match contracts.get_mut(&part.name) {
-            Some((first, contract)) => join(first, contract, part, &mut bad),
-            None => {
-                let contract = begin(&part);
-                contracts.insert(part.name.clone(), (part, contract));
-            }
+            Some((line, first, contract)) => join(contract, (*line, first), (row.line, part), &mut bad),
+            None => _ = contracts.insert(part.name.clone(), (row.line, part.clone(), part)),
         }
     }
-    if bad.is_empty() {
-        return Ok(contracts.into_values().map(|(_, contract)| contract).collect());
-    }
-    bad.sort();
-    Err(ImportError(bad))
+    whole(contracts.into_values().map(|(_, _, contract)| contract).collect(), bad)
 }
 
-/// The line by itself.
-fn check(row: &CsvRow<7>, bad: &mut Vec<BadLine>) -> Option<ContractLine> {
+/// The line by itself: a contract of one plate and of one garage or all.
+fn check(row: &CsvRow<7>, bad: &mut Vec<BadLine>) -> Option<Contract> {
     let [name, account, plate, garage, valid_from, valid_to, cars] = &row.cells;
     let before = bad.len();
     let mut refuse = |field, reason: String| bad.push(BadLine::new(row.line, field, reason));
     let name = label(name).map_err(|error| refuse("contract", error.to_string()));
     let account = Account::new(account).map_err(|error| refuse("account", error.to_string()));
     let plate = Plate::new(plate).map_err(|error| refuse("plate", error.to_string()));
-    let garage = match garage.as_str() {
-        "*" => Ok(None),
-        garage => label(garage).map(Some).map_err(|error| refuse("garage", error.to_string())),
+    let garages = match garage.as_str() {
+        "*" => Ok(Garages::All),
+        garage => label(garage)
+            .map(|garage| Garages::Named(BTreeSet::from([garage])))
+            .map_err(|error| refuse("garage", error.to_string())),
     };
     let valid_from = date(valid_from).map_err(|error| refuse("valid_from", error));
     let valid_to = date(valid_to).map_err(|error| refuse("valid_to", error));
@@ -119,12 +115,11 @@ fn check(row: &CsvRow<7>, bad: &mut Vec<BadLine>) -> Option<ContractLine> {
     if bad.len() > before {
         return None;
     }
-    Some(ContractLine {
-        line: row.line,
+    Some(Contract {
         name: name.ok()?,
         account: account.ok()?,
-        plate: plate.ok()?,
-        garage: garage.ok()?,
+        plates: BTreeSet::from([plate.ok()?]),
+        garages: garages.ok()?,
         valid_from: valid_from.ok()?,
         valid_to: valid_to.ok()?,
         cars: cars.ok()?,
@@ -141,45 +136,30 @@ fn date(text: &str) -> Result<Date, String> {
     text.parse().map_err(|_| no_date())
 }
 
-fn begin(part: &ContractLine) -> Contract {
-    Contract {
-        name: part.name.clone(),
-        account: part.account.clone(),
-        plates: BTreeSet::from([part.plate.clone()]),
-        garages: match &part.garage {
-            None => Garages::All,
-            Some(garage) => Garages::Named(BTreeSet::from([garage.clone()])),
-        },
-        valid_from: part.valid_from,
-        valid_to: part.valid_to,
-        cars: part.cars,
-    }
-}
-
-/// Adds a further line to a contract that begins with the line `first`.
-fn join(first: &ContractLine, contract: &mut Contract, part: ContractLine, bad: &mut Vec<BadLine>) {
-    let mut agree = |field, same: bool, its: &dyn std::fmt::Display, other: &dyn std::fmt::Display| {
-        if !same {
-            let reason = format!("{its} here, but {other} in line {} of the same contract", first.line);
-            bad.push(BadLine::new(part.line, field, reason));
+/// Adds a further line to a contract, both with their numbers.
+fn join(
+    contract: &mut Contract,
+    (first_line, first): (usize, &Contract),
+    (line, part): (usize, Contract),
+    bad: &mut Vec<BadLine>,
+) {
+    let mut agree = |field, its: &dyn fmt::Display, other: &dyn fmt::Display| {
+        let (its, other) = (its.to_string(), other.to_string());
+        if its != other {
+            let reason = format!("{its} here, but {other} in line {first_line} of the same contract");
+            bad.push(BadLine::new(line, field, reason));
         }
     };
-    agree("account", part.account == first.account, &part.account, &first.account);
-    agree("valid_from", part.valid_from == first.valid_from, &part.valid_from, &first.valid_from);
-    agree("valid_to", part.valid_to == first.valid_to, &part.valid_to, &first.valid_to);
-    agree("cars", part.cars == first.cars, &part.cars, &first.cars);
-    match (&mut contract.garages, part.garage) {
-        (Garages::All, None) => {}
-        (Garages::Named(names), Some(garage)) => {
-            names.insert(garage);
-        }
+    agree("account", &part.account, &first.account);
+    agree("valid_from", &part.valid_from, &first.valid_from);
+    agree("valid_to", &part.valid_to, &first.valid_to);
+    agree("cars", &part.cars, &first.cars);
+    match (&mut contract.garages, part.garages) {
+        (Garages::Named(names), Garages::Named(more)) => names.extend(more),
         // A garage beside "all of them" is a mistake in one of the two lines, and which one is not ours to guess.
-        (_, garage) => {
-            let its = garage.as_deref().unwrap_or("*");
-            agree("garage", false, &its, &first.garage.as_deref().unwrap_or("*"));
-        }
+        (_, garages) => agree("garage", &garages, &first.garages),
     }
-    contract.plates.insert(part.plate);
+    contract.plates.extend(part.plates);
 }
 
 #[cfg(test)]

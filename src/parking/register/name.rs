@@ -1,6 +1,5 @@
 //! Names that operators give: accounts, contracts, garages, customers.
 
-use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 use unicode_normalization::UnicodeNormalization;
@@ -19,8 +18,7 @@ pub enum LabelError {
 }
 
 /// The account to which stays are charged: 1 to 64 bytes of printable UTF-8 in normal form C, without spaces at the ends.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Account(String);
 
 /// As a text in quotes, for messages to people.
@@ -61,17 +59,7 @@ impl FromStr for Account {
         Account::new(text)
     }
 }
-impl TryFrom<String> for Account {
-    type Error = LabelError;
-    fn try_from(text: String) -> Result<Account, LabelError> {
-        Account::new(&text)
-    }
-}
-impl From<Account> for String {
-    fn from(account: Account) -> String {
-        account.0
-    }
-}
+serialize_as_text!(Account);
 
 /// A name of 1 to 64 bytes, as garages and contracts have.
 pub(super) fn label(text: &str) -> Result<String, LabelError> {

@@ -1,7 +1,7 @@
 //! Registrations: to which account a plate is charged.
 
 use super::name::printable;
-use super::table::read;
+use super::table::{read, whole};
 use super::{Account, BadLine, ImportError};
 use crate::parking::Plate;
 use serde::{Deserialize, Serialize};
@@ -63,11 +63,7 @@ pub fn read_plates(text: &str) -> Result<Vec<Registration>, ImportError> {
             }
         }
     }
-    if bad.is_empty() {
-        return Ok(registrations);
-    }
-    bad.sort();
-    Err(ImportError(bad))
+    whole(registrations, bad)
 }
 
 #[cfg(test)]

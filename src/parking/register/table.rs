@@ -32,19 +32,14 @@ impl fmt::Display for BadLine {
 }
 
 /// Nothing of the file was used. Contains all bad lines in order, at least one.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
 pub struct ImportError(pub Vec<BadLine>);
 
-impl std::error::Error for ImportError {}
-
-impl fmt::Display for ImportError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (n, bad) in self.0.iter().enumerate() {
-            let before = if n == 0 { "" } else { "\n" };
-            write!(f, "{before}{bad}")?;
-        }
-        Ok(())
-    }
+/// What was read of a file, when no line of it is bad.
+pub(super) fn whole<T>(read: T, mut bad: Vec<BadLine>) -> Result<T, ImportError> {
+    bad.sort();
+    if bad.is_empty() { Ok(read) } else { Err(ImportError(bad)) }
 }
 
 /// The text of a file. Spreadsheets often save other encodings: the error names the encoding, or the line.
@@ -54,7 +49,7 @@ pub fn decode(bytes: &[u8]) -> Result<&str, ImportError> {
         return Err(ImportError(vec![BadLine::whole(1, reason)]));
     }
     std::str::from_utf8(bytes).map_err(|error| {
-        let mut lines = Lines::default();
+        let mut lines = Lines::FIRST;
         let line = lines.at(&bytes[..error.valid_up_to()], error.valid_up_to());
         ImportError(vec![BadLine::whole(line, "it is not UTF-8; save the file as \"CSV UTF-8\"")])
     })
@@ -81,7 +76,7 @@ pub(super) fn read<const N: usize>(
         .flexible(true)
         .delimiter(separator)
         .from_reader(&text.as_bytes()[table_at..]);
-    let mut lines = Lines::default();
+    let mut lines = Lines::FIRST;
     let mut places = None;
     let (mut rows, mut bad) = (Vec::new(), Vec::new());
     let mut record = csv::StringRecord::new();
@@ -112,7 +107,7 @@ pub(super) fn read<const N: usize>(
         rows.push(CsvRow { line, cells: std::array::from_fn(|n| record[places[n]].trim().to_owned()) });
     }
     match places {
-        None => Err(ImportError(vec![no_header(1, &columns, "the file is empty")])),
+        None => Err(no_header(1, &columns, "the file is empty")),
         Some(_) => Ok((rows, bad)),
     }
 }
@@ -148,25 +143,22 @@ fn find<const N: usize>(
     for (place, name) in header.iter().enumerate().filter(|(_, name)| !name.trim().is_empty()) {
         let name = name.trim();
         match columns.iter().position(|column| column.eq_ignore_ascii_case(name)) {
-            None => {
-                return Err(ImportError(vec![no_header(line, &columns, &format!("{name:?} is no column"))]));
-            }
+            None => return Err(no_header(line, &columns, &format!("{name:?} is no column"))),
             Some(column) if places[column].is_some() => {
-                return Err(ImportError(vec![no_header(line, &columns, &format!("{name:?} stands twice"))]));
+                return Err(no_header(line, &columns, &format!("{name:?} stands twice")));
             }
             Some(column) => places[column] = Some(place),
         }
     }
     match places.iter().position(Option::is_none) {
-        Some(column) => {
-            Err(ImportError(vec![no_header(line, &columns, &format!("{:?} is missing", columns[column]))]))
-        }
+        Some(column) => Err(no_header(line, &columns, &format!("{:?} is missing", columns[column]))),
         None => Ok(places.map(|place| place.expect("none is missing"))),
     }
 }
 
-fn no_header(line: usize, columns: &[&str], what: &str) -> BadLine {
-    BadLine::whole(line, format!("{what}; the first line names the columns {}", columns.join(",")))
+fn no_header(line: usize, columns: &[&str], what: &str) -> ImportError {
+    let reason = format!("{what}; the first line names the columns {}", columns.join(","));
+    ImportError(vec![BadLine::whole(line, reason)])
 }
 
 /// Counts lines up to places that never move back.
@@ -175,13 +167,9 @@ struct Lines {
     place: usize,
 }
 
-impl Default for Lines {
-    fn default() -> Lines {
-        Lines { line: 1, place: 0 }
-    }
-}
-
 impl Lines {
+    const FIRST: Lines = Lines { line: 1, place: 0 };
+
     /// The line of the record that is found from `begin` on: the line ends between it and the one before are not its own.
     fn at(&mut self, text: &[u8], begin: usize) -> usize {
         let ends = text[begin..].iter().take_while(|c| matches!(c, b'\r' | b'\n')).count();

@@ -5,26 +5,10 @@ use super::{Statement, StatementEntry, StatementLine};
 use std::borrow::Cow;
 
 /// Amounts have the decimals of their currency and a point. What a kind of line does not have is empty.
+#[rustfmt::skip]
 const HEADER: [&str; 19] = [
-    "month",
-    "number",
-    "account",
-    "kind",
-    "id",
-    "corrects",
-    "garage",
-    "plate",
-    "entry",
-    "exit",
-    "tariff",
-    "amount",
-    "currency",
-    "vat_percent",
-    "note",
-    "reason",
-    "by",
-    "at",
-    "breakdown",
+    "month", "number", "account", "kind", "id", "corrects", "garage", "plate", "entry", "exit", "tariff",
+    "amount", "currency", "vat_percent", "note", "reason", "by", "at", "breakdown",
 ];
 
 pub(super) fn render(statement: &Statement) -> String {

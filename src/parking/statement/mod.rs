@@ -17,6 +17,7 @@ mod json;
 mod month;
 pub mod overview;
 #[cfg(test)]
+#[path = "tests/samples.rs"]
 mod samples;
 mod sheet;
 mod text;

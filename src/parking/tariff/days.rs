@@ -35,7 +35,7 @@ impl DayKind {
 /// A set of kinds of days, as `days` says it: names, ranges and `holiday`, joined by commas, or `all`.
 ///
 /// A range may run over the week's end: `sun-fri` is every day but Saturday.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Days(
     // A bit for each kind; none for `all`, which is more than naming each: it does not name `holiday`.
@@ -125,12 +125,6 @@ impl fmt::Display for Days {
             parts.push(NAMES[7].to_owned());
         }
         f.write_str(&parts.join(","))
-    }
-}
-
-impl fmt::Debug for Days {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Days({self})")
     }
 }
 

@@ -25,7 +25,6 @@ mod parse;
 mod priced;
 mod pricing;
 mod print;
-mod problem;
 mod read;
 mod set;
 #[cfg(test)]
@@ -35,7 +34,7 @@ mod window;
 pub use super::money::{Amount, Currency, Money, NoCurrency, VatRate};
 pub use days::{Calendar, Days, NoDays};
 pub use priced::{BreakdownLine, Free, PriceJson, Priced};
-pub use problem::{TariffError, TariffProblem};
+pub use read::TariffError;
 pub use set::TariffSet;
 pub use window::{ClockTime, TimeWindow};
 

@@ -2,10 +2,10 @@
 
 use super::coverage;
 use super::days::Calendar;
-use super::problem::{TariffError, TariffProblem};
-use super::read::{Notes, Table, type_of};
+use super::read::{Notes, Table, TariffError, wrong_type};
+use super::set::check_together;
 use super::{Amount, Band, BandPrice, Cap, Currency, FALLBACK, First, Span, Tariff, TariffSet, VatRate};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -17,47 +17,44 @@ const HOURS_MAX: u32 = 366 * 24;
 const CALENDAR: &str = "calendar";
 const TARIFF: &str = "tariff";
 
-const TARIFF_KEYS: [&str; 14] = [
-    "name",
-    "garages",
-    "currency",
-    "time_zone",
-    "valid_from",
-    "calendar",
-    "vat_percent",
-    "grace_minutes",
-    "unit_minutes",
-    "first",
-    "bands",
-    "caps",
-    "daily_cap",
-    "stay_cap",
-];
+const TARIFF_KEYS: &str = "name, garages, currency, time_zone, valid_from, calendar, vat_percent, grace_minutes, \
+                           unit_minutes, first, bands, caps, daily_cap, stay_cap";
 
 /// What is done with tables of other kinds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum OtherTables {
+enum OtherTables {
     Refuse,
     PassOver,
 }
 
-/// Reads the tariffs and calendars of a text.
-pub(super) fn parse(text: &str, others: OtherTables) -> Result<TariffSet, Vec<TariffError>> {
+impl TariffSet {
+    /// Reads a text that is tariffs and calendars, such as [`TariffSet::to_toml`] writes; all that is wrong in it, by line.
+    pub fn parse(text: &str) -> Result<TariffSet, Vec<TariffError>> {
+        parse(text, OtherTables::Refuse)
+    }
+
+    /// Reads the tariffs and calendars of a whole configuration file. Other tables are passed over.
+    pub fn parse_config(text: &str) -> Result<TariffSet, Vec<TariffError>> {
+        parse(text, OtherTables::PassOver)
+    }
+}
+
+fn parse(text: &str, others: OtherTables) -> Result<TariffSet, Vec<TariffError>> {
     let notes = Notes::new(text);
     let document = match DeTable::parse(text) {
         Ok(document) => document,
         Err(error) => {
             let line = error.span().map_or(1, |span| notes.line_at(span.start));
-            notes.note(line, "", TariffProblem::Syntax(error.message().trim().replace('\n', ", ")));
+            notes.note(line, "", format!("not TOML: {}", error.message().trim().replace('\n', ", ")));
             return Err(notes.into_errors());
         }
     };
     let document = document.get_ref();
     for key in document.keys().filter(|_| others == OtherTables::Refuse) {
-        if ![CALENDAR, TARIFF].contains(&key.get_ref().as_ref()) {
-            let (key, known) = (key.get_ref().to_string(), format!("{CALENDAR}, {TARIFF}"));
-            let line = document.get_key_value(key.as_str()).map_or(0, |(key, _)| key.span().start);
-            notes.note(notes.line_at(line), "", TariffProblem::UnknownKey { key, known });
+        let name = key.get_ref().as_ref();
+        if ![CALENDAR, TARIFF].contains(&name) {
+            let problem = format!("the key {name:?} is not known here. Known are {CALENDAR}, {TARIFF}");
+            notes.note(notes.line_at(key.span().start), "", problem);
         }
     }
     let mut calendars = BTreeMap::new();
@@ -70,7 +67,7 @@ pub(super) fn parse(text: &str, others: OtherTables) -> Result<TariffSet, Vec<Ta
     }
     // By name, then by date: the order of the text means nothing.
     tariffs.sort_by(|(a, _), (b, _)| (&a.name, a.valid_from).cmp(&(&b.name, b.valid_from)));
-    super::set::check_together(&tariffs, &notes);
+    check_together(&tariffs, &notes);
     if !notes.is_empty() {
         return Err(notes.into_errors());
     }
@@ -79,29 +76,20 @@ pub(super) fn parse(text: &str, others: OtherTables) -> Result<TariffSet, Vec<Ta
 }
 
 /// The tables under `[[key]]`.
-fn elements<'a>(
-    notes: &Notes,
-    document: &'a DeTable<'a>,
-    key: &'static str,
-) -> Vec<&'a Spanned<DeValue<'a>>> {
+fn elements<'a>(notes: &Notes, document: &'a DeTable<'a>, key: &str) -> Vec<&'a Spanned<DeValue<'a>>> {
     let Some(value) = document.get(key) else { return Vec::new() };
-    let wrong = |value: &Spanned<DeValue<'_>>| {
-        let expected = if key == TARIFF { "tables under [[tariff]]" } else { "tables under [[calendar]]" };
-        let found = type_of(value.get_ref());
-        notes.note(notes.line_at(value.span().start), "", TariffProblem::WrongType { key, expected, found });
+    let is_right = |value: &Spanned<DeValue<'_>>, is: fn(&DeValue<'_>) -> bool| {
+        if !is(value.get_ref()) {
+            let problem = wrong_type(key, &format!("tables under [[{key}]]"), value.get_ref());
+            notes.note(notes.line_of(value), "", problem);
+        }
+        is(value.get_ref())
     };
-    let Some(list) = value.get_ref().as_array() else {
-        wrong(value);
+    if !is_right(value, |value| value.is_array()) {
         return Vec::new();
-    };
-    list.iter()
-        .filter(|value| {
-            value.get_ref().is_table() || {
-                wrong(value);
-                false
-            }
-        })
-        .collect()
+    }
+    let list = value.get_ref().as_array().into_iter().flat_map(|list| list.iter());
+    list.filter(|value| is_right(value, |value| value.is_table())).collect()
 }
 
 /// The table as errors name it: with its own name, where it has one.
@@ -112,23 +100,24 @@ fn called(kind: &str, value: &Spanned<DeValue<'_>>) -> String {
     }
 }
 
+/// By name, each with its line.
 type Calendars = BTreeMap<String, (Arc<Calendar>, usize)>;
 
 fn read_calendar(notes: &Notes, value: &Spanned<DeValue<'_>>, calendars: &mut Calendars) {
     let at = called(CALENDAR, value);
     let Some(table) = Table::new(notes, value, &at) else { return };
-    table.knows(&["name", "holidays"]);
+    table.knows("name, holidays");
     let name = table.needs("name", table.name("name"));
     let holidays = table.needs("holidays", table.dates("holidays")).unwrap_or_default();
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     for (date, line) in &holidays {
         if !seen.insert(*date) {
-            table.note(*line, TariffProblem::HolidayTwice(*date));
+            table.note(*line, format_args!("the holiday {date} is listed twice"));
         }
     }
     let Some(name) = name else { return };
     if let Some((_, line)) = calendars.get(&name) {
-        return table.note(table.line, TariffProblem::CalendarTwice(*line));
+        return table.note(table.line, format_args!("a calendar of this name stands in line {line}, too"));
     }
     let calendar = Calendar::new(name.clone(), seen.into_iter().collect());
     calendars.insert(name, (Arc::new(calendar), table.line));
@@ -142,33 +131,31 @@ fn read_tariff(
 ) -> Option<(Tariff, usize)> {
     let at = called(TARIFF, value);
     let table = Table::new(notes, value, &at)?;
-    table.knows(&TARIFF_KEYS);
+    table.knows(TARIFF_KEYS);
     let name = table.needs("name", table.name("name"));
     let garages =
         table.needs("garages", table.names("garages")).and_then(|garages| read_garages(&table, garages));
     let currency = table.needs("currency", table.text("currency")).and_then(|code| {
-        let line = table.line_of("currency");
-        Currency::new(code).map_err(|_| table.note(line, TariffProblem::Currency(code.to_owned()))).ok()
+        let problem = format!(
+            "currency {code:?} is not known. It is one of ISO 4217 that is paid with, such as \"EUR\""
+        );
+        table.or_note(Currency::new(code).ok(), "currency", problem)
     });
     let time_zone = table.needs("time_zone", table.text("time_zone")).and_then(|name| {
-        let zone = super::time_zone(name);
-        if zone.is_none() {
-            table.note(table.line_of("time_zone"), TariffProblem::Zone(name.to_owned()));
-        }
-        zone
+        let problem =
+            format!("time_zone {name:?} is not in the IANA database. Zones look like \"Europe/Berlin\"");
+        table.or_note(super::time_zone(name), "time_zone", problem)
     });
     let valid_from = table.needs("valid_from", table.date("valid_from"));
     let calendar = table.name("calendar").and_then(|name| {
         let calendar = calendars.get(&name).map(|(calendar, _)| Arc::clone(calendar));
-        if calendar.is_none() {
-            table.note(table.line_of("calendar"), TariffProblem::NoCalendar(name));
-        }
-        calendar
+        let problem = format!("calendar {name:?} is not there. Define it with [[calendar]]");
+        table.or_note(calendar, "calendar", problem)
     });
     let unit_minutes = table.needs("unit_minutes", table.count("unit_minutes", 1..=MINUTES_MAX));
     let bands = table.needs("bands", table.tables("bands")).and_then(|bands| {
         if bands.is_empty() {
-            table.note(table.line_of("bands"), TariffProblem::Empty("bands"));
+            table.note(table.line_of("bands"), "bands is empty");
         }
         all(bands, read_band)
     });
@@ -196,7 +183,7 @@ fn read_tariff(
     }
     .ready();
     if let Some(hours) = coverage::uncovered(&tariff) {
-        table.note(table.line_of("bands"), TariffProblem::NotCovered(hours));
+        table.note(table.line_of("bands"), format_args!("no band covers {hours}"));
     }
     Some((tariff, table.line))
 }
@@ -204,17 +191,18 @@ fn read_tariff(
 fn read_garages(table: &Table<'_>, mut garages: Vec<(String, usize)>) -> Option<Vec<String>> {
     garages.sort();
     if garages.is_empty() {
-        table.note(table.line_of("garages"), TariffProblem::Empty("garages"));
+        table.note(table.line_of("garages"), "garages is empty");
         return None;
     }
     for pair in garages.windows(2) {
-        if pair[0].0 == pair[1].0 {
-            table.note(pair[1].1, TariffProblem::GarageTwice(pair[1].0.clone()));
+        let (garage, line) = &pair[1];
+        if pair[0].0 == *garage {
+            table.note(*line, format_args!("the garage {garage:?} is listed twice"));
         }
     }
     let fallback = garages.iter().find(|(name, _)| name == FALLBACK);
     if let Some((_, line)) = fallback.filter(|_| garages.len() > 1) {
-        table.note(*line, TariffProblem::FallbackNotAlone);
+        table.note(*line, "\"*\" stands for every garage without a tariff of its own; it is listed alone");
     }
     Some(garages.into_iter().map(|(name, _)| name).collect())
 }
@@ -226,13 +214,13 @@ fn all<T>(tables: Vec<Table<'_>>, read: fn(Table<'_>) -> Option<T>) -> Option<Ve
 }
 
 fn read_band(table: Table<'_>) -> Option<Band> {
-    table.knows(&["days", "from", "to", "per_unit", "flat"]);
+    table.knows("days, from, to, per_unit, flat");
     let window = table.window();
     let price = match (table.has("per_unit"), table.has("flat")) {
         (true, false) => table.amount("per_unit").map(BandPrice::PerUnit),
         (false, true) => table.amount("flat").map(BandPrice::Flat),
         _ => {
-            table.note(table.line, TariffProblem::BandPrice);
+            table.note(table.line, "a band needs one of per_unit and flat, and not both");
             None
         }
     };
@@ -240,13 +228,13 @@ fn read_band(table: Table<'_>) -> Option<Band> {
 }
 
 fn read_cap(table: Table<'_>) -> Option<Cap> {
-    table.knows(&["days", "from", "to", "every_hours", "amount"]);
+    table.knows("days, from, to, every_hours, amount");
     let amount: Option<Amount> = table.needs("amount", table.amount("amount"));
     let span = match (table.has("every_hours"), ["days", "from", "to"].iter().any(|key| table.has(key))) {
         (true, false) => table.count("every_hours", 1..=HOURS_MAX).map(Span::Hours),
         (false, true) => table.window().map(Span::TimeWindow),
         _ => {
-            table.note(table.line, TariffProblem::CapSpan);
+            table.note(table.line, "a cap needs days, from and to, or every_hours, and not both");
             None
         }
     };
@@ -254,7 +242,7 @@ fn read_cap(table: Table<'_>) -> Option<Cap> {
 }
 
 fn read_first(table: Table<'_>) -> Option<First> {
-    table.knows(&["units", "per_unit"]);
+    table.knows("units, per_unit");
     let units = table.needs("units", table.count("units", 1..=MINUTES_MAX));
     let per_unit = table.needs("per_unit", table.amount("per_unit"));
     Some(First { units: units?, per_unit: per_unit? })

@@ -1,11 +1,11 @@
 //! What a stay costs and why, in a form that is small to store and can be shown unit by unit.
 
-use super::pricing::second_of;
 use super::{Amount, Currency, Money, Span, Tariff, TimeWindow, VatRate, time_zone};
 use crate::parking::Moment;
+use crate::parking::moment::millisecond_of;
+use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use jiff::{Timestamp, tz};
 use serde::{Deserialize, Serialize, Serializer};
 
 /// The price of a stay with its breakdown. Stands in the ledger: at most [`Priced::BYTES_MAX`] in postcard.
@@ -71,8 +71,8 @@ pub struct BreakdownLine {
     /// The number of consecutive units in this line.
     pub units: u64,
     /// When the first of them started, to the second, with the local offset.
-    #[serde(serialize_with = "with_offset")]
-    pub from: (Timestamp, tz::Offset),
+    #[serde(serialize_with = "as_rfc_3339")]
+    pub from: Moment,
     /// `None` when they have several prices.
     pub each: Option<Amount>,
     pub total: Amount,
@@ -154,7 +154,8 @@ impl Priced {
             }
             let unit = before.saturating_add(1);
             before = before.saturating_add(line.units);
-            BreakdownLine { unit, units: line.units, from: (from, zone.to_offset(from)), each, total, reason }
+            let from = Moment { timestamp: from, offset: zone.to_offset(from) };
+            BreakdownLine { unit, units: line.units, from, each, total, reason }
         });
         lines.collect()
     }
@@ -207,11 +208,15 @@ impl Priced {
     }
 }
 
+/// The second in which it lies. Windows begin at whole minutes and clocks change at whole seconds, so it is as good as the moment.
+pub(super) fn second_of(at: Timestamp) -> i64 {
+    millisecond_of(at).div_euclid(1_000)
+}
+
 impl BreakdownLine {
     /// The line as a statement shows it: `2026-11-23 08:15 3 × 2.50 = 7.50: mon-fri 07:00-19:00`.
     pub fn in_words(&self, currency: Currency) -> String {
-        let (from, offset) = self.from;
-        let from = offset.to_datetime(from).strftime("%Y-%m-%d %H:%M");
+        let from = self.from.offset.to_datetime(self.from.timestamp).strftime("%Y-%m-%d %H:%M");
         let (total, reason) = (currency.show(self.total), &self.reason);
         match (self.units, self.each) {
             (1, _) => format!("{from} {total}: {reason}"),
@@ -219,19 +224,10 @@ impl BreakdownLine {
             (units, None) => format!("{from} {units} units, {total}: {reason}"),
         }
     }
-
-    /// When the first of its units started, as RFC 3339 has it, with the local offset.
-    pub fn started(&self) -> String {
-        moment(self.from).to_string()
-    }
 }
 
-fn moment((timestamp, offset): (Timestamp, tz::Offset)) -> Moment {
-    Moment { timestamp, offset }
-}
-
-fn with_offset<S: Serializer>(from: &(Timestamp, tz::Offset), serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&moment(*from))
+fn as_rfc_3339<S: Serializer>(moment: &Moment, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(moment)
 }
 
 /// A breakdown that is being written.

@@ -5,7 +5,7 @@
 //! days cost, not its minutes. The result equals pricing one unit after the other: a test compares the two.
 
 use super::days::DayKind;
-use super::priced::{Breakdown, Free, Priced, Rule};
+use super::priced::{Breakdown, Free, Priced, Rule, second_of};
 use super::{Amount, BandPrice, Span, Tariff};
 use crate::parking::moment::millisecond_of;
 use jiff::Timestamp;
@@ -36,11 +36,6 @@ impl Tariff {
 
 fn milliseconds(minutes: u32) -> i64 {
     i64::from(minutes) * 60_000
-}
-
-/// The second in which it lies. Windows begin at whole minutes and clocks change at whole seconds, so it is as good as the moment.
-pub(super) fn second_of(at: Timestamp) -> i64 {
-    millisecond_of(at).div_euclid(1_000)
 }
 
 /// The state of the one pass.

@@ -3,17 +3,18 @@
 use super::{Band, BandPrice, Cap, First, Span, Tariff, TariffSet, TimeWindow};
 use std::fmt::{self, Write};
 
-pub(super) fn print(set: &TariffSet) -> String {
-    let mut text = String::new();
-    for calendar in set.calendars() {
-        let holidays: Vec<String> = calendar.holidays.iter().map(ToString::to_string).collect();
-        let name = quoted(&calendar.name);
-        put(&mut text, format_args!("[[calendar]]\nname = {name}\nholidays = [{}]\n\n", holidays.join(", ")));
+impl TariffSet {
+    /// The canonical text: equal sets have the same, and [`TariffSet::parse`] gives the set again.
+    pub fn to_toml(&self) -> String {
+        let mut text = String::new();
+        for calendar in self.calendars() {
+            let holidays: Vec<String> = calendar.holidays.iter().map(ToString::to_string).collect();
+            let (name, holidays) = (quoted(&calendar.name), holidays.join(", "));
+            put(&mut text, format_args!("[[calendar]]\nname = {name}\nholidays = [{holidays}]\n\n"));
+        }
+        self.tariffs().iter().for_each(|tariff| print_tariff(&mut text, tariff));
+        text
     }
-    for tariff in set.tariffs() {
-        print_tariff(&mut text, tariff);
-    }
-    text
 }
 
 fn print_tariff(text: &mut String, tariff: &Tariff) {

@@ -1,15 +1,26 @@
 //! Reads TOML tables with their line numbers. Every problem is noted, so that a person sees all of them at once.
 
 use super::days::Days;
-use super::problem::{TariffError, TariffProblem};
 use super::window::{ClockTime, TimeWindow};
 use super::{Amount, Tariff};
 use crate::parking::register::is_unprintable;
 use jiff::civil::Date;
 use std::cell::RefCell;
+use std::fmt::Display;
 use std::ops::RangeInclusive;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
+
+/// What is wrong at one place of a text. The tariffs are not taken, none of them.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {at}{problem}")]
+pub struct TariffError {
+    /// From 1.
+    pub line: usize,
+    /// The table that it stands in, such as `tariff "centre": `; empty outside of one.
+    at: String,
+    problem: String,
+}
 
 /// The text that is read, and what was found wrong with it.
 pub(super) struct Notes {
@@ -28,8 +39,13 @@ impl Notes {
         self.line_starts.partition_point(|start| *start <= byte)
     }
 
-    pub(super) fn note(&self, line: usize, at: &str, problem: TariffProblem) {
-        self.errors.borrow_mut().push(TariffError { line, at: at.to_owned(), problem });
+    pub(super) fn line_of(&self, value: &Spanned<DeValue<'_>>) -> usize {
+        self.line_at(value.span().start)
+    }
+
+    pub(super) fn note(&self, line: usize, at: &str, problem: impl Display) {
+        let error = TariffError { line, at: at.to_owned(), problem: problem.to_string() };
+        self.errors.borrow_mut().push(error);
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -57,21 +73,28 @@ pub(super) struct Table<'a> {
 impl<'a> Table<'a> {
     /// `None` when `value` is no table.
     pub(super) fn new(notes: &'a Notes, value: &'a Spanned<DeValue<'a>>, at: &'a str) -> Option<Table<'a>> {
-        let line = notes.line_at(value.span().start);
-        let table = value.get_ref().as_table()?;
-        Some(Table { notes, table, line, at })
+        Some(Table { notes, table: value.get_ref().as_table()?, line: notes.line_of(value), at })
     }
 
-    pub(super) fn note(&self, line: usize, problem: TariffProblem) {
+    pub(super) fn note(&self, line: usize, problem: impl Display) {
         self.notes.note(line, self.at, problem);
     }
 
-    pub(super) fn knows(&self, known: &[&str]) {
+    /// `value`, which is that of `key`; notes the problem when there is none.
+    pub(super) fn or_note<T>(&self, value: Option<T>, key: &str, problem: impl Display) -> Option<T> {
+        if value.is_none() {
+            self.note(self.line_of(key), problem);
+        }
+        value
+    }
+
+    /// Notes keys other than these, which are separated by commas.
+    pub(super) fn knows(&self, known: &str) {
         for key in self.table.keys() {
-            if !known.contains(&key.get_ref().as_ref()) {
+            let name = key.get_ref().as_ref();
+            if !known.split(", ").any(|known| known == name) {
                 let line = self.notes.line_at(key.span().start);
-                let (key, known) = (key.get_ref().to_string(), known.join(", "));
-                self.note(line, TariffProblem::UnknownKey { key, known });
+                self.note(line, format_args!("the key {name:?} is not known here. Known are {known}"));
             }
         }
     }
@@ -86,36 +109,38 @@ impl<'a> Table<'a> {
 
     /// The line of a key's value; that of the table when it is absent.
     pub(super) fn line_of(&self, key: &str) -> usize {
-        self.value(key).map_or(self.line, |value| self.notes.line_at(value.span().start))
+        self.value(key).map_or(self.line, |value| self.notes.line_of(value))
     }
 
     /// Notes that `key` is missing, if it is.
-    pub(super) fn needs<T>(&self, key: &'static str, value: Option<T>) -> Option<T> {
+    pub(super) fn needs<T>(&self, key: &str, value: Option<T>) -> Option<T> {
         if !self.has(key) {
-            self.note(self.line, TariffProblem::Missing(key));
+            self.note(self.line, format_args!("{key} is missing"));
         }
         value
     }
 
-    fn wrong_type(&self, key: &'static str, expected: &'static str, value: &DeValue<'_>) {
-        self.note(self.line_of(key), TariffProblem::WrongType { key, expected, found: type_of(value) });
+    /// What `read` gets from the value of `key`; `expected` says what that is.
+    fn typed<T>(
+        &self,
+        key: &str,
+        expected: &str,
+        read: impl FnOnce(&'a DeValue<'a>) -> Option<T>,
+    ) -> Option<T> {
+        let value = self.value(key)?.get_ref();
+        self.or_note(read(value), key, wrong_type(key, expected, value))
     }
 
-    pub(super) fn text(&self, key: &'static str) -> Option<&'a str> {
-        let value = self.value(key)?.get_ref();
-        let text = value.as_str();
-        if text.is_none() {
-            self.wrong_type(key, "a text in quotes", value);
-        }
-        text
+    pub(super) fn text(&self, key: &str) -> Option<&'a str> {
+        self.typed(key, "a text in quotes", |value| value.as_str())
     }
 
     /// A text as a name in normal form C.
-    pub(super) fn name(&self, key: &'static str) -> Option<String> {
+    pub(super) fn name(&self, key: &str) -> Option<String> {
         self.as_name(key, self.text(key)?, self.line_of(key))
     }
 
-    fn as_name(&self, key: &'static str, text: &str, line: usize) -> Option<String> {
+    fn as_name(&self, key: &str, text: &str, line: usize) -> Option<String> {
         use unicode_normalization::UnicodeNormalization;
         let name: String = text.nfc().collect();
         let reason = match () {
@@ -125,62 +150,54 @@ impl<'a> Table<'a> {
             () if name.trim() != name => "it begins or ends with a space",
             () => return Some(name),
         };
-        self.note(line, TariffProblem::Name { key, found: text.to_owned(), reason });
+        self.note(line, format_args!("{key} {text:?} is no name: {reason}"));
         None
     }
 
-    pub(super) fn integer(&self, key: &'static str, range: RangeInclusive<i64>) -> Option<i64> {
-        let value = self.value(key)?.get_ref();
-        let Some(integer) = value.as_integer() else {
-            self.wrong_type(key, "a whole number", value);
-            return None;
-        };
+    fn integer(&self, key: &str, range: RangeInclusive<i64>) -> Option<i64> {
+        let integer = self.typed(key, "a whole number", |value| value.as_integer())?;
         let number = i64::from_str_radix(integer.as_str(), integer.radix()).ok();
-        let number = number.filter(|number| range.contains(number));
-        if number.is_none() {
-            let (least, most, found) = (*range.start(), *range.end(), integer.to_string());
-            self.note(self.line_of(key), TariffProblem::OutOfRange { key, least, most, found });
-        }
-        number
+        let (least, most) = (range.start(), range.end());
+        self.or_note(
+            number.filter(|number| range.contains(number)),
+            key,
+            format_args!("{key} is {integer}, but must be from {least} to {most}"),
+        )
     }
 
-    pub(super) fn count(&self, key: &'static str, range: RangeInclusive<u32>) -> Option<u32> {
+    pub(super) fn count(&self, key: &str, range: RangeInclusive<u32>) -> Option<u32> {
         let range = i64::from(*range.start())..=i64::from(*range.end());
         self.integer(key, range).and_then(|count| u32::try_from(count).ok())
     }
 
-    pub(super) fn amount(&self, key: &'static str) -> Option<Amount> {
+    pub(super) fn amount(&self, key: &str) -> Option<Amount> {
         self.integer(key, 0..=Tariff::PRICE_MAX).map(Amount::of_minor)
     }
 
     /// Hundredths of a percent, exactly as they are written.
-    pub(super) fn hundredths(&self, key: &'static str) -> Option<u16> {
-        let value = self.value(key)?.get_ref();
-        let written = match value {
-            DeValue::Integer(integer) => integer.to_string(),
-            DeValue::Float(float) => float.as_str().to_owned(),
-            other => {
-                self.wrong_type(key, "a number", other);
-                return None;
-            }
-        };
+    pub(super) fn hundredths(&self, key: &str) -> Option<u16> {
+        let written = self.typed(key, "a number", |value| match value {
+            DeValue::Integer(integer) => Some(integer.to_string()),
+            DeValue::Float(float) => Some(float.as_str().to_owned()),
+            _ => None,
+        })?;
         let (whole, part) = written.split_once('.').unwrap_or((&written, ""));
         let part = part.trim_end_matches('0');
         let digits = |text: &str| text.bytes().all(|c| c.is_ascii_digit());
         let hundredths = (part.len() <= 2 && digits(whole) && digits(part)).then_some(());
         let hundredths = hundredths.and_then(|()| format!("{whole}{part:0<2}").parse::<u16>().ok());
-        let hundredths = hundredths.filter(|hundredths| *hundredths <= 10_000);
-        if hundredths.is_none() {
-            self.note(self.line_of(key), TariffProblem::Vat(written));
-        }
-        hundredths
+        self.or_note(
+            hundredths.filter(|hundredths| *hundredths <= 10_000),
+            key,
+            format_args!("{key} is {written}, but must be from 0 to 100 with at most two decimals"),
+        )
     }
 
-    pub(super) fn date(&self, key: &'static str) -> Option<Date> {
+    pub(super) fn date(&self, key: &str) -> Option<Date> {
         self.as_date(key, self.value(key)?)
     }
 
-    fn as_date(&self, key: &'static str, value: &Spanned<DeValue<'_>>) -> Option<Date> {
+    fn as_date(&self, key: &str, value: &Spanned<DeValue<'_>>) -> Option<Date> {
         let date = match value.get_ref() {
             DeValue::Datetime(toml::value::Datetime { date: Some(date), time: None, offset: None }) => {
                 let [month, day] = [date.month, date.day].map(|part| i8::try_from(part).unwrap_or(0));
@@ -189,58 +206,51 @@ impl<'a> Table<'a> {
             _ => None,
         };
         if date.is_none() {
-            self.note(self.notes.line_at(value.span().start), TariffProblem::Date { key });
+            let problem = format_args!("{key} is to be a date such as 2026-01-01, without quotes");
+            self.note(self.notes.line_of(value), problem);
         }
         date
     }
 
-    /// The elements of a list with their lines; noted when there are none and when it is no list.
-    pub(super) fn list(&self, key: &'static str) -> Option<Vec<&'a Spanned<DeValue<'a>>>> {
-        let value = self.value(key)?.get_ref();
-        match value.as_array() {
-            Some(list) => Some(list.iter().collect()),
-            None => {
-                self.wrong_type(key, "a list in brackets", value);
-                None
-            }
-        }
+    fn list(&self, key: &str) -> Option<&'a [Spanned<DeValue<'a>>]> {
+        self.typed(key, "a list in brackets", |value| value.as_array().map(|list| list.as_ref()))
     }
 
-    pub(super) fn names(&self, key: &'static str) -> Option<Vec<(String, usize)>> {
-        let names = self.list(key)?.into_iter().filter_map(|value| {
-            let line = self.notes.line_at(value.span().start);
-            let Some(text) = value.get_ref().as_str() else {
-                let found = type_of(value.get_ref());
-                self.note(
-                    line,
-                    TariffProblem::WrongType { key, expected: "a list of texts in quotes", found },
-                );
-                return None;
-            };
-            self.as_name(key, text, line).map(|name| (name, line))
+    /// The names of a list with their lines.
+    pub(super) fn names(&self, key: &str) -> Option<Vec<(String, usize)>> {
+        let names = self.list(key)?.iter().filter_map(|value| {
+            let line = self.notes.line_of(value);
+            match value.get_ref().as_str() {
+                Some(text) => Some((self.as_name(key, text, line)?, line)),
+                None => {
+                    self.note(line, wrong_type(key, "a list of texts in quotes", value.get_ref()));
+                    None
+                }
+            }
         });
         Some(names.collect())
     }
 
-    pub(super) fn dates(&self, key: &'static str) -> Option<Vec<(Date, usize)>> {
-        let dates = self.list(key)?.into_iter();
-        let line = |value: &Spanned<DeValue<'_>>| self.notes.line_at(value.span().start);
-        Some(dates.filter_map(|value| Some((self.as_date(key, value)?, line(value)))).collect())
+    /// The dates of a list with their lines.
+    pub(super) fn dates(&self, key: &str) -> Option<Vec<(Date, usize)>> {
+        let dates = self.list(key)?.iter();
+        Some(dates.filter_map(|value| Some((self.as_date(key, value)?, self.notes.line_of(value)))).collect())
     }
 
     /// The tables of a list.
-    pub(super) fn tables(&self, key: &'static str) -> Option<Vec<Table<'a>>> {
+    pub(super) fn tables(&self, key: &str) -> Option<Vec<Table<'a>>> {
         let list = self.list(key)?;
         if list.len() > Tariff::RULES_MAX {
-            self.note(self.line_of(key), TariffProblem::TooMany { key, found: list.len() });
+            let problem =
+                format!("{key} has {} entries; at most {} are possible", list.len(), Tariff::RULES_MAX);
+            self.note(self.line_of(key), problem);
             return None;
         }
-        let tables = list.into_iter().filter_map(|value| {
+        let tables = list.iter().filter_map(|value| {
             let table = Table::new(self.notes, value, self.at);
             if table.is_none() {
-                let (expected, found) = ("a list of tables in braces", type_of(value.get_ref()));
-                let line = self.notes.line_at(value.span().start);
-                self.note(line, TariffProblem::WrongType { key, expected, found });
+                let problem = wrong_type(key, "a list of tables in braces", value.get_ref());
+                self.note(self.notes.line_of(value), problem);
             }
             table
         });
@@ -251,31 +261,26 @@ impl<'a> Table<'a> {
     pub(super) fn window(&self) -> Option<TimeWindow> {
         let days = self.needs("days", self.text("days")).and_then(|text| {
             let days = text.parse::<Days>();
-            days.map_err(|problem| self.note(self.line_of("days"), problem.into())).ok()
+            days.map_err(|problem| self.note(self.line_of("days"), problem)).ok()
         });
-        let from = self.needs("from", self.time("from")).filter(|from| {
-            let end = *from == ClockTime::END_OF_DAY;
-            if end {
-                self.note(self.line_of("from"), TariffProblem::FromEndOfDay);
-            }
-            !end
+        let from = self.needs("from", self.time("from")).and_then(|from| {
+            let problem =
+                "from \"24:00\" is the next day: say \"00:00\", and the day on which the window begins";
+            self.or_note(Some(from).filter(|from| *from != ClockTime::END_OF_DAY), "from", problem)
         });
         let to = self.needs("to", self.time("to"));
         Some(TimeWindow { days: days?, from: from?, to: to? })
     }
 
-    fn time(&self, key: &'static str) -> Option<ClockTime> {
+    fn time(&self, key: &str) -> Option<ClockTime> {
         let text = self.text(key)?;
-        let time = ClockTime::new(text);
-        if time.is_none() {
-            self.note(self.line_of(key), TariffProblem::Time { key, found: text.to_owned() });
-        }
-        time
+        let problem = "is no time. Times look like \"07:30\", from \"00:00\" to \"24:00\"";
+        self.or_note(ClockTime::new(text), key, format_args!("{key} {text:?} {problem}"))
     }
 }
 
-pub(super) fn type_of(value: &DeValue<'_>) -> &'static str {
-    match value {
+pub(super) fn wrong_type(key: &str, expected: &str, value: &DeValue<'_>) -> String {
+    let found = match value {
         DeValue::String(_) => "a text",
         DeValue::Integer(_) => "a whole number",
         DeValue::Float(_) => "a number with decimals",
@@ -283,5 +288,6 @@ pub(super) fn type_of(value: &DeValue<'_>) -> &'static str {
         DeValue::Datetime(_) => "a date or time",
         DeValue::Array(_) => "a list",
         DeValue::Table(_) => "a table",
-    }
+    };
+    format!("{key} is to be {expected}, not {found}")
 }

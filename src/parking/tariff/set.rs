@@ -1,10 +1,8 @@
 //! All tariffs of a configuration, and the choice of the tariff for a stay.
 
 use super::days::Calendar;
-use super::parse::OtherTables;
-use super::problem::{TariffError, TariffProblem};
 use super::read::Notes;
-use super::{FALLBACK, Tariff, is_one_zone, parse, print};
+use super::{FALLBACK, Tariff, is_one_zone};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,16 +19,6 @@ pub struct TariffSet {
 }
 
 impl TariffSet {
-    /// Reads a text that is tariffs and calendars, such as [`TariffSet::to_toml`] writes; all that is wrong in it, by line.
-    pub fn parse(text: &str) -> Result<TariffSet, Vec<TariffError>> {
-        parse::parse(text, OtherTables::Refuse)
-    }
-
-    /// Reads the tariffs and calendars of a whole configuration file. Other tables are passed over.
-    pub fn parse_config(text: &str) -> Result<TariffSet, Vec<TariffError>> {
-        parse::parse(text, OtherTables::PassOver)
-    }
-
     pub(super) fn new(calendars: Vec<Arc<Calendar>>, tariffs: Vec<Tariff>) -> TariffSet {
         let mut of_garage: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for (place, tariff) in tariffs.iter().enumerate() {
@@ -73,11 +61,6 @@ impl TariffSet {
         self.tariffs.is_empty() && self.calendars.is_empty()
     }
 
-    /// The canonical text: equal sets have the same, and [`TariffSet::parse`] gives the set again.
-    pub fn to_toml(&self) -> String {
-        print::print(self)
-    }
-
     /// BLAKE3 of the canonical text, as long as the digest of a page.
     pub fn digest(&self) -> [u8; 16] {
         let mut digest = [0; 16];
@@ -88,7 +71,7 @@ impl TariffSet {
 
 /// Checks the tariffs against each other. They come sorted by name and date, each with its line.
 pub(super) fn check_together(tariffs: &[(Tariff, usize)], notes: &Notes) {
-    let note = |place: usize, problem: TariffProblem| {
+    let note = |place: usize, problem: String| {
         let (tariff, line) = &tariffs[place];
         notes.note(*line, &format!("tariff {:?}: ", tariff.name), problem);
     };
@@ -99,7 +82,8 @@ pub(super) fn check_together(tariffs: &[(Tariff, usize)], notes: &Notes) {
         let next = tariffs.get(place + 1).filter(|(next, _)| next.name == tariff.name);
         if next.is_some_and(|(next, _)| next.valid_from == tariff.valid_from) {
             let (first, second) = in_order_of_lines(place, place + 1, line);
-            note(second, TariffProblem::VersionTwice { date: tariff.valid_from, line: line(first) });
+            let (date, line) = (tariff.valid_from, line(first));
+            note(second, format!("a version of this tariff from {date} on stands in line {line}, too"));
         }
     }
     // When a later version of the same name replaces it, on the date that this gives.
@@ -108,6 +92,10 @@ pub(super) fn check_together(tariffs: &[(Tariff, usize)], notes: &Notes) {
         next.filter(|next| next.name == tariffs[place].0.name).map(|next| next.valid_from)
     };
     for (garage, places) in of_garage {
+        let garage = match garage {
+            FALLBACK => "the fallback \"*\"".to_owned(),
+            garage => format!("the garage {garage:?}"),
+        };
         for (n, &a) in places.iter().enumerate() {
             for &b in &places[n + 1..] {
                 let (first, second) = in_order_of_lines(a, b, line);
@@ -115,17 +103,17 @@ pub(super) fn check_together(tariffs: &[(Tariff, usize)], notes: &Notes) {
                 let date = one.valid_from.max(other.valid_from);
                 let holds_then = |place| until(place).is_none_or(|until| date < until);
                 if one.name != other.name && holds_then(a) && holds_then(b) {
-                    let (garage, other) = (garage.to_owned(), other.name.clone());
-                    note(second, TariffProblem::TwoTariffs { garage, date, other, line: line(first) });
+                    let (other, line) = (&other.name, line(first));
+                    let which = format!("this one, and {other:?} of line {line}");
+                    note(second, format!("{garage} has two tariffs on {date}: {which}"));
                 }
             }
         }
         let zone = |place: usize| tariffs[place].0.time_zone.iana_name().unwrap_or_default();
         if let Some(&b) = places.iter().find(|place| !is_one_zone(zone(**place), zone(places[0]))) {
             let (first, second) = in_order_of_lines(places[0], b, line);
-            let (here, there) = (zone(second).to_owned(), zone(first).to_owned());
-            let garage = garage.to_owned();
-            note(second, TariffProblem::TwoZones { garage, here, there, line: line(first) });
+            let (here, there, line) = (zone(second), zone(first), line(first));
+            note(second, format!("{garage} is in {here} here, but in {there} in line {line}"));
         }
     }
 }

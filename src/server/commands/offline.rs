@@ -97,7 +97,7 @@ impl ServerSession<'_> {
         let offline = match &mut self.offline {
             Some(offline) => offline,
             None => {
-                let reached = admin::reach(&self.config.data_dir, &request, |_| {});
+                let reached = admin::reach(&self.config.data_dir, &request);
                 match reached.map_err(|error| NotDone::because(&error))? {
                     DaemonOrDirectory::Daemon(answer) => return Ok(answer),
                     DaemonOrDirectory::Directory(dir) => {

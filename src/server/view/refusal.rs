@@ -2,6 +2,7 @@
 
 use super::billing::entries::EntryNumber;
 use crate::messaging::{Epoch, SiteName};
+use crate::parking::event::KindName;
 use crate::parking::tariff::Money;
 use crate::parking::{ChargeId, EventId};
 use crate::server::record::{Command, QuarantinePlace};
@@ -24,8 +25,8 @@ pub enum NotApplied {
         "it corrects sequence {sequence} of epoch {epoch}, and no such event of this garage came before it"
     )]
     NoSuchEvent { epoch: Epoch, sequence: u64 },
-    #[error("it corrects the plate of an event of kind {0:?}, which belongs to no car that came or went")]
-    NoPassage(&'static str),
+    #[error("it corrects the plate of an event of kind \"{0}\", which belongs to no car that came or went")]
+    NoPassage(KindName),
     #[error("it corrects an event that is itself in quarantine")]
     InQuarantine,
     #[error(

@@ -49,8 +49,8 @@ pub struct Review {
 
 #[derive(Default)]
 struct Leftovers {
-    entries: Vec<UnmatchedPassage<StoredPassage, i64>>,
-    exits: Vec<UnmatchedPassage<StoredPassage, i64>>,
+    entries: Vec<UnmatchedPassage<StoredPassage>>,
+    exits: Vec<UnmatchedPassage<StoredPassage>>,
 }
 
 /// Looks through all stays.
@@ -63,7 +63,7 @@ pub fn review(store: &Store) -> Result<Review, StoreError> {
         for (plate, visit) in slots.into_iter().filter_map(|slot| slot.visit) {
             let of = |passage: StoredPassage| {
                 let plate = Plate::stored(&plate).map_err(|_| damaged(&key))?;
-                Ok::<_, StoreError>(UnmatchedPassage { id: passage, plate, at: passage.at_ms })
+                Ok::<_, StoreError>(UnmatchedPassage { id: passage, plate, at_ms: passage.at_ms })
             };
             let its = leftovers.entry(garage).or_default();
             match &visit {
@@ -92,14 +92,14 @@ pub fn review(store: &Store) -> Result<Review, StoreError> {
         }
     }
     for (garage, Leftovers { entries, exits }) in leftovers {
-        let plate_of = |all: &[UnmatchedPassage<StoredPassage, i64>], id: StoredPassage| {
+        let plate_of = |all: &[UnmatchedPassage<StoredPassage>], id: StoredPassage| {
             all.iter().find(|its| its.id == id).map(|its| its.plate.to_string()).unwrap_or_default()
         };
         // Without an exit that is left over there is nothing to pair, and cars that are inside are many.
         if exits.is_empty() {
             continue;
         }
-        for Proposal { entry, exit, .. } in pair_leftovers(&entries, &exits) {
+        for Proposal { entry, exit } in pair_leftovers(&entries, &exits) {
             let entry = (plate_of(&entries, entry), entry);
             let exit = (plate_of(&exits, exit), exit);
             review.pairs.push(LookalikePair { garage, entry, exit });
