@@ -58,6 +58,6 @@ fn its_tariff_is_valid_without_the_hashes() {
     let tariffs = TariffSet::parse(&lines.collect::<Vec<_>>().join("\n")).unwrap();
     let entry = "2026-03-02T08:00:00+01:00".parse().unwrap();
     for garage in ["1", "Bull Ring"] {
-        assert_eq!(tariffs.for_stay(garage, entry).map(|tariff| tariff.name()), Some("centre"));
+        assert_eq!(tariffs.for_stay(garage, entry).map(|tariff| tariff.name.as_str()), Some("centre"));
     }
 }

@@ -45,8 +45,8 @@ fn tariffs(file: &str) -> TariffSet {
 
 /// The garage that pays by a tariff of this name.
 fn garage_of<'a>(set: &'a TariffSet, name: &str) -> &'a str {
-    let tariff = set.tariffs().iter().find(|tariff| tariff.name() == name);
-    &tariff.unwrap_or_else(|| panic!("there is no tariff {name:?}")).garages()[0]
+    let tariff = set.tariffs().iter().find(|tariff| tariff.name == name);
+    &tariff.unwrap_or_else(|| panic!("there is no tariff {name:?}")).garages[0]
 }
 
 /// What is wrong, all of it: a rule that is understood differently shows in several examples.
@@ -56,7 +56,7 @@ fn wrong(set: &TariffSet, examples: &[Worked]) -> Vec<String> {
         Plate::new(&example.plate).unwrap();
         assert!(!example.reason.is_empty(), "{example:?}");
         let tariff = set.for_stay(garage_of(set, &example.tariff), entry).unwrap();
-        assert_eq!(tariff.name(), example.tariff);
+        assert_eq!(tariff.name, example.tariff);
         let priced = tariff.price(entry, exit);
         let of_lines: i64 = priced.breakdown().iter().map(|line| line.total.minor()).sum();
         assert_eq!(of_lines, priced.amount.minor(), "the breakdown adds up: {example:?}");
@@ -79,8 +79,8 @@ fn every_published_tariff_is_expressible_and_has_three_priced_stays() {
     let (set, examples) = (tariffs(EXAMPLE), examples(PUBLISHED));
     assert_eq!(set.tariffs().len(), 13, "12 lines of the source, one of which is two tariffs");
     for tariff in set.tariffs() {
-        let stays = examples.iter().filter(|example| example.tariff == tariff.name()).count();
-        assert!(stays >= 3, "{}", tariff.name());
+        let stays = examples.iter().filter(|example| example.tariff == tariff.name).count();
+        assert!(stays >= 3, "{}", tariff.name);
     }
     let wrong = wrong(&set, &examples);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

@@ -74,9 +74,9 @@ impl EdgeSettings {
     /// The data directory, for a command that needs no other setting.
     pub fn data_dir(self) -> Result<PathBuf, ConfigError> {
         let default = || self.garage_name.as_ref().map(default_data_dir);
-        self.data_dir.or_else(default).ok_or(ConfigError::Setting {
-            setting: "--data-dir",
-            reason: "it is missing. Give the directory of the edge, or its --garage-name".into(),
+        self.data_dir.or_else(default).ok_or_else(|| {
+            let reason = "it is missing. Give the directory of the edge, or its --garage-name";
+            ConfigError::setting("--data-dir", reason)
         })
     }
 }
@@ -106,22 +106,20 @@ impl TryFrom<EdgeSettings> for EdgeConfig {
     type Error = ConfigError;
 
     fn try_from(settings: EdgeSettings) -> Result<EdgeConfig, ConfigError> {
-        let garage_name = settings.garage_name.ok_or(ConfigError::Setting {
-            setting: "--garage-name",
-            reason: "it is missing. Give the name of this garage, such as --garage-name 1".into(),
+        let garage_name = settings.garage_name.ok_or_else(|| {
+            let reason = "it is missing. Give the name of this garage, such as --garage-name 1";
+            ConfigError::setting("--garage-name", reason)
         })?;
         let servers = match settings.server {
             Some(servers) if servers.is_empty() => {
-                return Err(ConfigError::Setting { setting: "--server", reason: "the list is empty".into() });
+                return Err(ConfigError::setting("--server", "the list is empty"));
             }
             Some(servers) => servers,
             None => vec!["tcp://127.0.0.1:5555".parse().expect("it is an address")],
         };
         if let Some(nowhere) = servers.iter().find(|server| server.host_and_port().ends_with(":0")) {
-            return Err(ConfigError::Setting {
-                setting: "--server",
-                reason: format!("{nowhere} has port 0, where nobody can be reached"),
-            });
+            let reason = format!("{nowhere} has port 0, where nobody can be reached");
+            return Err(ConfigError::setting("--server", &reason));
         }
         Ok(EdgeConfig {
             data_dir: settings.data_dir.unwrap_or_else(|| default_data_dir(&garage_name)),
@@ -145,13 +143,8 @@ impl TryFrom<EdgeSettings> for EdgeConfig {
 /// The default data directory of a garage. A name may hold characters that have a meaning in a path; these are
 /// written as `%` and their bytes, so that two names never share a directory.
 fn default_data_dir(garage: &SiteName) -> PathBuf {
-    let mut name = String::from("edge-");
-    for c in garage.as_str().chars() {
-        if matches!(c, '/' | '\\' | '%') {
-            name.push_str(&format!("%{:02X}", u32::from(c)));
-        } else {
-            name.push(c);
-        }
-    }
-    Path::new("data").join(name)
+    let encoded = |name: String, c: char| name.replace(c, &format!("%{:02X}", u32::from(c)));
+    // "%" first: what the others become holds one.
+    let name = ['%', '/', '\\'].into_iter().fold(garage.to_string(), encoded);
+    Path::new("data").join(format!("edge-{name}"))
 }

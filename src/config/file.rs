@@ -1,6 +1,7 @@
 //! The configuration file: one TOML file for all programs, each reading and checking its own tables.
 
 use super::ConfigError;
+use crate::codes;
 use crate::parking::statement::Operator;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
@@ -58,10 +59,13 @@ impl TryFrom<OperatorKeys> for OperatorTable {
 
 /// Reads the file, and returns its text as well.
 pub fn read<File: DeserializeOwned>(path: &Path) -> Result<(File, String), ConfigError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-    match toml::from_str(&text) {
-        Ok(file) => Ok((file, text)),
-        Err(error) => Err(ConfigError::Invalid { path: path.to_owned(), reason: error.to_string() }),
-    }
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        let reason = format!("cannot read the configuration file {path:?}: {error}");
+        ConfigError::Refused(codes::CONFIGURATION_UNREADABLE, reason)
+    })?;
+    let file = toml::from_str(&text).map_err(|error| {
+        let reason = format!("the configuration file {path:?} is not valid:\n{error}");
+        ConfigError::Refused(codes::CONFIGURATION_INVALID, reason)
+    })?;
+    Ok((file, text))
 }

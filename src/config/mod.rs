@@ -8,19 +8,16 @@ macro_rules! first_given {
     };
 }
 
-mod cars_per_hour;
 mod edge;
 mod file;
 pub mod ranges;
 mod server;
 
-pub use cars_per_hour::CarsPerHour;
 pub use edge::{EdgeConfig, EdgeSettings};
+pub use ranges::CarsPerHour;
 pub use server::{ServerConfig, ServerSettings};
 
 use crate::codes::{self, Code, Coded};
-use crate::parking::tariff::TariffError;
-use std::path::PathBuf;
 
 // The headings of `--help`, which are the same for both daemons.
 const GLOBAL: &str = "Global options";
@@ -34,29 +31,22 @@ pub enum ConfigError {
     /// A flag that clap refuses, or `--help` and `--version`.
     #[error("{0}")]
     CommandLine(#[from] clap::Error),
-    #[error("cannot read the configuration file {path:?}: {source}")]
-    Unreadable { path: PathBuf, source: std::io::Error },
-    #[error("the configuration file {path:?} is not valid:\n{reason}")]
-    Invalid { path: PathBuf, reason: String },
-    #[error("the configuration file {path:?} has tariffs that are not valid:{}", listed(.errors))]
-    Tariffs { path: PathBuf, errors: Vec<TariffError> },
-    #[error("the setting {setting} is not valid: {reason}")]
-    Setting { setting: &'static str, reason: String },
+    #[error("{1}")]
+    Refused(Code, String),
+}
+
+impl ConfigError {
+    /// A setting, by the name of its flag, that cannot be used for this reason.
+    pub fn setting(flag: &str, reason: &str) -> ConfigError {
+        ConfigError::Refused(codes::INVALID_SETTING, format!("the setting {flag} is not valid: {reason}"))
+    }
 }
 
 impl Coded for ConfigError {
     fn code(&self) -> Code {
         match self {
             ConfigError::CommandLine(_) => codes::INVALID_COMMAND_LINE,
-            ConfigError::Unreadable { .. } => codes::CONFIGURATION_UNREADABLE,
-            ConfigError::Invalid { .. } => codes::CONFIGURATION_INVALID,
-            ConfigError::Tariffs { .. } => codes::TARIFFS_INVALID,
-            ConfigError::Setting { .. } => codes::INVALID_SETTING,
+            ConfigError::Refused(code, _) => *code,
         }
     }
-}
-
-/// Writes each problem on a line of its own.
-fn listed(errors: &[TariffError]) -> String {
-    errors.iter().map(|error| format!("\n{error}")).collect()
 }

@@ -5,6 +5,7 @@
 
 use serde::Deserialize;
 use serde::de::Error as _;
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -101,13 +102,47 @@ impl From<Days> for Retention {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("it is empty")]
-pub struct Empty;
+/// The rate of `edge --simulate`: a rate above zero that a machine can sustain.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(try_from = "f64")]
+pub struct CarsPerHour(f64);
+
+impl CarsPerHour {
+    /// One car in six weeks: the time between cars must fit into the types that count it.
+    pub const MIN: f64 = 0.001;
+    /// One thousand cars per second.
+    pub const MAX: f64 = 3_600_000.0;
+
+    pub fn get(self) -> f64 {
+        self.0
+    }
+
+    fn refusal(of: &dyn Display) -> String {
+        let (min, max) = (CarsPerHour::MIN, CarsPerHour::MAX);
+        format!("{of} is not a number of cars per hour from {min} to {max}, such as 120")
+    }
+}
+
+impl TryFrom<f64> for CarsPerHour {
+    type Error = String;
+    fn try_from(cars: f64) -> Result<CarsPerHour, String> {
+        let possible = (CarsPerHour::MIN..=CarsPerHour::MAX).contains(&cars);
+        if possible { Ok(CarsPerHour(cars)) } else { Err(CarsPerHour::refusal(&cars)) }
+    }
+}
+
+impl FromStr for CarsPerHour {
+    type Err = String;
+    fn from_str(text: &str) -> Result<CarsPerHour, String> {
+        text.parse::<f64>().map_err(|_| CarsPerHour::refusal(&format_args!("{text:?}")))?.try_into()
+    }
+}
+
+const EMPTY: &str = "it is empty";
 
 /// A text with something visible in it.
-pub fn not_empty(text: &str) -> Result<String, Empty> {
-    if text.trim().is_empty() { Err(Empty) } else { Ok(text.to_owned()) }
+pub fn not_empty(text: &str) -> Result<String, &'static str> {
+    if text.trim().is_empty() { Err(EMPTY) } else { Ok(text.to_owned()) }
 }
 
 /// The same in the file.
@@ -118,5 +153,19 @@ pub fn text<'de, D: serde::Deserializer<'de>>(text: D) -> Result<Option<String>,
 /// A path in the file. It must not be empty, as clap requires on the command line.
 pub fn path<'de, D: serde::Deserializer<'de>>(path: D) -> Result<Option<PathBuf>, D::Error> {
     let path = PathBuf::deserialize(path)?;
-    if path.as_os_str().is_empty() { Err(D::Error::custom(Empty)) } else { Ok(Some(path)) }
+    if path.as_os_str().is_empty() { Err(D::Error::custom(EMPTY)) } else { Ok(Some(path)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_a_rate_is_refused() {
+        for text in ["0", "-1", "inf", "NaN", "many", "3600001", "1e-300"] {
+            assert!(text.parse::<CarsPerHour>().is_err(), "{text}");
+        }
+        let said = "0".parse::<CarsPerHour>().expect_err("it is no rate").to_string();
+        assert_eq!(said, "0 is not a number of cars per hour from 0.001 to 3600000, such as 120");
+    }
 }

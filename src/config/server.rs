@@ -3,6 +3,7 @@
 use super::file::{self, ConfigFile, OperatorTable};
 use super::ranges::{self, Retention};
 use super::{ConfigError, GLOBAL, NETWORK, STORAGE};
+use crate::codes;
 use crate::parking::statement::Operator;
 use crate::parking::tariff::TariffSet;
 use crate::telemetry::LogFormat;
@@ -65,8 +66,12 @@ impl ServerConfig {
                 data_dir, log_format, listen, http, reserve_bytes, retention_days,
             });
             operator = file.operator.0;
-            tariffs = TariffSet::parse_config(&text)
-                .map_err(|errors| ConfigError::Tariffs { path: path.to_owned(), errors })?;
+            tariffs = TariffSet::parse_config(&text).map_err(|errors| {
+                let errors: String = errors.iter().map(|error| format!("\n{error}")).collect();
+                let reason =
+                    format!("the configuration file {path:?} has tariffs that are not valid:{errors}");
+                ConfigError::Refused(codes::TARIFFS_INVALID, reason)
+            })?;
         }
         let default_listen = || "tcp://127.0.0.1:5555".parse().expect("it is an address");
         Ok(ServerConfig {

@@ -31,6 +31,7 @@ use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tempfile::TempPath;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
@@ -38,7 +39,6 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-/// The socket's name in a data directory.
 const NAME: &str = "admin.sock";
 /// The longest path that a socket can have: `sun_path` is 108 bytes with the zero at its end.
 const PATH_MAX: usize = 107;
@@ -83,7 +83,6 @@ impl Caller {
     }
 }
 
-/// One command, as a handler gets it.
 #[derive(Debug)]
 pub struct Call<R> {
     pub request: R,
@@ -93,7 +92,6 @@ pub struct Call<R> {
 /// The outcome of a command: the content of `ok`, or the reason of a failure.
 pub type Outcome = Result<Value, NotDone>;
 
-/// Why a command was not done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotDone {
     /// In words: what happened, what it means for the data, what to do.
@@ -134,18 +132,9 @@ impl From<String> for NotDone {
 #[derive(Debug)]
 pub struct AdminSocket {
     /// Dropped before the listener, so that a client finds either a daemon or no socket.
-    name: Removed,
+    name: TempPath,
     listener: UnixListener,
     client_patience: Duration,
-}
-
-#[derive(Debug)]
-struct Removed(PathBuf);
-
-impl Drop for Removed {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
 }
 
 impl AdminSocket {
@@ -166,7 +155,7 @@ impl AdminSocket {
         // listen: a client that tries is refused.
         rustix::fs::fchmod(&socket, own_user_only)?;
         rustix::net::bind(&socket, &SocketAddrUnix::new(&short)?)?;
-        let name = Removed(path);
+        let name = TempPath::try_from_path(path)?;
         rustix::fs::chmod(&short, own_user_only)?;
         rustix::net::listen(&socket, 64)?;
         drop(directory);
@@ -226,7 +215,6 @@ impl AdminSocket {
     }
 }
 
-/// One connection to a daemon.
 struct AdminClient {
     stream: UnixStream,
     patience: Duration,
@@ -316,49 +304,6 @@ async fn understand<R: DeserializeOwned + Send + 'static>(line: Vec<u8>) -> Resu
     tokio::task::spawn_blocking(parse).await.unwrap_or_else(|error| Err(error.to_string()))
 }
 
-/// Why a command has no answer, or a bad one.
-#[derive(Debug, thiserror::Error)]
-pub enum AskError {
-    /// The daemon refused the command, with this reason.
-    #[error("{0}")]
-    Refused(String),
-    #[error(
-        "the daemon of {path:?} cannot be asked: {source}. Nothing was changed. Give the command as the user that the daemon runs as, or as root"
-    )]
-    NotAllowed { path: PathBuf, source: io::Error },
-    #[error("the daemon of {path:?} ended before it took the command. Nothing was changed. Give it again")]
-    NotTaken { path: PathBuf },
-    #[error(
-        "the daemon of {path:?} took the command and did not say what became of it ({reason}). It is done as a whole or not at all. Look which, and if it is not, give it again"
-    )]
-    FateUnknown { path: PathBuf, reason: String },
-    #[error(
-        "the data directory {path:?} is held by another process{} that takes no commands at the moment: it starts, stops, or is busy in there. Nothing was changed. Try again in a moment", .holder.map(|pid| format!(" (pid {pid})")).unwrap_or_default()
-    )]
-    InBetween { path: PathBuf, holder: Option<u32> },
-    #[error(
-        "there is nothing stored in {path:?}. Nothing was changed. Give the data directory of the daemon with --data-dir"
-    )]
-    NothingThere { path: PathBuf },
-    #[error(transparent)]
-    Directory(#[from] DirectoryError),
-}
-
-impl Coded for AskError {
-    fn code(&self) -> Code {
-        match self {
-            AskError::Refused(_) => codes::COMMAND_REFUSED,
-            AskError::NotAllowed { .. } => codes::DAEMON_NOT_REACHABLE,
-            AskError::NotTaken { .. } => codes::COMMAND_NOT_TAKEN,
-            AskError::FateUnknown { .. } => codes::COMMAND_FATE_UNKNOWN,
-            AskError::InBetween { .. } => codes::DATA_DIRECTORY_IN_USE,
-            AskError::NothingThere { .. } => codes::NO_DATA_DIRECTORY,
-            AskError::Directory(error) => error.code(),
-        }
-    }
-}
-
-/// Who does a command.
 #[derive(Debug)]
 pub enum DaemonOrDirectory {
     /// The answer of the running daemon, which did the command.
@@ -369,21 +314,29 @@ pub enum DaemonOrDirectory {
 
 /// Gives a command to the daemon of `data_dir`, or holds the directory when no daemon runs there. Waits a while for a
 /// daemon that is just starting or stopping. Blocks.
-pub fn reach(data_dir: &Path, request: &impl Serialize) -> Result<DaemonOrDirectory, AskError> {
-    let path = || data_dir.to_owned();
+pub fn reach(data_dir: &Path, request: &impl Serialize) -> Result<DaemonOrDirectory, NotDone> {
     let began = Instant::now();
     loop {
         let settling = match ask(data_dir, request) {
             Ok(Some(answer)) => return Ok(DaemonOrDirectory::Daemon(answer)),
-            Err(not_taken @ AskError::NotTaken { .. }) => not_taken,
+            Err(error) if error.code() == codes::COMMAND_NOT_TAKEN => error,
             Err(error) => return Err(error),
             Ok(None) if !data_dir.join("store").is_dir() => {
-                return Err(AskError::NothingThere { path: path() });
+                let reason = format!(
+                    "there is nothing stored in {data_dir:?}. Nothing was changed. Give the data directory of the daemon with --data-dir"
+                );
+                return Err(NotDone::Failed(codes::NO_DATA_DIRECTORY, reason));
             }
             Ok(None) => match DataDir::hold(data_dir) {
                 Ok(dir) => return Ok(DaemonOrDirectory::Directory(dir)),
-                Err(DirectoryError::Held { holder, .. }) => AskError::InBetween { path: path(), holder },
-                Err(error) => return Err(error.into()),
+                Err(DirectoryError::Held { holder, .. }) => {
+                    let holder = holder.map(|pid| format!(" (pid {pid})")).unwrap_or_default();
+                    let reason = format!(
+                        "the data directory {data_dir:?} is held by another process{holder} that takes no commands at the moment: it starts, stops, or is busy in there. Nothing was changed. Try again in a moment"
+                    );
+                    NotDone::Failed(codes::DATA_DIRECTORY_IN_USE, reason)
+                }
+                Err(error) => return Err(NotDone::because(&error)),
             },
         };
         if began.elapsed() > SETTLES_WITHIN {
@@ -395,55 +348,66 @@ pub fn reach(data_dir: &Path, request: &impl Serialize) -> Result<DaemonOrDirect
 
 /// Gives a command to the daemon of `data_dir` and returns what it answers; `None` when no daemon listens there, so that
 /// nothing was changed. Blocks.
-pub fn ask(data_dir: &Path, request: &impl Serialize) -> Result<Option<Value>, AskError> {
-    let path = || data_dir.to_owned();
+pub fn ask(data_dir: &Path, request: &impl Serialize) -> Result<Option<Value>, NotDone> {
+    let not_taken = || {
+        let reason = format!(
+            "the daemon of {data_dir:?} ended before it took the command. Nothing was changed. Give it again"
+        );
+        Err(NotDone::Failed(codes::COMMAND_NOT_TAKEN, reason))
+    };
+    let unknown = |why: String| {
+        let reason = format!(
+            "the daemon of {data_dir:?} took the command and did not say what became of it ({why}). It is done as a whole or not at all. Look which, and if it is not, give it again"
+        );
+        NotDone::Failed(codes::COMMAND_FATE_UNKNOWN, reason)
+    };
     let connected = short_path(data_dir).and_then(|(_directory, short)| BlockingStream::connect(short));
     let mut stream = match connected {
         Ok(stream) => stream,
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
             return Ok(None);
         }
-        Err(source) => return Err(AskError::NotAllowed { path: path(), source }),
+        Err(error) => {
+            let reason = format!(
+                "the daemon of {data_dir:?} cannot be asked: {error}. Nothing was changed. Give the command as the user that the daemon runs as, or as root"
+            );
+            return Err(NotDone::Failed(codes::DAEMON_NOT_REACHABLE, reason));
+        }
     };
     let request = serde_json::to_string(request).expect("a request always encodes");
     let patience = stream
         .set_read_timeout(Some(DAEMON_PATIENCE))
         .and_then(|()| stream.set_write_timeout(Some(DAEMON_PATIENCE)));
     if patience.and_then(|()| stream.write_all(format!("{request}\n").as_bytes())).is_err() {
-        return Err(AskError::NotTaken { path: path() }); // its line never ended
+        return not_taken(); // its line never ended
     }
     let mut lines = BufReader::new(stream);
     let mut accepted = false;
     loop {
         let mut line = Vec::new();
         let read = (&mut lines).take(ANSWER_MAX).read_until(b'\n', &mut line);
-        let unknown = |reason: String| AskError::FateUnknown { path: path(), reason };
         match read {
             Ok(_) if line.ends_with(b"\n") => {}
             // It may have begun, and just not come to say so.
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                 return Err(unknown(format!("it said nothing for {} s", DAEMON_PATIENCE.as_secs())));
             }
-            _ if !accepted => return Err(AskError::NotTaken { path: path() }),
+            _ if !accepted => return not_taken(),
             Ok(_) => return Err(unknown("it ended".into())),
             Err(error) => return Err(unknown(error.to_string())),
         }
         let answer: Value = serde_json::from_slice(&line).map_err(|error| unknown(error.to_string()))?;
-        match answer {
-            Value::Object(mut answer) => {
-                if let Some(ok) = answer.remove("ok") {
-                    return Ok(Some(ok));
-                }
-                if let Some(Value::String(reason)) = answer.remove("error") {
-                    return Err(AskError::Refused(reason));
-                }
-                if answer.contains_key("stopping") {
-                    return Err(AskError::NotTaken { path: path() });
-                }
-                accepted |= answer.contains_key("progress");
-            }
-            _ => return Err(unknown("its answer is none".into())),
+        let Value::Object(mut answer) = answer else { return Err(unknown("its answer is none".into())) };
+        if let Some(ok) = answer.remove("ok") {
+            return Ok(Some(ok));
         }
+        if let Some(Value::String(reason)) = answer.remove("error") {
+            return Err(NotDone::Refused(reason));
+        }
+        if answer.contains_key("stopping") {
+            return not_taken();
+        }
+        accepted |= answer.contains_key("progress");
     }
 }
 

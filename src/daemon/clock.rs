@@ -27,7 +27,6 @@ pub fn wall_ms() -> i64 {
     }
 }
 
-/// Reads all clocks.
 pub fn read() -> ClockReading {
     ClockReading { wall_ms: wall_ms(), monotonic_ms: monotonic_ms(), boot: boot(), set: is_set() }
 }

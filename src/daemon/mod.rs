@@ -96,7 +96,6 @@ impl DaemonError {
     }
 }
 
-/// Prints why a command failed.
 pub fn exit_for(error: &DaemonError) -> ExitCode {
     codes::print_error(error.code(), error);
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1))

@@ -170,7 +170,7 @@ impl EdgeSession<'_> {
             return offline.answer(request);
         }
         let dir = if matches!(request, EdgeRequest::Adopt { .. }) {
-            match admin::reach(self.data_dir, request).map_err(|error| NotDone::because(&error))? {
+            match admin::reach(self.data_dir, request)? {
                 DaemonOrDirectory::Daemon(answer) => return Ok(answer),
                 DaemonOrDirectory::Directory(dir) => OpenedDir::Held(dir),
             }
@@ -188,7 +188,7 @@ impl EdgeSession<'_> {
         let began = Instant::now();
         loop {
             let asked = admin::ask(self.data_dir, request);
-            if let Some(answer) = asked.map_err(|error| NotDone::because(&error))? {
+            if let Some(answer) = asked? {
                 return Ok(ReadFrom::Answer(answer));
             }
             if !self.data_dir.join(STORE).is_dir() {

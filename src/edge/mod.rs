@@ -54,7 +54,7 @@ const HTTP_FROM: ([u8; 4], u16) = ([127, 0, 0, 1], 5581);
 
 /// Takes and delivers events until the process is asked to stop.
 pub fn run(config: EdgeConfig) -> ExitCode {
-    telemetry::init(config.log_format);
+    telemetry::init(config.log_format, tracing::Level::INFO);
     daemon::run(Edge::open(config))
 }
 

@@ -130,13 +130,8 @@ pub fn read_json<'a, T: Deserialize<'a>>(url: &str, body: &'a [u8]) -> Result<T,
 }
 
 fn refused(url: &str, status: StatusCode, body: &[u8]) -> HttpCallError {
-    #[derive(Deserialize)]
-    struct Problem {
-        title: Option<String>,
-        detail: Option<String>,
-    }
-    let problem: Option<Problem> = serde_json::from_slice(body).ok();
-    let said = problem.and_then(|problem| problem.detail.or(problem.title));
+    let problem: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    let said = problem["detail"].as_str().or(problem["title"].as_str()).map(str::to_owned);
     let detail = said.unwrap_or_else(|| {
         String::from_utf8_lossy(body).chars().take(300).collect::<String>().trim().to_owned()
     });

@@ -220,66 +220,67 @@ impl ConnectionProgress {
         }
     }
 
-    /// The last answer when the connection ends because its time is up.
-    pub fn timed_out(&self, limits: &TimeLimits) -> LastWords {
-        match self.stage {
-            ConnectionStage::Waiting if self.served => LastWords::None,
-            ConnectionStage::Waiting | ConnectionStage::Receiving => {
+    /// The last answer of a connection that ends for this reason.
+    pub fn last_words(&self, end: &ConnectionEnd, limits: &TimeLimits) -> LastWords {
+        use ConnectionStage::{Answering, Receiving, Waiting, Working};
+        let cut_off = |why| {
+            let detail = format!("{why} before the request was complete. Nothing was stored; send it again");
+            LastWords::Say(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1))
+        };
+        match (end, self.stage) {
+            (ConnectionEnd::Served(result), _) => self.ended(result.as_ref().err()),
+            (_, Working | Answering) => LastWords::Reset,
+            (ConnectionEnd::TimedOut, Waiting) if self.served => LastWords::None,
+            (ConnectionEnd::TimedOut, Waiting | Receiving) => {
                 let seconds = limits.request.as_secs();
                 let detail = format!(
                     "a request has to be complete, header and body, within {seconds} s. Nothing was stored; send it again"
                 );
                 LastWords::Say(Problem::new(StatusCode::REQUEST_TIMEOUT, detail))
             }
-            ConnectionStage::Working | ConnectionStage::Answering => LastWords::Reset,
-        }
-    }
-
-    /// The last answer when the connection ends before its request was complete, through no fault of the client.
-    pub fn cut_off(&self, why: &str) -> LastWords {
-        match self.stage {
-            ConnectionStage::Waiting => LastWords::None,
-            ConnectionStage::Receiving => {
-                let detail =
-                    format!("{why} before the request was complete. Nothing was stored; send it again");
-                LastWords::Say(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1))
-            }
-            ConnectionStage::Working | ConnectionStage::Answering => LastWords::Reset,
+            (ConnectionEnd::GivesWay | ConnectionEnd::Stopped, Waiting) => LastWords::None,
+            (ConnectionEnd::GivesWay, Receiving) => cut_off("other clients needed the connection"),
+            (ConnectionEnd::Stopped, Receiving) => cut_off("this daemon was stopped"),
         }
     }
 
     /// The last answer when hyper has ended the connection.
-    pub fn ended(&self, error: Option<&hyper::Error>) -> LastWords {
+    fn ended(&self, error: Option<&hyper::Error>) -> LastWords {
         let Some(error) = error.filter(|_| self.exchange == ExchangeState::None) else {
             return LastWords::None;
         };
-        let status = self.hypers_own.and_then(|status| StatusCode::from_u16(status).ok());
-        let (status, detail) = match status {
-            Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE) => (
-                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-                "the header of the request is too long".to_owned(),
-            ),
-            Some(StatusCode::URI_TOO_LONG) => {
-                (StatusCode::URI_TOO_LONG, "the path of the request is too long".to_owned())
+        let own = self.hypers_own.and_then(|status| StatusCode::from_u16(status).ok());
+        let detail = match own {
+            Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE) => {
+                "the header of the request is too long".into()
             }
-            Some(status) => (status, format!("not a valid HTTP/1.1 request: {error}")),
-            None if error.is_parse_version_h2() => {
-                (StatusCode::HTTP_VERSION_NOT_SUPPORTED, "HTTP/2 is not spoken here. Use HTTP/1.1".to_owned())
+            Some(StatusCode::URI_TOO_LONG) => "the path of the request is too long".into(),
+            None if error.is_parse_version_h2() => "HTTP/2 is not spoken here. Use HTTP/1.1".into(),
+            None if error.is_incomplete_message() => {
+                "the connection was closed before the header of the request was complete".into()
             }
-            None if error.is_parse() => {
-                (StatusCode::BAD_REQUEST, format!("not a valid HTTP/1.1 request: {error}"))
-            }
-            None if error.is_incomplete_message() => (
-                StatusCode::BAD_REQUEST,
-                "the connection was closed before the header of the request was complete".to_owned(),
-            ),
-            None => return LastWords::None,
+            None if !error.is_parse() => return LastWords::None,
+            Some(_) | None => format!("not a valid HTTP/1.1 request: {error}"),
+        };
+        let status = match own {
+            Some(status) => status,
+            None if error.is_parse_version_h2() => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+            None => StatusCode::BAD_REQUEST,
         };
         LastWords::Say(Problem::new(status, format!("{detail}. Nothing was stored")))
     }
 }
 
-/// How a connection ends.
+/// Why a connection ends.
+pub(super) enum ConnectionEnd {
+    /// hyper ended it.
+    Served(Result<(), hyper::Error>),
+    TimedOut,
+    /// Another connection needs its slot.
+    GivesWay,
+    Stopped,
+}
+
 #[derive(Debug)]
 pub(super) enum LastWords {
     None,

@@ -19,7 +19,6 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 use tokio::sync::Notify;
 
-/// How many connections there may be at the same time.
 #[derive(Debug, Clone, Copy)]
 pub struct ConnectionLimits {
     /// Maximum number of all connections. Each takes about 20 KB and a file descriptor, of which a process has 1,024 by default.
@@ -112,7 +111,6 @@ impl ConnectionTable {
     }
 }
 
-/// All connections of one daemon.
 pub(super) struct Connections {
     limits: ConnectionLimits,
     table: Mutex<ConnectionTable>,

@@ -72,6 +72,26 @@ impl Problem {
             format!("{error}. The request changed nothing; the log of this daemon says more"),
         )
     }
+
+    /// The whole answer as bytes, for a connection that hyper does not write to and that is closed after it.
+    fn to_bytes(&self) -> Vec<u8> {
+        let body = serde_json::to_vec(self).unwrap_or_default();
+        let mut head = format!(
+            "HTTP/1.1 {} {}\r\nContent-Type: application/problem+json\r\nContent-Length: {}\r\nConnection: close\r\n",
+            self.status,
+            self.title,
+            body.len()
+        );
+        #[expect(clippy::disallowed_methods, reason = "this layer knows no daemon")]
+        let now = jiff::Timestamp::now();
+        if let Ok(date) = jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&now) {
+            head += &format!("Date: {date}\r\n");
+        }
+        if let Some(seconds) = self.retry_after_seconds {
+            head += &format!("Retry-After: {seconds}\r\n");
+        }
+        [head.as_bytes(), b"\r\n", &body].concat()
+    }
 }
 
 fn code_of(status: StatusCode) -> Code {
@@ -102,28 +122,6 @@ impl IntoResponse for Problem {
     }
 }
 
-impl Problem {
-    /// The whole answer as bytes, for a connection that hyper does not write to and that is closed after it.
-    fn to_bytes(&self) -> Vec<u8> {
-        let body = serde_json::to_vec(self).unwrap_or_default();
-        let mut head = format!(
-            "HTTP/1.1 {} {}\r\nContent-Type: application/problem+json\r\nContent-Length: {}\r\nConnection: close\r\n",
-            self.status,
-            self.title,
-            body.len()
-        );
-        #[expect(clippy::disallowed_methods, reason = "this layer knows no daemon")]
-        let now = jiff::Timestamp::now();
-        if let Ok(date) = jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&now) {
-            head += &format!("Date: {date}\r\n");
-        }
-        if let Some(seconds) = self.retry_after_seconds {
-            head += &format!("Retry-After: {seconds}\r\n");
-        }
-        [head.as_bytes(), b"\r\n", &body].concat()
-    }
-}
-
 /// `after` and `limit` of a list.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Paging {
@@ -145,7 +143,6 @@ impl Paging {
     }
 }
 
-/// The parsed query, or a problem.
 pub fn query<T>(query: Result<axum::extract::Query<T>, QueryRejection>) -> Result<T, Problem> {
     query.map(|axum::extract::Query(query)| query).map_err(|rejection| {
         Problem::new(StatusCode::BAD_REQUEST, rejection.body_text()).code(codes::INVALID_QUERY)

@@ -11,7 +11,7 @@
 
 use super::Problem;
 use super::connection::{
-    AnswerBody, ConnectionStage, LastWords, RequestBody, TimeLimits, Watch, WatchedStream,
+    AnswerBody, ConnectionEnd, ConnectionStage, LastWords, RequestBody, TimeLimits, Watch, WatchedStream,
 };
 use super::limits::{ConnectionLimits, ConnectionSlot, Connections};
 use super::metrics::ConnectionMetrics;
@@ -53,7 +53,6 @@ const SENT_BEFORE_STOP: Duration = Duration::from_millis(20);
 /// How long writing our own final answer may take.
 const LAST_WORDS_WITHIN: Duration = Duration::from_secs(1);
 
-/// The limits that a daemon sets for its clients.
 #[derive(Debug, Clone, Default)]
 pub struct Rules {
     pub times: TimeLimits,
@@ -172,16 +171,6 @@ struct Host {
     traffic: ConnectionMetrics,
 }
 
-/// Why a connection ends.
-enum ConnectionEnd {
-    /// hyper ended it.
-    Served(Result<(), hyper::Error>),
-    TimedOut,
-    /// Another connection needs its slot.
-    GivesWay,
-    Stopped,
-}
-
 impl Host {
     async fn serve_connection(self: Arc<Self>, stream: TcpStream, place: ConnectionSlot) {
         let watch = Arc::clone(&place.watch);
@@ -193,15 +182,7 @@ impl Host {
             .max_buf_size(HEADER_MAX)
             .serve_connection(io, exchange);
         let end = self.drive(&mut connection, &place).await;
-        let last_words = {
-            let progress = watch.progress();
-            match &end {
-                ConnectionEnd::Served(result) => progress.ended(result.as_ref().err()),
-                ConnectionEnd::TimedOut => progress.timed_out(&self.times),
-                ConnectionEnd::GivesWay => progress.cut_off("other clients needed the connection"),
-                ConnectionEnd::Stopped => progress.cut_off("this daemon was stopped"),
-            }
-        };
+        let last_words = watch.progress().last_words(&end, &self.times);
         if let ConnectionEnd::TimedOut = end {
             match last_words {
                 LastWords::Say(_) => _ = self.traffic.requests_timed_out.inc(),

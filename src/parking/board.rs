@@ -13,7 +13,6 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::collections::BTreeMap;
 
-/// One garage on the board.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BoardLine {
     pub capacity: u32,
@@ -79,7 +78,6 @@ pub struct BoardAnswer {
     pub part: Bytes,
 }
 
-/// The line of the garage that asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OwnLine {
     /// What the garage is called on the board. It knows itself by its own name.
@@ -101,7 +99,6 @@ pub struct BoardPart {
     pub garages: Vec<PartLine>,
 }
 
-/// One garage in a part of a board.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartLine {
     pub name: String,
@@ -221,7 +218,6 @@ pub struct GatheredBoard {
     next: Option<(Board, u64)>,
 }
 
-/// The effect of an answer on the board.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gathering {
     /// There is another whole board, or the same one is known to be of a later position.
@@ -238,7 +234,6 @@ impl GatheredBoard {
         GatheredBoard { whole: Some(board), next: None }
     }
 
-    /// The last whole board.
     pub fn whole(&self) -> Option<&Board> {
         self.whole.as_ref()
     }

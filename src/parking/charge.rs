@@ -18,13 +18,6 @@ pub struct ChargeId {
     pub made_at: Option<u64>,
 }
 
-/// A text that is not the id of a charge.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{0:?} is no id of a charge: one looks like 1/d5947e0f-1414-4ac6-8009-21147bb78df6/623, as GET /v1/charges shows it"
-)]
-pub struct NoChargeId(String);
-
 impl fmt::Display for ChargeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}/{}", self.garage, Uuid::from_bytes(self.epoch), self.sequence)?;
@@ -36,8 +29,8 @@ impl fmt::Display for ChargeId {
 }
 
 impl FromStr for ChargeId {
-    type Err = NoChargeId;
-    fn from_str(text: &str) -> Result<ChargeId, NoChargeId> {
+    type Err = String;
+    fn from_str(text: &str) -> Result<ChargeId, String> {
         let read = || {
             let mut parts = text.rsplitn(3, '/');
             let (number, epoch, garage) = (parts.next()?, parts.next()?, parts.next()?);
@@ -48,7 +41,9 @@ impl FromStr for ChargeId {
             let epoch = epoch.parse::<Uuid>().ok()?.into_bytes();
             Some(ChargeId { garage: garage.to_owned(), epoch, sequence: sequence.parse().ok()?, made_at })
         };
-        read().ok_or_else(|| NoChargeId(text.to_owned()))
+        let example =
+            "one looks like 1/d5947e0f-1414-4ac6-8009-21147bb78df6/623, as GET /v1/charges shows it";
+        read().ok_or_else(|| format!("{text:?} is no id of a charge: {example}"))
     }
 }
 
@@ -62,13 +57,6 @@ pub struct EventId {
     pub sequence: u64,
 }
 
-/// A text that is not the id of an event.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{0:?} is no id of an event: one looks like 1/d5947e0f-1414-4ac6-8009-21147bb78df6/623, its garage, epoch and sequence as GET /v1/events shows them"
-)]
-pub struct NoEventId(String);
-
 impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}/{}", self.garage, Uuid::from_bytes(self.epoch), self.sequence)
@@ -76,13 +64,15 @@ impl fmt::Display for EventId {
 }
 
 impl FromStr for EventId {
-    type Err = NoEventId;
-    fn from_str(text: &str) -> Result<EventId, NoEventId> {
+    type Err = String;
+    fn from_str(text: &str) -> Result<EventId, String> {
         match text.parse() {
             Ok(ChargeId { garage, epoch, sequence, made_at: None }) => {
                 Ok(EventId { garage, epoch, sequence })
             }
-            _ => Err(NoEventId(text.to_owned())),
+            _ => Err(format!(
+                "{text:?} is no id of an event: one looks like 1/d5947e0f-1414-4ac6-8009-21147bb78df6/623, its garage, epoch and sequence as GET /v1/events shows them"
+            )),
         }
     }
 }

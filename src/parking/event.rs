@@ -121,7 +121,6 @@ impl Event {
 struct EventFields<'a>([Option<Value<'a>>; FIELDS.len()]);
 
 impl<'a> EventFields<'a> {
-    /// Checks the types.
     fn of(mut values: [Option<Value<'a>>; FIELDS.len()]) -> Result<EventFields<'a>, EventError> {
         for ((field, expected), value) in FIELDS.iter().zip(&mut values) {
             value.take_if(|value| *value == Value::Null && *expected != Expected::TextOrNull);

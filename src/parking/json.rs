@@ -42,7 +42,6 @@ pub fn without_mark(body: &[u8]) -> Result<&[u8], EventError> {
     }
 }
 
-/// The text of a body.
 pub(super) fn text_of(body: &[u8]) -> Result<&str, EventError> {
     let body = without_mark(body)?;
     std::str::from_utf8(body).map_err(|error| {
@@ -51,7 +50,6 @@ pub(super) fn text_of(body: &[u8]) -> Result<&str, EventError> {
     })
 }
 
-/// A value of a field.
 #[derive(Debug, PartialEq)]
 pub(super) enum Value<'a> {
     Null,
@@ -78,7 +76,6 @@ impl fmt::Display for Value<'_> {
     }
 }
 
-/// What a field is to hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Expected {
     Text,

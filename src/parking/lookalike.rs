@@ -58,73 +58,65 @@ pub fn pair_leftovers<I: Clone + Ord>(
     entries: &[UnmatchedPassage<I>],
     exits: &[UnmatchedPassage<I>],
 ) -> Vec<Proposal<I>> {
-    let mut by_skeleton: BTreeMap<String, LookalikeGroup<I>> = BTreeMap::new();
+    // Pairs exist only within a group of one skeleton.
+    let mut by_skeleton: BTreeMap<String, (Passages<'_, I>, Passages<'_, I>)> = BTreeMap::new();
     for entry in entries {
-        by_skeleton.entry(skeleton(&entry.plate)).or_default().entries.push(entry);
+        by_skeleton.entry(skeleton(&entry.plate)).or_default().0.push(entry);
     }
     for exit in exits {
         // Without an entry of its kind an exit cannot be paired.
-        if let Some(group) = by_skeleton.get_mut(&skeleton(&exit.plate)) {
-            group.exits.push(exit);
+        if let Some((_, exits)) = by_skeleton.get_mut(&skeleton(&exit.plate)) {
+            exits.push(exit);
         }
     }
-    let mut found: Vec<(i64, i64, Proposal<I>)> =
-        by_skeleton.into_values().flat_map(LookalikeGroup::pair).collect();
+    let groups = by_skeleton.into_values();
+    let mut found: Vec<_> = groups.flat_map(|(entries, exits)| pair_group(entries, exits)).collect();
     found.sort_by(|(near, at, one), (other_near, other_at, other)| {
         (near, at, &one.entry, &one.exit).cmp(&(other_near, other_at, &other.entry, &other.exit))
     });
     found.into_iter().map(|(_, _, proposal)| proposal).collect()
 }
 
-/// Entries and exits with one skeleton. Pairs exist only within a group.
-struct LookalikeGroup<'a, I> {
-    entries: Vec<&'a UnmatchedPassage<I>>,
-    exits: Vec<&'a UnmatchedPassage<I>>,
-}
+type Passages<'a, I> = Vec<&'a UnmatchedPassage<I>>;
 
-impl<I> Default for LookalikeGroup<'_, I> {
-    fn default() -> Self {
-        LookalikeGroup { entries: Vec::new(), exits: Vec::new() }
+/// The nearest pair of all, then the nearest of what is left, and so on; each with its distance and the time of its entry.
+fn pair_group<I: Clone + Ord>(
+    mut entries: Passages<'_, I>,
+    mut exits: Passages<'_, I>,
+) -> Vec<(i64, i64, Proposal<I>)> {
+    entries.sort_by(|a, b| (a.at_ms, &a.id).cmp(&(b.at_ms, &b.id)));
+    exits.sort_by(|a, b| (a.at_ms, &a.id).cmp(&(b.at_ms, &b.id)));
+    let mut apart: HashMap<(&Plate, &Plate), bool> = HashMap::new();
+    let mut used = vec![false; exits.len()];
+    // Each entry waits with the nearest exit that it may still have: the heap stays as small as the entries are many.
+    let mut next = |entry: usize, from: usize, used: &[bool]| {
+        let its = entries[entry];
+        (from..exits.len()).find_map(|exit| {
+            let candidate = exits[exit];
+            let is_possible = !used[exit] && candidate.at_ms > its.at_ms;
+            let is_pair = is_possible
+                && *apart
+                    .entry((&its.plate, &candidate.plate))
+                    .or_insert_with(|| one_apart(&its.plate, &candidate.plate));
+            is_pair.then(|| Reverse((candidate.at_ms - its.at_ms, entry, exit)))
+        })
+    };
+    let mut waiting = BinaryHeap::new();
+    for (entry, its) in entries.iter().enumerate() {
+        let first = exits.partition_point(|exit| exit.at_ms <= its.at_ms);
+        waiting.extend(next(entry, first, &used));
     }
-}
-
-impl<I: Clone + Ord> LookalikeGroup<'_, I> {
-    /// The nearest pair of all, then the nearest of what is left, and so on; each with its distance and the time of its entry.
-    fn pair(mut self) -> Vec<(i64, i64, Proposal<I>)> {
-        self.entries.sort_by(|a, b| (a.at_ms, &a.id).cmp(&(b.at_ms, &b.id)));
-        self.exits.sort_by(|a, b| (a.at_ms, &a.id).cmp(&(b.at_ms, &b.id)));
-        let mut apart: HashMap<(&Plate, &Plate), bool> = HashMap::new();
-        let mut used = vec![false; self.exits.len()];
-        // Each entry waits with the nearest exit that it may still have: the heap stays as small as the entries are many.
-        let mut next = |entry: usize, from: usize, used: &[bool]| {
-            let its = self.entries[entry];
-            (from..self.exits.len()).find_map(|exit| {
-                let candidate = self.exits[exit];
-                let is_possible = !used[exit] && candidate.at_ms > its.at_ms;
-                let is_pair = is_possible
-                    && *apart
-                        .entry((&its.plate, &candidate.plate))
-                        .or_insert_with(|| one_apart(&its.plate, &candidate.plate));
-                is_pair.then(|| Reverse((candidate.at_ms - its.at_ms, entry, exit)))
-            })
-        };
-        let mut waiting = BinaryHeap::new();
-        for (entry, its) in self.entries.iter().enumerate() {
-            let first = self.exits.partition_point(|exit| exit.at_ms <= its.at_ms);
-            waiting.extend(next(entry, first, &used));
+    let mut found = Vec::new();
+    while let Some(Reverse((near, entry, exit))) = waiting.pop() {
+        if used[exit] {
+            waiting.extend(next(entry, exit + 1, &used));
+            continue;
         }
-        let mut found = Vec::new();
-        while let Some(Reverse((near, entry, exit))) = waiting.pop() {
-            if used[exit] {
-                waiting.extend(next(entry, exit + 1, &used));
-                continue;
-            }
-            used[exit] = true;
-            let (entry, exit) = (self.entries[entry], self.exits[exit]);
-            found.push((near, entry.at_ms, Proposal { entry: entry.id.clone(), exit: exit.id.clone() }));
-        }
-        found
+        used[exit] = true;
+        let (entry, exit) = (entries[entry], exits[exit]);
+        found.push((near, entry.at_ms, Proposal { entry: entry.id.clone(), exit: exit.id.clone() }));
     }
+    found
 }
 
 #[cfg(test)]

@@ -20,7 +20,6 @@ pub struct Moment {
     pub offset: Offset,
 }
 
-/// Why a text is not a moment.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MomentError {
     #[error("it is not RFC 3339 ({0}); {EXAMPLE}")]

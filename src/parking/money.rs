@@ -56,7 +56,6 @@ impl Amount {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Currency(iso_currency::Currency);
 
-/// A text that is no currency's code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a currency is one of ISO 4217 that is paid with, such as \"EUR\"")]
 pub struct NoCurrency;

@@ -25,7 +25,6 @@ impl fmt::Debug for Plate {
     }
 }
 
-/// Why a text is not a plate.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlateError {
     #[error("a plate has 1 to 16 letters and digits, this one has {0}")]

@@ -69,7 +69,7 @@ pub const HIGH_WATER_FILE: &str = "witness";
 
 /// Serves until the process is asked to stop.
 pub fn run(config: ServerConfig) -> ExitCode {
-    telemetry::init(config.log_format);
+    telemetry::init(config.log_format, tracing::Level::INFO);
     daemon::run(Server::open(config))
 }
 

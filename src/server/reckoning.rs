@@ -108,7 +108,7 @@ impl<'a> Reckoner<'a> {
     fn moment(&self, stay: &BilledStay, passage: StoredPassage) -> Moment {
         let told = Moment::from_ms(passage.at_ms, passage.offset_minutes);
         match self.tariff(stay) {
-            Some(tariff) => Moment { offset: tariff.time_zone().to_offset(told.timestamp), ..told },
+            Some(tariff) => Moment { offset: tariff.time_zone.to_offset(told.timestamp), ..told },
             None => told,
         }
     }
@@ -177,7 +177,7 @@ impl<'a> Reckoner<'a> {
             left_at: self.moment(stay, stay.exit).to_string(),
             money,
             vat_percent: vat.flatten().map(|vat| vat.to_string()),
-            tariff: self.tariff(stay).map(|tariff| tariff.name().to_owned()),
+            tariff: self.tariff(stay).map(|tariff| tariff.name.clone()),
             contract: None,
             note: None,
             reason: None,
@@ -230,7 +230,7 @@ impl<'a> Reckoner<'a> {
                     },
                     entry: self.moment(stay, stay.entry),
                     exit: self.moment(stay, stay.exit),
-                    tariff: self.tariff(stay).map(|tariff| tariff.name().to_owned()).unwrap_or_default(),
+                    tariff: self.tariff(stay).map(|tariff| tariff.name.clone()).unwrap_or_default(),
                     breakdown: breakdown.map(|line| line.in_words(money.currency)).collect(),
                     note: self.note(stay, priced.as_ref()),
                 })
@@ -239,7 +239,7 @@ impl<'a> Reckoner<'a> {
                 let (reason, by, at_ms) = self.why(listed)?;
                 // People write no milliseconds.
                 let at = Timestamp::from_second(at_ms.div_euclid(1000)).unwrap_or(Timestamp::UNIX_EPOCH);
-                let offset = self.tariff(stay).map_or(Offset::UTC, |tariff| tariff.time_zone().to_offset(at));
+                let offset = self.tariff(stay).map_or(Offset::UTC, |tariff| tariff.time_zone.to_offset(at));
                 let at = Moment { timestamp: at, offset };
                 let correction = Correction { charge, reason, by, at };
                 match what {

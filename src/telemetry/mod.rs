@@ -3,13 +3,12 @@
 use clap::ValueEnum;
 use serde::Deserialize;
 use std::io::IsTerminal;
+use tracing::Level;
 use tracing_subscriber::EnvFilter;
 
-/// How logs are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// For people.
     Text,
     /// One JSON object per line.
     Json,
@@ -22,19 +21,10 @@ impl LogFormat {
     }
 }
 
-/// Starts logging at the level of `RUST_LOG`, "info" without it. A second call in one process does nothing.
-pub fn init(format: LogFormat) {
-    init_at(format, "info");
-}
-
-/// The same for a command that ends soon: without `RUST_LOG` only what somebody should know.
-pub fn init_quiet(format: LogFormat) {
-    init_at(format, "warn");
-}
-
-fn init_at(format: LogFormat, level: &str) {
+/// Starts logging at the level of `RUST_LOG`, or at `level` without it. A second call in one process does nothing.
+pub fn init(format: LogFormat, level: Level) {
     // zeromq and sled log what we report ourselves, in words about data.
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level.as_str()));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

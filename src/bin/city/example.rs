@@ -104,7 +104,7 @@ mod tests {
             let set = TariffSet::parse_config(text).unwrap_or_else(|errors| panic!("{errors:?}"));
             let entry: Timestamp = entry.parse().expect("a time");
             let tariff = set.for_stay("any garage", entry).expect("there is a fallback");
-            assert_eq!(tariff.currency().code(), currency);
+            assert_eq!(tariff.currency.code(), currency);
         }
     }
 

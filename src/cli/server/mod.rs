@@ -26,7 +26,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         return server::run(config);
     };
     daemon::keep_small(); // a backup holds two stores
-    telemetry::init_quiet(config.log_format);
+    telemetry::init(config.log_format, tracing::Level::WARN);
     running::run(&config, command)
 }
 
@@ -53,10 +53,10 @@ impl ServerCall {
             Some(ServerCommand::Tariffs(TariffsCommand::Price { entry, exit, .. })) => {
                 if exit < entry {
                     let reason = format!("{exit} is before the entry at {entry}");
-                    return Err(ConfigError::Setting { setting: "--exit", reason });
+                    return Err(ConfigError::setting("--exit", &reason));
                 }
-                let reason = "it is missing. Give the file that holds the tariffs".to_owned();
-                Some(file.as_ref().ok_or(ConfigError::Setting { setting: "--config", reason })?)
+                let reason = "it is missing. Give the file that holds the tariffs";
+                Some(file.as_ref().ok_or_else(|| ConfigError::setting("--config", reason))?)
             }
             _ => file.as_ref(),
         };

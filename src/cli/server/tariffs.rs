@@ -24,7 +24,7 @@ pub fn tell(set: &TariffSet, file: &Path) -> ExitCode {
         text += &table(["TARIFF", "FROM", "CURRENCY", "TIME ZONE", "GARAGES"], tariffs.iter().map(row));
     }
     for tariff in tariffs.iter().filter(|tariff| tariff.misses_a_calendar()) {
-        let (name, from) = (tariff.name(), tariff.valid_from());
+        let (name, from) = (&tariff.name, tariff.valid_from);
         text.push_str(&format!(
             "note: the tariff {name:?} of {from} names holiday and has no calendar, so that no day is one\n"
         ));
@@ -34,10 +34,10 @@ pub fn tell(set: &TariffSet, file: &Path) -> ExitCode {
 }
 
 fn row(tariff: &Tariff) -> [String; 5] {
-    let zone = tariff.time_zone().iana_name().unwrap_or_default().to_owned();
-    let from = tariff.valid_from().to_string();
-    let garages = tariff.garages().join(", ");
-    [tariff.name().to_owned(), from, tariff.currency().to_string(), zone, garages]
+    let zone = tariff.time_zone.iana_name().unwrap_or_default().to_owned();
+    let from = tariff.valid_from.to_string();
+    let garages = tariff.garages.join(", ");
+    [tariff.name.clone(), from, tariff.currency.to_string(), zone, garages]
 }
 
 /// Prices a stay. Ends with 1 when the garage has no tariff.

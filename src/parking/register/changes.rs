@@ -7,39 +7,28 @@ use std::fmt;
 
 /// What becomes of one plate.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PlateChange {
-    Added(Registration),
-    Changed { before: Registration, after: Registration },
-}
-
-impl PlateChange {
-    /// The registration that results.
-    pub fn after(&self) -> &Registration {
-        match self {
-            PlateChange::Added(after) | PlateChange::Changed { after, .. } => after,
-        }
-    }
+pub struct PlateChange {
+    /// `None`: it is added.
+    before: Option<Registration>,
+    pub after: Registration,
 }
 
 /// `+ BAB123  account miller, name "Jo"` or `~ BAB123  account miller -> smith`.
 impl fmt::Display for PlateChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            PlateChange::Added(Registration { plate, account, name }) => {
-                write!(f, "+ {plate}  account {account}, name {name:?}")
-            }
-            PlateChange::Changed { before, after } => {
-                write!(f, "~ {}  account {}", after.plate, before.account)?;
-                if before.account != after.account {
-                    write!(f, " -> {}", after.account)?;
-                }
-                write!(f, ", name {:?}", before.name)?;
-                if before.name != after.name {
-                    write!(f, " -> {:?}", after.name)?;
-                }
-                Ok(())
-            }
+        let Registration { plate, account, name } = &self.after;
+        let Some(before) = &self.before else {
+            return write!(f, "+ {plate}  account {account}, name {name:?}");
+        };
+        write!(f, "~ {plate}  account {}", before.account)?;
+        if before.account != *account {
+            write!(f, " -> {account}")?;
         }
+        write!(f, ", name {:?}", before.name)?;
+        if before.name != *name {
+            write!(f, " -> {name:?}")?;
+        }
+        Ok(())
     }
 }
 
@@ -49,11 +38,11 @@ pub fn changes<'a>(
     old: impl Fn(&Plate) -> Option<&'a Registration>,
     new: &'a [Registration],
 ) -> impl Iterator<Item = PlateChange> {
-    new.iter().filter_map(move |after| match old(&after.plate) {
-        None => Some(PlateChange::Added(after.clone())),
-        Some(before) if before == after => None,
-        Some(before) => Some(PlateChange::Changed { before: before.clone(), after: after.clone() }),
-    })
+    let change = move |after: &Registration| {
+        let before = old(&after.plate);
+        (before != Some(after)).then(|| PlateChange { before: before.cloned(), after: after.clone() })
+    };
+    new.iter().filter_map(change)
 }
 
 /// The registered plates that `new` does not name, in their order. They stay, which may surprise an operator who thinks
@@ -125,7 +114,7 @@ mod tests {
             let old = registry(&old);
             let mut result = old.clone();
             for change in changes(|plate| old.get(plate), &new) {
-                result.insert(change.after().plate.clone(), change.after().clone());
+                result.insert(change.after.plate.clone(), change.after.clone());
             }
             let mut expected: Vec<Registration> = new.clone();
             expected.extend(unnamed(old.values(), &new).into_iter().cloned());

@@ -23,7 +23,6 @@ pub struct Contract {
     pub cars: u32,
 }
 
-/// Where a contract holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Garages {
     All,

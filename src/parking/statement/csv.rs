@@ -11,12 +11,15 @@ const HEADER: [&str; 19] = [
     "amount", "currency", "vat_percent", "note", "reason", "by", "at", "breakdown",
 ];
 
-pub(super) fn render(statement: &Statement) -> String {
-    let mut table = CsvTable::new(&HEADER);
-    for line in statement.lines() {
-        table.row(row(statement, line).iter().map(|cell| cell.as_bytes()));
+impl Statement {
+    /// For spreadsheets: RFC 4180, one row for each line of the statement.
+    pub fn to_csv(&self) -> String {
+        let mut table = CsvTable::new(&HEADER);
+        for line in self.lines() {
+            table.row(row(self, line).iter().map(|cell| cell.as_bytes()));
+        }
+        table.finish()
     }
-    table.finish()
 }
 
 fn row<'a>(statement: &'a Statement, line: &'a StatementLine) -> [Cow<'a, str>; HEADER.len()] {

@@ -1,7 +1,7 @@
 //! A statement as JSON.
 
-use super::{Operator, RateTotal, Statement, StatementCar, StatementEntry, StatementLine, Total};
-use crate::parking::money::{Money, VatRate, as_percent};
+use super::{Operator, Statement, StatementCar, StatementEntry, StatementLine, Total};
+use crate::parking::money::{VatRate, as_percent};
 use serde::Serialize;
 
 /// A statement as programs read it. Amounts are integers in minor units, times RFC 3339 with offset.
@@ -16,7 +16,7 @@ pub struct StatementJson<'a> {
     number: Option<u32>,
     position: u64,
     lines: Vec<ShownLine<'a>>,
-    totals: Vec<ShownTotal<'a>>,
+    totals: &'a [Total],
 }
 
 /// Every line has the first five fields; which others, its kind says.
@@ -54,31 +54,25 @@ enum ShownEntry<'a> {
     },
 }
 
-#[derive(Debug, Serialize)]
-struct ShownTotal<'a> {
-    currency: &'a str,
-    gross: Money,
-    net: Money,
-    vat: Money,
-    rates: &'a [RateTotal],
-}
-
-pub(super) fn shown(statement: &Statement) -> StatementJson<'_> {
-    let head = statement.head();
-    let (account, account_name, plate) = match &head.customer {
-        super::Customer::Account { account, name } => (Some(account.as_str()), name.as_deref(), None),
-        super::Customer::Plate(plate) => (None, None, Some(plate.as_str())),
-    };
-    StatementJson {
-        operator: &head.operator,
-        account,
-        account_name,
-        plate,
-        month: head.month.to_string(),
-        number: head.number,
-        position: head.position,
-        lines: statement.lines().iter().map(line).collect(),
-        totals: statement.totals().iter().map(total).collect(),
+impl Statement {
+    /// For programs: serialises to the object that `GET /v1/statements/…` answers with.
+    pub fn to_json(&self) -> StatementJson<'_> {
+        let head = self.head();
+        let (account, account_name, plate) = match &head.customer {
+            super::Customer::Account { account, name } => (Some(account.as_str()), name.as_deref(), None),
+            super::Customer::Plate(plate) => (None, None, Some(plate.as_str())),
+        };
+        StatementJson {
+            operator: &head.operator,
+            account,
+            account_name,
+            plate,
+            month: head.month.to_string(),
+            number: head.number,
+            position: head.position,
+            lines: self.lines().iter().map(line).collect(),
+            totals: self.totals(),
+        }
     }
 }
 
@@ -115,16 +109,6 @@ fn line(line: &StatementLine) -> ShownLine<'_> {
         currency: line.amount.currency.code(),
         vat_percent: line.vat,
         entry,
-    }
-}
-
-fn total(total: &Total) -> ShownTotal<'_> {
-    ShownTotal {
-        currency: total.gross.currency.code(),
-        gross: total.gross,
-        net: total.net,
-        vat: total.vat,
-        rates: &total.rates,
     }
 }
 

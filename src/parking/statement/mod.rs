@@ -180,21 +180,4 @@ impl Statement {
     pub fn totals(&self) -> &[Total] {
         &self.totals
     }
-
-    /// For a terminal or a plain mail.
-    pub fn to_text(&self) -> String {
-        text::render(self)
-    }
-    /// For programs: serialises to the object that `GET /v1/statements/…` answers with.
-    pub fn to_json(&self) -> StatementJson<'_> {
-        json::shown(self)
-    }
-    /// For spreadsheets: RFC 4180, one row for each line of the statement.
-    pub fn to_csv(&self) -> String {
-        csv::render(self)
-    }
-    /// To print or to send: one page that needs nothing else.
-    pub fn to_html(&self) -> String {
-        html::render(self)
-    }
 }

@@ -10,21 +10,24 @@ use unicode_width::UnicodeWidthStr;
 
 const WIDTH: usize = 78;
 
-pub(super) fn render(statement: &Statement) -> String {
-    let mut out = String::new();
-    head(&mut out, statement);
-    for line in statement.lines() {
+impl Statement {
+    /// For a terminal or a plain mail.
+    pub fn to_text(&self) -> String {
+        let mut out = String::new();
+        head(&mut out, self);
+        for line in self.lines() {
+            out.push('\n');
+            entry(&mut out, line);
+        }
         out.push('\n');
-        entry(&mut out, line);
+        if self.lines().is_empty() {
+            out.push_str("Nothing was charged in this month.\n");
+        }
+        for total in self.totals() {
+            sums(&mut out, total);
+        }
+        out
     }
-    out.push('\n');
-    if statement.lines().is_empty() {
-        out.push_str("Nothing was charged in this month.\n");
-    }
-    for total in statement.totals() {
-        sums(&mut out, total);
-    }
-    out
 }
 
 /// Text grows in memory, which takes it all.

@@ -6,8 +6,9 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// What one currency comes to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Total {
+    pub currency: Currency,
     pub gross: Money,
     pub net: Money,
     pub vat: Money,
@@ -59,7 +60,7 @@ fn total(currency: Currency, by_rate: BTreeMap<Option<VatRate>, i128>) -> Result
     };
     let (gross, net, vat) = (sum(|rate| rate.gross)?, sum(|rate| rate.net)?, sum(|rate| rate.vat)?);
     assert_eq!(i128::from(gross.minor()), i128::from(net.minor()) + i128::from(vat.minor()));
-    Ok(Total { gross, net, vat, rates })
+    Ok(Total { currency, gross, net, vat, rates })
 }
 
 /// A sum whose opposite has a place as well: a journal writes what is given back on the other side.

@@ -28,7 +28,7 @@ pub(super) fn uncovered(tariff: &Tariff) -> Option<String> {
     for today in 0..7 {
         add(week[(today + 6) % 7], week[today], String::new());
     }
-    for date in tariff.calendar.iter().flat_map(|calendar| calendar.holidays()) {
+    for date in tariff.calendar.iter().flat_map(|calendar| &calendar.holidays) {
         let day = number_of(*date);
         let [before, holiday, after] = [day - 1, day, day + 1].map(|day| tariff.kind_of(day));
         add(before, holiday, format!(" such as on {date}"));
@@ -53,6 +53,5 @@ fn uncovered_of(tariff: &Tariff, yesterday: DayKind, today: DayKind) -> Vec<Stri
             _ => spans.push((pair[0], pair[1])),
         }
     }
-    let shown = |minutes| ClockTime::of_minutes(minutes);
-    spans.into_iter().map(|(from, to)| format!("{}-{}", shown(from), shown(to))).collect()
+    spans.into_iter().map(|(from, to)| format!("{}-{}", ClockTime(from), ClockTime(to))).collect()
 }

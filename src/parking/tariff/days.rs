@@ -2,6 +2,7 @@
 
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -42,17 +43,6 @@ pub struct Days(
     u8,
 );
 
-/// A text that names no days.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NoDays {
-    #[error(
-        "{0:?} is no day. Days are mon, tue, wed, thu, fri, sat, sun, ranges of them such as mon-fri, holiday, or all"
-    )]
-    Unknown(String),
-    #[error("{0:?} is named twice")]
-    Twice(&'static str),
-}
-
 impl Days {
     pub const ALL: Days = Days(0);
 
@@ -69,15 +59,20 @@ impl Days {
 }
 
 impl FromStr for Days {
-    type Err = NoDays;
+    /// In words, why the text names no days.
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<Days, NoDays> {
+    fn from_str(text: &str) -> Result<Days, String> {
         if text.trim() == "all" {
             return Ok(Days::ALL);
         }
         let mut days = 0u8;
         for part in text.split(',').map(str::trim) {
-            let unknown = || NoDays::Unknown(part.to_owned());
+            let unknown = || {
+                format!(
+                    "{part:?} is no day. Days are mon, tue, wed, thu, fri, sat, sun, ranges of them such as mon-fri, holiday, or all"
+                )
+            };
             let place = |name: &str| NAMES.iter().position(|known| *known == name.trim()).ok_or_else(unknown);
             let kinds: Vec<usize> = match part.split_once('-') {
                 None => vec![place(part)?],
@@ -91,7 +86,7 @@ impl FromStr for Days {
             };
             for kind in kinds {
                 if days & (1 << kind) != 0 {
-                    return Err(NoDays::Twice(NAMES[kind]));
+                    return Err(format!("{:?} is named twice", NAMES[kind]));
                 }
                 days |= 1 << kind;
             }
@@ -132,26 +127,15 @@ impl fmt::Display for Days {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Calendar {
     pub(super) name: String,
-    /// Sorted, each once.
-    pub(super) holidays: Vec<Date>,
-    /// The same, as days since 1970.
-    pub(super) numbers: Vec<i64>,
+    pub(super) holidays: BTreeSet<Date>,
+    /// The same, as days since 1970, in order.
+    numbers: Vec<i64>,
 }
 
 impl Calendar {
-    pub(super) fn new(name: String, mut holidays: Vec<Date>) -> Calendar {
-        holidays.sort();
-        holidays.dedup();
+    pub(super) fn new(name: String, holidays: BTreeSet<Date>) -> Calendar {
         let numbers = holidays.iter().map(|date| number_of(*date)).collect();
         Calendar { name, holidays, numbers }
-    }
-
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    pub fn holidays(&self) -> &[Date] {
-        &self.holidays
     }
 
     pub(super) fn holds(&self, number: i64) -> bool {
@@ -161,9 +145,7 @@ impl Calendar {
 
 /// The day as a count since 1970-01-01.
 pub(super) fn number_of(date: Date) -> i64 {
-    let midnight = date.at(0, 0, 0, 0);
-    let since = jiff::tz::Offset::UTC.to_timestamp(midnight);
-    since.map_or(0, |since| since.as_second().div_euclid(86_400))
+    i64::from((date - Date::constant(1970, 1, 1)).get_days())
 }
 
 /// The weekday of a day counted since 1970-01-01, a Thursday.
@@ -212,7 +194,7 @@ mod tests {
             ("all,mon", "\"all\""),
             ("mon-wed,tue", "\"tue\" is named twice"),
         ] {
-            let error = text.parse::<Days>().unwrap_err().to_string();
+            let error = text.parse::<Days>().unwrap_err();
             assert!(error.contains(reason), "{text}: {error}");
         }
     }

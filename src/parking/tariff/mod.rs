@@ -32,7 +32,7 @@ mod tests;
 mod window;
 
 pub use super::money::{Amount, Currency, Money, NoCurrency, VatRate};
-pub use days::{Calendar, Days, NoDays};
+pub use days::{Calendar, Days};
 pub use priced::{BreakdownLine, Free, PriceJson, Priced};
 pub use read::TariffError;
 pub use set::TariffSet;
@@ -48,14 +48,15 @@ use std::sync::{Arc, LazyLock};
 /// One version of a tariff: valid, complete.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tariff {
-    name: String,
-    /// Sorted; `*` alone: the fallback.
-    garages: Vec<String>,
-    currency: Currency,
-    time_zone: TimeZone,
-    valid_from: Date,
+    pub name: String,
+    /// Sorted; [`FALLBACK`] alone for the fallback.
+    pub garages: Vec<String>,
+    pub currency: Currency,
+    pub time_zone: TimeZone,
+    /// The first local date of entry that it applies to.
+    pub valid_from: Date,
     calendar: Option<Arc<Calendar>>,
-    vat: Option<VatRate>,
+    pub vat: Option<VatRate>,
     grace_minutes: u32,
     unit_minutes: u32,
     first: Vec<First>,
@@ -123,32 +124,6 @@ impl Tariff {
     /// The highest price and cap, in minor units. The longest stay of the shortest units cannot exceed an [`Amount`] with it.
     pub const PRICE_MAX: i64 = 100_000_000;
 
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The names of its garages; [`FALLBACK`] alone for the fallback.
-    pub fn garages(&self) -> &[String] {
-        &self.garages
-    }
-
-    pub fn currency(&self) -> Currency {
-        self.currency
-    }
-
-    pub fn time_zone(&self) -> &TimeZone {
-        &self.time_zone
-    }
-
-    /// The first local date of entry that it applies to.
-    pub fn valid_from(&self) -> Date {
-        self.valid_from
-    }
-
-    pub fn vat(&self) -> Option<VatRate> {
-        self.vat
-    }
-
     /// The local date of a moment at its garages.
     pub fn local_date(&self, at: Timestamp) -> Date {
         self.time_zone.to_datetime(at).date()
@@ -193,7 +168,7 @@ impl Tariff {
 }
 
 fn seconds(time: ClockTime) -> i64 {
-    60 * i64::from(time.minutes())
+    60 * i64::from(time.0)
 }
 
 /// Whether two names mean one zone in the IANA database within the program, such as Europe/Kiev and Europe/Kyiv: names that are links

@@ -11,8 +11,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 /// A year of minutes: what is longer is a slip of the pen.
-const MINUTES_MAX: u32 = 366 * 24 * 60;
-const HOURS_MAX: u32 = 366 * 24;
+const MINUTES_MAX: i64 = 366 * 24 * 60;
+const HOURS_MAX: i64 = 366 * 24;
 
 const CALENDAR: &str = "calendar";
 const TARIFF: &str = "tariff";
@@ -119,7 +119,7 @@ fn read_calendar(notes: &Notes, value: &Spanned<DeValue<'_>>, calendars: &mut Ca
     if let Some((_, line)) = calendars.get(&name) {
         return table.note(table.line, format_args!("a calendar of this name stands in line {line}, too"));
     }
-    let calendar = Calendar::new(name.clone(), seen.into_iter().collect());
+    let calendar = Calendar::new(name.clone(), seen);
     calendars.insert(name, (Arc::new(calendar), table.line));
 }
 

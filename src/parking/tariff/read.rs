@@ -165,8 +165,7 @@ impl<'a> Table<'a> {
         )
     }
 
-    pub(super) fn count(&self, key: &str, range: RangeInclusive<u32>) -> Option<u32> {
-        let range = i64::from(*range.start())..=i64::from(*range.end());
+    pub(super) fn count(&self, key: &str, range: RangeInclusive<i64>) -> Option<u32> {
         self.integer(key, range).and_then(|count| u32::try_from(count).ok())
     }
 

@@ -7,7 +7,7 @@ use std::fmt;
 /// A time of day in whole minutes, 00:00 to 24:00.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct ClockTime(u16);
+pub struct ClockTime(pub(super) u16);
 
 impl ClockTime {
     pub const START_OF_DAY: ClockTime = ClockTime(0);
@@ -22,14 +22,6 @@ impl ClockTime {
         let (hour, minute) = (10 * h1 + h2, 10 * m1 + m2);
         let minutes = 60 * hour + minute;
         (minute < 60 && minutes <= ClockTime::END_OF_DAY.0).then_some(ClockTime(minutes))
-    }
-
-    pub(super) fn of_minutes(minutes: u16) -> ClockTime {
-        ClockTime(minutes.min(ClockTime::END_OF_DAY.0))
-    }
-
-    pub(super) fn minutes(self) -> u16 {
-        self.0
     }
 }
 
@@ -81,7 +73,7 @@ mod tests {
     }
 
     fn minute(text: &str) -> u16 {
-        ClockTime::new(text).unwrap().minutes()
+        ClockTime::new(text).unwrap().0
     }
 
     #[test]

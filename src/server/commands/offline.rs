@@ -96,16 +96,13 @@ impl ServerSession<'_> {
     pub fn ask(&mut self, request: ServerRequest) -> Outcome {
         let offline = match &mut self.offline {
             Some(offline) => offline,
-            None => {
-                let reached = admin::reach(&self.config.data_dir, &request);
-                match reached.map_err(|error| NotDone::because(&error))? {
-                    DaemonOrDirectory::Daemon(answer) => return Ok(answer),
-                    DaemonOrDirectory::Directory(dir) => {
-                        let opened = OfflineServer::open(dir, self.config);
-                        self.offline.insert(opened.map_err(|error| NotDone::because(&error))?)
-                    }
+            None => match admin::reach(&self.config.data_dir, &request)? {
+                DaemonOrDirectory::Daemon(answer) => return Ok(answer),
+                DaemonOrDirectory::Directory(dir) => {
+                    let opened = OfflineServer::open(dir, self.config);
+                    self.offline.insert(opened.map_err(|error| NotDone::because(&error))?)
                 }
-            }
+            },
         };
         operate::answer(offline, request, Caller::this_process().as_str())
     }

@@ -58,7 +58,7 @@ pub fn prepare(view: &Snapshot, put: &Put) -> Result<Prepared, String> {
         Put::Tariffs(text) => {
             let set = TariffSet::parse(text).map_err(|errors| all(&errors))?;
             if in_force.tariffs().is_none_or(|(_, known)| *known != set) {
-                let name = |its: &Tariff| format!("tariff {:?} from {} on", its.name(), its.valid_from());
+                let name = |its: &Tariff| format!("tariff {:?} from {} on", its.name, its.valid_from);
                 set.tariffs().iter().for_each(|tariff| add(name(tariff)));
             }
             set.to_toml().into_bytes()
@@ -70,7 +70,7 @@ pub fn prepare(view: &Snapshot, put: &Put) -> Result<Prepared, String> {
             let mut news: Vec<Registration> = Vec::new();
             for change in register::changes(|plate| in_force.registration(plate), &plates) {
                 add(change.to_string());
-                news.push(change.after().clone());
+                news.push(change.after);
             }
             postcard::to_stdvec(&news).expect("registrations always encode")
         }

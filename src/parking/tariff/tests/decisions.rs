@@ -108,7 +108,7 @@ fn the_version_is_that_of_the_local_date_of_entry() {
         [version("2026-04-01", "\"1\"", 2), version("2026-01-01", "\"1\", \"2\"", 1), fallback].concat();
     let set = TariffSet::parse(&text).unwrap();
     let found = |garage: &str, entry: &str| {
-        set.for_stay(garage, at(entry)).map(|tariff| tariff.valid_from().to_string())
+        set.for_stay(garage, at(entry)).map(|tariff| tariff.valid_from.to_string())
     };
     // Midnight in Berlin is 22:00 UTC in summer.
     assert_eq!(found("1", "2026-03-31T21:59:59Z").unwrap(), "2026-01-01");

@@ -347,7 +347,7 @@ proptest! {
                     let entry = date(2026, 1, 1).at(23, 30, 0, 0) + i64::from(on - 1).days();
                     let entry = time_zone("Europe/Berlin").unwrap().to_timestamp(entry).unwrap();
                     let tariff = set.for_stay(&garage.to_string(), entry);
-                    let tariff = tariff.map(|tariff| (tariff.name().to_owned(), tariff.valid_from()));
+                    let tariff = tariff.map(|tariff| (tariff.name.clone(), tariff.valid_from));
                     let expected = found(garage, on).pop().map(|(name, day)| (format!("t{name}"), date(2026, 1, day)));
                     prop_assert_eq!(tariff, expected);
                 }

@@ -187,7 +187,7 @@ impl Billing {
     pub fn rate(&self, closed: ClosedStay<'_>, long: LongStays) -> (Terms, Month) {
         let ClosedStay { garage, entry, exit, cover, .. } = closed;
         let tariff = entry.timestamp().and_then(|entry| self.in_force.tariff_for(garage.called, entry));
-        let zone = tariff.map(|(_, tariff)| tariff.time_zone());
+        let zone = tariff.map(|(_, tariff)| &tariff.time_zone);
         // A month of a year before 0 does not exist: such a stay is far too long, and held.
         let month = Month::of(exit.date(zone)).unwrap_or(Month::EPOCH);
         let span_ms = exit.at_ms.saturating_sub(entry.at_ms);
@@ -201,9 +201,9 @@ impl Billing {
         let contract_name =
             |number| self.in_force.contract(number).map_or("", |contract| contract.name.as_str());
         if let Cover::Contract(number) = cover {
-            let money = Money { amount: Amount::ZERO, currency: tariff.currency() };
+            let money = Money { amount: Amount::ZERO, currency: tariff.currency };
             let contract = contract_name(number).into();
-            return (Terms::Covered { money, vat: tariff.vat(), by, contract }, month);
+            return (Terms::Covered { money, vat: tariff.vat, by, contract }, month);
         }
         if span_ms > LONGEST_DAYS * 24 * 3_600_000 && long == LongStays::AreHeld {
             return (Terms::Held(HeldBecause::TooLong), month);
@@ -213,8 +213,8 @@ impl Billing {
             Cover::OneTooMany(number) => Some(contract_name(number).into()),
             _ => None,
         };
-        let money = Money { amount: priced.amount, currency: tariff.currency() };
-        (Terms::Charged { money, vat: tariff.vat(), by, beyond }, month)
+        let money = Money { amount: priced.amount, currency: tariff.currency };
+        (Terms::Charged { money, vat: tariff.vat, by, beyond }, month)
     }
 
     /// Appends the entry of a stay that came to be at `made_at`.
@@ -583,7 +583,7 @@ impl Billing {
 
     fn zone(&self, garage: BilledGarage<'_>, entry: StoredPassage) -> Option<TimeZone> {
         let (_, tariff) = self.in_force.tariff_for(garage.called, entry.timestamp()?)?;
-        Some(tariff.time_zone().clone())
+        Some(tariff.time_zone.clone())
     }
 }
 
