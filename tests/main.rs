@@ -41,6 +41,7 @@ mod damage_never_stops_a_garage_or_the_city;
 mod directories_and_ledgers_may_be_copied_and_lost;
 mod forgotten_plates_are_gone;
 mod hostile_commands_change_nothing;
+mod json_answers_have_the_documented_shape;
 mod looking_keeps_no_edge_from_starting;
 mod money_follows_from_events;
 mod nonsense_at_every_door_changes_nothing;

@@ -42,11 +42,6 @@ const SHARED_NAMES: &[(&str, &str)] = &[];
 /// Neighbours that import each other in a circle: (folder, modules, reason). To be untangled, one after the other.
 const CIRCLES: &[(&str, &[&str], &str)] = &[
     (
-        "cli::server",
-        &["books", "running", "tariffs"],
-        "one session serves all commands, and prints by theirs",
-    ),
-    (
         "store",
         &["directory", "private"],
         "a data directory is made private, and private files are made in one",

@@ -1,6 +1,6 @@
 //! The command line of `edge`: runs the daemon, or carries out one command and exits.
 
-use super::{OutputFlags, examples, explain, failure, parse, print};
+use super::{OutputFlags, elements, examples, explain, failure, parse, print, text};
 use crate::config::{ConfigError, EdgeConfig, EdgeSettings};
 use crate::daemon;
 use crate::daemon::admin::NotDone;
@@ -82,10 +82,7 @@ pub enum EdgeCommand {
 #[derive(Debug, PartialEq, Eq, Subcommand)]
 pub enum OutboxCommand {
     /// Show how many events wait, since when, and for which ledger
-    Status {
-        #[command(flatten)]
-        output: OutputFlags,
-    },
+    Status(OutputFlags),
     /// Show the oldest events that wait, one JSON object per line
     Peek {
         /// Maximum number of events: 1 to 1000
@@ -95,10 +92,7 @@ pub enum OutboxCommand {
     /// Print all events that wait, one JSON object per line
     Export,
     /// Read all stored events and report what is damaged. Exits with 0 when nothing is
-    Verify {
-        #[command(flatten)]
-        output: OutputFlags,
-    },
+    Verify(OutputFlags),
 }
 
 #[derive(Debug, PartialEq, Eq, Subcommand)]
@@ -136,11 +130,10 @@ impl EdgeCall {
     }
 }
 
-/// Does what the command says. The answer goes to stdout, the reason of a failure to stderr.
 fn run(data_dir: &Path, command: EdgeCommand) -> ExitCode {
     let mut session = EdgeSession::of(data_dir);
     let done = match command {
-        EdgeCommand::Outbox(OutboxCommand::Status { output }) => {
+        EdgeCommand::Outbox(OutboxCommand::Status(output)) => {
             session.ask(&EdgeRequest::Status).map(|answer| output.print(&answer, fields))
         }
         EdgeCommand::Outbox(OutboxCommand::Peek { limit }) => {
@@ -148,13 +141,13 @@ fn run(data_dir: &Path, command: EdgeCommand) -> ExitCode {
             session.ask(&request).map(|answer| print(&events(&answer)))
         }
         EdgeCommand::Outbox(OutboxCommand::Export) => export(&mut session),
-        EdgeCommand::Outbox(OutboxCommand::Verify { output }) => match session.ask(&EdgeRequest::Verify) {
+        EdgeCommand::Outbox(OutboxCommand::Verify(output)) => match session.ask(&EdgeRequest::Verify) {
             Ok(report) => return show_faults(&report, output),
             Err(reason) => Err(reason),
         },
         EdgeCommand::Ledger(LedgerCommand::Adopt { ledger }) => session
             .ask(&EdgeRequest::Adopt { ledger: ledger.to_string() })
-            .map(|answer| print(&format!("{}\n", answer["said"].as_str().unwrap_or_default()))),
+            .map(|answer| print(&line(&text(&answer["said"])))),
         EdgeCommand::Explain { .. } => unreachable!("it needs no data directory"),
     };
     match done {
@@ -163,27 +156,20 @@ fn run(data_dir: &Path, command: EdgeCommand) -> ExitCode {
     }
 }
 
-fn line(answer: &Value) -> String {
-    format!("{answer}\n")
+fn line(content: &impl std::fmt::Display) -> String {
+    format!("{content}\n")
 }
 
-/// The fields of an answer, one per line.
 fn fields(answer: &Value) -> String {
     let fields = answer.as_object().into_iter().flatten();
-    let text = |value: &Value| match value {
-        Value::Null => "--".to_owned(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
-    fields.map(|(name, value)| format!("{name:<20} {}\n", text(value))).collect()
+    let known = |value: &Value| if value.is_null() { "--".to_owned() } else { text(value) };
+    fields.map(|(name, value)| format!("{name:<20} {}\n", known(value))).collect()
 }
 
-/// The events of an answer, one JSON object per line.
 fn events(answer: &Value) -> String {
-    answer["events"].as_array().into_iter().flatten().map(line).collect()
+    elements(answer, "events").map(line).collect()
 }
 
-/// Prints all waiting events, one JSON object per line.
 fn export(session: &mut EdgeSession<'_>) -> Result<(), NotDone> {
     let mut after = None;
     loop {
@@ -224,8 +210,7 @@ fn report_in_words(report: &Value) -> String {
             "{lost} events are reported to the server as lost, {aside} pages are kept aside: damage of the past\n"
         );
     }
-    let faults: Vec<&str> =
-        report["faults"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let faults: Vec<&str> = elements(report, "faults").filter_map(Value::as_str).collect();
     match faults.len() {
         0 => text + "nothing is wrong\n",
         n => text + &format!("{n} faults:\n{}\n", faults.join("\n")),

@@ -13,6 +13,7 @@ use serde_json::Value;
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
+use unicode_width::UnicodeWidthStr;
 
 /// How an answer is printed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Args)]
@@ -27,6 +28,46 @@ impl OutputFlags {
 
     fn print(self, answer: &Value, in_words: impl FnOnce(&Value) -> String) {
         print(&if self.json { format!("{answer}\n") } else { in_words(answer) });
+    }
+}
+
+/// A value as people read it: a text without quotes, nothing for null.
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn elements<'a>(answer: &'a Value, list: &str) -> impl Iterator<Item = &'a Value> + use<'a> {
+    answer[list].as_array().into_iter().flatten()
+}
+
+/// A list in an answer as a table: under each heading a field of its elements.
+fn list<const N: usize>(answer: &Value, list: &str, columns: [(&str, &str); N]) -> String {
+    let rows = elements(answer, list).map(|line| columns.map(|(_, field)| text(&line[field])));
+    table(columns.map(|(heading, _)| heading), rows) + &more(answer)
+}
+
+/// A table whose columns are as wide as their widest cell.
+fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
+    let rows: Vec<[String; N]> = std::iter::once(head.map(str::to_owned)).chain(rows).collect();
+    let widths: [usize; N] =
+        std::array::from_fn(|column| rows.iter().map(|row| row[column].width()).max().unwrap_or(0));
+    let line = |row: &[String; N]| {
+        let cells = row.iter().zip(widths);
+        let padded = cells.map(|(cell, width)| format!("{cell}{}", " ".repeat(width - cell.width())));
+        format!("{}\n", padded.collect::<Vec<_>>().join("  ").trim_end())
+    };
+    rows.iter().map(line).collect()
+}
+
+/// The line below a list that goes on.
+fn more(answer: &Value) -> String {
+    match &answer["next"] {
+        Value::Null => String::new(),
+        next => format!("there are more: --after {}\n", text(next)),
     }
 }
 
@@ -60,7 +101,6 @@ fn inherit_examples(command: Command) -> Command {
     })
 }
 
-/// Says on stderr why a command failed.
 fn failure(error: &impl Coded) -> ExitCode {
     codes::print_error(error.code(), error);
     ExitCode::FAILURE

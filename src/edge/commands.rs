@@ -4,6 +4,13 @@
 //! written into the directory itself, which is locked meanwhile.
 //! **Kept by.** A running edge answers over `admin.sock`. Without one a copy is read, because sled writes whenever it opens;
 //! the status of a large outbox is read from the high-water file beside its store instead.
+//!
+//! With `--json` these print one object. A name with `?` may be absent, a type with `?` may be null:
+//!
+//! | command | answer |
+//! | --- | --- |
+//! | `outbox status` | `{"epoch":"text", "next_sequence":"number", "acknowledged":"number", "depth":"number", "bytes":"number?", "epochs":"number", "damaged":"number?", "oldest_age_seconds":"number?", "ledger":"text?", "keys_remembered":"number?", "source?":"text"}`; `source` says that the edge had noted it |
+//! | `outbox verify` | `{"epochs":"number", "pages":"number", "messages":"number", "waiting":"number", "keys":"number", "lost":"number", "kept_aside":"number", "faults":["text"]}` |
 
 use super::EdgeShared;
 use super::sending::SenderCommand;

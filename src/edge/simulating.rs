@@ -47,11 +47,12 @@ async fn simulate(shared: &EdgeShared, cars_per_hour: CarsPerHour) {
         seed: rand::random(),
         occupied,
     };
-    let mut next = Instant::now();
+    let began = Instant::now();
     for car in cars(&garage) {
-        next += car.wait;
-        sleep_until(next).await;
-        let event = json!({ "kind": car.kind, "plate": car.plate, "lane": "simulated" }).to_string();
+        sleep_until(began + Duration::from_millis(car.unix_ms.unsigned_abs())).await;
+        let event =
+            json!({ "kind": car.direction.kind(), "plate": car.plate.as_deref(), "lane": "simulated" })
+                .to_string();
         let now = Timestamp::from_millisecond(clock::wall_ms()).unwrap_or(Timestamp::UNIX_EPOCH);
         let event = Event::from_json(event.as_bytes(), now).expect("simulated cars are events");
         loop {

@@ -12,7 +12,7 @@ use super::sending::Alarm;
 use crate::codes;
 use crate::daemon::clock;
 use crate::http::bodies::Bodies;
-use crate::http::{self, Paging, Problem, bad_cursor, metrics::Metrics, query};
+use crate::http::{self, Paging, Problem, Query, list_limit, metrics::Metrics};
 use crate::messaging::outbox::{APPEND_MAX, AppendError, Appended};
 use crate::messaging::page::{IdempotencyKey, Message};
 use crate::messaging::{Digest, LedgerId};
@@ -21,8 +21,7 @@ use crate::parking::occupancy::{CountEffect, free_spaces};
 use crate::parking::{Event, json};
 use crate::store::StoreError;
 use axum::body::Body;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
@@ -385,14 +384,10 @@ async fn outbox(State(web): SharedWeb) -> Result<Json<OutboxState>, Problem> {
 
 async fn outbox_events(
     State(web): SharedWeb,
-    paging: Result<Query<Paging>, QueryRejection>,
+    Query(paging): Query<Paging>,
 ) -> Result<Json<WaitingEvents>, Problem> {
-    let paging = query(paging)?;
-    let limit = paging.limit()?;
-    let after = match &paging.after {
-        None => None,
-        Some(text) => Some(cursor(text).ok_or_else(|| bad_cursor(text))?),
-    };
+    let limit = list_limit(paging.limit)?;
+    let after = http::cursor(paging.after.as_deref(), cursor)?;
     let outbox = web.shared.outbox.clone();
     let mut found = http::blocking(move || outbox.peek(after, limit + 1)).await?;
     let more = found.len() > limit;

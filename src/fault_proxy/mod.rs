@@ -7,18 +7,17 @@
 //! **Not promised.** That a fault disturbs anything: an idle connection carries nothing that could be lost.
 //! [`FaultProxy::affected`] says whether it did.
 
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use std::io;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use std::{fmt, io};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 
 /// Which way bytes travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +26,7 @@ pub enum LinkDirection {
     ToEdge,
 }
 
-/// What a proxy does to its connections; shown as a word.
+/// What a proxy does to its connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkFault {
     /// Each piece arrives late.
@@ -42,20 +41,6 @@ pub enum LinkFault {
     HalfOpen(LinkDirection),
     /// Connections break, and new ones are refused.
     Refuse,
-}
-
-impl fmt::Display for LinkFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            LinkFault::Delay => "delay",
-            LinkFault::Stall => "stall",
-            LinkFault::Reset => "reset",
-            LinkFault::BlackHole => "black hole",
-            LinkFault::HalfOpen(LinkDirection::ToServer) => "half open, to the server",
-            LinkFault::HalfOpen(LinkDirection::ToEdge) => "half open, to the edge",
-            LinkFault::Refuse => "refused",
-        })
-    }
 }
 
 impl LinkFault {
@@ -74,13 +59,10 @@ impl LinkFault {
 const PIECE_BYTES: usize = 64 * 1024;
 
 /// How late a piece arrives under [`LinkFault::Delay`], in milliseconds.
-const DELAY_MS: std::ops::RangeInclusive<u64> = 1..=120;
+const DELAY_MS: RangeInclusive<u64> = 1..=120;
 
 /// How many bytes a connection carries that is made under [`LinkFault::Reset`]: less than a handshake, or some events.
-const BYTES_BEFORE_RESET: std::ops::RangeInclusive<u64> = 0..=2_000;
-
-/// A piece of at least this size carries several events: one event or a question for the board is shorter.
-const EVENTS_BYTES: usize = 400;
+const BYTES_BEFORE_RESET: RangeInclusive<usize> = 0..=2_000;
 
 /// How long to wait when the machine has no more sockets, or an address is not free yet.
 const RETRY_ACCEPT_AFTER: Duration = Duration::from_millis(50);
@@ -98,7 +80,8 @@ struct LinkState {
 pub struct FaultProxy {
     address: SocketAddr,
     shared: Arc<ProxyShared>,
-    serving: JoinHandle<()>,
+    /// Aborted when this is dropped.
+    _serving: JoinSet<()>,
 }
 
 #[derive(Debug)]
@@ -107,31 +90,22 @@ struct ProxyShared {
     state: watch::Sender<LinkState>,
     /// The number of the last state that did something to a connection.
     affected: watch::Sender<u64>,
-    /// Notified of each piece that arrived.
+    /// Notified of each piece that arrived at the server.
     carried: Notify,
-    deliveries: Arc<Notify>,
     bytes_to_server: AtomicU64,
     bytes_per_s: AtomicU64,
-    rng: Mutex<ChaCha8Rng>,
 }
 
 impl ProxyShared {
-    fn draw(&self, from: std::ops::RangeInclusive<u64>) -> u64 {
-        self.rng.lock().expect("no thread panics while it holds this").random_range(from)
-    }
-
     fn note_affected(&self, state: LinkState) {
         self.affected.send_if_modified(|affected| std::mem::replace(affected, state.number) != state.number);
     }
 
     /// Counts a piece that arrived, and returns once the limit of speed allows the next one.
     async fn note_carried(&self, direction: LinkDirection, length: usize) {
-        self.carried.notify_waiters();
         if direction == LinkDirection::ToServer {
             self.bytes_to_server.fetch_add(length as u64, Ordering::Relaxed);
-            if length >= EVENTS_BYTES {
-                self.deliveries.notify_waiters();
-            }
+            self.carried.notify_waiters();
         }
         let bytes_per_s = self.bytes_per_s.load(Ordering::Relaxed);
         if bytes_per_s < u64::MAX {
@@ -141,14 +115,8 @@ impl ProxyShared {
 }
 
 impl FaultProxy {
-    /// Listens at `at` (port 0 picks one) and carries what comes to `to`, even while nobody listens there. `deliveries` is
-    /// notified whenever several events go to the server at once. `seed` decides how late and how early things happen.
-    pub async fn open(
-        at: SocketAddr,
-        to: SocketAddr,
-        seed: u64,
-        deliveries: Arc<Notify>,
-    ) -> io::Result<FaultProxy> {
+    /// Listens at `at` (port 0 picks one) and carries what comes to `to`, even while nobody listens there.
+    pub async fn open(at: SocketAddr, to: SocketAddr) -> io::Result<FaultProxy> {
         let listener = TcpListener::bind(at).await?;
         let address = listener.local_addr()?;
         let shared = Arc::new(ProxyShared {
@@ -156,13 +124,12 @@ impl FaultProxy {
             state: watch::Sender::new(LinkState { number: 0, fault: None }),
             affected: watch::Sender::new(0),
             carried: Notify::new(),
-            deliveries,
             bytes_to_server: AtomicU64::new(0),
             bytes_per_s: AtomicU64::new(u64::MAX),
-            rng: Mutex::new(ChaCha8Rng::seed_from_u64(seed)),
         });
-        let serving = tokio::spawn(serve(listener, address, shared.clone()));
-        Ok(FaultProxy { address, shared, serving })
+        let mut serving = JoinSet::new();
+        serving.spawn(serve(listener, address, shared.clone()));
+        Ok(FaultProxy { address, shared, _serving: serving })
     }
 
     /// The address to connect to.
@@ -199,7 +166,7 @@ impl FaultProxy {
         self.shared.bytes_to_server.load(Ordering::Relaxed)
     }
 
-    /// Returns when the next piece has arrived: then there is a connection, and more to come.
+    /// Returns when the next piece has arrived at the server: then there is a connection, and more to come.
     pub async fn carried(&self) {
         self.shared.carried.notified().await;
     }
@@ -209,12 +176,6 @@ impl FaultProxy {
         let mut affected = self.shared.affected.subscribe();
         // It fails only when the proxy is gone, and we hold a reference to it.
         let _ = affected.wait_for(|affected| *affected >= number).await;
-    }
-}
-
-impl Drop for FaultProxy {
-    fn drop(&mut self) {
-        self.serving.abort();
     }
 }
 
@@ -239,7 +200,7 @@ async fn serve(listener: TcpListener, address: SocketAddr, shared: Arc<ProxyShar
             }
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
             accepted = accept(&listener, refuses) => match accepted {
-                Ok(near) => _ = connections.spawn(connection(near, shared.clone())),
+                Ok(near) => _ = connections.spawn(carry(near, shared.clone())),
                 Err(_) => tokio::time::sleep(RETRY_ACCEPT_AFTER).await,
             }
         }
@@ -255,9 +216,10 @@ async fn accept(listener: &Option<TcpListener>, refuses: bool) -> io::Result<Tcp
     }
 }
 
-/// One connection, from its first byte to its end.
-async fn connection(mut near: TcpStream, shared: Arc<ProxyShared>) {
+/// Carries one connection, from its first byte to its end.
+async fn carry(mut near: TcpStream, shared: Arc<ProxyShared>) {
     let born = *shared.state.borrow();
+    let connection = ProxyConnection { shared: &shared, born, lost_in: AtomicU64::new(0) };
     let _ = near.set_nodelay(true);
     let mut far = match TcpStream::connect(shared.to).await {
         Ok(far) => far,
@@ -266,18 +228,14 @@ async fn connection(mut near: TcpStream, shared: Arc<ProxyShared>) {
     };
     let _ = far.set_nodelay(true);
     let carried = {
-        let lost = LostBytes::default();
         let (from_edge, to_edge) = near.split();
         let (from_server, to_server) = far.split();
-        let carrier = |direction| DirectionCarrier { direction, born, shared: &shared, lost: &lost };
-        let (there, back) = (carrier(LinkDirection::ToServer), carrier(LinkDirection::ToEdge));
-        let both = async {
-            tokio::try_join!(there.carry(from_edge, to_server), back.carry(from_server, to_edge)).map(|_| ())
-        };
+        let there = connection.carry(LinkDirection::ToServer, from_edge, to_server);
+        let back = connection.carry(LinkDirection::ToEdge, from_server, to_edge);
         tokio::select! {
             biased;
-            () = ended_by_fault(born, &shared, &lost) => Err(io::ErrorKind::ConnectionReset.into()),
-            carried = both => carried,
+            () = connection.ended_by_fault() => is_reset(),
+            carried = async { tokio::try_join!(there, back) } => carried.map(|_| ()),
         }
     };
     if carried.is_err() {
@@ -291,123 +249,96 @@ fn reset(stream: &TcpStream) {
     let _ = stream.set_zero_linger();
 }
 
-/// The number of the state in which a connection lost bytes, or 0.
-#[derive(Debug, Default)]
-struct LostBytes(AtomicU64);
-
-impl LostBytes {
-    fn note(&self, state: LinkState) {
-        self.0.store(state.number, Ordering::Relaxed);
-    }
-
-    /// Whether bytes were lost in a state that is over: then nothing may follow.
-    fn before(&self, now: LinkState) -> bool {
-        let number = self.0.load(Ordering::Relaxed);
-        number != 0 && number != now.number
-    }
+/// Ends a connection by a reset.
+fn is_reset() -> io::Result<()> {
+    Err(io::ErrorKind::ConnectionReset.into())
 }
 
-/// Returns when a fault ends a connection that was made in the state `born`.
-async fn ended_by_fault(born: LinkState, shared: &ProxyShared, lost: &LostBytes) {
-    let mut state = shared.state.subscribe();
-    loop {
-        let now = *state.borrow_and_update();
-        match now.fault {
-            Some(LinkFault::Reset) if now.number != born.number => return shared.note_affected(now),
-            Some(LinkFault::Refuse) => return shared.note_affected(now),
-            _ if lost.before(now) => return,
-            _ => {}
-        }
-        if state.changed().await.is_err() {
-            return;
-        }
-    }
-}
-
-/// What happens to one piece.
-enum PieceFate {
-    Arrives,
-    ArrivesAfter(Duration),
-    /// It waits until the state changes, and is judged again.
-    Waits,
-    IsLost,
-    /// This number of its bytes arrive, and then the connection is reset.
-    IsTheLast(usize),
-}
-
-/// Carries one direction of a connection.
-struct DirectionCarrier<'a> {
-    direction: LinkDirection,
-    born: LinkState,
+struct ProxyConnection<'a> {
     shared: &'a ProxyShared,
-    lost: &'a LostBytes,
+    /// The state in which it was made.
+    born: LinkState,
+    /// The number of the state in which it lost bytes, or 0.
+    lost_in: AtomicU64,
 }
 
-impl DirectionCarrier<'_> {
-    /// Carries until the sender ends its direction; an error ends the connection.
-    async fn carry(&self, mut from: ReadHalf<'_>, mut to: WriteHalf<'_>) -> io::Result<()> {
+impl ProxyConnection<'_> {
+    /// Whether bytes were lost in a state that is over: then nothing may follow.
+    fn has_a_gap(&self, now: LinkState) -> bool {
+        let lost_in = self.lost_in.load(Ordering::Relaxed);
+        lost_in != 0 && lost_in != now.number
+    }
+
+    /// Returns when a fault ends the connection.
+    async fn ended_by_fault(&self) {
+        let mut state = self.shared.state.subscribe();
+        loop {
+            let now = *state.borrow_and_update();
+            match now.fault {
+                Some(LinkFault::Reset) if now.number != self.born.number => {
+                    return self.shared.note_affected(now);
+                }
+                Some(LinkFault::Refuse) => return self.shared.note_affected(now),
+                _ if self.has_a_gap(now) => return,
+                _ => {}
+            }
+            if state.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Carries one direction until its sender ends it; an error ends the connection.
+    async fn carry(
+        &self,
+        direction: LinkDirection,
+        mut from: ReadHalf<'_>,
+        mut to: WriteHalf<'_>,
+    ) -> io::Result<()> {
         let mut state = self.shared.state.subscribe();
         let mut piece = vec![0; PIECE_BYTES];
-        let mut left = self.shared.draw(BYTES_BEFORE_RESET) as usize;
+        let mut left = rand::random_range(BYTES_BEFORE_RESET);
         loop {
             let length = from.read(&mut piece).await?;
             if length == 0 {
                 return to.shutdown().await;
             }
-            loop {
-                let now = *state.borrow_and_update();
-                match self.fate(now, length, &mut left) {
-                    PieceFate::Arrives => to.write_all(&piece[..length]).await?,
-                    PieceFate::ArrivesAfter(delay) => {
-                        self.shared.note_affected(now);
-                        tokio::time::sleep(delay).await;
-                        to.write_all(&piece[..length]).await?;
-                    }
-                    PieceFate::Waits => {
-                        self.shared.note_affected(now);
-                        state.changed().await.map_err(io::Error::other)?;
-                        continue;
-                    }
-                    PieceFate::IsLost => {
-                        self.lost.note(now);
-                        self.shared.note_affected(now);
-                        break;
-                    }
-                    PieceFate::IsTheLast(bytes) => {
-                        if now.fault.is_some() {
-                            self.shared.note_affected(now);
-                        }
-                        to.write_all(&piece[..bytes]).await?;
-                        return Err(io::ErrorKind::ConnectionReset.into());
-                    }
+            let mut now = *state.borrow_and_update();
+            while now.fault == Some(LinkFault::Stall) {
+                self.shared.note_affected(now);
+                state.changed().await.map_err(io::Error::other)?;
+                now = *state.borrow_and_update();
+            }
+            if self.has_a_gap(now) {
+                return is_reset();
+            }
+            match now.fault {
+                Some(LinkFault::BlackHole) => self.lose(now),
+                Some(LinkFault::HalfOpen(dead)) if dead == direction => self.lose(now),
+                // A connection that was made before this fault ends at once.
+                Some(LinkFault::Reset) if now.number == self.born.number && length >= left => {
+                    self.shared.note_affected(now);
+                    to.write_all(&piece[..left]).await?;
+                    return is_reset();
                 }
-                self.shared.note_carried(self.direction, length).await;
-                break;
+                fault => {
+                    if fault == Some(LinkFault::Delay) {
+                        self.shared.note_affected(now);
+                        tokio::time::sleep(Duration::from_millis(rand::random_range(DELAY_MS))).await;
+                    } else if fault == Some(LinkFault::Reset) {
+                        left -= length.min(left);
+                    }
+                    to.write_all(&piece[..length]).await?;
+                    self.shared.note_carried(direction, length).await;
+                }
             }
         }
     }
 
-    fn fate(&self, now: LinkState, length: usize, left: &mut usize) -> PieceFate {
-        if self.lost.before(now) {
-            return PieceFate::IsTheLast(0);
-        }
-        match now.fault {
-            None | Some(LinkFault::Refuse) => PieceFate::Arrives,
-            Some(LinkFault::Delay) => {
-                PieceFate::ArrivesAfter(Duration::from_millis(self.shared.draw(DELAY_MS)))
-            }
-            Some(LinkFault::Stall) => PieceFate::Waits,
-            Some(LinkFault::BlackHole) => PieceFate::IsLost,
-            Some(LinkFault::HalfOpen(dead)) if dead == self.direction => PieceFate::IsLost,
-            Some(LinkFault::HalfOpen(_)) => PieceFate::Arrives,
-            Some(LinkFault::Reset) if now.number == self.born.number && length >= *left => {
-                PieceFate::IsTheLast(*left)
-            }
-            Some(LinkFault::Reset) => {
-                *left -= length.min(*left);
-                PieceFate::Arrives
-            }
-        }
+    /// A piece is lost.
+    fn lose(&self, now: LinkState) {
+        self.lost_in.store(now.number, Ordering::Relaxed);
+        self.shared.note_affected(now);
     }
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use tokio::task::JoinHandle;
 
 const NOWHERE: &str = "127.0.0.1:0";
 /// Longer than anything here takes, and shorter than anybody would wait.
@@ -49,7 +50,7 @@ impl Drop for Echo {
 
 async fn link(to: SocketAddr) -> FaultProxy {
     let at = NOWHERE.parse().expect("an address");
-    FaultProxy::open(at, to, 5, Arc::default()).await.expect("a free port")
+    FaultProxy::open(at, to).await.expect("a free port")
 }
 
 async fn connect(link: &FaultProxy) -> TcpStream {
@@ -252,18 +253,14 @@ async fn a_link_outlives_its_server() {
 }
 
 #[tokio::test]
-async fn events_on_their_way_are_notified_and_questions_are_not() {
+async fn what_arrives_at_the_server_is_notified_and_counted() {
     let echo = Echo::start(NOWHERE).await;
-    let deliveries = Arc::new(Notify::new());
-    let at = NOWHERE.parse().expect("an address");
-    let link = FaultProxy::open(at, echo.address, 5, deliveries.clone()).await.expect("a free port");
+    let link = link(echo.address).await;
     let mut stream = connect(&link).await;
-    let notified = deliveries.notified();
-    tokio::pin!(notified);
-    notified.as_mut().enable();
-    say(&mut stream, "a question").await;
-    hear(&mut stream, "a question").await;
-    assert!(futures_util::FutureExt::now_or_never(notified.as_mut()).is_none());
-    stream.write_all(&[1; EVENTS_BYTES]).await.expect("it is carried");
-    tokio::time::timeout(PATIENCE, notified).await.expect("it is notified");
+    let mut carried = Box::pin(link.carried());
+    assert!(futures_util::FutureExt::now_or_never(carried.as_mut()).is_none());
+    say(&mut stream, "events").await;
+    tokio::time::timeout(PATIENCE, carried).await.expect("it is notified");
+    hear(&mut stream, "events").await;
+    assert_eq!(link.bytes_to_server(), 6);
 }

@@ -16,9 +16,11 @@ pub use serving::{Rules, serve};
 use crate::codes::{self, Code};
 use axum::Json;
 use axum::Router;
-use axum::extract::rejection::QueryRejection;
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use tokio::net::TcpListener;
@@ -129,24 +131,31 @@ pub struct Paging {
     pub limit: Option<usize>,
 }
 
-impl Paging {
-    /// 1 to 1000, 100 when it is not given.
-    pub fn limit(&self) -> Result<usize, Problem> {
-        match self.limit {
-            None => Ok(100),
-            Some(limit @ 1..=1000) => Ok(limit),
-            Some(limit) => {
-                let detail = format!("limit: {limit} is not between 1 and 1000");
-                Err(Problem::new(StatusCode::BAD_REQUEST, detail).code(codes::INVALID_QUERY))
-            }
-        }
+/// The `limit` of a list: 1 to 1000, 100 when it is not given.
+pub fn list_limit(limit: Option<usize>) -> Result<usize, Problem> {
+    match limit {
+        None => Ok(100),
+        Some(limit @ 1..=1000) => Ok(limit),
+        Some(limit) => Err(bad_query(format!("limit: {limit} is not between 1 and 1000"))),
     }
 }
 
-pub fn query<T>(query: Result<axum::extract::Query<T>, QueryRejection>) -> Result<T, Problem> {
-    query.map(|axum::extract::Query(query)| query).map_err(|rejection| {
-        Problem::new(StatusCode::BAD_REQUEST, rejection.body_text()).code(codes::INVALID_QUERY)
-    })
+/// The problem of a query or a path that is not understood.
+pub fn bad_query(detail: String) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, detail).code(codes::INVALID_QUERY)
+}
+
+/// The parsed query of a request; one that is not understood is answered with a problem.
+pub struct Query<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Query<T>, Problem> {
+        match axum::extract::Query::from_request_parts(parts, state).await {
+            Ok(axum::extract::Query(query)) => Ok(Query(query)),
+            Err(rejection) => Err(bad_query(rejection.body_text())),
+        }
+    }
 }
 
 /// The message of a daemon whose store directory was renamed since the start.
@@ -156,13 +165,13 @@ pub fn renamed(now_at: &std::path::Path) -> String {
     )
 }
 
-/// The problem of a cursor that this daemon did not give.
-pub fn bad_cursor(cursor: &str) -> Problem {
-    Problem::new(
-        StatusCode::BAD_REQUEST,
-        format!("after: {cursor:?} is no cursor. Use the value of \"next\" of the answer before"),
-    )
-    .code(codes::INVALID_CURSOR)
+/// The cursor of a query, where it has one. One that this daemon did not give is a problem.
+pub fn cursor<T>(after: Option<&str>, parse: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, Problem> {
+    let bad = |text: &str| {
+        let detail = format!("after: {text:?} is no cursor. Use the value of \"next\" of the answer before");
+        Problem::new(StatusCode::BAD_REQUEST, detail).code(codes::INVALID_CURSOR)
+    };
+    after.map(|text| parse(text).ok_or_else(|| bad(text))).transpose()
 }
 
 /// Runs a read that blocks on the disk.

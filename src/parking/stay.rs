@@ -31,6 +31,16 @@ pub enum End<P> {
     Unseen,
 }
 
+impl<P> End<P> {
+    /// The exit, where it was seen.
+    pub fn exit(&self) -> Option<&P> {
+        match self {
+            End::Left(exit) => Some(exit),
+            End::Inside | End::Unseen => None,
+        }
+    }
+}
+
 /// What one car did at one garage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Visit<P> {

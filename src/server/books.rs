@@ -55,7 +55,6 @@ pub struct ChargesAnswer {
     pub next: Option<String>,
 }
 
-/// Whose statements.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Whose {
     /// All accounts that have an entry in the month.
@@ -65,7 +64,6 @@ pub enum Whose {
     Plate(String),
 }
 
-/// Where the next piece begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatementCursor {
     account: u32,
@@ -77,12 +75,10 @@ pub struct StatementCursor {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BooksQuestion {
+    /// A list of charges.
     Charges(Asked),
-    Statements {
-        month: Month,
-        whose: Whose,
-        from: Option<StatementCursor>,
-    },
+    /// The next pieces of statements.
+    Statements { month: Month, whose: Whose, from: Option<StatementCursor> },
     /// The tariffs that are in force.
     Tariffs,
     /// The months in which anything was charged.
@@ -166,29 +162,21 @@ impl AnswerRoom {
 impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
     /// A list of charges.
     pub fn charges(&self, asked: &Asked) -> Result<ChargesAnswer, StoreError> {
-        let position = written_position(self.store)?.unwrap_or_default();
-        // A filter with an unknown value finds nothing.
-        let nothing = || Ok(ChargesAnswer { position, ..ChargesAnswer::default() });
-        let mut wanted = EntryFilter { after: asked.after, limit: asked.limit, ..EntryFilter::default() };
-        if let Some(plate) = &asked.plate {
-            let Ok(plate) = Plate::new(plate) else { return nothing() };
-            wanted.plate = Some(plate);
-        }
-        if let Some(month) = &asked.month {
-            let Ok(month) = month.parse::<Month>() else { return nothing() };
-            wanted.month = Some(month);
-        }
-        {
-            let view = (self.view)();
-            if let Some(garage) = &asked.garage {
-                let Some(number) = view.number_of(garage) else { return nothing() };
-                wanted.garage = Some(number);
-            }
-            if let Some(account) = &asked.account {
-                let Some(account) = view.billing.account(&normal(account)) else { return nothing() };
-                wanted.account = Some(account);
-            }
-        }
+        let view = (self.view)();
+        let wanted = || {
+            Some(EntryFilter {
+                plate: known(&asked.plate, |plate| Plate::new(plate).ok())?,
+                garage: known(&asked.garage, |name| view.number_of(name))?,
+                account: known(&asked.account, |name| view.billing.account(&normal(name)))?,
+                month: known(&asked.month, |month| month.parse().ok())?,
+                after: asked.after,
+                limit: asked.limit,
+            })
+        };
+        let Some(wanted) = wanted() else {
+            let position = written_position(self.store)?.unwrap_or_default();
+            return Ok(ChargesAnswer { position, ..ChargesAnswer::default() });
+        };
         let EntryList { position, entries, next } = list::list(self.store, self.saving, &wanted)?;
         let view = (self.view)();
         let reckoner = Reckoner::new(&view, self.ledger);
@@ -314,7 +302,6 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
         }
     }
 
-    /// What one car was charged in a month.
     fn of_plate(
         &self,
         operator: &Operator,
@@ -391,7 +378,7 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
         whose: &Whose,
         at_most: u64,
     ) -> Result<Option<Statement>, BooksError> {
-        let mut together = StatementAssembler { begun: None, at_most };
+        let mut together = StatementAssembler::new(at_most);
         let (mut from, mut statement) = (None, None);
         loop {
             let (pieces, next) = self.pieces(operator, month, whose, from)?;
@@ -405,7 +392,6 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
         }
     }
 
-    /// Answers an operator.
     pub fn answer(&self, operator: &Operator, question: &BooksQuestion) -> Outcome {
         let failed = |error: StoreError| {
             NotDone::Refused(format!("{error}. Nothing was changed. \"server verify\" says more"))
@@ -434,6 +420,14 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
     }
 }
 
+/// The value that a filter names, if the filter was given. `None`: its value is unknown, so that nothing matches.
+pub fn known<T>(filter: &Option<String>, read: impl FnOnce(&str) -> Option<T>) -> Option<Option<T>> {
+    match filter {
+        None => Some(None),
+        Some(text) => read(text).map(Some),
+    }
+}
+
 /// What was only a step on the way to something that is shown is not.
 fn is_shown(entry: &BillingEntry) -> bool {
     match &entry.what {
@@ -454,17 +448,15 @@ fn normal(account: &str) -> String {
 #[derive(Debug)]
 pub struct StatementAssembler {
     begun: Option<(Opening, Vec<StatementLine>)>,
-    /// How many entries a statement may have.
     at_most: u64,
 }
 
-impl Default for StatementAssembler {
-    fn default() -> StatementAssembler {
-        StatementAssembler { begun: None, at_most: u64::MAX }
-    }
-}
-
 impl StatementAssembler {
+    /// Each statement may have this many entries.
+    pub fn new(at_most: u64) -> StatementAssembler {
+        StatementAssembler { begun: None, at_most }
+    }
+
     /// Takes one more piece; gives the statement when it was its last.
     pub fn add(&mut self, piece: StatementPiece) -> Result<Option<Statement>, BooksError> {
         let broken = |what: &str| BooksError::Form(what.to_owned());

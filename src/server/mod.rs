@@ -8,7 +8,7 @@
 //! | facts as values and bytes | [`record`] |
 //! | the log | [`ledger`], [`opening`] |
 //! | the views | [`view`], [`applying`] |
-//! | reading | [`reckoning`], [`books`], [`boards`], [`verify`] |
+//! | reading | [`reckoning`], [`books`], [`listed`], [`boards`], [`verify`] |
 //! | operating | [`commands`] |
 //! | serving | [`seen`], [`capacities`], [`serving`] |
 //! | upkeep | [`backup`], [`compact`] |
@@ -25,6 +25,7 @@ mod hex;
 #[cfg(test)]
 mod hostile_peer_tests;
 pub mod ledger;
+mod listed;
 pub mod opening;
 #[cfg(test)]
 mod readers_tests;

@@ -11,7 +11,7 @@ use crate::parking::ChargeId;
 use crate::parking::event::Moment;
 use crate::parking::statement::{self, Correction, StatementCar, StatementLine};
 use crate::parking::tariff::{BreakdownLine, Money, Priced, Tariff};
-use crate::server::record::{Command, Record};
+use crate::server::record::Record;
 use crate::store::StoreError;
 use jiff::Timestamp;
 use jiff::tz::Offset;
@@ -139,19 +139,14 @@ impl<'a> Reckoner<'a> {
         let by_plate = "the plate was corrected, so the stay is another one".to_owned();
         Ok(match (self.ledger.record_at(listed.entry.position)?, &listed.entry.what) {
             (Some(Record::Command { received_at_ms, by, command }), what) => {
-                let reason = match command {
-                    Command::Void { reason, .. }
-                    | Command::Credit { reason, .. }
-                    | Command::JoinStay { reason, .. }
-                    | Command::CloseStay { reason, .. }
-                    | Command::SplitStay { reason, .. }
-                    | Command::BillStay { reason, .. } => reason,
-                    _ if matches!(what, EntryKind::Void { why: VoidedBecause::StayChanged, .. }) => {
-                        "an operator joined, closed, split or released what the stay was made of".to_owned()
+                let reason = match (command.reason(), what) {
+                    (Some(reason), _) => reason,
+                    (None, EntryKind::Void { why: VoidedBecause::StayChanged, .. }) => {
+                        "an operator joined, closed, split or released what the stay was made of"
                     }
-                    _ => String::new(),
+                    (None, _) => "",
                 };
-                (reason, by, received_at_ms)
+                (reason.to_owned(), by, received_at_ms)
             }
             (Some(Record::Page { received_at_ms, .. }), _) => {
                 (by_plate, format!("garage {}", self.called(stay_of(listed).garage)), received_at_ms)

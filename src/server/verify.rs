@@ -307,10 +307,10 @@ fn check_views(
     check_sums(store, &mut |place, what| report.find(place, what, SUMS_WRONG)).map_err(Stopped::Views)?;
     report.views_position = Some(position);
     for garage in rebuilt.garages.values() {
-        report.stays_open += garage.stays.open;
-        report.stays_closed += garage.stays.closed;
-        report.exits_missed += garage.stays.exits_missed;
-        report.exits_unmatched += garage.stays.exits_unmatched;
+        report.stays_open += garage.stays.counts.open;
+        report.stays_closed += garage.stays.counts.closed;
+        report.exits_missed += garage.stays.counts.exits_missed;
+        report.exits_unmatched += garage.stays.counts.exits_unmatched;
     }
     report.quarantined = rebuilt.quarantine.values().map(|page| page.places().count() as u64).sum();
     Ok(())

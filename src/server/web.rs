@@ -14,10 +14,9 @@ use super::ledger::Ledger;
 use super::serving::Seen;
 use super::view::Snapshot;
 use crate::codes;
-use crate::http::{self, Problem, bad_cursor, metrics::Metrics};
+use crate::http::{self, Problem, metrics::Metrics};
 use crate::messaging::SiteName;
 use crate::messaging::page::RECORDS_MAX;
-use crate::parking::Moment;
 use crate::parking::statement::Operator;
 use crate::store::Store;
 use crate::store::room::DiskRoom;
@@ -41,7 +40,6 @@ const READERS: usize = 4;
 const RENDERERS: usize = 2;
 /// How long the disk may take to say how much room there is.
 const DISK_ANSWERS_WITHIN: Duration = Duration::from_secs(5);
-/// How long a request waits for its turn.
 const TURN_WITHIN: Duration = Duration::from_secs(10);
 
 /// What the handlers read. None of them waits for records to be applied, or blocks a thread that serves others.
@@ -52,13 +50,10 @@ pub struct ServerWeb {
     live: Arc<LiveViews>,
     seen: SharedSeen,
     room: DiskRoom,
-    /// Who sends statements.
     operator: Operator,
     /// One statement is made at a time: it may be long.
     statements: tokio::sync::Mutex<()>,
-    /// Turns to read the store.
     readers: Arc<Semaphore>,
-    /// Turns to make a long answer from memory.
     renderers: Arc<Semaphore>,
     /// The last answer about occupancy, and the position that it shows.
     occupancy: Mutex<Option<(u64, Bytes)>>,
@@ -117,7 +112,6 @@ impl ServerWeb {
         http::with_fallbacks(router.with_state(Arc::new(self)))
     }
 
-    /// The views as they are now.
     fn view(&self) -> Arc<Snapshot> {
         self.live.snapshot()
     }
@@ -242,14 +236,4 @@ impl fmt::Display for EventCursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.position, self.index)
     }
-}
-
-/// The cursor of a query, where it has one.
-fn parse_cursor<T>(after: Option<&str>, parse: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, Problem> {
-    after.map(|text| parse(text).ok_or_else(|| bad_cursor(text))).transpose()
-}
-
-/// RFC 3339 in UTC.
-fn time(ms: i64) -> String {
-    Moment::from_ms(ms, 0).to_string()
 }

@@ -7,22 +7,18 @@
 //! events one by one when they are asked for: a plan of any length takes no more memory than the cars that are inside.
 //! **Not promised.** That a car visits more than one garage: each returns to one garage only.
 //!
-//! [`simulated`] invents cars, [`recorded`] derives them from a [`recording`]. `edge --simulate` takes its cars from
+//! [`simulated`] invents cars, [`recording`] derives them from a file. `edge --simulate` takes its cars from
 //! [`steady`]. Nothing here reads a clock.
 
-mod lines;
 pub mod plates;
-pub mod recorded;
 pub mod recording;
 pub mod simulated;
 pub mod steady;
 
-pub use lines::EventWriter;
-
 use jiff::Timestamp;
-use jiff::civil::DateTime;
-use jiff::tz::{Offset, TimeZone};
-use plates::{PlateReading, PlateRegistry, write_key};
+use jiff::fmt::temporal::DateTimePrinter;
+use jiff::tz::TimeZone;
+use plates::{PlateRegistry, letters_and_digits};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::collections::HashSet;
@@ -53,45 +49,46 @@ impl Direction {
     }
 }
 
-/// A car, as far as the plan needs to know it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum PlannedCar {
-    /// The car with this number in its garage; the registry knows its plate.
-    New(u64),
-    /// A car that was inside before this run began, by the plate that the server has for it.
-    Found(Arc<str>),
-}
-
-/// An instant, and the offset from UTC that clocks in the city showed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LocalInstant {
-    pub unix_ms: i64,
-    pub offset_seconds: i32,
-}
-
-impl LocalInstant {
-    /// The instant as clocks in `zone` show it.
-    pub fn in_zone(zone: &TimeZone, unix_ms: i64) -> LocalInstant {
-        let instant = Timestamp::from_millisecond(unix_ms)
-            .expect("the plan's instants lie in the years that the calendar knows");
-        LocalInstant { unix_ms, offset_seconds: zone.to_offset(instant).seconds() }
-    }
-
-    /// What clocks in the city showed.
-    pub fn local_time(self) -> DateTime {
-        Offset::from_seconds(self.offset_seconds)
-            .and_then(|offset| Ok(offset.to_datetime(Timestamp::from_millisecond(self.unix_ms)?)))
-            .expect("the plan's instants lie in the years that the calendar knows")
-    }
-}
-
 /// One car passes the barrier.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CarPassage {
     pub direction: Direction,
-    /// `None`: the camera could not read the plate.
-    pub car: Option<PlannedCar>,
-    pub at: LocalInstant,
+    /// As it is painted, `B-AB 123`; that of a car that was inside before this run began as the server has it. `None`: the camera
+    /// could not read it.
+    pub plate: Option<Arc<str>>,
+    pub unix_ms: i64,
+}
+
+impl CarPassage {
+    /// The letters and digits of its plate.
+    pub fn key(&self) -> Option<String> {
+        self.plate.as_deref().map(letters_and_digits)
+    }
+
+    /// Appends the event as an edge accepts it, in one line of JSON, with the time as clocks in `zone` show it. `key` is its
+    /// [`CarPassage::key`].
+    ///
+    /// The camera at the entry reports the plate as it is painted, the one at the exit its letters and digits only, as cameras
+    /// of two makers do.
+    pub fn write_event(&self, key: Option<&str>, zone: &TimeZone, out: &mut String) {
+        const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(3));
+        let plate = if self.direction == Direction::Entry { self.plate.as_deref() } else { key };
+        // No plate has a letter that JSON would want escaped: they are letters, digits, spaces and dashes.
+        let (plate, quote) = plate.map_or(("null", ""), |plate| (plate, "\""));
+        let kind = self.direction.kind();
+        for part in [r#"{"kind":""#, kind, r#"","plate":"#, quote, plate, quote, r#","at":""#] {
+            out.push_str(part);
+        }
+        let at = instant(self.unix_ms);
+        let printed = PRINTER.print_timestamp_with_offset(&at, zone.to_offset(at), &mut *out);
+        printed.expect("a String takes all that is written");
+        out.push_str("\"}\n");
+    }
+}
+
+fn instant(unix_ms: i64) -> Timestamp {
+    Timestamp::from_millisecond(unix_ms)
+        .expect("the plan's instants lie in the years that the calendar knows")
 }
 
 /// What a garage holds before its first event of this run.
@@ -99,7 +96,7 @@ pub struct CarPassage {
 pub struct StartingState {
     /// As the server counts it; cars without a readable plate are included.
     pub occupied: i64,
-    /// The plates of cars that entered and did not leave.
+    /// The letters and digits of the plates of cars that entered and did not leave.
     pub inside: Vec<Arc<str>>,
     /// The instant of the latest event, in milliseconds since 1970.
     pub latest_unix_ms: Option<i64>,
@@ -113,9 +110,12 @@ pub struct Drivers {
     capacity: u32,
     next_new: u64,
     /// Cars that are outside and may return.
-    regulars: Vec<u64>,
-    /// Plates that were inside some garage when the run began. No new car gets one of them.
-    taken: Arc<HashSet<Arc<str>>>,
+    regulars: Vec<Arc<str>>,
+    /// Cars that were inside some garage when the run began, by the letters and digits of their plates. No new car gets one of
+    /// them, and they do not return.
+    found: Arc<HashSet<Arc<str>>>,
+    /// The random numbers of this garage.
+    rng: ChaCha8Rng,
 }
 
 impl Drivers {
@@ -126,110 +126,60 @@ impl Drivers {
         registry: Arc<PlateRegistry>,
         garage: usize,
         capacity: u32,
-        taken: Arc<HashSet<Arc<str>>>,
+        found: Arc<HashSet<Arc<str>>>,
     ) -> Drivers {
-        Drivers { registry, garage, capacity, next_new: 0, regulars: Vec::new(), taken }
+        let mut rng = ChaCha8Rng::seed_from_u64(registry.seed);
+        rng.set_stream(garage as u64);
+        Drivers { registry, garage, capacity, next_new: 0, regulars: Vec::new(), found, rng }
     }
 
     /// A car that was never here.
-    fn new_car(&mut self) -> PlannedCar {
+    fn new_car(&mut self) -> Arc<str> {
         loop {
-            let number = self.next_new;
+            let plate = self.registry.plate(self.garage, self.next_new);
             self.next_new += 1;
-            // Without cars from earlier runs, which is the rule, no plate has to be written.
-            if self.taken.is_empty() {
-                return PlannedCar::New(number);
-            }
-            let mut plate = String::new();
-            self.registry.write(self.garage, number, PlateReading::Bare, &mut plate);
-            if !self.taken.contains(plate.as_str()) {
-                return PlannedCar::New(number);
+            if self.found.is_empty() || !self.found.contains(letters_and_digits(&plate).as_str()) {
+                return plate;
             }
         }
     }
 
     /// The next car at the entry. It is not inside any garage.
-    fn arrive(&mut self, rng: &mut ChaCha8Rng) -> PlannedCar {
-        if !self.regulars.is_empty() && rng.random_bool(Self::RETURNING) {
-            let which = rng.random_range(0..self.regulars.len());
-            return PlannedCar::New(self.regulars.swap_remove(which));
+    fn arrive(&mut self) -> Arc<str> {
+        if !self.regulars.is_empty() && self.rng.random_bool(Self::RETURNING) {
+            let which = self.rng.random_range(0..self.regulars.len());
+            return self.regulars.swap_remove(which);
         }
         self.new_car()
     }
 
     /// `car` is outside again, and may return.
-    fn leave(&mut self, car: &PlannedCar) {
-        if let PlannedCar::New(number) = car
-            && self.regulars.len() < 3 * self.capacity as usize
-        {
-            self.regulars.push(*number);
+    fn leave(&mut self, car: &Arc<str>) {
+        if self.regulars.len() < 3 * self.capacity as usize && !self.found.contains(car) {
+            self.regulars.push(car.clone());
         }
     }
-}
-
-/// Appends the plate of `car` of this garage to `out`, as the camera reports it.
-///
-/// The camera at the entry reports the plate as it is painted, the one at the exit its letters and digits only, as cameras
-/// of two makers do.
-fn write_plate_of(
-    registry: &PlateRegistry,
-    garage: usize,
-    car: &PlannedCar,
-    direction: Direction,
-    out: &mut String,
-) {
-    let reading = match direction {
-        Direction::Entry => PlateReading::Separated,
-        Direction::Exit => PlateReading::Bare,
-    };
-    match car {
-        PlannedCar::New(number) => registry.write(garage, *number, reading, out),
-        PlannedCar::Found(plate) => out.push_str(plate),
-    }
-}
-
-/// The random numbers of one garage.
-fn garage_rng(seed: u64, garage: usize) -> ChaCha8Rng {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    rng.set_stream(garage as u64);
-    rng
 }
 
 /// The events of one garage, in order.
-#[derive(Debug, Clone)]
-pub enum GarageTraffic {
-    Recorded(Box<recorded::RecordedTraffic>),
-    Simulated(Box<simulated::SimulatedTraffic>),
-}
-
-impl Iterator for GarageTraffic {
-    type Item = CarPassage;
-
-    fn next(&mut self) -> Option<CarPassage> {
-        match self {
-            GarageTraffic::Recorded(traffic) => traffic.next(),
-            GarageTraffic::Simulated(traffic) => traffic.next(),
-        }
-    }
-}
+pub type CarStream = Box<dyn Iterator<Item = CarPassage> + Send>;
 
 /// How many of the first `limit` events of a city happen in each garage. Of two at the same instant, that of the garage that
 /// comes first in the list is first.
-pub fn shares_of_the_first(limit: u64, garages: &[GarageTraffic]) -> Vec<u64> {
+pub fn shares_of_the_first(limit: u64, mut garages: Vec<CarStream>) -> Vec<u64> {
     use std::cmp::Reverse;
     use std::collections::BinaryHeap;
-    let mut garages = garages.to_vec();
     let mut shares = vec![0; garages.len()];
     let mut heads = BinaryHeap::new();
     for (index, traffic) in garages.iter_mut().enumerate() {
-        heads.extend(traffic.next().map(|passage| Reverse((passage.at.unix_ms, index))));
+        heads.extend(traffic.next().map(|passage| Reverse((passage.unix_ms, index))));
     }
     for _ in 0..limit {
         let Some(Reverse((_, index))) = heads.pop() else {
             break;
         };
         shares[index] += 1;
-        heads.extend(garages[index].next().map(|passage| Reverse((passage.at.unix_ms, index))));
+        heads.extend(garages[index].next().map(|passage| Reverse((passage.unix_ms, index))));
     }
     shares
 }
@@ -237,16 +187,51 @@ pub fn shares_of_the_first(limit: u64, garages: &[GarageTraffic]) -> Vec<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use plates::PlateMixture;
 
     #[test]
     fn a_plate_that_is_inside_somewhere_is_given_to_no_new_car() {
-        let registry = Arc::new(PlateRegistry::new(PlateMixture::British, 9, 1));
-        let mut plate = String::new();
-        registry.write(0, 1, PlateReading::Bare, &mut plate);
-        let taken = Arc::new(HashSet::from([Arc::from(plate)]));
-        let mut drivers = Drivers::new(registry, 0, 10, taken);
-        assert_eq!(drivers.new_car(), PlannedCar::New(0));
-        assert_eq!(drivers.new_car(), PlannedCar::New(2));
+        let registry = Arc::new(PlateRegistry::new(9, 1));
+        let inside = letters_and_digits(&registry.plate(0, 1));
+        let mut drivers = Drivers::new(registry.clone(), 0, 10, Arc::new(HashSet::from([inside.into()])));
+        assert_eq!(drivers.new_car(), registry.plate(0, 0));
+        assert_eq!(drivers.new_car(), registry.plate(0, 2));
+    }
+
+    fn event(passage: &CarPassage, zone: &TimeZone) -> serde_json::Value {
+        let mut line = String::new();
+        passage.write_event(passage.key().as_deref(), zone, &mut line);
+        assert!(line.ends_with('\n') && line.lines().count() == 1, "{line}");
+        serde_json::from_str(&line).expect("a line is JSON")
+    }
+
+    #[test]
+    fn instants_are_written_as_the_calendar_says() {
+        for zone in ["Europe/London", "America/St_Johns", "Asia/Kolkata", "UTC"] {
+            let zone = TimeZone::get(zone).expect("the zone is bundled");
+            for step in 0..5_000_i64 {
+                let unix_ms = 1_400_000_000_000 + step * 77_777_777 + step;
+                let passage = CarPassage { direction: Direction::Entry, plate: None, unix_ms };
+                let zoned = instant(unix_ms).to_zoned_datetime(zone.clone());
+                let expected = zoned.strftime("%Y-%m-%dT%H:%M:%S.%3f%:z").to_string();
+                assert_eq!(event(&passage, &zone)["at"], expected);
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_is_the_event_that_it_describes() {
+        let zone = TimeZone::get("Europe/Berlin").expect("the zone is bundled");
+        for (plate, direction, written) in [
+            (Some("B-AB 123"), Direction::Entry, Some("B-AB 123")),
+            (Some("B-AB 123"), Direction::Exit, Some("BAB123")),
+            (Some("СА1234АВ"), Direction::Exit, Some("СА1234АВ")),
+            (None, Direction::Entry, None),
+        ] {
+            let passage = CarPassage { direction, plate: plate.map(Arc::from), unix_ms: 1_480_000_000_007 };
+            let event = event(&passage, &zone);
+            assert_eq!((&event["kind"], event["plate"].as_str()), (&direction.kind().into(), written));
+            assert_eq!(event["at"], "2016-11-24T16:06:40.007+01:00");
+            assert_eq!(passage.key(), plate.map(letters_and_digits));
+        }
     }
 }

@@ -10,6 +10,7 @@
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use std::sync::Arc;
 
 /// One piece of a country's pattern.
 #[derive(Debug, Clone, Copy)]
@@ -20,8 +21,8 @@ enum PatternPart {
     Letter(&'static str),
     /// A number from the first to the second, both included.
     Number(u64, u64),
-    /// A separator, which only some cameras report.
-    Separator(&'static str),
+    /// A space or a dash.
+    Separator(char),
 }
 
 impl PatternPart {
@@ -42,30 +43,20 @@ fn plates_of(pattern: Pattern) -> u64 {
     pattern.iter().map(|part| part.choices()).product()
 }
 
-/// Appends the plate with this number, which is below [`plates_of`] the pattern.
-fn write_plate(pattern: Pattern, mut number: u64, reading: PlateReading, out: &mut String) {
+/// The plate with this number, which is below [`plates_of`] the pattern.
+fn write_plate(pattern: Pattern, mut number: u64) -> String {
+    let mut plate = String::new();
     for part in pattern {
         let choice = number % part.choices();
         number /= part.choices();
         match *part {
-            PatternPart::OneOf(texts) => out.push_str(texts[choice as usize]),
-            PatternPart::Letter(letters) => out.extend(letters.chars().nth(choice as usize)),
-            PatternPart::Number(first, _) => out.push_str(&(first + choice).to_string()),
-            PatternPart::Separator(separator) if reading == PlateReading::Separated => {
-                out.push_str(separator);
-            }
-            PatternPart::Separator(_) => {}
+            PatternPart::OneOf(texts) => plate.push_str(texts[choice as usize]),
+            PatternPart::Letter(letters) => plate.extend(letters.chars().nth(choice as usize)),
+            PatternPart::Number(first, _) => plate.push_str(&(first + choice).to_string()),
+            PatternPart::Separator(separator) => plate.push(separator),
         }
     }
-}
-
-/// How a camera reports a plate. Both readings name the same car.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PlateReading {
-    /// As it is painted: `B-AB 123`.
-    Separated,
-    /// Only the letters and digits: `BAB123`.
-    Bare,
+    plate
 }
 
 use PatternPart::{Letter, Number, OneOf, Separator};
@@ -77,7 +68,7 @@ const BRITAIN: Pattern = &[
     OneOf(&[
         "02", "03", "04", "05", "06", "07", "08", "09", "51", "52", "53", "54", "55", "56", "57", "58", "59",
     ]),
-    Separator(" "),
+    Separator(' '),
     Letter("ABCDEFGHJKLMNOPRSTUVWXYZ"),
     Letter("ABCDEFGHJKLMNOPRSTUVWXYZ"),
     Letter("ABCDEFGHJKLMNOPRSTUVWXYZ"),
@@ -86,10 +77,10 @@ const BRITAIN: Pattern = &[
 /// The first letter of the series leaves out those that would begin a pair that is not issued.
 const GERMANY: Pattern = &[
     OneOf(&["B", "M", "K", "F", "H", "S", "HH", "KA", "MZ", "UL", "TÜ", "GÖ", "WÜ", "FÜ", "LÖ"]),
-    Separator("-"),
+    Separator('-'),
     Letter("ACDEFGLMPRTUVWXYZ"),
     Letter("ABCDEFGHJKLMNPRSTUVWXYZ"),
-    Separator(" "),
+    Separator(' '),
     Number(1, 9_999),
 ];
 
@@ -98,28 +89,12 @@ const GREECE: Pattern = &[
     Letter("ΑΒΕΖΗΙΚΜΝΟΡΤΥΧ"),
     Letter("ΑΒΕΖΗΙΚΜΝΟΡΤΥΧ"),
     Letter("ΑΒΕΖΗΙΚΜΝΟΡΤΥΧ"),
-    Separator("-"),
+    Separator('-'),
     Number(1_000, 9_999),
 ];
 
-/// Which cars are seen in a city.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PlateMixture {
-    /// The cars of Birmingham, for the recorded data.
-    British,
-    /// The cars of a city on the Rhine, for the simulated one.
-    Continental,
-}
-
-impl PlateMixture {
-    /// Countries, and how many of a hundred cars come from each.
-    fn of_a_hundred(self) -> &'static [(Pattern, u64)] {
-        match self {
-            PlateMixture::British => &[(BRITAIN, 95), (GERMANY, 4), (GREECE, 1)],
-            PlateMixture::Continental => &[(BRITAIN, 4), (GERMANY, 92), (GREECE, 4)],
-        }
-    }
-}
+/// Countries, and how many of a hundred cars come from each.
+const OF_A_HUNDRED: &[(Pattern, u64)] = &[(BRITAIN, 40), (GERMANY, 56), (GREECE, 4)];
 
 /// A prime above the number of plates of each country: steps of this length visit each plate once before any repeats.
 const STRIDE: u128 = (1 << 31) - 1;
@@ -127,49 +102,44 @@ const STRIDE: u128 = (1 << 31) - 1;
 /// Gives each car of a city its plate: car `n` of garage `g` always has the same one.
 #[derive(Debug)]
 pub struct PlateRegistry {
-    countries: &'static [(Pattern, u64)],
-    /// For each country: the plate of its first car.
+    pub(super) seed: u64,
+    /// For each country: the number of its first car's plate.
     first_plates: Vec<u64>,
-    /// For each of a hundred cars in a row: its country, and its index among the cars of that country.
-    hundred: Vec<(usize, u64)>,
     garages: u64,
 }
 
 impl PlateRegistry {
     /// The plates of a city with this many garages, at least one. One seed gives one registry.
-    pub fn new(mixture: PlateMixture, seed: u64, garages: usize) -> PlateRegistry {
-        use rand::seq::SliceRandom;
+    pub fn new(seed: u64, garages: usize) -> PlateRegistry {
         assert!(garages > 0, "a city without garages has no cars");
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         // Garages use the streams from 0 on, faults the last but one.
         rng.set_stream(u64::MAX);
-        let countries = mixture.of_a_hundred();
         let first_plates =
-            countries.iter().map(|(pattern, _)| rng.random_range(0..plates_of(pattern))).collect();
-        let mut hundred: Vec<(usize, u64)> = countries
-            .iter()
-            .enumerate()
-            .flat_map(|(country, (_, cars))| (0..*cars).map(move |index| (country, index)))
-            .collect();
-        assert_eq!(hundred.len(), 100, "a mixture describes a hundred cars");
-        hundred.shuffle(&mut rng);
-        PlateRegistry { countries, first_plates, hundred, garages: garages as u64 }
+            OF_A_HUNDRED.iter().map(|(pattern, _)| rng.random_range(0..plates_of(pattern))).collect();
+        PlateRegistry { seed, first_plates, garages: garages as u64 }
     }
 
-    /// Appends the plate of car `number` of garage `garage` to `out`, as this camera reads it.
-    pub fn write(&self, garage: usize, number: u64, reading: PlateReading, out: &mut String) {
-        let (country, index) = self.hundred[(number % 100) as usize];
-        let (pattern, cars) = self.countries[country];
-        let index = ((number / 100) * cars + index) * self.garages + garage as u64;
-        let plate = u128::from(self.first_plates[country]) + u128::from(index) * STRIDE;
-        write_plate(pattern, (plate % u128::from(plates_of(pattern))) as u64, reading, out);
+    /// The plate of car `number` of garage `garage` as it is painted: `B-AB 123`.
+    pub fn plate(&self, garage: usize, number: u64) -> Arc<str> {
+        // The countries take turns: 37 and 100 have no factor in common, so each of a hundred cars in a row has its own place.
+        let mut place = number % 100 * 37 % 100;
+        for ((pattern, cars), first) in OF_A_HUNDRED.iter().zip(&self.first_plates) {
+            if place < *cars {
+                let index = (number / 100 * cars + place) * self.garages + garage as u64;
+                let plate = u128::from(*first) + u128::from(index) * STRIDE;
+                return write_plate(pattern, (plate % u128::from(plates_of(pattern))) as u64).into();
+            }
+            place -= cars;
+        }
+        unreachable!("the countries have a hundred cars together")
     }
 }
 
-/// Appends `plate` without its separators to `out`. The plates here are in upper case and composed already, so this is the
-/// whole rule by which two readings are one car.
-pub fn write_key(plate: &str, out: &mut String) {
-    out.extend(plate.chars().filter(|letter| letter.is_alphanumeric()));
+/// A plate without its separators: `BAB123`. The plates here are in upper case and composed already, so this is the whole rule
+/// by which two readings are one car.
+pub fn letters_and_digits(plate: &str) -> String {
+    plate.chars().filter(|letter| letter.is_alphanumeric()).collect()
 }
 
 #[cfg(test)]
@@ -178,37 +148,27 @@ mod tests {
     use std::collections::HashSet;
     use unicode_normalization::is_nfc;
 
-    fn plate(registry: &PlateRegistry, garage: usize, number: u64, reading: PlateReading) -> String {
-        let mut out = String::new();
-        registry.write(garage, number, reading, &mut out);
-        out
-    }
-
     #[test]
     fn no_two_cars_of_a_city_have_the_same_plate() {
-        for mixture in [PlateMixture::British, PlateMixture::Continental] {
-            let registry = PlateRegistry::new(mixture, 7, 30);
-            let mut seen = HashSet::new();
-            for garage in 0..30 {
-                for number in 0..10_000 {
-                    let bare = plate(&registry, garage, number, PlateReading::Bare);
-                    assert!(seen.insert(bare.clone()), "{bare} was used twice");
-                }
+        let registry = PlateRegistry::new(7, 30);
+        let mut seen = HashSet::new();
+        for garage in 0..30 {
+            for number in 0..10_000 {
+                let bare = letters_and_digits(&registry.plate(garage, number));
+                assert!(seen.insert(bare.clone()), "{bare} was used twice");
             }
         }
     }
 
     #[test]
     fn every_plate_is_one_that_the_daemons_accept() {
-        let registry = PlateRegistry::new(PlateMixture::Continental, 3, 5);
+        let registry = PlateRegistry::new(3, 5);
         let (mut greek, mut latin) = (0, 0);
         for number in 0..20_000 {
-            let text = plate(&registry, 2, number, PlateReading::Separated);
-            let mut key = String::new();
-            write_key(&text, &mut key);
-            assert_eq!(key, plate(&registry, 2, number, PlateReading::Bare));
+            let text = registry.plate(2, number);
+            let key = letters_and_digits(&text);
             assert!((2..=16).contains(&key.chars().count()), "{text}");
-            assert!(is_nfc(&text) && text.to_uppercase() == text, "{text}");
+            assert!(is_nfc(&text) && *text.to_uppercase() == *text, "{text}");
             let has = |of: fn(char) -> bool| key.chars().any(of);
             match (has(|c| ('Α'..='Ω').contains(&c)), has(|c| c.is_ascii_alphabetic())) {
                 (true, false) => greek += 1,
@@ -221,9 +181,8 @@ mod tests {
 
     #[test]
     fn one_seed_gives_one_registry_and_another_seed_another() {
-        let write =
-            |seed| plate(&PlateRegistry::new(PlateMixture::British, seed, 3), 1, 41, PlateReading::Bare);
-        assert_eq!(write(5), write(5));
-        assert_ne!(write(5), write(6));
+        let plate = |seed| PlateRegistry::new(seed, 3).plate(1, 41);
+        assert_eq!(plate(5), plate(5));
+        assert_ne!(plate(5), plate(6));
     }
 }

@@ -1,18 +1,20 @@
-//! Recorded occupancy, read from a CSV file.
+//! Recorded occupancy, read from a CSV file, and the entries and exits that explain it.
 //!
-//! **Promise.** A file is taken whole or not at all: the first line that is wrong is named with its number and the reason.
-//! **Kept by.** Reading all rows (not the events that they stand for) before anything else is done.
+//! **Promise.** A file is taken whole or not at all: the first line that is wrong is named with its number and the reason. After
+//! the last event of a row, entries minus exits give the row's occupancy, whatever the garage held at the beginning. Between two
+//! rows there are as many events as the difference of their occupancies, spread over the time between.
 //! **Not promised.** That the record makes sense: negative and overfull garages are in the data of real cities, and are
-//! replayed as they are.
+//! replayed as they are. Cars that came and went between two rows: a record of occupancy does not show them.
 //!
 //! Columns: `SystemCodeNumber,Capacity,Occupancy,LastUpdated`, in any order; further columns are ignored. `LastUpdated` is
 //! local time in Birmingham without an offset. An hour that the clocks skipped in spring is read with the offset from
 //! before. An hour that they ran through twice in autumn is the first of the two, unless the garage's rows are later already.
 
-use super::recorded::{BEFORE_FIRST_ROW_MS, OccupancyRow};
+use super::{CarPassage, CarStream, Direction, Drivers, StartingState};
 use crate::messaging::SiteName;
 use jiff::civil::DateTime;
 use jiff::tz::{AmbiguousTimestamp, TimeZone};
+use rand::RngExt;
 use std::collections::HashMap;
 use std::io;
 use std::ops::RangeInclusive;
@@ -33,8 +35,6 @@ const MAX_OCCUPANCY: i64 = 1_000_000;
 pub struct Recording {
     /// In the order in which the file first names them.
     pub garages: Vec<RecordedGarage>,
-    /// The garages of all rows, merged by time; rows of the same instant stay in the order of the file.
-    merged: Vec<u16>,
 }
 
 /// One garage of the file.
@@ -43,8 +43,19 @@ pub struct RecordedGarage {
     pub name: SiteName,
     /// Of its last row.
     pub capacity: u32,
-    /// In order of time.
+    /// In order of time; rows of the same instant stay in the order of the file.
     pub rows: Arc<[OccupancyRow]>,
+}
+
+impl RecordedGarage {
+    /// How many events its rows stand for when it begins with this occupancy.
+    pub fn events_from(&self, mut occupied: i64) -> u64 {
+        let changes = self
+            .rows
+            .iter()
+            .map(|row| row.occupancy.abs_diff(std::mem::replace(&mut occupied, row.occupancy)));
+        changes.sum()
+    }
 }
 
 /// Why a file was refused. Nothing was started.
@@ -78,55 +89,46 @@ fn find_columns(header: &csv::StringRecord) -> Result<[usize; 4], String> {
     Ok(found)
 }
 
-/// One line, checked as far as it can be without the others.
-struct RecordingLine {
-    name: SiteName,
-    capacity: u32,
-    occupancy: i64,
-    updated: DateTime,
-}
-
-impl RecordingLine {
-    fn parse(columns: [usize; 4], record: &csv::StringRecord) -> Result<RecordingLine, String> {
-        let [name, capacity, occupancy, updated] = columns.map(|index| record.get(index).unwrap_or_default());
-        let name = SiteName::new(name).map_err(|reason| format!("SystemCodeNumber is {name:?}: {reason}"))?;
-        let capacity = whole_number("Capacity", capacity, 1..=MAX_OCCUPANCY)? as u32;
-        let occupancy = whole_number("Occupancy", occupancy, -MAX_OCCUPANCY..=MAX_OCCUPANCY)?;
-        let updated = DateTime::strptime("%Y-%m-%d %H:%M:%S", updated)
-            .ok()
-            .filter(|updated| (1900..=2999).contains(&updated.year()))
-            .ok_or_else(|| {
-                format!("LastUpdated is {updated:?}, not a date and time such as \"2016-10-04 07:59:42\"")
-            })?;
-        Ok(RecordingLine { name, capacity, occupancy, updated })
-    }
-}
-
 fn whole_number(column: &str, text: &str, range: RangeInclusive<i64>) -> Result<i64, String> {
     text.parse().ok().filter(|number| range.contains(number)).ok_or_else(|| {
         format!("{column} is {text:?}, not a whole number from {} to {}", range.start(), range.end())
     })
 }
 
-/// A garage while its rows are read. Rows carry the number of their line.
+/// A garage while its rows are read.
 struct GarageRows {
     name: SiteName,
     /// Of the latest row, and the time of that row.
     capacity: u32,
-    capacity_of_ms: i64,
-    rows: Vec<(OccupancyRow, u64)>,
+    latest_ms: i64,
+    rows: Vec<OccupancyRow>,
 }
 
 impl GarageRows {
-    fn add(&mut self, line: &RecordingLine, number: u64, zone: &TimeZone) -> Result<(), String> {
-        let unix_ms = instant(zone.to_ambiguous_timestamp(line.updated), self.capacity_of_ms)?;
-        if unix_ms >= self.capacity_of_ms {
-            self.capacity = line.capacity;
-            self.capacity_of_ms = unix_ms;
+    /// Adds a row with these values of the columns after the name. `Err` says what is wrong with it.
+    fn add(&mut self, [capacity, occupancy, updated]: [&str; 3], zone: &TimeZone) -> Result<(), String> {
+        let capacity = whole_number("Capacity", capacity, 1..=MAX_OCCUPANCY)? as u32;
+        let occupancy = whole_number("Occupancy", occupancy, -MAX_OCCUPANCY..=MAX_OCCUPANCY)?;
+        let local = DateTime::strptime("%Y-%m-%d %H:%M:%S", updated).ok();
+        let local = local.filter(|local| (1900..=2999).contains(&local.year())).ok_or_else(|| {
+            format!("LastUpdated is {updated:?}, not a date and time such as \"2016-10-04 07:59:42\"")
+        })?;
+        let unix_ms = instant_after(self.latest_ms, zone.to_ambiguous_timestamp(local))
+            .map_err(|error| format!("LastUpdated is not an instant: {error}"))?;
+        if unix_ms >= self.latest_ms {
+            (self.capacity, self.latest_ms) = (capacity, unix_ms);
         }
-        self.rows.push((OccupancyRow { unix_ms, occupancy: line.occupancy }, number));
+        self.rows.push(OccupancyRow { unix_ms, occupancy });
         Ok(())
     }
+}
+
+/// The instant that a local time names, when the latest row of its garage is of `latest_ms`.
+fn instant_after(latest_ms: i64, local: AmbiguousTimestamp) -> Result<i64, jiff::Error> {
+    let first = local.compatible()?.as_millisecond();
+    let second = local.later()?.as_millisecond();
+    // In autumn both readings are one hour apart. The second is taken only when the first would go back in time.
+    Ok(if first < latest_ms && second >= latest_ms { second } else { first })
 }
 
 impl Recording {
@@ -140,66 +142,37 @@ impl Recording {
     fn parse(path: &Path, input: impl io::Read) -> Result<Recording, RecordingError> {
         let zone = TimeZone::get(ZONE).expect("the time zones are part of the program");
         let refuse = |line, reason| RecordingError::Line { path: path.to_owned(), line, reason };
-        let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(input);
-        let mut record = csv::StringRecord::new();
-        let mut columns = None;
+        let mut reader = csv::Reader::from_reader(input);
+        let header = reader.headers().map_err(|error| read_error(path, error))?;
+        if header.is_empty() {
+            return Err(RecordingError::Empty { path: path.to_owned() });
+        }
+        let columns = find_columns(header).map_err(|reason| refuse(1, reason))?;
         let mut garages: Vec<GarageRows> = Vec::new();
         let mut by_name = HashMap::new();
-        while reader.read_record(&mut record).map_err(|error| read_error(path, error))? {
-            let number = record.position().map_or(0, csv::Position::line);
-            let Some(columns) = columns else {
-                columns = Some(find_columns(&record).map_err(|reason| refuse(number, reason))?);
-                continue;
-            };
-            let line = RecordingLine::parse(columns, &record).map_err(|reason| refuse(number, reason))?;
-            let index = *by_name.entry(line.name.clone()).or_insert_with(|| {
-                let name = line.name.clone();
-                garages.push(GarageRows { name, capacity: 0, capacity_of_ms: i64::MIN, rows: Vec::new() });
+        for record in reader.records() {
+            let record = record.map_err(|error| read_error(path, error))?;
+            let refuse = |reason| refuse(record.position().map_or(0, csv::Position::line), reason);
+            let [name, values @ ..] = columns.map(|index| record.get(index).unwrap_or_default());
+            let name = SiteName::new(name)
+                .map_err(|reason| refuse(format!("SystemCodeNumber is {name:?}: {reason}")))?;
+            let index = *by_name.entry(name.clone()).or_insert_with(|| {
+                garages.push(GarageRows { name, capacity: 0, latest_ms: i64::MIN, rows: Vec::new() });
                 garages.len() - 1
             });
             if garages.len() > MAX_GARAGES {
                 return Err(RecordingError::TooManyGarages { path: path.to_owned() });
             }
-            garages[index].add(&line, number, &zone).map_err(|reason| refuse(number, reason))?;
+            garages[index].add(values, &zone).map_err(refuse)?;
         }
         if garages.is_empty() {
             return Err(RecordingError::Empty { path: path.to_owned() });
         }
-        Ok(Recording::merge(garages))
-    }
-
-    fn merge(read: Vec<GarageRows>) -> Recording {
-        let mut merged: Vec<(i64, u64, u16)> = Vec::new();
-        let mut garages = Vec::with_capacity(read.len());
-        for (index, mut garage) in (0..).zip(read) {
-            garage.rows.sort_by_key(|(row, _)| row.unix_ms);
-            merged.extend(garage.rows.iter().map(|(row, line)| (row.unix_ms, *line, index)));
-            garages.push(RecordedGarage {
-                name: garage.name,
-                capacity: garage.capacity,
-                rows: garage.rows.into_iter().map(|(row, _)| row).collect(),
-            });
-        }
-        merged.sort_unstable();
-        Recording { garages, merged: merged.into_iter().map(|(_, _, garage)| garage).collect() }
-    }
-
-    /// How many events each garage has, of the first `limit` of the whole file in order of its rows, when the garages begin
-    /// with these occupancies.
-    pub fn shares(&self, starting: &[i64], limit: u64) -> Vec<u64> {
-        let mut occupancies = starting.to_vec();
-        let mut next_row = vec![0; self.garages.len()];
-        let mut shares = vec![0; self.garages.len()];
-        let mut left = limit;
-        for garage in self.merged.iter().map(|garage| usize::from(*garage)) {
-            let row = self.garages[garage].rows[next_row[garage]];
-            next_row[garage] += 1;
-            let changes = row.occupancy.abs_diff(occupancies[garage]).min(left);
-            occupancies[garage] = row.occupancy;
-            shares[garage] += changes;
-            left -= changes;
-        }
-        shares
+        let garage = |mut read: GarageRows| {
+            read.rows.sort_by_key(|row| row.unix_ms);
+            RecordedGarage { name: read.name, capacity: read.capacity, rows: read.rows.into() }
+        };
+        Ok(Recording { garages: garages.into_iter().map(garage).collect() })
     }
 
     /// When the first car of the first row may come.
@@ -225,21 +198,107 @@ fn read_error(path: &Path, error: csv::Error) -> RecordingError {
     RecordingError::Line { path, line, reason }
 }
 
-/// The instant that a local time names, when the latest row of its garage is of `latest_ms`.
-fn instant(local: AmbiguousTimestamp, latest_ms: i64) -> Result<i64, String> {
-    let ms = |read: Result<jiff::Timestamp, jiff::Error>| {
-        read.map(|instant| instant.as_millisecond())
-            .map_err(|error| format!("LastUpdated is not an instant: {error}"))
-    };
-    let first = ms(local.compatible())?;
-    let second = ms(local.later())?;
-    // In autumn both readings are one hour apart. The second is taken only when the first would go back in time.
-    Ok(if first < latest_ms && second >= latest_ms { second } else { first })
+/// What a garage was seen to hold at one instant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OccupancyRow {
+    pub unix_ms: i64,
+    pub occupancy: i64,
+}
+
+/// The cars of the first row came in during this time before it: there is no row before it.
+pub const BEFORE_FIRST_ROW_MS: i64 = 3_600_000;
+
+/// The changes up to one row, of which some were produced already.
+#[derive(Debug)]
+struct RowChange {
+    from_ms: i64,
+    to_ms: i64,
+    direction: Direction,
+    produced: u64,
+    total: u64,
+}
+
+/// One garage's recorded traffic.
+#[derive(Debug)]
+pub struct RecordedTraffic {
+    rows: Arc<[OccupancyRow]>,
+    next_row: usize,
+    change: Option<RowChange>,
+    occupancy: i64,
+    inside: Vec<Arc<str>>,
+    drivers: Drivers,
+}
+
+/// The cars that explain `rows`, which are in order of time. The garage goes on from `start`: the first events lead from what it
+/// holds to the first row.
+pub fn recorded_cars(rows: Arc<[OccupancyRow]>, start: &StartingState, drivers: Drivers) -> CarStream {
+    let (occupancy, inside) = (start.occupied, start.inside.clone());
+    Box::new(RecordedTraffic { rows, next_row: 0, change: None, occupancy, inside, drivers })
+}
+
+impl RecordedTraffic {
+    /// The change to the next row that differs from what the garage holds.
+    fn next_change(&mut self) -> Option<RowChange> {
+        loop {
+            let row = *self.rows.get(self.next_row)?;
+            let from_ms = match self.next_row.checked_sub(1) {
+                Some(previous) => self.rows[previous].unix_ms,
+                None => row.unix_ms - BEFORE_FIRST_ROW_MS,
+            };
+            self.next_row += 1;
+            let difference = row.occupancy - self.occupancy;
+            self.occupancy = row.occupancy;
+            if difference != 0 {
+                let direction = if difference > 0 { Direction::Entry } else { Direction::Exit };
+                let total = difference.unsigned_abs();
+                return Some(RowChange { from_ms, to_ms: row.unix_ms, direction, produced: 0, total });
+            }
+        }
+    }
+
+    fn car(&mut self, direction: Direction) -> Arc<str> {
+        match direction {
+            Direction::Entry => {
+                let car = self.drivers.arrive();
+                self.inside.push(car.clone());
+                car
+            }
+            // The record shows more exits than cars that it saw come: this one was never seen.
+            Direction::Exit if self.inside.is_empty() => self.drivers.new_car(),
+            Direction::Exit => {
+                let which = self.drivers.rng.random_range(0..self.inside.len());
+                let car = self.inside.swap_remove(which);
+                self.drivers.leave(&car);
+                car
+            }
+        }
+    }
+}
+
+impl Iterator for RecordedTraffic {
+    type Item = CarPassage;
+
+    fn next(&mut self) -> Option<CarPassage> {
+        let mut change = match self.change.take() {
+            Some(change) => change,
+            None => self.next_change()?,
+        };
+        // Each event happens somewhere in its own share of the time.
+        let place = (change.produced as f64 + self.drivers.rng.random::<f64>()) / change.total as f64;
+        let unix_ms = change.from_ms + ((change.to_ms - change.from_ms) as f64 * place) as i64;
+        let direction = change.direction;
+        let plate = Some(self.car(direction));
+        change.produced += 1;
+        self.change = Some(change).filter(|change| change.produced < change.total);
+        Some(CarPassage { direction, plate, unix_ms })
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::plates::PlateRegistry;
     use super::*;
+    use std::collections::HashSet;
 
     const HEADER: &str = "SystemCodeNumber,Capacity,Occupancy,LastUpdated\n";
 
@@ -287,19 +346,17 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_merged_by_time_and_the_limit_counts_along_them() {
+    fn each_change_between_two_rows_is_an_event() {
         let recording = parse(&format!(
             "{HEADER}A,10,3,2016-10-04 08:00:00\nA,12,5,2016-10-04 09:00:00\n\
              B,20,7,2016-10-04 08:00:00\nB,20,1,2016-10-04 08:30:00\nB,20,1,2016-10-04 09:30:00\n"
         ))
         .expect("it is right");
         assert_eq!(recording.garages[0].capacity, 12);
-        assert_eq!(recording.merged, [0, 1, 1, 0, 1]);
-        assert_eq!(recording.shares(&[0, 0], u64::MAX), [5, 13]);
-        for (limit, shares) in [(0, [0, 0]), (2, [2, 0]), (9, [3, 6]), (17, [4, 13])] {
-            assert_eq!(recording.shares(&[0, 0], limit), shares, "the first {limit}");
-        }
-        assert_eq!(recording.shares(&[5, 0], u64::MAX), [4, 13]);
+        let events =
+            |starting: [i64; 2]| [0, 1].map(|garage| recording.garages[garage].events_from(starting[garage]));
+        assert_eq!(events([0, 0]), [5, 13]);
+        assert_eq!(events([5, 0]), [4, 13]);
     }
 
     #[test]
@@ -324,11 +381,82 @@ mod tests {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/birmingham/birmingham.csv");
         let recording = Recording::read(&path).expect("it is right");
         assert_eq!(recording.garages.len(), 30);
-        assert_eq!(recording.merged.len(), 35_717);
-        let shares = recording.shares(&[0; 30], u64::MAX);
-        assert_eq!(shares.iter().sum::<u64>(), 2_239_705);
+        assert_eq!(recording.garages.iter().map(|garage| garage.rows.len()).sum::<usize>(), 35_717);
+        assert_eq!(recording.garages.iter().map(|garage| garage.events_from(0)).sum::<u64>(), 2_239_705);
         let lowest = |garage: &RecordedGarage| garage.rows.iter().map(|row| row.occupancy).min();
         let unmatched: i64 = recording.garages.iter().filter_map(lowest).map(|low| low.min(0)).sum();
         assert_eq!(unmatched, -8, "only \"NIA North\" shows more exits than cars that came");
+    }
+
+    fn traffic(rows: &[(i64, i64)], start: StartingState) -> CarStream {
+        let rows: Vec<OccupancyRow> = rows
+            .iter()
+            .map(|&(minute, occupancy)| OccupancyRow {
+                unix_ms: 1_475_000_000_000 + minute * 60_000,
+                occupancy,
+            })
+            .collect();
+        let registry = Arc::new(PlateRegistry::new(1, 1));
+        let drivers = Drivers::new(registry, 0, 50, Arc::default());
+        recorded_cars(rows.into(), &start, drivers)
+    }
+
+    #[test]
+    fn each_row_is_explained_by_as_many_events_as_it_differs_from_the_one_before() {
+        let rows = [(0, 5), (30, 9), (60, 9), (60, 4), (90, 12), (120, 0)];
+        let events: Vec<CarPassage> = traffic(&rows, StartingState::default()).collect();
+        assert_eq!(events.len(), 5 + 4 + 5 + 8 + 12);
+        assert!(events.is_sorted_by_key(|event| event.unix_ms));
+        let mut occupancy = 0;
+        let mut events = events.iter().peekable();
+        for (minute, expected) in [(0, 5), (30, 9), (90, 12), (120, 0)] {
+            let until = 1_475_000_000_000 + minute * 60_000;
+            while let Some(event) = events.next_if(|event| event.unix_ms <= until) {
+                occupancy += event.direction.change();
+            }
+            assert_eq!(occupancy, expected, "at minute {minute}");
+        }
+    }
+
+    #[test]
+    fn a_car_leaves_only_after_it_came_and_comes_only_after_it_left() {
+        let rows: Vec<(i64, i64)> = (0..200).map(|n| (n * 30, (n * 37) % 60)).collect();
+        let mut inside = HashSet::new();
+        for event in traffic(&rows, StartingState::default()) {
+            let car = event.plate.expect("recorded cars are all readable");
+            match event.direction {
+                Direction::Entry => assert!(inside.insert(car.clone()), "{car:?} is inside"),
+                Direction::Exit => assert!(inside.remove(&car), "{car:?} is not inside"),
+            }
+        }
+    }
+
+    #[test]
+    fn exits_beyond_the_cars_that_came_are_cars_never_seen() {
+        // Below zero once by 8, as "NIA North" is; a second time it is only cars that came in between.
+        let rows = [(0, 3), (30, -8), (60, -2), (90, -8), (120, 2)];
+        let mut seen = HashSet::new();
+        let mut unmatched = 0;
+        for event in traffic(&rows, StartingState::default()) {
+            let new = seen.insert(event.plate);
+            unmatched += usize::from(event.direction == Direction::Exit && new);
+        }
+        assert_eq!(unmatched, 8);
+    }
+
+    #[test]
+    fn a_garage_goes_on_from_what_it_holds() {
+        let start = StartingState {
+            occupied: 4,
+            inside: vec!["AB51DVC".into(), "СА1234АВ".into()],
+            latest_unix_ms: None,
+        };
+        let events: Vec<CarPassage> = traffic(&[(0, 1), (30, 2)], start.clone()).collect();
+        let exits = events.iter().filter(|event| event.direction == Direction::Exit);
+        assert_eq!(exits.clone().count(), 3);
+        let found =
+            exits.filter(|event| event.plate.as_ref().is_some_and(|plate| start.inside.contains(plate)));
+        assert_eq!(found.count(), 2, "the two that are known to be inside leave first");
+        assert_eq!(events.len(), 4);
     }
 }

@@ -5,14 +5,14 @@
 //! cameras.
 //! **Not promised.** That the garages are those of a real town.
 
-use super::{CarPassage, Direction, Drivers, LocalInstant, PlannedCar, StartingState, garage_rng};
+use super::{CarPassage, Direction, Drivers, StartingState, instant};
 use jiff::civil::Weekday;
 use jiff::tz::TimeZone;
 use rand::RngExt;
-use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Exp1, LogNormal};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::sync::Arc;
 
 /// The plan of a new city begins here, with empty garages: Monday, 1 June 2026, 00:00 in the city. It is a fixed instant, since
 /// one seed is to give one plan, and a past one, since no event should claim to be of tomorrow.
@@ -25,7 +25,6 @@ pub const NOON_UNIX_MS: i64 = PLAN_STARTS_UNIX_MS + 12 * 3_600_000;
 pub const ZONE: &str = "Europe/Berlin";
 
 const HOUR_MS: f64 = 3_600_000.0;
-const SHORTEST_STAY_MS: f64 = 3.0 * 60_000.0;
 const LONGEST_STAY_MS: f64 = 4.0 * 24.0 * HOUR_MS;
 const UNREADABLE: f64 = 0.01;
 
@@ -35,9 +34,8 @@ pub struct GarageUsage {
     median_stay_hours: f64,
     /// The deviation of the stay's logarithm.
     stay_spread: f64,
-    /// Arrivals per hour in percent of the capacity, for each hour of a working day, and of a weekend's.
-    working_day: [u8; 24],
-    weekend: [u8; 24],
+    /// Arrivals in each hour of a day in percent of the capacity.
+    hours: [u8; 24],
     /// How busy each day is, Monday first.
     days: [f64; 7],
 }
@@ -45,59 +43,35 @@ pub struct GarageUsage {
 const SHOPPING: GarageUsage = GarageUsage {
     median_stay_hours: 1.4,
     stay_spread: 0.6,
-    working_day: [0, 0, 0, 0, 0, 1, 3, 8, 16, 28, 40, 46, 48, 46, 45, 44, 42, 34, 20, 9, 4, 2, 1, 0],
-    weekend: [0, 0, 0, 0, 0, 1, 2, 6, 14, 32, 48, 56, 58, 58, 56, 52, 44, 32, 18, 8, 4, 2, 1, 0],
+    hours: [0, 0, 0, 0, 0, 1, 3, 8, 16, 28, 40, 46, 48, 46, 45, 44, 42, 34, 20, 9, 4, 2, 1, 0],
     days: [0.85, 0.85, 0.9, 0.95, 1.1, 1.1, 0.15],
 };
 
 const OFFICES: GarageUsage = GarageUsage {
     median_stay_hours: 8.2,
     stay_spread: 0.25,
-    working_day: [0, 0, 0, 0, 1, 3, 10, 26, 30, 13, 4, 3, 4, 6, 3, 2, 1, 1, 1, 0, 0, 0, 0, 0],
-    weekend: [0, 0, 0, 0, 0, 0, 1, 2, 3, 3, 2, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0],
-    days: [1.0, 1.0, 0.95, 1.0, 0.75, 0.8, 0.4],
+    hours: [0, 0, 0, 0, 1, 3, 10, 26, 30, 13, 4, 3, 4, 6, 3, 2, 1, 1, 1, 0, 0, 0, 0, 0],
+    days: [1.0, 1.0, 0.95, 1.0, 0.75, 0.1, 0.05],
 };
 
 const STATION: GarageUsage = GarageUsage {
     median_stay_hours: 6.5,
     stay_spread: 0.9,
-    working_day: [1, 0, 0, 1, 4, 9, 14, 15, 11, 7, 5, 4, 4, 4, 4, 4, 5, 6, 5, 3, 2, 2, 1, 1],
-    weekend: [1, 1, 0, 0, 2, 3, 5, 7, 9, 9, 8, 7, 6, 5, 5, 5, 5, 5, 4, 3, 2, 2, 2, 1],
-    days: [1.05, 0.95, 0.95, 1.0, 1.15, 0.9, 0.85],
-};
-
-const CLINIC: GarageUsage = GarageUsage {
-    median_stay_hours: 2.1,
-    stay_spread: 0.7,
-    working_day: [1, 1, 0, 1, 2, 6, 14, 20, 24, 26, 25, 20, 17, 22, 26, 24, 17, 11, 8, 5, 3, 3, 2, 1],
-    weekend: [1, 1, 1, 1, 1, 3, 5, 6, 8, 11, 13, 12, 10, 14, 18, 17, 13, 9, 6, 4, 3, 2, 2, 1],
-    days: [1.1, 1.0, 0.95, 1.0, 0.9, 1.0, 1.0],
-};
-
-const THEATRE: GarageUsage = GarageUsage {
-    median_stay_hours: 2.8,
-    stay_spread: 0.3,
-    working_day: [0, 0, 0, 0, 0, 0, 1, 3, 5, 5, 4, 4, 6, 6, 4, 4, 5, 9, 28, 34, 8, 2, 1, 0],
-    weekend: [1, 0, 0, 0, 0, 0, 0, 1, 2, 4, 6, 6, 6, 10, 14, 10, 8, 14, 34, 40, 12, 4, 2, 1],
-    days: [0.4, 0.6, 0.7, 0.9, 1.1, 1.1, 0.8],
+    hours: [1, 0, 0, 1, 4, 9, 14, 15, 11, 7, 5, 4, 4, 4, 4, 4, 5, 6, 5, 3, 2, 2, 1, 1],
+    days: [1.05, 0.95, 0.95, 1.0, 1.15, 0.6, 0.5],
 };
 
 impl GarageUsage {
     /// Cars an hour for each space, at this hour of this day.
     fn arrivals(&self, weekday: Weekday, hour: i8) -> f64 {
-        let hours = match weekday {
-            Weekday::Saturday | Weekday::Sunday => &self.weekend,
-            _ => &self.working_day,
-        };
         let day = weekday.to_monday_zero_offset().unsigned_abs();
-        f64::from(hours[usize::from(hour.unsigned_abs())]) / 100.0 * self.days[usize::from(day)]
+        f64::from(self.hours[usize::from(hour.unsigned_abs())]) / 100.0 * self.days[usize::from(day)]
     }
 
     /// No hour has more.
     fn most_arrivals(&self) -> f64 {
-        let most = self.working_day.iter().chain(&self.weekend).copied().max();
-        let busiest = self.days.iter().copied().fold(0.0, f64::max);
-        f64::from(most.unwrap_or(0)) / 100.0 * busiest
+        let most = self.hours.iter().copied().max().unwrap_or(0);
+        f64::from(most) / 100.0 * self.days.iter().copied().fold(0.0, f64::max)
     }
 }
 
@@ -130,34 +104,30 @@ impl Demand {
     }
 }
 
-/// A garage of the simulated city.
-#[derive(Debug)]
-pub struct SimulatedGarage {
-    name: &'static str,
-    capacity: u32,
-    usage: &'static GarageUsage,
-}
-
-/// The garages that a simulated city has, in the order in which they are opened.
-const SIMULATED_GARAGES: &[SimulatedGarage] = &[
-    SimulatedGarage { name: "Bull Ring", capacity: 420, usage: &SHOPPING },
-    SimulatedGarage { name: "Hauptbahnhof", capacity: 560, usage: &STATION },
-    SimulatedGarage { name: "Altstadt Süd", capacity: 310, usage: &SHOPPING },
-    SimulatedGarage { name: "Klinikum", capacity: 380, usage: &CLINIC },
-    SimulatedGarage { name: "Theater am Markt", capacity: 240, usage: &THEATRE },
-    SimulatedGarage { name: "Technologiepark", capacity: 640, usage: &OFFICES },
-    SimulatedGarage { name: "Λιμάνι", capacity: 150, usage: &STATION },
-    SimulatedGarage { name: "Универмаг", capacity: 290, usage: &SHOPPING },
+/// The garages that a simulated city has, in the order in which they are opened: name, capacity, usage.
+const SIMULATED_GARAGES: &[(&str, u32, &GarageUsage)] = &[
+    ("Bull Ring", 420, &SHOPPING),
+    ("Hauptbahnhof", 560, &STATION),
+    ("Altstadt Süd", 310, &SHOPPING),
+    ("Klinikum", 380, &SHOPPING),
+    ("Theater am Markt", 240, &SHOPPING),
+    ("Technologiepark", 640, &OFFICES),
+    ("Λιμάνι", 150, &STATION),
+    ("Универмаг", 290, &SHOPPING),
 ];
 
 /// The name, capacity and usage of garage `index`. After the named ones come numbered ones of the same kinds.
 pub fn simulated_garage(index: usize) -> (String, u32, &'static GarageUsage) {
-    let SimulatedGarage { name, capacity, usage } = SIMULATED_GARAGES[index % SIMULATED_GARAGES.len()];
+    let (name, capacity, usage) = SIMULATED_GARAGES[index % SIMULATED_GARAGES.len()];
     match index / SIMULATED_GARAGES.len() {
         0 => (name.to_owned(), capacity, usage),
         round => (format!("{name} {}", round + 1), capacity, usage),
     }
 }
+
+/// When which car leaves. The number keeps cars that leave at the same instant in the order in which they came. No car: it was
+/// inside from the start, and nobody knows its plate.
+type Departure = (i64, u64, Option<Arc<str>>);
 
 /// One garage's simulated traffic, which has no end.
 #[derive(Debug, Clone)]
@@ -165,14 +135,10 @@ pub struct SimulatedTraffic {
     demand: Demand,
     occupied: i64,
     next_arrival_ms: f64,
-    /// When which car leaves. The number keeps cars that leave at the same instant in the order in which they came. No car:
-    /// it was inside from the start, and nobody knows its plate.
-    leaving: BinaryHeap<Reverse<(i64, u64, Option<PlannedCar>)>>,
+    leaving: BinaryHeap<Reverse<Departure>>,
     came: u64,
     drivers: Drivers,
     stay_hours: LogNormal<f64>,
-    shortest_stay_ms: f64,
-    rng: ChaCha8Rng,
     zone: TimeZone,
 }
 
@@ -183,13 +149,11 @@ impl SimulatedTraffic {
         from_unix_ms: i64,
         start: &StartingState,
         drivers: Drivers,
-        seed: u64,
         zone: TimeZone,
     ) -> SimulatedTraffic {
         let (median_hours, spread) = demand.stay(drivers.capacity);
         let stay_hours = LogNormal::new(median_hours.ln(), spread)
             .expect("the spread of each usage is finite and positive");
-        let garage = drivers.garage;
         let mut simulated = SimulatedTraffic {
             demand,
             occupied: start.occupied,
@@ -198,12 +162,10 @@ impl SimulatedTraffic {
             came: 0,
             drivers,
             stay_hours,
-            shortest_stay_ms: SHORTEST_STAY_MS.min(median_hours * HOUR_MS / 4.0),
-            rng: garage_rng(seed, garage),
             zone,
         };
-        let known = start.inside.iter().cloned().map(|plate| Some(PlannedCar::Found(plate)));
         let unknown = usize::try_from(start.occupied).unwrap_or(0).saturating_sub(start.inside.len());
+        let known = start.inside.iter().cloned().map(Some);
         for car in known.chain(std::iter::repeat_n(None, unknown)) {
             simulated.stay(from_unix_ms, car);
         }
@@ -211,9 +173,9 @@ impl SimulatedTraffic {
         simulated
     }
 
-    fn stay(&mut self, from_unix_ms: i64, car: Option<PlannedCar>) {
-        let stay_ms = self.stay_hours.sample(&mut self.rng) * HOUR_MS;
-        let until = from_unix_ms + stay_ms.clamp(self.shortest_stay_ms, LONGEST_STAY_MS) as i64;
+    fn stay(&mut self, from_unix_ms: i64, car: Option<Arc<str>>) {
+        let stay_ms = self.stay_hours.sample(&mut self.drivers.rng) * HOUR_MS;
+        let until = from_unix_ms + stay_ms.min(LONGEST_STAY_MS) as i64;
         self.leaving.push(Reverse((until, self.came, car)));
         self.came += 1;
     }
@@ -221,39 +183,38 @@ impl SimulatedTraffic {
     /// By thinning: candidates come at the rate of the busiest hour, and each is kept with a probability that is the rate of
     /// its own hour divided by that of the busiest.
     fn arrival_after(&mut self, mut unix_ms: f64) -> f64 {
+        let rng = &mut self.drivers.rng;
         let usage = match self.demand {
             Demand::Usual(usage) => usage,
             Demand::Steady { cars_per_hour } => {
-                let wait: f64 = Exp1.sample(&mut self.rng);
+                let wait: f64 = Exp1.sample(rng);
                 return unix_ms + wait * HOUR_MS / cars_per_hour;
             }
         };
         let most = usage.most_arrivals();
         let most_per_ms = most * f64::from(self.drivers.capacity) / HOUR_MS;
         loop {
-            let wait: f64 = Exp1.sample(&mut self.rng);
+            let wait: f64 = Exp1.sample(rng);
             unix_ms += wait / most_per_ms;
-            let local = self.at(unix_ms as i64).local_time();
+            let local = self.zone.to_datetime(instant(unix_ms as i64));
             let now = usage.arrivals(local.weekday(), local.hour());
-            if self.rng.random::<f64>() * most < now {
+            if rng.random::<f64>() * most < now {
                 return unix_ms;
             }
         }
     }
 
-    fn at(&self, unix_ms: i64) -> LocalInstant {
-        LocalInstant::in_zone(&self.zone, unix_ms)
-    }
-
-    fn read_plate(&mut self, car: Option<PlannedCar>) -> Option<PlannedCar> {
-        let unreadable = self.rng.random_bool(UNREADABLE);
-        car.filter(|_| !unreadable)
+    /// The camera reads most plates.
+    fn passage(&mut self, direction: Direction, car: Option<Arc<str>>, unix_ms: i64) -> CarPassage {
+        let unreadable = self.drivers.rng.random_bool(UNREADABLE);
+        CarPassage { direction, plate: car.filter(|_| !unreadable), unix_ms }
     }
 }
 
 impl Iterator for SimulatedTraffic {
     type Item = CarPassage;
 
+    /// There is always a next one, unless the garage has no spaces and no cars.
     fn next(&mut self) -> Option<CarPassage> {
         let capacity = i64::from(self.drivers.capacity);
         loop {
@@ -263,11 +224,8 @@ impl Iterator for SimulatedTraffic {
             {
                 let Reverse((leaves_ms, _, car)) = self.leaving.pop()?;
                 self.occupied -= 1;
-                if let Some(car) = &car {
-                    self.drivers.leave(car);
-                }
-                let car = self.read_plate(car);
-                return Some(CarPassage { direction: Direction::Exit, car, at: self.at(leaves_ms) });
+                car.iter().for_each(|car| self.drivers.leave(car));
+                return Some(self.passage(Direction::Exit, car, leaves_ms));
             }
             // Nobody can enter, and nobody is inside: looking further would never end.
             if capacity == 0 && self.leaving.is_empty() {
@@ -277,37 +235,34 @@ impl Iterator for SimulatedTraffic {
             if self.occupied >= capacity {
                 continue; // The sign at the entrance says "full", and the driver goes on.
             }
-            let car = self.drivers.arrive(&mut self.rng);
+            let car = self.drivers.arrive();
             self.occupied += 1;
             self.stay(arrival_ms, Some(car.clone()));
-            let car = self.read_plate(Some(car));
-            return Some(CarPassage { direction: Direction::Entry, car, at: self.at(arrival_ms) });
+            return Some(self.passage(Direction::Entry, Some(car), arrival_ms));
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::plates::{PlateMixture, PlateRegistry};
-    use super::super::{GarageTraffic, shares_of_the_first};
+    use super::super::plates::PlateRegistry;
+    use super::super::{CarStream, shares_of_the_first};
     use super::*;
     use jiff::Timestamp;
     use std::collections::HashSet;
-    use std::sync::Arc;
 
     fn traffic(garage: usize, seed: u64, start: StartingState) -> SimulatedTraffic {
-        let registry = Arc::new(PlateRegistry::new(PlateMixture::Continental, seed, 5));
+        let registry = Arc::new(PlateRegistry::new(seed, 5));
         let (_, capacity, usage) = simulated_garage(garage);
-        let drivers = Drivers::new(registry, garage, capacity, Arc::default());
+        let found = Arc::new(start.inside.iter().cloned().collect());
+        let drivers = Drivers::new(registry, garage, capacity, found);
         let zone = TimeZone::get(ZONE).expect("bundled");
-        SimulatedTraffic::new(Demand::Usual(usage), PLAN_STARTS_UNIX_MS, &start, drivers, seed, zone)
+        SimulatedTraffic::new(Demand::Usual(usage), PLAN_STARTS_UNIX_MS, &start, drivers, zone)
     }
 
     fn week(garage: usize, seed: u64) -> Vec<CarPassage> {
         let end = PLAN_STARTS_UNIX_MS + 7 * 24 * 3_600_000;
-        traffic(garage, seed, StartingState::default())
-            .take_while(|passage| passage.at.unix_ms < end)
-            .collect()
+        traffic(garage, seed, StartingState::default()).take_while(|passage| passage.unix_ms < end).collect()
     }
 
     #[test]
@@ -330,11 +285,11 @@ mod tests {
             let (name, capacity, _) = simulated_garage(garage);
             let (mut occupied, mut most, mut least) = (0_i64, 0, i64::MAX);
             let events = week(garage, 11);
-            assert!(events.is_sorted_by_key(|passage| passage.at.unix_ms));
+            assert!(events.is_sorted_by_key(|passage| passage.unix_ms));
             for passage in &events {
                 occupied += passage.direction.change();
                 most = most.max(occupied);
-                let hours = (passage.at.unix_ms - PLAN_STARTS_UNIX_MS) / 3_600_000;
+                let hours = (passage.unix_ms - PLAN_STARTS_UNIX_MS) / 3_600_000;
                 if hours > 24 {
                     least = least.min(occupied);
                 }
@@ -352,7 +307,7 @@ mod tests {
         let mut unreadable = 0;
         let mut unmatched = 0;
         for passage in &events {
-            let Some(car) = &passage.car else {
+            let Some(car) = &passage.plate else {
                 unreadable += 1;
                 continue;
             };
@@ -372,23 +327,20 @@ mod tests {
             inside: vec!["BAB123".into(), "СА1234АВ".into()],
             latest_unix_ms: None,
         };
-        let found: Vec<CarPassage> = traffic(3, 1, start)
-            .take(20_000)
-            .filter(|passage| matches!(passage.car, Some(PlannedCar::Found(_))))
-            .collect();
+        let was_inside =
+            |passage: &CarPassage| passage.plate.as_ref().is_some_and(|plate| start.inside.contains(plate));
+        let found: Vec<CarPassage> = traffic(3, 1, start.clone()).take(20_000).filter(was_inside).collect();
         assert_eq!(found.len(), 2);
         assert!(found.iter().all(|passage| passage.direction == Direction::Exit));
     }
 
     #[test]
     fn the_first_events_of_a_city_are_shared_out_in_order_of_time() {
-        let garages: Vec<GarageTraffic> = (0..3)
-            .map(|garage| GarageTraffic::Simulated(Box::new(traffic(garage, 6, StartingState::default()))))
-            .collect();
-        let shares = shares_of_the_first(1_000, &garages);
+        let garage = |garage| traffic(garage, 6, StartingState::default());
+        let garages = (0..3).map(|index| Box::new(garage(index)) as CarStream).collect();
+        let shares = shares_of_the_first(1_000, garages);
         assert_eq!(shares.iter().sum::<u64>(), 1_000);
-        let last =
-            |garage: usize, nth: u64| garages[garage].clone().nth(nth as usize).expect("no end").at.unix_ms;
+        let last = |index: usize, nth: u64| garage(index).nth(nth as usize).expect("no end").unix_ms;
         let latest_in = (0..3).map(|g| last(g, shares[g] - 1)).max();
         let first_out = (0..3).map(|g| last(g, shares[g])).min();
         assert!(latest_in <= first_out);

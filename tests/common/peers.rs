@@ -121,7 +121,7 @@ impl Detour {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let at = own_loopback_address().parse().unwrap();
-        let proxy = runtime.block_on(FaultProxy::open(at, to, 0, Arc::default())).unwrap();
+        let proxy = runtime.block_on(FaultProxy::open(at, to)).unwrap();
         Detour { proxy, _runtime: runtime }
     }
 

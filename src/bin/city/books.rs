@@ -9,7 +9,7 @@
 
 use super::money::Takings;
 use super::stays::{GarageCharges, StayPairing};
-use fogpost::traffic::{CarPassage, Direction, StartingState};
+use fogpost::traffic::{Direction, StartingState};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -57,40 +57,13 @@ impl RollingHash {
     }
 }
 
-/// The events of one request, in the form in which the books take them once they are confirmed.
-#[derive(Debug, Default)]
-pub struct PostedEvents {
-    events: Vec<BatchedEvent>,
-    /// The letters and digits of all plates, one after another.
-    plates: String,
-}
-
+/// An event as the books take it once it is confirmed.
 #[derive(Debug)]
-struct BatchedEvent {
-    direction: Direction,
-    unix_ms: i64,
-    /// Where in `plates` its plate begins and ends.
-    plate: Option<(usize, usize)>,
-}
-
-impl PostedEvents {
-    pub fn clear(&mut self) {
-        self.events.clear();
-        self.plates.clear();
-    }
-
-    pub fn count(&self) -> u64 {
-        self.events.len() as u64
-    }
-
-    pub fn push(&mut self, passage: &CarPassage, plate: Option<&str>) {
-        let begin = self.plates.len();
-        let plate = plate.map(|plate| {
-            self.plates.push_str(plate);
-            (begin, self.plates.len())
-        });
-        self.events.push(BatchedEvent { direction: passage.direction, unix_ms: passage.at.unix_ms, plate });
-    }
+pub struct PostedEvent {
+    pub direction: Direction,
+    pub unix_ms: i64,
+    /// The letters and digits of its plate.
+    pub key: Option<String>,
 }
 
 /// An edge's answer: the events are on its disk under these numbers.
@@ -111,6 +84,8 @@ pub struct Baseline {
     pub stays: StayPairing,
     /// How many stays had ended.
     pub closed: u64,
+    /// From where the events of this run are listed.
+    pub cursor: Option<String>,
 }
 
 impl Baseline {
@@ -188,9 +163,9 @@ impl CityBooks {
     }
 
     /// The edge has confirmed `batch` with `receipt`.
-    pub fn confirm(&mut self, batch: &PostedEvents, receipt: Receipt) {
-        for BatchedEvent { direction, unix_ms, plate } in &batch.events {
-            let plate = plate.map(|(begin, end)| &batch.plates[begin..end]);
+    pub fn confirm(&mut self, batch: &[PostedEvent], receipt: Receipt) {
+        for PostedEvent { direction, unix_ms, key } in batch {
+            let plate = key.as_deref();
             self.hash.record(direction.kind(), plate, i128::from(*unix_ms) * 1_000_000);
             self.change += direction.change();
             match (direction, plate) {
@@ -199,23 +174,20 @@ impl CityBooks {
                 (_, None) => {}
             }
         }
-        let numbers = receipt.last.checked_sub(receipt.first).map_or(0, |between| between + 1);
-        if numbers != batch.count() {
-            self.irregular.push(format!(
-                "{} events were confirmed with the numbers {} to {}",
-                batch.count(),
-                receipt.first,
-                receipt.last
-            ));
+        let Receipt { first, last, .. } = receipt;
+        let (events, numbers) =
+            (batch.len() as u64, last.checked_sub(first).map_or(0, |between| between + 1));
+        if numbers != events {
+            self.irregular.push(format!("{events} events were confirmed with the numbers {first} to {last}"));
         }
         // There is one producer and no other: its events must follow one another without a gap.
         if let Some(previous) = &self.last_receipt
             && previous.epoch == receipt.epoch
-            && previous.last + 1 != receipt.first
+            && previous.last + 1 != first
         {
             self.irregular.push(format!(
-                "number {} was confirmed after number {}: numbers are missing, or someone else posts to this edge",
-                receipt.first, previous.last
+                "number {first} was confirmed after number {}: numbers are missing, or someone else posts to this edge",
+                previous.last
             ));
         }
         self.last_receipt = Some(receipt);
@@ -238,97 +210,87 @@ impl CityBooks {
 
     /// Every way in which the server differs from these books, in plain words.
     pub fn compare(&self, server: &ServerAccount) -> Vec<Discrepancy> {
+        let ServerAccount { applied, occupied, closed, taken, .. } = server;
         let mut found = self.irregular.clone();
-        let ServerAccount { applied, occupied, closed, .. } = server;
-        let owed = self.applied_when_settled();
-        if *applied < owed {
-            let missing = owed - applied;
-            found.push(format!(
-                "{missing} confirmed events are missing at the server: it applied {applied} of {owed}"
-            ));
-        } else if *applied > owed {
-            found.push(format!(
-                "the server applied {} events more than the {owed} that were confirmed",
-                applied - owed
-            ));
-        }
-        if *occupied != self.occupied() {
-            found.push(format!(
-                "the server counts {occupied} cars, the confirmed events leave {}",
-                self.occupied()
-            ));
-        }
+        let mut demand = |holds: bool, otherwise: String| {
+            if !holds {
+                found.push(otherwise);
+            }
+        };
+        let (owed, expected, ended) = (self.applied_when_settled(), self.occupied(), self.stays.ended());
+        let (missing, more) = (owed.saturating_sub(*applied), applied.saturating_sub(owed));
+        demand(
+            missing == 0,
+            format!("{missing} confirmed events are missing at the server: it applied {applied} of {owed}"),
+        );
+        demand(
+            more == 0,
+            format!("the server applied {more} events more than the {owed} that were confirmed"),
+        );
+        demand(
+            *occupied == expected,
+            format!("the server counts {occupied} cars, the confirmed events leave {expected}"),
+        );
         match server.depth {
-            Some(0) => {}
-            Some(depth) => found.push(format!("{depth} events still wait in the edge's outbox")),
-            None => found.push("the edge did not say what still waits in its outbox".to_owned()),
+            Some(depth) => demand(depth == 0, format!("{depth} events still wait in the edge's outbox")),
+            None => demand(false, "the edge did not say what still waits in its outbox".to_owned()),
         }
-        let must_be_closed = self.baseline.closed + self.stays.ended().count;
-        if *closed != must_be_closed {
-            found.push(format!(
+        let must_be_closed = self.baseline.closed + ended.count;
+        demand(
+            *closed == must_be_closed,
+            format!(
                 "the server counts {closed} stays that ended, the confirmed events make {must_be_closed}"
-            ));
+            ),
+        );
+        if let Some(GarageCharges { taken: listed, stays, of_this_run }) = &server.charges {
+            demand(
+                listed == taken,
+                format!("the server lists charges of {listed}, and says that {taken} was taken"),
+            );
+            demand(
+                stays == closed,
+                format!("the server lists charges of {stays} stays, and {closed} have ended"),
+            );
+            let (charged, ended_count) = (of_this_run.count, ended.count);
+            demand(
+                of_this_run == ended,
+                format!(
+                    "the {charged} charges of this run are not those of the {ended_count} stays that ended in it"
+                ),
+            );
         }
-        if let Some(charges) = &server.charges {
-            self.compare_charges(server, charges, &mut found);
-        }
-        if let Some(events) = &server.events {
-            self.compare_events(events, &mut found);
+        if let Some(ListedEvents { hash, irregular }) = &server.events {
+            let (listed, confirmed) = (hash.events, self.confirmed());
+            demand(
+                listed == confirmed,
+                format!("the server lists {listed} events of this run, {confirmed} were confirmed"),
+            );
+            if let Some(first) = self.hash.first_difference(hash) {
+                found.push(format!(
+                    "the events that the server lists differ in content or order from the confirmed ones, \
+                     first among number {first} to {} of this run",
+                    first + RollingHash::EVERY - 1
+                ));
+            }
+            found.extend(irregular.clone());
         }
         let garage = || Some(self.garage.clone());
         found.into_iter().map(|what| Discrepancy { garage: garage(), what }).collect()
-    }
-
-    fn compare_charges(&self, server: &ServerAccount, charges: &GarageCharges, found: &mut Vec<String>) {
-        if charges.taken != server.taken {
-            found.push(format!(
-                "the server lists charges of {}, and says that {} was taken",
-                charges.taken, server.taken
-            ));
-        }
-        if charges.stays != server.closed {
-            found.push(format!(
-                "the server lists charges of {} stays, and {} have ended",
-                charges.stays, server.closed
-            ));
-        }
-        let ended = self.stays.ended();
-        if charges.of_this_run != *ended {
-            found.push(format!(
-                "the {} charges of this run are not those of the {} stays that ended in it",
-                charges.of_this_run.count, ended.count
-            ));
-        }
-    }
-
-    fn compare_events(&self, listed: &ListedEvents, found: &mut Vec<String>) {
-        if listed.hash.events != self.confirmed() {
-            found.push(format!(
-                "the server lists {} events of this run, {} were confirmed",
-                listed.hash.events,
-                self.confirmed()
-            ));
-        }
-        if let Some(first) = self.hash.first_difference(&listed.hash) {
-            found.push(format!(
-                "the events that the server lists differ in content or order from the confirmed ones, \
-                 first among number {first} to {} of this run",
-                first + RollingHash::EVERY - 1
-            ));
-        }
-        found.extend(listed.irregular.clone());
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fogpost::traffic::LocalInstant;
 
-    fn passage(nth: u64) -> (CarPassage, String) {
+    fn event(nth: u64) -> PostedEvent {
         let direction = if nth.is_multiple_of(3) { Direction::Exit } else { Direction::Entry };
-        let at = LocalInstant { unix_ms: 1_000 * nth as i64, offset_seconds: 0 };
-        (CarPassage { direction, car: None, at }, format!("БAB{nth}"))
+        let key = (nth != 7).then(|| format!("БAB{nth}"));
+        PostedEvent { direction, unix_ms: 1_000 * nth as i64, key }
+    }
+
+    fn record(hash: &mut RollingHash, event: &PostedEvent) {
+        hash.record(event.direction.kind(), event.key.as_deref(), i128::from(event.unix_ms) * 1_000_000);
     }
 
     /// A garage whose edge confirmed the events 1 to 3,000 in three batches, and a server that knows them all.
@@ -337,16 +299,12 @@ mod tests {
         let mut server = ServerAccount { depth: Some(0), ..ServerAccount::default() };
         let mut events = ListedEvents::default();
         for nth_batch in 0..3 {
-            let mut batch = PostedEvents::default();
-            for nth in nth_batch * 1_000 + 1..=nth_batch * 1_000 + 1_000 {
-                let (passage, plate) = passage(nth);
-                let plate = (nth != 7).then_some(plate.as_str());
-                batch.push(&passage, plate);
-                let ns = i128::from(passage.at.unix_ms) * 1_000_000;
-                events.hash.record(passage.direction.kind(), plate, ns);
-                server.occupied += passage.direction.change();
-            }
             let (first, last) = (nth_batch * 1_000 + 1, nth_batch * 1_000 + 1_000);
+            let batch: Vec<PostedEvent> = (first..=last).map(event).collect();
+            for event in &batch {
+                record(&mut events.hash, event);
+                server.occupied += event.direction.change();
+            }
             books.confirm(&batch, Receipt { epoch: "e".to_owned(), first, last });
         }
         server.applied = 3_000;
@@ -385,11 +343,8 @@ mod tests {
     #[test]
     fn a_stay_without_its_charge_and_money_without_one_are_named() {
         let mut books = CityBooks::new("1".to_owned(), Baseline { closed: 7, ..Baseline::default() });
-        let mut batch = PostedEvents::default();
-        let at = |unix_ms| LocalInstant { unix_ms, offset_seconds: 0 };
-        for (direction, unix_ms) in [(Direction::Entry, 1_000), (Direction::Exit, 9_000)] {
-            batch.push(&CarPassage { direction, car: None, at: at(unix_ms) }, Some("AB1"));
-        }
+        let batch = [(Direction::Entry, 1_000), (Direction::Exit, 9_000)]
+            .map(|(direction, unix_ms)| PostedEvent { direction, unix_ms, key: Some("AB1".to_owned()) });
         books.confirm(&batch, Receipt { epoch: "e".to_owned(), first: 1, last: 2 });
         let mut charges = GarageCharges { stays: 8, ..GarageCharges::default() };
         charges.taken.add(250, "EUR");
@@ -420,9 +375,7 @@ mod tests {
         let (books, mut server) = confirmed();
         let mut hash = RollingHash::default();
         for nth in (1..=2_100).chain([2_102, 2_101]).chain(2_103..=3_000) {
-            let (passage, plate) = passage(nth);
-            let plate = (nth != 7).then_some(plate.as_str());
-            hash.record(passage.direction.kind(), plate, i128::from(passage.at.unix_ms) * 1_000_000);
+            record(&mut hash, &event(nth));
         }
         server.events = Some(ListedEvents { hash, irregular: None });
         let said = said(&books, &server);
@@ -432,8 +385,7 @@ mod tests {
     #[test]
     fn a_gap_between_two_confirmations_is_named() {
         let mut books = CityBooks::new("1".to_owned(), Baseline::default());
-        let mut batch = PostedEvents::default();
-        batch.push(&passage(1).0, None);
+        let batch = [event(1)];
         books.confirm(&batch, Receipt { epoch: "e".to_owned(), first: 1, last: 1 });
         books.confirm(&batch, Receipt { epoch: "e".to_owned(), first: 3, last: 3 });
         books.confirm(&batch, Receipt { epoch: "e".to_owned(), first: 4, last: 5 });
@@ -447,8 +399,7 @@ mod tests {
         let state = StartingState { occupied: 40, ..StartingState::default() };
         let marks = BTreeMap::from([("a".to_owned(), 100), ("b".to_owned(), 20)]);
         let mut books = CityBooks::new("1".to_owned(), Baseline { state, marks, ..Baseline::default() });
-        let mut batch = PostedEvents::default();
-        batch.push(&passage(1).0, None);
+        let batch = [event(1)];
         books.confirm(&batch, Receipt { epoch: "b".to_owned(), first: 21, last: 21 });
         assert_eq!((books.occupied(), books.applied_when_settled()), (41, 121));
     }

@@ -1,27 +1,25 @@
 //! The daemons of a city, as child processes.
 //!
-//! **Promise.** A child counts as running only after it has said so itself. A child that ends before it was asked to, and was not
-//! killed on purpose, is noticed at once, and reported with its status and the end of its log. No child outlives the city,
-//! however the city ends. The program may be built again, or deleted, while the city runs: all children are of the same version
-//! as the city.
-//! **Kept by.** Waiting for the `ready` line; one task that waits for each process; on Linux the kernel's death signal, which
-//! each child asks for before it does anything else, and the kernel's own reference to the program.
-//! **Not promised.** That children end when the city is killed with SIGKILL on a system other than Linux: there they continue.
+//! **Promise.** A child counts as running only after it has said so itself. No child outlives the city, however the city ends. The
+//! program may be built again, or deleted, while the city runs: all children are of the same version as the city.
+//! **Kept by.** Waiting for the `ready` line; the kernel's death signal, which each child asks for before it does anything else,
+//! and the kernel's own reference to the program.
 //!
 //! Children are in a process group of their own, since Ctrl-C in a terminal goes to the whole group: the city has to stop the
 //! cars, let the events arrive and check the books before it stops the daemons.
 
+use fogpost::codes;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{ExitCode, ExitStatus, Output, Stdio};
+use std::process::{ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{ChildStdout, Command};
-use tokio::sync::{mpsc, oneshot};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
 
 /// The first arguments by which the city starts itself as a daemon.
 pub const SERVER: &str = "__server";
@@ -41,9 +39,6 @@ const STOP_WITHIN: Duration = Duration::from_secs(10);
 /// A daemon that takes longer to get ready will not get there.
 const READY_WITHIN: Duration = Duration::from_secs(120);
 
-/// SIGKILL, by which chaos ends a child.
-const KILL_SIGNAL: i32 = rustix::process::Signal::KILL.as_raw();
-
 /// How many lines of a log are shown when its daemon ended.
 const LOG_LINES_SHOWN: usize = 8;
 
@@ -56,14 +51,12 @@ pub enum ChildError {
     NeverReady { name: String, log: PathBuf },
     #[error("{name} ended by itself ({}). What it had confirmed is on its disk. {}", in_words(*.status), end_of_log(.log))]
     Ended { name: String, status: ExitStatus, log: PathBuf },
-    #[error("{name} could not be killed: {source}. What it had confirmed is on its disk")]
-    NotKilled { name: String, source: io::Error },
-    #[error("{name} says that it is ready, but not under which address: {path:?}: {source}")]
-    NoAddress { name: String, path: PathBuf, source: io::Error },
+    #[error("{name} could not be ended: {source}. What it had confirmed is on its disk")]
+    NotEnded { name: String, source: io::Error },
 }
 
 /// How a process ended.
-fn in_words(status: ExitStatus) -> String {
+pub fn in_words(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(signal)) => format!("killed by signal {signal}"),
@@ -83,120 +76,91 @@ fn end_of_log(log: &Path) -> String {
 }
 
 /// What to start.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct ChildSpec {
-    /// Its name in messages and the name of its log: `server`, `edge-3`.
+    /// Its name in messages: `server`, `edge-3`.
     pub name: String,
     /// [`SERVER`] or [`EDGE`].
     pub role: &'static str,
     pub data_dir: PathBuf,
+    pub log: PathBuf,
     /// Everything but the data directory.
     pub arguments: Vec<OsString>,
 }
 
 impl ChildSpec {
-    pub fn with(mut self, arguments: Vec<OsString>) -> ChildSpec {
-        self.arguments.extend(arguments);
-        self
-    }
-}
-
-/// A daemon that is running, or was.
-#[derive(Debug)]
-pub struct ChildDaemon {
-    pub name: String,
-    pub pid: u32,
-    /// `http://127.0.0.1:5581`
-    pub http: String,
-    data_dir: PathBuf,
-    log: PathBuf,
-    end: oneshot::Sender<EndBy>,
-    ended: oneshot::Receiver<io::Result<ExitStatus>>,
-}
-
-/// How a daemon is to end.
-#[derive(Debug, Clone, Copy)]
-enum EndBy {
-    /// SIGTERM, and time to heed it.
-    Stop,
-    /// SIGKILL.
-    Kill,
-}
-
-/// Starts the daemon, and returns once it serves. Its death before [`ChildDaemon::stop`] or [`ChildDaemon::kill`] is sent to
-/// `deaths`.
-///
-/// To be called on a thread that lives as long as the city: the kernel sends the death signal when the *thread* ends that
-/// started the child.
-pub async fn start(
-    spec: ChildSpec,
-    logs: &Path,
-    deaths: mpsc::UnboundedSender<ChildError>,
-) -> Result<ChildDaemon, ChildError> {
-    let ChildSpec { name, role, data_dir, arguments } = spec;
-    let log = logs.join(format!("{name}.log"));
-    let not_started = |source| ChildError::NotStarted { name: name.clone(), source };
-    let stderr = File::options().create(true).append(true).open(&log).map_err(not_started)?;
-    // An address from an earlier run must not be taken for this one's.
-    match std::fs::remove_file(data_dir.join("http.addr")) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(not_started(error)),
-        _ => {}
-    }
-    let mut command = ourselves_as(role).map_err(not_started)?;
-    command.arg("--data-dir").arg(&data_dir).args(arguments);
-    command.stdout(Stdio::piped()).stderr(stderr);
-    let mut process = command.spawn().map_err(not_started)?;
-    let pid = process.id().expect("nobody has waited for it yet");
-    let stdout = process.stdout.take().expect("it is piped");
-    let (end, end_requested) = oneshot::channel();
-    let (send_ready, ready) = oneshot::channel();
-    let (send_ended, ended) = oneshot::channel();
-    tokio::spawn(read_output(stdout, send_ready));
-    tokio::spawn({
-        let (name, log) = (name.clone(), log.clone());
-        async move {
-            let status = tokio::select! {
-                status = process.wait() => {
-                    if let Ok(status) = status {
-                        // It fails when the city is gone already; then nobody needs to know.
-                        let _ = deaths.send(ChildError::Ended { name, status, log });
-                    }
-                    status
-                }
-                Ok(end_by) = end_requested => match end_by {
-                    EndBy::Stop => stop(process).await,
-                    EndBy::Kill => kill(process).await,
-                },
-            };
-            let _ = send_ended.send(status);
+    /// Starts the daemon, and returns once it serves.
+    ///
+    /// To be called on a thread that lives as long as the city: the kernel sends the death signal when the *thread* ends that
+    /// started the child.
+    pub async fn start(&self) -> Result<Child, ChildError> {
+        let not_started = |source| ChildError::NotStarted { name: self.name.clone(), source };
+        let stderr = File::options().create(true).append(true).open(&self.log).map_err(not_started)?;
+        // An address from an earlier run must not be taken for this one's.
+        match std::fs::remove_file(self.data_dir.join("http.addr")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(not_started(error)),
+            _ => {}
         }
-    });
-    let mut child = ChildDaemon { name, pid, http: String::new(), data_dir, log, end, ended };
-    let (name, log) = (child.name.clone(), child.log.clone());
-    tokio::select! {
-        biased;
-        Ok(()) = ready => {}
-        Ok(Ok(status)) = &mut child.ended => return Err(ChildError::Ended { name, status, log }),
-        () = tokio::time::sleep(READY_WITHIN) => return Err(ChildError::NeverReady { name, log }),
+        let mut command = ourselves_as(self.role);
+        command.arg("--data-dir").arg(&self.data_dir).args(&self.arguments);
+        command.stdout(Stdio::piped()).stderr(stderr);
+        let mut process = command.spawn().map_err(not_started)?;
+        let mut lines = BufReader::new(process.stdout.take().expect("it is piped")).lines();
+        let ready = async {
+            while let Ok(Some(line)) = lines.next_line().await {
+                if line.starts_with("ready") {
+                    return Ok(());
+                }
+            }
+            Err(self.ended(process.wait().await))
+        };
+        match timeout(READY_WITHIN, ready).await {
+            Ok(ready) => ready?,
+            Err(_) => {
+                return Err(ChildError::NeverReady { name: self.name.clone(), log: self.log.clone() });
+            }
+        }
+        // What it prints is read until it ends, so that it never waits for a reader.
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        Ok(process)
     }
-    child.http = format!("http://{}", child.address("http.addr")?);
-    Ok(child)
-}
 
-/// Runs a command of the program `role` on this data directory to its end.
-///
-/// To be called on a thread that lives as long as the city, as [`start`].
-pub async fn run_command(role: &str, arguments: &[&str], data_dir: &Path) -> io::Result<Output> {
-    ourselves_as(role)?.args(arguments).arg("--data-dir").arg(data_dir).output().await
+    /// The address that the daemon wrote into `file` of its data directory.
+    pub fn address(&self, file: &str) -> Result<SocketAddr, ChildError> {
+        let text = std::fs::read_to_string(self.data_dir.join(file));
+        let address = text.and_then(|text| text.trim().parse().map_err(io::Error::other));
+        address.map_err(|source| ChildError::NotStarted { name: self.name.clone(), source })
+    }
+
+    /// It ended before it was asked to.
+    pub fn ended(&self, status: io::Result<ExitStatus>) -> ChildError {
+        let name = self.name.clone();
+        match status {
+            Ok(status) => ChildError::Ended { name, status, log: self.log.clone() },
+            Err(source) => ChildError::NotEnded { name, source },
+        }
+    }
+
+    /// Runs a command of the daemon's program on its data directory; returns what it printed. `Err` says what went wrong.
+    ///
+    /// To be called on a thread that lives as long as the city, as [`ChildSpec::start`].
+    pub async fn run_command(&self, arguments: &[&str]) -> Result<String, String> {
+        let words = arguments.join(" ");
+        let ran =
+            ourselves_as(self.role).args(arguments).arg("--data-dir").arg(&self.data_dir).output().await;
+        let ran = ran.map_err(|error| format!("cannot run `{} {words}`: {error}", self.name))?;
+        let said = [&ran.stdout[..], &ran.stderr].concat();
+        let said = String::from_utf8_lossy(&said).trim().to_owned();
+        if ran.status.success() { Ok(said) } else { Err(format!("`{} {words}` failed: {said}", self.name)) }
+    }
 }
 
 /// This very program as another one, which does not outlive the city and has settings from nobody else.
-fn ourselves_as(role: &str) -> io::Result<Command> {
+fn ourselves_as(role: &str) -> Command {
     // The kernel holds the file of a running program open under this name, even when its path was replaced or removed: a child of a
     // version that was built meanwhile could speak another protocol. The child's link is that of its parent until it
     // executes another program.
-    let program = if cfg!(target_os = "linux") { "/proc/self/exe".into() } else { std::env::current_exe()? };
-    let mut command = Command::new(program);
+    let mut command = Command::new("/proc/self/exe");
     command.arg0("city").arg(role);
     for (variable, _) in std::env::vars_os() {
         if variable.to_string_lossy().starts_with(SETTINGS_PREFIX) {
@@ -205,78 +169,29 @@ fn ourselves_as(role: &str) -> io::Result<Command> {
     }
     command.env(PARENT, std::process::id().to_string());
     command.stdin(Stdio::null()).process_group(0).kill_on_drop(true);
-    Ok(command)
+    command
 }
 
-/// Reads what a daemon prints until it ends, so that it never waits for a reader; reports the `ready` line.
-async fn read_output(stdout: ChildStdout, ready: oneshot::Sender<()>) {
-    let mut lines = BufReader::new(stdout).lines();
-    let mut ready = Some(ready);
-    while let Ok(Some(line)) = lines.next_line().await {
-        if line.starts_with("ready")
-            && let Some(ready) = ready.take()
-        {
-            let _ = ready.send(());
-        }
-    }
-}
-
-/// SIGTERM, and SIGKILL to a process that does not heed it.
-async fn stop(mut process: tokio::process::Child) -> io::Result<ExitStatus> {
+/// SIGTERM, and SIGKILL if it does not heed it; returns once the process is gone.
+pub async fn stop(process: &mut Child) -> io::Result<ExitStatus> {
     if let Some(pid) = process.id().and_then(|pid| rustix::process::Pid::from_raw(pid as i32)) {
         rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
     }
-    match tokio::time::timeout(STOP_WITHIN, process.wait()).await {
+    match timeout(STOP_WITHIN, process.wait()).await {
         Ok(status) => status,
         Err(_) => kill(process).await,
     }
 }
 
-async fn kill(mut process: tokio::process::Child) -> io::Result<ExitStatus> {
+/// SIGKILL; returns once the process is gone. If it had ended by itself before, its status is another one.
+pub async fn kill(process: &mut Child) -> io::Result<ExitStatus> {
     process.start_kill()?;
     process.wait().await
 }
 
-impl ChildDaemon {
-    /// The address that the daemon wrote into `file` of its data directory.
-    pub fn address(&self, file: &str) -> Result<SocketAddr, ChildError> {
-        let path = self.data_dir.join(file);
-        let text = std::fs::read_to_string(&path);
-        let address = text.and_then(|text| text.trim().parse().map_err(io::Error::other));
-        address.map_err(|source| ChildError::NoAddress { name: self.name.clone(), path, source })
-    }
-
-    /// The most memory that the process ever held, as the kernel counts it. `None` where the kernel does not count it.
-    pub fn peak_rss_bytes(&self) -> Option<u64> {
-        peak_rss_bytes(&self.pid.to_string())
-    }
-
-    /// Tells the daemon to end, and returns once it has. `Err` says how it ended, if not with code 0.
-    pub async fn stop(self) -> Result<(), String> {
-        if self.end.send(EndBy::Stop).is_err() {
-            return Ok(()); // It ended before, and `deaths` has its death.
-        }
-        match self.ended.await {
-            Ok(Ok(status)) if status.success() => Ok(()),
-            Ok(Ok(status)) => {
-                Err(format!("{} ended with {} when it was told to stop", self.name, in_words(status)))
-            }
-            Ok(Err(error)) => Err(format!("{} could not be stopped: {error}", self.name)),
-            Err(_) => Err(format!("{} was lost from sight", self.name)),
-        }
-    }
-
-    /// SIGKILL; returns once the process is gone. `Err`: it had ended by itself before, which no kill explains.
-    pub async fn kill(self) -> Result<(), ChildError> {
-        let ChildDaemon { name, log, end, ended, .. } = self;
-        let _ = end.send(EndBy::Kill); // It fails when the child has ended already; `ended` says how.
-        match ended.await {
-            Ok(Ok(status)) if status.signal() == Some(KILL_SIGNAL) => Ok(()),
-            Ok(Ok(status)) => Err(ChildError::Ended { name, status, log }),
-            Ok(Err(source)) => Err(ChildError::NotKilled { name, source }),
-            Err(_) => Err(ChildError::NotKilled { name, source: io::ErrorKind::BrokenPipe.into() }),
-        }
-    }
+/// The most memory that the process ever held, as the kernel counts it.
+pub fn peak_rss_of(process: &Child) -> Option<u64> {
+    peak_rss_bytes(&process.id()?.to_string())
 }
 
 /// `VmHWM` of a process, by its id or `self`.
@@ -293,9 +208,9 @@ pub fn run_daemon(
     args: Vec<OsString>,
     daemon: impl FnOnce(Vec<OsString>) -> ExitCode,
 ) -> ExitCode {
-    #[cfg(target_os = "linux")]
     if let Err(error) = die_with_parent() {
-        eprintln!("{name}: cannot tie its life to that of the city: {error}. Nothing was started");
+        let reason = format!("cannot tie its life to that of the city: {error}. Nothing was started");
+        codes::print_error(codes::CANNOT_START, &reason);
         return ExitCode::FAILURE;
     }
     // `ps` and `top` would call it "exe". That it stays so is no reason to stop.
@@ -304,7 +219,6 @@ pub fn run_daemon(
 }
 
 /// SIGKILL, not SIGTERM: a city that was killed wants its children gone, and to them it makes no difference.
-#[cfg(target_os = "linux")]
 fn die_with_parent() -> io::Result<()> {
     use rustix::process::{Signal, getppid, set_parent_process_death_signal};
     set_parent_process_death_signal(Some(Signal::KILL))?;

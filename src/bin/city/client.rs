@@ -1,40 +1,34 @@
 //! The daemons' HTTP contracts, as far as the city uses them.
 
 use super::books::Receipt;
-use super::money::{AmountAtServer, Takings};
+use super::money::Takings;
 use bytes::Bytes;
-use fogpost::http::client::{HttpCallError, HttpClient, PostAnswer, percent_encoded, read_json};
+use fogpost::http::client::{HttpCallError, HttpClient, PostAnswer, percent_encoded};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 
 /// `GET /v1/outbox` of an edge.
 #[derive(Debug, Clone, Deserialize)]
 pub struct OutboxAtEdge {
     pub depth: u64,
-    #[serde(default)]
     pub resends: u64,
-    #[serde(default)]
     pub connected: bool,
 }
 
 /// A garage in `GET /v1/garages` of the server.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
 pub struct GarageAtServer {
     pub name: String,
-    /// The server does not know it before the first event; by the city's books it is 0 then.
     #[serde(deserialize_with = "zero_when_unknown")]
     pub occupied: i64,
-    #[serde(default)]
     pub marks: Vec<MarkAtServer>,
-    #[serde(default)]
     pub duplicates_refused: u64,
     /// The position in the ledger up to which these numbers count.
-    #[serde(default)]
     pub position: u64,
-    #[serde(default)]
     pub stays: StaysAtServer,
-    #[serde(default)]
-    taken: Vec<AmountAtServer>,
+    pub taken: Takings,
 }
 
 /// How many stays of a garage have ended.
@@ -50,19 +44,23 @@ pub struct MarkAtServer {
 }
 
 impl GarageAtServer {
-    /// The money that was taken.
-    pub fn taken(&self) -> Takings {
-        Takings::from(&self.taken[..])
-    }
-
     /// How many of its events are applied: every epoch begins at 1 and has no gaps.
     pub fn applied(&self) -> u64 {
         self.marks.iter().map(|mark| mark.sequence).sum()
     }
 }
 
+/// The server does not know an occupancy before the first event; by the city's books it is 0 then.
 fn zero_when_unknown<'de, D: serde::Deserializer<'de>>(value: D) -> Result<i64, D::Error> {
     Option::<i64>::deserialize(value).map(Option::unwrap_or_default)
+}
+
+/// A page of any list of the server.
+#[derive(Debug, Deserialize)]
+pub struct ListPage<T> {
+    #[serde(alias = "garages", alias = "events", alias = "charges")]
+    pub items: Vec<T>,
+    next: Option<String>,
 }
 
 /// Talks to the server and the edges.
@@ -70,26 +68,39 @@ fn zero_when_unknown<'de, D: serde::Deserializer<'de>>(value: D) -> Result<i64, 
 pub struct DaemonClient(HttpClient);
 
 impl DaemonClient {
+    /// The answer to a `GET`, read as JSON.
+    pub async fn get<T: DeserializeOwned>(&self, url: &str) -> Result<T, HttpCallError> {
+        self.0.get_json(url).await
+    }
+
+    /// Visits what `list`, a URL with a query, has from the cursor `after` on, and leaves `after` at the last page.
+    pub async fn each<T: DeserializeOwned>(
+        &self,
+        list: &str,
+        after: &mut Option<String>,
+        mut visit: impl FnMut(T),
+    ) -> Result<(), HttpCallError> {
+        loop {
+            let cursor = after.as_deref().map(|after| format!("&after={}", percent_encoded(after)));
+            let page: ListPage<T> = self.get(&format!("{list}{}", cursor.unwrap_or_default())).await?;
+            page.items.into_iter().for_each(&mut visit);
+            match page.next {
+                Some(next) => *after = Some(next),
+                None => return Ok(()),
+            }
+        }
+    }
+
     /// `GET /v1/outbox` of the edge at `edge`, such as `http://127.0.0.1:5581`.
     pub async fn outbox(&self, edge: &str) -> Result<OutboxAtEdge, HttpCallError> {
-        self.0.get_json(&format!("{edge}/v1/outbox")).await
+        self.get(&format!("{edge}/v1/outbox")).await
     }
 
     /// All garages that the server knows, by name.
     pub async fn garages(&self, server: &str) -> Result<BTreeMap<String, GarageAtServer>, HttpCallError> {
-        #[derive(Deserialize)]
-        struct GaragesPage {
-            garages: Vec<GarageAtServer>,
-            next: Option<String>,
-        }
         let mut all = BTreeMap::new();
-        let list = format!("{server}/v1/garages?limit=1000");
-        self.each_page(&list, &mut None, |url, body| {
-            let page: GaragesPage = read_json(url, body)?;
-            all.extend(page.garages.into_iter().map(|garage| (garage.name.clone(), garage)));
-            Ok(page.next)
-        })
-        .await?;
+        let visit = |garage: GarageAtServer| _ = all.insert(garage.name.clone(), garage);
+        self.each(&format!("{server}/v1/garages?limit=1000"), &mut None, visit).await?;
         Ok(all)
     }
 
@@ -97,42 +108,10 @@ impl DaemonClient {
     pub async fn occupancy(&self, server: &str) -> Result<BTreeMap<String, i64>, HttpCallError> {
         #[derive(Deserialize)]
         struct OccupancyAnswer {
-            garages: Vec<OccupancyLine>,
+            garages: Vec<GarageAtServer>,
         }
-        #[derive(Deserialize)]
-        struct OccupancyLine {
-            name: String,
-            #[serde(deserialize_with = "zero_when_unknown")]
-            occupied: i64,
-        }
-        let city: OccupancyAnswer = self.0.get_json(&format!("{server}/v1/occupancy")).await?;
+        let city: OccupancyAnswer = self.get(&format!("{server}/v1/occupancy")).await?;
         Ok(city.garages.into_iter().map(|garage| (garage.name, garage.occupied)).collect())
-    }
-
-    /// The body of a successful `GET`.
-    pub async fn get(&self, url: &str) -> Result<Bytes, HttpCallError> {
-        self.0.get(url).await
-    }
-
-    /// Gets the pages of `list`, a URL with a query, from the cursor `after` on, and leaves `after` at the last page. `read`
-    /// reads a page and returns the cursor of the next one.
-    pub async fn each_page(
-        &self,
-        list: &str,
-        after: &mut Option<String>,
-        mut read: impl FnMut(&str, &[u8]) -> Result<Option<String>, HttpCallError>,
-    ) -> Result<(), HttpCallError> {
-        loop {
-            let url = match after {
-                Some(after) => format!("{list}&after={}", percent_encoded(after)),
-                None => list.to_owned(),
-            };
-            let body = self.0.get(&url).await?;
-            match read(&url, &body)? {
-                Some(next) => *after = Some(next),
-                None => return Ok(()),
-            }
-        }
     }
 
     /// Posts events, one JSON object a line, to the edge at `edge`. Either all are stored or none, and with a `key` once,

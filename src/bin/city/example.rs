@@ -2,10 +2,10 @@
 //!
 //! **Promise.** The files are valid, and say the same in every run. A user who gave a configuration gets none of this.
 
-use super::fleet::DaemonSlot;
-use super::plan::{GarageSite, simulated_plates};
+use super::children::ChildSpec;
+use super::plan::GarageSite;
 use super::settings::Cars;
-use fogpost::traffic::plates::PlateReading;
+use fogpost::traffic::plates::PlateRegistry;
 use std::fmt::Write;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -42,42 +42,33 @@ const REGISTERED: u64 = 32;
 const COVERED: &str = "dienstwagen,stadtwerke";
 const COVERED_AT_ONCE: u32 = 3;
 
-/// Why the example's customers could not be registered.
-#[derive(Debug, thiserror::Error)]
-pub enum CustomersError {
-    #[error("cannot write the example's customers: {0}")]
-    Write(#[from] io::Error),
-    #[error("the server did not take the example's customers: {0}")]
-    Refused(String),
-}
-
 /// Registers some cars of the simulated city, and gives some of them a contract, as an operator would: by importing files
-/// from `dir`. What the server knows already is not recorded again.
+/// from `dir`. What the server knows already is not recorded again. `Err` says why they could not be registered.
 pub async fn register_customers(
-    server: &DaemonSlot,
+    server: &ChildSpec,
     dir: &Path,
     sites: &[GarageSite],
     seed: u64,
-) -> Result<(), CustomersError> {
+) -> Result<(), String> {
     let (plates, contracts) = customers(sites.len(), seed);
     for (of, text) in [("plates", plates), ("contracts", contracts)] {
         let path = dir.join(format!("{of}.csv"));
-        std::fs::write(&path, text)?;
+        std::fs::write(&path, text)
+            .map_err(|error| format!("cannot write the example's customers to {path:?}: {error}"))?;
         let imported = server.run_command(&[of, "import", &path.to_string_lossy()]).await;
-        imported.map_err(CustomersError::Refused)?;
+        imported.map_err(|reason| format!("the server did not take the example's customers: {reason}"))?;
     }
     Ok(())
 }
 
 /// Plates and contracts as CSV.
 fn customers(garages: usize, seed: u64) -> (String, String) {
-    let registry = simulated_plates(seed, garages);
+    let registry = PlateRegistry::new(seed, garages);
     let mut plates = "plate,account,name\n".to_owned();
     let mut contracts = "contract,account,plate,garage,valid_from,valid_to,cars\n".to_owned();
     for garage in 0..garages {
         for number in 0..REGISTERED {
-            let mut plate = String::new();
-            registry.write(garage, number, PlateReading::Separated, &mut plate);
+            let plate = registry.plate(garage, number);
             let (account, name) = ACCOUNTS[(number % ACCOUNTS.len() as u64) as usize];
             writeln!(plates, "{plate},{account},{name}").expect("a String takes all");
             if number == 0 {

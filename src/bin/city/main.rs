@@ -7,29 +7,29 @@
 //! **Not promised.** That nothing confirmed is lost in a power cut: the city does not cut the power. Tests do.
 //!
 //! The path of an event: [`fogpost::traffic`] produces it, a [`producer`] posts it to the edge and, once it is confirmed, enters
-//! it into the [`books`]. At the end [`event_list`] reads it back from the server, and [`charge_list`] the charges. [`run`]
-//! leads through the phases. With `--chaos`, [`chaos`] kills daemons and cuts links meanwhile.
+//! it into the [`books`]. At the end [`lists`] reads it and the charges back from the server. [`run`] leads through the
+//! phases. With `--chaos`, [`chaos`] kills daemons and cuts links meanwhile.
 
 mod books;
 mod chaos;
-mod charge_list;
 mod children;
 mod client;
 mod display;
-mod event_list;
 mod example;
 mod fleet;
+mod lists;
 mod money;
 mod plan;
 mod producer;
 mod report;
 mod run;
 mod settings;
-mod status;
 mod stays;
 
 use display::{CityDisplay, LinesTo};
 use fogpost::cli;
+use fogpost::codes::{self, Coded};
+use fogpost::daemon::EXIT_SETTING;
 use fogpost::store::private::keep_what_we_create_private;
 use report::CityReport;
 use run::CitySignals;
@@ -39,9 +39,6 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
-
-/// A setting makes no sense (EX_USAGE of sysexits.h).
-const BAD_SETTING: u8 = 64;
 
 /// The city is its own server and edge as well, so that one binary is the whole system.
 fn main() -> ExitCode {
@@ -68,7 +65,7 @@ fn run_city(args: Vec<OsString>) -> ExitCode {
     match tokio::runtime::Runtime::new().and_then(|runtime| runtime.block_on(running)) {
         Ok(report) => conclude(&settings, &report),
         Err(error) => {
-            eprintln!("city: cannot start: {error}. Nothing was confirmed");
+            codes::print_error(codes::CANNOT_START, &format!("{error}. Nothing was confirmed"));
             ExitCode::FAILURE
         }
     }
@@ -77,15 +74,17 @@ fn run_city(args: Vec<OsString>) -> ExitCode {
 /// `--help` and `--version` are no errors, and go to stdout.
 fn refuse(error: &SettingsError) -> ExitCode {
     match error {
-        SettingsError::Flags(error) => {
-            let _ = error.print();
-            if error.use_stderr() { ExitCode::from(BAD_SETTING) } else { ExitCode::SUCCESS }
+        SettingsError::Flags(asked) if !asked.use_stderr() => {
+            let _ = asked.print();
+            return ExitCode::SUCCESS;
         }
-        other => {
-            eprintln!("city: {other}");
-            ExitCode::from(BAD_SETTING)
+        SettingsError::Flags(wrong) => {
+            let text = wrong.render().to_string();
+            codes::print_error(error.code(), &text.strip_prefix("error: ").unwrap_or(&text).trim_end());
         }
+        _ => codes::print_error(error.code(), error),
     }
+    ExitCode::from(EXIT_SETTING)
 }
 
 /// Signals that come this soon after the first mean the same: `timeout` sends one to the process and one to its group.
@@ -118,19 +117,22 @@ fn listen_to_signals() -> io::Result<CitySignals> {
 
 fn conclude(settings: &Settings, report: &CityReport) -> ExitCode {
     let text = if settings.flags.json {
-        eprintln!("{report}");
+        let _ = writeln!(io::stderr(), "{report}");
         report.to_json()
     } else {
         report.to_string()
     };
     let written = writeln!(io::stdout(), "{text}");
-    match (report.books_right, written) {
+    if let Some((code, complaint)) = report.complaint() {
+        codes::print_error(code, &complaint);
+        return ExitCode::FAILURE;
+    }
+    match written {
         // The user who asked for the result as JSON did not get it.
-        (true, Err(error)) if settings.flags.json => {
-            eprintln!("city: cannot write the result: {error}");
+        Err(error) if settings.flags.json => {
+            codes::print_error(codes::RESULT_NOT_WRITTEN, &format!("cannot write the result: {error}"));
             ExitCode::FAILURE
         }
-        (true, _) => ExitCode::SUCCESS,
-        (false, _) => ExitCode::FAILURE,
+        _ => ExitCode::SUCCESS,
     }
 }

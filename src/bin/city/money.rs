@@ -6,28 +6,21 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// An amount in an answer of the server: `{"amount":350,"currency":"GBP"}`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct AmountAtServer {
-    amount: i64,
+/// What was taken minus what was given back, by currency. A currency of which nothing is left is not listed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Vec<TakenAmount>", into = "Vec<TakenAmount>")]
+pub struct Takings(BTreeMap<String, i128>);
+
+/// As the server and the city's report list it: `{"amount":350,"currency":"GBP"}`.
+#[derive(Serialize, Deserialize)]
+struct TakenAmount {
+    amount: i128,
     currency: String,
 }
 
-/// What was taken minus what was given back. A currency of which nothing is left is not listed.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Takings(BTreeMap<String, i128>);
-
 impl Takings {
-    pub fn add(&mut self, amount: i64, currency: &str) {
-        self.add_minor(i128::from(amount), currency);
-    }
-
-    fn add_minor(&mut self, minor: i128, currency: &str) {
-        // No entry(): it would copy the currency of each of a million charges.
-        let total = match self.0.get_mut(currency) {
-            Some(total) => total,
-            None => self.0.entry(currency.to_owned()).or_default(),
-        };
+    pub fn add(&mut self, minor: i128, currency: &str) {
+        let total = self.0.entry(currency.to_owned()).or_default();
         *total += minor;
         if *total == 0 {
             self.0.remove(currency);
@@ -35,7 +28,7 @@ impl Takings {
     }
 
     pub fn add_all(&mut self, other: &Takings) {
-        other.0.iter().for_each(|(currency, minor)| self.add_minor(*minor, currency));
+        other.0.iter().for_each(|(currency, minor)| self.add(*minor, currency));
     }
 
     pub fn is_nothing(&self) -> bool {
@@ -43,23 +36,17 @@ impl Takings {
     }
 }
 
-impl From<&[AmountAtServer]> for Takings {
-    fn from(amounts: &[AmountAtServer]) -> Takings {
+impl From<Vec<TakenAmount>> for Takings {
+    fn from(amounts: Vec<TakenAmount>) -> Takings {
         let mut takings = Takings::default();
         amounts.iter().for_each(|one| takings.add(one.amount, &one.currency));
         takings
     }
 }
 
-impl Serialize for Takings {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        struct TakingsLine<'a> {
-            amount: i128,
-            currency: &'a str,
-        }
-        serializer
-            .collect_seq(self.0.iter().map(|(currency, amount)| TakingsLine { amount: *amount, currency }))
+impl From<Takings> for Vec<TakenAmount> {
+    fn from(Takings(by_currency): Takings) -> Vec<TakenAmount> {
+        by_currency.into_iter().map(|(currency, amount)| TakenAmount { amount, currency }).collect()
     }
 }
 
@@ -103,7 +90,7 @@ pub fn grouped(number: impl Into<u128>) -> String {
 mod tests {
     use super::*;
 
-    fn takings(amounts: &[(i64, &str)]) -> Takings {
+    fn takings(amounts: &[(i128, &str)]) -> Takings {
         let mut takings = Takings::default();
         amounts.iter().for_each(|(amount, currency)| takings.add(*amount, currency));
         takings
@@ -130,8 +117,7 @@ mod tests {
         assert_eq!(total, takings(&[(4, "EUR"), (2, "GBP")]));
         let json = serde_json::to_string(&total).expect("JSON");
         assert_eq!(json, r#"[{"amount":4,"currency":"EUR"},{"amount":2,"currency":"GBP"}]"#);
-        let again: Vec<AmountAtServer> = serde_json::from_str(&json).expect("JSON");
-        assert_eq!(Takings::from(&again[..]), total);
+        assert_eq!(serde_json::from_str::<Takings>(&json).expect("JSON"), total);
         assert!(takings(&[(7, "EUR"), (-7, "EUR")]).is_nothing());
     }
 }

@@ -6,14 +6,16 @@
 //! disconnects without an answer ends the run. Under chaos edges are killed, so each request has an idempotency key, and is made
 //! again with the same key and the same body until it is answered 201.
 
-use super::books::{CityBooks, PostedEvents, Receipt};
+use super::books::{CityBooks, PostedEvent};
 use super::chaos::SharedFaultCounts;
 use super::chaos::gate::GatePass;
 use super::client::DaemonClient;
 use bytes::Bytes;
 use fogpost::http::client::{HttpCallError, PostAnswer};
-use fogpost::traffic::{CarPassage, EventWriter, GarageTraffic};
+use fogpost::traffic::{CarPassage, CarStream};
 use hyper::StatusCode;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::sync::Arc;
@@ -40,22 +42,29 @@ const MAX_RETRY_AFTER: Duration = Duration::from_millis(500);
 const GIVE_UP_AFTER: Duration = Duration::from_secs(300);
 
 /// The time in the city, which goes faster than ours.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct CityClock {
     started: Instant,
     started_unix_ms: i64,
     speed: f64,
+    zone: TimeZone,
 }
 
 impl CityClock {
     /// A clock that shows `unix_ms` now and goes this many times faster than ours.
-    pub fn starting(unix_ms: i64, speed: f64) -> CityClock {
-        CityClock { started: Instant::now(), started_unix_ms: unix_ms, speed }
+    pub fn starting(unix_ms: i64, speed: f64, zone: TimeZone) -> CityClock {
+        CityClock { started: Instant::now(), started_unix_ms: unix_ms, speed, zone }
     }
 
     pub fn now_unix_ms(&self) -> i64 {
         let passed_ms = self.started.elapsed().as_secs_f64() * 1_000.0 * self.speed;
         self.started_unix_ms.saturating_add(passed_ms as i64)
+    }
+
+    /// What it shows.
+    pub fn local(&self) -> String {
+        let now = Timestamp::from_millisecond(self.now_unix_ms()).unwrap_or(Timestamp::MAX);
+        self.zone.to_datetime(now).strftime("%a %Y-%m-%d %H:%M   ").to_string()
     }
 
     /// Our instant at which it is `unix_ms` there. For an instant years ahead it is an earlier one.
@@ -69,8 +78,6 @@ impl CityClock {
 /// How far a producer is, for others to look at.
 #[derive(Debug, Default)]
 pub struct ProducerCounts {
-    /// What the server had applied before this run.
-    pub applied_before: AtomicU64,
     pub confirmed: AtomicU64,
     /// How often the edge asked to come back later.
     pub held_back: AtomicU64,
@@ -99,23 +106,22 @@ impl ChaosProducer {
         format!("{}-{}", self.key_prefix, self.requests)
     }
 
-    /// How many events the next request may hold. `None`: no request is to be made.
-    async fn room(&mut self, stop: &CancellationToken) -> Option<u64> {
+    /// How many events the next request may hold.
+    async fn room(&mut self) -> u64 {
         let most = if self.rng.random_bool(0.2) { 1 } else { self.rng.random_range(1..=CHAOS_BATCH_EVENTS) };
-        Some(self.pass.room(stop).await?.min(most))
+        self.pass.room().await.min(most)
     }
 }
 
 /// One garage's producer.
-#[derive(Debug)]
 pub struct CityProducer {
     pub client: DaemonClient,
     /// The edge's address: `http://127.0.0.1:5581`.
     pub edge: String,
-    pub traffic: GarageTraffic,
+    pub traffic: CarStream,
     /// Maximum number of events to post.
     pub limit: u64,
-    pub writer: EventWriter,
+    pub zone: TimeZone,
     pub books: CityBooks,
     pub counts: Arc<ProducerCounts>,
     /// `None`: as fast as it can.
@@ -144,20 +150,21 @@ impl CityProducer {
     }
 
     async fn feed(&mut self, stop: &CancellationToken) -> Result<(), HttpCallError> {
-        let mut batch = PostedEvents::default();
+        let mut batch = Vec::new();
         let mut size = 0;
         let mut next = self.next_passage();
         while let Some(first) = next {
-            let due = self.clock.map(|clock| clock.when(first.at.unix_ms));
-            if !wait_until(due, stop).await {
+            let room = async {
+                if let Some(clock) = &self.clock {
+                    tokio::time::sleep_until(clock.when(first.unix_ms)).await;
+                }
+                match &mut self.chaos {
+                    None => BATCH_EVENTS,
+                    Some(chaos) => chaos.room().await,
+                }
+            };
+            let Some(most) = stop.run_until_cancelled(room).await else {
                 return Ok(());
-            }
-            let most = match &mut self.chaos {
-                None => BATCH_EVENTS,
-                Some(chaos) => match chaos.room(stop).await {
-                    Some(room) => room,
-                    None => return Ok(()),
-                },
             };
             // As large as the last request, so that it does not grow by doubling.
             let mut lines = String::with_capacity(size);
@@ -180,19 +187,19 @@ impl CityProducer {
         &mut self,
         first: CarPassage,
         most: u64,
-        batch: &mut PostedEvents,
+        batch: &mut Vec<PostedEvent>,
         lines: &mut String,
     ) -> Option<CarPassage> {
-        let now_unix_ms = self.clock.map_or(i64::MAX, |clock| clock.now_unix_ms());
-        let mut key = String::new();
+        let now_unix_ms = self.clock.as_ref().map_or(i64::MAX, CityClock::now_unix_ms);
         let mut passage = first;
         batch.clear();
         loop {
-            let plate = self.writer.write(&passage, &mut key, lines);
-            batch.push(&passage, plate);
+            let key = passage.key();
+            passage.write_event(key.as_deref(), &self.zone, lines);
+            batch.push(PostedEvent { direction: passage.direction, unix_ms: passage.unix_ms, key });
             passage = self.next_passage()?;
-            let due = passage.at.unix_ms <= now_unix_ms;
-            if !due || batch.count() >= most || lines.len() > BATCH_BYTES {
+            let due = passage.unix_ms <= now_unix_ms;
+            if !due || batch.len() as u64 >= most || lines.len() > BATCH_BYTES {
                 return Some(passage);
             }
         }
@@ -201,14 +208,14 @@ impl CityProducer {
     /// Posts the batch until it is confirmed. Under chaos with the same key and the same bytes, even when the edge is killed in between.
     async fn deliver(
         &mut self,
-        batch: &PostedEvents,
+        batch: &[PostedEvent],
         lines: Bytes,
         stop: &CancellationToken,
     ) -> Result<Delivery, HttpCallError> {
         let mut key = None;
         if let Some(chaos) = &mut self.chaos {
             key = Some(chaos.next_key());
-            if !chaos.pass.request(batch.count(), stop).await {
+            if stop.run_until_cancelled(chaos.pass.request(batch.len() as u64)).await.is_none() {
                 return Ok(Delivery::Stopped);
             }
         }
@@ -216,10 +223,12 @@ impl CityProducer {
         let mut retry_after = FIRST_RETRY_AFTER;
         let mut maybe_stored = false;
         loop {
-            let posted = self.client.post_events(&self.edge, batch.count(), lines.clone(), key.as_deref());
+            let posted =
+                self.client.post_events(&self.edge, batch.len() as u64, lines.clone(), key.as_deref());
             let pause = match posted.await {
                 Ok(PostAnswer::Created(receipt)) => {
-                    self.book(batch, receipt);
+                    self.books.confirm(batch, receipt);
+                    self.counts.confirmed.store(self.books.confirmed(), Ordering::Relaxed);
                     return Ok(Delivery::Confirmed);
                 }
                 Ok(PostAnswer::RetryAfter(pause)) => {
@@ -237,9 +246,10 @@ impl CityProducer {
                     std::mem::replace(&mut retry_after, doubled)
                 }
             };
+            let pause = tokio::time::sleep(pause);
             if maybe_stored {
-                tokio::time::sleep(pause).await;
-            } else if !wait_until(Some(Instant::now() + pause), stop).await {
+                pause.await;
+            } else if stop.run_until_cancelled(pause).await.is_none() {
                 return Ok(Delivery::Stopped);
             }
             if let Some(chaos) = &self.chaos {
@@ -247,11 +257,6 @@ impl CityProducer {
                 chaos.pass.notify_request();
             }
         }
-    }
-
-    fn book(&mut self, batch: &PostedEvents, receipt: Receipt) {
-        self.books.confirm(batch, receipt);
-        self.counts.confirmed.store(self.books.confirmed(), Ordering::Relaxed);
     }
 }
 
@@ -264,15 +269,6 @@ fn is_passing(error: &HttpCallError) -> bool {
     }
 }
 
-/// Waits until `due`, if there is such an instant; `false` if `stop` comes first.
-async fn wait_until(due: Option<Instant>, stop: &CancellationToken) -> bool {
-    tokio::select! {
-        biased;
-        () = stop.cancelled() => false,
-        () = async { if let Some(due) = due { tokio::time::sleep_until(due).await } } => true,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::books::{Baseline, ServerAccount};
@@ -280,15 +276,15 @@ mod tests {
     use axum::extract::State;
     use axum::http::StatusCode;
     use axum::response::{IntoResponse, Response};
-    use fogpost::traffic::plates::{PlateMixture, PlateRegistry};
-    use fogpost::traffic::recorded::{OccupancyRow, RecordedTraffic};
+    use fogpost::traffic::plates::PlateRegistry;
+    use fogpost::traffic::recording::{OccupancyRow, recorded_cars};
     use fogpost::traffic::{Drivers, StartingState};
     use std::collections::HashMap;
     use std::sync::Mutex;
 
     #[test]
     fn an_hour_of_the_city_passes_in_a_minute() {
-        let clock = CityClock::starting(1_000_000, 60.0);
+        let clock = CityClock::starting(1_000_000, 60.0, TimeZone::UTC);
         assert_eq!(clock.when(1_000_000 + 3_600_000) - clock.started, Duration::from_secs(60));
         assert_eq!(clock.when(5), clock.started, "what is past is due");
         let (before, city, after) = (Instant::now(), clock.now_unix_ms(), Instant::now());
@@ -393,18 +389,15 @@ mod tests {
             .layer(axum::extract::DefaultBodyLimit::max(1 << 20))
             .with_state(edge.clone());
         let serving = tokio::spawn(async { axum::serve(listener, router).await });
-        let registry = Arc::new(PlateRegistry::new(PlateMixture::British, 1, 1));
+        let registry = Arc::new(PlateRegistry::new(1, 1));
         let rows = [OccupancyRow { unix_ms: 1_475_000_000_000, occupancy: cars }];
-        let drivers = Drivers::new(registry.clone(), 0, 100, Arc::default());
-        let zone = jiff::tz::TimeZone::UTC;
-        let start = StartingState::default();
-        let recorded = RecordedTraffic::new(rows.into(), &start, drivers, 1, zone);
+        let drivers = Drivers::new(registry, 0, 100, Arc::default());
         let producer = CityProducer {
             client: DaemonClient::default(),
             edge: format!("http://{address}"),
-            traffic: GarageTraffic::Recorded(Box::new(recorded)),
+            traffic: recorded_cars(rows.into(), &StartingState::default(), drivers),
             limit: u64::MAX,
-            writer: EventWriter::new(registry, 0),
+            zone: TimeZone::UTC,
             books: CityBooks::new("1".to_owned(), Baseline::default()),
             counts: Arc::default(),
             clock: None,

@@ -7,6 +7,7 @@ use super::books::Discrepancy;
 use super::chaos::FaultCounts;
 use super::money::{Takings, grouped};
 use super::settings::Verify;
+use fogpost::codes::{self, Code, Coded};
 use serde::{Serialize, Serializer};
 use std::fmt;
 use std::path::PathBuf;
@@ -33,7 +34,7 @@ pub struct PeakMemory {
     pub city: Option<u64>,
 }
 
-/// A part of a run. Each moment of a run belongs to one of them.
+/// A part of a run, in the order of [`PHASES`]. Each moment of a run belongs to one of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// Starting the daemons, until all are ready and what earlier runs had left is delivered.
@@ -52,24 +53,14 @@ pub enum Phase {
     Verify,
 }
 
-impl Phase {
-    const ALL: [(Phase, &'static str); 7] = [
-        (Phase::Start, "start"),
-        (Phase::Feed, "feed"),
-        (Phase::Settle, "settle"),
-        (Phase::Check, "check"),
-        (Phase::Linger, "linger"),
-        (Phase::Stop, "stop"),
-        (Phase::Verify, "verify"),
-    ];
-}
+const PHASES: [&str; 7] = ["start", "feed", "settle", "check", "linger", "stop", "verify"];
 
 /// How long each phase took. They add up to the total.
 #[derive(Debug, Clone)]
 pub struct PhaseTimes {
     current: Phase,
     since: Instant,
-    hundredths: [u64; Phase::ALL.len()],
+    hundredths: [u64; PHASES.len()],
 }
 
 impl Default for PhaseTimes {
@@ -93,13 +84,21 @@ impl PhaseTimes {
         self.current = phase;
     }
 
+    /// How long the cars have driven and their events been delivered, until now.
+    pub fn seconds_of_cars(&self) -> f64 {
+        let cars = [Phase::Feed, Phase::Settle];
+        let ended = cars.map(|phase| self.hundredths[phase as usize]).iter().sum::<u64>() as f64 / 100.0;
+        let now = if cars.contains(&self.current) { self.since.elapsed() } else { Duration::ZERO };
+        ended + now.as_secs_f64()
+    }
+
     /// Of all phases that have ended.
     pub fn total_seconds(&self) -> f64 {
         self.hundredths.iter().sum::<u64>() as f64 / 100.0
     }
 
     fn each(&self) -> impl Iterator<Item = (&'static str, f64)> {
-        Phase::ALL.into_iter().map(|(phase, name)| (name, self.hundredths[phase as usize] as f64 / 100.0))
+        PHASES.into_iter().zip(self.hundredths).map(|(name, hundredths)| (name, hundredths as f64 / 100.0))
     }
 }
 
@@ -117,8 +116,7 @@ pub struct CityReport {
     pub events: u64,
     /// Applied by the server since the run began.
     pub applied: u64,
-    /// Resent events that the server had already, since it was started. Under chaos at least this many: what a daemon
-    /// counted between the last look at it and its death is lost.
+    /// Resent events that the server had already. Under chaos only what it counted since it was last started.
     pub duplicates_refused: u64,
     /// Everything, from the first process to the last.
     pub seconds: f64,
@@ -131,16 +129,18 @@ pub struct CityReport {
     /// Where the server shows a statement, such as `/v1/statements/AB1?month=2026-11&format=html`.
     pub statement: Option<String>,
     pub books_right: bool,
-    /// How they were compared: `full` or `counts`.
-    pub verified: &'static str,
+    /// How they were compared.
+    pub verified: Verify,
     /// The result of `server verify` after the run; `None` if it was not run.
     pub ledger_verified: Option<bool>,
     pub discrepancies: Vec<Discrepancy>,
     /// Why the run could not be brought to an end.
     pub error: Option<String>,
+    #[serde(skip)]
+    error_code: Option<Code>,
     /// A signal ended it before the cars did.
     pub interrupted: bool,
-    /// Events that edges sent again; under chaos at least this many.
+    /// Events that edges sent again. Under chaos only what they counted since they were last started.
     pub resends: u64,
     /// How often an edge asked its producer to come back later.
     pub held_back: u64,
@@ -158,11 +158,24 @@ pub struct CityReport {
 
 impl CityReport {
     pub fn empty(seed: u64, verify: Verify) -> CityReport {
-        let verified = match verify {
-            Verify::Full => "full",
-            Verify::Counts => "counts",
-        };
-        CityReport { seed, verified, ..CityReport::default() }
+        CityReport { seed, verified: verify, ..CityReport::default() }
+    }
+
+    /// The run could not be brought to an end.
+    pub fn failed(&mut self, error: &(impl Coded + ?Sized)) {
+        (self.error, self.error_code) = (Some(error.to_string()), Some(error.code()));
+    }
+
+    /// What the error exit says, if the books are not known to be right.
+    pub fn complaint(&self) -> Option<(Code, String)> {
+        let differences = self.discrepancies.len();
+        let not_right =
+            || format!("the books are not right: {differences} differences, which the report names");
+        match (self.books_right, self.error_code, &self.error) {
+            (true, ..) => None,
+            (false, Some(code), Some(error)) => Some((code, error.clone())),
+            (false, ..) => Some((codes::BOOKS_NOT_RIGHT, not_right())),
+        }
     }
 
     /// One line of JSON.
@@ -204,9 +217,6 @@ impl fmt::Display for CityReport {
         for discrepancy in &self.discrepancies {
             writeln!(f, "{discrepancy}")?;
         }
-        if let Some(error) = &self.error {
-            writeln!(f, "{error}")?;
-        }
         if let Some(data_dir) = &self.data_dir {
             writeln!(f, "data and logs are kept in {}", data_dir.display())?;
         }
@@ -214,7 +224,9 @@ impl fmt::Display for CityReport {
             writeln!(f, "a statement: {command}")?;
         }
         f.write_str(match (self.books_right, self.verified) {
-            (true, "full") => "The books are right: each confirmed event is at the server once, in order.",
+            (true, Verify::Full) => {
+                "The books are right: each confirmed event is at the server once, in order."
+            }
             (true, _) => "The books are right, as far as numbers and occupancies tell.",
             (false, _) => "THE BOOKS ARE NOT RIGHT, or could not be checked.",
         })

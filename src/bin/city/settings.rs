@@ -3,9 +3,10 @@
 //! **Promise.** [`Settings`] that exist can be carried out, as far as can be known before anything is started: files are there,
 //! numbers make sense, no flag contradicts another.
 
-use clap::{Parser, ValueEnum};
-use fogpost::telemetry::LogFormat;
+use clap::{ArgGroup, Parser, ValueEnum};
+use fogpost::codes::{self, Code, Coded};
 use fogpost::traffic::recording::{MAX_GARAGES, Recording, RecordingError};
+use serde::Serialize;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -14,11 +15,12 @@ use std::path::PathBuf;
 /// Without --replay the cars are simulated, from a weekday's noon on.
 #[derive(Debug, Parser)]
 #[command(name = "city", version, max_term_width = 100, after_help = EXAMPLES)]
+#[command(group(ArgGroup::new("end of the cars").args(["replay", "limit"]).multiple(true)))]
 pub struct CityFlags {
-    /// Number of garages of the simulated city [default: 5].
-    #[arg(long, value_name = "N", help_heading = CARS, conflicts_with = "replay",
+    /// Number of garages of the simulated city.
+    #[arg(long, value_name = "N", help_heading = CARS, conflicts_with = "replay", default_value_t = 5,
         value_parser = clap::value_parser!(u16).range(1..=MAX_GARAGES as i64))]
-    garages: Option<u16>,
+    garages: u16,
 
     /// Recorded occupancy to replay: a CSV file with the columns SystemCodeNumber, Capacity, Occupancy and LastUpdated
     /// [default: none].
@@ -51,12 +53,8 @@ pub struct CityFlags {
     #[arg(long, value_name = "FILE", help_heading = DAEMONS)]
     pub config: Option<PathBuf>,
 
-    /// Format of the daemons' logs.
-    #[arg(long, value_name = "FORMAT", help_heading = DAEMONS, value_enum, default_value_t = LogFormat::Text)]
-    pub log_format: LogFormat,
-
     /// End when all events are applied and checked. Needs --replay or --limit, since simulated cars have no end.
-    #[arg(long, help_heading = RESULT)]
+    #[arg(long, help_heading = RESULT, requires = "end of the cars")]
     pub exit_when_settled: bool,
 
     /// What is compared at the end.
@@ -90,10 +88,12 @@ fn speed(text: &str) -> Result<f64, String> {
 }
 
 /// What is compared at the end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Verify {
     /// Each event is read back from the server and compared with what was confirmed, in order, and each charge with the
     /// stays that ended; afterwards `server verify` judges the ledger.
+    #[default]
     Full,
     /// Per garage: how many events were applied, how many cars are inside, and how many stays have ended.
     Counts,
@@ -106,20 +106,13 @@ pub enum Cars {
     Recorded(Recording),
 }
 
-/// How fast the clocks of the city go.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Pace {
-    AsFastAsPossible,
-    /// This many times faster than ours.
-    Times(f64),
-}
-
 /// Everything that was asked for, checked.
 #[derive(Debug)]
 pub struct Settings {
     pub flags: CityFlags,
     pub cars: Cars,
-    pub pace: Pace,
+    /// How many times faster time goes in the city; `None`: as fast as possible.
+    pub speed: Option<f64>,
 }
 
 /// Why there are no settings. Nothing was started.
@@ -132,36 +125,38 @@ pub enum SettingsError {
     Recording(#[from] RecordingError),
     #[error("--config {path:?} cannot be read: {source}. Nothing was started")]
     Config { path: PathBuf, source: std::io::Error },
-    #[error(
-        "--exit-when-settled needs --replay or --limit, since simulated cars have no end. Nothing was started"
-    )]
-    NoEnd,
 }
 
-const DEFAULT_GARAGES: u16 = 5;
-const DEFAULT_SPEED: f64 = 60.0;
+impl Coded for SettingsError {
+    fn code(&self) -> Code {
+        match self {
+            SettingsError::Flags(_) => codes::INVALID_COMMAND_LINE,
+            SettingsError::Recording(_) => codes::FILE_UNREADABLE,
+            SettingsError::Config { .. } => codes::CONFIGURATION_UNREADABLE,
+        }
+    }
+}
+
+/// How many times faster simulated time goes than ours, unless the user says otherwise.
+const SIMULATED_SPEED: f64 = 60.0;
 
 impl Settings {
     /// From a whole command line, the program's name first. Reads the recording too.
     pub fn from_args(args: Vec<OsString>) -> Result<Settings, SettingsError> {
         let flags = CityFlags::try_parse_from(args)?;
-        if flags.exit_when_settled && flags.replay.is_none() && flags.limit.is_none() {
-            return Err(SettingsError::NoEnd);
-        }
         if let Some(path) = &flags.config {
             std::fs::File::open(path)
                 .map_err(|source| SettingsError::Config { path: path.clone(), source })?;
         }
         let cars = match &flags.replay {
             Some(path) => Cars::Recorded(Recording::read(path)?),
-            None => Cars::Simulated { garages: usize::from(flags.garages.unwrap_or(DEFAULT_GARAGES)) },
+            None => Cars::Simulated { garages: usize::from(flags.garages) },
         };
-        let pace = match (flags.speed, &cars) {
-            (Some(times), _) => Pace::Times(times),
-            (None, Cars::Simulated { .. }) => Pace::Times(DEFAULT_SPEED),
-            (None, Cars::Recorded(_)) => Pace::AsFastAsPossible,
+        let speed = match &cars {
+            Cars::Simulated { .. } => flags.speed.or(Some(SIMULATED_SPEED)),
+            Cars::Recorded(_) => flags.speed,
         };
-        Ok(Settings { flags, cars, pace })
+        Ok(Settings { flags, cars, speed })
     }
 }
 
@@ -177,7 +172,7 @@ mod tests {
     fn the_plain_command_is_a_simulated_city_of_five() {
         let settings = settings("city").expect("it needs nothing");
         assert!(matches!(settings.cars, Cars::Simulated { garages: 5 }));
-        assert_eq!(settings.pace, Pace::Times(60.0));
+        assert_eq!(settings.speed, Some(60.0));
         assert_eq!(settings.flags.verify, Verify::Full);
         assert!(!settings.flags.chaos);
     }
@@ -186,10 +181,10 @@ mod tests {
     fn a_replay_goes_as_fast_as_possible_without_a_speed() {
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/birmingham/birmingham.csv");
         let replay = format!("city --replay {file} --exit-when-settled --json");
-        assert_eq!(settings(&replay).expect("it is right").pace, Pace::AsFastAsPossible);
+        assert_eq!(settings(&replay).expect("it is right").speed, None);
         assert!(settings(&format!("{replay} --chaos")).expect("it is right").flags.chaos);
         let slow = format!("{replay} --speed 600");
-        assert_eq!(settings(&slow).expect("it is right").pace, Pace::Times(600.0));
+        assert_eq!(settings(&slow).expect("it is right").speed, Some(600.0));
     }
 
     #[test]

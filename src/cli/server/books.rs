@@ -3,11 +3,11 @@
 
 use super::export::{Directory, write_new};
 use super::flags::{
-    ChargesCommand, ContractsCommand, JournalCommand, PlatesCommand, StatementFormat, StatementOf,
-    StatementsCommand,
+    ChargesCommand, ContractsCommand, ImportFlags, JournalCommand, PlatesCommand, StatementFormat,
+    StatementOf, StatementsCommand,
 };
-use super::running::{elements, more, print_said, record, report, table, text};
-use crate::cli::{OutputFlags, failure, print};
+use super::{record, said};
+use crate::cli::{OutputFlags, elements, list, more, print, table, text};
 use crate::codes;
 use crate::daemon::admin::{NotDone, Outcome};
 use crate::parking::Plate;
@@ -22,43 +22,41 @@ use clap::ValueEnum;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
-use std::process::ExitCode;
 
-pub(super) fn run_plates(session: &mut ServerSession<'_>, command: PlatesCommand) -> ExitCode {
+pub(super) fn run_plates(session: &mut ServerSession<'_>, command: PlatesCommand) -> Result<(), NotDone> {
     match command {
-        PlatesCommand::Import { file, dry_run, output } => {
-            let put = read_file(&file).map(Put::Plates);
-            done(put.and_then(|put| import(session, put, Import::of(dry_run), output)))
+        PlatesCommand::Import(flags) => import_file(session, Put::Plates, &flags),
+        PlatesCommand::List(output) => {
+            let columns = [("PLATE", "plate"), ("ACCOUNT", "account"), ("NAME", "name")];
+            plates(session).map(|answer| output.print(&answer, |answer| list(answer, "plates", columns)))
         }
-        PlatesCommand::List { output } => report(plates(session), output, print_plates),
-        PlatesCommand::Add { plate, account, name } => done(
-            csv_of(&plate, &account, &name)
-                .and_then(|csv| import(session, Put::Plates(csv), Import::Record, OutputFlags::TEXT)),
-        ),
+        PlatesCommand::Add { plate, account, name } => {
+            import(session, Put::Plates(csv_of(&plate, &account, &name)?), Import::Record, OutputFlags::TEXT)
+        }
         PlatesCommand::Remove { plate } => record(session, Command::RemovePlate { plate: plate.to_string() }),
     }
 }
 
-pub(super) fn run_contracts(session: &mut ServerSession<'_>, command: ContractsCommand) -> ExitCode {
+pub(super) fn run_contracts(
+    session: &mut ServerSession<'_>,
+    command: ContractsCommand,
+) -> Result<(), NotDone> {
     match command {
-        ContractsCommand::Import { file, dry_run, output } => {
-            let put = read_file(&file).map(Put::Contracts);
-            done(put.and_then(|put| import(session, put, Import::of(dry_run), output)))
-        }
-        ContractsCommand::List { output } => {
-            report(session.ask(ServerRequest::Contracts), output, print_contracts)
+        ContractsCommand::Import(flags) => import_file(session, Put::Contracts, &flags),
+        ContractsCommand::List(output) => {
+            session.ask(ServerRequest::Contracts).map(|answer| output.print(&answer, print_contracts))
         }
         ContractsCommand::Remove { contract } => record(session, Command::RemoveContract { contract }),
     }
 }
 
-pub(super) fn run_charges(session: &mut ServerSession<'_>, command: ChargesCommand) -> ExitCode {
+pub(super) fn run_charges(session: &mut ServerSession<'_>, command: ChargesCommand) -> Result<(), NotDone> {
     match command {
         ChargesCommand::List { plate, garage, account, month, after, limit, output } => {
             let plate = plate.map(|plate| plate.to_string());
             let month = month.map(|month| month.to_string());
             let asked = Asked { plate, garage, account, month, after, limit: limit as usize };
-            report(charges(session, asked), output, print_charges)
+            charges(session, asked).map(|answer| output.print(&answer, print_charges))
         }
         ChargesCommand::Void { charge, reason } => record(session, Command::Void { charge, reason }),
         ChargesCommand::Credit { charge, amount, reason } => {
@@ -67,7 +65,10 @@ pub(super) fn run_charges(session: &mut ServerSession<'_>, command: ChargesComma
     }
 }
 
-pub(super) fn run_statements(session: &mut ServerSession<'_>, command: StatementsCommand) -> ExitCode {
+pub(super) fn run_statements(
+    session: &mut ServerSession<'_>,
+    command: StatementsCommand,
+) -> Result<(), NotDone> {
     match command {
         StatementsCommand::Show { whose, month, format, of } => {
             let whose = match of {
@@ -75,30 +76,25 @@ pub(super) fn run_statements(session: &mut ServerSession<'_>, command: Statement
                 Some(StatementOf::Account) => vec![Whose::Account(whose)],
                 Some(StatementOf::Plate) => vec![Whose::Plate(whose)],
             };
-            done(show(session, &whose, month, format).map(|text| print(&text)))
+            show(session, &whose, month, format).map(|text| print(&text))
         }
         StatementsCommand::Export { month, out, formats, output } => {
             let all = StatementFormat::value_variants();
             let formats = if formats.is_empty() { all } else { &formats };
-            report(export(session, month, &out, formats), output, print_said)
+            export(session, month, &out, formats).map(|answer| output.print(&answer, said))
         }
     }
 }
 
-pub(super) fn run_journal(session: &mut ServerSession<'_>, command: JournalCommand) -> ExitCode {
+pub(super) fn run_journal(session: &mut ServerSession<'_>, command: JournalCommand) -> Result<(), NotDone> {
     let JournalCommand::Export { month, out } = command;
-    done(export_journal(session, month, out.as_deref()))
+    export_journal(session, month, out.as_deref())
 }
 
-pub(super) fn show_tariffs(session: &mut ServerSession<'_>) -> ExitCode {
-    report(session.ask(ServerRequest::Books(BooksQuestion::Tariffs)), OutputFlags::TEXT, print_tariffs)
-}
-
-fn done(outcome: Result<(), NotDone>) -> ExitCode {
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(reason) => failure(&reason),
-    }
+pub(super) fn show_tariffs(session: &mut ServerSession<'_>) -> Result<(), NotDone> {
+    let answer = session.ask(ServerRequest::Books(BooksQuestion::Tariffs))?;
+    print(&print_tariffs(&answer));
+    Ok(())
 }
 
 fn read_file(path: &Path) -> Result<String, NotDone> {
@@ -110,7 +106,6 @@ fn read_file(path: &Path) -> Result<String, NotDone> {
     Ok(text.to_owned())
 }
 
-/// A file of one plate.
 fn csv_of(plate: &Plate, account: &Account, name: &str) -> Result<String, NotDone> {
     let mut file = csv::Writer::from_writer(Vec::new());
     for row in [["plate", "account", "name"], [plate.as_str(), account.as_str(), name]] {
@@ -133,10 +128,13 @@ enum Import {
     DryRun,
 }
 
-impl Import {
-    fn of(dry_run: bool) -> Import {
-        if dry_run { Import::DryRun } else { Import::Record }
-    }
+fn import_file(
+    session: &mut ServerSession<'_>,
+    put: fn(String) -> Put,
+    flags: &ImportFlags,
+) -> Result<(), NotDone> {
+    let kind = if flags.dry_run { Import::DryRun } else { Import::Record };
+    import(session, put(read_file(&flags.file)?), kind, flags.output)
 }
 
 /// Shows what a file changes, records it, and says where.
@@ -152,7 +150,7 @@ fn import(
         print(&changes(&shown));
     }
     if import == Import::DryRun || nothing_to_do {
-        output.print(&shown, print_said);
+        output.print(&shown, said);
         return Ok(());
     }
     let recorded = session.ask(ServerRequest::Put { put, dry_run: false })?;
@@ -163,15 +161,14 @@ fn import(
             "Somebody else changed the registry meanwhile. What was recorded is this:\n{recorded}"
         ));
     }
-    output.print(&recorded, print_said);
+    output.print(&recorded, said);
     Ok(())
 }
 
-/// What an import changes, and what it leaves.
 fn changes(answer: &Value) -> String {
-    let lines = answer["changes"].as_array().map_or(&[][..], Vec::as_slice);
-    let mut shown: String = lines.iter().map(|line| format!("{}\n", text(line))).collect();
-    let more = answer["changes_total"].as_u64().unwrap_or_default().saturating_sub(lines.len() as u64);
+    let mut shown: String = elements(answer, "changes").map(|line| format!("{}\n", text(line))).collect();
+    let count = elements(answer, "changes").count() as u64;
+    let more = answer["changes_total"].as_u64().unwrap_or_default().saturating_sub(count);
     if more > 0 {
         shown.push_str(&format!("and {more} more changes\n"));
     }
@@ -207,12 +204,6 @@ fn plates(session: &mut ServerSession<'_>) -> Outcome {
             return Ok(answer);
         }
     }
-}
-
-fn print_plates(answer: &Value) -> String {
-    let rows =
-        elements(answer, "plates").map(|line| ["plate", "account", "name"].map(|field| text(&line[field])));
-    table(["PLATE", "ACCOUNT", "NAME"], rows)
 }
 
 fn print_contracts(answer: &Value) -> String {
@@ -252,7 +243,7 @@ fn charges(session: &mut ServerSession<'_>, mut asked: Asked) -> Outcome {
 
 fn print_charges(answer: &Value) -> String {
     let rows = elements(answer, "charges").map(|line| {
-        let cell = |field: &str| if line[field].is_null() { String::new() } else { text(&line[field]) };
+        let cell = |field: &str| text(&line[field]);
         let state = if line["state"].is_null() { cell("kind") } else { cell("state") };
         let [entered, left, garage, plate, account, id] =
             ["entered_at", "left_at", "garage", "plate", "account", "id"].map(cell);
@@ -284,7 +275,7 @@ fn statements(
     whose: &Whose,
     mut take: impl FnMut(Statement) -> Result<(), NotDone>,
 ) -> Result<(), NotDone> {
-    let mut together = StatementAssembler::default();
+    let mut together = StatementAssembler::new(u64::MAX);
     let mut from = None;
     loop {
         let question = BooksQuestion::Statements { month, whose: whose.clone(), from };
@@ -358,7 +349,6 @@ fn nothing_in(month: Month) -> NotDone {
     ))
 }
 
-/// The postings of a month, or of all months.
 fn export_journal(
     session: &mut ServerSession<'_>,
     month: Option<Month>,

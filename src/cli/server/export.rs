@@ -15,7 +15,6 @@ use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use tempfile::{NamedTempFile, TempDir};
 
-/// The table of contents.
 const INDEX: &str = "index.csv";
 
 impl StatementFormat {
@@ -41,7 +40,6 @@ impl StatementFormat {
     }
 }
 
-/// Why nothing was written.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     #[error("{0:?} is not empty. Nothing was written. Give a new directory, or an empty one")]
@@ -60,7 +58,6 @@ impl Coded for ExportError {
     }
 }
 
-/// Statements on their way into a directory.
 pub(super) struct Directory {
     out: PathBuf,
     month: Month,
@@ -117,7 +114,6 @@ impl Directory {
         Ok(())
     }
 
-    /// Writes the index, and gives the directory its name.
     pub(super) fn finish(mut self) -> Result<(), ExportError> {
         let index = std::mem::take(&mut self.overview).to_csv();
         self.write(INDEX, &index)?;

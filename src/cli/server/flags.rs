@@ -8,7 +8,7 @@ use crate::parking::register::Account;
 use crate::parking::statement::Month;
 use crate::parking::{ChargeId, EventId, Moment, Plate};
 use crate::server::record::QuarantinePlace;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
 use std::path::PathBuf;
 
@@ -76,10 +76,7 @@ pub enum ServerCommand {
     #[command(subcommand, after_help = JOURNAL_HELP)]
     Journal(JournalCommand),
     /// Read everything, rebuild it in memory and compare. Reports what is wrong, where, and what to do. Changes nothing
-    Verify {
-        #[command(flatten)]
-        output: OutputFlags,
-    },
+    Verify(OutputFlags),
     /// Explain a code of a problem, an anomaly, an error or a log line: what happened, what it means for the data, what to do
     Explain {
         /// Code, such as entry_while_open [default: list all]
@@ -108,10 +105,7 @@ const GARAGES_HELP: &str = examples!(
 #[derive(Debug, PartialEq, Eq, Subcommand)]
 pub enum GaragesCommand {
     /// List all garages
-    List {
-        #[command(flatten)]
-        output: OutputFlags,
-    },
+    List(OutputFlags),
     /// Rename a garage. Its edge may go on under the old name
     Rename {
         #[arg(allow_hyphen_values = true)]
@@ -224,19 +218,9 @@ const PLATES_HELP: &str = examples!(
 pub enum PlatesCommand {
     /// Register the plates of a file with the columns plate,account,name. Shows the changes first; all or nothing. Registered
     /// plates that the file does not name stay
-    Import {
-        file: PathBuf,
-        /// Only show the changes
-        #[arg(long)]
-        dry_run: bool,
-        #[command(flatten)]
-        output: OutputFlags,
-    },
+    Import(ImportFlags),
     /// List the registered plates
-    List {
-        #[command(flatten)]
-        output: OutputFlags,
-    },
+    List(OutputFlags),
     /// Register one plate, or change the account to which it is charged. What was charged stays with its account
     Add {
         #[arg(value_parser = Plate::new)]
@@ -254,6 +238,16 @@ pub enum PlatesCommand {
     },
 }
 
+#[derive(Debug, PartialEq, Eq, Args)]
+pub struct ImportFlags {
+    pub file: PathBuf,
+    /// Only show the changes
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub output: OutputFlags,
+}
+
 const CONTRACTS_HELP: &str = examples!(
     "  server contracts import contracts.csv --dry-run
   server contracts list
@@ -264,19 +258,9 @@ const CONTRACTS_HELP: &str = examples!(
 pub enum ContractsCommand {
     /// Add the contracts of a file with the columns contract,account,plate,garage,valid_from,valid_to,cars; garage may be *.
     /// Shows the changes first; all or nothing. Contracts that the file does not name stay
-    Import {
-        file: PathBuf,
-        /// Only show the changes
-        #[arg(long)]
-        dry_run: bool,
-        #[command(flatten)]
-        output: OutputFlags,
-    },
+    Import(ImportFlags),
     /// List the contracts
-    List {
-        #[command(flatten)]
-        output: OutputFlags,
-    },
+    List(OutputFlags),
     /// End a contract. Stays that began under it stay covered
     Remove {
         #[arg(allow_hyphen_values = true)]
@@ -421,10 +405,7 @@ const STAYS_HELP: &str = examples!(
 #[derive(Debug, PartialEq, Eq, Subcommand)]
 pub enum StaysCommand {
     /// Show what may need a repair, with the command that would do it
-    Review {
-        #[command(flatten)]
-        output: OutputFlags,
-    },
+    Review(OutputFlags),
     /// Join an entry and an exit to one stay, because a plate was misread
     Join {
         /// Event id as "review" shows it: GARAGE/EPOCH/SEQUENCE

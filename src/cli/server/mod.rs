@@ -6,11 +6,15 @@ mod flags;
 mod running;
 mod tariffs;
 
-use crate::cli::parse;
+use crate::cli::{parse, print, text};
 use crate::config::{ConfigError, EdgeSettings, ServerConfig};
+use crate::daemon::admin::NotDone;
+use crate::server::commands::{ServerRequest, ServerSession};
+use crate::server::record::Command;
 use crate::store::private::keep_what_we_create_private;
 use crate::{daemon, server, telemetry};
 use flags::{ServerCommand, ServerFlags, TariffsCommand};
+use serde_json::Value;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -65,6 +69,20 @@ impl ServerCall {
     }
 }
 
+/// Records an operator's decision, and says where.
+fn record(session: &mut ServerSession<'_>, command: Command) -> Result<(), NotDone> {
+    say(session, ServerRequest::Command(command))
+}
+
+/// Prints what a request is answered with, in words.
+fn say(session: &mut ServerSession<'_>, request: ServerRequest) -> Result<(), NotDone> {
+    session.ask(request).map(|answer| print(&said(&answer)))
+}
+
+fn said(answer: &Value) -> String {
+    format!("{}\n", text(&answer["said"]))
+}
+
 #[cfg(test)]
 mod tests {
     use super::flags::{
@@ -103,7 +121,7 @@ mod tests {
         ] {
             let ServerCall { config, command } = call(args).unwrap();
             assert_eq!(config.data_dir, Path::new("d"), "{args:?}");
-            let list = ServerCommand::Garages(GaragesCommand::List { output: OutputFlags::TEXT });
+            let list = ServerCommand::Garages(GaragesCommand::List(OutputFlags::TEXT));
             assert_eq!(command, Some(list), "{args:?}");
         }
     }

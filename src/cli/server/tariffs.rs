@@ -1,17 +1,15 @@
 //! `server tariffs …`: shows the tariffs of a configuration, and what a stay costs by them. It needs no server and no data
 //! directory.
 
-use super::running::table;
-use crate::cli::{OutputFlags, failure, print};
+use crate::cli::{OutputFlags, print, table};
 use crate::codes;
 use crate::daemon::admin::NotDone;
 use crate::parking::tariff::{Money, Priced, Tariff, TariffSet};
 use jiff::Timestamp;
 use std::path::Path;
-use std::process::ExitCode;
 
 /// Says what the tariffs of `file` are; they are valid, or there would be no set.
-pub fn tell(set: &TariffSet, file: &Path) -> ExitCode {
+pub fn tell(set: &TariffSet, file: &Path) {
     let count = |n: usize, one: &str| if n == 1 { format!("1 {one}") } else { format!("{n} {one}s") };
     let (tariffs, calendars) = (set.tariffs(), set.calendars().count());
     let mut text = format!(
@@ -30,7 +28,6 @@ pub fn tell(set: &TariffSet, file: &Path) -> ExitCode {
         ));
     }
     print(&text);
-    ExitCode::SUCCESS
 }
 
 fn row(tariff: &Tariff) -> [String; 5] {
@@ -40,35 +37,26 @@ fn row(tariff: &Tariff) -> [String; 5] {
     [tariff.name.clone(), from, tariff.currency.to_string(), zone, garages]
 }
 
-/// Prices a stay. Ends with 1 when the garage has no tariff.
 pub fn price(
     set: &TariffSet,
     garage: &str,
     entry: Timestamp,
     exit: Timestamp,
     output: OutputFlags,
-) -> ExitCode {
-    let Some(tariff) = set.for_stay(garage, entry) else {
+) -> Result<(), NotDone> {
+    let tariff = set.for_stay(garage, entry).ok_or_else(|| {
         let reason = format!("the garage {garage:?} has no tariff for a stay that begins at {entry}");
-        return failure(&NotDone::Failed(codes::NO_TARIFF, reason));
-    };
+        NotDone::Failed(codes::NO_TARIFF, reason)
+    })?;
     let priced = tariff.price(entry, exit);
-    if !output.json {
-        print(&told(&priced));
-        return ExitCode::SUCCESS;
-    }
-    match serde_json::to_value(priced.shown()) {
-        Ok(mut shown) => {
-            shown["garage"] = garage.into();
-            (shown["entry"], shown["exit"]) = (priced.local(entry).into(), priced.local(exit).into());
-            print(&format!("{shown}\n"));
-            ExitCode::SUCCESS
-        }
-        Err(error) => failure(&NotDone::Failed(codes::INTERNAL_ERROR, error.to_string())),
-    }
+    let mut shown = serde_json::to_value(priced.shown())
+        .map_err(|error| NotDone::Failed(codes::INTERNAL_ERROR, error.to_string()))?;
+    shown["garage"] = garage.into();
+    (shown["entry"], shown["exit"]) = (priced.local(entry).into(), priced.local(exit).into());
+    output.print(&shown, |_| told(&priced));
+    Ok(())
 }
 
-/// The price and its breakdown, for people.
 fn told(priced: &Priced) -> String {
     let vat = priced.vat.map_or_else(String::new, |vat| format!(", {vat} % VAT included"));
     let mut text =

@@ -99,7 +99,7 @@ impl Boards {
     fn can_tell(&self, version: &BoardVersion, begun: u64) -> bool {
         version.is_of_run(&self.version(0))
             && version.position <= self.view.position
-            && self.view.is_same_board_since(begun)
+            && self.view.decisions.is_same_board_since(begun)
     }
 
     /// The lines that changed since, encoded: as many as fit.

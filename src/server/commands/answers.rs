@@ -1,18 +1,20 @@
-//! The answers to operators, the same from a running server and from a directory. `--json` prints them as they are:
+//! The answers to operators, the same from a running server and from a directory. `--json` prints them as they are; the test
+//! `json_answers_have_the_documented_shape` reads this table. A name with `?` may be absent, a type with `?` may be null:
 //!
 //! | command | answer |
 //! | --- | --- |
-//! | `garages list` | `{"garages":[{name, formerly, capacity, capacity_told, occupied, events, epochs, decommissioned, events_since_decommissioned}],"position"}` |
-//! | `quarantine list` | `{"quarantine":[{place, garage, epoch, sequence, reason, received_at}],"next","position"}` |
-//! | `plates list` | `{"plates":[{plate, account, name}],"next","position"}` |
-//! | `contracts list` | `{"contracts":[{contract, account, plates, garages, valid_from, valid_to, cars}],"position"}` |
-//! | `plates import`, `contracts import` | `{"changes","changes_total","unnamed","unnamed_total","position","said"}`; `position` is null when nothing was recorded |
-//! | `stays review` | `{"pairs":[{garage, entry, exit, command}],"long":[{garage, plate, entry, entered_at, left_at, elsewhere, command}],"more","said","position"}` |
-//! | `charges list` | `{"charges":[…],"next","position"}`, as `GET /v1/charges` |
-//! | `statements export` | `{"statements","lines","out","said"}` |
-//! | `tariffs price` | the price with its breakdown, `garage`, `entry` and `exit` |
-//! | `verify` | the report: see `server::verify::VerifyReport` |
-//! | `backup` | what `backup.json` says, and `said` |
+//! | `garages list` | `{"garages":[{"name":"text", "capacity":"number?", "occupied":"number?", "free":"number?", "as_of":"text?", "capacity_told?":"number", "formerly?":"text", "decommissioned":"boolean", "events_since_decommissioned?":"number", "position":"number", "events":"number", "epochs":"number"}], "position":"number"}` |
+//! | `quarantine list` | `{"quarantine":[{"place":"text", "garage":"text", "epoch":"text", "sequence":"number", "position":"number", "reason":"text", "received_at":"text"}], "next":"text?", "position":"number"}` |
+//! | `plates list` | `{"plates":[{"plate":"text", "account":"text", "name":"text"}], "next":"text?", "position":"number"}` |
+//! | `contracts list` | `{"contracts":[{"contract":"text", "account":"text", "plates":["text"], "garages":["text"], "valid_from":"text", "valid_to":"text", "cars":"number"}], "position":"number"}` |
+//! | `plates import` | `{"changes":["text"], "changes_total":"number", "unnamed":["text"], "unnamed_total":"number", "position":"number?", "said":"text"}`; `position` is null when nothing was recorded |
+//! | `contracts import` | `{"changes":["text"], "changes_total":"number", "unnamed":["text"], "unnamed_total":"number", "position":"number?", "said":"text"}`; the same |
+//! | `stays review` | `{"pairs":[{"garage":"text", "entry":{"id":"text", "plate":"text", "at":"text"}, "exit":{"id":"text", "plate":"text", "at":"text"}, "command":"text"}], "long":[{"garage":"text", "plate":"text", "entry":"text", "entered_at":"text", "left_at":"text?", "elsewhere":{"garage":"text", "entered_at":"text", "left_at":"text?"}, "command":"text"}], "more":"boolean", "said":"text", "position":"number"}` |
+//! | `charges list` | `{"charges":[{"id":"text", "kind":"text", "state?":"text", "charge?":"text", "garage":"text", "plate":"text", "account":"text", "entered_at":"text", "left_at":"text", "amount?":"number", "currency?":"text", "vat_percent?":"text", "tariff":"text?", "contract?":"text", "note?":"text", "reason?":"text", "by?":"text", "month":"text", "position":"number", "breakdown?":[{"unit":"number", "units":"number", "from":"text", "each":"number?", "total":"number", "reason":"text"}]}], "next":"text?", "position":"number"}` |
+//! | `statements export` | `{"statements":"number", "lines":"number", "out":"text", "said":"text"}` |
+//! | `tariffs price` | `{"garage":"text", "entry":"text", "exit":"text", "amount":"number", "currency":"text", "tariff":"text", "valid_from":"text", "vat_percent":"number?", "units":"number", "free":"text?", "breakdown":[{"unit":"number", "units":"number", "from":"text", "each":"number?", "total":"number", "reason":"text"}]}` |
+//! | `verify` | `{"clean":"boolean", "ledger":"text?", "position":"number", "pages":"number", "events":"number", "holes":"number", "missing":"number", "truncated":"number", "views_position":"number?", "stays_open":"number", "stays_closed":"number", "exits_missed":"number", "exits_unmatched":"number", "quarantined":"number", "seconds":"number", "findings_total":"number", "findings":[{"place":"text", "what":"text", "means":"text", "do_this":"text"}]}` |
+//! | `backup` | `{"fogpost":"text", "ledger":"text", "position":"number", "made_at":"text", "events":"number", "pages":"number", "holes":"number", "commands":"number", "streams":"number", "damaged":"number", "truncated":"number", "said":"text"}`: what `backup.json` says, and `said` |
 //!
 //! `said` is a sentence for people; a command that records something is answered with `{"position","said"}`.
 
@@ -21,9 +23,10 @@ use crate::daemon::DaemonError;
 use crate::daemon::admin::{NotDone, Outcome};
 use crate::messaging::{LedgerId, SiteName};
 use crate::parking::register::Garages;
-use crate::parking::{EventId, Moment, Plate};
+use crate::parking::{EventId, Plate};
 use crate::server::hex::{hex, unhex};
 use crate::server::ledger::{Ledger, Stream};
+use crate::server::listed::{self, GarageLine, time};
 use crate::server::record::{Command, QuarantinePlace, StreamId, ToForget};
 use crate::server::verify::VerifyReport;
 use crate::server::view::base::BASE;
@@ -45,21 +48,12 @@ const QUARANTINE_MAX: usize = 10_000;
 
 /// Lists all garages.
 pub fn garages(view: &Snapshot, streams: &BTreeMap<SiteName, Vec<Stream>>) -> Value {
-    let garages = view.garages.iter().map(|(key, garage)| {
+    let garages = view.garages.keys().map(|key| {
         let sites = view.sites_of(key);
-        let epochs: usize = sites.iter().filter_map(|site| streams.get(site)).map(Vec::len).sum();
-        let name = view.name_of(key);
-        json!({
-            "name": name,
-            "formerly": (name != key).then_some(key),
-            "capacity": garage.known_capacity(),
-            "capacity_told": (garage.told_capacity > 0).then_some(garage.told_capacity),
-            "occupied": garage.known_occupied(),
-            "events": garage.events,
-            "epochs": epochs,
-            "decommissioned": garage.decisions.decommissioned.is_some(),
-            "events_since_decommissioned": garage.decisions.decommissioned.as_ref().map(|since| since.events_since),
-        })
+        let mut line = json!(GarageLine::of(view, key));
+        line["epochs"] =
+            sites.iter().filter_map(|site| streams.get(site)).map(Vec::len).sum::<usize>().into();
+        line
     });
     json!({ "garages": garages.collect::<Vec<_>>(), "position": view.position })
 }
@@ -67,21 +61,13 @@ pub fn garages(view: &Snapshot, streams: &BTreeMap<SiteName, Vec<Stream>>) -> Va
 /// Lists what waits in quarantine after `after`.
 pub fn quarantine(view: &Snapshot, after: Option<QuarantinePlace>, limit: usize) -> Value {
     let after = after.map(|after| (after.position, after.index.map_or(usize::MAX, usize::from)));
-    let mut waiting = view.waiting_events(after);
-    let shown = waiting.by_ref().take(limit.min(QUARANTINE_MAX)).map(|(position, place, page)| {
-        let (epoch, sequence) = page.sequence(place);
-        json!({
-            "place": format!("{position}.{place}"),
-            "garage": view.name_of(view.key_of(&page.garage)),
-            "epoch": epoch.to_string(),
-            "sequence": sequence,
-            "reason": page.reason,
-            "received_at": Moment::from_ms(page.received_at_ms, 0).to_string(),
-        })
+    let (lines, next) = listed::quarantine(view, after, limit.min(QUARANTINE_MAX));
+    let lines = lines.into_iter().map(|(place, line)| {
+        let mut line = json!(line);
+        line["place"] = place.into();
+        line
     });
-    let shown: Vec<Value> = shown.collect();
-    let next = waiting.next().and(shown.last()).map(|last| last["place"].clone());
-    json!({ "quarantine": shown, "next": next, "position": view.position })
+    json!({ "quarantine": lines.collect::<Vec<_>>(), "next": next, "position": view.position })
 }
 
 /// The report of `verify`, as JSON and as text.
@@ -163,7 +149,7 @@ pub fn recorded(position: u64) -> Value {
 
 /// Says what the command at `position` did, once the views show it.
 pub fn done(view: &Snapshot, position: u64, command: &Command) -> Outcome {
-    if let Some(reason) = view.without_effect(position) {
+    if let Some(reason) = view.decisions.without_effect(position) {
         return Err(NotDone::Refused(format!(
             "{reason}. The command is recorded at position {position} and has no effect: an event came between its check and its place"
         )));
@@ -320,7 +306,7 @@ pub fn review(view: &Snapshot, ledger: &Ledger, found: &Review) -> Outcome {
         let epoch = ledger.epoch_of(passage.stream()).map_err(|error| error.to_string())?.to_bytes();
         Ok::<_, String>(EventId { garage: key, epoch, sequence: passage.sequence }.to_string())
     };
-    let at = |passage: &StoredPassage| Moment::from_ms(passage.at_ms, 0).to_string();
+    let at = |passage: &StoredPassage| time(passage.at_ms);
     let pairs = found.pairs.iter().map(|pair| {
         let (entry, exit) = (id(pair.garage, &pair.entry.1)?, id(pair.garage, &pair.exit.1)?);
         Ok(json!({

@@ -6,7 +6,7 @@
 
 use crate::messaging::SiteName;
 use crate::messaging::page::RECORDS_MAX;
-use crate::parking::{ChargeId, EventId, Plate};
+use crate::parking::{ChargeId, Plate};
 use crate::server::record::{Command, QuarantinePlace, ToForget};
 use jiff::Timestamp;
 
@@ -36,34 +36,24 @@ pub(super) fn checked(mut command: Command) -> Result<Command, BadCommand> {
         | Command::Decommission { .. }
         | Command::Capacity { .. }
         | Command::Adopt { .. } => {}
-        Command::Release { place } => in_a_page(*place)?,
-        Command::Discard { place, reason } => {
-            in_a_page(*place)?;
-            has_length(reason)?;
-        }
+        Command::Release { place } | Command::Discard { place, .. } => in_a_page(*place)?,
         Command::RemovePlate { plate } => *plate = normal(plate)?,
         Command::RemoveContract { contract } => named("contract", contract)?,
-        Command::Void { charge: ChargeId { garage, .. }, reason }
-        | Command::Credit { charge: ChargeId { garage, .. }, reason, .. }
-        | Command::BillStay { charge: ChargeId { garage, .. }, reason } => {
-            named("garage", garage)?;
-            has_length(reason)?;
-        }
-        Command::JoinStay { entry, exit, reason } => {
+        Command::Void { charge: ChargeId { garage, .. }, .. }
+        | Command::Credit { charge: ChargeId { garage, .. }, .. }
+        | Command::BillStay { charge: ChargeId { garage, .. }, .. } => named("garage", garage)?,
+        Command::JoinStay { entry, exit, .. } => {
             named("garage", &entry.garage)?;
             named("garage", &exit.garage)?;
-            has_length(reason)?;
         }
-        Command::CloseStay { entry: EventId { garage, .. }, left_at_ms, offset_minutes, reason } => {
-            named("garage", garage)?;
+        Command::CloseStay { entry, left_at_ms, offset_minutes, .. } => {
+            named("garage", &entry.garage)?;
             time(*left_at_ms, *offset_minutes)?;
-            has_length(reason)?;
         }
-        Command::SplitStay { entry, left_at_ms, entered_at_ms, offset_minutes, reason } => {
+        Command::SplitStay { entry, left_at_ms, entered_at_ms, offset_minutes, .. } => {
             named("garage", &entry.garage)?;
             time(*left_at_ms, *offset_minutes)?;
             time(*entered_at_ms, *offset_minutes)?;
-            has_length(reason)?;
         }
         Command::Piece { .. }
         | Command::Tariffs { .. }
@@ -73,6 +63,7 @@ pub(super) fn checked(mut command: Command) -> Result<Command, BadCommand> {
         | Command::Forget { .. }
         | Command::Erased => return Err(BadCommand::NotAskable(command.name())),
     }
+    command.reason().map_or(Ok(()), has_length)?;
     Ok(command)
 }
 

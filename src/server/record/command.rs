@@ -71,6 +71,20 @@ impl Command {
         }
     }
 
+    /// The reason that the operator gave, of a command that has one.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Command::Discard { reason, .. }
+            | Command::Void { reason, .. }
+            | Command::Credit { reason, .. }
+            | Command::JoinStay { reason, .. }
+            | Command::CloseStay { reason, .. }
+            | Command::SplitStay { reason, .. }
+            | Command::BillStay { reason, .. } => Some(reason),
+            _ => None,
+        }
+    }
+
     /// Whether judging the command needs stays and charges, which are read from the stored views.
     pub fn is_about_entries(&self) -> bool {
         !matches!(

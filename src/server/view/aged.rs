@@ -12,20 +12,20 @@
 //! | `vk` + garage (u32) + n (u32) | a bit for each of 8,192 pages of the garage: one of these stays is in it |
 //! | `vt` | an [`Age`] |
 
-use super::codec::{damaged, encode, read, read_range, sized};
-use super::page_maps::{PagesOf, mapped_pages, place_in_map};
+use super::codec::{damaged, encode, key_u32, read, read_range, sized};
+use super::page_maps::{AGED, OCCUPIED, place_in_map};
 use super::pages::{Cover, SlotAddress, StoredPassage};
 use crate::parking::Plate;
 use crate::store::{Batch, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// For how many days a car that is inside stays in memory.
 pub const KEEP_DAYS: i64 = 30;
 const DAY_MS: i64 = 24 * 3_600_000;
 
-/// The stay of a car that is inside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenStay {
     pub address: SlotAddress,
@@ -75,7 +75,6 @@ impl Age {
 #[derive(Debug, Clone, Default)]
 pub struct Filter(Vec<u64>);
 
-/// It changes no answer.
 impl PartialEq for Filter {
     fn eq(&self, _: &Filter) -> bool {
         true
@@ -87,11 +86,9 @@ const FILTER_BITS: u64 = 1 << 24;
 
 impl Filter {
     fn places(plate: &str) -> [u64; 2] {
-        let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        let hash = plate.bytes().fold(0xcbf2_9ce4_8422_2325, step);
-        // The finish of SplitMix64: FNV-1a alone leaves the upper bits of short texts alike.
-        let hash = (hash ^ hash >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let hash = (hash ^ hash >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let mut hasher = DefaultHasher::new();
+        plate.hash(&mut hasher);
+        let hash = hasher.finish();
         [hash % FILTER_BITS, (hash >> 32) % FILTER_BITS]
     }
 
@@ -119,10 +116,9 @@ fn key(plate: &str, garage: u32) -> Vec<u8> {
 }
 
 fn map_key(garage: u32, map: u32) -> Vec<u8> {
-    [b"vk", &garage.to_be_bytes()[..], &map.to_be_bytes()].concat()
+    [AGED, &garage.to_be_bytes(), &map.to_be_bytes()].concat()
 }
 
-/// All of them, each with its plate.
 pub fn all(store: &Store) -> impl Iterator<Item = Result<(String, OpenStay), StoreError>> {
     read_range(store, b"vj", b"vk").map(|entry| {
         let (key, open) = entry?;
@@ -131,12 +127,6 @@ pub fn all(store: &Store) -> impl Iterator<Item = Result<(String, OpenStay), Sto
     })
 }
 
-/// The pages of a garage in which one of these stays is, as they were written last, ascending.
-pub fn pages(store: &Store, garage: u32) -> Result<PagesOf, StoreError> {
-    mapped_pages(store, *b"vk", garage, garage.saturating_add(1))
-}
-
-/// What changed of them and is not written yet.
 #[derive(Debug, Default)]
 pub struct AgedChanges {
     /// `None`: it left.
@@ -228,9 +218,8 @@ impl AgedChanges {
 /// The next garage, from number `from` to `to` (exclusive), in which a car is inside.
 pub fn next_garage(store: &Store, from: u32, to: u32) -> Result<Option<u32>, StoreError> {
     let mut next = None;
-    for prefix in [b"vk", b"vo"] {
-        let key = |garage: u32| [&prefix[..], &garage.to_be_bytes()].concat();
-        if let Some(entry) = store.range(&key(from), &key(to)).next() {
+    for prefix in [AGED, OCCUPIED] {
+        if let Some(entry) = store.range(&key_u32(prefix, from), &key_u32(prefix, to)).next() {
             let (key, _) = entry?;
             let garage = u32::from_be_bytes(sized(&key, 2..6)?);
             next = Some(next.map_or(garage, |its: u32| its.min(garage)));
@@ -293,8 +282,8 @@ mod tests {
     #[test]
     #[ignore = "a measure, to be run alone: cargo test --lib what_each_item_takes -- --ignored --nocapture --test-threads 1"]
     fn what_each_item_takes_in_memory() {
+        use super::super::SharedMap;
         use super::super::garages::{MissingRange, QuarantinedPage};
-        use super::super::shared_map::SharedMap;
         use crate::messaging::{Epoch, SiteName};
         use crate::parking::register::{Account, Registration};
         use crate::parking::stay::Inside;

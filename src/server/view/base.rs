@@ -36,16 +36,12 @@ pub const BASE: (&[u8], &[u8]) = (b"b", b"c");
 const FORM: u8 = 1;
 const MAGIC: &[u8; 4] = b"fogb";
 const CHECKSUM: usize = 8;
-/// How many bytes of entries one record holds.
 const PIECE: usize = 5 * 1024;
 
-/// What the first record says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Summary {
-    /// The position that the views had reached.
     position: u64,
     pieces: u32,
-    /// The digest of all pieces together.
     digest: Digest,
 }
 
@@ -62,7 +58,6 @@ fn record(key: &[u8], bytes: &[u8]) -> Vec<u8> {
     [&MAGIC[..], &[FORM], &checksum(key, bytes), bytes].concat()
 }
 
-/// What a record holds.
 fn read<'a>(key: &[u8], record: &'a [u8]) -> Result<&'a [u8], StoreError> {
     let (form, rest) = match record.strip_prefix(MAGIC).and_then(<[u8]>::split_first) {
         Some(found) => found,
@@ -133,10 +128,8 @@ pub fn found(
     store.put(BASE.0, &record(BASE.0, &summary))
 }
 
-/// Entries on their way into pieces.
 struct Pieces<'a> {
     store: &'a Store,
-    /// What is not in a piece yet.
     entries: Vec<u8>,
     hash: blake3::Hasher,
     count: u32,

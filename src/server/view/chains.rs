@@ -17,7 +17,6 @@ const HEADS_IN_A_PAGE: usize = 512;
 /// How many keys the heads of one kind take.
 pub const HEAD_PAGES: usize = CHAINS / HEADS_IN_A_PAGE;
 
-/// The chain that a plate is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PlateChain(u16);
 
@@ -33,7 +32,6 @@ impl PlateChain {
         usize::from(self.0)
     }
 
-    /// The page of heads that its head is in.
     pub fn head_page(self) -> u16 {
         self.0 / HEADS_IN_A_PAGE as u16
     }
@@ -45,7 +43,6 @@ pub trait ChainLink: Copy + Default + PartialEq + Serialize + DeserializeOwned {
     const PREFIX: &'static [u8];
 }
 
-/// The newest member of each chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChainHeads<L>(Vec<L>);
 
@@ -83,7 +80,6 @@ impl<L: ChainLink> ChainHeads<L> {
         self.0[chain.index()] = newest;
     }
 
-    /// A page of heads as a key and a value.
     pub fn entry(&self, page: u16) -> (Vec<u8>, Vec<u8>) {
         let from = usize::from(page) * HEADS_IN_A_PAGE;
         (Self::key(page), encode(&&self.0[from..from + HEADS_IN_A_PAGE]))

@@ -5,9 +5,8 @@ use super::billing::BillingChanges;
 use super::chains::HEAD_PAGES;
 use super::codec::{LastPage, damaged, encode};
 use super::decisions::DecisionChanges;
-use super::pages::{self, PageChange, Readings, ReadingsOf, Slot, SlotAddress, StoredPassage};
+use super::pages::{self, Readings, ReadingsOf, Slot, SlotAddress, SlotChange};
 use crate::messaging::SiteName;
-use crate::parking::stay::End;
 use crate::store::{BATCH_MAX, Batch, Store, StoreError};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,21 +24,18 @@ pub struct ViewChanges {
     pub(super) decisions: DecisionChanges,
     pub(super) billing: BillingChanges,
     pub(super) heads: BTreeSet<u16>,
-    /// (garage, map).
     pub(super) maps: BTreeSet<(u32, u32)>,
     pub(super) aged: AgedChanges,
     pages: BTreeMap<(u32, u32), Pending>,
-    /// How many changes of pages wait, for the sake of memory.
     waiting: usize,
     readings: BTreeMap<ReadingsOf, Readings>,
-    /// The page that was read last and is not changed: chains often stay in one.
     last_read: LastPage<(u32, u32), Slot>,
 }
 
 /// The changes of a page that wait. The page is read when it is written, or when a chain leads into it before that.
 #[derive(Debug)]
 enum Pending {
-    Changes(Vec<PageChange>),
+    Changes(Vec<(u8, SlotChange)>),
     Whole(Vec<Slot>),
 }
 
@@ -48,7 +44,6 @@ fn misfit(garage: u32, page: u32) -> StoreError {
 }
 
 impl ViewChanges {
-    /// No changes yet to what `store` holds.
     pub fn on(store: &Store) -> ViewChanges {
         ViewChanges {
             store: store.clone(),
@@ -84,35 +79,17 @@ impl ViewChanges {
             && writes + self.pages.len() + self.readings.len() + HEAD_PAGES + position + more <= BATCH_MAX
     }
 
-    pub(super) fn append(&mut self, address: SlotAddress, slot: Slot) -> Result<(), StoreError> {
-        self.change(address, PageChange::Append(slot))
-    }
-
-    pub(super) fn end(&mut self, address: SlotAddress, end: End<StoredPassage>) -> Result<(), StoreError> {
-        self.change(address, PageChange::End(address.slot, end))
-    }
-
-    pub(super) fn forget(&mut self, address: SlotAddress, token: &str) -> Result<(), StoreError> {
-        self.change(address, PageChange::Forget(address.slot, token.into()))
-    }
-
-    pub(super) fn empty(&mut self, address: SlotAddress) -> Result<(), StoreError> {
-        self.change(address, PageChange::Empty(address.slot))
-    }
-
-    fn change(
-        &mut self,
-        SlotAddress { garage, page, .. }: SlotAddress,
-        change: PageChange,
-    ) -> Result<(), StoreError> {
+    /// Changes a slot; one that is appended is the next of its page.
+    pub(super) fn change(&mut self, address: SlotAddress, change: SlotChange) -> Result<(), StoreError> {
+        let SlotAddress { garage, page, slot } = address;
         let pending = self.pages.entry((garage, page)).or_insert_with(|| Pending::Changes(Vec::new()));
         match pending {
             Pending::Changes(changes) => {
-                changes.push(change);
+                changes.push((slot, change));
                 self.waiting += 1;
             }
             Pending::Whole(slots) => {
-                pages::make(slots, &change).ok_or_else(|| misfit(garage, page))?;
+                pages::make(slots, slot, &change).ok_or_else(|| misfit(garage, page))?;
             }
         }
         self.last_read.forget();
@@ -132,8 +109,8 @@ impl ViewChanges {
         };
         if let Pending::Changes(changes) = pending {
             let mut slots = pages::read_page(&self.store, garage, page)?;
-            for change in changes {
-                pages::make(&mut slots, change).ok_or_else(|| misfit(garage, page))?;
+            for (slot, change) in changes {
+                pages::make(&mut slots, *slot, change).ok_or_else(|| misfit(garage, page))?;
             }
             *pending = Pending::Whole(slots);
         }

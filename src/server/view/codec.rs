@@ -6,7 +6,6 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
-/// The first byte of every encoded value.
 const VALUE_VERSION: u8 = 1;
 
 pub fn encode(value: &impl Serialize) -> Vec<u8> {
@@ -25,7 +24,6 @@ pub fn read<T: DeserializeOwned>(store: &Store, key: &[u8]) -> Result<Option<T>,
     store.get(key)?.map(|value| decode(key, &value)).transpose()
 }
 
-/// The keys from `from` to `to` (exclusive), each with its value.
 pub fn read_range<'a, T: DeserializeOwned>(
     store: &'a Store,
     from: &[u8],
@@ -85,7 +83,6 @@ impl<P, T> Default for LastPage<P, T> {
 }
 
 impl<P: Copy + PartialEq, T> LastPage<P, T> {
-    /// The page at a place; `read` is asked for it unless it was the last one.
     pub fn get(
         &mut self,
         place: P,
@@ -97,7 +94,6 @@ impl<P: Copy + PartialEq, T> LastPage<P, T> {
         Ok(&self.0.as_ref().expect("it was just read").1)
     }
 
-    /// The page may have changed: it is read again the next time.
     pub fn forget(&mut self) {
         self.0 = None;
     }

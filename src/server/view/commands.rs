@@ -9,39 +9,53 @@
 //! leaves no trace, and when it is applied. Between the two an event may have come that changes the judgement; then the
 //! command stands in the ledger without effect, and the view remembers why.
 
+mod forget;
+mod orders;
+mod repairs;
+#[cfg(test)]
+mod tests;
+
+use super::billing::entries::{EntryNumber, VoidedBecause};
+use super::billing::terms::InForceChange;
 use super::changes::ViewChanges;
 use super::decisions::Decommissioned;
 use super::garages::GarageState;
 use super::refusal::{ApplyEventError, JudgeError, Refusal};
 use super::state::View;
-use super::stays::EventPosition;
+use super::stays::{EventPosition, StayIndex, StayUpdate};
 use crate::codes;
-use crate::messaging::SiteName;
 use crate::messaging::page::Content;
-use crate::parking::Event;
+use crate::messaging::{Epoch, SiteName};
+use crate::parking::tariff::Amount;
+use crate::parking::{Event, Plate};
 use crate::server::ledger::Ledger;
-use crate::server::record::{Command, QuarantinePlace};
+use crate::server::record::{Command, QuarantinePlace, ToForget};
 use crate::store::StoreError;
+use orders::FoundCharge;
+use repairs::Repair;
 
 /// What a command does, once it is judged.
 #[derive(Debug)]
-struct CommandEffect {
-    /// The garage's key.
-    garage: SiteName,
-    change: GarageChange,
+enum Effect {
+    Garage(SiteName, GarageChange),
+    JoinStay { site: SiteName, exit: (Epoch, u64), plate: Plate },
+    RepairStay(Repair),
+    BillStay(FoundCharge),
+    PutInForce,
+    Price { from: EntryNumber, to: EntryNumber },
+    TakeBack(FoundCharge),
+    Credit(FoundCharge, Amount),
+    Forget { whose: ToForget, seed: [u8; 16] },
+    Nothing,
 }
 
 #[derive(Debug)]
 enum GarageChange {
     Called(SiteName),
     Capacity(Option<u32>),
-    Decommissioned(bool),
+    Decommissioned { undo: bool },
     Released(ReleasedEvents),
-    Discarded {
-        position: u64,
-        places: u64,
-    },
-    /// The ledger answers the next conflict; the books do not change.
+    Discarded { position: u64, places: u64 },
     Adopted,
 }
 
@@ -57,51 +71,12 @@ struct ReleasedEvents {
     events: Vec<(u32, u64, Event)>,
 }
 
-/// Which part of the views a command is about.
-enum Subject {
-    Garages,
-    Stays,
-    Charges,
-}
-
-fn subject(command: &Command) -> Subject {
-    match command {
-        Command::Rename { .. }
-        | Command::Decommission { .. }
-        | Command::Capacity { .. }
-        | Command::Release { .. }
-        | Command::Discard { .. }
-        | Command::Adopt { .. } => Subject::Garages,
-        Command::JoinStay { .. }
-        | Command::CloseStay { .. }
-        | Command::SplitStay { .. }
-        | Command::BillStay { .. } => Subject::Stays,
-        Command::Piece { .. }
-        | Command::Tariffs { .. }
-        | Command::Plates { .. }
-        | Command::RemovePlate { .. }
-        | Command::Contracts { .. }
-        | Command::RemoveContract { .. }
-        | Command::Price { .. }
-        | Command::Void { .. }
-        | Command::Credit { .. }
-        | Command::Forget { .. }
-        | Command::Erased => Subject::Charges,
-    }
-}
-
 impl View {
     /// Whether `command` makes sense now. Of the books of money only what is written is seen.
     pub fn judge(&self, ledger: &Ledger, command: &Command) -> Result<(), JudgeError> {
-        let mut written = ViewChanges::on(ledger.store());
-        match subject(command) {
-            Subject::Garages => self.effect(ledger, command).map(drop),
-            Subject::Stays => self.judge_repair(ledger, command, &mut written),
-            Subject::Charges => self.judge_order(ledger, command, &mut written),
-        }
+        self.effect(ledger, command, &mut ViewChanges::on(ledger.store())).map(drop)
     }
 
-    /// Applies the command at `position`.
     pub(super) fn apply_command(
         &mut self,
         ledger: &Ledger,
@@ -109,11 +84,9 @@ impl View {
         command: &Command,
         changes: &mut ViewChanges,
     ) -> Result<(), StoreError> {
-        let applied = match subject(command) {
-            Subject::Garages => self.apply_effect(ledger, position, command, changes),
-            Subject::Stays => self.apply_repair(ledger, position, command, changes),
-            Subject::Charges => self.apply_order(ledger, position, command, changes),
-        };
+        let applied = self
+            .effect(ledger, command, changes)
+            .and_then(|effect| self.perform(ledger, position, command, effect, changes));
         match applied {
             Ok(()) => Ok(()),
             Err(JudgeError::Store(error)) => Err(error),
@@ -130,9 +103,19 @@ impl View {
         }
     }
 
-    /// What a command about garages and their events would do now.
-    fn effect(&self, ledger: &Ledger, command: &Command) -> Result<CommandEffect, JudgeError> {
-        Ok(match command {
+    fn effect(
+        &self,
+        ledger: &Ledger,
+        command: &Command,
+        changes: &mut ViewChanges,
+    ) -> Result<Effect, JudgeError> {
+        if let Some(reason) = command.reason() {
+            let bytes = reason.trim().len();
+            if bytes == 0 || reason.len() > Command::REASON_MAX {
+                return Err(Refusal::Reason { bytes }.into());
+            }
+        }
+        let (key, change) = match command {
             Command::Rename { garage, to } => {
                 let (key, _) = self.known_garage(garage)?;
                 let owner = self.key_of(to);
@@ -143,19 +126,18 @@ impl View {
                     let owner = self.name_of(owner).clone();
                     return Err(Refusal::NameTaken { name: to.clone(), owner }.into());
                 }
-                CommandEffect { garage: key.clone(), change: GarageChange::Called(to.clone()) }
+                (key.clone(), GarageChange::Called(to.clone()))
             }
             Command::Capacity { garage, spaces } => {
                 let (key, known) = self.known_garage(garage)?;
-                let garage = || self.name_of(key).clone();
+                let called = || self.name_of(key).clone();
                 match (known.decisions.capacity, *spaces) {
-                    (None, None) => return Err(Refusal::NoCapacitySet(garage()).into()),
+                    (None, None) => return Err(Refusal::NoCapacitySet(called()).into()),
                     (Some(capacity), Some(new)) if capacity == new => {
-                        return Err(Refusal::SameCapacity { garage: garage(), capacity }.into());
+                        return Err(Refusal::SameCapacity { garage: called(), capacity }.into());
                     }
-                    _ => {}
+                    _ => (key.clone(), GarageChange::Capacity(*spaces)),
                 }
-                CommandEffect { garage: key.clone(), change: GarageChange::Capacity(*spaces) }
             }
             Command::Decommission { garage, undo } => {
                 let (key, known) = self.known_garage(garage)?;
@@ -166,20 +148,16 @@ impl View {
                         return Err(Refusal::Decommissioned { garage, position }.into());
                     }
                     None if *undo => return Err(Refusal::NotDecommissioned(garage).into()),
-                    _ => {}
+                    _ => (key.clone(), GarageChange::Decommissioned { undo: *undo }),
                 }
-                CommandEffect { garage: key.clone(), change: GarageChange::Decommissioned(!undo) }
             }
             Command::Release { place } => {
-                let (garage, waiting) = self.waiting(*place)?;
-                CommandEffect { garage, change: self.understood(ledger, *place, waiting)? }
+                let (key, waiting) = self.waiting(*place)?;
+                (key, GarageChange::Released(understood(ledger, *place, waiting)?))
             }
-            Command::Discard { place, reason } => {
-                if reason.is_empty() || reason.len() > Command::REASON_MAX {
-                    return Err(Refusal::Reason { bytes: reason.len() }.into());
-                }
-                let (garage, places) = self.waiting(*place)?;
-                CommandEffect { garage, change: GarageChange::Discarded { position: place.position, places } }
+            Command::Discard { place, .. } => {
+                let (key, places) = self.waiting(*place)?;
+                (key, GarageChange::Discarded { position: place.position, places })
             }
             Command::Adopt { garage } => {
                 let (key, _) = self.known_garage(garage)?;
@@ -187,10 +165,79 @@ impl View {
                     let sites = self.sites_of(key);
                     return Err(Refusal::NotSentUnder { garage: garage.clone(), sites }.into());
                 }
-                CommandEffect { garage: key.clone(), change: GarageChange::Adopted }
+                (key.clone(), GarageChange::Adopted)
             }
-            _ => unreachable!("it is about stays or charges"),
-        })
+            _ => return self.repair(ledger, command, changes),
+        };
+        Ok(Effect::Garage(key, change))
+    }
+
+    fn perform(
+        &mut self,
+        ledger: &Ledger,
+        position: u64,
+        command: &Command,
+        effect: Effect,
+        changes: &mut ViewChanges,
+    ) -> Result<(), JudgeError> {
+        match effect {
+            Effect::Garage(key, change) => {
+                tracing::info!(position, garage = %self.name_of(&key), command = command.name(), "a command takes effect");
+                self.change_garage(ledger, position, key, change, changes)?;
+            }
+            Effect::JoinStay { site, exit, plate } => {
+                let place = EventPosition { site: &site, stream: 0, sequence: 0, position };
+                self.change_stays(&self.key_of(&site).clone(), position, changes, |stays, update| {
+                    stays.correct(ledger, place, (exit, &plate), update)
+                })?;
+            }
+            Effect::RepairStay(Repair { garage, plate, before, after }) => {
+                self.change_stays(&garage, position, changes, |stays, mut update| {
+                    stays.replace(&plate, (&before, after), position, &mut update)
+                })?;
+            }
+            Effect::BillStay(FoundCharge { number, entry }) => {
+                let called = self.name_of_number(entry.stay()?.garage);
+                self.billing.release(position, number, &entry, &called, &mut changes.billing)?;
+            }
+            Effect::PutInForce => {
+                if let Some(order) = InForceChange::read(ledger, position, command)? {
+                    self.billing.put_in_force(position, order.map_err(Refusal::List)?);
+                    changes.billing.in_force_changed(self.billing.in_force.last_page());
+                }
+            }
+            Effect::Price { from, to } => {
+                let View { shown, billing, .. } = self;
+                let called = |number| shown.key_of_number(number).map(|key| shown.name_of(key).to_string());
+                billing.price(position, (from, to), called, &mut changes.billing)?;
+            }
+            Effect::TakeBack(FoundCharge { number, entry }) => {
+                let why = VoidedBecause::Command;
+                self.billing.take_back(position, number, &entry, why, &mut changes.billing)?;
+            }
+            Effect::Credit(FoundCharge { number, entry }, amount) => {
+                self.billing.credit(position, number, &entry, amount, &mut changes.billing)?;
+            }
+            Effect::Forget { whose, seed } => self.forget(&whose, &seed, changes)?,
+            Effect::Nothing => {}
+        }
+        Ok(())
+    }
+
+    /// Changes stays of the garage of a key, which the record at `position` changes.
+    fn change_stays<E>(
+        &mut self,
+        key: &SiteName,
+        position: u64,
+        changes: &mut ViewChanges,
+        change: impl FnOnce(&mut StayIndex, StayUpdate<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let called = self.name_of(key).clone();
+        let (garage, stays, billing) = self.garage_mut(key, changes);
+        let changed =
+            change(stays, StayUpdate { book: &mut garage.stays, billing, called: called.as_str(), changes });
+        self.garage_changed(key, position);
+        changed
     }
 
     fn known_garage<'a>(&'a self, name: &'a SiteName) -> Result<(&'a SiteName, &'a GarageState), Refusal> {
@@ -210,53 +257,17 @@ impl View {
         }
     }
 
-    /// Those of the waiting events that this program understands now, each with its sequence.
-    fn understood(
-        &self,
-        ledger: &Ledger,
-        place: QuarantinePlace,
-        waiting: u64,
-    ) -> Result<GarageChange, JudgeError> {
-        let missing = || Refusal::Unreadable(place);
-        let page = ledger.page_at(place.position)?.ok_or_else(missing)?;
-        let first = page.page.first.get();
-        let (stream, page) = ledger.page_with(&page.site, page.page.epoch, first)?.ok_or_else(missing)?;
-        let Content::Records(records) = page.page.content else {
-            unreachable!("the ledger records what was lost as a hole")
-        };
-        let (mut events, mut reason) = (Vec::new(), None);
-        for (index, record) in (0u32..).zip(&records).filter(|(index, _)| waiting >> index & 1 == 1) {
-            match Event::from_bytes(&record.payload) {
-                Ok(event) => events.push((index, first + u64::from(index), event)),
-                Err(error) => {
-                    reason.get_or_insert_with(|| error.to_string());
-                }
-            }
-        }
-        match reason {
-            Some(reason) if events.is_empty() => Err(Refusal::NotUnderstood { place, reason }.into()),
-            _ => Ok(GarageChange::Released(ReleasedEvents {
-                position: place.position,
-                received_at_ms: page.received_at_ms,
-                site: page.site,
-                stream,
-                events,
-            })),
-        }
-    }
-
-    fn apply_effect(
+    fn change_garage(
         &mut self,
         ledger: &Ledger,
         position: u64,
-        command: &Command,
+        key: SiteName,
+        change: GarageChange,
         changes: &mut ViewChanges,
     ) -> Result<(), JudgeError> {
-        let CommandEffect { garage: key, change } = self.effect(ledger, command)?;
-        tracing::info!(position, garage = %self.name_of(&key), command = command.name(), "a command takes effect");
+        let (garage, ..) = self.garage_mut(&key, changes);
         match change {
             GarageChange::Called(name) => {
-                let (garage, ..) = self.garage_mut(&key, changes);
                 garage.decisions.called = (name != key).then(|| name.clone());
                 if name != key {
                     self.decisions.add_name(name, key.clone(), &mut changes.decisions);
@@ -264,25 +275,22 @@ impl View {
                 self.decisions.reshape_board(position, &mut changes.decisions);
             }
             GarageChange::Capacity(spaces) => {
-                let (garage, ..) = self.garage_mut(&key, changes);
                 garage.decisions.capacity = spaces;
                 garage.capacity = spaces.unwrap_or(garage.told_capacity);
             }
-            GarageChange::Decommissioned(yes) => {
-                let (garage, ..) = self.garage_mut(&key, changes);
-                garage.decisions.decommissioned = yes.then_some(Decommissioned { position, events_since: 0 });
+            GarageChange::Decommissioned { undo } => {
+                garage.decisions.decommissioned =
+                    (!undo).then_some(Decommissioned { position, events_since: 0 });
                 self.decisions.reshape_board(position, &mut changes.decisions);
             }
             GarageChange::Released(released) => self.release(ledger, position, released, changes)?,
             GarageChange::Discarded { position: page, places } => self.no_longer_waits(page, places, changes),
-            GarageChange::Adopted => return Ok(()),
+            GarageChange::Adopted => return Ok(()), // the ledger answers the next conflict; the books do not change
         }
         self.garage_changed(&key, position);
-        changes.garages.insert(key);
         Ok(())
     }
 
-    /// Applies events that waited in quarantine.
     fn release(
         &mut self,
         ledger: &Ledger,
@@ -319,5 +327,27 @@ impl View {
     }
 }
 
-#[cfg(test)]
-mod tests;
+/// Those of the waiting events that this program understands now, each with its sequence.
+fn understood(ledger: &Ledger, place: QuarantinePlace, waiting: u64) -> Result<ReleasedEvents, JudgeError> {
+    let missing = || Refusal::Unreadable(place);
+    let page = ledger.page_at(place.position)?.ok_or_else(missing)?;
+    let first = page.page.first.get();
+    let (stream, page) = ledger.page_with(&page.site, page.page.epoch, first)?.ok_or_else(missing)?;
+    let Content::Records(records) = page.page.content else {
+        unreachable!("the ledger records what was lost as a hole")
+    };
+    let (mut events, mut reason) = (Vec::new(), None);
+    for (index, record) in (0u32..).zip(&records).filter(|(index, _)| waiting >> index & 1 == 1) {
+        match Event::from_bytes(&record.payload) {
+            Ok(event) => events.push((index, first + u64::from(index), event)),
+            Err(error) => {
+                reason.get_or_insert_with(|| error.to_string());
+            }
+        }
+    }
+    if let Some(reason) = reason.filter(|_| events.is_empty()) {
+        return Err(Refusal::NotUnderstood { place, reason }.into());
+    }
+    let (position, received_at_ms, site) = (place.position, page.received_at_ms, page.site);
+    Ok(ReleasedEvents { position, received_at_ms, site, stream, events })
+}

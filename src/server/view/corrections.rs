@@ -8,7 +8,7 @@
 use super::aged::OpenStay;
 use super::changes::ViewChanges;
 use super::codec::damaged;
-use super::pages::{Cover, ReadingsOf, SlotAddress, StoredPassage, readings_key};
+use super::pages::{Cover, ReadingsOf, SlotAddress, SlotChange, StoredPassage, readings_key};
 use super::refusal::{ApplyEventError, LOOK_BACK, NotApplied};
 use super::stays::{AppendOrder, ChainedVisit, EventPosition, StayIndex, StayUpdate};
 use crate::messaging::page::Content;
@@ -127,7 +127,7 @@ impl StayIndex {
                 update.billing.undone(position, garage, plate, *exit, changes)?;
             }
             if !new.iter().any(|new| same(new, visit)) {
-                update.changes.empty(*address)?;
+                update.changes.change(*address, SlotChange::Empty)?;
             }
         }
         for visit in new {
@@ -148,7 +148,7 @@ impl StayIndex {
                 Some((address, _)) => {
                     *update.book.count(&visit) += 1;
                     if let (true, Visit::Stay { end, .. }) = (is_new, &visit) {
-                        update.changes.end(address, end.clone())?;
+                        update.changes.change(address, SlotChange::End(end.clone()))?;
                     }
                     address
                 }
@@ -168,7 +168,6 @@ impl StayIndex {
     }
 }
 
-/// An entry or exit that was applied.
 pub(super) struct KnownEvent {
     pub way: Way,
     pub passage: StoredPassage,

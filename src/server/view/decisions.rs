@@ -6,14 +6,13 @@
 //! | `vcr` + position (u64) | why the command there has no effect |
 //! | `vcs` | the position that last took a line from the board (u64) |
 
+use super::SharedMap;
 use super::codec::{encode, key_u64, name_in, read_range, u64_from};
-use super::shared_map::SharedMap;
 use crate::messaging::SiteName;
 use crate::store::{Batch, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
-/// What operators decided about one garage.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GarageDecisions {
     /// The name of the garage since it was renamed.
@@ -26,17 +25,14 @@ pub struct GarageDecisions {
 /// A garage that is left out of boards and of the city's numbers. What it sends is applied like anything else.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decommissioned {
-    /// The position of the command.
     pub position: u64,
-    /// Events that came later.
     pub events_since: u64,
 }
 
-/// What commands changed, beside the garages and the quarantine themselves.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Decisions {
     /// Other names of garages, and whose they are.
-    names: SharedMap<SiteName, SiteName>,
+    pub(super) names: SharedMap<SiteName, SiteName>,
     /// The other names of each garage, in their order.
     of_owner: SharedMap<SiteName, Vec<SiteName>>,
     /// The position that last took a line from the board: a change since an earlier version cannot say it.
@@ -45,7 +41,6 @@ pub struct Decisions {
     without_effect: SharedMap<u64, String>,
 }
 
-/// What of it changed since the view was last written.
 #[derive(Debug, Default)]
 pub(super) struct DecisionChanges {
     names: BTreeSet<SiteName>,
@@ -62,21 +57,15 @@ impl DecisionChanges {
 const RESHAPED: &[u8] = b"vcs";
 
 impl Decisions {
-    /// The owner of a name that belongs to a garage in addition to its key.
-    pub(super) fn key_of(&self, site: &SiteName) -> Option<&SiteName> {
-        self.names.get(site)
-    }
-
-    /// The names that belong to a garage beside its key.
     pub(super) fn other_names(&self, key: &SiteName) -> &[SiteName] {
         self.of_owner.get(key).map_or(&[], Vec::as_slice)
     }
 
-    pub(super) fn without_effect(&self, position: u64) -> Option<&str> {
+    /// Why the command at `position` has no effect, when it has none.
+    pub fn without_effect(&self, position: u64) -> Option<&str> {
         self.without_effect.get(&position).map(String::as_str)
     }
 
-    /// The command at `position` has no effect.
     pub(super) fn has_no_effect(&mut self, position: u64, why: String, changes: &mut DecisionChanges) {
         self.without_effect.insert_mut(position, why);
         changes.without_effect.insert(position);
@@ -94,7 +83,8 @@ impl Decisions {
         self.put_name(name, owner);
     }
 
-    pub(super) fn is_same_board_since(&self, position: u64) -> bool {
+    /// Whether everything on the board at `position` is still on it, so that a list of changes is enough.
+    pub fn is_same_board_since(&self, position: u64) -> bool {
         self.reshaped_at <= position
     }
 
@@ -108,19 +98,19 @@ impl Decisions {
     }
 
     pub(super) fn load(store: &Store) -> Result<Decisions, StoreError> {
-        let mut commands = Decisions::default();
+        let mut decisions = Decisions::default();
         for entry in read_range(store, b"vcn", b"vco") {
             let (key, owner) = entry?;
-            commands.put_name(name_in(&key, 3)?, owner);
+            decisions.put_name(name_in(&key, 3)?, owner);
         }
         for entry in read_range(store, b"vcr", b"vcs") {
             let (key, why) = entry?;
-            commands.without_effect.insert_mut(u64_from(&key, 3)?, why);
+            decisions.without_effect.insert_mut(u64_from(&key, 3)?, why);
         }
         if let Some(value) = store.get(RESHAPED)? {
-            commands.reshaped_at = u64_from(&value, 0)?;
+            decisions.reshaped_at = u64_from(&value, 0)?;
         }
-        Ok(commands)
+        Ok(decisions)
     }
 
     pub(super) fn save(&self, changes: &DecisionChanges, batch: &mut Batch) {

@@ -10,20 +10,16 @@ use crate::parking::occupancy::free_spaces;
 use crate::parking::stay::{End, Visit};
 use serde::{Deserialize, Serialize};
 
-/// The state of one garage after its events.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GarageState {
     /// The capacity that an operator set, else the one that the edge reported.
     pub capacity: u32,
     pub told_capacity: u32,
     pub occupancy: Occupancy,
-    /// How many events were applied.
     pub events: u64,
     /// When the last of them was received.
     pub as_of_ms: Option<i64>,
-    /// The position that changed it last.
     pub changed_at: u64,
-    /// The last event applied.
     pub through: Option<(Epoch, u64)>,
     pub stays: GarageStays,
     pub decisions: GarageDecisions,
@@ -40,7 +36,6 @@ impl GarageState {
         (self.capacity > 0 || self.decisions.capacity.is_some()).then_some(self.capacity)
     }
 
-    /// Free spaces, where both are known.
     pub fn known_free(&self) -> Option<u32> {
         Some(free_spaces(self.known_capacity()?, self.known_occupied()?))
     }
@@ -61,11 +56,9 @@ pub struct MissingRange {
 /// Positions of the ledger that cannot be read any more, or are lost.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LedgerDamage {
-    /// The first of them.
     pub from: u64,
     pub last: u64,
     pub reason: String,
-    /// When it was recorded, where that is known.
     pub found_at_ms: Option<i64>,
 }
 
@@ -75,7 +68,6 @@ pub struct LedgerDamage {
 pub struct QuarantinedPage {
     pub garage: SiteName,
     pub epoch: Epoch,
-    /// The first sequence of the page.
     pub first: u64,
     /// Bit n: the n-th event of the page.
     pub(super) events: u64,
@@ -91,12 +83,6 @@ impl QuarantinedPage {
         self.events.count_ones()
     }
 
-    /// The sequence of the event at a place of the page.
-    pub fn sequence(&self, place: usize) -> (Epoch, u64) {
-        (self.epoch, self.first + place as u64)
-    }
-
-    /// The places in the page, from 0.
     pub fn places(&self) -> impl Iterator<Item = usize> + use<> {
         let events = self.events;
         (0..64).filter(move |place| events >> place & 1 == 1)
@@ -112,6 +98,11 @@ pub struct GarageStays {
     slots: u8,
     /// What the slots of the page reserve.
     bytes: u32,
+    pub counts: StayCounts,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StayCounts {
     /// Stays of cars that are inside.
     pub open: u64,
     /// Stays with an exit.
@@ -123,7 +114,6 @@ pub struct GarageStays {
 }
 
 impl GarageStays {
-    /// Those of a garage that has none yet.
     pub(super) fn of_garage(number: u32) -> GarageStays {
         GarageStays { number, ..GarageStays::default() }
     }
@@ -141,10 +131,10 @@ impl GarageStays {
 
     pub(super) fn count(&mut self, visit: &Visit<StoredPassage>) -> &mut u64 {
         match visit {
-            Visit::Stay { end: End::Inside, .. } => &mut self.open,
-            Visit::Stay { end: End::Left(_), .. } => &mut self.closed,
-            Visit::Stay { end: End::Unseen, .. } => &mut self.exits_missed,
-            Visit::Exit(_) => &mut self.exits_unmatched,
+            Visit::Stay { end: End::Inside, .. } => &mut self.counts.open,
+            Visit::Stay { end: End::Left(_), .. } => &mut self.counts.closed,
+            Visit::Stay { end: End::Unseen, .. } => &mut self.counts.exits_missed,
+            Visit::Exit(_) => &mut self.counts.exits_unmatched,
         }
     }
 }

@@ -259,7 +259,7 @@ fn pricing_or_forgetting_all_numbers_that_there_are_has_no_effect_and_is_told() 
         Command::Forget { whose: ToForget::Charged { from: 1, to: u64::MAX, before }, seed: [7; 16] },
     ] {
         let (view, position) = folded(&[ordered(command)]);
-        let why = view.without_effect(position).unwrap();
+        let why = view.decisions.without_effect(position).unwrap();
         assert!(why.contains("more than one step takes"), "{why}");
     }
 }
@@ -273,14 +273,14 @@ fn a_contract_with_a_name_that_no_file_can_give_is_not_put_in_force() {
     let records = [Command::Piece { bytes }, Command::Contracts { pieces: 1, digest }].map(ordered);
     let (view, first) = folded(&records);
     assert_eq!(view.billing.in_force.contracts().count(), 0);
-    assert!(view.without_effect(first + 1).unwrap().contains("no file can have"));
+    assert!(view.decisions.without_effect(first + 1).unwrap().contains("no file can have"));
 }
 
 #[test]
 fn a_stay_of_a_hundred_years_is_not_billed_by_its_length() {
     let charge = ChargeId { garage: "a".into(), epoch: EPOCH.to_bytes(), sequence: 6, made_at: None };
     let (view, position) = folded(&[ordered(Command::BillStay { charge, reason: "r".into() })]);
-    assert!(view.without_effect(position).unwrap().contains("longer than 3660 days"));
+    assert!(view.decisions.without_effect(position).unwrap().contains("longer than 3660 days"));
 }
 
 #[test]
@@ -289,6 +289,6 @@ fn a_stay_that_is_said_to_have_ended_at_no_time_at_all_goes_on() {
         let entry = EventId { garage: "a".into(), epoch: EPOCH.to_bytes(), sequence: 7 };
         let close = Command::CloseStay { entry, left_at_ms, offset_minutes: 0, reason: "r".into() };
         let (view, position) = folded(&[ordered(close)]);
-        assert!(view.without_effect(position).unwrap().contains("is not a time"));
+        assert!(view.decisions.without_effect(position).unwrap().contains("is not a time"));
     }
 }

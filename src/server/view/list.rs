@@ -9,12 +9,13 @@
 use super::aged;
 use super::chains::{ChainHeads, PlateChain};
 use super::codec::{damaged, sized, u32_from};
-use super::page_maps::occupied_pages;
+use super::page_maps::{AGED, OCCUPIED, mapped_pages};
 use super::pages::{PageReader, Slot, SlotAddress, StoredPassage, page_key};
 use super::written::at_one_position;
 use crate::parking::Plate;
 use crate::parking::stay::{End, Visit};
 use crate::store::{Store, StoreError};
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 
 /// Maximum number of slots of a plate's chain, or of pages of garages, that one answer looks at.
@@ -24,7 +25,6 @@ const LOOK_AT: usize = 4_000;
 #[derive(Debug, Clone)]
 pub struct StayFilter {
     pub plate: Option<Plate>,
-    /// By number.
     pub garage: Option<u32>,
     /// Stays of cars that are inside, or all others.
     pub open: Option<bool>,
@@ -33,7 +33,6 @@ pub struct StayFilter {
     pub limit: usize,
 }
 
-/// One stay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedStay {
     pub address: SlotAddress,
@@ -64,23 +63,19 @@ fn list_now(store: &Store, wanted: &StayFilter, look_at: usize) -> Result<StayLi
     let mut search = StaySearch { wanted, pages: PageReader::new(store), look_at, list };
     match &wanted.plate {
         Some(plate) => search.of_plate(plate)?,
-        None if wanted.open == Some(true) => search.of_cars_inside()?,
         None => search.of_garages()?,
     }
     Ok(search.list)
 }
 
-/// A list that is being built.
 struct StaySearch<'a> {
     wanted: &'a StayFilter,
     pages: PageReader<'a>,
-    /// How much more this answer may look at.
     look_at: usize,
     list: StayList,
 }
 
 impl StaySearch<'_> {
-    /// Whether this answer may look at one more.
     fn look(&mut self) -> bool {
         let more = self.look_at > 0;
         self.look_at = self.look_at.saturating_sub(1);
@@ -118,50 +113,43 @@ impl StaySearch<'_> {
         }
     }
 
+    /// The next garage, from number `from` to `to` (exclusive), that has pages, or in which a car is inside.
+    fn next_garage(&self, from: u32, to: u32) -> Result<Option<u32>, StoreError> {
+        if self.wanted.open == Some(true) {
+            return aged::next_garage(self.pages.store(), from, to);
+        }
+        let next = self.pages.store().range(&page_key(from, 0), &page_key(to, 0)).next().transpose()?;
+        next.map(|(key, _)| sized(&key, 2..6).map(u32::from_be_bytes)).transpose()
+    }
+
+    /// The pages of a garage that may hold what is wanted, the newest first.
+    fn pages_of(&self, garage: u32) -> Result<Box<dyn Iterator<Item = u32>>, StoreError> {
+        let (store, next) = (self.pages.store(), garage.saturating_add(1));
+        if self.wanted.open == Some(true) {
+            let mut occupied = mapped_pages(store, OCCUPIED, garage, next)?;
+            occupied.extend(mapped_pages(store, AGED, garage, next)?);
+            let occupied: BTreeSet<u32> = occupied.into_iter().map(|(_, page)| page).collect();
+            return Ok(Box::new(occupied.into_iter().rev()));
+        }
+        let newest = store.last(&page_key(garage, 0), &page_key(next, 0))?;
+        let newest = newest.map_or(Ok(0), |(key, _)| u32_from(&key, 6))?;
+        Ok(Box::new((0..=newest).rev()))
+    }
+
     fn of_garages(&mut self) -> Result<(), StoreError> {
-        let store = self.pages.store();
         let (mut from, to) = self.garages();
-        // The garages that have pages, one after the other.
-        while from < to {
-            let Some(entry) = store.range(&page_key(from, 0), &page_key(to, 0)).next() else { break };
-            let garage = u32::from_be_bytes(sized(&entry?.0, 2..6)?);
-            let newest = store.last(&page_key(garage, 0), &page_key(garage.saturating_add(1), 0))?;
-            let newest = newest.map_or(Ok(0), |(key, _)| u32_from(&key, 6))?;
+        // One garage after the other: of all of them the pages are many.
+        while let Some(garage) = self.next_garage(from, to)? {
             let after = self.wanted.after.filter(|after| after.garage == garage);
             // Behind the first slot of a page the one before it comes.
-            let upto = match after {
-                None => Some(newest),
-                Some(SlotAddress { page, slot: 0, .. }) => page.checked_sub(1),
-                Some(after) => Some(after.page),
-            };
-            for page in upto.map(|upto| 0..=upto.min(newest)).into_iter().flatten().rev() {
+            let is_done = |page: u32| after.is_some_and(|after| (page, 0) >= (after.page, after.slot));
+            for page in self.pages_of(garage)?.skip_while(|page| is_done(*page)) {
                 if !self.look() {
                     // Behind the whole page before.
                     self.list.next = Some(SlotAddress { garage, page: page.saturating_add(1), slot: 0 });
                     return Ok(());
                 }
                 if !self.add_page(garage, page)? {
-                    return Ok(());
-                }
-            }
-            from = garage.saturating_add(1);
-        }
-        Ok(())
-    }
-
-    fn of_cars_inside(&mut self) -> Result<(), StoreError> {
-        let store = self.pages.store();
-        let (mut from, to) = self.garages();
-        // One garage after the other: of all of them the pages are many.
-        while let Some(garage) = aged::next_garage(store, from, to)? {
-            let mut occupied = occupied_pages(store, garage, garage.saturating_add(1))?;
-            occupied.extend(aged::pages(store, garage)?);
-            occupied.sort_unstable_by_key(|(_, page)| std::cmp::Reverse(*page));
-            occupied.dedup();
-            let after = self.wanted.after.filter(|after| after.garage == garage);
-            for (_, page) in occupied {
-                let is_done = after.is_some_and(|after| page > after.page);
-                if !is_done && !self.add_page(garage, page)? {
                     return Ok(());
                 }
             }

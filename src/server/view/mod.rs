@@ -32,20 +32,15 @@ mod commands;
 mod corrections;
 mod decisions;
 mod events;
-mod forget;
 mod garages;
 #[cfg(test)]
 mod hostile_records_tests;
 pub mod list;
-mod orders;
 mod page_maps;
 mod pages;
 mod refusal;
-mod repairs;
 pub mod review;
 mod saving;
-mod shared_map;
-mod snapshot;
 mod state;
 mod stays;
 #[cfg(test)]
@@ -57,10 +52,12 @@ mod written;
 
 pub use apply::{CatchUpError, catch_up};
 pub use changes::ViewChanges;
-pub use garages::{GarageState, GarageStays, LedgerDamage, MissingRange, QuarantinedPage};
+pub use garages::{GarageState, LedgerDamage, MissingRange, QuarantinedPage, StayCounts};
 pub use pages::{SlotAddress, StoredPassage, is_token};
 pub use refusal::JudgeError;
-pub use snapshot::Snapshot;
-pub use state::View;
+pub use state::{Snapshot, View};
 pub use step::PreparedRecord;
 pub use written::{KEYS, at_one_position, compare, discard, written_damages, written_position};
+
+/// A sorted map that costs nothing to copy: a copy shares with the original what is the same in both (a persistent data structure).
+pub type SharedMap<K, V> = rpds::RedBlackTreeMapSync<K, V>;

@@ -2,11 +2,16 @@
 //!
 //! A map is under a prefix, the garage (u32) and a number (u32): a bit for each of 8,192 pages.
 
-use super::codec::{damaged, sized, u32_from};
+use super::codec::{damaged, key_u32, sized, u32_from};
 use crate::store::{Store, StoreError};
 use std::collections::BTreeMap;
 
 const PAGES_IN_A_MAP: u32 = 8192;
+
+/// The prefix of the maps of pages in which a car has been inside for less than 30 days.
+pub const OCCUPIED: &[u8] = b"vo";
+/// The prefix of those in which one has been inside for longer.
+pub const AGED: &[u8] = b"vk";
 
 /// How many cars of each page of one garage are inside; pages without such are absent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,7 +25,6 @@ impl Occupied {
         (*count == 1).then_some(page / PAGES_IN_A_MAP)
     }
 
-    /// Counts one car less.
     pub fn leave(&mut self, page: u32) -> Option<u32> {
         let count = self.0.get_mut(&page)?;
         *count -= 1;
@@ -33,25 +37,16 @@ impl Occupied {
 
     /// A map as a key and a value; `None` for one without a bit.
     pub fn entry(&self, garage: u32, map: u32) -> (Vec<u8>, Option<Vec<u8>>) {
-        let key = [b"vo", &garage.to_be_bytes()[..], &map.to_be_bytes()].concat();
+        let key = [OCCUPIED, &garage.to_be_bytes(), &map.to_be_bytes()].concat();
         let mut bits = Vec::new();
         for page in self.0.range(map * PAGES_IN_A_MAP..(map + 1) * PAGES_IN_A_MAP).map(|(page, _)| page) {
-            let bit = (page % PAGES_IN_A_MAP) as usize;
-            bits.resize(bit / 8 + 1, 0u8);
-            bits[bit / 8] |= 1 << (bit % 8);
+            let (_, byte, bit) = place_in_map(*page);
+            bits.resize(byte + 1, 0u8);
+            bits[byte] |= bit;
         }
         (key, (!bits.is_empty()).then_some(bits))
     }
 }
-
-/// The pages of garages from number `from` to `to` (exclusive) in which a car has been inside for less than 30 days, as they
-/// were written last, ascending.
-pub fn occupied_pages(store: &Store, from: u32, to: u32) -> Result<PagesOf, StoreError> {
-    mapped_pages(store, *b"vo", from, to)
-}
-
-/// Pages, each with the number of its garage.
-pub type PagesOf = Vec<(u32, u32)>;
 
 /// The page that a bit of a map stands for: the map, the byte in it, and the bit.
 pub fn place_in_map(page: u32) -> (u32, usize, u8) {
@@ -59,11 +54,11 @@ pub fn place_in_map(page: u32) -> (u32, usize, u8) {
     (page / PAGES_IN_A_MAP, (bit / 8) as usize, 1 << (bit % 8))
 }
 
-/// The pages that the maps under a prefix name.
-pub fn mapped_pages(store: &Store, prefix: [u8; 2], from: u32, to: u32) -> Result<PagesOf, StoreError> {
-    let key = |garage: u32| [&prefix[..], &garage.to_be_bytes()].concat();
+/// The pages that the maps under a prefix name, of garages from number `from` to `to` (exclusive), as they were written last: each
+/// with the number of its garage, ascending.
+pub fn mapped_pages(store: &Store, prefix: &[u8], from: u32, to: u32) -> Result<Vec<(u32, u32)>, StoreError> {
     let mut pages = Vec::new();
-    for entry in store.range(&key(from), &key(to)) {
+    for entry in store.range(&key_u32(prefix, from), &key_u32(prefix, to)) {
         let (key, bits) = entry?;
         let garage = u32::from_be_bytes(sized(&key, 2..6)?);
         let first = u32_from(&key, 6)?.checked_mul(PAGES_IN_A_MAP).ok_or_else(|| damaged(&key))?;
@@ -92,8 +87,8 @@ mod tests {
             let (key, value) = occupied.entry(7, map);
             store.put(&key, &value.unwrap()).unwrap();
         }
-        assert_eq!(occupied_pages(&store, 0, 9).unwrap(), [(7, 3), (7, 8191), (7, 8192)]);
-        assert_eq!(occupied_pages(&store, 0, 7).unwrap(), []);
+        assert_eq!(mapped_pages(&store, OCCUPIED, 0, 9).unwrap(), [(7, 3), (7, 8191), (7, 8192)]);
+        assert_eq!(mapped_pages(&store, OCCUPIED, 0, 7).unwrap(), []);
         assert_eq!(occupied.leave(8192), Some(1));
         assert_eq!(occupied.entry(7, 1).1, None);
     }

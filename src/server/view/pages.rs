@@ -24,7 +24,6 @@ use jiff::tz::{Offset, TimeZone};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Where a visit is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SlotAddress {
     pub garage: u32,
@@ -41,7 +40,6 @@ impl ChainLink for Option<SlotAddress> {
 pub enum Cover {
     #[default]
     None,
-    /// By the contract of this number.
     Contract(u32),
     /// The contract of this number has the plate, and as many of its cars as it allows are inside already.
     OneTooMany(u32),
@@ -50,7 +48,6 @@ pub enum Cover {
 /// What is kept of an entry or exit. Ordered as the events of one garage are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct StoredPassage {
-    /// Where it was applied.
     pub position: u64,
     pub sequence: u64,
     /// The ledger's number of its (garage, epoch), and a bit: see [`StoredPassage::made`].
@@ -112,13 +109,11 @@ pub struct Slot<T = Box<str>> {
     /// It was appended when its first event was applied. So whatever is further down the chain, of the same garage,
     /// began before it.
     pub in_order: bool,
-    /// Whether a contract covers its stay.
     pub cover: Cover,
     /// `None`: a corrected plate undid it.
     pub visit: Option<(T, Visit<StoredPassage>)>,
 }
 
-/// The longest encoded page; the rest is room for its version and length.
 pub const PAGE_MAX: usize = VALUE_MAX - 8;
 /// An address counts slots in a byte, and in one byte of its encoding.
 pub const SLOTS_MAX: u8 = 127;
@@ -142,15 +137,14 @@ impl Slot {
     }
 }
 
-/// What happens to a slot after it was appended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PageChange {
+pub enum SlotChange {
     Append(Slot),
-    End(u8, End<StoredPassage>),
+    End(End<StoredPassage>),
     /// A corrected plate undid the visit.
-    Empty(u8),
+    Empty,
     /// A token stands for the plate from now on.
-    Forget(u8, Box<str>),
+    Forget(Box<str>),
 }
 
 /// How much longer than a plate the token is that may stand for it.
@@ -161,38 +155,36 @@ pub fn longer_as_token(plate: &str) -> usize {
 /// How long a token is, in bytes. It begins with `~`, as no plate does.
 pub const TOKEN_LEN: usize = 11;
 
-/// Whether a token stands for a plate.
 pub fn is_token(plate: &str) -> bool {
     plate.starts_with('~')
 }
 
 /// Makes a change to the slots of a page. `None` when it does not fit to them: the page is damaged.
-pub fn make<'a, T: From<&'a str>>(slots: &mut Vec<Slot<T>>, change: &'a PageChange) -> Option<()> {
+pub fn make<'a, T: From<&'a str>>(slots: &mut Vec<Slot<T>>, slot: u8, change: &'a SlotChange) -> Option<()> {
+    let changed = slots.get_mut(usize::from(slot));
     match change {
-        PageChange::Append(Slot { previous, in_order, cover, visit }) => {
+        SlotChange::Append(Slot { previous, in_order, cover, visit }) => {
             let visit = visit.as_ref().map(|(plate, visit)| (T::from(&**plate), visit.clone()));
             slots.push(Slot { previous: *previous, in_order: *in_order, cover: *cover, visit });
         }
-        PageChange::End(slot, new) => match &mut slots.get_mut(usize::from(*slot))?.visit {
+        SlotChange::End(new) => match &mut changed?.visit {
             Some((_, Visit::Stay { end, .. })) => end.clone_from(new),
             _ => return None,
         },
-        PageChange::Empty(slot) => slots.get_mut(usize::from(*slot))?.visit = None,
-        PageChange::Forget(slot, token) => {
-            slots.get_mut(usize::from(*slot))?.visit.as_mut()?.0 = T::from(&**token);
-        }
+        SlotChange::Empty => changed?.visit = None,
+        SlotChange::Forget(token) => changed?.visit.as_mut()?.0 = T::from(&**token),
     }
     Some(())
 }
 
 /// The value of a page after `changes`, from the one before it, if there was one. `None`: they do not fit to it.
-pub fn change_page(before: Option<&[u8]>, changes: &[PageChange]) -> Option<Vec<u8>> {
+pub fn change_page(before: Option<&[u8]>, changes: &[(u8, SlotChange)]) -> Option<Vec<u8>> {
     let mut slots: Vec<Slot<&str>> = match before {
         Some(value) => decode(b"vs", value).ok()?,
         None => Vec::new(),
     };
-    for change in changes {
-        make(&mut slots, change)?;
+    for (slot, change) in changes {
+        make(&mut slots, *slot, change)?;
     }
     Some(encode_page(&slots))
 }
@@ -201,7 +193,6 @@ pub fn page_key(garage: u32, page: u32) -> Vec<u8> {
     [b"vs", &garage.to_be_bytes()[..], &page.to_be_bytes()].concat()
 }
 
-/// The slots of a page; none when there is no such page.
 pub fn read_page(store: &Store, garage: u32, page: u32) -> Result<Vec<Slot>, StoreError> {
     Ok(read(store, &page_key(garage, page))?.unwrap_or_default())
 }
@@ -225,7 +216,6 @@ impl<'a> PageReader<'a> {
         self.last_read.get((garage, page), || read_page(self.store, garage, page))
     }
 
-    /// The slot at an address; `None` when there is no such slot.
     pub fn slot(&mut self, address: SlotAddress) -> Result<Option<&Slot>, StoreError> {
         Ok(self.page(address.garage, address.page)?.get(usize::from(address.slot)))
     }
@@ -287,7 +277,7 @@ mod tests {
         }
         assert!(slots.len() > 10);
         for slot in 0..slots.len() {
-            make(&mut slots, &PageChange::End(slot as u8, End::Left(worst))).unwrap();
+            make(&mut slots, slot as u8, &SlotChange::End(End::Left(worst))).unwrap();
         }
         assert!(encode_page(&slots).len() <= VALUE_MAX);
     }

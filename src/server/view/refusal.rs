@@ -16,7 +16,6 @@ pub const LONGEST_BILLED_DAYS: i64 = 3_660;
 /// Why an event could not be applied. It goes to quarantine.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotApplied {
-    /// The program does not understand it.
     #[error("{0}")]
     NotUnderstood(String),
     #[error("it corrects an event of epoch {0:?}, which is no epoch: a UUID is expected")]
@@ -95,7 +94,6 @@ pub enum Refusal {
     #[error("{0}")]
     List(String),
 
-    // Of orders in the books of money.
     #[error("the plate {0} is not registered; \"server plates list\" shows those that are")]
     NoSuchPlate(String),
     #[error("there is no contract {0:?}; \"server contracts list\" shows those that there are")]
@@ -131,7 +129,6 @@ pub enum Refusal {
     )]
     TooManyEntries { from: EntryNumber, to: EntryNumber },
 
-    // Of repairs of stays.
     #[error(
         "there is no event {0}: GET /v1/events shows those that there are, \"server stays review\" those that may want a repair"
     )]
@@ -184,9 +181,4 @@ impl From<ApplyEventError> for JudgeError {
             ApplyEventError::Store(error) => error.into(),
         }
     }
-}
-
-pub fn check_reason(reason: &str) -> Result<(), Refusal> {
-    let bytes = reason.trim().len();
-    if bytes == 0 || reason.len() > Command::REASON_MAX { Err(Refusal::Reason { bytes }) } else { Ok(()) }
 }

@@ -18,10 +18,8 @@ const LONG_MS: i64 = 20 * 3_600_000;
 /// Maximum number of each kind in one answer.
 pub const TOLD_MAX: usize = 1000;
 
-/// An entry and an exit that may be one stay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LookalikePair {
-    /// By number.
     pub garage: u32,
     pub entry: (String, StoredPassage),
     pub exit: (String, StoredPassage),
@@ -38,7 +36,6 @@ pub struct LongStay {
     pub elsewhere: (u32, StoredPassage, Option<StoredPassage>),
 }
 
-/// What a person may want to repair.
 #[derive(Debug, Default)]
 pub struct Review {
     pub pairs: Vec<LookalikePair>,
@@ -47,16 +44,12 @@ pub struct Review {
     pub more: bool,
 }
 
-#[derive(Default)]
-struct Leftovers {
-    entries: Vec<UnmatchedPassage<StoredPassage>>,
-    exits: Vec<UnmatchedPassage<StoredPassage>>,
-}
+type Leftover = UnmatchedPassage<StoredPassage>;
 
-/// Looks through all stays.
 pub fn review(store: &Store) -> Result<Review, StoreError> {
     let mut review = Review::default();
-    let mut leftovers: BTreeMap<u32, Leftovers> = BTreeMap::new();
+    // The entries and the exits of each garage.
+    let mut leftovers: BTreeMap<u32, (Vec<Leftover>, Vec<Leftover>)> = BTreeMap::new();
     for entry in read_range::<Vec<Slot>>(store, b"vs", b"vt") {
         let (key, slots) = entry?;
         let garage = u32::from_be_bytes(sized(&key, 2..6)?);
@@ -65,43 +58,32 @@ pub fn review(store: &Store) -> Result<Review, StoreError> {
                 let plate = Plate::stored(&plate).map_err(|_| damaged(&key))?;
                 Ok::<_, StoreError>(UnmatchedPassage { id: passage, plate, at_ms: passage.at_ms })
             };
-            let its = leftovers.entry(garage).or_default();
+            let (entries, exits) = leftovers.entry(garage).or_default();
             match &visit {
-                Visit::Stay { entry, end: End::Inside | End::Unseen } => its.entries.push(of(*entry)?),
-                Visit::Exit(exit) if !exit.is_made() => its.exits.push(of(*exit)?),
+                Visit::Stay { entry, end: End::Inside | End::Unseen } => entries.push(of(*entry)?),
+                Visit::Exit(exit) if !exit.is_made() => exits.push(of(*exit)?),
                 _ => {}
             }
             if let Visit::Stay { entry, end } = visit {
-                let exit = match end {
-                    End::Left(exit) => Some(exit),
-                    End::Inside | End::Unseen => None,
-                };
+                let exit = end.exit().copied();
                 let long = exit.is_none_or(|exit| exit.at_ms.saturating_sub(entry.at_ms) >= LONG_MS);
-                if long && review.long.len() <= TOLD_MAX {
-                    let elsewhere = read_elsewhere(store, garage, &plate, entry, exit)?;
-                    let plate = plate.to_string();
-                    review.long.extend(elsewhere.map(|elsewhere| LongStay {
-                        garage,
-                        plate,
-                        entry,
-                        exit,
-                        elsewhere,
-                    }));
+                if long
+                    && review.long.len() <= TOLD_MAX
+                    && let Some(elsewhere) = read_elsewhere(store, garage, &plate, entry, exit)?
+                {
+                    review.long.push(LongStay { garage, plate: plate.into(), entry, exit, elsewhere });
                 }
             }
         }
     }
-    for (garage, Leftovers { entries, exits }) in leftovers {
-        let plate_of = |all: &[UnmatchedPassage<StoredPassage>], id: StoredPassage| {
-            all.iter().find(|its| its.id == id).map(|its| its.plate.to_string()).unwrap_or_default()
+    // Without an exit that is left over there is nothing to pair, and cars that are inside are many.
+    for (garage, (entries, exits)) in leftovers.into_iter().filter(|(_, (_, exits))| !exits.is_empty()) {
+        let with_plate = |all: &[Leftover], id: StoredPassage| {
+            let its = all.iter().find(|its| its.id == id);
+            (its.map(|its| its.plate.to_string()).unwrap_or_default(), id)
         };
-        // Without an exit that is left over there is nothing to pair, and cars that are inside are many.
-        if exits.is_empty() {
-            continue;
-        }
         for Proposal { entry, exit } in pair_leftovers(&entries, &exits) {
-            let entry = (plate_of(&entries, entry), entry);
-            let exit = (plate_of(&exits, exit), exit);
+            let (entry, exit) = (with_plate(&entries, entry), with_plate(&exits, exit));
             review.pairs.push(LookalikePair { garage, entry, exit });
         }
     }
@@ -126,14 +108,9 @@ fn read_elsewhere(
         let (address, slot) = member?;
         let Some((other, Visit::Stay { entry: came, end })) = &slot.visit else { continue };
         let within = came.at_ms > entry.at_ms && exit.is_none_or(|exit| came.at_ms < exit.at_ms);
-        if **other == *plate && address.garage != garage && within {
-            let left = match end {
-                End::Left(left) => Some(*left),
-                End::Inside | End::Unseen => None,
-            };
-            if found.is_none_or(|(_, first, _)| came.at_ms < first.at_ms) {
-                found = Some((address.garage, *came, left));
-            }
+        let is_first = found.is_none_or(|(_, first, _)| came.at_ms < first.at_ms);
+        if **other == *plate && address.garage != garage && within && is_first {
+            found = Some((address.garage, *came, end.exit().copied()));
         }
     }
     Ok(found)

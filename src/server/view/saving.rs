@@ -5,8 +5,7 @@ use super::billing::Billing;
 use super::changes::ViewChanges;
 use super::codec::{encode, key_u64, name_in, read_range, u64_from};
 use super::decisions::Decisions;
-use super::snapshot::VisibleState;
-use super::state::View;
+use super::state::{View, VisibleState};
 use super::stays::StayIndex;
 use super::written::{KEYS, POSITION, discard, position_value, written_damages, written_position};
 use crate::codes;
@@ -43,7 +42,6 @@ impl View {
         }
     }
 
-    /// Reads the views as they were written last.
     pub fn load(store: &Store, ledger: &Ledger) -> Result<View, StoreError> {
         let shown = VisibleState::at(written_position(store)?.unwrap_or_default());
         let mut view = View { shown, ..View::default() };

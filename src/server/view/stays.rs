@@ -13,19 +13,17 @@ use super::chains::{ChainHeads, PlateChain, walk};
 use super::changes::ViewChanges;
 use super::codec::damaged;
 use super::garages::GarageStays;
-use super::page_maps::{Occupied, occupied_pages};
-use super::pages::{Cover, Slot, SlotAddress, StoredPassage, page_key, read_page};
+use super::page_maps::{OCCUPIED, Occupied, mapped_pages};
+use super::pages::{Cover, Slot, SlotAddress, SlotChange, StoredPassage, page_key, read_page};
 use crate::messaging::SiteName;
 use crate::parking::stay::{End, Inside, Visit};
 use crate::parking::{Event, Plate};
 use crate::store::{Batch, Store, StoreError};
 use std::collections::HashMap;
 
-/// What is kept in memory of the stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StayIndex {
     heads: ChainHeads<Option<SlotAddress>>,
-    /// By the number of the garage.
     garages: Vec<CarsInside>,
     /// In how many garages each car is inside.
     garages_of: HashMap<Plate, u32>,
@@ -40,7 +38,6 @@ struct CarsInside {
     occupied: Occupied,
 }
 
-/// Where an event is applied. One that is released from quarantine is applied at the position of its release.
 #[derive(Debug, Clone, Copy)]
 pub struct EventPosition<'a> {
     pub site: &'a SiteName,
@@ -59,7 +56,6 @@ impl EventPosition<'_> {
     }
 }
 
-/// When a visit is appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AppendOrder {
     /// When its first event is applied.
@@ -68,18 +64,15 @@ pub(super) enum AppendOrder {
     Later,
 }
 
-/// A visit in the chain of its plate.
 pub(super) struct ChainedVisit {
     pub visit: Visit<StoredPassage>,
     /// See [`Slot::in_order`].
     pub in_order: bool,
 }
 
-/// What changes together with the stays of one garage.
 pub struct StayUpdate<'a> {
     pub book: &'a mut GarageStays,
     pub billing: &'a mut Billing,
-    /// What the garage is called.
     pub called: &'a str,
     pub changes: &'a mut ViewChanges,
 }
@@ -89,7 +82,6 @@ impl<'a> StayUpdate<'a> {
         BilledGarage { number: self.book.number, called: self.called }
     }
 
-    /// A stay has ended, at `position`.
     pub(super) fn closed(
         &mut self,
         position: u64,
@@ -101,7 +93,6 @@ impl<'a> StayUpdate<'a> {
         self.billing.closed(position, closed, &mut self.changes.billing)
     }
 
-    /// Something did not add up about a car when it entered or left.
     fn note(&mut self, code: AnomalyCode, plate: &Plate, passage: StoredPassage) -> Result<(), StoreError> {
         let garage = self.book.number;
         self.changes.billing.note(code, garage, Some(plate), passage.at_ms, passage.position)
@@ -109,12 +100,11 @@ impl<'a> StayUpdate<'a> {
 }
 
 impl StayIndex {
-    /// What was written last, for as many garages.
     pub fn load(store: &Store, garages: usize, billing: &mut Billing) -> Result<StayIndex, StoreError> {
         let garages = vec![CarsInside::default(); garages];
         let (heads, age) = (ChainHeads::load(store)?, Age::load(store)?);
         let mut stays = StayIndex { heads, garages, age, ..StayIndex::default() };
-        for (garage, page) in occupied_pages(store, 0, u32::MAX)? {
+        for (garage, page) in mapped_pages(store, OCCUPIED, 0, u32::MAX)? {
             let misfit = || damaged(&page_key(garage, page));
             let of_garage = stays.garages.get_mut(garage as usize).ok_or_else(misfit)?;
             for (slot, its) in read_page(store, garage, page)?.into_iter().enumerate() {
@@ -177,9 +167,9 @@ impl StayIndex {
     ) -> Result<(), StoreError> {
         if let Some(former) = self.take(plate, &mut update)? {
             update.note(AnomalyCode::EntryWhileOpen, plate, entry)?;
-            update.changes.end(former.address, End::Unseen)?;
-            update.book.open -= 1;
-            update.book.exits_missed += 1;
+            update.changes.change(former.address, SlotChange::End(End::Unseen))?;
+            update.book.counts.open -= 1;
+            update.book.counts.exits_missed += 1;
         }
         if self.is_inside_anywhere(plate, update.changes)? {
             update.note(AnomalyCode::OpenInTwoGarages, plate, entry)?;
@@ -198,9 +188,9 @@ impl StayIndex {
     ) -> Result<(), StoreError> {
         match self.take(plate, &mut update)? {
             Some(stay) => {
-                update.changes.end(stay.address, End::Left(exit))?;
-                update.book.open -= 1;
-                update.book.closed += 1;
+                update.changes.change(stay.address, SlotChange::End(End::Left(exit)))?;
+                update.book.counts.open -= 1;
+                update.book.counts.closed += 1;
                 update.closed(exit.position, plate, stay, exit)
             }
             None => {
@@ -250,7 +240,6 @@ impl StayIndex {
         Ok(found)
     }
 
-    /// Puts a car beside memory.
     fn keep_aged(
         &mut self,
         plate: &Plate,
@@ -314,7 +303,7 @@ impl StayIndex {
         let address = book.next_address(slot.reserve());
         self.heads.set(chain, Some(address));
         changes.heads.insert(chain.head_page());
-        changes.append(address, slot)?;
+        changes.change(address, SlotChange::Append(slot))?;
         Ok(address)
     }
 
@@ -362,7 +351,6 @@ impl StayIndex {
         found.collect()
     }
 
-    /// Puts everything that changed into `batch`.
     pub fn drain(&self, changes: &mut ViewChanges, batch: &mut Batch) -> Result<(), StoreError> {
         for page in std::mem::take(&mut changes.heads) {
             let (key, value) = self.heads.entry(page);

@@ -237,10 +237,10 @@ proptest! {
             prop_assert_eq!(aside, set_aside);
             let book = view.garages.get(&site).map(|garage| garage.stays).unwrap_or_default();
             let count = |is: fn(&Visit<u64>) -> bool| visits.iter().filter(|(_, visit)| is(visit)).count() as u64;
-            prop_assert_eq!(book.open, count(Visit::is_inside));
-            prop_assert_eq!(book.closed, count(|v| matches!(v, Visit::Stay { end: End::Left(_), .. })));
-            prop_assert_eq!(book.exits_missed, count(|v| matches!(v, Visit::Stay { end: End::Unseen, .. })));
-            prop_assert_eq!(book.exits_unmatched, count(|v| matches!(v, Visit::Exit(_))));
+            prop_assert_eq!(book.counts.open, count(Visit::is_inside));
+            prop_assert_eq!(book.counts.closed, count(|v| matches!(v, Visit::Stay { end: End::Left(_), .. })));
+            prop_assert_eq!(book.counts.exits_missed, count(|v| matches!(v, Visit::Stay { end: End::Unseen, .. })));
+            prop_assert_eq!(book.counts.exits_unmatched, count(|v| matches!(v, Visit::Exit(_))));
         }
         let everything = StayFilter { plate: None, garage: None, open: None, after: None, limit: 3 };
         for open in [None, Some(true), Some(false)] {
@@ -314,7 +314,10 @@ fn cars_that_are_inside_for_a_month_leave_memory_and_are_found_when_they_leave_o
     apply_at(&ledger, "b", vec![page_after(1, &[passed("entry", "OLD9")])], 34 * DAY_MS);
     fold_saving(&mut view, &ledger, &store, || false);
     let book = view.garages[&SiteName::new("a").unwrap()].stays;
-    assert_eq!((book.open, book.closed, book.exits_missed, book.exits_unmatched), (300, 1, 1, 0));
+    assert_eq!(
+        (book.counts.open, book.counts.closed, book.counts.exits_missed, book.counts.exits_unmatched),
+        (300, 1, 1, 0)
+    );
     let noted = |code: billing::anomalies::AnomalyCode| {
         let key = [&b"vbn"[..], &[code as u8]].concat();
         store.range(&key, &[&b"vbn"[..], &[code as u8 + 1]].concat()).count()
@@ -372,5 +375,8 @@ fn a_page_of_corrections_fits_into_one_batch() {
     let book = view.garages[&SiteName::new("a").unwrap()].stays;
     // Each moved entry left its exit behind, and stands before the middle visit of its new car.
     let unmatched = 3 * 128 * 128 + 64;
-    assert_eq!((book.closed, book.exits_missed, book.exits_unmatched), (3 * 128 - 64, 64, unmatched));
+    assert_eq!(
+        (book.counts.closed, book.counts.exits_missed, book.counts.exits_unmatched),
+        (3 * 128 - 64, 64, unmatched)
+    );
 }

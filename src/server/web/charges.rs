@@ -1,14 +1,15 @@
 //! `GET /v1/charges`, `GET /v1/anomalies`.
 
-use super::{ServerWeb, SharedWeb, parse_cursor, time};
-use crate::http::{Paging, Problem, query};
+use super::{ServerWeb, SharedWeb};
+use crate::http::{Problem, Query, cursor, list_limit};
 use crate::parking::Plate;
-use crate::server::books::Asked;
+use crate::server::books::{Asked, known};
+use crate::server::listed::time;
+use crate::server::view::billing::UNREGISTERED;
 use crate::server::view::billing::anomalies::{self, AnomalyCode, AnomalyFilter, NotedAnomaly};
 use crate::server::view::written_position;
 use crate::store::StoreError;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
@@ -25,11 +26,10 @@ pub(super) struct ChargesQuery {
 /// Charges, stays that wait for a price or are held, voids and credits; newest first.
 pub(super) async fn charges(
     State(web): SharedWeb,
-    asked: Result<Query<ChargesQuery>, QueryRejection>,
+    Query(asked): Query<ChargesQuery>,
 ) -> Result<Response, Problem> {
-    let asked = query(asked)?;
-    let limit = Paging { after: None, limit: asked.limit }.limit()?;
-    let after = parse_cursor(asked.after.as_deref(), |text| text.parse().ok().filter(|n: &u64| *n > 0))?;
+    let limit = list_limit(asked.limit)?;
+    let after = cursor(asked.after.as_deref(), |text| text.parse().ok().filter(|n: &u64| *n > 0))?;
     let ChargesQuery { plate, garage, account, month, .. } = asked;
     let asked = Asked { plate, garage, account, month, after, limit };
     web.answer_in_turn(&web.readers, move |web| web.books().charges(&asked)).await
@@ -55,14 +55,13 @@ struct AnomalyLine {
     first_position: u64,
     last_position: u64,
     explanation: &'static str,
-    /// The command that resolves it.
     command: &'static str,
 }
 
 /// What did not add up: once for each code, garage and plate. Plates that nobody registered come last.
 pub(super) async fn anomalies(
     State(web): SharedWeb,
-    asked: Result<Query<AnomaliesQuery>, QueryRejection>,
+    Query(asked): Query<AnomaliesQuery>,
 ) -> Result<Response, Problem> {
     #[derive(Serialize, Default)]
     struct Answer {
@@ -70,36 +69,24 @@ pub(super) async fn anomalies(
         anomalies: Vec<AnomalyLine>,
         next: Option<String>,
     }
-    let asked = query(asked)?;
-    let limit = Paging { after: None, limit: asked.limit }.limit()?;
-    let after = parse_cursor(asked.after.as_deref(), anomalies::AnomalyCursor::parse)?;
+    let limit = list_limit(asked.limit)?;
+    let after = cursor(asked.after.as_deref(), anomalies::AnomalyCursor::parse)?;
     let list = move |web: &ServerWeb| {
-        let position = written_position(&web.store)?.unwrap_or_default();
-        let nothing = || Ok(Answer { position, ..Answer::default() });
-        let code = match &asked.code {
-            Some(code) => match AnomalyCode::parse(code) {
-                Some(code) => Some(code),
-                None => return nothing(),
-            },
-            None => None,
+        let view = web.view();
+        let unregistered = view.billing.account(UNREGISTERED);
+        let wanted = || {
+            Some(AnomalyFilter {
+                code: known(&asked.code, AnomalyCode::parse)?,
+                garage: known(&asked.garage, |name| view.number_of(name))?,
+                plate: known(&asked.plate, |plate| Plate::new(plate).ok())?,
+                after,
+                limit,
+            })
         };
-        let plate = match &asked.plate {
-            Some(plate) => match Plate::new(plate) {
-                Ok(plate) => Some(plate),
-                Err(_) => return nothing(),
-            },
-            None => None,
+        let Some(wanted) = wanted() else {
+            let position = written_position(&web.store)?.unwrap_or_default();
+            return Ok(Answer { position, ..Answer::default() });
         };
-        let (garage, unregistered) = {
-            let view = web.view();
-            let garage = asked.garage.as_ref().map(|name| view.number_of(name));
-            (garage, view.billing.account(crate::server::view::billing::UNREGISTERED))
-        };
-        if garage == Some(None) {
-            return nothing();
-        }
-        let garage = garage.flatten();
-        let wanted = AnomalyFilter { code, garage, plate, after, limit };
         let anomalies::AnomalyList { position, anomalies, next } =
             anomalies::list(&web.store, Some(web.live.saving()), unregistered, &wanted)?;
         let view = web.view();

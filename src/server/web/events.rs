@@ -1,15 +1,15 @@
 //! `GET /v1/events`.
 
-use super::{EventCursor, ServerWeb, SharedWeb, StreamMark, parse_cursor, time};
-use crate::http::{Paging, Problem, query};
+use super::{EventCursor, ServerWeb, SharedWeb, StreamMark};
+use crate::http::{Problem, Query, cursor, list_limit};
 use crate::messaging::SiteName;
 use crate::messaging::page::Content;
 use crate::parking::Event;
 use crate::parking::event::EventJson;
 use crate::server::ledger::{LedgerPages, PageAt};
+use crate::server::listed::time;
 use crate::store::StoreError;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
@@ -79,11 +79,10 @@ struct EventsAnswer {
 
 pub(super) async fn events(
     State(web): SharedWeb,
-    asked: Result<Query<EventsQuery>, QueryRejection>,
+    Query(asked): Query<EventsQuery>,
 ) -> Result<Response, Problem> {
-    let asked = query(asked)?;
-    let limit = Paging { after: None, limit: asked.limit }.limit()?;
-    let after = parse_cursor(asked.after.as_deref(), EventCursor::parse)?;
+    let limit = list_limit(asked.limit)?;
+    let after = cursor(asked.after.as_deref(), EventCursor::parse)?;
     web.answer_in_turn(&web.readers, move |web| read(web, &asked, after, limit)).await
 }
 

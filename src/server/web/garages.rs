@@ -1,18 +1,19 @@
 //! `GET /v1/occupancy`, `GET /v1/garages`, `GET /v1/garages/{name}`: each answer comes from memory and shows one position of the
 //! views.
 
-use super::{ServerWeb, SharedWeb, StreamMark, parse_cursor, time};
+use super::{ServerWeb, SharedWeb, StreamMark};
 use crate::codes;
 use crate::daemon::clock;
-use crate::http::{Paging, Problem, query};
+use crate::http::{Paging, Problem, Query, cursor, list_limit};
 use crate::messaging::SiteName;
 use crate::parking::tariff::Money;
 use crate::server::ledger::Stream;
+use crate::server::listed::{GarageLine, OccupancyLine, time};
 use crate::server::serving::SKEW_ALARM_MS;
-use crate::server::view::{GarageState, GarageStays, MissingRange, Snapshot};
+use crate::server::view::{MissingRange, Snapshot, StayCounts};
 use axum::Json;
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -20,28 +21,6 @@ use serde::Serialize;
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::ops::Bound;
-
-#[derive(Serialize)]
-struct OccupancyLine {
-    name: String,
-    /// What is not known yet is null, never 0: a garage that has reported nothing is not necessarily empty.
-    capacity: Option<u32>,
-    occupied: Option<i64>,
-    free: Option<u32>,
-    as_of: Option<String>,
-}
-
-impl OccupancyLine {
-    fn new(name: &SiteName, garage: &GarageState) -> OccupancyLine {
-        OccupancyLine {
-            name: name.to_string(),
-            capacity: garage.known_capacity(),
-            occupied: garage.known_occupied(),
-            free: garage.known_free(),
-            as_of: garage.as_of_ms.map(time),
-        }
-    }
-}
 
 /// All garages that boards show. It is made once for each position, and on no thread that others wait for.
 pub(super) async fn occupancy(State(web): SharedWeb) -> Result<Response, Problem> {
@@ -69,7 +48,7 @@ fn render_occupancy(web: &ServerWeb) -> Bytes {
     let answer = Answer {
         version: view.position,
         ledger: web.ledger.id().to_string(),
-        garages: lines.map(|(key, garage)| OccupancyLine::new(view.name_of(key), garage)).collect(),
+        garages: lines.map(|(key, garage)| OccupancyLine::of(view.name_of(key), garage)).collect(),
     };
     let body = Bytes::from(serde_json::to_vec(&answer).expect("it always encodes"));
     web.keep_occupancy(view.position, body.clone());
@@ -79,18 +58,7 @@ fn render_occupancy(web: &ServerWeb) -> Bytes {
 #[derive(Serialize)]
 struct GarageAnswer {
     #[serde(flatten)]
-    occupancy: OccupancyLine,
-    /// The capacity that the edge reports, where an operator set another one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    capacity_told: Option<u32>,
-    /// The name under which it came first, where it was renamed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    formerly: Option<String>,
-    decommissioned: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    events_since_decommissioned: Option<u64>,
-    position: u64,
-    events: u64,
+    garage: GarageLine,
     stays: StayCounts,
     /// What was charged, less what was taken back; once for each currency.
     taken: Vec<Money>,
@@ -103,7 +71,6 @@ struct GarageAnswer {
     conflicts: u64,
     conflict_at: Option<StreamMark>,
     refused: Option<String>,
-    /// Two live edges speak under this name.
     two_edges: bool,
     clock_set: Option<bool>,
     clock_ahead_seconds: Option<f64>,
@@ -117,28 +84,7 @@ struct GarageAnswer {
     /// The first hundred; the two counts are of all.
     missing_ranges: Vec<MissingRangeLine>,
     missing_ranges_total: usize,
-    /// The sum of the events in all missing ranges.
     missing_events: u64,
-}
-
-/// How many there are.
-#[derive(Serialize)]
-struct StayCounts {
-    open: u64,
-    closed: u64,
-    exits_missed: u64,
-    exits_unmatched: u64,
-}
-
-impl From<GarageStays> for StayCounts {
-    fn from(book: GarageStays) -> StayCounts {
-        StayCounts {
-            open: book.open,
-            closed: book.closed,
-            exits_missed: book.exits_missed,
-            exits_unmatched: book.exits_unmatched,
-        }
-    }
 }
 
 #[derive(Serialize)]
@@ -150,50 +96,31 @@ struct MissingRangeLine {
     received_at: Option<String>,
 }
 
-impl From<&MissingRange> for MissingRangeLine {
-    fn from(hole: &MissingRange) -> MissingRangeLine {
-        MissingRangeLine {
-            epoch: hole.epoch.to_string(),
-            first: hole.first,
-            last: hole.last,
-            reason: hole.reason.clone(),
-            received_at: hole.received_at_ms.map(time),
-        }
-    }
-}
-
-fn mark(stream: &Stream) -> StreamMark {
-    StreamMark { epoch: stream.id.epoch.to_string(), sequence: stream.mark.sequence }
-}
-
-/// The answer for the garage of this key.
 fn garage_answer(web: &ServerWeb, view: &Snapshot, key: &SiteName) -> GarageAnswer {
     let sites = view.sites_of(key);
-    let name = view.name_of(key);
     let streams = web.ledger.streams_of(&sites);
     // An edge that was set up again may have another name than before.
     let seen =
         sites.iter().map(|site| web.seen(site)).max_by_key(|seen| seen.heard_at_ms).unwrap_or_default();
     let heard = (seen.heard_at_ms > 0).then_some(seen.heard_at_ms);
     let observed = seen.observation.as_ref();
-    let unknown = GarageState::default();
-    let garage = view.garages.get(key).unwrap_or(&unknown);
-    let retired = garage.decisions.decommissioned.as_ref();
+    let garage = view.garages.get(key);
+    let number = garage.map(|garage| garage.stays.number);
     let seconds = |ms: u64| ms as f64 / 1000.0;
     let (missing_ranges_total, missing_events, missing_ranges) = view.missing_ranges_of(key, 100);
+    let missing_range = |range: &MissingRange| MissingRangeLine {
+        epoch: range.epoch.to_string(),
+        first: range.first,
+        last: range.last,
+        reason: range.reason.clone(),
+        received_at: range.received_at_ms.map(time),
+    };
+    let mark =
+        |stream: &Stream| StreamMark { epoch: stream.id.epoch.to_string(), sequence: stream.mark.sequence };
     GarageAnswer {
-        occupancy: OccupancyLine::new(name, garage),
-        capacity_told: (garage.told_capacity != garage.capacity).then_some(garage.told_capacity),
-        formerly: (name != key).then(|| key.to_string()),
-        decommissioned: retired.is_some(),
-        events_since_decommissioned: retired.map(|since| since.events_since),
-        position: view.position,
-        events: garage.events,
-        stays: garage.stays.into(),
-        taken: view
-            .garages
-            .get(key)
-            .map_or_else(Vec::new, |its| view.billing.taken(its.stays.number).to_vec()),
+        garage: GarageLine::of(view, key),
+        stays: garage.map(|garage| garage.stays.counts).unwrap_or_default(),
+        taken: number.map_or(&[][..], |number| view.billing.taken(number)).to_vec(),
         marks: streams.iter().map(mark).collect(),
         last_heard_at: heard.map(time),
         last_heard_seconds_ago: heard.map(|at| seconds(clock::wall_ms().saturating_sub(at).max(0) as u64)),
@@ -212,7 +139,7 @@ fn garage_answer(web: &ServerWeb, view: &Snapshot, key: &SiteName) -> GarageAnsw
         full: observed.and_then(|observed| observed.shortage.clone()),
         damaged: observed.map(|observed| observed.damaged),
         refused: seen.refused.clone(),
-        missing_ranges: missing_ranges.into_iter().map(MissingRangeLine::from).collect(),
+        missing_ranges: missing_ranges.into_iter().map(missing_range).collect(),
         missing_ranges_total,
         missing_events,
     }
@@ -220,16 +147,15 @@ fn garage_answer(web: &ServerWeb, view: &Snapshot, key: &SiteName) -> GarageAnsw
 
 pub(super) async fn garages(
     State(web): SharedWeb,
-    paging: Result<Query<Paging>, QueryRejection>,
+    Query(paging): Query<Paging>,
 ) -> Result<Response, Problem> {
     #[derive(Serialize)]
     struct Answer {
         garages: Vec<GarageAnswer>,
         next: Option<String>,
     }
-    let paging = query(paging)?;
-    let limit = paging.limit()?;
-    let after = parse_cursor(paging.after.as_deref(), |name| SiteName::new(name).ok())?;
+    let limit = list_limit(paging.limit)?;
+    let after = cursor(paging.after.as_deref(), |name| SiteName::new(name).ok())?;
     let list = move |web: &ServerWeb| {
         let view = web.view();
         let mut keys = keys_after(web, &view, after, limit + 1);

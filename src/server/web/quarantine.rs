@@ -1,55 +1,34 @@
 //! `GET /v1/quarantine`, `GET /v1/damages`: each answer comes from memory and shows one position of the views.
 
-use super::{EventCursor, SharedWeb, parse_cursor, time};
-use crate::http::{Paging, Problem, query};
+use super::{EventCursor, SharedWeb};
+use crate::http::{Paging, Problem, Query, cursor, list_limit};
+use crate::server::listed::{self, QuarantineLine, time};
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::IntoResponse;
 use serde::Serialize;
 
 /// Events that wait, oldest first.
 pub(super) async fn quarantine(
     State(web): SharedWeb,
-    paging: Result<Query<Paging>, QueryRejection>,
+    Query(paging): Query<Paging>,
 ) -> Result<impl IntoResponse, Problem> {
     #[derive(Serialize)]
-    struct Line {
-        garage: String,
-        epoch: String,
-        sequence: u64,
-        position: u64,
-        reason: String,
-        received_at: String,
-    }
-    #[derive(Serialize)]
     struct Answer {
-        quarantine: Vec<Line>,
+        quarantine: Vec<QuarantineLine>,
         next: Option<String>,
     }
-    let paging = query(paging)?;
-    let limit = paging.limit()?;
-    let after = parse_cursor(paging.after.as_deref(), EventCursor::parse)?;
-    let view = web.view();
-    let mut waiting = view.waiting_events(after.map(|after| (after.position, after.index)));
-    let shown: Vec<_> = waiting.by_ref().take(limit).collect();
-    let last = shown.last().map(|(position, index, _)| format!("{position}.{index}"));
-    let next = waiting.next().and(last);
-    let lines = shown.into_iter().map(|(position, index, page)| Line {
-        garage: view.name_of(view.key_of(&page.garage)).to_string(),
-        epoch: page.epoch.to_string(),
-        sequence: page.first + index as u64,
-        position,
-        reason: page.reason.clone(),
-        received_at: time(page.received_at_ms),
-    });
-    Ok(Json(Answer { quarantine: lines.collect(), next }))
+    let limit = list_limit(paging.limit)?;
+    let after = cursor(paging.after.as_deref(), EventCursor::parse)?;
+    let after = after.map(|after| (after.position, after.index));
+    let (lines, next) = listed::quarantine(&web.view(), after, limit);
+    Ok(Json(Answer { quarantine: lines.into_iter().map(|(_, line)| line).collect(), next }))
 }
 
 /// What the ledger cannot give any more, oldest first.
 pub(super) async fn damages(
     State(web): SharedWeb,
-    paging: Result<Query<Paging>, QueryRejection>,
+    Query(paging): Query<Paging>,
 ) -> Result<impl IntoResponse, Problem> {
     #[derive(Serialize)]
     struct Line {
@@ -63,9 +42,8 @@ pub(super) async fn damages(
         damages: Vec<Line>,
         next: Option<String>,
     }
-    let paging = query(paging)?;
-    let limit = paging.limit()?;
-    let after = parse_cursor(paging.after.as_deref(), |text| text.parse::<u64>().ok())?;
+    let limit = list_limit(paging.limit)?;
+    let after = cursor(paging.after.as_deref(), |text| text.parse::<u64>().ok())?;
     let from = after.map_or(0, |after| after.saturating_add(1));
     let view = web.view();
     let mut wanted = view.damages.range(from..).map(|(_, damage)| damage);

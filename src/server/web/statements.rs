@@ -2,12 +2,12 @@
 
 use super::SharedWeb;
 use crate::codes;
-use crate::http::{Problem, query};
+use crate::http::{Problem, Query, bad_query};
 use crate::parking::statement::{Month, Statement};
 use crate::server::books::{BooksError, Whose};
 use axum::body::Body;
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -37,12 +37,10 @@ fn format(name: Option<&str>) -> Result<StatementFormat, Problem> {
         "html" => ("text/html; charset=utf-8", Statement::to_html),
         "csv" => ("text/csv; charset=utf-8", Statement::to_csv),
         "text" => ("text/plain; charset=utf-8", Statement::to_text),
-        other => return Err(bad(format!("format: {other:?} is none. There are json, html, csv and text"))),
+        other => {
+            return Err(bad_query(format!("format: {other:?} is none. There are json, html, csv and text")));
+        }
     })
-}
-
-fn bad(detail: String) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, detail).code(codes::INVALID_QUERY)
 }
 
 enum StatementAnswer {
@@ -55,17 +53,17 @@ enum StatementAnswer {
 pub(super) async fn statement(
     State(web): SharedWeb,
     whose: Result<Path<String>, PathRejection>,
-    asked: Result<Query<StatementQuery>, QueryRejection>,
+    Query(asked): Query<StatementQuery>,
 ) -> Result<Response, Problem> {
-    let Path(whose) = whose.map_err(|error| bad(error.body_text()))?;
-    let asked = query(asked)?;
-    let month = asked.month.ok_or_else(|| bad("month: it is missing. One looks like 2026-11".into()))?;
-    let month: Month = month.parse().map_err(|error| bad(format!("month: {error}")))?;
+    let Path(whose) = whose.map_err(|error| bad_query(error.body_text()))?;
+    let month =
+        asked.month.ok_or_else(|| bad_query("month: it is missing. One looks like 2026-11".into()))?;
+    let month: Month = month.parse().map_err(|error| bad_query(format!("month: {error}")))?;
     let (account, plate) = match asked.of.as_deref() {
         None => (true, true),
         Some("account") => (true, false),
         Some("plate") => (false, true),
-        Some(other) => return Err(bad(format!("of: {other:?} is none. There are account and plate"))),
+        Some(other) => return Err(bad_query(format!("of: {other:?} is none. There are account and plate"))),
     };
     let (media_type, render) = format(asked.format.as_deref())?;
     // A request whose client has left cannot be distinguished from others, so no request waits long.

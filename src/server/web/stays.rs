@@ -1,16 +1,16 @@
 //! `GET /v1/stays`.
 
-use super::{ServerWeb, SharedWeb, parse_cursor};
-use crate::http::{Paging, Problem, query};
+use super::{ServerWeb, SharedWeb};
+use crate::http::{self, Problem, Query, list_limit};
 use crate::parking::Plate;
 use crate::parking::event::Moment;
 use crate::parking::stay::End;
+use crate::server::books::known;
 use crate::server::ledger::Ledger;
 use crate::server::view::list::{self, ListedStay, StayFilter};
-use crate::server::view::{SlotAddress, StoredPassage};
+use crate::server::view::{SlotAddress, StoredPassage, written_position};
 use crate::store::StoreError;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
@@ -34,7 +34,6 @@ struct StayLine {
     state: &'static str,
 }
 
-/// Which event it was.
 #[derive(Serialize)]
 struct EventRef {
     epoch: String,
@@ -54,10 +53,7 @@ impl EventRef {
 
 impl StayLine {
     fn new(ledger: &Ledger, garage: String, stay: &ListedStay) -> Result<StayLine, StoreError> {
-        let exit = match &stay.end {
-            End::Left(exit) => Some(exit),
-            End::Inside | End::Unseen => None,
-        };
+        let exit = stay.end.exit();
         Ok(StayLine {
             garage,
             plate: stay.plate.to_string(),
@@ -93,7 +89,7 @@ fn parse_address(text: &str) -> Option<SlotAddress> {
 /// Stays of one plate, one garage, open or closed, or all; the newest first within a garage or of a plate.
 pub(super) async fn stays(
     State(web): SharedWeb,
-    asked: Result<Query<StaysQuery>, QueryRejection>,
+    Query(asked): Query<StaysQuery>,
 ) -> Result<Response, Problem> {
     #[derive(Serialize, Default)]
     struct Answer {
@@ -102,27 +98,28 @@ pub(super) async fn stays(
         stays: Vec<StayLine>,
         next: Option<String>,
     }
-    let asked = query(asked)?;
-    let limit = Paging { after: None, limit: asked.limit }.limit()?;
-    let after = parse_cursor(asked.after.as_deref(), parse_address)?;
-    let garage = asked.garage.as_ref().map(|name| web.view().number_of(name));
-    let plate = asked.plate.as_ref().map(|plate| Plate::new(plate).ok());
-    let open = asked.state.as_deref().map(|state| match state {
+    let limit = list_limit(asked.limit)?;
+    let after = http::cursor(asked.after.as_deref(), parse_address)?;
+    let is_open = |state: &str| match state {
         "open" => Some(true),
         "closed" => Some(false),
         _ => None,
-    });
+    };
     let list = move |web: &ServerWeb| {
-        // A filter with an unknown value finds nothing.
-        let (Some(garage), Some(plate), Some(open)) = (known(garage), known(plate), known(open)) else {
-            let position = crate::server::view::written_position(&web.store)?.unwrap_or_default();
+        let wanted = || {
+            Some(StayFilter {
+                plate: known(&asked.plate, |plate| Plate::new(plate).ok())?,
+                garage: known(&asked.garage, |name| web.view().number_of(name))?,
+                open: known(&asked.state, is_open)?,
+                after,
+                limit,
+            })
+        };
+        let Some(wanted) = wanted() else {
+            let position = written_position(&web.store)?.unwrap_or_default();
             return Ok(Answer { position, ..Answer::default() });
         };
-        let list = list::list(
-            &web.store,
-            Some(web.live.saving()),
-            &StayFilter { plate, garage, open, after, limit },
-        )?;
+        let list = list::list(&web.store, Some(web.live.saving()), &wanted)?;
         // After the list: a garage that it shows is known by now.
         let view = web.view();
         let name = |stay: &ListedStay| view.name_of_number(stay.address.garage);
@@ -132,13 +129,4 @@ pub(super) async fn stays(
         Ok::<_, StoreError>(Answer { position: list.position, stays, next })
     };
     web.answer_in_turn(&web.readers, list).await
-}
-
-/// A filter that was not given filters nothing; one whose value is unknown finds nothing, which is `None`.
-fn known<T>(filter: Option<Option<T>>) -> Option<Option<T>> {
-    match filter {
-        None => Some(None),
-        Some(None) => None,
-        Some(Some(value)) => Some(Some(value)),
-    }
 }

@@ -19,52 +19,45 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultAction {
     KillServer,
-    /// The edge of this garage.
-    KillEdge(usize),
-    /// The link of this garage's edge.
-    CutLink(usize, LinkFault),
+    KillEdge,
+    CutLink(LinkFault),
 }
 
 /// One fault of a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fault {
     pub action: FaultAction,
-    /// The garage that triggers it: the fault strikes when the producer of this garage makes a request.
-    pub trigger: usize,
+    /// The garage that triggers it, and whose edge or link is the victim: the fault strikes when the producer of this garage
+    /// makes a request.
+    pub garage: usize,
     /// How long after the request was made.
     pub delay: Duration,
     /// How long the victim is dead, or the link is cut after the cut first had an effect.
     pub lasts: Duration,
 }
 
-/// How late faults strike, and how long they last.
+/// How late faults strike.
+const DELAY_US: RangeInclusive<u64> = 0..=6_000;
+
+/// How long faults last.
 #[derive(Debug)]
 struct FaultTimes {
-    delay_us: RangeInclusive<u64>,
     dead_ms: RangeInclusive<u64>,
     cut_ms: RangeInclusive<u64>,
 }
 
 /// For a run of seconds: faults are short, so that there is time for many.
-const SHORT: FaultTimes = FaultTimes { delay_us: 0..=6_000, dead_ms: 0..=600, cut_ms: 200..=2_500 };
+const SHORT: FaultTimes = FaultTimes { dead_ms: 0..=600, cut_ms: 200..=2_500 };
 
 /// For a run of hours: some cuts outlast the first resend times.
-const LONG: FaultTimes = FaultTimes { delay_us: 0..=6_000, dead_ms: 0..=4_000, cut_ms: 500..=9_000 };
-
-/// The kind of a fault, as a card of a deck.
-#[derive(Debug, Clone, Copy)]
-enum FaultCard {
-    Edge,
-    Server,
-    Link,
-}
+const LONG: FaultTimes = FaultTimes { dead_ms: 0..=4_000, cut_ms: 500..=9_000 };
 
 /// Deals faults, one after another.
 #[derive(Debug)]
 struct FaultDealer {
     rng: ChaCha8Rng,
     times: &'static FaultTimes,
-    kinds: Vec<FaultCard>,
+    deck: Vec<FaultAction>,
     cuts: Vec<LinkFault>,
     /// The garage that was a victim longest ago is first.
     garages: VecDeque<usize>,
@@ -77,10 +70,10 @@ impl FaultDealer {
         rng.set_stream(u64::MAX - 1);
         let mut order: Vec<usize> = (0..garages).collect();
         order.shuffle(&mut rng);
-        FaultDealer { rng, times, kinds: Vec::new(), cuts: Vec::new(), garages: order.into() }
+        FaultDealer { rng, times, deck: Vec::new(), cuts: Vec::new(), garages: order.into() }
     }
 
-    /// The next fault; its trigger and victim is a garage that `has_traffic`. `None`: there is no such garage.
+    /// The next fault, for a garage that `has_traffic`. `None`: there is no such garage.
     fn deal(&mut self, has_traffic: impl Fn(usize) -> bool) -> Option<Fault> {
         let able: Vec<usize> =
             (0..self.garages.len()).filter(|place| has_traffic(self.garages[*place])).collect();
@@ -89,32 +82,30 @@ impl FaultDealer {
         }
         // Any of those whose turn is near, so that the order is not the same in every round.
         let place = able[self.rng.random_range(0..able.len().div_ceil(2))];
-        let trigger = self.garages.remove(place).expect("it was just found");
-        self.garages.push_back(trigger);
-        if self.kinds.is_empty() {
-            self.kinds =
-                vec![FaultCard::Edge, FaultCard::Edge, FaultCard::Server, FaultCard::Link, FaultCard::Link];
-            self.kinds.shuffle(&mut self.rng);
+        let garage = self.garages.remove(place).expect("it was just found");
+        self.garages.push_back(garage);
+        if self.deck.is_empty() {
+            let [first_cut, second_cut] = [(); 2].map(|()| FaultAction::CutLink(self.next_cut()));
+            let (edge, server) = (FaultAction::KillEdge, FaultAction::KillServer);
+            self.deck = vec![edge, edge, server, first_cut, second_cut];
+            self.deck.shuffle(&mut self.rng);
         }
-        let kind = self.kinds.pop().expect("the deck was just filled");
-        let action = match kind {
-            FaultCard::Edge => FaultAction::KillEdge(trigger),
-            FaultCard::Server => FaultAction::KillServer,
-            FaultCard::Link => {
-                if self.cuts.is_empty() {
-                    self.cuts = LinkFault::ALL.to_vec();
-                    self.cuts.shuffle(&mut self.rng);
-                }
-                FaultAction::CutLink(trigger, self.cuts.pop().expect("the deck was just filled"))
-            }
+        let action = self.deck.pop().expect("the deck was just filled");
+        let delay = Duration::from_micros(self.rng.random_range(DELAY_US));
+        let lasts_ms = match action {
+            FaultAction::CutLink(_) => &self.times.cut_ms,
+            FaultAction::KillServer | FaultAction::KillEdge => &self.times.dead_ms,
         };
-        let delay = Duration::from_micros(self.rng.random_range(self.times.delay_us.clone()));
-        let lasts_ms = match kind {
-            FaultCard::Link => self.times.cut_ms.clone(),
-            FaultCard::Edge | FaultCard::Server => self.times.dead_ms.clone(),
-        };
-        let lasts = Duration::from_millis(self.rng.random_range(lasts_ms));
-        Some(Fault { action, trigger, delay, lasts })
+        let lasts = Duration::from_millis(self.rng.random_range(lasts_ms.clone()));
+        Some(Fault { action, garage, delay, lasts })
+    }
+
+    fn next_cut(&mut self) -> LinkFault {
+        if self.cuts.is_empty() {
+            self.cuts = LinkFault::ALL.to_vec();
+            self.cuts.shuffle(&mut self.rng);
+        }
+        self.cuts.pop().expect("the deck was just filled")
     }
 }
 
@@ -126,7 +117,7 @@ const MAX_FAULTS: u64 = 200;
 /// Faults of a run whose events are counted beforehand.
 ///
 /// The run is cut into stages of about the same number of events, one for each fault and a last one. In each stage each
-/// garage has the same part of its own events as all have of theirs. A fault strikes while its trigger garage posts its last
+/// garage has the same part of its own events as all have of theirs. A fault strikes while its garage posts its last
 /// events of the stage, and the next stage begins when it has struck.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FaultsByProgress {
@@ -175,27 +166,16 @@ impl FaultsByProgress {
     }
 }
 
-/// How long a run by time waits on average after a fault. The next one strikes at the next request of its trigger garage.
+/// How long a run by time waits on average after a fault. The next one strikes at the next request of its garage.
 const BETWEEN_FAULTS: Duration = Duration::from_secs(3);
 
 /// Faults without an end, each with the time to wait after the previous one has struck.
-#[derive(Debug)]
-pub struct FaultsByTime(FaultDealer);
-
-impl FaultsByTime {
-    pub fn plan(seed: u64, garages: usize) -> FaultsByTime {
-        FaultsByTime(FaultDealer::new(seed, garages, &LONG))
-    }
-}
-
-impl Iterator for FaultsByTime {
-    type Item = (Duration, Fault);
-
-    fn next(&mut self) -> Option<(Duration, Fault)> {
-        let waits: f64 = Exp1.sample(&mut self.0.rng);
-        let fault = self.0.deal(|_| true)?;
-        Some((BETWEEN_FAULTS.mul_f64(waits), fault))
-    }
+pub fn faults_by_time(seed: u64, garages: usize) -> impl Iterator<Item = (Duration, Fault)> {
+    let mut dealer = FaultDealer::new(seed, garages, &LONG);
+    std::iter::from_fn(move || {
+        let waits: f64 = Exp1.sample(&mut dealer.rng);
+        Some((BETWEEN_FAULTS.mul_f64(waits), dealer.deal(|_| true)?))
+    })
 }
 
 #[cfg(test)]
@@ -213,7 +193,7 @@ mod tests {
     fn kills_and_cuts(faults: &[Fault]) -> (usize, usize, usize) {
         let count = |of: fn(&FaultAction) -> bool| faults.iter().filter(|fault| of(&fault.action)).count();
         (
-            count(|action| matches!(action, FaultAction::KillEdge(_))),
+            count(|action| matches!(action, FaultAction::KillEdge)),
             count(|action| *action == FaultAction::KillServer),
             count(|action| matches!(action, FaultAction::CutLink(..))),
         )
@@ -223,7 +203,7 @@ mod tests {
     fn one_seed_gives_one_plan_and_another_seed_another() {
         assert_eq!(FaultsByProgress::plan(7, &shares()), FaultsByProgress::plan(7, &shares()));
         assert_ne!(FaultsByProgress::plan(7, &shares()).faults, FaultsByProgress::plan(8, &shares()).faults);
-        let by_time = |seed| FaultsByTime::plan(seed, 5).take(300).collect::<Vec<_>>();
+        let by_time = |seed| faults_by_time(seed, 5).take(300).collect::<Vec<_>>();
         assert_eq!(by_time(7), by_time(7));
         assert_ne!(by_time(7), by_time(8));
     }
@@ -269,7 +249,7 @@ mod tests {
             let plan = FaultsByProgress::plan(seed, &shares);
             assert!(!plan.faults.is_empty());
             for (stage, fault) in plan.faults.iter().enumerate() {
-                let quotas = &plan.quotas[fault.trigger];
+                let quotas = &plan.quotas[fault.garage];
                 let before = stage.checked_sub(1).map_or(0, |previous| quotas[previous]);
                 assert!(quotas[stage] > before, "{shares:?}, fault {stage}");
             }
@@ -287,11 +267,11 @@ mod tests {
 
     #[test]
     fn each_way_to_cut_a_link_and_each_garage_has_its_turn() {
-        let faults: Vec<Fault> = FaultsByTime::plan(3, 5).map(|(_, fault)| fault).take(350).collect();
+        let faults: Vec<Fault> = faults_by_time(3, 5).map(|(_, fault)| fault).take(350).collect();
         let cuts: Vec<(usize, LinkFault)> = faults
             .iter()
             .filter_map(|fault| match fault.action {
-                FaultAction::CutLink(garage, cut) => Some((garage, cut)),
+                FaultAction::CutLink(cut) => Some((fault.garage, cut)),
                 _ => None,
             })
             .collect();
@@ -306,7 +286,7 @@ mod tests {
 
     #[test]
     fn a_live_city_has_a_fault_every_few_seconds() {
-        let waits: Duration = FaultsByTime::plan(1, 5).take(1_000).map(|(waits, _)| waits).sum();
+        let waits: Duration = faults_by_time(1, 5).take(1_000).map(|(waits, _)| waits).sum();
         assert!((2_700..3_300).contains(&waits.as_secs()), "{waits:?} for 1,000 faults");
     }
 }

@@ -7,7 +7,6 @@
 
 use std::sync::Arc;
 use tokio::sync::{Barrier, Notify, watch};
-use tokio_util::sync::CancellationToken;
 
 /// The gate between stages, as faults see it.
 #[derive(Debug)]
@@ -73,39 +72,32 @@ impl FaultGate {
 }
 
 impl GatePass {
-    /// How many events may be posted now: at least one, after waiting for it if need be. `None`: `stop` came first, or the
-    /// gate is gone, which happens when the run failed.
-    pub async fn room(&mut self, stop: &CancellationToken) -> Option<u64> {
+    /// How many events may be posted now: at least one, after waiting for it if need be.
+    pub async fn room(&mut self) -> u64 {
         if self.quotas.is_empty() {
-            return Some(u64::MAX);
+            return u64::MAX;
         }
         let (quotas, posted) = (&self.quotas, self.posted);
         let mut room = 0;
-        let opened = self.struck.wait_for(|struck| {
+        let opens = self.struck.wait_for(|struck| {
             // A producer that asks after the last quota has no more events, and will find that out.
             room = quotas.get(*struck).map_or(u64::MAX, |quota| quota.saturating_sub(posted));
             room > 0 || *struck + 1 == quotas.len()
         });
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => None,
-            opened = opened => opened.ok().map(|_| room.max(1)),
+        if opens.await.is_err() {
+            std::future::pending::<()>().await; // The gate is gone: the run has failed, and ends.
         }
+        room.max(1)
     }
 
-    /// Waits for the fault that is to hit this request, if there is one. `false`: `stop` came first.
-    pub async fn request(&mut self, events: u64, stop: &CancellationToken) -> bool {
+    /// Waits for the fault that is to hit this request, if there is one.
+    pub async fn request(&mut self, events: u64) {
         self.posted += events;
         let stage = *self.struck.borrow();
         if self.triggers.contains(&stage) && self.quotas.get(stage) == Some(&self.posted) {
-            tokio::select! {
-                biased;
-                _ = self.meetings[stage].wait() => {}
-                () = stop.cancelled() => return false,
-            }
+            self.meetings[stage].wait().await;
         }
         self.notify_request();
-        true
     }
 
     /// A request is made, for the first time or again.
@@ -121,58 +113,54 @@ mod tests {
 
     #[tokio::test]
     async fn no_garage_passes_before_the_fault_of_the_stage_has_struck() {
-        let stop = CancellationToken::new();
         let (gate, mut passes) = by_progress(&[1], vec![vec![10, 30], vec![5, 8]]);
         let (mut trigger, mut other) = (passes.remove(1), passes.remove(0));
-        assert_eq!(other.room(&stop).await, Some(10));
-        assert!(other.request(10, &stop).await);
-        assert!(other.room(&stop).now_or_never().is_none(), "the fault has not struck");
-        assert!(trigger.request(4, &stop).await);
-        assert_eq!(trigger.room(&stop).await, Some(1));
+        assert_eq!(other.room().await, 10);
+        other.request(10).await;
+        assert!(other.room().now_or_never().is_none(), "the fault has not struck");
+        trigger.request(4).await;
+        assert_eq!(trigger.room().await, 1);
         {
-            let last = trigger.request(1, &stop);
+            let last = trigger.request(1);
             tokio::pin!(last);
             assert!(last.as_mut().now_or_never().is_none(), "it waits for its fault");
-            let (struck, left) = tokio::join!(gate.meet(0), last);
-            assert_eq!((struck, left), ((), true));
+            tokio::join!(gate.meet(0), last);
         }
-        assert!(trigger.room(&stop).now_or_never().is_none(), "it has met, and not struck yet");
+        assert!(trigger.room().now_or_never().is_none(), "it has met, and not struck yet");
         gate.open();
-        assert_eq!((trigger.room(&stop).await, other.room(&stop).await), (Some(3), Some(20)));
+        assert_eq!((trigger.room().await, other.room().await), (3, 20));
     }
 
     #[tokio::test]
     async fn a_garage_that_is_late_meets_the_fault_of_the_stage_that_all_are_in() {
-        let stop = CancellationToken::new();
         let (gate, mut passes) = by_progress(&[0, 1], vec![vec![1, 2, 3], vec![4, 8, 9]]);
         let mut late = passes.remove(1);
         gate.open();
-        assert_eq!(late.room(&stop).await, Some(8));
-        assert!(late.request(4, &stop).await, "this was the quota of a stage that is over");
-        let (_, met) = tokio::join!(gate.meet(1), late.request(4, &stop));
-        assert!(met);
+        assert_eq!(late.room().await, 8);
+        // This was the quota of a stage that is over.
+        late.request(4).await;
+        tokio::join!(gate.meet(1), late.request(4));
     }
 
     #[tokio::test]
     async fn a_producer_that_waits_at_the_gate_can_be_stopped() {
-        let stop = CancellationToken::new();
+        let stop = tokio_util::sync::CancellationToken::new();
         let (_gate, mut passes) = by_progress(&[0], vec![vec![1, 3]]);
         let mut pass = passes.remove(0);
         stop.cancel();
-        assert!(!pass.request(1, &stop).await);
-        assert_eq!(pass.room(&stop).await, None);
+        assert!(stop.run_until_cancelled(pass.request(1)).await.is_none());
+        assert!(stop.run_until_cancelled(pass.room()).await.is_none());
     }
 
     #[tokio::test]
     async fn a_gate_by_time_is_open_and_notifies_of_requests() {
-        let stop = CancellationToken::new();
         let (gate, mut passes) = by_time(2);
         let mut pass = passes.remove(1);
-        assert_eq!(pass.room(&stop).await, Some(u64::MAX));
+        assert_eq!(pass.room().await, u64::MAX);
         let request = gate.request_of(1);
         tokio::pin!(request);
         assert!(request.as_mut().now_or_never().is_none());
-        assert!(pass.request(7, &stop).await);
+        pass.request(7).await;
         assert!(request.now_or_never().is_some());
     }
 }

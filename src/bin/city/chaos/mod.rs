@@ -15,10 +15,9 @@
 pub mod faults;
 pub mod gate;
 
-use super::client::DaemonClient;
 use super::fleet::{DaemonSlot, Fleet};
-use faults::{Fault, FaultAction, FaultsByProgress, FaultsByTime};
-use fogpost::fault_proxy::LinkFault;
+use faults::{Fault, FaultAction, FaultsByProgress, faults_by_time};
+use fogpost::fault_proxy::{FaultProxy, LinkFault};
 use gate::{FaultGate, GatePass};
 use serde::Serialize;
 use std::fs::File;
@@ -35,15 +34,12 @@ use tokio_util::sync::CancellationToken;
 /// How long a cut waits for something that it can spoil.
 const EFFECT_WITHIN: Duration = Duration::from_secs(10);
 
-/// How long the server's death waits for events on their way to it, and a cut for anything on its link. An edge that was cut
-/// off sends again after 2 s.
+/// How long a fault waits for something that its garage's edge sends to the server. An edge that was cut off sends again after
+/// 2 s.
 const STRIKE_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long a fault by time waits for a request that it can hit. Without any, at night, it strikes all the same.
 const REQUEST_WITHIN: Duration = Duration::from_secs(2);
-
-/// A counter that takes longer to read is not read.
-const COUNT_WITHIN: Duration = Duration::from_secs(1);
 
 /// Cuts of links, by kind.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -108,17 +104,18 @@ impl SharedFaultCounts {
     }
 }
 
-#[derive(Debug)]
-enum FaultPlan {
-    /// Each fault with the number of events at which it strikes.
-    ByProgress(Vec<(u64, Fault)>),
-    ByTime(Box<FaultsByTime>),
+/// When a fault strikes.
+#[derive(Debug, Clone, Copy)]
+enum FaultMoment {
+    /// When the producers have posted this number of events.
+    AtEvent(u64),
+    /// This long after the fault before it.
+    After(Duration),
 }
 
 /// The chaos of one run, before it begins.
-#[derive(Debug)]
 pub struct Chaos {
-    plan: FaultPlan,
+    faults: Box<dyn Iterator<Item = (FaultMoment, Fault)> + Send>,
     gate: FaultGate,
     counts: SharedFaultCounts,
 }
@@ -127,58 +124,45 @@ impl Chaos {
     /// Faults for garages with these numbers of events. Also returns, for each garage, the pass that its producer needs.
     pub fn by_progress(seed: u64, shares: &[u64], counts: SharedFaultCounts) -> (Chaos, Vec<GatePass>) {
         let plan = FaultsByProgress::plan(seed, shares);
-        let triggers: Vec<usize> = plan.faults.iter().map(|fault| fault.trigger).collect();
+        let triggers: Vec<usize> = plan.faults.iter().map(|fault| fault.garage).collect();
         let (gate, passes) = gate::by_progress(&triggers, plan.quotas);
-        let faults: Vec<(u64, Fault)> = plan.points.into_iter().zip(plan.faults).collect();
-        counts.lock().planned = Some(faults.len() as u64);
-        (Chaos { plan: FaultPlan::ByProgress(faults), gate, counts }, passes)
+        counts.lock().planned = Some(plan.faults.len() as u64);
+        let faults = plan.points.into_iter().map(FaultMoment::AtEvent).zip(plan.faults);
+        (Chaos { faults: Box::new(faults), gate, counts }, passes)
     }
 
     /// Faults every few seconds, without an end.
     pub fn by_time(seed: u64, garages: usize, counts: SharedFaultCounts) -> (Chaos, Vec<GatePass>) {
         let (gate, passes) = gate::by_time(garages);
-        let plan = FaultPlan::ByTime(Box::new(FaultsByTime::plan(seed, garages)));
-        (Chaos { plan, gate, counts }, passes)
+        let faults = faults_by_time(seed, garages).map(|(waits, fault)| (FaultMoment::After(waits), fault));
+        (Chaos { faults: Box::new(faults), gate, counts }, passes)
     }
 
     /// Carries the plan out, until it ends or `over` comes. Then it waits until all daemons are up and every link works.
     ///
-    /// A daemon that does not come back, or had ended by itself, is reported to the city as a death. If the future is
-    /// dropped, daemons may stay dead and links cut. Each fault is written to `log` when it has struck.
-    pub async fn run(self, fleet: Arc<Fleet>, client: DaemonClient, log: FaultLog, over: CancellationToken) {
-        let links = fleet.links.iter().map(|_| Arc::default()).collect();
-        let deliveries = match self.plan {
-            FaultPlan::ByProgress(_) => Deliveries::Frequent,
-            FaultPlan::ByTime(_) => Deliveries::Rare,
-        };
-        let recoveries = JoinSet::new();
-        let mut run = ChaosRun { fleet, client, counts: self.counts, log, recoveries, links, deliveries };
-        match self.plan {
-            FaultPlan::ByProgress(faults) => {
-                for (number, (point, fault)) in faults.iter().enumerate() {
-                    let trigger = self.gate.meet(number);
-                    let Some(counted) = run.await_moment(fault.action, trigger, &over).await else {
-                        break;
-                    };
-                    run.strike(fault, counted).await;
-                    run.log.note(fault, Some(*point));
-                    self.gate.open();
+    /// If the future is dropped, daemons may stay dead and links cut. Each fault is written to `log` when it has struck.
+    pub async fn run(self, fleet: Arc<Fleet>, mut log: FaultLog, over: CancellationToken) {
+        let cuts = fleet.links.iter().map(|_| Arc::default()).collect();
+        let mut run = ChaosRun { fleet, counts: self.counts, recoveries: JoinSet::new(), cuts };
+        for (number, (moment, fault)) in self.faults.enumerate() {
+            let trigger = async {
+                run.victim_recovered(&fault).await;
+                match moment {
+                    FaultMoment::AtEvent(_) => self.gate.meet(number).await,
+                    FaultMoment::After(pause) => {
+                        tokio::time::sleep(pause).await;
+                        let _ = timeout(REQUEST_WITHIN, self.gate.request_of(fault.garage)).await;
+                    }
                 }
+            };
+            tokio::select! {
+                biased;
+                () = over.cancelled() => break,
+                () = trigger => {}
             }
-            FaultPlan::ByTime(faults) => {
-                for (wait, fault) in faults {
-                    let pause = tokio::time::sleep(wait);
-                    let trigger = async {
-                        pause.await;
-                        let _ = timeout(REQUEST_WITHIN, self.gate.request_of(fault.trigger)).await;
-                    };
-                    let Some(counted) = run.await_moment(fault.action, trigger, &over).await else {
-                        break;
-                    };
-                    run.strike(&fault, counted).await;
-                    run.log.note(&fault, None);
-                }
-            }
+            run.strike(&fault).await;
+            log.note(&fault, moment);
+            self.gate.open();
         }
         while let Some(recovered) = run.recoveries.join_next().await {
             recovered.expect("a recovery does not panic");
@@ -200,159 +184,94 @@ impl FaultLog {
     }
 
     /// Errors are ignored: a log that cannot be written does not end the chaos.
-    fn note(&mut self, fault: &Fault, point: Option<u64>) {
-        let Fault { action, trigger, delay, lasts } = fault;
+    fn note(&mut self, fault: &Fault, moment: FaultMoment) {
+        let Fault { action, garage, delay, lasts } = fault;
         let seconds = self.begun.elapsed().as_secs_f64();
+        let edge = format!("edge-{}", garage + 1);
         let what = match action {
             FaultAction::KillServer => "the server is killed".to_owned(),
-            FaultAction::KillEdge(edge) => format!("edge-{} is killed", edge + 1),
-            FaultAction::CutLink(link, cut) => format!("the link of edge-{} is cut: {cut}", link + 1),
+            FaultAction::KillEdge => format!("{edge} is killed"),
+            FaultAction::CutLink(cut) => format!("the link of {edge} is cut: {cut:?}"),
         };
-        let at = point.map_or_else(String::new, |point| format!(" at event {point}:"));
+        let at = match moment {
+            FaultMoment::AtEvent(number) => format!(" at event {number}:"),
+            FaultMoment::After(_) => String::new(),
+        };
+        let (delay, lasts) = (delay.as_secs_f64(), lasts.as_secs_f64());
         let _ = writeln!(
             self.file,
-            "{seconds:9.3} s:{at} {what}, {:.6} s after a post to edge-{}, for {:.3} s",
-            delay.as_secs_f64(),
-            trigger + 1,
-            lasts.as_secs_f64()
+            "{seconds:9.3} s:{at} {what}, {delay:.6} s after a post to {edge}, for {lasts:.3} s"
         );
     }
-}
-
-/// How often events go to the server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Deliveries {
-    /// All the time: the server's death can wait for a big delivery.
-    Frequent,
-    /// Now and then: the trigger garage's event must do, which leaves its edge as soon as it is on its disk.
-    Rare,
 }
 
 /// Chaos while it goes on.
 struct ChaosRun {
     fleet: Arc<Fleet>,
-    client: DaemonClient,
     counts: SharedFaultCounts,
-    log: FaultLog,
     recoveries: JoinSet<()>,
     /// For each link: locked while it is cut.
-    links: Vec<Arc<Mutex<()>>>,
-    deliveries: Deliveries,
+    cuts: Vec<Arc<Mutex<()>>>,
 }
 
 impl ChaosRun {
-    /// Returns once the victim has recovered from earlier faults and the trigger has come. What it returns is the counter of
-    /// the process that is about to end. `None`: the chaos is over.
-    async fn await_moment(
-        &self,
-        action: FaultAction,
-        trigger: impl Future<Output = ()>,
-        over: &CancellationToken,
-    ) -> Option<u64> {
-        let moment = async {
-            let counted = match action {
-                FaultAction::KillServer => self.duplicates_at_server().await,
-                FaultAction::KillEdge(edge) => self.resends_of(&self.fleet.edges[edge]).await,
-                FaultAction::CutLink(link, _) => {
-                    drop(self.links[link].lock().await);
-                    0
-                }
-            };
-            trigger.await;
-            counted
-        };
-        tokio::select! {
-            biased;
-            () = over.cancelled() => None,
-            counted = moment => Some(counted),
+    /// Returns once the victim has recovered from earlier faults.
+    async fn victim_recovered(&self, fault: &Fault) {
+        match fault.action {
+            FaultAction::KillServer => self.fleet.server.up().await,
+            FaultAction::KillEdge => self.fleet.edges[fault.garage].up().await,
+            FaultAction::CutLink(_) => drop(self.cuts[fault.garage].lock().await),
         }
     }
 
-    async fn duplicates_at_server(&self) -> u64 {
-        self.fleet.server.up().await;
-        let garages = timeout(COUNT_WITHIN, self.client.garages(&self.fleet.server.http)).await;
-        let garages = garages.ok().and_then(Result::ok).unwrap_or_default();
-        garages.values().map(|garage| garage.duplicates_refused).sum()
-    }
-
-    async fn resends_of(&self, edge: &DaemonSlot) -> u64 {
-        edge.up().await;
-        let outbox = timeout(COUNT_WITHIN, self.client.outbox(&edge.http)).await;
-        outbox.ok().and_then(Result::ok).map_or(0, |outbox| outbox.resends)
-    }
-
     /// Returns once the fault is in force. Not to be dropped before: a victim could stay dead.
-    async fn strike(&mut self, fault: &Fault, counted: u64) {
-        let links = &self.fleet.links;
-        // It must not strike where nothing goes on. The request that it came with soon leads to something.
-        let _ = match (fault.action, self.deliveries) {
-            (FaultAction::KillServer, Deliveries::Frequent) => {
-                timeout(STRIKE_WITHIN, self.fleet.deliveries.notified()).await
-            }
-            (FaultAction::KillServer, Deliveries::Rare) => {
-                timeout(STRIKE_WITHIN, links[fault.trigger].carried()).await
-            }
-            (FaultAction::CutLink(link, _), _) => timeout(STRIKE_WITHIN, links[link].carried()).await,
-            (FaultAction::KillEdge(_), _) => Ok(()), // It hits the request itself.
-        };
+    async fn strike(&mut self, fault: &Fault) {
+        let link = self.fleet.links[fault.garage].clone();
+        // A fault that does not hit the request itself hits what it leads to.
+        if fault.action != FaultAction::KillEdge {
+            let _ = timeout(STRIKE_WITHIN, link.carried()).await;
+        }
         tokio::time::sleep(fault.delay).await;
         match fault.action {
             FaultAction::KillServer => {
-                if self.kill(|fleet| &fleet.server, counted, fault.lasts).await {
-                    self.counts.lock().server_killed += 1;
-                }
+                let killed = self.kill(self.fleet.server.clone(), fault.lasts).await;
+                self.counts.lock().server_killed += killed;
             }
-            FaultAction::KillEdge(edge) => {
-                if self.kill(move |fleet| &fleet.edges[edge], counted, fault.lasts).await {
-                    self.counts.lock().edges_killed += 1;
-                }
+            FaultAction::KillEdge => {
+                let killed = self.kill(self.fleet.edges[fault.garage].clone(), fault.lasts).await;
+                self.counts.lock().edges_killed += killed;
             }
-            FaultAction::CutLink(link, cut) => {
-                self.cut(link, cut, fault.lasts).await;
+            FaultAction::CutLink(cut) => {
+                let locked = self.cuts[fault.garage].clone().lock_owned().await;
+                self.cut(link, cut, fault.lasts, locked);
                 self.counts.lock().add_cut(cut);
             }
         }
     }
 
-    /// Returns whether it was killed: `false` if it had ended by itself, which is reported to the city.
-    async fn kill(
-        &mut self,
-        victim: impl Fn(&Fleet) -> &DaemonSlot + Send + 'static,
-        counted: u64,
-        dead_for: Duration,
-    ) -> bool {
-        let slot = victim(&self.fleet);
-        let killed = match slot.kill().await {
-            Ok(killed) => killed,
-            Err(error) => {
-                slot.report_death(error);
-                return false;
-            }
+    /// Returns how many daemons it killed: none if this one had ended by itself.
+    async fn kill(&mut self, victim: Arc<DaemonSlot>, dead_for: Duration) -> u64 {
+        let Some(killed) = victim.kill().await else {
+            return 0;
         };
-        slot.add_earlier_count(counted);
-        let fleet = self.fleet.clone();
         self.recoveries.spawn(async move {
             tokio::time::sleep(dead_for).await;
-            let slot = victim(&fleet);
-            if let Err(error) = slot.revive(killed).await {
-                slot.report_death(error);
-            }
+            victim.revive(killed).await;
         });
-        true
+        1
     }
 
-    async fn cut(&mut self, link: usize, cut: LinkFault, lasts: Duration) {
-        let lock = self.links[link].clone().lock_owned().await;
-        let number = self.fleet.links[link].set(cut);
-        let (fleet, counts) = (self.fleet.clone(), self.counts.clone());
+    /// Cuts a link, and heals it some time after the cut had an effect. `locked` is held until then.
+    fn cut(&mut self, link: Arc<FaultProxy>, cut: LinkFault, lasts: Duration, locked: impl Send + 'static) {
+        let number = link.set(cut);
+        let counts = self.counts.clone();
         self.recoveries.spawn(async move {
-            let link = &fleet.links[link];
             if timeout(EFFECT_WITHIN, link.affected(number)).await.is_ok() {
                 counts.lock().cuts.met_traffic += 1;
             }
             tokio::time::sleep(lasts).await;
             link.heal();
-            drop(lock);
+            drop(locked);
         });
     }
 }

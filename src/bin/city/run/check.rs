@@ -1,50 +1,39 @@
 //! Comparing the city's books with the server's lists.
 
-use super::settle::VIEWS_CATCH_UP;
+use super::delivery::VIEWS_CATCH_UP;
 use super::{ASK_EVERY, CityRun, RunError};
 use crate::books::{CityBooks, ListedEvents, ServerAccount};
-use crate::charge_list::{self, ChargesByGarage, StatementLink};
 use crate::client::GarageAtServer;
-use crate::event_list;
+use crate::lists::{self, StatementLink};
 use crate::money::grouped;
 use crate::report::GarageTotal;
 use crate::settings::Verify;
-use std::sync::Arc;
+use crate::stays::GarageCharges;
+use futures_util::{StreamExt, TryStreamExt};
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 
 /// How many garages are read back at a time. The server's processors are the limit: more readers make nothing faster.
 const READERS: usize = 4;
 
 impl CityRun<'_> {
-    /// Compares the books with the server, and notes what differs. `cursors` and `begins` say where this run began.
-    pub(super) async fn check(
-        &mut self,
-        books: &[CityBooks],
-        cursors: Vec<Option<String>>,
-        begins: u64,
-    ) -> Result<(), RunError> {
+    /// Compares the books with the server, and notes what differs.
+    pub(super) async fn check(&mut self, books: &[CityBooks]) -> Result<(), RunError> {
         let mut events: Vec<Option<ListedEvents>> = books.iter().map(|_| None).collect();
         let mut charges = None;
         if self.settings.flags.verify == Verify::Full {
             let confirmed: u64 = books.iter().map(CityBooks::confirmed).sum();
             self.display
                 .say(&format!("reading {} events back from the server, and all charges", grouped(confirmed)));
-            let (read_events, read_charges) =
-                tokio::join!(self.read_events(books, cursors), self.read_charges(begins));
+            let (read_events, read_charges) = tokio::join!(self.read_events(books), self.read_charges());
             (events, charges) = (read_events?, Some(read_charges?));
         }
-        let statement = match &charges {
-            Some(charges) => charges.statement.clone(),
-            None => charge_list::newest_statement(&self.status.client, self.server()).await?,
-        };
-        let garages = self.status.garages().await?;
-        let occupancy = self.status.client.occupancy(self.server()).await?;
-        let outboxes = self.status.outboxes().await;
+        let statement = lists::newest_statement(&self.client, self.server()).await?;
+        let garages = self.garages().await?;
+        let occupancy = self.client.occupancy(self.server()).await?;
+        let outboxes = self.outboxes().await;
         let report = &mut *self.report;
-        report.duplicates_refused += self.fleet.server.earlier_count();
         for (index, books) in books.iter().enumerate() {
             let garage = garages.get(&books.garage);
             let occupied = occupancy.get(&books.garage).copied().unwrap_or(0);
@@ -54,16 +43,17 @@ impl CityRun<'_> {
                 occupied,
                 depth: outbox.map(|outbox| outbox.depth),
                 closed: garage.map_or(0, |garage| garage.stays.closed),
-                taken: garage.map(GarageAtServer::taken).unwrap_or_default(),
-                charges: charges.as_ref().map(|charges| charges.of(&books.garage)),
+                taken: garage.map(|garage| garage.taken.clone()).unwrap_or_default(),
+                charges: charges
+                    .as_ref()
+                    .map(|charges| charges.get(&books.garage).cloned().unwrap_or_default()),
                 events: events[index].take(),
             };
             report.discrepancies.extend(books.compare(&account));
             report.applied += account.applied.saturating_sub(books.baseline.applied());
             report.duplicates_refused += garage.map_or(0, |garage| garage.duplicates_refused);
             report.resends += outbox.map_or(0, |outbox| outbox.resends);
-            report.resends += self.fleet.edges[index].earlier_count();
-            report.held_back += self.status.counts_of(index).held_back.load(Ordering::Relaxed);
+            report.held_back += self.counts[index].held_back.load(Ordering::Relaxed);
             report.taken.add_all(&account.taken);
             report.stays += account.closed;
             report.garages.push(GarageTotal {
@@ -79,42 +69,25 @@ impl CityRun<'_> {
         Ok(())
     }
 
-    /// All charges, once the list has come as far as the counts.
-    async fn read_charges(&self, begins: u64) -> Result<ChargesByGarage, RunError> {
-        let client = &self.status.client;
-        let garages = self.status.garages().await?;
+    /// All charges by garage, once the list has come as far as the counts.
+    async fn read_charges(&self) -> Result<BTreeMap<String, GarageCharges>, RunError> {
+        let (client, server) = (&self.client, self.server());
+        let garages = self.garages().await?;
         let counted = garages.values().map(|garage| garage.position).max().unwrap_or(0);
         let began = Instant::now();
         // A list that stays behind is compared as it is.
-        while charge_list::position(client, self.server()).await? < counted
-            && began.elapsed() < VIEWS_CATCH_UP
-        {
+        while lists::charges_position(client, server).await? < counted && began.elapsed() < VIEWS_CATCH_UP {
             tokio::time::sleep(ASK_EVERY).await;
         }
-        Ok(charge_list::read(client, self.server(), begins).await?)
+        Ok(lists::charges(client, server, self.begins).await?)
     }
 
     /// The events of this run as the server lists them, by garage.
-    async fn read_events(
-        &self,
-        books: &[CityBooks],
-        cursors: Vec<Option<String>>,
-    ) -> Result<Vec<Option<ListedEvents>>, RunError> {
-        let readers = Arc::new(Semaphore::new(READERS));
-        let mut reading = JoinSet::new();
-        for (index, (books, cursor)) in books.iter().zip(cursors).enumerate() {
-            let (client, server) = (self.status.client.clone(), self.server().to_owned());
-            let (garage, baseline, readers) = (books.garage.clone(), books.baseline.clone(), readers.clone());
-            reading.spawn(async move {
-                let _turn = readers.acquire().await.expect("nobody closes it");
-                (index, event_list::read_back(&client, &server, &garage, &baseline, cursor).await)
-            });
-        }
-        let mut all: Vec<Option<ListedEvents>> = books.iter().map(|_| None).collect();
-        while let Some(read) = reading.join_next().await {
-            let (index, events) = read.expect("a reader does not panic");
-            all[index] = Some(events?);
-        }
-        Ok(all)
+    async fn read_events(&self, books: &[CityBooks]) -> Result<Vec<Option<ListedEvents>>, RunError> {
+        let reading = books
+            .iter()
+            .map(|books| lists::events_after(&self.client, self.server(), &books.garage, &books.baseline));
+        let reading = futures_util::stream::iter(reading).buffered(READERS);
+        Ok(reading.map_ok(Some).try_collect().await?)
     }
 }

@@ -6,9 +6,6 @@ use crate::chaos::gate::GatePass;
 use crate::chaos::{Chaos, FaultLog};
 use crate::plan::CarPlan;
 use crate::producer::{ChaosProducer, CityProducer, ProducerResult};
-use crate::settings::Pace;
-use crate::status::CityTime;
-use fogpost::traffic::EventWriter;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -21,7 +18,6 @@ impl CityRun<'_> {
         &mut self,
         plan: CarPlan,
         baselines: Vec<Baseline>,
-        time: &CityTime,
     ) -> Result<Vec<CityBooks>, RunError> {
         let chaos_over = CancellationToken::new();
         let mut chaos_runs = JoinSet::new();
@@ -31,10 +27,9 @@ impl CityRun<'_> {
             (chaos, passes) = self.plan_chaos(&plan);
             let log = FaultLog::begin(&self.dir.join("logs"))
                 .map_err(|source| RunError::Directory { path: self.dir.to_owned(), source })?;
-            let (fleet, client) = (self.fleet.clone(), self.status.client.clone());
-            chaos_runs.spawn(chaos.run(fleet, client, log, chaos_over.clone()));
+            chaos_runs.spawn(chaos.run(self.fleet.clone(), log, chaos_over.clone()));
         }
-        let mut producers = self.start_producers(plan, baselines, passes, time);
+        let mut producers = self.start_producers(plan, baselines, passes);
 
         let mut done: Vec<Option<CityBooks>> = self.sites.iter().map(|_| None).collect();
         let mut stopping = false;
@@ -56,7 +51,7 @@ impl CityRun<'_> {
                         done[index] = Some(books);
                     }
                 },
-                _ = show.tick() => self.show(time).await,
+                _ = show.tick() => self.show().await,
             }
         }
         // Before the books are checked all daemons are up again, and every link works.
@@ -69,9 +64,9 @@ impl CityRun<'_> {
 
     fn plan_chaos(&self, plan: &CarPlan) -> (Chaos, Vec<GatePass>) {
         let (seed, counts) = (self.settings.flags.seed, self.fault_counts.clone());
-        match self.settings.pace {
-            Pace::AsFastAsPossible => Chaos::by_progress(seed, &plan.limits, counts),
-            Pace::Times(_) => Chaos::by_time(seed, plan.limits.len(), counts),
+        match self.settings.speed {
+            None => Chaos::by_progress(seed, &plan.limits, counts),
+            Some(_) => Chaos::by_time(seed, plan.limits.len(), counts),
         }
     }
 
@@ -80,21 +75,20 @@ impl CityRun<'_> {
         plan: CarPlan,
         baselines: Vec<Baseline>,
         passes: Vec<GatePass>,
-        time: &CityTime,
     ) -> JoinSet<(usize, ProducerResult)> {
         let mut producers = JoinSet::new();
         let mut passes = passes.into_iter();
         let garages = plan.traffic.into_iter().zip(plan.limits).zip(baselines).enumerate();
         for (index, ((traffic, limit), baseline)) in garages {
             let producer = CityProducer {
-                client: self.status.client.clone(),
+                client: self.client.clone(),
                 edge: self.fleet.edges[index].http.clone(),
                 traffic,
                 limit,
-                writer: EventWriter::new(plan.registry.clone(), index),
+                zone: plan.zone.clone(),
                 books: CityBooks::new(self.sites[index].name.clone(), baseline),
-                counts: self.status.counts_of(index).clone(),
-                clock: time.clock,
+                counts: self.counts[index].clone(),
+                clock: self.clock.clone(),
                 chaos: passes.next().map(|pass| {
                     let seed = self.settings.flags.seed.wrapping_add(index as u64);
                     ChaosProducer::new(pass, seed, self.fault_counts.clone())

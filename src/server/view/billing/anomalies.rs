@@ -9,7 +9,7 @@ use super::super::pages::is_token;
 use super::super::written::at_one_position;
 use super::entries::{BilledStay, BillingEntry, EntryKind, EntryNumber, link};
 use super::list::EntryReader;
-use crate::codes;
+use crate::codes::{self, Code};
 use crate::parking::Plate;
 use crate::store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
@@ -17,29 +17,19 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::Mutex;
 
-/// What did not add up. Stands in keys: new ones are added at the end.
+/// What did not add up. Stands in keys: new ones are added at the end. [`AnomalyCode::explanation`] says what each means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum AnomalyCode {
-    /// An exit of a car that had not entered.
     ExitWithoutEntry = 1,
-    /// A car entered that was inside: when it had left, nobody saw.
     EntryWhileOpen,
-    /// A stay ended up to five minutes before it began: two clocks differ. It has no length.
     ClockSkew,
-    /// A stay ended more than five minutes before it began. It is held.
     ExitBeforeEntry,
-    /// A car entered one garage while it was inside another.
     OpenInTwoGarages,
-    /// A stay is longer than thirty days. It is held.
     StayOver30Days,
-    /// An event's time is that of a clock not known to be set.
     ClockNotSet,
-    /// A plate that nobody could read.
     UnreadablePlate,
-    /// A stay that no tariff has a price for.
     NoTariff,
-    /// A plate that nobody registered.
     Unregistered,
 }
 
@@ -57,20 +47,65 @@ impl AnomalyCode {
         AnomalyCode::Unregistered,
     ];
 
+    /// Its code, its explanation and its command.
+    fn told(self) -> (Code, &'static str, &'static str) {
+        const CLOSE: &str = "server stays close ENTRY --left TIME --reason TEXT";
+        match self {
+            AnomalyCode::ExitWithoutEntry => (
+                codes::EXIT_WITHOUT_ENTRY,
+                "a car left that had not entered, by its plate; nothing is charged. \"server stays review\" looks for an entry with a look-alike plate, \"server stays join\" makes one stay of the two",
+                "server stays join ENTRY EXIT --reason TEXT",
+            ),
+            AnomalyCode::EntryWhileOpen => (
+                codes::ENTRY_WHILE_OPEN,
+                "a car entered that was inside already: its exit was not seen. The earlier stay ends unresolved and is not charged; \"server stays close\" ends it at a time",
+                CLOSE,
+            ),
+            AnomalyCode::ClockSkew => (
+                codes::CLOCK_SKEW,
+                "a stay ended up to 5 minutes before it began, because two clocks differ; it counts as one without length. Where that is too little, set the clocks of the garage right; where it is too much, \"server charges void\" takes the charge back",
+                "server charges void ID --reason TEXT",
+            ),
+            AnomalyCode::ExitBeforeEntry => (
+                codes::EXIT_BEFORE_ENTRY,
+                "a stay ended more than 5 minutes before it began; it is held and not charged. Set the clocks of the garage right; \"server stays close\" ends this stay at the time when the car left, and charges it",
+                CLOSE,
+            ),
+            AnomalyCode::OpenInTwoGarages => (
+                codes::OPEN_IN_TWO_GARAGES,
+                "a car entered a garage while it was inside another: a plate was misread, or an exit was missed. \"server stays review\" shows the long stays of such cars; \"server stays close\" ends one whose exit was missed, \"server stays split\" parts one in two",
+                CLOSE,
+            ),
+            AnomalyCode::StayOver30Days => (
+                codes::STAY_OVER_30_DAYS,
+                "a stay is longer than 30 days; it is held and not charged. \"server stays bill\" charges it as it is, \"server stays split\" makes two of it",
+                "server stays bill ID --reason TEXT",
+            ),
+            AnomalyCode::ClockNotSet => (
+                codes::CLOCK_NOT_SET,
+                "the garage's clock was not known to be set when it took these events; what they cost may be wrong. Set the clock; \"server charges credit\" gives back what was too much",
+                "server charges credit ID --amount MINOR_UNITS --reason TEXT",
+            ),
+            AnomalyCode::UnreadablePlate => (
+                codes::UNREADABLE_PLATE,
+                "a plate could not be read; the car is counted, never matched or charged. A plate_correction for that event, posted to the garage's edge, says the plate where somebody knows it",
+                r#"curl -H 'Content-Type: application/json' -d '{"kind":"plate_correction","epoch":"EPOCH","sequence":SEQUENCE,"plate":"PLATE"}' http://EDGE/v1/events"#,
+            ),
+            AnomalyCode::NoTariff => (
+                codes::NO_TARIFF,
+                "no tariff has a price for this stay yet; it waits. Add one, restart the server or give it, then \"server tariffs apply\" prices it",
+                "server tariffs apply",
+            ),
+            AnomalyCode::Unregistered => (
+                codes::UNREGISTERED,
+                "nobody registered this plate; it is charged to the account \"unregistered\". \"server plates add\" says who pays from now on, \"server charges void\" takes a charge back",
+                "server plates add PLATE ACCOUNT NAME",
+            ),
+        }
+    }
+
     pub fn as_str(self) -> &'static str {
-        let code = match self {
-            AnomalyCode::ExitWithoutEntry => codes::EXIT_WITHOUT_ENTRY,
-            AnomalyCode::EntryWhileOpen => codes::ENTRY_WHILE_OPEN,
-            AnomalyCode::ClockSkew => codes::CLOCK_SKEW,
-            AnomalyCode::ExitBeforeEntry => codes::EXIT_BEFORE_ENTRY,
-            AnomalyCode::OpenInTwoGarages => codes::OPEN_IN_TWO_GARAGES,
-            AnomalyCode::StayOver30Days => codes::STAY_OVER_30_DAYS,
-            AnomalyCode::ClockNotSet => codes::CLOCK_NOT_SET,
-            AnomalyCode::UnreadablePlate => codes::UNREADABLE_PLATE,
-            AnomalyCode::NoTariff => codes::NO_TARIFF,
-            AnomalyCode::Unregistered => codes::UNREGISTERED,
-        };
-        code.as_str()
+        self.told().0.as_str()
     }
 
     pub fn parse(text: &str) -> Option<AnomalyCode> {
@@ -79,60 +114,15 @@ impl AnomalyCode {
 
     /// What it means, what became of it, and what a person can do; [`AnomalyCode::command`] does it.
     pub fn explanation(self) -> &'static str {
-        match self {
-            AnomalyCode::ExitWithoutEntry => {
-                "a car left that had not entered, by its plate; nothing is charged. \"server stays review\" looks for an entry with a look-alike plate, \"server stays join\" makes one stay of the two"
-            }
-            AnomalyCode::EntryWhileOpen => {
-                "a car entered that was inside already: its exit was not seen. The earlier stay ends unresolved and is not charged; \"server stays close\" ends it at a time"
-            }
-            AnomalyCode::ClockSkew => {
-                "a stay ended up to 5 minutes before it began, because two clocks differ; it counts as one without length. Where that is too little, set the clocks of the garage right; where it is too much, \"server charges void\" takes the charge back"
-            }
-            AnomalyCode::ExitBeforeEntry => {
-                "a stay ended more than 5 minutes before it began; it is held and not charged. Set the clocks of the garage right; \"server stays close\" ends this stay at the time when the car left, and charges it"
-            }
-            AnomalyCode::OpenInTwoGarages => {
-                "a car entered a garage while it was inside another: a plate was misread, or an exit was missed. \"server stays review\" shows the long stays of such cars; \"server stays close\" ends one whose exit was missed, \"server stays split\" parts one in two"
-            }
-            AnomalyCode::StayOver30Days => {
-                "a stay is longer than 30 days; it is held and not charged. \"server stays bill\" charges it as it is, \"server stays split\" makes two of it"
-            }
-            AnomalyCode::ClockNotSet => {
-                "the garage's clock was not known to be set when it took these events; what they cost may be wrong. Set the clock; \"server charges credit\" gives back what was too much"
-            }
-            AnomalyCode::UnreadablePlate => {
-                "a plate could not be read; the car is counted, never matched or charged. A plate_correction for that event, posted to the garage's edge, says the plate where somebody knows it"
-            }
-            AnomalyCode::NoTariff => {
-                "no tariff has a price for this stay yet; it waits. Add one, restart the server or give it, then \"server tariffs apply\" prices it"
-            }
-            AnomalyCode::Unregistered => {
-                "nobody registered this plate; it is charged to the account \"unregistered\". \"server plates add\" says who pays from now on, \"server charges void\" takes a charge back"
-            }
-        }
+        self.told().1
     }
 
     /// The command that resolves it, as it is typed, with what is to be filled in.
     pub fn command(self) -> &'static str {
-        match self {
-            AnomalyCode::ExitWithoutEntry => "server stays join ENTRY EXIT --reason TEXT",
-            AnomalyCode::EntryWhileOpen | AnomalyCode::ExitBeforeEntry | AnomalyCode::OpenInTwoGarages => {
-                "server stays close ENTRY --left TIME --reason TEXT"
-            }
-            AnomalyCode::ClockSkew => "server charges void ID --reason TEXT",
-            AnomalyCode::StayOver30Days => "server stays bill ID --reason TEXT",
-            AnomalyCode::ClockNotSet => "server charges credit ID --amount MINOR_UNITS --reason TEXT",
-            AnomalyCode::UnreadablePlate => {
-                r#"curl -H 'Content-Type: application/json' -d '{"kind":"plate_correction","epoch":"EPOCH","sequence":SEQUENCE,"plate":"PLATE"}' http://EDGE/v1/events"#
-            }
-            AnomalyCode::NoTariff => "server tariffs apply",
-            AnomalyCode::Unregistered => "server plates add PLATE ACCOUNT NAME",
-        }
+        self.told().2
     }
 }
 
-/// How often, and when first and last.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Anomaly {
     pub count: u64,
@@ -160,11 +150,9 @@ pub(super) fn key(code: AnomalyCode, garage: u32, plate: Option<&Plate>) -> Vec<
     [b"vbn", &[code as u8][..], &garage.to_be_bytes(), plate.as_bytes()].concat()
 }
 
-/// One that is written down.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotedAnomaly {
     pub code: AnomalyCode,
-    /// By number.
     pub garage: u32,
     pub plate: Option<String>,
     pub anomaly: Anomaly,
@@ -207,7 +195,6 @@ const LOOK_AT: usize = 20_000;
 #[derive(Debug, Clone, Default)]
 pub struct AnomalyFilter {
     pub code: Option<AnomalyCode>,
-    /// By number.
     pub garage: Option<u32>,
     pub plate: Option<Plate>,
     /// Where the list before ended.
@@ -273,11 +260,9 @@ pub(super) fn list_now(
     })
 }
 
-/// An answer in the making.
 struct AnomalySearch<'a> {
     store: &'a Store,
     wanted: &'a AnomalyFilter,
-    /// How much more it may look at.
     look_at: usize,
     found: Vec<NotedAnomaly>,
 }
@@ -408,7 +393,6 @@ impl AnomalySearch<'_> {
     }
 }
 
-/// An entry of a stay, its number and its position.
 type Visited = (EntryNumber, BilledStay, u64);
 
 /// The keys under which anomalies of a code may stand that are wanted.

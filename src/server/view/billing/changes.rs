@@ -8,24 +8,19 @@ use crate::parking::statement::Month;
 use crate::store::{Batch, Store, StoreError};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The changes of the books of money that wait.
 #[derive(Debug)]
 pub struct BillingChanges {
     store: Store,
     pub(super) accounts: BTreeSet<u32>,
     pub(super) heads: BTreeSet<u16>,
-    /// Garages in which money was taken.
     pub(super) taken: BTreeSet<u32>,
     /// Whole pages that are not the newest.
     pub(super) pages: BTreeMap<u64, Vec<BillingEntry>>,
-    /// Whether the newest page changed.
     pub(super) tail: bool,
-    /// Pages of what is in force.
     pub(super) in_force: BTreeSet<u32>,
     months: BTreeMap<(u32, Month), MonthBook>,
     /// `None`: it is listed under a token now.
     anomalies: BTreeMap<Vec<u8>, Option<Anomaly>>,
-    /// The page that was read last and is not changed: chains often stay in one.
     last_read: LastPage<u64, BillingEntry>,
 }
 
@@ -45,7 +40,6 @@ impl BillingChanges {
         }
     }
 
-    /// How many writes it comes to.
     pub fn writes(&self) -> usize {
         let books = self.accounts.len() + self.months.len() + self.anomalies.len() + self.taken.len();
         books + self.heads.len() + self.pages.len() + usize::from(self.tail) + self.in_force.len()
@@ -79,7 +73,6 @@ impl BillingChanges {
         self.in_force.insert(page);
     }
 
-    /// Something did not add up.
     pub fn note(
         &mut self,
         code: AnomalyCode,

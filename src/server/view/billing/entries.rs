@@ -15,13 +15,13 @@
 use super::super::chains::ChainLink;
 use super::super::codec::{damaged, encode, key_u32, key_u64, read, sized};
 use super::super::pages::{Cover, StoredPassage, longer_as_token};
+use super::{BilledGarage, ClosedStay};
 use crate::parking::Plate;
 use crate::parking::statement::Month;
 use crate::parking::tariff::{Money, VatRate};
 use crate::store::{Store, StoreError, VALUE_MAX};
 use serde::{Deserialize, Serialize};
 
-/// Maximum number of entries in one page.
 pub const IN_A_PAGE: u64 = 64;
 
 /// The number of an entry: 64 times its page, and its place there from 1. 0 for none.
@@ -36,10 +36,8 @@ pub fn link(number: EntryNumber) -> Option<EntryNumber> {
     (number != 0).then_some(number)
 }
 
-/// One line of the books of money.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BillingEntry {
-    /// The position of the ledger's record that made it.
     pub position: u64,
     pub account: u32,
     pub month: Month,
@@ -54,23 +52,14 @@ pub struct BillingEntry {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EntryKind {
+    /// Charges a stay, or says why it is not charged.
     Stay(BilledStay),
     /// Takes the charge `of` back: what was left of it, as a negative amount. None: it had no price.
-    Void {
-        of: EntryNumber,
-        money: Option<Money>,
-        vat: Option<VatRate>,
-        why: VoidedBecause,
-    },
+    Void { of: EntryNumber, money: Option<Money>, vat: Option<VatRate>, why: VoidedBecause },
     /// Gives back some of the charge `of`: a negative amount.
-    Credit {
-        of: EntryNumber,
-        money: Money,
-        vat: Option<VatRate>,
-    },
+    Credit { of: EntryNumber, money: Money, vat: Option<VatRate> },
 }
 
-/// Why a charge was taken back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum VoidedBecause {
     /// An operator said so; the command at the entry's position has the words.
@@ -82,7 +71,6 @@ pub enum VoidedBecause {
 /// A closed stay, and what it costs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BilledStay {
-    /// By number.
     pub garage: u32,
     pub plate: Box<str>,
     pub entry: StoredPassage,
@@ -93,7 +81,6 @@ pub struct BilledStay {
     pub terms: Terms,
 }
 
-/// What a stay costs, and by what.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Terms {
     /// By a tariff; `beyond` names the contract of which it is one car too many.
@@ -113,7 +100,6 @@ pub struct TariffRef {
     pub tariff: u16,
 }
 
-/// Why a stay is not billed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HeldBecause {
     /// It ended before it began, by more than clocks differ.
@@ -139,6 +125,12 @@ impl Terms {
 }
 
 impl BilledStay {
+    /// The same as a stay of its plate, in its garage of this name.
+    pub fn closed<'a>(&self, plate: &'a Plate, called: &'a str) -> ClosedStay<'a> {
+        let garage = BilledGarage { number: self.garage, called };
+        ClosedStay { garage, plate, entry: self.entry, exit: self.exit, cover: self.cover }
+    }
+
     pub fn plate(&self) -> Result<Plate, StoreError> {
         Plate::stored(&self.plate).map_err(|_| damaged(b"vbe"))
     }
@@ -173,7 +165,6 @@ impl BillingEntry {
     }
 }
 
-/// One account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccountBook {
     pub name: String,
@@ -181,15 +172,12 @@ pub struct AccountBook {
     pub statements: u32,
 }
 
-/// One month of one account.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MonthBook {
     /// The statement's number within the account.
     pub number: u32,
-    /// Its newest entry.
     pub last: EntryNumber,
     pub entries: u64,
-    /// By currency and rate.
     pub totals: Vec<(Money, Option<VatRate>)>,
 }
 

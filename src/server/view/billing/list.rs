@@ -23,7 +23,6 @@ const LOOK_AT: usize = 50_000;
 #[derive(Debug, Clone, Default)]
 pub struct EntryFilter {
     pub plate: Option<Plate>,
-    /// By number.
     pub garage: Option<u32>,
     pub account: Option<u32>,
     pub month: Option<Month>,
@@ -32,7 +31,6 @@ pub struct EntryFilter {
     pub limit: usize,
 }
 
-/// One entry with the stay that it is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedEntry {
     pub number: EntryNumber,
@@ -50,7 +48,6 @@ pub struct EntryList {
     pub next: Option<EntryNumber>,
 }
 
-/// Reads entries; the page that was read last stays.
 pub struct EntryReader<'a> {
     store: &'a Store,
     last_read: LastPage<u64, BillingEntry>,
@@ -61,7 +58,6 @@ impl<'a> EntryReader<'a> {
         EntryReader { store, last_read: LastPage::default() }
     }
 
-    /// The entries of one page; none when there is no such page.
     pub fn page(&mut self, page: u64) -> Result<&[BillingEntry], StoreError> {
         self.last_read.get(page, || entries::read_page(self.store, page))
     }
@@ -74,12 +70,10 @@ impl<'a> EntryReader<'a> {
         Ok(self.page(page)?.get(place).cloned())
     }
 
-    /// An entry that another one names.
     fn known(&mut self, number: EntryNumber) -> Result<BillingEntry, StoreError> {
         self.entry(number)?.ok_or_else(|| damaged(&entries::page_key(place(number).0)))
     }
 
-    /// An entry with the charge that it is about.
     fn listed(&mut self, number: EntryNumber, entry: BillingEntry) -> Result<ListedEntry, StoreError> {
         let about = match &entry.what {
             EntryKind::Stay(_) => entry.clone(),

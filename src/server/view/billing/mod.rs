@@ -52,7 +52,6 @@ pub const UNREGISTERED: &str = "unregistered";
 /// How many writes a closed stay may add: its account, its month, an anomaly.
 pub const WRITES_OF_A_STAY: usize = 3;
 
-/// The garage of a stay.
 #[derive(Debug, Clone, Copy)]
 pub struct BilledGarage<'a> {
     pub number: u32,
@@ -60,7 +59,6 @@ pub struct BilledGarage<'a> {
     pub called: &'a str,
 }
 
-/// A stay that ended.
 #[derive(Debug, Clone, Copy)]
 pub struct ClosedStay<'a> {
     pub garage: BilledGarage<'a>,
@@ -78,7 +76,6 @@ pub enum LongStays {
     AreCharged,
 }
 
-/// What is kept in memory of the books of money.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Billing {
     shown: ShownBooks,
@@ -146,7 +143,6 @@ impl Billing {
         cover
     }
 
-    /// A car that was inside is not any more.
     pub fn left(&mut self, cover: Cover) {
         if let Cover::Contract(number) = cover
             && let Some(count) = self.inside.get_mut(&number)
@@ -255,7 +251,7 @@ impl Billing {
         };
         match self.find(plate, same, changes)? {
             Some((number, entry)) => {
-                self.take_back(position, number, &entry, VoidedBecause::StayChanged, changes).map(drop)
+                self.take_back(position, number, &entry, VoidedBecause::StayChanged, changes)
             }
             None => Ok(()),
         }
@@ -274,7 +270,6 @@ impl Billing {
         })
     }
 
-    /// The entries of stays of a plate, newest first.
     pub fn stays_of<'a>(
         &'a self,
         plate: &'a Plate,
@@ -297,7 +292,7 @@ impl Billing {
         stays.find(|found| found.as_ref().map_or(true, |(_, entry)| is_wanted(entry))).transpose()
     }
 
-    /// Takes back what is left of a charge, or ends a stay that has no price: one more entry, whose number this gives.
+    /// Takes back what is left of a charge, or ends a stay that has no price: one more entry.
     pub fn take_back(
         &mut self,
         position: u64,
@@ -305,7 +300,7 @@ impl Billing {
         entry: &BillingEntry,
         why: VoidedBecause,
         changes: &mut BillingChanges,
-    ) -> Result<EntryNumber, StoreError> {
+    ) -> Result<(), StoreError> {
         let stay = entry.stay()?;
         let plate = stay.plate()?;
         let money = match stay.terms.money() {
@@ -318,11 +313,10 @@ impl Billing {
             EntryKind::Void { of: number, money, vat: stay.terms.money().and_then(|(_, vat)| vat), why };
         let voided =
             self.append(position, (entry.account, entry.month), (stay.garage, &plate), what, changes)?;
-        self.settle(number, voided, changes)?;
-        Ok(voided)
+        self.entry_mut(number, changes)?.settled_by = voided;
+        Ok(())
     }
 
-    /// Gives some of a charge back.
     pub fn credit(
         &mut self,
         position: u64,
@@ -362,15 +356,14 @@ impl Billing {
         Ok(left)
     }
 
-    /// Prices those of the entries numbered `from..to` that wait for a price and have one now. Gives how many.
+    /// Prices those of the entries numbered `from..to` that wait for a price and have one now.
     pub fn price(
         &mut self,
         position: u64,
         (from, to): (EntryNumber, EntryNumber),
         called: impl Fn(u32) -> Option<String>,
         changes: &mut BillingChanges,
-    ) -> Result<u64, StoreError> {
-        let mut priced = 0;
+    ) -> Result<(), StoreError> {
         for number in from.max(1)..to.min(self.end()) {
             let Some(entry) = self.entry_if_any(number, changes)? else { continue };
             let EntryKind::Stay(stay) = &entry.what else { continue };
@@ -379,18 +372,15 @@ impl Billing {
             }
             let Some(called) = called(stay.garage) else { continue };
             let plate = stay.plate()?;
-            let garage = BilledGarage { number: stay.garage, called: &called };
-            let closed =
-                ClosedStay { garage, plate: &plate, entry: stay.entry, exit: stay.exit, cover: stay.cover };
+            let closed = stay.closed(&plate, &called);
             let (terms, month) = self.rate(closed, LongStays::AreHeld);
             if terms == Terms::Pending {
                 continue;
             }
             let charged = self.charge(position, stay.made_at, closed, terms, month, changes)?;
-            self.settle(number, charged, changes)?;
-            priced += 1;
+            self.entry_mut(number, changes)?.settled_by = charged;
         }
-        Ok(priced)
+        Ok(())
     }
 
     /// Bills a stay that was held, as it is: a person said that its length is right.
@@ -404,17 +394,11 @@ impl Billing {
     ) -> Result<(), StoreError> {
         let stay = entry.stay()?;
         let plate = stay.plate()?;
-        let garage = BilledGarage { number: stay.garage, called };
-        let closed =
-            ClosedStay { garage, plate: &plate, entry: stay.entry, exit: stay.exit, cover: stay.cover };
+        let closed = stay.closed(&plate, called);
         let (terms, month) = self.rate(closed, LongStays::AreCharged);
         let charged = self.charge(position, stay.made_at, closed, terms, month, changes)?;
-        self.settle(number, charged, changes)
-    }
-
-    fn take(&mut self, garage: u32, money: Money, changes: &mut BillingChanges) {
-        self.shown.take(garage, money);
-        changes.taken.insert(garage);
+        self.entry_mut(number, changes)?.settled_by = charged;
+        Ok(())
     }
 
     /// Puts everything that changed into `batch`; it is changed no more.
@@ -448,7 +432,6 @@ impl Billing {
         self.shown.in_force_mut().put(position, order);
     }
 
-    /// What of it readers see.
     pub fn shown(&self) -> &ShownBooks {
         &self.shown
     }
@@ -497,7 +480,8 @@ impl Billing {
         of_month.entries += 1;
         if let Some((money, vat)) = money {
             of_month.add(money, vat);
-            self.take(garage, money, changes);
+            self.shown.take(garage, money);
+            changes.taken.insert(garage);
         }
         if is_first {
             changes.accounts.insert(account);
@@ -507,7 +491,6 @@ impl Billing {
         Ok(number)
     }
 
-    /// Appends to the newest page.
     fn push(&mut self, entry: BillingEntry, changes: &mut BillingChanges) -> EntryNumber {
         let reserve = entry.reserve();
         if self.tail_bytes + reserve > entries::PAGE_MAX || self.tail.len() as u64 == entries::IN_A_PAGE {
@@ -519,16 +502,6 @@ impl Billing {
         self.tail_bytes += reserve;
         changes.tail = true;
         number
-    }
-
-    fn settle(
-        &mut self,
-        number: EntryNumber,
-        by: EntryNumber,
-        changes: &mut BillingChanges,
-    ) -> Result<(), StoreError> {
-        self.entry_mut(number, changes)?.settled_by = by;
-        Ok(())
     }
 
     /// Lets a token stand for the plate of a stay's entry.

@@ -1,16 +1,14 @@
-//! What of the books of money is in memory and is shown to readers; see [`super::super::snapshot`].
+//! What of the books of money is in memory and is shown to readers; see [`super::super::state`].
 
-use super::super::shared_map::SharedMap;
+use super::super::SharedMap;
 use super::entries::AccountBook;
 use super::terms::InForce;
 use crate::parking::tariff::Money;
 use std::sync::Arc;
 
-/// The books of money as readers see them.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ShownBooks {
     pub in_force: Arc<InForce>,
-    /// By number.
     accounts: SharedMap<u32, AccountBook>,
     account_numbers: SharedMap<String, u32>,
     /// What was taken in each garage, less what was given back; once for each currency, in their order.
@@ -22,7 +20,6 @@ impl ShownBooks {
         ShownBooks { in_force: Arc::new(in_force), ..ShownBooks::default() }
     }
 
-    /// What is to be put in force, or removed.
     pub(super) fn in_force_mut(&mut self) -> &mut InForce {
         Arc::make_mut(&mut self.in_force)
     }
@@ -39,12 +36,10 @@ impl ShownBooks {
         self.accounts.get_mut(&number).expect("an account that has entries is known")
     }
 
-    /// The account of a number.
     pub fn account_book(&self, number: u32) -> Option<&AccountBook> {
         self.accounts.get(&number)
     }
 
-    /// The number of an account.
     pub fn account(&self, name: &str) -> Option<u32> {
         self.account_numbers.get(name).copied()
     }
@@ -64,10 +59,7 @@ impl ShownBooks {
     }
 
     pub(super) fn take(&mut self, garage: u32, money: Money) {
-        if !self.taken.contains_key(&garage) {
-            self.taken.insert_mut(garage, Vec::new());
-        }
-        let taken = self.taken.get_mut(&garage).expect("it is there");
+        let mut taken = self.taken(garage).to_vec();
         match taken.iter_mut().find(|sum| sum.currency == money.currency) {
             Some(sum) => sum.amount = sum.amount.saturating_add(money.amount),
             None => {
@@ -75,5 +67,6 @@ impl ShownBooks {
                 taken.sort_by_key(|sum| sum.currency);
             }
         }
+        self.put_taken(garage, taken);
     }
 }

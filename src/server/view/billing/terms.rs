@@ -7,8 +7,8 @@
 //! | --- | --- |
 //! | `vbo` + n (u32) | the positions (u64) of commands `500 n` to `500 n + 499` of these, in order |
 
+use super::super::SharedMap;
 use super::super::codec::{damaged, encode, key_u32, read_range};
-use super::super::shared_map::SharedMap;
 use super::entries::TariffRef;
 use crate::messaging::Digest;
 use crate::parking::Plate;
@@ -23,7 +23,6 @@ use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// What one command puts in force.
 #[derive(Debug, Clone, PartialEq)]
 pub enum InForceChange {
     Tariffs(TariffSet),
@@ -48,9 +47,8 @@ impl InForceChange {
             | Command::Plates { pieces, digest }
             | Command::Contracts { pieces, digest } => (*pieces, *digest),
             Command::RemovePlate { plate } => {
-                return Ok(Some(
-                    Plate::stored(plate).map(InForceChange::RemovePlate).map_err(|error| error.to_string()),
-                ));
+                let plate = Plate::stored(plate).map_err(|error| error.to_string());
+                return Ok(Some(plate.map(InForceChange::RemovePlate)));
             }
             Command::RemoveContract { contract } => {
                 return Ok(Some(Ok(InForceChange::RemoveContract(contract.clone()))));
@@ -65,9 +63,10 @@ impl InForceChange {
         let said = |error: String| format!("what it puts in force is not understood: {error}");
         Ok(Some(match command {
             Command::Tariffs { .. } => String::from_utf8(bytes)
-                .map_err(|error| said(error.to_string()))
-                .and_then(|text| TariffSet::parse(&text).map_err(|errors| said(first(&errors))))
-                .map(InForceChange::Tariffs),
+                .map_err(|error| error.to_string())
+                .and_then(|text| TariffSet::parse(&text).map_err(|errors| first(&errors)))
+                .map(InForceChange::Tariffs)
+                .map_err(said),
             Command::Plates { .. } => {
                 read_list(&bytes, Registration::check).map(InForceChange::Plates).map_err(said)
             }
@@ -115,7 +114,6 @@ fn gather(
     Ok((Digest::of(&bytes) == digest).then_some(bytes))
 }
 
-/// What is in force.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct InForce {
     positions: Vec<u64>,
@@ -233,7 +231,6 @@ impl InForce {
         Some((TariffRef { set, tariff: u16::try_from(place).ok()? }, tariff))
     }
 
-    /// The tariff that stands there.
     pub fn tariff(&self, by: TariffRef) -> Option<&Tariff> {
         self.sets.get(&by.set)?.tariffs().get(usize::from(by.tariff))
     }
@@ -256,13 +253,11 @@ impl InForce {
         Ok(in_force)
     }
 
-    /// The page that the last position stands in.
     pub fn last_page(&self) -> u32 {
         let page = self.positions.len().saturating_sub(1) / POSITIONS_IN_A_PAGE;
         u32::try_from(page).expect("there are fewer commands")
     }
 
-    /// Puts a page of positions into `batch`.
     pub fn save(&self, page: u32, batch: &mut Batch) {
         let from = page as usize * POSITIONS_IN_A_PAGE;
         let to = self.positions.len().min(from + POSITIONS_IN_A_PAGE);

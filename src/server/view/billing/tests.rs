@@ -135,7 +135,7 @@ impl BillingWorld {
         }
         let position = self.ledger.record_command("me", command, 5).unwrap();
         self.fold();
-        assert_eq!(self.view.without_effect(position), None);
+        assert_eq!(self.view.decisions.without_effect(position), None);
         Ok(())
     }
 
@@ -493,7 +493,10 @@ fn a_stay_whose_exit_nobody_saw_is_closed_at_a_time() {
     assert!(world.order(close(1, TEN)).unwrap_err().contains("has ended already"));
     assert_eq!(world.books(), books(&[("AB1", "charged", Some(500)), ("AB2", "charged", Some(250))]));
     let garage = &world.view.garages[&SiteName::new("a").unwrap()];
-    assert_eq!((garage.stays.open, garage.stays.closed, garage.stays.exits_missed), (1, 2, 0));
+    assert_eq!(
+        (garage.stays.counts.open, garage.stays.counts.closed, garage.stays.counts.exits_missed),
+        (1, 2, 0)
+    );
     let line = &world.lines()[0];
     assert_eq!(line.left_at, TEN_PAST);
     let void = Command::Void { charge: line.id.parse().unwrap(), reason: "x".into() };
@@ -623,7 +626,7 @@ fn a_statement_in_pieces_shows_one_state_of_the_books_whatever_is_charged_meanwh
     for (lines, bytes) in [(1, usize::MAX), (usize::MAX, 1), (250, usize::MAX), (usize::MAX, usize::MAX)] {
         let whole: Vec<Statement> =
             ["one", "two", UNREGISTERED].iter().filter_map(|its| world.statement(its, "2026-11")).collect();
-        let mut together = StatementAssembler::default();
+        let mut together = StatementAssembler::new(u64::MAX);
         let (mut from, mut found) = (None, Vec::new());
         loop {
             let books = BooksReader {
@@ -854,7 +857,7 @@ proptest! {
         let voided_by_command = listed.iter().filter(|listed| {
             matches!(listed.entry.what, EntryKind::Void { why: VoidedBecause::Command, .. })
         }).count() as u64;
-        let closed = world.view.garages.get(&SiteName::new("a").unwrap()).map_or(0, |garage| garage.stays.closed);
+        let closed = world.view.garages.get(&SiteName::new("a").unwrap()).map_or(0, |garage| garage.stays.counts.closed);
         let open_entries = listed.iter().filter(unsettled).count() as u64;
         prop_assert!(open_entries <= closed && closed <= open_entries + voided_by_command,
             "{open_entries} entries of {closed} stays, {voided_by_command} voided");

@@ -245,8 +245,8 @@ fn a_command_that_makes_no_sense_any_more_has_no_effect_and_the_view_says_why() 
     let before = world.view.garages.clone();
     let position = world.record(Command::Rename { garage: name("a"), to: name("b") });
     assert_eq!(world.view.garages, before);
-    let reason = world.view.without_effect(position).unwrap();
+    let reason = world.view.decisions.without_effect(position).unwrap();
     assert!(reason.contains("belongs to the garage \"b\""), "{reason}");
-    assert_eq!(world.view.without_effect(position - 1), None);
+    assert_eq!(world.view.decisions.without_effect(position - 1), None);
     world.the_view_follows_from_the_ledger();
 }

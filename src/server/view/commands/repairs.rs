@@ -6,101 +6,64 @@
 //! person says happened is a [`StoredPassage`] that is [made](Passage::made); it stands right after the entry of its stay, and
 //! pairs like any other (`parking::stay::pair`).
 
-use super::billing::CLOCKS_DIFFER_MS;
-use super::billing::entries::{EntryKind, HeldBecause, Terms};
-use super::changes::ViewChanges;
-use super::corrections::{KnownEvent, VisitRun, known_event, visits};
+use super::Effect;
 use super::orders::FoundCharge;
-use super::pages::StoredPassage;
-use super::refusal::{ApplyEventError, JudgeError, LONGEST_BILLED_DAYS, NotApplied, Refusal, check_reason};
-use super::state::View;
-use super::stays::{EventPosition, StayUpdate};
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::stay::{self, End, Visit, Way};
 use crate::parking::{ChargeId, EventId, Plate};
 use crate::server::ledger::Ledger;
 use crate::server::record::Command;
+use crate::server::view::billing::CLOCKS_DIFFER_MS;
+use crate::server::view::billing::entries::{EntryKind, HeldBecause, Terms};
+use crate::server::view::changes::ViewChanges;
+use crate::server::view::corrections::{KnownEvent, VisitRun, known_event, visits};
+use crate::server::view::pages::StoredPassage;
+use crate::server::view::refusal::{ApplyEventError, JudgeError, LONGEST_BILLED_DAYS, NotApplied, Refusal};
+use crate::server::view::state::View;
 use jiff::Timestamp;
 
 const DAY_MS: i64 = 24 * 3_600_000;
 
 /// A repair that makes sense: what stands there, and what shall.
-struct Repair {
-    garage: SiteName,
-    plate: Plate,
-    before: VisitRun,
-    after: Vec<Visit<StoredPassage>>,
+#[derive(Debug)]
+pub(super) struct Repair {
+    pub garage: SiteName,
+    pub plate: Plate,
+    pub before: VisitRun,
+    pub after: Vec<Visit<StoredPassage>>,
 }
 
 impl View {
-    /// Whether a repair makes sense now.
-    pub(super) fn judge_repair(
+    /// What a command about stays, or about charges, would do now.
+    pub(super) fn repair(
         &self,
         ledger: &Ledger,
         command: &Command,
         changes: &mut ViewChanges,
-    ) -> Result<(), JudgeError> {
-        match command {
-            Command::JoinStay { entry, exit, reason } => {
-                check_reason(reason)?;
-                self.judge_join(ledger, entry, exit, changes).map(drop)
-            }
-            Command::BillStay { charge, reason } => {
-                check_reason(reason)?;
-                self.judge_bill(ledger, charge, changes).map(drop)
-            }
-            Command::CloseStay { reason, .. } | Command::SplitStay { reason, .. } => {
-                check_reason(reason)?;
-                self.repair(ledger, command, changes).map(drop)
-            }
-            _ => unreachable!("the others repair no stays"),
-        }
-    }
-
-    /// Applies the repair at `position`. A repair that is refused has no effect.
-    pub(super) fn apply_repair(
-        &mut self,
-        ledger: &Ledger,
-        position: u64,
-        command: &Command,
-        changes: &mut ViewChanges,
-    ) -> Result<(), JudgeError> {
-        self.judge_repair(ledger, command, changes)?;
-        match command {
+    ) -> Result<Effect, JudgeError> {
+        Ok(match command {
             Command::JoinStay { entry, exit, .. } => {
-                let (site, plate) = self.judge_join(ledger, entry, exit, changes)?;
-                let key = self.key_of(&site).clone();
-                let called = self.name_of(&key).clone();
-                let (garage, stays, billing) = self.garage_mut(&key, changes);
-                let place = EventPosition { site: &site, stream: 0, sequence: 0, position };
-                let of = (Epoch::from_bytes(exit.epoch), exit.sequence);
-                let update =
-                    StayUpdate { book: &mut garage.stays, billing, called: called.as_str(), changes };
-                let joined = stays.correct(ledger, place, (of, &plate), update);
-                self.garage_changed(&key, position);
-                joined?;
+                let (site, plate) = self.joined(ledger, entry, exit, changes)?;
+                Effect::JoinStay { site, exit: (Epoch::from_bytes(exit.epoch), exit.sequence), plate }
             }
-            Command::BillStay { charge, .. } => {
-                let FoundCharge { number, entry } = self.judge_bill(ledger, charge, changes)?;
-                let EntryKind::Stay(stay) = &entry.what else { unreachable!("only a stay is held") };
-                let called = self.name_of_number(stay.garage);
-                self.billing.release(position, number, &entry, &called, &mut changes.billing)?;
+            Command::CloseStay { entry, left_at_ms, offset_minutes, .. } => Effect::RepairStay(self.parted(
+                ledger,
+                entry,
+                (*left_at_ms, None),
+                *offset_minutes,
+                changes,
+            )?),
+            Command::SplitStay { entry, left_at_ms, entered_at_ms, offset_minutes, .. } => {
+                let times = (*left_at_ms, Some(*entered_at_ms));
+                Effect::RepairStay(self.parted(ledger, entry, times, *offset_minutes, changes)?)
             }
-            _ => {
-                let Repair { garage: key, plate, before, after } = self.repair(ledger, command, changes)?;
-                let called = self.name_of(&key).clone();
-                let (garage, stays, billing) = self.garage_mut(&key, changes);
-                let mut update =
-                    StayUpdate { book: &mut garage.stays, billing, called: called.as_str(), changes };
-                stays.replace(&plate, (&before, after), position, &mut update)?;
-                self.garage_changed(&key, position);
-            }
-        }
-        Ok(())
+            Command::BillStay { charge, .. } => Effect::BillStay(self.held(ledger, charge, changes)?),
+            _ => self.order(ledger, command, changes)?,
+        })
     }
 
     /// The entry of a stay that is held for its length, and can be charged as it is.
-    fn judge_bill(
+    fn held(
         &self,
         ledger: &Ledger,
         charge: &ChargeId,
@@ -123,7 +86,7 @@ impl View {
     }
 
     /// The exit's site, and the plate by which it is read from now on.
-    fn judge_join(
+    fn joined(
         &self,
         ledger: &Ledger,
         entry: &EventId,
@@ -165,22 +128,15 @@ impl View {
         Ok((site, plate))
     }
 
-    /// What closing or splitting a stay would make of the visits beside it.
-    fn repair(
+    /// What closing a stay, or splitting it where the car entered again, would make of the visits beside it.
+    fn parted(
         &self,
         ledger: &Ledger,
-        command: &Command,
+        id: &EventId,
+        (left_at_ms, entered_at_ms): (i64, Option<i64>),
+        offset: i16,
         changes: &mut ViewChanges,
     ) -> Result<Repair, JudgeError> {
-        let (id, left_at_ms, entered_at_ms, offset) = match command {
-            Command::CloseStay { entry, left_at_ms, offset_minutes, .. } => {
-                (entry, *left_at_ms, None, *offset_minutes)
-            }
-            Command::SplitStay { entry, left_at_ms, entered_at_ms, offset_minutes, .. } => {
-                (entry, *left_at_ms, Some(*entered_at_ms), *offset_minutes)
-            }
-            _ => unreachable!("the others repair no visits"),
-        };
         let times = std::iter::once(left_at_ms).chain(entered_at_ms);
         if let Some(bad) = times.into_iter().find(|at_ms| Timestamp::from_millisecond(*at_ms).is_err()) {
             return Err(Refusal::NotATime(bad).into());

@@ -1,99 +1,68 @@
-//! Operators' billing commands: each is judged before it is recorded, and applied at its position.
+//! What operators' billing commands would do.
 
-use super::billing::entries::{BilledStay, BillingEntry, EntryKind, EntryNumber, VoidedBecause};
-use super::billing::list::PRICED_AT_ONCE;
-use super::billing::terms::InForceChange;
-use super::changes::ViewChanges;
-use super::refusal::{JudgeError, Refusal, check_reason};
-use super::state::View;
+use super::Effect;
 use crate::messaging::page::Content;
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::tariff::{Amount, Money};
 use crate::parking::{ChargeId, Event, Plate};
 use crate::server::ledger::Ledger;
 use crate::server::record::Command;
+use crate::server::view::billing::entries::{BilledStay, BillingEntry, EntryKind, EntryNumber};
+use crate::server::view::billing::list::PRICED_AT_ONCE;
+use crate::server::view::changes::ViewChanges;
+use crate::server::view::refusal::{JudgeError, Refusal};
+use crate::server::view::state::View;
 use crate::store::StoreError;
 
-/// A charge that was found by its id.
+#[derive(Debug)]
 pub(super) struct FoundCharge {
     pub number: EntryNumber,
     pub entry: BillingEntry,
 }
 
 impl View {
-    /// Whether an order makes sense now. What is not written yet is not seen.
-    pub(super) fn judge_order(
+    pub(super) fn order(
         &self,
         ledger: &Ledger,
         command: &Command,
         changes: &mut ViewChanges,
-    ) -> Result<(), JudgeError> {
+    ) -> Result<Effect, JudgeError> {
         let in_force = &self.billing.in_force;
-        match command {
+        Ok(match command {
             Command::RemovePlate { plate } => match Plate::stored(plate) {
-                Ok(its) if in_force.registration(&its).is_some() => Ok(()),
-                _ => Err(Refusal::NoSuchPlate(plate.clone()).into()),
+                Ok(its) if in_force.registration(&its).is_some() => Effect::PutInForce,
+                _ => return Err(Refusal::NoSuchPlate(plate.clone()).into()),
             },
             Command::RemoveContract { contract } => {
                 match in_force.contracts().any(|known| known.name == *contract) {
-                    true => Ok(()),
-                    false => Err(Refusal::NoSuchContract(contract.clone()).into()),
+                    true => Effect::PutInForce,
+                    false => return Err(Refusal::NoSuchContract(contract.clone()).into()),
                 }
             }
+            Command::Tariffs { .. }
+            | Command::Plates { .. }
+            | Command::Contracts { .. }
+            | Command::Erased => Effect::PutInForce,
             Command::Price { from, to } if to.saturating_sub(*from) > PRICED_AT_ONCE => {
-                Err(Refusal::TooManyEntries { from: *from, to: *to }.into())
+                return Err(Refusal::TooManyEntries { from: *from, to: *to }.into());
             }
-            Command::Price { .. } if in_force.tariffs().is_none() => Err(Refusal::NoTariffs.into()),
-            Command::Void { charge, reason } => {
-                check_reason(reason)?;
-                self.charged(ledger, charge, changes).map(drop)
-            }
-            Command::Credit { charge, amount, reason } => {
-                check_reason(reason)?;
-                self.judge_credit(ledger, charge, *amount, changes).map(drop)
-            }
-            Command::Forget { whose, .. } => self.judge_forget(whose, changes),
-            _ => Ok(()),
-        }
-    }
-
-    /// Applies the order at `position`. An order that is refused has no effect.
-    pub(super) fn apply_order(
-        &mut self,
-        ledger: &Ledger,
-        position: u64,
-        command: &Command,
-        changes: &mut ViewChanges,
-    ) -> Result<(), JudgeError> {
-        self.judge_order(ledger, command, changes)?;
-        if let Some(order) = InForceChange::read(ledger, position, command)? {
-            self.billing.put_in_force(position, order.map_err(Refusal::List)?);
-            changes.billing.in_force_changed(self.billing.in_force.last_page());
-            return Ok(());
-        }
-        match command {
-            Command::Price { from, to } => {
-                let View { shown, billing, .. } = self;
-                let called = |number| shown.key_of_number(number).map(|key| shown.name_of(key).to_string());
-                billing.price(position, (*from, *to), called, &mut changes.billing)?;
-            }
-            Command::Void { charge, .. } => {
-                let FoundCharge { number, entry } = self.charged(ledger, charge, changes)?;
-                let why = VoidedBecause::Command;
-                self.billing.take_back(position, number, &entry, why, &mut changes.billing)?;
-            }
+            Command::Price { .. } if in_force.tariffs().is_none() => return Err(Refusal::NoTariffs.into()),
+            Command::Price { from, to } => Effect::Price { from: *from, to: *to },
+            Command::Void { charge, .. } => Effect::TakeBack(self.charged(ledger, charge, changes)?),
             Command::Credit { charge, amount, .. } => {
-                let FoundCharge { number, entry } = self.judge_credit(ledger, charge, *amount, changes)?;
-                let amount = Amount::of_minor(*amount);
-                self.billing.credit(position, number, &entry, amount, &mut changes.billing)?;
+                let found = self.credited(ledger, charge, *amount, changes)?;
+                Effect::Credit(found, Amount::of_minor(*amount))
             }
-            Command::Forget { whose, seed } => self.forget(whose, seed, changes)?,
-            _ => {}
-        }
-        Ok(())
+            Command::Forget { whose, seed } => {
+                self.judge_forget(whose, changes)?;
+                Effect::Forget { whose: whose.clone(), seed: *seed }
+            }
+            _ => Effect::Nothing,
+        })
     }
 
-    fn judge_credit(
+    /// The charge of which this amount can be given back.
+    fn credited(
         &self,
         ledger: &Ledger,
         charge: &ChargeId,

@@ -6,19 +6,18 @@
 //! forgetting, and `server compact` erases it.
 //! **Not promised.** That the events in the ledger lose their plates before that, or that backups ever lose them.
 
-use super::billing::entries::{BillingEntry, EntryKind, EntryNumber};
-use super::billing::list::FORGOTTEN_AT_ONCE;
-use super::changes::ViewChanges;
-use super::pages::{TOKEN_LEN, is_token};
-use super::refusal::{JudgeError, Refusal};
-use super::state::View;
 use crate::parking::Plate;
 use crate::parking::statement::Month;
 use crate::parking::stay::{End, Visit};
 use crate::server::record::ToForget;
+use crate::server::view::billing::entries::{BillingEntry, EntryKind, EntryNumber};
+use crate::server::view::billing::list::FORGOTTEN_AT_ONCE;
+use crate::server::view::changes::ViewChanges;
+use crate::server::view::pages::{SlotChange, TOKEN_LEN, is_token};
+use crate::server::view::refusal::{JudgeError, Refusal};
+use crate::server::view::state::View;
 use crate::store::StoreError;
 
-/// The token of a plate in a month.
 fn token(seed: &[u8; 16], plate: &str, month: Month) -> String {
     const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
     let mut key = [0; 32];
@@ -32,7 +31,6 @@ fn token(seed: &[u8; 16], plate: &str, month: Month) -> String {
 }
 
 impl View {
-    /// Whether a plate may be forgotten now.
     pub(super) fn judge_forget(&self, whose: &ToForget, changes: &mut ViewChanges) -> Result<(), JudgeError> {
         let text = match whose {
             ToForget::Plate(text) => text,
@@ -60,7 +58,6 @@ impl View {
         }
     }
 
-    /// Replaces the plates by tokens.
     pub(super) fn forget(
         &mut self,
         whose: &ToForget,
@@ -77,7 +74,7 @@ impl View {
                 for (address, visit) in self.stays.of_plate(&plate, changes)? {
                     let first = *visit.first();
                     let month = Month::of(first.date(None)).unwrap_or(Month::EPOCH);
-                    changes.forget(address, &token(seed, plate.as_str(), month))?;
+                    changes.change(address, SlotChange::Forget(token(seed, plate.as_str(), month).into()))?;
                 }
                 changes.billing.forget_anomalies(&plate, &token(seed, plate.as_str(), Month::EPOCH))?;
             }
@@ -112,13 +109,12 @@ impl View {
         let visit = Visit::Stay { entry: stay.entry, end: End::Left(stay.exit) };
         for (address, its) in self.stays.of_plate(&plate, changes)? {
             if address.garage == stay.garage && its == visit {
-                changes.forget(address, &token)?;
+                changes.change(address, SlotChange::Forget(token.as_str().into()))?;
             }
         }
         self.billing.put_token(number, &token, &mut changes.billing)
     }
 
-    /// The entries of stays of a plate.
     fn entries_of(
         &self,
         plate: &Plate,
