@@ -8,10 +8,8 @@ use bytes::Bytes;
 use fogpost::daemon::clock;
 use fogpost::messaging::outbox::{Options, Outbox, Room};
 use fogpost::messaging::page::Message;
-use fogpost::store::{
-    Purpose,
-    room::{self, OpenedStore},
-};
+use fogpost::store::Purpose;
+use fogpost::store::salvage::{self, OpenedStore};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -29,7 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let outbox = {
         // As an edge opens it: it asks for room before each write.
         let OpenedStore { store, room, .. } =
-            room::open_store(dir.path(), Purpose::Other("bench"), None, &|_, _| Ok(()))?;
+            salvage::open_store(dir.path(), Purpose::Other("bench"), None, &|_, _| Ok(()))?;
         let room: Room = Arc::new(move |stored, coming| room.check_inside(stored, coming));
         Outbox::open(store, Options { room: Some(room), ..Options::default() }, clock::read())?
     };

@@ -4,7 +4,7 @@
 use fogpost::messaging::outbox::{Options, Outbox};
 use fogpost::messaging::page::{Content, Message, SealedPage};
 use fogpost::messaging::receiver::{Judgement, Mark, PageSpan, judge};
-use fogpost::messaging::sender::{Action, OutboxRange, Outcome, Sender, SenderConfig};
+use fogpost::messaging::sender::{Action, Outcome, Sender, SenderConfig};
 use fogpost::messaging::wire::{Reply, Verdict};
 use fogpost::messaging::{ClockReading, Digest, LedgerId};
 use fogpost::store::{Purpose, Store};
@@ -49,8 +49,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         outbox.append(vec![reading], ClockReading::at_wall_ms(0)).await?;
     }
     let config = SenderConfig { servers: 1, window: 3, ask_every: Duration::from_secs(900), seed: 1 };
-    let held = OutboxRange { oldest: 1, acknowledged: 0, available: outbox.position().durable };
-    let (mut sender, mut utility) = (Sender::new(config, held, Some(BOOK)), Utility::default());
+    let (mut sender, mut utility) = (Sender::new(config, outbox.position(), Some(BOOK)), Utility::default());
     let (mut now, mut messages) = (Duration::ZERO, 0);
     while outbox.status()?.depth > 0 {
         match sender.poll(now) {
@@ -63,7 +62,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                 sender.sent(now, id, taken.last);
                 messages += 1;
                 if messages % 3 > 0 {
-                    let reply = utility.receive(id, sender.oldest(), &taken.pages);
+                    let reply = utility.receive(id, sender.position().oldest, &taken.pages);
                     if let Outcome::Acknowledged { through } = sender.replied(now, &reply).outcome {
                         outbox.acknowledge(0, through);
                     }

@@ -9,8 +9,6 @@ use std::fmt;
 
 /// The page, one entry for each code.
 const PAGE: &str = include_str!("../docs/codes.md");
-/// Suggestions for a code that does not exist.
-const SUGGESTIONS_MAX: usize = 3;
 
 /// A stable name in lower snake case, such as `outbox_full`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -171,7 +169,7 @@ fn suggestion(nearest: &[&str]) -> String {
     }
 }
 
-/// The codes that `text` may be a slip of, the nearest first.
+/// At most three codes that `text` may be a slip of, the nearest first.
 fn nearest(text: &str) -> Vec<&'static str> {
     let text = text.trim().to_ascii_lowercase().replace('-', "_");
     // A third of the letters may differ; a part of a code, such as "ledger", is enough too.
@@ -180,7 +178,7 @@ fn nearest(text: &str) -> Vec<&'static str> {
         .filter(|(distance, code)| *distance <= text.len() / 3 || text.len() > 2 && code.contains(&text))
         .collect();
     near.sort();
-    near.into_iter().map(|(_, code)| code).take(SUGGESTIONS_MAX).collect()
+    near.into_iter().map(|(_, code)| code).take(3).collect()
 }
 
 /// The number of single letters to insert, remove or replace (Levenshtein).

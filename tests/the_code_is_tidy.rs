@@ -39,19 +39,8 @@ const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[];
 /// Type names that stand for more than one type: (name, reason).
 const SHARED_NAMES: &[(&str, &str)] = &[];
 
-/// Neighbours that import each other in a circle: (folder, modules, reason). To be untangled, one after the other.
-const CIRCLES: &[(&str, &[&str], &str)] = &[
-    (
-        "store",
-        &["directory", "private"],
-        "a data directory is made private, and private files are made in one",
-    ),
-    (
-        "store",
-        &["marker", "on_sled", "room", "runway", "salvage", "sled_log"],
-        "opening on a disk with little room has to know the log, and a salvaged store is opened again",
-    ),
-];
+/// Neighbours that import each other in a circle: (folder, modules, reason).
+const CIRCLES: &[(&str, &[&str], &str)] = &[];
 
 /// Phrases that no native engineer would write, or that the field has another word for.
 const PHRASES: &[&str] = &["anew", "whoever", "so many", "the former", "is told"];

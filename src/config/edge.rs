@@ -81,7 +81,6 @@ impl EdgeSettings {
     }
 }
 
-/// The checked settings of an edge that runs.
 #[derive(Debug, Clone)]
 pub struct EdgeConfig {
     pub garage_name: SiteName,
@@ -90,7 +89,6 @@ pub struct EdgeConfig {
     /// `None`: the first free port from 127.0.0.1:5581.
     pub http: Option<SocketAddr>,
     pub capacity: u32,
-    /// How many cars per hour to simulate.
     pub simulate: Option<CarsPerHour>,
     pub board_interval: Duration,
     pub max_events: u64,

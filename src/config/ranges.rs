@@ -9,7 +9,6 @@ use std::fmt::Display;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// The error for a text that is not a number, or a number outside its range.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OutOfRange {
     #[error("{value} is not from {least} to {most}")]
@@ -20,7 +19,6 @@ pub enum OutOfRange {
     NoDays(String),
 }
 
-/// A whole number from `LEAST` to `MOST`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "u64")]
 pub struct Within<const LEAST: u64, const MOST: u64>(u64);
@@ -55,15 +53,11 @@ pub type AtLeastOne = Within<1, { u64::MAX }>;
 /// Up to a hundred years.
 type Days = Within<1, 36_500>;
 
-/// For how long stays that were charged keep their plates.
+/// How many days after the end of the month of the exit stays that were charged lose their plates. `None`: never, which a flag says
+/// to switch off what the file says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "DaysOrWord")]
-pub enum Retention {
-    /// Plates are kept. A flag that says so switches off what the file says.
-    Forever,
-    /// This many days after the end of the month of the exit.
-    Days(u32),
-}
+pub struct Retention(pub Option<u32>);
 
 const NEVER: &str = "never";
 
@@ -79,7 +73,7 @@ impl TryFrom<DaysOrWord> for Retention {
     fn try_from(value: DaysOrWord) -> Result<Retention, OutOfRange> {
         match value {
             DaysOrWord::Days(days) => Days::try_from(days).map(Retention::from),
-            DaysOrWord::Word(word) if word == NEVER => Ok(Retention::Forever),
+            DaysOrWord::Word(word) if word == NEVER => Ok(Retention(None)),
             DaysOrWord::Word(word) => Err(OutOfRange::NoDays(word)),
         }
     }
@@ -89,7 +83,7 @@ impl FromStr for Retention {
     type Err = OutOfRange;
     fn from_str(text: &str) -> Result<Retention, OutOfRange> {
         match text.parse::<Days>() {
-            _ if text == NEVER => Ok(Retention::Forever),
+            _ if text == NEVER => Ok(Retention(None)),
             Err(OutOfRange::NoNumber(text)) => Err(OutOfRange::NoDays(text)),
             days => days.map(Retention::from),
         }
@@ -98,7 +92,7 @@ impl FromStr for Retention {
 
 impl From<Days> for Retention {
     fn from(days: Days) -> Retention {
-        Retention::Days(u32::try_from(days.get()).expect("it is below 36,500"))
+        Retention(Some(u32::try_from(days.get()).expect("it is below 36,500")))
     }
 }
 

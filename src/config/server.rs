@@ -39,7 +39,6 @@ pub struct ServerSettings {
     pub retention_days: Option<Retention>,
 }
 
-/// The checked settings of a server.
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
     pub data_dir: PathBuf,
@@ -79,10 +78,7 @@ impl ServerConfig {
             listen: settings.listen.unwrap_or_else(default_listen),
             http: settings.http.unwrap_or_else(|| ([127, 0, 0, 1], 5580).into()),
             reserve_bytes: settings.reserve_bytes,
-            retention_days: match settings.retention_days {
-                Some(Retention::Days(days)) => Some(days),
-                Some(Retention::Forever) | None => None,
-            },
+            retention_days: settings.retention_days.and_then(|Retention(days)| days),
             log_format: settings.log_format.unwrap_or_else(LogFormat::default_here),
             tariffs,
             operator,

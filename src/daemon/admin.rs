@@ -44,7 +44,6 @@ const NAME: &str = "admin.sock";
 const PATH_MAX: usize = 107;
 /// The longest request, in bytes: a registry of half a million plates.
 const REQUEST_MAX: u64 = 32 * 1024 * 1024;
-/// The longest line of an answer, in bytes.
 const ANSWER_MAX: u64 = 64 * 1024 * 1024;
 /// How many clients are served at once; more wait.
 const CLIENTS_MAX: usize = 16;
@@ -139,7 +138,6 @@ pub struct AdminSocket {
 
 impl AdminSocket {
     /// Listens in a data directory that this process holds, so that a socket found there is of a daemon that has ended.
-    ///
     /// A daemon whose disk has no room for the name can go on without: nothing that was promised to others needs it.
     pub fn listen(dir: &DataDir) -> io::Result<AdminSocket> {
         let path = dir.path().join(NAME);
@@ -235,15 +233,12 @@ impl AdminClient {
             request = timeout(self.patience, self.request()) => request,
             () = stop.cancelled() => return Ok(()), // nothing began, and the client knows it
         };
-        let request = match request {
+        let line = match request {
             Ok(read) => read?,
             Err(_) => Err(format!("no complete line came within {} s", self.patience.as_secs())),
         };
-        let understood = match request {
-            Ok(line) => understand(line).await,
-            Err(reason) => Err(reason),
-        };
-        let request = match understood {
+        let understood = async { understand(line?).await };
+        let request = match understood.await {
             Ok(request) => request,
             Err(reason) => return self.say(json!({"error": format!("{reason}. Nothing was changed")})).await,
         };
@@ -312,8 +307,7 @@ pub enum DaemonOrDirectory {
     Directory(DataDir),
 }
 
-/// Gives a command to the daemon of `data_dir`, or holds the directory when no daemon runs there. Waits a while for a
-/// daemon that is just starting or stopping. Blocks.
+/// Gives a command to the daemon of `data_dir`, or holds the directory when none runs. Waits for one that starts or stops. Blocks.
 pub fn reach(data_dir: &Path, request: &impl Serialize) -> Result<DaemonOrDirectory, NotDone> {
     let began = Instant::now();
     loop {
@@ -346,8 +340,7 @@ pub fn reach(data_dir: &Path, request: &impl Serialize) -> Result<DaemonOrDirect
     }
 }
 
-/// Gives a command to the daemon of `data_dir` and returns what it answers; `None` when no daemon listens there, so that
-/// nothing was changed. Blocks.
+/// Gives a command to the daemon of `data_dir`. `None` when no daemon listens there, so that nothing was changed. Blocks.
 pub fn ask(data_dir: &Path, request: &impl Serialize) -> Result<Option<Value>, NotDone> {
     let not_taken = || {
         let reason = format!(

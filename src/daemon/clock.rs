@@ -48,7 +48,6 @@ fn monotonic_ms() -> u64 {
 }
 
 /// Writes into the log when the wall clock was set while this process runs. Never ends.
-///
 /// When the clocks of all machines are set together, a comparison between them does not show it; the monotonic clock does.
 pub async fn say_when_set() {
     let mut looking = tokio::time::interval(LOOK_EVERY);
@@ -86,7 +85,6 @@ fn is_set() -> bool {
 }
 
 /// The identity of this machine, from the setting `told` or from `/etc/machine-id`; `None` when there is neither.
-///
 /// As machine-id(5) asks, the id itself is not stored or shown: this is a hash of it for our use alone.
 pub fn machine(told: Option<&str>) -> Option<[u8; 16]> {
     let read = || std::fs::read_to_string("/etc/machine-id").ok();

@@ -45,7 +45,6 @@ pub fn exit_for_config(error: &ConfigError) -> ExitCode {
     ExitCode::from(EXIT_SETTING)
 }
 
-/// Why a daemon did not start, or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
     /// A setting that only what is on the disk shows to be wrong.
@@ -101,14 +100,12 @@ pub fn exit_for(error: &DaemonError) -> ExitCode {
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1))
 }
 
-/// A program that serves until it is asked to stop.
 pub trait Daemon: Sized {
     /// Serves until `stop`, then ends in order. On `Err` the process ends without dropping it.
     fn run(&mut self, stop: &mut StopRequest) -> impl Future<Output = Result<(), DaemonError>>;
 }
 
 /// Opens a daemon and runs it to its end, on a runtime of its own.
-///
 /// A failure ends the process at once, without closing the store: after a failed flush, closing would write again.
 pub fn run<D: Daemon>(open: impl Future<Output = Result<D, DaemonError>>) -> ExitCode {
     memory::keep_small();

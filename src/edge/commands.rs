@@ -13,20 +13,20 @@
 //! | `outbox verify` | `{"epochs":"number", "pages":"number", "messages":"number", "waiting":"number", "keys":"number", "lost":"number", "kept_aside":"number", "faults":["text"]}` |
 
 use super::EdgeShared;
-use super::sending::SenderCommand;
 use crate::codes;
 use crate::daemon::admin::{self, Call, DaemonOrDirectory, NotDone, Outcome};
 use crate::daemon::clock;
 use crate::messaging::LedgerId;
-use crate::messaging::outbox::{HIGH_WATER_FILE, LastKnownStatus, Options, Outbox, WaitingMessage};
+use crate::messaging::outbox::{self, HIGH_WATER_FILE, Options, Outbox, OutboxStatus, WaitingMessage};
 use crate::parking::Event;
 use crate::parking::event::EventJson;
 use crate::store::copy::{self, CopyError, Spare};
-use crate::store::directory::{DataDir, DirectoryError, Idle, STORE};
+use crate::store::directory::{DirectoryError, Idle, STORE};
 use crate::store::{Purpose, Store};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::path::Path;
+use std::any::Any;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -56,15 +56,15 @@ pub enum EdgeRequest {
     },
 }
 
-/// Answers the commands to a running edge.
 pub struct EdgeDesk {
     shared: Arc<EdgeShared>,
-    tell: mpsc::Sender<SenderCommand>,
+    /// Where the sender learns of a ledger that was adopted.
+    adopted: mpsc::Sender<LedgerId>,
 }
 
 impl EdgeDesk {
-    pub(super) fn new(shared: Arc<EdgeShared>, tell: mpsc::Sender<SenderCommand>) -> EdgeDesk {
-        EdgeDesk { shared, tell }
+    pub(super) fn new(shared: Arc<EdgeShared>, adopted: mpsc::Sender<LedgerId>) -> EdgeDesk {
+        EdgeDesk { shared, adopted }
     }
 
     pub async fn answer(&self, call: Call<EdgeRequest>) -> Outcome {
@@ -76,11 +76,11 @@ impl EdgeDesk {
                 bound.map_err(|error| format!("the edge cannot write that down now: {error}. Try again"))?;
                 tracing::warn!(
                     code = %codes::LEDGER_ADOPTED,
-                    %ledger, former = previous.map(|id| id.to_string()), by = call.caller.as_str(),
+                    %ledger, previous = previous.map(|id| id.to_string()), by = call.caller.as_str(),
                     "an operator decided that this garage delivers to another ledger"
                 );
                 // The sender may be ending: it reads the id at its next start.
-                let _ = self.tell.send(SenderCommand::Bound(ledger)).await;
+                let _ = self.adopted.send(ledger).await;
                 Ok(adopted(previous, ledger))
             }
             request => {
@@ -112,20 +112,12 @@ fn read(outbox: &Outbox, request: &EdgeRequest) -> Outcome {
     let failed = |error: crate::store::StoreError| NotDone::because(&error);
     match request {
         EdgeRequest::Status => {
-            let status = outbox.status().map_err(failed)?;
-            let now = clock::read();
-            Ok(json!({
-                "epoch": status.epoch.to_string(),
-                "next_sequence": status.next_sequence,
-                "acknowledged": status.acknowledged,
-                "depth": status.depth,
-                "bytes": status.bytes,
-                "epochs": status.epochs,
-                "damaged": outbox.damages().iter().map(|damage| damage.last - damage.first + 1).sum::<u64>(),
-                "oldest_age_seconds": status.oldest_begun.map(|begun| begun.age_at(&now).as_secs_f64()),
-                "ledger": outbox.ledger().map(|ledger| ledger.to_string()),
-                "keys_remembered": outbox.keys_remembered(),
-            }))
+            let mut answer = status_json(&outbox.status().map_err(failed)?);
+            let damaged = outbox.damages().iter().map(|damage| damage.last - damage.first + 1);
+            answer["damaged"] = damaged.sum::<u64>().into();
+            answer["ledger"] = outbox.ledger().map(|ledger| ledger.to_string()).into();
+            answer["keys_remembered"] = outbox.keys_remembered().into();
+            Ok(answer)
         }
         EdgeRequest::Peek { after, limit } => {
             let limit = (*limit).min(PEEK_MOST);
@@ -176,18 +168,18 @@ impl EdgeSession<'_> {
         if let Some(offline) = &self.offline {
             return offline.answer(request);
         }
-        let dir = if matches!(request, EdgeRequest::Adopt { .. }) {
+        let offline = if matches!(request, EdgeRequest::Adopt { .. }) {
             match admin::reach(self.data_dir, request)? {
                 DaemonOrDirectory::Daemon(answer) => return Ok(answer),
-                DaemonOrDirectory::Directory(dir) => OpenedDir::Held(dir),
+                DaemonOrDirectory::Directory(dir) => OfflineOutbox::open(dir.path().to_owned(), dir)?,
             }
         } else {
             match self.read(request)? {
                 ReadFrom::Answer(answer) => return Ok(answer),
-                ReadFrom::Copy(copy) => OpenedDir::Copied(copy),
+                ReadFrom::Copy(copy) => OfflineOutbox::open(copy.path().to_owned(), copy)?,
             }
         };
-        self.offline.insert(OfflineOutbox::open(dir)?).answer(request)
+        self.offline.insert(offline).answer(request)
     }
 
     /// Asks the daemon or reads the high-water file beside the store; makes a copy when neither gives an answer.
@@ -203,7 +195,7 @@ impl EdgeSession<'_> {
                 return Err(NotDone::Failed(codes::NO_DATA_DIRECTORY, reason));
             }
             if matches!(request, EdgeRequest::Status)
-                && let Some(answer) = noted(self.data_dir)
+                && let Some(answer) = last_known_status(self.data_dir)
             {
                 return Ok(ReadFrom::Answer(answer));
             }
@@ -230,21 +222,12 @@ enum ReadFrom {
 /// The outbox of a directory on which no edge runs.
 struct OfflineOutbox {
     outbox: Outbox,
-    _dir: OpenedDir,
-}
-
-/// The directory in which an outbox is opened; it is released, or removed, after the outbox.
-enum OpenedDir {
-    Held(DataDir),
-    Copied(TempDir),
+    /// The directory. It is released, or removed, after the outbox.
+    _dir: Box<dyn Any>,
 }
 
 impl OfflineOutbox {
-    fn open(dir: OpenedDir) -> Result<OfflineOutbox, NotDone> {
-        let path = match &dir {
-            OpenedDir::Held(dir) => dir.path(),
-            OpenedDir::Copied(dir) => dir.path(),
-        };
+    fn open(path: PathBuf, dir: impl Any) -> Result<OfflineOutbox, NotDone> {
         let store =
             Store::open(&path.join(STORE), Purpose::Edge).map_err(|error| NotDone::because(&error))?;
         // Without a machine: the person who runs this command is not the machine that wrote last.
@@ -254,7 +237,7 @@ impl OfflineOutbox {
             ..Options::default()
         };
         let outbox = Outbox::open(store, options, clock::read()).map_err(|error| NotDone::because(&error))?;
-        Ok(OfflineOutbox { outbox, _dir: dir })
+        Ok(OfflineOutbox { outbox, _dir: Box::new(dir) })
     }
 
     fn answer(&self, request: &EdgeRequest) -> Outcome {
@@ -272,28 +255,34 @@ impl OfflineOutbox {
 
 /// The status of a large outbox on which no edge runs, as far as the high-water file beside the store contains it. This avoids a
 /// copy.
-fn noted(data_dir: &Path) -> Option<Value> {
+fn last_known_status(data_dir: &Path) -> Option<Value> {
     if copy::size_of_store(data_dir).ok()? <= STATUS_COPIES_MOST || Idle::look(data_dir).is_err() {
         return None;
     }
-    let noted = LastKnownStatus::read(&data_dir.join(HIGH_WATER_FILE)).ok()??;
-    let said = match noted.boot == clock::boot() {
+    let (status, boot) = outbox::last_known_status(&data_dir.join(HIGH_WATER_FILE)).ok()??;
+    let said = match boot == clock::boot() {
         true => "what the edge noted last; \"edge outbox verify\" reads all of it",
         false => {
             "what the edge noted last, before this machine was started again; after a power cut it may be a moment older than what is stored. \"edge outbox verify\" reads all of it"
         }
     };
-    Some(json!({
-        "epoch": noted.epoch.to_string(),
-        "next_sequence": noted.next_sequence,
-        "acknowledged": noted.acknowledged,
-        "depth": noted.depth,
-        "bytes": null,
-        "epochs": noted.epochs,
-        "damaged": null,
-        "oldest_age_seconds": null,
-        "ledger": null,
-        "keys_remembered": null,
-        "source": said,
-    }))
+    let mut answer = status_json(&status);
+    for unknown in ["bytes", "damaged", "oldest_age_seconds", "ledger", "keys_remembered"] {
+        answer[unknown] = Value::Null;
+    }
+    answer["source"] = said.into();
+    Some(answer)
+}
+
+fn status_json(status: &OutboxStatus) -> Value {
+    let now = clock::read();
+    json!({
+        "epoch": status.epoch.to_string(),
+        "next_sequence": status.next_sequence,
+        "acknowledged": status.acknowledged,
+        "depth": status.depth,
+        "bytes": status.bytes,
+        "epochs": status.epochs,
+        "oldest_age_seconds": status.oldest_begun.map(|begun| begun.age_at(&now).as_secs_f64()),
+    })
 }

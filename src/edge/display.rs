@@ -23,7 +23,6 @@ const RUNS_MAX: usize = 4096;
 /// The form of what is written to disk: this version, a digest of the rest, and [`Saved`] as postcard.
 const SAVED_VERSION: u8 = 2;
 
-/// What is written to disk for the next process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Saved {
     /// The board, and when it came.
@@ -33,7 +32,7 @@ struct Saved {
 }
 
 /// The place after an event: its epoch, by the order in which epochs are delivered, and its sequence. Places are ordered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct EventPlace {
     epoch: usize,
     sequence: u64,
@@ -47,8 +46,7 @@ struct EventRun {
     effect: CountEffect,
 }
 
-/// See the module.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Display {
     own: String,
     /// The epochs that this outbox holds or held, in the order in which they are delivered.
@@ -84,15 +82,8 @@ impl Display {
         Display {
             own: own.to_string(),
             epochs: epochs.iter().map(|(epoch, _)| epoch.to_bytes()).collect(),
-            board: GatheredBoard::default(),
-            received_at: None,
             base: (None, EventPlace { epoch: 0, sequence: oldest - 1 }),
-            runs: VecDeque::new(),
-            found: BTreeMap::new(),
-            moved: BTreeSet::new(),
-            since: None,
-            uncounted_through: None,
-            own_line: None,
+            ..Display::default()
         }
     }
 
@@ -117,18 +108,18 @@ impl Display {
         self.since = None;
     }
 
-    /// Replaces `former`, on which [`Display::will_be_replaced`] was called before this one was begun: events appended since then
+    /// Replaces `other`, on which [`Display::will_be_replaced`] was called before this one was begun: events appended since then
     /// count here, unless they were found on disk already. `moved` is an epoch whose events have another one now.
-    pub fn take_over(&mut self, former: &Display, moved: Option<Epoch>) {
-        self.moved.clone_from(&former.moved);
+    pub fn take_over(&mut self, other: &Display, moved: Option<Epoch>) {
+        self.moved.clone_from(&other.moved);
         self.moved.extend(moved.map(Epoch::to_bytes));
-        for (epoch, last, events, effect) in former.since.iter().flatten() {
+        for (epoch, last, events, effect) in other.since.iter().flatten() {
             self.appended(*epoch, *last, *events, *effect);
         }
-        self.board.clone_from(&former.board);
-        self.received_at = former.received_at;
-        self.own_line.clone_from(&former.own_line);
-        if let Some(line) = &former.own_line {
+        self.board.clone_from(&other.board);
+        self.received_at = other.received_at;
+        self.own_line.clone_from(&other.own_line);
+        if let Some(line) = &other.own_line {
             self.take_own_line(Some(line));
         }
     }
@@ -149,24 +140,20 @@ impl Display {
         if let Ok(page) = page.view()
             && let Content::Records(records) = &page.content
         {
-            // A page may have grown after the count was saved.
-            let place = self.place(page.epoch.to_bytes(), 0);
-            let before = match self.base.1.epoch.cmp(&place.epoch) {
-                std::cmp::Ordering::Less => 0,
-                std::cmp::Ordering::Equal => self.base.1.sequence,
-                std::cmp::Ordering::Greater => u64::MAX,
-            };
-            let known = before.saturating_sub(page.first.get() - 1);
-            let upto = (through + 1).saturating_sub(page.first.get());
-            let upto = usize::try_from(upto).unwrap_or(usize::MAX).min(records.len());
-            let known = usize::try_from(known).unwrap_or(usize::MAX).min(upto);
-            let events =
-                records[known..upto].iter().filter_map(|record| Event::from_bytes(record.payload).ok());
-            let effect = events
-                .map(|event| CountEffect::of(&event.kind))
-                .fold(CountEffect::default(), CountEffect::then);
+            let epoch = self.place(page.epoch.to_bytes(), 0).epoch;
             let last = page.last().min(through);
-            self.count(page.epoch, last, (upto - known) as u64, effect);
+            let (mut events, mut effect) = (0, CountEffect::default());
+            for (sequence, record) in (page.first.get()..=last).zip(records) {
+                // A page may have grown after the count was saved.
+                if (EventPlace { epoch, sequence }) <= self.base.1 {
+                    continue;
+                }
+                events += 1;
+                if let Ok(event) = Event::from_bytes(record.payload) {
+                    effect = effect.then(CountEffect::of(&event.kind));
+                }
+            }
+            self.count(page.epoch, last, events, effect);
             self.found.insert(page.epoch.to_bytes(), last);
         }
     }
@@ -219,7 +206,6 @@ impl Display {
         EventPlace { epoch, sequence }
     }
 
-    /// The question for the server.
     pub fn question(&self) -> BoardQuestion {
         self.board.question()
     }
@@ -241,14 +227,12 @@ impl Display {
     /// A server that does not know this garage counts none of its events: the garage is new.
     fn take_own_line(&mut self, line: Option<&BoardLine>) {
         let (occupied, through) = line.map_or((0, None), |line| (line.occupied, line.through));
-        let through = match through {
-            Some((epoch, sequence)) if self.epochs.contains(&epoch) => {
-                let known = self.epochs.iter().position(|known| *known == epoch);
-                EventPlace { epoch: known.unwrap_or_default(), sequence }
-            }
-            // Nothing of our epochs is counted there yet.
-            _ => EventPlace { epoch: 0, sequence: 0 },
-        };
+        let place = through.and_then(|(epoch, sequence)| {
+            let epoch = self.epochs.iter().position(|known| *known == epoch)?;
+            Some(EventPlace { epoch, sequence })
+        });
+        // Nothing of our epochs is counted there yet.
+        let through = place.unwrap_or_default();
         if self.uncounted_through.is_some_and(|uncounted| uncounted <= through) {
             self.uncounted_through = None;
         }
@@ -283,7 +267,6 @@ impl Display {
         self.received_at.map(|(at, at_ms)| (now.saturating_duration_since(at), at_ms))
     }
 
-    /// What to write to disk for the next process.
     pub fn save(&self) -> Vec<u8> {
         let board = self.board.whole().cloned().zip(self.received_at.map(|(_, at_ms)| at_ms));
         let through = self.runs.back().map_or(self.base.1, |run| run.last);

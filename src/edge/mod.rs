@@ -39,7 +39,6 @@ use tokio_util::sync::CancellationToken;
 
 /// Where the last board is kept, in the data directory.
 const BOARD_FILE: &str = "board";
-/// How often the board is saved.
 const SAVE_BOARD_EVERY: Duration = Duration::from_secs(1);
 /// How often the board may go into the log, and how many of its lines.
 const LOG_BOARD_EVERY: Duration = Duration::from_secs(10);
@@ -87,7 +86,7 @@ struct Edge {
 impl Edge {
     async fn open(config: EdgeConfig) -> Result<Edge, DaemonError> {
         let dir = DataDir::hold(&config.data_dir)?;
-        let OpenedOutbox { outbox, display, to_be_counted } = {
+        let (outbox, display, saved) = {
             let (path, config) = (dir.path().to_owned(), config.clone());
             let opened = tokio::task::spawn_blocking(move || open_outbox(&path, &config));
             opened.await.map_err(|error| DaemonError::Failed(codes::TASK_ENDED, error.to_string()))??
@@ -102,12 +101,15 @@ impl Edge {
         let shared =
             Arc::new(EdgeShared { config, outbox, display: Mutex::new(display), sending: Mutex::default() });
         let stop = CancellationToken::new();
-        if let Some(saved) = to_be_counted {
+        let counting = {
             let (shared, stop) = (Arc::clone(&shared), stop.clone());
-            tokio::task::spawn_blocking(move || replace_display(&shared, &saved, None, &stop));
+            tokio::task::spawn_blocking(move || replace_display(&shared, &saved, None, &stop))
+        };
+        if shared.outbox.waiting() <= COUNTED_AT_ONCE {
+            let _ = counting.await; // otherwise the own count is shown a little later
         }
-        let (tell, told) = mpsc::channel(4);
-        let sending = tokio::spawn(sending::send_until_stopped(Arc::clone(&shared), told, stop.clone()));
+        let (adopt, adopted) = mpsc::channel(4);
+        let sending = tokio::spawn(sending::send_until_stopped(Arc::clone(&shared), adopted, stop.clone()));
         let mut tasks = Tasks::default();
         if let Some(cars_per_hour) = shared.config.simulate {
             let (shared, stop) = (Arc::clone(&shared), stop.clone());
@@ -120,7 +122,7 @@ impl Edge {
         let http = tokio::spawn(http::serve(Default::default(), listener, router, stop.clone(), traffic));
         match AdminSocket::listen(&dir) {
             Ok(socket) => {
-                let desk = Arc::new(EdgeDesk::new(Arc::clone(&shared), tell));
+                let desk = Arc::new(EdgeDesk::new(Arc::clone(&shared), adopt));
                 let answering = socket.serve(stop.clone(), move |call| {
                     let desk = Arc::clone(&desk);
                     async move { desk.answer(call).await }
@@ -208,7 +210,6 @@ impl Edge {
 /// Writes the board into the log when it changed, and not more often than every [`LOG_BOARD_EVERY`].
 #[derive(Default)]
 struct BoardLog {
-    /// What was written last.
     lines: BTreeMap<String, BoardLine>,
     own: Option<i64>,
     at: Option<Instant>,
@@ -270,7 +271,8 @@ fn save_board(dir: &DataDir, shared: &EdgeShared, saved: &mut Vec<u8>) {
     *saved = bytes;
 }
 
-fn open_outbox(dir: &Path, config: &EdgeConfig) -> Result<OpenedOutbox, DaemonError> {
+/// Opens the outbox, with a display in which the waiting events are not counted yet, and what an earlier process saved of its display.
+fn open_outbox(dir: &Path, config: &EdgeConfig) -> Result<(Outbox, Display, Vec<u8>), DaemonError> {
     let garage = &config.garage_name;
     let options = |store: &Store, room: DiskRoom| -> Result<Options, DaemonError> {
         check_garage(store, garage)?;
@@ -294,31 +296,9 @@ fn open_outbox(dir: &Path, config: &EdgeConfig) -> Result<OpenedOutbox, DaemonEr
     let saved = std::fs::read(dir.join(BOARD_FILE)).unwrap_or_default();
     display.restore(&saved, Instant::now(), clock::wall_ms());
     let positions = outbox.positions();
-    let waiting: u64 = positions.iter().map(|position| position.durable - position.acknowledged).sum();
     let newest = positions.last().expect("an outbox always holds an epoch");
-    if waiting > COUNTED_AT_ONCE {
-        display.will_be_counted(newest.epoch, newest.durable);
-        return Ok(OpenedOutbox { outbox, display, to_be_counted: Some(saved) });
-    }
-    if let Err(error) = count_what_waits(&mut display, &outbox, &CancellationToken::new()) {
-        tracing::warn!(
-            code = %codes::OWN_COUNT_UNKNOWN,
-            %error,
-            hint = "run: edge outbox verify",
-            "the waiting events cannot be counted; the garage's own count is shown once the server knows it"
-        );
-        display.will_be_counted(newest.epoch, newest.durable);
-        display.stays();
-    }
-    Ok(OpenedOutbox { outbox, display, to_be_counted: None })
-}
-
-/// An opened outbox with the display made from it.
-struct OpenedOutbox {
-    outbox: Outbox,
-    display: Display,
-    /// What the earlier process saved of its display, when the waiting events are counted in the background.
-    to_be_counted: Option<Vec<u8>>,
+    display.will_be_counted(newest.epoch, newest.durable);
+    Ok((outbox, display, saved))
 }
 
 /// Refuses the data directory of another garage.
@@ -401,15 +381,15 @@ fn replace_display(shared: &EdgeShared, saved: &[u8], moved: Option<Epoch>, stop
     let mut display = new_display(&shared.config.garage_name, &shared.outbox);
     display.restore(saved, Instant::now(), clock::wall_ms());
     let counted = count_what_waits(&mut display, &shared.outbox, stop);
-    let mut former = shared.display();
+    let mut shown = shared.display();
     match counted {
         Ok(()) if !stop.is_cancelled() => {
-            display.take_over(&former, moved);
-            *former = display;
+            display.take_over(&shown, moved);
+            *shown = display;
         }
         Ok(()) => {}
         Err(error) => {
-            former.stays();
+            shown.stays();
             tracing::warn!(
                 code = %codes::OWN_COUNT_UNKNOWN,
                 %error,

@@ -3,11 +3,9 @@
 use super::EdgeShared;
 use crate::codes::{self, Code};
 use crate::daemon::clock;
-use crate::messaging::outbox::{AppendError, EpochIndex, OutboxStatus, Position, Taken};
-use crate::messaging::sender::stillness::{QueueState, STANDS_STILL_AFTER, Stillness};
-use crate::messaging::sender::{
-    Action, OutboxRange, Outcome, PAGES_BYTES, ReplyEffect, Sender, SenderConfig,
-};
+use crate::messaging::outbox::{AppendError, EpochIndex, OutboxStatus, Taken};
+use crate::messaging::sender::stillness::{STANDS_STILL_AFTER, Stillness};
+use crate::messaging::sender::{Action, Outcome, PAGES_BYTES, ReplyEffect, Sender, SenderConfig};
 use crate::messaging::wire::{self, Reply, Request, WireError};
 use crate::messaging::{ClockReading, Epoch, LedgerId};
 use crate::parking::board::BoardPart;
@@ -46,13 +44,6 @@ pub struct SendingStatus {
     pub skew_ms: Option<i64>,
 }
 
-impl SendingStatus {
-    /// The alarm to show: a known reason says more than that the queue stands still.
-    pub fn shown_alarm(&self) -> Option<&Alarm> {
-        self.alarm.as_ref().or(self.stands_still.as_ref())
-    }
-}
-
 /// A problem that a person should look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alarm {
@@ -60,17 +51,11 @@ pub struct Alarm {
     pub text: String,
 }
 
-/// A decision of an operator that the sender acts on; see `edge ledger adopt`.
-#[derive(Debug)]
-pub enum SenderCommand {
-    /// The outbox is bound to this ledger now.
-    Bound(LedgerId),
-}
-
-/// Delivers until `stop`. An error means that the outbox cannot be read.
+/// Delivers until `stop`. An error means that the outbox cannot be read. `adopted` are the ledgers to which an operator has bound
+/// the outbox meanwhile; see `edge ledger adopt`.
 pub async fn send_until_stopped(
     shared: Arc<EdgeShared>,
-    mut commands: mpsc::Receiver<SenderCommand>,
+    mut adopted: mpsc::Receiver<LedgerId>,
     stop: CancellationToken,
 ) -> Result<(), StoreError> {
     let config = SenderConfig {
@@ -79,11 +64,8 @@ pub async fn send_until_stopped(
         ask_every: shared.config.board_interval,
         seed: rand::random(),
     };
-    let position = shared.outbox.position();
     let mut shell = Shell {
-        sender: Sender::new(config, held(&position), shared.outbox.ledger()),
-        epoch_index: position.epoch_index,
-        epoch: position.epoch,
+        sender: Sender::new(config, shared.outbox.position(), shared.outbox.ledger()),
         instance: rand::random(),
         dealer: None,
         began: Instant::now(),
@@ -93,27 +75,19 @@ pub async fn send_until_stopped(
         stop: stop.clone(),
         shared,
     };
-    let waits = |position: &Position| position.acknowledged < position.durable;
-    if shell.sender.ledger().is_some() && shell.shared.outbox.positions().iter().any(waits) {
+    if shell.sender.ledger().is_some() && shell.shared.outbox.waiting() > 0 {
         shell.sender.continues_another_process(shell.now());
     }
     let span = tracing::info_span!("sender", garage = %shell.shared.config.garage_name);
     tokio::select! {
         () = stop.cancelled() => Ok(()),
-        ended = shell.run(&mut commands).instrument(span) => ended,
+        ended = shell.run(&mut adopted).instrument(span) => ended,
     }
-}
-
-fn held(position: &Position) -> OutboxRange {
-    OutboxRange { oldest: position.oldest, acknowledged: position.acknowledged, available: position.durable }
 }
 
 struct Shell {
     shared: Arc<EdgeShared>,
     sender: Sender,
-    /// The epoch that is being delivered.
-    epoch_index: EpochIndex,
-    epoch: Epoch,
     /// A random number for this process.
     instance: u64,
     dealer: Option<DealerConnection>,
@@ -131,7 +105,16 @@ impl Shell {
         self.began.elapsed()
     }
 
-    async fn run(&mut self, commands: &mut mpsc::Receiver<SenderCommand>) -> Result<(), StoreError> {
+    /// The epoch that is being delivered.
+    fn epoch(&self) -> Epoch {
+        self.sender.position().epoch
+    }
+
+    fn epoch_index(&self) -> EpochIndex {
+        self.sender.position().epoch_index
+    }
+
+    async fn run(&mut self, adopted: &mut mpsc::Receiver<LedgerId>) -> Result<(), StoreError> {
         let mut progress = self.shared.outbox.progress();
         loop {
             let action = self.sender.poll(self.now());
@@ -157,14 +140,14 @@ impl Shell {
                             if changed.is_err() {
                                 return Ok(()); // the outbox closed: the daemon ends
                             }
-                            let now = *progress.borrow_and_update();
-                            if now.epoch_index == self.epoch_index {
+                            let now = progress.borrow_and_update().position;
+                            if now.epoch_index == self.epoch_index() {
                                 self.sender.outbox_holds(now.oldest, now.durable);
                             } else {
                                 self.deliver_the_oldest_epoch();
                             }
                         }
-                        Some(SenderCommand::Bound(ledger)) = commands.recv() => {
+                        Some(ledger) = adopted.recv() => {
                             self.sender.bind(ledger);
                             self.shared.sending().alarm = None;
                         }
@@ -178,9 +161,8 @@ impl Shell {
     /// Continues with the next epoch when the current one is delivered or was moved.
     fn deliver_the_oldest_epoch(&mut self) {
         let position = self.shared.outbox.position();
-        if position.epoch_index != self.epoch_index {
-            (self.epoch_index, self.epoch) = (position.epoch_index, position.epoch);
-            self.sender.begin_epoch(held(&position));
+        if position.epoch_index != self.epoch_index() {
+            self.sender.begin_epoch(position);
         }
     }
 
@@ -208,7 +190,7 @@ impl Shell {
     }
 
     async fn send(&mut self, id: u64, pages_from: Option<u64>, ask: bool) -> Result<(), StoreError> {
-        let (outbox, epoch_index) = (self.shared.outbox.clone(), self.epoch_index);
+        let (outbox, epoch_index) = (self.shared.outbox.clone(), self.epoch_index());
         let read = tokio::task::spawn_blocking(move || -> Result<_, StoreError> {
             let taken = pages_from.map(|from| outbox.take(epoch_index, from, PAGES_BYTES)).transpose()?;
             // All reading is done here: a disk that does not answer must not take a thread from HTTP.
@@ -219,16 +201,15 @@ impl Shell {
         let read = read.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
         let (taken, known): (Taken, _) = read?;
         self.sender.sent(self.now(), id, taken.last);
-        tracing::debug!(id, epoch = %self.epoch, from = pages_from, through = taken.last, ask, "sending a request");
         if taken.pages.is_empty() && !ask {
             return Ok(());
         }
         let body = Request {
             id,
             site: self.shared.config.garage_name.clone(),
-            epoch: self.epoch,
+            epoch: self.epoch(),
             // With pages it must be as old as they are.
-            oldest: if taken.pages.is_empty() { self.sender.oldest() } else { taken.oldest },
+            oldest: if taken.pages.is_empty() { self.sender.position().oldest } else { taken.oldest },
             ledger: self.sender.ledger(),
             instance: self.instance,
             clock_ms: clock::wall_ms(),
@@ -282,17 +263,8 @@ impl Shell {
         if std::mem::take(&mut self.is_unreachable) {
             tracing::info!(server = %self.shared.config.servers[self.sender.server()], ledger = %reply.ledger, "a server answers");
         }
-        let epoch_asked = self.epoch;
+        let epoch_asked = self.epoch();
         let ReplyEffect { outcome, ahead } = self.sender.replied(self.now(), &reply);
-        tracing::debug!(
-            id = reply.id,
-            mark = reply.mark,
-            verdict = ?reply.verdict,
-            pause_ms = reply.pause_ms,
-            ?outcome,
-            ahead,
-            "a reply came"
-        );
         let is_ours = !matches!(outcome, Outcome::OtherLedger { .. });
         if is_ours {
             let skew_ms = self.clocks.compare(&reply);
@@ -304,7 +276,7 @@ impl Shell {
             self.show_board(&reply);
         }
         self.apply(outcome).await;
-        if let Some(mark) = ahead.filter(|_| is_ours && self.epoch == epoch_asked) {
+        if let Some(mark) = ahead.filter(|_| is_ours && self.epoch() == epoch_asked) {
             self.receiver_is_ahead(mark).await;
         }
         if is_ours && self.sender.ledger().is_some() {
@@ -329,7 +301,7 @@ impl Shell {
     async fn apply(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Acknowledged { through } => {
-                self.shared.outbox.acknowledge(self.epoch_index, through);
+                self.shared.outbox.acknowledge(self.epoch_index(), through);
                 let mut status = self.shared.sending();
                 if status.alarm.take().is_some() {
                     tracing::info!(through, "events are acknowledged again");
@@ -339,7 +311,7 @@ impl Shell {
             Outcome::Nothing => {}
             Outcome::ReceiverWentBack { mark, acknowledged } => {
                 // An error means that the disk failed: the process ends, and the server says it again after a restart.
-                if let Err(error) = self.shared.outbox.unacknowledge(self.epoch_index, mark).await {
+                if let Err(error) = self.shared.outbox.unacknowledge(self.epoch_index(), mark).await {
                     return self.not_now(&error);
                 }
                 self.alarm(codes::SERVER_WENT_BACK, format!(
@@ -347,10 +319,10 @@ impl Shell {
                 ));
             }
             Outcome::Conflict { first, acknowledged } => {
-                self.shared.outbox.acknowledge(self.epoch_index, acknowledged);
+                self.shared.outbox.acknowledge(self.epoch_index(), acknowledged);
                 self.alarm(codes::CONFLICT, format!(
                     "the server has another page at sequence {first} of epoch {}; nothing is deleted, the queue waits. Does another edge use this name, or was this directory restored from a copy? When both sides are to count, tell the server: server garages adopt {:?}",
-                    self.epoch,
+                    self.epoch(),
                     self.shared.config.garage_name.as_str()
                 ));
             }
@@ -378,16 +350,16 @@ impl Shell {
     }
 
     async fn move_to_a_new_epoch(&mut self, from: u64) {
-        let moved = match self.shared.outbox.move_oldest(self.epoch_index, from).await {
+        let moved = match self.shared.outbox.move_oldest(self.epoch_index(), from).await {
             Ok(moved) => moved,
             Err(error) => return self.not_now(&error),
         };
-        let former = self.epoch;
+        let moved_from = self.epoch();
         self.deliver_the_oldest_epoch();
         if let Some((epoch, events)) = moved {
             let shared = Arc::clone(&self.shared);
             let stop = self.stop.clone();
-            let rebuild = move || super::rebuild_display(&shared, former, &stop);
+            let rebuild = move || super::rebuild_display(&shared, moved_from, &stop);
             // It reads all that waits. A failure only leaves the count as it was.
             let _ = tokio::task::spawn_blocking(rebuild).await;
             tracing::warn!(
@@ -400,23 +372,17 @@ impl Shell {
     }
 
     fn look_whether_the_queue_moves(&mut self) {
-        let positions = self.shared.outbox.positions();
-        let Some(front) = positions.first() else { return };
-        let queue = QueueState {
-            epoch_index: front.epoch_index,
-            acknowledged: front.acknowledged,
-            waiting: positions.iter().map(|position| position.durable - position.acknowledged).sum(),
-        };
-        self.stillness.answered(self.now(), queue, self.sender.paused_until());
+        let (front, waiting) = (self.shared.outbox.position(), self.shared.outbox.waiting());
+        self.stillness.answered(self.now(), &front, waiting, self.sender.paused_until());
         let mut status = self.shared.sending();
         match (self.stillness.is_alarming(), status.stands_still.is_some()) {
             (true, false) => {
                 let hint = "look for the reason in the log of the server and in this one, and run: edge outbox verify. A restart of this edge reads its disk again. Please report this with both logs";
                 tracing::error!(
                     code = %codes::QUEUE_STANDS_STILL,
-                    epoch = %self.epoch,
-                    acknowledged = queue.acknowledged,
-                    waiting = queue.waiting,
+                    epoch = %self.epoch(),
+                    acknowledged = front.acknowledged,
+                    waiting,
                     hint,
                     "the server answers, and the oldest event that waits is not acknowledged"
                 );
@@ -425,13 +391,13 @@ impl Shell {
                     text: format!(
                         "queue_stands_still: the server answers, and for {} s it has not acknowledged the event after sequence {} of epoch {}. Everything confirmed is kept on this disk, and it is tried again all the time. To find the reason, {hint}",
                         STANDS_STILL_AFTER.as_secs(),
-                        queue.acknowledged,
-                        self.epoch,
+                        front.acknowledged,
+                        self.epoch(),
                     ),
                 });
             }
             (false, true) => {
-                tracing::info!(code = %codes::QUEUE_STANDS_STILL, waiting = queue.waiting, "the queue moves again");
+                tracing::info!(code = %codes::QUEUE_STANDS_STILL, waiting, "the queue moves again");
                 status.stands_still = None;
             }
             _ => {}
@@ -440,14 +406,14 @@ impl Shell {
 
     /// Another process has sent under our epoch. New events get a new epoch; the events of the old epoch here are sent unchanged.
     async fn receiver_is_ahead(&mut self, mark: u64) {
-        if self.shared.outbox.epoch() != self.epoch {
+        if self.shared.outbox.epoch() != self.epoch() {
             return; // new events have another epoch already
         }
-        match self.shared.outbox.begin_epoch(self.epoch).await {
+        match self.shared.outbox.begin_epoch(self.epoch()).await {
             Ok(epoch) => {
                 tracing::error!(
                     code = %codes::SERVER_AHEAD_OF_OUTBOX,
-                    mark, former = %self.epoch, %epoch,
+                    mark, previous = %self.epoch(), %epoch,
                     hint = "make sure that no other edge uses this name; new events get a new epoch, and what was confirmed here is delivered",
                     "the server is ahead of this outbox: this directory is an older copy, or another edge goes on from a copy of it"
                 );

@@ -4,8 +4,8 @@ mod answers;
 mod headers;
 
 use self::answers::{
-    BoardPage, ClockAnswer, ConfirmedBatch, ConfirmedEvent, DamagedRange, GarageOnBoard, OutboxState,
-    OwnGarage, ShownVersion, WaitingEvent, WaitingEvents, time,
+    BoardPage, ClockAnswer, ConfirmedBatch, ConfirmedEvent, GarageOnBoard, OutboxState, OwnGarage,
+    ShownVersion, WaitingEvent, WaitingEvents, time,
 };
 use super::EdgeShared;
 use super::sending::Alarm;
@@ -30,15 +30,13 @@ use jiff::Timestamp;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use std::convert::Infallible;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-/// The longest event in JSON.
+/// In bytes.
 const EVENT_MAX: usize = 4 * 1024;
-/// The longest batch.
 const BATCH_MAX: usize = 1024 * 1024;
 /// Memory for all batches together while they are received: enough for a few of maximum length, or hundreds of usual ones.
 const BATCHES_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -103,19 +101,18 @@ pub fn router(shared: Arc<EdgeShared>, mut metrics: Metrics) -> Router {
 }
 
 async fn readyz(State(web): SharedWeb) -> Result<&'static str, Problem> {
+    let unready = |code, text: String| Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, text).code(code));
     if let Some(failure) = web.shared.outbox.failure() {
-        let text = format!("{failure}. Events are refused until then");
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, text).code(codes::DISK_FAILED));
+        return unready(codes::DISK_FAILED, format!("{failure}. Events are refused until then"));
     }
     if let Some(now_at) = web.shared.outbox.moved_to() {
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, http::renamed(&now_at))
-            .code(codes::DATA_DIRECTORY_RENAMED));
+        return unready(codes::DATA_DIRECTORY_RENAMED, http::renamed(&now_at));
     }
     let outbox = web.shared.outbox.clone();
     if let Some(what) = http::blocking(move || Ok::<_, Infallible>(outbox.shortage())).await? {
         let text =
             format!("{what}; events are refused until there is room, and what was confirmed is delivered");
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, text).code(codes::OUTBOX_FULL));
+        return unready(codes::OUTBOX_FULL, text);
     }
     Ok("ready\n")
 }
@@ -231,7 +228,6 @@ impl EdgeWeb {
     }
 }
 
-/// Events to be stored together.
 #[derive(Default)]
 struct EventBatch {
     records: Vec<Message>,
@@ -313,29 +309,22 @@ fn read_lines(body: &[u8], now: Timestamp) -> Result<EventBatch, Problem> {
 }
 
 fn refused(error: &AppendError) -> Problem {
-    let status = match error {
-        AppendError::Count(_) | AppendError::Key { .. } => StatusCode::BAD_REQUEST,
-        AppendError::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
-        AppendError::Full(_) => StatusCode::INSUFFICIENT_STORAGE,
-        AppendError::TooLong { .. } | AppendError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-        AppendError::Busy | AppendError::Failed | AppendError::KeysFull => StatusCode::SERVICE_UNAVAILABLE,
-    };
-    let code = match error {
-        AppendError::Count(_) => codes::EMPTY_BATCH,
-        AppendError::Key { .. } => codes::INVALID_IDEMPOTENCY_KEY,
-        AppendError::KeyReused => codes::IDEMPOTENCY_KEY_REUSED,
-        AppendError::Full(_) => codes::OUTBOX_FULL,
-        AppendError::TooLong { .. } | AppendError::TooLarge { .. } => codes::TOO_LARGE,
-        AppendError::Busy => codes::BUSY,
-        AppendError::KeysFull => codes::IDEMPOTENCY_KEYS_FULL,
-        AppendError::Failed => codes::DISK_FAILED,
+    let (status, code, retry_after) = match error {
+        AppendError::Count(_) => (StatusCode::BAD_REQUEST, codes::EMPTY_BATCH, None),
+        AppendError::Key { .. } => (StatusCode::BAD_REQUEST, codes::INVALID_IDEMPOTENCY_KEY, None),
+        AppendError::KeyReused => (StatusCode::UNPROCESSABLE_ENTITY, codes::IDEMPOTENCY_KEY_REUSED, None),
+        AppendError::Full(_) => (StatusCode::INSUFFICIENT_STORAGE, codes::OUTBOX_FULL, Some(60)),
+        AppendError::TooLong { .. } | AppendError::TooLarge { .. } => {
+            (StatusCode::PAYLOAD_TOO_LARGE, codes::TOO_LARGE, None)
+        }
+        AppendError::Busy => (StatusCode::SERVICE_UNAVAILABLE, codes::BUSY, Some(1)),
+        AppendError::KeysFull => (StatusCode::SERVICE_UNAVAILABLE, codes::IDEMPOTENCY_KEYS_FULL, Some(60)),
+        AppendError::Failed => (StatusCode::SERVICE_UNAVAILABLE, codes::DISK_FAILED, Some(5)),
     };
     let problem = Problem::new(status, error.to_string()).code(code);
-    match error {
-        AppendError::Busy => problem.retry_after(1),
-        AppendError::Failed => problem.retry_after(5),
-        AppendError::KeysFull | AppendError::Full(_) => problem.retry_after(60),
-        _ => problem,
+    match retry_after {
+        Some(seconds) => problem.retry_after(seconds),
+        None => problem,
     }
 }
 
@@ -346,7 +335,6 @@ async fn outbox(State(web): SharedWeb) -> Result<Json<OutboxState>, Problem> {
     let sending = web.shared.sending().clone();
     let (alarm, alarm_code) = alarm(&web.shared).map(|alarm| (alarm.text, alarm.code)).unzip();
     let now = clock::read();
-    let damages = web.shared.outbox.damages().iter();
     Ok(Json(OutboxState {
         garage: web.shared.config.garage_name.to_string(),
         epoch: status.epoch.to_string(),
@@ -371,14 +359,7 @@ async fn outbox(State(web): SharedWeb) -> Result<Json<OutboxState>, Problem> {
             set: now.set,
             server_ahead_seconds: sending.skew_ms.map(|skew_ms| skew_ms as f64 / 1000.0),
         },
-        damages: damages
-            .map(|damage| DamagedRange {
-                epoch: damage.epoch.to_string(),
-                first: damage.first,
-                last: damage.last,
-                reason: damage.reason.clone(),
-            })
-            .collect(),
+        damages: web.shared.outbox.damages().to_vec(),
     }))
 }
 
@@ -408,7 +389,6 @@ fn cursor(text: &str) -> Option<(u32, u64)> {
 }
 
 async fn board(State(web): SharedWeb) -> Json<BoardPage> {
-    let positions = web.shared.outbox.positions();
     let connected = web.shared.sending().connected;
     let capacity = web.shared.config.capacity;
     let display = web.shared.display();
@@ -429,16 +409,18 @@ async fn board(State(web): SharedWeb) -> Json<BoardPage> {
             capacity,
             occupied,
             free: occupied.map(|occupied| free_spaces(capacity, occupied)),
-            pending: positions.iter().map(|position| position.durable - position.acknowledged).sum(),
+            pending: web.shared.outbox.waiting(),
         },
         garages: garages.unwrap_or_default(),
     })
 }
 
-/// Problems that a person should look at, the most urgent first.
+/// A problem that a person should look at, the most urgent one.
 fn alarm(shared: &EdgeShared) -> Option<Alarm> {
-    let renamed =
-        |now_at: PathBuf| Alarm { code: codes::DATA_DIRECTORY_RENAMED, text: http::renamed(&now_at) };
-    let moved = shared.outbox.moved_to().map(renamed);
-    moved.or_else(|| shared.sending().shown_alarm().cloned())
+    if let Some(now_at) = shared.outbox.moved_to() {
+        return Some(Alarm { code: codes::DATA_DIRECTORY_RENAMED, text: http::renamed(&now_at) });
+    }
+    let sending = shared.sending();
+    // A known reason says more than that the queue stands still.
+    sending.alarm.as_ref().or(sending.stands_still.as_ref()).cloned()
 }

@@ -1,11 +1,9 @@
 //! A TCP proxy whose connections can be disturbed, for the city's chaos and for tests.
 //!
 //! **Promise.** Whatever fault is set, what arrives on a connection is what was sent on it, from the first byte on and without
-//! a gap: that is what TCP promises on the worst network. A connection that lost bytes never carries any again. A healed
-//! proxy takes new connections.
+//! a gap, as TCP promises on the worst network. A healed proxy takes new connections.
 //! **Kept by.** A connection that lost bytes is reset when the proxy heals, as a gateway resets one that it forgot.
-//! **Not promised.** That a fault disturbs anything: an idle connection carries nothing that could be lost.
-//! [`FaultProxy::affected`] says whether it did.
+//! **Not promised.** That a fault disturbs anything: [`FaultProxy::affected`] says whether it did.
 
 use std::io;
 use std::net::SocketAddr;
@@ -131,37 +129,27 @@ impl FaultProxy {
         serving.spawn(serve(listener, address, shared.clone()));
         Ok(FaultProxy { address, shared, _serving: serving })
     }
-
-    /// The address to connect to.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Disturbs connections from now on, until [`FaultProxy::heal`] or another fault. Returns the number of this fault.
-    pub fn set(&self, fault: LinkFault) -> u64 {
-        self.change(Some(fault))
-    }
-
-    /// Ends the fault.
-    pub fn heal(&self) {
-        self.change(None);
-    }
-
-    fn change(&self, fault: Option<LinkFault>) -> u64 {
+    pub fn set(&self, fault: impl Into<Option<LinkFault>>) -> u64 {
         let mut number = 0;
         self.shared.state.send_modify(|state| {
             number = state.number + 1;
-            *state = LinkState { number, fault };
+            *state = LinkState { number, fault: fault.into() };
         });
         number
+    }
+    pub fn heal(&self) {
+        self.set(None);
     }
 
     /// Limits the speed in each direction of each connection.
     pub fn limit_speed(&self, bytes_per_s: u64) {
         self.shared.bytes_per_s.store(bytes_per_s, Ordering::Relaxed);
     }
-
-    /// How many bytes have arrived at the server.
     pub fn bytes_to_server(&self) -> u64 {
         self.shared.bytes_to_server.load(Ordering::Relaxed)
     }
@@ -185,12 +173,18 @@ async fn serve(listener: TcpListener, address: SocketAddr, shared: Arc<ProxyShar
     let mut connections = JoinSet::new();
     let mut listener = Some(listener);
     loop {
-        let refuses = state.borrow_and_update().fault == Some(LinkFault::Refuse);
-        if refuses {
+        if state.borrow_and_update().fault == Some(LinkFault::Refuse) {
             listener = None;
         } else if listener.is_none() {
             listener = TcpListener::bind(address).await.ok();
         }
+        let accept = async {
+            match &listener {
+                Some(listener) => listener.accept().await,
+                // It refuses, or the address is not free yet.
+                None => Err(io::ErrorKind::AddrInUse.into()),
+            }
+        };
         tokio::select! {
             biased;
             changed = state.changed() => {
@@ -199,20 +193,11 @@ async fn serve(listener: TcpListener, address: SocketAddr, shared: Arc<ProxyShar
                 }
             }
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
-            accepted = accept(&listener, refuses) => match accepted {
-                Ok(near) => _ = connections.spawn(carry(near, shared.clone())),
+            accepted = accept => match accepted {
+                Ok((near, _)) => _ = connections.spawn(carry(near, shared.clone())),
                 Err(_) => tokio::time::sleep(RETRY_ACCEPT_AFTER).await,
             }
         }
-    }
-}
-
-/// The next connection. Without a listener there is none: when that is not on purpose, it is an error.
-async fn accept(listener: &Option<TcpListener>, refuses: bool) -> io::Result<TcpStream> {
-    match listener {
-        Some(listener) => Ok(listener.accept().await?.0),
-        None if refuses => std::future::pending().await,
-        None => Err(io::ErrorKind::AddrInUse.into()),
     }
 }
 

@@ -25,9 +25,7 @@ pub struct Bodies(Arc<BodiesState>);
 
 #[derive(Debug)]
 struct BodiesState {
-    /// Maximum number of bytes of all bodies together.
     bytes_max: usize,
-    /// Maximum number of bytes of one body.
     length_max: usize,
     /// What such a body is called in messages, with its article.
     what: &'static str,
@@ -50,7 +48,6 @@ struct Incomplete {
 }
 
 impl BodyMemory {
-    /// Selects the body that gives way to the body `id`.
     fn first_to_give_way(&self, id: u64, now: Instant) -> Option<u64> {
         let others = self.incomplete.iter().filter(|(other, body)| **other != id && body.bytes > 0);
         let cost =
@@ -85,7 +82,10 @@ impl Bodies {
                 () = share.gives_way.notified() => return Err(gave_way()),
             };
             let Some(frame) = frame else { break };
-            let frame = frame.map_err(|error| broke_off(&error))?;
+            let frame = frame.map_err(|error| {
+                let detail = format!("the body broke off: {error}. Nothing was stored");
+                Problem::new(StatusCode::BAD_REQUEST, detail)
+            })?;
             let Ok(data) = frame.into_data() else { continue };
             let length = bytes.len() + data.len();
             if length > length_max {
@@ -110,10 +110,6 @@ impl Bodies {
     }
 }
 
-fn broke_off(error: &axum::Error) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, format!("the body broke off: {error}. Nothing was stored"))
-}
-
 fn gave_way() -> Problem {
     let detail = "more is being received than fits into memory, and this body was not complete. Nothing was stored; send it again in a moment";
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).code(codes::BUSY).retry_after(1)
@@ -134,7 +130,6 @@ impl Deref for Received {
     }
 }
 
-/// What one body takes of the memory.
 #[derive(Debug)]
 struct Share {
     bodies: Bodies,

@@ -15,17 +15,12 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 
-/// Time limit of an exchange. The slowest answer waits for one flush of a busy disk; an answer that takes longer than this will
-/// not come.
+/// The slowest answer waits for one flush of a busy disk; one that takes longer than this will not come.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
 /// How long to wait after a 429 or 503 that has no `Retry-After`.
 const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// The header under which an edge remembers a request.
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-
-/// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpCallError {
     /// Whether the daemon acted is unknown.
@@ -98,7 +93,6 @@ impl HttpClient {
         if status.is_success() { Ok(body) } else { Err(refused(url, status, &body)) }
     }
 
-    /// The body of a successful `GET`, read as JSON.
     pub async fn get_json<T: DeserializeOwned>(&self, url: &str) -> Result<T, HttpCallError> {
         read_json(url, &self.get(url).await?)
     }
@@ -112,7 +106,7 @@ impl HttpClient {
         body: Bytes,
     ) -> Result<PostAnswer<T>, HttpCallError> {
         let mut headers = vec![(CONTENT_TYPE, content_type)];
-        headers.extend(key.map(|key| (IDEMPOTENCY_KEY, key)));
+        headers.extend(key.map(|key| (HeaderName::from_static("idempotency-key"), key)));
         let (status, pause, body) = self.call(Method::POST, url, &headers, body).await?;
         match status {
             StatusCode::CREATED => read_json(url, &body).map(PostAnswer::Created),

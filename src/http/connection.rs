@@ -22,16 +22,13 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// The time limits of a connection.
 #[derive(Debug, Clone)]
 pub struct TimeLimits {
-    /// Limit for receiving a whole request, header and body.
     pub request: Duration,
     /// Limit between an answer and the next request.
     pub idle: Duration,
     /// Limit for a client that does not read its answer.
     pub stalled: Duration,
-    /// Limit for sending a whole answer.
     pub answer: Duration,
     /// Limit between two parts of the rest of a body that its handler did not read.
     pub unwanted_body: Duration,
@@ -79,12 +76,10 @@ pub(super) enum Standing {
     NotReading,
 }
 
-/// The progress of the current request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ExchangeState {
     /// The handler has not been called, so hyper has nothing of ours to write.
     None,
-    /// The handler was called.
     Called,
     /// hyper has taken the whole answer, but may not have written all of it.
     Taken,
@@ -110,19 +105,6 @@ pub(super) struct ConnectionProgress {
 }
 
 impl ConnectionProgress {
-    pub fn accepted(now: Instant) -> ConnectionProgress {
-        ConnectionProgress {
-            stage: ConnectionStage::Waiting,
-            since: now,
-            exchange: ExchangeState::None,
-            served: false,
-            stalled_since: None,
-            answer_bytes: 0,
-            eof: false,
-            hypers_own: None,
-        }
-    }
-
     fn go(&mut self, stage: ConnectionStage, now: Instant) {
         self.stage = stage;
         self.since = now;
@@ -244,7 +226,6 @@ impl ConnectionProgress {
         }
     }
 
-    /// The last answer when hyper has ended the connection.
     fn ended(&self, error: Option<&hyper::Error>) -> LastWords {
         let Some(error) = error.filter(|_| self.exchange == ExchangeState::None) else {
             return LastWords::None;
@@ -271,7 +252,6 @@ impl ConnectionProgress {
     }
 }
 
-/// Why a connection ends.
 pub(super) enum ConnectionEnd {
     /// hyper ended it.
     Served(Result<(), hyper::Error>),
@@ -294,8 +274,18 @@ pub(super) enum LastWords {
 pub(super) struct Watch(Mutex<ConnectionProgress>);
 
 impl Watch {
+    /// Of a connection that was just accepted.
     pub fn new(now: Instant) -> Arc<Watch> {
-        Arc::new(Watch(Mutex::new(ConnectionProgress::accepted(now))))
+        Arc::new(Watch(Mutex::new(ConnectionProgress {
+            stage: ConnectionStage::Waiting,
+            since: now,
+            exchange: ExchangeState::None,
+            served: false,
+            stalled_since: None,
+            answer_bytes: 0,
+            eof: false,
+            hypers_own: None,
+        })))
     }
 
     pub fn progress(&self) -> MutexGuard<'_, ConnectionProgress> {
@@ -396,7 +386,6 @@ pub(super) struct RequestBody {
     watch: Arc<Watch>,
 }
 
-/// The rest of a body that its handler did not read.
 #[derive(Default)]
 pub(super) struct UnreadBody(Mutex<Option<Incoming>>);
 

@@ -83,21 +83,9 @@ struct ConnectionTable {
     next_id: u64,
     /// The connections that were not asked to give way.
     open: BTreeMap<u64, OpenConnection>,
-    of_client: HashMap<ClientAddress, usize>,
 }
 
 impl ConnectionTable {
-    fn remove(&mut self, id: u64) -> Option<OpenConnection> {
-        let entry = self.open.remove(&id)?;
-        if let Some(count) = self.of_client.get_mut(&entry.client) {
-            *count -= 1;
-            if *count == 0 {
-                self.of_client.remove(&entry.client);
-            }
-        }
-        Some(entry)
-    }
-
     /// Asks one connection to end, of `client` if one is given. False when none can.
     fn make_room(&mut self, client: Option<ClientAddress>, now: Instant) -> bool {
         let candidates =
@@ -106,7 +94,10 @@ impl ConnectionTable {
             let (standing, since) = entry.watch.progress().standing(now)?;
             Some(Candidate { id: *id, client: entry.client, standing, since })
         });
-        let leaving = first_to_give_way(candidates.collect(), &self.of_client).and_then(|id| self.remove(id));
+        let candidates = candidates.collect();
+        let mut of_client: HashMap<_, usize> = HashMap::new();
+        self.open.values().for_each(|entry| *of_client.entry(entry.client).or_default() += 1);
+        let leaving = first_to_give_way(candidates, &of_client).and_then(|id| self.open.remove(&id));
         leaving.inspect(|entry| entry.gives_way.notify_one()).is_some()
     }
 }
@@ -126,12 +117,11 @@ impl Connections {
         self.table.lock().expect("no thread panics while it holds the connections")
     }
 
-    /// Gives a connection from `address` a slot, if necessary that of another connection. `None` when all others are being
-    /// answered.
+    /// Gives a connection from `address` a slot, if necessary that of another. `None` when all others are being answered.
     pub fn admit(self: &Arc<Self>, address: IpAddr, now: Instant) -> Option<ConnectionSlot> {
         let client = ClientAddress::from(address);
         let mut table = self.table();
-        let of_client = table.of_client.get(&client).copied().unwrap_or(0);
+        let of_client = table.open.values().filter(|entry| entry.client == client).count();
         let too_many_of_client =
             matches!(client, ClientAddress::Remote(_)) && of_client >= self.limits.per_address;
         if too_many_of_client || table.open.len() >= self.limits.all {
@@ -146,7 +136,6 @@ impl Connections {
         let (watch, gives_way) = (Watch::new(now), Arc::new(Notify::new()));
         let entry = OpenConnection { client, watch: Arc::clone(&watch), gives_way: Arc::clone(&gives_way) };
         table.open.insert(id, entry);
-        *table.of_client.entry(client).or_default() += 1;
         drop(table);
         self.traffic.connections_open.inc();
         Some(ConnectionSlot { connections: Arc::clone(self), id, watch, gives_way })
@@ -165,7 +154,7 @@ impl Connections {
                 Some((u128::from(its_bytes) * (unread_for.as_micros() + 1), its_bytes, *other))
             });
             let Some((_, its_bytes, other)) = unread.max() else { return };
-            if let Some(entry) = table.remove(other) {
+            if let Some(entry) = table.open.remove(&other) {
                 entry.gives_way.notify_one();
                 self.traffic.connections_evicted.inc();
             }
@@ -192,7 +181,7 @@ pub(super) struct ConnectionSlot {
 
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        self.connections.table().remove(self.id);
+        self.connections.table().open.remove(&self.id);
         self.connections.traffic.connections_open.dec();
     }
 }
@@ -265,8 +254,7 @@ mod tests {
             assert_eq!(connections.traffic.connections_open.get(), 2);
             drop(places);
         }
-        let table = connections.table();
-        assert!(table.open.is_empty() && table.of_client.is_empty());
+        assert!(connections.table().open.is_empty());
         assert_eq!(
             (connections.traffic.connections_open.get(), connections.traffic.connections_evicted.get()),
             (0, 0)

@@ -6,7 +6,6 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-/// The metrics of one daemon, and the values that are read when a scrape comes.
 pub struct Metrics {
     registry: Registry,
 }

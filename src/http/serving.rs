@@ -27,7 +27,7 @@ use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::io;
+use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
@@ -97,7 +97,8 @@ pub async fn serve(
                 None => refuse(&stream, peer),
             },
             // The client has gone already.
-            Err(error) if is_of_client(&error) => {}
+            Err(error) if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) => {
+            }
             Err(error) => {
                 if logged.is_none_or(|at| at.elapsed() >= LOG_FAILED_ACCEPT_EVERY) {
                     tracing::error!(
@@ -144,11 +145,6 @@ fn say_if_panicked(ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
-fn is_of_client(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
-}
-
 /// Answers a client for which there is no slot. This costs no task, so the answer is sent only if that is possible at once.
 fn refuse(stream: &TcpStream, peer: SocketAddr) {
     tracing::debug!(%peer, "refused: all connections are being answered");
@@ -162,7 +158,6 @@ fn panicked() -> Problem {
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
 }
 
-/// What all connections of a daemon share.
 struct Host {
     router: TowerToHyperService<Router>,
     connections: Arc<Connections>,
@@ -293,7 +288,6 @@ impl Host {
 /// Passes the requests of one connection to the router.
 struct RequestService {
     host: Arc<Host>,
-    /// The number of its slot.
     id: u64,
     watch: Arc<Watch>,
 }

@@ -2,41 +2,24 @@
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::num::NonZeroU64;
 use std::str::FromStr;
 use unicode_normalization::UnicodeNormalization;
 use uuid::Uuid;
 
 /// The number of a message in its epoch: 1, 2, 3, … without gaps. 0 does not decode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "u64", into = "u64")]
-pub struct Sequence(u64);
-
-/// The error for 0 where a sequence is expected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("0 is not a sequence; the first is 1")]
-pub struct NotASequence;
+pub struct Sequence(NonZeroU64);
 
 impl Sequence {
-    pub const FIRST: Sequence = Sequence(1);
+    pub const FIRST: Sequence = Sequence(NonZeroU64::MIN);
 
     /// `None` for 0, which is not a sequence.
     pub fn new(number: u64) -> Option<Sequence> {
-        (number > 0).then_some(Sequence(number))
+        NonZeroU64::new(number).map(Sequence)
     }
     pub fn get(self) -> u64 {
-        self.0
-    }
-}
-
-impl TryFrom<u64> for Sequence {
-    type Error = NotASequence;
-    fn try_from(number: u64) -> Result<Sequence, NotASequence> {
-        Sequence::new(number).ok_or(NotASequence)
-    }
-}
-impl From<Sequence> for u64 {
-    fn from(sequence: Sequence) -> u64 {
-        sequence.0
+        self.0.get()
     }
 }
 
@@ -99,10 +82,7 @@ impl Digest {
     pub const LEN: usize = 16;
 
     pub fn of(bytes: &[u8]) -> Digest {
-        let hash = blake3::hash(bytes);
-        let mut digest = [0; Self::LEN];
-        digest.copy_from_slice(&hash.as_bytes()[..Self::LEN]);
-        Digest(digest)
+        Digest(*blake3::hash(bytes).as_bytes().first_chunk().expect("a hash is longer"))
     }
     pub const fn from_bytes(bytes: [u8; Self::LEN]) -> Digest {
         Digest(bytes)
@@ -121,7 +101,7 @@ impl fmt::Debug for Digest {
 /// The name that an operator gave to a site: 1 to 64 bytes of printable UTF-8 in normal form C, spaces allowed
 /// inside ("Bull Ring").
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[serde(try_from = "String")]
 pub struct SiteName(String);
 
 /// A text in quotes, as it appears in messages to people; it does not show how we store it.
@@ -131,7 +111,6 @@ impl fmt::Debug for SiteName {
     }
 }
 
-/// Why a text is not a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SiteNameError {
     #[error("a name needs 1 to 64 bytes, this one has {0}")]
@@ -186,11 +165,6 @@ impl TryFrom<String> for SiteName {
     type Error = SiteNameError;
     fn try_from(text: String) -> Result<SiteName, SiteNameError> {
         SiteName::new(&text)
-    }
-}
-impl From<SiteName> for String {
-    fn from(name: SiteName) -> String {
-        name.0
     }
 }
 

@@ -72,13 +72,14 @@ impl Message {
     }
 }
 
-/// What stands under a range of sequences.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Content<P = Bytes> {
-    /// Messages, in order.
     Records(Vec<Message<P>>),
     /// Messages that the sender had confirmed and can no longer read.
-    Lost { last: Sequence, reason: String },
+    Lost {
+        last: Sequence,
+        reason: String,
+    },
 }
 
 /// A run of consecutive sequences of one epoch.
@@ -99,7 +100,6 @@ pub struct Page<P = Bytes> {
 /// A page that borrows its messages (zero-copy): looking through a backlog of millions copies none of them.
 pub type PageView<'a> = Page<&'a [u8]>;
 
-/// Why bytes are not a page.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PageError {
     #[error("it is {0} bytes long; a page has 1 to {BYTES_MAX}")]
@@ -123,7 +123,6 @@ impl<P> Page<P> {
         }
     }
 
-    /// The number of sequences that it covers.
     pub fn count(&self) -> u64 {
         self.last() - self.first.get() + 1
     }
@@ -190,7 +189,6 @@ impl Page {
 }
 
 impl<'a> PageView<'a> {
-    /// Decodes like [`Page::decode`].
     pub fn decode_in_place(bytes: &'a [u8]) -> Result<PageView<'a>, PageError> {
         if bytes.len() > BYTES_MAX {
             return Err(PageError::Length(bytes.len()));
@@ -281,23 +279,22 @@ impl SealedPage {
 
     /// Checks a value that [`SealedPage::to_stored`] made, and looks into the page where it is.
     pub fn view_stored(value: &[u8]) -> Result<(Digest, PageView<'_>), PageError> {
-        let (digest, bytes) =
-            value.split_first_chunk::<{ Digest::LEN }>().ok_or(PageError::Length(value.len()))?;
-        let digest = Digest::from_bytes(*digest);
+        let (digest, bytes) = split_stored(value)?;
         if Digest::of(bytes) != digest {
             return Err(PageError::Digest);
         }
         Ok((digest, PageView::decode_in_place(bytes)?))
     }
 
+    /// Checks a value that [`SealedPage::to_stored`] made, and decodes.
+    pub fn open_stored(value: &[u8]) -> Result<(Digest, Page), PageError> {
+        SealedPage::view_stored(value).map(|(digest, page)| (digest, page.into_page()))
+    }
+
     /// The same page with other content, under the digest that it was received with: the receiver had to forget some of it.
     /// [`SealedPage::open`] refuses it, so that it is never taken for what was received.
     pub fn replaced_by(&self, page: &Page) -> SealedPage {
         SealedPage { digest: self.digest, bytes: [&[REPLACED], &page.encode()[..]].concat().into() }
-    }
-
-    pub fn is_replaced(&self) -> bool {
-        self.bytes.first() == Some(&REPLACED)
     }
 
     /// What is kept of a page, as it was received or replaced.
@@ -314,10 +311,13 @@ impl SealedPage {
     }
 
     pub fn from_stored(value: &[u8]) -> Result<SealedPage, PageError> {
-        let (digest, bytes) =
-            value.split_first_chunk::<{ Digest::LEN }>().ok_or(PageError::Length(value.len()))?;
-        Ok(SealedPage { digest: Digest::from_bytes(*digest), bytes: Bytes::copy_from_slice(bytes) })
+        split_stored(value).map(|(digest, bytes)| SealedPage { digest, bytes: Bytes::copy_from_slice(bytes) })
     }
+}
+
+fn split_stored(value: &[u8]) -> Result<(Digest, &[u8]), PageError> {
+    let (digest, bytes) = value.split_first_chunk().ok_or(PageError::Length(value.len()))?;
+    Ok((Digest::from_bytes(*digest), bytes))
 }
 
 #[cfg(test)]
@@ -387,10 +387,7 @@ mod tests {
     fn a_replaced_page_keeps_its_digest_and_is_never_taken_for_the_received_one() {
         let sealed = SealedPage::seal(&page(3));
         let replaced = sealed.replaced_by(&page(2));
-        assert_eq!(
-            (replaced.digest, replaced.is_replaced(), sealed.is_replaced()),
-            (sealed.digest, true, false)
-        );
+        assert_eq!((replaced.digest, replaced.bytes[0], sealed.bytes[0]), (sealed.digest, REPLACED, VERSION));
         assert_eq!((replaced.read().unwrap(), sealed.read().unwrap()), (page(2), page(3)));
         assert!(replaced.open().is_err());
         let other = SealedPage { digest: Digest::of(&replaced.bytes), ..replaced };

@@ -72,31 +72,26 @@ impl Mark {
     }
 }
 
-/// What to do with one page.
+/// What to do with one page; see the module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Judgement {
     /// Apply it and move the mark to its last sequence.
     Next,
-    /// First record that `from..=to` are missing for good, then apply the page. They were once acknowledged to the sender, which
-    /// has deleted them, so this ledger was restored from an older copy, or is new.
+    /// First record that `from..=to` are missing for good, then apply the page. This ledger was restored from an older copy, or is
+    /// new.
     AfterMissingRange { from: u64, to: u64 },
-    /// It was applied before, with the same content. Acknowledge again.
+    /// Acknowledge again.
     Duplicate,
-    /// The sender has lost this page. The ledger lacks `from..=to` of it: record them as missing, and move the mark, without a
-    /// digest, because the next page names the one that was lost.
+    /// Record `from..=to` of a lost page as missing, and move the mark, without a digest.
     Missing { from: u64, to: u64 },
-    /// Pages before this one are still missing. Apply nothing; expect this sequence.
+    /// Apply nothing; expect this sequence.
     Gap { expected: u64 },
-    /// Its sequences are already taken by other content, or it follows a different page from the one that was applied. Apply
-    /// nothing.
+    /// Apply nothing.
     Conflict,
 }
 
-/// Judges a page.
-///
-/// `mark` says how far this site and epoch was applied. `oldest` is the oldest
-/// sequence that the sender still has. `applied` gives the digest of the page that was applied with
-/// this first sequence; it is called only for sequences at or below the mark.
+/// `mark` says how far this site and epoch was applied. `oldest` is the oldest sequence that the sender still has. `applied` gives
+/// the digest of the page that was applied with this first sequence; it is called only for sequences at or below the mark.
 pub fn judge<E>(
     page: PageSpan,
     mark: Mark,
@@ -110,7 +105,7 @@ pub fn judge<E>(
     };
     let mark = mark.sequence;
     if page.is_lost && page.last <= mark {
-        return Ok(Judgement::Duplicate); // what the ledger has is better
+        return Ok(Judgement::Duplicate);
     }
     if page.is_lost && page.first <= mark.max(oldest.saturating_sub(1)) + 1 {
         return Ok(Judgement::Missing { from: mark + 1, to: page.last });
@@ -125,7 +120,6 @@ pub fn judge<E>(
         // Two sites may continue from one copied directory: only one of them can be the one recorded here.
         if continues { Judgement::Next } else { Judgement::Conflict }
     } else if page.first <= oldest {
-        // Nothing older is coming: the sender has deleted it, as acknowledged.
         Judgement::AfterMissingRange { from: mark + 1, to: page.first - 1 }
     } else {
         Judgement::Gap { expected: mark + 1 }

@@ -103,22 +103,12 @@ pub struct Reply {
 pub enum Verdict {
     Accepted,
     Gap,
-    Conflict {
-        first: u64,
-    },
-    Refused {
-        reason: String,
-    },
-    /// The pages are for another ledger than this one.
+    Conflict { first: u64 },
+    Refused { reason: String },
     OtherLedger,
-    /// An operator decided that both sides of a conflict count: messages that are not acknowledged have to continue under a new
-    /// epoch.
-    Move {
-        from: u64,
-    },
+    Move { from: u64 },
 }
 
-/// Why bytes are not a message of this protocol.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
     #[error("it is {0} bytes long, more than the protocol allows")]

@@ -1,6 +1,5 @@
-//! The board: the occupancy of all garages, as one garage shows it, and the data that travels with requests and replies.
-//!
-//! These travel as opaque bytes in `messaging`, encoded with postcard behind a version byte for each of them.
+//! The board: the occupancy of all garages, as one garage shows it. What travels with requests and replies is opaque bytes to
+//! `messaging`: postcard behind a version byte for each type.
 //!
 //! **Promise.** An edge shows whole boards only: the lines of all garages of the city at one position, however many there are.
 //! **Kept by.** The server gives the lines in the order in which they changed last, in parts that fit into a reply. A line that
@@ -35,10 +34,8 @@ impl BoardLine {
     }
 }
 
-/// What a board shows: a state of one ledger at one position, as one run of the server knew it.
-///
-/// A ledger that was restored from a backup comes to the same positions again, with other events. So changes are given only since a
-/// version of the same run.
+/// What a board shows: a state of one ledger at one position. A ledger that was restored from a backup comes to the same positions
+/// again, with other events, so changes are given only since a version of the same run of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BoardVersion {
     pub ledger: [u8; 16],
@@ -209,7 +206,6 @@ fn decode<T: DeserializeOwned>(version: u8, bytes: &[u8]) -> Result<T, UnknownFo
     }
 }
 
-/// The board as an edge gathers it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GatheredBoard {
     /// The last whole one: what is shown.
@@ -238,7 +234,6 @@ impl GatheredBoard {
         self.whole.as_ref()
     }
 
-    /// What to ask next.
     pub fn question(&self) -> BoardQuestion {
         let since = match (&self.next, &self.whole) {
             (Some((board, begun)), _) => Some(Since { version: board.version, begun: *begun }),

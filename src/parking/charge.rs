@@ -7,8 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 use uuid::Uuid;
 
-/// The id of a charge: `GARAGE/EPOCH/SEQUENCE`, followed by `@POSITION` when a corrected plate or an operator made the stay, at that
-/// position of the ledger.
+/// `GARAGE/EPOCH/SEQUENCE`, with the `@POSITION` of the ledger at which a corrected plate or an operator made the stay, if one did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChargeId {
     /// The first name of the garage. It may contain slashes.

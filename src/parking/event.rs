@@ -16,7 +16,6 @@ pub struct Event {
     pub kind: EventKind,
     /// When it happened, as its source says: evidence, not truth.
     pub at: Moment,
-    /// Details that the source gave about itself.
     pub seen: Sighting,
 }
 
@@ -253,7 +252,6 @@ pub struct EventJson {
     pub corrects: Option<Corrects>,
 }
 
-/// Which earlier event a correction speaks of.
 #[derive(Debug, Serialize)]
 pub struct Corrects {
     pub epoch: String,

@@ -54,8 +54,6 @@ pub(super) fn text_of(body: &[u8]) -> Result<&str, EventError> {
 pub(super) enum Value<'a> {
     Null,
     TrueOrFalse,
-    Whole(u64),
-    /// Negative, with a fraction, or with an exponent.
     Number(serde_json::Number),
     Text(Cow<'a, str>),
     List,
@@ -67,7 +65,6 @@ impl fmt::Display for Value<'_> {
         match self {
             Value::Null => f.write_str("null"),
             Value::TrueOrFalse => f.write_str("true or false"),
-            Value::Whole(number) => write!(f, "the number {number}"),
             Value::Number(number) => write!(f, "the number {number}"),
             Value::Text(_) => f.write_str("a text"),
             Value::List => f.write_str("a list"),
@@ -113,15 +110,11 @@ impl Value<'_> {
     }
 
     pub(super) fn as_number(&self) -> Option<f64> {
-        match self {
-            Value::Whole(number) => Some(*number as f64),
-            Value::Number(number) => number.as_f64(),
-            _ => None,
-        }
+        if let Value::Number(number) = self { number.as_f64() } else { None }
     }
 
     pub(super) fn as_whole(&self) -> Option<u64> {
-        if let Value::Whole(number) = self { Some(*number) } else { None }
+        if let Value::Number(number) = self { number.as_u64() } else { None }
     }
 }
 
@@ -140,10 +133,10 @@ impl<'de: 'a, 'a> Deserialize<'de> for Value<'a> {
                 Ok(Value::TrueOrFalse)
             }
             fn visit_u64<E>(self, number: u64) -> Result<Value<'de>, E> {
-                Ok(Value::Whole(number))
+                Ok(Value::Number(number.into()))
             }
             fn visit_i64<E>(self, number: i64) -> Result<Value<'de>, E> {
-                Ok(u64::try_from(number).map_or_else(|_| Value::Number(number.into()), Value::Whole))
+                Ok(Value::Number(number.into()))
             }
             fn visit_f64<E>(self, number: f64) -> Result<Value<'de>, E> {
                 // JSON has no other numbers than those.
@@ -237,7 +230,10 @@ mod tests {
 
     #[test]
     fn fields_are_read_in_whatever_order_they_stand() {
-        assert_eq!(read(r#"{"b":7,"a":"x"}"#), Ok([Some(Value::Text("x".into())), Some(Value::Whole(7))]));
+        assert_eq!(
+            read(r#"{"b":7,"a":"x"}"#),
+            Ok([Some(Value::Text("x".into())), Some(Value::Number(7.into()))])
+        );
         assert_eq!(read(r#"{"\u0061":null}"#), Ok([Some(Value::Null), None]));
         for (written, value) in [
             ("-1", Value::Number((-1).into())),
@@ -267,12 +263,15 @@ mod tests {
             assert!(error.contains(reason), "{text}: {error}");
         }
         let said = |value: Value<'_>, expected| value.check(expected).unwrap_err();
-        let text = said(Value::Whole(7), Expected::Text);
+        let text = said(Value::Number(7.into()), Expected::Text);
         assert_eq!(text, "the number 7 stands where a text in quotes belongs");
         let whole = |value| said(value, Expected::Whole(9));
         let less = Value::Number((-1).into());
         assert_eq!(whole(less), "the number -1 stands where a whole number from 0 to 9 belongs");
-        assert_eq!(whole(Value::Whole(10)), "the number 10 stands where a whole number from 0 to 9 belongs");
+        assert_eq!(
+            whole(Value::Number(10.into())),
+            "the number 10 stands where a whole number from 0 to 9 belongs"
+        );
         assert_eq!(whole(Value::Null), "null stands where a whole number from 0 to 9 belongs");
         let number = said(Value::Text("x".into()), Expected::Number);
         assert_eq!(number, "a text stands where a number belongs");

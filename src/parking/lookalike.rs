@@ -16,7 +16,6 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap};
 const PAIRS: [(char, char); 7] =
     [('O', '0'), ('I', '1'), ('B', '8'), ('S', '5'), ('Z', '2'), ('D', '0'), ('G', '6')];
 
-/// Whether two plates are one look-alike apart.
 fn one_apart(a: &Plate, b: &Plate) -> bool {
     let (a, b) = (a.as_str(), b.as_str());
     let mut different = a.chars().zip(b.chars()).filter(|(x, y)| x != y);
@@ -29,8 +28,7 @@ fn is_pair(x: char, y: char) -> bool {
     PAIRS.contains(&(x, y)) || PAIRS.contains(&(y, x))
 }
 
-/// The plate with each look-alike letter as the digit it resembles. Plates that are one apart have the same; not all that
-/// have the same are one apart.
+/// The plate with each look-alike letter as its digit: equal for plates that are one apart, and for some that are not.
 fn skeleton(plate: &Plate) -> String {
     let digit = |c| PAIRS.iter().find(|(letter, _)| *letter == c).map_or(c, |(_, digit)| *digit);
     plate.as_str().chars().map(digit).collect()

@@ -3,8 +3,7 @@
 use super::event::EventKind;
 use serde::{Deserialize, Serialize};
 
-/// The count of one garage. It is never clamped: a negative number, or one above the capacity, is what the
-/// events say, and a reason to look.
+/// The count of one garage. It is never clamped: a number below zero or above the capacity is a reason to look.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Occupancy {
     pub occupied: i64,

@@ -13,8 +13,7 @@ use unicode_properties::{
     GeneralCategory as Category, GeneralCategoryGroup as Group, UnicodeGeneralCategory,
 };
 
-/// A normalised plate: 1 to 16 letters and decimal digits, without the separators and the invisible characters that people and
-/// cameras put between them.
+/// A normalised plate: 1 to 16 letters and decimal digits, without separators and invisible characters.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Plate(String);
 
@@ -148,8 +147,7 @@ fn is_dash(c: char) -> bool {
 /// Dots at the foot of a line and in its middle.
 const DOTS: &str = ".\u{b7}\u{2022}\u{2027}\u{2219}\u{22c5}\u{2e31}\u{3002}\u{30fb}";
 
-/// Format characters, and the code points that Unicode calls default ignorable: among them variation selectors, the marks and the
-/// letters that show nothing.
+/// Format characters, and what Unicode calls default ignorable: variation selectors, marks and letters that show nothing.
 fn is_invisible(c: char) -> bool {
     c.general_category() == Category::Format
         || matches!(u32::from(c), 0xad | 0x34f | 0x61c | 0x115f..=0x1160 | 0x17b4..=0x17b5 | 0x180b..=0x180f

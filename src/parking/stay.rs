@@ -14,7 +14,6 @@ use super::plate::Plate;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
-/// The direction in which a car passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     In,
@@ -24,7 +23,6 @@ pub enum Way {
 /// What became of a car that entered. `P` is what the caller keeps of an event; it orders them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum End<P> {
-    /// The car is inside.
     Inside,
     Left(P),
     /// The car entered again, so it had left; nobody saw when.
@@ -41,14 +39,9 @@ impl<P> End<P> {
     }
 }
 
-/// What one car did at one garage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Visit<P> {
-    Stay {
-        entry: P,
-        end: End<P>,
-    },
-    /// An exit without an entry.
+    Stay { entry: P, end: End<P> },
     Exit(P),
 }
 
@@ -74,7 +67,6 @@ impl<P> Visit<P> {
         std::iter::once(first).chain(second)
     }
 
-    /// Whether one of its events is this one.
     pub fn holds(&self, event: &P) -> bool
     where
         P: PartialEq,
@@ -135,7 +127,7 @@ pub fn with<P: Clone + Ord>(visits: &[Visit<P>], way: Way, event: P) -> Vec<Visi
 /// The cars that are inside one garage, each with a note of its entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inside<N> {
-    by_plate: HashMap<Plate, N>,
+    pub by_plate: HashMap<Plate, N>,
 }
 
 impl<N> Default for Inside<N> {
@@ -162,14 +154,6 @@ impl<N> Inside<N> {
             self.by_plate.shrink_to(2 * self.by_plate.len());
         }
         taken
-    }
-
-    pub fn len(&self) -> usize {
-        self.by_plate.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.by_plate.is_empty()
     }
 }
 
@@ -229,7 +213,7 @@ mod tests {
                 }
             }
             prop_assert_eq!(&visits, &paired(&ways));
-            prop_assert_eq!(inside.len(), visits.iter().filter(|visit| visit.is_inside()).count());
+            prop_assert_eq!(inside.by_plate.len(), visits.iter().filter(|visit| visit.is_inside()).count());
         }
 
         /// One event more or less changes its neighbours alone, and they are enough to know how.

@@ -27,9 +27,6 @@ use serde_json::json;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-/// How many lines of statements one answer carries at most, and how many bytes of them.
-const PIECE_LINES: usize = 10_000;
-const PIECE_BYTES: usize = 1024 * 1024;
 /// How many entries are read before their lines are made.
 const SLICE: usize = 128;
 /// What pieces of statements look like; another form is of another version of this program.
@@ -142,13 +139,15 @@ pub struct BooksReader<'a, V> {
     pub view: V,
 }
 
-/// How much an answer may still carry.
-struct AnswerRoom {
-    lines: usize,
-    bytes: usize,
+/// How many lines of statements, and how many bytes of them, an answer may still carry.
+pub(in crate::server) struct AnswerRoom {
+    pub lines: usize,
+    pub bytes: usize,
 }
 
 impl AnswerRoom {
+    const DEFAULT: AnswerRoom = AnswerRoom { lines: 10_000, bytes: 1024 * 1024 };
+
     fn take(&mut self, what: &impl Serialize) {
         let size = postcard::serialize_with_flavor(what, postcard::ser_flavors::Size::default());
         self.bytes = self.bytes.saturating_sub(size.expect("it always encodes"));
@@ -185,27 +184,15 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
         Ok(ChargesAnswer { position, charges, next: next.map(|next| next.to_string()) })
     }
 
-    /// The next pieces of statements, and where to go on.
-    pub fn pieces(
+    /// The next pieces of statements, about as many as there is room for, and where to go on.
+    pub(in crate::server) fn pieces(
         &self,
-        operator: &Operator,
-        month: Month,
-        whose: &Whose,
-        from: Option<StatementCursor>,
-    ) -> Result<(Vec<StatementPiece>, Option<StatementCursor>), StoreError> {
-        self.pieces_within(PIECE_LINES, PIECE_BYTES, operator, (month, whose), from)
-    }
-
-    /// The same, of about `lines` lines and `bytes` bytes.
-    pub(in crate::server) fn pieces_within(
-        &self,
-        lines: usize,
-        bytes: usize,
         operator: &Operator,
         (month, whose): (Month, &Whose),
         from: Option<StatementCursor>,
+        mut room: AnswerRoom,
     ) -> Result<(Vec<StatementPiece>, Option<StatementCursor>), StoreError> {
-        let room = &mut AnswerRoom { lines, bytes };
+        let room = &mut room;
         let (first, end) = match whose {
             Whose::Plate(plate) => {
                 let Ok(plate) = Plate::new(plate) else { return Ok((Vec::new(), None)) };
@@ -381,7 +368,7 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
         let mut together = StatementAssembler::new(at_most);
         let (mut from, mut statement) = (None, None);
         loop {
-            let (pieces, next) = self.pieces(operator, month, whose, from)?;
+            let (pieces, next) = self.pieces(operator, (month, whose), from, AnswerRoom::DEFAULT)?;
             for piece in pieces {
                 statement = together.add(piece)?;
             }
@@ -400,7 +387,8 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
             BooksQuestion::Charges(asked) => serde_json::to_value(self.charges(asked).map_err(failed)?)
                 .map_err(|error| error.to_string().into()),
             BooksQuestion::Statements { month, whose, from } => {
-                let (pieces, next) = self.pieces(operator, *month, whose, *from).map_err(failed)?;
+                let (pieces, next) =
+                    self.pieces(operator, (*month, whose), *from, AnswerRoom::DEFAULT).map_err(failed)?;
                 let bytes = postcard::to_stdvec(&pieces).expect("pieces always encode");
                 Ok(json!({ "form": FORM, "pieces": hex(&bytes), "next": next }))
             }

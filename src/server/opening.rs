@@ -10,8 +10,8 @@ use super::HIGH_WATER_FILE;
 use super::ledger::{self, Ledger};
 use crate::codes;
 use crate::daemon::{DaemonError, clock};
-use crate::store::room::{self, DiskRoom, OpenedStore, StoreCondition};
-use crate::store::salvage::{self, OnLoss, Salvaged};
+use crate::store::room::DiskRoom;
+use crate::store::salvage::{self, OnLoss, OpenedStore, Salvaged, StoreCondition};
 use crate::store::{Purpose, Store, StoreError, StoreOpenError};
 use std::path::Path;
 
@@ -47,7 +47,7 @@ fn open_with(
     open: OpenLedger<'_>,
 ) -> Result<OpenedLedger, DaemonError> {
     let rebuild = |found: &Salvaged, new: &Store| ledger::salvage::rebuild(high_water, found, new);
-    let opened = room::open_store(dir, Purpose::Server, reserve, &rebuild)?;
+    let opened = salvage::open_store(dir, Purpose::Server, reserve, &rebuild)?;
     let on_loss = match opened.condition {
         StoreCondition::Opened if salvage::is_possible(dir) => OnLoss::Refuse,
         _ => OnLoss::Record,
@@ -61,7 +61,7 @@ fn open_with(
                 "a part of the ledger cannot be read; the store's file is searched for it"
             );
             salvage::request(dir).map_err(|source| StoreOpenError::Io { path: dir.to_owned(), source })?;
-            let opened = room::open_store(dir, Purpose::Server, reserve, &rebuild)?;
+            let opened = salvage::open_store(dir, Purpose::Server, reserve, &rebuild)?;
             Ok(open_ledger(opened, OnLoss::Record, open)?)
         }
         opened => {

@@ -12,7 +12,7 @@ use crate::parking::BoardAnswer;
 use crate::parking::board::{BoardPart, GatheredBoard};
 use crate::parking::statement::Operator;
 use crate::store::simulated::Disk;
-use crate::store::{Backend, Batch, Entries, Entry, Purpose, Store, room};
+use crate::store::{Backend, Batch, Entries, Entry, Purpose, Store, salvage};
 use serde_json::Value;
 use std::io;
 use std::net::SocketAddr;
@@ -61,12 +61,6 @@ impl Backend for Latched {
     fn get(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
         self.1.pass();
         self.0.get(key)
-    }
-    fn put(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
-        self.0.put(key, value)
-    }
-    fn remove(&self, key: &[u8]) -> io::Result<()> {
-        self.0.remove(key)
     }
     fn apply(&self, batch: &Batch) -> io::Result<()> {
         self.0.apply(batch)
@@ -121,7 +115,7 @@ impl Town {
     /// Serves HTTP; gives where, and what must live as long.
     async fn serve(&self) -> (SocketAddr, CancellationToken, tempfile::TempDir) {
         let dir = tempfile::tempdir().unwrap();
-        let room = room::open_store(dir.path(), Purpose::Server, None, &|_, _| Ok(())).unwrap().room;
+        let room = salvage::open_store(dir.path(), Purpose::Server, None, &|_, _| Ok(())).unwrap().room;
         let store = Store::on(self.disk.clone());
         let (live, metrics) = (Arc::clone(&self.live), Metrics::new("test"));
         let web = ServerWeb::new(

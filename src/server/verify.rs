@@ -20,7 +20,7 @@ use crate::codes::{self, Coded};
 use crate::daemon::{self, DaemonError};
 use crate::store::copy::{self, Spare};
 use crate::store::directory::{DataDir, STORE};
-use crate::store::room::StoreCondition;
+use crate::store::salvage::StoreCondition;
 use crate::store::{Store, StoreError, StoreOpenError, scratch};
 use serde::Serialize;
 use std::fmt;

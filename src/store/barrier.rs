@@ -1,19 +1,16 @@
 //! The write barrier: makes sled's flush reach the disk.
 //!
 //! **Promise.** When sled's `flush` returns `Ok`, the bytes survive a power cut.
-//! **Kept by.** sled 0.34 ends every write of its log in `sync_file_range(2)`, which by its own manual
-//! page "is extremely dangerous": it starts the writing of pages, but flushes neither the metadata that makes
-//! them reachable nor the cache of the drive. We measured what that means: 108 of 300 simulated
-//! power cuts lost confirmed events or left a store that could not be read. A call of `fdatasync`
-//! *after* sled's flush is not enough, because sled reuses segments of its file before that call.
-//! So this module defines the symbol `sync_file_range` itself. Our definition comes before that of the
-//! C library when the program is linked; sled's own call then is a real barrier, at the place where
-//! sled relies on it.
-//! sled's own ticker calls `fsync` on the same file every 500 ms, and only logs an error. The kernel reports a failed
-//! write-back once for each open file; if the ticker takes the report, the next flush would succeed over bytes that are not
-//! on the disk. So `fsync` is defined here too: both calls take turns, and after one failed, all later ones fail.
-//! **Checked by.** [`calls`]: a store that opens counts that its first flush came through here, and
-//! refuses to run otherwise; `tests/confirming_ends_in_a_sync.rs` sees it in a trace of system calls.
+//! **Kept by.** sled 0.34 ends every write of its log in `sync_file_range(2)`, which starts the writing of pages, but flushes
+//! neither the metadata that makes them reachable nor the cache of the drive. A call of `fdatasync` *after* sled's flush is not
+//! enough, because sled reuses segments of its file before that call. So this module defines the symbol `sync_file_range` itself.
+//! Our definition comes before that of the C library when the program is linked; sled's own call then is a real barrier, at the
+//! place where sled relies on it.
+//! sled's own ticker calls `fsync` on the same file every 500 ms, and only logs an error. The kernel reports a failed write-back
+//! once for each open file; if the ticker takes the report, the next flush would succeed over bytes that are not on the disk. So
+//! `fsync` is defined here too: both calls take turns, and after one failed, all later ones fail.
+//! **Checked by.** [`calls`]: a store that opens counts that its first flush came through here, and refuses to run otherwise;
+//! `tests/confirming_ends_in_a_sync.rs` sees it in a trace of system calls.
 //! **Not promised.** Anything against a disk that lies about having written.
 //!
 //! This module, `daemon::memory` and `daemon::clock` are the only places with `unsafe` code.
@@ -38,12 +35,8 @@ pub fn has_failed() -> bool {
     FAILED.load(Ordering::Acquire)
 }
 
-/// Takes the place of the C library's `sync_file_range`: waits until the data of the whole file, and
-/// the metadata needed to read it, are on the disk. Returns 0, or -1 with `errno` set, as sled expects.
-///
-/// # Safety
-/// Safe for any arguments: `fdatasync` checks the descriptor. It is `extern "C"` because that is how
-/// the symbol is called.
+/// Takes the place of the C library's `sync_file_range`: waits until the data of the whole file, and the metadata needed to read
+/// it, are on the disk. Returns 0, or -1 with `errno` set, as sled expects.
 #[unsafe(no_mangle)]
 pub extern "C" fn sync_file_range(
     fd: libc::c_int,
@@ -52,8 +45,7 @@ pub extern "C" fn sync_file_range(
     _flags: libc::c_uint,
 ) -> libc::c_int {
     CALLS.fetch_add(1, Ordering::AcqRel);
-    // The power-cut tests must be able to fail: with this feature, which no release has, flushes are
-    // what sled 0.34 ships, and `tests/confirmed_events_survive_power_cuts.rs` must see losses.
+    // The power-cut tests must be able to fail: with this feature, which no release has, flushes are what sled 0.34 ships.
     #[cfg(feature = "test-without-barrier")]
     // SAFETY: the kernel checks the arguments of a system call.
     return unsafe { libc::syscall(libc::SYS_sync_file_range, fd, _offset, _nbytes, _flags) } as libc::c_int;
@@ -72,7 +64,8 @@ pub extern "C" fn fsync(fd: libc::c_int) -> libc::c_int {
 fn in_turn(sync: impl FnOnce() -> libc::c_int) -> libc::c_int {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     if FAILED.load(Ordering::Acquire) {
-        set_errno(libc::EIO);
+        // SAFETY: the C library gives each thread a place for it that is valid while the thread lives.
+        unsafe { *libc::__errno_location() = libc::EIO };
         return -1;
     }
     let result = sync();
@@ -83,9 +76,4 @@ fn in_turn(sync: impl FnOnce() -> libc::c_int) -> libc::c_int {
         FAILED.store(true, Ordering::Release);
     }
     result
-}
-
-fn set_errno(error: libc::c_int) {
-    // SAFETY: the C library gives each thread a place for it that is valid while the thread lives.
-    unsafe { *libc::__errno_location() = error };
 }

@@ -42,9 +42,8 @@ impl Coded for CopyError {
 /// How much room must stay free beside a copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Spare {
-    /// The room that opening the copy needs.
     ForOpening,
-    /// As opening, plus the size of the copy once more, to rebuild its content.
+    /// The size of the copy once more, to rebuild its content.
     AsMuchAgain,
 }
 
@@ -87,13 +86,10 @@ pub fn size_of_store(data_dir: &Path) -> io::Result<u64> {
 }
 
 fn size(path: &Path) -> io::Result<u64> {
-    let mut bytes = 0;
-    for entry in fs::read_dir(path)? {
-        let entry = entry?;
-        let kind = entry.metadata()?;
-        bytes += if kind.is_dir() { size(&entry.path())? } else { kind.len() };
-    }
-    Ok(bytes)
+    fs::read_dir(path)?.try_fold(0, |bytes, entry| {
+        let (entry, found) = entry.and_then(|entry| Ok((entry.path(), entry.metadata()?)))?;
+        Ok(bytes + if found.is_dir() { size(&entry)? } else { found.len() })
+    })
 }
 
 fn copy_files(from: &Path, to: &Path) -> io::Result<()> {

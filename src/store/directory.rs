@@ -4,7 +4,7 @@
 //! **Kept by.** An advisory lock of the kernel on `DIR/lock`, which ends with the process however it ends.
 //! **Not promised.** Protection against programs that do not ask, or against filesystems without locks.
 
-use super::private;
+use super::{private, remove_if_there};
 use crate::codes::{self, Code, Coded};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -14,8 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// Where the store stands in a data directory.
 pub const STORE: &str = "store";
-/// The file that is locked in a data directory.
-pub(super) const LOCK: &str = "lock";
+const LOCK: &str = "lock";
 /// How long to wait for the lock: longer than a process takes that only checks whether a directory is held.
 const HELD_BY_A_LOOK: Duration = Duration::from_secs(1);
 
@@ -83,10 +82,7 @@ impl DataDir {
             .map_err(unusable)?;
         // The addresses of an earlier process are no longer valid.
         for stale in ["http.addr", "listen.addr"] {
-            match fs::remove_file(path.join(stale)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unusable(error)),
-                _ => {}
-            }
+            remove_if_there(&path.join(stale)).map_err(unusable)?;
         }
         Ok(DataDir { path: path.to_owned(), _lock: lock })
     }
@@ -95,7 +91,6 @@ impl DataDir {
         &self.path
     }
 
-    /// Where the store stands in a data directory.
     pub fn store(&self) -> PathBuf {
         self.path.join(STORE)
     }
@@ -145,10 +140,6 @@ impl Idle {
     /// Whether no process has held the directory since: if so, everything that was read meanwhile belongs to one state.
     pub fn is_still(&self) -> bool {
         Idle::look(&self.path).is_ok_and(|now| now == *self)
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 }
 

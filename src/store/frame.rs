@@ -22,7 +22,6 @@ use super::VALUE_MAX;
 pub(super) const MAGIC: [u8; 4] = [0xF0, 0x97, 0x05, 0x7A];
 const HASH: usize = 8;
 const HEADER: usize = MAGIC.len() + HASH + 8 + 1 + 2;
-/// The length of the longest frame.
 pub(super) const FRAME_MAX: usize = HEADER + u8::MAX as usize + VALUE_MAX;
 
 /// When a value was written: greater stamps were written later. The upper bits count the openings of the store, the lower
@@ -48,7 +47,6 @@ impl Stamp {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct FrameKey([u8; 32]);
 
-/// What a frame holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Frame<'a> {
     pub stamp: Stamp,

@@ -20,13 +20,6 @@ impl<B: Backend> Framed<B> {
         Framed { inner, purpose, frames, framing, next_stamp: AtomicU64::new(first.0) }
     }
 
-    fn framed(&self, key: &[u8], value: &[u8]) -> Option<Vec<u8>> {
-        is_fact(self.purpose, key).then(|| {
-            let stamp = Stamp(self.next_stamp.fetch_add(1, Ordering::Relaxed));
-            self.frames.encode(stamp, key, value)
-        })
-    }
-
     fn unframed(&self, key: &[u8], value: Vec<u8>) -> io::Result<Vec<u8>> {
         if !is_fact(self.purpose, key) {
             return Ok(value);
@@ -59,22 +52,15 @@ impl<B: Backend> Backend for Framed<B> {
         self.inner.get(key)?.map(|value| self.unframed(key, value)).transpose()
     }
 
-    fn put(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
-        match self.framed(key, value) {
-            Some(frame) => self.inner.put(key, &frame),
-            None => self.inner.put(key, value),
-        }
-    }
-
-    fn remove(&self, key: &[u8]) -> io::Result<()> {
-        self.inner.remove(key)
-    }
-
     fn apply(&self, batch: &Batch) -> io::Result<()> {
         let mut framed = Batch::default();
         for (key, value) in batch.writes() {
             match value {
-                Some(value) => framed.put(key, self.framed(key, value).unwrap_or_else(|| value.to_vec())),
+                Some(value) if is_fact(self.purpose, key) => {
+                    let stamp = Stamp(self.next_stamp.fetch_add(1, Ordering::Relaxed));
+                    framed.put(key, self.frames.encode(stamp, key, value));
+                }
+                Some(value) => framed.put(key, value),
                 None => framed.remove(key),
             }
         }

@@ -1,7 +1,5 @@
-//! A file beside a store that records the store's progress. From it, a store whose end was lost to damage can detect the loss.
-//!
-//! When a log has lost its end, sled recovers a shorter log that is consistent in itself. Nothing inside the store shows the
-//! loss.
+//! A file beside a store that records the store's progress: when a log has lost its end, sled recovers a shorter log that is
+//! consistent in itself, and nothing inside the store shows the loss.
 //!
 //! **Promise.** The store did once reach the position in the file. The file may be out of date.
 //! **Kept by.** It is written after the flush, over itself, with a checksum, and never synced: a kill leaves the last mark, and a
@@ -17,7 +15,6 @@ use std::path::Path;
 
 /// The length of the file: a block, so that overwriting it never needs room.
 const LENGTH: usize = 512;
-
 /// The length of the checksum: the first bytes of a BLAKE3 hash.
 const CHECKSUM: usize = 16;
 
@@ -25,11 +22,8 @@ const CHECKSUM: usize = 16;
 pub trait HighWaterMark: Serialize + DeserializeOwned {
     /// How many bytes the length takes. Files that exist depend on it.
     const LENGTH_BYTES: usize;
-    /// What the mark is about, for the log.
-    const OF: &'static str;
 }
 
-/// An open high-water file.
 #[derive(Debug)]
 pub struct HighWaterFile {
     file: File,
@@ -39,7 +33,7 @@ impl HighWaterFile {
     /// Opens the file, and gives the mark in it if it has one that can be read.
     pub fn open<M: HighWaterMark>(path: &Path) -> io::Result<(HighWaterFile, Option<M>)> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        let mark = mark_in(&file)?;
+        let mark = read(path)?;
         if file.metadata()?.len() < LENGTH as u64 {
             file.write_all_at(&[0; LENGTH], 0)?;
         }
@@ -49,19 +43,15 @@ impl HighWaterFile {
     /// Replaces the mark. A failure is no reason to stop.
     pub fn write<M: HighWaterMark>(&self, mark: &M) {
         if let Err(error) = self.file.write_all_at(&encode(mark), 0) {
-            tracing::debug!(%error, of = M::OF, "the high-water mark was not written; what is stored is not concerned");
+            tracing::debug!(%error, "the high-water mark was not written; what is stored is not concerned");
         }
     }
 }
 
 /// Reads the mark in a file, without changing it. `None` if it has none that can be read.
 pub fn read<M: HighWaterMark>(path: &Path) -> io::Result<Option<M>> {
-    mark_in(&File::open(path)?)
-}
-
-fn mark_in<M: HighWaterMark>(file: &File) -> io::Result<Option<M>> {
     let mut bytes = [0; LENGTH];
-    let length = file.read_at(&mut bytes, 0)?;
+    let length = File::open(path)?.read_at(&mut bytes, 0)?;
     Ok(decode(&bytes[..length]))
 }
 
@@ -97,7 +87,6 @@ mod tests {
     }
     impl HighWaterMark for Mark {
         const LENGTH_BYTES: usize = 1;
-        const OF: &'static str = "a test";
     }
 
     #[test]

@@ -4,11 +4,10 @@
 //! also holds the id of the store, without which the frames in a log that sled refuses cannot be read ([`super::frame`]).
 
 use super::frame::FrameKey;
-use super::sled_log;
+use super::{remove_if_there, sled_log};
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::path::Path;
 
 const FILE: &str = "fogpost";
 const FILE_NEW: &str = "fogpost.new";
@@ -50,15 +49,11 @@ pub(super) enum Framing {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Marker {
     pub purpose: String,
+    /// `None` in the marker of an earlier version.
     pub id: Option<(StoreId, Framing)>,
 }
 
 impl Marker {
-    /// The marker of a store that this process writes.
-    pub fn now(purpose: String, id: StoreId, framing: Framing) -> Marker {
-        Marker { purpose, id: Some((id, framing)) }
-    }
-
     /// `None` when there is none.
     pub fn read(dir: &Path) -> io::Result<Option<Marker>> {
         let text = match fs::read(dir.join(FILE)) {
@@ -119,36 +114,18 @@ fn checksum(text: &str) -> String {
     format!("{:08x}", crc32fast::hash(text.as_bytes()))
 }
 
-/// When it is dropped, after sled, it records that the store was closed and where its log ends.
-pub(super) struct Closing {
-    pub dir: PathBuf,
-    pub failed: Arc<OnceLock<Arc<str>>>,
-}
-
-impl Closing {
-    fn write(&self) -> io::Result<()> {
-        let end = sled_log::end(&self.dir)?.to_string();
-        let mut file = File::create(self.dir.join(CLOSED))?;
-        writeln!(file, "{end} {}", checksum(&end))?;
-        file.sync_all()
-    }
-}
-
-impl Drop for Closing {
-    fn drop(&mut self) {
-        if self.failed.get().is_none() && self.dir.exists() {
-            // Without it the next opening is only less certain of what it sees.
-            let _ = self.write();
-        }
-    }
+/// Records that the store in `dir` was closed in order, and where its log ends.
+pub(super) fn closed(dir: &Path) -> io::Result<()> {
+    let end = sled_log::end(dir)?.to_string();
+    let mut file = File::create(dir.join(CLOSED))?;
+    writeln!(file, "{end} {}", checksum(&end))?;
+    file.sync_all()
 }
 
 /// Records that the store in `dir` is open and may be written from now on.
 pub(super) fn opened(dir: &Path) -> io::Result<()> {
-    match fs::remove_file(dir.join(CLOSED)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => File::open(dir)?.sync_all()?,
-    }
+    remove_if_there(&dir.join(CLOSED))?;
+    File::open(dir)?.sync_all()?;
     match boot_id() {
         Some(boot) if written_in(dir) == Boot::Other => fs::write(dir.join(BOOT), boot),
         _ => Ok(()),

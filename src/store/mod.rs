@@ -1,16 +1,13 @@
 //! sled, made safe enough to be trusted with money.
 //!
-//! **Promise.** Once [`Store::flush`] returns `Ok`, everything written before survives `kill -9` and
-//! a power cut. Writes that were not flushed survive as a prefix of the order in which they were
-//! made, or not at all; a [`Batch`] survives whole or not at all.
-//! **Kept by.** The measures below, each with the measurement that asked for it
-//! (`ARCHITECTURE.md`, "What sled needs"):
+//! **Promise.** Once [`Store::flush`] returns `Ok`, everything written before survives `kill -9` and a power cut. Writes that were
+//! not flushed survive as a prefix of the order in which they were made, or not at all; a [`Batch`] survives whole or not at all.
+//! **Kept by.** The measures below, each with the measurement that asked for it in `ARCHITECTURE.md`, "What sled needs":
 //!
 //! * sled's flush is made a real barrier ([`barrier`]), and opening checks that it is in use;
-//! * no value is longer than [`VALUE_MAX`]: sled puts larger ones into files that it never syncs;
+//! * no value is longer than [`VALUE_MAX`], no batch than [`BATCH_MAX`];
 //! * left-overs of a crash during opening are removed before sled sees them;
 //! * after opening, every file, the directory and its parent are synced before anything is confirmed;
-//! * a batch holds at most [`BATCH_MAX`] writes: larger ones make sled keep memory permanently;
 //! * an operation that does not return, and a failure that no operation noticed, end the process (`watchdog`);
 //! * room is kept for deleting and for opening ([`room`]);
 //! * a failed write or flush poisons the store: nothing is accepted until the process starts again;
@@ -19,8 +16,8 @@
 //!
 //! **Not promised.** Protection against a disk that lies; that the file shrinks while it is open.
 //!
-//! [`Store`] is also the seam where tests own the disk: below it stands a [`Backend`], which is sled in
-//! every program and a simulated disk, with power cuts between any two steps, in the tests.
+//! Tests own the disk: below a [`Store`] stands a [`Backend`], which is sled in every program, and in tests a simulated disk with
+//! power cuts between any two steps.
 
 pub mod barrier;
 pub mod copy;
@@ -38,6 +35,7 @@ mod runway;
 pub mod salvage;
 pub mod scratch;
 #[cfg(test)]
+#[path = "tests/simulated.rs"]
 pub mod simulated;
 mod sled_log;
 mod unframed;
@@ -55,13 +53,15 @@ use watchdog::Watchdog;
 
 /// The longest value that is stored, in bytes.
 ///
-/// sled 0.34 writes a leaf above a quarter of its segment into a file of its own under `blobs/`, and
-/// never syncs that file; a lost one makes opening panic. With values of 8 KB in 30 interleaved ranges 17 of
-/// 19 power cuts were bad, with at most 6 KB none of 30.
+/// sled 0.34 writes a leaf above a quarter of its segment into a file of its own under `blobs/`, and never syncs that file; a lost
+/// one makes opening panic.
 pub const VALUE_MAX: usize = 6 * 1024;
 
 /// Maximum number of writes in one [`Batch`]. sled keeps memory permanently after batches of more than about 1,000.
 pub const BATCH_MAX: usize = 900;
+
+/// How many values [`Store::put_all`] writes at once.
+const PUT_AT_ONCE: usize = 256;
 
 /// The version of the layout of keys and values that this program writes.
 pub const FORMAT: u32 = 3;
@@ -69,7 +69,7 @@ pub const FORMAT: u32 = 3;
 /// A key and its value.
 pub type Entry = (Vec<u8>, Vec<u8>);
 
-/// Entries in ascending order of their keys.
+/// In ascending order of their keys.
 pub type Entries<'a> = Box<dyn Iterator<Item = io::Result<Entry>> + 'a>;
 
 /// The program that a store belongs to. A store of one program is refused by another.
@@ -94,37 +94,30 @@ impl fmt::Display for Purpose {
 /// Why a store did not open. In no case was confirmed data on the disk changed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreOpenError {
-    /// The directory could not be created, read, written or synced.
     #[error(
         "cannot use {path:?}: {source}. Nothing stored was changed. Check that the disk is there, has room, and that this user may write to it, then start again"
     )]
     Io { path: PathBuf, source: io::Error },
-    /// sled could not read its own files.
     #[error(
         "the store in {path:?} cannot be read: {reason}. Nothing was deleted. Keep a copy of the directory before anything else; then start again, or restore a backup"
     )]
     Damaged { path: PathBuf, reason: String },
-    /// A later version of fogpost wrote this store.
     #[error(
         "the store in {path:?} has format {found}, this program knows formats up to {FORMAT}. Nothing was changed. Run the newer version of fogpost that wrote it"
     )]
     NewerFormat { path: PathBuf, found: u32 },
-    /// A version of fogpost wrote this store that was never released.
     #[error(
         "the store in {path:?} has format {found}, which was never released; this program knows format {FORMAT}. Nothing was changed. Deliver what it holds with the program that wrote it"
     )]
     OlderFormat { path: PathBuf, found: u32 },
-    /// The store of another program.
     #[error(
         "the store in {path:?} belongs to {found:?}, not to {wanted:?}. Nothing was changed. Give this program a --data-dir of its own"
     )]
     OtherPurpose { path: PathBuf, found: String, wanted: String },
-    /// What was found in a damaged store could not be put into a new one.
     #[error(
         "the store in {path:?} is damaged, and building a new one from what can be read of it failed: {source}. The damaged one was not changed. Make room on the disk, then start again"
     )]
     Salvage { path: PathBuf, source: Box<StoreError> },
-    /// The program was linked so that sled's flush would not survive a power cut.
     #[error(
         "this build's flushes do not pass through the write barrier, so they would not survive a power cut. Nothing was accepted. Build fogpost as its README says"
     )]
@@ -145,13 +138,11 @@ impl Coded for StoreOpenError {
     }
 }
 
-/// Why a read or write did not happen.
+/// Why a read or write did not happen. After `Disk`, `Removed` and `Replaced` the store is poisoned.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Nothing was written.
     #[error("a value of {bytes} bytes is above the store's limit of {VALUE_MAX}; nothing was written")]
     ValueTooLong { bytes: usize },
-    /// Nothing was written.
     #[error("a batch of {writes} writes is above the store's limit of {BATCH_MAX}; nothing was written")]
     BatchTooLong { writes: usize },
     /// An earlier write or flush failed, so what the disk holds is unknown until the store is opened again.
@@ -160,17 +151,16 @@ pub enum StoreError {
         /// What failed, and what it means.
         failure: Arc<str>,
     },
-    /// This write or flush failed; the store is poisoned from now on.
     #[error(
         "the disk failed: {0}. What was confirmed is kept; what was being written may or may not be. Free some room or replace the disk, then start the process again"
     )]
     Disk(#[source] io::Error),
-    /// The store is poisoned from now on: what is written has no name, and no later start could find it.
+    /// What is written has no name, and no later start could find it.
     #[error(
         "the store {path:?} was removed from the disk while this process used it. Nothing is confirmed any more, and what was confirmed before is lost with the removed files. Find out what removes them, put a backup there if there is one, then start the process again; without a backup it begins an empty store"
     )]
     Removed { path: PathBuf },
-    /// The store is poisoned from now on: the next start would find another store.
+    /// The next start would find another store.
     #[error(
         "another directory or file has taken the place of the store {path:?} while this process used it. Nothing is confirmed any more; what was confirmed before is in {now_at:?}. Put the right one of the two there, then start the process again"
     )]
@@ -198,8 +188,6 @@ impl Coded for StoreError {
 /// which they were made. Errors are those of the disk.
 pub trait Backend: Send + Sync + 'static {
     fn get(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>>;
-    fn put(&self, key: &[u8], value: &[u8]) -> io::Result<()>;
-    fn remove(&self, key: &[u8]) -> io::Result<()>;
     /// All or none, also through a power cut.
     fn apply(&self, batch: &Batch) -> io::Result<()>;
     /// Returns once every write made before is durable.
@@ -243,17 +231,30 @@ pub struct Store {
     poisoned: Arc<OnceLock<Arc<str>>>,
     /// Whether a part of it could not be read.
     unreadable: Arc<watch::Sender<bool>>,
-    /// Present for stores on a real disk: a simulated disk always answers, and has no name.
-    watchdog: Option<Arc<Watchdog>>,
-    presence: Option<Arc<Presence>>,
-    path: Option<Arc<Path>>,
-    /// The last field: it is dropped after sled is closed.
-    closing: Option<Arc<marker::Closing>>,
+    /// Present for stores of sled. The last field: it is dropped after sled is closed.
+    files: Option<Arc<StoreFiles>>,
+}
+
+/// What a store on a real disk needs: a simulated disk always answers, and has no name.
+struct StoreFiles {
+    path: PathBuf,
+    watchdog: Arc<Watchdog>,
+    presence: Arc<Presence>,
+    poisoned: Arc<OnceLock<Arc<str>>>,
+}
+
+impl Drop for StoreFiles {
+    fn drop(&mut self) {
+        if self.poisoned.get().is_none() && self.path.exists() {
+            // Without it the next opening is only less certain of what it sees.
+            let _ = marker::closed(&self.path);
+        }
+    }
 }
 
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Store").field("poisoned", &self.poisoned.get()).finish_non_exhaustive()
+        write!(f, "Store {{ poisoned: {:?} }}", self.poisoned.get())
     }
 }
 
@@ -262,13 +263,9 @@ impl Store {
     ///
     /// The caller must hold the directory for itself ([`directory::DataDir`]).
     ///
-    /// Daemons open theirs with [`room::open_store`], which succeeds on a full disk too.
+    /// Daemons open theirs with [`salvage::open_store`], which succeeds on a full disk and with a damaged store too.
     pub fn open(path: &Path, purpose: Purpose) -> Result<Store, StoreOpenError> {
-        Store::open_with(path, purpose, &DiskRoom::of(path, None))
-    }
-
-    fn open_with(path: &Path, purpose: Purpose, room: &DiskRoom) -> Result<Store, StoreOpenError> {
-        Store::open_after(path, purpose, room, 0)
+        Store::open_after(path, purpose, &DiskRoom::of(path, None), 0)
     }
 
     /// A store on any backend.
@@ -277,10 +274,7 @@ impl Store {
             backend: Arc::new(backend),
             poisoned: Arc::default(),
             unreadable: Arc::new(watch::Sender::new(false)),
-            watchdog: None,
-            presence: None,
-            path: None,
-            closing: None,
+            files: None,
         }
     }
 
@@ -292,13 +286,16 @@ impl Store {
 
     /// Writes one value. Durable after the next [`Store::flush`].
     pub fn put(&self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
-        check_length(value)?;
-        self.write(|| self.backend.put(key, value))
+        let mut batch = Batch::default();
+        batch.put(key, value);
+        self.apply(&batch)
     }
 
     /// Removes one key. Durable after the next [`Store::flush`].
     pub fn remove(&self, key: &[u8]) -> Result<(), StoreError> {
-        self.write(|| self.backend.remove(key))
+        let mut batch = Batch::default();
+        batch.remove(key);
+        self.apply(&batch)
     }
 
     /// Makes all writes of `batch`, or none. Durable after the next [`Store::flush`].
@@ -307,9 +304,30 @@ impl Store {
             return Err(StoreError::BatchTooLong { writes: batch.len() });
         }
         for (_, value) in batch.writes() {
-            check_length(value.unwrap_or_default())?;
+            let bytes = value.map_or(0, <[u8]>::len);
+            if bytes > VALUE_MAX {
+                return Err(StoreError::ValueTooLong { bytes });
+            }
         }
         self.write(|| self.backend.apply(batch))
+    }
+
+    /// Writes many values, in batches. Each but the last is flushed: sled takes writes faster than a busy disk, and keeps them all
+    /// in memory.
+    pub fn put_all(
+        &self,
+        entries: impl Iterator<Item = Result<Entry, StoreError>>,
+    ) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        for entry in entries {
+            let (key, value) = entry?;
+            batch.put(key, value);
+            if batch.len() == PUT_AT_ONCE {
+                self.apply(&std::mem::take(&mut batch))?;
+                self.flush()?;
+            }
+        }
+        if batch.is_empty() { Ok(()) } else { self.apply(&batch) }
     }
 
     /// Returns once every write made before this call is on the disk, in files that still have their name.
@@ -323,13 +341,13 @@ impl Store {
     /// Fails once the store's files have lost their name. Call it before confirming something that is on the disk already and
     /// needs no flush. It costs two system calls.
     pub fn check_in_place(&self) -> Result<(), StoreError> {
-        let Some(presence) = &self.presence else { return Ok(()) };
-        presence.check().inspect_err(|error| self.poison(error))
+        let Some(files) = &self.files else { return Ok(()) };
+        files.presence.check().inspect_err(|error| self.poison(error))
     }
 
     /// Where the store's directory is now, if it was renamed since it was opened. The store continues to work.
     pub fn moved_to(&self) -> Option<PathBuf> {
-        self.presence.as_ref().and_then(|presence| presence.moved_to())
+        self.files.as_ref()?.presence.moved_to()
     }
 
     /// All entries from `from` (inclusive) to `to` (exclusive), ascending.
@@ -353,7 +371,7 @@ impl Store {
 
     /// Starts a disk operation that the watchdog times until the returned value is dropped.
     fn watch(&self) -> Option<watchdog::RunningOperation<'_>> {
-        self.watchdog.as_ref().map(|watchdog| watchdog.begin())
+        self.files.as_ref().map(|files| files.watchdog.begin())
     }
 
     fn write<T>(&self, action: impl FnOnce() -> io::Result<T>) -> Result<T, StoreError> {
@@ -362,8 +380,8 @@ impl Store {
         }
         let _watched = self.watch();
         action().map_err(|error| {
-            if let Some(path) = &self.path {
-                marker::a_write_failed(path);
+            if let Some(files) = &self.files {
+                marker::a_write_failed(&files.path);
             }
             let error = self.failed(error);
             self.poison(&error);
@@ -398,11 +416,11 @@ impl Store {
     }
 }
 
-fn check_length(value: &[u8]) -> Result<(), StoreError> {
-    if value.len() > VALUE_MAX {
-        return Err(StoreError::ValueTooLong { bytes: value.len() });
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
     }
-    Ok(())
 }
 
 #[cfg(test)]

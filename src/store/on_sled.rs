@@ -1,7 +1,9 @@
 //! [`Backend`] on sled 0.34.7, with what we measured about it.
 
 use super::room::DiskRoom;
-use super::{Backend, Batch, Entries, Entry, StoreOpenError, barrier, runway::Runway};
+use super::runway::Runway;
+use super::sled_log::{LOG_FILE, SEGMENT_BYTES};
+use super::{Backend, Batch, Entries, Entry, StoreOpenError, barrier};
 use crate::codes;
 use std::fs::{self, File};
 use std::io;
@@ -15,14 +17,11 @@ const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 /// access for a whole leaf. Walking through 263 MB thus kept 16,384 leaves, 200 MB, whatever the cache's size. So a walk
 /// accesses what it reads once more after a number of bytes, which keeps at most 16 MB beyond the cache.
 const BYTES_FOR_AN_ACCESS: usize = 1024;
-/// The size of a segment, fixed when a store is created. A value must stay below a quarter of it, and an event's commit
-/// writes only what it changed, so a large segment costs nothing.
-pub(super) const SEGMENT_BYTES: usize = 512 * 1024;
+/// A store that was closed a moment ago by this process is locked until sled's last thread has released it, and nothing signals
+/// when that happens.
+const UNLOCKED_WITHIN: Duration = Duration::from_secs(5);
 /// sled's collector of free segments runs only on this tick.
 const TICK_MS: u64 = 500;
-
-/// sled's name for the file that holds everything.
-pub(super) const LOG_FILE: &str = "db";
 
 pub(super) struct OnSled {
     db: sled::Db,
@@ -41,16 +40,21 @@ impl OnSled {
             .cache_capacity(CACHE_BYTES)
             .segment_size(SEGMENT_BYTES)
             .flush_every_ms(Some(TICK_MS));
-        // sled panics on some kinds of damage. Nothing of ours is shared with it yet, so nothing is
-        // left half changed.
-        let db = match open_once_unlocked(|| catch_unwind(AssertUnwindSafe(|| config.open()))) {
-            Ok(Ok(db)) => db,
-            Ok(Err(sled::Error::Io(source))) => return Err(io_error(in_words(source))),
-            Ok(Err(error)) => {
-                return Err(StoreOpenError::Damaged { path: path.to_owned(), reason: error.to_string() });
-            }
-            Err(panic) => {
-                return Err(StoreOpenError::Damaged { path: path.to_owned(), reason: panic_text(&*panic) });
+        let damaged = |reason| StoreOpenError::Damaged { path: path.to_owned(), reason };
+        let began = Instant::now();
+        let db = loop {
+            // sled panics on some kinds of damage. Nothing of ours is shared with it yet, so nothing is left half changed.
+            match catch_unwind(AssertUnwindSafe(|| config.open())) {
+                Ok(Ok(db)) => break db,
+                Ok(Err(sled::Error::Io(error)))
+                    if error.to_string().starts_with("could not acquire lock")
+                        && began.elapsed() < UNLOCKED_WITHIN =>
+                {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Ok(Err(sled::Error::Io(source))) => return Err(io_error(in_words(source))),
+                Ok(Err(error)) => return Err(damaged(error.to_string())),
+                Err(panic) => return Err(damaged(panic_text(&*panic))),
             }
         };
         let runway = Runway::ahead_of(&path.join(LOG_FILE), room.clone()).map_err(io_error)?;
@@ -61,44 +65,22 @@ impl OnSled {
     }
 }
 
-/// A store that was closed a moment ago by this process is locked until sled's last thread has released it, and nothing signals
-/// when that happens.
-fn open_once_unlocked<T>(
-    mut open: impl FnMut() -> Result<sled::Result<T>, Panic>,
-) -> Result<sled::Result<T>, Panic> {
-    const PATIENCE: Duration = Duration::from_secs(5);
-    let began = Instant::now();
-    loop {
-        match open() {
-            Ok(Err(sled::Error::Io(error)))
-                if error.to_string().starts_with("could not acquire lock") && began.elapsed() < PATIENCE =>
-            {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            opened => return opened,
-        }
-    }
-}
-
-type Panic = Box<dyn std::any::Any + Send>;
-
 impl Backend for OnSled {
     fn get(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
         let value = guarded(|| self.db.get(key).map_err(disk))?;
         Ok(value.map(|value| value.to_vec()))
     }
 
-    fn put(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
-        self.db.insert(key, value).map_err(disk)?;
-        Ok(())
-    }
-
-    fn remove(&self, key: &[u8]) -> io::Result<()> {
-        self.db.remove(key).map_err(disk)?;
-        Ok(())
-    }
-
     fn apply(&self, batch: &Batch) -> io::Result<()> {
+        // A flush after a single write is one sync, after a batch it is two.
+        if batch.len() == 1
+            && let Some((key, value)) = batch.writes().next()
+        {
+            return match value {
+                Some(value) => self.db.insert(key, value).map(drop).map_err(disk),
+                None => self.db.remove(key).map(drop).map_err(disk),
+            };
+        }
         let mut sled_batch = sled::Batch::default();
         for (key, value) in batch.writes() {
             match value {
@@ -137,7 +119,11 @@ impl Backend for OnSled {
     }
 
     fn last(&self, from: &[u8], to: &[u8]) -> io::Result<Option<Entry>> {
-        self.range_back(from, to).transpose()
+        if from >= to {
+            return Ok(None);
+        }
+        let entry = guarded(|| self.db.range(from..to).next_back().transpose().map_err(disk))?;
+        Ok(entry.map(|(key, value)| (key.to_vec(), value.to_vec())))
     }
 }
 
@@ -149,14 +135,6 @@ impl OnSled {
             Err(error) => Some(disk(error).to_string()),
             Ok(()) => barrier::has_failed().then(|| "a sync failed".to_owned()),
         }
-    }
-
-    fn range_back(&self, from: &[u8], to: &[u8]) -> Option<io::Result<Entry>> {
-        if from >= to {
-            return None;
-        }
-        let entry = guarded(|| self.db.range(from..to).next_back().transpose().map_err(disk));
-        Some(entry.transpose()?.map(|(key, value)| (key.to_vec(), value.to_vec())))
     }
 }
 

@@ -6,7 +6,9 @@ use super::marker::{self, Framing, Marker, StoreId};
 use super::presence::Presence;
 use super::room::DiskRoom;
 use super::watchdog::{self, Watchdog};
-use super::{Backend, FORMAT, Purpose, Store, StoreError, StoreOpenError, barrier, on_sled, sled_log};
+use super::{
+    Backend, FORMAT, Purpose, Store, StoreError, StoreFiles, StoreOpenError, barrier, on_sled, sled_log,
+};
 use crate::codes;
 use std::io;
 use std::path::Path;
@@ -43,7 +45,7 @@ impl Store {
                     return Err(StoreOpenError::Damaged { path: path.to_owned(), reason });
                 }
                 sled_log::LogCondition::Torn(segments) => {
-                    let bytes = segments.len() as u64 * on_sled::SEGMENT_BYTES as u64;
+                    let bytes = segments.len() as u64 * sled_log::SEGMENT;
                     // It is needed only should the torn end be damaged as well: opening itself needs the last of the room more.
                     if room.has_left(bytes + KEEPING_LEAVES) {
                         sled_log::keep_torn(path, &segments).map_err(failed)?;
@@ -59,22 +61,19 @@ impl Store {
         }
         let sled = on_sled::OnSled::open(path, room)?;
         let presence = Arc::new(Presence::of(path).map_err(failed)?);
-        let (failures, present) = (sled.failures(), Arc::clone(&presence));
-        let dir = path.to_owned();
-        let watchdog = Watchdog::start(move || {
-            let absent = || present.check().err().map(|error| error.to_string());
-            let failed = failures().inspect(|_| marker::a_write_failed(&dir));
-            let failed = failed.map(|what| format!("the disk failed: {what}. {}", watchdog::DISK_ADVICE));
-            failed.or_else(absent)
+        let (failures, present, dir) = (sled.failures(), Arc::clone(&presence), path.to_owned());
+        let watchdog = Watchdog::start(move || match failures() {
+            Some(what) => {
+                marker::a_write_failed(&dir);
+                Some(format!("the disk failed: {what}. {}", watchdog::DISK_ADVICE))
+            }
+            None => present.check().err().map(|error| error.to_string()),
         });
         let identity = Identity::of(&sled, path, purpose, marker.as_ref(), opening)?;
         let first = Stamp::first_of(identity.opening);
         let mut store = Store::on(Framed::new(sled, purpose, identity.id.frames(), identity.framing, first));
-        store.watchdog = Some(watchdog.map_err(failed)?);
-        store.presence = Some(presence);
-        store.path = Some(path.into());
-        store.closing =
-            Some(Arc::new(marker::Closing { dir: path.to_owned(), failed: Arc::clone(&store.poisoned) }));
+        let (watchdog, poisoned) = (watchdog.map_err(failed)?, Arc::clone(&store.poisoned));
+        store.files = Some(Arc::new(StoreFiles { path: path.to_owned(), watchdog, presence, poisoned }));
         marker::opened(path).map_err(failed)?;
         store.write_identity(path, purpose, &identity, marker)?;
         Ok(store)
@@ -103,7 +102,7 @@ impl Store {
         if barrier::calls() == before {
             return Err(StoreOpenError::NoBarrier);
         }
-        let now = Marker::now(purpose.to_string(), identity.id, identity.framing);
+        let now = Marker { purpose: purpose.to_string(), id: Some((identity.id, identity.framing)) };
         if marker.as_ref() != Some(&now) {
             let synced = now.write(path).and_then(|()| on_sled::sync_tree(path));
             synced.map_err(|source| StoreOpenError::Io { path: path.to_owned(), source })?;
@@ -112,7 +111,6 @@ impl Store {
     }
 }
 
-/// The identity of a store.
 struct Identity {
     id: StoreId,
     framing: Framing,

@@ -4,13 +4,12 @@
 //! then would be gone, or forgotten, at the next start. The daemon ends with 1.
 //! **Kept by.** The log and its directory are held open. After each flush two system calls check whether the log still has a
 //! name, and whether its path still leads to it. The watchdog makes the same check while nothing is written.
-//! **A directory that was only renamed** keeps its content, so the daemon continues in it: it takes and delivers events, says in
-//! the log and in `/readyz` where the directory is now, and is ready again once the name is back. Ending would be worse: a
-//! supervisor would start the daemon again, on a new and empty directory, and what waits in the renamed one would stay there.
+//! **A directory that was only renamed** keeps its content, so the daemon continues in it, and says in the log and in `/readyz`
+//! where it is now. Ending would be worse: a supervisor would start the daemon again, on a new and empty directory.
 //! **Not promised.** That events which were confirmed before the directory was removed are kept.
 
 use super::StoreError;
-use super::on_sled::LOG_FILE;
+use super::sled_log::LOG_FILE;
 use crate::codes;
 use rustix::fs::{Stat, fstat, stat};
 use std::fs::File;
@@ -19,7 +18,6 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-/// The files of an open store.
 #[derive(Debug)]
 pub(super) struct Presence {
     /// The store's directory, absolute: what a relative path means may change.
@@ -32,18 +30,6 @@ pub(super) struct Presence {
     moved_to: Mutex<Option<PathBuf>>,
 }
 
-/// What became of the log's name.
-#[derive(Debug, PartialEq, Eq)]
-enum LogName {
-    InPlace,
-    /// It has a name, and nothing has taken its old one.
-    Moved,
-    /// Something else has its old name.
-    Replaced,
-    /// It has no name any more.
-    Removed,
-}
-
 impl Presence {
     pub(super) fn of(path: &Path) -> io::Result<Presence> {
         let path = std::path::absolute(path)?;
@@ -54,43 +40,40 @@ impl Presence {
 
     /// An error once nothing may be confirmed any more.
     pub(super) fn check(&self) -> Result<(), StoreError> {
-        let found = self.find().unwrap_or(LogName::InPlace); // a disk that does not tell does not write either
-        match found {
-            LogName::InPlace => self.note(None),
-            LogName::Moved => self.note(Some(self.path_now())),
-            LogName::Replaced => {
-                return Err(StoreError::Replaced { path: self.path.clone(), now_at: self.path_now() });
-            }
-            LogName::Removed => return Err(StoreError::Removed { path: self.path.clone() }),
-        }
+        let moved_to = self.find()?;
+        self.set_moved_to(moved_to);
         Ok(())
     }
 
-    /// Where the directory is now, while it is not where it was opened.
     pub(super) fn moved_to(&self) -> Option<PathBuf> {
         self.moved_to.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn find(&self) -> io::Result<LogName> {
-        let log = fstat(&self.log)?;
+    /// Where the directory is now, if it is not where it was opened. A disk that does not tell does not write either.
+    fn find(&self) -> Result<Option<PathBuf>, StoreError> {
+        let replaced = || StoreError::Replaced { path: self.path.clone(), now_at: self.path_now() };
+        let Ok(log) = fstat(&self.log) else { return Ok(None) };
         if log.st_nlink == 0 {
-            return Ok(LogName::Removed);
+            return Err(StoreError::Removed { path: self.path.clone() });
         }
         match stat(self.path.join(LOG_FILE)) {
-            Ok(named) if is_same(&named, &log) => return Ok(LogName::InPlace),
-            Ok(_) => return Ok(LogName::Replaced),
+            Ok(named) if is_same(&named, &log) => return Ok(None),
+            Ok(_) => return Err(replaced()),
             Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => {}
-            Err(error) => return Err(error.into()),
+            Err(_) => return Ok(None),
         }
         // A new directory under the old name is another one, although it is empty.
         let above = self.path.parent().unwrap_or(&self.path);
         for (path, opened) in [self.path.as_path(), above].into_iter().zip(&self.directories) {
             if let Ok(named) = stat(path) {
-                let is_ours = is_same(&named, &fstat(opened)?);
-                return Ok(if is_ours { LogName::Moved } else { LogName::Replaced });
+                match fstat(opened) {
+                    Ok(opened) if is_same(&named, &opened) => break,
+                    Ok(_) => return Err(replaced()),
+                    Err(_) => return Ok(None),
+                }
             }
         }
-        Ok(LogName::Moved)
+        Ok(Some(self.path_now()))
     }
 
     /// The kernel knows the name that an open file has now.
@@ -100,9 +83,9 @@ impl Presence {
         log.parent().map_or_else(|| self.path.clone(), Path::to_path_buf)
     }
 
-    fn note(&self, moved_to: Option<PathBuf>) {
-        let mut noted = self.moved_to.lock().unwrap_or_else(PoisonError::into_inner);
-        if *noted == moved_to {
+    fn set_moved_to(&self, moved_to: Option<PathBuf>) {
+        let mut known = self.moved_to.lock().unwrap_or_else(PoisonError::into_inner);
+        if *known == moved_to {
             return;
         }
         match &moved_to {
@@ -114,7 +97,7 @@ impl Presence {
             ),
             None => tracing::info!(path = %self.path.display(), "the store's directory has its name back"),
         }
-        *noted = moved_to;
+        *known = moved_to;
     }
 }
 

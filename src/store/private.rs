@@ -7,7 +7,6 @@
 //! **Not promised.** Protection of a directory that belongs to another user, or that other users may write to (`/tmp`): its own
 //! rights stay as they are, and only the rights of the files in it are narrowed.
 
-use super::directory::{LOCK, STORE};
 use crate::codes;
 use rustix::fs::Mode;
 use std::fs::{self, DirEntry, Metadata, Permissions};
@@ -22,7 +21,7 @@ const STICKY: u32 = 0o1000;
 
 /// Prefixes of the names that daemons give to files in a data directory.
 const OURS: [&str; 9] =
-    [STORE, LOCK, "ballast", "board", "witness", "http.addr", "listen.addr", "backup.json", "outbox"];
+    ["store", "lock", "ballast", "board", "witness", "http.addr", "listen.addr", "backup.json", "outbox"];
 
 /// Makes everything that this process and its children create from now on accessible to their user only.
 pub fn keep_what_we_create_private() {
@@ -34,7 +33,7 @@ pub(super) fn tighten(dir: &Path) {
     let (mut narrowed, mut holds_something) = (0, false);
     let done = narrow_root(dir, &mut narrowed).and_then(|()| {
         each_of_ours(dir, &mut |path, found| {
-            holds_something |= path.parent() != Some(dir) || !path.ends_with(LOCK);
+            holds_something |= path.parent() != Some(dir) || !path.ends_with("lock");
             if found.mode() & OTHERS != 0 {
                 fs::set_permissions(path, Permissions::from_mode(found.mode() & 0o7777 & !OTHERS))?;
                 narrowed += 1;

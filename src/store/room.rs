@@ -13,24 +13,20 @@
 
 use crate::codes;
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::directory::STORE;
-use super::salvage::{self, Rebuild};
-use super::{Purpose, Store, StoreOpenError, on_sled, watchdog};
+use super::{sled_log, watchdog};
 
-/// How much the ballast takes.
 pub const BALLAST_BYTES: u64 = 4 << 20;
 /// The maximum that is kept free by default.
 const RESERVE_MOST: u64 = 64 << 20;
 /// The part of a small filesystem that is kept free.
 const RESERVE_PART: u64 = 20;
-/// With less than this left, the ballast is deleted before opening begins: opening writes a snapshot (sled) and a note (ours).
-const OPENING_NEEDS: u64 = 2 << 20;
 /// The age up to which the last reading of the free space is reused: little is written in this time, and a reading costs a system
 /// call.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -52,109 +48,20 @@ const BALLAST: &str = "ballast";
 const BALLAST_NEW: &str = "ballast.new";
 
 /// What is left on the disk of a data directory. Cloning shares it. It costs next to nothing to ask.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct DiskRoom(Arc<RoomState>);
 
+#[derive(Debug)]
 struct RoomState {
     dir: PathBuf,
     /// As the operator set it.
     reserve: Option<u64>,
     has_ballast: AtomicBool,
-    began: Instant,
-    /// When the free space was last read, in milliseconds since `began`; 0 for never.
-    looked: AtomicU64,
-    left: AtomicU64,
-    total: AtomicU64,
-    /// How long the file of the store is.
-    store: AtomicU64,
+    /// When the disk was last looked at, and what was found.
+    recent: Mutex<Option<(Instant, Look)>>,
 }
 
-impl std::fmt::Debug for DiskRoom {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DiskRoom")
-            .field("dir", &self.0.dir)
-            .field("left", &self.left())
-            .finish_non_exhaustive()
-    }
-}
-
-/// A store that was opened, and the room on its disk.
-pub struct OpenedStore {
-    pub store: Store,
-    pub room: DiskRoom,
-    pub condition: StoreCondition,
-}
-
-/// The condition in which a store was found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StoreCondition {
-    /// sled could open it. That all of it can be read is not known.
-    Opened,
-    /// It was damaged, and is rebuilt from what could be found.
-    Salvaged,
-}
-
-/// Opens the store of a data directory that the caller holds, also on a full disk: then the ballast is given up first. It is
-/// created (again) as soon as there is room for it.
-///
-/// A store that sled refuses, or that is to be salvaged ([`salvage::request`]), is rebuilt by `rebuild` first, where that is
-/// possible.
-pub fn open_store(
-    dir: &Path,
-    purpose: Purpose,
-    reserve: Option<u64>,
-    rebuild: Rebuild<'_>,
-) -> Result<OpenedStore, StoreOpenError> {
-    let room = DiskRoom::of(dir, reserve);
-    let path = dir.join(STORE);
-    let io_error = |source| StoreOpenError::Io { path: dir.to_owned(), source };
-    salvage::finish_interrupted(dir).map_err(io_error)?;
-    if room.look().left < OPENING_NEEDS {
-        room.give_up_ballast();
-    }
-    let open = || match Store::open_with(&path, purpose, &room) {
-        Err(StoreOpenError::Io { source, .. }) if is_shortage(&source) && room.give_up_ballast() => {
-            Store::open_with(&path, purpose, &room)
-        }
-        opened => opened,
-    };
-    let mut condition = StoreCondition::Opened;
-    let opened = if salvage::is_requested(dir) {
-        if salvage::salvage(dir, purpose, &room, rebuild)? {
-            condition = StoreCondition::Salvaged;
-        } else {
-            salvage::withdraw_request(dir).map_err(io_error)?;
-        }
-        open()
-    } else {
-        match open() {
-            Err(StoreOpenError::Damaged { path, reason }) => {
-                tracing::warn!(
-                    code = %codes::STORE_DAMAGED,
-                    reason,
-                    hint = "check the disk; a new store is built from what can be read, where that is possible",
-                    "the store cannot be opened"
-                );
-                if !salvage::salvage(dir, purpose, &room, rebuild)? {
-                    return Err(StoreOpenError::Damaged { path, reason });
-                }
-                condition = StoreCondition::Salvaged;
-                open()
-            }
-            opened => opened,
-        }
-    };
-    let store = opened?;
-    let keeper = Arc::downgrade(&room.0);
-    watchdog::start_thread("ballast", move || keep_ballast(&keeper)).map_err(io_error)?;
-    Ok(OpenedStore { store, room, condition })
-}
-
-/// Whether an error means that there is no room.
-fn is_shortage(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
-}
-
+/// What is left on the disk, its size, and the length of the store's file, in bytes.
 #[derive(Debug, Clone, Copy)]
 struct Look {
     left: u64,
@@ -163,7 +70,6 @@ struct Look {
 }
 
 impl DiskRoom {
-    /// Whether the disk has at least this many bytes left.
     pub(super) fn has_left(&self, bytes: u64) -> bool {
         self.look().left >= bytes
     }
@@ -176,11 +82,7 @@ impl DiskRoom {
             dir: dir.to_owned(),
             reserve,
             has_ballast: AtomicBool::new(dir.join(BALLAST).exists()),
-            began: Instant::now(),
-            looked: AtomicU64::new(0),
-            left: AtomicU64::new(0),
-            total: AtomicU64::new(0),
-            store: AtomicU64::new(0),
+            recent: Mutex::default(),
         }))
     }
 
@@ -197,57 +99,47 @@ impl DiskRoom {
 
     /// Whether `bytes` more may be written ([`WRITTEN_FOR_VALUES`]); if not, why, in words for people.
     pub fn check(&self, bytes: u64) -> Result<(), String> {
-        let look = self.recent();
-        judge(look, self.wanted(look), bytes, None).map_err(|short| short.to_string())
+        self.check_values(bytes, None)
     }
 
     /// Whether values of `coming` bytes may be added to a store that deletes, and whose values take `stored` bytes now: what was
     /// deleted in it is used again, though its file does not get shorter.
     pub fn check_inside(&self, stored: u64, coming: u64) -> Result<(), String> {
-        let look = self.recent();
-        let values = stored.saturating_add(coming);
-        let bytes = coming.saturating_mul(WRITTEN_FOR_VALUES);
-        judge(look, self.wanted(look), bytes, Some(values)).map_err(|short| short.to_string())
+        self.check_values(coming.saturating_mul(WRITTEN_FOR_VALUES), Some(stored.saturating_add(coming)))
     }
 
-    fn wanted(&self, look: Look) -> KeptFree {
-        KeptFree {
-            reserve: self.0.reserve.unwrap_or_else(|| RESERVE_MOST.min(look.total / RESERVE_PART)),
-            ballast: if self.0.has_ballast.load(Ordering::Relaxed) { 0 } else { BALLAST_BYTES },
-        }
+    fn check_values(&self, bytes: u64, values: Option<u64>) -> Result<(), String> {
+        let look = self.recent();
+        let reserve = self.0.reserve.unwrap_or_else(|| RESERVE_MOST.min(look.total / RESERVE_PART));
+        let missing_ballast = if self.0.has_ballast.load(Ordering::Relaxed) { 0 } else { BALLAST_BYTES };
+        judge(look, reserve, missing_ballast, bytes, values)
     }
 
     fn recent(&self) -> Look {
-        let shared = &self.0;
-        let now = u64::try_from(shared.began.elapsed().as_millis()).unwrap_or(u64::MAX - 1) + 1;
-        let looked = shared.looked.load(Ordering::Acquire);
-        if looked == 0 || now.saturating_sub(looked) >= LOOK_EVERY.as_millis() as u64 {
-            let look = self.look();
-            shared.left.store(look.left, Ordering::Relaxed);
-            shared.total.store(look.total, Ordering::Relaxed);
-            shared.store.store(look.store, Ordering::Relaxed);
-            shared.looked.store(now, Ordering::Release);
-            return look;
-        }
-        Look {
-            left: shared.left.load(Ordering::Relaxed),
-            total: shared.total.load(Ordering::Relaxed),
-            store: shared.store.load(Ordering::Relaxed),
+        let recent = || self.0.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = *recent();
+        match last {
+            Some((at, look)) if at.elapsed() < LOOK_EVERY => look,
+            _ => {
+                let look = self.look();
+                *recent() = Some((Instant::now(), look));
+                look
+            }
         }
     }
 
     fn look(&self) -> Look {
         let dir = &self.0.dir;
         let (left, total) = match rustix::fs::statvfs(dir) {
-            Ok(told) => (told.f_bavail * told.f_frsize, told.f_blocks * told.f_frsize),
+            Ok(found) => (found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize),
             Err(_) => (u64::MAX, u64::MAX),
         };
-        let store = fs::metadata(dir.join(STORE).join(on_sled::LOG_FILE)).map_or(0, |file| file.len());
+        let store = fs::metadata(dir.join(STORE).join(sled_log::LOG_FILE)).map_or(0, |file| file.len());
         Look { left, total, store }
     }
 
     /// Deletes the ballast. Returns whether there was one.
-    fn give_up_ballast(&self) -> bool {
+    pub(super) fn give_up_ballast(&self) -> bool {
         if !self.0.has_ballast.swap(false, Ordering::Relaxed) {
             return false;
         }
@@ -273,6 +165,17 @@ impl DiskRoom {
         }
     }
 
+    /// Starts a thread that creates the ballast whenever it is missing, until the last user of the room is gone.
+    pub(super) fn keep_ballast(&self) -> io::Result<()> {
+        let room = Arc::downgrade(&self.0);
+        watchdog::start_thread("ballast", move || {
+            while let Some(shared) = room.upgrade() {
+                DiskRoom(shared).lay_ballast();
+                std::thread::sleep(LAY_AGAIN_EVERY);
+            }
+        })
+    }
+
     /// Creates the ballast if it is missing and there is room.
     fn lay_ballast(&self) {
         if self.0.has_ballast.load(Ordering::Relaxed) || self.check(LAY_WITH).is_err() {
@@ -296,59 +199,35 @@ impl DiskRoom {
     }
 }
 
-/// Creates the ballast whenever it is missing, until the last user of the room is gone.
-fn keep_ballast(room: &Weak<RoomState>) {
-    while let Some(shared) = room.upgrade() {
-        DiskRoom(shared).lay_ballast();
-        std::thread::sleep(LAY_AGAIN_EVERY);
-    }
-}
-
-/// The room that is kept free.
-#[derive(Debug, Clone, Copy)]
-struct KeptFree {
-    reserve: u64,
-    /// The bytes that the ballast takes when it is created again.
-    ballast: u64,
-}
-
-/// The error when the disk does not have enough room.
-#[derive(Debug, PartialEq, Eq)]
-struct Short {
-    left: u64,
-    kept: u64,
-    bytes: u64,
-}
-
-impl std::fmt::Display for Short {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Short { left, kept, bytes } = self;
-        write!(f, "the disk has {} left", megabytes(*left))?;
-        if left >= kept {
-            write!(f, ", this takes up to {}", megabytes(*bytes))?;
-        }
-        write!(f, ", and {} are kept free for delivering and for starting again", megabytes(*kept))
-    }
-}
-
-fn megabytes(bytes: u64) -> String {
-    format!("{:.1} MB", bytes as f64 / 1e6)
-}
-
 /// `values`: the bytes that the values of a store that deletes will take.
-fn judge(look: Look, wanted: KeptFree, bytes: u64, values: Option<u64>) -> Result<(), Short> {
-    let kept = wanted.reserve.saturating_add(wanted.ballast);
+fn judge(
+    look: Look,
+    reserve: u64,
+    missing_ballast: u64,
+    bytes: u64,
+    values: Option<u64>,
+) -> Result<(), String> {
+    let kept = reserve.saturating_add(missing_ballast);
     if look.left.saturating_sub(bytes) >= kept {
         return Ok(());
     }
     if let Some(values) = values {
-        let sure = if look.left >= wanted.reserve / INSIDE_PART { 1 } else { 2 };
+        let sure = if look.left >= reserve / INSIDE_PART { 1 } else { 2 };
         let taken = values.saturating_mul(STORE_TO_VALUES).saturating_add(STORE_ON_THE_WAY);
         if taken.saturating_mul(sure) <= look.store {
             return Ok(());
         }
     }
-    Err(Short { left: look.left, kept, bytes })
+    let megabytes = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
+    let takes = match look.left >= kept {
+        true => format!(", this takes up to {}", megabytes(bytes)),
+        false => String::new(),
+    };
+    Err(format!(
+        "the disk has {} left{takes}, and {} are kept free for delivering and for starting again",
+        megabytes(look.left),
+        megabytes(kept)
+    ))
 }
 
 #[cfg(test)]
@@ -359,7 +238,7 @@ mod tests {
 
     fn short(left: u64, store: u64, ballast: u64, bytes: u64, values: Option<u64>) -> bool {
         let look = Look { left, total: 64 * MB, store };
-        judge(look, KeptFree { reserve: 3 * MB, ballast }, bytes, values).is_err()
+        judge(look, 3 * MB, ballast, bytes, values).is_err()
     }
 
     #[test]

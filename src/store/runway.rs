@@ -10,6 +10,7 @@
 //! This is an optimisation. Where there is no room for it besides what is kept free, commits are slower and nothing else changes.
 
 use super::room::DiskRoom;
+use super::sled_log::SEGMENT;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::FileExt;
@@ -22,9 +23,6 @@ const LENGTH: usize = 4 * 1024 * 1024;
 const LEAST: u64 = 2 * 1024 * 1024;
 /// After how many flushed bytes we check again. Below [`LEAST`], so that the log does not reach the end between two checks.
 const LOOK_EVERY: u64 = 512 * 1024;
-
-/// sled's segments begin at multiples of this; see `on_sled`.
-const SEGMENT: u64 = super::on_sled::SEGMENT_BYTES as u64;
 
 pub(super) struct Runway {
     file: File,

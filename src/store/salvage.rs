@@ -1,4 +1,4 @@
-//! Builds a new store from the values that can still be found in a damaged one.
+//! Opens the store of a data directory, and builds a new one from the values that can still be found in a damaged one.
 //!
 //! **Promise.** A directory whose store sled refuses, or in which something cannot be read, gets a new store of all values that
 //! matter and can be found anywhere in the old one's file. The old one is kept aside under a name with the date. A crash
@@ -13,16 +13,14 @@ pub use super::frame::Stamp;
 use super::frame::{FRAME_MAX, Frame, FrameKey, MAGIC};
 pub(crate) use super::marker::Boot;
 use super::marker::{self, Marker, StoreId};
-use super::on_sled::{self, LOG_FILE};
 use super::room::DiskRoom;
-use super::sled_log::TORN_FILE;
-use super::{Purpose, Store, StoreError, StoreOpenError, unframed};
+use super::sled_log::{LOG_FILE, TORN_FILE, read_up_to};
+use super::{Purpose, Store, StoreError, StoreOpenError, on_sled, remove_if_there, unframed};
 use crate::codes;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, ErrorKind, Write};
 use std::ops::Bound;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// The new store while it is written, and the file in it that marks it as complete.
@@ -30,14 +28,16 @@ const NEW: &str = "store.new";
 const WHOLE: &str = "whole";
 /// The file that requests salvage at the next start.
 const REQUEST: &str = "salvage";
+/// With less than this left, the ballast is deleted before opening begins: opening writes a snapshot (sled) and a note (ours).
+const OPENING_NEEDS: u64 = 2 << 20;
 
 /// Writes the values that still count into the new store.
 pub type Rebuild<'a> = &'a dyn Fn(&Salvaged, &Store) -> Result<(), StoreError>;
 
 /// What to do at opening when confirmed data is missing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum OnLoss {
-    /// Record the loss and continue.
+    #[default]
     Record,
     /// Write nothing and fail with [`StoreError::Damaged`]: the missing data may still be found in the file of the store.
     Refuse,
@@ -80,7 +80,6 @@ impl CompactKey {
     }
 }
 
-/// The location of a frame.
 #[derive(Debug, Clone, Copy)]
 struct FramePlace {
     stamp: Stamp,
@@ -117,49 +116,31 @@ impl Salvaged {
 
     /// Gives each frame in the files, with its place. It does not search within a frame, because a producer chose that content.
     fn each_frame(&self, give: &mut dyn FnMut(FramePlace, Frame<'_>)) -> io::Result<()> {
-        (0..).zip(&self.files).try_for_each(|(number, file)| self.each_frame_of(number, file, give))
-    }
-
-    fn each_frame_of(
-        &self,
-        number: u8,
-        file: &File,
-        give: &mut dyn FnMut(FramePlace, Frame<'_>),
-    ) -> io::Result<()> {
         const CHUNK: usize = 1 << 20;
         let mut bytes = vec![0; CHUNK + FRAME_MAX];
-        let (mut at, mut next) = (0u64, 0u64);
-        loop {
-            let length = read_up_to(file, &mut bytes, at)?;
-            let is_last = length < bytes.len();
-            let limit = if is_last { length } else { CHUNK };
-            for start in memchr::memmem::find_iter(&bytes[..length], &MAGIC) {
-                let place = at + start as u64;
-                if start >= limit || place < next {
-                    continue;
+        for (number, file) in (0..).zip(&self.files) {
+            let (mut at, mut next) = (0u64, 0u64);
+            loop {
+                let length = read_up_to(file, &mut bytes, at)?;
+                let is_last = length < bytes.len();
+                let limit = if is_last { length } else { CHUNK };
+                for start in memchr::memmem::find_iter(&bytes[..length], &MAGIC) {
+                    let place = at + start as u64;
+                    if start >= limit || place < next {
+                        continue;
+                    }
+                    if let Some(frame) = self.frames.decode(&bytes[start..length]) {
+                        next = place + frame.len() as u64;
+                        give(FramePlace { stamp: frame.stamp, file: number, at: place }, frame);
+                    }
                 }
-                if let Some(frame) = self.frames.decode(&bytes[start..length]) {
-                    next = place + frame.len() as u64;
-                    give(FramePlace { stamp: frame.stamp, file: number, at: place }, frame);
+                if is_last {
+                    break;
                 }
+                at += CHUNK as u64;
             }
-            if is_last {
-                return Ok(());
-            }
-            at += CHUNK as u64;
         }
-    }
-
-    /// The values that sled still reads from a store without frames, framed in a temporary file.
-    fn of_unframed(
-        path: &Path,
-        purpose: Purpose,
-        room: &DiskRoom,
-        boot: Boot,
-    ) -> Result<Salvaged, StoreOpenError> {
-        let failed = |source| StoreOpenError::Io { path: path.to_owned(), source };
-        let store = Store::open_after(path, purpose, room, 1)?;
-        Salvaged::of_readable(&store, boot, |_| true).map_err(|error| failed(io::Error::other(error)))
+        Ok(())
     }
 
     /// What can be read of `store`, as far as `is_found` says that its key can be.
@@ -169,7 +150,7 @@ impl Salvaged {
         is_found: impl Fn(&[u8]) -> bool,
     ) -> Result<Salvaged, StoreError> {
         let id = StoreId::random();
-        let beside = store.path.as_deref().and_then(Path::parent);
+        let beside = store.files.as_ref().and_then(|files| files.path.parent());
         let file = beside.map_or_else(tempfile::tempfile, tempfile::tempfile_in).map_err(StoreError::Disk)?;
         let mut copied = BufWriter::new(file);
         let mut order = 0..;
@@ -180,15 +161,6 @@ impl Salvaged {
         })?;
         let file = copied.into_inner().map_err(|error| StoreError::Disk(error.into_error()))?;
         Salvaged::scan_files(vec![file], id, boot).map_err(StoreError::Disk)
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.places.is_empty()
-    }
-
-    /// How many keys were found.
-    pub fn len(&self) -> usize {
-        self.places.len()
     }
 
     /// Whether everything that was written is in the file, as far as it is sound: the machine did not restart.
@@ -261,19 +233,6 @@ fn lowest(key: &[u8]) -> CompactKey {
     }
 }
 
-fn read_up_to(file: &File, bytes: &mut [u8], at: u64) -> io::Result<usize> {
-    let mut read = 0;
-    while read < bytes.len() {
-        match file.read_at(&mut bytes[read..], at + read as u64) {
-            Ok(0) => break,
-            Ok(more) => read += more,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(read)
-}
-
 /// Whether the store of a data directory can be salvaged. That of an earlier version can be as far as sled opens it.
 pub fn is_possible(dir: &Path) -> bool {
     Marker::read(&dir.join(STORE)).is_ok_and(|marker| marker.is_some())
@@ -291,16 +250,8 @@ pub fn nothing_is_missing(dir: &Path) {
     let _ = fs::remove_file(dir.join(STORE).join(TORN_FILE));
 }
 
-pub(super) fn is_requested(dir: &Path) -> bool {
-    dir.join(REQUEST).exists()
-}
-
-pub(super) fn withdraw_request(dir: &Path) -> io::Result<()> {
-    remove_if_there(&dir.join(REQUEST))
-}
-
 /// Completes a salvage that a crash interrupted: a complete new store takes the name of the old one.
-pub(super) fn finish_interrupted(dir: &Path) -> io::Result<()> {
+fn finish_interrupted(dir: &Path) -> io::Result<()> {
     let (store, new) = (dir.join(STORE), dir.join(NEW));
     if new.join(WHOLE).exists() && !store.exists() {
         fs::rename(&new, &store)?;
@@ -313,11 +264,79 @@ pub(super) fn finish_interrupted(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// A store that was opened, and the room on its disk.
+pub struct OpenedStore {
+    pub store: Store,
+    pub room: DiskRoom,
+    pub condition: StoreCondition,
+}
+
+/// The condition in which a store was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreCondition {
+    /// sled could open it. That all of it can be read is not known.
+    Opened,
+    /// It was damaged, and is rebuilt from what could be found.
+    Salvaged,
+}
+
+/// Opens the store of a data directory that the caller holds, also on a full disk: then the ballast is given up first. It is
+/// created (again) as soon as there is room for it.
+///
+/// A store that sled refuses, or that is to be salvaged ([`request`]), is rebuilt by `rebuild` first, where that is possible.
+pub fn open_store(
+    dir: &Path,
+    purpose: Purpose,
+    reserve: Option<u64>,
+    rebuild: Rebuild<'_>,
+) -> Result<OpenedStore, StoreOpenError> {
+    let room = DiskRoom::of(dir, reserve);
+    let path = dir.join(STORE);
+    let io_error = |source| StoreOpenError::Io { path: dir.to_owned(), source };
+    finish_interrupted(dir).map_err(io_error)?;
+    if !room.has_left(OPENING_NEEDS) {
+        room.give_up_ballast();
+    }
+    let open = || match Store::open_after(&path, purpose, &room, 0) {
+        Err(StoreOpenError::Io { source, .. })
+            if matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+                && room.give_up_ballast() =>
+        {
+            Store::open_after(&path, purpose, &room, 0)
+        }
+        opened => opened,
+    };
+    let is_requested = dir.join(REQUEST).exists();
+    let mut is_salvaged = is_requested && salvage(dir, purpose, &room, rebuild)?;
+    if is_requested && !is_salvaged {
+        remove_if_there(&dir.join(REQUEST)).map_err(io_error)?;
+    }
+    let store = match open() {
+        Err(StoreOpenError::Damaged { path, reason }) if !is_requested => {
+            tracing::warn!(
+                code = %codes::STORE_DAMAGED,
+                reason,
+                hint = "check the disk; a new store is built from what can be read, where that is possible",
+                "the store cannot be opened"
+            );
+            is_salvaged = salvage(dir, purpose, &room, rebuild)?;
+            if !is_salvaged {
+                return Err(StoreOpenError::Damaged { path, reason });
+            }
+            open()
+        }
+        opened => opened,
+    }?;
+    room.keep_ballast().map_err(io_error)?;
+    let condition = if is_salvaged { StoreCondition::Salvaged } else { StoreCondition::Opened };
+    Ok(OpenedStore { store, room, condition })
+}
+
 /// Replaces the store by a new one with all values that can be found in the old one. Returns `Ok(false)` and changes nothing when
 /// the store cannot be salvaged, or nothing can be found in it.
 ///
 /// The store must be closed.
-pub(super) fn salvage(
+fn salvage(
     dir: &Path,
     purpose: Purpose,
     room: &DiskRoom,
@@ -330,17 +349,19 @@ pub(super) fn salvage(
     let boot = marker::written_in(&store);
     let found = match marker.salvageable() {
         Some(id) => Salvaged::scan(&store, id, boot).map_err(failed)?,
-        None => match Salvaged::of_unframed(&store, purpose, room, boot) {
+        // Without frames, only sled knows where the values stand.
+        None => match Store::open_after(&store, purpose, room, 1) {
             Err(StoreOpenError::Damaged { .. }) => return Ok(false),
-            read => read?,
+            opened => Salvaged::of_readable(&opened?, boot, |_| true)
+                .map_err(|error| failed(io::Error::other(error)))?,
         },
     };
-    if found.is_empty() {
+    if found.places.is_empty() {
         return Ok(false);
     }
     tracing::warn!(
         code = %codes::STORE_SALVAGE_BEGUN,
-        data_dir = %dir.display(), values = found.len(),
+        data_dir = %dir.display(), values = found.places.len(),
         hint = "check the disk",
         "the store is damaged: a new one is built from everything that can be read of it"
     );
@@ -382,13 +403,6 @@ fn aside_name(dir: &Path) -> PathBuf {
     free.next().expect("there is always another number")
 }
 
-fn remove_if_there(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed,
-    }
-}
-
 #[cfg(test)]
-#[path = "salvage_tests.rs"]
+#[path = "tests/salvage.rs"]
 mod tests;

@@ -32,6 +32,13 @@ struct ValueLocation {
     room: usize,
 }
 
+impl Index {
+    fn range(&self, from: &[u8], to: &[u8]) -> impl DoubleEndedIterator<Item = (Vec<u8>, ValueLocation)> {
+        let range = self.locations.range(from.to_vec()..to.max(from).to_vec());
+        range.map(|(key, location)| (key.clone(), *location))
+    }
+}
+
 /// An empty store in a file of its own under TMPDIR.
 pub fn store() -> io::Result<Store> {
     Ok(Store::on(Scratch { file: tempfile::tempfile()?, index: Mutex::default() }))
@@ -55,33 +62,26 @@ impl Backend for Scratch {
         location.map(|location| self.read(location)).transpose()
     }
 
-    fn put(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
-        let mut index = self.index();
-        let fits = |location: &&ValueLocation| location.room >= value.len();
-        let location = match index.locations.get(key).filter(fits) {
-            Some(location) => ValueLocation { length: value.len(), ..*location },
-            None => {
-                let room = value.len().next_multiple_of(STEP);
-                let at = index.end;
-                index.end += room as u64;
-                ValueLocation { at, length: value.len(), room }
-            }
-        };
-        self.file.write_all_at(value, location.at)?;
-        index.locations.insert(key.to_vec(), location);
-        Ok(())
-    }
-
-    fn remove(&self, key: &[u8]) -> io::Result<()> {
-        self.index().locations.remove(key);
-        Ok(())
-    }
-
     fn apply(&self, batch: &Batch) -> io::Result<()> {
-        batch.writes().try_for_each(|(key, value)| match value {
-            Some(value) => self.put(key, value),
-            None => self.remove(key),
-        })
+        let mut index = self.index();
+        for (key, value) in batch.writes() {
+            let Some(value) = value else {
+                index.locations.remove(key);
+                continue;
+            };
+            let location = match index.locations.get(key).filter(|location| location.room >= value.len()) {
+                Some(location) => ValueLocation { length: value.len(), ..*location },
+                None => {
+                    let room = value.len().next_multiple_of(STEP);
+                    let at = index.end;
+                    index.end += room as u64;
+                    ValueLocation { at, length: value.len(), room }
+                }
+            };
+            self.file.write_all_at(value, location.at)?;
+            index.locations.insert(key.to_vec(), location);
+        }
+        Ok(())
     }
 
     fn flush(&self) -> io::Result<()> {
@@ -89,26 +89,12 @@ impl Backend for Scratch {
     }
 
     fn range<'a>(&'a self, from: &[u8], to: &[u8]) -> Entries<'a> {
-        if from >= to {
-            return Box::new(std::iter::empty());
-        }
-        let locations: Vec<_> = {
-            let index = self.index();
-            let range = index.locations.range(from.to_vec()..to.to_vec());
-            range.map(|(key, location)| (key.clone(), *location)).collect()
-        };
+        let locations: Vec<_> = self.index().range(from, to).collect();
         Box::new(locations.into_iter().map(|(key, location)| Ok((key, self.read(location)?))))
     }
 
     fn last(&self, from: &[u8], to: &[u8]) -> io::Result<Option<Entry>> {
-        if from >= to {
-            return Ok(None);
-        }
-        let last = {
-            let index = self.index();
-            let mut range = index.locations.range(from.to_vec()..to.to_vec());
-            range.next_back().map(|(key, location)| (key.clone(), *location))
-        };
+        let last = self.index().range(from, to).next_back();
         last.map(|(key, location)| Ok((key, self.read(location)?))).transpose()
     }
 }

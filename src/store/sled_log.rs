@@ -14,19 +14,23 @@
 //!
 //! The format is that of sled 0.34.7 (`src/pagecache/{iterator,logger}.rs`, `src/serialization.rs` there).
 
-use super::on_sled::{LOG_FILE, SEGMENT_BYTES};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+/// sled's name for the file that holds everything.
+pub(super) const LOG_FILE: &str = "db";
+/// The size of a segment, fixed when a store is created. A value must stay below a quarter of it, and an event's commit
+/// writes only what it changed, so a large segment costs nothing.
+pub(super) const SEGMENT_BYTES: usize = 512 * 1024;
 /// The file that keeps the segments that sled zeroed, until it is known that nothing is missing.
 pub(super) const TORN_FILE: &str = "torn";
 /// Nothing is added to that file once it holds so much: the first torn end may hold what was confirmed, and those of starts that end
 /// before the store is found whole hold only what such a start writes.
 const TORN_BYTES_MAX: u64 = 32 << 20;
 
-const SEGMENT: u64 = SEGMENT_BYTES as u64;
+pub(super) const SEGMENT: u64 = SEGMENT_BYTES as u64;
 const SEGMENT_HEADER: usize = 20;
 /// With less than this left, a segment holds no further message.
 const MESSAGE_HEADER_MAX: usize = 32;
@@ -40,7 +44,6 @@ pub(super) enum LogCondition {
     Sound,
     /// Its end is torn, as a crash leaves it, or damaged: sled will zero the segments at these bytes of the file.
     Torn(Vec<u64>),
-    /// The log is damaged, for this reason in words.
     Damaged(String),
 }
 
@@ -62,7 +65,7 @@ pub(super) fn check(dir: &Path, closed_at: Option<u64>) -> io::Result<LogConditi
     let mut torn = Vec::new();
     for (lsn, at) in &by_lsn {
         let bytes = read_segment(&log, *at)?;
-        if let SegmentEnd::Stopped(stopped) = messages_end(&bytes, lsn / SEGMENT) {
+        if let Some(stopped) = unreadable_from(&bytes, lsn / SEGMENT) {
             let end = lsn + stopped as u64;
             if end < written {
                 let place = at + stopped as u64;
@@ -86,8 +89,9 @@ pub(super) fn check(dir: &Path, closed_at: Option<u64>) -> io::Result<LogConditi
         let Some(message) = first_message(&bytes) else { continue };
         let lsn = message.segment.saturating_mul(SEGMENT);
         if lsn >= replayed_from && lsn < written {
-            let reason = format!("the header of a segment at byte {at} of its file cannot be read");
-            return Ok(LogCondition::Damaged(reason));
+            return Ok(LogCondition::Damaged(format!(
+                "the header of a segment at byte {at} of its file cannot be read"
+            )));
         }
         torn.push(at);
     }
@@ -118,10 +122,8 @@ pub(super) fn keep_torn(dir: &Path, segments: &[u64]) -> io::Result<()> {
 pub(super) fn end(dir: &Path) -> io::Result<u64> {
     let log = File::open(dir.join(LOG_FILE))?;
     let Some((lsn, at)) = Segments::of(&log)?.by_lsn.pop() else { return Ok(0) };
-    Ok(match messages_end(&read_segment(&log, at)?, lsn / SEGMENT) {
-        SegmentEnd::Whole => lsn + SEGMENT,
-        SegmentEnd::Stopped(stopped) => lsn + stopped as u64,
-    })
+    let end = unreadable_from(&read_segment(&log, at)?, lsn / SEGMENT);
+    Ok(lsn + end.map_or(SEGMENT, |end| end as u64))
 }
 
 /// The segments of a log, by their headers.
@@ -139,11 +141,11 @@ impl Segments {
         let mut segments = Segments { by_lsn: Vec::new(), unreadable: Vec::new(), synced: 0 };
         for at in (0..log.metadata()?.len()).step_by(SEGMENT_BYTES) {
             match segment_header(log, at)? {
-                Header::Sound { lsn, synced } => {
+                Some((lsn, synced)) => {
                     segments.synced = segments.synced.max(synced);
                     segments.by_lsn.push((lsn, at));
                 }
-                Header::Unreadable => segments.unreadable.push(at),
+                None => segments.unreadable.push(at),
             }
         }
         segments.by_lsn.sort_unstable();
@@ -162,68 +164,57 @@ fn snapshot_lsn(dir: &Path) -> io::Result<u64> {
     Ok(newest)
 }
 
-enum Header {
-    Sound {
-        lsn: u64,
-        /// Everything before this was synced when the segment was begun.
-        synced: u64,
-    },
-    Unreadable,
-}
-
-fn segment_header(log: &File, at: u64) -> io::Result<Header> {
+/// Where a segment begins in all that was ever written, and up to where everything was synced when it was begun; `None` if its
+/// header cannot be read.
+fn segment_header(log: &File, at: u64) -> io::Result<Option<(u64, u64)>> {
     let mut bytes = [0; SEGMENT_HEADER];
-    match log.read_exact_at(&mut bytes, at) {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Header::Unreadable),
-        read => read?,
+    if read_up_to(log, &mut bytes, at)? < SEGMENT_HEADER {
+        return Ok(None);
     }
     let number = |from: usize| u64::from_le_bytes(bytes[from..from + 8].try_into().expect("eight bytes"));
     let sum = u32::from_le_bytes(bytes[..4].try_into().expect("four bytes")) ^ u32::MAX;
-    if crc32fast::hash(&bytes[4..]) != sum {
-        return Ok(Header::Unreadable);
-    }
     // Places in the log are signed: -1 is that of a log in which nothing was synced yet.
-    let place = |from: usize| (number(from) ^ i64::MAX as u64).cast_signed();
-    Ok(Header::Sound { lsn: place(4).max(0).cast_unsigned(), synced: place(12).max(0).cast_unsigned() })
+    let place = |from: usize| (number(from) ^ i64::MAX as u64).cast_signed().max(0).cast_unsigned();
+    Ok((crc32fast::hash(&bytes[4..]) == sum).then(|| (place(4), place(12))))
 }
 
 fn read_segment(log: &File, at: u64) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; SEGMENT_BYTES];
+    let read = read_up_to(log, &mut bytes, at)?;
+    bytes.truncate(read);
+    Ok(bytes)
+}
+
+/// Fills `bytes` from a place in a file, as far as the file goes. Returns how many were read.
+pub(super) fn read_up_to(file: &File, bytes: &mut [u8], at: u64) -> io::Result<usize> {
     let mut read = 0;
     while read < bytes.len() {
-        match log.read_at(&mut bytes[read..], at + read as u64) {
+        match file.read_at(&mut bytes[read..], at + read as u64) {
             Ok(0) => break,
             Ok(more) => read += more,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
-    bytes.truncate(read);
-    Ok(bytes)
+    Ok(read)
 }
 
-enum SegmentEnd {
-    /// All messages of the segment can be read.
-    Whole,
-    /// The bytes here are not a readable message of this segment as it was last written.
-    Stopped(usize),
-}
-
-/// Goes through the messages of a segment as sled does.
-fn messages_end(bytes: &[u8], segment_number: u64) -> SegmentEnd {
+/// Goes through the messages of a segment as sled does. Returns the place of the first bytes that are not a readable message of this
+/// segment as it was last written, if there are any.
+fn unreadable_from(bytes: &[u8], segment_number: u64) -> Option<usize> {
     let mut at = SEGMENT_HEADER;
     while SEGMENT_BYTES - at >= MESSAGE_HEADER_MAX {
         // Of another segment: what stood here before the segment was used again.
         let message = bytes.get(at..).and_then(message).filter(|message| message.segment == segment_number);
         let Some(message) = message else {
-            return SegmentEnd::Stopped(at.min(bytes.len()));
+            return Some(at.min(bytes.len()));
         };
         if message.kind == KIND_CAP {
             break;
         }
         at += message.length;
     }
-    SegmentEnd::Whole
+    None
 }
 
 struct SledMessage {

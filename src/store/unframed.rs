@@ -8,7 +8,6 @@
 
 use super::{Store, StoreError};
 
-/// Receives a key and its value.
 pub(super) type Give<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError> + 'a;
 
 /// A longer gap in the numbers of keys is not a gap but another epoch, or another kind of key.

@@ -1,9 +1,7 @@
 //! Ends the process when the disk does not answer.
 //!
 //! A read or write that never returns would be worse than one that fails: no request is answered, and nothing restarts the
-//! daemon. sled 0.34 can also miss its own failure: when a write of its log fails while the flushing thread already waits for a
-//! later part, that thread is not woken. So an operation that runs longer than [`PATIENCE`] is taken for a failed one, and doubt
-//! is fatal: a restart finds out what the disk holds.
+//! daemon. So an operation that runs longer than [`PATIENCE`] is taken for a failed one; a restart finds out what the disk holds.
 //!
 //! A write by sled's own threads can also fail while no caller writes, or while the caller that waits for it is not woken. sled
 //! keeps that error, so the watchdog looks for it: a process that still runs [`GRACE`] after it was seen is ended here.
@@ -19,7 +17,6 @@ use std::time::Duration;
 
 /// The time limit of an operation: longer than any working disk takes for one, even behind a full queue.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The interval between two checks.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// An operation that notices the failure ends the daemon within this time, with its own message.
 const GRACE: Duration = Duration::from_secs(2);

@@ -4,11 +4,10 @@
 //! whatever the machine's speed and in whatever order the garages are asked. Within a garage time never goes back. A car is
 //! inside at most one garage, and enters only while it is outside.
 //! **Kept by.** Each garage has a stream of random numbers and a range of plates of its own ([`plates`]), and produces its
-//! events one by one when they are asked for: a plan of any length takes no more memory than the cars that are inside.
-//! **Not promised.** That a car visits more than one garage: each returns to one garage only.
+//! events one by one when they are asked for. Nothing here reads a clock.
+//! **Not promised.** That a car visits more than one garage.
 //!
-//! [`simulated`] invents cars, [`recording`] derives them from a file. `edge --simulate` takes its cars from
-//! [`steady`]. Nothing here reads a clock.
+//! [`simulated`] invents cars, [`recording`] derives them from a file. `edge --simulate` takes its cars from [`steady`].
 
 pub mod plates;
 pub mod recording;
@@ -23,8 +22,6 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::collections::HashSet;
 use std::sync::Arc;
-
-/// Which way a car passes the barrier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Direction {
     Entry,

@@ -1,110 +1,71 @@
 //! Number plates for cars that do not exist.
 //!
 //! **Promise.** Within one seed, no two cars of a city have the same plate, whatever their garages, also after spaces and
-//! dashes are removed. Each plate is one that its country could have issued.
+//! dashes are removed, until more than ten million cars have come. Each plate is one that its country could have issued.
 //! **Kept by.** A country is a pattern with a known number of plates, and a car's number selects one of them by steps
-//! that visit each plate once. The patterns of two countries never give the same letters and digits: British plates end in
-//! letters, German ones in digits, and Greek letters are not Latin ones.
-//! **Not promised.** That a plate is free in the real world. A country's plates repeat once all of them were used, which takes
-//! more than ten million cars.
+//! that visit each plate once. Two countries never give the same letters and digits: British plates end in letters, German ones
+//! in digits, and Greek letters are not Latin ones.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-/// One piece of a country's pattern.
-#[derive(Debug, Clone, Copy)]
-enum PatternPart {
-    /// One of these texts, such as the code of a district.
-    OneOf(&'static [&'static str]),
-    /// One of these letters.
-    Letter(&'static str),
-    /// A number from the first to the second, both included.
-    Number(u64, u64),
-    /// A space or a dash.
-    Separator(char),
+/// How a country writes its plates: for each part of a plate the texts that it can be.
+type Pattern = Vec<Vec<String>>;
+
+fn one_of(texts: &str) -> Vec<String> {
+    texts.split(',').map(str::to_owned).collect()
 }
 
-impl PatternPart {
-    fn choices(self) -> u64 {
-        match self {
-            PatternPart::OneOf(texts) => texts.len() as u64,
-            PatternPart::Letter(letters) => letters.chars().count() as u64,
-            PatternPart::Number(first, last) => last - first + 1,
-            PatternPart::Separator(_) => 1,
-        }
-    }
+fn letters(letters: &str) -> Vec<String> {
+    letters.chars().map(String::from).collect()
 }
 
-/// How a country writes its plates.
-type Pattern = &'static [PatternPart];
-
-fn plates_of(pattern: Pattern) -> u64 {
-    pattern.iter().map(|part| part.choices()).product()
+fn numbers(range: RangeInclusive<u32>) -> Vec<String> {
+    range.map(|number| number.to_string()).collect()
 }
-
-/// The plate with this number, which is below [`plates_of`] the pattern.
-fn write_plate(pattern: Pattern, mut number: u64) -> String {
-    let mut plate = String::new();
-    for part in pattern {
-        let choice = number % part.choices();
-        number /= part.choices();
-        match *part {
-            PatternPart::OneOf(texts) => plate.push_str(texts[choice as usize]),
-            PatternPart::Letter(letters) => plate.extend(letters.chars().nth(choice as usize)),
-            PatternPart::Number(first, _) => plate.push_str(&(first + choice).to_string()),
-            PatternPart::Separator(separator) => plate.push(separator),
-        }
-    }
-    plate
-}
-
-use PatternPart::{Letter, Number, OneOf, Separator};
 
 /// The system since 2001, without the letters I and Q. No plate is newer than 2016, the year of the recorded data.
-const BRITAIN: Pattern = &[
-    Letter("ABCDEFGHKLMNOPRSVWY"),
-    Letter("ABCDEFGHJKLMNOPRSTUVWXY"),
-    OneOf(&[
-        "02", "03", "04", "05", "06", "07", "08", "09", "51", "52", "53", "54", "55", "56", "57", "58", "59",
-    ]),
-    Separator(' '),
-    Letter("ABCDEFGHJKLMNOPRSTUVWXYZ"),
-    Letter("ABCDEFGHJKLMNOPRSTUVWXYZ"),
-    Letter("ABCDEFGHJKLMNOPRSTUVWXYZ"),
-];
+fn britain() -> Pattern {
+    let ages = one_of("02,03,04,05,06,07,08,09,51,52,53,54,55,56,57,58,59");
+    let last = || letters("ABCDEFGHJKLMNOPRSTUVWXYZ");
+    let (area, office) = (letters("ABCDEFGHKLMNOPRSVWY"), letters("ABCDEFGHJKLMNOPRSTUVWXY"));
+    vec![area, office, ages, one_of(" "), last(), last(), last()]
+}
 
 /// The first letter of the series leaves out those that would begin a pair that is not issued.
-const GERMANY: Pattern = &[
-    OneOf(&["B", "M", "K", "F", "H", "S", "HH", "KA", "MZ", "UL", "TÜ", "GÖ", "WÜ", "FÜ", "LÖ"]),
-    Separator('-'),
-    Letter("ACDEFGLMPRTUVWXYZ"),
-    Letter("ABCDEFGHJKLMNPRSTUVWXYZ"),
-    Separator(' '),
-    Number(1, 9_999),
-];
+fn germany() -> Pattern {
+    let towns = one_of("B,M,K,F,H,S,HH,KA,MZ,UL,TÜ,GÖ,WÜ,FÜ,LÖ");
+    let (first, second) = (letters("ACDEFGLMPRTUVWXYZ"), letters("ABCDEFGHJKLMNPRSTUVWXYZ"));
+    vec![towns, one_of("-"), first, second, one_of(" "), numbers(1..=9_999)]
+}
 
 /// Greek letters, not the Latin ones that look like them.
-const GREECE: Pattern = &[
-    Letter("ΑΒΕΖΗΙΚΜΝΟΡΤΥΧ"),
-    Letter("ΑΒΕΖΗΙΚΜΝΟΡΤΥΧ"),
-    Letter("ΑΒΕΖΗΙΚΜΝΟΡΤΥΧ"),
-    Separator('-'),
-    Number(1_000, 9_999),
-];
-
-/// Countries, and how many of a hundred cars come from each.
-const OF_A_HUNDRED: &[(Pattern, u64)] = &[(BRITAIN, 40), (GERMANY, 56), (GREECE, 4)];
+fn greece() -> Pattern {
+    let letter = || letters("ΑΒΕΖΗΙΚΜΝΟΡΤΥΧ");
+    vec![letter(), letter(), letter(), one_of("-"), numbers(1_000..=9_999)]
+}
 
 /// A prime above the number of plates of each country: steps of this length visit each plate once before any repeats.
 const STRIDE: u128 = (1 << 31) - 1;
+
+#[derive(Debug)]
+struct PlateCountry {
+    pattern: Pattern,
+    /// How many plates it has.
+    plates: u64,
+    /// How many of a hundred cars come from it.
+    share: u64,
+    /// The number of its first car's plate.
+    first: u64,
+}
 
 /// Gives each car of a city its plate: car `n` of garage `g` always has the same one.
 #[derive(Debug)]
 pub struct PlateRegistry {
     pub(super) seed: u64,
-    /// For each country: the number of its first car's plate.
-    first_plates: Vec<u64>,
+    countries: Vec<PlateCountry>,
     garages: u64,
 }
 
@@ -115,22 +76,30 @@ impl PlateRegistry {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         // Garages use the streams from 0 on, faults the last but one.
         rng.set_stream(u64::MAX);
-        let first_plates =
-            OF_A_HUNDRED.iter().map(|(pattern, _)| rng.random_range(0..plates_of(pattern))).collect();
-        PlateRegistry { seed, first_plates, garages: garages as u64 }
+        let countries = [(britain(), 40), (germany(), 56), (greece(), 4)].map(|(pattern, share)| {
+            let plates = pattern.iter().map(|texts| texts.len() as u64).product();
+            PlateCountry { pattern, plates, share, first: rng.random_range(0..plates) }
+        });
+        PlateRegistry { seed, countries: countries.into(), garages: garages as u64 }
     }
 
     /// The plate of car `number` of garage `garage` as it is painted: `B-AB 123`.
     pub fn plate(&self, garage: usize, number: u64) -> Arc<str> {
         // The countries take turns: 37 and 100 have no factor in common, so each of a hundred cars in a row has its own place.
         let mut place = number % 100 * 37 % 100;
-        for ((pattern, cars), first) in OF_A_HUNDRED.iter().zip(&self.first_plates) {
-            if place < *cars {
-                let index = (number / 100 * cars + place) * self.garages + garage as u64;
-                let plate = u128::from(*first) + u128::from(index) * STRIDE;
-                return write_plate(pattern, (plate % u128::from(plates_of(pattern))) as u64).into();
+        for PlateCountry { pattern, plates, share, first } in &self.countries {
+            if place < *share {
+                let index = (number / 100 * share + place) * self.garages + garage as u64;
+                let mut rest =
+                    ((u128::from(*first) + u128::from(index) * STRIDE) % u128::from(*plates)) as usize;
+                let mut plate = String::new();
+                for texts in pattern {
+                    plate.push_str(&texts[rest % texts.len()]);
+                    rest /= texts.len();
+                }
+                return plate.into();
             }
-            place -= cars;
+            place -= share;
         }
         unreachable!("the countries have a hundred cars together")
     }

@@ -29,15 +29,11 @@ pub const MAX_GARAGES: usize = 200;
 
 /// No car park holds more, and each car more is an event.
 const MAX_OCCUPANCY: i64 = 1_000_000;
-
-/// A whole file of recorded occupancy.
 #[derive(Debug)]
 pub struct Recording {
     /// In the order in which the file first names them.
     pub garages: Vec<RecordedGarage>,
 }
-
-/// One garage of the file.
 #[derive(Debug)]
 pub struct RecordedGarage {
     pub name: SiteName,
@@ -67,12 +63,8 @@ pub enum RecordingError {
     Unreadable { path: PathBuf, source: io::Error },
     #[error("{path:?}, line {line}: {reason}. Nothing was started. Correct the line or take it out")]
     Line { path: PathBuf, line: u64, reason: String },
-    #[error("{path:?} has no rows below its header, so there is nothing to replay. Nothing was started")]
-    Empty { path: PathBuf },
-    #[error(
-        "{path:?} names more than {MAX_GARAGES} car parks, each of which would be a process. Nothing was started. Split the file"
-    )]
-    TooManyGarages { path: PathBuf },
+    #[error("{path:?} {reason}. Nothing was started")]
+    File { path: PathBuf, reason: String },
 }
 
 const COLUMNS: [&str; 4] = ["SystemCodeNumber", "Capacity", "Occupancy", "LastUpdated"];
@@ -132,7 +124,6 @@ fn instant_after(latest_ms: i64, local: AmbiguousTimestamp) -> Result<i64, jiff:
 }
 
 impl Recording {
-    /// Reads the whole file.
     pub fn read(path: &Path) -> Result<Recording, RecordingError> {
         let unreadable = |source| RecordingError::Unreadable { path: path.to_owned(), source };
         let file = std::fs::File::open(path).map_err(unreadable)?;
@@ -141,11 +132,13 @@ impl Recording {
 
     fn parse(path: &Path, input: impl io::Read) -> Result<Recording, RecordingError> {
         let zone = TimeZone::get(ZONE).expect("the time zones are part of the program");
+        let file = |reason| RecordingError::File { path: path.to_owned(), reason };
+        let empty = || file("has no rows below its header, so there is nothing to replay".to_owned());
         let refuse = |line, reason| RecordingError::Line { path: path.to_owned(), line, reason };
         let mut reader = csv::Reader::from_reader(input);
         let header = reader.headers().map_err(|error| read_error(path, error))?;
         if header.is_empty() {
-            return Err(RecordingError::Empty { path: path.to_owned() });
+            return Err(empty());
         }
         let columns = find_columns(header).map_err(|reason| refuse(1, reason))?;
         let mut garages: Vec<GarageRows> = Vec::new();
@@ -161,12 +154,14 @@ impl Recording {
                 garages.len() - 1
             });
             if garages.len() > MAX_GARAGES {
-                return Err(RecordingError::TooManyGarages { path: path.to_owned() });
+                return Err(file(format!(
+                    "names more than {MAX_GARAGES} car parks, each of which would be a process"
+                )));
             }
             garages[index].add(values, &zone).map_err(refuse)?;
         }
         if garages.is_empty() {
-            return Err(RecordingError::Empty { path: path.to_owned() });
+            return Err(empty());
         }
         let garage = |mut read: GarageRows| {
             read.rows.sort_by_key(|row| row.unix_ms);
@@ -217,8 +212,6 @@ struct RowChange {
     produced: u64,
     total: u64,
 }
-
-/// One garage's recorded traffic.
 #[derive(Debug)]
 pub struct RecordedTraffic {
     rows: Arc<[OccupancyRow]>,
@@ -336,10 +329,11 @@ mod tests {
     fn what_is_no_table_of_occupancies_is_refused() {
         let said = parse("a,b,c\n1,2,3\n").expect_err("it is wrong").to_string();
         assert!(said.contains("line 1") && said.contains("SystemCodeNumber"), "{said}");
-        assert!(matches!(parse(HEADER), Err(RecordingError::Empty { .. })));
-        assert!(matches!(parse(""), Err(RecordingError::Empty { .. })));
+        let said = |text: &str| parse(text).expect_err("it is wrong").to_string();
+        assert!(said(HEADER).contains("nothing to replay"));
+        assert!(said("").contains("nothing to replay"));
         let many: String = (0..=MAX_GARAGES).map(|n| format!("g{n},1,1,2016-10-04 07:59:42\n")).collect();
-        assert!(matches!(parse(&format!("{HEADER}{many}")), Err(RecordingError::TooManyGarages { .. })));
+        assert!(said(&format!("{HEADER}{many}")).contains("more than 200 car parks"));
         let latin1 = [HEADER.as_bytes(), b"Caf\xe9,1,1,2016-10-04 07:59:42\n"].concat();
         let said = Recording::parse(Path::new("x"), &latin1[..]).expect_err("not UTF-8");
         assert!(said.to_string().contains("line 2: it is not UTF-8"), "{said}");

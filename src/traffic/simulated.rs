@@ -1,12 +1,9 @@
-//! Simulated cars: they arrive at rates typical of the day and the hour, stay for realistic times, and leave.
+//! Simulated cars: they arrive at rates typical of the hour, stay for realistic times, and leave.
 //!
 //! **Promise.** Arrivals follow the curve of the garage's usage (a Poisson process whose rate changes with the hour) or a given
-//! rate, stays are log-normal, and a full garage turns cars away. About one plate in a hundred is unreadable, as with real
-//! cameras.
-//! **Not promised.** That the garages are those of a real town.
+//! rate, stays are log-normal, and a full garage turns cars away. About one plate in a hundred is unreadable.
 
 use super::{CarPassage, Direction, Drivers, StartingState, instant};
-use jiff::civil::Weekday;
 use jiff::tz::TimeZone;
 use rand::RngExt;
 use rand_distr::{Distribution, Exp1, LogNormal};
@@ -36,49 +33,40 @@ pub struct GarageUsage {
     stay_spread: f64,
     /// Arrivals in each hour of a day in percent of the capacity.
     hours: [u8; 24],
-    /// How busy each day is, Monday first.
-    days: [f64; 7],
 }
 
 const SHOPPING: GarageUsage = GarageUsage {
     median_stay_hours: 1.4,
     stay_spread: 0.6,
     hours: [0, 0, 0, 0, 0, 1, 3, 8, 16, 28, 40, 46, 48, 46, 45, 44, 42, 34, 20, 9, 4, 2, 1, 0],
-    days: [0.85, 0.85, 0.9, 0.95, 1.1, 1.1, 0.15],
 };
 
 const OFFICES: GarageUsage = GarageUsage {
     median_stay_hours: 8.2,
     stay_spread: 0.25,
     hours: [0, 0, 0, 0, 1, 3, 10, 26, 30, 13, 4, 3, 4, 6, 3, 2, 1, 1, 1, 0, 0, 0, 0, 0],
-    days: [1.0, 1.0, 0.95, 1.0, 0.75, 0.1, 0.05],
 };
 
 const STATION: GarageUsage = GarageUsage {
     median_stay_hours: 6.5,
     stay_spread: 0.9,
     hours: [1, 0, 0, 1, 4, 9, 14, 15, 11, 7, 5, 4, 4, 4, 4, 4, 5, 6, 5, 3, 2, 2, 1, 1],
-    days: [1.05, 0.95, 0.95, 1.0, 1.15, 0.6, 0.5],
 };
 
 impl GarageUsage {
-    /// Cars an hour for each space, at this hour of this day.
-    fn arrivals(&self, weekday: Weekday, hour: i8) -> f64 {
-        let day = weekday.to_monday_zero_offset().unsigned_abs();
-        f64::from(self.hours[usize::from(hour.unsigned_abs())]) / 100.0 * self.days[usize::from(day)]
+    /// Cars an hour for each space, at this hour of the day.
+    fn arrivals(&self, hour: i8) -> f64 {
+        f64::from(self.hours[usize::from(hour.unsigned_abs())]) / 100.0
     }
 
     /// No hour has more.
     fn most_arrivals(&self) -> f64 {
-        let most = self.hours.iter().copied().max().unwrap_or(0);
-        f64::from(most) / 100.0 * self.days.iter().copied().fold(0.0, f64::max)
+        f64::from(self.hours.iter().copied().max().unwrap_or(0)) / 100.0
     }
 }
-
-/// How many cars want to come.
 #[derive(Debug, Clone, Copy)]
 pub enum Demand {
-    /// As the hour and the day of the week let one expect.
+    /// As the hour lets one expect.
     Usual(&'static GarageUsage),
     /// The same number every hour, above zero and finite.
     Steady { cars_per_hour: f64 },
@@ -196,8 +184,7 @@ impl SimulatedTraffic {
         loop {
             let wait: f64 = Exp1.sample(rng);
             unix_ms += wait / most_per_ms;
-            let local = self.zone.to_datetime(instant(unix_ms as i64));
-            let now = usage.arrivals(local.weekday(), local.hour());
+            let now = usage.arrivals(self.zone.to_datetime(instant(unix_ms as i64)).hour());
             if rng.random::<f64>() * most < now {
                 return unix_ms;
             }

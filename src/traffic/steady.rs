@@ -1,9 +1,7 @@
 //! Cars for one garage that is not part of a simulated city, such as an edge that somebody tries out.
 //!
-//! **Promise.** Cars want to come at the given rate, at random instants (a Poisson process), whatever the hour. They stay as
-//! long as people do, and leave. About one plate in a hundred is unreadable. The garage is never overfull, and on average at
-//! most 70 % full, however many cars come. One [`SteadyGarage`] gives one list of passages.
-//! **Kept by.** [`SimulatedTraffic`], as in the simulated city. Waits are relative: nothing here reads a clock.
+//! **Promise.** As [`super::simulated`], at the given rate whatever the hour. The garage is on average at most 70 % full, however
+//! many cars come. One [`SteadyGarage`] gives one list of passages.
 //! **Not promised.** That garages of other names never see the same plate, only that it is unlikely while they have the same
 //! seed. After a restart the same seed begins with the same cars, of which some may still be inside: give a new seed when a
 //! garage goes on.

@@ -231,8 +231,9 @@ fn deliver(outbox: &Outbox, ledger: &Ledger) -> Result<(), String> {
         // The next epoch comes when this one is swept away.
         outbox.acknowledge(position.epoch_index, position.durable);
         let swept = async {
-            let next =
-                |now: &fogpost::messaging::outbox::OutboxProgress| now.epoch_index != position.epoch_index;
+            let next = |now: &fogpost::messaging::outbox::OutboxProgress| {
+                now.position.epoch_index != position.epoch_index
+            };
             progress.wait_for(next).await.map(drop).map_err(|error| format!("lie: {error}"))
         };
         runtime().block_on(swept)?;

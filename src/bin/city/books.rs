@@ -4,15 +4,14 @@
 //! [`CityBooks::compare`] names every difference between the server and them.
 //! **Kept by.** Simplicity. The oracle counts, adds, and hashes what was confirmed. It shares no code with the programs that it
 //! checks, and computes neither plates nor occupancy as they do.
-//! **Not promised.** That it names the event that differs: it only says which [`RollingHash::EVERY`] events the difference is
-//! among.
+//! **Not promised.** That it names the event that differs: it says which [`RollingHash::EVERY`] events the difference is among.
 
 use super::money::Takings;
-use super::stays::{GarageCharges, StayPairing};
 use fogpost::traffic::{Direction, StartingState};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::sync::Arc;
 
 /// A hash over events in their order, with a note of it now and then.
 #[derive(Debug, Clone, Default)]
@@ -37,24 +36,22 @@ impl RollingHash {
         self.hasher.update(&at_unix_ns.to_le_bytes());
         self.events += 1;
         if self.events.is_multiple_of(Self::EVERY) {
-            self.notes.push(self.digest());
+            self.notes.push(short_digest(&self.hasher));
         }
-    }
-
-    fn digest(&self) -> [u8; 16] {
-        let mut digest = [0; 16];
-        digest.copy_from_slice(&self.hasher.finalize().as_bytes()[..16]);
-        digest
     }
 
     /// Where `other` first differs: the number of an event; it is that one or one of the [`Self::EVERY`] from it on.
     fn first_difference(&self, other: &RollingHash) -> Option<u64> {
-        if self.events == other.events && self.digest() == other.digest() {
+        if self.events == other.events && short_digest(&self.hasher) == short_digest(&other.hasher) {
             return None;
         }
         let same = self.notes.iter().zip(&other.notes).take_while(|(a, b)| a == b).count();
         Some(same as u64 * Self::EVERY + 1)
     }
+}
+
+fn short_digest(hasher: &blake3::Hasher) -> [u8; 16] {
+    *hasher.finalize().as_bytes().first_chunk().expect("a hash has 32 bytes")
 }
 
 /// An event as the books take it once it is confirmed.
@@ -66,12 +63,13 @@ pub struct PostedEvent {
     pub key: Option<String>,
 }
 
-/// An edge's answer: the events are on its disk under these numbers.
+/// An edge's answer: the events are on its disk under these numbers, a single one under the first.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Receipt {
     pub epoch: String,
+    #[serde(alias = "sequence")]
     pub first: u64,
-    pub last: u64,
+    pub last: Option<u64>,
 }
 
 /// A garage at the server before this run.
@@ -103,7 +101,6 @@ pub struct ServerAccount {
     pub occupied: i64,
     /// Events that its edge still holds; `None` if the edge did not answer.
     pub depth: Option<u64>,
-    /// Stays that ended.
     pub closed: u64,
     pub taken: Takings,
     /// The listed charges, if they were read.
@@ -137,6 +134,64 @@ impl fmt::Display for Discrepancy {
     }
 }
 
+/// Stays that ended. It is equal for the same stays in whatever order, and differs for others: a sum of hashes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EndedStays {
+    pub count: u64,
+    sum: u128,
+}
+
+impl EndedStays {
+    pub fn record(&mut self, plate: &str, entered_unix_ms: i64, left_unix_ms: i64) {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&entered_unix_ms.to_le_bytes());
+        hasher.update(&left_unix_ms.to_le_bytes());
+        hasher.update(plate.as_bytes());
+        self.sum = self.sum.wrapping_add(u128::from_le_bytes(short_digest(&hasher)));
+        self.count += 1;
+    }
+}
+
+/// The stays of one garage, by its confirmed events. An exit ends the stay of the last entry of its plate. Two entries in a row, or
+/// an exit of a car that is not inside, happen only to cars that were here before the city began.
+#[derive(Debug, Clone, Default)]
+pub struct StayPairing {
+    /// Since when the cars are inside, by the letters and digits of their plates.
+    inside: HashMap<Arc<str>, i64>,
+    pub ended: EndedStays,
+}
+
+impl StayPairing {
+    /// Goes on from the cars that were inside before.
+    pub fn of_cars(inside: HashMap<Arc<str>, i64>) -> StayPairing {
+        StayPairing { inside, ended: EndedStays::default() }
+    }
+
+    pub fn entered(&mut self, plate: &str, unix_ms: i64) {
+        match self.inside.get_mut(plate) {
+            Some(since) => *since = unix_ms,
+            None => _ = self.inside.insert(plate.into(), unix_ms),
+        }
+    }
+
+    pub fn left(&mut self, plate: &str, unix_ms: i64) {
+        if let Some(entered) = self.inside.remove(plate) {
+            self.ended.record(plate, entered, unix_ms);
+        }
+    }
+}
+
+/// The charges of one garage, as the server lists them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GarageCharges {
+    /// The sum of all: charges, voids and credits.
+    pub taken: Takings,
+    /// Stays with a charge that is valid, or that wait for one; including earlier runs.
+    pub stays: u64,
+    /// Those that were charged since this run began.
+    pub of_this_run: EndedStays,
+}
+
 /// What one garage's edge has confirmed in this run.
 #[derive(Debug, Clone)]
 pub struct CityBooks {
@@ -145,7 +200,7 @@ pub struct CityBooks {
     hash: RollingHash,
     change: i64,
     stays: StayPairing,
-    last_receipt: Option<Receipt>,
+    last_number: Option<(String, u64)>,
     irregular: Vec<String>,
 }
 
@@ -157,7 +212,7 @@ impl CityBooks {
             baseline,
             hash: RollingHash::default(),
             change: 0,
-            last_receipt: None,
+            last_number: None,
             irregular: Vec::new(),
         }
     }
@@ -174,26 +229,24 @@ impl CityBooks {
                 (_, None) => {}
             }
         }
-        let Receipt { first, last, .. } = receipt;
+        let first = receipt.first;
+        let last = receipt.last.unwrap_or(first);
         let (events, numbers) =
             (batch.len() as u64, last.checked_sub(first).map_or(0, |between| between + 1));
         if numbers != events {
             self.irregular.push(format!("{events} events were confirmed with the numbers {first} to {last}"));
         }
         // There is one producer and no other: its events must follow one another without a gap.
-        if let Some(previous) = &self.last_receipt
-            && previous.epoch == receipt.epoch
-            && previous.last + 1 != first
+        if let Some((epoch, previous)) = &self.last_number
+            && *epoch == receipt.epoch
+            && previous + 1 != first
         {
             self.irregular.push(format!(
-                "number {first} was confirmed after number {}: numbers are missing, or someone else posts to this edge",
-                previous.last
+                "number {first} was confirmed after number {previous}: numbers are missing, or someone else posts to this edge"
             ));
         }
-        self.last_receipt = Some(receipt);
+        self.last_number = Some((receipt.epoch, last));
     }
-
-    /// Events confirmed in this run.
     pub fn confirmed(&self) -> u64 {
         self.hash.events
     }
@@ -212,66 +265,54 @@ impl CityBooks {
     pub fn compare(&self, server: &ServerAccount) -> Vec<Discrepancy> {
         let ServerAccount { applied, occupied, closed, taken, .. } = server;
         let mut found = self.irregular.clone();
-        let mut demand = |holds: bool, otherwise: String| {
-            if !holds {
-                found.push(otherwise);
-            }
-        };
-        let (owed, expected, ended) = (self.applied_when_settled(), self.occupied(), self.stays.ended());
-        let (missing, more) = (owed.saturating_sub(*applied), applied.saturating_sub(owed));
-        demand(
-            missing == 0,
-            format!("{missing} confirmed events are missing at the server: it applied {applied} of {owed}"),
-        );
-        demand(
-            more == 0,
-            format!("the server applied {more} events more than the {owed} that were confirmed"),
-        );
-        demand(
-            *occupied == expected,
-            format!("the server counts {occupied} cars, the confirmed events leave {expected}"),
-        );
-        match server.depth {
-            Some(depth) => demand(depth == 0, format!("{depth} events still wait in the edge's outbox")),
-            None => demand(false, "the edge did not say what still waits in its outbox".to_owned()),
+        macro_rules! demand {
+            ($holds:expr, $($otherwise:tt)+) => {
+                if !$holds {
+                    found.push(format!($($otherwise)+));
+                }
+            };
         }
-        let must_be_closed = self.baseline.closed + ended.count;
-        demand(
-            *closed == must_be_closed,
-            format!(
-                "the server counts {closed} stays that ended, the confirmed events make {must_be_closed}"
-            ),
+        let owed = self.applied_when_settled();
+        let (missing, more) = (owed.saturating_sub(*applied), applied.saturating_sub(owed));
+        demand!(
+            missing == 0,
+            "{missing} confirmed events are missing at the server: it applied {applied} of {owed}"
+        );
+        demand!(more == 0, "the server applied {more} events more than the {owed} that were confirmed");
+        let left = self.occupied();
+        demand!(*occupied == left, "the server counts {occupied} cars, the confirmed events leave {left}");
+        let depth = server.depth.unwrap_or(0);
+        demand!(server.depth.is_some(), "the edge did not say what still waits in its outbox");
+        demand!(depth == 0, "{depth} events still wait in the edge's outbox");
+        let ended = &self.stays.ended;
+        let made = self.baseline.closed + ended.count;
+        demand!(
+            *closed == made,
+            "the server counts {closed} stays that ended, the confirmed events make {made}"
         );
         if let Some(GarageCharges { taken: listed, stays, of_this_run }) = &server.charges {
-            demand(
-                listed == taken,
-                format!("the server lists charges of {listed}, and says that {taken} was taken"),
-            );
-            demand(
-                stays == closed,
-                format!("the server lists charges of {stays} stays, and {closed} have ended"),
-            );
-            let (charged, ended_count) = (of_this_run.count, ended.count);
-            demand(
+            let (charged, stayed) = (of_this_run.count, ended.count);
+            demand!(listed == taken, "the server lists charges of {listed}, and says that {taken} was taken");
+            demand!(stays == closed, "the server lists charges of {stays} stays, and {closed} have ended");
+            demand!(
                 of_this_run == ended,
-                format!(
-                    "the {charged} charges of this run are not those of the {ended_count} stays that ended in it"
-                ),
+                "the {charged} charges of this run are not those of the {stayed} stays that ended in it"
             );
         }
         if let Some(ListedEvents { hash, irregular }) = &server.events {
             let (listed, confirmed) = (hash.events, self.confirmed());
-            demand(
+            demand!(
                 listed == confirmed,
-                format!("the server lists {listed} events of this run, {confirmed} were confirmed"),
+                "the server lists {listed} events of this run, {confirmed} were confirmed"
             );
-            if let Some(first) = self.hash.first_difference(hash) {
-                found.push(format!(
-                    "the events that the server lists differ in content or order from the confirmed ones, \
-                     first among number {first} to {} of this run",
-                    first + RollingHash::EVERY - 1
-                ));
-            }
+            let difference = self.hash.first_difference(hash);
+            let first = difference.unwrap_or(0);
+            demand!(
+                difference.is_none(),
+                "the events that the server lists differ in content or order from the confirmed ones, first among number \
+                 {first} to {} of this run",
+                first + RollingHash::EVERY - 1
+            );
             found.extend(irregular.clone());
         }
         let garage = || Some(self.garage.clone());
@@ -305,7 +346,7 @@ mod tests {
                 record(&mut events.hash, event);
                 server.occupied += event.direction.change();
             }
-            books.confirm(&batch, Receipt { epoch: "e".to_owned(), first, last });
+            books.confirm(&batch, Receipt { epoch: "e".to_owned(), first, last: Some(last) });
         }
         server.applied = 3_000;
         server.events = Some(events);
@@ -345,7 +386,7 @@ mod tests {
         let mut books = CityBooks::new("1".to_owned(), Baseline { closed: 7, ..Baseline::default() });
         let batch = [(Direction::Entry, 1_000), (Direction::Exit, 9_000)]
             .map(|(direction, unix_ms)| PostedEvent { direction, unix_ms, key: Some("AB1".to_owned()) });
-        books.confirm(&batch, Receipt { epoch: "e".to_owned(), first: 1, last: 2 });
+        books.confirm(&batch, Receipt { epoch: "e".to_owned(), first: 1, last: Some(2) });
         let mut charges = GarageCharges { stays: 8, ..GarageCharges::default() };
         charges.taken.add(250, "EUR");
         charges.of_this_run.record("AB1", 1_000, 9_000);
@@ -386,9 +427,9 @@ mod tests {
     fn a_gap_between_two_confirmations_is_named() {
         let mut books = CityBooks::new("1".to_owned(), Baseline::default());
         let batch = [event(1)];
-        books.confirm(&batch, Receipt { epoch: "e".to_owned(), first: 1, last: 1 });
-        books.confirm(&batch, Receipt { epoch: "e".to_owned(), first: 3, last: 3 });
-        books.confirm(&batch, Receipt { epoch: "e".to_owned(), first: 4, last: 5 });
+        books.confirm(&batch, Receipt { epoch: "e".to_owned(), first: 1, last: Some(1) });
+        books.confirm(&batch, Receipt { epoch: "e".to_owned(), first: 3, last: Some(3) });
+        books.confirm(&batch, Receipt { epoch: "e".to_owned(), first: 4, last: Some(5) });
         let said = said(&books, &ServerAccount::default());
         assert!(said.contains("number 3 was confirmed after number 1"), "{said}");
         assert!(said.contains("1 events were confirmed with the numbers 4 to 5"), "{said}");
@@ -400,7 +441,43 @@ mod tests {
         let marks = BTreeMap::from([("a".to_owned(), 100), ("b".to_owned(), 20)]);
         let mut books = CityBooks::new("1".to_owned(), Baseline { state, marks, ..Baseline::default() });
         let batch = [event(1)];
-        books.confirm(&batch, Receipt { epoch: "b".to_owned(), first: 21, last: 21 });
+        books.confirm(&batch, Receipt { epoch: "b".to_owned(), first: 21, last: Some(21) });
         assert_eq!((books.occupied(), books.applied_when_settled()), (41, 121));
+    }
+
+    #[test]
+    fn the_order_of_stays_makes_no_difference_and_everything_else_does() {
+        let of = |stays: &[(&str, i64, i64)]| {
+            let mut ended = EndedStays::default();
+            stays.iter().for_each(|(plate, entered, left)| ended.record(plate, *entered, *left));
+            ended
+        };
+        let two = of(&[("A", 1, 2), ("B", 3, 4)]);
+        assert_eq!(two, of(&[("B", 3, 4), ("A", 1, 2)]));
+        for other in [
+            of(&[("A", 1, 2)]),
+            of(&[("A", 1, 2), ("A", 1, 2)]),
+            of(&[("A", 1, 2), ("B", 3, 5)]),
+            of(&[("A", 1, 2), ("B", 2, 4)]),
+            of(&[("A", 1, 2), ("C", 3, 4)]),
+            of(&[("A", 1, 2), ("B", 3, 4), ("B", 3, 4)]),
+        ] {
+            assert_ne!(two, other);
+        }
+    }
+
+    #[test]
+    fn an_exit_ends_the_last_entry_of_its_plate() {
+        let mut stays = StayPairing::of_cars(HashMap::from([(Arc::from("FOUND"), 5)]));
+        stays.entered("A", 10);
+        stays.entered("A", 20);
+        stays.left("B", 25);
+        stays.left("A", 30);
+        stays.left("A", 40);
+        stays.left("FOUND", 50);
+        let mut expected = EndedStays::default();
+        expected.record("A", 20, 30);
+        expected.record("FOUND", 5, 50);
+        assert_eq!(stays.ended, expected);
     }
 }

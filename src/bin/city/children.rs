@@ -1,9 +1,9 @@
 //! The daemons of a city, as child processes.
 //!
-//! **Promise.** A child counts as running only after it has said so itself. No child outlives the city, however the city ends. The
-//! program may be built again, or deleted, while the city runs: all children are of the same version as the city.
-//! **Kept by.** Waiting for the `ready` line; the kernel's death signal, which each child asks for before it does anything else,
-//! and the kernel's own reference to the program.
+//! **Promise.** No child outlives the city, however the city ends. All are of the city's version, also when the program is built
+//! again, or deleted, meanwhile.
+//! **Kept by.** The kernel's death signal, which each child asks for before it does anything else, and the kernel's own reference
+//! to the program.
 //!
 //! Children are in a process group of their own, since Ctrl-C in a terminal goes to the whole group: the city has to stop the
 //! cars, let the events arrive and check the books before it stops the daemons.
@@ -38,8 +38,6 @@ const STOP_WITHIN: Duration = Duration::from_secs(10);
 
 /// A daemon that takes longer to get ready will not get there.
 const READY_WITHIN: Duration = Duration::from_secs(120);
-
-/// How many lines of a log are shown when its daemon ended.
 const LOG_LINES_SHOWN: usize = 8;
 
 /// Why a daemon is not running.
@@ -47,15 +45,11 @@ const LOG_LINES_SHOWN: usize = 8;
 pub enum ChildError {
     #[error("cannot start {name}: {source}. Nothing was confirmed by it")]
     NotStarted { name: String, source: io::Error },
-    #[error("{name} did not get ready within {} s. Its log is {log:?}", READY_WITHIN.as_secs())]
-    NeverReady { name: String, log: PathBuf },
     #[error("{name} ended by itself ({}). What it had confirmed is on its disk. {}", in_words(*.status), end_of_log(.log))]
     Ended { name: String, status: ExitStatus, log: PathBuf },
     #[error("{name} could not be ended: {source}. What it had confirmed is on its disk")]
     NotEnded { name: String, source: io::Error },
 }
-
-/// How a process ended.
 pub fn in_words(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit code {code}"),
@@ -74,8 +68,6 @@ fn end_of_log(log: &Path) -> String {
     let shown = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];
     format!("Its log {log:?} ends with:\n  {}", shown.join("\n  "))
 }
-
-/// What to start.
 #[derive(Debug)]
 pub struct ChildSpec {
     /// Its name in messages: `server`, `edge-3`.
@@ -117,7 +109,9 @@ impl ChildSpec {
         match timeout(READY_WITHIN, ready).await {
             Ok(ready) => ready?,
             Err(_) => {
-                return Err(ChildError::NeverReady { name: self.name.clone(), log: self.log.clone() });
+                let seconds = READY_WITHIN.as_secs();
+                let late = format!("it did not get ready within {seconds} s. Its log is {:?}", self.log);
+                return Err(not_started(io::Error::other(late)));
             }
         }
         // What it prints is read until it ends, so that it never waits for a reader.
@@ -142,8 +136,7 @@ impl ChildSpec {
     }
 
     /// Runs a command of the daemon's program on its data directory; returns what it printed. `Err` says what went wrong.
-    ///
-    /// To be called on a thread that lives as long as the city, as [`ChildSpec::start`].
+    /// To be called where [`ChildSpec::start`] is.
     pub async fn run_command(&self, arguments: &[&str]) -> Result<String, String> {
         let words = arguments.join(" ");
         let ran =
@@ -157,9 +150,8 @@ impl ChildSpec {
 
 /// This very program as another one, which does not outlive the city and has settings from nobody else.
 fn ourselves_as(role: &str) -> Command {
-    // The kernel holds the file of a running program open under this name, even when its path was replaced or removed: a child of a
-    // version that was built meanwhile could speak another protocol. The child's link is that of its parent until it
-    // executes another program.
+    // The kernel holds the file of a running program open under this name, even when its path was replaced or removed. The child's
+    // link is that of its parent until it executes another program.
     let mut command = Command::new("/proc/self/exe");
     command.arg0("city").arg(role);
     for (variable, _) in std::env::vars_os() {

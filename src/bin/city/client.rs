@@ -62,13 +62,10 @@ pub struct ListPage<T> {
     pub items: Vec<T>,
     next: Option<String>,
 }
-
-/// Talks to the server and the edges.
 #[derive(Debug, Clone, Default)]
 pub struct DaemonClient(HttpClient);
 
 impl DaemonClient {
-    /// The answer to a `GET`, read as JSON.
     pub async fn get<T: DeserializeOwned>(&self, url: &str) -> Result<T, HttpCallError> {
         self.0.get_json(url).await
     }
@@ -123,21 +120,10 @@ impl DaemonClient {
         lines: Bytes,
         key: Option<&str>,
     ) -> Result<PostAnswer<Receipt>, HttpCallError> {
-        #[derive(Deserialize)]
-        struct SingleAnswer {
-            sequence: u64,
-            epoch: String,
-        }
-        if events > 1 {
-            let url = format!("{edge}/v1/events/batch");
-            return self.0.post(&url, "application/x-ndjson", key, lines).await;
-        }
-        let url = format!("{edge}/v1/events");
-        Ok(match self.0.post(&url, "application/json", key, lines).await? {
-            PostAnswer::Created(SingleAnswer { sequence, epoch }) => {
-                PostAnswer::Created(Receipt { epoch, first: sequence, last: sequence })
-            }
-            PostAnswer::RetryAfter(pause) => PostAnswer::RetryAfter(pause),
-        })
+        let (route, content_type) = match events {
+            1 => ("", "application/json"),
+            _ => ("/batch", "application/x-ndjson"),
+        };
+        self.0.post(&format!("{edge}/v1/events{route}"), content_type, key, lines).await
     }
 }

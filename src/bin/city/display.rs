@@ -4,6 +4,7 @@
 //! to stderr. With `--json` nothing but the result goes to stdout.
 //! **Not promised.** That all output is seen: when nobody reads it any more, the city continues silently.
 
+use super::settings::CityFlags;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -14,27 +15,21 @@ const PLAIN_EVERY: Duration = Duration::from_secs(10);
 /// Maximum number of lines shown, so that a terminal has room for them.
 const MAX_LINES: usize = 18;
 
-/// Where lines go that stay.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LinesTo {
-    Stdout,
-    Stderr,
-}
-
 /// A terminal, or a file or pipe in its place.
 #[derive(Debug)]
 pub struct CityDisplay {
-    lines_to: LinesTo,
+    /// Lines that stay go to stderr, since stdout is for the result as JSON.
+    json: bool,
     /// Hidden where there is no terminal.
     bar: ProgressBar,
     last_plain: Option<Instant>,
 }
 
 impl CityDisplay {
-    pub fn new(lines_to: LinesTo) -> CityDisplay {
+    pub fn new(flags: &CityFlags) -> CityDisplay {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
         let style = ProgressStyle::with_template("{msg}").expect("the template is well formed");
-        CityDisplay { lines_to, bar: bar.with_style(style), last_plain: None }
+        CityDisplay { json: flags.json, bar: bar.with_style(style), last_plain: None }
     }
 
     /// How often a new picture is worth the questions that it takes.
@@ -45,9 +40,12 @@ impl CityDisplay {
     /// Writes lines that stay.
     pub fn say(&self, text: &str) {
         // It fails when nobody reads any more (`city | head`). That is no reason to leave cars uncounted.
-        let _ = self.bar.suspend(|| match self.lines_to {
-            LinesTo::Stdout => writeln!(std::io::stdout(), "{text}"),
-            LinesTo::Stderr => writeln!(std::io::stderr(), "{text}"),
+        let _ = self.bar.suspend(|| {
+            if self.json {
+                writeln!(std::io::stderr(), "{text}")
+            } else {
+                writeln!(std::io::stdout(), "{text}")
+            }
         });
     }
 

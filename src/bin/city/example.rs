@@ -4,26 +4,19 @@
 
 use super::children::ChildSpec;
 use super::plan::GarageSite;
-use super::settings::Cars;
 use fogpost::traffic::plates::PlateRegistry;
+use fogpost::traffic::recording::Recording;
 use std::fmt::Write;
 use std::io;
 use std::path::{Path, PathBuf};
-
-/// The name of the configuration file in the data directory.
-const CONFIG: &str = "city.toml";
 
 const RECORDED: &str = include_str!("tariffs/recorded.toml");
 const SIMULATED: &str = include_str!("tariffs/simulated.toml");
 
 /// Writes the example configuration for these cars; returns where.
-pub fn write_config(dir: &Path, cars: &Cars) -> io::Result<PathBuf> {
-    let text = match cars {
-        Cars::Recorded(_) => RECORDED,
-        Cars::Simulated { .. } => SIMULATED,
-    };
-    let path = dir.join(CONFIG);
-    std::fs::write(&path, text)?;
+pub fn write_config(dir: &Path, recording: Option<&Recording>) -> io::Result<PathBuf> {
+    let path = dir.join("city.toml");
+    std::fs::write(&path, if recording.is_some() { RECORDED } else { SIMULATED })?;
     Ok(path)
 }
 
@@ -37,10 +30,6 @@ const ACCOUNTS: &[(&str, &str)] = &[
 
 /// How many of the cars of each garage, from the first on, are on one of the accounts.
 const REGISTERED: u64 = 32;
-
-/// The first account has a contract: this many of its cars may be inside at once.
-const COVERED: &str = "dienstwagen,stadtwerke";
-const COVERED_AT_ONCE: u32 = 3;
 
 /// Registers some cars of the simulated city, and gives some of them a contract, as an operator would: by importing files
 /// from `dir`. What the server knows already is not recorded again. `Err` says why they could not be registered.
@@ -72,7 +61,8 @@ fn customers(garages: usize, seed: u64) -> (String, String) {
             let (account, name) = ACCOUNTS[(number % ACCOUNTS.len() as u64) as usize];
             writeln!(plates, "{plate},{account},{name}").expect("a String takes all");
             if number == 0 {
-                writeln!(contracts, "{COVERED},{plate},*,2026-01-01,2099-12-31,{COVERED_AT_ONCE}")
+                // Of the cars of this contract three may be inside at once.
+                writeln!(contracts, "dienstwagen,stadtwerke,{plate},*,2026-01-01,2099-12-31,3")
                     .expect("a String takes all");
             }
         }

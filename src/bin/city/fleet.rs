@@ -1,11 +1,10 @@
 //! The daemons of this run: one server, and an edge for each garage.
 //!
 //! **Promise.** Each has one data directory and one set of addresses for the whole run, however often it is killed and started
-//! again. One that ends before it was asked to, and was not killed on purpose, is noticed, and reported with its status and the end
-//! of its log.
+//! again. One that ends by itself is reported with its status and the end of its log.
 //! **Kept by.** A [`DaemonSlot`], which runs one process after another, and [`Fleet::first_death`], which looks at each now and
-//! then. Under chaos daemons listen on a loopback address of their own, at ports from which no outgoing connection comes: nobody can
-//! take the port that a killed daemon comes back to.
+//! then. Under chaos daemons listen on loopback addresses of their own, at ports from which no outgoing connection comes, so that
+//! nobody takes the port that a killed daemon comes back to.
 
 use super::children::{self, ChildError, ChildSpec};
 use super::plan::GarageSite;
@@ -20,8 +19,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::process::Child;
 use tokio::sync::{Mutex, OwnedMutexGuard};
-
-/// How often daemons are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Where daemons listen under chaos: Linux gives ports from 61,000 on to nobody who does not ask for them.
@@ -54,7 +51,6 @@ pub struct DaemonSlot {
 pub struct KilledDaemon(OwnedMutexGuard<SlotState>);
 
 impl DaemonSlot {
-    /// Starts a daemon, and returns once it serves.
     async fn start(spec: ChildSpec) -> Result<Arc<DaemonSlot>, ChildError> {
         let child = spec.start().await?;
         let http = format!("http://{}", spec.address("http.addr")?);
@@ -88,8 +84,6 @@ impl DaemonSlot {
 
     /// Starts it again, on the same data directory and addresses; returns once it is ready. If it cannot be had back,
     /// [`Fleet::first_death`] reports it.
-    ///
-    /// To be called on a thread that lives as long as the city, as [`ChildSpec::start`] asks: a worker of the runtime does.
     pub async fn revive(&self, mut killed: KilledDaemon) {
         *killed.0 = match self.spec.start().await {
             Ok(child) => SlotState::Up(child),
@@ -108,8 +102,6 @@ impl DaemonSlot {
             SlotState::Up(_) | SlotState::Down => None,
         }
     }
-
-    /// The most memory that any of its processes held.
     pub async fn peak_rss_bytes(&self) -> Option<u64> {
         let now = match &*self.state.lock().await {
             SlotState::Up(child) => children::peak_rss_of(child),
@@ -136,8 +128,6 @@ impl DaemonSlot {
         }
     }
 }
-
-/// Daemons that serve.
 #[derive(Debug)]
 pub struct Fleet {
     pub server: Arc<DaemonSlot>,
@@ -149,8 +139,7 @@ pub struct Fleet {
 
 impl Fleet {
     /// Returns once all daemons serve; the server with the file `config`.
-    ///
-    /// To be called on a thread that lives as long as the city, as [`ChildSpec::start`] asks.
+    /// To be called where [`ChildSpec::start`] is.
     pub async fn start(
         settings: &Settings,
         config: &Path,

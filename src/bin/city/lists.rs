@@ -4,9 +4,8 @@
 //! the garage under which it is listed.
 //! **Not promised.** That the lists are right: [`SequenceCheck`] and the oracle judge that.
 
-use super::books::{Baseline, ListedEvents};
+use super::books::{Baseline, GarageCharges, ListedEvents, StayPairing};
 use super::client::{DaemonClient, GarageAtServer, ListPage};
-use super::stays::{GarageCharges, StayPairing};
 use fogpost::http::client::{HttpCallError, percent_encoded};
 use fogpost::traffic::StartingState;
 use serde::Deserialize;
@@ -25,8 +24,6 @@ struct ListedEvent {
     plate: Option<String>,
     at: Option<jiff::Timestamp>,
 }
-
-/// The list of a garage's events.
 fn events_of(server: &str, garage: &str) -> String {
     format!("{server}/v1/events?limit=1000&garage={}", percent_encoded(garage))
 }
@@ -219,8 +216,8 @@ pub async fn charges_position(client: &DaemonClient, server: &str) -> Result<u64
 
 #[cfg(test)]
 mod tests {
+    use super::super::books::EndedStays;
     use super::super::money::Takings;
-    use super::super::stays::EndedStays;
     use super::*;
 
     fn listed(garage: &str, sequence: u64) -> ListedEvent {

@@ -24,12 +24,12 @@ mod producer;
 mod report;
 mod run;
 mod settings;
-mod stays;
 
-use display::{CityDisplay, LinesTo};
+use display::CityDisplay;
 use fogpost::cli;
 use fogpost::codes::{self, Coded};
-use fogpost::daemon::EXIT_SETTING;
+use fogpost::config::ConfigError;
+use fogpost::daemon::{EXIT_SETTING, exit_for_config};
 use fogpost::store::private::keep_what_we_create_private;
 use report::CityReport;
 use run::CitySignals;
@@ -54,12 +54,11 @@ fn run_city(args: Vec<OsString>) -> ExitCode {
     keep_what_we_create_private();
     let settings = match Settings::from_args(args) {
         Ok(settings) => settings,
-        Err(error) => return refuse(&error),
+        Err(error) => return refuse(error),
     };
     let running = async {
         let signals = listen_to_signals()?;
-        let mut display =
-            CityDisplay::new(if settings.flags.json { LinesTo::Stderr } else { LinesTo::Stdout });
+        let mut display = CityDisplay::new(&settings.flags);
         Ok(run::run(&settings, &signals, &mut display).await)
     };
     match tokio::runtime::Runtime::new().and_then(|runtime| runtime.block_on(running)) {
@@ -71,20 +70,14 @@ fn run_city(args: Vec<OsString>) -> ExitCode {
     }
 }
 
-/// `--help` and `--version` are no errors, and go to stdout.
-fn refuse(error: &SettingsError) -> ExitCode {
+fn refuse(error: SettingsError) -> ExitCode {
     match error {
-        SettingsError::Flags(asked) if !asked.use_stderr() => {
-            let _ = asked.print();
-            return ExitCode::SUCCESS;
+        SettingsError::Flags(asked) => exit_for_config(&ConfigError::CommandLine(asked)),
+        wrong => {
+            codes::print_error(wrong.code(), &wrong);
+            ExitCode::from(EXIT_SETTING)
         }
-        SettingsError::Flags(wrong) => {
-            let text = wrong.render().to_string();
-            codes::print_error(error.code(), &text.strip_prefix("error: ").unwrap_or(&text).trim_end());
-        }
-        _ => codes::print_error(error.code(), error),
     }
-    ExitCode::from(EXIT_SETTING)
 }
 
 /// Signals that come this soon after the first mean the same: `timeout` sends one to the process and one to its group.

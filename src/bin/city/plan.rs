@@ -3,7 +3,7 @@
 //! **Promise.** One seed, one request and one state of the server give one plan.
 
 use super::books::Baseline;
-use super::settings::{Cars, Settings};
+use super::settings::Settings;
 use fogpost::traffic::plates::PlateRegistry;
 use fogpost::traffic::recording::{self, recorded_cars};
 use fogpost::traffic::simulated::{self, Demand, NOON_UNIX_MS, PLAN_STARTS_UNIX_MS, SimulatedTraffic};
@@ -18,9 +18,7 @@ pub struct GarageSite {
     pub name: String,
     pub capacity: u32,
 }
-
-/// The garages that were asked for.
-pub fn sites(cars: &Cars) -> Vec<GarageSite> {
+pub fn sites(settings: &Settings) -> Vec<GarageSite> {
     let simulated = |index| {
         let (name, capacity, _) = simulated::simulated_garage(index);
         GarageSite { name, capacity }
@@ -29,9 +27,9 @@ pub fn sites(cars: &Cars) -> Vec<GarageSite> {
         name: garage.name.as_str().to_owned(),
         capacity: garage.capacity,
     };
-    match cars {
-        Cars::Simulated { garages } => (0..*garages).map(simulated).collect(),
-        Cars::Recorded(recording) => recording.garages.iter().map(recorded).collect(),
+    match &settings.recording {
+        None => (0..usize::from(settings.flags.garages)).map(simulated).collect(),
+        Some(recording) => recording.garages.iter().map(recorded).collect(),
     }
 }
 
@@ -51,10 +49,10 @@ pub struct CarPlan {
 pub fn plan(settings: &Settings, baselines: &[Baseline]) -> CarPlan {
     let latest = baselines.iter().filter_map(|baseline| baseline.state.latest_unix_ms).max();
     let simulated_from_unix_ms = latest.map_or(PLAN_STARTS_UNIX_MS, |latest| latest + 1);
-    let (zone, clock_starts_unix_ms) = match &settings.cars {
+    let (zone, clock_starts_unix_ms) = match &settings.recording {
         // A new city opens at noon with the cars of its morning.
-        Cars::Simulated { .. } => (simulated::ZONE, simulated_from_unix_ms.max(NOON_UNIX_MS)),
-        Cars::Recorded(recording) => (recording::ZONE, recording.starts_unix_ms()),
+        None => (simulated::ZONE, simulated_from_unix_ms.max(NOON_UNIX_MS)),
+        Some(recording) => (recording::ZONE, recording.starts_unix_ms()),
     };
     let zone = TimeZone::get(zone).expect("the time zones are part of the program");
     let registry = Arc::new(PlateRegistry::new(settings.flags.seed, baselines.len()));
@@ -62,24 +60,24 @@ pub fn plan(settings: &Settings, baselines: &[Baseline]) -> CarPlan {
     let inside: Arc<HashSet<Arc<str>>> = Arc::new(inside.collect());
     let cars = |(index, baseline): (usize, &Baseline)| -> CarStream {
         let drivers = |capacity| Drivers::new(registry.clone(), index, capacity, inside.clone());
-        match &settings.cars {
-            Cars::Simulated { .. } => {
+        match &settings.recording {
+            None => {
                 let (_, capacity, usage) = simulated::simulated_garage(index);
                 let (demand, start) = (Demand::Usual(usage), &baseline.state);
                 let from = simulated_from_unix_ms;
                 Box::new(SimulatedTraffic::new(demand, from, start, drivers(capacity), zone.clone()))
             }
-            Cars::Recorded(recording) => {
+            Some(recording) => {
                 let garage = &recording.garages[index];
                 recorded_cars(garage.rows.clone(), &baseline.state, drivers(garage.capacity))
             }
         }
     };
     let traffic = || baselines.iter().enumerate().map(cars).collect();
-    let limits = match (settings.flags.limit, &settings.cars) {
+    let limits = match (settings.flags.limit, &settings.recording) {
         (Some(limit), _) => shares_of_the_first(limit, traffic()),
-        (None, Cars::Simulated { .. }) => vec![u64::MAX; baselines.len()],
-        (None, Cars::Recorded(recording)) => {
+        (None, None) => vec![u64::MAX; baselines.len()],
+        (None, Some(recording)) => {
             let garages = recording.garages.iter().zip(baselines);
             garages.map(|(garage, baseline)| garage.events_from(baseline.state.occupied)).collect()
         }

@@ -1,10 +1,8 @@
 //! Posts one garage's events to its edge.
 //!
-//! **Promise.** Events are posted in order, each until it is confirmed, and are in the [`CityBooks`] from then on and not
-//! before. A refused post is repeated after the time that the edge gives.
-//! **Kept by.** One request at a time. Without chaos, a request whose outcome is unknown is not repeated: an edge that
-//! disconnects without an answer ends the run. Under chaos edges are killed, so each request has an idempotency key, and is made
-//! again with the same key and the same body until it is answered 201.
+//! **Promise.** Events are posted in order, each until it is confirmed, and are in the [`CityBooks`] from then on and not before.
+//! **Kept by.** One request at a time. Without chaos, an edge that disconnects without an answer ends the run. Under chaos edges are
+//! killed, so each request has an idempotency key, and is made again with the same key and body until it is answered 201.
 
 use super::books::{CityBooks, PostedEvent};
 use super::chaos::SharedFaultCounts;
@@ -16,8 +14,6 @@ use fogpost::traffic::{CarPassage, CarStream};
 use hyper::StatusCode;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -86,40 +82,22 @@ pub struct ProducerCounts {
 /// What a producer needs under chaos.
 #[derive(Debug)]
 pub struct ChaosProducer {
-    pass: GatePass,
-    /// The beginning of all keys. No other producer has the same, whenever and wherever it runs.
-    key_prefix: String,
-    requests: u64,
-    rng: ChaCha8Rng,
-    counts: SharedFaultCounts,
+    pub pass: GatePass,
+    pub counts: SharedFaultCounts,
 }
 
 impl ChaosProducer {
-    /// `seed` decides how many events are in each request.
-    pub fn new(pass: GatePass, seed: u64, counts: SharedFaultCounts) -> ChaosProducer {
-        let key_prefix = uuid::Uuid::new_v4().simple().to_string();
-        ChaosProducer { pass, key_prefix, requests: 0, rng: ChaCha8Rng::seed_from_u64(seed), counts }
-    }
-
-    fn next_key(&mut self) -> String {
-        self.requests += 1;
-        format!("{}-{}", self.key_prefix, self.requests)
-    }
-
     /// How many events the next request may hold.
     async fn room(&mut self) -> u64 {
-        let most = if self.rng.random_bool(0.2) { 1 } else { self.rng.random_range(1..=CHAOS_BATCH_EVENTS) };
+        let most = if rand::random_bool(0.2) { 1 } else { rand::random_range(1..=CHAOS_BATCH_EVENTS) };
         self.pass.room().await.min(most)
     }
 }
-
-/// One garage's producer.
 pub struct CityProducer {
     pub client: DaemonClient,
     /// The edge's address: `http://127.0.0.1:5581`.
     pub edge: String,
     pub traffic: CarStream,
-    /// Maximum number of events to post.
     pub limit: u64,
     pub zone: TimeZone,
     pub books: CityBooks,
@@ -132,14 +110,6 @@ pub struct CityProducer {
 
 /// What a producer leaves: the books of what was confirmed, and why it ended early, if it did.
 pub type ProducerResult = (CityBooks, Result<(), HttpCallError>);
-
-/// What became of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Delivery {
-    Confirmed,
-    /// `stop` came while it was certain that nothing was stored.
-    Stopped,
-}
 
 impl CityProducer {
     /// Runs until the traffic or the limit ends, `stop` is cancelled, or the edge fails. A request that was begun when `stop`
@@ -170,9 +140,7 @@ impl CityProducer {
             let mut lines = String::with_capacity(size);
             next = self.gather(first, most, &mut batch, &mut lines);
             size = lines.len();
-            if self.deliver(&batch, Bytes::from(lines), stop).await? == Delivery::Stopped {
-                return Ok(());
-            }
+            self.deliver(&batch, Bytes::from(lines), stop).await?;
         }
         Ok(())
     }
@@ -205,18 +173,18 @@ impl CityProducer {
         }
     }
 
-    /// Posts the batch until it is confirmed. Under chaos with the same key and the same bytes, even when the edge is killed in between.
+    /// Posts the batch until it is confirmed, or `stop` comes while it is certain that nothing was stored.
     async fn deliver(
         &mut self,
         batch: &[PostedEvent],
         lines: Bytes,
         stop: &CancellationToken,
-    ) -> Result<Delivery, HttpCallError> {
+    ) -> Result<(), HttpCallError> {
         let mut key = None;
         if let Some(chaos) = &mut self.chaos {
-            key = Some(chaos.next_key());
+            key = Some(uuid::Uuid::new_v4().to_string());
             if stop.run_until_cancelled(chaos.pass.request(batch.len() as u64)).await.is_none() {
-                return Ok(Delivery::Stopped);
+                return Ok(());
             }
         }
         let begun = Instant::now();
@@ -229,7 +197,7 @@ impl CityProducer {
                 Ok(PostAnswer::Created(receipt)) => {
                     self.books.confirm(batch, receipt);
                     self.counts.confirmed.store(self.books.confirmed(), Ordering::Relaxed);
-                    return Ok(Delivery::Confirmed);
+                    return Ok(());
                 }
                 Ok(PostAnswer::RetryAfter(pause)) => {
                     self.counts.held_back.fetch_add(1, Ordering::Relaxed);
@@ -250,7 +218,7 @@ impl CityProducer {
             if maybe_stored {
                 pause.await;
             } else if stop.run_until_cancelled(pause).await.is_none() {
-                return Ok(Delivery::Stopped);
+                return Ok(());
             }
             if let Some(chaos) = &self.chaos {
                 chaos.counts.lock().posts_repeated += 1;
@@ -445,7 +413,7 @@ mod tests {
 
     fn chaos(counts: &SharedFaultCounts) -> ChaosProducer {
         let (_, mut passes) = super::super::chaos::gate::by_time(1);
-        ChaosProducer::new(passes.remove(0), 1, counts.clone())
+        ChaosProducer { pass: passes.remove(0), counts: counts.clone() }
     }
 
     #[tokio::test]
@@ -461,13 +429,5 @@ mod tests {
         assert_eq!(books.compare(&server), []);
         assert_eq!(counts.lock().posts_repeated, 8);
         assert!(edge.largest <= CHAOS_BATCH_EVENTS as usize && edge.keys.len() > 2_000 / 64);
-    }
-
-    #[tokio::test]
-    async fn two_producers_never_share_a_key() {
-        let counts = SharedFaultCounts::default();
-        let (one, other) = (chaos(&counts).next_key(), chaos(&counts).next_key());
-        assert_ne!(one, other);
-        assert!(one.len() <= 255 && one.bytes().all(|byte| byte.is_ascii_graphic()), "{one}");
     }
 }

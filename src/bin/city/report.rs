@@ -108,8 +108,6 @@ impl Serialize for PhaseTimes {
         serializer.collect_map(self.each())
     }
 }
-
-/// A whole run.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct CityReport {
     /// Confirmed by the edges in this run.

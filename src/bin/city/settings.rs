@@ -20,7 +20,7 @@ pub struct CityFlags {
     /// Number of garages of the simulated city.
     #[arg(long, value_name = "N", help_heading = CARS, conflicts_with = "replay", default_value_t = 5,
         value_parser = clap::value_parser!(u16).range(1..=MAX_GARAGES as i64))]
-    garages: u16,
+    pub garages: u16,
 
     /// Recorded occupancy to replay: a CSV file with the columns SystemCodeNumber, Capacity, Occupancy and LastUpdated
     /// [default: none].
@@ -56,8 +56,6 @@ pub struct CityFlags {
     /// End when all events are applied and checked. Needs --replay or --limit, since simulated cars have no end.
     #[arg(long, help_heading = RESULT, requires = "end of the cars")]
     pub exit_when_settled: bool,
-
-    /// What is compared at the end.
     #[arg(long, value_name = "HOW", help_heading = RESULT, value_enum, default_value_t = Verify::Full)]
     pub verify: Verify,
 
@@ -99,18 +97,12 @@ pub enum Verify {
     Counts,
 }
 
-/// Where the cars come from.
-#[derive(Debug)]
-pub enum Cars {
-    Simulated { garages: usize },
-    Recorded(Recording),
-}
-
 /// Everything that was asked for, checked.
 #[derive(Debug)]
 pub struct Settings {
     pub flags: CityFlags,
-    pub cars: Cars,
+    /// What to replay; `None`: the cars are simulated.
+    pub recording: Option<Recording>,
     /// How many times faster time goes in the city; `None`: as fast as possible.
     pub speed: Option<f64>,
 }
@@ -148,15 +140,9 @@ impl Settings {
             std::fs::File::open(path)
                 .map_err(|source| SettingsError::Config { path: path.clone(), source })?;
         }
-        let cars = match &flags.replay {
-            Some(path) => Cars::Recorded(Recording::read(path)?),
-            None => Cars::Simulated { garages: usize::from(flags.garages) },
-        };
-        let speed = match &cars {
-            Cars::Simulated { .. } => flags.speed.or(Some(SIMULATED_SPEED)),
-            Cars::Recorded(_) => flags.speed,
-        };
-        Ok(Settings { flags, cars, speed })
+        let recording = flags.replay.as_deref().map(Recording::read).transpose()?;
+        let speed = flags.speed.or(recording.is_none().then_some(SIMULATED_SPEED));
+        Ok(Settings { flags, recording, speed })
     }
 }
 
@@ -171,7 +157,7 @@ mod tests {
     #[test]
     fn the_plain_command_is_a_simulated_city_of_five() {
         let settings = settings("city").expect("it needs nothing");
-        assert!(matches!(settings.cars, Cars::Simulated { garages: 5 }));
+        assert!(settings.recording.is_none() && settings.flags.garages == 5);
         assert_eq!(settings.speed, Some(60.0));
         assert_eq!(settings.flags.verify, Verify::Full);
         assert!(!settings.flags.chaos);

@@ -12,7 +12,7 @@ fn entries(n: u64) -> CountEffect {
 }
 
 /// What the server says of the one garage that there is.
-fn told(occupied: i64, through: u64) -> (BoardPart, OwnLine) {
+fn board_saying(occupied: i64, through: u64) -> (BoardPart, OwnLine) {
     let line =
         BoardLine { capacity: 100, occupied, as_of_ms: None, through: Some((EPOCH.to_bytes(), through)) };
     let upto = BoardVersion { ledger: [1; 16], position: through, run: 1 };
@@ -41,7 +41,7 @@ fn answered(display: &mut Display, (part, own): (BoardPart, OwnLine)) {
 #[test]
 fn the_own_line_counts_before_the_board_is_whole() {
     let mut display = display(100);
-    let (mut part, own) = told(40, 99);
+    let (mut part, own) = board_saying(40, 99);
     part.is_last = false;
     answered(&mut display, (part, own));
     assert_eq!(display.own_occupied(), Some(40));
@@ -55,7 +55,7 @@ fn a_board_of_extreme_numbers_does_no_harm() {
         for through in [0, 1, 3, u64::MAX - 1, u64::MAX] {
             let mut display = display(1);
             display.appended(EPOCH, 3, 3, entries(3));
-            answered(&mut display, told(occupied, through));
+            answered(&mut display, board_saying(occupied, through));
             display.appended(EPOCH, 5, 2, entries(2));
             assert!(display.own_occupied().is_some());
             let mut next = self::display(1);
@@ -73,11 +73,11 @@ fn a_count_is_unknown_until_somebody_tells_it() {
         display.appended(EPOCH, 3, 3, entries(3));
         assert_eq!(display.own_occupied(), None);
     }
-    let (part, mut own) = told(480, 7);
+    let (part, mut own) = board_saying(480, 7);
     own.line.through = Some(([9; 16], 7));
     answered(&mut replaced, (part, own));
-    assert_eq!(replaced.own_occupied(), Some(483), "the server knows the garage by its former epoch");
-    let (mut part, _) = told(0, 0);
+    assert_eq!(replaced.own_occupied(), Some(483), "the server knows the garage by its earlier epoch");
+    let (mut part, _) = board_saying(0, 0);
     part.garages.clear();
     new.answered(part, None, Instant::now(), 0);
     assert_eq!(new.own_occupied(), Some(3), "the server has never heard of the garage");
@@ -91,10 +91,10 @@ fn the_own_count_includes_what_is_not_delivered() {
     let mut display = display(1);
     display.appended(EPOCH, 3, 3, entries(3));
     assert_eq!(display.own_occupied(), Some(3));
-    answered(&mut display, told(3, 3));
+    answered(&mut display, board_saying(3, 3));
     display.appended(EPOCH, 5, 2, entries(2));
     assert_eq!(display.own_occupied(), Some(5));
-    answered(&mut display, told(5, 5));
+    answered(&mut display, board_saying(5, 5));
     assert_eq!(display.own_occupied(), Some(5), "delivered events count once");
 }
 
@@ -103,7 +103,7 @@ fn an_edge_that_does_not_have_its_past_waits_for_the_server() {
     let mut display = display(100);
     display.appended(EPOCH, 101, 1, entries(1));
     assert_eq!(display.own_occupied(), None);
-    answered(&mut display, told(40, 99));
+    answered(&mut display, board_saying(40, 99));
     assert_eq!(display.own_occupied(), Some(41));
 }
 
@@ -111,9 +111,9 @@ fn an_edge_that_does_not_have_its_past_waits_for_the_server() {
 fn a_server_in_the_middle_of_a_run_changes_nothing_until_its_end() {
     let mut display = display(1);
     display.appended(EPOCH, 10, 10, entries(10));
-    answered(&mut display, told(4, 4));
+    answered(&mut display, board_saying(4, 4));
     assert_eq!(display.own_occupied(), Some(10));
-    answered(&mut display, told(10, 10));
+    answered(&mut display, board_saying(10, 10));
     assert_eq!(display.own_occupied(), Some(10));
 }
 
@@ -121,7 +121,7 @@ fn a_server_in_the_middle_of_a_run_changes_nothing_until_its_end() {
 fn a_board_of_an_earlier_process_is_shown_with_its_age() {
     let mut earlier = display(1);
     earlier.appended(EPOCH, 3, 3, entries(3));
-    answered(&mut earlier, told(3, 3));
+    answered(&mut earlier, board_saying(3, 3));
     let bytes = earlier.save();
     let mut display = display(2);
     display.restore(&bytes, Instant::now(), 60_000);
@@ -137,7 +137,7 @@ fn a_board_of_an_earlier_process_is_shown_with_its_age() {
 fn a_saved_board_with_a_flipped_bit_is_not_shown() {
     let mut earlier = display(1);
     earlier.appended(EPOCH, 3, 3, entries(3));
-    answered(&mut earlier, told(3, 3));
+    answered(&mut earlier, board_saying(3, 3));
     let bytes = earlier.save();
     for bit in 0..bytes.len() * 8 {
         let mut damaged = bytes.clone();
@@ -192,19 +192,19 @@ fn page(epoch: Epoch, first: u64, entries: u64) -> SealedPage {
 #[test]
 fn a_display_that_takes_the_place_of_another_counts_what_came_meanwhile_once() {
     let (moved, new) = (Epoch::from_bytes([6; 16]), Epoch::from_bytes([7; 16]));
-    let mut former = display(1);
-    former.appended(EPOCH, 10, 10, entries(10)); // moved to an epoch of its own afterwards
-    former.will_be_replaced();
-    former.appended(EPOCH, 11, 1, entries(1)); // so was this one, whose producer is answered late
+    let mut earlier = display(1);
+    earlier.appended(EPOCH, 10, 10, entries(10)); // moved to an epoch of its own afterwards
+    earlier.will_be_replaced();
+    earlier.appended(EPOCH, 11, 1, entries(1)); // so was this one, whose producer is answered late
     let mut display = Display::new(&SiteName::new("a").unwrap(), &[(moved, 1), (new, 1)]);
-    display.restore(&former.save(), Instant::now(), 0);
+    display.restore(&earlier.save(), Instant::now(), 0);
     // The base comes with the first answer; here everything is there from the beginning.
     display.base.0 = Some(0);
     display.found(&page(moved, 1, 12), 12);
-    former.appended(new, 2, 2, entries(2)); // on disk before it was read
-    former.appended(new, 5, 2, entries(2)); // after it; the page was read all the same
+    earlier.appended(new, 2, 2, entries(2)); // on disk before it was read
+    earlier.appended(new, 5, 2, entries(2)); // after it; the page was read all the same
     display.found(&page(new, 1, 5), 3);
-    display.take_over(&former, Some(EPOCH));
+    display.take_over(&earlier, Some(EPOCH));
     assert_eq!(display.own_occupied(), Some(12 + 5));
     // Answered after the change of displays.
     display.appended(EPOCH, 12, 1, entries(1));
@@ -218,32 +218,32 @@ fn a_display_that_takes_the_place_of_another_counts_what_came_meanwhile_once() {
 /// shown as the garage's own.
 #[test]
 fn a_count_that_lacks_what_waits_is_not_shown() {
-    let mut former = display(1);
-    former.will_be_counted(EPOCH, 12);
-    assert_eq!(former.own_occupied(), None);
-    former.appended(EPOCH, 13, 1, entries(1));
-    answered(&mut former, told(5, 5));
-    assert_eq!(former.own_occupied(), None);
+    let mut earlier = display(1);
+    earlier.will_be_counted(EPOCH, 12);
+    assert_eq!(earlier.own_occupied(), None);
+    earlier.appended(EPOCH, 13, 1, entries(1));
+    answered(&mut earlier, board_saying(5, 5));
+    assert_eq!(earlier.own_occupied(), None);
     let mut counted = display(1);
     counted.found(&page(EPOCH, 1, 12), 12);
-    counted.take_over(&former, None);
+    counted.take_over(&earlier, None);
     assert_eq!(counted.own_occupied(), Some(13));
     // Or the server has counted it all before that.
-    answered(&mut former, told(12, 12));
-    assert_eq!(former.own_occupied(), Some(13));
+    answered(&mut earlier, board_saying(12, 12));
+    assert_eq!(earlier.own_occupied(), Some(13));
 }
 
 #[test]
 fn what_was_delivered_before_it_was_counted_is_known_by_the_next_answer() {
-    let mut former = display(1);
-    former.will_be_counted(EPOCH, 30);
+    let mut earlier = display(1);
+    earlier.will_be_counted(EPOCH, 30);
     let mut counted = display(1);
     counted.found(&page(EPOCH, 1, 10), 30);
     counted.passed_over(EPOCH, 20);
     counted.found(&page(EPOCH, 21, 10), 30);
     assert_eq!(counted.own_occupied(), None);
-    answered(&mut former, told(19, 20));
-    counted.take_over(&former, None);
+    answered(&mut earlier, board_saying(19, 20));
+    counted.take_over(&earlier, None);
     assert_eq!(counted.own_occupied(), Some(29));
 }
 
@@ -254,10 +254,10 @@ fn events_of_a_new_epoch_count_after_those_of_the_old_one() {
     display.appended(EPOCH, 3, 3, entries(3));
     display.appended(new, 2, 2, entries(2));
     assert_eq!(display.own_occupied(), Some(5));
-    answered(&mut display, told(3, 3));
+    answered(&mut display, board_saying(3, 3));
     assert_eq!(display.own_occupied(), Some(5));
     // Somebody else has sent more under the old epoch.
-    answered(&mut display, told(9, 9));
+    answered(&mut display, board_saying(9, 9));
     assert_eq!(display.own_occupied(), Some(11));
     let mut later = Display::new(&SiteName::new("a").unwrap(), &[(EPOCH, 10), (new, 1)]);
     later.restore(&display.save(), Instant::now(), 0);

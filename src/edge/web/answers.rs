@@ -1,6 +1,7 @@
 //! The JSON of the answers of an edge.
 
 use crate::codes::Code;
+use crate::messaging::outbox::OutboxDamage;
 use crate::parking::Moment;
 use crate::parking::board::BoardLine;
 use crate::parking::event::EventJson;
@@ -38,7 +39,6 @@ pub(super) struct OutboxState {
     pub ledger: Option<String>,
     /// Why the queue waits, when it does not wait for the network.
     pub alarm: Option<String>,
-    /// The code of the alarm.
     pub alarm_code: Option<Code>,
     /// What the server wants a person here to know.
     pub notice: Option<String>,
@@ -48,21 +48,13 @@ pub(super) struct OutboxState {
     pub keys_remembered: u64,
     pub clock: ClockAnswer,
     /// Events that were confirmed and could not be read any more when this process started.
-    pub damages: Vec<DamagedRange>,
+    pub damages: Vec<OutboxDamage>,
 }
 
 #[derive(Serialize)]
 pub(super) struct ClockAnswer {
     pub set: bool,
     pub server_ahead_seconds: Option<f64>,
-}
-
-#[derive(Serialize)]
-pub(super) struct DamagedRange {
-    pub epoch: String,
-    pub first: u64,
-    pub last: u64,
-    pub reason: String,
 }
 
 /// `GET /v1/outbox/events`.

@@ -1,17 +1,14 @@
 //! The thread that owns the writes: it takes all appends that wait, commits them together, and answers them.
 
 use super::keys;
-use super::layout::EpochIndex;
 use super::pages::{Pages, Post};
-use super::{
-    APPEND_BYTES_MAX, APPEND_MAX, AppendError, Appended, Limits, Options, OutboxProgress, QUEUE, Room,
-};
+use super::{APPEND_BYTES_MAX, APPEND_MAX, AppendError, Appended, OutboxProgress, QUEUE};
 use crate::codes;
+use crate::messaging::Sequence;
 use crate::messaging::page::{self, Message};
-use crate::messaging::{Epoch, LedgerId, Sequence};
 use crate::store::{BATCH_MAX, StoreError};
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// A group is closed when it may take this number of pages: they must fit into one batch of the store.
@@ -21,12 +18,8 @@ const MOVE_NEEDS: u64 = 32 << 20;
 
 pub(super) type Done<T> = oneshot::Sender<Result<T, AppendError>>;
 
-/// What to do when the outbox is bound to a ledger already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Binding {
-    Replace,
-    KeepFirst,
-}
+/// A change of the outbox itself. It answers its caller.
+pub(super) type Change = Box<dyn FnOnce(&mut Committer) -> Result<(), StoreError> + Send>;
 
 /// What the committer is asked to do.
 pub(super) enum CommitterCommand {
@@ -35,26 +28,9 @@ pub(super) enum CommitterCommand {
         done: Done<Appended>,
     },
     Sweep,
-    Unacknowledge {
-        epoch_index: EpochIndex,
-        mark: u64,
-        done: Done<()>,
-    },
-    /// Give new messages another epoch if theirs is the expected one.
-    BeginEpoch {
-        expected: Epoch,
-        done: Done<Epoch>,
-    },
-    Move {
-        epoch_index: EpochIndex,
-        from: u64,
-        done: Done<Option<(Epoch, u64)>>,
-    },
-    Bind {
-        ledger: LedgerId,
-        binding: Binding,
-        done: Done<LedgerId>,
-    },
+    Change(Change),
+    /// Not after the group: the sweep that follows it would delete what this change takes back.
+    ChangeAtOnce(Change),
 }
 
 /// Checks the size of an append, which depends on nothing that is stored.
@@ -86,37 +62,15 @@ fn pages_at_most(records: &[Message]) -> usize {
     2 * bytes / room + records.len() / page::RECORDS_MAX + 2
 }
 
-/// Checks that more messages of this number and size are taken. The error says why they are not.
-pub(super) fn shortage(
-    pages: &Pages,
-    limits: Limits,
-    room: Option<&Room>,
-    (more, more_bytes): (u64, u64),
-) -> Result<(), String> {
-    let (waiting, bytes) = pages.size();
-    if waiting.saturating_add(more) > limits.messages {
-        return Err(format!("the outbox is full: {waiting} events wait, its limit is {}", limits.messages));
-    }
-    if bytes > limits.bytes {
-        return Err(format!("the outbox is full: it takes {bytes} bytes, its limit is {}", limits.bytes));
-    }
-    room.map_or(Ok(()), |room| room(bytes, more_bytes))
-}
-
-/// The one thread that writes.
 pub(super) struct Committer {
-    pages: Arc<Pages>,
-    limits: Limits,
-    room: Option<Room>,
+    pub(super) pages: Arc<Pages>,
     progress: watch::Sender<OutboxProgress>,
-    failure: Arc<OnceLock<String>>,
     /// True while a move waits for room on the disk, which is logged once.
     move_waits: bool,
     /// The command that did not fit into the group before.
     carried: Option<CommitterCommand>,
 }
 
-/// Appends that are written together.
 #[derive(Default)]
 pub(super) struct AppendGroup {
     posts: Vec<Post>,
@@ -130,21 +84,14 @@ pub(super) struct AppendGroup {
 
 /// An append that waits for the group. Several may wait for one post, when a producer posts again before it was answered.
 struct GroupAnswer {
-    /// The index of the post.
     post: usize,
     repeated: bool,
     done: Done<Appended>,
 }
 
 impl Committer {
-    pub(super) fn new(
-        pages: Arc<Pages>,
-        options: &Options,
-        progress: watch::Sender<OutboxProgress>,
-        failure: Arc<OnceLock<String>>,
-    ) -> Committer {
-        let (limits, room) = (options.limits, options.room.clone());
-        Committer { pages, limits, room, progress, failure, move_waits: false, carried: None }
+    pub(super) fn new(pages: Arc<Pages>, progress: watch::Sender<OutboxProgress>) -> Committer {
+        Committer { pages, progress, move_waits: false, carried: None }
     }
 
     pub(super) fn commit_until_closed(mut self, mut waiting: mpsc::Receiver<CommitterCommand>) {
@@ -172,7 +119,7 @@ impl Committer {
             hint = "make room or replace the disk; a restart finds out what the disk holds",
             "the outbox could not be written; nothing more is accepted"
         );
-        let _ = self.failure.set(error.to_string()); // the first one is the cause
+        self.pages.failed(error);
         self.progress.send_modify(|progress| progress.failed = true);
     }
 
@@ -197,9 +144,8 @@ impl Committer {
                     }
                 }
                 CommitterCommand::Sweep => {}
-                // Not after the group: the sweep that follows it would delete what is taken back here.
-                unacknowledge @ CommitterCommand::Unacknowledge { .. } => self.change(unacknowledge)?,
-                other if group.posts.is_empty() => self.change(other)?,
+                CommitterCommand::ChangeAtOnce(change) => self.change(change)?,
+                CommitterCommand::Change(change) if group.posts.is_empty() => self.change(change)?,
                 other => {
                     self.carried = Some(other);
                     break;
@@ -257,7 +203,7 @@ impl Committer {
         }
         let messages = group.messages + post.records.len() as u64;
         let bytes = group.bytes + post.records.iter().map(Message::encoded_len_max).sum::<usize>() as u64;
-        if let Err(what) = shortage(&self.pages, self.limits, self.room.as_ref(), (messages, bytes)) {
+        if let Err(what) = self.pages.room_for(messages, bytes) {
             let _ = done.send(Err(AppendError::Full(what)));
             return Ok(None);
         }
@@ -277,10 +223,8 @@ impl Committer {
     }
 
     /// Checks that a move has room: what is moved is written again before its old place is freed.
-    fn room_to_move(&mut self) -> Result<(), String> {
-        let Some(room) = &self.room else { return Ok(()) };
-        let (_, stored) = self.pages.size();
-        let is_there = room(stored, stored.min(MOVE_NEEDS));
+    pub(super) fn room_to_move(&mut self) -> Result<(), String> {
+        let is_there = self.pages.room_on_disk(|stored| stored.min(MOVE_NEEDS));
         match (&is_there, std::mem::replace(&mut self.move_waits, is_there.is_err())) {
             (Err(what), false) => {
                 tracing::error!(
@@ -298,43 +242,8 @@ impl Committer {
         is_there
     }
 
-    /// Changes the outbox itself.
-    fn change(&mut self, command: CommitterCommand) -> Result<(), StoreError> {
-        match command {
-            CommitterCommand::Unacknowledge { epoch_index, mark, done } => {
-                self.pages.unacknowledge(epoch_index, mark)?;
-                let _ = done.send(Ok(()));
-            }
-            CommitterCommand::BeginEpoch { expected, done } => {
-                let epoch = match self.pages.epoch() {
-                    epoch if epoch != expected => epoch,
-                    _ => self.pages.begin_epoch()?,
-                };
-                let _ = done.send(Ok(epoch));
-            }
-            CommitterCommand::Move { epoch_index, from, done } => {
-                if let Err(what) = self.room_to_move() {
-                    let _ = done.send(Err(AppendError::Full(what)));
-                    return Ok(());
-                }
-                let moved = match self.pages.position().epoch_index == epoch_index {
-                    true => Some(self.pages.move_oldest(from)?),
-                    false => None,
-                };
-                let _ = done.send(Ok(moved));
-            }
-            CommitterCommand::Bind { ledger, binding, done } => {
-                let bound = match self.pages.ledger().filter(|_| binding == Binding::KeepFirst) {
-                    Some(bound) => bound,
-                    None => {
-                        self.pages.bind(ledger)?;
-                        ledger
-                    }
-                };
-                let _ = done.send(Ok(bound));
-            }
-            CommitterCommand::Append { .. } | CommitterCommand::Sweep => unreachable!("these are gathered"),
-        }
+    fn change(&mut self, change: Change) -> Result<(), StoreError> {
+        change(self)?;
         self.progress.send_replace(self.pages.progress());
         Ok(())
     }

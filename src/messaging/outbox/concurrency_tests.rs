@@ -59,7 +59,7 @@ async fn after_a_failed_flush_every_producer_is_answered_and_nothing_more_is_acc
 fn a_group_ends_although_more_keeps_coming() {
     let (_, pages) = pages();
     let (progress, _) = watch::channel(pages.progress());
-    let mut committer = Committer::new(Arc::new(pages), &Options::default(), progress, Arc::default());
+    let mut committer = Committer::new(Arc::new(pages), progress);
     let (queue, mut waiting) = mpsc::channel(3 * QUEUE);
     let (done, mut answer) = oneshot::channel();
     (0..3 * QUEUE).for_each(|_| queue.try_send(CommitterCommand::Sweep).unwrap());
@@ -99,12 +99,6 @@ impl crate::store::Backend for Slow {
     fn get(&self, key: &[u8]) -> std::io::Result<Option<Vec<u8>>> {
         self.read();
         self.disk.get(key)
-    }
-    fn put(&self, key: &[u8], value: &[u8]) -> std::io::Result<()> {
-        self.disk.put(key, value)
-    }
-    fn remove(&self, key: &[u8]) -> std::io::Result<()> {
-        self.disk.remove(key)
     }
     fn apply(&self, batch: &crate::store::Batch) -> std::io::Result<()> {
         self.disk.apply(batch)

@@ -3,6 +3,7 @@
 
 use super::super::Epoch;
 use super::super::clock::BootId;
+use super::OutboxStatus;
 use crate::store::high_water::{self, HighWaterMark};
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -27,7 +28,6 @@ pub(super) struct OutboxHighWater {
 
 impl HighWaterMark for OutboxHighWater {
     const LENGTH_BYTES: usize = 2;
-    const OF: &'static str = "outbox";
 }
 
 impl OutboxHighWater {
@@ -42,42 +42,28 @@ impl OutboxHighWater {
     }
 }
 
-/// The progress of an outbox that no process has open, read from its high-water file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LastKnownStatus {
-    /// The epoch of new messages, and the sequence that the next one would have had.
-    pub epoch: Epoch,
-    pub next_sequence: u64,
-    /// The highest acknowledged sequence of that epoch, 0 for none.
-    pub acknowledged: u64,
-    /// The number of messages that wait, of the newest epochs.
-    pub depth: u64,
-    /// The number of epochs held, of the newest ones.
-    pub epochs: usize,
-    /// The boot of the machine in which this was written. In the present one it is exact.
-    pub boot: BootId,
-}
-
-impl LastKnownStatus {
-    /// Reads the file; `None` if it holds nothing that can be read.
-    pub fn read(path: &Path) -> io::Result<Option<LastKnownStatus>> {
-        let mark: Option<OutboxHighWater> = high_water::read(path)?;
-        Ok(mark.and_then(|mark| {
-            let (epoch, next_sequence) = *mark.ends.last()?;
-            let waiting = mark
-                .ends
-                .iter()
-                .map(|(epoch, next)| next.saturating_sub(1).saturating_sub(mark.acknowledged_of(*epoch)));
-            Some(LastKnownStatus {
-                epoch,
-                next_sequence,
-                acknowledged: mark.acknowledged_of(epoch),
-                depth: waiting.fold(0, u64::saturating_add),
-                epochs: mark.ends.len(),
-                boot: mark.boot,
-            })
-        }))
-    }
+/// The progress of an outbox that no process has open, as its high-water file tells, and the boot of the machine in which that was
+/// written: in the present boot it is exact. It counts the newest epochs, and the size of the pages and their age are not known.
+/// `None` if the file holds nothing that can be read.
+pub fn last_known_status(path: &Path) -> io::Result<Option<(OutboxStatus, BootId)>> {
+    let mark: Option<OutboxHighWater> = high_water::read(path)?;
+    Ok(mark.and_then(|mark| {
+        let (epoch, next_sequence) = *mark.ends.last()?;
+        let waiting = mark
+            .ends
+            .iter()
+            .map(|(epoch, next)| next.saturating_sub(1).saturating_sub(mark.acknowledged_of(*epoch)));
+        let status = OutboxStatus {
+            epoch,
+            next_sequence,
+            acknowledged: mark.acknowledged_of(epoch),
+            depth: waiting.fold(0, u64::saturating_add),
+            bytes: 0,
+            epochs: mark.ends.len(),
+            oldest_begun: None,
+        };
+        Some((status, mark.boot))
+    }))
 }
 
 #[cfg(test)]

@@ -40,11 +40,9 @@ pub(super) struct Remembered {
     pub epoch: Epoch,
     pub first: u64,
     pub count: u32,
-    /// The digest of what was posted.
     pub body: Digest,
 }
 
-/// Where the record of a key is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum KeyLocation {
     /// In the waiting message at this sequence of this epoch.
@@ -68,8 +66,11 @@ impl PackedLocation {
                 debug_assert!(epoch_index <= EPOCH_INDEX_MAX && sequence < 1 << 48);
                 PackedLocation(u64::from(epoch_index) << 48 | sequence)
             }
-            KeyLocation::Acknowledged { page } => PackedLocation(Self::ACKNOWLEDGED | page),
+            KeyLocation::Acknowledged { page } => PackedLocation::acknowledged(page),
         }
+    }
+    fn acknowledged(page: u64) -> PackedLocation {
+        PackedLocation(Self::ACKNOWLEDGED | page)
     }
     fn location(self) -> KeyLocation {
         if self.0 & Self::ACKNOWLEDGED != 0 {
@@ -105,8 +106,7 @@ struct KeyPageInfo {
     at_running_s: u64,
 }
 
-/// The keys that an outbox remembers.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Keys {
     /// Locations by the first eight bytes of the key's digest. The whole key is compared where it stands.
     index: BTreeMap<u64, PackedLocation>,
@@ -125,14 +125,7 @@ impl Keys {
     ///
     /// A page that cannot be read is left where it is, and its keys are forgotten, with an error in the log.
     pub fn load(store: &Store) -> Result<Keys, StoreError> {
-        let mut keys = Keys {
-            index: BTreeMap::new(),
-            pages: VecDeque::new(),
-            acknowledged: 0,
-            newest: None,
-            next_page: 0,
-            ran_before_s: 0,
-        };
+        let mut keys = Keys::default();
         for entry in store.range(b"k", b"l") {
             let (key, value) = entry?;
             let number = key.get(1..).and_then(|number| Some(u64::from_be_bytes(number.try_into().ok()?)));
@@ -147,10 +140,7 @@ impl Keys {
                 continue;
             };
             for entry in &page.entries {
-                keys.index.insert(
-                    short(&entry.key),
-                    PackedLocation::of(KeyLocation::Acknowledged { page: number }),
-                );
+                keys.index.insert(short(&entry.key), PackedLocation::acknowledged(number));
             }
             keys.acknowledged += page.entries.len() as u64;
             keys.ran_before_s = keys.ran_before_s.max(page.at_running_s);
@@ -165,7 +155,6 @@ impl Keys {
         Ok(keys)
     }
 
-    /// Running time before this process began.
     pub fn ran_before_s(&self) -> u64 {
         self.ran_before_s
     }
@@ -174,12 +163,6 @@ impl Keys {
         self.index.len() as u64
     }
 
-    /// Returns true if no key is remembered, so that no message that is deleted can have one.
-    pub fn is_empty(&self) -> bool {
-        self.index.is_empty()
-    }
-
-    /// Adds the key of a message that waits here.
     pub fn waits(&mut self, key: &IdempotencyKey, epoch_index: EpochIndex, sequence: u64) {
         let location = KeyLocation::Waiting { epoch_index, sequence };
         self.index.insert(short(&Digest::of(&key.text)), PackedLocation::of(location));
@@ -193,7 +176,6 @@ impl Keys {
         }
     }
 
-    /// Returns true if the key is in a page of keys.
     pub fn is_written_down(&self, key: &IdempotencyKey) -> bool {
         matches!(self.location_of(&key.text), Some(KeyLocation::Acknowledged { .. }))
     }
@@ -203,7 +185,6 @@ impl Keys {
         self.index.get(&short(&Digest::of(text))).map(|packed| packed.location())
     }
 
-    /// The record of `text` in a page of keys.
     pub fn read(&self, store: &Store, page: u64, text: &[u8]) -> Result<Option<Remembered>, StoreError> {
         let Some(page) = stored(store, page)? else {
             return Ok(None);
@@ -254,8 +235,7 @@ impl Keys {
             info.entries += 1;
             page.entries.push(StoredKey { key: digest, body: key.body, first, count: key.count });
             self.acknowledged += 1;
-            self.index
-                .insert(short(&digest), PackedLocation::of(KeyLocation::Acknowledged { page: info.number }));
+            self.index.insert(short(&digest), PackedLocation::acknowledged(info.number));
             dirty = true;
         }
         if dirty { self.write_newest(store) } else { Ok(()) }
@@ -268,7 +248,7 @@ impl Keys {
             && self.acknowledged - info.entries >= KEPT_LEAST
             && running_s.saturating_sub(info.at_running_s) >= KEPT_FOR_S
         {
-            let here = PackedLocation::of(KeyLocation::Acknowledged { page: info.number });
+            let here = PackedLocation::acknowledged(info.number);
             match stored(store, info.number)? {
                 Some(page) => {
                     for entry in page.entries {

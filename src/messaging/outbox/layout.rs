@@ -69,7 +69,6 @@ pub struct Position {
     pub durable: u64,
 }
 
-/// An epoch of this outbox, as far as its pages go.
 #[derive(Debug, Clone)]
 pub(super) struct StoredEpoch {
     pub index: EpochIndex,
@@ -80,10 +79,8 @@ pub(super) struct StoredEpoch {
     /// The first sequence of the oldest and of the newest page stored, while there is any.
     pub oldest_first: Option<u64>,
     pub newest_first: Option<u64>,
-    /// The digest of the newest page as it is stored.
     pub newest_digest: Option<Digest>,
     pub acknowledged: u64,
-    /// The bytes of its pages.
     pub bytes: u64,
     /// Copied from [`EpochRecord::took_over`].
     pub took_over: Option<EpochIndex>,
@@ -116,11 +113,9 @@ impl StoredEpoch {
             durable: self.next - 1,
         }
     }
-    /// The number of messages that wait.
     pub fn depth(&self) -> u64 {
         self.next - 1 - self.acknowledged
     }
-    /// The oldest sequence stored, or the next one.
     pub fn oldest(&self) -> u64 {
         self.oldest_first.unwrap_or(self.next)
     }

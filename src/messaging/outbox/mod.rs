@@ -18,34 +18,33 @@ mod concurrency_tests;
 #[cfg(test)]
 mod damage_tests;
 mod high_water;
-mod inspect;
 pub mod keys;
 mod layout;
 #[cfg(test)]
 mod model_tests;
 mod opening;
 mod pages;
-pub mod salvage;
+mod salvage;
 #[cfg(test)]
 mod tests;
 
 pub use crate::store::salvage::OnLoss;
-pub use high_water::LastKnownStatus;
-pub use inspect::Inspection;
+pub use high_water::last_known_status;
 pub use layout::{EpochIndex, Position};
 pub use opening::OutboxDamage;
-pub use pages::Taken;
+pub use pages::{Inspection, Taken};
 
 use super::page::{self, Message};
 use super::{ClockReading, Epoch, LedgerId, Sequence};
 use crate::codes::{self, Code, Coded};
-use crate::store::room::{self, DiskRoom, OpenedStore, StoreCondition};
-use crate::store::salvage::Salvaged;
-use crate::store::{self, Purpose, Store, StoreError};
-use committer::{Binding, Committer, CommitterCommand, Done, check};
+use crate::store::room::DiskRoom;
+use crate::store::salvage::{OpenedStore, Salvaged, StoreCondition, open_store};
+use crate::store::{self, Purpose, Store, StoreError, StoreOpenError};
+use committer::{Change, Committer, CommitterCommand, Done, check};
 use pages::{Pages, Post};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -69,25 +68,23 @@ pub struct Appended {
     pub repeated: bool,
 }
 
-/// How much an outbox may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// The maximum number of messages that wait.
     pub messages: u64,
-    /// The maximum size of the stored pages.
     pub bytes: u64,
 }
 
-impl Limits {
-    pub const NONE: Limits = Limits { messages: u64::MAX, bytes: u64::MAX };
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { messages: u64::MAX, bytes: u64::MAX }
+    }
 }
 
 /// Checks before each write that the disk has room, given the bytes of the stored pages and of the messages that come. The
 /// error says what is short, for people.
 pub type Room = Arc<dyn Fn(u64, u64) -> Result<(), String> + Send + Sync>;
 
-/// The settings of an outbox.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Options {
     /// A file beside the store that records its progress.
     pub high_water_file: Option<PathBuf>,
@@ -96,18 +93,6 @@ pub struct Options {
     pub limits: Limits,
     pub room: Option<Room>,
     pub on_loss: OnLoss,
-}
-
-impl Default for Options {
-    fn default() -> Options {
-        Options {
-            high_water_file: None,
-            machine: None,
-            limits: Limits::NONE,
-            room: None,
-            on_loss: OnLoss::Record,
-        }
-    }
 }
 
 /// Why an outbox does not open. Nothing was deleted.
@@ -138,34 +123,28 @@ impl Coded for OutboxOpenError {
     }
 }
 
-/// Why an append was not confirmed.
+/// Why an append was not confirmed. Except after [`AppendError::Failed`], nothing was stored.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum AppendError {
-    /// Nothing was stored.
     #[error("there is nothing to store: an append holds 1 to {APPEND_MAX} messages, this one {0}")]
     Count(usize),
-    /// Nothing was stored.
     #[error("message {index} takes {bytes} bytes, the limit is {}; nothing was stored", page::PAYLOAD_MAX)]
     TooLong { index: usize, bytes: usize },
-    /// Nothing was stored.
     #[error("the append takes {bytes} bytes, the limit is {APPEND_BYTES_MAX}; nothing was stored")]
     TooLarge { bytes: usize },
-    /// Nothing was stored.
     #[error("a key has 1 to {} bytes, this one {bytes}; nothing was stored", page::KEY_MAX)]
     Key { bytes: usize },
-    /// Nothing was stored.
     #[error("this key was used before, for something else; nothing was stored. What is new needs a new key")]
     KeyReused,
-    /// Nothing was stored. There is room when older keys may be forgotten.
+    /// There is room when older keys may be forgotten.
     #[error(
         "{} keys are remembered, and none of them may be forgotten yet; nothing was stored. Post again later, or without a key",
         keys::KEPT_MOST
     )]
     KeysFull,
-    /// Nothing was stored. There is room again when waiting messages were delivered.
+    /// There is room again when waiting messages were delivered.
     #[error("{0}; nothing was stored, and what was confirmed before is kept and goes on being delivered")]
     Full(String),
-    /// Nothing was stored. The same append may succeed in a moment.
     #[error("more appends wait for the disk than it can take; nothing was stored, try again in a moment")]
     Busy,
     /// Whether it was stored is unknown until the outbox is opened again; nothing more is accepted until then.
@@ -175,15 +154,12 @@ pub enum AppendError {
     Failed,
 }
 
-/// The range of sequences in the epoch that is being delivered. Sequences are plain numbers, and 0 means before the first one.
+/// How far an outbox has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutboxProgress {
-    pub epoch_index: EpochIndex,
-    /// The oldest sequence that is still stored, or the next one.
-    pub oldest: u64,
-    /// The last sequence that is on disk.
-    pub durable: u64,
-    /// Writing failed, for the reason that [`Outbox::failure`] gives. Nothing more is accepted.
+    /// The epoch that is being delivered.
+    pub position: Position,
+    /// Writing failed, for the reason that [`Pages::failure`] gives. Nothing more is accepted.
     pub failed: bool,
 }
 
@@ -199,7 +175,6 @@ pub struct OutboxStatus {
     pub depth: u64,
     /// The size of the stored pages in bytes.
     pub bytes: u64,
-    /// The number of epochs held.
     pub epochs: usize,
     /// The clocks when the oldest waiting page was begun.
     pub oldest_begun: Option<ClockReading>,
@@ -214,7 +189,8 @@ pub struct WaitingMessage {
     pub record: Message,
 }
 
-/// The durable queue of one site. Cloning shares it; it closes when the last clone is dropped.
+/// The durable queue of one site. Cloning shares it; it closes when the last clone is dropped. What it holds is read by the methods
+/// of [`Pages`].
 #[derive(Clone)]
 pub struct Outbox {
     shared: Arc<OutboxShared>,
@@ -222,12 +198,16 @@ pub struct Outbox {
 
 struct OutboxShared {
     pages: Arc<Pages>,
-    limits: Limits,
-    room: Option<Room>,
     queue: Option<mpsc::Sender<CommitterCommand>>,
     progress: watch::Receiver<OutboxProgress>,
-    failure: Arc<OnceLock<String>>,
     committer: Option<JoinHandle<()>>,
+}
+
+impl Deref for Outbox {
+    type Target = Pages;
+    fn deref(&self) -> &Pages {
+        &self.shared.pages
+    }
 }
 
 impl Outbox {
@@ -244,13 +224,13 @@ impl Outbox {
         check: impl Fn(&Store, DiskRoom) -> Result<Options, E>,
     ) -> Result<Outbox, E>
     where
-        E: From<crate::store::StoreOpenError> + From<OutboxOpenError>,
+        E: From<StoreOpenError> + From<OutboxOpenError>,
     {
         let high_water_file = dir.join(HIGH_WATER_FILE);
         let rebuild = |found: &Salvaged, new: &Store| salvage::rebuild(&high_water_file, found, new);
         let mut first_try = if store::salvage::is_possible(dir) { OnLoss::Refuse } else { OnLoss::Record };
         loop {
-            let OpenedStore { store, room, condition } = room::open_store(dir, purpose, reserve, &rebuild)?;
+            let OpenedStore { store, room, condition } = open_store(dir, purpose, reserve, &rebuild)?;
             let on_loss = if condition == StoreCondition::Salvaged { OnLoss::Record } else { first_try };
             let unreadable = store.unreadable();
             let opened = check(&store, room).map(|options| {
@@ -261,15 +241,13 @@ impl Outbox {
                 Ok(Err(OutboxOpenError::Store(error @ StoreError::Damaged { .. }))) => {
                     Some(error.to_string())
                 }
-                Err(_) if *unreadable.borrow() => None,
-                _ => {
-                    if let Ok(Ok(_)) = &opened {
-                        store::salvage::nothing_is_missing(dir);
-                    }
-                    return opened.and_then(|opened| Ok(opened?));
-                }
+                _ => None,
             };
-            if on_loss == OnLoss::Record {
+            let is_damaged = reason.is_some() || opened.is_err() && *unreadable.borrow();
+            if let Ok(Ok(_)) = &opened {
+                store::salvage::nothing_is_missing(dir);
+            }
+            if !is_damaged || on_loss == OnLoss::Record {
                 return opened.and_then(|opened| Ok(opened?));
             }
             drop(opened);
@@ -280,7 +258,7 @@ impl Outbox {
                 "a part of the outbox cannot be read; the store's file is searched for it"
             );
             let requested = store::salvage::request(dir);
-            requested.map_err(|source| store::StoreOpenError::Io { path: dir.to_owned(), source })?;
+            requested.map_err(|source| StoreOpenError::Io { path: dir.to_owned(), source })?;
             first_try = OnLoss::Record;
         }
     }
@@ -290,8 +268,7 @@ impl Outbox {
         let pages = Arc::new(Pages::open(store, &options, now)?);
         let (queue, waiting) = mpsc::channel(QUEUE);
         let (progress, watched) = watch::channel(pages.progress());
-        let failure = Arc::new(OnceLock::new());
-        let committer = Committer::new(Arc::clone(&pages), &options, progress, Arc::clone(&failure));
+        let committer = Committer::new(Arc::clone(&pages), progress);
         let committer = std::thread::Builder::new()
             .name("committer".into())
             .spawn(move || committer.commit_until_closed(waiting))
@@ -299,11 +276,8 @@ impl Outbox {
         Ok(Outbox {
             shared: Arc::new(OutboxShared {
                 pages,
-                limits: options.limits,
-                room: options.room,
                 queue: Some(queue),
                 progress: watched,
-                failure,
                 committer: Some(committer),
             }),
         })
@@ -320,7 +294,11 @@ impl Outbox {
 
     /// Gives new messages a new epoch if theirs is `expected`. Returns their epoch.
     pub async fn begin_epoch(&self, expected: Epoch) -> Result<Epoch, AppendError> {
-        self.ask(|done| CommitterCommand::BeginEpoch { expected, done }).await
+        let begin = move |committer: &mut Committer| match committer.pages.epoch() {
+            epoch if epoch == expected => committer.pages.begin_epoch().map(Ok),
+            epoch => Ok(Ok(epoch)),
+        };
+        self.ask(|done| CommitterCommand::Change(change(begin, done))).await
     }
 
     /// Moves the messages from sequence `from` on, of the epoch that is being delivered, to a new epoch. Returns the new epoch
@@ -331,22 +309,29 @@ impl Outbox {
         epoch_index: EpochIndex,
         from: u64,
     ) -> Result<Option<(Epoch, u64)>, AppendError> {
-        self.ask(|done| CommitterCommand::Move { epoch_index, from, done }).await
+        let move_oldest = move |committer: &mut Committer| {
+            if let Err(what) = committer.room_to_move() {
+                return Ok(Err(AppendError::Full(what)));
+            }
+            let is_delivered = committer.pages.position().epoch_index == epoch_index;
+            is_delivered.then(|| committer.pages.move_oldest(from)).transpose().map(Ok)
+        };
+        self.ask(|done| CommitterCommand::Change(change(move_oldest, done))).await
     }
 
     /// Delivers to this ledger from now on. On disk when it returns.
-    pub async fn bind(&self, ledger: LedgerId) -> Result<LedgerId, AppendError> {
-        self.ask(|done| CommitterCommand::Bind { ledger, binding: Binding::Replace, done }).await
+    pub async fn bind(&self, ledger: LedgerId) -> Result<(), AppendError> {
+        let bind = move |committer: &mut Committer| committer.pages.bind(ledger).map(Ok);
+        self.ask(|done| CommitterCommand::Change(change(bind, done))).await
     }
 
     /// Delivers to this ledger from now on if none is known yet. Returns the one that is delivered to.
     pub async fn bind_first(&self, ledger: LedgerId) -> Result<LedgerId, AppendError> {
-        self.ask(|done| CommitterCommand::Bind { ledger, binding: Binding::KeepFirst, done }).await
-    }
-
-    /// The ledger that this outbox delivers to, once it is known.
-    pub fn ledger(&self) -> Option<LedgerId> {
-        self.shared.pages.ledger()
+        let bind = move |committer: &mut Committer| match committer.pages.ledger() {
+            Some(bound) => Ok(Ok(bound)),
+            None => committer.pages.bind(ledger).map(|()| Ok(ledger)),
+        };
+        self.ask(|done| CommitterCommand::Change(change(bind, done))).await
     }
 
     /// Takes back acknowledgements above `mark`: the receiver has nothing above it, though it acknowledged more. What is still
@@ -354,7 +339,9 @@ impl Outbox {
     /// done, messages that the receiver lacks may be deleted as acknowledged.
     pub async fn unacknowledge(&self, epoch_index: EpochIndex, mark: u64) -> Result<(), AppendError> {
         let (done, answer) = oneshot::channel();
-        let sent = self.queue().send(CommitterCommand::Unacknowledge { epoch_index, mark, done }).await;
+        let take_back =
+            move |committer: &mut Committer| committer.pages.unacknowledge(epoch_index, mark).map(Ok);
+        let sent = self.queue().send(CommitterCommand::ChangeAtOnce(change(take_back, done))).await;
         sent.map_err(|_| AppendError::Failed)?;
         answer.await.unwrap_or(Err(AppendError::Failed))
     }
@@ -368,12 +355,6 @@ impl Outbox {
         }
     }
 
-    /// Takes up to `max_bytes` of consecutive pages of an epoch from sequence `from` on, at least one if there is any that
-    /// is on disk. They are sealed from now on. Blocks on the disk.
-    pub fn take(&self, epoch_index: EpochIndex, from: u64, max_bytes: usize) -> Result<Taken, StoreError> {
-        self.shared.pages.take(epoch_index, from, max_bytes)
-    }
-
     /// Says that the receiver has everything of an epoch up to `through` on its disk: it is deleted here, in a moment.
     ///
     /// # Panics
@@ -382,71 +363,6 @@ impl Outbox {
         self.shared.pages.acknowledge(epoch_index, through);
         // A full queue has the committer busy; it sweeps after each group anyway.
         let _ = self.queue().try_send(CommitterCommand::Sweep);
-    }
-
-    /// Up to `limit` waiting messages, oldest first, after the one at `after`. Blocks on the disk.
-    pub fn peek(
-        &self,
-        after: Option<(EpochIndex, u64)>,
-        limit: usize,
-    ) -> Result<Vec<WaitingMessage>, StoreError> {
-        self.shared.pages.peek(after, limit)
-    }
-
-    /// Reads every page that is on disk, and says what is wrong. Changes nothing, and delays no append. Blocks on the disk.
-    pub fn inspect(&self) -> Result<Inspection, StoreError> {
-        self.shared.pages.inspect()
-    }
-
-    /// What the outbox holds. Blocks on the disk for a moment.
-    pub fn status(&self) -> Result<OutboxStatus, StoreError> {
-        self.shared.pages.status()
-    }
-
-    /// The reason why nothing more is taken at the moment, if there is one: a limit is reached, or the disk is short of room. Blocks on the disk.
-    pub fn shortage(&self) -> Option<String> {
-        let one = (1, page::PAYLOAD_MAX as u64);
-        committer::shortage(&self.shared.pages, self.shared.limits, self.shared.room.as_ref(), one).err()
-    }
-
-    /// The reason why nothing more is accepted until a restart, if writing failed: what happened, what it means, what to do.
-    pub fn failure(&self) -> Option<&str> {
-        self.shared.failure.get().map(String::as_str)
-    }
-
-    /// The present path of the store's directory, if it was renamed since it was opened; see [`Store::moved_to`].
-    pub fn moved_to(&self) -> Option<PathBuf> {
-        self.shared.pages.store().moved_to()
-    }
-
-    /// A flag that turns true when a part of the store could not be read; see [`Store::unreadable`].
-    pub fn unreadable(&self) -> watch::Receiver<bool> {
-        self.shared.pages.unreadable()
-    }
-
-    /// What could not be read at opening.
-    pub fn damages(&self) -> &[OutboxDamage] {
-        self.shared.pages.damages()
-    }
-
-    /// The number of idempotency keys that are remembered. Blocks on the disk: the committer reads keys there.
-    pub fn keys_remembered(&self) -> u64 {
-        self.shared.pages.keys_remembered()
-    }
-
-    /// The epoch of new messages.
-    pub fn epoch(&self) -> Epoch {
-        self.shared.pages.epoch()
-    }
-
-    /// The range of the epoch that is being delivered.
-    pub fn position(&self) -> Position {
-        self.shared.pages.position()
-    }
-
-    /// The ranges of all epochs that are held, oldest first.
-    pub fn positions(&self) -> Vec<Position> {
-        self.shared.pages.positions()
     }
 
     /// Changes whenever something became durable, was deleted, or the disk failed.
@@ -461,11 +377,16 @@ impl Outbox {
 
 impl std::fmt::Debug for Outbox {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Outbox")
-            .field("epoch", &self.epoch())
-            .field("position", &self.position())
-            .finish_non_exhaustive()
+        write!(f, "Outbox {{ epoch: {}, position: {:?} }}", self.epoch(), self.position())
     }
+}
+
+/// A change whose outcome is the answer to its caller, who may have gone. An error of the store is the end of the committer.
+fn change<T: Send + 'static>(
+    make: impl FnOnce(&mut Committer) -> Result<Result<T, AppendError>, StoreError> + Send + 'static,
+    done: Done<T>,
+) -> Change {
+    Box::new(|committer| make(committer).map(|outcome| drop(done.send(outcome))))
 }
 
 impl Drop for OutboxShared {

@@ -11,79 +11,40 @@
 //! What is missing between the pages shows when the outbox is opened; see [`super::opening`].
 
 use super::super::Epoch;
-use super::super::page::{Page, SealedPage};
+use super::super::page::{PageView, SealedPage};
 use super::high_water::{ENDS_MAX, OutboxHighWater};
 use super::layout::{
     self, EpochIndex, EpochRecord, decode_acknowledged, epoch_key, page_key, page_keys, parse_epoch_key,
     parse_page_key,
 };
 use crate::store::salvage::{Salvaged, SalvagedValue, Stamp};
-use crate::store::{Batch, Store, StoreError, high_water};
+use crate::store::{Store, StoreError, high_water};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-
-/// How many pages are written at once.
-const WRITTEN_AT_ONCE: usize = 256;
 
 /// Writes the outbox that was found into `new`. `high_water_file` is the file beside the damaged store.
 pub fn rebuild(high_water_file: &Path, found: &Salvaged, new: &Store) -> Result<(), StoreError> {
     let mark: Option<OutboxHighWater> = high_water::read(high_water_file).ok().flatten();
     let epochs = FoundEpochs::of(found, mark.as_ref())?;
     // Whose outbox it is, where it delivers to, keys of what was delivered, and what was kept aside.
-    let mut rest = Writer::of(new);
-    for entry in found.range(&[1], &[u8::MAX]) {
-        let SalvagedValue { key, value, .. } = entry?;
-        if !matches!(key[0], b'p' | b'e') {
-            rest.put(key, value)?;
-        }
-    }
+    let rest = found.range(&[1], &[u8::MAX]).map(|entry| entry.map(|found| (found.key, found.value)));
+    let rest = rest.filter(|entry| !matches!(entry, Ok((key, _)) if matches!(key[0], b'p' | b'e')));
+    new.put_all(rest)?;
+    new.put_all(epochs.live.iter().map(|(index, record)| Ok((epoch_key(*index), record.encode()))))?;
     for (index, record) in &epochs.live {
-        rest.put(epoch_key(*index), record.encode())?;
-    }
-    rest.finish()?;
-    for (index, record) in &epochs.live {
-        let pages = epochs.pages_of(*index, record, found)?;
-        let mut writer = Writer::of(new);
-        for page in pages {
+        let pages = epochs.pages_of(*index, record, found)?.into_iter();
+        new.put_all(pages.filter_map(|page| {
             let key = page_key(*index, page.first);
             let value = match page.older {
-                Some(value) => Some(value),
-                None => found.get(&key)?.map(|newest| newest.value),
+                Some(value) => Ok(Some(value)),
+                None => found.get(&key).map(|newest| newest.map(|newest| newest.value)),
             };
-            if let Some(value) = value {
-                writer.put(key, value)?;
-            }
-        }
-        writer.finish()?;
+            value.transpose().map(|value| Ok((key, value?)))
+        }))?;
     }
     Ok(())
 }
 
-/// Writes in batches.
-struct Writer<'a> {
-    store: &'a Store,
-    batch: Batch,
-}
-
-impl Writer<'_> {
-    fn of(store: &Store) -> Writer<'_> {
-        Writer { store, batch: Batch::default() }
-    }
-    fn put(&mut self, key: Vec<u8>, value: Vec<u8>) -> Result<(), StoreError> {
-        self.batch.put(key, value);
-        if self.batch.len() == WRITTEN_AT_ONCE {
-            self.store.apply(&std::mem::take(&mut self.batch))?;
-            // sled takes writes faster than a busy disk, and keeps them all in memory.
-            self.store.flush()?;
-        }
-        Ok(())
-    }
-    fn finish(self) -> Result<(), StoreError> {
-        if self.batch.is_empty() { Ok(()) } else { self.store.apply(&self.batch) }
-    }
-}
-
-/// The epochs that were found, and what is known of them.
 struct FoundEpochs<'a> {
     /// The epochs that were not delivered or moved.
     live: BTreeMap<EpochIndex, EpochRecord>,
@@ -190,7 +151,6 @@ impl<'a> FoundEpochs<'a> {
     }
 }
 
-/// The epochs of which pages were found.
 fn epochs_in_pages(found: &Salvaged) -> Result<BTreeMap<EpochIndex, Epoch>, StoreError> {
     let mut epochs = BTreeMap::new();
     let mut from = b"p".to_vec();
@@ -262,6 +222,6 @@ fn resolve_overlaps(
     Ok(())
 }
 
-fn open(value: &[u8]) -> Option<Page> {
-    SealedPage::from_stored(value).and_then(|sealed| sealed.open()).ok()
+fn open(value: &[u8]) -> Option<PageView<'_>> {
+    SealedPage::view_stored(value).ok().map(|(_, page)| page)
 }

@@ -1,6 +1,6 @@
 //! Every message is applied once and in order over any link.
 
-use super::tests::{LEDGER, config, reply};
+use super::tests::{LEDGER, config, held, reply};
 use super::*;
 use crate::messaging::Digest;
 use crate::messaging::receiver::{Judgement, Mark, PageSpan, judge};
@@ -103,7 +103,7 @@ impl AnyLinkWorld {
                     }
                     let last = pages.last().map(|(_, last)| *last);
                     self.sender.sent(self.clock, id, last);
-                    let oldest = self.sender.oldest();
+                    let oldest = self.sender.position().oldest;
                     self.post(LinkArrival::Request { id, oldest, pages });
                 }
             }
@@ -152,7 +152,7 @@ impl AnyLinkWorld {
                 LinkArrival::Reply { id, mark, gap } => {
                     let verdict = if gap { Verdict::Gap } else { Verdict::Accepted };
                     let answer = Reply { verdict, ..reply(id, mark) };
-                    let acknowledged_before = self.sender.acknowledged();
+                    let acknowledged_before = self.sender.position().acknowledged;
                     match self.sender.replied(self.clock, &answer).outcome {
                         Outcome::Acknowledged { through } => {
                             assert!(through <= self.mark, "acknowledged what is not applied");
@@ -165,7 +165,7 @@ impl AnyLinkWorld {
                 }
                 LinkArrival::Append { through } => {
                     self.appended = self.appended.max(through);
-                    let oldest = self.sender.acknowledged() + 1;
+                    let oldest = self.sender.position().acknowledged + 1;
                     self.sender.outbox_holds(oldest, self.appended);
                 }
                 LinkArrival::LinkBreaks => self.sender.link_broke(self.clock),
@@ -191,7 +191,7 @@ proptest! {
     ) {
         let config = SenderConfig { window, servers, seed, ..config(1) };
         let mut world = AnyLinkWorld {
-            sender: Sender::new(config, OutboxRange { oldest: 1, acknowledged: 0, available: 0 }, Some(LEDGER)),
+            sender: Sender::new(config, held(1, 0, 0), Some(LEDGER)),
             appended: 0, pages: BTreeMap::new(), applied: Vec::new(), applied_pages: BTreeMap::new(), mark: 0,
             clock: Duration::ZERO, events: BinaryHeap::new(), scheduled: 0, fates, next_fate: 0,
             healed_at: Duration::from_secs(30), wake_at: Duration::ZERO,
@@ -208,6 +208,6 @@ proptest! {
         }
         world.run();
         prop_assert_eq!(&world.applied, &(1..=through).collect::<Vec<_>>());
-        prop_assert_eq!(world.sender.acknowledged(), through);
+        prop_assert_eq!(world.sender.position().acknowledged, through);
     }
 }

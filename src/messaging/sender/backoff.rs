@@ -18,21 +18,17 @@ const RECONNECT_MOST: Duration = Duration::from_millis(1500);
 
 /// The resend time after `tries` in a row without a reply.
 pub fn resend_after(tries: u32, rng: &mut impl Rng) -> Duration {
-    uniform(RESEND_LEAST, RESEND_MOST.min(doubled(RESEND_LEAST, tries)), rng)
+    rng.random_range(RESEND_LEAST..=RESEND_MOST.min(doubled(RESEND_LEAST, tries)))
 }
 
 /// When to try the next connection after `tries` failed in a row. Connecting sends no event, so it may be soon.
 pub fn reconnect_after(tries: u32, rng: &mut impl Rng) -> Duration {
     let most = RECONNECT_MOST.min(doubled(RECONNECT_LEAST, tries));
-    uniform(RECONNECT_LEAST.min(most), most, rng)
+    rng.random_range(RECONNECT_LEAST.min(most)..=most)
 }
 
 fn doubled(start: Duration, times: u32) -> Duration {
     start.saturating_mul(1u32.checked_shl(times).unwrap_or(u32::MAX))
-}
-
-fn uniform(least: Duration, most: Duration, rng: &mut impl Rng) -> Duration {
-    rng.random_range(least..=most)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! A receiver whose replies are well-formed and whose numbers are made to do harm: the sender never acknowledges what it has not
 //! sent, and never ends.
 
+use super::tests::held;
 use super::*;
 use proptest::prelude::*;
 
@@ -65,8 +66,7 @@ proptest! {
     ) {
         let config = SenderConfig { servers: 2, window: 4, ask_every: Duration::from_secs(1), seed: 7 };
         let mut available = 20;
-        let held = OutboxRange { oldest: 1, acknowledged: 0, available };
-        let mut sender = Sender::new(config, held, is_bound.then_some(OURS));
+        let mut sender = Sender::new(config, held(1, 0, available), is_bound.then_some(OURS));
         let mut now = Duration::ZERO;
         let mut ids = Vec::new();
         let mut takes = takes.iter().cycle();
@@ -119,14 +119,14 @@ proptest! {
                             available -= from - 1;
                             (sent, deleted) = (0, 0);
                             ids.clear();
-                            sender.begin_epoch(OutboxRange { oldest: 1, acknowledged: 0, available });
+                            sender.begin_epoch(held(1, 0, available));
                         }
                         Outcome::ReceiverWentBack { acknowledged, .. } => prop_assert!(acknowledged <= sent),
                         Outcome::Nothing | Outcome::Refused { .. } | Outcome::OtherLedger { .. } => {}
                     }
                 }
             }
-            prop_assert!(sender.acknowledged() <= available);
+            prop_assert!(sender.position().acknowledged <= available);
             prop_assert!(sender.in_flight() <= available);
         }
     }

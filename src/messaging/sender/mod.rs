@@ -55,6 +55,7 @@ mod tests;
 mod window;
 
 use super::LedgerId;
+use super::outbox::Position;
 use super::wire::{self, Reply, Verdict};
 use backoff::{RESEND_LEAST, reconnect_after};
 use pace::SendingPace;
@@ -81,7 +82,7 @@ pub enum Action {
     Wait { until: Duration },
 }
 
-/// What the shell does with the outbox after a reply.
+/// What the shell does with the outbox after a reply. Where the queue waits, the sender asks again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// The receiver has everything up to here on its disk. Delete it.
@@ -91,18 +92,16 @@ pub enum Outcome {
     /// The receiver has less than it once acknowledged: it was restored from a copy, or is another one. What is still
     /// here is sent again; the rest is missing there.
     ReceiverWentBack { mark: u64, acknowledged: u64 },
-    /// From `first` on the receiver's ledger has other messages in our place. It has ours up to `acknowledged`. The queue waits,
-    /// and the sender asks again.
+    /// From `first` on the receiver's ledger has other messages in our place. It has ours up to `acknowledged`. The queue waits.
     Conflict { first: u64, acknowledged: u64 },
-    /// The receiver does not take what we send, for this reason. The queue waits, and the sender asks again.
+    /// The receiver does not take what we send, for this reason. The queue waits.
     Refused { reason: String },
     /// The first reply ever. Nothing is delivered before this ledger is remembered on disk and given to [`Sender::bind`].
     LedgerFound { ledger: LedgerId },
-    /// The server keeps another ledger than the one that we deliver to. Nothing else of the reply counts. Drop the socket;
-    /// the next address is tried.
+    /// The server keeps another ledger than ours. Nothing else of the reply counts. Drop the socket; the next address is tried.
     OtherLedger { found: LedgerId },
-    /// An operator decided that our side of a conflict counts too: move the messages from this sequence on to a new epoch, then
-    /// call [`Sender::begin_epoch`]. The receiver has what comes before.
+    /// Our side of a conflict counts too: move the messages from this sequence on to a new epoch, then call
+    /// [`Sender::begin_epoch`]. The receiver has what comes before.
     Move { from: u64 },
 }
 
@@ -121,25 +120,13 @@ impl From<Outcome> for ReplyEffect {
     }
 }
 
-/// What the outbox holds of the epoch that is being delivered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OutboxRange {
-    /// The oldest sequence stored, or the next one when none is.
-    pub oldest: u64,
-    /// The highest acknowledged sequence that is known.
-    pub acknowledged: u64,
-    /// The last sequence on disk.
-    pub available: u64,
-}
-
 /// The settings of a [`Sender`].
 #[derive(Debug, Clone, Copy)]
 pub struct SenderConfig {
     /// The number of addresses that lead to the receiver. At least 1.
     pub servers: usize,
-    /// The maximum number of unanswered requests with pages. At least 1.
-    /// The window begins with one, grows by one with each request that is acknowledged, and shrinks to one when replies stay away:
-    /// a city of garages that comes back together must not drown its server (slow start, RFC 5681).
+    /// The maximum number of unanswered requests with pages. At least 1. The window begins with one (slow start, RFC 5681): a city of
+    /// garages that comes back together must not drown its server.
     pub window: usize,
     /// How often the question is asked, with or without a backlog.
     pub ask_every: Duration,
@@ -154,7 +141,6 @@ enum ConnectionState {
     Up,
 }
 
-/// The state of the connection to one of the servers.
 #[derive(Debug, Clone)]
 struct Link {
     state: ConnectionState,
@@ -173,21 +159,20 @@ pub struct Sender {
     rng: ChaCha8Rng,
     next_id: u64,
     link: Link,
-    outbox: OutboxRange,
+    /// What the outbox holds of the epoch that is being delivered.
+    outbox: Position,
     window: SendWindow,
     pace: SendingPace,
-    /// When the question is asked next.
     ask_at: Duration,
-    /// The ledger that we deliver to.
     bound: Option<LedgerId>,
 }
 
 impl Sender {
     /// Creates the sender for an outbox that holds `outbox` of its oldest epoch, and delivers to `ledger`. Without a ledger the
     /// sender asks for one first.
-    pub fn new(config: SenderConfig, outbox: OutboxRange, ledger: Option<LedgerId>) -> Sender {
+    pub fn new(config: SenderConfig, outbox: Position, ledger: Option<LedgerId>) -> Sender {
         assert!(config.servers > 0 && config.window > 0);
-        outbox.check();
+        check(&outbox);
         let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
         Sender {
             config,
@@ -210,13 +195,13 @@ impl Sender {
 
     /// Notes that an earlier process may have sent the waiting messages a moment ago.
     pub fn continues_another_process(&mut self, now: Duration) {
-        self.pace.do_not_resend_before(now + RESEND_LEAST);
+        self.pace.resend_at = self.pace.resend_at.max(now + RESEND_LEAST);
     }
 
     /// Delivers the next epoch of the outbox from now on. What is in flight is forgotten: a reply to it is about the
     /// epoch before.
-    pub fn begin_epoch(&mut self, outbox: OutboxRange) {
-        outbox.check();
+    pub fn begin_epoch(&mut self, outbox: Position) {
+        check(&outbox);
         tracing::debug!(?outbox, "sender: delivering the next epoch");
         // What was sent and is not acknowledged was moved here: these are the same messages.
         self.forget_requests();
@@ -234,16 +219,16 @@ impl Sender {
         }
     }
 
-    /// Says that the outbox now holds flushed messages up to `available`, and none older than `oldest`.
-    pub fn outbox_holds(&mut self, oldest: u64, available: u64) {
-        debug_assert!(available >= self.outbox.acknowledged);
+    /// Says that the outbox now holds flushed messages up to `durable`, and none older than `oldest`.
+    pub fn outbox_holds(&mut self, oldest: u64, durable: u64) {
+        debug_assert!(durable >= self.outbox.acknowledged);
         self.outbox.oldest = oldest;
-        self.outbox.available = self.outbox.available.max(available);
+        self.outbox.durable = self.outbox.durable.max(durable);
     }
 
-    /// The oldest sequence that a request says we have.
-    pub fn oldest(&self) -> u64 {
-        self.outbox.oldest
+    /// What the outbox holds of the epoch that is being delivered, as far as the sender knows.
+    pub fn position(&self) -> &Position {
+        &self.outbox
     }
 
     /// The socket is connected, as [`Action::Connect`] asked.
@@ -260,9 +245,9 @@ impl Sender {
             ConnectionState::Up => {
                 // It may be resent when its time has come, on whichever socket there is then.
                 if let Some(overdue_at) = self.window.oldest_overdue_at(self.outbox.acknowledged) {
-                    self.pace.hold_until(overdue_at);
+                    self.pace.hold_until = self.pace.hold_until.max(overdue_at);
                 }
-                if self.window.is_waiting_for_a_reply(self.outbox.acknowledged) {
+                if self.window.first_overdue_at(self.outbox.acknowledged).is_some() {
                     // A link that breaks under what is asked of it is as good as a silent one.
                     self.no_reply_came();
                 }
@@ -281,10 +266,10 @@ impl Sender {
         match last {
             Some(last) => {
                 self.window.sent_through(last);
-                self.outbox.available = self.outbox.available.max(last);
-                self.pace.events_sent_at(now);
+                self.outbox.durable = self.outbox.durable.max(last);
+                self.pace.events_sent_at = Some(now);
             }
-            None if self.window.wanted.pages => self.outbox.available = self.window.sent,
+            None if self.window.wanted.pages => self.outbox.durable = self.window.sent,
             None => {}
         }
         if last.is_none() && !asks {
@@ -302,10 +287,7 @@ impl Sender {
         self.window.in_flight.push_back(request);
     }
 
-    /// A reply came.
-    ///
-    /// A reply to a request that is no longer waited for is ignored. Only an
-    /// accepted request that carried pages acknowledges, and only what it carried and what came before: the receiver compared
+    /// A reply came. Only an accepted request that carried pages acknowledges, and only what it carried and what came before: the receiver compared
     /// their digests, and each names the one before it. A mark alone proves nothing about the content behind it.
     pub fn replied(&mut self, now: Duration, reply: &Reply) -> ReplyEffect {
         let Some(request) = self.window.take(reply.id) else {
@@ -313,7 +295,6 @@ impl Sender {
             return Outcome::Nothing.into();
         };
         if self.bound.is_some_and(|bound| bound != reply.ledger) {
-            // It took nothing, and says nothing about our own server: that one need not be spared.
             tracing::debug!(found = %reply.ledger, "sender: another ledger answers; disconnecting");
             self.forget_requests();
             self.use_next_server();
@@ -348,7 +329,7 @@ impl Sender {
         }
         match (&reply.verdict, request.last) {
             (Verdict::Accepted, Some(last)) if reply.mark >= last => {
-                self.pace.accepted();
+                self.pace.refused_tries = 0;
                 if last <= self.outbox.acknowledged {
                     return Outcome::Nothing;
                 }
@@ -404,7 +385,7 @@ impl Sender {
 
     fn poll_up(&mut self, now: Duration) -> Action {
         let acknowledged = self.outbox.acknowledged;
-        if self.window.is_overdue(acknowledged, now) {
+        if self.window.first_overdue_at(acknowledged).is_some_and(|at| at <= now) {
             // Lazy Pirate: a socket that stays silent is of no use; the next address may be.
             self.no_reply_came();
             self.forget_requests();
@@ -421,7 +402,7 @@ impl Sender {
             wake_at(self.ask_at);
         }
         let mut pages_from = None;
-        let has_pages = self.window.sent < self.outbox.available;
+        let has_pages = self.window.sent < self.outbox.durable;
         if self.bound.is_some() && self.window.has_room(acknowledged) && has_pages {
             let may_at = self.pace.events_may_go_at();
             if may_at <= now {
@@ -460,13 +441,9 @@ impl Sender {
     pub fn server(&self) -> usize {
         self.link.server
     }
-    /// The highest acknowledged sequence.
-    pub fn acknowledged(&self) -> u64 {
-        self.outbox.acknowledged
-    }
     /// The end of the last pause that the receiver asked for; it may have passed.
     pub fn paused_until(&self) -> Duration {
-        self.pace.paused_until()
+        self.pace.pause_until
     }
 
     fn receiver_went_back(&mut self, now: Duration, request: &SentRequest, reply: &Reply) -> Outcome {
@@ -502,7 +479,7 @@ impl Sender {
     }
 
     fn no_reply_came(&mut self) {
-        self.pace.silent();
+        self.pace.silent_tries = self.pace.silent_tries.saturating_add(1);
         self.window.limit = 1;
         self.use_next_server();
         tracing::debug!(next_server = self.link.server, "sender: no reply to what was sent");
@@ -534,8 +511,6 @@ impl Sender {
     }
 }
 
-impl OutboxRange {
-    fn check(self) {
-        assert!(self.acknowledged <= self.available && self.oldest <= self.acknowledged + 1);
-    }
+fn check(outbox: &Position) {
+    assert!(outbox.acknowledged <= outbox.durable && outbox.oldest <= outbox.acknowledged + 1);
 }

@@ -8,17 +8,17 @@ use std::time::Duration;
 #[derive(Debug, Clone, Default)]
 pub(super) struct SendingPace {
     /// Requests in a row that got no reply at all.
-    silent_tries: u32,
+    pub silent_tries: u32,
     /// Requests with pages in a row that were not accepted.
-    refused_tries: u32,
+    pub refused_tries: u32,
     /// No events before this, because a reply did not come or was a refusal.
-    hold_until: Duration,
+    pub hold_until: Duration,
     /// No events before this: some of the next ones were sent less than [`RESEND_LEAST`] before it.
-    resend_at: Duration,
+    pub resend_at: Duration,
     /// No events before this: the receiver asked for a pause.
-    pause_until: Duration,
+    pub pause_until: Duration,
     /// When events were last sent, to any server.
-    events_sent_at: Option<Duration>,
+    pub events_sent_at: Option<Duration>,
 }
 
 impl SendingPace {
@@ -26,25 +26,9 @@ impl SendingPace {
         self.hold_until.max(self.pause_until).max(self.resend_at)
     }
 
-    pub fn paused_until(&self) -> Duration {
-        self.pause_until
-    }
-
-    pub fn events_sent_at(&mut self, now: Duration) {
-        self.events_sent_at = Some(now);
-    }
-
-    pub fn hold_until(&mut self, moment: Duration) {
-        self.hold_until = self.hold_until.max(moment);
-    }
-
-    pub fn do_not_resend_before(&mut self, moment: Duration) {
-        self.resend_at = self.resend_at.max(moment);
-    }
-
     pub fn wait_for_the_least_resend_time(&mut self) {
         if let Some(sent_at) = self.events_sent_at {
-            self.do_not_resend_before(sent_at + RESEND_LEAST);
+            self.resend_at = self.resend_at.max(sent_at + RESEND_LEAST);
         }
     }
 
@@ -63,19 +47,11 @@ impl SendingPace {
         }
     }
 
-    pub fn silent(&mut self) {
-        self.silent_tries = self.silent_tries.saturating_add(1);
-    }
-
-    pub fn accepted(&mut self) {
-        self.refused_tries = 0;
-    }
-
     /// A request with pages was not accepted. Returns until when no events are sent.
     pub fn refused(&mut self, now: Duration, rng: &mut impl Rng) -> Duration {
         self.refused_tries = self.refused_tries.saturating_add(1);
         let resend_time = self.resend_time(rng);
-        self.hold_until(now + resend_time);
+        self.hold_until = self.hold_until.max(now + resend_time);
         self.hold_until
     }
 

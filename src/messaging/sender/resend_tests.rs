@@ -1,5 +1,6 @@
 //! What a receiver cannot make a sender do, whatever it answers.
 
+use super::tests::held;
 use super::*;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -86,11 +87,7 @@ impl ResendWorld {
     fn new(config: SenderConfig, fits: u64, connects: bool) -> ResendWorld {
         ResendWorld {
             config,
-            sender: Sender::new(
-                config,
-                OutboxRange { oldest: 1, acknowledged: 0, available: 0 },
-                Some(LEDGER),
-            ),
+            sender: Sender::new(config, held(1, 0, 0), Some(LEDGER)),
             now: Duration::ZERO,
             moved: 0,
             oldest: 1,
@@ -104,8 +101,8 @@ impl ResendWorld {
         }
     }
 
-    fn held(&self) -> OutboxRange {
-        OutboxRange { oldest: self.oldest, acknowledged: self.acknowledged, available: self.stored }
+    fn held(&self) -> Position {
+        held(self.oldest, self.acknowledged, self.stored)
     }
 
     /// Does what the sender wants now. Returns when it wants something again.

@@ -6,23 +6,13 @@
 //! keeps a queue waiting, but that is no fault of the queue. A pause that the receiver asked for does not count.
 //! **Not promised.** That the alarm gives a reason. A known reason has an alarm of its own, which says more.
 
-use crate::messaging::outbox::EpochIndex;
+use crate::messaging::outbox::{EpochIndex, Position};
 use std::time::Duration;
 
 /// How long a queue may stand while the receiver answers: 15 times the least resend time.
 pub const STANDS_STILL_AFTER: Duration = Duration::from_secs(30);
 /// A receiver that has not answered for longer than this was away, and the time counts only in part.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
-
-/// How far a queue has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct QueueState {
-    pub epoch_index: EpochIndex,
-    /// The highest sequence of it that is acknowledged.
-    pub acknowledged: u64,
-    /// The number of messages that wait, of all epochs.
-    pub waiting: u64,
-}
 
 /// Counts how long the queue has stood still.
 #[derive(Debug, Clone, Default)]
@@ -36,11 +26,11 @@ pub struct Stillness {
 }
 
 impl Stillness {
-    /// The receiver answered, and this is the queue after it. `paused_until` is a moment up to which the receiver wants no
-    /// messages, or wanted none.
-    pub fn answered(&mut self, now: Duration, queue: QueueState, paused_until: Duration) {
-        let at = Some((queue.epoch_index, queue.acknowledged));
-        if queue.waiting == 0 || self.at != at {
+    /// The receiver answered. After that, the queue has come to `front` in the epoch that is being delivered, and `waiting` messages
+    /// wait, of all epochs. `paused_until` is a moment up to which the receiver wants no messages, or wanted none.
+    pub fn answered(&mut self, now: Duration, front: &Position, waiting: u64, paused_until: Duration) {
+        let at = Some((front.epoch_index, front.acknowledged));
+        if waiting == 0 || self.at != at {
             *self = Stillness { at, stood: Duration::ZERO, counted_until: now };
             return;
         }
@@ -58,20 +48,25 @@ impl Stillness {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::messaging::sender::tests::held;
 
     fn secs(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
     }
 
-    fn queue(acknowledged: u64, waiting: u64) -> QueueState {
-        QueueState { epoch_index: 0, acknowledged, waiting }
+    fn queue(acknowledged: u64, waiting: u64) -> (Position, u64) {
+        (held(1, acknowledged, acknowledged + waiting), waiting)
+    }
+
+    fn answered(stillness: &mut Stillness, second: u64, (front, waiting): (Position, u64), paused: Duration) {
+        stillness.answered(secs(second), &front, waiting, paused);
     }
 
     /// The second at which the alarm is raised, when something is answered each second.
-    fn alarmed_at(queue_at: impl Fn(u64) -> QueueState, paused_until: Duration) -> Option<u64> {
+    fn alarmed_at(queue_at: impl Fn(u64) -> (Position, u64), paused_until: Duration) -> Option<u64> {
         let mut stillness = Stillness::default();
         (0..200).find(|second| {
-            stillness.answered(secs(*second), queue_at(*second), paused_until);
+            answered(&mut stillness, *second, queue_at(*second), paused_until);
             stillness.is_alarming()
         })
     }
@@ -87,8 +82,7 @@ mod tests {
         assert_eq!(alarmed_at(|second| queue(second / 29, 3), Duration::ZERO), None);
         assert_eq!(alarmed_at(|_| queue(7, 0), Duration::ZERO), None);
         assert_eq!(alarmed_at(|_| queue(7, 3), secs(60)), Some(90));
-        let next_epoch =
-            |second| QueueState { epoch_index: (second / 29) as u32, acknowledged: 0, waiting: 3 };
+        let next_epoch = |second| (Position { epoch_index: (second / 29) as u32, ..held(1, 0, 3) }, 3);
         assert_eq!(alarmed_at(next_epoch, Duration::ZERO), None);
     }
 
@@ -96,21 +90,21 @@ mod tests {
     #[test]
     fn a_receiver_that_was_away_is_no_alarm_when_it_answers_again() {
         let mut stillness = Stillness::default();
-        stillness.answered(secs(1), queue(7, 3), Duration::ZERO);
+        answered(&mut stillness, 1, queue(7, 3), Duration::ZERO);
         for second in 3600..3619 {
-            stillness.answered(secs(second), queue(7, 3), Duration::ZERO);
+            answered(&mut stillness, second, queue(7, 3), Duration::ZERO);
             assert!(!stillness.is_alarming(), "after {second} s");
         }
-        stillness.answered(secs(3621), queue(7, 3), Duration::ZERO);
+        answered(&mut stillness, 3621, queue(7, 3), Duration::ZERO);
         assert!(stillness.is_alarming());
     }
 
     #[test]
     fn the_alarm_ends_when_the_queue_moves() {
         let mut stillness = Stillness::default();
-        (0..100).for_each(|second| stillness.answered(secs(second), queue(7, 3), Duration::ZERO));
+        (0..100).for_each(|second| answered(&mut stillness, second, queue(7, 3), Duration::ZERO));
         assert!(stillness.is_alarming());
-        stillness.answered(secs(100), queue(8, 2), Duration::ZERO);
+        answered(&mut stillness, 100, queue(8, 2), Duration::ZERO);
         assert!(!stillness.is_alarming());
     }
 }

@@ -24,10 +24,14 @@ pub(super) fn reply(id: u64, mark: u64) -> Reply {
     }
 }
 
+pub(super) fn held(oldest: u64, acknowledged: u64, durable: u64) -> Position {
+    let epoch = crate::messaging::Epoch::from_bytes([1; 16]);
+    Position { epoch_index: 0, epoch, oldest, acknowledged, durable }
+}
+
 /// A sender with `available` messages, connected to its first server.
 fn connected(servers: usize, available: u64) -> Sender {
-    let mut sender =
-        Sender::new(config(servers), OutboxRange { oldest: 1, acknowledged: 0, available }, Some(LEDGER));
+    let mut sender = Sender::new(config(servers), held(1, 0, available), Some(LEDGER));
     assert_eq!(sender.poll(Duration::ZERO), Action::Connect { server: 0 });
     sender.connected(Duration::ZERO);
     sender
@@ -94,7 +98,7 @@ fn only_a_reply_acknowledges_and_it_counts_for_all_before() {
     let outcome = sender.replied(secs(1), &reply(second, 23));
     assert_eq!(outcome, Outcome::Acknowledged { through: 23 }.into());
     assert_eq!(sender.replied(secs(1), &reply(first, 23)), Outcome::Nothing.into());
-    assert_eq!(sender.acknowledged(), 23);
+    assert_eq!(sender.position().acknowledged, 23);
 }
 
 #[test]
@@ -128,8 +132,7 @@ fn a_silent_server_is_left_for_the_next_address_after_one_resend_time() {
 
 #[test]
 fn a_server_that_cannot_be_reached_is_left_for_the_next_address() {
-    let mut sender =
-        Sender::new(config(3), OutboxRange { oldest: 1, acknowledged: 0, available: 1 }, Some(LEDGER));
+    let mut sender = Sender::new(config(3), held(1, 0, 1), Some(LEDGER));
     let mut now = Duration::ZERO;
     let mut tried = Vec::new();
     while tried.len() < 6 {
@@ -207,7 +210,7 @@ fn a_receiver_that_is_ahead_of_everything_that_was_ever_sent_is_reported_and_ack
         replied,
         ReplyEffect { outcome: Outcome::Conflict { first: 11, acknowledged: 10 }, ahead: Some(20) }
     );
-    assert_eq!(sender.acknowledged(), 10);
+    assert_eq!(sender.position().acknowledged, 10);
     // It does not send them again in a tight loop either.
     while let Action::Send { id, pages_from, .. } = sender.poll(secs(1)) {
         assert_eq!(pages_from, None);
@@ -217,7 +220,7 @@ fn a_receiver_that_is_ahead_of_everything_that_was_ever_sent_is_reported_and_ack
 
 #[test]
 fn nothing_is_delivered_before_the_ledger_is_known() {
-    let held = OutboxRange { oldest: 1, acknowledged: 0, available: 10 };
+    let held = held(1, 0, 10);
     let mut sender = Sender::new(config(1), held, None);
     sender.poll(Duration::ZERO);
     sender.connected(Duration::ZERO);
@@ -236,7 +239,7 @@ fn nothing_is_delivered_before_the_ledger_is_known() {
 /// The board may be asked for once an hour; the first delivery must not wait for that when the first answer was lost.
 #[test]
 fn who_does_not_know_the_ledger_asks_again_soon() {
-    let held = OutboxRange { oldest: 1, acknowledged: 0, available: 10 };
+    let held = held(1, 0, 10);
     let mut sender = Sender::new(SenderConfig { ask_every: secs(3600), ..config(1) }, held, None);
     let mut now = Duration::ZERO;
     let mut asked = 0;
@@ -261,7 +264,7 @@ fn another_ledger_gets_nothing_and_the_next_address_is_tried() {
     let found = LedgerId::from_bytes([8; 16]);
     let other = Reply { ledger: found, ..reply(id, 10) };
     assert_eq!(sender.replied(Duration::ZERO, &other).outcome, Outcome::OtherLedger { found });
-    assert_eq!(sender.acknowledged(), 0);
+    assert_eq!(sender.position().acknowledged, 0);
     let Action::Wait { until } = sender.poll(Duration::ZERO) else { panic!("not in a tight loop") };
     assert!(until > Duration::ZERO);
     assert_eq!(sender.poll(until), Action::Connect { server: 1 });
@@ -306,7 +309,7 @@ fn a_wrong_address_in_the_list_does_not_hold_up_what_goes_to_the_right_one() {
 fn the_next_epoch_begins_afresh_and_replies_to_the_one_before_are_ignored() {
     let mut sender = opened(1, 30);
     let (id, _) = send(&mut sender, Duration::ZERO, 10);
-    sender.begin_epoch(OutboxRange { oldest: 1, acknowledged: 0, available: 5 });
+    sender.begin_epoch(held(1, 0, 5));
     assert_eq!(sender.replied(Duration::ZERO, &reply(id, 13)), Outcome::Nothing.into());
     assert_eq!(
         send(&mut sender, secs(1), 0).1,
@@ -328,7 +331,7 @@ fn a_move_waits_for_the_new_epoch() {
         sender.poll(Duration::ZERO),
         Action::Wait { .. } | Action::Send { pages_from: None, .. }
     ));
-    sender.begin_epoch(OutboxRange { oldest: 1, acknowledged: 0, available: 27 });
+    sender.begin_epoch(held(1, 0, 27));
     assert_eq!(send(&mut sender, secs(1), 0).1, None, "they were sent a moment ago, under the epoch before");
     assert_eq!(send(&mut sender, secs(2), 27).1, Some(1));
 }
@@ -349,15 +352,14 @@ fn what_comes_before_a_conflict_is_acknowledged_and_does_not_move() {
     assert_eq!(from, Some(14));
     let answer = Reply { verdict: Verdict::Move { from: 14 }, ..reply(second, 20) };
     assert_eq!(sender.replied(Duration::ZERO, &answer).outcome, Outcome::Nothing);
-    assert_eq!(sender.acknowledged(), 3);
+    assert_eq!(sender.position().acknowledged, 3);
 }
 
 /// Another edge goes on from a copy of this directory, and its messages stand at the receiver where ours belong. A mark
 /// alone once acknowledged what was never applied.
 #[test]
 fn a_mark_that_others_moved_acknowledges_nothing_of_ours() {
-    let mut sender =
-        Sender::new(config(1), OutboxRange { oldest: 51, acknowledged: 50, available: 60 }, Some(LEDGER));
+    let mut sender = Sender::new(config(1), held(51, 50, 60), Some(LEDGER));
     sender.poll(Duration::ZERO);
     sender.connected(Duration::ZERO);
     let (id, from) = send(&mut sender, Duration::ZERO, 1);
@@ -367,12 +369,12 @@ fn a_mark_that_others_moved_acknowledges_nothing_of_ours() {
     let (id, pages) = send(&mut sender, secs(1), 0);
     assert_eq!(pages, None, "a question");
     assert_eq!(sender.replied(secs(1), &reply(id, 55)), Outcome::Nothing.into());
-    assert_eq!(sender.acknowledged(), 50);
+    assert_eq!(sender.position().acknowledged, 50);
     let (id, from) = send(&mut sender, secs(9), 1);
     assert_eq!(from, Some(51), "it asks again for the same place");
     let conflict = Reply { verdict: Verdict::Conflict { first: 51 }, ..reply(id, 56) };
     sender.replied(secs(9), &conflict);
-    assert_eq!(sender.acknowledged(), 50);
+    assert_eq!(sender.position().acknowledged, 50);
 }
 
 #[test]
@@ -435,8 +437,7 @@ fn a_conflict_stops_the_queue_but_not_the_questions() {
 
 #[test]
 fn a_receiver_restored_from_a_copy_gets_what_is_still_here() {
-    let mut sender =
-        Sender::new(config(1), OutboxRange { oldest: 31, acknowledged: 40, available: 60 }, Some(LEDGER));
+    let mut sender = Sender::new(config(1), held(31, 40, 60), Some(LEDGER));
     sender.poll(Duration::ZERO);
     sender.connected(Duration::ZERO);
     let (id, from) = send(&mut sender, Duration::ZERO, 10);

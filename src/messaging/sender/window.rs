@@ -1,6 +1,6 @@
 //! Tracks what was sent of the outbox, and which requests are still unanswered.
 
-use super::OutboxRange;
+use crate::messaging::outbox::Position;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ pub(super) struct WantedRequest {
     pub ask: bool,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct SendWindow {
     /// The highest sequence sent on this socket.
     pub sent: u64,
@@ -54,22 +54,19 @@ pub(super) struct SendWindow {
 }
 
 impl SendWindow {
-    pub fn new(outbox: OutboxRange) -> SendWindow {
+    pub fn new(outbox: Position) -> SendWindow {
         SendWindow {
             sent: outbox.acknowledged,
             sent_before: outbox.acknowledged,
             // What an earlier process sent is not known, and may have been all.
-            ever_sent: outbox.available,
-            in_flight: VecDeque::new(),
+            ever_sent: outbox.durable,
             limit: 1,
-            wanted: WantedRequest::default(),
-            last_gap: None,
-            resends: 0,
+            ..SendWindow::default()
         }
     }
 
     /// The size of the window and the count of resends carry over into the next epoch.
-    pub fn begin_epoch(&mut self, outbox: OutboxRange) {
+    pub fn begin_epoch(&mut self, outbox: Position) {
         *self = SendWindow {
             limit: self.limit,
             wanted: self.wanted,
@@ -93,7 +90,6 @@ impl SendWindow {
         self.sent_before > acknowledged
     }
 
-    /// Takes the request with this id out of the window.
     pub fn take(&mut self, id: u64) -> Option<SentRequest> {
         let index = self.in_flight.iter().position(|request| request.id == id)?;
         self.in_flight.remove(index)
@@ -115,14 +111,6 @@ impl SendWindow {
     pub fn first_overdue_at(&self, acknowledged: u64) -> Option<Duration> {
         let unanswered = self.in_flight.iter().filter(|request| request.needs_a_reply(acknowledged));
         unanswered.map(|request| request.overdue_at).min()
-    }
-
-    pub fn is_waiting_for_a_reply(&self, acknowledged: u64) -> bool {
-        self.first_overdue_at(acknowledged).is_some()
-    }
-
-    pub fn is_overdue(&self, acknowledged: u64, now: Duration) -> bool {
-        self.first_overdue_at(acknowledged).is_some_and(|at| at <= now)
     }
 
     /// Forgets overdue requests that need no reply any more.

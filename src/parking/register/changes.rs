@@ -5,7 +5,6 @@ use crate::parking::Plate;
 use std::collections::BTreeSet;
 use std::fmt;
 
-/// What becomes of one plate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlateChange {
     /// `None`: it is added.
@@ -32,8 +31,7 @@ impl fmt::Display for PlateChange {
     }
 }
 
-/// What taking `new` does to the registry `old`, in the order of `new`. An import adds and changes; a plate that it does not
-/// name stays as it is ([`unnamed`]).
+/// What taking `new` does to the registry `old`, in the order of `new`. A plate that it does not name stays ([`unnamed`]).
 pub fn changes<'a>(
     old: impl Fn(&Plate) -> Option<&'a Registration>,
     new: &'a [Registration],
@@ -45,8 +43,7 @@ pub fn changes<'a>(
     new.iter().filter_map(change)
 }
 
-/// The registered plates that `new` does not name, in their order. They stay, which may surprise an operator who thinks
-/// that `new` is the whole registry.
+/// The registered plates that `new` does not name. They stay, which surprises an operator who thinks that it is the whole registry.
 pub fn unnamed<'a>(
     old: impl Iterator<Item = &'a Registration>,
     new: &[Registration],

@@ -56,8 +56,7 @@ impl Contract {
         }
     }
 
-    /// Whether a stay of `plate` in `garage` that begins on the local date `on` is within it. How many cars are inside is
-    /// for the caller to count.
+    /// Whether a stay of `plate` in `garage` from the local date `on` is within it, however many cars are inside.
     pub fn covers(&self, plate: &Plate, garage: &str, on: Date) -> bool {
         let there = match &self.garages {
             Garages::All => true,

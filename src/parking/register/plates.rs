@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-/// A registered car.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registration {
     pub plate: Plate,
@@ -17,7 +16,6 @@ pub struct Registration {
     pub name: String,
 }
 
-/// The longest name of a registration, in bytes.
 const NAME_MAX: usize = 256;
 
 impl Registration {
@@ -31,8 +29,7 @@ impl Registration {
     }
 }
 
-/// Reads a file of plates: `plate,account,name`. Each plate comes out once, in the order of the file; a line that
-/// repeats another adds nothing.
+/// Reads `plate,account,name`. Each plate comes out once, in the order of the file; a line that repeats another adds nothing.
 pub fn read_plates(text: &str) -> Result<Vec<Registration>, ImportError> {
     let (rows, mut bad) = read(text, ["plate", "account", "name"])?;
     let mut registrations = Vec::new();

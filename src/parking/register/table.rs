@@ -3,7 +3,6 @@
 use crate::parking::json::other_encoding;
 use std::fmt;
 
-/// A line of a file that cannot be taken, and why.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BadLine {
     /// From 1, as an editor counts; where a record spans several, the first.

@@ -9,7 +9,6 @@ use std::collections::BTreeSet;
 const SHOWN_MAX: usize = 12;
 
 /// The hours for which no band has a price, in words. `None`: there are none.
-///
 /// A day's hours depend on what it is and on what the day before it was, whose windows may run into it. A week without
 /// holidays has seven such pairs; each holiday may make two more, with the day before it and with the day after it.
 pub(super) fn uncovered(tariff: &Tariff) -> Option<String> {
@@ -40,7 +39,6 @@ pub(super) fn uncovered(tariff: &Tariff) -> Option<String> {
     (!missing.is_empty()).then(|| format!("{}{more}", missing.join(", ")))
 }
 
-/// The spans of a day without a price.
 fn uncovered_of(tariff: &Tariff, yesterday: DayKind, today: DayKind) -> Vec<String> {
     let borders: Vec<u16> = tariff.ready.borders.iter().map(|second| (second / 60) as u16).collect();
     let covered =

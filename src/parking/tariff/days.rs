@@ -33,9 +33,7 @@ impl DayKind {
     }
 }
 
-/// A set of kinds of days, as `days` says it: names, ranges and `holiday`, joined by commas, or `all`.
-///
-/// A range may run over the week's end: `sun-fri` is every day but Saturday.
+/// As `days` says it: names, ranges and `holiday`, joined by commas, or `all`. The range `sun-fri` is every day but Saturday.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Days(
@@ -59,7 +57,6 @@ impl Days {
 }
 
 impl FromStr for Days {
-    /// In words, why the text names no days.
     type Err = String;
 
     fn from_str(text: &str) -> Result<Days, String> {
@@ -123,7 +120,6 @@ impl fmt::Display for Days {
     }
 }
 
-/// The holidays of one place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Calendar {
     pub(super) name: String,

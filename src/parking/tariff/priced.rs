@@ -33,8 +33,9 @@ pub struct Priced {
 pub enum Free {
     /// It did not last.
     NoTime,
-    /// It lasted at most this long.
-    Grace { minutes: u32 },
+    Grace {
+        minutes: u32,
+    },
 }
 
 /// What a unit costs by, or what holds it.
@@ -80,7 +81,6 @@ pub struct BreakdownLine {
     pub reason: String,
 }
 
-/// A price as the outside sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PriceJson<'a> {
     pub amount: Amount,
@@ -89,9 +89,7 @@ pub struct PriceJson<'a> {
     pub valid_from: Date,
     #[serde(serialize_with = "crate::parking::money::as_percent")]
     pub vat_percent: Option<VatRate>,
-    /// How many units were charged.
     pub units: u64,
-    /// Why there are none.
     pub free: Option<String>,
     pub breakdown: Vec<BreakdownLine>,
 }
@@ -126,7 +124,6 @@ impl Priced {
         self.lines.iter().fold(0, |units, line| units.saturating_add(line.units))
     }
 
-    /// Why there are no units, in words.
     pub fn free_because(&self) -> Option<String> {
         self.free.map(|free| match free {
             Free::NoTime => "it did not last".to_owned(),
@@ -160,7 +157,6 @@ impl Priced {
         lines.collect()
     }
 
-    /// Where its garage is.
     pub fn time_zone(&self) -> TimeZone {
         time_zone(&self.time_zone).unwrap_or(TimeZone::UTC)
     }

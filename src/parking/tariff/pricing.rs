@@ -38,7 +38,6 @@ fn milliseconds(minutes: u32) -> i64 {
     i64::from(minutes) * 60_000
 }
 
-/// The state of the one pass.
 struct Meter<'t> {
     tariff: &'t Tariff,
     entry: i64,

@@ -1,7 +1,7 @@
 //! Writes tariffs as their canonical text.
 
 use super::{Band, BandPrice, Cap, First, Span, Tariff, TariffSet, TimeWindow};
-use std::fmt::{self, Write};
+use std::fmt::Display;
 
 impl TariffSet {
     /// The canonical text: equal sets have the same, and [`TariffSet::parse`] gives the set again.
@@ -10,7 +10,7 @@ impl TariffSet {
         for calendar in self.calendars() {
             let holidays: Vec<String> = calendar.holidays.iter().map(ToString::to_string).collect();
             let (name, holidays) = (quoted(&calendar.name), holidays.join(", "));
-            put(&mut text, format_args!("[[calendar]]\nname = {name}\nholidays = [{holidays}]\n\n"));
+            text += &format!("[[calendar]]\nname = {name}\nholidays = [{holidays}]\n\n");
         }
         self.tariffs().iter().for_each(|tariff| print_tariff(&mut text, tariff));
         text
@@ -18,7 +18,7 @@ impl TariffSet {
 }
 
 fn print_tariff(text: &mut String, tariff: &Tariff) {
-    let mut line = |key: &str, value: &dyn fmt::Display| put(text, format_args!("{key} = {value}\n"));
+    let mut line = |key: &str, value: &dyn Display| *text += &format!("{key} = {value}\n");
     let garages: Vec<String> = tariff.garages.iter().map(|garage| quoted(garage)).collect();
     line("[[tariff]]\nname", &quoted(&tariff.name));
     line("garages", &format_args!("[{}]", garages.join(", ")));
@@ -79,8 +79,4 @@ fn window(TimeWindow { days, from, to }: TimeWindow) -> String {
 
 fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
-}
-
-fn put(text: &mut String, what: fmt::Arguments<'_>) {
-    text.write_fmt(what).expect("a text takes everything");
 }

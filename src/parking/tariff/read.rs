@@ -80,10 +80,10 @@ impl<'a> Table<'a> {
         self.notes.note(line, self.at, problem);
     }
 
-    /// `value`, which is that of `key`; notes the problem when there is none.
-    pub(super) fn or_note<T>(&self, value: Option<T>, key: &str, problem: impl Display) -> Option<T> {
+    /// `value`; notes the problem when there is none.
+    pub(super) fn or_note<T>(&self, value: Option<T>, line: usize, problem: impl Display) -> Option<T> {
         if value.is_none() {
-            self.note(self.line_of(key), problem);
+            self.note(line, problem);
         }
         value
     }
@@ -128,7 +128,7 @@ impl<'a> Table<'a> {
         read: impl FnOnce(&'a DeValue<'a>) -> Option<T>,
     ) -> Option<T> {
         let value = self.value(key)?.get_ref();
-        self.or_note(read(value), key, wrong_type(key, expected, value))
+        self.or_note(read(value), self.line_of(key), wrong_type(key, expected, value))
     }
 
     pub(super) fn text(&self, key: &str) -> Option<&'a str> {
@@ -160,7 +160,7 @@ impl<'a> Table<'a> {
         let (least, most) = (range.start(), range.end());
         self.or_note(
             number.filter(|number| range.contains(number)),
-            key,
+            self.line_of(key),
             format_args!("{key} is {integer}, but must be from {least} to {most}"),
         )
     }
@@ -187,7 +187,7 @@ impl<'a> Table<'a> {
         let hundredths = hundredths.and_then(|()| format!("{whole}{part:0<2}").parse::<u16>().ok());
         self.or_note(
             hundredths.filter(|hundredths| *hundredths <= 10_000),
-            key,
+            self.line_of(key),
             format_args!("{key} is {written}, but must be from 0 to 100 with at most two decimals"),
         )
     }
@@ -204,39 +204,29 @@ impl<'a> Table<'a> {
             }
             _ => None,
         };
-        if date.is_none() {
-            let problem = format_args!("{key} is to be a date such as 2026-01-01, without quotes");
-            self.note(self.notes.line_of(value), problem);
-        }
-        date
+        let problem = format_args!("{key} is to be a date such as 2026-01-01, without quotes");
+        self.or_note(date, self.notes.line_of(value), problem)
     }
 
     fn list(&self, key: &str) -> Option<&'a [Spanned<DeValue<'a>>]> {
         self.typed(key, "a list in brackets", |value| value.as_array().map(|list| list.as_ref()))
     }
 
-    /// The names of a list with their lines.
     pub(super) fn names(&self, key: &str) -> Option<Vec<(String, usize)>> {
         let names = self.list(key)?.iter().filter_map(|value| {
             let line = self.notes.line_of(value);
-            match value.get_ref().as_str() {
-                Some(text) => Some((self.as_name(key, text, line)?, line)),
-                None => {
-                    self.note(line, wrong_type(key, "a list of texts in quotes", value.get_ref()));
-                    None
-                }
-            }
+            let problem = wrong_type(key, "a list of texts in quotes", value.get_ref());
+            let text = self.or_note(value.get_ref().as_str(), line, problem)?;
+            Some((self.as_name(key, text, line)?, line))
         });
         Some(names.collect())
     }
 
-    /// The dates of a list with their lines.
     pub(super) fn dates(&self, key: &str) -> Option<Vec<(Date, usize)>> {
         let dates = self.list(key)?.iter();
         Some(dates.filter_map(|value| Some((self.as_date(key, value)?, self.notes.line_of(value)))).collect())
     }
 
-    /// The tables of a list.
     pub(super) fn tables(&self, key: &str) -> Option<Vec<Table<'a>>> {
         let list = self.list(key)?;
         if list.len() > Tariff::RULES_MAX {
@@ -246,12 +236,8 @@ impl<'a> Table<'a> {
             return None;
         }
         let tables = list.iter().filter_map(|value| {
-            let table = Table::new(self.notes, value, self.at);
-            if table.is_none() {
-                let problem = wrong_type(key, "a list of tables in braces", value.get_ref());
-                self.note(self.notes.line_of(value), problem);
-            }
-            table
+            let problem = wrong_type(key, "a list of tables in braces", value.get_ref());
+            self.or_note(Table::new(self.notes, value, self.at), self.notes.line_of(value), problem)
         });
         Some(tables.collect())
     }
@@ -265,7 +251,11 @@ impl<'a> Table<'a> {
         let from = self.needs("from", self.time("from")).and_then(|from| {
             let problem =
                 "from \"24:00\" is the next day: say \"00:00\", and the day on which the window begins";
-            self.or_note(Some(from).filter(|from| *from != ClockTime::END_OF_DAY), "from", problem)
+            self.or_note(
+                Some(from).filter(|from| *from != ClockTime::END_OF_DAY),
+                self.line_of("from"),
+                problem,
+            )
         });
         let to = self.needs("to", self.time("to"));
         Some(TimeWindow { days: days?, from: from?, to: to? })
@@ -274,7 +264,7 @@ impl<'a> Table<'a> {
     fn time(&self, key: &str) -> Option<ClockTime> {
         let text = self.text(key)?;
         let problem = "is no time. Times look like \"07:30\", from \"00:00\" to \"24:00\"";
-        self.or_note(ClockTime::new(text), key, format_args!("{key} {text:?} {problem}"))
+        self.or_note(ClockTime::new(text), self.line_of(key), format_args!("{key} {text:?} {problem}"))
     }
 }
 

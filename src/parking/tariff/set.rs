@@ -29,8 +29,7 @@ impl TariffSet {
         TariffSet { calendars, tariffs, of_garage }
     }
 
-    /// The tariff of a stay, for all of it: the version that is in force at this garage on the local date of the entry. `None`: the
-    /// garage has none then, and there is no fallback.
+    /// The tariff for all of a stay: the version in force at this garage on the local date of the entry, else that of the fallback.
     pub fn for_stay(&self, garage: &str, entry: Timestamp) -> Option<&Tariff> {
         self.listed(garage, entry).or_else(|| self.listed(FALLBACK, entry))
     }

@@ -5,8 +5,8 @@ use super::*;
 use crate::messaging::outbox::{EpochIndex, Options, Outbox, Position};
 use crate::messaging::page::{Content, Message, Page, SealedPage};
 use crate::messaging::sender::backoff::RESEND_LEAST;
-use crate::messaging::sender::stillness::{QueueState, Stillness};
-use crate::messaging::sender::{Action, OutboxRange, Outcome, Sender, SenderConfig};
+use crate::messaging::sender::stillness::Stillness;
+use crate::messaging::sender::{Action, Outcome, Sender, SenderConfig};
 use crate::messaging::wire::Reply;
 use crate::messaging::{ClockReading, Digest, Epoch};
 use crate::store::simulated::Disk;
@@ -113,15 +113,12 @@ fn range_of(value: &[u8]) -> Option<(Page, u64, u64)> {
     Some((page, first, last))
 }
 
-fn held(position: &Position) -> OutboxRange {
-    OutboxRange { oldest: position.oldest, acknowledged: position.acknowledged, available: position.durable }
-}
-
 impl World {
     fn new(fates: Vec<Fate>, window: usize, request_bytes: usize) -> World {
         let ledger = Ledger::open(Store::on(Disk::default())).unwrap();
         let config = SenderConfig { servers: 1, window, ask_every: Duration::from_secs(1), seed: 1 };
-        let empty = OutboxRange { oldest: 1, acknowledged: 0, available: 0 };
+        let epoch = Epoch::from_bytes([0; 16]);
+        let empty = Position { epoch_index: 0, epoch, oldest: 1, acknowledged: 0, durable: 0 };
         let mut world = World {
             runtime: tokio::runtime::Builder::new_current_thread().build().unwrap(),
             dir: tempfile::tempdir().unwrap(),
@@ -129,7 +126,7 @@ impl World {
             outbox: None,
             sender: Sender::new(config, empty, Some(ledger.id())),
             epoch_index: 0,
-            epoch: Epoch::from_bytes([0; 16]),
+            epoch,
             stillness: Stillness::default(),
             ledger,
             now: Duration::ZERO,
@@ -168,7 +165,7 @@ impl World {
         let seed = self.now.as_millis() as u64;
         let config =
             SenderConfig { servers: 1, window: self.window, ask_every: Duration::from_secs(1), seed };
-        self.sender = Sender::new(config, held(&position), Some(self.ledger.id()));
+        self.sender = Sender::new(config, position, Some(self.ledger.id()));
         self.sender.continues_another_process(self.now);
         (self.epoch_index, self.epoch) = (position.epoch_index, position.epoch);
         self.stillness = Stillness::default();
@@ -192,7 +189,7 @@ impl World {
             self.sender.outbox_holds(position.oldest, position.durable);
         } else {
             (self.epoch_index, self.epoch) = (position.epoch_index, position.epoch);
-            self.sender.begin_epoch(held(&position));
+            self.sender.begin_epoch(position);
         }
     }
 
@@ -302,7 +299,7 @@ impl World {
         if taken.pages.is_empty() && !ask {
             return;
         }
-        let oldest = if taken.pages.is_empty() { self.sender.oldest() } else { taken.oldest };
+        let oldest = if taken.pages.is_empty() { self.sender.position().oldest } else { taken.oldest };
         let request = super::tests::request("a", oldest, taken.pages);
         self.post_message(Arrival::Request(Request { id, epoch: self.epoch, ..request }));
     }
@@ -332,12 +329,7 @@ impl World {
         self.progress();
         let positions = self.outbox().positions();
         let waiting = positions.iter().map(|position| position.durable - position.acknowledged).sum();
-        let queue = QueueState {
-            epoch_index: positions[0].epoch_index,
-            acknowledged: positions[0].acknowledged,
-            waiting,
-        };
-        self.stillness.answered(self.now, queue, self.sender.paused_until());
+        self.stillness.answered(self.now, &positions[0], waiting, self.sender.paused_until());
     }
 
     fn pass(&mut self, time: Duration) {

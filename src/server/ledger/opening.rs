@@ -32,7 +32,6 @@ pub struct LedgerHighWater {
 
 impl HighWaterMark for LedgerHighWater {
     const LENGTH_BYTES: usize = 1;
-    const OF: &'static str = "ledger";
 }
 
 impl LedgerHighWater {

@@ -22,7 +22,6 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// For how many days a car that is inside stays in memory.
 pub const KEEP_DAYS: i64 = 30;
 const DAY_MS: i64 = 24 * 3_600_000;
 
@@ -129,7 +128,6 @@ pub fn all(store: &Store) -> impl Iterator<Item = Result<(String, OpenStay), Sto
 
 #[derive(Debug, Default)]
 pub struct AgedChanges {
-    /// `None`: it left.
     stays: BTreeMap<Vec<u8>, Option<OpenStay>>,
     maps: BTreeMap<(u32, u32), Vec<u8>>,
     pub age: bool,
@@ -148,7 +146,6 @@ impl AgedChanges {
         }
     }
 
-    /// Whether the car is one of them in any garage.
     pub fn is_anywhere(&self, store: &Store, plate: &Plate) -> Result<bool, StoreError> {
         let from = prefix(plate.as_str());
         let to = [&from[..from.len() - 1], &[1]].concat();

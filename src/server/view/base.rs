@@ -25,7 +25,7 @@ use super::codec::{decode, encode, read_range};
 use super::pages::{Readings, Slot, is_token};
 use super::written::{KEYS, POSITION, position_value, written_position};
 use crate::messaging::Digest;
-use crate::parking::stay::{End, Visit};
+use crate::parking::stay::Visit;
 use crate::store::{BATCH_MAX, Batch, Store, StoreError};
 use serde::{Deserialize, Serialize};
 
@@ -198,15 +198,13 @@ fn copy(from: &Store, summary: &Summary, to: &Store) -> Result<(), StoreError> {
 
 /// The first entry in these bytes, and how long it is; none when its end is in the next piece.
 fn first_entry(bytes: &[u8]) -> Option<(&[u8], &[u8], usize)> {
-    let part = |bytes: &'_ [u8]| -> Option<usize> {
-        let (length, rest) = bytes.split_first_chunk::<2>()?;
-        let length = usize::from(u16::from_be_bytes(*length));
-        (rest.len() >= length).then_some(length)
-    };
-    let key = part(bytes)?;
-    let value = part(&bytes[2 + key..])?;
-    let from = 2 + key + 2;
-    Some((&bytes[2..2 + key], &bytes[from..from + value], from + value))
+    fn part(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+        let (length, rest) = bytes.split_first_chunk()?;
+        rest.split_at_checked(u16::from_be_bytes(*length).into())
+    }
+    let (key, rest) = part(bytes)?;
+    let (value, rest) = part(rest)?;
+    Some((key, value, bytes.len() - rest.len()))
 }
 
 /// Tells the stream and the sequence of each event of a visit whose plate a token stands for, as the views are written.
@@ -216,8 +214,7 @@ pub fn forgotten(views: &Store, tell: &mut dyn FnMut(u32, u64)) -> Result<(), St
         let visits = slots.into_iter().filter_map(|slot| slot.visit);
         for (_, visit) in visits.filter(|(plate, _)| is_token(plate)) {
             let (first, last) = match visit {
-                Visit::Stay { entry, end: End::Left(exit) } => (entry, Some(exit)),
-                Visit::Stay { entry, .. } => (entry, None),
+                Visit::Stay { entry, end } => (entry, end.exit().copied()),
                 Visit::Exit(exit) => (exit, None),
             };
             for passage in std::iter::once(first).chain(last).filter(|passage| !passage.is_made()) {

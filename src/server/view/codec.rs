@@ -19,7 +19,6 @@ pub fn decode<'a, T: Deserialize<'a>>(key: &[u8], value: &'a [u8]) -> Result<T, 
     }
 }
 
-/// The value of a key; `None` when the key is not there.
 pub fn read<T: DeserializeOwned>(store: &Store, key: &[u8]) -> Result<Option<T>, StoreError> {
     store.get(key)?.map(|value| decode(key, &value)).transpose()
 }

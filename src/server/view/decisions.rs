@@ -15,7 +15,6 @@ use std::collections::BTreeSet;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GarageDecisions {
-    /// The name of the garage since it was renamed.
     pub called: Option<SiteName>,
     /// The number of spaces that an operator set, whatever its edge reports.
     pub capacity: Option<u32>,
@@ -37,7 +36,6 @@ pub struct Decisions {
     of_owner: SharedMap<SiteName, Vec<SiteName>>,
     /// The position that last took a line from the board: a change since an earlier version cannot say it.
     reshaped_at: u64,
-    /// By position: why a command that was recorded has no effect.
     without_effect: SharedMap<u64, String>,
 }
 

@@ -39,6 +39,34 @@ impl GarageState {
     pub fn known_free(&self) -> Option<u32> {
         Some(free_spaces(self.known_capacity()?, self.known_occupied()?))
     }
+
+    pub(super) fn was_told(&mut self, name: &SiteName, capacity: u32) {
+        self.told_capacity = capacity;
+        self.capacity = self.decisions.capacity.unwrap_or(capacity);
+        if self.capacity != capacity {
+            tracing::info!(garage = %name, told = capacity, stands = self.capacity, "an edge tells another capacity than an operator set; the operator's stands");
+        }
+    }
+
+    /// Events came; a decommissioned garage should have none.
+    pub(super) fn counted(&mut self, name: &SiteName, events: u64) {
+        if let Some(since) = &mut self.decisions.decommissioned {
+            if since.events_since == 0 {
+                tracing::warn!(
+                    code = %codes::GARAGE_DECOMMISSIONED,
+                    garage = %name,
+                    hint = "if it is in use again: server garages decommission NAME --undo",
+                    "events of a decommissioned garage are applied and counted as any others"
+                );
+            }
+            since.events_since += events;
+        }
+    }
+
+    /// Whether boards and the city's numbers have it.
+    pub fn is_shown(&self) -> bool {
+        self.decisions.decommissioned.is_none()
+    }
 }
 
 /// Events that will never come.
@@ -53,7 +81,6 @@ pub struct MissingRange {
     pub received_at_ms: Option<i64>,
 }
 
-/// Positions of the ledger that cannot be read any more, or are lost.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LedgerDamage {
     pub from: u64,
@@ -136,36 +163,5 @@ impl GarageStays {
             Visit::Stay { end: End::Unseen, .. } => &mut self.counts.exits_missed,
             Visit::Exit(_) => &mut self.counts.exits_unmatched,
         }
-    }
-}
-
-impl GarageState {
-    /// Applies the number of spaces that its edge reported.
-    pub(super) fn was_told(&mut self, name: &SiteName, capacity: u32) {
-        self.told_capacity = capacity;
-        self.capacity = self.decisions.capacity.unwrap_or(capacity);
-        if self.capacity != capacity {
-            tracing::info!(garage = %name, told = capacity, stands = self.capacity, "an edge tells another capacity than an operator set; the operator's stands");
-        }
-    }
-
-    /// Events came; a decommissioned garage should have none.
-    pub(super) fn counted(&mut self, name: &SiteName, events: u64) {
-        if let Some(since) = &mut self.decisions.decommissioned {
-            if since.events_since == 0 {
-                tracing::warn!(
-                    code = %codes::GARAGE_DECOMMISSIONED,
-                    garage = %name,
-                    hint = "if it is in use again: server garages decommission NAME --undo",
-                    "events of a decommissioned garage are applied and counted as any others"
-                );
-            }
-            since.events_since += events;
-        }
-    }
-
-    /// Whether boards and the city's numbers have it.
-    pub fn is_shown(&self) -> bool {
-        self.decisions.decommissioned.is_none()
     }
 }

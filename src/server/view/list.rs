@@ -28,7 +28,6 @@ pub struct StayFilter {
     pub garage: Option<u32>,
     /// Stays of cars that are inside, or all others.
     pub open: Option<bool>,
-    /// Where the list before ended.
     pub after: Option<SlotAddress>,
     pub limit: usize,
 }

@@ -9,7 +9,6 @@
 //! | `vs` + garage (u32) + page (u32) | the [`Slot`]s of that page |
 //! | `vi` + n (u16) | heads `512 n` to `512 n + 511` of the [`chains`](super::chains) of plates, each an [`SlotAddress`] or none |
 //! | `vo` + garage (u32) + n (u32) | a map of the pages in which a car has been inside for less than 30 days: see [`page_maps`](super::page_maps) |
-//! | `vj` `vk` `vt` | the cars that have been inside for longer: see [`aged`](super::aged) |
 //! | `vr` + position (u64) + n (u8) | the plates corrected last of events `16 n` to `16 n + 15` of the page at that position |
 //!
 //! A garage's number is the order in which it was first seen.
@@ -143,11 +142,9 @@ pub enum SlotChange {
     End(End<StoredPassage>),
     /// A corrected plate undid the visit.
     Empty,
-    /// A token stands for the plate from now on.
     Forget(Box<str>),
 }
 
-/// How much longer than a plate the token is that may stand for it.
 pub fn longer_as_token(plate: &str) -> usize {
     TOKEN_LEN.saturating_sub(plate.len())
 }

@@ -41,7 +41,6 @@ struct CarsInside {
 #[derive(Debug, Clone, Copy)]
 pub struct EventPosition<'a> {
     pub site: &'a SiteName,
-    /// The ledger's number of the event's (garage, epoch).
     pub stream: u32,
     pub sequence: u64,
     pub position: u64,
@@ -152,7 +151,6 @@ impl StayIndex {
         Ok(())
     }
 
-    /// A garage that was never seen gets the next number.
     pub fn begin_garage(&mut self) -> GarageStays {
         self.garages.push(CarsInside::default());
         let number = u32::try_from(self.garages.len() - 1).expect("there are fewer garages than people");
@@ -200,7 +198,6 @@ impl StayIndex {
         }
     }
 
-    /// A car is inside from now on; its stay stands at its address already.
     pub(super) fn is_inside(
         &mut self,
         plate: &Plate,
@@ -320,7 +317,7 @@ impl StayIndex {
     /// How many of the cars inside are in memory.
     #[cfg(test)]
     pub fn in_memory(&self) -> usize {
-        self.garages.iter().map(|garage| garage.inside.len()).sum()
+        self.garages.iter().map(|garage| garage.inside.by_plate.len()).sum()
     }
 
     /// The chain of a plate, newest first; where the visit is of another plate, without it.

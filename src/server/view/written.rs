@@ -3,6 +3,7 @@
 use super::codec::{read_range, u64_from};
 use super::garages::LedgerDamage;
 use crate::store::{BATCH_MAX, Batch, Store, StoreError};
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, TryLockError};
 use std::time::Duration;
@@ -99,30 +100,28 @@ pub fn compare(
     rebuilt: &Store,
     found: &mut dyn FnMut(String, String),
 ) -> Result<(), StoreError> {
+    let too_much = |key: &[u8]| (describe(key), "it is there, and the ledger does not give it".to_owned());
+    let mut found = |(place, what)| found(place, what);
     let mut written = written.range(KEYS.0, KEYS.1).peekable();
     for entry in rebuilt.range(KEYS.0, KEYS.1) {
         let (key, value) = entry?;
-        let beside = |entry: &Result<(Vec<u8>, Vec<u8>), StoreError>| match entry {
-            Ok((its, _)) => *its < key,
-            Err(_) => true,
+        // An error is taken as soon as it comes.
+        let is = |entry: &Result<(Vec<u8>, Vec<u8>), StoreError>, order| {
+            entry.as_ref().map_or(true, |(its, _)| its.cmp(&key) == order)
         };
-        while let Some(entry) = written.next_if(beside) {
-            found(describe(&entry?.0), "it is there, and the ledger does not give it".into());
+        while let Some(entry) = written.next_if(|entry| is(entry, Ordering::Less)) {
+            found(too_much(&entry?.0));
         }
-        let its = |entry: &Result<(Vec<u8>, Vec<u8>), StoreError>| match entry {
-            Ok((its, _)) => *its == key,
-            Err(_) => true,
-        };
-        match written.next_if(its).transpose()? {
-            None => found(describe(&key), "it is missing".into()),
+        match written.next_if(|entry| is(entry, Ordering::Equal)).transpose()? {
+            None => found((describe(&key), "it is missing".into())),
             Some((_, its)) if its != value => {
-                found(describe(&key), "it is not what the ledger gives".into());
+                found((describe(&key), "it is not what the ledger gives".into()))
             }
             Some(_) => {}
         }
     }
     for entry in written {
-        found(describe(&entry?.0), "it is there, and the ledger does not give it".into());
+        found(too_much(&entry?.0));
     }
     Ok(())
 }

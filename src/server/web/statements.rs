@@ -43,12 +43,6 @@ fn format(name: Option<&str>) -> Result<StatementFormat, Problem> {
     })
 }
 
-enum StatementAnswer {
-    Nothing,
-    TooLong,
-    Body(String),
-}
-
 /// The statement of an account for a month, else the look at one car.
 pub(super) async fn statement(
     State(web): SharedWeb,
@@ -71,43 +65,31 @@ pub(super) async fn statement(
         let detail = "other statements are being made. Nothing was changed; ask again in a moment";
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(5));
     };
-    let name = whose.clone();
-    let found = web.in_turn(&web.readers, move |web| {
-        let books = web.books();
-        let mut wanted = Vec::new();
-        if account {
-            wanted.push(Whose::Account(name.clone()));
-        }
-        if plate {
-            wanted.push(Whose::Plate(name));
-        }
-        for whose in wanted {
-            match books.statement(&web.operator, month, &whose, LINES_MAX) {
+    let body = web.in_turn(&web.readers, move |web| {
+        let wanted = [
+            account.then(|| Whose::Account(whose.clone())),
+            plate.then(|| Whose::Plate(whose.clone())),
+        ];
+        for of in wanted.iter().flatten() {
+            match web.books().statement(&web.operator, month, of, LINES_MAX) {
                 Ok(None) => {}
-                Ok(Some(statement)) => return Ok(StatementAnswer::Body(render(&statement))),
-                Err(BooksError::TooLong { .. }) => return Ok(StatementAnswer::TooLong),
+                Ok(Some(statement)) => return Ok(Ok(render(&statement))),
+                Err(BooksError::TooLong { .. }) => {
+                    let detail = format!(
+                        "the statement of {whose:?} for {month} has more than {LINES_MAX} lines. \"server statements export --month {month} --out DIR\" writes it into files, GET /v1/charges?account=&month= lists it"
+                    );
+                    let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail);
+                    return Ok(Err(problem.code(codes::STATEMENT_TOO_LONG)));
+                }
                 Err(error) => return Err(error),
             }
         }
-        Ok::<_, BooksError>(StatementAnswer::Nothing)
+        let detail = format!(
+            "{whose:?} is neither an account nor a plate that was charged in {month}; GET /v1/charges shows what was"
+        );
+        Ok(Err(Problem::new(StatusCode::NOT_FOUND, detail).code(codes::NO_SUCH_STATEMENT)))
     });
-    let found = found.await?;
+    let body = body.await?;
     drop(turn);
-    match found {
-        StatementAnswer::Body(body) => Ok(([(header::CONTENT_TYPE, media_type)], Body::from(body)).into_response()),
-        StatementAnswer::Nothing => Err(Problem::new(
-            StatusCode::NOT_FOUND,
-            format!(
-                "{whose:?} is neither an account nor a plate that was charged in {month}; GET /v1/charges shows what was"
-            ),
-        )
-        .code(codes::NO_SUCH_STATEMENT)),
-        StatementAnswer::TooLong => Err(Problem::new(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            format!(
-                "the statement of {whose:?} for {month} has more than {LINES_MAX} lines. \"server statements export --month {month} --out DIR\" writes it into files, GET /v1/charges?account=&month= lists it"
-            ),
-        )
-        .code(codes::STATEMENT_TOO_LONG)),
-    }
+    Ok(([(header::CONTENT_TYPE, media_type)], Body::from(body?)).into_response())
 }

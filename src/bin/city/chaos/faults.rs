@@ -1,10 +1,8 @@
 //! Decides which fault comes when, from values alone; it reads no clock.
 //!
-//! **Promise.** One seed and one list of shares give one plan by progress; one seed and one number of garages give one plan by
-//! time. Of any five faults in a row that begin at a multiple of five, two kill edges, one kills the server and two cut links,
-//! so that each part of a run has its share of each kind. Each way to cut a link is used before any is used again. Garages
-//! take turns.
-//! **Not promised.** What exactly a fault hits: the same plan finds other bytes on the way each time.
+//! **Promise.** One seed and one list of garages give one plan. Of any five faults in a row that begin at a multiple of five, two
+//! kill edges, one kills the server and two cut links. Each way to cut a link is used before any is used again. Garages take
+//! turns.
 
 use fogpost::fault_proxy::LinkFault;
 use rand::seq::SliceRandom;
@@ -14,16 +12,12 @@ use rand_distr::{Distribution, Exp1};
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 use std::time::Duration;
-
-/// What a fault does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultAction {
     KillServer,
     KillEdge,
     CutLink(LinkFault),
 }
-
-/// One fault of a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fault {
     pub action: FaultAction,
@@ -36,27 +30,15 @@ pub struct Fault {
     pub lasts: Duration,
 }
 
-/// How late faults strike.
+/// How late faults strike, and how long they last. Some cuts outlast the first resend times.
 const DELAY_US: RangeInclusive<u64> = 0..=6_000;
-
-/// How long faults last.
-#[derive(Debug)]
-struct FaultTimes {
-    dead_ms: RangeInclusive<u64>,
-    cut_ms: RangeInclusive<u64>,
-}
-
-/// For a run of seconds: faults are short, so that there is time for many.
-const SHORT: FaultTimes = FaultTimes { dead_ms: 0..=600, cut_ms: 200..=2_500 };
-
-/// For a run of hours: some cuts outlast the first resend times.
-const LONG: FaultTimes = FaultTimes { dead_ms: 0..=4_000, cut_ms: 500..=9_000 };
+const DEAD_MS: RangeInclusive<u64> = 0..=1_500;
+const CUT_MS: RangeInclusive<u64> = 200..=4_000;
 
 /// Deals faults, one after another.
 #[derive(Debug)]
 struct FaultDealer {
     rng: ChaCha8Rng,
-    times: &'static FaultTimes,
     deck: Vec<FaultAction>,
     cuts: Vec<LinkFault>,
     /// The garage that was a victim longest ago is first.
@@ -64,13 +46,13 @@ struct FaultDealer {
 }
 
 impl FaultDealer {
-    fn new(seed: u64, garages: usize, times: &'static FaultTimes) -> FaultDealer {
+    fn new(seed: u64, garages: usize) -> FaultDealer {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         // Garages have the streams from 0 on, plates the last.
         rng.set_stream(u64::MAX - 1);
         let mut order: Vec<usize> = (0..garages).collect();
         order.shuffle(&mut rng);
-        FaultDealer { rng, times, deck: Vec::new(), cuts: Vec::new(), garages: order.into() }
+        FaultDealer { rng, deck: Vec::new(), cuts: Vec::new(), garages: order.into() }
     }
 
     /// The next fault, for a garage that `has_traffic`. `None`: there is no such garage.
@@ -93,10 +75,10 @@ impl FaultDealer {
         let action = self.deck.pop().expect("the deck was just filled");
         let delay = Duration::from_micros(self.rng.random_range(DELAY_US));
         let lasts_ms = match action {
-            FaultAction::CutLink(_) => &self.times.cut_ms,
-            FaultAction::KillServer | FaultAction::KillEdge => &self.times.dead_ms,
+            FaultAction::CutLink(_) => CUT_MS,
+            FaultAction::KillServer | FaultAction::KillEdge => DEAD_MS,
         };
-        let lasts = Duration::from_millis(self.rng.random_range(lasts_ms.clone()));
+        let lasts = Duration::from_millis(self.rng.random_range(lasts_ms));
         Some(Fault { action, garage, delay, lasts })
     }
 
@@ -121,9 +103,8 @@ const MAX_FAULTS: u64 = 200;
 /// events of the stage, and the next stage begins when it has struck.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FaultsByProgress {
-    pub faults: Vec<Fault>,
-    /// Of all garages together: how many events there are when each fault strikes.
-    pub points: Vec<u64>,
+    /// Each fault with the number of events, of all garages together, at which it strikes.
+    pub faults: Vec<(u64, Fault)>,
     /// For each garage: how many events it may have posted at the end of each stage.
     pub quotas: Vec<Vec<u64>>,
 }
@@ -134,9 +115,8 @@ impl FaultsByProgress {
         let total: u64 = shares.iter().sum();
         // A whole number of decks, so that each kind has exactly its share.
         let wanted = ((total / EVENTS_PER_FAULT).clamp(MIN_FAULTS, MAX_FAULTS) / 5 * 5).min(total);
-        let mut dealer = FaultDealer::new(seed, shares.len(), &SHORT);
-        let mut plan = FaultsByProgress { faults: Vec::new(), points: Vec::new(), quotas: Vec::new() };
-        plan.quotas = vec![Vec::new(); shares.len()];
+        let mut dealer = FaultDealer::new(seed, shares.len());
+        let mut plan = FaultsByProgress { faults: Vec::new(), quotas: vec![Vec::new(); shares.len()] };
         // What remains of a division falls to the garages at different points, so that of many with one event each not
         // all are to wait for the last stage.
         let share_until = |garage: usize, point: u64| {
@@ -152,8 +132,7 @@ impl FaultsByProgress {
             let Some(fault) = dealer.deal(has_traffic) else {
                 continue; // So few events that nobody has one between these points.
             };
-            plan.faults.push(fault);
-            plan.points.push(point);
+            plan.faults.push((point, fault));
             for (garage, quotas) in plan.quotas.iter_mut().enumerate() {
                 quotas.push(share_until(garage, point));
             }
@@ -171,7 +150,7 @@ const BETWEEN_FAULTS: Duration = Duration::from_secs(3);
 
 /// Faults without an end, each with the time to wait after the previous one has struck.
 pub fn faults_by_time(seed: u64, garages: usize) -> impl Iterator<Item = (Duration, Fault)> {
-    let mut dealer = FaultDealer::new(seed, garages, &LONG);
+    let mut dealer = FaultDealer::new(seed, garages);
     std::iter::from_fn(move || {
         let waits: f64 = Exp1.sample(&mut dealer.rng);
         Some((BETWEEN_FAULTS.mul_f64(waits), dealer.deal(|_| true)?))
@@ -188,6 +167,10 @@ mod tests {
         let rest: u64 = 200_000 - shares.iter().sum::<u64>();
         shares[29] += rest;
         shares
+    }
+
+    fn faults_of(plan: &FaultsByProgress) -> Vec<Fault> {
+        plan.faults.iter().map(|(_, fault)| *fault).collect()
     }
 
     fn kills_and_cuts(faults: &[Fault]) -> (usize, usize, usize) {
@@ -211,7 +194,7 @@ mod tests {
     #[test]
     fn the_replay_of_the_contract_has_as_many_faults_as_it_asks_for() {
         for seed in 0..100 {
-            let (edges, server, cuts) = kills_and_cuts(&FaultsByProgress::plan(seed, &shares()).faults);
+            let (edges, server, cuts) = kills_and_cuts(&faults_of(&FaultsByProgress::plan(seed, &shares())));
             assert!(edges >= 20 && server >= 10 && cuts >= 20, "{edges} {server} {cuts}");
         }
     }
@@ -220,16 +203,11 @@ mod tests {
     fn each_fifth_of_a_run_has_its_share_of_each_kind() {
         for seed in 0..100 {
             let plan = FaultsByProgress::plan(seed, &shares());
-            assert!(plan.points.is_sorted());
+            assert!(plan.faults.is_sorted_by_key(|(point, _)| *point));
             for fifth in 0..5 {
                 let inside = |point: u64| (fifth * 40_000..(fifth + 1) * 40_000).contains(&point);
-                let faults: Vec<Fault> = plan
-                    .faults
-                    .iter()
-                    .zip(&plan.points)
-                    .filter(|(_, point)| inside(**point))
-                    .map(|(fault, _)| *fault)
-                    .collect();
+                let inside = plan.faults.iter().filter(|(point, _)| inside(*point));
+                let faults: Vec<Fault> = inside.map(|(_, fault)| *fault).collect();
                 let (edges, server, cuts) = kills_and_cuts(&faults);
                 assert!(edges >= 3 && server >= 1 && cuts >= 3, "{seed} {fifth}: {edges} {server} {cuts}");
             }
@@ -248,7 +226,7 @@ mod tests {
         ] {
             let plan = FaultsByProgress::plan(seed, &shares);
             assert!(!plan.faults.is_empty());
-            for (stage, fault) in plan.faults.iter().enumerate() {
+            for (stage, (_, fault)) in plan.faults.iter().enumerate() {
                 let quotas = &plan.quotas[fault.garage];
                 let before = stage.checked_sub(1).map_or(0, |previous| quotas[previous]);
                 assert!(quotas[stage] > before, "{shares:?}, fault {stage}");

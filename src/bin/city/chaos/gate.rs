@@ -1,9 +1,8 @@
 //! Synchronises producers and faults.
 //!
 //! **Promise.** In a run by progress no garage posts more than its quota of a stage before the stage's fault has struck, and
-//! that fault strikes while the last request of its trigger garage in this stage is on its way. In a run by time nobody waits
-//! for a fault, and a fault can wait for a request.
-//! **Not promised.** That the gate waits for a daemon that is dead: producers and kills do that themselves.
+//! that fault strikes while the last request of its garage in this stage is on its way. In a run by time nobody waits for a
+//! fault, and a fault can wait for a request.
 
 use std::sync::Arc;
 use tokio::sync::{Barrier, Notify, watch};

@@ -1,16 +1,13 @@
 //! Chaos: daemons are killed and links are cut while the cars drive, and the books must still be right.
 //!
-//! **Promise.** Each fault of the plan ([`faults`]) is carried out, in its order, one after another: the next one comes when
-//! this one is in force. What was killed is started again, what was cut heals, and all of that is over when [`Chaos::run`]
-//! returns. In a run by progress (`city --replay` without `--speed`), one seed and one list of events give the same faults,
-//! victims, order, and numbers of events at which they strike. In any other run they give the same faults, victims, order and
-//! waits, for as long as the run goes on.
+//! **Promise.** Each fault of the plan ([`faults`]) is carried out, one after another: the next one comes when this one is in
+//! force. What was killed is started again, what was cut heals, and all of that is over when [`Chaos::run`] returns. In a run by
+//! progress (`city --replay` without `--speed`) the plan says at which numbers of events faults strike, in any other run how long
+//! to wait between them.
 //! **Kept by.** A gate ([`gate`]) between producers and faults: each fault strikes while a certain request is on its way.
-//! **Not promised.** That the same fault hits the same bytes in another run. That a cut has an effect: if its edge is dead or is
-//! holding its events back at that time, the cut heals after [`EFFECT_WITHIN`] without one. [`FaultCounts`] says how many had an
-//! effect.
-//!
-//! Victims recover while the next faults come. A fault waits for a victim that still suffers from an earlier one.
+//! Victims recover while the next faults come; a fault waits for a victim that still suffers from an earlier one.
+//! **Not promised.** That the same fault hits the same bytes in another run. That a cut has an effect: if its edge sends nothing,
+//! the cut heals after [`EFFECT_WITHIN`].
 
 pub mod faults;
 pub mod gate;
@@ -34,14 +31,11 @@ use tokio_util::sync::CancellationToken;
 /// How long a cut waits for something that it can spoil.
 const EFFECT_WITHIN: Duration = Duration::from_secs(10);
 
-/// How long a fault waits for something that its garage's edge sends to the server. An edge that was cut off sends again after
-/// 2 s.
+/// How long a fault waits for what its garage's edge sends. An edge that was cut off sends again after 2 s.
 const STRIKE_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long a fault by time waits for a request that it can hit. Without any, at night, it strikes all the same.
 const REQUEST_WITHIN: Duration = Duration::from_secs(2);
-
-/// Cuts of links, by kind.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct CutCounts {
     pub total: u64,
@@ -54,8 +48,6 @@ pub struct CutCounts {
     pub half_open: u64,
     pub refused: u64,
 }
-
-/// The faults of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct FaultCounts {
     /// How many faults were planned; `None` in a run by time.
@@ -93,8 +85,6 @@ impl fmt::Display for FaultCounts {
         )
     }
 }
-
-/// The counts of a run that goes on.
 #[derive(Debug, Clone, Default)]
 pub struct SharedFaultCounts(Arc<std::sync::Mutex<FaultCounts>>);
 
@@ -121,20 +111,25 @@ pub struct Chaos {
 }
 
 impl Chaos {
-    /// Faults for garages with these numbers of events. Also returns, for each garage, the pass that its producer needs.
-    pub fn by_progress(seed: u64, shares: &[u64], counts: SharedFaultCounts) -> (Chaos, Vec<GatePass>) {
+    /// The faults of a run with this speed, whose garages have these numbers of events. Also returns, for each garage, the pass
+    /// that its producer needs.
+    pub fn plan(
+        seed: u64,
+        speed: Option<f64>,
+        shares: &[u64],
+        counts: SharedFaultCounts,
+    ) -> (Chaos, Vec<GatePass>) {
+        if speed.is_some() {
+            let (gate, passes) = gate::by_time(shares.len());
+            let faults = faults_by_time(seed, shares.len());
+            let faults = faults.map(|(waits, fault)| (FaultMoment::After(waits), fault));
+            return (Chaos { faults: Box::new(faults), gate, counts }, passes);
+        }
         let plan = FaultsByProgress::plan(seed, shares);
-        let triggers: Vec<usize> = plan.faults.iter().map(|fault| fault.garage).collect();
+        let triggers: Vec<usize> = plan.faults.iter().map(|(_, fault)| fault.garage).collect();
         let (gate, passes) = gate::by_progress(&triggers, plan.quotas);
         counts.lock().planned = Some(plan.faults.len() as u64);
-        let faults = plan.points.into_iter().map(FaultMoment::AtEvent).zip(plan.faults);
-        (Chaos { faults: Box::new(faults), gate, counts }, passes)
-    }
-
-    /// Faults every few seconds, without an end.
-    pub fn by_time(seed: u64, garages: usize, counts: SharedFaultCounts) -> (Chaos, Vec<GatePass>) {
-        let (gate, passes) = gate::by_time(garages);
-        let faults = faults_by_time(seed, garages).map(|(waits, fault)| (FaultMoment::After(waits), fault));
+        let faults = plan.faults.into_iter().map(|(point, fault)| (FaultMoment::AtEvent(point), fault));
         (Chaos { faults: Box::new(faults), gate, counts }, passes)
     }
 
@@ -204,8 +199,6 @@ impl FaultLog {
         );
     }
 }
-
-/// Chaos while it goes on.
 struct ChaosRun {
     fleet: Arc<Fleet>,
     counts: SharedFaultCounts,

@@ -2,13 +2,12 @@
 
 use super::delivery::VIEWS_CATCH_UP;
 use super::{ASK_EVERY, CityRun, RunError};
-use crate::books::{CityBooks, ListedEvents, ServerAccount};
+use crate::books::{CityBooks, GarageCharges, ListedEvents, ServerAccount};
 use crate::client::GarageAtServer;
 use crate::lists::{self, StatementLink};
 use crate::money::grouped;
 use crate::report::GarageTotal;
 use crate::settings::Verify;
-use crate::stays::GarageCharges;
 use futures_util::{StreamExt, TryStreamExt};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -33,17 +32,17 @@ impl CityRun<'_> {
         let garages = self.garages().await?;
         let occupancy = self.client.occupancy(self.server()).await?;
         let outboxes = self.outboxes().await;
-        let report = &mut *self.report;
+        let (report, unknown) = (&mut *self.report, GarageAtServer::default());
         for (index, books) in books.iter().enumerate() {
-            let garage = garages.get(&books.garage);
+            let garage = garages.get(&books.garage).unwrap_or(&unknown);
             let occupied = occupancy.get(&books.garage).copied().unwrap_or(0);
             let outbox = outboxes[index].as_ref().ok();
             let account = ServerAccount {
-                applied: garage.map_or(0, GarageAtServer::applied),
+                applied: garage.applied(),
                 occupied,
                 depth: outbox.map(|outbox| outbox.depth),
-                closed: garage.map_or(0, |garage| garage.stays.closed),
-                taken: garage.map(|garage| garage.taken.clone()).unwrap_or_default(),
+                closed: garage.stays.closed,
+                taken: garage.taken.clone(),
                 charges: charges
                     .as_ref()
                     .map(|charges| charges.get(&books.garage).cloned().unwrap_or_default()),
@@ -51,7 +50,7 @@ impl CityRun<'_> {
             };
             report.discrepancies.extend(books.compare(&account));
             report.applied += account.applied.saturating_sub(books.baseline.applied());
-            report.duplicates_refused += garage.map_or(0, |garage| garage.duplicates_refused);
+            report.duplicates_refused += garage.duplicates_refused;
             report.resends += outbox.map_or(0, |outbox| outbox.resends);
             report.held_back += self.counts[index].held_back.load(Ordering::Relaxed);
             report.taken.add_all(&account.taken);

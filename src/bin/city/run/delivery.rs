@@ -5,6 +5,7 @@ use crate::books::{Baseline, CityBooks};
 use crate::client::GarageAtServer;
 use crate::lists;
 use crate::money::grouped;
+use crate::plan::GarageSite;
 use std::time::{Duration, Instant};
 
 /// After this long without any progress, more waiting is no use.
@@ -27,26 +28,6 @@ struct DeliveryState {
     depth: u64,
     /// By the server's views, in the order of the garages.
     occupied: Vec<i64>,
-}
-
-/// Whether anything moves.
-struct ProgressWatch {
-    last: Option<DeliveryState>,
-    since: Instant,
-}
-
-impl ProgressWatch {
-    fn new() -> ProgressWatch {
-        ProgressWatch { last: None, since: Instant::now() }
-    }
-
-    /// For how long nothing has moved.
-    fn still_for(&mut self, now: DeliveryState) -> Duration {
-        if self.last.as_ref() != Some(&now) {
-            *self = ProgressWatch { last: Some(now), since: Instant::now() };
-        }
-        self.since.elapsed()
-    }
 }
 
 impl CityRun<'_> {
@@ -73,40 +54,29 @@ impl CityRun<'_> {
     }
 
     async fn delivery_state(&self) -> Result<DeliveryState, RunError> {
-        let garages = self.garages().await?;
+        let mut garages = self.garages().await?;
         let depth = self.waiting().await?;
-        let found: Vec<Option<&GarageAtServer>> =
-            self.sites.iter().map(|site| garages.get(&site.name)).collect();
-        Ok(DeliveryState {
-            applied: found.iter().flatten().map(|garage| garage.applied()).sum(),
-            depth,
-            occupied: found.iter().map(|garage| garage.map_or(0, |garage| garage.occupied)).collect(),
-        })
+        let garage = |site: &GarageSite| garages.remove(&site.name).unwrap_or_default();
+        let found: Vec<GarageAtServer> = self.sites.iter().map(garage).collect();
+        let applied = found.iter().map(GarageAtServer::applied).sum();
+        Ok(DeliveryState { applied, depth, occupied: found.iter().map(|garage| garage.occupied).collect() })
     }
 
     async fn deliver_left_overs(&mut self) -> Result<(), RunError> {
-        let mut progress = ProgressWatch::new();
-        let mut backlog_seen = false;
-        loop {
-            let state = self.delivery_state().await?;
-            let depth = state.depth;
-            // The views follow the ledger: they have caught up when nothing changes any more.
-            let still_for = progress.still_for(state);
-            if depth == 0 && (!backlog_seen || still_for >= VIEWS_REST) {
-                return Ok(());
-            }
-            if still_for >= NO_PROGRESS {
-                let waited = NO_PROGRESS.as_secs();
-                return Err(RunError::Unfinished(format!(
-                    "what earlier runs had left was not delivered: nothing moved for {waited} s, {depth} events wait at the \
-                     edges. They stay on disk"
-                )));
-            }
-            if !backlog_seen {
-                backlog_seen = true;
-                self.display.say(&format!("the edges deliver {} events first", grouped(depth)));
-            }
-            tokio::time::sleep(ASK_EVERY).await;
+        let depth = self.waiting().await?;
+        if depth == 0 {
+            return Ok(());
+        }
+        self.display.say(&format!("the edges deliver {} events first", grouped(depth)));
+        // The views follow the ledger: they have caught up when nothing changes any more.
+        let arrived = |state: &DeliveryState, still| state.depth == 0 && still >= VIEWS_REST;
+        match self.wait_until(arrived, NO_PROGRESS).await? {
+            None => Ok(()),
+            Some(DeliveryState { depth, .. }) => Err(RunError::Unfinished(format!(
+                "what earlier runs had left was not delivered: nothing moved for {} s, {depth} events wait at the edges. They \
+                 stay on disk",
+                NO_PROGRESS.as_secs()
+            ))),
         }
     }
 
@@ -114,12 +84,32 @@ impl CityRun<'_> {
     ///
     /// Does not judge: what is missing then is found by [`CityRun::check`].
     pub(super) async fn deliver(&mut self, books: &[CityBooks]) -> Result<(), RunError> {
-        let mut progress = ProgressWatch::new();
-        let mut show = ticks(self.display.show_every());
-        let mut ask = ticks(ASK_EVERY);
-        let patience = if self.settings.flags.chaos { NO_PROGRESS_AFTER_CHAOS } else { NO_PROGRESS };
         let owed: u64 = books.iter().map(CityBooks::applied_when_settled).sum();
         let expected: Vec<i64> = books.iter().map(CityBooks::occupied).collect();
+        let arrived = |DeliveryState { applied, depth, occupied }: &DeliveryState, still| {
+            *applied >= owed && *depth == 0 && (*occupied == expected || still >= VIEWS_CATCH_UP)
+        };
+        let patience = if self.settings.flags.chaos { NO_PROGRESS_AFTER_CHAOS } else { NO_PROGRESS };
+        if let Some(DeliveryState { applied, depth, .. }) = self.wait_until(arrived, patience).await? {
+            let [applied, owed, depth] = [applied, owed, depth].map(grouped);
+            self.display.say(&format!(
+                "not all is delivered: {applied} of {owed} events are applied, {depth} wait at the edges; comparing the books \
+                 as they are"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Asks until the state has `arrived`, which also gets for how long nothing has moved. Returns the state if that is longer than
+    /// `patience`.
+    async fn wait_until(
+        &mut self,
+        arrived: impl Fn(&DeliveryState, Duration) -> bool,
+        patience: Duration,
+    ) -> Result<Option<DeliveryState>, RunError> {
+        let (mut last, mut since) = (None, Instant::now());
+        let mut show = ticks(self.display.show_every());
+        let mut ask = ticks(ASK_EVERY);
         loop {
             tokio::select! {
                 biased;
@@ -130,19 +120,16 @@ impl CityRun<'_> {
                 _ = ask.tick() => {}
             }
             let state = self.delivery_state().await?;
-            let (applied, depth) = (state.applied, state.depth);
-            let all_applied = applied >= owed && depth == 0;
-            if all_applied && state.occupied == expected {
-                return Ok(());
+            if last.as_ref() != Some(&state) {
+                since = Instant::now();
             }
-            if progress.still_for(state) >= if all_applied { VIEWS_CATCH_UP } else { patience } {
-                let [applied, owed, depth] = [applied, owed, depth].map(grouped);
-                self.display.say(&format!(
-                    "not all is delivered: {applied} of {owed} events are applied, {depth} wait at the edges; \
-                     comparing the books as they are"
-                ));
-                return Ok(());
+            if arrived(&state, since.elapsed()) {
+                return Ok(None);
             }
+            if since.elapsed() >= patience {
+                return Ok(Some(state));
+            }
+            last = Some(state);
         }
     }
 }

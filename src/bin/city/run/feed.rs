@@ -24,7 +24,8 @@ impl CityRun<'_> {
         let mut passes = Vec::new();
         if self.settings.flags.chaos {
             let chaos;
-            (chaos, passes) = self.plan_chaos(&plan);
+            let (seed, speed) = (self.settings.flags.seed, self.settings.speed);
+            (chaos, passes) = Chaos::plan(seed, speed, &plan.limits, self.fault_counts.clone());
             let log = FaultLog::begin(&self.dir.join("logs"))
                 .map_err(|source| RunError::Directory { path: self.dir.to_owned(), source })?;
             chaos_runs.spawn(chaos.run(self.fleet.clone(), log, chaos_over.clone()));
@@ -62,14 +63,6 @@ impl CityRun<'_> {
         Ok(done.into_iter().map(|books| books.expect("each producer has ended")).collect())
     }
 
-    fn plan_chaos(&self, plan: &CarPlan) -> (Chaos, Vec<GatePass>) {
-        let (seed, counts) = (self.settings.flags.seed, self.fault_counts.clone());
-        match self.settings.speed {
-            None => Chaos::by_progress(seed, &plan.limits, counts),
-            Some(_) => Chaos::by_time(seed, plan.limits.len(), counts),
-        }
-    }
-
     fn start_producers(
         &self,
         plan: CarPlan,
@@ -89,10 +82,7 @@ impl CityRun<'_> {
                 books: CityBooks::new(self.sites[index].name.clone(), baseline),
                 counts: self.counts[index].clone(),
                 clock: self.clock.clone(),
-                chaos: passes.next().map(|pass| {
-                    let seed = self.settings.flags.seed.wrapping_add(index as u64);
-                    ChaosProducer::new(pass, seed, self.fault_counts.clone())
-                }),
+                chaos: passes.next().map(|pass| ChaosProducer { pass, counts: self.fault_counts.clone() }),
             };
             let stop = self.signals.stop.clone();
             producers.spawn(async move { (index, producer.run(stop).await) });

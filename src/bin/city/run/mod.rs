@@ -21,7 +21,7 @@ use super::lists::StatementLink;
 use super::plan::{GarageSite, plan, sites};
 use super::producer::{CityClock, ProducerCounts};
 use super::report::{CityReport, Phase};
-use super::settings::{Cars, Settings, Verify};
+use super::settings::{Settings, Verify};
 use fogpost::codes::{self, Code, Coded};
 use fogpost::http::client::HttpCallError;
 use std::path::{Path, PathBuf};
@@ -56,12 +56,6 @@ impl Coded for RunError {
     }
 }
 
-impl RunError {
-    fn aborted() -> RunError {
-        RunError::Unfinished("ended at once, as asked; the books were not checked".to_owned())
-    }
-}
-
 /// A daemon's end is noticed soon after it stops answering.
 const DEATH_IS_KNOWN_WITHIN: Duration = Duration::from_secs(1);
 
@@ -71,6 +65,7 @@ const ASK_EVERY: Duration = Duration::from_millis(200);
 /// How long a run that failed asks how far it had come.
 const LAST_LOOK: Duration = Duration::from_secs(2);
 
+const ABORTED: &str = "ended at once, as asked; the books were not checked";
 const LINGERING_RIGHT: &str =
     "All is applied, and the books are right. The city stays up to be looked at; Ctrl-C ends it.";
 const LINGERING_WRONG: &str = "THE BOOKS ARE NOT RIGHT. The city stays up to be looked at; Ctrl-C ends it.";
@@ -156,12 +151,12 @@ async fn run_in_directory(
     std::fs::create_dir_all(dir.join("logs")).map_err(unusable(&dir))?;
     let config = match &settings.flags.config {
         Some(config) => config.clone(),
-        None => example::write_config(&dir, &settings.cars).map_err(unusable(&dir))?,
+        None => example::write_config(&dir, settings.recording.as_ref()).map_err(unusable(&dir))?,
     };
-    let sites = sites(&settings.cars);
+    let sites = sites(settings);
     let fleet = tokio::select! {
         fleet = Fleet::start(settings, &config, &dir, &sites) => Arc::new(fleet?),
-        () = signals.stop.cancelled() => return Err(RunError::aborted()),
+        () = signals.stop.cancelled() => return Err(RunError::Unfinished(ABORTED.to_owned())),
     };
     let mut run = CityRun {
         settings,
@@ -184,7 +179,7 @@ async fn run_in_directory(
     let result = tokio::select! {
         result = run.phases() => result,
         death = fleet.first_death() => Err(death.into()),
-        () = signals.abort.cancelled() => Err(RunError::aborted()),
+        () = signals.abort.cancelled() => Err(RunError::Unfinished(ABORTED.to_owned())),
     };
     run.end(result, &config).await;
     Ok(())
@@ -226,7 +221,7 @@ impl CityRun<'_> {
 
     /// Whether the example's customers are registered. A replay has none: which car is whose depends on the seed there.
     fn has_customers(&self) -> bool {
-        self.settings.flags.config.is_none() && matches!(self.settings.cars, Cars::Simulated { .. })
+        self.settings.flags.config.is_none() && self.settings.recording.is_none()
     }
 
     fn server(&self) -> &str {

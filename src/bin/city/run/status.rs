@@ -11,12 +11,9 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 impl CityRun<'_> {
-    /// How many events were confirmed in this run.
     pub(super) fn confirmed(&self) -> u64 {
         self.counts.iter().map(|counts| counts.confirmed.load(Ordering::Relaxed)).sum()
     }
-
-    /// What each edge says of its outbox.
     pub(super) async fn outboxes(&self) -> Vec<Result<OutboxAtEdge, HttpCallError>> {
         let outboxes = self.fleet.edges.iter().map(|edge| self.client.outbox(&edge.http));
         futures_util::future::join_all(outboxes).await
@@ -27,8 +24,6 @@ impl CityRun<'_> {
         let outboxes = self.outboxes().await;
         outboxes.into_iter().map(|outbox| Ok(outbox?.depth)).sum()
     }
-
-    /// The garages that the server knows, by name.
     pub(super) async fn garages(&self) -> Result<BTreeMap<String, GarageAtServer>, HttpCallError> {
         self.client.garages(self.server()).await
     }
@@ -38,8 +33,6 @@ impl CityRun<'_> {
         let applied: u64 = self.garages().await?.values().map(GarageAtServer::applied).sum();
         Ok(applied.saturating_sub(self.applied_before))
     }
-
-    /// Shows how far the run is.
     pub(super) async fn show(&mut self) {
         // A run that goes as fast as it can is measured: it names a statement at the end.
         if self.clock.is_some() {

@@ -3,28 +3,12 @@
 use super::super::layout::{self, StoredEpoch, aside_key, page_key, page_keys, parse_page_key};
 use super::{OutboxDamage, OutboxOpening};
 use crate::codes;
-use crate::messaging::page::{Content, IdempotencyKey, Page, RECORDS_MAX, SealedPage, shortened};
+use crate::messaging::page::{Content, Page, PageView, RECORDS_MAX, SealedPage, shortened};
 use crate::messaging::{Digest, Epoch, Sequence};
-use crate::store::{BATCH_MAX, Batch, StoreError};
+use crate::store::StoreError;
 
 /// The maximum number of messages in a page of unknown content.
 const PAGE_MOST: u64 = RECORDS_MAX as u64;
-
-/// A page as it was found.
-enum FoundPage {
-    Readable(Box<ReadablePage>),
-    Unreadable { key: Vec<u8>, first: Option<u64>, reason: String },
-}
-
-struct ReadablePage {
-    key: Vec<u8>,
-    first: u64,
-    last: u64,
-    digest: Digest,
-    length: u64,
-    keys: Vec<(u64, IdempotencyKey)>,
-    is_lost: bool,
-}
 
 struct UnreadablePage {
     key: Vec<u8>,
@@ -102,12 +86,14 @@ impl<'o, 'a> EpochReader<'o, 'a> {
         let (from, to) = page_keys(self.stored.index);
         for entry in store.range(&from, &to) {
             let (key, value) = entry?;
-            match found_page(key, &value, self.stored.epoch) {
-                FoundPage::Unreadable { key, first, reason } => {
-                    let first = first.unwrap_or(self.due.unwrap_or(1));
-                    self.unreadable.push(UnreadablePage { key, first, reason });
-                }
-                FoundPage::Readable(page) => self.take(*page)?,
+            let Some((_, first)) = parse_page_key(&key) else {
+                let (first, reason) = (self.due.unwrap_or(1), "its key has the wrong length".into());
+                self.unreadable.push(UnreadablePage { key, first, reason });
+                continue;
+            };
+            match readable(first, &value, self.stored.epoch) {
+                Ok((digest, page)) => self.take(key, digest, &page, value.len())?,
+                Err(reason) => self.unreadable.push(UnreadablePage { key, first, reason }),
             }
         }
         let end_is_in_doubt = self.end()?;
@@ -130,21 +116,28 @@ impl<'o, 'a> EpochReader<'o, 'a> {
         self.opening.contents.epochs.push_back(self.stored);
     }
 
-    fn take(&mut self, page: ReadablePage) -> Result<(), StoreError> {
-        if self.stored.newest_first.is_some() && page.first < self.stored.next {
-            let reason = format!("it begins with {}, where {} was due", page.first, self.stored.next);
-            self.unreadable.push(UnreadablePage { key: page.key, first: page.first, reason });
+    fn take(
+        &mut self,
+        key: Vec<u8>,
+        digest: Digest,
+        page: &PageView<'_>,
+        length: usize,
+    ) -> Result<(), StoreError> {
+        let first = page.first.get();
+        if self.stored.newest_first.is_some() && first < self.stored.next {
+            let reason = format!("it begins with {first}, where {} was due", self.stored.next);
+            self.unreadable.push(UnreadablePage { key, first, reason });
             return Ok(());
         }
         let due = self.due.or(self.unreadable.first().map(|page| page.first));
-        if due.is_some_and(|due| due < page.first) || !self.unreadable.is_empty() {
-            self.lose(due.unwrap_or(page.first), page.first - 1)?;
+        if due.is_some_and(|due| due < first) || !self.unreadable.is_empty() {
+            self.lose(due.unwrap_or(first), first - 1)?;
         }
-        self.stored.push_page(page.first, page.last, page.digest, page.length);
+        self.stored.push_page(first, page.last(), digest, length as u64);
         self.due = Some(self.stored.next);
-        self.ends_in_a_loss = page.is_lost;
-        for (sequence, key) in &page.keys {
-            self.opening.contents.keys.found_waiting(key, self.stored.index, *sequence);
+        self.ends_in_a_loss = page.is_lost();
+        for (sequence, key) in page.keys() {
+            self.opening.contents.keys.found_waiting(&key, self.stored.index, sequence);
         }
         Ok(())
     }
@@ -195,8 +188,8 @@ impl<'o, 'a> EpochReader<'o, 'a> {
         self.keep_unreadable_aside()?;
         let unreadable = std::mem::take(&mut self.unreadable);
         let place_of_loss = (first <= last).then(|| page_key(self.stored.index, first));
-        if let Some(place) = &place_of_loss {
-            self.write_lost_page(place, first, last, &reason)?;
+        if place_of_loss.is_some() {
+            self.write_lost_page(first, last, &reason)?;
         }
         for page in unreadable.iter().filter(|page| Some(&page.key) != place_of_loss.as_ref()) {
             self.opening.store.remove(&page.key)?;
@@ -223,26 +216,14 @@ impl<'o, 'a> EpochReader<'o, 'a> {
 
     fn keep_unreadable_aside(&mut self) -> Result<(), StoreError> {
         let store = self.opening.store;
-        for pages in self.unreadable.chunks(BATCH_MAX) {
-            let mut batch = Batch::default();
-            for page in pages {
-                if let Some(value) = store.get(&page.key)? {
-                    batch.put(aside_key(&page.key), value);
-                }
-            }
-            store.apply(&batch)?;
-            self.opening.wrote = true;
-        }
-        Ok(())
+        self.opening.wrote |= !self.unreadable.is_empty();
+        store.put_all(self.unreadable.iter().filter_map(|page| {
+            let value = store.get(&page.key).transpose()?;
+            Some(value.map(|value| (aside_key(&page.key), value)))
+        }))
     }
 
-    fn write_lost_page(
-        &mut self,
-        place: &[u8],
-        first: u64,
-        last: u64,
-        reason: &str,
-    ) -> Result<(), StoreError> {
+    fn write_lost_page(&mut self, first: u64, last: u64, reason: &str) -> Result<(), StoreError> {
         let page = SealedPage::seal(&Page {
             epoch: self.stored.epoch,
             first: Sequence::new(first).expect("sequences begin at 1"),
@@ -257,38 +238,18 @@ impl<'o, 'a> EpochReader<'o, 'a> {
             },
         });
         let value = page.to_stored();
-        self.opening.store.put(place, &value)?;
+        self.opening.store.put(&page_key(self.stored.index, first), &value)?;
         self.opening.wrote = true;
         self.stored.push_page(first, last, page.digest, value.len() as u64);
         Ok(())
     }
 }
 
-fn found_page(key: Vec<u8>, value: &[u8], epoch: Epoch) -> FoundPage {
-    let Some((_, first)) = parse_page_key(&key) else {
-        return FoundPage::Unreadable { key, first: None, reason: "its key has the wrong length".into() };
-    };
-    let (digest, page) = match SealedPage::view_stored(value) {
-        Ok((_, page)) if page.first.get() != first => {
-            let reason = format!("it begins with sequence {}", page.first);
-            return FoundPage::Unreadable { key, first: Some(first), reason };
-        }
-        Ok((_, page)) if page.epoch != epoch => {
-            let reason = format!("it belongs to epoch {}", page.epoch);
-            return FoundPage::Unreadable { key, first: Some(first), reason };
-        }
-        Ok(viewed) => viewed,
-        Err(error) => {
-            return FoundPage::Unreadable { key, first: Some(first), reason: error.to_string() };
-        }
-    };
-    FoundPage::Readable(Box::new(ReadablePage {
-        key,
-        first,
-        last: page.last(),
-        digest,
-        length: value.len() as u64,
-        keys: page.keys(),
-        is_lost: page.is_lost(),
-    }))
+/// The digest and content of a page; the error says why it cannot be read.
+fn readable<'v>(first: u64, value: &'v [u8], epoch: Epoch) -> Result<(Digest, PageView<'v>), String> {
+    match SealedPage::view_stored(value) {
+        Ok((_, page)) if page.first.get() != first => Err(format!("it begins with sequence {}", page.first)),
+        Ok((_, page)) if page.epoch != epoch => Err(format!("it belongs to epoch {}", page.epoch)),
+        viewed => viewed.map_err(|error| error.to_string()),
+    }
 }

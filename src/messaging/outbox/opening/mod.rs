@@ -45,18 +45,25 @@ use super::{OnLoss, OutboxOpenError};
 use crate::codes;
 use crate::store::{Store, StoreError};
 use epoch_reader::{EpochReader, EpochRole};
+use serde::{Serialize, Serializer};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Messages that were confirmed and cannot be read any more.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct OutboxDamage {
+    #[serde(serialize_with = "as_text")]
     pub epoch: Epoch,
     pub first: u64,
     pub last: u64,
     pub reason: String,
 }
 
+fn as_text<S: Serializer>(epoch: &Epoch, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(epoch)
+}
+
 /// What a directory holds.
+#[derive(Default)]
 pub(super) struct OutboxContents {
     /// In the order in which they are delivered. May be empty.
     pub epochs: VecDeque<StoredEpoch>,
@@ -86,14 +93,7 @@ pub(super) fn read(
     on_loss: OnLoss,
     now: ClockReading,
 ) -> Result<OutboxContents, OutboxOpenError> {
-    let contents = OutboxContents {
-        epochs: VecDeque::new(),
-        next_index: 0,
-        keys: Keys::load(store)?,
-        damages: Vec::new(),
-        tail_in_doubt: false,
-        moving: None,
-    };
+    let contents = OutboxContents { keys: Keys::load(store)?, ..OutboxContents::default() };
     let mut opening = OutboxOpening { store, mark, on_loss, now, contents, wrote: false };
     opening.read_epochs()?;
     opening.report_vanished_epochs()?;
@@ -191,7 +191,7 @@ impl OutboxOpening<'_> {
         let (from, to) = page_keys(index);
         for entry in self.store.range(&from, &to) {
             let (_, value) = entry?;
-            if let Ok(page) = SealedPage::from_stored(&value).and_then(|sealed| sealed.open()) {
+            if let Ok((_, page)) = SealedPage::view_stored(&value) {
                 let record = EpochRecord::new(page.epoch, u64::from(index));
                 self.store.put(&epoch_key(index), &record.encode())?;
                 return Ok(Some(record));

@@ -21,13 +21,6 @@ pub(super) struct Growing {
     grew: bool,
 }
 
-/// A page to be written.
-struct Writing {
-    key: Vec<u8>,
-    stored: Vec<u8>,
-    first: u64,
-}
-
 impl Growing {
     fn begin(epoch: Epoch, first: u64, previous: Option<Digest>, begun: ClockReading) -> Growing {
         Growing {
@@ -44,28 +37,21 @@ impl Growing {
             grew: false,
         }
     }
-    fn records(&mut self) -> &mut Vec<Message> {
-        match &mut self.page.content {
-            Content::Records(records) => records,
-            Content::Lost { .. } => unreachable!("a growing page was begun with records"),
-        }
-    }
     /// Returns true if a message that was taken at `at` still fits; the first one always does.
     fn fits(&self, record: &Message, at: &ClockReading) -> bool {
         if self.page.begun.wall_was_set_by(at).unsigned_abs() > WALL_DRIFT_MS {
             return false; // the times in a page follow from when it was begun
         }
-        let held = match &self.page.content {
-            Content::Records(records) => records.len(),
-            Content::Lost { .. } => page::RECORDS_MAX,
-        };
-        held < page::RECORDS_MAX && self.len_max + record.encoded_len_max() <= page::BYTES_MAX
+        let held = self.page.last() + 1 - self.page.first.get();
+        held < page::RECORDS_MAX as u64 && self.len_max + record.encoded_len_max() <= page::BYTES_MAX
     }
     fn push(&mut self, mut record: Message, at: &ClockReading) {
         let after = at.monotonic_ms.saturating_sub(self.page.begun.monotonic_ms);
         record.after_ms = u32::try_from(after).unwrap_or(u32::MAX);
         self.len_max += record.encoded_len_max();
-        self.records().push(record);
+        if let Content::Records(records) = &mut self.page.content {
+            records.push(record);
+        }
         self.grew = true;
     }
 }
@@ -78,7 +64,7 @@ struct PageWriter {
     /// The sequence of the next message.
     next: u64,
     newest_digest: Option<Digest>,
-    writing: Vec<Writing>,
+    batch: Batch,
     bytes_added: u64,
 }
 
@@ -116,8 +102,7 @@ impl PageWriter {
             let stored = sealed.to_stored();
             self.bytes_added += stored.len() as u64 - growing.stored_len as u64;
             growing.stored_len = stored.len();
-            let first = growing.page.first.get();
-            self.writing.push(Writing { key: page_key(self.epoch_index, first), stored, first });
+            self.batch.put(page_key(self.epoch_index, growing.page.first.get()), stored);
         }
         Some(growing.page.last())
     }
@@ -127,7 +112,7 @@ impl Pages {
     /// Writes a group of posts and flushes once. Called by the committer only.
     ///
     /// On `Ok` all of the group is on disk. On `Err` the store is poisoned.
-    pub fn commit(&self, group: &[Post]) -> Result<Vec<Appended>, StoreError> {
+    pub(in crate::messaging::outbox) fn commit(&self, group: &[Post]) -> Result<Vec<Appended>, StoreError> {
         let mut writer = self.begin_writing();
         // An append whose messages are in several pages must survive whole or not at all. Appends within one page do
         // by themselves, and writing pages one by one saves a sync: a batch costs two in sled.
@@ -140,14 +125,10 @@ impl Pages {
         }
         writer.write_out();
         if needs_batch {
-            let mut batch = Batch::default();
-            for page in &mut writer.writing {
-                batch.put(std::mem::take(&mut page.key), std::mem::take(&mut page.stored));
-            }
-            self.store.apply(&batch)?;
+            self.store.apply(&writer.batch)?;
         } else {
-            for page in &writer.writing {
-                self.store.put(&page.key, &page.stored)?;
+            for (key, page) in writer.batch.writes() {
+                self.store.put(key, page.expect("pages are not removed here"))?;
             }
         }
         self.store.flush()?;
@@ -173,7 +154,7 @@ impl Pages {
             next: newest.next,
             newest_digest: newest.newest_digest,
             growing,
-            writing: Vec::new(),
+            batch: Batch::default(),
             bytes_added: 0,
         };
         let first_written = writer.growing.as_ref().map_or(writer.next, |growing| growing.page.first.get());
@@ -185,14 +166,13 @@ impl Pages {
     fn end_writing(&self, writer: PageWriter) {
         let growing = writer.growing.expect("a group holds a message");
         let mut state = self.state();
+        let first_written = state.writing_from.take();
         let newest = state.newest_mut();
-        let first_written = writer.writing.first().map_or(writer.next, |page| page.first);
-        newest.oldest_first.get_or_insert(first_written);
+        newest.oldest_first = newest.oldest_first.or(first_written);
         newest.newest_first = Some(growing.page.first.get());
         newest.newest_digest = writer.newest_digest;
         newest.next = writer.next;
         newest.bytes += writer.bytes_added;
-        state.writing_from = None;
         state.growing = (!std::mem::take(&mut state.seal_wanted)).then_some(growing);
     }
 }

@@ -1,14 +1,33 @@
 //! Lists what an outbox holds, without changing it.
 
-use super::super::inspect::{self, EpochPages, Inspection};
 use super::super::layout::{EpochIndex, StoredEpoch, page_key};
 use super::super::{OutboxStatus, WaitingMessage};
 use super::{Pages, read_page};
-use crate::messaging::page::{Content, SealedPage};
+use crate::messaging::page::{Content, Page, SealedPage};
+use crate::messaging::{Digest, Epoch};
 use crate::store::StoreError;
+use serde::Serialize;
+
+/// What an inspection found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Inspection {
+    pub epochs: u64,
+    pub pages: u64,
+    /// Messages stored, among them acknowledged ones that are not deleted yet.
+    pub messages: u64,
+    pub waiting: u64,
+    /// Idempotency keys that are remembered.
+    pub keys: u64,
+    /// Number of lost messages, as recorded in pages for the receiver.
+    pub lost: u64,
+    /// Pages that were kept aside because they could not be read.
+    pub kept_aside: u64,
+    /// What is wrong, in words.
+    pub faults: Vec<String>,
+}
 
 impl Pages {
-    /// Up to `limit` waiting messages after a place, with the epoch and sequence that they have now.
+    /// Up to `limit` waiting messages, oldest first, after the one at `after`. Blocks on the disk.
     pub fn peek(
         &self,
         after: Option<(EpochIndex, u64)>,
@@ -45,6 +64,7 @@ impl Pages {
         Ok(found)
     }
 
+    /// What the outbox holds. Blocks on the disk for a moment.
     pub fn status(&self) -> Result<OutboxStatus, StoreError> {
         let (status, oldest_waiting) = {
             let state = self.state();
@@ -65,37 +85,88 @@ impl Pages {
             Some((epoch_index, sequence)) => {
                 let key = self.key_of_page_with(epoch_index, sequence)?;
                 let page = self.store.get(&key)?;
-                page.and_then(|value| SealedPage::from_stored(&value).ok()?.open().ok())
-                    .map(|page| page.begun)
+                page.and_then(|value| Some(SealedPage::view_stored(&value).ok()?.1.begun))
             }
             None => None,
         };
         Ok(OutboxStatus { oldest_begun: begun, ..status })
     }
 
+    /// Reads every page that is on disk, and says what is wrong. Changes nothing, and delays no append. Blocks on the disk.
     pub fn inspect(&self) -> Result<Inspection, StoreError> {
         let (epochs, waiting) = {
             let state = self.state();
-            let newest = state.newest().index;
-            let pages_of = |stored: &StoredEpoch| {
-                let end = state.writing_from.filter(|_| stored.index == newest).unwrap_or(stored.next);
-                EpochPages { epoch_index: stored.index, epoch: stored.epoch, end }
-            };
-            let epochs: Vec<_> = state.epochs.iter().map(pages_of).collect();
-            (epochs, state.epochs.iter().map(StoredEpoch::depth).sum())
+            let mut epochs: Vec<StoredEpoch> = state.epochs.iter().cloned().collect();
+            let waiting = epochs.iter().map(StoredEpoch::depth).sum();
+            if let (Some(newest), Some(writing_from)) = (epochs.last_mut(), state.writing_from) {
+                newest.next = writing_from; // what is stored from there on may not be on disk yet
+            }
+            (epochs, waiting)
         };
         let mut found = Inspection { waiting, keys: self.keys_remembered(), ..Inspection::default() };
-        found.faults.extend(inspect::faults_of(&self.damages));
-        for pages in &epochs {
-            // An epoch that is gone was delivered whole.
-            let acknowledged = || {
-                let state = self.state();
-                let stored = state.epochs.iter().find(|stored| stored.index == pages.epoch_index);
-                stored.map_or(pages.end, |stored| stored.acknowledged)
-            };
-            inspect::inspect_pages(&self.store, pages, acknowledged, &mut found)?;
+        found.faults.extend(self.damages.iter().map(|damage| {
+            format!(
+                "epoch {}, sequences {} to {}: {}. They were confirmed and cannot be read; what was found is kept, and the server records them as missing",
+                damage.epoch, damage.first, damage.last, damage.reason
+            )
+        }));
+        for stored in &epochs {
+            self.inspect_epoch(stored, &mut found)?;
         }
-        found.kept_aside = inspect::kept_aside(&self.store)?;
+        found.kept_aside =
+            self.store.range(b"d", b"e").try_fold(0, |count, entry| entry.map(|_| count + 1))?;
         Ok(found)
+    }
+
+    /// Checks that each page can be read, begins where the one before it ends, and names it. Pages missing up to what is acknowledged
+    /// now are no fault: they were delivered and are being deleted.
+    fn inspect_epoch(&self, stored: &StoredEpoch, found: &mut Inspection) -> Result<(), StoreError> {
+        // An epoch that is gone was delivered whole.
+        let acknowledged = || {
+            let state = self.state();
+            let now = state.epochs.iter().find(|now| now.index == stored.index);
+            now.map_or(stored.next, |now| now.acknowledged)
+        };
+        found.epochs += 1;
+        let mut before: Option<(u64, Option<Digest>)> = None;
+        for entry in self.store.range(&page_key(stored.index, 0), &page_key(stored.index, stored.next)) {
+            let (key, value) = entry?;
+            let fault = |what: String| {
+                format!("epoch {}, page {:02x?}: {what}", stored.epoch, &key[5.min(key.len())..])
+            };
+            let (digest, page) = match SealedPage::open_stored(&value) {
+                Ok(opened) => opened,
+                Err(error) => {
+                    found.faults.push(fault(format!("it cannot be read: {error}. The next start of the edge keeps it aside, and tells the server that its events are lost")));
+                    before = None;
+                    continue;
+                }
+            };
+            found.pages += 1;
+            before =
+                before.filter(|(due, _)| page.first.get() <= *due || acknowledged() + 1 < page.first.get());
+            found.faults.extend(wrong(&page, stored.epoch, before).map(fault));
+            // The page after one that was lost names what it was.
+            let is_lost = page.is_lost();
+            *(if is_lost { &mut found.lost } else { &mut found.messages }) += page.count();
+            before = Some((page.last() + 1, (!is_lost).then_some(digest)));
+        }
+        Ok(())
+    }
+}
+
+fn wrong(page: &Page, epoch: Epoch, before: Option<(u64, Option<Digest>)>) -> Option<String> {
+    if page.epoch != epoch {
+        return Some(format!("it belongs to epoch {}", page.epoch));
+    }
+    let (due, digest) = before?;
+    if page.first.get() != due {
+        return Some(format!("it begins with sequence {}, and {due} is due", page.first));
+    }
+    match (page.previous, digest) {
+        (Some(previous), Some(digest)) if previous != digest => {
+            Some("it names another page as the one before it".into())
+        }
+        _ => None,
     }
 }

@@ -9,22 +9,24 @@ mod moving;
 mod sweeping;
 mod taking;
 
+pub use looking::Inspection;
 pub use taking::Taken;
 
 use super::high_water::{ENDS_MAX, OutboxHighWater};
 use super::keys::{EPOCH_INDEX_MAX, KeyLocation, Keys, Remembered};
 use super::layout::{self, EpochIndex, Position, StoredEpoch, epoch_key, page_key, page_keys};
 use super::opening::{self, OutboxDamage};
-use super::{Options, OutboxOpenError, OutboxProgress};
+use super::{Limits, Options, OutboxOpenError, OutboxProgress, Room};
 use crate::codes;
 use crate::messaging::clock::BootId;
-use crate::messaging::page::{IdempotencyKey, Message, Page, PageError, SealedPage};
+use crate::messaging::page::{IdempotencyKey, Message, PAYLOAD_MAX, Page, PageError, SealedPage};
 use crate::messaging::{ClockReading, Epoch, LedgerId};
 use crate::store::high_water::HighWaterFile;
 use crate::store::{Entry, Store, StoreError};
 use growing::Growing;
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard};
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::Instant;
 use tokio::sync::watch;
 
@@ -36,8 +38,13 @@ pub(super) struct Post {
     pub at: ClockReading,
 }
 
-pub(super) struct Pages {
+/// The pages of an outbox. What changes them is called by its committer only.
+pub struct Pages {
     store: Store,
+    limits: Limits,
+    room: Option<Room>,
+    /// Why nothing more is written, once writing failed.
+    failure: OnceLock<String>,
     state: Mutex<PagesState>,
     /// Used by the committer only.
     keys: Mutex<Keys>,
@@ -78,7 +85,7 @@ impl PagesState {
 
 impl Pages {
     /// Reads what `store` holds, or begins a first epoch in it.
-    pub fn open(store: Store, options: &Options, now: ClockReading) -> Result<Pages, OutboxOpenError> {
+    pub(super) fn open(store: Store, options: &Options, now: ClockReading) -> Result<Pages, OutboxOpenError> {
         let opened = options.high_water_file.as_deref().map(HighWaterFile::open::<OutboxHighWater>);
         let opened = opened.transpose().map_err(OutboxOpenError::HighWaterFile)?;
         let (high_water_file, mark) = opened.map_or((None, None), |(file, mark)| (Some(file), mark));
@@ -88,6 +95,9 @@ impl Pages {
             None => None,
         };
         let pages = Pages {
+            limits: options.limits,
+            room: options.room.clone(),
+            failure: OnceLock::new(),
             state: Mutex::new(PagesState {
                 epochs: found.epochs,
                 next_index: found.next_index,
@@ -143,10 +153,16 @@ impl Pages {
         self.store.flush()
     }
 
-    pub fn store(&self) -> &Store {
+    pub(super) fn store(&self) -> &Store {
         &self.store
     }
 
+    /// The present path of the store's directory, if it was renamed since it was opened; see [`Store::moved_to`].
+    pub fn moved_to(&self) -> Option<PathBuf> {
+        self.store.moved_to()
+    }
+
+    /// A flag that turns true when a part of the store could not be read; see [`Store::unreadable`].
     pub fn unreadable(&self) -> watch::Receiver<bool> {
         self.store.unreadable()
     }
@@ -156,8 +172,43 @@ impl Pages {
         &self.damages
     }
 
-    /// Gives new messages a new epoch, which is on disk when this returns. Called by the committer only.
-    pub fn begin_epoch(&self) -> Result<Epoch, StoreError> {
+    /// The reason why nothing more is accepted until a restart, if writing failed: what happened, what it means, what to do.
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.get().map(String::as_str)
+    }
+
+    pub(super) fn failed(&self, error: &StoreError) {
+        let _ = self.failure.set(error.to_string()); // the first one is the cause
+    }
+
+    /// The reason why nothing more is taken at the moment, if there is one: a limit is reached, or the disk is short of room. Blocks on
+    /// the disk.
+    pub fn shortage(&self) -> Option<String> {
+        self.room_for(1, PAYLOAD_MAX as u64).err()
+    }
+
+    /// Checks that more messages of this number and size are taken. The error says why they are not.
+    pub(super) fn room_for(&self, messages: u64, bytes: u64) -> Result<(), String> {
+        let (waiting, stored) = self.size();
+        let Limits { messages: messages_max, bytes: bytes_max } = self.limits;
+        if waiting.saturating_add(messages) > messages_max {
+            return Err(format!("the outbox is full: {waiting} events wait, its limit is {messages_max}"));
+        }
+        if stored > bytes_max {
+            return Err(format!("the outbox is full: it takes {stored} bytes, its limit is {bytes_max}"));
+        }
+        self.room_on_disk(|_| bytes)
+    }
+
+    /// Checks that the disk has room for more, given the size of what is stored.
+    pub(super) fn room_on_disk(&self, more: impl FnOnce(u64) -> u64) -> Result<(), String> {
+        let Some(room) = &self.room else { return Ok(()) };
+        let (_, stored) = self.size();
+        room(stored, more(stored))
+    }
+
+    /// Gives new messages a new epoch, which is on disk when this returns.
+    pub(super) fn begin_epoch(&self) -> Result<Epoch, StoreError> {
         let index = self.new_index()?;
         let rank = self.state().epochs.back().map_or(0, |stored| stored.rank + 1);
         let stored = StoredEpoch::begin(index, rank, Epoch::random());
@@ -203,20 +254,18 @@ impl Pages {
             return Ok(true);
         }
         let (first, last) = page_keys(index);
-        for (first, last) in [(layout::aside_key(&first), layout::aside_key(&last)), (first, last)] {
-            if let Some(entry) = self.store.range(&first, &last).next() {
-                return entry.map(|_| true);
-            }
-        }
-        Ok(false)
+        let aside =
+            self.store.range(&layout::aside_key(&first), &layout::aside_key(&last)).next().transpose()?;
+        Ok(aside.is_some() || self.store.range(&first, &last).next().transpose()?.is_some())
     }
 
+    /// The ledger that this outbox delivers to, once it is known.
     pub fn ledger(&self) -> Option<LedgerId> {
         *self.ledger.lock().expect("no thread panics while it holds the ledger's id")
     }
 
-    /// Delivers to this ledger from now on; on disk when this returns. Called by the committer only.
-    pub fn bind(&self, ledger: LedgerId) -> Result<(), StoreError> {
+    /// Delivers to this ledger from now on; on disk when this returns.
+    pub(super) fn bind(&self, ledger: LedgerId) -> Result<(), StoreError> {
         if self.ledger() != Some(ledger) {
             self.store.put(layout::LEDGER, &ledger.to_bytes())?;
             self.store.flush()?;
@@ -225,8 +274,8 @@ impl Pages {
         Ok(())
     }
 
-    /// What was stored under this key. Called by the committer only.
-    pub fn remembered(&self, key: &IdempotencyKey) -> Result<Option<Remembered>, StoreError> {
+    /// What was stored under this key.
+    pub(super) fn remembered(&self, key: &IdempotencyKey) -> Result<Option<Remembered>, StoreError> {
         let keys = self.keys();
         match keys.location_of(&key.text) {
             None => Ok(None),
@@ -245,23 +294,28 @@ impl Pages {
         }
     }
 
-    /// The number of keys that are remembered.
+    /// The number of idempotency keys that are remembered. Blocks on the disk: the committer reads keys there.
     pub fn keys_remembered(&self) -> u64 {
         self.keys().len()
     }
 
+    /// The number of messages that wait, of all epochs.
+    pub fn waiting(&self) -> u64 {
+        self.size().0
+    }
+
     /// The number of messages that wait, and the bytes of their pages.
-    pub fn size(&self) -> (u64, u64) {
+    pub(super) fn size(&self) -> (u64, u64) {
         let state = self.state();
         let epochs = state.epochs.iter();
         epochs.fold((0, 0), |(depth, bytes), stored| (depth + stored.depth(), bytes + stored.bytes))
     }
 
-    pub fn progress(&self) -> OutboxProgress {
-        let Position { epoch_index, oldest, durable, .. } = self.position();
-        OutboxProgress { epoch_index, oldest, durable, failed: false }
+    pub(super) fn progress(&self) -> OutboxProgress {
+        OutboxProgress { position: self.position(), failed: false }
     }
 
+    /// The range of the epoch that is being delivered.
     pub fn position(&self) -> Position {
         self.state().front().position()
     }
@@ -323,8 +377,8 @@ impl Pages {
 }
 
 fn read_page(key: &[u8], value: &[u8]) -> Result<Page, StoreError> {
-    let page = SealedPage::from_stored(value).and_then(|sealed| sealed.open());
-    page.map_err(|error| unreadable(key, &error))
+    let page = SealedPage::open_stored(value).map_err(|error| unreadable(key, &error))?;
+    Ok(page.1)
 }
 
 fn unreadable(key: &[u8], error: &PageError) -> StoreError {

@@ -14,7 +14,7 @@ impl Pages {
     /// Moves the unacknowledged messages of the epoch that is being delivered to a new epoch, which takes its place in the order.
     /// Each page records its old place. Returns the new epoch and its number of messages. Called by the committer only; the
     /// next opening continues a move that a crash interrupted.
-    pub fn move_oldest(&self, first: u64) -> Result<(Epoch, u64), StoreError> {
+    pub(in crate::messaging::outbox) fn move_oldest(&self, first: u64) -> Result<(Epoch, u64), StoreError> {
         let from = self.position().epoch_index;
         self.acknowledge(from, first.saturating_sub(1));
         // Keys of what is delivered are written down, and its pages are gone before the move is begun.

@@ -50,7 +50,7 @@ impl Pages {
     /// Deletes what is acknowledged, except the newest page, and epochs that are delivered. Called by the committer only.
     ///
     /// What it deletes need not be on disk: whatever a crash brings back is sent again, and known to the receiver as a duplicate.
-    pub fn sweep(&self) -> Result<(), StoreError> {
+    pub(in crate::messaging::outbox) fn sweep(&self) -> Result<(), StoreError> {
         while self.sweep_front()? {}
         let running_s = self.running_s();
         self.keys().forget_old(&self.store, running_s)
@@ -109,20 +109,20 @@ impl Pages {
     /// ones begin, if there are more.
     fn delete(&self, stored: &StoredEpoch, oldest: u64, which: Delete) -> Result<Option<u64>, StoreError> {
         let mut oldest_left = oldest;
-        let mut doomed = Doomed { keep_keys: !self.keys().is_empty(), ..Doomed::default() };
+        let mut doomed = Doomed { keep_keys: self.keys().len() > 0, ..Doomed::default() };
         let mut more = None;
         let end = match (which, stored.newest_first) {
             (Delete::AllButNewest, Some(newest)) => newest,
             _ => u64::MAX,
         };
         let through = stored.acknowledged;
-        let mut former: Option<(Vec<u8>, Vec<u8>)> = None;
+        let mut before: Option<(Vec<u8>, Vec<u8>)> = None;
         let from = page_key(stored.index, oldest);
         for entry in self.store.range(&from, &page_key(stored.index, end.min(through).saturating_add(2))) {
             let (key, value) = entry?;
             let first = first_in(&key)?;
             // A page ends before the next one begins.
-            if let Some((key, value)) = former.take()
+            if let Some((key, value)) = before.take()
                 && first - 1 <= through
             {
                 doomed.add(key, &value);
@@ -132,10 +132,10 @@ impl Pages {
                     break;
                 }
             }
-            former = Some((key, value));
+            before = Some((key, value));
         }
         if which == Delete::All
-            && let Some((key, value)) = former
+            && let Some((key, value)) = before
         {
             doomed.add(key, &value);
             oldest_left = stored.next;
@@ -158,7 +158,7 @@ impl Pages {
         Ok(more)
     }
 
-    pub fn acknowledge(&self, epoch_index: EpochIndex, through: u64) {
+    pub(in crate::messaging::outbox) fn acknowledge(&self, epoch_index: EpochIndex, through: u64) {
         let mut state = self.state();
         // A reply may speak of an epoch that was delivered or moved meanwhile.
         if let Some(stored) = state.epoch_mut(epoch_index) {
@@ -169,7 +169,11 @@ impl Pages {
 
     /// Takes acknowledgements above `mark` back: the receiver has less than it once acknowledged. What is still here waits again,
     /// after a restart too, and is on disk as such when this returns. Called by the committer only, so that no sweep is under way.
-    pub fn unacknowledge(&self, epoch_index: EpochIndex, mark: u64) -> Result<(), StoreError> {
+    pub(in crate::messaging::outbox) fn unacknowledge(
+        &self,
+        epoch_index: EpochIndex,
+        mark: u64,
+    ) -> Result<(), StoreError> {
         let acknowledged = {
             let mut state = self.state();
             let Some(stored) = state.epoch_mut(epoch_index) else { return Ok(()) };

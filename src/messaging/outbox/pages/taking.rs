@@ -23,17 +23,13 @@ struct TakenPage {
 }
 
 impl Pages {
-    /// Reads pages to be sent.
+    /// Takes up to `max_bytes` of consecutive pages of an epoch from sequence `from` on, at least one if there is any that
+    /// is on disk. They are sealed from now on. Blocks on the disk.
     ///
     /// The state is not locked while pages are read, so a disk that does not answer delays only the sender. What is read
     /// cannot change meanwhile: it lies before the page that grows or is being written, and was flushed. The growing page is
     /// sealed first, when everything before it is taken; what is appended after that begins a new page after it.
-    pub(in crate::messaging::outbox) fn take(
-        &self,
-        epoch_index: EpochIndex,
-        from: u64,
-        max_bytes: usize,
-    ) -> Result<Taken, StoreError> {
+    pub fn take(&self, epoch_index: EpochIndex, from: u64, max_bytes: usize) -> Result<Taken, StoreError> {
         let mut read: Vec<TakenPage> = Vec::new();
         let mut bytes = 0;
         let mut next = None;

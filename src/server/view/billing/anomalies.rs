@@ -11,6 +11,7 @@ use super::entries::{BilledStay, BillingEntry, EntryKind, EntryNumber, link};
 use super::list::EntryReader;
 use crate::codes::{self, Code};
 use crate::parking::Plate;
+use crate::server::hex::{hex, unhex};
 use crate::store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
@@ -170,7 +171,7 @@ pub enum AnomalyCursor {
 impl fmt::Display for AnomalyCursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            AnomalyCursor::Key(key) => key.iter().try_for_each(|byte| write!(f, "{byte:02x}")),
+            AnomalyCursor::Key(key) => f.write_str(&hex(key)),
             AnomalyCursor::Entry(number) => write!(f, "e{number}"),
         }
     }
@@ -181,10 +182,7 @@ impl AnomalyCursor {
         if let Some(number) = text.strip_prefix('e') {
             return number.parse().ok().map(AnomalyCursor::Entry);
         }
-        let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-        let even = text.len().is_multiple_of(2) && text.len() >= 16;
-        even.then(|| text.as_bytes().chunks(2).map(pair).collect::<Option<Vec<u8>>>())?
-            .map(AnomalyCursor::Key)
+        unhex(text).filter(|key| key.len() >= PLATE_AT).map(AnomalyCursor::Key)
     }
 }
 
@@ -197,7 +195,6 @@ pub struct AnomalyFilter {
     pub code: Option<AnomalyCode>,
     pub garage: Option<u32>,
     pub plate: Option<Plate>,
-    /// Where the list before ended.
     pub after: Option<AnomalyCursor>,
     pub limit: usize,
 }

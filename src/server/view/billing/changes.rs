@@ -113,7 +113,6 @@ impl BillingChanges {
         Ok(())
     }
 
-    /// Puts the pages, months and anomalies into `batch`; they are changes no more.
     pub(super) fn save_pages(&mut self, batch: &mut Batch) {
         self.last_read.forget();
         for (page, entries) in std::mem::take(&mut self.pages) {

@@ -26,7 +26,6 @@ pub struct EntryFilter {
     pub garage: Option<u32>,
     pub account: Option<u32>,
     pub month: Option<Month>,
-    /// The last one of the list before.
     pub after: Option<EntryNumber>,
     pub limit: usize,
 }

@@ -55,7 +55,6 @@ pub const WRITES_OF_A_STAY: usize = 3;
 #[derive(Debug, Clone, Copy)]
 pub struct BilledGarage<'a> {
     pub number: u32,
-    /// What it is called: tariffs and contracts name it so.
     pub called: &'a str,
 }
 
@@ -72,7 +71,6 @@ pub struct ClosedStay<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LongStays {
     AreHeld,
-    /// A person said that the length is right.
     AreCharged,
 }
 
@@ -383,7 +381,6 @@ impl Billing {
         Ok(())
     }
 
-    /// Bills a stay that was held, as it is: a person said that its length is right.
     pub fn release(
         &mut self,
         position: u64,

@@ -24,7 +24,6 @@ impl ShownBooks {
         Arc::make_mut(&mut self.in_force)
     }
 
-    /// Adds an account with the next number, and gives that.
     pub(super) fn add_account(&mut self, book: AccountBook) -> u32 {
         let number = self.accounts_end();
         self.account_numbers.insert_mut(book.name.clone(), number);

@@ -6,7 +6,7 @@ use super::*;
 use crate::messaging::{Digest, SiteName};
 use crate::parking::statement::{Operator, Statement};
 use crate::server::applying::{LiveViews, apply_until_stopped, open_view};
-use crate::server::books::{BooksReader, StatementAssembler, Whose};
+use crate::server::books::{AnswerRoom, BooksReader, StatementAssembler, Whose};
 use crate::server::ledger::Ledger;
 use crate::server::reckoning::{ChargeLine, Reckoner};
 use crate::server::record::{Command, ToForget};
@@ -635,8 +635,9 @@ fn a_statement_in_pieces_shows_one_state_of_the_books_whatever_is_charged_meanwh
                 saving: None,
                 view: || Arc::new(world.view.snapshot()),
             };
-            let (pieces, next) =
-                books.pieces_within(lines, bytes, &Operator::default(), (month, whose), from).unwrap();
+            let (pieces, next) = books
+                .pieces(&Operator::default(), (month, whose), from, AnswerRoom { lines, bytes })
+                .unwrap();
             for piece in pieces {
                 found.extend(together.add(piece).unwrap());
             }

@@ -61,7 +61,6 @@ impl View {
         })
     }
 
-    /// The charge of which this amount can be given back.
     fn credited(
         &self,
         ledger: &Ledger,

@@ -113,9 +113,9 @@ fn a_store_that_lost_its_log_is_not_taken_for_a_new_one() {
 fn an_error_that_sled_kept_is_told_in_words() {
     let kept =
         |error: std::io::Error| sled::Error::Io(std::io::Error::new(error.kind(), format!("{error:?}")));
-    let told = on_sled::disk(kept(std::io::Error::from_raw_os_error(28)));
-    assert_eq!(told.kind(), std::io::ErrorKind::StorageFull);
-    assert_eq!(told.to_string(), "No space left on device (os error 28)");
+    let error = on_sled::disk(kept(std::io::Error::from_raw_os_error(28)));
+    assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+    assert_eq!(error.to_string(), "No space left on device (os error 28)");
     assert!(on_sled::disk(kept(std::io::Error::other("else"))).to_string().contains("else"));
 }
 

@@ -1,12 +1,11 @@
 //! A simulated disk for tests: power can be cut between any two steps.
 
-use super::{Backend, Batch, Entries, Entry};
+use crate::store::{Backend, Batch, Entries, Entry};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 type Map = BTreeMap<Vec<u8>, Vec<u8>>;
-type Write = (Vec<u8>, Option<Vec<u8>>);
 
 /// What would survive a power cut, and what would not yet. Clones share the disk.
 #[derive(Clone, Default)]
@@ -16,39 +15,32 @@ pub struct Disk(Arc<Mutex<DiskState>>);
 struct DiskState {
     durable: Map,
     visible: Map,
-    /// Since the last flush, in order; each entry survives whole or not at all.
-    waiting: Vec<Vec<Write>>,
+    /// Since the last flush, in order; each survives whole or not at all.
+    waiting: Vec<Batch>,
     steps_to_cut: Option<usize>,
     powered_off: bool,
 }
 
 impl DiskState {
     fn step(&mut self) -> io::Result<()> {
-        if let Some(steps) = &mut self.steps_to_cut {
-            if *steps == 0 {
-                self.powered_off = true;
-            } else {
-                *steps -= 1;
-            }
+        match &mut self.steps_to_cut {
+            Some(0) => self.powered_off = true,
+            Some(steps) => *steps -= 1,
+            None => {}
         }
-        if self.powered_off {
-            return Err(io::Error::other("the power is off"));
-        }
-        Ok(())
+        if self.powered_off { Err(io::Error::other("the power is off")) } else { Ok(()) }
     }
 
-    fn write(&mut self, writes: Vec<Write>) -> io::Result<()> {
-        self.step()?;
-        replay(&mut self.visible, &writes);
-        self.waiting.push(writes);
-        Ok(())
+    fn range(&self, from: &[u8], to: &[u8]) -> impl DoubleEndedIterator<Item = Entry> {
+        let range = self.visible.range(from.to_vec()..to.max(from).to_vec());
+        range.map(|(key, value)| (key.clone(), value.clone()))
     }
 }
 
-fn replay(map: &mut Map, writes: &[Write]) {
-    for (key, value) in writes {
+fn replay(map: &mut Map, batch: &Batch) {
+    for (key, value) in batch.writes() {
         match value {
-            Some(value) => map.insert(key.clone(), value.clone()),
+            Some(value) => map.insert(key.to_vec(), value.to_vec()),
             None => map.remove(key),
         };
     }
@@ -73,9 +65,7 @@ impl Disk {
     pub fn power_on(&self, survivors: usize) {
         let mut state = self.state();
         let waiting = std::mem::take(&mut state.waiting);
-        for writes in waiting.iter().take(survivors) {
-            replay(&mut state.durable, writes);
-        }
+        waiting.iter().take(survivors).for_each(|batch| replay(&mut state.durable, batch));
         state.visible = state.durable.clone();
         state.steps_to_cut = None;
         state.powered_off = false;
@@ -90,15 +80,12 @@ impl Backend for Disk {
     fn get(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
         Ok(self.state().visible.get(key).cloned())
     }
-    fn put(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
-        self.state().write(vec![(key.to_vec(), Some(value.to_vec()))])
-    }
-    fn remove(&self, key: &[u8]) -> io::Result<()> {
-        self.state().write(vec![(key.to_vec(), None)])
-    }
     fn apply(&self, batch: &Batch) -> io::Result<()> {
-        let writes = batch.writes().map(|(key, value)| (key.to_vec(), value.map(<[u8]>::to_vec)));
-        self.state().write(writes.collect())
+        let mut state = self.state();
+        state.step()?;
+        replay(&mut state.visible, batch);
+        state.waiting.push(batch.clone());
+        Ok(())
     }
     fn flush(&self) -> io::Result<()> {
         let mut state = self.state();
@@ -108,26 +95,10 @@ impl Backend for Disk {
         Ok(())
     }
     fn range<'a>(&'a self, from: &[u8], to: &[u8]) -> Entries<'a> {
-        if from >= to {
-            return Box::new(std::iter::empty());
-        }
-        let entries: Vec<_> = self
-            .state()
-            .visible
-            .range(from.to_vec()..to.to_vec())
-            .map(|(key, value)| Ok((key.clone(), value.clone())))
-            .collect();
+        let entries: Vec<_> = self.state().range(from, to).map(Ok).collect();
         Box::new(entries.into_iter())
     }
     fn last(&self, from: &[u8], to: &[u8]) -> io::Result<Option<Entry>> {
-        if from >= to {
-            return Ok(None);
-        }
-        Ok(self
-            .state()
-            .visible
-            .range(from.to_vec()..to.to_vec())
-            .next_back()
-            .map(|(key, value)| (key.clone(), value.clone())))
+        Ok(self.state().range(from, to).next_back())
     }
 }
