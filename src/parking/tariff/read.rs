@@ -198,7 +198,9 @@ impl<'a> Table<'a> {
 
     fn as_date(&self, key: &str, value: &Spanned<DeValue<'_>>) -> Option<Date> {
         let date = match value.get_ref() {
-            DeValue::Datetime(date @ toml::value::Datetime { time: None, .. }) => date.to_string().parse().ok(),
+            DeValue::Datetime(date @ toml::value::Datetime { time: None, .. }) => {
+                date.to_string().parse().ok()
+            }
             _ => None,
         };
         let problem = format_args!("{key} is to be a date such as 2026-01-01, without quotes");
