@@ -61,7 +61,7 @@ impl World {
 
     /// What is sent while nothing comes back is sent again when the resend time is over, whatever the wall clock says.
     fn what_is_not_answered_is_sent_again(&self) {
-        let given_up = || self.garage.edge.log().matches("no useful reply in time").count();
+        let given_up = || self.garage.edge.log().matches("no usable reply in time").count();
         let (resends, before) = (self.outbox()["resends"].as_u64().unwrap(), given_up());
         self.way.fall_silent();
         let silent = Instant::now();

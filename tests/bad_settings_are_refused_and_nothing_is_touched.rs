@@ -88,7 +88,7 @@ fn a_configuration_file_that_cannot_be_used_ends_with_64_and_is_named() {
         (b"\n\n\n[[tariff]]\nname = \"t\"\n", "line 4: tariff \"t\": garages is missing"),
         (b"\n\n[[calendar]]\nname = \"c\"\nholidays = [1]\n", "line 5: calendar \"c\": holidays"),
         (b"[operator]\nadress = []\n", "adress"),
-        (b"[operator]\naddress = [\"Main Street 1\"]\n", "the name is missing"),
+        (b"[operator]\naddress = [\"Main Street 1\"]\n", "name is missing"),
         (b"[operator]\nname = \"a\\nb\"\n", "more than one line"),
         (b"[operator]\nname = \"A\"\naddress = \"Main Street 1\"\n", "address"),
     ];

@@ -197,7 +197,7 @@ fn what_an_old_copy_confirmed_waits_for_a_decision_and_then_counts_once() {
         );
         logged(
             &world.server,
-            "another page stands where this one belongs; nothing was applied, and the garage's queue waits",
+            "the ledger has another page at this sequence; nothing was applied, and the garage's queue waits",
         );
         assert_eq!(world.garage()["conflict_at"]["sequence"], 6);
         assert_eq!(world.applied().len(), 5 + since);
@@ -205,7 +205,7 @@ fn what_an_old_copy_confirmed_waits_for_a_decision_and_then_counts_once() {
         let said = world.operator().says(&["garages", "adopt", GARAGE]).done();
         assert!(said.contains("moves what it has not delivered to a new epoch"), "{said}");
         world.delivered(&old);
-        logged(&old, "what was not acknowledged was moved to a new epoch");
+        logged(&old, "events that were not acknowledged were moved to a new epoch");
         assert!(outbox(&old)["alarm"].is_null());
         let moved = world.applied().into_iter().filter(|event| event.moved_from.is_some()).count();
         assert_eq!(moved, offline);
@@ -311,11 +311,11 @@ fn a_directory_copied_to_a_second_machine_begins_an_epoch_of_its_own() {
 fn both_are_seen(world: &World, first: &Edge, second: &Edge) {
     let server = &world.server;
     wait_until("both edges are seen", SOON, &[first, second, server], || world.garage()["two_edges"] == true);
-    logged(server, "two edges speak under this name at the same time");
+    logged(server, "two edges use this name at the same time");
     for edge in [first, second] {
         wait_until("the edge is told", SOON, &[edge, server], || outbox(edge)["notice"].is_string());
         let notice = outbox(edge)["notice"].as_str().unwrap().to_owned();
-        assert!(notice.contains("another edge speaks under this garage's name at the same time"), "{notice}");
+        assert!(notice.contains("another edge uses this garage's name at the same time"), "{notice}");
     }
 }
 
@@ -366,12 +366,12 @@ fn another_ledger_behind_the_address_gets_nothing() {
         &edge,
         &other,
         &[
-            "what answers keeps the ledger",
+            "the server that answers keeps the ledger",
             "nothing is sent to it, nothing is deleted, the queue waits",
             "edge ledger adopt",
         ],
     );
-    logged(&other, "a garage that delivers to another ledger knocked; nothing was taken from it");
+    logged(&other, "a garage that delivers to another ledger reached this server; nothing was taken from it");
     assert_eq!(events_of(&other, GARAGE), []);
     assert_eq!(edge.depth(), 4);
     other.stop();
@@ -389,7 +389,7 @@ fn with_addresses_of_two_ledgers_an_edge_stays_with_its_own() {
     world.delivered(&edge);
     world.server.stop();
     world.enter(&edge, 4);
-    alarm(&edge, &other, &["what answers keeps the ledger"]);
+    alarm(&edge, &other, &["the server that answers keeps the ledger"]);
     world.server.restart();
     world.delivered(&edge);
     assert_eq!(events_of(&other, GARAGE), []);
@@ -422,11 +422,7 @@ fn a_lost_server_is_replaced_when_an_operator_says_so_and_what_it_had_is_a_hole(
         std::fs::remove_dir_all(world.server.dir()).unwrap();
         let mut empty = world.server.start_in_its_place(&world.path("empty"));
         world.enter(&edge, 5);
-        alarm(
-            &edge,
-            &empty,
-            &["If the other ledger is lost for good and this one is to take its place: edge ledger adopt"],
-        );
+        alarm(&edge, &empty, &["is lost for good and the new one is to take its place: edge ledger adopt"]);
         let list = std::fs::read_to_string(empty.dir().join("listen.addr")).unwrap();
         assert!(!list.is_empty());
         let ledger = empty.http().get_json("/v1/occupancy")["ledger"].as_str().unwrap().to_owned();
@@ -434,7 +430,10 @@ fn a_lost_server_is_replaced_when_an_operator_says_so_and_what_it_had_is_a_hole(
             edge.stop();
         }
         let said = at_the_edge(edge.dir(), &["ledger", "adopt", &ledger]);
-        assert!(said.contains("delivers to the ledger") && said.contains("records it as missing"), "{said}");
+        assert!(
+            said.contains("delivers to the ledger") && said.contains("records them as missing"),
+            "{said}"
+        );
         if !running {
             edge.restart();
         }
@@ -464,8 +463,7 @@ fn a_server_put_back_from_a_backup_goes_on_and_reports_what_it_misses() {
     }
     world.server.kill();
     let mut restored = world.server.start_in_its_place(&world.path("backup"));
-    let words =
-        "the server has our events up to 4 only, though it acknowledged 8: was it restored from a copy?";
+    let words = "the server has events of this garage only up to 4, though it acknowledged 8: was it restored from a copy?";
     wait_until("the edge says it", SOON, &[&edge, &restored], || edge.log().contains(words));
     world.enter(&edge, 3);
     wait_until("the rest is delivered", SOON, &[&edge, &restored], || edge.depth() == 0);
@@ -509,7 +507,7 @@ fn what_a_restored_server_cannot_take_yet_survives_a_kill_of_the_edge() {
         answer: None,
     });
     wait_until("the edge hears of it", SOON, &[&edge], || {
-        edge.log().contains("the server has our events up to 4 only, though it acknowledged 8")
+        edge.log().contains("the server has events of this garage only up to 4, though it acknowledged 8")
     });
     world.enter(&edge, 1);
     edge.kill();

@@ -73,7 +73,7 @@ fn corrections_are_further_entries() {
     let exit = town.stay("a", "AA 3", 3, "08:00", "10:30");
     let (first, second) = (town.id("&plate=AA1"), town.id("&plate=AA2"));
     let said = town.operator().says(&["charges", "void", &first, "--reason", "barrier stuck"]).done();
-    assert!(said.contains("taken back at position"), "{said}");
+    assert!(said.contains("voided at position"), "{said}");
     town.operator().says(&["charges", "credit", &second, "--amount", "150", "--reason", "waited"]).done();
     town.operator()
         .says(&["charges", "credit", &second, "--amount", "100", "--reason", "waited longer"])
@@ -132,11 +132,11 @@ fn corrections_that_make_no_sense_are_refused_and_leave_no_trace() {
     for (args, says) in [
         (vec!["void", &unknown, "--reason", "x"], "there is no charge"),
         (vec!["void", &id, "--reason", " "], "reason"),
-        (vec!["void", &other, "--reason", "twice"], "was taken back already"),
+        (vec!["void", &other, "--reason", "twice"], "was already voided"),
         (vec!["credit", &id, "--amount", "751", "--reason", "x"], "7.50 EUR are left"),
         (vec!["credit", &id, "--amount", "0", "--reason", "x"], "more than 0"),
         (vec!["credit", &id, "--amount=-1", "--reason", "x"], "more than 0"),
-        (vec!["credit", &other, "--amount", "1", "--reason", "x"], "was taken back already"),
+        (vec!["credit", &other, "--amount", "1", "--reason", "x"], "was already voided"),
         (vec!["credit", &id, "--amount", "9223372036854775807", "--reason", "x"], "7.50 EUR are left"),
     ] {
         let args: Vec<&str> = ["charges"].into_iter().chain(args).collect();
@@ -144,18 +144,18 @@ fn corrections_that_make_no_sense_are_refused_and_leave_no_trace() {
         assert!(refused.contains(says) && refused.contains("Nothing was recorded"), "{args:?}: {refused}");
     }
     for (args, says) in [
-        (&["charges", "void", "7", "--reason", "x"][..], "is no id of a charge"),
-        (&["charges", "void", "a/b/c", "--reason", "x"], "is no id of a charge"),
+        (&["charges", "void", "7", "--reason", "x"][..], "is not the id of a charge"),
+        (&["charges", "void", "a/b/c", "--reason", "x"], "is not the id of a charge"),
         (&["charges", "void", &id], "--reason"),
         (&["charges", "credit", &id, "--reason", "x"], "--amount"),
         (&["charges", "credit", &id, "--amount", "1.50", "--reason", "x"], "--amount"),
-        (&["charges", "list", "--month", "november"], "is no month"),
+        (&["charges", "list", "--month", "november"], "is not a month"),
         (&["charges", "list", "--plate", "?"], "a plate"),
         (&["statements", "show", "acme"], "--month"),
-        (&["statements", "show", "acme", "--month", "2026-13"], "is no month"),
+        (&["statements", "show", "acme", "--month", "2026-13"], "is not a month"),
         (&["statements", "export", "--month", "2026-11"], "--out"),
         (&["plates", "add", "ABCDEFGH123456789", "acme"], "a plate has 1 to 16"),
-        (&["plates", "add", "AA1", "unregistered"], "that nobody registered"),
+        (&["plates", "add", "AA1", "unregistered"], "reserved for the stays of unregistered plates"),
         (&["plates", "import"], "FILE"),
     ] {
         let said = town.operator().says(args);
@@ -176,7 +176,7 @@ fn corrections_that_make_no_sense_are_refused_and_leave_no_trace() {
         (&["plates", "remove", "QQ 1"], "is not registered"),
         (&["contracts", "remove", "none"], "there is no contract"),
         (&["plates", "import", "/nonexistent.csv"], "cannot read"),
-        (&["plates", "add", "AA 1", "acme", "a\u{7}b"], "name: it is made of printable characters"),
+        (&["plates", "add", "AA 1", "acme", "a\u{7}b"], "which is not a printable character"),
     ] {
         let refused = town.operator().says(args).refused();
         assert!(refused.contains(says) && refused.contains("Nothing was"), "{args:?}: {refused}");
@@ -254,7 +254,7 @@ fn a_stay_without_a_tariff_waits_until_one_is_in_force_and_applied() {
     assert!(said.contains("charged now"), "{said}");
     assert_eq!(town.short(""), ["AA1 unregistered 750 charged"]);
     assert_eq!(town.owes("unregistered"), (750, 1));
-    assert!(town.operator().says(&["tariffs", "apply"]).done().contains("No stay waits"));
+    assert!(town.operator().says(&["tariffs", "apply"]).done().contains("No stay was waiting"));
     let shown = town.operator().says(&["tariffs", "show"]).done();
     assert!(shown.starts_with(&format!("# In force since position {in_force}")), "{shown}");
 
@@ -339,7 +339,7 @@ fn the_registry_takes_a_file_whole_or_not_at_all() {
     let some = town.file("some.csv", "plate;account;name\nAA 1;bolt;Bolt\n");
     let said = town.operator().says(&["plates", "import", &some]).done();
     assert!(said.contains("~ AA1  account acme -> bolt"), "{said}");
-    assert!(said.contains("2 registered plates not named here stay as they are: AA2 BB1"), "{said}");
+    assert!(said.contains("2 registered plates not named here are kept: AA2 BB1"), "{said}");
     town.stay("a", "AA 1", 3, "08:00", "08:30");
     town.operator().says(&["plates", "remove", "aa·1"]).done();
     town.stay("a", "AA 1", 3, "09:00", "09:30");
@@ -379,13 +379,13 @@ fn http_never_changes_money() {
     }
     for (path, status, says) in [
         ("/v1/statements/unregistered", 400, "month: it is missing"),
-        ("/v1/statements/unregistered?month=2026", 400, "is no month"),
+        ("/v1/statements/unregistered?month=2026", 400, "is not a month"),
         ("/v1/statements/unregistered?month=2026-11&of=car", 400, "of: \"car\" is none"),
         ("/v1/statements/unregistered?month=2026-11&format=pdf", 400, "format: \"pdf\" is none"),
         ("/v1/statements/unregistered?month=2026-10", 404, "neither an account nor a plate"),
         ("/v1/statements/AA1?month=2026-11&of=account", 404, "neither an account nor a plate"),
         ("/v1/statements/%00?month=2026-11", 404, "neither an account nor a plate"),
-        ("/v1/statements/", 404, "nothing under this path"),
+        ("/v1/statements/", 404, "this path does not exist"),
     ] {
         let detail = http.get(path).unwrap().problem(status);
         assert!(detail.contains(says), "{path}: {detail}");

@@ -91,8 +91,14 @@ fn an_event_that_is_none_is_refused_by_field_and_reason() {
         (json!({"kind": "exit", "plate": "ABCDEFGH123456789"}).to_string(), "plate: a plate has 1 to 16"),
         (json!({"kind": "exit", "plate": "<AB1>"}).to_string(), "plate: a plate is made of"),
         (json!({"kind": "exit", "plate": "AB\u{0}1"}).to_string(), "plate: a plate is made of"),
-        (json!({"kind": "exit", "plate": 17}).to_string(), "plate: the number 17 stands where a text"),
-        (json!({"kind": "exit", "plate": ["AB1"]}).to_string(), "plate: a list stands where a text"),
+        (
+            json!({"kind": "exit", "plate": 17}).to_string(),
+            "plate: a text in quotes or null is expected, not the number 17",
+        ),
+        (
+            json!({"kind": "exit", "plate": ["AB1"]}).to_string(),
+            "plate: a text in quotes or null is expected, not a list",
+        ),
         // Times.
         (json!({"kind": "exit", "plate": "AB1", "at": ""}).to_string(), "at: "),
         (json!({"kind": "exit", "plate": "AB1", "at": "yesterday"}).to_string(), "at: "),
@@ -107,13 +113,16 @@ fn an_event_that_is_none_is_refused_by_field_and_reason() {
         (json!({"kind": "exit", "plate": "AB1", "at": "99999-11-23T08:15:00Z"}).to_string(), "at: "),
         (
             json!({"kind": "exit", "plate": "AB1", "at": 1_764_000_000}).to_string(),
-            "at: the number 1764000000 stands where a text",
+            "at: a text in quotes is expected, not the number 1764000000",
         ),
         (json!({"kind": "exit", "plate": "AB1", "seen_at": "noon"}).to_string(), "seen_at: "),
         // Kinds and fields.
         (json!({"plate": "AB1"}).to_string(), "kind: it is missing"),
-        (json!({"kind": "enter", "plate": "AB1"}).to_string(), "kind: \"enter\" is none of"),
-        (json!({"kind": 1, "plate": "AB1"}).to_string(), "kind: the number 1 stands where a text"),
+        (json!({"kind": "enter", "plate": "AB1"}).to_string(), "kind: \"enter\" is not one of"),
+        (
+            json!({"kind": 1, "plate": "AB1"}).to_string(),
+            "kind: a text in quotes is expected, not the number 1",
+        ),
         (json!({"kind": "entry", "plate": "AB1", "colour": "red"}).to_string(), "unknown field `colour`"),
         (json!({"kind": "entry", "plate": "AB1", "Lane": "2"}).to_string(), "unknown field `Lane`"),
         (json!({"kind": "entry", "plate": "AB1", "occupied": 3}).to_string(), "occupied: "),
@@ -125,7 +134,7 @@ fn an_event_that_is_none_is_refused_by_field_and_reason() {
         (json!({"kind": "entry", "plate": "AB1", "confidence": 1.01}).to_string(), "confidence: "),
         (json!({"kind": "entry", "plate": "AB1", "confidence": -0.1}).to_string(), "confidence: "),
         (r#"{"kind":"entry","plate":"AB1","confidence":1e999}"#.to_owned(), "number out of range"),
-        (r#"{"kind":"entry","plate":"AB1","confidence":NaN}"#.to_owned(), "no JSON of an event"),
+        (r#"{"kind":"entry","plate":"AB1","confidence":NaN}"#.to_owned(), "not a valid JSON event"),
         (r#"{"kind":"entry","plate":"AB1","plate":"AB2"}"#.to_owned(), "duplicate field `plate`"),
         (json!({"kind": "count", "reason": "rounds"}).to_string(), "occupied: it is missing"),
         (json!({"kind": "count", "occupied": -1, "reason": "r"}).to_string(), "occupied: "),
@@ -142,15 +151,15 @@ fn an_event_that_is_none_is_refused_by_field_and_reason() {
             "sequence: sequences begin at 1",
         ),
         // What is no JSON of an object.
-        (String::new(), "no JSON of an event"),
-        (" \n\t ".to_owned(), "no JSON of an event"),
-        ("{".to_owned(), "no JSON of an event"),
+        (String::new(), "not a valid JSON event"),
+        (" \n\t ".to_owned(), "not a valid JSON event"),
+        ("{".to_owned(), "not a valid JSON event"),
         ("null".to_owned(), "an event is an object"),
         ("[\"entry\",\"AB1\"]".to_owned(), "an event is an object"),
         ("\"entry\"".to_owned(), "an event is an object"),
         (r#"{"kind":"entry","plate":"AB1"} {}"#.to_owned(), "trailing characters"),
         (r#"{"kind":"entry","plate":"AB1",}"#.to_owned(), "trailing comma"),
-        (nested, "no JSON of an event"),
+        (nested, "not a valid JSON event"),
         ("[".repeat(4000), "an event is an object"),
     ];
     for (body, reason) in &cases {
@@ -168,7 +177,7 @@ fn a_batch_with_a_broken_line_is_refused_as_a_whole_and_the_line_is_named() {
     let good: Vec<String> =
         (1..=10_000).map(|n| json!({"kind": "entry", "plate": format!("LINE{n}")}).to_string()).collect();
     for (broken, reason) in [
-        ("{\"kind\":\"entry\",\"plate\":\"LI", "no JSON of an event"),
+        ("{\"kind\":\"entry\",\"plate\":\"LI", "not a valid JSON event"),
         (r#"{"kind":"entry","plate":"?"}"#, "plate: a plate is made of"),
         (r#"{"kind":"entry","plate":"AB1","at":"soon"}"#, "at: "),
         (r#"{"kind":"entry","plate":"AB1","colour":"red"}"#, "unknown field `colour`"),

@@ -276,7 +276,7 @@ fn the_journal_balances_and_is_what_the_statements_say() {
     assert!(town.operator().says(&to).done().contains(&format!("{} postings", rows.len())));
     assert_eq!(fs::read_to_string(&file).unwrap(), journal);
     let refused = town.operator().says(&to).refused();
-    assert!(refused.contains("is there already. Nothing was written"), "{refused}");
+    assert!(refused.contains("exists already. Nothing was written"), "{refused}");
     assert_eq!(fs::read_to_string(&file).unwrap(), journal);
 }
 

@@ -153,7 +153,7 @@ fn filters_find_what_they_say_and_unknown_ones_nothing() {
     }
     let http = world.server.http();
     let detail = http.get("/v1/stays?after=here").unwrap().problem(400);
-    assert!(detail.contains("\"here\" is no cursor"), "{detail}");
+    assert!(detail.contains("\"here\" is not a cursor"), "{detail}");
     http.get("/v1/stays?limit=0").unwrap().problem(400);
 }
 
@@ -226,7 +226,7 @@ fn a_corrected_plate_changes_the_stays_and_what_cannot_be_corrected_is_kept_with
         "no such event of this garage came before it",
         "of an event of kind \"plate_correction\"",
         "of an event of kind \"count\"",
-        "sequence 1 of epoch 6b8cd2f8-0c38-4f0e-9a5a-5fd6b1d4c9b0, and no such event",
+        "sequence 1 of epoch 6b8cd2f8-0c38-4f0e-9a5a-5fd6b1d4c9b0, but no such event",
     ];
     assert_eq!(reasons.len(), expected.len(), "{reasons:?}");
     for (reason, expected) in reasons.iter().zip(expected) {

@@ -92,7 +92,7 @@ fn a_stay_whose_exit_nobody_saw_is_closed_and_one_that_was_two_visits_is_split()
     let said = town.operator().says(&close).done();
     assert!(said.contains("has ended; it is charged by its length"), "{said}");
     let refused = town.operator().says(&close).refused();
-    assert!(refused.contains("has ended already") && refused.contains("Nothing was recorded"), "{refused}");
+    assert!(refused.contains("has already ended") && refused.contains("Nothing was recorded"), "{refused}");
     assert_eq!(town.short("&plate=AA2"), ["AA2 unregistered 500 charged"]);
     let charge = &town.charges("&plate=AA2")[0];
     assert_eq!(charge["left_at"], at);

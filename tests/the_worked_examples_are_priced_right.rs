@@ -208,6 +208,6 @@ fn a_file_is_checked_by_itself() {
     let output = server(&["tariffs", "check", file.to_str().unwrap()]);
     assert!(
         text(&output.stdout)
-            .contains("note: the tariff \"t\" of 2026-01-01 names holiday and has no calendar")
+            .contains("note: the tariff \"t\" of 2026-01-01 uses holiday but has no calendar")
     );
 }

@@ -179,7 +179,11 @@ fn damage_is_told_with_its_place_its_meaning_and_what_to_do() {
                 value[1] += 1;
                 store.put(&garage.0, &value).unwrap();
             },
-            &["the view of garage \"Bull Ring\"", "not what the ledger gives", "server rebuild-views"],
+            &[
+                "the view of garage \"Bull Ring\"",
+                "differs from what follows from the ledger",
+                "server rebuild-views",
+            ],
         ),
         (
             "a page of stays",

@@ -72,20 +72,23 @@ fn what_is_wrong_with_a_field_is_said_by_its_name_and_in_the_words_of_json() {
         (r#"{"kind":"entry","plate":"AB1","pl\u0061te":null}"#, "plate: duplicate field `plate`"),
         (
             r#"{"kind":"entry","plate":{"a":1,"a":2}}"#,
-            "plate: an object stands where a text in quotes, or null,",
+            "plate: a text in quotes or null is expected, not an object",
         ),
         (
             r#"{"kind":"count","occupied":"7","reason":"r"}"#,
-            "a text stands where a whole number from 0 to 4294967295",
+            "a whole number from 0 to 4294967295 is expected, not a text",
         ),
         (
             r#"{"kind":"count","occupied":7.5,"reason":"r"}"#,
-            "occupied: the number 7.5 stands where a whole number",
+            "occupied: a whole number from 0 to 4294967295 is expected, not the number 7.5",
         ),
-        (r#"{"kind":"count","occupied":7,"reason":true}"#, "reason: true or false stands where a text"),
+        (
+            r#"{"kind":"count","occupied":7,"reason":true}"#,
+            "reason: a text in quotes is expected, not true or false",
+        ),
         (
             r#"{"kind":"entry","plate":"AB1","confidence":"high"}"#,
-            "confidence: a text stands where a number belongs",
+            "confidence: a number is expected, not a text",
         ),
     ] {
         for (path, content_type) in BOTH {

@@ -49,7 +49,7 @@ const AFTER_HELP: &str = examples!(
 );
 
 const OUTBOX_HELP: &str = examples!(
-    "  edge --garage-name \"Bull Ring\" outbox status     Show how much waits, as text
+    "  edge --garage-name \"Bull Ring\" outbox status     Show how many events wait
   edge --data-dir data/edge-1 outbox peek --limit 3 Show the next three events
   edge --data-dir data/edge-1 outbox export | wc -l Count the events that wait"
 );
@@ -59,7 +59,7 @@ const LEDGER_HELP: &str = examples!(
   edge --garage-name 1 ledger adopt 2f1c9a0e-8f0b-4b0e-9d5f-6a1f3c1f7f10     Deliver to a new ledger
   edge --data-dir data/edge-1 ledger adopt 2f1c9a0e-8f0b-4b0e-9d5f-6a1f3c1f7f10
 
-The id of a ledger stands in the \"ready\" line of its server, after \"ledger=\"."
+A server prints the id of its ledger in its \"ready\" line, after \"ledger=\"."
 );
 
 /// What to do instead of running.
@@ -91,14 +91,14 @@ pub enum OutboxCommand {
     },
     /// Print all events that wait, one JSON object per line
     Export,
-    /// Read all stored events and report what is damaged. Exits with 0 when nothing is
+    /// Read all stored events and report damage. Exits with 0 if there is none
     Verify(OutputFlags),
 }
 
 #[derive(Debug, PartialEq, Eq, Subcommand)]
 pub enum LedgerCommand {
-    /// Deliver to this ledger from now on, because the one before it is lost for good. Events that the lost ledger had
-    /// acknowledged are deleted here; the new one records them as missing
+    /// Deliver to another ledger from now on, because the previous one is lost for good. Deletes the events here that the lost
+    /// ledger had acknowledged; the new ledger records them as missing
     Adopt {
         /// Id of the new ledger
         #[arg(value_name = "ID")]
@@ -207,7 +207,7 @@ fn report_in_words(report: &Value) -> String {
     let (lost, aside) = (count("lost"), count("kept_aside"));
     if lost > 0 || aside > 0 {
         text += &format!(
-            "{lost} events are reported to the server as lost, {aside} pages are kept aside: damage of the past\n"
+            "damage found earlier: {lost} events are reported to the server as lost, {aside} pages are kept aside\n"
         );
     }
     let faults: Vec<&str> = elements(report, "faults").filter_map(Value::as_str).collect();

@@ -53,7 +53,8 @@ pub struct EdgeSettings {
     /// Disk space to keep free; producers are refused (507) below it [default: 64 MB, or 5 % of a smaller disk]
     #[arg(long, value_name = "BYTES", env = "FOGPOST_RESERVE_BYTES", help_heading = STORAGE)]
     pub reserve_bytes: Option<u64>,
-    /// Identity of this machine, any text; a data directory from another machine begins a new epoch [default: the content of /etc/machine-id]
+    /// Identity of this machine: any text. On a data directory from another machine, the edge begins a new epoch [default: the
+    /// content of /etc/machine-id]
     #[arg(long, value_name = "ID", env = "FOGPOST_MACHINE_ID", help_heading = STORAGE)]
     #[arg(allow_hyphen_values = true, value_parser = ranges::not_empty)]
     #[serde(default, deserialize_with = "ranges::text")]
@@ -116,7 +117,7 @@ impl TryFrom<EdgeSettings> for EdgeConfig {
             None => vec!["tcp://127.0.0.1:5555".parse().expect("it is an address")],
         };
         if let Some(nowhere) = servers.iter().find(|server| server.host_and_port().ends_with(":0")) {
-            let reason = format!("{nowhere} has port 0, where nobody can be reached");
+            let reason = format!("{nowhere} has port 0, to which nothing can connect");
             return Err(ConfigError::setting("--server", &reason));
         }
         Ok(EdgeConfig {

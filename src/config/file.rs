@@ -47,11 +47,11 @@ impl TryFrom<OperatorKeys> for OperatorTable {
             texts.clone().find(|text| text.trim().is_empty() || text.chars().any(char::is_control))
         {
             return Err(format!(
-                "in [operator] {text:?} is empty, or more than one line; address is a list of lines"
+                "in [operator], {text:?} is empty or has more than one line; address is a list of lines"
             ));
         }
         if name.is_none() && texts.count() > 0 {
-            return Err("in [operator] the name is missing: a statement begins with it".into());
+            return Err("in [operator], name is missing; statements begin with it".into());
         }
         Ok(OperatorTable(Operator { name: name.unwrap_or_default(), address, vat_id }))
     }

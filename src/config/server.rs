@@ -31,10 +31,11 @@ pub struct ServerSettings {
     /// HTTP address for people and programs [default: 127.0.0.1:5580]
     #[arg(long, value_name = "ADDR:PORT", env = "FOGPOST_HTTP", help_heading = NETWORK)]
     pub http: Option<SocketAddr>,
-    /// Disk space to keep free; edges keep their events below it [default: 64 MB, or 5 % of a smaller disk]
+    /// Disk space to keep free; when less is free, edges keep their events [default: 64 MB, or 5 % of a smaller disk]
     #[arg(long, value_name = "BYTES", env = "FOGPOST_RESERVE_BYTES", help_heading = STORAGE)]
     pub reserve_bytes: Option<u64>,
-    /// Days after which charged stays lose their plates, counted from the end of the month of their exit: 1 to 36500, or "never" [default: never]
+    /// Days after which the plates of charged stays are forgotten, counted from the end of the month of the exit: 1 to 36500, or
+    /// "never" [default: never]
     #[arg(long, value_name = "DAYS", env = "FOGPOST_RETENTION_DAYS", help_heading = STORAGE)]
     pub retention_days: Option<Retention>,
 }

@@ -100,7 +100,7 @@ pub enum NotDone {
     #[error("{1}")]
     Failed(Code, String),
     /// The daemon stops and has not begun with the command, so it can be given again at once.
-    #[error("the daemon is stopping. Nothing was changed. Give the command again")]
+    #[error("the daemon is stopping. Nothing was changed. Run the command again")]
     Stopping,
 }
 
@@ -201,7 +201,7 @@ impl AdminSocket {
                         code = %codes::COMMAND_NOT_ACCEPTED,
                         %error,
                         hint = "it is tried again; raise the limit of open files (ulimit -n) if this goes on",
-                        "a command could not be taken"
+                        "a connection to admin.sock could not be accepted"
                     );
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
@@ -326,7 +326,7 @@ pub fn reach(data_dir: &Path, request: &impl Serialize) -> Result<DaemonOrDirect
                 Err(DirectoryError::Held { holder, .. }) => {
                     let holder = holder.map(|pid| format!(" (pid {pid})")).unwrap_or_default();
                     let reason = format!(
-                        "the data directory {data_dir:?} is held by another process{holder} that takes no commands at the moment: it starts, stops, or is busy in there. Nothing was changed. Try again in a moment"
+                        "the data directory {data_dir:?} is in use by another process{holder} that takes no commands at the moment: it is starting, stopping or busy. Nothing was changed. Try again in a moment"
                     );
                     NotDone::Failed(codes::DATA_DIRECTORY_IN_USE, reason)
                 }
@@ -344,13 +344,13 @@ pub fn reach(data_dir: &Path, request: &impl Serialize) -> Result<DaemonOrDirect
 pub fn ask(data_dir: &Path, request: &impl Serialize) -> Result<Option<Value>, NotDone> {
     let not_taken = || {
         let reason = format!(
-            "the daemon of {data_dir:?} ended before it took the command. Nothing was changed. Give it again"
+            "the daemon of {data_dir:?} ended before it took the command. Nothing was changed. Run the command again"
         );
         Err(NotDone::Failed(codes::COMMAND_NOT_TAKEN, reason))
     };
     let unknown = |why: String| {
         let reason = format!(
-            "the daemon of {data_dir:?} took the command and did not say what became of it ({why}). It is done as a whole or not at all. Look which, and if it is not, give it again"
+            "the daemon of {data_dir:?} received the command, but did not report its result ({why}). The command was carried out as a whole or not at all. Check which of the two; if it was not carried out, run it again"
         );
         NotDone::Failed(codes::COMMAND_FATE_UNKNOWN, reason)
     };
@@ -362,7 +362,7 @@ pub fn ask(data_dir: &Path, request: &impl Serialize) -> Result<Option<Value>, N
         }
         Err(error) => {
             let reason = format!(
-                "the daemon of {data_dir:?} cannot be asked: {error}. Nothing was changed. Give the command as the user that the daemon runs as, or as root"
+                "cannot reach the daemon of {data_dir:?}: {error}. Nothing was changed. Run the command as the user that the daemon runs as, or as root"
             );
             return Err(NotDone::Failed(codes::DAEMON_NOT_REACHABLE, reason));
         }
@@ -390,7 +390,7 @@ pub fn ask(data_dir: &Path, request: &impl Serialize) -> Result<Option<Value>, N
             Err(error) => return Err(unknown(error.to_string())),
         }
         let answer: Value = serde_json::from_slice(&line).map_err(|error| unknown(error.to_string()))?;
-        let Value::Object(mut answer) = answer else { return Err(unknown("its answer is none".into())) };
+        let Value::Object(mut answer) = answer else { return Err(unknown("its answer is not valid".into())) };
         if let Some(ok) = answer.remove("ok") {
             return Ok(Some(ok));
         }

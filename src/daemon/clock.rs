@@ -60,7 +60,7 @@ pub async fn say_when_set() {
             tracing::warn!(
                 code = %codes::CLOCK_SET,
                 by_seconds = by_ms / 1000,
-                hint = "nothing is to be done: events keep the time at which they came, and the order of their sequences",
+                hint = "nothing to do: events keep the time at which they arrived, and the order of their sequences",
                 "the clock of this machine was set"
             );
         }

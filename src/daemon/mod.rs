@@ -169,7 +169,7 @@ fn bound_the_stop() {
     after(STOP_SAID_AFTER, || {
         tracing::warn!(
             code = %codes::STOP_TOO_SLOW,
-            hint = "look at the disk; what was confirmed is stored, as after a kill",
+            hint = "check the disk; what was confirmed is stored, as after a kill",
             "stopping takes too long, so the program ends without waiting"
         );
     });
@@ -190,7 +190,7 @@ pub fn salvage_if_possible(dir: &Path, store: &StoreUnreadable, error: DaemonErr
                 code = %codes::SALVAGE_NOT_REQUESTED,
                 %why,
                 hint = "make room on the disk and start again; nothing in the store was changed",
-                "the store cannot be marked to be salvaged"
+                "the store cannot be marked to be rebuilt at the next start"
             );
             error
         }
@@ -212,7 +212,7 @@ fn restart() {
             code = %codes::SALVAGED_TOO_OFTEN,
             restarts,
             hint = "the disk is failing: replace it",
-            "the store was salvaged again and again"
+            "the store was rebuilt several times in a row"
         );
         return;
     }
@@ -225,7 +225,7 @@ fn restart() {
     tracing::error!(
         code = %codes::RESTART_FAILED,
         %error,
-        hint = "start it",
+        hint = "start the daemon",
         "this process cannot start itself again"
     );
 }

@@ -73,7 +73,7 @@ impl EdgeDesk {
                 let ledger = read_id(&ledger)?;
                 let previous = self.shared.outbox.ledger();
                 let bound = self.shared.outbox.bind(ledger).await;
-                bound.map_err(|error| format!("the edge cannot write that down now: {error}. Try again"))?;
+                bound.map_err(|error| format!("the edge cannot record this now: {error}. Try again"))?;
                 tracing::warn!(
                     code = %codes::LEDGER_ADOPTED,
                     %ledger, previous = previous.map(|id| id.to_string()), by = call.caller.as_str(),
@@ -98,9 +98,9 @@ fn read_id(text: &str) -> Result<LedgerId, String> {
 
 fn adopted(previous: Option<LedgerId>, ledger: LedgerId) -> Value {
     let from = match previous {
-        Some(previous) if previous == ledger => "It did before.".to_owned(),
+        Some(previous) if previous == ledger => "It already did.".to_owned(),
         Some(previous) => format!(
-            "It delivered to {previous} before: what that ledger had acknowledged is deleted here, and the new one records it as missing"
+            "It delivered to {previous} before: events that the old ledger had acknowledged are deleted here, and the new one records them as missing"
         ),
         None => "It had not delivered to any ledger yet.".to_owned(),
     };
@@ -261,9 +261,9 @@ fn last_known_status(data_dir: &Path) -> Option<Value> {
     }
     let (status, boot) = outbox::last_known_status(&data_dir.join(HIGH_WATER_FILE)).ok()??;
     let said = match boot == clock::boot() {
-        true => "what the edge noted last; \"edge outbox verify\" reads all of it",
+        true => "the last status that the edge wrote down; \"edge outbox verify\" reads the outbox itself",
         false => {
-            "what the edge noted last, before this machine was started again; after a power cut it may be a moment older than what is stored. \"edge outbox verify\" reads all of it"
+            "the last status that the edge wrote down before this machine was restarted; after a power cut it may be a moment older than the outbox. \"edge outbox verify\" reads the outbox itself"
         }
     };
     let mut answer = status_json(&status);

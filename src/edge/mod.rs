@@ -191,13 +191,13 @@ impl Edge {
                 }
             }
         }
-        tracing::info!("stopping: asked to; what is in flight is answered, the rest stays on disk");
+        tracing::info!("stopping on request; requests in flight are answered, waiting events stay on disk");
         self.stop.cancel();
         let all = async { ((&mut self.sending).await, (&mut self.http).await, self.tasks.finish().await) };
         if timeout(STOP_WITHIN, all).await.is_err() {
             tracing::warn!(
                 code = %codes::STOP_TOO_SLOW,
-                hint = "nothing is to be done: everything that was confirmed is on the disk",
+                hint = "nothing to do: everything that was confirmed is on the disk",
                 "a producer kept its connection open while the edge stopped"
             );
             self.http.abort();
@@ -266,7 +266,7 @@ fn save_board(dir: &DataDir, shared: &EdgeShared, saved: &mut Vec<u8>) {
         return;
     }
     if let Err(error) = dir.publish(BOARD_FILE, &bytes) {
-        tracing::debug!(%error, "the last board was not kept for the next start; events are not concerned");
+        tracing::debug!(%error, "the last board was not saved for the next start; events are not affected");
     }
     *saved = bytes;
 }
@@ -288,7 +288,7 @@ fn open_outbox(dir: &Path, config: &EdgeConfig) -> Result<(Outbox, Display, Vec<
         tracing::error!(
             code = %codes::OUTBOX_FULL,
             reason = what,
-            hint = "make room on the disk, or look why nothing is delivered",
+            hint = "make room on the disk, or find out why nothing is delivered",
             "producers are refused until there is room; what was confirmed is delivered"
         );
     }
@@ -309,7 +309,7 @@ fn check_garage(store: &Store, garage: &SiteName) -> Result<(), DaemonError> {
         Some(stored) => Err(DaemonError::Setting(
             codes::DATA_DIRECTORY_OF_OTHER_GARAGE,
             format!(
-                "this data directory belongs to garage {:?}, not to {:?}. Nothing was changed. Start it with --garage-name {:?}, or give this garage a --data-dir of its own",
+                "this data directory belongs to garage {:?}, not to {:?}. Nothing was changed. Start the edge with --garage-name {:?}, or give this garage a --data-dir of its own",
                 String::from_utf8_lossy(&stored),
                 garage.as_str(),
                 String::from_utf8_lossy(&stored),
@@ -394,7 +394,7 @@ fn replace_display(shared: &EdgeShared, saved: &[u8], moved: Option<Epoch>, stop
                 code = %codes::OWN_COUNT_UNKNOWN,
                 %error,
                 hint = "run: edge outbox verify",
-                "the waiting events cannot be counted; the garage's own count is shown as it was"
+                "the waiting events cannot be counted; the garage's previous count is still shown"
             );
         }
     }

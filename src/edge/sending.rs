@@ -125,7 +125,7 @@ impl Shell {
                         code = %codes::NO_REPLY,
                         server = %self.shared.config.servers[self.sender.server()],
                         hint = "if this goes on, check the network and the server; what is not acknowledged is sent again",
-                        "no useful reply in time; the next connection goes to this server"
+                        "no usable reply in time; the edge connects to this server next"
                     );
                     self.dealer = None;
                 }
@@ -180,7 +180,7 @@ impl Shell {
                     tracing::warn!(
                         code = %codes::SERVER_UNREACHABLE,
                         %error,
-                        hint = "check the network, the server and its address; events stay on this disk, and it is tried again all the time",
+                        hint = "check the network, the server and its address; events stay on this disk, and the edge keeps trying",
                         "no server can be reached"
                     );
                 }
@@ -252,10 +252,10 @@ impl Shell {
         match Reply::decode(&body) {
             Ok(reply) => self.replied(reply).await,
             Err(WireError::PeerSpeaks { lowest, highest }) => self.alarm(codes::PROTOCOL_VERSION_MISMATCH, format!(
-                "the server speaks versions {lowest} to {highest} of the protocol, this edge version {}; events stay here. Bring both to one version",
+                "the server speaks versions {lowest} to {highest} of the protocol, this edge version {}; events stay here. Install the same version on both",
                 wire::VERSION
             )),
-            Err(error) => self.alarm(codes::NOT_A_SERVER, format!("what answers is no fogpost server: {error}; events stay here. Check the address")),
+            Err(error) => self.alarm(codes::NOT_A_SERVER, format!("what answers is not a fogpost server: {error}; events stay here. Check the address")),
         }
     }
 
@@ -293,7 +293,9 @@ impl Shell {
                 let mut display = self.shared.display();
                 display.answered(part, own.as_ref(), Instant::now(), clock::wall_ms());
             }
-            Err(error) => tracing::debug!(%error, "sender: the board cannot be read and is shown as it was"),
+            Err(error) => {
+                tracing::debug!(%error, "sender: the new board cannot be read; the previous one is still shown")
+            }
         }
     }
 
@@ -315,20 +317,20 @@ impl Shell {
                     return self.not_now(&error);
                 }
                 self.alarm(codes::SERVER_WENT_BACK, format!(
-                    "the server has our events up to {mark} only, though it acknowledged {acknowledged}: was it restored from a copy? What is still here is sent again, the rest is recorded there as missing"
+                    "the server has events of this garage only up to {mark}, though it acknowledged {acknowledged}: was it restored from a copy? Events that are still here are sent again, and the server records the rest as missing"
                 ));
             }
             Outcome::Conflict { first, acknowledged } => {
                 self.shared.outbox.acknowledge(self.epoch_index(), acknowledged);
                 self.alarm(codes::CONFLICT, format!(
-                    "the server has another page at sequence {first} of epoch {}; nothing is deleted, the queue waits. Does another edge use this name, or was this directory restored from a copy? When both sides are to count, tell the server: server garages adopt {:?}",
+                    "the server has another page at sequence {first} of epoch {}; nothing is deleted, the queue waits. Does another edge use this name, or was this directory restored from a copy? If the events of both sides are to count, run on the server: server garages adopt {:?}",
                     self.epoch(),
                     self.shared.config.garage_name.as_str()
                 ));
             }
             Outcome::Refused { reason } => self.alarm(
                 codes::REFUSED_BY_SERVER,
-                format!("the server refuses what we send: {reason}; nothing is deleted, the queue waits"),
+                format!("the server refuses the events of this edge: {reason}; nothing is deleted, the queue waits"),
             ),
             Outcome::LedgerFound { ledger } => match self.shared.outbox.bind_first(ledger).await {
                 // An operator may have decided otherwise a moment ago.
@@ -342,7 +344,7 @@ impl Shell {
                 self.dealer = None;
                 let ours = self.sender.ledger().map(|ledger| ledger.to_string()).unwrap_or_default();
                 self.alarm(codes::OTHER_LEDGER, format!(
-                    "what answers keeps the ledger {found}, and this garage delivers to the ledger {ours}: nothing is sent to it, nothing is deleted, the queue waits. Is the address right? If the other ledger is lost for good and this one is to take its place: edge ledger adopt {found}"
+                    "the server that answers keeps the ledger {found}, but this garage delivers to the ledger {ours}: nothing is sent to it, nothing is deleted, the queue waits. Check the address. If the ledger {ours} is lost for good and the new one is to take its place: edge ledger adopt {found}"
                 ));
             }
             Outcome::Move { from } => self.move_to_a_new_epoch(from).await,
@@ -365,7 +367,7 @@ impl Shell {
             tracing::warn!(
                 code = %codes::CONFLICT_DECIDED,
                 %epoch, events,
-                "a conflict was decided: what was not acknowledged was moved to a new epoch"
+                "a conflict was decided: events that were not acknowledged were moved to a new epoch"
             );
         }
         self.shared.sending().alarm = None;
@@ -384,12 +386,12 @@ impl Shell {
                     acknowledged = front.acknowledged,
                     waiting,
                     hint,
-                    "the server answers, and the oldest event that waits is not acknowledged"
+                    "the server answers, but does not acknowledge the oldest waiting event"
                 );
                 status.stands_still = Some(Alarm {
                     code: codes::QUEUE_STANDS_STILL,
                     text: format!(
-                        "queue_stands_still: the server answers, and for {} s it has not acknowledged the event after sequence {} of epoch {}. Everything confirmed is kept on this disk, and it is tried again all the time. To find the reason, {hint}",
+                        "queue_stands_still: the server answers, but for {} s it has not acknowledged the event after sequence {} of epoch {}. Everything confirmed is kept on this disk, and the edge keeps trying. To find the reason, {hint}",
                         STANDS_STILL_AFTER.as_secs(),
                         front.acknowledged,
                         self.epoch(),
@@ -426,7 +428,7 @@ impl Shell {
     /// Postpones a change of the outbox. If the outbox is busy, the change is tried again at the server's next reply; if its disk
     /// failed, the process ends.
     fn not_now(&self, error: &AppendError) {
-        tracing::debug!(%error, "sender: the outbox does not change now");
+        tracing::debug!(%error, "sender: a change of the outbox is postponed");
     }
 
     /// Raises an alarm, which is shown until an acknowledgement comes, and logged once.

@@ -27,7 +27,7 @@ pub async fn simulate_until_stopped(
     tracing::warn!(
         code = %codes::SIMULATED_CARS,
         hint = "do not use --simulate in a garage that is billed",
-        "this edge simulates cars (--simulate): its events did not happen"
+        "this edge simulates cars (--simulate): its events are not real"
     );
     tokio::select! {
         () = stop.cancelled() => {}
@@ -63,7 +63,7 @@ async fn simulate(shared: &EdgeShared, cars_per_hour: CarsPerHour) {
                     break;
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "a simulated car waits at the barrier");
+                    tracing::debug!(%error, "a simulated event was refused, and is tried again");
                     sleep(AT_THE_BARRIER).await;
                 }
             }

@@ -292,7 +292,7 @@ fn read_lines(body: &[u8], now: Timestamp) -> Result<EventBatch, Problem> {
         }
         if batch.records.len() == APPEND_MAX {
             let detail =
-                format!("a batch has at most {APPEND_MAX} lines. Nothing was stored; send less at a time");
+                format!("a batch has at most {APPEND_MAX} lines. Nothing was stored; send fewer at a time");
             return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
         }
         if line.len() > EVENT_MAX {

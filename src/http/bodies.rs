@@ -111,7 +111,7 @@ impl Bodies {
 }
 
 fn gave_way() -> Problem {
-    let detail = "more is being received than fits into memory, and this body was not complete. Nothing was stored; send it again in a moment";
+    let detail = "this daemon is receiving more than fits into memory, and this body was not complete yet. Nothing was stored; send it again in a moment";
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).code(codes::BUSY).retry_after(1)
 }
 

@@ -239,7 +239,7 @@ impl ConnectionProgress {
             Some(StatusCode::URI_TOO_LONG) => "the path of the request is too long".into(),
             None if error.is_parse_version_h2() => {
                 status = StatusCode::HTTP_VERSION_NOT_SUPPORTED;
-                "HTTP/2 is not spoken here. Use HTTP/1.1".into()
+                "HTTP/2 is not supported. Use HTTP/1.1".into()
             }
             None if error.is_incomplete_message() => {
                 "the connection was closed before the header of the request was complete".into()

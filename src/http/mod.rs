@@ -66,7 +66,7 @@ impl Problem {
         tracing::error!(
             code = %codes::INTERNAL_ERROR,
             %error,
-            hint = "report this with the log; stored events are not touched by it",
+            hint = "report this with the log; stored events are not affected",
             "a request could not be answered"
         );
         Problem::new(
@@ -168,7 +168,8 @@ pub fn renamed(now_at: &std::path::Path) -> String {
 /// The cursor of a query, where it has one. One that this daemon did not give is a problem.
 pub fn cursor<T>(after: Option<&str>, parse: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, Problem> {
     let bad = |text: &str| {
-        let detail = format!("after: {text:?} is no cursor. Use the value of \"next\" of the answer before");
+        let detail =
+            format!("after: {text:?} is not a cursor. Use the value of \"next\" of the previous answer");
         Problem::new(StatusCode::BAD_REQUEST, detail).code(codes::INVALID_CURSOR)
     };
     after.map(|text| parse(text).ok_or_else(|| bad(text))).transpose()
@@ -195,13 +196,13 @@ pub fn page(html: &'static str) -> impl IntoResponse {
 pub fn with_fallbacks(router: Router) -> Router {
     router
         .fallback(|| async {
-            Problem::new(
-                StatusCode::NOT_FOUND,
-                "there is nothing under this path; see the README for the paths that there are",
-            )
+            Problem::new(StatusCode::NOT_FOUND, "this path does not exist; the README lists all paths")
         })
         .method_not_allowed_fallback(|| async {
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path is not for this method; see the README")
+            Problem::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "this path does not take this method; see the README",
+            )
         })
 }
 

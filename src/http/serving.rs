@@ -104,7 +104,7 @@ pub async fn serve(
                     tracing::error!(
                         code = %codes::CONNECTION_NOT_ACCEPTED,
                         %error,
-                        hint = "raise the limit of open files (ulimit -n); others are closed for it",
+                        hint = "raise the limit of open files (ulimit -n); idle connections are closed to make room",
                         "a connection could not be accepted"
                     );
                     logged = Some(Instant::now());
@@ -128,7 +128,7 @@ pub async fn serve(
         tracing::warn!(
             code = %codes::STOP_TOO_SLOW,
             open,
-            hint = "nothing is to be done: everything that was confirmed is on the disk",
+            hint = "nothing to do: everything that was confirmed is on the disk",
             "some requests were not answered in time while the daemon stopped"
         );
     }
@@ -140,7 +140,7 @@ fn say_if_panicked(ended: Result<(), tokio::task::JoinError>) {
             code = %codes::CONNECTION_PANICKED,
             %error,
             hint = "report this with the log",
-            "a connection ended by a mistake of this program"
+            "a connection ended because of a bug in this program"
         );
     }
 }
@@ -148,13 +148,13 @@ fn say_if_panicked(ended: Result<(), tokio::task::JoinError>) {
 /// Answers a client for which there is no slot. This costs no task, so the answer is sent only if that is possible at once.
 fn refuse(stream: &TcpStream, peer: SocketAddr) {
     tracing::debug!(%peer, "refused: all connections are being answered");
-    let detail = "as many connections as this daemon can hold are being answered. Nothing was stored; send it again in a moment";
+    let detail = "this daemon is already answering as many connections as it can. Nothing was stored; send it again in a moment";
     let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1);
     let _ = stream.try_write(&problem.to_bytes());
 }
 
 fn panicked() -> Problem {
-    let detail = "this request met a mistake of ours, and what it stored is unknown. Send it again under the same Idempotency-Key; please report this with the log";
+    let detail = "this request met a bug in the program, and whether it was stored is not known. Send it again with the same Idempotency-Key, and please report this with the log";
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
 }
 

@@ -115,7 +115,7 @@ impl fmt::Debug for SiteName {
 pub enum SiteNameError {
     #[error("a name needs 1 to 64 bytes, this one has {0}")]
     Length(usize),
-    #[error("a name is made of printable characters, {0:?} is none")]
+    #[error("a name consists of printable characters, and {0:?} is not one")]
     Unprintable(char),
     #[error("a name neither begins nor ends with a space")]
     Space,

@@ -139,7 +139,7 @@ pub const OBSERVATION_MAX: usize = 1024;
 
 /// Bytes of another version, or no message at all.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the other side speaks of the board in a form that this program does not know")]
+#[error("the other side uses a format of the board that this program does not know")]
 pub struct UnknownForm;
 
 macro_rules! rides_along {

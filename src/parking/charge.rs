@@ -42,7 +42,7 @@ impl FromStr for ChargeId {
         };
         let example =
             "one looks like 1/d5947e0f-1414-4ac6-8009-21147bb78df6/623, as GET /v1/charges shows it";
-        read().ok_or_else(|| format!("{text:?} is no id of a charge: {example}"))
+        read().ok_or_else(|| format!("{text:?} is not the id of a charge: {example}"))
     }
 }
 
@@ -70,7 +70,7 @@ impl FromStr for EventId {
                 Ok(EventId { garage, epoch, sequence })
             }
             _ => Err(format!(
-                "{text:?} is no id of an event: one looks like 1/d5947e0f-1414-4ac6-8009-21147bb78df6/623, its garage, epoch and sequence as GET /v1/events shows them"
+                "{text:?} is not the id of an event: such an id looks like 1/d5947e0f-1414-4ac6-8009-21147bb78df6/623: garage, epoch and sequence, as GET /v1/events shows them"
             )),
         }
     }

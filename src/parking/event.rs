@@ -146,7 +146,7 @@ impl EventFields {
         if let Some(confidence) = confidence
             && !(0.0..=1.0).contains(&confidence)
         {
-            let reason = format!("it lies between 0 and 1, {confidence} does not");
+            let reason = format!("it must be between 0 and 1, but is {confidence}");
             return Err(EventError::field("confidence", reason));
         }
         let at = self.moment("at")?.unwrap_or_else(|| Moment::utc(now));
@@ -158,7 +158,8 @@ impl EventFields {
     fn kind(&self) -> Result<EventKind, EventError> {
         let name = self.text("kind").ok_or_else(|| missing("kind"))?;
         let kind = KindName::deserialize(name.into_deserializer()).map_err(|_: NoName| {
-            let reason = format!("{name:?} is none of \"entry\", \"exit\", \"count\", \"plate_correction\"");
+            let reason =
+                format!("{name:?} is not one of \"entry\", \"exit\", \"count\", \"plate_correction\"");
             EventError::field("kind", reason)
         })?;
         let unused: &[&str] = match kind {
@@ -194,7 +195,10 @@ impl EventFields {
 
     fn plate(&self, kind: KindName) -> Result<Option<Plate>, EventError> {
         let Some(plate) = self.get("plate") else {
-            return Err(EventError::field("plate", "it is missing; null says that it could not be read"));
+            return Err(EventError::field(
+                "plate",
+                "it is missing; send null if the plate could not be read",
+            ));
         };
         let read = |plate: &str| {
             Plate::new(plate).map_err(|error: PlateError| {
@@ -317,30 +321,33 @@ mod tests {
     fn every_refusal_names_the_field_and_the_reason() {
         for (json, field) in [
             (r#"{"plate":"AB1"}"#, "kind: it is missing"),
-            (r#"{"kind":"enter","plate":"AB1"}"#, "kind: \"enter\" is none of"),
+            (r#"{"kind":"enter","plate":"AB1"}"#, "kind: \"enter\" is not one of"),
             (r#"{"kind":"entry"}"#, "plate: it is missing"),
             (r#"{"kind":"entry","plate":"?"}"#, "plate: a plate is made of"),
             (
                 r#"{"kind":"entry","plate":7}"#,
-                "plate: the number 7 stands where a text in quotes, or null, belongs",
+                "plate: a text in quotes or null is expected, not the number 7",
             ),
             (r#"{"kind":"entry","plate":"AB1","at":"yesterday"}"#, "at: "),
             (r#"{"kind":"entry","plate":"AB1","at":"2026-11-23T08:15:00"}"#, "at: it lacks the offset"),
             (r#"{"kind":"entry","plate":"AB1","at":"2026-02-30T08:15:00Z"}"#, "at: "),
             (r#"{"kind":"entry","plate":"AB1","colour":"red"}"#, "colour: unknown field"),
             (r#"{"kind":"entry","plate":"AB1","occupied":3}"#, "occupied: an event of kind"),
-            (r#"{"kind":"entry","plate":"AB1","confidence":1.5}"#, "confidence: it lies between"),
+            (r#"{"kind":"entry","plate":"AB1","confidence":1.5}"#, "confidence: it must be between"),
             (r#"{"kind":"entry","plate":"AB1","seen_at":""}"#, "seen_at: "),
             (r#"{"kind":"entry","plate":"AB1","lane":"a\u0000"}"#, "lane: it holds a control"),
             (
                 r#"{"kind":"count","occupied":-1,"reason":"r"}"#,
-                "occupied: the number -1 stands where a whole number",
+                "occupied: a whole number from 0 to 4294967295 is expected, not the number -1",
             ),
             (r#"{"kind":"entry","plate":"AB1","plate":"AB1"}"#, "plate: duplicate field `plate`"),
-            (r#"{"kind":"entry","plate":"AB1","lane":[2]}"#, "lane: a list stands where a text"),
+            (
+                r#"{"kind":"entry","plate":"AB1","lane":[2]}"#,
+                "lane: a text in quotes is expected, not a list",
+            ),
             (
                 r#"{"kind":"entry","plate":"AB1","confidence":"1"}"#,
-                "confidence: a text stands where a number",
+                "confidence: a number is expected, not a text",
             ),
             (r#"{"kind":"plate_correction","epoch":"x","sequence":1,"plate":"AB1"}"#, "epoch: "),
         ] {

@@ -7,12 +7,12 @@ use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
 
-/// Why a JSON text is no event. Nothing was stored.
+/// Why a JSON text is not a valid event. Nothing was stored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EventError {
-    #[error("JSON is written in UTF-8, and {0}: send UTF-8")]
+    #[error("JSON must be in UTF-8, but {0}: send UTF-8")]
     Encoding(String),
-    #[error("this is no JSON of an event: {0}")]
+    #[error("not a valid JSON event: {0}")]
     Syntax(String),
     #[error("{field}: {reason}")]
     Field { field: String, reason: String },
@@ -64,7 +64,7 @@ impl fmt::Display for Expected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Expected::Text => f.write_str("a text in quotes"),
-            Expected::TextOrNull => f.write_str("a text in quotes, or null,"),
+            Expected::TextOrNull => f.write_str("a text in quotes or null"),
             Expected::Number => f.write_str("a number"),
             Expected::Whole(most) => write!(f, "a whole number from 0 to {most}"),
         }
@@ -88,7 +88,7 @@ pub(super) fn check(value: &Value, expected: Expected) -> Result<(), String> {
         Value::Array(_) => "a list".to_owned(),
         Value::Object(_) => "an object".to_owned(),
     };
-    Err(format!("{found} stands where {expected} belongs"))
+    Err(format!("{expected} is expected, not {found}"))
 }
 
 /// The values of these fields, in their order; `None` for what is missing. A field that has another name or stands twice is refused by
@@ -136,7 +136,7 @@ impl<'de, const N: usize> Visitor<'de> for Object<'_, N> {
             match place {
                 Some(place) if values[place].is_none() => values[place] = Some(value),
                 Some(_) => {
-                    let reason = format!("duplicate field `{name}`: an object says each thing once");
+                    let reason = format!("duplicate field `{name}`: each field may appear once");
                     wrong.get_or_insert(EventError::field(&name, reason));
                 }
                 None => {
@@ -192,12 +192,12 @@ mod tests {
         }
         let said = |value: Value, expected| check(&value, expected).unwrap_err();
         let text = said(json!(7), Expected::Text);
-        assert_eq!(text, "the number 7 stands where a text in quotes belongs");
+        assert_eq!(text, "a text in quotes is expected, not the number 7");
         let whole = |value| said(value, Expected::Whole(9));
-        assert_eq!(whole(json!(-1)), "the number -1 stands where a whole number from 0 to 9 belongs");
-        assert_eq!(whole(json!(10)), "the number 10 stands where a whole number from 0 to 9 belongs");
-        assert_eq!(whole(Value::Null), "null stands where a whole number from 0 to 9 belongs");
-        assert_eq!(said(json!("x"), Expected::Number), "a text stands where a number belongs");
+        assert_eq!(whole(json!(-1)), "a whole number from 0 to 9 is expected, not the number -1");
+        assert_eq!(whole(json!(10)), "a whole number from 0 to 9 is expected, not the number 10");
+        assert_eq!(whole(Value::Null), "a whole number from 0 to 9 is expected, not null");
+        assert_eq!(said(json!("x"), Expected::Number), "a number is expected, not a text");
     }
 
     /// UTF-16 was "not an object in braces", and so was an object behind a byte order mark.

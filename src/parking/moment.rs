@@ -28,18 +28,16 @@ pub enum MomentError {
     NoTime,
     #[error("it lacks the offset from UTC; {EXAMPLE}")]
     NoOffset,
-    #[error("it has {0} at its end, which RFC 3339 does not know: send the offset alone; {EXAMPLE}")]
+    #[error("it ends with {0}, which RFC 3339 does not allow: send only the offset; {EXAMPLE}")]
     Brackets(String),
-    #[error(
-        "its offset is not one of RFC 3339, which has hours and minutes from -23:59 to +23:59; {EXAMPLE}"
-    )]
+    #[error("its offset is not valid: RFC 3339 allows hours and minutes from -23:59 to +23:59; {EXAMPLE}")]
     Offset,
-    #[error("its year is not one of RFC 3339, which has 0000 to 9999 in four digits; {EXAMPLE}")]
+    #[error("its year is not valid: RFC 3339 allows 0000 to 9999, in four digits; {EXAMPLE}")]
     Year,
-    #[error("it is not between 0000-01-02 and 9999-12-30 in UTC, which is what can be kept")]
+    #[error("it is not between 0000-01-02 and 9999-12-30 in UTC, the range that can be stored")]
     Range,
     #[error(
-        "it has a second 60 that is not a leap second: those are only the last of a month in UTC, 23:59:60Z; {EXAMPLE}"
+        "its second 60 is not a leap second: a leap second is the last second of a month in UTC, 23:59:60Z; {EXAMPLE}"
     )]
     LeapSecond,
 }

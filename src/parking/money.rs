@@ -57,7 +57,7 @@ impl Amount {
 pub struct Currency(iso_currency::Currency);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a currency is one of ISO 4217 that is paid with, such as \"EUR\"")]
+#[error("a currency is the ISO 4217 code of a currency used for payments, such as \"EUR\"")]
 pub struct NoCurrency;
 
 impl Currency {

@@ -129,7 +129,7 @@ pub fn open_view(ledger: &Ledger, store: &Store) -> Result<View, StoreError> {
     tracing::warn!(
         code = %codes::VIEWS_AHEAD_OF_LEDGER,
         view = view.position,
-        hint = "nothing is to be done if a backup was restored; else check the disk",
+        hint = "nothing to do if a backup was restored; otherwise check the disk",
         "the views are ahead of the ledger; they are rebuilt from it"
     );
     view::discard(store)?;
@@ -192,13 +192,13 @@ pub fn apply_until_stopped(
                 code = %codes::VIEWS_DROPPED,
                 %error,
                 hint = "check the disk; the ledger holds everything",
-                "the views hold something unreadable; the next start rebuilds them from the ledger"
+                "a part of the views cannot be read; the next start rebuilds them from the ledger"
             ),
             Err(why) => tracing::error!(
                 code = %codes::VIEWS_NOT_DROPPED,
                 %error, %why,
                 hint = "run: server verify; restore a backup on another disk",
-                "the views hold something unreadable, and cannot be dropped; the ledger was not changed"
+                "a part of the views cannot be read, and the views cannot be dropped; the ledger was not changed"
             ),
         }
     }
@@ -278,7 +278,7 @@ impl Applier<'_> {
                 tracing::error!(
                     code = %codes::VIEW_QUESTION_PANICKED,
                     hint = "report this with the log",
-                    "a question about the views failed by a mistake of this program; nothing was changed"
+                    "a question about the views failed because of a bug in this program; nothing was changed"
                 );
             }
         }

@@ -58,7 +58,7 @@ fn ask<T: DeserializeOwned>(session: &mut ServerSession<'_>, request: ServerRequ
 }
 
 fn replaced(by: LedgerId) -> Failure {
-    format!("another ledger was put in its place meanwhile: {by}").into()
+    format!("the ledger was replaced by another one meanwhile: {by}").into()
 }
 
 pub fn run(config: &ServerConfig, to: &Path) -> Result<Value, String> {
@@ -104,11 +104,11 @@ pub fn into_new<T, U>(
             _ => Ok(()),
         });
         let left = match removed.into_iter().collect::<Result<Vec<()>, String>>() {
-            Ok(_) => "What was copied was removed".to_owned(),
-            Err(error) => format!("What was copied is still there, and cannot be removed ({error}): do not use it"),
+            Ok(_) => "The unfinished copy was removed".to_owned(),
+            Err(error) => format!("The unfinished copy is still there and cannot be removed ({error}); do not use it"),
         };
         format!(
-            "the {what} in {to:?} was not made: {reason}. The server's own data is not touched by it. {left}. Remove {to:?}, and try again"
+            "the {what} in {to:?} was not made: {reason}. The server's own data is not changed. {left}. Remove {to:?}, and try again"
         )
     })
 }
@@ -134,7 +134,7 @@ fn copy(
     }
     let counts = copy.finish()?;
     copy_base(session, ledger, &store)?;
-    open_copy(store, ledger, through).map_err(|error| format!("what was copied does not open: {error}"))?;
+    open_copy(store, ledger, through).map_err(|error| format!("the copy cannot be opened: {error}"))?;
     Ok(Certificate {
         fogpost: env!("CARGO_PKG_VERSION"),
         ledger: ledger.to_string(),
@@ -225,7 +225,7 @@ mod tests {
             };
             let said =
                 into_new(&to, "backup", write, |()| Err::<(), _>(Failure::from("no room"))).unwrap_err();
-            assert!(said.contains("What was copied was removed"), "{name}: {said}");
+            assert!(said.contains("The unfinished copy was removed"), "{name}: {said}");
             let left: Vec<_> = fs::read_dir(&to).unwrap().map(|entry| entry.unwrap().file_name()).collect();
             assert!(!left.iter().any(|name| name.to_string_lossy().starts_with("store")), "{name}: {left:?}");
         }

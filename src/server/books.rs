@@ -115,17 +115,17 @@ pub enum BooksError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(
-        "a statement does not add up: {0}. Nothing was changed. \"server verify\" says more; do not send it"
+        "a statement does not add up: {0}. Nothing was changed. Do not send the statement; \"server verify\" says more"
     )]
     Statement(#[from] StatementError),
     #[error(
-        "the lines of the statement of {whose:?} give {lines}, and the books say {books}. Nothing was changed. \"server verify\" says more; do not send it"
+        "the lines of the statement of {whose:?} add up to {lines}, but the books say {books}. Nothing was changed. Do not send the statement; \"server verify\" says more"
     )]
     Disagree { whose: String, lines: String, books: String },
     #[error("the statement has more than {lines} lines")]
     TooLong { lines: u64 },
     #[error(
-        "the pieces of the statements are not understood: {0}. Nothing was changed. Is the running server of another version than this program?"
+        "the statements that the server sent cannot be read: {0}. Nothing was changed. Does the running server have another version than this program?"
     )]
     Form(String),
 }

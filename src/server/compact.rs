@@ -38,7 +38,7 @@ pub fn run(config: &ServerConfig, to: &Path) -> Result<String, String> {
     let reached = admin::reach(data_dir, &ServerRequest::Garages);
     let books = match reached.map_err(|error| error.to_string())? {
         DaemonOrDirectory::Daemon(_) => {
-            return Err("the server runs. Nothing was changed. Stop it first: what it would take meanwhile would be missing in the new directory".into());
+            return Err("the server is running. Nothing was changed. Stop it first: events that it takes meanwhile would be missing in the new directory".into());
         }
         DaemonOrDirectory::Directory(dir) => OfflineServer::open(dir, config),
     };
@@ -46,7 +46,7 @@ pub fn run(config: &ServerConfig, to: &Path) -> Result<String, String> {
     let said = |Changed { events, commands }| {
         let (to, old, position) = (to.display(), data_dir.display(), books.ledger.position());
         Ok(format!(
-            "The ledger is written to {to}, up to position {position}: {events} events and {commands} commands lost what was forgotten. Start the server on it (server --data-dir {to}), and when it works remove the old directory {old}: until then that still holds all"
+            "The ledger is written to {to}, up to position {position}: {events} events and {commands} commands no longer contain the forgotten plates. Start the server on it (server --data-dir {to}). When it works, remove the old directory {old}, which still contains them"
         ))
     };
     backup::into_new(to, "compacted ledger", |unfinished| write(&books, unfinished), said)

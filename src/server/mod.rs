@@ -237,7 +237,7 @@ impl Server {
             error = self.tasks.one_ended() => return Err(error),
             _ = &mut self.http => return Err(DaemonError::Failed(codes::TASK_ENDED, "HTTP ended by itself".into())),
         }
-        tracing::info!("stopping: asked to; what is in flight is answered, edges keep the rest");
+        tracing::info!("stopping on request; requests in flight are answered, edges keep all other events");
         self.stop.cancel();
         let live = Arc::clone(&self.live);
         let ended = async {
@@ -252,7 +252,7 @@ impl Server {
             Ok(_) => {}
             Err(_) => tracing::warn!(
                 code = %codes::STOP_TOO_SLOW,
-                hint = "look at the disk; what is stored is complete, as after a kill",
+                hint = "check the disk; what is stored is complete, as after a kill",
                 "stopping took too long"
             ),
         }

@@ -103,7 +103,7 @@ pub fn look_through_later(store: &Store, room: &DiskRoom) {
             code = %codes::STORE_NOT_CHECKED,
             %error,
             hint = "run: server verify",
-            "the store is not checked for damage; damage in it shows when it is read"
+            "the store could not be checked for damage; damage shows when it is read"
         );
     }
 }

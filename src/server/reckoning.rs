@@ -124,25 +124,25 @@ impl<'a> Reckoner<'a> {
                 Some("the exit is earlier than the entry by a little: two clocks differ, and the stay has no length".into())
             }
             Terms::Charged { .. } => priced.and_then(Priced::free_because),
-            Terms::Pending => Some("no tariff has a price for it yet; \"server tariffs apply\" prices it when one has".into()),
+            Terms::Pending => Some("no tariff has a price for it yet; when one has, \"server tariffs apply\" prices it".into()),
             Terms::Held(HeldBecause::EndsBeforeItBegins) => {
-                Some("it ended before it began and is not charged; \"server stays close\" ends it at another time".into())
+                Some("it ended before it began and is not charged; \"server stays close\" sets another end".into())
             }
             Terms::Held(HeldBecause::TooLong) => {
-                Some("it is longer than 30 days and is not charged; \"server stays bill\" charges it, \"server stays split\" makes two of it".into())
+                Some("it is longer than 30 days and is not charged; \"server stays bill\" charges it, \"server stays split\" divides it".into())
             }
         }
     }
 
     /// Why a correction was made, by whom and when.
     fn why(&self, listed: &ListedEntry) -> Result<(String, String, i64), StoreError> {
-        let by_plate = "the plate was corrected, so the stay is another one".to_owned();
+        let by_plate = "the plate was corrected, which changed the stay".to_owned();
         Ok(match (self.ledger.record_at(listed.entry.position)?, &listed.entry.what) {
             (Some(Record::Command { received_at_ms, by, command }), what) => {
                 let reason = match (command.reason(), what) {
                     (Some(reason), _) => reason,
                     (None, EntryKind::Void { why: VoidedBecause::StayChanged, .. }) => {
-                        "an operator joined, closed, split or released what the stay was made of"
+                        "an operator joined, closed, split or released events of this stay"
                     }
                     (None, _) => "",
                 };

@@ -120,7 +120,7 @@ impl Seen {
     /// What a person at the garage should know.
     pub fn notice(&self) -> Option<String> {
         self.two_edges().then(|| {
-            "another edge speaks under this garage's name at the same time. Both deliver what they confirmed, and the count is that of both together; give one of them a name and a data directory of its own".into()
+            "another edge uses this garage's name at the same time. Both are served, and their events add up; give one of them a name and a data directory of its own".into()
         })
     }
 }

@@ -47,7 +47,10 @@ impl Counters {
             applied: metrics.counter("events_applied", "Events applied to the ledger"),
             duplicates: metrics.counter("duplicates_refused", "Events received again and not applied again"),
             gaps: metrics.counter("gaps", "Requests that came before an earlier one"),
-            conflicts: metrics.counter("conflicts", "Requests with another content at an applied place"),
+            conflicts: metrics.counter(
+                "conflicts",
+                "Requests whose content differs from the events applied at their sequences",
+            ),
             refused: metrics.counter("refused", "Requests that were not understood"),
             commits: metrics.counter("commits", "Groups of requests committed together"),
             replies_dropped: metrics
@@ -223,8 +226,8 @@ impl Serving {
             Err(reason) if !was_short => tracing::error!(
                 code = %codes::DISK_FULL,
                 reason,
-                hint = "make room on the disk; nothing else is to be done",
-                "edges keep their events until there is room"
+                hint = "make room on the disk; the server then continues by itself",
+                "the disk is full; edges keep their events until there is room"
             ),
             Ok(()) if was_short => tracing::info!("the disk has room again; events are taken"),
             _ => {}
@@ -261,8 +264,8 @@ impl Serving {
             tracing::warn!(
                 code = %codes::GARAGE_OF_OTHER_LEDGER,
                 wanted = request.ledger.map(|ledger| ledger.to_string()),
-                hint = "check the address in the edge, and whether the directory of this server was replaced",
-                "a garage that delivers to another ledger knocked; nothing was taken from it"
+                hint = "check the server address of the edge, and whether the data directory of this server was replaced",
+                "a garage that delivers to another ledger reached this server; nothing was taken from it"
             );
             return None;
         }
@@ -274,7 +277,7 @@ impl Serving {
             tracing::error!(
                 code = %codes::EVENTS_MISSING,
                 missing = answer.missing,
-                hint = "look at the page of the garage, and whether a backup of this server has them",
+                hint = "look at missing_ranges of the garage, and whether a backup of this server has the events",
                 "events are missing for good and recorded as a missing range"
             );
         }
@@ -298,7 +301,7 @@ impl Serving {
             tracing::error!(
                 code = %codes::TWO_EDGES,
                 hint = "was a data directory copied? Give one of them a name of its own",
-                "two edges speak under this name at the same time; what they deliver adds up"
+                "two edges use this name at the same time; both are served, and their events add up"
             );
         }
         seen.watch_clock(request.clock_ms.saturating_sub(now_ms), now);
@@ -323,8 +326,8 @@ impl Serving {
 
     fn answer_nonsense(&mut self, peer: Peer, error: &WireError) {
         self.counters.refused.inc();
-        tracing::debug!(%error, "serving: refused what is not a valid request");
-        let reason = format!("this is no request: {error}");
+        tracing::debug!(%error, "serving: refused an invalid request");
+        let reason = format!("not a valid request: {error}");
         let body = match error {
             WireError::Version(_) => wire::versions_known(),
             _ => self.reply_to(0, 0, Verdict::Refused { reason }).encode(),
@@ -354,8 +357,8 @@ fn remember_verdict(seen: &mut Seen, request: &Request, verdict: &Verdict) {
                 tracing::error!(
                     code = %codes::CONFLICT,
                     first,
-                    hint = %format_args!("two edges may use one name, or a directory was restored. When both sides are to count: server garages adopt {:?}", request.site.as_str()),
-                    "another page stands where this one belongs; nothing was applied, and the garage's queue waits"
+                    hint = %format_args!("two edges may use one name, or an old copy of a data directory was restored. If the events of both sides are to count: server garages adopt {:?}", request.site.as_str()),
+                    "the ledger has another page at this sequence; nothing was applied, and the garage's queue waits"
                 );
             }
         }
@@ -364,8 +367,7 @@ fn remember_verdict(seen: &mut Seen, request: &Request, verdict: &Verdict) {
                 tracing::error!(
                     code = %codes::REFUSED_BY_SERVER,
                     reason,
-                    hint = "see the reason; nothing is deleted",
-                    "what a garage sends was refused; its queue waits"
+                    hint = "follow the reason; nothing is deleted", "the events of a garage were refused; its queue waits"
                 );
             }
         }

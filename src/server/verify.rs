@@ -47,23 +47,23 @@ pub struct Advice {
 }
 
 const LEDGER_WRONG: Advice = Advice {
-    means: "what was applied there cannot be proven any more; the rest of the ledger is not affected",
-    do_this: "keep a copy of the data directory; look whether a backup is sound (`server verify --data-dir BACKUP`) and go on from it: edges deliver again what they still have, and what nobody has is recorded as a missing range",
+    means: "what was applied there can no longer be proven; the rest of the ledger is not affected",
+    do_this: "keep a copy of the data directory, check a backup (`server verify --data-dir BACKUP`), and continue from it if it is sound: edges deliver again what they still have, and what nobody has is recorded as a missing range",
 };
 const LEDGER_END_LOST: Advice = Advice {
     means: "the disk lost the newest part of the ledger, or an older copy was put in the place of this directory's store; what was applied there is not in the books",
-    do_this: "keep a copy of the data directory; check the disk, and look whether a backup has more. A server that is started on the directory records the loss and goes on: edges deliver again what they still have, and what nobody has is recorded as a missing range",
+    do_this: "keep a copy of the data directory, check the disk, and check whether a backup has more. A server that is started on the directory records the loss and continues: edges deliver again what they still have, and what nobody has is recorded as a missing range",
 };
 const VIEW_WRONG: Advice = Advice {
-    means: "answers made from it may be wrong; the ledger, from which it follows, is checked apart from it",
+    means: "answers made from it may be wrong; the ledger itself is checked separately",
     do_this: "stop the server and run `server rebuild-views`: its next start rebuilds all views from the ledger. If that does not help, please report it with this text",
 };
 const VIEW_KNOWS_MORE: Advice = Advice {
-    means: "they know more than the ledger does now; answers are made from them as before",
-    do_this: "do not run `server rebuild-views`: it would forget what they know. Keep a copy of the data directory, and look whether a backup is sound",
+    means: "they contain more than can be read from the ledger now; answers are made from them as before",
+    do_this: "do not run `server rebuild-views`: what only the views contain would be lost. Keep a copy of the data directory, and check whether a backup is sound",
 };
 const SUMS_WRONG: Advice = Advice {
-    means: "statements and the money taken, as they are shown, are not what the charges add up to",
+    means: "the totals of statements and of the money taken are not the sums of the charges",
     ..VIEW_WRONG
 };
 const STORE_DAMAGED: Advice = Advice {
@@ -119,7 +119,7 @@ impl fmt::Display for VerifyReport {
             )?;
         }
         if truncated > 0 {
-            writeln!(f, "{truncated} positions were lost at an earlier time; the ledger says so itself")?;
+            writeln!(f, "{truncated} positions were lost at an earlier time; the ledger records this")?;
         }
         if let Some(position) = self.views_position {
             let VerifyReport { stays_open, stays_closed, exits_missed, exits_unmatched, quarantined, .. } =
@@ -279,7 +279,7 @@ fn check_views(
     let Some(position) = written()? else {
         let (from, to) = view::KEYS;
         if store.range(from, to).next().is_some() {
-            let what = "they are of another version of the program, or only a part of them is there";
+            let what = "they were written by another version of the program, or a part of them is missing";
             find(what.into(), VIEW_WRONG);
         }
         return Ok(());

@@ -189,7 +189,7 @@ async fn readyz(State(web): SharedWeb) -> Result<&'static str, Problem> {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => Err(Problem::internal(&error)),
         Err(_) => {
-            let text = "the disk does not answer; edges keep their events until it does. Look at the disk";
+            let text = "the disk does not answer; edges keep their events until it does. Check the disk";
             Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, text).code(codes::DISK_NOT_ANSWERING))
         }
     }

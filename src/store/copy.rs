@@ -15,14 +15,14 @@ use tempfile::TempDir;
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
     #[error(
-        "{path:?} is looked into by way of a copy, so that nothing in it changes; that takes up to {needed_mb} MB in {in_dir:?}, where {free_mb} MB are free. Nothing was changed. Set TMPDIR to a directory with more room"
+        "{path:?} is read through a copy, so that nothing in it changes; the copy takes up to {needed_mb} MB in {in_dir:?}, where {free_mb} MB are free. Nothing was changed. Set TMPDIR to a directory with more room"
     )]
     NoRoom { path: PathBuf, in_dir: PathBuf, needed_mb: u64, free_mb: u64 },
     #[error("cannot copy {path:?} to {to:?}: {source}. Nothing was changed in it")]
     Io { path: PathBuf, to: PathBuf, source: io::Error },
     /// A daemon runs now, so it can be asked instead.
     #[error(
-        "a daemon started in {path:?} while its store was copied. Nothing was changed. Give the command again"
+        "a daemon started in {path:?} while its store was copied. Nothing was changed. Run the command again"
     )]
     Used { path: PathBuf },
     #[error(transparent)]

@@ -43,7 +43,7 @@ impl HighWaterFile {
     /// Replaces the mark. A failure is no reason to stop.
     pub fn write<M: HighWaterMark>(&self, mark: &M) {
         if let Err(error) = self.file.write_all_at(&encode(mark), 0) {
-            tracing::debug!(%error, "the high-water mark was not written; what is stored is not concerned");
+            tracing::debug!(%error, "the high-water mark was not written; stored data is not affected");
         }
     }
 }

@@ -95,7 +95,7 @@ impl fmt::Display for Purpose {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreOpenError {
     #[error(
-        "cannot use {path:?}: {source}. Nothing stored was changed. Check that the disk is there, has room, and that this user may write to it, then start again"
+        "cannot use {path:?}: {source}. Nothing stored was changed. Check that the disk is there and has room, and that this user may write to it, then start again"
     )]
     Io { path: PathBuf, source: io::Error },
     #[error(
@@ -146,7 +146,7 @@ pub enum StoreError {
     #[error("a batch of {writes} writes is above the store's limit of {BATCH_MAX}; nothing was written")]
     BatchTooLong { writes: usize },
     /// An earlier write or flush failed, so what the disk holds is unknown until the store is opened again.
-    #[error("{failure} That was before, and nothing more is written until the process starts again")]
+    #[error("{failure} That happened earlier; nothing more is written until the process is started again")]
     Poisoned {
         /// What failed, and what it means.
         failure: Arc<str>,

@@ -171,7 +171,7 @@ fn remove_half_made_snapshots(path: &Path) -> io::Result<()> {
             tracing::warn!(
                 code = %codes::SNAPSHOT_REMOVED,
                 file = %entry.path().display(),
-                hint = "nothing is to be done: nothing was lost",
+                hint = "nothing to do: nothing was lost",
                 "removed an unfinished snapshot that a crash left"
             );
             fs::remove_file(entry.path())?;

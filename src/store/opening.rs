@@ -53,7 +53,7 @@ impl Store {
                         tracing::warn!(
                             code = %codes::TORN_END_NOT_KEPT,
                             hint = "make room on the disk",
-                            "there is no room to keep the end of the log that a crash tore"
+                            "there is no room to keep a copy of the unfinished end that a crash left in the log"
                         );
                     }
                 }

@@ -46,7 +46,7 @@ pub(super) fn tighten(dir: &Path) {
         tracing::warn!(
             code = %codes::PERMISSIONS_NARROWED,
             data_dir = %dir.display(), narrowed,
-            hint = "look who may have read it, plates among it",
+            hint = "find out who may have read it; it contains plates",
             "other users of this machine could read what is stored here; only its owner can now"
         );
     }

@@ -193,7 +193,7 @@ impl DiskRoom {
             Ok(()) => self.0.has_ballast.store(true, Ordering::Relaxed),
             Err(error) => {
                 let _ = fs::remove_file(&new);
-                tracing::debug!(%error, "the ballast was not laid; it is tried again");
+                tracing::debug!(%error, "the ballast file was not created; the daemon tries again later");
             }
         }
     }

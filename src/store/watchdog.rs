@@ -22,7 +22,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const GRACE: Duration = Duration::from_secs(2);
 
 /// What a failure of the disk means, and what to do.
-pub(super) const DISK_ADVICE: &str = "What was confirmed is kept. Make room on the disk or replace it, then start again: that finds out what it holds";
+pub(super) const DISK_ADVICE: &str = "What was confirmed is kept. Make room on the disk or replace it, then start again; the start finds out what was stored";
 
 /// A time in checks of the watching thread.
 type Looks = u64;

@@ -14,7 +14,7 @@ pub struct ServerAddress {
 
 /// Why a text is not an address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is no address: {reason}. One looks like \"tcp://127.0.0.1:5555\"")]
+#[error("{text:?} is not an address: {reason}. An address looks like \"tcp://127.0.0.1:5555\"")]
 pub struct AddressError {
     text: String,
     reason: &'static str,
@@ -38,11 +38,11 @@ impl FromStr for ServerAddress {
             return Err(error("its host is missing, or an IPv6 address lacks its brackets"));
         }
         if host.chars().any(|c| c.is_whitespace() || c.is_control() || "/?#@*".contains(c)) {
-            return Err(error("its host holds a character that no host name has"));
+            return Err(error("its host contains a character that is not allowed in host names"));
         }
         Ok(ServerAddress {
             host: host.to_owned(),
-            port: port.parse().map_err(|_| error("its port is no number from 0 to 65535"))?,
+            port: port.parse().map_err(|_| error("its port is not a number from 0 to 65535"))?,
         })
     }
 }
@@ -85,7 +85,7 @@ mod tests {
             "udp://a:1",
         ] {
             let error = text.parse::<ServerAddress>().unwrap_err().to_string();
-            assert!(error.contains("One looks like"), "{error}");
+            assert!(error.contains("An address looks like"), "{error}");
         }
     }
 }

@@ -38,7 +38,7 @@ pub enum DealerError {
     Closed,
     #[error("the connection takes no more messages")]
     Stuck,
-    #[error("the server sent a message without the empty delimiter and one body")]
+    #[error("the server sent a message that does not consist of an empty delimiter and one body")]
     Framing,
 }
 

@@ -78,7 +78,7 @@ async fn receive(mut socket: RouterRecvHalf, queue: mpsc::Sender<Incoming>, stop
             }
         };
         let Some(incoming) = open_envelope(message) else {
-            tracing::debug!("router: dropped a message without an envelope; its sender waits for nothing");
+            tracing::debug!("router: dropped a message without an envelope; its sender expects no reply");
             continue;
         };
         tokio::select! {

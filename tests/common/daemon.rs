@@ -371,7 +371,7 @@ impl Edge {
     pub fn assert_sound(&self) {
         let said = at_the_edge(&self.dir, &["outbox", "verify"]);
         assert!(said.contains("nothing is wrong"), "{said}");
-        assert!(!said.contains("damage of the past"), "{said}");
+        assert!(!said.contains("damage found earlier"), "{said}");
     }
 
     /// Where it is now: an edge that meets damage starts itself again, at another address. `None` while it is at none.

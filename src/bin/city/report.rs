@@ -226,7 +226,7 @@ impl fmt::Display for CityReport {
             (true, Verify::Full) => {
                 "The books are right: each confirmed event is at the server once, in order."
             }
-            (true, _) => "The books are right, as far as numbers and occupancies tell.",
+            (true, _) => "The books are right, as far as the compared counts show.",
             (false, _) => "THE BOOKS ARE NOT RIGHT, or could not be checked.",
         })
     }

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 /// Runs a whole city: a server, the edges of its garages, and cars. Checks the books at the end.
 ///
-/// Without --replay the cars are simulated, from a weekday's noon on.
+/// Without --replay the cars are simulated, starting at noon on a weekday.
 #[derive(Debug, Parser)]
 #[command(name = "city", version, max_term_width = 100, after_help = EXAMPLES)]
 #[command(group(ArgGroup::new("end of the cars").args(["replay", "limit"]).multiple(true)))]
@@ -27,11 +27,11 @@ pub struct CityFlags {
     #[arg(long, value_name = "FILE", help_heading = CARS)]
     replay: Option<PathBuf>,
 
-    /// Seed of all random numbers: one seed, one plan of cars, one plan of faults.
+    /// Seed of all random numbers; the same seed gives the same cars and the same faults.
     #[arg(long, value_name = "N", help_heading = CARS, default_value_t = 1)]
     pub seed: u64,
 
-    /// How many times faster time goes in the city [default: 60; with --replay as fast as possible].
+    /// How many times faster than real time the city runs [default: 60; with --replay as fast as possible].
     #[arg(long, value_name = "X", help_heading = CARS, value_parser = speed)]
     speed: Option<f64>,
 
@@ -39,12 +39,12 @@ pub struct CityFlags {
     #[arg(long, value_name = "N", help_heading = CARS)]
     pub limit: Option<u64>,
 
-    /// Kill edges and the server and cut their links all the time, and check the books all the same. With --replay and
-    /// without --speed faults come at certain numbers of events, else every few seconds. logs/weather.log lists them.
+    /// Keep killing edges and the server and cutting their links; the books are checked as usual. With --replay and without
+    /// --speed, faults happen after given numbers of events, otherwise every few seconds. logs/weather.log lists them.
     #[arg(long, help_heading = CARS)]
     pub chaos: bool,
 
-    /// Directory of the daemons' data and logs. It is kept, and a later run goes on from it [default: a temporary directory,
+    /// Directory of the daemons' data and logs. It is kept, and a later run continues from it [default: a temporary directory,
     /// removed when the books are right].
     #[arg(long, value_name = "DIR", help_heading = DAEMONS)]
     pub data_dir: Option<PathBuf>,
@@ -91,7 +91,7 @@ fn speed(text: &str) -> Result<f64, String> {
 #[serde(rename_all = "lowercase")]
 pub enum Verify {
     /// Each event is read back from the server and compared with what was confirmed, in order, and each charge with the
-    /// stays that ended; afterwards `server verify` judges the ledger.
+    /// stays that ended; afterwards `server verify` checks the ledger.
     #[default]
     Full,
     /// Per garage: how many events were applied, how many cars are inside, and how many stays have ended.
@@ -104,7 +104,7 @@ pub struct Settings {
     pub flags: CityFlags,
     /// What to replay; `None`: the cars are simulated.
     pub recording: Option<Recording>,
-    /// How many times faster time goes in the city; `None`: as fast as possible.
+    /// How many times faster than real time the city runs; `None`: as fast as possible.
     pub speed: Option<f64>,
 }
 

@@ -158,7 +158,7 @@ fn import(
     if !output.json && (differs("changes") || differs("changes_total")) {
         let recorded = changes(&recorded);
         print(&format!(
-            "Somebody else changed the registry meanwhile. What was recorded is this:\n{recorded}"
+            "Somebody else changed the registry meanwhile. These changes were recorded:\n{recorded}"
         ));
     }
     output.print(&recorded, said);
@@ -179,8 +179,7 @@ fn changes(answer: &Value) -> String {
             0 => String::new(),
             more => format!(" and {more} more"),
         };
-        let (plates, stay) =
-            if total == 1 { ("plate", "stays as it is") } else { ("plates", "stay as they are") };
+        let (plates, stay) = if total == 1 { ("plate", "is kept") } else { ("plates", "are kept") };
         shown.push_str(&format!(
             "{total} registered {plates} not named here {stay}: {}{more}\n",
             named.join(" ")
@@ -314,7 +313,7 @@ fn show(
         _ => "",
     };
     Err(NotDone::Refused(format!(
-        "there is no statement of {name:?} for {month}: neither an account nor a plate of that name was charged then. Nothing was changed. \"server charges list --month {month}\" shows what was"
+        "there is no statement of {name:?} for {month}: neither an account nor a plate of that name was charged in that month. Nothing was changed. \"server charges list --month {month}\" shows the charges of the month"
     )))
 }
 
@@ -345,7 +344,7 @@ fn export(session: &mut ServerSession<'_>, month: Month, out: &Path, formats: &[
 
 fn nothing_in(month: Month) -> NotDone {
     NotDone::Refused(format!(
-        "nothing was charged in {month}, so there is nothing to write. Nothing was changed. Is it the month that you mean?"
+        "nothing was charged in {month}, so there is nothing to write. Nothing was changed. Check the month"
     ))
 }
 

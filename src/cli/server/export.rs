@@ -44,10 +44,10 @@ impl StatementFormat {
 pub enum ExportError {
     #[error("{0:?} is not empty. Nothing was written. Give a new directory, or an empty one")]
     NotEmpty(PathBuf),
-    #[error("{0:?} is there already. Nothing was written. Give another --out, or move it away")]
+    #[error("{0:?} exists already. Nothing was written. Give another --out, or move it away")]
     There(PathBuf),
     #[error(
-        "cannot write {path:?}: {source}. Nothing of that name was left, and the books are not touched by it"
+        "cannot write {path:?}: {source}. Nothing was left under that name, and the books are not changed"
     )]
     Io { path: PathBuf, source: io::Error },
 }

@@ -37,16 +37,16 @@ const AFTER_HELP: &str = examples!(
 /// What to do instead of serving.
 #[derive(Debug, PartialEq, Eq, Subcommand)]
 pub enum ServerCommand {
-    /// List garages, or change their names and how they count
+    /// List, rename or decommission garages, set their capacity, and resolve conflicts
     #[command(subcommand, after_help = GARAGES_HELP)]
     Garages(GaragesCommand),
-    /// List events that were accepted but could not be applied, and decide what becomes of them
+    /// List events that were accepted but could not be applied, and release or discard them
     #[command(subcommand, after_help = QUARANTINE_HELP)]
     Quarantine(QuarantineCommand),
     /// Check tariffs, price a stay by them, show those in force, or price stays that wait for a tariff
     #[command(subcommand, after_help = TARIFFS_HELP)]
     Tariffs(TariffsCommand),
-    /// Register to which account the stays of a plate are charged
+    /// Manage registered plates: the account to which the stays of each are charged
     #[command(subcommand, after_help = PLATES_HELP)]
     Plates(PlatesCommand),
     /// Manage season tickets: which plates may park where without paying, and how many of them at once
@@ -61,12 +61,14 @@ pub enum ServerCommand {
     /// List stays that do not add up, and repair them
     #[command(subcommand, after_help = STAYS_HELP)]
     Stays(StaysCommand),
-    /// Replace a plate by a random token in stays and charges. Amounts, dates and garages stay. See "compact" for the rest
+    /// Replace a plate with a random token in stays and charges. Amounts, dates and garages are kept. "compact" removes the plate
+    /// from the events, too
     Forget {
+        /// Plate to forget
         #[arg(value_parser = Plate::new)]
         plate: Plate,
     },
-    /// Write the ledger of a stopped server into a new directory, without what was forgotten
+    /// Write the ledger of a stopped server into a new directory, without the forgotten plates
     Compact {
         /// New directory: it must not exist, or be empty
         #[arg(value_name = "DIR")]
@@ -75,7 +77,8 @@ pub enum ServerCommand {
     /// Export the statements of a month as double entries for a bookkeeper
     #[command(subcommand, after_help = JOURNAL_HELP)]
     Journal(JournalCommand),
-    /// Read everything, rebuild it in memory and compare. Reports what is wrong, where, and what to do. Changes nothing
+    /// Read the whole ledger, rebuild the views from it and compare. Reports what is wrong, where, and what to do. Changes
+    /// nothing
     Verify(OutputFlags),
     /// Explain a code of a problem, an anomaly, an error or a log line: what happened, what it means for the data, what to do
     Explain {
@@ -106,30 +109,36 @@ const GARAGES_HELP: &str = examples!(
 pub enum GaragesCommand {
     /// List all garages
     List(OutputFlags),
-    /// Rename a garage. Its edge may go on under the old name
+    /// Rename a garage. Its edge may keep the old name
     Rename {
+        /// Current name of the garage
         #[arg(allow_hyphen_values = true)]
         old: SiteName,
+        /// New name of the garage
         #[arg(allow_hyphen_values = true)]
         new: SiteName,
     },
-    /// Remove a garage from boards and from the city's numbers. Events that still come are applied and reported
+    /// Remove a garage from boards and from the city's numbers. Events that still arrive are applied and reported
     Decommission {
+        /// Name of the garage
         #[arg(allow_hyphen_values = true)]
         name: SiteName,
-        /// Add the garage again
+        /// Put the garage back on boards and into the city's numbers
         #[arg(long)]
         undo: bool,
     },
-    /// Resolve a conflict by accepting both sides: the edge sends what it has not delivered under a new epoch
+    /// Resolve a conflict by accepting both sides: the edge moves its undelivered events to a new epoch
     Adopt {
+        /// Name of the garage
         #[arg(allow_hyphen_values = true)]
         name: SiteName,
     },
     /// Set the number of parking spaces of a garage, whatever its edge reports
     Capacity {
+        /// Name of the garage
         #[arg(allow_hyphen_values = true)]
         name: SiteName,
+        /// Number of parking spaces
         #[arg(value_name = "SPACES", required_unless_present = "as_told", conflicts_with = "as_told")]
         spaces: Option<u32>,
         /// Use the number that the edge reports
@@ -157,13 +166,15 @@ pub enum QuarantineCommand {
         #[command(flatten)]
         output: OutputFlags,
     },
-    /// Apply what is in quarantine, if this program understands it now
+    /// Apply events in quarantine, if this version can apply them
     Release {
+        /// Place as "quarantine list" shows it; without an index, all events of the page
         #[arg(value_name = "POSITION[.INDEX]")]
         place: QuarantinePlace,
     },
-    /// Give up what is in quarantine. Its bytes and the reason stay in the ledger
+    /// Discard events in quarantine. Their bytes and the reason stay in the ledger
     Discard {
+        /// Place as "quarantine list" shows it; without an index, all events of the page
         #[arg(value_name = "POSITION[.INDEX]")]
         place: QuarantinePlace,
         /// The reason, for people who ask later
@@ -180,13 +191,16 @@ const TARIFFS_HELP: &str = examples!(
 
 #[derive(Debug, PartialEq, Eq, Subcommand)]
 pub enum TariffsCommand {
-    /// Check a configuration file and its tariffs: names the line and the reason of each mistake. Exits with 64 if there is one
+    /// Check a configuration file and its tariffs. Reports the line and the reason of each mistake, and exits with 64 if there is
+    /// one
     Check {
+        /// Configuration file
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
     /// Price a stay by the tariffs of --config, and show the breakdown
     Price {
+        /// Garage of the stay
         #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
         garage: SiteName,
         /// Time of entry, such as 2026-11-23T08:15:00+01:00
@@ -198,7 +212,8 @@ pub enum TariffsCommand {
         #[command(flatten)]
         output: OutputFlags,
     },
-    /// Price the stays that wait because no tariff was in force for them. Start the server with the tariffs in --config first
+    /// Price the stays that wait because no tariff was in force for them. Before that, add the tariff to the file of --config and
+    /// restart the server
     Apply,
     /// Print the tariffs that are in force, as a configuration file has them
     Show,
@@ -216,15 +231,17 @@ const PLATES_HELP: &str = examples!(
 
 #[derive(Debug, PartialEq, Eq, Subcommand)]
 pub enum PlatesCommand {
-    /// Register the plates of a file with the columns plate,account,name. Shows the changes first; all or nothing. Registered
-    /// plates that the file does not name stay
+    /// Register the plates of a CSV file with the columns plate,account,name. Shows the changes, then records all of them or
+    /// none. Registered plates that are not in the file are kept
     Import(ImportFlags),
     /// List the registered plates
     List(OutputFlags),
-    /// Register one plate, or change the account to which it is charged. What was charged stays with its account
+    /// Register one plate, or change the account to which it is charged. Earlier charges stay with their account
     Add {
+        /// Plate to register
         #[arg(value_parser = Plate::new)]
         plate: Plate,
+        /// Account to which its stays are charged
         #[arg(allow_hyphen_values = true)]
         account: Account,
         /// Holder of the account, as statements show it
@@ -233,6 +250,7 @@ pub enum PlatesCommand {
     },
     /// Remove a plate: its later charges go to the account "unregistered"
     Remove {
+        /// Registered plate
         #[arg(value_parser = Plate::new)]
         plate: Plate,
     },
@@ -240,6 +258,7 @@ pub enum PlatesCommand {
 
 #[derive(Debug, PartialEq, Eq, Args)]
 pub struct ImportFlags {
+    /// CSV file in UTF-8
     pub file: PathBuf,
     /// Only show the changes
     #[arg(long)]
@@ -256,13 +275,14 @@ const CONTRACTS_HELP: &str = examples!(
 
 #[derive(Debug, PartialEq, Eq, Subcommand)]
 pub enum ContractsCommand {
-    /// Add the contracts of a file with the columns contract,account,plate,garage,valid_from,valid_to,cars; garage may be *.
-    /// Shows the changes first; all or nothing. Contracts that the file does not name stay
+    /// Add the contracts of a CSV file with the columns contract,account,plate,garage,valid_from,valid_to,cars; garage may be *.
+    /// Shows the changes, then records all of them or none. Contracts that are not in the file are kept
     Import(ImportFlags),
     /// List the contracts
     List(OutputFlags),
-    /// End a contract. Stays that began under it stay covered
+    /// End a contract. Stays that began under it remain covered
     Remove {
+        /// Name of the contract
         #[arg(allow_hyphen_values = true)]
         contract: String,
     },
@@ -299,8 +319,9 @@ pub enum ChargesCommand {
         #[command(flatten)]
         output: OutputFlags,
     },
-    /// Take a charge back, as far as it was not credited. It stays in the books, and a further entry records the reason
+    /// Void a charge: give back what was not credited yet. The charge stays in the books, and a new entry records the reason
     Void {
+        /// Id of the charge, as "server charges list" shows it
         #[arg(value_name = "ID", allow_hyphen_values = true)]
         charge: ChargeId,
         /// The reason, which the statement shows
@@ -309,9 +330,10 @@ pub enum ChargesCommand {
     },
     /// Give a part of a charge back. A further entry records the reason
     Credit {
+        /// Id of the charge, as "server charges list" shows it
         #[arg(value_name = "ID", allow_hyphen_values = true)]
         charge: ChargeId,
-        /// Amount in minor units of the charge's currency: 150 is 1.50 EUR, and 150 JPY
+        /// Amount in minor units of the charge's currency: 150 is 1.50 EUR, or 150 JPY
         #[arg(long, value_name = "MINOR_UNITS", allow_negative_numbers = true)]
         amount: i64,
         /// The reason, which the statement shows
@@ -330,6 +352,7 @@ const STATEMENTS_HELP: &str = examples!(
 pub enum StatementsCommand {
     /// Print the statement of an account, or what one car was charged
     Show {
+        /// Account or plate
         #[arg(value_name = "ACCOUNT_OR_PLATE", allow_hyphen_values = true)]
         whose: String,
         /// Local month of the exits, such as 2026-11
@@ -338,7 +361,7 @@ pub enum StatementsCommand {
         /// Format of the statement
         #[arg(long, value_enum, default_value_t = StatementFormat::Text)]
         format: StatementFormat,
-        /// What the name means, where an account is called like a plate [default: the account]
+        /// How to read the name when it is both an account and a plate [default: account]
         #[arg(long, value_enum)]
         of: Option<StatementOf>,
     },
@@ -385,7 +408,7 @@ const JOURNAL_HELP: &str = examples!(
 
 #[derive(Debug, PartialEq, Eq, Subcommand)]
 pub enum JournalCommand {
-    /// Write the statements of a month, or of all, as postings: CSV whose debits equal its credits
+    /// Write the statements of one month, or of all months, as CSV postings whose debits equal their credits
     Export {
         /// Local month of the exits, such as 2026-11 [default: every month]
         #[arg(long)]
@@ -404,21 +427,23 @@ const STAYS_HELP: &str = examples!(
 
 #[derive(Debug, PartialEq, Eq, Subcommand)]
 pub enum StaysCommand {
-    /// Show what may need a repair, with the command that would do it
+    /// List what may need a repair, each with the command for it
     Review(OutputFlags),
     /// Join an entry and an exit to one stay, because a plate was misread
     Join {
-        /// Event id as "review" shows it: GARAGE/EPOCH/SEQUENCE
+        /// Event id of the entry, as "review" shows it: GARAGE/EPOCH/SEQUENCE
         #[arg(allow_hyphen_values = true)]
         entry: EventId,
+        /// Event id of the exit
         #[arg(allow_hyphen_values = true)]
         exit: EventId,
         /// The reason, which the books keep
         #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
         reason: String,
     },
-    /// End the stay of an entry at a time when the car left unseen. The stay is charged by its length
+    /// End a stay whose exit was not seen, at the time at which the car left. The stay is then charged by its length
     Close {
+        /// Event id of the entry: GARAGE/EPOCH/SEQUENCE
         #[arg(allow_hyphen_values = true)]
         entry: EventId,
         /// Time at which the car left, such as 2026-11-23T08:15:00+01:00
@@ -428,8 +453,9 @@ pub enum StaysCommand {
         #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
         reason: String,
     },
-    /// Split a stay in which the car left and entered again unseen. Each part is charged by itself
+    /// Split a stay during which the car left and came back unseen. Each part is charged separately
     Split {
+        /// Event id of the entry: GARAGE/EPOCH/SEQUENCE
         #[arg(allow_hyphen_values = true)]
         entry: EventId,
         /// Time at which the car left, such as 2026-11-23T08:15:00+01:00

@@ -150,7 +150,7 @@ fn print_garages(answer: &Value) -> String {
         if let Some(told @ 1..) = garage["capacity_told"].as_u64()
             && garage["capacity"] != told
         {
-            remarks.push(format!("its edge tells {told} spaces"));
+            remarks.push(format!("its edge reports {told} spaces"));
         }
         let cell = |field: &str| match &garage[field] {
             Value::Null => "--".to_owned(),
@@ -185,7 +185,7 @@ fn print_review(answer: &Value) -> String {
         );
     }
     if answer["more"] == true {
-        shown.push_str("\nThere are more; they show when these are repaired\n");
+        shown.push_str("\nThere are more; they are shown once these are repaired\n");
     }
     shown
 }

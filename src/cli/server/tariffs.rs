@@ -24,7 +24,7 @@ pub fn tell(set: &TariffSet, file: &Path) {
     for tariff in tariffs.iter().filter(|tariff| tariff.misses_a_calendar()) {
         let (name, from) = (&tariff.name, tariff.valid_from);
         text.push_str(&format!(
-            "note: the tariff {name:?} of {from} names holiday and has no calendar, so that no day is one\n"
+            "note: the tariff {name:?} of {from} uses holiday but has no calendar, so no day is a holiday\n"
         ));
     }
     print(&text);

@@ -17,7 +17,7 @@ pub(super) fn check_content(headers: &HeaderMap, types: &[&str]) -> Result<(), P
         let encoding = String::from_utf8_lossy(encoding.trim_ascii()).to_ascii_lowercase();
         if !matches!(encoding.as_str(), "" | "identity") {
             let detail = format!(
-                "Content-Encoding: {encoding:?} is not understood here: send the body as it is, without this header"
+                "Content-Encoding: {encoding:?} is not supported: send the body as it is, without this header"
             );
             return unsupported(codes::UNSUPPORTED_CONTENT_ENCODING, detail);
         }
@@ -32,7 +32,7 @@ pub(super) fn check_content(headers: &HeaderMap, types: &[&str]) -> Result<(), P
     match charset.as_deref() {
         None | Some("utf-8" | "utf8" | "us-ascii" | "") => Ok(()),
         Some(other) => {
-            let detail = format!("Content-Type: JSON is written in UTF-8, not in {other:?}: send UTF-8");
+            let detail = format!("Content-Type: JSON must be in UTF-8, not in {other:?}: send UTF-8");
             unsupported(codes::UNSUPPORTED_CHARSET, detail)
         }
     }
@@ -52,15 +52,13 @@ pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<Bytes>, Stri
         None if text.iter().all(u8::is_ascii_graphic) => text.to_vec(),
         None => {
             return Err(format!(
-                "a key is made of 1 to {KEY_MAX} visible ASCII characters; one with spaces stands in quotes"
+                "a key has 1 to {KEY_MAX} visible ASCII characters; put a key with spaces in quotes"
             ));
         }
     };
     match key.len() {
         1..=KEY_MAX => Ok(Some(key.into())),
-        length => {
-            Err(format!("a key is made of 1 to {KEY_MAX} visible ASCII characters, this one of {length}"))
-        }
+        length => Err(format!("a key has 1 to {KEY_MAX} visible ASCII characters, this one has {length}")),
     }
 }
 
@@ -74,15 +72,19 @@ fn unquoted(rest: &[u8]) -> Result<Vec<u8>, String> {
             b'"' if rest.as_slice().is_empty() => return Ok(key),
             b'"' => {
                 return Err(
-                    "something follows its closing quote; within quotes a quote is written \\\"".into()
+                    "something follows its closing quote; within quotes, write a quote as \\\"".into()
                 );
             }
             b'\\' => match rest.next().ok_or_else(unclosed)? {
                 c @ (b'"' | b'\\') => key.push(*c),
-                _ => return Err("within quotes a backslash stands only before a quote or a backslash".into()),
+                _ => {
+                    return Err(
+                        "within quotes, a backslash is allowed only before a quote or a backslash".into()
+                    );
+                }
             },
             c @ b' '..=b'~' => key.push(*c),
-            _ => return Err("within quotes stand ASCII characters from space to ~".into()),
+            _ => return Err("within quotes, only ASCII characters from space to ~ are allowed".into()),
         }
     }
 }
@@ -122,14 +124,14 @@ mod tests {
             (&["\"k\\"], "closing quote is missing"),
             (&["\"a\"b\""], "something follows its closing quote"),
             (&["\"a\";n=1"], "something follows its closing quote"),
-            (&["\"a\\n\""], "a backslash stands only before"),
+            (&["\"a\\n\""], "a backslash is allowed only before"),
             (&["\"a\u{fc}\""], "from space to ~"),
             (&["\"a\tb\""], "from space to ~"),
-            (&["a b"], "stands in quotes"),
+            (&["a b"], "with spaces in quotes"),
             (&["\u{fc}"], "visible ASCII characters"),
-            (&["\"\""], "this one of 0"),
-            (&[""], "this one of 0"),
-            (&[long.as_str()], "this one of 256"),
+            (&["\"\""], "this one has 0"),
+            (&[""], "this one has 0"),
+            (&[long.as_str()], "this one has 256"),
             (&["k", "k"], "more than once"),
         ] {
             let error = key(values).unwrap_err();

@@ -230,12 +230,12 @@ impl Committer {
                 tracing::error!(
                     code = %codes::MOVE_WAITS_FOR_ROOM,
                     reason = what,
-                    hint = "make room on the disk: then it goes on by itself",
-                    "what the server wants to have moved to a new epoch waits until there is room"
+                    hint = "make room on the disk; the move then continues by itself",
+                    "there is no room to move events to a new epoch, as the server requested; they wait"
                 );
             }
             (Ok(()), true) => {
-                tracing::info!("the disk has room again, and what waits is moved to a new epoch")
+                tracing::info!("the disk has room again; the waiting events are moved to a new epoch")
             }
             _ => {}
         }

@@ -105,7 +105,7 @@ pub enum OutboxOpenError {
     )]
     Ledger,
     #[error(
-        "cannot use the file that says how far the outbox had come: {0}. Nothing was changed. Check that the disk is there and that this user may write to it"
+        "cannot use the high-water file of the outbox: {0}. Nothing was changed. Check that the disk is there and that this user may write to it"
     )]
     HighWaterFile(#[source] std::io::Error),
     #[error("cannot start the committer thread: {0}. Nothing was changed")]
@@ -126,7 +126,7 @@ impl Coded for OutboxOpenError {
 /// Why an append was not confirmed. Except after [`AppendError::Failed`], nothing was stored.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum AppendError {
-    #[error("there is nothing to store: an append holds 1 to {APPEND_MAX} messages, this one {0}")]
+    #[error("an append holds 1 to {APPEND_MAX} messages, this one {0}; nothing was stored")]
     Count(usize),
     #[error("message {index} takes {bytes} bytes, the limit is {}; nothing was stored", page::PAYLOAD_MAX)]
     TooLong { index: usize, bytes: usize },
@@ -134,22 +134,24 @@ pub enum AppendError {
     TooLarge { bytes: usize },
     #[error("a key has 1 to {} bytes, this one {bytes}; nothing was stored", page::KEY_MAX)]
     Key { bytes: usize },
-    #[error("this key was used before, for something else; nothing was stored. What is new needs a new key")]
+    #[error(
+        "this key was used before for something else; nothing was stored. Use a new key for anything new"
+    )]
     KeyReused,
     /// There is room when older keys may be forgotten.
     #[error(
-        "{} keys are remembered, and none of them may be forgotten yet; nothing was stored. Post again later, or without a key",
+        "{} keys are remembered, and none of them is old enough to be forgotten; nothing was stored. Post again later, or without a key",
         keys::KEPT_MOST
     )]
     KeysFull,
     /// There is room again when waiting messages were delivered.
-    #[error("{0}; nothing was stored, and what was confirmed before is kept and goes on being delivered")]
+    #[error("{0}; nothing was stored. What was confirmed before is kept and still delivered")]
     Full(String),
-    #[error("more appends wait for the disk than it can take; nothing was stored, try again in a moment")]
+    #[error("too many appends wait for the disk; nothing was stored. Try again in a moment")]
     Busy,
     /// Whether it was stored is unknown until the outbox is opened again; nothing more is accepted until then.
     #[error(
-        "writing to the disk failed, and whether this append was stored is unknown. Nothing more is accepted until the process starts again; its log says what failed"
+        "writing to the disk failed, and whether this append was stored is unknown. Nothing more is accepted until the process is started again; its log says what failed"
     )]
     Failed,
 }

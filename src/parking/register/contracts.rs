@@ -107,7 +107,7 @@ fn check(row: &CsvRow<7>, bad: &mut Vec<BadLine>) -> Option<Contract> {
     }
     let cars = match cars.parse() {
         Ok(number @ 1u32..) if cars.bytes().all(|c| c.is_ascii_digit()) => Ok(number),
-        _ => Err(format!("{cars:?} is no number of cars; the least is 1")),
+        _ => Err(format!("{cars:?} is not a number of cars; the minimum is 1")),
     }
     .map_err(|error| refuse("cars", error));
     if bad.len() > before {
@@ -127,7 +127,7 @@ fn check(row: &CsvRow<7>, bad: &mut Vec<BadLine>) -> Option<Contract> {
 /// One form of a date only: 1.2.2026 is another day elsewhere.
 fn date(text: &str) -> Result<Date, String> {
     let date = text.parse::<Date>().ok().filter(|date| text.len() == 10 && date.to_string() == text);
-    date.ok_or_else(|| format!("{text:?} is no date; one looks like 2026-11-30"))
+    date.ok_or_else(|| format!("{text:?} is not a date; a date looks like 2026-11-30"))
 }
 
 /// Adds a further line to a contract, both with their numbers.
@@ -226,14 +226,14 @@ mod tests {
             ("c,Unregistered,AB1,*,2026-01-01,2026-01-02,1", "line 2, account: \"Unregistered\" is what"),
             ("c,a,-,*,2026-01-01,2026-01-02,1", "line 2, plate: a plate has 1 to 16"),
             ("c,a,AB1,,2026-01-01,2026-01-02,1", "line 2, garage: it is empty"),
-            ("c,a,AB1,*,1.2.2026,2026-01-02,1", "line 2, valid_from: \"1.2.2026\" is no date"),
-            ("c,a,AB1,*,2026-01-01,2026-02-29,1", "line 2, valid_to: \"2026-02-29\" is no date"),
+            ("c,a,AB1,*,1.2.2026,2026-01-02,1", "line 2, valid_from: \"1.2.2026\" is not a date"),
+            ("c,a,AB1,*,2026-01-01,2026-02-29,1", "line 2, valid_to: \"2026-02-29\" is not a date"),
             ("c,a,AB1,*,2026-01-01,2026-01-02T00:00,1", "line 2, valid_to: "),
             (
                 "c,a,AB1,*,2026-01-02,2026-01-01,1",
                 "line 2, valid_to: 2026-01-01 comes before valid_from, 2026-01-02",
             ),
-            ("c,a,AB1,*,2026-01-01,2026-01-02,0", "line 2, cars: \"0\" is no number of cars"),
+            ("c,a,AB1,*,2026-01-01,2026-01-02,0", "line 2, cars: \"0\" is not a number of cars"),
             ("c,a,AB1,*,2026-01-01,2026-01-02,+2", "line 2, cars: "),
             ("c,a,AB1,*,2026-01-01,2026-01-02,1.5", "line 2, cars: "),
             ("c,a,AB1,*,2026-01-01,2026-01-02,4294967296", "line 2, cars: "),

@@ -10,9 +10,9 @@ pub enum LabelError {
     Empty,
     #[error("it has {bytes} bytes, the limit is {limit}")]
     Long { bytes: usize, limit: usize },
-    #[error("it is made of printable characters, {0:?} is none")]
+    #[error("it contains {0:?}, which is not a printable character")]
     Unprintable(char),
-    #[error("{0:?} is what cars are billed to that nobody registered")]
+    #[error("{0:?} is reserved for the stays of unregistered plates")]
     Reserved(String),
 }
 

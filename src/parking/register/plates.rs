@@ -91,9 +91,9 @@ mod tests {
 line 3, account: it is empty
 line 3, plate: a plate is made of letters and digits, '?' is neither
 line 4: it has 1 fields, the header has 3
-line 5, account: \"unregistered\" is what cars are billed to that nobody registered
+line 5, account: \"unregistered\" is reserved for the stays of unregistered plates
 line 6, plate: AB1 stands in line 2 too, with account \"miller\" and name \"Jo\"
-line 7, name: it is made of printable characters, '\\u{7}' is none
+line 7, name: it contains '\\u{7}', which is not a printable character
 line 8, plate: AB1 stands in line 2 too, with account \"miller\" and name \"Jo\"";
         assert_eq!(read_plates(text).unwrap_err().to_string(), expected);
     }

@@ -142,7 +142,7 @@ fn find<const N: usize>(
     for (place, name) in header.iter().enumerate().filter(|(_, name)| !name.trim().is_empty()) {
         let name = name.trim();
         match columns.iter().position(|column| column.eq_ignore_ascii_case(name)) {
-            None => return Err(no_header(line, &columns, &format!("{name:?} is no column"))),
+            None => return Err(no_header(line, &columns, &format!("{name:?} is not a column"))),
             Some(column) if places[column].is_some() => {
                 return Err(no_header(line, &columns, &format!("{name:?} stands twice")));
             }
@@ -273,10 +273,10 @@ mod tests {
         for (text, reason) in [
             ("", "line 1: the file is empty"),
             ("\u{feff}\r\n", "line 1: the file is empty"),
-            ("1,2\n", "line 1: \"1\" is no column"),
+            ("1,2\n", "line 1: \"1\" is not a column"),
             ("a\n1\n", "line 1: \"b\" is missing"),
             ("\na,b,a\n", "line 2: \"a\" stands twice"),
-            ("a,b,colour\n", "line 1: \"colour\" is no column"),
+            ("a,b,colour\n", "line 1: \"colour\" is not a column"),
         ] {
             assert_eq!(
                 read(text, ["a", "b"]).unwrap_err().to_string(),

@@ -1,4 +1,4 @@
-//! What people wrote, in a page: shown as text, never obeyed.
+//! Escapes what people wrote: a page shows it as text, and never interprets it.
 
 use std::fmt::{self, Display, Write};
 
@@ -22,8 +22,8 @@ impl Display for Text<'_> {
     }
 }
 
-/// A text in a string of a style sheet: what is no ASCII letter or digit stands as its number, so that neither the string
-/// nor the element can end in it.
+/// A text in a string of a style sheet: everything except ASCII letters and digits is written as its code point, so that neither
+/// the string nor the element can end in it.
 pub(super) struct StyleText<'a>(pub(super) &'a str);
 
 impl Display for StyleText<'_> {

@@ -287,7 +287,7 @@ mod tests {
     }
 
     proptest! {
-        /// The page has the same markup as when every text were an `x`.
+        /// The page has the same markup as if every text were an `x`.
         #[test]
         fn no_text_becomes_markup(lines in any_lines()) {
             let tame = with_texts(lines.clone(), |_| "x".to_owned());

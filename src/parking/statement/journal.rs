@@ -2,11 +2,10 @@
 //!
 //! **Promise.** For each entry, and so in sum for each currency, debits equal credits to the minor unit; what customers owe,
 //! net revenue and VAT are those of the statements. The VAT of a month is what the statements of the month say.
-//! **Kept by.** One entry for each statement, currency and rate, from the statement's own totals: VAT is computed once on
-//! the sum of a rate, so that no split over single charges could agree with it. The statement is the voucher, and tells the
-//! charges.
-//! **Not promised.** Payments: the books here know nothing of them. That each stay appears once: a caller that gives statements of
-//! an account and of its plates gives them twice.
+//! **Kept by.** One entry for each statement, currency and rate, from the statement's own totals: VAT is computed once on the sum
+//! of each rate, so entries for single charges would not add up to it. The statement is the voucher, and lists the charges.
+//! **Not promised.** Payments: the books here know nothing of them. That each stay appears once: a caller that passes the
+//! statements of an account and of its plates counts its stays twice.
 //!
 //! # The columns
 //!
@@ -21,10 +20,10 @@
 //! | `date` | the last day of the month, `YYYY-MM-DD`: when what was supplied within it is billed |
 //! | `document` | the voucher's name, the same in all rows of an entry, and unlike that of any other |
 //! | `account` | by the chart of the caller ([`Chart`]); a plain-text ledger nests by `:` |
-//! | `debit`, `credit` | never negative and never both, with a decimal point; a sum that is given back changes sides |
+//! | `debit`, `credit` | never negative and never both, with a decimal point; an amount that is given back is on the other side |
 //! | `currency` | ISO 4217; an entry has one |
 //! | `vat_percent` | empty outside of VAT: programs with tax keys choose theirs by it |
-//! | `customer` | for programs that keep one receivables account and a ledger of persons beside it |
+//! | `customer` | for programs that keep one receivables account and a separate customer ledger |
 //! | `text` | what a person reads in the account |
 
 use super::sheet::{self, CsvTable};
@@ -71,7 +70,7 @@ pub struct Posting {
     pub text: String,
 }
 
-/// The postings of `statements`, in their order. What came to nothing has none.
+/// The postings of `statements`, in their order. A sum of zero has none.
 pub fn postings(statements: &[Statement], chart: &Chart) -> Vec<Posting> {
     let mut all = Vec::new();
     for statement in statements {

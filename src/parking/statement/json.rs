@@ -8,7 +8,7 @@ use serde::Serialize;
 #[derive(Debug, Serialize)]
 pub struct StatementJson<'a> {
     operator: &'a Operator,
-    /// `null` in a look at one plate.
+    /// `null` in the statement of one plate.
     account: Option<&'a str>,
     account_name: Option<&'a str>,
     plate: Option<&'a str>,
@@ -19,7 +19,7 @@ pub struct StatementJson<'a> {
     totals: &'a [Total],
 }
 
-/// Every line has the first five fields; which others, its kind says.
+/// Every line has the first five fields; the others depend on its kind.
 #[derive(Debug, Serialize)]
 struct ShownLine<'a> {
     kind: &'static str,

@@ -47,7 +47,7 @@ pub enum Customer {
         /// What the customer is called, when the registry says it.
         name: Option<String>,
     },
-    /// A look at one car, whatever its account.
+    /// The stays of one car, whatever its account.
     Plate(String),
 }
 
@@ -66,7 +66,7 @@ pub struct StatementHead {
     pub customer: Customer,
     /// The local month of the exits.
     pub month: Month,
-    /// The running number within the account; `None` where none is given, as for a look at one plate.
+    /// The running number within the account; `None` without one, as in the statement of one plate.
     pub number: Option<u32>,
     /// The position of the books that the statement shows.
     pub position: u64,
@@ -156,7 +156,7 @@ pub struct Statement {
 }
 
 impl Statement {
-    /// Adds up `lines`, whose order is kept. On `Err` a sum has no place in an `i64`, or lines contradict each other.
+    /// Adds up `lines`, whose order is kept. On `Err` a sum does not fit into an `i64`, or lines contradict each other.
     pub fn new(head: StatementHead, lines: Vec<StatementLine>) -> Result<Statement, StatementError> {
         let totals = totals::add_up(&lines)?;
         Ok(Statement { head, lines, totals })

@@ -15,7 +15,7 @@ pub struct Month {
 
 /// A text or a pair of numbers that names no month.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no month; one looks like \"2026-11\"")]
+#[error("{0:?} is not a month; a month looks like \"2026-11\"")]
 pub struct MonthError(String);
 
 impl Month {

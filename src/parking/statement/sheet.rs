@@ -11,7 +11,7 @@ use std::borrow::Cow;
 /// What makes a cell a formula when it stands first.
 const FORMULA: &[char] = &['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠'];
 
-/// Behind these some program begins a new cell.
+/// After these characters, some programs begin a new cell.
 const SEPARATOR: &[char] = &[',', ';', '\t', '\r', '\n', '|'];
 
 /// A text as a cell. Numbers need none of this, and must not go through it.

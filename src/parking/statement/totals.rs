@@ -26,9 +26,9 @@ pub struct RateTotal {
     pub vat: Money,
 }
 
-/// The lines make no statement.
+/// The lines do not add up to a statement.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the sum in {currency} has no place in 64 bits")]
+#[error("the sum in {currency} does not fit into 64 bits")]
 pub struct StatementError {
     currency: Currency,
 }
@@ -63,7 +63,7 @@ fn total(currency: Currency, by_rate: BTreeMap<Option<VatRate>, i128>) -> Result
     Ok(Total { currency, gross, net, vat, rates })
 }
 
-/// A sum whose opposite has a place as well: a journal writes what is given back on the other side.
+/// A sum whose negative also fits: a journal writes what is given back on the other side.
 fn in_64_bits(sum: i128) -> Option<i64> {
     i64::try_from(sum).ok().filter(|sum| *sum != i64::MIN)
 }

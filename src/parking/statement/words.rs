@@ -32,7 +32,7 @@ pub(super) fn duration(from: Moment, to: Moment) -> Option<String> {
     Some(if text.is_empty() { "0 min".to_owned() } else { text })
 }
 
-/// Without what a terminal or a page would obey instead of showing.
+/// The text without the characters that a terminal or a page would interpret instead of showing.
 pub(super) fn visible(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }

@@ -67,7 +67,7 @@ impl FromStr for Days {
         for part in text.split(',').map(str::trim) {
             let unknown = || {
                 format!(
-                    "{part:?} is no day. Days are mon, tue, wed, thu, fri, sat, sun, ranges of them such as mon-fri, holiday, or all"
+                    "{part:?} is not a day. Days are mon, tue, wed, thu, fri, sat, sun, ranges of them such as mon-fri, holiday, or all"
                 )
             };
             let place = |name: &str| NAMES.iter().position(|known| *known == name.trim()).ok_or_else(unknown);
@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn what_is_no_day_is_named() {
         for (text, reason) in [
-            ("", "\"\" is no day"),
+            ("", "\"\" is not a day"),
             ("monday", "\"monday\""),
             ("Mon", "\"Mon\""),
             ("mon-", "\"mon-\""),

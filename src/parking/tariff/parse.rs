@@ -53,7 +53,8 @@ fn parse(text: &str, others: OtherTables) -> Result<TariffSet, Vec<TariffError>>
     for key in document.keys().filter(|_| others == OtherTables::Refuse) {
         let name = key.get_ref().as_ref();
         if ![CALENDAR, TARIFF].contains(&name) {
-            let problem = format!("the key {name:?} is not known here. Known are {CALENDAR}, {TARIFF}");
+            let problem =
+                format!("the key {name:?} is not known here. The known keys are {CALENDAR}, {TARIFF}");
             notes.note(notes.line_at(key.span().start), "", problem);
         }
     }
@@ -137,7 +138,7 @@ fn read_tariff(
         table.needs("garages", table.names("garages")).and_then(|garages| read_garages(&table, garages));
     let currency = table.needs("currency", table.text("currency")).and_then(|code| {
         let problem = format!(
-            "currency {code:?} is not known. It is one of ISO 4217 that is paid with, such as \"EUR\""
+            "currency {code:?} is not known. Give the ISO 4217 code of a currency used for payments, such as \"EUR\""
         );
         table.or_note(Currency::new(code).ok(), table.line_of("currency"), problem)
     });
@@ -202,7 +203,10 @@ fn read_garages(table: &Table<'_>, mut garages: Vec<(String, usize)>) -> Option<
     }
     let fallback = garages.iter().find(|(name, _)| name == FALLBACK);
     if let Some((_, line)) = fallback.filter(|_| garages.len() > 1) {
-        table.note(*line, "\"*\" stands for every garage without a tariff of its own; it is listed alone");
+        table.note(
+            *line,
+            "\"*\" stands for every garage without a tariff of its own; it must be listed alone",
+        );
     }
     Some(garages.into_iter().map(|(name, _)| name).collect())
 }
@@ -234,7 +238,7 @@ fn read_cap(table: Table<'_>) -> Option<Cap> {
         (true, false) => table.count("every_hours", 1..=HOURS_MAX).map(Span::Hours),
         (false, true) => table.window().map(Span::TimeWindow),
         _ => {
-            table.note(table.line, "a cap needs days, from and to, or every_hours, and not both");
+            table.note(table.line, "a cap needs either days, from and to, or every_hours, not both");
             None
         }
     };

@@ -11,7 +11,7 @@ use std::ops::RangeInclusive;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// What is wrong at one place of a text. The tariffs are not taken, none of them.
+/// What is wrong at one place of a text. None of its tariffs is taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {at}{problem}")]
 pub struct TariffError {
@@ -94,7 +94,10 @@ impl<'a> Table<'a> {
             let name = key.get_ref().as_ref();
             if !known.split(", ").any(|known| known == name) {
                 let line = self.notes.line_at(key.span().start);
-                self.note(line, format_args!("the key {name:?} is not known here. Known are {known}"));
+                self.note(
+                    line,
+                    format_args!("the key {name:?} is not known here. The known keys are {known}"),
+                );
             }
         }
     }
@@ -150,7 +153,7 @@ impl<'a> Table<'a> {
             () if name.trim() != name => "it begins or ends with a space",
             () => return Some(name),
         };
-        self.note(line, format_args!("{key} {text:?} is no name: {reason}"));
+        self.note(line, format_args!("{key} {text:?} is not a valid name: {reason}"));
         None
     }
 
@@ -203,7 +206,7 @@ impl<'a> Table<'a> {
             }
             _ => None,
         };
-        let problem = format_args!("{key} is to be a date such as 2026-01-01, without quotes");
+        let problem = format_args!("{key} must be a date such as 2026-01-01, without quotes");
         self.or_note(date, self.notes.line_of(value), problem)
     }
 
@@ -262,7 +265,7 @@ impl<'a> Table<'a> {
 
     fn time(&self, key: &str) -> Option<ClockTime> {
         let text = self.text(key)?;
-        let problem = "is no time. Times look like \"07:30\", from \"00:00\" to \"24:00\"";
+        let problem = "is not a time. Times look like \"07:30\", from \"00:00\" to \"24:00\"";
         self.or_note(ClockTime::new(text), self.line_of(key), format_args!("{key} {text:?} {problem}"))
     }
 }
@@ -277,5 +280,5 @@ pub(super) fn wrong_type(key: &str, expected: &str, value: &DeValue<'_>) -> Stri
         DeValue::Array(_) => "a list",
         DeValue::Table(_) => "a table",
     };
-    format!("{key} is to be {expected}, not {found}")
+    format!("{key} must be {expected}, not {found}")
 }

@@ -177,7 +177,7 @@ impl Boards {
                 tracing::warn!(
                     code = %codes::BOARD_TOO_LARGE_FOR_EDGE,
                     garage = %asker,
-                    hint = "install this version there; its events are taken all the same",
+                    hint = "install the server's version on the edge; its events are taken as usual",
                     "an edge of an earlier version shows no board, because the board is too large for one reply"
                 );
             }

@@ -143,7 +143,7 @@ pub fn base(ledger: &Ledger, after: Option<Vec<u8>>) -> Outcome {
 pub fn recorded(position: u64) -> Value {
     json!({
         "position": position,
-        "said": format!("The command is recorded at position {position}. It acts as soon as the views are brought up to date: the server was just stopped"),
+        "said": format!("The command is recorded at position {position}. It takes effect once the views are brought up to date; the server was just stopped"),
     })
 }
 
@@ -151,35 +151,35 @@ pub fn recorded(position: u64) -> Value {
 pub fn done(view: &Snapshot, position: u64, command: &Command) -> Outcome {
     if let Some(reason) = view.decisions.without_effect(position) {
         return Err(NotDone::Refused(format!(
-            "{reason}. The command is recorded at position {position} and has no effect: an event came between its check and its place"
+            "{reason}. The command is recorded at position {position} and has no effect: an event came between its check and its position"
         )));
     }
     let said = match command {
         Command::Rename { garage, to } => format!(
-            "The garage \"{garage}\" is called \"{to}\" from position {position} on. Its edge may go on as it is; what comes under either name counts for \"{to}\""
+            "The garage \"{garage}\" is called \"{to}\" from position {position} on. Its edge may keep its name; events under either name count for \"{to}\""
         ),
         Command::Capacity { garage, spaces } => capacity_is_set(view, position, garage, *spaces),
         Command::Decommission { garage, undo: false } => format!(
-            "The garage \"{garage}\" is decommissioned from position {position} on: boards and the city's numbers leave it out. Events that still come are applied and counted as before, and reported"
+            "The garage \"{garage}\" is decommissioned from position {position} on: boards and the city's numbers leave it out. Events that still arrive are applied and counted as before, and reported"
         ),
         Command::Decommission { garage, undo: true } => {
             format!("The garage \"{garage}\" is in use again from position {position} on")
         }
         Command::Adopt { garage } => format!(
-            "The next conflict of the garage \"{garage}\" is decided: its edge moves what it has not delivered to a new epoch, so that both sides count. Recorded at position {position}"
+            "The next conflict of the garage \"{garage}\" is decided: its edge moves its undelivered events to a new epoch, so that the events of both sides count. Recorded at position {position}"
         ),
         Command::Release { place } => released(view, position, *place),
         Command::Discard { place, .. } => format!(
-            "What waited at {place} is given up from position {position} on. Its bytes, and the reason, stay in the ledger"
+            "The events at {place} are discarded from position {position} on. Their bytes and the reason stay in the ledger"
         ),
         Command::Forget { whose: ToForget::Plate(_), .. } => format!(
-            "Tokens stand for the plate in stays and charges, from position {position} on. The events themselves keep it until \"server compact\" has rewritten the store, and backups made before keep it for good"
+            "From position {position} on, tokens replace the plate in stays and charges. The events themselves contain it until \"server compact\" has rewritten the store, and backups made before that contain it for good"
         ),
         Command::RemovePlate { plate } => format!(
-            "The plate {plate} is not registered any more, from position {position} on: what it is charged goes to the account \"{UNREGISTERED}\""
+            "From position {position} on the plate {plate} is no longer registered: its charges go to the account \"{UNREGISTERED}\""
         ),
         Command::RemoveContract { contract } => format!(
-            "The contract {contract:?} ends at position {position}. Stays that began under it are covered still"
+            "The contract {contract:?} ends at position {position}. Stays that began under it remain covered"
         ),
         Command::JoinStay { entry, exit, .. } => format!(
             "From position {position} on the exit {exit} ends the stay that began with {entry}; it is charged by its length"
@@ -188,19 +188,19 @@ pub fn done(view: &Snapshot, position: u64, command: &Command) -> Outcome {
             "From position {position} on the stay that began with {entry} has ended; it is charged by its length"
         ),
         Command::SplitStay { entry, .. } => format!(
-            "From position {position} on the stay that began with {entry} is two; what was charged is taken back, and each is charged by its length"
+            "From position {position} on the stay that began with {entry} is split in two; its charge is voided, and each part is charged by its length"
         ),
         Command::BillStay { charge, .. } => {
             format!("The stay {charge} is charged as it is, from position {position} on")
         }
         Command::Void { charge, .. } => format!(
-            "The charge {charge} is taken back at position {position}; it stays in the books, with the reason"
+            "The charge {charge} is voided at position {position}; it stays in the books, with the reason"
         ),
         Command::Credit { charge, .. } => {
-            format!("Some of the charge {charge} is given back at position {position}, with the reason")
+            format!("Part of the charge {charge} is given back at position {position}, with the reason")
         }
         // The others come from the program, which says what they did.
-        _ => format!("It acts from position {position} on"),
+        _ => format!("It takes effect from position {position} on"),
     };
     Ok(json!({ "position": position, "said": said }))
 }
@@ -208,13 +208,13 @@ pub fn done(view: &Snapshot, position: u64, command: &Command) -> Outcome {
 fn capacity_is_set(view: &Snapshot, position: u64, garage: &SiteName, spaces: Option<u32>) -> String {
     let Some(spaces) = spaces else {
         return format!(
-            "The capacity of the garage \"{garage}\" is what its edge tells, from position {position} on"
+            "The capacity of the garage \"{garage}\" is what its edge reports, from position {position} on"
         );
     };
     let told = view.garages.get(view.key_of(garage)).map_or(0, |garage| garage.told_capacity);
-    let told = if told == spaces { String::new() } else { format!(" Its edge tells {told}.") };
+    let told = if told == spaces { String::new() } else { format!(" Its edge reports {told}.") };
     format!(
-        "The garage \"{garage}\" has {spaces} spaces from position {position} on, whatever its edge tells.{told}"
+        "The garage \"{garage}\" has {spaces} spaces from position {position} on, whatever its edge reports.{told}"
     )
 }
 
@@ -225,9 +225,9 @@ fn released(view: &Snapshot, position: u64, place: QuarantinePlace) -> String {
     };
     let rest = match waiting {
         0 => String::new(),
-        n => format!(" Of the same page {n} are still not understood and stay in quarantine."),
+        n => format!(" {n} events of the same page still cannot be applied and stay in quarantine."),
     };
-    format!("What waited at {place} acts from position {position} on.{rest}")
+    format!("The events at {place} take effect from position {position} on.{rest}")
 }
 
 /// Says what an import changes, and at which position it was recorded; `None`: nothing was recorded.
@@ -289,11 +289,14 @@ pub fn contracts(view: &Snapshot) -> Value {
 /// Says what `tariffs apply` did.
 pub fn applied(store: &Store, commands: u64) -> Outcome {
     let waits = pending(store, 1).map_err(|error| error.to_string())?.is_some();
-    let rest =
-        if waits { " Some stays have no tariff still and wait on; GET /v1/charges shows them." } else { "" };
+    let rest = if waits {
+        " Some stays still have no tariff and keep waiting; GET /v1/charges shows them."
+    } else {
+        ""
+    };
     let said = match commands {
-        0 => format!("No stay waits for a price that it can have.{rest}"),
-        n => format!("What waited for a price is charged now, by {n} commands.{rest}"),
+        0 => format!("No stay was waiting that has a price now.{rest}"),
+        n => format!("The stays that had waited for a price are charged now, by {n} commands.{rest}"),
     };
     Ok(json!({ "commands": commands, "said": said }))
 }
@@ -336,7 +339,7 @@ pub fn review(view: &Snapshot, ledger: &Ledger, found: &Review) -> Outcome {
     let pairs = pairs.collect::<Result<Vec<Value>, String>>()?;
     let long = long.collect::<Result<Vec<Value>, String>>()?;
     let said = format!(
-        "{} pairs of an entry and an exit that are one look-alike letter apart, {} long stays of cars that were read elsewhere meanwhile",
+        "{} pairs of an entry and an exit whose plates differ by one look-alike letter, {} long stays during which the car was read in another garage",
         pairs.len(),
         long.len()
     );

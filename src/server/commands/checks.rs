@@ -17,9 +17,9 @@ pub enum BadCommand {
     Reason { bytes: usize },
     #[error("{0} milliseconds since 1970 is not a time of years -9999 to 9999")]
     Time(i64),
-    #[error("{0} minutes is not an offset from UTC: it is less than 26 hours either way")]
+    #[error("{0} minutes is not an offset from UTC, which is less than 26 hours in either direction")]
     Offset(i16),
-    #[error("a page holds {RECORDS_MAX} events at most, from 0 on; there is none with the number {0}")]
+    #[error("a page holds at most {RECORDS_MAX} events, numbered from 0; {0} is not one of them")]
     Index(u8),
     #[error("{0}")]
     Plate(crate::parking::PlateError),

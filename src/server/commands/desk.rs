@@ -51,7 +51,7 @@ pub fn fits_on(room: &DiskRoom, pieces: &[Vec<u8>]) -> Result<(), String> {
     let in_ledger_and_views = 2 * bytes * WRITTEN_FOR_VALUES;
     room.check(in_ledger_and_views).map_err(|what| {
         format!(
-            "{what}. Nothing was recorded, and what was recorded before is kept. Make room on the disk and give the command again"
+            "{what}. Nothing was recorded, and what was recorded before is kept. Make room on the disk and run the command again"
         )
     })
 }
@@ -61,7 +61,7 @@ pub fn not_recorded(error: &StoreError) -> String {
     match error {
         StoreError::ValueTooLong { .. } => format!("{error}. Nothing was recorded"),
         _ => format!(
-            "{error}. Whether the command was recorded shows at the next start of the server: look, and if it was not, give it again"
+            "{error}. Whether the command was recorded is known after the next start of the server: check then, and run it again if it was not"
         ),
     }
 }
@@ -114,8 +114,8 @@ impl CommandDesk {
                         tracing::error!(
                             code = %codes::PLATES_NOT_FORGOTTEN,
                             %error,
-                            hint = "it is tried again tomorrow; see the error",
-                            "plates that are older than retention_days were not all forgotten"
+                            hint = "fix the cause that the error names; the server tries again tomorrow",
+                            "not all plates older than retention_days were forgotten"
                         );
                     }
                 }
@@ -159,19 +159,19 @@ impl CommandDesk {
 fn broke_off(request: &ServerRequest) -> NotDone {
     let (what, hint) = match request {
         ServerRequest::Verify => (
-            "verifying broke off; the server goes on, and nothing was changed",
-            "Stop the server and verify again: then its directory is looked into as it is",
+            "the check broke off; the server keeps running, and nothing was changed",
+            "Stop the server and run \"server verify\" again: it then reads the data directory itself",
         ),
         _ if request.may_record() => (
-            "the command broke off; the server goes on",
-            "Whether it was recorded is not known: look, and if it was not, give it again. Ask server verify what is wrong with the store",
+            "the command broke off; the server keeps running",
+            "Whether it was recorded is not known: check, and run it again if it was not. \"server verify\" says what is wrong with the store",
         ),
         _ => (
-            "reading broke off; the server goes on, and nothing was changed",
-            "Ask server verify what is wrong with the store",
+            "reading broke off; the server keeps running, and nothing was changed",
+            "\"server verify\" says what is wrong with the store",
         ),
     };
-    NotDone::Refused(format!("{what}. {hint}. The server's log says more, please report this with it"))
+    NotDone::Refused(format!("{what}. {hint}. The server's log says more; please report this with the log"))
 }
 
 impl Backend for CommandDesk {
@@ -200,7 +200,7 @@ impl Backend for CommandDesk {
         let judged = self.runtime.block_on(self.live.ask(move |view| view.judge(&ledger, &asked)));
         judged.ok_or_else(|| match self.stop.is_cancelled() {
             true => NotDone::Stopping,
-            false => NotDone::Refused("judging the command broke off; the server goes on, and nothing was changed. Ask server verify what is wrong with the store. The server's log says more, please report this with it".into()),
+            false => NotDone::Refused("the check of the command broke off; the server keeps running, and nothing was changed. \"server verify\" says what is wrong with the store. The server's log says more; please report this with the log".into()),
         })
     }
 

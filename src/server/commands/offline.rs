@@ -74,8 +74,8 @@ impl Backend for OfflineServer {
             tracing::warn!(
                 code = %codes::VIEWS_NOT_WRITTEN,
                 %error,
-                hint = "nothing is to be done: the next start applies it to the views",
-                "the command is recorded, and the views were not written"
+                hint = "nothing to do: the next start applies the command to the views",
+                "the command was recorded, but the views were not written"
             );
         }
         written.is_ok()

@@ -26,7 +26,7 @@ pub fn put_at_start(
         match in_force {
             Some((position, _)) => tracing::info!(
                 position,
-                "the configuration has no tariffs; those that were put in force at this position stay"
+                "the configuration has no tariffs; those put in force at this position stay in force"
             ),
             None => tracing::info!(
                 "the configuration has no tariffs and none are in force: stays are recorded and wait for a price"
@@ -37,7 +37,7 @@ pub fn put_at_start(
     if let Some((position, known)) = &in_force
         && known == tariffs
     {
-        tracing::info!(position, "the tariffs of the configuration are in force since this position");
+        tracing::info!(position, "the tariffs of the configuration have been in force since this position");
         return Ok(());
     }
     let (pieces, digest) = in_pieces(tariffs.to_toml().into_bytes());
@@ -47,7 +47,7 @@ pub fn put_at_start(
             code = %codes::TARIFFS_NOT_PUT_IN_FORCE,
             reason = what,
             hint = "make room and start the server again",
-            "the tariffs of the configuration were not put in force; stays are charged by those that were"
+            "the tariffs of the configuration could not be put in force; stays are charged by the previous ones"
         );
         return Ok(());
     }
@@ -56,7 +56,7 @@ pub fn put_at_start(
     tracing::info!(
         position,
         tariffs = tariffs.tariffs().len(),
-        "the tariffs of the configuration are in force from this position on; what was charged before stays as it is"
+        "the tariffs of the configuration are in force from this position on; earlier charges do not change"
     );
     Ok(())
 }

@@ -83,7 +83,7 @@ impl LedgerCheck<'_> {
                     self.read.truncated += (to + 1).saturating_sub(from);
                     if to + 1 != position || from > to {
                         let what = format!(
-                            "it says that positions {from} to {to} are lost, which is not what it follows"
+                            "it says that positions {from} to {to} are lost, but these are not the positions before it"
                         );
                         self.say(format!("position {position}"), what);
                     }

@@ -137,7 +137,7 @@ impl<'a> Commit<'a> {
                 self.append_missing(applying, (from, to), reason, Some((sealed.digest, moved_from)))?;
             }
             Judgement::AfterMissingRange { from, to } => {
-                let reason = "the site was told that they are safe, and this ledger does not have them";
+                let reason = "they were acknowledged to the site, but this ledger does not have them";
                 self.append_missing(applying, (from, to), reason, None)?;
                 self.append_page(applying, sealed.clone(), page);
             }

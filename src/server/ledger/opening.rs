@@ -60,7 +60,7 @@ impl Ledger {
                     code = %codes::HIGH_WATER_FILE_UNUSABLE,
                     %error, file = %high_water.display(),
                     hint = "correct the permissions or make room, then start again",
-                    "the file that says how far the ledger had come cannot be used, so a lost end would not be noticed"
+                    "the high-water file of the ledger cannot be used, so a lost end of the ledger would not be noticed"
                 );
                 (None, None)
             }
@@ -101,7 +101,7 @@ impl Ledger {
             tracing::error!(
                 code = %codes::LEDGER_END_LOST,
                 from, to, ledger = %ledger.id,
-                hint = "check the disk, and whether a backup has more; was an older copy of the store put here?",
+                hint = "check the disk, whether an older copy of the store was put here, and whether a backup has more",
                 "the end of the ledger is lost; edges deliver again what they still have, and the rest is recorded as missing"
             );
         }

@@ -221,7 +221,7 @@ impl Ledger {
                     code = %codes::RESENT_PAGE_NOT_COMPARED,
                     position, stream, first,
                     hint = "run: server verify",
-                    "a page came again whose record cannot be read any more; it is taken for the one that was applied"
+                    "a page was sent again, and the record of it can no longer be read; it is assumed to be the page that was applied"
                 );
                 Ok(Some(offered))
             }

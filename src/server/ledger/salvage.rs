@@ -107,8 +107,8 @@ fn read_streams(found: &Salvaged, marks: &Marks) -> Result<Vec<StreamId>, StoreE
                 tracing::error!(
                     code = %codes::GARAGE_NAME_UNREADABLE,
                     stream = number,
-                    hint = "give it its own name: server garages rename",
-                    "the name of a garage cannot be read any more; its events are kept under a made-up name"
+                    hint = "rename the garage: server garages rename",
+                    "the name of a garage can no longer be read; its events are kept under a placeholder name"
                 );
                 let site = SiteName::new(&format!("{NAMELESS}{number}"));
                 StreamId { site: site.expect("it is short and can be printed"), epoch }
@@ -315,7 +315,7 @@ fn write_losses(new: &Store, streams: &[StreamId], marks: &Marks, losses: Losses
                 code = %codes::SEQUENCES_WITHOUT_POSITION,
                 garage = %stream.site, epoch = %stream.epoch, first,
                 hint = "run: server verify; restore a backup if there is one",
-                "sequences are missing from the ledger, and no lost position is left where they may have been"
+                "sequences are missing from the ledger, and no lost position is left that could have held them"
             );
             continue;
         };

@@ -32,7 +32,7 @@ pub struct OpenStay {
     pub cover: Cover,
 }
 
-/// When which positions were received, as far as it matters.
+/// The days on which positions were received, as far back as they are needed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Age {
     /// Entries that stand before this position are more than [`KEEP_DAYS`] days old.
@@ -42,10 +42,10 @@ pub struct Age {
 }
 
 impl Age {
-    /// A page was received. Returns whether other entries are old now.
+    /// Notes that a page was received. Returns true if more entries are old now.
     pub fn received(&mut self, at_ms: i64, position: u64) -> bool {
         let day = at_ms.div_euclid(DAY_MS);
-        // A clock that was set back: what came on days that are still to come belongs to this one.
+        // The clock was set back: what was received on later days counts as received on this day.
         let mut from = position;
         while let Some((_, earlier)) = self.days.back().copied().filter(|(last, _)| *last > day) {
             from = earlier;
@@ -69,8 +69,8 @@ impl Age {
     }
 }
 
-/// Says which plates are certainly not here. Two bits for each that is, of 16 million: 2 MB that are touched as they are used;
-/// with a million plates, one of 70 others is looked up in vain (a Bloom filter).
+/// A Bloom filter that says which plates are certainly not here. Each plate here sets two of 16 million bits: 2 MB of memory that
+/// is touched as it is used. With a million plates, one of 70 others is looked up in vain.
 #[derive(Debug, Clone, Default)]
 pub struct Filter(Vec<u64>);
 
@@ -169,7 +169,7 @@ impl AgedChanges {
         Ok(())
     }
 
-    /// One is taken out; `is_last`: no other one is in its page.
+    /// Takes out a stay; `is_last`: its page contains no other stay that is here.
     pub fn take(
         &mut self,
         store: &Store,
@@ -319,8 +319,7 @@ mod tests {
         let holes = bytes_each(COUNT, || {
             let mut holes: SharedMap<u64, MissingRange> = SharedMap::default();
             for n in 0..COUNT as u64 {
-                let reason =
-                    "the site was told that they are safe, and this ledger does not have them".into();
+                let reason = "they were acknowledged to the site, but this ledger does not have them".into();
                 holes.insert_mut(
                     n,
                     MissingRange {

@@ -207,7 +207,7 @@ fn first_entry(bytes: &[u8]) -> Option<(&[u8], &[u8], usize)> {
     Some((key, value, bytes.len() - rest.len()))
 }
 
-/// Tells the stream and the sequence of each event of a visit whose plate a token stands for, as the views are written.
+/// Calls `tell` with the stream and the sequence of each event of a visit whose plate a token replaced, as the views are written.
 pub fn forgotten(views: &Store, tell: &mut dyn FnMut(u32, u64)) -> Result<(), StoreError> {
     for entry in read_range::<Vec<Slot>>(views, b"vs", b"vt") {
         let (_, slots) = entry?;
@@ -225,8 +225,8 @@ pub fn forgotten(views: &Store, tell: &mut dyn FnMut(u32, u64)) -> Result<(), St
     Ok(())
 }
 
-/// A value of the views without those better readings of which `forgotten` says so, by the position and the place of their
-/// event. None: nothing is left of it.
+/// A value of the views without the better readings for which `forgotten`, given the position and the place of their event,
+/// returns true. `None`: nothing is left of the value.
 pub fn without_readings(
     key: &[u8],
     value: Vec<u8>,

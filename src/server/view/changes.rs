@@ -136,7 +136,7 @@ impl ViewChanges {
         }
     }
 
-    /// Puts the pages and readings into `batch`; they are changes no more.
+    /// Puts the pages and readings into `batch`, and removes them from the changes.
     pub(super) fn drain_pages(&mut self, batch: &mut Batch) -> Result<(), StoreError> {
         self.last_read.forget();
         self.waiting = 0;

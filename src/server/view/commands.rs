@@ -94,7 +94,7 @@ impl View {
                 tracing::warn!(
                     code = %codes::COMMAND_WITHOUT_EFFECT,
                     position, reason = %refusal,
-                    hint = "give the command again if it still applies",
+                    hint = "run the command again if it still applies",
                     "a command has no effect: an event came between its check and its position"
                 );
                 self.decisions.has_no_effect(position, refusal.to_string(), &mut changes.decisions);

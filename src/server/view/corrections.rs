@@ -26,7 +26,7 @@ pub(super) fn visits(run: &VisitRun) -> Vec<Visit<StoredPassage>> {
 }
 
 impl StayIndex {
-    /// Reads an earlier event with another plate from here on.
+    /// Gives an earlier event another plate from now on.
     pub(super) fn correct(
         &mut self,
         ledger: &Ledger,
@@ -103,8 +103,8 @@ impl StayIndex {
         Ok(Some(run))
     }
 
-    /// Puts `new` in the place of a run of visits of one car: what begins with the same event keeps its slot. The books of
-    /// money follow every stay that is another one now.
+    /// Replaces a run of visits of one car with `new`: a visit that begins with the same event keeps its slot. The books of money
+    /// are updated for every stay that changed.
     pub(super) fn replace(
         &mut self,
         plate: &Plate,
@@ -133,7 +133,7 @@ impl StayIndex {
         for visit in new {
             let kept = old.iter().find(|(_, old)| same(old, &visit)).map(|(address, old)| (*address, old));
             let is_new = kept.is_none_or(|(_, old)| *old != visit);
-            // A stay that was there keeps what its contract said.
+            // A stay that existed before keeps the decision whether a contract covers it.
             let cover = match (&visit, kept) {
                 (_, Some((address, _))) => update.changes.slot(address)?.cover,
                 (Visit::Stay { entry, .. }, None) => {
@@ -178,8 +178,7 @@ pub(super) struct KnownEvent {
     index: u8,
 }
 
-/// Finds an event by its sequence, among those before a (position, sequence): the ledger may know later ones. The
-/// event is one that a stay is made of.
+/// Finds an entry or exit by its sequence, among the events before a (position, sequence); the ledger may contain later ones.
 pub(super) fn known_event(
     ledger: &Ledger,
     site: &SiteName,

@@ -44,11 +44,11 @@ impl GarageState {
         self.told_capacity = capacity;
         self.capacity = self.decisions.capacity.unwrap_or(capacity);
         if self.capacity != capacity {
-            tracing::info!(garage = %name, told = capacity, stands = self.capacity, "an edge tells another capacity than an operator set; the operator's stands");
+            tracing::info!(garage = %name, told = capacity, stands = self.capacity, "an edge reports a capacity that differs from the one an operator set; the operator's is used");
         }
     }
 
-    /// Events came; a decommissioned garage should have none.
+    /// Counts events that came; a decommissioned garage should send none.
     pub(super) fn counted(&mut self, name: &SiteName, events: u64) {
         if let Some(since) = &mut self.decisions.decommissioned {
             if since.events_since == 0 {
@@ -56,14 +56,14 @@ impl GarageState {
                     code = %codes::GARAGE_DECOMMISSIONED,
                     garage = %name,
                     hint = "if it is in use again: server garages decommission NAME --undo",
-                    "events of a decommissioned garage are applied and counted as any others"
+                    "events of a decommissioned garage are applied and counted like any others"
                 );
             }
             since.events_since += events;
         }
     }
 
-    /// Whether boards and the city's numbers have it.
+    /// Whether boards and the city's numbers include it.
     pub fn is_shown(&self) -> bool {
         self.decisions.decommissioned.is_none()
     }

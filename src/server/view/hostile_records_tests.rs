@@ -260,7 +260,7 @@ fn pricing_or_forgetting_all_numbers_that_there_are_has_no_effect_and_is_told() 
     ] {
         let (view, position) = folded(&[ordered(command)]);
         let why = view.decisions.without_effect(position).unwrap();
-        assert!(why.contains("more than one step takes"), "{why}");
+        assert!(why.contains("more than one command may change"), "{why}");
     }
 }
 

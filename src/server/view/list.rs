@@ -90,7 +90,7 @@ impl StaySearch<'_> {
         let mut last = None;
         for (looked_at, found) in self.pages.chain(newest).enumerate() {
             let (address, slot) = found?;
-            // A chain is of all plates with one hash: a slot of another plate is a place to go on from as well.
+            // A chain is of all plates with one hash: a list can continue from a slot of another plate as well.
             if looked_at == self.look_at {
                 self.list.next = last;
                 break;
@@ -103,7 +103,7 @@ impl StaySearch<'_> {
         Ok(())
     }
 
-    /// The numbers of the garages that are wanted, from the one on in which the list before ended.
+    /// The numbers of the garages that are wanted, beginning with the one in which the previous list ended.
     fn garages(&self) -> (u32, u32) {
         let from = self.wanted.after.map_or(0, |after| after.garage);
         match self.wanted.garage {
@@ -137,10 +137,10 @@ impl StaySearch<'_> {
 
     fn of_garages(&mut self) -> Result<(), StoreError> {
         let (mut from, to) = self.garages();
-        // One garage after the other: of all of them the pages are many.
+        // One garage after the other: all of them together have too many pages.
         while let Some(garage) = self.next_garage(from, to)? {
             let after = self.wanted.after.filter(|after| after.garage == garage);
-            // Behind the first slot of a page the one before it comes.
+            // After the first slot of a page comes the page before it.
             let is_done = |page: u32| after.is_some_and(|after| (page, 0) >= (after.page, after.slot));
             for page in self.pages_of(garage)?.skip_while(|page| is_done(*page)) {
                 if !self.look() {

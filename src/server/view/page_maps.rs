@@ -1,6 +1,6 @@
 //! Bit maps of the pages in which a car is inside, so that neither a start nor a list reads all pages.
 //!
-//! A map is under a prefix, the garage (u32) and a number (u32): a bit for each of 8,192 pages.
+//! The key of a map is a prefix, the garage (u32) and a number (u32); its value has a bit for each of 8,192 pages.
 
 use super::codec::{damaged, key_u32, sized, u32_from};
 use crate::store::{Store, StoreError};
@@ -10,15 +10,15 @@ const PAGES_IN_A_MAP: u32 = 8192;
 
 /// The prefix of the maps of pages in which a car has been inside for less than 30 days.
 pub const OCCUPIED: &[u8] = b"vo";
-/// The prefix of those in which one has been inside for longer.
+/// The prefix of the maps of pages in which a car has been inside for longer.
 pub const AGED: &[u8] = b"vk";
 
-/// How many cars of each page of one garage are inside; pages without such are absent.
+/// How many cars of each page of one garage are inside; pages without any are absent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Occupied(BTreeMap<u32, u32>);
 
 impl Occupied {
-    /// One more; the map that changed, if one did.
+    /// Counts one car more, and returns the map that changed, if one did.
     pub fn enter(&mut self, page: u32) -> Option<u32> {
         let count = self.0.entry(page).or_default();
         *count += 1;

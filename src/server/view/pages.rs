@@ -55,7 +55,8 @@ pub struct StoredPassage {
     pub offset_minutes: i16,
 }
 
-/// In [`StoredPassage::stream`]: an operator's word made it. It has the place of the entry of its stay, and comes right after it.
+/// A bit in [`StoredPassage::stream`]: an operator's command made the passage. It has the place of the entry of its stay, and
+/// comes right after it.
 const MADE: u32 = 1 << 31;
 
 impl StoredPassage {
@@ -67,7 +68,7 @@ impl StoredPassage {
         StoredPassage { position, sequence, stream, at_ms, offset_minutes }
     }
 
-    /// One that an operator says happened in the stay that begins with `self`.
+    /// A passage that an operator says happened in the stay that begins with `self`.
     pub fn made(self, at_ms: i64, offset_minutes: i16) -> StoredPassage {
         StoredPassage { stream: self.stream | MADE, at_ms, offset_minutes, ..self }
     }
@@ -99,7 +100,7 @@ impl StoredPassage {
     }
 }
 
-/// One place of a page. The plate is text `T`, its own or a part of the page's bytes: reading a page normalises nothing
+/// One place of a page. The plate is text `T`, its own or a part of the page's bytes: reading a page does not normalise plates
 /// again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Slot<T = Box<str>> {
@@ -116,11 +117,11 @@ pub struct Slot<T = Box<str>> {
 pub const PAGE_MAX: usize = VALUE_MAX - 8;
 /// An address counts slots in a byte, and in one byte of its encoding.
 pub const SLOTS_MAX: u8 = 127;
-/// At most what an end takes in a page: its kind, then position, sequence, stream, time and offset.
+/// The maximum number of bytes that an end takes in a page: its kind, then position, sequence, stream, time and offset.
 const END_MAX: usize = 1 + 10 + 10 + 5 + 8 + 3;
 
 impl Slot {
-    /// At most what it will take in a page, however its visit ends.
+    /// The maximum number of bytes that it will take in a page, however its visit ends.
     pub fn reserve(&self) -> usize {
         let size = postcard::ser_flavors::Size::default();
         let now = postcard::serialize_with_flavor(self, size).expect("a slot always encodes");
@@ -238,8 +239,8 @@ pub fn encode_page<T: Serialize>(slots: &[Slot<T>]) -> Vec<u8> {
 /// The plates that were corrected last, by place in a ledger page.
 pub type Readings = BTreeMap<u8, Box<str>>;
 
-/// Which readings an event's are kept with: the position of its page and a quarter of it. Plates of any script and length
-/// fit so.
+/// The group of readings that an event's reading is kept in: the position of its page, and a quarter of the page. Plates of any
+/// script and length fit into one value this way.
 pub type ReadingsOf = (u64, u8);
 
 pub fn readings_key((position, quarter): ReadingsOf) -> Vec<u8> {

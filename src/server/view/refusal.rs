@@ -10,7 +10,7 @@ use crate::store::StoreError;
 
 /// How many visits a correction may look through, back from the newest: a tenth of a second.
 pub const LOOK_BACK: usize = 10_000;
-/// No longer stay is billed, although a person looked at it: no car stays ten years, and pricing takes time for each day.
+/// A longer stay is never billed, even if a person confirmed it: no car stays ten years, and pricing takes time for each day.
 pub const LONGEST_BILLED_DAYS: i64 = 3_660;
 
 /// Why an event could not be applied. It goes to quarantine.
@@ -18,19 +18,17 @@ pub const LONGEST_BILLED_DAYS: i64 = 3_660;
 pub enum NotApplied {
     #[error("{0}")]
     NotUnderstood(String),
-    #[error("it corrects an event of epoch {0:?}, which is no epoch: a UUID is expected")]
+    #[error("it corrects an event of epoch {0:?}, which is not an epoch: an epoch is a UUID")]
     NoEpoch(String),
     #[error(
-        "it corrects sequence {sequence} of epoch {epoch}, and no such event of this garage came before it"
+        "it corrects sequence {sequence} of epoch {epoch}, but no such event of this garage came before it"
     )]
     NoSuchEvent { epoch: Epoch, sequence: u64 },
-    #[error("it corrects the plate of an event of kind \"{0}\", which belongs to no car that came or went")]
+    #[error("it corrects the plate of an event of kind \"{0}\", which is neither an entry nor an exit")]
     NoPassage(KindName),
     #[error("it corrects an event that is itself in quarantine")]
     InQuarantine,
-    #[error(
-        "it corrects an event that was released from quarantine, so it stands at another place of the order"
-    )]
+    #[error("it corrects an event that was released from quarantine, so it has another place in the order")]
     AtAnotherPlace,
     #[error("it corrects an event that lies more than {LOOK_BACK} visits back")]
     TooFarBack,
@@ -48,45 +46,45 @@ pub enum ApplyEventError {
 /// Why a command makes no sense. Nothing was recorded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    #[error("no garage named {:?} was ever heard of; \"server garages list\" shows those that there are", .0.as_str())]
+    #[error("no garage named {:?} is known; \"server garages list\" shows all garages", .0.as_str())]
     UnknownGarage(SiteName),
     #[error(
-        "the name {:?} belongs to the garage {:?}: its edge may send under it. Take another name",
+        "the name {:?} belongs to the garage {:?}: its edge may use it. Choose another name",
         .name.as_str(),
         .owner.as_str()
     )]
     NameTaken { name: SiteName, owner: SiteName },
     #[error("the garage is called {:?} already", .0.as_str())]
     SameName(SiteName),
-    #[error("the garage {:?} has {capacity} spaces by an operator's word already", .garage.as_str())]
+    #[error("an operator has already set the capacity of the garage {:?} to {capacity}", .garage.as_str())]
     SameCapacity { garage: SiteName, capacity: u32 },
-    #[error("the capacity of the garage {:?} is what its edge tells already", .0.as_str())]
+    #[error("the capacity of the garage {:?} is already what its edge reports", .0.as_str())]
     NoCapacitySet(SiteName),
     #[error("the garage {:?} is decommissioned already, since position {position}", .garage.as_str())]
     Decommissioned { garage: SiteName, position: u64 },
     #[error("the garage {:?} is not decommissioned", .0.as_str())]
     NotDecommissioned(SiteName),
     #[error(
-        "no event waits in quarantine at {0}: it was never set aside, or was released or discarded before; \"server quarantine list\" shows those that wait"
+        "no event waits in quarantine at {0}: none was quarantined there, or it was already released or discarded; \"server quarantine list\" shows those that wait"
     )]
     NothingWaits(QuarantinePlace),
     #[error(
-        "what waits at {place} is still not understood: {reason}. It stays in quarantine. A later version of fogpost may know it; \"server quarantine discard\" gives it up"
+        "the events at {place} still cannot be applied: {reason}. They stay in quarantine. A later version of fogpost may be able to apply them; \"server quarantine discard\" discards them"
     )]
     NotUnderstood { place: QuarantinePlace, reason: String },
     #[error(
-        "no edge ever sent under the name {:?}, so that nothing of it can be in conflict; its edge sends under {}",
+        "no edge ever sent events under the name {:?}, so no conflict can exist under it; the edge of this garage sends under {}",
         .garage.as_str(),
         in_quotes(.sites)
     )]
     NotSentUnder { garage: SiteName, sites: Vec<SiteName> },
     #[error(
-        "what waits at {0} cannot be read any more: its record in the ledger is damaged. It was not released; \"server verify\" says more"
+        "the events at {0} can no longer be read: their record in the ledger is damaged. They were not released; \"server verify\" says more"
     )]
     Unreadable(QuarantinePlace),
     #[error("a reason needs 1 to {max} bytes, this one has {bytes}", max = Command::REASON_MAX)]
     Reason { bytes: usize },
-    #[error("what waits there cannot be applied yet: {0}")]
+    #[error("the events that wait there cannot be applied yet: {0}")]
     NotAppliedYet(NotApplied),
     #[error(transparent)]
     NotApplied(#[from] NotApplied),
@@ -96,58 +94,60 @@ pub enum Refusal {
 
     #[error("the plate {0} is not registered; \"server plates list\" shows those that are")]
     NoSuchPlate(String),
-    #[error("there is no contract {0:?}; \"server contracts list\" shows those that there are")]
+    #[error("there is no contract {0:?}; \"server contracts list\" shows all contracts")]
     NoSuchContract(String),
     #[error(
-        "no tariffs are in force: give them in the file that --config names, as [[tariff]], and start the server again"
+        "no tariffs are in force: define them as [[tariff]] in the file that --config names, and start the server again"
     )]
     NoTariffs,
-    #[error("there is no charge {0}; GET /v1/charges shows those that there are, with their ids")]
+    #[error("there is no charge {0}; GET /v1/charges shows all charges with their ids")]
     NoSuchCharge(ChargeId),
     #[error("the stay of {0} was never charged, so there is nothing to give back")]
     NotCharged(ChargeId),
-    #[error("the charge {0} was taken back already")]
+    #[error("the charge {0} was already voided")]
     TakenBack(ChargeId),
-    #[error("of the charge {charge} {left} are left: a credit is more than 0 and at most that, not {asked}")]
+    #[error(
+        "{left} of the charge {charge} can still be given back: a credit must be more than 0 and at most that, not {asked}"
+    )]
     TooMuch { charge: ChargeId, left: Money, asked: Money },
     #[error("the stay of {0} is not held")]
     NotHeld(ChargeId),
-    #[error("no stay or charge has the plate {0}; nothing is to be forgotten, or it is already")]
+    #[error("no stay or charge has the plate {0}: there is nothing to forget, or it was already forgotten")]
     NothingToForget(String),
     #[error(
-        "the plate {0} is registered, or in a contract: take it out first (\"server plates remove\", \"server contracts\"), so that it does not come back with the next stay"
+        "the plate {0} is registered, or in a contract: remove it there first (\"server plates remove\", \"server contracts\"), so that it does not come back with the next stay"
     )]
     Registered(String),
     #[error("the car {0} is inside a garage; forget it when it has left")]
     Inside(String),
     #[error(
-        "a stay of {0} has no price yet, or is held: it would be lost. GET /v1/charges?plate={0} shows it; price it, or bill it, and forget then"
+        "a stay of {0} has no price yet, or is held, and could not be charged afterwards. GET /v1/charges?plate={0} shows it; price it or bill it first, then forget the plate"
     )]
     Unbilled(String),
     #[error(
-        "it names the entries {from} to {to}, which are more than one step takes; this program never records that. Nothing was changed by it"
+        "it names the entries {from} to {to}, which are more than one command may change; this program never records such a command. It changed nothing"
     )]
     TooManyEntries { from: EntryNumber, to: EntryNumber },
 
     #[error(
-        "there is no event {0}: GET /v1/events shows those that there are, \"server stays review\" those that may want a repair"
+        "there is no event {0}: GET /v1/events shows all events, \"server stays review\" those that may need a repair"
     )]
     NoSuchEvent(EventId),
     #[error("the event {event} cannot be used: {why}")]
     NotUsable { event: EventId, why: NotApplied },
-    #[error("the event {0} is no entry with a readable plate")]
+    #[error("the event {0} is not an entry with a readable plate")]
     NoEntry(EventId),
-    #[error("the event {0} is no exit")]
+    #[error("the event {0} is not an exit")]
     NoExit(EventId),
-    #[error("the entry and the exit are events of two garages")]
+    #[error("the entry and the exit are events of different garages")]
     TwoGarages,
     #[error(
-        "they would not become one stay: between {entry} and {exit} lies another event of the plate {plate}, or the exit is older"
+        "the two would not become one stay: another event of the plate {plate} lies between {entry} and {exit}, or the exit is older"
     )]
     NoNeighbours { entry: EventId, exit: EventId, plate: String },
-    #[error("the stay that begins with {0} has ended already, and neither before it began")]
+    #[error("the stay that begins with {0} has already ended, and its exit is not before its entry")]
     HasEnded(EventId),
-    #[error("no stay that begins with {event} goes on at that time: {why}")]
+    #[error("the stay that begins with {event} does not include that time: {why}")]
     NotThen { event: EventId, why: &'static str },
     #[error("the stay lies more than {} visits back", LOOK_BACK)]
     TooFarBack,

@@ -76,7 +76,7 @@ pub fn review(store: &Store) -> Result<Review, StoreError> {
             }
         }
     }
-    // Without an exit that is left over there is nothing to pair, and cars that are inside are many.
+    // Without an unmatched exit there is nothing to pair, and there are many cars inside.
     for (garage, (entries, exits)) in leftovers.into_iter().filter(|(_, (_, exits))| !exits.is_empty()) {
         let with_plate = |all: &[Leftover], id: StoredPassage| {
             let its = all.iter().find(|its| its.id == id);

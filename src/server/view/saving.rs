@@ -27,7 +27,7 @@ impl View {
         tracing::warn!(
             code = %codes::VIEWS_REBUILT,
             reason = why,
-            hint = "answers are behind until then; a million events take some seconds",
+            hint = "answers are behind until the views have caught up; a million events take some seconds",
             "the views are rebuilt from the ledger"
         );
         discard(store)?;

@@ -108,7 +108,7 @@ impl VisibleState {
         &self.missing_ranges
     }
 
-    /// How many ranges of events are missing of the garage of this key, how many events in all of them, and the first ranges.
+    /// The number of missing ranges of the garage with this key, the number of events in all of them, and the first ranges.
     pub fn missing_ranges_of(&self, key: &SiteName, at_most: usize) -> (usize, u64, Vec<&MissingRange>) {
         let sites = self.sites_of(key);
         let of_sites: Vec<_> = sites.iter().filter_map(|site| self.missing_ranges_of.get(site)).collect();
@@ -120,7 +120,8 @@ impl VisibleState {
         (count, events, firsts.into_values().take(at_most).collect())
     }
 
-    /// The events that wait in quarantine behind a position and a place in the page there, each with both, oldest first.
+    /// The events that wait in quarantine after a position and a place in the page there, each with its position and place,
+    /// oldest first.
     pub fn waiting_events(
         &self,
         after: Option<(u64, usize)>,

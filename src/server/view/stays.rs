@@ -365,7 +365,7 @@ impl StayIndex {
 }
 
 /// How many writes one entry or exit adds at most: a page in which a stay ends, and what is said of it in the books of money.
-/// AppendOrder visits share pages.
+/// Appended visits share pages.
 pub const WRITES_OF_A_PASSAGE: usize = 1 + WRITES_OF_A_STAY;
 /// How many writes one correction adds, as a rule at most: visits under both plates, their charges, and its readings.
 pub const WRITES_OF_A_CORRECTION: usize = 10;

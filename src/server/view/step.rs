@@ -13,7 +13,8 @@ use crate::store::StoreError;
 /// A record that is ready to be applied: what needs no view is done already, so that nothing waits for it.
 #[derive(Debug)]
 pub struct PreparedRecord {
-    /// It is about one position, or about a stretch that cannot be read, or that is lost and the position that says so.
+    /// The first position that it is about. It is about one position, about a range that cannot be read, or about a range that is
+    /// lost and the position that records the loss.
     pub(super) from: u64,
     pub(super) position: u64,
     pub(super) what: Preparation,
@@ -53,7 +54,7 @@ impl PreparedRecord {
     pub fn read(ledger: &Ledger, position: u64, found: RecordOrDamage) -> Result<PreparedRecord, StoreError> {
         let (from, told) = match found {
             RecordOrDamage::Damaged { from, reason } => (from, Err(reason)),
-            // A record that says something else than what it follows is as good as one that cannot be read.
+            // A record of a loss that does not end right before it counts as one that cannot be read.
             RecordOrDamage::Record(Record::Truncated { from, to, .. })
                 if from == 0 || from > to || to != position - 1 =>
             {

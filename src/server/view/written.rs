@@ -11,7 +11,7 @@ use std::time::Duration;
 pub(super) const POSITION: &[u8] = b"vp";
 
 /// The version of what the views make of a ledger. Each change of how records are applied raises it.
-pub(super) const VERSION: u8 = 4;
+pub(super) const VERSION: u8 = 5;
 
 /// All keys of the views: from here on, and to the second (exclusive).
 pub const KEYS: (&[u8], &[u8]) = (b"v", b"w");
@@ -29,9 +29,9 @@ const READ_FREELY: u32 = 3;
 /// Maximum number of times that a read is begun again: about a second and a half.
 const READ_AGAIN: u32 = 200;
 
-/// Reads written views, all of the position that this gives. They may be written meanwhile: then they are read again, and at
-/// last while `saving` is held, unless the changes of one record are too large for one batch and are written for more than a second:
-/// then the answer may show later positions, too.
+/// Reads written views, all at the position that this returns. If they are written meanwhile, they are read again, in the end
+/// while `saving` is held. Only if the changes of one record are too large for one batch, and writing them takes more than a
+/// second, may the answer show later positions, too.
 pub fn at_one_position<T>(
     store: &Store,
     saving: Option<&Mutex<()>>,
@@ -54,7 +54,7 @@ pub fn at_one_position<T>(
             Ok(found) if is_one && (before.is_some() || nothing_is_written()) => {
                 return Ok((known.unwrap_or_default(), found));
             }
-            // Half of what is being written fits to nothing.
+            // What is half written matches nothing.
             Ok(_) | Err(StoreError::Damaged { .. }) if !is_one || before.is_none() => {}
             found => return found.map(|found| (known.unwrap_or_default(), found)),
         }
@@ -63,7 +63,7 @@ pub fn at_one_position<T>(
     read().map(|found| (known.unwrap_or_default(), found))
 }
 
-/// What says that the views have reached a position, and are whole.
+/// The value that says that the views have reached a position, and are complete.
 pub(super) fn position_value(position: u64) -> Vec<u8> {
     [&[VERSION], &position.to_be_bytes()[..]].concat()
 }
@@ -79,7 +79,7 @@ pub fn written_damages(store: &Store) -> Result<BTreeMap<u64, LedgerDamage>, Sto
 
 /// Drops the written views: they are rebuilt at the next start. The ledger is not touched.
 pub fn discard(store: &Store) -> Result<(), StoreError> {
-    // First what says that they are whole: a crash in between must not leave a part that counts.
+    // The value that says that they are complete comes first: a crash in between must not leave a part that counts.
     store.remove(POSITION)?;
     loop {
         let mut batch = Batch::default();
@@ -100,7 +100,8 @@ pub fn compare(
     rebuilt: &Store,
     found: &mut dyn FnMut(String, String),
 ) -> Result<(), StoreError> {
-    let too_much = |key: &[u8]| (describe(key), "it is there, and the ledger does not give it".to_owned());
+    let too_much =
+        |key: &[u8]| (describe(key), "it is stored, but does not follow from the ledger".to_owned());
     let mut found = |(place, what)| found(place, what);
     let mut written = written.range(KEYS.0, KEYS.1).peekable();
     for entry in rebuilt.range(KEYS.0, KEYS.1) {
@@ -115,7 +116,7 @@ pub fn compare(
         match written.next_if(|entry| is(entry, Ordering::Equal)).transpose()? {
             None => found((describe(&key), "it is missing".into())),
             Some((_, its)) if its != value => {
-                found((describe(&key), "it is not what the ledger gives".into()))
+                found((describe(&key), "it differs from what follows from the ledger".into()))
             }
             Some(_) => {}
         }

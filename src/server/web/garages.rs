@@ -199,7 +199,7 @@ pub(super) async fn garage(
         Problem::new(StatusCode::BAD_REQUEST, error.body_text()).code(codes::INVALID_PATH)
     })?;
     let unknown = || {
-        Problem::new(StatusCode::NOT_FOUND, format!("no garage named {name:?} was ever heard of"))
+        Problem::new(StatusCode::NOT_FOUND, format!("no garage named {name:?} is known"))
             .code(codes::NO_SUCH_GARAGE)
     };
     let site = SiteName::new(&name).map_err(|_| unknown())?;

@@ -38,7 +38,9 @@ fn format(name: Option<&str>) -> Result<StatementFormat, Problem> {
         "csv" => ("text/csv; charset=utf-8", Statement::to_csv),
         "text" => ("text/plain; charset=utf-8", Statement::to_text),
         other => {
-            return Err(bad_query(format!("format: {other:?} is none. There are json, html, csv and text")));
+            return Err(bad_query(format!(
+                "format: {other:?} is not a format. The formats are json, html, csv and text"
+            )));
         }
     })
 }
@@ -51,13 +53,13 @@ pub(super) async fn statement(
 ) -> Result<Response, Problem> {
     let Path(whose) = whose.map_err(|error| bad_query(error.body_text()))?;
     let month =
-        asked.month.ok_or_else(|| bad_query("month: it is missing. One looks like 2026-11".into()))?;
+        asked.month.ok_or_else(|| bad_query("month: it is missing. A month looks like 2026-11".into()))?;
     let month: Month = month.parse().map_err(|error| bad_query(format!("month: {error}")))?;
     let (account, plate) = match asked.of.as_deref() {
         None => (true, true),
         Some("account") => (true, false),
         Some("plate") => (false, true),
-        Some(other) => return Err(bad_query(format!("of: {other:?} is none. There are account and plate"))),
+        Some(other) => return Err(bad_query(format!("of: {other:?} is not valid. Use account or plate"))),
     };
     let (media_type, render) = format(asked.format.as_deref())?;
     // A request whose client has left cannot be distinguished from others, so no request waits long.

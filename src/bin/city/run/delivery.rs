@@ -73,8 +73,7 @@ impl CityRun<'_> {
         match self.wait_until(arrived, NO_PROGRESS).await? {
             None => Ok(()),
             Some(DeliveryState { depth, .. }) => Err(RunError::Unfinished(format!(
-                "what earlier runs had left was not delivered: nothing moved for {} s, {depth} events wait at the edges. They \
-                 stay on disk",
+                "the events of earlier runs were not delivered: no progress for {} s, and {depth} events wait at the edges. They stay on disk",
                 NO_PROGRESS.as_secs()
             ))),
         }

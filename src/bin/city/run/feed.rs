@@ -9,8 +9,7 @@ use crate::producer::{ChaosProducer, CityProducer, ProducerResult};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-const STOPPING: &str =
-    "the cars stop; the city ends when all is delivered and checked (once more to end it at once)";
+const STOPPING: &str = "no more cars come; the city ends when everything is delivered and checked (Ctrl-C again ends it at once)";
 
 impl CityRun<'_> {
     /// Lets the cars drive until they end or the user stops them; returns what was confirmed.

@@ -40,7 +40,7 @@ pub enum RunError {
     Child(#[from] ChildError),
     #[error(transparent)]
     Call(#[from] HttpCallError),
-    #[error("{garage}: its edge failed its producer: {source}")]
+    #[error("{garage}: an event could not be posted to its edge: {source}")]
     Feed { garage: String, source: HttpCallError },
     #[error("{0}")]
     Unfinished(String),
@@ -65,10 +65,10 @@ const ASK_EVERY: Duration = Duration::from_millis(200);
 /// How long a run that failed asks how far it had come.
 const LAST_LOOK: Duration = Duration::from_secs(2);
 
-const ABORTED: &str = "ended at once, as asked; the books were not checked";
-const LINGERING_RIGHT: &str =
-    "All is applied, and the books are right. The city stays up to be looked at; Ctrl-C ends it.";
-const LINGERING_WRONG: &str = "THE BOOKS ARE NOT RIGHT. The city stays up to be looked at; Ctrl-C ends it.";
+const ABORTED: &str = "ended at once, as requested; the books were not checked";
+const LINGERING_RIGHT: &str = "Everything is applied, and the books are right. The city keeps running so that you can look at it; Ctrl-C ends it.";
+const LINGERING_WRONG: &str =
+    "THE BOOKS ARE NOT RIGHT. The city keeps running so that you can look at it; Ctrl-C ends it.";
 
 /// What the user's signals ask for.
 #[derive(Debug, Clone, Default)]

@@ -145,7 +145,7 @@ impl Pages {
             tracing::error!(
                 code = %codes::MACHINE_CHANGED,
                 %epoch,
-                hint = "make sure that the other machine does not go on under this garage's name",
+                hint = "make sure that the other machine no longer uses this garage's name",
                 "this data directory was written on another machine, so it is a copy: new events get a new epoch"
             );
         }

@@ -62,7 +62,7 @@ impl Pages {
         self.store.apply(&batch)?;
         self.store.flush()?;
         self.write_high_water();
-        tracing::debug!(epoch = %record.epoch, moved, "outbox: moved what waits to a new epoch");
+        tracing::debug!(epoch = %record.epoch, moved, "outbox: moved the waiting events to a new epoch");
         Ok((record.epoch, moved))
     }
 

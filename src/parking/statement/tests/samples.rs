@@ -1,4 +1,4 @@
-//! Statements for tests: a realistic month, and lines of every kind with texts that mean harm.
+//! Statements for tests: a realistic month, and lines of every kind with hostile texts.
 
 use super::*;
 use crate::parking::money::Currency;
@@ -164,7 +164,7 @@ fn entry() -> impl Strategy<Value = StatementEntry> {
     prop_oneof![stay, correction]
 }
 
-/// Lines of any kind, whose sums have a place.
+/// Lines of any kind, whose sums fit into 64 bits.
 pub(crate) fn any_lines() -> impl Strategy<Value = Vec<StatementLine>> {
     let amount = (-1_000_000_000_000i64..1_000_000_000_000, prop_oneof![Just(euro()), Just(yen())]);
     let rate = prop::option::of(prop_oneof![Just(0u16), Just(700), Just(770), Just(1900), 0u16..=10_000]);

@@ -1,4 +1,4 @@
-//! What did not add up: once for each code, garage and plate, with how often, first and last.
+//! Anomalies: what did not add up, once for each code, garage and plate, with its count and the times of the first and the last.
 //!
 //! A plate that nobody registered is not written down here: a city may have millions. The entries of the account
 //! `unregistered` say it, and listing reads them.
@@ -54,52 +54,52 @@ impl AnomalyCode {
         match self {
             AnomalyCode::ExitWithoutEntry => (
                 codes::EXIT_WITHOUT_ENTRY,
-                "a car left that had not entered, by its plate; nothing is charged. \"server stays review\" looks for an entry with a look-alike plate, \"server stays join\" makes one stay of the two",
+                "a car left, but no entry with its plate is open; nothing is charged. \"server stays review\" looks for an entry with a look-alike plate, \"server stays join\" joins the two into one stay",
                 "server stays join ENTRY EXIT --reason TEXT",
             ),
             AnomalyCode::EntryWhileOpen => (
                 codes::ENTRY_WHILE_OPEN,
-                "a car entered that was inside already: its exit was not seen. The earlier stay ends unresolved and is not charged; \"server stays close\" ends it at a time",
+                "a car that was already inside entered again: its exit was not seen. The earlier stay remains unresolved and is not charged; \"server stays close\" sets the time at which it ended",
                 CLOSE,
             ),
             AnomalyCode::ClockSkew => (
                 codes::CLOCK_SKEW,
-                "a stay ended up to 5 minutes before it began, because two clocks differ; it counts as one without length. Where that is too little, set the clocks of the garage right; where it is too much, \"server charges void\" takes the charge back",
+                "a stay ended up to 5 minutes before it began, because two clocks differ; it counts as zero minutes long. Set the clocks of the garage right; \"server charges void\" voids a charge that is too high",
                 "server charges void ID --reason TEXT",
             ),
             AnomalyCode::ExitBeforeEntry => (
                 codes::EXIT_BEFORE_ENTRY,
-                "a stay ended more than 5 minutes before it began; it is held and not charged. Set the clocks of the garage right; \"server stays close\" ends this stay at the time when the car left, and charges it",
+                "a stay ended more than 5 minutes before it began; it is held and not charged. Set the clocks of the garage right; \"server stays close\" sets the right end of this stay, and charges it",
                 CLOSE,
             ),
             AnomalyCode::OpenInTwoGarages => (
                 codes::OPEN_IN_TWO_GARAGES,
-                "a car entered a garage while it was inside another: a plate was misread, or an exit was missed. \"server stays review\" shows the long stays of such cars; \"server stays close\" ends one whose exit was missed, \"server stays split\" parts one in two",
+                "a car entered a garage while it was inside another: a plate was misread, or an exit was missed. \"server stays review\" shows the long stays of such cars; \"server stays close\" ends one whose exit was missed, \"server stays split\" divides one",
                 CLOSE,
             ),
             AnomalyCode::StayOver30Days => (
                 codes::STAY_OVER_30_DAYS,
-                "a stay is longer than 30 days; it is held and not charged. \"server stays bill\" charges it as it is, \"server stays split\" makes two of it",
+                "a stay is longer than 30 days; it is held and not charged. \"server stays bill\" charges it as it is, \"server stays split\" divides it",
                 "server stays bill ID --reason TEXT",
             ),
             AnomalyCode::ClockNotSet => (
                 codes::CLOCK_NOT_SET,
-                "the garage's clock was not known to be set when it took these events; what they cost may be wrong. Set the clock; \"server charges credit\" gives back what was too much",
+                "the garage's clock was not known to be set when it took these events; their stays are charged by the recorded times, which may be wrong. Set the clock; \"server charges credit\" refunds overcharges",
                 "server charges credit ID --amount MINOR_UNITS --reason TEXT",
             ),
             AnomalyCode::UnreadablePlate => (
                 codes::UNREADABLE_PLATE,
-                "a plate could not be read; the car is counted, never matched or charged. A plate_correction for that event, posted to the garage's edge, says the plate where somebody knows it",
+                "a plate could not be read; the car is counted, but never matched or charged. If somebody knows the plate, post a plate_correction for that event to the garage's edge",
                 r#"curl -H 'Content-Type: application/json' -d '{"kind":"plate_correction","epoch":"EPOCH","sequence":SEQUENCE,"plate":"PLATE"}' http://EDGE/v1/events"#,
             ),
             AnomalyCode::NoTariff => (
                 codes::NO_TARIFF,
-                "no tariff has a price for this stay yet; it waits. Add one, restart the server or give it, then \"server tariffs apply\" prices it",
+                "no tariff has a price for this stay yet; it waits. Add a tariff to the configuration and restart the server; then \"server tariffs apply\" prices it",
                 "server tariffs apply",
             ),
             AnomalyCode::Unregistered => (
                 codes::UNREGISTERED,
-                "nobody registered this plate; it is charged to the account \"unregistered\". \"server plates add\" says who pays from now on, \"server charges void\" takes a charge back",
+                "this plate is not registered; its stays are charged to the account \"unregistered\". \"server plates add\" registers it for later stays, \"server charges void\" voids a charge",
                 "server plates add PLATE ACCOUNT NAME",
             ),
         }
@@ -118,7 +118,7 @@ impl AnomalyCode {
         self.told().1
     }
 
-    /// The command that resolves it, as it is typed, with what is to be filled in.
+    /// The command that resolves it, as it is typed, with placeholders.
     pub fn command(self) -> &'static str {
         self.told().2
     }
@@ -159,7 +159,7 @@ pub struct NotedAnomaly {
     pub anomaly: Anomaly,
 }
 
-/// Where a list goes on.
+/// Where a list continues.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AnomalyCursor {
     /// Behind this key.
@@ -204,12 +204,12 @@ pub struct AnomalyFilter {
 pub struct AnomalyList {
     pub position: u64,
     pub anomalies: Vec<NotedAnomaly>,
-    /// Where to go on; `None` at the end.
+    /// Where to continue; `None` at the end.
     pub next: Option<AnomalyCursor>,
 }
 
-/// Those that are wanted: first what is written down, then the plates of the entries of the account `unregistered`, whose number is
-/// given if there is one. While `saving` is held the views are not written.
+/// Lists the wanted anomalies: first the stored ones, then the plates of the entries of the account `unregistered`, whose number
+/// is given if it exists. While `saving` is held the views are not written.
 pub fn list(
     store: &Store,
     saving: Option<&Mutex<()>>,
@@ -272,8 +272,8 @@ impl AnomalySearch<'_> {
         goes_on
     }
 
-    /// Finds what is written down behind a key, code by code, and only under a garage or a plate where that is asked for. Where to
-    /// go on, when there may be more.
+    /// Finds the anomalies stored after a key, code by code, and only those of a garage or a plate if the filter names one.
+    /// Returns where to continue if there may be more.
     fn written_down(&mut self, after: &[u8]) -> Result<Option<AnomalyCursor>, StoreError> {
         let mut last = after.to_vec();
         for code in
@@ -302,7 +302,7 @@ impl AnomalySearch<'_> {
         Ok(None)
     }
 
-    /// Finds the plates of the account, each at its newest entry in a garage. Where to go on.
+    /// Finds the plates of the account, each at its newest entry in a garage. Returns where to continue.
     fn of_unregistered(
         &mut self,
         account: u32,
@@ -323,7 +323,7 @@ impl AnomalySearch<'_> {
                 continue;
             }
             let plate = Plate::new(&stay.plate).map_err(|_| damaged(b"vbe"))?;
-            // Empty: it was told at its newest entry.
+            // Empty: the plate was listed at its newest entry.
             let visits = self.visits(&mut chains, account, &plate, Some((stay.garage, number)))?;
             if !visits.is_empty() {
                 self.found.push(unregistered(&visits));
@@ -392,7 +392,7 @@ impl AnomalySearch<'_> {
 
 type Visited = (EntryNumber, BilledStay, u64);
 
-/// The keys under which anomalies of a code may stand that are wanted.
+/// The range of keys that contains the wanted anomalies of a code.
 fn keys_of(code: AnomalyCode, wanted: &AnomalyFilter) -> (Vec<u8>, Vec<u8>) {
     let of_code = |code: u8| [b"vbn", &[code][..]].concat();
     match (wanted.garage, &wanted.plate) {
@@ -410,7 +410,7 @@ fn keys_of(code: AnomalyCode, wanted: &AnomalyFilter) -> (Vec<u8>, Vec<u8>) {
     }
 }
 
-/// The stay of an entry that an account pays for. A plate that is forgotten is nobody's any more.
+/// The stay of an entry, if the account pays for it. A forgotten plate belongs to nobody.
 fn stay_of(entry: &BillingEntry, account: u32) -> Option<BilledStay> {
     match &entry.what {
         EntryKind::Stay(stay) if entry.account == account && !is_token(&stay.plate) => Some(stay.clone()),

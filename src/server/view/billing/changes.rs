@@ -68,7 +68,7 @@ impl BillingChanges {
         Ok(self.months.get_mut(&(account, month)).expect("it was just put there"))
     }
 
-    /// What is in force changed; its last positions stand in this page.
+    /// Notes a change of what is in force; its last positions are in this page.
     pub fn in_force_changed(&mut self, page: u32) {
         self.in_force.insert(page);
     }
@@ -93,7 +93,7 @@ impl BillingChanges {
         Ok(())
     }
 
-    /// Lets a token stand for a plate in what did not add up.
+    /// Replaces a plate with a token in the anomalies.
     pub fn forget_anomalies(&mut self, plate: &Plate, token: &str) -> Result<(), StoreError> {
         let is_of = |key: &[u8]| key.get(anomalies::PLATE_AT..) == Some(plate.as_str().as_bytes());
         let mut found: BTreeMap<Vec<u8>, Anomaly> = BTreeMap::new();

@@ -1,7 +1,7 @@
 //! The entries of the books of money, as bytes: charges, voids, credits, and stays that wait for a price.
 //!
-//! **Promise.** Entries are numbered in the order of the ledger, and none is ever taken away. What changes in one is only which
-//! later entry settled it.
+//! **Promise.** Entries are numbered in the order of the ledger, and none is ever taken away. The only part of an entry that
+//! changes is the number of the later entry that voided or priced it.
 //! **Kept by.** They are appended to the newest page. An entry names the one before it of its plate's chain and of its
 //! account's month, as in a log with an index of heads: an append costs one page, one head and one month.
 //!
@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 pub const IN_A_PAGE: u64 = 64;
 
-/// The number of an entry: 64 times its page, and its place there from 1. 0 for none.
+/// The number of an entry: 64 times its page, plus its place in the page, counted from 1. 0 stands for no entry.
 pub type EntryNumber = u64;
 
 impl ChainLink for EntryNumber {
@@ -62,9 +62,9 @@ pub enum EntryKind {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum VoidedBecause {
-    /// An operator said so; the command at the entry's position has the words.
+    /// An operator voided it; the command at the entry's position has the reason.
     Command,
-    /// A plate was corrected, or stays were joined, closed or split: the stay is another one now.
+    /// A plate was corrected, or stays were joined, closed or split, which changed the stay.
     StayChanged,
 }
 
@@ -83,7 +83,7 @@ pub struct BilledStay {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Terms {
-    /// By a tariff; `beyond` names the contract of which it is one car too many.
+    /// Charged by a tariff; `beyond` names the contract whose number of cars it exceeds.
     Charged { money: Money, vat: Option<VatRate>, by: TariffRef, beyond: Option<Box<str>> },
     /// A contract covers it. The tariff says the currency, and of which month it is.
     Covered { money: Money, vat: Option<VatRate>, by: TariffRef, contract: Box<str> },
@@ -102,7 +102,7 @@ pub struct TariffRef {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HeldBecause {
-    /// It ended before it began, by more than clocks differ.
+    /// It ended before it began, by more than clocks may differ.
     EndsBeforeItBegins,
     /// It is longer than [`super::LONGEST_DAYS`].
     TooLong,
@@ -137,7 +137,7 @@ impl BilledStay {
 }
 
 impl BillingEntry {
-    /// The stay that it charges. Corrections name entries that have one.
+    /// The stay that the entry charges. Corrections name only entries that have one.
     pub fn stay(&self) -> Result<&BilledStay, StoreError> {
         match &self.what {
             EntryKind::Stay(stay) => Ok(stay),
@@ -145,7 +145,7 @@ impl BillingEntry {
         }
     }
 
-    /// Whether its plate may be forgotten: it has a price, or nothing is to be had from it any more.
+    /// Whether its plate may be forgotten: it has a price, or can no longer be charged.
     pub fn is_done(&self) -> bool {
         match &self.what {
             EntryKind::Stay(stay) => {
@@ -155,7 +155,7 @@ impl BillingEntry {
         }
     }
 
-    /// What it adds to what the account owes: negative for what is given back; none when it has no price.
+    /// The amount that it adds to what the account owes: negative for what is given back; `None` when it has no price.
     pub fn money(&self) -> Option<(Money, Option<VatRate>)> {
         match &self.what {
             EntryKind::Stay(stay) => stay.terms.money(),
@@ -208,7 +208,7 @@ pub fn number(page: u64, place: usize) -> EntryNumber {
 pub const PAGE_MAX: usize = VALUE_MAX - 8;
 
 impl BillingEntry {
-    /// At most what it takes in a page, whatever settles it.
+    /// The maximum number of bytes that it takes in a page, whichever later entry voids or prices it.
     pub fn reserve(&self) -> usize {
         let token = match &self.what {
             EntryKind::Stay(stay) => longer_as_token(&stay.plate),

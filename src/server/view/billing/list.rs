@@ -1,8 +1,9 @@
-//! The entries as they are listed: read as they were written last, at most a second behind.
+//! Lists entries. They are read as last written, at most a second behind.
 //!
-//! **Promise.** A list that is followed to its end shows each entry once that was there all the while, newest first.
+//! **Promise.** A list that is read to its end shows once each entry that existed during the whole reading, newest first.
 //! **Kept by.** A cursor is the number of an entry. A list reads one plate's chain, one month of one account, or all entries from
-//! the newest on; of the last it looks at [`LOOK_AT`] at most before it gives what it has, with a cursor to go on from.
+//! the newest on. Of all entries, it looks at [`LOOK_AT`] at most before it returns what it has found, with a cursor to continue
+//! from.
 
 use super::super::chains::{ChainHeads, PlateChain, walk};
 use super::super::codec::{LastPage, damaged, read_range, u32_from, u64_from};
@@ -43,7 +44,7 @@ pub struct ListedEntry {
 pub struct EntryList {
     pub position: u64,
     pub entries: Vec<ListedEntry>,
-    /// Where to go on; `None` at the end.
+    /// Where to continue; `None` at the end.
     pub next: Option<EntryNumber>,
 }
 
@@ -91,7 +92,7 @@ impl<'a> EntryReader<'a> {
         chain.take(limit).map(|found| found.map(|(_, listed)| listed)).collect()
     }
 
-    /// The entry before this one in the order of all; the newest one when none is given.
+    /// The entry before this one in the order of all entries; the newest one when no entry is given.
     pub fn before(&mut self, number: Option<EntryNumber>) -> Result<Option<EntryNumber>, StoreError> {
         if number == Some(0) {
             return Ok(None);
@@ -150,7 +151,7 @@ fn list_now(store: &Store, wanted: &EntryFilter) -> Result<EntryList, StoreError
     for (looked_at, found) in chain.enumerate() {
         let (number, Some(listed)) = found? else { break };
         if looked_at == LOOK_AT || list.entries.len() == wanted.limit {
-            // Whether there is any more that is wanted shows when somebody asks for it.
+            // Whether more entries match is only known when somebody asks for them.
             list.next = last;
             break;
         }
@@ -168,10 +169,10 @@ pub fn months(store: &Store) -> Result<BTreeSet<Month>, StoreError> {
     months.collect()
 }
 
-/// How many numbers of entries are priced with one command.
+/// Maximum number of entries that one command prices.
 pub const PRICED_AT_ONCE: u64 = 4096;
 
-/// The next stretch of numbers, from `from` on, that begins with a stay that waits for a price. Read as it was written last.
+/// The next range of numbers, from `from` on, that begins with a stay that waits for a price, as last written.
 pub fn pending(store: &Store, from: EntryNumber) -> Result<Option<(EntryNumber, EntryNumber)>, StoreError> {
     let waits = |entry: &BillingEntry| {
         entry.settled_by == 0 && matches!(&entry.what, EntryKind::Stay(stay) if stay.terms == Terms::Pending)
@@ -179,10 +180,10 @@ pub fn pending(store: &Store, from: EntryNumber) -> Result<Option<(EntryNumber, 
     stretch(store, from, PRICED_AT_ONCE, waits)
 }
 
-/// How many numbers of entries are forgotten with one command: what readers see is behind for so long.
+/// Maximum number of entries that one command forgets: readers see older data while it is applied.
 pub const FORGOTTEN_AT_ONCE: u64 = 256;
 
-/// The next stretch of numbers, from `from` on, that begins with a charge for a month before this one that names its plate.
+/// The next range of numbers, from `from` on, that begins with a charge for a month before this one that names its plate.
 pub fn to_forget(
     store: &Store,
     from: EntryNumber,
@@ -196,7 +197,7 @@ pub fn to_forget(
     stretch(store, from, FORGOTTEN_AT_ONCE, names)
 }
 
-/// The next stretch of this many numbers, from `from` on, that begins with an entry that is wanted.
+/// The next range of this many numbers, from `from` on, that begins with a wanted entry.
 fn stretch(
     store: &Store,
     from: EntryNumber,
@@ -217,7 +218,7 @@ fn stretch(
     Ok(None)
 }
 
-/// Adds up all entries as they are written, and tells what the sums that are kept do not agree with.
+/// Adds up all entries as written, and reports the stored sums that differ.
 pub fn check_sums(store: &Store, wrong: &mut dyn FnMut(String, String)) -> Result<(), StoreError> {
     type Sums = BTreeMap<(&'static str, Option<VatRate>), i128>;
     let mut months: BTreeMap<(u32, Month), (u64, Sums)> = BTreeMap::new();

@@ -1,10 +1,10 @@
-//! What stays cost: closed stays, and what operators put in force, give entries that are never taken back in silence.
+//! What stays cost: entries that follow from closed stays and from what operators put in force. No entry is ever removed.
 //!
-//! **Promise.** Every closed stay has one entry that is not settled: a charge, a stay that waits for a price, or one that is held
-//! because it does not add up. A charge never changes; what corrects it is a further entry. The sum of an account's
-//! month is the sum of its entries.
-//! **Kept by.** [`Billing::closed`] and [`Billing::undone`] are called for every stay that comes to be or is another one now. What a stay
-//! costs is decided by [`Billing::rate`] from what is in force at that position, and written down.
+//! **Promise.** Every closed stay has one entry that no later entry voided or priced: a charge, a stay that waits for a price, or
+//! one that is held because it does not add up. A charge never changes; what corrects it is a further entry. The sum of an
+//! account's month is the sum of its entries.
+//! **Kept by.** [`Billing::closed`] and [`Billing::undone`] are called for every stay that closes or changes. [`Billing::rate`]
+//! decides what a stay costs, from what is in force at that position, and the entry stores the result.
 //! **Not promised.** That the breakdown of a price is stored: it follows from the entry, the exit and the tariff set, and is computed when it is shown.
 //!
 //! | key | value |
@@ -45,7 +45,7 @@ use terms::InForce;
 
 /// A longer stay is held until a person has looked.
 pub const LONGEST_DAYS: i64 = 30;
-/// An exit may be so much earlier than its entry because two clocks differ; the stay has no length then.
+/// By how much an exit may be earlier than its entry because two clocks differ; such a stay counts as zero minutes long.
 pub const CLOCKS_DIFFER_MS: i64 = 5 * 60 * 1000;
 /// The account of plates that are not registered.
 pub const UNREGISTERED: &str = "unregistered";
@@ -116,14 +116,14 @@ impl Billing {
         Ok(billing)
     }
 
-    /// A car is inside that was when the views were written.
+    /// Counts a car that was inside when the views were written.
     pub fn was_inside(&mut self, cover: Cover) {
         if let Cover::Contract(number) = cover {
             *self.inside.entry(number).or_default() += 1;
         }
     }
 
-    /// A car enters: whether a contract covers its stay.
+    /// Counts a car that enters, and returns whether a contract covers its stay.
     pub fn entered(&mut self, garage: BilledGarage<'_>, plate: &Plate, entry: StoredPassage) -> Cover {
         let zone = self.zone(garage, entry);
         let day = entry.date(zone.as_ref());
@@ -152,7 +152,7 @@ impl Billing {
         }
     }
 
-    /// A stay came to be at `position`: writes down what it costs.
+    /// Appends the entry of a stay that was closed or changed at `position`: what it costs, or why it has no price.
     pub fn closed(
         &mut self,
         position: u64,
@@ -235,7 +235,7 @@ impl Billing {
         self.append(position, (account, month), of, EntryKind::Stay(stay), changes)
     }
 
-    /// A stay is another one now, or none: its charge is taken back at `position`.
+    /// A stay changed or no longer exists: voids its charge at `position`.
     pub fn undone(
         &mut self,
         position: u64,
@@ -277,7 +277,7 @@ impl Billing {
         self.chain(plate, changes).filter(move |found| found.as_ref().map_or(true, |(_, entry)| is_of(entry)))
     }
 
-    /// The newest entry of a stay of this plate that is wanted.
+    /// The newest wanted entry of a stay of this plate.
     pub fn find(
         &self,
         plate: &Plate,
@@ -331,7 +331,7 @@ impl Billing {
         self.append(position, (entry.account, entry.month), (stay.garage, &plate), what, changes).map(drop)
     }
 
-    /// What was not given back of a charge of `money`.
+    /// The part of a charge of `money` that was not given back.
     pub fn left_of(
         &self,
         number: EntryNumber,
@@ -398,7 +398,7 @@ impl Billing {
         Ok(())
     }
 
-    /// Puts everything that changed into `batch`; it is changed no more.
+    /// Puts everything that changed into `batch`.
     pub fn save(&self, changes: &mut BillingChanges, batch: &mut Batch) {
         for account in std::mem::take(&mut changes.accounts) {
             let book = self.account_book(account).expect("an account that changed is known");
@@ -501,7 +501,7 @@ impl Billing {
         number
     }
 
-    /// Lets a token stand for the plate of a stay's entry.
+    /// Replaces the plate of a stay's entry with a token.
     pub fn put_token(
         &mut self,
         number: EntryNumber,

@@ -1,4 +1,4 @@
-//! What of the books of money is in memory and is shown to readers; see [`super::super::state`].
+//! The part of the books of money that is in memory and shown to readers; see [`super::super::state`].
 
 use super::super::SharedMap;
 use super::entries::AccountBook;

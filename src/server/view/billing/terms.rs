@@ -1,7 +1,7 @@
 //! What the commands of operators put in force: tariffs, registered plates, contracts.
 //!
 //! All of it is in memory. The views keep only the positions of the commands, and read them from the ledger again when they are
-//! opened: it says each thing once.
+//! opened, so nothing is stored twice.
 //!
 //! | key | value |
 //! | --- | --- |
@@ -30,13 +30,13 @@ pub enum InForceChange {
     RemovePlate(Plate),
     Contracts(Vec<Contract>),
     RemoveContract(String),
-    /// What it was is forgotten; what it came to stands in the other orders.
+    /// A command that was removed when the ledger was compacted. It puts nothing in force.
     Erased,
 }
 
 impl InForceChange {
-    /// What the command at `position` puts in force; `None` for one that is about something else. `Err`: its pieces do not
-    /// give what it says.
+    /// What the command at `position` puts in force; `None` for one that is about something else. `Err`: its pieces are missing,
+    /// or do not match it.
     pub fn read(
         ledger: &Ledger,
         position: u64,
@@ -75,8 +75,8 @@ impl InForceChange {
     }
 }
 
-/// A list that was recorded. What files are refused for is refused here, too: entries of charges repeat some of it, and have
-/// a limit.
+/// Reads a recorded list. It is refused for the same reasons as a file: entries of charges repeat parts of it, and their size is
+/// limited.
 fn read_list<T: DeserializeOwned>(
     bytes: &[u8],
     check: impl Fn(&T) -> Result<(), String>,
@@ -120,7 +120,7 @@ pub struct InForce {
     /// All sets that were ever in force, by the position from which on they were.
     sets: BTreeMap<u64, Arc<TariffSet>>,
     plates: SharedMap<Plate, Registration>,
-    /// By number: the order in which their names were first seen. One that was removed is not there.
+    /// By number, in the order in which their names were first seen; without those that were removed.
     contracts: SharedMap<u32, Contract>,
     contract_numbers: SharedMap<String, u32>,
     contracts_of: SharedMap<Plate, BTreeSet<u32>>,

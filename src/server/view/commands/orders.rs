@@ -81,7 +81,7 @@ impl View {
         Ok(found)
     }
 
-    /// The charge of an id, if it is one that nothing took back.
+    /// The charge with an id, unless it was voided.
     fn charged(
         &self,
         ledger: &Ledger,

@@ -24,7 +24,7 @@ use jiff::Timestamp;
 
 const DAY_MS: i64 = 24 * 3_600_000;
 
-/// A repair that makes sense: what stands there, and what shall.
+/// A repair that makes sense: the visits before it and after it.
 #[derive(Debug)]
 pub(super) struct Repair {
     pub garage: SiteName,
@@ -106,7 +106,7 @@ impl View {
             return Err(Refusal::TwoGarages.into());
         }
         let number = self.garages.get(&entry_key).map_or(u32::MAX, |garage| garage.stays.number);
-        // The exit is read by another plate then: it must stand where it is read now. That of a car that was forgotten does not.
+        // The exit gets another plate, so it must be found under its present one. That of a forgotten car is not.
         if let Some(read) = &known_exit.plate {
             match self.stays.beside(number, read, known_exit.passage, changes)? {
                 None => return Err(Refusal::TooFarBack.into()),
@@ -169,10 +169,10 @@ impl View {
             }
             (None, _) => stay::with(&visits, Way::Out, left),
             (Some(entered), End::Left(exit)) if entered > exit.at_ms => {
-                return then("it had ended when the car is said to have come again");
+                return then("it had ended before the time given for the new entry");
             }
             (Some(entered), _) if entered <= left_at_ms => {
-                return then("the car is said to have come again before it had left");
+                return then("the time given for the new entry is not after the time at which the car left");
             }
             (Some(entered), _) => {
                 let out = stay::with(&visits, Way::Out, left);
