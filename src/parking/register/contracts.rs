@@ -223,7 +223,7 @@ mod tests {
     fn every_field_is_checked() {
         for (line, reason) in [
             (",a,AB1,*,2026-01-01,2026-01-02,1", "line 2, contract: it is empty"),
-            ("c,Unregistered,AB1,*,2026-01-01,2026-01-02,1", "line 2, account: \"Unregistered\" is what"),
+            ("c,Unregistered,AB1,*,2026-01-01,2026-01-02,1", "line 2, account: \"Unregistered\" is reserved"),
             ("c,a,-,*,2026-01-01,2026-01-02,1", "line 2, plate: a plate has 1 to 16"),
             ("c,a,AB1,,2026-01-01,2026-01-02,1", "line 2, garage: it is empty"),
             ("c,a,AB1,*,1.2.2026,2026-01-02,1", "line 2, valid_from: \"1.2.2026\" is not a date"),

@@ -151,7 +151,7 @@ mod tests {
             (r#"{"remove_contract":{"contract":""}}"#.into(), "1 to 64 bytes"),
             (r#"{"remove_plate":{"plate":"*"}}"#.into(), "letters and digits"),
             (r#"{"forget":{"plate":""}}"#.into(), "letters and digits"),
-            (r#"{"release":{"place":{"position":1,"index":64}}}"#.into(), "64 events at most"),
+            (r#"{"release":{"place":{"position":1,"index":64}}}"#.into(), "at most 64 events"),
             (r#"{"rename":{"garage":"a","to":""}}"#.into(), "1 to 64 bytes"),
             (
                 format!(

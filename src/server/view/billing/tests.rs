@@ -234,7 +234,7 @@ fn corrections_are_further_entries() {
     let credit = |amount| Command::Credit { charge: id.clone(), amount, reason: "a lift was broken".into() };
     world.order(credit(200)).unwrap();
     let refused = world.order(credit(301)).unwrap_err();
-    assert!(refused.contains("3.00 EUR are left"), "{refused}");
+    assert!(refused.contains("3.00 EUR of the charge"), "{refused}");
     assert!(world.order(credit(0)).is_err());
     let void = |reason: &str| Command::Void { charge: id.clone(), reason: reason.into() };
     assert!(world.order(void(" ")).unwrap_err().contains("a reason needs"));
