@@ -133,11 +133,11 @@ fn corrections_that_make_no_sense_are_refused_and_leave_no_trace() {
         (vec!["void", &unknown, "--reason", "x"], "there is no charge"),
         (vec!["void", &id, "--reason", " "], "reason"),
         (vec!["void", &other, "--reason", "twice"], "was already voided"),
-        (vec!["credit", &id, "--amount", "751", "--reason", "x"], "7.50 EUR are left"),
+        (vec!["credit", &id, "--amount", "751", "--reason", "x"], "7.50 EUR of the charge"),
         (vec!["credit", &id, "--amount", "0", "--reason", "x"], "more than 0"),
         (vec!["credit", &id, "--amount=-1", "--reason", "x"], "more than 0"),
         (vec!["credit", &other, "--amount", "1", "--reason", "x"], "was already voided"),
-        (vec!["credit", &id, "--amount", "9223372036854775807", "--reason", "x"], "7.50 EUR are left"),
+        (vec!["credit", &id, "--amount", "9223372036854775807", "--reason", "x"], "7.50 EUR of the charge"),
     ] {
         let args: Vec<&str> = ["charges"].into_iter().chain(args).collect();
         let refused = town.operator().says(&args).refused();
