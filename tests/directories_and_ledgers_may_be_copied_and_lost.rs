@@ -203,7 +203,7 @@ fn what_an_old_copy_confirmed_waits_for_a_decision_and_then_counts_once() {
         assert_eq!(world.applied().len(), 5 + since);
         assert_eq!(old.depth(), offline as u64);
         let said = world.operator().says(&["garages", "adopt", GARAGE]).done();
-        assert!(said.contains("moves what it has not delivered to a new epoch"), "{said}");
+        assert!(said.contains("moves its undelivered events to a new epoch"), "{said}");
         world.delivered(&old);
         logged(&old, "events that were not acknowledged were moved to a new epoch");
         assert!(outbox(&old)["alarm"].is_null());

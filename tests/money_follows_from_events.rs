@@ -380,8 +380,8 @@ fn http_never_changes_money() {
     for (path, status, says) in [
         ("/v1/statements/unregistered", 400, "month: it is missing"),
         ("/v1/statements/unregistered?month=2026", 400, "is not a month"),
-        ("/v1/statements/unregistered?month=2026-11&of=car", 400, "of: \"car\" is none"),
-        ("/v1/statements/unregistered?month=2026-11&format=pdf", 400, "format: \"pdf\" is none"),
+        ("/v1/statements/unregistered?month=2026-11&of=car", 400, "of: \"car\" is not valid"),
+        ("/v1/statements/unregistered?month=2026-11&format=pdf", 400, "format: \"pdf\" is not a format"),
         ("/v1/statements/unregistered?month=2026-10", 404, "neither an account nor a plate"),
         ("/v1/statements/AA1?month=2026-11&of=account", 404, "neither an account nor a plate"),
         ("/v1/statements/%00?month=2026-11", 404, "neither an account nor a plate"),

@@ -93,11 +93,11 @@ fn an_event_that_is_none_is_refused_by_field_and_reason() {
         (json!({"kind": "exit", "plate": "AB\u{0}1"}).to_string(), "plate: a plate is made of"),
         (
             json!({"kind": "exit", "plate": 17}).to_string(),
-            "plate: a text in quotes or null is expected, not the number 17",
+            "plate: it must be a text in quotes or null, not the number 17",
         ),
         (
             json!({"kind": "exit", "plate": ["AB1"]}).to_string(),
-            "plate: a text in quotes or null is expected, not a list",
+            "plate: it must be a text in quotes or null, not a list",
         ),
         // Times.
         (json!({"kind": "exit", "plate": "AB1", "at": ""}).to_string(), "at: "),
@@ -113,7 +113,7 @@ fn an_event_that_is_none_is_refused_by_field_and_reason() {
         (json!({"kind": "exit", "plate": "AB1", "at": "99999-11-23T08:15:00Z"}).to_string(), "at: "),
         (
             json!({"kind": "exit", "plate": "AB1", "at": 1_764_000_000}).to_string(),
-            "at: a text in quotes is expected, not the number 1764000000",
+            "at: it must be a text in quotes, not the number 1764000000",
         ),
         (json!({"kind": "exit", "plate": "AB1", "seen_at": "noon"}).to_string(), "seen_at: "),
         // Kinds and fields.
@@ -121,7 +121,7 @@ fn an_event_that_is_none_is_refused_by_field_and_reason() {
         (json!({"kind": "enter", "plate": "AB1"}).to_string(), "kind: \"enter\" is not one of"),
         (
             json!({"kind": 1, "plate": "AB1"}).to_string(),
-            "kind: a text in quotes is expected, not the number 1",
+            "kind: it must be a text in quotes, not the number 1",
         ),
         (json!({"kind": "entry", "plate": "AB1", "colour": "red"}).to_string(), "unknown field `colour`"),
         (json!({"kind": "entry", "plate": "AB1", "Lane": "2"}).to_string(), "unknown field `Lane`"),

@@ -72,23 +72,23 @@ fn what_is_wrong_with_a_field_is_said_by_its_name_and_in_the_words_of_json() {
         (r#"{"kind":"entry","plate":"AB1","pl\u0061te":null}"#, "plate: duplicate field `plate`"),
         (
             r#"{"kind":"entry","plate":{"a":1,"a":2}}"#,
-            "plate: a text in quotes or null is expected, not an object",
+            "plate: it must be a text in quotes or null, not an object",
         ),
         (
             r#"{"kind":"count","occupied":"7","reason":"r"}"#,
-            "a whole number from 0 to 4294967295 is expected, not a text",
+            "it must be a whole number from 0 to 4294967295, not a text",
         ),
         (
             r#"{"kind":"count","occupied":7.5,"reason":"r"}"#,
-            "occupied: a whole number from 0 to 4294967295 is expected, not the number 7.5",
+            "occupied: it must be a whole number from 0 to 4294967295, not the number 7.5",
         ),
         (
             r#"{"kind":"count","occupied":7,"reason":true}"#,
-            "reason: a text in quotes is expected, not true or false",
+            "reason: it must be a text in quotes, not true or false",
         ),
         (
             r#"{"kind":"entry","plate":"AB1","confidence":"high"}"#,
-            "confidence: a number is expected, not a text",
+            "confidence: it must be a number, not a text",
         ),
     ] {
         for (path, content_type) in BOTH {

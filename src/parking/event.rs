@@ -324,10 +324,7 @@ mod tests {
             (r#"{"kind":"enter","plate":"AB1"}"#, "kind: \"enter\" is not one of"),
             (r#"{"kind":"entry"}"#, "plate: it is missing"),
             (r#"{"kind":"entry","plate":"?"}"#, "plate: a plate is made of"),
-            (
-                r#"{"kind":"entry","plate":7}"#,
-                "plate: a text in quotes or null is expected, not the number 7",
-            ),
+            (r#"{"kind":"entry","plate":7}"#, "plate: it must be a text in quotes or null, not the number 7"),
             (r#"{"kind":"entry","plate":"AB1","at":"yesterday"}"#, "at: "),
             (r#"{"kind":"entry","plate":"AB1","at":"2026-11-23T08:15:00"}"#, "at: it lacks the offset"),
             (r#"{"kind":"entry","plate":"AB1","at":"2026-02-30T08:15:00Z"}"#, "at: "),
@@ -338,16 +335,13 @@ mod tests {
             (r#"{"kind":"entry","plate":"AB1","lane":"a\u0000"}"#, "lane: it holds a control"),
             (
                 r#"{"kind":"count","occupied":-1,"reason":"r"}"#,
-                "occupied: a whole number from 0 to 4294967295 is expected, not the number -1",
+                "occupied: it must be a whole number from 0 to 4294967295, not the number -1",
             ),
             (r#"{"kind":"entry","plate":"AB1","plate":"AB1"}"#, "plate: duplicate field `plate`"),
-            (
-                r#"{"kind":"entry","plate":"AB1","lane":[2]}"#,
-                "lane: a text in quotes is expected, not a list",
-            ),
+            (r#"{"kind":"entry","plate":"AB1","lane":[2]}"#, "lane: it must be a text in quotes, not a list"),
             (
                 r#"{"kind":"entry","plate":"AB1","confidence":"1"}"#,
-                "confidence: a number is expected, not a text",
+                "confidence: it must be a number, not a text",
             ),
             (r#"{"kind":"plate_correction","epoch":"x","sequence":1,"plate":"AB1"}"#, "epoch: "),
         ] {

@@ -88,7 +88,7 @@ pub(super) fn check(value: &Value, expected: Expected) -> Result<(), String> {
         Value::Array(_) => "a list".to_owned(),
         Value::Object(_) => "an object".to_owned(),
     };
-    Err(format!("{expected} is expected, not {found}"))
+    Err(format!("it must be {expected}, not {found}"))
 }
 
 /// The values of these fields, in their order; `None` for what is missing. A field that has another name or stands twice is refused by
@@ -192,12 +192,12 @@ mod tests {
         }
         let said = |value: Value, expected| check(&value, expected).unwrap_err();
         let text = said(json!(7), Expected::Text);
-        assert_eq!(text, "a text in quotes is expected, not the number 7");
+        assert_eq!(text, "it must be a text in quotes, not the number 7");
         let whole = |value| said(value, Expected::Whole(9));
-        assert_eq!(whole(json!(-1)), "a whole number from 0 to 9 is expected, not the number -1");
-        assert_eq!(whole(json!(10)), "a whole number from 0 to 9 is expected, not the number 10");
-        assert_eq!(whole(Value::Null), "a whole number from 0 to 9 is expected, not null");
-        assert_eq!(said(json!("x"), Expected::Number), "a number is expected, not a text");
+        assert_eq!(whole(json!(-1)), "it must be a whole number from 0 to 9, not the number -1");
+        assert_eq!(whole(json!(10)), "it must be a whole number from 0 to 9, not the number 10");
+        assert_eq!(whole(Value::Null), "it must be a whole number from 0 to 9, not null");
+        assert_eq!(said(json!("x"), Expected::Number), "it must be a number, not a text");
     }
 
     /// UTF-16 was "not an object in braces", and so was an object behind a byte order mark.

@@ -316,7 +316,8 @@ fn a_copy_of_a_damaged_ledger_opens_whatever_is_damaged() {
 #[test]
 fn a_mark_is_what_the_records_say() {
     fn mark(sequence: u64) -> Vec<u8> {
-        keys::mark_value(Mark { sequence, digest: None })
+        let stream = StreamId { site: SiteName::new("a").unwrap(), epoch: Epoch::from_bytes([1; 16]) };
+        keys::mark_value(Mark { sequence, digest: None }, &stream)
     }
     type Damage = fn(&Store);
     let damages: [(Damage, u64); 4] = [

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `i` | a checksum, then the ledger's id, 16 bytes |
 //! | `s` + stream (u32) | the checksum of what follows, the epoch's 16 bytes, the site's name |
-//! | `m` + stream (u32) | the mark: the highest sequence applied (u64), then the digest of its page (16 bytes) if there is one |
+//! | `m` + stream (u32) | the mark: the highest sequence applied (u64), whether a digest follows (u8), the digest of its page (16 bytes), the epoch's 16 bytes, the site's name |
 //! | `t` + stream (u32) | the position at which this stream was asked to move what is in conflict to a new epoch |
 //! | `q` + site's name | the position of the command by which the next conflict of this site is answered so |
 //! | `r` + position (u64) | a [`Record`](crate::server::record::Record) |
@@ -61,13 +61,18 @@ pub fn index_key(stream: u32, first: u64) -> Vec<u8> {
     [b"x", &stream.to_be_bytes()[..], &first.to_be_bytes()].concat()
 }
 
-pub fn mark_value(mark: Mark) -> Vec<u8> {
+/// A mark with the stream it belongs to: when the list of streams and the records of a stream are lost, one of the mark's many copies
+/// in the log still says whose sequences are missing.
+pub fn mark_value(mark: Mark, stream: &StreamId) -> Vec<u8> {
     let mut value = mark.sequence.to_be_bytes().to_vec();
+    value.push(u8::from(mark.digest.is_some()));
     value.extend(mark.digest.iter().flat_map(|digest| *digest.as_bytes()));
+    value.extend(stream.epoch.to_bytes());
+    value.extend(stream.site.as_str().as_bytes());
     value
 }
 
-/// A stored mark. Beside records of version 2, marks named their stream: when the list of streams was lost, nothing else did.
+/// A stored mark. One that was written before version 3 of the store, or without a name, names no stream.
 pub fn decode_mark(value: &[u8]) -> Result<(Mark, Option<StreamId>), StoreError> {
     let parts = || {
         let (sequence, rest) = value.split_first_chunk::<8>()?;

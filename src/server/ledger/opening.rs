@@ -163,7 +163,7 @@ impl Ledger {
                     hint = "check the disk; the edge delivers again what it still has, and the rest becomes a missing range",
                     "the mark of a garage did not match its records; it was set to where the records end"
                 );
-                self.store.put(&mark_key(number), &mark_value(reached))?;
+                self.store.put(&mark_key(number), &mark_value(reached, &id))?;
                 streams.set_mark(number, reached);
             }
         }

@@ -6,10 +6,10 @@
 //! from the records ([`LedgerCopy`]), which name their streams. Sequences have no gaps: a page that does not continue the one before
 //! it shows what is missing between them. A stored mark shows what is missing at the end.
 //!
-//! Records of version 2 say the number of their stream. If the list of streams is lost, a mark that was written beside them names
-//! it, or a later record does. A mark beside records of version 3 belongs to the stream to which the index leads, or to the one of the
-//! page with its digest. A stream without any name left is identified by the epoch in its pages, so that pages its edge delivers
-//! again are recognised.
+//! Records of version 2 say the number of their stream. If the list of streams is lost, the mark of the stream names it, or a later
+//! record does; without either, the number of a stream with records of version 3 is the one from which the index leads to them, or whose
+//! mark has the digest of one of its pages. A stream without any name left is identified by the epoch in its pages, so that pages its
+//! edge delivers again are recognised.
 //! **Not promised.** That each lost sequence gets the position that it had, when several positions are lost: they are assigned in
 //! order.
 //!
@@ -328,7 +328,7 @@ fn write_losses(new: &Store, streams: &[StreamId], marks: &Marks, losses: Losses
         if before == u64::MAX
             && let Some((mark, _)) = marks.get(&number)
         {
-            batch.put(mark_key(number), keys::mark_value(*mark));
+            batch.put(mark_key(number), keys::mark_value(*mark, &stream));
         }
         if batch.len() + 2 > BATCH_MAX {
             new.apply(&std::mem::take(&mut batch))?;

@@ -217,7 +217,7 @@ impl Streams {
         let number = self.number(stream).unwrap_or_else(|| self.begin(stream.clone(), batch));
         if *is_indexed {
             batch.put(index_key(number, *first), position.to_be_bytes());
-            batch.put(mark_key(number), mark_value(*mark));
+            batch.put(mark_key(number), mark_value(*mark, stream));
             self.change(number, |stream| {
                 if stream.mark == Mark::default() {
                     stream.began = position;
