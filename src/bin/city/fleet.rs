@@ -9,6 +9,7 @@
 use super::children::{self, ChildError, ChildSpec};
 use super::plan::GarageSite;
 use super::settings::Settings;
+use clap::ValueEnum;
 use fogpost::fault_proxy::FaultProxy;
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -150,13 +151,14 @@ impl Fleet {
         sites: &[GarageSite],
     ) -> Result<Fleet, ChildError> {
         let chaos = settings.flags.chaos;
+        let log_format = settings.flags.log_format.to_possible_value().expect("no format is hidden");
         let address = |slot, port| {
             let (host, port) = if chaos { (own_host(slot), port) } else { (Ipv4Addr::LOCALHOST, 0) };
             SocketAddr::from((host, port))
         };
         let spec = |name: &str, role, slot, mut arguments: Vec<OsString>| {
             let http = address(slot, HTTP_PORT).to_string();
-            arguments.extend(words(["--http", &http]));
+            arguments.extend(words(["--http", &http, "--log-format", log_format.get_name()]));
             let (data_dir, log) = (dir.join(name), dir.join("logs").join(format!("{name}.log")));
             ChildSpec { name: name.to_owned(), role, data_dir, log, arguments }
         };

@@ -6,6 +6,7 @@
 use clap::{ArgGroup, Parser, ValueEnum};
 use fogpost::codes;
 use fogpost::config::ConfigError;
+use fogpost::telemetry::LogFormat;
 use fogpost::traffic::recording::{MAX_GARAGES, Recording};
 use serde::Serialize;
 use std::ffi::OsString;
@@ -53,6 +54,10 @@ pub struct CityFlags {
     /// Configuration file of the server [default: an example with tariffs, city.toml in the data directory].
     #[arg(long, value_name = "FILE", help_heading = DAEMONS)]
     pub config: Option<PathBuf>,
+
+    /// Format of the daemons' logs.
+    #[arg(long, value_name = "FORMAT", help_heading = DAEMONS, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
 
     /// End when all events are applied and checked. Needs --replay or --limit, since simulated cars have no end.
     #[arg(long, help_heading = RESULT, requires = "end of the cars")]
