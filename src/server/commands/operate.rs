@@ -1,6 +1,6 @@
 //! Carries out a request of an operator, in the same way in a running server and in a directory on which none runs.
 
-use super::checks::{self, BadCommand};
+use super::checks;
 use super::put::{self, Put};
 use super::{ServerRequest, answers};
 use crate::daemon::DaemonError;
@@ -81,7 +81,7 @@ pub(super) fn answer(backend: &mut impl Backend, request: ServerRequest, by: &st
     }
 }
 
-fn carry_out_checked(backend: &mut impl Backend, checked: Result<Command, BadCommand>, by: &str) -> Outcome {
+fn carry_out_checked(backend: &mut impl Backend, checked: Result<Command, String>, by: &str) -> Outcome {
     let command = checked.map_err(|bad| format!("{bad}. Nothing was recorded"))?;
     carry_out(backend, Vec::new(), &command, by)
 }
