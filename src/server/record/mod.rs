@@ -23,7 +23,6 @@ pub const VERSION: u8 = 3;
 /// Version of the records that name streams by number.
 const NUMBERED: u8 = 2;
 
-/// Length of a [`checksum`].
 const CHECKSUM: usize = 8;
 
 /// The sequences of one epoch of a site.
@@ -58,14 +57,12 @@ pub enum Record<S = StreamId> {
     Capacity { site: SiteName, received_at_ms: i64, capacity: u32 },
     /// A stream in conflict was asked to move what it had not delivered to a new epoch, as an operator had decided.
     Moved { stream: S, received_at_ms: i64 },
-    /// A command of an operator, and the user who gave it.
     Command { received_at_ms: i64, by: String, command: Command },
     /// The records at positions `from..=to`, right before this one, were on disk once and are lost: the disk lost them, or an
     /// older copy was put in their place. Their numbers are never used again, so a position always means the same record.
     Truncated { received_at_ms: i64, from: u64, to: u64 },
 }
 
-/// A record as it is stored.
 pub enum StoredRecord {
     Named(Record),
     Numbered(Record<u32>),
@@ -139,7 +136,6 @@ impl Record {
         }
     }
 
-    /// The stream that the record is of.
     pub fn stream(&self) -> Option<&StreamId> {
         match self {
             Record::Page { stream, .. }
@@ -150,7 +146,6 @@ impl Record {
     }
 }
 
-/// The record at a position cannot be read.
 pub fn unreadable(position: u64, reason: impl fmt::Display) -> StoreError {
     StoreError::Damaged { place: format!("ledger position {position}"), reason: reason.to_string() }
 }
