@@ -102,12 +102,11 @@ mod tests {
     fn read(json: &str) -> Result<Command, String> {
         let wrapped = format!(r#"{{"command":{json}}}"#);
         let request = serde_json::from_str(json).or_else(|_| serde_json::from_str(&wrapped));
-        let command = match request.map_err(|error| error.to_string())? {
+        match request.map_err(|error| error.to_string())? {
             ServerRequest::Forget { plate } => forget(&plate),
             ServerRequest::Command(command) => checked(command),
             other => panic!("{other:?}"),
-        };
-        command
+        }
     }
 
     /// A program that could write to the socket could write any record: one priced 2^64 entries and hung the server forever.
