@@ -42,11 +42,7 @@ impl fmt::Display for StreamId {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Record<S = StreamId> {
     /// A page as it was received.
-    Page {
-        stream: S,
-        received_at_ms: i64,
-        page: SealedPage,
-    },
+    Page { stream: S, received_at_ms: i64, page: SealedPage },
     /// `first..=last` will never come: they were acknowledged to the site, and this ledger does not have them.
     MissingRange {
         stream: S,
@@ -58,28 +54,14 @@ pub enum Record<S = StreamId> {
         told_by: Option<Digest>,
     },
     /// A garage reported a capacity that it had not reported before.
-    Capacity {
-        site: SiteName,
-        received_at_ms: i64,
-        capacity: u32,
-    },
+    Capacity { site: SiteName, received_at_ms: i64, capacity: u32 },
     /// A stream in conflict was asked to move what it had not delivered to a new epoch, as an operator had decided.
-    Moved {
-        stream: S,
-        received_at_ms: i64,
-    },
-    Command {
-        received_at_ms: i64,
-        by: String,
-        command: Command,
-    },
+    Moved { stream: S, received_at_ms: i64 },
+    /// A command of an operator, and the user who gave it.
+    Command { received_at_ms: i64, by: String, command: Command },
     /// The records at positions `from..=to`, right before this one, were on disk once and are lost: the disk lost them, or an
     /// older copy was put in their place. Their numbers are never used again, so a position always means the same record.
-    Truncated {
-        received_at_ms: i64,
-        from: u64,
-        to: u64,
-    },
+    Truncated { received_at_ms: i64, from: u64, to: u64 },
 }
 
 pub enum StoredRecord {
