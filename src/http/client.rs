@@ -87,7 +87,6 @@ impl HttpClient {
         tokio::time::timeout(ANSWER_WITHIN, exchange).await.unwrap_or_else(too_slow)
     }
 
-    /// The body of a successful `GET`.
     pub async fn get(&self, url: &str) -> Result<Bytes, HttpCallError> {
         let (status, _, body) = self.call(Method::GET, url, &[], Bytes::new()).await?;
         if status.is_success() { Ok(body) } else { Err(refused(url, status, &body)) }
