@@ -12,7 +12,7 @@ use crate::codes;
 use crate::daemon::{DaemonError, clock};
 use crate::store::room::DiskRoom;
 use crate::store::salvage::{self, OnLoss, OpenedStore, Salvaged, StoreCondition};
-use crate::store::{Purpose, Store, StoreError, StoreOpenError};
+use crate::store::{Purpose, Store, StoreError};
 use std::path::Path;
 
 /// Stores of up to this many bytes are read whole when they are opened, which takes a second or two.
@@ -47,42 +47,14 @@ fn open_with(
     open: OpenLedger<'_>,
 ) -> Result<OpenedLedger, DaemonError> {
     let rebuild = |found: &Salvaged, new: &Store| ledger::salvage::rebuild(high_water, found, new);
-    let opened = salvage::open_store(dir, Purpose::Server, reserve, &rebuild)?;
-    let on_loss = match opened.condition {
-        StoreCondition::Opened if salvage::is_possible(dir) => OnLoss::Refuse,
-        _ => OnLoss::Record,
-    };
-    match open_ledger(opened, on_loss, open) {
-        Err(error @ StoreError::Damaged { .. }) if on_loss == OnLoss::Refuse => {
-            tracing::warn!(
-                code = %codes::STORE_PARTLY_UNREADABLE,
-                %error,
-                hint = "check the disk",
-                "a part of the ledger cannot be read; the store's file is searched for it"
-            );
-            salvage::request(dir).map_err(|source| StoreOpenError::Io { path: dir.to_owned(), source })?;
-            let opened = salvage::open_store(dir, Purpose::Server, reserve, &rebuild)?;
-            Ok(open_ledger(opened, OnLoss::Record, open)?)
+    salvage::open_with(dir, Purpose::Server, reserve, &rebuild, |opened, on_loss| {
+        let OpenedStore { store, room, condition } = opened;
+        if on_loss == OnLoss::Refuse && room.store_bytes() <= READ_AT_ONCE {
+            look_through(&store)?;
         }
-        opened => {
-            let opened = opened?;
-            salvage::nothing_is_missing(dir);
-            Ok(opened)
-        }
-    }
-}
-
-fn open_ledger(
-    opened: OpenedStore,
-    on_loss: OnLoss,
-    open: OpenLedger<'_>,
-) -> Result<OpenedLedger, StoreError> {
-    let OpenedStore { store, room, condition } = opened;
-    if on_loss == OnLoss::Refuse && room.store_bytes() <= READ_AT_ONCE {
-        look_through(&store)?;
-    }
-    let ledger = open(store.clone(), on_loss)?;
-    Ok(OpenedLedger { store, room, ledger, condition })
+        let ledger = open(store.clone(), on_loss)?;
+        Ok(OpenedLedger { store, room, ledger, condition })
+    })
 }
 
 /// Reads everything. An error says that a part cannot be read.

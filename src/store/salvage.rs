@@ -15,8 +15,8 @@ pub(crate) use super::marker::Boot;
 use super::marker::{self, Marker, StoreId};
 use super::room::DiskRoom;
 use super::sled_log::{LOG_FILE, TORN_FILE, read_up_to};
-use super::{Purpose, Store, StoreError, StoreOpenError, on_sled, remove_if_there, unframed};
-use crate::codes;
+use super::{Entry, Purpose, Store, StoreError, StoreOpenError, on_sled, remove_if_there, unframed};
+use crate::codes::{self, Coded};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, ErrorKind, Write};
@@ -187,6 +187,11 @@ impl Salvaged {
         places.map(|(_, place)| self.read(*place))
     }
 
+    /// The same as [`Salvaged::range`], as the entries of a new store.
+    pub fn entries(&self, from: &[u8], to: &[u8]) -> impl Iterator<Item = Result<Entry, StoreError>> + '_ {
+        self.range(from, to).map(|found| found.map(|found| (found.key, found.value)))
+    }
+
     /// All sound values under any of `keys`, older ones too, in no order: for keys whose newest value does not count. Reads the
     /// whole file.
     pub fn versions(&self, keys: &[Vec<u8>]) -> Result<Vec<SalvagedValue>, StoreError> {
@@ -245,7 +250,7 @@ pub fn request(dir: &Path) -> io::Result<()> {
 }
 
 /// The opening of the store found all that was confirmed, so what was kept of a torn end is removed.
-pub fn nothing_is_missing(dir: &Path) {
+fn nothing_is_missing(dir: &Path) {
     // Left there it takes room, and is searched should the store be salvaged later: an old value is never taken for a newer one.
     let _ = fs::remove_file(dir.join(STORE).join(TORN_FILE));
 }
@@ -330,6 +335,45 @@ pub fn open_store(
     room.keep_ballast().map_err(io_error)?;
     let condition = if is_salvaged { StoreCondition::Salvaged } else { StoreCondition::Opened };
     Ok(OpenedStore { store, room, condition })
+}
+
+/// Opens the store of a data directory as [`open_store`] does, and what `open` finds in it.
+///
+/// When `open` meets a part that cannot be read, or misses what was confirmed, the store is rebuilt from what stands anywhere in its
+/// file, once; only then may `open` record a loss.
+pub fn open_with<T, E: Coded + From<StoreOpenError>>(
+    dir: &Path,
+    purpose: Purpose,
+    reserve: Option<u64>,
+    rebuild: Rebuild<'_>,
+    open: impl Fn(OpenedStore, OnLoss) -> Result<T, E>,
+) -> Result<T, E> {
+    let mut first_try = if is_possible(dir) { OnLoss::Refuse } else { OnLoss::Record };
+    loop {
+        let opened = open_store(dir, purpose, reserve, rebuild)?;
+        let is_salvaged = opened.condition == StoreCondition::Salvaged;
+        let on_loss = if is_salvaged { OnLoss::Record } else { first_try };
+        let unreadable = opened.store.unreadable();
+        let error = match open(opened, on_loss) {
+            Ok(opened) => {
+                nothing_is_missing(dir);
+                return Ok(opened);
+            }
+            Err(error) => error,
+        };
+        let is_damaged = error.code() == codes::STORE_PARTLY_UNREADABLE || *unreadable.borrow();
+        if !is_damaged || on_loss == OnLoss::Record {
+            return Err(error);
+        }
+        tracing::warn!(
+            code = %codes::STORE_PARTLY_UNREADABLE,
+            %purpose, reason = %error,
+            hint = "check the disk",
+            "a part of the store cannot be read; its file is searched for it"
+        );
+        request(dir).map_err(|source| StoreOpenError::Io { path: dir.to_owned(), source })?;
+        first_try = OnLoss::Record;
+    }
 }
 
 /// Replaces the store by a new one with all values that can be found in the old one. Returns `Ok(false)` and changes nothing when

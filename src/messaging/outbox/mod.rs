@@ -38,7 +38,7 @@ use super::page::{self, Message};
 use super::{ClockReading, Epoch, LedgerId, Sequence};
 use crate::codes::{self, Code, Coded};
 use crate::store::room::DiskRoom;
-use crate::store::salvage::{OpenedStore, Salvaged, StoreCondition, open_store};
+use crate::store::salvage::{OpenedStore, Salvaged};
 use crate::store::{self, Purpose, Store, StoreError, StoreOpenError};
 use committer::{Change, Committer, CommitterCommand, Done, check};
 use pages::{Pages, Post};
@@ -211,11 +211,8 @@ impl Deref for Outbox {
 }
 
 impl Outbox {
-    /// Opens the outbox in a data directory that the caller holds, whatever happened to its store.
-    ///
-    /// When sled refuses the store, a part of it cannot be read, or messages are missing, it is rebuilt first from what stands
-    /// anywhere in its file ([`salvage`]), once; only then what is missing is recorded as lost. `check` may refuse the store before
-    /// anything is changed in it, and gives its options.
+    /// Opens the outbox in a data directory that the caller holds, whatever happened to its store
+    /// ([`store::salvage::open_with`]). `check` may refuse the store before anything is changed in it, and gives its options.
     pub fn open_in<E>(
         dir: &Path,
         purpose: Purpose,
@@ -224,43 +221,16 @@ impl Outbox {
         check: impl Fn(&Store, DiskRoom) -> Result<Options, E>,
     ) -> Result<Outbox, E>
     where
-        E: From<StoreOpenError> + From<OutboxOpenError>,
+        E: Coded + From<StoreOpenError> + From<OutboxOpenError>,
     {
-        let high_water_file = dir.join(HIGH_WATER_FILE);
-        let rebuild = |found: &Salvaged, new: &Store| salvage::rebuild(&high_water_file, found, new);
-        let mut first_try = if store::salvage::is_possible(dir) { OnLoss::Refuse } else { OnLoss::Record };
-        loop {
-            let OpenedStore { store, room, condition } = open_store(dir, purpose, reserve, &rebuild)?;
-            let on_loss = if condition == StoreCondition::Salvaged { OnLoss::Record } else { first_try };
-            let unreadable = store.unreadable();
-            let opened = check(&store, room).map(|options| {
-                let options = Options { high_water_file: Some(high_water_file.clone()), on_loss, ..options };
-                Outbox::open(store, options, now)
-            });
-            let reason = match &opened {
-                Ok(Err(OutboxOpenError::Store(error @ StoreError::Damaged { .. }))) => {
-                    Some(error.to_string())
-                }
-                _ => None,
-            };
-            let is_damaged = reason.is_some() || opened.is_err() && *unreadable.borrow();
-            if let Ok(Ok(_)) = &opened {
-                store::salvage::nothing_is_missing(dir);
-            }
-            if !is_damaged || on_loss == OnLoss::Record {
-                return opened.and_then(|opened| Ok(opened?));
-            }
-            drop(opened);
-            tracing::warn!(
-                code = %codes::STORE_PARTLY_UNREADABLE,
-                reason,
-                hint = "check the disk",
-                "a part of the outbox cannot be read; the store's file is searched for it"
-            );
-            let requested = store::salvage::request(dir);
-            requested.map_err(|source| StoreOpenError::Io { path: dir.to_owned(), source })?;
-            first_try = OnLoss::Record;
-        }
+        let file = dir.join(HIGH_WATER_FILE);
+        let rebuild = |found: &Salvaged, new: &Store| salvage::rebuild(&file, found, new);
+        let open = |OpenedStore { store, room, .. }, on_loss| {
+            let options = check(&store, room)?;
+            let options = Options { high_water_file: Some(file.clone()), on_loss, ..options };
+            Ok(Outbox::open(store, options, now)?)
+        };
+        store::salvage::open_with(dir, purpose, reserve, &rebuild, open)
     }
 
     /// Opens what `store` holds, or begins a first epoch in it. `now` is a reading of the clocks.
@@ -298,7 +268,7 @@ impl Outbox {
             epoch if epoch == expected => committer.pages.begin_epoch().map(Ok),
             epoch => Ok(Ok(epoch)),
         };
-        self.ask(|done| CommitterCommand::Change(change(begin, done))).await
+        self.change(begin).await
     }
 
     /// Moves the messages from sequence `from` on, of the epoch that is being delivered, to a new epoch. Returns the new epoch
@@ -316,13 +286,12 @@ impl Outbox {
             let is_delivered = committer.pages.position().epoch_index == epoch_index;
             is_delivered.then(|| committer.pages.move_oldest(from)).transpose().map(Ok)
         };
-        self.ask(|done| CommitterCommand::Change(change(move_oldest, done))).await
+        self.change(move_oldest).await
     }
 
     /// Delivers to this ledger from now on. On disk when it returns.
     pub async fn bind(&self, ledger: LedgerId) -> Result<(), AppendError> {
-        let bind = move |committer: &mut Committer| committer.pages.bind(ledger).map(Ok);
-        self.ask(|done| CommitterCommand::Change(change(bind, done))).await
+        self.change(move |committer| committer.pages.bind(ledger).map(Ok)).await
     }
 
     /// Delivers to this ledger from now on if none is known yet. Returns the one that is delivered to.
@@ -331,7 +300,7 @@ impl Outbox {
             Some(bound) => Ok(Ok(bound)),
             None => committer.pages.bind(ledger).map(|()| Ok(ledger)),
         };
-        self.ask(|done| CommitterCommand::Change(change(bind, done))).await
+        self.change(bind).await
     }
 
     /// Takes back acknowledgements above `mark`: the receiver has nothing above it, though it acknowledged more. What is still
@@ -344,6 +313,13 @@ impl Outbox {
         let sent = self.queue().send(CommitterCommand::ChangeAtOnce(change(take_back, done))).await;
         sent.map_err(|_| AppendError::Failed)?;
         answer.await.unwrap_or(Err(AppendError::Failed))
+    }
+
+    async fn change<T: Send + 'static>(
+        &self,
+        make: impl FnOnce(&mut Committer) -> Result<Result<T, AppendError>, StoreError> + Send + 'static,
+    ) -> Result<T, AppendError> {
+        self.ask(|done| CommitterCommand::Change(change(make, done))).await
     }
 
     async fn ask<T>(&self, command: impl FnOnce(Done<T>) -> CommitterCommand) -> Result<T, AppendError> {

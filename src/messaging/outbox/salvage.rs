@@ -27,8 +27,7 @@ pub fn rebuild(high_water_file: &Path, found: &Salvaged, new: &Store) -> Result<
     let mark: Option<OutboxHighWater> = high_water::read(high_water_file).ok().flatten();
     let epochs = FoundEpochs::of(found, mark.as_ref())?;
     // Whose outbox it is, where it delivers to, keys of what was delivered, and what was kept aside.
-    let rest = found.range(&[1], &[u8::MAX]).map(|entry| entry.map(|found| (found.key, found.value)));
-    let rest = rest.filter(|entry| !matches!(entry, Ok((key, _)) if matches!(key[0], b'p' | b'e')));
+    let rest = found.entries(&[1], &[u8::MAX]).filter(|entry| !matches!(entry, Ok((key, _)) if matches!(key[0], b'p' | b'e')));
     new.put_all(rest)?;
     new.put_all(epochs.live.iter().map(|(index, record)| Ok((epoch_key(*index), record.encode()))))?;
     for (index, record) in &epochs.live {
@@ -223,5 +222,5 @@ fn resolve_overlaps(
 }
 
 fn open(value: &[u8]) -> Option<PageView<'_>> {
-    SealedPage::view_stored(value).ok().map(|(_, page)| page)
+    SealedPage::open_stored(value).ok().map(|(_, page)| page)
 }

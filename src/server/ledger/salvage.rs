@@ -57,7 +57,8 @@ pub fn rebuild(high_water: &Path, found: &Salvaged, new: &Store) -> Result<(), S
         }
     };
     write_losses(new, &streams, &marks, losses)?;
-    copy_base(found, new)
+    // The base of a compacted ledger, see `server::view::base`.
+    new.put_all(found.entries(b"b", b"c"))
 }
 
 /// The stored marks by the number of their stream, with its name where the mark says it.
@@ -331,19 +332,6 @@ fn write_losses(new: &Store, streams: &[StreamId], marks: &Marks, losses: Losses
             batch.put(mark_key(number), keys::mark_value(*mark));
         }
         if batch.len() + 2 > BATCH_MAX {
-            new.apply(&std::mem::take(&mut batch))?;
-        }
-    }
-    new.apply(&batch)
-}
-
-/// The base of a compacted ledger, see `server::view::base`.
-fn copy_base(found: &Salvaged, new: &Store) -> Result<(), StoreError> {
-    let mut batch = Batch::default();
-    for entry in found.range(b"b", b"c") {
-        let SalvagedValue { key, value, .. } = entry?;
-        batch.put(key, value);
-        if batch.len() == BATCH_MAX {
             new.apply(&std::mem::take(&mut batch))?;
         }
     }

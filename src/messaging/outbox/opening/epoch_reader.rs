@@ -247,7 +247,7 @@ impl<'o, 'a> EpochReader<'o, 'a> {
 
 /// The digest and content of a page; the error says why it cannot be read.
 fn readable<'v>(first: u64, value: &'v [u8], epoch: Epoch) -> Result<(Digest, PageView<'v>), String> {
-    match SealedPage::view_stored(value) {
+    match SealedPage::open_stored(value) {
         Ok((_, page)) if page.first.get() != first => Err(format!("it begins with sequence {}", page.first)),
         Ok((_, page)) if page.epoch != epoch => Err(format!("it belongs to epoch {}", page.epoch)),
         viewed => viewed.map_err(|error| error.to_string()),

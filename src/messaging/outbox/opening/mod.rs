@@ -191,7 +191,7 @@ impl OutboxOpening<'_> {
         let (from, to) = page_keys(index);
         for entry in self.store.range(&from, &to) {
             let (_, value) = entry?;
-            if let Ok((_, page)) = SealedPage::view_stored(&value) {
+            if let Ok((_, page)) = SealedPage::open_stored::<&[u8]>(&value) {
                 let record = EpochRecord::new(page.epoch, u64::from(index));
                 self.store.put(&epoch_key(index), &record.encode())?;
                 return Ok(Some(record));

@@ -3,7 +3,7 @@
 use super::super::layout::{EpochIndex, StoredEpoch, page_key};
 use super::super::{OutboxStatus, WaitingMessage};
 use super::{Pages, read_page};
-use crate::messaging::page::{Content, Page, SealedPage};
+use crate::messaging::page::{Content, PageView, SealedPage};
 use crate::messaging::{Digest, Epoch};
 use crate::store::StoreError;
 use serde::Serialize;
@@ -85,7 +85,7 @@ impl Pages {
             Some((epoch_index, sequence)) => {
                 let key = self.key_of_page_with(epoch_index, sequence)?;
                 let page = self.store.get(&key)?;
-                page.and_then(|value| Some(SealedPage::view_stored(&value).ok()?.1.begun))
+                page.and_then(|value| Some(SealedPage::open_stored::<&[u8]>(&value).ok()?.1.begun))
             }
             None => None,
         };
@@ -134,7 +134,7 @@ impl Pages {
             let fault = |what: String| {
                 format!("epoch {}, page {:02x?}: {what}", stored.epoch, &key[5.min(key.len())..])
             };
-            let (digest, page) = match SealedPage::open_stored(&value) {
+            let (digest, page) = match SealedPage::open_stored::<&[u8]>(&value) {
                 Ok(opened) => opened,
                 Err(error) => {
                     found.faults.push(fault(format!("it cannot be read: {error}. The next start of the edge keeps it aside, and tells the server that its events are lost")));
@@ -155,7 +155,7 @@ impl Pages {
     }
 }
 
-fn wrong(page: &Page, epoch: Epoch, before: Option<(u64, Option<Digest>)>) -> Option<String> {
+fn wrong(page: &PageView<'_>, epoch: Epoch, before: Option<(u64, Option<Digest>)>) -> Option<String> {
     if page.epoch != epoch {
         return Some(format!("it belongs to epoch {}", page.epoch));
     }
