@@ -43,7 +43,6 @@ pub enum OnLoss {
     Refuse,
 }
 
-/// The newest sound value under a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SalvagedValue {
     pub key: Vec<u8>,
@@ -51,33 +50,13 @@ pub struct SalvagedValue {
     pub stamp: Stamp,
 }
 
-/// The newest sound value under each key of a damaged store. Only the places of the values are in memory.
+/// The newest sound value under each key of a damaged store. Only its keys and places are in memory.
 pub struct Salvaged {
     /// The log, and what was kept of its torn ends.
     files: Vec<File>,
     frames: FrameKey,
     boot: Boot,
-    places: BTreeMap<CompactKey, FramePlace>,
-}
-
-/// A key in as few bytes as possible: there may be a million.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum CompactKey {
-    Short { bytes: [u8; 14], length: u8 },
-    Long(Box<[u8]>),
-}
-
-impl CompactKey {
-    fn of(key: &[u8]) -> CompactKey {
-        let mut bytes = [0; 14];
-        match bytes.get_mut(..key.len()) {
-            Some(room) => {
-                room.copy_from_slice(key);
-                CompactKey::Short { bytes, length: key.len() as u8 }
-            }
-            None => CompactKey::Long(key.into()),
-        }
-    }
+    places: BTreeMap<Box<[u8]>, FramePlace>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -105,7 +84,7 @@ impl Salvaged {
         let mut found = Salvaged { files, frames: id.frames(), boot, places: BTreeMap::new() };
         let mut places = BTreeMap::new();
         found.each_frame(&mut |place, frame| {
-            let known = places.entry(CompactKey::of(frame.key)).or_insert(place);
+            let known = places.entry(frame.key.into()).or_insert(place);
             if known.stamp <= place.stamp {
                 *known = place;
             }
@@ -168,22 +147,17 @@ impl Salvaged {
         self.boot == Boot::Same
     }
 
-    /// The newest value under `key`.
     pub fn get(&self, key: &[u8]) -> Result<Option<SalvagedValue>, StoreError> {
-        self.places.get(&CompactKey::of(key)).map(|place| self.read(*place)).transpose()
+        self.places.get(key).map(|place| self.read(*place)).transpose()
     }
 
-    /// The newest values from key `from` (inclusive) to `to` (exclusive). Keys of up to 14 bytes come first, in ascending order,
-    /// then longer ones.
+    /// The newest values from key `from` (inclusive) to `to` (exclusive), ascending.
     pub fn range(
         &self,
         from: &[u8],
         to: &[u8],
     ) -> impl Iterator<Item = Result<SalvagedValue, StoreError>> + '_ {
-        let short = (Bound::Included(lowest(from)), Bound::Excluded(lowest(to)));
-        let long =
-            (Bound::Included(CompactKey::Long(from.into())), Bound::Excluded(CompactKey::Long(to.into())));
-        let places = self.places.range(short).chain(self.places.range(long));
+        let places = self.places.range::<[u8], _>((Bound::Included(from), Bound::Excluded(to)));
         places.map(|(_, place)| self.read(*place))
     }
 
@@ -225,19 +199,6 @@ fn owned(frame: Frame<'_>) -> SalvagedValue {
     SalvagedValue { key: frame.key.to_vec(), value: frame.value.to_vec(), stamp: frame.stamp }
 }
 
-/// The least short key that is not below `key`.
-fn lowest(key: &[u8]) -> CompactKey {
-    match CompactKey::of(key) {
-        CompactKey::Long(key) => {
-            // Cut: it sorts behind its own beginning.
-            let mut bytes = [0; 14];
-            bytes.copy_from_slice(&key[..14]);
-            CompactKey::Short { bytes, length: 15 }
-        }
-        short => short,
-    }
-}
-
 /// Whether the store of a data directory can be salvaged. That of an earlier version can be as far as sled opens it.
 pub fn is_possible(dir: &Path) -> bool {
     Marker::read(&dir.join(STORE)).is_ok_and(|marker| marker.is_some())
@@ -269,19 +230,16 @@ fn finish_interrupted(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A store that was opened, and the room on its disk.
 pub struct OpenedStore {
     pub store: Store,
     pub room: DiskRoom,
     pub condition: StoreCondition,
 }
 
-/// The condition in which a store was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreCondition {
     /// sled could open it. That all of it can be read is not known.
     Opened,
-    /// It was damaged, and is rebuilt from what could be found.
     Salvaged,
 }
 
