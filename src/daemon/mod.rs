@@ -64,7 +64,6 @@ pub enum DaemonError {
     Http(#[from] crate::http::HttpListenError),
     #[error("{1}")]
     Failed(Code, String),
-    /// A part of the store cannot be read. The process starts itself again, and salvages the store then.
     #[error(
         "a part of the store cannot be read: {0}. The process starts itself again, and rebuilds the store from what can be found"
     )]
@@ -230,7 +229,6 @@ fn restart() {
     );
 }
 
-/// SIGTERM and SIGINT.
 #[derive(Debug)]
 pub struct StopRequest {
     terminate: Signal,

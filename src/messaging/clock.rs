@@ -11,7 +11,6 @@ use std::time::Duration;
 /// not known.
 pub type BootId = [u8; 16];
 
-/// A reading of all clocks at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClockReading {
     /// The wall clock in milliseconds since 1970.

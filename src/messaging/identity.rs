@@ -14,7 +14,6 @@ pub struct Sequence(NonZeroU64);
 impl Sequence {
     pub const FIRST: Sequence = Sequence(NonZeroU64::MIN);
 
-    /// `None` for 0, which is not a sequence.
     pub fn new(number: u64) -> Option<Sequence> {
         NonZeroU64::new(number).map(Sequence)
     }
@@ -46,7 +45,6 @@ type UuidBytes = [u8; 16];
 macro_rules! identified_by_uuid {
     ($name:ident) => {
         impl $name {
-            /// A new random (version 4) UUID.
             pub fn random() -> Self {
                 Self(Uuid::new_v4().into_bytes())
             }

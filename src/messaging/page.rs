@@ -28,7 +28,6 @@ use serde::{Deserialize, Serialize};
 pub const VERSION: u8 = 2;
 /// Stands in the place of a version: what follows is no longer what was received.
 const REPLACED: u8 = u8::MAX;
-/// The maximum number of messages in a page.
 pub const RECORDS_MAX: usize = 64;
 /// The longest encoded page, in bytes. Below the store's limit of 6 KB by what an outbox and a ledger
 /// put around it (a digest, a name, an epoch, a time).
@@ -92,7 +91,6 @@ pub struct Page<P = Bytes> {
     pub previous: Option<Digest>,
     /// The epoch and first sequence under which these messages stood before, when they were moved from another epoch.
     pub moved_from: Option<(Epoch, Sequence)>,
-    /// The sender's clocks when the page was begun.
     pub begun: ClockReading,
     pub content: Content<P>,
 }
@@ -220,7 +218,6 @@ fn decode<'a, P: Deserialize<'a>>(bytes: &'a [u8]) -> Result<Page<P>, PageError>
     Ok(page)
 }
 
-/// The beginning of a text, at most `bytes` long.
 pub fn shortened(text: &str, bytes: usize) -> &str {
     let end = (0..=text.len().min(bytes)).rev().find(|end| text.is_char_boundary(*end));
     &text[..end.unwrap_or(0)]

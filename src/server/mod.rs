@@ -68,13 +68,11 @@ use web::ServerWeb;
 /// Name of the file in the data directory that notes how far its ledger had come; see `ledger::LedgerHighWater`.
 pub const HIGH_WATER_FILE: &str = "witness";
 
-/// Serves until the process is asked to stop.
 pub fn run(config: ServerConfig) -> ExitCode {
     telemetry::init(config.log_format, tracing::Level::INFO);
     daemon::run(Server::open(config))
 }
 
-/// A server that listens and serves.
 struct Server {
     /// Held until the daemon ends: another process on the same directory is refused with a message.
     _dir: DataDir,

@@ -18,7 +18,6 @@ use std::path::Path;
 /// Stores of up to this many bytes are read whole when they are opened, which takes a second or two.
 pub const READ_AT_ONCE: u64 = 256 << 20;
 
-/// An open ledger with its store.
 pub struct OpenedLedger {
     pub store: Store,
     pub room: DiskRoom,

@@ -12,7 +12,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-/// Where the store stands in a data directory.
 pub const STORE: &str = "store";
 const LOCK: &str = "lock";
 /// How long to wait for the lock: longer than a process takes that only checks whether a directory is held.
@@ -52,7 +51,6 @@ impl Drop for DataDir {
 }
 
 impl DataDir {
-    /// Creates the directory when it is missing, and holds it.
     pub fn hold(path: &Path) -> Result<DataDir, DirectoryError> {
         let unusable = |source| DirectoryError::Unusable { path: path.to_owned(), source };
         create_and_sync(path).map_err(unusable)?;
@@ -117,7 +115,6 @@ pub struct Idle {
 }
 
 impl Idle {
-    /// An error when a process holds the directory.
     pub fn look(path: &Path) -> Result<Idle, DirectoryError> {
         let unusable = |source| DirectoryError::Unusable { path: path.to_owned(), source };
         let mut lock = match File::open(path.join(LOCK)) {

@@ -37,7 +37,6 @@ impl Stamp {
         Stamp(u64::from(opening) << Stamp::WRITES_BITS)
     }
 
-    /// The number of the opening after which the value was written.
     pub(super) fn opening(self) -> u32 {
         (self.0 >> Stamp::WRITES_BITS) as u32
     }

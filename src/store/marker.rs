@@ -16,7 +16,6 @@ const BOOT: &str = "boot";
 /// Says where the log ended when the store was closed in order: nothing before that is torn.
 const CLOSED: &str = "closed";
 
-/// The id of a store, drawn when it is created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct StoreId(pub [u8; 16]);
 
@@ -38,7 +37,6 @@ pub(crate) enum Boot {
     Other,
 }
 
-/// Whether every value that matters is framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Framing {
     All,
@@ -54,7 +52,6 @@ pub(super) struct Marker {
 }
 
 impl Marker {
-    /// `None` when there is none.
     pub fn read(dir: &Path) -> io::Result<Option<Marker>> {
         let text = match fs::read(dir.join(FILE)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

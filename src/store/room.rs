@@ -54,10 +54,8 @@ pub struct DiskRoom(Arc<RoomState>);
 #[derive(Debug)]
 struct RoomState {
     dir: PathBuf,
-    /// As the operator set it.
     reserve: Option<u64>,
     has_ballast: AtomicBool,
-    /// When the disk was last looked at, and what was found.
     recent: Mutex<Option<(Instant, Look)>>,
 }
 
@@ -74,7 +72,6 @@ impl DiskRoom {
         self.look().left >= bytes
     }
 
-    /// Looks at the disk that `dir` is on.
     pub(super) fn of(dir: &Path, reserve: Option<u64>) -> DiskRoom {
         // Left by a crash.
         let _ = fs::remove_file(dir.join(BALLAST_NEW));
@@ -92,7 +89,6 @@ impl DiskRoom {
         self.recent().left
     }
 
-    /// How long the file of the store is, as it was a moment ago.
     pub fn store_bytes(&self) -> u64 {
         self.recent().store
     }
@@ -176,7 +172,6 @@ impl DiskRoom {
         })
     }
 
-    /// Creates the ballast if it is missing and there is room.
     fn lay_ballast(&self) {
         if self.0.has_ballast.load(Ordering::Relaxed) || self.check(LAY_WITH).is_err() {
             return;

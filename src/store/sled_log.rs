@@ -38,7 +38,6 @@ const KIND_CORRUPTED: u8 = 0;
 const KIND_CAP: u8 = 2;
 const KIND_LAST: u8 = 11;
 
-/// The condition of a log before sled opens it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum LogCondition {
     Sound,
@@ -126,11 +125,9 @@ pub(super) fn end(dir: &Path) -> io::Result<u64> {
     Ok(lsn + end.map_or(SEGMENT, |end| end as u64))
 }
 
-/// The segments of a log, by their headers.
 struct Segments {
     /// Where each begins: in all that was ever written, and in the file. In order.
     by_lsn: Vec<(u64, u64)>,
-    /// Where those stand whose header cannot be read.
     unreadable: Vec<u64>,
     /// Everything before this was synced when the newest one was begun.
     synced: u64,
@@ -219,13 +216,10 @@ fn unreadable_from(bytes: &[u8], segment_number: u64) -> Option<usize> {
 
 struct SledMessage {
     kind: u8,
-    /// The number of the segment that it was written into.
     segment: u64,
-    /// The length of the message with its header.
     length: usize,
 }
 
-/// The message that `bytes` begin with, if it is sound.
 fn message(bytes: &[u8]) -> Option<SledMessage> {
     let (sum, hashed) = bytes.split_first_chunk::<4>()?;
     let (kind, rest) = hashed.split_first()?;
@@ -244,7 +238,6 @@ fn message(bytes: &[u8]) -> Option<SledMessage> {
     is_sound.then(|| SledMessage { kind: *kind, segment, length: 4 + header.len() + body.len() })
 }
 
-/// The first readable message in a segment, wherever it begins.
 fn first_message(bytes: &[u8]) -> Option<SledMessage> {
     (SEGMENT_HEADER..bytes.len()).find_map(|at| message(&bytes[at..]))
 }

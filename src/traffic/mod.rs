@@ -47,7 +47,6 @@ impl Direction {
     }
 }
 
-/// One car passes the barrier.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CarPassage {
     pub direction: Direction,
@@ -112,7 +111,6 @@ pub struct Drivers {
     /// Cars that were inside some garage when the run began, by the letters and digits of their plates. No new car gets one of
     /// them, and they do not return.
     found: Arc<HashSet<Arc<str>>>,
-    /// The random numbers of this garage.
     rng: ChaCha8Rng,
 }
 
@@ -131,7 +129,6 @@ impl Drivers {
         Drivers { registry, garage, capacity, next_new: 0, regulars: Vec::new(), found, rng }
     }
 
-    /// A car that was never here.
     fn new_car(&mut self) -> Arc<str> {
         loop {
             let plate = self.registry.plate(self.garage, self.next_new);
@@ -159,7 +156,6 @@ impl Drivers {
     }
 }
 
-/// The events of one garage, in order.
 pub type CarStream = Box<dyn Iterator<Item = CarPassage> + Send>;
 
 /// How many of the first `limit` events of a city happen in each garage. Of two at the same instant, that of the garage that

@@ -13,13 +13,11 @@ use crate::config::CarsPerHour;
 use jiff::tz::TimeZone;
 use std::sync::Arc;
 
-/// The garage whose cars are simulated.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SteadyGarage<'a> {
     pub name: &'a str,
     pub capacity: u32,
     pub cars_per_hour: CarsPerHour,
-    /// The seed of all random numbers.
     pub seed: u64,
     /// Cars that are inside at the beginning; below zero counts as none. They leave like the others, but with unreadable
     /// plates, since their plates are not known here.
@@ -29,7 +27,6 @@ pub struct SteadyGarage<'a> {
 /// Garages of one seed share the plates of a city with this many garages. A garage's name selects its part of them.
 const GARAGES: usize = 4_096;
 
-/// The cars of `garage` from the instant 0 on, without end.
 pub fn cars(garage: &SteadyGarage) -> SimulatedTraffic {
     let SteadyGarage { name, capacity, cars_per_hour, seed, occupied } = *garage;
     let hash = blake3::hash(name.as_bytes());

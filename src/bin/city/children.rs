@@ -40,7 +40,6 @@ const STOP_WITHIN: Duration = Duration::from_secs(10);
 const READY_WITHIN: Duration = Duration::from_secs(120);
 const LOG_LINES_SHOWN: usize = 8;
 
-/// Why a daemon is not running.
 #[derive(Debug, thiserror::Error)]
 pub enum ChildError {
     #[error("cannot start {name}: {source}. Nothing was confirmed by it")]
@@ -78,7 +77,6 @@ pub struct ChildSpec {
     pub role: &'static str,
     pub data_dir: PathBuf,
     pub log: PathBuf,
-    /// Everything but the data directory.
     pub arguments: Vec<OsString>,
 }
 

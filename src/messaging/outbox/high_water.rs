@@ -12,7 +12,6 @@ use std::path::Path;
 /// The number of epochs whose ends fit into the file: the newest ones.
 pub(super) const ENDS_MAX: usize = 14;
 
-/// What was confirmed and what was acknowledged when it was written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct OutboxHighWater {
     /// The epochs that were held, oldest first, each with the sequence that its next message would have got. New messages belonged
@@ -36,7 +35,6 @@ impl OutboxHighWater {
         self.ends.iter().find(|(its, _)| *its == epoch).map(|(_, next)| *next)
     }
 
-    /// The sequence up to which an epoch is known to have been acknowledged.
     pub fn acknowledged_of(&self, epoch: Epoch) -> u64 {
         if self.oldest == epoch { self.acknowledged } else { 0 }
     }

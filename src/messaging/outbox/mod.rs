@@ -58,7 +58,6 @@ pub const APPEND_MAX: usize = 10_000;
 /// The maximum size of one append in bytes, payloads and keys together.
 pub const APPEND_BYTES_MAX: usize = 2 * 1024 * 1024;
 
-/// The place of an append's messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Appended {
     pub epoch: Epoch,
@@ -86,7 +85,6 @@ pub type Room = Arc<dyn Fn(u64, u64) -> Result<(), String> + Send + Sync>;
 
 #[derive(Clone, Default)]
 pub struct Options {
-    /// A file beside the store that records its progress.
     pub high_water_file: Option<PathBuf>,
     /// The id of this machine. When another one wrote last, the directory is a copy, and a new epoch begins.
     pub machine: Option<[u8; 16]>,
@@ -136,28 +134,23 @@ pub enum AppendError {
     Key { bytes: usize },
     #[error("this key was used before, for something else; nothing was stored. What is new needs a new key")]
     KeyReused,
-    /// There is room when older keys may be forgotten.
     #[error(
         "{} keys are remembered, and none of them may be forgotten yet; nothing was stored. Post again later, or without a key",
         keys::KEPT_MOST
     )]
     KeysFull,
-    /// There is room again when waiting messages were delivered.
     #[error("{0}; nothing was stored, and what was confirmed before is kept and goes on being delivered")]
     Full(String),
     #[error("more appends wait for the disk than it can take; nothing was stored, try again in a moment")]
     Busy,
-    /// Whether it was stored is unknown until the outbox is opened again; nothing more is accepted until then.
     #[error(
         "writing to the disk failed, and whether this append was stored is unknown. Nothing more is accepted until the process starts again; its log says what failed"
     )]
     Failed,
 }
 
-/// How far an outbox has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutboxProgress {
-    /// The epoch that is being delivered.
     pub position: Position,
     /// Writing failed, for the reason that [`Pages::failure`] gives. Nothing more is accepted.
     pub failed: bool,
@@ -173,14 +166,12 @@ pub struct OutboxStatus {
     pub acknowledged: u64,
     /// The number of messages that wait, of all epochs.
     pub depth: u64,
-    /// The size of the stored pages in bytes.
     pub bytes: u64,
     pub epochs: usize,
     /// The clocks when the oldest waiting page was begun.
     pub oldest_begun: Option<ClockReading>,
 }
 
-/// A message that waits, with its present place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WaitingMessage {
     pub epoch_index: EpochIndex,

@@ -49,13 +49,11 @@ pub(super) struct Commit<'a> {
     now_ms: i64,
     batch: Batch,
     next_position: u64,
-    /// The streams with all that was added.
     streams: Streams,
     /// Pages applied in this commit, by stream and first sequence.
     pages: HashMap<(u32, u64), Digest>,
 }
 
-/// A request that is being applied.
 struct Applying<'r> {
     request: &'r Request,
     /// The stream as the ledger calls it, and its number if it has begun.
@@ -267,7 +265,6 @@ impl<'a> Commit<'a> {
         Ok(true)
     }
 
-    /// Adds a record that moves no mark.
     pub(super) fn add(&mut self, record: &Record) -> Result<(), StoreError> {
         self.make_room()?;
         let position = self.take_position();

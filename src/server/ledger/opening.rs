@@ -26,7 +26,6 @@ use std::sync::atomic::Ordering;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LedgerHighWater {
     pub ledger: LedgerId,
-    /// The last position that was on disk, with all before it.
     pub position: u64,
 }
 

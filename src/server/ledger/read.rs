@@ -69,7 +69,6 @@ impl LedgerPages {
     }
 }
 
-/// A page at its position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PageAt {
     pub position: u64,
@@ -90,7 +89,6 @@ impl Ledger {
         self.read_streams().number(stream)
     }
 
-    /// Every stream, by its number.
     pub fn numbered_streams(&self) -> Vec<StreamId> {
         self.read_streams().iter().map(|stream| stream.id.clone()).collect()
     }
@@ -239,13 +237,11 @@ impl Ledger {
         streams.expect("no thread panics while it changes the streams")
     }
 
-    /// The record at a position, when there is one.
     pub fn record_at(&self, position: u64) -> Result<Option<Record>, StoreError> {
         let value = self.store.get(&record_key(position))?;
         value.map(|value| self.decode(position, &value)).transpose()
     }
 
-    /// The record at a position, when there is one that can be read.
     pub(super) fn readable_at(&self, position: u64) -> Result<Option<Record>, StoreError> {
         match self.record_at(position) {
             Err(StoreError::Damaged { .. }) => Ok(None),
@@ -258,7 +254,6 @@ impl Ledger {
         Record::decode(position, value, |number| self.read_streams().get(number).map(|its| its.id.clone()))
     }
 
-    /// Whether a position holds anything, readable or not.
     pub fn has_record(&self, position: u64) -> Result<bool, StoreError> {
         match self.store.get(&record_key(position)) {
             Err(StoreError::Damaged { .. }) => Ok(true),

@@ -181,15 +181,12 @@ struct LostRange {
     before: u64,
 }
 
-/// What is missing.
 #[derive(Default)]
 struct Losses {
     lost: Vec<LostRange>,
-    /// Positions without a record.
     positions: BTreeSet<u64>,
 }
 
-/// The end of a stream as far as it was followed.
 #[derive(Debug, Clone, Copy, Default)]
 struct StreamEnd {
     sequence: u64,
@@ -269,7 +266,6 @@ impl RecordReader<'_> {
         Ok(())
     }
 
-    /// Decides whether a record continues its stream.
     fn follow(&mut self, position: u64, stamp: Stamp, record: &Record) -> Result<Follows, StoreError> {
         let Ok(advance) = Advance::of(record) else { return Ok(Follows::No) };
         let Some(Advance { stream, first, last, .. }) = advance else {
@@ -338,7 +334,6 @@ fn write_losses(new: &Store, streams: &[StreamId], marks: &Marks, losses: Losses
     new.apply(&batch)
 }
 
-/// Empties a store that is being built.
 fn clear(new: &Store) -> Result<(), StoreError> {
     let keys: Vec<Vec<u8>> =
         new.range(&[1], &[u8::MAX]).map(|entry| entry.map(|(key, _)| key)).collect::<Result<_, _>>()?;

@@ -10,7 +10,6 @@ use tokio::sync::{Barrier, Notify, watch};
 /// The gate between stages, as faults see it.
 #[derive(Debug)]
 pub struct FaultGate {
-    /// How many faults have struck.
     struck: watch::Sender<usize>,
     /// One for each fault, where it meets its trigger garage. Without any, faults come by time.
     meetings: Arc<[Barrier]>,
@@ -25,7 +24,6 @@ pub struct GatePass {
     meetings: Arc<[Barrier]>,
     /// How many events may be posted by the end of each stage. Empty: no limit.
     quotas: Vec<u64>,
-    /// The faults that this garage triggers.
     triggers: Vec<usize>,
     requests: Arc<Notify>,
     posted: u64,
@@ -64,7 +62,6 @@ impl FaultGate {
         self.requests[garage].notified().await;
     }
 
-    /// The next stage begins.
     pub fn open(&self) {
         self.struck.send_modify(|struck| *struck += 1);
     }

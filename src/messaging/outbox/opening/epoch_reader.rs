@@ -16,7 +16,6 @@ struct UnreadablePage {
     reason: String,
 }
 
-/// The role of an epoch among the others.
 #[derive(Clone, Copy, Default)]
 pub(super) struct EpochRole {
     pub is_newest: bool,
@@ -35,7 +34,6 @@ pub(super) struct EpochReader<'o, 'a> {
     hinted: u64,
     /// The sequence at which the next page begins, if that is known.
     due: Option<u64>,
-    /// What could not be read since the last readable page.
     unreadable: Vec<UnreadablePage>,
     ends_in_a_loss: bool,
 }
@@ -80,7 +78,6 @@ impl<'o, 'a> EpochReader<'o, 'a> {
         }
     }
 
-    /// Reads all pages and adds the epoch to the contents of the outbox.
     pub(super) fn read(mut self) -> Result<(), StoreError> {
         let store = self.opening.store;
         let (from, to) = page_keys(self.stored.index);
@@ -104,7 +101,6 @@ impl<'o, 'a> EpochReader<'o, 'a> {
         Ok(())
     }
 
-    /// Reports everything before `next` as lost, and adds the epoch to the contents of the outbox.
     pub(super) fn lose_all_before(mut self, next: u64) -> Result<(), StoreError> {
         self.lose(1, next - 1)?;
         self.stored.acknowledged = self.acknowledged;

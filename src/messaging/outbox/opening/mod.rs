@@ -62,7 +62,6 @@ fn as_text<S: Serializer>(epoch: &Epoch, serializer: S) -> Result<S::Ok, S::Erro
     serializer.collect_str(epoch)
 }
 
-/// What a directory holds.
 #[derive(Default)]
 pub(super) struct OutboxContents {
     /// In the order in which they are delivered. May be empty.
@@ -73,7 +72,6 @@ pub(super) struct OutboxContents {
     pub damages: Vec<OutboxDamage>,
     /// The newest messages are damaged: their number is not certain, so that new ones need a new epoch.
     pub tail_in_doubt: bool,
-    /// A move between two epochs that was interrupted.
     pub moving: Option<Moving>,
 }
 

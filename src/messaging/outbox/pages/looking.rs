@@ -8,7 +8,6 @@ use crate::messaging::{Digest, Epoch};
 use crate::store::StoreError;
 use serde::Serialize;
 
-/// What an inspection found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Inspection {
     pub epochs: u64,
@@ -16,13 +15,10 @@ pub struct Inspection {
     /// Messages stored, among them acknowledged ones that are not deleted yet.
     pub messages: u64,
     pub waiting: u64,
-    /// Idempotency keys that are remembered.
     pub keys: u64,
     /// Number of lost messages, as recorded in pages for the receiver.
     pub lost: u64,
-    /// Pages that were kept aside because they could not be read.
     pub kept_aside: u64,
-    /// What is wrong, in words.
     pub faults: Vec<String>,
 }
 

@@ -30,11 +30,9 @@ use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::Instant;
 use tokio::sync::watch;
 
-/// Messages of one producer's post, to be stored together.
 #[derive(Debug, Clone)]
 pub(super) struct Post {
     pub records: Vec<Message>,
-    /// The clocks when they were taken.
     pub at: ClockReading,
 }
 
@@ -84,7 +82,6 @@ impl PagesState {
 }
 
 impl Pages {
-    /// Reads what `store` holds, or begins a first epoch in it.
     pub(super) fn open(store: Store, options: &Options, now: ClockReading) -> Result<Pages, OutboxOpenError> {
         let opened = options.high_water_file.as_deref().map(HighWaterFile::open::<OutboxHighWater>);
         let opened = opened.transpose().map_err(OutboxOpenError::HighWaterFile)?;
@@ -167,7 +164,6 @@ impl Pages {
         self.store.unreadable()
     }
 
-    /// What was found to be damaged at opening.
     pub fn damages(&self) -> &[OutboxDamage] {
         &self.damages
     }
@@ -274,7 +270,6 @@ impl Pages {
         Ok(())
     }
 
-    /// What was stored under this key.
     pub(super) fn remembered(&self, key: &IdempotencyKey) -> Result<Option<Remembered>, StoreError> {
         let keys = self.keys();
         match keys.location_of(&key.text) {
@@ -299,7 +294,6 @@ impl Pages {
         self.keys().len()
     }
 
-    /// The number of messages that wait, of all epochs.
     pub fn waiting(&self) -> u64 {
         self.size().0
     }

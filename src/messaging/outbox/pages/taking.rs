@@ -5,17 +5,14 @@ use super::{Pages, unreadable};
 use crate::messaging::page::SealedPage;
 use crate::store::StoreError;
 
-/// Pages to be sent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Taken {
     pub pages: Vec<SealedPage>,
-    /// The last sequence in them.
     pub last: Option<u64>,
     /// The oldest sequence that the outbox had when they were read, or its next one.
     pub oldest: u64,
 }
 
-/// A page that was read to be sent.
 struct TakenPage {
     first: u64,
     last: u64,
