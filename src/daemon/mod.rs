@@ -176,8 +176,7 @@ fn bound_the_stop() {
     after(STOPPED_WITHIN, || std::process::exit(0));
 }
 
-/// Turns the error that ended a daemon into [`DaemonError::Salvage`] when a part of its store cannot be read and salvaging is
-/// possible: the next start salvages the store.
+/// Turns the error that ended a daemon into [`DaemonError::Salvage`] when a part of its store is unreadable and can be salvaged.
 pub fn salvage_if_possible(dir: &Path, store: &StoreUnreadable, error: DaemonError) -> DaemonError {
     if !*store.borrow() || !salvage::is_possible(dir) {
         return error;

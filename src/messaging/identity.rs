@@ -28,8 +28,7 @@ impl fmt::Display for Sequence {
     }
 }
 
-/// The id of a run of sequences of one outbox: a random UUID. A data directory begins with one epoch, and begins another when its
-/// next sequence is not certain.
+/// The id of a run of sequences of one outbox: a random UUID. When its next sequence is not certain, an outbox begins another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Epoch(UuidBytes);
@@ -96,8 +95,7 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// The name that an operator gave to a site: 1 to 64 bytes of printable UTF-8 in normal form C, spaces allowed
-/// inside ("Bull Ring").
+/// The name that an operator gave to a site: 1 to 64 bytes of printable UTF-8 in normal form C, spaces allowed inside.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct SiteName(String);

@@ -73,8 +73,7 @@ impl Mark {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Judgement {
     Next,
-    /// First record that `from..=to` are missing for good, then apply the page. This ledger was restored from an older copy, or is
-    /// new.
+    /// This ledger was restored or is new: record that `from..=to` are missing for good, then apply the page.
     AfterMissingRange {
         from: u64,
         to: u64,

@@ -105,8 +105,7 @@ impl DataDir {
     }
 }
 
-/// A data directory that no process held when it was checked. The check blocks no other process: a daemon may start at any
-/// moment.
+/// A data directory that no process held when it was checked. The check blocks nobody: a daemon may start at any moment.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Idle {
     path: PathBuf,
@@ -159,8 +158,7 @@ fn holder_of(lock: &File) -> Option<u32> {
     })
 }
 
-/// Creates what is missing of a path, and syncs the directories that got a new entry: a power cut must not remove the directory
-/// that holds confirmed data.
+/// Creates what is missing of a path, and syncs the parents: a power cut must not remove the directory of confirmed data.
 fn create_and_sync(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());

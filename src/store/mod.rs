@@ -177,8 +177,7 @@ impl Coded for StoreError {
     }
 }
 
-/// The storage below a [`Store`]: an ordered map of bytes whose writes become durable in the order in
-/// which they were made. Errors are those of the disk.
+/// The storage below a [`Store`]: an ordered map of bytes whose writes become durable in order. Errors are those of the disk.
 pub trait Backend: Send + Sync + 'static {
     fn get(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>>;
     /// Makes all writes or none, also through a power cut.
@@ -257,9 +256,8 @@ impl fmt::Debug for Store {
 impl Store {
     /// Opens or creates the store in `path`. When this returns `Ok`, all that the store shows is durable.
     ///
-    /// The caller must hold the directory for itself ([`directory::DataDir`]).
-    ///
-    /// Daemons open theirs with [`salvage::open_store`], which succeeds on a full disk and with a damaged store too.
+    /// The caller must hold the directory ([`directory::DataDir`]). Daemons use [`salvage::open_store`], which succeeds on a full disk
+    /// and with a damaged store too.
     pub fn open(path: &Path, purpose: Purpose) -> Result<Store, StoreOpenError> {
         Store::open_after(path, purpose, &DiskRoom::of(path, None), 0)
     }
@@ -305,8 +303,7 @@ impl Store {
         self.write(|| self.backend.apply(writes))
     }
 
-    /// Writes many values, in batches. Each but the last is flushed: sled takes writes faster than a busy disk, and keeps them all
-    /// in memory.
+    /// Writes many values in batches. Each but the last is flushed: sled is faster than a busy disk, and keeps writes in memory.
     pub fn put_all(
         &self,
         entries: impl Iterator<Item = Result<Entry, StoreError>>,

@@ -166,8 +166,7 @@ impl Salvaged {
         self.range(from, to).map(|found| found.map(|found| (found.key, found.value)))
     }
 
-    /// All sound values under any of `keys`, older ones too, in no order: for keys whose newest value does not count. Reads the
-    /// whole file.
+    /// All sound values under `keys`, old ones too, unordered: for keys whose newest value does not count. Reads the whole file.
     pub fn versions(&self, keys: &[Vec<u8>]) -> Result<Vec<SalvagedValue>, StoreError> {
         let mut versions = Vec::new();
         let mut keep = |_: FramePlace, frame: Frame<'_>| {

@@ -46,8 +46,7 @@ pub(super) enum LogCondition {
     Damaged(String),
 }
 
-/// Reads the part of the log in `dir` that sled will replay. `closed_at` is where the log ended when the store was closed in order, see
-/// [`end`].
+/// Reads the part of the log in `dir` that sled will replay. `closed_at` is its end if the store was closed in order ([`end`]).
 pub(super) fn check(dir: &Path, closed_at: Option<u64>) -> io::Result<LogCondition> {
     let log = match File::open(dir.join(LOG_FILE)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(LogCondition::Sound),
@@ -116,8 +115,7 @@ pub(super) fn keep_torn(dir: &Path, segments: &[u64]) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Where the log in `dir` ends, as a place in all that was ever written into it: the end of the last message that can be read.
-/// The store must be closed.
+/// Where the log of a closed store ends, as a place in all that was ever written: behind the last message that can be read.
 pub(super) fn end(dir: &Path) -> io::Result<u64> {
     let log = File::open(dir.join(LOG_FILE))?;
     let Some((lsn, at)) = Segments::of(&log)?.by_lsn.pop() else { return Ok(0) };

@@ -102,8 +102,7 @@ pub enum ReplyFate {
 }
 
 impl ReplySender {
-    /// Queues a reply, or drops it when its peer does not read: waiting for it would freeze every other peer, and an
-    /// edge that misses a reply asks again.
+    /// Queues a reply, or drops it when its peer does not read: waiting would freeze all others, and an edge asks again.
     pub fn reply(&mut self, peer: Peer, body: Vec<u8>) -> ReplyFate {
         let mut frames = peer.0;
         frames.push(Bytes::from(body));

@@ -14,8 +14,7 @@ pub(super) const ENDS_MAX: usize = 14;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct OutboxHighWater {
-    /// The epochs that were held, oldest first, each with the sequence that its next message would have got. New messages belonged
-    /// to the last one.
+    /// The epochs that were held, oldest first, each with the sequence of its next message. New messages belonged to the last one.
     pub ends: Vec<(Epoch, u64)>,
     /// The epoch that was being delivered, and the highest sequence acknowledged. Whatever was deleted lies at or below it.
     pub oldest: Epoch,

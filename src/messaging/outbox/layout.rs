@@ -29,8 +29,7 @@ pub(super) const MACHINE: &[u8] = b"h";
 pub(super) struct EpochRecord {
     pub epoch: Epoch,
     pub rank: u64,
-    /// The epoch whose messages are being moved here, and the first sequence that moves. The next opening continues a move that a
-    /// crash interrupted.
+    /// The epoch whose messages are being moved here, and the first sequence that moves. An opening continues an interrupted move.
     pub takes_over: Option<(EpochIndex, u64)>,
     /// The epoch whose messages were moved here, once all of them were moved: any remains of that epoch are ignored.
     pub took_over: Option<EpochIndex>,

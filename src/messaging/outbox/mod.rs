@@ -79,8 +79,7 @@ impl Default for Limits {
     }
 }
 
-/// Checks before each write that the disk has room, given the bytes of the stored pages and of the messages that come. The
-/// error says what is short, for people.
+/// Checks that the disk has room, given the bytes of the stored pages and of the messages that come. The error says what is short.
 pub type Room = Arc<dyn Fn(u64, u64) -> Result<(), String> + Send + Sync>;
 
 #[derive(Clone, Default)]
@@ -180,8 +179,7 @@ pub struct WaitingMessage {
     pub record: Message,
 }
 
-/// The durable queue of one site. Cloning shares it; it closes when the last clone is dropped. What it holds is read by the methods
-/// of [`Pages`].
+/// The durable queue of one site. Cloning shares it; it closes with its last clone. [`Pages`] reads what it holds.
 #[derive(Clone)]
 pub struct Outbox {
     shared: Arc<OutboxShared>,

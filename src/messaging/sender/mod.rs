@@ -74,8 +74,7 @@ pub enum Action {
     Connect { server: usize },
     /// No reply came in time: drop the socket. An [`Action::Connect`] follows.
     Disconnect,
-    /// Send a request with this id: with pages from `pages_from` on, when given, and with the question when `ask`. Then call
-    /// [`Sender::sent`].
+    /// Send a request with this id: with pages from `pages_from` on if given, with the question if `ask`. Call [`Sender::sent`].
     Send { id: u64, pages_from: Option<u64>, ask: bool },
     /// Do nothing until something happens or this moment comes.
     Wait { until: Duration },
@@ -199,8 +198,7 @@ impl Sender {
         self.pace.resend_at = self.pace.resend_at.max(now + RESEND_LEAST);
     }
 
-    /// Delivers the next epoch of the outbox from now on. What is in flight is forgotten: a reply to it is about the
-    /// epoch before.
+    /// Delivers the next epoch from now on. What is in flight is forgotten: a reply to it is about the epoch before.
     pub fn begin_epoch(&mut self, outbox: Position) {
         check(&outbox);
         tracing::debug!(?outbox, "sender: delivering the next epoch");

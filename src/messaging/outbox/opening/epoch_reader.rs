@@ -168,8 +168,7 @@ impl<'o, 'a> EpochReader<'o, 'a> {
         Ok(is_in_doubt)
     }
 
-    /// Says that `first..=last` cannot be read: keeps what was found there, and writes a page that says so, unless all of it was
-    /// acknowledged.
+    /// Keeps what was found of `first..=last`, which cannot be read, and writes a page that says so, unless all was acknowledged.
     fn lose(&mut self, first: u64, last: u64) -> Result<(), StoreError> {
         let epoch = self.stored.epoch;
         let reason = match self.unreadable.first() {

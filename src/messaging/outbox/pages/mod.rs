@@ -59,8 +59,7 @@ struct PagesState {
     next_index: u32,
     /// The newest page while it may still grow. Its content is on disk.
     growing: Option<Growing>,
-    /// While a group is being written: the first sequence of the first page that it changes. What the store shows
-    /// from there on may not be on disk yet.
+    /// While a group is written: the first sequence of its first page. What the store shows from there on may not be on disk yet.
     writing_from: Option<u64>,
     /// True when the sender wants what is being written, so the page must not grow further.
     seal_wanted: bool,
@@ -177,8 +176,7 @@ impl Pages {
         let _ = self.failure.set(error.to_string()); // the first one is the cause
     }
 
-    /// The reason why nothing more is taken at the moment, if there is one: a limit is reached, or the disk is short of room. Blocks on
-    /// the disk.
+    /// Why nothing more is taken at the moment, if so: a limit is reached, or the disk is short of room. Blocks on the disk.
     pub fn shortage(&self) -> Option<String> {
         self.room_for(1, PAYLOAD_MAX as u64).err()
     }
@@ -329,8 +327,7 @@ impl Pages {
         self.keys().ran_before_s() + self.opened.elapsed().as_secs()
     }
 
-    /// Writes our progress into the file beside the store. Called by the committer only: an older mark must not overwrite a newer
-    /// one.
+    /// Writes our progress into the file beside the store. By the committer only: an older mark must not overwrite a newer one.
     fn write_high_water(&self) {
         let Some(file) = &self.high_water_file else { return };
         let mark = {
