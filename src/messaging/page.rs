@@ -14,8 +14,7 @@
 //! | begun | clock | what the sender's clocks showed when the page was begun: wall_ms i64, monotonic_ms u64, boot 16 bytes, set bool |
 //! | content | enum | 0 records: a sequence of (key: option of key, after_ms: u32, payload: byte string) · 1 lost (last: u64, reason: string) |
 //!
-//! A sequence is at least 1. A page is refused when one of its sequences, or one under which its messages stood before, is above
-//! 2^64 - 2.
+//! A sequence is at least 1. A page with a sequence, present or former, above 2^64 - 2 is refused.
 //!
 //! A key is (text: byte string, body: 16 bytes, count: u32): under it the producer would post the same again.
 

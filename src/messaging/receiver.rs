@@ -3,8 +3,7 @@
 //! **Promise.** For a site and epoch exactly `mark + 1` is applied, whatever the link reorders, repeats or loses.
 //! **Kept by.** [`judge`] alone decides; the ledger applies what it says and nothing else,
 //! moves the mark in the same atomic write, and replies after the flush.
-//! **Not promised.** A choice between two different pages for the same sequences: that is a [`Judgement::Conflict`], and a person
-//! must decide.
+//! **Not promised.** A choice between two different pages for the same sequences: that is a [`Judgement::Conflict`], for a person.
 //!
 //! # One page
 //!

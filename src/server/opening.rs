@@ -61,8 +61,7 @@ pub fn look_through(store: &Store) -> Result<(), StoreError> {
     store.range(&[1], &[u8::MAX]).try_for_each(|entry| entry.map(drop))
 }
 
-/// Reads a store that is too large to be read at its opening, behind the server. What cannot be read shows in
-/// [`Store::unreadable`].
+/// Reads a store in the background that is too large to be read at its opening. What cannot be read shows in [`Store::unreadable`].
 pub fn look_through_later(store: &Store, room: &DiskRoom) {
     if room.store_bytes() <= READ_AT_ONCE {
         return;

@@ -8,9 +8,8 @@
 //! **Kept by.** A crash leaves a torn end: nothing behind it was synced. Damage shows where a message cannot be read that was synced
 //! for certain: a later segment says so, or the store was closed in order, and its end written down. A torn end may be damaged, too:
 //! it is kept ([`keep_torn`]) until the opening of the store has found all that was confirmed.
-//! **Not promised.** That what the last snapshot covers is sound: sled does not replay it, and damage there shows when it is
-//! read. Nor that a torn end is kept on a disk that is nearly full, or when 32 MB of others are kept already: opening needs the
-//! room.
+//! **Not promised.** That what the last snapshot covers is sound: sled does not replay it, and damage there shows when it is read.
+//! Nor that a torn end is kept on a disk that is nearly full, or beside 32 MB of others: opening needs room.
 //!
 //! The format is that of sled 0.34.7 (`src/pagecache/{iterator,logger}.rs`, `src/serialization.rs` there).
 
@@ -159,8 +158,7 @@ fn snapshot_lsn(dir: &Path) -> io::Result<u64> {
     Ok(newest)
 }
 
-/// Where a segment begins in all that was ever written, and up to where everything was synced when it was begun; `None` if its
-/// header cannot be read.
+/// Where a segment begins in all that was ever written, and up to where all was synced then; `None` if its header cannot be read.
 fn segment_header(log: &File, at: u64) -> io::Result<Option<(u64, u64)>> {
     let mut bytes = [0; SEGMENT_HEADER];
     if read_up_to(log, &mut bytes, at)? < SEGMENT_HEADER {

@@ -62,11 +62,9 @@ impl CarPassage {
         self.plate.as_deref().map(letters_and_digits)
     }
 
-    /// Appends the event as an edge accepts it, in one line of JSON, with the time as clocks in `zone` show it. `key` is its
-    /// [`CarPassage::key`].
+    /// Appends the event as an edge accepts it, in one line of JSON, with local time in `zone`. `key` is its [`CarPassage::key`].
     ///
-    /// The camera at the entry reports the plate as it is painted, the one at the exit its letters and digits only, as cameras
-    /// of two makers do.
+    /// The camera at the entry reports the plate as it is painted, the one at the exit only letters and digits, as two makers do.
     pub fn write_event(&self, key: Option<&str>, zone: &TimeZone, out: &mut String) {
         const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(3));
         let plate = if self.direction == Direction::Entry { self.plate.as_deref() } else { key };

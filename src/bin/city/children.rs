@@ -2,8 +2,7 @@
 //!
 //! **Promise.** No child outlives the city, however the city ends. All are of the city's version, also when the program is built
 //! again, or deleted, meanwhile.
-//! **Kept by.** The kernel's death signal, which each child asks for before it does anything else, and the kernel's own reference
-//! to the program.
+//! **Kept by.** The kernel's death signal, which each child asks for first, and the kernel's own reference to the program.
 //!
 //! Children are in a process group of their own, since Ctrl-C in a terminal goes to the whole group: the city has to stop the
 //! cars, let the events arrive and check the books before it stops the daemons.

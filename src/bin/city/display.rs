@@ -49,8 +49,7 @@ impl CityDisplay {
         });
     }
 
-    /// Shows the city as it is now, in place of how it was before, and how many of the `planned` events are applied, if there is a
-    /// plan.
+    /// Shows the city in place of how it was before, and how many of the `planned` events are applied, if there is a plan.
     pub fn show(&mut self, lines: &[String], applied: u64, planned: Option<u64>) {
         let mut text = lines[..lines.len().min(MAX_LINES)].join("\n");
         if lines.len() > MAX_LINES {

@@ -39,8 +39,7 @@ use std::sync::atomic::Ordering;
 /// The most writes that must survive together: a missing range and the page behind it, with what [`Streams::advance`] adds.
 const TOGETHER_MAX: usize = 6;
 
-/// The longest reason in the record of a missing range: the site chooses the text, and a record must fit into a value of the
-/// store.
+/// The longest reason in the record of a missing range: the site chooses it, and a record must fit into a value.
 const REASON_MAX: usize = 1024;
 
 /// A commit in progress. Readers see nothing of it before [`Commit::finish`].

@@ -169,8 +169,7 @@ impl<'a> LedgerCopy<'a> {
         Ok(())
     }
 
-    /// Begins a stream with those before it. One of which nothing can be read keeps its number, or those after it would change
-    /// theirs.
+    /// Begins a stream with those before it. One that cannot be read keeps its number, or later ones would change theirs.
     pub(super) fn begin_stream(&mut self, stream: &StreamId) -> Result<(), StoreError> {
         if self.streams.number(stream).is_some() {
             return Ok(());

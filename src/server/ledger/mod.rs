@@ -162,11 +162,9 @@ impl Ledger {
         Ok((answers, capacities))
     }
 
-    /// Records a command and returns its position; `pieces` that it is about are recorded right before it. Called by the committing
-    /// thread.
+    /// Records a command, right after the `pieces` that it is about, and returns its position. For the committing thread.
     ///
-    /// [`StoreError::ValueTooLong`]: a record would be longer than the store takes. Nothing was written, and the ledger continues
-    /// to work.
+    /// [`StoreError::ValueTooLong`]: a record would be longer than the store takes. Nothing was written; the ledger goes on.
     pub fn record_order(
         &self,
         by: &str,

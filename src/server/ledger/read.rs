@@ -21,8 +21,7 @@ pub struct LedgerPages {
     pub go_on_after: Option<u64>,
 }
 
-/// Maximum number of records that one answer looks at: between two pages there may be any number of commands, such as a registry in
-/// pieces.
+/// Maximum number of records that one answer looks at: any number of commands, such as a registry, may stand between two pages.
 const LOOK_AT: usize = 20_000;
 
 /// First and last position of what was found, and the page there if it is one, or why it cannot be read.
@@ -176,8 +175,7 @@ impl Ledger {
         Ok(record.and_then(|record| page_of(position, record).ok().flatten()))
     }
 
-    /// The page of a site that holds a sequence of an epoch, with the number of its stream; `None` when there is none on
-    /// disk that can be read.
+    /// The page of a site that holds a sequence of an epoch, with the number of its stream; `None` when none can be read.
     pub fn page_with(
         &self,
         site: &SiteName,

@@ -39,8 +39,7 @@ pub(super) struct Advance {
     pub first: u64,
     pub last: u64,
     pub mark: Mark,
-    /// Whether the index names the record. A missing range that the ledger detected itself is directly before a page that the
-    /// index names.
+    /// Whether the index names the record. A missing range that the ledger detected is right before a page that it names.
     pub is_indexed: bool,
     /// What was applied; `None` for a missing range.
     pub page: Option<Page>,
@@ -226,8 +225,7 @@ impl Streams {
         number
     }
 
-    /// Ends the move of the stream that events of `number` were moved from: pages that arrive under it from now on are a new
-    /// conflict.
+    /// Ends the move of the stream that events of `number` were moved from: its pages are a new conflict from now on.
     fn end_move(&mut self, number: u32, former: Epoch, batch: &mut Batch) {
         let Stream { id: StreamId { site, .. }, began, .. } = &self.all[number as usize];
         let (began, former) = (*began, StreamId { site: site.clone(), epoch: former });
