@@ -37,13 +37,11 @@ pub fn open_copy(dir: &Path, high_water: &Path) -> Result<OpenedLedger, DaemonEr
     open_with(dir, None, high_water, &|store, _| Ledger::open(store))
 }
 
-type OpenLedger<'a> = &'a dyn Fn(Store, OnLoss) -> Result<Ledger, StoreError>;
-
 fn open_with(
     dir: &Path,
     reserve: Option<u64>,
     high_water: &Path,
-    open: OpenLedger<'_>,
+    open: &dyn Fn(Store, OnLoss) -> Result<Ledger, StoreError>,
 ) -> Result<OpenedLedger, DaemonError> {
     let rebuild = |found: &Salvaged, new: &Store| ledger::salvage::rebuild(high_water, found, new);
     salvage::open_with(dir, Purpose::Server, reserve, &rebuild, |opened, on_loss| {
