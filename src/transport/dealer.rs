@@ -12,7 +12,7 @@ use zeromq::{
 };
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
-/// How long a message may take into the socket's queue: it is empty when the window is kept, so a working socket never takes it.
+/// How long a message may take into the socket's queue, which is empty while the window is kept.
 const QUEUE_WITHIN: Duration = Duration::from_secs(2);
 
 /// A connected socket. Dropping it closes the connection.
@@ -68,7 +68,7 @@ impl DealerConnection {
         }
     }
 
-    /// The next message. On a silently cut link it waits forever: the caller has a timer. Dropping the future loses nothing.
+    /// The next message. It may wait forever on a link that is cut silently. Dropping the future loses nothing.
     pub async fn recv(&mut self) -> Result<Bytes, DealerError> {
         let message = loop {
             tokio::select! {

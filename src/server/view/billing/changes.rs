@@ -68,7 +68,6 @@ impl BillingChanges {
         Ok(self.months.get_mut(&(account, month)).expect("it was just put there"))
     }
 
-    /// What is in force changed; its last positions stand in this page.
     pub fn in_force_changed(&mut self, page: u32) {
         self.in_force.insert(page);
     }

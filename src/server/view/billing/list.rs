@@ -38,7 +38,6 @@ pub struct ListedEntry {
     pub about: BillingEntry,
 }
 
-/// Entries, and the position that they show.
 #[derive(Debug, Default)]
 pub struct EntryList {
     pub position: u64,
@@ -162,7 +161,6 @@ fn list_now(store: &Store, wanted: &EntryFilter) -> Result<EntryList, StoreError
     Ok(list)
 }
 
-/// The months in which any account has an entry, in their order.
 pub fn months(store: &Store) -> Result<BTreeSet<Month>, StoreError> {
     let months = store.range(b"vbm", b"vbn").map(|entry| Ok(entries::of_month_key(&entry?.0)?.1));
     months.collect()
