@@ -2,9 +2,11 @@
 
 use super::tests::{EPOCH, commit, marked_page, page, request};
 use super::*;
+use crate::messaging::Epoch;
 use crate::messaging::page::SealedPage;
 use crate::messaging::receiver::Mark;
 use crate::server::applying::{catch_up, open_view};
+use crate::server::record::StreamId;
 use crate::server::record::tests::encode_version_2;
 use crate::server::verify::verify;
 use crate::server::view::View;
