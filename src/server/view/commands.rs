@@ -202,8 +202,7 @@ impl View {
             }
             Effect::PutInForce => {
                 if let Some(order) = InForceChange::read(ledger, position, command)? {
-                    self.billing.put_in_force(position, order.map_err(Refusal::List)?);
-                    changes.billing.in_force_changed(self.billing.in_force.last_page());
+                    self.billing.put_in_force(position, order.map_err(Refusal::List)?, &mut changes.billing);
                 }
             }
             Effect::Price { from, to } => {

@@ -9,9 +9,9 @@
 use super::aged::{self, Age, Filter, OpenStay};
 use super::billing::anomalies::AnomalyCode;
 use super::billing::{BilledGarage, Billing, ClosedStay, WRITES_OF_A_STAY};
-use super::chains::{ChainHeads, PlateChain, walk};
+use super::chains::{ChainHeads, PlateChain};
 use super::changes::ViewChanges;
-use super::codec::damaged;
+use super::codec::{damaged, read};
 use super::garages::GarageStays;
 use super::page_maps::{OCCUPIED, Occupied, mapped_pages};
 use super::pages::{Cover, Slot, SlotAddress, SlotChange, StoredPassage, page_key, read_page};
@@ -63,12 +63,6 @@ pub(super) enum AppendOrder {
     Later,
 }
 
-pub(super) struct ChainedVisit {
-    pub visit: Visit<StoredPassage>,
-    /// See [`Slot::in_order`].
-    pub in_order: bool,
-}
-
 pub struct StayUpdate<'a> {
     pub book: &'a mut GarageStays,
     pub billing: &'a mut Billing,
@@ -101,7 +95,7 @@ impl<'a> StayUpdate<'a> {
 impl StayIndex {
     pub fn load(store: &Store, garages: usize, billing: &mut Billing) -> Result<StayIndex, StoreError> {
         let garages = vec![CarsInside::default(); garages];
-        let (heads, age) = (ChainHeads::load(store)?, Age::load(store)?);
+        let (heads, age) = (ChainHeads::load(store)?, read(store, aged::AGE)?.unwrap_or_default());
         let mut stays = StayIndex { heads, garages, age, ..StayIndex::default() };
         for (garage, page) in mapped_pages(store, OCCUPIED, 0, u32::MAX)? {
             let misfit = || damaged(&page_key(garage, page));
@@ -226,7 +220,7 @@ impl StayIndex {
         if let Some(open) = found {
             self.forget_inside(plate, open, update.changes);
         } else if self.filter.may_hold(plate.as_str()) {
-            found = update.changes.aged.get(update.changes.store(), plate, garage)?;
+            found = update.changes.aged.get(&update.changes.store, plate, garage)?;
             if let Some(open) = found {
                 self.take_aged(plate, open, update.changes)?;
             }
@@ -244,7 +238,7 @@ impl StayIndex {
         changes: &mut ViewChanges,
     ) -> Result<(), StoreError> {
         self.filter.add(plate.as_str());
-        let store = changes.store().clone();
+        let store = changes.store.clone();
         changes.aged.put(&store, plate, open)
     }
 
@@ -262,7 +256,7 @@ impl StayIndex {
             _ => false,
         };
         let is_last = !others.map(|(_, slot)| slot).any(is_aged);
-        let store = changes.store().clone();
+        let store = changes.store.clone();
         changes.aged.take(&store, plate, open, is_last)
     }
 
@@ -309,7 +303,7 @@ impl StayIndex {
             return Ok(true);
         }
         match self.filter.may_hold(plate.as_str()) {
-            true => changes.aged.is_anywhere(changes.store(), plate),
+            true => changes.aged.is_anywhere(&changes.store, plate),
             false => Ok(false),
         }
     }
@@ -320,18 +314,16 @@ impl StayIndex {
         self.garages.iter().map(|garage| garage.inside.by_plate.len()).sum()
     }
 
-    /// The chain of a plate, newest first; where the visit is of another plate, without it.
+    /// The chain of a plate, newest first: each visit and whether it was appended in order; none where the slot is of another plate.
     pub(super) fn chain<'a>(
         &self,
         plate: &'a Plate,
         changes: &'a mut ViewChanges,
-    ) -> impl Iterator<Item = Result<(SlotAddress, Option<ChainedVisit>), StoreError>> + use<'a> {
-        walk(self.heads.get(PlateChain::of(plate)), move |address| {
-            let slot = changes.slot(address)?;
+    ) -> impl Iterator<Item = Result<(SlotAddress, Option<(Visit<StoredPassage>, bool)>), StoreError>> + use<'a>
+    {
+        changes.chain(self.heads.get(PlateChain::of(plate)), |slot| {
             let visit = slot.visit.as_ref().filter(|(text, _)| **text == *plate.as_str());
-            let visit =
-                visit.map(|(_, visit)| ChainedVisit { visit: visit.clone(), in_order: slot.in_order });
-            Ok((visit, slot.previous))
+            visit.map(|(_, visit)| (visit.clone(), slot.in_order))
         })
     }
 
@@ -341,10 +333,8 @@ impl StayIndex {
         plate: &Plate,
         changes: &mut ViewChanges,
     ) -> Result<Vec<(SlotAddress, Visit<StoredPassage>)>, StoreError> {
-        let found = self.chain(plate, changes).filter_map(|found| match found {
-            Ok((address, chained)) => chained.map(|chained| Ok((address, chained.visit))),
-            Err(error) => Some(Err(error)),
-        });
+        let chain = self.chain(plate, changes);
+        let found = chain.filter_map(|found| found.map(|(at, its)| Some((at, its?.0))).transpose());
         found.collect()
     }
 

@@ -90,17 +90,20 @@ pub(super) async fn anomalies(
         let anomalies::AnomalyList { position, anomalies, next } =
             anomalies::list(&web.store, Some(web.live.saving()), unregistered, &wanted)?;
         let view = web.view();
-        let lines = anomalies.into_iter().map(|NotedAnomaly { code, garage, plate, anomaly }| AnomalyLine {
-            code: code.as_str(),
-            garage: view.name_of_number(garage),
-            plate,
-            count: anomaly.count,
-            first_at: time(anomaly.first_at_ms),
-            last_at: time(anomaly.last_at_ms),
-            first_position: anomaly.first_position,
-            last_position: anomaly.last_position,
-            explanation: code.explanation(),
-            command: code.command(),
+        let lines = anomalies.into_iter().map(|NotedAnomaly { code, garage, plate, anomaly }| {
+            let (code, explanation, command) = code.told();
+            AnomalyLine {
+                code: code.as_str(),
+                garage: view.name_of_number(garage),
+                plate,
+                count: anomaly.count,
+                first_at: time(anomaly.first_at_ms),
+                last_at: time(anomaly.last_at_ms),
+                first_position: anomaly.first_position,
+                last_position: anomaly.last_position,
+                explanation,
+                command,
+            }
         });
         Ok::<_, StoreError>(Answer {
             position,

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::Mutex;
 
-/// What did not add up. Stands in keys: new ones are added at the end. [`AnomalyCode::explanation`] says what each means.
+/// What did not add up. Stands in keys: new ones are added at the end. [`AnomalyCode::told`] says what each means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum AnomalyCode {
@@ -48,8 +48,9 @@ impl AnomalyCode {
         AnomalyCode::Unregistered,
     ];
 
-    /// Its code, its explanation and its command.
-    fn told(self) -> (Code, &'static str, &'static str) {
+    /// Its code; what it means, what became of it, and what a person can do; and the command that resolves it, as it is typed,
+    /// with what is to be filled in.
+    pub fn told(self) -> (Code, &'static str, &'static str) {
         const CLOSE: &str = "server stays close ENTRY --left TIME --reason TEXT";
         match self {
             AnomalyCode::ExitWithoutEntry => (
@@ -105,22 +106,8 @@ impl AnomalyCode {
         }
     }
 
-    pub fn as_str(self) -> &'static str {
-        self.told().0.as_str()
-    }
-
     pub fn parse(text: &str) -> Option<AnomalyCode> {
-        AnomalyCode::ALL.into_iter().find(|code| code.as_str() == text)
-    }
-
-    /// What it means, what became of it, and what a person can do; [`AnomalyCode::command`] does it.
-    pub fn explanation(self) -> &'static str {
-        self.told().1
-    }
-
-    /// The command that resolves it, as it is typed, with what is to be filled in.
-    pub fn command(self) -> &'static str {
-        self.told().2
+        AnomalyCode::ALL.into_iter().find(|code| code.told().0.as_str() == text)
     }
 }
 

@@ -17,6 +17,7 @@ pub struct BillingChanges {
     /// Whole pages that are not the newest.
     pub(super) pages: BTreeMap<u64, Vec<BillingEntry>>,
     pub(super) tail: bool,
+    /// Pages of what is in force.
     pub(super) in_force: BTreeSet<u32>,
     months: BTreeMap<(u32, Month), MonthBook>,
     /// `None`: it is listed under a token now.
@@ -66,11 +67,6 @@ impl BillingChanges {
             self.months.insert((account, month), book);
         }
         Ok(self.months.get_mut(&(account, month)).expect("it was just put there"))
-    }
-
-    /// What is in force changed; its last positions stand in this page.
-    pub fn in_force_changed(&mut self, page: u32) {
-        self.in_force.insert(page);
     }
 
     pub fn note(

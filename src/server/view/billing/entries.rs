@@ -13,7 +13,7 @@
 //! | `vbm` + account (u32) + year (i16) + month (u8) | a [`MonthBook`] |
 
 use super::super::chains::ChainLink;
-use super::super::codec::{damaged, encode, key_u32, key_u64, read, sized};
+use super::super::codec::{damaged, encode, key_u64, read, sized};
 use super::super::pages::{Cover, StoredPassage, longer_as_token};
 use super::{BilledGarage, ClosedStay};
 use crate::parking::Plate;
@@ -235,10 +235,6 @@ pub fn encode_page(entries: &[BillingEntry]) -> Vec<u8> {
     let value = encode(&entries);
     assert!(value.len() <= VALUE_MAX, "the longest entries fit, {} do not: {}", entries.len(), value.len());
     value
-}
-
-pub fn account_key(account: u32) -> Vec<u8> {
-    key_u32(b"vba", account)
 }
 
 pub fn month_key(account: u32, month: Month) -> Vec<u8> {

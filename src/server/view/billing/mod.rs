@@ -41,7 +41,8 @@ use entries::{
 use jiff::tz::TimeZone;
 use std::collections::HashMap;
 use std::ops::Deref;
-use terms::InForce;
+use std::sync::Arc;
+use terms::{InForce, InForceChange};
 
 /// A longer stay is held until a person has looked.
 pub const LONGEST_DAYS: i64 = 30;
@@ -76,7 +77,7 @@ pub enum LongStays {
 
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Billing {
-    shown: ShownBooks,
+    pub(super) shown: ShownBooks,
     /// The newest page of entries, its number, and what its entries reserve.
     tail: Vec<BillingEntry>,
     tail_page: u64,
@@ -402,7 +403,7 @@ impl Billing {
     pub fn save(&self, changes: &mut BillingChanges, batch: &mut Batch) {
         for account in std::mem::take(&mut changes.accounts) {
             let book = self.account_book(account).expect("an account that changed is known");
-            batch.put(entries::account_key(account), encode(book));
+            batch.put(key_u32(b"vba", account), encode(book));
         }
         for garage in std::mem::take(&mut changes.taken) {
             batch.put(key_u32(b"vbg", garage), encode(&self.taken(garage)));
@@ -425,12 +426,10 @@ impl Billing {
         entries::number(self.tail_page, self.tail.len())
     }
 
-    pub(super) fn put_in_force(&mut self, position: u64, order: terms::InForceChange) {
-        self.shown.in_force_mut().put(position, order);
-    }
-
-    pub fn shown(&self) -> &ShownBooks {
-        &self.shown
+    pub fn put_in_force(&mut self, position: u64, order: InForceChange, changes: &mut BillingChanges) {
+        let in_force = Arc::make_mut(&mut self.shown.in_force);
+        in_force.put(position, order);
+        changes.in_force.insert(in_force.last_page());
     }
 
     /// Who pays: the account of the plate, else that of the contract under which the stay began.

@@ -20,10 +20,6 @@ impl ShownBooks {
         ShownBooks { in_force: Arc::new(in_force), ..ShownBooks::default() }
     }
 
-    pub(super) fn in_force_mut(&mut self) -> &mut InForce {
-        Arc::make_mut(&mut self.in_force)
-    }
-
     pub(super) fn add_account(&mut self, book: AccountBook) -> u32 {
         let number = self.accounts_end();
         self.account_numbers.insert_mut(book.name.clone(), number);
