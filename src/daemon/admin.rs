@@ -44,7 +44,6 @@ const NAME: &str = "admin.sock";
 const PATH_MAX: usize = 107;
 /// The longest request, in bytes: a registry of half a million plates.
 const REQUEST_MAX: u64 = 32 * 1024 * 1024;
-/// The longest line of an answer, in bytes.
 const ANSWER_MAX: u64 = 64 * 1024 * 1024;
 /// How many clients are served at once; more wait.
 const CLIENTS_MAX: usize = 16;

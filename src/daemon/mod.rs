@@ -45,7 +45,6 @@ pub fn exit_for_config(error: &ConfigError) -> ExitCode {
     ExitCode::from(EXIT_SETTING)
 }
 
-/// Why a daemon did not start, or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
     /// A setting that only what is on the disk shows to be wrong.

@@ -129,6 +129,7 @@ impl FaultProxy {
         serving.spawn(serve(listener, address, shared.clone()));
         Ok(FaultProxy { address, shared, _serving: serving })
     }
+
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -142,6 +143,7 @@ impl FaultProxy {
         });
         number
     }
+
     pub fn heal(&self) {
         self.set(None);
     }
@@ -150,6 +152,7 @@ impl FaultProxy {
     pub fn limit_speed(&self, bytes_per_s: u64) {
         self.shared.bytes_per_s.store(bytes_per_s, Ordering::Relaxed);
     }
+
     pub fn bytes_to_server(&self) -> u64 {
         self.shared.bytes_to_server.load(Ordering::Relaxed)
     }

@@ -21,9 +21,6 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 /// How long to wait after a 429 or 503 that has no `Retry-After`.
 const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// The header under which an edge remembers a request.
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-
 #[derive(Debug, thiserror::Error)]
 pub enum HttpCallError {
     /// Whether the daemon acted is unknown.
@@ -109,7 +106,7 @@ impl HttpClient {
         body: Bytes,
     ) -> Result<PostAnswer<T>, HttpCallError> {
         let mut headers = vec![(CONTENT_TYPE, content_type)];
-        headers.extend(key.map(|key| (IDEMPOTENCY_KEY, key)));
+        headers.extend(key.map(|key| (HeaderName::from_static("idempotency-key"), key)));
         let (status, pause, body) = self.call(Method::POST, url, &headers, body).await?;
         match status {
             StatusCode::CREATED => read_json(url, &body).map(PostAnswer::Created),

@@ -27,7 +27,7 @@ use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::io;
+use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
@@ -97,7 +97,8 @@ pub async fn serve(
                 None => refuse(&stream, peer),
             },
             // The client has gone already.
-            Err(error) if is_of_client(&error) => {}
+            Err(error) if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) => {
+            }
             Err(error) => {
                 if logged.is_none_or(|at| at.elapsed() >= LOG_FAILED_ACCEPT_EVERY) {
                     tracing::error!(
@@ -142,11 +143,6 @@ fn say_if_panicked(ended: Result<(), tokio::task::JoinError>) {
             "a connection ended by a mistake of this program"
         );
     }
-}
-
-fn is_of_client(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
 /// Answers a client for which there is no slot. This costs no task, so the answer is sent only if that is possible at once.

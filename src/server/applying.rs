@@ -28,7 +28,6 @@ const LOOK_EVERY: u64 = 256;
 pub struct LiveViews {
     state: Mutex<LiveState>,
     changed: Condvar,
-    /// What readers see.
     shown: watch::Sender<Arc<Snapshot>>,
     /// The position of the written views.
     saved: watch::Sender<u64>,
@@ -40,7 +39,6 @@ type ViewQuestion = Box<dyn FnOnce(&View) + Send>;
 
 #[derive(Default)]
 struct LiveState {
-    /// The last position of the ledger.
     position: u64,
     stop: bool,
     /// Somebody waits for the views to be written.
@@ -50,15 +48,7 @@ struct LiveState {
     ended: bool,
 }
 
-/// Why the thread woke up, apart from new records.
-struct Woken {
-    stop: bool,
-    save: bool,
-    questions: Vec<ViewQuestion>,
-}
-
 impl LiveViews {
-    /// Shows `view` from the beginning.
     pub fn showing(view: &View) -> LiveViews {
         LiveViews { shown: watch::Sender::new(Arc::new(view.snapshot())), ..LiveViews::default() }
     }
@@ -110,37 +100,23 @@ impl LiveViews {
         // sled may panic over a damaged store while somebody compares: that changed nothing here.
         self.saving.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    /// The lock that [`LiveViews::hold_saving`] holds.
     pub fn saving(&self) -> &Mutex<()> {
         &self.saving
     }
-    /// Holds the lock unless somebody else does.
-    fn try_hold_saving(&self) -> Option<MutexGuard<'_, ()>> {
-        match self.saving.try_lock() {
-            Ok(held) => Some(held),
-            Err(TryLockError::Poisoned(held)) => Some(held.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        }
-    }
     fn set(&self, change: impl FnOnce(&mut LiveState)) {
-        change(&mut self.state.lock().expect("no thread panics while it holds the live views"));
+        change(&mut self.lock());
         self.changed.notify_all();
     }
+    fn lock(&self) -> MutexGuard<'_, LiveState> {
+        self.state.lock().expect("no thread panics while it holds the live views")
+    }
     /// Waits until the ledger is past `position`, there is something else to do, or the time is up.
-    fn wait(&self, position: u64, at_most: Duration) -> Woken {
-        let state = self.state.lock().expect("no thread panics while it holds the live views");
+    fn wait(&self, position: u64, at_most: Duration) -> MutexGuard<'_, LiveState> {
         let waits = |state: &mut LiveState| {
             state.position <= position && !state.stop && !state.save && state.questions.is_empty()
         };
-        let (mut state, _) = self
-            .changed
-            .wait_timeout_while(state, at_most, waits)
-            .expect("no thread panics while it holds the live views");
-        Woken {
-            stop: state.stop,
-            save: std::mem::take(&mut state.save),
-            questions: std::mem::take(&mut state.questions),
-        }
+        let waited = self.changed.wait_timeout_while(self.lock(), at_most, waits);
+        waited.expect("no thread panics while it holds the live views").0
     }
 }
 
@@ -161,13 +137,12 @@ pub fn open_view(ledger: &Ledger, store: &Store) -> Result<View, StoreError> {
 }
 
 /// Logs what of the ledger cannot be read any more. The rest is applied all the same.
-fn report(ledger: &Ledger, step: &PreparedRecord) {
+fn report(step: &PreparedRecord) {
     let Some((damage, losses)) = step.damage() else { return };
     for loss in losses {
-        let garage = ledger.stream(loss.stream).map(|stream| stream.site.to_string()).unwrap_or_default();
         tracing::error!(
             code = %codes::APPLIED_EVENTS_UNREADABLE,
-            position = loss.position, garage, first = loss.first, last = loss.last, reason = damage.reason,
+            position = loss.position, garage = %loss.stream.site, first = loss.first, last = loss.last, reason = damage.reason,
             hint = "check the disk, and whether a backup has them",
             "events that were applied cannot be read any more; they are shown as a missing range of their garage"
         );
@@ -185,7 +160,7 @@ fn report(ledger: &Ledger, step: &PreparedRecord) {
 /// Applies the records that the view lacks, and writes it. For a program that has the directory to itself.
 pub fn catch_up(ledger: &Ledger, store: &Store, view: &mut View) -> Result<(), StoreError> {
     let mut changes = ViewChanges::on(store);
-    view::catch_up(view, ledger, u64::MAX, &mut changes, |step| report(ledger, step))?;
+    view::catch_up(view, ledger, u64::MAX, &mut changes, report)?;
     view.save(&mut changes)
 }
 
@@ -198,8 +173,20 @@ pub fn apply_until_stopped(
     live: &LiveViews,
 ) -> Result<(), StoreError> {
     let _ended = ReleaseAskers(live);
-    let folded = Applier::new(ledger, store, view, live).run();
-    if let Err(error @ StoreError::Damaged { .. }) = &folded {
+    let now = Instant::now();
+    let applier = Applier {
+        ledger,
+        live,
+        view,
+        changes: ViewChanges::on(store),
+        shown_at: now,
+        retired: Vec::new(),
+        saved_at: now,
+        unsaved: false,
+        save_asked: false,
+    };
+    let applied = applier.run();
+    if let Err(error @ StoreError::Damaged { .. }) = &applied {
         match view::discard(store).and_then(|()| store.flush()) {
             Ok(()) => tracing::error!(
                 code = %codes::VIEWS_DROPPED,
@@ -215,7 +202,7 @@ pub fn apply_until_stopped(
             ),
         }
     }
-    folded
+    applied
 }
 
 /// When the thread ends, in whatever way, those who wait for an answer get none.
@@ -230,7 +217,6 @@ impl Drop for ReleaseAskers<'_> {
     }
 }
 
-/// State of the applying thread.
 struct Applier<'a> {
     ledger: &'a Ledger,
     live: &'a LiveViews,
@@ -242,26 +228,10 @@ struct Applier<'a> {
     /// When the views were written last, or writing was put off.
     saved_at: Instant,
     unsaved: bool,
-    /// Somebody waits for the views to be written.
     save_asked: bool,
 }
 
-impl<'a> Applier<'a> {
-    fn new(ledger: &'a Ledger, store: &Store, view: View, live: &'a LiveViews) -> Applier<'a> {
-        let now = Instant::now();
-        Applier {
-            ledger,
-            live,
-            view,
-            changes: ViewChanges::on(store),
-            shown_at: now,
-            retired: Vec::new(),
-            saved_at: now,
-            unsaved: false,
-            save_asked: false,
-        }
-    }
-
+impl Applier<'_> {
     fn run(mut self) -> Result<(), StoreError> {
         loop {
             self.show();
@@ -284,7 +254,7 @@ impl<'a> Applier<'a> {
                 self.step(position, found)?;
             }
             if self.unsaved && (stop || self.save_asked || self.saved_at.elapsed() >= SAVE_EVERY) {
-                self.save_if_nobody_compares(stop)?;
+                self.save(stop)?;
             }
             if !self.unsaved {
                 self.save_asked = false;
@@ -298,8 +268,11 @@ impl<'a> Applier<'a> {
 
     /// Waits as [`LiveViews::wait`] does, and answers questions. Returns true when the thread is to stop.
     fn look_up(&mut self, position: u64, at_most: Duration) -> bool {
-        let Woken { stop, save, questions } = self.live.wait(position, at_most);
-        self.save_asked |= save;
+        let (stop, questions) = {
+            let mut state = self.live.wait(position, at_most);
+            self.save_asked |= std::mem::take(&mut state.save);
+            (state.stop, std::mem::take(&mut state.questions))
+        };
         for question in questions {
             if catch_unwind(AssertUnwindSafe(|| question(&self.view))).is_err() {
                 tracing::error!(
@@ -314,7 +287,7 @@ impl<'a> Applier<'a> {
 
     fn step(&mut self, position: u64, found: RecordOrDamage) -> Result<(), StoreError> {
         let step = PreparedRecord::read(self.ledger, position, found)?;
-        report(self.ledger, &step);
+        report(&step);
         if !self.changes.have_room_for(step.writes_at_most()) {
             let _nobody_compares = self.live.hold_saving();
             self.view.save(&mut self.changes)?;
@@ -334,7 +307,6 @@ impl<'a> Applier<'a> {
         Ok(())
     }
 
-    /// Shows the view as it is now to readers.
     fn show(&mut self) {
         self.shown_at = Instant::now();
         if self.live.shown.borrow().position == self.view.position {
@@ -347,16 +319,16 @@ impl<'a> Applier<'a> {
     }
 
     /// Writes the views. While somebody compares the written views this is put off, unless the thread is to stop.
-    fn save_if_nobody_compares(&mut self, stopping: bool) -> Result<(), StoreError> {
+    fn save(&mut self, stopping: bool) -> Result<(), StoreError> {
         self.saved_at = Instant::now();
-        let held = match stopping {
-            true => Some(self.live.hold_saving()),
-            false => self.live.try_hold_saving(),
+        let _nobody_compares = match self.live.saving.try_lock() {
+            Err(TryLockError::WouldBlock) if !stopping => return Ok(()),
+            Err(TryLockError::WouldBlock) => self.live.hold_saving(),
+            Err(TryLockError::Poisoned(held)) => held.into_inner(),
+            Ok(held) => held,
         };
-        if held.is_some() {
-            self.view.save(&mut self.changes)?;
-            self.unsaved = false;
-        }
+        self.view.save(&mut self.changes)?;
+        self.unsaved = false;
         Ok(())
     }
 }

@@ -11,22 +11,21 @@
 //! acknowledged after the backup is missing in it; where edges have deleted it, their requests show that, and it is recorded as a
 //! missing range.
 
-use super::commands::{ServerRequest, ServerSession};
-use super::hex::unhex;
+use super::commands::{BasePart, RecordsPart, ServerRequest, ServerSession, unpacked};
 use super::ledger::{CopyCounts, Ledger, LedgerCopy};
 use crate::config::ServerConfig;
 use crate::daemon::clock;
-use crate::messaging::{Epoch, LedgerId, SiteName};
+use crate::messaging::LedgerId;
 use crate::parking::Moment;
 use crate::store::directory::DataDir;
 use crate::store::{Purpose, Store};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::error::Error;
 use std::fs::{self, File};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The name of an unfinished copy: no server takes it for its store.
 const UNFINISHED: &str = "store.unfinished";
@@ -45,36 +44,28 @@ pub type Failure = Box<dyn Error>;
 struct Certificate {
     fogpost: &'static str,
     ledger: String,
-    /// The last position that is in the copy.
     position: u64,
     made_at: String,
     #[serde(flatten)]
     counts: CopyCounts,
 }
 
-/// One answer to [`ServerRequest::Records`].
-#[derive(Debug, Deserialize)]
-struct RecordsPart {
-    ledger: String,
-    through: u64,
-    streams: Vec<(SiteName, String)>,
-    records: Vec<String>,
-}
-
 /// Asks for records, or for the base. A server may be stopped, or started, while they are read.
 fn ask<T: DeserializeOwned>(session: &mut ServerSession<'_>, request: ServerRequest) -> Result<T, Failure> {
-    serde_json::from_value(session.ask(request)?).map_err(|error| {
-        format!("the server's answer is not understood: {error}. Is it of another version than this program?")
-            .into()
+    unpacked(&session.ask(request)?).ok_or_else(|| {
+        "the server's answer is not understood. Is it of another version than this program?".into()
     })
 }
 
-/// Copies the ledger of the server into `to`.
+fn replaced(by: LedgerId) -> Failure {
+    format!("another ledger was put in its place meanwhile: {by}").into()
+}
+
 pub fn run(config: &ServerConfig, to: &Path) -> Result<Value, String> {
     let mut session = ServerSession::of(config);
     // Whether there is anything to copy is found out before a directory is made.
-    let first = ask(&mut session, ServerRequest::Records { from: 1, through: None });
-    let first = first.map_err(|error| error.to_string())?;
+    let first = ask(&mut session, ServerRequest::Records { from: 1, through: None })
+        .map_err(|error| error.to_string())?;
     into_new(to, "backup", |unfinished| copy(&mut session, first, unfinished), |copied| certify(to, copied))
 }
 
@@ -88,16 +79,14 @@ pub fn into_new<T, U>(
 ) -> Result<U, String> {
     let cannot =
         |error: io::Error| format!("cannot use {to:?} for a {what}: {error}. Nothing stored was changed");
-    match fs::read_dir(to) {
-        Ok(mut entries) => {
-            if entries.next().is_some() {
-                return Err(format!(
-                    "{to:?} is not empty. Nothing was changed. Give a new directory for the {what}, or an empty one"
-                ));
-            }
+    match fs::read_dir(to).map(|mut entries| entries.next().is_some()) {
+        Ok(true) => {
+            return Err(format!(
+                "{to:?} is not empty. Nothing was changed. Give a new directory for the {what}, or an empty one"
+            ));
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(cannot(error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(cannot(error)),
+        _ => {}
     }
     // Held until the end, so that no server starts on an incomplete copy.
     let target = DataDir::hold(to).map_err(|error| error.to_string())?;
@@ -129,35 +118,26 @@ fn copy(
     first: RecordsPart,
     unfinished: &Path,
 ) -> Result<Certificate, Failure> {
-    let ledger: LedgerId = first.ledger.parse().map_err(|error| format!("the ledger's id: {error}"))?;
-    let through = first.through;
-    let streams: Result<Vec<(SiteName, Epoch)>, String> = first
-        .streams
-        .iter()
-        .map(|(site, epoch)| Ok((site.clone(), epoch.parse().map_err(|error| format!("an epoch: {error}"))?)))
-        .collect();
+    let RecordsPart { ledger, through, streams, mut records } = first;
     let store = Store::open(unfinished, Purpose::Server)?;
-    let mut copy = LedgerCopy::begin(&store, ledger, streams?)?;
-    let mut records = first.records;
+    let mut copy = LedgerCopy::begin(&store, ledger, streams)?;
     while copy.position() < through {
         if records.is_empty() {
-            let next: RecordsPart =
-                ask(session, ServerRequest::Records { from: copy.position() + 1, through: Some(through) })?;
-            if next.ledger != first.ledger {
-                return Err(format!("another ledger was put in its place meanwhile: {}", next.ledger).into());
+            let from = copy.position() + 1;
+            let next: RecordsPart = ask(session, ServerRequest::Records { from, through: Some(through) })?;
+            if next.ledger != ledger {
+                return Err(replaced(next.ledger));
             }
             records = next.records;
         }
-        for record in records.drain(..) {
-            copy.add(unhex(&record).ok_or(NOT_UNDERSTOOD)?)?;
-        }
+        records.drain(..).try_for_each(|record| copy.add(record))?;
     }
     let counts = copy.finish()?;
-    copy_base(session, &first.ledger, &store)?;
+    copy_base(session, ledger, &store)?;
     open_copy(store, ledger, through).map_err(|error| format!("what was copied does not open: {error}"))?;
     Ok(Certificate {
         fogpost: env!("CARGO_PKG_VERSION"),
-        ledger: first.ledger,
+        ledger: ledger.to_string(),
         position: through,
         made_at: Moment::from_ms(clock::wall_ms(), 0).to_string(),
         counts,
@@ -181,32 +161,20 @@ fn certify(to: &Path, certificate: Certificate) -> Result<Value, Failure> {
     Ok(answer)
 }
 
-/// Copies the views from which a compacted ledger begins.
-fn copy_base(session: &mut ServerSession<'_>, ledger: &str, store: &Store) -> Result<(), Failure> {
-    #[derive(Deserialize)]
-    struct BasePart {
-        ledger: String,
-        entries: Vec<(String, String)>,
-        next: Option<String>,
-    }
+fn copy_base(session: &mut ServerSession<'_>, ledger: LedgerId, store: &Store) -> Result<(), Failure> {
     let mut after = None;
     loop {
         let part: BasePart = ask(session, ServerRequest::Base { after })?;
         if part.ledger != ledger {
-            return Err(format!("another ledger was put in its place meanwhile: {}", part.ledger).into());
+            return Err(replaced(part.ledger));
         }
-        for (key, value) in part.entries {
-            let (key, value) = (unhex(&key).ok_or(NOT_UNDERSTOOD)?, unhex(&value).ok_or(NOT_UNDERSTOOD)?);
-            store.put(&key, &value)?;
-        }
+        part.entries.iter().try_for_each(|(key, value)| store.put(key, value))?;
         after = part.next;
         if after.is_none() {
             return Ok(store.flush()?);
         }
     }
 }
-
-const NOT_UNDERSTOOD: &str = "the server's answer is not understood";
 
 /// Opens the copy as a server does: only what opens is a backup.
 fn open_copy(store: Store, ledger: LedgerId, through: u64) -> Result<(), Failure> {
@@ -224,7 +192,7 @@ fn open_copy(store: Store, ledger: LedgerId, through: u64) -> Result<(), Failure
 
 /// Writes a file whole or not at all, durably.
 fn write_synced(path: &Path, text: &str) -> io::Result<()> {
-    let new: PathBuf = path.with_extension("new");
+    let new = path.with_extension("new");
     fs::write(&new, format!("{text}\n"))?;
     File::open(&new)?.sync_all()?;
     fs::rename(&new, path)?;

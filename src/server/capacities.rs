@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 /// Minimum time between two records of a garage's capacity.
 pub const RECORD_EVERY: Duration = Duration::from_secs(60);
 
-/// See the module.
 #[derive(Debug, Default)]
 pub struct Capacities {
     /// The capacity that the ledger has, and when this process recorded it; `None`: an earlier process did.
@@ -22,7 +21,6 @@ pub struct Capacities {
 }
 
 impl Capacities {
-    /// Starts from the capacities that the ledger has.
     pub fn of_ledger(recorded: impl IntoIterator<Item = (SiteName, u32)>) -> Capacities {
         let recorded = recorded.into_iter().map(|(site, capacity)| (site, (capacity, None)));
         Capacities { recorded: recorded.collect(), waiting: BTreeMap::new() }
@@ -50,7 +48,6 @@ impl Capacities {
         self.waiting.remove(site);
     }
 
-    /// The capacities that are to be recorded now.
     pub fn due(&self, now: Instant) -> Vec<(SiteName, u32)> {
         let due = self.waiting.iter().filter(|(site, _)| self.due_at(site).is_none_or(|at| at <= now));
         due.map(|(site, capacity)| (site.clone(), *capacity)).collect()
@@ -61,7 +58,6 @@ impl Capacities {
         self.waiting.keys().map(|site| self.due_at(site).unwrap_or(now)).min()
     }
 
-    /// These capacities are recorded in the ledger now.
     pub fn are_recorded(&mut self, recorded: Vec<(SiteName, u32)>, now: Instant) {
         for (site, capacity) in recorded {
             self.waiting.remove(&site);

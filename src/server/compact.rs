@@ -11,7 +11,7 @@
 use super::backup::{self, Failure};
 use super::commands::{OfflineServer, ServerRequest};
 use super::ledger::{Ledger, LedgerCopy};
-use super::record::{Command, Record};
+use super::record::{Command, Record, StreamId};
 use super::view::{View, base};
 use crate::config::ServerConfig;
 use crate::daemon::admin::{self, DaemonOrDirectory};
@@ -26,7 +26,6 @@ use std::path::Path;
 /// Stands for the plate of a correction that was forgotten.
 const FORGOTTEN: &str = "FORGOTTEN";
 
-/// Counts of what was changed.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Changed {
     events: u64,
@@ -36,41 +35,30 @@ struct Changed {
 /// Writes the ledger of a directory on which no server runs into `to` without what was forgotten.
 pub fn run(config: &ServerConfig, to: &Path) -> Result<String, String> {
     let data_dir = &config.data_dir;
-    let books = match admin::reach(data_dir, &ServerRequest::Garages).map_err(|error| error.to_string())? {
+    let reached = admin::reach(data_dir, &ServerRequest::Garages);
+    let books = match reached.map_err(|error| error.to_string())? {
         DaemonOrDirectory::Daemon(_) => {
             return Err("the server runs. Nothing was changed. Stop it first: what it would take meanwhile would be missing in the new directory".into());
         }
-        DaemonOrDirectory::Directory(dir) => {
-            OfflineServer::open(dir, config).map_err(|error| error.to_string())?
-        }
+        DaemonOrDirectory::Directory(dir) => OfflineServer::open(dir, config),
     };
-    let said = |changed: Changed| {
-        format!(
-            "The ledger is written to {}, up to position {}: {} events and {} commands lost what was forgotten. Start the server on it (server --data-dir {}), and when it works remove the old directory {}: until then that still holds all",
-            to.display(),
-            books.ledger().position(),
-            changed.events,
-            changed.commands,
-            to.display(),
-            data_dir.display()
-        )
+    let books = books.map_err(|error| error.to_string())?;
+    let said = |Changed { events, commands }| {
+        let (to, old, position) = (to.display(), data_dir.display(), books.ledger.position());
+        Ok(format!(
+            "The ledger is written to {to}, up to position {position}: {events} events and {commands} commands lost what was forgotten. Start the server on it (server --data-dir {to}), and when it works remove the old directory {old}: until then that still holds all"
+        ))
     };
-    backup::into_new(
-        to,
-        "compacted ledger",
-        |unfinished| write(&books, unfinished),
-        |changed| Ok(said(changed)),
-    )
+    backup::into_new(to, "compacted ledger", |unfinished| write(&books, unfinished), said)
 }
 
 fn write(books: &OfflineServer, unfinished: &Path) -> Result<Changed, Failure> {
-    let (ledger, view) = (books.ledger(), books.view());
+    let (ledger, view) = (&books.ledger, &books.view);
     let target = Store::open(unfinished, Purpose::Server)?;
-    let streams = ledger.numbered_streams().into_iter().map(|stream| (stream.site, stream.epoch));
-    let copy = LedgerCopy::begin(&target, ledger.id(), streams.collect())?;
+    let copy = LedgerCopy::begin(&target, ledger.id(), ledger.numbered_streams())?;
     let forgotten = Forgotten::read(ledger, view)?;
-    let mut writer =
-        CompactWriter { copy, forgotten: &forgotten, pieces: Vec::new(), changed: Changed::default() };
+    let (pieces, changed) = (Vec::new(), Changed::default());
+    let mut writer = CompactWriter { copy, forgotten: &forgotten, pieces, changed };
     let end = ledger.position();
     let mut position = 1;
     while position <= end {
@@ -80,8 +68,8 @@ fn write(books: &OfflineServer, unfinished: &Path) -> Result<Changed, Failure> {
         }
     }
     writer.add_pieces()?;
-    let CompactWriter { copy, changed, .. } = writer;
-    copy.finish()?;
+    let changed = writer.changed;
+    writer.copy.finish()?;
     base::found(ledger.store(), &target, |key, value| forgotten.without_readings(key, value))?;
     target.flush()?;
     Ok(changed)
@@ -97,7 +85,7 @@ struct CompactWriter<'a> {
 
 impl CompactWriter<'_> {
     fn add(&mut self, position: u64, raw: Vec<u8>) -> Result<(), Failure> {
-        let record = match Record::decode(position, &raw) {
+        let raw = match self.forgotten.ledger.decode(position, &raw) {
             Ok(Record::Command { command: Command::Piece { .. }, .. }) => {
                 self.pieces.push(raw);
                 return Ok(());
@@ -105,23 +93,17 @@ impl CompactWriter<'_> {
             Ok(Record::Command { received_at_ms, by, command }) => {
                 return self.add_command(received_at_ms, &by, command);
             }
+            Ok(Record::Page { stream, received_at_ms, page }) => match self.forgotten.page(&stream, &page)? {
+                Some((page, events)) => {
+                    self.changed.events += events;
+                    Record::Page { stream, received_at_ms, page }.encode()
+                }
+                None => raw,
+            },
             // What cannot be read is copied as it is: its content is unknown.
-            Err(_) => None,
-            Ok(record) => Some(record),
+            Ok(_) | Err(_) => raw,
         };
         self.add_pieces()?;
-        let raw = match record {
-            Some(Record::Page { stream, received_at_ms, page }) => {
-                match self.forgotten.page(stream, &page)? {
-                    Some((page, events)) => {
-                        self.changed.events += events;
-                        Record::Page { stream, received_at_ms, page }.encode()
-                    }
-                    None => raw,
-                }
-            }
-            _ => raw,
-        };
         Ok(self.copy.add(raw)?)
     }
 
@@ -144,7 +126,6 @@ impl CompactWriter<'_> {
         Ok(self.copy.add(of(command))?)
     }
 
-    /// Adds the pieces that wait, as they are.
     fn add_pieces(&mut self) -> Result<(), StoreError> {
         self.pieces.drain(..).try_for_each(|piece| self.copy.add(piece))
     }
@@ -152,12 +133,12 @@ impl CompactWriter<'_> {
 
 /// What replaces the pieces before a command.
 enum PiecesAfter {
+    /// They stay.
     AsTheyAre,
     /// These take the last of their places; the places before are emptied.
     Others(Vec<Vec<u8>>),
 }
 
-/// What is to be forgotten.
 struct Forgotten<'a> {
     ledger: &'a Ledger,
     view: &'a View,
@@ -179,19 +160,19 @@ impl Forgotten<'_> {
     }
 
     /// A page without the plates that are forgotten, and the number of events that lost one; `None` when there is none.
-    fn page(&self, stream: u32, sealed: &SealedPage) -> Result<Option<(SealedPage, u64)>, StoreError> {
+    fn page(&self, stream: &StreamId, sealed: &SealedPage) -> Result<Option<(SealedPage, u64)>, StoreError> {
         let Ok(page) = sealed.read() else { return Ok(None) };
         let Content::Records(records) = &page.content else { return Ok(None) };
-        let site = self.ledger.stream(stream)?.site;
+        let Some(number) = self.ledger.number_of(stream) else { return Ok(None) };
         let (mut kept, mut changed) = (records.clone(), 0);
         for (sequence, record) in (page.first.get()..).zip(&mut kept) {
             let Ok(event) = Event::from_bytes(&record.payload) else { continue };
             let kind = match &event.kind {
-                EventKind::Entry { .. } if self.holds(stream, sequence) => EventKind::Entry { plate: None },
-                EventKind::Exit { .. } if self.holds(stream, sequence) => EventKind::Exit { plate: None },
+                EventKind::Entry { .. } if self.holds(number, sequence) => EventKind::Entry { plate: None },
+                EventKind::Exit { .. } if self.holds(number, sequence) => EventKind::Exit { plate: None },
                 EventKind::PlateCorrection { epoch, sequence: of, .. } => {
                     let Ok(of_epoch) = epoch.parse::<Epoch>() else { continue };
-                    let found = self.ledger.page_with(&site, of_epoch, *of)?;
+                    let found = self.ledger.page_with(&stream.site, of_epoch, *of)?;
                     if !found.is_some_and(|(stream, _)| self.holds(stream, *of)) {
                         continue;
                     }
@@ -224,7 +205,7 @@ impl Forgotten<'_> {
         let mut bytes = Vec::new();
         for raw in &pieces[stray..] {
             if let Ok(Record::Command { command: Command::Piece { bytes: piece }, .. }) =
-                Record::decode(0, raw)
+                self.ledger.decode(0, raw)
             {
                 bytes.extend(piece);
             }

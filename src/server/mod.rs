@@ -45,7 +45,7 @@ use crate::daemon::{self, Daemon, DaemonError, STOP_WITHIN, StopRequest};
 use crate::http;
 use crate::http::metrics::{ConnectionMetrics, Metrics};
 use crate::store::directory::DataDir;
-use crate::store::salvage;
+use crate::store::{StoreError, salvage};
 use crate::telemetry;
 use crate::transport::router;
 use applying::LiveViews;
@@ -58,8 +58,8 @@ use serving::{Counters, Serving};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::sync::mpsc;
+use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use view::View;
@@ -80,8 +80,8 @@ struct Server {
     _dir: DataDir,
     stop: CancellationToken,
     live: Arc<LiveViews>,
-    serving_ended: oneshot::Receiver<Result<(), crate::store::StoreError>>,
-    applying_ended: oneshot::Receiver<Result<(), crate::store::StoreError>>,
+    serving_ended: JoinHandle<Result<(), StoreError>>,
+    applying_ended: JoinHandle<Result<(), StoreError>>,
     http: JoinHandle<()>,
     tasks: Tasks,
     unreadable: daemon::StoreUnreadable,
@@ -91,13 +91,11 @@ impl Server {
     async fn open(config: ServerConfig) -> Result<Server, DaemonError> {
         let dir = DataDir::hold(&config.data_dir)?;
         if backup::is_unfinished(&dir) {
-            return Err(DaemonError::Setting(
-                codes::BACKUP_UNFINISHED,
-                format!(
-                    "{:?} holds a backup that was never finished. Nothing was changed. Restore a backup that has a backup.json, or give another --data-dir",
-                    dir.path()
-                ),
-            ));
+            let reason = format!(
+                "{:?} holds a backup that was never finished. Nothing was changed. Restore a backup that has a backup.json, or give another --data-dir",
+                dir.path()
+            );
+            return Err(DaemonError::Setting(codes::BACKUP_UNFINISHED, reason));
         }
         let (OpenedLedger { store, room, ledger, .. }, view) = open_books(&dir, &config).await?;
         let stop = CancellationToken::new();
@@ -117,7 +115,7 @@ impl Server {
         live.grown_to(ledger.position());
         let applying_ended = {
             let (ledger, store, live) = (ledger.clone(), store.clone(), Arc::clone(&live));
-            in_thread("apply", move || applying::apply_until_stopped(&ledger, &store, view, &live))?
+            spawn_blocking(move || applying::apply_until_stopped(&ledger, &store, view, &live))
         };
         let serving = Serving {
             ledger: ledger.clone(),
@@ -133,10 +131,17 @@ impl Server {
             short_of_room: false,
         };
         let runtime = Handle::current();
-        let serving_ended = in_thread("serve", move || serving.serve_until_closed(waiting, &runtime))?;
-        let (operator, stops) = (config.operator.clone(), stop.clone());
-        let desk =
-            CommandDesk::new(ledger.clone(), store.clone(), Arc::clone(&live), orders, operator, stops);
+        let serving_ended = spawn_blocking(move || serving.serve_until_closed(waiting, &runtime));
+        let desk = CommandDesk {
+            ledger: ledger.clone(),
+            store: store.clone(),
+            live: Arc::clone(&live),
+            operator: config.operator.clone(),
+            orders,
+            stop: stop.clone(),
+            runtime: Handle::current(),
+            turn: Arc::default(),
+        };
         let tasks = take_commands(desk, &dir, config.retention_days, &stop);
 
         let unreadable = store.unreadable();
@@ -148,9 +153,9 @@ impl Server {
         dir.publish("http.addr", format!("{web_address}\n"))?;
         dir.publish("listen.addr", format!("{zmq_address}\n"))?;
         tracing::info!(data_dir = %dir.path().display(), ledger = %ledger.id(), position = ledger.position(), "the server is ready");
+        let id = ledger.id();
         daemon::print_ready(&format!(
-            "server listen=tcp://{zmq_address} http=http://{web_address} ledger={}",
-            ledger.id()
+            "server listen=tcp://{zmq_address} http=http://{web_address} ledger={id}"
         ));
         Ok(Server { _dir: dir, stop, live, serving_ended, applying_ended, http, tasks, unreadable })
     }
@@ -159,7 +164,7 @@ impl Server {
 /// Opens the ledger and its views, and puts the configured tariffs in force: what an edge delivers right after is charged by them.
 async fn open_books(dir: &DataDir, config: &ServerConfig) -> Result<(OpenedLedger, View), DaemonError> {
     let (path, reserve, tariffs) = (dir.path().to_owned(), config.reserve_bytes, config.tariffs.clone());
-    let opened = tokio::task::spawn_blocking(move || {
+    let opened = spawn_blocking(move || {
         let opened = opening::open(&path, reserve)?;
         let view = applying::open_view(&opened.ledger, &opened.store)?;
         commands::put_at_start(&opened.ledger, &view, &opened.room, &tariffs)?;
@@ -185,16 +190,15 @@ fn take_commands(
     retention_days: Option<u32>,
     stop: &CancellationToken,
 ) -> Tasks {
-    let desk = Arc::new(desk);
     let mut tasks = Tasks::default();
     if let Some(days) = retention_days {
-        let desk = Arc::clone(&desk);
+        let desk = desk.clone();
         tasks.spawn("forgetting old plates (retention_days)", async move { desk.retire_daily(days).await });
     }
     match AdminSocket::listen(dir) {
         Ok(socket) => {
             let answering = socket.serve(stop.clone(), move |call| {
-                let desk = Arc::clone(&desk);
+                let desk = desk.clone();
                 async move { desk.answer(call).await }
             });
             tasks.spawn("answering commands (admin.sock)", answering);
@@ -241,8 +245,7 @@ impl Server {
             // Operators get the answer to the command that they have given, or that it was not taken.
             self.tasks.finish().await;
             live.stop();
-            let folded = (&mut self.applying_ended).await;
-            (served, folded)
+            (served, (&mut self.applying_ended).await)
         };
         match timeout(STOP_WITHIN, ended).await {
             Ok((Ok(Err(error)), _) | (_, Ok(Err(error)))) => return Err(error.into()),
@@ -259,37 +262,15 @@ impl Server {
     }
 }
 
-type Ended = Result<Result<(), crate::store::StoreError>, oneshot::error::RecvError>;
-
-fn ended_early(what: &str, ended: Ended) -> DaemonError {
-    match ended {
-        Ok(Err(error)) => DaemonError::Store(error),
-        Ok(Ok(())) => {
-            DaemonError::Failed(codes::TASK_ENDED, format!("{what} ended by itself; edges keep their events"))
-        }
-        Err(_) => DaemonError::Failed(
-            codes::TASK_ENDED,
-            format!(
-                "{what} panicked; what is on disk is complete, edges keep the rest. Please report this with the log"
-            ),
+fn ended_early(what: &str, ended: Result<Result<(), StoreError>, JoinError>) -> DaemonError {
+    let reason = match ended {
+        Ok(Err(error)) => return DaemonError::Store(error),
+        Ok(Ok(())) => format!("{what} ended by itself; edges keep their events"),
+        Err(_) => format!(
+            "{what} panicked; what is on disk is complete, edges keep the rest. Please report this with the log"
         ),
-    }
-}
-
-fn in_thread(
-    name: &str,
-    work: impl FnOnce() -> Result<(), crate::store::StoreError> + Send + 'static,
-) -> Result<oneshot::Receiver<Result<(), crate::store::StoreError>>, DaemonError> {
-    let (done, ended) = oneshot::channel();
-    std::thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(move || {
-            let _ = done.send(work()); // the daemon may have given up waiting
-        })
-        .map_err(|error| {
-            DaemonError::Failed(codes::CANNOT_START, format!("cannot start a thread: {error}"))
-        })?;
-    Ok(ended)
+    };
+    DaemonError::Failed(codes::TASK_ENDED, reason)
 }
 
 type SharedSeen = Arc<Mutex<std::collections::BTreeMap<crate::messaging::SiteName, serving::Seen>>>;

@@ -54,13 +54,6 @@ pub struct ChargeLine {
     pub breakdown: Vec<BreakdownLine>,
 }
 
-/// Why a correction was made, by whom and when.
-struct Why {
-    reason: String,
-    by: String,
-    at_ms: i64,
-}
-
 /// Makes entries of the books of money into lines.
 pub struct Reckoner<'a> {
     view: &'a Snapshot,
@@ -75,7 +68,7 @@ impl<'a> Reckoner<'a> {
     pub fn charge_id(&self, stay: &BilledStay) -> Result<ChargeId, StoreError> {
         Ok(ChargeId {
             garage: self.view.key_of_number(stay.garage).map(ToString::to_string).unwrap_or_default(),
-            epoch: self.ledger.stream(stay.exit.stream())?.epoch.to_bytes(),
+            epoch: self.ledger.epoch_of(stay.exit.stream())?.to_bytes(),
             sequence: stay.exit.sequence,
             made_at: (stay.made_at != stay.exit.position).then_some(stay.made_at),
         })
@@ -93,11 +86,12 @@ impl<'a> Reckoner<'a> {
     /// An entry's own id: that of the charge; a correction is known by its position, too.
     fn id(&self, listed: &ListedEntry) -> Result<(String, String), StoreError> {
         let charge = self.charge_id(stay_of(listed))?.to_string();
-        Ok(match &listed.entry.what {
-            EntryKind::Stay(_) => (charge.clone(), charge),
-            EntryKind::Void { .. } => (format!("{charge}/void@{}", listed.entry.position), charge),
-            EntryKind::Credit { .. } => (format!("{charge}/credit@{}", listed.entry.position), charge),
-        })
+        let kind = match &listed.entry.what {
+            EntryKind::Stay(_) => return Ok((charge.clone(), charge)),
+            EntryKind::Void { .. } => "void",
+            EntryKind::Credit { .. } => "credit",
+        };
+        Ok((format!("{charge}/{kind}@{}", listed.entry.position), charge))
     }
 
     fn tariff(&self, stay: &BilledStay) -> Option<&Tariff> {
@@ -140,9 +134,9 @@ impl<'a> Reckoner<'a> {
         }
     }
 
-    /// Why a correction was made.
-    fn why(&self, listed: &ListedEntry) -> Result<Why, StoreError> {
-        let by_plate = "the plate was corrected, so the stay is another one";
+    /// Why a correction was made, by whom and when.
+    fn why(&self, listed: &ListedEntry) -> Result<(String, String, i64), StoreError> {
+        let by_plate = "the plate was corrected, so the stay is another one".to_owned();
         Ok(match (self.ledger.record_at(listed.entry.position)?, &listed.entry.what) {
             (Some(Record::Command { received_at_ms, by, command }), what) => {
                 let reason = match (command.reason(), what) {
@@ -152,14 +146,12 @@ impl<'a> Reckoner<'a> {
                     }
                     (None, _) => "",
                 };
-                let reason = reason.to_owned();
-                Why { reason, by, at_ms: received_at_ms }
+                (reason.to_owned(), by, received_at_ms)
             }
             (Some(Record::Page { received_at_ms, .. }), _) => {
-                let by = format!("garage {}", self.called(stay_of(listed).garage));
-                Why { reason: by_plate.into(), by, at_ms: received_at_ms }
+                (by_plate, format!("garage {}", self.called(stay_of(listed).garage)), received_at_ms)
             }
-            _ => Why { reason: by_plate.into(), by: String::new(), at_ms: stay_of(listed).exit.at_ms },
+            _ => (by_plate, String::new(), stay_of(listed).exit.at_ms),
         })
     }
 
@@ -167,7 +159,7 @@ impl<'a> Reckoner<'a> {
     pub fn line(&self, listed: &ListedEntry) -> Result<ChargeLine, StoreError> {
         let stay = stay_of(listed);
         let (id, charge) = self.id(listed)?;
-        let money = listed.entry.money();
+        let (money, vat) = listed.entry.money().unzip();
         let mut line = ChargeLine {
             id,
             kind: "charge",
@@ -178,8 +170,8 @@ impl<'a> Reckoner<'a> {
             account: self.account(listed.entry.account).to_owned(),
             entered_at: self.moment(stay, stay.entry).to_string(),
             left_at: self.moment(stay, stay.exit).to_string(),
-            money: money.map(|(money, _)| money),
-            vat_percent: money.and_then(|(_, vat)| vat).map(|vat| vat.to_string()),
+            money,
+            vat_percent: vat.flatten().map(|vat| vat.to_string()),
             tariff: self.tariff(stay).map(|tariff| tariff.name.clone()),
             contract: None,
             note: None,
@@ -198,21 +190,19 @@ impl<'a> Reckoner<'a> {
                     (_, 0) => "charged",
                     _ => "voided",
                 });
-                line.contract = match &stay.terms {
-                    Terms::Covered { contract, .. } | Terms::Charged { beyond: Some(contract), .. } => {
-                        Some(contract.to_string())
-                    }
-                    _ => None,
-                };
+                if let Terms::Covered { contract, .. } | Terms::Charged { beyond: Some(contract), .. } =
+                    &stay.terms
+                {
+                    line.contract = Some(contract.to_string());
+                }
                 line.note = self.note(stay, priced.as_ref());
                 line.breakdown = priced.map(|priced| priced.breakdown()).unwrap_or_default();
             }
             EntryKind::Void { .. } | EntryKind::Credit { .. } => {
                 line.kind =
                     if matches!(listed.entry.what, EntryKind::Void { .. }) { "void" } else { "credit" };
-                line.charge = Some(charge);
-                let why = self.why(listed)?;
-                (line.reason, line.by) = (Some(why.reason), Some(why.by));
+                let (reason, by, _) = self.why(listed)?;
+                (line.charge, line.reason, line.by) = (Some(charge), Some(reason), Some(by));
             }
         }
         Ok(line)
@@ -229,10 +219,9 @@ impl<'a> Reckoner<'a> {
                 let breakdown = priced.iter().flat_map(Priced::breakdown);
                 statement::StatementEntry::Charge(statement::StatementStay {
                     garage: self.called(stay.garage),
-                    car: if is_token(&stay.plate) {
-                        StatementCar::Token(stay.plate.to_string())
-                    } else {
-                        StatementCar::Plate(stay.plate.to_string())
+                    car: match is_token(&stay.plate) {
+                        true => StatementCar::Token(stay.plate.to_string()),
+                        false => StatementCar::Plate(stay.plate.to_string()),
                     },
                     entry: self.moment(stay, stay.entry),
                     exit: self.moment(stay, stay.exit),
@@ -242,7 +231,7 @@ impl<'a> Reckoner<'a> {
                 })
             }
             what => {
-                let Why { reason, by, at_ms } = self.why(listed)?;
+                let (reason, by, at_ms) = self.why(listed)?;
                 // People write no milliseconds.
                 let at = Timestamp::from_second(at_ms.div_euclid(1000)).unwrap_or(Timestamp::UNIX_EPOCH);
                 let offset = self.tariff(stay).map_or(Offset::UTC, |tariff| tariff.time_zone.to_offset(at));

@@ -1,18 +1,15 @@
 //! What the server observes about garages while it serves them. This is not a view, and is lost at a restart.
 //!
 //! **Promise.** Whatever peers report, memory is used only for the garages whose events were applied, and for at most
-//! [`UNKNOWN_SITES_MAX`] others.
-//! **Kept by.** A name under which no event was ever applied is an unknown site: the one that was silent for longest is forgotten
-//! first.
+//! [`UNKNOWN_SITES_MAX`] others: the one that was silent for longest is forgotten first.
 
 use crate::codes;
 use crate::daemon::clock::SKEW_ALARM;
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::Observation;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// What is seen of one site.
 #[derive(Debug, Clone, Default)]
 pub struct Seen {
     pub heard_at_ms: i64,
@@ -22,19 +19,17 @@ pub struct Seen {
     /// The epoch and sequence from which its pages are in conflict, while they are.
     pub in_conflict_at: Option<(Epoch, u64)>,
     pub refused: Option<String>,
-    /// Clock offset: its wall clock minus ours, in milliseconds, by its last request that was not in doubt.
+    /// Clock offset: its wall clock minus ours, by its last request that was not in doubt.
     pub clock_ahead_ms: Option<i64>,
     /// The requests in a row that said that its clock is behind: when the first one came, and their number.
     behind: Option<(Instant, u32)>,
     /// The processes that sent requests under this name, in the order in which they were first heard.
     instances: Vec<Instance>,
-    /// The number of requests that came.
     requests: u64,
     /// When two of the processes were last seen to send by turns.
     two_at: Option<Instant>,
 }
 
-/// A process of a site.
 #[derive(Debug, Clone)]
 struct Instance {
     id: u64,
@@ -58,7 +53,6 @@ const BEHIND_FOR: Duration = Duration::from_secs(3);
 const BEHIND_TIMES: u32 = 3;
 
 impl Seen {
-    /// Returns true if two live edges use one name.
     pub fn two_edges(&self) -> bool {
         self.two_at.is_some_and(|at| at.elapsed() < TWO_EDGES_FOR)
     }
@@ -72,8 +66,7 @@ impl Seen {
         let request_no = self.requests;
         let Some(index) = self.instances.iter().position(|instance| instance.id == id) else {
             if self.instances.len() == INSTANCES_MAX {
-                let numbers = self.instances.iter().enumerate();
-                let silent = numbers.min_by_key(|(_, instance)| instance.request_no).map(|(index, _)| index);
+                let silent = (0..INSTANCES_MAX).min_by_key(|index| self.instances[*index].request_no);
                 self.instances.remove(silent.expect("there are some"));
             }
             self.instances.push(Instance { id, request_no, back: None });
@@ -91,11 +84,12 @@ impl Seen {
             _ => now,
         };
         instance.back = Some((since, now));
-        now.saturating_duration_since(since) >= BY_TURNS_FOR && {
-            let news = !self.two_edges();
-            self.two_at = Some(now);
-            news
+        if now.saturating_duration_since(since) < BY_TURNS_FOR {
+            return false;
         }
+        let news = !self.two_edges();
+        self.two_at = Some(now);
+        news
     }
 
     /// Compares the site's wall clock with ours, and logs when they begin or cease to differ.
@@ -134,34 +128,28 @@ impl Seen {
 /// The maximum number of garages that are remembered although no event of them was applied.
 pub const UNKNOWN_SITES_MAX: usize = 1_000;
 
-/// The garages that report something and have no applied event, in the order of their last requests.
+/// The garages that report something and have no applied event, each with the number of its last request among all of theirs.
 #[derive(Debug, Default)]
 pub struct UnknownSites {
-    in_order: BTreeMap<u64, SiteName>,
-    places: HashMap<SiteName, u64>,
+    last_heard: HashMap<SiteName, u64>,
     next: u64,
 }
 
 impl UnknownSites {
     /// Remembers one of them. Returns the one to forget for it if there are too many.
     pub fn heard(&mut self, site: &SiteName) -> Option<SiteName> {
-        self.forget(site);
-        self.in_order.insert(self.next, site.clone());
-        self.places.insert(site.clone(), self.next);
+        self.last_heard.insert(site.clone(), self.next);
         self.next += 1;
-        if self.places.len() <= UNKNOWN_SITES_MAX {
+        if self.last_heard.len() <= UNKNOWN_SITES_MAX {
             return None;
         }
-        let (_, silent) = self.in_order.pop_first()?;
-        self.places.remove(&silent);
+        let silent = self.last_heard.iter().min_by_key(|(_, heard)| **heard)?.0.clone();
+        self.last_heard.remove(&silent);
         Some(silent)
     }
 
-    /// Forgets one: an event of it was applied.
     pub fn forget(&mut self, site: &SiteName) {
-        if let Some(place) = self.places.remove(site) {
-            self.in_order.remove(&place);
-        }
+        self.last_heard.remove(site);
     }
 }
 
@@ -184,7 +172,7 @@ mod tests {
         for n in 0..10_000 {
             unknown.heard(&name(10_000 + n));
         }
-        assert_eq!((unknown.in_order.len(), unknown.places.len()), (UNKNOWN_SITES_MAX, UNKNOWN_SITES_MAX));
+        assert_eq!(unknown.last_heard.len(), UNKNOWN_SITES_MAX);
     }
 
     /// The millisecond at which two edges are detected, when these instances send at these milliseconds.

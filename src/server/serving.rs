@@ -3,7 +3,7 @@
 use super::applying::LiveViews;
 use super::boards::Boards;
 use super::capacities::Capacities;
-use super::commands::{PendingCommand, not_recorded};
+use super::commands::{PendingCommand, fits_on, not_recorded};
 use super::ledger::{Applied, Ledger};
 use super::seen::UnknownSites;
 pub use super::seen::{SKEW_ALARM_MS, Seen};
@@ -28,7 +28,6 @@ const GATHER_BYTES: usize = 2 * 1024 * 1024;
 /// The pause that an edge is asked for while the disk is full.
 const PAUSE_WHEN_FULL_MS: u32 = 5_000;
 
-/// What the serving thread counts.
 #[derive(Clone)]
 pub struct Counters {
     pub requests: Counter,
@@ -57,7 +56,6 @@ impl Counters {
     }
 }
 
-/// What the serving thread does next.
 enum Next {
     Request(Incoming),
     Command(PendingCommand),
@@ -67,7 +65,7 @@ enum Next {
 }
 
 fn observation_of(request: &Request) -> Option<Observation> {
-    request.observation.as_ref().and_then(|bytes| Observation::from_bytes(bytes).ok())
+    Observation::from_bytes(request.observation.as_ref()?).ok()
 }
 
 /// Resolves at a moment, or never.
@@ -78,7 +76,6 @@ async fn until(moment: Option<Instant>) {
     }
 }
 
-/// The state of the serving thread.
 pub struct Serving {
     pub ledger: Ledger,
     pub boards: Boards,
@@ -86,7 +83,6 @@ pub struct Serving {
     pub seen: Arc<Mutex<BTreeMap<SiteName, Seen>>>,
     pub counters: Counters,
     pub replies: ReplySender,
-    /// Commands of operators that are to be recorded.
     pub orders: mpsc::Receiver<PendingCommand>,
     pub capacities: Capacities,
     pub unknown_sites: UnknownSites,
@@ -136,36 +132,30 @@ impl Serving {
         first: Incoming,
         waiting: &mut mpsc::Receiver<Incoming>,
     ) -> (Vec<Peer>, Vec<Request>) {
-        let (mut peers, mut requests, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let (mut gathered, mut bytes) = (Vec::new(), 0);
         let mut incoming = Some(first);
         while let Some(Incoming { peer, body }) = incoming {
             bytes += body.len();
             self.counters.requests.inc();
             match Request::decode(&body) {
-                Ok(request) => {
-                    peers.push(peer);
-                    requests.push(request);
-                }
+                Ok(request) => gathered.push((peer, request)),
                 Err(error) => self.answer_nonsense(peer, &error),
             }
             incoming = (bytes < GATHER_BYTES).then(|| waiting.try_recv().ok()).flatten();
         }
-        (peers, requests)
+        gathered.into_iter().unzip()
     }
 
     /// Records a command. The caller may have disconnected; the command is recorded anyway. What the disk has no room for is
     /// refused, as events are.
     fn carry_out(&mut self, order: PendingCommand) -> Result<(), StoreError> {
-        if let Err(refusal) = order.fits_on(&self.room) {
+        if let Err(refusal) = fits_on(&self.room, &order.pieces) {
             let _ = order.recorded_at.send(Err(refusal));
             return Ok(());
         }
         let recorded = self.ledger.record_order(&order.by, order.pieces, order.command, wall_ms());
-        let answer = recorded.as_ref().map(|position| *position).map_err(not_recorded);
-        if let Ok(position) = answer {
-            self.live.grown_to(position);
-        }
-        let _ = order.recorded_at.send(answer);
+        self.live.grown_to(self.ledger.position());
+        let _ = order.recorded_at.send(recorded.as_ref().map(|position| *position).map_err(not_recorded));
         match recorded {
             // The store took nothing and is as well as before.
             Ok(_) | Err(StoreError::ValueTooLong { .. }) => Ok(()),
@@ -181,30 +171,19 @@ impl Serving {
             false => self.commit(requests, now_ms)?,
         };
         self.counters.commits.inc();
-        let mut notices = Vec::with_capacity(requests.len());
-        for (request, answer) in requests.iter().zip(&answers) {
-            notices.push(self.observe(request, answer, now_ms));
-        }
+        let answered = requests.iter().zip(&answers);
+        let notices: Vec<_> =
+            answered.map(|(request, answer)| self.observe(request, answer, now_ms)).collect();
         self.live.grown_to(self.ledger.position());
         // A group of duplicates is acknowledged without a flush, which would have asked this.
         self.ledger.store().check_in_place()?;
         for (((peer, request), answer), notice) in peers.into_iter().zip(requests).zip(answers).zip(notices) {
-            let reply = Reply {
-                id: request.id,
-                ledger: self.ledger.id(),
-                mark: answer.mark,
-                verdict: answer.verdict,
-                // A question must not delay the next events forever: an edge learns from their refusal why they wait.
-                pause_ms: if self.short_of_room && !request.pages.is_empty() {
-                    PAUSE_WHEN_FULL_MS
-                } else {
-                    0
-                },
-                clock_ms: wall_ms(),
-                notice,
-                answer: request.ask.as_ref().and_then(|ask| self.boards.answer(&request.site, ask)),
-            };
-            self.reply(peer, reply.encode());
+            // A question must not delay the next events forever: an edge learns from their refusal why they wait.
+            let must_pause = self.short_of_room && !request.pages.is_empty();
+            let pause_ms = if must_pause { PAUSE_WHEN_FULL_MS } else { 0 };
+            let board = request.ask.as_ref().and_then(|ask| self.boards.answer(&request.site, ask));
+            let reply = self.reply_to(request.id, answer.mark, answer.verdict);
+            self.send(peer, Reply { pause_ms, notice, answer: board, ..reply }.encode());
         }
         Ok(())
     }
@@ -221,9 +200,8 @@ impl Serving {
                     continue;
                 }
                 let seen = seen.get(site);
-                let observation = observation_of(request);
-                let observation = observation.as_ref().or(seen.and_then(|seen| seen.observation.as_ref()));
-                match observation {
+                let before = || seen.and_then(|seen| seen.observation.clone());
+                match observation_of(request).or_else(before) {
                     _ if seen.is_some_and(Seen::two_edges) => capacities.is_in_doubt(site),
                     Some(observation) => capacities.told(site, observation.capacity),
                     None => {}
@@ -239,28 +217,24 @@ impl Serving {
     fn look_for_room(&mut self, requests: &[Request]) {
         let pages = requests.iter().flat_map(|request| &request.pages);
         let bytes: u64 = pages.map(|page| page.bytes.len() as u64).sum();
-        match (self.room.check(bytes * WRITTEN_FOR_VALUES), self.short_of_room) {
-            (Err(what), false) => {
-                tracing::error!(
-                    code = %codes::DISK_FULL,
-                    reason = what,
-                    hint = "make room on the disk; nothing else is to be done",
-                    "edges keep their events until there is room"
-                );
-                self.short_of_room = true;
-            }
-            (Ok(()), true) => {
-                tracing::info!("the disk has room again; events are taken");
-                self.short_of_room = false;
-            }
+        let room = self.room.check(bytes * WRITTEN_FOR_VALUES);
+        let was_short = std::mem::replace(&mut self.short_of_room, room.is_err());
+        match room {
+            Err(reason) if !was_short => tracing::error!(
+                code = %codes::DISK_FULL,
+                reason,
+                hint = "make room on the disk; nothing else is to be done",
+                "edges keep their events until there is room"
+            ),
+            Ok(()) if was_short => tracing::info!("the disk has room again; events are taken"),
             _ => {}
         }
     }
 
     /// Answers everything but events, and writes nothing. A mark is the true one: what an edge deletes depends on it.
     fn refuse_events(&self, requests: &[Request], now_ms: i64) -> Result<Vec<Applied>, StoreError> {
-        let without: Vec<Request> =
-            requests.iter().map(|request| Request { pages: Vec::new(), ..request.clone() }).collect();
+        let without = |request: &Request| Request { pages: Vec::new(), ..request.clone() };
+        let without: Vec<Request> = requests.iter().map(without).collect();
         let mut answers = self.ledger.commit(&without, now_ms)?;
         for (request, answer) in requests.iter().zip(&mut answers) {
             if !request.pages.is_empty() && answer.verdict == Verdict::Accepted {
@@ -308,15 +282,13 @@ impl Serving {
         let mut seen = self.seen.lock().expect("no thread panics while it holds what was seen");
         // A site that only asks leaves no trace; of those that report something without ever delivering the last ones are
         // remembered, so that requests under many names fill nothing.
-        let delivers = answer.mark > 0 || self.capacities.knows(site);
-        if delivers {
+        if answer.mark > 0 || self.capacities.knows(site) {
             self.unknown_sites.forget(site);
-        } else if observation.is_some()
-            && let Some(silent) = self.unknown_sites.heard(site)
-        {
-            seen.remove(&silent);
-        }
-        if !delivers && observation.is_none() && !seen.contains_key(site) {
+        } else if observation.is_some() {
+            if let Some(silent) = self.unknown_sites.heard(site) {
+                seen.remove(&silent);
+            }
+        } else if !seen.contains_key(site) {
             return None;
         }
         let seen = seen.entry(site.clone()).or_default();
@@ -352,24 +324,20 @@ impl Serving {
     fn answer_nonsense(&mut self, peer: Peer, error: &WireError) {
         self.counters.refused.inc();
         tracing::debug!(%error, "serving: refused what is not a valid request");
+        let reason = format!("this is no request: {error}");
         let body = match error {
             WireError::Version(_) => wire::versions_known(),
-            _ => Reply {
-                id: 0,
-                ledger: self.ledger.id(),
-                mark: 0,
-                verdict: Verdict::Refused { reason: format!("this is no request: {error}") },
-                pause_ms: 0,
-                clock_ms: wall_ms(),
-                notice: None,
-                answer: None,
-            }
-            .encode(),
+            _ => self.reply_to(0, 0, Verdict::Refused { reason }).encode(),
         };
-        self.reply(peer, body);
+        self.send(peer, body);
     }
 
-    fn reply(&mut self, peer: Peer, body: Vec<u8>) {
+    fn reply_to(&self, id: u64, mark: u64, verdict: Verdict) -> Reply {
+        let (ledger, clock_ms) = (self.ledger.id(), wall_ms());
+        Reply { id, ledger, mark, verdict, pause_ms: 0, clock_ms, notice: None, answer: None }
+    }
+
+    fn send(&mut self, peer: Peer, body: Vec<u8>) {
         if self.replies.reply(peer, body) == ReplyFate::Dropped {
             self.counters.replies_dropped.inc();
         }
@@ -392,7 +360,7 @@ fn remember_verdict(seen: &mut Seen, request: &Request, verdict: &Verdict) {
             }
         }
         Verdict::Refused { reason } => {
-            if seen.refused.as_ref() != Some(reason) {
+            if seen.refused.replace(reason.clone()).as_ref() != Some(reason) {
                 tracing::error!(
                     code = %codes::REFUSED_BY_SERVER,
                     reason,
@@ -400,7 +368,6 @@ fn remember_verdict(seen: &mut Seen, request: &Request, verdict: &Verdict) {
                     "what a garage sends was refused; its queue waits"
                 );
             }
-            seen.refused = Some(reason.clone());
         }
         Verdict::Move { .. } => {
             tracing::warn!(
@@ -409,12 +376,10 @@ fn remember_verdict(seen: &mut Seen, request: &Request, verdict: &Verdict) {
             );
             seen.in_conflict_at = None;
         }
-        Verdict::OtherLedger => {}
-        Verdict::Accepted | Verdict::Gap => {
-            if !request.pages.is_empty() {
-                seen.in_conflict_at = None;
-                seen.refused = None;
-            }
+        Verdict::Accepted | Verdict::Gap if !request.pages.is_empty() => {
+            seen.in_conflict_at = None;
+            seen.refused = None;
         }
+        Verdict::Accepted | Verdict::Gap | Verdict::OtherLedger => {}
     }
 }

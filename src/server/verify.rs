@@ -3,13 +3,11 @@
 //! **Promise.** Every record of the ledger is read and compared with the index and the marks, and every view is rebuilt and compared with
 //! the written one, byte for byte. What does not agree is reported with its place, what it means and what to do. Nothing is written
 //! into the store.
-//! **Kept by.** The views are rebuilt in a file of their own under TMPDIR, which is removed afterwards. A directory on which no
-//! server runs is copied first, because sled writes when it opens. A running server continues; it only postpones writing its
-//! views while they are compared. A ledger that lost its end agrees with itself; the high-water file beside it
-//! (`ledger::LedgerHighWater`) says that it ended later.
+//! **Kept by.** The views are rebuilt in a file under TMPDIR, which is removed afterwards. A directory on which no server runs is
+//! copied first, because sled writes when it opens. A running server only postpones writing its views while they are compared. A
+//! ledger that lost its end agrees with itself; the high-water file beside it says that it ended later.
 //! **Not promised.** That consistent books show what really happened: only an edge and its producers can know that. Nor that a
-//! lost end is found when the high-water file is lost as well. Then the edges find it, since they know what was acknowledged, and
-//! it becomes a missing range.
+//! lost end is found when the high-water file is lost as well: then the edges, which know what was acknowledged, find it.
 
 use super::HIGH_WATER_FILE;
 use super::applying::LiveViews;
@@ -18,10 +16,10 @@ use super::ledger::{Ledger, LedgerHighWater};
 use super::opening::{self, OpenedLedger};
 use super::view::billing::list::check_sums;
 use super::view::{self, CatchUpError, View, ViewChanges};
-use crate::codes::{self, Code, Coded};
-use crate::daemon::{self, DaemonError, EXIT_SETTING};
+use crate::codes::{self, Coded};
+use crate::daemon::{self, DaemonError};
 use crate::store::copy::{self, Spare};
-use crate::store::directory::{DataDir, DirectoryError, STORE};
+use crate::store::directory::{DataDir, STORE};
 use crate::store::salvage::StoreCondition;
 use crate::store::{Store, StoreError, StoreOpenError, scratch};
 use serde::Serialize;
@@ -33,7 +31,6 @@ use std::time::Instant;
 /// More findings are counted and not listed: the first ones say where to look.
 const FINDINGS_MAX: usize = 100;
 
-/// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     pub place: String,
@@ -67,7 +64,7 @@ const VIEW_KNOWS_MORE: Advice = Advice {
 };
 const SUMS_WRONG: Advice = Advice {
     means: "statements and the money taken, as they are shown, are not what the charges add up to",
-    do_this: "stop the server and run `server rebuild-views`: its next start rebuilds all views from the ledger. If that does not help, please report it with this text",
+    ..VIEW_WRONG
 };
 const STORE_DAMAGED: Advice = Advice {
     means: "a part of the file cannot be read, or sled refuses it; nothing in it was changed",
@@ -81,7 +78,6 @@ const STORE_UNREADABLE: Advice = Advice {
 /// Counts of what was read, and findings.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct VerifyReport {
-    /// Nothing is wrong.
     pub clean: bool,
     pub ledger: Option<String>,
     #[serde(flatten)]
@@ -95,7 +91,6 @@ pub struct VerifyReport {
     pub quarantined: u64,
     pub seconds: f64,
     pub findings_total: u64,
-    /// The first hundred.
     pub findings: Vec<Finding>,
 }
 
@@ -110,17 +105,6 @@ impl VerifyReport {
         if self.findings.len() < FINDINGS_MAX {
             self.findings.push(Finding { place, what, advice });
         }
-    }
-
-    fn of_unreadable(error: &impl fmt::Display) -> VerifyReport {
-        let mut report = VerifyReport::new();
-        report.find("the store".into(), error.to_string(), STORE_UNREADABLE);
-        report
-    }
-
-    /// 0 when nothing is wrong, otherwise 1.
-    pub fn exit_code(&self) -> ExitCode {
-        if self.clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }
 
@@ -160,51 +144,26 @@ impl fmt::Display for VerifyReport {
     }
 }
 
-/// Why nothing was verified. Nothing was changed.
-#[derive(Debug, thiserror::Error)]
-pub enum VerifyError {
-    #[error("there is no data directory of a server in {0:?}")]
-    NoDirectory(std::path::PathBuf),
-    #[error(transparent)]
-    Directory(#[from] DirectoryError),
-    #[error(transparent)]
-    Copy(#[from] copy::CopyError),
-    #[error(
-        "the views are rebuilt in a file under TMPDIR, and that failed: {0}. Nothing was changed in the data directory. Set TMPDIR to a directory on a disk with room"
-    )]
-    Scratch(String),
-    #[error(transparent)]
-    OtherProgram(crate::store::StoreOpenError),
+fn no_directory(path: &Path) -> DaemonError {
+    let reason = format!("there is no data directory of a server in {path:?}");
+    DaemonError::Setting(codes::NO_DATA_DIRECTORY, reason)
 }
 
-impl Coded for VerifyError {
-    fn code(&self) -> Code {
-        match self {
-            VerifyError::NoDirectory(_) => codes::NO_DATA_DIRECTORY,
-            VerifyError::Directory(error) => error.code(),
-            VerifyError::Copy(error) => error.code(),
-            VerifyError::Scratch(_) => codes::VERIFY_SPACE_UNUSABLE,
-            VerifyError::OtherProgram(error) => error.code(),
-        }
-    }
-}
-
-impl VerifyError {
-    pub fn exit_code(&self) -> ExitCode {
-        match self {
-            VerifyError::NoDirectory(_) | VerifyError::OtherProgram(_) => ExitCode::from(EXIT_SETTING),
-            _ => ExitCode::FAILURE,
-        }
-    }
+fn no_scratch(error: &impl fmt::Display) -> DaemonError {
+    let reason = format!(
+        "the views are rebuilt in a file under TMPDIR, and that failed: {error}. Nothing was changed in the data directory. Set TMPDIR to a directory on a disk with room"
+    );
+    DaemonError::Failed(codes::VERIFY_SPACE_UNUSABLE, reason)
 }
 
 /// Verifies the store of a data directory that no server runs on. Nothing in it changes.
-pub fn verify_directory(path: &Path) -> Result<VerifyReport, VerifyError> {
+pub fn verify_directory(path: &Path) -> Result<VerifyReport, DaemonError> {
     let began = Instant::now();
-    if !path.join("store").is_dir() {
-        return Err(VerifyError::NoDirectory(path.to_owned()));
+    if !path.join(STORE).is_dir() {
+        return Err(no_directory(path));
     }
-    let copy = copy::of_idle(path, &[HIGH_WATER_FILE], Spare::AsMuchAgain)?;
+    let copy = copy::of_idle(path, &[HIGH_WATER_FILE], Spare::AsMuchAgain)
+        .map_err(|error| DaemonError::Failed(error.code(), error.to_string()))?;
     let witness = copy.path().join(HIGH_WATER_FILE);
     let mut report = match opening::open_copy(copy.path(), &witness) {
         Ok(OpenedLedger { store, ledger, condition, .. }) => {
@@ -219,14 +178,14 @@ pub fn verify_directory(path: &Path) -> Result<VerifyReport, VerifyError> {
             check_end(&ledger, LedgerHighWater::read(&witness), &mut report);
             report
         }
-        Err(DaemonError::Open(error @ StoreOpenError::OtherPurpose { .. })) => {
-            return Err(VerifyError::OtherProgram(error));
-        }
-        // The copy is gone by the time somebody reads this.
+        Err(error @ DaemonError::Open(StoreOpenError::OtherPurpose { .. })) => return Err(error),
         Err(error) => {
+            // The copy is gone by the time somebody reads this.
             let copied = format!("{:?}", copy.path().join(STORE));
             let text = error.to_string().replace(&copied, &format!("{:?}", path.join(STORE)));
-            VerifyReport::of_unreadable(&text)
+            let mut report = VerifyReport::new();
+            report.find("the store".into(), text, STORE_UNREADABLE);
+            report
         }
     };
     report.seconds = began.elapsed().as_secs_f64();
@@ -247,13 +206,13 @@ fn check_end(ledger: &Ledger, note: Option<LedgerHighWater>, report: &mut Verify
 }
 
 /// Verifies a store that nobody writes to.
-pub fn verify(ledger: &Ledger, store: &Store) -> Result<VerifyReport, VerifyError> {
+pub fn verify(ledger: &Ledger, store: &Store) -> Result<VerifyReport, DaemonError> {
     verify_with(ledger, store, None)
 }
 
 /// Verifies while the server runs. The views are not written while they are compared; if more changes gather than one batch holds,
 /// records wait to be applied as well. Edges are served all the while.
-pub fn verify_live(ledger: &Ledger, store: &Store, live: &LiveViews) -> Result<VerifyReport, VerifyError> {
+pub fn verify_live(ledger: &Ledger, store: &Store, live: &LiveViews) -> Result<VerifyReport, DaemonError> {
     verify_with(ledger, store, Some(live))
 }
 
@@ -261,7 +220,7 @@ fn verify_with(
     ledger: &Ledger,
     store: &Store,
     running: Option<&LiveViews>,
-) -> Result<VerifyReport, VerifyError> {
+) -> Result<VerifyReport, DaemonError> {
     let began = Instant::now();
     let mut report = VerifyReport::new();
     report.ledger = Some(ledger.id().to_string());
@@ -291,7 +250,7 @@ fn verify_with(
 /// Why the views were not compared.
 enum Stopped {
     /// The views cannot be rebuilt under TMPDIR.
-    Here(VerifyError),
+    Here(DaemonError),
     Ledger(StoreError),
     Views(StoreError),
 }
@@ -302,14 +261,13 @@ fn check_views(
     running: Option<&LiveViews>,
     report: &mut VerifyReport,
 ) -> Result<(), Stopped> {
-    let scratch_failed = |error: &dyn fmt::Display| Stopped::Here(VerifyError::Scratch(error.to_string()));
-    let rebuilt_store = scratch::store().map_err(|error| scratch_failed(&error))?;
+    let rebuilt_store = scratch::store().map_err(|error| Stopped::Here(no_scratch(&error)))?;
     let mut rebuilt = View::begin(ledger, &rebuilt_store).map_err(Stopped::Views)?;
     let mut changes = ViewChanges::on(&rebuilt_store);
     let catch_up = |view: &mut View, changes: &mut ViewChanges, position: u64| {
         view::catch_up(view, ledger, position, changes, |_| {}).map_err(|error| match error {
             CatchUpError::Ledger(error) => Stopped::Ledger(error),
-            CatchUpError::Views(error) => scratch_failed(&error),
+            CatchUpError::Views(error) => Stopped::Here(no_scratch(&error)),
         })
     };
     let written = || view::written_position(store).map_err(Stopped::Views);
@@ -317,35 +275,33 @@ fn check_views(
     catch_up(&mut rebuilt, &mut changes, written()?.unwrap_or_default())?;
     // From here on the server does not write its views; the few records since are applied now.
     let _held = running.map(LiveViews::hold_saving);
+    let mut find = |what: String, advice| report.find("the views".into(), what, advice);
     let Some(position) = written()? else {
         let (from, to) = view::KEYS;
         if store.range(from, to).next().is_some() {
-            let what =
-                "they are of another version of the program, or only a part of them is there".to_owned();
-            report.find("the views".into(), what, VIEW_WRONG);
+            let what = "they are of another version of the program, or only a part of them is there";
+            find(what.into(), VIEW_WRONG);
         }
         return Ok(());
     };
     catch_up(&mut rebuilt, &mut changes, position)?;
     if rebuilt.position < position {
-        let what = format!(
-            "they say that they reached position {position}, and the ledger ends at {}",
-            rebuilt.position
-        );
-        report.find("the views".into(), what, VIEW_WRONG);
+        let end = rebuilt.position;
+        let what = format!("they say that they reached position {position}, and the ledger ends at {end}");
+        find(what, VIEW_WRONG);
         return Ok(());
     }
     let known = view::written_damages(store).map_err(Stopped::Views)?;
     if let Some(damage) = rebuilt.damages.iter().find(|(last, its)| known.get(*last) != Some(*its)) {
         // What they made of the records then is worth more than what a rebuild makes of the damaged ledger now.
+        let (from, to) = (damage.1.from, damage.0);
         let what = format!(
-            "they were not compared, because they were made while positions {} to {} of the ledger could still be read",
-            damage.1.from, damage.0
+            "they were not compared, because they were made while positions {from} to {to} of the ledger could still be read"
         );
-        report.find("the views".into(), what, VIEW_KNOWS_MORE);
+        find(what, VIEW_KNOWS_MORE);
         return Ok(());
     }
-    rebuilt.save(&mut changes).map_err(|error| scratch_failed(&error))?;
+    rebuilt.save(&mut changes).map_err(|error| Stopped::Here(no_scratch(&error)))?;
     view::compare(store, &rebuilt_store, &mut |place, what| report.find(place, what, VIEW_WRONG))
         .map_err(Stopped::Views)?;
     check_sums(store, &mut |place, what| report.find(place, what, SUMS_WRONG)).map_err(Stopped::Views)?;
@@ -360,7 +316,6 @@ fn check_views(
     Ok(())
 }
 
-/// `server verify`.
 pub fn main(data_dir: &Path, json: bool) -> ExitCode {
     daemon::keep_small();
     match verify_directory(data_dir) {
@@ -371,20 +326,16 @@ pub fn main(data_dir: &Path, json: bool) -> ExitCode {
                 report.to_string()
             };
             println!("{text}");
-            report.exit_code()
+            if report.clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
-        Err(error) => {
-            codes::print_error(error.code(), &error);
-            error.exit_code()
-        }
+        Err(error) => daemon::exit_for(&error),
     }
 }
 
 /// `server rebuild-views`: drops the views of a directory that no server runs on, so that its next start rebuilds them.
 pub fn discard_views(data_dir: &Path) -> Result<(), DaemonError> {
-    if !data_dir.join("store").is_dir() {
-        let error = VerifyError::NoDirectory(data_dir.to_owned());
-        return Err(DaemonError::Setting(error.code(), error.to_string()));
+    if !data_dir.join(STORE).is_dir() {
+        return Err(no_directory(data_dir));
     }
     let dir = DataDir::hold(data_dir)?;
     let OpenedLedger { store, .. } = opening::open(dir.path(), None)?;

@@ -34,6 +34,7 @@ pub struct Recording {
     /// In the order in which the file first names them.
     pub garages: Vec<RecordedGarage>,
 }
+
 #[derive(Debug)]
 pub struct RecordedGarage {
     pub name: SiteName,
@@ -212,6 +213,7 @@ struct RowChange {
     produced: u64,
     total: u64,
 }
+
 #[derive(Debug)]
 pub struct RecordedTraffic {
     rows: Arc<[OccupancyRow]>,

@@ -64,6 +64,7 @@ impl GarageUsage {
         f64::from(self.hours.iter().copied().max().unwrap_or(0)) / 100.0
     }
 }
+
 #[derive(Debug, Clone, Copy)]
 pub enum Demand {
     /// As the hour lets one expect.

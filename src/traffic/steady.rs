@@ -5,17 +5,6 @@
 //! **Not promised.** That garages of other names never see the same plate, only that it is unlikely while they have the same
 //! seed. After a restart the same seed begins with the same cars, of which some may still be inside: give a new seed when a
 //! garage goes on.
-//!
-//! ```
-//! use fogpost::traffic::steady::{SteadyGarage, cars};
-//!
-//! let cars_per_hour = "120".parse().expect("above 0");
-//! let garage = SteadyGarage { name: "Bull Ring", capacity: 500, cars_per_hour, seed: 7, occupied: 20 };
-//! for car in cars(&garage).take(3) {
-//!     // Wait until car.unix_ms, then post it.
-//!     println!("{}: {:?}", car.direction.kind(), car.plate);
-//! }
-//! ```
 
 use super::plates::PlateRegistry;
 use super::simulated::{Demand, SimulatedTraffic};

@@ -134,7 +134,6 @@ pub fn look_into(store: &Store) -> String {
     }
     let mut news = BTreeSet::from([(new.epoch, new.first.get()), (new.epoch, new.last.get())]);
     let (mut missing, mut applied) = (0, BTreeSet::new());
-    let streams = ledger.numbered_streams();
     for found in ledger.records(1) {
         let (position, RecordOrDamage::Record(entry)) = found.unwrap() else { panic!("the server is sound") };
         match entry {
@@ -142,7 +141,7 @@ pub fn look_into(store: &Store) -> String {
                 let page = page.open().unwrap();
                 let Content::Records(records) = &page.content else { panic!("of a loss at {position}") };
                 for (sequence, record) in (page.first.get()..).zip(records) {
-                    let place = (streams[stream as usize].epoch, sequence);
+                    let place = (stream.epoch, sequence);
                     if !applied.insert(place) {
                         return format!("lie: {place:?} is applied twice");
                     }
@@ -153,7 +152,7 @@ pub fn look_into(store: &Store) -> String {
             }
             Entry::MissingRange { stream, first, last, .. } => {
                 for sequence in first..=last {
-                    let place = (streams[stream as usize].epoch, sequence);
+                    let place = (stream.epoch, sequence);
                     if !applied.insert(place) {
                         return format!("lie: {place:?} is applied and missing");
                     }

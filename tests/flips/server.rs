@@ -115,9 +115,10 @@ pub fn make(dir: &Path) -> Vec<PathBuf> {
             assert_eq!(answer[0].verdict, Verdict::Accepted);
         }
         if round % 6 == 0 {
-            ledger.record_capacity(&senders[0].site, 100 + round, 6).unwrap();
+            let told = |_: &[_]| vec![(senders[0].site.clone(), 100 + round)];
+            ledger.commit_with_capacities(&[], 6, told).unwrap();
             let command = Command::Capacity { garage: senders[2].site.clone(), spaces: Some(7 + round) };
-            ledger.record_command("a test", command, 6).unwrap();
+            ledger.record_order("a test", Vec::new(), command, 6).unwrap();
         }
         catch_up(&ledger, &store, &mut view).unwrap();
         store.flush().unwrap();
@@ -157,7 +158,7 @@ fn told(books: &Books, sound: &Sound, lost: &mut Vec<u64>) -> Result<Told, Strin
     let streams = ledger.streams();
     let named = |site: &SiteName| {
         let nameless = streams.get(site).filter(|_| site.as_str().starts_with("unknown garage "));
-        let epoch = nameless.map(|streams| streams[0].epoch);
+        let epoch = nameless.map(|streams| streams[0].id.epoch);
         let its = sound.pages.iter().find(|(_, its, _)| Some(*its) == epoch);
         its.map_or(site, |(its, _, _)| its).clone()
     };

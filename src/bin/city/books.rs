@@ -157,16 +157,11 @@ impl EndedStays {
 #[derive(Debug, Clone, Default)]
 pub struct StayPairing {
     /// Since when the cars are inside, by the letters and digits of their plates.
-    inside: HashMap<Arc<str>, i64>,
+    pub inside: HashMap<Arc<str>, i64>,
     pub ended: EndedStays,
 }
 
 impl StayPairing {
-    /// Goes on from the cars that were inside before.
-    pub fn of_cars(inside: HashMap<Arc<str>, i64>) -> StayPairing {
-        StayPairing { inside, ended: EndedStays::default() }
-    }
-
     pub fn entered(&mut self, plate: &str, unix_ms: i64) {
         match self.inside.get_mut(plate) {
             Some(since) => *since = unix_ms,
@@ -247,6 +242,7 @@ impl CityBooks {
         }
         self.last_number = Some((receipt.epoch, last));
     }
+
     pub fn confirmed(&self) -> u64 {
         self.hash.events
     }
@@ -468,7 +464,8 @@ mod tests {
 
     #[test]
     fn an_exit_ends_the_last_entry_of_its_plate() {
-        let mut stays = StayPairing::of_cars(HashMap::from([(Arc::from("FOUND"), 5)]));
+        let mut stays =
+            StayPairing { inside: HashMap::from([(Arc::from("FOUND"), 5)]), ..StayPairing::default() };
         stays.entered("A", 10);
         stays.entered("A", 20);
         stays.left("B", 25);

@@ -50,6 +50,7 @@ pub enum ChildError {
     #[error("{name} could not be ended: {source}. What it had confirmed is on its disk")]
     NotEnded { name: String, source: io::Error },
 }
+
 pub fn in_words(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit code {code}"),
@@ -68,6 +69,7 @@ fn end_of_log(log: &Path) -> String {
     let shown = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];
     format!("Its log {log:?} ends with:\n  {}", shown.join("\n  "))
 }
+
 #[derive(Debug)]
 pub struct ChildSpec {
     /// Its name in messages: `server`, `edge-3`.

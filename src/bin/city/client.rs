@@ -62,6 +62,7 @@ pub struct ListPage<T> {
     pub items: Vec<T>,
     next: Option<String>,
 }
+
 #[derive(Debug, Clone, Default)]
 pub struct DaemonClient(HttpClient);
 

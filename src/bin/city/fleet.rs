@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::process::Child;
 use tokio::sync::{Mutex, OwnedMutexGuard};
+
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Where daemons listen under chaos: Linux gives ports from 61,000 on to nobody who does not ask for them.
@@ -102,6 +103,7 @@ impl DaemonSlot {
             SlotState::Up(_) | SlotState::Down => None,
         }
     }
+
     pub async fn peak_rss_bytes(&self) -> Option<u64> {
         let now = match &*self.state.lock().await {
             SlotState::Up(child) => children::peak_rss_of(child),
@@ -128,6 +130,7 @@ impl DaemonSlot {
         }
     }
 }
+
 #[derive(Debug)]
 pub struct Fleet {
     pub server: Arc<DaemonSlot>,

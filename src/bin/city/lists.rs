@@ -4,12 +4,12 @@
 //! the garage under which it is listed.
 //! **Not promised.** That the lists are right: [`SequenceCheck`] and the oracle judge that.
 
-use super::books::{Baseline, GarageCharges, ListedEvents, StayPairing};
+use super::books::{Baseline, EndedStays, GarageCharges, ListedEvents, StayPairing};
 use super::client::{DaemonClient, GarageAtServer, ListPage};
 use fogpost::http::client::{HttpCallError, percent_encoded};
 use fogpost::traffic::StartingState;
 use serde::Deserialize;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// An event in `GET /v1/events`.
@@ -24,6 +24,7 @@ struct ListedEvent {
     plate: Option<String>,
     at: Option<jiff::Timestamp>,
 }
+
 fn events_of(server: &str, garage: &str) -> String {
     format!("{server}/v1/events?limit=1000&garage={}", percent_encoded(garage))
 }
@@ -59,24 +60,21 @@ pub async fn baseline(
     garage: &GarageAtServer,
 ) -> Result<Baseline, HttpCallError> {
     let mut cursor = None;
-    // Each car with the number of its entry in the list and the time of it.
-    let mut inside: HashMap<Arc<str>, (u64, Option<i64>)> = HashMap::new();
+    let mut stays = StayPairing::default();
     let mut latest_unix_ms = None;
-    let mut number = 0;
     let visit = |event: ListedEvent| {
-        number += 1;
         let at = event.at.map(|at| at.as_millisecond());
         latest_unix_ms = latest_unix_ms.max(at);
-        match (event.kind.as_str(), event.plate) {
-            ("entry", Some(plate)) => _ = inside.insert(plate.into(), (number, at)),
-            ("exit", Some(plate)) => _ = inside.remove(plate.as_str()),
+        match (event.kind.as_str(), event.plate, at) {
+            ("entry", Some(plate), Some(at)) => stays.entered(&plate, at),
+            ("exit", Some(plate), Some(at)) => stays.left(&plate, at),
             _ => {}
         }
     };
     client.each(&events_of(server, &garage.name), &mut cursor, visit).await?;
-    let since = inside.iter().filter_map(|(car, (_, at))| Some((car.clone(), (*at)?))).collect();
-    let mut inside: Vec<(u64, Arc<str>)> =
-        inside.into_iter().map(|(car, (number, _))| (number, car)).collect();
+    stays.ended = EndedStays::default(); // They ended before this run.
+    let mut inside: Vec<(i64, Arc<str>)> =
+        stays.inside.iter().map(|(car, since)| (*since, car.clone())).collect();
     inside.sort_unstable();
     // There may be more plates than cars: the oldest of them left without being read.
     let cars = usize::try_from(garage.occupied).unwrap_or(0);
@@ -85,7 +83,7 @@ pub async fn baseline(
     Ok(Baseline {
         state: StartingState { occupied: garage.occupied, inside, latest_unix_ms },
         marks: garage.marks.iter().map(|mark| (mark.epoch.clone(), mark.sequence)).collect(),
-        stays: StayPairing::of_cars(since),
+        stays,
         closed: garage.stays.closed,
         cursor,
     })
@@ -100,7 +98,6 @@ pub async fn events_after(
 ) -> Result<ListedEvents, HttpCallError> {
     let mut listed = ListedEvents::default();
     let mut numbers = SequenceCheck { last: baseline.marks.clone(), irregular: None };
-    let mut timeless = None;
     let visit = |event: ListedEvent| {
         if baseline.marks.get(&event.epoch).is_some_and(|mark| event.sequence <= *mark) {
             return; // The page on which the baseline ended begins with events from before it.
@@ -108,19 +105,19 @@ pub async fn events_after(
         numbers.see(garage, &event);
         match event.at {
             Some(at) => listed.hash.record(&event.kind, event.plate.as_deref(), at.as_nanosecond()),
-            None => timeless = Some(format!("number {} is listed without a time", event.sequence)),
+            None => {
+                let timeless = || format!("number {} is listed without a time", event.sequence);
+                numbers.irregular.get_or_insert_with(timeless);
+            }
         }
     };
     client.each(&events_of(server, garage), &mut baseline.cursor.clone(), visit).await?;
-    listed.irregular = numbers.irregular.or(timeless);
+    listed.irregular = numbers.irregular;
     Ok(listed)
 }
 
 /// The account of plates that nobody registered. Its month has more lines than a page should have.
 const UNREGISTERED: &str = "unregistered";
-
-/// How many of the newest charges are looked at for one to show.
-const LOOK_AT: usize = 100;
 
 /// An entry of `GET /v1/charges`.
 #[derive(Debug, Deserialize)]
@@ -191,7 +188,7 @@ pub async fn newest_statement(
     client: &DaemonClient,
     server: &str,
 ) -> Result<Option<StatementLink>, HttpCallError> {
-    let page: ListPage<ListedCharge> = client.get(&format!("{server}/v1/charges?limit={LOOK_AT}")).await?;
+    let page: ListPage<ListedCharge> = client.get(&format!("{server}/v1/charges?limit=100")).await?;
     Ok(statement_of(page.items))
 }
 
@@ -216,7 +213,6 @@ pub async fn charges_position(client: &DaemonClient, server: &str) -> Result<u64
 
 #[cfg(test)]
 mod tests {
-    use super::super::books::EndedStays;
     use super::super::money::Takings;
     use super::*;
 

@@ -18,6 +18,7 @@ pub struct GarageSite {
     pub name: String,
     pub capacity: u32,
 }
+
 pub fn sites(settings: &Settings) -> Vec<GarageSite> {
     let simulated = |index| {
         let (name, capacity, _) = simulated::simulated_garage(index);

@@ -93,6 +93,7 @@ impl ChaosProducer {
         self.pass.room().await.min(most)
     }
 }
+
 pub struct CityProducer {
     pub client: DaemonClient,
     /// The edge's address: `http://127.0.0.1:5581`.
@@ -121,7 +122,6 @@ impl CityProducer {
 
     async fn feed(&mut self, stop: &CancellationToken) -> Result<(), HttpCallError> {
         let mut batch = Vec::new();
-        let mut size = 0;
         let mut next = self.next_passage();
         while let Some(first) = next {
             let room = async {
@@ -136,10 +136,8 @@ impl CityProducer {
             let Some(most) = stop.run_until_cancelled(room).await else {
                 return Ok(());
             };
-            // As large as the last request, so that it does not grow by doubling.
-            let mut lines = String::with_capacity(size);
+            let mut lines = String::new();
             next = self.gather(first, most, &mut batch, &mut lines);
-            size = lines.len();
             self.deliver(&batch, Bytes::from(lines), stop).await?;
         }
         Ok(())

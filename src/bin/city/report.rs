@@ -108,6 +108,7 @@ impl Serialize for PhaseTimes {
         serializer.collect_map(self.each())
     }
 }
+
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct CityReport {
     /// Confirmed by the edges in this run.

@@ -56,6 +56,8 @@ pub struct CityFlags {
     /// End when all events are applied and checked. Needs --replay or --limit, since simulated cars have no end.
     #[arg(long, help_heading = RESULT, requires = "end of the cars")]
     pub exit_when_settled: bool,
+
+    /// What is compared at the end.
     #[arg(long, value_name = "HOW", help_heading = RESULT, value_enum, default_value_t = Verify::Full)]
     pub verify: Verify,
 
@@ -85,7 +87,6 @@ fn speed(text: &str) -> Result<f64, String> {
     }
 }
 
-/// What is compared at the end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verify {

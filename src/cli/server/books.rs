@@ -16,7 +16,8 @@ use crate::parking::register::{self, Account};
 use crate::parking::statement::journal::{self, Chart};
 use crate::parking::statement::{Month, Statement};
 use crate::server::books::{Asked, BooksQuestion, StatementAssembler, Whose, read_answer};
-use crate::server::commands::{Intent, Put, ServerRequest, ServerSession};
+use crate::server::commands::{Put, ServerRequest, ServerSession};
+use crate::server::record::Command;
 use clap::ValueEnum;
 use serde_json::{Value, json};
 use std::fs;
@@ -32,7 +33,7 @@ pub(super) fn run_plates(session: &mut ServerSession<'_>, command: PlatesCommand
         PlatesCommand::Add { plate, account, name } => {
             import(session, Put::Plates(csv_of(&plate, &account, &name)?), Import::Record, OutputFlags::TEXT)
         }
-        PlatesCommand::Remove { plate } => record(session, Intent::RemovePlate { plate: plate.to_string() }),
+        PlatesCommand::Remove { plate } => record(session, Command::RemovePlate { plate: plate.to_string() }),
     }
 }
 
@@ -45,7 +46,7 @@ pub(super) fn run_contracts(
         ContractsCommand::List(output) => {
             session.ask(ServerRequest::Contracts).map(|answer| output.print(&answer, print_contracts))
         }
-        ContractsCommand::Remove { contract } => record(session, Intent::RemoveContract { contract }),
+        ContractsCommand::Remove { contract } => record(session, Command::RemoveContract { contract }),
     }
 }
 
@@ -57,9 +58,9 @@ pub(super) fn run_charges(session: &mut ServerSession<'_>, command: ChargesComma
             let asked = Asked { plate, garage, account, month, after, limit: limit as usize };
             charges(session, asked).map(|answer| output.print(&answer, print_charges))
         }
-        ChargesCommand::Void { charge, reason } => record(session, Intent::Void { charge, reason }),
+        ChargesCommand::Void { charge, reason } => record(session, Command::Void { charge, reason }),
         ChargesCommand::Credit { charge, amount, reason } => {
-            record(session, Intent::Credit { charge, amount, reason })
+            record(session, Command::Credit { charge, amount, reason })
         }
     }
 }

@@ -9,7 +9,8 @@ mod tariffs;
 use crate::cli::{parse, print, text};
 use crate::config::{ConfigError, EdgeSettings, ServerConfig};
 use crate::daemon::admin::NotDone;
-use crate::server::commands::{Intent, ServerRequest, ServerSession};
+use crate::server::commands::{ServerRequest, ServerSession};
+use crate::server::record::Command;
 use crate::store::private::keep_what_we_create_private;
 use crate::{daemon, server, telemetry};
 use flags::{ServerCommand, ServerFlags, TariffsCommand};
@@ -69,8 +70,8 @@ impl ServerCall {
 }
 
 /// Records an operator's decision, and says where.
-fn record(session: &mut ServerSession<'_>, intent: Intent) -> Result<(), NotDone> {
-    say(session, ServerRequest::Command(intent))
+fn record(session: &mut ServerSession<'_>, command: Command) -> Result<(), NotDone> {
+    say(session, ServerRequest::Command(command))
 }
 
 /// Prints what a request is answered with, in words.

@@ -8,7 +8,8 @@ use crate::config::ServerConfig;
 use crate::daemon;
 use crate::daemon::admin::{self, NotDone};
 use crate::parking::Moment;
-use crate::server::commands::{Intent, ServerRequest, ServerSession};
+use crate::server::commands::{ServerRequest, ServerSession};
+use crate::server::record::Command;
 use crate::server::{backup, compact, verify};
 use serde_json::Value;
 use std::path::Path;
@@ -36,7 +37,7 @@ pub(super) fn run(config: &ServerConfig, command: ServerCommand) -> ExitCode {
         ServerCommand::Charges(command) => books::run_charges(session, command),
         ServerCommand::Statements(command) => books::run_statements(session, command),
         ServerCommand::Journal(command) => books::run_journal(session, command),
-        ServerCommand::Forget { plate } => record(session, Intent::Forget { plate: plate.to_string() }),
+        ServerCommand::Forget { plate } => say(session, ServerRequest::Forget { plate: plate.to_string() }),
         ServerCommand::Compact { to } => compact::run(config, &to)
             .map(|said| print(&format!("{said}\n")))
             .map_err(|reason| NotDone::Failed(codes::COMPACTION_FAILED, reason)),
@@ -54,20 +55,20 @@ pub(super) fn run(config: &ServerConfig, command: ServerCommand) -> ExitCode {
 }
 
 fn run_garages(session: &mut ServerSession<'_>, command: GaragesCommand) -> Result<(), NotDone> {
-    let intent = match command {
+    let command = match command {
         GaragesCommand::List(output) => {
             return session.ask(ServerRequest::Garages).map(|answer| output.print(&answer, print_garages));
         }
-        GaragesCommand::Rename { old, new } => Intent::Rename { garage: old, to: new },
-        GaragesCommand::Decommission { name, undo } => Intent::Decommission { garage: name, undo },
-        GaragesCommand::Adopt { name } => Intent::Adopt { garage: name },
-        GaragesCommand::Capacity { name, spaces, as_told: _ } => Intent::Capacity { garage: name, spaces },
+        GaragesCommand::Rename { old, new } => Command::Rename { garage: old, to: new },
+        GaragesCommand::Decommission { name, undo } => Command::Decommission { garage: name, undo },
+        GaragesCommand::Adopt { name } => Command::Adopt { garage: name },
+        GaragesCommand::Capacity { name, spaces, as_told: _ } => Command::Capacity { garage: name, spaces },
     };
-    record(session, intent)
+    record(session, command)
 }
 
 fn run_quarantine(session: &mut ServerSession<'_>, command: QuarantineCommand) -> Result<(), NotDone> {
-    let intent = match command {
+    let command = match command {
         QuarantineCommand::List { after, limit, output } => {
             let answer = session.ask(ServerRequest::Quarantine { after, limit: limit as usize })?;
             let columns = [
@@ -80,29 +81,29 @@ fn run_quarantine(session: &mut ServerSession<'_>, command: QuarantineCommand) -
             output.print(&answer, |answer| list(answer, "quarantine", columns));
             return Ok(());
         }
-        QuarantineCommand::Release { place } => Intent::Release { place },
-        QuarantineCommand::Discard { place, reason } => Intent::Discard { place, reason },
+        QuarantineCommand::Release { place } => Command::Release { place },
+        QuarantineCommand::Discard { place, reason } => Command::Discard { place, reason },
     };
-    record(session, intent)
+    record(session, command)
 }
 
 fn run_stays(session: &mut ServerSession<'_>, command: StaysCommand) -> Result<(), NotDone> {
-    let intent = match command {
+    let command = match command {
         StaysCommand::Review(output) => {
             return session.ask(ServerRequest::Review).map(|answer| output.print(&answer, print_review));
         }
-        StaysCommand::Join { entry, exit, reason } => Intent::JoinStay { entry, exit, reason },
+        StaysCommand::Join { entry, exit, reason } => Command::JoinStay { entry, exit, reason },
         StaysCommand::Close { entry, left, reason } => {
             let (left_at_ms, offset_minutes) = stored(left);
-            Intent::CloseStay { entry, left_at_ms, offset_minutes, reason }
+            Command::CloseStay { entry, left_at_ms, offset_minutes, reason }
         }
         StaysCommand::Split { entry, left, entered, reason } => {
             let ((left_at_ms, offset_minutes), (entered_at_ms, _)) = (stored(left), stored(entered));
-            Intent::SplitStay { entry, left_at_ms, entered_at_ms, offset_minutes, reason }
+            Command::SplitStay { entry, left_at_ms, entered_at_ms, offset_minutes, reason }
         }
-        StaysCommand::Bill { charge, reason } => Intent::BillStay { charge, reason },
+        StaysCommand::Bill { charge, reason } => Command::BillStay { charge, reason },
     };
-    record(session, intent)
+    record(session, command)
 }
 
 /// A moment as the ledger stores it: milliseconds since 1970, and the offset in minutes.

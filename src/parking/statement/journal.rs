@@ -50,7 +50,6 @@ impl Default for Chart {
     }
 }
 
-/// Which side of an account an amount is written on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     Debit,

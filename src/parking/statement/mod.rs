@@ -32,7 +32,6 @@ use super::event::Moment;
 use super::money::{Money, VatRate};
 use serde::{Deserialize, Serialize};
 
-/// Who sends the statement.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Operator {
     pub name: String,
@@ -41,7 +40,6 @@ pub struct Operator {
     pub vat_id: Option<String>,
 }
 
-/// Whose statement it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Customer {
     Account {
@@ -54,7 +52,6 @@ pub enum Customer {
 }
 
 impl Customer {
-    /// The account or the plate.
     pub fn id(&self) -> &str {
         match self {
             Customer::Account { account, .. } => account,
@@ -63,7 +60,6 @@ impl Customer {
     }
 }
 
-/// What stands above the lines.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatementHead {
     pub operator: Operator,
@@ -76,7 +72,6 @@ pub struct StatementHead {
     pub position: u64,
 }
 
-/// Which car a charge is for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StatementCar {
     Plate(String),
@@ -86,7 +81,6 @@ pub enum StatementCar {
 }
 
 impl StatementCar {
-    /// What is shown for it.
     pub fn label(&self) -> Option<&str> {
         match self {
             StatementCar::Plate(text) | StatementCar::Token(text) => Some(text),
@@ -95,7 +89,6 @@ impl StatementCar {
     }
 }
 
-/// A stay that was charged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatementStay {
     pub garage: String,
@@ -143,7 +136,6 @@ impl StatementEntry {
     }
 }
 
-/// One entry of the books.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatementLine {
     /// Its own id, by which others speak of it.

@@ -19,7 +19,6 @@ pub struct Month {
 pub struct MonthError(String);
 
 impl Month {
-    /// January 1970.
     pub const EPOCH: Month = Month { year: 1970, month: 1 };
 
     /// Years 0 to 9999: what a text of this form can say.

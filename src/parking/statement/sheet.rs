@@ -35,7 +35,6 @@ pub(super) fn text(text: &str) -> Cow<'_, str> {
     Cow::Owned(safe)
 }
 
-/// A table in memory.
 pub(super) struct CsvTable(csv::Writer<Vec<u8>>);
 
 impl CsvTable {

@@ -4,7 +4,6 @@ use super::Moment;
 use jiff::civil::DateTime;
 use std::fmt::Write;
 
-/// The wall time at the garage.
 pub(super) fn local(moment: Moment) -> DateTime {
     moment.offset.to_datetime(moment.timestamp)
 }

@@ -1,10 +1,9 @@
 //! Answers to questions about the board.
 //!
 //! **Promise.** An answer costs the same in a city of ten thousand garages as in one of ten: what changed since the asker's version
-//! is looked up by position, encoded once for all who ask since the same version, and fits into a reply. Nothing waits for records to be applied.
-//! **Kept by.** A board is made from a snapshot of the views, and kept until there is a later snapshot and enough time has
-//! passed: at most a twentieth of the time goes into encoding ([`PAID_BACK`]).
-//! **Not promised.** The newest position: a board may lack what was applied in the last milliseconds.
+//! is looked up by position, encoded once for all who ask since that version, and fits into a reply.
+//! **Kept by.** A board is made from a snapshot of the views, and kept until at most a twentieth of the time goes into encoding
+//! ([`PAID_BACK`]). So it may lack what was applied in the last milliseconds.
 
 use super::applying::LiveViews;
 use super::view::{GarageState, Snapshot};
@@ -32,17 +31,13 @@ pub struct Boards {
     ledger: LedgerId,
     /// Drawn at each start: what a version of an earlier run meant is not known; see [`BoardVersion`].
     run: u64,
-    /// What the board is made from.
     view: Arc<Snapshot>,
     made_at: Instant,
-    /// How long encoding its parts took.
     encoding: Duration,
     /// Its encoded parts, by the position since which each lists the changes.
     parts: HashMap<Option<u64>, Bytes>,
     kept_bytes: usize,
-    /// How many parts were encoded ever.
     encoded: u64,
-    /// What one part may take.
     part_max: usize,
     /// Whether it was said that an edge of an earlier version cannot have this board.
     said_too_large: bool,
@@ -88,6 +83,10 @@ impl Boards {
             return;
         }
         (self.view, self.made_at, self.encoding) = (view, now, Duration::ZERO);
+        self.forget_parts();
+    }
+
+    fn forget_parts(&mut self) {
         self.parts.clear();
         self.kept_bytes = 0;
     }
@@ -121,7 +120,12 @@ impl Boards {
         let mut upto = 0;
         let changed = self.view.changed_since(key).filter(|(_, garage)| garage.is_shown());
         for (garage_key, garage) in changed {
-            let line = part_line(&self.view, garage_key, garage);
+            let line = PartLine {
+                name: self.view.name_of(garage_key).to_string(),
+                capacity: garage.capacity,
+                occupied: garage.occupancy.occupied,
+                as_of_ms: garage.as_of_ms,
+            };
             size += line.size_at_most();
             if size > self.part_max && !part.garages.is_empty() {
                 (part.upto, part.is_last) = (self.version(upto), false);
@@ -134,8 +138,7 @@ impl Boards {
         self.encoding += began.elapsed();
         self.encoded += 1;
         if self.kept_bytes + bytes.len() > KEPT_BYTES {
-            self.parts.clear();
-            self.kept_bytes = 0;
+            self.forget_parts();
         }
         self.kept_bytes += bytes.len();
         self.parts.insert(key, bytes.clone());
@@ -181,15 +184,6 @@ impl Boards {
             return None;
         }
         Some(answer.into())
-    }
-}
-
-fn part_line(view: &Snapshot, key: &SiteName, garage: &GarageState) -> PartLine {
-    PartLine {
-        name: view.name_of(key).to_string(),
-        capacity: garage.capacity,
-        occupied: garage.occupancy.occupied,
-        as_of_ms: garage.as_of_ms,
     }
 }
 

@@ -19,21 +19,24 @@
 //! `said` is a sentence for people; a command that records something is answered with `{"position","said"}`.
 
 use super::put::Prepared;
+use crate::daemon::DaemonError;
 use crate::daemon::admin::{NotDone, Outcome};
-use crate::messaging::SiteName;
+use crate::messaging::{LedgerId, SiteName};
 use crate::parking::register::Garages;
 use crate::parking::{EventId, Plate};
 use crate::server::hex::{hex, unhex};
 use crate::server::ledger::{Ledger, Stream};
 use crate::server::listed::{self, GarageLine, time};
-use crate::server::record::{Command, QuarantinePlace, ToForget};
-use crate::server::verify::{VerifyError, VerifyReport};
+use crate::server::record::{Command, QuarantinePlace, StreamId, ToForget};
+use crate::server::verify::VerifyReport;
 use crate::server::view::base::BASE;
 use crate::server::view::billing::UNREGISTERED;
 use crate::server::view::billing::list::pending;
 use crate::server::view::review::Review;
 use crate::server::view::{Snapshot, StoredPassage};
 use crate::store::Store;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -68,13 +71,43 @@ pub fn quarantine(view: &Snapshot, after: Option<QuarantinePlace>, limit: usize)
 }
 
 /// The report of `verify`, as JSON and as text.
-pub fn verified(report: Result<VerifyReport, VerifyError>) -> Outcome {
+pub fn verified(report: Result<VerifyReport, DaemonError>) -> Outcome {
     let report = report.map_err(|error| error.to_string())?;
     let whole = serde_json::to_value(&report).map_err(|error| error.to_string())?;
     Ok(json!({ "clean": report.clean, "report": whole, "text": report.to_string() }))
 }
 
-/// Records from position `from` to `through`, or to the ledger's end, as many as one answer holds.
+/// Records of the ledger, as many as one answer holds.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RecordsPart {
+    pub ledger: LedgerId,
+    pub through: u64,
+    /// All streams, by number.
+    pub streams: Vec<StreamId>,
+    pub records: Vec<Vec<u8>>,
+}
+
+/// Keys and values of the base of a compacted ledger, as many as one answer holds.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct BasePart {
+    pub ledger: LedgerId,
+    pub entries: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The key to continue after; none at its end.
+    pub next: Option<Vec<u8>>,
+}
+
+/// A part for another copy of this program: its bytes in hexadecimal digits.
+fn packed(part: &impl Serialize) -> Outcome {
+    let bytes = postcard::to_stdvec(part).map_err(|error| error.to_string())?;
+    Ok(json!({ "part": hex(&bytes) }))
+}
+
+/// Reads what [`packed`] made.
+pub fn unpacked<T: DeserializeOwned>(answer: &Value) -> Option<T> {
+    postcard::from_bytes(&unhex(answer["part"].as_str()?)?).ok()
+}
+
+/// Records from position `from` to `through`, or to the ledger's end.
 pub fn records(ledger: &Ledger, from: u64, through: Option<u64>) -> Outcome {
     // Before the streams: each stream of a record that is on disk is known.
     let position = ledger.position();
@@ -85,33 +118,25 @@ pub fn records(ledger: &Ledger, from: u64, through: Option<u64>) -> Outcome {
     let read = ledger.raw_records(from, through, RECORDS_BYTES);
     let records =
         read.map_err(|error| format!("{error}. The ledger cannot be copied; \"server verify\" says more"))?;
-    let streams = ledger.numbered_streams().into_iter();
-    Ok(json!({
-        "ledger": ledger.id().to_string(),
-        "through": through,
-        "streams": streams.map(|stream| json!([stream.site, stream.epoch.to_string()])).collect::<Vec<_>>(),
-        "records": records.iter().map(|record| hex(record)).collect::<Vec<_>>(),
-    }))
+    packed(&RecordsPart { ledger: ledger.id(), through, streams: ledger.numbered_streams(), records })
 }
 
-/// The base of a compacted ledger after a key, as much as one answer holds; `next` is null at its end.
-pub fn base(ledger: &Ledger, after: Option<&str>) -> Outcome {
+/// The base of a compacted ledger after a key.
+pub fn base(ledger: &Ledger, after: Option<Vec<u8>>) -> Outcome {
     let (first, end) = BASE;
-    let from = match after {
-        Some(key) => [unhex(key).ok_or_else(|| "the cursor is none".to_owned())?, vec![0]].concat(),
-        None => first.to_vec(),
-    };
-    let (mut entries, mut bytes, mut next) = (Vec::new(), 0, None);
-    for entry in ledger.store().range(&from.max(first.to_vec()), end) {
+    let from = after.map_or(first.to_vec(), |key| [&key[..], &[0]].concat().max(first.to_vec()));
+    let mut part = BasePart { ledger: ledger.id(), entries: Vec::new(), next: None };
+    let mut bytes = 0;
+    for entry in ledger.store().range(&from, end) {
         let (key, value) = entry.map_err(|error| error.to_string())?;
         if bytes > RECORDS_BYTES {
-            next = entries.last().map(|entry: &Value| entry[0].clone());
+            part.next = part.entries.last().map(|(key, _)| key.clone());
             break;
         }
         bytes += key.len() + value.len();
-        entries.push(json!([hex(&key), hex(&value)]));
+        part.entries.push((key, value));
     }
-    Ok(json!({ "ledger": ledger.id().to_string(), "entries": entries, "next": next }))
+    packed(&part)
 }
 
 /// The answer to a command that the views do not show yet.
@@ -174,13 +199,8 @@ pub fn done(view: &Snapshot, position: u64, command: &Command) -> Outcome {
         Command::Credit { charge, .. } => {
             format!("Some of the charge {charge} is given back at position {position}, with the reason")
         }
-        Command::Piece { .. }
-        | Command::Tariffs { .. }
-        | Command::Plates { .. }
-        | Command::Contracts { .. }
-        | Command::Price { .. }
-        | Command::Forget { whose: ToForget::Charged { .. }, .. }
-        | Command::Erased => format!("It acts from position {position} on"),
+        // The others come from the program, which says what they did.
+        _ => format!("It acts from position {position} on"),
     };
     Ok(json!({ "position": position, "said": said }))
 }
@@ -212,24 +232,18 @@ fn released(view: &Snapshot, position: u64, place: QuarantinePlace) -> String {
 
 /// Says what an import changes, and at which position it was recorded; `None`: nothing was recorded.
 pub fn put(prepared: &Prepared, position: Option<u64>) -> Value {
-    let Prepared { changes, changes_total, unnamed, unnamed_total, .. } = prepared;
-    let count = match changes_total {
+    let count = match prepared.changes_total {
         1 => "1 change".to_owned(),
         n => format!("{n} changes"),
     };
     let said = match position {
         Some(position) => format!("{count}, from position {position} on"),
-        None if changes.is_empty() => "Nothing changes; nothing was recorded".to_owned(),
+        None if prepared.changes.is_empty() => "Nothing changes; nothing was recorded".to_owned(),
         None => format!("{count}; nothing was recorded"),
     };
-    json!({
-        "changes": changes,
-        "changes_total": changes_total,
-        "unnamed": unnamed,
-        "unnamed_total": unnamed_total,
-        "position": position,
-        "said": said,
-    })
+    let mut answer = json!(prepared);
+    (answer["position"], answer["said"]) = (json!(position), json!(said));
+    answer
 }
 
 /// Maximum number of registered plates in one answer.
@@ -289,10 +303,8 @@ pub fn review(view: &Snapshot, ledger: &Ledger, found: &Review) -> Outcome {
     let garage = |number: u32| view.name_of_number(number);
     let id = |number: u32, passage: &StoredPassage| {
         let key = view.key_of_number(number).map(ToString::to_string).unwrap_or_default();
-        let stream = ledger.stream(passage.stream()).map_err(|error| error.to_string())?;
-        Ok::<_, String>(
-            EventId { garage: key, epoch: stream.epoch.to_bytes(), sequence: passage.sequence }.to_string(),
-        )
+        let epoch = ledger.epoch_of(passage.stream()).map_err(|error| error.to_string())?.to_bytes();
+        Ok::<_, String>(EventId { garage: key, epoch, sequence: passage.sequence }.to_string())
     };
     let at = |passage: &StoredPassage| time(passage.at_ms);
     let pairs = found.pairs.iter().map(|pair| {

@@ -4,12 +4,12 @@ use super::ServerRequest;
 use super::operate::{self, Backend, CaughtUp, OpenBooks};
 use crate::codes;
 use crate::daemon::admin::{Call, NotDone, Outcome};
-use crate::daemon::clock;
+use crate::daemon::{DaemonError, clock};
 use crate::parking::statement::{Month, Operator};
 use crate::server::applying::LiveViews;
 use crate::server::ledger::Ledger;
 use crate::server::record::Command;
-use crate::server::verify::{VerifyError, VerifyReport, verify_live};
+use crate::server::verify::{VerifyReport, verify_live};
 use crate::server::view::{JudgeError, Snapshot};
 use crate::store::room::{DiskRoom, WRITTEN_FOR_VALUES};
 use crate::store::{Store, StoreError};
@@ -42,18 +42,11 @@ pub struct PendingCommand {
     pub recorded_at: oneshot::Sender<Result<u64, String>>,
 }
 
-impl PendingCommand {
-    /// Refuses what the disk has no room for, before any of it is written.
-    pub fn fits_on(&self, room: &DiskRoom) -> Result<(), String> {
-        fits_on(room, &self.pieces)
-    }
-}
-
 /// Size of a command without pieces, in bytes.
 const COMMAND_BYTES: u64 = 8 * 1024;
 
 /// Whether the disk has room for a command with `pieces` and for what the views keep of it; if not, why, and what to do.
-pub(super) fn fits_on(room: &DiskRoom, pieces: &[Vec<u8>]) -> Result<(), String> {
+pub fn fits_on(room: &DiskRoom, pieces: &[Vec<u8>]) -> Result<(), String> {
     let bytes = pieces.iter().map(|piece| piece.len() as u64).sum::<u64>() + COMMAND_BYTES;
     let in_ledger_and_views = 2 * bytes * WRITTEN_FOR_VALUES;
     room.check(in_ledger_and_views).map_err(|what| {
@@ -73,26 +66,22 @@ pub fn not_recorded(error: &StoreError) -> String {
     }
 }
 
-/// Takes the commands of operators.
+/// Takes the commands of operators in a running server. Everything that waits here runs on a thread that may block.
+#[derive(Clone)]
 pub struct CommandDesk {
-    running: Running,
+    pub ledger: Ledger,
+    pub store: Store,
+    pub live: Arc<LiveViews>,
+    /// The sender of the statements.
+    pub operator: Operator,
+    pub orders: mpsc::Sender<PendingCommand>,
+    pub stop: CancellationToken,
+    pub runtime: Handle,
     /// One command is judged, recorded and applied before the next is judged.
-    turn: Arc<Mutex<()>>,
+    pub turn: Arc<Mutex<()>>,
 }
 
 impl CommandDesk {
-    pub fn new(
-        ledger: Ledger,
-        store: Store,
-        live: Arc<LiveViews>,
-        orders: mpsc::Sender<PendingCommand>,
-        operator: Operator,
-        stop: CancellationToken,
-    ) -> CommandDesk {
-        let running = Running { ledger, store, live, operator, orders, stop, runtime: Handle::current() };
-        CommandDesk { running, turn: Arc::default() }
-    }
-
     pub async fn answer(&self, call: Call<ServerRequest>) -> Outcome {
         let Call { request, caller, .. } = call;
         let broke_off = broke_off(&request);
@@ -101,10 +90,10 @@ impl CommandDesk {
             true => Some(Arc::clone(&self.turn).lock_owned().await),
             false => None,
         };
-        let mut running = self.running.clone();
+        let mut desk = self.clone();
         let answered = tokio::task::spawn_blocking(move || {
             let _turn = turn;
-            operate::answer(&mut running, request, caller.as_str())
+            operate::answer(&mut desk, request, caller.as_str())
         });
         answered.await.unwrap_or(Err(broke_off))
     }
@@ -133,7 +122,7 @@ impl CommandDesk {
             }
             tokio::select! {
                 () = tokio::time::sleep(RETIRE_EVERY) => {}
-                () = self.running.stop.cancelled() => return,
+                () = self.stop.cancelled() => return,
             }
         }
     }
@@ -144,15 +133,25 @@ impl CommandDesk {
         let (mut commands, mut from) = (0, 1);
         loop {
             let turn = Arc::clone(&self.turn).lock_owned().await;
-            let mut running = self.running.clone();
+            let mut desk = self.clone();
             let forgotten = tokio::task::spawn_blocking(move || {
                 let _turn = turn;
-                operate::forget_some(&mut running, (from, before), seed, RETENTION)
+                operate::forget_some(&mut desk, (from, before), seed, RETENTION)
             });
             let next = forgotten.await.unwrap_or_else(|error| Err(error.to_string().into()))?;
             let Some(next) = next else { return Ok(commands) };
             (commands, from) = (commands + 1, next);
         }
+    }
+
+    /// Waits, unless the server is to stop.
+    fn wait_for<T>(&self, what: impl Future<Output = T>) -> Result<T, NotDone> {
+        self.runtime.block_on(async {
+            tokio::select! {
+                waited = what => Ok(waited),
+                () = self.stop.cancelled() => Err(NotDone::Stopping),
+            }
+        })
     }
 }
 
@@ -175,39 +174,15 @@ fn broke_off(request: &ServerRequest) -> NotDone {
     NotDone::Refused(format!("{what}. {hint}. The server's log says more, please report this with it"))
 }
 
-/// A running server. Everything that waits here runs on a thread that may block.
-#[derive(Clone)]
-struct Running {
-    ledger: Ledger,
-    store: Store,
-    live: Arc<LiveViews>,
-    operator: Operator,
-    orders: mpsc::Sender<PendingCommand>,
-    stop: CancellationToken,
-    runtime: Handle,
-}
-
-impl Running {
-    /// Waits, unless the server is to stop.
-    fn wait_for<T>(&self, what: impl Future<Output = T>) -> Result<T, NotDone> {
-        self.runtime.block_on(async {
-            tokio::select! {
-                waited = what => Ok(waited),
-                () = self.stop.cancelled() => Err(NotDone::Stopping),
-            }
-        })
-    }
-}
-
-impl Backend for Running {
+impl Backend for CommandDesk {
     fn open(&self) -> OpenBooks<'_> {
-        let Running { ledger, store, live, operator, .. } = self;
+        let CommandDesk { ledger, store, live, operator, .. } = self;
         OpenBooks { ledger, store, saving: Some(live.saving()), operator }
     }
     fn view(&self) -> Arc<Snapshot> {
         self.live.snapshot()
     }
-    fn verify(&self) -> Result<VerifyReport, VerifyError> {
+    fn verify(&self) -> Result<VerifyReport, DaemonError> {
         verify_live(&self.ledger, &self.store, &self.live)
     }
 

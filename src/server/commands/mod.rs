@@ -2,51 +2,47 @@
 //!
 //! **Promise.** A command that was answered with its position is on disk, and acts from that position on, however often the
 //! views are rebuilt. A command that makes no sense is refused before anything is recorded.
-//! **Kept by.** What an operator wants is an [`Intent`], and records are made from it here alone. Commands come over `admin.sock`, or
-//! from a program that holds the directory, one at a time. Each is judged by the view at the ledger's end (`View::judge`), recorded
-//! by the one committing thread, and answered once the views show it ([`operate`]).
+//! **Kept by.** Commands come over `admin.sock`, or from a program that holds the directory, one at a time. Each is checked
+//! ([`checks`]), judged by the view at the ledger's end (`View::judge`), recorded by the one committing thread, and answered once the
+//! views show it ([`operate`]).
 //! **Not promised.** That a command treats events that are delivered later as if they had an earlier position: it acts on them at
 //! their positions.
 
 mod answers;
+mod checks;
 mod desk;
-mod intent;
 mod offline;
 mod operate;
 mod put;
 mod start;
 
-pub use desk::{CommandDesk, PendingCommand, not_recorded};
-pub use intent::{BadIntent, Intent};
+pub use answers::{BasePart, RecordsPart, unpacked};
+pub use desk::{CommandDesk, PendingCommand, fits_on, not_recorded};
 pub use offline::{OfflineServer, ServerSession};
 pub use put::Put;
 pub use start::put_at_start;
 
 use crate::server::books::BooksQuestion;
-use crate::server::record::QuarantinePlace;
+use crate::server::record::{Command, QuarantinePlace};
 use serde::{Deserialize, Serialize};
 
 /// A request of an operator, as it comes over `admin.sock`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum ServerRequest {
+    /// List all garages.
     Garages,
     /// At most `limit` events in quarantine after `after`.
-    Quarantine {
-        after: Option<QuarantinePlace>,
-        limit: usize,
-    },
+    Quarantine { after: Option<QuarantinePlace>, limit: usize },
     /// Record this command.
-    Command(Intent),
+    Command(Command),
+    /// Replace a plate by random tokens.
+    Forget { plate: String },
     /// Put a list in force, or say what that would change.
-    Put {
-        put: Put,
-        dry_run: bool,
-    },
+    Put { put: Put, dry_run: bool },
     /// Registered plates after `after`, as many as one answer holds.
-    Plates {
-        after: Option<String>,
-    },
+    Plates { after: Option<String> },
+    /// List all contracts.
     Contracts,
     /// Ask a question about money.
     Books(BooksQuestion),
@@ -56,20 +52,16 @@ pub enum ServerRequest {
     Review,
     /// Verify the ledger and the views.
     Verify,
-    /// Read the base of a compacted ledger after a key in hexadecimal digits, as much as one answer holds.
-    Base {
-        after: Option<String>,
-    },
+    /// Read the base of a compacted ledger after a key, as much as one answer holds.
+    Base { after: Option<Vec<u8>> },
     /// Read the records from this position on, as many as one answer holds, for a backup.
-    Records {
-        from: u64,
-        through: Option<u64>,
-    },
+    Records { from: u64, through: Option<u64> },
 }
 
 impl ServerRequest {
     /// Whether carrying it out may add to the ledger.
     fn may_record(&self) -> bool {
-        matches!(self, ServerRequest::Command(_) | ServerRequest::Put { .. } | ServerRequest::ApplyTariffs)
+        use ServerRequest::{ApplyTariffs, Command, Forget, Put};
+        matches!(self, Command(_) | Forget { .. } | Put { .. } | ApplyTariffs)
     }
 }

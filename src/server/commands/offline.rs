@@ -12,7 +12,7 @@ use crate::server::applying::{catch_up, open_view};
 use crate::server::ledger::Ledger;
 use crate::server::opening::{self, OpenedLedger};
 use crate::server::record::Command;
-use crate::server::verify::{VerifyError, VerifyReport, verify};
+use crate::server::verify::{VerifyReport, verify};
 use crate::server::view::{JudgeError, Snapshot, View};
 use crate::store::Store;
 use crate::store::directory::DataDir;
@@ -22,8 +22,9 @@ use std::sync::Arc;
 /// The books of a directory that this process holds.
 pub struct OfflineServer {
     store: Store,
-    ledger: Ledger,
-    view: View,
+    pub ledger: Ledger,
+    /// At the ledger's end, and written.
+    pub view: View,
     room: DiskRoom,
     /// The sender of the statements.
     operator: Operator,
@@ -38,15 +39,6 @@ impl OfflineServer {
         catch_up(&ledger, &store, &mut view)?;
         Ok(OfflineServer { store, ledger, view, room, operator: config.operator.clone(), _dir: dir })
     }
-
-    pub fn ledger(&self) -> &Ledger {
-        &self.ledger
-    }
-
-    /// At the ledger's end, and written.
-    pub fn view(&self) -> &View {
-        &self.view
-    }
 }
 
 impl Backend for OfflineServer {
@@ -56,7 +48,7 @@ impl Backend for OfflineServer {
     fn view(&self) -> Arc<Snapshot> {
         Arc::new(self.view.snapshot())
     }
-    fn verify(&self) -> Result<VerifyReport, VerifyError> {
+    fn verify(&self) -> Result<VerifyReport, DaemonError> {
         verify(&self.ledger, &self.store)
     }
 
@@ -107,9 +99,8 @@ impl ServerSession<'_> {
             None => match admin::reach(&self.config.data_dir, &request)? {
                 DaemonOrDirectory::Daemon(answer) => return Ok(answer),
                 DaemonOrDirectory::Directory(dir) => {
-                    let opened =
-                        OfflineServer::open(dir, self.config).map_err(|error| NotDone::because(&error))?;
-                    self.offline.insert(opened)
+                    let opened = OfflineServer::open(dir, self.config);
+                    self.offline.insert(opened.map_err(|error| NotDone::because(&error))?)
                 }
             },
         };

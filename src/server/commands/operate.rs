@@ -1,13 +1,15 @@
 //! Carries out a request of an operator, in the same way in a running server and in a directory on which none runs.
 
+use super::checks::{self, BadCommand};
 use super::put::{self, Put};
 use super::{ServerRequest, answers};
+use crate::daemon::DaemonError;
 use crate::daemon::admin::{NotDone, Outcome};
 use crate::parking::statement::{Month, Operator};
 use crate::server::books::BooksReader;
 use crate::server::ledger::Ledger;
 use crate::server::record::{Command, ToForget};
-use crate::server::verify::{VerifyError, VerifyReport};
+use crate::server::verify::VerifyReport;
 use crate::server::view::billing::list::{pending, to_forget};
 use crate::server::view::review::review;
 use crate::server::view::{JudgeError, Snapshot};
@@ -39,7 +41,7 @@ pub(super) trait Backend {
     fn open(&self) -> OpenBooks<'_>;
     /// The views as readers see them now.
     fn view(&self) -> Arc<Snapshot>;
-    fn verify(&self) -> Result<VerifyReport, VerifyError>;
+    fn verify(&self) -> Result<VerifyReport, DaemonError>;
     /// Returns once the views have caught up with what is recorded now.
     fn catch_up(&self, until: CaughtUp) -> Result<(), NotDone>;
     /// Asks the view itself whether the command makes sense.
@@ -58,7 +60,7 @@ pub(super) fn answer(backend: &mut impl Backend, request: ServerRequest, by: &st
         ServerRequest::Quarantine { after, limit } => Ok(answers::quarantine(&backend.view(), after, limit)),
         ServerRequest::Plates { after } => Ok(answers::plates(&backend.view(), after.as_deref())),
         ServerRequest::Contracts => Ok(answers::contracts(&backend.view())),
-        ServerRequest::Base { after } => answers::base(ledger, after.as_deref()),
+        ServerRequest::Base { after } => answers::base(ledger, after),
         ServerRequest::Records { from, through } => answers::records(ledger, from, through),
         ServerRequest::Verify => answers::verified(backend.verify()),
         ServerRequest::Review => {
@@ -72,13 +74,16 @@ pub(super) fn answer(backend: &mut impl Backend, request: ServerRequest, by: &st
             }
             BooksReader { ledger, store, saving, view: || backend.view() }.answer(operator, &question)
         }
-        ServerRequest::Command(intent) => {
-            let command = intent.command().map_err(|bad| format!("{bad}. Nothing was recorded"))?;
-            carry_out(backend, Vec::new(), &command, by)
-        }
+        ServerRequest::Command(command) => carry_out_checked(backend, checks::checked(command), by),
+        ServerRequest::Forget { plate } => carry_out_checked(backend, checks::forget(&plate), by),
         ServerRequest::Put { put, dry_run } => put_in_force(backend, &put, dry_run, by),
         ServerRequest::ApplyTariffs => apply_tariffs(backend, by),
     }
+}
+
+fn carry_out_checked(backend: &mut impl Backend, checked: Result<Command, BadCommand>, by: &str) -> Outcome {
+    let command = checked.map_err(|bad| format!("{bad}. Nothing was recorded"))?;
+    carry_out(backend, Vec::new(), &command, by)
 }
 
 /// Judges one command, records it, and says what it did.

@@ -29,51 +29,57 @@ pub enum Put {
     Contracts(String),
 }
 
-/// What is to be recorded.
-#[derive(Debug)]
+/// What is to be recorded, and what it changes, as operators read it.
+#[derive(Debug, Serialize)]
 pub struct Prepared {
-    /// What it changes, line by line: the first of them.
+    /// Line by line: the first [`CHANGES_SHOWN`] of them, because those of a whole city's registry would fill the memory.
     pub changes: Vec<String>,
     pub changes_total: usize,
-    /// Registered plates that a file of plates does not name, the first of them: they stay.
+    /// The first of the registered plates that a file of plates does not name: they stay.
     pub unnamed: Vec<String>,
     pub unnamed_total: usize,
+    #[serde(skip)]
     pub pieces: Vec<Vec<u8>>,
+    #[serde(skip)]
     pub command: Command,
 }
 
 /// Reads what was given, and says what it changes. `Err`: every fault that it has; nothing was recorded.
 pub fn prepare(view: &Snapshot, put: &Put) -> Result<Prepared, String> {
     let in_force = &view.billing.in_force;
-    let mut unnamed = Vec::new();
-    let mut changes = ImportChanges::default();
+    let (mut unnamed, mut changes, mut changes_total) = (Vec::new(), Vec::new(), 0);
+    let mut add = |change: String| {
+        changes_total += 1;
+        if changes_total <= CHANGES_SHOWN {
+            changes.push(change);
+        }
+    };
     let bytes = match put {
         Put::Tariffs(text) => {
             let set = TariffSet::parse(text).map_err(|errors| all(&errors))?;
-            let bytes = set.to_toml().into_bytes();
-            let known = in_force.tariffs().is_some_and(|(_, known)| *known == set);
-            let name = |tariff: &Tariff| format!("tariff {:?} from {} on", tariff.name, tariff.valid_from);
-            set.tariffs().iter().filter(|_| !known).for_each(|tariff| changes.add(|| name(tariff)));
-            bytes
+            if in_force.tariffs().is_none_or(|(_, known)| *known != set) {
+                let name = |its: &Tariff| format!("tariff {:?} from {} on", its.name, its.valid_from);
+                set.tariffs().iter().for_each(|tariff| add(name(tariff)));
+            }
+            set.to_toml().into_bytes()
         }
         Put::Plates(text) => {
-            let plates: Vec<Registration> = register::read_plates(text).map_err(|error| error.to_string())?;
-            register::changes(|plate| in_force.registration(plate), &plates)
-                .for_each(|change| changes.add(|| change.to_string()));
+            let plates = register::read_plates(text).map_err(|error| error.to_string())?;
             unnamed = register::unnamed(in_force.plates().values(), &plates);
             // Only what is new is recorded: a city's registry is given again whole for one change.
-            let news = register::changes(|plate| in_force.registration(plate), &plates);
-            let news: Vec<Registration> = news.map(|change| change.after).collect();
+            let mut news: Vec<Registration> = Vec::new();
+            for change in register::changes(|plate| in_force.registration(plate), &plates) {
+                add(change.to_string());
+                news.push(change.after);
+            }
             postcard::to_stdvec(&news).expect("registrations always encode")
         }
         Put::Contracts(text) => {
-            let contracts: Vec<Contract> =
-                register::read_contracts(text).map_err(|error| error.to_string())?;
+            let mut news = register::read_contracts(text).map_err(|error| error.to_string())?;
             let known: HashMap<&str, &Contract> =
                 in_force.contracts().map(|contract| (contract.name.as_str(), contract)).collect();
-            let is_news = |contract: &&Contract| known.get(contract.name.as_str()) != Some(contract);
-            let news: Vec<&Contract> = contracts.iter().filter(is_news).collect();
-            news.iter().for_each(|contract| changes.add(|| shown(contract)));
+            news.retain(|contract| known.get(contract.name.as_str()) != Some(&contract));
+            news.iter().for_each(|contract| add(shown(contract)));
             postcard::to_stdvec(&news).expect("contracts always encode")
         }
     };
@@ -86,24 +92,7 @@ pub fn prepare(view: &Snapshot, put: &Put) -> Result<Prepared, String> {
     };
     let unnamed_total = unnamed.len();
     let unnamed = unnamed.into_iter().take(UNNAMED_SHOWN).map(|its| its.plate.to_string()).collect();
-    let ImportChanges { first: changes, total: changes_total } = changes;
     Ok(Prepared { changes, changes_total, unnamed, unnamed_total, pieces, command })
-}
-
-/// The changes of an import in words, limited in number: those of a whole city's registry would fill the memory.
-#[derive(Default)]
-struct ImportChanges {
-    first: Vec<String>,
-    total: usize,
-}
-
-impl ImportChanges {
-    fn add(&mut self, change: impl FnOnce() -> String) {
-        if self.total < CHANGES_SHOWN {
-            self.first.push(change());
-        }
-        self.total += 1;
-    }
 }
 
 /// What is to stand in records right before the command that is about it, and its digest.

@@ -1,12 +1,11 @@
 //! Reads the whole ledger and compares its records with the index and the marks.
 
-use super::follow::Advance;
-use super::keys::{decode_mark, index_key, mark_key, trailing_u64};
-use super::walk::index_place;
-use super::{Ledger, RecordOrDamage, Stream};
+use super::keys::{decode_mark, index_key, index_place, mark_key, trailing_u64};
+use super::streams::{Advance, Streams};
+use super::{Ledger, RecordOrDamage};
 use crate::messaging::page::{Content, Page};
 use crate::messaging::receiver::Mark;
-use crate::server::record::Record;
+use crate::server::record::{Record, StreamId};
 use crate::store::StoreError;
 
 /// Reports something that does not agree: where, and what.
@@ -37,14 +36,13 @@ pub struct CheckedLedger {
     pub truncated: u64,
 }
 
-/// The mark that a stream has by the records so far; `None` after something unreadable.
-type Followed = Option<Mark>;
-
 struct LedgerCheck<'a> {
     ledger: &'a Ledger,
     found: Tell<'a>,
     read: CheckedLedger,
-    streams: Vec<(Stream, Followed)>,
+    streams: Streams,
+    /// The mark of each stream by the records so far; `None` after something unreadable.
+    followed: Vec<Option<Mark>>,
     /// Expected number of index entries.
     indexed: u64,
 }
@@ -55,12 +53,10 @@ impl Ledger {
     ///
     /// Nothing is written. An error means that the disk failed.
     pub fn check(&self, meanwhile: Meanwhile, found: Tell<'_>) -> Result<CheckedLedger, StoreError> {
-        let through = self.position();
-        let streams = self.read_streams().all.clone();
-        let streams = streams.into_iter().map(|stream| (stream, Some(Mark::default()))).collect();
-        let read = CheckedLedger { position: through, ..CheckedLedger::default() };
-        let mut check = LedgerCheck { ledger: self, found, read, streams, indexed: 0 };
-        check.stream_numbers()?;
+        let read = CheckedLedger { position: self.position(), ..CheckedLedger::default() };
+        let streams = self.read_streams().clone();
+        let followed = vec![Some(Mark::default()); streams.count() as usize];
+        let mut check = LedgerCheck { ledger: self, found, read, streams, followed, indexed: 0 };
         check.records()?;
         check.index(meanwhile)?;
         check.marks(meanwhile)?;
@@ -73,17 +69,6 @@ impl LedgerCheck<'_> {
         (self.found)(place.into(), what.into());
     }
 
-    fn stream_numbers(&mut self) -> Result<(), StoreError> {
-        for (expected, entry) in (0u32..).zip(self.ledger.store.range(b"s", b"t")) {
-            let (key, _) = entry?;
-            if key[1..] != expected.to_be_bytes() {
-                self.say("the list of streams", format!("the entry of stream {expected} is missing"));
-                break;
-            }
-        }
-        Ok(())
-    }
-
     fn records(&mut self) -> Result<(), StoreError> {
         let ledger = self.ledger;
         for entry in ledger.records(1) {
@@ -92,41 +77,39 @@ impl LedgerCheck<'_> {
                 break;
             }
             match found {
-                RecordOrDamage::Record(record) => self.record(position, &record)?,
                 RecordOrDamage::Damaged { from, reason } => self.unreadable(from, position, &reason)?,
-            }
-        }
-        Ok(())
-    }
-
-    fn record(&mut self, position: u64, record: &Record) -> Result<(), StoreError> {
-        let advance = match Advance::of(record) {
-            Ok(advance) => advance,
-            Err(error) => {
-                let what = format!("the page cannot be trusted: {error}");
-                return self.unreadable(position, position, &what);
-            }
-        };
-        if let Some(advance) = advance {
-            return self.advance(position, &advance);
-        }
-        // What belongs to no stream has a position and nothing else to agree with.
-        if let Record::Truncated { from, to, .. } = record {
-            self.read.truncated += (to + 1).saturating_sub(*from);
-            if to + 1 != position || from > to {
-                let what =
-                    format!("it says that positions {from} to {to} are lost, which is not what it follows");
-                self.say(format!("position {position}"), what);
+                // What belongs to no stream has a position and nothing else to agree with.
+                RecordOrDamage::Record(Record::Truncated { from, to, .. }) => {
+                    self.read.truncated += (to + 1).saturating_sub(from);
+                    if to + 1 != position || from > to {
+                        let what = format!(
+                            "it says that positions {from} to {to} are lost, which is not what it follows"
+                        );
+                        self.say(format!("position {position}"), what);
+                    }
+                }
+                RecordOrDamage::Record(record) => match Advance::of(&record) {
+                    Ok(advance) => advance.map_or(Ok(()), |advance| self.advance(position, &advance))?,
+                    Err(error) => {
+                        let what = format!("the page cannot be trusted: {error}");
+                        self.unreadable(position, position, &what)?;
+                    }
+                },
             }
         }
         Ok(())
     }
 
     fn advance(&mut self, position: u64, advance: &Advance) -> Result<(), StoreError> {
-        let Advance { stream, first, last, mark, is_indexed, .. } = *advance;
+        let Advance { first, last, .. } = *advance;
+        let place = format!("position {position}, {}", advance.stream);
+        let Some(number) = self.streams.number(&advance.stream) else {
+            self.say(place, "its stream is not in the list of streams");
+            return Ok(());
+        };
         match &advance.page {
             Some(page) => {
-                self.page(position, stream, page);
+                self.page(&place, number, &advance.stream, page);
                 self.read.pages += 1;
                 self.read.events += page.count();
             }
@@ -136,29 +119,32 @@ impl LedgerCheck<'_> {
                 self.read.missing_events = self.read.missing_events.saturating_add(missing);
             }
         }
-        self.follow(position, stream, first, last);
-        if is_indexed {
-            self.indexed_at(position, stream, first)?;
+        match self.followed[number as usize].replace(advance.mark) {
+            Some(mark) if first != mark.sequence + 1 => {
+                let after = mark.sequence;
+                self.say(&place, format!("sequences {first} to {last} follow sequence {after}"));
+            }
+            _ if last < first => self.say(&place, format!("it ends with {last} and begins with {first}")),
+            _ => {}
         }
-        if let Some((_, followed)) = self.streams.get_mut(stream as usize) {
-            *followed = Some(mark);
+        if advance.is_indexed {
+            self.indexed_at(&place, position, index_key(number, first), first)?;
         }
         Ok(())
     }
 
-    fn page(&mut self, position: u64, stream: u32, page: &Page) {
-        let place = self.place(position, stream);
-        if self.stream(stream).is_some_and(|stream| stream.epoch != page.epoch) {
-            self.say(&place, format!("the page says that it is of epoch {}", page.epoch));
+    fn page(&mut self, place: &str, number: u32, stream: &StreamId, page: &Page) {
+        if stream.epoch != page.epoch {
+            self.say(place, format!("the page says that it is of epoch {}", page.epoch));
         }
         if matches!(page.content, Content::Lost { .. }) {
-            self.say(&place, "a page without events stands where events were applied");
+            self.say(place, "a page without events stands where events were applied");
         }
-        if let Some(Some(mark)) = self.followed(stream)
+        if let Some(mark) = self.followed[number as usize]
             && let (Some(previous), Some(digest)) = (page.previous, mark.digest)
             && previous != digest
         {
-            self.say(&place, "the page continues another page than the one before it");
+            self.say(place, "the page continues another page than the one before it");
         }
     }
 
@@ -166,11 +152,11 @@ impl LedgerCheck<'_> {
     fn unreadable(&mut self, from: u64, to: u64, what: &str) -> Result<(), StoreError> {
         let losses = self.ledger.losses(from, to)?;
         for loss in &losses {
-            if let Some((_, followed)) = self.streams.get_mut(loss.stream as usize) {
-                *followed = None;
+            if let Some(number) = self.streams.number(&loss.stream) {
+                self.followed[number as usize] = None;
             }
             self.indexed += 1;
-            let place = self.place(loss.position, loss.stream);
+            let place = format!("position {}, {}", loss.position, loss.stream);
             self.say(format!("{place}, events {} to {}", loss.first, loss.last), what);
         }
         let place = match (losses.len() as u64, from == to) {
@@ -182,45 +168,26 @@ impl LedgerCheck<'_> {
         Ok(())
     }
 
-    fn follow(&mut self, position: u64, stream: u32, first: u64, last: u64) {
-        let place = self.place(position, stream);
-        match self.followed(stream) {
-            None => self.say(place, format!("stream {stream} is not in the list of streams")),
-            Some(Some(mark)) if first != mark.sequence + 1 => {
-                let after = mark.sequence;
-                self.say(place, format!("sequences {first} to {last} follow sequence {after}"));
-            }
-            Some(_) if last < first => {
-                self.say(place, format!("it ends with {last} and begins with {first}"))
-            }
-            Some(_) => {}
-        }
-    }
-
-    fn indexed_at(&mut self, position: u64, stream: u32, first: u64) -> Result<(), StoreError> {
-        let found = self.ledger.store.get(&index_key(stream, first))?;
+    fn indexed_at(&mut self, place: &str, position: u64, key: Vec<u8>, first: u64) -> Result<(), StoreError> {
+        let found = self.ledger.store.get(&key)?;
         self.indexed += u64::from(found.is_some());
         match found.map(|value| trailing_u64(&value)).transpose()? {
             Some(found) if found == position => {}
             Some(found) => {
-                let what = format!("the index says that sequence {first} stands at position {found}");
-                self.say(self.place(position, stream), what);
+                self.say(place, format!("the index says that sequence {first} stands at position {found}"));
             }
-            None => {
-                self.say(self.place(position, stream), format!("the index does not know sequence {first}"));
-            }
+            None => self.say(place, format!("the index does not know sequence {first}")),
         }
         Ok(())
     }
 
     /// Reports index entries to which no record belongs.
     fn index(&mut self, meanwhile: Meanwhile) -> Result<(), StoreError> {
-        let ledger = self.ledger;
-        let through = self.read.position;
+        let (ledger, through) = (self.ledger, self.read.position);
+        let is_checked = |position| position <= through || meanwhile == Meanwhile::Unchanged;
         let mut entries = 0;
         for entry in ledger.store.range(b"x", b"y") {
-            let position = trailing_u64(&entry?.1)?;
-            entries += u64::from(position <= through || meanwhile == Meanwhile::Unchanged);
+            entries += u64::from(is_checked(trailing_u64(&entry?.1)?));
         }
         if entries <= self.indexed {
             return Ok(());
@@ -228,42 +195,37 @@ impl LedgerCheck<'_> {
         for entry in ledger.store.range(b"x", b"y") {
             let (key, value) = entry?;
             let position = trailing_u64(&value)?;
-            let Some((stream, first)) = index_place(&key) else {
+            let Some((number, first)) = index_place(&key) else {
                 self.say("the index", format!("the key {key:02x?} has the wrong form"));
                 continue;
             };
-            if meanwhile == Meanwhile::Growing && position > through {
+            if !is_checked(position) {
                 continue;
             }
+            let stream = self.streams.get(number).map(|stream| &stream.id);
+            let is_its = |its: Advance| (Some(&its.stream), its.first) == (stream, first);
             let agrees = match ledger.record_at(position) {
-                Ok(Some(record)) => Advance::of(&record)
-                    .is_ok_and(|its| its.is_some_and(|its| (its.stream, its.first) == (stream, first))),
+                Ok(Some(record)) => Advance::of(&record).ok().flatten().is_some_and(is_its),
                 Ok(None) => false,
                 Err(_) => true, // said already
             };
             if !agrees {
                 let what =
                     format!("it says that sequence {first} stands at position {position}, which it does not");
-                self.say(format!("the index of {}", self.name(stream)), what);
+                self.say(format!("the index of {}", self.name(number)), what);
             }
         }
         Ok(())
     }
 
     fn marks(&mut self, meanwhile: Meanwhile) -> Result<(), StoreError> {
-        for stream in 0..u32::try_from(self.streams.len()).expect("streams have numbers") {
-            let Some(Some(followed)) = self.followed(stream) else {
+        for number in 0..self.streams.count() {
+            let Some(followed) = self.followed[number as usize] else { continue };
+            let stored = self.ledger.store.get(&mark_key(number))?;
+            let place = format!("the mark of {}", self.name(number));
+            let Ok((stored, _)) = stored.map_or(Ok(Default::default()), |mark| decode_mark(&mark)) else {
+                self.say(place, "it has the wrong form");
                 continue;
-            };
-            let stored = self.ledger.store.get(&mark_key(stream))?;
-            let place = format!("the mark of {}", self.name(stream));
-            let stored = match stored.map(|mark| decode_mark(&mark)) {
-                None => Mark::default(),
-                Some(Ok(mark)) => mark,
-                Some(Err(_)) => {
-                    self.say(place, "it has the wrong form");
-                    continue;
-                }
             };
             let ahead = meanwhile == Meanwhile::Growing && stored.sequence > followed.sequence;
             if stored.sequence != followed.sequence && !ahead {
@@ -276,22 +238,7 @@ impl LedgerCheck<'_> {
         Ok(())
     }
 
-    fn stream(&self, number: u32) -> Option<&Stream> {
-        self.streams.get(number as usize).map(|(stream, _)| stream)
-    }
-
-    fn followed(&self, stream: u32) -> Option<Followed> {
-        self.streams.get(stream as usize).map(|(_, followed)| *followed)
-    }
-
-    fn name(&self, stream: u32) -> String {
-        match self.stream(stream) {
-            Some(stream) => format!("garage {:?}, epoch {}", stream.site.as_str(), stream.epoch),
-            None => format!("stream {stream}"),
-        }
-    }
-
-    fn place(&self, position: u64, stream: u32) -> String {
-        format!("position {position}, {}", self.name(stream))
+    fn name(&self, number: u32) -> String {
+        self.streams.get(number).map_or(format!("stream {number}"), |stream| stream.id.to_string())
     }
 }

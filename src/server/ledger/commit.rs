@@ -24,19 +24,20 @@
 //! | Adopted: the next conflict of the site is decided | Moving / record `Moved`, the decision is used up; move | – | Adopted |
 //! | Moving: the sender is asked to move | / move | In order | Moving, and the next conflict is decided too |
 
-use super::keys::{
-    adoption_key, index_key, mark_key, mark_value, moved_key, record_key, stream_key, stream_value,
-    trailing_u64,
-};
-use super::{Applied, Ledger, Stream};
+use super::keys::record_key;
+use super::streams::{Advance, Streams};
+use super::{Applied, Ledger};
 use crate::messaging::page::{Content, Page, SealedPage, shortened};
 use crate::messaging::receiver::{Judgement, Mark, PageSpan, judge};
 use crate::messaging::wire::{Request, Verdict};
-use crate::messaging::{Digest, Epoch, SiteName};
-use crate::server::record::{Command, Record};
+use crate::messaging::{Digest, Epoch};
+use crate::server::record::{Record, StreamId};
 use crate::store::{BATCH_MAX, Batch, StoreError};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
+
+/// The most writes that must survive together: a missing range and the page behind it, with what [`Streams::advance`] adds.
+const TOGETHER_MAX: usize = 6;
 
 /// The longest reason in the record of a missing range: the site chooses the text, and a record must fit into a value of the
 /// store.
@@ -48,40 +49,20 @@ pub(super) struct Commit<'a> {
     now_ms: i64,
     batch: Batch,
     next_position: u64,
-    streams: ChangedStreams,
-    moves: ChangedMoves,
-}
-
-/// Changes to the streams. They may not be visible in the store yet.
-struct ChangedStreams {
-    /// The number of streams before this commit. Those that begin in it follow.
-    known: usize,
-    begun: Vec<Stream>,
-    marks: HashMap<u32, Mark>,
+    /// The streams with all that was added.
+    streams: Streams,
     /// Pages applied in this commit, by stream and first sequence.
     pages: HashMap<(u32, u64), Digest>,
-}
-
-/// Changes to the decisions about conflicts.
-#[derive(Default)]
-struct ChangedMoves {
-    /// Streams whose sender is asked to move from now on.
-    moving: Vec<u32>,
-    /// Streams that have moved.
-    arrived: Vec<u32>,
-    /// Sites whose next conflict is decided.
-    adopted: Vec<SiteName>,
 }
 
 /// A request that is being applied.
 struct Applying<'r> {
     request: &'r Request,
-    stream: Option<u32>,
+    /// The stream as the ledger calls it, and its number if it has begun.
+    stream: StreamId,
+    number: Option<u32>,
     answer: Applied,
 }
-
-/// A key and its value.
-type Write = (Vec<u8>, Vec<u8>);
 
 impl<'a> Commit<'a> {
     pub(super) fn begin(ledger: &'a Ledger, now_ms: i64) -> Commit<'a> {
@@ -90,20 +71,17 @@ impl<'a> Commit<'a> {
             now_ms,
             batch: Batch::default(),
             next_position: ledger.position() + 1,
-            streams: ChangedStreams {
-                known: ledger.read_streams().all.len(),
-                begun: Vec::new(),
-                marks: HashMap::new(),
-                pages: HashMap::new(),
-            },
-            moves: ChangedMoves::default(),
+            streams: ledger.read_streams().clone(),
+            pages: HashMap::new(),
         }
     }
 
     pub(super) fn apply(&mut self, request: &Request) -> Result<Applied, StoreError> {
-        let stream = self.number_of(&request.site, request.epoch);
+        let asked = StreamId { site: request.site.clone(), epoch: request.epoch };
+        let number = self.streams.meant_by(&asked);
+        let known = number.and_then(|number| self.streams.get(number));
         let answer = Applied {
-            mark: self.mark(stream).sequence,
+            mark: known.map_or(0, |known| known.mark.sequence),
             verdict: Verdict::Accepted,
             applied: 0,
             duplicates: 0,
@@ -116,7 +94,8 @@ impl<'a> Commit<'a> {
         }
         let span = tracing::debug_span!("commit", garage = %request.site, id = request.id);
         let _entered = span.enter();
-        let mut applying = Applying { request, stream, answer };
+        let stream = known.map_or(asked, |known| known.id.clone());
+        let mut applying = Applying { request, stream, number, answer };
         for sealed in &request.pages {
             let verdict = match sealed.open() {
                 Ok(page) if page.epoch == request.epoch => self.apply_page(&mut applying, sealed, page)?,
@@ -154,35 +133,26 @@ impl<'a> Commit<'a> {
                 let Content::Lost { reason, .. } = &page.content else {
                     unreachable!("only pages of lost messages are judged to be missing")
                 };
-                let (stream, writes) = self.stream_for(applying);
-                let record = self.missing_range(stream, (from, to), reason, Some(sealed.digest));
-                applying.answer.missing += to - from + 1;
-                self.end_move(applying, stream, &page)?;
-                let mark = Mark::after_missing(span.last);
-                self.append(applying, stream, writes, (record, from, sealed.digest), mark)?;
+                let moved_from = page.moved_from.map(|(former, _)| former);
+                self.append_missing(applying, (from, to), reason, Some((sealed.digest, moved_from)))?;
             }
-            Judgement::Next | Judgement::AfterMissingRange { .. } => {
-                let (stream, mut writes) = self.stream_for(applying);
-                if let Judgement::AfterMissingRange { from, to } = judgement {
-                    let reason = "the site was told that they are safe, and this ledger does not have them";
-                    let record = self.missing_range(stream, (from, to), reason, None);
-                    writes.push((record_key(self.take_position()), record.encode()));
-                    applying.answer.missing += to - from + 1;
-                }
-                applying.answer.applied += page.count();
-                self.end_move(applying, stream, &page)?;
-                let record = self.page_record(stream, sealed.clone());
-                let mark = Mark::after(&page, sealed.digest);
-                self.append(applying, stream, writes, (record, span.first, sealed.digest), mark)?;
+            Judgement::AfterMissingRange { from, to } => {
+                let reason = "the site was told that they are safe, and this ledger does not have them";
+                self.append_missing(applying, (from, to), reason, None)?;
+                self.append_page(applying, sealed.clone(), page);
+            }
+            Judgement::Next => {
+                self.make_room()?;
+                self.append_page(applying, sealed.clone(), page);
             }
         }
         Ok(Verdict::Accepted)
     }
 
     fn judge(&self, applying: &Applying<'_>, page: PageSpan) -> Result<Judgement, StoreError> {
-        judge(page, self.mark(applying.stream), applying.request.oldest, |first| {
-            let Some(stream) = applying.stream else { return Ok(None) };
-            match self.streams.pages.get(&(stream, first)) {
+        judge(page, self.mark(applying.number), applying.request.oldest, |first| {
+            let Some(stream) = applying.number else { return Ok(None) };
+            match self.pages.get(&(stream, first)) {
                 Some(digest) => Ok(Some(*digest)),
                 None => self.ledger.digest_at(stream, first, page.digest),
             }
@@ -191,24 +161,21 @@ impl<'a> Commit<'a> {
 
     /// Compares a page in conflict message by message with what was applied.
     fn conflict(&mut self, applying: &mut Applying<'_>, page: Page) -> Result<Verdict, StoreError> {
-        let known = self.known_part(applying.stream, &page)? as u64;
+        let known = self.known_part(applying.number, &page)? as u64;
         applying.answer.duplicates = applying.answer.duplicates.saturating_add(known);
         if known == page.count() {
             return Ok(Verdict::Accepted);
         }
         let parts_at = page.first.get() + known;
-        let mark = self.mark(applying.stream).sequence;
-        if let (Some(stream), 1.., true) = (applying.stream, known, parts_at == mark + 1) {
+        let mark = self.mark(applying.number).sequence;
+        if known > 0 && parts_at == mark + 1 {
             // The rest names no page before it. From that, `Mark::after` always knows that the next page names the whole one.
             let rest = page.without_first(known, None);
-            let sealed = SealedPage::seal(&rest);
-            applying.answer.applied += rest.count();
-            let (digest, mark) = (sealed.digest, Mark::after(&rest, sealed.digest));
-            let record = self.page_record(stream, sealed);
-            self.append(applying, stream, Vec::new(), (record, rest.first.get(), digest), mark)?;
+            self.make_room()?;
+            self.append_page(applying, SealedPage::seal(&rest), rest);
             return Ok(Verdict::Accepted);
         }
-        Ok(match self.may_move(applying.stream, &applying.request.site)? {
+        Ok(match self.may_move(applying)? {
             true => Verdict::Move { from: parts_at },
             false => Verdict::Conflict { first: parts_at },
         })
@@ -240,123 +207,73 @@ impl<'a> Commit<'a> {
         Ok(known)
     }
 
-    /// Writes a record that moves the mark of its stream, with its index entry and the mark, and with what must survive with them.
-    fn append(
+    /// Adds a page. What must survive with it is in the same batch.
+    fn append_page(&mut self, applying: &mut Applying<'_>, sealed: SealedPage, page: Page) {
+        applying.answer.applied += page.count();
+        let (stream, digest) = (applying.stream.clone(), sealed.digest);
+        let advance = Advance::of_page(stream.clone(), page, digest);
+        let record = Record::Page { stream, received_at_ms: self.now_ms, page: sealed };
+        self.append(applying, &record, &advance, Some(digest));
+    }
+
+    /// Adds the record of a missing range, which precedes a page, or which a page reported: its digest, and the epoch that it was moved
+    /// from.
+    fn append_missing(
         &mut self,
         applying: &mut Applying<'_>,
-        stream: u32,
-        mut writes: Vec<Write>,
-        (record, first, digest): (Record, u64, Digest),
-        mark: Mark,
+        (first, last): (u64, u64),
+        reason: &str,
+        reported: Option<(Digest, Option<Epoch>)>,
     ) -> Result<(), StoreError> {
-        let Request { site, epoch, .. } = applying.request;
-        let position = self.take_position();
-        writes.push((record_key(position), record.encode()));
-        writes.push((index_key(stream, first), position.to_be_bytes().to_vec()));
-        writes.push((mark_key(stream), mark_value(mark, site, *epoch)));
-        self.write(writes)?;
-        self.streams.pages.insert((stream, first), digest);
-        self.streams.marks.insert(stream, mark);
-        applying.answer.mark = mark.sequence;
+        applying.answer.missing += last - first + 1;
+        self.make_room()?;
+        let (stream, reason) = (applying.stream.clone(), shortened(reason, REASON_MAX).to_owned());
+        let (told_by, moved_from) = reported.unzip();
+        let record =
+            Record::MissingRange { stream, received_at_ms: self.now_ms, first, last, reason, told_by };
+        let advance = Advance::of(&record).ok().flatten().expect("a missing range is of a stream");
+        let advance = Advance { moved_from: moved_from.flatten(), ..advance };
+        self.append(applying, &record, &advance, told_by);
         Ok(())
     }
 
-    /// The number of the request's stream. If the stream begins now, also returns the writes that this needs.
-    fn stream_for(&mut self, applying: &mut Applying<'_>) -> (u32, Vec<Write>) {
-        let mut writes = Vec::with_capacity(5);
-        let number = applying.stream.unwrap_or_else(|| {
-            let Request { site, epoch, .. } = applying.request;
-            let stream = Stream { site: site.clone(), epoch: *epoch, mark: Mark::default(), moved: false };
-            self.streams.begun.push(stream);
-            let number = number(self.streams.known + self.streams.begun.len() - 1);
-            writes.push((stream_key(number), stream_value(site, *epoch)));
-            applying.answer.new_epoch = true;
-            number
-        });
-        applying.stream = Some(number);
-        (number, writes)
+    fn append(
+        &mut self,
+        applying: &mut Applying<'_>,
+        record: &Record,
+        advance: &Advance,
+        digest: Option<Digest>,
+    ) {
+        let position = self.take_position();
+        self.batch.put(record_key(position), record.encode());
+        let number = self.streams.advance(position, advance, &mut self.batch);
+        self.pages.extend(digest.map(|digest| ((number, advance.first), digest)));
+        applying.answer.new_epoch |= applying.number.replace(number).is_none();
+        applying.answer.mark = self.mark(Some(number)).sequence;
     }
 
     /// Returns true if an operator decided that this side of a conflict counts too, now or before. Then the sender of this stream
     /// is asked to move until it has done so, and the decision is used up.
-    fn may_move(&mut self, stream: Option<u32>, site: &SiteName) -> Result<bool, StoreError> {
-        let Some(stream) = stream else { return Ok(false) };
-        {
-            let streams = self.ledger.read_streams();
-            let known = streams.all.get(stream as usize);
-            let is_moving = known.is_some_and(|known| known.moved) && !self.moves.arrived.contains(&stream);
-            if self.moves.moving.contains(&stream) || is_moving {
-                return Ok(true);
-            }
-            let is_used_up = self.moves.moving.iter().any(|moving| match streams.all.get(*moving as usize) {
-                Some(stream) => stream.site == *site,
-                None => self.streams.begun[*moving as usize - self.streams.known].site == *site,
-            });
-            if !streams.adoptions.contains(site) || is_used_up {
-                return Ok(false);
-            }
+    fn may_move(&mut self, applying: &Applying<'_>) -> Result<bool, StoreError> {
+        let Some(stream) = applying.number.and_then(|number| self.streams.get(number)) else {
+            return Ok(false);
+        };
+        if stream.moving.is_some() || !self.streams.is_adopted(&stream.id.site) {
+            return Ok(stream.moving.is_some());
         }
-        tracing::debug!(stream, "commit: a conflict is decided; the sender is asked to move");
-        let record = Record::Moved { stream, received_at_ms: self.now_ms };
-        let position = self.take_position();
-        if self.batch.len() + 3 > BATCH_MAX {
-            self.write_batch()?;
-        }
-        self.batch.put(record_key(position), record.encode());
-        self.batch.put(moved_key(stream), position.to_be_bytes().to_vec());
-        self.batch.remove(adoption_key(site));
-        self.moves.moving.push(stream);
+        tracing::debug!(stream = %stream.id, "commit: a conflict is decided; the sender is asked to move");
+        let stream = stream.id.clone();
+        self.add(&Record::Moved { stream, received_at_ms: self.now_ms })?;
         Ok(true)
     }
 
-    /// Ends the move of the stream that a page comes from: pages that arrive under that stream from now on are a new conflict.
-    fn end_move(&mut self, applying: &Applying<'_>, stream: u32, page: &Page) -> Result<(), StoreError> {
-        if let Some((former, _)) = page.moved_from
-            && let Some(former) = self.ledger.stream_number(&applying.request.site, former)
-            && self.ledger.stream(former)?.moved
-            && self.began_after_move_of(stream, former)?
-        {
-            tracing::debug!(stream, former, "commit: a stream has moved");
-            if self.batch.len() == BATCH_MAX {
-                self.write_batch()?;
-            }
-            self.batch.remove(moved_key(former));
-            self.moves.arrived.push(former);
-        }
+    /// Adds a record that moves no mark.
+    pub(super) fn add(&mut self, record: &Record) -> Result<(), StoreError> {
+        self.make_room()?;
+        let position = self.take_position();
+        self.batch.put(record_key(position), record.encode());
+        self.streams.decide(position, record, &mut self.batch);
         Ok(())
-    }
-
-    /// Returns true if a stream began after the sender of `former` was asked to move. A stream that began before that belongs to
-    /// an earlier move, whatever pages it contains.
-    fn began_after_move_of(&self, stream: u32, former: u32) -> Result<bool, StoreError> {
-        if stream as usize >= self.streams.known {
-            return Ok(true);
-        }
-        let store = &self.ledger.store;
-        let began = store.range(&index_key(stream, 0), &index_key(stream, u64::MAX)).next().transpose()?;
-        match (began, store.get(&moved_key(former))?) {
-            (Some((_, began)), Some(asked)) => Ok(trailing_u64(&began)? > trailing_u64(&asked)?),
-            _ => Ok(true),
-        }
-    }
-
-    pub(super) fn record_capacity(&mut self, site: &SiteName, capacity: u32) -> Result<(), StoreError> {
-        let record = Record::Capacity { site: site.clone(), received_at_ms: self.now_ms, capacity };
-        let position = self.take_position();
-        self.write(vec![(record_key(position), record.encode())])
-    }
-
-    /// Records a command and returns its position; `bytes` are the encoded record.
-    pub(super) fn record_command(&mut self, record: &Record, bytes: Vec<u8>) -> Result<u64, StoreError> {
-        let position = self.take_position();
-        let mut writes = Vec::with_capacity(2);
-        if let Record::Command { command: Command::Adopt { garage }, .. } = record {
-            writes.push((adoption_key(garage), position.to_be_bytes().to_vec()));
-            self.moves.adopted.push(garage.clone());
-        }
-        writes.push((record_key(position), bytes));
-        self.write(writes)?;
-        Ok(position)
     }
 
     /// Flushes, then shows what changed to readers.
@@ -366,41 +283,17 @@ impl<'a> Commit<'a> {
         }
         self.write_batch()?;
         self.ledger.store.flush()?;
-        let mut streams = self.ledger.write_streams();
-        for stream in self.streams.begun {
-            streams.add(stream);
+        {
+            let mut streams = self.ledger.write_streams();
+            *streams = self.streams;
+            self.ledger.shared.durable.store(self.next_position - 1, Ordering::Release);
         }
-        for (number, mark) in self.streams.marks {
-            streams.all[number as usize].mark = mark;
-        }
-        for number in self.moves.moving {
-            let stream = &mut streams.all[number as usize];
-            stream.moved = true;
-            let site = stream.site.clone();
-            streams.adoptions.remove(&site);
-        }
-        for number in self.moves.arrived {
-            streams.all[number as usize].moved = false;
-        }
-        streams.adoptions.extend(self.moves.adopted);
-        self.ledger.shared.durable.store(self.next_position - 1, Ordering::Release);
+        self.ledger.note();
         Ok(())
     }
 
-    fn number_of(&self, site: &SiteName, epoch: Epoch) -> Option<u32> {
-        let begun =
-            self.streams.begun.iter().position(|stream| stream.epoch == epoch && stream.site == *site);
-        let begun = begun.map(|index| number(self.streams.known + index));
-        begun.or_else(|| self.ledger.stream_number(site, epoch))
-    }
-
-    fn mark(&self, stream: Option<u32>) -> Mark {
-        let Some(stream) = stream else { return Mark::default() };
-        match self.streams.marks.get(&stream) {
-            Some(mark) => *mark,
-            None if stream as usize >= self.streams.known => Mark::default(),
-            None => self.ledger.mark(stream),
-        }
+    fn mark(&self, number: Option<u32>) -> Mark {
+        number.and_then(|number| self.streams.get(number)).map_or(Mark::default(), |stream| stream.mark)
     }
 
     fn take_position(&mut self) -> u64 {
@@ -408,13 +301,10 @@ impl<'a> Commit<'a> {
         self.next_position - 1
     }
 
-    /// Adds writes that must survive together.
-    fn write(&mut self, writes: Vec<Write>) -> Result<(), StoreError> {
-        if self.batch.len() + writes.len() > BATCH_MAX {
+    /// Makes sure that what is added next goes into one batch.
+    fn make_room(&mut self) -> Result<(), StoreError> {
+        if self.batch.len() + TOGETHER_MAX > BATCH_MAX {
             self.write_batch()?;
-        }
-        for (key, value) in writes {
-            self.batch.put(key, value);
         }
         Ok(())
     }
@@ -422,25 +312,6 @@ impl<'a> Commit<'a> {
     fn write_batch(&mut self) -> Result<(), StoreError> {
         self.ledger.store.apply(&std::mem::take(&mut self.batch))
     }
-
-    fn page_record(&self, stream: u32, page: SealedPage) -> Record {
-        Record::Page { stream, received_at_ms: self.now_ms, page }
-    }
-
-    fn missing_range(
-        &self,
-        stream: u32,
-        (first, last): (u64, u64),
-        reason: &str,
-        told_by: Option<Digest>,
-    ) -> Record {
-        let reason = shortened(reason, REASON_MAX).to_owned();
-        Record::MissingRange { stream, received_at_ms: self.now_ms, first, last, reason, told_by }
-    }
-}
-
-fn number(index: usize) -> u32 {
-    u32::try_from(index).expect("there are fewer streams than garages ever built")
 }
 
 fn refused(reason: String) -> Verdict {

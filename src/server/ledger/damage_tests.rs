@@ -3,12 +3,14 @@
 use super::tests::{EPOCH, commit, marked_page, page, request};
 use super::*;
 use crate::messaging::page::SealedPage;
+use crate::messaging::receiver::Mark;
 use crate::server::applying::{catch_up, open_view};
+use crate::server::record::tests::encode_version_2;
 use crate::server::verify::verify;
 use crate::server::view::View;
 use crate::store::salvage::{Boot, OnLoss, Salvaged};
 use crate::store::simulated::Disk;
-use keys::record_key;
+use keys::{mark_key, record_key};
 use std::path::PathBuf;
 use tempfile::TempDir;
 
@@ -161,8 +163,7 @@ fn a_ledger_that_lost_its_end_says_so_and_no_position_means_two_things() {
     assert_eq!(missing_ranges(&short.views_of(&ledger)), [("b", 1, 3)]);
     // A backup has the same gap.
     let copied = Store::on(Disk::default());
-    let streams = ledger.numbered_streams().into_iter().map(|stream| (stream.site, stream.epoch));
-    let mut copy = LedgerCopy::begin(&copied, ledger.id(), streams.collect()).unwrap();
+    let mut copy = LedgerCopy::begin(&copied, ledger.id(), ledger.numbered_streams()).unwrap();
     ledger.raw_records(1, 11, usize::MAX).unwrap().into_iter().for_each(|record| copy.add(record).unwrap());
     let counts = copy.finish().unwrap();
     assert_eq!((counts.damaged, counts.truncated), (0, 5));
@@ -171,26 +172,87 @@ fn a_ledger_that_lost_its_end_says_so_and_no_position_means_two_things() {
     assert_eq!(all(&copied), all(&ledger));
 }
 
-/// The end of a log was cut off, and with it the list of the garages: what the edges delivered again was applied again, under
-/// their names.
-#[test]
-fn a_garage_whose_name_is_lost_is_known_by_its_epoch() {
-    let world = World::new();
-    commit(&world.open(), request("a", 1, vec![page(1, 10), page(11, 5)]));
-    let is_found = |key: &[u8]| !key.starts_with(b"s") && !key.starts_with(b"m");
-    let found = Salvaged::of_readable(&world.store, Boot::Same, is_found).unwrap();
+/// Makes the records those of version 2, with marks that name no stream.
+fn write_version_2(store: &Store) {
+    let ledger = Ledger::open(store.clone()).unwrap();
+    for (position, value) in (1..).zip(ledger.raw_records(1, ledger.position(), usize::MAX).unwrap()) {
+        let record = ledger.decode(position, &value).unwrap();
+        let numbered = record.with_stream(|stream| ledger.number_of(&stream).ok_or(())).unwrap();
+        store.put(&record_key(position), &encode_version_2(&numbered)).unwrap();
+    }
+}
+
+/// Salvages a store of which these keys are lost.
+fn salvaged(world: &World, is_lost: fn(&[u8]) -> bool) -> (World, Ledger) {
+    let found = Salvaged::of_readable(&world.store, Boot::Same, |key| !is_lost(key)).unwrap();
     let salvaged = World::new();
     std::fs::copy(world.witness(), salvaged.witness()).unwrap();
     salvage::rebuild(&world.witness(), &found, &salvaged.store).unwrap();
     let ledger = salvaged.open();
-    assert_eq!(ledger.position(), 2);
-    let answer = commit(&ledger, request("a", 1, vec![page(1, 10), page(11, 5), page(16, 5)]));
-    assert_eq!((answer.mark, answer.duplicates, answer.applied), (20, 15, 5));
-    let again = salvaged.open();
-    let sites: Vec<String> = again.streams().into_keys().map(|site| site.to_string()).collect();
-    assert_eq!(sites, ["unknown garage 0"], "an operator names it");
-    let report = verify(&again, &salvaged.store).unwrap();
-    assert!(report.clean, "{report}");
+    (salvaged, ledger)
+}
+
+/// The end of a log was cut off, and with it the list of the garages: what the edges delivered again was applied again, under
+/// their names.
+#[test]
+fn a_garage_whose_name_is_lost_is_known_by_its_epoch() {
+    for (version, name) in [(2, "unknown garage 0"), (3, "a")] {
+        let world = World::new();
+        commit(&world.open(), request("a", 1, vec![page(1, 10), page(11, 5)]));
+        if version == 2 {
+            write_version_2(&world.store);
+        }
+        let (salvaged, ledger) = salvaged(&world, |key| key.starts_with(b"s") || key.starts_with(b"m"));
+        assert_eq!(ledger.position(), 2);
+        let answer = commit(&ledger, request("a", 1, vec![page(1, 10), page(11, 5), page(16, 5)]));
+        assert_eq!((answer.mark, answer.duplicates, answer.applied), (20, 15, 5));
+        let again = salvaged.open();
+        let sites: Vec<String> = again.streams().into_keys().map(|site| site.to_string()).collect();
+        assert_eq!(sites, [name], "of version 2, an operator names it");
+        let report = verify(&again, &salvaged.store).unwrap();
+        assert!(report.clean, "{report}");
+    }
+}
+
+/// A ledger of version 2 went on with version 3, and then lost its list of streams and a position of each garage.
+#[test]
+fn a_salvaged_ledger_knows_its_streams_by_a_mark_a_record_or_the_index() {
+    let world = World::new();
+    commit(&world.open(), request("a", 1, vec![page(1, 10)]));
+    commit(&world.open(), request("b", 1, vec![page(1, 3)]));
+    write_version_2(&world.store);
+    let (digest, epoch) = (page(1, 3).digest, EPOCH.to_bytes());
+    let mark_of_version_2 = [&3u64.to_be_bytes()[..], &[1], digest.as_bytes(), &epoch, b"b"].concat();
+    world.store.put(&mark_key(1), &mark_of_version_2).unwrap();
+    commit(&world.open(), request("a", 1, vec![page(11, 5)]));
+    commit(&world.open(), request("c", 1, vec![page(1, 2), page(3, 2)]));
+    let (salvaged, ledger) = salvaged(&world, |key| key.starts_with(b"s") || key == record_key(5));
+    let marks = ledger.streams().into_iter().map(|(site, its)| (site.to_string(), its[0].mark.sequence));
+    assert_eq!(marks.collect::<Vec<_>>(), [("a".into(), 15), ("b".into(), 3), ("c".into(), 4)]);
+    let view = salvaged.views_of(&ledger);
+    assert_eq!(missing_ranges(&view), [("c", 3, 4)], "its mark says how far it had come");
+}
+
+/// The list of streams and the index, which lie side by side, were lost together: the marks seemed to be those of other garages.
+#[test]
+fn a_mark_without_list_and_index_belongs_to_the_stream_of_its_page() {
+    let world = World::new();
+    commit(&world.open(), request("a", 1, vec![page(1, 10)]));
+    commit(&world.open(), request("b", 1, vec![page(1, 3)]));
+    let (salvaged, ledger) = salvaged(&world, |key| key.starts_with(b"s") || key.starts_with(b"x"));
+    let marks = ledger.streams().into_iter().map(|(site, its)| (site.to_string(), its[0].mark.sequence));
+    assert_eq!(marks.collect::<Vec<_>>(), [("a".into(), 10), ("b".into(), 3)]);
+    assert_eq!(missing_ranges(&salvaged.views_of(&ledger)), []);
+}
+
+/// All that was left of a garage was its mark: the rebuilt list of streams lacked it, and the ledger did not open.
+#[test]
+fn a_garage_of_which_only_the_mark_is_left_has_a_missing_range() {
+    let world = World::new();
+    commit(&world.open(), request("a", 1, vec![page(1, 10)]));
+    commit(&world.open(), request("b", 1, vec![page(1, 3)]));
+    let (salvaged, ledger) = salvaged(&world, |key| key == record_key(2));
+    assert_eq!(missing_ranges(&salvaged.views_of(&ledger)), [("b", 1, 3)]);
 }
 
 /// The page behind a missing range was lost with the end of the log: the mark stayed before the range, and the next page reported
@@ -203,7 +265,7 @@ fn a_missing_range_whose_page_is_lost_is_reported_once() {
     commit(&ledger, request("a", 16, vec![page(16, 4)]));
     assert_eq!(missing_ranges(&world.views_of(&ledger)), [("a", 11, 15)]);
     let copied = World::new();
-    let mut copy = LedgerCopy::begin(&copied.store, ledger.id(), vec![(site("a"), EPOCH)]).unwrap();
+    let mut copy = LedgerCopy::begin(&copied.store, ledger.id(), ledger.numbered_streams()).unwrap();
     ledger.raw_records(1, 2, usize::MAX).unwrap().into_iter().for_each(|record| copy.add(record).unwrap());
     copy.add(Vec::new()).unwrap();
     copy.finish().unwrap();
@@ -235,8 +297,8 @@ fn a_copy_of_a_damaged_ledger_opens_whatever_is_damaged() {
             }
         }
         let copied = World::new();
-        let streams = original.numbered_streams().into_iter().map(|stream| (stream.site, stream.epoch));
-        let mut copy = LedgerCopy::begin(&copied.store, original.id(), streams.collect()).unwrap();
+        let streams = original.numbered_streams();
+        let mut copy = LedgerCopy::begin(&copied.store, original.id(), streams).unwrap();
         records.into_iter().for_each(|record| copy.add(record).unwrap());
         assert_eq!(copy.finish().unwrap().damaged, u64::from(damaged.count_ones()));
         let ledger = copied.open();
@@ -254,7 +316,7 @@ fn a_copy_of_a_damaged_ledger_opens_whatever_is_damaged() {
 #[test]
 fn a_mark_is_what_the_records_say() {
     fn mark(sequence: u64) -> Vec<u8> {
-        keys::mark_value(Mark { sequence, digest: None }, &site("a"), Epoch::from_bytes([1; 16]))
+        keys::mark_value(Mark { sequence, digest: None })
     }
     type Damage = fn(&Store);
     let damages: [(Damage, u64); 4] = [

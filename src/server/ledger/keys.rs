@@ -4,19 +4,19 @@
 //! | --- | --- |
 //! | `i` | a checksum, then the ledger's id, 16 bytes |
 //! | `s` + stream (u32) | the checksum of what follows, the epoch's 16 bytes, the site's name |
-//! | `m` + stream (u32) | the mark: the highest sequence applied (u64), whether a digest follows (u8), the digest of its page (16 bytes), the epoch's 16 bytes, the site's name |
+//! | `m` + stream (u32) | the mark: the highest sequence applied (u64), then the digest of its page (16 bytes) if there is one |
 //! | `t` + stream (u32) | the position at which this stream was asked to move what is in conflict to a new epoch |
 //! | `q` + site's name | the position of the command by which the next conflict of this site is answered so |
 //! | `r` + position (u64) | a [`Record`](crate::server::record::Record) |
 //! | `x` + stream (u32) + first sequence (u64) | the position of that page (u64) |
 //!
-//! Numbers are big-endian. A stream is the number that this ledger gave to a (site, epoch). A checksum is the first 8 bytes
-//! of BLAKE3. Marks and the index have none: opening and reading compare them with the records. Views keep their
-//! own keys: see `server::view`.
+//! Numbers are big-endian. A stream is the number that this ledger gave to a (site, epoch): only keys, passages in the views and
+//! records of version 2 refer to it. A checksum is the first 8 bytes of BLAKE3. Marks and the index have none: opening and reading
+//! compare them with the records. Views keep their own keys: see `server::view`.
 
 use crate::messaging::receiver::Mark;
 use crate::messaging::{Digest, Epoch, LedgerId, SiteName};
-use crate::server::record::{checksum, summed};
+use crate::server::record::{StreamId, checksum, summed};
 use crate::store::StoreError;
 
 pub const LEDGER_ID: &[u8] = b"i";
@@ -32,14 +32,18 @@ pub fn decode_ledger_id(value: &[u8]) -> Option<LedgerId> {
 pub fn stream_key(stream: u32) -> Vec<u8> {
     [b"s", &stream.to_be_bytes()[..]].concat()
 }
-pub fn stream_value(site: &SiteName, epoch: Epoch) -> Vec<u8> {
-    let body = [&epoch.to_bytes(), site.as_str().as_bytes()].concat();
+pub fn stream_value(stream: &StreamId) -> Vec<u8> {
+    let body = [&stream.epoch.to_bytes(), stream.site.as_str().as_bytes()].concat();
     [&checksum(&body)[..], &body].concat()
 }
-pub fn decode_stream(value: &[u8]) -> Option<(SiteName, Epoch)> {
-    let (epoch, name) = summed(value)?.split_first_chunk::<16>()?;
-    let name = std::str::from_utf8(name).ok()?;
-    Some((SiteName::new(name).ok()?, Epoch::from_bytes(*epoch)))
+pub fn decode_stream(value: &[u8]) -> Option<StreamId> {
+    stream_id(summed(value)?)
+}
+/// A stream from its epoch's 16 bytes and its site's name.
+fn stream_id(bytes: &[u8]) -> Option<StreamId> {
+    let (epoch, name) = bytes.split_first_chunk::<16>()?;
+    let site = SiteName::new(std::str::from_utf8(name).ok()?).ok()?;
+    Some(StreamId { site, epoch: Epoch::from_bytes(*epoch) })
 }
 pub fn mark_key(stream: u32) -> Vec<u8> {
     [b"m", &stream.to_be_bytes()[..]].concat()
@@ -57,50 +61,40 @@ pub fn index_key(stream: u32, first: u64) -> Vec<u8> {
     [b"x", &stream.to_be_bytes()[..], &first.to_be_bytes()].concat()
 }
 
-/// A mark with the stream it belongs to: when a store has lost its list of streams, one of the mark's many copies in the log can
-/// still be found.
-pub fn mark_value(mark: Mark, site: &SiteName, epoch: Epoch) -> Vec<u8> {
+pub fn mark_value(mark: Mark) -> Vec<u8> {
     let mut value = mark.sequence.to_be_bytes().to_vec();
-    value.push(u8::from(mark.digest.is_some()));
     value.extend(mark.digest.iter().flat_map(|digest| *digest.as_bytes()));
-    value.extend(epoch.to_bytes());
-    value.extend(site.as_str().as_bytes());
     value
 }
 
-/// The parts of a stored mark.
-struct MarkParts<'a> {
-    mark: Mark,
-    /// The epoch and the site's name; empty in a mark that was written before version 3 of the store.
-    of: &'a [u8],
-}
-
-fn mark_parts(value: &[u8]) -> Option<MarkParts<'_>> {
-    let (sequence, rest) = value.split_first_chunk::<8>()?;
-    let (digest, of) = match rest.len() {
-        0 => (None, rest),
-        Digest::LEN => (Some(rest), &rest[..0]),
-        _ => match rest.split_first()? {
-            (0, of) => (None, of),
-            (1, rest) => rest.split_at_checked(Digest::LEN).map(|(digest, of)| (Some(digest), of))?,
-            _ => return None,
-        },
+/// A stored mark. Beside records of version 2, marks named their stream: when the list of streams was lost, nothing else did.
+pub fn decode_mark(value: &[u8]) -> Result<(Mark, Option<StreamId>), StoreError> {
+    let parts = || {
+        let (sequence, rest) = value.split_first_chunk::<8>()?;
+        let (digest, name) = match rest.len() {
+            0 => (None, None),
+            Digest::LEN => (Some(rest), None),
+            _ => match rest.split_first()? {
+                (0, name) => (None, Some(name)),
+                (1, rest) => {
+                    rest.split_at_checked(Digest::LEN).map(|(digest, name)| (Some(digest), Some(name)))?
+                }
+                _ => return None,
+            },
+        };
+        let digest = digest.map(|digest| Digest::from_bytes(digest.try_into().expect("it has its length")));
+        Some((Mark { sequence: u64::from_be_bytes(*sequence), digest }, name.and_then(stream_id)))
     };
-    let digest = digest.map(|digest| Digest::from_bytes(digest.try_into().expect("it has its length")));
-    Some(MarkParts { mark: Mark { sequence: u64::from_be_bytes(*sequence), digest }, of })
-}
-
-pub fn decode_mark(value: &[u8]) -> Result<Mark, StoreError> {
-    mark_parts(value).map(|parts| parts.mark).ok_or_else(|| StoreError::Damaged {
+    parts().ok_or_else(|| StoreError::Damaged {
         place: "a mark".into(),
         reason: "it has the wrong length".into(),
     })
 }
 
-/// The site and epoch of a mark, if it names them.
-pub fn decode_mark_of(value: &[u8]) -> Option<(SiteName, Epoch)> {
-    let (epoch, name) = mark_parts(value)?.of.split_first_chunk::<16>()?;
-    Some((SiteName::new(std::str::from_utf8(name).ok()?).ok()?, Epoch::from_bytes(*epoch)))
+/// The stream and the first sequence in a key of the index.
+pub fn index_place(key: &[u8]) -> Option<(u32, u64)> {
+    let (stream, first) = key.get(1..)?.split_first_chunk::<4>()?;
+    Some((u32::from_be_bytes(*stream), u64::from_be_bytes(first.try_into().ok()?)))
 }
 
 /// The big-endian number at the end of a key, or a whole value.
@@ -121,10 +115,11 @@ mod tests {
     #[test]
     fn a_flipped_bit_in_a_stream_or_a_ledger_id_is_noticed() {
         let site = SiteName::new("Bull Ring").unwrap();
-        let mut stream = stream_value(&site, Epoch::from_bytes([5; 16]));
-        assert_eq!(decode_stream(&stream), Some((site, Epoch::from_bytes([5; 16]))));
-        *stream.last_mut().unwrap() ^= 1;
-        assert_eq!(decode_stream(&stream), None);
+        let stream = StreamId { site, epoch: Epoch::from_bytes([5; 16]) };
+        let mut value = stream_value(&stream);
+        assert_eq!(decode_stream(&value), Some(stream));
+        *value.last_mut().unwrap() ^= 1;
+        assert_eq!(decode_stream(&value), None);
         let id = LedgerId::random();
         assert_eq!(decode_ledger_id(&ledger_id_value(id)), Some(id));
         assert_eq!(decode_ledger_id(&id.to_bytes()), None);

@@ -1,5 +1,17 @@
 //! The durable, append-only log of everything that was applied.
 //!
+//! This is all that others use; ARCHITECTURE.md says why it is no trait, and where a replicated log would be.
+//!
+//! | others need | from |
+//! | --- | --- |
+//! | to append | [`Ledger::commit`], [`Ledger::commit_with_capacities`], [`Ledger::record_order`] |
+//! | its end | [`Ledger::position`] |
+//! | to read by position | [`Ledger::records`], [`Ledger::record_at`], [`Ledger::page_at`], [`Ledger::losses`], [`Ledger::pages`] |
+//! | to read by site, epoch and sequence | [`Ledger::page_with`], [`Ledger::pages_of`] |
+//! | streams and their marks | [`Ledger::streams`], [`Ledger::streams_of`], [`Ledger::sites_after`] |
+//! | the numbers of streams, for views | [`Ledger::number_of`], [`Ledger::epoch_of`], [`Ledger::numbered_streams`] |
+//! | to copy and to verify it | [`Ledger::raw_records`], [`LedgerCopy`], [`Ledger::check`] |
+//!
 //! **Promise.** A page is in the ledger once, at one position, after all earlier pages of its stream. What
 //! [`Ledger::commit`] reports is on disk.
 //! **Kept by.** `receiver::judge` decides about every page; a page, its place in the index and the mark of its stream are
@@ -15,43 +27,32 @@ mod copy;
 mod damage_tests;
 #[cfg(test)]
 mod delivery_tests;
-mod follow;
-mod high_water;
 mod keys;
 mod opening;
 mod read;
 pub mod salvage;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod walk;
 
 pub use copy::{CopyCounts, LedgerCopy};
-pub use high_water::LedgerHighWater;
+pub use opening::LedgerHighWater;
 pub use read::{LedgerPages, PageAt};
+pub use streams::Stream;
 pub use walk::{Loss, RecordOrDamage};
 
-use crate::messaging::receiver::Mark;
 use crate::messaging::wire::{Request, Verdict};
-use crate::messaging::{Epoch, LedgerId, SiteName};
+use crate::messaging::{LedgerId, SiteName};
 use crate::server::record::{Command, Record};
 use crate::store::high_water::HighWaterFile;
 use crate::store::{Store, StoreError, VALUE_MAX};
 use commit::Commit;
-use keys::{mark_key, trailing_u64};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use keys::trailing_u64;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
-
-/// One (site, epoch), as this ledger knows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stream {
-    pub site: SiteName,
-    pub epoch: Epoch,
-    /// The highest sequence applied and on disk.
-    pub mark: Mark,
-    /// The edge was asked to move what is in conflict to a new epoch; it is asked again until it has done so.
-    pub moved: bool,
-}
+use streams::Streams;
 
 /// The outcome of one request. Its sender may learn it only after [`Ledger::commit`] has returned.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,30 +86,6 @@ struct LedgerState {
     durable: AtomicU64,
 }
 
-#[derive(Default)]
-struct Streams {
-    all: Vec<Stream>,
-    numbers: HashMap<(SiteName, Epoch), u32>,
-    /// Streams whose site was lost with a damaged store; they are found by their epoch, which belongs to one site.
-    nameless: HashMap<Epoch, u32>,
-    by_site: BTreeMap<SiteName, Vec<u32>>,
-    /// Sites whose next conflict is answered by "move".
-    adoptions: BTreeSet<SiteName>,
-}
-
-impl Streams {
-    fn add(&mut self, stream: Stream) -> u32 {
-        let number = u32::try_from(self.all.len()).expect("there are fewer streams than garages ever built");
-        self.numbers.insert((stream.site.clone(), stream.epoch), number);
-        if salvage::is_nameless(&stream.site) {
-            self.nameless.insert(stream.epoch, number);
-        }
-        self.by_site.entry(stream.site.clone()).or_default().push(number);
-        self.all.push(stream);
-        number
-    }
-}
-
 impl Ledger {
     /// Opens the ledger in `store` as it is, or begins a new one. A server uses [`Ledger::open_beside`].
     pub fn open(store: Store) -> Result<Ledger, StoreError> {
@@ -123,27 +100,7 @@ impl Ledger {
                 id
             }
         };
-        let mut streams = Streams::default();
-        for (expected, entry) in (0u32..).zip(store.range(b"s", b"t")) {
-            let (key, value) = entry?;
-            // A stream is known by its number: a missing one would give its events to another garage.
-            if key[1..] != expected.to_be_bytes() {
-                return Err(damaged("the list of streams, which lacks one"));
-            }
-            let (site, epoch) = keys::decode_stream(&value).ok_or_else(|| damaged("a stream's name"))?;
-            let number = streams.add(Stream { site, epoch, mark: Mark::default(), moved: false });
-            let mark = store.get(&mark_key(number))?;
-            streams.all[number as usize].mark = match mark {
-                Some(mark) => keys::decode_mark(&mark)?,
-                None => Mark::default(),
-            };
-            streams.all[number as usize].moved = store.get(&keys::moved_key(number))?.is_some();
-        }
-        for entry in store.range(b"q", b"r") {
-            let (key, _) = entry?;
-            let name = std::str::from_utf8(&key[1..]).ok().and_then(|name| SiteName::new(name).ok());
-            streams.adoptions.insert(name.ok_or_else(|| damaged("a decision about a conflict"))?);
-        }
+        let streams = Streams::load(&store)?;
         let last = store.last(b"r", b"s")?;
         let durable = last.map_or(Ok(0), |(key, _)| trailing_u64(&key))?;
         Ok(Ledger {
@@ -177,12 +134,7 @@ impl Ledger {
 
     /// All sites, each with its streams in the order in which they began.
     pub fn streams(&self) -> BTreeMap<SiteName, Vec<Stream>> {
-        let streams = self.read_streams();
-        let of = |numbers: &Vec<u32>| {
-            let numbers = numbers.iter();
-            numbers.map(|number| streams.all[*number as usize].clone()).collect()
-        };
-        streams.by_site.iter().map(|(site, numbers)| (site.clone(), of(numbers))).collect()
+        self.read_streams().by_site()
     }
 
     /// Applies the pages of all `requests`, each as far as it can be applied, and flushes once. Called by one thread.
@@ -207,28 +159,15 @@ impl Ledger {
         }
         let capacities = told(&answers);
         for (site, capacity) in &capacities {
-            commit.record_capacity(site, *capacity)?;
+            let (site, capacity) = (site.clone(), *capacity);
+            commit.add(&Record::Capacity { site, received_at_ms: now_ms, capacity })?;
         }
         commit.finish()?;
-        self.note();
         Ok((answers, capacities))
     }
 
-    /// Records that `site` has `capacity` spaces, on disk when this returns. Called by the committing thread.
-    pub fn record_capacity(&self, site: &SiteName, capacity: u32, now_ms: i64) -> Result<(), StoreError> {
-        let mut commit = Commit::begin(self, now_ms);
-        commit.record_capacity(site, capacity)?;
-        commit.finish()?;
-        self.note();
-        Ok(())
-    }
-
-    /// Records a command and returns its position; the command is on disk when this returns. Called by the committing thread.
-    pub fn record_command(&self, by: &str, command: Command, now_ms: i64) -> Result<u64, StoreError> {
-        self.record_order(by, Vec::new(), command, now_ms)
-    }
-
-    /// Records a command that is about `pieces`, which are recorded right before it. Pieces without their command have no effect.
+    /// Records a command and returns its position; `pieces` that it is about are recorded right before it. Called by the committing
+    /// thread.
     ///
     /// [`StoreError::ValueTooLong`]: a record would be longer than the store takes. Nothing was written, and the ledger continues
     /// to work.
@@ -239,27 +178,19 @@ impl Ledger {
         command: Command,
         now_ms: i64,
     ) -> Result<u64, StoreError> {
-        // A record that is too long is found before anything is written: the store would refuse it, and a refused write poisons it.
+        let pieces = pieces.into_iter().map(|bytes| Command::Piece { bytes });
         let record = |command| Record::Command { received_at_ms: now_ms, by: by.to_owned(), command };
-        let pieces = pieces.into_iter().map(|bytes| record(Command::Piece { bytes }));
-        let records: Vec<(Record, Vec<u8>)> = pieces
-            .chain([record(command)])
-            .map(|record| {
-                let bytes = record.encode();
-                (record, bytes)
-            })
-            .collect();
-        if let Some((_, bytes)) = records.iter().find(|(_, bytes)| bytes.len() > VALUE_MAX) {
-            return Err(StoreError::ValueTooLong { bytes: bytes.len() });
+        let records: Vec<Record> = pieces.chain([command]).map(record).collect();
+        // A record that is too long is found before anything is written: the store would refuse it, and a refused write poisons it.
+        if let Some(bytes) =
+            records.iter().map(|record| record.encode().len()).find(|bytes| *bytes > VALUE_MAX)
+        {
+            return Err(StoreError::ValueTooLong { bytes });
         }
         let mut commit = Commit::begin(self, now_ms);
-        let mut position = 0;
-        for (record, bytes) in records {
-            position = commit.record_command(&record, bytes)?;
-        }
+        records.iter().try_for_each(|record| commit.add(record))?;
         commit.finish()?;
-        self.note();
-        Ok(position)
+        Ok(self.position())
     }
 }
 

@@ -6,23 +6,40 @@
 //! * A mark follows from the last record of its stream. A mark that is too high would acknowledge lost events; one that is too
 //!   low would apply events twice.
 //! * The index names no position after the end.
-//! * Positions after the end that the [high-water file](super::high_water) or an index entry names are recorded as lost, at the
-//!   position after them.
+//! * Positions after the end that the high-water file or an index entry names are recorded as lost, at the position after them.
 
-use super::follow::Advance;
-use super::high_water::LedgerHighWater;
-use super::keys::{
-    LEDGER_ID, decode_mark, index_key, ledger_id_value, mark_key, mark_value, record_key, trailing_u64,
-};
-use super::{Ledger, damaged};
+use super::keys::{LEDGER_ID, index_key, ledger_id_value, mark_key, mark_value, record_key, trailing_u64};
+use super::streams::Advance;
+use super::{Ledger, Stream, damaged};
 use crate::codes;
+use crate::messaging::LedgerId;
 use crate::messaging::receiver::Mark;
-use crate::server::record::Record;
-use crate::store::high_water::HighWaterFile;
+use crate::server::record::{Record, StreamId};
+use crate::store::high_water::{self, HighWaterFile, HighWaterMark};
 use crate::store::salvage::OnLoss;
 use crate::store::{Store, StoreError};
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::sync::atomic::Ordering;
+
+/// The position that a ledger had reached, in the high-water file beside its store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerHighWater {
+    pub ledger: LedgerId,
+    /// The last position that was on disk, with all before it.
+    pub position: u64,
+}
+
+impl HighWaterMark for LedgerHighWater {
+    const LENGTH_BYTES: usize = 1;
+}
+
+impl LedgerHighWater {
+    /// Reads the mark in a file without changing the file. Returns `None` if no mark can be read.
+    pub fn read(path: &Path) -> Option<LedgerHighWater> {
+        high_water::read(path).ok().flatten()
+    }
+}
 
 impl Ledger {
     /// Opens the ledger in `store` to serve with it. `high_water` is a file beside the store, which is kept up to date from now
@@ -59,20 +76,17 @@ impl Ledger {
             store.put(LEDGER_ID, &ledger_id_value(note.ledger))?;
         }
         let ledger = Ledger::open(store)?;
-        let mut known = 0;
+        let mut known = ledger.repair_streams(on_loss)?;
         match note {
-            Some(note) if note.ledger == ledger.id => known = note.position,
-            Some(note) => {
-                tracing::warn!(
-                    code = %codes::LEDGER_REPLACED,
-                    former = %note.ledger, now = %ledger.id, positions = note.position,
-                    hint = "put the old ledger back, or run on each edge: edge ledger adopt ID",
-                    "another ledger was in this directory before; its edges do not deliver to this one"
-                )
-            }
+            Some(note) if note.ledger == ledger.id => known = known.max(note.position),
+            Some(note) => tracing::warn!(
+                code = %codes::LEDGER_REPLACED,
+                former = %note.ledger, now = %ledger.id, positions = note.position,
+                hint = "put the old ledger back, or run on each edge: edge ledger adopt ID",
+                "another ledger was in this directory before; its edges do not deliver to this one"
+            ),
             None => {}
         }
-        known = known.max(ledger.repair_streams(on_loss)?);
         let end = ledger.position();
         if known > end {
             let (from, to) = (end + 1, known);
@@ -92,7 +106,7 @@ impl Ledger {
             );
         }
         ledger.store.flush()?;
-        ledger.shared.durable.store(end.max(if known > end { known + 1 } else { 0 }), Ordering::Release);
+        ledger.shared.durable.store(if known > end { known + 1 } else { end }, Ordering::Release);
         let ledger = Ledger { high_water: file.map(std::sync::Arc::new), ..ledger };
         ledger.note();
         Ok(ledger)
@@ -102,23 +116,22 @@ impl Ledger {
     fn repair_streams(&self, on_loss: OnLoss) -> Result<u64, StoreError> {
         let end = self.position();
         let mut known = 0;
-        let mut streams = self.write_streams();
+        let mut streams = self.read_streams().clone();
         // What says who has delivered what is small, and must be readable as a whole.
         for (from, to) in [(b"m", b"r"), (b"s", b"v"), (b"x", b"y")] {
             self.store.range(from, to).try_for_each(|entry| entry.map(drop))?;
         }
         // The number of a stream that is not in the list would be given a second time.
-        let count = streams.all.len();
+        let count = streams.count();
         for prefix in [b"m", b"x", b"t"] {
             let last = self.store.last(prefix, &[prefix[0] + 1])?;
             let number = last.and_then(|(key, _)| Some(u32::from_be_bytes(*key.get(1..)?.first_chunk()?)));
-            if number.is_some_and(|number| number as usize >= count) {
+            if number.is_some_and(|number| number >= count) {
                 return Err(damaged("the list of streams, which lacks one that the ledger has records of"));
             }
         }
-        for (number, stream) in (0u32..).zip(&mut streams.all) {
-            let stored = self.store.get(&mark_key(number))?.map(|mark| decode_mark(&mark)).transpose();
-            let stored = stored.unwrap_or(None).unwrap_or_default();
+        for number in 0..count {
+            let Stream { id, mark: stored, .. } = streams.get(number).expect("it is among them").clone();
             let reached = loop {
                 let Some((key, position)) =
                     self.store.last(&index_key(number, 0), &index_key(number, u64::MAX))?
@@ -127,7 +140,7 @@ impl Ledger {
                 };
                 let (first, position) = (trailing_u64(&key)?, trailing_u64(&position)?);
                 if position <= end {
-                    match self.reach(position, number, first)? {
+                    match self.reach(position, &id, first)? {
                         Some(mark) => break mark,
                         // The record cannot be read; only the mark says that it was applied, and how far it went.
                         None if stored.sequence >= first => break stored,
@@ -146,25 +159,22 @@ impl Ledger {
                 }
                 tracing::error!(
                     code = %codes::MARK_CORRECTED,
-                    garage = %stream.site, epoch = %stream.epoch, mark = stored.sequence, records = reached.sequence,
+                    garage = %id.site, epoch = %id.epoch, mark = stored.sequence, records = reached.sequence,
                     hint = "check the disk; the edge delivers again what it still has, and the rest becomes a missing range",
                     "the mark of a garage did not match its records; it was set to where the records end"
                 );
-                self.store.put(&mark_key(number), &mark_value(reached, &stream.site, stream.epoch))?;
+                self.store.put(&mark_key(number), &mark_value(reached))?;
+                streams.set_mark(number, reached);
             }
-            stream.mark = reached;
         }
+        *self.write_streams() = streams;
         Ok(known)
     }
 
     /// The mark by the record at a position; `None` when it cannot be read, or is not of that stream and sequence.
-    fn reach(&self, position: u64, stream: u32, first: u64) -> Result<Option<Mark>, StoreError> {
-        let record = match self.record_at(position) {
-            Ok(record) => record,
-            Err(StoreError::Damaged { .. }) => None,
-            Err(error) => return Err(error),
-        };
+    fn reach(&self, position: u64, stream: &StreamId, first: u64) -> Result<Option<Mark>, StoreError> {
+        let record = self.readable_at(position)?;
         let advance = record.and_then(|record| Advance::of(&record).ok().flatten());
-        Ok(advance.filter(|its| (its.stream, its.first) == (stream, first)).map(|its| its.mark))
+        Ok(advance.filter(|its| (&its.stream, its.first) == (stream, first)).map(|its| its.mark))
     }
 }

@@ -5,12 +5,10 @@ use super::walk::RecordOrDamage;
 use super::{Ledger, Stream, Streams, damaged};
 use crate::codes;
 use crate::messaging::page::Page;
-use crate::messaging::receiver::Mark;
 use crate::messaging::{Digest, Epoch, SiteName};
-use crate::server::record::{Record, unreadable};
+use crate::server::record::{Record, StreamId};
 use crate::store::StoreError;
 use std::collections::BTreeMap;
-use std::ops::Bound;
 use std::sync::{RwLockReadGuard, RwLockWriteGuard};
 
 /// Pages in order, and what could not be read between them.
@@ -27,38 +25,46 @@ pub struct LedgerPages {
 /// pieces.
 const LOOK_AT: usize = 20_000;
 
+/// First and last position of what was found, and the page there if it is one, or why it cannot be read.
+type Found = (u64, u64, Result<Option<PageAt>, String>);
+
 impl LedgerPages {
     const DAMAGED_MAX: usize = 100;
 
-    fn damaged(&mut self, from: u64, to: u64, reason: String) {
+    /// Takes what is found until `enough` returns true, or [`LOOK_AT`] records are read.
+    fn take(
+        found: impl Iterator<Item = Result<Found, StoreError>>,
+        mut enough: impl FnMut(&PageAt) -> bool,
+    ) -> Result<LedgerPages, StoreError> {
+        let mut pages = LedgerPages::default();
+        for (looked_at, found) in found.enumerate() {
+            let (from, position, page) = found?;
+            match page {
+                Ok(None) => {}
+                Ok(Some(page)) => {
+                    let done = enough(&page);
+                    pages.pages.push(page);
+                    if done {
+                        return Ok(pages);
+                    }
+                }
+                Err(reason) => pages.add_damaged(from, position, reason),
+            }
+            if looked_at == LOOK_AT {
+                pages.go_on_after = Some(position);
+                break;
+            }
+        }
+        Ok(pages)
+    }
+
+    fn add_damaged(&mut self, from: u64, to: u64, reason: String) {
         if let Some((_, last, its)) = self.damaged.last_mut()
             && (*last + 1, &*its) == (from, &reason)
         {
             *last = to;
         } else if self.damaged.len() < Self::DAMAGED_MAX {
             self.damaged.push((from, to, reason));
-        }
-    }
-
-    /// Adds the content of a position. Returns true when nothing more is wanted.
-    fn add(
-        &mut self,
-        position: u64,
-        page: Result<Option<PageAt>, StoreError>,
-        enough: &mut impl FnMut(&PageAt) -> bool,
-    ) -> Result<bool, StoreError> {
-        match page {
-            Ok(None) => Ok(false),
-            Ok(Some(page)) => {
-                let done = enough(&page);
-                self.pages.push(page);
-                Ok(done)
-            }
-            Err(StoreError::Damaged { reason, .. }) => {
-                self.damaged(position, position, reason);
-                Ok(false)
-            }
-            Err(error) => Err(error),
         }
     }
 }
@@ -73,53 +79,44 @@ pub struct PageAt {
 }
 
 impl Ledger {
-    /// The site and epoch of a stream that a record names.
-    pub fn stream(&self, number: u32) -> Result<Stream, StoreError> {
-        let streams = self.read_streams();
-        let stream = streams.all.get(number as usize);
-        stream.cloned().ok_or_else(|| damaged("the number of a stream"))
+    /// The epoch of the stream with a number that the views have.
+    pub fn epoch_of(&self, number: u32) -> Result<Epoch, StoreError> {
+        let stream = self.read_streams().get(number).map(|stream| stream.id.epoch);
+        stream.ok_or_else(|| damaged("the number of a stream"))
+    }
+
+    /// The number of a stream, under which the views keep its events.
+    pub fn number_of(&self, stream: &StreamId) -> Option<u32> {
+        self.read_streams().number(stream)
+    }
+
+    /// Every stream, by its number.
+    pub fn numbered_streams(&self) -> Vec<StreamId> {
+        self.read_streams().iter().map(|stream| stream.id.clone()).collect()
     }
 
     /// The streams of a garage, under all names that it had.
     pub fn streams_of(&self, sites: &[SiteName]) -> Vec<Stream> {
         let streams = self.read_streams();
-        let numbers = sites.iter().flat_map(|site| streams.by_site.get(site).into_iter().flatten());
-        numbers.map(|number| streams.all[*number as usize].clone()).collect()
+        let numbers = sites.iter().flat_map(|site| streams.of_site(site));
+        numbers.filter_map(|number| streams.get(number).cloned()).collect()
     }
 
     /// The names of at most `at_most` sites after `after`, in order.
     pub fn sites_after(&self, after: Option<&SiteName>, at_most: usize) -> Vec<SiteName> {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let streams = self.read_streams();
-        let sites = streams.by_site.range::<SiteName, _>((from, Bound::Unbounded));
-        sites.take(at_most).map(|(site, _)| site.clone()).collect()
+        self.read_streams().sites_after(after, at_most)
     }
 
-    /// The pages of all garages from position `from` on, oldest first, until `enough` returns true or [`LOOK_AT`] records are read.
-    pub fn pages(
-        &self,
-        from: u64,
-        mut enough: impl FnMut(&PageAt) -> bool,
-    ) -> Result<LedgerPages, StoreError> {
-        let mut pages = LedgerPages::default();
-        for (looked_at, entry) in self.records(from).enumerate() {
+    /// The pages of all garages from position `from` on, oldest first, until `enough` returns true.
+    pub fn pages(&self, from: u64, enough: impl FnMut(&PageAt) -> bool) -> Result<LedgerPages, StoreError> {
+        let found = self.records(from).map(|entry| {
             let (position, found) = entry?;
-            if looked_at == LOOK_AT {
-                pages.go_on_after = Some(position);
-            }
-            match found {
-                RecordOrDamage::Damaged { from, reason } => pages.damaged(from, position, reason),
-                RecordOrDamage::Record(record) => {
-                    if pages.add(position, self.page_of(position, record), &mut enough)? {
-                        break;
-                    }
-                }
-            }
-            if pages.go_on_after.is_some() {
-                break;
-            }
-        }
-        Ok(pages)
+            Ok(match found {
+                RecordOrDamage::Damaged { from, reason } => (from, position, Err(reason)),
+                RecordOrDamage::Record(record) => (position, position, page_of(position, record)),
+            })
+        });
+        LedgerPages::take(found, enough)
     }
 
     /// The pages of one garage, under all its names and in all its epochs, from position `from` on, until `enough` returns true. Pages
@@ -128,17 +125,13 @@ impl Ledger {
         &self,
         sites: &[SiteName],
         from: u64,
-        mut enough: impl FnMut(&PageAt) -> bool,
+        enough: impl FnMut(&PageAt) -> bool,
     ) -> Result<LedgerPages, StoreError> {
-        let numbers: Vec<u32> = {
-            let streams = self.read_streams();
-            let of_site = |site| streams.by_site.get(site).into_iter().flatten().copied();
-            sites.iter().flat_map(of_site).collect()
-        };
+        let streams = self.read_streams().clone();
         let end = self.position();
         // The next position of each stream. Positions rise with sequences within a stream.
         let mut next = BTreeMap::new();
-        for number in numbers {
+        for number in sites.iter().flat_map(|site| streams.of_site(site)) {
             let from = index_key(number, self.first_sequence_from(number, from)?);
             let positions = self.store.range(&from, &index_key(number, u64::MAX));
             let mut positions = positions.map(|entry| trailing_u64(&entry?.1));
@@ -146,66 +139,43 @@ impl Ledger {
                 next.insert((position, number), positions);
             }
         }
-        let mut found = LedgerPages::default();
-        while let Some(((position, number), mut positions)) = next.pop_first() {
+        let mut step = || -> Result<Option<Found>, StoreError> {
+            let Some(((position, number), mut positions)) = next.pop_first() else { return Ok(None) };
             if position > end {
-                break;
+                return Ok(None);
             }
             if let Some(position) = positions.next().transpose()? {
                 next.insert((position, number), positions);
             }
             let page = match self.record_at(position) {
-                Ok(Some(record)) => match self.page_of(position, record) {
-                    // The index may be damaged, so the page itself says whose it is.
-                    Ok(Some(page)) if !sites.contains(&page.site) => {
-                        Err(unreadable(position, "another garage's page stands there"))
-                    }
-                    page => page,
-                },
-                Ok(None) => Err(unreadable(position, "there is no record")),
-                Err(error) => Err(error),
+                Ok(Some(record)) => page_of(position, record),
+                Ok(None) => Err("there is no record".into()),
+                Err(StoreError::Damaged { reason, .. }) => Err(reason),
+                Err(error) => return Err(error),
             };
-            if found.add(position, page, &mut enough)? {
-                break;
-            }
-        }
-        Ok(found)
-    }
-
-    /// The applied page of a stream that contains `sequence`.
-    fn page_in(&self, stream: u32, sequence: u64) -> Result<Option<PageAt>, StoreError> {
-        let found = self.store.last(&index_key(stream, 0), &index_key(stream, sequence.saturating_add(1)))?;
-        let Some((_, position)) = found else { return Ok(None) };
-        let page = self.page_at(trailing_u64(&position)?)?;
-        let its = self.stream(stream)?;
-        Ok(page.filter(|page| {
-            (&page.site, page.page.epoch) == (&its.site, its.epoch)
-                && (page.page.first.get()..=page.page.last()).contains(&sequence)
-        }))
+            // The index may be damaged, so the page itself says whose it is.
+            let page = match page {
+                Ok(Some(page)) if !sites.contains(&page.site) => {
+                    Err("another garage's page stands there".into())
+                }
+                page => page,
+            };
+            Ok(Some((position, position, page)))
+        };
+        LedgerPages::take(std::iter::from_fn(|| step().transpose()), enough)
     }
 
     /// The page that was applied under this first sequence of a stream, also while the stream is just being begun.
     pub(super) fn page_beginning(&self, stream: u32, first: u64) -> Result<Option<Page>, StoreError> {
         let Some(position) = self.store.get(&index_key(stream, first))? else { return Ok(None) };
-        match self.record_at(trailing_u64(&position)?) {
-            // What cannot be read is not known to be the same.
-            Ok(Some(Record::Page { page, .. })) => Ok(page.read().ok()),
-            Ok(_) | Err(StoreError::Damaged { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
+        // What cannot be read is not known to be the same.
+        Ok(self.page_at(trailing_u64(&position)?)?.map(|at| at.page))
     }
 
     /// The page at a position; `None` when the position holds something else, nothing, or nothing that can be read.
     pub fn page_at(&self, position: u64) -> Result<Option<PageAt>, StoreError> {
-        let page = match self.record_at(position) {
-            Ok(Some(record)) => self.page_of(position, record),
-            Ok(None) => Ok(None),
-            Err(error) => Err(error),
-        };
-        match page {
-            Err(StoreError::Damaged { .. }) => Ok(None),
-            page => page,
-        }
+        let record = self.readable_at(position)?;
+        Ok(record.and_then(|record| page_of(position, record).ok().flatten()))
     }
 
     /// The page of a site that holds a sequence of an epoch, with the number of its stream; `None` when there is none on
@@ -216,10 +186,17 @@ impl Ledger {
         epoch: Epoch,
         sequence: u64,
     ) -> Result<Option<(u32, PageAt)>, StoreError> {
-        let Some(stream) = self.stream_number(site, epoch) else {
-            return Ok(None);
-        };
-        Ok(self.page_in(stream, sequence)?.map(|page| (stream, page)))
+        let stream = StreamId { site: site.clone(), epoch };
+        let Some(number) = self.read_streams().meant_by(&stream) else { return Ok(None) };
+        let found = self.store.last(&index_key(number, 0), &index_key(number, sequence.saturating_add(1)))?;
+        let Some((_, position)) = found else { return Ok(None) };
+        let page = self.page_at(trailing_u64(&position)?)?;
+        // The index may be damaged, so the page itself says what it holds.
+        let page = page.filter(|PageAt { site, page, .. }| {
+            let its = StreamId { site: site.clone(), epoch: page.epoch };
+            self.number_of(&its) == Some(number) && (page.first.get()..=page.last()).contains(&sequence)
+        });
+        Ok(page.map(|page| (number, page)))
     }
 
     /// The digest of the page that begins with `first` in a stream. When its record cannot be read any more, returns `offered`:
@@ -252,16 +229,6 @@ impl Ledger {
         }
     }
 
-    pub(super) fn stream_number(&self, site: &SiteName, epoch: Epoch) -> Option<u32> {
-        let streams = self.read_streams();
-        let of_site = streams.numbers.get(&(site.clone(), epoch));
-        of_site.or_else(|| streams.nameless.get(&epoch)).copied()
-    }
-
-    pub(super) fn mark(&self, stream: u32) -> Mark {
-        self.read_streams().all[stream as usize].mark
-    }
-
     pub(super) fn read_streams(&self) -> RwLockReadGuard<'_, Streams> {
         let streams = self.shared.streams.read();
         streams.expect("no thread panics while it changes the streams")
@@ -275,7 +242,20 @@ impl Ledger {
     /// The record at a position, when there is one.
     pub fn record_at(&self, position: u64) -> Result<Option<Record>, StoreError> {
         let value = self.store.get(&record_key(position))?;
-        value.map(|value| Record::decode(position, &value)).transpose()
+        value.map(|value| self.decode(position, &value)).transpose()
+    }
+
+    /// The record at a position, when there is one that can be read.
+    pub(super) fn readable_at(&self, position: u64) -> Result<Option<Record>, StoreError> {
+        match self.record_at(position) {
+            Err(StoreError::Damaged { .. }) => Ok(None),
+            record => record,
+        }
+    }
+
+    /// The record that is stored at a position as these bytes.
+    pub fn decode(&self, position: u64, value: &[u8]) -> Result<Record, StoreError> {
+        Record::decode(position, value, |number| self.read_streams().get(number).map(|its| its.id.clone()))
     }
 
     /// Whether a position holds anything, readable or not.
@@ -286,19 +266,12 @@ impl Ledger {
         }
     }
 
-    fn page_of(&self, position: u64, record: Record) -> Result<Option<PageAt>, StoreError> {
-        let Record::Page { stream, received_at_ms, page } = record else {
-            return Ok(None);
-        };
-        let page = page.read().map_err(|error| unreadable(position, error))?;
-        Ok(Some(PageAt { position, site: self.stream(stream)?.site, received_at_ms, page }))
-    }
-
     /// The first sequence of the first page of a stream that is at position `from` or later. Positions rise with
     /// sequences within a stream, so a binary search finds it.
     fn first_sequence_from(&self, stream: u32, from: u64) -> Result<u64, StoreError> {
         let start = index_key(stream, 0);
-        let (mut low, mut high) = (0, self.mark(stream).sequence + 1);
+        let mark = self.read_streams().get(stream).map_or(0, |stream| stream.mark.sequence);
+        let (mut low, mut high) = (0, mark + 1);
         // Every page that begins at or before `low` is before `from`; none that begins after `high` does.
         while low + 1 < high {
             let middle = low + (high - low) / 2;
@@ -310,4 +283,11 @@ impl Ledger {
         }
         Ok(low + 1)
     }
+}
+
+/// The page in a record if it is one, or why it cannot be read.
+fn page_of(position: u64, record: Record) -> Result<Option<PageAt>, String> {
+    let Record::Page { stream, received_at_ms, page } = record else { return Ok(None) };
+    let page = page.read().map_err(|error| error.to_string())?;
+    Ok(Some(PageAt { position, site: stream.site, received_at_ms, page }))
 }

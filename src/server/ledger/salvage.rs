@@ -3,24 +3,29 @@
 //! **Promise.** Every record that can be found is at its position in the new store. A position whose record cannot be found
 //! keeps its number; the garage, the epoch and the sequences that are missing for it are in the index, as they were.
 //! **Kept by.** A record at a position never changes, so an old copy is as good as the newest. Streams, index and marks follow
-//! from the records ([`LedgerCopy`]). Sequences have no gaps: a page that does not continue the one before it shows what is
-//! missing between them. A stored mark shows what is missing at the end, and names the garage if the list of streams is lost. A
-//! stream without any name left is identified by the epoch in its pages, so that pages its edge delivers again are recognised.
+//! from the records ([`LedgerCopy`]), which name their streams. Sequences have no gaps: a page that does not continue the one before
+//! it shows what is missing between them. A stored mark shows what is missing at the end.
+//!
+//! Records of version 2 say the number of their stream. If the list of streams is lost, a mark that was written beside them names
+//! it, or a later record does. A mark beside records of version 3 belongs to the stream to which the index leads, or to the one of the
+//! page with its digest. A stream without any name left is identified by the epoch in its pages, so that pages its edge delivers
+//! again are recognised.
 //! **Not promised.** That each lost sequence gets the position that it had, when several positions are lost: they are assigned in
 //! order.
 //!
 //! The views are not kept: they follow from the ledger.
 
-use super::follow::Advance;
 use super::keys::{self, LEDGER_ID, index_key, mark_key, record_key, trailing_u64};
+use super::streams::{Advance, NAMELESS};
 use super::{LedgerCopy, LedgerHighWater, damaged};
 use crate::codes;
 use crate::messaging::receiver::Mark;
-use crate::messaging::{Epoch, SiteName};
-use crate::server::record::Record;
+use crate::messaging::{Digest, Epoch, SiteName};
+use crate::server::record::{Record, StoredRecord, StreamId};
 use crate::store::salvage::{Salvaged, SalvagedValue, Stamp};
 use crate::store::{BATCH_MAX, Batch, Store, StoreError};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 /// Writes the ledger that was found into `new`. `high_water` is the file beside the damaged store.
@@ -34,10 +39,13 @@ pub fn rebuild(high_water: &Path, found: &Salvaged, new: &Store) -> Result<(), S
     let mut not_counted = BTreeSet::new();
     // A round ends at a record of a write that a crash undid; there are few of them.
     let losses = loop {
-        let mut reader = RecordReader::begin(found, &streams, note, &not_counted);
+        let (reached, losses) = (BTreeMap::new(), Losses::default());
+        let reader =
+            RecordReader { found, streams: &streams, note, not_counted: &not_counted, reached, losses };
         let mut copy = LedgerCopy::begin(new, id, streams.clone())?;
         match reader.read_into(&mut copy, &marks)? {
             Ok(losses) => {
+                losses.lost.iter().try_for_each(|lost| copy.begin_stream(&lost.stream))?;
                 copy.finish()?;
                 break losses;
             }
@@ -52,36 +60,29 @@ pub fn rebuild(high_water: &Path, found: &Salvaged, new: &Store) -> Result<(), S
     copy_base(found, new)
 }
 
-/// The stored marks by stream, with the site and epoch that they name.
-type Marks = BTreeMap<u32, (Mark, Option<(SiteName, Epoch)>)>;
+/// The stored marks by the number of their stream, with its name where the mark says it.
+type Marks = BTreeMap<u32, (Mark, Option<StreamId>)>;
 
 fn read_marks(found: &Salvaged) -> Result<Marks, StoreError> {
     let mut marks = Marks::new();
     for entry in found.range(b"m", b"n") {
         let SalvagedValue { key, value, .. } = entry?;
         if let (Some(number), Ok(mark)) = (stream_in(&key), keys::decode_mark(&value)) {
-            marks.insert(number, (mark, keys::decode_mark_of(&value)));
+            marks.insert(number, mark);
         }
     }
     Ok(marks)
 }
 
-/// Made-up name of a garage whose name is lost. Its stream is found by its epoch.
-const NAMELESS: &str = "unknown garage ";
-
 /// Epoch of a stream of which neither the name nor a page is left: its records cannot be assigned to any garage.
 const NO_EPOCH: Epoch = Epoch::from_bytes([0; 16]);
 
-pub(super) fn is_nameless(site: &SiteName) -> bool {
-    site.as_str().starts_with(NAMELESS)
-}
-
-/// The site and epoch of each stream, by its number. A stream that nothing names gets a made-up name, so that its events count; its
-/// pages say its epoch, by which it is found when its edge delivers again.
-fn read_streams(found: &Salvaged, marks: &Marks) -> Result<Vec<(SiteName, Epoch)>, StoreError> {
-    let mut named: BTreeMap<u32, (SiteName, Epoch)> = BTreeMap::new();
-    for (number, (_, of)) in marks {
-        named.extend(of.clone().map(|of| (*number, of)));
+/// Each stream, by its number. A stream that nothing names gets a made-up name, so that its events count; its pages say its epoch, by
+/// which it is found when its edge delivers again.
+fn read_streams(found: &Salvaged, marks: &Marks) -> Result<Vec<StreamId>, StoreError> {
+    let mut named: BTreeMap<u32, StreamId> = BTreeMap::new();
+    for (number, (_, name)) in marks {
+        named.extend(name.clone().map(|name| (*number, name)));
     }
     for entry in found.range(b"s", b"t") {
         let SalvagedValue { key, value, .. } = entry?;
@@ -89,58 +90,102 @@ fn read_streams(found: &Salvaged, marks: &Marks) -> Result<Vec<(SiteName, Epoch)
             named.insert(number, stream);
         }
     }
-    let epochs = epochs_of_pages(found)?;
+    let InRecords { epochs, streams, mut by_mark } = read_records(found, marks)?;
     let next = |last: Option<&u32>| last.map_or(0, |last| last + 1);
     let count = [named.keys().last(), marks.keys().last(), epochs.keys().last()].map(next).into_iter().max();
-    let stream = |number: u32| match named.remove(&number) {
-        Some(stream) => stream,
-        None => {
-            tracing::error!(
-                code = %codes::GARAGE_NAME_UNREADABLE,
-                stream = number,
-                hint = "give it its own name: server garages rename",
-                "the name of a garage cannot be read any more; its events are kept under a made-up name"
-            );
-            let name = SiteName::new(&format!("{NAMELESS}{number}"));
-            let epoch = epochs.get(&number).copied().unwrap_or(NO_EPOCH);
-            (name.expect("it is short and can be printed"), epoch)
+    for number in 0..count.unwrap_or(0) {
+        if named.contains_key(&number) {
+            continue;
         }
-    };
-    Ok((0..count.unwrap_or(0)).map(stream).collect())
+        let epoch = epochs.get(&number).copied().unwrap_or(NO_EPOCH);
+        let is_its = |stream: &&StreamId| stream.epoch == epoch && !named.values().any(|its| its == *stream);
+        let by_record = by_mark.remove(&number).filter(|stream| !named.values().any(|its| its == stream));
+        let by_record = by_record.or_else(|| streams.iter().find(is_its).cloned());
+        let stream = match named_by_index(found, number)?.or(by_record) {
+            Some(stream) => stream,
+            None => {
+                tracing::error!(
+                    code = %codes::GARAGE_NAME_UNREADABLE,
+                    stream = number,
+                    hint = "give it its own name: server garages rename",
+                    "the name of a garage cannot be read any more; its events are kept under a made-up name"
+                );
+                let site = SiteName::new(&format!("{NAMELESS}{number}"));
+                StreamId { site: site.expect("it is short and can be printed"), epoch }
+            }
+        };
+        named.insert(number, stream);
+    }
+    let known: BTreeSet<StreamId> = named.values().cloned().collect();
+    Ok(named.into_values().chain(streams.difference(&known).cloned()).collect())
 }
 
-/// The epoch of each stream of which a page can be read.
-fn epochs_of_pages(found: &Salvaged) -> Result<BTreeMap<u32, Epoch>, StoreError> {
-    let mut epochs = BTreeMap::new();
+/// What the records say of their streams.
+#[derive(Default)]
+struct InRecords {
+    /// In version 2: the epoch of each numbered stream of which a page can be read.
+    epochs: BTreeMap<u32, Epoch>,
+    streams: BTreeSet<StreamId>,
+    /// The stream of the page that a mark ends with, by the number of the mark.
+    by_mark: BTreeMap<u32, StreamId>,
+}
+
+fn read_records(found: &Salvaged, marks: &Marks) -> Result<InRecords, StoreError> {
+    let ends = marks.iter().filter_map(|(number, (mark, _))| Some((mark.digest?, *number)));
+    let ends: HashMap<Digest, u32> = ends.collect();
+    let mut said = InRecords::default();
     for entry in found.range(b"r", b"s") {
         let SalvagedValue { key, value, .. } = entry?;
-        let Ok(Record::Page { stream, page, .. }) = Record::decode(trailing_u64(&key)?, &value) else {
-            continue;
-        };
-        if let std::collections::btree_map::Entry::Vacant(new) = epochs.entry(stream)
-            && let Ok(page) = page.read()
-        {
-            new.insert(page.epoch);
+        match StoredRecord::read(trailing_u64(&key)?, &value) {
+            Ok(StoredRecord::Named(record)) => {
+                said.streams.extend(record.stream().cloned());
+                if let Record::Page { stream, page, .. } = record
+                    && let Some(number) = ends.get(&page.digest)
+                {
+                    said.by_mark.insert(*number, stream);
+                }
+            }
+            Ok(StoredRecord::Numbered(Record::Page { stream, page, .. })) => {
+                if let Entry::Vacant(new) = said.epochs.entry(stream)
+                    && let Ok(page) = page.read()
+                {
+                    new.insert(page.epoch);
+                }
+            }
+            Ok(StoredRecord::Numbered(_)) | Err(_) => {}
         }
     }
-    Ok(epochs)
+    Ok(said)
+}
+
+/// The stream that a record names to which the index leads from this number.
+fn named_by_index(found: &Salvaged, number: u32) -> Result<Option<StreamId>, StoreError> {
+    for entry in found.range(&index_key(number, 0), &index_key(number, u64::MAX)) {
+        let position = trailing_u64(&entry?.value)?;
+        if let Some(record) = found.get(&record_key(position))?
+            && let Ok(StoredRecord::Named(record)) = StoredRecord::read(position, &record.value)
+        {
+            return Ok(record.stream().cloned());
+        }
+    }
+    Ok(None)
 }
 
 /// Sequences of a stream that were not found, and the positions between which they stood.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct LostRange {
-    stream: u32,
+    stream: StreamId,
     first: u64,
     after: u64,
     before: u64,
 }
 
 /// What is missing.
+#[derive(Default)]
 struct Losses {
     lost: Vec<LostRange>,
     /// Positions without a record.
     positions: BTreeSet<u64>,
-    end: u64,
 }
 
 /// The end of a stream as far as it was followed.
@@ -152,28 +197,18 @@ struct StreamEnd {
 
 struct RecordReader<'a> {
     found: &'a Salvaged,
-    streams: &'a [(SiteName, Epoch)],
+    streams: &'a [StreamId],
     note: Option<LedgerHighWater>,
     not_counted: &'a BTreeSet<u64>,
-    reached: BTreeMap<u32, StreamEnd>,
+    reached: BTreeMap<StreamId, StreamEnd>,
     losses: Losses,
 }
 
-impl<'a> RecordReader<'a> {
-    fn begin(
-        found: &'a Salvaged,
-        streams: &'a [(SiteName, Epoch)],
-        note: Option<LedgerHighWater>,
-        not_counted: &'a BTreeSet<u64>,
-    ) -> RecordReader<'a> {
-        let losses = Losses { lost: Vec::new(), positions: BTreeSet::new(), end: 0 };
-        RecordReader { found, streams, note, not_counted, reached: BTreeMap::new(), losses }
-    }
-
+impl RecordReader<'_> {
     /// Adds all records to the copy, and returns what is missing. `Err` inside: the record at this position belongs to a write that a
     /// crash undid, and does not count.
     fn read_into(
-        &mut self,
+        mut self,
         copy: &mut LedgerCopy<'_>,
         marks: &Marks,
     ) -> Result<Result<Losses, u64>, StoreError> {
@@ -190,7 +225,8 @@ impl<'a> RecordReader<'a> {
             if !joins {
                 break;
             }
-            let Ok(record) = Record::decode(position, &value) else { continue };
+            let name = |number| self.streams.get(number as usize).cloned();
+            let Ok(record) = Record::decode(position, &value, name) else { continue };
             match self.follow(position, stamp, &record)? {
                 Follows::Yes => {}
                 Follows::No => continue,
@@ -202,14 +238,15 @@ impl<'a> RecordReader<'a> {
         let end = self.note.map_or(0, |note| note.position);
         self.skip_to(copy, end + 1)?;
         for (number, (mark, _)) in marks {
-            let reached = self.reached.get(number).copied().unwrap_or_default();
+            let Some(stream) = self.streams.get(*number as usize) else { continue };
+            let reached = self.reached.get(stream).copied().unwrap_or_default();
             // The mark may belong to a write that a crash undid: it counts only where a confirmed position is lost.
             let end = confirmed.unwrap_or(u64::MAX - 1);
             let is_lost = self.losses.positions.range(reached.position + 1..=end.max(reached.position + 1));
             let is_lost = confirmed.is_none() || is_lost.into_iter().any(|lost| *lost <= end);
             if mark.sequence > reached.sequence && is_lost {
-                let (first, after) = (reached.sequence + 1, reached.position);
-                self.losses.lost.push(LostRange { stream: *number, first, after, before: u64::MAX });
+                let (stream, first, after) = (stream.clone(), reached.sequence + 1, reached.position);
+                self.losses.lost.push(LostRange { stream, first, after, before: u64::MAX });
             }
         }
         let at_the_end = self.losses.lost.iter().filter(|lost| lost.before == u64::MAX);
@@ -219,9 +256,7 @@ impl<'a> RecordReader<'a> {
             let next = copy.position() + 1;
             self.skip_to(copy, next + 1)?;
         }
-        let end = copy.position();
-        let empty = Losses { lost: Vec::new(), positions: BTreeSet::new(), end: 0 };
-        Ok(Ok(Losses { end, ..std::mem::replace(&mut self.losses, empty) }))
+        Ok(Ok(self.losses))
     }
 
     /// Adds the positions before this one, which have no record.
@@ -237,20 +272,15 @@ impl<'a> RecordReader<'a> {
     fn follow(&mut self, position: u64, stamp: Stamp, record: &Record) -> Result<Follows, StoreError> {
         let Ok(advance) = Advance::of(record) else { return Ok(Follows::No) };
         let Some(Advance { stream, first, last, .. }) = advance else {
-            return Ok(match record {
-                Record::Moved { stream, .. } if *stream as usize >= self.streams.len() => Follows::No,
-                Record::Truncated { from, to, .. } => {
-                    self.losses.positions.retain(|lost| !(*from..=*to).contains(lost));
-                    Follows::Yes
-                }
-                _ => Follows::Yes,
-            });
+            if let Record::Truncated { from, to, .. } = record {
+                self.losses.positions.retain(|lost| !(*from..=*to).contains(lost));
+            }
+            return Ok(Follows::Yes);
         };
-        let is_known = self.streams.get(stream as usize).is_some_and(|(_, epoch)| *epoch != NO_EPOCH);
-        if !is_known || last < first {
+        if stream.epoch == NO_EPOCH || last < first {
             return Ok(Follows::No);
         }
-        let reached = self.reached.entry(stream).or_default();
+        let reached = self.reached.entry(stream.clone()).or_default();
         if first <= reached.sequence {
             // Only one of the two can count. It is the later one: a crash undid the other before it was answered.
             let other = self.found.get(&record_key(reached.position))?;
@@ -274,33 +304,31 @@ enum Follows {
 }
 
 /// Puts the lost sequences into the index, each at a lost position, and sets the marks after them.
-fn write_losses(
-    new: &Store,
-    streams: &[(SiteName, Epoch)],
-    marks: &Marks,
-    losses: Losses,
-) -> Result<(), StoreError> {
-    let Losses { mut lost, mut positions, end } = losses;
+fn write_losses(new: &Store, streams: &[StreamId], marks: &Marks, losses: Losses) -> Result<(), StoreError> {
+    let Losses { mut lost, mut positions } = losses;
     lost.sort_by_key(|lost| (lost.before, lost.after));
     let mut batch = Batch::default();
     for LostRange { stream, first, after, before } in lost {
-        let (site, epoch) = &streams[stream as usize];
         // The earliest that fits, because ranges that end later have more to choose from.
-        let Some(position) = positions.range(after + 1..before.min(end + 1)).next().copied() else {
+        let Some(position) = positions.range(after + 1..before).next().copied() else {
             tracing::error!(
                 code = %codes::SEQUENCES_WITHOUT_POSITION,
-                garage = %site, %epoch, first,
+                garage = %stream.site, epoch = %stream.epoch, first,
                 hint = "run: server verify; restore a backup if there is one",
                 "sequences are missing from the ledger, and no lost position is left where they may have been"
             );
             continue;
         };
         positions.remove(&position);
-        batch.put(index_key(stream, first), position.to_be_bytes());
+        let Some(number) = (0..).zip(streams).find_map(|(number, its)| (*its == stream).then_some(number))
+        else {
+            continue;
+        };
+        batch.put(index_key(number, first), position.to_be_bytes());
         if before == u64::MAX
-            && let Some((mark, _)) = marks.get(&stream)
+            && let Some((mark, _)) = marks.get(&number)
         {
-            batch.put(mark_key(stream), keys::mark_value(*mark, site, *epoch));
+            batch.put(mark_key(number), keys::mark_value(*mark));
         }
         if batch.len() + 2 > BATCH_MAX {
             new.apply(&std::mem::take(&mut batch))?;

@@ -1,8 +1,21 @@
 use super::*;
+use crate::messaging::Epoch;
 use crate::messaging::page::{Content, Message, Page, SealedPage};
 use crate::messaging::{Digest, Sequence};
+use crate::server::record::StreamId;
+use crate::store::Batch;
 use crate::store::simulated::Disk;
 use check::Meanwhile;
+
+impl Ledger {
+    pub fn record_capacity(&self, site: &SiteName, capacity: u32, now_ms: i64) -> Result<(), StoreError> {
+        self.commit_with_capacities(&[], now_ms, |_| vec![(site.clone(), capacity)]).map(drop)
+    }
+
+    pub fn record_command(&self, by: &str, command: Command, now_ms: i64) -> Result<u64, StoreError> {
+        self.record_order(by, Vec::new(), command, now_ms)
+    }
+}
 
 pub const EPOCH: Epoch = Epoch::from_bytes([3; 16]);
 
@@ -274,14 +287,31 @@ fn a_late_page_of_an_earlier_move_does_not_undo_a_later_decision() {
     assert_eq!(in_conflict(2), told, "its reply may be lost");
     // A backup knows as much.
     let copied = Store::on(Disk::default());
-    let streams = ledger.numbered_streams().into_iter().map(|stream| (stream.site, stream.epoch));
-    let mut copy = LedgerCopy::begin(&copied, ledger.id(), streams.collect()).unwrap();
+    let mut copy = LedgerCopy::begin(&copied, ledger.id(), ledger.numbered_streams()).unwrap();
     let records = ledger.raw_records(1, ledger.position(), usize::MAX).unwrap();
     records.into_iter().for_each(|record| copy.add(record).unwrap());
     copy.finish().unwrap();
     assert_eq!(Ledger::open(copied).unwrap().streams(), ledger.streams());
     assert_eq!(moved(1, 6), Verdict::Accepted);
     assert_eq!(in_conflict(3), Verdict::Conflict { first: 1 });
+}
+
+#[test]
+fn a_move_of_nothing_but_lost_events_ends_too() {
+    let (_, ledger) = ledger();
+    let site = SiteName::new("a").unwrap();
+    commit(&ledger, request("a", 1, vec![page(1, 10)]));
+    let in_conflict = || commit(&ledger, request("a", 1, vec![marked_page(1, 10, 1)])).verdict;
+    ledger.record_command("me", Command::Adopt { garage: site }, 5).unwrap();
+    assert_eq!(in_conflict(), Verdict::Move { from: 1 });
+    let mut moved = page(1, 1).open().unwrap();
+    let lost = Content::Lost { last: Sequence::new(10).unwrap(), reason: "damage".into() };
+    (moved.epoch, moved.moved_from, moved.content) =
+        (Epoch::from_bytes([5; 16]), Some((EPOCH, moved.first)), lost);
+    let request = request("a", 1, vec![SealedPage::seal(&moved)]);
+    let answer = commit(&ledger, Request { epoch: moved.epoch, ..request });
+    assert_eq!((answer.verdict, answer.missing), (Verdict::Accepted, 10));
+    assert_eq!(in_conflict(), Verdict::Conflict { first: 1 });
 }
 
 /// A piece of 7,000 bytes, given over admin.sock, was refused by the store after the ledger had begun to write, and the server
@@ -311,7 +341,7 @@ fn what_an_epoch_takes_in_memory() {
     let mut streams = Streams::default();
     for n in 0..COUNT {
         let site = SiteName::new(&format!("garage {}", n % 200)).unwrap();
-        streams.add(Stream { site, epoch: Epoch::random(), mark: Mark::default(), moved: false });
+        streams.begin(StreamId { site, epoch: Epoch::random() }, &mut Batch::default());
     }
     println!("an epoch: {} bytes", (resident() - before) / COUNT);
     drop(streams);

@@ -4,10 +4,9 @@
 //! through the same ledger again gives the same result.
 
 use super::Ledger;
-use super::keys::{index_key, record_key, trailing_u64};
-use crate::server::record::Record;
+use super::keys::{index_key, index_place, record_key, trailing_u64};
+use crate::server::record::{Record, StreamId};
 use crate::store::{Entry, StoreError};
-use std::iter::Peekable;
 
 /// Maximum number of missing positions that are reported at once.
 const STRETCH_MAX: u64 = 256;
@@ -15,19 +14,17 @@ const STRETCH_MAX: u64 = 256;
 /// The content of a position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RecordOrDamage {
+    /// The record at the position.
     Record(Record),
     /// Nothing can be read from this position up to the position that is reported with this value.
-    Damaged {
-        from: u64,
-        reason: String,
-    },
+    Damaged { from: u64, reason: String },
 }
 
 /// Applied events whose record cannot be read any more, by the index.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loss {
     pub position: u64,
-    pub stream: u32,
+    pub stream: StreamId,
     pub first: u64,
     pub last: u64,
 }
@@ -38,7 +35,7 @@ impl Ledger {
     pub fn records(&self, from: u64) -> impl Iterator<Item = Result<(u64, RecordOrDamage), StoreError>> + '_ {
         let end = self.position();
         let entries: Entries<'_> = Box::new(self.store.range(&record_key(from), &record_key(end + 1)));
-        LedgerWalk { ledger: self, entries: Some(entries.peekable()), expected: from.max(1), end }
+        LedgerWalk { ledger: self, entries: Some(entries), ahead: None, expected: from.max(1), end }
     }
 
     /// What the index says of records at positions `from..=to`, by position.
@@ -46,41 +43,37 @@ impl Ledger {
     /// It reads the whole index: damage is rare.
     pub fn losses(&self, from: u64, to: u64) -> Result<Vec<Loss>, StoreError> {
         // Before the index: a mark that is read later could belong to a page behind the damaged one.
-        let marks: Vec<u64> = self.read_streams().all.iter().map(|stream| stream.mark.sequence).collect();
+        let streams = self.read_streams().clone();
         let mut losses: Vec<Loss> = Vec::new();
         for entry in self.store.range(b"x", b"y") {
             let (key, position) = entry?;
             let position = trailing_u64(&position)?;
-            let Some((stream, first)) = index_place(&key) else { continue };
-            if (from..=to).contains(&position) {
-                let marked = marks.get(stream as usize).copied().unwrap_or_default();
-                losses.push(Loss { position, stream, first, last: marked.max(first) });
+            if !(from..=to).contains(&position) {
+                continue;
             }
-        }
-        for loss in &mut losses {
-            let next = index_key(loss.stream, loss.first + 1);
-            let next = self.store.range(&next, &index_key(loss.stream, u64::MAX)).next().transpose()?;
-            let Some((key, position)) = next else { continue };
-            let Some((_, first)) = index_place(&key) else { continue };
-            loss.last = first - 1;
-            // Sequences that the sender had deleted stand right before the page that showed it, as a missing range of their own.
-            let before = trailing_u64(&position)?.saturating_sub(1);
-            if let Ok(Some(Record::MissingRange { stream, first, last, .. })) = self.record_at(before)
-                && (stream, last) == (loss.stream, loss.last)
-                && first > loss.first
+            let Some((number, first)) = index_place(&key) else { continue };
+            let Some(stream) = streams.get(number) else { continue };
+            let mut last = stream.mark.sequence.max(first);
+            let next = self.store.range(&index_key(number, first + 1), &index_key(number, u64::MAX)).next();
+            if let Some((key, position)) = next.transpose()?
+                && let Some((_, next)) = index_place(&key)
             {
-                loss.last = first - 1;
+                last = next - 1;
+                // Sequences that the sender had deleted stand right before the page that showed it, as a missing range of their own.
+                let before = trailing_u64(&position)?.saturating_sub(1);
+                if let Ok(Some(Record::MissingRange { stream: its, first: missing, last: end, .. })) =
+                    self.record_at(before)
+                    && (&its, end) == (&stream.id, last)
+                    && missing > first
+                {
+                    last = missing - 1;
+                }
             }
+            losses.push(Loss { position, stream: stream.id.clone(), first, last });
         }
         losses.sort_by_key(|loss| loss.position);
         Ok(losses)
     }
-}
-
-/// The stream and the first sequence in a key of the index.
-pub(super) fn index_place(key: &[u8]) -> Option<(u32, u64)> {
-    let (stream, first) = key.get(1..)?.split_first_chunk::<4>()?;
-    Some((u32::from_be_bytes(*stream), u64::from_be_bytes(first.try_into().ok()?)))
 }
 
 type Entries<'a> = Box<dyn Iterator<Item = Result<Entry, StoreError>> + 'a>;
@@ -91,7 +84,9 @@ type At = (u64, Result<Record, StoreError>);
 struct LedgerWalk<'a> {
     ledger: &'a Ledger,
     /// `None` once a part of the store could not be read: from there on each position is looked up individually.
-    entries: Option<Peekable<Entries<'a>>>,
+    entries: Option<Entries<'a>>,
+    /// What was found after positions without content, which are reported first.
+    ahead: Option<At>,
     expected: u64,
     /// The last position.
     end: u64,
@@ -100,23 +95,44 @@ struct LedgerWalk<'a> {
 impl LedgerWalk<'_> {
     /// The next position that has content, or that cannot be read.
     fn look(&mut self) -> Option<Result<At, StoreError>> {
+        if let Some(ahead) = self.ahead.take() {
+            return Some(Ok(ahead));
+        }
         if let Some(entries) = &mut self.entries {
-            match entries.peek()? {
+            match entries.next()? {
                 Ok((key, value)) => {
-                    return Some(trailing_u64(key).map(|at| (at, Record::decode(at, value))));
+                    return Some(trailing_u64(&key).map(|at| (at, self.ledger.decode(at, &value))));
                 }
                 Err(StoreError::Damaged { .. }) => self.entries = None,
-                Err(_) => {
-                    return entries.next().map(|entry| entry.map(|_| unreachable!("it was an error")));
-                }
+                Err(error) => return Some(Err(error)),
             }
         }
         (self.expected..=self.end).find_map(|position| match self.ledger.record_at(position) {
-            Ok(None) => None,
-            Ok(Some(record)) => Some(Ok((position, Ok(record)))),
+            Ok(record) => record.map(|record| Ok((position, Ok(record)))),
             Err(error @ StoreError::Damaged { .. }) => Some(Ok((position, Err(error)))),
             Err(error) => Some(Err(error)),
         })
+    }
+
+    /// The content of the next position, or of a stretch without any.
+    fn step(&mut self, (position, decoded): At) -> Result<(u64, RecordOrDamage), StoreError> {
+        let from = self.expected;
+        // A walk that begins within a lost range continues after it.
+        let is_told = matches!(&decoded, Ok(Record::Truncated { from: lost, to, .. }) if *lost <= from && *to == position - 1);
+        if position > from && !is_told {
+            self.ahead = Some((position, decoded));
+            let through = (from + STRETCH_MAX - 1).min(position - 1);
+            self.expected = through + 1;
+            return Ok((through, RecordOrDamage::Damaged { from, reason: "there is no record".into() }));
+        }
+        self.expected = position + 1;
+        match decoded {
+            Ok(record) => Ok((position, RecordOrDamage::Record(record))),
+            Err(StoreError::Damaged { reason, .. }) => {
+                Ok((position, RecordOrDamage::Damaged { from: position, reason }))
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -124,36 +140,7 @@ impl Iterator for LedgerWalk<'_> {
     type Item = Result<(u64, RecordOrDamage), StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let (position, decoded) = match self.look()? {
-            Ok(found) => found,
-            Err(error) => return Some(Err(error)),
-        };
-        let from = self.expected;
-        if position > from {
-            let told = match &decoded {
-                // A walk that begins within a lost range continues after it.
-                Ok(Record::Truncated { from: lost, to, .. }) => *lost <= from && *to == position - 1,
-                _ => false,
-            };
-            if !told {
-                let through = (from + STRETCH_MAX - 1).min(position - 1);
-                self.expected = through + 1;
-                return Some(Ok((
-                    through,
-                    RecordOrDamage::Damaged { from, reason: "there is no record".into() },
-                )));
-            }
-        }
-        if let Some(entries) = &mut self.entries {
-            entries.next();
-        }
-        self.expected = position + 1;
-        Some(match decoded {
-            Ok(record) => Ok((position, RecordOrDamage::Record(record))),
-            Err(StoreError::Damaged { reason, .. }) => {
-                Ok((position, RecordOrDamage::Damaged { from: position, reason }))
-            }
-            Err(error) => Err(error),
-        })
+        let found = self.look()?;
+        Some(found.and_then(|at| self.step(at)))
     }
 }

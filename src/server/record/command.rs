@@ -6,113 +6,54 @@ use crate::messaging::{Digest, SiteName};
 use crate::parking::statement::Month;
 use crate::parking::{ChargeId, EventId};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::fmt;
 use std::str::FromStr;
 
 /// A command of an operator. New kinds are added at the end: a kind is stored as its number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Command {
     /// Rename the garage to `to`. Its edge may keep using the old name.
-    Rename {
-        garage: SiteName,
-        to: SiteName,
-    },
+    Rename { garage: SiteName, to: SiteName },
     /// Leave the garage out of boards and of the city's numbers, or include it again.
-    Decommission {
-        garage: SiteName,
-        undo: bool,
-    },
+    Decommission { garage: SiteName, undo: bool },
     /// Set the number of spaces, whatever the edge reports. `None`: the number that the edge reports counts again.
-    Capacity {
-        garage: SiteName,
-        spaces: Option<u32>,
-    },
+    Capacity { garage: SiteName, spaces: Option<u32> },
     /// Apply the quarantined events at this place, if they are understood now.
-    Release {
-        place: QuarantinePlace,
-    },
+    Release { place: QuarantinePlace },
     /// Discard the quarantined events at this place.
-    Discard {
-        place: QuarantinePlace,
-        reason: String,
-    },
+    Discard { place: QuarantinePlace, reason: String },
     /// Answer the next conflict of this garage by "move what is not acknowledged to a new epoch", so that both sides count.
-    Adopt {
-        garage: SiteName,
-    },
+    Adopt { garage: SiteName },
     /// A piece of something too long for one record. It has no effect until the command that comes right after the last piece.
-    Piece {
-        bytes: Vec<u8>,
-    },
+    Piece { bytes: Vec<u8> },
     /// The tariffs in the pieces before, as canonical TOML, are in force from here on.
-    Tariffs {
-        pieces: u32,
-        digest: Digest,
-    },
+    Tariffs { pieces: u32, digest: Digest },
     /// The registrations in the pieces before (postcard) are added; one of a known plate replaces the earlier one.
-    Plates {
-        pieces: u32,
-        digest: Digest,
-    },
-    RemovePlate {
-        plate: String,
-    },
+    Plates { pieces: u32, digest: Digest },
+    /// This plate is not registered any more.
+    RemovePlate { plate: String },
     /// The contracts in the pieces before (postcard) are added; one of a known name replaces the earlier one.
-    Contracts {
-        pieces: u32,
-        digest: Digest,
-    },
-    RemoveContract {
-        contract: String,
-    },
+    Contracts { pieces: u32, digest: Digest },
+    /// The contract ends; stays that began under it are covered still.
+    RemoveContract { contract: String },
     /// The stays that wait for a price, among the entries of these numbers, are priced by the tariffs in force.
-    Price {
-        from: u64,
-        to: u64,
-    },
+    Price { from: u64, to: u64 },
     /// Void a charge: credit its amount minus what was credited before.
-    Void {
-        charge: ChargeId,
-        reason: String,
-    },
+    Void { charge: ChargeId, reason: String },
     /// Credit a part of a charge, in minor units of its currency.
-    Credit {
-        charge: ChargeId,
-        amount: i64,
-        reason: String,
-    },
+    Credit { charge: ChargeId, amount: i64, reason: String },
     /// Match the exit with the entry: a plate was misread.
-    JoinStay {
-        entry: EventId,
-        exit: EventId,
-        reason: String,
-    },
+    JoinStay { entry: EventId, exit: EventId, reason: String },
     /// Record that the car of this entry left unseen at that time.
-    CloseStay {
-        entry: EventId,
-        left_at_ms: i64,
-        offset_minutes: i16,
-        reason: String,
-    },
+    CloseStay { entry: EventId, left_at_ms: i64, offset_minutes: i16, reason: String },
     /// Record that the car of this entry left and came back unseen during its stay.
-    SplitStay {
-        entry: EventId,
-        left_at_ms: i64,
-        entered_at_ms: i64,
-        offset_minutes: i16,
-        reason: String,
-    },
+    SplitStay { entry: EventId, left_at_ms: i64, entered_at_ms: i64, offset_minutes: i16, reason: String },
     /// Charge a stay that is on hold for its length.
-    BillStay {
-        charge: ChargeId,
-        reason: String,
-    },
+    BillStay { charge: ChargeId, reason: String },
     /// Replace plates by random tokens from here on: one token for a plate and a month under one seed.
-    Forget {
-        whose: ToForget,
-        seed: [u8; 16],
-    },
+    Forget { whose: ToForget, seed: [u8; 16] },
     /// The command that stood here was removed when the ledger was compacted.
     Erased,
 }
@@ -123,29 +64,10 @@ impl Command {
 
     /// The command's name for logs. They show nothing else of it, because a command may hold a plate, or what somebody wrote
     /// about a person.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Command::Rename { .. } => "rename",
-            Command::Decommission { .. } => "decommission",
-            Command::Capacity { .. } => "capacity",
-            Command::Release { .. } => "release",
-            Command::Discard { .. } => "discard",
-            Command::Adopt { .. } => "adopt",
-            Command::Piece { .. } => "piece",
-            Command::Tariffs { .. } => "tariffs",
-            Command::Plates { .. } => "plates",
-            Command::RemovePlate { .. } => "remove_plate",
-            Command::Contracts { .. } => "contracts",
-            Command::RemoveContract { .. } => "remove_contract",
-            Command::Price { .. } => "price",
-            Command::Void { .. } => "void",
-            Command::Credit { .. } => "credit",
-            Command::JoinStay { .. } => "join_stay",
-            Command::CloseStay { .. } => "close_stay",
-            Command::SplitStay { .. } => "split_stay",
-            Command::BillStay { .. } => "bill_stay",
-            Command::Forget { .. } => "forget",
-            Command::Erased => "erased",
+    pub fn name(&self) -> String {
+        match serde_json::to_value(self) {
+            Ok(Value::Object(fields)) => fields.into_iter().map(|(name, _)| name).collect(),
+            named => named.ok().and_then(|name| Some(name.as_str()?.to_owned())).unwrap_or_default(),
         }
     }
 

@@ -69,10 +69,9 @@ impl View {
             "the ledger accounts for every position, in order"
         );
         match what {
-            Preparation::Damaged { damage, losses } => self.apply_damage(ledger, damage, losses, changes),
+            Preparation::Damaged { damage, losses } => self.apply_damage(damage, losses, changes),
             Preparation::Page(page) => self.apply_page(ledger, position, page, changes)?,
             Preparation::MissingRange { stream, received_at_ms, first, last, reason } => {
-                let stream = ledger.stream(stream)?;
                 let (garage, received_at_ms) = (self.key_of(&stream.site).clone(), Some(received_at_ms));
                 let range = MissingRange { garage, epoch: stream.epoch, first, last, reason, received_at_ms };
                 self.put_missing_range(position, range);
@@ -91,15 +90,8 @@ impl View {
         Ok(self.quarantine.get(&position))
     }
 
-    fn apply_damage(
-        &mut self,
-        ledger: &Ledger,
-        damage: LedgerDamage,
-        losses: Vec<Loss>,
-        changes: &mut ViewChanges,
-    ) {
+    fn apply_damage(&mut self, damage: LedgerDamage, losses: Vec<Loss>, changes: &mut ViewChanges) {
         for Loss { position, stream, first, last } in losses {
-            let Ok(stream) = ledger.stream(stream) else { continue };
             let garage = self.key_of(&stream.site).clone();
             let reason = format!(
                 "the ledger's record of them, at position {position}, cannot be read any more: {}",
@@ -121,8 +113,7 @@ impl View {
         page: PreparedPage,
         changes: &mut ViewChanges,
     ) -> Result<(), StoreError> {
-        let PreparedPage { stream: number, received_at_ms, first, clock_set, events } = page;
-        let stream = ledger.stream(number)?;
+        let PreparedPage { stream, stream_number, received_at_ms, first, clock_set, events } = page;
         let count = events.len() as u64;
         let key = self.key_of(&stream.site).clone();
         self.stays.received(received_at_ms, position, changes)?;
@@ -136,7 +127,7 @@ impl View {
         for (index, event) in events.into_iter().enumerate() {
             let place = EventPosition {
                 site: &stream.site,
-                stream: number,
+                stream: stream_number,
                 sequence: first + index as u64,
                 position,
             };

@@ -7,7 +7,7 @@ use crate::messaging::page::{Content, RECORDS_MAX};
 use crate::parking::stored::StoredError;
 use crate::parking::{Event, EventKind};
 use crate::server::ledger::{Ledger, Loss, RecordOrDamage};
-use crate::server::record::{Command, Record};
+use crate::server::record::{Command, Record, StreamId};
 use crate::store::StoreError;
 
 /// A record that is ready to be applied: what needs no view is done already, so that nothing waits for it.
@@ -21,24 +21,16 @@ pub struct PreparedRecord {
 
 #[derive(Debug)]
 pub(super) enum Preparation {
+    /// A page of events.
     Page(PreparedPage),
     /// Events of a stream that will never come.
-    MissingRange {
-        stream: u32,
-        received_at_ms: i64,
-        first: u64,
-        last: u64,
-        reason: String,
-    },
-    Capacity {
-        site: SiteName,
-        capacity: u32,
-    },
+    MissingRange { stream: StreamId, received_at_ms: i64, first: u64, last: u64, reason: String },
+    /// An edge reported its number of spaces.
+    Capacity { site: SiteName, capacity: u32 },
+    /// An operator's command.
     Command(Command),
-    Damaged {
-        damage: LedgerDamage,
-        losses: Vec<Loss>,
-    },
+    /// Positions that cannot be read, or are lost.
+    Damaged { damage: LedgerDamage, losses: Vec<Loss> },
     /// It changes no view.
     Nothing,
 }
@@ -46,7 +38,9 @@ pub(super) enum Preparation {
 /// A page of events.
 #[derive(Debug)]
 pub(super) struct PreparedPage {
-    pub stream: u32,
+    pub stream: StreamId,
+    /// The ledger's number of the stream.
+    pub stream_number: u32,
     pub received_at_ms: i64,
     pub first: u64,
     /// Whether the edge's clock was known to be set when the page was begun.
@@ -90,20 +84,29 @@ impl PreparedRecord {
     }
 
     fn what(ledger: &Ledger, record: Record) -> Result<Preparation, String> {
-        let known = |stream| ledger.stream(stream).map(drop).map_err(|error| error.to_string());
+        let number_of = |stream| {
+            ledger.number_of(stream).ok_or_else(|| format!("{stream} is not in the list of streams"))
+        };
         Ok(match record {
             Record::Page { stream, received_at_ms, page } => {
-                known(stream)?;
+                let stream_number = number_of(&stream)?;
                 let page = page.read().map_err(|error| error.to_string())?;
                 let Content::Records(records) = page.content else {
                     return Err("a page without events stands where events were applied".into());
                 };
                 let events = records.iter().map(|record| Event::from_bytes(&record.payload)).collect();
                 let (first, clock_set) = (page.first.get(), page.begun.set);
-                Preparation::Page(PreparedPage { stream, received_at_ms, first, clock_set, events })
+                Preparation::Page(PreparedPage {
+                    stream,
+                    stream_number,
+                    received_at_ms,
+                    first,
+                    clock_set,
+                    events,
+                })
             }
             Record::MissingRange { stream, received_at_ms, first, last, reason, .. } => {
-                known(stream)?;
+                number_of(&stream)?;
                 Preparation::MissingRange { stream, received_at_ms, first, last, reason }
             }
             Record::Capacity { site, capacity, .. } => Preparation::Capacity { site, capacity },

@@ -116,7 +116,7 @@ fn garage_answer(web: &ServerWeb, view: &Snapshot, key: &SiteName) -> GarageAnsw
         received_at: range.received_at_ms.map(time),
     };
     let mark =
-        |stream: &Stream| StreamMark { epoch: stream.epoch.to_string(), sequence: stream.mark.sequence };
+        |stream: &Stream| StreamMark { epoch: stream.id.epoch.to_string(), sequence: stream.mark.sequence };
     GarageAnswer {
         garage: GarageLine::of(view, key),
         stays: garage.map(|garage| garage.stays.counts).unwrap_or_default(),

@@ -44,7 +44,7 @@ struct EventRef {
 impl EventRef {
     fn new(ledger: &Ledger, passage: &StoredPassage) -> Result<EventRef, StoreError> {
         Ok(EventRef {
-            epoch: ledger.stream(passage.stream())?.epoch.to_string(),
+            epoch: ledger.epoch_of(passage.stream())?.to_string(),
             sequence: passage.sequence,
             position: passage.position,
         })

@@ -12,12 +12,14 @@ use rand_distr::{Distribution, Exp1};
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 use std::time::Duration;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultAction {
     KillServer,
     KillEdge,
     CutLink(LinkFault),
 }
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fault {
     pub action: FaultAction,

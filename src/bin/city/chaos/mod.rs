@@ -48,6 +48,7 @@ pub struct CutCounts {
     pub half_open: u64,
     pub refused: u64,
 }
+
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct FaultCounts {
     /// How many faults were planned; `None` in a run by time.
@@ -85,6 +86,7 @@ impl fmt::Display for FaultCounts {
         )
     }
 }
+
 #[derive(Debug, Clone, Default)]
 pub struct SharedFaultCounts(Arc<std::sync::Mutex<FaultCounts>>);
 
@@ -199,6 +201,7 @@ impl FaultLog {
         );
     }
 }
+
 struct ChaosRun {
     fleet: Arc<Fleet>,
     counts: SharedFaultCounts,
@@ -210,48 +213,50 @@ struct ChaosRun {
 impl ChaosRun {
     /// Returns once the victim has recovered from earlier faults.
     async fn victim_recovered(&self, fault: &Fault) {
+        match self.victim(fault) {
+            Some(daemon) => daemon.up().await,
+            None => drop(self.cuts[fault.garage].lock().await),
+        }
+    }
+
+    /// The daemon that the fault kills, if it kills one.
+    fn victim(&self, fault: &Fault) -> Option<Arc<DaemonSlot>> {
         match fault.action {
-            FaultAction::KillServer => self.fleet.server.up().await,
-            FaultAction::KillEdge => self.fleet.edges[fault.garage].up().await,
-            FaultAction::CutLink(_) => drop(self.cuts[fault.garage].lock().await),
+            FaultAction::KillServer => Some(self.fleet.server.clone()),
+            FaultAction::KillEdge => Some(self.fleet.edges[fault.garage].clone()),
+            FaultAction::CutLink(_) => None,
         }
     }
 
     /// Returns once the fault is in force. Not to be dropped before: a victim could stay dead.
     async fn strike(&mut self, fault: &Fault) {
-        let link = self.fleet.links[fault.garage].clone();
+        let Fault { action, garage, delay, lasts } = *fault;
+        let link = self.fleet.links[garage].clone();
         // A fault that does not hit the request itself hits what it leads to.
-        if fault.action != FaultAction::KillEdge {
+        if action != FaultAction::KillEdge {
             let _ = timeout(STRIKE_WITHIN, link.carried()).await;
         }
-        tokio::time::sleep(fault.delay).await;
-        match fault.action {
-            FaultAction::KillServer => {
-                let killed = self.kill(self.fleet.server.clone(), fault.lasts).await;
-                self.counts.lock().server_killed += killed;
-            }
-            FaultAction::KillEdge => {
-                let killed = self.kill(self.fleet.edges[fault.garage].clone(), fault.lasts).await;
-                self.counts.lock().edges_killed += killed;
-            }
-            FaultAction::CutLink(cut) => {
-                let locked = self.cuts[fault.garage].clone().lock_owned().await;
-                self.cut(link, cut, fault.lasts, locked);
-                self.counts.lock().add_cut(cut);
-            }
+        tokio::time::sleep(delay).await;
+        if let FaultAction::CutLink(cut) = action {
+            let locked = self.cuts[garage].clone().lock_owned().await;
+            self.counts.lock().add_cut(cut);
+            self.cut(link, cut, lasts, locked);
+        } else if let Some(victim) = self.victim(fault)
+            // Without effect if it had ended by itself.
+            && let Some(killed) = victim.kill().await
+        {
+            let mut counts = self.counts.lock();
+            let kills = match action {
+                FaultAction::KillServer => &mut counts.server_killed,
+                _ => &mut counts.edges_killed,
+            };
+            *kills += 1;
+            drop(counts);
+            self.recoveries.spawn(async move {
+                tokio::time::sleep(lasts).await;
+                victim.revive(killed).await;
+            });
         }
-    }
-
-    /// Returns how many daemons it killed: none if this one had ended by itself.
-    async fn kill(&mut self, victim: Arc<DaemonSlot>, dead_for: Duration) -> u64 {
-        let Some(killed) = victim.kill().await else {
-            return 0;
-        };
-        self.recoveries.spawn(async move {
-            tokio::time::sleep(dead_for).await;
-            victim.revive(killed).await;
-        });
-        1
     }
 
     /// Cuts a link, and heals it some time after the cut had an effect. `locked` is held until then.

@@ -196,7 +196,8 @@ impl CityRun<'_> {
     }
 
     async fn phases(&mut self) -> Result<(), RunError> {
-        if self.has_customers() {
+        // A replay has no customers: which car is whose depends on the seed there.
+        if self.settings.flags.config.is_none() && self.settings.recording.is_none() {
             let (server, seed) = (&self.fleet.server.spec, self.settings.flags.seed);
             let registered = example::register_customers(server, self.dir, self.sites, seed).await;
             registered.map_err(RunError::Unfinished)?;
@@ -217,11 +218,6 @@ impl CityRun<'_> {
 
         self.report.phases.begin(Phase::Linger);
         self.linger().await
-    }
-
-    /// Whether the example's customers are registered. A replay has none: which car is whose depends on the seed there.
-    fn has_customers(&self) -> bool {
-        self.settings.flags.config.is_none() && self.settings.recording.is_none()
     }
 
     fn server(&self) -> &str {

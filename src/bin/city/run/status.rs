@@ -14,6 +14,7 @@ impl CityRun<'_> {
     pub(super) fn confirmed(&self) -> u64 {
         self.counts.iter().map(|counts| counts.confirmed.load(Ordering::Relaxed)).sum()
     }
+
     pub(super) async fn outboxes(&self) -> Vec<Result<OutboxAtEdge, HttpCallError>> {
         let outboxes = self.fleet.edges.iter().map(|edge| self.client.outbox(&edge.http));
         futures_util::future::join_all(outboxes).await
@@ -24,15 +25,21 @@ impl CityRun<'_> {
         let outboxes = self.outboxes().await;
         outboxes.into_iter().map(|outbox| Ok(outbox?.depth)).sum()
     }
+
     pub(super) async fn garages(&self) -> Result<BTreeMap<String, GarageAtServer>, HttpCallError> {
         self.client.garages(self.server()).await
     }
 
     /// How many events of this run the server has applied.
     pub(super) async fn applied(&self) -> Result<u64, HttpCallError> {
-        let applied: u64 = self.garages().await?.values().map(GarageAtServer::applied).sum();
-        Ok(applied.saturating_sub(self.applied_before))
+        Ok(self.applied_of(&self.garages().await?))
     }
+
+    fn applied_of(&self, garages: &BTreeMap<String, GarageAtServer>) -> u64 {
+        let applied: u64 = garages.values().map(GarageAtServer::applied).sum();
+        applied.saturating_sub(self.applied_before)
+    }
+
     pub(super) async fn show(&mut self) {
         // A run that goes as fast as it can is measured: it names a statement at the end.
         if self.clock.is_some() {
@@ -46,8 +53,7 @@ impl CityRun<'_> {
     async fn picture(&self) -> (Vec<String>, u64) {
         let (garages, outboxes) = tokio::join!(self.garages(), self.outboxes());
         let garages = garages.unwrap_or_default();
-        let applied: u64 = garages.values().map(GarageAtServer::applied).sum();
-        let applied = applied.saturating_sub(self.applied_before);
+        let applied = self.applied_of(&garages);
         let (mut taken, mut lines) = (Takings::default(), vec![String::new()]);
         if self.settings.flags.chaos {
             lines.push(format!("  {}", *self.fault_counts.lock()));

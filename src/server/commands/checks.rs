@@ -1,0 +1,182 @@
+//! What an operator may ask to be recorded.
+//!
+//! **Promise.** Records are made by this program alone, from what was checked here. A request that was written to the socket by hand
+//! is refused where the command line would refuse it, and so is what only the program records (pieces of lists, numbers of
+//! entries, erased commands).
+
+use crate::messaging::SiteName;
+use crate::messaging::page::RECORDS_MAX;
+use crate::parking::{ChargeId, Plate};
+use crate::server::record::{Command, QuarantinePlace, ToForget};
+use jiff::Timestamp;
+
+/// Why a command cannot be recorded. Nothing was.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadCommand {
+    #[error("a reason needs 1 to {max} bytes, this one has {bytes}", max = Command::REASON_MAX)]
+    Reason { bytes: usize },
+    #[error("{0} milliseconds since 1970 is not a time of years -9999 to 9999")]
+    Time(i64),
+    #[error("{0} minutes is not an offset from UTC: it is less than 26 hours either way")]
+    Offset(i16),
+    #[error("a page holds {RECORDS_MAX} events at most, from 0 on; there is none with the number {0}")]
+    Index(u8),
+    #[error("{0}")]
+    Plate(crate::parking::PlateError),
+    #[error("the name of a {what} has 1 to {max} bytes, this one has {bytes}", max = SiteName::MAX_BYTES)]
+    Name { what: &'static str, bytes: usize },
+    #[error("{0:?} is unknown here: only the program itself records it")]
+    NotAskable(String),
+}
+
+/// The command as it is recorded. The view judges whether it makes sense at present.
+pub(super) fn checked(mut command: Command) -> Result<Command, BadCommand> {
+    match &mut command {
+        Command::Rename { .. }
+        | Command::Decommission { .. }
+        | Command::Capacity { .. }
+        | Command::Adopt { .. } => {}
+        Command::Release { place } | Command::Discard { place, .. } => in_a_page(*place)?,
+        Command::RemovePlate { plate } => *plate = normal(plate)?,
+        Command::RemoveContract { contract } => named("contract", contract)?,
+        Command::Void { charge: ChargeId { garage, .. }, .. }
+        | Command::Credit { charge: ChargeId { garage, .. }, .. }
+        | Command::BillStay { charge: ChargeId { garage, .. }, .. } => named("garage", garage)?,
+        Command::JoinStay { entry, exit, .. } => {
+            named("garage", &entry.garage)?;
+            named("garage", &exit.garage)?;
+        }
+        Command::CloseStay { entry, left_at_ms, offset_minutes, .. } => {
+            named("garage", &entry.garage)?;
+            time(*left_at_ms, *offset_minutes)?;
+        }
+        Command::SplitStay { entry, left_at_ms, entered_at_ms, offset_minutes, .. } => {
+            named("garage", &entry.garage)?;
+            time(*left_at_ms, *offset_minutes)?;
+            time(*entered_at_ms, *offset_minutes)?;
+        }
+        Command::Piece { .. }
+        | Command::Tariffs { .. }
+        | Command::Plates { .. }
+        | Command::Contracts { .. }
+        | Command::Price { .. }
+        | Command::Forget { .. }
+        | Command::Erased => return Err(BadCommand::NotAskable(command.name())),
+    }
+    command.reason().map_or(Ok(()), has_length)?;
+    Ok(command)
+}
+
+/// Replaces a plate by random tokens, which nobody can choose.
+pub(super) fn forget(plate: &str) -> Result<Command, BadCommand> {
+    Ok(Command::Forget { whose: ToForget::Plate(normal(plate)?), seed: rand::random() })
+}
+
+fn has_length(reason: &str) -> Result<(), BadCommand> {
+    match reason.trim().len() {
+        0 => Err(BadCommand::Reason { bytes: 0 }),
+        _ if reason.len() > Command::REASON_MAX => Err(BadCommand::Reason { bytes: reason.len() }),
+        _ => Ok(()),
+    }
+}
+
+fn normal(plate: &str) -> Result<String, BadCommand> {
+    Plate::new(plate).map(|plate| plate.to_string()).map_err(BadCommand::Plate)
+}
+
+fn named(what: &'static str, name: &str) -> Result<(), BadCommand> {
+    match name.len() {
+        1..=SiteName::MAX_BYTES => Ok(()),
+        bytes => Err(BadCommand::Name { what, bytes }),
+    }
+}
+
+fn in_a_page(place: QuarantinePlace) -> Result<(), BadCommand> {
+    match place.index {
+        Some(index) if usize::from(index) >= RECORDS_MAX => Err(BadCommand::Index(index)),
+        _ => Ok(()),
+    }
+}
+
+fn time(at_ms: i64, offset_minutes: i16) -> Result<(), BadCommand> {
+    Timestamp::from_millisecond(at_ms).map_err(|_| BadCommand::Time(at_ms))?;
+    let seconds = i32::from(offset_minutes) * 60;
+    jiff::tz::Offset::from_seconds(seconds).map_err(|_| BadCommand::Offset(offset_minutes))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ServerRequest;
+    use super::*;
+
+    fn read(json: &str) -> Result<Command, String> {
+        let wrapped = format!(r#"{{"command":{json}}}"#);
+        let request = serde_json::from_str(json).or_else(|_| serde_json::from_str(&wrapped));
+        let command = match request.map_err(|error| error.to_string())? {
+            ServerRequest::Forget { plate } => forget(&plate),
+            ServerRequest::Command(command) => checked(command),
+            other => panic!("{other:?}"),
+        };
+        command.map_err(|bad| bad.to_string())
+    }
+
+    /// A program that could write to the socket could write any record: one priced 2^64 entries and hung the server forever.
+    #[test]
+    fn what_only_the_program_records_cannot_be_asked_for() {
+        for json in [
+            r#"{"piece":{"bytes":[1]}}"#,
+            r#"{"tariffs":{"pieces":1,"digest":[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]}}"#,
+            r#"{"plates":{"pieces":4294967295,"digest":[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]}}"#,
+            r#"{"contracts":{"pieces":0,"digest":[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]}}"#,
+            r#"{"price":{"from":1,"to":18446744073709551615}}"#,
+            r#"{"forget":{"whose":{"plate":"AB1"},"seed":[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]}}"#,
+            r#"{"forget":{"plate":"AB1","seed":[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]}}"#,
+            r#""erased""#,
+        ] {
+            let refused = read(json).unwrap_err();
+            assert!(refused.contains("unknown") || refused.contains("missing field"), "{json}: {refused}");
+        }
+    }
+
+    #[test]
+    fn what_the_command_line_refuses_is_refused_on_the_socket() {
+        let event = "a/d5947e0f-1414-4ac6-8009-21147bb78df6/3";
+        let long = "x".repeat(2000);
+        let cases = [
+            (format!(r#"{{"void":{{"charge":"{event}","reason":"  "}}}}"#), "1 to 1024 bytes"),
+            (format!(r#"{{"void":{{"charge":"{event}","reason":"{long}"}}}}"#), "1 to 1024 bytes"),
+            (format!(r#"{{"bill_stay":{{"charge":"{long}{event}","reason":"r"}}}}"#), "1 to 64 bytes"),
+            (format!(r#"{{"remove_contract":{{"contract":"{long}"}}}}"#), "1 to 64 bytes"),
+            (r#"{"remove_contract":{"contract":""}}"#.into(), "1 to 64 bytes"),
+            (r#"{"remove_plate":{"plate":"*"}}"#.into(), "letters and digits"),
+            (r#"{"forget":{"plate":""}}"#.into(), "letters and digits"),
+            (r#"{"release":{"place":{"position":1,"index":64}}}"#.into(), "64 events at most"),
+            (r#"{"rename":{"garage":"a","to":""}}"#.into(), "1 to 64 bytes"),
+            (
+                format!(
+                    r#"{{"close_stay":{{"entry":"{event}","left_at_ms":-9223372036854775808,"offset_minutes":0,"reason":"r"}}}}"#
+                ),
+                "is not a time",
+            ),
+            (
+                format!(
+                    r#"{{"split_stay":{{"entry":"{event}","left_at_ms":0,"entered_at_ms":9223372036854775807,"offset_minutes":0,"reason":"r"}}}}"#
+                ),
+                "is not a time",
+            ),
+            (
+                format!(
+                    r#"{{"close_stay":{{"entry":"{event}","left_at_ms":0,"offset_minutes":32767,"reason":"r"}}}}"#
+                ),
+                "is not an offset",
+            ),
+        ];
+        for (json, reason) in cases {
+            let refused = read(&json).unwrap_err();
+            assert!(refused.contains(reason), "{json}: {refused}");
+        }
+        let plate = read(r#"{"remove_plate":{"plate":"b-ab 1"}}"#).unwrap();
+        assert_eq!(plate, Command::RemovePlate { plate: "BAB1".into() });
+    }
+}
