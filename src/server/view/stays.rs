@@ -238,8 +238,7 @@ impl StayIndex {
         changes: &mut ViewChanges,
     ) -> Result<(), StoreError> {
         self.filter.add(plate.as_str());
-        let store = changes.store.clone();
-        changes.aged.put(&store, plate, open)
+        changes.aged.put(&changes.store, plate, open)
     }
 
     fn take_aged(
@@ -256,8 +255,7 @@ impl StayIndex {
             _ => false,
         };
         let is_last = !others.map(|(_, slot)| slot).any(is_aged);
-        let store = changes.store.clone();
-        changes.aged.take(&store, plate, open, is_last)
+        changes.aged.take(&changes.store, plate, open, is_last)
     }
 
     /// A car that was taken from those in memory leaves the counts there, too.
