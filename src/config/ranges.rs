@@ -50,8 +50,6 @@ impl<const LEAST: u64, const MOST: u64> FromStr for Within<LEAST, MOST> {
 pub type BoardIntervalMs = Within<100, 3_600_000>;
 /// 0 would refuse every event.
 pub type AtLeastOne = Within<1, { u64::MAX }>;
-/// Up to a hundred years.
-type Days = Within<1, 36_500>;
 
 /// How many days after the end of the month of the exit stays that were charged lose their plates. `None`: never, which a flag says
 /// to switch off what the file says.
@@ -59,7 +57,8 @@ type Days = Within<1, 36_500>;
 #[serde(try_from = "DaysOrWord")]
 pub struct Retention(pub Option<u32>);
 
-const NEVER: &str = "never";
+/// A hundred years.
+const DAYS_MAX: u64 = 36_500;
 
 #[derive(Deserialize)]
 #[serde(untagged, expecting = "expected a whole number of days from 1 to 36500, or \"never\"")]
@@ -72,8 +71,9 @@ impl TryFrom<DaysOrWord> for Retention {
     type Error = OutOfRange;
     fn try_from(value: DaysOrWord) -> Result<Retention, OutOfRange> {
         match value {
-            DaysOrWord::Days(days) => Days::try_from(days).map(Retention::from),
-            DaysOrWord::Word(word) if word == NEVER => Ok(Retention(None)),
+            DaysOrWord::Days(days @ 1..=DAYS_MAX) => Ok(Retention(Some(days as u32))),
+            DaysOrWord::Days(value) => Err(OutOfRange::Beyond { value, least: 1, most: DAYS_MAX }),
+            DaysOrWord::Word(word) if word == "never" => Ok(Retention(None)),
             DaysOrWord::Word(word) => Err(OutOfRange::NoDays(word)),
         }
     }
@@ -82,17 +82,7 @@ impl TryFrom<DaysOrWord> for Retention {
 impl FromStr for Retention {
     type Err = OutOfRange;
     fn from_str(text: &str) -> Result<Retention, OutOfRange> {
-        match text.parse::<Days>() {
-            _ if text == NEVER => Ok(Retention(None)),
-            Err(OutOfRange::NoNumber(text)) => Err(OutOfRange::NoDays(text)),
-            days => days.map(Retention::from),
-        }
-    }
-}
-
-impl From<Days> for Retention {
-    fn from(days: Days) -> Retention {
-        Retention(Some(u32::try_from(days.get()).expect("it is below 36,500")))
+        text.parse().map_or_else(|_| DaysOrWord::Word(text.to_owned()), DaysOrWord::Days).try_into()
     }
 }
 

@@ -231,22 +231,21 @@ impl ConnectionProgress {
             return LastWords::None;
         };
         let own = self.hypers_own.and_then(|status| StatusCode::from_u16(status).ok());
+        let mut status = own.unwrap_or(StatusCode::BAD_REQUEST);
         let detail = match own {
             Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE) => {
                 "the header of the request is too long".into()
             }
             Some(StatusCode::URI_TOO_LONG) => "the path of the request is too long".into(),
-            None if error.is_parse_version_h2() => "HTTP/2 is not spoken here. Use HTTP/1.1".into(),
+            None if error.is_parse_version_h2() => {
+                status = StatusCode::HTTP_VERSION_NOT_SUPPORTED;
+                "HTTP/2 is not spoken here. Use HTTP/1.1".into()
+            }
             None if error.is_incomplete_message() => {
                 "the connection was closed before the header of the request was complete".into()
             }
             None if !error.is_parse() => return LastWords::None,
             Some(_) | None => format!("not a valid HTTP/1.1 request: {error}"),
-        };
-        let status = match own {
-            Some(status) => status,
-            None if error.is_parse_version_h2() => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
-            None => StatusCode::BAD_REQUEST,
         };
         LastWords::Say(Problem::new(status, format!("{detail}. Nothing was stored")))
     }

@@ -1,13 +1,14 @@
 //! What happens at a garage, and how it is written in JSON.
 
 pub use super::json::EventError;
-use super::json::{self, Expected, Value};
+use super::json::{self, Expected};
 pub use super::moment::Moment;
 use super::plate::{Plate, PlateError};
 use jiff::Timestamp;
 use serde::de::IntoDeserializer;
 use serde::de::value::Error as NoName;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::fmt;
 
 /// A car entered or left, or a person at the garage corrected the record.
@@ -117,31 +118,31 @@ impl Event {
 }
 
 /// The values of [`FIELDS`] that were given. `null` is as good as nothing, except for a plate.
-struct EventFields<'a>([Option<Value<'a>>; FIELDS.len()]);
+struct EventFields([Option<Value>; FIELDS.len()]);
 
-impl<'a> EventFields<'a> {
-    fn of(mut values: [Option<Value<'a>>; FIELDS.len()]) -> Result<EventFields<'a>, EventError> {
+impl EventFields {
+    fn of(mut values: [Option<Value>; FIELDS.len()]) -> Result<EventFields, EventError> {
         for ((field, expected), value) in FIELDS.iter().zip(&mut values) {
-            value.take_if(|value| *value == Value::Null && *expected != Expected::TextOrNull);
+            value.take_if(|value| value.is_null() && *expected != Expected::TextOrNull);
             if let Some(value) = value {
-                value.check(*expected).map_err(|reason| EventError::field(field, reason))?;
+                json::check(value, *expected).map_err(|reason| EventError::field(field, reason))?;
             }
         }
         Ok(EventFields(values))
     }
 
-    fn get(&self, field: &str) -> Option<&Value<'a>> {
+    fn get(&self, field: &str) -> Option<&Value> {
         let place = FIELDS.iter().position(|(name, _)| *name == field)?;
         self.0[place].as_ref()
     }
 
     fn text(&self, field: &str) -> Option<&str> {
-        self.get(field)?.as_text()
+        self.get(field)?.as_str()
     }
 
     fn event(&self, now: Timestamp) -> Result<Event, EventError> {
         let kind = self.kind()?;
-        let confidence = self.get("confidence").and_then(Value::as_number);
+        let confidence = self.get("confidence").and_then(Value::as_f64);
         if let Some(confidence) = confidence
             && !(0.0..=1.0).contains(&confidence)
         {
@@ -168,7 +169,7 @@ impl<'a> EventFields<'a> {
         if let Some(field) = unused.iter().find(|field| self.get(field).is_some()) {
             return Err(EventError::field(field, format!("an event of kind {name:?} has no such field")));
         }
-        let whole = |field| self.get(field).and_then(Value::as_whole).ok_or_else(|| missing(field));
+        let whole = |field| self.get(field).and_then(Value::as_u64).ok_or_else(|| missing(field));
         Ok(match kind {
             KindName::Entry => EventKind::Entry { plate: self.plate(kind)? },
             KindName::Exit => EventKind::Exit { plate: self.plate(kind)? },
@@ -204,7 +205,7 @@ impl<'a> EventFields<'a> {
                 EventError::field("plate", format!("{error}; {advice}"))
             })
         };
-        plate.as_text().map(read).transpose()
+        plate.as_str().map(read).transpose()
     }
 
     fn moment(&self, field: &str) -> Result<Option<Moment>, EventError> {

@@ -1,7 +1,8 @@
 //! Reads one JSON object from a producer: each field is found by its name and may occur once. Errors use the terms of JSON.
 
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::Value;
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
@@ -50,29 +51,6 @@ pub(super) fn text_of(body: &[u8]) -> Result<&str, EventError> {
     })
 }
 
-#[derive(Debug, PartialEq)]
-pub(super) enum Value<'a> {
-    Null,
-    TrueOrFalse,
-    Number(serde_json::Number),
-    Text(Cow<'a, str>),
-    List,
-    Object,
-}
-
-impl fmt::Display for Value<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Value::Null => f.write_str("null"),
-            Value::TrueOrFalse => f.write_str("true or false"),
-            Value::Number(number) => write!(f, "the number {number}"),
-            Value::Text(_) => f.write_str("a text"),
-            Value::List => f.write_str("a list"),
-            Value::Object => f.write_str("an object"),
-        }
-    }
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Expected {
     Text,
@@ -93,80 +71,32 @@ impl fmt::Display for Expected {
     }
 }
 
-impl Value<'_> {
-    /// On `Err` it is another value, in words.
-    pub(super) fn check(&self, expected: Expected) -> Result<(), String> {
-        let is_expected = match expected {
-            Expected::Text => self.as_text().is_some(),
-            Expected::TextOrNull => self.as_text().is_some() || *self == Value::Null,
-            Expected::Number => self.as_number().is_some(),
-            Expected::Whole(most) => self.as_whole().is_some_and(|number| number <= most),
-        };
-        if is_expected { Ok(()) } else { Err(format!("{self} stands where {expected} belongs")) }
-    }
-
-    pub(super) fn as_text(&self) -> Option<&str> {
-        if let Value::Text(text) = self { Some(text) } else { None }
-    }
-
-    pub(super) fn as_number(&self) -> Option<f64> {
-        if let Value::Number(number) = self { number.as_f64() } else { None }
-    }
-
-    pub(super) fn as_whole(&self) -> Option<u64> {
-        if let Value::Number(number) = self { number.as_u64() } else { None }
-    }
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Value<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Value<'a>, D::Error> {
-        struct Any;
-        impl<'de> Visitor<'de> for Any {
-            type Value = Value<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a value of JSON")
-            }
-            fn visit_unit<E>(self) -> Result<Value<'de>, E> {
-                Ok(Value::Null)
-            }
-            fn visit_bool<E>(self, _: bool) -> Result<Value<'de>, E> {
-                Ok(Value::TrueOrFalse)
-            }
-            fn visit_u64<E>(self, number: u64) -> Result<Value<'de>, E> {
-                Ok(Value::Number(number.into()))
-            }
-            fn visit_i64<E>(self, number: i64) -> Result<Value<'de>, E> {
-                Ok(Value::Number(number.into()))
-            }
-            fn visit_f64<E>(self, number: f64) -> Result<Value<'de>, E> {
-                // JSON has no other numbers than those.
-                Ok(serde_json::Number::from_f64(number).map_or(Value::Null, Value::Number))
-            }
-            fn visit_str<E>(self, text: &str) -> Result<Value<'de>, E> {
-                Ok(Value::Text(Cow::Owned(text.to_owned())))
-            }
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Value<'de>, E> {
-                Ok(Value::Text(Cow::Borrowed(text)))
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value<'de>, A::Error> {
-                while list.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(Value::List)
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Value<'de>, A::Error> {
-                while object.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-                Ok(Value::Object)
-            }
-        }
-        deserializer.deserialize_any(Any)
-    }
+/// On `Err` it is another value, in words.
+pub(super) fn check(value: &Value, expected: Expected) -> Result<(), String> {
+    let is_expected = match expected {
+        Expected::Text => value.is_string(),
+        Expected::TextOrNull => value.is_string() || value.is_null(),
+        Expected::Number => value.is_number(),
+        Expected::Whole(most) => value.as_u64().is_some_and(|number| number <= most),
+    };
+    let found = match value {
+        _ if is_expected => return Ok(()),
+        Value::Null => "null".to_owned(),
+        Value::Bool(_) => "true or false".to_owned(),
+        Value::Number(number) => format!("the number {number}"),
+        Value::String(_) => "a text".to_owned(),
+        Value::Array(_) => "a list".to_owned(),
+        Value::Object(_) => "an object".to_owned(),
+    };
+    Err(format!("{found} stands where {expected} belongs"))
 }
 
 /// The values of these fields, in their order; `None` for what is missing. A field that has another name or stands twice is refused by
 /// name, but only of what is JSON to its end.
-pub(super) fn fields<'a, const N: usize>(
-    text: &'a str,
+pub(super) fn fields<const N: usize>(
+    text: &str,
     names: &[&'static str; N],
-) -> Result<[Option<Value<'a>>; N], EventError> {
+) -> Result<[Option<Value>; N], EventError> {
     let reading = Cell::new(None);
     let mut parser = serde_json::Deserializer::from_str(text);
     let syntax = |error: serde_json::Error| {
@@ -189,7 +119,7 @@ struct Object<'n, const N: usize> {
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl<'de, const N: usize> Visitor<'de> for Object<'_, N> {
-    type Value = ([Option<Value<'de>>; N], Option<EventError>);
+    type Value = ([Option<Value>; N], Option<EventError>);
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object in braces")
@@ -223,25 +153,23 @@ impl<'de, const N: usize> Visitor<'de> for Object<'_, N> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
-    fn read(text: &str) -> Result<[Option<Value<'_>>; 2], String> {
+    fn read(text: &str) -> Result<[Option<Value>; 2], String> {
         fields(text, &["a", "b"]).map_err(|error| error.to_string())
     }
 
     #[test]
     fn fields_are_read_in_whatever_order_they_stand() {
-        assert_eq!(
-            read(r#"{"b":7,"a":"x"}"#),
-            Ok([Some(Value::Text("x".into())), Some(Value::Number(7.into()))])
-        );
+        assert_eq!(read(r#"{"b":7,"a":"x"}"#), Ok([Some(json!("x")), Some(json!(7))]));
         assert_eq!(read(r#"{"\u0061":null}"#), Ok([Some(Value::Null), None]));
         for (written, value) in [
-            ("-1", Value::Number((-1).into())),
-            ("1.5", Value::Number(serde_json::Number::from_f64(1.5).unwrap())),
-            ("true", Value::TrueOrFalse),
-            ("[1,[2]]", Value::List),
-            ("{\"a\":{},\"a\":1}", Value::Object),
-            ("\"\\\"\"", Value::Text("\"".into())),
+            ("-1", json!(-1)),
+            ("1.5", json!(1.5)),
+            ("true", json!(true)),
+            ("[1,[2]]", json!([1, [2]])),
+            ("{\"a\":{},\"a\":1}", json!({"a": 1})),
+            ("\"\\\"\"", json!("\"")),
         ] {
             assert_eq!(read(&format!("{{\"a\":{written}}}")), Ok([Some(value), None]));
         }
@@ -262,19 +190,14 @@ mod tests {
             let error = read(text).unwrap_err();
             assert!(error.contains(reason), "{text}: {error}");
         }
-        let said = |value: Value<'_>, expected| value.check(expected).unwrap_err();
-        let text = said(Value::Number(7.into()), Expected::Text);
+        let said = |value: Value, expected| check(&value, expected).unwrap_err();
+        let text = said(json!(7), Expected::Text);
         assert_eq!(text, "the number 7 stands where a text in quotes belongs");
         let whole = |value| said(value, Expected::Whole(9));
-        let less = Value::Number((-1).into());
-        assert_eq!(whole(less), "the number -1 stands where a whole number from 0 to 9 belongs");
-        assert_eq!(
-            whole(Value::Number(10.into())),
-            "the number 10 stands where a whole number from 0 to 9 belongs"
-        );
+        assert_eq!(whole(json!(-1)), "the number -1 stands where a whole number from 0 to 9 belongs");
+        assert_eq!(whole(json!(10)), "the number 10 stands where a whole number from 0 to 9 belongs");
         assert_eq!(whole(Value::Null), "null stands where a whole number from 0 to 9 belongs");
-        let number = said(Value::Text("x".into()), Expected::Number);
-        assert_eq!(number, "a text stands where a number belongs");
+        assert_eq!(said(json!("x"), Expected::Number), "a text stands where a number belongs");
     }
 
     /// UTF-16 was "not an object in braces", and so was an object behind a byte order mark.

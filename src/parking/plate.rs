@@ -5,16 +5,16 @@
 //! **Kept by.** [`Plate::new`] where a plate comes in. What is stored is read as it stands ([`Plate::stored`]).
 //! **Not promised.** That separators distinguish plates: `B-NO 1` and `BN-O 1` are one plate.
 
-use serde::de::Error;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use unicode_normalization::UnicodeNormalization;
 use unicode_properties::{
     GeneralCategory as Category, GeneralCategoryGroup as Group, UnicodeGeneralCategory,
 };
 
-/// A normalised plate: 1 to 16 letters and decimal digits, without separators and invisible characters.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// A normalised plate: 1 to 16 letters and decimal digits, without separators and invisible characters. Stored as a text.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Plate(String);
 
 /// As a text in quotes, for messages to people.
@@ -101,16 +101,10 @@ impl Plate {
     }
 }
 
-/// Stored plates are texts, read back by [`Plate::stored`].
-impl Serialize for Plate {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for Plate {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Plate, D::Error> {
-        Plate::stored(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+impl TryFrom<String> for Plate {
+    type Error = PlateError;
+    fn try_from(stored: String) -> Result<Plate, PlateError> {
+        Plate::stored(&stored)
     }
 }
 

@@ -31,7 +31,7 @@ impl Event {
         }
         let stored = postcard::take_from_bytes::<(EventKind, Moment, Option<Sighting>)>(body);
         let ((kind, at, seen), rest) = stored.map_err(|error| match error {
-            postcard::Error::SerdeDeCustom => malformed("it holds a plate or a time that is none"),
+            postcard::Error::SerdeDeCustom => malformed("it contains an invalid plate or time"),
             error => malformed(&error.to_string()),
         })?;
         if !rest.is_empty() {
@@ -78,5 +78,7 @@ mod tests {
         let unknown_kind = [1, 9, 0, 0, 0];
         assert!(matches!(Event::from_bytes(&unknown_kind), Err(StoredError::Malformed(_))));
         assert!(matches!(Event::from_bytes(&[]), Err(StoredError::Malformed(_))));
+        let empty_plate = Event::from_bytes(&[1, 0, 1, 0, 0, 0, 0]).unwrap_err();
+        assert_eq!(empty_plate.to_string(), "it does not decode: it contains an invalid plate or time");
     }
 }

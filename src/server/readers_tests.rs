@@ -12,7 +12,7 @@ use crate::parking::BoardAnswer;
 use crate::parking::board::{BoardPart, GatheredBoard};
 use crate::parking::statement::Operator;
 use crate::store::simulated::Disk;
-use crate::store::{Backend, Batch, Entries, Entry, Purpose, Store, salvage};
+use crate::store::{Backend, Entries, Entry, Purpose, Store, Write, salvage};
 use serde_json::Value;
 use std::io;
 use std::net::SocketAddr;
@@ -62,8 +62,8 @@ impl Backend for Latched {
         self.1.pass();
         self.0.get(key)
     }
-    fn apply(&self, batch: &Batch) -> io::Result<()> {
-        self.0.apply(batch)
+    fn apply(&self, writes: &[Write<'_>]) -> io::Result<()> {
+        self.0.apply(writes)
     }
     fn flush(&self) -> io::Result<()> {
         self.0.flush()

@@ -2,7 +2,7 @@
 
 use super::frame::{self, FrameKey, MAGIC, Stamp};
 use super::marker::Framing;
-use super::{Backend, Batch, Entries, Entry, Purpose};
+use super::{Backend, Entries, Entry, Purpose, Write};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -52,18 +52,16 @@ impl<B: Backend> Backend for Framed<B> {
         self.inner.get(key)?.map(|value| self.unframed(key, value)).transpose()
     }
 
-    fn apply(&self, batch: &Batch) -> io::Result<()> {
-        let mut framed = Batch::default();
-        for (key, value) in batch.writes() {
-            match value {
-                Some(value) if is_fact(self.purpose, key) => {
-                    let stamp = Stamp(self.next_stamp.fetch_add(1, Ordering::Relaxed));
-                    framed.put(key, self.frames.encode(stamp, key, value));
-                }
-                Some(value) => framed.put(key, value),
-                None => framed.remove(key),
-            }
-        }
+    fn apply(&self, writes: &[Write<'_>]) -> io::Result<()> {
+        let framed = |(key, value): &Write<'_>| {
+            let value = value.filter(|_| is_fact(self.purpose, key))?;
+            let stamp = Stamp(self.next_stamp.fetch_add(1, Ordering::Relaxed));
+            Some(self.frames.encode(stamp, key, value))
+        };
+        let frames: Vec<_> = writes.iter().map(framed).collect();
+        let writes = writes.iter().zip(&frames);
+        let framed: Vec<_> =
+            writes.map(|((key, value), frame)| (*key, frame.as_deref().or(*value))).collect();
         self.inner.apply(&framed)
     }
 

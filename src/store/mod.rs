@@ -188,8 +188,8 @@ impl Coded for StoreError {
 /// which they were made. Errors are those of the disk.
 pub trait Backend: Send + Sync + 'static {
     fn get(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>>;
-    /// All or none, also through a power cut.
-    fn apply(&self, batch: &Batch) -> io::Result<()>;
+    /// Makes all writes or none, also through a power cut.
+    fn apply(&self, writes: &[Write<'_>]) -> io::Result<()>;
     /// Returns once every write made before is durable.
     fn flush(&self) -> io::Result<()>;
     /// Ascending, from `from` (inclusive) to `to` (exclusive).
@@ -197,6 +197,9 @@ pub trait Backend: Send + Sync + 'static {
     /// The last entry from `from` (inclusive) to `to` (exclusive).
     fn last(&self, from: &[u8], to: &[u8]) -> io::Result<Option<Entry>>;
 }
+
+/// A key and its new value, or `None` for a removal.
+pub type Write<'a> = (&'a [u8], Option<&'a [u8]>);
 
 /// Writes that survive together or not at all. At most [`BATCH_MAX`].
 #[derive(Debug, Default, Clone)]
@@ -217,8 +220,8 @@ impl Batch {
     pub fn is_empty(&self) -> bool {
         self.writes.is_empty()
     }
-    /// Key and new value, or `None` for a removal, in the order in which they were added.
-    pub fn writes(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+    /// In the order in which they were added.
+    pub fn writes(&self) -> impl Iterator<Item = Write<'_>> {
         self.writes.iter().map(|(key, value)| (key.as_slice(), value.as_deref()))
     }
 }
@@ -286,30 +289,28 @@ impl Store {
 
     /// Writes one value. Durable after the next [`Store::flush`].
     pub fn put(&self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
-        let mut batch = Batch::default();
-        batch.put(key, value);
-        self.apply(&batch)
+        self.apply_writes(&[(key, Some(value))])
     }
 
     /// Removes one key. Durable after the next [`Store::flush`].
     pub fn remove(&self, key: &[u8]) -> Result<(), StoreError> {
-        let mut batch = Batch::default();
-        batch.remove(key);
-        self.apply(&batch)
+        self.apply_writes(&[(key, None)])
     }
 
     /// Makes all writes of `batch`, or none. Durable after the next [`Store::flush`].
     pub fn apply(&self, batch: &Batch) -> Result<(), StoreError> {
-        if batch.len() > BATCH_MAX {
-            return Err(StoreError::BatchTooLong { writes: batch.len() });
+        self.apply_writes(&batch.writes().collect::<Vec<_>>())
+    }
+
+    fn apply_writes(&self, writes: &[Write<'_>]) -> Result<(), StoreError> {
+        if writes.len() > BATCH_MAX {
+            return Err(StoreError::BatchTooLong { writes: writes.len() });
         }
-        for (_, value) in batch.writes() {
-            let bytes = value.map_or(0, <[u8]>::len);
-            if bytes > VALUE_MAX {
-                return Err(StoreError::ValueTooLong { bytes });
-            }
+        let longest = writes.iter().filter_map(|(_, value)| *value).map(<[u8]>::len).max();
+        if let Some(bytes) = longest.filter(|bytes| *bytes > VALUE_MAX) {
+            return Err(StoreError::ValueTooLong { bytes });
         }
-        self.write(|| self.backend.apply(batch))
+        self.write(|| self.backend.apply(writes))
     }
 
     /// Writes many values, in batches. Each but the last is flushed: sled takes writes faster than a busy disk, and keeps them all

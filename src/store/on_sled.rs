@@ -3,7 +3,7 @@
 use super::room::DiskRoom;
 use super::runway::Runway;
 use super::sled_log::{LOG_FILE, SEGMENT_BYTES};
-use super::{Backend, Batch, Entries, Entry, StoreOpenError, barrier};
+use super::{Backend, Entries, Entry, StoreOpenError, Write, barrier};
 use crate::codes;
 use std::fs::{self, File};
 use std::io;
@@ -71,21 +71,19 @@ impl Backend for OnSled {
         Ok(value.map(|value| value.to_vec()))
     }
 
-    fn apply(&self, batch: &Batch) -> io::Result<()> {
+    fn apply(&self, writes: &[Write<'_>]) -> io::Result<()> {
         // A flush after a single write is one sync, after a batch it is two.
-        if batch.len() == 1
-            && let Some((key, value)) = batch.writes().next()
-        {
-            return match value {
+        if let [(key, value)] = writes {
+            return match *value {
                 Some(value) => self.db.insert(key, value).map(drop).map_err(disk),
                 None => self.db.remove(key).map(drop).map_err(disk),
             };
         }
         let mut sled_batch = sled::Batch::default();
-        for (key, value) in batch.writes() {
-            match value {
-                Some(value) => sled_batch.insert(key, value),
-                None => sled_batch.remove(key),
+        for (key, value) in writes {
+            match *value {
+                Some(value) => sled_batch.insert(*key, value),
+                None => sled_batch.remove(*key),
             }
         }
         self.db.apply_batch(sled_batch).map_err(disk)

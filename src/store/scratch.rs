@@ -4,7 +4,7 @@
 //!
 //! **Not promised.** That anything survives the process: the file has no name, and the kernel frees it.
 
-use super::{Backend, Batch, Entries, Entry, Store};
+use super::{Backend, Entries, Entry, Store, Write};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
@@ -62,14 +62,14 @@ impl Backend for Scratch {
         location.map(|location| self.read(location)).transpose()
     }
 
-    fn apply(&self, batch: &Batch) -> io::Result<()> {
+    fn apply(&self, writes: &[Write<'_>]) -> io::Result<()> {
         let mut index = self.index();
-        for (key, value) in batch.writes() {
+        for (key, value) in writes {
             let Some(value) = value else {
-                index.locations.remove(key);
+                index.locations.remove(*key);
                 continue;
             };
-            let location = match index.locations.get(key).filter(|location| location.room >= value.len()) {
+            let location = match index.locations.get(*key).filter(|location| location.room >= value.len()) {
                 Some(location) => ValueLocation { length: value.len(), ..*location },
                 None => {
                     let room = value.len().next_multiple_of(STEP);

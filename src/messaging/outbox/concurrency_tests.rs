@@ -100,8 +100,8 @@ impl crate::store::Backend for Slow {
         self.read();
         self.disk.get(key)
     }
-    fn apply(&self, batch: &crate::store::Batch) -> std::io::Result<()> {
-        self.disk.apply(batch)
+    fn apply(&self, writes: &[crate::store::Write<'_>]) -> std::io::Result<()> {
+        self.disk.apply(writes)
     }
     fn flush(&self) -> std::io::Result<()> {
         self.disk.flush()

@@ -126,12 +126,8 @@ fn check(row: &CsvRow<7>, bad: &mut Vec<BadLine>) -> Option<Contract> {
 
 /// One form of a date only: 1.2.2026 is another day elsewhere.
 fn date(text: &str) -> Result<Date, String> {
-    let no_date = || format!("{text:?} is no date; one looks like 2026-11-30");
-    let form = |(n, c): (usize, u8)| if n == 4 || n == 7 { c == b'-' } else { c.is_ascii_digit() };
-    if text.len() != 10 || !text.bytes().enumerate().all(form) {
-        return Err(no_date());
-    }
-    text.parse().map_err(|_| no_date())
+    let date = text.parse::<Date>().ok().filter(|date| text.len() == 10 && date.to_string() == text);
+    date.ok_or_else(|| format!("{text:?} is no date; one looks like 2026-11-30"))
 }
 
 /// Adds a further line to a contract, both with their numbers.

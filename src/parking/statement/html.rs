@@ -19,13 +19,9 @@ impl Statement {
     }
 }
 
-/// An amount with a proper minus.
-struct AmountCell(Money);
-
-impl Display for AmountCell {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.number().replace('-', "\u{2212}"))
-    }
+/// With a proper minus.
+fn amount(money: Money) -> String {
+    money.number().replace('-', "\u{2212}")
 }
 
 fn write_page(page: &mut String, statement: &Statement) -> fmt::Result {
@@ -77,10 +73,8 @@ fn write_head(page: &mut String, statement: &Statement) -> fmt::Result {
     fact("Period", &format_args!("{} to {}", day(month.first_day()), day(month.last_day())))?;
     fact("Books at position", position)?;
     for total in statement.totals() {
-        fact(
-            "Total",
-            &format_args!("<strong>{} {}</strong>", AmountCell(total.gross), total.gross.currency),
-        )?;
+        let (gross, currency) = (amount(total.gross), total.gross.currency);
+        fact("Total", &format_args!("<strong>{gross} {currency}</strong>"))?;
     }
     page.push_str("</dl>\n");
     Ok(())
@@ -94,14 +88,14 @@ fn write_lines(page: &mut String, statement: &Statement) -> fmt::Result {
     // One rate for all lines is said once.
     let rates = || statement.totals().iter().flat_map(|total| &total.rates).map(|sum| sum.rate);
     let common = rates().next().filter(|first| rates().all(|rate| rate == *first));
-    let amount = match common {
+    let header = match common {
         Some(Some(rate)) => format!("Amount, with {rate} % VAT"),
         Some(None) | None => "Amount".to_owned(),
     };
     write!(
         page,
         "<table class=\"lines\">\n<thead><tr><th>Entry</th><th>Exit</th><th>Garage, car</th><th>Tariff</th>\
-         <th class=\"n\">{amount}</th></tr></thead>\n"
+         <th class=\"n\">{header}</th></tr></thead>\n"
     )?;
     let each = common.is_none();
     for line in statement.lines() {
@@ -116,25 +110,15 @@ fn write_lines(page: &mut String, statement: &Statement) -> fmt::Result {
 }
 
 /// Date above time, as signs at a garage and receipts write them.
-struct When(Moment);
-
-impl Display for When {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let local = local(self.0);
-        write!(
-            f,
-            "<time datetime=\"{}\">{}<br><b>{}</b> <small>{}</small></time>",
-            self.0,
-            local.strftime("%a %-d %b %Y"),
-            local.time(),
-            offset(self.0)
-        )
-    }
+fn when(moment: Moment) -> String {
+    let (local, offset) = (local(moment), offset(moment));
+    let (date, time) = (local.strftime("%a %-d %b %Y"), local.time());
+    format!("<time datetime=\"{moment}\">{date}<br><b>{time}</b> <small>{offset}</small></time>")
 }
 
 /// `each`: with its own rate.
 fn write_amount(page: &mut String, line: &StatementLine, each: bool) -> fmt::Result {
-    write!(page, "<td class=\"n\"><b>{} {}</b>", AmountCell(line.amount), line.amount.currency)?;
+    write!(page, "<td class=\"n\"><b>{} {}</b>", amount(line.amount), line.amount.currency)?;
     match line.vat {
         Some(rate) if each => write!(page, "<br><small>with {rate} % VAT</small>")?,
         None if each => page.push_str("<br><small>outside of VAT</small>"),
@@ -150,8 +134,8 @@ fn write_stay(page: &mut String, line: &StatementLine, stay: &StatementStay, eac
     write!(
         page,
         "<tbody{long}>\n<tr><td>{}</td><td>{}</td><td>{}<br>",
-        When(stay.entry),
-        When(stay.exit),
+        when(stay.entry),
+        when(stay.exit),
         Text(&stay.garage)
     )?;
     match &stay.car {
@@ -188,7 +172,7 @@ fn write_correction(
     write!(
         page,
         "<tbody>\n<tr><td>{}</td><td colspan=\"3\">{what}: {}<br><small>by {}</small></td>",
-        When(correction.at),
+        when(correction.at),
         Text(&correction.reason),
         Text(&correction.by)
     )?;
@@ -214,13 +198,13 @@ fn write_total(page: &mut String, total: &Total) -> fmt::Result {
             None => page.push_str("<tr><td>Outside of VAT</td>"),
         }
         for part in [sum.net, sum.vat, sum.gross] {
-            write!(page, "<td class=\"n\">{}</td>", AmountCell(part))?;
+            write!(page, "<td class=\"n\">{}</td>", amount(part))?;
         }
         page.push_str("</tr>\n");
     }
     page.push_str("</tbody>\n<tfoot><tr><td>Total</td>");
     for part in [total.net, total.vat, total.gross] {
-        write!(page, "<td class=\"n\">{}</td>", AmountCell(part))?;
+        write!(page, "<td class=\"n\">{}</td>", amount(part))?;
     }
     page.push_str("</tr></tfoot>\n</table>\n");
     Ok(())

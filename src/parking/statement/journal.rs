@@ -56,15 +56,6 @@ pub enum Side {
     Credit,
 }
 
-impl Side {
-    fn other(self) -> Side {
-        match self {
-            Side::Debit => Side::Credit,
-            Side::Credit => Side::Debit,
-        }
-    }
-}
-
 /// A row: an amount on one side of one account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Posting {
@@ -105,26 +96,23 @@ fn entry(all: &mut Vec<Posting>, statement: &Statement, sum: &RateTotal, chart: 
     let document = format!("{} {kind} {customer} {code} {rate}", head.month);
     let number = head.number.map_or_else(String::new, |number| format!(" no. {number}"));
     let text = format!("Parking {}, statement{number}", head.month);
-    let mut post = |account: &str, side: Side, amount: Money| {
-        let side = if amount.minor() < 0 { side.other() } else { side };
-        all.push(Posting {
-            date: head.month.last_day(),
-            document: document.clone(),
-            account: account.replace("{rate}", rate).replace("{customer}", customer),
-            side,
-            amount: Money::of_minor(amount.minor().abs(), amount.currency), // a total has an opposite
-            vat: sum.rate,
-            customer: customer.to_owned(),
-            text: text.clone(),
-        });
-    };
-    for (account, side, amount) in [
-        (&chart.receivables, Side::Debit, sum.gross),
-        (&chart.revenue, Side::Credit, sum.net),
-        (&chart.vat, Side::Credit, sum.vat),
+    // Debits are positive here. A total has an opposite.
+    for (account, debit) in [
+        (&chart.receivables, sum.gross.minor()),
+        (&chart.revenue, -sum.net.minor()),
+        (&chart.vat, -sum.vat.minor()),
     ] {
-        if amount.minor() != 0 {
-            post(account, side, amount);
+        if debit != 0 {
+            all.push(Posting {
+                date: head.month.last_day(),
+                document: document.clone(),
+                account: account.replace("{rate}", rate).replace("{customer}", customer),
+                side: if debit > 0 { Side::Debit } else { Side::Credit },
+                amount: Money::of_minor(debit.abs(), sum.gross.currency),
+                vat: sum.rate,
+                customer: customer.to_owned(),
+                text: text.clone(),
+            });
         }
     }
 }

@@ -56,14 +56,12 @@ impl fmt::Display for Month {
 impl FromStr for Month {
     type Err = MonthError;
     fn from_str(text: &str) -> Result<Month, MonthError> {
-        let no_month = || MonthError(text.to_owned());
-        let (year, month) = text.split_once('-').ok_or_else(no_month)?;
-        let digits = |part: &str| part.bytes().all(|c| c.is_ascii_digit());
-        if year.len() != 4 || month.len() != 2 || !digits(year) || !digits(month) {
-            return Err(no_month());
-        }
-        let (year, month) = (year.parse().map_err(|_| no_month())?, month.parse().map_err(|_| no_month())?);
-        Month::new(year, month).map_err(|_| no_month())
+        let read = || {
+            let (year, month) = text.split_once('-')?;
+            let month = Month::new(year.parse().ok()?, month.parse().ok()?).ok()?;
+            (month.to_string() == text).then_some(month)
+        };
+        read().ok_or_else(|| MonthError(text.to_owned()))
     }
 }
 

@@ -198,9 +198,8 @@ impl<'a> Table<'a> {
 
     fn as_date(&self, key: &str, value: &Spanned<DeValue<'_>>) -> Option<Date> {
         let date = match value.get_ref() {
-            DeValue::Datetime(toml::value::Datetime { date: Some(date), time: None, offset: None }) => {
-                let [month, day] = [date.month, date.day].map(|part| i8::try_from(part).unwrap_or(0));
-                Date::new(i16::try_from(date.year).unwrap_or(0), month, day).ok()
+            DeValue::Datetime(date @ toml::value::Datetime { time: None, .. }) => {
+                date.to_string().parse().ok()
             }
             _ => None,
         };

@@ -15,13 +15,10 @@ impl ClockTime {
 
     /// Reads `07:30`; two digits each. `None` for anything else, and after 24:00.
     pub fn new(text: &str) -> Option<ClockTime> {
-        let bytes = text.as_bytes();
-        let [h1, h2, b':', m1, m2] = bytes else { return None };
-        let digits = [h1, h2, m1, m2].map(|c| c.is_ascii_digit().then(|| u16::from(c - b'0')));
-        let [Some(h1), Some(h2), Some(m1), Some(m2)] = digits else { return None };
-        let (hour, minute) = (10 * h1 + h2, 10 * m1 + m2);
-        let minutes = 60 * hour + minute;
-        (minute < 60 && minutes <= ClockTime::END_OF_DAY.0).then_some(ClockTime(minutes))
+        let (hour, minute) = text.split_once(':')?;
+        let (hour, minute): (u8, u8) = (hour.parse().ok()?, minute.parse().ok()?);
+        let time = ClockTime(60 * u16::from(hour) + u16::from(minute));
+        (time <= ClockTime::END_OF_DAY && time.to_string() == text).then_some(time)
     }
 }
 

@@ -1,6 +1,6 @@
 //! A simulated disk for tests: power can be cut between any two steps.
 
-use crate::store::{Backend, Batch, Entries, Entry};
+use crate::store::{Backend, Batch, Entries, Entry, Write};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -80,11 +80,18 @@ impl Backend for Disk {
     fn get(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
         Ok(self.state().visible.get(key).cloned())
     }
-    fn apply(&self, batch: &Batch) -> io::Result<()> {
+    fn apply(&self, writes: &[Write<'_>]) -> io::Result<()> {
         let mut state = self.state();
         state.step()?;
-        replay(&mut state.visible, batch);
-        state.waiting.push(batch.clone());
+        let mut batch = Batch::default();
+        for (key, value) in writes {
+            match value {
+                Some(value) => batch.put(*key, *value),
+                None => batch.remove(*key),
+            }
+        }
+        replay(&mut state.visible, &batch);
+        state.waiting.push(batch);
         Ok(())
     }
     fn flush(&self) -> io::Result<()> {
