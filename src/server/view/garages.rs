@@ -6,7 +6,6 @@ use crate::codes;
 use crate::messaging::page::RECORDS_MAX;
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::Occupancy;
-use crate::parking::occupancy::free_spaces;
 use crate::parking::stay::{End, Visit};
 use serde::{Deserialize, Serialize};
 
@@ -34,10 +33,6 @@ impl GarageState {
     /// How many spaces it has; unknown until an operator or its edge says so.
     pub fn known_capacity(&self) -> Option<u32> {
         (self.capacity > 0 || self.decisions.capacity.is_some()).then_some(self.capacity)
-    }
-
-    pub fn known_free(&self) -> Option<u32> {
-        Some(free_spaces(self.known_capacity()?, self.known_occupied()?))
     }
 
     pub(super) fn was_told(&mut self, name: &SiteName, capacity: u32) {

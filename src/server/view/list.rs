@@ -41,10 +41,8 @@ pub struct ListedStay {
     pub end: End<StoredPassage>,
 }
 
-/// Stays, and the position that they show.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct StayList {
-    pub position: u64,
     pub stays: Vec<ListedStay>,
     /// Where to continue; `None` at the end.
     pub next: Option<SlotAddress>,
@@ -52,14 +50,17 @@ pub struct StayList {
 
 /// Lists stays: of one plate newest first; else garage by garage in the order in which they were first seen, newest first.
 /// A stay that a corrected plate changed counts as new.
-/// While `saving` is held the views are not written.
-pub fn list(store: &Store, saving: Option<&Mutex<()>>, wanted: &StayFilter) -> Result<StayList, StoreError> {
-    let (position, list) = at_one_position(store, saving, || list_now(store, wanted, LOOK_AT))?;
-    Ok(StayList { position, ..list })
+/// Gives the position that they show. While `saving` is held the views are not written.
+pub fn list(
+    store: &Store,
+    saving: Option<&Mutex<()>>,
+    wanted: &StayFilter,
+) -> Result<(u64, StayList), StoreError> {
+    at_one_position(store, saving, || list_now(store, wanted, LOOK_AT))
 }
 
 fn list_now(store: &Store, wanted: &StayFilter, look_at: usize) -> Result<StayList, StoreError> {
-    let list = StayList { position: 0, stays: Vec::new(), next: None };
+    let list = StayList::default();
     let mut search = StaySearch { wanted, pages: ViewChanges::on(store), look_at, list };
     match &wanted.plate {
         Some(plate) => search.of_plate(plate)?,

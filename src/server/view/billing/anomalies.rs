@@ -186,25 +186,22 @@ pub struct AnomalyFilter {
     pub limit: usize,
 }
 
-/// Anomalies, and the position that they show.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct AnomalyList {
-    pub position: u64,
     pub anomalies: Vec<NotedAnomaly>,
     /// Where to go on; `None` at the end.
     pub next: Option<AnomalyCursor>,
 }
 
 /// Those that are wanted: first what is written down, then the plates of the entries of the account `unregistered`, whose number is
-/// given if there is one. While `saving` is held the views are not written.
+/// given if there is one. Gives the position that they show. While `saving` is held the views are not written.
 pub fn list(
     store: &Store,
     saving: Option<&Mutex<()>>,
     unregistered: Option<u32>,
     wanted: &AnomalyFilter,
-) -> Result<AnomalyList, StoreError> {
-    let (position, list) = at_one_position(store, saving, || list_now(store, unregistered, wanted, LOOK_AT))?;
-    Ok(AnomalyList { position, ..list })
+) -> Result<(u64, AnomalyList), StoreError> {
+    at_one_position(store, saving, || list_now(store, unregistered, wanted, LOOK_AT))
 }
 
 pub(super) fn list_now(
@@ -223,7 +220,7 @@ pub(super) fn list_now(
             };
             let next = search.written_down(after)?;
             if next.is_some() {
-                return Ok(AnomalyList { anomalies: search.found, next, ..AnomalyList::default() });
+                return Ok(AnomalyList { anomalies: search.found, next });
             }
             None
         }
@@ -237,11 +234,7 @@ pub(super) fn list_now(
             None => search.of_unregistered(account, before)?,
         },
     };
-    Ok(AnomalyList {
-        anomalies: search.found,
-        next: next.map(AnomalyCursor::Entry),
-        ..AnomalyList::default()
-    })
+    Ok(AnomalyList { anomalies: search.found, next: next.map(AnomalyCursor::Entry) })
 }
 
 struct AnomalySearch<'a> {

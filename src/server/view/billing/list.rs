@@ -38,10 +38,8 @@ pub struct ListedEntry {
     pub about: BillingEntry,
 }
 
-/// Entries, and the position that they show.
 #[derive(Debug, Default)]
 pub struct EntryList {
-    pub position: u64,
     pub entries: Vec<ListedEntry>,
     /// Where to go on; `None` at the end.
     pub next: Option<EntryNumber>,
@@ -107,14 +105,13 @@ impl<'a> EntryReader<'a> {
     }
 }
 
-/// Lists entries, newest first. While `saving` is held the views are not written.
+/// Lists entries, newest first, and gives the position that they show. While `saving` is held the views are not written.
 pub fn list(
     store: &Store,
     saving: Option<&Mutex<()>>,
     wanted: &EntryFilter,
-) -> Result<EntryList, StoreError> {
-    let (position, list) = at_one_position(store, saving, || list_now(store, wanted))?;
-    Ok(EntryList { position, ..list })
+) -> Result<(u64, EntryList), StoreError> {
+    at_one_position(store, saving, || list_now(store, wanted))
 }
 
 fn list_now(store: &Store, wanted: &EntryFilter) -> Result<EntryList, StoreError> {

@@ -141,7 +141,7 @@ impl BillingWorld {
 
     fn listed(&mut self) -> Vec<ListedEntry> {
         self.save();
-        let EntryList { mut entries, next, .. } =
+        let (_, EntryList { mut entries, next }) =
             list(&self.store, None, &EntryFilter { limit: 10_000, ..EntryFilter::default() }).unwrap();
         assert_eq!(next, None);
         entries.reverse();
