@@ -3,8 +3,7 @@
 //! **Promise.** At any position the visits are what `parking::stay::pair` says of all entries and exits applied until
 //! there, each under its garage and the best plate known there.
 //! **Kept by.** An entry or exit follows the cars inside, which are in memory, or in the store when they are inside for more than 30
-//! days ([`aged`](super::aged)). What corrected plates
-//! change is in [`corrections`](super::corrections).
+//! days ([`aged`](super::aged)). What corrected plates change is in [`corrections`](super::corrections).
 
 use super::aged::{self, Age, Filter, OpenStay};
 use super::billing::anomalies::AnomalyCode;
