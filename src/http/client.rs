@@ -11,7 +11,6 @@ use hyper::{Method, Request, StatusCode};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 
@@ -87,14 +86,10 @@ impl HttpClient {
         tokio::time::timeout(ANSWER_WITHIN, exchange).await.unwrap_or_else(too_slow)
     }
 
-    /// The body of a successful `GET`.
-    pub async fn get(&self, url: &str) -> Result<Bytes, HttpCallError> {
+    /// The answer to a successful `GET`, read as JSON.
+    pub async fn get<T: DeserializeOwned>(&self, url: &str) -> Result<T, HttpCallError> {
         let (status, _, body) = self.call(Method::GET, url, &[], Bytes::new()).await?;
-        if status.is_success() { Ok(body) } else { Err(refused(url, status, &body)) }
-    }
-
-    pub async fn get_json<T: DeserializeOwned>(&self, url: &str) -> Result<T, HttpCallError> {
-        read_json(url, &self.get(url).await?)
+        if status.is_success() { read_json(url, &body) } else { Err(refused(url, status, &body)) }
     }
 
     /// `POST`s `body`, under an idempotency key if there is one. The answer to a success is read as JSON.
@@ -118,8 +113,7 @@ impl HttpClient {
     }
 }
 
-/// Reads an answer as JSON. Strings can be borrowed from the body.
-pub fn read_json<'a, T: Deserialize<'a>>(url: &str, body: &'a [u8]) -> Result<T, HttpCallError> {
+fn read_json<T: DeserializeOwned>(url: &str, body: &[u8]) -> Result<T, HttpCallError> {
     serde_json::from_slice(body).map_err(|source| HttpCallError::Malformed { url: url.to_owned(), source })
 }
 

@@ -134,7 +134,12 @@ fn copy(
     }
     let counts = copy.finish()?;
     copy_base(session, ledger, &store)?;
-    open_copy(store, ledger, through).map_err(|error| format!("what was copied does not open: {error}"))?;
+    // Only what opens as a server opens it is a backup.
+    let copied = Ledger::open(store).map_err(|error| format!("what was copied does not open: {error}"))?;
+    let (id, position) = (copied.id(), copied.position());
+    if (id, position) != (ledger, through) {
+        return Err(format!("what was copied does not open: it is ledger {id} up to position {position}, and not ledger {ledger} up to {through}").into());
+    }
     Ok(Certificate {
         fogpost: env!("CARGO_PKG_VERSION"),
         ledger: ledger.to_string(),
@@ -174,20 +179,6 @@ fn copy_base(session: &mut ServerSession<'_>, ledger: LedgerId, store: &Store) -
             return Ok(store.flush()?);
         }
     }
-}
-
-/// Opens the copy as a server does: only what opens is a backup.
-fn open_copy(store: Store, ledger: LedgerId, through: u64) -> Result<(), Failure> {
-    let copied = Ledger::open(store)?;
-    if (copied.id(), copied.position()) != (ledger, through) {
-        return Err(format!(
-            "it is ledger {} up to position {}, and not ledger {ledger} up to {through}",
-            copied.id(),
-            copied.position()
-        )
-        .into());
-    }
-    Ok(())
 }
 
 /// Writes a file whole or not at all, durably.

@@ -133,7 +133,6 @@ impl CompactWriter<'_> {
 
 /// What replaces the pieces before a command.
 enum PiecesAfter {
-    /// They stay.
     AsTheyAre,
     /// These take the last of their places; the places before are emptied.
     Others(Vec<Vec<u8>>),

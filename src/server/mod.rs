@@ -74,7 +74,6 @@ pub fn run(config: ServerConfig) -> ExitCode {
     daemon::run(Server::open(config))
 }
 
-/// A server that listens and serves.
 struct Server {
     /// Held until the daemon ends: another process on the same directory is refused with a message.
     _dir: DataDir,

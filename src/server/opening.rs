@@ -38,21 +38,26 @@ pub fn open_copy(dir: &Path, high_water: &Path) -> Result<OpenedLedger, DaemonEr
     open_with(dir, None, high_water, &|store, _| Ledger::open(store))
 }
 
-type OpenLedger<'a> = &'a dyn Fn(Store, OnLoss) -> Result<Ledger, StoreError>;
-
 fn open_with(
     dir: &Path,
     reserve: Option<u64>,
     high_water: &Path,
-    open: OpenLedger<'_>,
+    open: &dyn Fn(Store, OnLoss) -> Result<Ledger, StoreError>,
 ) -> Result<OpenedLedger, DaemonError> {
     let rebuild = |found: &Salvaged, new: &Store| ledger::salvage::rebuild(high_water, found, new);
+    let open = |OpenedStore { store, room, condition }, on_loss| {
+        if on_loss == OnLoss::Refuse && room.store_bytes() <= READ_AT_ONCE {
+            look_through(&store)?;
+        }
+        let ledger = open(store.clone(), on_loss)?;
+        Ok(OpenedLedger { store, room, ledger, condition })
+    };
     let opened = salvage::open_store(dir, Purpose::Server, reserve, &rebuild)?;
     let on_loss = match opened.condition {
         StoreCondition::Opened if salvage::is_possible(dir) => OnLoss::Refuse,
         _ => OnLoss::Record,
     };
-    match open_ledger(opened, on_loss, open) {
+    match open(opened, on_loss) {
         Err(error @ StoreError::Damaged { .. }) if on_loss == OnLoss::Refuse => {
             tracing::warn!(
                 code = %codes::STORE_PARTLY_UNREADABLE,
@@ -62,7 +67,7 @@ fn open_with(
             );
             salvage::request(dir).map_err(|source| StoreOpenError::Io { path: dir.to_owned(), source })?;
             let opened = salvage::open_store(dir, Purpose::Server, reserve, &rebuild)?;
-            Ok(open_ledger(opened, OnLoss::Record, open)?)
+            Ok(open(opened, OnLoss::Record)?)
         }
         opened => {
             let opened = opened?;
@@ -70,19 +75,6 @@ fn open_with(
             Ok(opened)
         }
     }
-}
-
-fn open_ledger(
-    opened: OpenedStore,
-    on_loss: OnLoss,
-    open: OpenLedger<'_>,
-) -> Result<OpenedLedger, StoreError> {
-    let OpenedStore { store, room, condition } = opened;
-    if on_loss == OnLoss::Refuse && room.store_bytes() <= READ_AT_ONCE {
-        look_through(&store)?;
-    }
-    let ledger = open(store.clone(), on_loss)?;
-    Ok(OpenedLedger { store, room, ledger, condition })
 }
 
 /// Reads everything. An error says that a part cannot be read.

@@ -212,28 +212,9 @@ struct StreamMark {
     sequence: u64,
 }
 
-/// A place between two events of the ledger: after the event of this page at this index.
-#[derive(Clone, Copy)]
-struct EventCursor {
-    position: u64,
-    index: usize,
-}
-
-impl EventCursor {
-    /// Behind all events of the page at a position.
-    fn behind(position: u64) -> EventCursor {
-        EventCursor { position, index: RECORDS_MAX - 1 }
-    }
-
-    fn parse(text: &str) -> Option<EventCursor> {
-        let (position, index) = text.split_once('.')?;
-        let index = index.parse().ok().filter(|index| *index < RECORDS_MAX)?;
-        Some(EventCursor { position: position.parse().ok()?, index })
-    }
-}
-
-impl fmt::Display for EventCursor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.position, self.index)
-    }
+/// Reads a place between two events of the ledger, such as `17.3`: it is after the event with index 3 of the page at position 17.
+fn event_cursor(text: &str) -> Option<(u64, usize)> {
+    let (position, index) = text.split_once('.')?;
+    let index = index.parse().ok().filter(|index| *index < RECORDS_MAX)?;
+    Some((position.parse().ok()?, index))
 }

@@ -64,10 +64,11 @@ pub enum RecordingError {
     Unreadable { path: PathBuf, source: io::Error },
     #[error("{path:?}, line {line}: {reason}. Nothing was started. Correct the line or take it out")]
     Line { path: PathBuf, line: u64, reason: String },
-    #[error("{path:?} {reason}. Nothing was started")]
+    #[error("{path:?} {reason}")]
     File { path: PathBuf, reason: String },
 }
 
+const NO_ROWS: &str = "has no rows below its header, so there is nothing to replay. Nothing was started";
 const COLUMNS: [&str; 4] = ["SystemCodeNumber", "Capacity", "Occupancy", "LastUpdated"];
 
 /// The index of each of [`COLUMNS`] in the file.
@@ -134,7 +135,7 @@ impl Recording {
     fn parse(path: &Path, input: impl io::Read) -> Result<Recording, RecordingError> {
         let zone = TimeZone::get(ZONE).expect("the time zones are part of the program");
         let file = |reason| RecordingError::File { path: path.to_owned(), reason };
-        let empty = || file("has no rows below its header, so there is nothing to replay".to_owned());
+        let empty = || file(NO_ROWS.to_owned());
         let refuse = |line, reason| RecordingError::Line { path: path.to_owned(), line, reason };
         let mut reader = csv::Reader::from_reader(input);
         let header = reader.headers().map_err(|error| read_error(path, error))?;
@@ -156,7 +157,7 @@ impl Recording {
             });
             if garages.len() > MAX_GARAGES {
                 return Err(file(format!(
-                    "names more than {MAX_GARAGES} car parks, each of which would be a process"
+                    "names more than {MAX_GARAGES} car parks, each of which would be a process. Nothing was started. Split the file"
                 )));
             }
             garages[index].add(values, &zone).map_err(refuse)?;
@@ -204,21 +205,13 @@ pub struct OccupancyRow {
 /// The cars of the first row came in during this time before it: there is no row before it.
 pub const BEFORE_FIRST_ROW_MS: i64 = 3_600_000;
 
-/// The changes up to one row, of which some were produced already.
 #[derive(Debug)]
-struct RowChange {
-    from_ms: i64,
-    to_ms: i64,
-    direction: Direction,
-    produced: u64,
-    total: u64,
-}
-
-#[derive(Debug)]
-pub struct RecordedTraffic {
+struct RecordedTraffic {
     rows: Arc<[OccupancyRow]>,
-    next_row: usize,
-    change: Option<RowChange>,
+    /// The row to which the next event leads, and how many events that lead to it were produced.
+    row: usize,
+    produced: u64,
+    /// What the garage held before the first of them.
     occupancy: i64,
     inside: Vec<Arc<str>>,
     drivers: Drivers,
@@ -228,29 +221,10 @@ pub struct RecordedTraffic {
 /// holds to the first row.
 pub fn recorded_cars(rows: Arc<[OccupancyRow]>, start: &StartingState, drivers: Drivers) -> CarStream {
     let (occupancy, inside) = (start.occupied, start.inside.clone());
-    Box::new(RecordedTraffic { rows, next_row: 0, change: None, occupancy, inside, drivers })
+    Box::new(RecordedTraffic { rows, row: 0, produced: 0, occupancy, inside, drivers })
 }
 
 impl RecordedTraffic {
-    /// The change to the next row that differs from what the garage holds.
-    fn next_change(&mut self) -> Option<RowChange> {
-        loop {
-            let row = *self.rows.get(self.next_row)?;
-            let from_ms = match self.next_row.checked_sub(1) {
-                Some(previous) => self.rows[previous].unix_ms,
-                None => row.unix_ms - BEFORE_FIRST_ROW_MS,
-            };
-            self.next_row += 1;
-            let difference = row.occupancy - self.occupancy;
-            self.occupancy = row.occupancy;
-            if difference != 0 {
-                let direction = if difference > 0 { Direction::Entry } else { Direction::Exit };
-                let total = difference.unsigned_abs();
-                return Some(RowChange { from_ms, to_ms: row.unix_ms, direction, produced: 0, total });
-            }
-        }
-    }
-
     fn car(&mut self, direction: Direction) -> Arc<str> {
         match direction {
             Direction::Entry => {
@@ -274,18 +248,21 @@ impl Iterator for RecordedTraffic {
     type Item = CarPassage;
 
     fn next(&mut self) -> Option<CarPassage> {
-        let mut change = match self.change.take() {
-            Some(change) => change,
-            None => self.next_change()?,
-        };
+        let mut row = *self.rows.get(self.row)?;
+        while row.occupancy.abs_diff(self.occupancy) == self.produced {
+            (self.occupancy, self.produced) = (row.occupancy, 0);
+            self.row += 1;
+            row = *self.rows.get(self.row)?;
+        }
+        let previous = self.row.checked_sub(1).map(|previous| self.rows[previous].unix_ms);
+        let from_ms = previous.unwrap_or(row.unix_ms - BEFORE_FIRST_ROW_MS);
+        let change = row.occupancy - self.occupancy;
         // Each event happens somewhere in its own share of the time.
-        let place = (change.produced as f64 + self.drivers.rng.random::<f64>()) / change.total as f64;
-        let unix_ms = change.from_ms + ((change.to_ms - change.from_ms) as f64 * place) as i64;
-        let direction = change.direction;
-        let plate = Some(self.car(direction));
-        change.produced += 1;
-        self.change = Some(change).filter(|change| change.produced < change.total);
-        Some(CarPassage { direction, plate, unix_ms })
+        let place = (self.produced as f64 + self.drivers.rng.random::<f64>()) / change.abs() as f64;
+        let unix_ms = from_ms + ((row.unix_ms - from_ms) as f64 * place) as i64;
+        let direction = if change > 0 { Direction::Entry } else { Direction::Exit };
+        self.produced += 1;
+        Some(CarPassage { direction, plate: Some(self.car(direction)), unix_ms })
     }
 }
 

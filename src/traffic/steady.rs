@@ -2,9 +2,8 @@
 //!
 //! **Promise.** As [`super::simulated`], at the given rate whatever the hour. The garage is on average at most 70 % full, however
 //! many cars come. One [`SteadyGarage`] gives one list of passages.
-//! **Not promised.** That garages of other names never see the same plate, only that it is unlikely while they have the same
-//! seed. After a restart the same seed begins with the same cars, of which some may still be inside: give a new seed when a
-//! garage goes on.
+//! **Not promised.** That two garages never see the same plate, only that it is unlikely. After a restart the same seed begins with
+//! the same cars, of which some may still be inside: give a new seed when a garage goes on.
 
 use super::plates::PlateRegistry;
 use super::simulated::{Demand, SimulatedTraffic};
@@ -26,16 +25,13 @@ pub struct SteadyGarage<'a> {
     pub occupied: i64,
 }
 
-/// Garages of one seed share the plates of a city with this many garages. A garage's name selects its part of them.
-const GARAGES: usize = 4_096;
-
 /// The cars of `garage` from the instant 0 on, without end.
 pub fn cars(garage: &SteadyGarage) -> SimulatedTraffic {
     let SteadyGarage { name, capacity, cars_per_hour, seed, occupied } = *garage;
     let hash = blake3::hash(name.as_bytes());
-    let plates_of = usize::from(u16::from_le_bytes([hash.as_bytes()[0], hash.as_bytes()[1]])) % GARAGES;
-    let registry = Arc::new(PlateRegistry::new(seed, GARAGES));
-    let drivers = Drivers::new(registry, plates_of, capacity, Arc::default());
+    let of_name = u64::from_le_bytes(*hash.as_bytes().first_chunk().expect("a hash has 32 bytes"));
+    let registry = Arc::new(PlateRegistry::new(seed ^ of_name, 1));
+    let drivers = Drivers::new(registry, 0, capacity, Arc::default());
     let start = StartingState { occupied: occupied.max(0), ..StartingState::default() };
     let demand = Demand::Steady { cars_per_hour: cars_per_hour.get() };
     SimulatedTraffic::new(demand, 0, &start, drivers, TimeZone::UTC)

@@ -68,7 +68,7 @@ pub struct DaemonClient(HttpClient);
 
 impl DaemonClient {
     pub async fn get<T: DeserializeOwned>(&self, url: &str) -> Result<T, HttpCallError> {
-        self.0.get_json(url).await
+        self.0.get(url).await
     }
 
     /// Visits what `list`, a URL with a query, has from the cursor `after` on, and leaves `after` at the last page.

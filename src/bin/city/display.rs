@@ -49,21 +49,13 @@ impl CityDisplay {
         });
     }
 
-    /// Shows the city as it is now, in place of how it was before, and how many of the `planned` events are applied, if there is a
-    /// plan.
-    pub fn show(&mut self, lines: &[String], applied: u64, planned: Option<u64>) {
+    /// Shows the city as it is now, in place of how it was before.
+    pub fn show(&mut self, lines: &[String]) {
         let mut text = lines[..lines.len().min(MAX_LINES)].join("\n");
         if lines.len() > MAX_LINES {
             text += &format!("\n  … and {} more", lines.len() - MAX_LINES);
         }
         if !self.bar.is_hidden() {
-            if let Some(planned) = planned.filter(|_| self.bar.length().is_none()) {
-                let template = "{bar:30} {percent:>3} %  {msg}";
-                let style = ProgressStyle::with_template(template).expect("the template is well formed");
-                self.bar.set_style(style.progress_chars("━╸─"));
-                self.bar.set_length(planned);
-            }
-            self.bar.set_position(applied);
             self.bar.set_message(text);
         } else if self.last_plain.is_none_or(|last| last.elapsed() >= PLAIN_EVERY) {
             self.last_plain = Some(Instant::now());

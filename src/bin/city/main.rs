@@ -27,13 +27,12 @@ mod settings;
 
 use display::CityDisplay;
 use fogpost::cli;
-use fogpost::codes::{self, Coded};
-use fogpost::config::ConfigError;
-use fogpost::daemon::{EXIT_SETTING, exit_for_config};
+use fogpost::codes;
+use fogpost::daemon::exit_for_config;
 use fogpost::store::private::keep_what_we_create_private;
 use report::CityReport;
 use run::CitySignals;
-use settings::{Settings, SettingsError};
+use settings::Settings;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -54,7 +53,7 @@ fn run_city(args: Vec<OsString>) -> ExitCode {
     keep_what_we_create_private();
     let settings = match Settings::from_args(args) {
         Ok(settings) => settings,
-        Err(error) => return refuse(error),
+        Err(error) => return exit_for_config(&error),
     };
     let running = async {
         let signals = listen_to_signals()?;
@@ -66,16 +65,6 @@ fn run_city(args: Vec<OsString>) -> ExitCode {
         Err(error) => {
             codes::print_error(codes::CANNOT_START, &format!("{error}. Nothing was confirmed"));
             ExitCode::FAILURE
-        }
-    }
-}
-
-fn refuse(error: SettingsError) -> ExitCode {
-    match error {
-        SettingsError::Flags(asked) => exit_for_config(&ConfigError::CommandLine(asked)),
-        wrong => {
-            codes::print_error(wrong.code(), &wrong);
-            ExitCode::from(EXIT_SETTING)
         }
     }
 }

@@ -5,7 +5,6 @@
 //! killed, so each request has an idempotency key, and is made again with the same key and body until it is answered 201.
 
 use super::books::{CityBooks, PostedEvent};
-use super::chaos::SharedFaultCounts;
 use super::chaos::gate::GatePass;
 use super::client::DaemonClient;
 use bytes::Bytes;
@@ -77,21 +76,8 @@ pub struct ProducerCounts {
     pub confirmed: AtomicU64,
     /// How often the edge asked to come back later.
     pub held_back: AtomicU64,
-}
-
-/// What a producer needs under chaos.
-#[derive(Debug)]
-pub struct ChaosProducer {
-    pub pass: GatePass,
-    pub counts: SharedFaultCounts,
-}
-
-impl ChaosProducer {
-    /// How many events the next request may hold.
-    async fn room(&mut self) -> u64 {
-        let most = if rand::random_bool(0.2) { 1 } else { rand::random_range(1..=CHAOS_BATCH_EVENTS) };
-        self.pass.room().await.min(most)
-    }
+    /// How often a request was made again, for this reason or since it had no answer.
+    pub repeated: AtomicU64,
 }
 
 pub struct CityProducer {
@@ -106,7 +92,7 @@ pub struct CityProducer {
     /// `None`: as fast as it can.
     pub clock: Option<CityClock>,
     /// `None`: there is no chaos.
-    pub chaos: Option<ChaosProducer>,
+    pub chaos: Option<GatePass>,
 }
 
 /// What a producer leaves: the books of what was confirmed, and why it ended early, if it did.
@@ -130,7 +116,9 @@ impl CityProducer {
                 }
                 match &mut self.chaos {
                     None => BATCH_EVENTS,
-                    Some(chaos) => chaos.room().await,
+                    // One event at a time has another route.
+                    Some(pass) if rand::random_bool(0.2) => pass.room().await.min(1),
+                    Some(pass) => pass.room().await.min(rand::random_range(1..=CHAOS_BATCH_EVENTS)),
                 }
             };
             let Some(most) = stop.run_until_cancelled(room).await else {
@@ -179,9 +167,9 @@ impl CityProducer {
         stop: &CancellationToken,
     ) -> Result<(), HttpCallError> {
         let mut key = None;
-        if let Some(chaos) = &mut self.chaos {
+        if let Some(pass) = &mut self.chaos {
             key = Some(uuid::Uuid::new_v4().to_string());
-            if stop.run_until_cancelled(chaos.pass.request(batch.len() as u64)).await.is_none() {
+            if stop.run_until_cancelled(pass.request(batch.len() as u64)).await.is_none() {
                 return Ok(());
             }
         }
@@ -218,9 +206,9 @@ impl CityProducer {
             } else if stop.run_until_cancelled(pause).await.is_none() {
                 return Ok(());
             }
-            if let Some(chaos) = &self.chaos {
-                chaos.counts.lock().posts_repeated += 1;
-                chaos.pass.notify_request();
+            self.counts.repeated.fetch_add(1, Ordering::Relaxed);
+            if let Some(pass) = &self.chaos {
+                pass.notify_request();
             }
         }
     }
@@ -338,11 +326,12 @@ mod tests {
 
     /// Lets a producer give `cars` entries to an edge with these moods.
     async fn produce(cars: i64, moods: &[EdgeMood]) -> (TestEdge, CityBooks, Result<(), HttpCallError>) {
-        produce_with(None, cars, moods).await
+        produce_with(None, Arc::default(), cars, moods).await
     }
 
     async fn produce_with(
-        chaos: Option<ChaosProducer>,
+        chaos: Option<GatePass>,
+        counts: Arc<ProducerCounts>,
         cars: i64,
         moods: &[EdgeMood],
     ) -> (TestEdge, CityBooks, Result<(), HttpCallError>) {
@@ -365,7 +354,7 @@ mod tests {
             limit: u64::MAX,
             zone: TimeZone::UTC,
             books: CityBooks::new("1".to_owned(), Baseline::default()),
-            counts: Arc::default(),
+            counts,
             clock: None,
             chaos,
         };
@@ -409,23 +398,19 @@ mod tests {
         assert_eq!((edge.lines.len(), books.confirmed()), (10_000, 10_000));
     }
 
-    fn chaos(counts: &SharedFaultCounts) -> ChaosProducer {
-        let (_, mut passes) = super::super::chaos::gate::by_time(1);
-        ChaosProducer { pass: passes.remove(0), counts: counts.clone() }
-    }
-
     #[tokio::test]
     async fn under_chaos_what_had_no_answer_is_posted_again_under_its_key_and_booked_once() {
         use EdgeMood::{Accept, Busy, DieAfter, DieBefore, Full};
-        let counts = SharedFaultCounts::default();
+        let counts = Arc::<ProducerCounts>::default();
+        let (_, mut passes) = super::super::chaos::gate::by_time(1);
         let moods = [Accept, DieAfter, DieBefore, DieAfter, Accept, DieBefore, Busy, Full, DieAfter, Busy];
-        let (edge, books, result) = produce_with(Some(chaos(&counts)), 2_000, &moods).await;
+        let (edge, books, result) = produce_with(passes.pop(), counts.clone(), 2_000, &moods).await;
         result.expect("the edge accepts all in the end");
         assert_eq!((edge.lines.len(), books.confirmed()), (2_000, 2_000));
         let server =
             ServerAccount { applied: 2_000, occupied: 2_000, depth: Some(0), ..ServerAccount::default() };
         assert_eq!(books.compare(&server), []);
-        assert_eq!(counts.lock().posts_repeated, 8);
+        assert_eq!(counts.repeated.load(Ordering::Relaxed), 8);
         assert!(edge.largest <= CHAOS_BATCH_EVENTS as usize && edge.keys.len() > 2_000 / 64);
     }
 }

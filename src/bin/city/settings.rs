@@ -4,8 +4,9 @@
 //! numbers make sense, no flag contradicts another.
 
 use clap::{ArgGroup, Parser, ValueEnum};
-use fogpost::codes::{self, Code, Coded};
-use fogpost::traffic::recording::{MAX_GARAGES, Recording, RecordingError};
+use fogpost::codes;
+use fogpost::config::ConfigError;
+use fogpost::traffic::recording::{MAX_GARAGES, Recording};
 use serde::Serialize;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -108,40 +109,22 @@ pub struct Settings {
     pub speed: Option<f64>,
 }
 
-/// Why there are no settings. Nothing was started.
-#[derive(Debug, thiserror::Error)]
-pub enum SettingsError {
-    /// What clap says; also `--help` and `--version`.
-    #[error(transparent)]
-    Flags(#[from] clap::Error),
-    #[error(transparent)]
-    Recording(#[from] RecordingError),
-    #[error("--config {path:?} cannot be read: {source}. Nothing was started")]
-    Config { path: PathBuf, source: std::io::Error },
-}
-
-impl Coded for SettingsError {
-    fn code(&self) -> Code {
-        match self {
-            SettingsError::Flags(_) => codes::INVALID_COMMAND_LINE,
-            SettingsError::Recording(_) => codes::FILE_UNREADABLE,
-            SettingsError::Config { .. } => codes::CONFIGURATION_UNREADABLE,
-        }
-    }
-}
-
 /// How many times faster simulated time goes than ours, unless the user says otherwise.
 const SIMULATED_SPEED: f64 = 60.0;
 
 impl Settings {
-    /// From a whole command line, the program's name first. Reads the recording too.
-    pub fn from_args(args: Vec<OsString>) -> Result<Settings, SettingsError> {
+    /// From a whole command line, the program's name first. Reads the recording too. If there are no settings, nothing was started.
+    pub fn from_args(args: Vec<OsString>) -> Result<Settings, ConfigError> {
         let flags = CityFlags::try_parse_from(args)?;
         if let Some(path) = &flags.config {
-            std::fs::File::open(path)
-                .map_err(|source| SettingsError::Config { path: path.clone(), source })?;
+            std::fs::File::open(path).map_err(|error| {
+                let reason = format!("--config {path:?} cannot be read: {error}. Nothing was started");
+                ConfigError::Refused(codes::CONFIGURATION_UNREADABLE, reason)
+            })?;
         }
-        let recording = flags.replay.as_deref().map(Recording::read).transpose()?;
+        let recording = flags.replay.as_deref().map(Recording::read).transpose();
+        let recording =
+            recording.map_err(|error| ConfigError::Refused(codes::FILE_UNREADABLE, error.to_string()))?;
         let speed = flags.speed.or(recording.is_none().then_some(SIMULATED_SPEED));
         Ok(Settings { flags, recording, speed })
     }
@@ -151,7 +134,7 @@ impl Settings {
 mod tests {
     use super::*;
 
-    fn settings(line: &str) -> Result<Settings, SettingsError> {
+    fn settings(line: &str) -> Result<Settings, ConfigError> {
         Settings::from_args(line.split_whitespace().map(OsString::from).collect())
     }
 

@@ -10,27 +10,8 @@ use crate::parking::{ChargeId, Plate};
 use crate::server::record::{Command, QuarantinePlace, ToForget};
 use jiff::Timestamp;
 
-/// Why a command cannot be recorded. Nothing was.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BadCommand {
-    #[error("a reason needs 1 to {max} bytes, this one has {bytes}", max = Command::REASON_MAX)]
-    Reason { bytes: usize },
-    #[error("{0} milliseconds since 1970 is not a time of years -9999 to 9999")]
-    Time(i64),
-    #[error("{0} minutes is not an offset from UTC: it is less than 26 hours either way")]
-    Offset(i16),
-    #[error("a page holds {RECORDS_MAX} events at most, from 0 on; there is none with the number {0}")]
-    Index(u8),
-    #[error("{0}")]
-    Plate(crate::parking::PlateError),
-    #[error("the name of a {what} has 1 to {max} bytes, this one has {bytes}", max = SiteName::MAX_BYTES)]
-    Name { what: &'static str, bytes: usize },
-    #[error("{0:?} is unknown here: only the program itself records it")]
-    NotAskable(String),
-}
-
-/// The command as it is recorded. The view judges whether it makes sense at present.
-pub(super) fn checked(mut command: Command) -> Result<Command, BadCommand> {
+/// The command as it is recorded, or why it cannot be. The view judges whether it makes sense at present.
+pub(super) fn checked(mut command: Command) -> Result<Command, String> {
     match &mut command {
         Command::Rename { .. }
         | Command::Decommission { .. }
@@ -61,47 +42,55 @@ pub(super) fn checked(mut command: Command) -> Result<Command, BadCommand> {
         | Command::Contracts { .. }
         | Command::Price { .. }
         | Command::Forget { .. }
-        | Command::Erased => return Err(BadCommand::NotAskable(command.name())),
+        | Command::Erased => {
+            return Err(format!("{:?} is unknown here: only the program itself records it", command.name()));
+        }
     }
     command.reason().map_or(Ok(()), has_length)?;
     Ok(command)
 }
 
 /// Replaces a plate by random tokens, which nobody can choose.
-pub(super) fn forget(plate: &str) -> Result<Command, BadCommand> {
+pub(super) fn forget(plate: &str) -> Result<Command, String> {
     Ok(Command::Forget { whose: ToForget::Plate(normal(plate)?), seed: rand::random() })
 }
 
-fn has_length(reason: &str) -> Result<(), BadCommand> {
-    match reason.trim().len() {
-        0 => Err(BadCommand::Reason { bytes: 0 }),
-        _ if reason.len() > Command::REASON_MAX => Err(BadCommand::Reason { bytes: reason.len() }),
-        _ => Ok(()),
+fn has_length(reason: &str) -> Result<(), String> {
+    let bytes = if reason.trim().is_empty() { 0 } else { reason.len() };
+    match bytes {
+        1..=Command::REASON_MAX => Ok(()),
+        _ => Err(format!("a reason needs 1 to {} bytes, this one has {bytes}", Command::REASON_MAX)),
     }
 }
 
-fn normal(plate: &str) -> Result<String, BadCommand> {
-    Plate::new(plate).map(|plate| plate.to_string()).map_err(BadCommand::Plate)
+fn normal(plate: &str) -> Result<String, String> {
+    Plate::new(plate).map(|plate| plate.to_string()).map_err(|error| error.to_string())
 }
 
-fn named(what: &'static str, name: &str) -> Result<(), BadCommand> {
+fn named(what: &str, name: &str) -> Result<(), String> {
     match name.len() {
         1..=SiteName::MAX_BYTES => Ok(()),
-        bytes => Err(BadCommand::Name { what, bytes }),
+        bytes => {
+            Err(format!("the name of a {what} has 1 to {} bytes, this one has {bytes}", SiteName::MAX_BYTES))
+        }
     }
 }
 
-fn in_a_page(place: QuarantinePlace) -> Result<(), BadCommand> {
+fn in_a_page(place: QuarantinePlace) -> Result<(), String> {
     match place.index {
-        Some(index) if usize::from(index) >= RECORDS_MAX => Err(BadCommand::Index(index)),
+        Some(index) if usize::from(index) >= RECORDS_MAX => Err(format!(
+            "a page holds {RECORDS_MAX} events at most, from 0 on; there is none with the number {index}"
+        )),
         _ => Ok(()),
     }
 }
 
-fn time(at_ms: i64, offset_minutes: i16) -> Result<(), BadCommand> {
-    Timestamp::from_millisecond(at_ms).map_err(|_| BadCommand::Time(at_ms))?;
-    let seconds = i32::from(offset_minutes) * 60;
-    jiff::tz::Offset::from_seconds(seconds).map_err(|_| BadCommand::Offset(offset_minutes))?;
+fn time(at_ms: i64, offset_minutes: i16) -> Result<(), String> {
+    Timestamp::from_millisecond(at_ms)
+        .map_err(|_| format!("{at_ms} milliseconds since 1970 is not a time of years -9999 to 9999"))?;
+    jiff::tz::Offset::from_seconds(i32::from(offset_minutes) * 60).map_err(|_| {
+        format!("{offset_minutes} minutes is not an offset from UTC: it is less than 26 hours either way")
+    })?;
     Ok(())
 }
 
@@ -113,12 +102,11 @@ mod tests {
     fn read(json: &str) -> Result<Command, String> {
         let wrapped = format!(r#"{{"command":{json}}}"#);
         let request = serde_json::from_str(json).or_else(|_| serde_json::from_str(&wrapped));
-        let command = match request.map_err(|error| error.to_string())? {
+        match request.map_err(|error| error.to_string())? {
             ServerRequest::Forget { plate } => forget(&plate),
             ServerRequest::Command(command) => checked(command),
             other => panic!("{other:?}"),
-        };
-        command.map_err(|bad| bad.to_string())
+        }
     }
 
     /// A program that could write to the socket could write any record: one priced 2^64 entries and hung the server forever.

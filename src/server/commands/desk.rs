@@ -177,7 +177,7 @@ fn broke_off(request: &ServerRequest) -> NotDone {
 impl Backend for CommandDesk {
     fn open(&self) -> OpenBooks<'_> {
         let CommandDesk { ledger, store, live, operator, .. } = self;
-        OpenBooks { ledger, store, saving: Some(live.saving()), operator }
+        OpenBooks { ledger, store, live: Some(live), operator }
     }
     fn view(&self) -> Arc<Snapshot> {
         self.live.snapshot()

@@ -43,7 +43,7 @@ impl OfflineServer {
 
 impl Backend for OfflineServer {
     fn open(&self) -> OpenBooks<'_> {
-        OpenBooks { ledger: &self.ledger, store: &self.store, saving: None, operator: &self.operator }
+        OpenBooks { ledger: &self.ledger, store: &self.store, live: None, operator: &self.operator }
     }
     fn view(&self) -> Arc<Snapshot> {
         Arc::new(self.view.snapshot())

@@ -1,11 +1,12 @@
 //! Carries out a request of an operator, in the same way in a running server and in a directory on which none runs.
 
-use super::checks::{self, BadCommand};
+use super::checks;
 use super::put::{self, Put};
 use super::{ServerRequest, answers};
 use crate::daemon::DaemonError;
 use crate::daemon::admin::{NotDone, Outcome};
 use crate::parking::statement::{Month, Operator};
+use crate::server::applying::LiveViews;
 use crate::server::books::BooksReader;
 use crate::server::ledger::Ledger;
 use crate::server::record::{Command, ToForget};
@@ -14,7 +15,7 @@ use crate::server::view::billing::list::{pending, to_forget};
 use crate::server::view::review::review;
 use crate::server::view::{JudgeError, Snapshot};
 use crate::store::Store;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 /// How far the views must have caught up before something is read or judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,8 +31,8 @@ pub(super) enum CaughtUp {
 pub(super) struct OpenBooks<'a> {
     pub ledger: &'a Ledger,
     pub store: &'a Store,
-    /// While this lock is held the written views do not change. `None`: nobody writes them meanwhile.
-    pub saving: Option<&'a Mutex<()>>,
+    /// The views of a running server. `None`: nobody writes them meanwhile.
+    pub live: Option<&'a LiveViews>,
     /// The sender of the statements.
     pub operator: &'a Operator,
 }
@@ -54,7 +55,7 @@ pub(super) trait Backend {
 
 /// Answers one request of `by`. The caller ensures that no other command is given meanwhile.
 pub(super) fn answer(backend: &mut impl Backend, request: ServerRequest, by: &str) -> Outcome {
-    let OpenBooks { ledger, store, saving, operator } = backend.open();
+    let OpenBooks { ledger, store, live, operator } = backend.open();
     match request {
         ServerRequest::Garages => Ok(answers::garages(&backend.view(), &ledger.streams())),
         ServerRequest::Quarantine { after, limit } => Ok(answers::quarantine(&backend.view(), after, limit)),
@@ -72,6 +73,7 @@ pub(super) fn answer(backend: &mut impl Backend, request: ServerRequest, by: &st
             if question.is_a_beginning() {
                 backend.catch_up(CaughtUp::OnDisk)?;
             }
+            let saving = live.map(LiveViews::saving);
             BooksReader { ledger, store, saving, view: || backend.view() }.answer(operator, &question)
         }
         ServerRequest::Command(command) => carry_out_checked(backend, checks::checked(command), by),
@@ -81,7 +83,7 @@ pub(super) fn answer(backend: &mut impl Backend, request: ServerRequest, by: &st
     }
 }
 
-fn carry_out_checked(backend: &mut impl Backend, checked: Result<Command, BadCommand>, by: &str) -> Outcome {
+fn carry_out_checked(backend: &mut impl Backend, checked: Result<Command, String>, by: &str) -> Outcome {
     let command = checked.map_err(|bad| format!("{bad}. Nothing was recorded"))?;
     carry_out(backend, Vec::new(), &command, by)
 }
@@ -118,8 +120,8 @@ fn apply_tariffs(backend: &mut impl Backend, by: &str) -> Outcome {
     loop {
         backend.catch_up(CaughtUp::OnDisk)?;
         let found = {
-            let OpenBooks { store, saving, .. } = backend.open();
-            let _held = saving.map(hold);
+            let OpenBooks { store, live, .. } = backend.open();
+            let _held = live.map(LiveViews::hold_saving);
             pending(store, from).map_err(|error| error.to_string())?
         };
         let Some((first, to)) = found else { return answers::applied(backend.open().store, commands) };
@@ -142,9 +144,4 @@ pub(super) fn forget_some(
     let whose = ToForget::Charged { from: first, to, before };
     carry_out(backend, Vec::new(), &Command::Forget { whose, seed }, by)?;
     Ok(Some(to))
-}
-
-/// sled may panic on a damaged store while a thread holds the lock: the state that the lock protects is unchanged then.
-fn hold(saving: &Mutex<()>) -> MutexGuard<'_, ()> {
-    saving.lock().unwrap_or_else(PoisonError::into_inner)
 }

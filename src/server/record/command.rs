@@ -126,7 +126,6 @@ impl fmt::Display for QuarantinePlace {
     }
 }
 
-/// The error for a text that is not a place in quarantine.
 #[derive(Debug, thiserror::Error)]
 #[error("a place looks like 17 or 17.3: a position of the ledger, and an event of the page there, from 0 to {}", RECORDS_MAX - 1)]
 pub struct BadPlace;

@@ -23,7 +23,6 @@ pub const VERSION: u8 = 3;
 /// Version of the records that name streams by number.
 const NUMBERED: u8 = 2;
 
-/// Length of a [`checksum`].
 const CHECKSUM: usize = 8;
 
 /// The sequences of one epoch of a site.
@@ -65,7 +64,6 @@ pub enum Record<S = StreamId> {
     Truncated { received_at_ms: i64, from: u64, to: u64 },
 }
 
-/// A record as it is stored.
 pub enum StoredRecord {
     Named(Record),
     Numbered(Record<u32>),
@@ -139,7 +137,6 @@ impl Record {
         }
     }
 
-    /// The stream that the record is of.
     pub fn stream(&self) -> Option<&StreamId> {
         match self {
             Record::Page { stream, .. }
@@ -150,7 +147,6 @@ impl Record {
     }
 }
 
-/// The record at a position cannot be read.
 pub fn unreadable(position: u64, reason: impl fmt::Display) -> StoreError {
     StoreError::Damaged { place: format!("ledger position {position}"), reason: reason.to_string() }
 }

@@ -1,9 +1,9 @@
 //! `GET /v1/events`.
 
-use super::{EventCursor, ServerWeb, SharedWeb, StreamMark};
+use super::{ServerWeb, SharedWeb, StreamMark, event_cursor};
 use crate::http::{Problem, Query, cursor, list_limit};
 use crate::messaging::SiteName;
-use crate::messaging::page::Content;
+use crate::messaging::page::{Content, RECORDS_MAX};
 use crate::parking::event::EventJson;
 use crate::parking::{Event, Moment};
 use crate::server::ledger::{LedgerPages, PageAt};
@@ -81,7 +81,7 @@ pub(super) async fn events(
     Query(asked): Query<EventsQuery>,
 ) -> Result<Response, Problem> {
     let limit = list_limit(asked.limit)?;
-    let after = cursor(asked.after.as_deref(), EventCursor::parse)?;
+    let after = cursor(asked.after.as_deref(), event_cursor)?;
     web.answer_in_turn(&web.readers, move |web| read(web, &asked, after, limit)).await
 }
 
@@ -89,7 +89,7 @@ pub(super) async fn events(
 fn read(
     web: &ServerWeb,
     asked: &EventsQuery,
-    after: Option<EventCursor>,
+    after: Option<(u64, usize)>,
     limit: usize,
 ) -> Result<EventsAnswer, StoreError> {
     let garage = asked.garage.as_deref().map(|name| SiteName::new(name).ok());
@@ -97,9 +97,9 @@ fn read(
         let view = web.view();
         site.map_or_else(Vec::new, |site| view.sites_of(view.key_of(&site)))
     });
-    let from = after.map_or(0, |cursor| cursor.position);
+    let from = after.map_or(0, |(position, _)| position);
     // One event more than requested shows whether there is a next page. The first page may be read already.
-    let mut wanted = limit + 1 + after.map_or(0, |cursor| cursor.index + 1);
+    let mut wanted = limit + 1 + after.map_or(0, |(_, index)| index + 1);
     let enough = |page: &PageAt| {
         wanted = wanted.saturating_sub(page.page.count() as usize);
         wanted == 0
@@ -117,8 +117,7 @@ fn read(
             continue;
         };
         for (index, record) in records.iter().enumerate() {
-            let known = |cursor: EventCursor| page.position == cursor.position && index <= cursor.index;
-            if after.is_some_and(known) {
+            if after.is_some_and(|after| (page.position, index) <= after) {
                 continue;
             }
             if lines.len() == limit {
@@ -146,7 +145,8 @@ fn read(
     let damaged = damaged.into_iter().map(|(from, last, reason)| Damaged { from, last, reason }).collect();
     let next = match (more, go_on_after) {
         (true, _) => last,
-        (false, at) => at.map(|position| EventCursor::behind(position).to_string()),
+        // After all events of the page at that position.
+        (false, at) => at.map(|position| format!("{position}.{}", RECORDS_MAX - 1)),
     };
     Ok(EventsAnswer { events: lines, next, damaged })
 }

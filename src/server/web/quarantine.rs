@@ -1,6 +1,6 @@
 //! `GET /v1/quarantine`, `GET /v1/damages`: each answer comes from memory and shows one position of the views.
 
-use super::{EventCursor, SharedWeb};
+use super::{SharedWeb, event_cursor};
 use crate::http::{Paging, Problem, Query, cursor, list_limit};
 use crate::parking::Moment;
 use crate::server::listed::{self, QuarantineLine};
@@ -20,8 +20,7 @@ pub(super) async fn quarantine(
         next: Option<String>,
     }
     let limit = list_limit(paging.limit)?;
-    let after = cursor(paging.after.as_deref(), EventCursor::parse)?;
-    let after = after.map(|after| (after.position, after.index));
+    let after = cursor(paging.after.as_deref(), event_cursor)?;
     let (lines, next) = listed::quarantine(&web.view(), after, limit);
     Ok(Json(Answer { quarantine: lines.into_iter().map(|(_, line)| line).collect(), next }))
 }

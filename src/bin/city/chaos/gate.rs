@@ -12,7 +12,7 @@ use tokio::sync::{Barrier, Notify, watch};
 pub struct FaultGate {
     /// How many faults have struck.
     struck: watch::Sender<usize>,
-    /// One for each fault, where it meets its trigger garage. Without any, faults come by time.
+    /// One for each fault, where it meets its garage. Without any, faults come by time.
     meetings: Arc<[Barrier]>,
     /// For each garage: notified when it makes a request.
     requests: Vec<Arc<Notify>>,
@@ -25,21 +25,21 @@ pub struct GatePass {
     meetings: Arc<[Barrier]>,
     /// How many events may be posted by the end of each stage. Empty: no limit.
     quotas: Vec<u64>,
-    /// The faults that this garage triggers.
-    triggers: Vec<usize>,
+    /// The faults of this garage.
+    faults: Vec<usize>,
     requests: Arc<Notify>,
     posted: u64,
 }
 
-/// A gate by progress: for each fault the garage that triggers it, for each garage its quotas, one more than there are faults.
-pub fn by_progress(triggers: &[usize], quotas: Vec<Vec<u64>>) -> (FaultGate, Vec<GatePass>) {
-    let meetings: Arc<[Barrier]> = triggers.iter().map(|_| Barrier::new(2)).collect();
+/// A gate by progress: for each fault its garage, for each garage its quotas, one more than there are faults.
+pub fn by_progress(garages: &[usize], quotas: Vec<Vec<u64>>) -> (FaultGate, Vec<GatePass>) {
+    let meetings: Arc<[Barrier]> = garages.iter().map(|_| Barrier::new(2)).collect();
     let (struck, seen) = watch::channel(0);
     let pass = |(garage, quotas)| GatePass {
         struck: seen.clone(),
         meetings: meetings.clone(),
         quotas,
-        triggers: (0..triggers.len()).filter(|fault| triggers[*fault] == garage).collect(),
+        faults: (0..garages.len()).filter(|fault| garages[*fault] == garage).collect(),
         requests: Arc::default(),
         posted: 0,
     };
@@ -54,7 +54,7 @@ pub fn by_time(garages: usize) -> (FaultGate, Vec<GatePass>) {
 }
 
 impl FaultGate {
-    /// In a run by progress: returns when the trigger garage of fault number `fault` makes its last request of the stage.
+    /// In a run by progress: returns when the garage of fault number `fault` makes its last request of the stage.
     pub async fn meet(&self, fault: usize) {
         self.meetings[fault].wait().await;
     }
@@ -93,7 +93,7 @@ impl GatePass {
     pub async fn request(&mut self, events: u64) {
         self.posted += events;
         let stage = *self.struck.borrow();
-        if self.triggers.contains(&stage) && self.quotas.get(stage) == Some(&self.posted) {
+        if self.faults.contains(&stage) && self.quotas.get(stage) == Some(&self.posted) {
             self.meetings[stage].wait().await;
         }
         self.notify_request();

@@ -128,8 +128,8 @@ impl Chaos {
             return (Chaos { faults: Box::new(faults), gate, counts }, passes);
         }
         let plan = FaultsByProgress::plan(seed, shares);
-        let triggers: Vec<usize> = plan.faults.iter().map(|(_, fault)| fault.garage).collect();
-        let (gate, passes) = gate::by_progress(&triggers, plan.quotas);
+        let garages: Vec<usize> = plan.faults.iter().map(|(_, fault)| fault.garage).collect();
+        let (gate, passes) = gate::by_progress(&garages, plan.quotas);
         counts.lock().planned = Some(plan.faults.len() as u64);
         let faults = plan.faults.into_iter().map(|(point, fault)| (FaultMoment::AtEvent(point), fault));
         (Chaos { faults: Box::new(faults), gate, counts }, passes)

@@ -113,7 +113,8 @@ impl CityRun<'_> {
         loop {
             tokio::select! {
                 biased;
-                _ = show.tick() => {
+                // What earlier runs had left is no progress of this one.
+                _ = show.tick(), if self.confirmed() > 0 => {
                     self.show().await;
                     continue;
                 }

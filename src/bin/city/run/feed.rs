@@ -5,7 +5,8 @@ use crate::books::{Baseline, CityBooks};
 use crate::chaos::gate::GatePass;
 use crate::chaos::{Chaos, FaultLog};
 use crate::plan::CarPlan;
-use crate::producer::{ChaosProducer, CityProducer, ProducerResult};
+use crate::producer::{CityProducer, ProducerResult};
+use std::collections::BTreeMap;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -32,7 +33,7 @@ impl CityRun<'_> {
         }
         let mut producers = self.start_producers(plan, baselines, passes);
 
-        let mut done: Vec<Option<CityBooks>> = self.sites.iter().map(|_| None).collect();
+        let mut done = BTreeMap::new();
         let mut stopping = false;
         let mut show = ticks(self.display.show_every());
         loop {
@@ -49,7 +50,7 @@ impl CityRun<'_> {
                         let (index, (books, result)) = ended.expect("a producer does not panic");
                         let garage = || self.sites[index].name.clone();
                         result.map_err(|source| RunError::Feed { garage: garage(), source })?;
-                        done[index] = Some(books);
+                        done.insert(index, books);
                     }
                 },
                 _ = show.tick() => self.show().await,
@@ -60,7 +61,7 @@ impl CityRun<'_> {
         while let Some(ended) = chaos_runs.join_next().await {
             ended.expect("chaos does not panic");
         }
-        Ok(done.into_iter().map(|books| books.expect("each producer has ended")).collect())
+        Ok(done.into_values().collect())
     }
 
     fn start_producers(
@@ -82,7 +83,7 @@ impl CityRun<'_> {
                 books: CityBooks::new(self.sites[index].name.clone(), baseline),
                 counts: self.counts[index].clone(),
                 clock: self.clock.clone(),
-                chaos: passes.next().map(|pass| ChaosProducer { pass, counts: self.fault_counts.clone() }),
+                chaos: passes.next(),
             };
             let stop = self.signals.stop.clone();
             producers.spawn(async move { (index, producer.run(stop).await) });

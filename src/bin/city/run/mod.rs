@@ -26,6 +26,7 @@ use fogpost::codes::{self, Code, Coded};
 use fogpost::http::client::HttpCallError;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -249,6 +250,10 @@ impl CityRun<'_> {
     /// Stops the daemons, and lets `server verify` judge what they leave. Each fault becomes a discrepancy.
     async fn end(&mut self, result: Result<(), RunError>, config: &Path) {
         self.report.chaos = self.settings.flags.chaos.then(|| self.fault_counts.lock().clone());
+        if let Some(chaos) = &mut self.report.chaos {
+            chaos.posts_repeated =
+                self.counts.iter().map(|counts| counts.repeated.load(Ordering::Relaxed)).sum();
+        }
         self.report.events = self.confirmed();
         if let Err(error) = result {
             self.find_reason(error).await;

@@ -45,12 +45,12 @@ impl CityRun<'_> {
         if self.clock.is_some() {
             self.offer_statement().await;
         }
-        let (lines, applied) = self.picture().await;
-        self.display.show(&lines, applied, self.planned);
+        let lines = self.picture().await;
+        self.display.show(&lines);
     }
 
-    /// The city as it is now, and how many events are applied. A daemon that does not answer is shown as such.
-    async fn picture(&self) -> (Vec<String>, u64) {
+    /// The city as it is now. A daemon that does not answer is shown as such.
+    async fn picture(&self) -> Vec<String> {
         let (garages, outboxes) = tokio::join!(self.garages(), self.outboxes());
         let garages = garages.unwrap_or_default();
         let applied = self.applied_of(&garages);
@@ -72,7 +72,7 @@ impl CityRun<'_> {
             grouped(applied),
             grouped((applied as f64 / self.report.phases.seconds_of_cars().max(0.001)) as u64)
         );
-        (lines, applied)
+        lines
     }
 
     /// Says where a statement can be opened, as soon as there is one.
