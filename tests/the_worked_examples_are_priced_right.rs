@@ -60,7 +60,8 @@ fn wrong(set: &TariffSet, examples: &[Worked]) -> Vec<String> {
         let priced = tariff.price(entry, exit);
         let of_lines: i64 = priced.breakdown().iter().map(|line| line.total.minor()).sum();
         assert_eq!(of_lines, priced.amount.minor(), "the breakdown adds up: {example:?}");
-        let right = (priced.amount.minor(), priced.currency.code()) == (example.amount, &example.currency);
+        let right =
+            (priced.amount.minor(), priced.tariff.currency.code()) == (example.amount, &example.currency);
         (!right).then(|| format!("{} and not {:#?}: {:#?}", priced.money(), example, priced.breakdown()))
     };
     examples.iter().filter_map(judge).collect()

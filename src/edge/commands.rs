@@ -32,7 +32,6 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
-/// Maximum number of events in one answer.
 pub const PEEK_MOST: usize = 1000;
 
 /// A store above this size is not copied for its status.
@@ -40,7 +39,6 @@ const STATUS_COPIES_MOST: u64 = 64 << 20;
 /// How long a command waits for an edge that starts or stops: longer than a clean stop may take.
 const SETTLES_WITHIN: Duration = Duration::from_secs(6);
 
-/// A request over `admin.sock`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EdgeRequest {
@@ -57,16 +55,12 @@ pub enum EdgeRequest {
 }
 
 pub struct EdgeDesk {
-    shared: Arc<EdgeShared>,
+    pub(super) shared: Arc<EdgeShared>,
     /// Where the sender learns of a ledger that was adopted.
-    adopted: mpsc::Sender<LedgerId>,
+    pub(super) adopted: mpsc::Sender<LedgerId>,
 }
 
 impl EdgeDesk {
-    pub(super) fn new(shared: Arc<EdgeShared>, adopted: mpsc::Sender<LedgerId>) -> EdgeDesk {
-        EdgeDesk { shared, adopted }
-    }
-
     pub async fn answer(&self, call: Call<EdgeRequest>) -> Outcome {
         match call.request {
             EdgeRequest::Adopt { ledger } => {
@@ -107,7 +101,6 @@ fn adopted(previous: Option<LedgerId>, ledger: LedgerId) -> Value {
     json!({ "ledger": ledger.to_string(), "said": format!("This garage delivers to the ledger {ledger} from now on, and to no other. {from}") })
 }
 
-/// Answers a request that changes nothing.
 fn read(outbox: &Outbox, request: &EdgeRequest) -> Outcome {
     let failed = |error: crate::store::StoreError| NotDone::because(&error);
     match request {
@@ -163,7 +156,6 @@ impl EdgeSession<'_> {
         EdgeSession { data_dir, offline: None }
     }
 
-    /// The error says in words what happened, what it means for the data and what to do.
     pub fn ask(&mut self, request: &EdgeRequest) -> Outcome {
         if let Some(offline) = &self.offline {
             return offline.answer(request);
@@ -213,13 +205,11 @@ impl EdgeSession<'_> {
     }
 }
 
-/// What [`EdgeSession::read`] found.
 enum ReadFrom {
     Answer(Value),
     Copy(TempDir),
 }
 
-/// The outbox of a directory on which no edge runs.
 struct OfflineOutbox {
     outbox: Outbox,
     /// The directory. It is released, or removed, after the outbox.
@@ -253,8 +243,7 @@ impl OfflineOutbox {
     }
 }
 
-/// The status of a large outbox on which no edge runs, as far as the high-water file beside the store contains it. This avoids a
-/// copy.
+/// The status of a large outbox on which no edge runs, as far as the high-water file beside the store contains it.
 fn last_known_status(data_dir: &Path) -> Option<Value> {
     if copy::size_of_store(data_dir).ok()? <= STATUS_COPIES_MOST || Idle::look(data_dir).is_err() {
         return None;

@@ -16,8 +16,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-/// Maximum number of runs of events. Beyond it neighbours are joined, and the own count is taken from the server a little
-/// later.
+/// Maximum number of runs of events. Beyond it neighbours are joined, and the own count comes from the server a little later.
 const RUNS_MAX: usize = 4096;
 
 /// The form of what is written to disk: this version, a digest of the rest, and [`Saved`] as postcard.
@@ -25,7 +24,6 @@ const SAVED_VERSION: u8 = 2;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Saved {
-    /// The board, and when it came.
     board: Option<(Board, i64)>,
     /// The epoch, one of its sequences, and our count after that event.
     own: Option<([u8; 16], u64, i64)>,
@@ -68,7 +66,6 @@ pub struct Display {
     /// Events up to here wait on the disk and are in no run: the own count is not known before they are counted, or the
     /// server has counted them.
     uncounted_through: Option<EventPlace>,
-    /// The last line of this garage from the server.
     own_line: Option<BoardLine>,
 }
 
@@ -103,7 +100,6 @@ impl Display {
         self.since = Some(Vec::new());
     }
 
-    /// This display is not replaced after all.
     pub fn stays(&mut self) {
         self.since = None;
     }
@@ -210,7 +206,6 @@ impl Display {
         self.board.question()
     }
 
-    /// A part of the board came, with our own line.
     pub fn answered(&mut self, part: BoardPart, own: Option<&OwnLine>, now: Instant, now_ms: i64) {
         match self.board.take(part, own, &self.own) {
             Gathering::Whole => self.received_at = Some((now, now_ms)),
@@ -249,7 +244,6 @@ impl Display {
         }
     }
 
-    /// Our own count, including events that are not delivered yet.
     pub fn own_occupied(&self) -> Option<i64> {
         if self.is_uncounted() {
             return None;
@@ -262,7 +256,6 @@ impl Display {
         self.board.whole()
     }
 
-    /// The age of the shown board, and when it came.
     pub fn age(&self, now: Instant) -> Option<(Duration, i64)> {
         self.received_at.map(|(at, at_ms)| (now.saturating_duration_since(at), at_ms))
     }
@@ -308,7 +301,6 @@ impl Display {
     }
 }
 
-/// Decodes the saved state, if the bytes are intact.
 fn decode(bytes: &[u8]) -> Option<Saved> {
     let Some((&SAVED_VERSION, rest)) = bytes.split_first() else { return None };
     let (digest, body) = rest.split_first_chunk::<{ Digest::LEN }>()?;

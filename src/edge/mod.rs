@@ -43,21 +43,18 @@ const SAVE_BOARD_EVERY: Duration = Duration::from_secs(1);
 /// How often the board may go into the log, and how many of its lines.
 const LOG_BOARD_EVERY: Duration = Duration::from_secs(10);
 const LOG_BOARD_LINES: usize = 30;
-/// Up to this number of waiting events are counted before the edge is ready, which takes 30 ms. Counting ten million takes
-/// seconds.
+/// Up to this number of waiting events are counted before the edge is ready, which takes 30 ms; ten million take seconds.
 const COUNTED_AT_ONCE: u64 = 100_000;
 /// The bytes of pages held in memory while they are counted.
 const COUNTED_BYTES: usize = 128 * 1024;
 /// The default HTTP address is the first free port from here.
 const HTTP_FROM: ([u8; 4], u16) = ([127, 0, 0, 1], 5581);
 
-/// Takes and delivers events until the process is asked to stop.
 pub fn run(config: EdgeConfig) -> ExitCode {
     telemetry::init(config.log_format, tracing::Level::INFO);
     daemon::run(Edge::open(config))
 }
 
-/// The state that the parts of an edge share.
 pub(crate) struct EdgeShared {
     config: EdgeConfig,
     outbox: Outbox,
@@ -122,7 +119,7 @@ impl Edge {
         let http = tokio::spawn(http::serve(Default::default(), listener, router, stop.clone(), traffic));
         match AdminSocket::listen(&dir) {
             Ok(socket) => {
-                let desk = Arc::new(EdgeDesk::new(Arc::clone(&shared), adopt));
+                let desk = Arc::new(EdgeDesk { shared: Arc::clone(&shared), adopted: adopt });
                 let answering = socket.serve(stop.clone(), move |call| {
                     let desk = Arc::clone(&desk);
                     async move { desk.answer(call).await }
@@ -301,7 +298,6 @@ fn open_outbox(dir: &Path, config: &EdgeConfig) -> Result<(Outbox, Display, Vec<
     Ok((outbox, display, saved))
 }
 
-/// Refuses the data directory of another garage.
 fn check_garage(store: &Store, garage: &SiteName) -> Result<(), DaemonError> {
     const NAME: &[u8] = b"g";
     match store.get(NAME)? {

@@ -25,7 +25,6 @@ use tracing::Instrument;
 /// garages of a city, more requests would only wait in its memory.
 const WINDOW: usize = 4;
 
-/// The state of delivery, for people.
 #[derive(Debug, Clone, Default)]
 pub struct SendingStatus {
     pub connected: bool,
@@ -38,7 +37,6 @@ pub struct SendingStatus {
     pub alarm: Option<Alarm>,
     /// The queue does not move although the server answers.
     pub stands_still: Option<Alarm>,
-    /// A message of the server to the person here.
     pub notice: Option<String>,
     /// Clock offset: the server's wall clock minus ours, in milliseconds, halfway through the last exchange.
     pub skew_ms: Option<i64>,
@@ -88,7 +86,6 @@ pub async fn send_until_stopped(
 struct Shell {
     shared: Arc<EdgeShared>,
     sender: Sender,
-    /// A random number for this process.
     instance: u64,
     dealer: Option<DealerConnection>,
     /// The origin of the sender's time.
@@ -105,7 +102,6 @@ impl Shell {
         self.began.elapsed()
     }
 
-    /// The epoch that is being delivered.
     fn epoch(&self) -> Epoch {
         self.sender.position().epoch
     }
@@ -472,7 +468,6 @@ async fn recv(dealer: &mut Option<DealerConnection>) -> Result<Bytes, DealerErro
 struct ClockComparison {
     /// When the last requests left, by their ids.
     sent_at: VecDeque<(u64, Instant)>,
-    /// The clocks differed at the last comparison.
     is_skewed: bool,
 }
 

@@ -36,15 +36,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-/// In bytes.
 const EVENT_MAX: usize = 4 * 1024;
 const BATCH_MAX: usize = 1024 * 1024;
 /// Memory for all batches together while they are received: enough for a few of maximum length, or hundreds of usual ones.
 const BATCHES_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// The same for single events: more than one for each connection.
 const EVENTS_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Memory for all batches together that are being parsed or wait for the disk. The number of waiting single events is limited by
-/// the outbox.
+/// Memory for all batches together that are being parsed or wait for the disk. The outbox limits single events.
 const APPENDS_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Memory that a line of a batch takes in addition to its bytes, once it is a record.
 const RECORD_BYTES: usize = 256;
@@ -232,7 +230,6 @@ impl EdgeWeb {
 #[derive(Default)]
 struct EventBatch {
     records: Vec<Message>,
-    /// Their effect on the garage's own count.
     effect: CountEffect,
 }
 

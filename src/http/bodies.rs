@@ -73,13 +73,12 @@ impl Bodies {
         if announced > length_max as u64 {
             return Err(self.too_long());
         }
-        let mut share = Share::begin(self);
-        let mut bytes = Vec::new();
+        let mut received = Received::begin(self);
         loop {
             let frame = tokio::select! {
                 biased;
                 frame = body.frame() => frame,
-                () = share.gives_way.notified() => return Err(gave_way()),
+                () = received.gives_way.notified() => return Err(gave_way()),
             };
             let Some(frame) = frame else { break };
             let frame = frame.map_err(|error| {
@@ -87,19 +86,19 @@ impl Bodies {
                 Problem::new(StatusCode::BAD_REQUEST, detail)
             })?;
             let Ok(data) = frame.into_data() else { continue };
+            let bytes = &received.bytes;
             let length = bytes.len() + data.len();
             if length > length_max {
                 return Err(self.too_long());
             }
             if length > bytes.capacity() {
                 let capacity = (2 * bytes.capacity()).clamp(length, length_max);
-                share.grow_to(capacity).ok_or_else(gave_way)?;
-                bytes.reserve_exact(capacity - bytes.len());
+                received.grow_to(capacity).ok_or_else(gave_way)?;
             }
-            bytes.extend_from_slice(&data);
+            received.bytes.extend_from_slice(&data);
         }
-        share.complete().ok_or_else(gave_way)?;
-        Ok(Received { bytes, _share: share })
+        received.complete().ok_or_else(gave_way)?;
+        Ok(received)
     }
 
     fn too_long(&self) -> Problem {
@@ -115,11 +114,17 @@ fn gave_way() -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).code(codes::BUSY).retry_after(1)
 }
 
-/// A whole body; its memory is given back when this is dropped.
+/// The bytes of a body; its memory is given back when this is dropped.
 #[derive(Debug)]
 pub struct Received {
+    bodies: Bodies,
+    id: u64,
     bytes: Vec<u8>,
-    _share: Share,
+    /// The size that is counted for it.
+    reserved: usize,
+    /// Until then it is in [`BodyMemory::incomplete`], unless it was removed from there because it has to give way.
+    is_complete: bool,
+    gives_way: Arc<Notify>,
 }
 
 impl Deref for Received {
@@ -130,25 +135,15 @@ impl Deref for Received {
     }
 }
 
-#[derive(Debug)]
-struct Share {
-    bodies: Bodies,
-    id: u64,
-    bytes: usize,
-    /// Until then it is in [`BodyMemory::incomplete`], unless it was removed from there because it has to give way.
-    is_complete: bool,
-    gives_way: Arc<Notify>,
-}
-
-impl Share {
-    fn begin(bodies: &Bodies) -> Share {
+impl Received {
+    fn begin(bodies: &Bodies) -> Received {
         let mut held = bodies.held();
         let id = held.next_id;
         held.next_id += 1;
         let gives_way = Arc::<Notify>::default();
         let incomplete = Incomplete { bytes: 0, begun: Instant::now(), gives_way: Arc::clone(&gives_way) };
         held.incomplete.insert(id, incomplete);
-        Share { bodies: bodies.clone(), id, bytes: 0, is_complete: false, gives_way }
+        Received { bodies: bodies.clone(), id, bytes: Vec::new(), reserved: 0, is_complete: false, gives_way }
     }
 
     /// Reserves memory for a body of this size. Other incomplete bodies may have to give way for it. `None` when it had to give
@@ -156,16 +151,18 @@ impl Share {
     fn grow_to(&mut self, bytes: usize) -> Option<()> {
         let mut held = self.bodies.held();
         held.incomplete.get(&self.id)?;
-        while held.bytes - self.bytes + bytes > self.bodies.0.bytes_max {
+        while held.bytes - self.reserved + bytes > self.bodies.0.bytes_max {
             let other = held.first_to_give_way(self.id, Instant::now())?;
             if let Some(other) = held.incomplete.remove(&other) {
                 held.bytes -= other.bytes;
                 other.gives_way.notify_one();
             }
         }
-        held.bytes += bytes - self.bytes;
+        held.bytes += bytes - self.reserved;
         held.incomplete.entry(self.id).and_modify(|own| own.bytes = bytes);
-        self.bytes = bytes;
+        drop(held);
+        self.reserved = bytes;
+        self.bytes.reserve_exact(bytes - self.bytes.len());
         Some(())
     }
 
@@ -177,11 +174,12 @@ impl Share {
     }
 }
 
-impl Drop for Share {
+impl Drop for Received {
     fn drop(&mut self) {
+        self.bytes = Vec::new(); // before it counts as free
         let mut held = self.bodies.held();
         if held.incomplete.remove(&self.id).is_some() || self.is_complete {
-            held.bytes -= self.bytes;
+            held.bytes -= self.reserved;
         }
     }
 }

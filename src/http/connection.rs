@@ -92,7 +92,6 @@ pub(super) struct ConnectionProgress {
     /// When the stage began; of a first request, when the connection was accepted.
     since: Instant,
     exchange: ExchangeState,
-    /// True once at least one request was answered.
     served: bool,
     /// Since when the client has not read what is written.
     stalled_since: Option<Instant>,
@@ -157,7 +156,6 @@ impl ConnectionProgress {
         self.stalled_since.get_or_insert(now);
     }
 
-    /// Since when the client has not read its answer.
     pub fn stalled_since(&self) -> Option<Instant> {
         self.stalled_since.filter(|_| self.stage == ConnectionStage::Answering)
     }
@@ -202,7 +200,6 @@ impl ConnectionProgress {
         }
     }
 
-    /// The last answer of a connection that ends for this reason.
     pub fn last_words(&self, end: &ConnectionEnd, limits: &TimeLimits) -> LastWords {
         use ConnectionStage::{Answering, Receiving, Waiting, Working};
         let cut_off = |why| {
@@ -255,7 +252,6 @@ pub(super) enum ConnectionEnd {
     /// hyper ended it.
     Served(Result<(), hyper::Error>),
     TimedOut,
-    /// Another connection needs its slot.
     GivesWay,
     Stopped,
 }
@@ -268,7 +264,6 @@ pub(super) enum LastWords {
     Reset,
 }
 
-/// The progress of a connection, shared by the code that advances it and the code that checks it against the limits.
 #[derive(Debug)]
 pub(super) struct Watch(Mutex<ConnectionProgress>);
 
@@ -292,7 +287,6 @@ impl Watch {
     }
 }
 
-/// The stream of a connection, as hyper reads and writes it.
 #[derive(Debug)]
 pub(super) struct WatchedStream {
     pub stream: TcpStream,

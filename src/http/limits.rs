@@ -35,45 +35,33 @@ impl Default for ConnectionLimits {
     }
 }
 
-/// The address by which connections are counted as one client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum ClientAddress {
-    Loopback(IpAddr),
-    /// An IPv4 address, or the first half of an IPv6 address: the rest is the client's own choice.
-    Remote(IpAddr),
-}
-
-impl From<IpAddr> for ClientAddress {
-    fn from(address: IpAddr) -> ClientAddress {
-        match address.to_canonical() {
-            address if address.is_loopback() => ClientAddress::Loopback(address),
-            IpAddr::V6(address) => {
-                let [a, b, c, d, ..] = address.segments();
-                ClientAddress::Remote(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into())
-            }
-            address => ClientAddress::Remote(address),
+/// The address by which connections are counted as one client: of IPv6 the first half, as the rest is the client's own choice.
+fn client_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) if !address.is_loopback() => {
+            let [a, b, c, d, ..] = address.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
         }
+        address => address,
     }
 }
 
-struct Candidate {
-    id: u64,
-    client: ClientAddress,
-    standing: Standing,
-    since: Instant,
-}
+/// A connection that can give way, with its standing and since when.
+type Candidate = (u64, IpAddr, Standing, Instant);
 
 /// Selects the connection that gives way; `open` counts the connections of each client.
-fn first_to_give_way(candidates: Vec<Candidate>, open: &HashMap<ClientAddress, usize>) -> Option<u64> {
-    let key = |candidate: &Candidate| {
-        let of_client = open.get(&candidate.client).copied().unwrap_or(0);
-        (candidate.standing, Reverse(of_client), candidate.since, candidate.id)
+fn first_to_give_way(
+    candidates: impl Iterator<Item = Candidate>,
+    open: &HashMap<IpAddr, usize>,
+) -> Option<u64> {
+    let key = |(id, client, standing, since): &Candidate| {
+        (*standing, Reverse(open.get(client).copied().unwrap_or(0)), *since, *id)
     };
-    candidates.into_iter().min_by_key(key).map(|candidate| candidate.id)
+    candidates.min_by_key(key).map(|(id, ..)| id)
 }
 
 struct OpenConnection {
-    client: ClientAddress,
+    client: IpAddr,
     watch: Arc<Watch>,
     gives_way: Arc<Notify>,
 }
@@ -87,14 +75,13 @@ struct ConnectionTable {
 
 impl ConnectionTable {
     /// Asks one connection to end, of `client` if one is given. False when none can.
-    fn make_room(&mut self, client: Option<ClientAddress>, now: Instant) -> bool {
+    fn make_room(&mut self, client: Option<IpAddr>, now: Instant) -> bool {
         let candidates =
             self.open.iter().filter(|(_, entry)| client.is_none_or(|client| client == entry.client));
         let candidates = candidates.filter_map(|(id, entry)| {
             let (standing, since) = entry.watch.progress().standing(now)?;
-            Some(Candidate { id: *id, client: entry.client, standing, since })
+            Some((*id, entry.client, standing, since))
         });
-        let candidates = candidates.collect();
         let mut of_client: HashMap<_, usize> = HashMap::new();
         self.open.values().for_each(|entry| *of_client.entry(entry.client).or_default() += 1);
         let leaving = first_to_give_way(candidates, &of_client).and_then(|id| self.open.remove(&id));
@@ -119,11 +106,10 @@ impl Connections {
 
     /// Gives a connection from `address` a slot, if necessary that of another. `None` when all others are being answered.
     pub fn admit(self: &Arc<Self>, address: IpAddr, now: Instant) -> Option<ConnectionSlot> {
-        let client = ClientAddress::from(address);
+        let client = client_of(address);
         let mut table = self.table();
         let of_client = table.open.values().filter(|entry| entry.client == client).count();
-        let too_many_of_client =
-            matches!(client, ClientAddress::Remote(_)) && of_client >= self.limits.per_address;
+        let too_many_of_client = !client.is_loopback() && of_client >= self.limits.per_address;
         if too_many_of_client || table.open.len() >= self.limits.all {
             if !table.make_room(too_many_of_client.then_some(client), now) {
                 self.traffic.connections_refused.inc();
@@ -162,7 +148,6 @@ impl Connections {
         }
     }
 
-    /// Asks the least useful connection to end, because the process has no more file descriptors.
     pub fn free_a_descriptor(&self, now: Instant) {
         if self.table().make_room(None, now) {
             self.traffic.connections_evicted.inc();
@@ -285,7 +270,7 @@ mod tests {
     #[test]
     fn the_least_useful_gives_way_first() {
         let now = Instant::now();
-        let client = |text: &str| ClientAddress::from(address(text));
+        let client = |text: &str| client_of(address(text));
         let ago = |seconds| now.checked_sub(std::time::Duration::from_secs(seconds)).unwrap();
         let all = [
             (1, "10.0.0.1", Standing::NotReading, 9),
@@ -301,17 +286,13 @@ mod tests {
         let mut order = Vec::new();
         while !left.is_empty() {
             let candidates = all.iter().filter(|candidate| left.contains(&candidate.0));
-            let candidates = candidates.map(|&(id, text, standing, seconds)| Candidate {
-                id,
-                client: client(text),
-                standing,
-                since: ago(seconds),
-            });
-            let id = first_to_give_way(candidates.collect(), &open).unwrap();
+            let candidates =
+                candidates.map(|&(id, text, standing, seconds)| (id, client(text), standing, ago(seconds)));
+            let id = first_to_give_way(candidates, &open).unwrap();
             left.retain(|other| *other != id);
             order.push(id);
         }
         assert_eq!(order, [7, 6, 5, 4, 3, 2, 1]);
-        assert_eq!(first_to_give_way(Vec::new(), &open), None);
+        assert_eq!(first_to_give_way(std::iter::empty(), &open), None);
     }
 }

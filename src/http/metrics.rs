@@ -30,7 +30,6 @@ impl Metrics {
 
     pub fn render(&self) -> impl IntoResponse + use<> {
         let mut text = String::new();
-        // Writing into a string does not fail.
         let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
         let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
         ([(header::CONTENT_TYPE, content_type)], text)

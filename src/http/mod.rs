@@ -124,7 +124,6 @@ impl IntoResponse for Problem {
     }
 }
 
-/// `after` and `limit` of a list.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Paging {
     pub after: Option<String>,
@@ -140,7 +139,6 @@ pub fn list_limit(limit: Option<usize>) -> Result<usize, Problem> {
     }
 }
 
-/// The problem of a query or a path that is not understood.
 pub fn bad_query(detail: String) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, detail).code(codes::INVALID_QUERY)
 }
@@ -215,13 +213,11 @@ pub struct HttpListenError {
     pub source: std::io::Error,
 }
 
-/// Listens on exactly this address.
 pub async fn listen(address: SocketAddr) -> Result<TcpListener, HttpListenError> {
     let listener = TcpListener::bind(address).await;
     listener.map_err(|source| HttpListenError { address, source })
 }
 
-/// Listens on the first free port, beginning with that of `address`.
 pub async fn listen_from(address: SocketAddr) -> Result<TcpListener, HttpListenError> {
     let mut last = None;
     for port in address.port()..=u16::MAX {

@@ -50,7 +50,6 @@ const AFTER_FAILED_ACCEPT: Duration = Duration::from_millis(100);
 const LOG_FAILED_ACCEPT_EVERY: Duration = Duration::from_secs(60);
 /// How long after a stop an idle connection is still read: a request that was sent before the stop may not have been read yet.
 const SENT_BEFORE_STOP: Duration = Duration::from_millis(20);
-/// How long writing our own final answer may take.
 const LAST_WORDS_WITHIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Default)]
@@ -285,7 +284,6 @@ impl Host {
     }
 }
 
-/// Passes the requests of one connection to the router.
 struct RequestService {
     host: Arc<Host>,
     id: u64,

@@ -69,7 +69,6 @@ pub struct BoardVersion {
     pub run: u64,
 }
 
-/// The occupancy of all garages at a version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Board {
     pub version: BoardVersion,
@@ -91,7 +90,6 @@ pub struct Since {
     pub begun: u64,
 }
 
-/// What the server answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BoardAnswer {
     /// The asker's own line, when the server knows the garage. It is there also when boards leave it out.
@@ -116,7 +114,6 @@ pub struct BoardPart {
     pub upto: BoardVersion,
     /// The position of the board that the part was made from.
     pub board_at: u64,
-    /// Whether the board is whole with this part.
     pub is_last: bool,
     pub garages: Vec<PartLine>,
 }
@@ -147,11 +144,9 @@ pub struct Observation {
     pub capacity: u32,
     /// The edge's own count, with what is not delivered yet; `None` when it does not know.
     pub occupied: Option<i64>,
-    /// How many events wait to be delivered.
     pub backlog: u64,
     /// How long the oldest has waited, in milliseconds.
     pub oldest_age_ms: Option<u64>,
-    /// Whether its clock is known to be set.
     pub clock_set: bool,
     /// How many confirmed events could not be read any more when it started.
     pub damaged: u64,
@@ -188,13 +183,11 @@ pub mod earlier {
     use super::{Board, BoardVersion, UnknownForm, decode, encode};
     use serde::{Deserialize, Serialize};
 
-    /// The board, given the version that the edge has.
     #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
     pub struct WholeBoardQuestion {
         pub have: Option<BoardVersion>,
     }
 
-    /// What the server answers.
     #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
     pub enum WholeBoardAnswer {
         Whole(Board),
@@ -233,7 +226,6 @@ fn decode<T: DeserializeOwned>(version: u8, bytes: &[u8]) -> Result<T, UnknownFo
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GatheredBoard {
-    /// The last whole one: what is shown.
     whole: Option<Board>,
     /// What has come of the next one, and the position of the board with which that began.
     next: Option<(Board, u64)>,
@@ -250,7 +242,6 @@ pub enum Gathering {
 }
 
 impl GatheredBoard {
-    /// Continues from a whole board that was saved.
     pub fn from_whole(board: Board) -> GatheredBoard {
         GatheredBoard { whole: Some(board), next: None }
     }
@@ -304,7 +295,6 @@ impl GatheredBoard {
 }
 
 impl BoardVersion {
-    /// Whether the same run of a server gave both.
     pub fn is_of_run(&self, other: &BoardVersion) -> bool {
         (self.ledger, self.run) == (other.ledger, other.run)
     }

@@ -62,7 +62,6 @@ impl EventKind {
     }
 }
 
-/// A kind of event by its name in JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KindName {
@@ -78,7 +77,6 @@ impl fmt::Display for KindName {
     }
 }
 
-/// Optional facts about where and how an event was seen.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sighting {
     pub lane: Option<String>,
@@ -91,7 +89,6 @@ pub struct Sighting {
 /// The longest text in an event: a lane, a camera, a reason. In bytes.
 const TEXT_MAX: usize = 256;
 
-/// The fields of all kinds, and what they hold.
 const FIELDS: [(&str, Expected); 11] = [
     ("kind", Expected::Text),
     ("plate", Expected::TextOrNull),

@@ -6,7 +6,6 @@
 //! **Kept by.** [`skeleton`] is equal for all plates that are one apart, so candidates are found by an index; [`one_apart`]
 //! decides.
 //! **Not promised.** That a proposal is right: it never leads to a charge by itself. O and D both look like 0, but are not a pair.
-//! Other look-alikes, of Latin or of two scripts, are not in the list: it holds what users report.
 
 use super::plate::Plate;
 use std::cmp::Reverse;
@@ -43,19 +42,15 @@ pub struct UnmatchedPassage<I> {
 }
 
 /// An entry and a later exit that may be one stay.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Proposal<I> {
-    pub entry: I,
-    pub exit: I,
-}
+pub type ProposedPair<'a, I> = (&'a UnmatchedPassage<I>, &'a UnmatchedPassage<I>);
 
 /// Proposes pairs among the leftovers of one garage: an entry with a later exit, one look-alike apart. The pair that is
 /// nearest in time comes first, and takes both out of the question for others; of pairs equally near, the earlier entry's,
 /// then the smaller ids'.
-pub fn pair_leftovers<I: Clone + Ord>(
-    entries: &[UnmatchedPassage<I>],
-    exits: &[UnmatchedPassage<I>],
-) -> Vec<Proposal<I>> {
+pub fn pair_leftovers<'a, I: Ord>(
+    entries: &'a [UnmatchedPassage<I>],
+    exits: &'a [UnmatchedPassage<I>],
+) -> Vec<ProposedPair<'a, I>> {
     // Pairs exist only within a group of one skeleton.
     let mut by_skeleton: BTreeMap<String, (Passages<'_, I>, Passages<'_, I>)> = BTreeMap::new();
     for entry in entries {
@@ -69,19 +64,17 @@ pub fn pair_leftovers<I: Clone + Ord>(
     }
     let groups = by_skeleton.into_values();
     let mut found: Vec<_> = groups.flat_map(|(entries, exits)| pair_group(entries, exits)).collect();
-    found.sort_by(|(near, at, one), (other_near, other_at, other)| {
-        (near, at, &one.entry, &one.exit).cmp(&(other_near, other_at, &other.entry, &other.exit))
-    });
-    found.into_iter().map(|(_, _, proposal)| proposal).collect()
+    found.sort_by_key(|(entry, exit)| (exit.at_ms - entry.at_ms, entry.at_ms, &entry.id, &exit.id));
+    found
 }
 
 type Passages<'a, I> = Vec<&'a UnmatchedPassage<I>>;
 
-/// The nearest pair of all, then the nearest of what is left, and so on; each with its distance and the time of its entry.
-fn pair_group<I: Clone + Ord>(
-    mut entries: Passages<'_, I>,
-    mut exits: Passages<'_, I>,
-) -> Vec<(i64, i64, Proposal<I>)> {
+/// The nearest pair of all, then the nearest of what is left, and so on.
+fn pair_group<'a, I: Ord>(
+    mut entries: Passages<'a, I>,
+    mut exits: Passages<'a, I>,
+) -> Vec<ProposedPair<'a, I>> {
     entries.sort_by(|a, b| (a.at_ms, &a.id).cmp(&(b.at_ms, &b.id)));
     exits.sort_by(|a, b| (a.at_ms, &a.id).cmp(&(b.at_ms, &b.id)));
     let mut apart: HashMap<(&Plate, &Plate), bool> = HashMap::new();
@@ -105,14 +98,13 @@ fn pair_group<I: Clone + Ord>(
         waiting.extend(next(entry, first, &used));
     }
     let mut found = Vec::new();
-    while let Some(Reverse((near, entry, exit))) = waiting.pop() {
+    while let Some(Reverse((_, entry, exit))) = waiting.pop() {
         if used[exit] {
             waiting.extend(next(entry, exit + 1, &used));
             continue;
         }
         used[exit] = true;
-        let (entry, exit) = (entries[entry], exits[exit]);
-        found.push((near, entry.at_ms, Proposal { entry: entry.id.clone(), exit: exit.id.clone() }));
+        found.push((entries[entry], exits[exit]));
     }
     found
 }
@@ -163,7 +155,7 @@ mod tests {
         UnmatchedPassage { id, plate: plate(text), at_ms: at }
     }
     fn pairs(entries: &[One], exits: &[One]) -> Vec<(u32, u32)> {
-        pair_leftovers(entries, exits).into_iter().map(|its| (its.entry, its.exit)).collect()
+        pair_leftovers(entries, exits).into_iter().map(|(entry, exit)| (entry.id, exit.id)).collect()
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! Parking as values and arithmetic: plates, events, occupancy, stays, tariffs, the board.
 //!
-//! Nothing here reads a clock, a file or a socket; time arrives with the event. Nothing here knows how
-//! events travel.
+//! Nothing here reads a clock, a file or a socket; time arrives with the event. Nothing here knows how events travel.
 
 /// Serialises a type as the text that it displays, and reads it back with its `FromStr`.
 macro_rules! serialize_as_text {

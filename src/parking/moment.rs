@@ -11,8 +11,7 @@ use jiff::tz::Offset;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// A moment with the offset from UTC that its source wrote. Stored as milliseconds since 1970 and the offset in minutes: what the
-/// clock of a camera provides.
+/// A moment with the offset from UTC that its source wrote. Stored as milliseconds since 1970 and minutes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "(i64, i16)", try_from = "(i64, i16)")]
 pub struct Moment {

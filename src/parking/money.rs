@@ -26,22 +26,10 @@ impl Amount {
         self.0
     }
 
-    /// `None` when the sum does not fit.
-    pub fn checked_add(self, other: Amount) -> Option<Amount> {
-        self.0.checked_add(other.0).map(Amount)
-    }
-
-    /// `None` when the difference does not fit.
-    pub fn checked_sub(self, other: Amount) -> Option<Amount> {
-        self.0.checked_sub(other.0).map(Amount)
-    }
-
-    /// This amount `count` times, or the greatest amount there is when that is more.
     pub fn saturating_times(self, count: u64) -> Amount {
         Amount(self.0.saturating_mul(i64::try_from(count).unwrap_or(i64::MAX)))
     }
 
-    /// The sum, or the greatest amount there is when that is more.
     pub const fn saturating_add(self, other: Amount) -> Amount {
         Amount(self.0.saturating_add(other.0))
     }

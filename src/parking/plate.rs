@@ -138,7 +138,6 @@ fn is_dash(c: char) -> bool {
     c == '\u{2212}' || c.general_category() == Category::DashPunctuation
 }
 
-/// Dots at the foot of a line and in its middle.
 const DOTS: &str = ".\u{b7}\u{2022}\u{2027}\u{2219}\u{22c5}\u{2e31}\u{3002}\u{30fb}";
 
 /// Format characters, and what Unicode calls default ignorable: variation selectors, marks and letters that show nothing.

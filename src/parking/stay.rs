@@ -30,7 +30,6 @@ pub enum End<P> {
 }
 
 impl<P> End<P> {
-    /// The exit, where it was seen.
     pub fn exit(&self) -> Option<&P> {
         match self {
             End::Left(exit) => Some(exit),
@@ -147,7 +146,6 @@ impl<N> Inside<N> {
         self.by_plate.remove(plate)
     }
 
-    /// Removes the cars whose notes satisfy `is`, and returns them.
     pub fn take_all(&mut self, is: impl Fn(&N) -> bool) -> Vec<(Plate, N)> {
         let taken: Vec<_> = self.by_plate.extract_if(|_, note| is(note)).collect();
         if !taken.is_empty() {

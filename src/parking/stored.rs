@@ -5,7 +5,6 @@
 
 use super::event::{Event, EventKind, Moment, Sighting};
 
-/// The form that this program writes.
 pub const VERSION: u8 = 1;
 
 /// Why bytes are no event that this program understands. They are kept as they are.

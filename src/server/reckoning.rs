@@ -98,7 +98,7 @@ impl<'a> Reckoner<'a> {
         self.view.billing.in_force.tariff(stay.terms.by()?)
     }
 
-    fn priced(&self, stay: &BilledStay) -> Option<Priced> {
+    fn priced(&self, stay: &BilledStay) -> Option<Priced<'_>> {
         let Terms::Charged { .. } = stay.terms else { return None };
         let (entry, exit) = (stay.entry.timestamp()?, stay.exit.timestamp()?);
         Some(self.tariff(stay)?.price(entry, exit.max(entry)))
@@ -114,7 +114,7 @@ impl<'a> Reckoner<'a> {
     }
 
     /// What else explains what a stay costs.
-    fn note(&self, stay: &BilledStay, priced: Option<&Priced>) -> Option<String> {
+    fn note(&self, stay: &BilledStay, priced: Option<&Priced<'_>>) -> Option<String> {
         match &stay.terms {
             Terms::Covered { contract, .. } => Some(format!("covered by the contract {contract}")),
             Terms::Charged { beyond: Some(contract), .. } => Some(format!(

@@ -15,7 +15,7 @@ use crate::messaging::wire::{self, Reply, Request, Verdict, WireError};
 use crate::parking::Observation;
 use crate::store::StoreError;
 use crate::store::room::{DiskRoom, WRITTEN_FOR_VALUES};
-use crate::transport::router::{Incoming, Peer, ReplyFate, ReplySender};
+use crate::transport::router::{Incoming, Peer, ReplySender};
 use prometheus_client::metrics::counter::Counter;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -338,7 +338,7 @@ impl Serving {
     }
 
     fn send(&mut self, peer: Peer, body: Vec<u8>) {
-        if self.replies.reply(peer, body) == ReplyFate::Dropped {
+        if !self.replies.reply(peer, body) {
             self.counters.replies_dropped.inc();
         }
     }

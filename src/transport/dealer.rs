@@ -13,8 +13,7 @@ use zeromq::{
 
 /// How long connecting and the handshake may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
-/// How long a message may take into the socket's queue. It is empty when the window is kept, so this is never reached
-/// while the socket works.
+/// How long a message may take into the socket's queue, which is empty while the window is kept.
 const QUEUE_WITHIN: Duration = Duration::from_secs(2);
 
 /// A connected socket. Dropping it closes the connection.
@@ -71,8 +70,7 @@ impl DealerConnection {
         }
     }
 
-    /// The next message. It may wait forever on a link that is cut silently: the caller has a timer. Dropping the
-    /// future loses nothing.
+    /// The next message. It may wait forever on a link that is cut silently. Dropping the future loses nothing.
     pub async fn recv(&mut self) -> Result<Bytes, DealerError> {
         let message = loop {
             tokio::select! {

@@ -96,35 +96,25 @@ fn open_envelope(message: ZmqMessage) -> Option<Incoming> {
     delimited.then_some(Incoming { peer: Peer(frames), body })
 }
 
-/// What became of a reply.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReplyFate {
-    Queued,
-    /// The peer has gone, or does not read. If it still runs, it asks again.
-    Dropped,
-}
-
 impl ReplySender {
-    /// Queues a reply, or drops it when its peer does not read: waiting for it would freeze every other peer, and an
-    /// edge that misses a reply asks again.
-    pub fn reply(&mut self, peer: Peer, body: Vec<u8>) -> ReplyFate {
+    /// Queues a reply, or drops it and returns false when its peer has gone or does not read: waiting for it would freeze every
+    /// other peer, and an edge that misses a reply asks again.
+    pub fn reply(&mut self, peer: Peer, body: Vec<u8>) -> bool {
         let mut frames = peer.0;
         frames.push(Bytes::from(body));
-        let Ok(message) = ZmqMessage::try_from(frames) else {
-            return ReplyFate::Dropped;
-        };
+        let Ok(message) = ZmqMessage::try_from(frames) else { return false };
         // `None` may only mean that a peer is coming or going at this moment, and holds the table of peers.
         for _ in 0..TRIES {
             match self.0.send(message.clone()).now_or_never() {
-                Some(Ok(())) => return ReplyFate::Queued,
+                Some(Ok(())) => return true,
                 Some(Err(error)) => {
                     tracing::debug!(%error, "router: dropped a reply; its peer has gone");
-                    return ReplyFate::Dropped;
+                    return false;
                 }
                 None => std::thread::yield_now(),
             }
         }
         tracing::debug!("router: dropped a reply; its peer does not read");
-        ReplyFate::Dropped
+        false
     }
 }

@@ -13,7 +13,7 @@ use crate::daemon::admin::{NotDone, Outcome};
 use crate::parking::Plate;
 use crate::parking::money::{Currency, Money};
 use crate::parking::register::{self, Account};
-use crate::parking::statement::journal::{self, Chart};
+use crate::parking::statement::journal;
 use crate::parking::statement::{Month, Statement};
 use crate::server::books::{Asked, BooksQuestion, StatementAssembler, Whose, read_answer};
 use crate::server::commands::{Put, ServerRequest, ServerSession};
@@ -353,13 +353,12 @@ fn export_journal(
         Some(month) => vec![month],
         None => all_months(session)?,
     };
-    let chart = Chart::default();
     let mut postings = Vec::new();
     let mut any = false;
     for month in &months {
         statements(session, *month, &Whose::All, |statement| {
             any = true;
-            postings.extend(journal::postings(&[statement], &chart));
+            postings.extend(journal::postings(&statement));
             Ok(())
         })?;
     }

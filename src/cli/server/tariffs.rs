@@ -4,7 +4,7 @@
 use crate::cli::{OutputFlags, print, table};
 use crate::codes;
 use crate::daemon::admin::NotDone;
-use crate::parking::tariff::{Money, Priced, Tariff, TariffSet};
+use crate::parking::tariff::{Priced, Tariff, TariffSet};
 use jiff::Timestamp;
 use std::path::Path;
 
@@ -57,14 +57,15 @@ pub fn price(
     Ok(())
 }
 
-fn told(priced: &Priced) -> String {
-    let vat = priced.vat.map_or_else(String::new, |vat| format!(", {vat} % VAT included"));
+fn told(priced: &Priced<'_>) -> String {
+    let tariff = priced.tariff;
+    let vat = tariff.vat.map_or_else(String::new, |vat| format!(", {vat} % VAT included"));
     let mut text =
-        format!("{} by the tariff {:?} of {}{vat}\n", priced.money(), priced.tariff, priced.valid_from);
+        format!("{} by the tariff {:?} of {}{vat}\n", priced.money(), tariff.name, tariff.valid_from);
     if let Some(why) = priced.free_because() {
         return text + &format!("{why}\n");
     }
-    let show = |amount| priced.currency.show(amount);
+    let show = |amount| tariff.currency.show(amount);
     let lines = priced.breakdown().into_iter().map(|line| {
         let units = match line.units {
             1 => line.unit.to_string(),
@@ -79,6 +80,6 @@ fn told(priced: &Priced) -> String {
         ]
     });
     text += &table(["UNIT", "FROM", "EACH", "TOTAL", "REASON"], lines);
-    text.push_str(&format!("{} in all\n", Money { amount: priced.amount, currency: priced.currency }));
+    text.push_str(&format!("{} in all\n", priced.money()));
     text
 }

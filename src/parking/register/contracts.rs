@@ -130,7 +130,6 @@ fn date(text: &str) -> Result<Date, String> {
     date.ok_or_else(|| format!("{text:?} is no date; one looks like 2026-11-30"))
 }
 
-/// Adds a further line to a contract, both with their numbers.
 fn join(
     contract: &mut Contract,
     (first_line, first): (usize, &Contract),

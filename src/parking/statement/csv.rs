@@ -12,7 +12,6 @@ const HEADER: [&str; 19] = [
 ];
 
 impl Statement {
-    /// For spreadsheets: RFC 4180, one row for each line of the statement.
     pub fn to_csv(&self) -> String {
         let mut table = CsvTable::new(&HEADER);
         for line in self.lines() {

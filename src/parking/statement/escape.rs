@@ -2,7 +2,6 @@
 
 use std::fmt::{self, Display, Write};
 
-/// A text as a page shows it: never as markup.
 pub(super) struct Text<'a>(pub(super) &'a str);
 
 impl Display for Text<'_> {

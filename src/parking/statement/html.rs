@@ -11,7 +11,6 @@ use std::fmt::{self, Display, Write};
 const STYLE: &str = include_str!("page.css");
 
 impl Statement {
-    /// To print or to send: one page that needs nothing else.
     pub fn to_html(&self) -> String {
         let mut page = String::with_capacity(8 << 10 | self.lines().len() << 11);
         write_page(&mut page, self).expect("memory takes text");

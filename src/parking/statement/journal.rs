@@ -10,17 +10,14 @@
 //!
 //! # The columns
 //!
-//! One row for each posting, the form that most import masks share: Sage, PayTraq, Odoo and GnuCash's transactions of
-//! several splits each want a reference that is the same in all rows of an entry, a date, an account, debit and credit in
-//! columns of their own of which one is empty, and a text. Where a program takes each row for a transaction, as hledger does,
-//! a clearing account on the other side of all rows comes out at zero (tried with hledger 1.25: `account1` from `account`,
-//! `amount1-in` from `debit`, `amount1-out` from `credit`).
+//! One row for each posting, the form that most import masks share: those of Sage, PayTraq, Odoo and GnuCash. Where a program
+//! takes each row for a transaction, as hledger does, a clearing account on the other side of all rows comes out at zero.
 //!
 //! | column | why |
 //! | --- | --- |
 //! | `date` | the last day of the month, `YYYY-MM-DD`: when what was supplied within it is billed |
 //! | `document` | the voucher's name, the same in all rows of an entry, and unlike that of any other |
-//! | `account` | by the chart of the caller ([`Chart`]); a plain-text ledger nests by `:` |
+//! | `account` | `receivables:CUSTOMER`, `revenue:parking` or `vat:RATE`: a plain-text ledger nests by `:` |
 //! | `debit`, `credit` | never negative and never both, with a decimal point; a sum that is given back changes sides |
 //! | `currency` | ISO 4217; an entry has one |
 //! | `vat_percent` | empty outside of VAT: programs with tax keys choose theirs by it |
@@ -28,27 +25,8 @@
 //! | `text` | what a person reads in the account |
 
 use super::sheet::{self, CsvTable};
-use super::{Customer, Money, RateTotal, Statement, VatRate};
+use super::{Customer, Money, Statement, VatRate};
 use jiff::civil::Date;
-
-/// The names of accounts. `{customer}` in one stands for the customer, `{rate}` for the percentage, as in `19`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Chart {
-    /// What customers owe.
-    pub receivables: String,
-    pub revenue: String,
-    pub vat: String,
-}
-
-impl Default for Chart {
-    fn default() -> Chart {
-        Chart {
-            receivables: "receivables:{customer}".into(),
-            revenue: "revenue:parking".into(),
-            vat: "vat:{rate}".into(),
-        }
-    }
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
@@ -60,7 +38,6 @@ pub enum Side {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Posting {
     pub date: Date,
-    /// The same for all postings of an entry.
     pub document: String,
     pub account: String,
     pub side: Side,
@@ -71,50 +48,44 @@ pub struct Posting {
     pub text: String,
 }
 
-/// The postings of `statements`, in their order. What came to nothing has none.
-pub fn postings(statements: &[Statement], chart: &Chart) -> Vec<Posting> {
-    let mut all = Vec::new();
-    for statement in statements {
-        for rate in statement.totals().iter().flat_map(|total| &total.rates) {
-            entry(&mut all, statement, rate, chart);
-        }
-    }
-    all
-}
-
-fn entry(all: &mut Vec<Posting>, statement: &Statement, sum: &RateTotal, chart: &Chart) {
+/// The postings of a statement. What came to nothing has none.
+pub fn postings(statement: &Statement) -> Vec<Posting> {
     let head = statement.head();
-    let customer = head.customer.id();
-    let percent = sum.rate.map(|rate| rate.to_string());
-    let code = sum.gross.currency.code();
-    // A month, a customer and a rate name one sum, whether the statement is numbered or not.
+    let (month, customer) = (head.month, head.customer.id());
     let kind = match head.customer {
         Customer::Account { .. } => "account",
         Customer::Plate(_) => "plate",
     };
-    let rate = percent.as_deref().unwrap_or("none");
-    let document = format!("{} {kind} {customer} {code} {rate}", head.month);
     let number = head.number.map_or_else(String::new, |number| format!(" no. {number}"));
-    let text = format!("Parking {}, statement{number}", head.month);
-    // Debits are positive here. A total has an opposite.
-    for (account, debit) in [
-        (&chart.receivables, sum.gross.minor()),
-        (&chart.revenue, -sum.net.minor()),
-        (&chart.vat, -sum.vat.minor()),
-    ] {
-        if debit != 0 {
+    let text = format!("Parking {month}, statement{number}");
+    let mut all = Vec::new();
+    for sum in statement.totals().iter().flat_map(|total| &total.rates) {
+        let currency = sum.gross.currency;
+        let rate = sum.rate.map_or_else(|| "none".to_owned(), |rate| rate.to_string());
+        // A month, a customer and a rate name one sum, whether the statement is numbered or not.
+        let document = format!("{month} {kind} {customer} {currency} {rate}");
+        // Debits are positive here. A total has an opposite.
+        for (account, debit) in [
+            (format!("receivables:{customer}"), sum.gross.minor()),
+            ("revenue:parking".to_owned(), -sum.net.minor()),
+            (format!("vat:{rate}"), -sum.vat.minor()),
+        ] {
+            if debit == 0 {
+                continue;
+            }
             all.push(Posting {
-                date: head.month.last_day(),
+                date: month.last_day(),
                 document: document.clone(),
-                account: account.replace("{rate}", rate).replace("{customer}", customer),
+                account,
                 side: if debit > 0 { Side::Debit } else { Side::Credit },
-                amount: Money::of_minor(debit.abs(), sum.gross.currency),
+                amount: Money::of_minor(debit.abs(), currency),
                 vat: sum.rate,
                 customer: customer.to_owned(),
                 text: text.clone(),
             });
         }
     }
+    all
 }
 
 const HEADER: [&str; 9] =
@@ -156,11 +127,14 @@ mod tests {
     fn of(customer: Customer, lines: Vec<super::super::StatementLine>) -> Statement {
         Statement::new(head(customer), lines).unwrap()
     }
+    fn of_all(statements: &[Statement]) -> Vec<Posting> {
+        statements.iter().flat_map(postings).collect()
+    }
 
     #[test]
     fn a_month_is_booked_gross_to_the_customer_and_net_and_tax_apart() {
         let back = of(account("=evil"), vec![credit(-500, yen(), None), credit(-119, euro(), vat(1900))]);
-        let table = to_csv(&postings(&[a_month(3), back], &Chart::default()));
+        let table = to_csv(&of_all(&[a_month(3), back]));
         let expected = "\
 date,document,account,debit,credit,currency,vat_percent,customer,text
 2026-11-30,2026-11 account miller EUR 19,receivables:miller,42.00,,EUR,19,miller,\"Parking 2026-11, statement no. 7\"
@@ -176,16 +150,9 @@ date,document,account,debit,credit,currency,vat_percent,customer,text
     }
 
     #[test]
-    fn accounts_may_be_numbers_for_each_rate() {
-        let chart = Chart { receivables: "1400".into(), revenue: "8{rate}".into(), vat: "17{rate}".into() };
-        let accounts: Vec<_> = postings(&[a_month(2)], &chart).into_iter().map(|row| row.account).collect();
-        assert_eq!(accounts, ["1400", "819", "1719"]);
-    }
-
-    #[test]
     fn what_came_to_nothing_is_not_booked() {
         let lines = vec![credit(-5, euro(), None), credit(5, euro(), None)];
-        assert_eq!(postings(&[of(account("a"), lines), of(account("b"), vec![])], &Chart::default()), []);
+        assert_eq!(of_all(&[of(account("a"), lines), of(account("b"), vec![])]), []);
     }
 
     /// What each account holds, debits less credits.
@@ -205,7 +172,7 @@ date,document,account,debit,credit,currency,vat_percent,customer,text
             let name = |n: usize| account(&format!("customer {n}"));
             let statements: Vec<Statement> =
                 months.into_iter().enumerate().map(|(n, lines)| of(name(n), lines)).collect();
-            let rows = postings(&statements, &Chart::default());
+            let rows = of_all(&statements);
             prop_assert!(rows.iter().all(|row| row.amount.minor() > 0));
 
             let mut entries: BTreeMap<&str, (i128, &str)> = BTreeMap::new();

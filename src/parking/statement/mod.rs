@@ -35,7 +35,6 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Operator {
     pub name: String,
-    /// The postal address, line by line.
     pub address: Vec<String>,
     pub vat_id: Option<String>,
 }
@@ -108,10 +107,8 @@ pub struct StatementStay {
 /// A later decision about a charge.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Correction {
-    /// The charge that it corrects.
     pub charge: String,
     pub reason: String,
-    /// Who decided it.
     pub by: String,
     #[serde(with = "carried::moment")]
     pub at: Moment,
@@ -138,7 +135,6 @@ impl StatementEntry {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatementLine {
-    /// Its own id, by which others speak of it.
     pub id: String,
     /// What it adds to the debt: negative for what is given back.
     pub amount: Money,
@@ -147,7 +143,6 @@ pub struct StatementLine {
     pub entry: StatementEntry,
 }
 
-/// A statement that adds up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Statement {
     head: StatementHead,

@@ -49,7 +49,6 @@ impl Overview {
         }
     }
 
-    /// CSV by RFC 4180, safe against formulas.
     pub fn to_csv(self) -> String {
         self.0.finish()
     }

@@ -45,7 +45,6 @@ impl CsvTable {
         table
     }
 
-    /// Adds a row of cells that are safe.
     pub(super) fn row<T: AsRef<[u8]>>(&mut self, cells: impl IntoIterator<Item = T>) {
         self.0.write_record(cells).expect("memory takes rows of one length");
     }

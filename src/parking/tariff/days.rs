@@ -1,7 +1,6 @@
 //! Days: which kind a date is, and which kinds a rule means.
 
 use jiff::civil::Date;
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
@@ -34,8 +33,7 @@ impl DayKind {
 }
 
 /// As `days` says it: names, ranges and `holiday`, joined by commas, or `all`. The range `sun-fri` is every day but Saturday.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Days(
     // A bit for each kind; none for `all`, which is more than naming each: it does not name `holiday`.
     u8,

@@ -39,10 +39,8 @@ pub use set::TariffSet;
 pub use window::{ClockTime, TimeWindow};
 
 use days::DayKind;
-use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::{TimeZone, TimeZoneDatabase};
-use serde::{Deserialize, Serialize};
 use std::sync::{Arc, LazyLock};
 
 /// One version of a tariff: valid, complete.
@@ -67,7 +65,6 @@ pub struct Tariff {
     ready: Ready,
 }
 
-/// Values derived from the rest of a tariff, for pricing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Ready {
     names_holiday: bool,
@@ -84,7 +81,6 @@ struct First {
     per_unit: Amount,
 }
 
-/// What a unit costs that starts within a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Band {
     window: TimeWindow,
@@ -105,8 +101,7 @@ struct Cap {
     amount: Amount,
 }
 
-/// The span within which a cap applies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Span {
     /// Each occurrence by itself.
     TimeWindow(TimeWindow),
@@ -123,11 +118,6 @@ impl Tariff {
     pub const RULES_MAX: usize = 32;
     /// The highest price and cap, in minor units. The longest stay of the shortest units cannot exceed an [`Amount`] with it.
     pub const PRICE_MAX: i64 = 100_000_000;
-
-    /// The local date of a moment at its garages.
-    pub fn local_date(&self, at: Timestamp) -> Date {
-        self.time_zone.to_datetime(at).date()
-    }
 
     /// Whether it names `holiday` but has no calendar, so that no day is one.
     pub fn misses_a_calendar(&self) -> bool {

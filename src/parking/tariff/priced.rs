@@ -1,45 +1,32 @@
-//! What a stay costs and why, in a form that is small to store and can be shown unit by unit.
+//! What a stay costs and why, unit by unit. It follows from the tariff, the entry and the exit, so nothing stores it.
 
-use super::{Amount, Currency, Money, Span, Tariff, TimeWindow, VatRate, time_zone};
+use super::{Amount, Currency, Money, Span, Tariff, TimeWindow, VatRate};
 use crate::parking::Moment;
 use crate::parking::moment::millisecond_of;
 use jiff::Timestamp;
 use jiff::civil::Date;
-use jiff::tz::TimeZone;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Serialize, Serializer};
 
-/// The price of a stay with its breakdown. Stands in the ledger: at most [`Priced::BYTES_MAX`] in postcard.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Priced {
+/// The price of a stay with its breakdown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Priced<'t> {
+    pub tariff: &'t Tariff,
     pub amount: Amount,
-    pub currency: Currency,
-    /// The name of the tariff, and the date from which its version holds.
-    pub tariff: String,
-    pub valid_from: Date,
-    /// The tax that the amount includes.
-    pub vat: Option<VatRate>,
     /// Why there are no units.
     pub free: Option<Free>,
-    time_zone: String,
     entry_second: i64,
-    unit_minutes: u32,
-    /// The rules that lines name by their place, each once.
-    rules: Vec<Rule>,
-    lines: Vec<BreakdownRun>,
+    runs: Vec<BreakdownRun>,
 }
 
 /// Why a stay has no units, and costs nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Free {
-    /// It did not last.
     NoTime,
-    Grace {
-        minutes: u32,
-    },
+    Grace { minutes: u32 },
 }
 
 /// What a unit costs by, or what holds it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rule {
     /// It is one of the first units of the stay.
     First,
@@ -54,22 +41,20 @@ pub(super) enum Rule {
 }
 
 /// Consecutive units of one price for one reason.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct BreakdownRun {
     units: u64,
     /// Of each unit; of all together under [`Rule::Rest`].
     price: Amount,
-    rule: u8,
+    rule: Rule,
     /// The cap that made them cheaper.
-    held: Option<u8>,
+    held: Option<Rule>,
 }
 
-/// One line of a breakdown with all that is shown of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BreakdownLine {
     /// The first unit's number in the stay, from 1.
     pub unit: u64,
-    /// The number of consecutive units in this line.
     pub units: u64,
     /// When the first of them started, to the second, with the local offset.
     #[serde(serialize_with = "as_rfc_3339")]
@@ -94,34 +79,43 @@ pub struct PriceJson<'a> {
     pub breakdown: Vec<BreakdownLine>,
 }
 
-impl Priced {
-    /// The most lines of a breakdown. What comes behind is one line, so that a charge fits into a value of the store.
+impl<'t> Priced<'t> {
+    /// The most lines of a breakdown. What comes behind is one line.
     pub const LINES_MAX: usize = 300;
-    pub const BYTES_MAX: usize = 5 * 1024;
 
-    pub(super) fn new(tariff: &Tariff, entry: Timestamp, free: Option<Free>, breakdown: Breakdown) -> Priced {
-        Priced {
-            amount: breakdown.amount,
-            currency: tariff.currency,
-            tariff: tariff.name.clone(),
-            valid_from: tariff.valid_from,
-            vat: tariff.vat,
-            free,
-            time_zone: tariff.time_zone.iana_name().unwrap_or_default().to_owned(),
-            entry_second: second_of(entry),
-            unit_minutes: tariff.unit_minutes,
-            rules: breakdown.rules,
-            lines: breakdown.lines,
+    pub(super) fn new(tariff: &'t Tariff, entry_second: i64, free: Option<Free>) -> Priced<'t> {
+        Priced { tariff, amount: Amount::ZERO, free, entry_second, runs: Vec::new() }
+    }
+
+    /// Adds `units` at the price of `each`, by `rule`, made cheaper by the cap `held`.
+    pub(super) fn add(&mut self, units: u64, each: Amount, rule: Rule, held: Option<Rule>) {
+        if units == 0 {
+            return;
+        }
+        let total = each.saturating_times(units);
+        self.amount = self.amount.saturating_add(total);
+        let run = BreakdownRun { units, price: each, rule, held };
+        let count = self.runs.len();
+        match self.runs.last_mut() {
+            Some(rest) if count == Self::LINES_MAX => {
+                rest.units += units;
+                rest.price = rest.price.saturating_add(total);
+            }
+            Some(last) if *last == (BreakdownRun { units: last.units, ..run }) => last.units += units,
+            _ if count == Self::LINES_MAX - 1 => {
+                self.runs.push(BreakdownRun { units, price: total, rule: Rule::Rest, held: None });
+            }
+            _ => self.runs.push(run),
         }
     }
 
     pub fn money(&self) -> Money {
-        Money { amount: self.amount, currency: self.currency }
+        Money { amount: self.amount, currency: self.tariff.currency }
     }
 
     /// How many units were charged, those at no price among them.
     pub fn units(&self) -> u64 {
-        self.lines.iter().fold(0, |units, line| units.saturating_add(line.units))
+        self.runs.iter().map(|run| run.units).sum()
     }
 
     pub fn free_because(&self) -> Option<String> {
@@ -131,57 +125,47 @@ impl Priced {
         })
     }
 
-    /// The breakdown, line by line: consecutive units of one price for one reason are one line.
     pub fn breakdown(&self) -> Vec<BreakdownLine> {
-        let zone = self.time_zone();
+        let unit_seconds = 60 * i64::from(self.tariff.unit_minutes);
         let mut before = 0u64;
-        let lines = self.lines.iter().map(|line| {
-            let seconds = i128::from(before) * i128::from(self.unit_minutes) * 60;
-            let from = i64::try_from(i128::from(self.entry_second) + seconds);
-            let from =
-                from.ok().and_then(|second| Timestamp::from_second(second).ok()).unwrap_or(Timestamp::MAX);
-            let rule = self.rule(line.rule);
-            let (each, total) = match rule {
-                Rule::Rest => (None, line.price),
-                _ => (Some(line.price), line.price.saturating_times(line.units)),
+        let lines = self.runs.iter().map(|run| {
+            let from = Timestamp::from_second(self.entry_second + before as i64 * unit_seconds);
+            let (each, total) = match run.rule {
+                Rule::Rest => (None, run.price),
+                _ => (Some(run.price), run.price.saturating_times(run.units)),
             };
-            let mut reason = self.words(rule);
-            if let Some(cap) = line.held {
-                reason = format!("{reason}, held by {}", self.words(self.rule(cap)));
+            let mut reason = self.words(run.rule);
+            if let Some(cap) = run.held {
+                reason = format!("{reason}, held by {}", self.words(cap));
             }
-            let unit = before.saturating_add(1);
-            before = before.saturating_add(line.units);
-            let from = Moment { timestamp: from, offset: zone.to_offset(from) };
-            BreakdownLine { unit, units: line.units, from, each, total, reason }
+            let from = self.at_the_garage(from.unwrap_or(Timestamp::MAX));
+            let unit = before + 1;
+            before += run.units;
+            BreakdownLine { unit, units: run.units, from, each, total, reason }
         });
         lines.collect()
     }
 
-    pub fn time_zone(&self) -> TimeZone {
-        time_zone(&self.time_zone).unwrap_or(TimeZone::UTC)
+    fn at_the_garage(&self, at: Timestamp) -> Moment {
+        Moment { timestamp: at, offset: self.tariff.time_zone.to_offset(at) }
     }
 
     /// A moment as RFC 3339 has it, with the offset of the place.
     pub fn local(&self, at: Timestamp) -> String {
-        Moment { timestamp: at, offset: self.time_zone().to_offset(at) }.to_string()
+        self.at_the_garage(at).to_string()
     }
 
     pub fn shown(&self) -> PriceJson<'_> {
         PriceJson {
             amount: self.amount,
-            currency: self.currency,
-            tariff: &self.tariff,
-            valid_from: self.valid_from,
-            vat_percent: self.vat,
+            currency: self.tariff.currency,
+            tariff: &self.tariff.name,
+            valid_from: self.tariff.valid_from,
+            vat_percent: self.tariff.vat,
             units: self.units(),
             free: self.free_because(),
             breakdown: self.breakdown(),
         }
-    }
-
-    /// A place that a damaged record names and does not have says nothing about its units.
-    fn rule(&self, place: u8) -> Rule {
-        self.rules.get(usize::from(place)).copied().unwrap_or(Rule::Rest)
     }
 
     fn words(&self, rule: Rule) -> String {
@@ -191,7 +175,7 @@ impl Priced {
             Rule::Flat(window) => format!("flat for {window}"),
             Rule::FlatPaid(window) => format!("flat for {window}, paid"),
             Rule::Cap(span, amount) => {
-                let most = Money { amount, currency: self.currency };
+                let most = Money { amount, currency: self.tariff.currency };
                 match span {
                     Span::TimeWindow(TimeWindow::ALWAYS) => format!("the cap of {most} a day"),
                     Span::TimeWindow(window) => format!("the cap of {most} for {window}"),
@@ -224,53 +208,4 @@ impl BreakdownLine {
 
 fn as_rfc_3339<S: Serializer>(moment: &Moment, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(moment)
-}
-
-/// A breakdown that is being written.
-#[derive(Debug, Default)]
-pub(super) struct Breakdown {
-    pub(super) amount: Amount,
-    rules: Vec<Rule>,
-    lines: Vec<BreakdownRun>,
-}
-
-impl Breakdown {
-    /// `units` at the price of `each`, by `rule`, made cheaper by the cap `held`.
-    pub(super) fn add(&mut self, units: u64, each: Amount, rule: Rule, held: Option<Rule>) {
-        if units == 0 {
-            return;
-        }
-        let total = each.saturating_times(units);
-        self.amount = self.amount.saturating_add(total);
-        if self.lines.len() == Priced::LINES_MAX
-            && let Some(rest) = self.lines.last_mut()
-        {
-            rest.units += units;
-            rest.price = rest.price.saturating_add(total);
-            return;
-        }
-        let line = BreakdownRun {
-            units,
-            price: each,
-            rule: self.place_of(rule),
-            held: held.map(|cap| self.place_of(cap)),
-        };
-        let is_last = self.lines.len() == Priced::LINES_MAX - 1;
-        match self.lines.last_mut() {
-            Some(last) if *last == (BreakdownRun { units: last.units, ..line }) => last.units += units,
-            _ if is_last => {
-                let rule = self.place_of(Rule::Rest);
-                self.lines.push(BreakdownRun { units, price: total, rule, held: None });
-            }
-            _ => self.lines.push(line),
-        }
-    }
-
-    fn place_of(&mut self, rule: Rule) -> u8 {
-        let place = self.rules.iter().position(|known| *known == rule).unwrap_or_else(|| {
-            self.rules.push(rule);
-            self.rules.len() - 1
-        });
-        u8::try_from(place).expect("a tariff has too few rules for that")
-    }
 }

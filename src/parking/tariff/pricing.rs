@@ -5,7 +5,7 @@
 //! days cost, not its minutes. The result equals pricing one unit after the other: a test compares the two.
 
 use super::days::DayKind;
-use super::priced::{Breakdown, Free, Priced, Rule, second_of};
+use super::priced::{Free, Priced, Rule, second_of};
 use super::{Amount, BandPrice, Span, Tariff};
 use crate::parking::moment::millisecond_of;
 use jiff::Timestamp;
@@ -16,7 +16,7 @@ const DAY: i64 = 86_400;
 impl Tariff {
     /// The price of a stay, whose ends count to the millisecond, as everywhere. The caller chose this version by the entry
     /// ([`super::TariffSet::for_stay`]). An exit that is not after its entry makes a stay that did not last.
-    pub fn price(&self, entry: Timestamp, exit: Timestamp) -> Priced {
+    pub fn price(&self, entry: Timestamp, exit: Timestamp) -> Priced<'_> {
         let lasted = millisecond_of(exit) - millisecond_of(entry);
         let free = if lasted <= 0 {
             Some(Free::NoTime)
@@ -25,12 +25,12 @@ impl Tariff {
         } else {
             None
         };
-        let mut meter = Meter::new(self, second_of(entry));
+        let mut meter = Meter::new(Priced::new(self, second_of(entry), free), second_of(entry));
         if free.is_none() {
             let unit = milliseconds(self.unit_minutes);
             meter.run(u64::try_from((lasted + unit - 1) / unit).expect("the stay has a length"));
         }
-        Priced::new(self, entry, free, meter.breakdown)
+        meter.priced
     }
 }
 
@@ -42,7 +42,7 @@ struct Meter<'t> {
     tariff: &'t Tariff,
     entry: i64,
     clock: LocalClock<'t>,
-    breakdown: Breakdown,
+    priced: Priced<'t>,
     /// What was taken under each cap.
     spent: Vec<Recent<Amount>>,
     /// Whether the flat price of each band was taken.
@@ -85,12 +85,13 @@ struct UnitStart {
 }
 
 impl<'t> Meter<'t> {
-    fn new(tariff: &'t Tariff, entry: i64) -> Meter<'t> {
+    fn new(priced: Priced<'t>, entry: i64) -> Meter<'t> {
+        let tariff = priced.tariff;
         Meter {
             tariff,
             entry,
             clock: LocalClock { zone: &tariff.time_zone, offset: 0, until: i64::MIN },
-            breakdown: Breakdown::default(),
+            priced,
             spent: vec![Recent::new(); tariff.ready.limits.len()],
             paid: vec![Recent::new(); tariff.bands.len()],
         }
@@ -191,15 +192,15 @@ impl<'t> Meter<'t> {
             Amount::ZERO => units,
             price => units.min((left.minor() / price.minor()) as u64),
         };
-        let before = self.breakdown.amount;
-        self.breakdown.add(whole, price, rule, None);
+        let before = self.priced.amount;
+        self.priced.add(whole, price, rule, None);
         if whole < units {
             let part = left.less_at_most(price.saturating_times(whole));
             let parts = u64::from(part > Amount::ZERO);
-            self.breakdown.add(parts, part, rule, holder);
-            self.breakdown.add(units - whole - parts, Amount::ZERO, rule, holder);
+            self.priced.add(parts, part, rule, holder);
+            self.priced.add(units - whole - parts, Amount::ZERO, rule, holder);
         }
-        let taken = self.breakdown.amount.less_at_most(before);
+        let taken = self.priced.amount.less_at_most(before);
         for &(place, occurrence) in caps {
             let spent = self.spent[place].of(occurrence);
             *spent = spent.saturating_add(taken);

@@ -41,13 +41,12 @@ impl TariffSet {
     }
 
     fn is_in_force(&self, place: usize, entry: Timestamp) -> bool {
-        let began = |tariff: &Tariff| tariff.valid_from <= tariff.local_date(entry);
+        let began = |tariff: &Tariff| tariff.valid_from <= tariff.time_zone.to_datetime(entry).date();
         let (tariff, next) = (&self.tariffs[place], self.tariffs.get(place + 1));
         let next = next.filter(|next| next.name == tariff.name);
         began(tariff) && !next.is_some_and(began)
     }
 
-    /// By name, then by the date from which they hold.
     pub fn tariffs(&self) -> &[Tariff] {
         &self.tariffs
     }

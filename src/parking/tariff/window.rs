@@ -1,12 +1,10 @@
 //! Windows: times of day on some days, perhaps over midnight.
 
 use super::days::{DayKind, Days};
-use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// A time of day in whole minutes, 00:00 to 24:00.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ClockTime(pub(super) u16);
 
 impl ClockTime {
@@ -28,9 +26,8 @@ impl fmt::Display for ClockTime {
     }
 }
 
-/// From a time of day to another, on some days. When `to` is not after `from` it runs into the next day, and all of it
-/// belongs to the day on which it begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// From a time of day to another, on some days; [`super`] says what holds when it runs over midnight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimeWindow {
     pub days: Days,
     pub from: ClockTime,
@@ -38,7 +35,6 @@ pub struct TimeWindow {
 }
 
 impl TimeWindow {
-    /// Every day, from midnight to midnight.
     pub const ALWAYS: TimeWindow =
         TimeWindow { days: Days::ALL, from: ClockTime::START_OF_DAY, to: ClockTime::END_OF_DAY };
 

@@ -9,7 +9,7 @@ use super::changes::ViewChanges;
 use super::codec::{damaged, read_range, sized};
 use super::pages::{Slot, StoredPassage};
 use crate::parking::Plate;
-use crate::parking::lookalike::{Proposal, UnmatchedPassage, pair_leftovers};
+use crate::parking::lookalike::{UnmatchedPassage, pair_leftovers};
 use crate::parking::stay::{End, Visit};
 use crate::store::{Store, StoreError};
 use std::collections::BTreeMap;
@@ -79,12 +79,8 @@ pub fn review(store: &Store) -> Result<Review, StoreError> {
     }
     // Without an exit that is left over there is nothing to pair, and cars that are inside are many.
     for (garage, (entries, exits)) in leftovers.into_iter().filter(|(_, (_, exits))| !exits.is_empty()) {
-        let with_plate = |all: &[Leftover], id: StoredPassage| {
-            let its = all.iter().find(|its| its.id == id);
-            (its.map(|its| its.plate.to_string()).unwrap_or_default(), id)
-        };
-        for Proposal { entry, exit } in pair_leftovers(&entries, &exits) {
-            let (entry, exit) = (with_plate(&entries, entry), with_plate(&exits, exit));
+        for (entry, exit) in pair_leftovers(&entries, &exits) {
+            let [entry, exit] = [entry, exit].map(|its| (its.plate.to_string(), its.id));
             review.pairs.push(LookalikePair { garage, entry, exit });
         }
     }

@@ -146,9 +146,6 @@ fn a_long_stay_has_a_short_breakdown_that_still_adds_up() {
         assert_eq!(breakdown.iter().map(|line| line.total.minor()).sum::<i64>(), priced.amount.minor());
         let minutes = (at(exit).as_second() - at("2026-01-01T00:00:00Z").as_second()) / 60;
         assert_eq!(priced.units(), minutes as u64);
-        let stored = postcard::to_stdvec(&priced).unwrap();
-        assert!(stored.len() <= Priced::BYTES_MAX, "{}", stored.len());
-        assert_eq!(postcard::from_bytes::<Priced>(&stored).unwrap(), priced);
     }
 }
 
@@ -166,7 +163,6 @@ fn a_price_is_shown_as_the_contract_says() {
             }],
         })
     );
-    assert!(postcard::to_stdvec(&priced).unwrap().len() < 80);
 }
 
 /// The database renamed Europe/Kiev in 2022: a version of a tariff that said so was refused as one of another zone.

@@ -22,7 +22,7 @@ fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
 }
 
-fn price(set: &TariffSet, entry: &str, exit: &str) -> Priced {
+fn price<'t>(set: &'t TariffSet, entry: &str, exit: &str) -> Priced<'t> {
     only(set).price(at(entry), at(exit))
 }
 

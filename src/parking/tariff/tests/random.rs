@@ -240,7 +240,7 @@ impl TariffPlan {
 }
 
 /// The price of each unit according to the breakdown.
-fn told(priced: &Priced) -> Vec<i64> {
+fn told(priced: &Priced<'_>) -> Vec<i64> {
     let breakdown = priced.breakdown();
     breakdown
         .iter()

@@ -146,7 +146,6 @@ pub struct NotedAnomaly {
     pub anomaly: Anomaly,
 }
 
-/// Where a list goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AnomalyCursor {
     /// Behind this key.
@@ -372,7 +371,6 @@ impl AnomalySearch<'_> {
 
 type Visited = (EntryNumber, BilledStay, u64);
 
-/// The keys under which anomalies of a code may stand that are wanted.
 fn keys_of(code: AnomalyCode, wanted: &AnomalyFilter) -> (Vec<u8>, Vec<u8>) {
     let of_code = |code: u8| [b"vbn", &[code][..]].concat();
     match (wanted.garage, &wanted.plate) {

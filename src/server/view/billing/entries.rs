@@ -41,9 +41,7 @@ pub struct BillingEntry {
     pub position: u64,
     pub account: u32,
     pub month: Month,
-    /// The one before it of the same account and month.
     pub before_in_month: EntryNumber,
-    /// The one before it in the chain of its plate's head.
     pub before_of_plate: EntryNumber,
     /// The void that took it back, or the charge that priced it.
     pub settled_by: EntryNumber,
@@ -68,7 +66,6 @@ pub enum VoidedBecause {
     StayChanged,
 }
 
-/// A closed stay, and what it costs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BilledStay {
     pub garage: u32,
@@ -84,10 +81,19 @@ pub struct BilledStay {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Terms {
     /// By a tariff; `beyond` names the contract of which it is one car too many.
-    Charged { money: Money, vat: Option<VatRate>, by: TariffRef, beyond: Option<Box<str>> },
+    Charged {
+        money: Money,
+        vat: Option<VatRate>,
+        by: TariffRef,
+        beyond: Option<Box<str>>,
+    },
     /// A contract covers it. The tariff says the currency, and of which month it is.
-    Covered { money: Money, vat: Option<VatRate>, by: TariffRef, contract: Box<str> },
-    /// There is no price yet.
+    Covered {
+        money: Money,
+        vat: Option<VatRate>,
+        by: TariffRef,
+        contract: Box<str>,
+    },
     Pending,
     /// It does not add up; a person must look.
     Held(HeldBecause),
@@ -104,7 +110,6 @@ pub struct TariffRef {
 pub enum HeldBecause {
     /// It ended before it began, by more than clocks differ.
     EndsBeforeItBegins,
-    /// It is longer than [`super::LONGEST_DAYS`].
     TooLong,
 }
 
@@ -174,7 +179,6 @@ pub struct AccountBook {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MonthBook {
-    /// The statement's number within the account.
     pub number: u32,
     pub last: EntryNumber,
     pub entries: u64,
@@ -242,7 +246,6 @@ pub fn month_key(account: u32, month: Month) -> Vec<u8> {
     [b"vbm", &account.to_be_bytes()[..], &first.year().to_be_bytes(), &[first.month() as u8]].concat()
 }
 
-/// The account and month of a key that [`month_key`] made.
 pub fn of_month_key(key: &[u8]) -> Result<(u32, Month), StoreError> {
     let [century, year, month] = sized(key, 7..key.len())?;
     let month = Month::new(i16::from_be_bytes([century, year]), month as i8);

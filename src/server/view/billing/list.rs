@@ -159,7 +159,6 @@ fn list_now(store: &Store, wanted: &EntryFilter) -> Result<EntryList, StoreError
     Ok(list)
 }
 
-/// The months in which any account has an entry, in their order.
 pub fn months(store: &Store) -> Result<BTreeSet<Month>, StoreError> {
     let months = store.range(b"vbm", b"vbn").map(|entry| Ok(entries::of_month_key(&entry?.0)?.1));
     months.collect()

@@ -278,7 +278,6 @@ impl Billing {
         self.chain(plate, changes).filter(move |found| found.as_ref().map_or(true, |(_, entry)| is_of(entry)))
     }
 
-    /// The newest entry of a stay of this plate that is wanted.
     pub fn find(
         &self,
         plate: &Plate,
@@ -332,7 +331,6 @@ impl Billing {
         self.append(position, (entry.account, entry.month), (stay.garage, &plate), what, changes).map(drop)
     }
 
-    /// What was not given back of a charge of `money`.
     pub fn left_of(
         &self,
         number: EntryNumber,
@@ -528,7 +526,6 @@ impl Billing {
         entry.ok_or_else(|| damaged(&entries::page_key(page)))
     }
 
-    /// An entry as it is now, written or not.
     pub fn entry(
         &self,
         number: EntryNumber,

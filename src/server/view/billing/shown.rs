@@ -44,7 +44,6 @@ impl ShownBooks {
         u32::try_from(self.accounts.size()).expect("there are fewer accounts than people")
     }
 
-    /// What was taken in a garage, less what was given back; once for each currency.
     pub fn taken(&self, garage: u32) -> &[Money] {
         self.taken.get(&garage).map_or(&[], Vec::as_slice)
     }
