@@ -91,6 +91,9 @@ impl<'a> StayUpdate<'a> {
     }
 }
 
+/// A visit in the chain of its plate, and whether it was appended in order: see [`Slot::in_order`].
+pub(super) type ChainedVisit = (Visit<StoredPassage>, bool);
+
 impl StayIndex {
     pub fn load(store: &Store, garages: usize, billing: &mut Billing) -> Result<StayIndex, StoreError> {
         let garages = vec![CarsInside::default(); garages];
@@ -316,8 +319,7 @@ impl StayIndex {
         &self,
         plate: &'a Plate,
         changes: &'a mut ViewChanges,
-    ) -> impl Iterator<Item = Result<(SlotAddress, Option<(Visit<StoredPassage>, bool)>), StoreError>> + use<'a>
-    {
+    ) -> impl Iterator<Item = Result<(SlotAddress, Option<ChainedVisit>), StoreError>> + use<'a> {
         changes.chain(self.heads.get(PlateChain::of(plate)), |slot| {
             let visit = slot.visit.as_ref().filter(|(text, _)| **text == *plate.as_str());
             visit.map(|(_, visit)| (visit.clone(), slot.in_order))
