@@ -1,8 +1,7 @@
 //! The codes that identify problems, alarms, anomalies, error exits and log lines, and the page that explains them.
 //!
 //! **Promise.** A code keeps its name and its meaning from version to version, so that programs, alerts and people can rely on it.
-//! **Kept by.** A [`Code`] can be declared only in this file, and a test pairs each with its entry in `docs/codes.md` and with the places
-//! that use it.
+//! **Kept by.** A [`Code`] can be declared only in this file, and a test pairs each with its entry in `docs/codes.md` and its uses.
 
 use serde::Serialize;
 use std::fmt;

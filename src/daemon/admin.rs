@@ -45,7 +45,6 @@ const PATH_MAX: usize = 107;
 /// The longest request, in bytes: a registry of half a million plates.
 const REQUEST_MAX: u64 = 32 * 1024 * 1024;
 const ANSWER_MAX: u64 = 64 * 1024 * 1024;
-/// How many clients are served at once; more wait.
 const CLIENTS_MAX: usize = 16;
 /// How long a client may take for its request, and for taking a line of the answer.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(10);
@@ -105,7 +104,6 @@ pub enum NotDone {
 }
 
 impl NotDone {
-    /// For a reason that has a code of its own.
     pub fn because(error: &impl Coded) -> NotDone {
         NotDone::Failed(error.code(), error.to_string())
     }
@@ -301,7 +299,6 @@ async fn understand<R: DeserializeOwned + Send + 'static>(line: Vec<u8>) -> Resu
 
 #[derive(Debug)]
 pub enum DaemonOrDirectory {
-    /// The answer of the running daemon, which did the command.
     Daemon(Value),
     /// No daemon runs. This process holds the directory now and can do the command itself.
     Directory(DataDir),

@@ -70,18 +70,13 @@ pub async fn say_when_set() {
 
 /// Whether the kernel knows the wall clock to be kept in time (by NTP, PTP or the like). False when it cannot be asked.
 fn is_set() -> bool {
-    #[cfg(target_os = "linux")]
-    {
-        // SAFETY: all bytes zero is a valid `timex`; with `modes` 0 the call only reads, into a place that we own.
-        let state = unsafe {
-            let mut timex: libc::timex = std::mem::zeroed();
-            libc::adjtimex(&raw mut timex)
-        };
-        const TIME_ERROR: libc::c_int = 5;
-        state >= 0 && state != TIME_ERROR
-    }
-    #[cfg(not(target_os = "linux"))]
-    false
+    const TIME_ERROR: libc::c_int = 5;
+    // SAFETY: all bytes zero is a valid `timex`; with `modes` 0 the call only reads, into a place that we own.
+    let state = unsafe {
+        let mut timex: libc::timex = std::mem::zeroed();
+        libc::adjtimex(&raw mut timex)
+    };
+    state >= 0 && state != TIME_ERROR
 }
 
 /// The identity of this machine, from the setting `told` or from `/etc/machine-id`; `None` when there is neither.

@@ -64,7 +64,6 @@ pub enum DaemonError {
     Http(#[from] crate::http::HttpListenError),
     #[error("{1}")]
     Failed(Code, String),
-    /// A part of the store cannot be read. The process starts itself again, and salvages the store then.
     #[error(
         "a part of the store cannot be read: {0}. The process starts itself again, and rebuilds the store from what can be found"
     )]
@@ -177,8 +176,7 @@ fn bound_the_stop() {
     after(STOPPED_WITHIN, || std::process::exit(0));
 }
 
-/// Turns the error that ended a daemon into [`DaemonError::Salvage`] when a part of its store cannot be read and salvaging is
-/// possible: the next start salvages the store.
+/// Turns the error that ended a daemon into [`DaemonError::Salvage`] when a part of its store is unreadable and can be salvaged.
 pub fn salvage_if_possible(dir: &Path, store: &StoreUnreadable, error: DaemonError) -> DaemonError {
     if !*store.borrow() || !salvage::is_possible(dir) {
         return error;
@@ -230,7 +228,6 @@ fn restart() {
     );
 }
 
-/// SIGTERM and SIGINT.
 #[derive(Debug)]
 pub struct StopRequest {
     terminate: Signal,

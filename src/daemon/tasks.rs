@@ -1,7 +1,6 @@
 //! The background tasks of a daemon.
 //!
-//! **Promise.** A task that ends without being asked to stops the daemon, as a signal does: the daemon exits with code 1 and
-//! names the task.
+//! **Promise.** A task that ends without being asked to stops the daemon, as a signal does: it exits with 1 and names the task.
 
 use super::DaemonError;
 use crate::codes;

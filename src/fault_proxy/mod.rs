@@ -17,17 +17,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
-/// Which way bytes travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkDirection {
     ToServer,
     ToEdge,
 }
 
-/// What a proxy does to its connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkFault {
-    /// Each piece arrives late.
     Delay,
     /// Nothing arrives for a while, and then all of it: what packet loss looks like over TCP.
     Stall,
@@ -68,7 +65,6 @@ const RETRY_ACCEPT_AFTER: Duration = Duration::from_millis(50);
 /// What a proxy does at the moment to what it carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct LinkState {
-    /// How often the state has changed.
     number: u64,
     fault: Option<LinkFault>,
 }
@@ -78,7 +74,6 @@ struct LinkState {
 pub struct FaultProxy {
     address: SocketAddr,
     shared: Arc<ProxyShared>,
-    /// Aborted when this is dropped.
     _serving: JoinSet<()>,
 }
 
@@ -204,7 +199,6 @@ async fn serve(listener: TcpListener, address: SocketAddr, shared: Arc<ProxyShar
     }
 }
 
-/// Carries one connection, from its first byte to its end.
 async fn carry(mut near: TcpStream, shared: Arc<ProxyShared>) {
     let born = *shared.state.borrow();
     let connection = ProxyConnection { shared: &shared, born, lost_in: AtomicU64::new(0) };
@@ -237,7 +231,6 @@ fn reset(stream: &TcpStream) {
     let _ = stream.set_zero_linger();
 }
 
-/// Ends a connection by a reset.
 fn is_reset() -> io::Result<()> {
     Err(io::ErrorKind::ConnectionReset.into())
 }
@@ -323,7 +316,6 @@ impl ProxyConnection<'_> {
         }
     }
 
-    /// A piece is lost.
     fn lose(&self, now: LinkState) {
         self.lost_in.store(now.number, Ordering::Relaxed);
         self.shared.note_affected(now);

@@ -7,11 +7,9 @@
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// The boot of a machine that a monotonic reading belongs to: on Linux `/proc/sys/kernel/random/boot_id`. Zeros when that is
-/// not known.
+/// The boot of a machine that a monotonic reading belongs to (`/proc/sys/kernel/random/boot_id`); zeros when it is not known.
 pub type BootId = [u8; 16];
 
-/// A reading of all clocks at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClockReading {
     /// The wall clock in milliseconds since 1970.

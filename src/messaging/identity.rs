@@ -14,7 +14,6 @@ pub struct Sequence(NonZeroU64);
 impl Sequence {
     pub const FIRST: Sequence = Sequence(NonZeroU64::MIN);
 
-    /// `None` for 0, which is not a sequence.
     pub fn new(number: u64) -> Option<Sequence> {
         NonZeroU64::new(number).map(Sequence)
     }
@@ -29,8 +28,7 @@ impl fmt::Display for Sequence {
     }
 }
 
-/// The id of a run of sequences of one outbox: a random UUID. A data directory begins with one epoch, and begins another when its
-/// next sequence is not certain.
+/// The id of a run of sequences of one outbox: a random UUID. When its next sequence is not certain, an outbox begins another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Epoch(UuidBytes);
@@ -46,7 +44,6 @@ type UuidBytes = [u8; 16];
 macro_rules! identified_by_uuid {
     ($name:ident) => {
         impl $name {
-            /// A new random (version 4) UUID.
             pub fn random() -> Self {
                 Self(Uuid::new_v4().into_bytes())
             }
@@ -98,8 +95,7 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// The name that an operator gave to a site: 1 to 64 bytes of printable UTF-8 in normal form C, spaces allowed
-/// inside ("Bull Ring").
+/// The name that an operator gave to a site: 1 to 64 bytes of printable UTF-8 in normal form C, spaces allowed inside.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct SiteName(String);

@@ -14,8 +14,7 @@
 //! | begun | clock | what the sender's clocks showed when the page was begun: wall_ms i64, monotonic_ms u64, boot 16 bytes, set bool |
 //! | content | enum | 0 records: a sequence of (key: option of key, after_ms: u32, payload: byte string) · 1 lost (last: u64, reason: string) |
 //!
-//! A sequence is at least 1. A page is refused when one of its sequences, or one under which its messages stood before, is above
-//! 2^64 - 2.
+//! A sequence is at least 1. A page with a sequence, present or former, above 2^64 - 2 is refused.
 //!
 //! A key is (text: byte string, body: 16 bytes, count: u32): under it the producer would post the same again.
 
@@ -28,7 +27,6 @@ use serde::{Deserialize, Serialize};
 pub const VERSION: u8 = 2;
 /// Stands in the place of a version: what follows is no longer what was received.
 const REPLACED: u8 = u8::MAX;
-/// The maximum number of messages in a page.
 pub const RECORDS_MAX: usize = 64;
 /// The longest encoded page, in bytes. Below the store's limit of 6 KB by what an outbox and a ledger
 /// put around it (a digest, a name, an epoch, a time).
@@ -92,7 +90,6 @@ pub struct Page<P = Bytes> {
     pub previous: Option<Digest>,
     /// The epoch and first sequence under which these messages stood before, when they were moved from another epoch.
     pub moved_from: Option<(Epoch, Sequence)>,
-    /// The sender's clocks when the page was begun.
     pub begun: ClockReading,
     pub content: Content<P>,
 }
@@ -162,7 +159,7 @@ impl Page {
 
     /// Decodes what [`Page::encode`] made, and refuses everything else.
     pub fn decode(bytes: &[u8]) -> Result<Page, PageError> {
-        PageView::decode_in_place(bytes).map(PageView::into_page)
+        decode(bytes)
     }
 
     /// The rest of the page from its message `skipped` on, with another digest before it.
@@ -174,78 +171,52 @@ impl Page {
         let later =
             |first: Sequence| Sequence::new(first.get() + skipped).expect("it is above another sequence");
         assert!(skipped < self.count());
-        Page {
-            epoch: self.epoch,
-            first: later(self.first),
-            previous,
-            moved_from: self.moved_from.map(|(epoch, first)| (epoch, later(first))),
-            begun: self.begun,
-            content: match self.content {
-                Content::Records(mut messages) => Content::Records(messages.split_off(skipped as usize)),
-                lost @ Content::Lost { .. } => lost,
-            },
-        }
+        let content = match self.content {
+            Content::Records(mut messages) => Content::Records(messages.split_off(skipped as usize)),
+            lost @ Content::Lost { .. } => lost,
+        };
+        let moved_from = self.moved_from.map(|(epoch, first)| (epoch, later(first)));
+        Page { first: later(self.first), previous, moved_from, content, ..self }
     }
 }
 
-impl<'a> PageView<'a> {
-    pub fn decode_in_place(bytes: &'a [u8]) -> Result<PageView<'a>, PageError> {
-        if bytes.len() > BYTES_MAX {
-            return Err(PageError::Length(bytes.len()));
-        }
-        let (version, body) = bytes.split_first().ok_or(PageError::Length(0))?;
-        if *version != VERSION {
-            return Err(PageError::Version(*version));
-        }
-        let (page, rest) = postcard::take_from_bytes::<PageView<'_>>(body).map_err(PageError::Malformed)?;
-        if !rest.is_empty() {
-            return Err(PageError::Sequences("bytes follow its end"));
-        }
-        let after_first = match &page.content {
-            Content::Records(messages) if messages.is_empty() => {
-                return Err(PageError::Sequences("it holds no message"));
-            }
-            Content::Records(messages) if messages.len() > RECORDS_MAX => {
-                return Err(PageError::Sequences("it holds more than 64 messages"));
-            }
-            Content::Records(messages) => messages.len() as u64 - 1,
-            Content::Lost { last, .. } => last
-                .get()
-                .checked_sub(page.first.get())
-                .ok_or(PageError::Sequences("its last is before its first"))?,
-        };
-        // Each sequence that a page speaks of has a successor, so that counting on from it never overflows.
-        let moved_from = page.moved_from.map(|(_, first)| first);
-        for first in [Some(page.first), moved_from].into_iter().flatten() {
-            let successor = after_first.checked_add(1).and_then(|count| first.get().checked_add(count));
-            if successor.is_none() {
-                return Err(PageError::Sequences("a sequence is out of range"));
-            }
-        }
-        Ok(page)
+/// Decodes what [`Page::encode`] made; with `&[u8]` for `P` the page borrows its payloads.
+fn decode<'a, P: Deserialize<'a>>(bytes: &'a [u8]) -> Result<Page<P>, PageError> {
+    if bytes.len() > BYTES_MAX {
+        return Err(PageError::Length(bytes.len()));
     }
-
-    fn into_page(self) -> Page {
-        let owned = |message: Message<&[u8]>| Message {
-            key: message.key,
-            after_ms: message.after_ms,
-            payload: Bytes::copy_from_slice(message.payload),
-        };
-        Page {
-            epoch: self.epoch,
-            first: self.first,
-            previous: self.previous,
-            moved_from: self.moved_from,
-            begun: self.begun,
-            content: match self.content {
-                Content::Records(messages) => Content::Records(messages.into_iter().map(owned).collect()),
-                Content::Lost { last, reason } => Content::Lost { last, reason },
-            },
+    let (version, body) = bytes.split_first().ok_or(PageError::Length(0))?;
+    if *version != VERSION {
+        return Err(PageError::Version(*version));
+    }
+    let (page, rest) = postcard::take_from_bytes::<Page<P>>(body).map_err(PageError::Malformed)?;
+    if !rest.is_empty() {
+        return Err(PageError::Sequences("bytes follow its end"));
+    }
+    let after_first = match &page.content {
+        Content::Records(messages) if messages.is_empty() => {
+            return Err(PageError::Sequences("it holds no message"));
+        }
+        Content::Records(messages) if messages.len() > RECORDS_MAX => {
+            return Err(PageError::Sequences("it holds more than 64 messages"));
+        }
+        Content::Records(messages) => messages.len() as u64 - 1,
+        Content::Lost { last, .. } => last
+            .get()
+            .checked_sub(page.first.get())
+            .ok_or(PageError::Sequences("its last is before its first"))?,
+    };
+    // Each sequence that a page speaks of has a successor, so that counting on from it never overflows.
+    let moved_from = page.moved_from.map(|(_, first)| first);
+    for first in [Some(page.first), moved_from].into_iter().flatten() {
+        let successor = after_first.checked_add(1).and_then(|count| first.get().checked_add(count));
+        if successor.is_none() {
+            return Err(PageError::Sequences("a sequence is out of range"));
         }
     }
+    Ok(page)
 }
 
-/// The beginning of a text, at most `bytes` long.
 pub fn shortened(text: &str, bytes: usize) -> &str {
     let end = (0..=text.len().min(bytes)).rev().find(|end| text.is_char_boundary(*end));
     &text[..end.unwrap_or(0)]
@@ -266,29 +237,18 @@ impl SealedPage {
 
     /// Checks the digest and decodes.
     pub fn open(&self) -> Result<Page, PageError> {
-        self.view().map(PageView::into_page)
+        checked(self.digest, &self.bytes)
     }
 
     /// Checks the digest and looks into the page where it is.
     pub fn view(&self) -> Result<PageView<'_>, PageError> {
-        if Digest::of(&self.bytes) != self.digest {
-            return Err(PageError::Digest);
-        }
-        PageView::decode_in_place(&self.bytes)
+        checked(self.digest, &self.bytes)
     }
 
-    /// Checks a value that [`SealedPage::to_stored`] made, and looks into the page where it is.
-    pub fn view_stored(value: &[u8]) -> Result<(Digest, PageView<'_>), PageError> {
+    /// Checks a value that [`SealedPage::to_stored`] made, and decodes; with `&[u8]` for `P` it looks into the page where it is.
+    pub fn open_stored<'a, P: Deserialize<'a>>(value: &'a [u8]) -> Result<(Digest, Page<P>), PageError> {
         let (digest, bytes) = split_stored(value)?;
-        if Digest::of(bytes) != digest {
-            return Err(PageError::Digest);
-        }
-        Ok((digest, PageView::decode_in_place(bytes)?))
-    }
-
-    /// Checks a value that [`SealedPage::to_stored`] made, and decodes.
-    pub fn open_stored(value: &[u8]) -> Result<(Digest, Page), PageError> {
-        SealedPage::view_stored(value).map(|(digest, page)| (digest, page.into_page()))
+        Ok((digest, checked(digest, bytes)?))
     }
 
     /// The same page with other content, under the digest that it was received with: the receiver had to forget some of it.
@@ -313,6 +273,10 @@ impl SealedPage {
     pub fn from_stored(value: &[u8]) -> Result<SealedPage, PageError> {
         split_stored(value).map(|(digest, bytes)| SealedPage { digest, bytes: Bytes::copy_from_slice(bytes) })
     }
+}
+
+fn checked<'a, P: Deserialize<'a>>(digest: Digest, bytes: &'a [u8]) -> Result<Page<P>, PageError> {
+    if Digest::of(bytes) == digest { decode(bytes) } else { Err(PageError::Digest) }
 }
 
 fn split_stored(value: &[u8]) -> Result<(Digest, &[u8]), PageError> {
@@ -361,14 +325,14 @@ mod tests {
         for page in [page(3), page(64), lost] {
             let sealed = SealedPage::seal(&page);
             let stored = sealed.to_stored();
-            let (digest, view) = SealedPage::view_stored(&stored).unwrap();
+            let (digest, view) = SealedPage::open_stored::<&[u8]>(&stored).unwrap();
             assert_eq!((digest, view.last()), (sealed.digest, page.last()));
             assert_eq!(view.is_lost(), matches!(page.content, Content::Lost { .. }));
             let places: Vec<u64> = view.keys().into_iter().map(|(sequence, _)| sequence).collect();
             let expected = if view.is_lost() { Vec::new() } else { (41..=page.last()).collect() };
             assert_eq!(places, expected);
-            assert_eq!(view.into_page(), page);
-            assert!(SealedPage::view_stored(&stored[..stored.len() - 1]).is_err());
+            assert_eq!(SealedPage::open_stored(&stored), Ok((digest, page)));
+            assert!(SealedPage::open_stored::<&[u8]>(&stored[..stored.len() - 1]).is_err());
         }
     }
 

@@ -3,8 +3,7 @@
 //! **Promise.** For a site and epoch exactly `mark + 1` is applied, whatever the link reorders, repeats or loses.
 //! **Kept by.** [`judge`] alone decides; the ledger applies what it says and nothing else,
 //! moves the mark in the same atomic write, and replies after the flush.
-//! **Not promised.** A choice between two different pages for the same sequences: that is a [`Judgement::Conflict`], and a person
-//! must decide.
+//! **Not promised.** A choice between two different pages for the same sequences: that is a [`Judgement::Conflict`], for a person.
 //!
 //! # One page
 //!
@@ -22,7 +21,6 @@
 use super::identity::Digest;
 use super::page::Page;
 
-/// The range of a page in its stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PageSpan {
     pub first: u64,
@@ -35,7 +33,6 @@ pub struct PageSpan {
 }
 
 impl PageSpan {
-    /// The range of a page that arrived with this digest.
     pub fn of<P>(page: &Page<P>, digest: Digest) -> PageSpan {
         PageSpan {
             first: page.first.get(),
@@ -72,21 +69,23 @@ impl Mark {
     }
 }
 
-/// What to do with one page; see the module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Judgement {
-    /// Apply it and move the mark to its last sequence.
     Next,
-    /// First record that `from..=to` are missing for good, then apply the page. This ledger was restored from an older copy, or is
-    /// new.
-    AfterMissingRange { from: u64, to: u64 },
-    /// Acknowledge again.
+    /// This ledger was restored or is new: record that `from..=to` are missing for good, then apply the page.
+    AfterMissingRange {
+        from: u64,
+        to: u64,
+    },
     Duplicate,
     /// Record `from..=to` of a lost page as missing, and move the mark, without a digest.
-    Missing { from: u64, to: u64 },
-    /// Apply nothing; expect this sequence.
-    Gap { expected: u64 },
-    /// Apply nothing.
+    Missing {
+        from: u64,
+        to: u64,
+    },
+    Gap {
+        expected: u64,
+    },
     Conflict,
 }
 

@@ -69,7 +69,6 @@ pub const VERSION: u8 = 2;
 pub const REQUEST_MAX: usize = 256 * 1024;
 /// The longest body of a reply, in bytes.
 pub const REPLY_MAX: usize = 256 * 1024;
-/// The longest pause that a receiver can ask for.
 pub const PAUSE_MAX_MS: u32 = 60_000;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -78,8 +78,7 @@ impl LiveViews {
         let reached = saved.wait_for(|saved| *saved >= position).await.is_ok();
         assert!(reached, "the sender lives as long as we");
     }
-    /// Lets the thread answer a question between two records. `None`: the thread has ended, or the question met damage over which sled
-    /// panics.
+    /// Lets the thread answer a question between two records. `None`: the thread has ended, or sled panicked over damage.
     pub async fn ask<A: Send + 'static>(
         &self,
         question: impl FnOnce(&View) -> A + Send + 'static,

@@ -7,9 +7,8 @@
 //! server. It gets its final name when it is complete.
 //! **Not promised.** The views: they follow from the ledger, and the first start of the copy rebuilds them.
 //!
-//! To restore, stop the server, and start one on the copy. It has the same ledger id, so edges continue with it. What was
-//! acknowledged after the backup is missing in it; where edges have deleted it, their requests show that, and it is recorded as a
-//! missing range.
+//! To restore, stop the server, and start one on the copy. It has the same ledger id, so edges continue with it. What was acknowledged
+//! after the backup is missing in it; where edges have deleted it, their requests show that: it is recorded as a missing range.
 
 use super::commands::{BasePart, RecordsPart, ServerRequest, ServerSession, unpacked};
 use super::ledger::{CopyCounts, Ledger, LedgerCopy};

@@ -131,7 +131,6 @@ impl CompactWriter<'_> {
     }
 }
 
-/// What replaces the pieces before a command.
 enum PiecesAfter {
     AsTheyAre,
     /// These take the last of their places; the places before are emptied.

@@ -68,7 +68,6 @@ use web::ServerWeb;
 /// Name of the file in the data directory that notes how far its ledger had come; see `ledger::LedgerHighWater`.
 pub const HIGH_WATER_FILE: &str = "witness";
 
-/// Serves until the process is asked to stop.
 pub fn run(config: ServerConfig) -> ExitCode {
     telemetry::init(config.log_format, tracing::Level::INFO);
     daemon::run(Server::open(config))

@@ -12,13 +12,12 @@ use crate::codes;
 use crate::daemon::{DaemonError, clock};
 use crate::store::room::DiskRoom;
 use crate::store::salvage::{self, OnLoss, OpenedStore, Salvaged, StoreCondition};
-use crate::store::{Purpose, Store, StoreError, StoreOpenError};
+use crate::store::{Purpose, Store, StoreError};
 use std::path::Path;
 
 /// Stores of up to this many bytes are read whole when they are opened, which takes a second or two.
 pub const READ_AT_ONCE: u64 = 256 << 20;
 
-/// An open ledger with its store.
 pub struct OpenedLedger {
     pub store: Store,
     pub room: DiskRoom,
@@ -45,36 +44,14 @@ fn open_with(
     open: &dyn Fn(Store, OnLoss) -> Result<Ledger, StoreError>,
 ) -> Result<OpenedLedger, DaemonError> {
     let rebuild = |found: &Salvaged, new: &Store| ledger::salvage::rebuild(high_water, found, new);
-    let open = |OpenedStore { store, room, condition }, on_loss| {
+    salvage::open_with(dir, Purpose::Server, reserve, &rebuild, |opened, on_loss| {
+        let OpenedStore { store, room, condition } = opened;
         if on_loss == OnLoss::Refuse && room.store_bytes() <= READ_AT_ONCE {
             look_through(&store)?;
         }
         let ledger = open(store.clone(), on_loss)?;
         Ok(OpenedLedger { store, room, ledger, condition })
-    };
-    let opened = salvage::open_store(dir, Purpose::Server, reserve, &rebuild)?;
-    let on_loss = match opened.condition {
-        StoreCondition::Opened if salvage::is_possible(dir) => OnLoss::Refuse,
-        _ => OnLoss::Record,
-    };
-    match open(opened, on_loss) {
-        Err(error @ StoreError::Damaged { .. }) if on_loss == OnLoss::Refuse => {
-            tracing::warn!(
-                code = %codes::STORE_PARTLY_UNREADABLE,
-                %error,
-                hint = "check the disk",
-                "a part of the ledger cannot be read; the store's file is searched for it"
-            );
-            salvage::request(dir).map_err(|source| StoreOpenError::Io { path: dir.to_owned(), source })?;
-            let opened = salvage::open_store(dir, Purpose::Server, reserve, &rebuild)?;
-            Ok(open(opened, OnLoss::Record)?)
-        }
-        opened => {
-            let opened = opened?;
-            salvage::nothing_is_missing(dir);
-            Ok(opened)
-        }
-    }
+    })
 }
 
 /// Reads everything. An error says that a part cannot be read.
@@ -82,8 +59,7 @@ pub fn look_through(store: &Store) -> Result<(), StoreError> {
     store.range(&[1], &[u8::MAX]).try_for_each(|entry| entry.map(drop))
 }
 
-/// Reads a store that is too large to be read at its opening, behind the server. What cannot be read shows in
-/// [`Store::unreadable`].
+/// Reads a store in the background that is too large to be read at its opening. What cannot be read shows in [`Store::unreadable`].
 pub fn look_through_later(store: &Store, room: &DiskRoom) {
     if room.store_bytes() <= READ_AT_ONCE {
         return;

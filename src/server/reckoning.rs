@@ -54,7 +54,6 @@ pub struct ChargeLine {
     pub breakdown: Vec<BreakdownLine>,
 }
 
-/// Makes entries of the books of money into lines.
 pub struct Reckoner<'a> {
     view: &'a Snapshot,
     ledger: &'a Ledger,
@@ -155,7 +154,6 @@ impl<'a> Reckoner<'a> {
         })
     }
 
-    /// An entry, as programs read it.
     pub fn line(&self, listed: &ListedEntry) -> Result<ChargeLine, StoreError> {
         let stay = stay_of(listed);
         let (id, charge) = self.id(listed)?;

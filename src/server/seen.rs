@@ -33,7 +33,6 @@ pub struct Seen {
 #[derive(Debug, Clone)]
 struct Instance {
     id: u64,
-    /// The number of its last request among all requests of the site.
     request_no: u64,
     /// When it first, and when it last, sent again after a younger process had.
     back: Option<(Instant, Instant)>,

@@ -39,7 +39,6 @@ pub struct Finding {
     pub advice: Advice,
 }
 
-/// What a finding means for the data, and what to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Advice {
     pub means: &'static str,
@@ -75,7 +74,6 @@ const STORE_UNREADABLE: Advice = Advice {
     do_this: "keep a copy of the data directory before anything else, check the disk, then restore a backup",
 };
 
-/// Counts of what was read, and findings.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct VerifyReport {
     pub clean: bool,
@@ -247,9 +245,7 @@ fn verify_with(
     Ok(report)
 }
 
-/// Why the views were not compared.
 enum Stopped {
-    /// The views cannot be rebuilt under TMPDIR.
     Here(DaemonError),
     Ledger(StoreError),
     Views(StoreError),

@@ -21,8 +21,7 @@ use std::sync::{Mutex, PoisonError};
 
 static CALLS: AtomicU64 = AtomicU64::new(0);
 static FAILED: AtomicBool = AtomicBool::new(false);
-/// Allows one sync at a time: a flush must not succeed between the failure of another sync and the moment that failure is
-/// recorded.
+/// Allows one sync at a time: no flush may succeed after another sync failed and before that failure is recorded.
 static TURN: Mutex<()> = Mutex::new(());
 
 /// The number of calls of the barrier since the process began.

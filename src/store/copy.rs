@@ -20,7 +20,6 @@ pub enum CopyError {
     NoRoom { path: PathBuf, in_dir: PathBuf, needed_mb: u64, free_mb: u64 },
     #[error("cannot copy {path:?} to {to:?}: {source}. Nothing was changed in it")]
     Io { path: PathBuf, to: PathBuf, source: io::Error },
-    /// A daemon runs now, so it can be asked instead.
     #[error(
         "a daemon started in {path:?} while its store was copied. Nothing was changed. Give the command again"
     )]
@@ -80,7 +79,6 @@ pub fn of_idle(data_dir: &Path, beside: &[&str], spare: Spare) -> Result<TempDir
     if idle.is_still() { Ok(copy) } else { Err(CopyError::Used { path: data_dir.to_owned() }) }
 }
 
-/// How many bytes the store of a data directory takes.
 pub fn size_of_store(data_dir: &Path) -> io::Result<u64> {
     size(&data_dir.join(STORE))
 }

@@ -12,7 +12,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-/// Where the store stands in a data directory.
 pub const STORE: &str = "store";
 const LOCK: &str = "lock";
 /// How long to wait for the lock: longer than a process takes that only checks whether a directory is held.
@@ -52,7 +51,6 @@ impl Drop for DataDir {
 }
 
 impl DataDir {
-    /// Creates the directory when it is missing, and holds it.
     pub fn hold(path: &Path) -> Result<DataDir, DirectoryError> {
         let unusable = |source| DirectoryError::Unusable { path: path.to_owned(), source };
         create_and_sync(path).map_err(unusable)?;
@@ -107,8 +105,7 @@ impl DataDir {
     }
 }
 
-/// A data directory that no process held when it was checked. The check blocks no other process: a daemon may start at any
-/// moment.
+/// A data directory that no process held when it was checked. The check blocks nobody: a daemon may start at any moment.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Idle {
     path: PathBuf,
@@ -117,7 +114,6 @@ pub struct Idle {
 }
 
 impl Idle {
-    /// An error when a process holds the directory.
     pub fn look(path: &Path) -> Result<Idle, DirectoryError> {
         let unusable = |source| DirectoryError::Unusable { path: path.to_owned(), source };
         let mut lock = match File::open(path.join(LOCK)) {
@@ -162,8 +158,7 @@ fn holder_of(lock: &File) -> Option<u32> {
     })
 }
 
-/// Creates what is missing of a path, and syncs the directories that got a new entry: a power cut must not remove the directory
-/// that holds confirmed data.
+/// Creates what is missing of a path, and syncs the parents: a power cut must not remove the directory of confirmed data.
 fn create_and_sync(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());

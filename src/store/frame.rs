@@ -37,7 +37,6 @@ impl Stamp {
         Stamp(u64::from(opening) << Stamp::WRITES_BITS)
     }
 
-    /// The number of the opening after which the value was written.
     pub(super) fn opening(self) -> u32 {
         (self.0 >> Stamp::WRITES_BITS) as u32
     }
@@ -99,8 +98,7 @@ impl FrameKey {
     }
 }
 
-/// The value of a frame that holds the value of `key` and nothing else, without checking its hash. A frame of another key is
-/// returned as the error.
+/// The value of a frame of `key` that holds nothing else, without checking its hash. Another frame is returned as the error.
 pub(super) fn unwrapped(key: &[u8], mut frame: Vec<u8>) -> Result<Vec<u8>, Vec<u8>> {
     let Some(key_len) = u8::try_from(key.len()).ok() else { return Err(frame) };
     let value_at = HEADER + key.len();

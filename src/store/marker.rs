@@ -16,7 +16,6 @@ const BOOT: &str = "boot";
 /// Says where the log ended when the store was closed in order: nothing before that is torn.
 const CLOSED: &str = "closed";
 
-/// The id of a store, drawn when it is created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct StoreId(pub [u8; 16]);
 
@@ -38,7 +37,6 @@ pub(crate) enum Boot {
     Other,
 }
 
-/// Whether every value that matters is framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Framing {
     All,
@@ -54,7 +52,6 @@ pub(super) struct Marker {
 }
 
 impl Marker {
-    /// `None` when there is none.
     pub fn read(dir: &Path) -> io::Result<Option<Marker>> {
         let text = match fs::read(dir.join(FILE)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -93,8 +90,7 @@ impl Marker {
     }
 }
 
-/// Whether everything that was written into the store is in its file: the machine did not restart since it was opened last, and no
-/// write failed.
+/// Whether all that was written is in the store's file: the machine did not restart since it was opened, and no write failed.
 pub(super) fn written_in(dir: &Path) -> Boot {
     match (fs::read_to_string(dir.join(BOOT)), boot_id()) {
         (Ok(then), Some(now)) if then == now => Boot::Same,
@@ -102,8 +98,7 @@ pub(super) fn written_in(dir: &Path) -> Boot {
     }
 }
 
-/// Where the log of the store in `dir` ended if the store was closed in order. A kill leaves a torn end, as a power cut does: sled
-/// writes in several threads.
+/// Where the log ended if the store was closed in order. A kill tears its end, as a power cut does: sled writes in several threads.
 pub(super) fn closed_at(dir: &Path) -> Option<u64> {
     let text = fs::read_to_string(dir.join(CLOSED)).ok()?;
     let (end, sum) = text.trim().split_once(' ')?;

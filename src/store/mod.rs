@@ -60,13 +60,11 @@ pub const VALUE_MAX: usize = 6 * 1024;
 /// Maximum number of writes in one [`Batch`]. sled keeps memory permanently after batches of more than about 1,000.
 pub const BATCH_MAX: usize = 900;
 
-/// How many values [`Store::put_all`] writes at once.
 const PUT_AT_ONCE: usize = 256;
 
 /// The version of the layout of keys and values that this program writes.
 pub const FORMAT: u32 = 3;
 
-/// A key and its value.
 pub type Entry = (Vec<u8>, Vec<u8>);
 
 /// In ascending order of their keys.
@@ -147,20 +145,15 @@ pub enum StoreError {
     BatchTooLong { writes: usize },
     /// An earlier write or flush failed, so what the disk holds is unknown until the store is opened again.
     #[error("{failure} That was before, and nothing more is written until the process starts again")]
-    Poisoned {
-        /// What failed, and what it means.
-        failure: Arc<str>,
-    },
+    Poisoned { failure: Arc<str> },
     #[error(
         "the disk failed: {0}. What was confirmed is kept; what was being written may or may not be. Free some room or replace the disk, then start the process again"
     )]
     Disk(#[source] io::Error),
-    /// What is written has no name, and no later start could find it.
     #[error(
         "the store {path:?} was removed from the disk while this process used it. Nothing is confirmed any more, and what was confirmed before is lost with the removed files. Find out what removes them, put a backup there if there is one, then start the process again; without a backup it begins an empty store"
     )]
     Removed { path: PathBuf },
-    /// The next start would find another store.
     #[error(
         "another directory or file has taken the place of the store {path:?} while this process used it. Nothing is confirmed any more; what was confirmed before is in {now_at:?}. Put the right one of the two there, then start the process again"
     )]
@@ -184,8 +177,7 @@ impl Coded for StoreError {
     }
 }
 
-/// The storage below a [`Store`]: an ordered map of bytes whose writes become durable in the order in
-/// which they were made. Errors are those of the disk.
+/// The storage below a [`Store`]: an ordered map of bytes whose writes become durable in order. Errors are those of the disk.
 pub trait Backend: Send + Sync + 'static {
     fn get(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>>;
     /// Makes all writes or none, also through a power cut.
@@ -264,14 +256,12 @@ impl fmt::Debug for Store {
 impl Store {
     /// Opens or creates the store in `path`. When this returns `Ok`, all that the store shows is durable.
     ///
-    /// The caller must hold the directory for itself ([`directory::DataDir`]).
-    ///
-    /// Daemons open theirs with [`salvage::open_store`], which succeeds on a full disk and with a damaged store too.
+    /// The caller must hold the directory ([`directory::DataDir`]). Daemons use [`salvage::open_store`], which succeeds on a full disk
+    /// and with a damaged store too.
     pub fn open(path: &Path, purpose: Purpose) -> Result<Store, StoreOpenError> {
         Store::open_after(path, purpose, &DiskRoom::of(path, None), 0)
     }
 
-    /// A store on any backend.
     pub fn on(backend: impl Backend) -> Store {
         Store {
             backend: Arc::new(backend),
@@ -313,8 +303,7 @@ impl Store {
         self.write(|| self.backend.apply(writes))
     }
 
-    /// Writes many values, in batches. Each but the last is flushed: sled takes writes faster than a busy disk, and keeps them all
-    /// in memory.
+    /// Writes many values in batches. Each but the last is flushed: sled is faster than a busy disk, and keeps writes in memory.
     pub fn put_all(
         &self,
         entries: impl Iterator<Item = Result<Entry, StoreError>>,
@@ -390,7 +379,6 @@ impl Store {
         })
     }
 
-    /// Refuses all writes from now on.
     fn poison(&self, error: &StoreError) {
         self.poisoned.get_or_init(|| format!("{error}.").into());
     }

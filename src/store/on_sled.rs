@@ -17,8 +17,7 @@ const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 /// access for a whole leaf. Walking through 263 MB thus kept 16,384 leaves, 200 MB, whatever the cache's size. So a walk
 /// accesses what it reads once more after a number of bytes, which keeps at most 16 MB beyond the cache.
 const BYTES_FOR_AN_ACCESS: usize = 1024;
-/// A store that was closed a moment ago by this process is locked until sled's last thread has released it, and nothing signals
-/// when that happens.
+/// A store that this process closed a moment ago is locked until sled's last thread has released it, which nothing signals.
 const UNLOCKED_WITHIN: Duration = Duration::from_secs(5);
 /// sled's collector of free segments runs only on this tick.
 const TICK_MS: u64 = 500;

@@ -114,7 +114,6 @@ impl Store {
 struct Identity {
     id: StoreId,
     framing: Framing,
-    /// How often it was opened.
     opening: u32,
 }
 

@@ -40,9 +40,7 @@ impl Presence {
 
     /// An error once nothing may be confirmed any more.
     pub(super) fn check(&self) -> Result<(), StoreError> {
-        let moved_to = self.find()?;
-        self.set_moved_to(moved_to);
-        Ok(())
+        self.find().map(|moved_to| self.set_moved_to(moved_to))
     }
 
     pub(super) fn moved_to(&self) -> Option<PathBuf> {

@@ -14,7 +14,6 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-/// The bits of a file's mode that give rights to other users.
 const OTHERS: u32 = 0o077;
 /// The sticky bit: in a directory with it, such as `/tmp`, users may remove only their own files.
 const STICKY: u32 = 0o1000;
@@ -95,7 +94,6 @@ pub(super) fn hand_over(dir: &Path) {
     }
 }
 
-/// All files and directories of fogpost below a data directory, without links.
 fn each_of_ours(dir: &Path, act: &mut dyn FnMut(&Path, &Metadata) -> io::Result<()>) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;

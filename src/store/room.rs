@@ -27,15 +27,13 @@ pub const BALLAST_BYTES: u64 = 4 << 20;
 const RESERVE_MOST: u64 = 64 << 20;
 /// The part of a small filesystem that is kept free.
 const RESERVE_PART: u64 = 20;
-/// The age up to which the last reading of the free space is reused: little is written in this time, and a reading costs a system
-/// call.
+/// For how long a reading of the free space is reused: little is written meanwhile, and a reading costs a system call.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// What is written for a value, at most and for a while: it comes with the nodes of the tree that it changes.
 pub const WRITTEN_FOR_VALUES: u64 = 2;
 /// How often it is checked whether the ballast can be created again.
 const LAY_AGAIN_EVERY: Duration = Duration::from_secs(1);
-/// Room that must be left in addition to the ballast before it is created, so that two daemons on one disk do not take it from
-/// each other.
+/// Room beyond the ballast before it is created, so that two daemons on one disk do not take it from each other.
 const LAY_WITH: u64 = 1 << 20;
 /// sled begins to rewrite a segment when less than half of it is in use, and some are always on the way.
 const STORE_TO_VALUES: u64 = 3;
@@ -54,10 +52,8 @@ pub struct DiskRoom(Arc<RoomState>);
 #[derive(Debug)]
 struct RoomState {
     dir: PathBuf,
-    /// As the operator set it.
     reserve: Option<u64>,
     has_ballast: AtomicBool,
-    /// When the disk was last looked at, and what was found.
     recent: Mutex<Option<(Instant, Look)>>,
 }
 
@@ -74,7 +70,6 @@ impl DiskRoom {
         self.look().left >= bytes
     }
 
-    /// Looks at the disk that `dir` is on.
     pub(super) fn of(dir: &Path, reserve: Option<u64>) -> DiskRoom {
         // Left by a crash.
         let _ = fs::remove_file(dir.join(BALLAST_NEW));
@@ -86,13 +81,11 @@ impl DiskRoom {
         }))
     }
 
-    /// How many bytes are left, as it was a moment ago. A disk that does not report its free space counts as one with room: a
-    /// write will show the truth.
+    /// How many bytes were left a moment ago. A disk that does not report it counts as one with room: a write will show the truth.
     pub fn left(&self) -> u64 {
         self.recent().left
     }
 
-    /// How long the file of the store is, as it was a moment ago.
     pub fn store_bytes(&self) -> u64 {
         self.recent().store
     }
@@ -176,7 +169,6 @@ impl DiskRoom {
         })
     }
 
-    /// Creates the ballast if it is missing and there is room.
     fn lay_ballast(&self) {
         if self.0.has_ballast.load(Ordering::Relaxed) || self.check(LAY_WITH).is_err() {
             return;

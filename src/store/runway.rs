@@ -17,7 +17,6 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How many zeros are written at a time.
 const LENGTH: usize = 4 * 1024 * 1024;
 /// The minimum length that stays ahead of the log.
 const LEAST: u64 = 2 * 1024 * 1024;
@@ -41,7 +40,6 @@ impl Runway {
         Ok(runway)
     }
 
-    /// Call it with the number of bytes that a flush wrote.
     pub(super) fn used(&self, bytes: usize) -> io::Result<()> {
         let unseen = self.unseen.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
         if unseen < LOOK_EVERY {

@@ -15,8 +15,8 @@ pub(crate) use super::marker::Boot;
 use super::marker::{self, Marker, StoreId};
 use super::room::DiskRoom;
 use super::sled_log::{LOG_FILE, TORN_FILE, read_up_to};
-use super::{Purpose, Store, StoreError, StoreOpenError, on_sled, remove_if_there, unframed};
-use crate::codes;
+use super::{Entry, Purpose, Store, StoreError, StoreOpenError, on_sled, remove_if_there, unframed};
+use crate::codes::{self, Coded};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, ErrorKind, Write};
@@ -43,7 +43,6 @@ pub enum OnLoss {
     Refuse,
 }
 
-/// The newest sound value under a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SalvagedValue {
     pub key: Vec<u8>,
@@ -51,33 +50,13 @@ pub struct SalvagedValue {
     pub stamp: Stamp,
 }
 
-/// The newest sound value under each key of a damaged store. Only the places of the values are in memory.
+/// The newest sound value under each key of a damaged store. Only its keys and places are in memory.
 pub struct Salvaged {
     /// The log, and what was kept of its torn ends.
     files: Vec<File>,
     frames: FrameKey,
     boot: Boot,
-    places: BTreeMap<CompactKey, FramePlace>,
-}
-
-/// A key in as few bytes as possible: there may be a million.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum CompactKey {
-    Short { bytes: [u8; 14], length: u8 },
-    Long(Box<[u8]>),
-}
-
-impl CompactKey {
-    fn of(key: &[u8]) -> CompactKey {
-        let mut bytes = [0; 14];
-        match bytes.get_mut(..key.len()) {
-            Some(room) => {
-                room.copy_from_slice(key);
-                CompactKey::Short { bytes, length: key.len() as u8 }
-            }
-            None => CompactKey::Long(key.into()),
-        }
-    }
+    places: BTreeMap<Box<[u8]>, FramePlace>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -105,7 +84,7 @@ impl Salvaged {
         let mut found = Salvaged { files, frames: id.frames(), boot, places: BTreeMap::new() };
         let mut places = BTreeMap::new();
         found.each_frame(&mut |place, frame| {
-            let known = places.entry(CompactKey::of(frame.key)).or_insert(place);
+            let known = places.entry(frame.key.into()).or_insert(place);
             if known.stamp <= place.stamp {
                 *known = place;
             }
@@ -168,27 +147,26 @@ impl Salvaged {
         self.boot == Boot::Same
     }
 
-    /// The newest value under `key`.
     pub fn get(&self, key: &[u8]) -> Result<Option<SalvagedValue>, StoreError> {
-        self.places.get(&CompactKey::of(key)).map(|place| self.read(*place)).transpose()
+        self.places.get(key).map(|place| self.read(*place)).transpose()
     }
 
-    /// The newest values from key `from` (inclusive) to `to` (exclusive). Keys of up to 14 bytes come first, in ascending order,
-    /// then longer ones.
+    /// The newest values from key `from` (inclusive) to `to` (exclusive), ascending.
     pub fn range(
         &self,
         from: &[u8],
         to: &[u8],
     ) -> impl Iterator<Item = Result<SalvagedValue, StoreError>> + '_ {
-        let short = (Bound::Included(lowest(from)), Bound::Excluded(lowest(to)));
-        let long =
-            (Bound::Included(CompactKey::Long(from.into())), Bound::Excluded(CompactKey::Long(to.into())));
-        let places = self.places.range(short).chain(self.places.range(long));
+        let places = self.places.range::<[u8], _>((Bound::Included(from), Bound::Excluded(to)));
         places.map(|(_, place)| self.read(*place))
     }
 
-    /// All sound values under any of `keys`, older ones too, in no order: for keys whose newest value does not count. Reads the
-    /// whole file.
+    /// The same as [`Salvaged::range`], as the entries of a new store.
+    pub fn entries(&self, from: &[u8], to: &[u8]) -> impl Iterator<Item = Result<Entry, StoreError>> + '_ {
+        self.range(from, to).map(|found| found.map(|found| (found.key, found.value)))
+    }
+
+    /// All sound values under `keys`, old ones too, unordered: for keys whose newest value does not count. Reads the whole file.
     pub fn versions(&self, keys: &[Vec<u8>]) -> Result<Vec<SalvagedValue>, StoreError> {
         let mut versions = Vec::new();
         let mut keep = |_: FramePlace, frame: Frame<'_>| {
@@ -220,19 +198,6 @@ fn owned(frame: Frame<'_>) -> SalvagedValue {
     SalvagedValue { key: frame.key.to_vec(), value: frame.value.to_vec(), stamp: frame.stamp }
 }
 
-/// The least short key that is not below `key`.
-fn lowest(key: &[u8]) -> CompactKey {
-    match CompactKey::of(key) {
-        CompactKey::Long(key) => {
-            // Cut: it sorts behind its own beginning.
-            let mut bytes = [0; 14];
-            bytes.copy_from_slice(&key[..14]);
-            CompactKey::Short { bytes, length: 15 }
-        }
-        short => short,
-    }
-}
-
 /// Whether the store of a data directory can be salvaged. That of an earlier version can be as far as sled opens it.
 pub fn is_possible(dir: &Path) -> bool {
     Marker::read(&dir.join(STORE)).is_ok_and(|marker| marker.is_some())
@@ -245,7 +210,7 @@ pub fn request(dir: &Path) -> io::Result<()> {
 }
 
 /// The opening of the store found all that was confirmed, so what was kept of a torn end is removed.
-pub fn nothing_is_missing(dir: &Path) {
+fn nothing_is_missing(dir: &Path) {
     // Left there it takes room, and is searched should the store be salvaged later: an old value is never taken for a newer one.
     let _ = fs::remove_file(dir.join(STORE).join(TORN_FILE));
 }
@@ -264,19 +229,16 @@ fn finish_interrupted(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A store that was opened, and the room on its disk.
 pub struct OpenedStore {
     pub store: Store,
     pub room: DiskRoom,
     pub condition: StoreCondition,
 }
 
-/// The condition in which a store was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreCondition {
     /// sled could open it. That all of it can be read is not known.
     Opened,
-    /// It was damaged, and is rebuilt from what could be found.
     Salvaged,
 }
 
@@ -330,6 +292,45 @@ pub fn open_store(
     room.keep_ballast().map_err(io_error)?;
     let condition = if is_salvaged { StoreCondition::Salvaged } else { StoreCondition::Opened };
     Ok(OpenedStore { store, room, condition })
+}
+
+/// Opens the store of a data directory as [`open_store`] does, and what `open` finds in it.
+///
+/// When `open` meets a part that cannot be read, or misses what was confirmed, the store is rebuilt from what stands anywhere in its
+/// file, once; only then may `open` record a loss.
+pub fn open_with<T, E: Coded + From<StoreOpenError>>(
+    dir: &Path,
+    purpose: Purpose,
+    reserve: Option<u64>,
+    rebuild: Rebuild<'_>,
+    open: impl Fn(OpenedStore, OnLoss) -> Result<T, E>,
+) -> Result<T, E> {
+    let mut first_try = if is_possible(dir) { OnLoss::Refuse } else { OnLoss::Record };
+    loop {
+        let opened = open_store(dir, purpose, reserve, rebuild)?;
+        let is_salvaged = opened.condition == StoreCondition::Salvaged;
+        let on_loss = if is_salvaged { OnLoss::Record } else { first_try };
+        let unreadable = opened.store.unreadable();
+        let error = match open(opened, on_loss) {
+            Ok(opened) => {
+                nothing_is_missing(dir);
+                return Ok(opened);
+            }
+            Err(error) => error,
+        };
+        let is_damaged = error.code() == codes::STORE_PARTLY_UNREADABLE || *unreadable.borrow();
+        if !is_damaged || on_loss == OnLoss::Record {
+            return Err(error);
+        }
+        tracing::warn!(
+            code = %codes::STORE_PARTLY_UNREADABLE,
+            %purpose, reason = %error,
+            hint = "check the disk",
+            "a part of the store cannot be read; its file is searched for it"
+        );
+        request(dir).map_err(|source| StoreOpenError::Io { path: dir.to_owned(), source })?;
+        first_try = OnLoss::Record;
+    }
 }
 
 /// Replaces the store by a new one with all values that can be found in the old one. Returns `Ok(false)` and changes nothing when

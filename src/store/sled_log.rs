@@ -8,9 +8,8 @@
 //! **Kept by.** A crash leaves a torn end: nothing behind it was synced. Damage shows where a message cannot be read that was synced
 //! for certain: a later segment says so, or the store was closed in order, and its end written down. A torn end may be damaged, too:
 //! it is kept ([`keep_torn`]) until the opening of the store has found all that was confirmed.
-//! **Not promised.** That what the last snapshot covers is sound: sled does not replay it, and damage there shows when it is
-//! read. Nor that a torn end is kept on a disk that is nearly full, or when 32 MB of others are kept already: opening needs the
-//! room.
+//! **Not promised.** That what the last snapshot covers is sound: sled does not replay it, and damage there shows when it is read.
+//! Nor that a torn end is kept on a disk that is nearly full, or beside 32 MB of others: opening needs room.
 //!
 //! The format is that of sled 0.34.7 (`src/pagecache/{iterator,logger}.rs`, `src/serialization.rs` there).
 
@@ -38,7 +37,6 @@ const KIND_CORRUPTED: u8 = 0;
 const KIND_CAP: u8 = 2;
 const KIND_LAST: u8 = 11;
 
-/// The condition of a log before sled opens it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum LogCondition {
     Sound,
@@ -47,8 +45,7 @@ pub(super) enum LogCondition {
     Damaged(String),
 }
 
-/// Reads the part of the log in `dir` that sled will replay. `closed_at` is where the log ended when the store was closed in order, see
-/// [`end`].
+/// Reads the part of the log in `dir` that sled will replay. `closed_at` is its end if the store was closed in order ([`end`]).
 pub(super) fn check(dir: &Path, closed_at: Option<u64>) -> io::Result<LogCondition> {
     let log = match File::open(dir.join(LOG_FILE)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(LogCondition::Sound),
@@ -117,8 +114,7 @@ pub(super) fn keep_torn(dir: &Path, segments: &[u64]) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Where the log in `dir` ends, as a place in all that was ever written into it: the end of the last message that can be read.
-/// The store must be closed.
+/// Where the log of a closed store ends, as a place in all that was ever written: behind the last message that can be read.
 pub(super) fn end(dir: &Path) -> io::Result<u64> {
     let log = File::open(dir.join(LOG_FILE))?;
     let Some((lsn, at)) = Segments::of(&log)?.by_lsn.pop() else { return Ok(0) };
@@ -126,11 +122,9 @@ pub(super) fn end(dir: &Path) -> io::Result<u64> {
     Ok(lsn + end.map_or(SEGMENT, |end| end as u64))
 }
 
-/// The segments of a log, by their headers.
 struct Segments {
     /// Where each begins: in all that was ever written, and in the file. In order.
     by_lsn: Vec<(u64, u64)>,
-    /// Where those stand whose header cannot be read.
     unreadable: Vec<u64>,
     /// Everything before this was synced when the newest one was begun.
     synced: u64,
@@ -164,8 +158,7 @@ fn snapshot_lsn(dir: &Path) -> io::Result<u64> {
     Ok(newest)
 }
 
-/// Where a segment begins in all that was ever written, and up to where everything was synced when it was begun; `None` if its
-/// header cannot be read.
+/// Where a segment begins in all that was ever written, and up to where all was synced then; `None` if its header cannot be read.
 fn segment_header(log: &File, at: u64) -> io::Result<Option<(u64, u64)>> {
     let mut bytes = [0; SEGMENT_HEADER];
     if read_up_to(log, &mut bytes, at)? < SEGMENT_HEADER {
@@ -219,13 +212,10 @@ fn unreadable_from(bytes: &[u8], segment_number: u64) -> Option<usize> {
 
 struct SledMessage {
     kind: u8,
-    /// The number of the segment that it was written into.
     segment: u64,
-    /// The length of the message with its header.
     length: usize,
 }
 
-/// The message that `bytes` begin with, if it is sound.
 fn message(bytes: &[u8]) -> Option<SledMessage> {
     let (sum, hashed) = bytes.split_first_chunk::<4>()?;
     let (kind, rest) = hashed.split_first()?;
@@ -244,7 +234,6 @@ fn message(bytes: &[u8]) -> Option<SledMessage> {
     is_sound.then(|| SledMessage { kind: *kind, segment, length: 4 + header.len() + body.len() })
 }
 
-/// The first readable message in a segment, wherever it begins.
 fn first_message(bytes: &[u8]) -> Option<SledMessage> {
     (SEGMENT_HEADER..bytes.len()).find_map(|at| message(&bytes[at..]))
 }

@@ -79,7 +79,6 @@ fn look_between(
     Ok(())
 }
 
-/// A key that ends in a number.
 fn parts(key: &[u8]) -> Option<(&[u8], u64)> {
     let (prefix, number) = key.split_last_chunk()?;
     (!prefix.is_empty()).then(|| (prefix, u64::from_be_bytes(*number)))

@@ -21,10 +21,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// An operation that notices the failure ends the daemon within this time, with its own message.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// What a failure of the disk means, and what to do.
 pub(super) const DISK_ADVICE: &str = "What was confirmed is kept. Make room on the disk or replace it, then start again: that finds out what it holds";
 
-/// A time in checks of the watching thread.
 type Looks = u64;
 
 const fn looks(time: Duration) -> Looks {

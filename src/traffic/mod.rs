@@ -47,7 +47,6 @@ impl Direction {
     }
 }
 
-/// One car passes the barrier.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CarPassage {
     pub direction: Direction,
@@ -63,11 +62,9 @@ impl CarPassage {
         self.plate.as_deref().map(letters_and_digits)
     }
 
-    /// Appends the event as an edge accepts it, in one line of JSON, with the time as clocks in `zone` show it. `key` is its
-    /// [`CarPassage::key`].
+    /// Appends the event as an edge accepts it, in one line of JSON, with local time in `zone`. `key` is its [`CarPassage::key`].
     ///
-    /// The camera at the entry reports the plate as it is painted, the one at the exit its letters and digits only, as cameras
-    /// of two makers do.
+    /// The camera at the entry reports the plate as it is painted, the one at the exit only letters and digits, as two makers do.
     pub fn write_event(&self, key: Option<&str>, zone: &TimeZone, out: &mut String) {
         const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(3));
         let plate = if self.direction == Direction::Entry { self.plate.as_deref() } else { key };
@@ -112,7 +109,6 @@ pub struct Drivers {
     /// Cars that were inside some garage when the run began, by the letters and digits of their plates. No new car gets one of
     /// them, and they do not return.
     found: Arc<HashSet<Arc<str>>>,
-    /// The random numbers of this garage.
     rng: ChaCha8Rng,
 }
 
@@ -131,7 +127,6 @@ impl Drivers {
         Drivers { registry, garage, capacity, next_new: 0, regulars: Vec::new(), found, rng }
     }
 
-    /// A car that was never here.
     fn new_car(&mut self) -> Arc<str> {
         loop {
             let plate = self.registry.plate(self.garage, self.next_new);
@@ -159,7 +154,6 @@ impl Drivers {
     }
 }
 
-/// The events of one garage, in order.
 pub type CarStream = Box<dyn Iterator<Item = CarPassage> + Send>;
 
 /// How many of the first `limit` events of a city happen in each garage. Of two at the same instant, that of the garage that

@@ -53,11 +53,9 @@ const STRIDE: u128 = (1 << 31) - 1;
 #[derive(Debug)]
 struct PlateCountry {
     pattern: Pattern,
-    /// How many plates it has.
     plates: u64,
     /// How many of a hundred cars come from it.
     share: u64,
-    /// The number of its first car's plate.
     first: u64,
 }
 

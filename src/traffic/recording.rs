@@ -38,7 +38,6 @@ pub struct Recording {
 #[derive(Debug)]
 pub struct RecordedGarage {
     pub name: SiteName,
-    /// Of its last row.
     pub capacity: u32,
     /// In order of time; rows of the same instant stay in the order of the file.
     pub rows: Arc<[OccupancyRow]>,
@@ -89,7 +88,6 @@ fn whole_number(column: &str, text: &str, range: RangeInclusive<i64>) -> Result<
     })
 }
 
-/// A garage while its rows are read.
 struct GarageRows {
     name: SiteName,
     /// Of the latest row, and the time of that row.
@@ -195,7 +193,6 @@ fn read_error(path: &Path, error: csv::Error) -> RecordingError {
     RecordingError::Line { path, line, reason }
 }
 
-/// What a garage was seen to hold at one instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OccupancyRow {
     pub unix_ms: i64,

@@ -25,7 +25,6 @@ const HOUR_MS: f64 = 3_600_000.0;
 const LONGEST_STAY_MS: f64 = 4.0 * 24.0 * HOUR_MS;
 const UNREADABLE: f64 = 0.01;
 
-/// What people use a garage for.
 #[derive(Debug)]
 pub struct GarageUsage {
     median_stay_hours: f64,
@@ -118,7 +117,6 @@ pub fn simulated_garage(index: usize) -> (String, u32, &'static GarageUsage) {
 /// inside from the start, and nobody knows its plate.
 type Departure = (i64, u64, Option<Arc<str>>);
 
-/// One garage's simulated traffic, which has no end.
 #[derive(Debug, Clone)]
 pub struct SimulatedTraffic {
     demand: Demand,

@@ -12,13 +12,11 @@ use crate::config::CarsPerHour;
 use jiff::tz::TimeZone;
 use std::sync::Arc;
 
-/// The garage whose cars are simulated.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SteadyGarage<'a> {
     pub name: &'a str,
     pub capacity: u32,
     pub cars_per_hour: CarsPerHour,
-    /// The seed of all random numbers.
     pub seed: u64,
     /// Cars that are inside at the beginning; below zero counts as none. They leave like the others, but with unreadable
     /// plates, since their plates are not known here.

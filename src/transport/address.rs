@@ -12,7 +12,6 @@ pub struct ServerAddress {
     port: u16,
 }
 
-/// Why a text is not an address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is no address: {reason}. One looks like \"tcp://127.0.0.1:5555\"")]
 pub struct AddressError {
@@ -21,7 +20,6 @@ pub struct AddressError {
 }
 
 impl ServerAddress {
-    /// `HOST:PORT`, as sockets take it.
     pub fn host_and_port(&self) -> String {
         format!("{}:{}", self.host, self.port)
     }

@@ -11,7 +11,6 @@ use zeromq::{
     ZmqError, ZmqMessage,
 };
 
-/// How long connecting and the handshake may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 /// How long a message may take into the socket's queue, which is empty while the window is kept.
 const QUEUE_WITHIN: Duration = Duration::from_secs(2);
@@ -42,7 +41,6 @@ pub enum DealerError {
 }
 
 impl DealerConnection {
-    /// Connects within [`CONNECT_WITHIN`], the handshake included.
     pub async fn connect(address: &ServerAddress) -> Result<DealerConnection, DealerError> {
         let mut options = SocketOptions::default();
         options.connect_timeout(CONNECT_WITHIN);

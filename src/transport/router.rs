@@ -16,11 +16,9 @@ const QUEUE: usize = 128;
 /// How often a reply is offered before its peer counts as one that does not read.
 const TRIES: usize = 8;
 
-/// The peer that a reply goes to.
 #[derive(Debug, Clone)]
 pub struct Peer(Vec<Bytes>);
 
-/// A request's body as it came, and the peer that waits for the reply.
 #[derive(Debug)]
 pub struct Incoming {
     pub peer: Peer,

@@ -72,40 +72,32 @@ pub struct Receipt {
     pub last: Option<u64>,
 }
 
-/// A garage at the server before this run.
 #[derive(Debug, Clone, Default)]
 pub struct Baseline {
     pub state: StartingState,
-    /// The highest number of each epoch.
     pub marks: BTreeMap<String, u64>,
     /// The cars inside, and since when.
     pub stays: StayPairing,
-    /// How many stays had ended.
     pub closed: u64,
     /// From where the events of this run are listed.
     pub cursor: Option<String>,
 }
 
 impl Baseline {
-    /// How many events of this garage the server had applied.
     pub fn applied(&self) -> u64 {
         self.marks.values().sum()
     }
 }
 
-/// A garage at the server at the end.
 #[derive(Debug, Clone, Default)]
 pub struct ServerAccount {
-    /// The sum of its marks.
     pub applied: u64,
     pub occupied: i64,
     /// Events that its edge still holds; `None` if the edge did not answer.
     pub depth: Option<u64>,
     pub closed: u64,
     pub taken: Takings,
-    /// The listed charges, if they were read.
     pub charges: Option<GarageCharges>,
-    /// The listed events after the baseline, if they were read.
     pub events: Option<ListedEvents>,
 }
 
@@ -176,7 +168,6 @@ impl StayPairing {
     }
 }
 
-/// The charges of one garage, as the server lists them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GarageCharges {
     /// The sum of all: charges, voids and credits.
@@ -247,7 +238,6 @@ impl CityBooks {
         self.hash.events
     }
 
-    /// What the garage must hold when all is applied.
     pub fn occupied(&self) -> i64 {
         self.baseline.state.occupied + self.change
     }

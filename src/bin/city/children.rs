@@ -2,8 +2,7 @@
 //!
 //! **Promise.** No child outlives the city, however the city ends. All are of the city's version, also when the program is built
 //! again, or deleted, meanwhile.
-//! **Kept by.** The kernel's death signal, which each child asks for before it does anything else, and the kernel's own reference
-//! to the program.
+//! **Kept by.** The kernel's death signal, which each child asks for first, and the kernel's own reference to the program.
 //!
 //! Children are in a process group of their own, since Ctrl-C in a terminal goes to the whole group: the city has to stop the
 //! cars, let the events arrive and check the books before it stops the daemons.
@@ -40,7 +39,6 @@ const STOP_WITHIN: Duration = Duration::from_secs(10);
 const READY_WITHIN: Duration = Duration::from_secs(120);
 const LOG_LINES_SHOWN: usize = 8;
 
-/// Why a daemon is not running.
 #[derive(Debug, thiserror::Error)]
 pub enum ChildError {
     #[error("cannot start {name}: {source}. Nothing was confirmed by it")]
@@ -78,7 +76,6 @@ pub struct ChildSpec {
     pub role: &'static str,
     pub data_dir: PathBuf,
     pub log: PathBuf,
-    /// Everything but the data directory.
     pub arguments: Vec<OsString>,
 }
 

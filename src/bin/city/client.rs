@@ -8,7 +8,6 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 
-/// `GET /v1/outbox` of an edge.
 #[derive(Debug, Clone, Deserialize)]
 pub struct OutboxAtEdge {
     pub depth: u64,
@@ -31,7 +30,6 @@ pub struct GarageAtServer {
     pub taken: Takings,
 }
 
-/// How many stays of a garage have ended.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct StaysAtServer {
     pub closed: u64,
@@ -55,7 +53,6 @@ fn zero_when_unknown<'de, D: serde::Deserializer<'de>>(value: D) -> Result<i64, 
     Option::<i64>::deserialize(value).map(Option::unwrap_or_default)
 }
 
-/// A page of any list of the server.
 #[derive(Debug, Deserialize)]
 pub struct ListPage<T> {
     #[serde(alias = "garages", alias = "events", alias = "charges")]
@@ -94,7 +91,6 @@ impl DaemonClient {
         self.get(&format!("{edge}/v1/outbox")).await
     }
 
-    /// All garages that the server knows, by name.
     pub async fn garages(&self, server: &str) -> Result<BTreeMap<String, GarageAtServer>, HttpCallError> {
         let mut all = BTreeMap::new();
         let visit = |garage: GarageAtServer| _ = all.insert(garage.name.clone(), garage);

@@ -50,7 +50,6 @@ pub async fn register_customers(
     Ok(())
 }
 
-/// Plates and contracts as CSV.
 fn customers(garages: usize, seed: u64) -> (String, String) {
     let registry = PlateRegistry::new(seed, garages);
     let mut plates = "plate,account,name\n".to_owned();

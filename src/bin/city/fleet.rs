@@ -37,7 +37,6 @@ enum SlotState {
     Failed(ChildError),
 }
 
-/// One daemon, over all its processes.
 #[derive(Debug)]
 pub struct DaemonSlot {
     /// `http://127.0.0.1:5581`, the same for every process.
@@ -59,7 +58,6 @@ impl DaemonSlot {
         Ok(Arc::new(DaemonSlot { http, spec, state, earlier_peak_rss: AtomicU64::new(0) }))
     }
 
-    /// Returns once the daemon is up. Waits as long as it is dead.
     pub async fn up(&self) {
         drop(self.state.lock().await);
     }
@@ -134,7 +132,6 @@ impl DaemonSlot {
 #[derive(Debug)]
 pub struct Fleet {
     pub server: Arc<DaemonSlot>,
-    /// In the order of the garages.
     pub edges: Vec<Arc<DaemonSlot>>,
     /// Under chaos, the connections from the edges to the server, in the same order.
     pub links: Vec<Arc<FaultProxy>>,

@@ -12,7 +12,6 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// An event in `GET /v1/events`.
 #[derive(Debug, Deserialize)]
 struct ListedEvent {
     garage: String,
@@ -53,7 +52,6 @@ impl SequenceCheck {
     }
 }
 
-/// What a garage at the server holds before a run.
 pub async fn baseline(
     client: &DaemonClient,
     server: &str,
@@ -119,7 +117,6 @@ pub async fn events_after(
 /// The account of plates that nobody registered. Its month has more lines than a page should have.
 const UNREGISTERED: &str = "unregistered";
 
-/// An entry of `GET /v1/charges`.
 #[derive(Debug, Deserialize)]
 struct ListedCharge {
     kind: String,
@@ -151,7 +148,6 @@ impl StatementLink {
         format!("statements show {of} --month {}", self.month)
     }
 
-    /// Where the server shows it.
     pub fn path(&self) -> String {
         format!("/v1/statements/{}?month={}&format=html", percent_encoded(&self.of), self.month)
     }

@@ -21,7 +21,6 @@ pub(super) type Done<T> = oneshot::Sender<Result<T, AppendError>>;
 /// A change of the outbox itself. It answers its caller.
 pub(super) type Change = Box<dyn FnOnce(&mut Committer) -> Result<(), StoreError> + Send>;
 
-/// What the committer is asked to do.
 pub(super) enum CommitterCommand {
     Append {
         post: Post,
@@ -67,7 +66,6 @@ pub(super) struct Committer {
     progress: watch::Sender<OutboxProgress>,
     /// True while a move waits for room on the disk, which is logged once.
     move_waits: bool,
-    /// The command that did not fit into the group before.
     carried: Option<CommitterCommand>,
 }
 
@@ -75,7 +73,6 @@ pub(super) struct Committer {
 pub(super) struct AppendGroup {
     posts: Vec<Post>,
     answers: Vec<GroupAnswer>,
-    /// The posts that have a key, by their keys.
     keys: HashMap<bytes::Bytes, usize>,
     pages: usize,
     messages: u64,

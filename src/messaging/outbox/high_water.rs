@@ -12,11 +12,9 @@ use std::path::Path;
 /// The number of epochs whose ends fit into the file: the newest ones.
 pub(super) const ENDS_MAX: usize = 14;
 
-/// What was confirmed and what was acknowledged when it was written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct OutboxHighWater {
-    /// The epochs that were held, oldest first, each with the sequence that its next message would have got. New messages belonged
-    /// to the last one.
+    /// The epochs that were held, oldest first, each with the sequence of its next message. New messages belonged to the last one.
     pub ends: Vec<(Epoch, u64)>,
     /// The epoch that was being delivered, and the highest sequence acknowledged. Whatever was deleted lies at or below it.
     pub oldest: Epoch,
@@ -36,7 +34,6 @@ impl OutboxHighWater {
         self.ends.iter().find(|(its, _)| *its == epoch).map(|(_, next)| *next)
     }
 
-    /// The sequence up to which an epoch is known to have been acknowledged.
     pub fn acknowledged_of(&self, epoch: Epoch) -> u64 {
         if self.oldest == epoch { self.acknowledged } else { 0 }
     }

@@ -18,11 +18,8 @@ use crate::store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 
-/// This number of the last acknowledged keys is kept, however old they are.
 pub const KEPT_LEAST: u64 = 100_000;
-/// Every key is kept for this long after it was acknowledged, in seconds of running time.
 pub const KEPT_FOR_S: u64 = 24 * 3600;
-/// The maximum number of keys that are remembered, waiting or acknowledged.
 pub const KEPT_MOST: u64 = 1_000_000;
 
 /// The longest encoding of an entry, and of a page without entries.
@@ -30,11 +27,6 @@ const ENTRY_MAX: usize = 16 + 16 + 10 + 5;
 const HEADER_MAX: usize = 1 + 16 + 10 + 3;
 const ENTRIES_MAX: usize = (crate::store::VALUE_MAX - HEADER_MAX) / ENTRY_MAX;
 
-const UNREADABLE: &str = "a page of idempotency keys cannot be read";
-const UNREADABLE_HINT: &str =
-    "check the disk; a producer that repeats one of these keys stores a second event";
-
-/// What was stored under a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Remembered {
     pub epoch: Epoch,
@@ -46,9 +38,13 @@ pub(super) struct Remembered {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum KeyLocation {
     /// In the waiting message at this sequence of this epoch.
-    Waiting { epoch_index: EpochIndex, sequence: u64 },
-    /// In this page of keys.
-    Acknowledged { page: u64 },
+    Waiting {
+        epoch_index: EpochIndex,
+        sequence: u64,
+    },
+    Acknowledged {
+        page: u64,
+    },
 }
 
 /// A location in eight bytes: there may be a million.
@@ -98,7 +94,6 @@ struct StoredKey {
     count: u32,
 }
 
-/// The number of entries in a page of keys, and its age.
 #[derive(Debug, Clone, Copy)]
 struct KeyPageInfo {
     number: u64,
@@ -110,7 +105,6 @@ struct KeyPageInfo {
 pub(super) struct Keys {
     /// Locations by the first eight bytes of the key's digest. The whole key is compared where it stands.
     index: BTreeMap<u64, PackedLocation>,
-    /// The pages of keys, oldest first.
     pages: VecDeque<KeyPageInfo>,
     acknowledged: u64,
     /// The newest page of keys, which may grow.
@@ -130,12 +124,7 @@ impl Keys {
             let (key, value) = entry?;
             let number = key.get(1..).and_then(|number| Some(u64::from_be_bytes(number.try_into().ok()?)));
             let (Some(number), Some(page)) = (number, decode(&value)) else {
-                tracing::error!(
-                    code = %codes::IDEMPOTENCY_KEYS_UNREADABLE,
-                    key = %key.escape_ascii(),
-                    hint = UNREADABLE_HINT,
-                    "{UNREADABLE}"
-                );
+                say_unreadable(&key);
                 keys.next_page = number.map_or(keys.next_page, |number| number + 1);
                 continue;
             };
@@ -289,14 +278,18 @@ fn stored(store: &Store, number: u64) -> Result<Option<KeyPage>, StoreError> {
     };
     let page = value.and_then(|value| decode(&value));
     if page.is_none() {
-        tracing::error!(
-            code = %codes::IDEMPOTENCY_KEYS_UNREADABLE,
-            number,
-            hint = UNREADABLE_HINT,
-            "{UNREADABLE}"
-        );
+        say_unreadable(&page_key(number));
     }
     Ok(page)
+}
+
+fn say_unreadable(page_key: &[u8]) {
+    tracing::error!(
+        code = %codes::IDEMPOTENCY_KEYS_UNREADABLE,
+        key = %page_key.escape_ascii(),
+        hint = "check the disk; a producer that repeats one of these keys stores a second event",
+        "a page of idempotency keys cannot be read"
+    );
 }
 
 fn decode(value: &[u8]) -> Option<KeyPage> {

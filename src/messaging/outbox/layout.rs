@@ -29,15 +29,13 @@ pub(super) const MACHINE: &[u8] = b"h";
 pub(super) struct EpochRecord {
     pub epoch: Epoch,
     pub rank: u64,
-    /// The epoch whose messages are being moved here, and the first sequence that moves. The next opening continues a move that a
-    /// crash interrupted.
+    /// The epoch whose messages are being moved here, and the first sequence that moves. An opening continues an interrupted move.
     pub takes_over: Option<(EpochIndex, u64)>,
     /// The epoch whose messages were moved here, once all of them were moved: any remains of that epoch are ignored.
     pub took_over: Option<EpochIndex>,
 }
 
 impl EpochRecord {
-    /// The record of an epoch that takes over no other epoch.
     pub fn new(epoch: Epoch, rank: u64) -> EpochRecord {
         EpochRecord { epoch, rank, takes_over: None, took_over: None }
     }
@@ -56,7 +54,6 @@ impl EpochRecord {
     }
 }
 
-/// What the outbox holds of an epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
     pub epoch_index: EpochIndex,
@@ -119,7 +116,6 @@ impl StoredEpoch {
     pub fn oldest(&self) -> u64 {
         self.oldest_first.unwrap_or(self.next)
     }
-    /// Adds a page behind the others.
     pub fn push_page(&mut self, first: u64, last: u64, digest: Digest, bytes: u64) {
         self.oldest_first.get_or_insert(first);
         self.newest_first = Some(first);
@@ -133,7 +129,6 @@ pub(super) fn epoch_key(index: EpochIndex) -> Vec<u8> {
     [b"e", &index.to_be_bytes()[..]].concat()
 }
 
-/// The epoch index in the key of an [`EpochRecord`].
 pub(super) fn parse_epoch_key(key: &[u8]) -> Option<EpochIndex> {
     Some(EpochIndex::from_be_bytes(key.get(1..)?.try_into().ok()?))
 }
@@ -142,7 +137,6 @@ pub(super) fn page_key(index: EpochIndex, first: u64) -> Vec<u8> {
     [b"p", &index.to_be_bytes()[..], &first.to_be_bytes()].concat()
 }
 
-/// The keys that all pages of an epoch lie between.
 pub(super) fn page_keys(index: EpochIndex) -> (Vec<u8>, Vec<u8>) {
     (page_key(index, 0), page_key(index, u64::MAX))
 }
@@ -152,7 +146,6 @@ pub(super) fn aside_key(page_key: &[u8]) -> Vec<u8> {
     [b"d", &page_key[1..]].concat()
 }
 
-/// The epoch index and the first sequence in a page's key.
 pub(super) fn parse_page_key(key: &[u8]) -> Option<(EpochIndex, u64)> {
     decode_acknowledged(key.get(1..)?)
 }

@@ -38,7 +38,7 @@ use super::page::{self, Message};
 use super::{ClockReading, Epoch, LedgerId, Sequence};
 use crate::codes::{self, Code, Coded};
 use crate::store::room::DiskRoom;
-use crate::store::salvage::{OpenedStore, Salvaged, StoreCondition, open_store};
+use crate::store::salvage::{OpenedStore, Salvaged};
 use crate::store::{self, Purpose, Store, StoreError, StoreOpenError};
 use committer::{Change, Committer, CommitterCommand, Done, check};
 use pages::{Pages, Post};
@@ -58,7 +58,6 @@ pub const APPEND_MAX: usize = 10_000;
 /// The maximum size of one append in bytes, payloads and keys together.
 pub const APPEND_BYTES_MAX: usize = 2 * 1024 * 1024;
 
-/// The place of an append's messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Appended {
     pub epoch: Epoch,
@@ -80,13 +79,11 @@ impl Default for Limits {
     }
 }
 
-/// Checks before each write that the disk has room, given the bytes of the stored pages and of the messages that come. The
-/// error says what is short, for people.
+/// Checks that the disk has room, given the bytes of the stored pages and of the messages that come. The error says what is short.
 pub type Room = Arc<dyn Fn(u64, u64) -> Result<(), String> + Send + Sync>;
 
 #[derive(Clone, Default)]
 pub struct Options {
-    /// A file beside the store that records its progress.
     pub high_water_file: Option<PathBuf>,
     /// The id of this machine. When another one wrote last, the directory is a copy, and a new epoch begins.
     pub machine: Option<[u8; 16]>,
@@ -136,28 +133,23 @@ pub enum AppendError {
     Key { bytes: usize },
     #[error("this key was used before, for something else; nothing was stored. What is new needs a new key")]
     KeyReused,
-    /// There is room when older keys may be forgotten.
     #[error(
         "{} keys are remembered, and none of them may be forgotten yet; nothing was stored. Post again later, or without a key",
         keys::KEPT_MOST
     )]
     KeysFull,
-    /// There is room again when waiting messages were delivered.
     #[error("{0}; nothing was stored, and what was confirmed before is kept and goes on being delivered")]
     Full(String),
     #[error("more appends wait for the disk than it can take; nothing was stored, try again in a moment")]
     Busy,
-    /// Whether it was stored is unknown until the outbox is opened again; nothing more is accepted until then.
     #[error(
         "writing to the disk failed, and whether this append was stored is unknown. Nothing more is accepted until the process starts again; its log says what failed"
     )]
     Failed,
 }
 
-/// How far an outbox has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutboxProgress {
-    /// The epoch that is being delivered.
     pub position: Position,
     /// Writing failed, for the reason that [`Pages::failure`] gives. Nothing more is accepted.
     pub failed: bool,
@@ -173,14 +165,12 @@ pub struct OutboxStatus {
     pub acknowledged: u64,
     /// The number of messages that wait, of all epochs.
     pub depth: u64,
-    /// The size of the stored pages in bytes.
     pub bytes: u64,
     pub epochs: usize,
     /// The clocks when the oldest waiting page was begun.
     pub oldest_begun: Option<ClockReading>,
 }
 
-/// A message that waits, with its present place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WaitingMessage {
     pub epoch_index: EpochIndex,
@@ -189,8 +179,7 @@ pub struct WaitingMessage {
     pub record: Message,
 }
 
-/// The durable queue of one site. Cloning shares it; it closes when the last clone is dropped. What it holds is read by the methods
-/// of [`Pages`].
+/// The durable queue of one site. Cloning shares it; it closes with its last clone. [`Pages`] reads what it holds.
 #[derive(Clone)]
 pub struct Outbox {
     shared: Arc<OutboxShared>,
@@ -211,11 +200,8 @@ impl Deref for Outbox {
 }
 
 impl Outbox {
-    /// Opens the outbox in a data directory that the caller holds, whatever happened to its store.
-    ///
-    /// When sled refuses the store, a part of it cannot be read, or messages are missing, it is rebuilt first from what stands
-    /// anywhere in its file ([`salvage`]), once; only then what is missing is recorded as lost. `check` may refuse the store before
-    /// anything is changed in it, and gives its options.
+    /// Opens the outbox in a data directory that the caller holds, whatever happened to its store
+    /// ([`store::salvage::open_with`]). `check` may refuse the store before anything is changed in it, and gives its options.
     pub fn open_in<E>(
         dir: &Path,
         purpose: Purpose,
@@ -224,43 +210,16 @@ impl Outbox {
         check: impl Fn(&Store, DiskRoom) -> Result<Options, E>,
     ) -> Result<Outbox, E>
     where
-        E: From<StoreOpenError> + From<OutboxOpenError>,
+        E: Coded + From<StoreOpenError> + From<OutboxOpenError>,
     {
-        let high_water_file = dir.join(HIGH_WATER_FILE);
-        let rebuild = |found: &Salvaged, new: &Store| salvage::rebuild(&high_water_file, found, new);
-        let mut first_try = if store::salvage::is_possible(dir) { OnLoss::Refuse } else { OnLoss::Record };
-        loop {
-            let OpenedStore { store, room, condition } = open_store(dir, purpose, reserve, &rebuild)?;
-            let on_loss = if condition == StoreCondition::Salvaged { OnLoss::Record } else { first_try };
-            let unreadable = store.unreadable();
-            let opened = check(&store, room).map(|options| {
-                let options = Options { high_water_file: Some(high_water_file.clone()), on_loss, ..options };
-                Outbox::open(store, options, now)
-            });
-            let reason = match &opened {
-                Ok(Err(OutboxOpenError::Store(error @ StoreError::Damaged { .. }))) => {
-                    Some(error.to_string())
-                }
-                _ => None,
-            };
-            let is_damaged = reason.is_some() || opened.is_err() && *unreadable.borrow();
-            if let Ok(Ok(_)) = &opened {
-                store::salvage::nothing_is_missing(dir);
-            }
-            if !is_damaged || on_loss == OnLoss::Record {
-                return opened.and_then(|opened| Ok(opened?));
-            }
-            drop(opened);
-            tracing::warn!(
-                code = %codes::STORE_PARTLY_UNREADABLE,
-                reason,
-                hint = "check the disk",
-                "a part of the outbox cannot be read; the store's file is searched for it"
-            );
-            let requested = store::salvage::request(dir);
-            requested.map_err(|source| StoreOpenError::Io { path: dir.to_owned(), source })?;
-            first_try = OnLoss::Record;
-        }
+        let file = dir.join(HIGH_WATER_FILE);
+        let rebuild = |found: &Salvaged, new: &Store| salvage::rebuild(&file, found, new);
+        let open = |OpenedStore { store, room, .. }, on_loss| {
+            let options = check(&store, room)?;
+            let options = Options { high_water_file: Some(file.clone()), on_loss, ..options };
+            Ok(Outbox::open(store, options, now)?)
+        };
+        store::salvage::open_with(dir, purpose, reserve, &rebuild, open)
     }
 
     /// Opens what `store` holds, or begins a first epoch in it. `now` is a reading of the clocks.
@@ -298,7 +257,7 @@ impl Outbox {
             epoch if epoch == expected => committer.pages.begin_epoch().map(Ok),
             epoch => Ok(Ok(epoch)),
         };
-        self.ask(|done| CommitterCommand::Change(change(begin, done))).await
+        self.change(begin).await
     }
 
     /// Moves the messages from sequence `from` on, of the epoch that is being delivered, to a new epoch. Returns the new epoch
@@ -316,13 +275,12 @@ impl Outbox {
             let is_delivered = committer.pages.position().epoch_index == epoch_index;
             is_delivered.then(|| committer.pages.move_oldest(from)).transpose().map(Ok)
         };
-        self.ask(|done| CommitterCommand::Change(change(move_oldest, done))).await
+        self.change(move_oldest).await
     }
 
     /// Delivers to this ledger from now on. On disk when it returns.
     pub async fn bind(&self, ledger: LedgerId) -> Result<(), AppendError> {
-        let bind = move |committer: &mut Committer| committer.pages.bind(ledger).map(Ok);
-        self.ask(|done| CommitterCommand::Change(change(bind, done))).await
+        self.change(move |committer| committer.pages.bind(ledger).map(Ok)).await
     }
 
     /// Delivers to this ledger from now on if none is known yet. Returns the one that is delivered to.
@@ -331,7 +289,7 @@ impl Outbox {
             Some(bound) => Ok(Ok(bound)),
             None => committer.pages.bind(ledger).map(|()| Ok(ledger)),
         };
-        self.ask(|done| CommitterCommand::Change(change(bind, done))).await
+        self.change(bind).await
     }
 
     /// Takes back acknowledgements above `mark`: the receiver has nothing above it, though it acknowledged more. What is still
@@ -344,6 +302,13 @@ impl Outbox {
         let sent = self.queue().send(CommitterCommand::ChangeAtOnce(change(take_back, done))).await;
         sent.map_err(|_| AppendError::Failed)?;
         answer.await.unwrap_or(Err(AppendError::Failed))
+    }
+
+    async fn change<T: Send + 'static>(
+        &self,
+        make: impl FnOnce(&mut Committer) -> Result<Result<T, AppendError>, StoreError> + Send + 'static,
+    ) -> Result<T, AppendError> {
+        self.ask(|done| CommitterCommand::Change(change(make, done))).await
     }
 
     async fn ask<T>(&self, command: impl FnOnce(Done<T>) -> CommitterCommand) -> Result<T, AppendError> {

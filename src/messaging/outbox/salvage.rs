@@ -27,8 +27,9 @@ pub fn rebuild(high_water_file: &Path, found: &Salvaged, new: &Store) -> Result<
     let mark: Option<OutboxHighWater> = high_water::read(high_water_file).ok().flatten();
     let epochs = FoundEpochs::of(found, mark.as_ref())?;
     // Whose outbox it is, where it delivers to, keys of what was delivered, and what was kept aside.
-    let rest = found.range(&[1], &[u8::MAX]).map(|entry| entry.map(|found| (found.key, found.value)));
-    let rest = rest.filter(|entry| !matches!(entry, Ok((key, _)) if matches!(key[0], b'p' | b'e')));
+    let rest = found
+        .entries(&[1], &[u8::MAX])
+        .filter(|entry| !matches!(entry, Ok((key, _)) if matches!(key[0], b'p' | b'e')));
     new.put_all(rest)?;
     new.put_all(epochs.live.iter().map(|(index, record)| Ok((epoch_key(*index), record.encode()))))?;
     for (index, record) in &epochs.live {
@@ -52,11 +53,9 @@ struct FoundEpochs<'a> {
     hint: Option<(EpochIndex, u64)>,
     mark: Option<&'a OutboxHighWater>,
     newest: Option<EpochIndex>,
-    /// The mark is the last one that was written.
     mark_is_exact: bool,
 }
 
-/// A page that was found, without its content.
 struct SalvagedPage {
     first: u64,
     last: u64,
@@ -101,7 +100,6 @@ impl<'a> FoundEpochs<'a> {
         Ok(FoundEpochs { live, hint, mark, newest, mark_is_exact })
     }
 
-    /// The highest sequence of an epoch that is known to be acknowledged.
     fn acknowledged(&self, index: EpochIndex, epoch: Epoch) -> u64 {
         let hinted = self.hint.filter(|(of, _)| *of == index).map_or(0, |(_, through)| through);
         hinted.max(self.mark.map_or(0, |mark| mark.acknowledged_of(epoch)))
@@ -223,5 +221,5 @@ fn resolve_overlaps(
 }
 
 fn open(value: &[u8]) -> Option<PageView<'_>> {
-    SealedPage::view_stored(value).ok().map(|(_, page)| page)
+    SealedPage::open_stored(value).ok().map(|(_, page)| page)
 }

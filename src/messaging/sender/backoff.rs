@@ -9,7 +9,6 @@ use std::time::Duration;
 
 /// The shortest resend time: events are never sent again sooner.
 pub const RESEND_LEAST: Duration = Duration::from_secs(2);
-/// The longest resend time, after any number of failures.
 pub const RESEND_MOST: Duration = Duration::from_secs(60);
 
 const RECONNECT_LEAST: Duration = Duration::from_millis(100);

@@ -68,15 +68,13 @@ use window::{SendWindow, SentRequest};
 /// of them from every garage of a city is served well within the resend time.
 pub const PAGES_BYTES: usize = wire::REQUEST_MAX / 8;
 
-/// What the shell does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// Open a new socket to the server with this index, then call [`Sender::connected`] or [`Sender::link_broke`].
     Connect { server: usize },
     /// No reply came in time: drop the socket. An [`Action::Connect`] follows.
     Disconnect,
-    /// Send a request with this id: with pages from `pages_from` on, when given, and with the question when `ask`. Then call
-    /// [`Sender::sent`].
+    /// Send a request with this id: with pages from `pages_from` on if given, with the question if `ask`. Call [`Sender::sent`].
     Send { id: u64, pages_from: Option<u64>, ask: bool },
     /// Do nothing until something happens or this moment comes.
     Wait { until: Duration },
@@ -86,26 +84,40 @@ pub enum Action {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// The receiver has everything up to here on its disk. Delete it.
-    Acknowledged { through: u64 },
-    /// The reply changed nothing in the outbox.
+    Acknowledged {
+        through: u64,
+    },
     Nothing,
     /// The receiver has less than it once acknowledged: it was restored from a copy, or is another one. What is still
     /// here is sent again; the rest is missing there.
-    ReceiverWentBack { mark: u64, acknowledged: u64 },
+    ReceiverWentBack {
+        mark: u64,
+        acknowledged: u64,
+    },
     /// From `first` on the receiver's ledger has other messages in our place. It has ours up to `acknowledged`. The queue waits.
-    Conflict { first: u64, acknowledged: u64 },
+    Conflict {
+        first: u64,
+        acknowledged: u64,
+    },
     /// The receiver does not take what we send, for this reason. The queue waits.
-    Refused { reason: String },
+    Refused {
+        reason: String,
+    },
     /// The first reply ever. Nothing is delivered before this ledger is remembered on disk and given to [`Sender::bind`].
-    LedgerFound { ledger: LedgerId },
+    LedgerFound {
+        ledger: LedgerId,
+    },
     /// The server keeps another ledger than ours. Nothing else of the reply counts. Drop the socket; the next address is tried.
-    OtherLedger { found: LedgerId },
+    OtherLedger {
+        found: LedgerId,
+    },
     /// Our side of a conflict counts too: move the messages from this sequence on to a new epoch, then call
     /// [`Sender::begin_epoch`]. The receiver has what comes before.
-    Move { from: u64 },
+    Move {
+        from: u64,
+    },
 }
 
-/// What a reply means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReplyEffect {
     pub outcome: Outcome,
@@ -114,13 +126,6 @@ pub struct ReplyEffect {
     pub ahead: Option<u64>,
 }
 
-impl From<Outcome> for ReplyEffect {
-    fn from(outcome: Outcome) -> ReplyEffect {
-        ReplyEffect { outcome, ahead: None }
-    }
-}
-
-/// The settings of a [`Sender`].
 #[derive(Debug, Clone, Copy)]
 pub struct SenderConfig {
     /// The number of addresses that lead to the receiver. At least 1.
@@ -130,7 +135,6 @@ pub struct SenderConfig {
     pub window: usize,
     /// How often the question is asked, with or without a backlog.
     pub ask_every: Duration,
-    /// Seed of the jitter.
     pub seed: u64,
 }
 
@@ -144,22 +148,18 @@ enum ConnectionState {
 #[derive(Debug, Clone)]
 struct Link {
     state: ConnectionState,
-    /// The index of the address that is in use or tried next.
     server: usize,
     /// Failed connections in a row, including connections that got no reply.
     failed_connects: u32,
-    /// When a reply from our ledger last came.
     heard_at: Option<Duration>,
 }
 
-/// The state machine of the module documentation.
 #[derive(Debug, Clone)]
 pub struct Sender {
     config: SenderConfig,
     rng: ChaCha8Rng,
     next_id: u64,
     link: Link,
-    /// What the outbox holds of the epoch that is being delivered.
     outbox: Position,
     window: SendWindow,
     pace: SendingPace,
@@ -198,8 +198,7 @@ impl Sender {
         self.pace.resend_at = self.pace.resend_at.max(now + RESEND_LEAST);
     }
 
-    /// Delivers the next epoch of the outbox from now on. What is in flight is forgotten: a reply to it is about the
-    /// epoch before.
+    /// Delivers the next epoch from now on. What is in flight is forgotten: a reply to it is about the epoch before.
     pub fn begin_epoch(&mut self, outbox: Position) {
         check(&outbox);
         tracing::debug!(?outbox, "sender: delivering the next epoch");
@@ -292,7 +291,7 @@ impl Sender {
     pub fn replied(&mut self, now: Duration, reply: &Reply) -> ReplyEffect {
         let Some(request) = self.window.take(reply.id) else {
             tracing::debug!(id = reply.id, "sender: ignored a reply to a request that is not in flight");
-            return Outcome::Nothing.into();
+            return ReplyEffect { outcome: Outcome::Nothing, ahead: None };
         };
         if self.bound.is_some_and(|bound| bound != reply.ledger) {
             tracing::debug!(found = %reply.ledger, "sender: another ledger answers; disconnecting");
@@ -300,7 +299,7 @@ impl Sender {
             self.use_next_server();
             self.link.failed_connects = self.link.failed_connects.saturating_add(1);
             self.disconnect(now, self.link.failed_connects);
-            return Outcome::OtherLedger { found: reply.ledger }.into();
+            return ReplyEffect { outcome: Outcome::OtherLedger { found: reply.ledger }, ahead: None };
         }
         let ahead = (reply.mark > self.window.ever_sent).then_some(reply.mark);
         let outcome = self.judge(now, &request, reply);
@@ -420,7 +419,6 @@ impl Sender {
         Action::Wait { until: wake.unwrap_or(Duration::MAX) }
     }
 
-    /// The number of messages that were sent again.
     pub fn resends(&self) -> u64 {
         self.window.resends
     }
@@ -437,7 +435,6 @@ impl Sender {
     pub fn ledger(&self) -> Option<LedgerId> {
         self.bound
     }
-    /// The index of the address that is in use or tried next.
     pub fn server(&self) -> usize {
         self.link.server
     }

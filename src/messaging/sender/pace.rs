@@ -17,7 +17,6 @@ pub(super) struct SendingPace {
     pub resend_at: Duration,
     /// No events before this: the receiver asked for a pause.
     pub pause_until: Duration,
-    /// When events were last sent, to any server.
     pub events_sent_at: Option<Duration>,
 }
 
@@ -32,7 +31,6 @@ impl SendingPace {
         }
     }
 
-    /// Called when a reply came, whatever it says.
     pub fn heard(&mut self, now: Duration, pause_ms: u32) {
         if pause_ms > 0 {
             let pause = Duration::from_millis(pause_ms.min(PAUSE_MAX_MS).into());
@@ -61,7 +59,6 @@ impl SendingPace {
         self.refused_tries = 0;
     }
 
-    /// The resend time of the next try.
     pub fn resend_time(&self, rng: &mut impl Rng) -> Duration {
         resend_after(self.silent_tries.max(self.refused_tries.saturating_sub(1)), rng)
     }

@@ -14,12 +14,10 @@ pub const STANDS_STILL_AFTER: Duration = Duration::from_secs(30);
 /// A receiver that has not answered for longer than this was away, and the time counts only in part.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 
-/// Counts how long the queue has stood still.
 #[derive(Debug, Clone, Default)]
 pub struct Stillness {
     /// The epoch and acknowledged sequence at the last answer.
     at: Option<(EpochIndex, u64)>,
-    /// How long it has stood there.
     stood: Duration,
     /// Up to when that was counted.
     counted_until: Duration,
@@ -39,7 +37,6 @@ impl Stillness {
         self.counted_until = self.counted_until.max(now);
     }
 
-    /// Returns true if the queue stands still.
     pub fn is_alarming(&self) -> bool {
         self.stood >= STANDS_STILL_AFTER
     }

@@ -3,6 +3,12 @@ use std::collections::VecDeque;
 
 pub(super) const LEDGER: LedgerId = LedgerId::from_bytes([9; 16]);
 
+impl From<Outcome> for ReplyEffect {
+    fn from(outcome: Outcome) -> ReplyEffect {
+        ReplyEffect { outcome, ahead: None }
+    }
+}
+
 pub(super) fn config(servers: usize) -> SenderConfig {
     SenderConfig { servers, window: 4, ask_every: Duration::from_secs(1), seed: 7 }
 }

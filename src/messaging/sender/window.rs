@@ -4,7 +4,6 @@ use crate::messaging::outbox::Position;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// A request that was sent and may still be answered.
 #[derive(Debug, Clone)]
 pub(super) struct SentRequest {
     pub id: u64,
@@ -48,7 +47,6 @@ pub(super) struct SendWindow {
     /// The maximum number of unanswered requests with pages at present.
     pub limit: usize,
     pub wanted: WantedRequest,
-    /// The mark of the last gap, to notice that it comes again.
     last_gap: Option<u64>,
     pub resends: u64,
 }
@@ -101,13 +99,11 @@ impl SendWindow {
         unacknowledged.count() < self.limit
     }
 
-    /// When the oldest request with unacknowledged pages is overdue.
     pub fn oldest_overdue_at(&self, acknowledged: u64) -> Option<Duration> {
         let oldest = self.in_flight.iter().find(|request| request.has_unacknowledged_pages(acknowledged));
         oldest.map(|request| request.overdue_at)
     }
 
-    /// When the first request that needs a reply is overdue.
     pub fn first_overdue_at(&self, acknowledged: u64) -> Option<Duration> {
         let unanswered = self.in_flight.iter().filter(|request| request.needs_a_reply(acknowledged));
         unanswered.map(|request| request.overdue_at).min()
@@ -118,7 +114,6 @@ impl SendWindow {
         self.in_flight.retain(|request| request.overdue_at > now || request.needs_a_reply(acknowledged));
     }
 
-    /// Returns true if the gap before this one had the same mark.
     pub fn is_repeated_gap(&mut self, mark: u64) -> bool {
         self.last_gap.replace(mark) == Some(mark)
     }

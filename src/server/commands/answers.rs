@@ -46,7 +46,6 @@ const RECORDS_BYTES: usize = 1024 * 1024;
 /// Maximum number of events that one answer about the quarantine lists.
 const QUARANTINE_MAX: usize = 10_000;
 
-/// Lists all garages.
 pub fn garages(view: &Snapshot, streams: &BTreeMap<SiteName, Vec<Stream>>) -> Value {
     let garages = view.garages.keys().map(|key| {
         let sites = view.sites_of(key);
@@ -58,7 +57,6 @@ pub fn garages(view: &Snapshot, streams: &BTreeMap<SiteName, Vec<Stream>>) -> Va
     json!({ "garages": garages.collect::<Vec<_>>(), "position": view.position })
 }
 
-/// Lists what waits in quarantine after `after`.
 pub fn quarantine(view: &Snapshot, after: Option<QuarantinePlace>, limit: usize) -> Value {
     let after = after.map(|after| (after.position, after.index.map_or(usize::MAX, usize::from)));
     let (lines, next) = listed::quarantine(view, after, limit.min(QUARANTINE_MAX));
@@ -82,7 +80,6 @@ pub fn verified(report: Result<VerifyReport, DaemonError>) -> Outcome {
 pub struct RecordsPart {
     pub ledger: LedgerId,
     pub through: u64,
-    /// All streams, by number.
     pub streams: Vec<StreamId>,
     pub records: Vec<Vec<u8>>,
 }

@@ -5,8 +5,7 @@
 //! **Kept by.** Commands come over `admin.sock`, or from a program that holds the directory, one at a time. Each is checked
 //! ([`checks`]), judged by the view at the ledger's end (`View::judge`), recorded by the one committing thread, and answered once the
 //! views show it ([`operate`]).
-//! **Not promised.** That a command treats events that are delivered later as if they had an earlier position: it acts on them at
-//! their positions.
+//! **Not promised.** That a command treats events that are delivered later as earlier ones: it acts on them at their positions.
 
 mod answers;
 mod checks;

@@ -19,20 +19,16 @@ pub enum Meanwhile {
     Growing,
 }
 
-/// Counts of what was read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct CheckedLedger {
-    /// The last position that was looked at.
     pub position: u64,
     pub pages: u64,
     pub events: u64,
     /// Fields of `verify --json` keep their names.
     #[serde(rename = "holes")]
     pub missing_ranges: u64,
-    /// The sum of the events in all missing ranges.
     #[serde(rename = "missing")]
     pub missing_events: u64,
-    /// Positions that are recorded as lost.
     pub truncated: u64,
 }
 
@@ -43,7 +39,6 @@ struct LedgerCheck<'a> {
     streams: Streams,
     /// The mark of each stream by the records so far; `None` after something unreadable.
     followed: Vec<Option<Mark>>,
-    /// Expected number of index entries.
     indexed: u64,
 }
 

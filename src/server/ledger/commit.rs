@@ -39,8 +39,7 @@ use std::sync::atomic::Ordering;
 /// The most writes that must survive together: a missing range and the page behind it, with what [`Streams::advance`] adds.
 const TOGETHER_MAX: usize = 6;
 
-/// The longest reason in the record of a missing range: the site chooses the text, and a record must fit into a value of the
-/// store.
+/// The longest reason in the record of a missing range: the site chooses it, and a record must fit into a value.
 const REASON_MAX: usize = 1024;
 
 /// A commit in progress. Readers see nothing of it before [`Commit::finish`].
@@ -49,13 +48,11 @@ pub(super) struct Commit<'a> {
     now_ms: i64,
     batch: Batch,
     next_position: u64,
-    /// The streams with all that was added.
     streams: Streams,
     /// Pages applied in this commit, by stream and first sequence.
     pages: HashMap<(u32, u64), Digest>,
 }
 
-/// A request that is being applied.
 struct Applying<'r> {
     request: &'r Request,
     /// The stream as the ledger calls it, and its number if it has begun.
@@ -267,7 +264,6 @@ impl<'a> Commit<'a> {
         Ok(true)
     }
 
-    /// Adds a record that moves no mark.
     pub(super) fn add(&mut self, record: &Record) -> Result<(), StoreError> {
         self.make_room()?;
         let position = self.take_position();

@@ -17,7 +17,6 @@ use crate::store::{BATCH_MAX, Batch, Store, StoreError};
 /// The most writes for one record: the record, what [`Streams`] adds, and an index entry less.
 const TOGETHER_MAX: usize = 6;
 
-/// What a copy holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct CopyCounts {
     pub events: u64,
@@ -29,7 +28,6 @@ pub struct CopyCounts {
     pub streams: u64,
     /// Positions whose record is missing, or cannot be read and was copied as it is.
     pub damaged: u64,
-    /// Positions that the ledger itself records as lost.
     pub truncated: u64,
 }
 
@@ -57,7 +55,6 @@ impl Ledger {
 /// A copy that is being made in an empty store.
 pub struct LedgerCopy<'a> {
     store: &'a Store,
-    /// The streams of the ledger, by number.
     names: Vec<StreamId>,
     /// Those of them that have begun, as the records so far say.
     streams: Streams,
@@ -89,7 +86,6 @@ impl<'a> LedgerCopy<'a> {
         })
     }
 
-    /// The position of the last record that was added.
     pub fn position(&self) -> u64 {
         self.position
     }
@@ -173,8 +169,7 @@ impl<'a> LedgerCopy<'a> {
         Ok(())
     }
 
-    /// Begins a stream with those before it. One of which nothing can be read keeps its number, or those after it would change
-    /// theirs.
+    /// Begins a stream with those before it. One that cannot be read keeps its number, or later ones would change theirs.
     pub(super) fn begin_stream(&mut self, stream: &StreamId) -> Result<(), StoreError> {
         if self.streams.number(stream).is_some() {
             return Ok(());

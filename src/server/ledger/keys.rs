@@ -39,7 +39,6 @@ pub fn stream_value(stream: &StreamId) -> Vec<u8> {
 pub fn decode_stream(value: &[u8]) -> Option<StreamId> {
     stream_id(summed(value)?)
 }
-/// A stream from its epoch's 16 bytes and its site's name.
 fn stream_id(bytes: &[u8]) -> Option<StreamId> {
     let (epoch, name) = bytes.split_first_chunk::<16>()?;
     let site = SiteName::new(std::str::from_utf8(name).ok()?).ok()?;
@@ -91,7 +90,6 @@ pub fn decode_mark(value: &[u8]) -> Result<(Mark, Option<StreamId>), StoreError>
     })
 }
 
-/// The stream and the first sequence in a key of the index.
 pub fn index_place(key: &[u8]) -> Option<(u32, u64)> {
     let (stream, first) = key.get(1..)?.split_first_chunk::<4>()?;
     Some((u32::from_be_bytes(*stream), u64::from_be_bytes(first.try_into().ok()?)))

@@ -62,13 +62,11 @@ pub struct Applied {
     /// Number of messages applied, and of those that were known already.
     pub applied: u64,
     pub duplicates: u64,
-    /// Number of messages that the sender no longer has.
     pub missing: u64,
     /// This was the first page of a (site, epoch) never seen.
     pub new_epoch: bool,
 }
 
-/// Capacities that garages reported.
 pub type CapacityReports = Vec<(SiteName, u32)>;
 
 /// See the module. Cloning shares it.
@@ -82,7 +80,6 @@ pub struct Ledger {
 
 struct LedgerState {
     streams: RwLock<Streams>,
-    /// The last position that is on disk.
     durable: AtomicU64,
 }
 
@@ -111,7 +108,6 @@ impl Ledger {
         })
     }
 
-    /// Writes the last position on disk into the file beside the store.
     fn note(&self) {
         if let Some(file) = &self.high_water {
             file.write(&LedgerHighWater { ledger: self.id, position: self.position() });
@@ -166,11 +162,9 @@ impl Ledger {
         Ok((answers, capacities))
     }
 
-    /// Records a command and returns its position; `pieces` that it is about are recorded right before it. Called by the committing
-    /// thread.
+    /// Records a command, right after the `pieces` that it is about, and returns its position. For the committing thread.
     ///
-    /// [`StoreError::ValueTooLong`]: a record would be longer than the store takes. Nothing was written, and the ledger continues
-    /// to work.
+    /// [`StoreError::ValueTooLong`]: a record would be longer than the store takes. Nothing was written; the ledger goes on.
     pub fn record_order(
         &self,
         by: &str,

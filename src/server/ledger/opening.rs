@@ -26,7 +26,6 @@ use std::sync::atomic::Ordering;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LedgerHighWater {
     pub ledger: LedgerId,
-    /// The last position that was on disk, with all before it.
     pub position: u64,
 }
 
@@ -42,11 +41,9 @@ impl LedgerHighWater {
 }
 
 impl Ledger {
-    /// Opens the ledger in `store` to serve with it. `high_water` is a file beside the store, which is kept up to date from now
-    /// on.
+    /// Opens the ledger in `store` to serve with it. `high_water` is a file beside the store, kept up to date from now on.
     ///
-    /// When the ledger ends before a position that was on disk once, the loss is recorded ([`Record::Truncated`]) and on disk
-    /// when this returns.
+    /// When the ledger ends before a position that was on disk once, the loss is recorded ([`Record::Truncated`]), on disk.
     pub fn open_beside(
         store: Store,
         high_water: &Path,

@@ -21,8 +21,7 @@ pub struct LedgerPages {
     pub go_on_after: Option<u64>,
 }
 
-/// Maximum number of records that one answer looks at: between two pages there may be any number of commands, such as a registry in
-/// pieces.
+/// Maximum number of records that one answer looks at: any number of commands, such as a registry, may stand between two pages.
 const LOOK_AT: usize = 20_000;
 
 /// First and last position of what was found, and the page there if it is one, or why it cannot be read.
@@ -69,7 +68,6 @@ impl LedgerPages {
     }
 }
 
-/// A page at its position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PageAt {
     pub position: u64,
@@ -90,7 +88,6 @@ impl Ledger {
         self.read_streams().number(stream)
     }
 
-    /// Every stream, by its number.
     pub fn numbered_streams(&self) -> Vec<StreamId> {
         self.read_streams().iter().map(|stream| stream.id.clone()).collect()
     }
@@ -178,8 +175,7 @@ impl Ledger {
         Ok(record.and_then(|record| page_of(position, record).ok().flatten()))
     }
 
-    /// The page of a site that holds a sequence of an epoch, with the number of its stream; `None` when there is none on
-    /// disk that can be read.
+    /// The page of a site that holds a sequence of an epoch, with the number of its stream; `None` when none can be read.
     pub fn page_with(
         &self,
         site: &SiteName,
@@ -239,13 +235,11 @@ impl Ledger {
         streams.expect("no thread panics while it changes the streams")
     }
 
-    /// The record at a position, when there is one.
     pub fn record_at(&self, position: u64) -> Result<Option<Record>, StoreError> {
         let value = self.store.get(&record_key(position))?;
         value.map(|value| self.decode(position, &value)).transpose()
     }
 
-    /// The record at a position, when there is one that can be read.
     pub(super) fn readable_at(&self, position: u64) -> Result<Option<Record>, StoreError> {
         match self.record_at(position) {
             Err(StoreError::Damaged { .. }) => Ok(None),
@@ -258,7 +252,6 @@ impl Ledger {
         Record::decode(position, value, |number| self.read_streams().get(number).map(|its| its.id.clone()))
     }
 
-    /// Whether a position holds anything, readable or not.
     pub fn has_record(&self, position: u64) -> Result<bool, StoreError> {
         match self.store.get(&record_key(position)) {
             Err(StoreError::Damaged { .. }) => Ok(true),

@@ -57,7 +57,8 @@ pub fn rebuild(high_water: &Path, found: &Salvaged, new: &Store) -> Result<(), S
         }
     };
     write_losses(new, &streams, &marks, losses)?;
-    copy_base(found, new)
+    // The base of a compacted ledger, see `server::view::base`.
+    new.put_all(found.entries(b"b", b"c"))
 }
 
 /// The stored marks by the number of their stream, with its name where the mark says it.
@@ -180,15 +181,12 @@ struct LostRange {
     before: u64,
 }
 
-/// What is missing.
 #[derive(Default)]
 struct Losses {
     lost: Vec<LostRange>,
-    /// Positions without a record.
     positions: BTreeSet<u64>,
 }
 
-/// The end of a stream as far as it was followed.
 #[derive(Debug, Clone, Copy, Default)]
 struct StreamEnd {
     sequence: u64,
@@ -268,7 +266,6 @@ impl RecordReader<'_> {
         Ok(())
     }
 
-    /// Decides whether a record continues its stream.
     fn follow(&mut self, position: u64, stamp: Stamp, record: &Record) -> Result<Follows, StoreError> {
         let Ok(advance) = Advance::of(record) else { return Ok(Follows::No) };
         let Some(Advance { stream, first, last, .. }) = advance else {
@@ -337,20 +334,6 @@ fn write_losses(new: &Store, streams: &[StreamId], marks: &Marks, losses: Losses
     new.apply(&batch)
 }
 
-/// The base of a compacted ledger, see `server::view::base`.
-fn copy_base(found: &Salvaged, new: &Store) -> Result<(), StoreError> {
-    let mut batch = Batch::default();
-    for entry in found.range(b"b", b"c") {
-        let SalvagedValue { key, value, .. } = entry?;
-        batch.put(key, value);
-        if batch.len() == BATCH_MAX {
-            new.apply(&std::mem::take(&mut batch))?;
-        }
-    }
-    new.apply(&batch)
-}
-
-/// Empties a store that is being built.
 fn clear(new: &Store) -> Result<(), StoreError> {
     let keys: Vec<Vec<u8>> =
         new.range(&[1], &[u8::MAX]).map(|entry| entry.map(|(key, _)| key)).collect::<Result<_, _>>()?;

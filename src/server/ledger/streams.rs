@@ -25,7 +25,6 @@ pub(super) const NAMELESS: &str = "unknown garage ";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stream {
     pub id: StreamId,
-    /// The highest sequence applied.
     pub mark: Mark,
     /// The position of its first record that the index names.
     pub(super) began: u64,
@@ -39,10 +38,8 @@ pub(super) struct Advance {
     pub stream: StreamId,
     pub first: u64,
     pub last: u64,
-    /// The mark of the stream with this record.
     pub mark: Mark,
-    /// Whether the index names the record. A missing range that the ledger detected itself is directly before a page that the
-    /// index names.
+    /// Whether the index names the record. A missing range that the ledger detected is right before a page that it names.
     pub is_indexed: bool,
     /// What was applied; `None` for a missing range.
     pub page: Option<Page>,
@@ -96,7 +93,6 @@ pub(super) struct Streams {
 }
 
 impl Streams {
-    /// The streams as they are stored.
     pub fn load(store: &Store) -> Result<Streams, StoreError> {
         let mut streams = Streams::default();
         for (expected, entry) in (0u32..).zip(store.range(b"s", b"t")) {
@@ -129,7 +125,6 @@ impl Streams {
         self.all.get(number as usize)
     }
 
-    /// All streams, by number.
     pub fn iter(&self) -> impl Iterator<Item = &Stream> {
         self.all.iter()
     }
@@ -196,7 +191,6 @@ impl Streams {
         number
     }
 
-    /// Adds a stream without records.
     pub fn begin(&mut self, id: StreamId, batch: &mut Batch) -> u32 {
         batch.put(stream_key(self.count()), stream_value(&id));
         self.push(Stream { id, mark: Mark::default(), began: 0, moving: None })
@@ -231,8 +225,7 @@ impl Streams {
         number
     }
 
-    /// Ends the move of the stream that events of `number` were moved from: pages that arrive under it from now on are a new
-    /// conflict.
+    /// Ends the move of the stream that events of `number` were moved from: its pages are a new conflict from now on.
     fn end_move(&mut self, number: u32, former: Epoch, batch: &mut Batch) {
         let Stream { id: StreamId { site, .. }, began, .. } = &self.all[number as usize];
         let (began, former) = (*began, StreamId { site: site.clone(), epoch: former });

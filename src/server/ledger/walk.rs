@@ -11,13 +11,14 @@ use crate::store::{Entry, StoreError};
 /// Maximum number of missing positions that are reported at once.
 const STRETCH_MAX: u64 = 256;
 
-/// The content of a position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RecordOrDamage {
-    /// The record at the position.
     Record(Record),
     /// Nothing can be read from this position up to the position that is reported with this value.
-    Damaged { from: u64, reason: String },
+    Damaged {
+        from: u64,
+        reason: String,
+    },
 }
 
 /// Applied events whose record cannot be read any more, by the index.
@@ -78,7 +79,6 @@ impl Ledger {
 
 type Entries<'a> = Box<dyn Iterator<Item = Result<Entry, StoreError>> + 'a>;
 
-/// A position, and its record if it can be read.
 type At = (u64, Result<Record, StoreError>);
 
 struct LedgerWalk<'a> {
@@ -88,7 +88,6 @@ struct LedgerWalk<'a> {
     /// What was found after positions without content, which are reported first.
     ahead: Option<At>,
     expected: u64,
-    /// The last position.
     end: u64,
 }
 

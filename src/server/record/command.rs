@@ -62,8 +62,7 @@ impl Command {
     /// The longest reason, in bytes: a record must fit into a value of the store.
     pub const REASON_MAX: usize = 1024;
 
-    /// The command's name for logs. They show nothing else of it, because a command may hold a plate, or what somebody wrote
-    /// about a person.
+    /// The command's name for logs. They show nothing else of it: it may hold a plate, or words about a person.
     pub fn name(&self) -> String {
         match serde_json::to_value(self) {
             Ok(Value::Object(fields)) => fields.into_iter().map(|(name, _)| name).collect(),

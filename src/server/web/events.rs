@@ -17,7 +17,6 @@ pub(super) struct EventsQuery {
     garage: Option<String>,
     after: Option<String>,
     limit: Option<usize>,
-    /// Whether to include the readings of the garage's clocks.
     #[serde(default)]
     evidence: bool,
 }

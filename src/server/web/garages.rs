@@ -1,5 +1,4 @@
-//! `GET /v1/occupancy`, `GET /v1/garages`, `GET /v1/garages/{name}`: each answer comes from memory and shows one position of the
-//! views.
+//! `GET /v1/occupancy`, `GET /v1/garages`, `GET /v1/garages/{name}`: from memory, each of one position of the views.
 
 use super::{ServerWeb, SharedWeb, StreamMark};
 use crate::codes;

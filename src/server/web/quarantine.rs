@@ -9,7 +9,6 @@ use axum::extract::State;
 use axum::response::IntoResponse;
 use serde::Serialize;
 
-/// Events that wait, oldest first.
 pub(super) async fn quarantine(
     State(web): SharedWeb,
     Query(paging): Query<Paging>,

@@ -16,7 +16,6 @@ use tokio::time::timeout;
 
 /// A longer statement is not made here: its page would take hundreds of megabytes.
 const LINES_MAX: u64 = 20_000;
-/// How long a statement waits for those before it.
 const WAITS: Duration = Duration::from_secs(10);
 
 #[derive(Deserialize)]

@@ -132,10 +132,7 @@ fn a_log_that_was_cut_short_gives_what_is_left() {
         log(copy.path()).set_len(cut).unwrap();
         let left = (0..VALUES).filter(|n| {
             whole.versions(&[key(*n)]).is_ok()
-                && whole
-                    .places
-                    .get(&CompactKey::of(&key(*n)))
-                    .is_some_and(|place| place.at + FRAME_MAX as u64 <= cut)
+                && whole.places.get(&key(*n)[..]).is_some_and(|place| place.at + FRAME_MAX as u64 <= cut)
         });
         let left = left.count() as u32;
         assert!(VALUES - missing(copy.path()) >= left, "cut at {cut}: {left} values stand before it");

@@ -26,7 +26,6 @@ pub struct Fault {
     /// The garage that triggers it, and whose edge or link is the victim: the fault strikes when the producer of this garage
     /// makes a request.
     pub garage: usize,
-    /// How long after the request was made.
     pub delay: Duration,
     /// How long the victim is dead, or the link is cut after the cut first had an effect.
     pub lasts: Duration,
@@ -37,7 +36,6 @@ const DELAY_US: RangeInclusive<u64> = 0..=6_000;
 const DEAD_MS: RangeInclusive<u64> = 0..=1_500;
 const CUT_MS: RangeInclusive<u64> = 200..=4_000;
 
-/// Deals faults, one after another.
 #[derive(Debug)]
 struct FaultDealer {
     rng: ChaCha8Rng,

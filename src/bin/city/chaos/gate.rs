@@ -10,7 +10,6 @@ use tokio::sync::{Barrier, Notify, watch};
 /// The gate between stages, as faults see it.
 #[derive(Debug)]
 pub struct FaultGate {
-    /// How many faults have struck.
     struck: watch::Sender<usize>,
     /// One for each fault, where it meets its garage. Without any, faults come by time.
     meetings: Arc<[Barrier]>,
@@ -64,7 +63,6 @@ impl FaultGate {
         self.requests[garage].notified().await;
     }
 
-    /// The next stage begins.
     pub fn open(&self) {
         self.struck.send_modify(|struck| *struck += 1);
     }

@@ -96,16 +96,12 @@ impl SharedFaultCounts {
     }
 }
 
-/// When a fault strikes.
 #[derive(Debug, Clone, Copy)]
 enum FaultMoment {
-    /// When the producers have posted this number of events.
     AtEvent(u64),
-    /// This long after the fault before it.
     After(Duration),
 }
 
-/// The chaos of one run, before it begins.
 pub struct Chaos {
     faults: Box<dyn Iterator<Item = (FaultMoment, Fault)> + Send>,
     gate: FaultGate,
@@ -175,7 +171,6 @@ pub struct FaultLog {
 }
 
 impl FaultLog {
-    /// A new one in the folder of the logs.
     pub fn begin(logs: &Path) -> io::Result<FaultLog> {
         Ok(FaultLog { begun: Instant::now(), file: File::create(logs.join("weather.log"))? })
     }

@@ -20,7 +20,6 @@ pub(super) const VIEWS_CATCH_UP: Duration = Duration::from_secs(10);
 /// Occupancies that did not change for this long after a backlog have caught up with it.
 const VIEWS_REST: Duration = Duration::from_secs(1);
 
-/// How far the events of all garages have come.
 #[derive(Debug, PartialEq)]
 struct DeliveryState {
     applied: u64,

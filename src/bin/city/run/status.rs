@@ -20,7 +20,6 @@ impl CityRun<'_> {
         futures_util::future::join_all(outboxes).await
     }
 
-    /// How many events wait at all edges.
     pub(super) async fn waiting(&self) -> Result<u64, HttpCallError> {
         let outboxes = self.outboxes().await;
         outboxes.into_iter().map(|outbox| Ok(outbox?.depth)).sum()
@@ -30,7 +29,6 @@ impl CityRun<'_> {
         self.client.garages(self.server()).await
     }
 
-    /// How many events of this run the server has applied.
     pub(super) async fn applied(&self) -> Result<u64, HttpCallError> {
         Ok(self.applied_of(&self.garages().await?))
     }

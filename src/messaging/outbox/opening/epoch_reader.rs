@@ -16,7 +16,6 @@ struct UnreadablePage {
     reason: String,
 }
 
-/// The role of an epoch among the others.
 #[derive(Clone, Copy, Default)]
 pub(super) struct EpochRole {
     pub is_newest: bool,
@@ -35,7 +34,6 @@ pub(super) struct EpochReader<'o, 'a> {
     hinted: u64,
     /// The sequence at which the next page begins, if that is known.
     due: Option<u64>,
-    /// What could not be read since the last readable page.
     unreadable: Vec<UnreadablePage>,
     ends_in_a_loss: bool,
 }
@@ -80,7 +78,6 @@ impl<'o, 'a> EpochReader<'o, 'a> {
         }
     }
 
-    /// Reads all pages and adds the epoch to the contents of the outbox.
     pub(super) fn read(mut self) -> Result<(), StoreError> {
         let store = self.opening.store;
         let (from, to) = page_keys(self.stored.index);
@@ -104,7 +101,6 @@ impl<'o, 'a> EpochReader<'o, 'a> {
         Ok(())
     }
 
-    /// Reports everything before `next` as lost, and adds the epoch to the contents of the outbox.
     pub(super) fn lose_all_before(mut self, next: u64) -> Result<(), StoreError> {
         self.lose(1, next - 1)?;
         self.stored.acknowledged = self.acknowledged;
@@ -172,8 +168,7 @@ impl<'o, 'a> EpochReader<'o, 'a> {
         Ok(is_in_doubt)
     }
 
-    /// Says that `first..=last` cannot be read: keeps what was found there, and writes a page that says so, unless all of it was
-    /// acknowledged.
+    /// Keeps what was found of `first..=last`, which cannot be read, and writes a page that says so, unless all was acknowledged.
     fn lose(&mut self, first: u64, last: u64) -> Result<(), StoreError> {
         let epoch = self.stored.epoch;
         let reason = match self.unreadable.first() {
@@ -247,7 +242,7 @@ impl<'o, 'a> EpochReader<'o, 'a> {
 
 /// The digest and content of a page; the error says why it cannot be read.
 fn readable<'v>(first: u64, value: &'v [u8], epoch: Epoch) -> Result<(Digest, PageView<'v>), String> {
-    match SealedPage::view_stored(value) {
+    match SealedPage::open_stored(value) {
         Ok((_, page)) if page.first.get() != first => Err(format!("it begins with sequence {}", page.first)),
         Ok((_, page)) if page.epoch != epoch => Err(format!("it belongs to epoch {}", page.epoch)),
         viewed => viewed.map_err(|error| error.to_string()),

@@ -62,7 +62,6 @@ fn as_text<S: Serializer>(epoch: &Epoch, serializer: S) -> Result<S::Ok, S::Erro
     serializer.collect_str(epoch)
 }
 
-/// What a directory holds.
 #[derive(Default)]
 pub(super) struct OutboxContents {
     /// In the order in which they are delivered. May be empty.
@@ -73,7 +72,6 @@ pub(super) struct OutboxContents {
     pub damages: Vec<OutboxDamage>,
     /// The newest messages are damaged: their number is not certain, so that new ones need a new epoch.
     pub tail_in_doubt: bool,
-    /// A move between two epochs that was interrupted.
     pub moving: Option<Moving>,
 }
 
@@ -191,7 +189,7 @@ impl OutboxOpening<'_> {
         let (from, to) = page_keys(index);
         for entry in self.store.range(&from, &to) {
             let (_, value) = entry?;
-            if let Ok((_, page)) = SealedPage::view_stored(&value) {
+            if let Ok((_, page)) = SealedPage::open_stored::<&[u8]>(&value) {
                 let record = EpochRecord::new(page.epoch, u64::from(index));
                 self.store.put(&epoch_key(index), &record.encode())?;
                 return Ok(Some(record));

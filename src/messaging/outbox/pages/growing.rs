@@ -17,7 +17,6 @@ pub(super) struct Growing {
     len_max: usize,
     /// The length of what is stored, 0 while nothing is.
     pub(super) stored_len: usize,
-    /// It holds more than what is stored.
     grew: bool,
 }
 
@@ -61,7 +60,6 @@ struct PageWriter {
     epoch: Epoch,
     epoch_index: EpochIndex,
     growing: Option<Growing>,
-    /// The sequence of the next message.
     next: u64,
     newest_digest: Option<Digest>,
     batch: Batch,
@@ -69,15 +67,13 @@ struct PageWriter {
 }
 
 impl PageWriter {
-    /// Adds the messages of one post. Returns where they stand, and how many pages before the growing one hold some of them.
-    fn add(&mut self, post: &Post) -> (Appended, usize) {
+    /// Adds the messages of one post. Returns where they stand, and whether pages before the growing one hold some of them.
+    fn add(&mut self, post: &Post) -> (Appended, bool) {
         let first = self.next;
-        let mut full_pages = 0;
+        let mut fills_a_page = false;
         for record in &post.records {
             if !self.growing.as_ref().is_some_and(|page| page.fits(record, &post.at)) {
-                if let Some(last) = self.write_out() {
-                    full_pages += usize::from(last >= first);
-                }
+                fills_a_page |= self.write_out().is_some_and(|last| last >= first);
                 self.growing = Some(Growing::begin(self.epoch, self.next, self.newest_digest, post.at));
             }
             self.growing.as_mut().expect("it was just begun").push(record.clone(), &post.at);
@@ -89,7 +85,7 @@ impl PageWriter {
             last: Sequence::new(self.next - 1).expect("an append holds a message"),
             repeated: false,
         };
-        (appended, full_pages)
+        (appended, fills_a_page)
     }
 
     /// Queues the growing page for writing when it holds more than what is stored. Returns its last sequence.
@@ -119,8 +115,8 @@ impl Pages {
         let mut needs_batch = false;
         let mut places = Vec::with_capacity(group.len());
         for post in group {
-            let (appended, full_pages) = writer.add(post);
-            needs_batch |= full_pages > 0;
+            let (appended, fills_a_page) = writer.add(post);
+            needs_batch |= fills_a_page;
             places.push(appended);
         }
         writer.write_out();

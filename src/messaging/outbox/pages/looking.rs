@@ -3,12 +3,11 @@
 use super::super::layout::{EpochIndex, StoredEpoch, page_key};
 use super::super::{OutboxStatus, WaitingMessage};
 use super::{Pages, read_page};
-use crate::messaging::page::{Content, Page, SealedPage};
+use crate::messaging::page::{Content, PageView, SealedPage};
 use crate::messaging::{Digest, Epoch};
 use crate::store::StoreError;
 use serde::Serialize;
 
-/// What an inspection found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Inspection {
     pub epochs: u64,
@@ -16,13 +15,10 @@ pub struct Inspection {
     /// Messages stored, among them acknowledged ones that are not deleted yet.
     pub messages: u64,
     pub waiting: u64,
-    /// Idempotency keys that are remembered.
     pub keys: u64,
     /// Number of lost messages, as recorded in pages for the receiver.
     pub lost: u64,
-    /// Pages that were kept aside because they could not be read.
     pub kept_aside: u64,
-    /// What is wrong, in words.
     pub faults: Vec<String>,
 }
 
@@ -85,7 +81,7 @@ impl Pages {
             Some((epoch_index, sequence)) => {
                 let key = self.key_of_page_with(epoch_index, sequence)?;
                 let page = self.store.get(&key)?;
-                page.and_then(|value| Some(SealedPage::view_stored(&value).ok()?.1.begun))
+                page.and_then(|value| Some(SealedPage::open_stored::<&[u8]>(&value).ok()?.1.begun))
             }
             None => None,
         };
@@ -134,7 +130,7 @@ impl Pages {
             let fault = |what: String| {
                 format!("epoch {}, page {:02x?}: {what}", stored.epoch, &key[5.min(key.len())..])
             };
-            let (digest, page) = match SealedPage::open_stored(&value) {
+            let (digest, page) = match SealedPage::open_stored::<&[u8]>(&value) {
                 Ok(opened) => opened,
                 Err(error) => {
                     found.faults.push(fault(format!("it cannot be read: {error}. The next start of the edge keeps it aside, and tells the server that its events are lost")));
@@ -155,7 +151,7 @@ impl Pages {
     }
 }
 
-fn wrong(page: &Page, epoch: Epoch, before: Option<(u64, Option<Digest>)>) -> Option<String> {
+fn wrong(page: &PageView<'_>, epoch: Epoch, before: Option<(u64, Option<Digest>)>) -> Option<String> {
     if page.epoch != epoch {
         return Some(format!("it belongs to epoch {}", page.epoch));
     }

@@ -30,11 +30,9 @@ use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::Instant;
 use tokio::sync::watch;
 
-/// Messages of one producer's post, to be stored together.
 #[derive(Debug, Clone)]
 pub(super) struct Post {
     pub records: Vec<Message>,
-    /// The clocks when they were taken.
     pub at: ClockReading,
 }
 
@@ -61,8 +59,7 @@ struct PagesState {
     next_index: u32,
     /// The newest page while it may still grow. Its content is on disk.
     growing: Option<Growing>,
-    /// While a group is being written: the first sequence of the first page that it changes. What the store shows
-    /// from there on may not be on disk yet.
+    /// While a group is written: the first sequence of its first page. What the store shows from there on may not be on disk yet.
     writing_from: Option<u64>,
     /// True when the sender wants what is being written, so the page must not grow further.
     seal_wanted: bool,
@@ -84,7 +81,6 @@ impl PagesState {
 }
 
 impl Pages {
-    /// Reads what `store` holds, or begins a first epoch in it.
     pub(super) fn open(store: Store, options: &Options, now: ClockReading) -> Result<Pages, OutboxOpenError> {
         let opened = options.high_water_file.as_deref().map(HighWaterFile::open::<OutboxHighWater>);
         let opened = opened.transpose().map_err(OutboxOpenError::HighWaterFile)?;
@@ -167,7 +163,6 @@ impl Pages {
         self.store.unreadable()
     }
 
-    /// What was found to be damaged at opening.
     pub fn damages(&self) -> &[OutboxDamage] {
         &self.damages
     }
@@ -181,8 +176,7 @@ impl Pages {
         let _ = self.failure.set(error.to_string()); // the first one is the cause
     }
 
-    /// The reason why nothing more is taken at the moment, if there is one: a limit is reached, or the disk is short of room. Blocks on
-    /// the disk.
+    /// Why nothing more is taken at the moment, if so: a limit is reached, or the disk is short of room. Blocks on the disk.
     pub fn shortage(&self) -> Option<String> {
         self.room_for(1, PAYLOAD_MAX as u64).err()
     }
@@ -274,7 +268,6 @@ impl Pages {
         Ok(())
     }
 
-    /// What was stored under this key.
     pub(super) fn remembered(&self, key: &IdempotencyKey) -> Result<Option<Remembered>, StoreError> {
         let keys = self.keys();
         match keys.location_of(&key.text) {
@@ -299,7 +292,6 @@ impl Pages {
         self.keys().len()
     }
 
-    /// The number of messages that wait, of all epochs.
     pub fn waiting(&self) -> u64 {
         self.size().0
     }
@@ -335,8 +327,7 @@ impl Pages {
         self.keys().ran_before_s() + self.opened.elapsed().as_secs()
     }
 
-    /// Writes our progress into the file beside the store. Called by the committer only: an older mark must not overwrite a newer
-    /// one.
+    /// Writes our progress into the file beside the store. By the committer only: an older mark must not overwrite a newer one.
     fn write_high_water(&self) {
         let Some(file) = &self.high_water_file else { return };
         let mark = {

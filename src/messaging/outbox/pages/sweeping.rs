@@ -8,8 +8,7 @@ use crate::messaging::Epoch;
 use crate::messaging::page::IdempotencyKey;
 use crate::store::StoreError;
 
-/// How many pages are deleted at a time, with the keys in them: a busy disk lets acknowledgements of a whole backlog pile up, and
-/// 100,000 keys take 11 MB.
+/// How many pages, with their keys, are deleted at a time: a busy disk lets a whole backlog pile up, and 100,000 keys take 11 MB.
 const DELETED_AT_ONCE: usize = 128;
 
 /// Pages to be deleted, and the keys of their messages, by the epoch and sequence that their producers were answered with.
@@ -105,8 +104,7 @@ impl Pages {
         Ok(())
     }
 
-    /// Deletes up to [`DELETED_AT_ONCE`] acknowledged pages of an epoch, beginning with the one at `oldest`. Returns where the next
-    /// ones begin, if there are more.
+    /// Deletes up to [`DELETED_AT_ONCE`] acknowledged pages from the one at `oldest` on. Returns where the next begin, if any.
     fn delete(&self, stored: &StoredEpoch, oldest: u64, which: Delete) -> Result<Option<u64>, StoreError> {
         let mut oldest_left = oldest;
         let mut doomed = Doomed { keep_keys: self.keys().len() > 0, ..Doomed::default() };

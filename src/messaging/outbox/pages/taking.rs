@@ -5,17 +5,14 @@ use super::{Pages, unreadable};
 use crate::messaging::page::SealedPage;
 use crate::store::StoreError;
 
-/// Pages to be sent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Taken {
     pub pages: Vec<SealedPage>,
-    /// The last sequence in them.
     pub last: Option<u64>,
     /// The oldest sequence that the outbox had when they were read, or its next one.
     pub oldest: u64,
 }
 
-/// A page that was read to be sent.
 struct TakenPage {
     first: u64,
     last: u64,
@@ -103,8 +100,7 @@ impl Pages {
 /// The first sequences that `pages`, which were read from `from` on, do not cover: up to the next one of them, or up to `end`,
 /// when everything before it was read.
 ///
-/// A store whose index is damaged gives out pages that do not follow each other. A receiver would ask for what is between
-/// them forever.
+/// A store with a damaged index gives out pages that do not follow each other; a receiver would ask for the rest forever.
 fn first_gap(pages: &[TakenPage], from: u64, end: Option<u64>) -> Option<(u64, u64)> {
     let mut due = from;
     for page in pages {
