@@ -27,7 +27,6 @@ use serde_json::json;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-/// How many entries are read before their lines are made.
 const SLICE: usize = 128;
 /// What pieces of statements look like; another form is of another version of this program.
 const FORM: u32 = 2;
@@ -159,7 +158,6 @@ impl AnswerRoom {
 }
 
 impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
-    /// A list of charges.
     pub fn charges(&self, asked: &Asked) -> Result<ChargesAnswer, StoreError> {
         let view = (self.view)();
         let wanted = || {

@@ -128,7 +128,6 @@ fn csv_of(plate: &Plate, account: &Account, name: &str) -> Result<String, NotDon
     Ok(file)
 }
 
-/// Whether an import is recorded, or only shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Import {
     Record,

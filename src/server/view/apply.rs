@@ -130,7 +130,6 @@ impl PreparedRecord {
     }
 }
 
-/// Why applying records broke off.
 #[derive(Debug, thiserror::Error)]
 pub enum CatchUpError {
     #[error(transparent)]
@@ -295,7 +294,6 @@ impl View {
     }
 }
 
-/// Applies an event to its garage.
 pub(super) fn apply_to(
     key: &SiteName,
     garage: &mut GarageState,

@@ -29,7 +29,6 @@ use serde::{Deserialize, Serialize};
 /// All keys of the base: from here on, and to the second (exclusive).
 pub const BASE: (&[u8], &[u8]) = (b"b", b"c");
 
-/// The form of a base that this program reads and writes.
 const FORM: u8 = 1;
 const MAGIC: &[u8; 4] = b"fogb";
 const CHECKSUM: usize = 8;

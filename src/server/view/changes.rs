@@ -96,7 +96,6 @@ impl ViewChanges {
         Ok(())
     }
 
-    /// A slot as it is now, written or not.
     pub(super) fn slot(&mut self, address: SlotAddress) -> Result<&Slot, StoreError> {
         let slots = self.slots(address.garage, address.page)?;
         slots.get(usize::from(address.slot)).ok_or_else(|| misfit(address.garage, address.page))
@@ -140,7 +139,6 @@ impl ViewChanges {
         Ok(self.readings.get_mut(&of).expect("it was just put there"))
     }
 
-    /// The plate that was corrected last at a place of a ledger page.
     pub(super) fn reading(&self, of: ReadingsOf, place: u8) -> Result<Option<Box<str>>, StoreError> {
         match self.readings.get(&of) {
             Some(readings) => Ok(readings.get(&place).cloned()),

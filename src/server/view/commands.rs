@@ -59,10 +59,8 @@ enum GarageChange {
     Adopted,
 }
 
-/// Events of a page in quarantine that act from now on.
 #[derive(Debug)]
 struct ReleasedEvents {
-    /// The position of the page.
     position: u64,
     received_at_ms: i64,
     site: SiteName,

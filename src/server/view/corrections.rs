@@ -173,7 +173,6 @@ pub(super) struct KnownEvent {
     pub passage: StoredPassage,
     /// By the best reading.
     pub plate: Option<Plate>,
-    /// Where a better one is kept.
     readings: ReadingsOf,
     index: u8,
 }

@@ -16,7 +16,6 @@ pub struct GarageState {
     pub told_capacity: u32,
     pub occupancy: Occupancy,
     pub events: u64,
-    /// When the last of them was received.
     pub as_of_ms: Option<i64>,
     pub changed_at: u64,
     pub through: Option<(Epoch, u64)>,
@@ -58,13 +57,11 @@ impl GarageState {
         }
     }
 
-    /// Whether boards and the city's numbers have it.
     pub fn is_shown(&self) -> bool {
         self.decisions.decommissioned.is_none()
     }
 }
 
-/// Events that will never come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MissingRange {
     pub garage: SiteName,

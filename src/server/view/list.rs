@@ -179,7 +179,6 @@ impl StaySearch<'_> {
     }
 }
 
-/// Adds a slot when it is wanted. `false`: the list is full.
 fn add(wanted: &StayFilter, list: &mut StayList, address: SlotAddress, slot: &Slot) -> bool {
     let Some((plate, Visit::Stay { entry, end })) = &slot.visit else {
         return true;

@@ -16,7 +16,6 @@ use std::collections::BTreeMap;
 
 /// Shorter stays are not looked at.
 const LONG_MS: i64 = 20 * 3_600_000;
-/// Maximum number of each kind in one answer.
 pub const TOLD_MAX: usize = 1000;
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -24,7 +24,6 @@ use std::collections::HashMap;
 pub struct StayIndex {
     heads: ChainHeads<Option<SlotAddress>>,
     garages: Vec<CarsInside>,
-    /// In how many garages each car is inside.
     garages_of: HashMap<Plate, u32>,
     /// Which of the cars inside are not in memory.
     age: Age,
@@ -308,7 +307,6 @@ impl StayIndex {
         }
     }
 
-    /// How many of the cars inside are in memory.
     #[cfg(test)]
     pub fn in_memory(&self) -> usize {
         self.garages.iter().map(|garage| garage.inside.by_plate.len()).sum()
@@ -326,7 +324,6 @@ impl StayIndex {
         })
     }
 
-    /// All visits that are kept under a plate, newest first.
     pub fn of_plate(
         &self,
         plate: &Plate,

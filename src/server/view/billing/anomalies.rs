@@ -148,7 +148,6 @@ pub struct NotedAnomaly {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AnomalyCursor {
-    /// Behind this key.
     Key(Vec<u8>),
     /// Before this entry of the account `unregistered`; none: from its newest on.
     Entry(EntryNumber),

@@ -14,7 +14,6 @@ pub struct BillingChanges {
     pub(super) accounts: BTreeSet<u32>,
     pub(super) heads: BTreeSet<u16>,
     pub(super) taken: BTreeSet<u32>,
-    /// Whole pages that are not the newest.
     pub(super) pages: BTreeMap<u64, Vec<BillingEntry>>,
     pub(super) tail: bool,
     /// Pages of what is in force.
@@ -89,7 +88,6 @@ impl BillingChanges {
         Ok(())
     }
 
-    /// Lets a token stand for a plate in what did not add up.
     pub fn forget_anomalies(&mut self, plate: &Plate, token: &str) -> Result<(), StoreError> {
         let is_of = |key: &[u8]| key.get(anomalies::PLATE_AT..) == Some(plate.as_str().as_bytes());
         let mut found: BTreeMap<Vec<u8>, Anomaly> = BTreeMap::new();

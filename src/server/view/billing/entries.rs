@@ -72,7 +72,6 @@ pub struct BilledStay {
     pub plate: Box<str>,
     pub entry: StoredPassage,
     pub exit: StoredPassage,
-    /// The position at which it came to be.
     pub made_at: u64,
     pub cover: Cover,
     pub terms: Terms,

@@ -164,7 +164,6 @@ pub fn months(store: &Store) -> Result<BTreeSet<Month>, StoreError> {
     months.collect()
 }
 
-/// How many numbers of entries are priced with one command.
 pub const PRICED_AT_ONCE: u64 = 4096;
 
 /// The next stretch of numbers, from `from` on, that begins with a stay that waits for a price. Read as it was written last.

@@ -48,7 +48,6 @@ use terms::{InForce, InForceChange};
 pub const LONGEST_DAYS: i64 = 30;
 /// An exit may be so much earlier than its entry because two clocks differ; the stay has no length then.
 pub const CLOCKS_DIFFER_MS: i64 = 5 * 60 * 1000;
-/// The account of plates that are not registered.
 pub const UNREGISTERED: &str = "unregistered";
 /// How many writes a closed stay may add: its account, its month, an anomaly.
 pub const WRITES_OF_A_STAY: usize = 3;
@@ -68,7 +67,6 @@ pub struct ClosedStay<'a> {
     pub cover: Cover,
 }
 
-/// What becomes of stays that are longer than [`LONGEST_DAYS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LongStays {
     AreHeld,
@@ -83,7 +81,6 @@ pub struct Billing {
     tail_page: u64,
     tail_bytes: usize,
     heads: ChainHeads<EntryNumber>,
-    /// How many covered cars of each contract are inside.
     inside: HashMap<u32, u32>,
 }
 
@@ -212,7 +209,6 @@ impl Billing {
         (Terms::Charged { money, vat: tariff.vat, by, beyond }, month)
     }
 
-    /// Appends the entry of a stay that came to be at `made_at`.
     fn charge(
         &mut self,
         position: u64,

@@ -39,7 +39,6 @@ impl ShownBooks {
         self.account_numbers.get(name).copied()
     }
 
-    /// One more than the greatest number of an account.
     pub fn accounts_end(&self) -> u32 {
         u32::try_from(self.accounts.size()).expect("there are fewer accounts than people")
     }
