@@ -4,8 +4,8 @@ mod answers;
 mod headers;
 
 use self::answers::{
-    BoardPage, ClockAnswer, ConfirmedBatch, ConfirmedEvent, GarageOnBoard, OutboxState, OwnGarage,
-    ShownVersion, WaitingEvent, WaitingEvents, time,
+    BoardPage, ClockAnswer, ConfirmedBatch, ConfirmedEvent, OutboxState, OwnGarage, ShownVersion,
+    WaitingEvent, WaitingEvents,
 };
 use super::EdgeShared;
 use super::sending::Alarm;
@@ -16,9 +16,10 @@ use crate::http::{self, Paging, Problem, Query, list_limit, metrics::Metrics};
 use crate::messaging::outbox::{APPEND_MAX, AppendError, Appended};
 use crate::messaging::page::{IdempotencyKey, Message};
 use crate::messaging::{Digest, LedgerId};
+use crate::parking::board::{BoardLine, OccupancyLine};
 use crate::parking::event::{EventError, EventJson};
 use crate::parking::occupancy::{CountEffect, free_spaces};
-use crate::parking::{Event, json};
+use crate::parking::{Event, Moment, json};
 use crate::store::StoreError;
 use axum::body::Body;
 use axum::extract::State;
@@ -343,7 +344,7 @@ async fn outbox(State(web): SharedWeb) -> Result<Json<OutboxState>, Problem> {
         in_flight: sending.in_flight.min(status.depth),
         resends: sending.resends,
         connected: sending.connected,
-        last_acknowledged_at: sending.last_acknowledged_at_ms.map(time),
+        last_acknowledged_at: sending.last_acknowledged_at_ms.map(Moment::utc_text),
         server: sending.server.map(|server| server.to_string()),
         ledger: sending.ledger,
         alarm,
@@ -391,14 +392,17 @@ async fn board(State(web): SharedWeb) -> Json<BoardPage> {
     let display = web.shared.display();
     let age = display.age(Instant::now());
     let occupied = display.own_occupied();
-    let garages = display.board().map(|board| board.garages.iter().map(GarageOnBoard::from).collect());
+    let line = |(name, line): (&String, &BoardLine)| {
+        OccupancyLine::new(name.clone(), line.known_capacity(), line.known_occupied(), line.as_of_ms)
+    };
+    let garages = display.board().map(|board| board.garages.iter().map(line).collect());
     Json(BoardPage {
         version: display.board().map(|board| ShownVersion {
             ledger: LedgerId::from_bytes(board.version.ledger).to_string(),
             position: board.version.position,
         }),
         age_seconds: age.map(|(age, _)| age.as_secs_f64()),
-        received_at: age.map(|(_, at_ms)| time(at_ms)),
+        received_at: age.map(|(_, at_ms)| Moment::utc_text(at_ms)),
         connected,
         alarm: alarm(&web.shared).map(|alarm| alarm.text),
         own: OwnGarage {

@@ -8,6 +8,8 @@
 //! "what changed since" and "the next part" are one question.
 //! **Not promised.** That a board fits into one exchange: a city of 10,000 garages with long names takes three or four.
 
+use super::Moment;
+use super::occupancy::free_spaces;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::collections::BTreeMap;
@@ -31,6 +33,29 @@ impl BoardLine {
     /// How many spaces there are; unknown until an edge or an operator has said it.
     pub fn known_capacity(&self) -> Option<u32> {
         (self.capacity > 0).then_some(self.capacity)
+    }
+}
+
+/// The occupancy of a garage as JSON. What is not known yet is null, never 0: a garage that has reported nothing is not
+/// necessarily empty.
+#[derive(Debug, Serialize)]
+pub struct OccupancyLine {
+    name: String,
+    capacity: Option<u32>,
+    occupied: Option<i64>,
+    free: Option<u32>,
+    as_of: Option<String>,
+}
+
+impl OccupancyLine {
+    pub fn new(
+        name: String,
+        capacity: Option<u32>,
+        occupied: Option<i64>,
+        as_of_ms: Option<i64>,
+    ) -> OccupancyLine {
+        let free = capacity.zip(occupied).map(|(capacity, occupied)| free_spaces(capacity, occupied));
+        OccupancyLine { name, capacity, occupied, free, as_of: as_of_ms.map(Moment::utc_text) }
     }
 }
 

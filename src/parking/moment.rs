@@ -59,6 +59,11 @@ impl Moment {
         Moment { timestamp, offset: Offset::UTC }
     }
 
+    /// Milliseconds since 1970 as RFC 3339 in UTC.
+    pub fn utc_text(at_ms: i64) -> String {
+        Moment::from_ms(at_ms, 0).to_string()
+    }
+
     /// What a record or a peer says, which may be nonsense: the nearest moment that can be shown, and UTC for an offset that is none.
     pub fn from_ms(at_ms: i64, offset_minutes: i16) -> Moment {
         let beyond = if at_ms < 0 { EARLIEST } else { LATEST };

@@ -143,7 +143,7 @@ fn copy(
         fogpost: env!("CARGO_PKG_VERSION"),
         ledger: ledger.to_string(),
         position: through,
-        made_at: Moment::from_ms(clock::wall_ms(), 0).to_string(),
+        made_at: Moment::utc_text(clock::wall_ms()),
         counts,
     })
 }

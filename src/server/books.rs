@@ -13,7 +13,7 @@ use super::reckoning::{ChargeLine, Reckoner};
 use super::view::billing::UNREGISTERED;
 use super::view::billing::entries::{self, BillingEntry, EntryKind, EntryNumber, MonthBook, Terms};
 use super::view::billing::list::{self, EntryFilter, EntryList, EntryReader};
-use super::view::{Snapshot, written_position};
+use super::view::{Snapshot, at_one_position, written_position};
 use crate::daemon::admin::{NotDone, Outcome};
 use crate::parking::Plate;
 use crate::parking::money::{Currency, VatRate};
@@ -27,7 +27,6 @@ use serde_json::json;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-/// How many entries are read before their lines are made.
 const SLICE: usize = 128;
 /// What pieces of statements look like; another form is of another version of this program.
 const FORM: u32 = 2;
@@ -159,7 +158,6 @@ impl AnswerRoom {
 }
 
 impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
-    /// A list of charges.
     pub fn charges(&self, asked: &Asked) -> Result<ChargesAnswer, StoreError> {
         let view = (self.view)();
         let wanted = || {
@@ -176,7 +174,7 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
             let position = written_position(self.store)?.unwrap_or_default();
             return Ok(ChargesAnswer { position, ..ChargesAnswer::default() });
         };
-        let EntryList { position, entries, next } = list::list(self.store, self.saving, &wanted)?;
+        let (position, EntryList { entries, next }) = list::list(self.store, self.saving, &wanted)?;
         let view = (self.view)();
         let reckoner = Reckoner::new(&view, self.ledger);
         let shown = entries.iter().filter(|listed| is_shown(&listed.entry));
@@ -243,14 +241,8 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
         account: u32,
         month: Month,
     ) -> Result<Option<Opening>, StoreError> {
-        let (position, book) = loop {
-            let position = written_position(self.store)?.unwrap_or_default();
-            let Some(book) = entries::read_month(self.store, account, month)? else { return Ok(None) };
-            // The views may have been written between the two; that happens once a second.
-            if written_position(self.store)?.unwrap_or_default() == position {
-                break (position, book);
-            }
-        };
+        let read = || entries::read_month(self.store, account, month);
+        let (position, Some(book)) = at_one_position(self.store, self.saving, read)? else { return Ok(None) };
         let name = {
             let view = (self.view)();
             let account = view.billing.account_book(account);
@@ -304,14 +296,9 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
             limit: SLICE,
             ..EntryFilter::default()
         };
-        let (position, mut found) = loop {
-            let position = written_position(self.store)?.unwrap_or_default();
-            let found = list::list(self.store, self.saving, &wanted(from.and_then(|from| from.entry)))?;
-            // What comes later stands before it in the chain: the state is that of the first look.
-            if written_position(self.store)?.unwrap_or_default() == position {
-                break (position, found);
-            }
-        };
+        // What comes later stands before it in the chain: the state is that of the first look.
+        let first = wanted(from.and_then(|from| from.entry));
+        let (position, mut found) = list::list(self.store, self.saving, &first)?;
         let mut is_known = from.is_some();
         let mut lines = Vec::new();
         let next = loop {
@@ -319,7 +306,7 @@ impl<V: Fn() -> Arc<Snapshot>> BooksReader<'_, V> {
             self.add_lines(&found.entries, &mut lines, room)?;
             match found.next {
                 Some(next) if room.is_left() => {
-                    found = list::list(self.store, self.saving, &wanted(Some(next)))?
+                    (_, found) = list::list(self.store, self.saving, &wanted(Some(next)))?;
                 }
                 next => break next,
             }

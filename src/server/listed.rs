@@ -3,33 +3,13 @@
 use super::view::{GarageState, Snapshot};
 use crate::messaging::SiteName;
 use crate::parking::Moment;
+use crate::parking::board::OccupancyLine;
 use serde::Serialize;
 
-/// RFC 3339 in UTC.
-pub fn time(ms: i64) -> String {
-    Moment::from_ms(ms, 0).to_string()
-}
-
-#[derive(Serialize)]
-pub struct OccupancyLine {
-    name: String,
-    /// What is not known yet is null, never 0: a garage that has reported nothing is not necessarily empty.
-    capacity: Option<u32>,
-    occupied: Option<i64>,
-    free: Option<u32>,
-    as_of: Option<String>,
-}
-
-impl OccupancyLine {
-    pub fn of(name: &SiteName, garage: &GarageState) -> OccupancyLine {
-        OccupancyLine {
-            name: name.to_string(),
-            capacity: garage.known_capacity(),
-            occupied: garage.known_occupied(),
-            free: garage.known_free(),
-            as_of: garage.as_of_ms.map(time),
-        }
-    }
+/// How full a garage is, under the name that it has now.
+pub fn occupancy(name: &SiteName, garage: &GarageState) -> OccupancyLine {
+    let (capacity, occupied) = (garage.known_capacity(), garage.known_occupied());
+    OccupancyLine::new(name.to_string(), capacity, occupied, garage.as_of_ms)
 }
 
 #[derive(Serialize)]
@@ -57,7 +37,7 @@ impl GarageLine {
         let garage = view.garages.get(key).unwrap_or(&unknown);
         let retired = garage.decisions.decommissioned.as_ref();
         GarageLine {
-            occupancy: OccupancyLine::of(name, garage),
+            occupancy: occupancy(name, garage),
             capacity_told: (garage.told_capacity != garage.capacity).then_some(garage.told_capacity),
             formerly: (name != key).then(|| key.to_string()),
             decommissioned: retired.is_some(),
@@ -92,7 +72,7 @@ pub fn quarantine(
             sequence: page.first + index as u64,
             position,
             reason: page.reason.clone(),
-            received_at: time(page.received_at_ms),
+            received_at: Moment::utc_text(page.received_at_ms),
         };
         (format!("{position}.{index}"), line)
     };

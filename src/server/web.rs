@@ -36,7 +36,6 @@ use tokio::time::timeout;
 
 /// How many requests read the store at a time: many slow ones must not take its threads, and the disk, from all others.
 const READERS: usize = 4;
-/// How many requests make a long answer from memory at a time.
 const RENDERERS: usize = 2;
 /// How long the disk may take to say how much room there is.
 const DISK_ANSWERS_WITHIN: Duration = Duration::from_secs(5);

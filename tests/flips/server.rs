@@ -205,7 +205,7 @@ fn only_charges_are_damaged(books: Books, report: &str) -> Result<String, String
         return Err(format!("lie: after folding anew: {after}"));
     }
     match (before, all(&store)) {
-        (Ok(before), Ok(after)) if before.entries != after.entries => {
+        (Ok((_, before)), Ok((_, after))) if before.entries != after.entries => {
             Err(format!("lie: other charges were shown, and verify alone said: {report}"))
         }
         (_, Err(error)) => Err(format!("lie: after folding anew: {error}")),

@@ -28,7 +28,9 @@ pub(super) fn run_plates(session: &mut ServerSession<'_>, command: PlatesCommand
         PlatesCommand::Import(flags) => import_file(session, Put::Plates, &flags),
         PlatesCommand::List(output) => {
             let columns = [("PLATE", "plate"), ("ACCOUNT", "account"), ("NAME", "name")];
-            plates(session).map(|answer| output.print(&answer, |answer| list(answer, "plates", columns)))
+            let all = whole_list(session, "plates", usize::MAX, |after, _| ServerRequest::Plates { after })?;
+            output.print(&all, |all| list(all, "plates", columns));
+            Ok(())
         }
         PlatesCommand::Add { plate, account, name } => {
             import(session, Put::Plates(csv_of(&plate, &account, &name)?), Import::Record, OutputFlags::TEXT)
@@ -56,7 +58,12 @@ pub(super) fn run_charges(session: &mut ServerSession<'_>, command: ChargesComma
             let plate = plate.map(|plate| plate.to_string());
             let month = month.map(|month| month.to_string());
             let asked = Asked { plate, garage, account, month, after, limit: limit as usize };
-            charges(session, asked).map(|answer| output.print(&answer, print_charges))
+            // Each answer reads a limited number of entries, whether they match or not.
+            let ask = |next: Option<String>, limit| {
+                let after = next.map_or(asked.after, |next| next.parse().ok());
+                ServerRequest::Books(BooksQuestion::Charges(Asked { after, limit, ..asked.clone() }))
+            };
+            whole_list(session, "charges", asked.limit, ask).map(|all| output.print(&all, print_charges))
         }
         ChargesCommand::Void { charge, reason } => record(session, Command::Void { charge, reason }),
         ChargesCommand::Credit { charge, amount, reason } => {
@@ -121,7 +128,6 @@ fn csv_of(plate: &Plate, account: &Account, name: &str) -> Result<String, NotDon
     Ok(file)
 }
 
-/// Whether an import is recorded, or only shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Import {
     Record,
@@ -188,18 +194,23 @@ fn changes(answer: &Value) -> String {
     shown
 }
 
-/// The whole registry, a part at a time.
-fn plates(session: &mut ServerSession<'_>) -> Outcome {
-    let mut all = Vec::new();
-    let mut after = None;
+/// A list of which each answer is a part, until this many elements have come. `ask` gets the cursor and how many are still wanted.
+fn whole_list(
+    session: &mut ServerSession<'_>,
+    name: &str,
+    mut limit: usize,
+    ask: impl Fn(Option<String>, usize) -> ServerRequest,
+) -> Outcome {
+    let (mut all, mut after) = (Vec::new(), None);
     loop {
-        let mut answer = session.ask(ServerRequest::Plates { after })?;
-        if let Value::Array(plates) = answer["plates"].take() {
-            all.extend(plates);
+        let mut answer = session.ask(ask(after, limit))?;
+        if let Value::Array(part) = answer[name].take() {
+            limit -= part.len().min(limit);
+            all.extend(part);
         }
         after = answer["next"].as_str().map(str::to_owned);
-        if after.is_none() {
-            answer["plates"] = all.into();
+        if after.is_none() || limit == 0 {
+            answer[name] = all.into();
             return Ok(answer);
         }
     }
@@ -220,23 +231,6 @@ fn print_tariffs(answer: &Value) -> String {
     match answer["position"].as_u64() {
         Some(position) => format!("# In force since position {position}.\n{}", text(&answer["toml"])),
         None => "# No tariffs are in force: stays are recorded and wait for a price.\n".to_owned(),
-    }
-}
-
-/// Asks until `limit` charges have come: each answer reads a limited number of entries, whether they match or not.
-fn charges(session: &mut ServerSession<'_>, mut asked: Asked) -> Outcome {
-    let mut all = Vec::new();
-    loop {
-        let mut answer = session.ask(ServerRequest::Books(BooksQuestion::Charges(asked.clone())))?;
-        if let Value::Array(charges) = answer["charges"].take() {
-            asked.limit -= charges.len().min(asked.limit);
-            all.extend(charges);
-        }
-        asked.after = answer["next"].as_str().and_then(|next| next.parse().ok());
-        if asked.after.is_none() || asked.limit == 0 {
-            answer["charges"] = all.into();
-            return Ok(answer);
-        }
     }
 }
 

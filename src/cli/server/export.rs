@@ -95,7 +95,7 @@ impl Directory {
             month,
             formats: formats.to_vec(),
             unfinished,
-            names: HashSet::from([stem_of(INDEX)]),
+            names: HashSet::from([INDEX.trim_end_matches(".csv").to_owned()]),
             overview: Overview::default(),
             statements: 0,
             lines: 0,
@@ -141,10 +141,6 @@ impl Directory {
         let mut names = std::iter::once(wanted.clone()).chain(numbered);
         names.find(|name| self.names.insert(name.to_lowercase())).expect("numbers do not end")
     }
-}
-
-fn stem_of(file: &str) -> String {
-    file.split('.').next().unwrap_or(file).to_owned()
 }
 
 /// Letters and digits of any script, `-` and `_`: what every filesystem takes. Anything else is `_`.

@@ -34,7 +34,6 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     running::run(&config, command)
 }
 
-/// What a command line asks for, with the settings for it.
 #[derive(Debug)]
 pub struct ServerCall {
     pub config: ServerConfig,
@@ -74,7 +73,6 @@ fn record(session: &mut ServerSession<'_>, command: Command) -> Result<(), NotDo
     say(session, ServerRequest::Command(command))
 }
 
-/// Prints what a request is answered with, in words.
 fn say(session: &mut ServerSession<'_>, request: ServerRequest) -> Result<(), NotDone> {
     session.ask(request).map(|answer| print(&said(&answer)))
 }

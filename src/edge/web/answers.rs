@@ -2,10 +2,8 @@
 
 use crate::codes::Code;
 use crate::messaging::outbox::OutboxDamage;
-use crate::parking::Moment;
-use crate::parking::board::BoardLine;
+use crate::parking::board::OccupancyLine;
 use crate::parking::event::EventJson;
-use crate::parking::occupancy::free_spaces;
 use serde::Serialize;
 
 #[derive(Serialize)]
@@ -84,7 +82,7 @@ pub(super) struct BoardPage {
     /// The alarm of `GET /v1/outbox`.
     pub alarm: Option<String>,
     pub own: OwnGarage,
-    pub garages: Vec<GarageOnBoard>,
+    pub garages: Vec<OccupancyLine>,
 }
 
 #[derive(Serialize)]
@@ -101,32 +99,4 @@ pub(super) struct OwnGarage {
     pub occupied: Option<i64>,
     pub free: Option<u32>,
     pub pending: u64,
-}
-
-/// A garage as the server knows it; what the server does not know yet is null.
-#[derive(Serialize)]
-pub(super) struct GarageOnBoard {
-    name: String,
-    capacity: Option<u32>,
-    occupied: Option<i64>,
-    free: Option<u32>,
-    as_of: Option<String>,
-}
-
-impl From<(&String, &BoardLine)> for GarageOnBoard {
-    fn from((name, line): (&String, &BoardLine)) -> GarageOnBoard {
-        let (capacity, occupied) = (line.known_capacity(), line.known_occupied());
-        GarageOnBoard {
-            name: name.clone(),
-            capacity,
-            occupied,
-            free: capacity.zip(occupied).map(|(capacity, occupied)| free_spaces(capacity, occupied)),
-            as_of: line.as_of_ms.map(time),
-        }
-    }
-}
-
-/// RFC 3339 in UTC.
-pub(super) fn time(ms: i64) -> String {
-    Moment::from_ms(ms, 0).to_string()
 }

@@ -23,10 +23,10 @@ use crate::daemon::DaemonError;
 use crate::daemon::admin::{NotDone, Outcome};
 use crate::messaging::{LedgerId, SiteName};
 use crate::parking::register::Garages;
-use crate::parking::{EventId, Plate};
+use crate::parking::{EventId, Moment, Plate};
 use crate::server::hex::{hex, unhex};
 use crate::server::ledger::{Ledger, Stream};
-use crate::server::listed::{self, GarageLine, time};
+use crate::server::listed::{self, GarageLine};
 use crate::server::record::{Command, QuarantinePlace, StreamId, ToForget};
 use crate::server::verify::VerifyReport;
 use crate::server::view::base::BASE;
@@ -306,7 +306,7 @@ pub fn review(view: &Snapshot, ledger: &Ledger, found: &Review) -> Outcome {
         let epoch = ledger.epoch_of(passage.stream()).map_err(|error| error.to_string())?.to_bytes();
         Ok::<_, String>(EventId { garage: key, epoch, sequence: passage.sequence }.to_string())
     };
-    let at = |passage: &StoredPassage| time(passage.at_ms);
+    let at = |passage: &StoredPassage| Moment::utc_text(passage.at_ms);
     let pairs = found.pairs.iter().map(|pair| {
         let (entry, exit) = (id(pair.garage, &pair.entry.1)?, id(pair.garage, &pair.exit.1)?);
         Ok(json!({

@@ -23,6 +23,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 pub const KEEP_DAYS: i64 = 30;
+/// The key of the [`Age`].
+pub const AGE: &[u8] = b"vt";
 const DAY_MS: i64 = 24 * 3_600_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,10 +64,6 @@ impl Age {
         let others = first > self.before;
         self.before = self.before.max(first);
         others
-    }
-
-    pub fn load(store: &Store) -> Result<Age, StoreError> {
-        Ok(read(store, b"vt")?.unwrap_or_default())
     }
 }
 
@@ -207,7 +205,7 @@ impl AgedChanges {
             if bits.is_empty() { batch.remove(key) } else { batch.put(key, bits) }
         }
         if std::mem::take(&mut self.age) {
-            batch.put(*b"vt", encode(age));
+            batch.put(AGE, encode(age));
         }
     }
 }

@@ -1,17 +1,136 @@
-//! Applying the ledger's records to the views, one after the other.
+//! Applies the ledger's records to the views, one after the other. Occupancy and stays change only in [`apply_to`], both for the
+//! events of a page and for those released from quarantine.
 
+use super::billing::Billing;
 use super::billing::anomalies::AnomalyCode;
 use super::changes::ViewChanges;
-use super::events::apply_to;
-use super::garages::{LedgerDamage, MissingRange, QuarantinedPage};
+use super::garages::{GarageState, LedgerDamage, MissingRange, QuarantinedPage};
 use super::refusal::{ApplyEventError, NotApplied};
 use super::state::View;
-use super::stays::EventPosition;
-use super::step::{Preparation, PreparedPage, PreparedRecord};
-use crate::server::ledger::{Ledger, Loss};
+use super::stays::{self, EventPosition, StayIndex, StayUpdate};
+use crate::messaging::page::{Content, RECORDS_MAX};
+use crate::messaging::{Epoch, SiteName};
+use crate::parking::stored::StoredError;
+use crate::parking::{Event, EventKind};
+use crate::server::ledger::{Ledger, Loss, RecordOrDamage};
+use crate::server::record::{Command, Record, StreamId};
 use crate::store::StoreError;
 
-/// Why applying records broke off.
+/// A record that is ready to be applied: it is checked, and its events are read.
+#[derive(Debug)]
+pub struct PreparedRecord {
+    /// The first position that it is about. It is about one position, about a range that cannot be read, or about a range that is
+    /// lost and the position that records the loss.
+    from: u64,
+    position: u64,
+    what: Preparation,
+}
+
+#[derive(Debug)]
+enum Preparation {
+    Page(PreparedPage),
+    /// Any other record, as it is.
+    Record(Record),
+    /// Positions that cannot be read, or are lost, and the events that are known to be among them.
+    Damaged(LedgerDamage, Vec<Loss>),
+}
+
+#[derive(Debug)]
+struct PreparedPage {
+    stream: StreamId,
+    /// The ledger's number of the stream.
+    number: u32,
+    received_at_ms: i64,
+    first: u64,
+    /// Whether the edge's clock was known to be set when the page was begun.
+    clock_set: bool,
+    events: Vec<Result<Event, StoredError>>,
+}
+
+impl PreparedRecord {
+    /// Checks what stands at `position` and reads its events. What cannot be read becomes missing ranges of the garages that the
+    /// index names.
+    pub fn read(ledger: &Ledger, position: u64, found: RecordOrDamage) -> Result<PreparedRecord, StoreError> {
+        let (from, prepared) = match found {
+            RecordOrDamage::Damaged { from, reason } => (from, Err(reason)),
+            RecordOrDamage::Record(Record::Truncated { received_at_ms, from, to })
+                if from > 0 && from <= to && to == position - 1 =>
+            {
+                let reason = format!("positions {from} to {to} were on disk and are lost");
+                let damage = LedgerDamage { from, last: to, reason, found_at_ms: Some(received_at_ms) };
+                (from, Ok(Preparation::Damaged(damage, Vec::new())))
+            }
+            // A record of a loss that does not end right before it counts as one that cannot be read.
+            RecordOrDamage::Record(Record::Truncated { from, to, .. }) => {
+                let reason =
+                    format!("it says that positions {from} to {to} are lost, which it does not follow");
+                (position, Err(reason))
+            }
+            RecordOrDamage::Record(record) => (position, PreparedRecord::prepare(ledger, record)),
+        };
+        let what = match prepared {
+            Ok(what) => what,
+            Err(reason) => {
+                let damage = LedgerDamage { from, last: position, reason, found_at_ms: None };
+                Preparation::Damaged(damage, ledger.losses(from, position)?)
+            }
+        };
+        Ok(PreparedRecord { from, position, what })
+    }
+
+    fn prepare(ledger: &Ledger, record: Record) -> Result<Preparation, String> {
+        let number_of = |stream: &StreamId| {
+            ledger.number_of(stream).ok_or_else(|| format!("{stream} is not in the list of streams"))
+        };
+        Ok(match record {
+            Record::Page { stream, received_at_ms, page } => {
+                let number = number_of(&stream)?;
+                let page = page.read().map_err(|error| error.to_string())?;
+                let Content::Records(records) = page.content else {
+                    return Err("a page without events stands where events were applied".into());
+                };
+                let events = records.iter().map(|record| Event::from_bytes(&record.payload)).collect();
+                let (first, clock_set) = (page.first.get(), page.begun.set);
+                Preparation::Page(PreparedPage { stream, number, received_at_ms, first, clock_set, events })
+            }
+            Record::MissingRange { ref stream, .. } => {
+                number_of(stream)?;
+                Preparation::Record(record)
+            }
+            record => Preparation::Record(record),
+        })
+    }
+
+    /// What it says of positions that cannot be read, and whose events are known to be among them.
+    pub fn damage(&self) -> Option<(&LedgerDamage, &[Loss])> {
+        match &self.what {
+            Preparation::Damaged(damage, losses) => Some((damage, losses)),
+            _ => None,
+        }
+    }
+
+    /// Maximum number of writes that applying it adds to the changes.
+    pub fn writes_at_most(&self) -> usize {
+        match &self.what {
+            Preparation::Page(PreparedPage { events, .. }) => {
+                let of = |event: &Result<Event, StoredError>| match event {
+                    Ok(Event { kind: EventKind::PlateCorrection { .. }, .. }) => {
+                        stays::WRITES_OF_A_CORRECTION
+                    }
+                    _ => stays::WRITES_OF_A_PASSAGE,
+                };
+                let garage_and_quarantine = 2;
+                events.iter().map(of).sum::<usize>() + stays::WRITES_OF_A_PAGE + garage_and_quarantine
+            }
+            Preparation::Record(Record::Command { command: Command::Release { .. }, .. }) => {
+                RECORDS_MAX * stays::WRITES_OF_A_CORRECTION + stays::WRITES_OF_A_PAGE + 4
+            }
+            Preparation::Record(_) => 4,
+            Preparation::Damaged(_, losses) => 1 + losses.len(),
+        }
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum CatchUpError {
     #[error(transparent)]
@@ -69,22 +188,26 @@ impl View {
             "the ledger accounts for every position, in order"
         );
         match what {
-            Preparation::Damaged { damage, losses } => self.apply_damage(damage, losses, changes),
+            Preparation::Damaged(damage, losses) => self.apply_damage(damage, losses, changes),
             Preparation::Page(page) => self.apply_page(ledger, position, page, changes)?,
-            Preparation::MissingRange { stream, received_at_ms, first, last, reason } => {
+            Preparation::Record(Record::MissingRange {
+                stream, received_at_ms, first, last, reason, ..
+            }) => {
                 let (garage, received_at_ms) = (self.key_of(&stream.site).clone(), Some(received_at_ms));
                 let range = MissingRange { garage, epoch: stream.epoch, first, last, reason, received_at_ms };
                 self.put_missing_range(position, range);
                 changes.missing_ranges.insert(position);
             }
-            Preparation::Capacity { site, capacity } => {
+            Preparation::Record(Record::Capacity { site, capacity, .. }) => {
                 let key = self.key_of(&site).clone();
                 let (garage, ..) = self.garage_mut(&key, changes);
                 garage.was_told(&key, capacity);
                 self.garage_changed(&key, position);
             }
-            Preparation::Command(command) => self.apply_command(ledger, position, &command, changes)?,
-            Preparation::Nothing => {}
+            Preparation::Record(Record::Command { command, .. }) => {
+                self.apply_command(ledger, position, &command, changes)?;
+            }
+            Preparation::Record(_) => {} // it changes no view
         }
         self.position = position;
         Ok(self.quarantine.get(&position))
@@ -113,24 +236,20 @@ impl View {
         page: PreparedPage,
         changes: &mut ViewChanges,
     ) -> Result<(), StoreError> {
-        let PreparedPage { stream, stream_number, received_at_ms, first, clock_set, events } = page;
+        let PreparedPage { stream, number, received_at_ms, first, clock_set, events } = page;
         let count = events.len() as u64;
         let key = self.key_of(&stream.site).clone();
         self.stays.received(received_at_ms, position, changes)?;
         let (garage, stays, billing) = self.garage_mut(&key, changes);
         garage.counted(&key, count);
         if !clock_set {
-            let number = garage.stays.number;
-            changes.billing.note(AnomalyCode::ClockNotSet, number, None, received_at_ms, position)?;
+            let garage = garage.stays.number;
+            changes.billing.note(AnomalyCode::ClockNotSet, garage, None, received_at_ms, position)?;
         }
         let (mut set_aside, mut reason) = (0u64, None);
         for (index, event) in events.into_iter().enumerate() {
-            let place = EventPosition {
-                site: &stream.site,
-                stream: stream_number,
-                sequence: first + index as u64,
-                position,
-            };
+            let sequence = first + index as u64;
+            let place = EventPosition { site: &stream.site, stream: number, sequence, position };
             let applied = match event {
                 Ok(event) => apply_to(&key, garage, (stays, billing), ledger, place, &event, changes),
                 Err(error) => Err(NotApplied::NotUnderstood(error.to_string()).into()),
@@ -157,4 +276,50 @@ impl View {
         }
         Ok(())
     }
+
+    /// Applies one event that was received at a time. An event that is not applied changes nothing.
+    pub(super) fn apply_event(
+        &mut self,
+        ledger: &Ledger,
+        place: EventPosition<'_>,
+        received_at_ms: i64,
+        event: &Event,
+        changes: &mut ViewChanges,
+    ) -> Result<(), ApplyEventError> {
+        let key = self.key_of(place.site).clone();
+        let (garage, stays, billing) = self.garage_mut(&key, changes);
+        apply_to(&key, garage, (stays, billing), ledger, place, event, changes)?;
+        garage.as_of_ms = Some(received_at_ms);
+        self.garage_changed(&key, place.position);
+        Ok(())
+    }
+}
+
+pub(super) fn apply_to(
+    key: &SiteName,
+    garage: &mut GarageState,
+    (stays, billing): (&mut StayIndex, &mut Billing),
+    ledger: &Ledger,
+    place: EventPosition<'_>,
+    event: &Event,
+    changes: &mut ViewChanges,
+) -> Result<(), ApplyEventError> {
+    let called = garage.decisions.called.as_ref().unwrap_or(key).as_str();
+    let update = StayUpdate { book: &mut garage.stays, billing, called, changes };
+    match &event.kind {
+        EventKind::Entry { plate: Some(plate) } => stays.enter(plate, place.passage(event), update)?,
+        EventKind::Exit { plate: Some(plate) } => stays.leave(plate, place.passage(event), update)?,
+        EventKind::PlateCorrection { epoch, sequence, plate } => {
+            let epoch = epoch.parse::<Epoch>().map_err(|_| NotApplied::NoEpoch(epoch.clone()))?;
+            stays.correct(ledger, place, ((epoch, *sequence), plate), update)?;
+        }
+        EventKind::Entry { plate: None } | EventKind::Exit { plate: None } => {
+            let (number, at_ms) = (update.book.number, event.at.timestamp.as_millisecond());
+            let changes = &mut update.changes.billing;
+            changes.note(AnomalyCode::UnreadablePlate, number, None, at_ms, place.position)?;
+        }
+        EventKind::Count { .. } => {}
+    }
+    garage.occupancy.apply(&event.kind);
+    Ok(())
 }

@@ -1,7 +1,4 @@
-//! The base: the views at a position, from which they are rebuilt when the records before it are no longer enough to rebuild
-//! them.
-//!
-//! A compacted ledger has lost plates on purpose, so the views can no longer be rebuilt from its first records. It keeps
+//! The base: a compacted ledger has lost plates on purpose, so the views can no longer be rebuilt from its first records. It keeps
 //! the views at the position of its compaction beside them; rebuilding begins there.
 //!
 //! **Promise.** A base that can be read gives the views at its position, whatever version of the views continues from there. A
@@ -32,7 +29,6 @@ use serde::{Deserialize, Serialize};
 /// All keys of the base: from here on, and to the second (exclusive).
 pub const BASE: (&[u8], &[u8]) = (b"b", b"c");
 
-/// The form of a base that this program reads and writes.
 const FORM: u8 = 1;
 const MAGIC: &[u8; 4] = b"fogb";
 const CHECKSUM: usize = 8;

@@ -14,7 +14,6 @@ use serde::de::DeserializeOwned;
 /// How many plates share a chain depends on this number: with a million visits, seventeen.
 pub const CHAINS: usize = 1 << 16;
 const HEADS_IN_A_PAGE: usize = 512;
-/// How many keys the heads of one kind take.
 pub const HEAD_PAGES: usize = CHAINS / HEADS_IN_A_PAGE;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +84,6 @@ impl<L: ChainLink> ChainHeads<L> {
         (Self::key(page), encode(&&self.0[from..from + HEADS_IN_A_PAGE]))
     }
 
-    /// The head of one chain as it was written last.
     pub fn read(store: &Store, chain: PlateChain) -> Result<L, StoreError> {
         let key = Self::key(chain.head_page());
         let Some(of_page) = read::<Vec<L>>(store, &key)? else { return Ok(L::default()) };

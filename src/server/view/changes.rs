@@ -2,7 +2,7 @@
 
 use super::aged::AgedChanges;
 use super::billing::BillingChanges;
-use super::chains::HEAD_PAGES;
+use super::chains::{HEAD_PAGES, walk};
 use super::codec::{LastPage, damaged, encode};
 use super::decisions::DecisionChanges;
 use super::pages::{self, Readings, ReadingsOf, Slot, SlotAddress, SlotChange};
@@ -16,7 +16,7 @@ const WAITING_MAX: usize = 1 << 15;
 /// What changed since the view was last written. Everything in it goes into one batch, with the position reached.
 #[derive(Debug)]
 pub struct ViewChanges {
-    store: Store,
+    pub(super) store: Store,
     pub(super) garages: BTreeSet<SiteName>,
     pub(super) missing_ranges: BTreeSet<u64>,
     pub(super) damages: BTreeSet<u64>,
@@ -96,7 +96,6 @@ impl ViewChanges {
         Ok(())
     }
 
-    /// A slot as it is now, written or not.
     pub(super) fn slot(&mut self, address: SlotAddress) -> Result<&Slot, StoreError> {
         let slots = self.slots(address.garage, address.page)?;
         slots.get(usize::from(address.slot)).ok_or_else(|| misfit(address.garage, address.page))
@@ -120,6 +119,18 @@ impl ViewChanges {
         }
     }
 
+    /// What `read` takes from the slots of a chain, from `newest` on; those of other plates with the same hash are among them.
+    pub(super) fn chain<T>(
+        &mut self,
+        newest: Option<SlotAddress>,
+        mut read: impl FnMut(&Slot) -> T,
+    ) -> impl Iterator<Item = Result<(SlotAddress, T), StoreError>> {
+        walk(newest, move |address| {
+            let slot = self.slot(address)?;
+            Ok((read(slot), slot.previous))
+        })
+    }
+
     /// The plates corrected last in a part of a ledger page, to be changed.
     pub(super) fn readings_mut(&mut self, of: ReadingsOf) -> Result<&mut Readings, StoreError> {
         if !self.readings.contains_key(&of) {
@@ -128,7 +139,6 @@ impl ViewChanges {
         Ok(self.readings.get_mut(&of).expect("it was just put there"))
     }
 
-    /// The plate that was corrected last at a place of a ledger page.
     pub(super) fn reading(&self, of: ReadingsOf, place: u8) -> Result<Option<Box<str>>, StoreError> {
         match self.readings.get(&of) {
             Some(readings) => Ok(readings.get(&place).cloned()),
@@ -156,9 +166,5 @@ impl ViewChanges {
             batch.put(pages::readings_key(of), encode(&readings));
         }
         Ok(())
-    }
-
-    pub(super) fn store(&self) -> &Store {
-        &self.store
     }
 }

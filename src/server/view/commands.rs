@@ -59,10 +59,8 @@ enum GarageChange {
     Adopted,
 }
 
-/// Events of a page in quarantine that act from now on.
 #[derive(Debug)]
 struct ReleasedEvents {
-    /// The position of the page.
     position: u64,
     received_at_ms: i64,
     site: SiteName,
@@ -202,8 +200,7 @@ impl View {
             }
             Effect::PutInForce => {
                 if let Some(order) = InForceChange::read(ledger, position, command)? {
-                    self.billing.put_in_force(position, order.map_err(Refusal::List)?);
-                    changes.billing.in_force_changed(self.billing.in_force.last_page());
+                    self.billing.put_in_force(position, order.map_err(Refusal::List)?, &mut changes.billing);
                 }
             }
             Effect::Price { from, to } => {

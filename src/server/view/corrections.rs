@@ -10,7 +10,7 @@ use super::changes::ViewChanges;
 use super::codec::damaged;
 use super::pages::{Cover, ReadingsOf, SlotAddress, SlotChange, StoredPassage, readings_key};
 use super::refusal::{ApplyEventError, LOOK_BACK, NotApplied};
-use super::stays::{AppendOrder, ChainedVisit, EventPosition, StayIndex, StayUpdate};
+use super::stays::{AppendOrder, EventPosition, StayIndex, StayUpdate};
 use crate::messaging::page::Content;
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::stay::{self, End, Visit, Way};
@@ -82,7 +82,7 @@ impl StayIndex {
             if looked_at == LOOK_BACK {
                 return Ok(None);
             }
-            let (address, Some(ChainedVisit { visit, in_order: is_in_order })) = found? else { continue };
+            let (address, Some((visit, is_in_order))) = found? else { continue };
             if address.garage != garage {
                 continue;
             }
@@ -173,7 +173,6 @@ pub(super) struct KnownEvent {
     pub passage: StoredPassage,
     /// By the best reading.
     pub plate: Option<Plate>,
-    /// Where a better one is kept.
     readings: ReadingsOf,
     index: u8,
 }

@@ -6,7 +6,6 @@ use crate::codes;
 use crate::messaging::page::RECORDS_MAX;
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::Occupancy;
-use crate::parking::occupancy::free_spaces;
 use crate::parking::stay::{End, Visit};
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +16,6 @@ pub struct GarageState {
     pub told_capacity: u32,
     pub occupancy: Occupancy,
     pub events: u64,
-    /// When the last of them was received.
     pub as_of_ms: Option<i64>,
     pub changed_at: u64,
     pub through: Option<(Epoch, u64)>,
@@ -34,10 +32,6 @@ impl GarageState {
     /// How many spaces it has; unknown until an operator or its edge says so.
     pub fn known_capacity(&self) -> Option<u32> {
         (self.capacity > 0 || self.decisions.capacity.is_some()).then_some(self.capacity)
-    }
-
-    pub fn known_free(&self) -> Option<u32> {
-        Some(free_spaces(self.known_capacity()?, self.known_occupied()?))
     }
 
     pub(super) fn was_told(&mut self, name: &SiteName, capacity: u32) {
@@ -63,13 +57,11 @@ impl GarageState {
         }
     }
 
-    /// Whether boards and the city's numbers include it.
     pub fn is_shown(&self) -> bool {
         self.decisions.decommissioned.is_none()
     }
 }
 
-/// Events that will never come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MissingRange {
     pub garage: SiteName,

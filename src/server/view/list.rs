@@ -8,9 +8,10 @@
 
 use super::aged;
 use super::chains::{ChainHeads, PlateChain};
+use super::changes::ViewChanges;
 use super::codec::{damaged, sized, u32_from};
 use super::page_maps::{AGED, OCCUPIED, mapped_pages};
-use super::pages::{PageReader, Slot, SlotAddress, StoredPassage, page_key};
+use super::pages::{Slot, SlotAddress, StoredPassage, page_key};
 use super::written::at_one_position;
 use crate::parking::Plate;
 use crate::parking::stay::{End, Visit};
@@ -40,10 +41,8 @@ pub struct ListedStay {
     pub end: End<StoredPassage>,
 }
 
-/// Stays, and the position that they show.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct StayList {
-    pub position: u64,
     pub stays: Vec<ListedStay>,
     /// Where to continue; `None` at the end.
     pub next: Option<SlotAddress>,
@@ -51,15 +50,18 @@ pub struct StayList {
 
 /// Lists stays: of one plate newest first; else garage by garage in the order in which they were first seen, newest first.
 /// A stay that a corrected plate changed counts as new.
-/// While `saving` is held the views are not written.
-pub fn list(store: &Store, saving: Option<&Mutex<()>>, wanted: &StayFilter) -> Result<StayList, StoreError> {
-    let (position, list) = at_one_position(store, saving, || list_now(store, wanted, LOOK_AT))?;
-    Ok(StayList { position, ..list })
+/// Gives the position that they show. While `saving` is held the views are not written.
+pub fn list(
+    store: &Store,
+    saving: Option<&Mutex<()>>,
+    wanted: &StayFilter,
+) -> Result<(u64, StayList), StoreError> {
+    at_one_position(store, saving, || list_now(store, wanted, LOOK_AT))
 }
 
 fn list_now(store: &Store, wanted: &StayFilter, look_at: usize) -> Result<StayList, StoreError> {
-    let list = StayList { position: 0, stays: Vec::new(), next: None };
-    let mut search = StaySearch { wanted, pages: PageReader::new(store), look_at, list };
+    let list = StayList::default();
+    let mut search = StaySearch { wanted, pages: ViewChanges::on(store), look_at, list };
     match &wanted.plate {
         Some(plate) => search.of_plate(plate)?,
         None => search.of_garages()?,
@@ -69,7 +71,8 @@ fn list_now(store: &Store, wanted: &StayFilter, look_at: usize) -> Result<StayLi
 
 struct StaySearch<'a> {
     wanted: &'a StayFilter,
-    pages: PageReader<'a>,
+    /// Without any change: the pages as they were written last.
+    pages: ViewChanges,
     look_at: usize,
     list: StayList,
 }
@@ -84,11 +87,14 @@ impl StaySearch<'_> {
     fn of_plate(&mut self, plate: &Plate) -> Result<(), StoreError> {
         let newest = match self.wanted.after {
             // A cursor that no answer gave leads nowhere.
-            Some(after) => self.pages.slot(after)?.and_then(|slot| slot.previous),
-            None => ChainHeads::read(self.pages.store(), PlateChain::of(plate))?,
+            Some(after) => {
+                let slots = self.pages.slots(after.garage, after.page)?;
+                slots.get(usize::from(after.slot)).and_then(|slot| slot.previous)
+            }
+            None => ChainHeads::read(&self.pages.store, PlateChain::of(plate))?,
         };
         let mut last = None;
-        for (looked_at, found) in self.pages.chain(newest).enumerate() {
+        for (looked_at, found) in self.pages.chain(newest, Slot::clone).enumerate() {
             let (address, slot) = found?;
             // A chain is of all plates with one hash: a list can continue from a slot of another plate as well.
             if looked_at == self.look_at {
@@ -115,15 +121,15 @@ impl StaySearch<'_> {
     /// The next garage, from number `from` to `to` (exclusive), that has pages, or in which a car is inside.
     fn next_garage(&self, from: u32, to: u32) -> Result<Option<u32>, StoreError> {
         if self.wanted.open == Some(true) {
-            return aged::next_garage(self.pages.store(), from, to);
+            return aged::next_garage(&self.pages.store, from, to);
         }
-        let next = self.pages.store().range(&page_key(from, 0), &page_key(to, 0)).next().transpose()?;
+        let next = self.pages.store.range(&page_key(from, 0), &page_key(to, 0)).next().transpose()?;
         next.map(|(key, _)| sized(&key, 2..6).map(u32::from_be_bytes)).transpose()
     }
 
     /// The pages of a garage that may hold what is wanted, the newest first.
     fn pages_of(&self, garage: u32) -> Result<Box<dyn Iterator<Item = u32>>, StoreError> {
-        let (store, next) = (self.pages.store(), garage.saturating_add(1));
+        let (store, next) = (&self.pages.store, garage.saturating_add(1));
         if self.wanted.open == Some(true) {
             let mut occupied = mapped_pages(store, OCCUPIED, garage, next)?;
             occupied.extend(mapped_pages(store, AGED, garage, next)?);
@@ -160,7 +166,7 @@ impl StaySearch<'_> {
     /// Adds the stays of a page that come after those that are known. `false`: the list is full.
     fn add_page(&mut self, garage: u32, page: u32) -> Result<bool, StoreError> {
         let known = self.wanted.after.filter(|after| (after.garage, after.page) == (garage, page));
-        for (slot, its) in self.pages.page(garage, page)?.iter().enumerate().rev() {
+        for (slot, its) in self.pages.slots(garage, page)?.iter().enumerate().rev() {
             let slot = u8::try_from(slot).map_err(|_| damaged(&page_key(garage, page)))?;
             if known.is_some_and(|after| slot >= after.slot) {
                 continue;
@@ -173,7 +179,6 @@ impl StaySearch<'_> {
     }
 }
 
-/// Adds a slot when it is wanted. `false`: the list is full.
 fn add(wanted: &StayFilter, list: &mut StayList, address: SlotAddress, slot: &Slot) -> bool {
     let Some((plate, Visit::Stay { entry, end })) = &slot.visit else {
         return true;

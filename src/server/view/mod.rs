@@ -31,7 +31,6 @@ mod codec;
 mod commands;
 mod corrections;
 mod decisions;
-mod events;
 mod garages;
 #[cfg(test)]
 mod hostile_records_tests;
@@ -45,18 +44,16 @@ mod state;
 mod stays;
 #[cfg(test)]
 mod stays_tests;
-mod step;
 #[cfg(test)]
 pub mod tests;
 mod written;
 
-pub use apply::{CatchUpError, catch_up};
+pub use apply::{CatchUpError, PreparedRecord, catch_up};
 pub use changes::ViewChanges;
 pub use garages::{GarageState, LedgerDamage, MissingRange, QuarantinedPage, StayCounts};
 pub use pages::{SlotAddress, StoredPassage, is_token};
 pub use refusal::JudgeError;
 pub use state::{Snapshot, View};
-pub use step::PreparedRecord;
 pub use written::{KEYS, at_one_position, compare, discard, written_damages, written_position};
 
 /// A sorted map that costs nothing to copy: a copy shares with the original what is the same in both (a persistent data structure).

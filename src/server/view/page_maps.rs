@@ -18,7 +18,6 @@ pub const AGED: &[u8] = b"vk";
 pub struct Occupied(BTreeMap<u32, u32>);
 
 impl Occupied {
-    /// Counts one car more, and returns the map that changed, if one did.
     pub fn enter(&mut self, page: u32) -> Option<u32> {
         let count = self.0.entry(page).or_default();
         *count += 1;

@@ -13,8 +13,8 @@
 //!
 //! A garage's number is the order in which it was first seen.
 
-use super::chains::{ChainLink, walk};
-use super::codec::{LastPage, damaged, decode, encode, read};
+use super::chains::ChainLink;
+use super::codec::{decode, encode, read};
 use crate::parking::stay::{End, Visit};
 use crate::store::{Store, StoreError, VALUE_MAX};
 use jiff::Timestamp;
@@ -193,41 +193,6 @@ pub fn page_key(garage: u32, page: u32) -> Vec<u8> {
 
 pub fn read_page(store: &Store, garage: u32, page: u32) -> Result<Vec<Slot>, StoreError> {
     Ok(read(store, &page_key(garage, page))?.unwrap_or_default())
-}
-
-/// Reads slots as they were written last.
-pub struct PageReader<'a> {
-    store: &'a Store,
-    last_read: LastPage<(u32, u32), Slot>,
-}
-
-impl<'a> PageReader<'a> {
-    pub fn new(store: &'a Store) -> PageReader<'a> {
-        PageReader { store, last_read: LastPage::default() }
-    }
-
-    pub fn store(&self) -> &'a Store {
-        self.store
-    }
-
-    pub fn page(&mut self, garage: u32, page: u32) -> Result<&[Slot], StoreError> {
-        self.last_read.get((garage, page), || read_page(self.store, garage, page))
-    }
-
-    pub fn slot(&mut self, address: SlotAddress) -> Result<Option<&Slot>, StoreError> {
-        Ok(self.page(address.garage, address.page)?.get(usize::from(address.slot)))
-    }
-
-    /// The slots of a chain from `newest` on, those of other plates with the same hash among them.
-    pub fn chain(
-        &mut self,
-        newest: Option<SlotAddress>,
-    ) -> impl Iterator<Item = Result<(SlotAddress, Slot), StoreError>> {
-        walk(newest, move |address| {
-            let slot = self.slot(address)?.ok_or_else(|| damaged(&page_key(address.garage, address.page)))?;
-            Ok((slot.clone(), slot.previous))
-        })
-    }
 }
 
 pub fn encode_page<T: Serialize>(slots: &[Slot<T>]) -> Vec<u8> {

@@ -5,8 +5,9 @@
 //! **Not promised.** That it includes the end of the ledger: it reads all stays as last written.
 
 use super::chains::{ChainHeads, PlateChain};
+use super::changes::ViewChanges;
 use super::codec::{damaged, read_range, sized};
-use super::pages::{PageReader, Slot, StoredPassage};
+use super::pages::{Slot, StoredPassage};
 use crate::parking::Plate;
 use crate::parking::lookalike::{UnmatchedPassage, pair_leftovers};
 use crate::parking::stay::{End, Visit};
@@ -15,7 +16,6 @@ use std::collections::BTreeMap;
 
 /// Shorter stays are not looked at.
 const LONG_MS: i64 = 20 * 3_600_000;
-/// Maximum number of each kind in one answer.
 pub const TOLD_MAX: usize = 1000;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,7 +100,7 @@ fn read_elsewhere(
     let its = Plate::stored(plate).map_err(|_| damaged(b"vs"))?;
     let newest = ChainHeads::read(store, PlateChain::of(&its))?;
     let mut found: Option<(u32, StoredPassage, Option<StoredPassage>)> = None;
-    for member in PageReader::new(store).chain(newest) {
+    for member in ViewChanges::on(store).chain(newest, Slot::clone) {
         let (address, slot) = member?;
         let Some((other, Visit::Stay { entry: came, end })) = &slot.visit else { continue };
         let within = came.at_ms > entry.at_ms && exit.is_none_or(|exit| came.at_ms < exit.at_ms);

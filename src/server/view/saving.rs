@@ -91,7 +91,7 @@ impl View {
         self.stays.drain(changes, &mut batch)?;
         self.billing.save(&mut changes.billing, &mut batch);
         let reached = position_value(self.position);
-        let store = changes.store();
+        let store = changes.store.clone();
         if batch.len() < BATCH_MAX {
             batch.put(POSITION, reached);
             return store.apply(&batch);

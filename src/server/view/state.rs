@@ -171,7 +171,7 @@ impl DerefMut for View {
 impl View {
     /// What readers see of it. Nothing is copied but a few pointers.
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot { shown: self.shown.clone(), billing: self.billing.shown().clone() }
+        Snapshot { shown: self.shown.clone(), billing: self.billing.shown.clone() }
     }
 
     /// A garage that is about to change, added where it was never seen; and the stays and the books of money of all garages.

@@ -3,15 +3,14 @@
 //! **Promise.** At any position the visits are what `parking::stay::pair` says of all entries and exits applied until
 //! there, each under its garage and the best plate known there.
 //! **Kept by.** An entry or exit follows the cars inside, which are in memory, or in the store when they are inside for more than 30
-//! days ([`aged`](super::aged)). What corrected plates
-//! change is in [`corrections`](super::corrections).
+//! days ([`aged`](super::aged)). What corrected plates change is in [`corrections`](super::corrections).
 
 use super::aged::{self, Age, Filter, OpenStay};
 use super::billing::anomalies::AnomalyCode;
 use super::billing::{BilledGarage, Billing, ClosedStay, WRITES_OF_A_STAY};
-use super::chains::{ChainHeads, PlateChain, walk};
+use super::chains::{ChainHeads, PlateChain};
 use super::changes::ViewChanges;
-use super::codec::damaged;
+use super::codec::{damaged, read};
 use super::garages::GarageStays;
 use super::page_maps::{OCCUPIED, Occupied, mapped_pages};
 use super::pages::{Cover, Slot, SlotAddress, SlotChange, StoredPassage, page_key, read_page};
@@ -25,7 +24,6 @@ use std::collections::HashMap;
 pub struct StayIndex {
     heads: ChainHeads<Option<SlotAddress>>,
     garages: Vec<CarsInside>,
-    /// In how many garages each car is inside.
     garages_of: HashMap<Plate, u32>,
     /// Which of the cars inside are not in memory.
     age: Age,
@@ -63,12 +61,6 @@ pub(super) enum AppendOrder {
     Later,
 }
 
-pub(super) struct ChainedVisit {
-    pub visit: Visit<StoredPassage>,
-    /// See [`Slot::in_order`].
-    pub in_order: bool,
-}
-
 pub struct StayUpdate<'a> {
     pub book: &'a mut GarageStays,
     pub billing: &'a mut Billing,
@@ -98,10 +90,13 @@ impl<'a> StayUpdate<'a> {
     }
 }
 
+/// A visit in the chain of its plate, and whether it was appended in order: see [`Slot::in_order`].
+pub(super) type ChainedVisit = (Visit<StoredPassage>, bool);
+
 impl StayIndex {
     pub fn load(store: &Store, garages: usize, billing: &mut Billing) -> Result<StayIndex, StoreError> {
         let garages = vec![CarsInside::default(); garages];
-        let (heads, age) = (ChainHeads::load(store)?, Age::load(store)?);
+        let (heads, age) = (ChainHeads::load(store)?, read(store, aged::AGE)?.unwrap_or_default());
         let mut stays = StayIndex { heads, garages, age, ..StayIndex::default() };
         for (garage, page) in mapped_pages(store, OCCUPIED, 0, u32::MAX)? {
             let misfit = || damaged(&page_key(garage, page));
@@ -226,7 +221,7 @@ impl StayIndex {
         if let Some(open) = found {
             self.forget_inside(plate, open, update.changes);
         } else if self.filter.may_hold(plate.as_str()) {
-            found = update.changes.aged.get(update.changes.store(), plate, garage)?;
+            found = update.changes.aged.get(&update.changes.store, plate, garage)?;
             if let Some(open) = found {
                 self.take_aged(plate, open, update.changes)?;
             }
@@ -244,8 +239,7 @@ impl StayIndex {
         changes: &mut ViewChanges,
     ) -> Result<(), StoreError> {
         self.filter.add(plate.as_str());
-        let store = changes.store().clone();
-        changes.aged.put(&store, plate, open)
+        changes.aged.put(&changes.store, plate, open)
     }
 
     fn take_aged(
@@ -262,8 +256,7 @@ impl StayIndex {
             _ => false,
         };
         let is_last = !others.map(|(_, slot)| slot).any(is_aged);
-        let store = changes.store().clone();
-        changes.aged.take(&store, plate, open, is_last)
+        changes.aged.take(&changes.store, plate, open, is_last)
     }
 
     /// A car that was taken from those in memory leaves the counts there, too.
@@ -309,42 +302,35 @@ impl StayIndex {
             return Ok(true);
         }
         match self.filter.may_hold(plate.as_str()) {
-            true => changes.aged.is_anywhere(changes.store(), plate),
+            true => changes.aged.is_anywhere(&changes.store, plate),
             false => Ok(false),
         }
     }
 
-    /// How many of the cars inside are in memory.
     #[cfg(test)]
     pub fn in_memory(&self) -> usize {
         self.garages.iter().map(|garage| garage.inside.by_plate.len()).sum()
     }
 
-    /// The chain of a plate, newest first; where the visit is of another plate, without it.
+    /// The chain of a plate, newest first: each visit and whether it was appended in order; none where the slot is of another plate.
     pub(super) fn chain<'a>(
         &self,
         plate: &'a Plate,
         changes: &'a mut ViewChanges,
     ) -> impl Iterator<Item = Result<(SlotAddress, Option<ChainedVisit>), StoreError>> + use<'a> {
-        walk(self.heads.get(PlateChain::of(plate)), move |address| {
-            let slot = changes.slot(address)?;
+        changes.chain(self.heads.get(PlateChain::of(plate)), |slot| {
             let visit = slot.visit.as_ref().filter(|(text, _)| **text == *plate.as_str());
-            let visit =
-                visit.map(|(_, visit)| ChainedVisit { visit: visit.clone(), in_order: slot.in_order });
-            Ok((visit, slot.previous))
+            visit.map(|(_, visit)| (visit.clone(), slot.in_order))
         })
     }
 
-    /// All visits that are kept under a plate, newest first.
     pub fn of_plate(
         &self,
         plate: &Plate,
         changes: &mut ViewChanges,
     ) -> Result<Vec<(SlotAddress, Visit<StoredPassage>)>, StoreError> {
-        let found = self.chain(plate, changes).filter_map(|found| match found {
-            Ok((address, chained)) => chained.map(|chained| Ok((address, chained.visit))),
-            Err(error) => Some(Err(error)),
-        });
+        let chain = self.chain(plate, changes);
+        let found = chain.filter_map(|found| found.map(|(at, its)| Some((at, its?.0))).transpose());
         found.collect()
     }
 

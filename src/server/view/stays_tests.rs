@@ -112,8 +112,8 @@ fn listed(store: &Store, view: &View, wanted: &StayFilter) -> Vec<StayLine> {
     let mut wanted = StayFilter { limit: 3, ..wanted.clone() };
     let mut lines = Vec::new();
     loop {
-        let part = list::list(store, None, &wanted).unwrap();
-        assert_eq!(part.position, view.position);
+        let (position, part) = list::list(store, None, &wanted).unwrap();
+        assert_eq!(position, view.position);
         for ListedStay { address, plate, entry, end } in &part.stays {
             let end = match end {
                 End::Inside => End::Inside,

@@ -127,7 +127,6 @@ pub fn compare(
     Ok(())
 }
 
-/// What stands under a key, for people.
 fn describe(key: &[u8]) -> String {
     let number = |range: std::ops::Range<usize>| {
         let bytes = key.get(range).unwrap_or_default();

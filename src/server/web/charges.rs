@@ -2,9 +2,8 @@
 
 use super::{ServerWeb, SharedWeb};
 use crate::http::{Problem, Query, cursor, list_limit};
-use crate::parking::Plate;
+use crate::parking::{Moment, Plate};
 use crate::server::books::{Asked, known};
-use crate::server::listed::time;
 use crate::server::view::billing::UNREGISTERED;
 use crate::server::view::billing::anomalies::{self, AnomalyCode, AnomalyFilter, NotedAnomaly};
 use crate::server::view::written_position;
@@ -87,20 +86,23 @@ pub(super) async fn anomalies(
             let position = written_position(&web.store)?.unwrap_or_default();
             return Ok(Answer { position, ..Answer::default() });
         };
-        let anomalies::AnomalyList { position, anomalies, next } =
+        let (position, anomalies::AnomalyList { anomalies, next }) =
             anomalies::list(&web.store, Some(web.live.saving()), unregistered, &wanted)?;
         let view = web.view();
-        let lines = anomalies.into_iter().map(|NotedAnomaly { code, garage, plate, anomaly }| AnomalyLine {
-            code: code.as_str(),
-            garage: view.name_of_number(garage),
-            plate,
-            count: anomaly.count,
-            first_at: time(anomaly.first_at_ms),
-            last_at: time(anomaly.last_at_ms),
-            first_position: anomaly.first_position,
-            last_position: anomaly.last_position,
-            explanation: code.explanation(),
-            command: code.command(),
+        let lines = anomalies.into_iter().map(|NotedAnomaly { code, garage, plate, anomaly }| {
+            let (code, explanation, command) = code.told();
+            AnomalyLine {
+                code: code.as_str(),
+                garage: view.name_of_number(garage),
+                plate,
+                count: anomaly.count,
+                first_at: Moment::utc_text(anomaly.first_at_ms),
+                last_at: Moment::utc_text(anomaly.last_at_ms),
+                first_position: anomaly.first_position,
+                last_position: anomaly.last_position,
+                explanation,
+                command,
+            }
         });
         Ok::<_, StoreError>(Answer {
             position,

@@ -4,10 +4,9 @@ use super::{ServerWeb, SharedWeb, StreamMark, event_cursor};
 use crate::http::{Problem, Query, cursor, list_limit};
 use crate::messaging::SiteName;
 use crate::messaging::page::{Content, RECORDS_MAX};
-use crate::parking::Event;
 use crate::parking::event::EventJson;
+use crate::parking::{Event, Moment};
 use crate::server::ledger::{LedgerPages, PageAt};
-use crate::server::listed::time;
 use crate::store::StoreError;
 use axum::extract::State;
 use axum::response::Response;
@@ -35,7 +34,7 @@ impl Evidence {
     fn of(page: &crate::messaging::page::Page, after_ms: u32) -> Evidence {
         let begun = &page.begun;
         Evidence {
-            taken_at: time(begun.wall_ms.saturating_add(after_ms.into())),
+            taken_at: Moment::utc_text(begun.wall_ms.saturating_add(after_ms.into())),
             monotonic_ms: begun.monotonic_ms.saturating_add(after_ms.into()),
             boot: uuid::Uuid::from_bytes(begun.boot).to_string(),
             clock_set: begun.set,
@@ -133,7 +132,7 @@ fn read(
                 position: page.position,
                 not_understood: event.as_ref().err().map(ToString::to_string),
                 event: event.ok().map(EventJson::from),
-                received_at: time(page.received_at_ms),
+                received_at: Moment::utc_text(page.received_at_ms),
                 moved_from: page.page.moved_from.map(|(epoch, first)| StreamMark {
                     epoch: epoch.to_string(),
                     sequence: first.get() + index as u64,

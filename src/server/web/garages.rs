@@ -5,9 +5,11 @@ use crate::codes;
 use crate::daemon::clock;
 use crate::http::{Paging, Problem, Query, cursor, list_limit};
 use crate::messaging::SiteName;
+use crate::parking::Moment;
+use crate::parking::board::OccupancyLine;
 use crate::parking::tariff::Money;
 use crate::server::ledger::Stream;
-use crate::server::listed::{GarageLine, OccupancyLine, time};
+use crate::server::listed::{self, GarageLine};
 use crate::server::serving::SKEW_ALARM_MS;
 use crate::server::view::{MissingRange, Snapshot, StayCounts};
 use axum::Json;
@@ -47,7 +49,7 @@ fn render_occupancy(web: &ServerWeb) -> Bytes {
     let answer = Answer {
         version: view.position,
         ledger: web.ledger.id().to_string(),
-        garages: lines.map(|(key, garage)| OccupancyLine::of(view.name_of(key), garage)).collect(),
+        garages: lines.map(|(key, garage)| listed::occupancy(view.name_of(key), garage)).collect(),
     };
     let body = Bytes::from(serde_json::to_vec(&answer).expect("it always encodes"));
     web.keep_occupancy(view.position, body.clone());
@@ -112,7 +114,7 @@ fn garage_answer(web: &ServerWeb, view: &Snapshot, key: &SiteName) -> GarageAnsw
         first: range.first,
         last: range.last,
         reason: range.reason.clone(),
-        received_at: range.received_at_ms.map(time),
+        received_at: range.received_at_ms.map(Moment::utc_text),
     };
     let mark =
         |stream: &Stream| StreamMark { epoch: stream.id.epoch.to_string(), sequence: stream.mark.sequence };
@@ -121,7 +123,7 @@ fn garage_answer(web: &ServerWeb, view: &Snapshot, key: &SiteName) -> GarageAnsw
         stays: garage.map(|garage| garage.stays.counts).unwrap_or_default(),
         taken: number.map_or(&[][..], |number| view.billing.taken(number)).to_vec(),
         marks: streams.iter().map(mark).collect(),
-        last_heard_at: heard.map(time),
+        last_heard_at: heard.map(Moment::utc_text),
         last_heard_seconds_ago: heard.map(|at| seconds(clock::wall_ms().saturating_sub(at).max(0) as u64)),
         backlog: observed.map(|observed| observed.backlog),
         oldest_age_seconds: observed.and_then(|observed| observed.oldest_age_ms).map(seconds),

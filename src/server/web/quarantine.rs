@@ -2,7 +2,8 @@
 
 use super::{SharedWeb, event_cursor};
 use crate::http::{Paging, Problem, Query, cursor, list_limit};
-use crate::server::listed::{self, QuarantineLine, time};
+use crate::parking::Moment;
+use crate::server::listed::{self, QuarantineLine};
 use axum::Json;
 use axum::extract::State;
 use axum::response::IntoResponse;
@@ -52,7 +53,7 @@ pub(super) async fn damages(
             from: damage.from,
             last: damage.last,
             reason: damage.reason.clone(),
-            found_at: damage.found_at_ms.map(time),
+            found_at: damage.found_at_ms.map(Moment::utc_text),
         })
         .collect();
     let next = wanted.next().and(damages.last()).map(|line| line.last.to_string());

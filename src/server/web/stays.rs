@@ -119,14 +119,14 @@ pub(super) async fn stays(
             let position = written_position(&web.store)?.unwrap_or_default();
             return Ok(Answer { position, ..Answer::default() });
         };
-        let list = list::list(&web.store, Some(web.live.saving()), &wanted)?;
+        let (position, list) = list::list(&web.store, Some(web.live.saving()), &wanted)?;
         // After the list: a garage that it shows is known by now.
         let view = web.view();
         let name = |stay: &ListedStay| view.name_of_number(stay.address.garage);
         let next = list.next.map(cursor);
         let lines = list.stays.iter().map(|stay| StayLine::new(&web.ledger, name(stay), stay));
         let stays = lines.collect::<Result<_, StoreError>>()?;
-        Ok::<_, StoreError>(Answer { position: list.position, stays, next })
+        Ok::<_, StoreError>(Answer { position, stays, next })
     };
     web.answer_in_turn(&web.readers, list).await
 }

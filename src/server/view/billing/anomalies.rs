@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::Mutex;
 
-/// What did not add up. Stands in keys: new ones are added at the end. [`AnomalyCode::explanation`] says what each means.
+/// What did not add up. Stands in keys: new ones are added at the end. [`AnomalyCode::told`] says what each means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum AnomalyCode {
@@ -48,8 +48,9 @@ impl AnomalyCode {
         AnomalyCode::Unregistered,
     ];
 
-    /// Its code, its explanation and its command.
-    fn told(self) -> (Code, &'static str, &'static str) {
+    /// Its code; what it means, what became of it, and what a person can do; and the command that resolves it, as it is typed,
+    /// with what is to be filled in.
+    pub fn told(self) -> (Code, &'static str, &'static str) {
         const CLOSE: &str = "server stays close ENTRY --left TIME --reason TEXT";
         match self {
             AnomalyCode::ExitWithoutEntry => (
@@ -105,22 +106,8 @@ impl AnomalyCode {
         }
     }
 
-    pub fn as_str(self) -> &'static str {
-        self.told().0.as_str()
-    }
-
     pub fn parse(text: &str) -> Option<AnomalyCode> {
-        AnomalyCode::ALL.into_iter().find(|code| code.as_str() == text)
-    }
-
-    /// What it means, what became of it, and what a person can do; [`AnomalyCode::command`] does it.
-    pub fn explanation(self) -> &'static str {
-        self.told().1
-    }
-
-    /// The command that resolves it, as it is typed, with placeholders.
-    pub fn command(self) -> &'static str {
-        self.told().2
+        AnomalyCode::ALL.into_iter().find(|code| code.told().0.as_str() == text)
     }
 }
 
@@ -161,7 +148,6 @@ pub struct NotedAnomaly {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AnomalyCursor {
-    /// Behind this key.
     Key(Vec<u8>),
     /// Before this entry of the account `unregistered`; none: from its newest on.
     Entry(EntryNumber),
@@ -198,24 +184,22 @@ pub struct AnomalyFilter {
     pub limit: usize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct AnomalyList {
-    pub position: u64,
     pub anomalies: Vec<NotedAnomaly>,
     /// Where to continue; `None` at the end.
     pub next: Option<AnomalyCursor>,
 }
 
 /// Lists the wanted anomalies: first the stored ones, then the plates of the entries of the account `unregistered`, whose number
-/// is given if it exists. While `saving` is held the views are not written.
+/// is given if it exists. Gives the position that they show. While `saving` is held the views are not written.
 pub fn list(
     store: &Store,
     saving: Option<&Mutex<()>>,
     unregistered: Option<u32>,
     wanted: &AnomalyFilter,
-) -> Result<AnomalyList, StoreError> {
-    let (position, list) = at_one_position(store, saving, || list_now(store, unregistered, wanted, LOOK_AT))?;
-    Ok(AnomalyList { position, ..list })
+) -> Result<(u64, AnomalyList), StoreError> {
+    at_one_position(store, saving, || list_now(store, unregistered, wanted, LOOK_AT))
 }
 
 pub(super) fn list_now(
@@ -234,7 +218,7 @@ pub(super) fn list_now(
             };
             let next = search.written_down(after)?;
             if next.is_some() {
-                return Ok(AnomalyList { anomalies: search.found, next, ..AnomalyList::default() });
+                return Ok(AnomalyList { anomalies: search.found, next });
             }
             None
         }
@@ -248,11 +232,7 @@ pub(super) fn list_now(
             None => search.of_unregistered(account, before)?,
         },
     };
-    Ok(AnomalyList {
-        anomalies: search.found,
-        next: next.map(AnomalyCursor::Entry),
-        ..AnomalyList::default()
-    })
+    Ok(AnomalyList { anomalies: search.found, next: next.map(AnomalyCursor::Entry) })
 }
 
 struct AnomalySearch<'a> {

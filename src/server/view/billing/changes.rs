@@ -14,9 +14,9 @@ pub struct BillingChanges {
     pub(super) accounts: BTreeSet<u32>,
     pub(super) heads: BTreeSet<u16>,
     pub(super) taken: BTreeSet<u32>,
-    /// Whole pages that are not the newest.
     pub(super) pages: BTreeMap<u64, Vec<BillingEntry>>,
     pub(super) tail: bool,
+    /// Pages of what is in force.
     pub(super) in_force: BTreeSet<u32>,
     months: BTreeMap<(u32, Month), MonthBook>,
     /// `None`: it is listed under a token now.
@@ -68,10 +68,6 @@ impl BillingChanges {
         Ok(self.months.get_mut(&(account, month)).expect("it was just put there"))
     }
 
-    pub fn in_force_changed(&mut self, page: u32) {
-        self.in_force.insert(page);
-    }
-
     pub fn note(
         &mut self,
         code: AnomalyCode,
@@ -92,7 +88,6 @@ impl BillingChanges {
         Ok(())
     }
 
-    /// Replaces a plate with a token in the anomalies.
     pub fn forget_anomalies(&mut self, plate: &Plate, token: &str) -> Result<(), StoreError> {
         let is_of = |key: &[u8]| key.get(anomalies::PLATE_AT..) == Some(plate.as_str().as_bytes());
         let mut found: BTreeMap<Vec<u8>, Anomaly> = BTreeMap::new();

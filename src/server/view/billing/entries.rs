@@ -13,7 +13,7 @@
 //! | `vbm` + account (u32) + year (i16) + month (u8) | a [`MonthBook`] |
 
 use super::super::chains::ChainLink;
-use super::super::codec::{damaged, encode, key_u32, key_u64, read, sized};
+use super::super::codec::{damaged, encode, key_u64, read, sized};
 use super::super::pages::{Cover, StoredPassage, longer_as_token};
 use super::{BilledGarage, ClosedStay};
 use crate::parking::Plate;
@@ -72,7 +72,6 @@ pub struct BilledStay {
     pub plate: Box<str>,
     pub entry: StoredPassage,
     pub exit: StoredPassage,
-    /// The position at which it came to be.
     pub made_at: u64,
     pub cover: Cover,
     pub terms: Terms,
@@ -239,10 +238,6 @@ pub fn encode_page(entries: &[BillingEntry]) -> Vec<u8> {
     let value = encode(&entries);
     assert!(value.len() <= VALUE_MAX, "the longest entries fit, {} do not: {}", entries.len(), value.len());
     value
-}
-
-pub fn account_key(account: u32) -> Vec<u8> {
-    key_u32(b"vba", account)
 }
 
 pub fn month_key(account: u32, month: Month) -> Vec<u8> {

@@ -41,7 +41,6 @@ pub struct ListedEntry {
 
 #[derive(Debug, Default)]
 pub struct EntryList {
-    pub position: u64,
     pub entries: Vec<ListedEntry>,
     /// Where to continue; `None` at the end.
     pub next: Option<EntryNumber>,
@@ -107,14 +106,13 @@ impl<'a> EntryReader<'a> {
     }
 }
 
-/// Lists entries, newest first. While `saving` is held the views are not written.
+/// Lists entries, newest first, and gives the position that they show. While `saving` is held the views are not written.
 pub fn list(
     store: &Store,
     saving: Option<&Mutex<()>>,
     wanted: &EntryFilter,
-) -> Result<EntryList, StoreError> {
-    let (position, list) = at_one_position(store, saving, || list_now(store, wanted))?;
-    Ok(EntryList { position, ..list })
+) -> Result<(u64, EntryList), StoreError> {
+    at_one_position(store, saving, || list_now(store, wanted))
 }
 
 fn list_now(store: &Store, wanted: &EntryFilter) -> Result<EntryList, StoreError> {
@@ -167,7 +165,6 @@ pub fn months(store: &Store) -> Result<BTreeSet<Month>, StoreError> {
     months.collect()
 }
 
-/// Maximum number of entries that one command prices.
 pub const PRICED_AT_ONCE: u64 = 4096;
 
 /// The next range of numbers, from `from` on, that begins with a stay that waits for a price, as last written.

@@ -41,13 +41,13 @@ use entries::{
 use jiff::tz::TimeZone;
 use std::collections::HashMap;
 use std::ops::Deref;
-use terms::InForce;
+use std::sync::Arc;
+use terms::{InForce, InForceChange};
 
 /// A longer stay is held until a person has looked.
 pub const LONGEST_DAYS: i64 = 30;
 /// By how much an exit may be earlier than its entry because two clocks differ; such a stay counts as zero minutes long.
 pub const CLOCKS_DIFFER_MS: i64 = 5 * 60 * 1000;
-/// The account of plates that are not registered.
 pub const UNREGISTERED: &str = "unregistered";
 /// How many writes a closed stay may add: its account, its month, an anomaly.
 pub const WRITES_OF_A_STAY: usize = 3;
@@ -67,7 +67,6 @@ pub struct ClosedStay<'a> {
     pub cover: Cover,
 }
 
-/// What becomes of stays that are longer than [`LONGEST_DAYS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LongStays {
     AreHeld,
@@ -76,13 +75,12 @@ pub enum LongStays {
 
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Billing {
-    shown: ShownBooks,
+    pub(super) shown: ShownBooks,
     /// The newest page of entries, its number, and what its entries reserve.
     tail: Vec<BillingEntry>,
     tail_page: u64,
     tail_bytes: usize,
     heads: ChainHeads<EntryNumber>,
-    /// How many covered cars of each contract are inside.
     inside: HashMap<u32, u32>,
 }
 
@@ -211,7 +209,6 @@ impl Billing {
         (Terms::Charged { money, vat: tariff.vat, by, beyond }, month)
     }
 
-    /// Appends the entry of a stay that came to be at `made_at`.
     fn charge(
         &mut self,
         position: u64,
@@ -400,7 +397,7 @@ impl Billing {
     pub fn save(&self, changes: &mut BillingChanges, batch: &mut Batch) {
         for account in std::mem::take(&mut changes.accounts) {
             let book = self.account_book(account).expect("an account that changed is known");
-            batch.put(entries::account_key(account), encode(book));
+            batch.put(key_u32(b"vba", account), encode(book));
         }
         for garage in std::mem::take(&mut changes.taken) {
             batch.put(key_u32(b"vbg", garage), encode(&self.taken(garage)));
@@ -423,12 +420,10 @@ impl Billing {
         entries::number(self.tail_page, self.tail.len())
     }
 
-    pub(super) fn put_in_force(&mut self, position: u64, order: terms::InForceChange) {
-        self.shown.in_force_mut().put(position, order);
-    }
-
-    pub fn shown(&self) -> &ShownBooks {
-        &self.shown
+    pub fn put_in_force(&mut self, position: u64, order: InForceChange, changes: &mut BillingChanges) {
+        let in_force = Arc::make_mut(&mut self.shown.in_force);
+        in_force.put(position, order);
+        changes.in_force.insert(in_force.last_page());
     }
 
     /// Who pays: the account of the plate, else that of the contract under which the stay began.

@@ -20,10 +20,6 @@ impl ShownBooks {
         ShownBooks { in_force: Arc::new(in_force), ..ShownBooks::default() }
     }
 
-    pub(super) fn in_force_mut(&mut self) -> &mut InForce {
-        Arc::make_mut(&mut self.in_force)
-    }
-
     pub(super) fn add_account(&mut self, book: AccountBook) -> u32 {
         let number = self.accounts_end();
         self.account_numbers.insert_mut(book.name.clone(), number);
@@ -43,7 +39,6 @@ impl ShownBooks {
         self.account_numbers.get(name).copied()
     }
 
-    /// One more than the greatest number of an account.
     pub fn accounts_end(&self) -> u32 {
         u32::try_from(self.accounts.size()).expect("there are fewer accounts than people")
     }

@@ -187,7 +187,6 @@ impl InForce {
         self.plates.get(plate)
     }
 
-    /// Whether a plate is registered, or in a contract.
     pub fn names(&self, plate: &Plate) -> bool {
         self.plates.contains_key(plate) || self.contracts_of.contains_key(plate)
     }

@@ -48,7 +48,8 @@ impl View {
         if self.stays.is_inside_anywhere(&plate, changes)? {
             return Err(Refusal::Inside(text.clone()).into());
         }
-        let entries = self.entries_of(&plate, changes)?;
+        let entries: Vec<_> =
+            self.billing.stays_of(&plate, &mut changes.billing).collect::<Result<_, _>>()?;
         if entries.iter().any(|(_, entry)| !entry.is_done()) {
             return Err(Refusal::Unbilled(text.clone()).into());
         }
@@ -67,7 +68,9 @@ impl View {
         match whose {
             ToForget::Plate(text) => {
                 let Ok(plate) = Plate::stored(text) else { return Ok(()) };
-                for (number, entry) in self.entries_of(&plate, changes)? {
+                let entries: Vec<_> =
+                    self.billing.stays_of(&plate, &mut changes.billing).collect::<Result<_, _>>()?;
+                for (number, entry) in entries {
                     self.forget_entry(number, &entry, seed, changes)?;
                 }
                 // What never became a charge.
@@ -113,13 +116,5 @@ impl View {
             }
         }
         self.billing.put_token(number, &token, &mut changes.billing)
-    }
-
-    fn entries_of(
-        &self,
-        plate: &Plate,
-        changes: &mut ViewChanges,
-    ) -> Result<Vec<(EntryNumber, BillingEntry)>, StoreError> {
-        self.billing.stays_of(plate, &mut changes.billing).collect()
     }
 }

@@ -98,7 +98,6 @@ impl View {
         }
     }
 
-    /// The newest entry of the stay that an id names.
     pub(super) fn find_charge(
         &self,
         ledger: &Ledger,

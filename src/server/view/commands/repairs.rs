@@ -34,7 +34,6 @@ pub(super) struct Repair {
 }
 
 impl View {
-    /// What a command about stays, or about charges, would do now.
     pub(super) fn repair(
         &self,
         ledger: &Ledger,
