@@ -2,6 +2,9 @@ use super::*;
 use tokio::task::JoinHandle;
 
 const NOWHERE: &str = "127.0.0.1:0";
+/// Hosts of one test each, whose port is free for a while: nobody else takes it there, nor connects from it.
+const HOST_THAT_REFUSES: &str = "127.77.0.2:0";
+const HOST_THAT_DIES: &str = "127.77.0.1:0";
 /// Longer than anything here takes, and shorter than anybody would wait.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -49,8 +52,11 @@ impl Drop for Echo {
 }
 
 async fn link(to: SocketAddr) -> FaultProxy {
-    let at = NOWHERE.parse().expect("an address");
-    FaultProxy::open(at, to).await.expect("a free port")
+    link_at(NOWHERE, to).await
+}
+
+async fn link_at(at: &str, to: SocketAddr) -> FaultProxy {
+    FaultProxy::open(at.parse().expect("an address"), to).await.expect("a free port")
 }
 
 async fn connect(link: &FaultProxy) -> TcpStream {
@@ -211,7 +217,7 @@ async fn of_a_half_open_link_one_way_works() {
 #[tokio::test]
 async fn a_link_that_refuses_breaks_what_it_carries_and_listens_again_when_it_heals() {
     let echo = Echo::start(NOWHERE).await;
-    let link = link(echo.address).await;
+    let link = link_at(HOST_THAT_REFUSES, echo.address).await;
     let mut stream = connect(&link).await;
     say(&mut stream, "one").await;
     hear(&mut stream, "one").await;
@@ -235,7 +241,7 @@ async fn a_link_that_refuses_breaks_what_it_carries_and_listens_again_when_it_he
 
 #[tokio::test]
 async fn a_link_outlives_its_server() {
-    let mut echo = Echo::start("127.77.0.1:0").await;
+    let mut echo = Echo::start(HOST_THAT_DIES).await;
     let link = link(echo.address).await;
     let mut stream = connect(&link).await;
     say(&mut stream, "one").await;
