@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use jiff::fmt::temporal::{DateTimeParser, PiecesOffset};
 use jiff::tz::Offset;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::fmt;
 
 /// A moment with the offset from UTC that its source wrote. Stored as milliseconds since 1970 and minutes.
@@ -83,7 +84,7 @@ impl Moment {
             return Err(MomentError::Year);
         }
         let (cut, is_second_60) = cut(text);
-        let pieces = DateTimeParser::new().parse_pieces(&cut).map_err(|error| {
+        let pieces = DateTimeParser::new().parse_pieces(cut.as_ref()).map_err(|error| {
             if has_large_offset(&cut) { MomentError::Offset } else { MomentError::Form(error.to_string()) }
         })?;
         let time = pieces.time().ok_or(MomentError::NoTime)?;
@@ -122,20 +123,23 @@ impl TryFrom<(i64, i16)> for Moment {
 
 /// The text with milliseconds at most and with second 59 for second 60, and whether it had that: the parser knows nine digits of a
 /// fraction, and takes a second 60 anywhere, as 59.
-fn cut(text: &str) -> (String, bool) {
+fn cut(text: &str) -> (Cow<'_, str>, bool) {
     let time = text.find(['T', 't', ' ']).map_or(text.len(), |at| at + 1);
     let (date, time) = text.split_at(time);
     // "hh:mm:ss" or "hhmmss".
     let second = if time.as_bytes().get(2) == Some(&b':') { 6 } else { 4 };
     let is_second_60 = time.get(second..second + 2) == Some("60");
-    let time = match is_second_60 {
-        true => format!("{}59{}", &time[..second], &time[second + 2..]),
-        false => time.to_owned(),
-    };
     let fraction = time.find(['.', ',']).map_or(time.len(), |at| at + 1);
     let digits = time[fraction..].bytes().take_while(u8::is_ascii_digit).count();
+    if !is_second_60 && digits <= 3 {
+        return (text.into(), false);
+    }
     let (kept, rest) = (fraction + digits.min(3), fraction + digits);
-    (format!("{date}{}{}", &time[..kept], &time[rest..]), is_second_60)
+    let mut cut = format!("{date}{}{}", &time[..kept], &time[rest..]);
+    if is_second_60 {
+        cut.replace_range(date.len() + second..date.len() + second + 2, "59");
+    }
+    (cut.into(), is_second_60)
 }
 
 /// The parser knows no hours of an offset above 25, nor minutes above 59.

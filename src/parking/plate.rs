@@ -6,6 +6,7 @@
 //! **Not promised.** That separators distinguish plates: `B-NO 1` and `BN-O 1` are one plate.
 
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 use std::fmt;
 use unicode_normalization::UnicodeNormalization;
 use unicode_properties::{
@@ -14,8 +15,8 @@ use unicode_properties::{
 
 /// A normalised plate: 1 to 16 letters and decimal digits, without separators and invisible characters. Stored as a text.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Plate(String);
+#[serde(try_from = "SmolStr")]
+pub struct Plate(SmolStr);
 
 /// As a text in quotes, for messages to people.
 impl fmt::Debug for Plate {
@@ -40,7 +41,7 @@ impl Plate {
     /// spaces, dashes, dots, middle dots and what is invisible are removed.
     pub fn new(text: &str) -> Result<Plate, PlateError> {
         if is_plain(text) {
-            return Ok(Plate(text.to_owned()));
+            return Ok(Plate(text.into()));
         }
         check_bytes(text)?;
         if text.is_ascii() { Plate::of_ascii(text) } else { Plate::of_unicode(text) }
@@ -48,14 +49,13 @@ impl Plate {
 
     /// What [`Plate::of_unicode`] makes of ASCII, without its tables: nearly all plates come so.
     fn of_ascii(text: &str) -> Result<Plate, PlateError> {
-        let is_removed = |c: char| c.is_whitespace() || matches!(c, '-' | '.');
         let plate: String =
             text.chars().filter(|c| !is_removed(*c)).map(|c| c.to_ascii_uppercase()).collect();
         if let Some(odd) = plate.chars().find(|c| !c.is_ascii_alphanumeric()) {
             return Err(PlateError::Character(odd));
         }
         check_length(plate.len(), 0, Self::MIN)?;
-        Ok(Plate(plate))
+        Ok(Plate(plate.into()))
     }
 
     fn of_unicode(text: &str) -> Result<Plate, PlateError> {
@@ -84,14 +84,14 @@ impl Plate {
             }
         }
         check_length(length, marks, Self::MIN)?;
-        Ok(Plate(plate))
+        Ok(Plate(plate.into()))
     }
 
     /// A plate that this program or an earlier release stored. The rule was another once, and what it made of a plate stays a plate, so
     /// that the same records give the same books.
     pub fn stored(text: &str) -> Result<Plate, PlateError> {
         if is_plain(text) {
-            return Ok(Plate(text.to_owned()));
+            return Ok(Plate(text.into()));
         }
         by_first_rule(text).or_else(|_| Plate::new(text))
     }
@@ -101,10 +101,10 @@ impl Plate {
     }
 }
 
-impl TryFrom<String> for Plate {
+impl TryFrom<SmolStr> for Plate {
     type Error = PlateError;
-    fn try_from(stored: String) -> Result<Plate, PlateError> {
-        Plate::stored(&stored)
+    fn try_from(stored: SmolStr) -> Result<Plate, PlateError> {
+        if is_plain(&stored) { Ok(Plate(stored)) } else { Plate::stored(&stored) }
     }
 }
 
@@ -130,7 +130,12 @@ fn normalised(text: &str) -> String {
     bare.flat_map(char::to_uppercase).filter(|c| !is_removed(*c)).nfkc().collect()
 }
 
+/// Nearly all plates are in ASCII, for which the tables of Unicode take long.
 fn is_removed(c: char) -> bool {
+    if c.is_ascii() { c.is_whitespace() || matches!(c, '-' | '.') } else { is_removed_in_unicode(c) }
+}
+
+fn is_removed_in_unicode(c: char) -> bool {
     c.is_whitespace() || is_dash(c) || DOTS.contains(c) || is_invisible(c)
 }
 
@@ -176,7 +181,7 @@ fn by_first_rule(text: &str) -> Result<Plate, PlateError> {
     }
     let length = plate.chars().filter(|c| c.is_alphanumeric()).count();
     check_length(length, plate.chars().count() - length, LEAST)?;
-    Ok(Plate(plate))
+    Ok(Plate(plate.into()))
 }
 
 fn was_separator(c: char) -> bool {
@@ -317,6 +322,13 @@ mod tests {
             let plain = all.iter().map(|((plain, _), _)| *plain).collect();
             (plain, all.iter().map(|((_, written), between)| format!("{written}{between}")).collect())
         })
+    }
+
+    #[test]
+    fn of_ascii_the_same_is_removed_as_by_the_tables_of_unicode() {
+        for c in '\0'..='\x7f' {
+            assert_eq!(is_removed(c), is_removed_in_unicode(c), "{c:?}");
+        }
     }
 
     #[test]

@@ -7,6 +7,9 @@ use super::event::{Event, EventKind, Moment, Sighting};
 
 pub const VERSION: u8 = 1;
 
+/// Room for an event as most cameras write it: it is encoded without moving.
+const EXPECTED_BYTES: usize = 48;
+
 /// Why bytes are no event that this program understands. They are kept as they are.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoredError {
@@ -19,7 +22,9 @@ pub enum StoredError {
 impl Event {
     pub fn to_bytes(&self) -> Vec<u8> {
         let seen = (self.seen != Sighting::default()).then_some(&self.seen);
-        postcard::to_extend(&(&self.kind, self.at, seen), vec![VERSION]).expect("an event always encodes")
+        let mut bytes = Vec::with_capacity(EXPECTED_BYTES);
+        bytes.push(VERSION);
+        postcard::to_extend(&(&self.kind, self.at, seen), bytes).expect("an event always encodes")
     }
 
     pub fn from_bytes(bytes: &[u8]) -> Result<Event, StoredError> {

@@ -85,11 +85,11 @@ impl PreparedRecord {
         Ok(match record {
             Record::Page { stream, received_at_ms, page } => {
                 let number = number_of(&stream)?;
-                let page = page.read().map_err(|error| error.to_string())?;
+                let page = page.view().map_err(|error| error.to_string())?;
                 let Content::Records(records) = page.content else {
                     return Err("a page without events stands where events were applied".into());
                 };
-                let events = records.iter().map(|record| Event::from_bytes(&record.payload)).collect();
+                let events = records.iter().map(|record| Event::from_bytes(record.payload)).collect();
                 let (first, clock_set) = (page.first.get(), page.begun.set);
                 Preparation::Page(PreparedPage { stream, number, received_at_ms, first, clock_set, events })
             }

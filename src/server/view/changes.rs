@@ -8,6 +8,7 @@ use super::decisions::DecisionChanges;
 use super::pages::{self, Readings, ReadingsOf, Slot, SlotAddress, SlotChange};
 use crate::messaging::SiteName;
 use crate::store::{BATCH_MAX, Batch, Store, StoreError};
+use smol_str::SmolStr;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How many changes of pages may wait: four megabytes.
@@ -139,7 +140,7 @@ impl ViewChanges {
         Ok(self.readings.get_mut(&of).expect("it was just put there"))
     }
 
-    pub(super) fn reading(&self, of: ReadingsOf, place: u8) -> Result<Option<Box<str>>, StoreError> {
+    pub(super) fn reading(&self, of: ReadingsOf, place: u8) -> Result<Option<SmolStr>, StoreError> {
         match self.readings.get(&of) {
             Some(readings) => Ok(readings.get(&place).cloned()),
             None => Ok(pages::read_readings(&self.store, of)?.remove(&place)),

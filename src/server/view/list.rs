@@ -16,6 +16,7 @@ use super::written::at_one_position;
 use crate::parking::Plate;
 use crate::parking::stay::{End, Visit};
 use crate::store::{Store, StoreError};
+use smol_str::SmolStr;
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
@@ -36,7 +37,7 @@ pub struct StayFilter {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedStay {
     pub address: SlotAddress,
-    pub plate: Box<str>,
+    pub plate: SmolStr,
     pub entry: StoredPassage,
     pub end: End<StoredPassage>,
 }

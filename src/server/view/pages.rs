@@ -21,6 +21,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::{Offset, TimeZone};
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 use std::collections::BTreeMap;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -103,7 +104,7 @@ impl StoredPassage {
 /// One place of a page. The plate is text `T`, its own or a part of the page's bytes: reading a page does not normalise plates
 /// again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Slot<T = Box<str>> {
+pub struct Slot<T = SmolStr> {
     /// The slot before this one in the chain of its head.
     pub previous: Option<SlotAddress>,
     /// It was appended when its first event was applied. So whatever is further down the chain, of the same garage,
@@ -143,7 +144,7 @@ pub enum SlotChange {
     End(End<StoredPassage>),
     /// A corrected plate undid the visit.
     Empty,
-    Forget(Box<str>),
+    Forget(SmolStr),
 }
 
 pub fn longer_as_token(plate: &str) -> usize {
@@ -202,7 +203,7 @@ pub fn encode_page<T: Serialize>(slots: &[Slot<T>]) -> Vec<u8> {
 }
 
 /// The plates that were corrected last, by place in a ledger page.
-pub type Readings = BTreeMap<u8, Box<str>>;
+pub type Readings = BTreeMap<u8, SmolStr>;
 
 /// The group of readings that an event's reading is kept in: the position of its page, and a quarter of the page. Plates of any
 /// script and length fit into one value this way.
@@ -228,7 +229,7 @@ mod tests {
         let mut slots: Vec<Slot> = Vec::new();
         let mut reserved = 0;
         loop {
-            let plate = Box::from("京".repeat(64));
+            let plate = SmolStr::from("京".repeat(64));
             let visit = Visit::Stay { entry: worst, end: End::Inside };
             let cover = Cover::OneTooMany(u32::MAX);
             let slot = Slot { previous: Some(far), in_order: true, cover, visit: Some((plate, visit)) };

@@ -21,6 +21,7 @@ use crate::parking::statement::Month;
 use crate::parking::tariff::{Money, VatRate};
 use crate::store::{Store, StoreError, VALUE_MAX};
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 pub const IN_A_PAGE: u64 = 64;
 
@@ -69,7 +70,7 @@ pub enum VoidedBecause {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BilledStay {
     pub garage: u32,
-    pub plate: Box<str>,
+    pub plate: SmolStr,
     pub entry: StoredPassage,
     pub exit: StoredPassage,
     pub made_at: u64,
@@ -84,14 +85,14 @@ pub enum Terms {
         money: Money,
         vat: Option<VatRate>,
         by: TariffRef,
-        beyond: Option<Box<str>>,
+        beyond: Option<SmolStr>,
     },
     /// A contract covers it. The tariff says the currency, and of which month it is.
     Covered {
         money: Money,
         vat: Option<VatRate>,
         by: TariffRef,
-        contract: Box<str>,
+        contract: SmolStr,
     },
     Pending,
     /// It does not add up; a person must look.
