@@ -2,8 +2,8 @@
 //!
 //! **Promise.** Each has one data directory and one set of addresses for the whole run, however often it is killed and started
 //! again. One that ends by itself is reported with its status and the end of its log.
-//! **Kept by.** A [`DaemonSlot`], which runs one process after another, and [`Fleet::first_death`], which looks at each now and
-//! then. Under chaos daemons listen on loopback addresses of their own, at ports from which no outgoing connection comes, so that
+//! **Kept by.** A [`DaemonSlot`], which runs one process after another, and [`Fleet::first_death`], which looks at all of them
+//! whenever a child of this process ends. Under chaos daemons listen on loopback addresses of their own, at ports from which no outgoing connection comes, so that
 //! nobody takes the port that a killed daemon comes back to.
 
 use super::children::{self, ChildError, ChildSpec};
@@ -17,11 +17,9 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 use tokio::process::Child;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, OwnedMutexGuard};
-
-const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Where daemons listen under chaos: Linux gives ports from 61,000 on to nobody who does not ask for them.
 const HTTP_PORT: u16 = 61_080;
@@ -91,9 +89,21 @@ impl DaemonSlot {
         };
     }
 
+    /// Returns when it has ended, if neither chaos nor the city ended it.
+    async fn death(&self) -> ChildError {
+        // Each change of the state comes with the end of a process, and is seen once the state is unlocked again.
+        let mut child_ended = signal(SignalKind::child()).expect("this process may wait for its children");
+        loop {
+            if let Some(death) = self.take_death().await {
+                return death;
+            }
+            child_ended.recv().await;
+        }
+    }
+
     /// Why it is not up, if neither chaos nor the city ended it; once.
-    fn take_death(&self) -> Option<ChildError> {
-        let mut state = self.state.try_lock().ok()?;
+    async fn take_death(&self) -> Option<ChildError> {
+        let mut state = self.state.lock().await;
         if let SlotState::Up(child) = &mut *state {
             *state = SlotState::Failed(self.spec.ended(Ok(child.try_wait().ok()??)));
         }
@@ -113,7 +123,7 @@ impl DaemonSlot {
 
     /// `Err` says how it ended, if not with success after it was asked to.
     async fn stop(&self) -> Result<(), String> {
-        if let Some(death) = self.take_death() {
+        if let Some(death) = self.take_death().await {
             return Err(death.to_string());
         }
         let name = &self.spec.name;
@@ -186,13 +196,8 @@ impl Fleet {
 
     /// Returns when a daemon has ended by itself, or could not be started again.
     pub async fn first_death(&self) -> ChildError {
-        loop {
-            let mut slots = std::iter::once(&self.server).chain(&self.edges);
-            if let Some(death) = slots.find_map(|slot| slot.take_death()) {
-                return death;
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
+        let slots = std::iter::once(&self.server).chain(&self.edges);
+        futures_util::future::select_all(slots.map(|slot| Box::pin(slot.death()))).await.0
     }
 
     /// Ends all daemons, the server last, and says which of them did not end well.
