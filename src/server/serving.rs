@@ -46,7 +46,10 @@ impl Counters {
             requests: metrics.counter("requests", "Requests received from edges"),
             applied: metrics.counter("events_applied", "Events applied to the ledger"),
             duplicates: metrics.counter("duplicates_refused", "Events received again and not applied again"),
-            gaps: metrics.counter("gaps", "Requests that came before an earlier one"),
+            gaps: metrics.counter(
+                "gaps",
+                "Requests whose first event is not the next one; the edge sends the earlier ones first",
+            ),
             conflicts: metrics.counter(
                 "conflicts",
                 "Requests whose content differs from the events applied at their sequences",

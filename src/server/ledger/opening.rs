@@ -78,7 +78,7 @@ impl Ledger {
             Some(note) if note.ledger == ledger.id => known = known.max(note.position),
             Some(note) => tracing::warn!(
                 code = %codes::LEDGER_REPLACED,
-                former = %note.ledger, now = %ledger.id, positions = note.position,
+                previous = %note.ledger, now = %ledger.id, positions = note.position,
                 hint = "put the old ledger back, or run on each edge: edge ledger adopt ID",
                 "another ledger was in this directory before; its edges do not deliver to this one"
             ),

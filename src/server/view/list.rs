@@ -164,7 +164,7 @@ impl StaySearch<'_> {
         Ok(())
     }
 
-    /// Adds the stays of a page that come after those that are known. `false`: the list is full.
+    /// Adds the stays of a page that an earlier answer did not have. `false`: the list is full.
     fn add_page(&mut self, garage: u32, page: u32) -> Result<bool, StoreError> {
         let known = self.wanted.after.filter(|after| (after.garage, after.page) == (garage, page));
         for (slot, its) in self.pages.slots(garage, page)?.iter().enumerate().rev() {

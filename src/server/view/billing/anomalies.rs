@@ -149,7 +149,7 @@ pub struct NotedAnomaly {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AnomalyCursor {
     Key(Vec<u8>),
-    /// Before this entry of the account `unregistered`; none: from its newest on.
+    /// Before this entry of the account `unregistered`; the greatest number: from its newest on.
     Entry(EntryNumber),
 }
 

@@ -73,6 +73,7 @@ pub struct BilledStay {
     pub plate: SmolStr,
     pub entry: StoredPassage,
     pub exit: StoredPassage,
+    /// The position of what made it a charge: its exit, or a later correction or command.
     pub made_at: u64,
     pub cover: Cover,
     pub terms: Terms,
