@@ -140,7 +140,7 @@ pub fn base(ledger: &Ledger, after: Option<Vec<u8>>) -> Outcome {
 pub fn recorded(position: u64) -> Value {
     json!({
         "position": position,
-        "said": format!("The command is recorded at position {position}. It takes effect once the views are brought up to date; the server was just stopped"),
+        "said": format!("The command is recorded at position {position}. It takes effect when the server has started again; it was just stopped"),
     })
 }
 

@@ -30,7 +30,7 @@ pub enum NotApplied {
     InQuarantine,
     #[error("it corrects an event that was released from quarantine, so it has another place in the order")]
     AtAnotherPlace,
-    #[error("it corrects an event that lies more than {LOOK_BACK} visits back")]
+    #[error("it corrects an event that more than {LOOK_BACK} visits of its plate follow")]
     TooFarBack,
 }
 
@@ -149,7 +149,7 @@ pub enum Refusal {
     HasEnded(EventId),
     #[error("the stay that begins with {event} does not include that time: {why}")]
     NotThen { event: EventId, why: &'static str },
-    #[error("the stay lies more than {} visits back", LOOK_BACK)]
+    #[error("more than {LOOK_BACK} visits of its plate follow the stay")]
     TooFarBack,
     #[error("{0} milliseconds since 1970 is not a time of years -9999 to 9999")]
     NotATime(i64),
