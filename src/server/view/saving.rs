@@ -5,7 +5,7 @@ use super::billing::Billing;
 use super::changes::ViewChanges;
 use super::codec::{encode, key_u64, name_in, read_range, u64_from};
 use super::decisions::Decisions;
-use super::state::{View, VisibleState};
+use super::state::View;
 use super::stays::StayIndex;
 use super::written::{KEYS, POSITION, discard, position_value, written_damages, written_position};
 use crate::codes;
@@ -43,8 +43,8 @@ impl View {
     }
 
     pub fn load(store: &Store, ledger: &Ledger) -> Result<View, StoreError> {
-        let shown = VisibleState::at(written_position(store)?.unwrap_or_default());
-        let mut view = View { shown, ..View::default() };
+        let mut view = View::default();
+        view.position = written_position(store)?.unwrap_or_default();
         for entry in read_range(store, b"vg", b"vh") {
             let (key, garage) = entry?;
             view.put_garage(name_in(&key, 2)?, garage);
