@@ -34,7 +34,6 @@ use crate::server::view::billing::UNREGISTERED;
 use crate::server::view::billing::list::pending;
 use crate::server::view::review::Review;
 use crate::server::view::{Snapshot, StoredPassage};
-use crate::store::Store;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -284,8 +283,8 @@ pub fn contracts(view: &Snapshot) -> Value {
 }
 
 /// Says what `tariffs apply` did.
-pub fn applied(store: &Store, commands: u64) -> Outcome {
-    let waits = pending(store, 1).map_err(|error| error.to_string())?.is_some();
+pub fn applied(ledger: &Ledger, commands: u64) -> Outcome {
+    let waits = pending(ledger.store(), 1).map_err(|error| error.to_string())?.is_some();
     let rest = if waits {
         " Some stays still have no tariff and keep waiting; GET /v1/charges shows them."
     } else {
