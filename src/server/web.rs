@@ -157,10 +157,6 @@ impl ServerWeb {
         kept.as_ref().filter(|(at, _)| *at == position).map(|(_, body)| body.clone())
     }
 
-    fn keep_occupancy(&self, position: u64, body: Bytes) {
-        *self.occupancy.lock().expect("no thread panics while it holds an answer") = Some((position, body));
-    }
-
     fn seen(&self, name: &SiteName) -> Seen {
         let seen = self.seen.lock().expect("no thread panics while it holds what was seen");
         seen.get(name).cloned().unwrap_or_default()

@@ -25,7 +25,7 @@ use crate::messaging::{LedgerId, SiteName};
 use crate::parking::register::Garages;
 use crate::parking::{EventId, Moment, Plate};
 use crate::server::hex::{hex, unhex};
-use crate::server::ledger::{Ledger, Stream};
+use crate::server::ledger::Ledger;
 use crate::server::listed::{self, GarageLine};
 use crate::server::record::{Command, QuarantinePlace, StreamId, ToForget};
 use crate::server::verify::VerifyReport;
@@ -37,7 +37,6 @@ use crate::server::view::{Snapshot, StoredPassage};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::ops::Bound;
 
 /// Maximum size of the records in one answer, in bytes.
@@ -45,12 +44,10 @@ const RECORDS_BYTES: usize = 1024 * 1024;
 /// Maximum number of events that one answer about the quarantine lists.
 const QUARANTINE_MAX: usize = 10_000;
 
-pub fn garages(view: &Snapshot, streams: &BTreeMap<SiteName, Vec<Stream>>) -> Value {
+pub fn garages(view: &Snapshot, ledger: &Ledger) -> Value {
     let garages = view.garages.keys().map(|key| {
-        let sites = view.sites_of(key);
         let mut line = json!(GarageLine::of(view, key));
-        line["epochs"] =
-            sites.iter().filter_map(|site| streams.get(site)).map(Vec::len).sum::<usize>().into();
+        line["epochs"] = ledger.streams_of(&view.sites_of(key)).len().into();
         line
     });
     json!({ "garages": garages.collect::<Vec<_>>(), "position": view.position })

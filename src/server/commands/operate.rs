@@ -53,7 +53,7 @@ pub(super) trait Backend {
 pub(super) fn answer(backend: &mut impl Backend, request: ServerRequest, by: &str) -> Outcome {
     let OpenBooks { ledger, live, operator } = backend.open();
     match request {
-        ServerRequest::Garages => Ok(answers::garages(&backend.view(), &ledger.streams())),
+        ServerRequest::Garages => Ok(answers::garages(&backend.view(), ledger)),
         ServerRequest::Quarantine { after, limit } => Ok(answers::quarantine(&backend.view(), after, limit)),
         ServerRequest::Plates { after } => Ok(answers::plates(&backend.view(), after.as_deref())),
         ServerRequest::Contracts => Ok(answers::contracts(&backend.view())),

@@ -52,7 +52,8 @@ fn render_occupancy(web: &ServerWeb) -> Bytes {
         garages: lines.map(|(key, garage)| listed::occupancy(view.name_of(key), garage)).collect(),
     };
     let body = Bytes::from(serde_json::to_vec(&answer).expect("it always encodes"));
-    web.keep_occupancy(view.position, body.clone());
+    let mut kept = web.occupancy.lock().expect("no thread panics while it holds an answer");
+    *kept = Some((view.position, body.clone()));
     body
 }
 
