@@ -113,11 +113,7 @@ fn read(outbox: &Outbox, request: &EdgeRequest) -> Outcome {
             Ok(answer)
         }
         EdgeRequest::Peek { after, limit } => {
-            let limit = (*limit).min(PEEK_MOST);
-            let mut found = outbox.peek(*after, limit + 1).map_err(failed)?;
-            let more = found.len() > limit;
-            found.truncate(limit);
-            let next = found.last().filter(|_| more).map(|last| (last.epoch_index, last.sequence));
+            let (found, next) = outbox.peek(*after, PEEK_MOST.min(*limit)).map_err(failed)?;
             Ok(json!({ "events": found.into_iter().map(shown).collect::<Vec<_>>(), "next": next }))
         }
         EdgeRequest::Verify => {
@@ -245,7 +241,7 @@ impl OfflineOutbox {
 
 /// The status of a large outbox on which no edge runs, as far as the high-water file beside the store contains it.
 fn last_known_status(data_dir: &Path) -> Option<Value> {
-    if copy::size_of_store(data_dir).ok()? <= STATUS_COPIES_MOST || Idle::look(data_dir).is_err() {
+    if copy::size_of(&data_dir.join(STORE)).ok()? <= STATUS_COPIES_MOST || Idle::look(data_dir).is_err() {
         return None;
     }
     let (status, boot) = outbox::last_known_status(&data_dir.join(HIGH_WATER_FILE)).ok()??;
