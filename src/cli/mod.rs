@@ -8,6 +8,7 @@ pub mod server;
 
 use crate::codes::{self, Coded};
 use crate::daemon::EXIT_SETTING;
+use crate::daemon::admin::NotDone;
 use clap::{Args, Command, Parser};
 use serde_json::Value;
 use std::ffi::OsString;
@@ -38,6 +39,16 @@ fn text(value: &Value) -> String {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     }
+}
+
+/// A value of a table or list of facts: `--` for what is not known.
+fn known(value: &Value) -> String {
+    if value.is_null() { "--".to_owned() } else { text(value) }
+}
+
+/// The sentence in which an answer says what was done.
+fn said(answer: &Value) -> String {
+    format!("{}\n", text(&answer["said"]))
 }
 
 fn elements<'a>(answer: &'a Value, list: &str) -> impl Iterator<Item = &'a Value> + use<'a> {
@@ -99,6 +110,10 @@ fn inherit_examples(command: Command) -> Command {
         Some(_) => inherit_examples(below),
         None => inherit_examples(below.after_help(examples.clone())),
     })
+}
+
+fn exit_after(done: Result<(), NotDone>) -> ExitCode {
+    done.map_or_else(|reason| failure(&reason), |()| ExitCode::SUCCESS)
 }
 
 fn failure(error: &impl Coded) -> ExitCode {
