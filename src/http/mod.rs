@@ -177,11 +177,8 @@ pub fn cursor<T>(after: Option<&str>, parse: impl FnOnce(&str) -> Option<T>) -> 
 pub async fn blocking<T: Send + 'static, E: std::fmt::Display + Send + 'static>(
     read: impl FnOnce() -> Result<T, E> + Send + 'static,
 ) -> Result<T, Problem> {
-    match tokio::task::spawn_blocking(read).await {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(Problem::internal(&error)),
-        Err(error) => Err(Problem::internal(&error)),
-    }
+    let read = tokio::task::spawn_blocking(read).await.map_err(|error| Problem::internal(&error))?;
+    read.map_err(|error| Problem::internal(&error))
 }
 
 /// An HTML page of the daemon. It loads nothing from other hosts.
