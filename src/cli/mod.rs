@@ -116,8 +116,8 @@ fn exit_after(done: Result<(), NotDone>) -> ExitCode {
     done.map_or_else(|reason| failure(&reason), |()| ExitCode::SUCCESS)
 }
 
-fn failure(error: &impl Coded) -> ExitCode {
-    codes::print_error(error.code(), error);
+fn failure(reason: &NotDone) -> ExitCode {
+    codes::print_error(reason.code(), reason);
     ExitCode::FAILURE
 }
 

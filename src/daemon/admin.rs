@@ -105,18 +105,18 @@ pub enum NotDone {
 }
 
 impl NotDone {
-    pub fn because(error: &impl Coded) -> NotDone {
-        NotDone::Failed(error.code(), error.to_string())
-    }
-}
-
-impl Coded for NotDone {
-    fn code(&self) -> Code {
+    pub fn code(&self) -> Code {
         match self {
             NotDone::Refused(_) => codes::COMMAND_REFUSED,
             NotDone::Failed(code, _) => *code,
             NotDone::Stopping => codes::COMMAND_NOT_TAKEN,
         }
+    }
+}
+
+impl<E: Coded> From<E> for NotDone {
+    fn from(error: E) -> NotDone {
+        NotDone::Failed(error.code(), error.to_string())
     }
 }
 
@@ -325,7 +325,7 @@ pub fn reach(data_dir: &Path, request: &impl Serialize) -> Result<DaemonOrDirect
                     );
                     NotDone::Failed(codes::DATA_DIRECTORY_IN_USE, reason)
                 }
-                Err(error) => return Err(NotDone::because(&error)),
+                Err(error) => return Err(error.into()),
             },
         };
         if began.elapsed() > SETTLES_WITHIN {

@@ -301,17 +301,17 @@ fn show(
 }
 
 fn export(session: &mut ServerSession<'_>, month: Month, out: &Path, formats: &[StatementFormat]) -> Outcome {
-    let mut directory = Directory::begin(out, month, formats).map_err(|error| NotDone::because(&error))?;
+    let mut directory = Directory::begin(out, month, formats)?;
     let mut nameless = false;
     statements(session, month, &Whose::All, |statement| {
         nameless |= statement.head().operator.name.is_empty();
-        directory.add(&statement).map_err(|error| NotDone::because(&error))
+        Ok(directory.add(&statement)?)
     })?;
     let (statements, lines) = (directory.statements, directory.lines);
     if statements == 0 {
         return Err(nothing_in(month));
     }
-    directory.finish().map_err(|error| NotDone::because(&error))?;
+    directory.finish()?;
     let count = if statements == 1 { "1 statement".to_owned() } else { format!("{statements} statements") };
     let who = match nameless {
         true => " They do not say who sends them: the configuration has no [operator].",
@@ -363,7 +363,7 @@ pub(super) fn run_journal(
     match out {
         None => print(&csv),
         Some(path) => {
-            write_new(&path, &csv).map_err(|error| NotDone::because(&error))?;
+            write_new(&path, &csv)?;
             let of = month.map_or_else(|| format!("{} months", months.len()), |month| month.to_string());
             print(&format!("{} postings for {of} in {}\n", postings.len(), path.display()));
         }
