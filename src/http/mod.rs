@@ -69,10 +69,8 @@ impl Problem {
             hint = "report this with the log; stored events are not affected",
             "a request could not be answered"
         );
-        Problem::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            format!("{error}. The request changed nothing; the log of this daemon says more"),
-        )
+        let detail = format!("{error}. The request changed nothing; the log of this daemon says more");
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
     }
 
     /// The whole answer as bytes, for a connection that hyper does not write to and that is closed after it.

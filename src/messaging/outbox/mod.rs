@@ -336,12 +336,6 @@ impl Outbox {
     }
 }
 
-impl std::fmt::Debug for Outbox {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Outbox {{ epoch: {}, position: {:?} }}", self.epoch(), self.position())
-    }
-}
-
 /// A change whose outcome is the answer to its caller, who may have gone. An error of the store is the end of the committer.
 fn change<T: Send + 'static>(
     make: impl FnOnce(&mut Committer) -> Result<Result<T, AppendError>, StoreError> + Send + 'static,

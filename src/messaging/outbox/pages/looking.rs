@@ -22,14 +22,17 @@ pub struct Inspection {
     pub faults: Vec<String>,
 }
 
+/// An epoch, and a sequence in it.
+type MessagePlace = (EpochIndex, u64);
+
 impl Pages {
     /// Up to `limit` waiting messages, oldest first, after the one at `after`, and the place of the last of them if there are more.
     /// Blocks on the disk.
     pub fn peek(
         &self,
-        after: Option<(EpochIndex, u64)>,
+        after: Option<MessagePlace>,
         limit: usize,
-    ) -> Result<(Vec<WaitingMessage>, Option<(EpochIndex, u64)>), StoreError> {
+    ) -> Result<(Vec<WaitingMessage>, Option<MessagePlace>), StoreError> {
         let epochs: Vec<StoredEpoch> = {
             let state = self.state();
             let first =
