@@ -93,8 +93,7 @@ impl ServerSession<'_> {
             None => match admin::reach(&self.config.data_dir, &request)? {
                 DaemonOrDirectory::Daemon(answer) => return Ok(answer),
                 DaemonOrDirectory::Directory(dir) => {
-                    let opened = OfflineServer::open(dir, self.config);
-                    self.offline.insert(opened.map_err(|error| NotDone::because(&error))?)
+                    self.offline.insert(OfflineServer::open(dir, self.config)?)
                 }
             },
         };
