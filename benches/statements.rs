@@ -133,8 +133,8 @@ fn fill(data: &Path, stays: u64, accounts: u64) -> Result<(), Failed> {
     for garage in &mut garages {
         garage.deliver(&ledger)?;
     }
-    let mut view = open_view(&ledger, &store)?;
-    catch_up(&ledger, &store, &mut view)?;
+    let mut view = open_view(&ledger)?;
+    catch_up(&ledger, &mut view)?;
     store.flush()?;
     Ok(())
 }

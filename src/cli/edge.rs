@@ -1,6 +1,6 @@
 //! The command line of `edge`: runs the daemon, or carries out one command and exits.
 
-use super::{OutputFlags, elements, examples, explain, failure, parse, print, text};
+use super::{OutputFlags, elements, examples, exit_after, explain, known, parse, print, said};
 use crate::config::{ConfigError, EdgeConfig, EdgeSettings};
 use crate::daemon;
 use crate::daemon::admin::NotDone;
@@ -115,7 +115,6 @@ pub enum EdgeCall {
 }
 
 impl EdgeCall {
-    /// `args` as a program gets them, its name first.
     pub fn from_args(args: Vec<OsString>) -> Result<EdgeCall, ConfigError> {
         let flags = parse::<EdgeFlags>(args)?;
         if let Some(EdgeCommand::Explain { code }) = flags.command {
@@ -147,27 +146,19 @@ fn run(data_dir: &Path, command: EdgeCommand) -> ExitCode {
         },
         EdgeCommand::Ledger(LedgerCommand::Adopt { ledger }) => session
             .ask(&EdgeRequest::Adopt { ledger: ledger.to_string() })
-            .map(|answer| print(&line(&text(&answer["said"])))),
+            .map(|answer| print(&said(&answer))),
         EdgeCommand::Explain { .. } => unreachable!("it needs no data directory"),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(reason) => failure(&reason),
-    }
-}
-
-fn line(content: &impl std::fmt::Display) -> String {
-    format!("{content}\n")
+    exit_after(done)
 }
 
 fn fields(answer: &Value) -> String {
     let fields = answer.as_object().into_iter().flatten();
-    let known = |value: &Value| if value.is_null() { "--".to_owned() } else { text(value) };
     fields.map(|(name, value)| format!("{name:<20} {}\n", known(value))).collect()
 }
 
 fn events(answer: &Value) -> String {
-    elements(answer, "events").map(line).collect()
+    elements(answer, "events").map(|event| format!("{event}\n")).collect()
 }
 
 fn export(session: &mut EdgeSession<'_>) -> Result<(), NotDone> {

@@ -8,6 +8,7 @@ pub mod server;
 
 use crate::codes::{self, Coded};
 use crate::daemon::EXIT_SETTING;
+use crate::daemon::admin::NotDone;
 use clap::{Args, Command, Parser};
 use serde_json::Value;
 use std::ffi::OsString;
@@ -38,6 +39,16 @@ fn text(value: &Value) -> String {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     }
+}
+
+/// A value of a table or list of facts: `--` for what is not known.
+fn known(value: &Value) -> String {
+    if value.is_null() { "--".to_owned() } else { text(value) }
+}
+
+/// The sentence in which an answer says what was done.
+fn said(answer: &Value) -> String {
+    format!("{}\n", text(&answer["said"]))
 }
 
 fn elements<'a>(answer: &'a Value, list: &str) -> impl Iterator<Item = &'a Value> + use<'a> {
@@ -101,8 +112,12 @@ fn inherit_examples(command: Command) -> Command {
     })
 }
 
-fn failure(error: &impl Coded) -> ExitCode {
-    codes::print_error(error.code(), error);
+fn exit_after(done: Result<(), NotDone>) -> ExitCode {
+    done.map_or_else(|reason| failure(&reason), |()| ExitCode::SUCCESS)
+}
+
+fn failure(reason: &NotDone) -> ExitCode {
+    codes::print_error(reason.code(), reason);
     ExitCode::FAILURE
 }
 

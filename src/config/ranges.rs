@@ -9,14 +9,8 @@ use std::fmt::Display;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum OutOfRange {
-    #[error("{value} is not from {least} to {most}")]
-    Beyond { value: u64, least: u64, most: u64 },
-    #[error("{0:?} is not a whole number")]
-    NoNumber(String),
-    #[error("{0:?} is neither a whole number of days nor \"never\"")]
-    NoDays(String),
+fn out_of_range(value: u64, least: u64, most: u64) -> String {
+    format!("{value} is not from {least} to {most}")
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -30,19 +24,19 @@ impl<const LEAST: u64, const MOST: u64> Within<LEAST, MOST> {
 }
 
 impl<const LEAST: u64, const MOST: u64> TryFrom<u64> for Within<LEAST, MOST> {
-    type Error = OutOfRange;
-    fn try_from(value: u64) -> Result<Self, OutOfRange> {
+    type Error = String;
+    fn try_from(value: u64) -> Result<Self, String> {
         match (LEAST..=MOST).contains(&value) {
             true => Ok(Within(value)),
-            false => Err(OutOfRange::Beyond { value, least: LEAST, most: MOST }),
+            false => Err(out_of_range(value, LEAST, MOST)),
         }
     }
 }
 
 impl<const LEAST: u64, const MOST: u64> FromStr for Within<LEAST, MOST> {
-    type Err = OutOfRange;
-    fn from_str(text: &str) -> Result<Self, OutOfRange> {
-        text.parse::<u64>().map_err(|_| OutOfRange::NoNumber(text.to_owned()))?.try_into()
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse::<u64>().map_err(|_| format!("{text:?} is not a whole number"))?.try_into()
     }
 }
 
@@ -68,20 +62,22 @@ enum DaysOrWord {
 }
 
 impl TryFrom<DaysOrWord> for Retention {
-    type Error = OutOfRange;
-    fn try_from(value: DaysOrWord) -> Result<Retention, OutOfRange> {
+    type Error = String;
+    fn try_from(value: DaysOrWord) -> Result<Retention, String> {
         match value {
             DaysOrWord::Days(days @ 1..=DAYS_MAX) => Ok(Retention(Some(days as u32))),
-            DaysOrWord::Days(value) => Err(OutOfRange::Beyond { value, least: 1, most: DAYS_MAX }),
+            DaysOrWord::Days(value) => Err(out_of_range(value, 1, DAYS_MAX)),
             DaysOrWord::Word(word) if word == "never" => Ok(Retention(None)),
-            DaysOrWord::Word(word) => Err(OutOfRange::NoDays(word)),
+            DaysOrWord::Word(word) => {
+                Err(format!("{word:?} is neither a whole number of days nor \"never\""))
+            }
         }
     }
 }
 
 impl FromStr for Retention {
-    type Err = OutOfRange;
-    fn from_str(text: &str) -> Result<Retention, OutOfRange> {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Retention, String> {
         text.parse().map_or_else(|_| DaysOrWord::Word(text.to_owned()), DaysOrWord::Days).try_into()
     }
 }

@@ -16,6 +16,7 @@
 //! | `{"ok":…}`, `{"error":"…"}` or `{"stopping":true}` | the last one; the third: nothing was begun, and the daemon ends |
 
 use crate::codes::{self, Code, Coded};
+use crate::store;
 use crate::store::directory::{DataDir, DirectoryError};
 use rustix::fs::Mode;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -104,18 +105,18 @@ pub enum NotDone {
 }
 
 impl NotDone {
-    pub fn because(error: &impl Coded) -> NotDone {
-        NotDone::Failed(error.code(), error.to_string())
-    }
-}
-
-impl Coded for NotDone {
-    fn code(&self) -> Code {
+    pub fn code(&self) -> Code {
         match self {
             NotDone::Refused(_) => codes::COMMAND_REFUSED,
             NotDone::Failed(code, _) => *code,
             NotDone::Stopping => codes::COMMAND_NOT_TAKEN,
         }
+    }
+}
+
+impl<E: Coded> From<E> for NotDone {
+    fn from(error: E) -> NotDone {
+        NotDone::Failed(error.code(), error.to_string())
     }
 }
 
@@ -139,10 +140,7 @@ impl AdminSocket {
     /// A daemon whose disk has no room for the name can go on without: nothing that was promised to others needs it.
     pub fn listen(dir: &DataDir) -> io::Result<AdminSocket> {
         let path = dir.path().join(NAME);
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        store::remove_if_there(&path)?;
         let (directory, short) = short_path(dir.path())?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
@@ -327,7 +325,7 @@ pub fn reach(data_dir: &Path, request: &impl Serialize) -> Result<DaemonOrDirect
                     );
                     NotDone::Failed(codes::DATA_DIRECTORY_IN_USE, reason)
                 }
-                Err(error) => return Err(NotDone::because(&error)),
+                Err(error) => return Err(error.into()),
             },
         };
         if began.elapsed() > SETTLES_WITHIN {

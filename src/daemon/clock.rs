@@ -1,8 +1,5 @@
 //! The clocks and the identity of this machine.
-//!
-//! This module, `store::barrier` and `daemon::memory` are the only places with `unsafe` code: `adjtimex` is the only way to learn
-//! from the kernel whether the wall clock is set.
-#![allow(unsafe_code, reason = "adjtimex has no safe wrapper")]
+#![allow(unsafe_code, reason = "only adjtimex knows whether the clock is set, and it has no safe wrapper")]
 
 use crate::codes;
 use crate::messaging::ClockReading;

@@ -85,10 +85,10 @@ impl Coded for DaemonError {
 }
 
 impl DaemonError {
-    fn exit_code(&self) -> i32 {
+    fn exit_code(&self) -> u8 {
         match self {
             DaemonError::Setting(..)
-            | DaemonError::Open(crate::store::StoreOpenError::OtherPurpose { .. }) => i32::from(EXIT_SETTING),
+            | DaemonError::Open(crate::store::StoreOpenError::OtherPurpose { .. }) => EXIT_SETTING,
             _ => 1,
         }
     }
@@ -96,7 +96,7 @@ impl DaemonError {
 
 pub fn exit_for(error: &DaemonError) -> ExitCode {
     codes::print_error(error.code(), error);
-    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1))
+    ExitCode::from(error.exit_code())
 }
 
 pub trait Daemon: Sized {
@@ -153,7 +153,7 @@ fn fail(error: &DaemonError) -> ! {
         restart();
     }
     #[expect(clippy::disallowed_methods, reason = "the store must not be closed: closing would write again")]
-    std::process::exit(error.exit_code())
+    std::process::exit(error.exit_code().into())
 }
 
 /// Ends the process a while after it was asked to stop, even if its threads wait for something then.

@@ -46,12 +46,10 @@ pub(super) fn ended_early(name: &str, ended: Result<(), JoinError>) -> DaemonErr
         Ok(()) => "ended by itself".to_owned(),
         Err(error) => format!("panicked ({error})"),
     };
-    DaemonError::Failed(
-        codes::TASK_ENDED,
-        format!(
-            "{name} {how}. What was confirmed is on the disk. Start it again, and please report this with the log"
-        ),
-    )
+    let reason = format!(
+        "{name} {how}. What was confirmed is on the disk. Start it again, and please report this with the log"
+    );
+    DaemonError::Failed(codes::TASK_ENDED, reason)
 }
 
 #[cfg(test)]

@@ -102,10 +102,9 @@ fn adopted(previous: Option<LedgerId>, ledger: LedgerId) -> Value {
 }
 
 fn read(outbox: &Outbox, request: &EdgeRequest) -> Outcome {
-    let failed = |error: crate::store::StoreError| NotDone::because(&error);
     match request {
         EdgeRequest::Status => {
-            let mut answer = status_json(&outbox.status().map_err(failed)?);
+            let mut answer = status_json(&outbox.status()?);
             let damaged = outbox.damages().iter().map(|damage| damage.last - damage.first + 1);
             answer["damaged"] = damaged.sum::<u64>().into();
             answer["ledger"] = outbox.ledger().map(|ledger| ledger.to_string()).into();
@@ -113,15 +112,11 @@ fn read(outbox: &Outbox, request: &EdgeRequest) -> Outcome {
             Ok(answer)
         }
         EdgeRequest::Peek { after, limit } => {
-            let limit = (*limit).min(PEEK_MOST);
-            let mut found = outbox.peek(*after, limit + 1).map_err(failed)?;
-            let more = found.len() > limit;
-            found.truncate(limit);
-            let next = found.last().filter(|_| more).map(|last| (last.epoch_index, last.sequence));
+            let (found, next) = outbox.peek(*after, PEEK_MOST.min(*limit))?;
             Ok(json!({ "events": found.into_iter().map(shown).collect::<Vec<_>>(), "next": next }))
         }
         EdgeRequest::Verify => {
-            let found = outbox.inspect().map_err(failed)?;
+            let found = outbox.inspect()?;
             Ok(serde_json::to_value(found).map_err(|error| error.to_string())?)
         }
         EdgeRequest::Adopt { .. } => unreachable!("this request changes something"),
@@ -178,8 +173,7 @@ impl EdgeSession<'_> {
     fn read(&self, request: &EdgeRequest) -> Result<ReadFrom, NotDone> {
         let began = Instant::now();
         loop {
-            let asked = admin::ask(self.data_dir, request);
-            if let Some(answer) = asked? {
+            if let Some(answer) = admin::ask(self.data_dir, request)? {
                 return Ok(ReadFrom::Answer(answer));
             }
             if !self.data_dir.join(STORE).is_dir() {
@@ -199,7 +193,7 @@ impl EdgeSession<'_> {
                 {
                     std::thread::sleep(Duration::from_millis(20));
                 }
-                Err(error) => return Err(NotDone::because(&error)),
+                Err(error) => return Err(error.into()),
             }
         }
     }
@@ -218,15 +212,14 @@ struct OfflineOutbox {
 
 impl OfflineOutbox {
     fn open(path: PathBuf, dir: impl Any) -> Result<OfflineOutbox, NotDone> {
-        let store =
-            Store::open(&path.join(STORE), Purpose::Edge).map_err(|error| NotDone::because(&error))?;
+        let store = Store::open(&path.join(STORE), Purpose::Edge)?;
         // Without a machine: the person who runs this command is not the machine that wrote last.
         let options = Options {
             high_water_file: Some(path.join(HIGH_WATER_FILE)),
             machine: None,
             ..Options::default()
         };
-        let outbox = Outbox::open(store, options, clock::read()).map_err(|error| NotDone::because(&error))?;
+        let outbox = Outbox::open(store, options, clock::read())?;
         Ok(OfflineOutbox { outbox, _dir: Box::new(dir) })
     }
 
@@ -245,7 +238,7 @@ impl OfflineOutbox {
 
 /// The status of a large outbox on which no edge runs, as far as the high-water file beside the store contains it.
 fn last_known_status(data_dir: &Path) -> Option<Value> {
-    if copy::size_of_store(data_dir).ok()? <= STATUS_COPIES_MOST || Idle::look(data_dir).is_err() {
+    if copy::size_of(&data_dir.join(STORE)).ok()? <= STATUS_COPIES_MOST || Idle::look(data_dir).is_err() {
         return None;
     }
     let (status, boot) = outbox::last_known_status(&data_dir.join(HIGH_WATER_FILE)).ok()??;

@@ -215,11 +215,9 @@ impl Shell {
         }
         .encode();
         self.clocks.sent(id);
-        let sent = match &mut self.dealer {
-            Some(dealer) => dealer.send(body).await,
-            None => return Ok(()),
-        };
-        if let Err(error) = sent {
+        if let Some(dealer) = &mut self.dealer
+            && let Err(error) = dealer.send(body).await
+        {
             self.broke(&error);
         }
         Ok(())

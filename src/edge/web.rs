@@ -220,10 +220,8 @@ impl EdgeWeb {
             drop(permit);
             Ok(appended)
         });
-        match appending.await {
-            Ok(appended) => appended.map_err(|error: AppendError| refused(&error)),
-            Err(error) => Err(Problem::internal(&error)),
-        }
+        let appended = appending.await.map_err(|error| Problem::internal(&error))?;
+        appended.map_err(|error: AppendError| refused(&error))
     }
 }
 
@@ -319,11 +317,7 @@ fn refused(error: &AppendError) -> Problem {
         AppendError::KeysFull => (StatusCode::SERVICE_UNAVAILABLE, codes::IDEMPOTENCY_KEYS_FULL, Some(60)),
         AppendError::Failed => (StatusCode::SERVICE_UNAVAILABLE, codes::DISK_FAILED, Some(5)),
     };
-    let problem = Problem::new(status, error.to_string()).code(code);
-    match retry_after {
-        Some(seconds) => problem.retry_after(seconds),
-        None => problem,
-    }
+    Problem { retry_after_seconds: retry_after, ..Problem::new(status, error.to_string()).code(code) }
 }
 
 async fn outbox(State(web): SharedWeb) -> Result<Json<OutboxState>, Problem> {
@@ -368,10 +362,8 @@ async fn outbox_events(
     let limit = list_limit(paging.limit)?;
     let after = http::cursor(paging.after.as_deref(), cursor)?;
     let outbox = web.shared.outbox.clone();
-    let mut found = http::blocking(move || outbox.peek(after, limit + 1)).await?;
-    let more = found.len() > limit;
-    found.truncate(limit);
-    let next = found.last().filter(|_| more).map(|found| format!("{}.{}", found.epoch_index, found.sequence));
+    let (found, next) = http::blocking(move || outbox.peek(after, limit)).await?;
+    let next = next.map(|(epoch_index, sequence)| format!("{epoch_index}.{sequence}"));
     let events = found.into_iter().map(|waiting| WaitingEvent {
         epoch: waiting.epoch.to_string(),
         sequence: waiting.sequence,

@@ -128,13 +128,12 @@ fn refused(url: &str, status: StatusCode, body: &[u8]) -> HttpCallError {
 
 /// Percent-encodes `text` as one segment of a path or one value of a query.
 pub fn percent_encoded(text: &str) -> String {
-    use std::fmt::Write;
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             out.push(char::from(byte));
         } else {
-            write!(out, "%{byte:02X}").expect("a String takes all that is written");
+            out += &format!("%{byte:02X}");
         }
     }
     out

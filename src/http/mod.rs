@@ -69,10 +69,8 @@ impl Problem {
             hint = "report this with the log; stored events are not affected",
             "a request could not be answered"
         );
-        Problem::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            format!("{error}. The request changed nothing; the log of this daemon says more"),
-        )
+        let detail = format!("{error}. The request changed nothing; the log of this daemon says more");
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
     }
 
     /// The whole answer as bytes, for a connection that hyper does not write to and that is closed after it.
@@ -177,11 +175,8 @@ pub fn cursor<T>(after: Option<&str>, parse: impl FnOnce(&str) -> Option<T>) -> 
 pub async fn blocking<T: Send + 'static, E: std::fmt::Display + Send + 'static>(
     read: impl FnOnce() -> Result<T, E> + Send + 'static,
 ) -> Result<T, Problem> {
-    match tokio::task::spawn_blocking(read).await {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(Problem::internal(&error)),
-        Err(error) => Err(Problem::internal(&error)),
-    }
+    let read = tokio::task::spawn_blocking(read).await.map_err(|error| Problem::internal(&error))?;
+    read.map_err(|error| Problem::internal(&error))
 }
 
 /// An HTML page of the daemon. It loads nothing from other hosts.

@@ -192,10 +192,8 @@ impl EventFields {
 
     fn plate(&self, kind: KindName) -> Result<Option<Plate>, EventError> {
         let Some(plate) = self.get("plate") else {
-            return Err(EventError::field(
-                "plate",
-                "it is missing; send null if the plate could not be read",
-            ));
+            let reason = "it is missing; send null if the plate could not be read";
+            return Err(EventError::field("plate", reason));
         };
         let read = |plate: &str| {
             Plate::new(plate).map_err(|error: PlateError| {

@@ -136,11 +136,8 @@ fn is_removed(c: char) -> bool {
 }
 
 fn is_removed_in_unicode(c: char) -> bool {
-    c.is_whitespace() || is_dash(c) || DOTS.contains(c) || is_invisible(c)
-}
-
-fn is_dash(c: char) -> bool {
-    c == '\u{2212}' || c.general_category() == Category::DashPunctuation
+    let is_dash = c == '\u{2212}' || c.general_category() == Category::DashPunctuation;
+    c.is_whitespace() || is_dash || DOTS.contains(c) || is_invisible(c)
 }
 
 const DOTS: &str = ".\u{b7}\u{2022}\u{2027}\u{2219}\u{22c5}\u{2e31}\u{3002}\u{30fb}";

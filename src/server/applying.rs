@@ -120,7 +120,8 @@ impl LiveViews {
 }
 
 /// The views of a ledger as they were written last. Views at a position that the ledger has lost are dropped and rebuilt.
-pub fn open_view(ledger: &Ledger, store: &Store) -> Result<View, StoreError> {
+pub fn open_view(ledger: &Ledger) -> Result<View, StoreError> {
+    let store = ledger.store();
     let view = View::open(store, ledger)?;
     if view.position == 0 || ledger.has_record(view.position)? {
         return Ok(view);
@@ -157,8 +158,8 @@ fn report(step: &PreparedRecord) {
 }
 
 /// Applies the records that the view lacks, and writes it. For a program that has the directory to itself.
-pub fn catch_up(ledger: &Ledger, store: &Store, view: &mut View) -> Result<(), StoreError> {
-    let mut changes = ViewChanges::on(store);
+pub fn catch_up(ledger: &Ledger, view: &mut View) -> Result<(), StoreError> {
+    let mut changes = ViewChanges::on(ledger.store());
     view::catch_up(view, ledger, u64::MAX, &mut changes, report)?;
     view.save(&mut changes)
 }

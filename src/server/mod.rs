@@ -95,7 +95,7 @@ impl Server {
             );
             return Err(DaemonError::Setting(codes::BACKUP_UNFINISHED, reason));
         }
-        let (OpenedLedger { store, room, ledger, .. }, view) = open_books(&dir, &config).await?;
+        let (OpenedLedger { room, ledger, .. }, view) = open_books(&dir, &config).await?;
         let stop = CancellationToken::new();
         let web_listener = http::listen(config.http).await?;
         let web_address = web_listener
@@ -112,8 +112,8 @@ impl Server {
         let (orders, ordered) = mpsc::channel(1);
         live.grown_to(ledger.position());
         let applying_ended = {
-            let (ledger, store, live) = (ledger.clone(), store.clone(), Arc::clone(&live));
-            spawn_blocking(move || applying::apply_until_stopped(&ledger, &store, view, &live))
+            let (ledger, live) = (ledger.clone(), Arc::clone(&live));
+            spawn_blocking(move || applying::apply_until_stopped(&ledger, ledger.store(), view, &live))
         };
         let serving = Serving {
             ledger: ledger.clone(),
@@ -132,7 +132,6 @@ impl Server {
         let serving_ended = spawn_blocking(move || serving.serve_until_closed(waiting, &runtime));
         let desk = CommandDesk {
             ledger: ledger.clone(),
-            store: store.clone(),
             live: Arc::clone(&live),
             operator: config.operator.clone(),
             orders,
@@ -142,10 +141,9 @@ impl Server {
         };
         let tasks = take_commands(desk, &dir, config.retention_days, &stop);
 
-        let unreadable = store.unreadable();
-        opening::look_through_later(&store, &room);
-        let web =
-            ServerWeb::new(ledger.clone(), store, Arc::clone(&live), seen, room, config.operator, metrics);
+        let unreadable = ledger.store().unreadable();
+        opening::look_through_later(ledger.store(), &room);
+        let web = ServerWeb::new(ledger.clone(), Arc::clone(&live), seen, room, config.operator, metrics);
         let http =
             tokio::spawn(http::serve(Default::default(), web_listener, web.router(), stop.clone(), traffic));
         dir.publish("http.addr", format!("{web_address}\n"))?;
@@ -164,7 +162,7 @@ async fn open_books(dir: &DataDir, config: &ServerConfig) -> Result<(OpenedLedge
     let (path, reserve, tariffs) = (dir.path().to_owned(), config.reserve_bytes, config.tariffs.clone());
     let opened = spawn_blocking(move || {
         let opened = opening::open(&path, reserve)?;
-        let view = applying::open_view(&opened.ledger, &opened.store)?;
+        let view = applying::open_view(&opened.ledger)?;
         commands::put_at_start(&opened.ledger, &view, &opened.room, &tariffs)?;
         Ok((opened, view))
     });

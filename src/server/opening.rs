@@ -19,7 +19,6 @@ use std::path::Path;
 pub const READ_AT_ONCE: u64 = 256 << 20;
 
 pub struct OpenedLedger {
-    pub store: Store,
     pub room: DiskRoom,
     pub ledger: Ledger,
     pub condition: StoreCondition,
@@ -49,8 +48,8 @@ fn open_with(
         if on_loss == OnLoss::Refuse && room.store_bytes() <= READ_AT_ONCE {
             look_through(&store)?;
         }
-        let ledger = open(store.clone(), on_loss)?;
-        Ok(OpenedLedger { store, room, ledger, condition })
+        let ledger = open(store, on_loss)?;
+        Ok(OpenedLedger { room, ledger, condition })
     })
 }
 

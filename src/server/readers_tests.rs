@@ -78,7 +78,6 @@ impl Backend for Latched {
 
 /// A ledger, the thread that applies its records, and those who answer from its views.
 struct Town {
-    disk: Disk,
     ledger: Ledger,
     live: Arc<LiveViews>,
     latch: Latch,
@@ -90,14 +89,14 @@ impl Town {
         let disk = Disk::default();
         let ledger = Ledger::open(Store::on(disk.clone())).unwrap();
         let (live, latch) = (Arc::new(LiveViews::default()), Latch::default());
-        let views = Store::on(Latched(disk.clone(), latch.clone()));
+        let views = Store::on(Latched(disk, latch.clone()));
         let applying = {
             let (ledger, live) = (ledger.clone(), Arc::clone(&live));
             std::thread::spawn(move || {
                 apply_until_stopped(&ledger, &views, View::default(), &live).unwrap();
             })
         };
-        Town { disk, ledger, live, latch, applying: Some(applying) }
+        Town { ledger, live, latch, applying: Some(applying) }
     }
 
     /// One event, which is one record of the ledger.
@@ -116,17 +115,9 @@ impl Town {
     async fn serve(&self) -> (SocketAddr, CancellationToken, tempfile::TempDir) {
         let dir = tempfile::tempdir().unwrap();
         let room = salvage::open_store(dir.path(), Purpose::Server, None, &|_, _| Ok(())).unwrap().room;
-        let store = Store::on(self.disk.clone());
         let (live, metrics) = (Arc::clone(&self.live), Metrics::new("test"));
-        let web = ServerWeb::new(
-            self.ledger.clone(),
-            store,
-            live,
-            Arc::default(),
-            room,
-            Operator::default(),
-            metrics,
-        );
+        let web =
+            ServerWeb::new(self.ledger.clone(), live, Arc::default(), room, Operator::default(), metrics);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
         tokio::spawn(crate::http::serve(

@@ -21,7 +21,7 @@ use crate::daemon::{self, DaemonError};
 use crate::store::copy::{self, Spare};
 use crate::store::directory::{DataDir, STORE};
 use crate::store::salvage::StoreCondition;
-use crate::store::{Store, StoreError, StoreOpenError, scratch};
+use crate::store::{StoreError, StoreOpenError, scratch};
 use serde::Serialize;
 use std::fmt;
 use std::path::Path;
@@ -164,8 +164,8 @@ pub fn verify_directory(path: &Path) -> Result<VerifyReport, DaemonError> {
         .map_err(|error| DaemonError::Failed(error.code(), error.to_string()))?;
     let witness = copy.path().join(HIGH_WATER_FILE);
     let mut report = match opening::open_copy(copy.path(), &witness) {
-        Ok(OpenedLedger { store, ledger, condition, .. }) => {
-            let mut report = verify(&ledger, &store)?;
+        Ok(OpenedLedger { ledger, condition, .. }) => {
+            let mut report = verify(&ledger, None)?;
             if condition == StoreCondition::Salvaged {
                 report.find(
                     "the store".into(),
@@ -203,22 +203,11 @@ fn check_end(ledger: &Ledger, note: Option<LedgerHighWater>, report: &mut Verify
     }
 }
 
-/// Verifies a store that nobody writes to.
-pub fn verify(ledger: &Ledger, store: &Store) -> Result<VerifyReport, DaemonError> {
-    verify_with(ledger, store, None)
-}
-
-/// Verifies while the server runs. The views are not written while they are compared; if more changes gather than one batch holds,
-/// records wait to be applied as well. Edges are served all the while.
-pub fn verify_live(ledger: &Ledger, store: &Store, live: &LiveViews) -> Result<VerifyReport, DaemonError> {
-    verify_with(ledger, store, Some(live))
-}
-
-fn verify_with(
-    ledger: &Ledger,
-    store: &Store,
-    running: Option<&LiveViews>,
-) -> Result<VerifyReport, DaemonError> {
+/// Verifies a ledger and its views: those of a running server, or those that nobody writes.
+///
+/// The views of a running server are not written while they are compared; if more changes gather than one batch holds, records wait
+/// to be applied as well. Edges are served all the while.
+pub fn verify(ledger: &Ledger, running: Option<&LiveViews>) -> Result<VerifyReport, DaemonError> {
     let began = Instant::now();
     let mut report = VerifyReport::new();
     report.ledger = Some(ledger.id().to_string());
@@ -230,7 +219,7 @@ fn verify_with(
         Ok(counts) => report.counts = counts,
         Err(error) => report.find("the ledger".into(), error.to_string(), STORE_UNREADABLE),
     }
-    match check_views(ledger, store, running, &mut report) {
+    match check_views(ledger, running, &mut report) {
         Ok(()) => {}
         Err(Stopped::Here(error)) => return Err(error),
         Err(Stopped::Ledger(error)) => {
@@ -253,10 +242,10 @@ enum Stopped {
 
 fn check_views(
     ledger: &Ledger,
-    store: &Store,
     running: Option<&LiveViews>,
     report: &mut VerifyReport,
 ) -> Result<(), Stopped> {
+    let store = ledger.store();
     let rebuilt_store = scratch::store().map_err(|error| Stopped::Here(no_scratch(&error)))?;
     let mut rebuilt = View::begin(ledger, &rebuilt_store).map_err(Stopped::Views)?;
     let mut changes = ViewChanges::on(&rebuilt_store);
@@ -334,9 +323,9 @@ pub fn discard_views(data_dir: &Path) -> Result<(), DaemonError> {
         return Err(no_directory(data_dir));
     }
     let dir = DataDir::hold(data_dir)?;
-    let OpenedLedger { store, .. } = opening::open(dir.path(), None)?;
-    view::discard(&store)?;
-    store.flush()?;
+    let OpenedLedger { ledger, .. } = opening::open(dir.path(), None)?;
+    view::discard(ledger.store())?;
+    ledger.store().flush()?;
     Ok(())
 }
 
@@ -346,6 +335,7 @@ mod tests {
     use crate::messaging::SiteName;
     use crate::server::applying::apply_until_stopped;
     use crate::server::view::tests::{apply, event, page_after, world};
+    use crate::store::Store;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::mpsc;
 
@@ -376,7 +366,7 @@ mod tests {
             let mut last = 0;
             for _ in 0..20 {
                 pages.recv().unwrap();
-                let report = verify_live(ledger, &store, live).unwrap();
+                let report = verify(ledger, Some(live)).unwrap();
                 assert!(report.clean, "{report}");
                 assert!(report.counts.position >= last);
                 last = report.counts.position;
@@ -384,7 +374,7 @@ mod tests {
             enough.store(true, Ordering::Relaxed);
             live.stop();
         });
-        let report = verify(&ledger, &store).unwrap();
+        let report = verify(&ledger, None).unwrap();
         assert!(report.clean, "{report}");
         assert!(report.counts.events > 0 && report.views_position.is_some(), "{report}");
     }
@@ -414,10 +404,10 @@ mod tests {
         for (damage, words) in damages {
             let (_, store, ledger) = world();
             apply(&ledger, "a", (1..=3).map(|n| page_after(n, &[entry()])).collect());
-            assert!(verify(&ledger, &store).unwrap().clean);
+            assert!(verify(&ledger, None).unwrap().clean);
             damage(&store, &record);
             let ledger = Ledger::open(store.clone()).unwrap();
-            let report = verify(&ledger, &store).unwrap();
+            let report = verify(&ledger, None).unwrap();
             assert!(!report.clean && report.to_string().contains(words), "{words}: {report}");
         }
     }

@@ -11,14 +11,13 @@ use super::SharedSeen;
 use super::applying::LiveViews;
 use super::books::BooksReader;
 use super::ledger::Ledger;
+use super::record::QuarantinePlace;
 use super::serving::Seen;
 use super::view::Snapshot;
 use crate::codes;
 use crate::http::{self, Problem, metrics::Metrics};
 use crate::messaging::SiteName;
-use crate::messaging::page::RECORDS_MAX;
 use crate::parking::statement::Operator;
-use crate::store::Store;
 use crate::store::room::DiskRoom;
 use axum::Router;
 use axum::extract::State;
@@ -43,9 +42,8 @@ const TURN_WITHIN: Duration = Duration::from_secs(10);
 
 /// What the handlers read. None of them waits for records to be applied, or blocks a thread that serves others.
 pub struct ServerWeb {
+    /// Its store has the stays, too: they are too many to be kept in memory.
     ledger: Ledger,
-    /// The stays are read from it: they are too many to be kept in memory.
-    store: Store,
     live: Arc<LiveViews>,
     seen: SharedSeen,
     room: DiskRoom,
@@ -64,10 +62,12 @@ pub struct ServerWeb {
 
 type SharedWeb = State<Arc<ServerWeb>>;
 
+/// What a handler of a request answers.
+type HttpAnswer = Result<Response, Problem>;
+
 impl ServerWeb {
     pub fn new(
         ledger: Ledger,
-        store: Store,
         live: Arc<LiveViews>,
         seen: SharedSeen,
         room: DiskRoom,
@@ -79,7 +79,6 @@ impl ServerWeb {
             view_position: metrics.gauge("view_position", "The position that the view has reached"),
             garages: metrics.gauge("garages", "Garages known"),
             ledger,
-            store,
             live,
             seen,
             room,
@@ -117,7 +116,7 @@ impl ServerWeb {
 
     fn books(&self) -> BooksReader<'_, impl Fn() -> Arc<Snapshot>> {
         let saving = Some(self.live.saving());
-        BooksReader { ledger: &self.ledger, store: &self.store, saving, view: || self.view() }
+        BooksReader { ledger: &self.ledger, store: self.ledger.store(), saving, view: || self.view() }
     }
 
     /// Reads or computes on a thread that nobody else waits for, when it is this request's turn.
@@ -146,7 +145,7 @@ impl ServerWeb {
         self: &Arc<Self>,
         turns: &Arc<Semaphore>,
         read: impl FnOnce(&ServerWeb) -> Result<T, E> + Send + 'static,
-    ) -> Result<Response, Problem> {
+    ) -> HttpAnswer {
         let encode = |answer: T| Bytes::from(serde_json::to_vec(&answer).expect("an answer always encodes"));
         let body = self.in_turn(turns, move |web| read(web).map(encode)).await?;
         Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
@@ -156,10 +155,6 @@ impl ServerWeb {
     fn occupancy_at(&self, position: u64) -> Option<Bytes> {
         let kept = self.occupancy.lock().expect("no thread panics while it holds an answer");
         kept.as_ref().filter(|(at, _)| *at == position).map(|(_, body)| body.clone())
-    }
-
-    fn keep_occupancy(&self, position: u64, body: Bytes) {
-        *self.occupancy.lock().expect("no thread panics while it holds an answer") = Some((position, body));
     }
 
     fn seen(&self, name: &SiteName) -> Seen {
@@ -173,7 +168,7 @@ async fn readyz(State(web): SharedWeb) -> Result<&'static str, Problem> {
     let looked = tokio::task::spawn_blocking(move || {
         let not_ready =
             |code, text: String| Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, text).code(code));
-        if let Some(now_at) = web.store.moved_to() {
+        if let Some(now_at) = web.ledger.store().moved_to() {
             return not_ready(codes::DATA_DIRECTORY_RENAMED, http::renamed(&now_at));
         }
         match web.room.check(0) {
@@ -213,7 +208,6 @@ struct StreamMark {
 
 /// Reads a place between two events of the ledger, such as `17.3`: it is after the event with index 3 of the page at position 17.
 fn event_cursor(text: &str) -> Option<(u64, usize)> {
-    let (position, index) = text.split_once('.')?;
-    let index = index.parse().ok().filter(|index| *index < RECORDS_MAX)?;
-    Some((position.parse().ok()?, index))
+    let place: QuarantinePlace = text.parse().ok()?;
+    Some((place.position, place.index?.into()))
 }

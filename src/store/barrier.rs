@@ -12,8 +12,6 @@
 //! **Checked by.** [`calls`]: a store that opens counts that its first flush came through here, and refuses to run otherwise;
 //! `tests/confirming_ends_in_a_sync.rs` sees it in a trace of system calls.
 //! **Not promised.** Anything against a disk that lies about having written.
-//!
-//! This module, `daemon::memory` and `daemon::clock` are the only places with `unsafe` code.
 #![allow(unsafe_code, reason = "a symbol that sled calls has to be defined for the linker")]
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

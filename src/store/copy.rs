@@ -59,7 +59,7 @@ pub fn of_idle(data_dir: &Path, beside: &[&str], spare: Spare) -> Result<TempDir
         true => CopyError::Io { path: store.clone(), to: to.to_owned(), source },
         false => CopyError::Used { path: data_dir.to_owned() }, // it may have removed what we copied
     };
-    let size = size(&store).map_err(|error| failed(&in_dir, error))?;
+    let size = size_of(&store).map_err(|error| failed(&in_dir, error))?;
     let needed = size + if spare == Spare::AsMuchAgain { size } else { OPENING_WRITES };
     let room = rustix::fs::statvfs(&in_dir).map_err(|error| failed(&in_dir, error.into()))?;
     let free = room.f_bavail.saturating_mul(room.f_frsize);
@@ -79,14 +79,11 @@ pub fn of_idle(data_dir: &Path, beside: &[&str], spare: Spare) -> Result<TempDir
     if idle.is_still() { Ok(copy) } else { Err(CopyError::Used { path: data_dir.to_owned() }) }
 }
 
-pub fn size_of_store(data_dir: &Path) -> io::Result<u64> {
-    size(&data_dir.join(STORE))
-}
-
-fn size(path: &Path) -> io::Result<u64> {
+/// The bytes of all files in a directory.
+pub fn size_of(path: &Path) -> io::Result<u64> {
     fs::read_dir(path)?.try_fold(0, |bytes, entry| {
         let (entry, found) = entry.and_then(|entry| Ok((entry.path(), entry.metadata()?)))?;
-        Ok(bytes + if found.is_dir() { size(&entry)? } else { found.len() })
+        Ok(bytes + if found.is_dir() { size_of(&entry)? } else { found.len() })
     })
 }
 

@@ -4,7 +4,7 @@
 //! **Kept by.** An advisory lock of the kernel on `DIR/lock`, which ends with the process however it ends.
 //! **Not promised.** Protection against programs that do not ask, or against filesystems without locks.
 
-use super::{private, remove_if_there};
+use super::{if_there, private, remove_if_there};
 use crate::codes::{self, Code, Coded};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -116,11 +116,8 @@ pub struct Idle {
 impl Idle {
     pub fn look(path: &Path) -> Result<Idle, DirectoryError> {
         let unusable = |source| DirectoryError::Unusable { path: path.to_owned(), source };
-        let mut lock = match File::open(path.join(LOCK)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(Idle { path: path.to_owned(), written: None });
-            }
-            opened => opened.map_err(unusable)?,
+        let Some(mut lock) = if_there(File::open(path.join(LOCK))).map_err(unusable)? else {
+            return Ok(Idle { path: path.to_owned(), written: None });
         };
         match lock.try_lock_shared() {
             Ok(()) => lock.unlock().map_err(unusable)?,
@@ -158,15 +155,20 @@ fn holder_of(lock: &File) -> Option<u32> {
     })
 }
 
+/// The directory that names `path`.
+pub fn parent_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
+}
+
 /// Creates what is missing of a path, and syncs the parents: a power cut must not remove the directory of confirmed data.
 fn create_and_sync(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
-    let parent = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
+    let parent = parent_of(path);
     create_and_sync(parent)?;
     match fs::create_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}

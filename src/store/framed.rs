@@ -29,11 +29,8 @@ impl<B: Backend> Framed<B> {
         }
         // sled has compared a checksum when it read this from its log: the hash is for what is found without sled.
         frame::unwrapped(key, value).map_err(|value| {
-            let bytes = value.len();
-            io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("the value of key {key:02x?} ({bytes} bytes) is damaged"),
-            )
+            let what = format!("the value of key {key:02x?} ({} bytes) is damaged", value.len());
+            io::Error::new(io::ErrorKind::InvalidData, what)
         })
     }
 }

@@ -4,7 +4,7 @@
 //! also holds the id of the store, without which the frames in a log that sled refuses cannot be read ([`super::frame`]).
 
 use super::frame::FrameKey;
-use super::{remove_if_there, sled_log};
+use super::{if_there, remove_if_there, sled_log};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
@@ -53,10 +53,8 @@ pub(super) struct Marker {
 
 impl Marker {
     pub fn read(dir: &Path) -> io::Result<Option<Marker>> {
-        let text = match fs::read(dir.join(FILE)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            read => String::from_utf8_lossy(&read?).into_owned(),
-        };
+        let Some(bytes) = if_there(fs::read(dir.join(FILE)))? else { return Ok(None) };
+        let text = String::from_utf8_lossy(&bytes);
         let field = |name: &str| {
             let of = |line: &str| line.strip_prefix(name)?.strip_prefix(' ').map(str::to_owned);
             text.lines().find_map(of)

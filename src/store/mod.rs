@@ -405,11 +405,16 @@ impl Store {
     }
 }
 
-fn remove_if_there(path: &Path) -> io::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed,
+/// What was found under a path; `None` when there is nothing.
+pub fn if_there<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+    match found {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        found => found.map(Some),
     }
+}
+
+pub fn remove_if_there(path: &Path) -> io::Result<()> {
+    if_there(std::fs::remove_file(path)).map(drop)
 }
 
 #[cfg(test)]

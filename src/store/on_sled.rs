@@ -62,6 +62,15 @@ impl OnSled {
         sync_tree(path).map_err(io_error)?;
         Ok(OnSled { db, config, runway })
     }
+
+    /// Tells what went wrong in sled's threads, if something did. This reference does not keep the store open.
+    pub(super) fn failures(&self) -> impl Fn() -> Option<String> + Send + 'static {
+        let config = self.config.clone();
+        move || match config.global_error() {
+            Err(error) => Some(disk(error).to_string()),
+            Ok(()) => barrier::has_failed().then(|| "a sync failed".to_owned()),
+        }
+    }
 }
 
 impl Backend for OnSled {
@@ -121,17 +130,6 @@ impl Backend for OnSled {
         }
         let entry = guarded(|| self.db.range(from..to).next_back().transpose().map_err(disk))?;
         Ok(entry.map(|(key, value)| (key.to_vec(), value.to_vec())))
-    }
-}
-
-impl OnSled {
-    /// Tells what went wrong in sled's threads, if something did. This reference does not keep the store open.
-    pub(super) fn failures(&self) -> impl Fn() -> Option<String> + Send + 'static {
-        let config = self.config.clone();
-        move || match config.global_error() {
-            Err(error) => Some(disk(error).to_string()),
-            Ok(()) => barrier::has_failed().then(|| "a sync failed".to_owned()),
-        }
     }
 }
 
@@ -195,9 +193,7 @@ pub(super) fn sync_tree(path: &Path) -> io::Result<()> {
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    panic
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "sled panicked without a reason".into())
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("sled panicked without a reason").to_owned()
 }

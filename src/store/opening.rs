@@ -34,10 +34,7 @@ impl Store {
         opening: u32,
     ) -> Result<Store, StoreOpenError> {
         let failed = |source| StoreOpenError::Io { path: path.to_owned(), source };
-        let marker = match path.exists() {
-            true => Marker::read(path).map_err(failed)?,
-            false => None,
-        };
+        let marker = Marker::read(path).map_err(failed)?;
         if marker.as_ref().is_some_and(|marker| marker.salvageable().is_some()) {
             match sled_log::check(path, marker::closed_at(path)).map_err(failed)? {
                 sled_log::LogCondition::Sound => {}

@@ -7,6 +7,7 @@
 //! **Not promised.** Protection of a directory that belongs to another user, or that other users may write to (`/tmp`): its own
 //! rights stay as they are, and only the rights of the files in it are narrowed.
 
+use super::if_there;
 use crate::codes;
 use rustix::fs::Mode;
 use std::fs::{self, DirEntry, Metadata, Permissions};
@@ -106,10 +107,7 @@ fn each_of_ours(dir: &Path, act: &mut dyn FnMut(&Path, &Metadata) -> io::Result<
 }
 
 fn each_below(entry: &DirEntry, act: &mut dyn FnMut(&Path, &Metadata) -> io::Result<()>) -> io::Result<()> {
-    let found = match entry.metadata() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        found => found?,
-    };
+    let Some(found) = if_there(entry.metadata())? else { return Ok(()) };
     if found.is_dir() {
         for entry in fs::read_dir(entry.path())? {
             each_below(&entry?, act)?;

@@ -81,11 +81,6 @@ impl DiskRoom {
         }))
     }
 
-    /// How many bytes were left a moment ago. A disk that does not report it counts as one with room: a write will show the truth.
-    pub fn left(&self) -> u64 {
-        self.recent().left
-    }
-
     pub fn store_bytes(&self) -> u64 {
         self.recent().store
     }
@@ -125,6 +120,7 @@ impl DiskRoom {
         let dir = &self.0.dir;
         let (left, total) = match rustix::fs::statvfs(dir) {
             Ok(found) => (found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize),
+            // It counts as a disk with room: a write will show the truth.
             Err(_) => (u64::MAX, u64::MAX),
         };
         let store = fs::metadata(dir.join(STORE).join(sled_log::LOG_FILE)).map_or(0, |file| file.len());

@@ -15,7 +15,9 @@ pub(crate) use super::marker::Boot;
 use super::marker::{self, Marker, StoreId};
 use super::room::DiskRoom;
 use super::sled_log::{LOG_FILE, TORN_FILE, read_up_to};
-use super::{Entry, Purpose, Store, StoreError, StoreOpenError, on_sled, remove_if_there, unframed};
+use super::{
+    Entry, Purpose, Store, StoreError, StoreOpenError, if_there, on_sled, remove_if_there, unframed,
+};
 use crate::codes::{self, Coded};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -71,11 +73,8 @@ impl Salvaged {
     fn scan(path: &Path, id: StoreId, boot: Boot) -> io::Result<Salvaged> {
         let mut files = Vec::new();
         for name in [LOG_FILE, TORN_FILE] {
-            match File::open(path.join(name)) {
-                // A lost log holds nothing.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                opened => files.push(opened?),
-            }
+            // A lost log holds nothing.
+            files.extend(if_there(File::open(path.join(name)))?);
         }
         Salvaged::scan_files(files, id, boot)
     }

@@ -13,6 +13,7 @@
 //!
 //! The format is that of sled 0.34.7 (`src/pagecache/{iterator,logger}.rs`, `src/serialization.rs` there).
 
+use super::if_there;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
@@ -47,10 +48,7 @@ pub(super) enum LogCondition {
 
 /// Reads the part of the log in `dir` that sled will replay. `closed_at` is its end if the store was closed in order ([`end`]).
 pub(super) fn check(dir: &Path, closed_at: Option<u64>) -> io::Result<LogCondition> {
-    let log = match File::open(dir.join(LOG_FILE)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(LogCondition::Sound),
-        opened => opened?,
-    };
+    let Some(log) = if_there(File::open(dir.join(LOG_FILE)))? else { return Ok(LogCondition::Sound) };
     let replayed_from = snapshot_lsn(dir)? / SEGMENT * SEGMENT;
     let Segments { mut by_lsn, unreadable, synced } = Segments::of(&log)?;
     by_lsn.retain(|(lsn, _)| *lsn >= replayed_from);

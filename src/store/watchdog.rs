@@ -83,11 +83,8 @@ fn watch(watchdog: &Weak<Watchdog>, failures: &dyn Fn() -> Option<String>) {
         std::thread::sleep(LOOK_EVERY);
         let Some(watchdog) = watchdog.upgrade() else { return };
         if watchdog.look() {
-            let seconds = PATIENCE.as_secs();
-            end(
-                codes::DISK_NOT_ANSWERING,
-                &format!("the disk has not answered for {seconds} s. {DISK_ADVICE}"),
-            );
+            let what = format!("the disk has not answered for {} s. {DISK_ADVICE}", PATIENCE.as_secs());
+            end(codes::DISK_NOT_ANSWERING, &what);
         }
         if let Some(failure) = failures() {
             looks_since_failure += 1;
@@ -102,12 +99,10 @@ fn watch(watchdog: &Weak<Watchdog>, failures: &dyn Fn() -> Option<String>) {
 pub(super) fn start_thread(name: &'static str, work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
     let guarded = move || {
         if catch_unwind(AssertUnwindSafe(work)).is_err() {
-            end(
-                codes::TASK_ENDED,
-                &format!(
-                    "the thread {name:?} of the store panicked. What was confirmed is kept. Start again, and please report this with the log"
-                ),
+            let what = format!(
+                "the thread {name:?} of the store panicked. What was confirmed is kept. Start again, and please report this with the log"
             );
+            end(codes::TASK_ENDED, &what);
         }
     };
     std::thread::Builder::new().name(name.into()).spawn(guarded).map(drop)

@@ -5,7 +5,6 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use std::time::Duration;
-
 use zeromq::{
     DealerRecvHalf, DealerSendHalf, DealerSocket, Socket, SocketEvent, SocketOptions, SocketRecv, SocketSend,
     ZmqError, ZmqMessage,
@@ -80,8 +79,7 @@ impl DealerConnection {
                 },
             }
         };
-        let frames = message.into_vec();
-        match <[Bytes; 2]>::try_from(frames) {
+        match <[Bytes; 2]>::try_from(message.into_vec()) {
             Ok([delimiter, body]) if delimiter.is_empty() => Ok(body),
             _ => Err(DealerError::Framing),
         }

@@ -179,7 +179,7 @@ pub struct GarageCharges {
 }
 
 /// What one garage's edge has confirmed in this run.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct CityBooks {
     pub garage: String,
     pub baseline: Baseline,
@@ -192,15 +192,7 @@ pub struct CityBooks {
 
 impl CityBooks {
     pub fn new(garage: String, baseline: Baseline) -> CityBooks {
-        CityBooks {
-            garage,
-            stays: baseline.stays.clone(),
-            baseline,
-            hash: RollingHash::default(),
-            change: 0,
-            last_number: None,
-            irregular: Vec::new(),
-        }
+        CityBooks { garage, stays: baseline.stays.clone(), baseline, ..CityBooks::default() }
     }
 
     /// The edge has confirmed `batch` with `receipt`.

@@ -8,6 +8,7 @@
 //! cars, let the events arrive and check the books before it stops the daemons.
 
 use fogpost::codes;
+use fogpost::store::remove_if_there;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
@@ -88,10 +89,7 @@ impl ChildSpec {
         let not_started = |source| ChildError::NotStarted { name: self.name.clone(), source };
         let stderr = File::options().create(true).append(true).open(&self.log).map_err(not_started)?;
         // An address from an earlier run must not be taken for this one's.
-        match std::fs::remove_file(self.data_dir.join("http.addr")) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(not_started(error)),
-            _ => {}
-        }
+        remove_if_there(&self.data_dir.join("http.addr")).map_err(not_started)?;
         let mut command = ourselves_as(self.role);
         command.arg("--data-dir").arg(&self.data_dir).args(&self.arguments);
         command.stdout(Stdio::piped()).stderr(stderr);

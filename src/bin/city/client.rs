@@ -100,12 +100,8 @@ impl DaemonClient {
 
     /// What `GET /v1/occupancy` of the server counts in each garage, by name.
     pub async fn occupancy(&self, server: &str) -> Result<BTreeMap<String, i64>, HttpCallError> {
-        #[derive(Deserialize)]
-        struct OccupancyAnswer {
-            garages: Vec<GarageAtServer>,
-        }
-        let city: OccupancyAnswer = self.get(&format!("{server}/v1/occupancy")).await?;
-        Ok(city.garages.into_iter().map(|garage| (garage.name, garage.occupied)).collect())
+        let city: ListPage<GarageAtServer> = self.get(&format!("{server}/v1/occupancy")).await?;
+        Ok(city.items.into_iter().map(|garage| (garage.name, garage.occupied)).collect())
     }
 
     /// Posts events, one JSON object a line, to the edge at `edge`. Either all are stored or none, and with a `key` once,

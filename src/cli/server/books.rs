@@ -6,8 +6,8 @@ use super::flags::{
     ChargesCommand, ContractsCommand, ImportFlags, JournalCommand, PlatesCommand, StatementFormat,
     StatementOf, StatementsCommand,
 };
-use super::{record, said};
-use crate::cli::{OutputFlags, elements, list, more, print, table, text};
+use super::record;
+use crate::cli::{OutputFlags, elements, list, more, print, said, table, text};
 use crate::codes;
 use crate::daemon::admin::{NotDone, Outcome};
 use crate::parking::Plate;
@@ -78,12 +78,7 @@ pub(super) fn run_statements(
 ) -> Result<(), NotDone> {
     match command {
         StatementsCommand::Show { whose, month, format, of } => {
-            let whose = match of {
-                None => vec![Whose::Account(whose.clone()), Whose::Plate(whose)],
-                Some(StatementOf::Account) => vec![Whose::Account(whose)],
-                Some(StatementOf::Plate) => vec![Whose::Plate(whose)],
-            };
-            show(session, &whose, month, format).map(|text| print(&text))
+            show(session, &whose, of, month, format).map(|text| print(&text))
         }
         StatementsCommand::Export { month, out, formats, output } => {
             let all = StatementFormat::value_variants();
@@ -93,14 +88,12 @@ pub(super) fn run_statements(
     }
 }
 
-pub(super) fn run_journal(session: &mut ServerSession<'_>, command: JournalCommand) -> Result<(), NotDone> {
-    let JournalCommand::Export { month, out } = command;
-    export_journal(session, month, out.as_deref())
-}
-
 pub(super) fn show_tariffs(session: &mut ServerSession<'_>) -> Result<(), NotDone> {
     let answer = session.ask(ServerRequest::Books(BooksQuestion::Tariffs))?;
-    print(&print_tariffs(&answer));
+    print(&match answer["position"].as_u64() {
+        Some(position) => format!("# In force since position {position}.\n{}", text(&answer["toml"])),
+        None => "# No tariffs are in force: stays are recorded and wait for a price.\n".to_owned(),
+    });
     Ok(())
 }
 
@@ -227,13 +220,6 @@ fn print_contracts(answer: &Value) -> String {
     table(["CONTRACT", "ACCOUNT", "CARS", "FROM", "TO", "GARAGES", "PLATES"], rows)
 }
 
-fn print_tariffs(answer: &Value) -> String {
-    match answer["position"].as_u64() {
-        Some(position) => format!("# In force since position {position}.\n{}", text(&answer["toml"])),
-        None => "# No tariffs are in force: stays are recorded and wait for a price.\n".to_owned(),
-    }
-}
-
 fn print_charges(answer: &Value) -> String {
     let rows = elements(answer, "charges").map(|line| {
         let cell = |field: &str| text(&line[field]);
@@ -288,13 +274,20 @@ fn statements(
 
 fn show(
     session: &mut ServerSession<'_>,
-    whose: &[Whose],
+    name: &str,
+    of: Option<StatementOf>,
     month: Month,
     format: StatementFormat,
 ) -> Result<String, NotDone> {
-    for whose in whose {
+    let (account, plate) = (Whose::Account(name.to_owned()), Whose::Plate(name.to_owned()));
+    let candidates = match of {
+        None => vec![account, plate],
+        Some(StatementOf::Account) => vec![account],
+        Some(StatementOf::Plate) => vec![plate],
+    };
+    for whose in candidates {
         let mut shown = None;
-        statements(session, month, whose, |statement| {
+        statements(session, month, &whose, |statement| {
             shown = Some(format.render(&statement));
             Ok(())
         })?;
@@ -302,27 +295,23 @@ fn show(
             return Ok(shown);
         }
     }
-    let name = match whose.first() {
-        Some(Whose::Account(name) | Whose::Plate(name)) => name.as_str(),
-        _ => "",
-    };
     Err(NotDone::Refused(format!(
         "there is no statement of {name:?} for {month}: neither an account nor a plate of that name was charged in that month. Nothing was changed. \"server charges list --month {month}\" shows the charges of the month"
     )))
 }
 
 fn export(session: &mut ServerSession<'_>, month: Month, out: &Path, formats: &[StatementFormat]) -> Outcome {
-    let mut directory = Directory::begin(out, month, formats).map_err(|error| NotDone::because(&error))?;
+    let mut directory = Directory::begin(out, month, formats)?;
     let mut nameless = false;
     statements(session, month, &Whose::All, |statement| {
         nameless |= statement.head().operator.name.is_empty();
-        directory.add(&statement).map_err(|error| NotDone::because(&error))
+        Ok(directory.add(&statement)?)
     })?;
     let (statements, lines) = (directory.statements, directory.lines);
     if statements == 0 {
         return Err(nothing_in(month));
     }
-    directory.finish().map_err(|error| NotDone::because(&error))?;
+    directory.finish()?;
     let count = if statements == 1 { "1 statement".to_owned() } else { format!("{statements} statements") };
     let who = match nameless {
         true => " They do not say who sends them: the configuration has no [operator].",
@@ -342,14 +331,16 @@ fn nothing_in(month: Month) -> NotDone {
     ))
 }
 
-fn export_journal(
+pub(super) fn run_journal(
     session: &mut ServerSession<'_>,
-    month: Option<Month>,
-    out: Option<&Path>,
+    JournalCommand::Export { month, out }: JournalCommand,
 ) -> Result<(), NotDone> {
-    let months = match month {
+    let months: Vec<Month> = match month {
         Some(month) => vec![month],
-        None => all_months(session)?,
+        None => {
+            let answer = session.ask(ServerRequest::Books(BooksQuestion::Months))?;
+            elements(&answer, "months").filter_map(|month| month.as_str()?.parse().ok()).collect()
+        }
     };
     let mut postings = Vec::new();
     let mut any = false;
@@ -372,15 +363,10 @@ fn export_journal(
     match out {
         None => print(&csv),
         Some(path) => {
-            write_new(path, &csv).map_err(|error| NotDone::because(&error))?;
+            write_new(&path, &csv)?;
             let of = month.map_or_else(|| format!("{} months", months.len()), |month| month.to_string());
             print(&format!("{} postings for {of} in {}\n", postings.len(), path.display()));
         }
     }
     Ok(())
-}
-
-fn all_months(session: &mut ServerSession<'_>) -> Result<Vec<Month>, NotDone> {
-    let answer = session.ask(ServerRequest::Books(BooksQuestion::Months))?;
-    Ok(elements(&answer, "months").filter_map(|month| month.as_str()?.parse().ok()).collect())
 }

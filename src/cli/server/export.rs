@@ -9,6 +9,8 @@ use super::flags::StatementFormat;
 use crate::codes::{self, Code, Coded};
 use crate::parking::statement::overview::Overview;
 use crate::parking::statement::{Month, Statement};
+use crate::store::directory::parent_of;
+use crate::store::if_there;
 use std::collections::HashSet;
 use std::fs;
 use std::io::{self, ErrorKind, Write};
@@ -78,16 +80,11 @@ impl Directory {
         formats: &[StatementFormat],
     ) -> Result<Directory, ExportError> {
         let failed = |source| ExportError::Io { path: out.to_owned(), source };
-        match fs::read_dir(out) {
-            Ok(mut entries) => {
-                if entries.next().is_some() {
-                    return Err(ExportError::NotEmpty(out.to_owned()));
-                }
-            }
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(failed(error)),
+        let entries = if_there(fs::read_dir(out)).map_err(failed)?;
+        if entries.is_some_and(|mut entries| entries.next().is_some()) {
+            return Err(ExportError::NotEmpty(out.to_owned()));
         }
-        let parent = parent(out);
+        let parent = parent_of(out);
         fs::create_dir_all(parent).map_err(failed)?;
         let unfinished = tempfile::Builder::new().prefix(".fogpost-").tempdir_in(parent).map_err(failed)?;
         Ok(Directory {
@@ -154,20 +151,13 @@ fn safe(account: &str) -> String {
     }
 }
 
-fn parent(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    }
-}
-
 /// Writes a new file whole or not at all.
 pub(super) fn write_new(path: &Path, content: &str) -> Result<(), ExportError> {
     let failed = |source| ExportError::Io { path: path.to_owned(), source };
     if fs::symlink_metadata(path).is_ok() {
         return Err(ExportError::There(path.to_owned()));
     }
-    let mut file = NamedTempFile::new_in(parent(path)).map_err(failed)?;
+    let mut file = NamedTempFile::new_in(parent_of(path)).map_err(failed)?;
     file.write_all(content.as_bytes()).map_err(failed)?;
     match file.persist_noclobber(path) {
         Ok(_) => Ok(()),

@@ -6,7 +6,7 @@ mod flags;
 mod running;
 mod tariffs;
 
-use crate::cli::{parse, print, text};
+use crate::cli::{parse, print, said};
 use crate::config::{ConfigError, EdgeSettings, ServerConfig};
 use crate::daemon::admin::NotDone;
 use crate::server::commands::{ServerRequest, ServerSession};
@@ -14,7 +14,6 @@ use crate::server::record::Command;
 use crate::store::private::keep_what_we_create_private;
 use crate::{daemon, server, telemetry};
 use flags::{ServerCommand, ServerFlags, TariffsCommand};
-use serde_json::Value;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -42,7 +41,6 @@ pub struct ServerCall {
 }
 
 impl ServerCall {
-    /// `args` as a program gets them, its name first.
     pub fn from_args(args: Vec<OsString>) -> Result<ServerCall, ConfigError> {
         let ServerFlags { settings, config: file, command } = parse(args)?;
         let file = match &command {
@@ -75,10 +73,6 @@ fn record(session: &mut ServerSession<'_>, command: Command) -> Result<(), NotDo
 
 fn say(session: &mut ServerSession<'_>, request: ServerRequest) -> Result<(), NotDone> {
     session.ask(request).map(|answer| print(&said(&answer)))
-}
-
-fn said(answer: &Value) -> String {
-    format!("{}\n", text(&answer["said"]))
 }
 
 #[cfg(test)]

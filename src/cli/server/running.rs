@@ -1,13 +1,14 @@
 //! Runs one command of `server`, and prints its answer.
 
 use super::flags::{GaragesCommand, QuarantineCommand, ServerCommand, StaysCommand, TariffsCommand};
-use super::{books, record, said, say, tariffs};
-use crate::cli::{OutputFlags, elements, explain, failure, list, print, table, text};
+use super::{books, record, say, tariffs};
+use crate::cli::{
+    OutputFlags, elements, exit_after, explain, failure, known, list, print, said, table, text,
+};
 use crate::codes;
 use crate::config::ServerConfig;
 use crate::daemon;
 use crate::daemon::admin::{self, NotDone};
-use crate::parking::Moment;
 use crate::server::commands::{ServerRequest, ServerSession};
 use crate::server::record::Command;
 use crate::server::{backup, compact, verify};
@@ -48,10 +49,7 @@ pub(super) fn run(config: &ServerConfig, command: ServerCommand) -> ExitCode {
         ServerCommand::Explain { code } => return explain(code.as_deref()),
         ServerCommand::RebuildViews => return rebuild_views(&config.data_dir),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(reason) => failure(&reason),
-    }
+    exit_after(done)
 }
 
 fn run_garages(session: &mut ServerSession<'_>, command: GaragesCommand) -> Result<(), NotDone> {
@@ -94,22 +92,16 @@ fn run_stays(session: &mut ServerSession<'_>, command: StaysCommand) -> Result<(
         }
         StaysCommand::Join { entry, exit, reason } => Command::JoinStay { entry, exit, reason },
         StaysCommand::Close { entry, left, reason } => {
-            let (left_at_ms, offset_minutes) = stored(left);
+            let (left_at_ms, offset_minutes) = left.into();
             Command::CloseStay { entry, left_at_ms, offset_minutes, reason }
         }
         StaysCommand::Split { entry, left, entered, reason } => {
-            let ((left_at_ms, offset_minutes), (entered_at_ms, _)) = (stored(left), stored(entered));
+            let ((left_at_ms, offset_minutes), (entered_at_ms, _)) = (left.into(), entered.into());
             Command::SplitStay { entry, left_at_ms, entered_at_ms, offset_minutes, reason }
         }
         StaysCommand::Bill { charge, reason } => Command::BillStay { charge, reason },
     };
     record(session, command)
-}
-
-/// A moment as the ledger stores it: milliseconds since 1970, and the offset in minutes.
-fn stored(moment: Moment) -> (i64, i16) {
-    let minutes = moment.offset.seconds() / 60;
-    (moment.timestamp.as_millisecond(), i16::try_from(minutes).expect("an offset is below 26 hours"))
 }
 
 /// Asks the running server, or looks into a copy of its directory.
@@ -152,17 +144,14 @@ fn print_garages(answer: &Value) -> String {
         {
             remarks.push(format!("its edge reports {told} spaces"));
         }
-        let cell = |field: &str| match &garage[field] {
-            Value::Null => "--".to_owned(),
-            known => text(known),
-        };
+        let cell = |field: &str| known(&garage[field]);
         [cell("name"), cell("occupied"), cell("capacity"), cell("events"), remarks.join("; ")]
     });
     table(["NAME", "OCCUPIED", "CAPACITY", "EVENTS", "REMARKS"], rows)
 }
 
 fn print_review(answer: &Value) -> String {
-    let mut shown = format!("{}\n", text(&answer["said"]));
+    let mut shown = said(answer);
     for pair in elements(answer, "pairs") {
         let [garage, command] = ["garage", "command"].map(|field| text(&pair[field]));
         let [entered, left] =

@@ -49,8 +49,7 @@ pub fn price(
         NotDone::Failed(codes::NO_TARIFF, reason)
     })?;
     let priced = tariff.price(entry, exit);
-    let mut shown = serde_json::to_value(priced.shown())
-        .map_err(|error| NotDone::Failed(codes::INTERNAL_ERROR, error.to_string()))?;
+    let mut shown = priced.to_json();
     shown["garage"] = garage.into();
     (shown["entry"], shown["exit"]) = (priced.local(entry).into(), priced.local(exit).into());
     output.print(&shown, |_| told(&priced));

@@ -131,13 +131,10 @@ impl Keys {
             for entry in &page.entries {
                 keys.index.insert(short(&entry.key), PackedLocation::acknowledged(number));
             }
-            keys.acknowledged += page.entries.len() as u64;
-            keys.ran_before_s = keys.ran_before_s.max(page.at_running_s);
-            keys.pages.push_back(KeyPageInfo {
-                number,
-                entries: page.entries.len() as u64,
-                at_running_s: page.at_running_s,
-            });
+            let (entries, at_running_s) = (page.entries.len() as u64, page.at_running_s);
+            keys.acknowledged += entries;
+            keys.ran_before_s = keys.ran_before_s.max(at_running_s);
+            keys.pages.push_back(KeyPageInfo { number, entries, at_running_s });
             keys.next_page = number + 1;
             keys.newest = Some(page);
         }
@@ -206,17 +203,13 @@ impl Keys {
                 if std::mem::take(&mut dirty) {
                     self.write_newest(store)?;
                 }
-                self.newest = Some(KeyPage { epoch, at_running_s: running_s, entries: Vec::new() });
-                self.pages.push_back(KeyPageInfo {
-                    number: self.next_page,
-                    entries: 0,
-                    at_running_s: running_s,
-                });
+                let (number, at_running_s) = (self.next_page, running_s);
+                self.newest = Some(KeyPage { epoch, at_running_s, entries: Vec::new() });
+                self.pages.push_back(KeyPageInfo { number, entries: 0, at_running_s });
                 self.next_page += 1;
             }
-            let (page, info) = match (&mut self.newest, self.pages.back_mut()) {
-                (Some(page), Some(info)) => (page, info),
-                _ => unreachable!("there is a newest page now"),
+            let (Some(page), Some(info)) = (&mut self.newest, self.pages.back_mut()) else {
+                unreachable!("there is a newest page now");
             };
             let digest = Digest::of(&key.text);
             page.at_running_s = running_s;

@@ -228,20 +228,14 @@ impl Outbox {
     pub fn open(store: Store, options: Options, now: ClockReading) -> Result<Outbox, OutboxOpenError> {
         let pages = Arc::new(Pages::open(store, &options, now)?);
         let (queue, waiting) = mpsc::channel(QUEUE);
-        let (progress, watched) = watch::channel(pages.progress());
-        let committer = Committer::new(Arc::clone(&pages), progress);
+        let (report, progress) = watch::channel(pages.progress());
+        let committer = Committer::new(Arc::clone(&pages), report);
         let committer = std::thread::Builder::new()
             .name("committer".into())
             .spawn(move || committer.commit_until_closed(waiting))
             .map_err(OutboxOpenError::Thread)?;
-        Ok(Outbox {
-            shared: Arc::new(OutboxShared {
-                pages,
-                queue: Some(queue),
-                progress: watched,
-                committer: Some(committer),
-            }),
-        })
+        let (queue, committer) = (Some(queue), Some(committer));
+        Ok(Outbox { shared: Arc::new(OutboxShared { pages, queue, progress, committer }) })
     }
 
     /// Stores `records` under consecutive sequences and returns once they are on disk, all or none.
@@ -339,12 +333,6 @@ impl Outbox {
 
     fn queue(&self) -> &mpsc::Sender<CommitterCommand> {
         self.shared.queue.as_ref().expect("it is taken only in drop")
-    }
-}
-
-impl std::fmt::Debug for Outbox {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Outbox {{ epoch: {}, position: {:?} }}", self.epoch(), self.position())
     }
 }
 

@@ -181,7 +181,7 @@ proptest! {
             model.check_pages(next, &some);
             next = some.last.expect("there is more") + 1;
         }
-        let waiting = pages.peek(None, usize::MAX).unwrap();
+        let waiting = pages.peek(None, usize::MAX).unwrap().0;
         prop_assert_eq!(waiting.len() as u64, pages.position().durable + 1 - oldest);
     }
 }

@@ -157,7 +157,7 @@ fn what_a_receiver_lost_waits_after_a_restart_too() {
         pages.commit(&[post(vec![record(10, 20)])]).unwrap();
         pages.sweep().unwrap();
         drop(pages);
-        let waiting = open().peek(None, 100).unwrap();
+        let waiting = open().peek(None, 100).unwrap().0;
         let mut waiting: Vec<_> = waiting.into_iter().map(|waiting| waiting.record.payload).collect();
         if !confirmed {
             waiting.retain(|payload| *payload != record(9, 20).payload); // it may be there
@@ -305,10 +305,11 @@ fn an_epoch_is_delivered_before_the_next_and_then_forgotten() {
     let pages = open(Store::on(disk.clone())).unwrap();
     assert_eq!((pages.epoch(), pages.position().epoch), (new, old));
     assert_eq!(pages.status().unwrap().depth, 110);
-    assert_eq!(pages.peek(None, 1000).unwrap().len(), 110);
-    let last = pages.peek(Some((0, 99)), 5).unwrap();
+    assert_eq!(pages.peek(None, 1000).unwrap().0.len(), 110);
+    let (last, next) = pages.peek(Some((0, 99)), 5).unwrap();
     assert_eq!((last[0].epoch, last[0].sequence), (old, 100));
     assert_eq!((last[1].epoch, last[1].sequence), (new, 1));
+    assert_eq!(next, Some((1, 4)), "there are more");
     pages.acknowledge(0, 100);
     pages.sweep().unwrap();
     disk.power_on(disk.in_doubt());

@@ -486,8 +486,7 @@ impl Sender {
     /// least resend time is kept here: it runs from the last time that anything was sent, because a page is not always sent
     /// together with the same other pages.
     fn forget_requests(&mut self) {
-        let may_be_resent = self.window.go_back_to(self.outbox.acknowledged);
-        if may_be_resent {
+        if self.window.go_back_to(self.outbox.acknowledged) {
             self.pace.wait_for_the_least_resend_time();
         }
     }

@@ -34,12 +34,9 @@ impl Account {
 
     /// Brings `text` into normal form C, removes spaces at its ends, and checks it.
     pub fn new(text: &str) -> Result<Account, LabelError> {
-        let name = printable(text, Self::MAX_BYTES)?;
-        match name.as_str() {
-            "" => Err(LabelError::Empty),
-            _ if name.eq_ignore_ascii_case(Self::UNREGISTERED) => Err(LabelError::Reserved(name)),
-            _ => Ok(Account(name)),
-        }
+        let name = label(text)?;
+        let is_reserved = name.eq_ignore_ascii_case(Self::UNREGISTERED);
+        if is_reserved { Err(LabelError::Reserved(name)) } else { Ok(Account(name)) }
     }
 
     pub fn as_str(&self) -> &str {

@@ -33,7 +33,7 @@ mod window;
 
 pub use super::money::{Amount, Currency, Money, NoCurrency, VatRate};
 pub use days::{Calendar, Days};
-pub use priced::{BreakdownLine, Free, PriceJson, Priced};
+pub use priced::{BreakdownLine, Free, Priced};
 pub use read::TariffError;
 pub use set::TariffSet;
 pub use window::{ClockTime, TimeWindow};

@@ -203,10 +203,8 @@ fn read_garages(table: &Table<'_>, mut garages: Vec<(String, usize)>) -> Option<
     }
     let fallback = garages.iter().find(|(name, _)| name == FALLBACK);
     if let Some((_, line)) = fallback.filter(|_| garages.len() > 1) {
-        table.note(
-            *line,
-            "\"*\" stands for every garage without a tariff of its own; it must be listed alone",
-        );
+        let problem = "\"*\" stands for every garage without a tariff of its own; it must be listed alone";
+        table.note(*line, problem);
     }
     Some(garages.into_iter().map(|(name, _)| name).collect())
 }

@@ -1,11 +1,12 @@
 //! What a stay costs and why, unit by unit. It follows from the tariff, the entry and the exit, so nothing stores it.
 
-use super::{Amount, Currency, Money, Span, Tariff, TimeWindow, VatRate};
+use super::{Amount, Currency, Money, Span, Tariff, TimeWindow};
 use crate::parking::Moment;
 use crate::parking::moment::millisecond_of;
+use crate::parking::money::as_percent;
 use jiff::Timestamp;
-use jiff::civil::Date;
 use serde::{Serialize, Serializer};
+use serde_json::{Value, json};
 
 /// The price of a stay with its breakdown.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,19 +65,6 @@ pub struct BreakdownLine {
     pub total: Amount,
     /// In words: the rule, and the cap that held the price, if one did.
     pub reason: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct PriceJson<'a> {
-    pub amount: Amount,
-    pub currency: Currency,
-    pub tariff: &'a str,
-    pub valid_from: Date,
-    #[serde(serialize_with = "crate::parking::money::as_percent")]
-    pub vat_percent: Option<VatRate>,
-    pub units: u64,
-    pub free: Option<String>,
-    pub breakdown: Vec<BreakdownLine>,
 }
 
 impl<'t> Priced<'t> {
@@ -155,17 +143,17 @@ impl<'t> Priced<'t> {
         self.at_the_garage(at).to_string()
     }
 
-    pub fn shown(&self) -> PriceJson<'_> {
-        PriceJson {
-            amount: self.amount,
-            currency: self.tariff.currency,
-            tariff: &self.tariff.name,
-            valid_from: self.tariff.valid_from,
-            vat_percent: self.tariff.vat,
-            units: self.units(),
-            free: self.free_because(),
-            breakdown: self.breakdown(),
-        }
+    pub fn to_json(&self) -> Value {
+        json!({
+            "amount": self.amount,
+            "currency": self.tariff.currency,
+            "tariff": self.tariff.name,
+            "valid_from": self.tariff.valid_from,
+            "vat_percent": as_percent(&self.tariff.vat, serde_json::value::Serializer).unwrap_or_default(),
+            "units": self.units(),
+            "free": self.free_because(),
+            "breakdown": self.breakdown(),
+        })
     }
 
     fn words(&self, rule: Rule) -> String {

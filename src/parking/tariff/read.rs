@@ -93,11 +93,8 @@ impl<'a> Table<'a> {
         for key in self.table.keys() {
             let name = key.get_ref().as_ref();
             if !known.split(", ").any(|known| known == name) {
-                let line = self.notes.line_at(key.span().start);
-                self.note(
-                    line,
-                    format_args!("the key {name:?} is not known here. The known keys are {known}"),
-                );
+                let problem = format_args!("the key {name:?} is not known here. The known keys are {known}");
+                self.note(self.notes.line_at(key.span().start), problem);
             }
         }
     }
@@ -160,12 +157,10 @@ impl<'a> Table<'a> {
     fn integer(&self, key: &str, range: RangeInclusive<i64>) -> Option<i64> {
         let integer = self.typed(key, "a whole number", |value| value.as_integer())?;
         let number = i64::from_str_radix(integer.as_str(), integer.radix()).ok();
+        let number = number.filter(|number| range.contains(number));
         let (least, most) = (range.start(), range.end());
-        self.or_note(
-            number.filter(|number| range.contains(number)),
-            self.line_of(key),
-            format_args!("{key} is {integer}, but must be from {least} to {most}"),
-        )
+        let problem = format_args!("{key} is {integer}, but must be from {least} to {most}");
+        self.or_note(number, self.line_of(key), problem)
     }
 
     pub(super) fn count(&self, key: &str, range: RangeInclusive<i64>) -> Option<u32> {
@@ -188,11 +183,9 @@ impl<'a> Table<'a> {
         let digits = |text: &str| text.bytes().all(|c| c.is_ascii_digit());
         let hundredths = (part.len() <= 2 && digits(whole) && digits(part)).then_some(());
         let hundredths = hundredths.and_then(|()| format!("{whole}{part:0<2}").parse::<u16>().ok());
-        self.or_note(
-            hundredths.filter(|hundredths| *hundredths <= 10_000),
-            self.line_of(key),
-            format_args!("{key} is {written}, but must be from 0 to 100 with at most two decimals"),
-        )
+        let hundredths = hundredths.filter(|hundredths| *hundredths <= 10_000);
+        let problem = format_args!("{key} is {written}, but must be from 0 to 100 with at most two decimals");
+        self.or_note(hundredths, self.line_of(key), problem)
     }
 
     pub(super) fn date(&self, key: &str) -> Option<Date> {
@@ -253,11 +246,8 @@ impl<'a> Table<'a> {
         let from = self.needs("from", self.time("from")).and_then(|from| {
             let problem =
                 "from \"24:00\" is the next day: say \"00:00\", and the day on which the window begins";
-            self.or_note(
-                Some(from).filter(|from| *from != ClockTime::END_OF_DAY),
-                self.line_of("from"),
-                problem,
-            )
+            let from = Some(from).filter(|from| *from != ClockTime::END_OF_DAY);
+            self.or_note(from, self.line_of("from"), problem)
         });
         let to = self.needs("to", self.time("to"));
         Some(TimeWindow { days: days?, from: from?, to: to? })

@@ -61,9 +61,7 @@ impl TariffSet {
 
     /// BLAKE3 of the canonical text, as long as the digest of a page.
     pub fn digest(&self) -> [u8; 16] {
-        let mut digest = [0; 16];
-        digest.copy_from_slice(&blake3::hash(self.to_toml().as_bytes()).as_bytes()[..16]);
-        digest
+        *blake3::hash(self.to_toml().as_bytes()).as_bytes().first_chunk().expect("a hash is longer")
     }
 }
 

@@ -25,7 +25,7 @@ use crate::messaging::{LedgerId, SiteName};
 use crate::parking::register::Garages;
 use crate::parking::{EventId, Moment, Plate};
 use crate::server::hex::{hex, unhex};
-use crate::server::ledger::{Ledger, Stream};
+use crate::server::ledger::Ledger;
 use crate::server::listed::{self, GarageLine};
 use crate::server::record::{Command, QuarantinePlace, StreamId, ToForget};
 use crate::server::verify::VerifyReport;
@@ -34,11 +34,9 @@ use crate::server::view::billing::UNREGISTERED;
 use crate::server::view::billing::list::pending;
 use crate::server::view::review::Review;
 use crate::server::view::{Snapshot, StoredPassage};
-use crate::store::Store;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::ops::Bound;
 
 /// Maximum size of the records in one answer, in bytes.
@@ -46,12 +44,10 @@ const RECORDS_BYTES: usize = 1024 * 1024;
 /// Maximum number of events that one answer about the quarantine lists.
 const QUARANTINE_MAX: usize = 10_000;
 
-pub fn garages(view: &Snapshot, streams: &BTreeMap<SiteName, Vec<Stream>>) -> Value {
+pub fn garages(view: &Snapshot, ledger: &Ledger) -> Value {
     let garages = view.garages.keys().map(|key| {
-        let sites = view.sites_of(key);
         let mut line = json!(GarageLine::of(view, key));
-        line["epochs"] =
-            sites.iter().filter_map(|site| streams.get(site)).map(Vec::len).sum::<usize>().into();
+        line["epochs"] = ledger.streams_of(&view.sites_of(key)).len().into();
         line
     });
     json!({ "garages": garages.collect::<Vec<_>>(), "position": view.position })
@@ -284,8 +280,8 @@ pub fn contracts(view: &Snapshot) -> Value {
 }
 
 /// Says what `tariffs apply` did.
-pub fn applied(store: &Store, commands: u64) -> Outcome {
-    let waits = pending(store, 1).map_err(|error| error.to_string())?.is_some();
+pub fn applied(ledger: &Ledger, commands: u64) -> Outcome {
+    let waits = pending(ledger.store(), 1).map_err(|error| error.to_string())?.is_some();
     let rest = if waits {
         " Some stays still have no tariff and keep waiting; GET /v1/charges shows them."
     } else {

@@ -4,15 +4,14 @@ use super::ServerRequest;
 use super::operate::{self, Backend, CaughtUp, OpenBooks};
 use crate::codes;
 use crate::daemon::admin::{Call, NotDone, Outcome};
-use crate::daemon::{DaemonError, clock};
+use crate::daemon::clock;
 use crate::parking::statement::{Month, Operator};
 use crate::server::applying::LiveViews;
 use crate::server::ledger::Ledger;
 use crate::server::record::Command;
-use crate::server::verify::{VerifyReport, verify_live};
 use crate::server::view::{JudgeError, Snapshot};
+use crate::store::StoreError;
 use crate::store::room::{DiskRoom, WRITTEN_FOR_VALUES};
-use crate::store::{Store, StoreError};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 use std::sync::Arc;
@@ -70,7 +69,6 @@ pub fn not_recorded(error: &StoreError) -> String {
 #[derive(Clone)]
 pub struct CommandDesk {
     pub ledger: Ledger,
-    pub store: Store,
     pub live: Arc<LiveViews>,
     /// The sender of the statements.
     pub operator: Operator,
@@ -176,14 +174,11 @@ fn broke_off(request: &ServerRequest) -> NotDone {
 
 impl Backend for CommandDesk {
     fn open(&self) -> OpenBooks<'_> {
-        let CommandDesk { ledger, store, live, operator, .. } = self;
-        OpenBooks { ledger, store, live: Some(live), operator }
+        let CommandDesk { ledger, live, operator, .. } = self;
+        OpenBooks { ledger, live: Some(live), operator }
     }
     fn view(&self) -> Arc<Snapshot> {
         self.live.snapshot()
-    }
-    fn verify(&self) -> Result<VerifyReport, DaemonError> {
-        verify_live(&self.ledger, &self.store, &self.live)
     }
 
     fn catch_up(&self, until: CaughtUp) -> Result<(), NotDone> {

@@ -12,16 +12,13 @@ use crate::server::applying::{catch_up, open_view};
 use crate::server::ledger::Ledger;
 use crate::server::opening::{self, OpenedLedger};
 use crate::server::record::Command;
-use crate::server::verify::{VerifyReport, verify};
 use crate::server::view::{JudgeError, Snapshot, View};
-use crate::store::Store;
 use crate::store::directory::DataDir;
 use crate::store::room::DiskRoom;
 use std::sync::Arc;
 
 /// The books of a directory that this process holds.
 pub struct OfflineServer {
-    store: Store,
     pub ledger: Ledger,
     /// At the ledger's end, and written.
     pub view: View,
@@ -34,22 +31,19 @@ pub struct OfflineServer {
 impl OfflineServer {
     /// Opens the store and applies what the view lacks. On a full disk the ballast is given up first, as by a server.
     pub fn open(dir: DataDir, config: &ServerConfig) -> Result<OfflineServer, DaemonError> {
-        let OpenedLedger { store, ledger, room, .. } = opening::open(dir.path(), config.reserve_bytes)?;
-        let mut view = open_view(&ledger, &store)?;
-        catch_up(&ledger, &store, &mut view)?;
-        Ok(OfflineServer { store, ledger, view, room, operator: config.operator.clone(), _dir: dir })
+        let OpenedLedger { ledger, room, .. } = opening::open(dir.path(), config.reserve_bytes)?;
+        let mut view = open_view(&ledger)?;
+        catch_up(&ledger, &mut view)?;
+        Ok(OfflineServer { ledger, view, room, operator: config.operator.clone(), _dir: dir })
     }
 }
 
 impl Backend for OfflineServer {
     fn open(&self) -> OpenBooks<'_> {
-        OpenBooks { ledger: &self.ledger, store: &self.store, live: None, operator: &self.operator }
+        OpenBooks { ledger: &self.ledger, live: None, operator: &self.operator }
     }
     fn view(&self) -> Arc<Snapshot> {
         Arc::new(self.view.snapshot())
-    }
-    fn verify(&self) -> Result<VerifyReport, DaemonError> {
-        verify(&self.ledger, &self.store)
     }
 
     /// The view is at the ledger's end, and written, between any two requests.
@@ -69,7 +63,7 @@ impl Backend for OfflineServer {
 
     fn shows(&mut self, _position: u64) -> bool {
         // It is recorded: a view that cannot be written is caught up with at the next start.
-        let written = catch_up(&self.ledger, &self.store, &mut self.view).and_then(|()| self.store.flush());
+        let written = catch_up(&self.ledger, &mut self.view).and_then(|()| self.ledger.store().flush());
         if let Err(error) = &written {
             tracing::warn!(
                 code = %codes::VIEWS_NOT_WRITTEN,
@@ -99,8 +93,7 @@ impl ServerSession<'_> {
             None => match admin::reach(&self.config.data_dir, &request)? {
                 DaemonOrDirectory::Daemon(answer) => return Ok(answer),
                 DaemonOrDirectory::Directory(dir) => {
-                    let opened = OfflineServer::open(dir, self.config);
-                    self.offline.insert(opened.map_err(|error| NotDone::because(&error))?)
+                    self.offline.insert(OfflineServer::open(dir, self.config)?)
                 }
             },
         };

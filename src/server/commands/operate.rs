@@ -3,18 +3,16 @@
 use super::checks;
 use super::put::{self, Put};
 use super::{ServerRequest, answers};
-use crate::daemon::DaemonError;
 use crate::daemon::admin::{NotDone, Outcome};
 use crate::parking::statement::{Month, Operator};
 use crate::server::applying::LiveViews;
 use crate::server::books::BooksReader;
 use crate::server::ledger::Ledger;
 use crate::server::record::{Command, ToForget};
-use crate::server::verify::VerifyReport;
+use crate::server::verify::verify;
 use crate::server::view::billing::list::{pending, to_forget};
 use crate::server::view::review::review;
 use crate::server::view::{JudgeError, Snapshot};
-use crate::store::Store;
 use std::sync::Arc;
 
 /// How far the views must have caught up before something is read or judged.
@@ -30,7 +28,6 @@ pub(super) enum CaughtUp {
 #[derive(Clone, Copy)]
 pub(super) struct OpenBooks<'a> {
     pub ledger: &'a Ledger,
-    pub store: &'a Store,
     /// The views of a running server. `None`: nobody writes them meanwhile.
     pub live: Option<&'a LiveViews>,
     /// The sender of the statements.
@@ -42,7 +39,6 @@ pub(super) trait Backend {
     fn open(&self) -> OpenBooks<'_>;
     /// The views as readers see them now.
     fn view(&self) -> Arc<Snapshot>;
-    fn verify(&self) -> Result<VerifyReport, DaemonError>;
     /// Returns once the views have caught up with what is recorded now.
     fn catch_up(&self, until: CaughtUp) -> Result<(), NotDone>;
     /// Asks the view itself whether the command makes sense.
@@ -55,18 +51,18 @@ pub(super) trait Backend {
 
 /// Answers one request of `by`. The caller ensures that no other command is given meanwhile.
 pub(super) fn answer(backend: &mut impl Backend, request: ServerRequest, by: &str) -> Outcome {
-    let OpenBooks { ledger, store, live, operator } = backend.open();
+    let OpenBooks { ledger, live, operator } = backend.open();
     match request {
-        ServerRequest::Garages => Ok(answers::garages(&backend.view(), &ledger.streams())),
+        ServerRequest::Garages => Ok(answers::garages(&backend.view(), ledger)),
         ServerRequest::Quarantine { after, limit } => Ok(answers::quarantine(&backend.view(), after, limit)),
         ServerRequest::Plates { after } => Ok(answers::plates(&backend.view(), after.as_deref())),
         ServerRequest::Contracts => Ok(answers::contracts(&backend.view())),
         ServerRequest::Base { after } => answers::base(ledger, after),
         ServerRequest::Records { from, through } => answers::records(ledger, from, through),
-        ServerRequest::Verify => answers::verified(backend.verify()),
+        ServerRequest::Verify => answers::verified(verify(ledger, live)),
         ServerRequest::Review => {
             backend.catch_up(CaughtUp::OnDisk)?;
-            let found = review(store).map_err(|error| error.to_string())?;
+            let found = review(ledger.store()).map_err(|error| error.to_string())?;
             answers::review(&backend.view(), ledger, &found)
         }
         ServerRequest::Books(question) => {
@@ -74,7 +70,8 @@ pub(super) fn answer(backend: &mut impl Backend, request: ServerRequest, by: &st
                 backend.catch_up(CaughtUp::OnDisk)?;
             }
             let saving = live.map(LiveViews::saving);
-            BooksReader { ledger, store, saving, view: || backend.view() }.answer(operator, &question)
+            BooksReader { ledger, store: ledger.store(), saving, view: || backend.view() }
+                .answer(operator, &question)
         }
         ServerRequest::Command(command) => carry_out_checked(backend, checks::checked(command), by),
         ServerRequest::Forget { plate } => carry_out_checked(backend, checks::forget(&plate), by),
@@ -120,11 +117,11 @@ fn apply_tariffs(backend: &mut impl Backend, by: &str) -> Outcome {
     loop {
         backend.catch_up(CaughtUp::OnDisk)?;
         let found = {
-            let OpenBooks { store, live, .. } = backend.open();
+            let OpenBooks { ledger, live, .. } = backend.open();
             let _held = live.map(LiveViews::hold_saving);
-            pending(store, from).map_err(|error| error.to_string())?
+            pending(ledger.store(), from).map_err(|error| error.to_string())?
         };
-        let Some((first, to)) = found else { return answers::applied(backend.open().store, commands) };
+        let Some((first, to)) = found else { return answers::applied(backend.open().ledger, commands) };
         carry_out(backend, Vec::new(), &Command::Price { from: first, to }, by)?;
         (commands, from) = (commands + 1, to);
     }
@@ -139,7 +136,7 @@ pub(super) fn forget_some(
     by: &str,
 ) -> Result<Option<u64>, NotDone> {
     backend.catch_up(CaughtUp::OnDisk)?;
-    let found = to_forget(backend.open().store, from, before).map_err(|error| error.to_string())?;
+    let found = to_forget(backend.open().ledger.store(), from, before).map_err(|error| error.to_string())?;
     let Some((first, to)) = found else { return Ok(None) };
     let whose = ToForget::Charged { from: first, to, before };
     carry_out(backend, Vec::new(), &Command::Forget { whose, seed }, by)?;

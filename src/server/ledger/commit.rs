@@ -96,8 +96,10 @@ impl<'a> Commit<'a> {
         for sealed in &request.pages {
             let verdict = match sealed.open() {
                 Ok(page) if page.epoch == request.epoch => self.apply_page(&mut applying, sealed, page)?,
-                Ok(_) => refused("a page belongs to another epoch than the request".into()),
-                Err(error) => refused(format!("a page was refused: {error}")),
+                Ok(_) => {
+                    Verdict::Refused { reason: "a page belongs to another epoch than the request".into() }
+                }
+                Err(error) => Verdict::Refused { reason: format!("a page was refused: {error}") },
             };
             if verdict != Verdict::Accepted {
                 tracing::debug!(mark = applying.answer.mark, ?verdict, "commit: request not accepted");
@@ -241,8 +243,7 @@ impl<'a> Commit<'a> {
         advance: &Advance,
         digest: Option<Digest>,
     ) {
-        let position = self.take_position();
-        self.batch.put(record_key(position), record.encode());
+        let position = self.put_next(record);
         let number = self.streams.advance(position, advance, &mut self.batch);
         self.pages.extend(digest.map(|digest| ((number, advance.first), digest)));
         applying.answer.new_epoch |= applying.number.replace(number).is_none();
@@ -266,8 +267,7 @@ impl<'a> Commit<'a> {
 
     pub(super) fn add(&mut self, record: &Record) -> Result<(), StoreError> {
         self.make_room()?;
-        let position = self.take_position();
-        self.batch.put(record_key(position), record.encode());
+        let position = self.put_next(record);
         self.streams.decide(position, record, &mut self.batch);
         Ok(())
     }
@@ -292,9 +292,12 @@ impl<'a> Commit<'a> {
         number.and_then(|number| self.streams.get(number)).map_or(Mark::default(), |stream| stream.mark)
     }
 
-    fn take_position(&mut self) -> u64 {
+    /// Puts a record at the next position, which it returns.
+    fn put_next(&mut self, record: &Record) -> u64 {
+        let position = self.next_position;
+        self.batch.put(record_key(position), record.encode());
         self.next_position += 1;
-        self.next_position - 1
+        position
     }
 
     /// Makes sure that what is added next goes into one batch.
@@ -308,8 +311,4 @@ impl<'a> Commit<'a> {
     fn write_batch(&mut self) -> Result<(), StoreError> {
         self.ledger.store.apply(&std::mem::take(&mut self.batch))
     }
-}
-
-fn refused(reason: String) -> Verdict {
-    Verdict::Refused { reason }
 }

@@ -103,10 +103,8 @@ impl PreparedRecord {
 
     /// What it says of positions that cannot be read, and whose events are known to be among them.
     pub fn damage(&self) -> Option<(&LedgerDamage, &[Loss])> {
-        match &self.what {
-            Preparation::Damaged(damage, losses) => Some((damage, losses)),
-            _ => None,
-        }
+        let Preparation::Damaged(damage, losses) = &self.what else { return None };
+        Some((damage, losses))
     }
 
     /// Maximum number of writes that applying it adds to the changes.

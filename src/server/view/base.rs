@@ -23,6 +23,7 @@ use super::pages::{Readings, Slot, is_token};
 use super::written::{KEYS, POSITION, position_value, written_position};
 use crate::messaging::Digest;
 use crate::parking::stay::Visit;
+use crate::server::record::checksum;
 use crate::store::{BATCH_MAX, Batch, Store, StoreError};
 use serde::{Deserialize, Serialize};
 
@@ -31,7 +32,6 @@ pub const BASE: (&[u8], &[u8]) = (b"b", b"c");
 
 const FORM: u8 = 1;
 const MAGIC: &[u8; 4] = b"fogb";
-const CHECKSUM: usize = 8;
 const PIECE: usize = 5 * 1024;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,13 +45,8 @@ fn piece_key(n: u32) -> Vec<u8> {
     [BASE.0, &n.to_be_bytes()].concat()
 }
 
-fn checksum(key: &[u8], bytes: &[u8]) -> [u8; CHECKSUM] {
-    let hash = blake3::hash(&[key, bytes].concat());
-    *hash.as_bytes().first_chunk().expect("a hash is longer")
-}
-
 fn record(key: &[u8], bytes: &[u8]) -> Vec<u8> {
-    [&MAGIC[..], &[FORM], &checksum(key, bytes), bytes].concat()
+    [&MAGIC[..], &[FORM], &checksum(&[key, bytes].concat()), bytes].concat()
 }
 
 fn read<'a>(key: &[u8], record: &'a [u8]) -> Result<&'a [u8], StoreError> {
@@ -66,8 +61,8 @@ fn read<'a>(key: &[u8], record: &'a [u8]) -> Result<&'a [u8], StoreError> {
             "it has form {form}, this program knows form {FORM}. Run the version of fogpost that wrote it"
         )));
     }
-    match rest.split_first_chunk::<CHECKSUM>() {
-        Some((sum, bytes)) if *sum == checksum(key, bytes) => Ok(bytes),
+    match rest.split_first_chunk() {
+        Some((sum, bytes)) if *sum == checksum(&[key, bytes].concat()) => Ok(bytes),
         _ => Err(unreadable("a checksum does not match".into())),
     }
 }
@@ -294,14 +289,14 @@ mod tests {
         let (store, ledger, before) = compacted();
         for version in [VERSION + 1, VERSION - 1, 0] {
             store.put(POSITION, &[&[version][..], &before.position.to_be_bytes()].concat()).unwrap();
-            let mut view = open_view(&ledger, &store).unwrap();
+            let mut view = open_view(&ledger).unwrap();
             assert_eq!(view.position, before.position);
-            catch_up(&ledger, &store, &mut view).unwrap();
+            catch_up(&ledger, &mut view).unwrap();
             assert_eq!((&view, occupied(&view)), (&before, 20));
         }
         apply(&ledger, "a", vec![page_after(61, &[event(r#"{"kind":"entry","plate":null}"#)])]);
-        let mut view = open_view(&ledger, &store).unwrap();
-        catch_up(&ledger, &store, &mut view).unwrap();
+        let mut view = open_view(&ledger).unwrap();
+        catch_up(&ledger, &mut view).unwrap();
         assert_eq!(occupied(&view), 21);
     }
 
@@ -312,7 +307,7 @@ mod tests {
         let records: Vec<_> = store.range(BASE.0, BASE.1).map(Result::unwrap).collect();
         assert!(records.len() > 2, "a summary and pieces");
         let refused = |reason: &str| {
-            let error = open_view(&ledger, &store).unwrap_err().to_string();
+            let error = open_view(&ledger).unwrap_err().to_string();
             assert!(error.contains("the base of this compacted ledger") && error.contains(reason), "{error}");
         };
         for (key, sound) in &records {
@@ -332,7 +327,7 @@ mod tests {
         store.put(&swapped.0, &other.1).unwrap();
         refused("checksum");
         store.put(&swapped.0, &swapped.1).unwrap();
-        open_view(&ledger, &store).unwrap();
+        open_view(&ledger).unwrap();
     }
 
     /// The ledgers that were compacted keep these bytes for good. When this fails, a value or a key of the views has another form: raise

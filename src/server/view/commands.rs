@@ -69,10 +69,86 @@ struct ReleasedEvents {
     events: Vec<(u32, u64, Event)>,
 }
 
+/// Judges a command: by the views as they are, and what of them is not written yet.
+struct CommandJudge<'a> {
+    view: &'a View,
+    ledger: &'a Ledger,
+    changes: &'a mut ViewChanges,
+}
+
+impl CommandJudge<'_> {
+    fn effect(&mut self, command: &Command) -> Result<Effect, JudgeError> {
+        let (view, ledger) = (self.view, self.ledger);
+        if let Some(reason) = command.reason() {
+            let bytes = reason.trim().len();
+            if bytes == 0 || reason.len() > Command::REASON_MAX {
+                return Err(Refusal::Reason { bytes }.into());
+            }
+        }
+        let (key, change) = match command {
+            Command::Rename { garage, to } => {
+                let (key, _) = view.known_garage(garage)?;
+                let owner = view.key_of(to);
+                if view.name_of(key) == to {
+                    return Err(Refusal::SameName(to.clone()).into());
+                }
+                if owner != key && (owner != to || view.garages.contains_key(to)) {
+                    let owner = view.name_of(owner).clone();
+                    return Err(Refusal::NameTaken { name: to.clone(), owner }.into());
+                }
+                (key.clone(), GarageChange::Called(to.clone()))
+            }
+            Command::Capacity { garage, spaces } => {
+                let (key, known) = view.known_garage(garage)?;
+                let called = || view.name_of(key).clone();
+                match (known.decisions.capacity, *spaces) {
+                    (None, None) => return Err(Refusal::NoCapacitySet(called()).into()),
+                    (Some(capacity), Some(new)) if capacity == new => {
+                        return Err(Refusal::SameCapacity { garage: called(), capacity }.into());
+                    }
+                    _ => (key.clone(), GarageChange::Capacity(*spaces)),
+                }
+            }
+            Command::Decommission { garage, undo } => {
+                let (key, known) = view.known_garage(garage)?;
+                let garage = view.name_of(key).clone();
+                match &known.decisions.decommissioned {
+                    Some(since) if !undo => {
+                        let position = since.position;
+                        return Err(Refusal::Decommissioned { garage, position }.into());
+                    }
+                    None if *undo => return Err(Refusal::NotDecommissioned(garage).into()),
+                    _ => (key.clone(), GarageChange::Decommissioned { undo: *undo }),
+                }
+            }
+            Command::Release { place } => {
+                let (key, waiting) = view.waiting(*place)?;
+                (key, GarageChange::Released(understood(ledger, *place, waiting)?))
+            }
+            Command::Discard { place, .. } => {
+                let (key, places) = view.waiting(*place)?;
+                (key, GarageChange::Discarded { position: place.position, places })
+            }
+            Command::Adopt { garage } => {
+                let (key, _) = view.known_garage(garage)?;
+                if !ledger.streams().contains_key(garage) {
+                    let sites = view.sites_of(key);
+                    return Err(Refusal::NotSentUnder { garage: garage.clone(), sites }.into());
+                }
+                (key.clone(), GarageChange::Adopted)
+            }
+            _ => return self.repair(command),
+        };
+        Ok(Effect::Garage(key, change))
+    }
+}
+
 impl View {
     /// Whether `command` makes sense now. Of the books of money only what is written is seen.
     pub fn judge(&self, ledger: &Ledger, command: &Command) -> Result<(), JudgeError> {
-        self.effect(ledger, command, &mut ViewChanges::on(ledger.store())).map(drop)
+        CommandJudge { view: self, ledger, changes: &mut ViewChanges::on(ledger.store()) }
+            .effect(command)
+            .map(drop)
     }
 
     pub(super) fn apply_command(
@@ -82,10 +158,8 @@ impl View {
         command: &Command,
         changes: &mut ViewChanges,
     ) -> Result<(), StoreError> {
-        let applied = self
-            .effect(ledger, command, changes)
-            .and_then(|effect| self.perform(ledger, position, command, effect, changes));
-        match applied {
+        let effect = CommandJudge { view: self, ledger, changes }.effect(command);
+        match effect.and_then(|effect| self.perform(ledger, position, command, effect, changes)) {
             Ok(()) => Ok(()),
             Err(JudgeError::Store(error)) => Err(error),
             Err(JudgeError::Refused(refusal)) => {
@@ -99,75 +173,6 @@ impl View {
                 Ok(())
             }
         }
-    }
-
-    fn effect(
-        &self,
-        ledger: &Ledger,
-        command: &Command,
-        changes: &mut ViewChanges,
-    ) -> Result<Effect, JudgeError> {
-        if let Some(reason) = command.reason() {
-            let bytes = reason.trim().len();
-            if bytes == 0 || reason.len() > Command::REASON_MAX {
-                return Err(Refusal::Reason { bytes }.into());
-            }
-        }
-        let (key, change) = match command {
-            Command::Rename { garage, to } => {
-                let (key, _) = self.known_garage(garage)?;
-                let owner = self.key_of(to);
-                if self.name_of(key) == to {
-                    return Err(Refusal::SameName(to.clone()).into());
-                }
-                if owner != key && (owner != to || self.garages.contains_key(to)) {
-                    let owner = self.name_of(owner).clone();
-                    return Err(Refusal::NameTaken { name: to.clone(), owner }.into());
-                }
-                (key.clone(), GarageChange::Called(to.clone()))
-            }
-            Command::Capacity { garage, spaces } => {
-                let (key, known) = self.known_garage(garage)?;
-                let called = || self.name_of(key).clone();
-                match (known.decisions.capacity, *spaces) {
-                    (None, None) => return Err(Refusal::NoCapacitySet(called()).into()),
-                    (Some(capacity), Some(new)) if capacity == new => {
-                        return Err(Refusal::SameCapacity { garage: called(), capacity }.into());
-                    }
-                    _ => (key.clone(), GarageChange::Capacity(*spaces)),
-                }
-            }
-            Command::Decommission { garage, undo } => {
-                let (key, known) = self.known_garage(garage)?;
-                let garage = self.name_of(key).clone();
-                match &known.decisions.decommissioned {
-                    Some(since) if !undo => {
-                        let position = since.position;
-                        return Err(Refusal::Decommissioned { garage, position }.into());
-                    }
-                    None if *undo => return Err(Refusal::NotDecommissioned(garage).into()),
-                    _ => (key.clone(), GarageChange::Decommissioned { undo: *undo }),
-                }
-            }
-            Command::Release { place } => {
-                let (key, waiting) = self.waiting(*place)?;
-                (key, GarageChange::Released(understood(ledger, *place, waiting)?))
-            }
-            Command::Discard { place, .. } => {
-                let (key, places) = self.waiting(*place)?;
-                (key, GarageChange::Discarded { position: place.position, places })
-            }
-            Command::Adopt { garage } => {
-                let (key, _) = self.known_garage(garage)?;
-                if !ledger.streams().contains_key(garage) {
-                    let sites = self.sites_of(key);
-                    return Err(Refusal::NotSentUnder { garage: garage.clone(), sites }.into());
-                }
-                (key.clone(), GarageChange::Adopted)
-            }
-            _ => return self.repair(ledger, command, changes),
-        };
-        Ok(Effect::Garage(key, change))
     }
 
     fn perform(

@@ -230,7 +230,7 @@ fn folded(records: &[Record]) -> (View, u64) {
     }
     let ledger = Ledger::open(store.clone()).unwrap();
     let mut view = View::open(&store, &ledger).unwrap();
-    catch_up(&ledger, &store, &mut view).unwrap();
+    catch_up(&ledger, &mut view).unwrap();
     assert_eq!(view.position, ledger.position());
     assert_eq!(View::load(&store, &ledger).unwrap(), view);
     (view, first)

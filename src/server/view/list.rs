@@ -79,12 +79,6 @@ struct StaySearch<'a> {
 }
 
 impl StaySearch<'_> {
-    fn look(&mut self) -> bool {
-        let more = self.look_at > 0;
-        self.look_at = self.look_at.saturating_sub(1);
-        more
-    }
-
     fn of_plate(&mut self, plate: &Plate) -> Result<(), StoreError> {
         let newest = match self.wanted.after {
             // A cursor that no answer gave leads nowhere.
@@ -108,15 +102,6 @@ impl StaySearch<'_> {
             last = Some(address);
         }
         Ok(())
-    }
-
-    /// The numbers of the garages that are wanted, beginning with the one in which the previous list ended.
-    fn garages(&self) -> (u32, u32) {
-        let from = self.wanted.after.map_or(0, |after| after.garage);
-        match self.wanted.garage {
-            Some(garage) => (from.max(garage), garage.saturating_add(1)),
-            None => (from, u32::MAX),
-        }
     }
 
     /// The next garage, from number `from` to `to` (exclusive), that has pages, or in which a car is inside.
@@ -143,18 +128,24 @@ impl StaySearch<'_> {
     }
 
     fn of_garages(&mut self) -> Result<(), StoreError> {
-        let (mut from, to) = self.garages();
+        // Beginning with the garage in which the previous list ended.
+        let from = self.wanted.after.map_or(0, |after| after.garage);
+        let (mut from, to) = match self.wanted.garage {
+            Some(garage) => (from.max(garage), garage.saturating_add(1)),
+            None => (from, u32::MAX),
+        };
         // One garage after the other: all of them together have too many pages.
         while let Some(garage) = self.next_garage(from, to)? {
             let after = self.wanted.after.filter(|after| after.garage == garage);
             // After the first slot of a page comes the page before it.
             let is_done = |page: u32| after.is_some_and(|after| (page, 0) >= (after.page, after.slot));
             for page in self.pages_of(garage)?.skip_while(|page| is_done(*page)) {
-                if !self.look() {
+                if self.look_at == 0 {
                     // Behind the whole page before.
                     self.list.next = Some(SlotAddress { garage, page: page.saturating_add(1), slot: 0 });
                     return Ok(());
                 }
+                self.look_at -= 1;
                 if !self.add_page(garage, page)? {
                     return Ok(());
                 }

@@ -5,7 +5,7 @@ use super::billing::Billing;
 use super::changes::ViewChanges;
 use super::codec::{encode, key_u64, name_in, read_range, u64_from};
 use super::decisions::Decisions;
-use super::state::{View, VisibleState};
+use super::state::View;
 use super::stays::StayIndex;
 use super::written::{KEYS, POSITION, discard, position_value, written_damages, written_position};
 use crate::codes;
@@ -43,8 +43,7 @@ impl View {
     }
 
     pub fn load(store: &Store, ledger: &Ledger) -> Result<View, StoreError> {
-        let shown = VisibleState::at(written_position(store)?.unwrap_or_default());
-        let mut view = View { shown, ..View::default() };
+        let mut view = View::default();
         for entry in read_range(store, b"vg", b"vh") {
             let (key, garage) = entry?;
             view.put_garage(name_in(&key, 2)?, garage);
@@ -53,6 +52,7 @@ impl View {
             let (key, range) = entry?;
             view.put_missing_range(u64_from(&key, 2)?, range);
         }
+        view.position = written_position(store)?.unwrap_or_default();
         view.damages = written_damages(store)?.into_iter().collect();
         for entry in read_range(store, b"vq", b"vr") {
             let (key, quarantined) = entry?;
@@ -69,16 +69,13 @@ impl View {
     pub fn save(&self, changes: &mut ViewChanges) -> Result<(), StoreError> {
         let mut batch = Batch::default();
         for name in std::mem::take(&mut changes.garages) {
-            let key = [b"vg", name.as_str().as_bytes()].concat();
-            batch.put(key, encode(&self.garages[&name]));
+            batch.put([b"vg", name.as_str().as_bytes()].concat(), encode(&self.garages[&name]));
         }
         for position in std::mem::take(&mut changes.missing_ranges) {
-            let key = key_u64(b"vh", position);
-            batch.put(key, encode(&self.missing_ranges()[&position]));
+            batch.put(key_u64(b"vh", position), encode(&self.missing_ranges()[&position]));
         }
         for position in std::mem::take(&mut changes.damages) {
-            let key = key_u64(b"vd", position);
-            batch.put(key, encode(&self.damages[&position]));
+            batch.put(key_u64(b"vd", position), encode(&self.damages[&position]));
         }
         for position in std::mem::take(&mut changes.quarantine) {
             let key = key_u64(b"vq", position);

@@ -51,11 +51,6 @@ impl Deref for Snapshot {
 }
 
 impl VisibleState {
-    /// Empty views at a position.
-    pub(super) fn at(position: u64) -> VisibleState {
-        VisibleState { position, ..VisibleState::default() }
-    }
-
     pub(super) fn put_garage(&mut self, key: SiteName, garage: GarageState) {
         let number = garage.stays.number;
         self.keys.insert_mut(number, key.clone());

@@ -298,13 +298,8 @@ impl StayIndex {
     }
 
     pub fn is_inside_anywhere(&self, plate: &Plate, changes: &ViewChanges) -> Result<bool, StoreError> {
-        if self.garages_of.contains_key(plate) {
-            return Ok(true);
-        }
-        match self.filter.may_hold(plate.as_str()) {
-            true => changes.aged.is_anywhere(&changes.store, plate),
-            false => Ok(false),
-        }
+        Ok(self.garages_of.contains_key(plate)
+            || self.filter.may_hold(plate.as_str()) && changes.aged.is_anywhere(&changes.store, plate)?)
     }
 
     #[cfg(test)]

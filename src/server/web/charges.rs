@@ -1,7 +1,7 @@
 //! `GET /v1/charges`, `GET /v1/anomalies`.
 
-use super::{ServerWeb, SharedWeb};
-use crate::http::{Problem, Query, cursor, list_limit};
+use super::{HttpAnswer, ServerWeb, SharedWeb};
+use crate::http::{Query, cursor, list_limit};
 use crate::parking::{Moment, Plate};
 use crate::server::books::{Asked, known};
 use crate::server::view::billing::UNREGISTERED;
@@ -9,7 +9,6 @@ use crate::server::view::billing::anomalies::{self, AnomalyCode, AnomalyFilter, 
 use crate::server::view::written_position;
 use crate::store::StoreError;
 use axum::extract::State;
-use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
 #[derive(Deserialize)]
@@ -23,10 +22,7 @@ pub(super) struct ChargesQuery {
 }
 
 /// Charges, stays that wait for a price or are held, voids and credits; newest first.
-pub(super) async fn charges(
-    State(web): SharedWeb,
-    Query(asked): Query<ChargesQuery>,
-) -> Result<Response, Problem> {
+pub(super) async fn charges(State(web): SharedWeb, Query(asked): Query<ChargesQuery>) -> HttpAnswer {
     let limit = list_limit(asked.limit)?;
     let after = cursor(asked.after.as_deref(), |text| text.parse().ok().filter(|n: &u64| *n > 0))?;
     let ChargesQuery { plate, garage, account, month, .. } = asked;
@@ -58,10 +54,7 @@ struct AnomalyLine {
 }
 
 /// What did not add up: once for each code, garage and plate. Plates that nobody registered come last.
-pub(super) async fn anomalies(
-    State(web): SharedWeb,
-    Query(asked): Query<AnomaliesQuery>,
-) -> Result<Response, Problem> {
+pub(super) async fn anomalies(State(web): SharedWeb, Query(asked): Query<AnomaliesQuery>) -> HttpAnswer {
     #[derive(Serialize, Default)]
     struct Answer {
         position: u64,
@@ -83,11 +76,11 @@ pub(super) async fn anomalies(
             })
         };
         let Some(wanted) = wanted() else {
-            let position = written_position(&web.store)?.unwrap_or_default();
+            let position = written_position(web.ledger.store())?.unwrap_or_default();
             return Ok(Answer { position, ..Answer::default() });
         };
         let (position, anomalies::AnomalyList { anomalies, next }) =
-            anomalies::list(&web.store, Some(web.live.saving()), unregistered, &wanted)?;
+            anomalies::list(web.ledger.store(), Some(web.live.saving()), unregistered, &wanted)?;
         let view = web.view();
         let lines = anomalies.into_iter().map(|NotedAnomaly { code, garage, plate, anomaly }| {
             let (code, explanation, command) = code.told();

@@ -1,7 +1,7 @@
 //! `GET /v1/events`.
 
-use super::{ServerWeb, SharedWeb, StreamMark, event_cursor};
-use crate::http::{Problem, Query, cursor, list_limit};
+use super::{HttpAnswer, ServerWeb, SharedWeb, StreamMark, event_cursor};
+use crate::http::{Query, cursor, list_limit};
 use crate::messaging::SiteName;
 use crate::messaging::page::{Content, RECORDS_MAX};
 use crate::parking::event::EventJson;
@@ -9,7 +9,6 @@ use crate::parking::{Event, Moment};
 use crate::server::ledger::{LedgerPages, PageAt};
 use crate::store::StoreError;
 use axum::extract::State;
-use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
 #[derive(Deserialize)]
@@ -75,10 +74,7 @@ struct EventsAnswer {
     damaged: Vec<Damaged>,
 }
 
-pub(super) async fn events(
-    State(web): SharedWeb,
-    Query(asked): Query<EventsQuery>,
-) -> Result<Response, Problem> {
+pub(super) async fn events(State(web): SharedWeb, Query(asked): Query<EventsQuery>) -> HttpAnswer {
     let limit = list_limit(asked.limit)?;
     let after = cursor(asked.after.as_deref(), event_cursor)?;
     web.answer_in_turn(&web.readers, move |web| read(web, &asked, after, limit)).await

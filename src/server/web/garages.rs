@@ -1,6 +1,6 @@
 //! `GET /v1/occupancy`, `GET /v1/garages`, `GET /v1/garages/{name}`: from memory, each of one position of the views.
 
-use super::{ServerWeb, SharedWeb, StreamMark};
+use super::{HttpAnswer, ServerWeb, SharedWeb, StreamMark};
 use crate::codes;
 use crate::daemon::clock;
 use crate::http::{Paging, Problem, Query, cursor, list_limit};
@@ -16,7 +16,7 @@ use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::IntoResponse;
 use bytes::Bytes;
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -24,7 +24,7 @@ use std::convert::Infallible;
 use std::ops::Bound;
 
 /// All garages that boards show. It is made once for each position, and on no thread that others wait for.
-pub(super) async fn occupancy(State(web): SharedWeb) -> Result<Response, Problem> {
+pub(super) async fn occupancy(State(web): SharedWeb) -> HttpAnswer {
     let position = web.view().position;
     let body = match web.occupancy_at(position) {
         Some(body) => body,
@@ -52,7 +52,8 @@ fn render_occupancy(web: &ServerWeb) -> Bytes {
         garages: lines.map(|(key, garage)| listed::occupancy(view.name_of(key), garage)).collect(),
     };
     let body = Bytes::from(serde_json::to_vec(&answer).expect("it always encodes"));
-    web.keep_occupancy(view.position, body.clone());
+    let mut kept = web.occupancy.lock().expect("no thread panics while it holds an answer");
+    *kept = Some((view.position, body.clone()));
     body
 }
 
@@ -146,10 +147,7 @@ fn garage_answer(web: &ServerWeb, view: &Snapshot, key: &SiteName) -> GarageAnsw
     }
 }
 
-pub(super) async fn garages(
-    State(web): SharedWeb,
-    Query(paging): Query<Paging>,
-) -> Result<Response, Problem> {
+pub(super) async fn garages(State(web): SharedWeb, Query(paging): Query<Paging>) -> HttpAnswer {
     #[derive(Serialize)]
     struct Answer {
         garages: Vec<GarageAnswer>,
@@ -192,10 +190,7 @@ fn keys_after(web: &ServerWeb, view: &Snapshot, after: Option<SiteName>, at_most
     }
 }
 
-pub(super) async fn garage(
-    State(web): SharedWeb,
-    name: Result<Path<String>, PathRejection>,
-) -> Result<impl IntoResponse, Problem> {
+pub(super) async fn garage(State(web): SharedWeb, name: Result<Path<String>, PathRejection>) -> HttpAnswer {
     let Path(name) = name.map_err(|error| {
         Problem::new(StatusCode::BAD_REQUEST, error.body_text()).code(codes::INVALID_PATH)
     })?;
@@ -212,5 +207,5 @@ pub(super) async fn garage(
     if !is_heard && !view.garages.contains_key(key) && !has_delivered() {
         return Err(unknown());
     }
-    Ok(Json(garage_answer(&web, &view, key)))
+    Ok(Json(garage_answer(&web, &view, key)).into_response())
 }

@@ -1,7 +1,7 @@
 //! `GET /v1/quarantine`, `GET /v1/damages`: each answer comes from memory and shows one position of the views.
 
-use super::{SharedWeb, event_cursor};
-use crate::http::{Paging, Problem, Query, cursor, list_limit};
+use super::{HttpAnswer, SharedWeb, event_cursor};
+use crate::http::{Paging, Query, cursor, list_limit};
 use crate::parking::Moment;
 use crate::server::listed::{self, QuarantineLine};
 use axum::Json;
@@ -9,10 +9,7 @@ use axum::extract::State;
 use axum::response::IntoResponse;
 use serde::Serialize;
 
-pub(super) async fn quarantine(
-    State(web): SharedWeb,
-    Query(paging): Query<Paging>,
-) -> Result<impl IntoResponse, Problem> {
+pub(super) async fn quarantine(State(web): SharedWeb, Query(paging): Query<Paging>) -> HttpAnswer {
     #[derive(Serialize)]
     struct Answer {
         quarantine: Vec<QuarantineLine>,
@@ -21,14 +18,12 @@ pub(super) async fn quarantine(
     let limit = list_limit(paging.limit)?;
     let after = cursor(paging.after.as_deref(), event_cursor)?;
     let (lines, next) = listed::quarantine(&web.view(), after, limit);
-    Ok(Json(Answer { quarantine: lines.into_iter().map(|(_, line)| line).collect(), next }))
+    let quarantine = lines.into_iter().map(|(_, line)| line).collect();
+    Ok(Json(Answer { quarantine, next }).into_response())
 }
 
 /// What the ledger cannot give any more, oldest first.
-pub(super) async fn damages(
-    State(web): SharedWeb,
-    Query(paging): Query<Paging>,
-) -> Result<impl IntoResponse, Problem> {
+pub(super) async fn damages(State(web): SharedWeb, Query(paging): Query<Paging>) -> HttpAnswer {
     #[derive(Serialize)]
     struct Line {
         from: u64,
@@ -57,5 +52,5 @@ pub(super) async fn damages(
         })
         .collect();
     let next = wanted.next().and(damages.last()).map(|line| line.last.to_string());
-    Ok(Json(Answer { damages, next }))
+    Ok(Json(Answer { damages, next }).into_response())
 }

@@ -1,6 +1,6 @@
 //! `GET /v1/statements/{account or plate}`.
 
-use super::SharedWeb;
+use super::{HttpAnswer, SharedWeb};
 use crate::codes;
 use crate::http::{Problem, Query, bad_query};
 use crate::parking::statement::{Month, Statement};
@@ -9,7 +9,7 @@ use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::IntoResponse;
 use serde::Deserialize;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -49,7 +49,7 @@ pub(super) async fn statement(
     State(web): SharedWeb,
     whose: Result<Path<String>, PathRejection>,
     Query(asked): Query<StatementQuery>,
-) -> Result<Response, Problem> {
+) -> HttpAnswer {
     let Path(whose) = whose.map_err(|error| bad_query(error.body_text()))?;
     let month =
         asked.month.ok_or_else(|| bad_query("month: it is missing. A month looks like 2026-11".into()))?;

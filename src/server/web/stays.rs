@@ -1,7 +1,7 @@
 //! `GET /v1/stays`.
 
-use super::{ServerWeb, SharedWeb};
-use crate::http::{self, Problem, Query, list_limit};
+use super::{HttpAnswer, ServerWeb, SharedWeb};
+use crate::http::{self, Query, list_limit};
 use crate::parking::Plate;
 use crate::parking::event::Moment;
 use crate::parking::stay::End;
@@ -11,7 +11,6 @@ use crate::server::view::list::{self, ListedStay, StayFilter};
 use crate::server::view::{SlotAddress, StoredPassage, written_position};
 use crate::store::StoreError;
 use axum::extract::State;
-use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
 #[derive(Deserialize)]
@@ -87,10 +86,7 @@ fn parse_address(text: &str) -> Option<SlotAddress> {
 }
 
 /// Stays of one plate, one garage, open or closed, or all; the newest first within a garage or of a plate.
-pub(super) async fn stays(
-    State(web): SharedWeb,
-    Query(asked): Query<StaysQuery>,
-) -> Result<Response, Problem> {
+pub(super) async fn stays(State(web): SharedWeb, Query(asked): Query<StaysQuery>) -> HttpAnswer {
     #[derive(Serialize, Default)]
     struct Answer {
         /// The views' position: later events are not shown yet.
@@ -116,10 +112,10 @@ pub(super) async fn stays(
             })
         };
         let Some(wanted) = wanted() else {
-            let position = written_position(&web.store)?.unwrap_or_default();
+            let position = written_position(web.ledger.store())?.unwrap_or_default();
             return Ok(Answer { position, ..Answer::default() });
         };
-        let (position, list) = list::list(&web.store, Some(web.live.saving()), &wanted)?;
+        let (position, list) = list::list(web.ledger.store(), Some(web.live.saving()), &wanted)?;
         // After the list: a garage that it shows is known by now.
         let view = web.view();
         let name = |stay: &ListedStay| view.name_of_number(stay.address.garage);

@@ -61,16 +61,18 @@ pub struct FaultCounts {
 }
 
 impl FaultCounts {
-    fn add_cut(&mut self, fault: LinkFault) {
+    fn add(&mut self, action: FaultAction) {
         let cuts = &mut self.cuts;
-        cuts.total += 1;
-        *match fault {
-            LinkFault::Delay => &mut cuts.delay,
-            LinkFault::Stall => &mut cuts.stall,
-            LinkFault::Reset => &mut cuts.reset,
-            LinkFault::BlackHole => &mut cuts.black_hole,
-            LinkFault::HalfOpen(_) => &mut cuts.half_open,
-            LinkFault::Refuse => &mut cuts.refused,
+        cuts.total += u64::from(matches!(action, FaultAction::CutLink(_)));
+        *match action {
+            FaultAction::KillServer => &mut self.server_killed,
+            FaultAction::KillEdge => &mut self.edges_killed,
+            FaultAction::CutLink(LinkFault::Delay) => &mut cuts.delay,
+            FaultAction::CutLink(LinkFault::Stall) => &mut cuts.stall,
+            FaultAction::CutLink(LinkFault::Reset) => &mut cuts.reset,
+            FaultAction::CutLink(LinkFault::BlackHole) => &mut cuts.black_hole,
+            FaultAction::CutLink(LinkFault::HalfOpen(_)) => &mut cuts.half_open,
+            FaultAction::CutLink(LinkFault::Refuse) => &mut cuts.refused,
         } += 1;
     }
 }
@@ -234,19 +236,13 @@ impl ChaosRun {
         tokio::time::sleep(delay).await;
         if let FaultAction::CutLink(cut) = action {
             let locked = self.cuts[garage].clone().lock_owned().await;
-            self.counts.lock().add_cut(cut);
+            self.counts.lock().add(action);
             self.cut(link, cut, lasts, locked);
         } else if let Some(victim) = self.victim(fault)
             // Without effect if it had ended by itself.
             && let Some(killed) = victim.kill().await
         {
-            let mut counts = self.counts.lock();
-            let kills = match action {
-                FaultAction::KillServer => &mut counts.server_killed,
-                _ => &mut counts.edges_killed,
-            };
-            *kills += 1;
-            drop(counts);
+            self.counts.lock().add(action);
             self.recoveries.spawn(async move {
                 tokio::time::sleep(lasts).await;
                 victim.revive(killed).await;
@@ -277,7 +273,7 @@ mod tests {
     fn each_kind_of_cut_is_counted_as_its_own_and_all_together() {
         let mut counts = FaultCounts { edges_killed: 26, server_killed: 13, ..FaultCounts::default() };
         for (nth, cut) in LinkFault::ALL.into_iter().enumerate() {
-            (0..=nth).for_each(|_| counts.add_cut(cut));
+            (0..=nth).for_each(|_| counts.add(FaultAction::CutLink(cut)));
         }
         let cuts = &counts.cuts;
         assert_eq!((cuts.delay, cuts.stall, cuts.reset, cuts.black_hole), (1, 2, 3, 4));

@@ -281,8 +281,7 @@ impl CityRun<'_> {
     }
 
     /// Reports why the run failed, and how far it had come.
-    async fn find_reason(&mut self, error: RunError) {
-        let mut reason = error;
+    async fn find_reason(&mut self, mut reason: RunError) {
         // A daemon that does not answer may have ended a moment ago: that is the better reason.
         if let RunError::Call(_) | RunError::Feed { .. } = &reason
             && let Ok(death) = timeout(DEATH_IS_KNOWN_WITHIN, self.fleet.first_death()).await

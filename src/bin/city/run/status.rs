@@ -40,7 +40,7 @@ impl CityRun<'_> {
 
     pub(super) async fn show(&mut self) {
         // A run that goes as fast as it can is measured: it names a statement at the end.
-        if self.clock.is_some() {
+        if self.clock.is_some() && self.statement.is_none() {
             self.offer_statement().await;
         }
         let lines = self.picture().await;
@@ -75,9 +75,6 @@ impl CityRun<'_> {
 
     /// Says where a statement can be opened, as soon as there is one.
     async fn offer_statement(&mut self) {
-        if self.statement.is_some() {
-            return;
-        }
         // Under chaos the server may be dead. The next picture asks again.
         if let Ok(Some(link)) = lists::newest_statement(&self.client, self.server()).await {
             self.display.say(&format!("open a statement in a browser: {}{}", self.server(), link.path()));

@@ -7,9 +7,6 @@ use crate::messaging::page::{Content, Page, PageView, RECORDS_MAX, SealedPage, s
 use crate::messaging::{Digest, Epoch, Sequence};
 use crate::store::StoreError;
 
-/// The maximum number of messages in a page of unknown content.
-const PAGE_MOST: u64 = RECORDS_MAX as u64;
-
 struct UnreadablePage {
     key: Vec<u8>,
     first: u64,
@@ -97,19 +94,15 @@ impl<'o, 'a> EpochReader<'o, 'a> {
         // After an end that was lost at an earlier opening the next sequence is as uncertain as it was then.
         let is_in_doubt = end_is_in_doubt || self.ends_in_a_loss;
         self.opening.contents.tail_in_doubt |= is_in_doubt && self.role.is_newest;
-        self.add();
+        self.opening.contents.epochs.push_back(self.stored);
         Ok(())
     }
 
     pub(super) fn lose_all_before(mut self, next: u64) -> Result<(), StoreError> {
         self.lose(1, next - 1)?;
         self.stored.acknowledged = self.acknowledged;
-        self.add();
-        Ok(())
-    }
-
-    fn add(self) {
         self.opening.contents.epochs.push_back(self.stored);
+        Ok(())
     }
 
     fn take(
@@ -153,7 +146,8 @@ impl<'o, 'a> EpochReader<'o, 'a> {
         let has_moved_away = self.role.is_moving_away && self.stored.newest_first.is_none() && !is_in_doubt;
         if !has_moved_away && (is_in_doubt || known_next > next) {
             // An exact mark knows the end. Otherwise there may have been as much as the last page held.
-            let at_most = self.unreadable.last().map_or(due, |page| page.first.max(due)) + PAGE_MOST - 1;
+            let at_most =
+                self.unreadable.last().map_or(due, |page| page.first.max(due)) + RECORDS_MAX as u64 - 1;
             let last = match known_next > due {
                 true if self.opening.mark_is_exact() || self.unreadable.is_empty() => known_next - 1,
                 true => (known_next - 1).max(at_most),

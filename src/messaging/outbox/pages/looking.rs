@@ -22,20 +22,24 @@ pub struct Inspection {
     pub faults: Vec<String>,
 }
 
+/// An epoch, and a sequence in it.
+type MessagePlace = (EpochIndex, u64);
+
 impl Pages {
-    /// Up to `limit` waiting messages, oldest first, after the one at `after`. Blocks on the disk.
+    /// Up to `limit` waiting messages, oldest first, after the one at `after`, and the place of the last of them if there are more.
+    /// Blocks on the disk.
     pub fn peek(
         &self,
-        after: Option<(EpochIndex, u64)>,
+        after: Option<MessagePlace>,
         limit: usize,
-    ) -> Result<Vec<WaitingMessage>, StoreError> {
+    ) -> Result<(Vec<WaitingMessage>, Option<MessagePlace>), StoreError> {
         let epochs: Vec<StoredEpoch> = {
             let state = self.state();
             let first =
                 after.and_then(|(index, _)| state.epochs.iter().position(|stored| stored.index == index));
             state.epochs.iter().skip(first.unwrap_or(0)).cloned().collect()
         };
-        let mut found = Vec::new();
+        let mut found: Vec<WaitingMessage> = Vec::new();
         for StoredEpoch { index, epoch, acknowledged, next: end, .. } in epochs {
             // A cursor comes from outside: it may lie beyond everything.
             let after = after.filter(|(of, _)| *of == index).map_or(0, |(_, after)| after);
@@ -51,13 +55,14 @@ impl Pages {
                         continue; // acknowledged, or not on disk yet
                     }
                     if found.len() == limit {
-                        return Ok(found);
+                        let last = found.last().map(|last| (last.epoch_index, last.sequence));
+                        return Ok((found, last));
                     }
                     found.push(WaitingMessage { epoch_index: index, epoch, sequence, record });
                 }
             }
         }
-        Ok(found)
+        Ok((found, None))
     }
 
     /// What the outbox holds. Blocks on the disk for a moment.

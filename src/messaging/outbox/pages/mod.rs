@@ -53,6 +53,7 @@ pub struct Pages {
     damages: Vec<OutboxDamage>,
 }
 
+#[derive(Default)]
 struct PagesState {
     /// Oldest first. New messages belong to the last one; there always is one.
     epochs: VecDeque<StoredEpoch>,
@@ -97,9 +98,7 @@ impl Pages {
             state: Mutex::new(PagesState {
                 epochs: found.epochs,
                 next_index: found.next_index,
-                growing: None,
-                writing_from: None,
-                seal_wanted: false,
+                ..Default::default()
             }),
             keys: Mutex::new(found.keys),
             ledger: Mutex::new(ledger),

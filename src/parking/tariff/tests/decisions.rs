@@ -153,7 +153,7 @@ fn a_long_stay_has_a_short_breakdown_that_still_adds_up() {
 fn a_price_is_shown_as_the_contract_says() {
     let set = with(&format!("vat_percent = 8.1\n{HOURLY}"));
     let priced = price(&set, "2026-03-02T08:00:00+01:00", "2026-03-02T09:30:00+01:00");
-    let shown = serde_json::to_value(priced.shown()).unwrap();
+    let shown = priced.to_json();
     assert_eq!(
         shown,
         serde_json::json!({

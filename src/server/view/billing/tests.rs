@@ -180,7 +180,7 @@ impl BillingWorld {
         let store = Store::on(self.disk);
         let ledger = Ledger::open(store.clone()).unwrap();
         assert_eq!(View::load(&store, &ledger).unwrap(), self.view);
-        let report = crate::server::verify::verify(&ledger, &store).unwrap();
+        let report = crate::server::verify::verify(&ledger, None).unwrap();
         assert!(report.clean, "{report}");
     }
 }
@@ -724,7 +724,7 @@ fn what_cannot_be_read_of_the_views_is_dropped_and_folded_anew_at_the_next_start
     live.grown_to(world.ledger.position());
     let folded = apply_until_stopped(&world.ledger, &world.store, view, &live);
     assert!(folded.unwrap_err().to_string().contains("unreadable"));
-    world.view = open_view(&world.ledger, &world.store).unwrap();
+    world.view = open_view(&world.ledger).unwrap();
     assert_eq!(world.view.position, 0, "they are rebuilt");
     world.changes = ViewChanges::on(&world.store);
     world.fold();
@@ -747,7 +747,7 @@ fn sums_that_do_not_agree_with_their_entries_are_found() {
         let mut found = Vec::new();
         list::check_sums(&world.store, &mut |place, _| found.push(place)).unwrap();
         assert_eq!(found.len(), 1, "{found:?}");
-        assert!(!crate::server::verify::verify(&world.ledger, &world.store).unwrap().clean);
+        assert!(!crate::server::verify::verify(&world.ledger, None).unwrap().clean);
         world.store.put(&key, &value).unwrap();
     }
     world.follows_from_the_ledger();

@@ -6,6 +6,7 @@
 //! forgetting, and `server compact` erases it.
 //! **Not promised.** That the events in the ledger lose their plates before that, or that backups ever lose them.
 
+use super::CommandJudge;
 use crate::parking::Plate;
 use crate::parking::statement::Month;
 use crate::parking::stay::{End, Visit};
@@ -30,8 +31,9 @@ fn token(seed: &[u8; 16], plate: &str, month: Month) -> String {
     std::iter::once('~').chain(letters).collect()
 }
 
-impl View {
-    pub(super) fn judge_forget(&self, whose: &ToForget, changes: &mut ViewChanges) -> Result<(), JudgeError> {
+impl CommandJudge<'_> {
+    pub(super) fn judge_forget(&mut self, whose: &ToForget) -> Result<(), JudgeError> {
+        let View { billing, stays, .. } = self.view;
         let text = match whose {
             ToForget::Plate(text) => text,
             ToForget::Charged { from, to, .. } if to.saturating_sub(*from) > FORGOTTEN_AT_ONCE => {
@@ -42,23 +44,25 @@ impl View {
         let Ok(plate) = Plate::stored(text) else {
             return Err(Refusal::NothingToForget(text.clone()).into());
         };
-        if self.billing.in_force.names(&plate) {
+        if billing.in_force.names(&plate) {
             return Err(Refusal::Registered(text.clone()).into());
         }
-        if self.stays.is_inside_anywhere(&plate, changes)? {
+        if stays.is_inside_anywhere(&plate, self.changes)? {
             return Err(Refusal::Inside(text.clone()).into());
         }
         let entries: Vec<_> =
-            self.billing.stays_of(&plate, &mut changes.billing).collect::<Result<_, _>>()?;
+            billing.stays_of(&plate, &mut self.changes.billing).collect::<Result<_, _>>()?;
         if entries.iter().any(|(_, entry)| !entry.is_done()) {
             return Err(Refusal::Unbilled(text.clone()).into());
         }
-        match entries.is_empty() && self.stays.of_plate(&plate, changes)?.is_empty() {
+        match entries.is_empty() && stays.of_plate(&plate, self.changes)?.is_empty() {
             true => Err(Refusal::NothingToForget(text.clone()).into()),
             false => Ok(()),
         }
     }
+}
 
+impl View {
     pub(super) fn forget(
         &mut self,
         whose: &ToForget,

@@ -1,17 +1,14 @@
 //! What operators' billing commands would do.
 
-use super::Effect;
+use super::{CommandJudge, Effect};
 use crate::messaging::page::Content;
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::tariff::{Amount, Money};
 use crate::parking::{ChargeId, Event, Plate};
-use crate::server::ledger::Ledger;
 use crate::server::record::Command;
 use crate::server::view::billing::entries::{BilledStay, BillingEntry, EntryKind, EntryNumber};
 use crate::server::view::billing::list::PRICED_AT_ONCE;
-use crate::server::view::changes::ViewChanges;
 use crate::server::view::refusal::{JudgeError, Refusal};
-use crate::server::view::state::View;
 use crate::store::StoreError;
 
 #[derive(Debug)]
@@ -20,14 +17,9 @@ pub(super) struct FoundCharge {
     pub entry: BillingEntry,
 }
 
-impl View {
-    pub(super) fn order(
-        &self,
-        ledger: &Ledger,
-        command: &Command,
-        changes: &mut ViewChanges,
-    ) -> Result<Effect, JudgeError> {
-        let in_force = &self.billing.in_force;
+impl CommandJudge<'_> {
+    pub(super) fn order(&mut self, command: &Command) -> Result<Effect, JudgeError> {
+        let in_force = &self.view.billing.in_force;
         Ok(match command {
             Command::RemovePlate { plate } => match Plate::stored(plate) {
                 Ok(its) if in_force.registration(&its).is_some() => Effect::PutInForce,
@@ -48,31 +40,24 @@ impl View {
             }
             Command::Price { .. } if in_force.tariffs().is_none() => return Err(Refusal::NoTariffs.into()),
             Command::Price { from, to } => Effect::Price { from: *from, to: *to },
-            Command::Void { charge, .. } => Effect::TakeBack(self.charged(ledger, charge, changes)?),
+            Command::Void { charge, .. } => Effect::TakeBack(self.charged(charge)?),
             Command::Credit { charge, amount, .. } => {
-                let found = self.credited(ledger, charge, *amount, changes)?;
-                Effect::Credit(found, Amount::of_minor(*amount))
+                Effect::Credit(self.credited(charge, *amount)?, Amount::of_minor(*amount))
             }
             Command::Forget { whose, seed } => {
-                self.judge_forget(whose, changes)?;
+                self.judge_forget(whose)?;
                 Effect::Forget { whose: whose.clone(), seed: *seed }
             }
             _ => Effect::Nothing,
         })
     }
 
-    fn credited(
-        &self,
-        ledger: &Ledger,
-        charge: &ChargeId,
-        amount: i64,
-        changes: &mut ViewChanges,
-    ) -> Result<FoundCharge, JudgeError> {
-        let found = self.charged(ledger, charge, changes)?;
+    fn credited(&mut self, charge: &ChargeId, amount: i64) -> Result<FoundCharge, JudgeError> {
+        let found = self.charged(charge)?;
         let EntryKind::Stay(stay) = &found.entry.what else { unreachable!("only a stay is charged") };
         let (money, _) = stay.terms.money().expect("it is charged");
         let plate = stay.plate()?;
-        let left = self.billing.left_of(found.number, money, &plate, &mut changes.billing)?;
+        let left = self.view.billing.left_of(found.number, money, &plate, &mut self.changes.billing)?;
         if amount <= 0 || amount > left.minor() {
             let left = Money { amount: left, ..money };
             let asked = Money { amount: Amount::of_minor(amount), ..money };
@@ -82,14 +67,8 @@ impl View {
     }
 
     /// The charge with an id, unless it was voided.
-    fn charged(
-        &self,
-        ledger: &Ledger,
-        id: &ChargeId,
-        changes: &mut ViewChanges,
-    ) -> Result<FoundCharge, JudgeError> {
-        let found =
-            self.find_charge(ledger, id, changes)?.ok_or_else(|| Refusal::NoSuchCharge(id.clone()))?;
+    fn charged(&mut self, id: &ChargeId) -> Result<FoundCharge, JudgeError> {
+        let found = self.find_charge(id)?.ok_or_else(|| Refusal::NoSuchCharge(id.clone()))?;
         let EntryKind::Stay(stay) = &found.entry.what else { unreachable!("an id names a stay") };
         match (stay.terms.money(), found.entry.settled_by) {
             (None, _) => Err(Refusal::NotCharged(id.clone()).into()),
@@ -98,24 +77,20 @@ impl View {
         }
     }
 
-    pub(super) fn find_charge(
-        &self,
-        ledger: &Ledger,
-        id: &ChargeId,
-        changes: &mut ViewChanges,
-    ) -> Result<Option<FoundCharge>, StoreError> {
+    pub(super) fn find_charge(&mut self, id: &ChargeId) -> Result<Option<FoundCharge>, StoreError> {
+        let view = self.view;
         let Ok(garage) = SiteName::new(&id.garage) else { return Ok(None) };
-        let key = self.key_of(&garage);
-        let Some(number) = self.garages.get(key).map(|garage| garage.stays.number) else { return Ok(None) };
+        let key = view.key_of(&garage);
+        let Some(number) = view.garages.get(key).map(|garage| garage.stays.number) else { return Ok(None) };
         let epoch = Epoch::from_bytes(id.epoch);
-        for site in self.sites_of(key) {
-            let Some((stream, page)) = ledger.page_with(&site, epoch, id.sequence)? else { continue };
+        for site in view.sites_of(key) {
+            let Some((stream, page)) = self.ledger.page_with(&site, epoch, id.sequence)? else { continue };
             let Content::Records(records) = &page.page.content else { continue };
             let Some(index) = id.sequence.checked_sub(page.page.first.get()) else { continue };
             let Some(record) = records.get(index as usize) else { continue };
             let read_first =
                 Event::from_bytes(&record.payload).ok().and_then(|event| event.kind.plate().cloned());
-            let corrected = changes.reading((page.position, (index / 16) as u8), index as u8)?;
+            let corrected = self.changes.reading((page.position, (index / 16) as u8), index as u8)?;
             let corrected = corrected.and_then(|plate| Plate::stored(&plate).ok());
             for plate in corrected.iter().chain(&read_first) {
                 let is = |_: &BillingEntry, stay: &BilledStay| {
@@ -124,7 +99,7 @@ impl View {
                         && stay.exit.sequence == id.sequence
                         && (stay.made_at != stay.exit.position).then_some(stay.made_at) == id.made_at
                 };
-                if let Some((number, entry)) = self.billing.find(plate, is, &mut changes.billing)? {
+                if let Some((number, entry)) = view.billing.find(plate, is, &mut self.changes.billing)? {
                     return Ok(Some(FoundCharge { number, entry }));
                 }
             }

@@ -6,20 +6,17 @@
 //! person says happened is a [`StoredPassage`] that is [made](Passage::made); it stands right after the entry of its stay, and
 //! pairs like any other (`parking::stay::pair`).
 
-use super::Effect;
 use super::orders::FoundCharge;
+use super::{CommandJudge, Effect};
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::stay::{self, End, Visit, Way};
 use crate::parking::{ChargeId, EventId, Plate};
-use crate::server::ledger::Ledger;
 use crate::server::record::Command;
 use crate::server::view::billing::CLOCKS_DIFFER_MS;
 use crate::server::view::billing::entries::{EntryKind, HeldBecause, Terms};
-use crate::server::view::changes::ViewChanges;
 use crate::server::view::corrections::{KnownEvent, VisitRun, known_event, visits};
 use crate::server::view::pages::StoredPassage;
 use crate::server::view::refusal::{ApplyEventError, JudgeError, LONGEST_BILLED_DAYS, NotApplied, Refusal};
-use crate::server::view::state::View;
 use jiff::Timestamp;
 
 const DAY_MS: i64 = 24 * 3_600_000;
@@ -33,43 +30,28 @@ pub(super) struct Repair {
     pub after: Vec<Visit<StoredPassage>>,
 }
 
-impl View {
-    pub(super) fn repair(
-        &self,
-        ledger: &Ledger,
-        command: &Command,
-        changes: &mut ViewChanges,
-    ) -> Result<Effect, JudgeError> {
+impl CommandJudge<'_> {
+    pub(super) fn repair(&mut self, command: &Command) -> Result<Effect, JudgeError> {
         Ok(match command {
             Command::JoinStay { entry, exit, .. } => {
-                let (site, plate) = self.joined(ledger, entry, exit, changes)?;
+                let (site, plate) = self.joined(entry, exit)?;
                 Effect::JoinStay { site, exit: (Epoch::from_bytes(exit.epoch), exit.sequence), plate }
             }
-            Command::CloseStay { entry, left_at_ms, offset_minutes, .. } => Effect::RepairStay(self.parted(
-                ledger,
-                entry,
-                (*left_at_ms, None),
-                *offset_minutes,
-                changes,
-            )?),
+            Command::CloseStay { entry, left_at_ms, offset_minutes, .. } => {
+                Effect::RepairStay(self.parted(entry, (*left_at_ms, None), *offset_minutes)?)
+            }
             Command::SplitStay { entry, left_at_ms, entered_at_ms, offset_minutes, .. } => {
                 let times = (*left_at_ms, Some(*entered_at_ms));
-                Effect::RepairStay(self.parted(ledger, entry, times, *offset_minutes, changes)?)
+                Effect::RepairStay(self.parted(entry, times, *offset_minutes)?)
             }
-            Command::BillStay { charge, .. } => Effect::BillStay(self.held(ledger, charge, changes)?),
-            _ => self.order(ledger, command, changes)?,
+            Command::BillStay { charge, .. } => Effect::BillStay(self.held(charge)?),
+            _ => self.order(command)?,
         })
     }
 
     /// The entry of a stay that is held for its length, and can be charged as it is.
-    fn held(
-        &self,
-        ledger: &Ledger,
-        charge: &ChargeId,
-        changes: &mut ViewChanges,
-    ) -> Result<FoundCharge, JudgeError> {
-        let found = self.find_charge(ledger, charge, changes)?;
-        let found = found.ok_or_else(|| Refusal::NoSuchCharge(charge.clone()))?;
+    fn held(&mut self, charge: &ChargeId) -> Result<FoundCharge, JudgeError> {
+        let found = self.find_charge(charge)?.ok_or_else(|| Refusal::NoSuchCharge(charge.clone()))?;
         match &found.entry.what {
             EntryKind::Stay(stay)
                 if stay.terms == Terms::Held(HeldBecause::TooLong) && found.entry.settled_by == 0 =>
@@ -85,29 +67,24 @@ impl View {
     }
 
     /// The exit's site, and the plate by which it is read from now on.
-    fn joined(
-        &self,
-        ledger: &Ledger,
-        entry: &EventId,
-        exit: &EventId,
-        changes: &mut ViewChanges,
-    ) -> Result<(SiteName, Plate), JudgeError> {
-        let (entry_site, known_entry) = self.event(ledger, entry, changes)?;
-        let entry_key = self.key_of(&entry_site).clone();
-        let (site, known_exit) = self.event(ledger, exit, changes)?;
+    fn joined(&mut self, entry: &EventId, exit: &EventId) -> Result<(SiteName, Plate), JudgeError> {
+        let (entry_site, known_entry) = self.event(entry)?;
+        let (site, known_exit) = self.event(exit)?;
+        let view = self.view;
+        let entry_key = view.key_of(&entry_site);
         let (Way::In, Some(plate)) = (known_entry.way, known_entry.plate) else {
             return Err(Refusal::NoEntry(entry.clone()).into());
         };
         if known_exit.way != Way::Out {
             return Err(Refusal::NoExit(exit.clone()).into());
         }
-        if *self.key_of(&site) != entry_key {
+        if view.key_of(&site) != entry_key {
             return Err(Refusal::TwoGarages.into());
         }
-        let number = self.garages.get(&entry_key).map_or(u32::MAX, |garage| garage.stays.number);
+        let number = view.garages.get(entry_key).map_or(u32::MAX, |garage| garage.stays.number);
         // The exit gets another plate, so it must be found under its present one. That of a forgotten car is not.
         if let Some(read) = &known_exit.plate {
-            match self.stays.beside(number, read, known_exit.passage, changes)? {
+            match view.stays.beside(number, read, known_exit.passage, self.changes)? {
                 None => return Err(Refusal::TooFarBack.into()),
                 Some(run) if !run.iter().any(|(_, visit)| visit.holds(&known_exit.passage)) => {
                     return Err(Refusal::NoExit(exit.clone()).into());
@@ -115,7 +92,7 @@ impl View {
                 Some(_) => {}
             }
         }
-        let Some(run) = self.stays.beside(number, &plate, known_exit.passage, changes)? else {
+        let Some(run) = view.stays.beside(number, &plate, known_exit.passage, self.changes)? else {
             return Err(Refusal::TooFarBack.into());
         };
         let after = stay::with(&visits(&run), Way::Out, known_exit.passage);
@@ -129,25 +106,23 @@ impl View {
 
     /// What closing a stay, or splitting it where the car entered again, would make of the visits beside it.
     fn parted(
-        &self,
-        ledger: &Ledger,
+        &mut self,
         id: &EventId,
         (left_at_ms, entered_at_ms): (i64, Option<i64>),
         offset: i16,
-        changes: &mut ViewChanges,
     ) -> Result<Repair, JudgeError> {
         let times = std::iter::once(left_at_ms).chain(entered_at_ms);
         if let Some(bad) = times.into_iter().find(|at_ms| Timestamp::from_millisecond(*at_ms).is_err()) {
             return Err(Refusal::NotATime(bad).into());
         }
-        let (site, known) = self.event(ledger, id, changes)?;
+        let (site, known) = self.event(id)?;
         let (Way::In, Some(plate)) = (known.way, known.plate) else {
             return Err(Refusal::NoEntry(id.clone()).into());
         };
-        let garage = self.key_of(&site).clone();
-        let number = self.garages.get(&garage).map_or(u32::MAX, |garage| garage.stays.number);
+        let garage = self.view.key_of(&site).clone();
+        let number = self.view.garages.get(&garage).map_or(u32::MAX, |garage| garage.stays.number);
         let left = known.passage.made(left_at_ms, offset);
-        let Some(before) = self.stays.beside(number, &plate, left, changes)? else {
+        let Some(before) = self.view.stays.beside(number, &plate, left, self.changes)? else {
             return Err(Refusal::TooFarBack.into());
         };
         let then = |why| Err(Refusal::NotThen { event: id.clone(), why }.into());
@@ -182,19 +157,14 @@ impl View {
     }
 
     /// An event by its id, and the site under which it came.
-    fn event(
-        &self,
-        ledger: &Ledger,
-        id: &EventId,
-        changes: &ViewChanges,
-    ) -> Result<(SiteName, KnownEvent), JudgeError> {
+    fn event(&self, id: &EventId) -> Result<(SiteName, KnownEvent), JudgeError> {
         let unknown = || Refusal::NoSuchEvent(id.clone());
         let Ok(name) = SiteName::new(&id.garage) else { return Err(unknown().into()) };
         let of = (Epoch::from_bytes(id.epoch), id.sequence);
         let mut refusal = unknown();
-        let applied = (self.position + 1, 0);
-        for site in self.sites_of(self.key_of(&name)) {
-            match known_event(ledger, &site, of, applied, changes) {
+        let applied = (self.view.position + 1, 0);
+        for site in self.view.sites_of(self.view.key_of(&name)) {
+            match known_event(self.ledger, &site, of, applied, self.changes) {
                 Ok(known) => return Ok((site, known)),
                 Err(ApplyEventError::Store(error)) => return Err(error.into()),
                 Err(ApplyEventError::NotApplied(NotApplied::NoSuchEvent { .. })) => {}
