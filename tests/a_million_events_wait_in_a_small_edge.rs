@@ -1,5 +1,5 @@
 //! **Promise.** With a million events waiting and 100,000 idempotency keys remembered an edge stays below 64 MB: while they
-//! are posted, when it is opened anew, and until they are delivered and 100,000 keys of delivered events are kept.
+//! are posted, when it is opened again after a kill, and until they are delivered and 100,000 keys of delivered events are kept.
 
 use crate::common::daemon::optimised;
 use crate::common::scale::by_scale;

@@ -84,7 +84,7 @@ impl World {
         garages
     }
 
-    /// After a kill, and after the view was lost and is folded anew, everything is shown as before.
+    /// After a kill, and after the views were lost and are rebuilt, everything is shown as before.
     fn the_books_follow_from_the_ledger(mut self) {
         let position = self.server.position();
         let folded = |server: &Server| server.metric("fogpost_server_view_position") == position;
@@ -98,7 +98,7 @@ impl World {
         let copy = self.dir.path().join("copy");
         self.operator.says(&["backup", copy.to_str().unwrap()]).done();
         self.server = Server::start(&copy, &[]);
-        wait_until("the view is folded anew", SOON, &[&self.server], || folded(&self.server));
+        wait_until("the views are rebuilt", SOON, &[&self.server], || folded(&self.server));
         assert_eq!(self.books(), books);
         self.server.verifies();
     }

@@ -101,7 +101,7 @@ fn a_forgotten_plate_is_a_token_and_after_compacting_its_bytes_are_gone() {
     let events = town.server.http().get_json("/v1/events?garage=a&limit=1000").to_string();
     assert!(!events.contains(secret) && events.contains("AA1"));
 
-    // Edges go on, charges are corrected, and a fold anew begins at the base.
+    // Edges go on, charges are corrected, and a rebuild begins at the base.
     town.stay("a", "AA 2", 8, "08:00", "09:30");
     town.operator().says(&["charges", "void", &void, "--reason", "a gift"]).done();
     town.settle();

@@ -7,6 +7,7 @@
 
 use crate::common::daemon::own_loopback_address;
 use crate::common::turns::together;
+use fogpost::parking::Plate;
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -219,4 +220,16 @@ fn its_commands_do_what_it_says() {
 fn is_executable(path: &PathBuf) -> bool {
     use std::os::unix::fs::PermissionsExt;
     std::fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o111 != 0)
+}
+
+/// Two plates that differ only in where the space stands are one car, by design: the README says so, and what to do.
+#[test]
+fn plates_that_are_one_car_here_are_named_with_what_to_do() {
+    let readme = std::fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
+    let listed = "server charges list --plate BNO1234";
+    assert!(readme.contains(listed), "the README lacks {listed:?}");
+    for written in ["B-NO 1234", "BN-O 1234"] {
+        assert!(readme.contains(&format!("`{written}`")), "the README lacks {written:?}");
+        assert_eq!(Plate::new(written).unwrap().as_str(), "BNO1234");
+    }
 }

@@ -1,4 +1,4 @@
-//! Opens the ledger of a data directory, whatever happened to it.
+//! Opens the ledger of a data directory. A damaged store is salvaged.
 //!
 //! **Promise.** A ledger of which anything can be read opens. All records that can be found are in it.
 //! **Kept by.** Where sled refuses the store, a part of it cannot be read, or its end is missing, the store is rebuilt from the

@@ -133,7 +133,7 @@ pub enum GaragesCommand {
         #[arg(allow_hyphen_values = true)]
         name: SiteName,
     },
-    /// Set the number of parking spaces of a garage, whatever its edge reports
+    /// Set the number of parking spaces of a garage; it counts instead of the number that its edge reports
     Capacity {
         /// Name of the garage
         #[arg(allow_hyphen_values = true)]

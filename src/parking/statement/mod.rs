@@ -46,7 +46,7 @@ pub enum Customer {
         /// What the customer is called, when the registry says it.
         name: Option<String>,
     },
-    /// The stays of one car, whatever its account.
+    /// The stays of one car, of all accounts to which they are billed.
     Plate(String),
 }
 

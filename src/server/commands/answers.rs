@@ -207,7 +207,7 @@ fn capacity_is_set(view: &Snapshot, position: u64, garage: &SiteName, spaces: Op
     let told = view.garages.get(view.key_of(garage)).map_or(0, |garage| garage.told_capacity);
     let told = if told == spaces { String::new() } else { format!(" Its edge reports {told}.") };
     format!(
-        "The garage \"{garage}\" has {spaces} spaces from position {position} on, whatever its edge reports.{told}"
+        "The garage \"{garage}\" has {spaces} spaces from position {position} on; this number counts, not the one that its edge reports.{told}"
     )
 }
 

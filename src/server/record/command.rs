@@ -18,7 +18,7 @@ pub enum Command {
     Rename { garage: SiteName, to: SiteName },
     /// Leave the garage out of boards and of the city's numbers, or include it again.
     Decommission { garage: SiteName, undo: bool },
-    /// Set the number of spaces, whatever the edge reports. `None`: the number that the edge reports counts again.
+    /// Set the number of spaces, which then counts instead of the one that the edge reports. `None`: that one counts again.
     Capacity { garage: SiteName, spaces: Option<u32> },
     /// Apply the quarantined events at this place, if they are understood now.
     Release { place: QuarantinePlace },

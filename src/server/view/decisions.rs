@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GarageDecisions {
     pub called: Option<SiteName>,
-    /// The number of spaces that an operator set, whatever its edge reports.
+    /// The number of spaces that an operator set: it counts instead of the number that its edge reports.
     pub capacity: Option<u32>,
     pub decommissioned: Option<Decommissioned>,
 }

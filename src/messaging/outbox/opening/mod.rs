@@ -1,4 +1,4 @@
-//! Reading what a directory holds, whatever has happened to it.
+//! Reading what a directory holds, damaged pages included.
 //!
 //! **Promise.** Every page that can be read is delivered. What was confirmed, is not acknowledged and cannot be read is
 //! reported as lost, with its place and the reason, and what was found there is kept. No content is invented.

@@ -711,7 +711,7 @@ fn costs(world: &mut BillingWorld) -> BTreeMap<String, (Option<i64>, &'static st
 
 /// A page of money was damaged on the disk. A server that met it ended, and met it again at each start.
 #[test]
-fn what_cannot_be_read_of_the_views_is_dropped_and_folded_anew_at_the_next_start() {
+fn what_cannot_be_read_of_the_views_is_dropped_and_rebuilt_at_the_next_start() {
     let mut world = BillingWorld::with_tariffs();
     world.events("a", &[("entry", "AB1", NINE), ("exit", "AB1", TEN), ("entry", "AB1", TEN)]);
     world.save();
