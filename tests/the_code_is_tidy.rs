@@ -14,7 +14,7 @@ use syn::visit::Visit;
 
 /// The layers, lowest first. A module may import those of lower layers and itself, and none of its own layer.
 const LAYERS: &[&[&str]] = &[
-    &["codes"],
+    &["codes", "text"],
     &["store"],
     &["messaging", "parking"],
     &["fault_proxy", "transport"],

@@ -14,7 +14,6 @@ mod table;
 
 pub use changes::{PlateChange, changes, unnamed};
 pub use contracts::{Contract, Garages, read_contracts};
-pub(in crate::parking) use name::is_unprintable;
 pub use name::{Account, LabelError};
 pub use plates::{Registration, read_plates};
 pub use table::{BadLine, ImportError, decode};
