@@ -1,5 +1,6 @@
 //! Names that operators give: accounts, contracts, garages, customers. A name is printable UTF-8 in normal form C.
 
+use crate::text::is_unprintable;
 use smol_str::SmolStr;
 use std::fmt;
 use std::str::FromStr;
@@ -74,13 +75,6 @@ pub fn printable(text: &str, limit: usize) -> Result<String, LabelError> {
         Some(odd) => Err(LabelError::Unprintable(odd)),
         None => Ok(name),
     }
-}
-
-/// True for control characters, line ends, and the invisible ones that make two names look alike.
-pub fn is_unprintable(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff0}'..='\u{ffff}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 #[cfg(test)]
