@@ -3,25 +3,28 @@
 //! **Promise.** A charge's id follows from the exit that ended its stay: the garage, the epoch and the sequence of that event.
 //! Nothing is numbered, so the same ledger always gives the same ids, and a person can trace an id to its event.
 
+use super::moment::Moment;
+use jiff::Timestamp;
 use std::fmt;
 use std::str::FromStr;
 use uuid::Uuid;
 
-/// `GARAGE/EPOCH/SEQUENCE`, with the `@POSITION` of the ledger at which a corrected plate or an operator made the stay, if one did.
+/// `GARAGE/EPOCH/SEQUENCE` of the exit. Where an operator made the exit, that of the entry, with `@TIME` of the exit (RFC 3339, UTC).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChargeId {
     /// The first name of the garage. It may contain slashes.
     pub garage: String,
     pub epoch: [u8; 16],
     pub sequence: u64,
-    pub made_at: Option<u64>,
+    /// When the exit was that an operator made, in milliseconds since 1970.
+    pub made_at_ms: Option<i64>,
 }
 
 impl fmt::Display for ChargeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}/{}", self.garage, Uuid::from_bytes(self.epoch), self.sequence)?;
-        match self.made_at {
-            Some(position) => write!(f, "@{position}"),
+        match self.made_at_ms {
+            Some(at_ms) => write!(f, "@{}", Moment::utc_text(at_ms)),
             None => Ok(()),
         }
     }
@@ -33,12 +36,12 @@ impl FromStr for ChargeId {
         let read = || {
             let mut parts = text.rsplitn(3, '/');
             let (number, epoch, garage) = (parts.next()?, parts.next()?, parts.next()?);
-            let (sequence, made_at) = match number.split_once('@') {
-                Some((sequence, position)) => (sequence, Some(position.parse().ok()?)),
+            let (sequence, made_at_ms) = match number.split_once('@') {
+                Some((sequence, time)) => (sequence, Some(time.parse::<Timestamp>().ok()?.as_millisecond())),
                 None => (number, None),
             };
             let epoch = epoch.parse::<Uuid>().ok()?.into_bytes();
-            Some(ChargeId { garage: garage.to_owned(), epoch, sequence: sequence.parse().ok()?, made_at })
+            Some(ChargeId { garage: garage.to_owned(), epoch, sequence: sequence.parse().ok()?, made_at_ms })
         };
         let example =
             "one looks like 1/d5947e0f-1414-4ac6-8009-21147bb78df6/623, as GET /v1/charges shows it";
@@ -66,7 +69,7 @@ impl FromStr for EventId {
     type Err = String;
     fn from_str(text: &str) -> Result<EventId, String> {
         match text.parse() {
-            Ok(ChargeId { garage, epoch, sequence, made_at: None }) => {
+            Ok(ChargeId { garage, epoch, sequence, made_at_ms: None }) => {
                 Ok(EventId { garage, epoch, sequence })
             }
             _ => Err(format!(
@@ -85,8 +88,8 @@ mod tests {
     #[test]
     fn an_id_reads_as_it_is_written() {
         for garage in ["1", "Bull Ring", "a/b", "Гараж"] {
-            for made_at in [None, Some(17)] {
-                let id = ChargeId { garage: garage.into(), epoch: [7; 16], sequence: 623, made_at };
+            for made_at_ms in [None, Some(1_763_970_300_000), Some(1_763_970_300_017)] {
+                let id = ChargeId { garage: garage.into(), epoch: [7; 16], sequence: 623, made_at_ms };
                 assert_eq!(id.to_string().parse(), Ok(id));
             }
         }

@@ -3,8 +3,8 @@
 
 use crate::messaging::page::RECORDS_MAX;
 use crate::messaging::{Digest, SiteName};
-use crate::parking::statement::Month;
 use crate::parking::{ChargeId, EventId};
+use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fmt;
@@ -30,19 +30,11 @@ pub enum Command {
     Piece { bytes: Vec<u8> },
     /// The tariffs in the pieces before, as canonical TOML, are in force from here on.
     Tariffs { pieces: u32, digest: Digest },
-    /// The registrations in the pieces before (postcard) are added; one of a known plate replaces the earlier one.
-    Plates { pieces: u32, digest: Digest },
-    /// This plate is not registered any more.
-    RemovePlate { plate: String },
-    /// The contracts in the pieces before (postcard) are added; one of a known name replaces the earlier one.
-    Contracts { pieces: u32, digest: Digest },
-    /// The contract ends; stays that began under it are covered still.
-    RemoveContract { contract: String },
-    /// The stays that wait for a price, among the entries of these numbers, are priced by the tariffs in force.
-    Price { from: u64, to: u64 },
-    /// Void a charge: credit its amount minus what was credited before.
+    /// The facts in the pieces before (postcard, a list of `parking::register::RegisterFact`) change the register.
+    Register { pieces: u32, digest: Digest },
+    /// Void a charge: nothing of it is due.
     Void { charge: ChargeId, reason: String },
-    /// Credit a part of a charge, in minor units of its currency.
+    /// Credit a part of a charge, in minor units of its currency. At most the whole charge is given back.
     Credit { charge: ChargeId, amount: i64, reason: String },
     /// Match the exit with the entry: a plate was misread.
     JoinStay { entry: EventId, exit: EventId, reason: String },
@@ -52,8 +44,10 @@ pub enum Command {
     SplitStay { entry: EventId, left_at_ms: i64, entered_at_ms: i64, offset_minutes: i16, reason: String },
     /// Charge a stay that is on hold for its length.
     BillStay { charge: ChargeId, reason: String },
-    /// Replace plates by random tokens from here on: one token for a plate and a month under one seed.
-    Forget { whose: ToForget, seed: [u8; 16] },
+    /// Take back the decision about a charge that the command at this position made.
+    Undo { decision: u64 },
+    /// Replace the plates of stays that ended before this date by random tokens: one token for a plate and a month under one seed.
+    Forget { whose: ToForget, before: Date, seed: [u8; 16] },
     /// The command that stood here was removed when the ledger was compacted.
     Erased,
 }
@@ -102,10 +96,12 @@ impl Command {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToForget {
-    /// All stays of this plate.
+    /// Those of this plate.
     Plate(String),
-    /// Stays that were charged for a month before this one, among the entries of these numbers.
-    Charged { from: u64, to: u64, before: Month },
+    /// Those that this account pays.
+    Account(String),
+    /// All.
+    All,
 }
 
 /// The place of an event in quarantine: the position of its page in the ledger, and its index in the page.

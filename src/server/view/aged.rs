@@ -14,7 +14,7 @@
 
 use super::codec::{damaged, encode, key_u32, read, read_range, sized};
 use super::page_maps::{AGED, OCCUPIED, place_in_map};
-use super::pages::{Cover, SlotAddress, StoredPassage};
+use super::pages::{SlotAddress, StoredPassage};
 use crate::parking::Plate;
 use crate::store::{Batch, Store, StoreError};
 use serde::{Deserialize, Serialize};
@@ -31,7 +31,6 @@ const DAY_MS: i64 = 24 * 3_600_000;
 pub struct OpenStay {
     pub address: SlotAddress,
     pub entry: StoredPassage,
-    pub cover: Cover,
 }
 
 /// The days on which positions were received, as far back as they are needed.
@@ -288,7 +287,6 @@ mod tests {
         let open = |n: usize| OpenStay {
             address: SlotAddress { garage: 1, page: n as u32, slot: 3 },
             entry: StoredPassage::new(n as u64, (1, 7), (0, 60)),
-            cover: Cover::None,
         };
         let cars = bytes_each(COUNT, || {
             let mut garages: Vec<Inside<OpenStay>> = (0..200).map(|_| Inside::default()).collect();

@@ -2,7 +2,7 @@
 //! events of a page and for those released from quarantine.
 
 use super::billing::Billing;
-use super::billing::anomalies::AnomalyCode;
+use super::billing::anomalies::{AnomalyCode, AnomalyFact, AnomalyKey};
 use super::changes::ViewChanges;
 use super::garages::{GarageState, LedgerDamage, MissingRange, QuarantinedPage};
 use super::refusal::{ApplyEventError, NotApplied};
@@ -244,15 +244,16 @@ impl View {
         let (garage, stays, billing) = self.garage_mut(&key, changes);
         garage.counted(&key, count);
         if !clock_set {
-            let garage = garage.stays.number;
-            changes.billing.note(AnomalyCode::ClockNotSet, garage, None, received_at_ms, position)?;
+            let anomaly = AnomalyKey::of_garage(AnomalyCode::ClockNotSet, garage.stays.number);
+            let fact = AnomalyFact::of_event(number, first, received_at_ms);
+            changes.billing.note(anomaly, fact, position)?;
         }
         let (mut set_aside, mut reason) = (0u64, None);
         for (index, event) in events.into_iter().enumerate() {
             let sequence = first + index as u64;
             let place = EventPosition { site: &stream.site, stream: number, sequence, position };
             let applied = match event {
-                Ok(event) => apply_to(&key, garage, (stays, billing), ledger, place, &event, changes),
+                Ok(event) => apply_to(garage, (stays, billing), ledger, place, &event, changes),
                 Err(error) => Err(NotApplied::NotUnderstood(error.to_string()).into()),
             };
             match applied {
@@ -289,7 +290,7 @@ impl View {
     ) -> Result<(), ApplyEventError> {
         let key = self.key_of(place.site).clone();
         let (garage, stays, billing) = self.garage_mut(&key, changes);
-        apply_to(&key, garage, (stays, billing), ledger, place, event, changes)?;
+        apply_to(garage, (stays, billing), ledger, place, event, changes)?;
         garage.as_of_ms = Some(received_at_ms);
         self.garage_changed(&key, place.position);
         Ok(())
@@ -297,7 +298,6 @@ impl View {
 }
 
 pub(super) fn apply_to(
-    key: &SiteName,
     garage: &mut GarageState,
     (stays, billing): (&mut StayIndex, &mut Billing),
     ledger: &Ledger,
@@ -305,8 +305,7 @@ pub(super) fn apply_to(
     event: &Event,
     changes: &mut ViewChanges,
 ) -> Result<(), ApplyEventError> {
-    let called = garage.decisions.called.as_ref().unwrap_or(key).as_str();
-    let update = StayUpdate { book: &mut garage.stays, billing, called, changes };
+    let update = StayUpdate { book: &mut garage.stays, billing, ledger, changes };
     match &event.kind {
         EventKind::Entry { plate: Some(plate) } => stays.enter(plate, place.passage(event), update)?,
         EventKind::Exit { plate: Some(plate) } => stays.leave(plate, place.passage(event), update)?,
@@ -315,9 +314,9 @@ pub(super) fn apply_to(
             stays.correct(ledger, place, ((epoch, *sequence), plate), update)?;
         }
         EventKind::Entry { plate: None } | EventKind::Exit { plate: None } => {
-            let (number, at_ms) = (update.book.number, event.at.timestamp.as_millisecond());
-            let changes = &mut update.changes.billing;
-            changes.note(AnomalyCode::UnreadablePlate, number, None, at_ms, place.position)?;
+            let anomaly = AnomalyKey::of_garage(AnomalyCode::UnreadablePlate, update.book.number);
+            let fact = AnomalyFact::of(place.passage(event));
+            update.changes.billing.note(anomaly, fact, place.position)?;
         }
         EventKind::Count { .. } => {}
     }

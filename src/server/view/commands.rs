@@ -15,8 +15,9 @@ mod repairs;
 #[cfg(test)]
 mod tests;
 
-use super::billing::entries::{EntryNumber, VoidedBecause};
-use super::billing::terms::InForceChange;
+use super::billing::rerating::AllPages;
+use super::billing::rules::PutInForce;
+use super::billing::BilledVisit;
 use super::changes::ViewChanges;
 use super::decisions::Decommissioned;
 use super::garages::GarageState;
@@ -26,12 +27,12 @@ use super::stays::{EventPosition, StayIndex, StayUpdate};
 use crate::codes;
 use crate::messaging::page::Content;
 use crate::messaging::{Epoch, SiteName};
-use crate::parking::tariff::Amount;
 use crate::parking::{Event, Plate};
 use crate::server::ledger::Ledger;
 use crate::server::record::{Command, QuarantinePlace, ToForget};
 use crate::store::StoreError;
-use orders::FoundCharge;
+use jiff::civil::Date;
+use orders::ChargeEffect;
 use repairs::Repair;
 
 /// What a command does, once it is judged.
@@ -40,12 +41,9 @@ enum Effect {
     Garage(SiteName, GarageChange),
     JoinStay { site: SiteName, exit: (Epoch, u64), plate: Plate },
     RepairStay(Repair),
-    BillStay(FoundCharge),
     PutInForce,
-    Price { from: EntryNumber, to: EntryNumber },
-    TakeBack(FoundCharge),
-    Credit(FoundCharge, Amount),
-    Forget { whose: ToForget, seed: [u8; 16] },
+    Decide(Box<ChargeEffect>),
+    Forget { whose: ToForget, before: Date, seed: [u8; 16] },
     Nothing,
 }
 
@@ -73,6 +71,8 @@ struct ReleasedEvents {
 struct CommandJudge<'a> {
     view: &'a View,
     ledger: &'a Ledger,
+    /// Of the command.
+    position: u64,
     changes: &'a mut ViewChanges,
 }
 
@@ -146,7 +146,7 @@ impl CommandJudge<'_> {
 impl View {
     /// Whether `command` makes sense now. Of the books of money only what is written is seen.
     pub fn judge(&self, ledger: &Ledger, command: &Command) -> Result<(), JudgeError> {
-        CommandJudge { view: self, ledger, changes: &mut ViewChanges::on(ledger.store()) }
+        CommandJudge { view: self, ledger, position: 0, changes: &mut ViewChanges::on(ledger.store()) }
             .effect(command)
             .map(drop)
     }
@@ -158,7 +158,7 @@ impl View {
         command: &Command,
         changes: &mut ViewChanges,
     ) -> Result<(), StoreError> {
-        let effect = CommandJudge { view: self, ledger, changes }.effect(command);
+        let effect = CommandJudge { view: self, ledger, position, changes }.effect(command);
         match effect.and_then(|effect| self.perform(ledger, position, command, effect, changes)) {
             Ok(()) => Ok(()),
             Err(JudgeError::Store(error)) => Err(error),
@@ -190,37 +190,24 @@ impl View {
             }
             Effect::JoinStay { site, exit, plate } => {
                 let place = EventPosition { site: &site, stream: 0, sequence: 0, position };
-                self.change_stays(&self.key_of(&site).clone(), position, changes, |stays, update| {
+                self.change_stays(ledger, &self.key_of(&site).clone(), position, changes, |stays, update| {
                     stays.correct(ledger, place, (exit, &plate), update)
                 })?;
             }
             Effect::RepairStay(Repair { garage, plate, before, after }) => {
-                self.change_stays(&garage, position, changes, |stays, mut update| {
-                    stays.replace(&plate, (&before, after), position, &mut update)
+                self.change_stays(ledger, &garage, position, changes, |stays, mut update| {
+                    stays.replace(&plate, (&before, after), &mut update)
                 })?;
             }
-            Effect::BillStay(FoundCharge { number, entry }) => {
-                let called = self.name_of_number(entry.stay()?.garage);
-                self.billing.release(position, number, &entry, &called, &mut changes.billing)?;
+            Effect::PutInForce => self.put_in_force(ledger, position, command, changes)?,
+            Effect::Decide(effect) => {
+                let ChargeEffect { key, change, stay } = *effect;
+                let visit = stay.as_ref().map(|(plate, address, visit)| {
+                    (BilledVisit { garage: address.garage, plate, address: *address }, visit)
+                });
+                self.billing.decide(ledger, key, change, visit, &mut changes.billing)?;
             }
-            Effect::PutInForce => {
-                if let Some(order) = InForceChange::read(ledger, position, command)? {
-                    self.billing.put_in_force(position, order.map_err(Refusal::List)?, &mut changes.billing);
-                }
-            }
-            Effect::Price { from, to } => {
-                let View { shown, billing, .. } = self;
-                let called = |number| shown.key_of_number(number).map(|key| shown.name_of(key).to_string());
-                billing.price(position, (from, to), called, &mut changes.billing)?;
-            }
-            Effect::TakeBack(FoundCharge { number, entry }) => {
-                let why = VoidedBecause::Command;
-                self.billing.take_back(position, number, &entry, why, &mut changes.billing)?;
-            }
-            Effect::Credit(FoundCharge { number, entry }, amount) => {
-                self.billing.credit(position, number, &entry, amount, &mut changes.billing)?;
-            }
-            Effect::Forget { whose, seed } => self.forget(&whose, &seed, changes)?,
+            Effect::Forget { whose, before, seed } => self.forget(ledger, &whose, before, &seed, changes)?,
             Effect::Nothing => {}
         }
         Ok(())
@@ -229,17 +216,39 @@ impl View {
     /// Changes stays of the garage of a key, which the record at `position` changes.
     fn change_stays<E>(
         &mut self,
+        ledger: &Ledger,
         key: &SiteName,
         position: u64,
         changes: &mut ViewChanges,
         change: impl FnOnce(&mut StayIndex, StayUpdate<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let called = self.name_of(key).clone();
         let (garage, stays, billing) = self.garage_mut(key, changes);
-        let changed =
-            change(stays, StayUpdate { book: &mut garage.stays, billing, called: called.as_str(), changes });
+        let changed = change(stays, StayUpdate { book: &mut garage.stays, billing, ledger, changes });
         self.garage_changed(key, position);
         changed
+    }
+
+    /// Puts a list in force that the command at `position` is about.
+    fn put_in_force(
+        &mut self,
+        ledger: &Ledger,
+        position: u64,
+        command: &Command,
+        changes: &mut ViewChanges,
+    ) -> Result<(), JudgeError> {
+        let Some(put) = PutInForce::read(ledger, position, command)? else { return Ok(()) };
+        let pages = self.all_pages();
+        let View { billing, stays, .. } = self;
+        match put.map_err(Refusal::List)? {
+            PutInForce::Tariffs(set) => billing.put_tariffs(ledger, (position, set), &pages, changes)?,
+            PutInForce::Register(facts) => billing.put_register(ledger, &facts, (stays, &pages), changes)?,
+        }
+        Ok(())
+    }
+
+    /// The pages of visits of all garages.
+    pub(super) fn all_pages(&self) -> AllPages {
+        self.garages.values().map(|garage| (garage.stays.number, garage.stays.newest_page())).collect()
     }
 
     fn known_garage<'a>(&'a self, name: &'a SiteName) -> Result<(&'a SiteName, &'a GarageState), Refusal> {
@@ -271,8 +280,11 @@ impl View {
         match change {
             GarageChange::Called(name) => {
                 garage.decisions.called = (name != key).then(|| name.clone());
+                let number = garage.stays.number;
                 if name != key {
-                    self.decisions.add_name(name, key.clone(), &mut changes.decisions);
+                    self.decisions.add_name(name.clone(), key.clone(), &mut changes.decisions);
+                    let pages = self.all_pages();
+                    self.billing.add_name(ledger, (number, name), &pages, changes)?;
                 }
                 self.decisions.reshape_board(position, &mut changes.decisions);
             }

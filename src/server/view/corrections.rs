@@ -8,7 +8,7 @@
 use super::aged::OpenStay;
 use super::changes::ViewChanges;
 use super::codec::damaged;
-use super::pages::{Cover, ReadingsOf, SlotAddress, SlotChange, StoredPassage, readings_key};
+use super::pages::{ReadingsOf, SlotAddress, SlotChange, StoredPassage, readings_key};
 use super::refusal::{ApplyEventError, LOOK_BACK, NotApplied};
 use super::stays::{AppendOrder, EventPosition, StayIndex, StayUpdate};
 use crate::messaging::page::Content;
@@ -58,10 +58,10 @@ impl StayIndex {
         }
         if let Some((former, run)) = old {
             let after = stay::without(&visits(&run), &passage);
-            self.replace(former, (&run, after), place.position, &mut update)?;
+            self.replace(former, (&run, after), &mut update)?;
         }
         let after = stay::with(&visits(&new), way, passage);
-        self.replace(plate, (&new, after), place.position, &mut update)?;
+        self.replace(plate, (&new, after), &mut update)?;
         update.changes.readings_mut(readings)?.insert(index, plate.as_str().into());
         Ok(())
     }
@@ -109,7 +109,6 @@ impl StayIndex {
         &mut self,
         plate: &Plate,
         (old, new): (&VisitRun, Vec<Visit<StoredPassage>>),
-        position: u64,
         update: &mut StayUpdate<'_>,
     ) -> Result<(), StoreError> {
         let same = |one: &Visit<StoredPassage>, other: &Visit<StoredPassage>| {
@@ -120,51 +119,32 @@ impl StayIndex {
             if visit.is_inside() {
                 self.take(plate, update)?;
             }
-            if let Visit::Stay { end: End::Left(exit), .. } = visit
-                && !new.contains(visit)
-            {
-                let (garage, changes) = (update.book.number, &mut update.changes.billing);
-                update.billing.undone(position, garage, plate, *exit, changes)?;
+            let after = new.iter().find(|new| same(new, visit));
+            if after == Some(visit) {
+                continue;
             }
-            if !new.iter().any(|new| same(new, visit)) {
-                update.changes.change(*address, SlotChange::Empty)?;
+            match after {
+                Some(Visit::Stay { end, .. }) => {
+                    update.changes.change(*address, SlotChange::End(end.clone()))?;
+                }
+                _ => update.changes.change(*address, SlotChange::Empty)?,
             }
+            update.visit_changed(plate, *address, Some(visit), after)?;
         }
         for visit in new {
-            let kept = old.iter().find(|(_, old)| same(old, &visit)).map(|(address, old)| (*address, old));
-            let is_new = kept.is_none_or(|(_, old)| *old != visit);
-            // A stay that existed before keeps the decision whether a contract covers it.
-            let cover = match (&visit, kept) {
-                (_, Some((address, _))) => update.changes.slot(address)?.cover,
-                (Visit::Stay { entry, .. }, None) => {
-                    let cover = update.billing.entered(update.garage(), plate, *entry);
-                    update.billing.left(cover);
-                    cover
-                }
-                (Visit::Exit(_), None) => Cover::None,
-            };
+            let kept = old.iter().find(|(_, old)| same(old, &visit)).map(|(address, _)| *address);
             let address = match kept {
-                None => self.append(AppendOrder::Later, plate, cover, visit.clone(), update)?,
-                Some((address, _)) => {
+                None => self.append(AppendOrder::Later, plate, visit.clone(), update)?,
+                Some(address) => {
                     *update.book.count(&visit) += 1;
-                    if let (true, Visit::Stay { end, .. }) = (is_new, &visit) {
-                        update.changes.change(address, SlotChange::End(end.clone()))?;
-                    }
                     address
                 }
             };
-            match visit {
-                Visit::Stay { entry, end: End::Inside } => {
-                    update.billing.was_inside(cover);
-                    self.is_inside(plate, OpenStay { address, entry, cover }, update.changes)?;
-                }
-                Visit::Stay { entry, end: End::Left(exit) } if is_new => {
-                    update.closed(position, plate, OpenStay { address, entry, cover }, exit)?;
-                }
-                _ => {}
+            if let Visit::Stay { entry, end: End::Inside } = visit {
+                self.is_inside(plate, OpenStay { address, entry }, update.changes)?;
             }
         }
-        Ok(())
+        self.note_overlaps(plate, true, update)
     }
 }
 

@@ -137,6 +137,11 @@ impl GarageStays {
         GarageStays { number, ..GarageStays::default() }
     }
 
+    /// The newest page of its visits.
+    pub(super) fn newest_page(&self) -> u32 {
+        self.page
+    }
+
     /// Where the next visit is put, which reserves this many bytes of its page.
     pub(super) fn next_address(&mut self, reserve: usize) -> SlotAddress {
         if self.bytes as usize + reserve > PAGE_MAX || self.slots == SLOTS_MAX {

@@ -60,7 +60,7 @@ pub fn list(
     at_one_position(store, saving, || list_now(store, wanted, LOOK_AT))
 }
 
-fn list_now(store: &Store, wanted: &StayFilter, look_at: usize) -> Result<StayList, StoreError> {
+pub(super) fn list_now(store: &Store, wanted: &StayFilter, look_at: usize) -> Result<StayList, StoreError> {
     let list = StayList::default();
     let mut search = StaySearch { wanted, pages: ViewChanges::on(store), look_at, list };
     match &wanted.plate {

@@ -35,16 +35,6 @@ impl ChainLink for Option<SlotAddress> {
     const PREFIX: &'static [u8] = b"vi";
 }
 
-/// Whether a contract covers a stay; decided when the stay begins.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Cover {
-    #[default]
-    None,
-    Contract(u32),
-    /// The contract of this number has the plate, and as many of its cars as it allows are inside already.
-    OneTooMany(u32),
-}
-
 /// What is kept of an entry or exit. Ordered as the events of one garage are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct StoredPassage {
@@ -110,7 +100,6 @@ pub struct Slot<T = SmolStr> {
     /// It was appended when its first event was applied. So whatever is further down the chain, of the same garage,
     /// began before it.
     pub in_order: bool,
-    pub cover: Cover,
     /// `None`: a corrected plate undid it.
     pub visit: Option<(T, Visit<StoredPassage>)>,
 }
@@ -162,9 +151,9 @@ pub fn is_token(plate: &str) -> bool {
 pub fn make<'a, T: From<&'a str>>(slots: &mut Vec<Slot<T>>, slot: u8, change: &'a SlotChange) -> Option<()> {
     let changed = slots.get_mut(usize::from(slot));
     match change {
-        SlotChange::Append(Slot { previous, in_order, cover, visit }) => {
+        SlotChange::Append(Slot { previous, in_order, visit }) => {
             let visit = visit.as_ref().map(|(plate, visit)| (T::from(&**plate), visit.clone()));
-            slots.push(Slot { previous: *previous, in_order: *in_order, cover: *cover, visit });
+            slots.push(Slot { previous: *previous, in_order: *in_order, visit });
         }
         SlotChange::End(new) => match &mut changed?.visit {
             Some((_, Visit::Stay { end, .. })) => end.clone_from(new),
@@ -231,8 +220,7 @@ mod tests {
         loop {
             let plate = SmolStr::from("京".repeat(64));
             let visit = Visit::Stay { entry: worst, end: End::Inside };
-            let cover = Cover::OneTooMany(u32::MAX);
-            let slot = Slot { previous: Some(far), in_order: true, cover, visit: Some((plate, visit)) };
+            let slot = Slot { previous: Some(far), in_order: true, visit: Some((plate, visit)) };
             reserved += slot.reserve();
             if reserved > PAGE_MAX {
                 break;

@@ -1,17 +1,15 @@
 //! Why an event is not applied, and why a command is refused.
 
-use super::billing::entries::EntryNumber;
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::event::KindName;
-use crate::parking::tariff::Money;
+use crate::parking::money::Money;
 use crate::parking::{ChargeId, EventId};
 use crate::server::record::{Command, QuarantinePlace};
+use crate::server::view::billing::draft::LONGEST_BILLED_DAYS;
 use crate::store::StoreError;
 
 /// How many visits a correction may look through, back from the newest: a tenth of a second.
 pub const LOOK_BACK: usize = 10_000;
-/// A longer stay is never billed, even if a person confirmed it: no car stays ten years, and pricing takes time for each day.
-pub const LONGEST_BILLED_DAYS: i64 = 3_660;
 
 /// Why an event could not be applied. It goes to quarantine.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -92,14 +90,8 @@ pub enum Refusal {
     #[error("{0}")]
     List(String),
 
-    #[error("the plate {0} is not registered; \"server plates list\" shows those that are")]
-    NoSuchPlate(String),
-    #[error("there is no contract {0:?}; \"server contracts list\" shows all contracts")]
-    NoSuchContract(String),
-    #[error(
-        "no tariffs are in force: define them as [[tariff]] in the file that --config names, and start the server again"
-    )]
-    NoTariffs,
+    #[error("no decision was made at position {0}, or it was taken back; \"server decisions list\" shows all decisions")]
+    NoSuchDecision(u64),
     #[error("there is no charge {0}; GET /v1/charges shows all charges with their ids")]
     NoSuchCharge(ChargeId),
     #[error("the stay of {0} was never charged, so there is nothing to give back")]
@@ -124,10 +116,6 @@ pub enum Refusal {
         "a stay of {0} has no price yet, or is held, and could not be charged afterwards. GET /v1/charges?plate={0} shows it; price it or bill it first, then forget the plate"
     )]
     Unbilled(String),
-    #[error(
-        "it names the entries {from} to {to}, which are more than one command may change; this program never records such a command. It changed nothing"
-    )]
-    TooManyEntries { from: EntryNumber, to: EntryNumber },
 
     #[error(
         "there is no event {0}: GET /v1/events shows all events, \"server stays review\" those that may need a repair"

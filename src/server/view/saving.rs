@@ -60,8 +60,11 @@ impl View {
         }
         view.decisions = Decisions::load(store)?;
         let garages = view.garages.values().map(|garage| garage.stays.number as usize + 1).max();
-        view.billing = Billing::load(store, ledger)?;
-        view.stays = StayIndex::load(store, garages.unwrap_or_default(), &mut view.billing)?;
+        let billed = view.garages.iter().map(|(key, garage)| {
+            (garage.stays.number, key.clone(), view.decisions.other_names(key).to_vec())
+        });
+        view.billing = Billing::load(store, ledger, billed)?;
+        view.stays = StayIndex::load(store, garages.unwrap_or_default())?;
         Ok(view)
     }
 

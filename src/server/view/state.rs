@@ -166,7 +166,7 @@ impl DerefMut for View {
 impl View {
     /// What readers see of it. Nothing is copied but a few pointers.
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot { shown: self.shown.clone(), billing: self.billing.shown.clone() }
+        Snapshot { shown: self.shown.clone(), billing: (*self.billing).clone() }
     }
 
     /// A garage that is about to change, added where it was never seen; and the stays and the books of money of all garages.
@@ -181,6 +181,7 @@ impl View {
         let View { shown, stays, billing } = self;
         if !shown.garages.contains_key(site) {
             let garage = GarageState { stays: stays.begin_garage(), ..GarageState::default() };
+            billing.add_garage(garage.stays.number, site.clone(), shown.decisions.other_names(site).to_vec());
             shown.put_garage(site.clone(), garage);
         }
         (shown.garages.get_mut(site).expect("it is there"), stays, billing)

@@ -6,17 +6,17 @@
 //! days ([`aged`](super::aged)). What corrected plates change is in [`corrections`](super::corrections).
 
 use super::aged::{self, Age, Filter, OpenStay};
-use super::billing::anomalies::AnomalyCode;
-use super::billing::{BilledGarage, Billing, ClosedStay, WRITES_OF_A_STAY};
+use super::billing::{BilledVisit, Billing, WRITES_OF_A_STAY};
 use super::chains::{ChainHeads, PlateChain};
 use super::changes::ViewChanges;
 use super::codec::{damaged, read};
 use super::garages::GarageStays;
 use super::page_maps::{OCCUPIED, Occupied, mapped_pages};
-use super::pages::{Cover, Slot, SlotAddress, SlotChange, StoredPassage, page_key, read_page};
+use super::pages::{Slot, SlotAddress, SlotChange, StoredPassage, page_key, read_page};
 use crate::messaging::SiteName;
 use crate::parking::stay::{End, Inside, Visit};
 use crate::parking::{Event, Plate};
+use crate::server::ledger::Ledger;
 use crate::store::{Batch, Store, StoreError};
 use std::collections::HashMap;
 
@@ -61,32 +61,37 @@ pub(super) enum AppendOrder {
     Later,
 }
 
+/// A change of the visits of one garage.
 pub struct StayUpdate<'a> {
     pub book: &'a mut GarageStays,
     pub billing: &'a mut Billing,
-    pub called: &'a str,
+    pub ledger: &'a Ledger,
     pub changes: &'a mut ViewChanges,
 }
 
-impl<'a> StayUpdate<'a> {
-    pub(super) fn garage(&self) -> BilledGarage<'a> {
-        BilledGarage { number: self.book.number, called: self.called }
-    }
-
-    pub(super) fn closed(
+impl StayUpdate<'_> {
+    /// What a visit costs, and what of it does not add up, follows from what it was and what it is now.
+    pub(super) fn visit_changed(
         &mut self,
-        position: u64,
         plate: &Plate,
-        stay: OpenStay,
-        exit: StoredPassage,
+        address: SlotAddress,
+        before: Option<&Visit<StoredPassage>>,
+        after: Option<&Visit<StoredPassage>>,
     ) -> Result<(), StoreError> {
-        let closed = ClosedStay { garage: self.garage(), plate, entry: stay.entry, exit, cover: stay.cover };
-        self.billing.closed(position, closed, &mut self.changes.billing)
+        let visit = BilledVisit { garage: self.book.number, plate, address };
+        self.billing.visit_changed(self.ledger, visit, (before, after), &mut self.changes.billing)
     }
 
-    fn note(&mut self, code: AnomalyCode, plate: &Plate, passage: StoredPassage) -> Result<(), StoreError> {
-        let garage = self.book.number;
-        self.changes.billing.note(code, garage, Some(plate), passage.at_ms, passage.position)
+    /// A stay ends in another way than before.
+    pub(super) fn end_changed(
+        &mut self,
+        plate: &Plate,
+        open: OpenStay,
+        end: End<StoredPassage>,
+    ) -> Result<(), StoreError> {
+        self.changes.change(open.address, SlotChange::End(end.clone()))?;
+        let stay = |end| Visit::Stay { entry: open.entry, end };
+        self.visit_changed(plate, open.address, Some(&stay(End::Inside)), Some(&stay(end)))
     }
 }
 
@@ -94,7 +99,7 @@ impl<'a> StayUpdate<'a> {
 pub(super) type ChainedVisit = (Visit<StoredPassage>, bool);
 
 impl StayIndex {
-    pub fn load(store: &Store, garages: usize, billing: &mut Billing) -> Result<StayIndex, StoreError> {
+    pub fn load(store: &Store, garages: usize) -> Result<StayIndex, StoreError> {
         let garages = vec![CarsInside::default(); garages];
         let (heads, age) = (ChainHeads::load(store)?, read(store, aged::AGE)?.unwrap_or_default());
         let mut stays = StayIndex { heads, garages, age, ..StayIndex::default() };
@@ -108,17 +113,14 @@ impl StayIndex {
                     let plate = Plate::stored(&plate).map_err(|_| misfit())?;
                     let slot = u8::try_from(slot).map_err(|_| misfit())?;
                     let address = SlotAddress { garage, page, slot };
-                    of_garage.inside.enter(&plate, OpenStay { address, entry, cover: its.cover });
+                    of_garage.inside.enter(&plate, OpenStay { address, entry });
                     of_garage.occupied.enter(page);
-                    billing.was_inside(its.cover);
                     *stays.garages_of.entry(plate).or_default() += 1;
                 }
             }
         }
         for found in aged::all(store) {
-            let (plate, open) = found?;
-            stays.filter.add(&plate);
-            billing.was_inside(open.cover);
+            stays.filter.add(&found?.0);
         }
         Ok(stays)
     }
@@ -159,18 +161,14 @@ impl StayIndex {
         mut update: StayUpdate<'_>,
     ) -> Result<(), StoreError> {
         if let Some(former) = self.take(plate, &mut update)? {
-            update.note(AnomalyCode::EntryWhileOpen, plate, entry)?;
-            update.changes.change(former.address, SlotChange::End(End::Unseen))?;
             update.book.counts.open -= 1;
             update.book.counts.exits_missed += 1;
+            update.end_changed(plate, former, End::Unseen)?;
         }
-        if self.is_inside_anywhere(plate, update.changes)? {
-            update.note(AnomalyCode::OpenInTwoGarages, plate, entry)?;
-        }
-        let cover = update.billing.entered(update.garage(), plate, entry);
-        let visit = Visit::Stay { entry, end: End::Inside };
-        let address = self.append(AppendOrder::InOrder, plate, cover, visit, &mut update)?;
-        self.is_inside(plate, OpenStay { address, entry, cover }, update.changes)
+        let is_elsewhere = self.is_inside_anywhere(plate, update.changes)?;
+        let address = self.append(AppendOrder::InOrder, plate, Visit::Stay { entry, end: End::Inside }, &mut update)?;
+        self.is_inside(plate, OpenStay { address, entry }, update.changes)?;
+        self.note_overlaps(plate, is_elsewhere, &mut update)
     }
 
     pub fn leave(
@@ -181,16 +179,27 @@ impl StayIndex {
     ) -> Result<(), StoreError> {
         match self.take(plate, &mut update)? {
             Some(stay) => {
-                update.changes.change(stay.address, SlotChange::End(End::Left(exit)))?;
                 update.book.counts.open -= 1;
                 update.book.counts.closed += 1;
-                update.closed(exit.position, plate, stay, exit)
+                update.end_changed(plate, stay, End::Left(exit))?;
+                self.note_overlaps(plate, false, &mut update)
             }
-            None => {
-                self.append(AppendOrder::InOrder, plate, Cover::None, Visit::Exit(exit), &mut update)?;
-                update.note(AnomalyCode::ExitWithoutEntry, plate, exit)
-            }
+            None => self.append(AppendOrder::InOrder, plate, Visit::Exit(exit), &mut update).map(drop),
         }
+    }
+
+    /// Looks for stays of a car in two garages at once, if it may have some or had some.
+    pub(super) fn note_overlaps(
+        &self,
+        plate: &Plate,
+        may_overlap: bool,
+        update: &mut StayUpdate<'_>,
+    ) -> Result<(), StoreError> {
+        if !may_overlap && !update.billing.is_overlapping(plate) {
+            return Ok(());
+        }
+        let visits = self.of_plate(plate, update.changes)?;
+        update.billing.note_overlaps(plate, &visits, &mut update.changes.billing)
     }
 
     pub(super) fn is_inside(
@@ -225,9 +234,6 @@ impl StayIndex {
             if let Some(open) = found {
                 self.take_aged(plate, open, update.changes)?;
             }
-        }
-        if let Some(open) = found {
-            update.billing.left(open.cover);
         }
         Ok(found)
     }
@@ -276,24 +282,21 @@ impl StayIndex {
         &mut self,
         appended: AppendOrder,
         plate: &Plate,
-        cover: Cover,
         visit: Visit<StoredPassage>,
         update: &mut StayUpdate<'_>,
     ) -> Result<SlotAddress, StoreError> {
-        let StayUpdate { book, changes, .. } = update;
-        *book.count(&visit) += 1;
+        *update.book.count(&visit) += 1;
         let chain = PlateChain::of(plate);
-        let visit = Some((plate.as_str().into(), visit));
         let slot = Slot {
             previous: self.heads.get(chain),
             in_order: appended == AppendOrder::InOrder,
-            cover,
-            visit,
+            visit: Some((plate.as_str().into(), visit.clone())),
         };
-        let address = book.next_address(slot.reserve());
+        let address = update.book.next_address(slot.reserve());
         self.heads.set(chain, Some(address));
-        changes.heads.insert(chain.head_page());
-        changes.change(address, SlotChange::Append(slot))?;
+        update.changes.heads.insert(chain.head_page());
+        update.changes.change(address, SlotChange::Append(slot))?;
+        update.visit_changed(plate, address, None, Some(&visit))?;
         Ok(address)
     }
 
@@ -305,6 +308,11 @@ impl StayIndex {
     #[cfg(test)]
     pub fn in_memory(&self) -> usize {
         self.garages.iter().map(|garage| garage.inside.by_plate.len()).sum()
+    }
+
+    /// The newest member of the chain that a plate shares with others.
+    pub fn newest_of(&self, plate: &Plate) -> Option<SlotAddress> {
+        self.heads.get(PlateChain::of(plate))
     }
 
     /// The chain of a plate, newest first: each visit and whether it was appended in order; none where the slot is of another plate.
@@ -345,11 +353,11 @@ impl StayIndex {
     }
 }
 
-/// How many writes one entry or exit adds at most: a page in which a stay ends, and what is said of it in the books of money.
+/// How many writes one entry or exit adds, as a rule at most: a page in which a stay ends, and what follows for the books of money.
 /// Appended visits share pages.
 pub const WRITES_OF_A_PASSAGE: usize = 1 + WRITES_OF_A_STAY;
 /// How many writes one correction adds, as a rule at most: visits under both plates, their charges, and its readings.
-pub const WRITES_OF_A_CORRECTION: usize = 10;
+pub const WRITES_OF_A_CORRECTION: usize = 4 + 2 * WRITES_OF_A_STAY;
 
 /// How many writes the events of one ledger page add beside those, as a rule at most: pages for what is appended, the maps of a
 /// garage of ten million visits, pages of charges.

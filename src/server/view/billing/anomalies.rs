@@ -1,20 +1,32 @@
 //! Anomalies: what did not add up, once for each code, garage and plate, with its count and the times of the first and the last.
 //!
-//! A plate that nobody registered is not written down here: a city may have millions. The entries of the account
-//! `unregistered` say it, and listing reads them.
+//! **Promise.** Each fact counts once, and no longer than it does not add up: the list is a function of the facts, in whatever order
+//! they came.
+//!
+//! | key | value |
+//! | --- | --- |
+//! | `vbn` + code (u8) + garage (u32) + plate | how often it happened (u64) |
+//! | `vbf` + the same + 0 (u8) + [`AnomalyFact`]: time (u64), stream (u32), sequence (u64), made (u8) | the position (u64) of the fact |
+//!
+//! A plate that nobody registered is not written down here: a city may have millions. Its stays say it, and listing reads them.
 
-use super::super::chains::{ChainHeads, PlateChain, walk};
-use super::super::codec::{damaged, decode, sized};
-use super::super::pages::is_token;
+use super::super::chains::{ChainHeads, PlateChain};
+use super::super::changes::ViewChanges;
+use super::super::codec::{damaged, decode, read_range, sized, u64_from};
+use super::super::list::{StayFilter, list_now as list_stays};
+use super::super::pages::{Slot, SlotAddress, StoredPassage, is_token};
+use super::super::state::Snapshot;
 use super::super::written::at_one_position;
-use super::entries::{BilledStay, BillingEntry, EntryKind, EntryNumber, link};
-use super::list::EntryReader;
+use super::draft::{ClosedStay, UNREGISTERED};
+use super::places::Place;
 use crate::codes::{self, Code};
 use crate::parking::Plate;
+use crate::parking::stay::{End, Visit};
 use crate::server::hex::{hex, unhex};
+use crate::server::ledger::Ledger;
 use crate::store::{Store, StoreError};
-use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashSet};
+use smol_str::SmolStr;
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Mutex;
 
@@ -31,11 +43,14 @@ pub enum AnomalyCode {
     ClockNotSet,
     UnreadablePlate,
     NoTariff,
+    CalendarIncomplete,
+    PlaceUndecided,
+    OtherAccountInContract,
     Unregistered,
 }
 
 impl AnomalyCode {
-    const ALL: [AnomalyCode; 10] = [
+    const ALL: [AnomalyCode; 13] = [
         AnomalyCode::ExitWithoutEntry,
         AnomalyCode::EntryWhileOpen,
         AnomalyCode::ClockSkew,
@@ -45,8 +60,17 @@ impl AnomalyCode {
         AnomalyCode::ClockNotSet,
         AnomalyCode::UnreadablePlate,
         AnomalyCode::NoTariff,
+        AnomalyCode::CalendarIncomplete,
+        AnomalyCode::PlaceUndecided,
+        AnomalyCode::OtherAccountInContract,
         AnomalyCode::Unregistered,
     ];
+
+    /// Whether it is about a garage rather than a car: listed once for the garage.
+    fn is_about_a_garage(self) -> bool {
+        use AnomalyCode::{CalendarIncomplete, ClockNotSet, NoTariff, UnreadablePlate};
+        matches!(self, ClockNotSet | UnreadablePlate | NoTariff | CalendarIncomplete)
+    }
 
     /// Its code; what it means, what became of it, and what a person can do; and the command that resolves it, as it is typed,
     /// with what is to be filled in.
@@ -95,13 +119,28 @@ impl AnomalyCode {
             ),
             AnomalyCode::NoTariff => (
                 codes::NO_TARIFF,
-                "no tariff has a price for this stay yet; it waits. Add a tariff to the configuration and restart the server; then \"server tariffs apply\" prices it",
-                "server tariffs apply",
+                "no tariff has a price for this stay yet; it waits. Add a tariff to the configuration and restart the server",
+                "server tariffs check FILE",
+            ),
+            AnomalyCode::CalendarIncomplete => (
+                codes::CALENDAR_INCOMPLETE,
+                "a stay needs the calendar of its tariff on a day that the calendar does not cover; it waits, and its note in GET /v1/charges names the calendar and the day. Add the holidays of that year and set complete_through in the configuration, and restart the server",
+                "server tariffs check FILE",
+            ),
+            AnomalyCode::PlaceUndecided => (
+                codes::PLACE_UNDECIDED,
+                "whether the contract of this car has a place for the stay depends on another car of the contract that is still inside; the stay is on hold until that car leaves. \"server stays close\" ends a stay whose exit was missed",
+                CLOSE,
+            ),
+            AnomalyCode::OtherAccountInContract => (
+                codes::OTHER_ACCOUNT_IN_CONTRACT,
+                "the plate is registered to another account than that of the contract that names the car; the account of the contract pays. Correct the registration or the contract",
+                "server plates add PLATE ACCOUNT",
             ),
             AnomalyCode::Unregistered => (
                 codes::UNREGISTERED,
-                "this plate is not registered; its stays are charged to the account \"unregistered\". \"server plates add\" registers it for later stays, \"server charges void\" voids a charge",
-                "server plates add PLATE ACCOUNT NAME",
+                "this plate is not registered; its stays are charged to the account \"unregistered\". \"server plates add\" registers it, from a date on; \"server charges void\" voids a charge",
+                "server plates add PLATE ACCOUNT --from DATE",
             ),
         }
     }
@@ -111,8 +150,94 @@ impl AnomalyCode {
     }
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// What is listed once.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AnomalyKey {
+    pub code: AnomalyCode,
+    pub garage: u32,
+    /// Empty for what is about a garage.
+    plate: SmolStr,
+}
+
+impl AnomalyKey {
+    pub fn of(code: AnomalyCode, garage: u32, plate: &Plate) -> AnomalyKey {
+        match code.is_about_a_garage() {
+            true => AnomalyKey::of_garage(code, garage),
+            false => AnomalyKey { code, garage, plate: plate.as_str().into() },
+        }
+    }
+
+    pub fn of_garage(code: AnomalyCode, garage: u32) -> AnomalyKey {
+        AnomalyKey { code, garage, plate: SmolStr::default() }
+    }
+
+    fn with(&self, prefix: &[u8]) -> Vec<u8> {
+        [prefix, &[self.code as u8], &self.garage.to_be_bytes(), self.plate.as_bytes()].concat()
+    }
+
+    pub(super) fn key(&self) -> Vec<u8> {
+        self.with(b"vbn")
+    }
+
+    pub(super) fn fact_key(&self, fact: AnomalyFact) -> Vec<u8> {
+        let AnomalyFact { at_ms, stream, sequence, is_made } = fact;
+        let time = (at_ms as u64) ^ (1 << 63);
+        let mut key = self.with(b"vbf");
+        key.push(0);
+        key.extend(time.to_be_bytes());
+        key.extend(stream.to_be_bytes());
+        key.extend(sequence.to_be_bytes());
+        key.push(u8::from(is_made));
+        key
+    }
+
+    /// Reads a key of a count.
+    fn read(key: &[u8]) -> Result<AnomalyKey, StoreError> {
+        let code = key.get(3).and_then(|code| AnomalyCode::ALL.into_iter().find(|its| *its as u8 == *code));
+        let garage = u32::from_be_bytes(sized(key, 4..PLATE_AT)?);
+        let plate = std::str::from_utf8(&key[PLATE_AT..]).map_err(|_| damaged(key))?;
+        Ok(AnomalyKey { code: code.ok_or_else(|| damaged(key))?, garage, plate: plate.into() })
+    }
+}
+
+/// The event that does not add up, or what an operator made of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AnomalyFact {
+    at_ms: i64,
+    stream: u32,
+    sequence: u64,
+    is_made: bool,
+}
+
+impl AnomalyFact {
+    pub fn of(passage: StoredPassage) -> AnomalyFact {
+        AnomalyFact {
+            at_ms: passage.at_ms,
+            stream: passage.stream(),
+            sequence: passage.sequence,
+            is_made: passage.is_made(),
+        }
+    }
+
+    pub fn of_event(stream: u32, sequence: u64, at_ms: i64) -> AnomalyFact {
+        AnomalyFact { at_ms, stream, sequence, is_made: false }
+    }
+}
+
+/// The plates of an anomaly in any garage.
+pub(super) fn plates_of(store: &Store, code: AnomalyCode) -> Result<HashSet<SmolStr>, StoreError> {
+    let (from, to) = ([b"vbn", &[code as u8][..]].concat(), [b"vbn", &[code as u8 + 1][..]].concat());
+    store.range(&from, &to).map(|entry| Ok(AnomalyKey::read(&entry?.0)?.plate)).collect()
+}
+
+/// Where in a key the plate begins.
+const PLATE_AT: usize = 8;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Anomaly {
+    pub code: AnomalyCode,
+    pub garage: u32,
+    pub plate: Option<String>,
     pub count: u64,
     pub first_at_ms: i64,
     pub last_at_ms: i64,
@@ -120,59 +245,38 @@ pub struct Anomaly {
     pub last_position: u64,
 }
 
-impl Anomaly {
-    pub fn happened(&mut self, at_ms: i64, position: u64) {
-        if self.count == 0 {
-            (self.first_at_ms, self.first_position) = (at_ms, position);
-        }
-        self.count += 1;
-        (self.last_at_ms, self.last_position) = (at_ms, position);
-    }
-}
-
-/// Where in a key the plate begins, or the token that stands for one.
-pub(super) const PLATE_AT: usize = 8;
-
-pub(super) fn key(code: AnomalyCode, garage: u32, plate: Option<&Plate>) -> Vec<u8> {
-    let plate = plate.map_or("", Plate::as_str);
-    [b"vbn", &[code as u8][..], &garage.to_be_bytes(), plate.as_bytes()].concat()
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NotedAnomaly {
-    pub code: AnomalyCode,
-    pub garage: u32,
-    pub plate: Option<String>,
-    pub anomaly: Anomaly,
-}
-
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AnomalyCursor {
     Key(Vec<u8>),
-    /// Before this entry of the account `unregistered`; the greatest number: from its newest on.
-    Entry(EntryNumber),
+    /// Among the stays of unregistered cars: after this one; `None`: from the first on.
+    Stay(Option<SlotAddress>),
 }
 
 impl fmt::Display for AnomalyCursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             AnomalyCursor::Key(key) => f.write_str(&hex(key)),
-            AnomalyCursor::Entry(number) => write!(f, "e{number}"),
+            AnomalyCursor::Stay(after) => {
+                let after = postcard::to_stdvec(after).expect("an address always encodes");
+                write!(f, "s{}", hex(&after))
+            }
         }
     }
 }
 
 impl AnomalyCursor {
     pub fn parse(text: &str) -> Option<AnomalyCursor> {
-        if let Some(number) = text.strip_prefix('e') {
-            return number.parse().ok().map(AnomalyCursor::Entry);
+        match text.strip_prefix('s') {
+            Some(after) => postcard::from_bytes(&unhex(after)?).ok().map(AnomalyCursor::Stay),
+            None => unhex(text).filter(|key| key.len() >= PLATE_AT).map(AnomalyCursor::Key),
         }
-        unhex(text).filter(|key| key.len() >= PLATE_AT).map(AnomalyCursor::Key)
     }
 }
 
-/// How many anomalies, and entries of unregistered plates and of their chains, an answer looks at before it gives what it has.
+/// How many anomalies, and visits of unregistered plates and of their chains, an answer looks at before it gives what it has.
 const LOOK_AT: usize = 20_000;
+/// How many stays are read at once to look for unregistered cars.
+const STAYS_AT_ONCE: usize = 256;
 
 /// What to list. `None` filters nothing.
 #[derive(Debug, Clone, Default)]
@@ -186,31 +290,29 @@ pub struct AnomalyFilter {
 
 #[derive(Debug)]
 pub struct AnomalyList {
-    pub anomalies: Vec<NotedAnomaly>,
+    pub anomalies: Vec<Anomaly>,
     /// Where to continue; `None` at the end.
     pub next: Option<AnomalyCursor>,
 }
 
-/// Lists the wanted anomalies: first the stored ones, then the plates of the entries of the account `unregistered`, whose number
-/// is given if it exists. Gives the position that they show. While `saving` is held the views are not written.
+/// Lists the wanted anomalies: first those that are written down, then the plates of stays that nobody registered. Gives the
+/// position that they show. While `saving` is held the views are not written.
 pub fn list(
-    store: &Store,
+    (view, ledger): (&Snapshot, &Ledger),
     saving: Option<&Mutex<()>>,
-    unregistered: Option<u32>,
     wanted: &AnomalyFilter,
 ) -> Result<(u64, AnomalyList), StoreError> {
-    at_one_position(store, saving, || list_now(store, unregistered, wanted, LOOK_AT))
+    at_one_position(ledger.store(), saving, || list_now((view, ledger), wanted, LOOK_AT))
 }
 
 pub(super) fn list_now(
-    store: &Store,
-    unregistered: Option<u32>,
+    (view, ledger): (&Snapshot, &Ledger),
     wanted: &AnomalyFilter,
     look_at: usize,
 ) -> Result<AnomalyList, StoreError> {
-    let mut search = AnomalySearch { store, wanted, look_at, found: Vec::new() };
-    let before = match &wanted.after {
-        Some(AnomalyCursor::Entry(number)) => Some(*number).filter(|number| *number != EntryNumber::MAX),
+    let mut search = AnomalySearch { view, ledger, wanted, look_at, found: Vec::new() };
+    let after = match &wanted.after {
+        Some(AnomalyCursor::Stay(after)) => *after,
         after => {
             let after = match after {
                 Some(AnomalyCursor::Key(key)) => &key[..],
@@ -224,205 +326,162 @@ pub(super) fn list_now(
         }
     };
     let is_asked_for = wanted.code.is_none_or(|code| code == AnomalyCode::Unregistered);
-    let next = match unregistered.filter(|_| is_asked_for) {
-        None => None,
-        Some(_) if search.found.len() == wanted.limit => Some(EntryNumber::MAX),
-        Some(account) => match &wanted.plate {
-            Some(plate) => search.of_unregistered_plate(account, plate, before)?,
-            None => search.of_unregistered(account, before)?,
-        },
+    let next = if is_asked_for && view.billing.account(UNREGISTERED).is_some() {
+        search.unregistered(after)?
+    } else {
+        None
     };
-    Ok(AnomalyList { anomalies: search.found, next: next.map(AnomalyCursor::Entry) })
+    Ok(AnomalyList { anomalies: search.found, next })
 }
 
 struct AnomalySearch<'a> {
-    store: &'a Store,
+    view: &'a Snapshot,
+    ledger: &'a Ledger,
     wanted: &'a AnomalyFilter,
     look_at: usize,
-    found: Vec<NotedAnomaly>,
+    found: Vec<Anomaly>,
 }
 
 impl AnomalySearch<'_> {
-    /// Whether the answer has room for one more, and may look for it.
+    /// Whether the answer may look at one more.
     fn goes_on(&mut self) -> bool {
         let goes_on = self.look_at > 0 && self.found.len() < self.wanted.limit;
         self.look_at = self.look_at.saturating_sub(1);
         goes_on
     }
 
-    /// Finds the anomalies stored after a key, code by code, and only those of a garage or a plate if the filter names one.
-    /// Returns where to continue if there may be more.
+    /// Finds the anomalies written down after a key, code by code, and only those of a garage or a plate if the filter names one.
     fn written_down(&mut self, after: &[u8]) -> Result<Option<AnomalyCursor>, StoreError> {
-        let mut last = after.to_vec();
-        for code in
-            AnomalyCode::ALL.into_iter().filter(|code| self.wanted.code.is_none_or(|its| its == *code))
-        {
-            let (mut from, to) = keys_of(code, self.wanted);
-            if *after >= *from {
-                from = [after, &[0]].concat();
-            }
-            if from >= to {
-                continue;
-            }
-            for entry in self.store.range(&from, &to) {
-                let (key, value) = entry?;
+        let store = self.ledger.store();
+        let after = [after, &[0]].concat();
+        let mut last = None;
+        for code in AnomalyCode::ALL.into_iter().filter(|code| self.wanted.code.is_none_or(|its| its == *code)) {
+            let (from, to) = keys_of(code, self.wanted);
+            for entry in read_range::<u64>(store, from.as_slice().max(after.as_slice()), &to) {
+                let (key, count) = entry?;
                 if !self.goes_on() {
-                    return Ok(Some(AnomalyCursor::Key(last)));
+                    return Ok(last.map(AnomalyCursor::Key).or(Some(AnomalyCursor::Key(from))));
                 }
-                let noted = read(&key, &value)?;
-                let plate = self.wanted.plate.as_ref();
-                if plate.is_none_or(|plate| noted.plate.as_deref() == Some(plate.as_str())) {
-                    self.found.push(noted);
+                let anomaly = AnomalyKey::read(&key)?;
+                if self.wanted.plate.as_ref().is_none_or(|plate| *plate.as_str() == *anomaly.plate) {
+                    self.found.push(written(store, anomaly, count)?);
                 }
-                last = key;
+                last = Some(key);
             }
         }
         Ok(None)
     }
 
-    /// Finds the plates of the account, each at its newest entry in a garage. Returns where to continue.
-    fn of_unregistered(
-        &mut self,
-        account: u32,
-        before: Option<EntryNumber>,
-    ) -> Result<Option<EntryNumber>, StoreError> {
-        // Two, because each keeps the page that it read last.
-        let (mut reader, mut chains) = (EntryReader::new(self.store), EntryReader::new(self.store));
-        let mut next = before;
+    /// Finds the cars that nobody registered: each once for a garage, at its newest stay there.
+    fn unregistered(&mut self, mut after: Option<SlotAddress>) -> Result<Option<AnomalyCursor>, StoreError> {
+        let store = self.ledger.store();
         loop {
-            next = reader.before(next)?;
-            let Some(number) = next else { return Ok(None) };
-            if !self.goes_on() {
-                return Ok(Some(number + 1));
+            let wanted = StayFilter {
+                plate: self.wanted.plate.clone(),
+                garage: self.wanted.garage,
+                open: Some(false),
+                after,
+                limit: STAYS_AT_ONCE,
+            };
+            let stays = list_stays(store, &wanted, self.look_at.max(1))?;
+            for stay in stays.stays {
+                if !self.goes_on() {
+                    return Ok(Some(AnomalyCursor::Stay(after)));
+                }
+                after = Some(stay.address);
+                let End::Left(exit) = stay.end else { continue };
+                if is_token(&stay.plate) || !self.is_unregistered(stay.address.garage, &stay.plate, stay.entry, exit)? {
+                    continue;
+                }
+                self.found.extend(self.of_car(stay.address, &stay.plate)?);
             }
-            let entry = reader.entry(number)?;
-            let Some(stay) = entry.as_ref().and_then(|entry| stay_of(entry, account)) else { continue };
-            if self.wanted.garage.is_some_and(|garage| garage != stay.garage) {
+            match stays.next {
+                Some(next) if self.goes_on() => after = Some(next),
+                next => return Ok(next.map(|next| AnomalyCursor::Stay(Some(next)))),
+            }
+        }
+    }
+
+    fn is_unregistered(
+        &self,
+        garage: u32,
+        plate: &str,
+        entry: StoredPassage,
+        exit: StoredPassage,
+    ) -> Result<bool, StoreError> {
+        let plate = Plate::stored(plate).map_err(|_| damaged(b"vs"))?;
+        let Some(garage) = self.view.billing.garages.get(garage) else { return Ok(false) };
+        let stay = ClosedStay { garage, plate: &plate, entry, exit, place: Place::default() };
+        Ok(self.view.billing.assessor(self.ledger).draft(stay)?.account == UNREGISTERED)
+    }
+
+    /// The anomaly of a car in a garage, if its newest stay there that nobody pays is at this address.
+    fn of_car(&self, newest: SlotAddress, plate: &str) -> Result<Option<Anomaly>, StoreError> {
+        let its = Plate::stored(plate).map_err(|_| damaged(b"vs"))?;
+        let head = ChainHeads::read(self.ledger.store(), PlateChain::of(&its))?;
+        let mut exits: Vec<StoredPassage> = Vec::new();
+        for member in ViewChanges::on(self.ledger.store()).chain(head, Slot::clone) {
+            let (address, slot) = member?;
+            let Some((other, Visit::Stay { entry, end: End::Left(exit) })) = &slot.visit else { continue };
+            if address.garage != newest.garage
+                || **other != *plate
+                || !self.is_unregistered(newest.garage, plate, *entry, *exit)?
+            {
                 continue;
             }
-            let plate = Plate::new(&stay.plate).map_err(|_| damaged(b"vbe"))?;
-            // Empty: the plate was listed at its newest entry.
-            let visits = self.visits(&mut chains, account, &plate, Some((stay.garage, number)))?;
-            if !visits.is_empty() {
-                self.found.push(unregistered(&visits));
+            if exits.is_empty() && address != newest {
+                return Ok(None);
             }
+            exits.push(*exit);
         }
-    }
-
-    /// Finds one plate among them: only its chain is read.
-    fn of_unregistered_plate(
-        &mut self,
-        account: u32,
-        plate: &Plate,
-        before: Option<EntryNumber>,
-    ) -> Result<Option<EntryNumber>, StoreError> {
-        let mut of_garages: BTreeMap<u32, Vec<Visited>> = BTreeMap::new();
-        for visited in self.visits(&mut EntryReader::new(self.store), account, plate, None)? {
-            of_garages.entry(visited.1.garage).or_default().push(visited);
-        }
-        let newest = |visits: &Vec<Visited>| visits[0].0;
-        let mut of_garages: Vec<Vec<Visited>> = of_garages
-            .into_values()
-            .filter(|visits| before.is_none_or(|before| newest(visits) < before))
-            .filter(|visits| self.wanted.garage.is_none_or(|garage| garage == visits[0].1.garage))
-            .collect();
-        of_garages.sort_by_key(|visits| std::cmp::Reverse(newest(visits)));
-        for visits in of_garages {
-            if self.found.len() == self.wanted.limit {
-                return Ok(Some(newest(&visits) + 1));
-            }
-            self.found.push(unregistered(&visits));
-        }
-        Ok(None)
-    }
-
-    /// The stays of a plate that the account pays for, newest first; or those in one garage, if the newest has that number.
-    fn visits(
-        &mut self,
-        reader: &mut EntryReader<'_>,
-        account: u32,
-        plate: &Plate,
-        only: Option<(u32, EntryNumber)>,
-    ) -> Result<Vec<Visited>, StoreError> {
-        let newest = link(ChainHeads::<EntryNumber>::read(self.store, PlateChain::of(plate))?);
-        let chain = walk(newest, |number| {
-            self.look_at = self.look_at.saturating_sub(1);
-            let entry = reader.entry(number)?;
-            let before = entry.as_ref().and_then(|entry| link(entry.before_of_plate));
-            Ok((entry, before))
-        });
-        let mut visits = Vec::new();
-        for found in chain {
-            let (number, Some(entry)) = found? else { break };
-            let is_of = |stay: &BilledStay| {
-                *stay.plate == *plate.as_str() && only.is_none_or(|(garage, _)| garage == stay.garage)
-            };
-            if let Some(stay) = stay_of(&entry, account).filter(is_of) {
-                if visits.is_empty() && only.is_some_and(|(_, newest)| newest != number) {
-                    break;
-                }
-                visits.push((number, stay, entry.position));
-            }
-        }
-        Ok(visits)
+        let by_time = |exit: &&StoredPassage| (exit.at_ms, exit.position, exit.sequence);
+        let (Some(first), Some(last)) = (exits.iter().min_by_key(by_time), exits.iter().max_by_key(by_time)) else {
+            return Ok(None);
+        };
+        Ok(Some(Anomaly {
+            code: AnomalyCode::Unregistered,
+            garage: newest.garage,
+            plate: Some(plate.to_owned()),
+            count: exits.len() as u64,
+            first_at_ms: first.at_ms,
+            last_at_ms: last.at_ms,
+            first_position: first.position,
+            last_position: last.position,
+        }))
     }
 }
 
-type Visited = (EntryNumber, BilledStay, u64);
+/// An anomaly with the first and the last of its facts.
+fn written(store: &Store, anomaly: AnomalyKey, count: u64) -> Result<Anomaly, StoreError> {
+    let from = [&anomaly.with(b"vbf")[..], &[0]].concat();
+    let to = [&from[..from.len() - 1], &[1]].concat();
+    let first = store.range(&from, &to).next().transpose()?;
+    let last = store.last(&from, &to)?;
+    let (Some(first), Some(last)) = (first, last) else { return Err(damaged(&anomaly.key())) };
+    let read = |(key, value): &(Vec<u8>, Vec<u8>)| {
+        let time = u64::from_be_bytes(sized(key, from.len()..from.len() + 8)?);
+        let position: u64 = decode(key, value)?;
+        Ok::<_, StoreError>(((time ^ (1 << 63)) as i64, position))
+    };
+    let ((first_at_ms, first_position), (last_at_ms, last_position)) = (read(&first)?, read(&last)?);
+    let AnomalyKey { code, garage, plate } = anomaly;
+    let plate = (!plate.is_empty()).then(|| plate.to_string());
+    Ok(Anomaly { code, garage, plate, count, first_at_ms, last_at_ms, first_position, last_position })
+}
 
 fn keys_of(code: AnomalyCode, wanted: &AnomalyFilter) -> (Vec<u8>, Vec<u8>) {
     let of_code = |code: u8| [b"vbn", &[code][..]].concat();
+    let of_garage = |garage: u32| [&of_code(code as u8)[..], &garage.to_be_bytes()].concat();
     match (wanted.garage, &wanted.plate) {
         (Some(garage), Some(plate)) => {
-            let from = key(code, garage, Some(plate));
+            let from = [&of_garage(garage)[..], plate.as_str().as_bytes()].concat();
             let to = [&from[..], &[0]].concat();
             (from, to)
         }
         (Some(garage), None) => {
-            let to =
-                garage.checked_add(1).map_or_else(|| of_code(code as u8 + 1), |next| key(code, next, None));
-            (key(code, garage, None), to)
+            let to = garage.checked_add(1).map_or_else(|| of_code(code as u8 + 1), of_garage);
+            (of_garage(garage), to)
         }
         (None, _) => (of_code(code as u8), of_code(code as u8 + 1)),
     }
-}
-
-/// The stay of an entry, if the account pays for it. A forgotten plate belongs to nobody.
-fn stay_of(entry: &BillingEntry, account: u32) -> Option<BilledStay> {
-    match &entry.what {
-        EntryKind::Stay(stay) if entry.account == account && !is_token(&stay.plate) => Some(stay.clone()),
-        _ => None,
-    }
-}
-
-/// The anomaly of an unregistered plate in a garage, from its stays there, newest first.
-fn unregistered(visits: &[Visited]) -> NotedAnomaly {
-    let mut anomaly = Anomaly::default();
-    let mut exits = HashSet::new();
-    for (_, stay, position) in visits.iter().rev() {
-        // An entry that took the place of another is about the same exit.
-        let exit = stay.exit;
-        if exits.insert((exit.position, exit.sequence, exit.stream(), exit.is_made(), exit.at_ms)) {
-            anomaly.happened(exit.at_ms, *position);
-        }
-    }
-    let (_, stay, _) = &visits[0];
-    NotedAnomaly {
-        code: AnomalyCode::Unregistered,
-        garage: stay.garage,
-        plate: Some(stay.plate.to_string()),
-        anomaly,
-    }
-}
-
-fn read(key: &[u8], value: &[u8]) -> Result<NotedAnomaly, StoreError> {
-    let code = key.get(3).and_then(|code| AnomalyCode::ALL.into_iter().find(|its| *its as u8 == *code));
-    let garage = u32::from_be_bytes(sized(key, 4..PLATE_AT)?);
-    let plate = std::str::from_utf8(&key[PLATE_AT..]).map_err(|_| damaged(key))?;
-    Ok(NotedAnomaly {
-        code: code.ok_or_else(|| damaged(key))?,
-        garage,
-        plate: (!plate.is_empty()).then(|| plate.to_owned()),
-        anomaly: decode(key, value)?,
-    })
 }

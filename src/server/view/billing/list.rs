@@ -1,271 +1,332 @@
-//! Lists entries. They are read as last written, at most a second behind.
+//! Reads the drafts of charges: by plate, by account, by garage and month.
 //!
-//! **Promise.** A list that is read to its end shows once each entry that existed during the whole reading, newest first.
-//! **Kept by.** A cursor is the number of an entry. A list reads one plate's chain, one month of one account, or all entries from
-//! the newest on. Of all entries, it looks at [`LOOK_AT`] at most before it returns what it has found, with a cursor to continue
-//! from.
+//! **Promise.** A list that is read to its end shows once each charge that existed during the whole reading. No answer looks at more
+//! than [`LOOK_AT`] stays: it returns what it has found, and a cursor to continue from.
+//! **Not promised.** That a whole list shows one moment: a charge that changes meanwhile is shown as it is when it is read.
 
-use super::super::chains::{ChainHeads, PlateChain, walk};
-use super::super::codec::{LastPage, damaged, read_range, u32_from, u64_from};
-use super::super::pages::is_token;
+use super::super::changes::ViewChanges;
+use super::super::codec::{damaged, read_range, sized, u32_from};
+use super::super::list::{StayFilter, list_now as list_stays};
+use super::super::pages::{Slot, SlotAddress, StoredPassage, is_token, page_key, read_page};
+use super::super::state::Snapshot;
 use super::super::written::at_one_position;
-use super::entries::{self, BillingEntry, EntryKind, EntryNumber, MonthBook, Terms, link, place};
+use super::draft::{ClosedStay, Draft, UNREGISTERED};
+use super::frozen;
+use super::histories::{ALL_TIMES, Histories, PastStayKey};
+use super::places::Place;
+use super::totals::{self, Sign, Totals};
 use crate::parking::Plate;
-use crate::parking::statement::Month;
-use crate::parking::tariff::{Money, VatRate};
+use crate::parking::month::Month;
+use crate::parking::register::PlateEntry;
+use crate::parking::stay::{End, Visit};
+use crate::server::hex::{hex, unhex};
+use crate::server::ledger::Ledger;
 use crate::store::{Store, StoreError};
+use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::ops::Bound;
 use std::sync::Mutex;
 
-/// How many entries a list looks at before it answers with what it has found.
-const LOOK_AT: usize = 50_000;
+/// Maximum number of stays that one answer looks at.
+const LOOK_AT: usize = 4_000;
+/// How many stays are read at once to look for wanted ones.
+const STAYS_AT_ONCE: usize = 256;
 
 /// What to list. `None` filters nothing.
 #[derive(Debug, Clone, Default)]
-pub struct EntryFilter {
+pub struct ChargeFilter {
     pub plate: Option<Plate>,
     pub garage: Option<u32>,
-    pub account: Option<u32>,
+    pub account: Option<String>,
     pub month: Option<Month>,
-    pub after: Option<EntryNumber>,
+    pub after: Option<ChargeCursor>,
     pub limit: usize,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListedEntry {
-    pub number: EntryNumber,
-    pub entry: BillingEntry,
-    /// The charge that is voided or credited; the entry itself when it is one.
-    pub about: BillingEntry,
+/// Where a list goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ChargeCursor {
+    Stay(SlotAddress),
+    /// Among the stays of an account's plates.
+    OfPlate { plate: SmolStr, entry_ms: i64, address: SlotAddress },
+    /// Among an account's stays whose plates were forgotten; `None`: from the first on.
+    Forgotten(Option<SlotAddress>),
+}
+
+impl fmt::Display for ChargeCursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex(&postcard::to_stdvec(self).expect("a cursor always encodes")))
+    }
+}
+
+impl ChargeCursor {
+    pub fn parse(text: &str) -> Option<ChargeCursor> {
+        postcard::from_bytes(&unhex(text)?).ok()
+    }
+}
+
+/// A closed stay and the draft of its charge.
+#[derive(Debug, Clone)]
+pub struct ListedCharge {
+    pub address: SlotAddress,
+    /// Or the token that took its place.
+    pub plate: SmolStr,
+    pub entry: StoredPassage,
+    pub exit: StoredPassage,
+    pub draft: Draft,
 }
 
 #[derive(Debug, Default)]
-pub struct EntryList {
-    pub entries: Vec<ListedEntry>,
+pub struct ChargeList {
+    pub charges: Vec<ListedCharge>,
     /// Where to continue; `None` at the end.
-    pub next: Option<EntryNumber>,
+    pub next: Option<ChargeCursor>,
 }
 
-pub struct EntryReader<'a> {
-    store: &'a Store,
-    last_read: LastPage<u64, BillingEntry>,
-}
-
-impl<'a> EntryReader<'a> {
-    pub fn new(store: &'a Store) -> EntryReader<'a> {
-        EntryReader { store, last_read: LastPage::default() }
-    }
-
-    pub fn page(&mut self, page: u64) -> Result<&[BillingEntry], StoreError> {
-        self.last_read.get(page, || entries::read_page(self.store, page))
-    }
-
-    pub fn entry(&mut self, number: EntryNumber) -> Result<Option<BillingEntry>, StoreError> {
-        if number == 0 {
-            return Ok(None);
-        }
-        let (page, place) = place(number);
-        Ok(self.page(page)?.get(place).cloned())
-    }
-
-    fn known(&mut self, number: EntryNumber) -> Result<BillingEntry, StoreError> {
-        self.entry(number)?.ok_or_else(|| damaged(&entries::page_key(place(number).0)))
-    }
-
-    fn listed(&mut self, number: EntryNumber, entry: BillingEntry) -> Result<ListedEntry, StoreError> {
-        let about = match &entry.what {
-            EntryKind::Stay(_) => entry.clone(),
-            EntryKind::Void { of, .. } | EntryKind::Credit { of, .. } => self.known(*of)?,
-        };
-        Ok(ListedEntry { number, entry, about })
-    }
-
-    /// Entries of the chain of an account's month, from `newest` on, at most `limit`.
-    pub fn of_month(&mut self, newest: EntryNumber, limit: usize) -> Result<Vec<ListedEntry>, StoreError> {
-        let chain = walk(link(newest), |number| {
-            let entry = self.known(number)?;
-            let before = link(entry.before_in_month);
-            Ok((self.listed(number, entry)?, before))
-        });
-        chain.take(limit).map(|found| found.map(|(_, listed)| listed)).collect()
-    }
-
-    /// The entry before this one in the order of all entries; the newest one when no entry is given.
-    pub fn before(&mut self, number: Option<EntryNumber>) -> Result<Option<EntryNumber>, StoreError> {
-        if number == Some(0) {
-            return Ok(None);
-        }
-        let page = match number.map(place) {
-            Some((_, slot @ 1..)) => return Ok(number.filter(|_| slot > 0).map(|number| number - 1)),
-            Some((page, _)) => page.checked_sub(1),
-            None => self.store.last(b"vbe", b"vbf")?.map(|(key, _)| u64_from(&key, 3)).transpose()?,
-        };
-        let Some(page) = page else { return Ok(None) };
-        let entries = self.page(page)?.len();
-        Ok(entries.checked_sub(1).map(|last| entries::number(page, last)))
-    }
-}
-
-/// Lists entries, newest first, and gives the position that they show. While `saving` is held the views are not written.
+/// Lists drafts: those of one plate newest first; those of a registered account plate by plate; else garage by garage, newest first.
+/// Gives the position that they show. While `saving` is held the views are not written.
 pub fn list(
-    store: &Store,
+    (view, ledger): (&Snapshot, &Ledger),
     saving: Option<&Mutex<()>>,
-    wanted: &EntryFilter,
-) -> Result<(u64, EntryList), StoreError> {
-    at_one_position(store, saving, || list_now(store, wanted))
+    wanted: &ChargeFilter,
+) -> Result<(u64, ChargeList), StoreError> {
+    at_one_position(ledger.store(), saving, || {
+        let mut search = ChargeSearch::new(view, ledger, wanted, LOOK_AT);
+        match (&wanted.plate, wanted.account.as_deref()) {
+            (None, Some(account)) if account != UNREGISTERED => search.of_account(account)?,
+            _ => search.of_stays()?,
+        }
+        Ok(search.list)
+    })
 }
 
-fn list_now(store: &Store, wanted: &EntryFilter) -> Result<EntryList, StoreError> {
-    let mut list = EntryList::default();
-    let mut reader = EntryReader::new(store);
-    let matches = |listed: &ListedEntry| {
-        let EntryKind::Stay(stay) = &listed.about.what else { return false };
-        wanted.plate.as_ref().is_none_or(|plate| *plate.as_str() == *stay.plate)
-            && wanted.garage.is_none_or(|garage| garage == stay.garage)
-            && wanted.account.is_none_or(|account| account == listed.entry.account)
-            && wanted.month.is_none_or(|month| month == listed.entry.month)
-    };
-    let of_month = wanted.account.zip(wanted.month).filter(|_| wanted.plate.is_none());
-    let newest = match (&wanted.plate, of_month, wanted.after) {
-        (Some(plate), _, None) => link(ChainHeads::<EntryNumber>::read(store, PlateChain::of(plate))?),
-        (Some(_), _, Some(after)) => reader.entry(after)?.and_then(|entry| link(entry.before_of_plate)),
-        (None, Some((account, month)), None) => {
-            entries::read_month(store, account, month)?.and_then(|book| link(book.last))
-        }
-        (None, Some(_), Some(after)) => reader.entry(after)?.and_then(|entry| link(entry.before_in_month)),
-        (None, None, after) => reader.before(after)?,
-    };
-    let chain = walk(newest, |number| {
-        let Some(entry) = reader.entry(number)? else { return Ok((None, None)) };
-        let before = match (&wanted.plate, of_month) {
-            (Some(_), _) => link(entry.before_of_plate),
-            (None, Some(_)) => link(entry.before_in_month),
-            (None, None) => reader.before(Some(number))?,
-        };
-        Ok((Some(reader.listed(number, entry)?), before))
-    });
-    let mut last = None;
-    for (looked_at, found) in chain.enumerate() {
-        let (number, Some(listed)) = found? else { break };
-        if looked_at == LOOK_AT || list.entries.len() == wanted.limit {
-            // Whether more entries match is only known when somebody asks for them.
-            list.next = last;
-            break;
-        }
-        last = Some(number);
-        if matches(&listed) {
-            list.entries.push(listed);
-        }
+struct ChargeSearch<'a> {
+    view: &'a Snapshot,
+    ledger: &'a Ledger,
+    wanted: &'a ChargeFilter,
+    histories: Histories,
+    look_at: usize,
+    list: ChargeList,
+}
+
+impl<'a> ChargeSearch<'a> {
+    fn new(view: &'a Snapshot, ledger: &'a Ledger, wanted: &'a ChargeFilter, look_at: usize) -> ChargeSearch<'a> {
+        let histories = Histories::on(ledger.store());
+        ChargeSearch { view, ledger, wanted, histories, look_at, list: ChargeList::default() }
     }
-    Ok(list)
-}
 
-pub fn months(store: &Store) -> Result<BTreeSet<Month>, StoreError> {
-    let months = store.range(b"vbm", b"vbn").map(|entry| Ok(entries::of_month_key(&entry?.0)?.1));
-    months.collect()
-}
+    /// Whether the answer may look at one more stay.
+    fn goes_on(&mut self) -> bool {
+        let goes_on = self.look_at > 0 && self.list.charges.len() < self.wanted.limit;
+        self.look_at = self.look_at.saturating_sub(1);
+        goes_on
+    }
 
-pub const PRICED_AT_ONCE: u64 = 4096;
+    fn add(&mut self, address: SlotAddress, plate: SmolStr, visit: &Visit<StoredPassage>) -> Result<(), StoreError> {
+        let Visit::Stay { entry, end: End::Left(exit) } = visit else { return Ok(()) };
+        let Some(draft) = draft_of((self.view, self.ledger), &self.histories, address, &plate, (*entry, *exit))? else {
+            return Ok(());
+        };
+        let ChargeFilter { garage, account, month, .. } = self.wanted;
+        if garage.is_none_or(|garage| garage == address.garage)
+            && account.as_ref().is_none_or(|account| **account == *draft.account)
+            && month.is_none_or(|month| month == draft.month)
+        {
+            self.list.charges.push(ListedCharge { address, plate, entry: *entry, exit: *exit, draft });
+        }
+        Ok(())
+    }
 
-/// The next range of numbers, from `from` on, that begins with a stay that waits for a price, as last written.
-pub fn pending(store: &Store, from: EntryNumber) -> Result<Option<(EntryNumber, EntryNumber)>, StoreError> {
-    let waits = |entry: &BillingEntry| {
-        entry.settled_by == 0 && matches!(&entry.what, EntryKind::Stay(stay) if stay.terms == Terms::Pending)
-    };
-    stretch(store, from, PRICED_AT_ONCE, waits)
-}
-
-/// Maximum number of entries that one command forgets: readers see older data while it is applied.
-pub const FORGOTTEN_AT_ONCE: u64 = 256;
-
-/// The next range of numbers, from `from` on, that begins with a charge for a month before this one that names its plate.
-pub fn to_forget(
-    store: &Store,
-    from: EntryNumber,
-    before: Month,
-) -> Result<Option<(EntryNumber, EntryNumber)>, StoreError> {
-    let names = |entry: &BillingEntry| {
-        entry.month < before
-            && entry.is_done()
-            && matches!(&entry.what, EntryKind::Stay(stay) if !is_token(&stay.plate))
-    };
-    stretch(store, from, FORGOTTEN_AT_ONCE, names)
-}
-
-/// The next range of this many numbers, from `from` on, that begins with a wanted entry.
-fn stretch(
-    store: &Store,
-    from: EntryNumber,
-    numbers: u64,
-    wanted: impl Fn(&BillingEntry) -> bool,
-) -> Result<Option<(EntryNumber, EntryNumber)>, StoreError> {
-    let (page, _) = place(from.max(1));
-    for entry in read_range::<Vec<BillingEntry>>(store, &entries::page_key(page), b"vbf") {
-        let (key, found) = entry?;
-        let page = u64_from(&key, 3)?;
-        for (slot, entry) in found.iter().enumerate() {
-            let number = entries::number(page, slot);
-            if number >= from && wanted(entry) {
-                return Ok(Some((number, number + numbers)));
+    fn of_stays(&mut self) -> Result<(), StoreError> {
+        let mut after = match self.wanted.after {
+            Some(ChargeCursor::Stay(after)) => Some(after),
+            _ => None,
+        };
+        loop {
+            let wanted = StayFilter {
+                plate: self.wanted.plate.clone(),
+                garage: self.wanted.garage,
+                open: Some(false),
+                after,
+                limit: STAYS_AT_ONCE,
+            };
+            let stays = list_stays(self.ledger.store(), &wanted, self.look_at.max(1))?;
+            for stay in stays.stays {
+                if !self.goes_on() {
+                    self.list.next = after.map(ChargeCursor::Stay);
+                    return Ok(());
+                }
+                after = Some(stay.address);
+                self.add(stay.address, stay.plate, &Visit::Stay { entry: stay.entry, end: stay.end })?;
+            }
+            match stays.next {
+                Some(next) if self.goes_on() => after = Some(next),
+                next => {
+                    self.list.next = next.map(ChargeCursor::Stay);
+                    return Ok(());
+                }
             }
         }
     }
-    Ok(None)
+
+    fn of_account(&mut self, account: &str) -> Result<(), StoreError> {
+        let plates = match &self.wanted.after {
+            Some(ChargeCursor::Forgotten(_)) => Vec::new(),
+            Some(ChargeCursor::OfPlate { plate, .. }) => plates_of(self.view, account, Some(plate)),
+            _ => plates_of(self.view, account, None),
+        };
+        for plate in plates {
+            let mut stays = self.histories.of_plate(plate.as_str(), ALL_TIMES)?;
+            if let Some(ChargeCursor::OfPlate { plate: last, entry_ms, address }) = &self.wanted.after
+                && **last == *plate.as_str()
+            {
+                stays.retain(|(at, _)| *at < PastStayKey { entry_ms: *entry_ms, address: *address });
+            }
+            for (at, past) in stays.into_iter().rev() {
+                self.add(at.address, plate.as_str().into(), &Visit::Stay { entry: past.entry, end: past.end })?;
+                if !self.goes_on() {
+                    let (plate, PastStayKey { entry_ms, address }) = (plate.as_str().into(), at);
+                    self.list.next = Some(ChargeCursor::OfPlate { plate, entry_ms, address });
+                    return Ok(());
+                }
+            }
+        }
+        let mut after = match self.wanted.after {
+            Some(ChargeCursor::Forgotten(after)) => after,
+            _ => None,
+        };
+        let store = self.ledger.store();
+        for address in frozen::slots_of(store, account, after) {
+            if !self.goes_on() {
+                self.list.next = Some(ChargeCursor::Forgotten(after));
+                return Ok(());
+            }
+            let address = address?;
+            let slots = read_page(store, address.garage, address.page)?;
+            let slot = slots.get(usize::from(address.slot)).and_then(|slot| slot.visit.as_ref());
+            let (token, visit) = slot.ok_or_else(|| damaged(&page_key(address.garage, address.page)))?;
+            self.add(address, token.clone(), visit)?;
+            after = Some(address);
+        }
+        Ok(())
+    }
 }
 
-/// Adds up all entries as written, and reports the stored sums that differ.
-pub fn check_sums(store: &Store, wrong: &mut dyn FnMut(String, String)) -> Result<(), StoreError> {
-    type Sums = BTreeMap<(&'static str, Option<VatRate>), i128>;
-    let mut months: BTreeMap<(u32, Month), (u64, Sums)> = BTreeMap::new();
-    let mut garages: BTreeMap<u32, BTreeMap<&'static str, i128>> = BTreeMap::new();
-    let mut reader = EntryReader::new(store);
-    for entry in read_range::<Vec<BillingEntry>>(store, b"vbe", b"vbf") {
-        let (key, page) = entry?;
-        for entry in page {
-            let (count, sums) = months.entry((entry.account, entry.month)).or_default();
-            *count += 1;
-            let Some((money, vat)) = entry.money() else { continue };
-            let (code, minor) = (money.currency.code(), i128::from(money.amount.minor()));
-            *sums.entry((code, vat)).or_default() += minor;
-            let garage = match &entry.what {
-                EntryKind::Stay(stay) => stay.garage,
-                EntryKind::Void { of, .. } | EntryKind::Credit { of, .. } => match reader.known(*of)?.what {
-                    EntryKind::Stay(stay) => stay.garage,
-                    _ => return Err(damaged(&key)),
-                },
+/// The draft of a closed stay as the written views say it. `None`: the stay is of a garage that is not known.
+pub fn draft_of(
+    (view, ledger): (&Snapshot, &Ledger),
+    histories: &Histories,
+    address: SlotAddress,
+    plate: &str,
+    (entry, exit): (StoredPassage, StoredPassage),
+) -> Result<Option<Draft>, StoreError> {
+    if is_token(plate) {
+        let draft = frozen::read(ledger.store(), address)?;
+        return draft.map(Some).ok_or_else(|| damaged(b"vbz"));
+    }
+    let Some(garage) = view.billing.garages.get(address.garage) else { return Ok(None) };
+    let plate = Plate::stored(plate).map_err(|_| damaged(&page_key(address.garage, address.page)))?;
+    let is_in_contract =
+        view.billing.rules.register.plate(&plate).is_some_and(|entry| !entry.contracts().is_empty());
+    let place = match is_in_contract {
+        true => {
+            let past = histories.get(plate.as_str(), PastStayKey { entry_ms: entry.at_ms, address })?;
+            past.map_or_else(Place::default, |past| past.place)
+        }
+        false => Place::default(),
+    };
+    let stay = ClosedStay { garage, plate: &plate, entry, exit, place };
+    view.billing.assessor(ledger).draft(stay).map(Some)
+}
+
+/// The plates that are or were registered to an account, or named by a contract of it, from one on.
+fn plates_of(view: &Snapshot, account: &str, from: Option<&SmolStr>) -> Vec<Plate> {
+    let register = &view.billing.rules.register;
+    let from = from.and_then(|plate| Plate::stored(plate).ok());
+    let is_of = |entry: &PlateEntry| {
+        entry.holders.list().iter().any(|held| held.account.as_str() == account)
+            || entry.contracts().iter().any(|line| {
+                let version = register.contract(&line.contract).and_then(|its| its.version(line.dates));
+                version.is_some_and(|version| version.account.as_str() == account)
+            })
+    };
+    let from = from.as_ref().map_or(Bound::Unbounded, Bound::Included);
+    let plates = register.plates().range::<Plate, _>((from, Bound::Unbounded));
+    plates.filter(|(_, entry)| is_of(entry)).map(|(plate, _)| plate.clone()).collect()
+}
+
+/// The months in which a stay has ended.
+pub fn months(store: &Store) -> Result<BTreeSet<Month>, StoreError> {
+    let months = store.range(b"vbm", b"vbn").map(|entry| Ok(totals::of_month_key(&entry?.0)?.1));
+    months.collect()
+}
+
+/// Computes all drafts as the written views say them, and reports the stored totals that differ.
+pub fn check_totals(
+    (view, ledger): (&Snapshot, &Ledger),
+    wrong: &mut dyn FnMut(String, String),
+) -> Result<(), StoreError> {
+    let store = ledger.store();
+    let histories = Histories::on(store);
+    let mut months: BTreeMap<(u32, Month), Totals> = BTreeMap::new();
+    let mut garages: BTreeMap<u32, Totals> = BTreeMap::new();
+    for entry in read_range::<Vec<Slot>>(store, b"vs", b"vt") {
+        let (key, slots) = entry?;
+        let (garage, page) = (u32::from_be_bytes(sized(&key, 2..6)?), u32_from(&key, 6)?);
+        for (slot, its) in (0u8..).zip(slots) {
+            let Some((plate, Visit::Stay { entry, end: End::Left(exit) })) = its.visit else { continue };
+            let address = SlotAddress { garage, page, slot };
+            let Some(draft) = draft_of((view, ledger), &histories, address, &plate, (entry, exit))? else {
+                return Err(damaged(&key));
             };
-            *garages.entry(garage).or_default().entry(code).or_default() += minor;
+            match view.billing.account(&draft.account) {
+                Some(account) => months.entry((account, draft.month)).or_default().count(Sign::Add, &draft),
+                None => wrong(format!("the account {:?}", draft.account), "it is missing".into()),
+            }
+            garages.entry(garage).or_default().count(Sign::Add, &draft);
         }
     }
-    for entry in read_range::<MonthBook>(store, b"vbm", b"vbn") {
-        let (key, book) = entry?;
-        let (account, month) = entries::of_month_key(&key)?;
-        let kept: Sums = book
-            .totals
-            .iter()
-            .map(|(money, vat)| ((money.currency.code(), *vat), i128::from(money.amount.minor())))
-            .collect();
-        let added = months.remove(&(account, month)).unwrap_or_default();
-        if added != (book.entries, kept) {
-            let place = format!("the sums of account number {account} for {month}");
-            wrong(place, "its entries add up to something else".into());
+    let differs = || "the drafts of its stays add up to something else".to_owned();
+    for entry in read_range::<Totals>(store, b"vbm", b"vbn") {
+        let (key, kept) = entry?;
+        let (account, month) = totals::of_month_key(&key)?;
+        if months.remove(&(account, month)).as_ref() != Some(&kept) {
+            wrong(format!("the totals of account number {account} for {month}"), differs());
         }
     }
     for (account, month) in months.into_keys() {
-        wrong(format!("the sums of account number {account} for {month}"), "they are missing".into());
+        wrong(format!("the totals of account number {account} for {month}"), "they are missing".into());
     }
-    for entry in read_range::<Vec<Money>>(store, b"vbg", b"vbh") {
-        let (key, taken) = entry?;
+    for entry in read_range::<Totals>(store, b"vbg", b"vbh") {
+        let (key, kept) = entry?;
         let garage = u32_from(&key, 3)?;
-        let kept: BTreeMap<&'static str, i128> =
-            taken.iter().map(|money| (money.currency.code(), i128::from(money.amount.minor()))).collect();
-        if garages.remove(&garage).unwrap_or_default() != kept {
-            let place = format!("what was taken in garage number {garage}");
-            wrong(place, "its entries add up to something else".into());
+        if garages.remove(&garage).as_ref() != Some(&kept) {
+            wrong(format!("the totals of garage number {garage}"), differs());
         }
     }
     for garage in garages.into_keys() {
-        wrong(format!("what was taken in garage number {garage}"), "it is missing".into());
+        wrong(format!("the totals of garage number {garage}"), "they are missing".into());
     }
     Ok(())
+}
+
+/// A stay by the chain of its plate, as the views stand with what is not written yet.
+pub fn find_stay(
+    newest: Option<SlotAddress>,
+    plate: &str,
+    is_wanted: impl Fn(SlotAddress, StoredPassage) -> bool,
+    changes: &mut ViewChanges,
+) -> Result<Option<(SlotAddress, Visit<StoredPassage>)>, StoreError> {
+    for member in changes.chain(newest, Slot::clone) {
+        let (address, slot) = member?;
+        if let Some((its, visit @ Visit::Stay { end: End::Left(exit), .. })) = &slot.visit
+            && **its == *plate
+            && is_wanted(address, *exit)
+        {
+            return Ok(Some((address, visit.clone())));
+        }
+    }
+    Ok(None)
 }

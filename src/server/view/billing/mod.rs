@@ -1,87 +1,68 @@
-//! What stays cost: entries that follow from closed stays and from what operators put in force. No entry is ever removed.
+//! What stays cost: a draft for each closed stay, and what drafts add up to.
 //!
-//! **Promise.** Every closed stay has one entry that no later entry voided or priced: a charge, a stay that waits for a price, or
-//! one that is held because it does not add up. A charge never changes; what corrects it is a further entry. The sum of an
-//! account's month is the sum of its entries.
-//! **Kept by.** [`Billing::closed`] and [`Billing::undone`] are called for every stay that closes or changes. [`Billing::rate`]
-//! decides what a stay costs, from what is in force at that position, and the entry stores the result.
-//! **Not promised.** That the breakdown of a price is stored: it follows from the entry, the exit and the tariff set, and is computed when it is shown.
+//! **Promise.** The drafts, their totals and the anomalies are a function of the stays and of the [`Rules`]: they are the same in
+//! whatever order garages delivered, and however the ledger was applied.
+//! **Kept by.** No draft is stored. [`Assessor`] computes it from the stay; whenever a stay or a rule changes, the drafts that it
+//! touches are subtracted from the totals as they were and added as they are ([`Billing::visit_changed`], [`Billing::put_register`],
+//! [`Billing::put_tariffs`], [`Billing::decide`]).
+//! **Not promised.** That a draft stays as it is: a later fact changes it. What is sent to a customer is a document.
 //!
 //! | key | value |
 //! | --- | --- |
-//! | `vbe` `vbi` `vba` `vbm` | the entries and what finds them: see [`entries`] |
-//! | `vbo` | what is in force: see [`terms`] |
-//! | `vbg` + garage (u32) | what was taken there, less what was given back, by currency |
-//! | `vbn` + code (u8) + garage (u32) + plate | an [`Anomaly`](anomalies::Anomaly) |
+//! | `vbo` `vbh` `vbc` `vbu` `vbd` | what stays cost by: see [`rules`] |
+//! | `vba` `vbm` `vbg` | what they add up to: see [`totals`] |
+//! | `vbp` | the stays of registered plates by time: see [`histories`] |
+//! | `vbz` | drafts of stays whose plates were forgotten: see [`frozen`] |
+//! | `vbn` `vbf` | what did not add up: see [`anomalies`] |
 
 pub mod anomalies;
 mod changes;
-pub mod entries;
+pub mod contracts;
+pub mod draft;
+mod frozen;
+mod garages;
+mod histories;
 pub mod list;
+mod overlaps;
+mod places;
+pub mod rerating;
+pub mod rules;
 mod shown;
-pub mod terms;
 #[cfg(test)]
 mod tests;
+pub mod totals;
 
 pub use changes::BillingChanges;
+pub use draft::{Assessor, CLOCKS_DIFFER_MS, ClosedStay, Draft, UNREGISTERED};
+pub use garages::BilledGarage;
 pub use shown::ShownBooks;
 
-use super::chains::{ChainHeads, PlateChain, walk};
-use super::codec::{damaged, encode, key_u32, read_range, u32_from, u64_from};
-use super::pages::{Cover, StoredPassage};
+use super::codec::{damaged, encode, read_range, u32_from};
+use super::pages::{SlotAddress, StoredPassage};
+use crate::messaging::SiteName;
 use crate::parking::Plate;
-use crate::parking::statement::Month;
-use crate::parking::tariff::{Amount, Money};
+use crate::parking::month::Month;
+use crate::parking::stay::{End, Visit};
 use crate::server::ledger::Ledger;
 use crate::store::{Batch, Store, StoreError};
-use anomalies::AnomalyCode;
-use entries::{
-    AccountBook, BilledStay, BillingEntry, EntryKind, EntryNumber, HeldBecause, Terms, VoidedBecause, link,
-};
-use jiff::tz::TimeZone;
-use std::collections::HashMap;
+use anomalies::{AnomalyCode, AnomalyFact, AnomalyKey};
+use histories::{PastStay, PastStayKey};
+use places::Place;
+use rules::Rules;
+use smol_str::SmolStr;
+use std::collections::HashSet;
 use std::ops::Deref;
 use std::sync::Arc;
-use terms::{InForce, InForceChange};
+use totals::{Sign, Totals};
 
-/// A longer stay is held until a person has looked.
-pub const LONGEST_DAYS: i64 = 30;
-/// By how much an exit may be earlier than its entry because two clocks differ; such a stay counts as zero minutes long.
-pub const CLOCKS_DIFFER_MS: i64 = 5 * 60 * 1000;
-pub const UNREGISTERED: &str = "unregistered";
-/// How many writes a closed stay may add: its account, its month, an anomaly.
-pub const WRITES_OF_A_STAY: usize = 3;
-
-#[derive(Debug, Clone, Copy)]
-pub struct BilledGarage<'a> {
-    pub number: u32,
-    pub called: &'a str,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub struct ClosedStay<'a> {
-    pub garage: BilledGarage<'a>,
-    pub plate: &'a Plate,
-    pub entry: StoredPassage,
-    pub exit: StoredPassage,
-    pub cover: Cover,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LongStays {
-    AreHeld,
-    AreCharged,
-}
+/// How many writes a change of a visit may add: the totals of its account, its history, two anomalies with their counts.
+pub const WRITES_OF_A_STAY: usize = 6;
 
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Billing {
-    pub(super) shown: ShownBooks,
-    /// The newest page of entries, its number, and what its entries reserve.
-    tail: Vec<BillingEntry>,
-    tail_page: u64,
-    tail_bytes: usize,
-    heads: ChainHeads<EntryNumber>,
-    inside: HashMap<u32, u32>,
+    shown: ShownBooks,
+    /// The cars that were in two garages at once.
+    overlapping: HashSet<SmolStr>,
 }
 
 impl Deref for Billing {
@@ -91,464 +72,217 @@ impl Deref for Billing {
     }
 }
 
+/// A visit that changes, and where it is.
+#[derive(Debug, Clone, Copy)]
+pub struct BilledVisit<'a> {
+    pub garage: u32,
+    pub plate: &'a Plate,
+    pub address: SlotAddress,
+}
+
 impl Billing {
-    pub fn load(store: &Store, ledger: &Ledger) -> Result<Billing, StoreError> {
-        let shown = ShownBooks::of(InForce::load(store, ledger)?);
-        let mut billing = Billing { shown, heads: ChainHeads::load(store)?, ..Billing::default() };
-        for (expected, entry) in (0u32..).zip(read_range(store, b"vba", b"vbb")) {
+    /// Reads what was written. `garages` are the number, the key and the other names of each.
+    pub fn load(
+        store: &Store,
+        ledger: &Ledger,
+        garages: impl Iterator<Item = (u32, SiteName, Vec<SiteName>)>,
+    ) -> Result<Billing, StoreError> {
+        let mut billing = Billing::default();
+        billing.shown.rules = Rules::load(store, ledger)?;
+        garages.for_each(|(number, key, others)| billing.shown.garages.add(number, key, others));
+        for (expected, entry) in (0u32..).zip(read_range::<SmolStr>(store, b"vba", b"vbb")) {
             let (key, account) = entry?;
             if u32_from(&key, 3)? != expected {
                 return Err(damaged(&key));
             }
             billing.shown.add_account(account);
         }
-        for entry in read_range(store, b"vbg", b"vbh") {
+        for entry in read_range::<Totals>(store, b"vbg", b"vbh") {
             let (key, taken) = entry?;
             billing.shown.put_taken(u32_from(&key, 3)?, taken);
         }
-        if let Some((key, value)) = store.last(b"vbe", b"vbf")? {
-            billing.tail_page = u64_from(&key, 3)?;
-            billing.tail = super::codec::decode(&key, &value)?;
-            billing.tail_bytes = billing.tail.iter().map(BillingEntry::reserve).sum();
-        }
+        billing.overlapping = anomalies::plates_of(store, AnomalyCode::OpenInTwoGarages)?;
         Ok(billing)
-    }
-
-    /// Counts a car that was inside when the views were written.
-    pub fn was_inside(&mut self, cover: Cover) {
-        if let Cover::Contract(number) = cover {
-            *self.inside.entry(number).or_default() += 1;
-        }
-    }
-
-    /// Counts a car that enters, and returns whether a contract covers its stay.
-    pub fn entered(&mut self, garage: BilledGarage<'_>, plate: &Plate, entry: StoredPassage) -> Cover {
-        let zone = self.zone(garage, entry);
-        let day = entry.date(zone.as_ref());
-        let mut cover = Cover::None;
-        for (number, contract) in self.in_force.contracts_for(plate, garage.called, day) {
-            if self.inside.get(&number).copied().unwrap_or_default() < contract.cars {
-                cover = Cover::Contract(number);
-                break;
-            }
-            if cover == Cover::None {
-                cover = Cover::OneTooMany(number);
-            }
-        }
-        self.was_inside(cover);
-        cover
-    }
-
-    pub fn left(&mut self, cover: Cover) {
-        if let Cover::Contract(number) = cover
-            && let Some(count) = self.inside.get_mut(&number)
-        {
-            *count -= 1;
-            if *count == 0 {
-                self.inside.remove(&number);
-            }
-        }
-    }
-
-    /// Appends the entry of a stay that was closed or changed at `position`: what it costs, or why it has no price.
-    pub fn closed(
-        &mut self,
-        position: u64,
-        closed: ClosedStay<'_>,
-        changes: &mut BillingChanges,
-    ) -> Result<(), StoreError> {
-        let garage = closed.garage;
-        let span_ms = closed.exit.at_ms.saturating_sub(closed.entry.at_ms);
-        let mut note =
-            |code| changes.note(code, garage.number, Some(closed.plate), closed.exit.at_ms, position);
-        if span_ms < -CLOCKS_DIFFER_MS {
-            note(AnomalyCode::ExitBeforeEntry)?;
-        } else if span_ms < 0 {
-            note(AnomalyCode::ClockSkew)?;
-        } else if span_ms > LONGEST_DAYS * 24 * 3_600_000 {
-            note(AnomalyCode::StayOver30Days)?;
-        }
-        let (terms, month) = self.rate(closed, LongStays::AreHeld);
-        if terms == Terms::Pending {
-            changes.note(AnomalyCode::NoTariff, garage.number, None, closed.exit.at_ms, position)?;
-        }
-        self.charge(position, position, closed, terms, month, changes).map(drop)
-    }
-
-    /// What a stay costs by what is in force now, and in which month.
-    pub fn rate(&self, closed: ClosedStay<'_>, long: LongStays) -> (Terms, Month) {
-        let ClosedStay { garage, entry, exit, cover, .. } = closed;
-        let tariff = entry.timestamp().and_then(|entry| self.in_force.tariff_for(garage.called, entry));
-        let zone = tariff.map(|(_, tariff)| &tariff.time_zone);
-        // A month of a year before 0 does not exist: such a stay is far too long, and held.
-        let month = Month::of(exit.date(zone)).unwrap_or(Month::EPOCH);
-        let span_ms = exit.at_ms.saturating_sub(entry.at_ms);
-        if span_ms < -CLOCKS_DIFFER_MS {
-            return (Terms::Held(HeldBecause::EndsBeforeItBegins), month);
-        }
-        let (Some((by, tariff)), Some(begins), Some(ends)) = (tariff, entry.timestamp(), exit.timestamp())
-        else {
-            return (Terms::Pending, month);
-        };
-        let contract_name =
-            |number| self.in_force.contract(number).map_or("", |contract| contract.name.as_str());
-        if let Cover::Contract(number) = cover {
-            let money = Money { amount: Amount::ZERO, currency: tariff.currency };
-            let contract = contract_name(number).into();
-            return (Terms::Covered { money, vat: tariff.vat, by, contract }, month);
-        }
-        if span_ms > LONGEST_DAYS * 24 * 3_600_000 && long == LongStays::AreHeld {
-            return (Terms::Held(HeldBecause::TooLong), month);
-        }
-        let priced = tariff.price(begins, ends.max(begins));
-        let beyond = match cover {
-            Cover::OneTooMany(number) => Some(contract_name(number).into()),
-            _ => None,
-        };
-        let money = Money { amount: priced.amount, currency: tariff.currency };
-        (Terms::Charged { money, vat: tariff.vat, by, beyond }, month)
-    }
-
-    fn charge(
-        &mut self,
-        position: u64,
-        made_at: u64,
-        closed: ClosedStay<'_>,
-        terms: Terms,
-        month: Month,
-        changes: &mut BillingChanges,
-    ) -> Result<EntryNumber, StoreError> {
-        let account = self.account_of(closed.plate, closed.cover, changes);
-        let stay = BilledStay {
-            garage: closed.garage.number,
-            plate: closed.plate.as_str().into(),
-            entry: closed.entry,
-            exit: closed.exit,
-            made_at,
-            cover: closed.cover,
-            terms,
-        };
-        let of = (closed.garage.number, closed.plate);
-        self.append(position, (account, month), of, EntryKind::Stay(stay), changes)
-    }
-
-    /// A stay changed or no longer exists: voids its charge at `position`.
-    pub fn undone(
-        &mut self,
-        position: u64,
-        garage: u32,
-        plate: &Plate,
-        exit: StoredPassage,
-        changes: &mut BillingChanges,
-    ) -> Result<(), StoreError> {
-        let same = |entry: &BillingEntry, stay: &BilledStay| {
-            entry.settled_by == 0 && stay.garage == garage && stay.exit == exit
-        };
-        match self.find(plate, same, changes)? {
-            Some((number, entry)) => {
-                self.take_back(position, number, &entry, VoidedBecause::StayChanged, changes)
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// The chain of a plate, newest first. Entries of other plates with the same hash are in it, too.
-    fn chain<'a>(
-        &'a self,
-        plate: &Plate,
-        changes: &'a mut BillingChanges,
-    ) -> impl Iterator<Item = Result<(EntryNumber, BillingEntry), StoreError>> + use<'a> {
-        walk(link(self.heads.get(PlateChain::of(plate))), move |number| {
-            let entry = self.entry(number, changes)?;
-            let before = link(entry.before_of_plate);
-            Ok((entry, before))
-        })
-    }
-
-    pub fn stays_of<'a>(
-        &'a self,
-        plate: &'a Plate,
-        changes: &'a mut BillingChanges,
-    ) -> impl Iterator<Item = Result<(EntryNumber, BillingEntry), StoreError>> + use<'a> {
-        let is_of = |entry: &BillingEntry| matches!(&entry.what, EntryKind::Stay(stay) if *stay.plate == *plate.as_str());
-        self.chain(plate, changes).filter(move |found| found.as_ref().map_or(true, |(_, entry)| is_of(entry)))
-    }
-
-    pub fn find(
-        &self,
-        plate: &Plate,
-        wanted: impl Fn(&BillingEntry, &BilledStay) -> bool,
-        changes: &mut BillingChanges,
-    ) -> Result<Option<(EntryNumber, BillingEntry)>, StoreError> {
-        let is_wanted =
-            |entry: &BillingEntry| matches!(&entry.what, EntryKind::Stay(stay) if wanted(entry, stay));
-        let mut stays = self.stays_of(plate, changes);
-        stays.find(|found| found.as_ref().map_or(true, |(_, entry)| is_wanted(entry))).transpose()
-    }
-
-    /// Takes back what is left of a charge, or ends a stay that has no price: one more entry.
-    pub fn take_back(
-        &mut self,
-        position: u64,
-        number: EntryNumber,
-        entry: &BillingEntry,
-        why: VoidedBecause,
-        changes: &mut BillingChanges,
-    ) -> Result<(), StoreError> {
-        let stay = entry.stay()?;
-        let plate = stay.plate()?;
-        let money = match stay.terms.money() {
-            Some((money, _)) => {
-                Some(Money { amount: negative(self.left_of(number, money, &plate, changes)?), ..money })
-            }
-            None => None,
-        };
-        let what =
-            EntryKind::Void { of: number, money, vat: stay.terms.money().and_then(|(_, vat)| vat), why };
-        let voided =
-            self.append(position, (entry.account, entry.month), (stay.garage, &plate), what, changes)?;
-        self.entry_mut(number, changes)?.settled_by = voided;
-        Ok(())
-    }
-
-    pub fn credit(
-        &mut self,
-        position: u64,
-        number: EntryNumber,
-        entry: &BillingEntry,
-        amount: Amount,
-        changes: &mut BillingChanges,
-    ) -> Result<(), StoreError> {
-        let stay = entry.stay()?;
-        let plate = stay.plate()?;
-        let Some((money, vat)) = stay.terms.money() else { return Ok(()) };
-        let money = Money { amount: negative(amount), ..money };
-        let what = EntryKind::Credit { of: number, money, vat };
-        self.append(position, (entry.account, entry.month), (stay.garage, &plate), what, changes).map(drop)
-    }
-
-    pub fn left_of(
-        &self,
-        number: EntryNumber,
-        money: Money,
-        plate: &Plate,
-        changes: &mut BillingChanges,
-    ) -> Result<Amount, StoreError> {
-        let mut left = money.amount;
-        for found in self.chain(plate, changes) {
-            let (later, entry) = found?;
-            if later <= number {
-                break;
-            }
-            if let EntryKind::Credit { of, money, .. } = entry.what
-                && of == number
-            {
-                left = left.saturating_add(money.amount);
-            }
-        }
-        Ok(left)
-    }
-
-    /// Prices those of the entries numbered `from..to` that wait for a price and have one now.
-    pub fn price(
-        &mut self,
-        position: u64,
-        (from, to): (EntryNumber, EntryNumber),
-        called: impl Fn(u32) -> Option<String>,
-        changes: &mut BillingChanges,
-    ) -> Result<(), StoreError> {
-        for number in from.max(1)..to.min(self.end()) {
-            let Some(entry) = self.entry_if_any(number, changes)? else { continue };
-            let EntryKind::Stay(stay) = &entry.what else { continue };
-            if stay.terms != Terms::Pending || entry.settled_by != 0 {
-                continue;
-            }
-            let Some(called) = called(stay.garage) else { continue };
-            let plate = stay.plate()?;
-            let closed = stay.closed(&plate, &called);
-            let (terms, month) = self.rate(closed, LongStays::AreHeld);
-            if terms == Terms::Pending {
-                continue;
-            }
-            let charged = self.charge(position, stay.made_at, closed, terms, month, changes)?;
-            self.entry_mut(number, changes)?.settled_by = charged;
-        }
-        Ok(())
-    }
-
-    pub fn release(
-        &mut self,
-        position: u64,
-        number: EntryNumber,
-        entry: &BillingEntry,
-        called: &str,
-        changes: &mut BillingChanges,
-    ) -> Result<(), StoreError> {
-        let stay = entry.stay()?;
-        let plate = stay.plate()?;
-        let closed = stay.closed(&plate, called);
-        let (terms, month) = self.rate(closed, LongStays::AreCharged);
-        let charged = self.charge(position, stay.made_at, closed, terms, month, changes)?;
-        self.entry_mut(number, changes)?.settled_by = charged;
-        Ok(())
     }
 
     /// Puts everything that changed into `batch`.
     pub fn save(&self, changes: &mut BillingChanges, batch: &mut Batch) {
         for account in std::mem::take(&mut changes.accounts) {
-            let book = self.account_book(account).expect("an account that changed is known");
-            batch.put(key_u32(b"vba", account), encode(book));
+            let name = self.account_name(account).expect("an account that was added is known");
+            batch.put(totals::account_key(account), encode(&name));
         }
-        for garage in std::mem::take(&mut changes.taken) {
-            batch.put(key_u32(b"vbg", garage), encode(&self.taken(garage)));
+        for garage in std::mem::take(&mut changes.garages) {
+            match self.taken(garage) {
+                Some(taken) => batch.put(totals::garage_key(garage), encode(taken)),
+                None => batch.remove(totals::garage_key(garage)),
+            }
         }
-        for page in std::mem::take(&mut changes.heads) {
-            let (key, value) = self.heads.entry(page);
-            batch.put(key, value);
-        }
-        if std::mem::take(&mut changes.tail) {
-            batch.put(entries::page_key(self.tail_page), entries::encode_page(&self.tail));
-        }
-        for page in std::mem::take(&mut changes.in_force) {
-            self.in_force.save(page, batch);
-        }
-        changes.save_pages(batch);
+        self.rules.save(std::mem::take(&mut changes.rules), batch);
+        changes.save(batch);
     }
 
-    /// One past the number of the newest entry.
-    pub fn end(&self) -> EntryNumber {
-        entries::number(self.tail_page, self.tail.len())
+    /// A garage was seen for the first time.
+    pub fn add_garage(&mut self, number: u32, key: SiteName, others: Vec<SiteName>) {
+        self.shown.garages.add(number, key, others);
     }
 
-    pub fn put_in_force(&mut self, position: u64, order: InForceChange, changes: &mut BillingChanges) {
-        let in_force = Arc::make_mut(&mut self.shown.in_force);
-        in_force.put(position, order);
-        changes.in_force.insert(in_force.last_page());
+    pub(super) fn garage(&self, number: u32) -> Result<Arc<BilledGarage>, StoreError> {
+        self.garages.get(number).cloned().ok_or_else(|| damaged(b"vg"))
     }
 
-    /// Who pays: the account of the plate, else that of the contract under which the stay began.
-    fn account_of(&mut self, plate: &Plate, cover: Cover, changes: &mut BillingChanges) -> u32 {
-        let of_contract = match cover {
-            Cover::Contract(number) | Cover::OneTooMany(number) => self.in_force.contract(number),
-            Cover::None => None,
-        };
-        let registered = self.in_force.registration(plate).map(|its| &its.account);
-        let account = registered.or(of_contract.map(|contract| &contract.account));
-        let name = account.map_or(UNREGISTERED, |account| account.as_str());
-        if let Some(number) = self.shown.account(name) {
-            return number;
-        }
-        let book = AccountBook { name: name.to_owned(), statements: 0 };
-        let number = self.shown.add_account(book);
-        changes.accounts.insert(number);
-        number
-    }
-
-    fn append(
+    /// A visit is added, removed, or ends in another way: the drafts and anomalies that follow from it change.
+    pub fn visit_changed(
         &mut self,
-        position: u64,
-        (account, month): (u32, Month),
-        (garage, plate): (u32, &Plate),
-        what: EntryKind,
-        changes: &mut BillingChanges,
-    ) -> Result<EntryNumber, StoreError> {
-        let chain = PlateChain::of(plate);
-        let before_in_month = changes.month_mut(account, month)?.last;
-        let before_of_plate = self.heads.get(chain);
-        let entry =
-            BillingEntry { position, account, month, before_in_month, before_of_plate, settled_by: 0, what };
-        let money = entry.money();
-        let number = self.push(entry, changes);
-        let of_month = changes.month_mut(account, month)?;
-        let is_first = of_month.entries == 0;
-        if is_first {
-            let book = self.shown.account_mut(account);
-            book.statements += 1;
-            of_month.number = book.statements;
-        }
-        of_month.last = number;
-        of_month.entries += 1;
-        if let Some((money, vat)) = money {
-            of_month.add(money, vat);
-            self.shown.take(garage, money);
-            changes.taken.insert(garage);
-        }
-        if is_first {
-            changes.accounts.insert(account);
-        }
-        self.heads.set(chain, number);
-        changes.heads.insert(chain.head_page());
-        Ok(number)
-    }
-
-    fn push(&mut self, entry: BillingEntry, changes: &mut BillingChanges) -> EntryNumber {
-        let reserve = entry.reserve();
-        if self.tail_bytes + reserve > entries::PAGE_MAX || self.tail.len() as u64 == entries::IN_A_PAGE {
-            changes.pages.insert(self.tail_page, std::mem::take(&mut self.tail));
-            (self.tail_page, self.tail_bytes) = (self.tail_page + 1, 0);
-        }
-        let number = self.end();
-        self.tail.push(entry);
-        self.tail_bytes += reserve;
-        changes.tail = true;
-        number
-    }
-
-    /// Replaces the plate of a stay's entry with a token.
-    pub fn put_token(
-        &mut self,
-        number: EntryNumber,
-        token: &str,
+        ledger: &Ledger,
+        visit: BilledVisit<'_>,
+        (before, after): (Option<&Visit<StoredPassage>>, Option<&Visit<StoredPassage>>),
         changes: &mut BillingChanges,
     ) -> Result<(), StoreError> {
-        if let EntryKind::Stay(stay) = &mut self.entry_mut(number, changes)?.what {
-            stay.plate = token.into();
-        }
-        Ok(())
-    }
-
-    fn entry_mut<'a>(
-        &'a mut self,
-        number: EntryNumber,
-        changes: &'a mut BillingChanges,
-    ) -> Result<&'a mut BillingEntry, StoreError> {
-        let (page, place) = entries::place(number);
-        let entry = if page == self.tail_page {
-            changes.tail = true;
-            self.tail.get_mut(place)
-        } else {
-            changes.page_mut(page)?.get_mut(place)
+        let BilledVisit { garage, plate, address } = visit;
+        let garage = self.garage(garage)?;
+        let has_history = self.rules.register.plate(plate).is_some();
+        let key = |visit: &Visit<StoredPassage>| match visit {
+            Visit::Stay { entry, .. } => Some(PastStayKey { entry_ms: entry.at_ms, address }),
+            Visit::Exit(_) => None,
         };
-        entry.ok_or_else(|| damaged(&entries::page_key(page)))
-    }
-
-    pub fn entry(
-        &self,
-        number: EntryNumber,
-        changes: &mut BillingChanges,
-    ) -> Result<BillingEntry, StoreError> {
-        let (page, _) = entries::place(number);
-        self.entry_if_any(number, changes)?.ok_or_else(|| damaged(&entries::page_key(page)))
-    }
-
-    pub fn entry_if_any(
-        &self,
-        number: EntryNumber,
-        changes: &mut BillingChanges,
-    ) -> Result<Option<BillingEntry>, StoreError> {
-        let (page, place) = entries::place(number);
-        if page == self.tail_page {
-            return Ok(self.tail.get(place).cloned());
+        let (key_before, key_after) = (before.and_then(key), after.and_then(key));
+        if let Some(before) = before {
+            let place = match key_before.filter(|_| has_history) {
+                Some(at) => changes.histories.get(plate.as_str(), at)?.map_or_else(Place::default, |its| its.place),
+                None => Place::default(),
+            };
+            self.count(ledger, Sign::Subtract, (&garage, plate, place), before, changes)?;
         }
-        Ok(changes.page(page)?.get(place).cloned())
+        let mut place = Place::default();
+        if has_history {
+            if let Some(at) = key_before {
+                changes.histories.put(plate.as_str(), at, None);
+            }
+            if let (Some(at), Some(Visit::Stay { entry, end })) = (key_after, after) {
+                let stay = PastStay { entry: *entry, end: end.clone(), place };
+                changes.histories.put(plate.as_str(), at, Some(stay));
+            }
+            self.places_around(ledger, plate, [key_before, key_after], (before, after), changes)?;
+            if let Some(at) = key_after {
+                place = changes.histories.get(plate.as_str(), at)?.map_or_else(Place::default, |its| its.place);
+            }
+        }
+        match after {
+            Some(after) => self.count(ledger, Sign::Add, (&garage, plate, place), after, changes),
+            None => Ok(()),
+        }
     }
 
-    fn zone(&self, garage: BilledGarage<'_>, entry: StoredPassage) -> Option<TimeZone> {
-        let (_, tariff) = self.in_force.tariff_for(garage.called, entry.timestamp()?)?;
-        Some(tariff.time_zone.clone())
+    /// The draft of a closed stay.
+    pub(super) fn draft_of(
+        &self,
+        ledger: &Ledger,
+        (plate, address, visit): (&Plate, SlotAddress, &Visit<StoredPassage>),
+        changes: &BillingChanges,
+    ) -> Result<Option<Draft>, StoreError> {
+        let Visit::Stay { entry, end: End::Left(exit) } = visit else { return Ok(None) };
+        let garage = self.garage(address.garage)?;
+        let place = self.place_of(plate, address, visit, changes)?;
+        let stay = ClosedStay { garage: &garage, plate, entry: *entry, exit: *exit, place };
+        self.assessor(ledger).draft(stay).map(Some)
+    }
+
+    /// The plate of a visit is forgotten: its draft is kept as it is, and what did not add up is removed. Returns the month of the
+    /// draft, if there is one.
+    pub(super) fn forget_visit(
+        &mut self,
+        ledger: &Ledger,
+        visit: BilledVisit<'_>,
+        what: &Visit<StoredPassage>,
+        changes: &mut BillingChanges,
+    ) -> Result<Option<Month>, StoreError> {
+        let BilledVisit { garage, plate, address } = visit;
+        let draft = self.draft_of(ledger, (plate, address, what), changes)?;
+        let place = self.place_of(plate, address, what, changes)?;
+        let garage = self.garage(garage)?;
+        self.count(ledger, Sign::Subtract, (&garage, plate, place), what, changes)?;
+        if let Visit::Stay { entry, .. } = what
+            && self.rules.register.plate(plate).is_some()
+        {
+            let at = PastStayKey { entry_ms: entry.at_ms, address };
+            changes.histories.put(plate.as_str(), at, None);
+        }
+        let Some(draft) = draft else { return Ok(None) };
+        self.count_draft(Sign::Add, garage.number, &draft, changes)?;
+        let month = draft.month;
+        changes.freeze(address, draft);
+        Ok(Some(month))
+    }
+
+    /// Adds what follows from a visit, or subtracts it.
+    fn count(
+        &mut self,
+        ledger: &Ledger,
+        sign: Sign,
+        (garage, plate, place): (&BilledGarage, &Plate, Place),
+        visit: &Visit<StoredPassage>,
+        changes: &mut BillingChanges,
+    ) -> Result<(), StoreError> {
+        if let (Sign::Subtract, Visit::Stay { entry, .. }) = (sign, visit)
+            && self.is_overlapping(plate)
+        {
+            // The caller looks at the overlaps of the car again.
+            let anomaly = AnomalyKey::of(AnomalyCode::OpenInTwoGarages, garage.number, plate);
+            if changes.happened(&anomaly, AnomalyFact::of(*entry))? {
+                changes.take_back(anomaly, AnomalyFact::of(*entry))?;
+            }
+        }
+        match visit {
+            Visit::Exit(exit) if !exit.is_made() => {
+                note(sign, AnomalyKey::of(AnomalyCode::ExitWithoutEntry, garage.number, plate), *exit, changes)
+            }
+            Visit::Stay { entry, end: End::Unseen } => {
+                note(sign, AnomalyKey::of(AnomalyCode::EntryWhileOpen, garage.number, plate), *entry, changes)
+            }
+            Visit::Stay { entry, end: End::Left(exit) } => {
+                let stay = ClosedStay { garage, plate, entry: *entry, exit: *exit, place };
+                let assessor = self.shown.assessor(ledger);
+                let draft = assessor.draft(stay)?;
+                let codes = assessor.anomalies(stay, &draft);
+                for code in codes {
+                    note(sign, AnomalyKey::of(code, garage.number, plate), *exit, changes)?;
+                }
+                self.count_draft(sign, garage.number, &draft, changes)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn count_draft(
+        &mut self,
+        sign: Sign,
+        garage: u32,
+        draft: &Draft,
+        changes: &mut BillingChanges,
+    ) -> Result<(), StoreError> {
+        let account = match self.account(&draft.account) {
+            Some(number) => number,
+            None => {
+                let number = self.shown.add_account(draft.account.clone());
+                changes.accounts.insert(number);
+                number
+            }
+        };
+        changes.month_mut(account, draft.month)?.count(sign, draft);
+        self.shown.taken_mut(garage).count(sign, draft);
+        changes.garages.insert(garage);
+        Ok(())
     }
 }
 
-fn negative(amount: Amount) -> Amount {
-    Amount::of_minor(amount.minor().saturating_neg())
+fn note(
+    sign: Sign,
+    anomaly: AnomalyKey,
+    passage: StoredPassage,
+    changes: &mut BillingChanges,
+) -> Result<(), StoreError> {
+    match sign {
+        Sign::Add => changes.note(anomaly, AnomalyFact::of(passage), passage.position),
+        Sign::Subtract => changes.take_back(anomaly, AnomalyFact::of(passage)),
+    }
 }

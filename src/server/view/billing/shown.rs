@@ -1,40 +1,39 @@
 //! The part of the books of money that is in memory and shown to readers; see [`super::super::state`].
 
 use super::super::SharedMap;
-use super::entries::AccountBook;
-use super::terms::InForce;
-use crate::parking::tariff::Money;
-use std::sync::Arc;
+use super::draft::Assessor;
+use super::garages::BilledGarages;
+use super::rules::Rules;
+use super::totals::Totals;
+use crate::server::ledger::Ledger;
+use smol_str::SmolStr;
 
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ShownBooks {
-    pub in_force: Arc<InForce>,
-    accounts: SharedMap<u32, AccountBook>,
-    account_numbers: SharedMap<String, u32>,
-    /// What was taken in each garage, less what was given back; once for each currency, in their order.
-    taken: SharedMap<u32, Vec<Money>>,
+    pub rules: Rules,
+    pub garages: BilledGarages,
+    accounts: SharedMap<u32, SmolStr>,
+    account_numbers: SharedMap<SmolStr, u32>,
+    taken: SharedMap<u32, Totals>,
 }
 
 impl ShownBooks {
-    pub(super) fn of(in_force: InForce) -> ShownBooks {
-        ShownBooks { in_force: Arc::new(in_force), ..ShownBooks::default() }
+    pub fn assessor<'a>(&'a self, ledger: &'a Ledger) -> Assessor<'a> {
+        Assessor { rules: &self.rules, ledger }
     }
 
-    pub(super) fn add_account(&mut self, book: AccountBook) -> u32 {
+    pub(super) fn add_account(&mut self, name: SmolStr) -> u32 {
         let number = self.accounts_end();
-        self.account_numbers.insert_mut(book.name.clone(), number);
-        self.accounts.insert_mut(number, book);
+        self.account_numbers.insert_mut(name.clone(), number);
+        self.accounts.insert_mut(number, name);
         number
     }
 
-    pub(super) fn account_mut(&mut self, number: u32) -> &mut AccountBook {
-        self.accounts.get_mut(&number).expect("an account that has entries is known")
+    pub fn account_name(&self, number: u32) -> Option<&str> {
+        self.accounts.get(&number).map(SmolStr::as_str)
     }
 
-    pub fn account_book(&self, number: u32) -> Option<&AccountBook> {
-        self.accounts.get(&number)
-    }
-
+    /// The number of an account to which anything was ever charged.
     pub fn account(&self, name: &str) -> Option<u32> {
         self.account_numbers.get(name).copied()
     }
@@ -43,23 +42,22 @@ impl ShownBooks {
         u32::try_from(self.accounts.size()).expect("there are fewer accounts than people")
     }
 
-    pub fn taken(&self, garage: u32) -> &[Money] {
-        self.taken.get(&garage).map_or(&[], Vec::as_slice)
+    /// What the stays in a garage cost, if one has ended.
+    pub fn taken(&self, garage: u32) -> Option<&Totals> {
+        self.taken.get(&garage)
     }
 
-    pub(super) fn put_taken(&mut self, garage: u32, taken: Vec<Money>) {
-        self.taken.insert_mut(garage, taken);
-    }
-
-    pub(super) fn take(&mut self, garage: u32, money: Money) {
-        let mut taken = self.taken(garage).to_vec();
-        match taken.iter_mut().find(|sum| sum.currency == money.currency) {
-            Some(sum) => sum.amount = sum.amount.saturating_add(money.amount),
-            None => {
-                taken.push(money);
-                taken.sort_by_key(|sum| sum.currency);
-            }
+    pub(super) fn put_taken(&mut self, garage: u32, taken: Totals) {
+        match taken.is_empty() {
+            true => _ = self.taken.remove_mut(&garage),
+            false => self.taken.insert_mut(garage, taken),
         }
-        self.put_taken(garage, taken);
+    }
+
+    pub(super) fn taken_mut(&mut self, garage: u32) -> &mut Totals {
+        if !self.taken.contains_key(&garage) {
+            self.taken.insert_mut(garage, Totals::default());
+        }
+        self.taken.get_mut(&garage).expect("it was just put there")
     }
 }

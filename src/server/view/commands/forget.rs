@@ -1,23 +1,27 @@
-//! Forgetting plates: a random token replaces a plate in stays and charges.
+//! Forgetting plates: a random token replaces the plate of a stay.
 //!
-//! **Promise.** Amounts, dates and garages stay, and so do all sums. Under one seed the same plate has the same token within a
-//! month, and once the seed is erased a token does not reveal which plate it was.
+//! **Promise.** The account, the contract, the amount, the dates and the garage of the stay remain, and so do all sums. Under one
+//! seed the same plate has the same token within a month, and once the seed is erased a token does not reveal which plate it was.
+//! Anomalies of the car are removed, and its past registrations.
 //! **Kept by.** A token is drawn by a keyed hash; its key is the seed, which is stored in the command that ordered the
-//! forgetting, and `server compact` erases it.
+//! forgetting, and `server compact` erases it. The draft of the stay is kept as it is ([`super::super::billing`]).
 //! **Not promised.** That the events in the ledger lose their plates before that, or that backups ever lose them.
 
 use super::CommandJudge;
 use crate::parking::Plate;
-use crate::parking::statement::Month;
+use crate::parking::month::Month;
+use crate::parking::register::{ContractCar, ContractChange, DateRange, PlateEntry, RegisterFact};
 use crate::parking::stay::{End, Visit};
+use crate::server::ledger::Ledger;
 use crate::server::record::ToForget;
-use crate::server::view::billing::entries::{BillingEntry, EntryKind, EntryNumber};
-use crate::server::view::billing::list::FORGOTTEN_AT_ONCE;
+use crate::server::view::billing::BilledVisit;
+use crate::server::view::billing::rerating::visits;
 use crate::server::view::changes::ViewChanges;
-use crate::server::view::pages::{SlotChange, TOKEN_LEN, is_token};
+use crate::server::view::pages::{SlotAddress, SlotChange, StoredPassage, TOKEN_LEN};
 use crate::server::view::refusal::{JudgeError, Refusal};
 use crate::server::view::state::View;
 use crate::store::StoreError;
+use jiff::civil::Date;
 
 fn token(seed: &[u8; 16], plate: &str, month: Month) -> String {
     const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
@@ -32,66 +36,59 @@ fn token(seed: &[u8; 16], plate: &str, month: Month) -> String {
 }
 
 impl CommandJudge<'_> {
-    pub(super) fn judge_forget(&mut self, whose: &ToForget) -> Result<(), JudgeError> {
+    pub(super) fn judge_forget(&mut self, whose: &ToForget, before: Date) -> Result<(), JudgeError> {
+        let ToForget::Plate(text) = whose else { return Ok(()) };
         let View { billing, stays, .. } = self.view;
-        let text = match whose {
-            ToForget::Plate(text) => text,
-            ToForget::Charged { from, to, .. } if to.saturating_sub(*from) > FORGOTTEN_AT_ONCE => {
-                return Err(Refusal::TooManyEntries { from: *from, to: *to }.into());
-            }
-            ToForget::Charged { .. } => return Ok(()),
-        };
         let Ok(plate) = Plate::stored(text) else {
             return Err(Refusal::NothingToForget(text.clone()).into());
         };
-        if billing.in_force.names(&plate) {
+        let entry = billing.rules.register.plate(&plate);
+        if entry.is_some_and(|entry| is_registered_from(entry, before)) {
             return Err(Refusal::Registered(text.clone()).into());
         }
         if stays.is_inside_anywhere(&plate, self.changes)? {
             return Err(Refusal::Inside(text.clone()).into());
         }
-        let entries: Vec<_> =
-            billing.stays_of(&plate, &mut self.changes.billing).collect::<Result<_, _>>()?;
-        if entries.iter().any(|(_, entry)| !entry.is_done()) {
-            return Err(Refusal::Unbilled(text.clone()).into());
-        }
-        match entries.is_empty() && stays.of_plate(&plate, self.changes)?.is_empty() {
+        match entry.is_none() && stays.of_plate(&plate, self.changes)?.is_empty() {
             true => Err(Refusal::NothingToForget(text.clone()).into()),
             false => Ok(()),
         }
     }
 }
 
+/// Whether a plate is registered, or in a contract, on a day or later.
+fn is_registered_from(entry: &PlateEntry, day: Date) -> bool {
+    let held = entry.holders.list().iter().map(|held| held.dates);
+    let named = entry.contracts().iter().map(|line| line.dates);
+    held.chain(named).any(|dates| dates.since(day).is_some())
+}
+
 impl View {
     pub(super) fn forget(
         &mut self,
+        ledger: &Ledger,
         whose: &ToForget,
+        before: Date,
         seed: &[u8; 16],
         changes: &mut ViewChanges,
     ) -> Result<(), StoreError> {
-        match whose {
-            ToForget::Plate(text) => {
-                let Ok(plate) = Plate::stored(text) else { return Ok(()) };
-                let entries: Vec<_> =
-                    self.billing.stays_of(&plate, &mut changes.billing).collect::<Result<_, _>>()?;
-                for (number, entry) in entries {
-                    self.forget_entry(number, &entry, seed, changes)?;
+        if let ToForget::Plate(text) = whose {
+            let Ok(plate) = Plate::stored(text) else { return Ok(()) };
+            for (address, visit) in self.stays.of_plate(&plate, changes)? {
+                if ended_before(&visit, before) {
+                    self.forget_visit(ledger, (&plate, address, &visit), seed, changes)?;
                 }
-                // What never became a charge.
-                for (address, visit) in self.stays.of_plate(&plate, changes)? {
-                    let first = *visit.first();
-                    let month = Month::of(first.date(None)).unwrap_or(Month::EPOCH);
-                    changes.change(address, SlotChange::Forget(token(seed, plate.as_str(), month).into()))?;
-                }
-                changes.billing.forget_anomalies(&plate, &token(seed, plate.as_str(), Month::EPOCH))?;
             }
-            ToForget::Charged { from, to, before } => {
-                for number in (*from).max(1)..(*to).min(self.billing.end()) {
-                    let Some(entry) = self.billing.entry_if_any(number, &mut changes.billing)? else {
-                        continue;
-                    };
-                    if entry.month < *before && entry.is_done() {
-                        self.forget_entry(number, &entry, seed, changes)?;
+            let facts = self.forgotten_registrations(&plate, before);
+            let pages = self.all_pages();
+            let View { billing, stays, .. } = self;
+            return billing.put_register(ledger, &facts, (stays, &pages), changes);
+        }
+        for (garage, newest) in self.all_pages() {
+            for page in 0..=newest {
+                for (address, plate, visit) in visits(changes, garage, page)? {
+                    if ended_before(&visit, before) && self.is_meant(ledger, whose, (&plate, address, &visit), changes)? {
+                        self.forget_visit(ledger, (&plate, address, &visit), seed, changes)?;
                     }
                 }
             }
@@ -99,26 +96,54 @@ impl View {
         Ok(())
     }
 
-    /// Replaces the plate of an entry, and of its stay, by a token.
-    fn forget_entry(
+    fn is_meant(
+        &self,
+        ledger: &Ledger,
+        whose: &ToForget,
+        (plate, address, visit): (&Plate, SlotAddress, &Visit<StoredPassage>),
+        changes: &ViewChanges,
+    ) -> Result<bool, StoreError> {
+        let ToForget::Account(account) = whose else { return Ok(true) };
+        let draft = self.billing.draft_of(ledger, (plate, address, visit), &changes.billing)?;
+        Ok(draft.is_some_and(|draft| *draft.account == **account))
+    }
+
+    /// Replaces the plate of a visit by a token.
+    fn forget_visit(
         &mut self,
-        number: EntryNumber,
-        entry: &BillingEntry,
+        ledger: &Ledger,
+        (plate, address, visit): (&Plate, SlotAddress, &Visit<StoredPassage>),
         seed: &[u8; 16],
         changes: &mut ViewChanges,
     ) -> Result<(), StoreError> {
-        let EntryKind::Stay(stay) = &entry.what else { return Ok(()) };
-        if is_token(&stay.plate) {
-            return Ok(());
-        }
-        let token = token(seed, &stay.plate, entry.month);
-        let plate = stay.plate()?;
-        let visit = Visit::Stay { entry: stay.entry, end: End::Left(stay.exit) };
-        for (address, its) in self.stays.of_plate(&plate, changes)? {
-            if address.garage == stay.garage && its == visit {
-                changes.change(address, SlotChange::Forget(token.as_str().into()))?;
-            }
-        }
-        self.billing.put_token(number, &token, &mut changes.billing)
+        let place = BilledVisit { garage: address.garage, plate, address };
+        let draft = self.billing.forget_visit(ledger, place, visit, &mut changes.billing)?;
+        let month = draft.or_else(|| Month::of(visit.first().date(None))).unwrap_or(Month::EPOCH);
+        changes.change(address, SlotChange::Forget(token(seed, plate.as_str(), month).into()))
     }
+
+    /// What removes the past registrations of a plate.
+    fn forgotten_registrations(&self, plate: &Plate, before: Date) -> Vec<RegisterFact> {
+        let register = &self.billing.rules.register;
+        let Some(entry) = register.plate(plate) else { return Vec::new() };
+        let past = DateRange::ALWAYS.before(before);
+        let held = past.map(|dates| RegisterFact::Holder { plate: plate.clone(), dates, account: None });
+        let named = entry.contracts().iter().filter_map(|line| {
+            let version = register.contract(&line.contract)?.version(line.dates)?.clone();
+            let removed = vec![ContractCar { plate: plate.clone(), garage: line.garage.clone() }];
+            let change = ContractChange { contract: line.contract.clone(), version, removed, added: Vec::new() };
+            Some(RegisterFact::Contract(Box::new(change)))
+        });
+        held.into_iter().chain(named).collect()
+    }
+}
+
+/// Whether a visit is over, and its last event was before a day.
+fn ended_before(visit: &Visit<StoredPassage>, day: Date) -> bool {
+    let last = match visit {
+        Visit::Stay { end: End::Inside, .. } => return false,
+        Visit::Stay { end: End::Left(exit), .. } | Visit::Exit(exit) => exit,
+        Visit::Stay { entry, end: End::Unseen } => entry,
+    };
+    last.date(None) < day
 }

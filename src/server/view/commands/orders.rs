@@ -1,109 +1,174 @@
-//! What operators' billing commands would do.
+//! What operators' decisions about charges, and their lists, would do.
 
 use super::{CommandJudge, Effect};
 use crate::messaging::page::Content;
 use crate::messaging::{Epoch, SiteName};
-use crate::parking::tariff::{Amount, Money};
+use crate::parking::money::{Amount, Money};
+use crate::parking::stay::{End, Visit};
 use crate::parking::{ChargeId, Event, Plate};
 use crate::server::record::Command;
-use crate::server::view::billing::entries::{BilledStay, BillingEntry, EntryKind, EntryNumber};
-use crate::server::view::billing::list::PRICED_AT_ONCE;
+use crate::server::view::billing::draft::{Draft, DraftState, HeldBecause, is_billable};
+use crate::server::view::billing::rerating::DecisionChange;
+use crate::server::view::billing::rules::{ChargeDecision, ChargeKey, Decided};
+use crate::server::view::billing::list;
+use crate::server::view::pages::{SlotAddress, StoredPassage};
 use crate::server::view::refusal::{JudgeError, Refusal};
 use crate::store::StoreError;
 
+/// A closed stay by the id of its charge.
 #[derive(Debug)]
 pub(super) struct FoundCharge {
-    pub number: EntryNumber,
-    pub entry: BillingEntry,
+    pub plate: Plate,
+    pub address: SlotAddress,
+    pub visit: Visit<StoredPassage>,
+    pub draft: Draft,
+}
+
+/// What is decided about a charge, and its stay if the ledger has it.
+#[derive(Debug)]
+pub(super) struct ChargeEffect {
+    pub key: ChargeKey,
+    pub change: DecisionChange,
+    pub stay: Option<(Plate, SlotAddress, Visit<StoredPassage>)>,
 }
 
 impl CommandJudge<'_> {
     pub(super) fn order(&mut self, command: &Command) -> Result<Effect, JudgeError> {
-        let in_force = &self.view.billing.in_force;
         Ok(match command {
-            Command::RemovePlate { plate } => match Plate::stored(plate) {
-                Ok(its) if in_force.registration(&its).is_some() => Effect::PutInForce,
-                _ => return Err(Refusal::NoSuchPlate(plate.clone()).into()),
-            },
-            Command::RemoveContract { contract } => {
-                match in_force.contracts().any(|known| known.name == *contract) {
-                    true => Effect::PutInForce,
-                    false => return Err(Refusal::NoSuchContract(contract.clone()).into()),
+            Command::Tariffs { .. } | Command::Register { .. } => Effect::PutInForce,
+            Command::Void { charge, .. } => {
+                let found = self.charged(charge)?;
+                if found.draft.state == DraftState::Void {
+                    return Err(Refusal::TakenBack(charge.clone()).into());
                 }
+                self.decide(charge, Decided::Void, found)
             }
-            Command::Tariffs { .. }
-            | Command::Plates { .. }
-            | Command::Contracts { .. }
-            | Command::Erased => Effect::PutInForce,
-            Command::Price { from, to } if to.saturating_sub(*from) > PRICED_AT_ONCE => {
-                return Err(Refusal::TooManyEntries { from: *from, to: *to }.into());
-            }
-            Command::Price { .. } if in_force.tariffs().is_none() => return Err(Refusal::NoTariffs.into()),
-            Command::Price { from, to } => Effect::Price { from: *from, to: *to },
-            Command::Void { charge, .. } => Effect::TakeBack(self.charged(charge)?),
             Command::Credit { charge, amount, .. } => {
-                Effect::Credit(self.credited(charge, *amount)?, Amount::of_minor(*amount))
+                let found = self.credited(charge, *amount)?;
+                self.decide(charge, Decided::Credit(Amount::of_minor(*amount)), found)
             }
-            Command::Forget { whose, seed } => {
-                self.judge_forget(whose)?;
-                Effect::Forget { whose: whose.clone(), seed: *seed }
+            Command::BillStay { charge, .. } => {
+                let found = self.held(charge)?;
+                self.decide(charge, Decided::Bill, found)
+            }
+            Command::Undo { decision } => self.undone(*decision)?,
+            Command::Forget { whose, before, seed } => {
+                self.judge_forget(whose, *before)?;
+                Effect::Forget { whose: whose.clone(), before: *before, seed: *seed }
             }
             _ => Effect::Nothing,
         })
     }
 
+    fn decide(&self, charge: &ChargeId, what: Decided, found: FoundCharge) -> Effect {
+        let FoundCharge { plate, address, visit, .. } = found;
+        let change = DecisionChange::Decide(ChargeDecision { position: self.position, what });
+        Effect::Decide(Box::new(ChargeEffect { key: key_of(charge), change, stay: Some((plate, address, visit)) }))
+    }
+
+    /// The decision that the command at a position made, to be taken back.
+    fn undone(&mut self, position: u64) -> Result<Effect, JudgeError> {
+        let decisions = self.view.billing.rules.all_decisions();
+        let is_it = |decisions: &[ChargeDecision]| decisions.iter().any(|its| its.position == position);
+        let Some(key) = decisions.iter().find_map(|(key, its)| is_it(its).then_some(*key)) else {
+            return Err(Refusal::NoSuchDecision(position).into());
+        };
+        let stay = self.find_by_key(key)?.map(|found| (found.plate, found.address, found.visit));
+        Ok(Effect::Decide(Box::new(ChargeEffect { key, change: DecisionChange::Undo(position), stay })))
+    }
+
+    /// A stay that is held for its length, and can be charged as it is.
+    fn held(&mut self, charge: &ChargeId) -> Result<FoundCharge, JudgeError> {
+        let found = self.found(charge)?;
+        match (found.draft.state, &found.visit) {
+            (DraftState::Held(HeldBecause::TooLong), Visit::Stay { entry, end: End::Left(exit) }) => {
+                match is_billable(exit.at_ms.saturating_sub(entry.at_ms)) {
+                    true => Ok(found),
+                    false => Err(Refusal::TooLongToBill { charge: charge.clone() }.into()),
+                }
+            }
+            _ => Err(Refusal::NotHeld(charge.clone()).into()),
+        }
+    }
+
     fn credited(&mut self, charge: &ChargeId, amount: i64) -> Result<FoundCharge, JudgeError> {
         let found = self.charged(charge)?;
-        let EntryKind::Stay(stay) = &found.entry.what else { unreachable!("only a stay is charged") };
-        let (money, _) = stay.terms.money().expect("it is charged");
-        let plate = stay.plate()?;
-        let left = self.view.billing.left_of(found.number, money, &plate, &mut self.changes.billing)?;
-        if amount <= 0 || amount > left.minor() {
-            let left = Money { amount: left, ..money };
-            let asked = Money { amount: Amount::of_minor(amount), ..money };
+        let left = found.draft.amount.expect("it is charged");
+        if amount <= 0 || amount > left.amount.minor() {
+            let asked = Money { amount: Amount::of_minor(amount), ..left };
             return Err(Refusal::TooMuch { charge: charge.clone(), left, asked }.into());
         }
         Ok(found)
     }
 
-    /// The charge with an id, unless it was voided.
+    /// The charge with an id, if it has a price.
     fn charged(&mut self, id: &ChargeId) -> Result<FoundCharge, JudgeError> {
-        let found = self.find_charge(id)?.ok_or_else(|| Refusal::NoSuchCharge(id.clone()))?;
-        let EntryKind::Stay(stay) = &found.entry.what else { unreachable!("an id names a stay") };
-        match (stay.terms.money(), found.entry.settled_by) {
-            (None, _) => Err(Refusal::NotCharged(id.clone()).into()),
-            (Some(_), 1..) => Err(Refusal::TakenBack(id.clone()).into()),
-            (Some(_), 0) => Ok(found),
+        let found = self.found(id)?;
+        match found.draft.price {
+            Some(_) => Ok(found),
+            None => Err(Refusal::NotCharged(id.clone()).into()),
         }
     }
 
-    pub(super) fn find_charge(&mut self, id: &ChargeId) -> Result<Option<FoundCharge>, StoreError> {
+    fn found(&mut self, id: &ChargeId) -> Result<FoundCharge, JudgeError> {
         let view = self.view;
-        let Ok(garage) = SiteName::new(&id.garage) else { return Ok(None) };
-        let key = view.key_of(&garage);
-        let Some(number) = view.garages.get(key).map(|garage| garage.stays.number) else { return Ok(None) };
-        let epoch = Epoch::from_bytes(id.epoch);
-        for site in view.sites_of(key) {
-            let Some((stream, page)) = self.ledger.page_with(&site, epoch, id.sequence)? else { continue };
+        let unknown = || Refusal::NoSuchCharge(id.clone());
+        let name = SiteName::new(&id.garage).map_err(|_| unknown())?;
+        let found = self.find_in(view.key_of(&name), key_of(id))?;
+        Ok(found.ok_or_else(unknown)?)
+    }
+
+    fn find_by_key(&mut self, key: ChargeKey) -> Result<Option<FoundCharge>, StoreError> {
+        let view = self.view;
+        for garage in view.garages.keys() {
+            if let Some(found) = self.find_in(garage, key)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The closed stay of a charge, in the garage of a key.
+    fn find_in(&mut self, garage: &SiteName, key: ChargeKey) -> Result<Option<FoundCharge>, StoreError> {
+        let view = self.view;
+        let Some(number) = view.garages.get(garage).map(|garage| garage.stays.number) else { return Ok(None) };
+        for site in view.sites_of(garage) {
+            let Some((stream, page)) = self.ledger.page_with(&site, key.epoch, key.sequence)? else { continue };
             let Content::Records(records) = &page.page.content else { continue };
-            let Some(index) = id.sequence.checked_sub(page.page.first.get()) else { continue };
+            let Some(index) = key.sequence.checked_sub(page.page.first.get()) else { continue };
             let Some(record) = records.get(index as usize) else { continue };
             let read_first =
                 Event::from_bytes(&record.payload).ok().and_then(|event| event.kind.plate().cloned());
             let corrected = self.changes.reading((page.position, (index / 16) as u8), index as u8)?;
             let corrected = corrected.and_then(|plate| Plate::stored(&plate).ok());
-            for plate in corrected.iter().chain(&read_first) {
-                let is = |_: &BillingEntry, stay: &BilledStay| {
-                    stay.garage == number
-                        && stay.exit.stream() == stream
-                        && stay.exit.sequence == id.sequence
-                        && (stay.made_at != stay.exit.position).then_some(stay.made_at) == id.made_at
+            for plate in corrected.into_iter().chain(read_first) {
+                let is_it = |address: SlotAddress, exit: StoredPassage| {
+                    address.garage == number
+                        && exit.stream() == stream
+                        && exit.sequence == key.sequence
+                        && exit.is_made().then_some(exit.at_ms) == key.made_at_ms
                 };
-                if let Some((number, entry)) = view.billing.find(plate, is, &mut self.changes.billing)? {
-                    return Ok(Some(FoundCharge { number, entry }));
+                let newest = view.stays.newest_of(&plate);
+                let found = list::find_stay(newest, plate.as_str(), is_it, self.changes)?;
+                if let Some((address, visit)) = found {
+                    return self.rated(plate, address, visit).map(Some);
                 }
             }
         }
         Ok(None)
     }
+
+    fn rated(
+        &self,
+        plate: Plate,
+        address: SlotAddress,
+        visit: Visit<StoredPassage>,
+    ) -> Result<FoundCharge, StoreError> {
+        let draft = self.view.billing.draft_of(self.ledger, (&plate, address, &visit), &self.changes.billing)?;
+        Ok(FoundCharge { plate, address, visit, draft: draft.expect("only closed stays are found") })
+    }
+}
+
+fn key_of(id: &ChargeId) -> ChargeKey {
+    ChargeKey { epoch: Epoch::from_bytes(id.epoch), sequence: id.sequence, made_at_ms: id.made_at_ms }
 }

@@ -1,25 +1,20 @@
 //! Operators' repairs of stays that do not add up: they are joined, closed, split, or charged as they are.
 //!
-//! **Promise.** A repair is a record at its position; no event is changed by it. For every stay that a repair changes, the old
-//! charge is voided and the changed stay is charged.
+//! **Promise.** A repair is a record at its position; no event is changed by it. The drafts of the stays that it changes follow.
 //! **Kept by.** A repair is judged by the visits that would result, before it is recorded and again when it is applied. What a
-//! person says happened is a [`StoredPassage`] that is [made](Passage::made); it stands right after the entry of its stay, and
+//! person says happened is a [`StoredPassage`] that is [made](StoredPassage::made); it stands right after the entry of its stay, and
 //! pairs like any other (`parking::stay::pair`).
 
-use super::orders::FoundCharge;
 use super::{CommandJudge, Effect};
 use crate::messaging::{Epoch, SiteName};
 use crate::parking::stay::{self, End, Visit, Way};
-use crate::parking::{ChargeId, EventId, Plate};
+use crate::parking::{EventId, Plate};
 use crate::server::record::Command;
 use crate::server::view::billing::CLOCKS_DIFFER_MS;
-use crate::server::view::billing::entries::{EntryKind, HeldBecause, Terms};
 use crate::server::view::corrections::{KnownEvent, VisitRun, known_event, visits};
 use crate::server::view::pages::StoredPassage;
-use crate::server::view::refusal::{ApplyEventError, JudgeError, LONGEST_BILLED_DAYS, NotApplied, Refusal};
+use crate::server::view::refusal::{ApplyEventError, JudgeError, NotApplied, Refusal};
 use jiff::Timestamp;
-
-const DAY_MS: i64 = 24 * 3_600_000;
 
 /// A repair that makes sense: the visits before it and after it.
 #[derive(Debug)]
@@ -44,26 +39,8 @@ impl CommandJudge<'_> {
                 let times = (*left_at_ms, Some(*entered_at_ms));
                 Effect::RepairStay(self.parted(entry, times, *offset_minutes)?)
             }
-            Command::BillStay { charge, .. } => Effect::BillStay(self.held(charge)?),
             _ => self.order(command)?,
         })
-    }
-
-    /// The entry of a stay that is held for its length, and can be charged as it is.
-    fn held(&mut self, charge: &ChargeId) -> Result<FoundCharge, JudgeError> {
-        let found = self.find_charge(charge)?.ok_or_else(|| Refusal::NoSuchCharge(charge.clone()))?;
-        match &found.entry.what {
-            EntryKind::Stay(stay)
-                if stay.terms == Terms::Held(HeldBecause::TooLong) && found.entry.settled_by == 0 =>
-            {
-                let lasted_ms = stay.exit.at_ms.saturating_sub(stay.entry.at_ms);
-                if lasted_ms > LONGEST_BILLED_DAYS * DAY_MS {
-                    return Err(Refusal::TooLongToBill { charge: charge.clone() }.into());
-                }
-                Ok(found)
-            }
-            _ => Err(Refusal::NotHeld(charge.clone()).into()),
-        }
     }
 
     /// The exit's site, and the plate by which it is read from now on.

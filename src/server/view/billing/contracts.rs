@@ -1,0 +1,217 @@
+//! Decides which stays have a place of their contract, again whenever a stay of one of its cars changes.
+//!
+//! A change reaches as far as the places that it holds or frees, and those whose decision changes with it: at most 30 days behind
+//! the last of them. So a late stay costs what its contract's cars did around that time, however long the history is.
+
+use super::changes::BillingChanges;
+use super::draft::{LONGEST_MS, is_billable};
+use super::histories::{PastStay, PastStayKey};
+use super::places::{ContractStay, HELD_MS, Holding, Place, decide};
+use super::rules::Decided;
+use super::{Billing, ShownBooks};
+use super::super::pages::StoredPassage;
+use super::totals::Sign;
+use crate::parking::Plate;
+use crate::parking::register::{ContractName, PlateEntry};
+use crate::parking::stay::{End, Visit};
+use crate::server::ledger::Ledger;
+use crate::store::StoreError;
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+/// A stay of a contract, with what is needed to change its place.
+#[derive(Debug, Clone)]
+pub(super) struct NamedStay {
+    pub plate: Plate,
+    pub at: PastStayKey,
+    pub past: PastStay,
+    stay: ContractStay,
+}
+
+/// A stay whose place is another one now.
+#[derive(Debug)]
+pub(super) struct ChangedPlace {
+    pub named: NamedStay,
+    pub place: Place,
+}
+
+impl Billing {
+    /// Decides the places around a stay that changed. The drafts of others whose place changes are counted again.
+    pub(super) fn places_around(
+        &mut self,
+        ledger: &Ledger,
+        plate: &Plate,
+        at: [Option<PastStayKey>; 2],
+        (before, after): (Option<&Visit<StoredPassage>>, Option<&Visit<StoredPassage>>),
+        changes: &mut BillingChanges,
+    ) -> Result<(), StoreError> {
+        let contracts = contracts_of(self.rules.register.plate(plate));
+        let Some(from) = at.iter().flatten().map(|at| at.entry_ms).min().filter(|_| !contracts.is_empty()) else {
+            return Ok(());
+        };
+        // What the stay holds or held, and the earlier stays of its car, which end with its entry.
+        let mut until = from;
+        for visit in [before, after].into_iter().flatten() {
+            if let Visit::Stay { entry, end } = visit {
+                until = until.max(reach(*entry, end));
+            }
+        }
+        for (_, past) in changes.histories.of_plate(plate.as_str(), from.saturating_sub(HELD_MS)..from)? {
+            until = until.max(reach(past.entry, &past.end));
+        }
+        for contract in contracts {
+            let changed = self.decide_places(ledger, &contract, from, until.saturating_add(1), changes)?;
+            for ChangedPlace { named, place } in changed {
+                if named.plate == *plate && at.contains(&Some(named.at)) {
+                    continue; // the caller counts it
+                }
+                let garage = self.garage(named.at.address.garage)?;
+                let visit = Visit::Stay { entry: named.past.entry, end: named.past.end };
+                for (sign, place) in [(Sign::Subtract, named.past.place), (Sign::Add, place)] {
+                    self.count(ledger, sign, (&garage, &named.plate, place), &visit, changes)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Decides the places of a contract's stays that begin in `from..until`, and of later ones as far as the decisions reach. Their
+    /// histories are changed; the drafts are not counted.
+    pub(super) fn decide_places(
+        &self,
+        ledger: &Ledger,
+        contract: &ContractName,
+        from: i64,
+        mut until: i64,
+        changes: &mut BillingChanges,
+    ) -> Result<Vec<ChangedPlace>, StoreError> {
+        loop {
+            let times = from.saturating_sub(HELD_MS)..until;
+            let stays = self.named_stays(ledger, contract, times, changes)?;
+            let first = stays.partition_point(|named| named.at.entry_ms < from);
+            let decided: Vec<Place> = stays[..first].iter().map(|named| named.past.place).collect();
+            let plain: Vec<ContractStay> = stays.iter().map(|named| named.stay.clone()).collect();
+            let places = decide(&plain, &decided);
+            let changed = stays.into_iter().zip(places).filter(|(named, place)| named.past.place != *place);
+            let changed: Vec<ChangedPlace> =
+                changed.map(|(named, place)| ChangedPlace { named, place }).collect();
+            let reached = changed.iter().map(|changed| changed.named.stay.reaches_ms()).max();
+            match reached.filter(|reached| *reached >= until) {
+                // Twice as far each time, so that a long chain of decisions is not read again for each of them.
+                Some(reached) => until = reached.saturating_add(reached.saturating_sub(from)).saturating_add(1),
+                None => {
+                    for ChangedPlace { named, place } in &changed {
+                        let past = PastStay { place: *place, ..named.past.clone() };
+                        changes.histories.put(named.plate.as_str(), named.at, Some(past));
+                    }
+                    return Ok(changed);
+                }
+            }
+        }
+    }
+
+    /// The stays that a contract names and that begin in these times, in the order in which places are given.
+    fn named_stays(
+        &self,
+        ledger: &Ledger,
+        contract: &ContractName,
+        times: Range<i64>,
+        changes: &BillingChanges,
+    ) -> Result<Vec<NamedStay>, StoreError> {
+        let Some(history) = self.rules.register.contract(contract) else { return Ok(Vec::new()) };
+        let mut named = Vec::new();
+        for plate in history.plates() {
+            let stays = changes.histories.of_plate(plate.as_str(), times.clone())?;
+            let entries: Vec<i64> = stays.iter().map(|(at, _)| at.entry_ms).collect();
+            for (n, (at, past)) in stays.into_iter().enumerate() {
+                let Some(cars) = self.cars(contract, plate, at, &past)? else { continue };
+                let next_entry = entries.get(n + 1).copied();
+                let holding = self.holding(ledger, &past, next_entry)?;
+                let stay = ContractStay { entry_ms: at.entry_ms, holding, cars };
+                named.push(NamedStay { plate: plate.clone(), at, past, stay });
+            }
+        }
+        let mut failed = None;
+        named.sort_by(|a, b| {
+            a.at.entry_ms.cmp(&b.at.entry_ms).then_with(|| {
+                let id = |named: &NamedStay| self.tie(ledger, named);
+                match (id(a), id(b)) {
+                    (Ok(a), Ok(b)) => a.cmp(&b),
+                    (Err(error), _) | (_, Err(error)) => {
+                        failed = Some(error);
+                        std::cmp::Ordering::Equal
+                    }
+                }
+            })
+        });
+        failed.map_or(Ok(named), Err)
+    }
+
+    /// What orders stays that begin at the same instant: the garage, the epoch and the sequence of the entry; an entry that an
+    /// operator made comes after its event.
+    fn tie(&self, ledger: &Ledger, named: &NamedStay) -> Result<(String, [u8; 16], u64, bool), StoreError> {
+        let garage = self.garage(named.at.address.garage)?;
+        let entry = named.past.entry;
+        let epoch = ledger.epoch_of(entry.stream())?.to_bytes();
+        Ok((garage.key.to_string(), epoch, entry.sequence, entry.is_made()))
+    }
+
+    /// How many cars the contract allows on the date of a stay; `None` where it does not name the car.
+    fn cars(
+        &self,
+        contract: &ContractName,
+        plate: &Plate,
+        at: PastStayKey,
+        past: &PastStay,
+    ) -> Result<Option<u32>, StoreError> {
+        let ShownBooks { rules, .. } = &**self;
+        let garage = self.garage(at.address.garage)?;
+        let tariff = past.entry.timestamp().and_then(|entry| rules.tariff_for(&garage, entry));
+        let day = rules.date(tariff, past.entry);
+        let named = rules.register.contract_of(plate, |name| garage.is_called(name), day);
+        Ok(named.filter(|named| named.contract == contract).map(|named| named.version.cars))
+    }
+
+    fn holding(
+        &self,
+        ledger: &Ledger,
+        past: &PastStay,
+        next_entry: Option<i64>,
+    ) -> Result<Holding, StoreError> {
+        let entry_ms = past.entry.at_ms;
+        let longest = entry_ms.saturating_add(HELD_MS);
+        let until = |end: i64| end.min(longest).min(next_entry.unwrap_or(i64::MAX));
+        Ok(match &past.end {
+            End::Inside => Holding::Perhaps(until(i64::MAX)),
+            End::Unseen => Holding::Nothing,
+            End::Left(exit) => {
+                let lasted_ms = exit.at_ms.saturating_sub(entry_ms);
+                let is_billed = || {
+                    let decisions = self.assessor(ledger).decisions(*exit)?;
+                    Ok::<_, StoreError>(decisions.iter().any(|its| its.what == Decided::Bill))
+                };
+                match lasted_ms {
+                    ..=0 => Holding::Nothing,
+                    _ if lasted_ms > LONGEST_MS && !(is_billable(lasted_ms) && is_billed()?) => Holding::Nothing,
+                    _ => Holding::Until(until(exit.at_ms)),
+                }
+            }
+        })
+    }
+}
+
+/// The contracts that name a plate on any date.
+pub(super) fn contracts_of(entry: Option<&PlateEntry>) -> BTreeSet<ContractName> {
+    let lines = entry.into_iter().flat_map(PlateEntry::contracts);
+    lines.map(|line| line.contract.clone()).collect()
+}
+
+/// Until when a stay may hold a place, whatever else is known.
+fn reach(entry: StoredPassage, end: &End<StoredPassage>) -> i64 {
+    let longest = entry.at_ms.saturating_add(HELD_MS);
+    match end {
+        End::Inside => longest,
+        End::Unseen => entry.at_ms,
+        End::Left(exit) => exit.at_ms.clamp(entry.at_ms, longest),
+    }
+}

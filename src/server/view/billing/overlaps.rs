@@ -1,0 +1,68 @@
+//! Cars that were in two garages at once: a plate was misread, or an exit was missed.
+
+use super::super::pages::{SlotAddress, StoredPassage};
+use super::Billing;
+use super::anomalies::{AnomalyCode, AnomalyFact, AnomalyKey};
+use super::changes::BillingChanges;
+use super::places::HELD_MS;
+use crate::parking::Plate;
+use crate::parking::stay::{End, Visit};
+use crate::store::StoreError;
+
+/// A car that is inside is looked for elsewhere this long.
+const INSIDE_MS: i64 = HELD_MS;
+
+impl Billing {
+    /// Whether the car was in two garages at once by what was known so far.
+    pub fn is_overlapping(&self, plate: &Plate) -> bool {
+        !self.overlapping.is_empty() && self.overlapping.contains(plate.as_str())
+    }
+
+    /// Notes the entries of a car that lie within a stay of it in another garage. `visits` are all that are known of it.
+    pub fn note_overlaps(
+        &mut self,
+        plate: &Plate,
+        visits: &[(SlotAddress, Visit<StoredPassage>)],
+        changes: &mut BillingChanges,
+    ) -> Result<(), StoreError> {
+        let mut any = false;
+        for (address, visit) in visits {
+            let Visit::Stay { entry, .. } = visit else { continue };
+            let overlaps = visits.iter().any(|(other, its)| {
+                other.garage != address.garage && self.is_within((address, *entry), (other, its))
+            });
+            let (anomaly, fact) =
+                (AnomalyKey::of(AnomalyCode::OpenInTwoGarages, address.garage, plate), AnomalyFact::of(*entry));
+            match (overlaps, changes.happened(&anomaly, fact)?) {
+                (true, false) => changes.note(anomaly, fact, entry.position)?,
+                (false, true) => changes.take_back(anomaly, fact)?,
+                _ => {}
+            }
+            any |= overlaps;
+        }
+        match any {
+            true => _ = self.overlapping.insert(plate.as_str().into()),
+            false => _ = self.overlapping.remove(plate.as_str()),
+        }
+        Ok(())
+    }
+
+    /// Whether an entry lies within a stay of another garage. Of two entries at the same instant the one in the garage whose name comes
+    /// first is the earlier.
+    fn is_within(
+        &self,
+        (address, entry): (&SlotAddress, StoredPassage),
+        (other, visit): (&SlotAddress, &Visit<StoredPassage>),
+    ) -> bool {
+        let Visit::Stay { entry: came, end } = visit else { return false };
+        let name = |number: u32| self.garages.get(number).map(|garage| &garage.key);
+        if (came.at_ms, name(other.garage)) >= (entry.at_ms, name(address.garage)) {
+            return false;
+        }
+        match end {
+            End::Left(exit) => exit.at_ms > entry.at_ms,
+            End::Inside => entry.at_ms.saturating_sub(came.at_ms) <= INSIDE_MS,
+            End::Unseen => false,
+        }
+    }
+}
