@@ -26,6 +26,7 @@
 mod calendar;
 mod coverage;
 mod days;
+mod differences;
 mod parse;
 mod priced;
 mod pricing;

@@ -1,6 +1,7 @@
 mod bad;
 mod dates;
 mod decisions;
+mod differences;
 mod random;
 
 use super::{Priced, Tariff, TariffSet};
